@@ -1,0 +1,182 @@
+//! One error for the whole library: what went wrong, where, and what to do about it.
+//!
+//! Every error has a stable [`code`](Error::code), the word between the brackets of the
+//! command line's `error[code]: ...`, so that bindings and scripts need not read prose.
+
+use thiserror::Error;
+
+use crate::tensor::{DType, Shape};
+
+/// Result of the library's fallible calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that loading, planning or running a model can answer instead of a result.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The path as given.
+        path: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The model file breaks a rule of the ONNX format or a limit of the loader.
+    #[error("{message}")]
+    Invalid {
+        /// Stable code below `model.`, such as `model.truncated`.
+        code: &'static str,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// The model is well formed but asks for something that Skipstone does not do.
+    #[error("node '{node}': {reason}")]
+    Unsupported {
+        /// Name of the node, or of the graph where no single node is at fault.
+        node: String,
+        /// What is not supported.
+        reason: String,
+    },
+    /// A node's shapes, types or attributes contradict each other.
+    #[error("node '{node}': {source}")]
+    Node {
+        /// Name of the node.
+        node: String,
+        /// What the operator says.
+        source: OpError,
+    },
+    /// A dimension is symbolic and no value was given for it.
+    #[error("input '{input}' has the dynamic shape [{shape}]; bind it with --shape {input}=1x3x224x224 or Options::shape")]
+    UnboundShape {
+        /// Name of the input.
+        input: String,
+        /// Its shape, symbols by name.
+        shape: String,
+    },
+    /// No input of the model has this name.
+    #[error("the model has no input '{name}'; it has {known}")]
+    UnknownInput {
+        /// The name as given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// An input of the model was not given.
+    #[error("input '{name}' is missing; the model wants {fact}")]
+    MissingInput {
+        /// Name of the input.
+        name: String,
+        /// Its type and shape.
+        fact: String,
+    },
+    /// An input has another type or shape than the model wants.
+    #[error("input '{name}' is {got}, the model wants {want}")]
+    InputMismatch {
+        /// Name of the input.
+        name: String,
+        /// Type and shape as given.
+        got: String,
+        /// Type and shape of the model.
+        want: String,
+    },
+    /// The instruction set asked for does not exist on this CPU.
+    #[error("this CPU has no {isa}; it has {available}")]
+    IsaUnavailable {
+        /// The instruction set asked for.
+        isa: String,
+        /// Those there are.
+        available: String,
+    },
+    /// A run was cancelled or ran past its deadline.
+    #[error("the run was cancelled before step {step}")]
+    Cancelled {
+        /// Index of the step that did not run.
+        step: usize,
+    },
+    /// A broken invariant of Skipstone itself: always a bug worth reporting.
+    #[error("internal error, please report it: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// Stable code of this error, such as `input.shape`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "io",
+            Self::Invalid { code, .. } => code,
+            Self::Unsupported { .. } => "model.unsupported",
+            Self::Node { .. } => "model.node",
+            Self::UnboundShape { .. } => "shape.unbound",
+            Self::UnknownInput { .. } => "input.unknown",
+            Self::MissingInput { .. } => "input.missing",
+            Self::InputMismatch { .. } => "input.shape",
+            Self::IsaUnavailable { .. } => "isa",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
+/// What a single operator can object to; the caller adds the node's name.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpError {
+    /// Wrong number of inputs or outputs.
+    #[error("takes {want} inputs, has {got}")]
+    Arity {
+        /// How many it takes.
+        want: &'static str,
+        /// How many it has.
+        got: usize,
+    },
+    /// An input of a type that the operator has no kernel for.
+    #[error("input {index} is {got}, expected {want}")]
+    Type {
+        /// Position of the input.
+        index: usize,
+        /// Its type.
+        got: DType,
+        /// The type expected.
+        want: &'static str,
+    },
+    /// Shapes that do not fit each other.
+    #[error("{rule}: {shapes}")]
+    Shape {
+        /// The rule broken.
+        rule: &'static str,
+        /// The shapes at fault.
+        shapes: String,
+    },
+    /// An attribute out of its range.
+    #[error("attribute {name}: {reason}")]
+    Attribute {
+        /// Name of the attribute.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A value met while running, such as an index out of range.
+    #[error("{0}")]
+    Value(String),
+    /// A product of dimensions past the address space, or a rank above the limit.
+    #[error("the tensor is too large: {0}")]
+    TooLarge(String),
+    /// An operand whose bytes do not match its type, or that overlaps another: a bug in the plan.
+    #[error("operand {0} of the step does not fit its buffer")]
+    Operand(usize),
+}
+
+impl OpError {
+    /// Two shapes that break `rule`.
+    pub(crate) fn shapes(rule: &'static str, shapes: &[&Shape]) -> Self {
+        let shapes = shapes.iter().map(|s| s.to_string()).collect::<Vec<_>>().join(" and ");
+        Self::Shape { rule, shapes }
+    }
+
+    /// Adds the node's name.
+    pub(crate) fn at(self, node: &str) -> Error {
+        Error::Node { node: node.to_owned(), source: self }
+    }
+}

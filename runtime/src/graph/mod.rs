@@ -1,0 +1,267 @@
+//! The Graph: a model as Skipstone sees it, between the front end and the plan.
+//!
+//! Nodes stand in topological order; every value has a known type and shape, and is written
+//! once: by a node, by the caller (an input) or by the model (a constant). Passes rewrite
+//! the graph, one file each, and leave it valid; [`optimise`] runs them in order.
+
+mod pass;
+
+use std::sync::Arc;
+
+pub use pass::optimise;
+
+use crate::error::{Error, OpError, Result};
+use crate::ops::{Op, Operator};
+use crate::tensor::{Fact, Tensor};
+
+/// Index of a value in [`Graph::values`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub usize);
+
+/// A tensor of the graph.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// Name, as far as the model gave one.
+    pub name: String,
+    /// Type and shape.
+    pub fact: Fact,
+    /// The data, where it belongs to the model.
+    pub constant: Option<Arc<Tensor>>,
+}
+
+/// An operator applied to values.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Name, for errors, `inspect` and the profile.
+    pub name: String,
+    /// The operator.
+    pub op: Op,
+    /// Operands.
+    pub inputs: Vec<ValueId>,
+    /// Results.
+    pub outputs: Vec<ValueId>,
+}
+
+/// A model with every shape known.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    values: Vec<Value>,
+    /// Nodes in topological order.
+    pub nodes: Vec<Node>,
+    /// Values that the caller gives, in the model's order.
+    pub inputs: Vec<ValueId>,
+    /// Values that the caller gets, with the names of the model's outputs.
+    pub outputs: Vec<(String, ValueId)>,
+}
+
+impl Graph {
+    /// An empty graph.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All values, in order of their ids.
+    #[must_use]
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// The value of an id that this graph gave out.
+    #[must_use]
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.0]
+    }
+
+    /// Type and shape of a value.
+    #[must_use]
+    pub fn fact(&self, id: ValueId) -> &Fact {
+        &self.value(id).fact
+    }
+
+    /// The data of a constant.
+    #[must_use]
+    pub fn constant(&self, id: ValueId) -> Option<&Arc<Tensor>> {
+        self.value(id).constant.as_ref()
+    }
+
+    /// Adds an input.
+    pub fn add_input(&mut self, name: impl Into<String>, fact: Fact) -> ValueId {
+        let id = self.add_value(name, fact, None);
+        self.inputs.push(id);
+        id
+    }
+
+    /// Adds a constant.
+    pub fn add_constant(&mut self, name: impl Into<String>, tensor: impl Into<Arc<Tensor>>) -> ValueId {
+        let tensor = tensor.into();
+        self.add_value(name, tensor.fact().clone(), Some(tensor))
+    }
+
+    /// Adds a value that a node will write: a pass that inserts nodes makes their results here.
+    pub fn add_value(&mut self, name: impl Into<String>, fact: Fact, constant: Option<Arc<Tensor>>) -> ValueId {
+        self.values.push(Value { name: name.into(), fact, constant });
+        ValueId(self.values.len() - 1)
+    }
+
+    /// Appends a node whose results' facts come from its operator's shape rule.
+    ///
+    /// # Errors
+    /// What the shape rule objects to, with the node's name.
+    pub fn add_node(&mut self, name: impl Into<String>, op: impl Into<Op>, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
+        let node = self.make_node(name, op, inputs)?;
+        let outputs = node.outputs.clone();
+        self.nodes.push(node);
+        Ok(outputs)
+    }
+
+    /// As [`add_node`](Self::add_node), without placing the node: for passes that insert it
+    /// among the others.
+    ///
+    /// # Errors
+    /// What the shape rule objects to, with the node's name.
+    pub fn make_node(&mut self, name: impl Into<String>, op: impl Into<Op>, inputs: &[ValueId]) -> Result<Node> {
+        let (name, op) = (name.into(), op.into());
+        let facts = self.facts(inputs);
+        let results = op.infer(&facts).map_err(|e| e.at(&name))?;
+        let outputs = results
+            .into_iter()
+            .enumerate()
+            .map(|(i, fact)| {
+                let value = if i == 0 { name.clone() } else { format!("{name}.{i}") };
+                self.add_value(value, fact, None)
+            })
+            .collect();
+        Ok(Node { name, op, inputs: inputs.to_vec(), outputs })
+    }
+
+    /// Facts of several values.
+    #[must_use]
+    pub fn facts(&self, ids: &[ValueId]) -> Vec<&Fact> {
+        ids.iter().map(|&id| self.fact(id)).collect()
+    }
+
+    /// Makes every reader of `old`, the graph's outputs included, read `new`.
+    pub fn redirect(&mut self, old: ValueId, new: ValueId) {
+        let readers = self.nodes.iter_mut().flat_map(|n| n.inputs.iter_mut());
+        for id in readers.chain(self.outputs.iter_mut().map(|(_, id)| id)) {
+            if *id == old {
+                *id = new;
+            }
+        }
+    }
+
+    /// For every value: the node that writes it (index into [`Graph::nodes`]) and those that
+    /// read it; an output of the graph counts as a reader past the last node.
+    #[must_use]
+    pub fn uses(&self) -> Uses {
+        let mut uses = Uses { writer: vec![None; self.values.len()], readers: vec![Vec::new(); self.values.len()] };
+        for (index, node) in self.nodes.iter().enumerate() {
+            for id in &node.inputs {
+                uses.readers[id.0].push(index);
+            }
+            for id in &node.outputs {
+                uses.writer[id.0] = Some(index);
+            }
+        }
+        for (_, id) in &self.outputs {
+            uses.readers[id.0].push(self.nodes.len());
+        }
+        uses
+    }
+
+    /// Drops the data of constants that are not `live` (indexed by [`ValueId`]).
+    fn release_constants(&mut self, live: &[bool]) {
+        for (value, live) in self.values.iter_mut().zip(live) {
+            if !live {
+                value.constant = None;
+            }
+        }
+    }
+
+    /// Checks the invariants of the type's description: order, arity, facts.
+    ///
+    /// # Errors
+    /// [`Error::Internal`], naming the node, or the shape rule's own objection.
+    pub fn check(&self) -> Result<()> {
+        let mut known = vec![false; self.values.len()];
+        for (index, value) in self.values.iter().enumerate() {
+            known[index] = value.constant.is_some();
+        }
+        for id in &self.inputs {
+            known[id.0] = true;
+        }
+        for node in &self.nodes {
+            if let Some(id) = node.inputs.iter().find(|id| !known.get(id.0).copied().unwrap_or(false)) {
+                return Err(Error::Internal(format!("node '{}' reads value {} before it is written", node.name, id.0)));
+            }
+            let facts = node.op.infer(&self.facts(&node.inputs)).map_err(|e| e.at(&node.name))?;
+            let held: Vec<Fact> = node.outputs.iter().map(|&id| self.fact(id).clone()).collect();
+            if facts != held {
+                return Err(Error::Internal(format!("node '{}' holds {held:?}, its rule says {facts:?}", node.name)));
+            }
+            for id in &node.outputs {
+                known[id.0] = true;
+            }
+        }
+        match self.outputs.iter().find(|(_, id)| !known.get(id.0).copied().unwrap_or(false)) {
+            Some((name, _)) => Err(Error::Internal(format!("nothing writes the output '{name}'"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs the graph node by node with the operators' plain evaluation: slow, and the truth
+    /// that plans are tested against.
+    ///
+    /// # Errors
+    /// What an operator objects to, with the node's name.
+    pub fn evaluate(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let mut held: Vec<Option<Arc<Tensor>>> = self.values.iter().map(|v| v.constant.clone()).collect();
+        for (id, tensor) in self.inputs.iter().zip(inputs) {
+            held[id.0] = Some(Arc::new(tensor.clone()));
+        }
+        let missing = |id: &ValueId| Error::Internal(format!("value {} was never computed", id.0));
+        for node in &self.nodes {
+            let operands: Vec<Arc<Tensor>> =
+                node.inputs.iter().map(|id| held[id.0].clone().ok_or_else(|| missing(id))).collect::<Result<_>>()?;
+            let operands: Vec<&Tensor> = operands.iter().map(AsRef::as_ref).collect();
+            let results = node.op.evaluate(&operands).map_err(|e: OpError| e.at(&node.name))?;
+            for (id, tensor) in node.outputs.iter().zip(results) {
+                held[id.0] = Some(Arc::new(tensor));
+            }
+        }
+        self.outputs
+            .iter()
+            .map(|(_, id)| held[id.0].as_deref().cloned().ok_or_else(|| missing(id)))
+            .collect()
+    }
+}
+
+/// Who writes and who reads each value, by [`ValueId`].
+pub struct Uses {
+    writer: Vec<Option<usize>>,
+    readers: Vec<Vec<usize>>,
+}
+
+impl Uses {
+    /// The node that writes `id`; `None` for inputs and constants.
+    #[must_use]
+    pub fn writer(&self, id: ValueId) -> Option<usize> {
+        self.writer.get(id.0).copied().flatten()
+    }
+
+    /// The nodes that read `id`, a node that reads it twice named twice.
+    #[must_use]
+    pub fn readers(&self, id: ValueId) -> &[usize] {
+        self.readers.get(id.0).map_or(&[], Vec::as_slice)
+    }
+
+    /// The one node that reads `id`; `None` where there are more, or none.
+    #[must_use]
+    pub fn only_reader(&self, id: ValueId) -> Option<usize> {
+        match self.readers(id) {
+            [one] => Some(*one),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Skipstone: an on-device inference runtime for classifiers that are compact by design, by
+//! pruning or by routing.
+//!
+//! ```no_run
+//! use skipstone::{Model, Options, TensorView};
+//!
+//! # fn main() -> skipstone::Result<()> {
+//! let model = Model::open("simplenet.onnx", &Options::default())?;
+//! let mut session = model.session()?;
+//! let image = vec![0.0f32; 3 * 32 * 32];
+//! session.run(&[TensorView::new(&[1, 3, 32, 32], &image).expect("3072 elements")])?;
+//! let logits = session.output(0).expect("one output");
+//! println!("{:?}", logits.elements::<f32>());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The way of the data: [`onnx`] checks and parses a file and lowers it to a [`graph`], whose
+//! passes find the speed-ups; [`plan`] chooses kernels, packs weights and places every tensor
+//! in one arena; a [`session`] runs the plan.
+
+mod error;
+pub mod graph;
+mod model;
+#[cfg(feature = "onnx")]
+pub mod onnx;
+pub mod ops;
+mod options;
+pub mod plan;
+pub mod session;
+mod tensor;
+
+pub use error::{Error, OpError, Result};
+pub use model::{ForeignModel, Info, Model, Shapes};
+pub use options::{Memory, Options};
+pub use session::{Cancel, Session};
+pub use skipstone_kernels::Isa;
+pub use tensor::{DType, Element, Fact, MAX_RANK, Shape, Tensor, TensorView};

@@ -1,0 +1,53 @@
+//! The ONNX front end: from untrusted bytes to a Graph.
+//!
+//! Bytes are checked by our own [`validate`](validate::validate) before any other parser sees
+//! them; then tract-onnx parses and types the model for concrete input shapes, and
+//! [`lower`] turns its typed graph into ours. tract's panics end in [`guard`]. Nothing above
+//! this module names tract.
+
+mod convert;
+mod external;
+mod fallback;
+mod guard;
+mod limits;
+pub(crate) mod lower;
+mod source;
+mod validate;
+mod wire;
+
+use std::path::Path;
+
+pub use limits::Limits;
+pub use validate::{Invalid, validate};
+
+use crate::error::{Error, Result};
+use crate::model::{Info, Model};
+use crate::options::Options;
+
+/// Opens the `.onnx` file at `path`; external data is read from beside it.
+pub(crate) fn open(path: &Path, options: &Options) -> Result<Model> {
+    let io = |source| Error::Io { path: path.display().to_string(), source };
+    let limits = Limits::default();
+    let size = std::fs::metadata(path).map_err(io)?.len();
+    limits.check_file_size(size)?;
+    let bytes = std::fs::read(path).map_err(io)?;
+    load(&bytes, Some(path), &limits, options)
+}
+
+/// Loads a model that is given as bytes.
+pub(crate) fn from_bytes(bytes: &[u8], options: &Options) -> Result<Model> {
+    load(bytes, None, &Limits::default(), options)
+}
+
+fn load(bytes: &[u8], path: Option<&Path>, limits: &Limits, options: &Options) -> Result<Model> {
+    let checked = validate(bytes, limits)?;
+    let directory = external::resolve(path, &checked, limits)?;
+    let info = Info {
+        metadata: checked.metadata.iter().cloned().collect(),
+        parameters: checked.parameters,
+        weight_bytes: checked.weight_bytes,
+    };
+    let source = source::OnnxSource::parse(bytes, directory.as_deref())?;
+    let dynamic = source.is_dynamic();
+    Model::from_source(Box::new(source), dynamic, info, options)
+}

@@ -1,0 +1,99 @@
+//! The parsed model, kept as tract's inference model: any set of input shapes can be typed
+//! from it, and cloning it shares the weights.
+
+use std::path::Path;
+
+use tract_onnx::prelude::{Framework, InferenceFact, InferenceModelExt, TypedModel};
+use tract_onnx::tract_hir::infer::{Factoid, GenericFactoid, InferenceModel};
+
+use super::guard::guarded;
+use super::{fallback, lower};
+use crate::error::{Error, Result};
+use crate::model::{Lowered, Shapes, Source};
+
+/// A parsed ONNX model.
+pub(super) struct OnnxSource {
+    model: InferenceModel,
+}
+
+impl OnnxSource {
+    /// Parses bytes that were validated; external data lies below `directory`.
+    pub(super) fn parse(bytes: &[u8], directory: Option<&Path>) -> Result<Self> {
+        let parsed = guarded(|| {
+            let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+            let proto = onnx.proto_model_for_read(&mut &bytes[..])?;
+            let result = onnx.parse(&proto, directory.and_then(Path::to_str))?;
+            // Parsing leaves operators it does not know in the graph; typing would only say that
+            // it failed.
+            if let Some(node) = result.model.nodes().iter().find(|n| n.op.name().starts_with("Unimplemented")) {
+                tract_onnx::prelude::bail!("operator {} of node '{}' is not implemented", node.op.name(), node.name);
+            }
+            Ok(result.model)
+        });
+        let model = parsed.map_err(|panic| refused(&panic))?.map_err(|e| refused(&format!("{e:#}")))?;
+        Ok(Self { model })
+    }
+
+    /// Whether some input has a dimension that is not a number.
+    pub(super) fn is_dynamic(&self) -> bool {
+        self.inputs().any(|(_, fact)| fact.shape.as_concrete_finite().ok().flatten().is_none())
+    }
+
+    fn inputs(&self) -> impl Iterator<Item = (&str, &InferenceFact)> {
+        self.model.inputs.iter().filter_map(|outlet| {
+            let node = self.model.nodes().get(outlet.node)?;
+            Some((node.name.as_str(), &node.outputs.get(outlet.slot)?.fact))
+        })
+    }
+
+    /// The inference model with every input bound to a concrete shape.
+    fn bind(&self, shapes: &Shapes) -> Result<InferenceModel> {
+        let names: Vec<&str> = self.inputs().map(|(name, _)| name).collect();
+        if let Some(name) = shapes.keys().find(|name| !names.contains(&name.as_str())) {
+            return Err(Error::UnknownInput { name: name.clone(), known: names.join(", ") });
+        }
+        let mut model = self.model.clone();
+        for (slot, (name, fact)) in self.inputs().enumerate() {
+            let Some(shape) = shapes.get(name) else {
+                if fact.shape.as_concrete_finite().ok().flatten().is_none() {
+                    return Err(Error::UnboundShape { input: name.to_owned(), shape: format!("{:?}", fact.shape) });
+                }
+                continue;
+            };
+            let rank_differs = fact.shape.rank().concretize().is_some_and(|r| usize::try_from(r) != Ok(shape.len()));
+            let dim_differs = fact.shape.dims().zip(shape).any(|(known, &asked)| match known {
+                GenericFactoid::Only(dim) => dim.to_usize().is_ok_and(|dim| dim != asked),
+                GenericFactoid::Any => false,
+            });
+            if rank_differs || dim_differs {
+                return Err(Error::InputMismatch {
+                    name: name.to_owned(),
+                    got: format!("bound to {shape:?}"),
+                    want: format!("{:?}", fact.shape),
+                });
+            }
+            let bound = fact.clone().with_shape(shape.as_slice());
+            model.set_input_fact(slot, bound).map_err(|e| refused(&format!("{e:#}")))?;
+        }
+        Ok(model)
+    }
+}
+
+impl Source for OnnxSource {
+    fn lower(&self, shapes: &Shapes) -> Result<Lowered> {
+        let bound = self.bind(shapes)?;
+        let typed = guarded(|| bound.into_typed());
+        let typed: TypedModel = typed.map_err(|panic| refused(&panic))?.map_err(|e| refused(&format!("{e:#}")))?;
+        match guarded(|| lower::lower(&typed)).map_err(|panic| refused(&panic))? {
+            Ok(graph) => Ok(Lowered::Graph(graph)),
+            Err(lower::Unlowered::Error(error)) => Err(error),
+            Err(lower::Unlowered::Dynamic(reason)) => fallback::whole(typed, reason).map(Lowered::Foreign),
+        }
+    }
+}
+
+/// What tract says, on one line.
+pub(super) fn refused(reason: &str) -> Error {
+    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    Error::Unsupported { node: "graph".into(), reason }
+}

@@ -1,0 +1,117 @@
+//! What a running step sees: its operands as typed slices of the arena.
+//!
+//! All slices of a step live side by side, results mutable and operands shared; the arena
+//! checks on every step that no result overlaps anything else, so a wrong plan is an error
+//! and never a data race.
+
+use std::ops::Range;
+
+use skipstone_kernels::arena::{AlignedVec, Views};
+use skipstone_kernels::threads::Pool;
+
+use crate::error::OpError;
+use crate::tensor::{Element, Tensor};
+
+/// Where an operand lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In what the caller gave as input of this index.
+    Input(usize),
+    /// In the plan's constants, at this index.
+    Constant(usize),
+    /// In the arena, at these bytes.
+    Arena(Range<usize>),
+}
+
+/// Operands of one step, as the plan placed them.
+#[derive(Clone, Debug, Default)]
+pub struct Operands {
+    /// Where each input lies.
+    pub inputs: Vec<Place>,
+    /// Where each result goes, followed by the scratch range if the step wants one.
+    pub writes: Vec<Range<usize>>,
+    /// Number of results: `writes` holds one more where there is scratch.
+    pub outputs: usize,
+}
+
+/// Access of one running step.
+pub struct Io<'a, 'b> {
+    pub(crate) operands: &'a Operands,
+    pub(crate) views: Views<'a>,
+    pub(crate) inputs: &'a [&'b [u8]],
+    pub(crate) constants: &'a [std::sync::Arc<Tensor>],
+    pub(crate) packed: &'a [AlignedVec<u8>],
+    pub(crate) pool: &'a Pool,
+}
+
+impl<'a> Io<'a, '_> {
+    /// The bytes of input `index`.
+    ///
+    /// # Errors
+    /// [`OpError::Operand`] where the plan has no such operand.
+    pub fn input_bytes(&self, index: usize) -> Result<&'a [u8], OpError> {
+        match self.operands.inputs.get(index) {
+            Some(Place::Input(i)) => self.inputs.get(*i).copied(),
+            Some(Place::Constant(i)) => self.constants.get(*i).map(|t| t.bytes()),
+            Some(Place::Arena(range)) => self.views.read(range.clone()),
+            None => None,
+        }
+        .ok_or(OpError::Operand(index))
+    }
+
+    /// The elements of input `index`.
+    ///
+    /// # Errors
+    /// [`OpError::Operand`] where the bytes are not whole, aligned elements of `T`.
+    pub fn input<T: Element>(&self, index: usize) -> Result<&'a [T], OpError> {
+        bytemuck::try_cast_slice(self.input_bytes(index)?).map_err(|_| OpError::Operand(index))
+    }
+
+    /// The bytes of result `index`, once: a second call answers [`OpError::Operand`].
+    ///
+    /// # Errors
+    /// [`OpError::Operand`] where the plan has no such result.
+    pub fn output_bytes(&mut self, index: usize) -> Result<&'a mut [u8], OpError> {
+        if index >= self.operands.outputs {
+            return Err(OpError::Operand(index));
+        }
+        self.views.write(index).ok_or(OpError::Operand(index))
+    }
+
+    /// The elements of result `index`, once.
+    ///
+    /// # Errors
+    /// [`OpError::Operand`] as for [`output_bytes`](Self::output_bytes).
+    pub fn output<T: Element>(&mut self, index: usize) -> Result<&'a mut [T], OpError> {
+        bytemuck::try_cast_slice_mut(self.output_bytes(index)?).map_err(|_| OpError::Operand(index))
+    }
+
+    /// The scratch that the step's [`Choice`](super::Choice) asked for, once; empty where it
+    /// asked for none. Its content is undefined.
+    ///
+    /// # Errors
+    /// [`OpError::Operand`] where it is taken twice.
+    pub fn scratch<T: Element>(&mut self) -> Result<&'a mut [T], OpError> {
+        let index = self.operands.outputs;
+        if index >= self.operands.writes.len() {
+            return Ok(&mut []);
+        }
+        let bytes = self.views.write(index).ok_or(OpError::Operand(index))?;
+        bytemuck::try_cast_slice_mut(bytes).map_err(|_| OpError::Operand(index))
+    }
+
+    /// Packed constant `role`.
+    ///
+    /// # Errors
+    /// [`OpError::Operand`] where the choice packed no such constant.
+    pub fn packed<T: Element>(&self, role: usize) -> Result<&'a [T], OpError> {
+        let bytes: &[u8] = self.packed.get(role).ok_or(OpError::Operand(role))?;
+        bytemuck::try_cast_slice(bytes).map_err(|_| OpError::Operand(role))
+    }
+
+    /// The session's threads.
+    #[must_use]
+    pub fn pool(&self) -> &'a Pool {
+        self.pool
+    }
+}

@@ -1,0 +1,189 @@
+//! Operators: one file each, one line each in the table below.
+//!
+//! An operator's file says what it means (with the ONNX reference), its shape rule, its plain
+//! evaluation (the truth that its kernels are tested against), how it is planned and bound to
+//! kernels, and, with the feature `onnx`, how it is recognised in the front end's graph.
+//!
+//! From graph to machine in three steps. [`Operator::plan`] chooses a kernel and packs the
+//! weights: plain data that can be stored. [`Operator::bind`] turns that data into an
+//! [`Execute`]: the moment where names become function pointers and geometry is worked out.
+//! [`Execute::run`] does the work, without a heap allocation.
+
+use std::fmt;
+
+use skipstone_kernels::Isa;
+use skipstone_kernels::arena::AlignedVec;
+
+use crate::error::OpError;
+use crate::options::Memory;
+use crate::tensor::{Fact, Tensor};
+
+mod foreign;
+mod io;
+pub mod reshape;
+
+pub use foreign::{Foreign, ForeignOp};
+pub use io::{Io, Operands, Place};
+
+/// What every operator answers.
+pub trait Operator {
+    /// Name as `inspect` and the profile print it, such as `Conv`.
+    fn name(&self) -> &str;
+
+    /// Shape rule: the facts of the results.
+    ///
+    /// # Errors
+    /// The rule that the inputs break.
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError>;
+
+    /// Plain evaluation, written to be read: the reference of tests, and what folds constants.
+    ///
+    /// # Errors
+    /// Values that the operator cannot take, such as an index out of range.
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError>;
+
+    /// Multiply-adds of one run; 0 for what is not counted by convention.
+    fn macs(&self, _inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
+        0
+    }
+
+    /// Position of the input whose bytes the (only) result shares unchanged, as a reshape's
+    /// does: such a step costs nothing and is left out of the plan.
+    fn alias(&self, _inputs: &[&Fact]) -> Option<usize> {
+        None
+    }
+
+    /// Chooses the kernel and packs constant inputs.
+    ///
+    /// # Errors
+    /// Types or attributes that no kernel takes.
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError>;
+
+    /// Makes the choice executable. Cheap: nothing is packed or copied here.
+    ///
+    /// # Errors
+    /// A kernel name that this build does not have.
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError>;
+}
+
+/// What [`Operator::plan`] may look at.
+pub struct PlanContext<'a> {
+    /// Facts of the inputs.
+    pub inputs: Vec<&'a Fact>,
+    /// Facts of the results.
+    pub outputs: Vec<&'a Fact>,
+    /// Data of those inputs that are constants.
+    pub constants: Vec<Option<&'a Tensor>>,
+    /// Instruction set to choose for.
+    pub isa: Isa,
+    /// Memory against speed.
+    pub memory: Memory,
+    /// Threads the plan will be run with.
+    pub threads: usize,
+}
+
+/// A kernel chosen for a step, with what it needs: plain data.
+#[derive(Clone, Default)]
+pub struct Choice {
+    /// Name in the kernel family's table, as printed.
+    pub kernel: String,
+    /// Constants in the kernel's own form, by role.
+    pub packed: Vec<AlignedVec<u8>>,
+    /// Positions of inputs whose constants were packed and need not be kept beside.
+    pub absorbed: Vec<usize>,
+    /// Scratch that the kernel wants for the time of the step, in bytes.
+    pub scratch: usize,
+}
+
+/// What [`Operator::bind`] may look at.
+pub struct BindContext<'a> {
+    /// Facts of the inputs.
+    pub inputs: Vec<&'a Fact>,
+    /// Facts of the results.
+    pub outputs: Vec<&'a Fact>,
+    /// Data of those inputs that are constants and were not absorbed.
+    pub constants: Vec<Option<&'a Tensor>>,
+    /// The kernel's name from the [`Choice`].
+    pub kernel: &'a str,
+    /// Instruction set of the plan.
+    pub isa: Isa,
+}
+
+/// A step that can be run.
+pub trait Execute: Send + Sync {
+    /// Reads the step's operands and writes its results. Native steps allocate nothing.
+    ///
+    /// # Errors
+    /// [`OpError::Operand`] for a plan that does not fit, [`OpError::Value`] for values the
+    /// operator cannot take.
+    fn run(&self, io: &mut Io<'_, '_>) -> Result<(), OpError>;
+}
+
+/// Any closure over [`Io`] is a step: most bindings are just that.
+impl<F: Fn(&mut Io<'_, '_>) -> Result<(), OpError> + Send + Sync> Execute for F {
+    fn run(&self, io: &mut Io<'_, '_>) -> Result<(), OpError> {
+        self(io)
+    }
+}
+
+macro_rules! operators {
+    ($($(#[$note:meta])* $variant:ident($type:ty),)*) => {
+        /// Every operator there is.
+        #[derive(Clone)]
+        pub enum Op { $($(#[$note])* $variant($type),)* }
+
+        impl Op {
+            fn operator(&self) -> &dyn Operator {
+                match self { $(Self::$variant(op) => op,)* }
+            }
+        }
+
+        /// How the front end's nodes are recognised, in order.
+        #[cfg(feature = "onnx")]
+        pub(crate) const LOWERINGS: &[crate::onnx::lower::LowerFn] =
+            &[$(<$type as crate::onnx::lower::Lower>::lower,)*];
+
+        $(impl From<$type> for Op {
+            fn from(op: $type) -> Self {
+                Self::$variant(op)
+            }
+        })*
+    };
+}
+
+operators! {
+    /// Another shape over the same bytes.
+    Reshape(reshape::Reshape),
+    /// An operator of the front end without a kernel of ours.
+    Foreign(ForeignOp),
+}
+
+impl Operator for Op {
+    fn name(&self) -> &str {
+        self.operator().name()
+    }
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        self.operator().infer(inputs)
+    }
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        self.operator().evaluate(inputs)
+    }
+    fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        self.operator().macs(inputs, outputs)
+    }
+    fn alias(&self, inputs: &[&Fact]) -> Option<usize> {
+        self.operator().alias(inputs)
+    }
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        self.operator().plan(cx)
+    }
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        self.operator().bind(cx)
+    }
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

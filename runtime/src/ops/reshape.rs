@@ -1,0 +1,69 @@
+//! Reshape: the same elements, in the same order, under other dimensions
+//! ([ONNX Reshape](https://onnx.ai/onnx/operators/onnx__Reshape.html); Flatten, Squeeze and
+//! Unsqueeze are reshapes whose target follows from their attributes).
+//!
+//! The plan leaves it out: the result shares its input's bytes.
+
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{Fact, Shape, Tensor};
+
+/// A reshape to fixed dimensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reshape {
+    /// Dimensions of the result.
+    pub shape: Shape,
+}
+
+impl Operator for Reshape {
+    fn name(&self) -> &str {
+        "Reshape"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [input] = inputs else { return Err(OpError::Arity { want: "1", got: inputs.len() }) };
+        if input.shape.elements() != self.shape.elements() {
+            return Err(OpError::shapes("a reshape keeps the element count", &[&input.shape, &self.shape]));
+        }
+        Ok(vec![Fact::new(input.dtype, self.shape.clone())])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [input] = inputs else { return Err(OpError::Arity { want: "1", got: inputs.len() }) };
+        Ok(vec![(*input).clone().reshaped(self.shape.clone())?])
+    }
+
+    fn alias(&self, _inputs: &[&Fact]) -> Option<usize> {
+        Some(0)
+    }
+
+    fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: "copy".into(), ..Choice::default() })
+    }
+
+    fn bind(&self, _cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        Ok(Box::new(|io: &mut Io<'_, '_>| {
+            io.output_bytes(0)?.copy_from_slice(io.input_bytes(0)?);
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::change_axes::AxisOp;
+
+    use super::Reshape;
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+
+    impl Lower for Reshape {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(AxisOp::Add(_) | AxisOp::Rm(_) | AxisOp::Reshape(..)) = cx.op::<AxisOp>() else { return Ok(None) };
+            let (Some(fact), [input]) = (cx.output(0), cx.inputs.as_slice()) else { return Ok(None) };
+            let input = *input;
+            Ok(Some(vec![cx.add(Reshape { shape: fact.shape }, &[input])?]))
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What a caller may choose about how a model is planned and run.
+
+use std::collections::BTreeMap;
+
+use skipstone_kernels::Isa;
+
+/// How much memory planning may spend for speed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// Whatever is fastest, transformed weights included.
+    #[default]
+    Fast,
+    /// No algorithm that expands weights (Winograd).
+    Small,
+}
+
+/// Choices for [`Model::open`](crate::Model::open); the default suits a phone: one thread,
+/// the best instruction set of the CPU.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads of a session, the caller's included; at least 1.
+    pub threads: usize,
+    /// Instruction set to use; `None` takes `SKIPSTONE_ISA` from the environment, or else the
+    /// CPU's best.
+    pub isa: Option<Isa>,
+    /// Memory against speed.
+    pub memory: Memory,
+    /// Shapes of dynamic inputs, by input name.
+    pub shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { threads: 1, isa: None, memory: Memory::Fast, shapes: BTreeMap::new() }
+    }
+}
+
+impl Options {
+    /// With this many threads.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// With this instruction set.
+    #[must_use]
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = Some(isa);
+        self
+    }
+
+    /// With this memory policy.
+    #[must_use]
+    pub fn memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// With the input `name` bound to `shape`.
+    #[must_use]
+    pub fn shape(mut self, name: impl Into<String>, shape: &[usize]) -> Self {
+        self.shapes.insert(name.into(), shape.to_vec());
+        self
+    }
+}

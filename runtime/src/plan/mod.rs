@@ -1,0 +1,289 @@
+//! The Plan: which kernel runs when, on which bytes.
+//!
+//! Planning turns a Graph into a list of steps. Every step's kernel is chosen and its weights
+//! are packed, once; every tensor gets its place in one arena, known before the first run. A
+//! Plan is plain data: `inspect` prints it, a package stores it, [`Program`] makes it run.
+
+mod memory;
+
+use std::sync::Arc;
+
+use skipstone_kernels::Isa;
+
+pub use memory::{Layout, Request};
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::ops::{BindContext, Choice, Execute, Op, Operands, Operator, Place, PlanContext};
+use crate::options::Memory;
+use crate::tensor::{Fact, Tensor};
+
+/// What planning needs to know beside the graph.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Instruction set to choose kernels for.
+    pub isa: Isa,
+    /// Threads the plan will be run with.
+    pub threads: usize,
+    /// Memory against speed.
+    pub memory: Memory,
+}
+
+/// One kernel call.
+#[derive(Clone)]
+pub struct Step {
+    /// The node's name.
+    pub name: String,
+    /// The operator, with its attributes.
+    pub op: Op,
+    /// The kernel and its packed weights.
+    pub choice: Choice,
+    /// Where its operands lie.
+    pub operands: Operands,
+    /// Facts of the inputs.
+    pub inputs: Vec<Fact>,
+    /// Facts of the results.
+    pub outputs: Vec<Fact>,
+    /// Multiply-adds of one run.
+    pub macs: u64,
+}
+
+/// A named tensor at the plan's edge.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Name of the model's input or output.
+    pub name: String,
+    /// Type and shape.
+    pub fact: Fact,
+    /// Where it lies.
+    pub place: Place,
+}
+
+/// A model laid out for one instruction set and one set of shapes.
+#[derive(Clone)]
+pub struct Plan {
+    /// Instruction set of the kernels.
+    pub isa: Isa,
+    /// What the caller gives.
+    pub inputs: Vec<Port>,
+    /// What the caller gets.
+    pub outputs: Vec<Port>,
+    /// Steps in order.
+    pub steps: Vec<Step>,
+    /// Constants that kernels read as they are.
+    pub constants: Vec<Arc<Tensor>>,
+    /// Bytes of the arena.
+    pub arena_bytes: usize,
+    /// Bytes that are alive at the widest moment: no arena can be smaller.
+    pub arena_lower_bound: usize,
+}
+
+impl Plan {
+    /// Plans `graph` for `target`.
+    ///
+    /// # Errors
+    /// A step that no kernel takes, with the node's name.
+    pub fn new(graph: &Graph, target: Target) -> Result<Self> {
+        let roots = alias_roots(graph);
+        let mut steps = Vec::with_capacity(graph.nodes.len());
+        let mut requests: Vec<Request> = Vec::new();
+        let mut request_of: Vec<Option<usize>> = vec![None; graph.values().len()];
+        let mut scratch_of: Vec<Option<usize>> = Vec::new();
+
+        for node in &graph.nodes {
+            let inputs = graph.facts(&node.inputs);
+            if node.op.alias(&inputs).is_some() {
+                continue;
+            }
+            let outputs = graph.facts(&node.outputs);
+            let cx = PlanContext {
+                constants: node.inputs.iter().map(|&id| constant(graph, &roots, id)).collect(),
+                inputs: inputs.clone(),
+                outputs: outputs.clone(),
+                isa: target.isa,
+                memory: target.memory,
+                threads: target.threads,
+            };
+            let choice = node.op.plan(&cx).map_err(|e| e.at(&node.name))?;
+            let at = steps.len();
+            for (&id, fact) in node.outputs.iter().zip(&outputs) {
+                request_of[id.0] = Some(requests.len());
+                requests.push(Request { bytes: fact.bytes(), first: at, last: at });
+            }
+            for (position, &id) in node.inputs.iter().enumerate() {
+                if !choice.absorbed.contains(&position)
+                    && let Some(request) = request_of[roots[id.0].0]
+                {
+                    requests[request].last = at;
+                }
+            }
+            scratch_of.push((choice.scratch > 0).then(|| {
+                requests.push(Request { bytes: choice.scratch, first: at, last: at });
+                requests.len() - 1
+            }));
+            steps.push((node, choice));
+        }
+        for (_, id) in &graph.outputs {
+            if let Some(request) = request_of[roots[id.0].0] {
+                requests[request].last = steps.len();
+            }
+        }
+
+        let layout = memory::place(&requests);
+        let mut constants = Constants::default();
+        let mut place = |id: ValueId| -> Result<Place> {
+            let root = roots[id.0];
+            if let Some(request) = request_of[root.0] {
+                return Ok(Place::Arena(layout.range(request, requests[request].bytes)));
+            }
+            if let Some(index) = graph.inputs.iter().position(|&input| input == root) {
+                return Ok(Place::Input(index));
+            }
+            let tensor = graph.constant(root);
+            let tensor = tensor.ok_or_else(|| Error::Internal(format!("nothing writes value {}", root.0)))?;
+            Ok(Place::Constant(constants.index(root, tensor)))
+        };
+
+        let inputs = graph
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, &id)| Port { name: graph.value(id).name.clone(), fact: graph.fact(id).clone(), place: Place::Input(i) })
+            .collect();
+        let outputs = graph
+            .outputs
+            .iter()
+            .map(|(name, id)| Ok(Port { name: name.clone(), fact: graph.fact(*id).clone(), place: place(*id)? }))
+            .collect::<Result<_>>()?;
+        let steps = steps
+            .into_iter()
+            .zip(scratch_of)
+            .map(|((node, choice), scratch)| {
+                let mut operands = Operands { outputs: node.outputs.len(), ..Operands::default() };
+                for (position, &id) in node.inputs.iter().enumerate() {
+                    let absorbed = choice.absorbed.contains(&position);
+                    operands.inputs.push(if absorbed { Place::Arena(0..0) } else { place(id)? });
+                }
+                let written = node.outputs.iter().filter_map(|id| request_of[id.0]).chain(scratch);
+                operands.writes = written.map(|r| layout.range(r, requests[r].bytes)).collect();
+                let (inputs, outputs) = (graph.facts(&node.inputs), graph.facts(&node.outputs));
+                Ok(Step {
+                    name: node.name.clone(),
+                    macs: node.op.macs(&inputs, &outputs),
+                    inputs: inputs.into_iter().cloned().collect(),
+                    outputs: outputs.into_iter().cloned().collect(),
+                    op: node.op.clone(),
+                    choice,
+                    operands,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            isa: target.isa,
+            inputs,
+            outputs,
+            steps,
+            constants: constants.tensors,
+            arena_bytes: layout.bytes,
+            arena_lower_bound: layout.lower_bound,
+        })
+    }
+
+    /// Multiply-adds of one run.
+    #[must_use]
+    pub fn macs(&self) -> u64 {
+        self.steps.iter().map(|s| s.macs).sum()
+    }
+
+    /// Bytes of weights in the kernels' own form.
+    #[must_use]
+    pub fn packed_bytes(&self) -> usize {
+        self.steps.iter().flat_map(|s| &s.choice.packed).map(|p| p.len()).sum()
+    }
+
+    /// Bytes of constants that kernels read as they are.
+    #[must_use]
+    pub fn constant_bytes(&self) -> usize {
+        self.constants.iter().map(|t| t.bytes().len()).sum()
+    }
+}
+
+/// For every value, the value whose bytes it shares: itself, but for the results of aliases.
+fn alias_roots(graph: &Graph) -> Vec<ValueId> {
+    let mut roots: Vec<ValueId> = (0..graph.values().len()).map(ValueId).collect();
+    for node in &graph.nodes {
+        if let (Some(input), [output]) = (node.op.alias(&graph.facts(&node.inputs)), node.outputs.as_slice())
+            && let Some(source) = node.inputs.get(input)
+        {
+            roots[output.0] = roots[source.0];
+        }
+    }
+    roots
+}
+
+/// The data of a value that is a constant; an alias of one has other dimensions, and is not.
+fn constant<'a>(graph: &'a Graph, roots: &[ValueId], id: ValueId) -> Option<&'a Tensor> {
+    (roots[id.0] == id).then(|| graph.constant(id)).flatten().map(AsRef::as_ref)
+}
+
+/// Constants in order of first use, each once.
+#[derive(Default)]
+struct Constants {
+    ids: Vec<ValueId>,
+    tensors: Vec<Arc<Tensor>>,
+}
+
+impl Constants {
+    fn index(&mut self, id: ValueId, tensor: &Arc<Tensor>) -> usize {
+        self.ids.iter().position(|&known| known == id).unwrap_or_else(|| {
+            self.ids.push(id);
+            self.tensors.push(tensor.clone());
+            self.ids.len() - 1
+        })
+    }
+}
+
+/// A Plan whose kernels are resolved, ready to be run by any number of sessions at once.
+pub struct Program {
+    plan: Plan,
+    executables: Vec<Box<dyn Execute>>,
+}
+
+impl Program {
+    /// Binds every step to its kernel.
+    ///
+    /// # Errors
+    /// A kernel that this build does not have, with the node's name.
+    pub fn new(plan: Plan) -> Result<Self> {
+        let executables = plan
+            .steps
+            .iter()
+            .map(|step| {
+                let constants = step.operands.inputs.iter().map(|place| match place {
+                    Place::Constant(i) => plan.constants.get(*i).map(AsRef::as_ref),
+                    Place::Input(_) | Place::Arena(_) => None,
+                });
+                let cx = BindContext {
+                    inputs: step.inputs.iter().collect(),
+                    outputs: step.outputs.iter().collect(),
+                    constants: constants.collect(),
+                    kernel: &step.choice.kernel,
+                    isa: plan.isa,
+                };
+                step.op.bind(&cx).map_err(|e| e.at(&step.name))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { plan, executables })
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Steps with their executables, in order.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (&Step, &dyn Execute)> {
+        self.plan.steps.iter().zip(self.executables.iter().map(AsRef::as_ref))
+    }
+}

@@ -1,0 +1,213 @@
+//! The session: one arena, one pool of threads, and a loop over the plan's steps.
+//!
+//! A session is cheap beside its model, which it shares with any number of others. A run of
+//! native steps makes no heap allocation: everything it needs was placed when the session
+//! was made.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use skipstone_kernels::arena::Arena;
+use skipstone_kernels::threads::Pool;
+
+use crate::error::{Error, OpError, Result};
+use crate::model::Engine;
+use crate::ops::{Foreign, Io, Place};
+use crate::plan::{Port, Program};
+use crate::tensor::{Fact, Tensor, TensorView};
+
+/// Most inputs that a model may have; their slices are gathered without allocation.
+const MAX_INPUTS: usize = 64;
+
+type InputBytes<'a> = heapless::Vec<&'a [u8], MAX_INPUTS>;
+
+/// Runs a model. Made by [`Model::session`](crate::Model::session).
+pub struct Session {
+    engine: Engine,
+    arena: Arena,
+    pool: Pool,
+    /// What the last run gave, for engines that hold results on the heap.
+    held: Vec<Tensor>,
+    cancel: Cancel,
+    deadline: Option<Duration>,
+    profile: Option<Vec<Duration>>,
+}
+
+/// Stops a running session from another thread, before its next step.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks the session to stop; the run answers [`Error::Cancelled`].
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Session {
+    pub(crate) fn new(engine: Engine, threads: usize) -> Result<Self> {
+        let arena_bytes = match &engine {
+            Engine::Native(program) => program.plan().arena_bytes,
+            Engine::Foreign(_) => 0,
+        };
+        if engine.inputs().len() > MAX_INPUTS {
+            return Err(Error::Unsupported {
+                node: "graph".into(),
+                reason: format!("{} inputs; at most {MAX_INPUTS} are supported", engine.inputs().len()),
+            });
+        }
+        Ok(Self {
+            engine,
+            arena: Arena::new(arena_bytes),
+            pool: Pool::new(threads.max(1)),
+            held: Vec::new(),
+            cancel: Cancel::default(),
+            deadline: None,
+            profile: None,
+        })
+    }
+
+    /// Inputs of the model, in the order that [`run`](Self::run) takes them.
+    #[must_use]
+    pub fn inputs(&self) -> &[Port] {
+        self.engine.inputs()
+    }
+
+    /// A handle that cancels a run of this session from another thread.
+    #[must_use]
+    pub fn cancel_handle(&self) -> Cancel {
+        self.cancel.clone()
+    }
+
+    /// Lets every later run take at most this long; checked between steps.
+    pub fn set_deadline(&mut self, deadline: Option<Duration>) {
+        self.deadline = deadline;
+    }
+
+    /// Starts (or restarts) adding up the time of every step.
+    pub fn start_profile(&mut self) {
+        let steps = self.engine.plan().map_or(0, |p| p.steps.len());
+        self.profile = Some(vec![Duration::ZERO; steps]);
+    }
+
+    /// Time of every step since [`start_profile`](Self::start_profile), in the plan's order.
+    #[must_use]
+    pub fn profile(&self) -> Option<&[Duration]> {
+        self.profile.as_deref()
+    }
+
+    /// Runs the model on `inputs`, in the order of [`inputs`](Self::inputs).
+    ///
+    /// # Errors
+    /// An input that is missing or of another type or shape; [`Error::Cancelled`]; what an
+    /// operator objects to, with the node's name.
+    pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<()> {
+        let mut bytes = InputBytes::new();
+        for (index, port) in self.engine.inputs().iter().enumerate() {
+            let Some(view) = inputs.get(index) else {
+                return Err(Error::MissingInput { name: port.name.clone(), fact: port.fact.to_string() });
+            };
+            if *view.fact() != port.fact {
+                return Err(mismatch(port, view.fact()));
+            }
+            bytes.push(view.bytes()).map_err(|_| Error::Internal("too many inputs".into()))?;
+        }
+        self.cancel.0.store(false, Ordering::Relaxed);
+        match &self.engine {
+            Engine::Native(program) => run_steps(
+                program,
+                &mut self.arena,
+                &self.pool,
+                &bytes,
+                &self.cancel,
+                self.deadline,
+                self.profile.as_deref_mut(),
+            ),
+            Engine::Foreign(model) => {
+                self.held = model.foreign.evaluate(inputs).map_err(|e| e.at(model.foreign.name()))?;
+                Ok(())
+            }
+        }?;
+        self.keep_inputs_that_are_outputs(inputs);
+        Ok(())
+    }
+
+    /// Names of the outputs, in order.
+    pub fn output_names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.engine.outputs().iter().map(|p| p.name.as_str())
+    }
+
+    /// Output `index` of the last run; `None` for an index past the last, or before the
+    /// first run of a model that is run by the fallback as a whole.
+    #[must_use]
+    pub fn output(&self, index: usize) -> Option<TensorView<'_>> {
+        let program = match &self.engine {
+            Engine::Native(program) => program,
+            Engine::Foreign(_) => return self.held.get(index).map(Tensor::view),
+        };
+        let port = program.plan().outputs.get(index)?;
+        match &port.place {
+            Place::Arena(range) => {
+                TensorView::from_bytes(port.fact.clone(), self.arena.bytes().get(range.clone())?).ok()
+            }
+            Place::Constant(i) => {
+                TensorView::from_bytes(port.fact.clone(), program.plan().constants.get(*i)?.bytes()).ok()
+            }
+            Place::Input(_) => self.held.get(index).map(Tensor::view),
+        }
+    }
+
+    /// An output that is an input unchanged has no bytes of its own: copies it.
+    fn keep_inputs_that_are_outputs(&mut self, inputs: &[TensorView<'_>]) {
+        let Engine::Native(program) = &self.engine else { return };
+        let outputs = &program.plan().outputs;
+        if outputs.iter().any(|p| matches!(p.place, Place::Input(_))) {
+            self.held = outputs
+                .iter()
+                .map(|port| match port.place {
+                    Place::Input(i) => inputs.get(i).and_then(|v| Tensor::from_bytes(port.fact.clone(), v.bytes()).ok()),
+                    Place::Arena(_) | Place::Constant(_) => None,
+                })
+                .map(|held| held.unwrap_or_else(|| Tensor::scalar(0u8)))
+                .collect();
+        }
+    }
+}
+
+fn run_steps(
+    program: &Program,
+    arena: &mut Arena,
+    pool: &Pool,
+    inputs: &[&[u8]],
+    cancel: &Cancel,
+    deadline: Option<Duration>,
+    mut profile: Option<&mut [Duration]>,
+) -> Result<()> {
+    let started = Instant::now();
+    for (index, (step, executable)) in program.steps().enumerate() {
+        if cancel.0.load(Ordering::Relaxed) || deadline.is_some_and(|d| started.elapsed() >= d) {
+            return Err(Error::Cancelled { step: index });
+        }
+        let began = profile.is_some().then(Instant::now);
+        let views = arena.views(&step.operands.writes);
+        let views = views.ok_or(OpError::Operand(usize::MAX)).map_err(|e| e.at(&step.name))?;
+        let mut io = Io {
+            operands: &step.operands,
+            views,
+            inputs,
+            constants: &program.plan().constants,
+            packed: &step.choice.packed,
+            pool,
+        };
+        executable.run(&mut io).map_err(|e| e.at(&step.name))?;
+        if let (Some(began), Some(total)) = (began, profile.as_deref_mut().and_then(|p| p.get_mut(index))) {
+            *total += began.elapsed();
+        }
+    }
+    Ok(())
+}
+
+fn mismatch(port: &Port, got: &Fact) -> Error {
+    Error::InputMismatch { name: port.name.clone(), got: got.to_string(), want: port.fact.to_string() }
+}

@@ -1,0 +1,360 @@
+//! Tensors as the library hands them about: element type, shape and bytes.
+//!
+//! A [`Tensor`] owns its bytes (64-byte aligned, so any kernel may read them), a
+//! [`TensorView`] borrows them. Data is dense and row-major; a layout is a matter of the
+//! shape's order, never of strides.
+
+use std::fmt;
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+use skipstone_kernels::arena::AlignedVec;
+
+use crate::error::OpError;
+
+/// Highest rank of a tensor.
+pub const MAX_RANK: usize = 8;
+
+/// Element type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the types")]
+pub enum DType {
+    F32,
+    F64,
+    F16,
+    Bf16,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    /// One byte, 0 or 1.
+    Bool,
+}
+
+impl DType {
+    /// Bytes of one element.
+    #[must_use]
+    pub const fn size(self) -> usize {
+        match self {
+            Self::I8 | Self::U8 | Self::Bool => 1,
+            Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => 2,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F64 | Self::I64 | Self::U64 => 8,
+        }
+    }
+
+    /// Name as `inspect` prints it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::I8 => "i8",
+            Self::I16 => "i16",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+            Self::U8 => "u8",
+            Self::U16 => "u16",
+            Self::U32 => "u32",
+            Self::U64 => "u64",
+            Self::Bool => "bool",
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A Rust type that is the element of a tensor.
+pub trait Element: Pod + PartialEq + fmt::Debug {
+    /// Its element type. `u8` also reads and writes [`DType::Bool`].
+    const DTYPE: DType;
+}
+
+macro_rules! elements {
+    ($($rust:ty => $dtype:ident),*) => { $(impl Element for $rust { const DTYPE: DType = DType::$dtype; })* };
+}
+elements!(f32 => F32, f64 => F64, f16 => F16, bf16 => Bf16, i8 => I8, i16 => I16, i32 => I32, i64 => I64,
+    u8 => U8, u16 => U16, u32 => U32, u64 => U64);
+
+/// Dimensions, outermost first; at most [`MAX_RANK`] of them, kept inline.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Shape(heapless::Vec<usize, MAX_RANK>);
+
+impl Shape {
+    /// A shape of these dimensions.
+    ///
+    /// # Errors
+    /// [`OpError::TooLarge`] above [`MAX_RANK`] dimensions or where the element count, in
+    /// bytes of the widest type, passes the address space.
+    pub fn new(dims: &[usize]) -> Result<Self, OpError> {
+        let too_large = || OpError::TooLarge(format!("{dims:?}"));
+        dims.iter()
+            .try_fold(8usize, |all, &d| all.checked_mul(d.max(1)))
+            .filter(|&bytes| isize::try_from(bytes).is_ok())
+            .ok_or_else(too_large)?;
+        heapless::Vec::from_slice(dims).map(Self).map_err(|_| too_large())
+    }
+
+    /// The dimensions.
+    #[must_use]
+    pub fn dims(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// Number of dimensions.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Number of elements; 1 for a scalar.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.0.iter().product()
+    }
+
+    /// Dense row-major strides, in elements.
+    #[must_use]
+    pub fn strides(&self) -> heapless::Vec<usize, MAX_RANK> {
+        let mut strides = self.0.clone();
+        let mut step = 1;
+        for (stride, &dim) in strides.iter_mut().zip(&self.0).rev() {
+            *stride = step;
+            step *= dim;
+        }
+        strides
+    }
+}
+
+impl std::ops::Deref for Shape {
+    type Target = [usize];
+    fn deref(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("scalar");
+        }
+        for (i, dim) in self.0.iter().enumerate() {
+            write!(f, "{}{dim}", if i == 0 { "" } else { "x" })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// What is known of a tensor before it exists: element type and shape.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Fact {
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions.
+    pub shape: Shape,
+}
+
+impl Fact {
+    /// A fact of this type and shape.
+    #[must_use]
+    pub fn new(dtype: DType, shape: Shape) -> Self {
+        Self { dtype, shape }
+    }
+
+    /// Bytes of the dense tensor.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.shape.elements() * self.dtype.size()
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.dtype, self.shape)
+    }
+}
+
+impl fmt::Debug for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// An owned dense tensor.
+#[derive(Clone)]
+pub struct Tensor {
+    fact: Fact,
+    bytes: AlignedVec<u8>,
+}
+
+impl Tensor {
+    /// A tensor of zeros.
+    #[must_use]
+    pub fn zeros(fact: Fact) -> Self {
+        let bytes = AlignedVec::zeroed(fact.bytes());
+        Self { fact, bytes }
+    }
+
+    /// A tensor of these elements, copied.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] where the element count is not the shape's.
+    pub fn from_slice<T: Element>(dims: &[usize], elements: &[T]) -> Result<Self, OpError> {
+        Self::from_bytes(Fact::new(T::DTYPE, Shape::new(dims)?), bytemuck::cast_slice(elements))
+    }
+
+    /// A tensor over a copy of native-endian bytes.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] where the byte count is not the fact's.
+    pub fn from_bytes(fact: Fact, bytes: &[u8]) -> Result<Self, OpError> {
+        if bytes.len() != fact.bytes() {
+            return Err(OpError::Shape { rule: "bytes must match the shape", shapes: format!("{} bytes for {fact}", bytes.len()) });
+        }
+        let mut tensor = Self::zeros(fact);
+        tensor.bytes.copy_from_slice(bytes);
+        Ok(tensor)
+    }
+
+    /// A rank-0 tensor.
+    #[must_use]
+    pub fn scalar<T: Element>(value: T) -> Self {
+        let mut tensor = Self::zeros(Fact::new(T::DTYPE, Shape::default()));
+        tensor.bytes.copy_from_slice(bytemuck::bytes_of(&value));
+        tensor
+    }
+
+    /// Type and shape.
+    #[must_use]
+    pub fn fact(&self) -> &Fact {
+        &self.fact
+    }
+
+    /// Element type.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.fact.dtype
+    }
+
+    /// Dimensions.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.fact.shape
+    }
+
+    /// The same elements under another shape of as many elements.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] where the counts differ.
+    pub fn reshaped(mut self, shape: Shape) -> Result<Self, OpError> {
+        if shape.elements() != self.fact.shape.elements() {
+            return Err(OpError::shapes("a reshape keeps the element count", &[&self.fact.shape, &shape]));
+        }
+        self.fact.shape = shape;
+        Ok(self)
+    }
+
+    /// The elements; `None` where `T` is not the element type.
+    #[must_use]
+    pub fn elements<T: Element>(&self) -> Option<&[T]> {
+        holds::<T>(self.fact.dtype).then(|| bytemuck::try_cast_slice(&self.bytes).ok())?
+    }
+
+    /// The elements, to be written; `None` where `T` is not the element type.
+    #[must_use]
+    pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
+        holds::<T>(self.fact.dtype).then(|| bytemuck::try_cast_slice_mut(&mut self.bytes).ok())?
+    }
+
+    /// The native-endian bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A borrowed view of the whole tensor.
+    #[must_use]
+    pub fn view(&self) -> TensorView<'_> {
+        TensorView { fact: self.fact.clone(), bytes: &self.bytes }
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({})", self.fact)
+    }
+}
+
+/// A borrowed dense tensor: an input of a run, or a result that still lies in the arena.
+#[derive(Clone)]
+pub struct TensorView<'a> {
+    fact: Fact,
+    bytes: &'a [u8],
+}
+
+impl<'a> TensorView<'a> {
+    /// A view of elements under a shape.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] where the element count is not the shape's.
+    pub fn new<T: Element>(dims: &[usize], elements: &'a [T]) -> Result<Self, OpError> {
+        Self::from_bytes(Fact::new(T::DTYPE, Shape::new(dims)?), bytemuck::cast_slice(elements))
+    }
+
+    /// A view of native-endian bytes.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] where the byte count is not the fact's.
+    pub fn from_bytes(fact: Fact, bytes: &'a [u8]) -> Result<Self, OpError> {
+        if bytes.len() != fact.bytes() {
+            return Err(OpError::Shape { rule: "bytes must match the shape", shapes: format!("{} bytes for {fact}", bytes.len()) });
+        }
+        Ok(Self { fact, bytes })
+    }
+
+    /// Type and shape.
+    #[must_use]
+    pub fn fact(&self) -> &Fact {
+        &self.fact
+    }
+
+    /// The elements; `None` where `T` is not the element type or the bytes lie unaligned.
+    #[must_use]
+    pub fn elements<T: Element>(&self) -> Option<&'a [T]> {
+        holds::<T>(self.fact.dtype).then(|| bytemuck::try_cast_slice(self.bytes).ok())?
+    }
+
+    /// The native-endian bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// An owned copy.
+    #[must_use]
+    pub fn to_tensor(&self) -> Tensor {
+        let mut tensor = Tensor::zeros(self.fact.clone());
+        tensor.bytes.copy_from_slice(self.bytes);
+        tensor
+    }
+}
+
+fn holds<T: Element>(dtype: DType) -> bool {
+    dtype == T::DTYPE || (dtype == DType::Bool && T::DTYPE == DType::U8)
+}
