@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tract_onnx::prelude::{DatumType, IntoRunnable, RunnableModel, TVec, TValue, TypedFact, TypedModel, TypedOp};
-use tract_onnx::tract_core::internal::TypedNode;
+use tract_onnx::tract_core::internal::{SpecialOps, TypedNode};
 
 use super::convert;
 use super::guard::guarded;
@@ -15,7 +15,7 @@ use crate::error::{Error, OpError, Result};
 use crate::model::ForeignModel;
 use crate::ops::{Foreign, Place};
 use crate::plan::Port;
-use crate::tensor::{DType, Fact, Shape, Tensor, TensorView};
+use crate::tensor::{Fact, Shape, Tensor, TensorView};
 
 type Runnable = Arc<RunnableModel<TypedFact, Box<dyn TypedOp>>>;
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use tract_onnx::prelude::{Framework, InferenceFact, InferenceModelExt, TypedModel};
+use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_hir::infer::{Factoid, GenericFactoid, InferenceModel};
 
 use super::guard::guarded;
@@ -26,7 +27,7 @@ impl OnnxSource {
             // Parsing leaves operators it does not know in the graph; typing would only say that
             // it failed.
             if let Some(node) = result.model.nodes().iter().find(|n| n.op.name().starts_with("Unimplemented")) {
-                tract_onnx::prelude::bail!("operator {} of node '{}' is not implemented", node.op.name(), node.name);
+                tract_onnx::tract_core::internal::bail!("operator {} of node '{}' is not implemented", node.op.name(), node.name);
             }
             Ok(result.model)
         });

@@ -13,7 +13,7 @@ use skipstone_kernels::threads::Pool;
 
 use crate::error::{Error, OpError, Result};
 use crate::model::Engine;
-use crate::ops::{Foreign, Io, Place};
+use crate::ops::{Io, Place};
 use crate::plan::{Port, Program};
 use crate::tensor::{Fact, Tensor, TensorView};
 
