@@ -1,0 +1,215 @@
+//! The one error of the validator: which rule is broken, where, and what to do about it.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Longest piece of a name from the file that a message quotes.
+const QUOTED_CHARS: usize = 80;
+
+/// A model that must not be loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{place}{what}; {}", rule.advice())]
+pub struct Invalid {
+    rule: Rule,
+    place: Place,
+    what: String,
+}
+
+impl Invalid {
+    /// Breaks `rule` at `place` in the way that `what` tells.
+    pub(crate) fn new(rule: Rule, place: Place, what: impl Into<String>) -> Self {
+        Self { rule, place, what: what.into() }
+    }
+
+    /// The rule that is broken.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// The stable short code of the rule, such as `model.truncated`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.rule.code()
+    }
+
+    /// What is wrong, without the place and the advice.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Where it is wrong.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+/// Where in the model something is wrong. Names are escaped and cut to a length that fits a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// The file as a whole.
+    Model,
+    /// A byte of the file.
+    Byte(usize),
+    /// A node, by its name, or by its operator and first output where it has none.
+    Node(String),
+    /// An initializer or a tensor of an attribute.
+    Tensor(String),
+    /// A named value: an input, an output, the result of a node.
+    Value(String),
+    /// A function of the model.
+    Function(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model => Ok(()),
+            Self::Byte(offset) => write!(f, "byte {offset}: "),
+            Self::Node(name) => write!(f, "node '{name}': "),
+            Self::Tensor(name) => write!(f, "tensor '{name}': "),
+            Self::Value(name) => write!(f, "value '{name}': "),
+            Self::Function(name) => write!(f, "function '{name}': "),
+        }
+    }
+}
+
+/// Makes a name from the file fit to be shown: control characters escaped, the end cut off.
+pub(crate) fn quoted(name: &str) -> String {
+    let mut shown: String = name.chars().take(QUOTED_CHARS).flat_map(char::escape_debug).collect();
+    if name.chars().nth(QUOTED_CHARS).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// Declares the rules with their codes and advice: one row a rule.
+macro_rules! rules {
+    ($($(#[doc = $doc:literal])+ $rule:ident, $code:literal, $advice:literal;)*) => {
+        /// The rules of the validator.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Rule {
+            $($(#[doc = $doc])+ $rule,)*
+        }
+
+        impl Rule {
+            /// Stable short code, such as `model.truncated`.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self {
+                    $(Self::$rule => $code,)*
+                }
+            }
+
+            /// What the user of a model that breaks the rule can do.
+            #[must_use]
+            pub fn advice(self) -> &'static str {
+                match self {
+                    $(Self::$rule => $advice,)*
+                }
+            }
+
+            /// Every rule.
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$rule,)*];
+        }
+    };
+}
+
+rules! {
+    /// The file holds no bytes.
+    Empty, "model.empty", "the file is empty: copy or download it again";
+    /// A value reaches past the end of the file or of its message.
+    Truncated, "model.truncated", "the file is cut short or is no ONNX model: copy or download it again";
+    /// The bytes are no protobuf, or not the messages of ONNX.
+    Malformed, "model.malformed", "the file is damaged or is no ONNX model";
+    /// Messages, subgraphs or types are nested too deep.
+    Depth, "model.depth", "no real model is nested so deep; Limits::max_depth bounds it";
+    /// More of something than the limits allow.
+    Limit, "model.limit", "if the file is to be trusted, raise the limit in Limits";
+    /// A field that may occur once occurs twice.
+    RepeatedField, "model.repeated-field", "parsers disagree on such files: save the model again";
+    /// A string that is not UTF-8 or a name that is missing.
+    Text, "model.text", "names must be present and UTF-8: export the model again";
+    /// The model lacks its graph, or the graph its nodes or outputs.
+    NoGraph, "model.no-graph", "the file holds no computation: export the model again";
+    /// The version of the file format is missing or unknown.
+    IrVersion, "model.ir-version", "save the model with a current version of onnx";
+    /// The version of the operators is missing, contradictory or not supported.
+    Opset, "model.opset", "convert the model with onnx.version_converter";
+    /// An operator domain that is unknown or not imported.
+    Domain, "model.domain", "export the model with standard ONNX operators";
+    /// An operator that its domain does not have.
+    Operator, "model.operator", "export the model with standard ONNX operators";
+    /// A node with too few or too many inputs or outputs.
+    Arity, "model.arity", "the node breaks its operator's signature: export the model again";
+    /// A name that nothing produces.
+    UndefinedValue, "model.undefined-value", "the graph is incomplete: export the model again";
+    /// Two things of one name.
+    DuplicateValue, "model.duplicate-value", "each value has one producer: export the model again";
+    /// A node that depends on itself.
+    Cycle, "model.cycle", "a graph must not have cycles; use Loop or Scan";
+    /// A dimension that is negative or too large, or a product of dimensions that is.
+    Dimension, "model.dimension", "give the tensor a shape that fits in memory";
+    /// A symbolic dimension that is no plain name or small expression.
+    Symbol, "model.dim-param", "name the dimension plainly, such as 'batch'";
+    /// The data of a tensor do not fit its shape or type.
+    TensorData, "model.tensor-data", "the weights are damaged: export the model again";
+    /// An element type that does not exist.
+    DataType, "model.data-type", "use an element type of the ONNX standard";
+    /// The description of external data is wrong.
+    ExternalData, "model.external-data", "save the model again with its weights inside, or load it from its file";
+    /// External data outside the model's folder, or not in a plain file.
+    ExternalPath, "model.external-path", "put the weights into a plain file beside the model";
+    /// External data past the end of their file, or a file that cannot be read.
+    ExternalRange, "model.external-range", "the file of weights is cut short, missing or belongs to another model";
+    /// A sparse tensor whose indices do not fit.
+    SparseTensor, "model.sparse-tensor", "indices must ascend and lie inside the shape: export the model again";
+    /// An attribute of a wrong type, or with a value that means nothing.
+    Attribute, "model.attribute", "the node breaks its operator's rules: export the model again";
+    /// Shapes known before the run that contradict each other.
+    Shape, "model.shape", "the shapes contradict each other: export the model again";
+    /// A constant index out of range, or a step of zero.
+    Index, "model.index", "the constant indices do not fit the tensor: export the model again";
+    /// An operator that would make a tensor past the limits.
+    Generated, "model.generated-size", "the operator asks for more memory than Limits allows";
+    /// An integer division by zero, or one that overflows.
+    Division, "model.division", "the constant divisor must not be zero";
+    /// Quantisation parameters without meaning.
+    Quantization, "model.quantization", "scales must be finite and positive: quantise the model again";
+    /// A local function that is recursive, ambiguous or too large.
+    Function, "model.function", "inline the functions of the model";
+    /// Control flow whose parts do not fit, or that never ends.
+    ControlFlow, "model.control-flow", "the subgraphs do not fit their node: export the model again";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_below_model() {
+        let codes: HashSet<_> = Rule::ALL.iter().map(|rule| rule.code()).collect();
+        assert_eq!(codes.len(), Rule::ALL.len());
+        assert!(codes.iter().all(|code| code.starts_with("model.")));
+    }
+
+    #[test]
+    fn names_are_escaped_and_cut() {
+        assert_eq!(quoted("a\nb"), "a\\nb");
+        assert_eq!(quoted(&"x".repeat(500)), format!("{}...", "x".repeat(QUOTED_CHARS)));
+    }
+
+    #[test]
+    fn a_message_says_where_what_and_what_to_do() {
+        let error = Invalid::new(Rule::Division, Place::Node("d".into()), "the divisor is zero");
+        assert_eq!(error.to_string(), "node 'd': the divisor is zero; the constant divisor must not be zero");
+    }
+}
