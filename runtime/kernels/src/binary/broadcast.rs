@@ -1,0 +1,218 @@
+//! Two operands walked along one output shape.
+
+use std::fmt;
+use std::ops::Range;
+
+/// The highest rank of a broadcast, before axes are merged.
+pub const MAX_RANK: usize = 8;
+
+/// Where the operands of an elementwise function lie, for every element of the output.
+///
+/// The output is contiguous. Axes of length 1 are dropped and axes that both operands cross with one
+/// stride are merged, so that a broadcast of tensors of one shape has one axis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Broadcast {
+    /// The merged axes, outermost first. At least one; `rank` of them count.
+    axes: [Axis; MAX_RANK],
+    rank: usize,
+    len: usize,
+}
+
+/// One axis of the output, with the distance in elements between neighbours in each operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Axis {
+    len: usize,
+    a: usize,
+    b: usize,
+}
+
+/// Why two tensors cannot be broadcast.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BroadcastError {
+    /// More than [`MAX_RANK`] axes.
+    Rank,
+    /// The number of strides is not the rank, or an operand's shape does not fit the output's.
+    Shape,
+    /// The number of elements, or the reach of the strides, does not fit in `usize`.
+    TooLarge,
+}
+
+impl fmt::Display for BroadcastError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BroadcastError::Rank => "more than 8 axes",
+            BroadcastError::Shape => "shapes that do not broadcast",
+            BroadcastError::TooLarge => "more elements than can be addressed",
+        })
+    }
+}
+
+impl std::error::Error for BroadcastError {}
+
+impl Broadcast {
+    /// A broadcast onto the contiguous output `shape`; `a` and `b` are the strides of the operands in
+    /// elements, 0 along an axis where the operand is repeated.
+    pub fn new(shape: &[usize], a: &[usize], b: &[usize]) -> Result<Self, BroadcastError> {
+        if shape.len() > MAX_RANK {
+            return Err(BroadcastError::Rank);
+        }
+        if a.len() != shape.len() || b.len() != shape.len() {
+            return Err(BroadcastError::Shape);
+        }
+        let len = shape.iter().try_fold(1usize, |len, &axis| len.checked_mul(axis));
+        let len = len.ok_or(BroadcastError::TooLarge)?;
+        let mut this = Broadcast { axes: [Axis::default(); MAX_RANK], rank: 0, len };
+        for i in (0..shape.len()).filter(|&i| shape[i] != 1) {
+            this.push(Axis { len: shape[i], a: a[i], b: b[i] });
+        }
+        if this.rank == 0 {
+            this.push(Axis { len: 1, a: 0, b: 0 });
+        }
+        this.reach().ok_or(BroadcastError::TooLarge)?;
+        Ok(this)
+    }
+
+    /// The broadcast of two contiguous tensors by numpy's rule: shapes are aligned at the last axis,
+    /// and an axis that is 1 or missing is repeated.
+    pub fn of_shapes(a: &[usize], b: &[usize]) -> Result<Self, BroadcastError> {
+        let rank = a.len().max(b.len());
+        if rank > MAX_RANK {
+            return Err(BroadcastError::Rank);
+        }
+        let (a_shape, b_shape) = (aligned(a, rank), aligned(b, rank));
+        let mut shape = [1; MAX_RANK];
+        for i in 0..rank {
+            shape[i] = match (a_shape[i], b_shape[i]) {
+                (a, b) if a == b => a,
+                (1, b) => b,
+                (a, 1) => a,
+                _ => return Err(BroadcastError::Shape),
+            };
+        }
+        let a = contiguous_strides(&a_shape[..rank]).ok_or(BroadcastError::TooLarge)?;
+        let b = contiguous_strides(&b_shape[..rank]).ok_or(BroadcastError::TooLarge)?;
+        Broadcast::new(&shape[..rank], &a[..rank], &b[..rank])
+    }
+
+    /// The number of elements of the output.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds the next inner axis, merged with the one before where both operands allow it.
+    fn push(&mut self, inner: Axis) {
+        if let Some(outer) = self.rank.checked_sub(1).map(|i| &mut self.axes[i]) {
+            let joins = |outer: usize, stride: usize| stride.checked_mul(inner.len) == Some(outer);
+            if joins(outer.a, inner.a) && joins(outer.b, inner.b) {
+                // Cannot overflow unless an axis is empty: the product divides `self.len`.
+                *outer = Axis { len: outer.len.saturating_mul(inner.len), ..inner };
+                return;
+            }
+        }
+        self.axes[self.rank] = inner;
+        self.rank += 1;
+    }
+
+    /// How many elements of `a` and of `b` the walk touches, counted from their first.
+    fn reach(&self) -> Option<(usize, usize)> {
+        if self.len == 0 {
+            return Some((0, 0));
+        }
+        self.axes[..self.rank].iter().try_fold((1usize, 1usize), |(a, b), axis| {
+            let last = axis.len - 1;
+            let a = a.checked_add(axis.a.checked_mul(last)?)?;
+            let b = b.checked_add(axis.b.checked_mul(last)?)?;
+            Some((a, b))
+        })
+    }
+
+    /// Panics unless the walk stays inside operands and output of these lengths.
+    pub(super) fn check(&self, a: usize, b: usize, y: usize) {
+        let (a_reach, b_reach) = self.reach().expect("checked when built");
+        assert!(a >= a_reach, "the first operand has {a} elements, not {a_reach}");
+        assert!(b >= b_reach, "the second operand has {b} elements, not {b_reach}");
+        assert_eq!(y, self.len, "the output has the length of its shape");
+    }
+
+    /// The elements `range` of the output as pieces of rows of the last axis.
+    pub(crate) fn rows(&self, range: Range<usize>) -> Rows<'_> {
+        let mut rows = Rows { broadcast: self, index: [0; MAX_RANK], left: range.len() };
+        let mut rest = range.start;
+        for i in (0..self.rank).rev() {
+            let len = self.axes[i].len.max(1);
+            rows.index[i] = rest % len;
+            rest /= len;
+        }
+        rows
+    }
+}
+
+/// `shape` with ones in front.
+fn aligned(shape: &[usize], rank: usize) -> [usize; MAX_RANK] {
+    let mut aligned = [1; MAX_RANK];
+    aligned[rank - shape.len()..rank].copy_from_slice(shape);
+    aligned
+}
+
+/// The strides of a contiguous tensor, 0 along axes of length 1.
+fn contiguous_strides(shape: &[usize]) -> Option<[usize; MAX_RANK]> {
+    let mut strides = [0; MAX_RANK];
+    let mut stride = 1usize;
+    for (i, &len) in shape.iter().enumerate().rev() {
+        strides[i] = if len == 1 { 0 } else { stride };
+        stride = stride.checked_mul(len)?;
+    }
+    Some(strides)
+}
+
+/// A run of consecutive outputs that lie in one row of the last axis.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    /// Where the run starts in each operand.
+    pub(crate) a: usize,
+    pub(crate) b: usize,
+    /// The stride of each operand along the run.
+    pub(crate) a_stride: usize,
+    pub(crate) b_stride: usize,
+    /// How many outputs.
+    pub(crate) len: usize,
+}
+
+/// The runs of a range of outputs, in order.
+#[derive(Clone)]
+pub(crate) struct Rows<'a> {
+    broadcast: &'a Broadcast,
+    index: [usize; MAX_RANK],
+    left: usize,
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Row;
+
+    #[inline]
+    fn next(&mut self) -> Option<Row> {
+        if self.left == 0 {
+            return None;
+        }
+        let axes = &self.broadcast.axes[..self.broadcast.rank];
+        let index = &mut self.index[..axes.len()];
+        let (mut a, mut b) = (0, 0);
+        for (axis, i) in axes.iter().zip(&*index) {
+            a += axis.a * i;
+            b += axis.b * i;
+        }
+        let last = axes.len() - 1;
+        let len = (axes[last].len - index[last]).min(self.left);
+        self.left -= len;
+        index[last] += len;
+        for i in (1..axes.len()).rev() {
+            if index[i] < axes[i].len {
+                break;
+            }
+            index[i] = 0;
+            index[i - 1] += 1;
+        }
+        Some(Row { a, b, a_stride: axes[last].a, b_stride: axes[last].b, len })
+    }
+}

@@ -1,0 +1,60 @@
+//! Layer normalisation over the last axes: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
+//!
+//! Mean and variance are those of each row of `scale.len()` numbers. The root-mean-square form leaves
+//! the mean out: `y = x / sqrt(mean(x^2) + epsilon) * scale + bias`. A row stays in the first-level
+//! cache, so it is read three times: the variance from the centred numbers loses no digits where the
+//! mean is large.
+
+mod scalar;
+mod vector;
+
+#[cfg(test)]
+mod tests;
+
+use crate::isa::Isa;
+use crate::parallel;
+use crate::simd::dispatch;
+use crate::threads::Pool;
+
+/// What rows are divided by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Norm {
+    /// The standard deviation, after the mean has been subtracted.
+    Standard,
+    /// The root of the mean square; the mean stays.
+    RootMeanSquare,
+}
+
+/// The parameters of a layer normalisation.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm<'a> {
+    /// Which form.
+    pub norm: Norm,
+    /// One factor for each number of a row: its length is the length of a row.
+    pub scale: &'a [f32],
+    /// One addend for each number of a row.
+    pub bias: Option<&'a [f32]>,
+    /// Added under the root.
+    pub epsilon: f32,
+}
+
+/// Normalises every row of `x`.
+///
+/// # Panics
+/// If `x` is not a whole number of rows, or `y` or the bias have another length.
+pub fn layernorm(isa: Isa, params: &LayerNorm, x: &[f32], y: &mut [f32], pool: &Pool) {
+    assert_eq!(y.len(), x.len(), "input and output have one length");
+    if x.is_empty() {
+        return;
+    }
+    let len = params.scale.len();
+    assert!(len > 0 && x.len().is_multiple_of(len), "the input is whole rows");
+    assert!(params.bias.is_none_or(|bias| bias.len() == len), "one bias for each scale");
+    parallel::split(pool, y, len, x.len(), |offset, y| {
+        let x = &x[offset..][..y.len()];
+        match isa {
+            Isa::Scalar => scalar::layernorm(params, x, y),
+            _ => dispatch(isa, vector::Rows { params, x, y }),
+        }
+    });
+}

@@ -1,0 +1,209 @@
+//! Pooling over windows of an NHWC image: the largest or the mean of each window, per channel.
+//!
+//! `y[n, oh, ow, c] = max or mean over the window's (h, w) of x[n, h, w, c]`, where the window of
+//! output row `o` holds the input rows `o * stride - pad_top + k * dilation` for `k < kernel` that
+//! exist. The channels lie in the lanes, so any kernel, stride and padding is one loop.
+//!
+//! Padding never becomes a value: the largest is taken over real numbers only (minus infinity if a
+//! window has none), and a mean divides by how many numbers it has, or, with `count_padding`, by how
+//! many places of the window lie inside the padded image (0 if there are none). NaN in a window gives
+//! NaN.
+//!
+//! Global pooling is a [reduction](crate::reduce) over pixels.
+
+mod scalar;
+mod vector;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use crate::isa::Isa;
+use crate::middle_axis::MiddleAxis;
+use crate::parallel;
+use crate::reduce::{ReduceFn, reduce};
+use crate::simd::dispatch;
+use crate::threads::Pool;
+use window::{Taps, Windows};
+
+/// How a window becomes one number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PoolFn {
+    /// The largest.
+    Max,
+    /// The mean.
+    Average {
+        /// Whether padding counts as zeros.
+        count_padding: bool,
+    },
+}
+
+/// The shape of a pooling, in pixels and channels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PoolShape {
+    /// Images.
+    pub batch: usize,
+    /// Rows of the input.
+    pub in_h: usize,
+    /// Columns of the input.
+    pub in_w: usize,
+    /// Channels of input and output.
+    pub channels: usize,
+    /// Rows of the output; the caller has rounded them up or down.
+    pub out_h: usize,
+    /// Columns of the output.
+    pub out_w: usize,
+    /// Rows and columns of a window.
+    pub kernel: [usize; 2],
+    /// Rows and columns from one window to the next.
+    pub stride: [usize; 2],
+    /// Rows and columns from one place of a window to the next.
+    pub dilation: [usize; 2],
+    /// Rows of padding above.
+    pub pad_top: usize,
+    /// Columns of padding on the left.
+    pub pad_left: usize,
+    /// Rows of padding below.
+    pub pad_bottom: usize,
+    /// Columns of padding on the right.
+    pub pad_right: usize,
+}
+
+/// The sizes of an NHWC image whose output windows are listed one by one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ImageShape {
+    /// Images.
+    pub batch: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+}
+
+impl ImageShape {
+    /// The number of elements. Panics if it does not fit in `usize`.
+    pub(crate) fn len(&self) -> usize {
+        [self.height, self.width, self.channels]
+            .iter()
+            .try_fold(self.batch, |len, &n| len.checked_mul(n))
+            .expect("an image that fits in memory")
+    }
+}
+
+/// Pools over regular windows.
+///
+/// # Panics
+/// If the length of `x` or `y` does not fit `shape`, or a stride or dilation is 0.
+pub fn pool(isa: Isa, f: PoolFn, shape: &PoolShape, x: &[f32], y: &mut [f32], pool: &Pool) {
+    let axis = |i: usize, len, before, after| Windows::Regular {
+        len,
+        kernel: shape.kernel[i],
+        stride: shape.stride[i],
+        dilation: shape.dilation[i],
+        before,
+        after,
+    };
+    assert!(shape.stride.iter().chain(&shape.dilation).all(|&n| n > 0), "steps are positive");
+    let image = ImageShape { batch: shape.batch, height: shape.in_h, width: shape.in_w, channels: shape.channels };
+    let windows = Pooling {
+        f,
+        image,
+        out: [shape.out_h, shape.out_w],
+        rows: axis(0, shape.in_h, shape.pad_top, shape.pad_bottom),
+        columns: axis(1, shape.in_w, shape.pad_left, shape.pad_right),
+    };
+    run(isa, &windows, shape.kernel[0] * shape.kernel[1], x, y, pool);
+}
+
+/// Pools over listed windows: output `(oh, ow)` covers the rows `rows[oh]` and the columns
+/// `columns[ow]` of the input. Adaptive pooling has windows of uneven size.
+///
+/// # Panics
+/// If the length of `x` or `y` does not fit, or a window leaves the image.
+pub fn adaptive_pool(
+    isa: Isa,
+    f: PoolFn,
+    image: ImageShape,
+    rows: &[Range<usize>],
+    columns: &[Range<usize>],
+    x: &[f32],
+    y: &mut [f32],
+    pool: &Pool,
+) {
+    let inside = |windows: &[Range<usize>], len| windows.iter().all(|w| w.end <= len);
+    assert!(inside(rows, image.height) && inside(columns, image.width), "windows in the image");
+    let windows = Pooling {
+        f,
+        image,
+        out: [rows.len(), columns.len()],
+        rows: Windows::Listed(rows),
+        columns: Windows::Listed(columns),
+    };
+    let largest = |windows: &[Range<usize>]| windows.iter().map(|w| w.len()).max().unwrap_or(0);
+    run(isa, &windows, largest(rows) * largest(columns), x, y, pool);
+}
+
+/// The windows of the adaptive pooling of `len` pixels to `out`: output `o` covers
+/// `floor(o * len / out) .. ceil((o + 1) * len / out)`.
+pub fn adaptive_windows(len: usize, out: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..out).map(move |o| o * len / out..((o + 1) * len).div_ceil(out))
+}
+
+/// Pools each image to one pixel: `batch * channels` results. `height` and `width` only count
+/// together.
+///
+/// # Panics
+/// If the length of `x` or `y` does not fit.
+pub fn global_pool(isa: Isa, f: PoolFn, image: ImageShape, x: &[f32], y: &mut [f32], pool: &Pool) {
+    let pixels = image.height.checked_mul(image.width).expect("an image that fits in memory");
+    let view = MiddleAxis { outer: image.batch, axis: pixels, inner: image.channels };
+    let f = match f {
+        PoolFn::Max => ReduceFn::Max,
+        PoolFn::Average { .. } => ReduceFn::Mean,
+    };
+    reduce(isa, f, view, x, y, pool);
+}
+
+/// A pooling as the kernels see it.
+#[derive(Clone, Copy)]
+struct Pooling<'a> {
+    f: PoolFn,
+    image: ImageShape,
+    /// Rows and columns of the output.
+    out: [usize; 2],
+    rows: Windows<'a>,
+    columns: Windows<'a>,
+}
+
+impl Pooling<'_> {
+    /// What the sum of a window is multiplied by, or 0 where nothing counts.
+    #[inline(always)]
+    fn factor(&self, rows: Taps, columns: Taps) -> f32 {
+        let count = match self.f {
+            PoolFn::Average { count_padding: true } => rows.padded_count * columns.padded_count,
+            _ => rows.count * columns.count,
+        };
+        if count == 0 { 0.0 } else { 1.0 / count as f32 }
+    }
+}
+
+fn run(isa: Isa, p: &Pooling, taps: usize, x: &[f32], y: &mut [f32], pool: &Pool) {
+    assert_eq!(x.len(), p.image.len(), "the input has the length of its shape");
+    let out = ImageShape { height: p.out[0], width: p.out[1], ..p.image };
+    assert_eq!(y.len(), out.len(), "the output has the length of its shape");
+    if y.is_empty() {
+        return;
+    }
+    let row_len = p.out[1] * p.image.channels;
+    parallel::split(pool, y, row_len, y.len().saturating_mul(taps), |offset, y| {
+        let first_row = offset / row_len;
+        match isa {
+            Isa::Scalar => scalar::rows(p, x, first_row, y),
+            _ => dispatch(isa, vector::Rows { pooling: p, x, first_row, y }),
+        }
+    });
+}

@@ -1,0 +1,89 @@
+//! Which pixels of one axis belong to the window of an output.
+
+use std::ops::Range;
+
+/// The windows of all outputs along one axis.
+#[derive(Clone, Copy)]
+pub(super) enum Windows<'a> {
+    /// Of one size, at even distances.
+    Regular { len: usize, kernel: usize, stride: usize, dilation: usize, before: usize, after: usize },
+    /// Given one by one, inside the image.
+    Listed(&'a [Range<usize>]),
+}
+
+/// The pixels of one window that exist: `first`, `first + step`, ... `count` of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Taps {
+    pub(super) first: usize,
+    pub(super) step: usize,
+    pub(super) count: usize,
+    /// How many there would be if the padding were pixels.
+    pub(super) padded_count: usize,
+}
+
+impl Windows<'_> {
+    /// The window of output `o`.
+    #[inline]
+    pub(super) fn at(&self, o: usize) -> Taps {
+        match *self {
+            Windows::Regular { len, kernel, stride, dilation, before, after } => {
+                // Counted from the first pixel of the padding: the window's place `k` is at
+                // `start + k * dilation`, the image at `before..before + len`.
+                let start = o * stride;
+                let places_below = |end: usize| end.saturating_sub(start).div_ceil(dilation).min(kernel);
+                let skipped = places_below(before);
+                let count = places_below(before + len) - skipped;
+                let first = match count {
+                    0 => 0,
+                    _ => start + skipped * dilation - before,
+                };
+                let padded_count = places_below(before + len + after);
+                Taps { first, step: dilation, count, padded_count }
+            }
+            Windows::Listed(windows) => {
+                let Range { start, end } = windows[o];
+                let count = end.saturating_sub(start);
+                Taps { first: start, step: 1, count, padded_count: count }
+            }
+        }
+    }
+}
+
+impl Taps {
+    /// The pixels.
+    #[inline]
+    pub(super) fn pixels(self) -> impl Iterator<Item = usize> {
+        (0..self.count).map(move |k| self.first + k * self.step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_holds_the_places_that_exist() {
+        for len in 0..6usize {
+            for kernel in 1..5 {
+                for stride in 1..4 {
+                    for dilation in 1..4 {
+                        for (before, after) in [(0, 0), (1, 0), (2, 3)] {
+                            let windows = Windows::Regular { len, kernel, stride, dilation, before, after };
+                            for o in 0..6 {
+                                let place = |k: usize| (o * stride + k * dilation) as isize - before as isize;
+                                let exists = |p: &isize| (0..len as isize).contains(p);
+                                let padded = |p: &isize| *p < (len + after) as isize;
+                                let expected: Vec<isize> = (0..kernel).map(place).filter(exists).collect();
+                                let taps = windows.at(o);
+                                let actual: Vec<isize> = taps.pixels().map(|p| p as isize).collect();
+                                assert_eq!(actual, expected, "{o} {stride} {dilation}");
+                                let places = (0..kernel).map(place).filter(padded).count();
+                                assert_eq!(taps.padded_count, places);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

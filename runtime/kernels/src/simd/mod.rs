@@ -1,0 +1,171 @@
+//! One vector vocabulary for the families that move more data than they compute.
+//!
+//! Elementwise, pooling, reduction and normalisation kernels are bound by memory: the same loop is
+//! right for every instruction set once the vector width is a parameter. Such a family writes its
+//! loop once, generic over [`Simd`], and [`dispatch`] compiles it for each instruction set. Families
+//! whose inner loop depends on the register file (GEMM, convolution) do not use this module.
+//!
+//! The registers are those of [`lanes`](crate::lanes). What this module adds is a token: a value of
+//! a type that implements [`Simd`] is a proof that the CPU has the instructions, because only
+//! [`dispatch`] makes one, after the check. With the token at hand, loads and stores take slices and
+//! check their length, so that the loops built on top are safe code; the checks vanish where the
+//! slice comes from `chunks_exact`.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+use crate::isa::Isa;
+use crate::lanes::Lanes;
+
+/// The vector operations of one instruction set on `f32` lanes.
+///
+/// Every method is a handful of instructions and is inlined into the loop that uses it.
+pub(crate) trait Simd: Copy + Send + Sync {
+    /// A vector of [`Simd::LANES`] numbers.
+    type F32: Lanes;
+    /// One truth value per lane.
+    type Mask: Copy;
+    /// How many numbers a vector holds: at most 16.
+    const LANES: usize = <Self::F32 as Lanes>::WIDTH;
+
+    /// The smaller of the two; NaN if either is NaN.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The larger of the two; NaN if either is NaN.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The square root; NaN below zero.
+    fn sqrt(self, a: Self::F32) -> Self::F32;
+    /// The largest integral number not above `a`.
+    fn floor(self, a: Self::F32) -> Self::F32;
+    /// The smallest integral number not below `a`.
+    fn ceil(self, a: Self::F32) -> Self::F32;
+
+    /// `a == b`; false if either is NaN.
+    fn equal(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a < b`; false if either is NaN.
+    fn less(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a <= b`; false if either is NaN.
+    fn less_equal(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `yes` in the lanes where `mask` holds, `no` in the others.
+    fn select(self, mask: Self::Mask, yes: Self::F32, no: Self::F32) -> Self::F32;
+    /// Writes 1 or 0 for each of the first `min(LANES, y.len())` lanes.
+    fn store_mask(self, mask: Self::Mask, y: &mut [u8]);
+
+    /// All lanes set to `x`.
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32 {
+        // SAFETY: the token proves the instruction set.
+        unsafe { Self::F32::splat(x) }
+    }
+
+    /// The first `LANES` numbers of `x`. Panics if there are fewer.
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> Self::F32 {
+        assert!(x.len() >= Self::LANES);
+        // SAFETY: the token proves the instruction set; the slice holds `LANES` numbers.
+        unsafe { Self::F32::load(x.as_ptr()) }
+    }
+
+    /// All numbers of `x`, fewer than `LANES`, and zero in the other lanes. Panics if there are more.
+    #[inline(always)]
+    fn load_partial(self, x: &[f32]) -> Self::F32 {
+        assert!(x.len() < Self::LANES);
+        // SAFETY: the token proves the instruction set; only lanes inside the slice are read.
+        unsafe { Self::F32::load_first(x.as_ptr(), x.len()) }
+    }
+
+    /// As `load_partial`, with `fill` in the other lanes.
+    #[inline(always)]
+    fn load_or(self, x: &[f32], fill: f32) -> Self::F32 {
+        let mut lanes = [fill; 16];
+        lanes[..x.len()].copy_from_slice(x);
+        self.load(&lanes)
+    }
+
+    /// Writes all lanes to the start of `y`. Panics if `y` is shorter.
+    #[inline(always)]
+    fn store(self, v: Self::F32, y: &mut [f32]) {
+        assert!(y.len() >= Self::LANES);
+        // SAFETY: the slice holds `LANES` numbers.
+        unsafe { v.store(y.as_mut_ptr()) }
+    }
+
+    /// Fills `y`, shorter than `LANES`, with the first lanes. Panics if it is longer.
+    #[inline(always)]
+    fn store_partial(self, v: Self::F32, y: &mut [f32]) {
+        assert!(y.len() < Self::LANES);
+        // SAFETY: only lanes inside the slice are written.
+        unsafe { v.store_first(y.as_mut_ptr(), y.len()) }
+    }
+
+    /// `f` of every lane, one by one.
+    #[inline(always)]
+    fn each_lane(self, v: Self::F32, f: impl Fn(f32) -> f32) -> Self::F32 {
+        let mut lanes = [0.0; 16];
+        self.store(v, &mut lanes);
+        for lane in &mut lanes[..Self::LANES] {
+            *lane = f(*lane);
+        }
+        self.load(&lanes)
+    }
+
+    /// The sum of all lanes, added in a tree.
+    #[inline(always)]
+    fn sum_lanes(self, v: Self::F32) -> f32 {
+        self.fold_lanes(v, |a, b| a + b)
+    }
+
+    /// All lanes combined in a tree by `f`.
+    #[inline(always)]
+    fn fold_lanes(self, v: Self::F32, f: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut lanes = [0.0; 16];
+        self.store(v, &mut lanes);
+        let mut width = Self::LANES;
+        while width > 1 {
+            width /= 2;
+            for i in 0..width {
+                lanes[i] = f(lanes[i], lanes[i + width]);
+            }
+        }
+        lanes[0]
+    }
+}
+
+/// A loop that can be compiled for any instruction set.
+///
+/// `run` and the functions it calls with the token must be `#[inline(always)]`: the instruction set
+/// is enabled on the function that [`dispatch`] wraps around it, and only inlined code profits.
+pub(crate) trait Kernel {
+    /// What the loop returns.
+    type Output;
+    /// Runs the loop with the vectors of `S`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs `kernel` with the vectors of `isa`.
+///
+/// # Panics
+/// If this CPU does not have `isa`, or if it is `Isa::Scalar`, for which every family has a readable
+/// reference instead.
+#[inline]
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    assert!(isa.is_available(), "this CPU does not have {isa}");
+    match isa {
+        // SAFETY: `is_available` has found AVX2, FMA and F16C on this CPU.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2::run(kernel) },
+        // SAFETY: `is_available` has found AVX-512 F, BW, DQ, VL and all that AVX2 stands for.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512::run(kernel) },
+        // SAFETY: `is_available` has found NEON on this CPU.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { neon::run(kernel) },
+        _ => unreachable!("{isa} has no vectors"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Softmax and its logarithm along an axis.
+//!
+//! `softmax(x)[a] = e^(x[a] - m) / sum over b of e^(x[b] - m)`, with `m` the largest of the axis, which
+//! keeps every exponent at or below zero. The logarithm is `x[a] - m - ln(sum)`.
+//! NaN, or nothing but minus infinity, along the axis makes all of it NaN.
+
+mod scalar;
+mod vector;
+
+#[cfg(test)]
+mod tests;
+
+use crate::isa::Isa;
+use crate::middle_axis::MiddleAxis;
+use crate::parallel;
+use crate::simd::dispatch;
+use crate::threads::Pool;
+
+/// Which of the two.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SoftmaxFn {
+    /// Probabilities that sum to 1.
+    Softmax,
+    /// Their natural logarithms.
+    LogSoftmax,
+}
+
+/// An exponential costs about as much as moving this many numbers.
+const EXP_WORK: usize = 4;
+
+/// Applies `f` along the middle axis of `x`.
+///
+/// # Panics
+/// If the length of `x` or `y` is not that of `view`.
+pub fn softmax(isa: Isa, f: SoftmaxFn, view: MiddleAxis, x: &[f32], y: &mut [f32], pool: &Pool) {
+    assert_eq!(x.len(), view.len(), "the input has the length of its view");
+    assert_eq!(y.len(), x.len(), "input and output have one length");
+    let MiddleAxis { axis, inner, .. } = view;
+    let plane = (axis * inner).max(1);
+    parallel::split(pool, y, plane, x.len().saturating_mul(EXP_WORK), |offset, y| {
+        let planes = x[offset..].chunks_exact(plane).zip(y.chunks_exact_mut(plane));
+        for (x, y) in planes {
+            match isa {
+                Isa::Scalar => scalar::plane(f, axis, inner, x, y),
+                _ if inner == 1 => dispatch(isa, vector::Row { f, x, y }),
+                _ => dispatch(isa, vector::Columns { f, inner, x, y }),
+            }
+        }
+    });
+}

@@ -1,0 +1,19 @@
+//! The functions in plain Rust, straight from the formula.
+
+use super::SoftmaxFn;
+
+/// One `[axis, inner]` plane.
+pub(super) fn plane(f: SoftmaxFn, axis: usize, inner: usize, x: &[f32], y: &mut [f32]) {
+    for i in 0..inner {
+        let at = |a: usize| a * inner + i;
+        let max = (0..axis).map(|a| x[at(a)]).fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = (0..axis).map(|a| f64::from(x[at(a)] - max).exp()).sum();
+        for a in 0..axis {
+            let x = f64::from(x[at(a)] - max);
+            y[at(a)] = match f {
+                SoftmaxFn::Softmax => x.exp() / sum,
+                SoftmaxFn::LogSoftmax => x - sum.ln(),
+            } as f32;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Permuting the axes of a tensor: NCHW to NHWC and back, attention heads, anything else.
+//!
+//! Axes that stay neighbours are merged first. What is left is one of two cases: the last axis stays
+//! last, then its runs are copied; or it does not, then the tensor is a batch of matrix transpositions
+//! between the input's last axis and the output's last axis, walked in blocks that fit in the
+//! first-level cache. Elements of 4 bytes have register tiles (8 x 8 with AVX2, 4 x 4 with NEON).
+//!
+//! Elements are opaque: sizes of 1, 2, 4 and 8 bytes serve every type.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod permutation;
+mod scalar;
+
+#[cfg(test)]
+mod tests;
+
+use crate::isa::Isa;
+use crate::parallel;
+use crate::threads::Pool;
+
+use permutation::Step;
+pub use permutation::{Permutation, PermutationError};
+
+/// Writes `x` with its axes permuted to `y`. `size` is the size of an element in bytes: 1, 2, 4 or 8.
+///
+/// # Panics
+/// If `size` is another number, the length of `x` or `y` is not that of the permutation, or the CPU
+/// does not have `isa`.
+pub fn transpose(isa: Isa, size: usize, p: &Permutation, x: &[u8], y: &mut [u8], pool: &Pool) {
+    assert!(isa.is_available(), "this CPU does not have {isa}");
+    assert_eq!(Some(x.len()), p.len().checked_mul(size), "the input has the permutation's length");
+    assert_eq!(x.len(), y.len(), "input and output have one length");
+    if y.is_empty() {
+        return;
+    }
+    // A share is a range of the output's first axis.
+    let row = p.row_len();
+    parallel::split(pool, y, row * size, x.len() / 4, |offset, y| {
+        let first = offset / size / row;
+        let share = p.rows(first, y.len() / size / row);
+        let x = &x[share.start * size..];
+        share.steps.for_each_step(|step| match (size, step) {
+            (_, Step::Copy { from, to, len }) => {
+                y[to * size..][..len * size].copy_from_slice(&x[from * size..][..len * size]);
+            }
+            (1, Step::Matrix(m)) => scalar::transpose::<1>(&m, x, y),
+            (2, Step::Matrix(m)) => scalar::transpose::<2>(&m, x, y),
+            (4, Step::Matrix(m)) => transpose_words(isa, &m, x, y),
+            (8, Step::Matrix(m)) => scalar::transpose::<8>(&m, x, y),
+            _ => panic!("elements of {size} bytes"),
+        });
+    });
+}
+
+/// One matrix transposition inside two tensors, in elements:
+/// `y[to + c * to_stride + r] = x[from + r * from_stride + c]`.
+#[derive(Clone, Copy, Debug)]
+struct Matrix {
+    rows: usize,
+    columns: usize,
+    from: usize,
+    from_stride: usize,
+    to: usize,
+    to_stride: usize,
+}
+
+/// Rows and columns of a block whose input and output stay in the first-level cache
+/// (2 x 16 KiB at 4 bytes).
+const BLOCK: usize = 64;
+
+impl Matrix {
+    /// The blocks of this matrix, row blocks outermost.
+    fn blocks(self) -> impl Iterator<Item = Matrix> {
+        let starts = |len: usize| (0..len).step_by(BLOCK);
+        starts(self.rows).flat_map(move |r| starts(self.columns).map(move |c| self.part(r, c, BLOCK, BLOCK)))
+    }
+
+    /// At most `rows` x `columns` elements from row `r` and column `c`.
+    #[inline(always)]
+    fn part(self, r: usize, c: usize, rows: usize, columns: usize) -> Matrix {
+        Matrix {
+            rows: rows.min(self.rows - r),
+            columns: columns.min(self.columns - c),
+            from: self.from + r * self.from_stride + c,
+            to: self.to + c * self.to_stride + r,
+            ..self
+        }
+    }
+
+    /// What a kernel with square tiles of `tile` leaves over: the columns on the right and the rows
+    /// below.
+    #[inline(always)]
+    fn edges(self, tile: usize) -> [Matrix; 2] {
+        let (rows, columns) = (self.rows / tile * tile, self.columns / tile * tile);
+        [self.part(0, columns, rows, self.columns - columns), self.part(rows, 0, self.rows - rows, self.columns)]
+    }
+}
+
+fn transpose_words(isa: Isa, m: &Matrix, x: &[u8], y: &mut [u8]) {
+    match isa {
+        // SAFETY: `transpose` has found the instruction set on this CPU; AVX-512 includes AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 => unsafe { avx2::transpose(m, x, y) },
+        // SAFETY: `transpose` has found NEON on this CPU.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { neon::transpose(m, x, y) },
+        _ => scalar::transpose::<4>(m, x, y),
+    }
+}

@@ -1,0 +1,122 @@
+//! Elementwise functions of one tensor: `y[i] = f(x[i])`.
+//!
+//! Activations that no producing kernel could absorb, and the arithmetic of normalisation layers that
+//! an exporter has spelt out. Bound by memory: two streams, a few operations per number.
+//!
+//! The exponential, the error function and the activations have the accuracy documented in
+//! [`activation`](crate::activation); the other functions are correctly rounded (`Log` to one unit in
+//! the last place) in every instruction set. NaN gives NaN everywhere, infinities and denormals are
+//! treated as IEEE 754 says.
+
+mod scalar;
+mod vector;
+
+#[cfg(test)]
+mod tests;
+
+use crate::activation::Activation;
+use crate::isa::Isa;
+use crate::parallel;
+use crate::simd::dispatch;
+use crate::threads::Pool;
+
+/// A function of one number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum UnaryFn {
+    /// `-x`
+    Neg,
+    /// `|x|`
+    Abs,
+    /// The square root; NaN below zero.
+    Sqrt,
+    /// `e^x`
+    Exp,
+    /// The natural logarithm; NaN below zero, minus infinity at zero.
+    Log,
+    /// `1 / x`
+    Reciprocal,
+    /// `x * x`
+    Square,
+    /// `1 / sqrt(x)`
+    Rsqrt,
+    /// The error function.
+    Erf,
+    /// The largest integral number not above `x`.
+    Floor,
+    /// The smallest integral number not below `x`.
+    Ceil,
+    /// The nearest integral number, halves to even.
+    Round,
+    /// -1, 0 or 1; NaN for NaN.
+    Sign,
+}
+
+impl UnaryFn {
+    /// Every function.
+    pub const ALL: [UnaryFn; 13] = [
+        UnaryFn::Neg,
+        UnaryFn::Abs,
+        UnaryFn::Sqrt,
+        UnaryFn::Exp,
+        UnaryFn::Log,
+        UnaryFn::Reciprocal,
+        UnaryFn::Square,
+        UnaryFn::Rsqrt,
+        UnaryFn::Erf,
+        UnaryFn::Floor,
+        UnaryFn::Ceil,
+        UnaryFn::Round,
+        UnaryFn::Sign,
+    ];
+}
+
+/// What [`vector`] and [`scalar`] are written for: an activation or another function.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Function {
+    Activation(Activation),
+    Unary(UnaryFn),
+}
+
+/// `y = act(x)`. Panics if the lengths differ.
+pub fn activation(isa: Isa, act: Activation, x: &[f32], y: &mut [f32], pool: &Pool) {
+    map(isa, Function::Activation(act), x, y, pool);
+}
+
+/// `y = act(y)`
+pub fn activation_in_place(isa: Isa, act: Activation, y: &mut [f32], pool: &Pool) {
+    map_in_place(isa, Function::Activation(act), y, pool);
+}
+
+/// `y = f(x)`. Panics if the lengths differ.
+pub fn unary(isa: Isa, f: UnaryFn, x: &[f32], y: &mut [f32], pool: &Pool) {
+    map(isa, Function::Unary(f), x, y, pool);
+}
+
+/// `y = f(y)`
+pub fn unary_in_place(isa: Isa, f: UnaryFn, y: &mut [f32], pool: &Pool) {
+    map_in_place(isa, Function::Unary(f), y, pool);
+}
+
+fn map(isa: Isa, f: Function, x: &[f32], y: &mut [f32], pool: &Pool) {
+    assert_eq!(x.len(), y.len(), "input and output have one length");
+    parallel::split(pool, y, 64, x.len(), |offset, y| {
+        let x = &x[offset..][..y.len()];
+        match isa {
+            Isa::Scalar => scalar::map(f, x, y),
+            _ => dispatch(isa, vector::Map { f, x, y }),
+        }
+    });
+}
+
+fn map_in_place(isa: Isa, f: Function, y: &mut [f32], pool: &Pool) {
+    let work = y.len();
+    parallel::split(pool, y, 64, work, |_, y| map_slice_in_place(isa, f, y));
+}
+
+/// One thread's share of `map_in_place`.
+pub(crate) fn map_slice_in_place(isa: Isa, f: Function, y: &mut [f32]) {
+    match isa {
+        Isa::Scalar => scalar::map_in_place(f, y),
+        _ => dispatch(isa, vector::MapInPlace { f, y }),
+    }
+}

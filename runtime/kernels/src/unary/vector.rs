@@ -1,0 +1,123 @@
+//! The functions on vectors, for every instruction set.
+
+use super::{Function, UnaryFn};
+use crate::activation::{self, Activation};
+use crate::lanes::Lanes;
+use crate::simd::{Kernel, Simd};
+
+/// Evaluates a block with `$f` bound to the function as a constant, so that the loop in the block has
+/// no branch on it.
+macro_rules! specialise {
+    ($function:expr, $f:ident => $body:block) => {
+        specialise!($function, $f => $body, {
+            [Function::Activation(Activation::None)]
+            [Function::Activation(Activation::Relu)]
+            [Function::Activation(Activation::Clip { min, max })]
+            [Function::Activation(Activation::LeakyRelu(slope))]
+            [Function::Activation(Activation::HardSwish)]
+            [Function::Activation(Activation::HardSigmoid { alpha, beta })]
+            [Function::Activation(Activation::Sigmoid)]
+            [Function::Activation(Activation::Tanh)]
+            [Function::Activation(Activation::Silu)]
+            [Function::Activation(Activation::Gelu)]
+            [Function::Activation(Activation::GeluTanh)]
+            [Function::Unary(UnaryFn::Neg)]
+            [Function::Unary(UnaryFn::Abs)]
+            [Function::Unary(UnaryFn::Sqrt)]
+            [Function::Unary(UnaryFn::Exp)]
+            [Function::Unary(UnaryFn::Log)]
+            [Function::Unary(UnaryFn::Reciprocal)]
+            [Function::Unary(UnaryFn::Square)]
+            [Function::Unary(UnaryFn::Rsqrt)]
+            [Function::Unary(UnaryFn::Erf)]
+            [Function::Unary(UnaryFn::Floor)]
+            [Function::Unary(UnaryFn::Ceil)]
+            [Function::Unary(UnaryFn::Round)]
+            [Function::Unary(UnaryFn::Sign)]
+        })
+    };
+    ($function:expr, $f:ident => $body:block, { $([$($arm:tt)+])+ }) => {
+        match $function {
+            $($($arm)+ => {
+                let $f = $($arm)+;
+                $body
+            })+
+        }
+    };
+}
+
+/// `y = f(x)`
+pub(super) struct Map<'a> {
+    pub(super) f: Function,
+    pub(super) x: &'a [f32],
+    pub(super) y: &'a mut [f32],
+}
+
+/// `y = f(y)`
+pub(super) struct MapInPlace<'a> {
+    pub(super) f: Function,
+    pub(super) y: &'a mut [f32],
+}
+
+impl Kernel for Map<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        specialise!(self.f, f => {
+            let mut xs = self.x.chunks_exact(S::LANES);
+            let mut ys = self.y.chunks_exact_mut(S::LANES);
+            for (x, y) in (&mut xs).zip(&mut ys) {
+                simd.store(eval(simd, f, simd.load(x)), y);
+            }
+            let rest = eval(simd, f, simd.load_partial(xs.remainder()));
+            simd.store_partial(rest, ys.into_remainder());
+        })
+    }
+}
+
+impl Kernel for MapInPlace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        specialise!(self.f, f => {
+            let mut ys = self.y.chunks_exact_mut(S::LANES);
+            for y in &mut ys {
+                simd.store(eval(simd, f, simd.load(y)), y);
+            }
+            let rest = ys.into_remainder();
+            simd.store_partial(eval(simd, f, simd.load_partial(rest)), rest);
+        })
+    }
+}
+
+/// `f(x)`
+#[inline(always)]
+fn eval<S: Simd>(simd: S, f: Function, x: S::F32) -> S::F32 {
+    let f = match f {
+        Function::Activation(act) => return activation::vector::apply(act, x),
+        Function::Unary(f) => f,
+    };
+    let one = simd.splat(1.0);
+    match f {
+        UnaryFn::Neg => x.mul(simd.splat(-1.0)),
+        UnaryFn::Abs => x.abs(),
+        UnaryFn::Sqrt => simd.sqrt(x),
+        UnaryFn::Exp => activation::vector::exp(x),
+        UnaryFn::Log => simd.each_lane(x, f32::ln),
+        UnaryFn::Reciprocal => one.div(x),
+        UnaryFn::Square => x.mul(x),
+        UnaryFn::Rsqrt => one.div(simd.sqrt(x)),
+        UnaryFn::Erf => activation::vector::erf(x),
+        UnaryFn::Floor => simd.floor(x),
+        UnaryFn::Ceil => simd.ceil(x),
+        UnaryFn::Round => x.round(),
+        // Zero and NaN are not unequal to themselves or to zero, and stay.
+        UnaryFn::Sign => {
+            let zero = simd.splat(0.0);
+            let positive = simd.select(simd.less(zero, x), one, x);
+            simd.select(simd.less(x, zero), simd.splat(-1.0), positive)
+        }
+    }
+}
