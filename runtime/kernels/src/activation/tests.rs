@@ -1,0 +1,96 @@
+//! The vector forms against the scalar definitions, over the whole range and at its ends.
+
+use super::{Activation, scalar, vector};
+use crate::isa::Isa;
+use crate::simd::{Kernel, Simd, dispatch};
+
+const ACTIVATIONS: [Activation; 12] = [
+    Activation::None,
+    Activation::Relu,
+    Activation::Clip { min: -1.5, max: 6.0 },
+    Activation::Clip { min: f32::NEG_INFINITY, max: f32::INFINITY },
+    Activation::LeakyRelu(0.2),
+    Activation::HardSwish,
+    Activation::HardSigmoid { alpha: 0.2, beta: 0.5 },
+    Activation::Sigmoid,
+    Activation::Tanh,
+    Activation::Silu,
+    Activation::Gelu,
+    Activation::GeluTanh,
+];
+
+/// One register through `f`.
+#[derive(Clone, Copy)]
+enum Function {
+    Apply(Activation),
+    Exp,
+    Erf,
+}
+
+struct Sixteen<'a>(Function, &'a mut [f32; 16]);
+
+impl Kernel for Sixteen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for chunk in self.1.chunks_exact_mut(S::LANES) {
+            let x = simd.load(chunk);
+            let y = match self.0 {
+                Function::Apply(act) => vector::apply(act, x),
+                Function::Exp => vector::exp(x),
+                Function::Erf => vector::erf(x),
+            };
+            simd.store(y, chunk);
+        }
+    }
+}
+
+/// Dense around zero, up to where everything saturates, and the special values.
+fn inputs() -> Vec<f32> {
+    let mut x: Vec<f32> = (-30_000..30_000).map(|i| i as f32 * 0.004).collect();
+    x.extend((0..4000).map(|i| (i as f32 * 0.01 - 30.0).exp2()));
+    x.extend([0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 88.8, -104.5]);
+    x.resize(x.len().next_multiple_of(16), 1.0);
+    x
+}
+
+/// Largest error of `got` relative to `want`, with an absolute floor of `floor`; checks NaN and infinity too.
+fn check(isa: Isa, function: Function, want: impl Fn(f32) -> f32, tolerance: f32, floor: f32) {
+    for chunk in inputs().chunks_exact(16) {
+        let mut y: [f32; 16] = chunk.try_into().unwrap();
+        dispatch(isa, Sixteen(function, &mut y));
+        for (&x, got) in chunk.iter().zip(y) {
+            let want = want(x);
+            let close =
+                got == want || (got.is_nan() && want.is_nan()) || (got - want).abs() <= tolerance * want.abs() + floor;
+            assert!(close, "{isa}: f({x:e}) = {got:e}, expected {want:e}");
+        }
+    }
+}
+
+#[test]
+fn vectors_agree_with_the_definition() {
+    for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {
+        check(isa, Function::Exp, f32::exp, 3e-7, 1e-44);
+        check(isa, Function::Erf, scalar::erf, 3e-7, 0.0);
+        for act in ACTIVATIONS {
+            // GELU's factor 1 + erf cancels for negative x, and so do the hard gates near their zero: there
+            // the error is relative to x, not to the result.
+            let floor = match act {
+                Activation::Gelu | Activation::GeluTanh => 2e-6,
+                Activation::HardSwish | Activation::HardSigmoid { .. } => 1e-6,
+                _ => 1e-37,
+            };
+            check(isa, Function::Apply(act), |x| scalar::apply(act, x), 5e-7, floor);
+        }
+    }
+}
+
+#[test]
+fn erf_has_its_known_values() {
+    // Abramowitz and Stegun, table 7.1.
+    for (x, y) in [(0.0, 0.0), (0.5, 0.520_499_9), (1.0, 0.842_700_8), (2.0, 0.995_322_27), (3.0, 0.999_977_9)] {
+        assert!((scalar::erf(x) - y).abs() < 1e-7 && (scalar::erf(-x) + y).abs() < 1e-7);
+    }
+}

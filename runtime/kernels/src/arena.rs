@@ -1,0 +1,271 @@
+//! Aligned memory, and checked disjoint borrowing of it.
+//!
+//! The runtime plans every tensor of a model into one block of memory. A step reads some ranges of the block while
+//! it writes others, which the borrow checker cannot see through a plain slice. [`Arena::views`] checks once per
+//! step that no write overlaps another range, and hands out ordinary slices; the runtime above stays safe code.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+
+/// Alignment of every allocation: one cache line, and the widest vector.
+pub const ALIGNMENT: usize = 64;
+
+/// Most write ranges one [`Views`] may hold.
+pub const MAX_WRITES: usize = 64;
+
+/// Number types for which all bit patterns, zero included, are values.
+///
+/// # Safety
+/// The type has no padding, no invalid bit pattern and no destructor.
+pub unsafe trait Plain: Copy + Send + Sync + 'static {}
+
+macro_rules! plain {
+    ($($number:ty),*) => {$(
+        // SAFETY: a primitive number; every bit pattern is a value.
+        unsafe impl Plain for $number {}
+    )*};
+}
+plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32);
+
+// SAFETY: transparent wrappers of `u16`.
+unsafe impl Plain for half::f16 {}
+// SAFETY: as above.
+unsafe impl Plain for half::bf16 {}
+
+/// An owned slice of numbers that starts on a [`ALIGNMENT`]-byte boundary: packed weights, arenas, scratch.
+pub struct AlignedVec<T: Plain> {
+    start: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: it owns its elements, which are `Send` and `Sync`.
+unsafe impl<T: Plain> Send for AlignedVec<T> {}
+// SAFETY: as above.
+unsafe impl<T: Plain> Sync for AlignedVec<T> {}
+
+impl<T: Plain> AlignedVec<T> {
+    /// `len` zeros, or `None` if the system has no memory for them.
+    pub fn try_zeroed(len: usize) -> Option<AlignedVec<T>> {
+        let layout = Self::layout(len)?;
+        if layout.size() == 0 {
+            return Some(AlignedVec { start: NonNull::dangling(), len });
+        }
+        // SAFETY: the layout is not of size zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(AlignedVec { start: start.cast(), len })
+    }
+
+    /// `len` zeros. Aborts, as `Vec` does, when there is no memory, and panics when `len` overflows.
+    pub fn zeroed(len: usize) -> AlignedVec<T> {
+        match Self::try_zeroed(len) {
+            Some(vec) => vec,
+            None => handle_alloc_error(Self::layout(len).expect("size overflow")),
+        }
+    }
+
+    /// A copy of `values`.
+    pub fn from_slice(values: &[T]) -> AlignedVec<T> {
+        let mut vec = Self::zeroed(values.len());
+        vec.copy_from_slice(values);
+        vec
+    }
+
+    fn layout(len: usize) -> Option<Layout> {
+        Layout::from_size_align(len.checked_mul(size_of::<T>())?, ALIGNMENT).ok()
+    }
+}
+
+impl<T: Plain> Drop for AlignedVec<T> {
+    fn drop(&mut self) {
+        if let Some(layout) = Self::layout(self.len)
+            && layout.size() > 0
+        {
+            // SAFETY: allocated in `try_zeroed` with this same layout.
+            unsafe { dealloc(self.start.as_ptr().cast(), layout) }
+        }
+    }
+}
+
+impl<T: Plain> Deref for AlignedVec<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `start` points to `len` initialised elements (or dangles, aligned, when there are none).
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for AlignedVec<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for `deref`; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Plain> Clone for AlignedVec<T> {
+    fn clone(&self) -> Self {
+        Self::from_slice(self)
+    }
+}
+
+impl<T: Plain + std::fmt::Debug> std::fmt::Debug for AlignedVec<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.deref().fmt(f)
+    }
+}
+
+/// One zero-initialised, 64-byte aligned block of memory, borrowed range by range.
+pub struct Arena {
+    memory: AlignedVec<u8>,
+}
+
+impl Arena {
+    /// A block of `bytes` zeros. Aborts when the system has no memory; see [`Arena::try_new`].
+    pub fn new(bytes: usize) -> Arena {
+        Arena { memory: AlignedVec::zeroed(bytes) }
+    }
+
+    /// A block of `bytes` zeros, or `None` if the system has no memory for it.
+    pub fn try_new(bytes: usize) -> Option<Arena> {
+        Some(Arena { memory: AlignedVec::try_zeroed(bytes)? })
+    }
+
+    /// Size in bytes.
+    pub fn len(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Whether the size is zero.
+    pub fn is_empty(&self) -> bool {
+        self.memory.is_empty()
+    }
+
+    /// All of the memory, to read.
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory
+    }
+
+    /// All of the memory, to write.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
+    /// Borrows the ranges `writes` exclusively and everything else shared.
+    ///
+    /// `None` if a range is out of bounds or reversed, if two ranges overlap, or if there are more than
+    /// [`MAX_WRITES`]. Allocates nothing.
+    pub fn views<'a>(&'a mut self, writes: &[Range<usize>]) -> Option<Views<'a>> {
+        if writes.len() > MAX_WRITES {
+            return None;
+        }
+        let mut held = [const { 0..0 }; MAX_WRITES];
+        for (i, range) in writes.iter().enumerate() {
+            if range.start > range.end || range.end > self.len() {
+                return None;
+            }
+            if held[..i].iter().any(|earlier| overlap(earlier, range)) {
+                return None;
+            }
+            held[i] = range.clone();
+        }
+        Some(Views {
+            base: NonNull::from(&mut *self.memory).cast(),
+            len: self.memory.len(),
+            writes: held,
+            count: writes.len(),
+            taken: 0,
+            arena: PhantomData,
+        })
+    }
+}
+
+/// Disjoint borrows of an [`Arena`]: some ranges to write, the rest to read.
+pub struct Views<'a> {
+    base: NonNull<u8>,
+    len: usize,
+    writes: [Range<usize>; MAX_WRITES],
+    count: usize,
+    /// Bit `i` is set once `write(i)` has been handed out.
+    taken: u64,
+    arena: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> Views<'a> {
+    /// The bytes of `range`, or `None` if it is out of bounds or overlaps a range that may be written.
+    pub fn read(&self, range: Range<usize>) -> Option<&'a [u8]> {
+        if range.start > range.end || range.end > self.len {
+            return None;
+        }
+        if self.writes[..self.count].iter().any(|write| overlap(write, &range)) {
+            return None;
+        }
+        // SAFETY: in bounds of the arena, which stays exclusively borrowed for 'a; no write range reaches into it,
+        // and only write ranges are ever handed out as exclusive slices.
+        Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(range.start), range.len()) })
+    }
+
+    /// The bytes of the `index`th write range; `None` the second time, or if there is no such range.
+    pub fn write(&mut self, index: usize) -> Option<&'a mut [u8]> {
+        if index >= self.count || self.taken & (1 << index) != 0 {
+            return None;
+        }
+        self.taken |= 1 << index;
+        let range = self.writes[index].clone();
+        // SAFETY: in bounds; disjoint from every other write range and from every range that `read` gives; handed
+        // out once.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(range.start), range.len()) })
+    }
+}
+
+/// Whether two ranges share a byte; an empty range shares none.
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start.max(b.start) < a.end.min(b.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_aligned_and_zero() {
+        for len in [0, 1, 63, 64, 1000] {
+            let vec = AlignedVec::<f32>::zeroed(len);
+            assert_eq!(vec.len(), len);
+            assert!(vec.iter().all(|&x| x == 0.0));
+            assert!(len == 0 || (vec.as_ptr() as usize).is_multiple_of(ALIGNMENT));
+        }
+        assert!(AlignedVec::<f32>::try_zeroed(usize::MAX / 2).is_none());
+    }
+
+    #[test]
+    fn views_are_disjoint() {
+        let mut arena = Arena::new(100);
+        let mut views = arena.views(&[0..10, 20..30, 30..30]).unwrap();
+        let first = views.write(0).unwrap();
+        let second = views.write(1).unwrap();
+        assert!(views.write(1).is_none() && views.write(3).is_none());
+        assert_eq!(views.write(2).unwrap().len(), 0);
+        let between = views.read(10..20).unwrap();
+        assert!(views.read(5..15).is_none() && views.read(29..31).is_none() && views.read(25..26).is_none());
+        assert!(views.read(90..101).is_none());
+        first.fill(1);
+        second.fill(2);
+        assert!(between.iter().all(|&b| b == 0));
+        assert_eq!(arena.bytes()[..10], [1; 10]);
+        assert_eq!(arena.bytes()[20..30], [2; 10]);
+    }
+
+    #[test]
+    fn overlapping_or_outlying_writes_are_refused() {
+        let mut arena = Arena::new(100);
+        assert!(arena.views(&[0..10, 9..12]).is_none());
+        assert!(arena.views(&[95..101]).is_none());
+        #[allow(clippy::reversed_empty_ranges)]
+        let reversed = 5..2;
+        assert!(arena.views(&[reversed]).is_none());
+        assert!(arena.views(&vec![0..0; MAX_WRITES + 1]).is_none());
+        assert!(arena.views(&vec![0..0; MAX_WRITES]).is_some());
+    }
+}

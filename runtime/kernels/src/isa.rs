@@ -1,0 +1,114 @@
+//! Which vector instructions this CPU has, decided once at run time.
+//!
+//! A build for one architecture carries the kernels of every instruction set of that architecture; the table of
+//! each kernel family names the set an entry needs, and [`Isa::is_available`] says whether this CPU may run it.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A vector instruction set that kernels are written for, from the least to the most capable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust: the reference, available everywhere.
+    Scalar,
+    /// AArch64 Advanced SIMD, 4 lanes of f32.
+    Neon,
+    /// AVX2 with FMA and F16C, 8 lanes of f32.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL, 16 lanes of f32.
+    Avx512,
+}
+
+impl Isa {
+    /// Every instruction set, in ascending order.
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512];
+
+    /// The most capable instruction set of this CPU.
+    pub fn detect() -> Isa {
+        Isa::available().max().unwrap_or(Isa::Scalar)
+    }
+
+    /// The instruction sets of this CPU, in ascending order; the first is always [`Isa::Scalar`].
+    pub fn available() -> impl Iterator<Item = Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// The name that the command line and the environment use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Neon => "neon",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this CPU has every instruction of the set. Cheap: the standard library caches the answer.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The text is not the name of an instruction set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnknownIsa(String);
+
+impl fmt::Display for UnknownIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown instruction set {:?} (expected scalar, neon, avx2 or avx512)", self.0)
+    }
+}
+
+impl std::error::Error for UnknownIsa {}
+
+impl FromStr for Isa {
+    type Err = UnknownIsa;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == text).ok_or_else(|| UnknownIsa(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.name().parse(), Ok(isa));
+        }
+        assert!("AVX2".parse::<Isa>().is_err());
+    }
+
+    #[test]
+    fn scalar_is_always_available_and_the_best_is_detected() {
+        let available: Vec<Isa> = Isa::available().collect();
+        assert_eq!(available[0], Isa::Scalar);
+        assert_eq!(available.last(), Some(&Isa::detect()));
+    }
+}

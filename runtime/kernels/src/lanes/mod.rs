@@ -1,0 +1,75 @@
+//! The registers that kernels are written in: one type per instruction set, one vocabulary.
+//!
+//! A microkernel is unsafe code whatever its spelling, because it walks raw pointers at full speed. What repeats
+//! between instruction sets (the epilogue, the activation polynomials, the Winograd transforms) is written once,
+//! generic over [`Lanes`], and inlined into functions that enable the instruction set; what differs (how an element
+//! of A meets a row of B) is written per instruction set.
+//!
+//! A value of a `Lanes` type is a proof that the CPU has the instructions: values are made by `unsafe` functions
+//! only, so arithmetic on them is safe.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+
+/// A register of `WIDTH` numbers of type f32.
+pub(crate) trait Lanes: Copy {
+    /// How many numbers the register holds.
+    const WIDTH: usize;
+
+    /// All lanes `x`.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set, and the caller is compiled for it. So for every function that makes a value.
+    unsafe fn splat(x: f32) -> Self;
+    /// The `WIDTH` numbers at `from`.
+    ///
+    /// # Safety
+    /// As for `splat`; `from` is readable for `WIDTH` numbers, at any alignment of f32.
+    unsafe fn load(from: *const f32) -> Self;
+    /// The first `count < WIDTH` lanes from memory, the others zero. Touches no memory past `count` numbers.
+    ///
+    /// # Safety
+    /// As for `splat`; `from` is readable for `count` numbers.
+    unsafe fn load_first(from: *const f32, count: usize) -> Self;
+    /// Writes all lanes.
+    ///
+    /// # Safety
+    /// `to` is writable for `WIDTH` numbers.
+    unsafe fn store(self, to: *mut f32);
+    /// Writes the first `count < WIDTH` lanes and touches no other memory.
+    ///
+    /// # Safety
+    /// `to` is writable for `count` numbers.
+    unsafe fn store_first(self, to: *mut f32, count: usize);
+
+    /// All lanes `x`; safe because `self` is the proof.
+    fn like(self, x: f32) -> Self;
+    /// `self + other`
+    fn add(self, other: Self) -> Self;
+    /// `self - other`
+    fn sub(self, other: Self) -> Self;
+    /// `self * other`
+    fn mul(self, other: Self) -> Self;
+    /// `self / other`
+    fn div(self, other: Self) -> Self;
+    /// `self * factor + addend`, rounded once.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// The larger of `self` and `bound`; a NaN in `self` stays, `bound` is not NaN.
+    fn at_least(self, bound: Self) -> Self;
+    /// The smaller of `self` and `bound`; a NaN in `self` stays, `bound` is not NaN.
+    fn at_most(self, bound: Self) -> Self;
+    /// `|self|`
+    fn abs(self) -> Self;
+    /// The magnitude of `self` with the sign of `sign`.
+    fn copy_sign(self, sign: Self) -> Self;
+    /// The nearest integral number, halves to even.
+    fn round(self) -> Self;
+    /// 2 to the power of `self`, for integral `self` in -126..=127; anything where `self` is NaN.
+    fn pow2(self) -> Self;
+    /// `self < bound ? yes : no`; `no` where either is NaN.
+    fn if_less(self, bound: Self, yes: Self, no: Self) -> Self;
+}

@@ -1,0 +1,130 @@
+//! Four lanes of f32 with AArch64 Advanced SIMD.
+
+use std::arch::aarch64::*;
+
+use super::Lanes;
+
+/// A 128-bit register.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct F32x4(pub(crate) float32x4_t);
+
+impl F32x4 {
+    /// `a[LANE] * self + addend`, rounded once.
+    #[inline(always)]
+    pub(crate) fn mul_lane_add<const LANE: i32>(self, a: F32x4, addend: F32x4) -> F32x4 {
+        // SAFETY: `self` proves NEON; LANE is in 0..4 or this does not compile.
+        F32x4(unsafe { vfmaq_laneq_f32::<LANE>(addend.0, self.0, a.0) })
+    }
+}
+
+impl Lanes for F32x4 {
+    const WIDTH: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the caller has NEON.
+        F32x4(unsafe { vdupq_n_f32(x) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller has NEON and four readable numbers.
+        F32x4(unsafe { vld1q_f32(from) })
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> Self {
+        let mut whole = [0.0; 4];
+        // SAFETY: the caller has NEON and `count < 4` readable numbers.
+        F32x4(unsafe {
+            for (i, lane) in whole.iter_mut().enumerate().take(count) {
+                *lane = *from.add(i);
+            }
+            vld1q_f32(whole.as_ptr())
+        })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: four writable numbers.
+        unsafe { vst1q_f32(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, count: usize) {
+        let mut whole = [0.0; 4];
+        // SAFETY: `count < 4` writable numbers.
+        unsafe {
+            vst1q_f32(whole.as_mut_ptr(), self.0);
+            for (i, lane) in whole.iter().enumerate().take(count) {
+                *to.add(i) = *lane;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn like(self, x: f32) -> Self {
+        // SAFETY: `self` proves NEON, here and below.
+        F32x4(unsafe { vdupq_n_f32(x) })
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x4(unsafe { vaddq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x4(unsafe { vsubq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x4(unsafe { vmulq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x4(unsafe { vdivq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x4(unsafe { vfmaq_f32(addend.0, self.0, factor.0) })
+    }
+    #[inline(always)]
+    fn at_least(self, bound: Self) -> Self {
+        // SAFETY: `self` is the proof. FMAX gives NaN when either is NaN.
+        F32x4(unsafe { vmaxq_f32(bound.0, self.0) })
+    }
+    #[inline(always)]
+    fn at_most(self, bound: Self) -> Self {
+        // SAFETY: `self` is the proof. FMIN gives NaN when either is NaN.
+        F32x4(unsafe { vminq_f32(bound.0, self.0) })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x4(unsafe { vabsq_f32(self.0) })
+    }
+    #[inline(always)]
+    fn copy_sign(self, sign: Self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x4(unsafe { vbslq_f32(vdupq_n_u32(1 << 31), sign.0, self.0) })
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x4(unsafe { vrndnq_f32(self.0) })
+    }
+    #[inline(always)]
+    fn pow2(self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x4(unsafe {
+            let exponent = vaddq_s32(vcvtnq_s32_f32(self.0), vdupq_n_s32(127));
+            vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent))
+        })
+    }
+    #[inline(always)]
+    fn if_less(self, bound: Self, yes: Self, no: Self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x4(unsafe { vbslq_f32(vcltq_f32(self.0, bound.0), yes.0, no.0) })
+    }
+}

@@ -1,0 +1,32 @@
+//! The compute kernels of Skipstone: every inner loop of the runtime, and the only place with `unsafe` code.
+//!
+//! A kernel family is one folder: `mod.rs` says what is computed and holds the table of variants and the choice
+//! among them, `scalar.rs` is the reference anyone can read, and `avx2.rs`, `avx512.rs` and `neon.rs` are the
+//! variants. The same table feeds dispatch, tests and benches. Every entry point is safe: it checks the lengths of
+//! its slices and that the CPU has the instruction set before unsafe code runs.
+//!
+//! Tensors are row-major f32; images are NHWC.
+
+pub mod activation;
+pub mod arena;
+pub mod binary;
+pub mod cast;
+pub mod copy;
+pub mod epilogue;
+#[cfg(all(test, target_os = "linux"))]
+mod guard;
+pub mod isa;
+pub mod layernorm;
+mod lanes;
+pub mod middle_axis;
+mod parallel;
+pub mod pool;
+pub mod reduce;
+pub mod resize;
+mod simd;
+pub mod softmax;
+#[cfg(test)]
+mod testing;
+pub mod threads;
+pub mod transpose;
+pub mod unary;
