@@ -18,6 +18,7 @@ mod generated;
 mod graph;
 mod indexing;
 mod invalid;
+mod message;
 mod operators;
 mod proto;
 mod quantization;

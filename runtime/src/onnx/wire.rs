@@ -109,6 +109,11 @@ impl<'a> Reader<'a> {
 /// # Errors
 /// [`WireError::Truncated`] or [`WireError::Overlong`].
 pub fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), WireError> {
+    if let Some((&byte, rest)) = bytes.split_first()
+        && byte < 0x80
+    {
+        return Ok((u64::from(byte), rest));
+    }
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().take(10).enumerate() {
         if i == 9 && byte > 1 {

@@ -6,9 +6,10 @@
 //! Field numbers are those of onnx.proto3. Fields without a part in loading are passed over.
 
 use crate::onnx::limits::Limits;
-use crate::onnx::wire::{Reader, Value, WireError, varint};
+use crate::onnx::wire::{Value, varint};
 
 use super::invalid::{Invalid, Place, Rule};
+use super::message::{Item, Message, Scalar, wire_error};
 use super::proto::{
     Attribute, Dim, Function, Graph, Model, Node, Numbers, OpsetImport, SparseTensor, Tensor, Type, ValueInfo,
 };
@@ -19,113 +20,6 @@ type Result<T> = std::result::Result<T, Invalid>;
 pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Model<'a>> {
     let mut decoder = Decoder { limits, items: 0, nodes: 0 };
     decoder.model(Message::new(bytes, bytes.as_ptr().addr(), 0))
-}
-
-/// A message that is being read.
-struct Message<'a> {
-    bytes: &'a [u8],
-    reader: Reader<'a>,
-    /// Address of the first byte of the file, to tell offsets.
-    origin: usize,
-    depth: usize,
-    /// Numbers of the singular fields that may still occur, and of all singular ones, one bit
-    /// each.
-    unseen: u64,
-    singular: u64,
-}
-
-/// A field of a message, with the offset of its key in the file.
-#[derive(Clone, Copy)]
-struct Item<'a> {
-    number: u32,
-    value: Value<'a>,
-    at: usize,
-}
-
-/// How numbers are stored.
-#[derive(Clone, Copy)]
-enum Scalar {
-    Varint,
-    Fixed32,
-    Fixed64,
-}
-
-impl<'a> Message<'a> {
-    fn new(bytes: &'a [u8], origin: usize, depth: usize) -> Self {
-        Self { bytes, reader: Reader::new(bytes), origin, depth, unseen: 0, singular: 0 }
-    }
-
-    /// Declares the fields that may occur once. All are below 64.
-    fn singular(&mut self, numbers: &[u32]) {
-        self.singular = numbers.iter().fold(0, |bits, number| bits | 1 << (number & 63));
-        self.unseen = self.singular;
-    }
-
-    /// The next field.
-    fn next(&mut self) -> Result<Option<Item<'a>>> {
-        let at = self.reader.rest().as_ptr().addr().wrapping_sub(self.origin);
-        let Some(field) = self.reader.field().map_err(|error| wire_error(error, at))? else {
-            return Ok(None);
-        };
-        let item = Item { number: field.number, value: field.value, at };
-        let bit = 1u64.checked_shl(item.number).unwrap_or(0);
-        if self.singular & bit != 0 && self.unseen & bit == 0 {
-            return Err(item.invalid(Rule::RepeatedField, format!("field {} occurs twice in one message", item.number)));
-        }
-        self.unseen &= !bit;
-        Ok(Some(item))
-    }
-}
-
-fn wire_error(error: WireError, at: usize) -> Invalid {
-    let rule = if error == WireError::Truncated { Rule::Truncated } else { Rule::Malformed };
-    Invalid::new(rule, Place::Byte(at), error.to_string())
-}
-
-impl<'a> Item<'a> {
-    fn invalid(self, rule: Rule, what: impl Into<String>) -> Invalid {
-        Invalid::new(rule, Place::Byte(self.at), what)
-    }
-
-    fn wrong_type(self) -> Invalid {
-        self.invalid(Rule::Malformed, format!("field {} has another wire type than ONNX gives it", self.number))
-    }
-
-    fn int(self) -> Result<i64> {
-        match self.value {
-            // Two's complement, as protobuf stores negative numbers.
-            Value::Varint(value) => Ok(value as i64),
-            _ => Err(self.wrong_type()),
-        }
-    }
-
-    fn float(self) -> Result<f32> {
-        match self.value {
-            Value::Fixed32(bits) => Ok(f32::from_bits(bits)),
-            _ => Err(self.wrong_type()),
-        }
-    }
-
-    fn bytes(self) -> Result<&'a [u8]> {
-        match self.value {
-            Value::Bytes(bytes) => Ok(bytes),
-            _ => Err(self.wrong_type()),
-        }
-    }
-
-    fn text(self) -> Result<&'a str> {
-        std::str::from_utf8(self.bytes()?)
-            .map_err(|_| self.invalid(Rule::Text, format!("the string in field {} is not UTF-8", self.number)))
-    }
-
-    fn text_up_to(self, limit: usize) -> Result<&'a str> {
-        let length = self.bytes()?.len();
-        if length > limit {
-            let what = format!("the string in field {} has {length} bytes, the limit is {limit}", self.number);
-            return Err(self.invalid(Rule::Limit, what));
-        }
-        self.text()
-    }
 }
 
 struct Decoder<'l> {
@@ -182,7 +76,23 @@ impl Decoder<'_> {
         scalar: Scalar,
     ) -> Result<()> {
         let count = numbers.count.saturating_add(self.count_numbers(item, scalar)?);
-        *numbers = Numbers { message: message.bytes, field: item.number, count };
+        let start = if numbers.fields.is_empty() {
+            item.at
+        } else {
+            let start = numbers.fields.as_ptr().addr().wrapping_sub(message.origin);
+            if start + numbers.fields.len() != item.at {
+                let what = format!("the numbers of field {} are not in one place", item.number);
+                return Err(item.invalid(Rule::RepeatedField, what));
+            }
+            start
+        };
+        let fields = message.read_since(start);
+        // A number takes ten bytes at most, and so does the key before it.
+        if fields.len() as u64 > count.saturating_add(1).saturating_mul(24) {
+            let what = format!("the numbers of field {} are spread over empty fields", item.number);
+            return Err(item.invalid(Rule::Malformed, what));
+        }
+        *numbers = Numbers { fields, count };
         Ok(())
     }
 

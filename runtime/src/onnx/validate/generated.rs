@@ -487,3 +487,15 @@ fn matmul(call: &Call<'_, '_>) -> Option<Vec<u64>> {
     shape.extend([*rows, *columns]);
     Some(shape)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_sorted_so_that_every_row_is_found() {
+        for table in [KEEPS_SHAPE, BROADCASTS] {
+            assert!(table.windows(2).all(|pair| pair[0] < pair[1]));
+        }
+    }
+}

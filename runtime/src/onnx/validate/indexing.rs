@@ -66,7 +66,7 @@ pub(super) fn tuples(call: &Call<'_, '_>) -> Result<(), Invalid> {
 /// Holds each constant tuple against the dimensions it addresses. Read once a node and not once
 /// a tensor, so only where the indices are few beside the file.
 fn tuples_in_range(call: &Call<'_, '_>, addressed: &[Option<u64>]) -> Result<(), Invalid> {
-    const MOST: u64 = 1 << 12;
+    const MOST: u64 = 1 << 10;
     let Some(indices) = call.constant(1).filter(|constant| constant.len() <= MOST) else {
         return Ok(());
     };

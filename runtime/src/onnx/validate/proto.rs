@@ -257,13 +257,12 @@ pub(super) enum Dim<'a> {
 }
 
 /// The numbers of a repeated field: where they are, and how many. The decoder has walked them
-/// once, so that reading them again meets no error.
+/// once, so that reading them again meets no error, and has seen to it that they lie together, so
+/// that reading a few takes little however long the message is.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Numbers<'a> {
-    /// The message that holds the field.
-    pub message: &'a [u8],
-    /// Number of the field.
-    pub field: u32,
+    /// All occurrences of the field, with nothing between them.
+    pub fields: &'a [u8],
     /// How many numbers.
     pub count: u64,
 }
@@ -271,10 +270,8 @@ pub(super) struct Numbers<'a> {
 impl<'a> Numbers<'a> {
     /// The values of the field, packed ones in one piece.
     fn values(self) -> impl Iterator<Item = Value<'a>> {
-        let mut reader = Reader::new(if self.count == 0 { &[] } else { self.message });
-        std::iter::from_fn(move || reader.field().ok().flatten())
-            .filter(move |field| field.number == self.field)
-            .map(|field| field.value)
+        let mut reader = Reader::new(self.fields);
+        std::iter::from_fn(move || reader.field().ok().flatten().map(|field| field.value))
     }
 
     /// As integers of 64 bits.

@@ -148,7 +148,7 @@ pub(super) fn split(call: &Call<'_, '_>) -> Result<(), Invalid> {
         let Some(parts) = parts.map(|attribute| attribute.ints) else {
             return Ok(());
         };
-        return check_parts(call, parts.ints(), parts.count, size, Some(outputs));
+        return check_parts(call, parts.ints(), parts.count, size, outputs);
     };
     let scalar = to_sequence && constant.shape().is_empty();
     let Some(mut parts) = constant.ints() else {
@@ -162,7 +162,12 @@ pub(super) fn split(call: &Call<'_, '_>) -> Result<(), Invalid> {
             _ => Ok(()),
         };
     }
-    check_parts(call, parts, constant.len(), size, Some(outputs).filter(|_| !to_sequence))
+    if to_sequence {
+        // No outputs bound the number of parts: a pass that is made once for all nodes must do.
+        let negative = call.summary(1).and_then(|parts| parts.ints).is_some_and(|(min, _)| min < 0);
+        return if negative { Err(call.invalid(Rule::Shape, "a part of the split is negative")) } else { Ok(()) };
+    }
+    check_parts(call, parts, constant.len(), size, outputs)
 }
 
 fn check_parts(
@@ -170,10 +175,10 @@ fn check_parts(
     mut parts: impl Iterator<Item = i64>,
     count: u64,
     size: Option<u64>,
-    outputs: Option<usize>,
+    outputs: usize,
 ) -> Result<(), Invalid> {
     let invalid = |what: String| Err(call.invalid(Rule::Shape, what));
-    if let Some(outputs) = outputs.filter(|outputs| *outputs as u64 != count) {
+    if outputs as u64 != count {
         return invalid(format!("the tensor is split into {count} parts for {outputs} outputs"));
     }
     let Some(total) = parts.try_fold(0u64, |total, part| total.checked_add(u64::try_from(part).ok()?)) else {

@@ -83,3 +83,17 @@ proptest! {
         let _ = validate(&bytes, &Limits::default());
     }
 }
+
+/// Numbers of one field with others between them would be read again and again.
+#[test]
+fn numbers_lie_together() {
+    let apart = |between: &Message| {
+        let tensor = head("s", INT64, &[2]).int(7, 2);
+        let tensor = Message([tensor.0, between.0.clone()].concat()).int(7, 3);
+        one(&[6], "Reshape", &["x", "s"], &[], &[tensor])
+    };
+    accepts(&apart(&message()));
+    refuses(&apart(&message().int(100, 0)), "model.repeated-field");
+    let empty = (0..100).fold(message(), |message, _| message.bytes(7, &[]));
+    refuses(&apart(&empty), "model.malformed");
+}
