@@ -11,8 +11,10 @@ pub mod activation;
 pub mod arena;
 pub mod binary;
 pub mod cast;
+pub mod conv;
 pub mod copy;
 pub mod epilogue;
+pub mod gemm;
 #[cfg(all(test, target_os = "linux"))]
 mod guard;
 pub mod isa;

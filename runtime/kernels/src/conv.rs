@@ -1,0 +1,97 @@
+//! The geometry of a two-dimensional convolution, shared by the families that compute one.
+
+use std::ops::Range;
+
+/// Shape of a convolution over NHWC images. Padding after the last row and column follows from the output size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Images.
+    pub batch: usize,
+    /// Rows of the input.
+    pub in_h: usize,
+    /// Columns of the input.
+    pub in_w: usize,
+    /// Channels of the input.
+    pub in_c: usize,
+    /// Rows of the output.
+    pub out_h: usize,
+    /// Columns of the output.
+    pub out_w: usize,
+    /// Channels of the output.
+    pub out_c: usize,
+    /// Rows and columns of the kernel.
+    pub kernel: [usize; 2],
+    /// Distance between neighbouring windows, vertical and horizontal; not 0.
+    pub stride: [usize; 2],
+    /// Distance between neighbouring taps, vertical and horizontal; not 0.
+    pub dilation: [usize; 2],
+    /// Rows of zeros above the input.
+    pub pad_top: usize,
+    /// Columns of zeros left of the input.
+    pub pad_left: usize,
+    /// Channel groups; divides `in_c` and `out_c`.
+    pub groups: usize,
+}
+
+impl ConvShape {
+    /// Numbers of the input.
+    pub fn input_len(&self) -> usize {
+        self.batch * self.in_h * self.in_w * self.in_c
+    }
+
+    /// Numbers of the output.
+    pub fn output_len(&self) -> usize {
+        self.pixels() * self.out_c
+    }
+
+    /// Pixels of all outputs: rows of the matrix product that the convolution is.
+    pub fn pixels(&self) -> usize {
+        self.batch * self.out_h * self.out_w
+    }
+
+    /// Taps of the kernel.
+    pub fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Input channels of one group.
+    pub fn group_in(&self) -> usize {
+        self.in_c / self.groups
+    }
+
+    /// Output channels of one group.
+    pub fn group_out(&self) -> usize {
+        self.out_c / self.groups
+    }
+
+    /// Whether some window reaches past the input.
+    pub fn is_padded(&self) -> bool {
+        let reach = |axis: usize, out: usize| {
+            (out.max(1) - 1) * self.stride[axis] + (self.kernel[axis].max(1) - 1) * self.dilation[axis]
+        };
+        self.pad_top > 0
+            || self.pad_left > 0
+            || reach(0, self.out_h) >= self.in_h
+            || reach(1, self.out_w) >= self.in_w
+    }
+
+    /// Whether every output pixel is computed from the input pixel of the same place alone.
+    pub fn is_pointwise(&self) -> bool {
+        self.taps() == 1 && self.stride == [1, 1] && !self.is_padded() && (self.in_h, self.in_w) == (self.out_h, self.out_w)
+    }
+
+    /// The taps of `axis` (0 rows, 1 columns) that fall inside the input for output index `out`.
+    pub(crate) fn valid_taps(&self, axis: usize, out: usize) -> Range<usize> {
+        let (pad, len) = if axis == 0 { (self.pad_top, self.in_h) } else { (self.pad_left, self.in_w) };
+        let (start, dilation, kernel) = (out * self.stride[axis], self.dilation[axis], self.kernel[axis]);
+        let first = pad.saturating_sub(start).div_ceil(dilation);
+        let end = (len + pad).saturating_sub(start).div_ceil(dilation);
+        first.min(kernel)..end.min(kernel).max(first.min(kernel))
+    }
+
+    /// Panics unless divisors are not zero and the groups fit.
+    pub(crate) fn check(&self) {
+        assert!(self.stride.iter().chain(&self.dilation).all(|&d| d > 0), "strides and dilations are not 0");
+        assert!(self.groups > 0 && self.in_c.is_multiple_of(self.groups) && self.out_c.is_multiple_of(self.groups));
+    }
+}

@@ -1,0 +1,58 @@
+//! Packing of B: panels of `nr` columns, row after row, so that the inner loop reads memory in order.
+//!
+//! The last panel is as wide as its columns need, rounded up to whole registers and padded with zeros.
+
+use super::Variant;
+use crate::conv::ConvShape;
+
+/// Numbers that `pack` writes for `k` rows and `n` columns.
+pub fn packed_len(v: &Variant, k: usize, n: usize) -> usize {
+    k * (n / v.nr * v.nr + (n % v.nr).next_multiple_of(v.lanes))
+}
+
+/// Packs `B[k, n]`, whose element `(row, col)` is `b[row * row_stride + col * col_stride]`.
+///
+/// # Panics
+/// If `b` does not reach that far or `out` is not [`packed_len`] long.
+pub fn pack(v: &Variant, k: usize, n: usize, b: &[f32], row_stride: usize, col_stride: usize, out: &mut [f32]) {
+    pack_by(v, k, n, out, |row, col| b[row * row_stride + col * col_stride]);
+}
+
+/// Numbers that [`pack_conv`] writes.
+pub fn packed_conv_len(v: &Variant, shape: &ConvShape) -> usize {
+    shape.groups * packed_len(v, shape.taps() * shape.group_in(), shape.group_out())
+}
+
+/// Packs the weights `[out_c, in_c / groups, kernel_h, kernel_w]` of a convolution, group after group; the rows of
+/// B are ordered by tap, then channel.
+///
+/// # Panics
+/// If the lengths are not those of `shape`.
+pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
+    let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
+    assert_eq!(oihw.len(), shape.out_c * channels * taps);
+    assert_eq!(out.len(), packed_conv_len(v, shape));
+    let group_len = packed_len(v, taps * channels, filters);
+    for group in 0..shape.groups {
+        let out = &mut out[group * group_len..(group + 1) * group_len];
+        pack_by(v, taps * channels, filters, out, |row, col| {
+            let (tap, channel) = (row / channels, row % channels);
+            oihw[((group * filters + col) * channels + channel) * taps + tap]
+        });
+    }
+}
+
+fn pack_by(v: &Variant, k: usize, n: usize, out: &mut [f32], at: impl Fn(usize, usize) -> f32) {
+    assert_eq!(out.len(), packed_len(v, k, n));
+    let mut out = out.iter_mut();
+    for first in (0..n).step_by(v.nr) {
+        let cols = v.nr.min(n - first);
+        for row in 0..k {
+            for col in 0..cols.next_multiple_of(v.lanes) {
+                if let Some(to) = out.next() {
+                    *to = if col < cols { at(row, first + col) } else { 0.0 };
+                }
+            }
+        }
+    }
+}
