@@ -13,6 +13,7 @@ pub mod binary;
 pub mod cast;
 pub mod conv;
 pub mod copy;
+pub mod depthwise;
 pub mod epilogue;
 pub mod gemm;
 #[cfg(all(test, target_os = "linux"))]

@@ -62,4 +62,4 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,7 @@ use crate::conv::ConvShape;
 use crate::epilogue::Epilogue;
 use crate::threads::Pool;
 
-fn numbers(seed: u32, len: usize) -> Vec<f32> {
+pub(crate) fn numbers(seed: u32, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -21,7 +21,7 @@ fn available() -> impl Iterator<Item = &'static Variant> {
     VARIANTS.iter().filter(|v| v.isa.is_available())
 }
 
-fn assert_close(got: &[f32], want: &[f32], what: &str) {
+pub(crate) fn assert_close(got: &[f32], want: &[f32], what: &str) {
     let scale = want.iter().fold(1.0f32, |m, x| m.max(x.abs()));
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         assert!((g - w).abs() <= 2e-5 * scale, "{what}: [{i}] is {g}, not {w}");

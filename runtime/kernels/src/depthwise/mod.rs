@@ -1,0 +1,126 @@
+//! Depthwise convolution over NHWC images: every channel has a kernel of its own.
+//!
+//! `out[y, x, c] = epilogue(sum over taps of in[y * sy + ky * dy - pad, x * sx + kx * dx - pad, c] * w[ky, kx, c])`
+//!
+//! Channels lie in the lanes of a register. Few multiply-adds meet each number, so the kernel is bound by loads: the
+//! usual kernels (3x3 and 5x5, strides 1 and 2) compute several output pixels of a row at once and load every input
+//! pixel under them once per kernel row.
+
+mod run;
+
+use crate::conv::ConvShape;
+use crate::epilogue::Epilogue;
+use crate::isa::Isa;
+use crate::threads::Pool;
+use run::Rows;
+
+/// A kernel of the family.
+pub struct Variant {
+    /// Name, as `inspect` prints it.
+    pub name: &'static str,
+    /// Instruction set it needs.
+    pub isa: Isa,
+    kernel: unsafe fn(&Rows<'_>),
+}
+
+/// Every variant of this build.
+pub static VARIANTS: &[Variant] = &[
+    #[cfg(target_arch = "x86_64")]
+    Variant { name: "depthwise_f32_16c_avx512", isa: Isa::Avx512, kernel: run::avx512 },
+    #[cfg(target_arch = "x86_64")]
+    Variant { name: "depthwise_f32_8c_avx2", isa: Isa::Avx2, kernel: run::avx2 },
+    #[cfg(target_arch = "aarch64")]
+    Variant { name: "depthwise_f32_4c_neon", isa: Isa::Neon, kernel: run::neon },
+    Variant { name: "depthwise_f32_scalar", isa: Isa::Scalar, kernel: run::scalar },
+];
+
+/// The variant of `isa`.
+pub fn choose(isa: Isa) -> &'static Variant {
+    VARIANTS.iter().find(|v| v.isa == isa).unwrap_or(&VARIANTS[VARIANTS.len() - 1])
+}
+
+/// The variant of this name.
+pub fn by_name(name: &str) -> Option<&'static Variant> {
+    VARIANTS.iter().find(|v| v.name == name)
+}
+
+/// Whether a convolution is of this family: one filter per channel.
+pub fn takes(shape: &ConvShape) -> bool {
+    shape.groups == shape.in_c && shape.in_c == shape.out_c
+}
+
+/// Packs the weights `[channels, 1, kernel_h, kernel_w]` as `[kernel_h, kernel_w, channels]`.
+///
+/// # Panics
+/// If the lengths are not those of `shape`.
+pub fn pack(shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
+    let (taps, channels) = (shape.taps(), shape.out_c);
+    assert!(oihw.len() == taps * channels && out.len() == oihw.len());
+    for (i, to) in out.iter_mut().enumerate() {
+        *to = oihw[i % channels * taps + i / channels];
+    }
+}
+
+/// A depthwise convolution.
+pub struct Depthwise<'a> {
+    /// Its geometry; [`takes`] it.
+    pub shape: &'a ConvShape,
+    /// NHWC.
+    pub input: &'a [f32],
+    /// Weights from [`pack`].
+    pub packed: &'a [f32],
+    /// NHWC.
+    pub out: &'a mut [f32],
+    /// What is fused behind.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// Multiply-adds below which a second thread does not pay.
+const WORTH_SHARING: usize = 50_000;
+
+/// Computes a depthwise convolution.
+///
+/// # Panics
+/// If a slice is not as long as `shape` says.
+pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
+    let Depthwise { shape, input, packed, out, epilogue } = args;
+    shape.check();
+    assert!(takes(shape), "one filter per channel");
+    assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
+    assert_eq!(input.len(), shape.input_len(), "the input");
+    assert_eq!(out.len(), shape.output_len(), "the output");
+    assert_eq!(packed.len(), shape.taps() * shape.in_c, "the weights");
+    assert!(epilogue.bias.is_none_or(|b| b.len() == shape.out_c), "one bias per channel");
+    assert!(epilogue.residual.is_none_or(|r| r.len() == shape.output_len()), "the residual");
+    if out.is_empty() {
+        return;
+    }
+    let rows = shape.batch * shape.out_h;
+    let tasks = match pool.threads() {
+        threads if threads > 1 && shape.output_len() * shape.taps() >= WORTH_SHARING => rows.min(threads * 4),
+        _ => 1,
+    };
+    let to = Output(out.as_mut_ptr());
+    pool.run(tasks, &|task| {
+        let range = rows * task / tasks..rows * (task + 1) / tasks;
+        let args = Rows { shape, rows: range, input, packed, out: to.start(), epilogue };
+        // SAFETY: the lengths were checked, the CPU has the instructions, and tasks have disjoint output rows.
+        unsafe { (v.kernel)(&args) }
+    });
+}
+
+/// The output, of which every task writes its own rows.
+struct Output(*mut f32);
+
+// SAFETY: tasks write disjoint rows while the slice is borrowed.
+unsafe impl Sync for Output {}
+
+impl Output {
+    fn start(&self) -> *mut f32 {
+        self.0
+    }
+}
+
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! Every variant of this CPU against the definition of the convolution.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::activation::Activation;
+use crate::gemm::tests::{assert_close, definition, numbers};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn depthwise_follows_the_definition(
+        (batch, in_h, in_w, channels) in (1usize..3, 1usize..14, 1usize..24, 1usize..40),
+        kernel in prop::array::uniform2(1usize..6), stride in prop::array::uniform2(1usize..3),
+        dilation in prop::array::uniform2(1usize..3), pad in prop::array::uniform4(0usize..4),
+        flags in 0u32..8, threads in 1usize..3,
+    ) {
+        let out = |len: usize, axis: usize, pads: usize| {
+            (len + pads).checked_sub((kernel[axis] - 1) * dilation[axis] + 1).map(|free| free / stride[axis] + 1)
+        };
+        let (Some(out_h), Some(out_w)) = (out(in_h, 0, pad[0] + pad[1]), out(in_w, 1, pad[2] + pad[3])) else {
+            return Ok(());
+        };
+        let shape = ConvShape {
+            batch, in_h, in_w, in_c: channels, out_h, out_w, out_c: channels,
+            kernel, stride, dilation, pad_top: pad[0], pad_left: pad[2], groups: channels,
+        };
+        let (x, w) = (numbers(1, shape.input_len()), numbers(2, channels * shape.taps()));
+        let (bias, residual) = (numbers(3, channels), numbers(4, shape.output_len()));
+        let epilogue = Epilogue {
+            bias: (flags & 1 > 0).then_some(&bias),
+            activation: if flags & 2 > 0 { Activation::HardSwish } else { Activation::None },
+            residual: (flags & 4 > 0).then_some(&residual),
+            residual_first: flags & 1 > 0,
+        };
+        let want = definition(&shape, &x, &w, None, &epilogue);
+        let mut packed = vec![f32::NAN; w.len()];
+        pack(&shape, &w, &mut packed);
+        let pool = Pool::new(threads);
+        for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+            let mut got = vec![f32::NAN; shape.output_len()];
+            depthwise(v, Depthwise { shape: &shape, input: &x, packed: &packed, out: &mut got, epilogue }, &pool);
+            assert_close(&got, &want, v.name);
+        }
+    }
+}
