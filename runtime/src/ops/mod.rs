@@ -18,8 +18,21 @@ use crate::error::OpError;
 use crate::options::Memory;
 use crate::tensor::{Fact, Tensor};
 
+pub mod activate;
+mod arity;
+pub mod binary;
+pub mod cast;
+#[cfg(test)]
+mod check;
+pub mod compare;
 mod foreign;
 mod io;
+#[cfg(feature = "onnx")]
+mod lowering;
+mod number;
+pub mod select;
+pub mod unary;
+mod walk;
 pub mod reshape;
 
 pub use foreign::{Foreign, ForeignOp};
@@ -154,6 +167,18 @@ macro_rules! operators {
 operators! {
     /// Another shape over the same bytes.
     Reshape(reshape::Reshape),
+    /// An activation on its own.
+    Activate(activate::Activate),
+    /// A function of one number.
+    Unary(unary::Unary),
+    /// Arithmetic of two tensors.
+    Binary(binary::Binary),
+    /// A comparison of two tensors.
+    Compare(compare::Compare),
+    /// One of two, by a condition.
+    Select(select::Select),
+    /// Another element type.
+    Cast(cast::Cast),
     /// An operator of the front end without a kernel of ours.
     Foreign(ForeignOp),
 }

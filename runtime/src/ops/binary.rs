@@ -1,0 +1,354 @@
+//! Arithmetic and logic of two tensors with numpy broadcasting
+//! ([ONNX Add](https://onnx.ai/onnx/operators/onnx__Add.html), Sub, Mul, Div, Min, Max, Pow,
+//! Mod, PRelu, And, Or, Xor).
+//!
+//! f32 runs by vector kernels; integers, halves and f64 by a plain loop. Integers wrap on
+//! overflow, but a division by zero is an error: nothing is sensible there.
+
+use skipstone_kernels::activation::{Activation, scalar};
+use skipstone_kernels::binary::{self, BinaryFn, Broadcast};
+
+use super::arity::exactly;
+use super::number::{Number, by_number, filled, words};
+use super::walk::{Walk, broadcast_shape};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// A function of two elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BinaryKind {
+    /// `a + b`
+    Add,
+    /// `a - b`
+    Sub,
+    /// `a * b`
+    Mul,
+    /// `a / b`, towards zero for integers
+    Div,
+    /// The smaller; NaN if either is NaN.
+    Min,
+    /// The larger; NaN if either is NaN.
+    Max,
+    /// `a` to the power of `b`
+    Pow,
+    /// `a` where it is not negative, `b * a` where it is
+    PRelu,
+    /// `(a - b)^2`
+    SqDiff,
+    /// What `a / b` leaves, with the sign of `a`.
+    Rem,
+    /// Both; of booleans.
+    And,
+    /// Either; of booleans.
+    Or,
+    /// One but not both; of booleans.
+    Xor,
+}
+
+impl BinaryKind {
+    /// The vector kernel for f32, where there is one.
+    fn kernel(self) -> Option<BinaryFn> {
+        Some(match self {
+            Self::Add => BinaryFn::Add,
+            Self::Sub => BinaryFn::Sub,
+            Self::Mul => BinaryFn::Mul,
+            Self::Div => BinaryFn::Div,
+            Self::Min => BinaryFn::Min,
+            Self::Max => BinaryFn::Max,
+            Self::Pow => BinaryFn::Pow,
+            Self::PRelu => BinaryFn::PRelu,
+            Self::SqDiff => BinaryFn::SqDiff,
+            Self::Rem | Self::And | Self::Or | Self::Xor => return None,
+        })
+    }
+
+    fn is_logic(self) -> bool {
+        matches!(self, Self::And | Self::Or | Self::Xor)
+    }
+
+    /// Whether the operands may be exchanged.
+    #[must_use]
+    pub fn is_commutative(self) -> bool {
+        !matches!(self, Self::Sub | Self::Div | Self::Pow | Self::PRelu | Self::Rem)
+    }
+}
+
+/// `y = activation(kind(a, b))` with numpy broadcasting.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Binary {
+    /// The function.
+    pub kind: BinaryKind,
+    /// Applied to every result; of f32 only.
+    pub activation: Activation,
+}
+
+impl Binary {
+    /// The function without an activation.
+    #[must_use]
+    pub fn new(kind: BinaryKind) -> Self {
+        Self { kind, activation: Activation::None }
+    }
+}
+
+fn combine<T: Number>(kind: BinaryKind, a: T, b: T) -> Result<T, OpError> {
+    Ok(match kind {
+        BinaryKind::Add => a.add(b),
+        BinaryKind::Sub => a.sub(b),
+        BinaryKind::Mul => a.mul(b),
+        BinaryKind::Div => a.div(b)?,
+        BinaryKind::Rem => a.rem(b)?,
+        BinaryKind::Pow => a.pow(b),
+        BinaryKind::Min if a.is_nan() || a < b => a,
+        BinaryKind::Min => b,
+        BinaryKind::Max if a.is_nan() || a > b => a,
+        BinaryKind::Max => b,
+        BinaryKind::PRelu if a < T::ZERO => a.mul(b),
+        BinaryKind::PRelu => a,
+        BinaryKind::SqDiff => a.sub(b).mul(a.sub(b)),
+        BinaryKind::And | BinaryKind::Or | BinaryKind::Xor => {
+            return Err(OpError::Type { index: 0, got: T::DTYPE, want: "bool" });
+        }
+    })
+}
+
+fn combine_bool(kind: BinaryKind, a: u8, b: u8) -> Result<u8, OpError> {
+    let (a, b) = (a != 0, b != 0);
+    match kind {
+        BinaryKind::And => Ok(u8::from(a & b)),
+        BinaryKind::Or => Ok(u8::from(a | b)),
+        BinaryKind::Xor => Ok(u8::from(a ^ b)),
+        _ => Err(OpError::Type { index: 0, got: DType::Bool, want: "a number" }),
+    }
+}
+
+/// The plain loop.
+fn zip<T: Copy>(
+    walk: &Walk<2>,
+    a: &[T],
+    b: &[T],
+    y: &mut [T],
+    f: impl Fn(T, T) -> Result<T, OpError>,
+) -> Result<(), OpError> {
+    let mut results = y.iter_mut();
+    walk.try_each(|[i, j]| {
+        let (Some(&a), Some(&b)) = (a.get(i), b.get(j)) else { return Err(OpError::Operand(0)) };
+        *results.next().ok_or(OpError::Operand(0))? = f(a, b)?;
+        Ok(())
+    })
+}
+
+impl Operator for Binary {
+    fn name(&self) -> &str {
+        match self.kind {
+            BinaryKind::Add => "Add",
+            BinaryKind::Sub => "Sub",
+            BinaryKind::Mul => "Mul",
+            BinaryKind::Div => "Div",
+            BinaryKind::Min => "Min",
+            BinaryKind::Max => "Max",
+            BinaryKind::Pow => "Pow",
+            BinaryKind::PRelu => "PRelu",
+            BinaryKind::SqDiff => "SqDiff",
+            BinaryKind::Rem => "Rem",
+            BinaryKind::And => "And",
+            BinaryKind::Or => "Or",
+            BinaryKind::Xor => "Xor",
+        }
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [a, b] = exactly::<2, _>(inputs)?;
+        if a.dtype != b.dtype {
+            return Err(OpError::Type { index: 1, got: b.dtype, want: "the type of the first input" });
+        }
+        if self.kind.is_logic() != (a.dtype == DType::Bool) {
+            let want = if self.kind.is_logic() { "bool" } else { "a number" };
+            return Err(OpError::Type { index: 0, got: a.dtype, want });
+        }
+        if self.activation != Activation::None && (a.dtype != DType::F32 || self.kind.kernel().is_none()) {
+            return Err(OpError::Type { index: 0, got: a.dtype, want: "f32, for the activation" });
+        }
+        Ok(vec![Fact::new(a.dtype, broadcast_shape(&[&a.shape, &b.shape])?)])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [a, b] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
+        let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
+        let kind = self.kind;
+        let mut y = by_number!(fact.dtype, T => filled::<T>(fact, |y| zip(&walk, words(a)?, words(b)?, y, |a, b| combine(kind, a, b)))?,
+            else filled::<u8>(fact, |y| zip(&walk, words(a)?, words(b)?, y, |a, b| combine_bool(kind, a, b)))?);
+        for y in y.elements_mut::<f32>().unwrap_or_default() {
+            *y = scalar::apply(self.activation, *y);
+        }
+        Ok(vec![y])
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        let [a, _] = exactly::<2, _>(&cx.inputs)?;
+        let kernel = match (a.dtype, self.kind.kernel()) {
+            (DType::F32, Some(_)) => format!("binary_f32_{}", cx.isa),
+            (dtype, _) => format!("binary_{dtype}"),
+        };
+        Ok(Choice { kernel, ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [a, b] = exactly::<2, _>(&cx.inputs)?;
+        let [y] = exactly::<1, _>(&cx.outputs)?;
+        let Self { kind, activation } = *self;
+        if let (DType::F32, Some(function)) = (a.dtype, kind.kernel()) {
+            let broadcast = Broadcast::of_shapes(&a.shape, &b.shape)
+                .map_err(|_| OpError::shapes("these shapes do not broadcast", &[&a.shape, &b.shape]))?;
+            let isa = cx.isa;
+            return Ok(Box::new(move |io: &mut Io<'_, '_>| {
+                let (a, b, y) = (io.input(0)?, io.input(1)?, io.output(0)?);
+                binary::binary(isa, function, &broadcast, a, b, y, activation, io.pool());
+                Ok(())
+            }));
+        }
+        let walk = Walk::broadcast(&y.shape, [&a.shape, &b.shape]);
+        Ok(by_number!(a.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
+            zip::<T>(&walk, io.input(0)?, io.input(1)?, io.output(0)?, |a, b| combine(kind, a, b))
+        }), else Box::new(move |io: &mut Io<'_, '_>| {
+            zip::<u8>(&walk, io.input(0)?, io.input(1)?, io.output(0)?, |a, b| combine_bool(kind, a, b))
+        })))
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::binary::TypedBinOp;
+    use tract_onnx::tract_core::ops::logic::{And, Or, Xor};
+    use tract_onnx::tract_core::ops::math::{Add, Div, Max, Min, Mul, Pow, Rem, Sub, SubF};
+
+    use super::{Binary, BinaryKind};
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::lowering::take;
+
+    impl Lower for Binary {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(TypedBinOp(op, _)) = cx.op::<TypedBinOp>() else { return Ok(None) };
+            let flipped = op.is::<SubF>();
+            let kind = if op.is::<Add>() {
+                BinaryKind::Add
+            } else if op.is::<Sub>() || flipped {
+                BinaryKind::Sub
+            } else if op.is::<Mul>() {
+                BinaryKind::Mul
+            } else if op.is::<Div>() {
+                BinaryKind::Div
+            } else if op.is::<Min>() {
+                BinaryKind::Min
+            } else if op.is::<Max>() {
+                BinaryKind::Max
+            } else if op.is::<Pow>() {
+                BinaryKind::Pow
+            } else if op.is::<Rem>() {
+                BinaryKind::Rem
+            } else if op.is::<And>() {
+                BinaryKind::And
+            } else if op.is::<Or>() {
+                BinaryKind::Or
+            } else if op.is::<Xor>() {
+                BinaryKind::Xor
+            } else {
+                return Ok(None);
+            };
+            let mut inputs = cx.inputs.clone();
+            if flipped {
+                inputs.reverse();
+            }
+            take(cx, Binary::new(kind), &inputs)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check, check_fails};
+
+    const NUMERIC: [BinaryKind; 10] = [
+        BinaryKind::Add,
+        BinaryKind::Sub,
+        BinaryKind::Mul,
+        BinaryKind::Div,
+        BinaryKind::Min,
+        BinaryKind::Max,
+        BinaryKind::Pow,
+        BinaryKind::PRelu,
+        BinaryKind::SqDiff,
+        BinaryKind::Rem,
+    ];
+
+    /// Two shapes that broadcast, of up to three axes.
+    fn shapes(random: &mut Random) -> (Vec<usize>, Vec<usize>) {
+        let full = random.dims(3);
+        let mut repeat = |dims: &[usize]| {
+            let skip = random.below(4);
+            dims[skip..].iter().map(|&d| if random.below(3) == 0 { 1 } else { d }).collect::<Vec<_>>()
+        };
+        (repeat(&full), repeat(&full))
+    }
+
+    #[test]
+    fn floats_agree_on_broadcast_shapes() {
+        let mut random = Random(2);
+        for kind in NUMERIC {
+            for _ in 0..8 {
+                let (a, b) = shapes(&mut random);
+                let operands = [random.floats(&a), random.floats(&b)];
+                check(Binary::new(kind), &operands, 1e-6);
+            }
+        }
+        let operands = [random.floats(&[3, 7]), random.floats(&[7])];
+        check(Binary { kind: BinaryKind::Add, activation: Activation::HardSwish }, &operands, 1e-6);
+    }
+
+    #[test]
+    fn every_other_type_runs_natively() {
+        let mut random = Random(3);
+        for dtype in [DType::I64, DType::I32, DType::U8, DType::I8, DType::F64, DType::F16] {
+            for kind in [BinaryKind::Add, BinaryKind::Sub, BinaryKind::Mul, BinaryKind::Min, BinaryKind::Max] {
+                let (a, b) = shapes(&mut random);
+                let operands = [random.tensor(dtype, &a), random.tensor(dtype, &b)];
+                check(Binary::new(kind), &operands, 0.0);
+            }
+        }
+        for kind in [BinaryKind::And, BinaryKind::Or, BinaryKind::Xor] {
+            let operands = [random.tensor(DType::Bool, &[4, 5]), random.tensor(DType::Bool, &[5])];
+            check(Binary::new(kind), &operands, 0.0);
+        }
+    }
+
+    #[test]
+    fn integers_divide_towards_zero_and_never_panic() {
+        let i64s = |v: &[i64]| Tensor::from_slice(&[v.len()], v).unwrap();
+        let quotient = check(Binary::new(BinaryKind::Div), &[i64s(&[7, -7]), i64s(&[2, 2])], 0.0);
+        assert_eq!(quotient[0].elements::<i64>(), Some(&[3, -3][..]));
+        for kind in [BinaryKind::Div, BinaryKind::Rem] {
+            check_fails(Binary::new(kind), &[i64s(&[1]), i64s(&[0])]);
+            check_fails(Binary::new(kind), &[i64s(&[i64::MIN]), i64s(&[-1])]);
+        }
+        let sum = check(Binary::new(BinaryKind::Add), &[i64s(&[i64::MAX]), i64s(&[1])], 0.0);
+        assert_eq!(sum[0].elements::<i64>(), Some(&[i64::MIN][..]));
+        let power = check(Binary::new(BinaryKind::Pow), &[i64s(&[3, 2, -2]), i64s(&[4, -1, 3])], 0.0);
+        assert_eq!(power[0].elements::<i64>(), Some(&[81, 0, -8][..]));
+    }
+
+    #[test]
+    fn types_and_shapes_that_do_not_fit_are_refused() {
+        let mut random = Random(4);
+        let f = random.floats(&[2]);
+        let i = random.tensor(DType::I64, &[2]);
+        let long = random.floats(&[3]);
+        assert!(Binary::new(BinaryKind::Add).infer(&[f.fact(), i.fact()]).is_err());
+        assert!(Binary::new(BinaryKind::Add).infer(&[f.fact(), long.fact()]).is_err());
+        assert!(Binary::new(BinaryKind::And).infer(&[f.fact(), f.fact()]).is_err());
+        assert!(Binary::new(BinaryKind::Add).infer(&[f.fact()]).is_err());
+    }
+}

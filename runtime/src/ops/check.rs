@@ -1,0 +1,148 @@
+//! What every operator's test needs: random tensors, and the plan held against the plain
+//! evaluation on every instruction set that this CPU has.
+
+use skipstone_kernels::Isa;
+
+use super::{Op, Operator};
+use crate::error::OpError;
+use crate::graph::Graph;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+use crate::{Model, Options};
+
+/// A small generator (SplitMix64): tests must not differ from run to run.
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+
+    /// A float in -4..4.
+    pub fn float(&mut self) -> f32 {
+        (self.next() % (1 << 20)) as f32 / (1 << 17) as f32 - 4.0
+    }
+
+    /// One of `from`.
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+
+    /// A tensor of small numbers: floats in -4..4, integers in -9..10 (0..10 where unsigned).
+    pub fn tensor(&mut self, dtype: DType, dims: &[usize]) -> Tensor {
+        let count: usize = dims.iter().product();
+        let fact = Fact::new(dtype, Shape::new(dims).unwrap());
+        if dtype == DType::Bool {
+            let bytes: Vec<u8> = (0..count).map(|_| (self.next() & 1) as u8).collect();
+            return Tensor::from_bytes(fact, &bytes).unwrap();
+        }
+        super::number::by_number!(dtype, T => {
+            use super::number::Number;
+            let unsigned = T::LOWEST == T::ZERO;
+            let elements: Vec<T> = (0..count)
+                .map(|_| match (T::FLOAT, unsigned) {
+                    (true, _) => T::from_f64(f64::from(self.float())),
+                    (false, true) => T::from_i128((self.next() % 10) as i128),
+                    (false, false) => T::from_i128((self.next() % 19) as i128 - 9),
+                })
+                .collect();
+            Tensor::from_slice(dims, &elements).unwrap()
+        }, else unreachable!())
+    }
+
+    /// A tensor of floats.
+    pub fn floats(&mut self, dims: &[usize]) -> Tensor {
+        self.tensor(DType::F32, dims)
+    }
+
+    /// Dimensions that meet vector widths and their remainders.
+    pub fn dims(&mut self, rank: usize) -> Vec<usize> {
+        (0..rank).map(|_| self.pick(&[1, 2, 3, 5, 8, 17, 33])).collect()
+    }
+}
+
+/// A graph of the one node `op`; an operand of `constant` is a constant of the graph.
+pub(crate) fn single(op: impl Into<Op>, inputs: &[Tensor], constant: &[usize]) -> Graph {
+    let mut graph = Graph::new();
+    let ids: Vec<_> = inputs
+        .iter()
+        .enumerate()
+        .map(|(i, t)| match constant.contains(&i) {
+            true => graph.add_constant(format!("c{i}"), t.clone()),
+            false => graph.add_input(format!("x{i}"), t.fact().clone()),
+        })
+        .collect();
+    let outputs = graph.add_node("node", op, &ids).unwrap();
+    graph.outputs = outputs.into_iter().enumerate().map(|(i, id)| (format!("y{i}"), id)).collect();
+    graph
+}
+
+/// Runs `graph` planned for `isa`, passes included.
+pub(crate) fn planned(graph: &Graph, isa: Isa, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
+    let options = Options { isa: Some(isa), ..Options::default() };
+    let model = Model::from_graph(graph.clone(), &options)?;
+    let mut session = model.session()?;
+    let views: Vec<_> = inputs.iter().map(Tensor::view).collect();
+    session.run(&views)?;
+    Ok((0..graph.outputs.len()).map(|i| session.output(i).unwrap().to_tensor()).collect())
+}
+
+/// Holds the plan of the one node `op` against its evaluation, every instruction set in turn:
+/// floats within `tolerance` of the larger of 1 and the value, everything else bit by bit.
+/// Answers the evaluation's results.
+#[track_caller]
+pub(crate) fn check(op: impl Into<Op>, inputs: &[Tensor], tolerance: f64) -> Vec<Tensor> {
+    let op = op.into();
+    let operands: Vec<&Tensor> = inputs.iter().collect();
+    let want = op.evaluate(&operands).unwrap();
+    let facts: Vec<&Fact> = inputs.iter().map(Tensor::fact).collect();
+    let inferred = op.infer(&facts).unwrap();
+    let held: Vec<Fact> = want.iter().map(|t| t.fact().clone()).collect();
+    assert_eq!(inferred, held, "{op:?}: the shape rule and the evaluation differ on {facts:?}");
+    let graph = single(op.clone(), inputs, &[]);
+    for isa in Isa::available() {
+        let got = planned(&graph, isa, inputs).unwrap();
+        for (got, want) in got.iter().zip(&want) {
+            assert_close(got, want, tolerance, &format!("{op:?} on {facts:?} with {isa}"));
+        }
+    }
+    want
+}
+
+/// The error of the one node `op` when it is run, the same planned and evaluated.
+#[track_caller]
+pub(crate) fn check_fails(op: impl Into<Op>, inputs: &[Tensor]) {
+    let op = op.into();
+    let operands: Vec<&Tensor> = inputs.iter().collect();
+    assert!(matches!(op.evaluate(&operands), Err(OpError::Value(_))), "{op:?} evaluates");
+    let graph = single(op.clone(), inputs, &[]);
+    for isa in Isa::available() {
+        assert!(planned(&graph, isa, inputs).is_err(), "{op:?} runs with {isa}");
+    }
+}
+
+/// Panics unless two tensors agree.
+#[track_caller]
+pub(crate) fn assert_close(got: &Tensor, want: &Tensor, tolerance: f64, what: &str) {
+    assert_eq!(got.fact(), want.fact(), "{what}");
+    if !super::number::is_float(want.dtype()) {
+        assert_eq!(got.bytes(), want.bytes(), "{what}");
+        return;
+    }
+    super::number::by_number!(want.dtype(), T => {
+        let (got, want) = (got.elements::<T>().unwrap(), want.elements::<T>().unwrap());
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            let (g, w) = (g.to_f64(), w.to_f64());
+            let close = g == w || (g.is_nan() && w.is_nan()) || (g - w).abs() <= tolerance * w.abs().max(1.0);
+            assert!(close, "{what}: element {i} is {g}, not {w}");
+        }
+    }, else ())
+}

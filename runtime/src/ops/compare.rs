@@ -1,0 +1,204 @@
+//! Comparisons of two tensors with numpy broadcasting
+//! ([ONNX Greater](https://onnx.ai/onnx/operators/onnx__Greater.html), Less, Equal and their
+//! kin). The result is boolean; only `NotEqual` holds where an operand is NaN.
+
+use skipstone_kernels::binary::{self, Broadcast, CompareFn};
+
+use super::arity::exactly;
+use super::number::{by_number, filled, words};
+use super::walk::{Walk, broadcast_shape};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// A question about two elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CompareKind {
+    /// `a == b`
+    Equal,
+    /// `a != b`
+    NotEqual,
+    /// `a < b`
+    Less,
+    /// `a <= b`
+    LessEqual,
+    /// `a > b`
+    Greater,
+    /// `a >= b`
+    GreaterEqual,
+}
+
+impl CompareKind {
+    fn kernel(self) -> Option<CompareFn> {
+        Some(match self {
+            Self::Equal => CompareFn::Equal,
+            Self::NotEqual => return None,
+            Self::Less => CompareFn::Less,
+            Self::LessEqual => CompareFn::LessEqual,
+            Self::Greater => CompareFn::Greater,
+            Self::GreaterEqual => CompareFn::GreaterEqual,
+        })
+    }
+
+    fn holds<T: PartialOrd>(self, a: T, b: T) -> bool {
+        match self {
+            Self::Equal => a == b,
+            Self::NotEqual => a != b,
+            Self::Less => a < b,
+            Self::LessEqual => a <= b,
+            Self::Greater => a > b,
+            Self::GreaterEqual => a >= b,
+        }
+    }
+}
+
+/// `y = kind(a, b)`, 1 or 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compare {
+    /// The question.
+    pub kind: CompareKind,
+}
+
+fn zip<T: Copy + PartialOrd>(kind: CompareKind, walk: &Walk<2>, a: &[T], b: &[T], y: &mut [u8]) -> Result<(), OpError> {
+    let mut results = y.iter_mut();
+    walk.try_each(|[i, j]| {
+        let (Some(&a), Some(&b)) = (a.get(i), b.get(j)) else { return Err(OpError::Operand(0)) };
+        *results.next().ok_or(OpError::Operand(0))? = u8::from(kind.holds(a, b));
+        Ok(())
+    })
+}
+
+impl Operator for Compare {
+    fn name(&self) -> &str {
+        match self.kind {
+            CompareKind::Equal => "Equal",
+            CompareKind::NotEqual => "NotEqual",
+            CompareKind::Less => "Less",
+            CompareKind::LessEqual => "LessEqual",
+            CompareKind::Greater => "Greater",
+            CompareKind::GreaterEqual => "GreaterEqual",
+        }
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [a, b] = exactly::<2, _>(inputs)?;
+        if a.dtype != b.dtype {
+            return Err(OpError::Type { index: 1, got: b.dtype, want: "the type of the first input" });
+        }
+        Ok(vec![Fact::new(DType::Bool, broadcast_shape(&[&a.shape, &b.shape])?)])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [a, b] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
+        let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
+        let kind = self.kind;
+        let y = filled::<u8>(fact, |y| {
+            by_number!(a.dtype(), T => zip::<T>(kind, &walk, words(a)?, words(b)?, y),
+                else zip::<u8>(kind, &walk, words(a)?, words(b)?, y))
+        })?;
+        Ok(vec![y])
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        let [a, _] = exactly::<2, _>(&cx.inputs)?;
+        let kernel = match (a.dtype, self.kind.kernel()) {
+            (DType::F32, Some(_)) => format!("compare_f32_{}", cx.isa),
+            (dtype, _) => format!("compare_{dtype}"),
+        };
+        Ok(Choice { kernel, ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [a, b] = exactly::<2, _>(&cx.inputs)?;
+        let [y] = exactly::<1, _>(&cx.outputs)?;
+        let (kind, isa) = (self.kind, cx.isa);
+        if let (DType::F32, Some(function)) = (a.dtype, kind.kernel()) {
+            let broadcast = Broadcast::of_shapes(&a.shape, &b.shape)
+                .map_err(|_| OpError::shapes("these shapes do not broadcast", &[&a.shape, &b.shape]))?;
+            return Ok(Box::new(move |io: &mut Io<'_, '_>| {
+                binary::compare(isa, function, &broadcast, io.input(0)?, io.input(1)?, io.output(0)?, io.pool());
+                Ok(())
+            }));
+        }
+        let walk = Walk::broadcast(&y.shape, [&a.shape, &b.shape]);
+        Ok(by_number!(a.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
+            zip::<T>(kind, &walk, io.input(0)?, io.input(1)?, io.output(0)?)
+        }), else Box::new(move |io: &mut Io<'_, '_>| {
+            zip::<u8>(kind, &walk, io.input(0)?, io.input(1)?, io.output(0)?)
+        })))
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::binary::TypedBinOp;
+    use tract_onnx::tract_core::ops::logic::{CompEq, CompGT, CompGTE, CompLT, CompLTE, CompNE};
+
+    use super::{Compare, CompareKind};
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::lowering::take;
+
+    impl Lower for Compare {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(TypedBinOp(op, _)) = cx.op::<TypedBinOp>() else { return Ok(None) };
+            let kind = if op.is::<CompEq>() {
+                CompareKind::Equal
+            } else if op.is::<CompNE>() {
+                CompareKind::NotEqual
+            } else if op.is::<CompLT>() {
+                CompareKind::Less
+            } else if op.is::<CompLTE>() {
+                CompareKind::LessEqual
+            } else if op.is::<CompGT>() {
+                CompareKind::Greater
+            } else if op.is::<CompGTE>() {
+                CompareKind::GreaterEqual
+            } else {
+                return Ok(None);
+            };
+            let inputs = cx.inputs.clone();
+            take(cx, Compare { kind }, &inputs)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check};
+
+    const KINDS: [CompareKind; 6] = [
+        CompareKind::Equal,
+        CompareKind::NotEqual,
+        CompareKind::Less,
+        CompareKind::LessEqual,
+        CompareKind::Greater,
+        CompareKind::GreaterEqual,
+    ];
+
+    #[test]
+    fn every_comparison_agrees_on_broadcast_shapes() {
+        let mut random = Random(6);
+        for kind in KINDS {
+            for dtype in [DType::F32, DType::F64, DType::I64, DType::U8, DType::Bool] {
+                let (rows, columns) = (random.pick(&[1, 3]), random.pick(&[1, 9, 17]));
+                let operands = [random.tensor(dtype, &[rows, columns]), random.tensor(dtype, &[columns])];
+                check(Compare { kind }, &operands, 0.0);
+                let operands = [random.tensor(dtype, &[rows, 1]), random.tensor(dtype, &[columns])];
+                check(Compare { kind }, &operands, 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn nan_equals_nothing() {
+        let nan = Tensor::from_slice(&[1], &[f32::NAN]).unwrap();
+        for kind in KINDS {
+            let y = check(Compare { kind }, &[nan.clone(), nan.clone()], 0.0);
+            assert_eq!(y[0].elements::<u8>(), Some(&[u8::from(kind == CompareKind::NotEqual)][..]));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Functions of one number that are not activations
+//! ([ONNX Sqrt](https://onnx.ai/onnx/operators/onnx__Sqrt.html), Neg, Abs, Exp, Log,
+//! Reciprocal, Erf, Floor, Ceil, Round, Sign, Not, Sin, Cos).
+
+use skipstone_kernels::activation::scalar::erf;
+use skipstone_kernels::unary::{self, UnaryFn};
+
+use super::arity::exactly;
+use super::number::{Number, by_number, filled, is_float, words};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// A function of one element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnaryKind {
+    /// `-x`
+    Neg,
+    /// `|x|`
+    Abs,
+    /// The square root; NaN below zero.
+    Sqrt,
+    /// `e^x`
+    Exp,
+    /// The natural logarithm.
+    Log,
+    /// `1 / x`
+    Reciprocal,
+    /// `x * x`
+    Square,
+    /// `1 / sqrt(x)`
+    Rsqrt,
+    /// The error function.
+    Erf,
+    /// The largest integral number not above `x`.
+    Floor,
+    /// The smallest integral number not below `x`.
+    Ceil,
+    /// The nearest integral number, halves to even.
+    Round,
+    /// -1, 0 or 1; NaN for NaN.
+    Sign,
+    /// The sine.
+    Sin,
+    /// The cosine.
+    Cos,
+    /// The other truth value.
+    Not,
+}
+
+impl UnaryKind {
+    /// The vector kernel for f32, where there is one.
+    fn kernel(self) -> Option<UnaryFn> {
+        Some(match self {
+            Self::Neg => UnaryFn::Neg,
+            Self::Abs => UnaryFn::Abs,
+            Self::Sqrt => UnaryFn::Sqrt,
+            Self::Exp => UnaryFn::Exp,
+            Self::Log => UnaryFn::Log,
+            Self::Reciprocal => UnaryFn::Reciprocal,
+            Self::Square => UnaryFn::Square,
+            Self::Rsqrt => UnaryFn::Rsqrt,
+            Self::Erf => UnaryFn::Erf,
+            Self::Floor => UnaryFn::Floor,
+            Self::Ceil => UnaryFn::Ceil,
+            Self::Round => UnaryFn::Round,
+            Self::Sign => UnaryFn::Sign,
+            Self::Sin | Self::Cos | Self::Not => return None,
+        })
+    }
+
+    /// Whether there is an answer for elements of this type.
+    fn takes(self, dtype: DType) -> bool {
+        match self {
+            Self::Not => dtype == DType::Bool,
+            Self::Square => dtype != DType::Bool,
+            Self::Neg | Self::Abs | Self::Sign => {
+                is_float(dtype) || matches!(dtype, DType::I8 | DType::I16 | DType::I32 | DType::I64)
+            }
+            // The series of the reference is good for f32.
+            Self::Erf => is_float(dtype) && dtype != DType::F64,
+            _ => is_float(dtype),
+        }
+    }
+}
+
+/// `y = kind(x)`, element by element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unary {
+    /// The function.
+    pub kind: UnaryKind,
+}
+
+fn apply<T: Number>(kind: UnaryKind, x: T) -> T {
+    let wide = |f: fn(f64) -> f64| T::from_f64(f(x.to_f64()));
+    match kind {
+        UnaryKind::Neg if T::FLOAT => wide(|x| -x),
+        UnaryKind::Neg => T::ZERO.sub(x),
+        UnaryKind::Abs if x < T::ZERO => T::ZERO.sub(x),
+        UnaryKind::Abs => x,
+        UnaryKind::Square => x.mul(x),
+        UnaryKind::Sign if x > T::ZERO => T::ONE,
+        UnaryKind::Sign if x < T::ZERO => T::ZERO.sub(T::ONE),
+        UnaryKind::Sign => x,
+        UnaryKind::Sqrt => wide(f64::sqrt),
+        UnaryKind::Exp => wide(f64::exp),
+        UnaryKind::Log => wide(f64::ln),
+        UnaryKind::Reciprocal => wide(f64::recip),
+        UnaryKind::Rsqrt => wide(|x| x.sqrt().recip()),
+        UnaryKind::Erf => T::from_f64(f64::from(erf(x.to_f64() as f32))),
+        UnaryKind::Floor => wide(f64::floor),
+        UnaryKind::Ceil => wide(f64::ceil),
+        UnaryKind::Round => wide(f64::round_ties_even),
+        UnaryKind::Sin => wide(f64::sin),
+        UnaryKind::Cos => wide(f64::cos),
+        UnaryKind::Not => x,
+    }
+}
+
+fn map<T: Copy>(x: &[T], y: &mut [T], f: impl Fn(T) -> T) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = f(x);
+    }
+}
+
+fn not(x: u8) -> u8 {
+    u8::from(x == 0)
+}
+
+impl Operator for Unary {
+    fn name(&self) -> &str {
+        match self.kind {
+            UnaryKind::Neg => "Neg",
+            UnaryKind::Abs => "Abs",
+            UnaryKind::Sqrt => "Sqrt",
+            UnaryKind::Exp => "Exp",
+            UnaryKind::Log => "Log",
+            UnaryKind::Reciprocal => "Reciprocal",
+            UnaryKind::Square => "Square",
+            UnaryKind::Rsqrt => "Rsqrt",
+            UnaryKind::Erf => "Erf",
+            UnaryKind::Floor => "Floor",
+            UnaryKind::Ceil => "Ceil",
+            UnaryKind::Round => "Round",
+            UnaryKind::Sign => "Sign",
+            UnaryKind::Sin => "Sin",
+            UnaryKind::Cos => "Cos",
+            UnaryKind::Not => "Not",
+        }
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        if !self.kind.takes(x.dtype) {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "a type that the function is defined for" });
+        }
+        Ok(vec![(*x).clone()])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let kind = self.kind;
+        let y = by_number!(fact.dtype, T => filled::<T>(fact, |y| {
+            map(words(x)?, y, |x| apply(kind, x));
+            Ok(())
+        }), else filled::<u8>(fact, |y| {
+            map(words(x)?, y, not);
+            Ok(())
+        }))?;
+        Ok(vec![y])
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let kernel = match (x.dtype, self.kind.kernel()) {
+            (DType::F32, Some(_)) => format!("unary_f32_{}", cx.isa),
+            (dtype, _) => format!("unary_{dtype}"),
+        };
+        Ok(Choice { kernel, ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let (kind, isa) = (self.kind, cx.isa);
+        if let (DType::F32, Some(function)) = (x.dtype, kind.kernel()) {
+            return Ok(Box::new(move |io: &mut Io<'_, '_>| {
+                unary::unary(isa, function, io.input(0)?, io.output(0)?, io.pool());
+                Ok(())
+            }));
+        }
+        Ok(by_number!(x.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
+            map::<T>(io.input(0)?, io.output(0)?, |x| apply(kind, x));
+            Ok(())
+        }), else Box::new(move |io: &mut Io<'_, '_>| {
+            map(io.input(0)?, io.output(0)?, not);
+            Ok(())
+        })))
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
+    use tract_onnx::tract_core::ops::logic::Not;
+    use tract_onnx::tract_core::ops::math::{
+        Abs, Ceil, Cos, Erf, Exp, Floor, Ln, Neg, Recip, RoundHalfToEven, Rsqrt, Sign, Sin, Sqrt, Square,
+    };
+
+    use super::{Unary, UnaryKind};
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::lowering::take;
+
+    macro_rules! kinds {
+        ($op:expr, $($tract:ty => $kind:ident),*) => {
+            $(if $op.is::<$tract>() { Some(UnaryKind::$kind) } else)* { None }
+        };
+    }
+
+    impl Lower for Unary {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(ElementWiseOp(op, _)) = cx.op::<ElementWiseOp>() else { return Ok(None) };
+            let kind = kinds!(op, Neg => Neg, Abs => Abs, Sqrt => Sqrt, Exp => Exp, Ln => Log, Recip => Reciprocal,
+                Square => Square, Rsqrt => Rsqrt, Erf => Erf, Floor => Floor, Ceil => Ceil,
+                RoundHalfToEven => Round, Sign => Sign, Sin => Sin, Cos => Cos, Not => Not);
+            let Some(kind) = kind else { return Ok(None) };
+            let inputs = cx.inputs.clone();
+            take(cx, Unary { kind }, &inputs)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check};
+
+    #[test]
+    fn every_function_agrees_with_its_definition() {
+        let mut random = Random(5);
+        let kinds = [
+            UnaryKind::Neg,
+            UnaryKind::Abs,
+            UnaryKind::Sqrt,
+            UnaryKind::Exp,
+            UnaryKind::Log,
+            UnaryKind::Reciprocal,
+            UnaryKind::Square,
+            UnaryKind::Rsqrt,
+            UnaryKind::Erf,
+            UnaryKind::Floor,
+            UnaryKind::Ceil,
+            UnaryKind::Round,
+            UnaryKind::Sign,
+            UnaryKind::Sin,
+            UnaryKind::Cos,
+        ];
+        for kind in kinds {
+            for dtype in [DType::F32, DType::F16, DType::F64, DType::I64, DType::I8] {
+                if kind.takes(dtype) {
+                    let dims = random.dims(2);
+                    check(Unary { kind }, &[random.tensor(dtype, &dims)], 1e-6);
+                }
+            }
+        }
+        check(Unary { kind: UnaryKind::Not }, &[random.tensor(DType::Bool, &[33])], 0.0);
+    }
+
+    #[test]
+    fn the_lowest_integer_does_not_panic() {
+        let lowest = Tensor::from_slice(&[1], &[i64::MIN]).unwrap();
+        for kind in [UnaryKind::Neg, UnaryKind::Abs, UnaryKind::Square, UnaryKind::Sign] {
+            check(Unary { kind }, &[lowest.clone()], 0.0);
+        }
+    }
+}
