@@ -19,8 +19,10 @@
 //! passes find the speed-ups; [`plan`] chooses kernels, packs weights and places every tensor
 //! in one arena; a [`session`] runs the plan.
 
+pub mod classify;
 mod error;
 pub mod graph;
+pub mod measure;
 mod model;
 #[cfg(feature = "onnx")]
 pub mod onnx;

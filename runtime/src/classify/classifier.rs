@@ -1,0 +1,103 @@
+//! A session with what a picture needs before it and its scores need after it.
+
+use super::image::Image;
+use super::labels::Labels;
+use super::preprocess::{Preprocess, Settings};
+use super::scores::{softmax, top_k};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::session::Session;
+use crate::tensor::TensorView;
+
+/// A class that an image may show.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// Index of the class in the model's output.
+    pub index: usize,
+    /// Its name.
+    pub label: String,
+    /// Its probability.
+    pub score: f32,
+}
+
+/// Names what images show. Make one a thread of the same [`Model`].
+pub struct Classifier {
+    session: Session,
+    preprocess: Preprocess,
+    labels: Labels,
+    dims: Vec<usize>,
+}
+
+impl Classifier {
+    /// A classifier of `model`, which must have one image input and give its class scores as
+    /// its first output. What `settings` and `labels` leave open is read from the metadata.
+    ///
+    /// # Errors
+    /// As for [`Preprocess::new`]; a model with several inputs or without outputs
+    /// (`model.image-input`, `model.output`).
+    pub fn new(model: &Model, settings: &Settings, labels: Option<Labels>) -> Result<Self> {
+        let [input] = model.inputs() else {
+            return Err(Error::Invalid {
+                code: "model.image-input",
+                message: format!("the model has {} inputs; a classifier has one, the image", model.inputs().len()),
+            });
+        };
+        let metadata = &model.info().metadata;
+        let preprocess = Preprocess::new(&input.fact, metadata, settings)?;
+        let labels = labels.or_else(|| metadata.get("skipstone.labels").map(|text| Labels::parse(text)));
+        Ok(Self {
+            session: model.session()?,
+            preprocess,
+            labels: labels.unwrap_or_default(),
+            dims: input.fact.shape.dims().to_vec(),
+        })
+    }
+
+    /// Names of the classes; empty where nothing names them.
+    #[must_use]
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// The model's input for `image`: elements in the order that the model wants them.
+    #[must_use]
+    pub fn prepare(&self, image: Image<'_>) -> Vec<f32> {
+        self.preprocess.apply(image)
+    }
+
+    /// Runs the model on a prepared image and gives the probability of every class.
+    ///
+    /// # Errors
+    /// What the run objects to; `model.output` where the first output is not f32 or is empty.
+    pub fn scores(&mut self, prepared: &[f32]) -> Result<Vec<f32>> {
+        let input = TensorView::new(&self.dims, prepared).map_err(|e| Error::Internal(e.to_string()))?;
+        self.session.run(&[input])?;
+        let output = self.session.output(0).ok_or_else(|| no_scores("the model has no output"))?;
+        let scores = output.elements::<f32>().filter(|scores| !scores.is_empty());
+        let scores = scores.ok_or_else(|| no_scores(&format!("the first output is {}", output.fact())))?;
+        let mut scores = scores.to_vec();
+        softmax(&mut scores);
+        Ok(scores)
+    }
+
+    /// The `k` best classes, best first.
+    #[must_use]
+    pub fn rank(&self, scores: &[f32], k: usize) -> Vec<Prediction> {
+        let named = |s: super::Scored| Prediction { index: s.index, label: self.labels.name(s.index), score: s.score };
+        top_k(scores, k).into_iter().map(named).collect()
+    }
+
+    /// The `k` most probable classes of `image`, best first.
+    ///
+    /// # Errors
+    /// As for [`scores`](Self::scores).
+    pub fn classify(&mut self, image: Image<'_>, k: usize) -> Result<Vec<Prediction>> {
+        let prepared = self.prepare(image);
+        let scores = self.scores(&prepared)?;
+        Ok(self.rank(&scores, k))
+    }
+}
+
+fn no_scores(what: &str) -> Error {
+    Error::Invalid { code: "model.output", message: format!("{what}; class scores are expected there, as f32") }
+}

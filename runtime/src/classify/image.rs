@@ -1,0 +1,207 @@
+//! A decoded image, and its resampling.
+//!
+//! Classifiers are trained on images that were shrunk with care: every source pixel counts in
+//! proportion to its overlap with the new one ("antialias"). The same is done here, in the
+//! fixed-point steps that Pillow and torchvision take, so that a model sees on the device the
+//! very bytes it was trained on. Only the part that a crop keeps is computed: memory is bounded
+//! by the crop, however long and thin the image.
+
+/// A borrowed RGB image: 8 bits a channel, interleaved, rows from the top.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    width: usize,
+    height: usize,
+    rgb: &'a [u8],
+}
+
+impl<'a> Image<'a> {
+    /// An image over `rgb`; `None` where a side is 0 or `rgb` is not `width * height * 3` bytes.
+    #[must_use]
+    pub fn new(width: usize, height: usize, rgb: &'a [u8]) -> Option<Self> {
+        let bytes = width.checked_mul(height)?.checked_mul(3)?;
+        (bytes > 0 && bytes == rgb.len()).then_some(Self { width, height, rgb })
+    }
+
+    /// Pixels in a row.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    fn row(&self, y: usize) -> &'a [u8] {
+        &self.rgb[y * self.width * 3..][..self.width * 3]
+    }
+}
+
+/// A window of the pixel grid, along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    /// Length of the axis after resizing.
+    pub scaled: usize,
+    /// First pixel that is kept.
+    pub start: usize,
+    /// Pixels that are kept.
+    pub len: usize,
+}
+
+/// The pixels of `image`, resized to `across.scaled` by `down.scaled`, that lie in both
+/// windows; interleaved RGB, `down.len` rows of `across.len` pixels.
+pub(super) fn resample(image: Image<'_>, across: Window, down: Window) -> Vec<u8> {
+    let columns = taps(image.width, across);
+    let rows = taps(image.height, down);
+    // Across first, for the source rows that the second pass reads.
+    let first = rows.iter().map(|t| t.first).min().unwrap_or(0);
+    let last = rows.iter().map(|t| t.first + t.weights.len()).max().unwrap_or(0);
+    let stride = across.len * 3;
+    let mut narrow = vec![0u8; (last - first) * stride];
+    for (y, line) in (first..last).zip(narrow.chunks_exact_mut(stride)) {
+        let source = image.row(y);
+        for (taps, pixel) in columns.iter().zip(line.chunks_exact_mut(3)) {
+            let mut sums = [HALF; 3];
+            for (weight, rgb) in taps.weights.iter().zip(source[taps.first * 3..].chunks_exact(3)) {
+                for (sum, &channel) in sums.iter_mut().zip(rgb) {
+                    *sum += weight * i32::from(channel);
+                }
+            }
+            for (out, sum) in pixel.iter_mut().zip(sums) {
+                *out = to_byte(sum);
+            }
+        }
+    }
+    let mut out = vec![0u8; down.len * stride];
+    let mut sums = vec![0i32; stride];
+    for (taps, line) in rows.iter().zip(out.chunks_exact_mut(stride)) {
+        sums.fill(HALF);
+        for (weight, source) in taps.weights.iter().zip(narrow[(taps.first - first) * stride..].chunks_exact(stride)) {
+            for (sum, &channel) in sums.iter_mut().zip(source) {
+                *sum += weight * i32::from(channel);
+            }
+        }
+        for (out, &sum) in line.iter_mut().zip(&sums) {
+            *out = to_byte(sum);
+        }
+    }
+    out
+}
+
+/// Fraction bits of a weight: weights sum to about 1, so that 8 bits of channel fit above.
+const FRACTION: u32 = 22;
+/// One half, for rounding.
+const HALF: i32 = 1 << (FRACTION - 1);
+
+fn to_byte(sum: i32) -> u8 {
+    (sum >> FRACTION).clamp(0, 255) as u8
+}
+
+/// The source pixels that make one new pixel.
+struct Taps {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+/// Taps of a triangle filter for each pixel of the window. The triangle reaches one new pixel
+/// to each side, or one source pixel where the image grows.
+fn taps(source: usize, window: Window) -> Vec<Taps> {
+    let scale = source as f64 / window.scaled as f64;
+    let reach = scale.max(1.0);
+    (window.start..window.start + window.len)
+        .map(|at| {
+            let centre = (at as f64 + 0.5) * scale;
+            // Float to integer conversions saturate: what lies left of 0 becomes 0.
+            let first = ((centre - reach + 0.5) as usize).min(source - 1);
+            let end = ((centre + reach + 0.5) as usize).clamp(first + 1, source);
+            let weight = |x: usize| (1.0 - ((x as f64 - centre + 0.5) / reach).abs()).max(0.0);
+            let total: f64 = (first..end).map(weight).sum();
+            let fixed = |x| (weight(x) / total * f64::from(1 << FRACTION)).round() as i32;
+            Taps { first, weights: (first..end).map(fixed).collect() }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(width: usize, height: usize) -> Vec<u8> {
+        let mut state = (width * 31 + height) as u32;
+        (0..width * height * 3)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .collect()
+    }
+
+    /// The definition, in floating point and in two dimensions at once.
+    fn plain(image: Image<'_>, scaled: (usize, usize), x: usize, y: usize, channel: usize) -> f64 {
+        let axis = |source: usize, scaled: usize, at: usize| -> Vec<f64> {
+            let scale = source as f64 / scaled as f64;
+            let reach = scale.max(1.0);
+            let centre = (at as f64 + 0.5) * scale;
+            let raw: Vec<f64> = (0..source).map(|i| (1.0 - (i as f64 + 0.5 - centre).abs() / reach).max(0.0)).collect();
+            let total: f64 = raw.iter().sum();
+            raw.into_iter().map(|w| w / total).collect()
+        };
+        let (across, down) = (axis(image.width, scaled.0, x), axis(image.height, scaled.1, y));
+        let mut sum = 0.0;
+        for (j, v) in down.iter().enumerate() {
+            for (i, w) in across.iter().enumerate() {
+                sum += v * w * f64::from(image.rgb[(j * image.width + i) * 3 + channel]);
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn resampling_is_the_antialiased_triangle() {
+        for ((w, h), scaled) in
+            [((7, 5), (3, 4)), ((1, 1), (4, 3)), ((33, 17), (8, 17)), ((5, 6), (11, 13)), ((64, 3), (2, 2))]
+        {
+            let rgb = noise(w, h);
+            let image = Image::new(w, h, &rgb).unwrap();
+            let across = Window { scaled: scaled.0, start: scaled.0 / 3, len: scaled.0 - scaled.0 / 3 };
+            let down = Window { scaled: scaled.1, start: scaled.1 / 4, len: scaled.1 - scaled.1 / 4 - 1 };
+            let got = resample(image, across, down);
+            assert_eq!(got.len(), across.len * down.len * 3);
+            for y in 0..down.len {
+                for x in 0..across.len {
+                    for c in 0..3 {
+                        let want = plain(image, scaled, x + across.start, y + down.start, c);
+                        let got = f64::from(got[(y * across.len + x) * 3 + c]);
+                        // Two roundings to bytes.
+                        assert!((got - want).abs() <= 1.01, "{w}x{h} to {scaled:?} at {x},{y},{c}: {got} {want}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_size_is_the_same_image() {
+        let rgb = noise(6, 4);
+        let whole = |len| Window { scaled: len, start: 0, len };
+        assert_eq!(resample(Image::new(6, 4, &rgb).unwrap(), whole(6), whole(4)), rgb);
+    }
+
+    #[test]
+    fn a_long_thin_image_costs_only_its_crop() {
+        let rgb = noise(1, 30_000);
+        let across = Window { scaled: 224, start: 0, len: 224 };
+        let down = Window { scaled: 30_000 * 224, start: 3_000_000, len: 224 };
+        assert_eq!(resample(Image::new(1, 30_000, &rgb).unwrap(), across, down).len(), 224 * 224 * 3);
+    }
+
+    #[test]
+    fn an_image_must_fill_its_size() {
+        assert!(Image::new(2, 2, &[0; 12]).is_some());
+        assert!(Image::new(2, 2, &[0; 11]).is_none());
+        assert!(Image::new(0, 2, &[]).is_none());
+        assert!(Image::new(usize::MAX, 2, &[0; 6]).is_none());
+    }
+}

@@ -1,0 +1,75 @@
+//! Names of the classes, one a line, in the order of the model's output.
+
+/// Class names by index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(Vec<String>);
+
+impl Labels {
+    /// Reads newline-separated names: white space around a name, a leading byte-order mark and
+    /// empty lines at the end are dropped. An empty line in between keeps its index, so that
+    /// later classes keep theirs.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Self(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
+    }
+
+    /// The name of class `index`; `class 7` where the list has none.
+    #[must_use]
+    pub fn name(&self, index: usize) -> String {
+        match self.0.get(index) {
+            Some(name) if !name.is_empty() => name.clone(),
+            _ => format!("class {index}"),
+        }
+    }
+
+    /// The class called `name`: an exact match first, else one that differs in letter case only.
+    #[must_use]
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        let exact = self.0.iter().position(|label| label == name);
+        exact.or_else(|| self.0.iter().position(|label| label.to_lowercase() == name.to_lowercase()))
+    }
+
+    /// How many names there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_names_whatever_ends_them() {
+        let labels = Labels::parse("\u{feff}cat\r\n  dog \n\nübung\n\n");
+        assert_eq!(labels.len(), 4);
+        assert_eq!(labels.name(0), "cat");
+        assert_eq!(labels.name(1), "dog");
+        assert_eq!(labels.name(2), "class 2");
+        assert_eq!(labels.name(3), "übung");
+        assert_eq!(labels.name(4), "class 4");
+    }
+
+    #[test]
+    fn nothing_is_no_labels() {
+        assert!(Labels::parse("").is_empty());
+        assert!(Labels::parse("\n \n").is_empty());
+        assert_eq!(Labels::default().name(3), "class 3");
+    }
+
+    #[test]
+    fn a_name_finds_its_index() {
+        let labels = Labels::parse("Cat\ncat\nDog");
+        assert_eq!(labels.index_of("cat"), Some(1));
+        assert_eq!(labels.index_of("dog"), Some(2));
+        assert_eq!(labels.index_of("bird"), None);
+    }
+}

@@ -1,0 +1,355 @@
+//! What is done to an image before a model sees it, as the model's metadata says.
+
+use std::collections::BTreeMap;
+
+use super::image::{Image, Window, resample};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Fact};
+
+/// Mean of ImageNet's channels, red first, for values between 0 and 1.
+const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Standard deviation of ImageNet's channels.
+const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// Longest side that an image may be resized to.
+const MAX_SIDE: usize = 1 << 15;
+
+/// A caller's own word on how images are prepared; what is `None` is the model's to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// Subtracted from each channel: one value for all, or one a channel.
+    pub mean: Option<Vec<f32>>,
+    /// What each channel is then divided by.
+    pub std: Option<Vec<f32>>,
+    /// Length that the shorter side is resized to.
+    pub resize: Option<usize>,
+    /// Side of the square cut from the middle.
+    pub crop: Option<usize>,
+}
+
+/// Where the channels of the input tensor lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// `[1, channels, height, width]`.
+    Nchw,
+    /// `[1, height, width, channels]`.
+    Nhwc,
+}
+
+/// Makes a model's input of an image: resize (antialiased bilinear) so that the image covers
+/// the crop, cut the middle, divide by 255, subtract the mean, divide by the deviation.
+#[derive(Clone, Debug)]
+pub struct Preprocess {
+    width: usize,
+    height: usize,
+    channels: usize,
+    order: Order,
+    resize: usize,
+    /// For every channel, what each of its 256 values becomes.
+    tables: Vec<[f32; 256]>,
+}
+
+impl Preprocess {
+    /// The preparation for a model's only image input `fact`, by `settings` or else by
+    /// `metadata`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: `model.image-input` where the input is no f32 image of 1 or 3
+    /// channels and batch 1, `model.metadata` where a setting cannot be read or does not fit it.
+    pub fn new(fact: &Fact, metadata: &BTreeMap<String, String>, settings: &Settings) -> Result<Self> {
+        let (order, channels, height, width) = image_layout(fact)?;
+        let (default_mean, default_std) =
+            if channels == 3 { (&IMAGENET_MEAN[..], &IMAGENET_STD[..]) } else { (&[0.0][..], &[1.0][..]) };
+        let numbers = |key, own: &Option<Vec<f32>>, default: &[f32]| match own {
+            Some(own) => per_channel(key, own.clone(), channels),
+            None => match metadata.get(key) {
+                Some(text) => per_channel(key, parse_numbers(key, text)?, channels),
+                None => Ok(default.to_vec()),
+            },
+        };
+        let mean = numbers("skipstone.mean", &settings.mean, default_mean)?;
+        let std = numbers("skipstone.std", &settings.std, default_std)?;
+        if std.contains(&0.0) {
+            return Err(refused("skipstone.std", "holds a zero, which nothing can be divided by"));
+        }
+
+        let side = |key, own: Option<usize>| match own {
+            Some(own) => check_side(key, own).map(Some),
+            None => metadata.get(key).map(|text| parse_side(key, text)).transpose(),
+        };
+        let shorter = width.min(height);
+        if let Some(crop) = side("skipstone.crop", settings.crop)?
+            && (crop, crop) != (height, width)
+        {
+            return Err(refused("skipstone.crop", &format!("is {crop}, but the model's input is {height}x{width}")));
+        }
+        let resize = side("skipstone.resize", settings.resize)?.unwrap_or(shorter);
+        if resize < shorter {
+            return Err(refused("skipstone.resize", &format!("is {resize}, less than the input's side {shorter}")));
+        }
+
+        let table = |(mean, std): (f32, f32)| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
+        let tables = mean.into_iter().zip(std).map(table).collect();
+        Ok(Self { width, height, channels, order, resize, tables })
+    }
+
+    /// Number of elements of the input tensor.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.width * self.height * self.channels
+    }
+
+    /// Prepares `image`, and gives the elements of the input tensor in its order.
+    #[must_use]
+    pub fn apply(&self, image: Image<'_>) -> Vec<f32> {
+        let (across, down) = self.windows(image.width(), image.height());
+        let rgb = resample(image, across, down);
+        let pixels = self.width * self.height;
+        let mut out = vec![0.0; self.elements()];
+        for (channel, table) in self.tables.iter().enumerate() {
+            let (start, step) = match self.order {
+                Order::Nchw => (channel * pixels, 1),
+                Order::Nhwc => (channel, self.channels),
+            };
+            let values = out.iter_mut().skip(start).step_by(step);
+            for (value, pixel) in values.zip(rgb.chunks_exact(3)) {
+                let byte = if self.channels == 1 { luma(pixel) } else { pixel[channel] };
+                *value = table[usize::from(byte)];
+            }
+        }
+        out
+    }
+
+    /// The size that an image is resized to, and the middle of it.
+    fn windows(&self, width: usize, height: usize) -> (Window, Window) {
+        // Only a model whose input is not square needs the sides apart: there, `resize` is for
+        // the shorter side of the input, and the longer one keeps its proportion.
+        let shorter = self.width.min(self.height);
+        let cover_width = self.resize * self.width / shorter;
+        let cover_height = self.resize * self.height / shorter;
+        let (scaled_width, scaled_height) = if wide(width) * wide(cover_height) <= wide(height) * wide(cover_width) {
+            (cover_width, proportion(cover_width, height, width))
+        } else {
+            (proportion(cover_height, width, height), cover_height)
+        };
+        (middle(scaled_width, self.width), middle(scaled_height, self.height))
+    }
+}
+
+fn wide(value: usize) -> u128 {
+    value as u128
+}
+
+/// `side * other / own`, rounded down.
+fn proportion(side: usize, other: usize, own: usize) -> usize {
+    usize::try_from(wide(side) * wide(other) / wide(own)).unwrap_or(usize::MAX)
+}
+
+/// The middle `len` of `scaled` pixels; of two middles the even start, as torchvision has it.
+fn middle(scaled: usize, len: usize) -> Window {
+    let over = scaled.saturating_sub(len);
+    let start = if over % 4 == 3 { over / 2 + 1 } else { over / 2 };
+    Window { scaled, start, len }
+}
+
+/// Brightness of an RGB pixel by ITU-R BT.601, in 16-bit fixed point.
+fn luma(pixel: &[u8]) -> u8 {
+    let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
+    ((r * 19_595 + g * 38_470 + b * 7_471 + 0x8000) >> 16) as u8
+}
+
+/// Order, channels, height and width of an image input.
+fn image_layout(fact: &Fact) -> Result<(Order, usize, usize, usize)> {
+    let refused = |reason: &str| Error::Invalid {
+        code: "model.image-input",
+        message: format!("the model's input is {fact}: {reason}"),
+    };
+    if fact.dtype != DType::F32 {
+        return Err(refused("images are given as f32"));
+    }
+    let &[batch, a, b, c] = fact.shape.dims() else {
+        return Err(refused("an image input is 1x3xHxW or 1xHxWx3"));
+    };
+    let (order, channels, height, width) = match (a, c) {
+        (1 | 3, _) => (Order::Nchw, a, b, c),
+        (_, 1 | 3) => (Order::Nhwc, c, a, b),
+        _ => return Err(refused("an image has 1 or 3 channels")),
+    };
+    if batch != 1 {
+        return Err(refused("images are given one at a time, in a batch of 1"));
+    }
+    if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
+        return Err(refused("its sides are out of range"));
+    }
+    Ok((order, channels, height, width))
+}
+
+fn refused(key: &str, reason: &str) -> Error {
+    Error::Invalid { code: "model.metadata", message: format!("{key} {reason}") }
+}
+
+fn parse_numbers(key: &str, text: &str) -> Result<Vec<f32>> {
+    text.split(',')
+        .map(|number| number.trim().parse::<f32>())
+        .collect::<Result<_, _>>()
+        .map_err(|_| refused(key, &format!("is {text:?}, expected numbers separated by commas")))
+}
+
+fn per_channel(key: &str, values: Vec<f32>, channels: usize) -> Result<Vec<f32>> {
+    if !values.iter().all(|v| v.is_finite()) {
+        return Err(refused(key, "holds a number that is not finite"));
+    }
+    match values.as_slice() {
+        &[one] => Ok(vec![one; channels]),
+        all if all.len() == channels => Ok(values),
+        all => Err(refused(key, &format!("has {} numbers for {channels} channels", all.len()))),
+    }
+}
+
+fn parse_side(key: &str, text: &str) -> Result<usize> {
+    let side = text.trim().parse();
+    side.map_err(|_| refused(key, &format!("is {text:?}, expected a number of pixels")))
+        .and_then(|side| check_side(key, side))
+}
+
+fn check_side(key: &str, side: usize) -> Result<usize> {
+    if (1..=MAX_SIDE).contains(&side) {
+        Ok(side)
+    } else {
+        Err(refused(key, &format!("is {side}, expected 1 to {MAX_SIDE} pixels")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Shape;
+
+    fn input(dims: &[usize]) -> Fact {
+        Fact::new(DType::F32, Shape::new(dims).unwrap())
+    }
+
+    fn metadata(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| (format!("skipstone.{k}"), (*v).to_owned())).collect()
+    }
+
+    fn prepare(dims: &[usize], pairs: &[(&str, &str)]) -> Result<Preprocess> {
+        Preprocess::new(&input(dims), &metadata(pairs), &Settings::default())
+    }
+
+    fn gradient(width: usize, height: usize) -> Vec<u8> {
+        (0..width * height * 3).map(|i| (i * 37 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn an_image_of_the_input_size_is_only_normalised() {
+        let (w, h) = (4, 4);
+        let rgb = gradient(w, h);
+        let image = Image::new(w, h, &rgb).unwrap();
+        let told = [("mean", "0.1, 0.2,0.3"), ("std", "0.5,0.25,2")];
+        let (mean, std) = ([0.1, 0.2, 0.3], [0.5, 0.25, 2.0]);
+        let nchw = prepare(&[1, 3, h, w], &told).unwrap().apply(image);
+        let nhwc = prepare(&[1, h, w, 3], &told).unwrap().apply(image);
+        for y in 0..h {
+            for x in 0..w {
+                for c in 0..3 {
+                    let want = (f32::from(rgb[(y * w + x) * 3 + c]) / 255.0 - mean[c]) / std[c];
+                    assert_eq!(nchw[(c * h + y) * w + x], want);
+                    assert_eq!(nhwc[(y * w + x) * 3 + c], want);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_middle_is_cut_where_torchvision_cuts_it() {
+        // torchvision: int(round((scaled - crop) / 2)), which rounds halves to even.
+        for (scaled, crop, start) in [
+            (32, 32, 0),
+            (33, 32, 0),
+            (34, 32, 1),
+            (35, 32, 2),
+            (256, 224, 16),
+            (341, 224, 58),
+            (37, 32, 2),
+            (39, 32, 4),
+        ] {
+            assert_eq!(middle(scaled, crop).start, start, "{scaled} to {crop}");
+        }
+    }
+
+    #[test]
+    fn the_shorter_side_is_resized_and_the_longer_follows() {
+        let p = prepare(&[1, 3, 224, 224], &[("resize", "256"), ("crop", "224")]).unwrap();
+        let sizes = |w, h| {
+            let (across, down) = p.windows(w, h);
+            (across.scaled, down.scaled)
+        };
+        assert_eq!(sizes(500, 375), (341, 256));
+        assert_eq!(sizes(375, 500), (256, 341));
+        assert_eq!(sizes(64, 64), (256, 256));
+        assert_eq!(sizes(1, 60_000), (256, 15_360_000));
+    }
+
+    #[test]
+    fn an_input_that_is_not_square_is_covered() {
+        let p = prepare(&[1, 3, 120, 160], &[]).unwrap();
+        for (w, h) in [(160, 120), (1000, 1000), (3000, 100), (7, 5000), (161, 121)] {
+            let (across, down) = p.windows(w, h);
+            assert!(across.scaled >= 160 && down.scaled >= 120, "{w}x{h}: {across:?} {down:?}");
+            assert!(across.scaled == 160 || down.scaled == 120, "{w}x{h}: {across:?} {down:?}");
+            assert!(across.start + 160 <= across.scaled && down.start + 120 <= down.scaled);
+        }
+    }
+
+    #[test]
+    fn a_grey_model_sees_brightness() {
+        let rgb = [255, 255, 255, 0, 0, 0, 255, 0, 0, 0, 255, 0];
+        let got = prepare(&[1, 1, 2, 2], &[]).unwrap().apply(Image::new(2, 2, &rgb).unwrap());
+        for (got, want) in got.iter().zip([1.0, 0.0, 0.299, 0.587]) {
+            assert!((got - want).abs() < 0.5 / 255.0, "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_imagenet() {
+        let got = prepare(&[1, 3, 1, 1], &[]).unwrap().apply(Image::new(1, 1, &[255, 0, 51]).unwrap());
+        let want = [(1.0 - 0.485) / 0.229, (0.0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225];
+        for (got, want) in got.iter().zip(want) {
+            assert!((got - want).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn settings_come_before_metadata() {
+        let settings = Settings { mean: Some(vec![0.0]), std: Some(vec![1.0]), ..Settings::default() };
+        let told = metadata(&[("mean", "9,9,9"), ("std", "9,9,9")]);
+        let p = Preprocess::new(&input(&[1, 3, 1, 1]), &told, &settings).unwrap();
+        assert_eq!(p.apply(Image::new(1, 1, &[255, 0, 51]).unwrap()), [1.0, 0.0, 0.2]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_key() {
+        let square = [1, 3, 8, 8];
+        for (pair, dims) in [
+            (("mean", "a,b,c"), square),
+            (("mean", "1,2"), square),
+            (("mean", "nan"), square),
+            (("std", "1,0,1"), square),
+            (("std", ""), square),
+            (("crop", "7"), square),
+            (("crop", "-1"), square),
+            (("resize", "7"), square),
+            (("resize", "99999999999999999999"), square),
+            (("resize", "1000000"), square),
+            (("crop", "8"), [1, 3, 8, 16]),
+        ] {
+            let error = prepare(&dims, &[pair]).unwrap_err();
+            assert_eq!(error.code(), "model.metadata", "{pair:?}");
+            assert!(error.to_string().contains(&format!("skipstone.{}", pair.0)), "{error}");
+        }
+        for dims in [&[3, 8, 8][..], &[1, 5, 8, 8], &[2, 3, 8, 8], &[1, 3, 0, 8], &[1, 1000], &[]] {
+            assert_eq!(prepare(dims, &[]).unwrap_err().code(), "model.image-input", "{dims:?}");
+        }
+    }
+}

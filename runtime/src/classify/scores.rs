@@ -1,0 +1,119 @@
+//! From raw outputs to ranked scores.
+
+/// A class and what it scored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// Index of the class in the model's output.
+    pub index: usize,
+    /// Its score.
+    pub score: f32,
+}
+
+/// Turns logits into probabilities in place: `exp(x - max) / sum`, summed in f64.
+///
+/// Values that are probabilities already, as those of a model that ends in a softmax, stay as
+/// they are: none is negative and their sum is 1 within 1e-3. A row that holds NaN or positive
+/// infinity has no probabilities, and comes out as NaN throughout.
+pub fn softmax(values: &mut [f32]) {
+    let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
+    if values.iter().all(|&v| v >= 0.0) && (sum - 1.0).abs() <= 1e-3 {
+        return;
+    }
+    let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut total = 0.0;
+    for value in values.iter_mut() {
+        *value = (*value - max).exp();
+        total += f64::from(*value);
+    }
+    for value in values {
+        *value = (f64::from(*value) / total) as f32;
+    }
+}
+
+/// The `k` best of `scores`, best first; of equals the lower index first, NaN last.
+#[must_use]
+pub fn top_k(scores: &[f32], k: usize) -> Vec<Scored> {
+    let mut ranked: Vec<Scored> = scores.iter().enumerate().map(|(index, &score)| Scored { index, score }).collect();
+    let better = |a: &Scored, b: &Scored| {
+        let by_score = b.score.partial_cmp(&a.score).unwrap_or_else(|| a.score.is_nan().cmp(&b.score.is_nan()));
+        by_score.then(a.index.cmp(&b.index))
+    };
+    if k == 0 {
+        return Vec::new();
+    }
+    if k < ranked.len() {
+        ranked.select_nth_unstable_by(k - 1, better);
+        ranked.truncate(k);
+    }
+    ranked.sort_unstable_by(better);
+    ranked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softmax_is_the_textbook_formula() {
+        let logits = [0.5f32, -1.25, 3.0, 2.0, 0.0];
+        let mut got = logits;
+        softmax(&mut got);
+        let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+        for (x, p) in logits.iter().zip(got) {
+            assert!((f64::from(*x).exp() / sum - f64::from(p)).abs() < 1e-7);
+        }
+    }
+
+    #[test]
+    fn softmax_survives_large_logits_and_one_class() {
+        let mut large = [10_000.0, 9_999.0, -10_000.0];
+        softmax(&mut large);
+        assert!((large[0] - 0.731_058_6).abs() < 1e-6 && large[2] == 0.0);
+        let mut one = [42.0];
+        softmax(&mut one);
+        assert_eq!(one, [1.0]);
+        softmax(&mut []);
+    }
+
+    #[test]
+    fn probabilities_stay_as_they_are() {
+        let mut p = [0.25, 0.75, 0.0];
+        softmax(&mut p);
+        assert_eq!(p, [0.25, 0.75, 0.0]);
+    }
+
+    #[test]
+    fn not_a_number_spoils_the_row_but_does_not_panic() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut row = [1.0, bad, 2.0];
+            softmax(&mut row);
+            assert!(row.iter().any(|v| v.is_nan()), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn top_k_agrees_with_a_full_sort() {
+        let mut state = 9u32;
+        for len in [0usize, 1, 2, 7, 100] {
+            let scores: Vec<f32> = (0..len)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    // Few distinct values, so that ties are common.
+                    f32::from((state >> 28) as u8)
+                })
+                .collect();
+            let mut order: Vec<usize> = (0..len).collect();
+            order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+            for k in [0, 1, 2, 5, len, len + 3] {
+                let got: Vec<usize> = top_k(&scores, k).iter().map(|s| s.index).collect();
+                assert_eq!(got, order[..k.min(len)], "len {len}, k {k}");
+            }
+        }
+    }
+
+    #[test]
+    fn nan_ranks_last() {
+        let ranked = top_k(&[f32::NAN, -1.0, f32::NAN, 2.0, f32::NEG_INFINITY], 5);
+        assert_eq!(ranked.iter().map(|s| s.index).collect::<Vec<_>>(), [3, 1, 4, 0, 2]);
+    }
+}

@@ -1,0 +1,81 @@
+//! How a measurement is taken: runs that do not count, then runs that do.
+
+use std::time::{Duration, Instant};
+
+/// How many runs count.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// This many.
+    Runs(usize),
+    /// As many as fit into this time, at least one.
+    For(Duration),
+}
+
+/// Warm-up and counted runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Protocol {
+    /// Runs before the first that counts: caches fill, the clock rises.
+    pub warmup: usize,
+    /// Runs that count.
+    pub amount: Amount,
+}
+
+impl Protocol {
+    /// Calls `run` as often as the protocol says, and gives the time that each counted call
+    /// reports. A call times itself, so that it can prepare its input untimed; it is told
+    /// whether it counts.
+    ///
+    /// # Errors
+    /// The first error of a call.
+    pub fn measure<E>(&self, mut run: impl FnMut(bool) -> Result<Duration, E>) -> Result<Vec<Duration>, E> {
+        for _ in 0..self.warmup {
+            run(false)?;
+        }
+        let began = Instant::now();
+        let mut times = Vec::new();
+        loop {
+            let enough = match self.amount {
+                Amount::Runs(runs) => times.len() >= runs,
+                Amount::For(time) => !times.is_empty() && began.elapsed() >= time,
+            };
+            if enough {
+                return Ok(times);
+            }
+            times.push(run(true)?);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warm_up_does_not_count() {
+        let mut calls = Vec::new();
+        let protocol = Protocol { warmup: 2, amount: Amount::Runs(3) };
+        let times = protocol.measure(|counts| {
+            calls.push(counts);
+            Ok::<_, ()>(Duration::from_millis(calls.len() as u64))
+        });
+        assert_eq!(times, Ok(vec![Duration::from_millis(3), Duration::from_millis(4), Duration::from_millis(5)]));
+        assert_eq!(calls, [false, false, true, true, true]);
+    }
+
+    #[test]
+    fn no_time_is_still_one_run() {
+        let protocol = Protocol { warmup: 0, amount: Amount::For(Duration::ZERO) };
+        assert_eq!(protocol.measure(|_| Ok::<_, ()>(Duration::ZERO)), Ok(vec![Duration::ZERO]));
+    }
+
+    #[test]
+    fn the_first_error_ends_it() {
+        let protocol = Protocol { warmup: 1, amount: Amount::Runs(5) };
+        let mut calls = 0;
+        let result = protocol.measure(|_| {
+            calls += 1;
+            if calls == 3 { Err("third") } else { Ok(Duration::ZERO) }
+        });
+        assert_eq!((result, calls), (Err("third"), 3));
+    }
+}
