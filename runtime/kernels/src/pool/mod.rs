@@ -119,8 +119,8 @@ pub fn pool(isa: Isa, f: PoolFn, shape: &PoolShape, x: &[f32], y: &mut [f32], po
     run(isa, &windows, shape.kernel[0] * shape.kernel[1], x, y, pool);
 }
 
-/// Pools over listed windows: output `(oh, ow)` covers the rows `rows[oh]` and the columns
-/// `columns[ow]` of the input. Adaptive pooling has windows of uneven size.
+/// Pools over listed windows: with `windows` as `[rows, columns]`, output `(oh, ow)` covers the rows `rows[oh]` and the
+/// columns `columns[ow]` of the input. Adaptive pooling has windows of uneven size.
 ///
 /// # Panics
 /// If the length of `x` or `y` does not fit, or a window leaves the image.
@@ -128,12 +128,12 @@ pub fn adaptive_pool(
     isa: Isa,
     f: PoolFn,
     image: ImageShape,
-    rows: &[Range<usize>],
-    columns: &[Range<usize>],
+    windows: [&[Range<usize>]; 2],
     x: &[f32],
     y: &mut [f32],
     pool: &Pool,
 ) {
+    let [rows, columns] = windows;
     let inside = |windows: &[Range<usize>], len| windows.iter().all(|w| w.end <= len);
     assert!(inside(rows, image.height) && inside(columns, image.width), "windows in the image");
     let windows = Pooling {
