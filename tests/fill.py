@@ -1,0 +1,89 @@
+"""Give the zoo's stripped graphs (models/zoo/graphs) seeded random weights.
+
+`python tests/fill.py [NAME ...]` writes build/zoo/NAME.onnx for all or some of them. What the
+weights must do is exercise the arithmetic: activations stay in range through the whole depth
+and the output depends on the input. He-normal weights alone let every image end at nearly
+the same output, since a ReLU's mean is as large as its spread; filters whose weights sum to
+zero do not see that mean.
+"""
+
+import argparse
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+ROOT = Path(__file__).resolve().parent.parent
+GRAPHS = ROOT / "models" / "zoo" / "graphs"
+FILLED = ROOT / "build" / "zoo"
+
+# Standard deviation of a ReLU's output for a unit normal input is 0.584: what a zero-sum
+# filter has to make good for.
+GAIN = 1 / 0.584
+# Filters of fewer weights (depthwise ones) would lose the image with the mean.
+ZERO_SUM_ABOVE = 32
+
+
+def is_stripped(tensor: onnx.TensorProto) -> bool:
+    """Whether a float initializer has a shape and no values."""
+    return tensor.data_type == onnx.TensorProto.FLOAT and math.prod(tensor.dims) > 0 and not (
+        tensor.raw_data or tensor.float_data
+    )
+
+
+def kernel(random, dims) -> np.ndarray:
+    """Weights `[out, in, ...]` of a convolution or a linear layer."""
+    fan_in = math.prod(dims[1:])
+    if fan_in < ZERO_SUM_ABOVE:
+        # All positive on average, so that a depthwise filter also passes smooth regions.
+        return random.normal(1 / fan_in, 0.65 / math.sqrt(fan_in), dims)
+    weights = random.normal(0, GAIN / math.sqrt(fan_in), dims)
+    return weights - weights.mean(axis=tuple(range(1, len(dims))), keepdims=True)
+
+
+def values(random, op: str, position: int, dims) -> np.ndarray:
+    """Values for input number `position` of an operator `op`."""
+    match op, position:
+        case ("Conv" | "Gemm"), 1:
+            return kernel(random, dims)
+        case ("Conv" | "Gemm"), 2:
+            return random.normal(0, 0.1, dims)
+        case "BatchNormalization", (1 | 4):  # scale, variance
+            return random.uniform(0.5, 1.5, dims)
+        case "BatchNormalization", (2 | 3):  # bias, mean
+            return random.normal(0, 0.1, dims)
+    raise ValueError(f"no rule for input {position} of {op}")
+
+
+def fill(name: str, seed: int = 1) -> Path:
+    """Write build/zoo/`name`.onnx and return its path."""
+    model = onnx.load(GRAPHS / f"{name}.onnx")
+    uses = {i: (node, at) for node in model.graph.node for at, i in enumerate(node.input)}
+    for tensor in model.graph.initializer:
+        if not is_stripped(tensor):
+            continue
+        node, position = uses[tensor.name]
+        # Seeded by name: a weight does not change when another one is added.
+        random = np.random.default_rng([seed, zlib.crc32(f"{name}/{tensor.name}".encode())])
+        array = values(random, node.op_type, position, tuple(tensor.dims))
+        tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+    onnx.checker.check_model(model)
+    FILLED.mkdir(parents=True, exist_ok=True)
+    path = FILLED / f"{name}.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def names() -> list[str]:
+    """The models of the zoo."""
+    return sorted(path.stem for path in GRAPHS.glob("*.onnx"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help="models of the zoo; all when none is given")
+    for name in parser.parse_args().names or names():
+        print(fill(name).relative_to(ROOT), flush=True)
