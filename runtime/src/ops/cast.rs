@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use skipstone_kernels::{Isa, cast};
 
 use super::arity::exactly;
-use super::number::{Number, by_number, filled, words};
+use super::number::{Number, by_number, convert, filled, words};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
@@ -20,12 +20,9 @@ pub struct Cast {
     pub to: DType,
 }
 
-fn convert<X: Number, Y: Number>(x: &[X], y: &mut [Y]) {
+fn convert_all<X: Number, Y: Number>(x: &[X], y: &mut [Y]) {
     for (y, &x) in y.iter_mut().zip(x) {
-        *y = match (X::FLOAT, Y::FLOAT) {
-            (false, false) => Y::from_i128(x.to_i128()),
-            _ => Y::from_f64(x.to_f64()),
-        };
+        *y = convert(x);
     }
 }
 
@@ -70,7 +67,7 @@ impl Operator for Cast {
         let fact = Fact::new(self.to, x.shape().clone());
         let from = x.dtype();
         let y = by_number!(self.to, Y => filled::<Y>(fact, |y| {
-            by_number!(from, X => convert::<X, Y>(words(x)?, y), else convert::<u8, Y>(words(x)?, y));
+            by_number!(from, X => convert_all::<X, Y>(words(x)?, y), else convert_all::<u8, Y>(words(x)?, y));
             Ok(())
         }), else filled::<u8>(fact, |y| {
             by_number!(from, X => truth::<X>(words(x)?, y), else truth::<u8>(words(x)?, y));
@@ -100,8 +97,8 @@ impl Operator for Cast {
         }
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             by_number!(to, Y => by_number!(from,
-                X => convert::<X, Y>(io.input(0)?, io.output(0)?),
-                else convert::<u8, Y>(io.input(0)?, io.output(0)?)),
+                X => convert_all::<X, Y>(io.input(0)?, io.output(0)?),
+                else convert_all::<u8, Y>(io.input(0)?, io.output(0)?)),
             else by_number!(from,
                 X => truth::<X>(io.input(0)?, io.output(0)?),
                 else truth::<u8>(io.input(0)?, io.output(0)?)));

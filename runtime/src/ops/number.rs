@@ -178,6 +178,15 @@ floats! {
     bf16, f32, bf16::to_f32, bf16::from_f32_const;
 }
 
+/// A number in another type: towards zero and saturating from float to integer, the low bits
+/// from integer to integer.
+pub(crate) fn convert<X: Number, Y: Number>(x: X) -> Y {
+    match (X::FLOAT, Y::FLOAT) {
+        (false, false) => Y::from_i128(x.to_i128()),
+        _ => Y::from_f64(x.to_f64()),
+    }
+}
+
 /// Runs `$body` with `$number` standing for the Rust type of the element type `$dtype`;
 /// booleans, which are no numbers, take `$otherwise`.
 macro_rules! by_number {

@@ -1,0 +1,196 @@
+//! Expand: a tensor repeated along axes of length 1
+//! ([ONNX Expand](https://onnx.ai/onnx/operators/onnx__Expand.html)), and Tile: repeated along
+//! any axis ([ONNX Tile](https://onnx.ai/onnx/operators/onnx__Tile.html)).
+
+use super::arity::exactly;
+use super::number::{by_width, filled, words};
+use super::strided::{BoxCopy, signed};
+use super::walk::{Walk, broadcast_shape, broadcast_strides};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{Fact, Shape, Tensor};
+
+/// A tensor broadcast to a fixed shape by numpy's rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expand {
+    /// Dimensions of the result.
+    pub shape: Shape,
+}
+
+/// A tensor repeated whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// How many times, for every axis.
+    pub repeats: Vec<usize>,
+}
+
+impl Operator for Expand {
+    fn name(&self) -> &str {
+        "Expand"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        if broadcast_shape(&[&x.shape, &self.shape])? != self.shape {
+            return Err(OpError::shapes("the input must broadcast to the target", &[&x.shape, &self.shape]));
+        }
+        Ok(vec![Fact::new(x.dtype, self.shape.clone())])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let walk = Walk::broadcast(&self.shape, [x.shape()]);
+        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
+            let (x, mut results) = (words::<T>(x)?, y.iter_mut());
+            walk.try_each(|[i]| {
+                *results.next().ok_or(OpError::Operand(0))? = *x.get(i).ok_or(OpError::Operand(0))?;
+                Ok(())
+            })
+        }))?;
+        Ok(vec![y])
+    }
+
+    fn alias(&self, inputs: &[&Fact]) -> Option<usize> {
+        inputs.first().is_some_and(|x| x.shape.elements() == self.shape.elements()).then_some(0)
+    }
+
+    fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: "copy_strided".into(), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let from = broadcast_strides(&x.shape, &self.shape);
+        let mut copy = BoxCopy::new(0, 0);
+        for ((&dim, &from), &to) in self.shape.iter().zip(&from).zip(&self.shape.strides()) {
+            copy.push(dim, signed(from), signed(to))?;
+        }
+        let size = x.dtype.size();
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            copy.run(size, io.input_bytes(0)?, io.output_bytes(0)?);
+            Ok(())
+        }))
+    }
+}
+
+impl Operator for Tile {
+    fn name(&self) -> &str {
+        "Tile"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        if self.repeats.len() != x.shape.rank() {
+            let reason = format!("{} axes of {}", self.repeats.len(), x.shape);
+            return Err(OpError::Attribute { name: "repeats", reason });
+        }
+        let dims = x.shape.iter().zip(&self.repeats).map(|(&dim, &times)| dim.checked_mul(times));
+        let dims: Option<Vec<usize>> = dims.collect();
+        let dims = dims.ok_or_else(|| OpError::TooLarge(format!("{} times {:?}", x.shape, self.repeats)))?;
+        Ok(vec![Fact::new(x.dtype, Shape::new(&dims)?)])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let (to, from) = (fact.shape.clone(), x.shape().strides());
+        let to_strides = to.strides();
+        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
+            let words = words::<T>(x)?;
+            for (i, y) in y.iter_mut().enumerate() {
+                let at = (0..to.rank()).map(|axis| i / to_strides[axis] % x.shape()[axis] * from[axis]).sum::<usize>();
+                *y = *words.get(at).ok_or(OpError::Operand(0))?;
+            }
+            Ok(())
+        }))?;
+        Ok(vec![y])
+    }
+
+    fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: "copy_strided".into(), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let [y] = exactly::<1, _>(&cx.outputs)?;
+        let (from, to) = (x.shape.strides(), y.shape.strides());
+        let mut copy = BoxCopy::new(0, 0);
+        for (axis, &times) in self.repeats.iter().enumerate() {
+            let dim = x.shape[axis];
+            copy.push(times, 0, signed(to[axis] * dim))?;
+            copy.push(dim, signed(from[axis]), signed(to[axis]))?;
+        }
+        let size = x.dtype.size();
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            copy.run(size, io.input_bytes(0)?, io.output_bytes(0)?);
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::array::{MultiBroadcastTo, Tile as TractTile};
+
+    use super::{Expand, Tile};
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::lowering::take;
+
+    impl Lower for Expand {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let (Some(_), Some(result)) = (cx.op::<MultiBroadcastTo>(), cx.output(0)) else { return Ok(None) };
+            let inputs = cx.inputs.clone();
+            take(cx, Expand { shape: result.shape }, &inputs)
+        }
+    }
+
+    impl Lower for Tile {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(tile) = cx.op::<TractTile>() else { return Ok(None) };
+            let repeats: Option<Vec<usize>> = tile.multipliers.iter().map(|m| m.to_usize().ok()).collect();
+            let Some(repeats) = repeats else { return Ok(None) };
+            let inputs = cx.inputs.clone();
+            take(cx, Tile { repeats }, &inputs)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check};
+    use crate::tensor::DType;
+
+    fn shape(dims: &[usize]) -> Shape {
+        Shape::new(dims).unwrap()
+    }
+
+    #[test]
+    fn expansion_agrees_for_every_width() {
+        let mut random = Random(12);
+        for dtype in [DType::F32, DType::F16, DType::I64, DType::Bool] {
+            for (from, to) in [(vec![3, 1], vec![2, 3, 4]), (vec![1, 1, 5], vec![7, 3, 5]), (vec![], vec![2, 2])] {
+                check(Expand { shape: shape(&to) }, &[random.tensor(dtype, &from)], 0.0);
+            }
+        }
+        let x = random.floats(&[4]);
+        assert!(Expand { shape: shape(&[3]) }.infer(&[x.fact()]).is_err());
+        assert!(Expand { shape: shape(&[1]) }.infer(&[x.fact()]).is_err());
+    }
+
+    #[test]
+    fn tiles_repeat_the_whole() {
+        let x = Tensor::from_slice(&[2], &[1i32, 2]).unwrap();
+        let y = check(Tile { repeats: vec![3] }, &[x.clone()], 0.0);
+        assert_eq!(y[0].elements::<i32>(), Some(&[1, 2, 1, 2, 1, 2][..]));
+        let mut random = Random(13);
+        for dtype in [DType::F32, DType::U8] {
+            check(Tile { repeats: vec![2, 1, 3] }, &[random.tensor(dtype, &[3, 2, 5])], 0.0);
+            check(Tile { repeats: vec![0, 1, 3] }, &[random.tensor(dtype, &[3, 2, 5])], 0.0);
+        }
+        assert!(Tile { repeats: vec![usize::MAX] }.infer(&[x.fact()]).is_err());
+    }
+}

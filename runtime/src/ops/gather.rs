@@ -1,0 +1,182 @@
+//! Gather: slices of a tensor picked by index along one axis
+//! ([ONNX Gather](https://onnx.ai/onnx/operators/onnx__Gather.html)). Indices count from the
+//! end where they are negative; one out of range is an error of the run.
+
+use super::arity::exactly;
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Element, Fact, Shape, Tensor};
+
+/// A gather along an axis; inputs are the data and the indices (i64 or i32).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gather {
+    /// The axis of the data that indices point along.
+    pub axis: usize,
+}
+
+/// An element that is an index.
+pub(crate) trait Index: Element + Send + Sync {
+    /// Its value.
+    fn value(self) -> i64;
+}
+
+impl Index for i64 {
+    fn value(self) -> i64 {
+        self
+    }
+}
+
+impl Index for i32 {
+    fn value(self) -> i64 {
+        i64::from(self)
+    }
+}
+
+/// The position that `index` means on an axis of `dim`.
+pub(crate) fn resolve(index: impl Index, dim: usize) -> Result<usize, OpError> {
+    let index = index.value();
+    let counted = if index < 0 {
+        usize::try_from(index.unsigned_abs()).ok().and_then(|back| dim.checked_sub(back))
+    } else {
+        usize::try_from(index).ok().filter(|&i| i < dim)
+    };
+    counted.ok_or_else(|| OpError::Value(format!("index {index} is out of range for an axis of {dim}")))
+}
+
+/// Refuses an input that holds no indices.
+pub(crate) fn index_type(index: usize, fact: &Fact) -> Result<(), OpError> {
+    match fact.dtype {
+        DType::I64 | DType::I32 => Ok(()),
+        got => Err(OpError::Type { index, got, want: "i64 or i32" }),
+    }
+}
+
+/// `[outer, axis, inner]` of the data, the last in bytes.
+#[derive(Clone, Copy)]
+struct View {
+    axis: usize,
+    inner: usize,
+}
+
+fn gather<I: Index>(view: View, x: &[u8], indices: &[I], y: &mut [u8]) -> Result<(), OpError> {
+    let View { axis, inner } = view;
+    if inner == 0 || y.is_empty() {
+        return Ok(());
+    }
+    for (outer, y) in y.chunks_exact_mut(inner * indices.len()).enumerate() {
+        for (&index, y) in indices.iter().zip(y.chunks_exact_mut(inner)) {
+            let at = (outer * axis + resolve(index, axis)?) * inner;
+            y.copy_from_slice(x.get(at..at + inner).ok_or(OpError::Operand(0))?);
+        }
+    }
+    Ok(())
+}
+
+impl Gather {
+    fn view(&self, x: &Fact) -> View {
+        let inner = x.shape.iter().skip(self.axis + 1).product::<usize>() * x.dtype.size();
+        View { axis: x.shape.get(self.axis).copied().unwrap_or(0), inner }
+    }
+}
+
+impl Operator for Gather {
+    fn name(&self) -> &str {
+        "Gather"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x, indices] = exactly::<2, _>(inputs)?;
+        index_type(1, indices)?;
+        let (Some(before), Some(behind)) = (x.shape.get(..self.axis), x.shape.get(self.axis + 1..)) else {
+            return Err(OpError::Attribute { name: "axis", reason: format!("{} of {}", self.axis, x.shape) });
+        };
+        Ok(vec![Fact::new(x.dtype, Shape::new(&[before, &indices.shape, behind].concat())?)])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, indices] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
+        let mut bytes = vec![0; fact.bytes()];
+        let view = self.view(x.fact());
+        match (indices.elements::<i64>(), indices.elements::<i32>()) {
+            (Some(indices), _) => gather(view, x.bytes(), indices, &mut bytes)?,
+            (_, Some(indices)) => gather(view, x.bytes(), indices, &mut bytes)?,
+            _ => return Err(OpError::Operand(1)),
+        }
+        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
+    }
+
+    fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: "gather".into(), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x, indices] = exactly::<2, _>(&cx.inputs)?;
+        let view = self.view(x);
+        Ok(match indices.dtype {
+            DType::I32 => Box::new(move |io: &mut Io<'_, '_>| {
+                gather::<i32>(view, io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?)
+            }),
+            _ => Box::new(move |io: &mut Io<'_, '_>| {
+                gather::<i64>(view, io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?)
+            }),
+        })
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::array::Gather as TractGather;
+
+    use super::Gather;
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::lowering::take;
+
+    impl Lower for Gather {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(axis) = cx.op::<TractGather>().map(|gather| gather.axis) else { return Ok(None) };
+            let inputs = cx.inputs.clone();
+            take(cx, Gather { axis }, &inputs)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check, check_fails};
+
+    #[test]
+    fn any_axis_and_any_width() {
+        let mut random = Random(14);
+        for dtype in [DType::F32, DType::F16, DType::I64, DType::U8] {
+            for axis in 0..3 {
+                let x = random.tensor(dtype, &[2, 3, 5]);
+                let dim = x.shape()[axis] as i64;
+                let indices = Tensor::from_slice(&[2, 2], &[0, dim - 1, -1, -dim]).unwrap();
+                check(Gather { axis }, &[x.clone(), indices], 0.0);
+                let scalar = Tensor::scalar(1i32);
+                check(Gather { axis }, &[x, scalar], 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_table() {
+        let table = Tensor::from_slice(&[3, 2], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+        let indices = Tensor::from_slice(&[2], &[2i64, -3]).unwrap();
+        let y = check(Gather { axis: 0 }, &[table, indices], 0.0);
+        assert_eq!(y[0].elements::<f32>(), Some(&[5.0, 6.0, 1.0, 2.0][..]));
+    }
+
+    #[test]
+    fn an_index_out_of_range_is_an_error() {
+        let table = Random(1).floats(&[3, 2]);
+        for bad in [3, -4, i64::MAX, i64::MIN] {
+            let indices = Tensor::from_slice(&[1], &[bad]).unwrap();
+            check_fails(Gather { axis: 0 }, &[table.clone(), indices]);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! GatherElements: one element for each index, along an axis
+//! ([ONNX GatherElements](https://onnx.ai/onnx/operators/onnx__GatherElements.html)).
+
+use super::arity::exactly;
+use super::gather::{Index, index_type, resolve};
+use super::number::{by_width, filled, words};
+use super::walk::Walk;
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// `y[.., i, ..] = x[.., indices[.., i, ..], ..]`; inputs are the data and the indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatherElements {
+    /// The axis that indices point along.
+    pub axis: usize,
+}
+
+/// A walk over the indices with the data's offset beside, standing at 0 along the axis.
+#[derive(Clone)]
+struct Geometry {
+    walk: Walk<1>,
+    dim: usize,
+    stride: usize,
+}
+
+impl GatherElements {
+    fn geometry(&self, x: &Fact, indices: &Fact) -> Geometry {
+        let mut strides = x.shape.strides();
+        let stride = strides.get(self.axis).copied().unwrap_or(0);
+        if let Some(along) = strides.get_mut(self.axis) {
+            *along = 0;
+        }
+        let dim = x.shape.get(self.axis).copied().unwrap_or(0);
+        Geometry { walk: Walk::new(&indices.shape, [strides]), dim, stride }
+    }
+}
+
+fn gather<T: Copy, I: Index>(geometry: &Geometry, x: &[T], indices: &[I], y: &mut [T]) -> Result<(), OpError> {
+    let mut pairs = indices.iter().zip(y.iter_mut());
+    geometry.walk.try_each(|[at]| {
+        let (&index, y) = pairs.next().ok_or(OpError::Operand(1))?;
+        let at = at + resolve(index, geometry.dim)? * geometry.stride;
+        *y = *x.get(at).ok_or(OpError::Operand(0))?;
+        Ok(())
+    })
+}
+
+impl Operator for GatherElements {
+    fn name(&self) -> &str {
+        "GatherElements"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x, indices] = exactly::<2, _>(inputs)?;
+        index_type(1, indices)?;
+        let mut pairs = x.shape.iter().zip(indices.shape.iter()).enumerate();
+        let fits = x.shape.rank() == indices.shape.rank()
+            && self.axis < x.shape.rank()
+            && pairs.all(|(axis, (x, i))| axis == self.axis || i <= x);
+        if !fits {
+            return Err(OpError::shapes("indices lie inside the data but for the axis", &[&x.shape, &indices.shape]));
+        }
+        Ok(vec![Fact::new(x.dtype, indices.shape.clone())])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, indices] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
+        let geometry = self.geometry(x.fact(), indices.fact());
+        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| match indices.elements::<i64>() {
+            Some(indices) => gather(&geometry, words(x)?, indices, y),
+            None => gather::<T, i32>(&geometry, words(x)?, words(indices)?, y),
+        }))?;
+        Ok(vec![y])
+    }
+
+    fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: "gather_elements".into(), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x, indices] = exactly::<2, _>(&cx.inputs)?;
+        let geometry = self.geometry(x, indices);
+        let narrow = indices.dtype == DType::I32;
+        Ok(by_width!(x.dtype, T => Box::new(move |io: &mut Io<'_, '_>| match narrow {
+            true => gather::<T, i32>(&geometry, io.input(0)?, io.input(1)?, io.output(0)?),
+            false => gather::<T, i64>(&geometry, io.input(0)?, io.input(1)?, io.output(0)?),
+        })))
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::array::GatherElements as TractGatherElements;
+
+    use super::GatherElements;
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::lowering::take;
+
+    impl Lower for GatherElements {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(axis) = cx.op::<TractGatherElements>().map(|gather| gather.axis) else { return Ok(None) };
+            let inputs = cx.inputs.clone();
+            take(cx, GatherElements { axis }, &inputs)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check, check_fails};
+
+    #[test]
+    fn elements_are_picked_along_the_axis() {
+        let x = Tensor::from_slice(&[3, 2], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+        let indices = Tensor::from_slice(&[2, 2], &[2i64, 0, -2, 1]).unwrap();
+        let y = check(GatherElements { axis: 0 }, &[x, indices], 0.0);
+        assert_eq!(y[0].elements::<f32>(), Some(&[5.0, 2.0, 3.0, 4.0][..]));
+    }
+
+    #[test]
+    fn an_index_out_of_range_is_an_error() {
+        let x = Random(1).tensor(DType::U8, &[3]);
+        for bad in [3i32, -4, i32::MIN] {
+            check_fails(GatherElements { axis: 0 }, &[x.clone(), Tensor::from_slice(&[1], &[bad]).unwrap()]);
+        }
+    }
+}

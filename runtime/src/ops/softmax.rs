@@ -1,0 +1,150 @@
+//! Softmax and its logarithm along some axes
+//! ([ONNX Softmax](https://onnx.ai/onnx/operators/onnx__Softmax.html), LogSoftmax).
+
+pub use skipstone_kernels::softmax::SoftmaxFn as SoftmaxKind;
+
+use std::ops::Range;
+
+use skipstone_kernels::middle_axis::MiddleAxis;
+use skipstone_kernels::softmax;
+
+use super::arity::exactly;
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+/// Softmax of f32 over axes that lie side by side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Softmax {
+    /// The axes, ascending and without gaps: mostly one, all behind some axis before opset 13.
+    pub axes: Vec<usize>,
+    /// Probabilities or their logarithms.
+    pub kind: SoftmaxKind,
+}
+
+impl Softmax {
+    fn range(&self, shape: &Shape) -> Result<Range<usize>, OpError> {
+        let together = self.axes.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        match (self.axes.first(), self.axes.last()) {
+            (Some(&first), Some(&last)) if together && last < shape.rank() => Ok(first..last + 1),
+            _ => Err(OpError::Attribute { name: "axes", reason: format!("{:?} of {shape}", self.axes) }),
+        }
+    }
+
+    fn view(&self, x: &Fact) -> Result<MiddleAxis, OpError> {
+        MiddleAxis::new(&x.shape, self.range(&x.shape)?).ok_or_else(|| OpError::TooLarge(x.shape.to_string()))
+    }
+}
+
+impl Operator for Softmax {
+    fn name(&self) -> &str {
+        match self.kind {
+            SoftmaxKind::Softmax => "Softmax",
+            SoftmaxKind::LogSoftmax => "LogSoftmax",
+        }
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        if x.dtype != DType::F32 {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "f32" });
+        }
+        self.range(&x.shape)?;
+        Ok(vec![(*x).clone()])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let MiddleAxis { axis, inner, .. } = self.view(x.fact())?;
+        let mut result = Tensor::zeros(x.fact().clone());
+        let wrong = OpError::Type { index: 0, got: x.dtype(), want: "f32" };
+        let (Some(x), Some(y)) = (x.elements::<f32>(), result.elements_mut::<f32>()) else { return Err(wrong) };
+        let plane = (axis * inner).max(1);
+        for (x, y) in x.chunks_exact(plane).zip(y.chunks_exact_mut(plane)) {
+            for column in 0..inner {
+                let along = || x.iter().skip(column).step_by(inner).map(|&v| f64::from(v));
+                let largest = along().fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = along().map(|v| (v - largest).exp()).sum();
+                for (y, v) in y.iter_mut().skip(column).step_by(inner).zip(along()) {
+                    *y = match self.kind {
+                        SoftmaxKind::Softmax => ((v - largest).exp() / sum) as f32,
+                        SoftmaxKind::LogSoftmax => (v - largest - sum.ln()) as f32,
+                    };
+                }
+            }
+        }
+        Ok(vec![result])
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: format!("softmax_f32_{}", cx.isa), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let (view, kind, isa) = (self.view(x)?, self.kind, cx.isa);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            softmax::softmax(isa, kind, view, io.input(0)?, io.output(0)?, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::nn::{Softmax as TractSoftmax, SoftmaxKind as TractKind};
+
+    use super::{Softmax, SoftmaxKind};
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::lowering::take;
+
+    impl Lower for Softmax {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(softmax) = cx.op::<TractSoftmax>() else { return Ok(None) };
+            if softmax.quant_output_dt.is_some() {
+                return Ok(None);
+            }
+            let kind = match softmax.kind {
+                TractKind::Softmax => SoftmaxKind::Softmax,
+                TractKind::LogSoftmax => SoftmaxKind::LogSoftmax,
+            };
+            let mut axes = softmax.axes.to_vec();
+            axes.sort_unstable();
+            let inputs = cx.inputs.clone();
+            take(cx, Softmax { axes, kind }, &inputs)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check};
+
+    #[test]
+    fn every_run_of_axes_agrees() {
+        let mut random = Random(17);
+        for kind in [SoftmaxKind::Softmax, SoftmaxKind::LogSoftmax] {
+            for axes in [vec![0], vec![1], vec![2], vec![1, 2], vec![0, 1, 2]] {
+                for _ in 0..3 {
+                    let dims = random.dims(3).iter().map(|&d| d.min(17)).collect::<Vec<_>>();
+                    check(Softmax { axes: axes.clone(), kind }, &[random.floats(&dims)], 3e-6);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn probabilities_sum_to_one_and_axes_are_checked() {
+        let x = Random(18).floats(&[2, 10]);
+        let y = check(Softmax { axes: vec![1], kind: SoftmaxKind::Softmax }, &[x.clone()], 3e-6);
+        for row in y[0].elements::<f32>().unwrap().chunks(10) {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        }
+        for axes in [vec![], vec![2], vec![1, 0]] {
+            assert!(Softmax { axes, kind: SoftmaxKind::Softmax }.infer(&[x.fact()]).is_err());
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! TopK: the largest or smallest elements along an axis, and where they lie
+//! ([ONNX TopK](https://onnx.ai/onnx/operators/onnx__TopK.html)). Best first; of equals the
+//! one with the lower index; NaN counts as larger than everything.
+
+use std::cmp::Ordering;
+
+use super::arity::exactly;
+use super::number::{Number, by_number, words};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+/// The `k` best along an axis: values, and indices as i64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopK {
+    /// The axis.
+    pub axis: usize,
+    /// How many.
+    pub k: usize,
+    /// The largest, rather than the smallest.
+    pub largest: bool,
+}
+
+fn order<T: Number>(a: T, b: T) -> Ordering {
+    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+impl TopK {
+    /// `scratch` has room for one index for each element of the axis.
+    fn search<T: Number>(
+        &self,
+        shape: &Shape,
+        x: &[T],
+        values: &mut [T],
+        indices: &mut [i64],
+        scratch: &mut [u64],
+    ) -> Result<(), OpError> {
+        let (axis, k) = (shape[self.axis], self.k);
+        let inner: usize = shape[self.axis + 1..].iter().product();
+        let ranked = scratch.get_mut(..axis).ok_or(OpError::Operand(0))?;
+        if k == 0 || inner == 0 {
+            return Ok(());
+        }
+        let planes = values.chunks_exact_mut(k * inner).zip(indices.chunks_exact_mut(k * inner));
+        for (x, (values, indices)) in x.chunks_exact(axis * inner).zip(planes) {
+            for column in 0..inner {
+                let at = |index: u64| x[index as usize * inner + column];
+                let best_first = |a: &u64, b: &u64| {
+                    let by_value = order(at(*a), at(*b));
+                    let by_value = if self.largest { by_value.reverse() } else { by_value };
+                    by_value.then(a.cmp(b))
+                };
+                for (i, index) in ranked.iter_mut().enumerate() {
+                    *index = i as u64;
+                }
+                if k < axis {
+                    ranked.select_nth_unstable_by(k, best_first);
+                }
+                ranked[..k].sort_unstable_by(best_first);
+                for (place, &index) in ranked[..k].iter().enumerate() {
+                    values[place * inner + column] = at(index);
+                    indices[place * inner + column] = index as i64;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operator for TopK {
+    fn name(&self) -> &str {
+        "TopK"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        if x.dtype == DType::Bool {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "a number" });
+        }
+        let mut dims = x.shape.to_vec();
+        match dims.get_mut(self.axis) {
+            Some(dim) if self.k <= *dim => *dim = self.k,
+            _ => {
+                let reason = format!("{} of axis {} of {}", self.k, self.axis, x.shape);
+                return Err(OpError::Attribute { name: "k", reason });
+            }
+        }
+        let shape = Shape::new(&dims)?;
+        Ok(vec![Fact::new(x.dtype, shape.clone()), Fact::new(DType::I64, shape)])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let facts = self.infer(&[x.fact()])?;
+        let mut results: Vec<Tensor> = facts.into_iter().map(Tensor::zeros).collect();
+        let [values, indices] = results.as_mut_slice() else { return Err(OpError::Operand(0)) };
+        let mut scratch = vec![0; x.shape()[self.axis]];
+        by_number!(x.dtype(), T => {
+            let (Some(values), Some(indices)) = (values.elements_mut::<T>(), indices.elements_mut::<i64>()) else {
+                return Err(OpError::Operand(0));
+            };
+            self.search(x.shape(), words(x)?, values, indices, &mut scratch)?;
+        }, else ());
+        Ok(results)
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let axis = x.shape.get(self.axis).copied().unwrap_or(0);
+        let scratch = axis.checked_mul(size_of::<u64>()).ok_or_else(|| OpError::TooLarge(x.shape.to_string()))?;
+        Ok(Choice { kernel: format!("topk_{}", x.dtype), scratch, ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let (this, shape, dtype) = (*self, x.shape.clone(), x.dtype);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let (indices, scratch) = (io.output(1)?, io.scratch()?);
+            by_number!(dtype, T => this.search::<T>(&shape, io.input(0)?, io.output(0)?, indices, scratch), else Ok(()))
+        }))
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::array::Topk;
+
+    use super::TopK;
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::lowering::take;
+
+    impl Lower for TopK {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(topk) = cx.op::<Topk>() else { return Ok(None) };
+            let (axis, largest) = (topk.axis, topk.largest);
+            // k may be an input of the node; tract has put it into the result's shape.
+            let Some(k) = cx.output(0).and_then(|values| values.shape.get(axis).copied()) else { return Ok(None) };
+            let Some(&x) = cx.inputs.first() else { return Ok(None) };
+            take(cx, TopK { axis, k, largest }, &[x])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check};
+
+    #[test]
+    fn the_best_of_every_axis() {
+        let mut random = Random(21);
+        for axis in 0..3 {
+            for dtype in [DType::F32, DType::F16, DType::I64, DType::U8] {
+                for k in [0, 1, 3, 5] {
+                    for largest in [true, false] {
+                        check(TopK { axis, k, largest }, &[random.tensor(dtype, &[5, 7, 6])], 0.0);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn best_first_and_equals_by_index() {
+        let x = Tensor::from_slice(&[6], &[2f32, 7.0, f32::NAN, 7.0, -1.0, 3.0]).unwrap();
+        let indices = |k, largest| {
+            check(TopK { axis: 0, k, largest }, &[x.clone()], 0.0)[1].elements::<i64>().unwrap().to_vec()
+        };
+        assert_eq!(indices(4, true), [2, 1, 3, 5]);
+        assert_eq!(indices(6, false), [4, 0, 5, 1, 3, 2]);
+        assert!(TopK { axis: 0, k: 7, largest: true }.infer(&[x.fact()]).is_err());
+    }
+}
