@@ -119,6 +119,13 @@ impl Error {
     }
 }
 
+#[cfg(feature = "onnx")]
+impl From<crate::onnx::Invalid> for Error {
+    fn from(invalid: crate::onnx::Invalid) -> Self {
+        Self::Invalid { code: invalid.code(), message: invalid.to_string() }
+    }
+}
+
 /// What a single operator can object to; the caller adds the node's name.
 #[derive(Debug, Error)]
 #[non_exhaustive]

@@ -170,6 +170,13 @@ impl Graph {
         uses
     }
 
+    /// Makes a value a constant, which no node writes any more.
+    fn set_constant(&mut self, id: ValueId, tensor: Tensor) {
+        if let Some(value) = self.values.get_mut(id.0) {
+            value.constant = Some(Arc::new(tensor));
+        }
+    }
+
     /// Drops the data of constants that are not `live` (indexed by [`ValueId`]).
     fn release_constants(&mut self, live: &[bool]) {
         for (value, live) in self.values.iter_mut().zip(live) {

@@ -267,6 +267,7 @@ impl Program {
                     inputs: step.inputs.iter().collect(),
                     outputs: step.outputs.iter().collect(),
                     constants: constants.collect(),
+                    absorbed: &step.choice.absorbed,
                     kernel: &step.choice.kernel,
                     isa: plan.isa,
                 };

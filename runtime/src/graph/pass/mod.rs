@@ -1,7 +1,11 @@
 //! The passes and their order. Each is one file: what it turns into what, when it may, and a
 //! test on the smallest graph that shows it.
 
+mod bounds;
 mod dead;
+mod fold;
+mod fuse;
+mod layout;
 
 use super::Graph;
 use crate::error::Result;
@@ -13,7 +17,14 @@ struct Pass {
 }
 
 /// In order; a pass that leaves rubbish behind relies on `dead` after it.
-const PASSES: &[Pass] = &[Pass { name: "dead", run: dead::run }];
+const PASSES: &[Pass] = &[
+    Pass { name: "fold", run: fold::run },
+    Pass { name: "bounds", run: bounds::run },
+    Pass { name: "dead", run: dead::run },
+    Pass { name: "fuse", run: fuse::run },
+    Pass { name: "layout", run: layout::run },
+    Pass { name: "dead", run: dead::run },
+];
 
 /// Runs every pass once, in order.
 ///

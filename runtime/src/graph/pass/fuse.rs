@@ -1,0 +1,162 @@
+//! Fusion into the producing kernel: what follows a convolution or matrix product element by
+//! element is done while its sums are still in registers.
+//!
+//! ```text
+//! Conv -> Mul(scale) -> Add(shift)     =>    Conv', scale and shift in its weights and bias
+//! Conv -> Activate                     =>    Conv(act)
+//! Conv -> Add(other) [-> Activate]     =>    Conv(residual [, act])
+//! MatMul -> Add(bias) -> Activate      =>    MatMul(bias, act)
+//! ```
+//!
+//! A result that anyone else reads stays what it is. The fused node takes the place of the
+//! last one that it swallows, where every operand is known.
+
+use std::sync::Arc;
+
+use skipstone_kernels::activation::Activation;
+
+use super::super::{Graph, Node, ValueId};
+use crate::error::Result;
+use crate::ops::Op;
+use crate::ops::activate::Activate;
+use crate::ops::binary::{Binary, BinaryKind};
+use crate::tensor::{Shape, Tensor};
+
+pub(super) fn run(graph: &mut Graph) -> Result<()> {
+    for index in 0..graph.nodes.len() {
+        let mut at = index;
+        // Each round swallows the one reader of the producer's result.
+        while let Some((reader, fused)) = swallow(graph, at)? {
+            graph.nodes[reader] = fused;
+            // The producer is dead now: nobody reads its result.
+            at = reader;
+        }
+    }
+    super::dead::run(graph)
+}
+
+/// The node at `producer` with its only reader fused, to stand in the reader's place.
+fn swallow(graph: &mut Graph, producer: usize) -> Result<Option<(usize, Node)>> {
+    let node = &graph.nodes[producer];
+    if !matches!(node.op, Op::Conv(_) | Op::MatMul(_)) {
+        return Ok(None);
+    }
+    let result = node.outputs[0];
+    let Some(reader) = graph.uses().only_reader(result).filter(|&r| r < graph.nodes.len()) else { return Ok(None) };
+    let mut fused = node.clone();
+    fused.outputs = graph.nodes[reader].outputs.clone();
+    let reading = graph.nodes[reader].clone();
+    if fused.outputs.len() != 1 || graph.fact(fused.outputs[0]) != graph.fact(result) {
+        return Ok(None);
+    }
+    let done = match (&mut fused.op, reading.op) {
+        (Op::Conv(conv), Op::Activate(Activate { activation })) if conv.activation == Activation::None => {
+            // Behind a residual that was added to the bare sum, it is the residual that comes first.
+            conv.residual_first = conv.residual;
+            conv.activation = activation;
+            true
+        }
+        (Op::MatMul(matmul), Op::Activate(Activate { activation })) if matmul.activation == Activation::None => {
+            matmul.activation = activation;
+            true
+        }
+        (Op::Conv(_) | Op::MatMul(_), Op::Binary(Binary { kind, activation: Activation::None })) => {
+            fold_constant(graph, &mut fused, result, kind, &reading.inputs)?
+                || add_residual(graph, &mut fused, result, kind, &reading.inputs)
+        }
+        _ => false,
+    };
+    Ok(done.then_some((reader, fused)))
+}
+
+/// The operand beside `result`, and whether `result` is the first.
+fn other(inputs: &[ValueId], result: ValueId) -> Option<(ValueId, bool)> {
+    match inputs {
+        &[a, b] if a == result && b != result => Some((b, true)),
+        &[a, b] if b == result && a != result => Some((a, false)),
+        _ => None,
+    }
+}
+
+/// Fuses arithmetic with a constant per output channel into weights and bias.
+fn fold_constant(
+    graph: &mut Graph,
+    fused: &mut Node,
+    result: ValueId,
+    kind: BinaryKind,
+    inputs: &[ValueId],
+) -> Result<bool> {
+    let Some((constant, first)) = other(inputs, result) else { return Ok(false) };
+    let shape = graph.fact(result).shape.clone();
+    // Channels: axis 1 of an image, the last of a product.
+    let (axis, fits) = match &fused.op {
+        Op::Conv(conv) => (1, conv.activation == Activation::None && !conv.residual),
+        Op::MatMul(matmul) => (2, matmul.activation == Activation::None),
+        _ => return Ok(false),
+    };
+    let Some(values) = graph.constant(constant).and_then(|c| per_channel(c, &shape, axis)).filter(|_| fits) else {
+        return Ok(false);
+    };
+    // result * scale + shift
+    let (scale, shift): (Vec<f32>, Vec<f32>) = match (kind, first) {
+        (BinaryKind::Mul, _) => values.iter().map(|&v| (v, 0.0)).unzip(),
+        (BinaryKind::Div, true) => values.iter().map(|&v| (1.0 / v, 0.0)).unzip(),
+        (BinaryKind::Add, _) => values.iter().map(|&v| (1.0, v)).unzip(),
+        (BinaryKind::Sub, true) => values.iter().map(|&v| (1.0, -v)).unzip(),
+        (BinaryKind::Sub, false) => values.iter().map(|&v| (-1.0, v)).unzip(),
+        _ => return Ok(false),
+    };
+    let transposed = matches!(&fused.op, Op::MatMul(m) if m.transposed);
+    let filter_first = matches!(fused.op, Op::Conv(_)) || transposed;
+    let weights = graph.constant(fused.inputs[1]).filter(|w| filter_first || w.shape().rank() == 3).cloned();
+    let old_bias = match fused.inputs.get(2) {
+        None => Some(vec![0.0; scale.len()]),
+        Some(&id) => graph.constant(id).and_then(|b| b.elements::<f32>().map(<[f32]>::to_vec)),
+    };
+    let Some(old_bias) = old_bias else { return Ok(false) };
+    if scale.iter().any(|&s| s != 1.0) {
+        let Some(weights) = weights.as_deref() else { return Ok(false) };
+        let Some(scaled) = scale_filters(weights, &scale, filter_first) else { return Ok(false) };
+        fused.inputs[1] = graph.add_constant(format!("{}.weights", fused.name), Arc::new(scaled));
+    }
+    let bias: Vec<f32> = old_bias.iter().zip(&scale).zip(&shift).map(|((b, s), t)| b * s + t).collect();
+    let tensor = Tensor::from_slice(&[bias.len()], &bias).map_err(|e| e.at(&fused.name))?;
+    let bias = graph.add_constant(format!("{}.bias", fused.name), tensor);
+    fused.inputs.truncate(2);
+    fused.inputs.push(bias);
+    Ok(true)
+}
+
+/// The constant as one number per channel, where it broadcasts to `shape` along `axis` alone.
+fn per_channel(constant: &Tensor, shape: &Shape, axis: usize) -> Option<Vec<f32>> {
+    let values = constant.elements::<f32>()?;
+    let channels = *shape.get(axis)?;
+    if values.len() == 1 && constant.shape().rank() <= shape.rank() {
+        return Some(vec![values[0]; channels]);
+    }
+    let from = constant.shape();
+    let own = axis.checked_sub(shape.rank().checked_sub(from.rank())?)?;
+    let along = from.iter().enumerate().all(|(i, &d)| if i == own { d == channels } else { d == 1 });
+    along.then(|| values.to_vec())
+}
+
+/// Weights with every filter times its factor; filters are the first axis, or else the last.
+fn scale_filters(weights: &Tensor, scale: &[f32], first: bool) -> Option<Tensor> {
+    let values = weights.elements::<f32>()?;
+    let per_filter = values.len().checked_div(scale.len())?;
+    let factor = |i: usize| if first { scale.get(i / per_filter.max(1)) } else { scale.get(i % scale.len()) };
+    let scaled: Option<Vec<f32>> = values.iter().enumerate().map(|(i, v)| Some(v * factor(i)?)).collect();
+    Tensor::from_slice(weights.shape(), &scaled?).ok()
+}
+
+/// Fuses the addition of a tensor of the result's shape into a convolution.
+fn add_residual(graph: &Graph, fused: &mut Node, result: ValueId, kind: BinaryKind, inputs: &[ValueId]) -> bool {
+    let Op::Conv(conv) = &mut fused.op else { return false };
+    let Some((residual, _)) = other(inputs, result) else { return false };
+    if kind != BinaryKind::Add || conv.residual || graph.fact(residual) != graph.fact(result) {
+        return false;
+    }
+    conv.residual = true;
+    fused.inputs.insert(3, residual);
+    true
+}
