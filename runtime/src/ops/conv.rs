@@ -1,0 +1,587 @@
+//! Conv: two-dimensional convolution with its tail fused
+//! ([ONNX Conv](https://onnx.ai/onnx/operators/onnx__Conv.html)).
+//!
+//! Operands: the images, the weights `[out, in / groups, rows, columns]`, the bias `[out]`,
+//! then a residual of the result's shape and a squeeze-and-excite scale of one factor per image
+//! and input channel, as far as the flags say so:
+//!
+//! ```text
+//! act(conv(x * scale, weights) + bias + residual)      residual before the activation
+//! act(conv(x * scale, weights) + bias) + residual      residual behind it
+//! ```
+//!
+//! One-dimensional convolutions are lowered with images of one row.
+
+use bytemuck::cast_slice_mut;
+use skipstone_kernels::activation::{Activation, scalar::apply};
+use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::conv::ConvShape;
+use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::{depthwise, gemm};
+
+use super::image::{Image, Layout, taps};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// A convolution and what is fused to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conv {
+    /// Rows and columns of the kernel.
+    pub kernel: [usize; 2],
+    /// Distance between neighbouring windows, vertical and horizontal.
+    pub stride: [usize; 2],
+    /// Distance between neighbouring taps, vertical and horizontal.
+    pub dilation: [usize; 2],
+    /// Zeros above, left of, below and right of the image.
+    pub pads: [usize; 4],
+    /// Channel groups.
+    pub groups: usize,
+    /// Order of the axes of images, residual and scale.
+    pub layout: Layout,
+    /// Applied to the result.
+    pub activation: Activation,
+    /// Whether the operand behind the bias is a residual.
+    pub residual: bool,
+    /// Whether the residual is added before the activation.
+    pub residual_first: bool,
+    /// Whether the last operand scales the input channels.
+    pub scale: bool,
+}
+
+impl Conv {
+    /// Position of the images among the operands.
+    pub const X: usize = 0;
+    /// Position of the weights.
+    pub const WEIGHTS: usize = 1;
+    /// Position of the bias.
+    pub const BIAS: usize = 2;
+
+    /// Position of the residual.
+    #[must_use]
+    pub fn residual_at(&self) -> Option<usize> {
+        self.residual.then_some(3)
+    }
+
+    /// Position of the scale.
+    #[must_use]
+    pub fn scale_at(&self) -> Option<usize> {
+        self.scale.then_some(3 + usize::from(self.residual))
+    }
+
+    /// Number of operands.
+    #[must_use]
+    pub fn arity(&self) -> usize {
+        3 + usize::from(self.residual) + usize::from(self.scale)
+    }
+
+    /// Whether every output pixel is computed from one input pixel.
+    #[must_use]
+    pub fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == [1, 1] && self.pads == [0; 4]
+    }
+
+    fn refuse(name: &'static str, reason: impl Into<String>) -> OpError {
+        OpError::Attribute { name, reason: reason.into() }
+    }
+
+    /// Length of the result along an axis (0 rows, 1 columns).
+    fn out_len(&self, axis: usize, len: usize) -> Result<usize, OpError> {
+        let (kernel, stride, dilation) = (self.kernel[axis], self.stride[axis], self.dilation[axis]);
+        if kernel == 0 || stride == 0 || dilation == 0 {
+            return Err(Self::refuse("kernel_shape", "kernel, strides and dilations are at least 1"));
+        }
+        let too_large = || Self::refuse("pads", "the padded image is too large");
+        let reach = (kernel - 1).checked_mul(dilation).ok_or_else(too_large)?;
+        let padded = len.checked_add(self.pads[axis]).and_then(|l| l.checked_add(self.pads[axis + 2]));
+        let padded = padded.filter(|&l| l < isize::MAX.unsigned_abs()).ok_or_else(too_large)?;
+        Ok(padded.saturating_sub(reach).div_ceil(stride))
+    }
+
+    /// The result's dimensions, after checking every operand.
+    fn check(&self, inputs: &[&Fact]) -> Result<Image, OpError> {
+        if inputs.len() != self.arity() {
+            return Err(OpError::Arity { want: "3, and one each for a residual and a scale", got: inputs.len() });
+        }
+        if let Some((index, fact)) = inputs.iter().enumerate().find(|(_, f)| f.dtype != DType::F32) {
+            return Err(OpError::Type { index, got: fact.dtype, want: "f32" });
+        }
+        let (x, weights, bias) = (inputs[Self::X], inputs[Self::WEIGHTS], inputs[Self::BIAS]);
+        let image = Image::new(self.layout, &x.shape)?;
+        let &[filters, depth, rows, columns] = weights.shape.dims() else {
+            return Err(OpError::shapes("weights have 4 dimensions", &[&weights.shape]));
+        };
+        if self.groups == 0 || !filters.is_multiple_of(self.groups) {
+            return Err(Self::refuse("group", format!("{} groups do not divide {filters} filters", self.groups)));
+        }
+        if depth.checked_mul(self.groups) != Some(image.channels) || [rows, columns] != self.kernel {
+            return Err(OpError::shapes("weights are [out, in / groups, rows, columns]", &[&x.shape, &weights.shape]));
+        }
+        if bias.shape.dims() != [filters] {
+            return Err(OpError::shapes("one bias per filter", &[&weights.shape, &bias.shape]));
+        }
+        let out = Image {
+            channels: filters,
+            height: self.out_len(0, image.height)?,
+            width: self.out_len(1, image.width)?,
+            ..image
+        };
+        if let Some(residual) = self.residual_at().and_then(|at| inputs.get(at))
+            && residual.shape != out.shape(self.layout)?
+        {
+            return Err(OpError::shapes("the residual has the result's shape", &[&residual.shape]));
+        }
+        if let Some(scale) = self.scale_at().and_then(|at| inputs.get(at))
+            && scale.shape != (Image { height: 1, width: 1, ..image }).shape(self.layout)?
+        {
+            return Err(OpError::shapes("one factor per image and channel", &[&x.shape, &scale.shape]));
+        }
+        Ok(out)
+    }
+
+    /// The kernels' description of the geometry.
+    fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
+        let out = self.check(inputs)?;
+        let image = Image::new(self.layout, &inputs[Self::X].shape)?;
+        Ok(ConvShape {
+            batch: image.batch,
+            in_h: image.height,
+            in_w: image.width,
+            in_c: image.channels,
+            out_h: out.height,
+            out_w: out.width,
+            out_c: out.channels,
+            kernel: self.kernel,
+            stride: self.stride,
+            dilation: self.dilation,
+            pad_top: self.pads[0],
+            pad_left: self.pads[1],
+            groups: self.groups,
+        })
+    }
+}
+
+impl Operator for Conv {
+    fn name(&self) -> &str {
+        "Conv"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let out = self.check(inputs)?;
+        Ok(vec![Fact::new(DType::F32, out.shape(self.layout)?)])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let out = self.check(&facts)?;
+        let image = Image::new(self.layout, &facts[Self::X].shape)?;
+        let numbers = |at: usize| inputs.get(at).and_then(|t| t.elements::<f32>()).ok_or(OpError::Operand(at));
+        let (x, weights, bias) = (numbers(Self::X)?, numbers(Self::WEIGHTS)?, numbers(Self::BIAS)?);
+        let residual = self.residual_at().map(numbers).transpose()?;
+        let scale = self.scale_at().map(numbers).transpose()?;
+        let (depth, filters) = (image.channels / self.groups, out.channels / self.groups);
+        let [rows, columns] = self.kernel;
+
+        let mut tensor = Tensor::zeros(Fact::new(DType::F32, out.shape(self.layout)?));
+        let y = tensor.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
+        for (index, [n, filter, oy, ox]) in out.positions(self.layout).enumerate() {
+            let first = filter / filters * depth;
+            let mut sum = 0.0f64;
+            for (ky, iy) in taps(oy, self.stride[0], self.dilation[0], self.pads[0], rows, image.height) {
+                for (kx, ix) in taps(ox, self.stride[1], self.dilation[1], self.pads[1], columns, image.width) {
+                    for c in 0..depth {
+                        let value = x[image.offset(self.layout, [n, first + c, iy, ix])];
+                        let factor = scale.map_or(1.0, |s| s[n * image.channels + first + c]);
+                        let weight = weights[((filter * depth + c) * rows + ky) * columns + kx];
+                        sum += f64::from(value * factor) * f64::from(weight);
+                    }
+                }
+            }
+            let sum = sum as f32 + bias[filter];
+            let residual = residual.map_or(0.0, |r| r[index]);
+            y[index] = match self.residual_first {
+                true => apply(self.activation, sum + residual),
+                false => apply(self.activation, sum) + residual,
+            };
+        }
+        Ok(vec![tensor])
+    }
+
+    fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        let ([_, weights, ..], [out]) = (inputs, outputs) else { return 0 };
+        let per_result: usize = weights.shape.iter().skip(1).product();
+        out.shape.elements() as u64 * per_result as u64
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        self.layout.kernel()?;
+        let shape = self.shape(&cx.inputs)?;
+        let weights = cx.constants.get(Self::WEIGHTS).copied().flatten().and_then(|t| t.elements::<f32>());
+        let kernel = Kernel::choose(self, &shape, cx);
+        let mut scratch = kernel.scratch(&shape, self.scale, cx.threads);
+        let mut choice = Choice { kernel: kernel.name().to_owned(), ..Choice::default() };
+        match weights {
+            Some(weights) => {
+                let mut packed = AlignedVec::<u8>::zeroed(kernel.packed_len(&shape) * size_of::<f32>());
+                kernel.pack(&shape, weights, cast_slice_mut(&mut packed));
+                choice.packed.push(packed);
+                choice.absorbed.push(Self::WEIGHTS);
+            }
+            // Weights that are computed are packed on every run.
+            None => scratch += kernel.packed_len(&shape),
+        }
+        choice.scratch = scratch * size_of::<f32>();
+        Ok(choice)
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        self.layout.kernel()?;
+        let shape = self.shape(&cx.inputs)?;
+        let kernel = Kernel::by_name(cx.kernel).ok_or_else(|| Self::refuse("kernel", cx.kernel))?;
+        let packed_len = kernel.packed_len(&shape);
+        let (activation, residual_first) = (self.activation, self.residual_first);
+        let (residual_at, scale_at) = (self.residual_at(), self.scale_at());
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let scratch = io.scratch::<f32>()?;
+            let (packed, scratch): (&[f32], &mut [f32]) = match io.packed(0) {
+                Ok(packed) => (packed, scratch),
+                Err(_) => {
+                    let weights = io.input(Self::WEIGHTS)?;
+                    let split = scratch.split_at_mut_checked(packed_len);
+                    let (packed, scratch) = split.ok_or(OpError::Operand(Self::WEIGHTS))?;
+                    kernel.pack(&shape, weights, packed);
+                    (packed, scratch)
+                }
+            };
+            let epilogue = Epilogue {
+                bias: Some(io.input(Self::BIAS)?),
+                activation,
+                residual: residual_at.map(|at| io.input(at)).transpose()?,
+                residual_first,
+            };
+            let scale = scale_at.map(|at| io.input(at)).transpose()?;
+            let (input, out) = (io.input(Self::X)?, io.output(0)?);
+            kernel.run(&shape, packed, Operands { input, out, epilogue, scale }, scratch, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+/// A kernel of one of the families that compute convolutions.
+#[derive(Clone, Copy)]
+enum Kernel {
+    Depthwise(&'static depthwise::Variant),
+    Gemm(&'static gemm::Variant),
+}
+
+/// What a kernel reads and writes beside its weights.
+struct Operands<'a> {
+    input: &'a [f32],
+    out: &'a mut [f32],
+    epilogue: Epilogue<'a>,
+    scale: Option<&'a [f32]>,
+}
+
+impl Kernel {
+    fn choose(op: &Conv, shape: &ConvShape, cx: &PlanContext<'_>) -> Self {
+        if depthwise::takes(shape) && !op.scale {
+            return Self::Depthwise(depthwise::choose(cx.isa));
+        }
+        let k = shape.taps() * shape.group_in();
+        Self::Gemm(gemm::choose(cx.isa, shape.pixels(), k, shape.group_out()))
+    }
+
+    fn by_name(name: &str) -> Option<Self> {
+        let depthwise = depthwise::by_name(name).map(Self::Depthwise);
+        depthwise.or_else(|| gemm::by_name(name).map(Self::Gemm))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Depthwise(v) => v.name,
+            Self::Gemm(v) => v.name,
+        }
+    }
+
+    /// Numbers of the packed weights.
+    fn packed_len(self, shape: &ConvShape) -> usize {
+        match self {
+            Self::Depthwise(_) => shape.taps() * shape.in_c,
+            Self::Gemm(v) => gemm::packed_conv_len(v, shape),
+        }
+    }
+
+    fn pack(self, shape: &ConvShape, weights: &[f32], out: &mut [f32]) {
+        match self {
+            Self::Depthwise(_) => depthwise::pack(shape, weights, out),
+            Self::Gemm(v) => gemm::pack_conv(v, shape, weights, out),
+        }
+    }
+
+    /// Numbers of scratch.
+    fn scratch(self, shape: &ConvShape, scaled: bool, threads: usize) -> usize {
+        match self {
+            Self::Depthwise(_) => 0,
+            Self::Gemm(v) => gemm::conv_scratch(v, shape, scaled, threads),
+        }
+    }
+
+    fn run(
+        self,
+        shape: &ConvShape,
+        packed: &[f32],
+        operands: Operands<'_>,
+        scratch: &mut [f32],
+        pool: &skipstone_kernels::threads::Pool,
+    ) {
+        let Operands { input, out, epilogue, scale } = operands;
+        match self {
+            Self::Depthwise(v) => {
+                depthwise::depthwise(v, depthwise::Depthwise { shape, input, packed, out, epilogue }, pool);
+            }
+            Self::Gemm(v) => {
+                let args = gemm::Conv { shape, input, packed, out, epilogue, a_scale: scale };
+                gemm::conv(v, args, scratch, pool);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::cnn::{Conv as TractConv, KernelFormat, PoolSpec};
+    use tract_onnx::tract_core::ops::nn::DataFormat;
+
+    use super::{Activation, Conv, DType, Layout, Tensor};
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::reshape::Reshape;
+    use crate::tensor::Shape;
+
+    impl Lower for Conv {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(op) = cx.op::<TractConv>() else { return Ok(None) };
+            let plain = op.q_params.is_none() && op.kernel_fmt == KernelFormat::OIHW;
+            let &[x, weights, bias] = cx.inputs.as_slice() else { return Ok(None) };
+            let (Some(x_fact), Some(out)) = (cx.input(0), cx.output(0)) else { return Ok(None) };
+            let f32_only = [x, weights, bias].iter().all(|&id| cx.graph.fact(id).dtype == DType::F32);
+            let Some(window) = Window::new(&op.pool_spec, &x_fact.shape) else { return Ok(None) };
+            if !plain || !f32_only {
+                return Ok(None);
+            }
+            let filters = op.pool_spec.output_channels;
+            let conv = Conv {
+                kernel: window.kernel,
+                stride: window.stride,
+                dilation: window.dilation,
+                pads: window.pads,
+                groups: op.group,
+                layout: Layout::Nchw,
+                activation: Activation::None,
+                residual: false,
+                residual_first: false,
+                scale: false,
+            };
+            let Some(bias) = bias_per_filter(cx, bias, filters)? else { return Ok(None) };
+            let Some(line) = window.line else { return Ok(Some(vec![cx.add(conv, &[x, weights, bias])?])) };
+            // A line is an image of one row.
+            let kernel = Shape::new(&[filters, line.depth / op_groups(&conv), 1, window.kernel[1]]);
+            let kernel = kernel.map_err(|e| e.at(cx.name()))?;
+            let x = cx.add(Reshape { shape: line.as_image }, &[x])?;
+            let weights = cx.add(Reshape { shape: kernel }, &[weights])?;
+            let y = cx.add(conv, &[x, weights, bias])?;
+            Ok(Some(vec![cx.add(Reshape { shape: out.shape }, &[y])?]))
+        }
+    }
+
+    fn op_groups(conv: &Conv) -> usize {
+        conv.groups.max(1)
+    }
+
+    /// The bias as one number per filter; the front end also knows one for all.
+    fn bias_per_filter(cx: &mut Lowering<'_>, bias: ValueId, filters: usize) -> Result<Option<ValueId>> {
+        let fact = cx.graph.fact(bias);
+        if fact.shape.dims() == [filters] {
+            return Ok(Some(bias));
+        }
+        let one = cx.graph.constant(bias).and_then(|t| t.elements::<f32>()).and_then(|n| match n {
+            &[one] => Some(one),
+            _ => None,
+        });
+        let Some(one) = one else { return Ok(None) };
+        let all = Tensor::from_slice(&[filters], &vec![one; filters]).map_err(|e| e.at(cx.name()))?;
+        Ok(Some(cx.constant(all)))
+    }
+
+    /// A window that slides over images, or over lines as images of one row.
+    pub(in crate::ops) struct Window {
+        pub(in crate::ops) kernel: [usize; 2],
+        pub(in crate::ops) stride: [usize; 2],
+        pub(in crate::ops) dilation: [usize; 2],
+        pub(in crate::ops) pads: [usize; 4],
+        /// Rows and columns of the result.
+        pub(in crate::ops) out: [usize; 2],
+        pub(in crate::ops) line: Option<Line>,
+    }
+
+    /// A batch of lines.
+    pub(in crate::ops) struct Line {
+        pub(in crate::ops) as_image: Shape,
+        pub(in crate::ops) depth: usize,
+    }
+
+    impl Window {
+        /// `None` for volumes, and for images whose channels are not in front.
+        pub(in crate::ops) fn new(spec: &PoolSpec, x: &Shape) -> Option<Self> {
+            if spec.data_format != DataFormat::NCHW {
+                return None;
+            }
+            let &[batch, depth, ref lengths @ ..] = x.dims() else { return None };
+            let sides = spec.computed_padding(lengths);
+            let per_axis = |axis: usize| {
+                let side = sides.get(axis)?;
+                let steps = (*spec.kernel_shape.get(axis)?, spec.stride(axis), spec.dilation(axis));
+                Some((steps, side.pad_before, side.pad_after, side.convoluted))
+            };
+            let (rows, columns, line) = match lengths {
+                [_, _] => (per_axis(0)?, per_axis(1)?, None),
+                &[len] => {
+                    let as_image = Shape::new(&[batch, depth, 1, len]).ok()?;
+                    (((1, 1, 1), 0, 0, 1), per_axis(0)?, Some(Line { as_image, depth }))
+                }
+                _ => return None,
+            };
+            Some(Self {
+                kernel: [rows.0.0, columns.0.0],
+                stride: [rows.0.1, columns.0.1],
+                dilation: [rows.0.2, columns.0.2],
+                pads: [rows.1, columns.1, rows.2, columns.2],
+                out: [rows.3, columns.3],
+                line,
+            })
+        }
+    }
+}
+
+#[cfg(feature = "onnx")]
+pub(in crate::ops) use lower::Window;
+
+#[cfg(test)]
+mod tests {
+    use skipstone_kernels::Isa;
+
+    use super::*;
+    use crate::ops::check::{Random, assert_close, check, planned, single};
+    use crate::tensor::Shape;
+
+    fn conv(kernel: [usize; 2]) -> Conv {
+        Conv {
+            kernel,
+            stride: [1, 1],
+            dilation: [1, 1],
+            pads: [0; 4],
+            groups: 1,
+            layout: Layout::Nhwc,
+            activation: Activation::None,
+            residual: false,
+            residual_first: false,
+            scale: false,
+        }
+    }
+
+    #[test]
+    fn a_hand_computed_window() {
+        let x = Tensor::from_slice(&[1, 1, 2, 3], &[1f32, 2., 3., 4., 5., 6.]).unwrap();
+        let w = Tensor::from_slice(&[1, 1, 2, 2], &[1f32, 10., 100., 1000.]).unwrap();
+        let b = Tensor::from_slice(&[1], &[0.5f32]).unwrap();
+        let op = Conv { layout: Layout::Nchw, pads: [0, 1, 0, 0], ..conv([2, 2]) };
+        let y = op.evaluate(&[&x, &w, &b]).unwrap().remove(0);
+        assert_eq!(y.elements::<f32>().unwrap(), [4010.5, 5421.5, 6532.5]);
+    }
+
+    #[test]
+    fn bad_operands_are_errors() {
+        let facts = |w: &[usize], b: usize| {
+            [vec![1, 4, 4, 6], w.to_vec(), vec![b]].map(|d| Fact::new(DType::F32, Shape::new(&d).unwrap()))
+        };
+        let infer = |op: &Conv, f: &[Fact; 3]| op.infer(&f.each_ref());
+        assert!(infer(&conv([3, 3]), &facts(&[8, 6, 3, 3], 8)).is_ok());
+        assert!(infer(&conv([3, 3]), &facts(&[8, 6, 3, 3], 7)).is_err());
+        assert!(infer(&conv([3, 3]), &facts(&[8, 5, 3, 3], 8)).is_err());
+        assert!(infer(&conv([3, 2]), &facts(&[8, 6, 3, 3], 8)).is_err());
+        assert!(infer(&Conv { groups: 0, ..conv([3, 3]) }, &facts(&[8, 6, 3, 3], 8)).is_err());
+        assert!(infer(&Conv { stride: [0, 1], ..conv([3, 3]) }, &facts(&[8, 6, 3, 3], 8)).is_err());
+        assert!(infer(&Conv { pads: [usize::MAX; 4], ..conv([3, 3]) }, &facts(&[8, 6, 3, 3], 8)).is_err());
+        assert!(infer(&Conv { dilation: [usize::MAX; 2], ..conv([3, 3]) }, &facts(&[8, 6, 3, 3], 8)).is_err());
+    }
+
+    #[test]
+    fn kernels_agree_with_the_definition() {
+        let mut random = Random(7);
+        for _ in 0..60 {
+            let kernel = [random.pick(&[1, 2, 3]), random.pick(&[1, 3, 5])];
+            let groups = random.pick(&[1, 1, 2, 3]);
+            let op = Conv {
+                stride: [random.pick(&[1, 2]), random.pick(&[1, 2, 3])],
+                dilation: [random.pick(&[1, 2]), 1],
+                pads: std::array::from_fn(|_| random.below(3)),
+                groups,
+                layout: random.pick(&[Layout::Nchw, Layout::Nhwc]),
+                activation: random.pick(&[Activation::None, Activation::Relu, Activation::HardSwish, Activation::Silu]),
+                residual: random.pick(&[true, false]),
+                residual_first: random.pick(&[true, false]),
+                scale: random.pick(&[true, false, false]),
+                ..conv(kernel)
+            };
+            let (depth, filters) = (groups * random.pick(&[1, 3, 9]), groups * random.pick(&[1, 4, 17]));
+            let image = Image {
+                batch: random.pick(&[1, 2]),
+                channels: depth,
+                height: 5 + random.below(8),
+                width: 5 + random.below(8),
+            };
+            let inputs = operands(&mut random, &op, image, filters);
+            check(op, &inputs, 1e-4);
+        }
+    }
+
+    #[test]
+    fn depthwise_and_square_kernels_agree_with_the_definition() {
+        let mut random = Random(8);
+        for _ in 0..40 {
+            let k = random.pick(&[3, 5]);
+            let channels = random.pick(&[1, 4, 8, 19, 32]);
+            let groups = random.pick(&[1, channels]);
+            let stride = random.pick(&[1, 2]);
+            let op =
+                Conv { stride: [stride; 2], pads: [k / 2; 4], groups, activation: Activation::Relu, ..conv([k, k]) };
+            let image = Image { batch: 1, channels, height: k + random.below(12), width: k + random.below(12) };
+            let inputs = operands(&mut random, &op, image, channels);
+            let graph = single(op, &inputs, &[Conv::WEIGHTS, Conv::BIAS]);
+            let want = graph.evaluate(&inputs[..1]).unwrap();
+            for isa in Isa::available() {
+                let got = planned(&graph, isa, &inputs[..1]).unwrap();
+                assert_close(&got[0], &want[0], 1e-3, "a convolution with constant weights");
+            }
+        }
+    }
+
+    fn operands(random: &mut Random, op: &Conv, image: Image, filters: usize) -> Vec<Tensor> {
+        let [rows, columns] = op.kernel;
+        let dims = |image: Image| image.shape(op.layout).unwrap().to_vec();
+        let (height, width) = (op.out_len(0, image.height).unwrap(), op.out_len(1, image.width).unwrap());
+        let mut operands = vec![
+            random.floats(&dims(image)),
+            random.floats(&[filters, image.channels / op.groups, rows, columns]),
+            random.floats(&[filters]),
+        ];
+        if op.residual {
+            operands.push(random.floats(&dims(Image { channels: filters, height, width, ..image })));
+        }
+        if op.scale {
+            operands.push(random.floats(&dims(Image { height: 1, width: 1, ..image })));
+        }
+        operands
+    }
+}

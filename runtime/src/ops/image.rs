@@ -1,0 +1,128 @@
+//! How a batch of images lies in memory.
+//!
+//! ONNX speaks of `[N, C, H, W]`. The dense kernels want the channels innermost,
+//! `[N, H, W, C]`; the layout pass rewrites every spatial operator to that. Until then, and in
+//! the plain evaluations, both orders are read through this module.
+
+use crate::error::OpError;
+use crate::tensor::Shape;
+
+/// Order of the axes of a batch of images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Channels before pixels, as ONNX has it.
+    #[default]
+    Nchw,
+    /// Channels innermost, as the kernels want it.
+    Nhwc,
+}
+
+impl Layout {
+    /// Refuses to plan an operator that the layout pass has not seen.
+    pub(crate) fn kernel(self) -> Result<(), OpError> {
+        match self {
+            Self::Nhwc => Ok(()),
+            Self::Nchw => Err(OpError::Attribute {
+                name: "layout",
+                reason: "kernels take NHWC; the layout pass was left out".into(),
+            }),
+        }
+    }
+}
+
+/// Dimensions of a batch of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Images.
+    pub batch: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Image {
+    /// Reads a rank-4 shape.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] for any other rank.
+    pub fn new(layout: Layout, shape: &Shape) -> Result<Self, OpError> {
+        let &[batch, a, b, c] = shape.dims() else {
+            return Err(OpError::shapes("a batch of images has 4 dimensions", &[shape]));
+        };
+        Ok(match layout {
+            Layout::Nchw => Self { batch, channels: a, height: b, width: c },
+            Layout::Nhwc => Self { batch, channels: c, height: a, width: b },
+        })
+    }
+
+    /// The shape of these images in a layout.
+    ///
+    /// # Errors
+    /// [`OpError::TooLarge`] past the address space.
+    pub fn shape(&self, layout: Layout) -> Result<Shape, OpError> {
+        match layout {
+            Layout::Nchw => Shape::new(&[self.batch, self.channels, self.height, self.width]),
+            Layout::Nhwc => Shape::new(&[self.batch, self.height, self.width, self.channels]),
+        }
+    }
+
+    /// Where the element of an image, channel, row and column lies.
+    #[must_use]
+    pub fn offset(&self, layout: Layout, [n, c, y, x]: [usize; 4]) -> usize {
+        match layout {
+            Layout::Nchw => ((n * self.channels + c) * self.height + y) * self.width + x,
+            Layout::Nhwc => ((n * self.height + y) * self.width + x) * self.channels + c,
+        }
+    }
+
+    /// All `[image, channel, row, column]`, in the order of a layout's memory.
+    pub fn positions(self, layout: Layout) -> impl Iterator<Item = [usize; 4]> {
+        let (outer, middle, inner) = match layout {
+            Layout::Nchw => (self.channels, self.height, self.width),
+            Layout::Nhwc => (self.height, self.width, self.channels),
+        };
+        (0..self.batch).flat_map(move |n| {
+            (0..outer).flat_map(move |a| {
+                (0..middle).flat_map(move |b| {
+                    (0..inner).map(move |c| match layout {
+                        Layout::Nchw => [n, a, b, c],
+                        Layout::Nhwc => [n, c, a, b],
+                    })
+                })
+            })
+        })
+    }
+}
+
+/// The taps of a window along one axis that fall inside the image: pairs of tap and pixel.
+pub(crate) fn taps(
+    out: usize,
+    stride: usize,
+    dilation: usize,
+    pad: usize,
+    kernel: usize,
+    len: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    (0..kernel).filter_map(move |tap| {
+        let pixel = (out * stride + tap * dilation).checked_sub(pad)?;
+        (pixel < len).then_some((tap, pixel))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_walk_memory_in_order() {
+        let image = Image { batch: 2, channels: 3, height: 2, width: 5 };
+        for layout in [Layout::Nchw, Layout::Nhwc] {
+            let offsets: Vec<usize> = image.positions(layout).map(|at| image.offset(layout, at)).collect();
+            assert_eq!(offsets, (0..60).collect::<Vec<_>>());
+            assert_eq!(Image::new(layout, &image.shape(layout).unwrap()).unwrap(), image);
+        }
+    }
+}
