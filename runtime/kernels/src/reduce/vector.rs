@@ -19,8 +19,15 @@ pub(super) struct Reduce<'a> {
 
 /// Independent accumulators: enough to hide the latency of an addition.
 const UNROLL: usize = 4;
-/// How many vectors (of a row) or rows (of a column) one block of a sum has.
+/// The fewest groups of vectors (of a row) or rows (of a column) that make a block of a sum.
 const BLOCK: usize = 128;
+
+/// How many of `n` summands make a block: as many as there are blocks, so that neither the sums within blocks nor the
+/// sum of the blocks is much longer than the other.
+#[inline(always)]
+fn block_len(n: usize) -> usize {
+    n.isqrt().max(BLOCK)
+}
 
 impl Kernel for Reduce<'_> {
     type Output = ();
@@ -75,7 +82,7 @@ impl Reduce<'_> {
 fn fold_row<S: Simd>(simd: S, f: ReduceFn, row: &[f32]) -> f32 {
     let neutral = simd.splat(f.neutral());
     let mut total = neutral;
-    for block in row.chunks(BLOCK * S::LANES) {
+    for block in row.chunks(block_len(row.len() / UNROLL / S::LANES) * UNROLL * S::LANES) {
         let mut acc = [neutral; UNROLL];
         let mut groups = block.chunks_exact(UNROLL * S::LANES);
         for group in &mut groups {
@@ -118,7 +125,7 @@ fn fold_columns<S: Simd>(simd: S, f: ReduceFn, plane: &[f32], inner: usize, mut 
     let y = vectors.into_remainder();
     if !y.is_empty() {
         let mut total = simd.splat(f.neutral());
-        for block in plane.chunks(BLOCK * inner) {
+        for block in plane.chunks(block_len(plane.len() / inner) * inner) {
             let mut acc = simd.splat(f.neutral());
             for row in block.chunks_exact(inner) {
                 let x = simd.load_partial(&row[column..][..y.len()]);
@@ -141,7 +148,7 @@ fn fold_column_group<S: Simd, const N: usize>(
 ) -> [S::F32; N] {
     let neutral = simd.splat(f.neutral());
     let mut total = [neutral; N];
-    for block in plane.chunks(BLOCK * inner) {
+    for block in plane.chunks(block_len(plane.len() / inner) * inner) {
         let mut acc = [neutral; N];
         for row in block.chunks_exact(inner) {
             let row = &row[column..][..N * S::LANES];
