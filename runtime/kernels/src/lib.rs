@@ -33,3 +33,5 @@ mod testing;
 pub mod threads;
 pub mod transpose;
 pub mod unary;
+
+pub use isa::Isa;

@@ -25,17 +25,36 @@ pub mod cast;
 #[cfg(test)]
 mod check;
 pub mod compare;
+pub mod conv;
 mod foreign;
+pub mod image;
 mod io;
 #[cfg(feature = "onnx")]
 mod lowering;
+pub mod matmul;
 mod number;
+pub mod pool;
 pub mod select;
 pub mod unary;
-mod walk;
 pub mod reshape;
+pub mod transpose;
+mod walk;
+pub mod argmax;
+pub mod broadcast;
+pub mod concat;
+pub mod gather;
+pub mod gather_elements;
+pub mod layernorm;
+pub mod pad;
+pub mod reduce;
+pub mod slice;
+pub mod softmax;
+mod strided;
+pub mod topk;
 
-pub use foreign::{Foreign, ForeignOp};
+pub use foreign::{FALLBACK, Foreign, ForeignOp};
+#[cfg(feature = "onnx")]
+pub(crate) use lowering::broadcast_to;
 pub use io::{Io, Operands, Place};
 
 /// What every operator answers.
@@ -116,10 +135,20 @@ pub struct BindContext<'a> {
     pub outputs: Vec<&'a Fact>,
     /// Data of those inputs that are constants and were not absorbed.
     pub constants: Vec<Option<&'a Tensor>>,
+    /// Positions of inputs that were packed.
+    pub absorbed: &'a [usize],
     /// The kernel's name from the [`Choice`].
     pub kernel: &'a str,
     /// Instruction set of the plan.
     pub isa: Isa,
+}
+
+impl BindContext<'_> {
+    /// Whether input `index` was packed when the step was planned.
+    #[must_use]
+    pub fn absorbed(&self, index: usize) -> bool {
+        self.absorbed.contains(&index)
+    }
 }
 
 /// A step that can be run.
@@ -167,6 +196,14 @@ macro_rules! operators {
 operators! {
     /// Another shape over the same bytes.
     Reshape(reshape::Reshape),
+    /// Axes in another order.
+    Transpose(transpose::Transpose),
+    /// Convolution.
+    Conv(conv::Conv),
+    /// Matrix product.
+    MatMul(matmul::MatMul),
+    /// Max and average pooling.
+    Pool(pool::Pool),
     /// An activation on its own.
     Activate(activate::Activate),
     /// A function of one number.
@@ -179,6 +216,30 @@ operators! {
     Select(select::Select),
     /// Another element type.
     Cast(cast::Cast),
+    /// One number for all along some axes.
+    Reduce(reduce::Reduce),
+    /// Where the extreme lies.
+    ArgMax(argmax::ArgMax),
+    /// Probabilities.
+    Softmax(softmax::Softmax),
+    /// Layer normalisation.
+    LayerNorm(layernorm::LayerNorm),
+    /// The best of an axis.
+    TopK(topk::TopK),
+    /// Tensors joined.
+    Concat(concat::Concat),
+    /// A part of an axis.
+    Slice(slice::Slice),
+    /// Elements added around.
+    Pad(pad::Pad),
+    /// Slices picked by index.
+    Gather(gather::Gather),
+    /// Elements picked by index.
+    GatherElements(gather_elements::GatherElements),
+    /// A tensor repeated to a shape.
+    Expand(broadcast::Expand),
+    /// A tensor repeated whole.
+    Tile(broadcast::Tile),
     /// An operator of the front end without a kernel of ours.
     Foreign(ForeignOp),
 }

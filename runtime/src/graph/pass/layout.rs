@@ -45,6 +45,8 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn rewrite(&mut self, mut node: Node) -> Result<()> {
+        let follows = self.follows(&node);
+        let follows = self.follows(&node);
         match &mut node.op {
             Op::Conv(conv) if conv.layout == Layout::Nchw => {
                 conv.layout = Layout::Nhwc;
@@ -62,7 +64,7 @@ impl Pass<'_> {
                 node.inputs[0] = self.twin(node.inputs[0])?;
                 self.place(node)
             }
-            _ if self.follows(&node) => {
+            _ if follows => {
                 for input in &mut node.inputs {
                     *input = self.twin(*input)?;
                 }

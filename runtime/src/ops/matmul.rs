@@ -1,0 +1,293 @@
+//! Matrix product, batched ([ONNX MatMul](https://onnx.ai/onnx/operators/onnx__MatMul.html),
+//! [Gemm](https://onnx.ai/onnx/operators/onnx__Gemm.html)), with bias and activation fused:
+//! `y[b, m, n] = act(sum over k of a[b, m, k] * w[b, k, n] + bias[n])`.
+
+use skipstone_kernels::activation::{Activation, scalar};
+use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::gemm::{self, Gemm, Variant};
+
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+/// A product of `[batch, m, k]` and `[batch or 1, k, n]`, or `[batch or 1, n, k]` where
+/// transposed; a third input is the bias `[n]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatMul {
+    /// Whether the second input is stored as `[n, k]`.
+    pub transposed: bool,
+    /// Applied to the sum.
+    pub activation: Activation,
+}
+
+/// The sizes of a product.
+struct Sizes {
+    batch: usize,
+    m: usize,
+    k: usize,
+    n: usize,
+    /// Whether every image of the batch has a second operand of its own.
+    batched: bool,
+}
+
+impl MatMul {
+    fn sizes(&self, inputs: &[&Fact]) -> Result<Sizes, OpError> {
+        if !(2..=3).contains(&inputs.len()) {
+            return Err(OpError::Arity { want: "2 or 3", got: inputs.len() });
+        }
+        if let Some((index, fact)) = inputs.iter().enumerate().find(|(_, f)| f.dtype != DType::F32) {
+            return Err(OpError::Type { index, got: fact.dtype, want: "f32" });
+        }
+        let (a, b) = (&inputs[0].shape, &inputs[1].shape);
+        let misfit = || OpError::shapes("a matrix product is [batch, m, k] by [batch, k, n]", &[a, b]);
+        let (&[batch, m, k], &[batches, rows, cols]) = (a.dims(), b.dims()) else { return Err(misfit()) };
+        let (depth, n) = if self.transposed { (cols, rows) } else { (rows, cols) };
+        if depth != k || (batches != batch && batches != 1) {
+            return Err(misfit());
+        }
+        if inputs.get(2).is_some_and(|bias| bias.shape.dims() != [n]) {
+            return Err(OpError::shapes("one bias per column", &[&inputs[2].shape, b]));
+        }
+        Ok(Sizes { batch, m, k, n, batched: batches != 1 })
+    }
+
+    fn pack(&self, v: &Variant, s: &Sizes, b: &[f32], out: &mut [f32]) {
+        let (row, col) = if self.transposed { (1, s.k) } else { (s.n, 1) };
+        gemm::pack(v, s.k, s.n, b, row, col, out);
+    }
+}
+
+impl Operator for MatMul {
+    fn name(&self) -> &str {
+        "MatMul"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let s = self.sizes(inputs)?;
+        Ok(vec![Fact::new(DType::F32, Shape::new(&[s.batch, s.m, s.n])?)])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let s = self.sizes(&facts)?;
+        let f32s = |index: usize| inputs[index].elements::<f32>().ok_or(OpError::Operand(index));
+        let (a, b) = (f32s(0)?, f32s(1)?);
+        let bias = if inputs.len() > 2 { Some(f32s(2)?) } else { None };
+        let mut y = Vec::with_capacity(s.batch * s.m * s.n);
+        for image in 0..s.batch {
+            let b = &b[if s.batched { image * s.k * s.n } else { 0 }..];
+            for row in 0..s.m {
+                for col in 0..s.n {
+                    let at = |k: usize| if self.transposed { col * s.k + k } else { k * s.n + col };
+                    let term = |k: usize| f64::from(a[(image * s.m + row) * s.k + k]) * f64::from(b[at(k)]);
+                    let sum = (0..s.k).map(term).sum::<f64>() as f32 + bias.map_or(0.0, |bias| bias[col]);
+                    y.push(scalar::apply(self.activation, sum));
+                }
+            }
+        }
+        Ok(vec![Tensor::from_slice(&[s.batch, s.m, s.n], &y)?])
+    }
+
+    fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
+        self.sizes(inputs).map_or(0, |s| (s.batch * s.m) as u64 * (s.k * s.n) as u64)
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        let s = self.sizes(&cx.inputs)?;
+        let v = gemm::choose(cx.isa, s.m, s.k, s.n);
+        let len = gemm::packed_len(v, s.k, s.n);
+        let mut choice = Choice { kernel: v.name.to_owned(), ..Choice::default() };
+        match cx.constants.get(1).copied().flatten().and_then(|b| b.elements::<f32>()) {
+            Some(b) if !s.batched => {
+                let mut packed = AlignedVec::<u8>::zeroed(len * size_of::<f32>());
+                let out = bytemuck::try_cast_slice_mut(&mut packed).map_err(|_| OpError::Operand(1))?;
+                self.pack(v, &s, b, out);
+                choice.packed.push(packed);
+                choice.absorbed.push(1);
+            }
+            _ => choice.scratch = len * size_of::<f32>(),
+        }
+        Ok(choice)
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let (op, s) = (self.clone(), self.sizes(&cx.inputs)?);
+        let v = gemm::by_name(cx.kernel).ok_or_else(|| OpError::Value(format!("this build has no kernel {}", cx.kernel)))?;
+        let (is_packed, has_bias) = (cx.absorbed(1), cx.inputs.len() > 2);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let bias = if has_bias { Some(io.input(2)?) } else { None };
+            let epilogue = Epilogue { bias, activation: op.activation, ..Epilogue::NONE };
+            let (a, out): (&[f32], &mut [f32]) = (io.input(0)?, io.output(0)?);
+            let pool = io.pool();
+            let product = |a: &[f32], packed: &[f32], out: &mut [f32], m: usize| {
+                let args = Gemm { m, k: s.k, n: s.n, a, lda: s.k, packed, out, ldc: s.n, epilogue, a_scale: None };
+                gemm::gemm(v, args, &mut [], pool);
+            };
+            if is_packed {
+                product(a, io.packed(0)?, out, s.batch * s.m);
+                return Ok(());
+            }
+            let (b, packed): (&[f32], &mut [f32]) = (io.input(1)?, io.scratch()?);
+            if !s.batched {
+                op.pack(v, &s, b, packed);
+                product(a, packed, out, s.batch * s.m);
+                return Ok(());
+            }
+            for image in 0..s.batch {
+                let part = |len: usize| image * len..(image + 1) * len;
+                op.pack(v, &s, &b[part(s.k * s.n)], packed);
+                product(&a[part(s.m * s.k)], packed, &mut out[part(s.m * s.n)], s.m);
+            }
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use skipstone_kernels::activation::Activation;
+    use tract_onnx::tract_core::ops::einsum::EinSum;
+
+    use super::MatMul;
+    use crate::error::{OpError, Result};
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::reshape::Reshape;
+    use crate::ops::transpose::Transpose;
+    use crate::tensor::{DType, Shape};
+
+    /// An axis of the product: its length and where it stands.
+    struct Axis {
+        len: usize,
+        a: Option<usize>,
+        b: Option<usize>,
+        y: Option<usize>,
+    }
+
+    /// The axes of an einsum, an axis of length 1 that one operand only has to be broadcast
+    /// counted as missing from it.
+    fn axes(cx: &Lowering<'_>, einsum: &EinSum) -> Option<Vec<Axis>> {
+        let (a, b) = (cx.input(0)?, cx.input(1)?);
+        einsum
+            .axes
+            .iter_all_axes()
+            .map(|axis| {
+                let only = |at: &[usize]| match at {
+                    [] => Some(None),
+                    &[one] => Some(Some(one)),
+                    _ => None,
+                };
+                let (mut in_a, mut in_b) = (only(axis.inputs.first()?)?, only(axis.inputs.get(1)?)?);
+                let y = only(axis.outputs.first()?)?;
+                let len_a = in_a.map_or(1, |i| a.shape[i]);
+                let len_b = in_b.map_or(1, |i| b.shape[i]);
+                if len_a != len_b {
+                    match (len_a, len_b) {
+                        (1, _) => in_a = None,
+                        (_, 1) => in_b = None,
+                        _ => return None,
+                    }
+                }
+                Some(Axis { len: len_a.max(len_b), a: in_a, b: in_b, y })
+            })
+            .collect()
+    }
+
+    impl Lower for MatMul {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(einsum) = cx.op::<EinSum>() else { return Ok(None) };
+            let f32s = cx.inputs.len() == 2 && (0..2).all(|i| cx.input(i).is_some_and(|f| f.dtype == DType::F32));
+            if einsum.q_params.is_some() || !f32s {
+                return Ok(None);
+            }
+            let (Some(axes), Some(y)) = (axes(cx, einsum), cx.output(0)) else { return Ok(None) };
+            let (mut batch, mut m, mut n, mut k) = (vec![], vec![], vec![], vec![]);
+            for axis in &axes {
+                match (axis.a, axis.b, axis.y) {
+                    (Some(_), Some(_), Some(_)) => batch.push(axis),
+                    (Some(_), None, Some(_)) => m.push(axis),
+                    (None, Some(_), Some(_)) => n.push(axis),
+                    (Some(_), Some(_), None) => k.push(axis),
+                    // A sum over one operand alone, or an axis of length 1 that is nobody's.
+                    _ if axis.len == 1 => {}
+                    _ => return Ok(None),
+                }
+            }
+            batch.sort_by_key(|axis| axis.y);
+            m.sort_by_key(|axis| axis.y);
+            n.sort_by_key(|axis| axis.y);
+            k.sort_by_key(|axis| axis.a);
+            let len = |axes: &[&Axis]| axes.iter().map(|axis| axis.len).product::<usize>();
+            let at = |e: OpError| e.at("MatMul");
+
+            // Each operand: its axes in the order of their group, then one axis a group.
+            let order = |groups: [&[&Axis]; 3], of: &dyn Fn(&Axis) -> Option<usize>| -> Vec<usize> {
+                groups.iter().flat_map(|g| g.iter()).filter_map(|axis| of(axis)).collect()
+            };
+            // Stored as [n, k] where that needs no transposition.
+            let b_last = cx.input(1).map_or(0, |f| f.shape.rank()).checked_sub(1);
+            let transposed = k.last().is_some_and(|axis| axis.b == b_last);
+            let a_order = order([&batch, &m, &k], &|axis| axis.a);
+            let b_groups = if transposed { [&batch[..], &n, &k] } else { [&batch[..], &k, &n] };
+            let b_order = order(b_groups, &|axis| axis.b);
+            let b_dims = [len(b_groups[0]), len(b_groups[1]), len(b_groups[2])];
+            let operand = |cx: &mut Lowering<'_>, index: usize, order: &[usize], dims: [usize; 3]| -> Result<ValueId> {
+                let mut value = cx.inputs[index];
+                // Axes that were left out have length 1: they may stand anywhere.
+                let rank = cx.graph.fact(value).shape.rank();
+                let missing = (0..rank).filter(|axis| !order.contains(axis));
+                let full: Vec<usize> = missing.chain(order.iter().copied()).collect();
+                if let (false, Some(transpose)) = (full.is_sorted(), Transpose::new(&full)) {
+                    value = cx.add(transpose, &[value])?;
+                }
+                cx.add(Reshape { shape: Shape::new(&dims).map_err(at)? }, &[value])
+            };
+            let a = operand(cx, 0, &a_order, [len(&batch), len(&m), len(&k)])?;
+            let b = operand(cx, 1, &b_order, b_dims)?;
+            let product = cx.add(MatMul { transposed, activation: Activation::None }, &[a, b])?;
+
+            // The result has the axes batch, m, n in that order: bring them to the model's.
+            let held: Vec<usize> = batch.iter().chain(&m).chain(&n).filter_map(|axis| axis.y).collect();
+            let unit = (0..y.shape.rank()).filter(|axis| !held.contains(axis));
+            let held: Vec<usize> = unit.chain(held.iter().copied()).collect();
+            let dims: Vec<usize> = held.iter().map(|&axis| y.shape[axis]).collect();
+            let mut value = cx.add(Reshape { shape: Shape::new(&dims).map_err(at)? }, &[product])?;
+            let back: Vec<usize> = (0..held.len()).filter_map(|axis| held.iter().position(|&h| h == axis)).collect();
+            if let (false, Some(transpose)) = (back.is_sorted(), Transpose::new(&back)) {
+                value = cx.add(transpose, &[value])?;
+            }
+            Ok((cx.graph.fact(value).shape == y.shape).then(|| vec![value]))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, assert_close, check, planned, single};
+    use skipstone_kernels::Isa;
+
+    #[test]
+    fn products_agree_with_the_definition() {
+        let mut random = Random(11);
+        for case in 0..40 {
+            let [batch, m, k, n] = std::array::from_fn(|_| random.pick(&[1, 2, 3, 7, 16, 33]));
+            let (transposed, batched) = (case % 2 == 0, case % 3 == 0);
+            let activation = random.pick(&[Activation::None, Activation::Relu, Activation::Gelu]);
+            let op = MatMul { transposed, activation };
+            let b = if transposed { [n, k] } else { [k, n] };
+            let inputs = [
+                random.floats(&[batch, m, k]),
+                random.floats(&[if batched { batch } else { 1 }, b[0], b[1]]),
+                random.floats(&[n]),
+            ];
+            let want = check(op.clone(), &inputs, 1e-4);
+            let graph = single(op, &inputs, &[1, 2]);
+            for isa in Isa::available() {
+                let got = planned(&graph, isa, &inputs[..1]).unwrap();
+                assert_close(&got[0], &want[0], 1e-4, "with constant weights");
+            }
+        }
+    }
+}

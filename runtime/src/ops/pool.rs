@@ -1,0 +1,232 @@
+//! Max and average pooling
+//! ([ONNX MaxPool](https://onnx.ai/onnx/operators/onnx__MaxPool.html),
+//! [AveragePool](https://onnx.ai/onnx/operators/onnx__AveragePool.html)), one- and
+//! two-dimensional. The result's size is computed by the front end, so that rounding up or
+//! down is no matter here.
+
+use skipstone_kernels::pool::{PoolFn, PoolShape, pool};
+
+use super::arity::exactly;
+use super::image::{Image, Layout};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// A pooling with windows of equal size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// How a window becomes one number.
+    pub function: PoolFn,
+    /// Rows and columns of a window.
+    pub kernel: [usize; 2],
+    /// Rows and columns from one window to the next.
+    pub stride: [usize; 2],
+    /// Rows and columns from one place of a window to the next.
+    pub dilation: [usize; 2],
+    /// Padding above, left, below and right.
+    pub pads: [usize; 4],
+    /// Rows and columns of the result.
+    pub out: [usize; 2],
+    /// Order of the axes.
+    pub layout: Layout,
+}
+
+impl Pool {
+    fn geometry(&self, x: &Fact) -> Result<PoolShape, OpError> {
+        if x.dtype != DType::F32 {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "f32" });
+        }
+        let Image { batch, channels, height: in_h, width: in_w } = Image::new(self.layout, &x.shape)?;
+        let positive = |v: &[usize]| v.iter().all(|&v| v > 0);
+        if !positive(&self.kernel) || !positive(&self.stride) || !positive(&self.dilation) {
+            return Err(OpError::Attribute { name: "kernel_shape", reason: "sizes must not be 0".into() });
+        }
+        // Every window begins inside the image or its padding.
+        let starts = |axis: usize, len: usize, before: usize, after: usize| {
+            let last = self.out[axis].saturating_sub(1).checked_mul(self.stride[axis]);
+            let room = len.checked_add(before).and_then(|l| l.checked_add(after));
+            last.zip(room).is_some_and(|(last, room)| self.out[axis] == 0 || last < room)
+        };
+        let [top, left, bottom, right] = self.pads;
+        if !starts(0, in_h, top, bottom) || !starts(1, in_w, left, right) {
+            return Err(OpError::shapes("a window begins behind the padded image", &[&x.shape]));
+        }
+        Ok(PoolShape {
+            batch,
+            in_h,
+            in_w,
+            channels,
+            out_h: self.out[0],
+            out_w: self.out[1],
+            kernel: self.kernel,
+            stride: self.stride,
+            dilation: self.dilation,
+            pad_top: top,
+            pad_left: left,
+            pad_bottom: bottom,
+            pad_right: right,
+        })
+    }
+}
+
+impl Operator for Pool {
+    fn name(&self) -> &str {
+        match self.function {
+            PoolFn::Max => "MaxPool",
+            PoolFn::Average { .. } => "AveragePool",
+        }
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let s = self.geometry(x)?;
+        Ok(vec![Fact::new(DType::F32, Image { batch: s.batch, channels: s.channels, height: s.out_h, width: s.out_w }.shape(self.layout)?)])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let s = self.geometry(x.fact())?;
+        let from = Image { batch: s.batch, channels: s.channels, height: s.in_h, width: s.in_w };
+        let to = Image { height: s.out_h, width: s.out_w, ..from };
+        let mut result = Tensor::zeros(self.infer(&[x.fact()])?.remove(0));
+        let x = x.elements::<f32>().ok_or(OpError::Operand(0))?;
+        let y = result.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
+        for (index, [n, c, row, col]) in to.positions(self.layout).enumerate() {
+            let (mut largest, mut sum, mut inside, mut counted) = (f32::NEG_INFINITY, 0.0f64, 0usize, 0usize);
+            for ky in 0..s.kernel[0] {
+                for kx in 0..s.kernel[1] {
+                    let at_y = row * s.stride[0] + ky * s.dilation[0];
+                    let at_x = col * s.stride[1] + kx * s.dilation[1];
+                    if at_y < s.in_h + s.pad_top + s.pad_bottom && at_x < s.in_w + s.pad_left + s.pad_right {
+                        counted += 1;
+                    }
+                    let (Some(in_y), Some(in_x)) = (at_y.checked_sub(s.pad_top), at_x.checked_sub(s.pad_left)) else {
+                        continue;
+                    };
+                    if in_y < s.in_h && in_x < s.in_w {
+                        let value = x[from.offset(self.layout, [n, c, in_y, in_x])];
+                        largest = if value > largest || value.is_nan() { value } else { largest };
+                        sum += f64::from(value);
+                        inside += 1;
+                    }
+                }
+            }
+            y[index] = match self.function {
+                PoolFn::Max => largest,
+                PoolFn::Average { count_padding } => (sum / if count_padding { counted } else { inside } as f64) as f32,
+            };
+        }
+        Ok(vec![result])
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        if self.layout != Layout::Nhwc {
+            return Err(OpError::Attribute { name: "layout", reason: "kernels take NHWC, the layout pass was left out".into() });
+        }
+        Ok(Choice { kernel: format!("pool_f32_{}", cx.isa), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let (shape, function, isa) = (self.geometry(x)?, self.function, cx.isa);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            pool(isa, function, &shape, io.input(0)?, io.output(0)?, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use skipstone_kernels::pool::PoolFn;
+    use tract_onnx::tract_core::ops::cnn::{MaxPool, PoolSpec, SumPool};
+    use tract_onnx::tract_core::ops::nn::DataFormat;
+
+    use super::Pool;
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::image::Layout;
+    use crate::ops::reshape::Reshape;
+    use crate::tensor::{DType, Shape};
+
+    impl Lower for Pool {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let (function, spec): (PoolFn, &PoolSpec) = if let Some(op) = cx.op::<MaxPool>() {
+                if op.with_index_outputs.is_some() {
+                    return Ok(None);
+                }
+                (PoolFn::Max, &op.pool_spec)
+            } else if let Some(op) = cx.op::<SumPool>() {
+                if !op.normalize {
+                    return Ok(None);
+                }
+                (PoolFn::Average { count_padding: op.count_include_pad }, &op.pool_spec)
+            } else {
+                return Ok(None);
+            };
+            let (Some(x), Some(y)) = (cx.input(0).cloned(), cx.output(0)) else { return Ok(None) };
+            let spatial = x.shape.rank().saturating_sub(2);
+            let plain = spec.data_format == DataFormat::NCHW
+                && x.dtype == DType::F32
+                && (1..=2).contains(&spatial)
+                && spec.kernel_shape.len() == spatial
+                && y.shape.rank() == x.shape.rank();
+            if !plain {
+                return Ok(None);
+            }
+            let pads = spec.computed_padding(&x.shape[2..]);
+            let (strides, dilations) = (spec.strides(), spec.dilations());
+            let pair = |axis: &dyn Fn(usize) -> usize, row: usize| match spatial {
+                1 => [row, axis(0)],
+                _ => [axis(0), axis(1)],
+            };
+            let before = pair(&|a| pads[a].pad_before, 0);
+            let after = pair(&|a| pads[a].pad_after, 0);
+            let op = Pool {
+                function,
+                kernel: pair(&|a| spec.kernel_shape[a], 1),
+                stride: pair(&|a| strides[a], 1),
+                dilation: pair(&|a| dilations[a], 1),
+                pads: [before[0], before[1], after[0], after[1]],
+                out: pair(&|a| y.shape[a + 2], 1),
+                layout: Layout::Nchw,
+            };
+            let as_image = |shape: &Shape| match shape.dims() {
+                &[a, b, c] => Shape::new(&[a, b, 1, c]),
+                _ => Ok(shape.clone()),
+            };
+            let input = cx.inputs[0];
+            let image = Reshape { shape: as_image(&x.shape).map_err(|e| e.at("Pool"))? };
+            let image = cx.add(image, &[input])?;
+            let pooled = cx.add(op, &[image])?;
+            Ok(Some(vec![cx.add(Reshape { shape: y.shape }, &[pooled])?]))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check};
+
+    #[test]
+    fn pools_agree_with_the_definition() {
+        let mut random = Random(9);
+        for _ in 0..40 {
+            let kernel = [random.pick(&[1, 2, 3, 5]), random.pick(&[1, 2, 3])];
+            let pads: [usize; 4] = std::array::from_fn(|i| random.below(kernel[i % 2]));
+            let stride = [random.pick(&[1, 2]), random.pick(&[1, 2, 3])];
+            let (h, w) = (kernel[0] + random.below(9), kernel[1] + random.below(9));
+            let out = [(h + pads[0] + pads[2] - kernel[0]) / stride[0] + 1, (w + pads[1] + pads[3] - kernel[1]) / stride[1] + 1];
+            let function = random.pick(&[
+                PoolFn::Max,
+                PoolFn::Average { count_padding: true },
+                PoolFn::Average { count_padding: false },
+            ]);
+            let channels = random.pick(&[1, 3, 8, 17]);
+            let x = random.floats(&[2, channels, h, w]);
+            check(Pool { function, kernel, stride, dilation: [1, 1], pads, out, layout: Layout::Nchw }, &[x], 1e-5);
+        }
+    }
+}
