@@ -3,6 +3,7 @@
 
 use skipstone_kernels::Isa;
 
+use super::number::Number;
 use super::{Op, Operator};
 use crate::error::OpError;
 use crate::graph::Graph;
@@ -45,7 +46,6 @@ impl Random {
             return Tensor::from_bytes(fact, &bytes).unwrap();
         }
         super::number::by_number!(dtype, T => {
-            use super::number::Number;
             let unsigned = T::LOWEST == T::ZERO;
             let elements: Vec<T> = (0..count)
                 .map(|_| match (T::FLOAT, unsigned) {

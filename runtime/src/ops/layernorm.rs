@@ -6,7 +6,6 @@ pub use skipstone_kernels::layernorm::Norm;
 
 use skipstone_kernels::layernorm;
 
-use super::arity::exactly;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};

@@ -12,7 +12,7 @@ use skipstone_kernels::middle_axis::MiddleAxis;
 use skipstone_kernels::reduce;
 
 use super::arity::exactly;
-use super::number::{Number, by_number, convert, filled, is_float, words};
+use super::number::{Number, by_number, convert, filled, words};
 use super::walk::{Strides, Walk};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -95,14 +95,12 @@ fn reduce_plain<T: Number, A: Number>(
     })
 }
 
-/// Runs `reduce_plain` with an accumulator that fits the type.
-macro_rules! plain {
-    ($dtype:expr, $kind:expr, $walks:expr, $x:expr, $y:expr) => {
-        by_number!($dtype, T => match is_float(T::DTYPE) {
-            true => reduce_plain::<T, f64>($kind, $walks, $x, $y),
-            false => reduce_plain::<T, T>($kind, $walks, $x, $y),
-        }, else Err(not_a_number()))
-    };
+/// The plain loop: floats accumulate in f64, integers in their own type.
+fn reduce_any<T: Number>(kind: ReduceKind, walks: &(Walk<1>, Walk<1>, usize), x: &[T], y: &mut [T]) -> Result<(), OpError> {
+    match T::FLOAT {
+        true => reduce_plain::<T, f64>(kind, walks, x, y),
+        false => reduce_plain::<T, T>(kind, walks, x, y),
+    }
 }
 
 fn not_a_number() -> OpError {
@@ -143,9 +141,8 @@ impl Operator for Reduce {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[x.fact()])?.remove(0);
         let walks = self.walks(x.shape());
-        let y = by_number!(fact.dtype, U => filled::<U>(fact, |y| {
-            plain!(U::DTYPE, self.kind, &walks, words(x)?, bytemuck::cast_slice_mut(y))
-        }), else Err(not_a_number()))?;
+        let y = by_number!(fact.dtype, T => filled::<T>(fact, |y| reduce_any(self.kind, &walks, words(x)?, y)),
+            else Err(not_a_number()))?;
         Ok(vec![y])
     }
 
@@ -169,7 +166,9 @@ impl Operator for Reduce {
             }));
         }
         let walks = self.walks(&x.shape);
-        Ok(Box::new(move |io: &mut Io<'_, '_>| plain!(dtype, kind, &walks, io.input(0)?, io.output(0)?)))
+        Ok(by_number!(dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
+            reduce_any::<T>(kind, &walks, io.input(0)?, io.output(0)?)
+        }), else return Err(not_a_number())))
     }
 }
 
