@@ -113,7 +113,8 @@ impl Operator for MatMul {
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let (op, s) = (self.clone(), self.sizes(&cx.inputs)?);
-        let v = gemm::by_name(cx.kernel).ok_or_else(|| OpError::Value(format!("this build has no kernel {}", cx.kernel)))?;
+        let v = gemm::by_name(cx.kernel)
+            .ok_or_else(|| OpError::Value(format!("this build has no kernel {}", cx.kernel)))?;
         let (is_packed, has_bias) = (cx.absorbed(1), cx.inputs.len() > 2);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let bias = if has_bias { Some(io.input(2)?) } else { None };

@@ -80,7 +80,10 @@ impl Operator for Pool {
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let s = self.geometry(x)?;
-        Ok(vec![Fact::new(DType::F32, Image { batch: s.batch, channels: s.channels, height: s.out_h, width: s.out_w }.shape(self.layout)?)])
+        Ok(vec![Fact::new(
+            DType::F32,
+            Image { batch: s.batch, channels: s.channels, height: s.out_h, width: s.out_w }.shape(self.layout)?,
+        )])
     }
 
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
@@ -121,7 +124,10 @@ impl Operator for Pool {
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         if self.layout != Layout::Nhwc {
-            return Err(OpError::Attribute { name: "layout", reason: "kernels take NHWC, the layout pass was left out".into() });
+            return Err(OpError::Attribute {
+                name: "layout",
+                reason: "kernels take NHWC, the layout pass was left out".into(),
+            });
         }
         Ok(Choice { kernel: format!("pool_f32_{}", cx.isa), ..Choice::default() })
     }
@@ -218,7 +224,10 @@ mod tests {
             let pads: [usize; 4] = std::array::from_fn(|i| random.below(kernel[i % 2]));
             let stride = [random.pick(&[1, 2]), random.pick(&[1, 2, 3])];
             let (h, w) = (kernel[0] + random.below(9), kernel[1] + random.below(9));
-            let out = [(h + pads[0] + pads[2] - kernel[0]) / stride[0] + 1, (w + pads[1] + pads[3] - kernel[1]) / stride[1] + 1];
+            let out = [
+                (h + pads[0] + pads[2] - kernel[0]) / stride[0] + 1,
+                (w + pads[1] + pads[3] - kernel[1]) / stride[1] + 1,
+            ];
             let function = random.pick(&[
                 PoolFn::Max,
                 PoolFn::Average { count_padding: true },
