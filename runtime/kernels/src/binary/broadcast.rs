@@ -136,13 +136,18 @@ impl Broadcast {
     }
 
     /// The elements `range` of the output as pieces of rows of the last axis.
-    pub(crate) fn rows(&self, range: Range<usize>) -> Rows<'_> {
-        let mut rows = Rows { broadcast: self, index: [0; MAX_RANK], left: range.len() };
+    pub(super) fn rows(&self, range: Range<usize>) -> Rows<'_> {
+        let mut rows = Rows { broadcast: self, index: [0; MAX_RANK], a: 0, b: 0, left: range.len() };
+        let last = self.rank - 1;
         let mut rest = range.start;
-        for i in (0..self.rank).rev() {
-            let len = self.axes[i].len.max(1);
+        for (i, axis) in self.axes[..self.rank].iter().enumerate().rev() {
+            let len = axis.len.max(1);
             rows.index[i] = rest % len;
             rest /= len;
+            if i < last {
+                rows.a += axis.a * rows.index[i];
+                rows.b += axis.b * rows.index[i];
+            }
         }
         rows
     }
@@ -168,51 +173,68 @@ fn contiguous_strides(shape: &[usize]) -> Option<[usize; MAX_RANK]> {
 
 /// A run of consecutive outputs that lie in one row of the last axis.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Row {
+pub(super) struct Row {
     /// Where the run starts in each operand.
-    pub(crate) a: usize,
-    pub(crate) b: usize,
+    pub(super) a: usize,
+    pub(super) b: usize,
     /// The stride of each operand along the run.
-    pub(crate) a_stride: usize,
-    pub(crate) b_stride: usize,
+    pub(super) a_stride: usize,
+    pub(super) b_stride: usize,
     /// How many outputs.
-    pub(crate) len: usize,
+    pub(super) len: usize,
 }
 
 /// The runs of a range of outputs, in order.
 #[derive(Clone)]
-pub(crate) struct Rows<'a> {
+pub(super) struct Rows<'a> {
     broadcast: &'a Broadcast,
     index: [usize; MAX_RANK],
+    /// Where the current row starts in each operand.
+    a: usize,
+    b: usize,
     left: usize,
 }
 
 impl Iterator for Rows<'_> {
     type Item = Row;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Row> {
         if self.left == 0 {
             return None;
         }
-        let axes = &self.broadcast.axes[..self.broadcast.rank];
-        let index = &mut self.index[..axes.len()];
-        let (mut a, mut b) = (0, 0);
-        for (axis, i) in axes.iter().zip(&*index) {
-            a += axis.a * i;
-            b += axis.b * i;
-        }
-        let last = axes.len() - 1;
-        let len = (axes[last].len - index[last]).min(self.left);
-        self.left -= len;
-        index[last] += len;
-        for i in (1..axes.len()).rev() {
-            if index[i] < axes[i].len {
-                break;
+        let last = self.broadcast.rank - 1;
+        let axis = self.broadcast.axes[last];
+        let start = self.index[last];
+        let row = Row {
+            a: self.a + start * axis.a,
+            b: self.b + start * axis.b,
+            a_stride: axis.a,
+            b_stride: axis.b,
+            len: (axis.len - start).min(self.left),
+        };
+        self.left -= row.len;
+        self.index[last] = 0;
+        self.step(last);
+        Some(row)
+    }
+}
+
+impl Rows<'_> {
+    /// Goes to the next index of the axes before `last`.
+    #[inline(always)]
+    fn step(&mut self, last: usize) {
+        for i in (0..last).rev() {
+            let axis = &self.broadcast.axes[i];
+            self.index[i] += 1;
+            self.a += axis.a;
+            self.b += axis.b;
+            if self.index[i] < axis.len {
+                return;
             }
-            index[i] = 0;
-            index[i - 1] += 1;
+            self.index[i] = 0;
+            self.a -= axis.a * axis.len;
+            self.b -= axis.b * axis.len;
         }
-        Some(Row { a, b, a_stride: axes[last].a, b_stride: axes[last].b, len })
     }
 }

@@ -27,7 +27,6 @@ use crate::simd::dispatch;
 use crate::threads::Pool;
 use crate::unary;
 
-pub(crate) use broadcast::Row;
 pub use broadcast::{Broadcast, BroadcastError, MAX_RANK};
 
 /// A function of two numbers.

@@ -1,7 +1,7 @@
 //! The functions on vectors, for every instruction set.
 
-use super::broadcast::Rows;
-use super::{BinaryFn, CompareFn, Row, scalar};
+use super::broadcast::{Row, Rows};
+use super::{BinaryFn, CompareFn, scalar};
 use crate::lanes::Lanes;
 use crate::simd::{Kernel, Simd};
 

@@ -14,14 +14,35 @@ pub(super) fn transpose<const SIZE: usize>(m: &Matrix, x: &[u8], y: &mut [u8]) {
 /// Transposes a small matrix.
 #[inline]
 pub(super) fn elements<const SIZE: usize>(m: &Matrix, x: &[[u8; SIZE]], y: &mut [[u8; SIZE]]) {
-    if m.rows == 0 {
+    match m.rows {
         // Its first element may lie past the end.
+        0 => {}
+        // The planes of an image, interleaved.
+        1 => few_rows::<SIZE, 1>(m, x, y),
+        2 => few_rows::<SIZE, 2>(m, x, y),
+        3 => few_rows::<SIZE, 3>(m, x, y),
+        4 => few_rows::<SIZE, 4>(m, x, y),
+        _ => {
+            for c in 0..m.columns {
+                let from = x[m.from + c..].iter().step_by(m.from_stride);
+                for (y, x) in y[m.to + c * m.to_stride..][..m.rows].iter_mut().zip(from) {
+                    *y = *x;
+                }
+            }
+        }
+    }
+}
+
+/// Transposes a matrix of `ROWS` rows, all of which are read at once.
+#[inline]
+fn few_rows<const SIZE: usize, const ROWS: usize>(m: &Matrix, x: &[[u8; SIZE]], y: &mut [[u8; SIZE]]) {
+    if m.columns == 0 {
         return;
     }
-    for c in 0..m.columns {
-        let from = x[m.from + c..].iter().step_by(m.from_stride);
-        for (y, x) in y[m.to + c * m.to_stride..][..m.rows].iter_mut().zip(from) {
-            *y = *x;
+    let rows: [&[[u8; SIZE]]; ROWS] = std::array::from_fn(|r| &x[m.from + r * m.from_stride..][..m.columns]);
+    for (c, y) in y[m.to..].chunks_mut(m.to_stride).take(m.columns).enumerate() {
+        for (y, row) in y[..ROWS].iter_mut().zip(rows) {
+            *y = row[c];
         }
     }
 }
