@@ -5,7 +5,7 @@
 #   tests/cross.sh setup                      fetch the toolchain (also done by the others)
 #   tests/cross.sh test  [cargo test args]    cargo test, once for each CPU in SKIPSTONE_QEMU_CPUS
 #   tests/cross.sh build [cargo build args]   cargo build
-#   tests/cross.sh run PROGRAM [args]         run an aarch64 program on the first of the CPUs
+#   tests/cross.sh emulator CPU               the command that runs an aarch64 program on that CPU
 #
 # rustup has no aarch64 standard library here, so compiler and library both come from Debian
 # (package rustc-web), unpacked under build/cross and never installed: the system keeps its
@@ -122,11 +122,7 @@ case $command in
             CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$(emulator "$cpu") cargo test --target $target "$@"
         done
         ;;
-    run)
-        setup
-        # shellcheck disable=SC2086  # the emulator is a command with arguments
-        exec $(emulator "${cpus%% *}") "$@"
-        ;;
+    emulator) emulator "${1:?a CPU, such as max}" ;;
     *)
         sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2
         exit 2

@@ -1,0 +1,126 @@
+"""Drives the `skipstone` command the way a user does, for the tests written in Python.
+
+They go through the binary, not through a binding: what is checked is what is shipped, a
+crash stays a process of its own, and the same test runs an aarch64 binary under an emulator.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+# Nothing that the tests run takes longer, under an emulator either, unless it hangs.
+TIMEOUT_SECONDS = 600
+
+
+class Refused(Exception):
+    """Exit status 1 with the one line on stderr that the command line promises."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"[{code}] {message}")
+        self.code, self.message = code, message
+
+
+class Crashed(Exception):
+    """Anything the command line does not promise: a panic, a signal, a hang, a stray line."""
+
+
+class Skipstone:
+    """A binary, and the emulator to run it with, if any."""
+
+    def __init__(self, binary: Path, runner: str = ""):
+        self.command = [*shlex.split(runner), str(binary)]
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("RUST_", "SKIPSTONE_"))}
+
+    def call(self, *arguments, timeout: float = TIMEOUT_SECONDS, prepare=None) -> str:
+        """Run a subcommand; its stdout. `prepare` is called in the child before it starts."""
+        try:
+            done = subprocess.run(
+                [*self.command, *map(str, arguments)],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                env=self.environment,
+                preexec_fn=prepare,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Crashed(f"no end after {timeout} s") from None
+        lines = done.stderr.strip().splitlines()
+        if done.returncode == 0:
+            return done.stdout
+        last = lines[-1] if lines else ""
+        if done.returncode != 1 or len(lines) != 1 or not last.startswith("error[") or "]: " not in last:
+            raise Crashed(f"exit status {done.returncode}: {done.stderr.strip()[:500]}")
+        code, _, message = last.removeprefix("error[").partition("]: ")
+        if code == "internal" or "panicked" in last:
+            raise Crashed(last)
+        raise Refused(code, message)
+
+    def run(self, model: Path, inputs: dict[str, np.ndarray], outputs: list[str], *options) -> list[np.ndarray]:
+        """`skipstone run`: the arrays of `outputs`, by name."""
+        with tempfile.TemporaryDirectory(prefix="skipstone-") as folder:
+            arguments = ["run", model]
+            for index, (name, array) in enumerate(inputs.items()):
+                file = Path(folder) / f"input{index}.npy"
+                np.save(file, array)
+                arguments += ["--input", f"{name}={file}"]
+            out = Path(folder) / "out"
+            self.call(*arguments, "--output-dir", out, *options)
+            missing = [name for name in outputs if not (out / npy_name(name)).exists()]
+            if missing:
+                raise Crashed(f"no file for output {missing[0]}, only {sorted(p.name for p in out.iterdir())}")
+            return [np.load(out / npy_name(name)) for name in outputs]
+
+    def inspect(self, model: Path, *options) -> dict:
+        """`skipstone inspect --json`."""
+        return json.loads(self.call("inspect", model, "--json", *options))
+
+
+def npy_name(output: str) -> str:
+    """The file that `skipstone run` writes for the output of that name."""
+    return output.replace("/", "_") + ".npy"
+
+
+def difference(got: np.ndarray, want: np.ndarray, tolerance: float, floor: float = 1e-6) -> str | None:
+    """What separates two arrays: None if nothing more than `tolerance` of the largest wanted
+    value. Integers and booleans must be equal, NaN and infinities must be in the same places."""
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
+    if not np.issubdtype(want.dtype, np.floating):
+        wrong = int((got != want).sum())
+        return f"{wrong} of {want.size} elements differ" if wrong else None
+    finite = np.isfinite(want)
+    if not np.array_equal(got[~finite], want[~finite], equal_nan=True) or not np.isfinite(got[finite]).all():
+        return "NaN or infinity in other places"
+    got, want = got[finite].astype(np.float64), want[finite].astype(np.float64)
+    if not want.size:
+        return None
+    error, largest = np.abs(got - want).max(), np.abs(want).max()
+    if error > tolerance * largest + floor:
+        return f"max |difference| {error:.3g} at max |output| {largest:.3g}"
+    return None
+
+
+def in_parallel(work, items) -> list:
+    """`work` of each item, in order, as many at a time as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, items))
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """Options that all the test programs have."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
+    parser.add_argument("--binary", type=Path, default=TARGET / "release" / "skipstone")
+    parser.add_argument("--runner", default="", help="emulator and its options, for a binary of another CPU")
+    return parser

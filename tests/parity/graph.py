@@ -1,0 +1,105 @@
+"""A small ONNX graph under construction, with random operands."""
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+IR_VERSION = 8
+
+# 1, odd, just below and above the widths of vectors and tiles.
+SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 24, 31, 33)
+
+
+class Graph:
+    """Operands and nodes are added in order; `finish` closes the graph and evaluates it."""
+
+    def __init__(self, random: np.random.Generator):
+        self.random, self.inputs, self.opset = random, {}, 17
+        self._nodes, self._constants = [], []
+
+    # Random choices.
+
+    def size(self, below: int = 34) -> int:
+        """A dimension."""
+        return int(self.random.choice([size for size in SIZES if size < below]))
+
+    def shape(self, rank: int | None = None, below: int = 18) -> tuple[int, ...]:
+        """A shape of rank 1 to 4, or of that rank."""
+        return tuple(self.size(below) for _ in range(rank or self.between(1, 4)))
+
+    def between(self, low: int, high: int) -> int:
+        """An integer, both ends included."""
+        return int(self.random.integers(low, high + 1))
+
+    def chance(self, probability: float = 0.5) -> bool:
+        """True that often."""
+        return bool(self.random.random() < probability)
+
+    def pick(self, *values):
+        """One of the values."""
+        return values[self.between(0, len(values) - 1)]
+
+    def normal(self, *shape, scale: float = 1.0) -> np.ndarray:
+        """Normal f32 values."""
+        return (self.random.standard_normal(shape) * scale).astype(np.float32)
+
+    def positive(self, *shape) -> np.ndarray:
+        """f32 values between 0.1 and 3."""
+        return self.random.uniform(0.1, 3, shape).astype(np.float32)
+
+    def broadcastable(self, shape) -> tuple[int, ...]:
+        """A shape that broadcasts to `shape`: some dimensions 1, some leading ones dropped."""
+        kept = shape[self.between(0, len(shape)) :] if self.chance(0.4) else shape
+        return tuple(1 if self.chance(0.3) else size for size in kept)
+
+    # Parts of the graph.
+
+    def input(self, array: np.ndarray) -> str:
+        """An input of the graph, fed with `array`."""
+        name = f"x{len(self.inputs)}"
+        self.inputs[name] = np.asarray(array)  # arithmetic on rank 0 gives scalars
+        return name
+
+    def constant(self, values, dtype=None) -> str:
+        """An initializer."""
+        name = f"c{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
+        return name
+
+    def ints(self, *values) -> str:
+        """An int64 vector initializer: axes, shapes, pads."""
+        return self.constant(values, np.int64)
+
+    def either(self, array: np.ndarray) -> str:
+        """An input or an initializer: kernels see packed constants, or do not."""
+        return self.constant(array) if self.chance() else self.input(array)
+
+    def node(self, op: str, *inputs: str, outputs: int = 1, **attributes):
+        """A node; its output's name, or a tuple of names."""
+        names = tuple(f"n{len(self._nodes)}_{i}" for i in range(outputs))
+        attributes = {key: value for key, value in attributes.items() if value is not None}
+        self._nodes.append(helper.make_node(op, inputs, names, name=f"{op}_{len(self._nodes)}", **attributes))
+        return names if outputs > 1 else names[0]
+
+    def finish(self, outputs: tuple[str, ...]) -> tuple[onnx.ModelProto, list[np.ndarray]]:
+        """The model, its outputs typed as ONNX Runtime computes them, and those outputs."""
+        inputs = [self._value(name, array) for name, array in self.inputs.items()]
+        untyped = [onnx.ValueInfoProto(name=name) for name in outputs]
+        graph = helper.make_graph(self._nodes, "case", inputs, untyped, self._constants)
+        opsets = [helper.make_opsetid("", self.opset)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        wanted = session.run(list(outputs), self.inputs)
+        del model.graph.output[:]
+        model.graph.output.extend(self._value(name, array) for name, array in zip(outputs, wanted))
+        onnx.checker.check_model(model)
+        return model, wanted
+
+    @staticmethod
+    def _value(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)

@@ -1,0 +1,70 @@
+"""Random small graphs of every native operator, and chains of them, against ONNX Runtime.
+
+Shapes are drawn so that 1, odd sizes and the remainders of vector widths come up; every case
+is seeded by its name and number, so that a failure can be run again alone:
+
+    python tests/parity/operators.py --only conv --cases 40 --keep FOLDER
+"""
+
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import driver
+from cases import CASES
+from graph import Graph
+
+TOLERANCE = 1e-4
+THREADS = (1, 2)
+
+
+def check(skipstone: driver.Skipstone, name: str, number: int, folder: Path) -> str | None:
+    """Make case `number` of the family `name` and run it; what is wrong with the result."""
+    graph = Graph(np.random.default_rng([zlib.crc32(name.encode()), number]))
+    made = CASES[name](graph)
+    model, wanted = graph.finish(made if isinstance(made, tuple) else (made,))
+    path = folder / f"{name}_{number}.onnx"
+    onnx.save(model, path)
+    outputs = [output.name for output in model.graph.output]
+    try:
+        got = skipstone.run(path, graph.inputs, outputs, "--threads", THREADS[number % len(THREADS)])
+    except driver.Crashed as crash:
+        return f"crash: {crash}"
+    except driver.Refused as refusal:
+        return str(refusal)
+    wrong = [driver.difference(g, w, TOLERANCE) for g, w in zip(got, wanted)]
+    return next((f"output {i}: {text}" for i, text in enumerate(wrong) if text), None)
+
+
+def main() -> None:
+    parser = driver.arguments(__doc__)
+    parser.add_argument("--only", nargs="+", choices=CASES, metavar="FAMILY", help="default: all families")
+    parser.add_argument("--cases", type=int, default=12, help="random graphs of each family")
+    parser.add_argument("--keep", type=Path, help="folder to write the graphs to")
+    args = parser.parse_args()
+    skipstone = driver.Skipstone(args.binary, args.runner)
+    onnxruntime.set_default_logger_severity(3)
+
+    failed = total = 0
+    with tempfile.TemporaryDirectory(prefix="skipstone-") as scratch:
+        folder = args.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in args.only or CASES:
+            results = driver.in_parallel(lambda n: check(skipstone, name, n, folder), range(args.cases))
+            for number, wrong in enumerate(results):
+                if wrong:
+                    print(f"FAIL {name} #{number}: {wrong}", flush=True)
+            failed += sum(wrong is not None for wrong in results)
+            total += len(results)
+    print(f"operator parity: {len(args.only or CASES)} families, {total} graphs, {failed} failures")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

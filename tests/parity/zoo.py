@@ -1,0 +1,97 @@
+"""Every network of the zoo against ONNX Runtime: each instruction set, one and two threads.
+
+The bound is 1e-4 of the largest output, and 1e-3 where a Winograd F(4x4) kernel was chosen,
+whose transforms cost that accuracy; the largest logit must be the same one.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import driver
+import fill
+
+ISAS = ("scalar", "avx2", "avx512", "neon")
+
+
+def image(side: int, seed: int) -> np.ndarray:
+    """A random image `[1, 3, side, side]` of unit variance, with structure at every scale: pure
+    noise is the same to a network that pools."""
+    random = np.random.default_rng(seed)
+    total = np.zeros((1, 3, side, side))
+    for cells in (2, 4, 8, side // 2, side):
+        at = np.arange(side) * cells // side
+        total += random.standard_normal((1, 3, cells, cells))[:, :, at][:, :, :, at]
+    return (total / total.std()).astype(np.float32)
+
+
+def reference(model: Path) -> tuple[dict[str, np.ndarray], list[str], list[np.ndarray]]:
+    """A seeded input, the names of the outputs, and ONNX Runtime's outputs."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    inputs = {entry.name: image(entry.shape[2], seed=5)}
+    names = [output.name for output in session.get_outputs()]
+    return inputs, names, session.run(names, inputs)
+
+
+def tolerance(skipstone: driver.Skipstone, model: Path, isa: str) -> float:
+    """The bound for the kernels chosen for `isa`."""
+    kernels = str(skipstone.inspect(model, "--isa", isa)).lower()
+    return 1e-3 if "winograd_f4" in kernels or "winograd4" in kernels else 1e-4
+
+
+def check(skipstone: driver.Skipstone, model: Path, isas: list[str], threads: list[int]) -> tuple[list[str], list[str]]:
+    """What was run, and what went wrong."""
+    inputs, names, wanted = reference(model)
+    ran, failures = [], []
+    for isa in isas:
+        try:
+            bound = tolerance(skipstone, model, isa)
+            for count in threads:
+                outputs = skipstone.run(model, inputs, names, "--isa", isa, "--threads", count)
+                ran.append(f"{isa} x{count}")
+                for name, got, want in zip(names, outputs, wanted):
+                    wrong = driver.difference(got, want, bound)
+                    if not wrong and got.argmax() != want.argmax():
+                        wrong = f"top-1 is {got.argmax()} instead of {want.argmax()}"
+                    if wrong:
+                        failures.append(f"{model.stem}, {isa}, {count} threads, output {name}: {wrong}")
+        except driver.Refused as refusal:
+            if refusal.code != "isa":
+                failures.append(f"{model.stem}, {isa}: {refusal}")
+        except driver.Crashed as crash:
+            failures.append(f"{model.stem}, {isa}: crash: {crash}")
+    if not ran and not failures:
+        failures.append(f"{model.stem}: no instruction set is available")
+    return ran, failures
+
+
+def main() -> None:
+    parser = driver.arguments(__doc__)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="models of the zoo")
+    parser.add_argument("--isa", nargs="+", default=list(ISAS), help="default: all that the CPU has")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    args = parser.parse_args()
+    skipstone = driver.Skipstone(args.binary, args.runner)
+
+    failures = []
+    models = [fill.fill(name) for name in args.only or fill.names()]
+    if not args.only:
+        models += sorted((driver.ROOT / "models" / "pretrained").glob("*.onnx"))
+    for model in models:
+        ran, wrong = check(skipstone, model, args.isa, args.threads)
+        print(f"{'FAIL' if wrong else 'ok  '} {model.stem:26} {', '.join(ran)}", flush=True)
+        for line in wrong:
+            print(f"     {line}", flush=True)
+        failures += wrong
+    print(f"zoo parity: {len(models)} models, {len(failures)} failures")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()

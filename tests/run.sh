@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# The test command: everything that has to hold, from formatting to aarch64 under an emulator.
+#
+#   tests/run.sh               all sections; stops at the first that fails
+#   tests/run.sh parity zoo    only these sections
+#
+# Needs cargo (through rustup), Python 3.11 with venv, and for the aarch64 sections root, since
+# they install a cross linker and qemu. Packages come from the registries that cargo, pip and
+# apt are set up for.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+python=$PWD/build/venv/bin/python
+skipstone=$CARGO_TARGET_DIR/release/skipstone
+aarch64_target=aarch64-unknown-linux-gnu
+export PYTHONDONTWRITEBYTECODE=1
+
+environment() {
+    [ -x "$python" ] || python3 -m venv build/venv
+    "$python" -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+}
+
+format() { cargo fmt --all --check; }
+
+lint() { cargo clippy --quiet --workspace --all-targets -- -D warnings; }
+
+rust() { cargo test --quiet --workspace; }
+
+# What a device ships: the library that has never heard of ONNX.
+device() {
+    cargo clippy --quiet -p skipstone --no-default-features --all-targets -- -D warnings
+    cargo test --quiet -p skipstone --no-default-features
+}
+
+release() { cargo build --quiet --release -p skipstone-cli; }
+
+zoo() { "$python" tests/parity/zoo.py; }
+
+operators() { "$python" tests/parity/operators.py; }
+
+conformance() { "$python" tests/conformance/nodes.py; }
+
+malformed() { "$python" tests/malformed.py; }
+
+samples() { "$python" tests/samples.py; }
+
+aarch64() {
+    tests/cross.sh test --quiet -p skipstone-kernels
+    tests/cross.sh test --quiet -p skipstone --no-default-features
+}
+
+aarch64_zoo() {
+    tests/cross.sh build --quiet --release -p skipstone-cli
+    local program=build/cross/target/$aarch64_target/release/skipstone cpu
+    for cpu in cortex-a53 max; do
+        "$python" tests/parity/zoo.py --binary "$program" --runner "$(tests/cross.sh emulator $cpu)" \
+            --isa neon --threads 1 --only simplenet_310k simplenet_460k skipnet_xs mobilenetv3_large
+    done
+}
+
+sections=(environment format lint rust device release zoo operators conformance malformed samples aarch64 aarch64_zoo)
+passed=0
+
+# `set -e` does not reach into a function that is part of a condition: hence the subshell.
+section() {
+    local began=$SECONDS status=0
+    printf '\n== %s\n' "$1"
+    set +e
+    (set -e; "$1")
+    status=$?
+    set -e
+    if [ $status -ne 0 ]; then
+        printf -- '-- %s failed after %d s\n\n%d passed, 1 failed\n' "$1" $((SECONDS - began)) $passed
+        exit 1
+    fi
+    passed=$((passed + 1))
+    printf -- '-- %s: %d s\n' "$1" $((SECONDS - began))
+}
+
+[ $# -gt 0 ] || set -- "${sections[@]}"
+for name in "$@"; do
+    if [[ " ${sections[*]} " != *" $name "* ]]; then
+        printf 'no section "%s"; there are: %s\n' "$name" "${sections[*]}" >&2
+        exit 2
+    fi
+done
+for name in "$@"; do
+    section "$name"
+done
+printf '\n%d passed, 0 failed\n' $passed
