@@ -124,7 +124,7 @@ case $command in
         ;;
     emulator) emulator "${1:?a CPU, such as max}" ;;
     *)
-        sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2
+        sed -n '2,/^set/{s/^# \{0,1\}//p}' tests/cross.sh >&2
         exit 2
         ;;
 esac
