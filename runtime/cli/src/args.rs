@@ -1,0 +1,146 @@
+//! What all commands that open a model have in common.
+
+use std::path::PathBuf;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
+use skipstone::classify::{Labels, Settings};
+use skipstone::{Isa, Memory, Model, Options};
+
+use crate::failure::Failure;
+
+/// A model and how to run it.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// The model, an .onnx file
+    #[arg(value_name = "MODEL")]
+    pub path: PathBuf,
+
+    /// Threads to compute with
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Model options",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
+    pub threads: usize,
+
+    /// Instruction set: scalar, neon, avx2 or avx512 [default: the best of this CPU]
+    #[arg(long, value_name = "NAME", help_heading = "Model options")]
+    pub isa: Option<Isa>,
+
+    /// Whether memory may be spent for speed: `small` forbids algorithms that expand weights
+    #[arg(long, value_enum, default_value_t = MemoryArg::Fast, help_heading = "Model options")]
+    pub memory: MemoryArg,
+
+    /// Shape of a dynamic input; give it once for each such input
+    #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape, help_heading = "Model options")]
+    pub shapes: Vec<(String, Vec<usize>)>,
+}
+
+/// The values of `--memory`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryArg {
+    /// Whatever is fastest
+    Fast,
+    /// Whatever needs least
+    Small,
+}
+
+impl ModelArgs {
+    /// The library's options.
+    pub fn options(&self) -> Options {
+        Options {
+            threads: self.threads,
+            isa: self.isa,
+            memory: match self.memory {
+                MemoryArg::Fast => Memory::Fast,
+                MemoryArg::Small => Memory::Small,
+            },
+            shapes: self.shapes.iter().cloned().collect(),
+        }
+    }
+
+    /// Opens the model.
+    pub fn open(&self) -> Result<Model, Failure> {
+        Ok(Model::open(&self.path, &self.options())?)
+    }
+
+    /// The model's path, as reports name it.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// How images become the model's input, where its metadata does not say it or says it wrong.
+#[derive(Args, Clone, Debug)]
+pub struct ImageArgs {
+    /// Class names, one a line [default: the model's `skipstone.labels`]
+    #[arg(long, value_name = "FILE", help_heading = "Image options")]
+    pub labels: Option<PathBuf>,
+
+    /// Resize the shorter side to this many pixels [default: `skipstone.resize`, or the input's side]
+    #[arg(long, value_name = "PIXELS", help_heading = "Image options")]
+    pub resize: Option<usize>,
+
+    /// Cut this square from the middle [default: `skipstone.crop`, or the input's side]
+    #[arg(long, value_name = "PIXELS", help_heading = "Image options")]
+    pub crop: Option<usize>,
+
+    /// Mean of the channels [default: `skipstone.mean`, or ImageNet's]
+    #[arg(
+        long,
+        value_name = "R,G,B",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        help_heading = "Image options"
+    )]
+    pub mean: Option<Vec<f32>>,
+
+    /// Standard deviation of the channels [default: `skipstone.std`, or ImageNet's]
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Image options")]
+    pub std: Option<Vec<f32>>,
+}
+
+impl ImageArgs {
+    /// The library's settings.
+    pub fn settings(&self) -> Settings {
+        Settings { mean: self.mean.clone(), std: self.std.clone(), resize: self.resize, crop: self.crop }
+    }
+
+    /// The labels of `--labels`.
+    pub fn labels(&self) -> Result<Option<Labels>, Failure> {
+        let read = |path: &PathBuf| match std::fs::read(path) {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Ok(Labels::parse(&text)),
+                Err(_) => Err(Failure::new("labels", format!("{}: not UTF-8 text", path.display()))),
+            },
+            Err(error) => Err(Failure::io(path, &error)),
+        };
+        self.labels.as_ref().map(read).transpose()
+    }
+}
+
+/// `NAME=1x3x224x224`; nothing behind the `=` is a scalar.
+fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, dims) = text.rsplit_once('=').ok_or("expected NAME=1x3x224x224")?;
+    if name.is_empty() {
+        return Err("the input's name is missing before '='".into());
+    }
+    if dims.is_empty() {
+        return Ok((name.to_owned(), Vec::new()));
+    }
+    let dims = dims.split('x').map(|dim| dim.parse().map_err(|_| format!("'{dim}' is not a dimension")));
+    Ok((name.to_owned(), dims.collect::<Result<_, _>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_read() {
+        assert_eq!(parse_shape("x=1x3x224x224"), Ok(("x".into(), vec![1, 3, 224, 224])));
+        assert_eq!(parse_shape("a=b=7"), Ok(("a=b".into(), vec![7])));
+        assert_eq!(parse_shape("x="), Ok(("x".into(), vec![])));
+        for bad in ["x", "=1", "x=1x", "x=-1", "x=1,3", "x=99999999999999999999"] {
+            assert!(parse_shape(bad).is_err(), "{bad}");
+        }
+    }
+}

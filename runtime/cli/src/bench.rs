@@ -1,0 +1,274 @@
+//! `skipstone bench`: how fast a model is, how much memory it takes, where the time goes.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use serde::Serialize;
+use skipstone::measure::{
+    Amount, Latency, Memory, Protocol, RandomInputs, StepTime, gflops, peak_rss_bytes, per_operator, per_step,
+};
+
+use crate::args::ModelArgs;
+use crate::failure::Failure;
+use crate::numbers;
+use crate::output::{json, print};
+use crate::table::{Align, Table};
+
+/// Seed of the inputs: two measurements see the same.
+const SEED: u64 = 0x5EED;
+
+/// Measure a model's latency and memory
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The model runs on random inputs, fresh for every run; making them is not timed. Percentiles are of
+single runs. `load` is reading and planning the model, `first` its first run. With --profile every
+step is timed too, which costs about 0.1 microseconds a step.
+
+Examples:
+  skipstone bench model.onnx
+  skipstone bench model.onnx --threads 2 --runs 1000
+  skipstone bench model.onnx --profile --seconds 5
+  skipstone bench model.onnx --json - | jq .latency_ms.p50")]
+pub struct Bench {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Runs before those that count
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    warmup: usize,
+
+    /// Runs that count [default: as many as fit into --seconds]
+    #[arg(long, value_name = "N", conflicts_with = "seconds",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000_000))]
+    runs: Option<usize>,
+
+    /// Time for the runs that count
+    #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
+    seconds: Duration,
+
+    /// Time every step of the plan
+    #[arg(long)]
+    profile: bool,
+
+    /// Write the measurement as JSON to FILE; with `-` to stdout, instead of the tables
+    #[arg(long, value_name = "FILE|-")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    isa: &'static str,
+    threads: usize,
+    precision: &'static str,
+    load_ms: f64,
+    first_ms: f64,
+    runs: usize,
+    latency_ms: LatencyReport,
+    memory: MemoryReport,
+    /// Unknown where the front end runs the model whole.
+    macs: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<StepReport>>,
+}
+
+#[derive(Serialize)]
+struct LatencyReport {
+    min: f64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    max: f64,
+    mean: f64,
+}
+
+#[derive(Serialize)]
+struct MemoryReport {
+    weights_bytes: u64,
+    packed_bytes: u64,
+    arena_bytes: u64,
+    peak_rss_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct StepReport {
+    name: String,
+    op: String,
+    kernel: String,
+    ms: f64,
+    share: f64,
+    macs: u64,
+}
+
+impl Bench {
+    /// Measures the model and reports.
+    pub fn execute(self) -> Result<(), Failure> {
+        let (report, steps) = self.measure()?;
+        match self.json.as_deref() {
+            Some(path) if path == Path::new("-") => return print(&json(&report)?),
+            Some(path) => {
+                std::fs::write(path, json(&report)?).map_err(|error| Failure::io(path, &error))?;
+            }
+            None => {}
+        }
+        print(&(summary(&report) + &steps.map(|steps| profile(&steps)).unwrap_or_default()))
+    }
+
+    fn measure(&self) -> Result<(Report, Option<Vec<StepTime>>), Failure> {
+        let began = Instant::now();
+        let model = self.model.open()?;
+        let mut session = model.session()?;
+        let load = began.elapsed();
+
+        let mut inputs = RandomInputs::new(model.inputs(), SEED);
+        let began = Instant::now();
+        session.run(&inputs.views())?;
+        let first = began.elapsed();
+
+        let amount = self.runs.map_or(Amount::For(self.seconds), Amount::Runs);
+        let mut profiling = false;
+        let times = Protocol { warmup: self.warmup, amount }.measure(|counts| {
+            if counts && self.profile && !profiling {
+                session.start_profile();
+                profiling = true;
+            }
+            inputs.refresh();
+            let views = inputs.views();
+            let began = Instant::now();
+            session.run(&views)?;
+            Ok::<_, Failure>(began.elapsed())
+        })?;
+
+        let latency = Latency::of(&times).ok_or_else(|| Failure::new("internal", "nothing was measured"))?;
+        let plan = model.plan();
+        let steps = session
+            .profile()
+            .zip(plan)
+            .map(|(totals, plan)| per_step(plan, totals, times.len()))
+            .filter(|_| self.profile);
+        let memory = Memory::of(&model);
+        let report = Report {
+            model: self.model.name(),
+            isa: model.isa().name(),
+            threads: self.model.threads,
+            precision: "f32",
+            load_ms: load.as_secs_f64() * 1e3,
+            first_ms: first.as_secs_f64() * 1e3,
+            runs: times.len(),
+            latency_ms: LatencyReport {
+                min: latency.min,
+                p50: latency.p50,
+                p90: latency.p90,
+                p99: latency.p99,
+                max: latency.max,
+                mean: latency.mean,
+            },
+            memory: MemoryReport {
+                weights_bytes: memory.weights_bytes,
+                packed_bytes: memory.packed_bytes,
+                arena_bytes: memory.arena_bytes,
+                peak_rss_bytes: peak_rss_bytes(),
+            },
+            macs: plan.map(skipstone::plan::Plan::macs),
+            steps: steps.as_ref().map(|steps| steps.iter().map(StepReport::new).collect()),
+        };
+        Ok((report, steps))
+    }
+}
+
+impl StepReport {
+    fn new(step: &StepTime) -> Self {
+        Self {
+            name: step.name.clone(),
+            op: step.op.clone(),
+            kernel: step.kernel.clone(),
+            ms: step.ms,
+            share: step.share,
+            macs: step.macs,
+        }
+    }
+}
+
+fn summary(report: &Report) -> String {
+    let latency = &report.latency_ms;
+    let threads = if report.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", report.threads) };
+    let mut text = format!("{}: {}, {threads}, {}\n\n", report.model, report.isa, report.precision);
+    let mut table = Table::untitled([Align::Left, Align::Right, Align::Left]);
+    let ms = |value| [numbers::ms(value), "ms".to_owned()];
+    let mut row = |name: &str, [value, unit]: [String; 2]| table.row([name.to_owned(), value, unit]);
+    row("load", ms(report.load_ms));
+    row("first run", ms(report.first_ms));
+    row("median", {
+        let rate = report.macs.and_then(|macs| gflops(macs, latency.p50));
+        [numbers::ms(latency.p50), rate.map_or("ms".to_owned(), |rate| format!("ms, {rate:.1} GFLOP/s"))]
+    });
+    row("mean", ms(latency.mean));
+    row("min", ms(latency.min));
+    row("90 %", ms(latency.p90));
+    row("99 %", ms(latency.p99));
+    row("max", ms(latency.max));
+    row("runs", [report.runs.to_string(), String::new()]);
+    text += &table.render("");
+    text.push('\n');
+
+    let memory = &report.memory;
+    let mut table = Table::untitled([Align::Left, Align::Right]);
+    table.row(["weights in the file".into(), numbers::bytes(memory.weights_bytes)]);
+    table.row(["packed weights".into(), numbers::bytes(memory.packed_bytes)]);
+    table.row(["arena".into(), numbers::bytes(memory.arena_bytes)]);
+    let peak = memory.peak_rss_bytes.map_or("unknown".into(), numbers::bytes);
+    table.row(["peak of the process".into(), peak]);
+    text + &table.render("")
+}
+
+/// The steps, slowest first, and then the operators.
+fn profile(steps: &[StepTime]) -> String {
+    let rate = |macs, ms| gflops(macs, ms).map_or(String::new(), |rate| format!("{rate:.1}"));
+    let mut sorted: Vec<&StepTime> = steps.iter().collect();
+    sorted.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    let mut table = Table::new([
+        ("step", Align::Left),
+        ("operator", Align::Left),
+        ("kernel", Align::Left),
+        ("ms", Align::Right),
+        ("share", Align::Right),
+        ("GFLOP/s", Align::Right),
+    ]);
+    for step in sorted {
+        table.row([
+            step.name.clone(),
+            step.op.clone(),
+            step.kernel.clone(),
+            numbers::ms(step.ms),
+            numbers::percent(step.share),
+            rate(step.macs, step.ms),
+        ]);
+    }
+    let mut operators = Table::new([
+        ("operator", Align::Left),
+        ("steps", Align::Right),
+        ("ms", Align::Right),
+        ("share", Align::Right),
+        ("GFLOP/s", Align::Right),
+    ]);
+    for op in per_operator(steps) {
+        operators.row([
+            op.op,
+            op.steps.to_string(),
+            numbers::ms(op.ms),
+            numbers::percent(op.share),
+            rate(op.macs, op.ms),
+        ]);
+    }
+    format!("\n{}\n{}", table.render(""), operators.render(""))
+}
+
+/// Seconds, with a fraction; at most a day.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "expected seconds, at most 86400".into())
+}

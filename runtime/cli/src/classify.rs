@@ -1,0 +1,175 @@
+//! `skipstone classify`: what pictures show.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+use skipstone::classify::{Classifier, Prediction};
+use skipstone::measure::Latency;
+
+use crate::args::{ImageArgs, ModelArgs};
+use crate::failure::Failure;
+use crate::output::{json, print};
+use crate::progress::Progress;
+use crate::table::{Align, Columns};
+use crate::{images, numbers};
+
+/// Name what images show
+#[derive(Args, Debug)]
+#[command(after_help = "\
+An image is resized so that its shorter side has the right length, the middle is cut out, and
+its channels are normalised, as the model's metadata says (keys skipstone.labels, .resize, .crop,
+.mean, .std); the image options override it. Where the metadata is missing, the size is that of
+the model's input and the normalisation is ImageNet's. Scores are probabilities. The time is that
+of the model alone, without reading the image.
+
+An image that cannot be read is reported, the others are classified, and the exit status is 1.
+
+Examples:
+  skipstone classify model.onnx cat.jpg
+  skipstone classify model.onnx photos/ --top 1 --threads 2
+  skipstone classify imagenet.onnx cat.jpg --labels classes.txt --resize 256
+  skipstone classify model.onnx photos/ --json > results.json")]
+pub struct Classify {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Images (png, jpg, bmp, webp), or directories with images
+    #[arg(value_name = "IMAGE|DIR", required = true)]
+    images: Vec<PathBuf>,
+
+    /// How many classes to name for each image
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    top: usize,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    image: ImageArgs,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    images: Vec<Classified>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+struct Classified {
+    file: String,
+    ms: f64,
+    top: Vec<Top>,
+}
+
+#[derive(Serialize)]
+struct Top {
+    index: usize,
+    label: String,
+    score: f32,
+}
+
+/// An image that could not be classified.
+#[derive(Serialize)]
+pub struct Failed {
+    pub file: String,
+    pub error: String,
+}
+
+impl Classify {
+    /// Classifies every image.
+    pub fn execute(self) -> Result<(), Failure> {
+        let labels = self.image.labels()?;
+        let model = self.model.open()?;
+        let mut classifier = Classifier::new(&model, &self.image.settings(), labels)?;
+        let files = images::find(&self.images)?;
+        if files.is_empty() {
+            return Err(Failure::new("image", "no images found (png, jpg, jpeg, bmp, webp)"));
+        }
+
+        let rows = (!self.json).then(|| Rows::new(&files, &classifier));
+        let mut report = Report { model: self.model.name(), images: Vec::new(), failed: Vec::new() };
+        let mut times = Vec::new();
+        let mut progress = Progress::beside_rows(files.len());
+        if let Some(rows) = &rows {
+            print(&rows.title())?;
+        }
+        for file in &files {
+            match classify(&mut classifier, file, self.top) {
+                Ok((classified, time)) => {
+                    times.push(time);
+                    match &rows {
+                        Some(rows) => print(&rows.row(&classified))?,
+                        None => report.images.push(classified),
+                    }
+                }
+                Err(failure) => {
+                    progress.report(&failure);
+                    report.failed.push(Failed { file: file.display().to_string(), error: failure.to_string() });
+                }
+            }
+            progress.step();
+        }
+        drop(progress);
+
+        if self.json {
+            print(&json(&report)?)?;
+        } else if let (true, Some(latency)) = (files.len() > 1, Latency::of(&times)) {
+            print(&format!("\n{} images, {} ms median\n", times.len(), numbers::ms(latency.p50)))?;
+        }
+        match report.failed.len() {
+            0 => Ok(()),
+            failed => Err(Failure::Partial(format!("{failed} of {} images could not be classified", files.len()))),
+        }
+    }
+}
+
+fn classify(classifier: &mut Classifier, file: &Path, top: usize) -> Result<(Classified, Duration), Failure> {
+    let image = images::decode(file)?;
+    let prepared = classifier.prepare(images::view(&image)?);
+    let began = Instant::now();
+    let scores = classifier.scores(&prepared)?;
+    let time = began.elapsed();
+    let top = classifier.rank(&scores, top);
+    let top = top.into_iter().map(|Prediction { index, label, score }| Top { index, label, score }).collect();
+    Ok((Classified { file: file.display().to_string(), ms: time.as_secs_f64() * 1e3, top }, time))
+}
+
+/// The table, printed as images are done: its widths are known before its rows.
+struct Rows(Columns);
+
+impl Rows {
+    fn new(files: &[PathBuf], classifier: &Classifier) -> Self {
+        let length = |text: &str| text.chars().count();
+        let file = files.iter().map(|f| length(&f.display().to_string())).max().unwrap_or(0);
+        let label = (0..classifier.labels().len()).map(|i| length(&classifier.labels().name(i))).max().unwrap_or(10);
+        Self(Columns::new([
+            (Align::Left, file.max(4)),
+            (Align::Left, label.max(5)),
+            (Align::Right, 7),
+            (Align::Right, 8),
+        ]))
+    }
+
+    fn title(&self) -> String {
+        self.0.line(&["file", "label", "score", "ms"])
+    }
+
+    /// A line for each class; the file and the time stand on the first.
+    fn row(&self, image: &Classified) -> String {
+        let ms = numbers::ms(image.ms);
+        let first = [image.file.as_str(), "", "", &ms];
+        if image.top.is_empty() {
+            return self.0.line(&first);
+        }
+        let line = |(i, top): (usize, &Top)| {
+            let (file, ms) = if i == 0 { (first[0], first[3]) } else { ("", "") };
+            self.0.line(&[file, &top.label, &numbers::percent(f64::from(top.score)), ms])
+        };
+        image.top.iter().enumerate().map(line).collect()
+    }
+}

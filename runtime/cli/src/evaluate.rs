@@ -1,0 +1,325 @@
+//! `skipstone evaluate`: how often a classifier is right.
+//!
+//! Images are independent, so that threads share the model and each takes whole images; that
+//! scales better than several threads in one image, and decoding is spread as well.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+use skipstone::classify::{Classifier, Labels, top_k};
+use skipstone::measure::Latency;
+use skipstone::{Model, Options};
+
+use crate::args::{ImageArgs, ModelArgs};
+use crate::classify::Failed;
+use crate::failure::Failure;
+use crate::output::{json, print};
+use crate::progress::Progress;
+use crate::table::{Align, Table};
+use crate::{images, numbers};
+
+/// How many of the best classes count as "among the best".
+const BEST: usize = 5;
+
+/// Measure a classifier's accuracy on a folder of images
+#[derive(Args, Debug)]
+#[command(after_help = "\
+DATASET_DIR holds a folder for each class, named by its label or by its index:
+  dataset/cat/1.png  dataset/cat/2.png  dataset/dog/1.png  ...
+Images are prepared as for `skipstone classify`. With --threads, images are spread over threads.
+
+An image that cannot be read is reported and not counted, and the exit status is 1.
+
+Examples:
+  skipstone evaluate model.onnx dataset/
+  skipstone evaluate model.onnx dataset/ --threads 8 --json
+  skipstone evaluate imagenet.onnx val/ --labels synsets.txt --resize 256")]
+pub struct Evaluate {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Directory with a folder for each class
+    #[arg(value_name = "DATASET_DIR")]
+    dataset: PathBuf,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    image: ImageArgs,
+}
+
+/// An image and the class it shows.
+struct Sample {
+    file: PathBuf,
+    class: usize,
+}
+
+/// What the model made of a sample.
+struct Verdict {
+    /// The class it found most probable.
+    best: usize,
+    /// Position of the true class among the best, if it is.
+    rank: Option<usize>,
+    /// Time of the model alone.
+    time: Duration,
+}
+
+/// Counts of one class.
+#[derive(Clone, Default)]
+struct Tally {
+    images: usize,
+    top1: usize,
+    top5: usize,
+    /// Images taken for another class, by that class.
+    mistaken: BTreeMap<usize, usize>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    dataset: String,
+    images: usize,
+    top1: f64,
+    top5: f64,
+    images_per_second: f64,
+    /// Median time of the model alone.
+    ms: f64,
+    classes: Vec<ClassReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+struct ClassReport {
+    index: usize,
+    label: String,
+    images: usize,
+    top1: f64,
+    top5: f64,
+    /// What its images are most often mistaken for.
+    mistaken_for: Option<String>,
+}
+
+impl Evaluate {
+    /// Classifies the data set and reports how often the model was right.
+    pub fn execute(self) -> Result<(), Failure> {
+        let labels = self.image.labels()?;
+        // One thread a session: the sessions are what runs side by side.
+        let options = Options { threads: 1, ..self.model.options() };
+        let model = Model::open(&self.model.path, &options)?;
+        let classifier = || Classifier::new(&model, &self.image.settings(), labels.clone());
+        let first = classifier()?;
+        let labels = first.labels().clone();
+        let classes = model.outputs().first().map_or(0, |port| port.fact.shape.elements());
+        let samples = samples(&self.dataset, &labels, classes)?;
+
+        let mut sessions = vec![first];
+        while sessions.len() < self.model.threads.min(samples.len()) {
+            sessions.push(classifier()?);
+        }
+        let began = Instant::now();
+        let outcome = judge(sessions, &samples);
+        let report = self.report(&labels, outcome, began.elapsed());
+        print(&if self.json { json(&report)? } else { text(&report) })?;
+        match report.failed.len() {
+            0 => Ok(()),
+            failed => Err(Failure::Partial(format!("{failed} of {} images could not be classified", samples.len()))),
+        }
+    }
+
+    fn report(&self, labels: &Labels, outcome: Outcome, wall: Duration) -> Report {
+        let part = |count: usize, images: usize| if images > 0 { count as f64 / images as f64 } else { 0.0 };
+        let sum = |of: fn(&Tally) -> usize| outcome.tallies.values().map(of).sum::<usize>();
+        let images = sum(|tally| tally.images);
+        let class = |(&index, tally): (&usize, &Tally)| {
+            // Of equals the first.
+            let mistaken = tally.mistaken.iter().max_by_key(|&(&index, &count)| (count, std::cmp::Reverse(index)));
+            ClassReport {
+                index,
+                label: labels.name(index),
+                images: tally.images,
+                top1: part(tally.top1, tally.images),
+                top5: part(tally.top5, tally.images),
+                mistaken_for: mistaken.map(|(&index, _)| labels.name(index)),
+            }
+        };
+        Report {
+            model: self.model.name(),
+            dataset: self.dataset.display().to_string(),
+            images,
+            top1: part(sum(|tally| tally.top1), images),
+            top5: part(sum(|tally| tally.top5), images),
+            images_per_second: images as f64 / wall.as_secs_f64().max(1e-9),
+            ms: Latency::of(&outcome.times).map_or(0.0, |latency| latency.p50),
+            classes: outcome.tallies.iter().map(class).collect(),
+            failed: outcome.failed,
+        }
+    }
+}
+
+/// What became of all samples.
+#[derive(Default)]
+struct Outcome {
+    tallies: BTreeMap<usize, Tally>,
+    times: Vec<Duration>,
+    failed: Vec<Failed>,
+}
+
+/// Lets every session take samples until none is left.
+fn judge(sessions: Vec<Classifier>, samples: &[Sample]) -> Outcome {
+    let next = AtomicUsize::new(0);
+    let (send, receive) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for mut session in sessions {
+            let (send, next) = (send.clone(), &next);
+            scope.spawn(move || {
+                while let Some(sample) = samples.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if send.send((sample, verdict(&mut session, sample))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(send);
+        let mut outcome = Outcome::default();
+        let mut progress = Progress::new(samples.len());
+        for (sample, verdict) in receive {
+            match verdict {
+                Ok(verdict) => outcome.count(sample.class, &verdict),
+                Err(failure) => {
+                    progress.report(&failure);
+                    let file = sample.file.display().to_string();
+                    outcome.failed.push(Failed { file, error: failure.to_string() });
+                }
+            }
+            progress.step();
+        }
+        outcome.failed.sort_by(|a, b| a.file.cmp(&b.file));
+        outcome
+    })
+}
+
+impl Outcome {
+    fn count(&mut self, class: usize, verdict: &Verdict) {
+        let tally = self.tallies.entry(class).or_default();
+        tally.images += 1;
+        tally.top1 += usize::from(verdict.rank == Some(0));
+        tally.top5 += usize::from(verdict.rank.is_some());
+        if verdict.best != class {
+            *tally.mistaken.entry(verdict.best).or_default() += 1;
+        }
+        self.times.push(verdict.time);
+    }
+}
+
+fn verdict(session: &mut Classifier, sample: &Sample) -> Result<Verdict, Failure> {
+    let image = images::decode(&sample.file)?;
+    let prepared = session.prepare(images::view(&image)?);
+    let began = Instant::now();
+    let scores = session.scores(&prepared)?;
+    let time = began.elapsed();
+    let best = top_k(&scores, BEST);
+    let rank = best.iter().position(|scored| scored.index == sample.class);
+    let best = best.first().ok_or_else(|| Failure::new("model.output", "the model gives no scores"))?;
+    Ok(Verdict { best: best.index, rank, time })
+}
+
+/// All images of the data set, in the order of folders and files.
+fn samples(dataset: &Path, labels: &Labels, classes: usize) -> Result<Vec<Sample>, Failure> {
+    let refused = |error: std::io::Error| Failure::io(dataset, &error);
+    let mut folders = Vec::new();
+    for entry in std::fs::read_dir(dataset).map_err(refused)? {
+        let entry = entry.map_err(refused)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() && !name.starts_with('.') {
+            folders.push((name, entry.path()));
+        }
+    }
+    folders.sort_unstable();
+    let mut samples = Vec::new();
+    for (name, folder) in folders {
+        let class = class_of(&name, labels, classes)?;
+        let mut files = Vec::new();
+        images::walk(&folder, &mut files)?;
+        samples.extend(files.into_iter().map(|file| Sample { file, class }));
+    }
+    if samples.is_empty() {
+        return Err(Failure::new("dataset", format!("{}: no class folders with images", dataset.display())));
+    }
+    Ok(samples)
+}
+
+/// The class that a folder is named after: a label, or else an index.
+fn class_of(folder: &str, labels: &Labels, classes: usize) -> Result<usize, Failure> {
+    if let Some(index) = labels.index_of(folder) {
+        return Ok(index);
+    }
+    folder.parse().ok().filter(|&index| index < classes).ok_or_else(|| {
+        let hint =
+            if labels.is_empty() { "the model names no classes: give them with --labels" } else { "see --labels" };
+        Failure::new("dataset", format!("folder '{folder}' is neither a label nor an index below {classes}; {hint}"))
+    })
+}
+
+fn text(report: &Report) -> String {
+    let mut classes = Table::new([
+        ("class", Align::Left),
+        ("images", Align::Right),
+        ("top-1", Align::Right),
+        ("top-5", Align::Right),
+        ("mostly mistaken for", Align::Left),
+    ]);
+    for class in &report.classes {
+        classes.row([
+            class.label.clone(),
+            class.images.to_string(),
+            numbers::percent(class.top1),
+            numbers::percent(class.top5),
+            class.mistaken_for.clone().unwrap_or_default(),
+        ]);
+    }
+    format!(
+        "{}\n{} images: top-1 {:.2} %, top-5 {:.2} %\n{} ms median, {:.0} images a second\n",
+        classes.render(""),
+        report.images,
+        report.top1 * 100.0,
+        report.top5 * 100.0,
+        numbers::ms(report.ms),
+        report.images_per_second
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_labels_or_indices() {
+        let labels = Labels::parse("cat\ndog\n7");
+        assert_eq!(class_of("dog", &labels, 3).unwrap(), 1);
+        assert_eq!(class_of("7", &labels, 3).unwrap(), 2);
+        assert_eq!(class_of("0", &labels, 3).unwrap(), 0);
+        assert_eq!(class_of("007", &Labels::default(), 10).unwrap(), 7);
+        for unknown in ["bird", "3", "-1"] {
+            assert!(class_of(unknown, &labels, 3).unwrap_err().to_string().contains(unknown));
+        }
+    }
+
+    #[test]
+    fn verdicts_are_counted() {
+        let mut outcome = Outcome::default();
+        for (class, best, rank) in [(0, 0, Some(0)), (0, 2, Some(1)), (0, 2, None), (1, 1, Some(0))] {
+            outcome.count(class, &Verdict { best, rank, time: Duration::ZERO });
+        }
+        let tally = &outcome.tallies[&0];
+        assert_eq!((tally.images, tally.top1, tally.top5, tally.mistaken[&2]), (3, 1, 2, 2));
+        assert_eq!(outcome.tallies[&1].top1, 1);
+    }
+}

@@ -1,0 +1,88 @@
+//! How a command fails: a stable code and one line that says what to do about it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::output::printable;
+
+/// Why a command did not finish.
+#[derive(Debug)]
+pub enum Failure {
+    /// The model or an input is at fault.
+    Fault {
+        /// Stable code, such as `input.shape`.
+        code: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+    /// The command line contradicts itself.
+    Usage(String),
+    /// Some inputs failed and were reported when they did; this sums them up.
+    Partial(String),
+    /// Nobody reads stdout any more: not an error.
+    Closed,
+}
+
+impl Failure {
+    /// A fault of the model or an input.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self::Fault { code, message: message.into() }
+    }
+
+    /// The operating system refused to do something with `path`.
+    pub fn io(path: &Path, error: &std::io::Error) -> Self {
+        Self::new("io", format!("{}: {error}", path.display()))
+    }
+
+    /// Prints the failure as one line on stderr.
+    pub fn report(&self) {
+        match self {
+            Self::Closed => {}
+            failure => eprintln!("{}", printable(&failure.to_string())),
+        }
+    }
+
+    /// The command's exit status.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Closed => ExitCode::SUCCESS,
+            Self::Fault { .. } | Self::Partial(_) => ExitCode::from(1),
+            Self::Usage(_) => ExitCode::from(2),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fault { code, message } => write!(f, "error[{code}]: {message}"),
+            Self::Usage(message) => write!(f, "error[usage]: {message}"),
+            Self::Partial(message) => write!(f, "error[incomplete]: {message}"),
+            Self::Closed => f.write_str("stdout is closed"),
+        }
+    }
+}
+
+impl From<skipstone::Error> for Failure {
+    fn from(error: skipstone::Error) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+/// Keeps the own messages of panics off stderr, unless `RUST_BACKTRACE` asks for them.
+pub fn silence_panics() {
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+}
+
+/// Calls `body`; a panic, which is always a bug, becomes a failure like any other.
+pub fn catch_panics<T>(body: impl FnOnce() -> T) -> Result<T, Failure> {
+    // What the body had borrowed is dropped with it: nobody sees a half-written state.
+    catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
+        let message = payload.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| payload.downcast_ref::<&str>().copied());
+        Failure::new("internal", format!("a bug, please report it: {}", message.unwrap_or("panic without a message")))
+    })
+}

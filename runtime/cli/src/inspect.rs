@@ -1,0 +1,194 @@
+//! `skipstone inspect`: what is in a model, and how it will be run.
+
+use clap::Args;
+use serde::Serialize;
+use skipstone::measure::Memory;
+use skipstone::ops::{Op, Operator};
+use skipstone::plan::{Plan, Port, Step};
+use skipstone::{Fact, Model};
+
+use crate::args::ModelArgs;
+use crate::failure::Failure;
+use crate::numbers::{bytes, count, percent};
+use crate::output::{json, print};
+use crate::table::{Align, Table};
+
+/// Show what is in a model and how it will run
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The arena holds every tensor between inputs and outputs; no arena can be smaller than what is alive
+at the widest moment. A fallback step is an operator without a kernel of ours: it runs, but slower.
+
+Examples:
+  skipstone inspect model.onnx
+  skipstone inspect model.onnx --isa scalar --memory small
+  skipstone inspect dynamic.onnx --shape input=1x3x224x224 --json")]
+pub struct Inspect {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    isa: &'static str,
+    inputs: Vec<PortReport>,
+    outputs: Vec<PortReport>,
+    parameters: u64,
+    /// Unknown where the front end runs the model whole, as are the steps then.
+    macs: Option<u64>,
+    memory: MemoryReport,
+    steps: Vec<StepReport>,
+    fallback_steps: Vec<String>,
+    whole_model_fallback: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PortReport {
+    name: String,
+    dtype: &'static str,
+    shape: Vec<usize>,
+}
+
+#[derive(Serialize)]
+struct MemoryReport {
+    weights_bytes: u64,
+    packed_bytes: u64,
+    constant_bytes: u64,
+    arena_bytes: u64,
+    arena_lower_bound_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct StepReport {
+    name: String,
+    op: String,
+    kernel: String,
+    inputs: Vec<Vec<usize>>,
+    outputs: Vec<Vec<usize>>,
+    macs: u64,
+}
+
+impl Inspect {
+    /// Plans the model and reports.
+    pub fn execute(self) -> Result<(), Failure> {
+        let model = self.model.open()?;
+        let report = Report::new(self.model.name(), &model);
+        print(&if self.json { json(&report)? } else { text(&report, &model) })
+    }
+}
+
+impl Report {
+    fn new(name: String, model: &Model) -> Self {
+        let steps = model.plan().map_or(&[][..], |plan| &plan.steps);
+        let fallback = |step: &&Step| matches!(step.op, Op::Foreign(_));
+        let memory = Memory::of(model);
+        Self {
+            model: name,
+            isa: model.isa().name(),
+            inputs: model.inputs().iter().map(PortReport::new).collect(),
+            outputs: model.outputs().iter().map(PortReport::new).collect(),
+            parameters: model.info().parameters,
+            macs: model.plan().map(Plan::macs),
+            memory: MemoryReport {
+                weights_bytes: memory.weights_bytes,
+                packed_bytes: memory.packed_bytes,
+                constant_bytes: memory.constant_bytes,
+                arena_bytes: memory.arena_bytes,
+                arena_lower_bound_bytes: memory.arena_lower_bound_bytes,
+            },
+            steps: steps.iter().map(StepReport::new).collect(),
+            fallback_steps: steps.iter().filter(fallback).map(|step| step.name.clone()).collect(),
+            whole_model_fallback: model.fallback_reason().map(str::to_owned),
+        }
+    }
+}
+
+impl PortReport {
+    fn new(port: &Port) -> Self {
+        Self { name: port.name.clone(), dtype: port.fact.dtype.name(), shape: port.fact.shape.dims().to_vec() }
+    }
+}
+
+impl StepReport {
+    fn new(step: &Step) -> Self {
+        let shapes = |facts: &[Fact]| facts.iter().map(|fact| fact.shape.dims().to_vec()).collect();
+        Self {
+            name: step.name.clone(),
+            op: step.op.name().to_owned(),
+            kernel: step.choice.kernel.clone(),
+            inputs: shapes(&step.inputs),
+            outputs: shapes(&step.outputs),
+            macs: step.macs,
+        }
+    }
+}
+
+/// The report for a person.
+fn text(report: &Report, model: &Model) -> String {
+    let mut text = format!("{}: {}\n\n", report.model, report.isa);
+    let mut ports = Table::untitled([Align::Left, Align::Left, Align::Left, Align::Left]);
+    for (kind, list) in [("input", model.inputs()), ("output", model.outputs())] {
+        for port in list {
+            let Fact { dtype, shape } = &port.fact;
+            ports.row([kind.into(), port.name.clone(), dtype.to_string(), shape.to_string()]);
+        }
+    }
+    text += &ports.render("");
+    text.push('\n');
+
+    let memory = &report.memory;
+    let mut facts = Table::untitled([Align::Left, Align::Right, Align::Left]);
+    let mut fact = |name: &str, value: String, note: String| facts.row([name.into(), value, note]);
+    fact("parameters", count(report.parameters), String::new());
+    fact("weights in the file", bytes(memory.weights_bytes), String::new());
+    if let Some(macs) = report.macs {
+        fact("multiply-adds", count(macs), String::new());
+        fact("packed weights", bytes(memory.packed_bytes), String::new());
+        fact("constants", bytes(memory.constant_bytes), String::new());
+        fact("arena", bytes(memory.arena_bytes), above_lower_bound(memory));
+        fact("steps", report.steps.len().to_string(), String::new());
+        fact("fallback steps", report.fallback_steps.len().to_string(), report.fallback_steps.join(", "));
+    }
+    text += &facts.render("");
+    if let Some(reason) = &report.whole_model_fallback {
+        text += &format!("\nRun whole by the ONNX front end, without a plan: {}\n", crate::output::printable(reason));
+        return text;
+    }
+
+    let mut steps = Table::new([
+        ("", Align::Right),
+        ("step", Align::Left),
+        ("operator", Align::Left),
+        ("kernel", Align::Left),
+        ("inputs", Align::Left),
+        ("outputs", Align::Left),
+        ("multiply-adds", Align::Right),
+    ]);
+    for (at, step) in model.plan().map_or(&[][..], |plan| &plan.steps).iter().enumerate() {
+        let shapes = |facts: &[Fact]| facts.iter().map(|f| f.shape.to_string()).collect::<Vec<_>>().join(" ");
+        steps.row([
+            (at + 1).to_string(),
+            step.name.clone(),
+            step.op.name().to_owned(),
+            step.choice.kernel.clone(),
+            shapes(&step.inputs),
+            shapes(&step.outputs),
+            if step.macs > 0 { count(step.macs) } else { String::new() },
+        ]);
+    }
+    text + "\n" + &steps.render("")
+}
+
+/// How far the arena is above what it must hold at least.
+fn above_lower_bound(memory: &MemoryReport) -> String {
+    let (arena, bound) = (memory.arena_bytes, memory.arena_lower_bound_bytes);
+    if bound == 0 || arena <= bound {
+        return "the least possible".into();
+    }
+    format!("{} above the widest moment, {}", percent((arena - bound) as f64 / bound as f64), bytes(bound))
+}

@@ -1,0 +1,74 @@
+//! The `skipstone` command: run, classify, measure and inspect ONNX classifiers.
+//!
+//! Each subcommand is a file. Results go to stdout, everything else to stderr; the exit status
+//! is 0, 1 where the model or an input is at fault, or 2 where the command line is.
+
+mod args;
+mod bench;
+mod classify;
+mod evaluate;
+mod failure;
+mod images;
+mod inspect;
+mod npy;
+mod numbers;
+mod output;
+mod progress;
+mod run;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// On-device inference for compact ONNX classifiers
+#[derive(Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  skipstone classify model.onnx cat.jpg      what does the picture show?
+  skipstone inspect model.onnx               what is in the model, and what will run?
+  skipstone bench model.onnx --profile       how fast is it, and where does the time go?
+  skipstone evaluate model.onnx dataset/     how often is it right?
+  skipstone run model.onnx --input x=x.npy --output-dir out
+
+`skipstone COMMAND --help` explains a command and its options.
+Exit status: 0 success, 1 a fault of the model or an input, 2 a fault of the command line."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Run),
+    Classify(classify::Classify),
+    Bench(bench::Bench),
+    Inspect(inspect::Inspect),
+    Evaluate(evaluate::Evaluate),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    failure::silence_panics();
+    let result = failure::catch_panics(|| match cli.command {
+        Command::Run(command) => command.execute(),
+        Command::Classify(command) => command.execute(),
+        Command::Bench(command) => command.execute(),
+        Command::Inspect(command) => command.execute(),
+        Command::Evaluate(command) => command.execute(),
+    });
+    match result.and_then(|done| done) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            failure.exit_code()
+        }
+    }
+}

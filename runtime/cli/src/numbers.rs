@@ -1,0 +1,60 @@
+//! Numbers for people; JSON carries them unrounded.
+
+/// Bytes in the unit that reads best: `1.25 MB` (a million bytes).
+pub fn bytes(bytes: u64) -> String {
+    scaled(bytes, "B")
+}
+
+/// A count in the unit that reads best: `310.3 k`, `152.9 M`.
+pub fn count(count: u64) -> String {
+    scaled(count, "").trim_end().to_owned()
+}
+
+fn scaled(value: u64, unit: &str) -> String {
+    let prefixes = ["", "k", "M", "G", "T", "P", "E"];
+    let mut scaled = value as f64;
+    let mut at = 0;
+    // 999.95 and more would print as 1000.0.
+    while scaled >= 999.95 && at + 1 < prefixes.len() {
+        scaled /= 1000.0;
+        at += 1;
+    }
+    if at == 0 { format!("{value} {unit}") } else { format!("{scaled:.*} {}{unit}", decimals(scaled), prefixes[at]) }
+}
+
+/// Decimals that leave about four digits.
+fn decimals(value: f64) -> usize {
+    if value < 10.0 { 2 } else { 1 }
+}
+
+/// Milliseconds with four significant digits: `0.0123`, `1.234`, `123.4`.
+pub fn ms(ms: f64) -> String {
+    let decimals = if ms <= 0.0 { 3 } else { (3.0 - ms.log10().floor()).clamp(1.0, 5.0) as usize };
+    format!("{ms:.decimals$}")
+}
+
+/// A part of one, in percent.
+pub fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1_240_000), "1.24 MB");
+        assert_eq!(bytes(999_999), "1.00 MB");
+        assert_eq!(bytes(u64::MAX), "18.4 EB");
+        assert_eq!(count(10), "10");
+        assert_eq!(count(152_930_000), "152.9 M");
+        assert_eq!(ms(0.012_345), "0.01235");
+        assert_eq!(ms(1.2345), "1.234");
+        assert_eq!(ms(1234.5), "1234.5");
+        assert_eq!(ms(0.0), "0.000");
+        assert_eq!(percent(0.5), "50.0 %");
+    }
+}

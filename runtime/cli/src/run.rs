@@ -1,0 +1,172 @@
+//! `skipstone run`: tensors in, tensors out.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use clap::Args;
+use skipstone::{Error, Model, Tensor, TensorView};
+
+use crate::args::ModelArgs;
+use crate::failure::Failure;
+use crate::npy;
+use crate::output::print;
+use crate::table::{Align, Table};
+
+/// Run a model on .npy files and write its outputs as .npy files
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Each output is written to DIR/<output name>.npy; a '/' in a name becomes '_'.
+A dynamic input takes the shape of its file, unless --shape says otherwise.
+`skipstone inspect MODEL` lists a model's inputs and outputs.
+
+Examples:
+  skipstone run model.onnx --input input=image.npy --output-dir out
+  skipstone run model.onnx --input tokens=t.npy --input mask=m.npy --output-dir out --threads 4")]
+pub struct Run {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// A file for an input of the model; give it once for each input
+    #[arg(long = "input", value_name = "NAME=FILE.npy", value_parser = parse_input)]
+    inputs: Vec<(String, PathBuf)>,
+
+    /// Where to write the outputs; made where it does not exist
+    #[arg(long, value_name = "DIR")]
+    output_dir: PathBuf,
+}
+
+impl Run {
+    /// Runs the model once.
+    pub fn execute(self) -> Result<(), Failure> {
+        let mut given: Vec<(String, Tensor)> = Vec::new();
+        for (name, path) in &self.inputs {
+            if given.iter().any(|(known, _)| known == name) {
+                return Err(Failure::Usage(format!("--input {name} is given twice")));
+            }
+            given.push((name.clone(), npy::read(path)?));
+        }
+
+        let model = self.open(&given)?;
+        let views = in_order(&model, &given)?;
+        let mut session = model.session()?;
+        session.run(&views)?;
+
+        std::fs::create_dir_all(&self.output_dir).map_err(|error| Failure::io(&self.output_dir, &error))?;
+        let names: Vec<&str> = session.output_names().collect();
+        let mut table = Table::untitled([Align::Left, Align::Left, Align::Left]);
+        for (index, (name, file)) in names.iter().zip(file_names(&names)).enumerate() {
+            let output = session.output(index);
+            let output = output.ok_or_else(|| Failure::new("internal", format!("output '{name}' was not written")))?;
+            let path = self.output_dir.join(file);
+            npy::write(&path, &output)?;
+            table.row([(*name).to_owned(), output.fact().to_string(), path.display().to_string()]);
+        }
+        print(&table.render(""))
+    }
+
+    /// Opens the model; where it turns out to have dynamic inputs, with the files' shapes.
+    fn open(&self, given: &[(String, Tensor)]) -> Result<Model, Failure> {
+        let mut options = self.model.options();
+        match Model::open(&self.model.path, &options) {
+            Err(Error::UnboundShape { .. }) => {
+                for (name, tensor) in given {
+                    options.shapes.entry(name.clone()).or_insert_with(|| tensor.shape().dims().to_vec());
+                }
+                Ok(Model::open(&self.model.path, &options)?)
+            }
+            opened => Ok(opened?),
+        }
+    }
+}
+
+/// The given tensors as the model's inputs; types and shapes are for the session to check.
+fn in_order<'a>(model: &Model, given: &'a [(String, Tensor)]) -> Result<Vec<TensorView<'a>>, Error> {
+    let ports = model.inputs();
+    if let Some((name, _)) = given.iter().find(|(name, _)| ports.iter().all(|port| port.name != *name)) {
+        let known = ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(Error::UnknownInput { name: name.clone(), known });
+    }
+    ports
+        .iter()
+        .map(|port| {
+            let tensor = given.iter().find(|(name, _)| *name == port.name);
+            let missing = || Error::MissingInput { name: port.name.clone(), fact: port.fact.to_string() };
+            tensor.map(|(_, tensor)| tensor.view()).ok_or_else(missing)
+        })
+        .collect()
+}
+
+/// `NAME=FILE.npy`
+fn parse_input(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("expected NAME=FILE.npy".into()),
+    }
+}
+
+/// A file name for each output, all distinct, on file systems too that ignore letter case.
+fn file_names(outputs: &[&str]) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let mut files = vec![None; outputs.len()];
+    // Names that are fit for a file keep it, whichever others would like it.
+    for changed in [false, true] {
+        for (file, output) in files.iter_mut().zip(outputs) {
+            let stem = file_stem(output);
+            if file.is_some() || (stem == *output) == changed {
+                continue;
+            }
+            let numbered = (2..).map(|n: usize| format!("{stem}-{n}"));
+            let free = std::iter::once(stem.clone()).chain(numbered).find(|stem| taken.insert(stem.to_lowercase()));
+            *file = free.map(|stem| format!("{stem}.npy"));
+        }
+    }
+    files.into_iter().flatten().collect()
+}
+
+/// An output's name as the stem of a file: within its directory, visible, and not too long.
+fn file_stem(name: &str) -> String {
+    const MAX_BYTES: usize = 200;
+    let unfit = |c: char| matches!(c, '/' | '\\') || c.is_control() || (cfg!(windows) && "<>:\"|?*".contains(c));
+    let mut stem: String = name.chars().map(|c| if unfit(c) { '_' } else { c }).collect();
+    if stem.is_empty() || stem.starts_with('.') {
+        stem.insert(0, '_');
+    }
+    while stem.len() > MAX_BYTES {
+        stem.pop();
+    }
+    stem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_keep_their_names_as_files() {
+        assert_eq!(file_names(&["logits", "a/b", "Identity:0"]), ["logits.npy", "a_b.npy", "Identity:0.npy"]);
+    }
+
+    #[test]
+    fn no_output_leaves_its_directory() {
+        assert_eq!(
+            file_names(&["..", "../x", "/etc/passwd", "a\0b\n", "", "."]),
+            ["_...npy", "_.._x.npy", "_etc_passwd.npy", "a_b_.npy", "_.npy", "_..npy"]
+        );
+        assert!(file_stem(&"ü".repeat(1000)).len() <= 200);
+    }
+
+    #[test]
+    fn distinct_outputs_stay_distinct() {
+        assert_eq!(file_names(&["a/b", "a_b", "a\\b"]), ["a_b-2.npy", "a_b.npy", "a_b-3.npy"]);
+        assert_eq!(file_names(&["A", "a"]), ["A.npy", "a-2.npy"]);
+        assert_eq!(file_names(&["a/b", "a_b-2", "a_b"]), ["a_b-3.npy", "a_b-2.npy", "a_b.npy"]);
+    }
+
+    #[test]
+    fn inputs_are_named() {
+        assert_eq!(parse_input("x=a=b.npy"), Ok(("x".into(), "a=b.npy".into())));
+        for bad in ["x", "x=", "=x.npy", ""] {
+            assert!(parse_input(bad).is_err(), "{bad}");
+        }
+    }
+}
