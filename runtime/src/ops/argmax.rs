@@ -124,7 +124,11 @@ mod tests {
                     let y = check(ArgMax { axis, largest, last }, &[x.clone()], 0.0);
                     let reduce = super::super::reduce::Reduce {
                         axes: vec![axis],
-                        kind: if largest { super::super::reduce::ReduceKind::Max } else { super::super::reduce::ReduceKind::Min },
+                        kind: if largest {
+                            super::super::reduce::ReduceKind::Max
+                        } else {
+                            super::super::reduce::ReduceKind::Min
+                        },
                         keep_dims: true,
                     };
                     let extreme = reduce.evaluate(&[&x]).unwrap().remove(0);
@@ -138,9 +142,8 @@ mod tests {
     #[test]
     fn equals_go_to_the_first_or_the_last() {
         let x = Tensor::from_slice(&[4], &[1f32, 5.0, 5.0, 2.0]).unwrap();
-        let at = |last| {
-            check(ArgMax { axis: 0, largest: true, last }, &[x.clone()], 0.0)[0].elements::<i64>().unwrap()[0]
-        };
+        let at =
+            |last| check(ArgMax { axis: 0, largest: true, last }, &[x.clone()], 0.0)[0].elements::<i64>().unwrap()[0];
         assert_eq!((at(false), at(true)), (1, 2));
     }
 }

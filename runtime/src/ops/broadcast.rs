@@ -150,7 +150,8 @@ mod lower {
     impl Lower for Tile {
         fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
             let Some(tile) = cx.op::<TractTile>() else { return Ok(None) };
-            let repeats: Option<Vec<usize>> = tile.multipliers.iter().map(|m| usize::try_from(m.to_i64().ok()?).ok()).collect();
+            let repeats: Option<Vec<usize>> =
+                tile.multipliers.iter().map(|m| usize::try_from(m.to_i64().ok()?).ok()).collect();
             let Some(repeats) = repeats else { return Ok(None) };
             let inputs = cx.inputs.clone();
             take(cx, Tile { repeats }, &inputs)

@@ -34,10 +34,7 @@ fn truth<X: Number>(x: &[X], y: &mut [u8]) {
 
 /// Whether a vector kernel converts these types.
 fn has_kernel(from: DType, to: DType) -> bool {
-    matches!(
-        (from, to),
-        (DType::F32, DType::F16 | DType::Bf16) | (DType::F16 | DType::Bf16 | DType::U8, DType::F32)
-    )
+    matches!((from, to), (DType::F32, DType::F16 | DType::Bf16) | (DType::F16 | DType::Bf16 | DType::U8, DType::F32))
 }
 
 fn by_kernel(isa: Isa, from: DType, to: DType, io: &mut Io<'_, '_>) -> Result<(), OpError> {

@@ -133,7 +133,7 @@ pub(crate) fn check_fails(op: impl Into<Op>, inputs: &[Tensor]) {
 #[track_caller]
 pub(crate) fn assert_close(got: &Tensor, want: &Tensor, tolerance: f64, what: &str) {
     assert_eq!(got.fact(), want.fact(), "{what}");
-    if !super::number::is_float(want.dtype()) {
+    if !super::number::is_float(want.dtype()) || want.bytes().is_empty() {
         assert_eq!(got.bytes(), want.bytes(), "{what}");
         return;
     }

@@ -80,8 +80,7 @@ impl Operator for LayerNorm {
         let (this, isa, biased) = (*self, cx.isa, cx.inputs.len() == 3);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let bias = if biased { Some(io.input(2)?) } else { None };
-            let parameters =
-                layernorm::LayerNorm { norm: this.norm, scale: io.input(1)?, bias, epsilon: this.epsilon };
+            let parameters = layernorm::LayerNorm { norm: this.norm, scale: io.input(1)?, bias, epsilon: this.epsilon };
             layernorm::layernorm(isa, &parameters, io.input(0)?, io.output(0)?, io.pool());
             Ok(())
         }))

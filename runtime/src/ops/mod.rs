@@ -23,7 +23,7 @@ mod arity;
 pub mod binary;
 pub mod cast;
 #[cfg(test)]
-mod check;
+pub(crate) mod check;
 pub mod compare;
 pub mod conv;
 mod foreign;

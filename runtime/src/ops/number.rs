@@ -192,18 +192,54 @@ pub(crate) fn convert<X: Number, Y: Number>(x: X) -> Y {
 macro_rules! by_number {
     ($dtype:expr, $number:ident => $body:expr, else $otherwise:expr) => {
         match $dtype {
-            $crate::tensor::DType::F32 => { type $number = f32; $body }
-            $crate::tensor::DType::F64 => { type $number = f64; $body }
-            $crate::tensor::DType::F16 => { type $number = half::f16; $body }
-            $crate::tensor::DType::Bf16 => { type $number = half::bf16; $body }
-            $crate::tensor::DType::I8 => { type $number = i8; $body }
-            $crate::tensor::DType::I16 => { type $number = i16; $body }
-            $crate::tensor::DType::I32 => { type $number = i32; $body }
-            $crate::tensor::DType::I64 => { type $number = i64; $body }
-            $crate::tensor::DType::U8 => { type $number = u8; $body }
-            $crate::tensor::DType::U16 => { type $number = u16; $body }
-            $crate::tensor::DType::U32 => { type $number = u32; $body }
-            $crate::tensor::DType::U64 => { type $number = u64; $body }
+            $crate::tensor::DType::F32 => {
+                type $number = f32;
+                $body
+            }
+            $crate::tensor::DType::F64 => {
+                type $number = f64;
+                $body
+            }
+            $crate::tensor::DType::F16 => {
+                type $number = half::f16;
+                $body
+            }
+            $crate::tensor::DType::Bf16 => {
+                type $number = half::bf16;
+                $body
+            }
+            $crate::tensor::DType::I8 => {
+                type $number = i8;
+                $body
+            }
+            $crate::tensor::DType::I16 => {
+                type $number = i16;
+                $body
+            }
+            $crate::tensor::DType::I32 => {
+                type $number = i32;
+                $body
+            }
+            $crate::tensor::DType::I64 => {
+                type $number = i64;
+                $body
+            }
+            $crate::tensor::DType::U8 => {
+                type $number = u8;
+                $body
+            }
+            $crate::tensor::DType::U16 => {
+                type $number = u16;
+                $body
+            }
+            $crate::tensor::DType::U32 => {
+                type $number = u32;
+                $body
+            }
+            $crate::tensor::DType::U64 => {
+                type $number = u64;
+                $body
+            }
             $crate::tensor::DType::Bool => $otherwise,
         }
     };
@@ -215,10 +251,22 @@ pub(crate) use by_number;
 macro_rules! by_width {
     ($dtype:expr, $word:ident => $body:expr) => {
         match $dtype.size() {
-            1 => { type $word = u8; $body }
-            2 => { type $word = u16; $body }
-            4 => { type $word = u32; $body }
-            _ => { type $word = u64; $body }
+            1 => {
+                type $word = u8;
+                $body
+            }
+            2 => {
+                type $word = u16;
+                $body
+            }
+            4 => {
+                type $word = u32;
+                $body
+            }
+            _ => {
+                type $word = u64;
+                $body
+            }
         }
     };
 }
@@ -226,7 +274,11 @@ pub(crate) use by_width;
 
 /// The bytes of a tensor as words of its elements' width.
 pub(crate) fn words<T: Element>(tensor: &crate::tensor::Tensor) -> Result<&[T], OpError> {
-    bytemuck::try_cast_slice(tensor.bytes()).map_err(|_| OpError::Operand(0))
+    match tensor.bytes() {
+        // No bytes lie anywhere, so not at an aligned place either.
+        [] => Ok(&[]),
+        bytes => bytemuck::try_cast_slice(bytes).map_err(|_| OpError::Operand(0)),
+    }
 }
 
 /// Makes a tensor by writing its elements as `T`, which must be as wide as they are.

@@ -96,7 +96,12 @@ fn reduce_plain<T: Number, A: Number>(
 }
 
 /// The plain loop: floats accumulate in f64, integers in their own type.
-fn reduce_any<T: Number>(kind: ReduceKind, walks: &(Walk<1>, Walk<1>, usize), x: &[T], y: &mut [T]) -> Result<(), OpError> {
+fn reduce_any<T: Number>(
+    kind: ReduceKind,
+    walks: &(Walk<1>, Walk<1>, usize),
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), OpError> {
     match T::FLOAT {
         true => reduce_plain::<T, f64>(kind, walks, x, y),
         false => reduce_plain::<T, T>(kind, walks, x, y),

@@ -5,7 +5,7 @@
 use std::cmp::Ordering;
 
 use super::arity::exactly;
-use super::number::{Number, by_number, words};
+use super::number::{Number, by_number, filled, words};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -92,16 +92,13 @@ impl Operator for TopK {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let facts = self.infer(&[x.fact()])?;
-        let mut results: Vec<Tensor> = facts.into_iter().map(Tensor::zeros).collect();
-        let [values, indices] = results.as_mut_slice() else { return Err(OpError::Operand(0)) };
+        let mut indices = vec![0i64; facts.last().map_or(0, |fact| fact.shape.elements())];
         let mut scratch = vec![0; x.shape()[self.axis]];
-        by_number!(x.dtype(), T => {
-            let (Some(values), Some(indices)) = (values.elements_mut::<T>(), indices.elements_mut::<i64>()) else {
-                return Err(OpError::Operand(0));
-            };
-            self.search(x.shape(), words(x)?, values, indices, &mut scratch)?;
-        }, else ());
-        Ok(results)
+        let [values_fact, indices_fact] = exactly::<2, _>(&facts)?.clone();
+        let values = by_number!(x.dtype(), T => filled::<T>(values_fact, |values| {
+            self.search(x.shape(), words(x)?, values, &mut indices, &mut scratch)
+        }), else Err(OpError::Operand(0)))?;
+        Ok(vec![values, Tensor::from_bytes(indices_fact, bytemuck::cast_slice(&indices))?])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -165,9 +162,8 @@ mod tests {
     #[test]
     fn best_first_and_equals_by_index() {
         let x = Tensor::from_slice(&[6], &[2f32, 7.0, f32::NAN, 7.0, -1.0, 3.0]).unwrap();
-        let indices = |k, largest| {
-            check(TopK { axis: 0, k, largest }, &[x.clone()], 0.0)[1].elements::<i64>().unwrap().to_vec()
-        };
+        let indices =
+            |k, largest| check(TopK { axis: 0, k, largest }, &[x.clone()], 0.0)[1].elements::<i64>().unwrap().to_vec();
         assert_eq!(indices(4, true), [2, 1, 3, 5]);
         assert_eq!(indices(6, false), [4, 0, 5, 1, 3, 2]);
         assert!(TopK { axis: 0, k: 7, largest: true }.infer(&[x.fact()]).is_err());

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The front end folds what it needs for shapes; this takes what it leaves. Results above a
-//! limit stay nodes, so that a few bytes of model cannot ask for gigabytes here.
+//! limit, one by one or all together, and costly products stay nodes, so that a few bytes of
+//! model cannot ask for gigabytes or minutes here.
 
 use std::sync::Arc;
 
@@ -17,12 +18,20 @@ use crate::tensor::Tensor;
 /// Largest result that is folded, in bytes.
 const LIMIT: usize = 256 << 20;
 
+/// All results together, in bytes.
+const TOTAL: usize = 1 << 30;
+
+/// Most multiply-adds of a node that is folded: plain evaluation does some 10^8 a second.
+const MACS: u64 = 1 << 28;
+
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let nodes = std::mem::take(&mut graph.nodes);
+    let mut left = TOTAL;
     for node in nodes {
         let bytes: usize = graph.facts(&node.outputs).iter().map(|f| f.bytes()).sum();
         let inputs: Option<Vec<Arc<Tensor>>> = node.inputs.iter().map(|&id| graph.constant(id).cloned()).collect();
-        let inputs = inputs.filter(|_| bytes <= LIMIT && !matches!(node.op, Op::Foreign(_)));
+        let cheap = || node.op.macs(&graph.facts(&node.inputs), &graph.facts(&node.outputs)) <= MACS;
+        let inputs = inputs.filter(|_| bytes <= LIMIT.min(left) && !matches!(node.op, Op::Foreign(_)) && cheap());
         // What cannot be evaluated is said when it is run, with the node's name.
         let results = inputs.and_then(|inputs| {
             let inputs: Vec<&Tensor> = inputs.iter().map(AsRef::as_ref).collect();
@@ -30,6 +39,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
         });
         match results {
             Some(results) => {
+                left -= bytes;
                 for (&id, tensor) in node.outputs.iter().zip(results) {
                     graph.set_constant(id, tensor);
                 }
@@ -45,6 +55,17 @@ mod tests {
     use super::*;
     use crate::ops::reshape::Reshape;
     use crate::tensor::Shape;
+
+    #[test]
+    fn a_small_constant_may_not_grow_without_bound() {
+        let mut graph = Graph::new();
+        let c = graph.add_constant("c", Tensor::scalar(1f32));
+        let shape = Shape::new(&[LIMIT / 4 + 1]).unwrap();
+        let y = graph.add_node("expand", crate::ops::broadcast::Expand { shape }, &[c]).unwrap()[0];
+        graph.outputs.push(("y".into(), y));
+        run(&mut graph).unwrap();
+        assert_eq!(graph.nodes.len(), 1);
+    }
 
     #[test]
     fn a_reshaped_constant_is_a_constant() {

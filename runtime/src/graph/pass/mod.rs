@@ -5,7 +5,16 @@ mod bounds;
 mod dead;
 mod fold;
 mod fuse;
+mod gated;
+mod hard;
+mod identity;
 mod layout;
+mod mean;
+mod normalise;
+mod pattern;
+mod prelu;
+#[cfg(test)]
+pub(in crate::graph) mod testing;
 
 use super::Graph;
 use crate::error::Result;
@@ -19,7 +28,15 @@ struct Pass {
 /// In order; a pass that leaves rubbish behind relies on `dead` after it.
 const PASSES: &[Pass] = &[
     Pass { name: "fold", run: fold::run },
+    Pass { name: "identity", run: identity::run },
     Pass { name: "bounds", run: bounds::run },
+    Pass { name: "dead", run: dead::run },
+    Pass { name: "prelu", run: prelu::run },
+    Pass { name: "hard", run: hard::run },
+    Pass { name: "gated", run: gated::run },
+    Pass { name: "mean", run: mean::run },
+    Pass { name: "dead", run: dead::run },
+    Pass { name: "normalise", run: normalise::run },
     Pass { name: "dead", run: dead::run },
     Pass { name: "fuse", run: fuse::run },
     Pass { name: "layout", run: layout::run },

@@ -1,0 +1,104 @@
+//! Nodes that change nothing.
+//!
+//! ```text
+//! x -> Mul(1) -> y            =>    x -> y
+//! x -> Reshape -> Reshape     =>    x -> Reshape
+//! ```
+//!
+//! When: the result has the type and shape of the operand, and the operator is a product or
+//! quotient with 1, a sum or difference with 0, or one that shares its input's bytes: a cast to
+//! the same type, a reshape, expansion or slice to the same shape. A value that the caller
+//! gives and gets stays a copy.
+
+use super::super::{Graph, Node, ValueId};
+use super::pattern::Pattern;
+use crate::error::Result;
+use crate::ops::Op;
+use crate::ops::Operator;
+use crate::ops::binary::BinaryKind;
+
+pub(super) fn run(graph: &mut Graph) -> Result<()> {
+    merge_reshapes(graph);
+    let mut equals: Vec<ValueId> = (0..graph.values().len()).map(ValueId).collect();
+    let pattern = Pattern::new(graph);
+    for node in &graph.nodes {
+        let (Some(x), &[y]) = (unchanged(&pattern, node), node.outputs.as_slice()) else { continue };
+        let x = equals[x.0];
+        let given = graph.inputs.contains(&x) && graph.outputs.iter().any(|(_, id)| *id == y);
+        if !given {
+            equals[y.0] = x;
+        }
+    }
+    let read = graph.nodes.iter_mut().flat_map(|node| &mut node.inputs);
+    for id in read.chain(graph.outputs.iter_mut().map(|(_, id)| id)) {
+        *id = equals[id.0];
+    }
+    Ok(())
+}
+
+/// The operand that the node's result equals.
+fn unchanged(pattern: &Pattern<'_>, node: &Node) -> Option<ValueId> {
+    let neutral = |kind, number| {
+        let (x, held) = pattern.with_number(node, kind)?;
+        (held == number).then_some(x)
+    };
+    let shared = || node.op.alias(&pattern.graph.facts(&node.inputs)).and_then(|i| node.inputs.get(i).copied());
+    let x = neutral(BinaryKind::Mul, 1.0)
+        .or_else(|| neutral(BinaryKind::Div, 1.0))
+        .or_else(|| neutral(BinaryKind::Add, 0.0))
+        .or_else(|| neutral(BinaryKind::Sub, 0.0))
+        .or_else(shared)?;
+    (pattern.graph.fact(x) == pattern.graph.fact(*node.outputs.first()?)).then_some(x)
+}
+
+/// A reshape of a reshape is one of the first's operand.
+fn merge_reshapes(graph: &mut Graph) {
+    let uses = graph.uses();
+    for index in 0..graph.nodes.len() {
+        let node = &graph.nodes[index];
+        let (Op::Reshape(_), &[input]) = (&node.op, node.inputs.as_slice()) else { continue };
+        let Some(before) = uses.writer(input).and_then(|writer| graph.nodes.get(writer)) else { continue };
+        if let (Op::Reshape(_), &[source]) = (&before.op, before.inputs.as_slice()) {
+            graph.nodes[index].inputs = vec![source];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Build;
+    use super::*;
+    use crate::ops::cast::Cast;
+    use crate::ops::reshape::Reshape;
+    use crate::ops::unary::UnaryKind;
+    use crate::tensor::{DType, Shape};
+
+    fn names(graph: &Graph) -> Vec<String> {
+        graph.nodes.iter().map(|node| format!("{:?}", node.op)).collect()
+    }
+
+    #[test]
+    fn neutral_numbers_and_aliases_go() {
+        let mut build = Build::new(&[2, 3]);
+        let x = build.unary(UnaryKind::Abs, build.x);
+        let x = build.with(BinaryKind::Mul, x, 1.0);
+        let x = build.with(BinaryKind::Sub, x, 0.0);
+        let x = build.add(Cast { to: DType::F32 }, &[x]);
+        let x = build.add(Reshape { shape: Shape::new(&[6]).unwrap() }, &[x]);
+        let x = build.add(Reshape { shape: Shape::new(&[2, 3]).unwrap() }, &[x]);
+        let y = build.unary(UnaryKind::Sqrt, x);
+        assert_eq!(names(&build.optimised(y, 0.0)), ["Abs", "Sqrt"]);
+    }
+
+    #[test]
+    fn what_broadcasts_or_changes_stays() {
+        let mut build = Build::new(&[1, 3]);
+        let ones = build.constant(&[2, 3], &[1.0; 6]);
+        let y = build.binary(BinaryKind::Mul, build.x, ones);
+        assert_eq!(names(&build.optimised(y, 0.0)), ["Mul"]);
+        let mut build = Build::new(&[3]);
+        let zero = build.constant(&[], &[0.0]);
+        let y = build.binary(BinaryKind::Sub, zero, build.x);
+        assert_eq!(names(&build.optimised(y, 0.0)), ["Sub"]);
+    }
+}

@@ -1,0 +1,171 @@
+//! What recognising passes ask of a graph: who computes this value, and is it read elsewhere.
+//!
+//! A pattern is matched from its last node backwards. The values inside it must be read by the
+//! pattern alone, or else they have to be computed anyway; [`Pattern`] answers only those.
+
+use super::super::{Graph, Node, Uses, ValueId};
+use crate::ops::Op;
+use crate::ops::activate::Activate;
+use crate::ops::binary::{Binary, BinaryKind};
+use crate::ops::unary::{Unary, UnaryKind};
+use skipstone_kernels::activation::Activation;
+
+/// A graph under inspection, with its uses.
+pub(super) struct Pattern<'a> {
+    pub graph: &'a Graph,
+    uses: Uses,
+}
+
+/// `alpha * x + beta`
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Affine {
+    pub x: ValueId,
+    pub alpha: f32,
+    pub beta: f32,
+}
+
+/// A product of values and one number.
+#[derive(Clone, Debug)]
+pub(super) struct Product {
+    pub scale: f32,
+    pub values: Vec<ValueId>,
+}
+
+impl<'a> Pattern<'a> {
+    pub fn new(graph: &'a Graph) -> Self {
+        Self { graph, uses: graph.uses() }
+    }
+
+    /// The node that writes `id`, whoever reads it.
+    pub fn writer(&self, id: ValueId) -> Option<&'a Node> {
+        self.graph.nodes.get(self.uses.writer(id)?)
+    }
+
+    /// The node that writes `id`, where only one node reads it.
+    pub fn inner(&self, id: ValueId) -> Option<&'a Node> {
+        self.uses.only_reader(id).and_then(|_| self.writer(id))
+    }
+
+    /// How often `id` is read.
+    pub fn readers(&self, id: ValueId) -> usize {
+        self.uses.readers(id).len()
+    }
+
+    /// The number, where `id` is an f32 constant of that number throughout.
+    pub fn number(&self, id: ValueId) -> Option<f32> {
+        let (&first, rest) = self.graph.constant(id)?.elements::<f32>()?.split_first()?;
+        rest.iter().all(|&other| other == first).then_some(first)
+    }
+
+    /// The operands of a plain `kind`.
+    pub fn operands(node: &Node, kind: BinaryKind) -> Option<[ValueId; 2]> {
+        match node.op {
+            Op::Binary(Binary { kind: held, activation: Activation::None }) if held == kind => {
+                node.inputs.as_slice().try_into().ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// The value and the number of a plain `kind`, where one operand is a number and the
+    /// result has the shape of the other: operands in either order where `kind` commutes, else
+    /// the number second.
+    pub fn with_number(&self, node: &Node, kind: BinaryKind) -> Option<(ValueId, f32)> {
+        let [a, b] = Self::operands(node, kind)?;
+        let swapped = || if kind.is_commutative() { Some((b, self.number(a)?)) } else { None };
+        let (x, number) = self.number(b).map(|number| (a, number)).or_else(swapped)?;
+        (self.graph.fact(x) == self.graph.fact(*node.outputs.first()?)).then_some((x, number))
+    }
+
+    /// The operand of a function of one number.
+    pub fn unary(node: &Node, kind: UnaryKind) -> Option<ValueId> {
+        match node.op {
+            Op::Unary(Unary { kind: held }) if held == kind => node.inputs.first().copied(),
+            _ => None,
+        }
+    }
+
+    /// The activation and its operand.
+    pub fn activation(node: &Node) -> Option<(Activation, ValueId)> {
+        match node.op {
+            Op::Activate(Activate { activation }) => Some((activation, *node.inputs.first()?)),
+            _ => None,
+        }
+    }
+
+    /// `id` seen as a chain of sums and products with numbers; at least `id` itself.
+    pub fn affine(&self, id: ValueId) -> Affine {
+        let mut seen = Affine { x: id, alpha: 1.0, beta: 0.0 };
+        while let Some(step) = self.inner(seen.x).and_then(|node| self.affine_step(node)) {
+            seen = Affine { x: step.x, alpha: seen.alpha * step.alpha, beta: seen.alpha * step.beta + seen.beta };
+        }
+        seen
+    }
+
+    /// One link of such a chain.
+    pub fn affine_step(&self, node: &Node) -> Option<Affine> {
+        if let Some((x, beta)) = self.with_number(node, BinaryKind::Add) {
+            return Some(Affine { x, alpha: 1.0, beta });
+        }
+        if let Some((x, number)) = self.with_number(node, BinaryKind::Sub) {
+            return Some(Affine { x, alpha: 1.0, beta: -number });
+        }
+        self.scale_step(node).map(|(x, alpha)| Affine { x, alpha, beta: 0.0 })
+    }
+
+    /// A value times a number, or divided by one.
+    fn scale_step(&self, node: &Node) -> Option<(ValueId, f32)> {
+        let divided = || self.with_number(node, BinaryKind::Div).map(|(x, number)| (x, number.recip()));
+        self.with_number(node, BinaryKind::Mul).or_else(divided)
+    }
+
+    /// The factors of the value that `node` writes: products inside are taken apart, powers
+    /// two and three are the base two or three times.
+    pub fn product(&self, node: &Node) -> Product {
+        let mut product = Product { scale: 1.0, values: Vec::new() };
+        if !self.multiply(node, &mut product) {
+            product.values.extend(node.outputs.first());
+        }
+        product
+    }
+
+    /// As `product`, of a value that is read by the pattern alone; else the value itself.
+    pub fn factors(&self, id: ValueId) -> Product {
+        match self.inner(id) {
+            Some(node) => self.product(node),
+            None => Product { scale: 1.0, values: vec![id] },
+        }
+    }
+
+    /// Adds a node's factors to `product`; false where it is no product.
+    fn multiply(&self, node: &Node, product: &mut Product) -> bool {
+        let mut operands = Vec::new();
+        if let Some((x, scale)) = self.scale_step(node) {
+            product.scale *= scale;
+            operands.push(x);
+        } else if let Some(pair) = Self::operands(node, BinaryKind::Mul) {
+            operands.extend(pair);
+        } else if let Some(x) = Self::unary(node, UnaryKind::Square) {
+            operands.extend([x; 2]);
+        } else if let Some((x, power)) = self.with_number(node, BinaryKind::Pow)
+            && (power == 2.0 || power == 3.0)
+        {
+            operands.extend(std::iter::repeat_n(x, power as usize));
+        } else {
+            return false;
+        }
+        // A value that the pattern reads twice (a square) is not taken apart further.
+        let single = operands.len() == 1 || operands.first() != operands.get(1);
+        for id in operands {
+            if !self.inner(id).is_some_and(|inner| single && self.multiply(inner, product)) {
+                product.values.push(id);
+            }
+        }
+        true
+    }
+}
+
+/// Whether two numbers are one, but for the rounding of an exporter.
+pub(super) fn near(a: f32, b: f32) -> bool {
+    (a - b).abs() <= 1e-5 * b.abs().max(1e-3)
+}
