@@ -33,25 +33,28 @@ pub struct ConvShape {
     pub groups: usize,
 }
 
+/// Largest height, width, padding or step: products of two and their sums stay inside 63 bits.
+const MAX_SIZE: usize = 1 << 30;
+
 impl ConvShape {
     /// Numbers of the input.
     pub fn input_len(&self) -> usize {
-        self.batch * self.in_h * self.in_w * self.in_c
+        product(&[self.batch, self.in_h, self.in_w, self.in_c])
     }
 
     /// Numbers of the output.
     pub fn output_len(&self) -> usize {
-        self.pixels() * self.out_c
+        product(&[self.pixels(), self.out_c])
     }
 
     /// Pixels of all outputs: rows of the matrix product that the convolution is.
     pub fn pixels(&self) -> usize {
-        self.batch * self.out_h * self.out_w
+        product(&[self.batch, self.out_h, self.out_w])
     }
 
     /// Taps of the kernel.
     pub fn taps(&self) -> usize {
-        self.kernel[0] * self.kernel[1]
+        product(&self.kernel)
     }
 
     /// Input channels of one group.
@@ -69,15 +72,15 @@ impl ConvShape {
         let reach = |axis: usize, out: usize| {
             (out.max(1) - 1) * self.stride[axis] + (self.kernel[axis].max(1) - 1) * self.dilation[axis]
         };
-        self.pad_top > 0
-            || self.pad_left > 0
-            || reach(0, self.out_h) >= self.in_h
-            || reach(1, self.out_w) >= self.in_w
+        self.pad_top > 0 || self.pad_left > 0 || reach(0, self.out_h) >= self.in_h || reach(1, self.out_w) >= self.in_w
     }
 
     /// Whether every output pixel is computed from the input pixel of the same place alone.
     pub fn is_pointwise(&self) -> bool {
-        self.taps() == 1 && self.stride == [1, 1] && !self.is_padded() && (self.in_h, self.in_w) == (self.out_h, self.out_w)
+        self.taps() == 1
+            && self.stride == [1, 1]
+            && !self.is_padded()
+            && (self.in_h, self.in_w) == (self.out_h, self.out_w)
     }
 
     /// The taps of `axis` (0 rows, 1 columns) that fall inside the input for output index `out`.
@@ -89,9 +92,24 @@ impl ConvShape {
         first.min(kernel)..end.min(kernel).max(first.min(kernel))
     }
 
-    /// Panics unless divisors are not zero and the groups fit.
+    /// Panics unless divisors are not zero, the groups fit and no coordinate can overflow.
     pub(crate) fn check(&self) {
+        let plane = [self.in_h, self.in_w, self.out_h, self.out_w, self.pad_top, self.pad_left];
+        let steps = self.kernel.iter().chain(&self.stride).chain(&self.dilation);
+        assert!(plane.iter().chain(steps).all(|&size| size <= MAX_SIZE), "size out of range: {self:?}");
         assert!(self.stride.iter().chain(&self.dilation).all(|&d| d > 0), "strides and dilations are not 0");
         assert!(self.groups > 0 && self.in_c.is_multiple_of(self.groups) && self.out_c.is_multiple_of(self.groups));
     }
+}
+
+/// The product of sizes.
+///
+/// # Panics
+/// If it overflows: a wrapped length would pass for a short one.
+pub(crate) fn product(sizes: &[usize]) -> usize {
+    let mut product = 1usize;
+    for &size in sizes {
+        product = product.checked_mul(size).expect("size overflow");
+    }
+    product
 }

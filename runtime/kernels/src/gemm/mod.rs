@@ -7,10 +7,11 @@
 //! Convolution Algorithm", 2019), a row of zeros in the padding. Where a tap has few channels (an image of three),
 //! or the input is scaled per channel (squeeze-and-excite), the pixels of one tile are gathered into scratch first.
 
+mod blocks;
 mod driver;
 mod pack;
-pub mod scalar;
-mod tile;
+mod scalar;
+pub(crate) mod tile;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -23,11 +24,11 @@ pub use driver::{Conv, Gemm, conv, conv_scratch, gemm, gemm_scratch};
 pub use pack::{pack, pack_conv, packed_conv_len, packed_len};
 
 use crate::isa::Isa;
-use tile::Tile;
+use tile::Kernel;
 
 /// A microkernel: `mr` rows by `nr` columns.
 pub struct Variant {
-    /// Name, as `inspect` prints it.
+    /// Name, as `inspect` prints it: `gemm_f32_<mr>x<nr>_<isa>`.
     pub name: &'static str,
     /// Instruction set it needs.
     pub isa: Isa,
@@ -37,23 +38,71 @@ pub struct Variant {
     pub nr: usize,
     /// Columns of a register: the last panel is padded to a multiple of it only.
     pub lanes: usize,
-    kernel: unsafe fn(&Tile),
+    /// `kernels[rows - 1][registers - 1]`
+    kernels: &'static [&'static [Kernel]],
 }
 
-/// Every variant of this build, the best of each instruction set first.
-pub static VARIANTS: &[Variant] = &[
-    #[cfg(target_arch = "x86_64")]
-    Variant { name: "gemm_f32_12x32_avx512", isa: Isa::Avx512, mr: 12, nr: 32, lanes: 16, kernel: avx512::tile_12x32 },
-    #[cfg(target_arch = "x86_64")]
-    Variant { name: "gemm_f32_6x16_avx2", isa: Isa::Avx2, mr: 6, nr: 16, lanes: 8, kernel: avx2::tile_6x16 },
-    #[cfg(target_arch = "aarch64")]
-    Variant { name: "gemm_f32_6x16_neon", isa: Isa::Neon, mr: 6, nr: 16, lanes: 4, kernel: neon::tile_6x16 },
-    Variant { name: "gemm_f32_4x4_scalar", isa: Isa::Scalar, mr: 4, nr: 4, lanes: 1, kernel: scalar::tile_4x4 },
-];
+/// The entries of the table: name, instruction set, rows, columns, lanes, kernels.
+macro_rules! variants {
+    ($($(#[$cfg:meta])* $name:literal $isa:ident $mr:literal x $nr:literal / $lanes:literal $kernels:path;)*) => {
+        &[$($(#[$cfg])* Variant {
+            name: $name, isa: Isa::$isa, mr: $mr, nr: $nr, lanes: $lanes, kernels: $kernels,
+        },)*]
+    };
+}
 
-/// The variant of `isa` for a product of this shape.
-pub fn choose(isa: Isa, _m: usize, _k: usize, _n: usize) -> &'static Variant {
-    VARIANTS.iter().find(|v| v.isa == isa).unwrap_or(&VARIANTS[VARIANTS.len() - 1])
+/// Every variant of this build; the last is the reference.
+pub static VARIANTS: &[Variant] = variants! {
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_12x32_avx512" Avx512 12 x 32 / 16 avx512::TILE_12X32;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_8x48_avx512" Avx512 8 x 48 / 16 avx512::TILE_8X48;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_1x128_avx512" Avx512 1 x 128 / 16 avx512::TILE_1X128;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_6x16_avx2" Avx2 6 x 16 / 8 avx2::TILE_6X16;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_3x24_avx2" Avx2 3 x 24 / 8 avx2::TILE_3X24;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_1x64_avx2" Avx2 1 x 64 / 8 avx2::TILE_1X64;
+    #[cfg(target_arch = "aarch64")]
+    "gemm_f32_8x8_neon" Neon 8 x 8 / 4 neon::TILE_8X8;
+    #[cfg(target_arch = "aarch64")]
+    "gemm_f32_4x16_neon" Neon 4 x 16 / 4 neon::TILE_4X16;
+    #[cfg(target_arch = "aarch64")]
+    "gemm_f32_1x32_neon" Neon 1 x 32 / 4 neon::TILE_1X32;
+    "gemm_f32_4x8_scalar" Scalar 4 x 8 / 8 scalar::TILE_4X8;
+};
+
+impl Variant {
+    /// Registers across each panel of `n` columns.
+    fn panels(&self, n: usize) -> impl Iterator<Item = usize> {
+        let (registers, whole) = (n.div_ceil(self.lanes), self.nr / self.lanes);
+        (0..registers).step_by(whole).map(move |first| (registers - first).min(whole))
+    }
+
+    /// Time of a product by a model of the core, in multiply-adds of a register: two start per cycle, each takes four
+    /// cycles, two loads go beside them, and a tile has its tail.
+    fn cost(&self, m: usize, k: usize, n: usize) -> f64 {
+        let tiles = m.div_ceil(self.mr).max(1);
+        let rows = m as f64 / tiles as f64;
+        let panel = |registers: usize| {
+            let registers = registers as f64;
+            let step = (rows * registers).max(rows + registers).max(8.0);
+            step * k as f64 + 6.0 * rows * registers + 20.0
+        };
+        tiles as f64 * self.panels(n).map(panel).sum::<f64>()
+    }
+}
+
+/// The variant of `isa` for a product of this shape (a convolution's `m` is its output pixels, `k` its taps times
+/// input channels); the scalar one if this build has none.
+pub fn choose(isa: Isa, m: usize, k: usize, n: usize) -> &'static Variant {
+    VARIANTS
+        .iter()
+        .filter(|v| v.isa == isa)
+        .min_by(|a, b| a.cost(m, k, n).total_cmp(&b.cost(m, k, n)))
+        .unwrap_or(&VARIANTS[VARIANTS.len() - 1])
 }
 
 /// The variant of this name.

@@ -3,11 +3,11 @@
 //! The last panel is as wide as its columns need, rounded up to whole registers and padded with zeros.
 
 use super::Variant;
-use crate::conv::ConvShape;
+use crate::conv::{ConvShape, product};
 
 /// Numbers that `pack` writes for `k` rows and `n` columns.
 pub fn packed_len(v: &Variant, k: usize, n: usize) -> usize {
-    k * (n / v.nr * v.nr + (n % v.nr).next_multiple_of(v.lanes))
+    product(&[k, n.div_ceil(v.lanes), v.lanes])
 }
 
 /// Packs `B[k, n]`, whose element `(row, col)` is `b[row * row_stride + col * col_stride]`.
@@ -20,7 +20,7 @@ pub fn pack(v: &Variant, k: usize, n: usize, b: &[f32], row_stride: usize, col_s
 
 /// Numbers that [`pack_conv`] writes.
 pub fn packed_conv_len(v: &Variant, shape: &ConvShape) -> usize {
-    shape.groups * packed_len(v, shape.taps() * shape.group_in(), shape.group_out())
+    product(&[shape.groups, packed_len(v, product(&[shape.taps(), shape.group_in()]), shape.group_out())])
 }
 
 /// Packs the weights `[out_c, in_c / groups, kernel_h, kernel_w]` of a convolution, group after group; the rows of
@@ -42,17 +42,20 @@ pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) 
     }
 }
 
-fn pack_by(v: &Variant, k: usize, n: usize, out: &mut [f32], at: impl Fn(usize, usize) -> f32) {
-    assert_eq!(out.len(), packed_len(v, k, n));
+/// Packs the `k x n` matrix whose element `(row, col)` is `at(row, col)`.
+pub(crate) fn pack_by(v: &Variant, k: usize, n: usize, out: &mut [f32], at: impl Fn(usize, usize) -> f32) {
+    assert_eq!(out.len(), packed_len(v, k, n), "packed length");
     let mut out = out.iter_mut();
-    for first in (0..n).step_by(v.nr) {
-        let cols = v.nr.min(n - first);
+    let mut first = 0;
+    for registers in v.panels(n) {
+        let columns = registers * v.lanes;
         for row in 0..k {
-            for col in 0..cols.next_multiple_of(v.lanes) {
+            for col in first..first + columns {
                 if let Some(to) = out.next() {
-                    *to = if col < cols { at(row, first + col) } else { 0.0 };
+                    *to = if col < n { at(row, col) } else { 0.0 };
                 }
             }
         }
+        first += columns;
     }
 }

@@ -1,37 +1,38 @@
-//! The tile in plain Rust: the reference that every other variant is tested against.
+//! The tile in plain Rust: the reference for every other one.
 
-use super::tile::Tile;
-use crate::activation;
+use super::tile::{Kernel, Tile};
 
-/// The tile, number by number.
-///
+/// Columns of the tile.
+const N: usize = 8;
+
+pub(super) static TILE_4X8: &[&[Kernel]] = &[&[tile::<1>], &[tile::<2>], &[tile::<3>], &[tile::<4>]];
+
 /// # Safety
-/// The pointers of `t` are valid for what its fields say.
-pub(super) unsafe fn tile_4x4(t: &Tile) {
-    for row in 0..t.rows {
-        for col in 0..t.cols {
-            let mut sum = 0.0f32;
-            for tap in 0..t.taps {
-                for k in 0..t.k {
-                    // SAFETY: `pitch >= rows` pointers per tap, each good for `k` numbers; the panel has `cols`
-                    // columns, since a register holds one.
-                    unsafe {
-                        let a = *(*t.a.add(tap * t.pitch + row)).add(k);
-                        sum += a * *t.b.add((tap * t.k + k) * t.cols + col);
-                    }
+/// As for [`Kernel`], with M rows of up to eight columns.
+unsafe fn tile<const M: usize>(tile: &Tile) {
+    let mut sums = [[0.0; N]; M];
+    for tap in 0..tile.taps {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: every tap has M pointers to `depth` numbers; the panel has `taps * depth` rows of N.
+            let (row, panel) = unsafe {
+                let row = *tile.rows.add(tap * M + r);
+                let panel = tile.panel.add(tap * tile.depth * N).cast::<[f32; N]>();
+                (std::slice::from_raw_parts(row, tile.depth), std::slice::from_raw_parts(panel, tile.depth))
+            };
+            for (&a, b) in row.iter().zip(panel) {
+                for (sum, b) in sums.iter_mut().zip(b) {
+                    *sum += a * b;
                 }
             }
-            // SAFETY: bias has `cols` numbers; residual and output have this row and column.
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        for (c, &sum) in sums.iter().enumerate().take(tile.columns) {
+            let at = r * tile.ldc + c;
+            // SAFETY: bias, residual and output have the tile's columns in each of the M rows.
             unsafe {
-                if !t.bias.is_null() {
-                    sum += *t.bias.add(col);
-                }
-                let at = row * t.ldc + col;
-                let residual = if t.residual.is_null() { 0.0 } else { *t.residual.add(at) };
-                *t.out.add(at) = match t.residual_first {
-                    true => activation::scalar::apply(t.activation, sum + residual),
-                    false => activation::scalar::apply(t.activation, sum) + residual,
-                };
+                let bias = if tile.tail.bias.is_null() { 0.0 } else { *tile.tail.bias.add(c) };
+                *tile.out.add(at) = tile.tail.apply_scalar(sum + bias, || *tile.tail.residual.add(at));
             }
         }
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::activation::{Activation, scalar::apply};
 use crate::conv::ConvShape;
 use crate::epilogue::Epilogue;
+use crate::guard::{Edge, Guarded};
 use crate::threads::Pool;
 
 pub(crate) fn numbers(seed: u32, len: usize) -> Vec<f32> {
@@ -44,8 +45,12 @@ proptest! {
     fn products_follow_the_definition(
         m in 1usize..30, k in 0usize..40, n in 1usize..70, act in 0usize..6, flags in 0u32..32, threads in 1usize..3,
     ) {
-        let (a, b, bias, scale) = (numbers(1, m * (k + 3)), numbers(2, k * n), numbers(3, n), numbers(4, k));
-        let residual = numbers(5, m * (n + 2));
+        let edge = Edge::BOTH[usize::from(flags & 16 > 0)];
+        let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
+        // The last row ends where the matrix ends, short of its stride.
+        let (a, b, bias, scale) = (guarded(1, (m - 1) * (k + 3) + k), numbers(2, k * n), guarded(3, n), guarded(4, k));
+        let out_len = (m - 1) * (n + 2) + n;
+        let residual = guarded(5, out_len);
         let epilogue = Epilogue {
             bias: (flags & 1 > 0).then_some(&bias),
             activation: ACTIVATIONS[act],
@@ -54,7 +59,7 @@ proptest! {
         };
         let scaled = flags & 8 > 0;
         let pool = Pool::new(threads);
-        let mut want = vec![7.0; m * (n + 2)];
+        let mut want = vec![7.0; out_len];
         for i in 0..m {
             for j in 0..n {
                 let product = |x: usize| f64::from(a[i * (k + 3) + x]) * f64::from(b[x * n + j]);
@@ -63,11 +68,11 @@ proptest! {
             }
         }
         for v in available() {
-            let mut packed = vec![f32::NAN; packed_len(v, k, n)];
+            let mut packed = Guarded::new(&vec![f32::NAN; packed_len(v, k, n)], edge);
             pack(v, k, n, &b, n, 1, &mut packed);
-            let mut out = vec![7.0; m * (n + 2)];
-            let mut scratch = vec![f32::NAN; gemm_scratch(v, m, k, n, scaled, threads)];
-            let a_scale = scaled.then_some(scale.as_slice());
+            let mut out = Guarded::new(&vec![7.0; out_len], edge);
+            let mut scratch = Guarded::new(&vec![f32::NAN; gemm_scratch(v, m, k, n, scaled, threads)], edge);
+            let a_scale = scaled.then_some(&*scale);
             let args = Gemm { m, k, n, a: &a, lda: k + 3, packed: &packed, out: &mut out, ldc: n + 2, epilogue, a_scale };
             gemm(v, args, &mut scratch, &pool);
             assert_close(&out, &want, v.name);
@@ -80,8 +85,10 @@ proptest! {
         (groups, group_in, group_out) in (1usize..4, 1usize..20, 1usize..20),
         kernel in prop::array::uniform2(1usize..5), stride in prop::array::uniform2(1usize..3),
         dilation in prop::array::uniform2(1usize..3), pad in prop::array::uniform4(0usize..3),
-        flags in 0u32..8, threads in 1usize..3,
+        flags in 0u32..16, threads in 1usize..3,
     ) {
+        let edge = Edge::BOTH[usize::from(flags & 8 > 0)];
+        let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
         let out = |len: usize, axis: usize, pads: usize| {
             (len + pads).checked_sub((kernel[axis] - 1) * dilation[axis] + 1).map(|free| free / stride[axis] + 1)
         };
@@ -92,23 +99,24 @@ proptest! {
             batch, in_h, in_w, in_c: groups * group_in, out_h, out_w, out_c: groups * group_out,
             kernel, stride, dilation, pad_top: pad[0], pad_left: pad[2], groups,
         };
-        let (x, w) = (numbers(1, shape.input_len()), numbers(2, shape.out_c * group_in * shape.taps()));
-        let (bias, residual) = (numbers(3, shape.out_c), numbers(4, shape.output_len()));
-        let scale = numbers(5, batch * shape.in_c);
+        let (x, w) = (guarded(1, shape.input_len()), numbers(2, shape.out_c * group_in * shape.taps()));
+        let (bias, residual) = (guarded(3, shape.out_c), guarded(4, shape.output_len()));
+        let scale = guarded(5, batch * shape.in_c);
         let epilogue = Epilogue {
             bias: Some(&bias),
             activation: if flags & 1 > 0 { Activation::Relu } else { Activation::None },
             residual: (flags & 2 > 0).then_some(&residual),
             residual_first: true,
         };
-        let a_scale = (flags & 4 > 0).then_some(scale.as_slice());
+        let a_scale = (flags & 4 > 0).then_some(&*scale);
         let want = definition(&shape, &x, &w, a_scale, &epilogue);
         let pool = Pool::new(threads);
         for v in available() {
-            let mut packed = vec![f32::NAN; packed_conv_len(v, &shape)];
+            let mut packed = Guarded::new(&vec![f32::NAN; packed_conv_len(v, &shape)], edge);
             pack_conv(v, &shape, &w, &mut packed);
-            let mut got = vec![f32::NAN; shape.output_len()];
-            let mut scratch = vec![f32::NAN; conv_scratch(v, &shape, a_scale.is_some(), threads)];
+            let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
+            let scratch_len = conv_scratch(v, &shape, a_scale.is_some(), threads);
+            let mut scratch = Guarded::new(&vec![f32::NAN; scratch_len], edge);
             conv(v, Conv { shape: &shape, input: &x, packed: &packed, out: &mut got, epilogue, a_scale }, &mut scratch, &pool);
             assert_close(&got, &want, v.name);
         }
@@ -143,7 +151,8 @@ pub(crate) fn definition(
                 let factor = scale.map_or(1.0, |f| f64::from(f[image * s.in_c + channel]));
                 for ky in 0..s.kernel[0] {
                     for kx in 0..s.kernel[1] {
-                        let (iy, ix) = (y * s.stride[0] + ky * s.dilation[0], column * s.stride[1] + kx * s.dilation[1]);
+                        let (iy, ix) =
+                            (y * s.stride[0] + ky * s.dilation[0], column * s.stride[1] + kx * s.dilation[1]);
                         if iy < s.pad_top || ix < s.pad_left || iy - s.pad_top >= s.in_h || ix - s.pad_left >= s.in_w {
                             continue;
                         }

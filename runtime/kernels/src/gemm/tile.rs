@@ -1,161 +1,104 @@
-//! One tile of the product, generic over the registers.
-//!
-//! The sums of `MR` rows by `NV` registers stay in registers over the whole K loop; every step loads `NV` registers
-//! of B and broadcasts one number of each row of A.
+//! One tile of the product: its arguments, and the bodies that the instruction sets share.
 
-use crate::activation::{self, Activation};
+use crate::epilogue::Tail;
 use crate::lanes::Lanes;
 
-/// Arguments of a microkernel, checked by the driver.
-pub(super) struct Tile {
-    /// Rows to compute: 1 to `mr`.
-    pub rows: usize,
-    /// Columns to store: 1 to `nr`. The panel holds this many, rounded up to registers.
-    pub cols: usize,
-    /// Taps; 1 for a matrix product.
+/// What a microkernel computes: `out[r, c] = tail(sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
+pub(crate) struct Tile {
+    /// For each tap, one pointer for each row of the tile, to `depth` numbers.
+    pub rows: *const *const f32,
     pub taps: usize,
-    /// Numbers per tap and row.
-    pub k: usize,
-    /// `taps` groups of `pitch` pointers, each to `k` numbers.
-    pub a: *const *const f32,
-    /// Pointers from one tap to the next.
-    pub pitch: usize,
-    /// The panel: `taps * k` rows.
-    pub b: *const f32,
-    /// First output of the tile.
+    pub depth: usize,
+    /// `taps * depth` rows of as many numbers as the tile's registers hold.
+    pub panel: *const f32,
     pub out: *mut f32,
-    /// Numbers from one output row to the next.
+    /// Distance of the rows of `out` (and of the residual).
     pub ldc: usize,
-    /// Bias of the tile's columns, or null.
-    pub bias: *const f32,
-    /// Residual under the tile's first output, same row stride; or null.
-    pub residual: *const f32,
-    /// Whether the residual is added before the activation.
-    pub residual_first: bool,
-    /// Activation.
-    pub activation: Activation,
+    /// Columns to store: all registers but the last are full, and the last is not empty.
+    pub columns: usize,
+    pub tail: Tail,
 }
 
-/// Computes `MR` rows by `NV` registers of columns.
+/// Computes a tile of a fixed number of rows and registers.
 ///
 /// # Safety
-/// The pointers of `t` are valid for what its fields say, with `rows == MR` and `cols` in the last of `NV`
-/// registers; the CPU has the instructions of `L`, and the caller is compiled for them.
+/// The CPU has the instruction set of the kernel's table. The pointers of the tile are valid as its fields say, for
+/// the rows and registers of the kernel; the output overlaps nothing else.
+pub(crate) type Kernel = unsafe fn(&Tile);
+
+/// The microkernel of instruction sets that broadcast an element of A from memory: `M x V` sums stay in registers
+/// while each step loads V registers of B and M elements of A.
+///
+/// # Safety
+/// As for [`Kernel`], and the caller enables the instruction set of `L`.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) unsafe fn compute<L: Lanes, const MR: usize, const NV: usize>(t: &Tile) {
-    // SAFETY: value instructions; the caller has them.
-    let mut sums = unsafe { [[L::splat(0.0); NV]; MR] };
-    let mut b = t.b;
-    for tap in 0..t.taps {
-        // SAFETY: `a` holds `taps` groups of `pitch >= MR` pointers.
-        let rows: [*const f32; MR] = std::array::from_fn(|r| unsafe { *t.a.add(tap * t.pitch + r) });
-        for k in 0..t.k {
-            // SAFETY: the panel holds `taps * k` rows of `NV` registers; each row pointer is good for `k` numbers.
-            unsafe {
-                let panel: [L; NV] = std::array::from_fn(|v| L::load(b.add(v * L::WIDTH)));
-                for r in 0..MR {
-                    let x = L::splat(*rows[r].add(k));
-                    for v in 0..NV {
-                        sums[r][v] = x.mul_add(panel[v], sums[r][v]);
+pub(crate) unsafe fn broadcast<L: Lanes, const M: usize, const V: usize>(tile: &Tile) {
+    // SAFETY: the caller has the instruction set; every tap has M pointers to `depth` numbers, and the panel has
+    // `taps * depth` rows of V registers.
+    unsafe {
+        let mut sums = [[L::splat(0.0); V]; M];
+        let mut b = tile.panel;
+        for tap in 0..tile.taps {
+            let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
+            for d in 0..tile.depth {
+                let mut columns = [L::splat(0.0); V];
+                for (v, column) in columns.iter_mut().enumerate() {
+                    *column = L::load(b.add(v * L::WIDTH));
+                }
+                for r in 0..M {
+                    let a = L::splat(*rows[r].add(d));
+                    for v in 0..V {
+                        sums[r][v] = columns[v].mul_add(a, sums[r][v]);
                     }
                 }
-                b = b.add(NV * L::WIDTH);
+                b = b.add(V * L::WIDTH);
             }
         }
+        store(tile, &mut sums);
     }
-    // SAFETY: as the caller promises.
-    unsafe { finish(t, sums) }
 }
 
-/// Adds bias and residual, activates and stores.
+/// Applies the tail to the sums and stores them.
 ///
 /// # Safety
-/// As for [`compute`].
+/// As for [`Kernel`], and the caller enables the instruction set of `L`.
 #[inline(always)]
-unsafe fn finish<L: Lanes, const MR: usize, const NV: usize>(t: &Tile, mut sums: [[L; NV]; MR]) {
-    let last = t.cols - (NV - 1) * L::WIDTH;
-    // SAFETY: registers before the last are full; of the last, `last` columns exist.
-    let load = |from: *const f32, v: usize| unsafe {
-        let from = from.add(v * L::WIDTH);
-        if v + 1 < NV || last == L::WIDTH { L::load(from) } else { L::load_first(from, last) }
-    };
-    if !t.bias.is_null() {
-        for v in 0..NV {
-            let bias = load(t.bias, v);
-            for row in &mut sums {
-                row[v] = row[v].add(bias);
-            }
-        }
-    }
-    let add_residual = |sums: &mut [[L; NV]; MR]| {
-        for (r, row) in sums.iter_mut().enumerate() {
-            for (v, sum) in row.iter_mut().enumerate() {
-                // SAFETY: the residual has the output's rows.
-                *sum = sum.add(load(unsafe { t.residual.add(r * t.ldc) }, v));
-            }
-        }
-    };
-    if !t.residual.is_null() && t.residual_first {
-        add_residual(&mut sums);
-    }
-    match t.activation {
-        Activation::None => {}
-        Activation::Relu => each(&mut sums, |x| x.at_least(x.like(0.0))),
-        Activation::Clip { min, max } => each(&mut sums, |x| x.at_least(x.like(min)).at_most(x.like(max))),
-        Activation::HardSwish => each(&mut sums, activation::vector::hard_swish),
-        other => each(&mut sums, |x| activation::vector::apply(other, x)),
-    }
-    if !t.residual.is_null() && !t.residual_first {
-        add_residual(&mut sums);
-    }
-    for (r, row) in sums.iter().enumerate() {
-        for (v, sum) in row.iter().enumerate() {
-            // SAFETY: output row `r` has `cols` columns at `r * ldc`; the last register may be partial.
-            unsafe {
-                let to = t.out.add(r * t.ldc + v * L::WIDTH);
-                if v + 1 < NV || last == L::WIDTH { sum.store(to) } else { sum.store_first(to, last) }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn each<L: Lanes, const MR: usize, const NV: usize>(sums: &mut [[L; NV]; MR], f: impl Fn(L) -> L) {
-    for row in sums {
-        for x in row {
-            *x = f(*x);
-        }
-    }
-}
-
-/// A microkernel for every count of rows and registers up to the variant's tile: the entry that the table names.
-macro_rules! tiles {
-    ($entry:ident, $lanes:ty, $feature:literal, rows: [$($mr:literal)*], registers: $nvs:tt) => {
-        #[doc = concat!("The tile with ", $feature, ".")]
-        ///
-        /// # Safety
-        /// As for [`compute`](super::tile::compute), for any `rows` and `cols` of the variant.
-        pub(super) unsafe fn $entry(t: &super::tile::Tile) {
-            #[target_feature(enable = $feature)]
-            unsafe fn one<const MR: usize, const NV: usize>(t: &super::tile::Tile) {
-                // SAFETY: the caller's promise, and the features are enabled here.
-                unsafe { super::tile::compute::<$lanes, MR, NV>(t) }
-            }
-            let registers = t.cols.div_ceil(<$lanes as crate::lanes::Lanes>::WIDTH);
-            // SAFETY: the caller's promise; rows and registers are those of the tile.
-            unsafe {
-                match t.rows {
-                    $($mr => super::tile::tiles!(@registers registers, t, $mr, $nvs),)*
-                    _ => unreachable!("a tile of {} rows", t.rows),
+pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(tile: &Tile, sums: &mut [[L; V]; M]) {
+    let Tile { out, ldc, columns, tail, .. } = *tile;
+    let last = columns - (V - 1) * L::WIDTH;
+    // SAFETY: all registers but the last cover WIDTH columns of the tile, the last covers `last` of them; bias,
+    // residual and output have these columns in each of the M rows.
+    unsafe {
+        if !tail.bias.is_null() {
+            for v in 0..V {
+                let bias = load::<L>(tail.bias.add(v * L::WIDTH), if v + 1 == V { last } else { L::WIDTH });
+                for sum in sums.iter_mut() {
+                    sum[v] = sum[v].add(bias);
                 }
             }
         }
-    };
-    (@registers $registers:ident, $t:ident, $mr:literal, [$($nv:literal)*]) => {
-        match $registers {
-            $($nv => one::<$mr, $nv>($t),)*
-            n => unreachable!("a tile of {n} registers"),
+        for (r, sum) in sums.iter().enumerate() {
+            for (v, sum) in sum.iter().enumerate() {
+                let width = if v + 1 == V { last } else { L::WIDTH };
+                let at = r * ldc + v * L::WIDTH;
+                let x = tail.apply(*sum, || load::<L>(tail.residual.add(at), width));
+                if width == L::WIDTH {
+                    x.store(out.add(at));
+                } else {
+                    x.store_first(out.add(at), width);
+                }
+            }
         }
-    };
+    }
 }
-pub(super) use tiles;
+
+/// The first `count` lanes from memory, the others zero.
+///
+/// # Safety
+/// The caller has the instruction set; `from` is readable for `count <= WIDTH` numbers.
+#[inline(always)]
+unsafe fn load<L: Lanes>(from: *const f32, count: usize) -> L {
+    // SAFETY: as the caller promises.
+    unsafe { if count == L::WIDTH { L::load(from) } else { L::load_first(from, count) } }
+}

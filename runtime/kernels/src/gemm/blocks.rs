@@ -1,0 +1,336 @@
+//! The loops around the microkernel: blocks for the caches, units for the threads, pointers for the tiles.
+//!
+//! The output is cut into units of a block of rows times a block of panels. Inside a unit every panel of B meets all
+//! tiles of the row block before the next panel is touched, so the panel stays in the second-level cache and the
+//! rows of A in the first two. The pointers of a row block are made once per unit.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Variant;
+use super::tile::Tile;
+use crate::conv::{ConvShape, product};
+use crate::epilogue::{Epilogue, Tail, finish_row};
+use crate::threads::Pool;
+
+/// Numbers of A that a row block may touch: 128 KiB, a share of the second-level cache.
+const ROW_BLOCK: usize = 32 * 1024;
+/// Row pointers of a unit, on the stack. A kernel with more taps than fit for one tile has its rows gathered.
+const MAX_POINTERS: usize = 1024;
+/// With fewer channels than this per tap, rows are gathered: a run per tap would be mostly overhead.
+const SHORT_RUN: usize = 8;
+/// Units per thread, so that a slow thread holds up the others by little.
+const UNITS_PER_THREAD: usize = 4;
+/// Multiply-adds below which a second thread does not pay.
+const WORTH_SHARING: usize = 100_000;
+
+/// How a product is cut. Depends on sizes only, so that scratch can be planned.
+pub(crate) struct Split {
+    /// Rows of a row block.
+    rows: usize,
+    row_blocks: usize,
+    /// Panels of a panel block.
+    panels: usize,
+    panel_blocks: usize,
+    groups: usize,
+    /// Threads at work, each with its own scratch.
+    slots: usize,
+    /// Whether rows of A are copied: taps side by side, scaled.
+    gather: bool,
+    /// Taps as the microkernel sees them.
+    taps: usize,
+    /// Numbers per tap as the microkernel sees them.
+    depth: usize,
+}
+
+impl Split {
+    /// A product of `m` rows by `n` columns per group, each row `taps * depth` numbers per group.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn new(
+        v: &Variant,
+        m: usize,
+        n: usize,
+        taps: usize,
+        depth: usize,
+        groups: usize,
+        scaled: bool,
+        threads: usize,
+    ) -> Split {
+        let gather = scaled || (taps > 1 && (depth < SHORT_RUN || product(&[taps, v.mr]) > MAX_POINTERS));
+        let (taps, depth) = if gather { (1, product(&[taps, depth])) } else { (taps, depth) };
+
+        // Neighbouring pixels share most of a window: about three runs per pixel are new to the cache.
+        let footprint = product(&[depth, taps.min(3)]).max(1);
+        let tiles = (ROW_BLOCK / footprint / v.mr).max(1).min((MAX_POINTERS / (taps.max(1) * v.mr)).max(1));
+        let all_panels = n.div_ceil(v.nr).max(1);
+        let (mut rows, mut panels) = (tiles * v.mr, all_panels);
+        let work = [m, n, taps, depth, groups].iter().fold(1usize, |work, &size| work.saturating_mul(size));
+        let threads = if work < WORTH_SHARING { 1 } else { threads.max(1) };
+        if threads > 1 {
+            let wanted = threads * UNITS_PER_THREAD;
+            let share = m.div_ceil(wanted.div_ceil(groups)).next_multiple_of(v.mr);
+            rows = rows.min(share.max(v.mr));
+            let blocks = (m.div_ceil(rows) * groups).max(1);
+            panels = (all_panels * blocks).div_ceil(wanted).min(all_panels);
+        }
+        let (row_blocks, panel_blocks) = (m.div_ceil(rows), all_panels.div_ceil(panels));
+        let slots = product(&[row_blocks, panel_blocks, groups]).min(threads).max(1);
+        Split { rows: rows.min(m), row_blocks, panels, panel_blocks, groups, slots, gather, taps, depth }
+    }
+
+    /// Whether rows of A are copied into scratch.
+    pub(crate) fn gathers(&self) -> bool {
+        self.gather
+    }
+
+    /// Numbers of scratch: the gathered rows of each thread.
+    pub(crate) fn scratch_len(&self) -> usize {
+        product(&[self.slot_len(), self.slots])
+    }
+
+    fn slot_len(&self) -> usize {
+        if self.gather { product(&[self.rows, self.depth]) } else { 0 }
+    }
+}
+
+/// Where the rows of A are.
+pub(crate) enum Rows<'a> {
+    /// Rows at a constant distance.
+    Matrix { a: &'a [f32], lda: usize },
+    /// A row for each output pixel: the window below it, tap by tap.
+    Image(Image<'a>),
+}
+
+/// The input of a convolution.
+pub(crate) struct Image<'a> {
+    pub shape: &'a ConvShape,
+    pub input: &'a [f32],
+    /// What taps in the padding point to, if there is any and rows are not gathered.
+    pub zeros: &'a [f32],
+}
+
+impl Image<'_> {
+    /// Calls `f(row, tap, offset)` for every tap of `len` output pixels from `first` on; no offset in the padding.
+    #[inline(always)]
+    fn taps(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, usize, Option<usize>)) {
+        let s = self.shape;
+        let (line, mut x) = (first / s.out_w, first % s.out_w);
+        let (mut image, mut y) = (line / s.out_h, line % s.out_h);
+        for row in 0..len {
+            for tap_y in 0..s.kernel[0] {
+                // Rows and columns before the first wrap to huge numbers: one comparison finds both ends.
+                let in_y = (y * s.stride[0] + tap_y * s.dilation[0]).wrapping_sub(s.pad_top);
+                for tap_x in 0..s.kernel[1] {
+                    let in_x = (x * s.stride[1] + tap_x * s.dilation[1]).wrapping_sub(s.pad_left);
+                    let offset =
+                        (in_y < s.in_h && in_x < s.in_w).then(|| ((image * s.in_h + in_y) * s.in_w + in_x) * s.in_c);
+                    f(row, image, tap_y * s.kernel[1] + tap_x, offset);
+                }
+            }
+            x += 1;
+            if x == s.out_w {
+                (x, y) = (0, y + 1);
+                if y == s.out_h {
+                    (y, image) = (0, image + 1);
+                }
+            }
+        }
+    }
+}
+
+/// A product whose slices have been checked against its sizes.
+pub(crate) struct Product<'a> {
+    pub v: &'a Variant,
+    /// Rows of the output.
+    pub m: usize,
+    /// Columns of the output, of one group.
+    pub n: usize,
+    /// Pieces that a row of A is made of.
+    pub taps: usize,
+    /// Numbers in a piece, of one group.
+    pub depth: usize,
+    pub groups: usize,
+    pub rows: Rows<'a>,
+    /// `[images, groups * depth]`
+    pub scale: Option<&'a [f32]>,
+    /// B of each group in turn.
+    pub packed: &'a [f32],
+    /// Distance of the rows of the output.
+    pub ldc: usize,
+    pub epilogue: Epilogue<'a>,
+}
+
+/// The output and the scratch, shared by threads that write disjoint parts.
+struct Shared {
+    out: *mut f32,
+    slots: *mut f32,
+}
+
+// SAFETY: units write disjoint tiles of the output, and each thread has a slot of its own.
+unsafe impl Sync for Shared {}
+
+impl Product<'_> {
+    /// Computes the product. `out` holds `m` rows `ldc` apart; `split` is for these sizes.
+    ///
+    /// # Panics
+    /// If the scratch is too short or the CPU lacks the instruction set.
+    pub(crate) fn run(&self, split: &Split, out: &mut [f32], scratch: &mut [f32], pool: &Pool) {
+        assert!(self.v.isa.is_available(), "this CPU does not have {}", self.v.isa);
+        assert!(scratch.len() >= split.scratch_len(), "the scratch is too short");
+        let shared = &Shared { out: out.as_mut_ptr(), slots: scratch.as_mut_ptr() };
+        let units = split.groups * split.row_blocks * split.panel_blocks;
+        let next = AtomicUsize::new(0);
+        pool.run(split.slots, &|slot| {
+            let len = split.slot_len();
+            // SAFETY: the scratch holds all slots; the pool runs every slot number once, and slots do not overlap.
+            let slot = unsafe { std::slice::from_raw_parts_mut(shared.slots.add(slot * len), len) };
+            loop {
+                let unit = next.fetch_add(1, Ordering::Relaxed);
+                if unit >= units {
+                    break;
+                }
+                self.unit(split, unit, slot, shared.out);
+            }
+        });
+    }
+
+    /// One block of rows times one block of panels of one group.
+    fn unit(&self, split: &Split, unit: usize, slot: &mut [f32], out: *mut f32) {
+        let v = self.v;
+        let panel_block = unit % split.panel_blocks;
+        let row_block = unit / split.panel_blocks % split.row_blocks;
+        let group = unit / split.panel_blocks / split.row_blocks;
+        let first_row = row_block * split.rows;
+        let rows = split.rows.min(self.m - first_row);
+        let tiles = Tiles { rows, count: rows.div_ceil(v.mr) };
+
+        let mut pointers = [std::ptr::null(); MAX_POINTERS];
+        let pointers = &mut pointers[..rows * split.taps];
+        if split.gather {
+            self.gather(first_row, rows, group, slot, split.depth);
+        }
+        for tile in 0..tiles.count {
+            let (start, len) = tiles.range(tile);
+            let pointers = &mut pointers[start * split.taps..][..len * split.taps];
+            if split.gather {
+                for (i, pointer) in pointers.iter_mut().enumerate() {
+                    *pointer = slot[(start + i) * split.depth..][..split.depth].as_ptr();
+                }
+            } else {
+                self.point(first_row + start, len, group, pointers);
+            }
+        }
+
+        let k = self.taps * self.depth;
+        let first_panel = panel_block * split.panels;
+        let end_panel = self.n.div_ceil(v.nr).min(first_panel + split.panels);
+        let group_packed = &self.packed[group * (self.packed.len() / self.groups)..];
+        for panel in first_panel..end_panel {
+            let column = panel * v.nr;
+            let columns = v.nr.min(self.n - column);
+            let registers = columns.div_ceil(v.lanes);
+            let packed = &group_packed[column * k..][..registers * v.lanes * k];
+            for tile in 0..tiles.count {
+                let (start, len) = tiles.range(tile);
+                let at = (first_row + start) * self.ldc + group * self.n + column;
+                let tail = Tail {
+                    bias: self.epilogue.bias.map_or(std::ptr::null(), |b| b[group * self.n + column..].as_ptr()),
+                    residual: self.epilogue.residual.map_or(std::ptr::null(), |r| r[at..].as_ptr()),
+                    residual_first: self.epilogue.residual_first,
+                    activation: self.epilogue.in_registers(),
+                };
+                // SAFETY: `run` has checked the instruction set. `point` or `gather` has made `taps` times `len`
+                // pointers to `depth` numbers each; the panel was just sliced; the entry points have checked that
+                // bias, residual and output hold these rows and columns, which no other unit writes.
+                unsafe {
+                    v.kernels[len - 1][registers - 1](&Tile {
+                        rows: pointers[start * split.taps..].as_ptr(),
+                        taps: split.taps,
+                        depth: split.depth,
+                        panel: packed.as_ptr(),
+                        out: out.add(at),
+                        ldc: self.ldc,
+                        columns,
+                        tail,
+                    });
+                }
+                if let Some(activation) = self.epilogue.later() {
+                    let residual = self.epilogue.residual.filter(|_| !self.epilogue.residual_first);
+                    for at in (0..len).map(|row| at + row * self.ldc) {
+                        // SAFETY: a row of the tile just written, of this unit alone.
+                        let out = unsafe { std::slice::from_raw_parts_mut(out.add(at), columns) };
+                        finish_row(v.isa, activation, out, residual.map(|r| &r[at..at + columns]));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the pointers of `len` rows from `first`: for each tap, one for each row.
+    fn point(&self, first: usize, len: usize, group: usize, pointers: &mut [*const f32]) {
+        match &self.rows {
+            Rows::Matrix { a, lda } => {
+                for (i, pointer) in pointers.iter_mut().enumerate() {
+                    *pointer = a[(first + i) * lda..][..self.depth].as_ptr();
+                }
+            }
+            Rows::Image(image) => image.taps(first, len, |row, _, tap, offset| {
+                let numbers = match offset {
+                    Some(at) => &image.input[at + group * self.depth..][..self.depth],
+                    None => &image.zeros[..self.depth],
+                };
+                pointers[tap * len + row] = numbers.as_ptr();
+            }),
+        }
+    }
+
+    /// Copies `len` rows from `first` on, each `k` numbers: its taps side by side, scaled.
+    fn gather(&self, first: usize, len: usize, group: usize, to: &mut [f32], k: usize) {
+        let depth = self.depth;
+        let scale = |image: usize| self.scale.map(|s| &s[(image * self.groups + group) * depth..][..depth]);
+        match &self.rows {
+            Rows::Matrix { a, lda } => {
+                for row in 0..len {
+                    copy_scaled(&a[(first + row) * lda..][..k], scale(0), &mut to[row * k..][..k]);
+                }
+            }
+            Rows::Image(image) => image.taps(first, len, |row, picture, tap, offset| {
+                let to = &mut to[row * k + tap * depth..][..depth];
+                match offset {
+                    Some(at) => {
+                        copy_scaled(&image.input[at + group * depth..][..depth], scale(picture), to);
+                    }
+                    None => to.fill(0.0),
+                }
+            }),
+        }
+    }
+}
+
+/// `to = from * scale`
+#[inline(always)]
+fn copy_scaled(from: &[f32], scale: Option<&[f32]>, to: &mut [f32]) {
+    match scale {
+        Some(scale) => {
+            for ((to, x), s) in to.iter_mut().zip(from).zip(scale) {
+                *to = x * s;
+            }
+        }
+        None => to.copy_from_slice(from),
+    }
+}
+
+/// `rows` cut into `count` tiles that differ by at most one row: 49 rows in tiles of six are five of five and four
+/// of six, with no lone row at the end.
+struct Tiles {
+    rows: usize,
+    count: usize,
+}
+
+impl Tiles {
+    /// First row and number of rows of a tile.
+    #[inline]
+    fn range(&self, tile: usize) -> (usize, usize) {
+        let start = tile * self.rows / self.count;
+        (start, (tile + 1) * self.rows / self.count - start)
+    }
+}
