@@ -47,7 +47,9 @@ pub enum Error {
         source: OpError,
     },
     /// A dimension is symbolic and no value was given for it.
-    #[error("input '{input}' has the dynamic shape [{shape}]; bind it with --shape {input}=1x3x224x224 or Options::shape")]
+    #[error(
+        "input '{input}' has the dynamic shape [{shape}]; bind it with --shape {input}=1x3x224x224 or Options::shape"
+    )]
     UnboundShape {
         /// Name of the input.
         input: String,

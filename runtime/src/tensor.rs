@@ -225,7 +225,10 @@ impl Tensor {
     /// [`OpError::Shape`] where the byte count is not the fact's.
     pub fn from_bytes(fact: Fact, bytes: &[u8]) -> Result<Self, OpError> {
         if bytes.len() != fact.bytes() {
-            return Err(OpError::Shape { rule: "bytes must match the shape", shapes: format!("{} bytes for {fact}", bytes.len()) });
+            return Err(OpError::Shape {
+                rule: "bytes must match the shape",
+                shapes: format!("{} bytes for {fact}", bytes.len()),
+            });
         }
         let mut tensor = Self::zeros(fact);
         tensor.bytes.copy_from_slice(bytes);
@@ -323,7 +326,10 @@ impl<'a> TensorView<'a> {
     /// [`OpError::Shape`] where the byte count is not the fact's.
     pub fn from_bytes(fact: Fact, bytes: &'a [u8]) -> Result<Self, OpError> {
         if bytes.len() != fact.bytes() {
-            return Err(OpError::Shape { rule: "bytes must match the shape", shapes: format!("{} bytes for {fact}", bytes.len()) });
+            return Err(OpError::Shape {
+                rule: "bytes must match the shape",
+                shapes: format!("{} bytes for {fact}", bytes.len()),
+            });
         }
         Ok(Self { fact, bytes })
     }

@@ -17,12 +17,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("give the .onnx files to compare after `--`");
         return Ok(());
     }
-    println!("{:36} {:>10} {:>10} {:>7}   medians of {RUNS} interleaved runs, one thread", "model", "tract ms", "ours ms", "ratio");
+    println!(
+        "{:36} {:>10} {:>10} {:>7}   medians of {RUNS} interleaved runs, one thread",
+        "model", "tract ms", "ours ms", "ratio"
+    );
     for path in models {
         let model = Model::open(&path, &Options::default())?;
         let mut session = model.session()?;
         let fact = &model.inputs()[0].fact;
-        let input: Vec<f32> = (0..fact.shape.elements()).map(|i| ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 2.0).collect();
+        let input: Vec<f32> =
+            (0..fact.shape.elements()).map(|i| ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 2.0).collect();
         let view = TensorView::new(&fact.shape, &input)?;
         let peer = tract_onnx::onnx().model_for_path(&path)?.into_optimized()?.into_runnable()?;
         let tensor: TValue = Tensor::from_shape(&fact.shape, &input)?.into();
@@ -48,7 +52,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         let (a, b) = (median(a), median(b));
-        let name = std::path::Path::new(&path).file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+        let name =
+            std::path::Path::new(&path).file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
         println!("{name:36} {:10.3} {:10.3} {:7.2}", a, b, a / b);
     }
     Ok(())

@@ -21,8 +21,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use failure::Failure;
-
 /// On-device inference for compact ONNX classifiers
 #[derive(Parser)]
 #[command(

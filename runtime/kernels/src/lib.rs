@@ -19,8 +19,8 @@ pub mod gemm;
 #[cfg(all(test, target_os = "linux"))]
 mod guard;
 pub mod isa;
-pub mod layernorm;
 mod lanes;
+pub mod layernorm;
 pub mod middle_axis;
 mod parallel;
 pub mod pool;

@@ -237,10 +237,7 @@ impl Graph {
                 held[id.0] = Some(Arc::new(tensor));
             }
         }
-        self.outputs
-            .iter()
-            .map(|(_, id)| held[id.0].as_deref().cloned().ok_or_else(|| missing(id)))
-            .collect()
+        self.outputs.iter().map(|(_, id)| held[id.0].as_deref().cloned().ok_or_else(|| missing(id))).collect()
     }
 }
 

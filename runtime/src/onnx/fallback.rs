@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{DatumType, IntoRunnable, RunnableModel, TVec, TValue, TypedFact, TypedModel, TypedOp};
+use tract_onnx::prelude::{DatumType, IntoRunnable, RunnableModel, TValue, TVec, TypedFact, TypedModel, TypedOp};
 use tract_onnx::tract_core::internal::{SpecialOps, TypedNode};
 
 use super::convert;
@@ -38,7 +38,8 @@ impl Foreign for TractPlan {
     }
 
     fn evaluate(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, OpError> {
-        let values = inputs.iter().zip(&self.inputs).map(|(view, &want)| Ok(TValue::from(convert::to_tract(view, want)?)));
+        let values =
+            inputs.iter().zip(&self.inputs).map(|(view, &want)| Ok(TValue::from(convert::to_tract(view, want)?)));
         let values: TVec<TValue> = values.collect::<Result<_, OpError>>()?;
         let results = guarded(|| self.plan.run(values)).map_err(OpError::Value)?;
         let results = results.map_err(|e| OpError::Value(one_line(&format!("{e:#}"))))?;
@@ -47,7 +48,12 @@ impl Foreign for TractPlan {
 }
 
 /// A fallback for one node; `variable` are the positions of its inputs that are not constants.
-pub(super) fn node(model: &TypedModel, node: &TypedNode, variable: &[usize], outputs: Vec<Fact>) -> Result<Arc<dyn Foreign>> {
+pub(super) fn node(
+    model: &TypedModel,
+    node: &TypedNode,
+    variable: &[usize],
+    outputs: Vec<Fact>,
+) -> Result<Arc<dyn Foreign>> {
     let build = || {
         let mut single = TypedModel { symbols: model.symbols.clone(), ..TypedModel::default() };
         let mut wires = TVec::new();

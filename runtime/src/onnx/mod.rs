@@ -18,7 +18,9 @@ mod wire;
 use std::path::Path;
 
 pub use limits::Limits;
-pub use validate::{Invalid, validate};
+pub use validate::{
+    Checked, Dimension, ElementType, ExternalTensor, Invalid, Place, Rule, ValueFact, ValueType, validate,
+};
 
 use crate::error::{Error, Result};
 use crate::model::{Info, Model};
@@ -42,7 +44,10 @@ pub(crate) fn from_bytes(bytes: &[u8], options: &Options) -> Result<Model> {
 fn load(bytes: &[u8], path: Option<&Path>, limits: &Limits, options: &Options) -> Result<Model> {
     let checked = validate(bytes, limits)?;
     // Both are legal ONNX that the parser behind would silently read as something else.
-    let unread = [("sparse initializers", checked.sparse_initializers.len()), ("calls of local functions", checked.function_calls)];
+    let unread = [
+        ("sparse initializers", checked.sparse_initializers.len()),
+        ("calls of local functions", checked.function_calls),
+    ];
     if let Some((what, count)) = unread.into_iter().find(|(_, count)| *count > 0) {
         let reason = format!("{count} {what}; export the model without them");
         return Err(Error::Unsupported { node: "graph".into(), reason });

@@ -27,7 +27,11 @@ impl OnnxSource {
             // Parsing leaves operators it does not know in the graph; typing would only say that
             // it failed.
             if let Some(node) = result.model.nodes().iter().find(|n| n.op.name().starts_with("Unimplemented")) {
-                tract_onnx::tract_core::internal::bail!("operator {} of node '{}' is not implemented", node.op.name(), node.name);
+                tract_onnx::tract_core::internal::bail!(
+                    "operator {} of node '{}' is not implemented",
+                    node.op.name(),
+                    node.name
+                );
             }
             Ok(result.model)
         });

@@ -464,9 +464,6 @@ mod lower {
     }
 }
 
-#[cfg(feature = "onnx")]
-pub(in crate::ops) use lower::Window;
-
 #[cfg(test)]
 mod tests {
     use skipstone_kernels::Isa;

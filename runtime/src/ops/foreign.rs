@@ -66,7 +66,11 @@ impl Operator for ForeignOp {
             for (i, result) in foreign.evaluate(&views)?.iter().enumerate() {
                 let out = io.output_bytes(i)?;
                 if out.len() != result.bytes().len() {
-                    return Err(OpError::Value(format!("{} answered {}, not what was planned", foreign.name(), result.fact())));
+                    return Err(OpError::Value(format!(
+                        "{} answered {}, not what was planned",
+                        foreign.name(),
+                        result.fact()
+                    )));
                 }
                 out.copy_from_slice(result.bytes());
             }

@@ -19,42 +19,40 @@ use crate::options::Memory;
 use crate::tensor::{Fact, Tensor};
 
 pub mod activate;
+pub mod argmax;
 mod arity;
 pub mod binary;
+pub mod broadcast;
 pub mod cast;
 #[cfg(test)]
 pub(crate) mod check;
 pub mod compare;
+pub mod concat;
 pub mod conv;
 mod foreign;
+pub mod gather;
+pub mod gather_elements;
 pub mod image;
 mod io;
+pub mod layernorm;
 #[cfg(feature = "onnx")]
 mod lowering;
 pub mod matmul;
 mod number;
-pub mod pool;
-pub mod select;
-pub mod unary;
-pub mod reshape;
-pub mod transpose;
-mod walk;
-pub mod argmax;
-pub mod broadcast;
-pub mod concat;
-pub mod gather;
-pub mod gather_elements;
-pub mod layernorm;
 pub mod pad;
+pub mod pool;
 pub mod reduce;
+pub mod reshape;
+pub mod select;
 pub mod slice;
 pub mod softmax;
 mod strided;
 pub mod topk;
+pub mod transpose;
+pub mod unary;
+mod walk;
 
 pub use foreign::{FALLBACK, Foreign, ForeignOp};
-#[cfg(feature = "onnx")]
-pub(crate) use lowering::broadcast_to;
 pub use io::{Io, Operands, Place};
 
 /// What every operator answers.

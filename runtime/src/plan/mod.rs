@@ -148,7 +148,11 @@ impl Plan {
             .inputs
             .iter()
             .enumerate()
-            .map(|(i, &id)| Port { name: graph.value(id).name.clone(), fact: graph.fact(id).clone(), place: Place::Input(i) })
+            .map(|(i, &id)| Port {
+                name: graph.value(id).name.clone(),
+                fact: graph.fact(id).clone(),
+                place: Place::Input(i),
+            })
             .collect();
         let outputs = graph
             .outputs

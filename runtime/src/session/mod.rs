@@ -166,7 +166,9 @@ impl Session {
             self.held = outputs
                 .iter()
                 .map(|port| match port.place {
-                    Place::Input(i) => inputs.get(i).and_then(|v| Tensor::from_bytes(port.fact.clone(), v.bytes()).ok()),
+                    Place::Input(i) => {
+                        inputs.get(i).and_then(|v| Tensor::from_bytes(port.fact.clone(), v.bytes()).ok())
+                    }
                     Place::Arena(_) | Place::Constant(_) => None,
                 })
                 .map(|held| held.unwrap_or_else(|| Tensor::scalar(0u8)))

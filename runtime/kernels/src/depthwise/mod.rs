@@ -121,6 +121,5 @@ impl Output {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use crate::activation::{self, Activation};
+use crate::activation;
 use crate::conv::ConvShape;
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Epilogue, Tail, finish_row};
+use crate::isa::Isa;
 use crate::lanes::Lanes;
 
 /// Some output rows of a convolution whose lengths were checked.
@@ -27,7 +28,7 @@ pub(super) struct Rows<'a> {
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn avx2(rows: &Rows<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { run::<crate::lanes::avx2::F32x8>(rows) }
+    unsafe { run::<crate::lanes::avx2::F32x8>(rows, Isa::Avx2) }
 }
 
 /// AVX-512: sixteen channels.
@@ -38,7 +39,7 @@ pub(super) unsafe fn avx2(rows: &Rows<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn avx512(rows: &Rows<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { run::<crate::lanes::avx512::F32x16>(rows) }
+    unsafe { run::<crate::lanes::avx512::F32x16>(rows, Isa::Avx512) }
 }
 
 /// NEON: four channels.
@@ -49,7 +50,7 @@ pub(super) unsafe fn avx512(rows: &Rows<'_>) {
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn neon(rows: &Rows<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { run::<crate::lanes::neon::F32x4>(rows) }
+    unsafe { run::<crate::lanes::neon::F32x4>(rows, Isa::Neon) }
 }
 
 /// The reference, number by number.
@@ -84,179 +85,215 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
     }
 }
 
-/// Rows, columns and channels; picks the tile for the kernel's width and stride.
+/// Output columns of a tile: seven sums and the weights of a kernel row fit any register file, and the maps of a
+/// network for 224 pixels are multiples of seven wide.
+const WIDTH: usize = 7;
+
+/// Rows, then tiles of columns, then channels: a tile's window is a few runs of memory that stay in the first-level
+/// cache for all its channels.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the slices are as long as the shape says.
 #[inline(always)]
-unsafe fn run<L: Lanes>(args: &Rows<'_>) {
-    let s = args.shape;
-    // Output columns whose windows lie inside the input.
-    let reach = (s.kernel[1] - 1) * s.dilation[1];
-    let first = s.pad_left.div_ceil(s.stride[1]).min(s.out_w);
-    let end = match (s.in_w + s.pad_left).checked_sub(reach + 1) {
-        Some(last) => (last / s.stride[1] + 1).clamp(first, s.out_w),
-        None => first,
+unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
+    let (s, epilogue) = (args.shape, &args.epilogue);
+    let tail = Tail {
+        bias: epilogue.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+        residual: epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
+        residual_first: epilogue.residual_first,
+        activation: epilogue.in_registers(),
     };
     for row in args.rows.clone() {
         let y = row % s.out_h;
-        let taps_y = s.valid_taps(0, y);
-        let mut channel = 0;
-        while channel < s.in_c {
-            let count = L::WIDTH.min(s.in_c - channel);
-            let at = Strip { args, row, y, taps_y: taps_y.clone(), channel, count };
-            // SAFETY: the caller's promise; columns from `first` to `end` have whole windows.
-            unsafe {
-                for x in (0..first).chain(end..s.out_w) {
-                    at.single::<L>(x);
-                }
-                let done = match (s.kernel[1], s.stride[1], s.dilation[1], count == L::WIDTH) {
-                    (3, 1, 1, true) => at.tiles::<L, 3, 1, 6>(first, end),
-                    (3, 2, 1, true) => at.tiles::<L, 3, 2, 4>(first, end),
-                    (5, 1, 1, true) => at.tiles::<L, 5, 1, 6>(first, end),
-                    (5, 2, 1, true) => at.tiles::<L, 5, 2, 4>(first, end),
-                    _ => first,
-                };
-                for x in done..end {
-                    at.single::<L>(x);
-                }
+        let image = row / s.out_h * s.in_h * s.in_w * s.in_c;
+        let line = Line { args, tail, row, y, image, taps_y: s.valid_taps(0, y) };
+        // SAFETY: the caller's promise; each tile is of the kernel's width and stride.
+        unsafe {
+            match (s.kernel[1], s.stride[1], s.dilation[1]) {
+                (3, 1, 1) => line.tiles::<L, 3, 1>(),
+                (3, 2, 1) => line.tiles::<L, 3, 2>(),
+                (5, 1, 1) => line.tiles::<L, 5, 1>(),
+                (5, 2, 1) => line.tiles::<L, 5, 2>(),
+                _ => line.pixels::<L>(0),
             }
-            channel += count;
+        }
+        if let Some(activation) = epilogue.later() {
+            let len = s.out_w * s.out_c;
+            // SAFETY: the output row just written, of this task alone.
+            let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(row * len), len) };
+            let residual = epilogue.residual.filter(|_| !epilogue.residual_first);
+            finish_row(isa, activation, out, residual.map(|r| &r[row * len..][..len]));
         }
     }
 }
 
-/// One register of channels of one output row.
-struct Strip<'a, 'b> {
+/// One output row.
+struct Line<'a, 'b> {
     args: &'a Rows<'b>,
+    /// Pointers to the whole bias and residual.
+    tail: Tail,
+    /// Row over all images.
     row: usize,
+    /// Row in its image.
     y: usize,
+    /// Offset of the input image.
+    image: usize,
+    /// Kernel rows that fall inside the input.
     taps_y: Range<usize>,
-    channel: usize,
-    /// Channels of the register that exist.
-    count: usize,
 }
 
-impl Strip<'_, '_> {
-    /// Start of the input row under kernel row `ky`.
+impl Line<'_, '_> {
+    /// Offset of the input row under kernel row `ky`, one of `taps_y`.
     #[inline(always)]
     fn input_row(&self, ky: usize) -> usize {
         let s = self.args.shape;
         let in_y = self.y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
-        (self.row / s.out_h * s.in_h + in_y) * s.in_w * s.in_c + self.channel
+        self.image + in_y * s.in_w * s.in_c
     }
 
-    /// # Safety
-    /// `from` is readable for `count` numbers.
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(&self, from: *const f32) -> L {
-        // SAFETY: the caller's promise.
-        unsafe { if self.count == L::WIDTH { L::load(from) } else { L::load_first(from, self.count) } }
-    }
-
-    /// Computes whole tiles of `W` columns from `first` on; answers the first column not done.
+    /// Computes the row for a kernel `K` wide with stride `S`.
     ///
     /// # Safety
-    /// As for [`run`]; windows of columns `first..end` are inside, the kernel is `K` wide, the stride `S`, and all
-    /// channels of the register exist.
+    /// As for [`run`]; the kernel's width and stride are `K` and `S`, its dilation 1.
     #[inline(always)]
-    unsafe fn tiles<L: Lanes, const K: usize, const S: usize, const W: usize>(&self, first: usize, end: usize) -> usize {
+    unsafe fn tiles<L: Lanes, const K: usize, const S: usize>(&self) {
         let s = self.args.shape;
-        let mut x = first;
-        while x + W <= end {
-            // SAFETY: value instructions.
-            let mut sums = [unsafe { self.bias::<L>() }; W];
+        let whole = s.in_c / L::WIDTH * L::WIDTH;
+        for x in (0..s.out_w).step_by(WIDTH) {
+            let outputs = WIDTH.min(s.out_w - x);
+            // Input columns under the tile, and which of them exist.
+            let columns = (WIDTH - 1) * S + K;
+            let first = s.pad_left.saturating_sub(x * S).min(columns);
+            let end = (s.in_w + s.pad_left).saturating_sub(x * S).min(columns);
+            let tile = Window { x, outputs, inside: first..end };
+            // SAFETY: the caller's promise; where a column or output is missing, the tile says so.
+            unsafe {
+                if outputs == WIDTH && first == 0 && end == columns {
+                    self.tile::<L, K, S, false>(&tile, whole);
+                } else {
+                    self.tile::<L, K, S, true>(&tile, whole);
+                }
+            }
+        }
+        if whole < s.in_c {
+            // SAFETY: the caller's promise.
+            unsafe { self.pixels::<L>(whole) }
+        }
+    }
+
+    /// Computes the first `channels` channels, whole registers, of a tile. With `EDGE` some of its columns or outputs
+    /// are missing.
+    ///
+    /// # Safety
+    /// As for `tiles`; `tile` is right, and without `EDGE` nothing is missing.
+    #[inline(always)]
+    unsafe fn tile<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(&self, tile: &Window, channels: usize) {
+        let s = self.args.shape;
+        // In the padding this is before the row or the image, and only offset back inside is it read.
+        let left = (tile.x * S).wrapping_sub(s.pad_left).wrapping_mul(s.in_c);
+        let out = (self.row * s.out_w + tile.x) * s.out_c;
+        for channel in (0..channels).step_by(L::WIDTH) {
+            // SAFETY: value instructions, and a register of the bias.
+            let mut sums = [unsafe { self.bias::<L>(channel) }; WIDTH];
             for ky in self.taps_y.clone() {
-                // SAFETY: `ky` is a row inside the input, and the tile's windows are inside it.
+                // SAFETY: the kernel row exists, and columns inside the input are read only.
                 unsafe {
-                    let row = self.args.input.as_ptr().add(self.input_row(ky) + (x * S - s.pad_left) * s.in_c);
-                    let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + self.channel);
+                    let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
                     let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
-                    for column in 0..(W - 1) * S + K {
-                        let pixel = L::load(row.add(column * s.in_c));
-                        for (p, sum) in sums.iter_mut().enumerate() {
-                            if column >= p * S && column - p * S < K {
-                                *sum = pixel.mul_add(w[column - p * S], *sum);
+                    let row = self.args.input.as_ptr().wrapping_add(self.input_row(ky).wrapping_add(left) + channel);
+                    let mut pixel = row;
+                    // Written out, because the compiler gives up on unrolling a loop of this many columns.
+                    macro_rules! columns {
+                        ($($column:literal)*) => {$(
+                            if $column < (WIDTH - 1) * S + K {
+                                if !EDGE || tile.inside.contains(&$column) {
+                                    column::<L, K, S, $column>(L::load(pixel), &w, &mut sums);
+                                }
+                                pixel = pixel.wrapping_add(s.in_c);
                             }
+                        )*};
+                    }
+                    columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+                    let _ = pixel;
+                }
+            }
+            for (p, sum) in sums.into_iter().enumerate() {
+                if !EDGE || p < tile.outputs {
+                    let at = out + p * s.out_c + channel;
+                    // SAFETY: a register of an output pixel that exists, of the residual and the output.
+                    unsafe { self.tail.apply(sum, || L::load(self.tail.residual.add(at))).store(self.args.out.add(at)) }
+                }
+            }
+        }
+    }
+
+    /// Computes the channels from `first` on, with any kernel, pixel by pixel.
+    ///
+    /// # Safety
+    /// As for [`run`].
+    #[inline(always)]
+    unsafe fn pixels<L: Lanes>(&self, first: usize) {
+        let s = self.args.shape;
+        for x in 0..s.out_w {
+            let taps_x = s.valid_taps(1, x);
+            for channel in (first..s.in_c).step_by(L::WIDTH) {
+                let count = L::WIDTH.min(s.in_c - channel);
+                // SAFETY: `count` channels of a pixel, a weight or the bias are readable from the first.
+                let load = |from: *const f32| unsafe {
+                    if count == L::WIDTH { L::load(from) } else { L::load_first(from, count) }
+                };
+                let bias = self.tail.bias;
+                // SAFETY: value instructions; the bias has every channel.
+                let mut sum = unsafe { if bias.is_null() { L::splat(0.0) } else { load(bias.add(channel)) } };
+                for ky in self.taps_y.clone() {
+                    for kx in taps_x.clone() {
+                        let in_x = x * s.stride[1] + kx * s.dilation[1] - s.pad_left;
+                        let tap = (ky * s.kernel[1] + kx) * s.in_c + channel;
+                        // SAFETY: the tap lies inside the input; the weights hold it.
+                        unsafe {
+                            let at = self.input_row(ky) + in_x * s.in_c + channel;
+                            let pixel = load(self.args.input.as_ptr().add(at));
+                            sum = pixel.mul_add(load(self.args.packed.as_ptr().add(tap)), sum);
                         }
                     }
                 }
-            }
-            // SAFETY: the tile's pixels are in the output.
-            unsafe { self.finish(x, sums) };
-            x += W;
-        }
-        x
-    }
-
-    /// Computes one column with any window.
-    ///
-    /// # Safety
-    /// As for [`run`].
-    #[inline(always)]
-    unsafe fn single<L: Lanes>(&self, x: usize) {
-        let s = self.args.shape;
-        // SAFETY: value instructions.
-        let mut sum = unsafe { self.bias::<L>() };
-        for ky in self.taps_y.clone() {
-            let row = self.input_row(ky);
-            for kx in s.valid_taps(1, x) {
-                let in_x = x * s.stride[1] + kx * s.dilation[1] - s.pad_left;
-                // SAFETY: the tap lies inside the input; the weights hold it.
+                let at = (self.row * s.out_w + x) * s.out_c + channel;
+                // SAFETY: residual and output have this pixel and these channels.
                 unsafe {
-                    let pixel = self.load::<L>(self.args.input.as_ptr().add(row + in_x * s.in_c));
-                    let tap = (ky * s.kernel[1] + kx) * s.in_c + self.channel;
-                    sum = pixel.mul_add(self.load(self.args.packed.as_ptr().add(tap)), sum);
+                    let y = self.tail.apply(sum, || load(self.tail.residual.add(at)));
+                    let to = self.args.out.add(at);
+                    if count == L::WIDTH { y.store(to) } else { y.store_first(to, count) }
                 }
             }
         }
-        // SAFETY: the pixel is in the output.
-        unsafe { self.finish(x, [sum]) }
     }
 
     /// # Safety
-    /// As for [`run`].
+    /// As for [`run`]; a whole register of channels from `channel` on exists.
     #[inline(always)]
-    unsafe fn bias<L: Lanes>(&self) -> L {
+    unsafe fn bias<L: Lanes>(&self, channel: usize) -> L {
+        let bias = self.tail.bias;
         // SAFETY: the bias has every channel.
-        unsafe { self.args.epilogue.bias.map_or(L::splat(0.0), |b| self.load(b.as_ptr().add(self.channel))) }
+        unsafe { if bias.is_null() { L::splat(0.0) } else { L::load(bias.add(channel)) } }
     }
+}
 
-    /// Adds the residual, activates and stores `W` columns from `x`.
-    ///
-    /// # Safety
-    /// As for [`run`]; the columns are in the output.
-    #[inline(always)]
-    unsafe fn finish<L: Lanes, const W: usize>(&self, x: usize, mut sums: [L; W]) {
-        let (s, epilogue) = (self.args.shape, &self.args.epilogue);
-        let at = |column: usize| (self.row * s.out_w + x + column) * s.out_c + self.channel;
-        let add_residual = |sums: &mut [L; W]| {
-            if let Some(residual) = epilogue.residual {
-                for (column, sum) in sums.iter_mut().enumerate() {
-                    // SAFETY: the residual has the output's pixels.
-                    *sum = sum.add(unsafe { self.load(residual.as_ptr().add(at(column))) });
-                }
-            }
-        };
-        if epilogue.residual_first {
-            add_residual(&mut sums);
-        }
-        match epilogue.activation {
-            Activation::None => {}
-            Activation::Relu => sums = sums.map(|x| x.at_least(x.like(0.0))),
-            Activation::Clip { min, max } => sums = sums.map(|x| x.at_least(x.like(min)).at_most(x.like(max))),
-            Activation::HardSwish => sums = sums.map(activation::vector::hard_swish),
-            other => sums = sums.map(|x| activation::vector::apply(other, x)),
-        }
-        if !epilogue.residual_first {
-            add_residual(&mut sums);
-        }
-        for (column, sum) in sums.into_iter().enumerate() {
-            // SAFETY: the pixel is in the output, and `count` channels of it from here.
-            unsafe {
-                let to = self.args.out.add(at(column));
-                if self.count == L::WIDTH { sum.store(to) } else { sum.store_first(to, self.count) }
-            }
+/// Adds an input column, counted from the left end of a tile's window, to the sums that it belongs to.
+#[inline(always)]
+fn column<L: Lanes, const K: usize, const S: usize, const COLUMN: usize>(pixel: L, w: &[L; K], sums: &mut [L; WIDTH]) {
+    for p in 0..WIDTH {
+        if COLUMN >= p * S && COLUMN - p * S < K {
+            sums[p] = pixel.mul_add(w[COLUMN - p * S], sums[p]);
         }
     }
+}
+
+/// A tile of output columns.
+struct Window {
+    /// First output column.
+    x: usize,
+    /// Output columns that exist.
+    outputs: usize,
+    /// Input columns under the tile that exist, counted from its left end.
+    inside: Range<usize>,
 }

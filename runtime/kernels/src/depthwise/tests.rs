@@ -5,17 +5,20 @@ use proptest::prelude::*;
 use super::*;
 use crate::activation::Activation;
 use crate::gemm::tests::{assert_close, definition, numbers};
+use crate::guard::{Edge, Guarded};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn depthwise_follows_the_definition(
         (batch, in_h, in_w, channels) in (1usize..3, 1usize..14, 1usize..24, 1usize..40),
         kernel in prop::array::uniform2(1usize..6), stride in prop::array::uniform2(1usize..3),
         dilation in prop::array::uniform2(1usize..3), pad in prop::array::uniform4(0usize..4),
-        flags in 0u32..8, threads in 1usize..3,
+        flags in 0u32..32, threads in 1usize..3,
     ) {
+        let edge = Edge::BOTH[usize::from(flags & 8 > 0)];
+        let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
         let out = |len: usize, axis: usize, pads: usize| {
             (len + pads).checked_sub((kernel[axis] - 1) * dilation[axis] + 1).map(|free| free / stride[axis] + 1)
         };
@@ -26,20 +29,24 @@ proptest! {
             batch, in_h, in_w, in_c: channels, out_h, out_w, out_c: channels,
             kernel, stride, dilation, pad_top: pad[0], pad_left: pad[2], groups: channels,
         };
-        let (x, w) = (numbers(1, shape.input_len()), numbers(2, channels * shape.taps()));
-        let (bias, residual) = (numbers(3, channels), numbers(4, shape.output_len()));
+        let (x, w) = (guarded(1, shape.input_len()), numbers(2, channels * shape.taps()));
+        let (bias, residual) = (guarded(3, channels), guarded(4, shape.output_len()));
         let epilogue = Epilogue {
             bias: (flags & 1 > 0).then_some(&bias),
-            activation: if flags & 2 > 0 { Activation::HardSwish } else { Activation::None },
+            activation: match flags {
+                16.. => Activation::Silu,
+                _ if flags & 2 > 0 => Activation::HardSwish,
+                _ => Activation::None,
+            },
             residual: (flags & 4 > 0).then_some(&residual),
             residual_first: flags & 1 > 0,
         };
         let want = definition(&shape, &x, &w, None, &epilogue);
-        let mut packed = vec![f32::NAN; w.len()];
+        let mut packed = Guarded::new(&vec![f32::NAN; w.len()], edge);
         pack(&shape, &w, &mut packed);
         let pool = Pool::new(threads);
         for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
-            let mut got = vec![f32::NAN; shape.output_len()];
+            let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
             depthwise(v, Depthwise { shape: &shape, input: &x, packed: &packed, out: &mut got, epilogue }, &pool);
             assert_close(&got, &want, v.name);
         }

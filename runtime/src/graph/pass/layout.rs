@@ -46,7 +46,6 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn rewrite(&mut self, mut node: Node) -> Result<()> {
         let follows = self.follows(&node);
-        let follows = self.follows(&node);
         match &mut node.op {
             Op::Conv(conv) if conv.layout == Layout::Nchw => {
                 conv.layout = Layout::Nhwc;
@@ -124,10 +123,12 @@ impl Pass<'_> {
 
     /// Places a node whose inputs are in NHWC: its results are too.
     fn place(&mut self, mut node: Node) -> Result<()> {
-        let facts = crate::ops::Operator::infer(&node.op, &self.graph.facts(&node.inputs)).map_err(|e| e.at(&node.name))?;
+        let facts =
+            crate::ops::Operator::infer(&node.op, &self.graph.facts(&node.inputs)).map_err(|e| e.at(&node.name))?;
         for (output, fact) in node.outputs.iter_mut().zip(facts) {
             let held = &self.graph.fact(*output).shape;
-            let moved: Vec<usize> = (0..4).filter_map(|axis| NHWC_AXIS.iter().position(|&a| a == axis)).map(|a| held[a]).collect();
+            let moved: Vec<usize> =
+                (0..4).filter_map(|axis| NHWC_AXIS.iter().position(|&a| a == axis)).map(|a| held[a]).collect();
             if fact.shape.dims() != moved {
                 return Err(Error::Internal(format!("'{}' is {fact} in NHWC, not {moved:?}", node.name)));
             }
