@@ -28,10 +28,12 @@ pub mod cast;
 pub(crate) mod check;
 pub mod compare;
 pub mod concat;
+pub mod cumsum;
 pub mod conv;
 mod foreign;
 pub mod gather;
 pub mod gather_elements;
+pub mod indexed;
 pub mod image;
 mod io;
 pub mod layernorm;
@@ -39,11 +41,13 @@ pub mod layernorm;
 mod lowering;
 pub mod matmul;
 mod number;
+pub mod one_hot;
 pub mod pad;
 pub mod pool;
 pub mod reduce;
 pub mod reshape;
 pub mod select;
+pub mod scatter_elements;
 pub mod slice;
 pub mod softmax;
 mod strided;
@@ -234,6 +238,16 @@ operators! {
     Gather(gather::Gather),
     /// Elements picked by index.
     GatherElements(gather_elements::GatherElements),
+    /// Blocks read by tuples of indices.
+    GatherNd(indexed::GatherNd),
+    /// Blocks written by tuples of indices.
+    ScatterNd(indexed::ScatterNd),
+    /// Elements written by index.
+    ScatterElements(scatter_elements::ScatterElements),
+    /// Running sums.
+    CumSum(cumsum::CumSum),
+    /// One value at every index.
+    OneHot(one_hot::OneHot),
     /// A tensor repeated to a shape.
     Expand(broadcast::Expand),
     /// A tensor repeated whole.

@@ -165,7 +165,8 @@ impl Line<'_, '_> {
             let columns = (WIDTH - 1) * S + K;
             let first = s.pad_left.saturating_sub(x * S).min(columns);
             let end = (s.in_w + s.pad_left).saturating_sub(x * S).min(columns);
-            let tile = Window { x, outputs, inside: first..end };
+            let inside = ((1u32 << end) - 1) & !((1u32 << first) - 1);
+            let tile = Window { x, outputs, inside };
             // SAFETY: the caller's promise; where a column or output is missing, the tile says so.
             unsafe {
                 if outputs == WIDTH && first == 0 && end == columns {
@@ -192,6 +193,7 @@ impl Line<'_, '_> {
         // In the padding this is before the row or the image, and only offset back inside is it read.
         let left = (tile.x * S).wrapping_sub(s.pad_left).wrapping_mul(s.in_c);
         let out = (self.row * s.out_w + tile.x) * s.out_c;
+        let inside = tile.inside;
         for channel in (0..channels).step_by(L::WIDTH) {
             // SAFETY: value instructions, and a register of the bias.
             let mut sums = [unsafe { self.bias::<L>(channel) }; WIDTH];
@@ -206,7 +208,7 @@ impl Line<'_, '_> {
                     macro_rules! columns {
                         ($($column:literal)*) => {$(
                             if $column < (WIDTH - 1) * S + K {
-                                if !EDGE || tile.inside.contains(&$column) {
+                                if !EDGE || inside & (1 << $column) != 0 {
                                     column::<L, K, S, $column>(L::load(pixel), &w, &mut sums);
                                 }
                                 pixel = pixel.wrapping_add(s.in_c);
@@ -294,6 +296,6 @@ struct Window {
     x: usize,
     /// Output columns that exist.
     outputs: usize,
-    /// Input columns under the tile that exist, counted from its left end.
-    inside: Range<usize>,
+    /// Bit `c` is set if input column `c` under the tile, counted from its left end, exists.
+    inside: u32,
 }
