@@ -16,8 +16,8 @@ use crate::threads::Pool;
 const ROW_BLOCK: usize = 32 * 1024;
 /// Row pointers of a unit, on the stack. A kernel with more taps than fit for one tile has its rows gathered.
 const MAX_POINTERS: usize = 1024;
-/// With fewer channels than this per tap, rows are gathered: a run per tap would be mostly overhead.
-const SHORT_RUN: usize = 8;
+/// With fewer channels than this, a run per tap would be mostly overhead.
+pub(super) const SHORT_RUN: usize = 8;
 /// Units per thread, so that a slow thread holds up the others by little.
 const UNITS_PER_THREAD: usize = 4;
 /// Multiply-adds below which a second thread does not pay.
@@ -34,16 +34,28 @@ pub(crate) struct Split {
     groups: usize,
     /// Threads at work, each with its own scratch.
     slots: usize,
-    /// Whether rows of A are copied: taps side by side, scaled.
-    gather: bool,
+    /// How rows of A are read.
+    access: Access,
     /// Taps as the microkernel sees them.
     taps: usize,
     /// Numbers per tap as the microkernel sees them.
     depth: usize,
 }
 
+/// How rows of A are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    /// In place; taps in the padding are a row of zeros.
+    InPlace,
+    /// In place, but a tap that is partly padding is copied.
+    CopyEdges,
+    /// All copied: taps side by side, scaled.
+    Gather,
+}
+
 impl Split {
-    /// A product of `m` rows by `n` columns per group, each row `taps * depth` numbers per group.
+    /// A product of `m` rows by `n` columns per group, each row `taps * depth` numbers per group. Rows with more taps
+    /// than there is room for pointers are gathered, whatever `access` says.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         v: &Variant,
@@ -52,11 +64,11 @@ impl Split {
         taps: usize,
         depth: usize,
         groups: usize,
-        scaled: bool,
+        access: Access,
         threads: usize,
     ) -> Split {
-        let gather = scaled || (taps > 1 && (depth < SHORT_RUN || product(&[taps, v.mr]) > MAX_POINTERS));
-        let (taps, depth) = if gather { (1, product(&[taps, depth])) } else { (taps, depth) };
+        let access = if product(&[taps, v.mr]) > MAX_POINTERS { Access::Gather } else { access };
+        let (taps, depth) = if access == Access::Gather { (1, product(&[taps, depth])) } else { (taps, depth) };
 
         // Neighbouring pixels share most of a window: about three runs per pixel are new to the cache.
         let footprint = product(&[depth, taps.min(3)]).max(1);
@@ -74,21 +86,21 @@ impl Split {
         }
         let (row_blocks, panel_blocks) = (m.div_ceil(rows), all_panels.div_ceil(panels));
         let slots = product(&[row_blocks, panel_blocks, groups]).min(threads).max(1);
-        Split { rows: rows.min(m), row_blocks, panels, panel_blocks, groups, slots, gather, taps, depth }
+        Split { rows: rows.min(m), row_blocks, panels, panel_blocks, groups, slots, access, taps, depth }
     }
 
-    /// Whether rows of A are copied into scratch.
-    pub(crate) fn gathers(&self) -> bool {
-        self.gather
+    /// Length of the row of zeros that padding needs.
+    pub(crate) fn zeros_len(&self) -> usize {
+        if self.access == Access::Gather { 0 } else { self.depth }
     }
 
-    /// Numbers of scratch: the gathered rows of each thread.
+    /// Numbers of scratch: what each thread copies.
     pub(crate) fn scratch_len(&self) -> usize {
         product(&[self.slot_len(), self.slots])
     }
 
     fn slot_len(&self) -> usize {
-        if self.gather { product(&[self.rows, self.depth]) } else { 0 }
+        if self.access == Access::InPlace { 0 } else { product(&[self.rows, self.taps, self.depth]) }
     }
 }
 
@@ -98,6 +110,8 @@ pub(crate) enum Rows<'a> {
     Matrix { a: &'a [f32], lda: usize },
     /// A row for each output pixel: the window below it, tap by tap.
     Image(Image<'a>),
+    /// The same with a whole kernel row as one tap, which is one run of memory: for an image of few channels.
+    Lines(Image<'a>),
 }
 
 /// The input of a convolution.
@@ -132,6 +146,24 @@ impl Image<'_> {
                 if y == s.out_h {
                     (y, image) = (0, image + 1);
                 }
+            }
+        }
+    }
+}
+
+impl Image<'_> {
+    /// Calls `f(row, kernel row, offset of the input line, first column)` for `len` output pixels from `first` on; no
+    /// offset in the padding.
+    #[inline(always)]
+    fn lines(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, Option<usize>, isize)) {
+        let s = self.shape;
+        for row in 0..len {
+            let (line, x) = ((first + row) / s.out_w, (first + row) % s.out_w);
+            let (image, y) = (line / s.out_h, line % s.out_h);
+            for tap in 0..s.kernel[0] {
+                let in_y = (y * s.stride[0] + tap * s.dilation[0]).wrapping_sub(s.pad_top);
+                let offset = (in_y < s.in_h).then(|| (image * s.in_h + in_y) * s.in_w * s.in_c);
+                f(row, tap, offset, (x * s.stride[1]) as isize - s.pad_left as isize);
             }
         }
     }
@@ -205,18 +237,19 @@ impl Product<'_> {
 
         let mut pointers = [std::ptr::null(); MAX_POINTERS];
         let pointers = &mut pointers[..rows * split.taps];
-        if split.gather {
+        if split.access == Access::Gather {
             self.gather(first_row, rows, group, slot, split.depth);
         }
         for tile in 0..tiles.count {
             let (start, len) = tiles.range(tile);
             let pointers = &mut pointers[start * split.taps..][..len * split.taps];
-            if split.gather {
+            if split.access == Access::Gather {
                 for (i, pointer) in pointers.iter_mut().enumerate() {
                     *pointer = slot[(start + i) * split.depth..][..split.depth].as_ptr();
                 }
             } else {
-                self.point(first_row + start, len, group, pointers);
+                let copies = slot.get_mut(start * split.taps * split.depth..).unwrap_or_default();
+                self.point(first_row + start, len, group, copies, pointers);
             }
         }
 
@@ -265,8 +298,8 @@ impl Product<'_> {
         }
     }
 
-    /// Writes the pointers of `len` rows from `first`: for each tap, one for each row.
-    fn point(&self, first: usize, len: usize, group: usize, pointers: &mut [*const f32]) {
+    /// Writes the pointers of `len` rows from `first`: for each tap, one for each row. Edges of lines are copied.
+    fn point(&self, first: usize, len: usize, group: usize, copies: &mut [f32], pointers: &mut [*const f32]) {
         match &self.rows {
             Rows::Matrix { a, lda } => {
                 for (i, pointer) in pointers.iter_mut().enumerate() {
@@ -280,6 +313,31 @@ impl Product<'_> {
                 };
                 pointers[tap * len + row] = numbers.as_ptr();
             }),
+            Rows::Lines(image) => {
+                let mut copies = copies.chunks_exact_mut(self.depth.max(1));
+                image.lines(first, len, |row, tap, line, x| {
+                    let (width, channels) = (image.shape.in_w, image.shape.in_c);
+                    let (Some(line), Some(copy)) = (line, copies.next()) else {
+                        pointers[tap * len + row] = image.zeros[..self.depth].as_ptr();
+                        return;
+                    };
+                    let line = &image.input[line..][..width * channels];
+                    let taps = image.shape.kernel[1];
+                    pointers[tap * len + row] = if x >= 0 && x as usize + taps <= width {
+                        line[x as usize * channels..][..self.depth].as_ptr()
+                    } else {
+                        let inside = |column: isize| column.clamp(0, width as isize);
+                        let (from, end) = (inside(x), inside(x + taps as isize));
+                        copy.fill(0.0);
+                        // Windows wholly in the padding on the right begin past `from`.
+                        if from < end {
+                            let numbers = &line[from as usize * channels..end as usize * channels];
+                            copy[(from - x) as usize * channels..][..numbers.len()].copy_from_slice(numbers);
+                        }
+                        copy.as_ptr()
+                    };
+                });
+            }
         }
     }
 
@@ -302,6 +360,7 @@ impl Product<'_> {
                     None => to.fill(0.0),
                 }
             }),
+            Rows::Lines(_) => unreachable!("lines are read in place"),
         }
     }
 }

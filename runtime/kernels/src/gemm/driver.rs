@@ -1,6 +1,6 @@
 //! The entry points: checks of every length, and the product that a convolution is.
 
-use super::blocks::{Image, Product, Rows, Split};
+use super::blocks::{Access, Image, Product, Rows, SHORT_RUN, Split};
 use super::{Variant, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
@@ -48,7 +48,7 @@ pub struct Conv<'a> {
 
 /// Numbers of scratch that [`gemm`] wants; none unless `A` is scaled.
 pub fn gemm_scratch(v: &Variant, m: usize, k: usize, n: usize, scaled: bool, threads: usize) -> usize {
-    Split::new(v, m, n, 1, k, 1, scaled, threads).scratch_len()
+    Split::new(v, m, n, 1, k, 1, access(scaled), threads).scratch_len()
 }
 
 /// Computes a matrix product.
@@ -67,14 +67,18 @@ pub fn gemm(v: &Variant, args: Gemm<'_>, scratch: &mut [f32], pool: &Pool) {
     assert!(a_scale.is_none_or(|s| s.len() == k), "one factor per column of A");
     epilogue.check(n, end);
     let rows = Rows::Matrix { a, lda };
-    let split = Split::new(v, m, n, 1, k, 1, a_scale.is_some(), pool.threads());
+    let split = Split::new(v, m, n, 1, k, 1, access(a_scale.is_some()), pool.threads());
     Product { v, m, n, taps: 1, depth: k, groups: 1, rows, scale: a_scale, packed, ldc, epilogue }
         .run(&split, out, scratch, pool);
 }
 
-/// Numbers of scratch that [`conv`] wants: a row of zeros for the padding, and what is gathered.
+fn access(scaled: bool) -> Access {
+    if scaled { Access::Gather } else { Access::InPlace }
+}
+
+/// Numbers of scratch that [`conv`] wants: a row of zeros for the padding, and what is copied.
 pub fn conv_scratch(v: &Variant, shape: &ConvShape, scaled: bool, threads: usize) -> usize {
-    let split = split(v, shape, scaled, threads);
+    let split = Reading::new(shape, scaled).split(v, shape, threads);
     zeros(&split, shape) + split.scratch_len()
 }
 
@@ -94,21 +98,23 @@ pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
     if out.is_empty() {
         return;
     }
-    let split = split(v, shape, a_scale.is_some(), pool.threads());
+    let reading = Reading::new(shape, a_scale.is_some());
+    let split = reading.split(v, shape, pool.threads());
     assert!(scratch.len() >= zeros(&split, shape), "the scratch is too short");
     let (zeros, scratch) = scratch.split_at_mut(zeros(&split, shape));
     zeros.fill(0.0);
-    let rows = if shape.is_pointwise() && shape.groups == 1 && a_scale.is_none() {
-        Rows::Matrix { a: input, lda: shape.in_c }
-    } else {
-        Rows::Image(Image { shape, input, zeros })
+    let image = Image { shape, input, zeros };
+    let rows = match reading.access {
+        Access::CopyEdges => Rows::Lines(image),
+        Access::InPlace if shape.is_pointwise() && shape.groups == 1 => Rows::Matrix { a: input, lda: shape.in_c },
+        Access::InPlace | Access::Gather => Rows::Image(image),
     };
     Product {
         v,
         m: shape.pixels(),
         n: shape.group_out(),
-        taps: shape.taps(),
-        depth: shape.group_in(),
+        taps: reading.taps,
+        depth: reading.depth,
         groups: shape.groups,
         rows,
         scale: a_scale,
@@ -119,12 +125,38 @@ pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
     .run(&split, out, scratch, pool);
 }
 
-fn split(v: &Variant, shape: &ConvShape, scaled: bool, threads: usize) -> Split {
-    shape.check();
-    Split::new(v, shape.pixels(), shape.group_out(), shape.taps(), shape.group_in(), shape.groups, scaled, threads)
+/// How a convolution reads its input.
+struct Reading {
+    access: Access,
+    /// Runs of memory that a window is made of.
+    taps: usize,
+    /// Numbers in a run.
+    depth: usize,
+}
+
+impl Reading {
+    fn new(shape: &ConvShape, scaled: bool) -> Reading {
+        shape.check();
+        let (taps, depth) = (shape.taps(), shape.group_in());
+        let short = taps > 1 && depth < SHORT_RUN;
+        // Neighbouring pixels of an image of few channels are one run, as long as the pointers of the runs fit.
+        if short && !scaled && shape.groups == 1 && shape.dilation[1] == 1 && shape.kernel[0] <= 16 {
+            return Reading {
+                access: Access::CopyEdges,
+                taps: shape.kernel[0],
+                depth: product(&[shape.kernel[1], depth]),
+            };
+        }
+        Reading { access: access(scaled || short), taps, depth }
+    }
+
+    fn split(&self, v: &Variant, shape: &ConvShape, threads: usize) -> Split {
+        let (m, n) = (shape.pixels(), shape.group_out());
+        Split::new(v, m, n, self.taps, self.depth, shape.groups, self.access, threads)
+    }
 }
 
 /// Length of the row of zeros.
 fn zeros(split: &Split, shape: &ConvShape) -> usize {
-    if shape.is_padded() && !split.gathers() { shape.group_in() } else { 0 }
+    if shape.is_padded() { split.zeros_len() } else { 0 }
 }

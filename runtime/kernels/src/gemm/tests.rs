@@ -39,7 +39,7 @@ const ACTIVATIONS: [Activation; 6] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn products_follow_the_definition(

@@ -55,31 +55,34 @@ pub(crate) unsafe fn broadcast<L: Lanes, const M: usize, const V: usize>(tile: &
                 b = b.add(V * L::WIDTH);
             }
         }
-        store(tile, &mut sums);
+        store(tile, &sums);
     }
 }
 
-/// Applies the tail to the sums and stores them.
+/// Adds the bias to the sums, applies the tail and stores them.
+///
+/// The biased sums are an array of their own: the loop over the tail is too long to be unrolled, so it indexes memory,
+/// and if that were the array of the sums, the inner loop would keep that memory up to date.
 ///
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instruction set of `L`.
 #[inline(always)]
-pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(tile: &Tile, sums: &mut [[L; V]; M]) {
+pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(tile: &Tile, sums: &[[L; V]; M]) {
     let Tile { out, ldc, columns, tail, .. } = *tile;
     let last = columns - (V - 1) * L::WIDTH;
     // SAFETY: all registers but the last cover WIDTH columns of the tile, the last covers `last` of them; bias,
     // residual and output have these columns in each of the M rows.
     unsafe {
-        if !tail.bias.is_null() {
-            for v in 0..V {
-                let bias = load::<L>(tail.bias.add(v * L::WIDTH), if v + 1 == V { last } else { L::WIDTH });
-                for sum in sums.iter_mut() {
-                    sum[v] = sum[v].add(bias);
-                }
+        let mut biased = [[L::splat(0.0); V]; M];
+        for v in 0..V {
+            let width = if v + 1 == V { last } else { L::WIDTH };
+            let bias = if tail.bias.is_null() { L::splat(0.0) } else { load(tail.bias.add(v * L::WIDTH), width) };
+            for r in 0..M {
+                biased[r][v] = sums[r][v].add(bias);
             }
         }
-        for (r, sum) in sums.iter().enumerate() {
-            for (v, sum) in sum.iter().enumerate() {
+        for (r, sums) in biased.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
                 let width = if v + 1 == V { last } else { L::WIDTH };
                 let at = r * ldc + v * L::WIDTH;
                 let x = tail.apply(*sum, || load::<L>(tail.residual.add(at), width));
