@@ -12,6 +12,7 @@ mod layout;
 mod mean;
 mod normalise;
 mod pattern;
+mod power;
 mod prelu;
 #[cfg(test)]
 pub(in crate::graph) mod testing;
@@ -37,6 +38,7 @@ const PASSES: &[Pass] = &[
     Pass { name: "mean", run: mean::run },
     Pass { name: "dead", run: dead::run },
     Pass { name: "normalise", run: normalise::run },
+    Pass { name: "power", run: power::run },
     Pass { name: "dead", run: dead::run },
     Pass { name: "fuse", run: fuse::run },
     Pass { name: "layout", run: layout::run },

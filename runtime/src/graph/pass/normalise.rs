@@ -90,8 +90,11 @@ fn inverse_root(pattern: &Pattern<'_>, id: ValueId) -> Option<ValueId> {
     if let Some(x) = Pattern::unary(node, UnaryKind::Rsqrt) {
         return Some(x);
     }
-    let root = pattern.inner(Pattern::unary(node, UnaryKind::Reciprocal)?)?;
-    Pattern::unary(root, UnaryKind::Sqrt)
+    let inverted = Pattern::unary(node, UnaryKind::Reciprocal).or_else(|| {
+        let [one, x] = Pattern::operands(node, BinaryKind::Div)?;
+        (pattern.number(one) == Some(1.0)).then_some(x)
+    })?;
+    Pattern::unary(pattern.inner(inverted)?, UnaryKind::Sqrt)
 }
 
 /// What a mean over the axes from some axis on is of, and that axis.
@@ -187,16 +190,38 @@ mod tests {
 
     #[test]
     fn root_mean_square() {
-        let mut build = Build::new(&[2, 8]);
-        let x = build.x;
-        let square = build.with(BinaryKind::Pow, x, 2.0);
-        let average = mean(&mut build, square);
-        let sum = build.with(BinaryKind::Add, average, 1e-5);
-        let inverse = build.unary(UnaryKind::Rsqrt, sum);
-        let normal = build.binary(BinaryKind::Mul, x, inverse);
-        let scale = build.constant(&[8], &[0.5; 8]);
-        let y = build.binary(BinaryKind::Mul, scale, normal);
-        assert_eq!(names(&build.optimised(y, 1e-5)), ["RmsNorm/2"]);
+        type Normal = fn(&mut Build, ValueId) -> ValueId;
+        let spellings: [Normal; 4] = [
+            |build, sum| {
+                let inverse = build.unary(UnaryKind::Rsqrt, sum);
+                build.binary(BinaryKind::Mul, build.x, inverse)
+            },
+            |build, sum| {
+                let root = build.unary(UnaryKind::Sqrt, sum);
+                build.binary(BinaryKind::Div, build.x, root)
+            },
+            |build, sum| {
+                let root = build.unary(UnaryKind::Sqrt, sum);
+                let inverse = build.unary(UnaryKind::Reciprocal, root);
+                build.binary(BinaryKind::Mul, build.x, inverse)
+            },
+            |build, sum| {
+                let root = build.unary(UnaryKind::Sqrt, sum);
+                let one = build.constant(&[], &[1.0]);
+                let inverse = build.binary(BinaryKind::Div, one, root);
+                build.binary(BinaryKind::Mul, inverse, build.x)
+            },
+        ];
+        for normal in spellings {
+            let mut build = Build::new(&[2, 8]);
+            let square = build.with(BinaryKind::Pow, build.x, 2.0);
+            let average = mean(&mut build, square);
+            let sum = build.with(BinaryKind::Add, average, 1e-5);
+            let normal = normal(&mut build, sum);
+            let scale = build.constant(&[8], &[0.5; 8]);
+            let y = build.binary(BinaryKind::Mul, scale, normal);
+            assert_eq!(names(&build.optimised(y, 1e-5)), ["RmsNorm/2"]);
+        }
     }
 
     #[test]
