@@ -91,13 +91,16 @@ def side_at(progress: float) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--variant", default="simplenet_310k")
-    parser.add_argument("--epochs", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=48)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=0.05, help="relative step of Muon")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16; twice as fast where the CPU has it")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cache", type=Path, default=Path("cifar10-cache"))
     parser.add_argument("--out", type=Path, default=Path("simplenet-310k-cifar10.onnx"))
     args = parser.parse_args()
 
+    torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     images, labels = cifar10.load(args.cache, train=True)
     test_images, test_labels = cifar10.load(args.cache, train=False)
@@ -118,7 +121,10 @@ def main() -> None:
             optimiser.load_state_dict(state)
         start = saved["epoch"]
     else:
-        log.write_text(f"# {args.variant}, {args.epochs} epochs, batch {args.batch}, torch {torch.__version__}\n")
+        precision = "bf16" if args.bf16 else "f32"
+        log.write_text(
+            f"# {args.variant}, {args.epochs} epochs, batch {args.batch}, {precision}, torch {torch.__version__}\n"
+        )
 
     steps = len(images) // args.batch
     total = args.epochs * steps
@@ -139,8 +145,9 @@ def main() -> None:
             x = cifar10.normalise(augmented[batch])
             if side != 32:
                 x = F.interpolate(x, size=side, mode="bilinear", antialias=True, align_corners=False)
-            logits = model(x.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits, labels[batch], label_smoothing=0.1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+                logits = model(x.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits.float(), labels[batch], label_smoothing=0.1)
             model.zero_grad(set_to_none=True)
             loss.backward()
             for optimiser in optimisers:
