@@ -1,0 +1,127 @@
+//! `skipstone classify` and `skipstone evaluate`: pictures in, names out.
+
+mod support;
+
+use support::{model, path, picture, skipstone};
+
+/// Probability of the right colour for a picture of nothing else: the normalised mean is 1 for
+/// it and -1 for the others, times 4, through a softmax.
+const CERTAIN: f64 = 0.999_329;
+
+fn close(got: &serde_json::Value, want: f64) {
+    assert!((got.as_f64().unwrap() - want).abs() < 1e-5, "{got} is not {want}");
+}
+
+#[test]
+fn pictures_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let red = path(&picture(directory.path(), "some.png", [255, 0, 0]));
+    let blue = path(&picture(directory.path(), "other.bmp", [0, 0, 255]));
+    let outcome = skipstone(["classify", &model("colour.onnx"), &red, &blue, "--top", "2", "--json"]);
+    let json = outcome.json();
+    assert_eq!(outcome.success().chars().next(), Some('{'));
+    assert_eq!(json["model"], model("colour.onnx"));
+    let images = json["images"].as_array().unwrap();
+    assert_eq!(images.len(), 2);
+    for (image, (file, label, index)) in images.iter().zip([(red, "red", 0), (blue, "blue", 2)]) {
+        assert_eq!(image["file"], file);
+        assert!(image["ms"].as_f64().unwrap() > 0.0);
+        let top = image["top"].as_array().unwrap();
+        assert_eq!((top.len(), &top[0]["label"], &top[0]["index"]), (2, &label.into(), &index.into()));
+        close(&top[0]["score"], CERTAIN);
+    }
+}
+
+#[test]
+fn flags_come_before_metadata() {
+    let directory = tempfile::tempdir().unwrap();
+    let green = path(&picture(directory.path(), "g.png", [0, 255, 0]));
+    let labels = directory.path().join("labels.txt");
+    std::fs::write(&labels, "rot\ngrün\nblau\n").unwrap();
+    let base = ["classify", &model("colour.onnx"), &green, "--json", "--labels", &path(&labels)].map(str::to_owned);
+    let outcome = skipstone(base.iter().map(String::as_str).chain(["--mean", "0", "--std", "1,1,1", "--resize", "9"]));
+    let top = &outcome.json()["images"][0]["top"][0];
+    assert_eq!(top["label"], "grün");
+    // Now 1 against 0, times 4: e^4 / (e^4 + 2).
+    close(&top["score"], 0.964_663);
+    skipstone(base.iter().map(String::as_str).chain(["--crop", "9"])).fault("model.metadata");
+    skipstone(base.iter().map(String::as_str).chain(["--std", "0"])).fault("model.metadata");
+    skipstone(base.iter().map(String::as_str).chain(["--mean", "a"])).usage("--mean");
+}
+
+#[test]
+fn a_directory_is_walked_and_a_broken_image_does_not_stop_it() {
+    let directory = tempfile::tempdir().unwrap();
+    picture(directory.path(), "b.png", [255, 0, 0]);
+    picture(directory.path(), "deep/a.JPEG", [0, 255, 0]);
+    picture(directory.path(), "c.webp", [0, 0, 255]);
+    std::fs::write(directory.path().join("notes.txt"), "no image").unwrap();
+    let arguments = ["classify", &model("colour.onnx"), &path(directory.path()), "--top", "1"].map(str::to_owned);
+    let table = skipstone(&arguments).success();
+    let lines: Vec<&str> = table.lines().collect();
+    for (line, (file, label)) in lines[1..4].iter().zip([("b.png", "red"), ("c.webp", "blue"), ("a.JPEG", "green")]) {
+        assert!(line.contains(file) && line.contains(label), "{table}");
+    }
+    assert!(lines.last().unwrap().starts_with("3 images, ") && table.ends_with("ms median\n"), "{table}");
+
+    std::fs::write(directory.path().join("bad.png"), b"\x89PNG\r\n\x1a\nnonsense").unwrap();
+    let outcome = skipstone(&arguments);
+    assert_eq!(outcome.status, 1);
+    assert_eq!(outcome.stderr.lines().count(), 2, "{}", outcome.stderr);
+    assert!(outcome.stderr.starts_with("error[image]: ") && outcome.stderr.contains("bad.png"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("error[incomplete]: 1 of 4 images"), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("3 images, "));
+    let json = skipstone(arguments.iter().map(String::as_str).chain(["--json"])).json();
+    assert_eq!(json["images"].as_array().unwrap().len(), 3);
+    assert!(json["failed"][0]["file"].as_str().unwrap().ends_with("bad.png"));
+}
+
+#[test]
+fn nothing_to_classify_is_a_fault() {
+    let directory = tempfile::tempdir().unwrap();
+    skipstone(["classify", &model("colour.onnx"), &path(directory.path())]).fault("image");
+    skipstone(["classify", &model("colour.onnx")]).usage("IMAGE|DIR");
+    let shapes = ["--shape", "a=1x3x8x8", "--shape", "b=1x3x8x8"];
+    let picture = path(&picture(directory.path(), "p.png", [1, 2, 3]));
+    skipstone(["classify", &model("sums.onnx"), &picture].into_iter().chain(shapes)).fault("model.image-input");
+}
+
+#[test]
+fn accuracy_is_counted_by_class_on_any_number_of_threads() {
+    let directory = tempfile::tempdir().unwrap();
+    let dataset = directory.path().join("dataset");
+    for i in 0..4 {
+        picture(&dataset, &format!("red/{i}.png"), [200, 20 * i, 0]);
+        picture(&dataset, &format!("1/{i}.png"), [0, 200, 20 * i]);
+    }
+    // Mislabelled on purpose: three of four blue pictures are red ones.
+    picture(&dataset, "blue/0.png", [0, 0, 200]);
+    for i in 1..4 {
+        picture(&dataset, &format!("blue/{i}.png"), [200, 0, 0]);
+    }
+    for threads in ["1", "3", "64"] {
+        let outcome = skipstone(["evaluate", &model("colour.onnx"), &path(&dataset), "--json", "--threads", threads]);
+        let json = outcome.json();
+        outcome.success();
+        assert_eq!(json["images"], 12);
+        close(&json["top1"], 9.0 / 12.0);
+        close(&json["top5"], 1.0);
+        let blue = &json["classes"][2];
+        assert_eq!((&blue["label"], &blue["index"], &blue["images"]), (&"blue".into(), &2.into(), &4.into()));
+        close(&blue["top1"], 0.25);
+        assert_eq!(blue["mistaken_for"], "red");
+        assert_eq!(json["classes"][0]["mistaken_for"], serde_json::Value::Null);
+    }
+    let table = skipstone(["evaluate", &model("colour.onnx"), &path(&dataset)]).success();
+    assert!(table.contains("12 images: top-1 75.00 %, top-5 100.00 %"), "{table}");
+}
+
+#[test]
+fn a_data_set_that_does_not_fit_is_a_fault() {
+    let directory = tempfile::tempdir().unwrap();
+    let evaluate = || skipstone(["evaluate", &model("colour.onnx"), &path(directory.path())]);
+    evaluate().fault("dataset");
+    picture(directory.path(), "mauve/0.png", [1, 2, 3]);
+    evaluate().fault("dataset");
+    skipstone(["evaluate", &model("colour.onnx"), "/no/such/directory"]).fault("io");
+}

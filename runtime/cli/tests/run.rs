@@ -1,0 +1,62 @@
+//! `skipstone run`: arrays in, arrays out, and what it says to wrong ones.
+
+mod support;
+
+use support::{Outcome, model, npy, path, read_npy, skipstone};
+
+const A: [f32; 6] = [1.0, -2.0, 3.5, 0.0, 1e10, -0.25];
+const B: [f32; 6] = [0.5, 2.0, -1.5, 0.0, 1.0, 0.25];
+
+fn run(inputs: &[String], directory: &str, more: &[&str]) -> Outcome {
+    let mut arguments = vec!["run".to_owned(), model("sums.onnx"), "--output-dir".into(), directory.into()];
+    arguments.extend(inputs.iter().flat_map(|input| ["--input".to_owned(), input.clone()]));
+    arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+    skipstone(&arguments)
+}
+
+#[test]
+fn arrays_go_round_and_outputs_stay_distinct() {
+    let directory = tempfile::tempdir().unwrap();
+    let a = npy(directory.path(), "a.npy", "(2, 3)", &A);
+    let b = npy(directory.path(), "b.npy", "(2, 3)", &B);
+    let out = directory.path().join("new/out");
+    let inputs = [format!("b={}", path(&b)), format!("a={}", path(&a))];
+    let stdout = run(&inputs, &path(&out), &[]).success();
+    assert!(stdout.contains("out/sum") && stdout.contains("f32 2x3"), "{stdout}");
+
+    // `out_sum` is fit for a file as it is, so that `out/sum` has to give way.
+    for (file, sign) in [("out_sum-2.npy", 1.0), ("out_sum.npy", -1.0)] {
+        let (header, got) = read_npy(&out.join(file));
+        assert!(header.contains("'shape': (2, 3,)"), "{header}");
+        let want: Vec<f32> = A.iter().zip(B).map(|(a, b)| a + sign * b).collect();
+        assert_eq!(got, want, "{file}");
+    }
+}
+
+#[test]
+fn wrong_inputs_are_faults() {
+    let directory = tempfile::tempdir().unwrap();
+    let a = path(&npy(directory.path(), "a.npy", "(2, 3)", &A));
+    let wide = path(&npy(directory.path(), "wide.npy", "(1, 6)", &A));
+    let broken = path(&npy(directory.path(), "broken.npy", "(2, 4)", &A));
+    let out = path(&directory.path().join("out"));
+    let input = |name: &str, file: &str| format!("{name}={file}");
+
+    run(&[input("a", &a), input("b", &a), input("c", &a)], &out, &[]).fault("input.unknown");
+    run(&[input("a", &a)], &out, &["--shape", "a=2x3", "--shape", "b=2x3"]).fault("input.missing");
+    run(&[input("a", &a), input("b", &wide)], &out, &["--shape", "a=2x3", "--shape", "b=2x3"]).fault("input.shape");
+    run(&[input("a", &a), input("b", &broken)], &out, &[]).fault("input.npy");
+    run(&[input("a", &a), input("b", "/no/such/file.npy")], &out, &[]).fault("io");
+    run(&[input("a", &a)], &out, &[]).fault("shape.unbound");
+    assert!(!directory.path().join("out").exists(), "a failed run leaves nothing");
+}
+
+#[test]
+fn a_command_line_that_contradicts_itself_is_a_usage_error() {
+    run(&["a=x.npy".into(), "a=y.npy".into()], "out", &[]).fault("io");
+    let directory = tempfile::tempdir().unwrap();
+    let a = path(&npy(directory.path(), "a.npy", "(2, 3)", &A));
+    run(&[format!("a={a}"), format!("a={a}")], "out", &[]).usage("--input a is given twice");
+    run(&["a".into()], "out", &[]).usage("NAME=FILE.npy");
+    skipstone(["run", &model("sums.onnx")]).usage("--output-dir");
+}
