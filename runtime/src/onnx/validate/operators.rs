@@ -7,6 +7,7 @@ use super::attributes::is_standard;
 use super::call::Call;
 use super::element::ElementType;
 use super::invalid::{Invalid, Rule};
+use super::scope::Shape;
 use super::{indexing, quantization, shaping, windows};
 
 /// The most that sizes given as attributes may be: kernels, strides, blocks, groups.
@@ -69,9 +70,16 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
     }
 }
 
-/// Before opset 7, `broadcast` lined the second operand up at `axis`. Parsers of today line up the
-/// last axes, which must come to the same.
+/// Before opset 7, `broadcast` lined the second operand up at `axis`, and PRelu its slopes with the
+/// channels. Parsers of today line up the last axes, which must come to the same.
 fn legacy_broadcast(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    if call.node.op_type == "PRelu" {
+        let one_slope = |slopes: &Shape| slopes.iter().all(|dim| *dim == Some(1));
+        let last_are_channels = call.shape(0).is_some_and(|x| x.len() == 2);
+        let same = call.shape(1).is_some_and(|slopes| slopes.len() != 1 || one_slope(&slopes));
+        let what = "slopes for each channel line up with the last axis since opset 7";
+        return if same || last_are_channels { Ok(()) } else { Err(call.invalid(Rule::Opset, what)) };
+    }
     if call.node.op_type == "Gemm" || call.int("broadcast")?.unwrap_or(0) == 0 {
         return Ok(());
     }

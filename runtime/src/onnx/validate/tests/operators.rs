@@ -393,3 +393,18 @@ fn broadcasting_of_old_opsets() {
     accepts(&with(&[int("broadcast", 1), int("axis", 1)]));
     refuses(&with(&[int("broadcast", 1), int("axis", 0)]), "model.attribute");
 }
+
+#[test]
+fn slopes_of_old_opsets() {
+    let with = |dims: &[i64], slopes: &[i64]| {
+        let nodes = [node("PRelu", &["x", "s"], &["y"], &[])];
+        let graph = graph(&nodes, &[zeros("s", slopes)], &[value("x", FLOAT, dims)], &[message().text(1, "y")]);
+        message().int(1, 3).nested(7, &graph).nested(8, &opset("", 6)).0
+    };
+    accepts(&with(&[1, 3, 4, 4], &[1]));
+    accepts(&with(&[1, 3, 4, 4], &[3, 1, 1]));
+    accepts(&with(&[1, 3], &[3]));
+    // As many channels as columns: without the rule it would run, and mean something else.
+    refuses(&with(&[1, 4, 4, 4], &[4]), "model.opset");
+    refuses(&with(&[1, 3, 4, 4], &[3]), "model.opset");
+}
