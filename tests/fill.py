@@ -4,7 +4,10 @@
 weights must do is exercise the arithmetic: activations stay in range through the whole depth
 and the output depends on the input. He-normal weights alone let every image end at nearly
 the same output, since a ReLU's mean is as large as its spread; filters whose weights sum to
-zero do not see that mean.
+zero do not see that mean. And whatever the spread is by calculation, gates and short cuts change
+it, so that each layer's weights are scaled until its results spread by one on a sample image
+(D. Mishkin and J. Matas, "All you need is a good init", 2016): a network whose activations grow
+from layer to layer amplifies the last bit of a float as well.
 """
 
 import argparse
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import numpy_helper
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +29,8 @@ FILLED = ROOT / "build" / "zoo"
 GAIN = 1 / 0.584
 # Filters of fewer weights (depthwise ones) would lose the image with the mean.
 ZERO_SUM_ABOVE = 32
+# Times that the weights are scaled to the spread seen.
+ROUNDS = 4
 
 
 def is_stripped(tensor: onnx.TensorProto) -> bool:
@@ -58,6 +64,34 @@ def values(random, op: str, position: int, dims) -> np.ndarray:
     raise ValueError(f"no rule for input {position} of {op}")
 
 
+def image(side: int, seed: int) -> np.ndarray:
+    """A random image `[1, 3, side, side]` of unit variance, with structure at every scale: pure
+    noise is the same to a network that pools."""
+    random = np.random.default_rng(seed)
+    total = np.zeros((1, 3, side, side))
+    for cells in (2, 4, 8, side // 2, side):
+        at = np.arange(side) * cells // side
+        total += random.standard_normal((1, 3, cells, cells))[:, :, at][:, :, :, at]
+    return (total / total.std()).astype(np.float32)
+
+
+def normalise_spread(model: onnx.ModelProto) -> None:
+    """Scale the weights of every convolution and linear layer so that its results have a standard
+    deviation of about one. A layer's results move with those before it: hence several rounds."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    side = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    for _ in range(ROUNDS):
+        probe = onnx.ModelProto.FromString(model.SerializeToString())
+        probe.graph.output.extend(onnx.ValueInfoProto(name=node.output[0]) for node in layers)
+        session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+        names = [node.output[0] for node in layers]
+        for node, result in zip(layers, session.run(names, {model.graph.input[0].name: image(side, seed=3)})):
+            tensor = weights[node.input[1]]
+            scaled = numpy_helper.to_array(tensor) / max(float(result.std()), 1e-6)
+            tensor.CopyFrom(numpy_helper.from_array(scaled.astype(np.float32), tensor.name))
+
+
 def fill(name: str, seed: int = 1) -> Path:
     """Write build/zoo/`name`.onnx and return its path."""
     model = onnx.load(GRAPHS / f"{name}.onnx")
@@ -70,6 +104,7 @@ def fill(name: str, seed: int = 1) -> Path:
         random = np.random.default_rng([seed, zlib.crc32(f"{name}/{tensor.name}".encode())])
         array = values(random, node.op_type, position, tuple(tensor.dims))
         tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+    normalise_spread(model)
     onnx.checker.check_model(model)
     FILLED.mkdir(parents=True, exist_ok=True)
     path = FILLED / f"{name}.onnx"

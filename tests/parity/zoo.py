@@ -17,24 +17,13 @@ import fill
 ISAS = ("scalar", "avx2", "avx512", "neon")
 
 
-def image(side: int, seed: int) -> np.ndarray:
-    """A random image `[1, 3, side, side]` of unit variance, with structure at every scale: pure
-    noise is the same to a network that pools."""
-    random = np.random.default_rng(seed)
-    total = np.zeros((1, 3, side, side))
-    for cells in (2, 4, 8, side // 2, side):
-        at = np.arange(side) * cells // side
-        total += random.standard_normal((1, 3, cells, cells))[:, :, at][:, :, :, at]
-    return (total / total.std()).astype(np.float32)
-
-
 def reference(model: Path) -> tuple[dict[str, np.ndarray], list[str], list[np.ndarray]]:
     """A seeded input, the names of the outputs, and ONNX Runtime's outputs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
-    inputs = {entry.name: image(entry.shape[2], seed=5)}
+    inputs = {entry.name: fill.image(entry.shape[2], seed=5)}
     names = [output.name for output in session.get_outputs()]
     return inputs, names, session.run(names, inputs)
 
