@@ -29,8 +29,6 @@ FILLED = ROOT / "build" / "zoo"
 GAIN = 1 / 0.584
 # Filters of fewer weights (depthwise ones) would lose the image with the mean.
 ZERO_SUM_ABOVE = 32
-# Times that the weights are scaled to the spread seen.
-ROUNDS = 4
 
 
 def is_stripped(tensor: onnx.TensorProto) -> bool:
@@ -75,21 +73,35 @@ def image(side: int, seed: int) -> np.ndarray:
     return (total / total.std()).astype(np.float32)
 
 
+def run_node(model: onnx.ModelProto, node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """The results of one node, by ONNX Runtime."""
+    declare = lambda name: onnx.helper.make_tensor_value_info(
+        name, onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].shape
+    )
+    inputs = sorted({name for name in node.input if name})
+    graph = onnx.helper.make_graph(
+        [node], "node", [declare(name) for name in inputs], [onnx.ValueInfoProto(name=name) for name in node.output]
+    )
+    alone = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    session = onnxruntime.InferenceSession(alone.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {name: values[name] for name in inputs})
+
+
 def normalise_spread(model: onnx.ModelProto) -> None:
     """Scale the weights of every convolution and linear layer so that its results have a standard
-    deviation of about one. A layer's results move with those before it: hence several rounds."""
+    deviation of one on a sample image. A layer's results depend on those before it: hence node by node."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    values = {name: numpy_helper.to_array(tensor) for name, tensor in weights.items()}
     side = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
-    for _ in range(ROUNDS):
-        probe = onnx.ModelProto.FromString(model.SerializeToString())
-        probe.graph.output.extend(onnx.ValueInfoProto(name=node.output[0]) for node in layers)
-        session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-        names = [node.output[0] for node in layers]
-        for node, result in zip(layers, session.run(names, {model.graph.input[0].name: image(side, seed=3)})):
-            tensor = weights[node.input[1]]
-            scaled = numpy_helper.to_array(tensor) / max(float(result.std()), 1e-6)
-            tensor.CopyFrom(numpy_helper.from_array(scaled.astype(np.float32), tensor.name))
+    values[model.graph.input[0].name] = image(side, seed=3)
+    for node in model.graph.node:
+        results = run_node(model, node, values)
+        if node.op_type in ("Conv", "Gemm"):
+            name = node.input[1]
+            values[name] = values[name] / max(float(results[0].std()), 1e-3)
+            weights[name].CopyFrom(numpy_helper.from_array(values[name], name))
+            results = run_node(model, node, values)
+        values.update(zip(node.output, results))
 
 
 def fill(name: str, seed: int = 1) -> Path:

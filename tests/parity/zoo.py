@@ -1,7 +1,6 @@
 """Every network of the zoo against ONNX Runtime: each instruction set, one and two threads.
 
-The bound is 1e-4 of the largest output, and 1e-3 where a Winograd F(4x4) kernel was chosen,
-whose transforms cost that accuracy; the largest logit must be the same one.
+The bound is 1e-4 of the largest output; the largest logit must be the same one.
 """
 
 import sys
@@ -14,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import driver
 import fill
 
+TOLERANCE = 1e-4
 ISAS = ("scalar", "avx2", "avx512", "neon")
 
 
@@ -28,24 +28,17 @@ def reference(model: Path) -> tuple[dict[str, np.ndarray], list[str], list[np.nd
     return inputs, names, session.run(names, inputs)
 
 
-def tolerance(skipstone: driver.Skipstone, model: Path, isa: str) -> float:
-    """The bound for the kernels chosen for `isa`."""
-    kernels = str(skipstone.inspect(model, "--isa", isa)).lower()
-    return 1e-3 if "winograd_f4" in kernels or "winograd4" in kernels else 1e-4
-
-
 def check(skipstone: driver.Skipstone, model: Path, isas: list[str], threads: list[int]) -> tuple[list[str], list[str]]:
     """What was run, and what went wrong."""
     inputs, names, wanted = reference(model)
     ran, failures = [], []
     for isa in isas:
         try:
-            bound = tolerance(skipstone, model, isa)
             for count in threads:
                 outputs = skipstone.run(model, inputs, names, "--isa", isa, "--threads", count)
                 ran.append(f"{isa} x{count}")
                 for name, got, want in zip(names, outputs, wanted):
-                    wrong = driver.difference(got, want, bound)
+                    wrong = driver.difference(got, want, TOLERANCE)
                     if not wrong and got.argmax() != want.argmax():
                         wrong = f"top-1 is {got.argmax()} instead of {want.argmax()}"
                     if wrong:

@@ -17,11 +17,12 @@ use skipstone_kernels::activation::{Activation, scalar::apply};
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::epilogue::Epilogue;
-use skipstone_kernels::{depthwise, gemm};
+use skipstone_kernels::{depthwise, gemm, winograd};
 
 use super::image::{Image, Layout, taps};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
+use crate::options::Memory;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A convolution and what is fused to it.
@@ -271,6 +272,7 @@ impl Operator for Conv {
 #[derive(Clone, Copy)]
 enum Kernel {
     Depthwise(&'static depthwise::Variant),
+    Winograd(&'static winograd::Variant),
     Gemm(&'static gemm::Variant),
 }
 
@@ -288,17 +290,27 @@ impl Kernel {
             return Self::Depthwise(depthwise::choose(cx.isa));
         }
         let k = shape.taps() * shape.group_in();
-        Self::Gemm(gemm::choose(cx.isa, shape.pixels(), k, shape.group_out()))
+        let direct = gemm::choose(cx.isa, shape.pixels(), k, shape.group_out());
+        // Transformed weights take up to four times the memory, and transforming takes too long for a run.
+        let packed_once = cx.constants.get(Conv::WEIGHTS).is_some_and(Option::is_some);
+        if packed_once && !op.scale && cx.memory == Memory::Fast {
+            if let Some(winograd) = winograd::choose(cx.isa, shape, direct) {
+                return Self::Winograd(winograd);
+            }
+        }
+        Self::Gemm(direct)
     }
 
     fn by_name(name: &str) -> Option<Self> {
         let depthwise = depthwise::by_name(name).map(Self::Depthwise);
-        depthwise.or_else(|| gemm::by_name(name).map(Self::Gemm))
+        let winograd = || winograd::by_name(name).map(Self::Winograd);
+        depthwise.or_else(winograd).or_else(|| gemm::by_name(name).map(Self::Gemm))
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Depthwise(v) => v.name,
+            Self::Winograd(v) => v.name,
             Self::Gemm(v) => v.name,
         }
     }
@@ -307,6 +319,7 @@ impl Kernel {
     fn packed_len(self, shape: &ConvShape) -> usize {
         match self {
             Self::Depthwise(_) => shape.taps() * shape.in_c,
+            Self::Winograd(v) => winograd::packed_len(v, shape),
             Self::Gemm(v) => gemm::packed_conv_len(v, shape),
         }
     }
@@ -314,6 +327,7 @@ impl Kernel {
     fn pack(self, shape: &ConvShape, weights: &[f32], out: &mut [f32]) {
         match self {
             Self::Depthwise(_) => depthwise::pack(shape, weights, out),
+            Self::Winograd(v) => winograd::pack(v, shape, weights, out),
             Self::Gemm(v) => gemm::pack_conv(v, shape, weights, out),
         }
     }
@@ -322,6 +336,7 @@ impl Kernel {
     fn scratch(self, shape: &ConvShape, scaled: bool, threads: usize) -> usize {
         match self {
             Self::Depthwise(_) => 0,
+            Self::Winograd(v) => winograd::scratch_len(v, shape, threads),
             Self::Gemm(v) => gemm::conv_scratch(v, shape, scaled, threads),
         }
     }
@@ -338,6 +353,9 @@ impl Kernel {
         match self {
             Self::Depthwise(v) => {
                 depthwise::depthwise(v, depthwise::Depthwise { shape, input, packed, out, epilogue }, pool);
+            }
+            Self::Winograd(v) => {
+                winograd::winograd(v, winograd::Winograd { shape, input, packed, out, epilogue }, scratch, pool);
             }
             Self::Gemm(v) => {
                 let args = gemm::Conv { shape, input, packed, out, epilogue, a_scale: scale };

@@ -275,7 +275,7 @@ impl Product<'_> {
                 // pointers to `depth` numbers each; the panel was just sliced; the entry points have checked that
                 // bias, residual and output hold these rows and columns, which no other unit writes.
                 unsafe {
-                    v.kernels[len - 1][registers - 1](&Tile {
+                    v.kernel(len, registers)(&Tile {
                         rows: pointers[start * split.taps..].as_ptr(),
                         taps: split.taps,
                         depth: split.depth,

@@ -21,6 +21,7 @@ mod avx512;
 mod neon;
 
 pub use driver::{Conv, Gemm, conv, conv_scratch, gemm, gemm_scratch};
+pub(crate) use pack::positions;
 pub use pack::{pack, pack_conv, packed_conv_len, packed_len};
 
 use crate::isa::Isa;
@@ -81,9 +82,14 @@ impl Variant {
         (0..registers).step_by(whole).map(move |first| (registers - first).min(whole))
     }
 
+    /// The microkernel of `rows` rows and `registers` registers of columns.
+    pub(crate) fn kernel(&self, rows: usize, registers: usize) -> Kernel {
+        self.kernels[rows - 1][registers - 1]
+    }
+
     /// Time of a product by a model of the core, in multiply-adds of a register: two start per cycle, each takes four
     /// cycles, two loads go beside them, and a tile has its tail.
-    fn cost(&self, m: usize, k: usize, n: usize) -> f64 {
+    pub(crate) fn cost(&self, m: usize, k: usize, n: usize) -> f64 {
         let tiles = m.div_ceil(self.mr).max(1);
         let rows = m as f64 / tiles as f64;
         let panel = |registers: usize| {
