@@ -2,18 +2,18 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Variant;
 use super::transform::{InputTile, OutputTile};
+use super::{Variant, packed_len};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::{Epilogue, InRegisters, Tail, finish_row};
 use crate::gemm;
 use crate::gemm::tile::Tile;
 use crate::threads::Pool;
 
-/// Numbers of a block, transformed windows and sums: most of a second-level cache.
+/// Numbers of a block, transformed windows and sums, that most of a second-level cache holds.
 const BLOCK: usize = if cfg!(target_arch = "x86_64") { 160 * 1024 } else { 64 * 1024 };
 /// Most points of a window.
-const MAX_POINTS: usize = 36;
+const MAX_POINTS: usize = 81;
 /// Most rows of a tile of the matrix product.
 const MAX_ROWS: usize = 16;
 
@@ -44,7 +44,9 @@ impl Split {
         let threads = threads.max(1);
 
         let per_tile = product(&[v.points(), shape.in_c + shape.out_c]).max(1);
-        let fit = (BLOCK / per_tile / gemm.mr * gemm.mr).max(gemm.mr);
+        // Every block reads all weights, so it pays to let a block outgrow the cache where those are larger by far.
+        let block = BLOCK.max(packed_len(v, shape) / 8);
+        let fit = (block / per_tile / gemm.mr * gemm.mr).max(gemm.mr);
         let share = tiles.div_ceil(threads).next_multiple_of(gemm.mr);
         let blocks = tiles.div_ceil(fit.min(share));
         let per_block = tiles.div_ceil(blocks);
@@ -140,7 +142,7 @@ impl Product<'_> {
     /// Transforms the windows of `tiles` tiles from `first` on to `[point, tile, channel]`.
     fn transform_windows(&self, first: usize, tiles: usize, windows: &mut [f32], zeros: &[f32]) {
         let s = self.shape;
-        let side = self.v.outputs + 2;
+        let side = self.v.side;
         let stride = tiles * s.in_c;
         assert!(windows.len() >= self.v.points() * stride);
         let mut pixels = [zeros.as_ptr(); MAX_POINTS];
@@ -148,8 +150,8 @@ impl Product<'_> {
             let (image, y, x) = self.place(first + tile);
             for (i, pixel) in pixels[..side * side].iter_mut().enumerate() {
                 // Rows and columns before the first wrap to huge numbers: one comparison finds both ends.
-                let in_y = (y + i / side).wrapping_sub(s.pad_top);
-                let in_x = (x + i % side).wrapping_sub(s.pad_left);
+                let in_y = (y * s.stride[0] + i / side).wrapping_sub(s.pad_top);
+                let in_x = (x * s.stride[1] + i % side).wrapping_sub(s.pad_left);
                 *pixel = if in_y < s.in_h && in_x < s.in_w {
                     self.input[((image * s.in_h + in_y) * s.in_w + in_x) * s.in_c..][..s.in_c].as_ptr()
                 } else {
@@ -165,8 +167,30 @@ impl Product<'_> {
 
     /// Multiplies `[tile, channel]` by `[channel, filter]` for each point, to `[point, tile, filter]`.
     fn multiply(&self, tiles: usize, first_filter: usize, filters: usize, windows: &[f32], sums: &mut [f32]) {
+        let (v, gemm, channels) = (self.v, self.gemm, self.shape.in_c);
+        let len = self.packed.len() / (v.weights * v.weights);
+        for weight in 0..v.weights * v.weights {
+            let packed = &self.packed[weight * len..][..len];
+            for column in (0..filters).step_by(gemm.nr) {
+                let columns = gemm.nr.min(filters - column);
+                let width = columns.next_multiple_of(gemm.lanes);
+                let panel = &packed[(first_filter + column) * channels..][..width * channels];
+                for y in v.points_of(weight / v.weights) {
+                    for x in v.points_of(weight % v.weights) {
+                        let point = y * v.side + x;
+                        let windows = &windows[point * tiles * channels..][..tiles * channels];
+                        let sums = &mut sums[point * tiles * filters..][..tiles * filters];
+                        self.multiply_panel(windows, panel, columns, &mut sums[column..], filters);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Multiplies `[tile, channel]` by a panel of `columns` columns, to rows that are `ldc` apart.
+    fn multiply_panel(&self, windows: &[f32], panel: &[f32], columns: usize, sums: &mut [f32], ldc: usize) {
         let (gemm, channels) = (self.gemm, self.shape.in_c);
-        let point_len = self.packed.len() / self.v.points();
+        let tiles = windows.len() / channels;
         let groups = tiles.div_ceil(gemm.mr);
         let tail = Tail {
             bias: std::ptr::null(),
@@ -174,37 +198,27 @@ impl Product<'_> {
             residual_first: false,
             activation: InRegisters::Later,
         };
-        assert!(sums.len() >= self.v.points() * tiles * filters);
+        assert!(sums.len() >= (tiles - 1) * ldc + columns);
         let mut rows = [std::ptr::null(); MAX_ROWS];
-        for point in 0..self.v.points() {
-            let windows = &windows[point * tiles * channels..][..tiles * channels];
-            let packed = &self.packed[point * point_len..][..point_len];
-            for column in (0..filters).step_by(gemm.nr) {
-                let columns = gemm.nr.min(filters - column);
-                let registers = columns.div_ceil(gemm.lanes);
-                let panel = &packed[(first_filter + column) * channels..][..registers * gemm.lanes * channels];
-                for group in 0..groups {
-                    // Groups of nearly equal height.
-                    let (start, end) = (tiles * group / groups, tiles * (group + 1) / groups);
-                    for (row, pointer) in rows.iter_mut().zip(windows[start * channels..].chunks_exact(channels)) {
-                        *row = pointer.as_ptr();
-                    }
-                    let out = sums[(point * tiles + start) * filters + column..].as_mut_ptr();
-                    // SAFETY: the entry point has checked the instruction set. The pointers are to rows of `channels`
-                    // numbers, the panel was just sliced, and the sums hold these rows and columns.
-                    unsafe {
-                        gemm.kernel(end - start, registers)(&Tile {
-                            rows: rows.as_ptr(),
-                            taps: 1,
-                            depth: channels,
-                            panel: panel.as_ptr(),
-                            out,
-                            ldc: filters,
-                            columns,
-                            tail,
-                        });
-                    }
-                }
+        for group in 0..groups {
+            // Groups of nearly equal height.
+            let (start, end) = (tiles * group / groups, tiles * (group + 1) / groups);
+            for (row, pointer) in rows.iter_mut().zip(windows[start * channels..].chunks_exact(channels)) {
+                *row = pointer.as_ptr();
+            }
+            // SAFETY: the entry point has checked the instruction set. The pointers are to rows of `channels` numbers,
+            // the panel has as many rows of its registers, and the sums hold these rows and columns.
+            unsafe {
+                gemm.kernel(end - start, panel.len() / channels / gemm.lanes)(&Tile {
+                    rows: rows.as_ptr(),
+                    taps: 1,
+                    depth: channels,
+                    panel: panel.as_ptr(),
+                    out: sums[start * ldc..].as_mut_ptr(),
+                    ldc,
+                    columns,
+                    tail,
+                });
             }
         }
     }

@@ -1,13 +1,14 @@
-//! Winograd convolution: 3x3 kernels at stride 1 with fewer multiplications.
+//! Winograd convolution: 3x3 kernels at strides 1 and 2 with fewer multiplications.
 //!
 //! `Y = At [ sum over channels of (G g Gt) * (Bt d B) ] A`
 //!
 //! for every tile of `M x M` outputs, where `d` is the `N x N` window of the input below it (`N = M + 2`), `g` the
 //! kernel, and `*` multiplies number by number (A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
 //! Networks", 2016). Each of the `N * N` points is a matrix product of tiles by channels, which the [`gemm`] family
-//! computes: 2.25 times fewer multiply-adds for `M = 2`, 4 times fewer for `M = 4`. The transformed weights are
-//! 16/9 and 4 times as large as the kernels, so whoever counts bytes goes without, and a layer of few pixels and many
-//! channels may be bound by reading them.
+//! computes: 2.25 times fewer multiply-adds for `M = 2`, 4 times fewer for `M = 4`. At stride 2, where only the two outer
+//! taps share work (`N = 2 M + 1`), it is 1.44 and 1.78 times fewer. The transformed weights are 16/9 and 4 times as
+//! large as the kernels, so whoever counts bytes goes without, and a layer of few pixels and many channels may be bound
+//! by reading them.
 //!
 //! Tiles are worked on in blocks whose transforms stay in the second-level cache.
 
@@ -20,98 +21,96 @@ use crate::gemm;
 use crate::isa::Isa;
 use crate::threads::Pool;
 use blocks::{Product, Split};
-use transform::{F2, F4, InputTile, OutputTile, Transform};
+use transform::{F2, F2Stride2, F4, F4Stride2, InputTile, OutputTile, Transform};
 
 /// A kernel of the family.
 pub struct Variant {
-    /// Name, as `inspect` prints it: `winograd_f<outputs>_<isa>`.
+    /// Name, as `inspect` prints it: `winograd_f<outputs>[s2]_<isa>`.
     pub name: &'static str,
     /// Instruction set it needs.
     pub isa: Isa,
     /// Outputs along a side of a tile.
     outputs: usize,
+    /// Points along a side of a tile, and numbers along a side of its window.
+    side: usize,
+    stride: usize,
+    /// Weights along a side of a kernel.
+    weights: usize,
     /// The variant of [`gemm`] for the products.
     gemm: &'static str,
     input: unsafe fn(&InputTile),
     output: unsafe fn(&OutputTile),
-    /// The transformed number at a point of a kernel given row by row.
+    /// Number `.0` of the transformed kernel, which is given row by row.
     weight: fn(usize, &[f64; 9]) -> f64,
 }
 
-/// Every variant of this build.
-pub static VARIANTS: &[Variant] = &[
+/// The entries of the table: name, instruction set, transform, points and outputs along a side, products by.
+macro_rules! variants {
+    ($($(#[$cfg:meta])* $name:literal $isa:ident $module:ident $transform:ident<$n:literal, $m:literal> $gemm:literal;)*) => {
+        &[$($(#[$cfg])* Variant {
+            name: $name,
+            isa: Isa::$isa,
+            outputs: $m,
+            side: $n,
+            stride: $transform::STRIDE,
+            weights: $transform::WEIGHTS,
+            gemm: $gemm,
+            input: transform::$module::input::<$transform, $n, $m>,
+            output: transform::$module::output::<$transform, $n, $m>,
+            weight: $transform::weight,
+        },)*]
+    };
+}
+
+/// Every variant of this build; the reference is the [`gemm`] family's.
+pub static VARIANTS: &[Variant] = variants! {
     #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "winograd_f2_avx512",
-        isa: Isa::Avx512,
-        outputs: 2,
-        gemm: "gemm_f32_12x32_avx512",
-        input: transform::avx512::input::<F2, 4, 2>,
-        output: transform::avx512::output::<F2, 4, 2>,
-        weight: F2::weight,
-    },
+    "winograd_f2_avx512" Avx512 avx512 F2<4, 2> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "winograd_f4_avx512",
-        isa: Isa::Avx512,
-        outputs: 4,
-        gemm: "gemm_f32_12x32_avx512",
-        input: transform::avx512::input::<F4, 6, 4>,
-        output: transform::avx512::output::<F4, 6, 4>,
-        weight: F4::weight,
-    },
+    "winograd_f4_avx512" Avx512 avx512 F4<6, 4> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "winograd_f2_avx2",
-        isa: Isa::Avx2,
-        outputs: 2,
-        gemm: "gemm_f32_6x16_avx2",
-        input: transform::avx2::input::<F2, 4, 2>,
-        output: transform::avx2::output::<F2, 4, 2>,
-        weight: F2::weight,
-    },
+    "winograd_f2s2_avx512" Avx512 avx512 F2Stride2<5, 2> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    Variant {
-        name: "winograd_f4_avx2",
-        isa: Isa::Avx2,
-        outputs: 4,
-        gemm: "gemm_f32_6x16_avx2",
-        input: transform::avx2::input::<F4, 6, 4>,
-        output: transform::avx2::output::<F4, 6, 4>,
-        weight: F4::weight,
-    },
+    "winograd_f4s2_avx512" Avx512 avx512 F4Stride2<9, 4> "gemm_f32_12x32_avx512";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f2_avx2" Avx2 avx2 F2<4, 2> "gemm_f32_6x16_avx2";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f4_avx2" Avx2 avx2 F4<6, 4> "gemm_f32_6x16_avx2";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f2s2_avx2" Avx2 avx2 F2Stride2<5, 2> "gemm_f32_6x16_avx2";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f4s2_avx2" Avx2 avx2 F4Stride2<9, 4> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "aarch64")]
-    Variant {
-        name: "winograd_f2_neon",
-        isa: Isa::Neon,
-        outputs: 2,
-        gemm: "gemm_f32_8x8_neon",
-        input: transform::neon::input::<F2, 4, 2>,
-        output: transform::neon::output::<F2, 4, 2>,
-        weight: F2::weight,
-    },
+    "winograd_f2_neon" Neon neon F2<4, 2> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
-    Variant {
-        name: "winograd_f4_neon",
-        isa: Isa::Neon,
-        outputs: 4,
-        gemm: "gemm_f32_8x8_neon",
-        input: transform::neon::input::<F4, 6, 4>,
-        output: transform::neon::output::<F4, 6, 4>,
-        weight: F4::weight,
-    },
-];
+    "winograd_f4_neon" Neon neon F4<6, 4> "gemm_f32_8x8_neon";
+    #[cfg(target_arch = "aarch64")]
+    "winograd_f2s2_neon" Neon neon F2Stride2<5, 2> "gemm_f32_8x8_neon";
+    #[cfg(target_arch = "aarch64")]
+    "winograd_f4s2_neon" Neon neon F4Stride2<9, 4> "gemm_f32_8x8_neon";
+};
 
 impl Variant {
     /// Points of a tile.
     fn points(&self) -> usize {
-        (self.outputs + 2) * (self.outputs + 2)
+        self.side * self.side
+    }
+
+    /// The rows or columns of points that row or column `weight` of the weights is for.
+    fn points_of(&self, weight: usize) -> std::ops::Range<usize> {
+        if weight + 1 < self.weights { weight..weight + 1 } else { weight..self.side }
     }
 
     /// Outputs along a side of a tile.
     #[must_use]
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// Whether this variant computes the convolution.
+    #[must_use]
+    pub fn takes(&self, shape: &ConvShape) -> bool {
+        takes(shape) && shape.stride == [self.stride; 2]
     }
 
     fn gemm(&self) -> &'static gemm::Variant {
@@ -131,7 +130,8 @@ impl Variant {
         let registers = |channels: usize| channels.div_ceil(lanes) as f64;
         let (inputs, outputs) = (registers(shape.in_c), registers(shape.out_c));
         let bytes = packed_len(self, shape) * size_of::<f32>();
-        // Multiply-adds that could start while a register of weights comes from where that many bytes stay.
+        // Multiply-adds that could start while a register of weights comes from where that many bytes stay: measured on
+        // a Zen 4 core, at 13 bytes per cycle from the third-level cache and 5 from memory.
         let arrival = match bytes {
             0..0x8_0000 => 1.0,
             0x8_0000..0x100_0000 => 5.0,
@@ -139,11 +139,8 @@ impl Variant {
         };
         let product = self.gemm().cost(split.tiles_per_block(), shape.in_c, shape.out_c);
         let product = product.max(arrival * shape.in_c as f64 * outputs);
-        // Of a register: loads, stores, and as many additions as each side's transform has.
-        let transforms = match self.outputs {
-            2 => 64.0 * inputs + 56.0 * outputs,
-            _ => 250.0 * inputs + 220.0 * outputs,
-        };
+        // Of a register: a load, a store and about five additions for each point.
+        let transforms = 7.0 * self.points() as f64 * (inputs + outputs);
         product * (split.blocks() * self.points()) as f64 + transforms * self.tiles(shape) as f64
     }
 }
@@ -151,11 +148,8 @@ impl Variant {
 /// The fastest variant of `isa` for this shape, if one takes it and beats the [`gemm`] variant `direct` by the model
 /// of costs.
 pub fn choose(isa: Isa, shape: &ConvShape, direct: &gemm::Variant) -> Option<&'static Variant> {
-    if !takes(shape) {
-        return None;
-    }
     let direct = direct.cost(shape.pixels(), product(&[shape.taps(), shape.in_c]), shape.out_c);
-    let variants = VARIANTS.iter().filter(|v| v.isa == isa).map(|v| (v, v.cost(shape)));
+    let variants = VARIANTS.iter().filter(|v| v.isa == isa && v.takes(shape)).map(|v| (v, v.cost(shape)));
     let (best, cost) = variants.min_by(|a, b| a.1.total_cmp(&b.1))?;
     (cost < direct).then_some(best)
 }
@@ -167,30 +161,35 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
 
 /// Whether a convolution is of this family.
 pub fn takes(shape: &ConvShape) -> bool {
-    shape.kernel == [3, 3] && shape.stride == [1, 1] && shape.dilation == [1, 1] && shape.groups == 1
+    shape.in_c > 0
+        && shape.kernel == [3, 3]
+        && shape.dilation == [1, 1]
+        && shape.groups == 1
+        && VARIANTS.iter().any(|v| shape.stride == [v.stride; 2])
 }
 
 /// Numbers that [`pack`] writes.
 pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
-    product(&[v.points(), gemm::packed_len(v.gemm(), shape.in_c, shape.out_c)])
+    product(&[v.weights, v.weights, gemm::packed_len(v.gemm(), shape.in_c, shape.out_c)])
 }
 
-/// Transforms the weights `[out_c, in_c, 3, 3]` and packs them: a matrix for the [`gemm`] family for each point.
+/// Transforms the weights `[out_c, in_c, 3, 3]` and packs them: a matrix for the [`gemm`] family for each number of a
+/// transformed kernel.
 ///
 /// # Panics
 /// If the lengths are not those of `shape`.
 pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
-    assert!(takes(shape), "a 3x3 kernel at stride 1");
+    assert!(v.takes(shape), "a 3x3 kernel at the variant's stride");
     assert_eq!(oihw.len(), product(&[shape.out_c, shape.in_c, 9]));
     assert_eq!(out.len(), packed_len(v, shape));
-    let len = out.len() / v.points();
+    let len = out.len() / (v.weights * v.weights);
     gemm::positions(v.gemm(), shape.in_c, shape.out_c, |at, channel, filter| {
         let kernel: [f64; 9] = match oihw.get((filter * shape.in_c + channel) * 9..) {
             Some(numbers) if filter < shape.out_c => std::array::from_fn(|i| f64::from(numbers[i])),
             _ => [0.0; 9],
         };
-        for (point, to) in out[at..].iter_mut().step_by(len).enumerate() {
-            *to = (v.weight)(point, &kernel) as f32;
+        for (weight, to) in out[at..].iter_mut().step_by(len).enumerate() {
+            *to = (v.weight)(weight, &kernel) as f32;
         }
     });
 }
@@ -221,7 +220,7 @@ pub struct Winograd<'a> {
 pub fn winograd(v: &Variant, args: Winograd<'_>, scratch: &mut [f32], pool: &Pool) {
     let Winograd { shape, input, packed, out, epilogue } = args;
     shape.check();
-    assert!(takes(shape), "a 3x3 kernel at stride 1");
+    assert!(v.takes(shape), "a 3x3 kernel at the variant's stride");
     assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
     assert_eq!(input.len(), shape.input_len(), "the input");
     assert_eq!(out.len(), shape.output_len(), "the output");

@@ -3,6 +3,10 @@
 //! The matrices come from evaluating polynomials at `N - 1` points and at infinity (Toom-Cook). For `M = 2` the points
 //! are 0, 1 and -1. For `M = 4` they are 0, ±sqrt(1/2) and ±sqrt(2): the powers of such points stay closer together
 //! than those of the usual 0, ±1 and ±2, and the error of the result is half as large.
+//!
+//! At stride 2 the outer taps of the kernel meet every other number, and the middle tap meets the numbers between. The
+//! first is a convolution by two taps, transformed at the points ±1 (`M = 2`) or ±1/2 and ±1 (`M = 4`) and infinity;
+//! the second is a product per output. `M` such products have one weight between them.
 
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
@@ -11,16 +15,21 @@ use crate::lanes::Lanes;
 
 /// A transform of `N` inputs that gives `M` outputs, along one axis.
 pub(super) trait Transform<const N: usize, const M: usize> {
+    /// Distance of neighbouring outputs' windows.
+    const STRIDE: usize;
+    /// Weights of a kernel along the axis: one for each point, the last for all points from there on.
+    const WEIGHTS: usize;
+
     /// `Bt d`
     fn input<L: Lanes>(d: [L; N]) -> [L; N];
     /// `At m`
     fn output<L: Lanes>(m: [L; N]) -> [L; M];
-    /// Row `point` of `G`.
-    fn row(point: usize) -> [f64; 3];
+    /// Row `weight` of `G`.
+    fn row(weight: usize) -> [f64; 3];
 
-    /// The number at `point` of `G g Gt`; `g` is row-major.
-    fn weight(point: usize, g: &[f64; 9]) -> f64 {
-        let (down, across) = (Self::row(point / N), Self::row(point % N));
+    /// Number `weight`, of `WEIGHTS` squared, of `G g Gt`; `g` is row-major.
+    fn weight(weight: usize, g: &[f64; 9]) -> f64 {
+        let (down, across) = (Self::row(weight / Self::WEIGHTS), Self::row(weight % Self::WEIGHTS));
         (0..9).map(|i| down[i / 3] * across[i % 3] * g[i]).sum()
     }
 }
@@ -29,6 +38,9 @@ pub(super) trait Transform<const N: usize, const M: usize> {
 pub(super) struct F2;
 
 impl Transform<4, 2> for F2 {
+    const STRIDE: usize = 1;
+    const WEIGHTS: usize = 4;
+
     #[inline(always)]
     fn input<L: Lanes>(d: [L; 4]) -> [L; 4] {
         [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[3].sub(d[1])]
@@ -39,8 +51,8 @@ impl Transform<4, 2> for F2 {
         [m[0].add(m[1]).add(m[2]), m[1].sub(m[2]).add(m[3])]
     }
 
-    fn row(point: usize) -> [f64; 3] {
-        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]][point]
+    fn row(weight: usize) -> [f64; 3] {
+        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]][weight]
     }
 }
 
@@ -55,6 +67,9 @@ impl F4 {
 }
 
 impl Transform<6, 4> for F4 {
+    const STRIDE: usize = 1;
+    const WEIGHTS: usize = 6;
+
     #[inline(always)]
     fn input<L: Lanes>(d: [L; 6]) -> [L; 6] {
         let n = |x: f64| d[0].like(x as f32);
@@ -86,16 +101,90 @@ impl Transform<6, 4> for F4 {
         ]
     }
 
-    fn row(point: usize) -> [f64; 3] {
+    fn row(weight: usize) -> [f64; 3] {
         // [1, p, p^2] over the product of the differences of p to the other points.
         let at = |p: f64, scale: f64| [scale, p * scale, p * p * scale];
-        match point {
+        match weight {
             0 => at(0.0, 1.0),
             1 => at(Self::A, -2.0 / 3.0),
             2 => at(-Self::A, -2.0 / 3.0),
             3 => at(Self::B, 1.0 / 6.0),
             4 => at(-Self::B, 1.0 / 6.0),
             _ => [0.0, 0.0, 1.0],
+        }
+    }
+}
+
+/// `F(2x2, 3x3)` at stride 2.
+pub(super) struct F2Stride2;
+
+impl Transform<5, 2> for F2Stride2 {
+    const STRIDE: usize = 2;
+    const WEIGHTS: usize = 4;
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: [L; 5]) -> [L; 5] {
+        [d[2].add(d[0]), d[2].sub(d[0]), d[4].sub(d[0]), d[1], d[3]]
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(m: [L; 5]) -> [L; 2] {
+        [m[0].add(m[1]).add(m[3]), m[0].sub(m[1]).add(m[2]).add(m[4])]
+    }
+
+    fn row(weight: usize) -> [f64; 3] {
+        [[0.5, 0.0, 0.5], [-0.5, 0.0, 0.5], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]][weight]
+    }
+}
+
+/// `F(4x4, 3x3)` at stride 2.
+pub(super) struct F4Stride2;
+
+impl Transform<9, 4> for F4Stride2 {
+    const STRIDE: usize = 2;
+    const WEIGHTS: usize = 6;
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: [L; 9]) -> [L; 9] {
+        let n = |x: f32| d[0].like(x);
+        let (odd_a, even_a) = (d[6].sub(d[2]), d[4].sub(d[0]));
+        let (odd_b, even_b) = (d[2].mul_add(n(-0.25), d[6]), d[0].mul_add(n(-0.25), d[4]));
+        [
+            even_a.mul_add(n(0.5), odd_a),
+            even_a.mul_add(n(-0.5), odd_a),
+            odd_b.add(even_b),
+            odd_b.sub(even_b),
+            d[4].mul_add(n(-1.25), d[0].mul_add(n(0.25), d[8])),
+            d[1],
+            d[3],
+            d[5],
+            d[7],
+        ]
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(m: [L; 9]) -> [L; 4] {
+        let n = |x: f32| m[0].like(x);
+        let (sum_a, difference_a) = (m[0].add(m[1]), m[0].sub(m[1]));
+        let (sum_b, difference_b) = (m[2].add(m[3]), m[2].sub(m[3]));
+        [
+            sum_a.add(sum_b).add(m[5]),
+            difference_a.mul_add(n(0.5), difference_b.add(m[6])),
+            sum_a.mul_add(n(0.25), sum_b.add(m[7])),
+            difference_a.mul_add(n(0.125), difference_b.add(m[4])).add(m[8]),
+        ]
+    }
+
+    fn row(weight: usize) -> [f64; 3] {
+        // [1, 0, p] over the product of the differences of p to the other points.
+        let at = |p: f64, scale: f64| [scale, 0.0, p * scale];
+        match weight {
+            0 => at(0.5, -4.0 / 3.0),
+            1 => at(-0.5, 4.0 / 3.0),
+            2 => at(1.0, 2.0 / 3.0),
+            3 => at(-1.0, -2.0 / 3.0),
+            4 => [0.0, 0.0, 1.0],
+            _ => [0.0, 1.0, 0.0],
         }
     }
 }
