@@ -137,11 +137,11 @@ impl Variant {
             0x8_0000..0x100_0000 => 5.0,
             _ => 12.0,
         };
-        let product = self.gemm().cost(split.tiles_per_block(), shape.in_c, shape.out_c);
-        let product = product.max(arrival * shape.in_c as f64 * outputs);
+        let products = self.gemm().cost(split.tiles_per_block(), shape.in_c, shape.out_c) * self.points() as f64;
+        let weights = arrival * shape.in_c as f64 * outputs * (self.weights * self.weights) as f64;
         // Of a register: a load, a store and about five additions for each point.
         let transforms = 7.0 * self.points() as f64 * (inputs + outputs);
-        product * (split.blocks() * self.points()) as f64 + transforms * self.tiles(shape) as f64
+        products.max(weights) * split.blocks() as f64 + transforms * self.tiles(shape) as f64
     }
 }
 
