@@ -3,6 +3,7 @@
 
 mod bounds;
 mod dead;
+mod excite;
 mod fold;
 mod fuse;
 mod gated;
@@ -41,6 +42,7 @@ const PASSES: &[Pass] = &[
     Pass { name: "power", run: power::run },
     Pass { name: "dead", run: dead::run },
     Pass { name: "fuse", run: fuse::run },
+    Pass { name: "excite", run: excite::run },
     Pass { name: "layout", run: layout::run },
     Pass { name: "dead", run: dead::run },
 ];
