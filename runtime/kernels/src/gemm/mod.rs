@@ -4,13 +4,15 @@
 //! columns of B that was packed so that the inner loop reads it in order. For a matrix product the pointers are rows
 //! of A. For a convolution over NHWC images, A is never built: a row is an output pixel, and for every tap of the
 //! kernel its pointer is the input pixel under that tap (the indirect convolution of M. Dukhan, "The Indirect
-//! Convolution Algorithm", 2019), a row of zeros in the padding. Where a tap has few channels (an image of three),
-//! or the input is scaled per channel (squeeze-and-excite), the pixels of one tile are gathered into scratch first.
+//! Convolution Algorithm", 2019), a row of zeros in the padding. Where a tap has few channels (an image of three), the
+//! pixels of one tile are gathered into scratch first. Where the input is scaled per channel (squeeze-and-excite), the
+//! weights are, or else the pixels while they are gathered.
 
 mod blocks;
 mod driver;
 mod pack;
 mod scalar;
+mod scale;
 pub(crate) mod tile;
 
 #[cfg(target_arch = "x86_64")]
