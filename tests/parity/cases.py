@@ -416,19 +416,43 @@ def expand(g):
     return g.node("Expand", g.input(g.normal(*g.broadcastable(shape))), g.ints(*shape))
 
 
-@case
-def resize(g):
+def _resize_kind(g: Graph) -> dict:
+    """Attributes of a Resize."""
     mode = g.pick("nearest", "linear")
-    coordinates = g.pick("half_pixel", "asymmetric", "align_corners")
+    coordinates = g.pick("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners")
     attributes = {"mode": mode, "coordinate_transformation_mode": coordinates}
     if mode == "nearest":
-        attributes["nearest_mode"] = g.pick("floor", "round_prefer_floor")
-    channels, height, width = g.size(18), g.between(2, 12), g.between(2, 12)
-    x = g.input(g.normal(1, channels, height, width))
+        attributes["nearest_mode"] = g.pick("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
+    return attributes
+
+
+@case
+def resize(g):
+    batch, channels, height, width = g.pick(1, 2), g.size(18), g.between(1, 12), g.between(1, 12)
+    x = g.input(g.normal(batch, channels, height, width))
     if g.chance():
-        factors = (1, 1, g.pick(2, 3), g.pick(2, 4))
-        return g.node("Resize", x, "", g.constant(factors, np.float32), **attributes)
-    return g.node("Resize", x, "", "", g.ints(1, channels, g.between(2, 20), g.between(2, 20)), **attributes)
+        factors = (1, 1, g.pick(1, 2, 3, 1.5), g.pick(1, 2, 4, 2.5))
+        return g.node("Resize", x, "", g.constant(factors, np.float32), **_resize_kind(g))
+    sizes = g.ints(batch, channels, g.between(1, 20), g.between(1, 20))
+    return g.node("Resize", x, "", "", sizes, **_resize_kind(g))
+
+
+@case
+def resize_axes(g):
+    """Only some axes, as the operator has it since opset 18."""
+    g.opset = 18
+    x = g.input(g.normal(1, g.size(18), g.between(2, 12), g.between(2, 12)))
+    axes = g.pick([2, 3], [3, 2], [-2, -1], [3], [2])
+    scales = [g.pick(1, 2, 3) for _ in axes]
+    return g.node("Resize", x, "", g.constant(scales, np.float32), axes=axes, **_resize_kind(g))
+
+
+@case
+def resize_channels_last(g):
+    height, width, channels = g.between(2, 12), g.between(2, 12), g.size(34)
+    x = g.input(g.normal(1, height, width, channels))
+    factors = g.constant((1, g.pick(1, 2, 3), g.pick(2, 4), 1), np.float32)
+    return g.node("Resize", x, "", factors, **_resize_kind(g))
 
 
 # Chains: what fusion has to get right.

@@ -24,7 +24,7 @@ its channels are normalised, as the model's metadata says (keys skipstone.labels
 the model's input and the normalisation is ImageNet's. Scores are probabilities. The time is that
 of the model alone, without reading the image.
 
-An image that cannot be read is reported, the others are classified, and the exit status is 1.
+An image that cannot be read is reported in one line on stderr, the others are classified, and the exit status is 1.
 
 Examples:
   skipstone classify model.onnx cat.jpg
@@ -121,10 +121,7 @@ impl Classify {
         } else if let (true, Some(latency)) = (files.len() > 1, Latency::of(&times)) {
             print(&format!("\n{} images, {} ms median\n", times.len(), numbers::ms(latency.p50)))?;
         }
-        match report.failed.len() {
-            0 => Ok(()),
-            failed => Err(Failure::Partial(format!("{failed} of {} images could not be classified", files.len()))),
-        }
+        if report.failed.is_empty() { Ok(()) } else { Err(Failure::Reported) }
     }
 }
 

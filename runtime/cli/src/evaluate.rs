@@ -128,10 +128,7 @@ impl Evaluate {
         let outcome = judge(sessions, &samples);
         let report = self.report(&labels, outcome, began.elapsed());
         print(&if self.json { json(&report)? } else { text(&report) })?;
-        match report.failed.len() {
-            0 => Ok(()),
-            failed => Err(Failure::Partial(format!("{failed} of {} images could not be classified", samples.len()))),
-        }
+        if report.failed.is_empty() { Ok(()) } else { Err(Failure::Reported) }
     }
 
     fn report(&self, labels: &Labels, outcome: Outcome, wall: Duration) -> Report {

@@ -18,8 +18,8 @@ pub enum Failure {
     },
     /// The command line contradicts itself.
     Usage(String),
-    /// Some inputs failed and were reported when they did; this sums them up.
-    Partial(String),
+    /// Some inputs failed: each was reported, in a line of its own, when it did.
+    Reported,
     /// Nobody reads stdout any more: not an error.
     Closed,
 }
@@ -38,7 +38,7 @@ impl Failure {
     /// Prints the failure as one line on stderr.
     pub fn report(&self) {
         match self {
-            Self::Closed => {}
+            Self::Closed | Self::Reported => {}
             failure => eprintln!("{}", printable(&failure.to_string())),
         }
     }
@@ -47,7 +47,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Closed => ExitCode::SUCCESS,
-            Self::Fault { .. } | Self::Partial(_) => ExitCode::from(1),
+            Self::Fault { .. } | Self::Reported => ExitCode::from(1),
             Self::Usage(_) => ExitCode::from(2),
         }
     }
@@ -58,7 +58,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Fault { code, message } => write!(f, "error[{code}]: {message}"),
             Self::Usage(message) => write!(f, "error[usage]: {message}"),
-            Self::Partial(message) => write!(f, "error[incomplete]: {message}"),
+            Self::Reported => f.write_str("some inputs failed"),
             Self::Closed => f.write_str("stdout is closed"),
         }
     }

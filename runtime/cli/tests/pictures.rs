@@ -66,10 +66,8 @@ fn a_directory_is_walked_and_a_broken_image_does_not_stop_it() {
 
     std::fs::write(directory.path().join("bad.png"), b"\x89PNG\r\n\x1a\nnonsense").unwrap();
     let outcome = skipstone(&arguments);
-    assert_eq!(outcome.status, 1);
-    assert_eq!(outcome.stderr.lines().count(), 2, "{}", outcome.stderr);
+    assert_eq!((outcome.status, outcome.stderr.lines().count()), (1, 1), "{}", outcome.stderr);
     assert!(outcome.stderr.starts_with("error[image]: ") && outcome.stderr.contains("bad.png"), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("error[incomplete]: 1 of 4 images"), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("3 images, "));
     let json = skipstone(arguments.iter().map(String::as_str).chain(["--json"])).json();
     assert_eq!(json["images"].as_array().unwrap().len(), 3);

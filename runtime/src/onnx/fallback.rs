@@ -10,7 +10,8 @@ use tract_onnx::tract_core::internal::{SpecialOps, TypedNode};
 
 use super::convert;
 use super::guard::guarded;
-use super::source::refused;
+use super::lower::Names;
+use super::source::{one_line, refused};
 use crate::error::{Error, OpError, Result};
 use crate::model::ForeignModel;
 use crate::ops::{Foreign, Place};
@@ -79,30 +80,18 @@ pub(super) fn node(
 }
 
 /// A fallback for the whole model.
-pub(super) fn whole(model: TypedModel, reason: String) -> Result<ForeignModel> {
-    let port = |name: String, fact: &TypedFact, place| {
+pub(super) fn whole(model: TypedModel, names: &Names, reason: String) -> Result<ForeignModel> {
+    let port = |name: &str, outlet, place| {
+        let fact = model.outlet_fact(outlet).map_err(|e| refused(&e.to_string()))?;
         let dtype = convert::dtype(fact.datum_type)
             .ok_or_else(|| refused(&format!("'{name}' has the type {:?}", fact.datum_type)))?;
         let shape = fact.shape.as_concrete().and_then(|dims| Shape::new(dims).ok()).unwrap_or_default();
-        Ok(Port { name, fact: Fact::new(dtype, shape), place })
+        Ok(Port { name: name.to_owned(), fact: Fact::new(dtype, shape), place })
     };
-    let inputs = model
-        .input_outlets()
-        .map_err(|e| refused(&e.to_string()))?
-        .iter()
-        .enumerate()
-        .map(|(i, outlet)| {
-            let fact = model.outlet_fact(*outlet).map_err(|e| refused(&e.to_string()))?;
-            port(model.node(outlet.node).name.clone(), fact, Place::Input(i))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let outputs = super::lower::output_names(&model)
-        .into_iter()
-        .map(|(name, outlet)| {
-            let fact = model.outlet_fact(outlet).map_err(|e| refused(&e.to_string()))?;
-            port(name, fact, Place::Arena(0..0))
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let inputs = names.inputs(&model)?.enumerate();
+    let inputs = inputs.map(|(i, (name, outlet))| port(name, outlet, Place::Input(i))).collect::<Result<Vec<_>>>()?;
+    let outputs = names.outputs(&model)?;
+    let outputs = outputs.map(|(name, outlet)| port(name, outlet, Place::Arena(0..0))).collect::<Result<Vec<_>>>()?;
     let types = model.input_outlets().map_err(|e| refused(&e.to_string()))?;
     let types = types.iter().filter_map(|o| model.outlet_fact(*o).ok().map(|f| f.datum_type)).collect();
     let runnable = guarded(|| model.into_decluttered()?.into_runnable());
@@ -110,8 +99,4 @@ pub(super) fn whole(model: TypedModel, reason: String) -> Result<ForeignModel> {
     let facts = outputs.iter().map(|p| p.fact.clone()).collect();
     let foreign = Box::new(TractPlan { name: "graph".into(), plan, inputs: types, outputs: facts });
     Ok(ForeignModel { foreign, inputs, outputs, reason })
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{OutletId, TypedModel};
+use tract_onnx::prelude::{OutletId, TDim, TypedModel};
 use tract_onnx::tract_core::internal::TypedNode;
 use tract_onnx::tract_core::ops::{konst::Const, source::TypedSource};
 
 use super::{convert, fallback};
-use crate::error::{Error, Result};
+use crate::error::{Error, OpError, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::{ForeignOp, LOWERINGS, Op};
 use crate::tensor::Fact;
@@ -111,15 +111,43 @@ impl Lowering<'_> {
     }
 }
 
+/// Names of a model's inputs and outputs, in the order of the file. A typed model does not keep
+/// them: where a node changes nothing, its result and what it reads become one value of one name.
+pub(super) struct Names {
+    pub inputs: Vec<String>,
+    pub outputs: Vec<String>,
+}
+
+impl Names {
+    /// The inputs of a typed model of this one, with their names.
+    pub fn inputs<'a>(&'a self, model: &'a TypedModel) -> Result<impl Iterator<Item = (&'a str, OutletId)>> {
+        let outlets = model.input_outlets().map_err(|e| super::source::refused(&e.to_string()))?;
+        Self::named(&self.inputs, outlets)
+    }
+
+    /// The outputs of a typed model of this one, with their names.
+    pub fn outputs<'a>(&'a self, model: &'a TypedModel) -> Result<impl Iterator<Item = (&'a str, OutletId)>> {
+        let outlets = model.output_outlets().map_err(|e| super::source::refused(&e.to_string()))?;
+        Self::named(&self.outputs, outlets)
+    }
+
+    fn named<'a>(names: &'a [String], outlets: &'a [OutletId]) -> Result<impl Iterator<Item = (&'a str, OutletId)>> {
+        if names.len() != outlets.len() {
+            return Err(Error::Internal(format!("{} values are named {names:?}", outlets.len())));
+        }
+        Ok(names.iter().map(String::as_str).zip(outlets.iter().copied()))
+    }
+}
+
 /// Lowers a typed model whose inputs have concrete shapes.
-pub(super) fn lower(model: &TypedModel) -> Result<Graph, Unlowered> {
+pub(super) fn lower(model: &TypedModel, names: &Names) -> Result<Graph, Unlowered> {
+    contradictions(model)?;
     let mut graph = Graph::new();
     let mut values: Vec<Vec<Option<ValueId>>> = model.nodes().iter().map(|n| vec![None; n.outputs.len()]).collect();
     let order = model.eval_order().map_err(|e| super::source::refused(&format!("{e:#}")))?;
     // Inputs first, in the model's order: one that no node reads is an input all the same.
-    for outlet in model.input_outlets().map_err(|e| super::source::refused(&e.to_string()))? {
-        let node = model.node(outlet.node);
-        values[outlet.node][outlet.slot] = Some(graph.add_input(&node.name, concrete(model, *outlet)?));
+    for (name, outlet) in names.inputs(model)? {
+        values[outlet.node][outlet.slot] = Some(graph.add_input(name, concrete(model, outlet)?));
     }
     for id in order {
         let node = model.node(id);
@@ -156,20 +184,13 @@ pub(super) fn lower(model: &TypedModel) -> Result<Graph, Unlowered> {
             values[id][slot] = Some(value);
         }
     }
-    for (name, outlet) in output_names(model) {
+    for (name, outlet) in names.outputs(model)? {
         let value = values[outlet.node][outlet.slot];
         let value = value.ok_or_else(|| Error::Internal(format!("nothing writes the output '{name}'")))?;
-        graph.outputs.push((name, value));
+        graph.outputs.push((name.to_owned(), value));
     }
     graph.check()?;
     Ok(graph)
-}
-
-/// Outputs with the names that the model gives them.
-pub(super) fn output_names(model: &TypedModel) -> Vec<(String, OutletId)> {
-    let outlets = model.output_outlets().map(<[OutletId]>::to_vec).unwrap_or_default();
-    let name = |outlet: &OutletId| model.outlet_label(*outlet).unwrap_or(&model.node(outlet.node).name).to_owned();
-    outlets.into_iter().map(|outlet| (name(&outlet), outlet)).collect()
 }
 
 /// The results of a node, where all are known without running it.
@@ -178,6 +199,27 @@ fn known(node: &TypedNode) -> Option<Vec<Arc<tract_onnx::prelude::Tensor>>> {
         return Some(vec![constant.val().clone()]);
     }
     node.outputs.iter().map(|o| o.fact.konst.clone()).collect::<Option<Vec<_>>>().filter(|all| !all.is_empty())
+}
+
+/// Refuses shapes that can never be: where operands do not broadcast, the front end leaves the
+/// broadcast standing as a formula, though all in it are numbers.
+fn contradictions(model: &TypedModel) -> Result<()> {
+    for node in model.nodes() {
+        let shapes = node.outputs.iter().map(|output| &output.fact.shape);
+        if let Some(shape) = shapes.into_iter().find(|shape| shape.iter().any(|dim| is_contradiction(dim))) {
+            let inputs = node.inputs.iter().filter_map(|&input| model.outlet_fact(input).ok());
+            let inputs: Vec<String> = inputs.map(|fact| format!("{:?}", fact.shape)).collect();
+            let shapes = format!("{} give {shape:?}", inputs.join(" and "));
+            let source = OpError::Shape { rule: "the shapes contradict each other", shapes };
+            return Err(source.at(&node.name));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a dimension has no value though it depends on no symbol.
+fn is_contradiction(dim: &TDim) -> bool {
+    dim.to_i64().is_err() && dim.symbols().is_empty()
 }
 
 fn concrete(model: &TypedModel, outlet: OutletId) -> Result<Fact, Unlowered> {

@@ -12,6 +12,8 @@ mod guard;
 mod limits;
 pub(crate) mod lower;
 mod source;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod wire;
 
@@ -58,7 +60,7 @@ fn load(bytes: &[u8], path: Option<&Path>, limits: &Limits, options: &Options) -
         parameters: checked.parameters,
         weight_bytes: checked.weight_bytes,
     };
-    let source = source::OnnxSource::parse(bytes, directory.as_deref())?;
+    let source = source::OnnxSource::parse(bytes, &checked, directory.as_deref())?;
     let dynamic = source.is_dynamic();
     Model::from_source(Box::new(source), dynamic, info, options)
 }

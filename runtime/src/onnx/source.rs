@@ -8,18 +8,20 @@ use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_hir::infer::{Factoid, GenericFactoid, InferenceModel};
 
 use super::guard::guarded;
-use super::{fallback, lower};
+use super::lower::{self, Names};
+use super::{Checked, fallback};
 use crate::error::{Error, Result};
 use crate::model::{Lowered, Shapes, Source};
 
 /// A parsed ONNX model.
 pub(super) struct OnnxSource {
     model: InferenceModel,
+    names: Names,
 }
 
 impl OnnxSource {
     /// Parses bytes that were validated; external data lies below `directory`.
-    pub(super) fn parse(bytes: &[u8], directory: Option<&Path>) -> Result<Self> {
+    pub(super) fn parse(bytes: &[u8], checked: &Checked, directory: Option<&Path>) -> Result<Self> {
         let parsed = guarded(|| {
             let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
             let proto = onnx.proto_model_for_read(&mut &bytes[..])?;
@@ -36,7 +38,10 @@ impl OnnxSource {
             Ok(result.model)
         });
         let model = parsed.map_err(|panic| refused(&panic))?.map_err(|e| refused(&format!("{e:#}")))?;
-        Ok(Self { model })
+        let mut source = Self { model, names: Names { inputs: Vec::new(), outputs: Vec::new() } };
+        source.names.inputs = source.inputs().map(|(name, _)| name.to_owned()).collect();
+        source.names.outputs = checked.outputs.iter().map(|output| output.name.clone()).collect();
+        Ok(source)
     }
 
     /// Whether some input has a dimension that is not a number.
@@ -89,16 +94,32 @@ impl Source for OnnxSource {
         let bound = self.bind(shapes)?;
         let typed = guarded(|| bound.into_typed());
         let typed: TypedModel = typed.map_err(|panic| refused(&panic))?.map_err(|e| refused(&format!("{e:#}")))?;
-        match guarded(|| lower::lower(&typed)).map_err(|panic| refused(&panic))? {
+        match guarded(|| lower::lower(&typed, &self.names)).map_err(|panic| refused(&panic))? {
             Ok(graph) => Ok(Lowered::Graph(graph)),
             Err(lower::Unlowered::Error(error)) => Err(error),
-            Err(lower::Unlowered::Dynamic(reason)) => fallback::whole(typed, reason).map(Lowered::Foreign),
+            Err(lower::Unlowered::Dynamic(reason)) => fallback::whole(typed, &self.names, reason).map(Lowered::Foreign),
         }
     }
 }
 
-/// What tract says, on one line.
+/// A refusal in tract's words.
 pub(super) fn refused(reason: &str) -> Error {
-    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-    Error::Unsupported { node: "graph".into(), reason }
+    Error::Unsupported { node: "graph".into(), reason: one_line(reason) }
+}
+
+/// What tract says, on one line, without the stack that the errors in its panics bring along.
+pub(super) fn one_line(text: &str) -> String {
+    let text = text.split_once("Stack backtrace:").map_or(text, |(message, _)| message);
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_without_a_stack() {
+        let text = "no such axis: 9\n\nCaused by:\n    rank 2\n\nStack backtrace:\n   0: main\n";
+        assert_eq!(one_line(text), "no such axis: 9 Caused by: rank 2");
+    }
 }

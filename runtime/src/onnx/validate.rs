@@ -30,7 +30,7 @@ mod tensor;
 mod windows;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use checked::{Checked, Dimension, ExternalTensor, ValueFact, ValueType};
 pub use element::ElementType;

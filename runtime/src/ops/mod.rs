@@ -46,6 +46,7 @@ pub mod pad;
 pub mod pool;
 pub mod reduce;
 pub mod reshape;
+pub mod resize;
 pub mod scatter_elements;
 pub mod select;
 pub mod slice;
@@ -206,6 +207,8 @@ operators! {
     MatMul(matmul::MatMul),
     /// Max and average pooling.
     Pool(pool::Pool),
+    /// Another height and width.
+    Resize(resize::Resize),
     /// An activation on its own.
     Activate(activate::Activate),
     /// A function of one number.

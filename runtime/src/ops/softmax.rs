@@ -95,7 +95,7 @@ mod lower {
     use tract_onnx::tract_core::ops::nn::{Softmax as TractSoftmax, SoftmaxKind as TractKind};
 
     use super::{Softmax, SoftmaxKind};
-    use crate::error::Result;
+    use crate::error::{OpError, Result};
     use crate::graph::ValueId;
     use crate::onnx::lower::{Lower, Lowering};
     use crate::ops::lowering::take;
@@ -112,6 +112,12 @@ mod lower {
             };
             let mut axes = softmax.axes.to_vec();
             axes.sort_unstable();
+            // The front end does not look: it would fail in the run, or softmax nothing.
+            let rank = cx.input(0).map_or(0, |x| x.shape.rank());
+            if axes.iter().any(|&axis| axis >= rank) {
+                let reason = format!("is {axes:?} for a tensor of {rank} dimensions");
+                return Err(OpError::Attribute { name: "axis", reason }.at(cx.name()));
+            }
             let inputs = cx.inputs.clone();
             take(cx, Softmax { axes, kind }, &inputs)
         }

@@ -45,6 +45,11 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
         "Split" | "SplitToSequence" => shaping::split(call),
         "DepthToSpace" | "SpaceToDepth" => shaping::blocks(call),
         "Flatten" => shaping::flatten(call),
+        "Softmax" | "LogSoftmax" | "Hardmax" | "ArgMax" | "ArgMin" | "LpNormalization" | "LayerNormalization" => {
+            shaping::axis(call)
+        }
+        "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL1" | "ReduceL2"
+        | "ReduceSumSquare" | "ReduceLogSum" | "ReduceLogSumExp" => shaping::reduce(call),
 
         "Gather" => indexing::gather(call),
         "GatherElements" | "ScatterElements" | "Scatter" => indexing::elements(call),

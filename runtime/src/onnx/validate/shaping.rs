@@ -115,6 +115,30 @@ pub(super) fn axes(call: &Call<'_, '_>) -> Result<Option<Vec<i64>>, Invalid> {
     }
 }
 
+/// The axis exists, where it is told.
+pub(super) fn axis(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    match (call.int("axis")?, call.shape(0)) {
+        (Some(axis), Some(shape)) => call.axis(axis, shape.len()).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// The axes of a reduction exist, each once.
+pub(super) fn reduce(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    let (Some(axes), Some(shape)) = (axes(call)?, call.shape(0)) else {
+        return Ok(());
+    };
+    let mut seen = Vec::new();
+    for axis in axes {
+        let position = call.axis(axis, shape.len())?;
+        if seen.contains(&position) {
+            return Err(call.invalid(Rule::Index, format!("axis {axis} is there twice")));
+        }
+        seen.push(position);
+    }
+    Ok(())
+}
+
 /// The axis exists.
 pub(super) fn concat(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let axis = call.int("axis")?;

@@ -11,16 +11,16 @@ use super::{Checked, validate};
 use crate::onnx::limits::Limits;
 
 /// Element type numbers.
-const FLOAT: i64 = 1;
+pub(in crate::onnx) const FLOAT: i64 = 1;
 const INT32: i64 = 6;
 const INT64: i64 = 7;
 const STRING: i64 = 8;
 
 /// A protobuf message being written.
 #[derive(Default, Clone)]
-struct Message(Vec<u8>);
+pub(in crate::onnx) struct Message(Vec<u8>);
 
-fn message() -> Message {
+pub(in crate::onnx) fn message() -> Message {
     Message::default()
 }
 
@@ -50,7 +50,7 @@ impl Message {
         message
     }
 
-    fn text(self, number: u64, value: &str) -> Self {
+    pub(in crate::onnx) fn text(self, number: u64, value: &str) -> Self {
         self.bytes(number, value.as_bytes())
     }
 
@@ -72,19 +72,24 @@ fn opset(domain: &str, version: i64) -> Message {
 }
 
 /// A model of one graph, opset 17.
-fn model(graph: &Message) -> Vec<u8> {
+pub(in crate::onnx) fn model(graph: &Message) -> Vec<u8> {
     message().int(1, 8).nested(7, graph).nested(8, &opset("", 17)).0
 }
 
-fn graph(nodes: &[Message], initializers: &[Message], inputs: &[Message], outputs: &[Message]) -> Message {
+pub(in crate::onnx) fn graph(
+    nodes: &[Message],
+    initializers: &[Message],
+    inputs: &[Message],
+    outputs: &[Message],
+) -> Message {
     message().all(1, nodes).text(2, "g").all(5, initializers).all(11, inputs).all(12, outputs)
 }
 
-fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Message]) -> Message {
+pub(in crate::onnx) fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Message]) -> Message {
     message().texts(1, inputs).texts(2, outputs).text(4, op).all(5, attributes)
 }
 
-fn int(name: &str, value: i64) -> Message {
+pub(in crate::onnx) fn int(name: &str, value: i64) -> Message {
     message().text(1, name).int(3, value).int(20, 2)
 }
 
@@ -118,7 +123,7 @@ fn f32s(name: &str, dims: &[i64], values: &[f32]) -> Message {
     head(name, FLOAT, dims).bytes(9, &raw)
 }
 
-fn zeros(name: &str, dims: &[i64]) -> Message {
+pub(in crate::onnx) fn zeros(name: &str, dims: &[i64]) -> Message {
     f32s(name, dims, &vec![0.0; dims.iter().product::<i64>() as usize])
 }
 
@@ -128,7 +133,7 @@ fn i64s(name: &str, dims: &[i64], values: &[i64]) -> Message {
 }
 
 /// An input or output; -1 stands for a dimension that is not told.
-fn value(name: &str, element: i64, dims: &[i64]) -> Message {
+pub(in crate::onnx) fn value(name: &str, element: i64, dims: &[i64]) -> Message {
     let dims: Vec<_> = dims.iter().map(|dim| if *dim == -1 { message() } else { message().int(1, *dim) }).collect();
     typed(name, &message().nested(1, &message().int(1, element).nested(2, &message().all(1, &dims))))
 }
@@ -155,7 +160,7 @@ fn sound() -> Vec<u8> {
 }
 
 /// A model of nodes from a float input `x` of the given shape to an output `y`.
-fn with(dims: &[i64], nodes: &[Message], initializers: &[Message]) -> Vec<u8> {
+pub(in crate::onnx) fn with(dims: &[i64], nodes: &[Message], initializers: &[Message]) -> Vec<u8> {
     model(&graph(nodes, initializers, &[value("x", FLOAT, dims)], &[message().text(1, "y")]))
 }
 

@@ -37,6 +37,22 @@ fn attributes_in_general() {
     refuses(&with(&[1], &[node("Constant", &[], &["y"], &[])], &[]), "model.attribute");
 }
 
+#[test]
+fn axes_exist_in_the_input() {
+    for op in ["Softmax", "LogSoftmax", "ArgMax", "LpNormalization"] {
+        accepts(&one(&[2, 3], op, &["x"], &[int("axis", 1)], &[]));
+        accepts(&one(&[2, 3], op, &["x"], &[int("axis", -2)], &[]));
+        refuses(&one(&[2, 3], op, &["x"], &[int("axis", 2)], &[]), "model.index");
+        refuses(&one(&[2, 3], op, &["x"], &[int("axis", -3)], &[]), "model.index");
+    }
+    for op in ["ReduceSum", "ReduceL2"] {
+        let reduce = |axes: &[i64]| one(&[2, 3], op, &["x", "a"], &[], &[i64s("a", &[axes.len() as i64], axes)]);
+        accepts(&reduce(&[0, -1]));
+        refuses(&reduce(&[2]), "model.index");
+        refuses(&reduce(&[1, -1]), "model.index");
+    }
+}
+
 fn conv(attributes: &[Message], weights: &[i64], bias: i64) -> Vec<u8> {
     one(&[1, 4, 8, 8], "Conv", &["x", "w", "b"], attributes, &[zeros("w", weights), zeros("b", &[bias])])
 }

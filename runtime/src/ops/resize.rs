@@ -1,0 +1,456 @@
+//! Resize: an image of another height and width
+//! ([ONNX Resize](https://onnx.ai/onnx/operators/onnx__Resize.html)), by the nearest pixel or by
+//! linear interpolation, of f32.
+//!
+//! Where a pixel of the result looks in the input is a matter of one axis at a time, and known
+//! before the run: [`Resize::source`] says it, binding turns it into the tables that the kernels
+//! walk. Coordinates are computed in f32, as ONNX Runtime does: which pixel is the nearest one
+//! depends on the last bit where two are as near.
+
+use skipstone_kernels::pool::ImageShape;
+use skipstone_kernels::resize::{LinearAxis, NearestAxis, resize_linear, resize_nearest};
+
+use super::arity::exactly;
+use super::image::{Image, Layout};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// How a place between pixels becomes a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResizeMode {
+    /// One of the two pixels beside it.
+    Nearest(Rounding),
+    /// Both pixels, weighted by how near they are; in both directions, so four in all.
+    Linear,
+}
+
+/// Which of two pixels is the nearest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// The one before.
+    Floor,
+    /// The one behind.
+    Ceil,
+    /// The nearer one, the one before where both are as near.
+    PreferFloor,
+    /// The nearer one, the one behind where both are as near.
+    PreferCeil,
+}
+
+/// Where the pixels of the result lie in the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coordinates {
+    /// The borders of both images coincide: `(o + 0.5) / scale - 0.5`.
+    HalfPixel,
+    /// As `HalfPixel`, but the only pixel of an axis lies at 0.
+    PytorchHalfPixel,
+    /// As `HalfPixel`, about the middle of the image where the scale does not hit the size.
+    HalfPixelSymmetric,
+    /// The first and the last pixels coincide: `o * (in - 1) / (out - 1)`.
+    AlignCorners,
+    /// The first pixels coincide: `o / scale`.
+    Asymmetric,
+}
+
+/// A change of height and width.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resize {
+    /// How a place between pixels becomes a number.
+    pub mode: ResizeMode,
+    /// Where the pixels of the result lie in the input.
+    pub coordinates: Coordinates,
+    /// Rows and columns of the result for each of the input, above 0. The size need not be their
+    /// product: it is rounded down.
+    pub scales: [f32; 2],
+    /// Rows and columns of the result.
+    pub out: [usize; 2],
+    /// Order of the axes.
+    pub layout: Layout,
+}
+
+impl Resize {
+    /// Where pixel `o` of axis `axis` (0 for rows, 1 for columns) looks in an input of `len`
+    /// pixels: a place in `0..=len - 1`. `len` is not 0.
+    fn source(&self, axis: usize, len: usize, o: usize) -> f32 {
+        let (scale, out) = (self.scales[axis], self.out[axis]);
+        let (pixels, resized, at) = (len as f32, out as f32, o as f32);
+        let half_pixel = (at + 0.5) / scale - 0.5;
+        let place = match self.coordinates {
+            Coordinates::PytorchHalfPixel | Coordinates::AlignCorners if out <= 1 => 0.0,
+            Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => half_pixel,
+            Coordinates::HalfPixelSymmetric => pixels / 2.0 * (1.0 - resized / (scale * pixels)) + half_pixel,
+            Coordinates::AlignCorners => at * (pixels - 1.0) / (resized - 1.0),
+            Coordinates::Asymmetric => at / scale,
+        };
+        place.clamp(0.0, pixels - 1.0)
+    }
+
+    /// The nearest pixel of every pixel of the result along an axis.
+    fn nearest(&self, rounding: Rounding, axis: usize, len: usize) -> Result<NearestAxis, OpError> {
+        let pixel = |o| {
+            let place = self.source(axis, len, o);
+            let whole = match rounding {
+                Rounding::Floor => place.floor(),
+                Rounding::Ceil => place.ceil(),
+                Rounding::PreferFloor if is_half(place) => place.floor(),
+                Rounding::PreferCeil if is_half(place) => place.ceil(),
+                Rounding::PreferFloor | Rounding::PreferCeil => place.round(),
+            };
+            index((whole as usize).min(len - 1))
+        };
+        (0..self.out[axis]).map(pixel).collect::<Result<_, _>>().map(NearestAxis)
+    }
+
+    /// The two pixels of every pixel of the result along an axis.
+    fn linear(&self, axis: usize, len: usize) -> Result<LinearAxis, OpError> {
+        let (mut lo, mut hi, mut frac) = (Vec::new(), Vec::new(), Vec::new());
+        for o in 0..self.out[axis] {
+            let place = self.source(axis, len, o);
+            let before = (place as usize).min(len - 1);
+            lo.push(index(before)?);
+            hi.push(index((before + 1).min(len - 1))?);
+            frac.push(place - before as f32);
+        }
+        Ok(LinearAxis { lo, hi, frac })
+    }
+
+    fn images(&self, x: &Fact) -> Result<(Image, Image), OpError> {
+        if x.dtype != DType::F32 {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "f32" });
+        }
+        let from = Image::new(self.layout, &x.shape)?;
+        if !self.scales.iter().all(|&scale| scale > 0.0 && scale.is_finite()) {
+            return Err(OpError::Attribute { name: "scales", reason: format!("{:?} are no scales", self.scales) });
+        }
+        let to = Image { height: self.out[0], width: self.out[1], ..from };
+        if (from.height == 0 && to.height > 0) || (from.width == 0 && to.width > 0) {
+            return Err(OpError::shapes("an image without pixels cannot be resized", &[&x.shape]));
+        }
+        Ok((from, to))
+    }
+}
+
+/// Whether a place lies halfway between two pixels, give or take what dividing by the scale has
+/// rounded off: without the margin, `7 / (14 / 3)` would not be 1.5. ONNX Runtime has it since
+/// its version 1.32, and from there the 1e-6.
+fn is_half(place: f32) -> bool {
+    (place.fract() - 0.5).abs() < 1e-6
+}
+
+/// A pixel's index as the kernels take it.
+fn index(pixel: usize) -> Result<u32, OpError> {
+    u32::try_from(pixel).map_err(|_| OpError::TooLarge(format!("pixel {pixel} of an axis")))
+}
+
+impl Operator for Resize {
+    fn name(&self) -> &str {
+        "Resize"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let (_, to) = self.images(x)?;
+        Ok(vec![Fact::new(DType::F32, to.shape(self.layout)?)])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let (from, to) = self.images(x.fact())?;
+        let mut result = Tensor::zeros(self.infer(&[x.fact()])?.remove(0));
+        let x = x.elements::<f32>().ok_or(OpError::Operand(0))?;
+        let y = result.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
+        let pixel =
+            |n, c, row: u32, column: u32| f64::from(x[from.offset(self.layout, [n, c, row as usize, column as usize])]);
+        match self.mode {
+            ResizeMode::Nearest(rounding) => {
+                let rows = self.nearest(rounding, 0, from.height)?.0;
+                let columns = self.nearest(rounding, 1, from.width)?.0;
+                for (y, [n, c, row, column]) in y.iter_mut().zip(to.positions(self.layout)) {
+                    *y = pixel(n, c, rows[row], columns[column]) as f32;
+                }
+            }
+            ResizeMode::Linear => {
+                let (rows, columns) = (self.linear(0, from.height)?, self.linear(1, from.width)?);
+                for (y, [n, c, row, column]) in y.iter_mut().zip(to.positions(self.layout)) {
+                    let (down, across) = (f64::from(rows.frac[row]), f64::from(columns.frac[column]));
+                    let blend = |row| {
+                        (1.0 - across) * pixel(n, c, row, columns.lo[column])
+                            + across * pixel(n, c, row, columns.hi[column])
+                    };
+                    *y = ((1.0 - down) * blend(rows.lo[row]) + down * blend(rows.hi[row])) as f32;
+                }
+            }
+        }
+        Ok(vec![result])
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        let kernel = match self.mode {
+            ResizeMode::Nearest(_) => "resize_nearest_f32".to_owned(),
+            ResizeMode::Linear => format!("resize_linear_f32_{}", cx.isa),
+        };
+        Ok(Choice { kernel, ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let (from, to) = self.images(x)?;
+        let (height, width) = (from.height, from.width);
+        // With the channels before the pixels, every channel is an image of its own.
+        let image = match self.layout {
+            Layout::Nhwc => ImageShape { batch: from.batch, height, width, channels: from.channels },
+            Layout::Nchw => ImageShape { batch: from.batch * from.channels, height, width, channels: 1 },
+        };
+        if to.shape(self.layout)?.elements() == 0 {
+            return Ok(Box::new(|_: &mut Io<'_, '_>| Ok(())));
+        }
+        let isa = cx.isa;
+        Ok(match self.mode {
+            ResizeMode::Nearest(rounding) => {
+                let (rows, columns) = (self.nearest(rounding, 0, height)?, self.nearest(rounding, 1, width)?);
+                Box::new(move |io: &mut Io<'_, '_>| {
+                    resize_nearest(image, &rows, &columns, io.input(0)?, io.output(0)?, io.pool());
+                    Ok(())
+                })
+            }
+            ResizeMode::Linear => {
+                let (rows, columns) = (self.linear(0, height)?, self.linear(1, width)?);
+                Box::new(move |io: &mut Io<'_, '_>| {
+                    resize_linear(isa, image, &rows, &columns, io.input(0)?, io.output(0)?, io.pool());
+                    Ok(())
+                })
+            }
+        })
+    }
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::tract_core::ops::nn::resize::{CoordTransformer, Interpolator};
+    use tract_onnx_opl::resize::{AspectRatio, CoordTransform, Nearest, Resize as TractResize};
+
+    use super::{Coordinates, Resize, ResizeMode, Rounding};
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::Operator;
+    use crate::ops::image::Layout;
+    use crate::ops::reshape::Reshape;
+    use crate::tensor::{DType, Shape};
+
+    impl Lower for Resize {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let Some(op) = cx.op::<TractResize>() else { return Ok(None) };
+            let (Some(x), Some(y), Some(&input)) = (cx.input(0).cloned(), cx.output(0), cx.inputs.first()) else {
+                return Ok(None);
+            };
+            let Some((mode, coordinates)) = kind(op) else { return Ok(None) };
+            let Some(scales) = scales(cx, op, &x.shape, &y.shape) else { return Ok(None) };
+            let rank = x.shape.rank();
+            if x.dtype != DType::F32 || y.shape.rank() != rank {
+                return Ok(None);
+            }
+            let resized = |&axis: &usize| scales[axis] != 1.0 || x.shape[axis] != y.shape[axis];
+            let resized: Vec<usize> = (0..rank).filter(resized).collect();
+            // Equal sizes are a copy, whatever the scales, as in ONNX Runtime.
+            if resized.is_empty() || x.shape == y.shape {
+                return Ok(Some(vec![cx.add(Reshape { shape: y.shape }, &[input])?]));
+            }
+            let Some(image) = ImageAxes::of(rank, &resized) else { return Ok(None) };
+            let (Ok(from), Ok(to)) = (image.shape(&x.shape), image.shape(&y.shape)) else { return Ok(None) };
+            let op = Resize {
+                mode,
+                coordinates,
+                scales: [image.rows, image.columns].map(|axis| axis.map_or(1.0, |axis| scales[axis])),
+                out: [image.rows, image.columns].map(|axis| axis.map_or(1, |axis| y.shape[axis])),
+                layout: image.layout,
+            };
+            let fact = crate::tensor::Fact::new(x.dtype, from.clone());
+            if op.infer(&[&fact]).is_ok_and(|facts| facts.first().is_some_and(|fact| fact.shape == to)) {
+                let image = cx.add(Reshape { shape: from }, &[input])?;
+                let resized = cx.add(op, &[image])?;
+                return Ok(Some(vec![cx.add(Reshape { shape: y.shape }, &[resized])?]));
+            }
+            Ok(None)
+        }
+    }
+
+    /// How the front end's operator interpolates, where ours can.
+    fn kind(op: &TractResize) -> Option<(ResizeMode, Coordinates)> {
+        let mode = match op.interpolator {
+            Interpolator::Linear => ResizeMode::Linear,
+            Interpolator::Nearest => ResizeMode::Nearest(match op.nearest {
+                Nearest::Floor => Rounding::Floor,
+                Nearest::Ceil => Rounding::Ceil,
+                Nearest::RoundPreferFloor => Rounding::PreferFloor,
+                Nearest::RoundPreferCeil => Rounding::PreferCeil,
+            }),
+            Interpolator::Cubic => return None,
+        };
+        let coordinates = match &op.coord_transformer {
+            CoordTransform::Plain(CoordTransformer::HalfPixel) => Coordinates::HalfPixel,
+            CoordTransform::Plain(CoordTransformer::PytorchHalfPixel) => Coordinates::PytorchHalfPixel,
+            CoordTransform::Plain(CoordTransformer::HalfPixelSymmetric) => Coordinates::HalfPixelSymmetric,
+            CoordTransform::Plain(CoordTransformer::AlignCorners) => Coordinates::AlignCorners,
+            CoordTransform::Plain(CoordTransformer::Asymmetric) => Coordinates::Asymmetric,
+            CoordTransform::Plain(CoordTransformer::TfHalfPixelForNn) | CoordTransform::TfCropAndResize => return None,
+        };
+        let plain = !op.antialias && !op.exclude_outside;
+        plain.then_some((mode, coordinates))
+    }
+
+    /// The scale of every axis: as given, or, where sizes are given, as they come to.
+    fn scales(cx: &Lowering<'_>, op: &TractResize, x: &Shape, y: &Shape) -> Option<Vec<f32>> {
+        let axes = op.resized_axes(x.rank()).ok()?;
+        let mut scales = vec![1.0; x.rank()];
+        if let Some(konst) = op.optional_scales_input.and_then(|at| cx.tract_input(at)?.konst.clone())
+            && konst.len() == axes.len()
+        {
+            let konst = konst.cast_to::<f32>().ok()?.into_owned();
+            let plain = konst.try_as_plain_ram().ok()?;
+            for (&axis, &scale) in axes.iter().zip(plain.as_slice::<f32>().ok()?) {
+                *scales.get_mut(axis)? = scale;
+            }
+            return Some(scales);
+        }
+        if op.keep_aspect_ratio_policy != AspectRatio::Stretch {
+            return None;
+        }
+        for &axis in &axes {
+            if x.get(axis)? != y.get(axis)? {
+                *scales.get_mut(axis)? = y[axis] as f32 / x[axis] as f32;
+            }
+        }
+        Some(scales)
+    }
+
+    /// Which axes of a tensor are the rows and the columns of images.
+    struct ImageAxes {
+        /// `None` where the images have one row.
+        rows: Option<usize>,
+        columns: Option<usize>,
+        layout: Layout,
+    }
+
+    impl ImageAxes {
+        /// Images of which only rows and columns are resized; `None` where three axes are, or two
+        /// that are apart.
+        fn of(rank: usize, resized: &[usize]) -> Option<Self> {
+            if rank == 4 && resized.iter().all(|&axis| axis >= 2) {
+                return Some(Self { rows: Some(2), columns: Some(3), layout: Layout::Nchw });
+            }
+            let (rows, columns) = match *resized {
+                [axis] => (None, Some(axis)),
+                [rows, columns] if columns == rows + 1 => (Some(rows), Some(columns)),
+                _ => return None,
+            };
+            Some(Self { rows, columns, layout: Layout::Nhwc })
+        }
+
+        /// A tensor's shape as that of images.
+        fn shape(&self, shape: &Shape) -> Result<Shape, crate::OpError> {
+            if self.layout == Layout::Nchw {
+                return Ok(shape.clone());
+            }
+            let dims = shape.dims();
+            let count = |dims: &[usize]| dims.iter().product::<usize>();
+            let first = self.rows.or(self.columns).unwrap_or(dims.len());
+            let behind = self.columns.map_or(dims.len(), |axis| axis + 1);
+            let dim = |axis: Option<usize>| axis.map_or(1, |axis| dims[axis]);
+            Shape::new(&[count(&dims[..first]), dim(self.rows), dim(self.columns), count(&dims[behind..])])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check};
+
+    const COORDINATES: [Coordinates; 5] = [
+        Coordinates::HalfPixel,
+        Coordinates::PytorchHalfPixel,
+        Coordinates::HalfPixelSymmetric,
+        Coordinates::AlignCorners,
+        Coordinates::Asymmetric,
+    ];
+    const MODES: [ResizeMode; 5] = [
+        ResizeMode::Linear,
+        ResizeMode::Nearest(Rounding::Floor),
+        ResizeMode::Nearest(Rounding::Ceil),
+        ResizeMode::Nearest(Rounding::PreferFloor),
+        ResizeMode::Nearest(Rounding::PreferCeil),
+    ];
+
+    #[test]
+    fn every_mode_agrees_in_both_layouts() {
+        let mut random = Random(21);
+        for mode in MODES {
+            for coordinates in COORDINATES {
+                for layout in [Layout::Nchw, Layout::Nhwc] {
+                    let [height, width] = [1 + random.below(6), 1 + random.below(6)];
+                    let out = [1 + random.below(12), 1 + random.below(12)];
+                    let image = Image { batch: 2, channels: random.pick(&[1, 3, 8, 17]), height, width };
+                    let scales = [out[0] as f32 / height as f32, out[1] as f32 / width as f32];
+                    let x = random.floats(&image.shape(layout).unwrap());
+                    check(Resize { mode, coordinates, scales, out, layout }, &[x], 1e-6);
+                }
+            }
+        }
+    }
+
+    /// One row of 1, 2, 3, 4 resized to `out` pixels.
+    fn row(mode: ResizeMode, coordinates: Coordinates, scale: f32, out: usize) -> Vec<f32> {
+        let x = Tensor::from_slice(&[1, 1, 1, 4], &[1f32, 2.0, 3.0, 4.0]).unwrap();
+        let op = Resize { mode, coordinates, scales: [1.0, scale], out: [1, out], layout: Layout::Nchw };
+        check(op, &[x], 1e-6)[0].elements::<f32>().unwrap().to_vec()
+    }
+
+    #[test]
+    fn coordinates_mean_what_onnx_says() {
+        let linear = |coordinates, scale, out| row(ResizeMode::Linear, coordinates, scale, out);
+        assert_eq!(linear(Coordinates::HalfPixel, 2.0, 8), [1.0, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4.0]);
+        assert_eq!(linear(Coordinates::Asymmetric, 2.0, 8), [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.0]);
+        assert_eq!(linear(Coordinates::AlignCorners, 1.75, 7), [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0]);
+        assert_eq!(linear(Coordinates::HalfPixel, 0.25, 1), [2.5]);
+        assert_eq!(linear(Coordinates::PytorchHalfPixel, 0.25, 1), [1.0]);
+        assert_eq!(linear(Coordinates::AlignCorners, 0.25, 1), [1.0]);
+        // 4 * 0.6 is 2.4: the two pixels lie about the middle.
+        for (got, want) in linear(Coordinates::HalfPixelSymmetric, 0.6, 2).iter().zip([5.0 / 3.0, 10.0 / 3.0]) {
+            assert!((got - want).abs() < 1e-6, "{got} is not {want}");
+        }
+    }
+
+    #[test]
+    fn roundings_differ_where_two_pixels_are_as_near() {
+        let nearest = |rounding| row(ResizeMode::Nearest(rounding), Coordinates::Asymmetric, 2.0, 8);
+        assert_eq!(nearest(Rounding::Floor), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0]);
+        assert_eq!(nearest(Rounding::PreferFloor), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0]);
+        assert_eq!(nearest(Rounding::Ceil), [1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0, 4.0]);
+        assert_eq!(nearest(Rounding::PreferCeil), [1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0, 4.0]);
+    }
+
+    #[test]
+    fn a_half_that_division_misses_is_a_half() {
+        let nearest = |rounding| row(ResizeMode::Nearest(rounding), Coordinates::Asymmetric, 4.0 / 7.0, 2)[1];
+        assert!(1.0 / (4f32 / 7.0) < 1.75 && nearest(Rounding::PreferCeil) == 3.0);
+        let row = |rounding| row(ResizeMode::Nearest(rounding), Coordinates::Asymmetric, 14.0 / 3.0, 18)[7];
+        assert_eq!((row(Rounding::PreferFloor), row(Rounding::PreferCeil)), (2.0, 3.0));
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        let refused = |dims: &[usize], scales, out| {
+            let (mode, coordinates) = (ResizeMode::Linear, Coordinates::HalfPixel);
+            let op = Resize { mode, coordinates, scales, out, layout: Layout::Nchw };
+            op.infer(&[Random(1).floats(dims).fact()]).is_err()
+        };
+        assert!(refused(&[1, 1, 0, 4], [1.0, 1.0], [2, 4]));
+        assert!(refused(&[1, 1, 4, 4], [0.0, 1.0], [4, 4]));
+        assert!(refused(&[1, 1, 4, 4], [f32::NAN, 1.0], [4, 4]));
+        assert!(refused(&[1, 1, 4, 4], [1.0, 1.0], [usize::MAX, 2]));
+        assert!(refused(&[1, 4, 4], [1.0, 1.0], [4, 4]));
+        assert!(!refused(&[0, 1, 4, 4], [2.0, 2.0], [8, 8]));
+    }
+}
