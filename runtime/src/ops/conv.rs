@@ -438,8 +438,6 @@ mod lower {
         pub(in crate::ops) stride: [usize; 2],
         pub(in crate::ops) dilation: [usize; 2],
         pub(in crate::ops) pads: [usize; 4],
-        /// Rows and columns of the result.
-        pub(in crate::ops) out: [usize; 2],
         pub(in crate::ops) line: Option<Line>,
     }
 
@@ -460,13 +458,13 @@ mod lower {
             let per_axis = |axis: usize| {
                 let side = sides.get(axis)?;
                 let steps = (*spec.kernel_shape.get(axis)?, spec.stride(axis), spec.dilation(axis));
-                Some((steps, side.pad_before, side.pad_after, side.convoluted))
+                Some((steps, side.pad_before, side.pad_after))
             };
             let (rows, columns, line) = match lengths {
                 [_, _] => (per_axis(0)?, per_axis(1)?, None),
                 &[len] => {
                     let as_image = Shape::new(&[batch, depth, 1, len]).ok()?;
-                    (((1, 1, 1), 0, 0, 1), per_axis(0)?, Some(Line { as_image, depth }))
+                    (((1, 1, 1), 0, 0), per_axis(0)?, Some(Line { as_image, depth }))
                 }
                 _ => return None,
             };
@@ -475,7 +473,6 @@ mod lower {
                 stride: [rows.0.1, columns.0.1],
                 dilation: [rows.0.2, columns.0.2],
                 pads: [rows.1, columns.1, rows.2, columns.2],
-                out: [rows.3, columns.3],
                 line,
             })
         }
