@@ -6,9 +6,9 @@
 //!
 //! When: `s` is one computed factor per image and channel (`[N, C, 1, 1]`, from whatever gate),
 //! the product has the shape of `x` and is read by that convolution alone, as its images. The
-//! convolution has a kernel of one pixel and one group: each input pixel is then scaled about
-//! once, as by the product, but is neither written nor read again. A larger kernel would scale
-//! every pixel once per tap, and give up the kernels that take none.
+//! convolution has a kernel of one pixel and one group: its kernel scales the weights, or every
+//! pixel once as it reads it, and nothing is written and read again. Behind a larger kernel a pixel
+//! could be scaled once per tap, and the kernels that know no scale would be ruled out.
 
 use super::super::{Graph, Node, Uses, ValueId};
 use super::pattern::Pattern;

@@ -49,11 +49,11 @@ impl Numbers {
     fn new(graph: &Graph, channels: &Channels) -> Self {
         let mut numbers = Self(vec![Vec::new(); graph.values().len()]);
         for node in &graph.nodes {
-            let &[y] = node.outputs.as_slice() else { continue };
-            if channels.place(y).is_some() {
-                let of = |channel| numbers.of_result(graph, channels, node, y, channel);
-                let found = (0..channels.count(y)).map(|channel| of(channel).filter(|number| number.is_finite()));
-                numbers.0[y.0] = found.collect();
+            let (Some(&x), &[y]) = (node.inputs.first(), node.outputs.as_slice()) else { continue };
+            if let Some(place) = channels.place(y) {
+                let mut found = numbers.of_result(graph, channels, node, x, y, place).unwrap_or_default();
+                found.iter_mut().for_each(|number| *number = number.filter(|number| number.is_finite()));
+                numbers.0[y.0] = found;
             }
         }
         numbers
@@ -63,52 +63,67 @@ impl Numbers {
         self.0.get(id.0)?.get(channel).copied().flatten()
     }
 
-    /// The number that a node writes to a channel.
-    fn of_result(&self, graph: &Graph, channels: &Channels, node: &Node, y: ValueId, channel: usize) -> Option<f32> {
-        let x = *node.inputs.first()?;
-        match &node.op {
+    /// The numbers that a node writes to the channels of `y`; `None` where it writes none.
+    fn of_result(
+        &self,
+        graph: &Graph,
+        channels: &Channels,
+        node: &Node,
+        x: ValueId,
+        y: ValueId,
+        place: Place,
+    ) -> Option<Vec<Option<f32>>> {
+        let all = 0..channels.count(y);
+        let kept = |keep: &dyn Fn(f32) -> bool| {
+            all.clone().map(|channel| self.get(x, channel).filter(|&number| keep(number))).collect()
+        };
+        Some(match &node.op {
             Op::Conv(_) | Op::MatMul(_) => {
                 let filters = Filters::of(graph, node)?;
-                let sum = self.of_filter(&filters, channels, x, channel)?;
                 let apply = |sum| scalar::apply(filters.activation, sum);
-                match (filters.residual, filters.residual_first) {
-                    (None, _) => Some(apply(sum)),
-                    (Some(residual), true) => Some(apply(sum + self.get(residual, channel)?)),
-                    (Some(residual), false) => Some(apply(sum) + self.get(residual, channel)?),
-                }
+                let result = |filter| {
+                    let sum = self.of_filter(&filters, channels, x, filter)?;
+                    Some(match (filters.residual, filters.residual_first) {
+                        (None, _) => apply(sum),
+                        (Some(residual), true) => apply(sum + self.get(residual, filter)?),
+                        (Some(residual), false) => apply(sum) + self.get(residual, filter)?,
+                    })
+                };
+                all.map(result).collect()
             }
             Op::Binary(binary) => {
-                let operand = |id: &ValueId| match channels.place(*id) {
-                    Some(_) => self.get(*id, channel),
-                    None => constant_at(graph, *id, y, channels.place(y)?, channel),
+                let constants: Vec<_> =
+                    node.inputs.iter().map(|&id| Constant::of(graph, id, &graph.fact(y).shape, place)).collect();
+                let result = |channel: usize| {
+                    let operand = |(id, constant): (&ValueId, &Option<Constant<'_>>)| match constant {
+                        Some(constant) => constant.get(channel),
+                        None => self.get(*id, channel),
+                    };
+                    let operands: Vec<Option<f32>> = node.inputs.iter().zip(&constants).map(operand).collect();
+                    if binary.kind == BinaryKind::Mul && operands.contains(&Some(0.0)) {
+                        return Some(scalar::apply(binary.activation, 0.0));
+                    }
+                    evaluate(&node.op, &operands.into_iter().collect::<Option<Vec<_>>>()?)
                 };
-                let operands: Vec<Option<f32>> = node.inputs.iter().map(operand).collect();
-                if binary.kind == BinaryKind::Mul && operands.contains(&Some(0.0)) {
-                    return Some(scalar::apply(binary.activation, 0.0));
-                }
-                evaluate(&node.op, &operands.into_iter().collect::<Option<Vec<_>>>()?)
+                all.map(result).collect()
             }
-            Op::Activate(_) | Op::Unary(_) => evaluate(&node.op, &[self.get(x, channel)?]),
+            Op::Activate(_) | Op::Unary(_) => all.map(|channel| evaluate(&node.op, &[self.get(x, channel)?])).collect(),
             Op::Pool(pool) => {
-                let number = self.get(x, channel)?;
-                let kept = match pool.function {
-                    PoolFn::Average { count_padding: true } if number != 0.0 => pool.pads == [0; 4],
-                    _ => true,
-                };
-                (kept && windows_meet_the_image(pool, &graph.fact(x).shape)).then_some(number)
+                let inside = windows_meet_the_image(pool, &graph.fact(x).shape);
+                let padded = matches!(pool.function, PoolFn::Average { count_padding: true }) && pool.pads != [0; 4];
+                kept(&|number| inside && (number == 0.0 || !padded))
             }
             Op::Reduce(reduce) => {
-                let number = self.get(x, channel)?;
-                let kept = match reduce.kind {
-                    ReduceKind::Mean | ReduceKind::Max | ReduceKind::Min => true,
-                    ReduceKind::Sum | ReduceKind::SumSquare | ReduceKind::L1 | ReduceKind::L2 => number == 0.0,
+                let any = graph.fact(x).shape.elements() > 0;
+                kept(&|number| match reduce.kind {
+                    ReduceKind::Mean | ReduceKind::Max | ReduceKind::Min => any,
+                    ReduceKind::Sum | ReduceKind::SumSquare | ReduceKind::L1 | ReduceKind::L2 => any && number == 0.0,
                     ReduceKind::Prod => false,
-                };
-                (kept && graph.fact(x).shape.elements() > 0).then_some(number)
+                })
             }
-            Op::Reshape(_) | Op::Transpose(_) => self.get(x, channel),
-            _ => None,
-        }
+            Op::Reshape(_) | Op::Transpose(_) => kept(&|_| true),
+            _ => return None,
+        })
     }
 
     /// The sum of a filter, where it is the same at every pixel.
@@ -156,16 +171,38 @@ fn evaluate(op: &Op, operands: &[f32]) -> Option<f32> {
     results.first()?.elements::<f32>()?.first().copied()
 }
 
-/// The number that a constant operand has for a channel of the result `y`.
-fn constant_at(graph: &Graph, id: ValueId, y: ValueId, place: Place, channel: usize) -> Option<f32> {
-    let elements = graph.constant(id)?.elements::<f32>()?;
-    match spread(&graph.fact(id).shape, &graph.fact(y).shape, place) {
-        Spread::Shared => elements.first().filter(|&first| elements.iter().all(|other| other == first)).copied(),
-        // One element per channel and nothing else.
-        Spread::PerElement => {
-            let own = own_axis(&graph.fact(id).shape, &graph.fact(y).shape, place)?;
-            let along = graph.fact(id).shape.get(own) == Some(&elements.len()) && place.block == 1;
-            elements.get(channel).filter(|_| along).copied()
+/// The numbers that a constant operand has for the channels of a result.
+enum Constant<'a> {
+    /// One for all, if it is one.
+    Shared(Option<f32>),
+    /// One for each.
+    PerChannel(&'a [f32]),
+}
+
+impl<'a> Constant<'a> {
+    /// `None` where the operand is no constant.
+    fn of(graph: &'a Graph, id: ValueId, out: &Shape, place: Place) -> Option<Self> {
+        let tensor = graph.constant(id)?;
+        let elements = tensor.elements::<f32>().unwrap_or_default();
+        Some(match spread(tensor.shape(), out, place) {
+            Spread::Shared => {
+                let first = elements.first().filter(|&first| elements.iter().all(|other| other == first));
+                Self::Shared(first.copied())
+            }
+            Spread::PerElement => {
+                let own = own_axis(tensor.shape(), out, place).and_then(|axis| tensor.shape().get(axis));
+                match own == Some(&elements.len()) && place.block == 1 {
+                    true => Self::PerChannel(elements),
+                    false => Self::Shared(None),
+                }
+            }
+        })
+    }
+
+    fn get(&self, channel: usize) -> Option<f32> {
+        match self {
+            Self::Shared(number) => *number,
+            Self::PerChannel(numbers) => numbers.get(channel).copied(),
         }
     }
 }

@@ -281,7 +281,6 @@ fn what_the_caller_reads_keeps_its_shape() {
     let x = relu(&mut build, x);
     build.output(x);
     let y = Layer { zeros: &[0], ..Layer::new(5, 5, 1) }.add(&mut build, x);
-    let mut build = build;
     build.output(y);
     let input = [Random(9).floats(&[1, 3, 5, 5])];
     let want = build.graph.evaluate(&input).unwrap();
