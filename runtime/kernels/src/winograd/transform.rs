@@ -222,6 +222,7 @@ pub(super) struct OutputTile {
 ///
 /// # Safety
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as the fields say.
+#[allow(clippy::needless_range_loop)] // Columns of rows.
 #[inline(always)]
 unsafe fn input<L: Lanes, F: Transform<N, M>, const N: usize, const M: usize>(tile: &InputTile) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
@@ -249,6 +250,7 @@ unsafe fn input<L: Lanes, F: Transform<N, M>, const N: usize, const M: usize>(ti
 ///
 /// # Safety
 /// As for [`input`].
+#[allow(clippy::needless_range_loop)] // Rows of columns.
 #[inline(always)]
 unsafe fn output<L: Lanes, F: Transform<N, M>, const N: usize, const M: usize>(tile: &OutputTile) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
