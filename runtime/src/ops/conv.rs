@@ -293,10 +293,12 @@ impl Kernel {
         let direct = gemm::choose(cx.isa, shape.pixels(), k, shape.group_out());
         // Transformed weights take up to four times the memory, and transforming takes too long for a run.
         let packed_once = cx.constants.get(Conv::WEIGHTS).is_some_and(Option::is_some);
-        if packed_once && !op.scale && cx.memory == Memory::Fast {
-            if let Some(winograd) = winograd::choose(cx.isa, shape, direct) {
-                return Self::Winograd(winograd);
-            }
+        if packed_once
+            && !op.scale
+            && cx.memory == Memory::Fast
+            && let Some(winograd) = winograd::choose(cx.isa, shape, direct)
+        {
+            return Self::Winograd(winograd);
         }
         Self::Gemm(direct)
     }
