@@ -4,7 +4,10 @@
 weights must do is exercise the arithmetic: activations stay in range through the whole depth
 and the output depends on the input. He-normal weights alone let every image end at nearly
 the same output, since a ReLU's mean is as large as its spread; filters whose weights sum to
-zero do not see that mean.
+zero do not see that mean. And whatever the spread is by calculation, gates and short cuts change
+it, so that each layer's weights are scaled until its results spread by one on a sample image
+(D. Mishkin and J. Matas, "All you need is a good init", 2016): a network whose activations grow
+from layer to layer amplifies the last bit of a float as well.
 """
 
 import argparse
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import numpy_helper
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +62,48 @@ def values(random, op: str, position: int, dims) -> np.ndarray:
     raise ValueError(f"no rule for input {position} of {op}")
 
 
+def image(side: int, seed: int) -> np.ndarray:
+    """A random image `[1, 3, side, side]` of unit variance, with structure at every scale: pure
+    noise is the same to a network that pools."""
+    random = np.random.default_rng(seed)
+    total = np.zeros((1, 3, side, side))
+    for cells in (2, 4, 8, side // 2, side):
+        at = np.arange(side) * cells // side
+        total += random.standard_normal((1, 3, cells, cells))[:, :, at][:, :, :, at]
+    return (total / total.std()).astype(np.float32)
+
+
+def run_node(model: onnx.ModelProto, node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """The results of one node, by ONNX Runtime."""
+    declare = lambda name: onnx.helper.make_tensor_value_info(
+        name, onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].shape
+    )
+    inputs = sorted({name for name in node.input if name})
+    graph = onnx.helper.make_graph(
+        [node], "node", [declare(name) for name in inputs], [onnx.ValueInfoProto(name=name) for name in node.output]
+    )
+    alone = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    session = onnxruntime.InferenceSession(alone.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {name: values[name] for name in inputs})
+
+
+def normalise_spread(model: onnx.ModelProto) -> None:
+    """Scale the weights of every convolution and linear layer so that its results have a standard
+    deviation of one on a sample image. A layer's results depend on those before it: hence node by node."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    values = {name: numpy_helper.to_array(tensor) for name, tensor in weights.items()}
+    side = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    values[model.graph.input[0].name] = image(side, seed=3)
+    for node in model.graph.node:
+        results = run_node(model, node, values)
+        if node.op_type in ("Conv", "Gemm"):
+            name = node.input[1]
+            values[name] = values[name] / max(float(results[0].std()), 1e-3)
+            weights[name].CopyFrom(numpy_helper.from_array(values[name], name))
+            results = run_node(model, node, values)
+        values.update(zip(node.output, results))
+
+
 def fill(name: str, seed: int = 1) -> Path:
     """Write build/zoo/`name`.onnx and return its path."""
     model = onnx.load(GRAPHS / f"{name}.onnx")
@@ -70,6 +116,7 @@ def fill(name: str, seed: int = 1) -> Path:
         random = np.random.default_rng([seed, zlib.crc32(f"{name}/{tensor.name}".encode())])
         array = values(random, node.op_type, position, tuple(tensor.dims))
         tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+    normalise_spread(model)
     onnx.checker.check_model(model)
     FILLED.mkdir(parents=True, exist_ok=True)
     path = FILLED / f"{name}.onnx"

@@ -45,6 +45,9 @@ malformed() { "$python" tests/malformed.py; }
 
 samples() { "$python" tests/samples.py; }
 
+# The pretrained model on the real test set.
+accuracy() { "$python" tests/accuracy.py; }
+
 aarch64() {
     tests/cross.sh test --quiet -p skipstone-kernels
     tests/cross.sh test --quiet -p skipstone --no-default-features
@@ -59,7 +62,7 @@ aarch64_zoo() {
     done
 }
 
-sections=(environment format lint rust device release zoo operators conformance malformed samples aarch64 aarch64_zoo)
+sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy aarch64 aarch64_zoo)
 passed=0
 
 # `set -e` does not reach into a function that is part of a condition: hence the subshell.

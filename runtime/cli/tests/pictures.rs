@@ -79,7 +79,7 @@ fn nothing_to_classify_is_a_fault() {
     let directory = tempfile::tempdir().unwrap();
     skipstone(["classify", &model("colour.onnx"), &path(directory.path())]).fault("image");
     skipstone(["classify", &model("colour.onnx")]).usage("IMAGE|DIR");
-    let shapes = ["--shape", "a=2x3", "--shape", "b=2x3"];
+    let shapes = ["--shape", "a=8x8", "--shape", "b=8x8"];
     let picture = path(&picture(directory.path(), "p.png", [1, 2, 3]));
     skipstone(["classify", &model("sums.onnx"), &picture].into_iter().chain(shapes)).fault("model.image-input");
 }

@@ -12,7 +12,7 @@ use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::isa::Isa;
 use skipstone_kernels::threads::Pool;
-use skipstone_kernels::{depthwise, gemm};
+use skipstone_kernels::{depthwise, gemm, winograd};
 
 /// A layer: where it is from, and input size, channels in, channels out, kernel, stride, groups.
 type Layer = (&'static str, usize, usize, usize, usize, usize, bool);
@@ -31,6 +31,7 @@ const LAYERS: &[Layer] = &[
     ("SkipNet-M b13 project", 7, 960, 160, 1, 1, false),
     ("SkipNet-M fc", 1, 960, 1280, 1, 1, false),
     ("SimpleNet-5m conv1", 224, 3, 64, 3, 2, false),
+    ("SimpleNet-5m conv2", 112, 64, 128, 3, 2, false),
     ("SimpleNet-5m conv3", 56, 128, 128, 3, 1, false),
     ("SimpleNet-5m conv7", 14, 256, 256, 3, 1, false),
     ("SimpleNet-5m conv10", 14, 256, 512, 3, 1, false),
@@ -107,7 +108,18 @@ fn run(isa: Isa, &(name, size, in_c, out_c, kernel, stride, depth): &Layer, peak
         }
         return;
     }
-    let chosen = gemm::choose(isa, shape.pixels(), shape.taps() * in_c, out_c);
+    let direct = gemm::choose(isa, shape.pixels(), shape.taps() * in_c, out_c);
+    let transformed = winograd::choose(isa, &shape, direct);
+    for v in winograd::VARIANTS.iter().filter(|v| v.isa == isa && v.takes(&shape) && v.name.contains(filter)) {
+        let mut packed = AlignedVec::<f32>::zeroed(winograd::packed_len(v, &shape));
+        winograd::pack(v, &shape, &weights, &mut packed);
+        let mut scratch = AlignedVec::<f32>::zeroed(winograd::scratch_len(v, &shape, 1));
+        let seconds = best(|| {
+            let args = winograd::Winograd { shape: &shape, input: &input, packed: &packed, out: &mut out, epilogue };
+            winograd::winograd(v, args, &mut scratch, &pool);
+        });
+        report(v.name, transformed.is_some_and(|chosen| std::ptr::eq(v, chosen)), seconds);
+    }
     for v in gemm::VARIANTS.iter().filter(|v| v.isa == isa && v.name.contains(filter)) {
         if v.mr == 1 && shape.pixels() > 8 {
             continue;
@@ -120,7 +132,7 @@ fn run(isa: Isa, &(name, size, in_c, out_c, kernel, stride, depth): &Layer, peak
                 gemm::Conv { shape: &shape, input: &input, packed: &packed, out: &mut out, epilogue, a_scale: None };
             gemm::conv(v, args, &mut scratch, &pool);
         });
-        report(v.name, std::ptr::eq(v, chosen), seconds);
+        report(v.name, transformed.is_none() && std::ptr::eq(v, direct), seconds);
     }
 }
 

@@ -33,5 +33,6 @@ mod testing;
 pub mod threads;
 pub mod transpose;
 pub mod unary;
+pub mod winograd;
 
 pub use isa::Isa;

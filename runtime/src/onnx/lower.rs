@@ -206,7 +206,7 @@ fn known(node: &TypedNode) -> Option<Vec<Arc<tract_onnx::prelude::Tensor>>> {
 fn contradictions(model: &TypedModel) -> Result<()> {
     for node in model.nodes() {
         let shapes = node.outputs.iter().map(|output| &output.fact.shape);
-        if let Some(shape) = shapes.into_iter().find(|shape| shape.iter().any(|dim| is_contradiction(dim))) {
+        if let Some(shape) = shapes.into_iter().find(|shape| shape.iter().any(is_contradiction)) {
             let inputs = node.inputs.iter().filter_map(|&input| model.outlet_fact(input).ok());
             let inputs: Vec<String> = inputs.map(|fact| format!("{:?}", fact.shape)).collect();
             let shapes = format!("{} give {shape:?}", inputs.join(" and "));

@@ -17,11 +17,12 @@ use skipstone_kernels::activation::{Activation, scalar::apply};
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::epilogue::Epilogue;
-use skipstone_kernels::{depthwise, gemm};
+use skipstone_kernels::{depthwise, gemm, winograd};
 
 use super::image::{Image, Layout, taps};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
+use crate::options::Memory;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A convolution and what is fused to it.
@@ -271,6 +272,7 @@ impl Operator for Conv {
 #[derive(Clone, Copy)]
 enum Kernel {
     Depthwise(&'static depthwise::Variant),
+    Winograd(&'static winograd::Variant),
     Gemm(&'static gemm::Variant),
 }
 
@@ -288,17 +290,29 @@ impl Kernel {
             return Self::Depthwise(depthwise::choose(cx.isa));
         }
         let k = shape.taps() * shape.group_in();
-        Self::Gemm(gemm::choose(cx.isa, shape.pixels(), k, shape.group_out()))
+        let direct = gemm::choose(cx.isa, shape.pixels(), k, shape.group_out());
+        // Transformed weights take up to four times the memory, and transforming takes too long for a run.
+        let packed_once = cx.constants.get(Conv::WEIGHTS).is_some_and(Option::is_some);
+        if packed_once
+            && !op.scale
+            && cx.memory == Memory::Fast
+            && let Some(winograd) = winograd::choose(cx.isa, shape, direct)
+        {
+            return Self::Winograd(winograd);
+        }
+        Self::Gemm(direct)
     }
 
     fn by_name(name: &str) -> Option<Self> {
         let depthwise = depthwise::by_name(name).map(Self::Depthwise);
-        depthwise.or_else(|| gemm::by_name(name).map(Self::Gemm))
+        let winograd = || winograd::by_name(name).map(Self::Winograd);
+        depthwise.or_else(winograd).or_else(|| gemm::by_name(name).map(Self::Gemm))
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Depthwise(v) => v.name,
+            Self::Winograd(v) => v.name,
             Self::Gemm(v) => v.name,
         }
     }
@@ -307,6 +321,7 @@ impl Kernel {
     fn packed_len(self, shape: &ConvShape) -> usize {
         match self {
             Self::Depthwise(_) => shape.taps() * shape.in_c,
+            Self::Winograd(v) => winograd::packed_len(v, shape),
             Self::Gemm(v) => gemm::packed_conv_len(v, shape),
         }
     }
@@ -314,6 +329,7 @@ impl Kernel {
     fn pack(self, shape: &ConvShape, weights: &[f32], out: &mut [f32]) {
         match self {
             Self::Depthwise(_) => depthwise::pack(shape, weights, out),
+            Self::Winograd(v) => winograd::pack(v, shape, weights, out),
             Self::Gemm(v) => gemm::pack_conv(v, shape, weights, out),
         }
     }
@@ -322,6 +338,7 @@ impl Kernel {
     fn scratch(self, shape: &ConvShape, scaled: bool, threads: usize) -> usize {
         match self {
             Self::Depthwise(_) => 0,
+            Self::Winograd(v) => winograd::scratch_len(v, shape, threads),
             Self::Gemm(v) => gemm::conv_scratch(v, shape, scaled, threads),
         }
     }
@@ -338,6 +355,9 @@ impl Kernel {
         match self {
             Self::Depthwise(v) => {
                 depthwise::depthwise(v, depthwise::Depthwise { shape, input, packed, out, epilogue }, pool);
+            }
+            Self::Winograd(v) => {
+                winograd::winograd(v, winograd::Winograd { shape, input, packed, out, epilogue }, scratch, pool);
             }
             Self::Gemm(v) => {
                 let args = gemm::Conv { shape, input, packed, out, epilogue, a_scale: scale };
@@ -420,8 +440,6 @@ mod lower {
         pub(in crate::ops) stride: [usize; 2],
         pub(in crate::ops) dilation: [usize; 2],
         pub(in crate::ops) pads: [usize; 4],
-        /// Rows and columns of the result.
-        pub(in crate::ops) out: [usize; 2],
         pub(in crate::ops) line: Option<Line>,
     }
 
@@ -442,13 +460,13 @@ mod lower {
             let per_axis = |axis: usize| {
                 let side = sides.get(axis)?;
                 let steps = (*spec.kernel_shape.get(axis)?, spec.stride(axis), spec.dilation(axis));
-                Some((steps, side.pad_before, side.pad_after, side.convoluted))
+                Some((steps, side.pad_before, side.pad_after))
             };
             let (rows, columns, line) = match lengths {
                 [_, _] => (per_axis(0)?, per_axis(1)?, None),
                 &[len] => {
                     let as_image = Shape::new(&[batch, depth, 1, len]).ok()?;
-                    (((1, 1, 1), 0, 0, 1), per_axis(0)?, Some(Line { as_image, depth }))
+                    (((1, 1, 1), 0, 0), per_axis(0)?, Some(Line { as_image, depth }))
                 }
                 _ => return None,
             };
@@ -457,7 +475,6 @@ mod lower {
                 stride: [rows.0.1, columns.0.1],
                 dilation: [rows.0.2, columns.0.2],
                 pads: [rows.1, columns.1, rows.2, columns.2],
-                out: [rows.3, columns.3],
                 line,
             })
         }

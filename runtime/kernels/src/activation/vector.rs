@@ -3,6 +3,8 @@
 //! The polynomials are interpolations at Chebyshev nodes, computed with 40 digits and rounded to f32; the error each
 //! comment gives is the largest relative one of the rounded coefficients, before the rounding of the evaluation.
 
+use std::f32::consts::FRAC_2_SQRT_PI;
+
 use super::Activation;
 use crate::lanes::Lanes;
 
@@ -48,7 +50,7 @@ pub(crate) fn exp<L: Lanes>(x: L) -> L {
     let n = x.mul(x.like(std::f32::consts::LOG2_E)).round();
     let r = n.mul_add(x.like(-LN_2_HIGH), x);
     let r = n.mul_add(x.like(-LN_2_LOW), r);
-    let p = polynomial(r, &[1.392_692_7e-3, 8.363_774e-3, 4.166_654_9e-2, 0.166_665_73, 0.5]);
+    let p = polynomial(r, &[1.392_692_7e-3, 8.363_774e-3, 4.166_655e-2, 0.166_665_73, 0.5]);
     let e = p.mul_add(r.mul(r), r).add(r.like(1.0));
     let half = n.mul(n.like(0.5)).round();
     e.mul(half.pow2()).mul(n.sub(half).pow2())
@@ -67,7 +69,7 @@ pub(crate) fn tanh<L: Lanes>(x: L) -> L {
     let (one, two) = (x.like(1.0), x.like(2.0));
     let magnitude = x.abs();
     let square = x.mul(x);
-    let p = polynomial(square, &[-6.096_714e-3, 2.099_718e-2, -5.385_090_8e-2, 0.133_327_69, -0.333_333_28]);
+    let p = polynomial(square, &[-6.096_714e-3, 2.099_718e-2, -5.385_090_8e-2, 0.133_327_7, -0.333_333_28]);
     let small = p.mul(square).mul_add(x, x);
     let large = one.sub(two.div(exp(magnitude.mul(two)).add(one))).copy_sign(x);
     magnitude.if_less(x.like(0.625), small, large)
@@ -78,8 +80,10 @@ pub(crate) fn tanh<L: Lanes>(x: L) -> L {
 #[inline(always)]
 pub(crate) fn erf<L: Lanes>(x: L) -> L {
     let magnitude = x.abs();
-    let p =
-        polynomial(x.mul(x), &[-5.648_06e-4, 4.921_762e-3, -2.671_505_5e-2, 0.112_803_17, -0.376_123_43, 1.128_379_1]);
+    let p = polynomial(
+        x.mul(x),
+        &[-5.648_06e-4, 4.921_762e-3, -2.671_505_5e-2, 0.112_803_17, -0.376_123_43, FRAC_2_SQRT_PI],
+    );
     let q = polynomial(
         magnitude.at_most(x.like(4.0)),
         &[

@@ -10,6 +10,9 @@ use super::Variant;
 use super::tile::Tile;
 use crate::conv::{ConvShape, product};
 use crate::epilogue::{Epilogue, Tail, finish_row};
+use crate::isa::Isa;
+use crate::lanes::Lanes;
+use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads::Pool;
 
 /// Numbers of A that a row block may touch: 128 KiB, a share of the second-level cache.
@@ -275,7 +278,7 @@ impl Product<'_> {
                 // pointers to `depth` numbers each; the panel was just sliced; the entry points have checked that
                 // bias, residual and output hold these rows and columns, which no other unit writes.
                 unsafe {
-                    v.kernels[len - 1][registers - 1](&Tile {
+                    v.kernel(len, registers)(&Tile {
                         rows: pointers[start * split.taps..].as_ptr(),
                         taps: split.taps,
                         depth: split.depth,
@@ -343,20 +346,36 @@ impl Product<'_> {
 
     /// Copies `len` rows from `first` on, each `k` numbers: its taps side by side, scaled.
     fn gather(&self, first: usize, len: usize, group: usize, to: &mut [f32], k: usize) {
+        if self.scale.is_some() && self.v.isa != Isa::Scalar {
+            dispatch(self.v.isa, GatherScaled { product: self, first, len, group, to, k });
+        } else {
+            self.gather_by(first, len, group, to, k, copy_scaled);
+        }
+    }
+
+    /// As `gather`; `copy` is how a run is scaled.
+    #[inline(always)]
+    fn gather_by(
+        &self,
+        first: usize,
+        len: usize,
+        group: usize,
+        to: &mut [f32],
+        k: usize,
+        copy: impl Fn(&[f32], Option<&[f32]>, &mut [f32]),
+    ) {
         let depth = self.depth;
         let scale = |image: usize| self.scale.map(|s| &s[(image * self.groups + group) * depth..][..depth]);
         match &self.rows {
             Rows::Matrix { a, lda } => {
                 for row in 0..len {
-                    copy_scaled(&a[(first + row) * lda..][..k], scale(0), &mut to[row * k..][..k]);
+                    copy(&a[(first + row) * lda..][..k], scale(0), &mut to[row * k..][..k]);
                 }
             }
             Rows::Image(image) => image.taps(first, len, |row, picture, tap, offset| {
                 let to = &mut to[row * k + tap * depth..][..depth];
                 match offset {
-                    Some(at) => {
-                        copy_scaled(&image.input[at + group * depth..][..depth], scale(picture), to);
-                    }
+                    Some(at) => copy(&image.input[at + group * depth..][..depth], scale(picture), to),
                     None => to.fill(0.0),
                 }
             }),
@@ -375,6 +394,44 @@ fn copy_scaled(from: &[f32], scale: Option<&[f32]>, to: &mut [f32]) {
             }
         }
         None => to.copy_from_slice(from),
+    }
+}
+
+/// `Product::gather` with the vectors of an instruction set: scaled rows are copied as fast as they can be loaded.
+struct GatherScaled<'a> {
+    product: &'a Product<'a>,
+    first: usize,
+    len: usize,
+    group: usize,
+    to: &'a mut [f32],
+    k: usize,
+}
+
+impl Kernel for GatherScaled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { product, first, len, group, to, k } = self;
+        product.gather_by(
+            first,
+            len,
+            group,
+            to,
+            k,
+            #[inline(always)]
+            |from, scale, to| {
+                let Some(scale) = scale else { return copy_scaled(from, scale, to) };
+                let (from, from_rest) = from.split_at(from.len() - from.len() % S::LANES);
+                let (scale, scale_rest) = scale.split_at(from.len());
+                let mut to = to.chunks_exact_mut(S::LANES);
+                for ((x, s), to) in from.chunks_exact(S::LANES).zip(scale.chunks_exact(S::LANES)).zip(&mut to) {
+                    simd.store(simd.load(x).mul(simd.load(s)), to);
+                }
+                let scaled = simd.load_partial(from_rest).mul(simd.load_partial(scale_rest));
+                simd.store_partial(scaled, to.into_remainder());
+            },
+        );
     }
 }
 

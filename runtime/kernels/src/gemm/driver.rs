@@ -1,6 +1,7 @@
 //! The entry points: checks of every length, and the product that a convolution is.
 
 use super::blocks::{Access, Image, Product, Rows, SHORT_RUN, Split};
+use super::scale::{by_weights, scale_weights};
 use super::{Variant, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
@@ -76,10 +77,12 @@ fn access(scaled: bool) -> Access {
     if scaled { Access::Gather } else { Access::InPlace }
 }
 
-/// Numbers of scratch that [`conv`] wants: a row of zeros for the padding, and what is copied.
+/// Numbers of scratch that [`conv`] wants: scaled weights, a row of zeros for the padding, and what is copied.
 pub fn conv_scratch(v: &Variant, shape: &ConvShape, scaled: bool, threads: usize) -> usize {
-    let split = Reading::new(shape, scaled).split(v, shape, threads);
-    zeros(&split, shape) + split.scratch_len()
+    let by_weights = scaled && by_weights(v, shape);
+    let weights = if by_weights { packed_conv_len(v, shape) } else { 0 };
+    let split = Reading::new(shape, scaled && !by_weights).split(v, shape, threads);
+    weights + zeros(&split, shape) + split.scratch_len()
 }
 
 /// Computes a convolution.
@@ -98,6 +101,15 @@ pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
     if out.is_empty() {
         return;
     }
+    let (packed, a_scale, scratch) = match a_scale {
+        Some(scale) if by_weights(v, shape) => {
+            assert!(scratch.len() >= packed.len(), "the scratch is too short");
+            let (weights, scratch) = scratch.split_at_mut(packed.len());
+            scale_weights(v, shape, packed, scale, weights);
+            (&*weights, None, scratch)
+        }
+        _ => (packed, a_scale, scratch),
+    };
     let reading = Reading::new(shape, a_scale.is_some());
     let split = reading.split(v, shape, pool.threads());
     assert!(scratch.len() >= zeros(&split, shape), "the scratch is too short");

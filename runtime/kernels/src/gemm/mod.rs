@@ -4,13 +4,15 @@
 //! columns of B that was packed so that the inner loop reads it in order. For a matrix product the pointers are rows
 //! of A. For a convolution over NHWC images, A is never built: a row is an output pixel, and for every tap of the
 //! kernel its pointer is the input pixel under that tap (the indirect convolution of M. Dukhan, "The Indirect
-//! Convolution Algorithm", 2019), a row of zeros in the padding. Where a tap has few channels (an image of three),
-//! or the input is scaled per channel (squeeze-and-excite), the pixels of one tile are gathered into scratch first.
+//! Convolution Algorithm", 2019), a row of zeros in the padding. Where a tap has few channels (an image of three), the
+//! pixels of one tile are gathered into scratch first. Where the input is scaled per channel (squeeze-and-excite), the
+//! weights are, or else the pixels while they are gathered.
 
 mod blocks;
 mod driver;
 mod pack;
 mod scalar;
+mod scale;
 pub(crate) mod tile;
 
 #[cfg(target_arch = "x86_64")]
@@ -21,6 +23,7 @@ mod avx512;
 mod neon;
 
 pub use driver::{Conv, Gemm, conv, conv_scratch, gemm, gemm_scratch};
+pub(crate) use pack::positions;
 pub use pack::{pack, pack_conv, packed_conv_len, packed_len};
 
 use crate::isa::Isa;
@@ -81,9 +84,14 @@ impl Variant {
         (0..registers).step_by(whole).map(move |first| (registers - first).min(whole))
     }
 
+    /// The microkernel of `rows` rows and `registers` registers of columns.
+    pub(crate) fn kernel(&self, rows: usize, registers: usize) -> Kernel {
+        self.kernels[rows - 1][registers - 1]
+    }
+
     /// Time of a product by a model of the core, in multiply-adds of a register: two start per cycle, each takes four
     /// cycles, two loads go beside them, and a tile has its tail.
-    fn cost(&self, m: usize, k: usize, n: usize) -> f64 {
+    pub(crate) fn cost(&self, m: usize, k: usize, n: usize) -> f64 {
         let tiles = m.div_ceil(self.mr).max(1);
         let rows = m as f64 / tiles as f64;
         let panel = |registers: usize| {

@@ -45,15 +45,19 @@ pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) 
 /// Packs the `k x n` matrix whose element `(row, col)` is `at(row, col)`.
 pub(crate) fn pack_by(v: &Variant, k: usize, n: usize, out: &mut [f32], at: impl Fn(usize, usize) -> f32) {
     assert_eq!(out.len(), packed_len(v, k, n), "packed length");
-    let mut out = out.iter_mut();
-    let mut first = 0;
+    positions(v, k, n, |to, row, col| out[to] = if col < n { at(row, col) } else { 0.0 });
+}
+
+/// Calls `f(offset, row, col)` for every number of a packed `k x n` matrix, in order of the offset; columns from `n`
+/// on are padding.
+pub(crate) fn positions(v: &Variant, k: usize, n: usize, mut f: impl FnMut(usize, usize, usize)) {
+    let (mut offset, mut first) = (0, 0);
     for registers in v.panels(n) {
         let columns = registers * v.lanes;
         for row in 0..k {
             for col in first..first + columns {
-                if let Some(to) = out.next() {
-                    *to = if col < n { at(row, col) } else { 0.0 };
-                }
+                f(offset, row, col);
+                offset += 1;
             }
         }
         first += columns;

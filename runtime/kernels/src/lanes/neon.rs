@@ -33,13 +33,15 @@ impl Lanes for F32x4 {
     }
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
-        let mut whole = [0.0; 4];
-        // SAFETY: the caller has NEON and `count < 4` readable numbers.
+        // SAFETY: the caller has NEON; bit 1 of `count < 4` stands for two readable numbers, bit 0 for one behind them.
         F32x4(unsafe {
-            for (i, lane) in whole.iter_mut().enumerate().take(count) {
-                *lane = *from.add(i);
+            let none = vdupq_n_f32(0.0);
+            match (count & 2 != 0, count & 1 != 0) {
+                (false, false) => none,
+                (false, true) => vld1q_lane_f32::<0>(from, none),
+                (true, false) => vcombine_f32(vld1_f32(from), vdup_n_f32(0.0)),
+                (true, true) => vld1q_lane_f32::<2>(from.add(2), vcombine_f32(vld1_f32(from), vdup_n_f32(0.0))),
             }
-            vld1q_f32(whole.as_ptr())
         })
     }
     #[inline(always)]
@@ -49,12 +51,16 @@ impl Lanes for F32x4 {
     }
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, count: usize) {
-        let mut whole = [0.0; 4];
-        // SAFETY: `count < 4` writable numbers.
+        // SAFETY: bit 1 of `count < 4` stands for two writable numbers, bit 0 for one behind them.
         unsafe {
-            vst1q_f32(whole.as_mut_ptr(), self.0);
-            for (i, lane) in whole.iter().enumerate().take(count) {
-                *to.add(i) = *lane;
+            match (count & 2 != 0, count & 1 != 0) {
+                (false, false) => {}
+                (false, true) => vst1q_lane_f32::<0>(to, self.0),
+                (true, false) => vst1_f32(to, vget_low_f32(self.0)),
+                (true, true) => {
+                    vst1_f32(to, vget_low_f32(self.0));
+                    vst1q_lane_f32::<2>(to.add(2), self.0);
+                }
             }
         }
     }

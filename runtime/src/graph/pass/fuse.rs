@@ -71,9 +71,9 @@ fn swallow(graph: &mut Graph, producer: usize) -> Result<Option<(usize, Node)>> 
 
 /// The operand beside `result`, and whether `result` is the first.
 fn other(inputs: &[ValueId], result: ValueId) -> Option<(ValueId, bool)> {
-    match inputs {
-        &[a, b] if a == result && b != result => Some((b, true)),
-        &[a, b] if b == result && a != result => Some((a, false)),
+    match *inputs {
+        [a, b] if a == result && b != result => Some((b, true)),
+        [a, b] if b == result && a != result => Some((a, false)),
         _ => None,
     }
 }

@@ -66,8 +66,8 @@ fn is_cubic(pattern: &Pattern<'_>, x: ValueId, value: ValueId) -> bool {
     if !near(product.scale, FRAC_2_PI.sqrt()) {
         return false;
     }
-    match product.values.as_slice() {
-        &[sum] => {
+    match *product.values.as_slice() {
+        [sum] => {
             let Some(terms) = pattern.inner(sum).and_then(|node| Pattern::operands(node, BinaryKind::Add)) else {
                 return false;
             };
@@ -77,7 +77,7 @@ fn is_cubic(pattern: &Pattern<'_>, x: ValueId, value: ValueId) -> bool {
             };
             (terms[0] == x && cubic(terms[1])) || (terms[1] == x && cubic(terms[0]))
         }
-        &[a, b] => {
+        [a, b] => {
             let factor = |factor: ValueId| {
                 let affine = pattern.affine(factor);
                 let square = pattern.factors(affine.x);

@@ -75,9 +75,7 @@ fn hard_sigmoid(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, Activati
 }
 
 fn hard_swish(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, Activation)> {
-    if Pattern::operands(node, BinaryKind::Mul).or(Pattern::operands(node, BinaryKind::Div)).is_none() {
-        return None;
-    }
+    Pattern::operands(node, BinaryKind::Mul).or(Pattern::operands(node, BinaryKind::Div))?;
     let product = pattern.product(node);
     let &[a, b] = product.values.as_slice() else { return None };
     let swish = |x: ValueId, clipped: ValueId| {

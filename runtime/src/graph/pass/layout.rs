@@ -8,8 +8,9 @@
 //!
 //! Walking forward, every spatial operator gets its image in NHWC and answers in NHWC; the
 //! result's NCHW form comes to be only if a reader cannot do without it. Operators that work
-//! element by element follow their operands. So conversions stand at the edges of a region
-//! and nowhere else, and where they move nothing (one pixel) the plan leaves them out.
+//! element by element follow their operands, and reductions the image that they reduce. So
+//! conversions stand at the edges of a region and nowhere else, and where they move nothing (one
+//! pixel) the plan leaves them out.
 
 use std::collections::HashMap;
 
@@ -63,20 +64,40 @@ impl Pass<'_> {
                 node.inputs[0] = self.twin(node.inputs[0])?;
                 self.place(node)
             }
+            Op::Reduce(reduce) if self.missing.contains_key(&node.inputs[0]) => {
+                // Without its pixels an image is the same in both layouts.
+                let pixels_gone = !reduce.keep_dims && reduce.axes == [2, 3];
+                if !reduce.keep_dims && !pixels_gone {
+                    return self.leave(node);
+                }
+                for axis in &mut reduce.axes {
+                    *axis = NHWC_AXIS[*axis];
+                }
+                reduce.axes.sort_unstable();
+                node.inputs[0] = self.twin(node.inputs[0])?;
+                if pixels_gone {
+                    self.graph.nodes.push(node);
+                    return Ok(());
+                }
+                self.place(node)
+            }
             _ if follows => {
                 for input in &mut node.inputs {
                     *input = self.twin(*input)?;
                 }
                 self.place(node)
             }
-            _ => {
-                for &input in &node.inputs {
-                    self.materialise(input)?;
-                }
-                self.graph.nodes.push(node);
-                Ok(())
-            }
+            _ => self.leave(node),
         }
+    }
+
+    /// Places a node as it is, on operands in NCHW.
+    fn leave(&mut self, node: Node) -> Result<()> {
+        for &input in &node.inputs {
+            self.materialise(input)?;
+        }
+        self.graph.nodes.push(node);
+        Ok(())
     }
 
     /// Whether a node works element by element on images of which one is in NHWC.
@@ -155,10 +176,46 @@ impl Pass<'_> {
 mod tests {
     use super::*;
     use crate::ops::activate::Activate;
+    use crate::ops::check::{Random, assert_close};
     use crate::ops::pool::Pool;
+    use crate::ops::reduce::{Reduce, ReduceKind};
     use crate::tensor::{DType, Fact, Shape};
     use skipstone_kernels::activation::Activation;
     use skipstone_kernels::pool::PoolFn;
+
+    #[test]
+    fn reductions_read_the_image_as_it_lies() {
+        for (axes, keep_dims, want) in [
+            (vec![2, 3], true, vec!["Transpose", "MaxPool", "ReduceMean", "Transpose"]),
+            (vec![1], true, vec!["Transpose", "MaxPool", "ReduceMean", "Transpose"]),
+            (vec![2, 3], false, vec!["Transpose", "MaxPool", "ReduceMean"]),
+            (vec![3], false, vec!["Transpose", "MaxPool", "Transpose", "ReduceMean"]),
+        ] {
+            let mut graph = Graph::new();
+            let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
+            let pool = Pool {
+                function: PoolFn::Max,
+                kernel: [2, 2],
+                stride: [2, 2],
+                dilation: [1, 1],
+                pads: [0; 4],
+                out: [4, 3],
+                layout: Layout::Nchw,
+            };
+            let x = graph.add_node("pool", pool, &[x]).unwrap()[0];
+            let reduce = Reduce { axes: axes.clone(), kind: ReduceKind::Mean, keep_dims };
+            let y = graph.add_node("mean", reduce, &[x]).unwrap()[0];
+            graph.outputs.push(("y".into(), y));
+            let plain = graph.clone();
+            run(&mut graph).unwrap();
+            graph.check().unwrap();
+            let names: Vec<String> = graph.nodes.iter().map(|n| format!("{:?}", n.op)).collect();
+            assert_eq!(names, want, "{axes:?}");
+            let inputs = [Random(3).floats(&plain.fact(plain.inputs[0]).shape)];
+            let (got, want) = (graph.evaluate(&inputs).unwrap(), plain.evaluate(&inputs).unwrap());
+            assert_close(&got[0], &want[0], 1e-6, "in another layout");
+        }
+    }
 
     #[test]
     fn a_region_is_converted_at_its_edges_only() {

@@ -2,7 +2,9 @@
 //! test on the smallest graph that shows it.
 
 mod bounds;
+mod channels;
 mod dead;
+mod excite;
 mod fold;
 mod fuse;
 mod gated;
@@ -16,6 +18,7 @@ mod power;
 mod prelu;
 #[cfg(test)]
 pub(in crate::graph) mod testing;
+mod zero_channels;
 
 use super::Graph;
 use crate::error::Result;
@@ -41,6 +44,8 @@ const PASSES: &[Pass] = &[
     Pass { name: "power", run: power::run },
     Pass { name: "dead", run: dead::run },
     Pass { name: "fuse", run: fuse::run },
+    Pass { name: "zero channels", run: zero_channels::run },
+    Pass { name: "excite", run: excite::run },
     Pass { name: "layout", run: layout::run },
     Pass { name: "dead", run: dead::run },
 ];

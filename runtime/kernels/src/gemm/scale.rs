@@ -1,0 +1,86 @@
+//! Scaled input channels: `x * s` times the weights is `x` times the weights with their rows scaled.
+//!
+//! A squeeze-and-excite gate scales the images that a convolution reads, one factor per image and channel. Scaling the
+//! weights instead touches `channels x filters` numbers where scaling the pixels touches `channels x pixels`, and the
+//! pixels are read in place. So one image with more pixels than there are filters has the weights scaled, into scratch;
+//! otherwise the rows of a tile are gathered and scaled (`blocks`). On a Zen 4, one thread, in microseconds:
+//!
+//! | image, filters   | product, then convolution | scaled rows | scaled weights |
+//! |------------------|---------------------------|-------------|----------------|
+//! | 28x28x240, 40    | 179                       | 181         | 164            |
+//! | 14x14x672, 112   | 268                       | 267         | 265            |
+//! | 7x7x960, 160     | 137                       | 137         | 154            |
+
+use super::{Variant, packed_conv_len, packed_len};
+use crate::conv::{ConvShape, product};
+use crate::isa::Isa;
+use crate::lanes::Lanes;
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// Whether the weights of a convolution are scaled, and not its pixels.
+pub(super) fn by_weights(v: &Variant, shape: &ConvShape) -> bool {
+    let gathered = product(&[shape.pixels(), shape.taps(), shape.in_c]);
+    shape.batch == 1 && packed_conv_len(v, shape) < gathered
+}
+
+/// Writes the packed weights of a convolution to `to`, every row times the factor of its channel.
+///
+/// # Panics
+/// If `packed` and `to` are not [`packed_conv_len`] long, or `scale` is not a factor per channel.
+pub(super) fn scale_weights(v: &Variant, shape: &ConvShape, packed: &[f32], scale: &[f32], to: &mut [f32]) {
+    let (depth, filters) = (shape.group_in(), shape.group_out());
+    let rows = product(&[shape.taps(), depth]);
+    assert_eq!(packed.len(), packed_conv_len(v, shape), "the packed weights");
+    assert_eq!(to.len(), packed.len(), "the scaled weights");
+    assert_eq!(scale.len(), shape.in_c, "one factor per channel");
+    let group_len = packed_len(v, rows, filters);
+    if group_len == 0 {
+        return;
+    }
+    let groups = packed.chunks_exact(group_len).zip(to.chunks_exact_mut(group_len)).zip(scale.chunks_exact(depth));
+    for ((mut packed, mut to), scale) in groups {
+        for registers in v.panels(filters) {
+            let width = registers * v.lanes;
+            let (panel, panel_to);
+            (panel, packed) = packed.split_at(width * rows);
+            (panel_to, to) = to.split_at_mut(width * rows);
+            let panel = ScaleRows { panel, width, scale, to: panel_to };
+            if v.isa == Isa::Scalar { panel.one_by_one() } else { dispatch(v.isa, panel) }
+        }
+    }
+}
+
+/// A panel of rows of `width` numbers; the factors repeat with every tap.
+struct ScaleRows<'a> {
+    panel: &'a [f32],
+    width: usize,
+    scale: &'a [f32],
+    to: &'a mut [f32],
+}
+
+impl ScaleRows<'_> {
+    fn one_by_one(self) {
+        let rows = self.panel.chunks_exact(self.width).zip(self.to.chunks_exact_mut(self.width));
+        for ((row, to), s) in rows.zip(self.scale.iter().cycle()) {
+            for (to, x) in to.iter_mut().zip(row) {
+                *to = x * s;
+            }
+        }
+    }
+}
+
+impl Kernel for ScaleRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // A row is whole registers.
+        let rows = self.panel.chunks_exact(self.width).zip(self.to.chunks_exact_mut(self.width));
+        for ((row, to), &s) in rows.zip(self.scale.iter().cycle()) {
+            let s = simd.splat(s);
+            for (to, x) in to.chunks_exact_mut(S::LANES).zip(row.chunks_exact(S::LANES)) {
+                simd.store(simd.load(x).mul(s), to);
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Winograd convolution: 3x3 kernels at strides 1 and 2 with fewer multiplications.
+//!
+//! `Y = At [ sum over channels of (G g Gt) * (Bt d B) ] A`
+//!
+//! for every tile of `M x M` outputs, where `d` is the `N x N` window of the input below it (`N = M + 2`), `g` the
+//! kernel, and `*` multiplies number by number (A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
+//! Networks", 2016). Each of the `N * N` points is a matrix product of tiles by channels, which the [`gemm`] family
+//! computes: 2.25 times fewer multiply-adds for `M = 2`, 4 times fewer for `M = 4`. At stride 2, where only the two outer
+//! taps share work (`N = 2 M + 1`), it is 1.44 and 1.78 times fewer. The transformed weights are 16/9 and 4 times as
+//! large as the kernels, so whoever counts bytes goes without, and a layer of few pixels and many channels may be bound
+//! by reading them.
+//!
+//! Tiles are worked on in blocks whose transforms stay in the second-level cache.
+
+mod blocks;
+mod transform;
+
+use crate::conv::{ConvShape, product};
+use crate::epilogue::Epilogue;
+use crate::gemm;
+use crate::isa::Isa;
+use crate::threads::Pool;
+use blocks::{Product, Split};
+use transform::{F2, F2Stride2, F4, F4Stride2, InputTile, OutputTile, Transform};
+
+/// A kernel of the family.
+pub struct Variant {
+    /// Name, as `inspect` prints it: `winograd_f<outputs>[s2]_<isa>`.
+    pub name: &'static str,
+    /// Instruction set it needs.
+    pub isa: Isa,
+    /// Outputs along a side of a tile.
+    outputs: usize,
+    /// Points along a side of a tile, and numbers along a side of its window.
+    side: usize,
+    stride: usize,
+    /// Weights along a side of a kernel.
+    weights: usize,
+    /// The variant of [`gemm`] for the products.
+    gemm: &'static str,
+    input: unsafe fn(&InputTile),
+    output: unsafe fn(&OutputTile),
+    /// Number `.0` of the transformed kernel, which is given row by row.
+    weight: fn(usize, &[f64; 9]) -> f64,
+}
+
+/// The entries of the table: name, instruction set, transform, points and outputs along a side, products by.
+macro_rules! variants {
+    ($($(#[$cfg:meta])* $name:literal $isa:ident $module:ident $transform:ident<$n:literal, $m:literal> $gemm:literal;)*) => {
+        &[$($(#[$cfg])* Variant {
+            name: $name,
+            isa: Isa::$isa,
+            outputs: $m,
+            side: $n,
+            stride: $transform::STRIDE,
+            weights: $transform::WEIGHTS,
+            gemm: $gemm,
+            input: transform::$module::input::<$transform, $n, $m>,
+            output: transform::$module::output::<$transform, $n, $m>,
+            weight: $transform::weight,
+        },)*]
+    };
+}
+
+/// Every variant of this build; the reference is the [`gemm`] family's.
+pub static VARIANTS: &[Variant] = variants! {
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f2_avx512" Avx512 avx512 F2<4, 2> "gemm_f32_12x32_avx512";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f4_avx512" Avx512 avx512 F4<6, 4> "gemm_f32_12x32_avx512";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f2s2_avx512" Avx512 avx512 F2Stride2<5, 2> "gemm_f32_12x32_avx512";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f4s2_avx512" Avx512 avx512 F4Stride2<9, 4> "gemm_f32_12x32_avx512";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f2_avx2" Avx2 avx2 F2<4, 2> "gemm_f32_6x16_avx2";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f4_avx2" Avx2 avx2 F4<6, 4> "gemm_f32_6x16_avx2";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f2s2_avx2" Avx2 avx2 F2Stride2<5, 2> "gemm_f32_6x16_avx2";
+    #[cfg(target_arch = "x86_64")]
+    "winograd_f4s2_avx2" Avx2 avx2 F4Stride2<9, 4> "gemm_f32_6x16_avx2";
+    #[cfg(target_arch = "aarch64")]
+    "winograd_f2_neon" Neon neon F2<4, 2> "gemm_f32_8x8_neon";
+    #[cfg(target_arch = "aarch64")]
+    "winograd_f4_neon" Neon neon F4<6, 4> "gemm_f32_8x8_neon";
+    #[cfg(target_arch = "aarch64")]
+    "winograd_f2s2_neon" Neon neon F2Stride2<5, 2> "gemm_f32_8x8_neon";
+    #[cfg(target_arch = "aarch64")]
+    "winograd_f4s2_neon" Neon neon F4Stride2<9, 4> "gemm_f32_8x8_neon";
+};
+
+impl Variant {
+    /// Points of a tile.
+    fn points(&self) -> usize {
+        self.side * self.side
+    }
+
+    /// The rows or columns of points that row or column `weight` of the weights is for.
+    fn points_of(&self, weight: usize) -> std::ops::Range<usize> {
+        if weight + 1 < self.weights { weight..weight + 1 } else { weight..self.side }
+    }
+
+    /// Outputs along a side of a tile.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Whether this variant computes the convolution.
+    #[must_use]
+    pub fn takes(&self, shape: &ConvShape) -> bool {
+        takes(shape) && shape.stride == [self.stride; 2]
+    }
+
+    fn gemm(&self) -> &'static gemm::Variant {
+        gemm::by_name(self.gemm).expect("the table of gemm holds the variants that this one names")
+    }
+
+    /// Tiles of all images.
+    fn tiles(&self, shape: &ConvShape) -> usize {
+        product(&[shape.batch, shape.out_h.div_ceil(self.outputs), shape.out_w.div_ceil(self.outputs)])
+    }
+
+    /// Time by the model of [`gemm::Variant::cost`]: the products, but no faster than the weights arrive, and the
+    /// transforms.
+    fn cost(&self, shape: &ConvShape) -> f64 {
+        let split = Split::new(self, shape, 1);
+        let lanes = self.gemm().lanes;
+        let registers = |channels: usize| channels.div_ceil(lanes) as f64;
+        let (inputs, outputs) = (registers(shape.in_c), registers(shape.out_c));
+        let bytes = packed_len(self, shape) * size_of::<f32>();
+        // Multiply-adds that could start while a register of weights comes from where that many bytes stay: measured on
+        // a Zen 4 core, at 13 bytes per cycle from the third-level cache and 5 from memory.
+        let arrival = match bytes {
+            0..0x8_0000 => 1.0,
+            0x8_0000..0x100_0000 => 5.0,
+            _ => 12.0,
+        };
+        let products = self.gemm().cost(split.tiles_per_block(), shape.in_c, shape.out_c) * self.points() as f64;
+        let weights = arrival * shape.in_c as f64 * outputs * (self.weights * self.weights) as f64;
+        // Of a register: a load, a store and about five additions for each point.
+        let transforms = 7.0 * self.points() as f64 * (inputs + outputs);
+        products.max(weights) * split.blocks() as f64 + transforms * self.tiles(shape) as f64
+    }
+}
+
+/// The fastest variant of `isa` for this shape, if one takes it and beats the [`gemm`] variant `direct` by the model
+/// of costs.
+pub fn choose(isa: Isa, shape: &ConvShape, direct: &gemm::Variant) -> Option<&'static Variant> {
+    let direct = direct.cost(shape.pixels(), product(&[shape.taps(), shape.in_c]), shape.out_c);
+    let variants = VARIANTS.iter().filter(|v| v.isa == isa && v.takes(shape)).map(|v| (v, v.cost(shape)));
+    let (best, cost) = variants.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    (cost < direct).then_some(best)
+}
+
+/// The variant of this name.
+pub fn by_name(name: &str) -> Option<&'static Variant> {
+    VARIANTS.iter().find(|v| v.name == name)
+}
+
+/// Whether a convolution is of this family.
+pub fn takes(shape: &ConvShape) -> bool {
+    shape.in_c > 0
+        && shape.kernel == [3, 3]
+        && shape.dilation == [1, 1]
+        && shape.groups == 1
+        && VARIANTS.iter().any(|v| shape.stride == [v.stride; 2])
+}
+
+/// Numbers that [`pack`] writes.
+pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
+    product(&[v.weights, v.weights, gemm::packed_len(v.gemm(), shape.in_c, shape.out_c)])
+}
+
+/// Transforms the weights `[out_c, in_c, 3, 3]` and packs them: a matrix for the [`gemm`] family for each number of a
+/// transformed kernel.
+///
+/// # Panics
+/// If the lengths are not those of `shape`.
+pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
+    assert!(v.takes(shape), "a 3x3 kernel at the variant's stride");
+    assert_eq!(oihw.len(), product(&[shape.out_c, shape.in_c, 9]));
+    assert_eq!(out.len(), packed_len(v, shape));
+    let len = out.len() / (v.weights * v.weights);
+    gemm::positions(v.gemm(), shape.in_c, shape.out_c, |at, channel, filter| {
+        let kernel: [f64; 9] = match oihw.get((filter * shape.in_c + channel) * 9..) {
+            Some(numbers) if filter < shape.out_c => std::array::from_fn(|i| f64::from(numbers[i])),
+            _ => [0.0; 9],
+        };
+        for (weight, to) in out[at..].iter_mut().step_by(len).enumerate() {
+            *to = (v.weight)(weight, &kernel) as f32;
+        }
+    });
+}
+
+/// Numbers of scratch that [`winograd`] wants.
+pub fn scratch_len(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
+    Split::new(v, shape, threads).scratch_len()
+}
+
+/// A convolution that the family [`takes`].
+pub struct Winograd<'a> {
+    /// Its geometry.
+    pub shape: &'a ConvShape,
+    /// NHWC.
+    pub input: &'a [f32],
+    /// Weights from [`pack`].
+    pub packed: &'a [f32],
+    /// NHWC.
+    pub out: &'a mut [f32],
+    /// What is fused behind.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// Computes a convolution.
+///
+/// # Panics
+/// If a slice is not as long as `shape` says, or the scratch is shorter than [`scratch_len`].
+pub fn winograd(v: &Variant, args: Winograd<'_>, scratch: &mut [f32], pool: &Pool) {
+    let Winograd { shape, input, packed, out, epilogue } = args;
+    shape.check();
+    assert!(v.takes(shape), "a 3x3 kernel at the variant's stride");
+    assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
+    assert_eq!(input.len(), shape.input_len(), "the input");
+    assert_eq!(out.len(), shape.output_len(), "the output");
+    assert_eq!(packed.len(), packed_len(v, shape), "the weights");
+    epilogue.check(shape.out_c, out.len());
+    if out.is_empty() {
+        return;
+    }
+    let split = Split::new(v, shape, pool.threads());
+    Product { v, gemm: v.gemm(), shape, input, packed, epilogue }.run(&split, out, scratch, pool);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! Every variant of this CPU against the definition of the convolution.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::activation::Activation;
+use crate::gemm::tests::{definition, numbers};
+use crate::guard::{Edge, Guarded};
+
+/// The transforms cost accuracy: as far from the definition as a tenth of what the design allows, of the largest.
+fn assert_close(got: &[f32], want: &[f32], name: &str) {
+    let largest = want.iter().fold(1.0f32, |m, x| m.max(x.abs()));
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= 1e-5 * largest, "{name}: {g} instead of {w} at {i}, largest {largest}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn winograd_follows_the_definition(
+        (batch, in_h, in_w) in (1usize..3, 1usize..14, 1usize..14), in_c in 1usize..40, out_c in 1usize..70,
+        pad in prop::array::uniform4(0usize..3), stride in 1usize..3, flags in 0u32..32, threads in 1usize..4,
+    ) {
+        let edge = Edge::BOTH[usize::from(flags & 8 > 0)];
+        let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
+        let out = |len: usize| Some(len.checked_sub(3)? / stride + 1);
+        let (Some(out_h), Some(out_w)) = (out(in_h + pad[0] + pad[1]), out(in_w + pad[2] + pad[3])) else {
+            return Ok(());
+        };
+        let shape = ConvShape {
+            batch, in_h, in_w, in_c, out_h, out_w, out_c,
+            kernel: [3, 3], stride: [stride; 2], dilation: [1, 1], pad_top: pad[0], pad_left: pad[2], groups: 1,
+        };
+        let (x, w) = (guarded(1, shape.input_len()), numbers(2, out_c * in_c * 9));
+        let (bias, residual) = (guarded(3, out_c), guarded(4, shape.output_len()));
+        let epilogue = Epilogue {
+            bias: (flags & 1 > 0).then_some(&bias),
+            activation: match flags {
+                16.. => Activation::Silu,
+                _ if flags & 2 > 0 => Activation::Relu,
+                _ => Activation::None,
+            },
+            residual: (flags & 4 > 0).then_some(&residual),
+            residual_first: flags & 1 > 0,
+        };
+        let want = definition(&shape, &x, &w, None, &epilogue);
+        let pool = Pool::new(threads);
+        for v in VARIANTS.iter().filter(|v| v.isa.is_available() && v.takes(&shape)) {
+            let mut packed = Guarded::new(&vec![f32::NAN; packed_len(v, &shape)], edge);
+            pack(v, &shape, &w, &mut packed);
+            let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
+            let mut scratch = Guarded::new(&vec![f32::NAN; scratch_len(v, &shape, threads)], edge);
+            let args = Winograd { shape: &shape, input: &x, packed: &packed, out: &mut got, epilogue };
+            winograd(v, args, &mut scratch, &pool);
+            assert_close(&got, &want, v.name);
+        }
+    }
+}
+
+#[test]
+fn layers_of_many_channels_are_chosen_and_small_ones_are_not() {
+    let square = |side, in_c, out_c| ConvShape {
+        batch: 1,
+        in_h: side,
+        in_w: side,
+        in_c,
+        out_h: side,
+        out_w: side,
+        out_c,
+        kernel: [3, 3],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad_top: 1,
+        pad_left: 1,
+        groups: 1,
+    };
+    for isa in [Isa::Avx2, Isa::Avx512, Isa::Neon] {
+        if VARIANTS.iter().all(|v| v.isa != isa) {
+            continue;
+        }
+        let chosen = |shape: &ConvShape| {
+            let k = shape.taps() * shape.in_c;
+            choose(isa, shape, gemm::choose(isa, shape.pixels(), k, shape.out_c)).map(Variant::outputs)
+        };
+        assert_eq!(chosen(&square(56, 64, 64)), Some(4));
+        assert_eq!(chosen(&square(32, 128, 128)), Some(4));
+        assert_eq!(chosen(&square(32, 3, 64)), None);
+        assert_eq!(chosen(&ConvShape { stride: [3, 3], ..square(33, 64, 64) }), None);
+    }
+}

@@ -1,0 +1,311 @@
+//! The transforms of tiles, channels in the lanes.
+//!
+//! The matrices come from evaluating polynomials at `N - 1` points and at infinity (Toom-Cook). For `M = 2` the points
+//! are 0, 1 and -1. For `M = 4` they are 0, ±sqrt(1/2) and ±sqrt(2): the powers of such points stay closer together
+//! than those of the usual 0, ±1 and ±2, and the error of the result is half as large.
+//!
+//! At stride 2 the outer taps of the kernel meet every other number, and the middle tap meets the numbers between. The
+//! first is a convolution by two taps, transformed at the points ±1 (`M = 2`) or ±1/2 and ±1 (`M = 4`) and infinity;
+//! the second is a product per output. `M` such products have one weight between them.
+
+use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
+
+use crate::epilogue::Tail;
+use crate::lanes::Lanes;
+
+/// A transform of `N` inputs that gives `M` outputs, along one axis.
+pub(super) trait Transform<const N: usize, const M: usize> {
+    /// Distance of neighbouring outputs' windows.
+    const STRIDE: usize;
+    /// Weights of a kernel along the axis: one for each point, the last for all points from there on.
+    const WEIGHTS: usize;
+
+    /// `Bt d`
+    fn input<L: Lanes>(d: [L; N]) -> [L; N];
+    /// `At m`
+    fn output<L: Lanes>(m: [L; N]) -> [L; M];
+    /// Row `weight` of `G`.
+    fn row(weight: usize) -> [f64; 3];
+
+    /// Number `weight`, of `WEIGHTS` squared, of `G g Gt`; `g` is row-major.
+    fn weight(weight: usize, g: &[f64; 9]) -> f64 {
+        let (down, across) = (Self::row(weight / Self::WEIGHTS), Self::row(weight % Self::WEIGHTS));
+        (0..9).map(|i| down[i / 3] * across[i % 3] * g[i]).sum()
+    }
+}
+
+/// `F(2x2, 3x3)`.
+pub(super) struct F2;
+
+impl Transform<4, 2> for F2 {
+    const STRIDE: usize = 1;
+    const WEIGHTS: usize = 4;
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: [L; 4]) -> [L; 4] {
+        [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[3].sub(d[1])]
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(m: [L; 4]) -> [L; 2] {
+        [m[0].add(m[1]).add(m[2]), m[1].sub(m[2]).add(m[3])]
+    }
+
+    fn row(weight: usize) -> [f64; 3] {
+        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]][weight]
+    }
+}
+
+/// `F(4x4, 3x3)`.
+pub(super) struct F4;
+
+impl F4 {
+    /// The smaller point.
+    const A: f64 = FRAC_1_SQRT_2;
+    /// The larger point; the product of the two is 1, the squares are 1/2 and 2.
+    const B: f64 = SQRT_2;
+}
+
+impl Transform<6, 4> for F4 {
+    const STRIDE: usize = 1;
+    const WEIGHTS: usize = 6;
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: [L; 6]) -> [L; 6] {
+        let n = |x: f64| d[0].like(x as f32);
+        let sum = n(-2.5);
+        let even_a = d[2].mul_add(n(-2.0), d[4]);
+        let odd_a = d[1].mul_add(n(-2.0), d[3]);
+        let even_b = d[2].mul_add(n(-0.5), d[4]);
+        let odd_b = d[1].mul_add(n(-0.5), d[3]);
+        [
+            d[2].mul_add(sum, d[0].add(d[4])),
+            odd_a.mul_add(n(Self::A), even_a),
+            odd_a.mul_add(n(-Self::A), even_a),
+            odd_b.mul_add(n(Self::B), even_b),
+            odd_b.mul_add(n(-Self::B), even_b),
+            d[3].mul_add(sum, d[1].add(d[5])),
+        ]
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(m: [L; 6]) -> [L; 4] {
+        let n = |x: f64| m[0].like(x as f32);
+        let (sum_a, difference_a) = (m[1].add(m[2]), m[1].sub(m[2]));
+        let (sum_b, difference_b) = (m[3].add(m[4]), m[3].sub(m[4]));
+        [
+            m[0].add(sum_a).add(sum_b),
+            difference_b.mul_add(n(Self::B), difference_a.mul(n(Self::A))),
+            sum_b.mul_add(n(2.0), sum_a.mul(n(0.5))),
+            difference_b.mul_add(n(2.0 * Self::B), difference_a.mul_add(n(0.5 * Self::A), m[5])),
+        ]
+    }
+
+    fn row(weight: usize) -> [f64; 3] {
+        // [1, p, p^2] over the product of the differences of p to the other points.
+        let at = |p: f64, scale: f64| [scale, p * scale, p * p * scale];
+        match weight {
+            0 => at(0.0, 1.0),
+            1 => at(Self::A, -2.0 / 3.0),
+            2 => at(-Self::A, -2.0 / 3.0),
+            3 => at(Self::B, 1.0 / 6.0),
+            4 => at(-Self::B, 1.0 / 6.0),
+            _ => [0.0, 0.0, 1.0],
+        }
+    }
+}
+
+/// `F(2x2, 3x3)` at stride 2.
+pub(super) struct F2Stride2;
+
+impl Transform<5, 2> for F2Stride2 {
+    const STRIDE: usize = 2;
+    const WEIGHTS: usize = 4;
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: [L; 5]) -> [L; 5] {
+        [d[2].add(d[0]), d[2].sub(d[0]), d[4].sub(d[0]), d[1], d[3]]
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(m: [L; 5]) -> [L; 2] {
+        [m[0].add(m[1]).add(m[3]), m[0].sub(m[1]).add(m[2]).add(m[4])]
+    }
+
+    fn row(weight: usize) -> [f64; 3] {
+        [[0.5, 0.0, 0.5], [-0.5, 0.0, 0.5], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]][weight]
+    }
+}
+
+/// `F(4x4, 3x3)` at stride 2.
+pub(super) struct F4Stride2;
+
+impl Transform<9, 4> for F4Stride2 {
+    const STRIDE: usize = 2;
+    const WEIGHTS: usize = 6;
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: [L; 9]) -> [L; 9] {
+        let n = |x: f32| d[0].like(x);
+        let (odd_a, even_a) = (d[6].sub(d[2]), d[4].sub(d[0]));
+        let (odd_b, even_b) = (d[2].mul_add(n(-0.25), d[6]), d[0].mul_add(n(-0.25), d[4]));
+        [
+            even_a.mul_add(n(0.5), odd_a),
+            even_a.mul_add(n(-0.5), odd_a),
+            odd_b.add(even_b),
+            odd_b.sub(even_b),
+            d[4].mul_add(n(-1.25), d[0].mul_add(n(0.25), d[8])),
+            d[1],
+            d[3],
+            d[5],
+            d[7],
+        ]
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(m: [L; 9]) -> [L; 4] {
+        let n = |x: f32| m[0].like(x);
+        let (sum_a, difference_a) = (m[0].add(m[1]), m[0].sub(m[1]));
+        let (sum_b, difference_b) = (m[2].add(m[3]), m[2].sub(m[3]));
+        [
+            sum_a.add(sum_b).add(m[5]),
+            difference_a.mul_add(n(0.5), difference_b.add(m[6])),
+            sum_a.mul_add(n(0.25), sum_b.add(m[7])),
+            difference_a.mul_add(n(0.125), difference_b.add(m[4])).add(m[8]),
+        ]
+    }
+
+    fn row(weight: usize) -> [f64; 3] {
+        // [1, 0, p] over the product of the differences of p to the other points.
+        let at = |p: f64, scale: f64| [scale, 0.0, p * scale];
+        match weight {
+            0 => at(0.5, -4.0 / 3.0),
+            1 => at(-0.5, 4.0 / 3.0),
+            2 => at(1.0, 2.0 / 3.0),
+            3 => at(-1.0, -2.0 / 3.0),
+            4 => [0.0, 0.0, 1.0],
+            _ => [0.0, 1.0, 0.0],
+        }
+    }
+}
+
+/// A window to be transformed.
+pub(super) struct InputTile {
+    /// `N * N` pointers to the `channels` numbers of a pixel, row by row.
+    pub pixels: *const *const f32,
+    pub channels: usize,
+    /// The numbers of the first point.
+    pub out: *mut f32,
+    /// Distance from point to point.
+    pub stride: usize,
+}
+
+/// Sums to be transformed, and where the outputs go.
+pub(super) struct OutputTile {
+    /// The numbers of the first point.
+    pub sums: *const f32,
+    /// Distance from point to point.
+    pub stride: usize,
+    pub channels: usize,
+    /// The first channel of the first output pixel; bias and residual of the tail likewise.
+    pub out: *mut f32,
+    /// Distances of output rows and pixels.
+    pub row_stride: usize,
+    pub pixel_stride: usize,
+    /// Output rows and columns of the tile that exist.
+    pub rows: usize,
+    pub columns: usize,
+    pub tail: Tail,
+}
+
+/// Transforms a window.
+///
+/// # Safety
+/// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as the fields say.
+#[allow(clippy::needless_range_loop)] // Columns of rows.
+#[inline(always)]
+unsafe fn input<L: Lanes, F: Transform<N, M>, const N: usize, const M: usize>(tile: &InputTile) {
+    for channel in (0..tile.channels).step_by(L::WIDTH) {
+        let count = L::WIDTH.min(tile.channels - channel);
+        // SAFETY: every pixel and every point has `count` numbers from this channel on.
+        unsafe {
+            let rows: [[L; N]; N] = std::array::from_fn(|y| {
+                F::input(std::array::from_fn(|x| {
+                    let from = (*tile.pixels.add(y * N + x)).add(channel);
+                    if count == L::WIDTH { L::load(from) } else { L::load_first(from, count) }
+                }))
+            });
+            for x in 0..N {
+                let column = F::input::<L>(std::array::from_fn(|y| rows[y][x]));
+                for (y, number) in column.into_iter().enumerate() {
+                    let to = tile.out.add((y * N + x) * tile.stride + channel);
+                    if count == L::WIDTH { number.store(to) } else { number.store_first(to, count) }
+                }
+            }
+        }
+    }
+}
+
+/// Transforms sums and stores the outputs.
+///
+/// # Safety
+/// As for [`input`].
+#[allow(clippy::needless_range_loop)] // Rows of columns.
+#[inline(always)]
+unsafe fn output<L: Lanes, F: Transform<N, M>, const N: usize, const M: usize>(tile: &OutputTile) {
+    for channel in (0..tile.channels).step_by(L::WIDTH) {
+        let count = L::WIDTH.min(tile.channels - channel);
+        // SAFETY: every point, output pixel, residual and the bias have `count` numbers from this channel on.
+        unsafe {
+            let load = |from: *const f32| if count == L::WIDTH { L::load(from) } else { L::load_first(from, count) };
+            let bias = if tile.tail.bias.is_null() { L::splat(0.0) } else { load(tile.tail.bias.add(channel)) };
+            let columns: [[L; M]; N] = std::array::from_fn(|x| {
+                F::output(std::array::from_fn(|y| load(tile.sums.add((y * N + x) * tile.stride + channel))))
+            });
+            for y in 0..tile.rows {
+                let row = F::output::<L>(std::array::from_fn(|x| columns[x][y]));
+                for (x, sum) in row.into_iter().enumerate() {
+                    if x < tile.columns {
+                        let at = y * tile.row_stride + x * tile.pixel_stride + channel;
+                        let result = tile.tail.apply(sum.add(bias), || load(tile.tail.residual.add(at)));
+                        let to = tile.out.add(at);
+                        if count == L::WIDTH { result.store(to) } else { result.store_first(to, count) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The two functions for an instruction set.
+macro_rules! instruction_set {
+    ($(#[$cfg:meta])* $name:ident $features:literal $lanes:path) => {
+        $(#[$cfg])*
+        pub(super) mod $name {
+            use super::{InputTile, OutputTile, Transform};
+
+            /// # Safety
+            /// As for [`super::input`]; the CPU has the instruction set.
+            #[target_feature(enable = $features)]
+            pub(in super::super) unsafe fn input<F: Transform<N, M>, const N: usize, const M: usize>(tile: &InputTile) {
+                // SAFETY: the caller's promise; the instruction set is enabled here.
+                unsafe { super::input::<$lanes, F, N, M>(tile) }
+            }
+
+            /// # Safety
+            /// As for [`super::input`]; the CPU has the instruction set.
+            #[target_feature(enable = $features)]
+            pub(in super::super) unsafe fn output<F: Transform<N, M>, const N: usize, const M: usize>(tile: &OutputTile) {
+                // SAFETY: the caller's promise; the instruction set is enabled here.
+                unsafe { super::output::<$lanes, F, N, M>(tile) }
+            }
+        }
+    };
+}
+
+instruction_set!(#[cfg(target_arch = "x86_64")] avx2 "avx2,fma" crate::lanes::avx2::F32x8);
+instruction_set!(
+    #[cfg(target_arch = "x86_64")]
+    avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma" crate::lanes::avx512::F32x16
+);
+instruction_set!(#[cfg(target_arch = "aarch64")] neon "neon" crate::lanes::neon::F32x4);

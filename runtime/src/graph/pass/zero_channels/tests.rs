@@ -1,0 +1,385 @@
+//! Pruned networks against themselves: the same answer, from as many channels as are left.
+
+use skipstone_kernels::Isa;
+use skipstone_kernels::activation::Activation;
+
+use super::super::testing::Build;
+use super::*;
+use crate::ops::check::{Random, assert_close, planned};
+use crate::ops::conv::Conv;
+use crate::ops::matmul::MatMul;
+use crate::ops::reduce::Reduce;
+use crate::ops::transpose::Transpose;
+
+/// A convolution under construction.
+struct Layer<'a> {
+    filters: usize,
+    depth: usize,
+    kernel: usize,
+    pad: usize,
+    groups: usize,
+    /// Filters that are all zeros,
+    zeros: &'a [usize],
+    /// and their biases.
+    bias: f32,
+    /// Input channels that no filter has a weight for.
+    unread: &'a [usize],
+}
+
+impl Layer<'_> {
+    const fn new(filters: usize, depth: usize, kernel: usize) -> Self {
+        Self { filters, depth, kernel, pad: 0, groups: 1, zeros: &[], bias: 0.0, unread: &[] }
+    }
+
+    /// Over the input of the graph.
+    fn first(&self, build: &mut Build) -> ValueId {
+        let x = build.x;
+        self.add(build, x)
+    }
+
+    fn add(&self, build: &mut Build, x: ValueId) -> ValueId {
+        let mut random = Random(self.filters as u64 * 31 + self.kernel as u64);
+        let mut numbers = |len: usize| (0..len).map(|_| random.float() / 8.0).collect::<Vec<f32>>();
+        let taps = self.kernel * self.kernel;
+        let mut weights = numbers(self.filters * self.depth * taps);
+        let mut bias = numbers(self.filters);
+        for (at, weight) in weights.iter_mut().enumerate() {
+            let (filter, channel) = (at / taps / self.depth, at / taps % self.depth);
+            if self.zeros.contains(&filter) || self.unread.contains(&channel) {
+                *weight = 0.0;
+            }
+        }
+        for &filter in self.zeros {
+            bias[filter] = self.bias;
+        }
+        let weights = build.constant(&[self.filters, self.depth, self.kernel, self.kernel], &weights);
+        let bias = build.constant(&[self.filters], &bias);
+        let op = Conv {
+            kernel: [self.kernel; 2],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pads: [self.pad; 4],
+            groups: self.groups,
+            layout: Layout::Nchw,
+            activation: Activation::None,
+            residual: false,
+            residual_first: false,
+            scale: false,
+        };
+        build.add(op, &[x, weights, bias])
+    }
+}
+
+/// A matrix product with `[columns, depth]` random weights stored as such or transposed.
+fn product(build: &mut Build, x: ValueId, columns: usize, depth: usize, transposed: bool, zeros: &[usize]) -> ValueId {
+    let mut random = Random(columns as u64);
+    let at = |i: usize| if transposed { i / depth } else { i % columns };
+    let weight = |i| if zeros.contains(&at(i)) { 0.0 } else { random.float() / 8.0 };
+    let weights: Vec<f32> = (0..columns * depth).map(weight).collect();
+    let dims = if transposed { [1, columns, depth] } else { [1, depth, columns] };
+    let weights = build.constant(&dims, &weights);
+    build.add(MatMul { transposed, activation: Activation::None }, &[x, weights])
+}
+
+fn relu(build: &mut Build, x: ValueId) -> ValueId {
+    build.activate(Activation::Relu, x)
+}
+
+fn mean(build: &mut Build, x: ValueId, keep_dims: bool) -> ValueId {
+    build.add(Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims }, &[x])
+}
+
+fn reshape(build: &mut Build, x: ValueId, dims: &[usize]) -> ValueId {
+    build.add(Reshape { shape: Shape::new(dims).unwrap() }, &[x])
+}
+
+/// Filters and depth of every convolution and product in order.
+fn sizes(graph: &Graph) -> Vec<[usize; 2]> {
+    let size = |node: &Node| {
+        let dims = graph.fact(*node.inputs.get(1)?).shape.dims();
+        match (&node.op, dims) {
+            (Op::Conv(_), &[filters, depth, ..]) => Some([filters, depth]),
+            (Op::MatMul(product), &[_, a, b]) => Some(if product.transposed { [a, b] } else { [b, a] }),
+            _ => None,
+        }
+    };
+    graph.nodes.iter().filter_map(size).collect()
+}
+
+/// The optimised graph's sizes, its answers held against the original's, planned ones too.
+fn cut(mut build: Build, y: ValueId) -> Vec<[usize; 2]> {
+    build.output(y);
+    let shape = build.graph.fact(build.x).shape.clone();
+    let input = [Random(9).floats(&shape)];
+    let want = build.graph.evaluate(&input).unwrap();
+    for isa in Isa::available() {
+        for (got, want) in planned(&build.graph, isa, &input).unwrap().iter().zip(&want) {
+            assert_close(got, want, 1e-4, "planned");
+        }
+    }
+    build.graph.outputs.pop();
+    sizes(&build.optimised(y, 1e-4))
+}
+
+#[test]
+fn a_filter_of_zeros_goes_with_what_reads_it() {
+    for pad in [0, 1] {
+        let mut build = Build::new(&[2, 3, 5, 4]);
+        let x = Layer { zeros: &[0, 3], bias: -0.5, pad, ..Layer::new(7, 3, 3) }.first(&mut build);
+        let x = relu(&mut build, x);
+        let y = Layer { pad: 1, ..Layer::new(2, 7, 3) }.add(&mut build, x);
+        assert_eq!(cut(build, y), [[5, 3], [2, 5]]);
+    }
+}
+
+#[test]
+fn a_bias_moves_on_only_where_nothing_is_padded() {
+    for (kernel, pad, left) in [(1, 0, 5), (3, 0, 5), (3, 1, 7), (1, 1, 7)] {
+        let mut build = Build::new(&[2, 3, 5, 4]);
+        let x = Layer { zeros: &[1, 6], bias: 0.75, ..Layer::new(7, 3, 1) }.first(&mut build);
+        let x = relu(&mut build, x);
+        let y = Layer { pad, ..Layer::new(2, 7, kernel) }.add(&mut build, x);
+        assert_eq!(cut(build, y), [[left, 3], [2, left]], "kernel {kernel}, pad {pad}");
+    }
+}
+
+#[test]
+fn an_activation_may_make_a_number_of_zero() {
+    // sigmoid(0) is one half: foldable into a 1x1 kernel, not into a padded one.
+    for (kernel, left) in [(1, 4), (3, 5)] {
+        let mut build = Build::new(&[1, 3, 4, 4]);
+        let x = Layer { zeros: &[4], ..Layer::new(5, 3, 1) }.first(&mut build);
+        let x = build.activate(Activation::Sigmoid, x);
+        let y = Layer { pad: kernel / 2, ..Layer::new(3, 5, kernel) }.add(&mut build, x);
+        assert_eq!(cut(build, y), [[left, 3], [3, left]]);
+    }
+}
+
+#[test]
+fn a_channel_that_nobody_has_weights_for_goes() {
+    let mut build = Build::new(&[1, 2, 4, 4]);
+    let x = Layer::new(5, 2, 1).first(&mut build);
+    let x = relu(&mut build, x);
+    let a = Layer { unread: &[0, 2], pad: 1, ..Layer::new(3, 5, 3) }.add(&mut build, x);
+    let b = Layer { unread: &[0, 4], ..Layer::new(3, 5, 1) }.add(&mut build, x);
+    let y = build.binary(BinaryKind::Add, a, b);
+    assert_eq!(cut(build, y), [[4, 2], [3, 4], [3, 4]]);
+}
+
+#[test]
+fn what_is_cut_leaves_zeros_that_go_too() {
+    // Filter 1 of the second layer reads channel 0 alone, which is a number; filter 2 is not read
+    // by the third layer, and channel 2 is read by filter 2 alone.
+    let mut build = Build::new(&[1, 2, 4, 4]);
+    let x = Layer { zeros: &[0], ..Layer::new(3, 2, 1) }.first(&mut build);
+    let weights = build.constant(&[3, 3, 1, 1], &[1., 2., 0., 5., 0., 0., 2., 1., 0.5]);
+    let bias = build.constant(&[3], &[0.0; 3]);
+    let mut op = Layer::new(3, 3, 1);
+    op.unread = &[2];
+    let y = build.add(
+        Conv {
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pads: [0; 4],
+            groups: 1,
+            layout: Layout::Nchw,
+            activation: Activation::Relu,
+            residual: false,
+            residual_first: false,
+            scale: false,
+        },
+        &[x, weights, bias],
+    );
+    let y = op.add(&mut build, y);
+    assert_eq!(cut(build, y), [[1, 2], [1, 1], [3, 1]]);
+}
+
+#[test]
+fn depthwise_layers_and_pools_pass_zeros_on() {
+    let mut build = Build::new(&[1, 3, 8, 8]);
+    let x = Layer { zeros: &[2, 5], ..Layer::new(9, 3, 1) }.first(&mut build);
+    let x = relu(&mut build, x);
+    // The bias of channel 2 is what is left of it, behind the padding: it is the same at every pixel.
+    let x = Layer { groups: 9, pad: 1, zeros: &[5], ..Layer::new(9, 1, 3) }.add(&mut build, x);
+    let x = relu(&mut build, x);
+    let pool = |function| Pool {
+        function,
+        kernel: [3, 3],
+        stride: [2, 2],
+        dilation: [1, 1],
+        pads: [1; 4],
+        out: [4, 4],
+        layout: Layout::Nchw,
+    };
+    let x = build.add(pool(PoolFn::Max), &[x]);
+    let y = Layer::new(4, 9, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[7, 3], [7, 1], [4, 7]]);
+    // A mean that counts the padding makes another number at the edges of it.
+    let mut build = Build::new(&[1, 3, 8, 8]);
+    let x = Layer { zeros: &[2, 5], bias: 1.0, ..Layer::new(9, 3, 1) }.first(&mut build);
+    let x = build.add(pool(PoolFn::Average { count_padding: true }), &[x]);
+    let y = Layer::new(4, 9, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[9, 3], [4, 9]]);
+    let mut build = Build::new(&[1, 3, 8, 8]);
+    let x = Layer { zeros: &[2, 5], bias: 1.0, ..Layer::new(9, 3, 1) }.first(&mut build);
+    let x = build.add(pool(PoolFn::Average { count_padding: false }), &[x]);
+    let y = Layer::new(4, 9, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[7, 3], [4, 7]]);
+}
+
+#[test]
+fn a_padded_depthwise_layer_over_a_number_stays() {
+    let mut build = Build::new(&[1, 3, 6, 6]);
+    let x = Layer { zeros: &[2], bias: 1.0, ..Layer::new(5, 3, 1) }.first(&mut build);
+    let x = Layer { groups: 5, pad: 1, ..Layer::new(5, 1, 3) }.add(&mut build, x);
+    let y = Layer::new(4, 5, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[5, 3], [5, 1], [4, 5]]);
+    // Its own filter of zeros makes a number of whatever it reads.
+    let mut build = Build::new(&[1, 3, 6, 6]);
+    let x = Layer::new(5, 3, 1).first(&mut build);
+    let x = Layer { groups: 5, pad: 1, zeros: &[0, 1, 2, 3], bias: 0.5, ..Layer::new(5, 1, 3) }.add(&mut build, x);
+    let y = Layer::new(4, 5, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[1, 3], [1, 1], [4, 1]]);
+}
+
+#[test]
+fn grouped_layers_stay() {
+    let mut build = Build::new(&[1, 3, 6, 6]);
+    let x = Layer { zeros: &[2], ..Layer::new(6, 3, 1) }.first(&mut build);
+    let x = Layer { groups: 2, zeros: &[1, 3], ..Layer::new(4, 3, 3) }.add(&mut build, x);
+    let y = Layer::new(4, 4, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[6, 3], [4, 3], [4, 4]]);
+    // A depthwise layer with two filters a channel.
+    let mut build = Build::new(&[1, 3, 6, 6]);
+    let x = Layer { zeros: &[2], ..Layer::new(3, 3, 1) }.first(&mut build);
+    let x = Layer { groups: 3, zeros: &[4, 5], ..Layer::new(6, 1, 3) }.add(&mut build, x);
+    let y = Layer::new(4, 6, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[3, 3], [6, 1], [4, 6]]);
+}
+
+#[test]
+fn a_sum_loses_what_both_sides_have_lost() {
+    for first in [false, true] {
+        let mut build = Build::new(&[1, 3, 5, 5]);
+        let x = Layer { zeros: &[0, 1, 4], ..Layer::new(5, 3, 1) }.first(&mut build);
+        let x = if first { x } else { relu(&mut build, x) };
+        let a = Layer { zeros: &[1, 2, 4], pad: 1, ..Layer::new(5, 5, 3) }.add(&mut build, x);
+        let mut sum = build.binary(BinaryKind::Add, a, x);
+        if first {
+            sum = relu(&mut build, sum);
+        }
+        let y = Layer { pad: 1, ..Layer::new(2, 5, 3) }.add(&mut build, sum);
+        assert_eq!(cut(build, y), [[3, 3], [3, 3], [2, 3]]);
+    }
+}
+
+#[test]
+fn what_the_caller_reads_keeps_its_shape() {
+    let mut build = Build::new(&[1, 3, 5, 5]);
+    let x = Layer { zeros: &[1], ..Layer::new(5, 3, 1) }.first(&mut build);
+    let x = relu(&mut build, x);
+    build.output(x);
+    let y = Layer { zeros: &[0], ..Layer::new(5, 5, 1) }.add(&mut build, x);
+    build.output(y);
+    let input = [Random(9).floats(&[1, 3, 5, 5])];
+    let want = build.graph.evaluate(&input).unwrap();
+    super::super::optimise(&mut build.graph).unwrap();
+    build.graph.check().unwrap();
+    for (got, want) in build.graph.evaluate(&input).unwrap().iter().zip(&want) {
+        assert_close(got, want, 1e-5, "outputs");
+    }
+    assert_eq!(sizes(&build.graph), [[5, 3], [5, 5]]);
+}
+
+#[test]
+fn one_channel_is_left_of_none() {
+    let mut build = Build::new(&[1, 3, 5, 5]);
+    let x = Layer { zeros: &[0, 1, 2, 3], bias: 0.5, ..Layer::new(4, 3, 3) }.first(&mut build);
+    let x = relu(&mut build, x);
+    let y = Layer::new(5, 4, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[1, 3], [5, 1]]);
+}
+
+#[test]
+fn constants_of_channels_are_cut_and_those_of_pixels_are_not() {
+    let mut build = Build::new(&[1, 3, 2, 3]);
+    let x = Layer { zeros: &[1], ..Layer::new(3, 3, 1) }.first(&mut build);
+    // PRelu, so that nothing of it goes into the weights.
+    let slopes = build.constant(&[3, 1, 1], &[0.1, 0.2, 0.3]);
+    let x = build.binary(BinaryKind::PRelu, x, slopes);
+    let pixels = build.constant(&[2, 3], &[1., 2., 3., 4., 5., 6.]);
+    let x = build.binary(BinaryKind::Mul, x, pixels);
+    let y = Layer { pad: 1, ..Layer::new(2, 3, 3) }.add(&mut build, x);
+    assert_eq!(cut(build, y), [[2, 3], [2, 2]]);
+    // A sum with something of every pixel is no number any more.
+    let mut build = Build::new(&[1, 3, 2, 3]);
+    let x = Layer { zeros: &[1], ..Layer::new(3, 3, 1) }.first(&mut build);
+    let pixels = build.constant(&[2, 3], &[1., 2., 3., 4., 5., 6.]);
+    let x = build.binary(BinaryKind::Add, x, pixels);
+    let y = Layer::new(2, 3, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[3, 3], [2, 3]]);
+}
+
+#[test]
+fn what_is_not_understood_binds_its_channels() {
+    // The input of the graph has channels that cannot be cut.
+    let mut build = Build::new(&[1, 5, 3, 4]);
+    let x = Layer { zeros: &[1], ..Layer::new(5, 5, 1) }.first(&mut build);
+    let x = build.binary(BinaryKind::Max, x, build.x);
+    let y = Layer { unread: &[1], ..Layer::new(2, 5, 1) }.add(&mut build, x);
+    assert_eq!(cut(build, y), [[5, 5], [2, 5]]);
+    // Channels and columns meet in a sum.
+    let mut build = Build::new(&[1, 5, 3, 5]);
+    let x = Layer { zeros: &[1], ..Layer::new(5, 5, 1) }.first(&mut build);
+    let turned = build.add(Transpose::new(&[0, 3, 2, 1]).unwrap(), &[x]);
+    let x = build.binary(BinaryKind::Max, x, turned);
+    let y = Layer { unread: &[1], ..Layer::new(2, 5, 1) }.add(&mut build, x);
+    assert_eq!(cut(build, y), [[5, 5], [2, 5]]);
+}
+
+#[test]
+fn a_flattened_image_takes_its_pixels_along() {
+    for transposed in [false, true] {
+        let mut build = Build::new(&[2, 3, 3, 2]);
+        let x = Layer { zeros: &[3, 4], bias: 0.5, ..Layer::new(5, 3, 1) }.first(&mut build);
+        let x = relu(&mut build, x);
+        let x = reshape(&mut build, x, &[2, 30]);
+        let x = reshape(&mut build, x, &[1, 2, 30]);
+        let x = product(&mut build, x, 7, 30, transposed, &[0, 6]);
+        let x = build.activate(Activation::Gelu, x);
+        let y = product(&mut build, x, 4, 7, transposed, &[]);
+        assert_eq!(cut(build, y), [[3, 3], [5, 18], [4, 5]]);
+    }
+}
+
+/// A network of every kind of layer, with filters pruned to zero: stem, a block with a depthwise
+/// layer, a gate and a residual, and a classifier.
+#[test]
+fn a_whole_pruned_network() {
+    let mut build = Build::new(&[1, 3, 9, 9]);
+    let x = Layer { zeros: &[2], pad: 1, ..Layer::new(7, 3, 3) }.first(&mut build);
+    let stem = build.activate(Activation::HardSwish, x);
+    let x = Layer { zeros: &[0, 5, 6, 10], ..Layer::new(11, 7, 1) }.add(&mut build, stem);
+    let x = build.activate(Activation::HardSwish, x);
+    // Pruned with its filters, but channel 6: what comes of its bias is scaled, and so stays.
+    let x = Layer { groups: 11, pad: 2, zeros: &[0, 5, 10], ..Layer::new(11, 1, 5) }.add(&mut build, x);
+    let x = build.activate(Activation::HardSwish, x);
+    let gate = mean(&mut build, x, true);
+    let gate = Layer { zeros: &[1], bias: -1.0, ..Layer::new(3, 11, 1) }.add(&mut build, gate);
+    let gate = relu(&mut build, gate);
+    let gate = Layer::new(11, 3, 1).add(&mut build, gate);
+    let gate = build.activate(Activation::HardSigmoid { alpha: 1.0 / 6.0, beta: 0.5 }, gate);
+    let x = build.binary(BinaryKind::Mul, gate, x);
+    let x = Layer { zeros: &[2], ..Layer::new(7, 11, 1) }.add(&mut build, x);
+    let x = build.binary(BinaryKind::Add, stem, x);
+    let x = Layer { zeros: &[1, 2, 3], bias: 0.25, ..Layer::new(9, 7, 1) }.add(&mut build, x);
+    let x = relu(&mut build, x);
+    let x = mean(&mut build, x, false);
+    let x = reshape(&mut build, x, &[1, 1, 9]);
+    let x = product(&mut build, x, 8, 9, true, &[7]);
+    let x = relu(&mut build, x);
+    let x = product(&mut build, x, 10, 8, true, &[]);
+    let y = reshape(&mut build, x, &[1, 10]);
+    assert_eq!(cut(build, y), [[6, 3], [8, 6], [8, 1], [2, 8], [8, 2], [6, 8], [6, 6], [7, 6], [10, 7]]);
+}

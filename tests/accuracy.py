@@ -1,0 +1,35 @@
+"""The pretrained classifier on the 10,000 test images of CIFAR-10, through `skipstone evaluate`.
+
+The images come from the npm package that the training takes them from, as PNG files without loss.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import driver
+
+sys.path.insert(0, str(driver.ROOT / "models" / "zoo"))
+import cifar10
+
+MODEL = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
+IMAGES = driver.ROOT / "build" / "cifar10" / "test"
+# The paper's figure is 91.98 %.
+LEAST = 0.91
+
+
+def main() -> None:
+    args = driver.arguments(__doc__).parse_args()
+    if sum(1 for _ in IMAGES.glob("*/*.png")) != 10_000:
+        print("writing the test images", flush=True)
+        cifar10.write_folders(IMAGES.parent, IMAGES)
+    skipstone = driver.Skipstone(args.binary, args.runner)
+    result = json.loads(skipstone.call("evaluate", MODEL, IMAGES, "--threads", 2, "--json"))
+    right = result["top1"]
+    print(f"accuracy: {MODEL.stem}: {100 * right:.2f} % of {result['images']} images (at least {100 * LEAST:.1f} %)")
+    sys.exit(result["images"] != 10_000 or right < LEAST)
+
+
+if __name__ == "__main__":
+    main()
