@@ -27,6 +27,7 @@ pub(crate) enum Lowered {
     /// A graph of ours.
     Graph(Graph),
     /// A model whose shapes depend on its data: the front end runs it whole.
+    #[cfg_attr(not(feature = "onnx"), expect(dead_code, reason = "only a front end has such models"))]
     Foreign(ForeignModel),
 }
 

@@ -261,7 +261,7 @@ mod tests {
     fn overlapping_or_outlying_writes_are_refused() {
         let mut arena = Arena::new(100);
         assert!(arena.views(&[0..10, 9..12]).is_none());
-        assert!(arena.views(&[95..101]).is_none());
+        assert!(arena.views(std::slice::from_ref(&(95..101))).is_none());
         #[allow(clippy::reversed_empty_ranges)]
         let reversed = 5..2;
         assert!(arena.views(&[reversed]).is_none());

@@ -121,7 +121,7 @@ mod tests {
             for (largest, last) in [(true, true), (true, false), (false, true), (false, false)] {
                 for dtype in [DType::F32, DType::I64] {
                     let x = random.tensor(dtype, &[3, 7, 5]);
-                    let y = check(ArgMax { axis, largest, last }, &[x.clone()], 0.0);
+                    let y = check(ArgMax { axis, largest, last }, std::slice::from_ref(&x), 0.0);
                     let reduce = super::super::reduce::Reduce {
                         axes: vec![axis],
                         kind: if largest {
@@ -142,8 +142,10 @@ mod tests {
     #[test]
     fn equals_go_to_the_first_or_the_last() {
         let x = Tensor::from_slice(&[4], &[1f32, 5.0, 5.0, 2.0]).unwrap();
-        let at =
-            |last| check(ArgMax { axis: 0, largest: true, last }, &[x.clone()], 0.0)[0].elements::<i64>().unwrap()[0];
+        let at = |last| {
+            check(ArgMax { axis: 0, largest: true, last }, std::slice::from_ref(&x), 0.0)[0].elements::<i64>().unwrap()
+                [0]
+        };
         assert_eq!((at(false), at(true)), (1, 2));
     }
 }

@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn tiles_repeat_the_whole() {
         let x = Tensor::from_slice(&[2], &[1i32, 2]).unwrap();
-        let y = check(Tile { repeats: vec![3] }, &[x.clone()], 0.0);
+        let y = check(Tile { repeats: vec![3] }, std::slice::from_ref(&x), 0.0);
         assert_eq!(y[0].elements::<i32>(), Some(&[1, 2, 1, 2, 1, 2][..]));
         let mut random = Random(13);
         for dtype in [DType::F32, DType::U8] {

@@ -106,7 +106,7 @@ mod tests {
     fn sums_run_in_every_direction() {
         let x = Tensor::from_slice(&[3], &[1i64, 2, 4]).unwrap();
         let sums = |exclusive, reverse| {
-            let y = check(CumSum { axis: 0, exclusive, reverse }, &[x.clone()], 0.0);
+            let y = check(CumSum { axis: 0, exclusive, reverse }, std::slice::from_ref(&x), 0.0);
             y[0].elements::<i64>().unwrap().to_vec()
         };
         assert_eq!(sums(false, false), [1, 3, 7]);

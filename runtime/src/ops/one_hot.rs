@@ -135,7 +135,7 @@ mod tests {
         let indices = Tensor::from_slice(&[2, 2], &[0i64, 2, -1, 7]).unwrap();
         let hot = |axis| {
             let op = OneHot { axis, depth: 3, off: Tensor::scalar(0u8), on: Tensor::scalar(1u8) };
-            check(op, &[indices.clone()], 0.0).remove(0)
+            check(op, std::slice::from_ref(&indices), 0.0).remove(0)
         };
         assert_eq!(hot(2).elements::<u8>(), Some(&[1, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0][..]));
         assert_eq!(hot(1).elements::<u8>(), Some(&[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0][..]));

@@ -209,7 +209,7 @@ mod tests {
     fn modes_mean_what_onnx_says() {
         let x = Tensor::from_slice(&[3], &[1i32, 2, 3]).unwrap();
         let padded = |mode| {
-            let y = check(Pad { pads: vec![(2, 2)], mode }, &[x.clone()], 0.0);
+            let y = check(Pad { pads: vec![(2, 2)], mode }, std::slice::from_ref(&x), 0.0);
             y[0].elements::<i32>().unwrap().to_vec()
         };
         assert_eq!(padded(PadMode::Constant(Tensor::scalar(9i32))), [9, 9, 1, 2, 3, 9, 9]);

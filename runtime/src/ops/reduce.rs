@@ -231,7 +231,7 @@ mod tests {
     fn known_results() {
         let x = Tensor::from_slice(&[2, 3], &[1f32, -2.0, 2.0, 3.0, 0.0, -4.0]).unwrap();
         let of = |kind, axes: &[usize]| {
-            let y = check(Reduce { axes: axes.to_vec(), kind, keep_dims: false }, &[x.clone()], 1e-6);
+            let y = check(Reduce { axes: axes.to_vec(), kind, keep_dims: false }, std::slice::from_ref(&x), 1e-6);
             y[0].elements::<f32>().unwrap().to_vec()
         };
         assert_eq!(of(ReduceKind::L2, &[1]), [3.0, 5.0]);

@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn probabilities_sum_to_one_and_axes_are_checked() {
         let x = Random(18).floats(&[2, 10]);
-        let y = check(Softmax { axes: vec![1], kind: SoftmaxKind::Softmax }, &[x.clone()], 3e-6);
+        let y = check(Softmax { axes: vec![1], kind: SoftmaxKind::Softmax }, std::slice::from_ref(&x), 3e-6);
         for row in y[0].elements::<f32>().unwrap().chunks(10) {
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
         }

@@ -162,8 +162,9 @@ mod tests {
     #[test]
     fn best_first_and_equals_by_index() {
         let x = Tensor::from_slice(&[6], &[2f32, 7.0, f32::NAN, 7.0, -1.0, 3.0]).unwrap();
-        let indices =
-            |k, largest| check(TopK { axis: 0, k, largest }, &[x.clone()], 0.0)[1].elements::<i64>().unwrap().to_vec();
+        let indices = |k, largest| {
+            check(TopK { axis: 0, k, largest }, std::slice::from_ref(&x), 0.0)[1].elements::<i64>().unwrap().to_vec()
+        };
         assert_eq!(indices(4, true), [2, 1, 3, 5]);
         assert_eq!(indices(6, false), [4, 0, 5, 1, 3, 2]);
         assert!(TopK { axis: 0, k: 7, largest: true }.infer(&[x.fact()]).is_err());

@@ -272,7 +272,7 @@ mod tests {
     fn the_lowest_integer_does_not_panic() {
         let lowest = Tensor::from_slice(&[1], &[i64::MIN]).unwrap();
         for kind in [UnaryKind::Neg, UnaryKind::Abs, UnaryKind::Square, UnaryKind::Sign] {
-            check(Unary { kind }, &[lowest.clone()], 0.0);
+            check(Unary { kind }, std::slice::from_ref(&lowest), 0.0);
         }
     }
 }

@@ -143,7 +143,7 @@ mod tests {
             };
             let term = build.with(BinaryKind::Mul, cube, CUBIC);
             let sum = build.binary(BinaryKind::Add, x, term);
-            let inside = build.with(BinaryKind::Mul, sum, 0.797_884_56);
+            let inside = build.with(BinaryKind::Mul, sum, 0.797_884_6);
             let tanh = build.activate(Activation::Tanh, inside);
             let gate = build.with(BinaryKind::Add, tanh, 1.0);
             let half = build.with(BinaryKind::Mul, x, 0.5);
