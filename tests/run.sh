@@ -54,11 +54,11 @@ aarch64() {
 }
 
 aarch64_zoo() {
-    tests/cross.sh build --quiet --release -p skipstone-cli
-    local program=build/cross/target/$aarch64_target/release/skipstone cpu
+    tests/cross.sh build --quiet --profile cross -p skipstone-cli
+    local program=build/cross/target/$aarch64_target/cross/skipstone cpu
     for cpu in cortex-a53 max; do
-        "$python" tests/parity/zoo.py --binary "$program" --runner "$(tests/cross.sh emulator $cpu)" \
-            --isa neon --threads 1 --only simplenet_310k simplenet_460k skipnet_xs mobilenetv3_large
+        "$python" tests/parity/zoo.py --binary "$program" --runner "$(tests/cross.sh emulator $cpu)" --isa neon \
+            --only skipnet_m simplenet_310k simplenet_5m simplenet_small_m1_05 mobilenetv3_large resnet18
     done
 }
 
