@@ -1,8 +1,11 @@
-//! Shares an output slice among the threads of a pool.
+//! Shares the output of a kernel among the threads of a pool.
 //!
-//! The memory-bound families all parallelise in the same way: the output is cut into consecutive
-//! pieces, and each piece is computed by one task from shared inputs. A thread is only woken when its
-//! share outweighs the waking.
+//! The memory-bound families all parallelise in the same way ([`split`]): the output is cut into
+//! consecutive pieces, and each piece is computed by one task from shared inputs. A thread is only
+//! woken when its share outweighs the waking. The compute-bound ones write tiles of the output
+//! ([`Output`]) and have scratch for each thread ([`share_units`]).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::threads::Pool;
 
@@ -36,18 +39,61 @@ pub(crate) fn split<T: Send>(pool: &Pool, y: &mut [T], unit: usize, work: usize,
     });
 }
 
+/// Calls `f(unit, slot)` for the units `0..units`, each once, on up to `slots` threads, each of which has a slot of
+/// `slot_len` elements of `scratch` for itself.
+///
+/// # Panics
+/// If the scratch is too short for the slots.
+pub(crate) fn share_units<T: Send>(
+    pool: &Pool,
+    units: usize,
+    slots: usize,
+    slot_len: usize,
+    scratch: &mut [T],
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let shared = Shared { start: scratch.as_mut_ptr(), len: scratch.len() };
+    let next = AtomicUsize::new(0);
+    pool.run(slots, &|slot| {
+        let slot = shared.piece(slot * slot_len, slot_len);
+        loop {
+            let unit = next.fetch_add(1, Ordering::Relaxed);
+            if unit >= units {
+                break;
+            }
+            f(unit, slot);
+        }
+    });
+}
+
+/// The first number of an output of which every task writes parts of its own.
+pub(crate) struct Output(*mut f32);
+
+// SAFETY: only a pointer; whoever writes through it answers for the parts being disjoint.
+unsafe impl Sync for Output {}
+
+impl Output {
+    pub(crate) fn new(out: &mut [f32]) -> Self {
+        Self(out.as_mut_ptr())
+    }
+
+    pub(crate) fn start(&self) -> *mut f32 {
+        self.0
+    }
+}
+
 /// A slice that tasks take disjoint pieces of.
 struct Shared<T> {
     start: *mut T,
     len: usize,
 }
 
-// SAFETY: the tasks of `split`, the only user, access disjoint pieces of a slice that it borrows
-// mutably for as long as they run; `T: Send` lets another thread write them.
+// SAFETY: the tasks of `split` and `share_units`, the only users, access disjoint pieces of a slice that these
+// borrow mutably for as long as they run; `T: Send` lets another thread write them.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    /// The piece of `len` elements from `offset`. `split` asks for each piece once.
+    /// The piece of `len` elements from `offset`. Each piece is asked for once.
     #[allow(clippy::mut_from_ref)]
     fn piece(&self, offset: usize, len: usize) -> &mut [T] {
         assert!(offset <= self.len && len <= self.len - offset);
@@ -60,6 +106,23 @@ impl<T> Shared<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_unit_is_done_once_in_a_slot_of_its_thread() {
+        for (slots, units) in [(1, 0), (1, 5), (3, 2), (3, 100)] {
+            let pool = Pool::new(slots);
+            let mut scratch = vec![0u32; slots * 4 + 1];
+            let done: Vec<AtomicUsize> = (0..units).map(|_| AtomicUsize::new(0)).collect();
+            share_units(&pool, units, slots, 4, &mut scratch, |unit, slot| {
+                assert_eq!(slot.len(), 4);
+                slot.iter_mut().for_each(|count| *count += 1);
+                done[unit].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            assert_eq!(scratch.iter().sum::<u32>() as usize, units * 4);
+            assert_eq!(scratch.last(), Some(&0));
+        }
+    }
 
     #[test]
     fn every_element_is_visited_once_and_pieces_keep_their_unit() {

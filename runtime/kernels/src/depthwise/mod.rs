@@ -11,6 +11,7 @@ mod run;
 use crate::conv::ConvShape;
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
+use crate::parallel::Output;
 use crate::threads::Pool;
 use run::Rows;
 
@@ -100,25 +101,13 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
         threads if threads > 1 && shape.output_len() * shape.taps() >= WORTH_SHARING => rows.min(threads * 4),
         _ => 1,
     };
-    let to = Output(out.as_mut_ptr());
+    let to = Output::new(out);
     pool.run(tasks, &|task| {
         let range = rows * task / tasks..rows * (task + 1) / tasks;
         let args = Rows { shape, rows: range, input, packed, out: to.start(), epilogue };
         // SAFETY: the lengths were checked, the CPU has the instructions, and tasks have disjoint output rows.
         unsafe { (v.kernel)(&args) }
     });
-}
-
-/// The output, of which every task writes its own rows.
-struct Output(*mut f32);
-
-// SAFETY: tasks write disjoint rows while the slice is borrowed.
-unsafe impl Sync for Output {}
-
-impl Output {
-    fn start(&self) -> *mut f32 {
-        self.0
-    }
 }
 
 #[cfg(test)]

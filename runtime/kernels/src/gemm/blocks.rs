@@ -4,14 +4,13 @@
 //! tiles of the row block before the next panel is touched, so the panel stays in the second-level cache and the
 //! rows of A in the first two. The pointers of a row block are made once per unit.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::Variant;
 use super::tile::Tile;
 use crate::conv::{ConvShape, product};
 use crate::epilogue::{Epilogue, Tail, finish_row};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
+use crate::parallel::{Output, share_units};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads::Pool;
 
@@ -194,15 +193,6 @@ pub(crate) struct Product<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
-/// The output and the scratch, shared by threads that write disjoint parts.
-struct Shared {
-    out: *mut f32,
-    slots: *mut f32,
-}
-
-// SAFETY: units write disjoint tiles of the output, and each thread has a slot of its own.
-unsafe impl Sync for Shared {}
-
 impl Product<'_> {
     /// Computes the product. `out` holds `m` rows `ldc` apart; `split` is for these sizes.
     ///
@@ -211,20 +201,10 @@ impl Product<'_> {
     pub(crate) fn run(&self, split: &Split, out: &mut [f32], scratch: &mut [f32], pool: &Pool) {
         assert!(self.v.isa.is_available(), "this CPU does not have {}", self.v.isa);
         assert!(scratch.len() >= split.scratch_len(), "the scratch is too short");
-        let shared = &Shared { out: out.as_mut_ptr(), slots: scratch.as_mut_ptr() };
+        let out = Output::new(out);
         let units = split.groups * split.row_blocks * split.panel_blocks;
-        let next = AtomicUsize::new(0);
-        pool.run(split.slots, &|slot| {
-            let len = split.slot_len();
-            // SAFETY: the scratch holds all slots; the pool runs every slot number once, and slots do not overlap.
-            let slot = unsafe { std::slice::from_raw_parts_mut(shared.slots.add(slot * len), len) };
-            loop {
-                let unit = next.fetch_add(1, Ordering::Relaxed);
-                if unit >= units {
-                    break;
-                }
-                self.unit(split, unit, slot, shared.out);
-            }
+        share_units(pool, units, split.slots, split.slot_len(), scratch, |unit, slot| {
+            self.unit(split, unit, slot, out.start());
         });
     }
 

@@ -1,13 +1,12 @@
 //! Blocks of tiles for the cache and the threads: transform the windows, multiply point by point, transform the sums.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::transform::{InputTile, OutputTile};
 use super::{Variant, packed_len};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::{Epilogue, InRegisters, Tail, finish_row};
 use crate::gemm;
 use crate::gemm::tile::Tile;
+use crate::parallel::{Output, share_units};
 use crate::threads::Pool;
 
 /// Numbers of a block, transformed windows and sums, that most of a second-level cache holds.
@@ -90,15 +89,6 @@ pub(super) struct Product<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
-/// The output and the scratch, shared by threads that write disjoint parts.
-struct Shared {
-    out: *mut f32,
-    slots: *mut f32,
-}
-
-// SAFETY: units write disjoint tiles and filters of the output, and each thread has a slot of its own.
-unsafe impl Sync for Shared {}
-
 impl Product<'_> {
     /// # Panics
     /// If the scratch is too short.
@@ -108,27 +98,18 @@ impl Product<'_> {
         let (zeros, slots) = scratch.split_at_mut(split.zeros);
         zeros.fill(0.0);
         let zeros = &*zeros;
-        let shared = &Shared { out: out.as_mut_ptr(), slots: slots.as_mut_ptr() };
-        let next = AtomicUsize::new(0);
-        pool.run(split.slots, &|slot| {
-            let len = split.windows + split.sums;
-            // SAFETY: the scratch holds all slots; the pool runs every slot number once, and slots do not overlap.
-            let slot = unsafe { std::slice::from_raw_parts_mut(shared.slots.add(slot * len), len) };
+        let out = Output::new(out);
+        let units = split.blocks * split.panel_blocks;
+        share_units(pool, units, split.slots, split.windows + split.sums, slots, |unit, slot| {
             let (windows, sums) = slot.split_at_mut(split.windows);
-            loop {
-                let unit = next.fetch_add(1, Ordering::Relaxed);
-                if unit >= split.blocks * split.panel_blocks {
-                    break;
-                }
-                let first = unit / split.panel_blocks * split.per_block;
-                let tiles = split.per_block.min(split.tiles.saturating_sub(first));
-                let first_panel = unit % split.panel_blocks * split.panels;
-                let first_filter = first_panel * self.gemm.nr;
-                let filters = self.shape.out_c.min((first_panel + split.panels) * self.gemm.nr) - first_filter;
-                self.transform_windows(first, tiles, windows, zeros);
-                self.multiply(tiles, first_filter, filters, windows, sums);
-                self.transform_sums(first, tiles, first_filter, filters, sums, shared.out);
-            }
+            let first = unit / split.panel_blocks * split.per_block;
+            let tiles = split.per_block.min(split.tiles.saturating_sub(first));
+            let first_panel = unit % split.panel_blocks * split.panels;
+            let first_filter = first_panel * self.gemm.nr;
+            let filters = self.shape.out_c.min((first_panel + split.panels) * self.gemm.nr) - first_filter;
+            self.transform_windows(first, tiles, windows, zeros);
+            self.multiply(tiles, first_filter, filters, windows, sums);
+            self.transform_sums(first, tiles, first_filter, filters, sums, out.start());
         });
     }
 
