@@ -1,6 +1,7 @@
 """Every network of the zoo against ONNX Runtime: each instruction set, one and two threads.
 
-The bound is 1e-4 of the largest output; the largest logit must be the same one.
+The bound is 1e-4 of the largest output; the largest logit must be the same one. Every step must
+run on a kernel of Skipstone's own.
 """
 
 import sys
@@ -34,6 +35,9 @@ def check(skipstone: driver.Skipstone, model: Path, isas: list[str], threads: li
     ran, failures = [], []
     for isa in isas:
         try:
+            foreign = [s["name"] for s in skipstone.inspect(model, "--isa", isa)["steps"] if s["kernel"] == "fallback"]
+            if foreign:
+                failures.append(f"{model.stem}, {isa}: fallback steps: {', '.join(foreign)}")
             for count in threads:
                 outputs = skipstone.run(model, inputs, names, "--isa", isa, "--threads", count)
                 ran.append(f"{isa} x{count}")
