@@ -114,7 +114,7 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
                 (3, 2, 1) => line.tiles::<L, 3, 2>(),
                 (5, 1, 1) => line.tiles::<L, 5, 1>(),
                 (5, 2, 1) => line.tiles::<L, 5, 2>(),
-                _ => line.pixels::<L>(0),
+                _ => line.pixels::<L>(),
             }
         }
         if let Some(activation) = epilogue.later() {
@@ -158,7 +158,10 @@ impl Line<'_, '_> {
     #[inline(always)]
     unsafe fn tiles<L: Lanes, const K: usize, const S: usize>(&self) {
         let s = self.args.shape;
-        let whole = s.in_c / L::WIDTH * L::WIDTH;
+        if s.in_c < L::WIDTH {
+            // SAFETY: the caller's promise.
+            return unsafe { self.pixels::<L>() };
+        }
         for x in (0..s.out_w).step_by(WIDTH) {
             let outputs = WIDTH.min(s.out_w - x);
             // Input columns under the tile, and which of them exist.
@@ -170,31 +173,28 @@ impl Line<'_, '_> {
             // SAFETY: the caller's promise; where a column or output is missing, the tile says so.
             unsafe {
                 if outputs == WIDTH && first == 0 && end == columns {
-                    self.tile::<L, K, S, false>(&tile, whole);
+                    self.tile::<L, K, S, false>(&tile);
                 } else {
-                    self.tile::<L, K, S, true>(&tile, whole);
+                    self.tile::<L, K, S, true>(&tile);
                 }
             }
         }
-        if whole < s.in_c {
-            // SAFETY: the caller's promise.
-            unsafe { self.pixels::<L>(whole) }
-        }
     }
 
-    /// Computes the first `channels` channels, whole registers, of a tile. With `EDGE` some of its columns or outputs
-    /// are missing.
+    /// Computes a tile. With `EDGE` some of its columns or outputs are missing.
     ///
     /// # Safety
-    /// As for `tiles`; `tile` is right, and without `EDGE` nothing is missing.
+    /// As for `tiles`; there is a register of channels, `tile` is right, and without `EDGE` nothing is missing.
     #[inline(always)]
-    unsafe fn tile<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(&self, tile: &Window, channels: usize) {
+    unsafe fn tile<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(&self, tile: &Window) {
         let s = self.args.shape;
         // In the padding this is before the row or the image, and only offset back inside is it read.
         let left = (tile.x * S).wrapping_sub(s.pad_left).wrapping_mul(s.in_c);
         let out = (self.row * s.out_w + tile.x) * s.out_c;
         let inside = tile.inside;
-        for channel in (0..channels).step_by(L::WIDTH) {
+        for channel in (0..s.in_c).step_by(L::WIDTH) {
+            // Channels left over share a register with some before them, which are computed and stored twice.
+            let channel = channel.min(s.in_c - L::WIDTH);
             // SAFETY: value instructions, and a register of the bias.
             let mut sums = [unsafe { self.bias::<L>(channel) }; WIDTH];
             for ky in self.taps_y.clone() {
@@ -229,16 +229,16 @@ impl Line<'_, '_> {
         }
     }
 
-    /// Computes the channels from `first` on, with any kernel, pixel by pixel.
+    /// Computes the row with any kernel, pixel by pixel.
     ///
     /// # Safety
     /// As for [`run`].
     #[inline(always)]
-    unsafe fn pixels<L: Lanes>(&self, first: usize) {
+    unsafe fn pixels<L: Lanes>(&self) {
         let s = self.args.shape;
         for x in 0..s.out_w {
             let taps_x = s.valid_taps(1, x);
-            for channel in (first..s.in_c).step_by(L::WIDTH) {
+            for channel in (0..s.in_c).step_by(L::WIDTH) {
                 let count = L::WIDTH.min(s.in_c - channel);
                 // SAFETY: `count` channels of a pixel, a weight or the bias are readable from the first.
                 let load = |from: *const f32| unsafe {
