@@ -18,6 +18,9 @@ pub type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Where graphs come from: a front end that can lower one for any set of input shapes.
 pub(crate) trait Source: Send + Sync {
+    /// Whether some input has a dimension that is not a number.
+    fn is_dynamic(&self) -> bool;
+
     /// The graph for these shapes.
     fn lower(&self, shapes: &Shapes) -> Result<Lowered>;
 }
@@ -52,7 +55,7 @@ impl Engine {
         Ok(match lowered {
             Lowered::Graph(mut graph) => {
                 graph::optimise(&mut graph)?;
-                Self::Native(Arc::new(Program::new(Plan::new(&graph, target)?)?))
+                Self::Native(Arc::new(Program::new(Plan::new(graph, target)?)?))
             }
             Lowered::Foreign(model) => Self::Foreign(Arc::new(model)),
         })
@@ -140,10 +143,12 @@ impl Model {
     }
 
     #[cfg(feature = "onnx")]
-    pub(crate) fn from_source(source: Box<dyn Source>, dynamic: bool, info: Info, options: &Options) -> Result<Self> {
+    pub(crate) fn from_source(source: impl Source + 'static, info: Info, options: &Options) -> Result<Self> {
         let target = target(options)?;
-        let engine = Engine::new(source.lower(&options.shapes)?, target)?;
-        Ok(Self::assemble(engine, info, options, target, dynamic.then_some(source)))
+        let lowered = source.lower(&options.shapes)?;
+        // The weights it holds go before they are packed, if no other shapes will want them.
+        let source: Option<Box<dyn Source>> = if source.is_dynamic() { Some(Box::new(source)) } else { None };
+        Ok(Self::assemble(Engine::new(lowered, target)?, info, options, target, source))
     }
 
     fn assemble(

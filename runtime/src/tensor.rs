@@ -5,6 +5,7 @@
 //! shape's order, never of strides.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -196,18 +197,18 @@ impl fmt::Debug for Fact {
     }
 }
 
-/// An owned dense tensor.
+/// An owned dense tensor. Clones, reshaped ones too, share the bytes until one of them is written.
 #[derive(Clone)]
 pub struct Tensor {
     fact: Fact,
-    bytes: AlignedVec<u8>,
+    bytes: Arc<AlignedVec<u8>>,
 }
 
 impl Tensor {
     /// A tensor of zeros.
     #[must_use]
     pub fn zeros(fact: Fact) -> Self {
-        let bytes = AlignedVec::zeroed(fact.bytes());
+        let bytes = Arc::new(AlignedVec::zeroed(fact.bytes()));
         Self { fact, bytes }
     }
 
@@ -230,17 +231,14 @@ impl Tensor {
                 shapes: format!("{} bytes for {fact}", bytes.len()),
             });
         }
-        let mut tensor = Self::zeros(fact);
-        tensor.bytes.copy_from_slice(bytes);
-        Ok(tensor)
+        Ok(Self { fact, bytes: Arc::new(AlignedVec::from_slice(bytes)) })
     }
 
     /// A rank-0 tensor.
     #[must_use]
     pub fn scalar<T: Element>(value: T) -> Self {
-        let mut tensor = Self::zeros(Fact::new(T::DTYPE, Shape::default()));
-        tensor.bytes.copy_from_slice(bytemuck::bytes_of(&value));
-        tensor
+        let bytes = Arc::new(AlignedVec::from_slice(bytemuck::bytes_of(&value)));
+        Self { fact: Fact::new(T::DTYPE, Shape::default()), bytes }
     }
 
     /// Type and shape.
@@ -282,7 +280,8 @@ impl Tensor {
     /// The elements, to be written; `None` where `T` is not the element type.
     #[must_use]
     pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
-        holds::<T>(self.fact.dtype).then(|| bytemuck::try_cast_slice_mut(&mut self.bytes).ok())?
+        let bytes: &mut AlignedVec<u8> = Arc::make_mut(&mut self.bytes);
+        holds::<T>(self.fact.dtype).then(|| bytemuck::try_cast_slice_mut(bytes).ok())?
     }
 
     /// The native-endian bytes.
@@ -355,9 +354,7 @@ impl<'a> TensorView<'a> {
     /// An owned copy.
     #[must_use]
     pub fn to_tensor(&self) -> Tensor {
-        let mut tensor = Tensor::zeros(self.fact.clone());
-        tensor.bytes.copy_from_slice(self.bytes);
-        tensor
+        Tensor { fact: self.fact.clone(), bytes: Arc::new(AlignedVec::from_slice(self.bytes)) }
     }
 }
 

@@ -9,6 +9,8 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 
+use memmap2::MmapMut;
+
 /// Alignment of every allocation: one cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
 
@@ -34,10 +36,16 @@ unsafe impl Plain for half::f16 {}
 // SAFETY: as above.
 unsafe impl Plain for half::bf16 {}
 
+/// From this size on a block is mapped: its pages are zero without being written, they go back to the system when it
+/// is dropped, and where the system has huge ones, reading it in order misses fewer translations.
+const MAPPED: usize = 256 * 1024;
+
 /// An owned slice of numbers that starts on a [`ALIGNMENT`]-byte boundary: packed weights, arenas, scratch.
 pub struct AlignedVec<T: Plain> {
     start: NonNull<T>,
     len: usize,
+    /// Owns the elements of a large block; the heap does for a small one.
+    map: Option<MmapMut>,
 }
 
 // SAFETY: it owns its elements, which are `Send` and `Sync`.
@@ -50,11 +58,17 @@ impl<T: Plain> AlignedVec<T> {
     pub fn try_zeroed(len: usize) -> Option<AlignedVec<T>> {
         let layout = Self::layout(len)?;
         if layout.size() == 0 {
-            return Some(AlignedVec { start: NonNull::dangling(), len });
+            return Some(AlignedVec { start: NonNull::dangling(), len, map: None });
+        }
+        if layout.size() >= MAPPED {
+            let mut map = MmapMut::map_anon(layout.size()).ok()?;
+            prefer_huge_pages(&map);
+            let start = NonNull::new(map.as_mut_ptr())?;
+            return Some(AlignedVec { start: start.cast(), len, map: Some(map) });
         }
         // SAFETY: the layout is not of size zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(AlignedVec { start: start.cast(), len })
+        Some(AlignedVec { start: start.cast(), len, map: None })
     }
 
     /// `len` zeros. Aborts, as `Vec` does, when there is no memory, and panics when `len` overflows.
@@ -77,12 +91,26 @@ impl<T: Plain> AlignedVec<T> {
     }
 }
 
+/// Size of a huge page on most systems that have them.
+const HUGE_PAGE: usize = 2 * 1024 * 1024;
+
+/// Asks for huge pages where there are some and the block fills a few; that there are none is no error.
+fn prefer_huge_pages(map: &MmapMut) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if map.len() >= 2 * HUGE_PAGE {
+        let _ = map.advise(memmap2::Advice::HugePage);
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = map;
+}
+
 impl<T: Plain> Drop for AlignedVec<T> {
     fn drop(&mut self) {
         if let Some(layout) = Self::layout(self.len)
             && layout.size() > 0
+            && self.map.is_none()
         {
-            // SAFETY: allocated in `try_zeroed` with this same layout.
+            // SAFETY: no map owns it, so it was allocated in `try_zeroed` with this same layout.
             unsafe { dealloc(self.start.as_ptr().cast(), layout) }
         }
     }
@@ -230,7 +258,7 @@ mod tests {
 
     #[test]
     fn memory_is_aligned_and_zero() {
-        for len in [0, 1, 63, 64, 1000] {
+        for len in [0, 1, 63, 64, 1000, MAPPED / 4, MAPPED / 4 + 1] {
             let vec = AlignedVec::<f32>::zeroed(len);
             assert_eq!(vec.len(), len);
             assert!(vec.iter().all(|&x| x == 0.0));

@@ -177,6 +177,13 @@ impl Graph {
         }
     }
 
+    /// Drops the data of a constant that nobody will read again.
+    pub(crate) fn release_constant(&mut self, id: ValueId) {
+        if let Some(value) = self.values.get_mut(id.0) {
+            value.constant = None;
+        }
+    }
+
     /// Drops the data of constants that are not `live` (indexed by [`ValueId`]).
     fn release_constants(&mut self, live: &[bool]) {
         for (value, live) in self.values.iter_mut().zip(live) {

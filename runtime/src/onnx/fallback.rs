@@ -5,11 +5,15 @@
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::{DatumType, IntoRunnable, RunnableModel, TValue, TVec, TypedFact, TypedModel, TypedOp};
+use tract_onnx::prelude::{
+    DatumType, IntoArcTensor, IntoRunnable, OutletId, RunnableModel, TValue, TVec, TypedFact, TypedModel, TypedOp,
+};
 use tract_onnx::tract_core::internal::{SpecialOps, TypedNode};
+use tract_onnx::tract_core::ops::konst::Const;
 
 use super::convert;
 use super::guard::guarded;
+use super::hollow::Weights;
 use super::lower::Names;
 use super::source::{one_line, refused};
 use crate::error::{Error, OpError, Result};
@@ -79,8 +83,21 @@ pub(super) fn node(
     Ok(Arc::new(TractPlan { name: node.op.name().into_owned(), plan, inputs, outputs }))
 }
 
-/// A fallback for the whole model.
-pub(super) fn whole(model: TypedModel, names: &Names, reason: String) -> Result<ForeignModel> {
+/// A fallback for the whole model, with the weights put back.
+pub(super) fn whole(mut model: TypedModel, names: &Names, weights: &Weights, reason: String) -> Result<ForeignModel> {
+    let inputs: Vec<(String, OutletId)> = names.inputs(&model)?.map(|(name, at)| (name.to_owned(), at)).collect();
+    let (held, inputs): (Vec<_>, Vec<_>) = inputs.into_iter().partition(|(name, _)| weights.contains_key(name));
+    for (name, outlet) in held {
+        let Some(tensor) = weights.get(&name) else { continue };
+        let tensor = convert::to_tract(&tensor.view(), DatumType::F32).map_err(|e| e.at(&name))?.into_arc_tensor();
+        let constant = Const::new(tensor.clone()).map_err(|e| refused(&e.to_string()))?;
+        let fact = TypedFact::try_from(tensor).map_err(|e| refused(&e.to_string()))?;
+        model.node_mut(outlet.node).op = Box::new(constant);
+        model.set_outlet_fact(outlet, fact).map_err(|e| refused(&e.to_string()))?;
+    }
+    let outlets: Vec<OutletId> = inputs.iter().map(|(_, outlet)| *outlet).collect();
+    model.set_input_outlets(&outlets).map_err(|e| refused(&e.to_string()))?;
+
     let port = |name: &str, outlet, place| {
         let fact = model.outlet_fact(outlet).map_err(|e| refused(&e.to_string()))?;
         let dtype = convert::dtype(fact.datum_type)
@@ -88,8 +105,8 @@ pub(super) fn whole(model: TypedModel, names: &Names, reason: String) -> Result<
         let shape = fact.shape.as_concrete().and_then(|dims| Shape::new(dims).ok()).unwrap_or_default();
         Ok(Port { name: name.to_owned(), fact: Fact::new(dtype, shape), place })
     };
-    let inputs = names.inputs(&model)?.enumerate();
-    let inputs = inputs.map(|(i, (name, outlet))| port(name, outlet, Place::Input(i))).collect::<Result<Vec<_>>>()?;
+    let inputs = inputs.into_iter().enumerate();
+    let inputs = inputs.map(|(i, (name, outlet))| port(&name, outlet, Place::Input(i))).collect::<Result<Vec<_>>>()?;
     let outputs = names.outputs(&model)?;
     let outputs = outputs.map(|(name, outlet)| port(name, outlet, Place::Arena(0..0))).collect::<Result<Vec<_>>>()?;
     let types = model.input_outlets().map_err(|e| refused(&e.to_string()))?;

@@ -11,6 +11,7 @@ use tract_onnx::prelude::{OutletId, TDim, TypedModel};
 use tract_onnx::tract_core::internal::TypedNode;
 use tract_onnx::tract_core::ops::{konst::Const, source::TypedSource};
 
+use super::hollow::Weights;
 use super::{convert, fallback};
 use crate::error::{Error, OpError, Result};
 use crate::graph::{Graph, ValueId};
@@ -139,15 +140,18 @@ impl Names {
     }
 }
 
-/// Lowers a typed model whose inputs have concrete shapes.
-pub(super) fn lower(model: &TypedModel, names: &Names) -> Result<Graph, Unlowered> {
+/// Lowers a typed model whose inputs have concrete shapes; those that are named in `weights` are constants.
+pub(super) fn lower(model: &TypedModel, names: &Names, weights: &Weights) -> Result<Graph, Unlowered> {
     contradictions(model)?;
     let mut graph = Graph::new();
     let mut values: Vec<Vec<Option<ValueId>>> = model.nodes().iter().map(|n| vec![None; n.outputs.len()]).collect();
     let order = model.eval_order().map_err(|e| super::source::refused(&format!("{e:#}")))?;
     // Inputs first, in the model's order: one that no node reads is an input all the same.
     for (name, outlet) in names.inputs(model)? {
-        values[outlet.node][outlet.slot] = Some(graph.add_input(name, concrete(model, outlet)?));
+        values[outlet.node][outlet.slot] = Some(match weights.get(name) {
+            Some(tensor) => graph.add_constant(name, tensor.clone()),
+            None => graph.add_input(name, concrete(model, outlet)?),
+        });
     }
     for id in order {
         let node = model.node(id);

@@ -9,6 +9,7 @@ mod convert;
 mod external;
 mod fallback;
 mod guard;
+mod hollow;
 mod limits;
 pub(crate) mod lower;
 mod source;
@@ -21,12 +22,13 @@ use std::path::Path;
 
 pub use limits::Limits;
 pub use validate::{
-    Checked, Dimension, ElementType, ExternalTensor, Invalid, Place, Rule, ValueFact, ValueType, validate,
+    Checked, Dimension, ElementType, ExternalTensor, Invalid, Place, Rule, ValueFact, ValueType, Weights, validate,
 };
 
 use crate::error::{Error, Result};
 use crate::model::{Info, Model};
 use crate::options::Options;
+use source::OnnxSource;
 
 /// Opens the `.onnx` file at `path`; external data is read from beside it.
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Model> {
@@ -35,15 +37,18 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Model> {
     let size = std::fs::metadata(path).map_err(io)?.len();
     limits.check_file_size(size)?;
     let bytes = std::fs::read(path).map_err(io)?;
-    load(&bytes, Some(path), &limits, options)
+    let (source, info) = parse(&bytes, Some(path), &limits)?;
+    drop(bytes);
+    Model::from_source(source, info, options)
 }
 
 /// Loads a model that is given as bytes.
 pub(crate) fn from_bytes(bytes: &[u8], options: &Options) -> Result<Model> {
-    load(bytes, None, &Limits::default(), options)
+    let (source, info) = parse(bytes, None, &Limits::default())?;
+    Model::from_source(source, info, options)
 }
 
-fn load(bytes: &[u8], path: Option<&Path>, limits: &Limits, options: &Options) -> Result<Model> {
+fn parse(bytes: &[u8], path: Option<&Path>, limits: &Limits) -> Result<(OnnxSource, Info)> {
     let checked = validate(bytes, limits)?;
     // Both are legal ONNX that the parser behind would silently read as something else.
     let unread = [
@@ -60,7 +65,6 @@ fn load(bytes: &[u8], path: Option<&Path>, limits: &Limits, options: &Options) -
         parameters: checked.parameters,
         weight_bytes: checked.weight_bytes,
     };
-    let source = source::OnnxSource::parse(bytes, &checked, directory.as_deref())?;
-    let dynamic = source.is_dynamic();
-    Model::from_source(Box::new(source), dynamic, info, options)
+    let (hollow, weights) = hollow::hollow(bytes, &checked)?;
+    Ok((OnnxSource::parse(&hollow, weights, &checked, directory.as_deref())?, info))
 }

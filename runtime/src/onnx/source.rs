@@ -8,6 +8,7 @@ use tract_onnx::tract_core::internal::DimLike;
 use tract_onnx::tract_hir::infer::{Factoid, GenericFactoid, InferenceModel};
 
 use super::guard::guarded;
+use super::hollow::Weights;
 use super::lower::{self, Names};
 use super::{Checked, fallback};
 use crate::error::{Error, Result};
@@ -17,11 +18,12 @@ use crate::model::{Lowered, Shapes, Source};
 pub(super) struct OnnxSource {
     model: InferenceModel,
     names: Names,
+    weights: Weights,
 }
 
 impl OnnxSource {
-    /// Parses bytes that were validated; external data lies below `directory`.
-    pub(super) fn parse(bytes: &[u8], checked: &Checked, directory: Option<&Path>) -> Result<Self> {
+    /// Parses bytes that were validated and whose `weights` were taken out; external data lies below `directory`.
+    pub(super) fn parse(bytes: &[u8], weights: Weights, checked: &Checked, directory: Option<&Path>) -> Result<Self> {
         let parsed = guarded(|| {
             let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
             let proto = onnx.proto_model_for_read(&mut &bytes[..])?;
@@ -38,22 +40,19 @@ impl OnnxSource {
             Ok(result.model)
         });
         let model = parsed.map_err(|panic| refused(&panic))?.map_err(|e| refused(&format!("{e:#}")))?;
-        let mut source = Self { model, names: Names { inputs: Vec::new(), outputs: Vec::new() } };
-        source.names.inputs = source.inputs().map(|(name, _)| name.to_owned()).collect();
-        source.names.outputs = checked.outputs.iter().map(|output| output.name.clone()).collect();
-        Ok(source)
+        let inputs = model.inputs.iter().filter_map(|outlet| Some(model.nodes().get(outlet.node)?.name.clone()));
+        let outputs = checked.outputs.iter().map(|output| output.name.clone());
+        let names = Names { inputs: inputs.collect(), outputs: outputs.collect() };
+        Ok(Self { model, names, weights })
     }
 
-    /// Whether some input has a dimension that is not a number.
-    pub(super) fn is_dynamic(&self) -> bool {
-        self.inputs().any(|(_, fact)| fact.shape.as_concrete_finite().ok().flatten().is_none())
-    }
-
+    /// The caller's inputs. Those that stand for weights are behind them.
     fn inputs(&self) -> impl Iterator<Item = (&str, &InferenceFact)> {
-        self.model.inputs.iter().filter_map(|outlet| {
+        let inputs = self.model.inputs.iter().filter_map(|outlet| {
             let node = self.model.nodes().get(outlet.node)?;
             Some((node.name.as_str(), &node.outputs.get(outlet.slot)?.fact))
-        })
+        });
+        inputs.filter(|(name, _)| !self.weights.contains_key(*name))
     }
 
     /// The inference model with every input bound to a concrete shape.
@@ -90,14 +89,20 @@ impl OnnxSource {
 }
 
 impl Source for OnnxSource {
+    fn is_dynamic(&self) -> bool {
+        self.inputs().any(|(_, fact)| fact.shape.as_concrete_finite().ok().flatten().is_none())
+    }
+
     fn lower(&self, shapes: &Shapes) -> Result<Lowered> {
         let bound = self.bind(shapes)?;
         let typed = guarded(|| bound.into_typed());
         let typed: TypedModel = typed.map_err(|panic| refused(&panic))?.map_err(|e| refused(&format!("{e:#}")))?;
-        match guarded(|| lower::lower(&typed, &self.names)).map_err(|panic| refused(&panic))? {
+        match guarded(|| lower::lower(&typed, &self.names, &self.weights)).map_err(|panic| refused(&panic))? {
             Ok(graph) => Ok(Lowered::Graph(graph)),
             Err(lower::Unlowered::Error(error)) => Err(error),
-            Err(lower::Unlowered::Dynamic(reason)) => fallback::whole(typed, &self.names, reason).map(Lowered::Foreign),
+            Err(lower::Unlowered::Dynamic(reason)) => {
+                fallback::whole(typed, &self.names, &self.weights, reason).map(Lowered::Foreign)
+            }
         }
     }
 }

@@ -27,12 +27,13 @@ mod scope;
 mod shaping;
 mod symbol;
 mod tensor;
+mod weights;
 mod windows;
 
 #[cfg(test)]
 pub(super) mod tests;
 
-pub use checked::{Checked, Dimension, ExternalTensor, ValueFact, ValueType};
+pub use checked::{Checked, Dimension, ExternalTensor, ValueFact, ValueType, Weights};
 pub use element::ElementType;
 pub(crate) use invalid::quoted;
 pub use invalid::{Invalid, Place, Rule};
@@ -100,6 +101,9 @@ pub fn validate(bytes: &[u8], limits: &Limits) -> Result<Checked, Invalid> {
     };
     checked.inputs = main.inputs.iter().map(|info| fact(info, initializers.contains(info.name))).collect();
     checked.outputs = main.outputs.iter().map(|info| fact(info, false)).collect();
+    if model.functions.is_empty() {
+        checked.weights = weights::find(bytes, main);
+    }
     Ok(checked)
 }
 

@@ -103,6 +103,38 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Appends a field to a message.
+pub fn put(message: &mut Vec<u8>, field: Field<'_>) {
+    let mut key = |wire_type: u64| put_varint(message, u64::from(field.number) << 3 | wire_type);
+    match field.value {
+        Value::Varint(value) => {
+            key(0);
+            put_varint(message, value);
+        }
+        Value::Fixed64(value) => {
+            key(1);
+            message.extend(value.to_le_bytes());
+        }
+        Value::Bytes(bytes) => {
+            key(2);
+            put_varint(message, bytes.len() as u64);
+            message.extend(bytes);
+        }
+        Value::Fixed32(value) => {
+            key(5);
+            message.extend(value.to_le_bytes());
+        }
+    }
+}
+
+fn put_varint(message: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        message.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    message.push(value as u8);
+}
+
 /// Reads a varint and gives what follows it. At most ten bytes, of which the last holds the
 /// sixty-fourth bit alone.
 ///

@@ -13,7 +13,7 @@ use skipstone_kernels::Isa;
 pub use memory::{Layout, Request};
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Node, ValueId};
 use crate::ops::{BindContext, Choice, Execute, Op, Operands, Operator, Place, PlanContext};
 use crate::options::Memory;
 use crate::tensor::{Fact, Tensor};
@@ -79,25 +79,28 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `graph` for `target`.
+    /// Plans `graph` for `target`. Weights are given up one by one as they are packed, so that both forms of all of
+    /// them are never there at once.
     ///
     /// # Errors
     /// A step that no kernel takes, with the node's name.
-    pub fn new(graph: &Graph, target: Target) -> Result<Self> {
-        let roots = alias_roots(graph);
+    pub fn new(mut graph: Graph, target: Target) -> Result<Self> {
+        let roots = alias_roots(&graph);
+        let nodes = std::mem::take(&mut graph.nodes);
+        let mut readers = readers(&graph, &nodes, &roots);
         let mut steps = Vec::with_capacity(graph.nodes.len());
         let mut requests: Vec<Request> = Vec::new();
         let mut request_of: Vec<Option<usize>> = vec![None; graph.values().len()];
         let mut scratch_of: Vec<Option<usize>> = Vec::new();
 
-        for node in &graph.nodes {
+        for node in &nodes {
             let inputs = graph.facts(&node.inputs);
             if node.op.alias(&inputs).is_some() {
                 continue;
             }
             let outputs = graph.facts(&node.outputs);
             let cx = PlanContext {
-                constants: node.inputs.iter().map(|&id| constant(graph, &roots, id)).collect(),
+                constants: node.inputs.iter().map(|&id| constant(&graph, &roots, id)).collect(),
                 inputs: inputs.clone(),
                 outputs: outputs.clone(),
                 isa: target.isa,
@@ -105,6 +108,14 @@ impl Plan {
                 threads: target.threads,
             };
             let choice = node.op.plan(&cx).map_err(|e| e.at(&node.name))?;
+            for &position in &choice.absorbed {
+                let Some(root) = node.inputs.get(position).map(|id| roots[id.0]) else { continue };
+                readers[root.0] -= 1;
+                if readers[root.0] == 0 {
+                    graph.release_constant(root);
+                }
+            }
+            let outputs = graph.facts(&node.outputs);
             let at = steps.len();
             for (&id, fact) in node.outputs.iter().zip(&outputs) {
                 request_of[id.0] = Some(requests.len());
@@ -223,6 +234,14 @@ fn alias_roots(graph: &Graph) -> Vec<ValueId> {
         }
     }
     roots
+}
+
+/// For every value, how often it or an alias of it is read, by nodes or as an output.
+fn readers(graph: &Graph, nodes: &[Node], roots: &[ValueId]) -> Vec<usize> {
+    let mut readers = vec![0; roots.len()];
+    let read = nodes.iter().flat_map(|node| &node.inputs).chain(graph.outputs.iter().map(|(_, id)| id));
+    read.for_each(|id| readers[roots[id.0].0] += 1);
+    readers
 }
 
 /// The data of a value that is a constant; an alias of one has other dimensions, and is not.

@@ -1,6 +1,7 @@
 //! What the validator learns about a model on its way, for those who load it next.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::element::ElementType;
 
@@ -28,6 +29,8 @@ pub struct Checked {
     pub metadata: Vec<(String, String)>,
     /// Tensors whose data are in other files. See [`crate::onnx::external::resolve`].
     pub external: Vec<ExternalTensor>,
+    /// Initializers of the main graph that are nothing but weights, in the order of the file.
+    pub weights: Vec<Weights>,
     /// Names of sparse initializers: sound, but unknown to parsers that take only dense ones.
     pub sparse_initializers: Vec<String>,
     /// Local functions that the model defines.
@@ -72,6 +75,17 @@ pub enum Dimension {
     Symbol(String),
     /// Not told.
     Unknown,
+}
+
+/// A float tensor whose values nodes multiply with, and which nothing else reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weights {
+    /// Name of the tensor.
+    pub name: String,
+    /// Its dimensions.
+    pub dims: Vec<usize>,
+    /// Where its numbers lie in the file: little-endian, as many as the dimensions say.
+    pub data: Range<usize>,
 }
 
 /// A tensor whose data are in another file.
