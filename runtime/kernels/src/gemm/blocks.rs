@@ -154,19 +154,58 @@ impl Image<'_> {
 }
 
 impl Image<'_> {
-    /// Calls `f(row, kernel row, offset of the input line, first column)` for `len` output pixels from `first` on; no
-    /// offset in the padding.
-    #[inline(always)]
-    fn lines(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, Option<usize>, isize)) {
+    /// Writes the pointers of `len` output pixels from `first` on, one for each kernel row: its pixels lie side by
+    /// side. Those of a window that reaches past the left or right edge are copied, with zeros for what is missing.
+    fn lines(&self, first: usize, len: usize, copies: &mut [f32], pointers: &mut [*const f32]) {
         let s = self.shape;
-        for row in 0..len {
+        let (depth, step) = (s.kernel[1] * s.in_c, s.stride[1] * s.in_c);
+        let mut copies = copies.chunks_exact_mut(depth.max(1));
+        // Columns whose windows lie inside the line.
+        let inside = s.pad_left.div_ceil(s.stride[1])
+            ..(s.in_w + s.pad_left).checked_sub(s.kernel[1]).map_or(0, |last| last / s.stride[1] + 1);
+        let mut row = 0;
+        while row < len {
+            // As many pixels as lie in one line of the output.
             let (line, x) = ((first + row) / s.out_w, (first + row) % s.out_w);
             let (image, y) = (line / s.out_h, line % s.out_h);
+            let columns = x..s.out_w.min(x + len - row);
+            let whole = inside.start.clamp(x, columns.end)..inside.end.clamp(x, columns.end);
             for tap in 0..s.kernel[0] {
+                let pointers = &mut pointers[tap * len + row..][..columns.len()];
                 let in_y = (y * s.stride[0] + tap * s.dilation[0]).wrapping_sub(s.pad_top);
-                let offset = (in_y < s.in_h).then(|| (image * s.in_h + in_y) * s.in_w * s.in_c);
-                f(row, tap, offset, (x * s.stride[1]) as isize - s.pad_left as isize);
+                if in_y >= s.in_h {
+                    pointers.fill(self.zeros[..depth].as_ptr());
+                    continue;
+                }
+                let line = &self.input[(image * s.in_h + in_y) * s.in_w * s.in_c..][..s.in_w * s.in_c];
+                if let Some(last) = whole.clone().next_back() {
+                    let left = |x: usize| (x * s.stride[1] - s.pad_left) * s.in_c;
+                    let numbers = &line[left(whole.start)..left(last) + depth];
+                    let mut at = numbers.as_ptr();
+                    for pointer in &mut pointers[whole.start - x..whole.end - x] {
+                        *pointer = at;
+                        at = at.wrapping_add(step);
+                    }
+                }
+                for column in (x..whole.start).chain(whole.end.max(whole.start)..columns.end) {
+                    let copy = copies.next().expect("room for every pixel and kernel row");
+                    self.copy_window(line, (column * s.stride[1]) as isize - s.pad_left as isize, copy);
+                    pointers[column - x] = copy.as_ptr();
+                }
             }
+            row += columns.len();
+        }
+    }
+
+    /// Copies the pixels of `line` from column `left` on, zeros where there are none.
+    fn copy_window(&self, line: &[f32], left: isize, copy: &mut [f32]) {
+        let inside = |column: isize| column.clamp(0, self.shape.in_w as isize);
+        let (from, end) = (inside(left), inside(left + self.shape.kernel[1] as isize));
+        copy.fill(0.0);
+        // Windows wholly in the padding on the right begin past `from`.
+        if from < end {
+            let numbers = &line[from as usize * self.shape.in_c..end as usize * self.shape.in_c];
+            copy[(from - left) as usize * self.shape.in_c..][..numbers.len()].copy_from_slice(numbers);
         }
     }
 }
@@ -296,31 +335,7 @@ impl Product<'_> {
                 };
                 pointers[tap * len + row] = numbers.as_ptr();
             }),
-            Rows::Lines(image) => {
-                let mut copies = copies.chunks_exact_mut(self.depth.max(1));
-                image.lines(first, len, |row, tap, line, x| {
-                    let (width, channels) = (image.shape.in_w, image.shape.in_c);
-                    let (Some(line), Some(copy)) = (line, copies.next()) else {
-                        pointers[tap * len + row] = image.zeros[..self.depth].as_ptr();
-                        return;
-                    };
-                    let line = &image.input[line..][..width * channels];
-                    let taps = image.shape.kernel[1];
-                    pointers[tap * len + row] = if x >= 0 && x as usize + taps <= width {
-                        line[x as usize * channels..][..self.depth].as_ptr()
-                    } else {
-                        let inside = |column: isize| column.clamp(0, width as isize);
-                        let (from, end) = (inside(x), inside(x + taps as isize));
-                        copy.fill(0.0);
-                        // Windows wholly in the padding on the right begin past `from`.
-                        if from < end {
-                            let numbers = &line[from as usize * channels..end as usize * channels];
-                            copy[(from - x) as usize * channels..][..numbers.len()].copy_from_slice(numbers);
-                        }
-                        copy.as_ptr()
-                    };
-                });
-            }
+            Rows::Lines(image) => image.lines(first, len, copies, pointers),
         }
     }
 
