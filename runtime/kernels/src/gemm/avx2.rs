@@ -38,5 +38,5 @@ pub(super) static TILE_1X64: &[&[Kernel]] = &[&[
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; the instruction set is enabled here.
-    unsafe { broadcast::<F32x8, M, V>(tile) }
+    unsafe { broadcast::<F32x8, F32x8, M, V, 0>(tile) }
 }

@@ -39,17 +39,21 @@ pub struct Variant {
     pub mr: usize,
     /// Columns of a panel.
     pub nr: usize,
-    /// Columns of a register: the last panel is padded to a multiple of it only.
+    /// Columns of the narrowest register: the last panel is padded to a multiple of it only.
     pub lanes: usize,
-    /// `kernels[rows - 1][registers - 1]`
+    /// Columns of a whole register.
+    pub width: usize,
+    /// `kernels[rows - 1][columns / lanes - 1]`
     kernels: &'static [&'static [Kernel]],
 }
 
-/// The entries of the table: name, instruction set, rows, columns, lanes, kernels.
+/// The entries of the table: name, instruction set, rows, columns, lanes of the narrowest register and of a whole one,
+/// kernels.
 macro_rules! variants {
-    ($($(#[$cfg:meta])* $name:literal $isa:ident $mr:literal x $nr:literal / $lanes:literal $kernels:path;)*) => {
+    ($($(#[$cfg:meta])*
+    $name:literal $isa:ident $mr:literal x $nr:literal / $lanes:literal of $width:literal $kernels:path;)*) => {
         &[$($(#[$cfg])* Variant {
-            name: $name, isa: Isa::$isa, mr: $mr, nr: $nr, lanes: $lanes, kernels: $kernels,
+            name: $name, isa: Isa::$isa, mr: $mr, nr: $nr, lanes: $lanes, width: $width, kernels: $kernels,
         },)*]
     };
 }
@@ -57,24 +61,24 @@ macro_rules! variants {
 /// Every variant of this build; the last is the reference.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_12x32_avx512" Avx512 12 x 32 / 16 avx512::TILE_12X32;
+    "gemm_f32_12x32_avx512" Avx512 12 x 32 / 8 of 16 avx512::TILE_12X32;
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_8x48_avx512" Avx512 8 x 48 / 16 avx512::TILE_8X48;
+    "gemm_f32_8x48_avx512" Avx512 8 x 48 / 8 of 16 avx512::TILE_8X48;
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_1x128_avx512" Avx512 1 x 128 / 16 avx512::TILE_1X128;
+    "gemm_f32_1x128_avx512" Avx512 1 x 128 / 8 of 16 avx512::TILE_1X128;
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_6x16_avx2" Avx2 6 x 16 / 8 avx2::TILE_6X16;
+    "gemm_f32_6x16_avx2" Avx2 6 x 16 / 8 of 8 avx2::TILE_6X16;
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_3x24_avx2" Avx2 3 x 24 / 8 avx2::TILE_3X24;
+    "gemm_f32_3x24_avx2" Avx2 3 x 24 / 8 of 8 avx2::TILE_3X24;
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_1x64_avx2" Avx2 1 x 64 / 8 avx2::TILE_1X64;
+    "gemm_f32_1x64_avx2" Avx2 1 x 64 / 8 of 8 avx2::TILE_1X64;
     #[cfg(target_arch = "aarch64")]
-    "gemm_f32_8x8_neon" Neon 8 x 8 / 4 neon::TILE_8X8;
+    "gemm_f32_8x8_neon" Neon 8 x 8 / 4 of 4 neon::TILE_8X8;
     #[cfg(target_arch = "aarch64")]
-    "gemm_f32_4x16_neon" Neon 4 x 16 / 4 neon::TILE_4X16;
+    "gemm_f32_4x16_neon" Neon 4 x 16 / 4 of 4 neon::TILE_4X16;
     #[cfg(target_arch = "aarch64")]
-    "gemm_f32_1x32_neon" Neon 1 x 32 / 4 neon::TILE_1X32;
-    "gemm_f32_4x8_scalar" Scalar 4 x 8 / 8 scalar::TILE_4X8;
+    "gemm_f32_1x32_neon" Neon 1 x 32 / 4 of 4 neon::TILE_1X32;
+    "gemm_f32_4x8_scalar" Scalar 4 x 8 / 8 of 8 scalar::TILE_4X8;
 };
 
 impl Variant {
@@ -90,12 +94,12 @@ impl Variant {
     }
 
     /// Time of a product by a model of the core, in multiply-adds of a register: two start per cycle, each takes four
-    /// cycles, two loads go beside them, and a tile has its tail.
+    /// cycles, two loads go beside them, and a tile has its tail. A narrow register costs its share of a whole one.
     pub(crate) fn cost(&self, m: usize, k: usize, n: usize) -> f64 {
         let tiles = m.div_ceil(self.mr).max(1);
         let rows = m as f64 / tiles as f64;
-        let panel = |registers: usize| {
-            let registers = registers as f64;
+        let panel = |columns: usize| {
+            let registers = (columns * self.lanes) as f64 / self.width as f64;
             let step = (rows * registers).max(rows + registers).max(8.0);
             step * k as f64 + 6.0 * rows * registers + 20.0
         };

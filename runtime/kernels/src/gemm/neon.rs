@@ -70,7 +70,7 @@ unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
                 d += 1;
             }
         }
-        store(tile, &sums);
+        store(tile, 0, &sums);
     }
 }
 

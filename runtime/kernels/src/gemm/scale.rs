@@ -74,12 +74,18 @@ impl Kernel for ScaleRows<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        // A row is whole registers.
         let rows = self.panel.chunks_exact(self.width).zip(self.to.chunks_exact_mut(self.width));
         for ((row, to), &s) in rows.zip(self.scale.iter().cycle()) {
             let s = simd.splat(s);
-            for (to, x) in to.chunks_exact_mut(S::LANES).zip(row.chunks_exact(S::LANES)) {
+            let mut to = to.chunks_exact_mut(S::LANES);
+            let row = row.chunks_exact(S::LANES);
+            let rest = row.remainder();
+            for (to, x) in to.by_ref().zip(row) {
                 simd.store(simd.load(x).mul(s), to);
+            }
+            // Half a register, at most.
+            if !rest.is_empty() {
+                simd.store_partial(simd.load_partial(rest).mul(s), to.into_remainder());
             }
         }
     }

@@ -126,8 +126,8 @@ impl Variant {
     /// transforms.
     fn cost(&self, shape: &ConvShape) -> f64 {
         let split = Split::new(self, shape, 1);
-        let lanes = self.gemm().lanes;
-        let registers = |channels: usize| channels.div_ceil(lanes) as f64;
+        let width = self.gemm().width;
+        let registers = |channels: usize| channels.div_ceil(width) as f64;
         let (inputs, outputs) = (registers(shape.in_c), registers(shape.out_c));
         let bytes = packed_len(self, shape) * size_of::<f32>();
         // Multiply-adds that could start while a register of weights comes from where that many bytes stay: measured on
