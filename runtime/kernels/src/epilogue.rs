@@ -35,6 +35,26 @@ impl Epilogue<'_> {
         assert!(self.residual.is_none_or(|residual| residual.len() >= output_len), "residual length");
     }
 
+    /// What a tile of a product does in registers; [`rest`](Self::rest) is what it leaves.
+    pub(crate) fn bounds(&self) -> Bounds {
+        match self.activation {
+            _ if self.residual.is_some() && self.residual_first => Bounds::None,
+            Activation::Relu => Bounds::Least(0.0),
+            Activation::Clip { min, max } => Bounds::Both(min, max),
+            _ => Bounds::None,
+        }
+    }
+
+    /// What is left to do on the stored tile, given its bounds.
+    pub(crate) fn rest(&self) -> Option<Rest<'_>> {
+        let activation = match self.bounds() {
+            Bounds::None => self.activation,
+            Bounds::Least(_) | Bounds::Both(..) => Activation::None,
+        };
+        let rest = Rest { activation, residual: self.residual, residual_first: self.residual_first };
+        (activation != Activation::None || self.residual.is_some()).then_some(rest)
+    }
+
     /// What a kernel does in registers.
     pub(crate) fn in_registers(&self) -> InRegisters {
         match self.activation {
@@ -65,6 +85,133 @@ pub(crate) enum InRegisters {
     Later,
 }
 
+/// The activations that a tile of a product applies to its sums: they cost one or two instructions a register. Anything
+/// more would keep the compiler from unrolling the tile's last loop, and then the sums go through memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bounds {
+    /// None at all.
+    None,
+    /// `max(x, .0)`
+    Least(f32),
+    /// `min(max(x, .0), .1)`
+    Both(f32, f32),
+}
+
+/// What is left to do on a stored tile, which is still in the first-level cache.
+#[derive(Clone, Copy)]
+pub(crate) struct Rest<'a> {
+    activation: Activation,
+    /// Of the whole output.
+    residual: Option<&'a [f32]>,
+    residual_first: bool,
+}
+
+/// A tile of an output.
+pub(crate) struct Stored {
+    /// First number of the whole output.
+    pub out: *mut f32,
+    /// Offset of the tile's first number, in the output and in a residual.
+    pub at: usize,
+    /// Distance of its rows.
+    pub ldc: usize,
+    pub rows: usize,
+    pub columns: usize,
+}
+
+impl Rest<'_> {
+    /// Does it.
+    ///
+    /// # Safety
+    /// The output has the tile, and nobody else uses the tile.
+    ///
+    /// # Panics
+    /// If the residual is too short or the CPU lacks the instruction set.
+    pub(crate) unsafe fn finish(&self, isa: Isa, tile: &Stored) {
+        match isa {
+            Isa::Scalar => {
+                let act = |x| scalar::apply(self.activation, x);
+                // SAFETY: the caller's promise.
+                unsafe { self.rows(tile, |out, r| each_number(out, r, self.residual_first, act)) }
+            }
+            _ => dispatch(isa, FinishTile { rest: *self, tile }),
+        }
+    }
+
+    /// Calls `f` for every row of the tile and of the residual.
+    ///
+    /// # Safety
+    /// As for `finish`.
+    #[inline(always)]
+    unsafe fn rows(&self, tile: &Stored, f: impl Fn(&mut [f32], Option<&[f32]>)) {
+        for row in 0..tile.rows {
+            let at = tile.at + row * tile.ldc;
+            // SAFETY: a row of the tile, by the caller's promise.
+            let out = unsafe { std::slice::from_raw_parts_mut(tile.out.add(at), tile.columns) };
+            f(out, self.residual.map(|residual| &residual[at..][..tile.columns]));
+        }
+    }
+}
+
+fn each_number(out: &mut [f32], residual: Option<&[f32]>, residual_first: bool, act: impl Fn(f32) -> f32) {
+    for (i, x) in out.iter_mut().enumerate() {
+        let r = residual.map_or(0.0, |r| r[i]);
+        *x = if residual_first { act(*x + r) } else { act(*x) + r };
+    }
+}
+
+/// [`Rest::finish`] with the vectors of an instruction set.
+struct FinishTile<'a> {
+    rest: Rest<'a>,
+    tile: &'a Stored,
+}
+
+impl Kernel for FinishTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // The usual ones have loops of their own.
+        match self.rest.activation {
+            Activation::None => self.each(simd, |x| x),
+            Activation::Relu => self.each(simd, |x| x.at_least(x.like(0.0))),
+            Activation::HardSwish => self.each(simd, vector::hard_swish),
+            other => self.each(simd, |x| vector::apply(other, x)),
+        }
+    }
+}
+
+impl FinishTile<'_> {
+    #[inline(always)]
+    fn each<S: Simd>(&self, simd: S, act: impl Fn(S::F32) -> S::F32) {
+        match (self.rest.residual, self.rest.residual_first) {
+            (None, _) => self.registers(simd, false, |x, _| act(x)),
+            (Some(_), true) => self.registers(simd, true, |x, r| act(x.add(r))),
+            (Some(_), false) => self.registers(simd, true, |x, r| act(x).add(r)),
+        }
+    }
+
+    /// Puts every register through `f`, with that of the residual if it is `read`.
+    #[inline(always)]
+    fn registers<S: Simd>(&self, simd: S, read: bool, f: impl Fn(S::F32, S::F32) -> S::F32) {
+        let zero = simd.splat(0.0);
+        let row = |out: &mut [f32], residual: Option<&[f32]>| {
+            let residual = if read { residual.unwrap_or_default() } else { &[] };
+            let whole = out.len() - out.len() % S::LANES;
+            let (out, out_rest) = out.split_at_mut(whole);
+            for (i, x) in out.chunks_exact_mut(S::LANES).enumerate() {
+                let r = if read { simd.load(&residual[i * S::LANES..]) } else { zero };
+                simd.store(f(simd.load(x), r), x);
+            }
+            if !out_rest.is_empty() {
+                let r = if read { simd.load_partial(&residual[whole..]) } else { zero };
+                simd.store_partial(f(simd.load_partial(out_rest), r), out_rest);
+            }
+        };
+        // SAFETY: the promise made to `Rest::finish`, the only maker of a `FinishTile`.
+        unsafe { self.rest.rows(self.tile, row) }
+    }
+}
+
 /// An epilogue as a kernel sees it: pointers to the first channel of its tile, null where absent.
 #[derive(Clone, Copy)]
 pub(crate) struct Tail {
@@ -92,24 +239,6 @@ impl Tail {
         }
         if !self.residual.is_null() && !self.residual_first {
             x = x.add(residual());
-        }
-        x
-    }
-
-    /// As `apply`, on one number.
-    #[inline(always)]
-    pub(crate) fn apply_scalar(&self, sum: f32, residual: impl Fn() -> f32) -> f32 {
-        let mut x = sum;
-        if !self.residual.is_null() && self.residual_first {
-            x += residual();
-        }
-        match self.activation {
-            InRegisters::Clamp(min, max) => x = scalar::apply(Activation::Clip { min, max }, x),
-            InRegisters::HardSwish => x = scalar::apply(Activation::HardSwish, x),
-            InRegisters::Later => return x,
-        }
-        if !self.residual.is_null() && !self.residual_first {
-            x += residual();
         }
         x
     }

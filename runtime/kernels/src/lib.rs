@@ -10,6 +10,7 @@
 pub mod activation;
 pub mod arena;
 pub mod binary;
+pub mod bottleneck;
 pub mod cast;
 pub mod conv;
 pub mod copy;

@@ -22,6 +22,7 @@ pub mod activate;
 pub mod argmax;
 mod arity;
 pub mod binary;
+pub mod bottleneck;
 pub mod broadcast;
 pub mod cast;
 #[cfg(test)]
@@ -203,6 +204,8 @@ operators! {
     Transpose(transpose::Transpose),
     /// Convolution.
     Conv(conv::Conv),
+    /// A depthwise convolution and its neighbours.
+    Bottleneck(bottleneck::Bottleneck),
     /// Matrix product.
     MatMul(matmul::MatMul),
     /// Max and average pooling.

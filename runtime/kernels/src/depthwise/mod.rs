@@ -8,12 +8,14 @@
 
 mod run;
 
-use crate::conv::ConvShape;
+use std::ops::Range;
+
+use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::parallel::Output;
 use crate::threads::Pool;
-use run::Rows;
+use run::{Input, Rows};
 
 /// A kernel of the family.
 pub struct Variant {
@@ -104,10 +106,56 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
     let to = Output::new(out);
     pool.run(tasks, &|task| {
         let range = rows * task / tasks..rows * (task + 1) / tasks;
-        let args = Rows { shape, rows: range, input, packed, out: to.start(), epilogue };
+        // SAFETY: the output has these rows.
+        let out = unsafe { to.start().add(range.start * shape.out_w * shape.out_c) };
+        let args = Rows { shape, rows: range, input: Input::Images(input), packed, out, epilogue };
         // SAFETY: the lengths were checked, the CPU has the instructions, and tasks have disjoint output rows.
         unsafe { (v.kernel)(&args) }
     });
+}
+
+/// Some rows of one image's convolution, for kernels that are made of several.
+pub(crate) struct Band<'a> {
+    /// Geometry of the whole; [`takes`] it.
+    pub shape: &'a ConvShape,
+    /// Rows of the output, over all images.
+    pub rows: Range<usize>,
+    /// The input rows under them: row `y` of the image at place `y % ring_rows`.
+    pub ring: &'a [f32],
+    /// Rows that the ring holds.
+    pub ring_rows: usize,
+    /// Weights from [`pack`].
+    pub packed: &'a [f32],
+    /// The output rows.
+    pub out: &'a mut [f32],
+    /// What is fused behind; its residual is of the whole output.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// Computes some rows on the calling thread.
+///
+/// # Panics
+/// If a slice is not as long as `shape` says, or the input rows under the rows do not fit into the ring.
+pub(crate) fn depthwise_band(v: &Variant, args: Band<'_>) {
+    let Band { shape, rows, ring, ring_rows, packed, out, epilogue } = args;
+    shape.check();
+    assert!(takes(shape), "one filter per channel");
+    assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
+    if rows.is_empty() {
+        return;
+    }
+    assert!(rows.end <= product(&[shape.batch, shape.out_h]), "rows of the output");
+    assert_eq!(rows.start / shape.out_h, (rows.end - 1) / shape.out_h, "rows of one image");
+    let under = product(&[rows.len() - 1, shape.stride[0]]) + (shape.kernel[0] - 1) * shape.dilation[0] + 1;
+    assert!(under.min(shape.in_h) <= ring_rows, "the ring is too small");
+    assert_eq!(ring.len(), product(&[ring_rows, shape.in_w, shape.in_c]), "the ring");
+    assert_eq!(out.len(), product(&[rows.len(), shape.out_w, shape.out_c]), "the output rows");
+    assert_eq!(packed.len(), shape.taps() * shape.in_c, "the weights");
+    epilogue.check(shape.out_c, shape.output_len());
+    let input = Input::Ring { numbers: ring, rows: ring_rows };
+    let args = Rows { shape, rows, input, packed, out: out.as_mut_ptr(), epilogue };
+    // SAFETY: the lengths were checked, the CPU has the instructions, and the output rows are borrowed mutably.
+    unsafe { (v.kernel)(&args) }
 }
 
 #[cfg(test)]

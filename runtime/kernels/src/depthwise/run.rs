@@ -13,11 +13,33 @@ pub(super) struct Rows<'a> {
     pub shape: &'a ConvShape,
     /// Rows over all images.
     pub rows: Range<usize>,
-    pub input: &'a [f32],
+    pub input: Input<'a>,
     pub packed: &'a [f32],
-    /// First number of the whole output.
+    /// First number of the first of the rows.
     pub out: *mut f32,
+    /// Its residual is of the whole output.
     pub epilogue: Epilogue<'a>,
+}
+
+/// Where the rows of the input are.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    /// All of them.
+    Images(&'a [f32]),
+    /// The rows of one image that the output rows need: row `y` at place `y % rows`.
+    Ring { numbers: &'a [f32], rows: usize },
+}
+
+impl<'a> Input<'a> {
+    /// The numbers, and the offset of row `y` of an image among them.
+    #[inline(always)]
+    fn row(&self, shape: &ConvShape, image: usize, y: usize) -> (&'a [f32], usize) {
+        let (numbers, row) = match *self {
+            Self::Images(numbers) => (numbers, image * shape.in_h + y),
+            Self::Ring { numbers, rows } => (numbers, y % rows),
+        };
+        (numbers, row * shape.in_w * shape.in_c)
+    }
 }
 
 /// AVX2: eight channels.
@@ -63,14 +85,15 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
         let (image, y) = (row / s.out_h, row % s.out_h);
         for x in 0..s.out_w {
             let at = (row * s.out_w + x) * s.out_c;
+            let to = ((row - args.rows.start) * s.out_w + x) * s.out_c;
             for c in 0..s.out_c {
                 let mut sum = args.epilogue.bias.map_or(0.0, |b| b[c]);
                 for ky in s.valid_taps(0, y) {
                     let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
+                    let (input, line) = args.input.row(s, image, in_y);
                     for kx in s.valid_taps(1, x) {
                         let in_x = x * s.stride[1] + kx * s.dilation[1] - s.pad_left;
-                        let pixel = (image * s.in_h + in_y) * s.in_w + in_x;
-                        sum += args.input[pixel * s.in_c + c] * args.packed[(ky * s.kernel[1] + kx) * s.in_c + c];
+                        sum += input[line + in_x * s.in_c + c] * args.packed[(ky * s.kernel[1] + kx) * s.in_c + c];
                     }
                 }
                 let residual = args.epilogue.residual.map_or(0.0, |r| r[at + c]);
@@ -79,7 +102,7 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
                     false => activation::scalar::apply(args.epilogue.activation, sum) + residual,
                 };
                 // SAFETY: the output has this pixel and channel.
-                unsafe { *args.out.add(at + c) = out };
+                unsafe { *args.out.add(to + c) = out };
             }
         }
     }
@@ -105,8 +128,7 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
     };
     for row in args.rows.clone() {
         let y = row % s.out_h;
-        let image = row / s.out_h * s.in_h * s.in_w * s.in_c;
-        let line = Line { args, tail, row, y, image, taps_y: s.valid_taps(0, y) };
+        let line = Line { args, tail, row, y, image: row / s.out_h, taps_y: s.valid_taps(0, y) };
         // SAFETY: the caller's promise; each tile is of the kernel's width and stride.
         unsafe {
             match (s.kernel[1], s.stride[1], s.dilation[1]) {
@@ -120,7 +142,7 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
         if let Some(activation) = epilogue.later() {
             let len = s.out_w * s.out_c;
             // SAFETY: the output row just written, of this task alone.
-            let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(row * len), len) };
+            let out = unsafe { std::slice::from_raw_parts_mut(args.out.add((row - args.rows.start) * len), len) };
             let residual = epilogue.residual.filter(|_| !epilogue.residual_first);
             finish_row(isa, activation, out, residual.map(|r| &r[row * len..][..len]));
         }
@@ -136,19 +158,25 @@ struct Line<'a, 'b> {
     row: usize,
     /// Row in its image.
     y: usize,
-    /// Offset of the input image.
     image: usize,
     /// Kernel rows that fall inside the input.
     taps_y: Range<usize>,
 }
 
 impl Line<'_, '_> {
-    /// Offset of the input row under kernel row `ky`, one of `taps_y`.
+    /// The input row under kernel row `ky`, one of `taps_y`.
     #[inline(always)]
-    fn input_row(&self, ky: usize) -> usize {
+    fn input_row(&self, ky: usize) -> *const f32 {
         let s = self.args.shape;
         let in_y = self.y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
-        self.image + in_y * s.in_w * s.in_c
+        let (numbers, offset) = self.args.input.row(s, self.image, in_y);
+        numbers[offset..].as_ptr()
+    }
+
+    /// Offset of the row in the part of the output that is written.
+    #[inline(always)]
+    fn out_row(&self) -> usize {
+        (self.row - self.args.rows.start) * self.args.shape.out_w * self.args.shape.out_c
     }
 
     /// Computes the row for a kernel `K` wide with stride `S`.
@@ -190,7 +218,7 @@ impl Line<'_, '_> {
         let s = self.args.shape;
         // In the padding this is before the row or the image, and only offset back inside is it read.
         let left = (tile.x * S).wrapping_sub(s.pad_left).wrapping_mul(s.in_c);
-        let out = (self.row * s.out_w + tile.x) * s.out_c;
+        let (out, residual) = (self.out_row() + tile.x * s.out_c, (self.row * s.out_w + tile.x) * s.out_c);
         let inside = tile.inside;
         for channel in (0..s.in_c).step_by(L::WIDTH) {
             // Channels left over share a register with some before them, which are computed and stored twice.
@@ -202,8 +230,7 @@ impl Line<'_, '_> {
                 unsafe {
                     let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
                     let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
-                    let row = self.args.input.as_ptr().wrapping_add(self.input_row(ky).wrapping_add(left) + channel);
-                    let mut pixel = row;
+                    let mut pixel = self.input_row(ky).wrapping_add(left.wrapping_add(channel));
                     // Written out, because the compiler gives up on unrolling a loop of this many columns.
                     macro_rules! columns {
                         ($($column:literal)*) => {$(
@@ -221,9 +248,12 @@ impl Line<'_, '_> {
             }
             for (p, sum) in sums.into_iter().enumerate() {
                 if !EDGE || p < tile.outputs {
-                    let at = out + p * s.out_c + channel;
+                    let at = p * s.out_c + channel;
                     // SAFETY: a register of an output pixel that exists, of the residual and the output.
-                    unsafe { self.tail.apply(sum, || L::load(self.tail.residual.add(at))).store(self.args.out.add(at)) }
+                    unsafe {
+                        let y = self.tail.apply(sum, || L::load(self.tail.residual.add(residual + at)));
+                        y.store(self.args.out.add(out + at));
+                    }
                 }
             }
         }
@@ -253,17 +283,17 @@ impl Line<'_, '_> {
                         let tap = (ky * s.kernel[1] + kx) * s.in_c + channel;
                         // SAFETY: the tap lies inside the input; the weights hold it.
                         unsafe {
-                            let at = self.input_row(ky) + in_x * s.in_c + channel;
-                            let pixel = load(self.args.input.as_ptr().add(at));
+                            let pixel = load(self.input_row(ky).add(in_x * s.in_c + channel));
                             sum = pixel.mul_add(load(self.args.packed.as_ptr().add(tap)), sum);
                         }
                     }
                 }
-                let at = (self.row * s.out_w + x) * s.out_c + channel;
+                let at = x * s.out_c + channel;
                 // SAFETY: residual and output have this pixel and these channels.
                 unsafe {
-                    let y = self.tail.apply(sum, || load(self.tail.residual.add(at)));
-                    let to = self.args.out.add(at);
+                    let residual = self.row * s.out_w * s.out_c + at;
+                    let y = self.tail.apply(sum, || load(self.tail.residual.add(residual)));
+                    let to = self.args.out.add(self.out_row() + at);
                     if count == L::WIDTH { y.store(to) } else { y.store_first(to, count) }
                 }
             }

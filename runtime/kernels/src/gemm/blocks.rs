@@ -7,7 +7,7 @@
 use super::Variant;
 use super::tile::Tile;
 use crate::conv::{ConvShape, product};
-use crate::epilogue::{Epilogue, Tail, finish_row};
+use crate::epilogue::{Epilogue, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::parallel::{Output, share_units};
@@ -247,6 +247,15 @@ impl Product<'_> {
         });
     }
 
+    /// As `run`, on the calling thread; the rows of A are read in place.
+    pub(crate) fn run_alone(&self, split: &Split, out: &mut [f32]) {
+        assert!(self.v.isa.is_available(), "this CPU does not have {}", self.v.isa);
+        assert!(split.slot_len() == 0, "no scratch to copy to");
+        for unit in 0..split.groups * split.row_blocks * split.panel_blocks {
+            self.unit(split, unit, &mut [], out.as_mut_ptr());
+        }
+    }
+
     /// One block of rows times one block of panels of one group.
     fn unit(&self, split: &Split, unit: usize, slot: &mut [f32], out: *mut f32) {
         let v = self.v;
@@ -287,15 +296,9 @@ impl Product<'_> {
             for tile in 0..tiles.count {
                 let (start, len) = tiles.range(tile);
                 let at = (first_row + start) * self.ldc + group * self.n + column;
-                let tail = Tail {
-                    bias: self.epilogue.bias.map_or(std::ptr::null(), |b| b[group * self.n + column..].as_ptr()),
-                    residual: self.epilogue.residual.map_or(std::ptr::null(), |r| r[at..].as_ptr()),
-                    residual_first: self.epilogue.residual_first,
-                    activation: self.epilogue.in_registers(),
-                };
                 // SAFETY: `run` has checked the instruction set. `point` or `gather` has made `taps` times `len`
                 // pointers to `depth` numbers each; the panel was just sliced; the entry points have checked that
-                // bias, residual and output hold these rows and columns, which no other unit writes.
+                // bias and output hold these rows and columns, which no other unit writes.
                 unsafe {
                     v.kernel(len, registers)(&Tile {
                         rows: pointers[start * split.taps..].as_ptr(),
@@ -305,16 +308,14 @@ impl Product<'_> {
                         out: out.add(at),
                         ldc: self.ldc,
                         columns,
-                        tail,
+                        add: false,
+                        bias: self.epilogue.bias.map_or(std::ptr::null(), |b| b[group * self.n + column..].as_ptr()),
+                        bounds: self.epilogue.bounds(),
                     });
                 }
-                if let Some(activation) = self.epilogue.later() {
-                    let residual = self.epilogue.residual.filter(|_| !self.epilogue.residual_first);
-                    for at in (0..len).map(|row| at + row * self.ldc) {
-                        // SAFETY: a row of the tile just written, of this unit alone.
-                        let out = unsafe { std::slice::from_raw_parts_mut(out.add(at), columns) };
-                        finish_row(v.isa, activation, out, residual.map(|r| &r[at..at + columns]));
-                    }
+                if let Some(rest) = self.epilogue.rest() {
+                    // SAFETY: the tile just written, of this unit alone.
+                    unsafe { rest.finish(v.isa, &Stored { out, at, ldc: self.ldc, rows: len, columns }) }
                 }
             }
         }

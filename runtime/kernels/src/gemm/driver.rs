@@ -57,9 +57,28 @@ pub fn gemm_scratch(v: &Variant, m: usize, k: usize, n: usize, scaled: bool, thr
 /// # Panics
 /// If a slice is shorter than its description says, or the CPU lacks the variant's instructions.
 pub fn gemm(v: &Variant, args: Gemm<'_>, scratch: &mut [f32], pool: &Pool) {
+    let split = Split::new(v, args.m, args.n, 1, args.k, 1, access(args.a_scale.is_some()), pool.threads());
+    if let Some((product, out)) = checked(v, args) {
+        product.run(&split, out, scratch, pool);
+    }
+}
+
+/// Computes a matrix product whose A is not scaled on the calling thread, for kernels that are made of several.
+///
+/// # Panics
+/// As [`gemm`].
+pub(crate) fn gemm_alone(v: &Variant, args: Gemm<'_>) {
+    let split = Split::new(v, args.m, args.n, 1, args.k, 1, access(args.a_scale.is_some()), 1);
+    if let Some((product, out)) = checked(v, args) {
+        product.run_alone(&split, out);
+    }
+}
+
+/// The product, checked, and where it goes; `None` if that is nowhere.
+fn checked<'a>(v: &'a Variant, args: Gemm<'a>) -> Option<(Product<'a>, &'a mut [f32])> {
     let Gemm { m, k, n, a, lda, packed, out, ldc, epilogue, a_scale } = args;
     if m == 0 || n == 0 {
-        return;
+        return None;
     }
     let end = product(&[m - 1, ldc]) + n;
     assert!(lda >= k && a.len() >= product(&[m - 1, lda]) + k, "A is too short");
@@ -68,9 +87,7 @@ pub fn gemm(v: &Variant, args: Gemm<'_>, scratch: &mut [f32], pool: &Pool) {
     assert!(a_scale.is_none_or(|s| s.len() == k), "one factor per column of A");
     epilogue.check(n, end);
     let rows = Rows::Matrix { a, lda };
-    let split = Split::new(v, m, n, 1, k, 1, access(a_scale.is_some()), pool.threads());
-    Product { v, m, n, taps: 1, depth: k, groups: 1, rows, scale: a_scale, packed, ldc, epilogue }
-        .run(&split, out, scratch, pool);
+    Some((Product { v, m, n, taps: 1, depth: k, groups: 1, rows, scale: a_scale, packed, ldc, epilogue }, out))
 }
 
 fn access(scaled: bool) -> Access {

@@ -22,8 +22,8 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+pub(crate) use driver::gemm_alone;
 pub use driver::{Conv, Gemm, conv, conv_scratch, gemm, gemm_scratch};
-pub(crate) use pack::positions;
 pub use pack::{pack, pack_conv, packed_conv_len, packed_len};
 
 use crate::isa::Isa;

@@ -4,7 +4,7 @@
 //! broadcast: 8x8 loads 16 registers for 64 multiply-adds. With 16 sums, 8 registers of A and 2 of B nothing
 //! spills. 4x16 is for few rows; a single row keeps eight independent sums.
 
-use super::tile::{Kernel, Tile, store};
+use super::tile::{Kernel, Tile, start, store};
 use crate::lanes::Lanes;
 use crate::lanes::neon::F32x4;
 
@@ -43,7 +43,7 @@ pub(super) static TILE_1X32: &[&[Kernel]] = &[&[
 unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: every tap has M pointers to `depth` numbers, and the panel has `taps * depth` rows of V registers.
     unsafe {
-        let mut sums = [[F32x4::splat(0.0); V]; M];
+        let mut sums: [[F32x4; V]; M] = start(tile, 0);
         let mut b = tile.panel;
         for tap in 0..tile.taps {
             let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();

@@ -1,6 +1,8 @@
 //! The tile in plain Rust: the reference for every other one.
 
 use super::tile::{Kernel, Tile};
+use crate::activation::{Activation, scalar::apply};
+use crate::epilogue::Bounds;
 
 /// Columns of the tile.
 const N: usize = 8;
@@ -29,10 +31,19 @@ unsafe fn tile<const M: usize>(tile: &Tile) {
     for (r, sums) in sums.iter().enumerate() {
         for (c, &sum) in sums.iter().enumerate().take(tile.columns) {
             let at = r * tile.ldc + c;
-            // SAFETY: bias, residual and output have the tile's columns in each of the M rows.
+            // SAFETY: bias and output have the tile's columns in each of the M rows.
             unsafe {
-                let bias = if tile.tail.bias.is_null() { 0.0 } else { *tile.tail.bias.add(c) };
-                *tile.out.add(at) = tile.tail.apply_scalar(sum + bias, || *tile.tail.residual.add(at));
+                let start = match tile.add {
+                    true => *tile.out.add(at),
+                    false if tile.bias.is_null() => 0.0,
+                    false => *tile.bias.add(c),
+                };
+                let sum = sum + start;
+                *tile.out.add(at) = match tile.bounds {
+                    Bounds::None => sum,
+                    Bounds::Least(min) => apply(Activation::Clip { min, max: f32::INFINITY }, sum),
+                    Bounds::Both(min, max) => apply(Activation::Clip { min, max }, sum),
+                };
             }
         }
     }

@@ -1,9 +1,10 @@
 //! One tile of the product: its arguments, and the bodies that the instruction sets share.
 
-use crate::epilogue::Tail;
+use crate::epilogue::Bounds;
 use crate::lanes::Lanes;
 
-/// What a microkernel computes: `out[r, c] = tail(sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
+/// What a microkernel computes:
+/// `out[r, c] = bounds(start + sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
 pub(crate) struct Tile {
     /// For each tap, one pointer for each row of the tile, to `depth` numbers.
     pub rows: *const *const f32,
@@ -12,11 +13,15 @@ pub(crate) struct Tile {
     /// `taps * depth` rows of as many numbers as the tile's registers hold.
     pub panel: *const f32,
     pub out: *mut f32,
-    /// Distance of the rows of `out` (and of the residual).
+    /// Distance of the rows of `out`.
     pub ldc: usize,
     /// Columns to store: all registers but the last are full, and the last is not empty.
     pub columns: usize,
-    pub tail: Tail,
+    /// Whether the sums are added to what `out` holds.
+    pub add: bool,
+    /// One number per column, or null: what the sums begin with otherwise.
+    pub bias: *const f32,
+    pub bounds: Bounds,
 }
 
 /// Computes a tile of a fixed number of rows and registers.
@@ -35,10 +40,10 @@ pub(crate) type Kernel = unsafe fn(&Tile);
 #[inline(always)]
 pub(crate) unsafe fn broadcast<L: Lanes, N: Lanes, const M: usize, const V: usize, const W: usize>(tile: &Tile) {
     // SAFETY: the caller has the instruction sets; every tap has M pointers to `depth` numbers, and the panel has
-    // `taps * depth` rows of V registers and W narrower ones.
+    // `taps * depth` rows of V registers and W narrower ones; there is a bias for every column.
     unsafe {
-        let mut sums = [[L::splat(0.0); V]; M];
-        let mut narrow_sums = [[N::splat(0.0); W]; M];
+        let mut sums: [[L; V]; M] = start(tile, 0);
+        let mut narrow_sums: [[N; W]; M] = start(tile, V * L::WIDTH);
         let mut b = tile.panel;
         for tap in 0..tile.taps {
             let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
@@ -57,50 +62,77 @@ pub(crate) unsafe fn broadcast<L: Lanes, N: Lanes, const M: usize, const V: usiz
                 b = b.add(V * L::WIDTH + W * N::WIDTH);
             }
         }
-        if V > 0 {
-            store(tile, 0, &sums);
-        }
-        if W > 0 {
-            store(tile, V * L::WIDTH, &narrow_sums);
-        }
+        store(tile, 0, &sums);
+        store(tile, V * L::WIDTH, &narrow_sums);
     }
 }
 
-/// Adds the bias to the sums of the tile's columns from `first` on, applies the tail and stores them.
+/// What the sums of the tile's columns from `first` on begin with.
 ///
-/// The biased sums are an array of their own: the loop over the tail is too long to be unrolled, so it indexes memory,
-/// and if that were the array of the sums, the inner loop would keep that memory up to date.
+/// # Safety
+/// As for [`Kernel`], and the caller enables the instruction set of `L`.
+#[inline(always)]
+pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(tile: &Tile, first: usize) -> [[L; V]; M] {
+    let row = |from: *const f32| {
+        std::array::from_fn(|v| {
+            let at = first + v * L::WIDTH;
+            // SAFETY: there is a bias for every column of the tile, and an output in each of the M rows.
+            unsafe { load(from.add(at), (tile.columns - at).min(L::WIDTH)) }
+        })
+    };
+    if tile.add {
+        std::array::from_fn(|r| row(tile.out.wrapping_add(r * tile.ldc)))
+    } else if tile.bias.is_null() {
+        // SAFETY: the caller enables the instruction set.
+        [[unsafe { L::splat(0.0) }; V]; M]
+    } else {
+        [row(tile.bias); M]
+    }
+}
+
+/// Stores the sums of the tile's columns from `first` on, inside their bounds.
 ///
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instruction set of `L`.
 #[inline(always)]
 pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(tile: &Tile, first: usize, sums: &[[L; V]; M]) {
-    let Tile { out, ldc, columns, tail, .. } = *tile;
-    let last = (columns - first - (V - 1) * L::WIDTH).min(L::WIDTH);
-    // SAFETY: all registers but the last cover WIDTH columns of the tile, the last covers `last` of them; bias,
-    // residual and output have these columns in each of the M rows.
+    // SAFETY: the caller's promise.
     unsafe {
-        let mut biased = [[L::splat(0.0); V]; M];
-        for v in 0..V {
-            let width = if v + 1 == V { last } else { L::WIDTH };
-            let at = first + v * L::WIDTH;
-            let bias = if tail.bias.is_null() { L::splat(0.0) } else { load(tail.bias.add(at), width) };
-            for r in 0..M {
-                biased[r][v] = sums[r][v].add(bias);
-            }
+        match tile.bounds {
+            Bounds::None => store_by(tile, first, sums, |x| x),
+            Bounds::Least(min) => store_by(tile, first, sums, |x| x.at_least(x.like(min))),
+            Bounds::Both(min, max) => store_by(tile, first, sums, |x| x.at_least(x.like(min)).at_most(x.like(max))),
         }
-        for (r, sums) in biased.iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate() {
-                let width = if v + 1 == V { last } else { L::WIDTH };
-                let at = r * ldc + first + v * L::WIDTH;
-                let x = tail.apply(*sum, || load::<L>(tail.residual.add(at), width));
-                if width == L::WIDTH {
-                    x.store(out.add(at));
+    }
+}
+
+/// Stores `f` of the sums. Written so that the loops are unrolled: sums that are indexed by a variable live in memory,
+/// and the inner loop of the tile would keep that memory up to date.
+///
+/// # Safety
+/// As for [`store`].
+#[inline(always)]
+unsafe fn store_by<L: Lanes, const M: usize, const V: usize>(
+    tile: &Tile,
+    first: usize,
+    sums: &[[L; V]; M],
+    f: impl Fn(L) -> L,
+) {
+    let mut out = tile.out.wrapping_add(first);
+    for row in sums {
+        for (v, &sum) in row.iter().enumerate() {
+            let width = tile.columns - first - v * L::WIDTH;
+            // SAFETY: the output has the tile's columns in each of the M rows.
+            unsafe {
+                let to = out.add(v * L::WIDTH);
+                if v + 1 < V || width >= L::WIDTH {
+                    f(sum).store(to);
                 } else {
-                    x.store_first(out.add(at), width);
+                    f(sum).store_first(to, width);
                 }
             }
         }
+        out = out.wrapping_add(tile.ldc);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The passes and their order. Each is one file: what it turns into what, when it may, and a
 //! test on the smallest graph that shows it.
 
+mod bottleneck;
 mod bounds;
 mod channels;
 mod dead;
@@ -47,6 +48,7 @@ const PASSES: &[Pass] = &[
     Pass { name: "zero channels", run: zero_channels::run },
     Pass { name: "excite", run: excite::run },
     Pass { name: "layout", run: layout::run },
+    Pass { name: "bottleneck", run: bottleneck::run },
     Pass { name: "dead", run: dead::run },
 ];
 

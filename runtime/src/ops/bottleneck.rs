@@ -1,0 +1,244 @@
+//! Bottleneck: a depthwise convolution with the 1x1 convolution before it, the one behind it, or both, as one step
+//! that never holds the whole image between them. Not an ONNX operator: a graph pass makes it of Conv nodes.
+//!
+//! Operands: the images (NHWC), then weights and bias of each convolution in turn, then the residual of the last one
+//! if it has one.
+
+use bytemuck::cast_slice_mut;
+use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::bottleneck::{self, Pointwise, bottleneck};
+use skipstone_kernels::conv::ConvShape;
+use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::{depthwise, gemm};
+
+use super::conv::Conv;
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{Fact, Tensor};
+
+/// Convolutions in a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bottleneck {
+    /// 1x1, without residual or scale.
+    pub expand: Option<Conv>,
+    /// One filter per channel; a residual only if nothing follows.
+    pub depthwise: Conv,
+    /// 1x1, without scale.
+    pub project: Option<Conv>,
+}
+
+/// What separates the kernels' names in a choice.
+const JOIN: &str = " + ";
+
+impl Bottleneck {
+    /// The convolutions in order.
+    fn stages(&self) -> impl Iterator<Item = &Conv> {
+        self.expand.iter().chain([&self.depthwise]).chain(&self.project)
+    }
+
+    /// Position of the depthwise convolution among them.
+    fn depthwise_at(&self) -> usize {
+        usize::from(self.expand.is_some())
+    }
+
+    /// Positions of a stage's weights and bias.
+    fn weights_at(stage: usize) -> [usize; 2] {
+        [1 + 2 * stage, 2 + 2 * stage]
+    }
+
+    /// Position of the residual.
+    fn residual_at(&self) -> Option<usize> {
+        let last = self.project.as_ref().unwrap_or(&self.depthwise);
+        last.residual.then_some(1 + 2 * self.stages().count())
+    }
+
+    /// The operands of a stage among those of the whole, with its images.
+    fn operands<'a, T: ?Sized>(
+        &self,
+        stage: usize,
+        conv: &Conv,
+        images: &'a T,
+        all: &[&'a T],
+    ) -> Result<Vec<&'a T>, OpError> {
+        let residual = if conv.residual { self.residual_at() } else { None };
+        let mut operands = vec![images];
+        for at in Self::weights_at(stage).into_iter().chain(residual) {
+            operands.push(all.get(at).copied().ok_or(OpError::Operand(at))?);
+        }
+        Ok(operands)
+    }
+
+    /// The images that go into each stage, and what comes out of the last.
+    fn images(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let first = inputs.first().copied().ok_or(OpError::Operand(0))?;
+        let mut images = vec![first.clone()];
+        for (stage, conv) in self.stages().enumerate() {
+            let operands = self.operands(stage, conv, &images[stage], inputs)?;
+            images.extend(conv.infer(&operands)?.into_iter().take(1));
+        }
+        Ok(images)
+    }
+
+    /// Geometry of every stage.
+    fn shapes(&self, inputs: &[&Fact]) -> Result<Vec<ConvShape>, OpError> {
+        let images = self.images(inputs)?;
+        let shape = |(stage, conv): (usize, &Conv)| {
+            let operands = self.operands(stage, conv, &images[stage], inputs)?;
+            conv.shape(&operands)
+        };
+        self.stages().enumerate().map(shape).collect()
+    }
+}
+
+impl Operator for Bottleneck {
+    fn name(&self) -> &str {
+        "Bottleneck"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let arity = 1 + 2 * self.stages().count() + usize::from(self.residual_at().is_some());
+        if inputs.len() != arity {
+            return Err(OpError::Arity {
+                want: "images, weights and bias of each stage, a residual",
+                got: inputs.len(),
+            });
+        }
+        Ok(self.images(inputs)?.split_off(self.stages().count()))
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let first = inputs.first().copied().ok_or(OpError::Operand(0))?;
+        let mut images = vec![first.clone()];
+        for (stage, conv) in self.stages().enumerate() {
+            let operands = self.operands(stage, conv, &images[0], inputs)?;
+            images = conv.evaluate(&operands)?;
+        }
+        Ok(images)
+    }
+
+    fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
+        let Ok(images) = self.images(inputs) else { return 0 };
+        let macs = |(stage, conv): (usize, &Conv)| {
+            let operands = self.operands(stage, conv, &images[stage], inputs);
+            operands.map_or(0, |operands| conv.macs(&operands, &[&images[stage + 1]]))
+        };
+        self.stages().enumerate().map(macs).sum()
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        let shapes = self.shapes(&cx.inputs)?;
+        let shape = shapes.get(self.depthwise_at()).ok_or(OpError::Operand(0))?;
+        let (expand_rows, project_rows) = bottleneck::product_rows(shape);
+        let mut choice = Choice::default();
+        let mut names = Vec::new();
+        for (stage, shape) in shapes.iter().enumerate() {
+            let kernel = match stage.cmp(&self.depthwise_at()) {
+                std::cmp::Ordering::Less => Kernel::Gemm(gemm::choose(cx.isa, expand_rows, shape.in_c, shape.out_c)),
+                std::cmp::Ordering::Equal => Kernel::Depthwise(depthwise::choose(cx.isa)),
+                std::cmp::Ordering::Greater => {
+                    Kernel::Gemm(gemm::choose(cx.isa, project_rows, shape.in_c, shape.out_c))
+                }
+            };
+            let [weights_at, _] = Self::weights_at(stage);
+            let weights = cx.constants.get(weights_at).copied().flatten().and_then(|t| t.elements::<f32>());
+            choice.packed.push(kernel.pack(shape, weights.ok_or(OpError::Operand(weights_at))?));
+            choice.absorbed.push(weights_at);
+            names.push(kernel.name());
+        }
+        choice.kernel = names.join(JOIN);
+        let (expands, projects) = (self.expand.is_some(), self.project.is_some());
+        choice.scratch = bottleneck::scratch_len(shape, expands, projects, cx.threads) * size_of::<f32>();
+        Ok(choice)
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let shapes = self.shapes(&cx.inputs)?;
+        let unknown = || OpError::Attribute { name: "kernel", reason: cx.kernel.to_owned() };
+        let names: Vec<&str> = cx.kernel.split(JOIN).collect();
+        if names.len() != shapes.len() {
+            return Err(unknown());
+        }
+        let at = self.depthwise_at();
+        let shape = shapes.get(at).cloned().ok_or_else(unknown)?;
+        let depthwise = names.get(at).and_then(|name| depthwise::by_name(name)).ok_or_else(unknown)?;
+        let end = |stage: usize, channels: fn(&ConvShape) -> usize| -> Result<End, OpError> {
+            let variant = names.get(stage).and_then(|name| gemm::by_name(name)).ok_or_else(unknown)?;
+            Ok(End { stage, variant, channels: shapes.get(stage).map(channels).ok_or_else(unknown)? })
+        };
+        let expand = self.expand.as_ref().map(|_| end(0, |shape| shape.in_c)).transpose()?;
+        let project = self.project.as_ref().map(|_| end(at + 1, |shape| shape.out_c)).transpose()?;
+        let op = self.clone();
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let epilogue = |stage: usize, conv: &Conv| {
+                let residual_at = if conv.residual { op.residual_at() } else { None };
+                Ok::<_, OpError>(Epilogue {
+                    bias: Some(io.input(Self::weights_at(stage)[1])?),
+                    activation: conv.activation,
+                    residual: residual_at.map(|at| io.input(at)).transpose()?,
+                    residual_first: conv.residual_first,
+                })
+            };
+            let pointwise = |end: &Option<End>, conv: &Option<Conv>| match (end, conv) {
+                (Some(End { stage, variant, channels }), Some(conv)) => Ok(Some(Pointwise {
+                    variant,
+                    channels: *channels,
+                    packed: io.packed(*stage)?,
+                    epilogue: epilogue(*stage, conv)?,
+                })),
+                _ => Ok::<_, OpError>(None),
+            };
+            let (expand, project) = (pointwise(&expand, &op.expand)?, pointwise(&project, &op.project)?);
+            let (packed, epilogue) = (io.packed(at)?, epilogue(at, &op.depthwise)?);
+            let (scratch, input, pool) = (io.scratch()?, io.input(0)?, io.pool());
+            let out = io.output(0)?;
+            let args =
+                bottleneck::Bottleneck { shape: &shape, input, expand, depthwise, packed, epilogue, project, out };
+            bottleneck(args, scratch, pool);
+            Ok(())
+        }))
+    }
+}
+
+/// A 1x1 convolution at one end, bound to its kernel.
+struct End {
+    stage: usize,
+    variant: &'static gemm::Variant,
+    channels: usize,
+}
+
+/// The kernel of a stage.
+#[derive(Clone, Copy)]
+enum Kernel {
+    Depthwise(&'static depthwise::Variant),
+    Gemm(&'static gemm::Variant),
+}
+
+impl Kernel {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Depthwise(v) => v.name,
+            Self::Gemm(v) => v.name,
+        }
+    }
+
+    fn pack(self, shape: &ConvShape, weights: &[f32]) -> AlignedVec<u8> {
+        let len = match self {
+            Self::Depthwise(_) => shape.taps() * shape.in_c,
+            Self::Gemm(v) => gemm::packed_conv_len(v, shape),
+        };
+        let mut packed = AlignedVec::<u8>::zeroed(len * size_of::<f32>());
+        match self {
+            Self::Depthwise(_) => depthwise::pack(shape, weights, cast_slice_mut(&mut packed)),
+            Self::Gemm(v) => gemm::pack_conv(v, shape, weights, cast_slice_mut(&mut packed)),
+        }
+        packed
+    }
+}
+
+#[cfg(feature = "onnx")]
+impl crate::onnx::lower::Lower for Bottleneck {
+    /// Never: a pass makes it.
+    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
+        Ok(None)
+    }
+}
