@@ -1,4 +1,4 @@
-"""Every network of the zoo against ONNX Runtime: each instruction set, one and two threads.
+"""Every network of the zoo against ONNX Runtime: each instruction set, one and two threads, fast and small.
 
 The bound is 1e-4 of the largest output; the largest logit must be the same one. Every step must
 run on a kernel of Skipstone's own.
@@ -38,15 +38,16 @@ def check(skipstone: driver.Skipstone, model: Path, isas: list[str], threads: li
             foreign = [s["name"] for s in skipstone.inspect(model, "--isa", isa)["steps"] if s["kernel"] == "fallback"]
             if foreign:
                 failures.append(f"{model.stem}, {isa}: fallback steps: {', '.join(foreign)}")
-            for count in threads:
-                outputs = skipstone.run(model, inputs, names, "--isa", isa, "--threads", count)
-                ran.append(f"{isa} x{count}")
+            for count, memory in [(count, "fast") for count in threads] + [(threads[0], "small")]:
+                outputs = skipstone.run(
+                    model, inputs, names, "--isa", isa, "--threads", count, "--memory", memory)
+                ran.append(f"{isa} x{count}" if memory == "fast" else f"{isa} {memory}")
                 for name, got, want in zip(names, outputs, wanted):
                     wrong = driver.difference(got, want, TOLERANCE)
                     if not wrong and got.argmax() != want.argmax():
                         wrong = f"top-1 is {got.argmax()} instead of {want.argmax()}"
                     if wrong:
-                        failures.append(f"{model.stem}, {isa}, {count} threads, output {name}: {wrong}")
+                        failures.append(f"{model.stem}, {isa}, {count} threads, {memory}, output {name}: {wrong}")
         except driver.Refused as refusal:
             if refusal.code != "isa":
                 failures.append(f"{model.stem}, {isa}: {refusal}")

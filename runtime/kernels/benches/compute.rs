@@ -109,7 +109,7 @@ fn run(isa: Isa, &(name, size, in_c, out_c, kernel, stride, depth): &Layer, peak
         return;
     }
     let direct = gemm::choose(isa, shape.pixels(), shape.taps() * in_c, out_c);
-    let transformed = winograd::choose(isa, &shape, direct);
+    let transformed = winograd::choose(isa, &shape, true, direct);
     for v in winograd::VARIANTS.iter().filter(|v| v.isa == isa && v.takes(&shape) && v.name.contains(filter)) {
         let mut packed = AlignedVec::<f32>::zeroed(winograd::packed_len(v, &shape));
         winograd::pack(v, &shape, &weights, &mut packed);

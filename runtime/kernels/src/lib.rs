@@ -25,6 +25,7 @@ pub mod layernorm;
 pub mod middle_axis;
 mod parallel;
 pub mod pool;
+mod prefetch;
 pub mod reduce;
 pub mod resize;
 mod simd;

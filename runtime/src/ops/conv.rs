@@ -141,7 +141,7 @@ impl Conv {
     }
 
     /// The kernels' description of the geometry.
-    fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
+    pub(in crate::ops) fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
         let out = self.check(inputs)?;
         let image = Image::new(self.layout, &inputs[Self::X].shape)?;
         Ok(ConvShape {
@@ -291,12 +291,12 @@ impl Kernel {
         }
         let k = shape.taps() * shape.group_in();
         let direct = gemm::choose(cx.isa, shape.pixels(), k, shape.group_out());
-        // Transformed weights take up to four times the memory, and transforming takes too long for a run.
+        // Transformed weights take up to four times the memory.
+        let stores = cx.memory == Memory::Fast;
         let packed_once = cx.constants.get(Conv::WEIGHTS).is_some_and(Option::is_some);
         if packed_once
             && !op.scale
-            && cx.memory == Memory::Fast
-            && let Some(winograd) = winograd::choose(cx.isa, shape, direct)
+            && let Some(winograd) = winograd::choose(cx.isa, shape, stores, direct)
         {
             return Self::Winograd(winograd);
         }

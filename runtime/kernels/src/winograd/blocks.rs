@@ -1,16 +1,25 @@
 //! Blocks of tiles for the cache and the threads: transform the windows, multiply point by point, transform the sums.
 
-use super::transform::{InputTile, OutputTile};
-use super::{Variant, packed_len};
+use std::ops::Range;
+
+use super::Variant;
+use super::transform::{InputTile, OutputTile, WeightTile};
 use crate::conv::{ConvShape, product};
-use crate::epilogue::{Epilogue, InRegisters, Tail, finish_row};
+use crate::epilogue::{Bounds, Epilogue, Tail, finish_row};
 use crate::gemm;
 use crate::gemm::tile::Tile;
-use crate::parallel::{Output, share_units};
+use crate::parallel::{Output, share_units, split};
+use crate::prefetch::prefetch;
 use crate::threads::Pool;
 
 /// Numbers of a block, transformed windows and sums, that most of a second-level cache holds.
 const BLOCK: usize = if cfg!(target_arch = "x86_64") { 160 * 1024 } else { 64 * 1024 };
+/// Most channels whose kernels are transformed at a time: then they are multiplied with, still in the second-level cache.
+const CHANNELS: usize = if cfg!(test) { 7 } else { 128 };
+/// Most numbers of transformed kernels that all are transformed first, to be shared by the blocks: 2.5 MiB.
+const SHARED: usize = 640 * 1024;
+/// Numbers between the transformed matrices, so that they do not all fall on the same lines of a cache.
+const GAP: usize = 16;
 /// Most points of a window.
 const MAX_POINTS: usize = 81;
 /// Most rows of a tile of the matrix product.
@@ -26,11 +35,17 @@ pub(super) struct Split {
     /// Panels of the weights that a unit multiplies with, and how many such parts there are.
     panels: usize,
     panel_blocks: usize,
+    all_panels: usize,
     /// Threads at work, each with its own scratch.
     slots: usize,
     /// Numbers of transformed windows of a slot, and of sums.
     windows: usize,
     sums: usize,
+    /// Numbers of the transformed kernels of a part of a panel, and how many parts there are in all.
+    part: usize,
+    parts: usize,
+    /// Where they are.
+    place: Place,
     /// Numbers of a pixel of the padding.
     zeros: usize,
 }
@@ -41,10 +56,13 @@ impl Split {
         let tiles = v.tiles(shape).max(1);
         let all_panels = shape.out_c.div_ceil(gemm.nr).max(1);
         let threads = threads.max(1);
+        let channels = channels_of(v, shape);
+        let part = product(&[v.weights * v.weights, channels * gemm.nr + GAP]);
+        let parts = product(&[all_panels, shape.in_c.div_ceil(channels)]);
 
-        let per_tile = product(&[v.points(), shape.in_c + shape.out_c]).max(1);
+        let per_tile = product(&[v.points(), shape.in_c + shape.out_c.min(gemm.nr)]).max(1);
         // Every block reads all weights, so it pays to let a block outgrow the cache where those are larger by far.
-        let block = BLOCK.max(packed_len(v, shape) / 8);
+        let block = BLOCK.max(product(&[part, parts]) / 8);
         let fit = (block / per_tile / gemm.mr * gemm.mr).max(gemm.mr);
         let share = tiles.div_ceil(threads).next_multiple_of(gemm.mr);
         let blocks = tiles.div_ceil(fit.min(share));
@@ -59,9 +77,17 @@ impl Split {
             blocks,
             panels,
             panel_blocks,
+            all_panels,
             slots: (blocks * panel_blocks).min(threads),
             windows: product(&[v.points(), per_block, shape.in_c]),
-            sums: product(&[v.points(), per_block, shape.out_c.min(panels * gemm.nr)]),
+            sums: product(&[v.points(), per_block, shape.out_c.min(gemm.nr)]),
+            part,
+            parts,
+            place: match product(&[part, parts]) {
+                _ if v.stores => Place::Packed,
+                len if blocks > 1 && len <= SHARED => Place::Shared,
+                _ => Place::Slot,
+            },
             zeros: shape.in_c,
         }
     }
@@ -75,7 +101,62 @@ impl Split {
     }
 
     pub(super) fn scratch_len(&self) -> usize {
-        self.zeros + product(&[self.slots, self.windows + self.sums])
+        self.zeros + self.shared_len() + product(&[self.slots, self.slot_len()])
+    }
+
+    /// Numbers of all transformed kernels.
+    pub(super) fn all_parts_len(&self) -> usize {
+        product(&[self.part, self.parts])
+    }
+
+    /// How often a run transforms all kernels.
+    pub(super) fn transforms(&self) -> usize {
+        match self.place {
+            Place::Packed => 0,
+            Place::Shared => 1,
+            Place::Slot => self.blocks,
+        }
+    }
+
+    fn shared_len(&self) -> usize {
+        if self.place == Place::Shared { self.all_parts_len() } else { 0 }
+    }
+
+    fn slot_len(&self) -> usize {
+        self.windows + self.sums + if self.place == Place::Slot { self.part } else { 0 }
+    }
+}
+
+/// Where transformed kernels are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the packed weights.
+    Packed,
+    /// In scratch, all of them, for all threads.
+    Shared,
+    /// In scratch, a part for each thread.
+    Slot,
+}
+
+/// Where a block of tiles gets the transformed kernels from.
+enum Kernels<'a> {
+    /// All parts, each of this length.
+    Made(&'a [f32], usize),
+    /// It transforms one part after the other, here.
+    Make(&'a mut [f32]),
+}
+
+/// Channels of a part: parts of nearly equal size.
+fn channels_of(v: &Variant, shape: &ConvShape) -> usize {
+    if v.stores { shape.in_c } else { shape.in_c.div_ceil(shape.in_c.div_ceil(CHANNELS)) }
+}
+
+/// Transforms all kernels that are in panels, part by part.
+pub(super) fn transform_all(v: &Variant, shape: &ConvShape, kernels: &[f32], out: &mut [f32]) {
+    let split = Split::new(v, shape, 1);
+    let product = Product { v, gemm: v.gemm(), shape, input: &[], packed: kernels, epilogue: Epilogue::NONE };
+    for (part, out) in out.chunks_exact_mut(split.part).enumerate() {
+        product.transform_kernels(part, out);
     }
 }
 
@@ -92,24 +173,38 @@ pub(super) struct Product<'a> {
 impl Product<'_> {
     /// # Panics
     /// If the scratch is too short.
-    pub(super) fn run(&self, split: &Split, out: &mut [f32], scratch: &mut [f32], pool: &Pool) {
-        assert!(scratch.len() >= split.scratch_len(), "the scratch is too short");
+    pub(super) fn run(&self, cut: &Split, out: &mut [f32], scratch: &mut [f32], pool: &Pool) {
+        assert!(scratch.len() >= cut.scratch_len(), "the scratch is too short");
         assert!(self.v.points() <= MAX_POINTS && self.gemm.mr <= MAX_ROWS);
-        let (zeros, slots) = scratch.split_at_mut(split.zeros);
+        let (zeros, scratch) = scratch.split_at_mut(cut.zeros);
         zeros.fill(0.0);
-        let zeros = &*zeros;
+        let (shared, slots) = scratch.split_at_mut(cut.shared_len());
+        split(pool, shared, cut.part, cut.shared_len(), |offset, shared| {
+            for (index, part) in shared.chunks_exact_mut(cut.part).enumerate() {
+                self.transform_kernels(offset / cut.part + index, part);
+            }
+        });
+        let (zeros, shared) = (&*zeros, &*shared);
         let out = Output::new(out);
-        let units = split.blocks * split.panel_blocks;
-        share_units(pool, units, split.slots, split.windows + split.sums, slots, |unit, slot| {
-            let (windows, sums) = slot.split_at_mut(split.windows);
-            let first = unit / split.panel_blocks * split.per_block;
-            let tiles = split.per_block.min(split.tiles.saturating_sub(first));
-            let first_panel = unit % split.panel_blocks * split.panels;
-            let first_filter = first_panel * self.gemm.nr;
-            let filters = self.shape.out_c.min((first_panel + split.panels) * self.gemm.nr) - first_filter;
+        let units = cut.blocks * cut.panel_blocks;
+        share_units(pool, units, cut.slots, cut.slot_len(), slots, |unit, slot| {
+            let (windows, slot) = slot.split_at_mut(cut.windows);
+            let (sums, part) = slot.split_at_mut(cut.sums);
+            let first = unit / cut.panel_blocks * cut.per_block;
+            let tiles = cut.per_block.min(cut.tiles.saturating_sub(first));
+            let first_panel = unit % cut.panel_blocks * cut.panels;
+            let mut kernels = match cut.place {
+                Place::Packed => Kernels::Made(self.packed, cut.part),
+                Place::Shared => Kernels::Made(shared, cut.part),
+                Place::Slot => Kernels::Make(part),
+            };
             self.transform_windows(first, tiles, windows, zeros);
-            self.multiply(tiles, first_filter, filters, windows, sums);
-            self.transform_sums(first, tiles, first_filter, filters, sums, out.start());
+            for panel in first_panel..(first_panel + cut.panels).min(cut.all_panels) {
+                let first_filter = panel * self.gemm.nr;
+                let filters = self.gemm.nr.min(self.shape.out_c - first_filter);
+                self.multiply(tiles, panel, filters, windows, &mut kernels, sums);
+                self.transform_sums(first, tiles, first_filter, filters, sums, out.start());
+            }
         });
     }
 
@@ -146,59 +241,109 @@ impl Product<'_> {
         }
     }
 
-    /// Multiplies `[tile, channel]` by `[channel, filter]` for each point, to `[point, tile, filter]`.
-    fn multiply(&self, tiles: usize, first_filter: usize, filters: usize, windows: &[f32], sums: &mut [f32]) {
-        let (v, gemm, channels) = (self.v, self.gemm, self.shape.in_c);
-        let len = self.packed.len() / (v.weights * v.weights);
-        for weight in 0..v.weights * v.weights {
-            let packed = &self.packed[weight * len..][..len];
-            for column in (0..filters).step_by(gemm.nr) {
-                let columns = gemm.nr.min(filters - column);
-                let width = columns.next_multiple_of(gemm.lanes);
-                let panel = &packed[(first_filter + column) * channels..][..width * channels];
+    /// The panel, counted from the first, and the channels of a part of the kernels.
+    fn part(&self, part: usize) -> (usize, Range<usize>) {
+        let (channels, at_a_time) = (self.shape.in_c, channels_of(self.v, self.shape));
+        let parts = channels.div_ceil(at_a_time);
+        let first = part % parts * at_a_time;
+        (part / parts, first..channels.min(first + at_a_time))
+    }
+
+    /// Filters of a panel, with those that fill its last register.
+    fn width(&self, panel: usize) -> usize {
+        self.gemm.nr.min(self.shape.out_c - panel * self.gemm.nr).next_multiple_of(self.gemm.lanes)
+    }
+
+    /// The kernels of a part; none behind the last.
+    fn kernels(&self, part: usize) -> &[f32] {
+        let (panel, channels) = self.part(part);
+        if panel * self.gemm.nr >= self.shape.out_c {
+            return &[];
+        }
+        let width = self.width(panel);
+        let panel = &self.packed[panel * self.gemm.nr * 9 * self.shape.in_c..];
+        &panel[channels.start * 9 * width..channels.end * 9 * width]
+    }
+
+    /// Transforms a part of the kernels, to `[weight, channel, filter]` with gaps between the weights.
+    fn transform_kernels(&self, part: usize, out: &mut [f32]) {
+        let (panel, channels) = self.part(part);
+        let (width, kernels) = (self.width(panel), self.kernels(part));
+        let stride = out.len() / (self.v.weights * self.v.weights);
+        assert!(channels.len() * width <= stride);
+        let (kernels, out) = (kernels.as_ptr(), out.as_mut_ptr());
+        let tile = WeightTile { kernels, channels: channels.len(), width, out, stride };
+        // SAFETY: the entry point has checked the instruction set; both slices are as long as the tile says.
+        unsafe { (self.v.kernels)(&tile) }
+    }
+
+    /// Multiplies `[tile, channel]` by the filters of a panel for each point, to `[point, tile, filter]`.
+    fn multiply(
+        &self,
+        tiles: usize,
+        panel: usize,
+        filters: usize,
+        windows: &[f32],
+        kernels: &mut Kernels<'_>,
+        sums: &mut [f32],
+    ) {
+        let (v, depth) = (self.v, self.shape.in_c);
+        let parts = depth.div_ceil(channels_of(self.v, self.shape));
+        for part in panel * parts..(panel + 1) * parts {
+            let (kernels, next) = match kernels {
+                Kernels::Made(all, len) => (&all[part * *len..][..*len], &[][..]),
+                Kernels::Make(own) => {
+                    self.transform_kernels(part, own);
+                    (&**own, self.kernels(part + 1))
+                }
+            };
+            // What is transformed next comes while this is multiplied with.
+            let mut next = next.chunks(next.len().div_ceil(v.weights * v.weights).max(1));
+            let (_, channels) = self.part(part);
+            for (weight, matrix) in kernels.chunks_exact(kernels.len() / (v.weights * v.weights)).enumerate() {
+                let matrix = &matrix[..channels.len() * self.width(panel)];
+                prefetch(next.next().unwrap_or_default());
                 for y in v.points_of(weight / v.weights) {
                     for x in v.points_of(weight % v.weights) {
                         let point = y * v.side + x;
-                        let windows = &windows[point * tiles * channels..][..tiles * channels];
+                        let windows = &windows[point * tiles * depth..][..tiles * depth];
                         let sums = &mut sums[point * tiles * filters..][..tiles * filters];
-                        self.multiply_panel(windows, panel, columns, &mut sums[column..], filters);
+                        self.multiply_panel(windows, channels.clone(), matrix, filters, sums);
                     }
                 }
             }
         }
     }
 
-    /// Multiplies `[tile, channel]` by a panel of `columns` columns, to rows that are `ldc` apart.
-    fn multiply_panel(&self, windows: &[f32], panel: &[f32], columns: usize, sums: &mut [f32], ldc: usize) {
-        let (gemm, channels) = (self.gemm, self.shape.in_c);
-        let tiles = windows.len() / channels;
+    /// Multiplies some channels of `[tile, channel]` by a panel of `columns` columns: adds to the sums, unless the
+    /// channels are the first.
+    fn multiply_panel(&self, windows: &[f32], channels: Range<usize>, panel: &[f32], columns: usize, sums: &mut [f32]) {
+        let (gemm, depth) = (self.gemm, self.shape.in_c);
+        let tiles = windows.len() / depth;
         let groups = tiles.div_ceil(gemm.mr);
-        let tail = Tail {
-            bias: std::ptr::null(),
-            residual: std::ptr::null(),
-            residual_first: false,
-            activation: InRegisters::Later,
-        };
-        assert!(sums.len() >= (tiles - 1) * ldc + columns);
+        assert!(sums.len() >= tiles * columns);
         let mut rows = [std::ptr::null(); MAX_ROWS];
         for group in 0..groups {
             // Groups of nearly equal height.
             let (start, end) = (tiles * group / groups, tiles * (group + 1) / groups);
-            for (row, pointer) in rows.iter_mut().zip(windows[start * channels..].chunks_exact(channels)) {
-                *row = pointer.as_ptr();
+            for (row, window) in rows.iter_mut().zip(windows[start * depth..].chunks_exact(depth)) {
+                *row = window[channels.clone()].as_ptr();
             }
-            // SAFETY: the entry point has checked the instruction set. The pointers are to rows of `channels` numbers,
-            // the panel has as many rows of its registers, and the sums hold these rows and columns.
+            // SAFETY: the entry point has checked the instruction set. The pointers are to rows of as many numbers as
+            // there are channels, the panel has as many rows of its registers, and the sums hold these rows and
+            // columns.
             unsafe {
-                gemm.kernel(end - start, panel.len() / channels / gemm.lanes)(&Tile {
+                gemm.kernel(end - start, panel.len() / channels.len() / gemm.lanes)(&Tile {
                     rows: rows.as_ptr(),
                     taps: 1,
-                    depth: channels,
+                    depth: channels.len(),
                     panel: panel.as_ptr(),
-                    out: sums[start * ldc..].as_mut_ptr(),
-                    ldc,
+                    out: sums[start * columns..].as_mut_ptr(),
+                    ldc: columns,
                     columns,
-                    tail,
+                    add: channels.start > 0,
+                    bias: std::ptr::null(),
+                    bounds: Bounds::None,
                 });
             }
         }

@@ -6,29 +6,36 @@
 //! kernel, and `*` multiplies number by number (A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
 //! Networks", 2016). Each of the `N * N` points is a matrix product of tiles by channels, which the [`gemm`] family
 //! computes: 2.25 times fewer multiply-adds for `M = 2`, 4 times fewer for `M = 4`. At stride 2, where only the two outer
-//! taps share work (`N = 2 M + 1`), it is 1.44 and 1.78 times fewer. The transformed weights are 16/9 and 4 times as
-//! large as the kernels, so whoever counts bytes goes without, and a layer of few pixels and many channels may be bound
-//! by reading them.
+//! taps share work (`N = 2 M + 1`), it is 1.44 and 1.78 times fewer.
+//!
+//! The transformed weights are 16/9 and 4 times as large as the kernels. A variant either stores them, or stores the
+//! kernels and transforms them in every run: part by part (some channels of a panel of filters), multiplying while a
+//! part is in the second-level cache; only where the tiles take several blocks, which is where kernels are small, are
+//! all transformed first, into scratch. That costs a tenth of the time where pixels are few, and neither memory nor
+//! loading.
 //!
 //! Tiles are worked on in blocks whose transforms stay in the second-level cache.
 
 mod blocks;
 mod transform;
 
+use crate::arena::AlignedVec;
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::gemm;
 use crate::isa::Isa;
 use crate::threads::Pool;
 use blocks::{Product, Split};
-use transform::{F2, F2Stride2, F4, F4Stride2, InputTile, OutputTile, Transform};
+use transform::{F2, F2Stride2, F4, F4Stride2, InputTile, OutputTile, Transform, WeightTile};
 
 /// A kernel of the family.
 pub struct Variant {
-    /// Name, as `inspect` prints it: `winograd_f<outputs>[s2]_<isa>`.
+    /// Name, as `inspect` prints it: `winograd_f<outputs>[s2][_small]_<isa>`.
     pub name: &'static str,
     /// Instruction set it needs.
     pub isa: Isa,
+    /// Whether transformed weights are stored.
+    pub stores: bool,
     /// Outputs along a side of a tile.
     outputs: usize,
     /// Points along a side of a tile, and numbers along a side of its window.
@@ -38,56 +45,71 @@ pub struct Variant {
     weights: usize,
     /// The variant of [`gemm`] for the products.
     gemm: &'static str,
+    kernels: unsafe fn(&WeightTile),
     input: unsafe fn(&InputTile),
     output: unsafe fn(&OutputTile),
-    /// Number `.0` of the transformed kernel, which is given row by row.
-    weight: fn(usize, &[f64; 9]) -> f64,
 }
 
-/// The entries of the table: name, instruction set, transform, points and outputs along a side, products by.
+/// The entries of the table, two of a line: name, instruction set, transform with points, outputs and weights along a
+/// side, products by.
 macro_rules! variants {
-    ($($(#[$cfg:meta])* $name:literal $isa:ident $module:ident $transform:ident<$n:literal, $m:literal> $gemm:literal;)*) => {
-        &[$($(#[$cfg])* Variant {
+    ($($(#[$cfg:meta])*
+    $name:literal $isa:ident $module:ident $transform:ident<$n:literal, $m:literal, $w:literal> $gemm:literal;)*) => {
+        &[$(
+            $(#[$cfg])* variants!(
+                concat!("winograd_", $name, "_", stringify!($module)), true,
+                $isa $module $transform<$n, $m, $w> $gemm
+            ),
+            $(#[$cfg])* variants!(
+                concat!("winograd_", $name, "_small_", stringify!($module)), false,
+                $isa $module $transform<$n, $m, $w> $gemm
+            ),
+        )*]
+    };
+    ($name:expr, $stores:literal,
+    $isa:ident $module:ident $transform:ident<$n:literal, $m:literal, $w:literal> $gemm:literal) => {
+        Variant {
             name: $name,
             isa: Isa::$isa,
+            stores: $stores,
             outputs: $m,
             side: $n,
             stride: $transform::STRIDE,
-            weights: $transform::WEIGHTS,
+            weights: $w,
             gemm: $gemm,
-            input: transform::$module::input::<$transform, $n, $m>,
-            output: transform::$module::output::<$transform, $n, $m>,
-            weight: $transform::weight,
-        },)*]
+            kernels: transform::$module::weights::<$transform, $n, $m, $w>,
+            input: transform::$module::input::<$transform, $n, $m, $w>,
+            output: transform::$module::output::<$transform, $n, $m, $w>,
+        }
     };
 }
 
 /// Every variant of this build; the reference is the [`gemm`] family's.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(target_arch = "x86_64")]
-    "winograd_f2_avx512" Avx512 avx512 F2<4, 2> "gemm_f32_12x32_avx512";
+    "f2" Avx512 avx512 F2<4, 2, 4> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    "winograd_f4_avx512" Avx512 avx512 F4<6, 4> "gemm_f32_12x32_avx512";
+    "f4" Avx512 avx512 F4<6, 4, 6> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    "winograd_f2s2_avx512" Avx512 avx512 F2Stride2<5, 2> "gemm_f32_12x32_avx512";
+    "f2s2" Avx512 avx512 F2Stride2<5, 2, 4> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    "winograd_f4s2_avx512" Avx512 avx512 F4Stride2<9, 4> "gemm_f32_12x32_avx512";
+    "f4s2" Avx512 avx512 F4Stride2<9, 4, 6> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    "winograd_f2_avx2" Avx2 avx2 F2<4, 2> "gemm_f32_6x16_avx2";
+    "f2" Avx2 avx2 F2<4, 2, 4> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "x86_64")]
-    "winograd_f4_avx2" Avx2 avx2 F4<6, 4> "gemm_f32_6x16_avx2";
+    "f4" Avx2 avx2 F4<6, 4, 6> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "x86_64")]
-    "winograd_f2s2_avx2" Avx2 avx2 F2Stride2<5, 2> "gemm_f32_6x16_avx2";
+    "f2s2" Avx2 avx2 F2Stride2<5, 2, 4> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "x86_64")]
-    "winograd_f4s2_avx2" Avx2 avx2 F4Stride2<9, 4> "gemm_f32_6x16_avx2";
+    "f4s2" Avx2 avx2 F4Stride2<9, 4, 6> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "aarch64")]
-    "winograd_f2_neon" Neon neon F2<4, 2> "gemm_f32_8x8_neon";
+    "f2" Neon neon F2<4, 2, 4> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
-    "winograd_f4_neon" Neon neon F4<6, 4> "gemm_f32_8x8_neon";
+    "f4" Neon neon F4<6, 4, 6> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
-    "winograd_f2s2_neon" Neon neon F2Stride2<5, 2> "gemm_f32_8x8_neon";
+    "f2s2" Neon neon F2Stride2<5, 2, 4> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
-    "winograd_f4s2_neon" Neon neon F4Stride2<9, 4> "gemm_f32_8x8_neon";
+    "f4s2" Neon neon F4Stride2<9, 4, 6> "gemm_f32_8x8_neon";
 };
 
 impl Variant {
@@ -122,34 +144,38 @@ impl Variant {
         product(&[shape.batch, shape.out_h.div_ceil(self.outputs), shape.out_w.div_ceil(self.outputs)])
     }
 
-    /// Time by the model of [`gemm::Variant::cost`]: the products, but no faster than the weights arrive, and the
+    /// Time by the model of [`gemm::Variant::cost`]: the products, but no faster than stored weights arrive, and the
     /// transforms.
     fn cost(&self, shape: &ConvShape) -> f64 {
         let split = Split::new(self, shape, 1);
         let width = self.gemm().width;
         let registers = |channels: usize| channels.div_ceil(width) as f64;
         let (inputs, outputs) = (registers(shape.in_c), registers(shape.out_c));
-        let bytes = packed_len(self, shape) * size_of::<f32>();
+        let weights = (self.weights * self.weights) as f64 * shape.in_c as f64 * outputs;
         // Multiply-adds that could start while a register of weights comes from where that many bytes stay: measured on
         // a Zen 4 core, at 13 bytes per cycle from the third-level cache and 5 from memory.
-        let arrival = match bytes {
+        let arrival = match packed_len(self, shape) * size_of::<f32>() {
             0..0x8_0000 => 1.0,
             0x8_0000..0x100_0000 => 5.0,
             _ => 12.0,
         };
         let products = self.gemm().cost(split.tiles_per_block(), shape.in_c, shape.out_c) * self.points() as f64;
-        let weights = arrival * shape.in_c as f64 * outputs * (self.weights * self.weights) as f64;
         // Of a register: a load, a store and about five additions for each point.
-        let transforms = 7.0 * self.points() as f64 * (inputs + outputs);
-        products.max(weights) * split.blocks() as f64 + transforms * self.tiles(shape) as f64
+        let tiles = 7.0 * self.points() as f64 * (inputs + outputs) * self.tiles(shape) as f64;
+        match self.stores {
+            true => products.max(arrival * weights) * split.blocks() as f64 + tiles,
+            // Of a register of kernels: loads, a store and about three additions for each weight.
+            false => products * split.blocks() as f64 + tiles + 8.0 * weights * split.transforms() as f64,
+        }
     }
 }
 
-/// The fastest variant of `isa` for this shape, if one takes it and beats the [`gemm`] variant `direct` by the model
-/// of costs.
-pub fn choose(isa: Isa, shape: &ConvShape, direct: &gemm::Variant) -> Option<&'static Variant> {
+/// The fastest variant of `isa` for this shape that stores transformed weights or does not, if one takes it and beats
+/// the [`gemm`] variant `direct` by the model of costs.
+pub fn choose(isa: Isa, shape: &ConvShape, stores: bool, direct: &gemm::Variant) -> Option<&'static Variant> {
     let direct = direct.cost(shape.pixels(), product(&[shape.taps(), shape.in_c]), shape.out_c);
-    let variants = VARIANTS.iter().filter(|v| v.isa == isa && v.takes(shape)).map(|v| (v, v.cost(shape)));
+    let variants =
+        VARIANTS.iter().filter(|v| v.isa == isa && v.stores == stores && v.takes(shape)).map(|v| (v, v.cost(shape)));
     let (best, cost) = variants.min_by(|a, b| a.1.total_cmp(&b.1))?;
     (cost < direct).then_some(best)
 }
@@ -170,28 +196,34 @@ pub fn takes(shape: &ConvShape) -> bool {
 
 /// Numbers that [`pack`] writes.
 pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
-    product(&[v.weights, v.weights, gemm::packed_len(v.gemm(), shape.in_c, shape.out_c)])
+    match v.stores {
+        true => Split::new(v, shape, 1).all_parts_len(),
+        false => kernels_len(v, shape),
+    }
 }
 
-/// Transforms the weights `[out_c, in_c, 3, 3]` and packs them: a matrix for the [`gemm`] family for each number of a
-/// transformed kernel.
+/// Numbers of the kernels in panels: as many as there are weights, but for filters that do not fill a register.
+fn kernels_len(v: &Variant, shape: &ConvShape) -> usize {
+    gemm::packed_len(v.gemm(), product(&[shape.in_c, 9]), shape.out_c)
+}
+
+/// Packs the weights `[out_c, in_c, 3, 3]` in panels of filters, row after row: the taps of each channel in turn, or the
+/// transformed weights.
 ///
 /// # Panics
-/// If the lengths are not those of `shape`.
+/// If the lengths are not those of `shape`, or the CPU lacks the variant's instructions.
 pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     assert!(v.takes(shape), "a 3x3 kernel at the variant's stride");
-    assert_eq!(oihw.len(), product(&[shape.out_c, shape.in_c, 9]));
+    assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
+    let rows = product(&[shape.in_c, 9]);
+    assert_eq!(oihw.len(), product(&[shape.out_c, rows]));
     assert_eq!(out.len(), packed_len(v, shape));
-    let len = out.len() / (v.weights * v.weights);
-    gemm::positions(v.gemm(), shape.in_c, shape.out_c, |at, channel, filter| {
-        let kernel: [f64; 9] = match oihw.get((filter * shape.in_c + channel) * 9..) {
-            Some(numbers) if filter < shape.out_c => std::array::from_fn(|i| f64::from(numbers[i])),
-            _ => [0.0; 9],
-        };
-        for (weight, to) in out[at..].iter_mut().step_by(len).enumerate() {
-            *to = (v.weight)(weight, &kernel) as f32;
-        }
-    });
+    if !v.stores {
+        return gemm::pack(v.gemm(), rows, shape.out_c, oihw, 1, rows, out);
+    }
+    let mut kernels = AlignedVec::zeroed(kernels_len(v, shape));
+    gemm::pack(v.gemm(), rows, shape.out_c, oihw, 1, rows, &mut kernels);
+    blocks::transform_all(v, shape, &kernels, out);
 }
 
 /// Numbers of scratch that [`winograd`] wants.

@@ -82,7 +82,7 @@ fn layers_of_many_channels_are_chosen_and_small_ones_are_not() {
         }
         let chosen = |shape: &ConvShape| {
             let k = shape.taps() * shape.in_c;
-            choose(isa, shape, gemm::choose(isa, shape.pixels(), k, shape.out_c)).map(Variant::outputs)
+            choose(isa, shape, true, gemm::choose(isa, shape.pixels(), k, shape.out_c)).map(Variant::outputs)
         };
         assert_eq!(chosen(&square(56, 64, 64)), Some(4));
         assert_eq!(chosen(&square(32, 128, 128)), Some(4));

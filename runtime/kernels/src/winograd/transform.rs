@@ -13,33 +13,25 @@ use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 use crate::epilogue::Tail;
 use crate::lanes::Lanes;
 
-/// A transform of `N` inputs that gives `M` outputs, along one axis.
-pub(super) trait Transform<const N: usize, const M: usize> {
+/// A transform of `N` inputs and `W` weights that gives `M` outputs, along one axis. There is a weight for each point,
+/// the last for all points from there on.
+pub(super) trait Transform<const N: usize, const M: usize, const W: usize> {
     /// Distance of neighbouring outputs' windows.
     const STRIDE: usize;
-    /// Weights of a kernel along the axis: one for each point, the last for all points from there on.
-    const WEIGHTS: usize;
 
     /// `Bt d`
     fn input<L: Lanes>(d: [L; N]) -> [L; N];
     /// `At m`
     fn output<L: Lanes>(m: [L; N]) -> [L; M];
-    /// Row `weight` of `G`.
-    fn row(weight: usize) -> [f64; 3];
-
-    /// Number `weight`, of `WEIGHTS` squared, of `G g Gt`; `g` is row-major.
-    fn weight(weight: usize, g: &[f64; 9]) -> f64 {
-        let (down, across) = (Self::row(weight / Self::WEIGHTS), Self::row(weight % Self::WEIGHTS));
-        (0..9).map(|i| down[i / 3] * across[i % 3] * g[i]).sum()
-    }
+    /// `G g`
+    fn weights<L: Lanes>(g: [L; 3]) -> [L; W];
 }
 
 /// `F(2x2, 3x3)`.
 pub(super) struct F2;
 
-impl Transform<4, 2> for F2 {
+impl Transform<4, 2, 4> for F2 {
     const STRIDE: usize = 1;
-    const WEIGHTS: usize = 4;
 
     #[inline(always)]
     fn input<L: Lanes>(d: [L; 4]) -> [L; 4] {
@@ -51,8 +43,11 @@ impl Transform<4, 2> for F2 {
         [m[0].add(m[1]).add(m[2]), m[1].sub(m[2]).add(m[3])]
     }
 
-    fn row(weight: usize) -> [f64; 3] {
-        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]][weight]
+    #[inline(always)]
+    fn weights<L: Lanes>(g: [L; 3]) -> [L; 4] {
+        let half = g[0].like(0.5);
+        let (even, odd) = (g[0].add(g[2]).mul(half), g[1].mul(half));
+        [g[0], even.add(odd), even.sub(odd), g[2]]
     }
 }
 
@@ -66,9 +61,8 @@ impl F4 {
     const B: f64 = SQRT_2;
 }
 
-impl Transform<6, 4> for F4 {
+impl Transform<6, 4, 6> for F4 {
     const STRIDE: usize = 1;
-    const WEIGHTS: usize = 6;
 
     #[inline(always)]
     fn input<L: Lanes>(d: [L; 6]) -> [L; 6] {
@@ -101,26 +95,29 @@ impl Transform<6, 4> for F4 {
         ]
     }
 
-    fn row(weight: usize) -> [f64; 3] {
-        // [1, p, p^2] over the product of the differences of p to the other points.
-        let at = |p: f64, scale: f64| [scale, p * scale, p * p * scale];
-        match weight {
-            0 => at(0.0, 1.0),
-            1 => at(Self::A, -2.0 / 3.0),
-            2 => at(-Self::A, -2.0 / 3.0),
-            3 => at(Self::B, 1.0 / 6.0),
-            4 => at(-Self::B, 1.0 / 6.0),
-            _ => [0.0, 0.0, 1.0],
-        }
+    #[inline(always)]
+    fn weights<L: Lanes>(g: [L; 3]) -> [L; 6] {
+        let n = |x: f64| g[0].like(x as f32);
+        let even_a = g[2].mul_add(n(-1.0 / 3.0), g[0].mul(n(-2.0 / 3.0)));
+        let even_b = g[2].mul_add(n(1.0 / 3.0), g[0].mul(n(1.0 / 6.0)));
+        let (odd_a, odd_b) = (n(-2.0 / 3.0 * Self::A), n(Self::B / 6.0));
+        let (minus_a, minus_b) = (n(2.0 / 3.0 * Self::A), n(-Self::B / 6.0));
+        [
+            g[0],
+            g[1].mul_add(odd_a, even_a),
+            g[1].mul_add(minus_a, even_a),
+            g[1].mul_add(odd_b, even_b),
+            g[1].mul_add(minus_b, even_b),
+            g[2],
+        ]
     }
 }
 
 /// `F(2x2, 3x3)` at stride 2.
 pub(super) struct F2Stride2;
 
-impl Transform<5, 2> for F2Stride2 {
+impl Transform<5, 2, 4> for F2Stride2 {
     const STRIDE: usize = 2;
-    const WEIGHTS: usize = 4;
 
     #[inline(always)]
     fn input<L: Lanes>(d: [L; 5]) -> [L; 5] {
@@ -132,17 +129,18 @@ impl Transform<5, 2> for F2Stride2 {
         [m[0].add(m[1]).add(m[3]), m[0].sub(m[1]).add(m[2]).add(m[4])]
     }
 
-    fn row(weight: usize) -> [f64; 3] {
-        [[0.5, 0.0, 0.5], [-0.5, 0.0, 0.5], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]][weight]
+    #[inline(always)]
+    fn weights<L: Lanes>(g: [L; 3]) -> [L; 4] {
+        let half = g[0].like(0.5);
+        [g[2].add(g[0]).mul(half), g[2].sub(g[0]).mul(half), g[2], g[1]]
     }
 }
 
 /// `F(4x4, 3x3)` at stride 2.
 pub(super) struct F4Stride2;
 
-impl Transform<9, 4> for F4Stride2 {
+impl Transform<9, 4, 6> for F4Stride2 {
     const STRIDE: usize = 2;
-    const WEIGHTS: usize = 6;
 
     #[inline(always)]
     fn input<L: Lanes>(d: [L; 9]) -> [L; 9] {
@@ -175,18 +173,31 @@ impl Transform<9, 4> for F4Stride2 {
         ]
     }
 
-    fn row(weight: usize) -> [f64; 3] {
-        // [1, 0, p] over the product of the differences of p to the other points.
-        let at = |p: f64, scale: f64| [scale, 0.0, p * scale];
-        match weight {
-            0 => at(0.5, -4.0 / 3.0),
-            1 => at(-0.5, 4.0 / 3.0),
-            2 => at(1.0, 2.0 / 3.0),
-            3 => at(-1.0, -2.0 / 3.0),
-            4 => [0.0, 0.0, 1.0],
-            _ => [0.0, 1.0, 0.0],
-        }
+    #[inline(always)]
+    fn weights<L: Lanes>(g: [L; 3]) -> [L; 6] {
+        let n = |x: f64| g[0].like(x as f32);
+        let (whole, half) = (g[2].mul(n(2.0 / 3.0)), g[2].mul(n(-2.0 / 3.0)));
+        [
+            g[0].mul_add(n(-4.0 / 3.0), half),
+            g[0].mul_add(n(4.0 / 3.0), half),
+            g[0].mul_add(n(2.0 / 3.0), whole),
+            g[0].mul_add(n(-2.0 / 3.0), whole),
+            g[2],
+            g[1],
+        ]
     }
+}
+
+/// Kernels to be transformed.
+pub(super) struct WeightTile {
+    /// `9 * channels` rows of `width` filters: the taps of each channel in turn.
+    pub kernels: *const f32,
+    pub channels: usize,
+    pub width: usize,
+    /// The first of `W * W` matrices of `channels` rows of `width` filters.
+    pub out: *mut f32,
+    /// Distance from matrix to matrix.
+    pub stride: usize,
 }
 
 /// A window to be transformed.
@@ -218,13 +229,44 @@ pub(super) struct OutputTile {
     pub tail: Tail,
 }
 
+/// Transforms kernels: `G g Gt`.
+///
+/// # Safety
+/// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as the fields say.
+#[allow(clippy::needless_range_loop)] // Rows of columns.
+#[inline(always)]
+unsafe fn weights<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(tile: &WeightTile) {
+    let WeightTile { channels, width, stride, .. } = *tile;
+    for channel in 0..channels {
+        for filter in (0..width).step_by(L::WIDTH) {
+            let count = L::WIDTH.min(width - filter);
+            // SAFETY: every tap and every matrix has `count` numbers from this filter on.
+            unsafe {
+                let columns: [[L; W]; 3] = std::array::from_fn(|x| {
+                    F::weights(std::array::from_fn(|y| {
+                        let from = tile.kernels.add((channel * 9 + y * 3 + x) * width + filter);
+                        if count == L::WIDTH { L::load(from) } else { L::load_first(from, count) }
+                    }))
+                });
+                for y in 0..W {
+                    let row = F::weights::<L>(std::array::from_fn(|x| columns[x][y]));
+                    for (x, number) in row.into_iter().enumerate() {
+                        let to = tile.out.add((y * W + x) * stride + channel * width + filter);
+                        if count == L::WIDTH { number.store(to) } else { number.store_first(to, count) }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Transforms a window.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as the fields say.
 #[allow(clippy::needless_range_loop)] // Columns of rows.
 #[inline(always)]
-unsafe fn input<L: Lanes, F: Transform<N, M>, const N: usize, const M: usize>(tile: &InputTile) {
+unsafe fn input<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(tile: &InputTile) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
         let count = L::WIDTH.min(tile.channels - channel);
         // SAFETY: every pixel and every point has `count` numbers from this channel on.
@@ -252,7 +294,7 @@ unsafe fn input<L: Lanes, F: Transform<N, M>, const N: usize, const M: usize>(ti
 /// As for [`input`].
 #[allow(clippy::needless_range_loop)] // Rows of columns.
 #[inline(always)]
-unsafe fn output<L: Lanes, F: Transform<N, M>, const N: usize, const M: usize>(tile: &OutputTile) {
+unsafe fn output<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(tile: &OutputTile) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
         let count = L::WIDTH.min(tile.channels - channel);
         // SAFETY: every point, output pixel, residual and the bias have `count` numbers from this channel on.
@@ -277,27 +319,44 @@ unsafe fn output<L: Lanes, F: Transform<N, M>, const N: usize, const M: usize>(t
     }
 }
 
-/// The two functions for an instruction set.
+/// The three functions for an instruction set.
 macro_rules! instruction_set {
     ($(#[$cfg:meta])* $name:ident $features:literal $lanes:path) => {
         $(#[$cfg])*
         pub(super) mod $name {
-            use super::{InputTile, OutputTile, Transform};
+            use super::{InputTile, OutputTile, Transform, WeightTile};
 
             /// # Safety
-            /// As for [`super::input`]; the CPU has the instruction set.
+            /// As for [`super::weights`]; the CPU has the instruction set.
             #[target_feature(enable = $features)]
-            pub(in super::super) unsafe fn input<F: Transform<N, M>, const N: usize, const M: usize>(tile: &InputTile) {
+            pub(in super::super) unsafe fn weights<F, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
+            where
+                F: Transform<N, M, W>,
+            {
                 // SAFETY: the caller's promise; the instruction set is enabled here.
-                unsafe { super::input::<$lanes, F, N, M>(tile) }
+                unsafe { super::weights::<$lanes, F, N, M, W>(tile) }
             }
 
             /// # Safety
             /// As for [`super::input`]; the CPU has the instruction set.
             #[target_feature(enable = $features)]
-            pub(in super::super) unsafe fn output<F: Transform<N, M>, const N: usize, const M: usize>(tile: &OutputTile) {
+            pub(in super::super) unsafe fn input<F, const N: usize, const M: usize, const W: usize>(tile: &InputTile)
+            where
+                F: Transform<N, M, W>,
+            {
                 // SAFETY: the caller's promise; the instruction set is enabled here.
-                unsafe { super::output::<$lanes, F, N, M>(tile) }
+                unsafe { super::input::<$lanes, F, N, M, W>(tile) }
+            }
+
+            /// # Safety
+            /// As for [`super::input`]; the CPU has the instruction set.
+            #[target_feature(enable = $features)]
+            pub(in super::super) unsafe fn output<F, const N: usize, const M: usize, const W: usize>(tile: &OutputTile)
+            where
+                F: Transform<N, M, W>,
+            {
+                // SAFETY: the caller's promise; the instruction set is enabled here.
+                unsafe { super::output::<$lanes, F, N, M, W>(tile) }
             }
         }
     };
