@@ -1,0 +1,45 @@
+"""The runtimes that Python drives, one class each: its library, its best settings for one f32 image.
+
+Modules are imported, and libraries with them, before anything is measured.
+"""
+
+import importlib
+
+import numpy as np
+
+# Module and class.
+ENGINES = {
+    "onnxruntime": ("ort", "OnnxRuntime"),
+    "openvino": ("openvino_cpu", "OpenVino"),
+    "ncnn": ("ncnn_cpu", "Ncnn"),
+    "mnn": ("mnn_cpu", "Mnn"),
+    "mnn_small": ("mnn_cpu", "MnnSmall"),
+    "litert": ("litert", "LiteRt"),
+}
+
+
+class Runtime:
+    """A loaded model with an image to run it on."""
+
+    # How the image is to lie in memory.
+    layout = "nchw"
+
+    def __init__(self, model: str, threads: int, image: np.ndarray):
+        raise NotImplementedError
+
+    def place_input(self) -> None:
+        """Put the image where an inference wants it; not timed. Most runtimes leave it there."""
+
+    def run(self) -> None:
+        """One inference."""
+        raise NotImplementedError
+
+    def output(self) -> np.ndarray:
+        """The output of the last one."""
+        raise NotImplementedError
+
+
+def find(name: str) -> type[Runtime]:
+    """The class of that name, its library loaded."""
+    module, engine = ENGINES[name]
+    return getattr(importlib.import_module(f"engines.{module}"), engine)

@@ -1,0 +1,58 @@
+"""What the comparison needs installed, under build/peers: two Python environments and the Rust worker."""
+
+import os
+import subprocess
+import tomllib
+import venv
+from importlib import metadata
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE.parents[1] / "build" / "peers"
+PYTHON = BUILD / "venv" / "bin" / "python"
+CONVERTERS = BUILD / "converters" / "bin"
+RUST_WORKER = BUILD / "target" / "release" / "skipstone-peers"
+
+# Which package tells the version.
+PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "mnn": "MNN",
+    "mnn_small": "MNN",
+    "litert": "ai-edge-litert",
+}
+CRATES = {"skipstone": "skipstone", "tract": "tract-onnx", "rten": "rten"}
+
+
+def python_environment(folder: Path, requirements: Path) -> None:
+    """Create or update the environment in `folder`."""
+    installed, wanted = folder / "installed.txt", requirements.read_text()
+    if installed.exists() and installed.read_text() == wanted:
+        return
+    print(f"installing {requirements.name} in {folder.relative_to(HERE.parents[1])}", flush=True)
+    venv.create(folder, with_pip=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "-r", requirements], check=True)
+    installed.write_text(wanted)
+
+
+def prepare(runtimes: list[str]) -> None:
+    """Install what these runtimes need; `subprocess.CalledProcessError` where that fails."""
+    python_environment(BUILD / "venv", HERE / "requirements.txt")
+    if {"ncnn", "litert"} & set(runtimes):
+        python_environment(BUILD / "converters", HERE / "requirements-converters.txt")
+    subprocess.run(
+        ["cargo", "build", "--quiet", "--release"],
+        cwd=HERE / "rust",
+        env=os.environ | {"CARGO_TARGET_DIR": str(BUILD / "target")},
+        check=True,
+    )
+
+
+def version(runtime: str) -> str:
+    """The version that is measured."""
+    if runtime in PACKAGES:
+        return metadata.version(PACKAGES[runtime])
+    lock = tomllib.loads((HERE / "rust" / "Cargo.lock").read_text())
+    return next(package["version"] for package in lock["package"] if package["name"] == CRATES[runtime])

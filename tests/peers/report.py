@@ -1,0 +1,181 @@
+"""The figures as Markdown and JSON.
+
+A result is nested as model, number of threads, runtime; each holds the figures of
+`measure.Measured.summary`, or an `error` for a runtime that failed or was wrong, which then is
+nobody's best.
+"""
+
+import datetime
+import json
+import math
+import os
+import platform
+from pathlib import Path
+
+OURS = "skipstone"
+NAMES = {
+    "skipstone": "Skipstone",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "ncnn": "ncnn",
+    "mnn": "MNN",
+    "mnn_small": "MNN (smaller tiles)",
+    "litert": "LiteRT",
+    "tract": "tract",
+    "rten": "rten",
+}
+# Figures, their short and long names, and the one shown in parentheses behind.
+MEASURES = {
+    "median_ms": ("latency", "Latency, ms: median (90th percentile)", "p90_ms"),
+    "load_ms": ("load", "Load and first inference, ms", None),
+    "resident_mb": (
+        "memory",
+        "Resident memory, MB: growth by loading and running (of it, not backed by a file)",
+        "anonymous_mb",
+    ),
+}
+
+
+def machine() -> dict:
+    """What it was measured on."""
+    cpu = next(line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name"))
+    flags = next(line.split() for line in Path("/proc/cpuinfo").open() if line.startswith("flags"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "asimd")
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "instruction_sets": [name for name in known if name in flags],
+        "memory_gb": round(memory, 1),
+        "system": platform.platform(),
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def best_peer(row: dict[str, dict], figure: str) -> str | None:
+    """The runtime, ours apart, with the smallest figure."""
+    peers = {name: facts[figure] for name, facts in row.items() if name != OURS and figure in facts}
+    return min(peers, key=peers.get, default=None)
+
+
+def ratio(row: dict[str, dict], figure: str, peer: str | None) -> float | None:
+    """Ours by the peer's: below one where ours is better."""
+    if peer is None or figure not in row.get(OURS, {}) or figure not in row.get(peer, {}):
+        return None
+    # Memory is measured in pages: a model may cost none.
+    return max(row[OURS][figure], 1e-3) / max(row[peer][figure], 1e-3)
+
+
+def geometric_mean(values: list[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def number(value: float | None) -> str:
+    """Three significant digits."""
+    if value is None:
+        return "-"
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f}"
+
+
+def table(heading: list[str], rows: list[list[str]]) -> list[str]:
+    line = lambda cells: "| " + " | ".join(cells) + " |"
+    return [line(heading), "|" + "---|" * len(heading), *map(line, rows), ""]
+
+
+def cell(facts: dict, figure: str, behind: str | None, best: bool) -> str:
+    if "error" in facts:
+        return "wrong" if facts["error"].startswith("wrong") else "fails"
+    if figure not in facts:
+        return "-"
+    text = f"**{number(facts[figure])}**" if best else number(facts[figure])
+    return text + (f" ({number(facts[behind])})" if behind else "")
+
+
+def figures(result: dict, threads: str, figure: str) -> list[str]:
+    """One figure of all runtimes, model by model; the smallest is bold."""
+    _, heading, behind = MEASURES[figure]
+    runtimes = list(result["versions"])
+    rows = []
+    for model, by_threads in result["models"].items():
+        row = by_threads.get(threads, {})
+        peer = best_peer(row, figure)
+        least = min((one[figure] for one in row.values() if figure in one), default=None)
+        facts = [row.get(name, {}) for name in runtimes]
+        cells = [cell(one, figure, behind, one.get(figure) == least) for one in facts]
+        rows.append([model, *cells, NAMES.get(peer, "-"), number(ratio(row, figure, peer))])
+    counted = "1 thread" if threads == "1" else f"{threads} threads"
+    columns = ["model", *(NAMES[name] for name in runtimes), "best peer", "ours / best"]
+    return [f"### {heading}; {counted}", "", *table(columns, rows)]
+
+
+def summary(result: dict) -> list[str]:
+    """Ours by the best peer, and by each, over all models."""
+    runtimes = [name for name in result["versions"] if name != OURS]
+    rows = []
+    for threads in result["threads"]:
+        for figure in MEASURES:
+            by_model = {model: by_threads.get(threads, {}) for model, by_threads in result["models"].items()}
+            against_best = {
+                model: value for model, row in by_model.items() if (value := ratio(row, figure, best_peer(row, figure)))
+            }
+            if not against_best:
+                continue
+            worst = max(against_best, key=against_best.get)
+            means = []
+            for peer in runtimes:
+                values = [value for row in by_model.values() if (value := ratio(row, figure, peer))]
+                means.append(number(geometric_mean(values)) if values else "-")
+            better = sum(value <= 1 for value in against_best.values())
+            rows.append(
+                [
+                    MEASURES[figure][0],
+                    threads,
+                    f"**{number(geometric_mean(list(against_best.values())))}**",
+                    f"{number(against_best[worst])} ({worst})",
+                    f"{better} of {len(against_best)}",
+                    *means,
+                ]
+            )
+    columns = ["figure", "threads", "ours / best peer", "worst", "ours is best"]
+    columns += [f"/ {NAMES[name]}" for name in runtimes]
+    return ["### Summary: geometric means, below 1 where Skipstone is better", "", *table(columns, rows)]
+
+
+def troubles(result: dict) -> list[str]:
+    """What failed or was wrong, and how quiet the machine was."""
+    lines = [
+        f"- {model}, {threads} thread(s), {NAMES[name]}: {facts['error']}"
+        for model, by_threads in result["models"].items()
+        for threads, row in by_threads.items()
+        for name, facts in row.items()
+        if "error" in facts
+    ]
+    rows = [facts for by in result["models"].values() for row in by.values() for facts in row.values()]
+    bursts, disturbed = (sum(facts.get(key, 0) for facts in rows) for key in ("bursts", "disturbed_bursts"))
+    quiet = f"Other programs took CPU time during {disturbed} of {bursts} bursts."
+    return [*(["### Failures", "", *lines, ""] if lines else []), quiet, ""]
+
+
+def markdown(result: dict) -> str:
+    about = result["machine"]
+    versions = ", ".join(f"{NAMES[name]} {version}" for name, version in result["versions"].items())
+    lines = [
+        "# Skipstone and its peers",
+        "",
+        f"{about['date']}; {about['cpu']}, {about['cores']} cores ({', '.join(about['instruction_sets'])}), "
+        f"{about['memory_gb']} GB; {about['system']}. {versions}. {result['rounds']} rounds, f32, batch 1.",
+        "",
+        *summary(result),
+    ]
+    for threads in result["threads"]:
+        for figure in MEASURES:
+            lines += figures(result, threads, figure)
+    return "\n".join([*lines, *troubles(result)])
+
+
+def write(result: dict, folder: Path) -> None:
+    """results.json and results.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "results.md").write_text(markdown(result))

@@ -1,0 +1,46 @@
+"""The report's arithmetic: `python3 tests/peers/test_report.py`."""
+
+import unittest
+
+import report
+
+
+def result(ours: dict, **peers: dict) -> dict:
+    row = {"skipstone": ours, **peers}
+    return {"versions": dict.fromkeys(row, "1.0"), "threads": ["1"], "models": {"net": {"1": row}}}
+
+
+def facts(latency: float) -> dict:
+    return {"median_ms": latency, "p90_ms": latency, "load_ms": 1.0, "resident_mb": 0.0, "anonymous_mb": 0.0}
+
+
+class Report(unittest.TestCase):
+    def test_a_wrong_answer_cannot_win(self):
+        row = {"skipstone": facts(2.0), "ncnn": {"error": "wrong output: top-1"}, "mnn": facts(4.0)}
+        self.assertEqual(report.best_peer(row, "median_ms"), "mnn")
+        self.assertEqual(report.ratio(row, "median_ms", "mnn"), 0.5)
+        self.assertIsNone(report.ratio(row, "median_ms", "ncnn"))
+
+    def test_a_failure_of_ours_is_no_ratio(self):
+        row = {"skipstone": {"error": "status 1"}, "mnn": facts(4.0)}
+        self.assertIsNone(report.ratio(row, "median_ms", "mnn"))
+
+    def test_nobody_to_compare_with(self):
+        alone = result(facts(2.0), ncnn={"error": "status 1"})
+        self.assertIsNone(report.best_peer(alone["models"]["net"]["1"], "median_ms"))
+        self.assertNotIn("net", "".join(report.summary(alone)))
+
+    def test_figures_show_best_and_ratio(self):
+        lines = report.figures(result(facts(2.0), ncnn=facts(1.0), mnn={"error": "wrong output: x"}), "1", "median_ms")
+        self.assertEqual(lines[-2], "| net | 2.00 (2.00) | **1.00** (1.00) | wrong | ncnn | 2.00 |")
+
+    def test_no_memory_is_a_figure(self):
+        row = {"skipstone": facts(2.0), "mnn": facts(4.0)}
+        self.assertEqual(report.ratio(row, "resident_mb", "mnn"), 1.0)
+
+    def test_geometric_mean(self):
+        self.assertAlmostEqual(report.geometric_mean([0.5, 2.0, 1.0]), 1.0)
+
+
+if __name__ == "__main__":
+    unittest.main()
