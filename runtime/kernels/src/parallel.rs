@@ -2,37 +2,38 @@
 //!
 //! The memory-bound families all parallelise in the same way ([`split`]): the output is cut into
 //! consecutive pieces, and each piece is computed by one task from shared inputs. A thread is only
-//! woken when its share outweighs the waking. The compute-bound ones write tiles of the output
+//! asked when its share outweighs the asking. The compute-bound ones write tiles of the output
 //! ([`Output`]) and have scratch for each thread ([`share_units`]).
-
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::threads::Pool;
 
-/// Below this many numbers moved, one thread finishes before a second has woken.
+/// A thread is asked for every so many numbers moved.
 ///
-/// 32k numbers are about 10 microseconds at 12 GB/s, a few times what it takes to wake a thread.
+/// 32k numbers are about 10 microseconds at 12 GB/s: some times what it costs to ask a thread that is awake, and to
+/// fetch from its core's cache what it wrote.
 pub(crate) const WORTH_SPLITTING: usize = 32 * 1024;
+/// Pieces per thread, so that a slow thread, or one still waking up, holds up the others by little.
+const PIECES_PER_THREAD: usize = 4;
 
 /// Calls `f(offset, piece)` for consecutive pieces that together are `y`.
 ///
 /// Each piece but the last is a multiple of `unit` long. `work` is how many numbers the whole call
-/// moves: it decides into how many pieces `y` is cut.
+/// moves: it decides how many threads are asked.
 ///
 /// # Panics
 /// If `unit` is 0.
 pub(crate) fn split<T: Send>(pool: &Pool, y: &mut [T], unit: usize, work: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let units = y.len().div_ceil(unit);
-    let pieces = pool.threads().min(work / WORTH_SPLITTING).min(units);
-    if pieces <= 1 {
+    let threads = pool.threads().min(work / WORTH_SPLITTING);
+    if threads <= 1 || units <= 1 {
         if !y.is_empty() {
             f(0, y);
         }
         return;
     }
-    let piece_len = units.div_ceil(pieces) * unit;
+    let piece_len = units.div_ceil(threads * PIECES_PER_THREAD) * unit;
     let shared = Shared { start: y.as_mut_ptr(), len: y.len() };
-    pool.run(y.len().div_ceil(piece_len), &|task| {
+    pool.run(y.len().div_ceil(piece_len), threads, &|task, _| {
         let offset = task * piece_len;
         let len = piece_len.min(shared.len.saturating_sub(offset));
         f(offset, shared.piece(offset, len));
@@ -53,17 +54,7 @@ pub(crate) fn share_units<T: Send>(
     f: impl Fn(usize, &mut [T]) + Sync,
 ) {
     let shared = Shared { start: scratch.as_mut_ptr(), len: scratch.len() };
-    let next = AtomicUsize::new(0);
-    pool.run(slots, &|slot| {
-        let slot = shared.piece(slot * slot_len, slot_len);
-        loop {
-            let unit = next.fetch_add(1, Ordering::Relaxed);
-            if unit >= units {
-                break;
-            }
-            f(unit, slot);
-        }
-    });
+    pool.run(units, slots, &|unit, slot| f(unit, shared.piece(slot * slot_len, slot_len)));
 }
 
 /// The first number of an output of which every task writes parts of its own.
@@ -93,18 +84,20 @@ struct Shared<T> {
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    /// The piece of `len` elements from `offset`. Each piece is asked for once.
+    /// The piece of `len` elements from `offset`. Each is asked for by one task, or by one thread for a task at a time.
     #[allow(clippy::mut_from_ref)]
     fn piece(&self, offset: usize, len: usize) -> &mut [T] {
         assert!(offset <= self.len && len <= self.len - offset);
-        // SAFETY: the piece lies inside the slice, by the check above, and no other task has it:
-        // the pool runs every task number once, and pieces of different tasks do not overlap.
+        // SAFETY: the piece lies inside the slice, by the check above, and nobody else has it: the pool runs every task
+        // once and has one thread of each number, and the pieces of different tasks, or threads, do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), len) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]

@@ -1,9 +1,12 @@
 //! A pool of threads that share the tasks of one kernel call.
 //!
-//! A model on a phone runs for a few milliseconds in tens of steps, so starting a step must cost microseconds: idle
-//! workers first spin a little, then park. Tasks are taken from a shared counter, so that a fast core takes more of
-//! them than a slow one. A step never waits for a worker that has not woken up: such a worker finds the step closed
-//! and goes back to sleep. Nothing is allocated per call.
+//! A model on a phone runs for a few milliseconds in tens of steps, and waking a parked thread takes longer than many
+//! of them. So a worker is woken once a run: from the first call that is shared to the end of the run ([`Awake`]) it
+//! looks for the next call without sleeping, and picks it up within a microsecond; between runs it is parked, and
+//! costs nothing. Of the tasks of a call every thread first takes a range of its own, the same part of every call, so
+//! that it finds in its core's cache what it wrote there one step before; then it takes what others have left, so that a
+//! slow core holds up nobody. A call never waits for a worker that has not woken up: such a worker finds the call closed.
+//! Nothing is allocated per call.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -11,9 +14,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
-/// How often an idle thread looks for work before it parks: some tens of microseconds.
-const SPINS: u32 = 2_000;
+/// How long a thread looks for work, or for the others to finish, before it parks: a few steps that are too small to
+/// share pass in this time, and the battery does not notice it.
+///
+/// Tests have patience without end, so that what should end it is seen to do so.
+const PATIENCE: Duration = if cfg!(test) { Duration::MAX } else { Duration::from_micros(200) };
 
 /// Threads that run the tasks of one call at a time; the caller is one of them.
 pub struct Pool {
@@ -27,14 +34,21 @@ impl Pool {
     /// A pool of `threads` threads, the caller included: `threads - 1` are started. 0 counts as 1. Starts fewer if
     /// the system refuses more.
     pub fn new(threads: usize) -> Pool {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(threads));
         let workers = (1..threads)
             .map_while(|index| {
                 let shared = Arc::clone(&shared);
-                thread::Builder::new().name(format!("skipstone-{index}")).spawn(move || work(&shared)).ok()
+                thread::Builder::new().name(format!("skipstone-{index}")).spawn(move || work(&shared, index)).ok()
             })
             .collect();
         Pool { shared, workers, caller: Mutex::new(()) }
+    }
+
+    /// Keeps workers from parking between calls for as long as the guard lives: for the run of a model. The first call
+    /// wakes them.
+    pub fn awake(&self) -> Awake<'_> {
+        self.shared.call.0.awake.fetch_add(1, Ordering::Relaxed);
+        Awake(&self.shared)
     }
 
     /// How many threads share the tasks of a call, the caller included.
@@ -42,39 +56,26 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Calls `body(0)` to `body(tasks - 1)`, each once, in any order and on any of the threads; returns when all have
-    /// returned.
+    /// Calls `body(task, thread)` for each of the `tasks`, in any order and on the first `threads` threads of the pool;
+    /// returns when all have returned. `thread` is the number of the one that makes the call, the caller's is 0.
     ///
     /// A call from inside `body`, or from a second thread while a first one is at it, runs its tasks on the calling
-    /// thread alone.
+    /// thread alone, as number 0.
     ///
     /// # Panics
     /// With the panic of `body`, if it panics; tasks not yet begun are then left out.
-    pub fn run(&self, tasks: usize, body: &(dyn Fn(usize) + Sync)) {
-        let free = if tasks > 1 && !self.workers.is_empty() { self.caller.try_lock().ok() } else { None };
+    pub fn run(&self, tasks: usize, threads: usize, body: &Body<'_>) {
+        let threads = threads.min(tasks).min(self.threads());
+        let free = if threads > 1 { self.caller.try_lock().ok() } else { None };
         let Some(caller) = free else {
-            return (0..tasks).for_each(body);
+            return (0..tasks).for_each(|task| body(task, 0));
         };
         let shared = &*self.shared;
 
-        // SAFETY: the gate is closed and nobody is inside (it was left so, and only the holder of `caller` opens
-        // it), so no worker looks at the job.
-        unsafe { *shared.job.get() = Some(Job { body: erase(body), tasks }) };
-        *lock(&shared.waiting) = Some(thread::current());
-        shared.next.store(0, Ordering::Relaxed);
-        shared.gate.fetch_add(EPOCH | OPEN, Ordering::Release);
-        for worker in &self.workers {
-            worker.thread().unpark();
-        }
-
-        shared.take_tasks(body, tasks);
-        shared.gate.fetch_and(!OPEN, Ordering::AcqRel);
-        let mut spins = 0;
-        while shared.gate.load(Ordering::Acquire) & INSIDE != 0 {
-            pause(&mut spins);
-        }
-        // SAFETY: closed and empty again: `body` is no longer reachable for any worker when it goes out of scope.
-        unsafe { *shared.job.get() = None };
+        let job = Job { body: erase(body), tasks, threads };
+        shared.open(job, &self.workers[..threads - 1]);
+        shared.take_tasks(body, &job, 0);
+        shared.close();
         let panic = lock(&shared.panic).take();
         if let Some(panic) = panic {
             drop(caller);
@@ -85,7 +86,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.shutdown.store(true, Ordering::Release);
+        self.shared.call.0.shutdown.store(true, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // A worker catches the panics of tasks and has none of its own.
@@ -101,65 +102,135 @@ const OPEN: u64 = 1 << 31;
 /// Part of `gate`: one call; a worker enters each call once. Wraps harmlessly.
 const EPOCH: u64 = 1 << 32;
 
-/// What the caller and the workers share.
+/// While it lives, the workers of a pool stay awake between calls. Made by [`Pool::awake`].
+pub struct Awake<'a>(&'a Shared);
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        self.0.call.0.awake.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// On cache lines of its own: two, since some CPUs fetch them in pairs.
 #[derive(Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// What the caller and the workers share.
 struct Shared {
-    /// Epoch, open bit and number of workers inside, changed in one step.
-    gate: AtomicU64,
-    /// The next task to take.
-    next: AtomicUsize,
-    /// Written by the caller while the gate is closed and empty, read by the workers inside.
-    job: UnsafeCell<Option<Job>>,
+    /// What a waiting worker looks at, and all that it must fetch to begin.
+    call: Apart<Call>,
+    /// For each thread the next task of its range.
+    next: Box<[Apart<AtomicUsize>]>,
     /// The caller, to be woken by the last worker that leaves.
     waiting: Mutex<Option<Thread>>,
     /// The first panic of the current job.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+#[derive(Default)]
+struct Call {
+    /// Epoch, open bit and number of workers inside, changed in one step.
+    gate: AtomicU64,
+    /// Written by the caller while the gate is closed and empty, read by the workers inside.
+    job: UnsafeCell<Option<Job>>,
+    /// How many guards keep the workers awake.
+    awake: AtomicUsize,
     shutdown: AtomicBool,
 }
 
 // SAFETY: `job` is the only member that is not `Sync` of itself. It is written only while the gate is closed and
 // empty, and read only by workers that entered through the gate, whose count orders the two.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for Call {}
 // SAFETY: as above; the body it refers to is `Sync`.
-unsafe impl Send for Shared {}
+unsafe impl Send for Call {}
+
+/// What is called for every task, with the number of the thread.
+pub type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
 #[derive(Clone, Copy)]
 struct Job {
     /// Valid until the gate is closed and empty.
-    body: *const (dyn Fn(usize) + Sync),
+    body: *const Body<'static>,
     tasks: usize,
+    threads: usize,
+}
+
+impl Job {
+    /// The end of a thread's range of tasks, where the next one's begins.
+    fn end(&self, thread: usize) -> usize {
+        // In this order, which cannot overflow.
+        let (each, left) = (self.tasks / self.threads, self.tasks % self.threads);
+        each * (thread + 1) + left.min(thread + 1)
+    }
 }
 
 /// Forgets the lifetime of `body`.
-fn erase<'a>(body: &'a (dyn Fn(usize) + Sync + 'a)) -> *const (dyn Fn(usize) + Sync + 'static) {
-    let body: *const (dyn Fn(usize) + Sync + 'a) = body;
+fn erase(body: &Body<'_>) -> *const Body<'static> {
+    let body: *const Body<'_> = body;
     // SAFETY: only the lifetime in the type changes; `Pool::run` keeps the pointer from outliving the referent.
     unsafe { std::mem::transmute(body) }
 }
 
 impl Shared {
-    /// Runs tasks until none is left; keeps the first panic.
-    fn take_tasks(&self, body: &(dyn Fn(usize) + Sync), tasks: usize) {
+    fn new(threads: usize) -> Shared {
+        let next = (0..threads.max(1)).map(|_| Apart::default()).collect();
+        Shared { call: Apart::default(), next, waiting: Mutex::default(), panic: Mutex::default() }
+    }
+
+    /// Lets workers begin the job, and wakes these. Only the holder of `Pool::caller` calls this, and then `close`.
+    fn open(&self, job: Job, workers: &[JoinHandle<()>]) {
+        for (thread, next) in self.next[..job.threads].iter().enumerate() {
+            next.0.store(thread.checked_sub(1).map_or(0, |before| job.end(before)), Ordering::Relaxed);
+        }
+        // SAFETY: the gate is closed and nobody is inside (it was left so, and only the holder of `caller` opens
+        // it), so no worker looks at the job.
+        unsafe { *self.call.0.job.get() = Some(job) };
+        *lock(&self.waiting) = Some(thread::current());
+        self.call.0.gate.fetch_add(EPOCH | OPEN, Ordering::Release);
+        for worker in workers {
+            worker.thread().unpark();
+        }
+    }
+
+    /// Lets no more workers in and waits until all have left; the body of the job may then go out of scope.
+    fn close(&self) {
+        let mut patience = Patience::default();
+        let mut gate = self.call.0.gate.fetch_and(!OPEN, Ordering::AcqRel);
+        while gate & INSIDE != 0 {
+            if !patience.pause() {
+                thread::park();
+            }
+            gate = self.call.0.gate.load(Ordering::Acquire);
+        }
+    }
+
+    /// Runs tasks until none is left, those of the thread's own range first; keeps the first panic.
+    fn take_tasks(&self, body: &Body<'_>, job: &Job, thread: usize) {
         let result = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let task = self.next.fetch_add(1, Ordering::Relaxed);
-                if task >= tasks {
-                    break;
+            for of in (thread..job.threads).chain(0..thread) {
+                let (next, end) = (&self.next[of].0, job.end(of));
+                while next.load(Ordering::Relaxed) < end {
+                    let task = next.fetch_add(1, Ordering::Relaxed);
+                    if task < end {
+                        body(task, thread);
+                    }
                 }
-                body(task);
             }
         }));
         if let Err(panic) = result {
-            self.next.store(tasks, Ordering::Relaxed);
+            for next in &self.next {
+                next.0.store(job.tasks, Ordering::Relaxed);
+            }
             lock(&self.panic).get_or_insert(panic);
         }
     }
 
     /// Enters the call that is open, unless it is the `last` one entered. Gives its epoch.
     fn enter(&self, last: u64) -> Option<u64> {
-        let mut gate = self.gate.load(Ordering::Relaxed);
+        let mut gate = self.call.0.gate.load(Ordering::Relaxed);
         while gate & OPEN != 0 && gate / EPOCH != last {
-            match self.gate.compare_exchange_weak(gate, gate + 1, Ordering::Acquire, Ordering::Relaxed) {
+            match self.call.0.gate.compare_exchange_weak(gate, gate + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(gate / EPOCH),
                 Err(now) => gate = now,
             }
@@ -169,7 +240,7 @@ impl Shared {
 
     /// Leaves a call that was entered; the last to leave a closed one wakes the caller.
     fn leave(&self) {
-        let before = self.gate.fetch_sub(1, Ordering::AcqRel);
+        let before = self.call.0.gate.fetch_sub(1, Ordering::AcqRel);
         if before & OPEN == 0
             && before & INSIDE == 1
             && let Some(caller) = &*lock(&self.waiting)
@@ -180,30 +251,49 @@ impl Shared {
 }
 
 /// The life of a worker.
-fn work(shared: &Shared) {
-    let (mut last, mut spins) = (0, 0);
-    while !shared.shutdown.load(Ordering::Acquire) {
+fn work(shared: &Shared, thread: usize) {
+    let (mut last, mut patience) = (0, Patience::default());
+    while !shared.call.0.shutdown.load(Ordering::Acquire) {
         let Some(epoch) = shared.enter(last) else {
-            pause(&mut spins);
+            if shared.call.0.awake.load(Ordering::Relaxed) == 0 || !patience.pause() {
+                thread::park();
+                patience = Patience::default();
+            }
             continue;
         };
-        (last, spins) = (epoch, 0);
         // SAFETY: inside the gate the job is not written, and its body lives until this worker has left.
-        let body = unsafe { (*shared.job.get()).map(|job| (&*job.body, job.tasks)) };
-        if let Some((body, tasks)) = body {
-            shared.take_tasks(body, tasks);
+        let job = unsafe { (*shared.call.0.job.get()).map(|job| (&*job.body, job)) };
+        if let Some((body, job)) = job
+            && thread < job.threads
+        {
+            shared.take_tasks(body, &job, thread);
         }
         shared.leave();
+        (last, patience) = (epoch, Patience::default());
     }
 }
 
-/// Waits a moment: spins at first, parks once that has taken long.
-fn pause(spins: &mut u32) {
-    if *spins < SPINS {
-        *spins += 1;
+/// What is left of [`PATIENCE`].
+#[derive(Default)]
+struct Patience {
+    pauses: u32,
+    /// When the first pauses were over: most waits are, before the clock is read.
+    since: Option<Instant>,
+}
+
+impl Patience {
+    /// Pauses from one look at the clock to the next, about a microsecond.
+    const PAUSES: u32 = 64;
+
+    /// Spins for a moment; false, at once, when it is time to park.
+    fn pause(&mut self) -> bool {
         std::hint::spin_loop();
-    } else {
-        thread::park();
+        self.pauses += 1;
+        if self.pauses < Self::PAUSES {
+            return true;
+        }
+        self.pauses = 0;
+        self.since.get_or_insert_with(Instant::now).elapsed() < PATIENCE
     }
 }
 
@@ -217,26 +307,59 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_task_runs_once() {
+    fn every_task_runs_once_on_the_threads_asked_for() {
         for threads in [0, 1, 2, 5] {
             let pool = Pool::new(threads);
             assert_eq!(pool.threads(), threads.max(1));
             for tasks in [0, 1, 2, 3, 100, 1000] {
-                let runs: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
-                pool.run(tasks, &|task| {
-                    runs[task].fetch_add(1, Ordering::Relaxed);
-                });
-                assert!(runs.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+                for at_most in [0, 1, 3, 8] {
+                    let runs: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                    pool.run(tasks, at_most, &|task, thread| {
+                        assert!(thread < threads.min(at_most).max(1));
+                        runs[task].fetch_add(1, Ordering::Relaxed);
+                    });
+                    assert!(runs.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+                }
             }
         }
+    }
+
+    #[test]
+    fn ranges_are_consecutive_and_differ_by_a_task_at_most() {
+        for (tasks, threads) in [(2, 2), (7, 3), (100, 8), (usize::MAX, 3)] {
+            let body: &Body<'_> = &|_, _| ();
+            let job = Job { body: erase(body), tasks, threads };
+            let mut start = 0;
+            for thread in 0..threads {
+                let len = job.end(thread) - start;
+                assert!(len == tasks / threads || len == tasks / threads + 1);
+                start = job.end(thread);
+            }
+            assert_eq!(start, tasks);
+        }
+    }
+
+    /// A thread that is stuck in its first task leaves the rest of its range to others.
+    #[test]
+    fn what_a_slow_thread_leaves_is_taken() {
+        let pool = Pool::new(2);
+        let (tasks, done) = (20, AtomicUsize::new(0));
+        pool.run(tasks, 2, &|_, thread| {
+            while thread == 1 && done.load(Ordering::Relaxed) < tasks - 1 {
+                std::hint::spin_loop();
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(done.into_inner(), tasks);
     }
 
     #[test]
     fn many_short_calls_in_a_row() {
         let pool = Pool::new(3);
         let total = AtomicUsize::new(0);
+        let _awake = pool.awake();
         for _ in 0..5_000 {
-            pool.run(4, &|task| {
+            pool.run(4, 3, &|task, _| {
                 total.fetch_add(task, Ordering::Relaxed);
             });
         }
@@ -248,12 +371,12 @@ mod tests {
         let pool = Pool::new(2);
         for bad in [0, 7, 99] {
             let result = catch_unwind(AssertUnwindSafe(|| {
-                pool.run(100, &|task| assert_ne!(task, bad, "task failed"));
+                pool.run(100, 2, &|task, _| assert_ne!(task, bad, "task failed"));
             }));
             assert!(result.is_err());
         }
         let done = AtomicUsize::new(0);
-        pool.run(10, &|_| {
+        pool.run(10, 2, &|_, _| {
             done.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(done.into_inner(), 10);
@@ -264,8 +387,8 @@ mod tests {
         let pool = Pool::new(2);
         let done = AtomicUsize::new(0);
         let work = || {
-            pool.run(8, &|_| {
-                pool.run(8, &|_| {
+            pool.run(8, 2, &|_, _| {
+                pool.run(8, 2, &|_, _| {
                     done.fetch_add(1, Ordering::Relaxed);
                 });
             });
@@ -276,5 +399,50 @@ mod tests {
             }
         });
         assert_eq!(done.into_inner(), 4 * 64);
+    }
+
+    /// Between runs the threads of a pool take no processor time. A thread parks when it comes to it, and a test must
+    /// not wait for that by sleeping: this one asks the system what the thread is doing, until it sleeps. If it never
+    /// ran while this thread was at work afterwards, its sleep is the same one still.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn workers_are_parked_between_runs() {
+        // One thread more than any other test has: the last one's name is found once in this process.
+        let pool = Pool::new(7);
+        let worker = "skipstone-6";
+        for _ in 0..10 {
+            let awake = pool.awake();
+            let came = AtomicUsize::new(0);
+            pool.run(7, 7, &|_, _| {
+                came.fetch_add(1, Ordering::Relaxed);
+                while came.load(Ordering::Relaxed) < 7 {
+                    thread::yield_now();
+                }
+            });
+            drop(awake);
+            while !status(worker).contains("State:\tS") {
+                thread::yield_now();
+            }
+        }
+        let parked = switches(worker);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(20) {
+            std::hint::black_box((0..1000).sum::<u32>());
+        }
+        assert_eq!(switches(worker), parked, "{worker} ran between runs");
+    }
+
+    /// What the system says of the thread of this name.
+    #[cfg(target_os = "linux")]
+    fn status(name: &str) -> String {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let mut status = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
+        status.find(|status| status.lines().next() == Some(&format!("Name:\t{name}"))).expect("a thread of this name")
+    }
+
+    /// How often the thread began or stopped to run.
+    #[cfg(target_os = "linux")]
+    fn switches(name: &str) -> String {
+        status(name).lines().filter(|line| line.contains("ctxt_switches")).collect()
     }
 }

@@ -187,6 +187,7 @@ fn run_steps(
     mut profile: Option<&mut [Duration]>,
 ) -> Result<()> {
     let started = Instant::now();
+    let _awake = pool.awake();
     for (index, (step, executable)) in program.steps().enumerate() {
         if cancel.0.load(Ordering::Relaxed) || deadline.is_some_and(|d| started.elapsed() >= d) {
             return Err(Error::Cancelled { step: index });

@@ -104,7 +104,7 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
         _ => 1,
     };
     let to = Output::new(out);
-    pool.run(tasks, &|task| {
+    pool.run(tasks, pool.threads(), &|task, _| {
         let range = rows * task / tasks..rows * (task + 1) / tasks;
         // SAFETY: the output has these rows.
         let out = unsafe { to.start().add(range.start * shape.out_w * shape.out_c) };
