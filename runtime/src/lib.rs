@@ -20,6 +20,7 @@
 //! in one arena; a [`session`] runs the plan.
 
 pub mod classify;
+mod cores;
 mod error;
 pub mod graph;
 pub mod measure;
@@ -32,6 +33,7 @@ pub mod plan;
 pub mod session;
 mod tensor;
 
+pub use cores::PowerMode;
 pub use error::{Error, OpError, Result};
 pub use model::{ForeignModel, Info, Model, Shapes};
 pub use options::{Memory, Options};

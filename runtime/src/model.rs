@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use skipstone_kernels::Isa;
 
+use crate::cores::Cores;
 use crate::error::{Error, Result};
 use crate::graph::{self, Graph};
 use crate::ops::Foreign;
@@ -101,6 +102,8 @@ pub struct Model {
     info: Info,
     options: Options,
     target: Target,
+    /// Where its sessions run, if the power mode makes a difference.
+    cores: Option<Cores>,
     /// Kept only where an input is dynamic: plans for further shapes are made on demand.
     source: Option<Box<dyn Source>>,
     plans: Mutex<BTreeMap<Shapes, Engine>>,
@@ -137,29 +140,29 @@ impl Model {
     /// A graph that breaks its invariants, or a step that no kernel takes.
     pub fn from_graph(graph: Graph, options: &Options) -> Result<Self> {
         graph.check()?;
-        let target = target(options)?;
+        let (target, cores) = target(options)?;
         let engine = Engine::new(Lowered::Graph(graph), target)?;
-        Ok(Self::assemble(engine, Info::default(), options, target, None))
+        Ok(Self::assemble(engine, Info::default(), options, (target, cores), None))
     }
 
     #[cfg(feature = "onnx")]
     pub(crate) fn from_source(source: impl Source + 'static, info: Info, options: &Options) -> Result<Self> {
-        let target = target(options)?;
+        let (target, cores) = target(options)?;
         let lowered = source.lower(&options.shapes)?;
         // The weights it holds go before they are packed, if no other shapes will want them.
         let source: Option<Box<dyn Source>> = if source.is_dynamic() { Some(Box::new(source)) } else { None };
-        Ok(Self::assemble(Engine::new(lowered, target)?, info, options, target, source))
+        Ok(Self::assemble(Engine::new(lowered, target)?, info, options, (target, cores), source))
     }
 
     fn assemble(
         engine: Engine,
         info: Info,
         options: &Options,
-        target: Target,
+        (target, cores): (Target, Option<Cores>),
         source: Option<Box<dyn Source>>,
     ) -> Self {
         let plans = Mutex::new(BTreeMap::from([(options.shapes.clone(), engine.clone())]));
-        Self { engine, info, options: options.clone(), target, source, plans }
+        Self { engine, info, options: options.clone(), target, cores, source, plans }
     }
 
     /// A session for the shapes of the options that the model was opened with.
@@ -167,7 +170,7 @@ impl Model {
     /// # Errors
     /// A model with more inputs than a session takes.
     pub fn session(&self) -> Result<Session> {
-        Session::new(self.engine.clone(), self.options.threads)
+        Session::new(self.engine.clone(), self.threads(), self.cores.clone())
     }
 
     /// A session for other shapes of the dynamic inputs; each set of shapes is planned once.
@@ -192,7 +195,7 @@ impl Model {
             }
         };
         drop(plans);
-        Session::new(engine, self.options.threads)
+        Session::new(engine, self.threads(), self.cores.clone())
     }
 
     /// What the file says of itself.
@@ -236,6 +239,12 @@ impl Model {
         self.target.isa
     }
 
+    /// Threads of a session: those of the options, or as many as the power mode has cores.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.target.threads
+    }
+
     /// The options it was opened with.
     #[must_use]
     pub fn options(&self) -> &Options {
@@ -243,8 +252,8 @@ impl Model {
     }
 }
 
-/// The target that `options` and the environment ask for.
-fn target(options: &Options) -> Result<Target> {
+/// The target that `options` and the environment ask for, and the cores.
+fn target(options: &Options) -> Result<(Target, Option<Cores>)> {
     let asked = match (options.isa, std::env::var("SKIPSTONE_ISA")) {
         (Some(isa), _) => Some(isa),
         (None, Ok(name)) if !name.is_empty() => Some(name.parse().map_err(|_| unavailable(&name))?),
@@ -254,7 +263,9 @@ fn target(options: &Options) -> Result<Target> {
     if !isa.is_available() {
         return Err(unavailable(isa.name()));
     }
-    Ok(Target { isa, threads: options.threads.max(1), memory: options.memory })
+    let cores = Cores::choose(options.power);
+    let threads = options.threads.min(cores.as_ref().map_or(usize::MAX, Cores::count)).max(1);
+    Ok((Target { isa, threads, memory: options.memory }, cores))
 }
 
 fn unavailable(name: &str) -> Error {

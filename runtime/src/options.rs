@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use skipstone_kernels::Isa;
 
+use crate::cores::PowerMode;
+
 /// How much memory planning may spend for speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Memory {
@@ -18,8 +20,10 @@ pub enum Memory {
 /// the best instruction set of the CPU.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Threads of a session, the caller's included; at least 1.
+    /// Threads of a session, the caller's included; at least 1, and no more than there are cores of the power mode.
     pub threads: usize,
+    /// Which cores they run on, the caller's thread for the length of a run only.
+    pub power: PowerMode,
     /// Instruction set to use; `None` takes `SKIPSTONE_ISA` from the environment, or else the
     /// CPU's best.
     pub isa: Option<Isa>,
@@ -31,7 +35,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { threads: 1, isa: None, memory: Memory::Fast, shapes: BTreeMap::new() }
+        Self { threads: 1, power: PowerMode::Balanced, isa: None, memory: Memory::Fast, shapes: BTreeMap::new() }
     }
 }
 
@@ -40,6 +44,13 @@ impl Options {
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// On the cores of this mode.
+    #[must_use]
+    pub fn power(mut self, power: PowerMode) -> Self {
+        self.power = power;
         self
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use skipstone::classify::{Labels, Settings};
-use skipstone::{Isa, Memory, Model, Options};
+use skipstone::{Isa, Memory, Model, Options, PowerMode};
 
 use crate::failure::Failure;
 
@@ -20,6 +20,10 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Model options",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub threads: usize,
+
+    /// Cores to compute on, where they differ: `fast` the large ones, `efficient` the small ones
+    #[arg(long, value_enum, default_value_t = PowerArg::Balanced, help_heading = "Model options")]
+    pub power: PowerArg,
 
     /// Instruction set: scalar, neon, avx2 or avx512 [default: the best of this CPU]
     #[arg(long, value_name = "NAME", help_heading = "Model options")]
@@ -43,11 +47,27 @@ pub enum MemoryArg {
     Small,
 }
 
+/// The values of `--power`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerArg {
+    /// The large cores
+    Fast,
+    /// Whichever the system gives
+    Balanced,
+    /// The small cores
+    Efficient,
+}
+
 impl ModelArgs {
     /// The library's options.
     pub fn options(&self) -> Options {
         Options {
             threads: self.threads,
+            power: match self.power {
+                PowerArg::Fast => PowerMode::Fast,
+                PowerArg::Balanced => PowerMode::Balanced,
+                PowerArg::Efficient => PowerMode::Efficient,
+            },
             isa: self.isa,
             memory: match self.memory {
                 MemoryArg::Fast => Memory::Fast,

@@ -152,7 +152,7 @@ impl Bench {
         let report = Report {
             model: self.model.name(),
             isa: model.isa().name(),
-            threads: self.model.threads,
+            threads: model.threads(),
             precision: "f32",
             load_ms: load.as_secs_f64() * 1e3,
             first_ms: first.as_secs_f64() * 1e3,

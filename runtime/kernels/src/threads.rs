@@ -31,14 +31,22 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `threads` threads, the caller included: `threads - 1` are started. 0 counts as 1. Starts fewer if
-    /// the system refuses more.
+    /// A pool of `threads` threads, the caller included: `threads - 1` are started. 0 counts as 1.
     pub fn new(threads: usize) -> Pool {
-        let shared = Arc::new(Shared::new(threads));
+        Self::with(threads, || ())
+    }
+
+    /// As `new`; every thread that is started calls `begin` first.
+    pub fn with(threads: usize, begin: impl Fn() + Send + Sync + 'static) -> Pool {
+        let (shared, begin) = (Arc::new(Shared::new(threads)), Arc::new(begin));
         let workers = (1..threads)
             .map_while(|index| {
-                let shared = Arc::clone(&shared);
-                thread::Builder::new().name(format!("skipstone-{index}")).spawn(move || work(&shared, index)).ok()
+                let (shared, begin) = (Arc::clone(&shared), Arc::clone(&begin));
+                let life = move || {
+                    begin();
+                    work(&shared, index);
+                };
+                thread::Builder::new().name(format!("skipstone-{index}")).spawn(life).ok()
             })
             .collect();
         Pool { shared, workers, caller: Mutex::new(()) }
@@ -51,9 +59,10 @@ impl Pool {
         Awake(&self.shared)
     }
 
-    /// How many threads share the tasks of a call, the caller included.
+    /// How many threads share the tasks of a call, the caller included. That is what was asked for, and what scratch is
+    /// planned for: if the system refused some, the others do their part.
     pub fn threads(&self) -> usize {
-        self.workers.len() + 1
+        self.shared.next.len()
     }
 
     /// Calls `body(task, thread)` for each of the `tasks`, in any order and on the first `threads` threads of the pool;
@@ -66,14 +75,14 @@ impl Pool {
     /// With the panic of `body`, if it panics; tasks not yet begun are then left out.
     pub fn run(&self, tasks: usize, threads: usize, body: &Body<'_>) {
         let threads = threads.min(tasks).min(self.threads());
-        let free = if threads > 1 { self.caller.try_lock().ok() } else { None };
+        let free = if threads > 1 && !self.workers.is_empty() { self.caller.try_lock().ok() } else { None };
         let Some(caller) = free else {
             return (0..tasks).for_each(|task| body(task, 0));
         };
         let shared = &*self.shared;
 
         let job = Job { body: erase(body), tasks, threads };
-        shared.open(job, &self.workers[..threads - 1]);
+        shared.open(job, self.workers.iter().take(threads - 1));
         shared.take_tasks(body, &job, 0);
         shared.close();
         let panic = lock(&shared.panic).take();
@@ -179,7 +188,7 @@ impl Shared {
     }
 
     /// Lets workers begin the job, and wakes these. Only the holder of `Pool::caller` calls this, and then `close`.
-    fn open(&self, job: Job, workers: &[JoinHandle<()>]) {
+    fn open<'a>(&self, job: Job, workers: impl Iterator<Item = &'a JoinHandle<()>>) {
         for (thread, next) in self.next[..job.threads].iter().enumerate() {
             next.0.store(thread.checked_sub(1).map_or(0, |before| job.end(before)), Ordering::Relaxed);
         }

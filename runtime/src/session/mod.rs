@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use skipstone_kernels::arena::Arena;
 use skipstone_kernels::threads::Pool;
 
+use crate::cores::Cores;
 use crate::error::{Error, OpError, Result};
 use crate::model::Engine;
 use crate::ops::{Io, Place};
@@ -27,6 +28,7 @@ pub struct Session {
     engine: Engine,
     arena: Arena,
     pool: Pool,
+    cores: Option<Cores>,
     /// What the last run gave, for engines that hold results on the heap.
     held: Vec<Tensor>,
     cancel: Cancel,
@@ -46,7 +48,7 @@ impl Cancel {
 }
 
 impl Session {
-    pub(crate) fn new(engine: Engine, threads: usize) -> Result<Self> {
+    pub(crate) fn new(engine: Engine, threads: usize, cores: Option<Cores>) -> Result<Self> {
         let arena_bytes = match &engine {
             Engine::Native(program) => program.plan().arena_bytes,
             Engine::Foreign(_) => 0,
@@ -57,10 +59,13 @@ impl Session {
                 reason: format!("{} inputs; at most {MAX_INPUTS} are supported", engine.inputs().len()),
             });
         }
+        let of_workers = cores.clone();
+        let pool = Pool::with(threads.max(1), move || of_workers.iter().for_each(Cores::bind));
         Ok(Self {
             engine,
             arena: Arena::new(arena_bytes),
-            pool: Pool::new(threads.max(1)),
+            pool,
+            cores,
             held: Vec::new(),
             cancel: Cancel::default(),
             deadline: None,
@@ -114,6 +119,7 @@ impl Session {
             bytes.push(view.bytes()).map_err(|_| Error::Internal("too many inputs".into()))?;
         }
         self.cancel.0.store(false, Ordering::Relaxed);
+        let _visit = self.cores.as_ref().map(Cores::visit);
         match &self.engine {
             Engine::Native(program) => run_steps(
                 program,
