@@ -58,6 +58,27 @@ pub enum PowerArg {
     Efficient,
 }
 
+impl PowerArg {
+    /// As given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Balanced => "balanced",
+            Self::Efficient => "efficient",
+        }
+    }
+}
+
+impl MemoryArg {
+    /// As given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Small => "small",
+        }
+    }
+}
+
 impl ModelArgs {
     /// The library's options.
     pub fn options(&self) -> Options {

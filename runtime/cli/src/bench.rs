@@ -14,6 +14,7 @@ use crate::args::ModelArgs;
 use crate::failure::Failure;
 use crate::numbers;
 use crate::output::{json, print};
+use crate::report::{Details, page};
 use crate::table::{Align, Table};
 
 /// Seed of the inputs: two measurements see the same.
@@ -24,12 +25,14 @@ const SEED: u64 = 0x5EED;
 #[command(after_help = "\
 The model runs on random inputs, fresh for every run; making them is not timed. Percentiles are of
 single runs. `load` is reading and planning the model, `first` its first run. With --profile every
-step is timed too, which costs about 0.1 microseconds a step.
+step is timed too, which costs about 0.1 microseconds a step; what it moved are the bytes it read
+and wrote, weights included.
 
 Examples:
   skipstone bench model.onnx
   skipstone bench model.onnx --threads 2 --runs 1000
   skipstone bench model.onnx --profile --seconds 5
+  skipstone bench model.onnx --html report.html
   skipstone bench model.onnx --json - | jq .latency_ms.p50")]
 pub struct Bench {
     #[command(flatten)]
@@ -55,41 +58,48 @@ pub struct Bench {
     /// Write the measurement as JSON to FILE; with `-` to stdout, instead of the tables
     #[arg(long, value_name = "FILE|-")]
     json: Option<PathBuf>,
+
+    /// Write a page with pictures to FILE: times of runs and steps, the arena; implies --profile
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
+/// What was measured, as JSON has it.
 #[derive(Serialize)]
-struct Report {
-    model: String,
-    isa: &'static str,
-    threads: usize,
-    precision: &'static str,
-    load_ms: f64,
-    first_ms: f64,
-    runs: usize,
-    latency_ms: LatencyReport,
-    memory: MemoryReport,
+pub struct Report {
+    pub model: String,
+    pub isa: &'static str,
+    pub threads: usize,
+    pub power: &'static str,
+    pub memory_policy: &'static str,
+    pub precision: &'static str,
+    pub load_ms: f64,
+    pub first_ms: f64,
+    pub runs: usize,
+    pub latency_ms: LatencyReport,
+    pub memory: MemoryReport,
     /// Unknown where the front end runs the model whole.
-    macs: Option<u64>,
+    pub macs: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Vec<StepReport>>,
 }
 
 #[derive(Serialize)]
-struct LatencyReport {
-    min: f64,
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    max: f64,
-    mean: f64,
+pub struct LatencyReport {
+    pub min: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub max: f64,
+    pub mean: f64,
 }
 
 #[derive(Serialize)]
-struct MemoryReport {
-    weights_bytes: u64,
-    packed_bytes: u64,
-    arena_bytes: u64,
-    peak_rss_bytes: Option<u64>,
+pub struct MemoryReport {
+    pub weights_bytes: u64,
+    pub packed_bytes: u64,
+    pub arena_bytes: u64,
+    pub peak_rss_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -100,6 +110,9 @@ struct StepReport {
     ms: f64,
     share: f64,
     macs: u64,
+    bytes: u64,
+    /// Unknown where no multiply-adds are counted.
+    gflops: Option<f64>,
 }
 
 impl Bench {
@@ -128,9 +141,9 @@ impl Bench {
         let first = began.elapsed();
 
         let amount = self.runs.map_or(Amount::For(self.seconds), Amount::Runs);
-        let mut profiling = false;
+        let (profile, mut profiling) = (self.profile || self.html.is_some(), false);
         let times = Protocol { warmup: self.warmup, amount }.measure(|counts| {
-            if counts && self.profile && !profiling {
+            if counts && profile && !profiling {
                 session.start_profile();
                 profiling = true;
             }
@@ -143,16 +156,14 @@ impl Bench {
 
         let latency = Latency::of(&times).ok_or_else(|| Failure::new("internal", "nothing was measured"))?;
         let plan = model.plan();
-        let steps = session
-            .profile()
-            .zip(plan)
-            .map(|(totals, plan)| per_step(plan, totals, times.len()))
-            .filter(|_| self.profile);
+        let profiled = session.profile().zip(plan).map(|(totals, plan)| per_step(plan, totals, times.len()));
         let memory = Memory::of(&model);
         let report = Report {
             model: self.model.name(),
             isa: model.isa().name(),
             threads: model.threads(),
+            power: self.model.power.name(),
+            memory_policy: self.model.memory.name(),
             precision: "f32",
             load_ms: load.as_secs_f64() * 1e3,
             first_ms: first.as_secs_f64() * 1e3,
@@ -172,8 +183,13 @@ impl Bench {
                 peak_rss_bytes: peak_rss_bytes(),
             },
             macs: plan.map(skipstone::plan::Plan::macs),
-            steps: steps.as_ref().map(|steps| steps.iter().map(StepReport::new).collect()),
+            steps: profiled.as_ref().filter(|_| profile).map(|steps| steps.iter().map(StepReport::new).collect()),
         };
+        if let Some(path) = &self.html {
+            let details = Details { runs: &times, steps: profiled.as_deref().unwrap_or_default(), plan };
+            std::fs::write(path, page(&report, &details)).map_err(|error| Failure::io(path, &error))?;
+        }
+        let steps = profiled.filter(|_| self.profile);
         Ok((report, steps))
     }
 }
@@ -187,6 +203,8 @@ impl StepReport {
             ms: step.ms,
             share: step.share,
             macs: step.macs,
+            bytes: step.bytes,
+            gflops: gflops(step.macs, step.ms),
         }
     }
 }
@@ -235,6 +253,7 @@ fn profile(steps: &[StepTime]) -> String {
         ("ms", Align::Right),
         ("share", Align::Right),
         ("GFLOP/s", Align::Right),
+        ("moved", Align::Right),
     ]);
     for step in sorted {
         table.row([
@@ -244,6 +263,7 @@ fn profile(steps: &[StepTime]) -> String {
             numbers::ms(step.ms),
             numbers::percent(step.share),
             rate(step.macs, step.ms),
+            numbers::bytes(step.bytes),
         ]);
     }
     let mut operators = Table::new([
@@ -252,14 +272,16 @@ fn profile(steps: &[StepTime]) -> String {
         ("ms", Align::Right),
         ("share", Align::Right),
         ("GFLOP/s", Align::Right),
+        ("moved", Align::Right),
     ]);
     for op in per_operator(steps) {
         operators.row([
-            op.op,
+            op.name,
             op.steps.to_string(),
             numbers::ms(op.ms),
             numbers::percent(op.share),
             rate(op.macs, op.ms),
+            numbers::bytes(op.bytes),
         ]);
     }
     format!("\n{}\n{}", table.render(""), operators.render(""))

@@ -14,6 +14,7 @@ mod npy;
 mod numbers;
 mod output;
 mod progress;
+mod report;
 mod run;
 mod table;
 

@@ -35,7 +35,66 @@ fn bench_profiles_every_step() {
     for step in steps {
         assert!(step["name"].is_string() && step["op"].is_string() && step["kernel"].is_string());
         assert!(step["ms"].is_f64() && step["macs"].is_u64());
+        let rate = step["macs"].as_u64().unwrap() as f64 * 2.0 / step["ms"].as_f64().unwrap() / 1e6;
+        match step["gflops"].as_f64() {
+            Some(gflops) => assert!((gflops - rate).abs() <= 1e-9 * rate),
+            None => assert_eq!(step["macs"], 0),
+        }
     }
+    // The last step turns three numbers into three, by nine weights in rows of up to sixteen and by three biases.
+    let bytes = steps.last().unwrap()["bytes"].as_u64().unwrap();
+    assert!((24 + 36..=24 + 192 + 12).contains(&bytes), "{bytes}");
+}
+
+/// Reads the page with a parser of XML, and compares its numbers with those of the JSON of the same measurement.
+#[test]
+fn bench_writes_a_page_that_is_well_formed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (html, file) = (directory.path().join("report.html"), directory.path().join("a <b> & \"c\".onnx"));
+    let pretrained = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pretrained/simplenet-310k-cifar10.onnx");
+    std::fs::copy(pretrained, &file).unwrap();
+    let [file, path] = [&file, &html].map(|path| path.to_str().unwrap());
+    let outcome = skipstone(["bench", file, "--runs", "7", "--warmup", "0", "--json", "-", "--html", path]);
+    let json = outcome.json();
+    outcome.success();
+    let page = std::fs::read_to_string(&html).unwrap();
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+    let page = roxmltree::Document::parse_with_options(&page, options).unwrap();
+    let texts = |name: &str| -> Vec<String> {
+        let elements = page.descendants().filter(|node| node.has_tag_name(("http://www.w3.org/1999/xhtml", name)));
+        elements
+            .map(|node| node.descendants().filter(|node| node.is_text()).filter_map(|node| node.text()).collect())
+            .collect()
+    };
+    assert_eq!(texts("h1"), [file]);
+    assert_eq!(texts("h2"), ["Latency", "Steps", "Operators", "Kernels", "Arena"]);
+    assert_eq!(texts("svg").len(), 5);
+    let median = json["latency_ms"]["p50"].as_f64().unwrap();
+    let shown: f64 = texts("dd")[0].strip_suffix(" ms").unwrap().parse().unwrap();
+    assert!((shown - median).abs() <= median * 1e-3, "{shown} for {median}");
+    // Every run is in a column, every step in the arena, the slowest step at the top.
+    let titles = texts("title");
+    let runs: usize =
+        titles.iter().filter_map(|t| t.strip_suffix(" runs")?.rsplit_once(": ")?.1.parse::<usize>().ok()).sum();
+    assert_eq!(runs, 7);
+    let steps = json["steps"].as_array().unwrap();
+    for step in steps {
+        let name = step["name"].as_str().unwrap();
+        assert!(
+            titles.iter().any(|title| title.starts_with(&format!("{name}: ")) && title.contains(", step ")),
+            "{name}"
+        );
+    }
+    let slowest = steps.iter().max_by(|a, b| a["ms"].as_f64().unwrap().total_cmp(&b["ms"].as_f64().unwrap())).unwrap();
+    let of_steps = titles.iter().find(|title| title.contains(slowest["kernel"].as_str().unwrap())).unwrap();
+    assert!(of_steps.starts_with(slowest["name"].as_str().unwrap()), "{of_steps}");
+    // Nothing comes from elsewhere.
+    for node in page.descendants() {
+        let outside = |value: &str| value.contains("//") && value != file;
+        assert!(!node.attributes().any(|a| matches!(a.name(), "src" | "href") || outside(a.value())), "{node:?}");
+        assert!(!node.has_tag_name("script") && !node.has_tag_name("link"));
+    }
+    skipstone(["bench", file, "--runs", "1", "--html", "/no/such/directory/x.html"]).fault("io");
 }
 
 #[test]

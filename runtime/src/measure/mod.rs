@@ -4,14 +4,16 @@
 //! statistics and the grouping are here, as plain data, and whoever reports them (the command
 //! line, a test app) only prints.
 
+mod arena;
 mod latency;
 mod memory;
 mod profile;
 mod protocol;
 mod random;
 
+pub use arena::{Tenant, tenants};
 pub use latency::Latency;
 pub use memory::{Memory, peak_rss_bytes};
-pub use profile::{OpTime, StepTime, gflops, per_operator, per_step};
+pub use profile::{GroupTime, StepTime, gflops, per_kernel, per_operator, per_step};
 pub use protocol::{Amount, Protocol};
 pub use random::RandomInputs;

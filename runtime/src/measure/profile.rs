@@ -1,4 +1,4 @@
-//! Where the time of a run goes: by step, and by operator.
+//! Where the time of a run goes: by step, by operator, and by kernel.
 
 use std::time::Duration;
 
@@ -20,13 +20,15 @@ pub struct StepTime {
     pub share: f64,
     /// Multiply-adds of one run.
     pub macs: u64,
+    /// Bytes read and written in one run, weights included.
+    pub bytes: u64,
 }
 
-/// What the steps of one operator took together.
+/// What steps that have an operator or a kernel in common took together.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OpTime {
-    /// The operator.
-    pub op: String,
+pub struct GroupTime {
+    /// The operator or kernel.
+    pub name: String,
     /// How many steps.
     pub steps: usize,
     /// Milliseconds of one run.
@@ -35,6 +37,8 @@ pub struct OpTime {
     pub share: f64,
     /// Multiply-adds of one run.
     pub macs: u64,
+    /// Bytes read and written in one run, weights included.
+    pub bytes: u64,
 }
 
 /// Billions of floating-point operations a second, at two for a multiply-add; `None` where
@@ -56,27 +60,39 @@ pub fn per_step(plan: &Plan, totals: &[Duration], runs: usize) -> Vec<StepTime> 
         ms: total.as_secs_f64() * 1e3 / runs.max(1) as f64,
         share: if all > 0.0 { total.as_secs_f64() / all } else { 0.0 },
         macs: step.macs,
+        bytes: step.bytes(),
     };
     plan.steps.iter().zip(totals).map(step).collect()
 }
 
 /// Steps added up by operator, the slowest operator first.
 #[must_use]
-pub fn per_operator(steps: &[StepTime]) -> Vec<OpTime> {
-    let mut ops: Vec<OpTime> = Vec::new();
+pub fn per_operator(steps: &[StepTime]) -> Vec<GroupTime> {
+    grouped(steps, |step| &step.op)
+}
+
+/// Steps added up by kernel, the slowest kernel first.
+#[must_use]
+pub fn per_kernel(steps: &[StepTime]) -> Vec<GroupTime> {
+    grouped(steps, |step| &step.kernel)
+}
+
+fn grouped(steps: &[StepTime], name: impl Fn(&StepTime) -> &str) -> Vec<GroupTime> {
+    let mut groups: Vec<GroupTime> = Vec::new();
     for step in steps {
-        let at = ops.iter().position(|op| op.op == step.op).unwrap_or_else(|| {
-            ops.push(OpTime { op: step.op.clone(), steps: 0, ms: 0.0, share: 0.0, macs: 0 });
-            ops.len() - 1
+        let at = groups.iter().position(|group| group.name == name(step)).unwrap_or_else(|| {
+            groups.push(GroupTime { name: name(step).to_owned(), steps: 0, ms: 0.0, share: 0.0, macs: 0, bytes: 0 });
+            groups.len() - 1
         });
-        let op = &mut ops[at];
-        op.steps += 1;
-        op.ms += step.ms;
-        op.share += step.share;
-        op.macs += step.macs;
+        let group = &mut groups[at];
+        group.steps += 1;
+        group.ms += step.ms;
+        group.share += step.share;
+        group.macs += step.macs;
+        group.bytes += step.bytes;
     }
-    ops.sort_by(|a, b| b.ms.total_cmp(&a.ms));
-    ops
+    groups.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    groups
 }
 
 #[cfg(test)]
@@ -84,14 +100,25 @@ mod tests {
     use super::*;
 
     fn step(op: &str, ms: f64, macs: u64) -> StepTime {
-        StepTime { name: op.to_lowercase(), op: op.into(), kernel: "k".into(), ms, share: ms / 10.0, macs }
+        StepTime {
+            name: op.to_lowercase(),
+            op: op.into(),
+            kernel: format!("k{macs}"),
+            ms,
+            share: ms / 10.0,
+            macs,
+            bytes: 10,
+        }
     }
 
     #[test]
-    fn operators_are_summed_and_sorted_by_time() {
+    fn groups_are_summed_and_sorted_by_time() {
         let ops = per_operator(&[step("Conv", 1.0, 5), step("Add", 6.0, 0), step("Conv", 3.0, 7)]);
-        let names: Vec<_> = ops.iter().map(|op| (op.op.as_str(), op.steps, op.ms, op.macs)).collect();
-        assert_eq!(names, [("Add", 1, 6.0, 0), ("Conv", 2, 4.0, 12)]);
+        let sums: Vec<_> = ops.iter().map(|op| (op.name.as_str(), op.steps, op.ms, op.macs, op.bytes)).collect();
+        assert_eq!(sums, [("Add", 1, 6.0, 0, 10), ("Conv", 2, 4.0, 12, 20)]);
+        let kernels = per_kernel(&[step("Conv", 1.0, 5), step("MatMul", 6.0, 5), step("Conv", 3.0, 7)]);
+        let sums: Vec<_> = kernels.iter().map(|kernel| (kernel.name.as_str(), kernel.ms)).collect();
+        assert_eq!(sums, [("k5", 7.0), ("k7", 3.0)]);
         assert!((ops.iter().map(|op| op.share).sum::<f64>() - 1.0).abs() < 1e-12);
         assert!(per_operator(&[]).is_empty());
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use skipstone_kernels::Isa;
 
-pub use memory::{Layout, Request};
+pub use memory::{ALIGNMENT, Layout, Request};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
@@ -46,6 +46,16 @@ pub struct Step {
     pub outputs: Vec<Fact>,
     /// Multiply-adds of one run.
     pub macs: u64,
+}
+
+impl Step {
+    /// Bytes that one run of the step reads and writes: its operands, its weights and its results, each once.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let inputs = self.inputs.iter().enumerate().filter(|(i, _)| !self.choice.absorbed.contains(i));
+        let operands = inputs.map(|(_, fact)| fact).chain(&self.outputs).map(Fact::bytes);
+        operands.chain(self.choice.packed.iter().map(|weights| weights.len())).map(|bytes| bytes as u64).sum()
+    }
 }
 
 /// A named tensor at the plan's edge.
