@@ -36,7 +36,7 @@ mod tensor;
 pub use cores::PowerMode;
 pub use error::{Error, OpError, Result};
 pub use model::{ForeignModel, Info, Model, Shapes};
-pub use options::{Memory, Options};
+pub use options::{Memory, Options, Precision};
 pub use session::{Cancel, Session};
 pub use skipstone_kernels::Isa;
 pub use tensor::{DType, Element, Fact, MAX_RANK, Shape, Tensor, TensorView};

@@ -265,7 +265,7 @@ fn target(options: &Options) -> Result<(Target, Option<Cores>)> {
     }
     let cores = Cores::choose(options.power);
     let threads = options.threads.min(cores.as_ref().map_or(usize::MAX, Cores::count)).max(1);
-    Ok((Target { isa, threads, memory: options.memory }, cores))
+    Ok((Target { isa, threads, memory: options.memory, precision: options.precision }, cores))
 }
 
 fn unavailable(name: &str) -> Error {

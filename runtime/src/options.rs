@@ -9,11 +9,22 @@ use crate::cores::PowerMode;
 /// How much memory planning may spend for speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Memory {
-    /// Whatever is fastest, transformed weights included.
+    /// Whatever is fastest, transformed weights included: up to four times the memory of 3x3 kernels.
     #[default]
     Fast,
-    /// No algorithm that expands weights (Winograd).
+    /// Weights take no more than in the file. Transforms that expand them are made in every run, part by part.
     Small,
+}
+
+/// How weights are stored. Arithmetic is in f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As the model gives them.
+    #[default]
+    F32,
+    /// Rounded to half precision, those of convolutions and products that are large: half the memory, and half the
+    /// traffic where that is the limit. A weight is off by at most 1/2048 of itself.
+    F16,
 }
 
 /// Choices for [`Model::open`](crate::Model::open); the default suits a phone: one thread,
@@ -29,13 +40,22 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// Memory against speed.
     pub memory: Memory,
+    /// How weights are stored.
+    pub precision: Precision,
     /// Shapes of dynamic inputs, by input name.
     pub shapes: BTreeMap<String, Vec<usize>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { threads: 1, power: PowerMode::Balanced, isa: None, memory: Memory::Fast, shapes: BTreeMap::new() }
+        Self {
+            threads: 1,
+            power: PowerMode::Balanced,
+            isa: None,
+            memory: Memory::Fast,
+            precision: Precision::F32,
+            shapes: BTreeMap::new(),
+        }
     }
 }
 
@@ -65,6 +85,13 @@ impl Options {
     #[must_use]
     pub fn memory(mut self, memory: Memory) -> Self {
         self.memory = memory;
+        self
+    }
+
+    /// With weights stored like this.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 

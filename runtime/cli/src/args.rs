@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use skipstone::classify::{Labels, Settings};
-use skipstone::{Isa, Memory, Model, Options, PowerMode};
+use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision};
 
 use crate::failure::Failure;
 
@@ -29,9 +29,13 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME", help_heading = "Model options")]
     pub isa: Option<Isa>,
 
-    /// Whether memory may be spent for speed: `small` forbids algorithms that expand weights
+    /// Whether memory may be spent for speed: `small` keeps weights at their size in the file
     #[arg(long, value_enum, default_value_t = MemoryArg::Fast, help_heading = "Model options")]
     pub memory: MemoryArg,
+
+    /// How weights are stored; arithmetic is in f32 either way
+    #[arg(long, value_enum, default_value_t = PrecisionArg::F32, help_heading = "Model options")]
+    pub precision: PrecisionArg,
 
     /// Shape of a dynamic input; give it once for each such input
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape, help_heading = "Model options")]
@@ -45,6 +49,25 @@ pub enum MemoryArg {
     Fast,
     /// Whatever needs least
     Small,
+}
+
+/// The values of `--precision`.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrecisionArg {
+    /// As in the file
+    F32,
+    /// Rounded to half precision
+    F16,
+}
+
+impl PrecisionArg {
+    /// As given on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
 }
 
 /// The values of `--power`.
@@ -93,6 +116,10 @@ impl ModelArgs {
             memory: match self.memory {
                 MemoryArg::Fast => Memory::Fast,
                 MemoryArg::Small => Memory::Small,
+            },
+            precision: match self.precision {
+                PrecisionArg::F32 => Precision::F32,
+                PrecisionArg::F16 => Precision::F16,
             },
             shapes: self.shapes.iter().cloned().collect(),
         }

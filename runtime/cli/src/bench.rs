@@ -164,7 +164,7 @@ impl Bench {
             threads: model.threads(),
             power: self.model.power.name(),
             memory_policy: self.model.memory.name(),
-            precision: "f32",
+            precision: self.model.precision.name(),
             load_ms: load.as_secs_f64() * 1e3,
             first_ms: first.as_secs_f64() * 1e3,
             runs: times.len(),

@@ -6,12 +6,15 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use half::f16;
 use skipstone_kernels::activation::Activation;
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::gemm::{Packed, Weights};
 use skipstone_kernels::isa::Isa;
 use skipstone_kernels::threads::Pool;
+use skipstone_kernels::winograd::Storage;
 use skipstone_kernels::{depthwise, gemm, winograd};
 
 /// A layer: where it is from, and input size, channels in, channels out, kernel, stride, groups.
@@ -108,28 +111,37 @@ fn run(isa: Isa, &(name, size, in_c, out_c, kernel, stride, depth): &Layer, peak
         }
         return;
     }
-    let direct = gemm::choose(isa, shape.pixels(), shape.taps() * in_c, out_c);
-    let transformed = winograd::choose(isa, &shape, true, direct);
+    let direct = gemm::choose(isa, Weights::F32, shape.pixels(), shape.taps() * in_c, out_c);
+    let transformed = winograd::choose(isa, &shape, Storage::Transformed, direct);
     for v in winograd::VARIANTS.iter().filter(|v| v.isa == isa && v.takes(&shape) && v.name.contains(filter)) {
+        if v.storage == Storage::Kernels(Weights::F16) {
+            continue;
+        }
         let mut packed = AlignedVec::<f32>::zeroed(winograd::packed_len(v, &shape));
         winograd::pack(v, &shape, &weights, &mut packed);
         let mut scratch = AlignedVec::<f32>::zeroed(winograd::scratch_len(v, &shape, 1));
         let seconds = best(|| {
-            let args = winograd::Winograd { shape: &shape, input: &input, packed: &packed, out: &mut out, epilogue };
+            let packed = Packed::F32(&packed);
+            let args = winograd::Winograd { shape: &shape, input: &input, packed, out: &mut out, epilogue };
             winograd::winograd(v, args, &mut scratch, &pool);
         });
         report(v.name, transformed.is_some_and(|chosen| std::ptr::eq(v, chosen)), seconds);
     }
     for v in gemm::VARIANTS.iter().filter(|v| v.isa == isa && v.name.contains(filter)) {
-        if v.mr == 1 && shape.pixels() > 8 {
+        if v.mr == 1 && shape.pixels() > 8 || v.weights == Weights::F16 && shape.pixels() > 1 {
             continue;
         }
         let mut packed = AlignedVec::<f32>::zeroed(gemm::packed_conv_len(v, &shape));
         gemm::pack_conv(v, &shape, &weights, &mut packed);
+        let mut halves = AlignedVec::<f16>::zeroed(packed.len());
+        gemm::halve(&packed, &mut halves);
+        let packed = match v.weights {
+            Weights::F32 => Packed::F32(&packed),
+            Weights::F16 => Packed::F16(&halves),
+        };
         let mut scratch = AlignedVec::<f32>::zeroed(gemm::conv_scratch(v, &shape, false, 1));
         let seconds = best(|| {
-            let args =
-                gemm::Conv { shape: &shape, input: &input, packed: &packed, out: &mut out, epilogue, a_scale: None };
+            let args = gemm::Conv { shape: &shape, input: &input, packed, out: &mut out, epilogue, a_scale: None };
             gemm::conv(v, args, &mut scratch, &pool);
         });
         report(v.name, transformed.is_none() && std::ptr::eq(v, direct), seconds);

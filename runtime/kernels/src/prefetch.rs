@@ -1,14 +1,14 @@
 //! Hints to the caches.
 
-/// Numbers of a cache line.
-const LINE: usize = 16;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Asks for numbers that will be read soon to come into the second-level cache: worth it where a computation leaves the
 /// memory idle before another one has to wait for it.
 #[inline]
-pub(crate) fn prefetch(numbers: &[f32]) {
-    for line in numbers.iter().step_by(LINE) {
-        let at: *const f32 = line;
+pub(crate) fn prefetch<T>(numbers: &[T]) {
+    for line in numbers.iter().step_by(LINE / size_of::<T>()) {
+        let at: *const T = line;
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a hint, which never faults; SSE is part of every x86-64.
         unsafe {

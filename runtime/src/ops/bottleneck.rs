@@ -4,14 +4,15 @@
 //! Operands: the images (NHWC), then weights and bias of each convolution in turn, then the residual of the last one
 //! if it has one.
 
-use bytemuck::cast_slice_mut;
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::bottleneck::{self, Pointwise, bottleneck};
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::gemm::Weights;
 use skipstone_kernels::{depthwise, gemm};
 
 use super::conv::Conv;
+use super::stored::{read, store};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{Fact, Tensor};
@@ -133,10 +134,12 @@ impl Operator for Bottleneck {
         let mut names = Vec::new();
         for (stage, shape) in shapes.iter().enumerate() {
             let kernel = match stage.cmp(&self.depthwise_at()) {
-                std::cmp::Ordering::Less => Kernel::Gemm(gemm::choose(cx.isa, expand_rows, shape.in_c, shape.out_c)),
+                std::cmp::Ordering::Less => {
+                    Kernel::Gemm(gemm::choose(cx.isa, cx.weights(), expand_rows, shape.in_c, shape.out_c))
+                }
                 std::cmp::Ordering::Equal => Kernel::Depthwise(depthwise::choose(cx.isa)),
                 std::cmp::Ordering::Greater => {
-                    Kernel::Gemm(gemm::choose(cx.isa, project_rows, shape.in_c, shape.out_c))
+                    Kernel::Gemm(gemm::choose(cx.isa, cx.weights(), project_rows, shape.in_c, shape.out_c))
                 }
             };
             let [weights_at, _] = Self::weights_at(stage);
@@ -182,7 +185,7 @@ impl Operator for Bottleneck {
                 (Some(End { stage, variant, channels }), Some(conv)) => Ok(Some(Pointwise {
                     variant,
                     channels: *channels,
-                    packed: io.packed(*stage)?,
+                    packed: read(io, *stage, variant.weights)?,
                     epilogue: epilogue(*stage, conv)?,
                 })),
                 _ => Ok::<_, OpError>(None),
@@ -222,16 +225,14 @@ impl Kernel {
     }
 
     fn pack(self, shape: &ConvShape, weights: &[f32]) -> AlignedVec<u8> {
-        let len = match self {
-            Self::Depthwise(_) => shape.taps() * shape.in_c,
-            Self::Gemm(v) => gemm::packed_conv_len(v, shape),
-        };
-        let mut packed = AlignedVec::<u8>::zeroed(len * size_of::<f32>());
         match self {
-            Self::Depthwise(_) => depthwise::pack(shape, weights, cast_slice_mut(&mut packed)),
-            Self::Gemm(v) => gemm::pack_conv(v, shape, weights, cast_slice_mut(&mut packed)),
+            Self::Depthwise(_) => {
+                store(Weights::F32, shape.taps() * shape.in_c, |out| depthwise::pack(shape, weights, out))
+            }
+            Self::Gemm(v) => {
+                store(v.weights, gemm::packed_conv_len(v, shape), |out| gemm::pack_conv(v, shape, weights, out))
+            }
         }
-        packed
     }
 }
 

@@ -12,14 +12,15 @@
 //!
 //! One-dimensional convolutions are lowered with images of one row.
 
-use bytemuck::cast_slice_mut;
 use skipstone_kernels::activation::{Activation, scalar::apply};
-use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::gemm::{Packed, Weights};
+use skipstone_kernels::winograd::Storage;
 use skipstone_kernels::{depthwise, gemm, winograd};
 
 use super::image::{Image, Layout, taps};
+use super::stored::{read, store};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::options::Memory;
@@ -223,9 +224,8 @@ impl Operator for Conv {
         let mut choice = Choice { kernel: kernel.name().to_owned(), ..Choice::default() };
         match weights {
             Some(weights) => {
-                let mut packed = AlignedVec::<u8>::zeroed(kernel.packed_len(&shape) * size_of::<f32>());
-                kernel.pack(&shape, weights, cast_slice_mut(&mut packed));
-                choice.packed.push(packed);
+                let pack = |out: &mut [f32]| kernel.pack(&shape, weights, out);
+                choice.packed.push(store(kernel.weights(), kernel.packed_len(&shape), pack));
                 choice.absorbed.push(Self::WEIGHTS);
             }
             // Weights that are computed are packed on every run.
@@ -244,14 +244,14 @@ impl Operator for Conv {
         let (residual_at, scale_at) = (self.residual_at(), self.scale_at());
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let scratch = io.scratch::<f32>()?;
-            let (packed, scratch): (&[f32], &mut [f32]) = match io.packed(0) {
+            let (packed, scratch): (Packed<'_>, &mut [f32]) = match read(io, 0, kernel.weights()) {
                 Ok(packed) => (packed, scratch),
                 Err(_) => {
                     let weights = io.input(Self::WEIGHTS)?;
                     let split = scratch.split_at_mut_checked(packed_len);
                     let (packed, scratch) = split.ok_or(OpError::Operand(Self::WEIGHTS))?;
                     kernel.pack(&shape, weights, packed);
-                    (packed, scratch)
+                    (Packed::F32(packed), scratch)
                 }
             };
             let epilogue = Epilogue {
@@ -262,8 +262,7 @@ impl Operator for Conv {
             };
             let scale = scale_at.map(|at| io.input(at)).transpose()?;
             let (input, out) = (io.input(Self::X)?, io.output(0)?);
-            kernel.run(&shape, packed, Operands { input, out, epilogue, scale }, scratch, io.pool());
-            Ok(())
+            kernel.run(&shape, packed, Operands { input, out, epilogue, scale }, scratch, io.pool())
         }))
     }
 }
@@ -290,13 +289,17 @@ impl Kernel {
             return Self::Depthwise(depthwise::choose(cx.isa));
         }
         let k = shape.taps() * shape.group_in();
-        let direct = gemm::choose(cx.isa, shape.pixels(), k, shape.group_out());
-        // Transformed weights take up to four times the memory.
-        let stores = cx.memory == Memory::Fast;
         let packed_once = cx.constants.get(Conv::WEIGHTS).is_some_and(Option::is_some);
+        let weights = if packed_once { cx.weights() } else { Weights::F32 };
+        let direct = gemm::choose(cx.isa, weights, shape.pixels(), k, shape.group_out());
+        // Transformed weights take up to four times the memory.
+        let storage = match (cx.memory, weights) {
+            (Memory::Fast, Weights::F32) => Storage::Transformed,
+            _ => Storage::Kernels(weights),
+        };
         if packed_once
             && !op.scale
-            && let Some(winograd) = winograd::choose(cx.isa, shape, stores, direct)
+            && let Some(winograd) = winograd::choose(cx.isa, shape, storage, direct)
         {
             return Self::Winograd(winograd);
         }
@@ -314,6 +317,18 @@ impl Kernel {
             Self::Depthwise(v) => v.name,
             Self::Winograd(v) => v.name,
             Self::Gemm(v) => v.name,
+        }
+    }
+
+    /// How the packed weights are stored.
+    fn weights(self) -> Weights {
+        match self {
+            Self::Depthwise(_) => Weights::F32,
+            Self::Winograd(v) => match v.storage {
+                Storage::Transformed => Weights::F32,
+                Storage::Kernels(weights) => weights,
+            },
+            Self::Gemm(v) => v.weights,
         }
     }
 
@@ -346,14 +361,15 @@ impl Kernel {
     fn run(
         self,
         shape: &ConvShape,
-        packed: &[f32],
+        packed: Packed<'_>,
         operands: Operands<'_>,
         scratch: &mut [f32],
         pool: &skipstone_kernels::threads::Pool,
-    ) {
+    ) -> Result<(), OpError> {
         let Operands { input, out, epilogue, scale } = operands;
         match self {
             Self::Depthwise(v) => {
+                let Packed::F32(packed) = packed else { return Err(OpError::Operand(Conv::WEIGHTS)) };
                 depthwise::depthwise(v, depthwise::Depthwise { shape, input, packed, out, epilogue }, pool);
             }
             Self::Winograd(v) => {
@@ -364,6 +380,7 @@ impl Kernel {
                 gemm::conv(v, args, scratch, pool);
             }
         }
+        Ok(())
     }
 }
 

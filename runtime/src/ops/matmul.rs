@@ -3,10 +3,10 @@
 //! `y[b, m, n] = act(sum over k of a[b, m, k] * w[b, k, n] + bias[n])`.
 
 use skipstone_kernels::activation::{Activation, scalar};
-use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::epilogue::Epilogue;
-use skipstone_kernels::gemm::{self, Gemm, Variant};
+use skipstone_kernels::gemm::{self, Gemm, Packed, Variant, Weights};
 
+use super::stored::{read, store};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -95,18 +95,17 @@ impl Operator for MatMul {
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let s = self.sizes(&cx.inputs)?;
-        let v = gemm::choose(cx.isa, s.m, s.k, s.n);
+        let constant = cx.constants.get(1).copied().flatten().and_then(|b| b.elements::<f32>()).filter(|_| !s.batched);
+        let weights = if constant.is_some() { cx.weights() } else { Weights::F32 };
+        let v = gemm::choose(cx.isa, weights, s.m, s.k, s.n);
         let len = gemm::packed_len(v, s.k, s.n);
         let mut choice = Choice { kernel: v.name.to_owned(), ..Choice::default() };
-        match cx.constants.get(1).copied().flatten().and_then(|b| b.elements::<f32>()) {
-            Some(b) if !s.batched => {
-                let mut packed = AlignedVec::<u8>::zeroed(len * size_of::<f32>());
-                let out = bytemuck::try_cast_slice_mut(&mut packed).map_err(|_| OpError::Operand(1))?;
-                self.pack(v, &s, b, out);
-                choice.packed.push(packed);
+        match constant {
+            Some(b) => {
+                choice.packed.push(store(weights, len, |out| self.pack(v, &s, b, out)));
                 choice.absorbed.push(1);
             }
-            _ => choice.scratch = len * size_of::<f32>(),
+            None => choice.scratch = len * size_of::<f32>(),
         }
         Ok(choice)
     }
@@ -121,24 +120,24 @@ impl Operator for MatMul {
             let epilogue = Epilogue { bias, activation: op.activation, ..Epilogue::NONE };
             let (a, out): (&[f32], &mut [f32]) = (io.input(0)?, io.output(0)?);
             let pool = io.pool();
-            let product = |a: &[f32], packed: &[f32], out: &mut [f32], m: usize| {
+            let product = |a: &[f32], packed: Packed<'_>, out: &mut [f32], m: usize| {
                 let args = Gemm { m, k: s.k, n: s.n, a, lda: s.k, packed, out, ldc: s.n, epilogue, a_scale: None };
                 gemm::gemm(v, args, &mut [], pool);
             };
             if is_packed {
-                product(a, io.packed(0)?, out, s.batch * s.m);
+                product(a, read(io, 0, v.weights)?, out, s.batch * s.m);
                 return Ok(());
             }
             let (b, packed): (&[f32], &mut [f32]) = (io.input(1)?, io.scratch()?);
             if !s.batched {
                 op.pack(v, &s, b, packed);
-                product(a, packed, out, s.batch * s.m);
+                product(a, Packed::F32(packed), out, s.batch * s.m);
                 return Ok(());
             }
             for image in 0..s.batch {
                 let part = |len: usize| image * len..(image + 1) * len;
                 op.pack(v, &s, &b[part(s.k * s.n)], packed);
-                product(&a[part(s.m * s.k)], packed, &mut out[part(s.m * s.n)], s.m);
+                product(&a[part(s.m * s.k)], Packed::F32(packed), &mut out[part(s.m * s.n)], s.m);
             }
             Ok(())
         }))

@@ -13,9 +13,10 @@ use std::fmt;
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::gemm::Weights;
 
 use crate::error::OpError;
-use crate::options::Memory;
+use crate::options::{Memory, Precision};
 use crate::tensor::{Fact, Tensor};
 
 pub mod activate;
@@ -52,6 +53,7 @@ pub mod scatter_elements;
 pub mod select;
 pub mod slice;
 pub mod softmax;
+mod stored;
 mod strided;
 pub mod topk;
 pub mod transpose;
@@ -114,8 +116,20 @@ pub struct PlanContext<'a> {
     pub isa: Isa,
     /// Memory against speed.
     pub memory: Memory,
+    /// How weights are stored.
+    pub precision: Precision,
     /// Threads the plan will be run with.
     pub threads: usize,
+}
+
+impl PlanContext<'_> {
+    /// How the weights of a product are stored.
+    fn weights(&self) -> Weights {
+        match self.precision {
+            Precision::F32 => Weights::F32,
+            Precision::F16 => Weights::F16,
+        }
+    }
 }
 
 /// A kernel chosen for a step, with what it needs: plain data.

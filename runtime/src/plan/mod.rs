@@ -15,7 +15,7 @@ pub use memory::{ALIGNMENT, Layout, Request};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
 use crate::ops::{BindContext, Choice, Execute, Op, Operands, Operator, Place, PlanContext};
-use crate::options::Memory;
+use crate::options::{Memory, Precision};
 use crate::tensor::{Fact, Tensor};
 
 /// What planning needs to know beside the graph.
@@ -27,6 +27,8 @@ pub struct Target {
     pub threads: usize,
     /// Memory against speed.
     pub memory: Memory,
+    /// How weights are stored.
+    pub precision: Precision,
 }
 
 /// One kernel call.
@@ -115,6 +117,7 @@ impl Plan {
                 outputs: outputs.clone(),
                 isa: target.isa,
                 memory: target.memory,
+                precision: target.precision,
                 threads: target.threads,
             };
             let choice = node.op.plan(&cx).map_err(|e| e.at(&node.name))?;

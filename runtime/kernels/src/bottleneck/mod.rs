@@ -11,7 +11,7 @@
 use crate::conv::{ConvShape, product};
 use crate::depthwise::{self, Band, depthwise_band};
 use crate::epilogue::Epilogue;
-use crate::gemm::{self, Gemm, gemm_alone};
+use crate::gemm::{self, Gemm, Packed, gemm_alone};
 use crate::parallel::{Output, share_units};
 use crate::threads::Pool;
 
@@ -31,7 +31,7 @@ pub struct Pointwise<'a> {
     /// Channels at its outer side: the input's of an expansion, the output's of a projection.
     pub channels: usize,
     /// Weights, packed by [`gemm::pack_conv`] or [`gemm::pack`] for the variant.
-    pub packed: &'a [f32],
+    pub packed: Packed<'a>,
     /// What is fused behind. The residual, of a projection only, is of the whole output.
     pub epilogue: Epilogue<'a>,
 }

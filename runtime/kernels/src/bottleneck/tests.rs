@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::activation::Activation;
 use crate::gemm::tests::{assert_close, definition, numbers};
-use crate::gemm::{pack_conv, packed_conv_len};
+use crate::gemm::{Weights, pack_conv, packed_conv_len};
 use crate::guard::{Edge, Guarded};
 use crate::isa::Isa;
 
@@ -84,13 +84,13 @@ proptest! {
             depthwise::pack(&shape, &weights[1], &mut packed);
             let (expand_rows, project_rows) = product_rows(&shape);
             let ends = [(&first, expand_rows, &weights[0]), (&last, project_rows, &weights[2])].map(|(s, rows, w)| {
-                let v = gemm::choose(isa, rows, s.in_c, s.out_c);
+                let v = gemm::choose(isa, Weights::F32, rows, s.in_c, s.out_c);
                 let mut packed = Guarded::new(&vec![f32::NAN; packed_conv_len(v, s)], edge);
                 pack_conv(v, s, w, &mut packed);
                 (v, packed)
             });
             let end = |at: usize, channels, epilogue| {
-                Pointwise { variant: ends[at].0, channels, packed: &ends[at].1, epilogue }
+                Pointwise { variant: ends[at].0, channels, packed: Packed::F32(&ends[at].1), epilogue }
             };
             let mut got = Guarded::new(&vec![f32::NAN; out_len], edge);
             let scratch_len = scratch_len(&shape, expands, projects, threads);

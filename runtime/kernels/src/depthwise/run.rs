@@ -47,7 +47,7 @@ impl<'a> Input<'a> {
 /// # Safety
 /// The CPU has AVX2 and FMA; the slices are as long as the shape says.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn avx2(rows: &Rows<'_>) {
     // SAFETY: the caller's promise.
     unsafe { run::<crate::lanes::avx2::F32x8>(rows, Isa::Avx2) }

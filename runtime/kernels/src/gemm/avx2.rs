@@ -4,39 +4,50 @@
 //! counts that are multiples of 24; with a fourth row the sixteenth register is gone and the compiler spills. A single
 //! row has no use for either: 1x64 keeps eight independent sums, and is bound by the stream of B.
 
+use half::f16;
+
 use super::tile::{Kernel, Tile, broadcast};
+use crate::lanes::Stored;
 use crate::lanes::avx2::F32x8;
 
-pub(super) static TILE_6X16: &[&[Kernel]] = &[
-    &[tile::<1, 1>, tile::<1, 2>],
-    &[tile::<2, 1>, tile::<2, 2>],
-    &[tile::<3, 1>, tile::<3, 2>],
-    &[tile::<4, 1>, tile::<4, 2>],
-    &[tile::<5, 1>, tile::<5, 2>],
-    &[tile::<6, 1>, tile::<6, 2>],
-];
+/// The kernels of a tile for weights of a stored type.
+macro_rules! tables {
+    ($b:ty: $tile_6x16:ident $tile_3x24:ident $tile_1x64:ident) => {
+        pub(super) static $tile_6x16: &[&[Kernel]] = &[
+            &[tile::<$b, 1, 1>, tile::<$b, 1, 2>],
+            &[tile::<$b, 2, 1>, tile::<$b, 2, 2>],
+            &[tile::<$b, 3, 1>, tile::<$b, 3, 2>],
+            &[tile::<$b, 4, 1>, tile::<$b, 4, 2>],
+            &[tile::<$b, 5, 1>, tile::<$b, 5, 2>],
+            &[tile::<$b, 6, 1>, tile::<$b, 6, 2>],
+        ];
 
-pub(super) static TILE_3X24: &[&[Kernel]] = &[
-    &[tile::<1, 1>, tile::<1, 2>, tile::<1, 3>],
-    &[tile::<2, 1>, tile::<2, 2>, tile::<2, 3>],
-    &[tile::<3, 1>, tile::<3, 2>, tile::<3, 3>],
-];
+        pub(super) static $tile_3x24: &[&[Kernel]] = &[
+            &[tile::<$b, 1, 1>, tile::<$b, 1, 2>, tile::<$b, 1, 3>],
+            &[tile::<$b, 2, 1>, tile::<$b, 2, 2>, tile::<$b, 2, 3>],
+            &[tile::<$b, 3, 1>, tile::<$b, 3, 2>, tile::<$b, 3, 3>],
+        ];
 
-pub(super) static TILE_1X64: &[&[Kernel]] = &[&[
-    tile::<1, 1>,
-    tile::<1, 2>,
-    tile::<1, 3>,
-    tile::<1, 4>,
-    tile::<1, 5>,
-    tile::<1, 6>,
-    tile::<1, 7>,
-    tile::<1, 8>,
-]];
+        pub(super) static $tile_1x64: &[&[Kernel]] = &[&[
+            tile::<$b, 1, 1>,
+            tile::<$b, 1, 2>,
+            tile::<$b, 1, 3>,
+            tile::<$b, 1, 4>,
+            tile::<$b, 1, 5>,
+            tile::<$b, 1, 6>,
+            tile::<$b, 1, 7>,
+            tile::<$b, 1, 8>,
+        ]];
+    };
+}
+
+tables!(f32: TILE_6X16 TILE_3X24 TILE_1X64);
+tables!(f16: HALF_6X16 HALF_3X24 HALF_1X64);
 
 /// # Safety
-/// As for [`Kernel`], with M rows of V registers; the CPU has AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
+/// As for [`Kernel`], with M rows of V registers; the CPU has AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; the instruction set is enabled here.
-    unsafe { broadcast::<F32x8, F32x8, M, V, 0>(tile) }
+    unsafe { broadcast::<F32x8, F32x8, B, M, V, 0>(tile) }
 }

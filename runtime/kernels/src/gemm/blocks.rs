@@ -4,8 +4,8 @@
 //! tiles of the row block before the next panel is touched, so the panel stays in the second-level cache and the
 //! rows of A in the first two. The pointers of a row block are made once per unit.
 
-use super::Variant;
 use super::tile::Tile;
+use super::{Packed, Variant};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::{Epilogue, Stored};
 use crate::isa::Isa;
@@ -226,7 +226,7 @@ pub(crate) struct Product<'a> {
     /// `[images, groups * depth]`
     pub scale: Option<&'a [f32]>,
     /// B of each group in turn.
-    pub packed: &'a [f32],
+    pub packed: Packed<'a>,
     /// Distance of the rows of the output.
     pub ldc: usize,
     pub epilogue: Epilogue<'a>,
@@ -287,12 +287,13 @@ impl Product<'_> {
         let k = self.taps * self.depth;
         let first_panel = panel_block * split.panels;
         let end_panel = self.n.div_ceil(v.nr).min(first_panel + split.panels);
-        let group_packed = &self.packed[group * (self.packed.len() / self.groups)..];
+        let group_packed = group * (self.packed.len() / self.groups);
         for panel in first_panel..end_panel {
             let column = panel * v.nr;
             let columns = v.nr.min(self.n - column);
             let registers = columns.div_ceil(v.lanes);
-            let packed = &group_packed[column * k..][..registers * v.lanes * k];
+            let first = group_packed + column * k;
+            let panel = self.packed.range(first..first + registers * v.lanes * k);
             for tile in 0..tiles.count {
                 let (start, len) = tiles.range(tile);
                 let at = (first_row + start) * self.ldc + group * self.n + column;
@@ -304,7 +305,7 @@ impl Product<'_> {
                         rows: pointers[start * split.taps..].as_ptr(),
                         taps: split.taps,
                         depth: split.depth,
-                        panel: packed.as_ptr(),
+                        panel,
                         out: out.add(at),
                         ldc: self.ldc,
                         columns,

@@ -2,7 +2,7 @@
 
 use super::blocks::{Access, Image, Product, Rows, SHORT_RUN, Split};
 use super::scale::{by_weights, scale_weights};
-use super::{Variant, packed_conv_len, packed_len};
+use super::{Packed, Variant, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::threads::Pool;
@@ -20,7 +20,7 @@ pub struct Gemm<'a> {
     /// Numbers from one row of A to the next, at least `k`.
     pub lda: usize,
     /// B, packed for the variant.
-    pub packed: &'a [f32],
+    pub packed: Packed<'a>,
     /// The product: row `i` begins at `i * ldc`.
     pub out: &'a mut [f32],
     /// Numbers from one row of the product (and of a residual) to the next, at least `n`.
@@ -38,7 +38,7 @@ pub struct Conv<'a> {
     /// NHWC.
     pub input: &'a [f32],
     /// Weights, packed by [`pack_conv`](super::pack_conv) for the variant.
-    pub packed: &'a [f32],
+    pub packed: Packed<'a>,
     /// NHWC.
     pub out: &'a mut [f32],
     /// What is fused behind.
@@ -83,7 +83,7 @@ fn checked<'a>(v: &'a Variant, args: Gemm<'a>) -> Option<(Product<'a>, &'a mut [
     let end = product(&[m - 1, ldc]) + n;
     assert!(lda >= k && a.len() >= product(&[m - 1, lda]) + k, "A is too short");
     assert!(ldc >= n && out.len() >= end, "the output is too short");
-    assert_eq!(packed.len(), packed_len(v, k, n), "the packed weights");
+    assert_eq!((packed.len(), packed.weights()), (packed_len(v, k, n), v.weights), "the packed weights");
     assert!(a_scale.is_none_or(|s| s.len() == k), "one factor per column of A");
     epilogue.check(n, end);
     let rows = Rows::Matrix { a, lda };
@@ -112,18 +112,18 @@ pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
     shape.check();
     assert_eq!(input.len(), shape.input_len(), "the input");
     assert_eq!(out.len(), shape.output_len(), "the output");
-    assert_eq!(packed.len(), packed_conv_len(v, shape), "the packed weights");
+    assert_eq!((packed.len(), packed.weights()), (packed_conv_len(v, shape), v.weights), "the packed weights");
     assert!(a_scale.is_none_or(|s| s.len() == product(&[shape.batch, shape.in_c])), "one factor per image and channel");
     epilogue.check(shape.out_c, out.len());
     if out.is_empty() {
         return;
     }
-    let (packed, a_scale, scratch) = match a_scale {
-        Some(scale) if by_weights(v, shape) => {
+    let (packed, a_scale, scratch) = match (packed, a_scale) {
+        (Packed::F32(packed), Some(scale)) if by_weights(v, shape) => {
             assert!(scratch.len() >= packed.len(), "the scratch is too short");
             let (weights, scratch) = scratch.split_at_mut(packed.len());
             scale_weights(v, shape, packed, scale, weights);
-            (&*weights, None, scratch)
+            (Packed::F32(weights), None, scratch)
         }
         _ => (packed, a_scale, scratch),
     };

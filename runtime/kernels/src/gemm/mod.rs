@@ -24,10 +24,74 @@ mod neon;
 
 pub(crate) use driver::gemm_alone;
 pub use driver::{Conv, Gemm, conv, conv_scratch, gemm, gemm_scratch};
-pub use pack::{pack, pack_conv, packed_conv_len, packed_len};
+pub use pack::{halve, pack, pack_conv, packed_conv_len, packed_len};
+
+use std::ops::Range;
+
+use half::f16;
 
 use crate::isa::Isa;
+use crate::prefetch::prefetch;
 use tile::Kernel;
+
+/// How the numbers of B are stored. They are multiplied as f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// As they are.
+    F32,
+    /// Rounded to half precision: half the memory, and half the traffic where that is the limit.
+    F16,
+}
+
+/// A packed B.
+#[derive(Clone, Copy)]
+pub enum Packed<'a> {
+    /// For a variant of [`Weights::F32`].
+    F32(&'a [f32]),
+    /// For a variant of [`Weights::F16`].
+    F16(&'a [f16]),
+}
+
+impl<'a> Packed<'a> {
+    /// How many numbers there are.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(self) -> usize {
+        match self {
+            Self::F32(numbers) => numbers.len(),
+            Self::F16(numbers) => numbers.len(),
+        }
+    }
+
+    /// How they are stored.
+    pub fn weights(self) -> Weights {
+        match self {
+            Self::F32(_) => Weights::F32,
+            Self::F16(_) => Weights::F16,
+        }
+    }
+
+    /// Asks for a range of the numbers to come into the cache.
+    pub(crate) fn prefetch(self, range: Range<usize>) {
+        match self {
+            Self::F32(numbers) => prefetch(&numbers[range]),
+            Self::F16(numbers) => prefetch(&numbers[range]),
+        }
+    }
+
+    /// The first of a range of the numbers, which exist.
+    pub(crate) fn range(self, range: Range<usize>) -> *const u8 {
+        match self {
+            Self::F32(numbers) => numbers[range].as_ptr().cast(),
+            Self::F16(numbers) => numbers[range].as_ptr().cast(),
+        }
+    }
+}
+
+impl<'a> From<&'a [f32]> for Packed<'a> {
+    fn from(numbers: &'a [f32]) -> Self {
+        Self::F32(numbers)
+    }
+}
 
 /// A microkernel: `mr` rows by `nr` columns.
 pub struct Variant {
@@ -43,42 +107,70 @@ pub struct Variant {
     pub lanes: usize,
     /// Columns of a whole register.
     pub width: usize,
+    /// How B is stored.
+    pub weights: Weights,
     /// `kernels[rows - 1][columns / lanes - 1]`
     kernels: &'static [&'static [Kernel]],
 }
 
 /// The entries of the table: name, instruction set, rows, columns, lanes of the narrowest register and of a whole one,
-/// kernels.
+/// stored type, kernels.
 macro_rules! variants {
     ($($(#[$cfg:meta])*
-    $name:literal $isa:ident $mr:literal x $nr:literal / $lanes:literal of $width:literal $kernels:path;)*) => {
+    $name:literal $isa:ident $mr:literal x $nr:literal / $lanes:literal of $width:literal $b:ident $kernels:path;)*) => {
         &[$($(#[$cfg])* Variant {
-            name: $name, isa: Isa::$isa, mr: $mr, nr: $nr, lanes: $lanes, width: $width, kernels: $kernels,
+            name: $name,
+            isa: Isa::$isa,
+            mr: $mr,
+            nr: $nr,
+            lanes: $lanes,
+            width: $width,
+            weights: Weights::$b,
+            kernels: $kernels,
         },)*]
     };
 }
 
-/// Every variant of this build; the last is the reference.
+/// Every variant of this build; the last of each kind of weights is its reference.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_12x32_avx512" Avx512 12 x 32 / 8 of 16 avx512::TILE_12X32;
+    "gemm_f16_12x32_avx512" Avx512 12 x 32 / 8 of 16 F16 avx512::HALF_12X32;
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_8x48_avx512" Avx512 8 x 48 / 8 of 16 avx512::TILE_8X48;
+    "gemm_f16_8x48_avx512" Avx512 8 x 48 / 8 of 16 F16 avx512::HALF_8X48;
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_1x128_avx512" Avx512 1 x 128 / 8 of 16 avx512::TILE_1X128;
+    "gemm_f16_1x128_avx512" Avx512 1 x 128 / 8 of 16 F16 avx512::HALF_1X128;
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_6x16_avx2" Avx2 6 x 16 / 8 of 8 avx2::TILE_6X16;
+    "gemm_f16_6x16_avx2" Avx2 6 x 16 / 8 of 8 F16 avx2::HALF_6X16;
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_3x24_avx2" Avx2 3 x 24 / 8 of 8 avx2::TILE_3X24;
+    "gemm_f16_3x24_avx2" Avx2 3 x 24 / 8 of 8 F16 avx2::HALF_3X24;
     #[cfg(target_arch = "x86_64")]
-    "gemm_f32_1x64_avx2" Avx2 1 x 64 / 8 of 8 avx2::TILE_1X64;
+    "gemm_f16_1x64_avx2" Avx2 1 x 64 / 8 of 8 F16 avx2::HALF_1X64;
     #[cfg(target_arch = "aarch64")]
-    "gemm_f32_8x8_neon" Neon 8 x 8 / 4 of 4 neon::TILE_8X8;
+    "gemm_f16_8x8_neon" Neon 8 x 8 / 4 of 4 F16 neon::HALF_8X8;
     #[cfg(target_arch = "aarch64")]
-    "gemm_f32_4x16_neon" Neon 4 x 16 / 4 of 4 neon::TILE_4X16;
+    "gemm_f16_4x16_neon" Neon 4 x 16 / 4 of 4 F16 neon::HALF_4X16;
     #[cfg(target_arch = "aarch64")]
-    "gemm_f32_1x32_neon" Neon 1 x 32 / 4 of 4 neon::TILE_1X32;
-    "gemm_f32_4x8_scalar" Scalar 4 x 8 / 8 of 8 scalar::TILE_4X8;
+    "gemm_f16_1x32_neon" Neon 1 x 32 / 4 of 4 F16 neon::HALF_1X32;
+    "gemm_f16_4x8_scalar" Scalar 4 x 8 / 8 of 8 F16 scalar::HALF_4X8;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_12x32_avx512" Avx512 12 x 32 / 8 of 16 F32 avx512::TILE_12X32;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_8x48_avx512" Avx512 8 x 48 / 8 of 16 F32 avx512::TILE_8X48;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_1x128_avx512" Avx512 1 x 128 / 8 of 16 F32 avx512::TILE_1X128;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_6x16_avx2" Avx2 6 x 16 / 8 of 8 F32 avx2::TILE_6X16;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_3x24_avx2" Avx2 3 x 24 / 8 of 8 F32 avx2::TILE_3X24;
+    #[cfg(target_arch = "x86_64")]
+    "gemm_f32_1x64_avx2" Avx2 1 x 64 / 8 of 8 F32 avx2::TILE_1X64;
+    #[cfg(target_arch = "aarch64")]
+    "gemm_f32_8x8_neon" Neon 8 x 8 / 4 of 4 F32 neon::TILE_8X8;
+    #[cfg(target_arch = "aarch64")]
+    "gemm_f32_4x16_neon" Neon 4 x 16 / 4 of 4 F32 neon::TILE_4X16;
+    #[cfg(target_arch = "aarch64")]
+    "gemm_f32_1x32_neon" Neon 1 x 32 / 4 of 4 F32 neon::TILE_1X32;
+    "gemm_f32_4x8_scalar" Scalar 4 x 8 / 8 of 8 F32 scalar::TILE_4X8;
 };
 
 impl Variant {
@@ -107,13 +199,15 @@ impl Variant {
     }
 }
 
-/// The variant of `isa` for a product of this shape (a convolution's `m` is its output pixels, `k` its taps times
-/// input channels); the scalar one if this build has none.
-pub fn choose(isa: Isa, m: usize, k: usize, n: usize) -> &'static Variant {
-    VARIANTS
-        .iter()
+/// The variant of `isa` for weights stored like this and a product of this shape (a convolution's `m` is its output
+/// pixels, `k` its taps times input channels); the scalar one if this build has none.
+pub fn choose(isa: Isa, weights: Weights, m: usize, k: usize, n: usize) -> &'static Variant {
+    let mut stored = VARIANTS.iter().filter(|v| v.weights == weights);
+    stored
+        .clone()
         .filter(|v| v.isa == isa)
         .min_by(|a, b| a.cost(m, k, n).total_cmp(&b.cost(m, k, n)))
+        .or(stored.next_back())
         .unwrap_or(&VARIANTS[VARIANTS.len() - 1])
 }
 

@@ -4,47 +4,57 @@
 //! broadcast: 8x8 loads 16 registers for 64 multiply-adds. With 16 sums, 8 registers of A and 2 of B nothing
 //! spills. 4x16 is for few rows; a single row keeps eight independent sums.
 
+use half::f16;
+
 use super::tile::{Kernel, Tile, start, store};
-use crate::lanes::Lanes;
 use crate::lanes::neon::F32x4;
+use crate::lanes::{Lanes, Stored};
 
-pub(super) static TILE_8X8: &[&[Kernel]] = &[
-    &[tile::<1, 1>, tile::<1, 2>],
-    &[tile::<2, 1>, tile::<2, 2>],
-    &[tile::<3, 1>, tile::<3, 2>],
-    &[tile::<4, 1>, tile::<4, 2>],
-    &[tile::<5, 1>, tile::<5, 2>],
-    &[tile::<6, 1>, tile::<6, 2>],
-    &[tile::<7, 1>, tile::<7, 2>],
-    &[tile::<8, 1>, tile::<8, 2>],
-];
+/// The kernels of a tile for weights of a stored type.
+macro_rules! tables {
+    ($b:ty: $tile_8x8:ident $tile_4x16:ident $tile_1x32:ident) => {
+        pub(super) static $tile_8x8: &[&[Kernel]] = &[
+            &[tile::<$b, 1, 1>, tile::<$b, 1, 2>],
+            &[tile::<$b, 2, 1>, tile::<$b, 2, 2>],
+            &[tile::<$b, 3, 1>, tile::<$b, 3, 2>],
+            &[tile::<$b, 4, 1>, tile::<$b, 4, 2>],
+            &[tile::<$b, 5, 1>, tile::<$b, 5, 2>],
+            &[tile::<$b, 6, 1>, tile::<$b, 6, 2>],
+            &[tile::<$b, 7, 1>, tile::<$b, 7, 2>],
+            &[tile::<$b, 8, 1>, tile::<$b, 8, 2>],
+        ];
 
-pub(super) static TILE_4X16: &[&[Kernel]] = &[
-    &[tile::<1, 1>, tile::<1, 2>, tile::<1, 3>, tile::<1, 4>],
-    &[tile::<2, 1>, tile::<2, 2>, tile::<2, 3>, tile::<2, 4>],
-    &[tile::<3, 1>, tile::<3, 2>, tile::<3, 3>, tile::<3, 4>],
-    &[tile::<4, 1>, tile::<4, 2>, tile::<4, 3>, tile::<4, 4>],
-];
+        pub(super) static $tile_4x16: &[&[Kernel]] = &[
+            &[tile::<$b, 1, 1>, tile::<$b, 1, 2>, tile::<$b, 1, 3>, tile::<$b, 1, 4>],
+            &[tile::<$b, 2, 1>, tile::<$b, 2, 2>, tile::<$b, 2, 3>, tile::<$b, 2, 4>],
+            &[tile::<$b, 3, 1>, tile::<$b, 3, 2>, tile::<$b, 3, 3>, tile::<$b, 3, 4>],
+            &[tile::<$b, 4, 1>, tile::<$b, 4, 2>, tile::<$b, 4, 3>, tile::<$b, 4, 4>],
+        ];
 
-pub(super) static TILE_1X32: &[&[Kernel]] = &[&[
-    tile::<1, 1>,
-    tile::<1, 2>,
-    tile::<1, 3>,
-    tile::<1, 4>,
-    tile::<1, 5>,
-    tile::<1, 6>,
-    tile::<1, 7>,
-    tile::<1, 8>,
-]];
+        pub(super) static $tile_1x32: &[&[Kernel]] = &[&[
+            tile::<$b, 1, 1>,
+            tile::<$b, 1, 2>,
+            tile::<$b, 1, 3>,
+            tile::<$b, 1, 4>,
+            tile::<$b, 1, 5>,
+            tile::<$b, 1, 6>,
+            tile::<$b, 1, 7>,
+            tile::<$b, 1, 8>,
+        ]];
+    };
+}
+
+tables!(f32: TILE_8X8 TILE_4X16 TILE_1X32);
+tables!(f16: HALF_8X8 HALF_4X16 HALF_1X32);
 
 /// # Safety
 /// As for [`Kernel`], with M rows of V registers; the CPU has NEON.
 #[target_feature(enable = "neon")]
-unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
+unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: every tap has M pointers to `depth` numbers, and the panel has `taps * depth` rows of V registers.
     unsafe {
         let mut sums: [[F32x4; V]; M] = start(tile, 0);
-        let mut b = tile.panel;
+        let mut b: *const B = tile.panel.cast();
         for tap in 0..tile.taps {
             let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
             let mut d = 0;
@@ -53,10 +63,10 @@ unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
                 for r in 0..M {
                     a[r] = F32x4::load(rows[r].add(d));
                 }
-                step::<0, M, V>(&mut sums, &a, b);
-                step::<1, M, V>(&mut sums, &a, b.add(V * 4));
-                step::<2, M, V>(&mut sums, &a, b.add(V * 8));
-                step::<3, M, V>(&mut sums, &a, b.add(V * 12));
+                step::<B, 0, M, V>(&mut sums, &a, b);
+                step::<B, 1, M, V>(&mut sums, &a, b.add(V * 4));
+                step::<B, 2, M, V>(&mut sums, &a, b.add(V * 8));
+                step::<B, 3, M, V>(&mut sums, &a, b.add(V * 12));
                 b = b.add(V * 16);
                 d += 4;
             }
@@ -65,7 +75,7 @@ unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
                 for r in 0..M {
                     a[r] = F32x4::splat(*rows[r].add(d));
                 }
-                step::<0, M, V>(&mut sums, &a, b);
+                step::<B, 0, M, V>(&mut sums, &a, b);
                 b = b.add(V * 4);
                 d += 1;
             }
@@ -79,14 +89,14 @@ unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
 /// # Safety
 /// `b` is readable for V registers; the CPU has NEON.
 #[inline(always)]
-unsafe fn step<const LANE: i32, const M: usize, const V: usize>(
+unsafe fn step<B: Stored, const LANE: i32, const M: usize, const V: usize>(
     sums: &mut [[F32x4; V]; M],
     a: &[F32x4; M],
-    b: *const f32,
+    b: *const B,
 ) {
     for v in 0..V {
         // SAFETY: the caller's promise.
-        let column = unsafe { F32x4::load(b.add(v * 4)) };
+        let column: F32x4 = unsafe { B::load(b.add(v * 4)) };
         for r in 0..M {
             sums[r][v] = column.mul_lane_add::<LANE>(a[r], sums[r][v]);
         }

@@ -2,6 +2,8 @@
 //!
 //! The last panel is as wide as its columns need, rounded up to whole registers and padded with zeros.
 
+use half::f16;
+
 use super::Variant;
 use crate::conv::{ConvShape, product};
 
@@ -16,6 +18,17 @@ pub fn packed_len(v: &Variant, k: usize, n: usize) -> usize {
 /// If `b` does not reach that far or `out` is not [`packed_len`] long.
 pub fn pack(v: &Variant, k: usize, n: usize, b: &[f32], row_stride: usize, col_stride: usize, out: &mut [f32]) {
     pack_by(v, k, n, out, |row, col| b[row * row_stride + col * col_stride]);
+}
+
+/// Rounds packed numbers to half precision.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn halve(packed: &[f32], out: &mut [f16]) {
+    assert_eq!(packed.len(), out.len());
+    for (out, &x) in out.iter_mut().zip(packed) {
+        *out = f16::from_f32(x);
+    }
 }
 
 /// Numbers that [`pack_conv`] writes.

@@ -1,5 +1,7 @@
 //! The tile in plain Rust: the reference for every other one.
 
+use half::f16;
+
 use super::tile::{Kernel, Tile};
 use crate::activation::{Activation, scalar::apply};
 use crate::epilogue::Bounds;
@@ -7,23 +9,26 @@ use crate::epilogue::Bounds;
 /// Columns of the tile.
 const N: usize = 8;
 
-pub(super) static TILE_4X8: &[&[Kernel]] = &[&[tile::<1>], &[tile::<2>], &[tile::<3>], &[tile::<4>]];
+pub(super) static TILE_4X8: &[&[Kernel]] =
+    &[&[tile::<f32, 1>], &[tile::<f32, 2>], &[tile::<f32, 3>], &[tile::<f32, 4>]];
+pub(super) static HALF_4X8: &[&[Kernel]] =
+    &[&[tile::<f16, 1>], &[tile::<f16, 2>], &[tile::<f16, 3>], &[tile::<f16, 4>]];
 
 /// # Safety
 /// As for [`Kernel`], with M rows of up to eight columns.
-unsafe fn tile<const M: usize>(tile: &Tile) {
+unsafe fn tile<B: Copy + Into<f32>, const M: usize>(tile: &Tile) {
     let mut sums = [[0.0; N]; M];
     for tap in 0..tile.taps {
         for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: every tap has M pointers to `depth` numbers; the panel has `taps * depth` rows of N.
             let (row, panel) = unsafe {
                 let row = *tile.rows.add(tap * M + r);
-                let panel = tile.panel.add(tap * tile.depth * N).cast::<[f32; N]>();
+                let panel = tile.panel.cast::<[B; N]>().add(tap * tile.depth);
                 (std::slice::from_raw_parts(row, tile.depth), std::slice::from_raw_parts(panel, tile.depth))
             };
             for (&a, b) in row.iter().zip(panel) {
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum += a * b;
+                for (sum, &b) in sums.iter_mut().zip(b) {
+                    *sum += a * b.into();
                 }
             }
         }

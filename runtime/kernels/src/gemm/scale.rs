@@ -11,7 +11,7 @@
 //! | 14x14x672, 112   | 268                       | 267         | 265            |
 //! | 7x7x960, 160     | 137                       | 137         | 154            |
 
-use super::{Variant, packed_conv_len, packed_len};
+use super::{Variant, Weights, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
@@ -20,7 +20,7 @@ use crate::simd::{Kernel, Simd, dispatch};
 /// Whether the weights of a convolution are scaled, and not its pixels.
 pub(super) fn by_weights(v: &Variant, shape: &ConvShape) -> bool {
     let gathered = product(&[shape.pixels(), shape.taps(), shape.in_c]);
-    shape.batch == 1 && packed_conv_len(v, shape) < gathered
+    v.weights == Weights::F32 && shape.batch == 1 && packed_conv_len(v, shape) < gathered
 }
 
 /// Writes the packed weights of a convolution to `to`, every row times the factor of its channel.

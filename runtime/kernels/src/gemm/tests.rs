@@ -38,6 +38,20 @@ const ACTIVATIONS: [Activation; 6] = [
     Activation::LeakyRelu(0.1),
 ];
 
+/// Numbers that half precision holds: then both kinds of weights give the same answer.
+pub(crate) fn halves(seed: u32, len: usize) -> Vec<f32> {
+    numbers(seed, len).into_iter().map(|x| f16::from_f32(x).to_f32()).collect()
+}
+
+/// Packed numbers in half precision, if a variant wants them so.
+pub(crate) fn halved(wanted: bool, packed: &[f32], edge: Edge) -> Option<Guarded<f16>> {
+    wanted.then(|| {
+        let mut halved = Guarded::new(&vec![f16::NAN; packed.len()], edge);
+        halve(packed, &mut halved);
+        halved
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -48,7 +62,7 @@ proptest! {
         let edge = Edge::BOTH[usize::from(flags & 16 > 0)];
         let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
         // The last row ends where the matrix ends, short of its stride.
-        let (a, b, bias, scale) = (guarded(1, (m - 1) * (k + 3) + k), numbers(2, k * n), guarded(3, n), guarded(4, k));
+        let (a, b, bias, scale) = (guarded(1, (m - 1) * (k + 3) + k), halves(2, k * n), guarded(3, n), guarded(4, k));
         let out_len = (m - 1) * (n + 2) + n;
         let residual = guarded(5, out_len);
         let epilogue = Epilogue {
@@ -70,10 +84,12 @@ proptest! {
         for v in available() {
             let mut packed = Guarded::new(&vec![f32::NAN; packed_len(v, k, n)], edge);
             pack(v, k, n, &b, n, 1, &mut packed);
+            let halved = halved(v.weights == Weights::F16, &packed, edge);
+            let packed = halved.as_ref().map_or(Packed::F32(&packed), |halved| Packed::F16(halved));
             let mut out = Guarded::new(&vec![7.0; out_len], edge);
             let mut scratch = Guarded::new(&vec![f32::NAN; gemm_scratch(v, m, k, n, scaled, threads)], edge);
             let a_scale = scaled.then_some(&*scale);
-            let args = Gemm { m, k, n, a: &a, lda: k + 3, packed: &packed, out: &mut out, ldc: n + 2, epilogue, a_scale };
+            let args = Gemm { m, k, n, a: &a, lda: k + 3, packed, out: &mut out, ldc: n + 2, epilogue, a_scale };
             gemm(v, args, &mut scratch, &pool);
             assert_close(&out, &want, v.name);
         }
@@ -99,7 +115,7 @@ proptest! {
             batch, in_h, in_w, in_c: groups * group_in, out_h, out_w, out_c: groups * group_out,
             kernel, stride, dilation, pad_top: pad[0], pad_left: pad[2], groups,
         };
-        let (x, w) = (guarded(1, shape.input_len()), numbers(2, shape.out_c * group_in * shape.taps()));
+        let (x, w) = (guarded(1, shape.input_len()), halves(2, shape.out_c * group_in * shape.taps()));
         let (bias, residual) = (guarded(3, shape.out_c), guarded(4, shape.output_len()));
         let scale = guarded(5, batch * shape.in_c);
         let epilogue = Epilogue {
@@ -114,10 +130,12 @@ proptest! {
         for v in available() {
             let mut packed = Guarded::new(&vec![f32::NAN; packed_conv_len(v, &shape)], edge);
             pack_conv(v, &shape, &w, &mut packed);
+            let halved = halved(v.weights == Weights::F16, &packed, edge);
+            let packed = halved.as_ref().map_or(Packed::F32(&packed), |halved| Packed::F16(halved));
             let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
             let scratch_len = conv_scratch(v, &shape, a_scale.is_some(), threads);
             let mut scratch = Guarded::new(&vec![f32::NAN; scratch_len], edge);
-            conv(v, Conv { shape: &shape, input: &x, packed: &packed, out: &mut got, epilogue, a_scale }, &mut scratch, &pool);
+            conv(v, Conv { shape: &shape, input: &x, packed, out: &mut got, epilogue, a_scale }, &mut scratch, &pool);
             assert_close(&got, &want, v.name);
         }
     }

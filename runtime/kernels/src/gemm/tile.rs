@@ -1,7 +1,7 @@
 //! One tile of the product: its arguments, and the bodies that the instruction sets share.
 
 use crate::epilogue::Bounds;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Stored};
 
 /// What a microkernel computes:
 /// `out[r, c] = bounds(start + sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
@@ -10,8 +10,8 @@ pub(crate) struct Tile {
     pub rows: *const *const f32,
     pub taps: usize,
     pub depth: usize,
-    /// `taps * depth` rows of as many numbers as the tile's registers hold.
-    pub panel: *const f32,
+    /// `taps * depth` rows of as many numbers, of the kernel's stored type, as the tile's registers hold.
+    pub panel: *const u8,
     pub out: *mut f32,
     /// Distance of the rows of `out`.
     pub ldc: usize,
@@ -38,18 +38,23 @@ pub(crate) type Kernel = unsafe fn(&Tile);
 /// As for [`Kernel`], and the caller enables the instruction sets of `L` and of `N`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(crate) unsafe fn broadcast<L: Lanes, N: Lanes, const M: usize, const V: usize, const W: usize>(tile: &Tile) {
+pub(crate) unsafe fn broadcast<L, N, B, const M: usize, const V: usize, const W: usize>(tile: &Tile)
+where
+    L: Lanes,
+    N: Lanes,
+    B: Stored,
+{
     // SAFETY: the caller has the instruction sets; every tap has M pointers to `depth` numbers, and the panel has
     // `taps * depth` rows of V registers and W narrower ones; there is a bias for every column.
     unsafe {
         let mut sums: [[L; V]; M] = start(tile, 0);
         let mut narrow_sums: [[N; W]; M] = start(tile, V * L::WIDTH);
-        let mut b = tile.panel;
+        let mut b: *const B = tile.panel.cast();
         for tap in 0..tile.taps {
             let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
             for d in 0..tile.depth {
-                let columns: [L; V] = std::array::from_fn(|v| L::load(b.add(v * L::WIDTH)));
-                let narrow: [N; W] = std::array::from_fn(|w| N::load(b.add(V * L::WIDTH + w * N::WIDTH)));
+                let columns: [L; V] = std::array::from_fn(|v| B::load(b.add(v * L::WIDTH)));
+                let narrow: [N; W] = std::array::from_fn(|w| B::load(b.add(V * L::WIDTH + w * N::WIDTH)));
                 for r in 0..M {
                     let a = *rows[r].add(d);
                     for v in 0..V {

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use super::Lanes;
 
 /// A 256-bit register.
@@ -38,6 +40,11 @@ impl Lanes for F32x8 {
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
         // SAFETY: masked-off lanes are not accessed, even on an unreadable page.
         F32x8(unsafe { _mm256_maskload_ps(from, Self::first(count)) })
+    }
+    #[inline(always)]
+    unsafe fn load_half(from: *const f16) -> Self {
+        // SAFETY: the caller has F16C and eight readable numbers.
+        F32x8(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

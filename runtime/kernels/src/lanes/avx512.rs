@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use super::Lanes;
 
 /// A 512-bit register.
@@ -32,6 +34,11 @@ impl Lanes for F32x16 {
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
         // SAFETY: masked-off lanes are not accessed, even on an unreadable page.
         F32x16(unsafe { _mm512_maskz_loadu_ps(first(count), from) })
+    }
+    #[inline(always)]
+    unsafe fn load_half(from: *const f16) -> Self {
+        // SAFETY: the caller has AVX-512 and sixteen readable numbers.
+        F32x16(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

@@ -15,6 +15,52 @@ pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 
+use half::f16;
+
+/// A number as weights are stored.
+pub(crate) trait Stored: Copy {
+    /// The `WIDTH` numbers at `from`.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of `L`, and the caller is compiled for it; `from` is readable for `WIDTH` numbers.
+    unsafe fn load<L: Lanes>(from: *const Self) -> L;
+    /// The first `count < WIDTH` lanes from memory, the others zero.
+    ///
+    /// # Safety
+    /// As for `load`; `from` is readable for `count` numbers.
+    unsafe fn load_first<L: Lanes>(from: *const Self, count: usize) -> L;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const f32) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_first<L: Lanes>(from: *const f32, count: usize) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load_first(from, count) }
+    }
+}
+
+impl Stored for f16 {
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(from: *const f16) -> L {
+        // SAFETY: the caller's promise.
+        unsafe { L::load_half(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_first<L: Lanes>(from: *const f16, count: usize) -> L {
+        let mut lanes = [f16::ZERO; 16];
+        // SAFETY: the caller's promise; no register has more lanes than these.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
+            L::load_half(lanes.as_ptr())
+        }
+    }
+}
+
 /// A register of `WIDTH` numbers of type f32.
 pub(crate) trait Lanes: Copy {
     /// How many numbers the register holds.
@@ -35,6 +81,11 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// As for `splat`; `from` is readable for `count` numbers.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
+    /// The `WIDTH` half-precision numbers at `from`, widened.
+    ///
+    /// # Safety
+    /// As for `splat`; `from` is readable for `WIDTH` numbers.
+    unsafe fn load_half(from: *const f16) -> Self;
     /// Writes all lanes.
     ///
     /// # Safety

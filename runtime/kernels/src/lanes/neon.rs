@@ -2,6 +2,8 @@
 
 use std::arch::aarch64::*;
 
+use half::f16;
+
 use super::Lanes;
 
 /// A 128-bit register.
@@ -43,6 +45,11 @@ impl Lanes for F32x4 {
                 (true, true) => vld1q_lane_f32::<2>(from.add(2), vcombine_f32(vld1_f32(from), vdup_n_f32(0.0))),
             }
         })
+    }
+    #[inline(always)]
+    unsafe fn load_half(from: *const f16) -> Self {
+        // SAFETY: the caller has NEON and four readable numbers. Widening needs no half-precision arithmetic.
+        F32x4(unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from.cast()))) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

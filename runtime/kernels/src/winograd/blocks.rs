@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use super::Variant;
 use super::transform::{InputTile, OutputTile, WeightTile};
+use super::{Storage, Variant};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::{Bounds, Epilogue, Tail, finish_row};
-use crate::gemm;
 use crate::gemm::tile::Tile;
+use crate::gemm::{self, Packed};
 use crate::parallel::{Output, share_units, split};
-use crate::prefetch::prefetch;
 use crate::threads::Pool;
 
 /// Numbers of a block, transformed windows and sums, that most of a second-level cache holds.
@@ -84,7 +83,7 @@ impl Split {
             part,
             parts,
             place: match product(&[part, parts]) {
-                _ if v.stores => Place::Packed,
+                _ if v.storage == Storage::Transformed => Place::Packed,
                 len if blocks > 1 && len <= SHARED => Place::Shared,
                 _ => Place::Slot,
             },
@@ -148,13 +147,13 @@ enum Kernels<'a> {
 
 /// Channels of a part: parts of nearly equal size.
 fn channels_of(v: &Variant, shape: &ConvShape) -> usize {
-    if v.stores { shape.in_c } else { shape.in_c.div_ceil(shape.in_c.div_ceil(CHANNELS)) }
+    if v.storage == Storage::Transformed { shape.in_c } else { shape.in_c.div_ceil(shape.in_c.div_ceil(CHANNELS)) }
 }
 
 /// Transforms all kernels that are in panels, part by part.
 pub(super) fn transform_all(v: &Variant, shape: &ConvShape, kernels: &[f32], out: &mut [f32]) {
     let split = Split::new(v, shape, 1);
-    let product = Product { v, gemm: v.gemm(), shape, input: &[], packed: kernels, epilogue: Epilogue::NONE };
+    let product = Product { v, gemm: v.gemm(), shape, input: &[], packed: kernels.into(), epilogue: Epilogue::NONE };
     for (part, out) in out.chunks_exact_mut(split.part).enumerate() {
         product.transform_kernels(part, out);
     }
@@ -166,7 +165,7 @@ pub(super) struct Product<'a> {
     pub gemm: &'static gemm::Variant,
     pub shape: &'a ConvShape,
     pub input: &'a [f32],
-    pub packed: &'a [f32],
+    pub packed: Packed<'a>,
     pub epilogue: Epilogue<'a>,
 }
 
@@ -194,7 +193,10 @@ impl Product<'_> {
             let tiles = cut.per_block.min(cut.tiles.saturating_sub(first));
             let first_panel = unit % cut.panel_blocks * cut.panels;
             let mut kernels = match cut.place {
-                Place::Packed => Kernels::Made(self.packed, cut.part),
+                Place::Packed => match self.packed {
+                    Packed::F32(packed) => Kernels::Made(packed, cut.part),
+                    Packed::F16(_) => unreachable!("transformed weights are not stored in half precision"),
+                },
                 Place::Shared => Kernels::Made(shared, cut.part),
                 Place::Slot => Kernels::Make(part),
             };
@@ -254,24 +256,23 @@ impl Product<'_> {
         self.gemm.nr.min(self.shape.out_c - panel * self.gemm.nr).next_multiple_of(self.gemm.lanes)
     }
 
-    /// The kernels of a part; none behind the last.
-    fn kernels(&self, part: usize) -> &[f32] {
+    /// Where the kernels of a part lie in the packed ones; nowhere behind the last.
+    fn kernels(&self, part: usize) -> Range<usize> {
         let (panel, channels) = self.part(part);
         if panel * self.gemm.nr >= self.shape.out_c {
-            return &[];
+            return 0..0;
         }
-        let width = self.width(panel);
-        let panel = &self.packed[panel * self.gemm.nr * 9 * self.shape.in_c..];
-        &panel[channels.start * 9 * width..channels.end * 9 * width]
+        let (width, first) = (self.width(panel), panel * self.gemm.nr * 9 * self.shape.in_c);
+        first + channels.start * 9 * width..first + channels.end * 9 * width
     }
 
     /// Transforms a part of the kernels, to `[weight, channel, filter]` with gaps between the weights.
     fn transform_kernels(&self, part: usize, out: &mut [f32]) {
         let (panel, channels) = self.part(part);
-        let (width, kernels) = (self.width(panel), self.kernels(part));
+        let (width, kernels) = (self.width(panel), self.packed.range(self.kernels(part)));
         let stride = out.len() / (self.v.weights * self.v.weights);
         assert!(channels.len() * width <= stride);
-        let (kernels, out) = (kernels.as_ptr(), out.as_mut_ptr());
+        let out = out.as_mut_ptr();
         let tile = WeightTile { kernels, channels: channels.len(), width, out, stride };
         // SAFETY: the entry point has checked the instruction set; both slices are as long as the tile says.
         unsafe { (self.v.kernels)(&tile) }
@@ -291,18 +292,21 @@ impl Product<'_> {
         let parts = depth.div_ceil(channels_of(self.v, self.shape));
         for part in panel * parts..(panel + 1) * parts {
             let (kernels, next) = match kernels {
-                Kernels::Made(all, len) => (&all[part * *len..][..*len], &[][..]),
+                Kernels::Made(all, len) => (&all[part * *len..][..*len], 0..0),
                 Kernels::Make(own) => {
                     self.transform_kernels(part, own);
                     (&**own, self.kernels(part + 1))
                 }
             };
             // What is transformed next comes while this is multiplied with.
-            let mut next = next.chunks(next.len().div_ceil(v.weights * v.weights).max(1));
+            let at_a_time = next.len().div_ceil(v.weights * v.weights).max(1);
+            let mut next = next.clone().step_by(at_a_time).map(|at| at..next.end.min(at + at_a_time));
             let (_, channels) = self.part(part);
             for (weight, matrix) in kernels.chunks_exact(kernels.len() / (v.weights * v.weights)).enumerate() {
                 let matrix = &matrix[..channels.len() * self.width(panel)];
-                prefetch(next.next().unwrap_or_default());
+                if let Some(next) = next.next() {
+                    self.packed.prefetch(next);
+                }
                 for y in v.points_of(weight / v.weights) {
                     for x in v.points_of(weight % v.weights) {
                         let point = y * v.side + x;
@@ -337,7 +341,7 @@ impl Product<'_> {
                     rows: rows.as_ptr(),
                     taps: 1,
                     depth: channels.len(),
-                    panel: panel.as_ptr(),
+                    panel: panel.as_ptr().cast(),
                     out: sums[start * columns..].as_mut_ptr(),
                     ldc: columns,
                     columns,

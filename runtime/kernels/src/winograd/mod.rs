@@ -22,20 +22,30 @@ mod transform;
 use crate::arena::AlignedVec;
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
-use crate::gemm;
+use crate::gemm::{self, Packed, Weights};
 use crate::isa::Isa;
 use crate::threads::Pool;
 use blocks::{Product, Split};
+use half::f16;
 use transform::{F2, F2Stride2, F4, F4Stride2, InputTile, OutputTile, Transform, WeightTile};
+
+/// What a variant stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// The transformed weights.
+    Transformed,
+    /// The kernels, as they are or in half precision.
+    Kernels(Weights),
+}
 
 /// A kernel of the family.
 pub struct Variant {
-    /// Name, as `inspect` prints it: `winograd_f<outputs>[s2][_small]_<isa>`.
+    /// Name, as `inspect` prints it: `winograd_f<outputs>[s2][_small|_half]_<isa>`.
     pub name: &'static str,
     /// Instruction set it needs.
     pub isa: Isa,
-    /// Whether transformed weights are stored.
-    pub stores: bool,
+    /// What is stored.
+    pub storage: Storage,
     /// Outputs along a side of a tile.
     outputs: usize,
     /// Points along a side of a tile, and numbers along a side of its window.
@@ -50,34 +60,38 @@ pub struct Variant {
     output: unsafe fn(&OutputTile),
 }
 
-/// The entries of the table, two of a line: name, instruction set, transform with points, outputs and weights along a
+/// The entries of the table, three of a line: name, instruction set, transform with points, outputs and weights along a
 /// side, products by.
 macro_rules! variants {
     ($($(#[$cfg:meta])*
     $name:literal $isa:ident $module:ident $transform:ident<$n:literal, $m:literal, $w:literal> $gemm:literal;)*) => {
         &[$(
             $(#[$cfg])* variants!(
-                concat!("winograd_", $name, "_", stringify!($module)), true,
+                concat!("winograd_", $name, "_", stringify!($module)), Storage::Transformed, f32,
                 $isa $module $transform<$n, $m, $w> $gemm
             ),
             $(#[$cfg])* variants!(
-                concat!("winograd_", $name, "_small_", stringify!($module)), false,
+                concat!("winograd_", $name, "_small_", stringify!($module)), Storage::Kernels(Weights::F32), f32,
+                $isa $module $transform<$n, $m, $w> $gemm
+            ),
+            $(#[$cfg])* variants!(
+                concat!("winograd_", $name, "_half_", stringify!($module)), Storage::Kernels(Weights::F16), f16,
                 $isa $module $transform<$n, $m, $w> $gemm
             ),
         )*]
     };
-    ($name:expr, $stores:literal,
+    ($name:expr, $storage:expr, $stored:ty,
     $isa:ident $module:ident $transform:ident<$n:literal, $m:literal, $w:literal> $gemm:literal) => {
         Variant {
             name: $name,
             isa: Isa::$isa,
-            stores: $stores,
+            storage: $storage,
             outputs: $m,
             side: $n,
             stride: $transform::STRIDE,
             weights: $w,
             gemm: $gemm,
-            kernels: transform::$module::weights::<$transform, $n, $m, $w>,
+            kernels: transform::$module::weights::<$transform, $stored, $n, $m, $w>,
             input: transform::$module::input::<$transform, $n, $m, $w>,
             output: transform::$module::output::<$transform, $n, $m, $w>,
         }
@@ -162,20 +176,20 @@ impl Variant {
         let products = self.gemm().cost(split.tiles_per_block(), shape.in_c, shape.out_c) * self.points() as f64;
         // Of a register: a load, a store and about five additions for each point.
         let tiles = 7.0 * self.points() as f64 * (inputs + outputs) * self.tiles(shape) as f64;
-        match self.stores {
-            true => products.max(arrival * weights) * split.blocks() as f64 + tiles,
+        match self.storage {
+            Storage::Transformed => products.max(arrival * weights) * split.blocks() as f64 + tiles,
             // Of a register of kernels: loads, a store and about three additions for each weight.
-            false => products * split.blocks() as f64 + tiles + 8.0 * weights * split.transforms() as f64,
+            Storage::Kernels(_) => products * split.blocks() as f64 + tiles + 8.0 * weights * split.transforms() as f64,
         }
     }
 }
 
-/// The fastest variant of `isa` for this shape that stores transformed weights or does not, if one takes it and beats
-/// the [`gemm`] variant `direct` by the model of costs.
-pub fn choose(isa: Isa, shape: &ConvShape, stores: bool, direct: &gemm::Variant) -> Option<&'static Variant> {
+/// The fastest variant of `isa` for this shape that stores this, if one takes it and beats the [`gemm`] variant `direct`
+/// by the model of costs.
+pub fn choose(isa: Isa, shape: &ConvShape, storage: Storage, direct: &gemm::Variant) -> Option<&'static Variant> {
     let direct = direct.cost(shape.pixels(), product(&[shape.taps(), shape.in_c]), shape.out_c);
     let variants =
-        VARIANTS.iter().filter(|v| v.isa == isa && v.stores == stores && v.takes(shape)).map(|v| (v, v.cost(shape)));
+        VARIANTS.iter().filter(|v| v.isa == isa && v.storage == storage && v.takes(shape)).map(|v| (v, v.cost(shape)));
     let (best, cost) = variants.min_by(|a, b| a.1.total_cmp(&b.1))?;
     (cost < direct).then_some(best)
 }
@@ -196,9 +210,9 @@ pub fn takes(shape: &ConvShape) -> bool {
 
 /// Numbers that [`pack`] writes.
 pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
-    match v.stores {
-        true => Split::new(v, shape, 1).all_parts_len(),
-        false => kernels_len(v, shape),
+    match v.storage {
+        Storage::Transformed => Split::new(v, shape, 1).all_parts_len(),
+        Storage::Kernels(_) => kernels_len(v, shape),
     }
 }
 
@@ -208,7 +222,7 @@ fn kernels_len(v: &Variant, shape: &ConvShape) -> usize {
 }
 
 /// Packs the weights `[out_c, in_c, 3, 3]` in panels of filters, row after row: the taps of each channel in turn, or the
-/// transformed weights.
+/// transformed weights. Kernels in half precision are [`halve`](gemm::halve)d behind this.
 ///
 /// # Panics
 /// If the lengths are not those of `shape`, or the CPU lacks the variant's instructions.
@@ -218,7 +232,7 @@ pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     let rows = product(&[shape.in_c, 9]);
     assert_eq!(oihw.len(), product(&[shape.out_c, rows]));
     assert_eq!(out.len(), packed_len(v, shape));
-    if !v.stores {
+    if v.storage != Storage::Transformed {
         return gemm::pack(v.gemm(), rows, shape.out_c, oihw, 1, rows, out);
     }
     let mut kernels = AlignedVec::zeroed(kernels_len(v, shape));
@@ -238,7 +252,7 @@ pub struct Winograd<'a> {
     /// NHWC.
     pub input: &'a [f32],
     /// Weights from [`pack`].
-    pub packed: &'a [f32],
+    pub packed: Packed<'a>,
     /// NHWC.
     pub out: &'a mut [f32],
     /// What is fused behind.
@@ -256,7 +270,11 @@ pub fn winograd(v: &Variant, args: Winograd<'_>, scratch: &mut [f32], pool: &Poo
     assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
     assert_eq!(input.len(), shape.input_len(), "the input");
     assert_eq!(out.len(), shape.output_len(), "the output");
-    assert_eq!(packed.len(), packed_len(v, shape), "the weights");
+    let weights = match v.storage {
+        Storage::Transformed => Weights::F32,
+        Storage::Kernels(weights) => weights,
+    };
+    assert_eq!((packed.len(), packed.weights()), (packed_len(v, shape), weights), "the weights");
     epilogue.check(shape.out_c, out.len());
     if out.is_empty() {
         return;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::activation::Activation;
-use crate::gemm::tests::{definition, numbers};
+use crate::gemm::tests::{definition, halved, halves, numbers};
 use crate::guard::{Edge, Guarded};
 
 /// The transforms cost accuracy: as far from the definition as a tenth of what the design allows, of the largest.
@@ -33,7 +33,7 @@ proptest! {
             batch, in_h, in_w, in_c, out_h, out_w, out_c,
             kernel: [3, 3], stride: [stride; 2], dilation: [1, 1], pad_top: pad[0], pad_left: pad[2], groups: 1,
         };
-        let (x, w) = (guarded(1, shape.input_len()), numbers(2, out_c * in_c * 9));
+        let (x, w) = (guarded(1, shape.input_len()), halves(2, out_c * in_c * 9));
         let (bias, residual) = (guarded(3, out_c), guarded(4, shape.output_len()));
         let epilogue = Epilogue {
             bias: (flags & 1 > 0).then_some(&bias),
@@ -50,9 +50,11 @@ proptest! {
         for v in VARIANTS.iter().filter(|v| v.isa.is_available() && v.takes(&shape)) {
             let mut packed = Guarded::new(&vec![f32::NAN; packed_len(v, &shape)], edge);
             pack(v, &shape, &w, &mut packed);
+            let halved = halved(v.storage == Storage::Kernels(Weights::F16), &packed, edge);
+            let packed = halved.as_ref().map_or(Packed::F32(&packed), |halved| Packed::F16(halved));
             let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
             let mut scratch = Guarded::new(&vec![f32::NAN; scratch_len(v, &shape, threads)], edge);
-            let args = Winograd { shape: &shape, input: &x, packed: &packed, out: &mut got, epilogue };
+            let args = Winograd { shape: &shape, input: &x, packed, out: &mut got, epilogue };
             winograd(v, args, &mut scratch, &pool);
             assert_close(&got, &want, v.name);
         }
@@ -82,7 +84,8 @@ fn layers_of_many_channels_are_chosen_and_small_ones_are_not() {
         }
         let chosen = |shape: &ConvShape| {
             let k = shape.taps() * shape.in_c;
-            choose(isa, shape, true, gemm::choose(isa, shape.pixels(), k, shape.out_c)).map(Variant::outputs)
+            choose(isa, shape, Storage::Transformed, gemm::choose(isa, Weights::F32, shape.pixels(), k, shape.out_c))
+                .map(Variant::outputs)
         };
         assert_eq!(chosen(&square(56, 64, 64)), Some(4));
         assert_eq!(chosen(&square(32, 128, 128)), Some(4));

@@ -11,7 +11,7 @@
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use crate::epilogue::Tail;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Stored};
 
 /// A transform of `N` inputs and `W` weights that gives `M` outputs, along one axis. There is a weight for each point,
 /// the last for all points from there on.
@@ -190,8 +190,8 @@ impl Transform<9, 4, 6> for F4Stride2 {
 
 /// Kernels to be transformed.
 pub(super) struct WeightTile {
-    /// `9 * channels` rows of `width` filters: the taps of each channel in turn.
-    pub kernels: *const f32,
+    /// `9 * channels` rows of `width` filters, stored as the variant says: the taps of each channel in turn.
+    pub kernels: *const u8,
     pub channels: usize,
     pub width: usize,
     /// The first of `W * W` matrices of `channels` rows of `width` filters.
@@ -235,8 +235,14 @@ pub(super) struct OutputTile {
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as the fields say.
 #[allow(clippy::needless_range_loop)] // Rows of columns.
 #[inline(always)]
-unsafe fn weights<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(tile: &WeightTile) {
+unsafe fn weights<L, F, B, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
+where
+    L: Lanes,
+    F: Transform<N, M, W>,
+    B: Stored,
+{
     let WeightTile { channels, width, stride, .. } = *tile;
+    let kernels: *const B = tile.kernels.cast();
     for channel in 0..channels {
         for filter in (0..width).step_by(L::WIDTH) {
             let count = L::WIDTH.min(width - filter);
@@ -244,8 +250,8 @@ unsafe fn weights<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usiz
             unsafe {
                 let columns: [[L; W]; 3] = std::array::from_fn(|x| {
                     F::weights(std::array::from_fn(|y| {
-                        let from = tile.kernels.add((channel * 9 + y * 3 + x) * width + filter);
-                        if count == L::WIDTH { L::load(from) } else { L::load_first(from, count) }
+                        let from = kernels.add((channel * 9 + y * 3 + x) * width + filter);
+                        if count == L::WIDTH { B::load(from) } else { B::load_first(from, count) }
                     }))
                 });
                 for y in 0..W {
@@ -324,17 +330,18 @@ macro_rules! instruction_set {
     ($(#[$cfg:meta])* $name:ident $features:literal $lanes:path) => {
         $(#[$cfg])*
         pub(super) mod $name {
-            use super::{InputTile, OutputTile, Transform, WeightTile};
+            use super::{InputTile, OutputTile, Stored, Transform, WeightTile};
 
             /// # Safety
             /// As for [`super::weights`]; the CPU has the instruction set.
             #[target_feature(enable = $features)]
-            pub(in super::super) unsafe fn weights<F, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
+            pub(in super::super) unsafe fn weights<F, B, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
             where
                 F: Transform<N, M, W>,
+                B: Stored,
             {
                 // SAFETY: the caller's promise; the instruction set is enabled here.
-                unsafe { super::weights::<$lanes, F, N, M, W>(tile) }
+                unsafe { super::weights::<$lanes, F, B, N, M, W>(tile) }
             }
 
             /// # Safety
@@ -362,9 +369,9 @@ macro_rules! instruction_set {
     };
 }
 
-instruction_set!(#[cfg(target_arch = "x86_64")] avx2 "avx2,fma" crate::lanes::avx2::F32x8);
+instruction_set!(#[cfg(target_arch = "x86_64")] avx2 "avx2,fma,f16c" crate::lanes::avx2::F32x8);
 instruction_set!(
     #[cfg(target_arch = "x86_64")]
-    avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma" crate::lanes::avx512::F32x16
+    avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" crate::lanes::avx512::F32x16
 );
 instruction_set!(#[cfg(target_arch = "aarch64")] neon "neon" crate::lanes::neon::F32x4);
