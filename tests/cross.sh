@@ -6,6 +6,7 @@
 #   tests/cross.sh test  [cargo test args]    cargo test, once for each CPU in SKIPSTONE_QEMU_CPUS
 #   tests/cross.sh build [cargo build args]   cargo build
 #   tests/cross.sh emulator CPU               the command that runs an aarch64 program on that CPU
+#   tests/cross.sh counter FILE               the command that runs one and writes the number of its instructions
 #
 # rustup has no aarch64 standard library here, so compiler and library both come from Debian
 # (package rustc-web), unpacked under build/cross and never installed: the system keeps its
@@ -103,6 +104,21 @@ environment() {
     export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc AR_aarch64_unknown_linux_gnu=aarch64-linux-gnu-ar
 }
 
+# The plain emulator takes plugins, the static one does not.
+counter() {
+    local plugin=$cross/count.so source=tests/instructions/count.c
+    if ! command -v qemu-aarch64 >/dev/null; then
+        say "installing qemu-user"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-user >/dev/null
+    fi
+    if [ "$source" -nt "$plugin" ]; then
+        gcc -O1 -Wall -Wextra -Werror -shared -fPIC -o "$plugin.$$" "$source"
+        mv "$plugin.$$" "$plugin"
+    fi
+    echo "qemu-aarch64 -cpu max -plugin $plugin -d plugin -D $1 -L /usr/aarch64-linux-gnu"
+}
+
 emulator() { echo "qemu-aarch64-static -cpu $1 -L /usr/aarch64-linux-gnu"; }
 
 command=${1:-}
@@ -123,6 +139,10 @@ case $command in
         done
         ;;
     emulator) emulator "${1:?a CPU, such as max}" ;;
+    counter)
+        setup
+        counter "${1:?a file to write to}"
+        ;;
     *)
         sed -n '2,/^set/{s/^# \{0,1\}//p}' tests/cross.sh >&2
         exit 2

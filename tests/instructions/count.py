@@ -1,0 +1,108 @@
+"""Count the instructions that networks of the zoo take on aarch64.
+
+`python tests/instructions/count.py` counts, under an emulator and with one thread, and writes counts.md;
+`--check` compares with it and fails where a network takes more than 2 % more.
+
+A run's count is what `skipstone bench` takes for two more runs, halved, so that loading is left out; and less what
+it takes with a model of the same input that reads one number of it, so that making the input is. Instructions are
+not cycles: the figures tell two versions of a kernel apart on a machine that is never idle, and say how close to the
+least a kernel is. With NEON one instruction does four multiply-adds.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import driver
+import fill
+
+TABLE = Path(__file__).with_name("counts.md")
+BINARY = driver.ROOT / "build/cross/target/aarch64-unknown-linux-gnu/cross/skipstone"
+MODELS = ("skipnet_m", "mobilenetv3_large", "simplenet_310k", "resnet18")
+# What a network may take more than the table says: far above the noise of a count, a few hundred.
+GROWTH = 1.02
+
+
+def instructions(model: Path, runs: int) -> tuple[int, int]:
+    """What `bench` executes in all, and the multiply-adds of one run."""
+    with tempfile.NamedTemporaryFile(prefix="instructions-") as count:
+        command = [driver.ROOT / "tests/cross.sh", "counter", count.name]
+        runner = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        skipstone = driver.Skipstone(BINARY, runner)
+        options = ("--isa", "neon", "--warmup", 0, "--runs", runs, "--json", "-")
+        report = json.loads(skipstone.call("bench", model, *options))
+        return int(Path(count.name).read_text().removeprefix("instructions: ")), report["macs"]
+
+
+def of_a_run(model: Path) -> tuple[int, int]:
+    """Instructions and multiply-adds of one run, the making of its input included."""
+    (one, macs), (three, _) = driver.in_parallel(lambda runs: instructions(model, runs), (1, 3))
+    return (three - one) // 2, macs
+
+
+def of_the_input(model: Path, folder: Path) -> int:
+    """Instructions for making a run's input."""
+    entry = onnx.load(model, load_external_data=False).graph.input[0]
+    zeros, ones = (numpy_helper.from_array(np.full(4, value, np.int64), name) for name, value in (("from", 0), ("to", 1)))
+    slice_one = helper.make_node("Slice", [entry.name, "from", "to"], ["y"])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 1, 1, 1))
+    graph = helper.make_graph([slice_one], "input", [entry], [result], [zeros, ones])
+    path = folder / "input.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return of_a_run(path)[0]
+
+
+def count(name: str) -> tuple[int, int]:
+    """Instructions and multiply-adds of a network of the zoo."""
+    model = fill.FILLED / f"{name}.onnx"
+    model = model if model.exists() else fill.fill(name)
+    with tempfile.TemporaryDirectory() as folder:
+        total, macs = of_a_run(model)
+        return total - of_the_input(model, Path(folder)), macs
+
+
+def row(name: str, executed: int, macs: int) -> str:
+    return f"| {name} | {executed} | {macs} | {4 * executed / macs:.3f} |"
+
+
+def stored() -> dict[str, int]:
+    """The table's instructions, by name."""
+    cells = [line.split("|") for line in TABLE.read_text().splitlines()]
+    return {line[1].strip(): int(line[2]) for line in cells if len(line) > 2 and line[2].strip().isdigit()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=MODELS, help="networks of the zoo")
+    args = parser.parse_args()
+    if args.only != MODELS and not args.check:
+        parser.error("--only is for --check: the table holds all")
+
+    before = stored() if args.check else {}
+    rows, failures = [], []
+    for name in args.only:
+        executed, macs = count(name)
+        rows.append(row(name, executed, macs))
+        change = f"{100 * (executed / before[name] - 1):+.2f} %" if name in before else ""
+        print(f"{name:20} {executed / 1e6:9.2f} M, {4 * executed / macs:.3f} for 4 multiply-adds {change}", flush=True)
+        if args.check and executed > GROWTH * before.get(name, 0):
+            failures.append(name)
+    if not args.check:
+        title = "Instructions of one run on aarch64 with NEON, one thread. Written by `tests/instructions/count.py`."
+        head = ["| model | instructions | multiply-adds | instructions for 4 multiply-adds |", "|---|---|---|---|"]
+        TABLE.write_text("\n".join([title, "", *head, *rows]) + "\n")
+    print(f"instructions: {len(rows)} models, {len(failures)} failures")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
