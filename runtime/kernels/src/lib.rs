@@ -5,7 +5,7 @@
 //! variants. The same table feeds dispatch, tests and benches. Every entry point is safe: it checks the lengths of
 //! its slices and that the CPU has the instruction set before unsafe code runs.
 //!
-//! Tensors are row-major f32; images are NHWC.
+//! Tensors are row-major f32, or bytes where a family's name begins with q (quantised); images are NHWC.
 
 pub mod activation;
 pub mod arena;
@@ -26,7 +26,12 @@ pub mod middle_axis;
 mod parallel;
 pub mod pool;
 mod prefetch;
+pub mod qdepthwise;
+pub mod qgemm;
+pub mod qmap;
+pub mod qpool;
 pub mod reduce;
+pub mod requantise;
 pub mod resize;
 mod simd;
 pub mod softmax;

@@ -1,0 +1,73 @@
+//! The entry point: checks of every length, and the product that a convolution is.
+
+use super::blocks::{Product, Split};
+use super::pack::{offsets_len, scales_len, weights_len};
+use super::{MAX_DEPTH, Packed, Variant};
+use crate::conv::{ConvShape, product};
+use crate::requantise::Requantise;
+use crate::threads::Pool;
+
+/// A quantised convolution. A matrix product is one of images of one column, with a kernel of one tap.
+pub struct Conv<'a> {
+    /// Its geometry.
+    pub shape: &'a ConvShape,
+    /// NHWC.
+    pub input: &'a [u8],
+    /// The byte that stands for 0 in the input.
+    pub zero: u8,
+    /// From [`pack`](super::pack), with the same zero point.
+    pub packed: Packed<'a>,
+    /// Where to, and as what.
+    pub out: Out<'a>,
+}
+
+/// What a convolution writes, NHWC.
+pub enum Out<'a> {
+    /// Bytes.
+    Bytes {
+        /// The result.
+        to: &'a mut [u8],
+        /// From quanta to bytes.
+        by: Requantise,
+        /// Looked up with every byte that was found: an activation, for example.
+        table: Option<&'a [u8; 256]>,
+    },
+    /// Floats.
+    Floats(&'a mut [f32]),
+}
+
+/// Bytes of scratch that [`conv`] wants: a row of zero points for the padding, and what is copied.
+pub fn conv_scratch(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
+    let split = Split::new(v, shape, threads);
+    split.zeros_len(shape) + split.scratch_len()
+}
+
+/// Computes a convolution.
+///
+/// # Panics
+/// If a slice is not as long as `shape` says, if filters have more than [`MAX_DEPTH`] weights, if `scratch` is shorter
+/// than [`conv_scratch`] or not aligned for 16-bit numbers, or if the CPU lacks the variant's instructions.
+pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [u8], pool: &Pool) {
+    let Conv { shape, input, zero, packed, out } = args;
+    shape.check();
+    assert!(v.is_available(), "this CPU cannot run {}", v.name);
+    assert!(product(&[shape.taps(), shape.group_in()]) <= MAX_DEPTH, "filters of too many weights");
+    assert_eq!(input.len(), shape.input_len(), "the input");
+    assert_eq!(packed.weights.len(), weights_len(v, shape), "the packed weights");
+    assert_eq!(packed.offsets.len(), offsets_len(v, shape), "the packed offsets");
+    assert_eq!(packed.scales.len(), scales_len(v, shape), "the packed scales");
+    let (len, to, by, table) = match out {
+        Out::Bytes { to, by, table } => (to.len(), to.as_mut_ptr(), Some(by), table),
+        Out::Floats(to) => (to.len(), to.as_mut_ptr().cast(), None, None),
+    };
+    assert_eq!(len, shape.output_len(), "the output");
+    if len == 0 {
+        return;
+    }
+    let split = Split::new(v, shape, pool.threads());
+    assert!(scratch.len() >= split.zeros_len(shape) + split.scratch_len(), "the scratch is too short");
+    assert!(!v.wide || scratch.as_ptr().cast::<u16>().is_aligned(), "the scratch holds 16-bit numbers");
+    let (zeros, scratch) = scratch.split_at_mut(split.zeros_len(shape));
+    zeros.fill(zero);
+    Product { v, shape, input, zero, zeros, packed, by, table }.run(&split, to, scratch, pool);
+}

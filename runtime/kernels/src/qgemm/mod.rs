@@ -1,0 +1,147 @@
+//! Quantised dense convolutions and matrix products: bytes by signed bytes, summed in 32 bits.
+//!
+//! ```text
+//! sum[m, n] = sum over taps and channels of (a[m, k] - a_zero) * w[k, n] + bias[n]
+//! out[m, n] = byte(sum * scale[n])        or the float  sum * scale[n]
+//! ```
+//!
+//! Activations are unsigned with one zero point, weights are signed with zero point 0 and a scale for each output
+//! channel. As in [`gemm`](crate::gemm), A is never built: a row is a list of pointers to input pixels, and padding
+//! points to a row of zero points. The zero point itself is taken out of the sum beforehand:
+//! `(a - a_zero) * w` sums to `a * w` less `a_zero` times the sum of the weights, which is part of the packed bias.
+//!
+//! The sums are exact, so every variant gives the same bytes. They cannot overflow as long as a filter has at most
+//! [`MAX_DEPTH`] weights.
+
+mod blocks;
+mod driver;
+mod pack;
+mod scalar;
+mod tile;
+
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+pub use driver::{Conv, Out, conv, conv_scratch};
+pub use pack::{Packed, offsets_len, pack, padded_filters, scales_len, weights_len};
+
+use crate::isa::Isa;
+use tile::Kernel;
+
+/// Most weights of a filter: 2^16 products of a byte and a signed byte stay below 2^31.
+pub const MAX_DEPTH: usize = 1 << 16;
+
+/// Instructions beyond an instruction set that a variant needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extension {
+    /// None.
+    Base,
+    /// AVX-512 VNNI: four products of bytes summed in one instruction.
+    Vnni512,
+}
+
+impl Extension {
+    fn is_available(self) -> bool {
+        match self {
+            Self::Base => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni512 => is_x86_feature_detected!("avx512vnni"),
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+}
+
+/// A microkernel: `mr` rows by `nr` columns.
+pub struct Variant {
+    /// Name, as `inspect` prints it.
+    pub name: &'static str,
+    /// Instruction set it needs.
+    pub isa: Isa,
+    /// What it needs beside that.
+    pub extension: Extension,
+    /// Most rows of a tile.
+    pub mr: usize,
+    /// Columns of a panel.
+    pub nr: usize,
+    /// Columns of a register: the last panel is padded to a multiple of it only.
+    pub lanes: usize,
+    /// Products that one instruction sums: weights are packed in groups of as many, and so are activations read.
+    group: usize,
+    /// Whether activations are read as 16-bit numbers, to which they are widened first.
+    wide: bool,
+    /// `kernels[rows - 1][registers - 1]`
+    kernels: &'static [&'static [Kernel]],
+}
+
+/// The entries of the table: name, instruction set, extension, rows, columns, lanes, group, width, kernels.
+macro_rules! variants {
+    ($($(#[$cfg:meta])* $name:literal $isa:ident $ext:ident $mr:literal x $nr:literal / $lanes:literal
+        group $group:literal $(wide $wide:literal)? $kernels:path;)*) => {
+        &[$($(#[$cfg])* Variant {
+            name: $name, isa: Isa::$isa, extension: Extension::$ext, mr: $mr, nr: $nr, lanes: $lanes, group: $group,
+            wide: false $(|| $wide)?, kernels: $kernels,
+        },)*]
+    };
+}
+
+/// Every variant of this build, the most capable first; the last is the reference.
+pub static VARIANTS: &[Variant] = variants! {
+    #[cfg(target_arch = "x86_64")]
+    "qgemm_u8s8_12x32_avx512vnni" Avx512 Vnni512 12 x 32 / 16 group 4 vnni::TILE_12X32;
+    #[cfg(target_arch = "x86_64")]
+    "qgemm_u8s8_8x48_avx512vnni" Avx512 Vnni512 8 x 48 / 16 group 4 vnni::TILE_8X48;
+    #[cfg(target_arch = "x86_64")]
+    "qgemm_u8s8_1x128_avx512vnni" Avx512 Vnni512 1 x 128 / 16 group 4 vnni::TILE_1X128;
+    "qgemm_u8s8_4x8_scalar" Scalar Base 4 x 8 / 8 group 4 scalar::TILE_4X8;
+};
+
+impl Variant {
+    /// Whether this CPU has what the variant needs.
+    pub fn is_available(&self) -> bool {
+        self.isa.is_available() && self.extension.is_available()
+    }
+
+    /// Bytes of an activation as the kernel reads it.
+    fn element(&self) -> usize {
+        if self.wide { 2 } else { 1 }
+    }
+
+    /// Registers across each panel of `n` columns.
+    fn panels(&self, n: usize) -> impl Iterator<Item = usize> {
+        let (registers, whole) = (n.div_ceil(self.lanes), self.nr / self.lanes);
+        (0..registers).step_by(whole).map(move |first| (registers - first).min(whole))
+    }
+
+    /// Time of a product by a model of the core, in products of a register: see [`gemm`](crate::gemm); here one
+    /// starts per cycle.
+    fn cost(&self, m: usize, k: usize, n: usize) -> f64 {
+        let tiles = m.div_ceil(self.mr).max(1);
+        let rows = m as f64 / tiles as f64;
+        let panel = |registers: usize| {
+            let registers = registers as f64;
+            let step = (rows * registers).max(rows + registers).max(4.0);
+            step * k.div_ceil(self.group) as f64 + 8.0 * rows * registers + 20.0
+        };
+        tiles as f64 * self.panels(n).map(panel).sum::<f64>()
+    }
+}
+
+/// The variant for a product of this shape (a convolution's `m` is its output pixels, `k` its taps times input
+/// channels) with the best extension that `isa` and this CPU have.
+pub fn choose(isa: Isa, m: usize, k: usize, n: usize) -> &'static Variant {
+    let usable = || VARIANTS.iter().filter(|v| v.isa <= isa && v.is_available());
+    let best = usable().next().map(|v| (v.isa, v.extension));
+    usable()
+        .filter(|v| Some((v.isa, v.extension)) == best)
+        .min_by(|a, b| a.cost(m, k, n).total_cmp(&b.cost(m, k, n)))
+        .unwrap_or(&VARIANTS[VARIANTS.len() - 1])
+}
+
+/// The variant of this name.
+pub fn by_name(name: &str) -> Option<&'static Variant> {
+    VARIANTS.iter().find(|v| v.name == name)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

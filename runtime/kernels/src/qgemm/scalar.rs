@@ -1,0 +1,44 @@
+//! The tile in plain Rust: the reference for every other one.
+
+use super::tile::{Kernel, Tile};
+
+/// Columns of the tile.
+const N: usize = 8;
+/// Products of a group.
+const GROUP: usize = 4;
+
+pub(super) static TILE_4X8: &[&[Kernel]] = &[&[tile::<1>], &[tile::<2>], &[tile::<3>], &[tile::<4>]];
+
+/// # Safety
+/// As for [`Kernel`], with M rows of up to eight columns.
+unsafe fn tile<const M: usize>(tile: &Tile) {
+    let mut sums = [[0i32; N]; M];
+    for tap in 0..tile.taps {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: every tap has M pointers to `steps` groups; the panel has `taps * steps` rows of N groups.
+            let (row, panel) = unsafe {
+                let row = (*tile.rows.add(tap * M + r)).cast::<[u8; GROUP]>();
+                let panel = tile.panel.add(tap * tile.steps * N * GROUP).cast::<[[i8; GROUP]; N]>();
+                (std::slice::from_raw_parts(row, tile.steps), std::slice::from_raw_parts(panel, tile.steps))
+            };
+            for (a, columns) in row.iter().zip(panel) {
+                for (sum, w) in sums.iter_mut().zip(columns) {
+                    *sum += a.iter().zip(w).map(|(&a, &w)| i32::from(a) * i32::from(w)).sum::<i32>();
+                }
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        for (c, &sum) in sums.iter().enumerate().take(tile.columns) {
+            let at = r * tile.ldc + c;
+            // SAFETY: offsets, scales and output have the tile's columns in each of the M rows.
+            unsafe {
+                let value = sum.wrapping_add(*tile.offsets.add(c)) as f32 * *tile.scales.add(c);
+                match &tile.to {
+                    Some(by) => *tile.out.add(at) = by.byte(value),
+                    None => *tile.out.cast::<f32>().add(at) = value,
+                }
+            }
+        }
+    }
+}

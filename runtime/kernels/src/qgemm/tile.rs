@@ -1,0 +1,126 @@
+//! One tile of the product: its arguments, and the body that the instruction sets share.
+
+use crate::requantise::Requantise;
+
+/// What a microkernel computes: for every row `r` and column `c`
+/// `(offsets[c] + sum over tap, k of rows[tap][r][k] * panel[tap, k, c]) * scales[c]`, as a byte or as a float.
+pub(crate) struct Tile {
+    /// For each tap, one pointer for each row of the tile, to `steps` groups of activations.
+    pub rows: *const *const u8,
+    pub taps: usize,
+    /// Groups of a tap.
+    pub steps: usize,
+    /// `taps * steps` rows of a group of weights for each column of the tile's registers.
+    pub panel: *const i8,
+    /// One for each column of the registers.
+    pub offsets: *const i32,
+    /// One for each column of the registers.
+    pub scales: *const f32,
+    /// Bytes, or f32 where `to` is `None`.
+    pub out: *mut u8,
+    /// Distance of the rows of `out`, in elements.
+    pub ldc: usize,
+    /// Columns to store: all registers but the last are full, and the last is not empty.
+    pub columns: usize,
+    pub to: Option<Requantise>,
+}
+
+/// Computes a tile of a fixed number of rows and registers.
+///
+/// # Safety
+/// The CPU has the instructions of the kernel's table. The pointers of the tile are valid as its fields say, for the
+/// rows and registers of the kernel; the output overlaps nothing else.
+pub(crate) type Kernel = unsafe fn(&Tile);
+
+/// A register of 32-bit sums, and how products are added to it.
+pub(crate) trait Sums: Copy {
+    /// Columns.
+    const LANES: usize;
+    /// Products summed by one instruction.
+    const GROUP: usize;
+    /// Bytes of an activation.
+    const ELEMENT: usize;
+    /// A group of activations, the same in all lanes.
+    type Activations: Copy;
+    /// A group of weights for each lane.
+    type Weights: Copy;
+
+    /// # Safety
+    /// The CPU has the instructions.
+    unsafe fn zero() -> Self;
+    /// # Safety
+    /// The CPU has the instructions; a group of activations is readable.
+    unsafe fn activations(from: *const u8) -> Self::Activations;
+    /// # Safety
+    /// The CPU has the instructions; a group of weights for each lane is readable.
+    unsafe fn weights(from: *const i8) -> Self::Weights;
+    /// # Safety
+    /// The CPU has the instructions.
+    unsafe fn add_products(self, a: Self::Activations, w: Self::Weights) -> Self;
+    /// `(self + offset) * scale` for each lane, stored to the first `count` columns as bytes.
+    ///
+    /// # Safety
+    /// The CPU has the instructions; offsets and scales have every lane, `to` is writable for `count` of them.
+    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8, count: usize);
+    /// As `store_bytes`, as floats.
+    ///
+    /// # Safety
+    /// As for `store_bytes`.
+    unsafe fn store_floats(self, offsets: *const i32, scales: *const f32, to: *mut f32, count: usize);
+}
+
+/// The microkernel: `M x V` sums stay in registers while each step loads V registers of weights and M groups of
+/// activations.
+///
+/// # Safety
+/// As for [`Kernel`], and the caller enables the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &Tile) {
+    // SAFETY: the caller has the instructions; every tap has M pointers to `steps` groups, and the panel has
+    // `taps * steps` rows of V registers; the rest is as the fields of the tile say.
+    unsafe {
+        let mut sums = [[S::zero(); V]; M];
+        let mut panel = tile.panel;
+        for tap in 0..tile.taps {
+            let rows: [*const u8; M] = *tile.rows.add(tap * M).cast();
+            for step in 0..tile.steps {
+                let mut weights = [S::weights(panel); V];
+                for (v, column) in weights.iter_mut().enumerate().skip(1) {
+                    *column = S::weights(panel.add(v * S::LANES * S::GROUP));
+                }
+                for r in 0..M {
+                    let a = S::activations(rows[r].add(step * S::GROUP * S::ELEMENT));
+                    for v in 0..V {
+                        sums[r][v] = sums[r][v].add_products(a, weights[v]);
+                    }
+                }
+                panel = panel.add(V * S::LANES * S::GROUP);
+            }
+        }
+        store(tile, sums);
+    }
+}
+
+/// Finishes the sums and stores them.
+///
+/// # Safety
+/// As for [`Kernel`], and the caller enables the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn store<S: Sums, const M: usize, const V: usize>(tile: &Tile, sums: [[S; V]; M]) {
+    let last = tile.columns - (V - 1) * S::LANES;
+    // SAFETY: all registers but the last cover LANES columns, the last covers `last` of them; the output has these
+    // columns in each of the M rows, offsets and scales have whole registers.
+    unsafe {
+        for v in 0..V {
+            let count = if v + 1 == V { last } else { S::LANES };
+            let (offsets, scales) = (tile.offsets.add(v * S::LANES), tile.scales.add(v * S::LANES));
+            for (r, sums) in sums.iter().enumerate() {
+                let at = r * tile.ldc + v * S::LANES;
+                match &tile.to {
+                    Some(by) => sums[v].store_bytes(offsets, scales, by, tile.out.add(at), count),
+                    None => sums[v].store_floats(offsets, scales, tile.out.cast::<f32>().add(at), count),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Quantised tensors byte by byte: from floats, to floats, by a table, and two of them added or multiplied.
+//!
+//! ```text
+//! quantise     y = byte(x / scale)
+//! dequantise   y = (x - zero) * scale
+//! look_up      y = table[x]
+//! add          y = byte((a - a_zero) * a_scale + (b - b_zero) * b_scale)
+//! multiply     y = byte((a - a_zero) * (b - b_zero) * scale)
+//! ```
+//!
+//! All are bound by memory: the loop is plain Rust, which the compiler turns into the vectors of each instruction
+//! set. Scales of `add` and `multiply` are in quanta of the result.
+
+use crate::isa::Isa;
+use crate::parallel;
+use crate::requantise::Requantise;
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::threads::Pool;
+
+/// Bytes with their zero point.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes<'a> {
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// The byte that stands for 0.
+    pub zero: u8,
+}
+
+/// How two quantised numbers become one.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum QBinaryFn {
+    /// Their sum, each with its scale.
+    Add {
+        /// Of the first operand.
+        a: f32,
+        /// Of the second operand.
+        b: f32,
+    },
+    /// Their product.
+    Multiply {
+        /// Of the product.
+        scale: f32,
+    },
+}
+
+/// Quantises `x` with one scale.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn quantise(isa: Isa, x: &[f32], scale: f32, by: Requantise, y: &mut [u8], pool: &Pool) {
+    assert_eq!(x.len(), y.len(), "one byte for each number");
+    parallel::split(pool, y, 64, x.len(), |offset, y| {
+        let x = &x[offset..][..y.len()];
+        each(isa, y, |i| by.byte(x[i] / scale));
+    });
+}
+
+/// Dequantises `x` with one scale.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn dequantise(isa: Isa, x: Bytes<'_>, scale: f32, y: &mut [f32], pool: &Pool) {
+    assert_eq!(x.bytes.len(), y.len(), "one number for each byte");
+    let zero = i32::from(x.zero);
+    parallel::split(pool, y, 64, y.len(), |offset, y| {
+        let x = &x.bytes[offset..][..y.len()];
+        each(isa, y, |i| (i32::from(x[i]) - zero) as f32 * scale);
+    });
+}
+
+/// Looks every byte up.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn look_up(x: &[u8], table: &[u8; 256], y: &mut [u8], pool: &Pool) {
+    assert_eq!(x.len(), y.len(), "one byte for each byte");
+    parallel::split(pool, y, 64, x.len(), |offset, y| {
+        for (y, &x) in y.iter_mut().zip(&x[offset..]) {
+            *y = table[usize::from(x)];
+        }
+    });
+}
+
+/// `y[o, m, i] = f(a[o, m, i], b[o, i])` for `dims = [outer, middle, inner]`.
+///
+/// # Panics
+/// If a length does not fit.
+#[allow(clippy::too_many_arguments)]
+pub fn binary(
+    isa: Isa,
+    f: QBinaryFn,
+    dims: [usize; 3],
+    a: Bytes<'_>,
+    b: Bytes<'_>,
+    by: Requantise,
+    y: &mut [u8],
+    pool: &Pool,
+) {
+    let [outer, middle, inner] = dims;
+    let len = |sizes: &[usize]| sizes.iter().try_fold(1usize, |len, &size| len.checked_mul(size));
+    assert_eq!(Some(a.bytes.len()), len(&[outer, middle, inner]), "the first operand");
+    assert_eq!(Some(b.bytes.len()), len(&[outer, inner]), "the second operand");
+    assert_eq!(a.bytes.len(), y.len(), "one byte for each pair");
+    if y.is_empty() {
+        return;
+    }
+    // Rows as long as they can be: a whole one where nothing is repeated.
+    let (rows, row_len) = if middle == 1 { (1, y.len()) } else { (middle, inner) };
+    let (a_zero, b_zero) = (i32::from(a.zero), i32::from(b.zero));
+    parallel::split(pool, y, row_len, a.bytes.len(), |offset, y| {
+        for (row, y) in (offset / row_len..).zip(y.chunks_mut(row_len)) {
+            let a = &a.bytes[row * row_len..][..y.len()];
+            let b = &b.bytes[row / rows * row_len..][..y.len()];
+            let pair = |i: usize| ((i32::from(a[i]) - a_zero) as f32, (i32::from(b[i]) - b_zero) as f32);
+            match f {
+                QBinaryFn::Add { a, b } => each(isa, y, |i| {
+                    let pair = pair(i);
+                    by.byte(pair.0 * a + pair.1 * b)
+                }),
+                QBinaryFn::Multiply { scale } => each(isa, y, |i| {
+                    let pair = pair(i);
+                    by.byte(pair.0 * pair.1 * scale)
+                }),
+            }
+        }
+    });
+}
+
+/// `y[i] = f(i)`, compiled for an instruction set.
+#[inline(always)]
+fn each<T>(isa: Isa, y: &mut [T], f: impl Fn(usize) -> T) {
+    let each = Each { y, f };
+    match isa {
+        Isa::Scalar => each.plain(),
+        _ => dispatch(isa, each),
+    }
+}
+
+struct Each<'a, T, F> {
+    y: &'a mut [T],
+    f: F,
+}
+
+impl<T, F: Fn(usize) -> T> Each<'_, T, F> {
+    #[inline(always)]
+    fn plain(self) {
+        for (i, y) in self.y.iter_mut().enumerate() {
+            *y = (self.f)(i);
+        }
+    }
+}
+
+impl<T, F: Fn(usize) -> T> Kernel for Each<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        self.plain();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::Guarded;
+    use crate::qgemm::tests::bytes;
+    use crate::testing::{Random, everywhere};
+
+    #[test]
+    fn numbers_become_bytes_and_back() {
+        let mut random = Random::new(1);
+        everywhere(|isa, pool, edge| {
+            for _ in 0..40 {
+                let len = random.length() * random.length();
+                let x = Guarded::new(&random.numbers_with_specials(len, 300.0), edge);
+                let (scale, zero) = (0.01 + random.number().abs(), random.below(256) as u8);
+                let by = Requantise::all(zero);
+                let mut y = Guarded::new(&vec![9u8; len], edge);
+                quantise(isa, &x, scale, by, &mut y, pool);
+                let want: Vec<u8> = x.iter().map(|&x| by.byte(x / scale)).collect();
+                assert_eq!(&y[..], want, "{isa}");
+                let mut back = Guarded::new(&vec![f32::NAN; len], edge);
+                dequantise(isa, Bytes { bytes: &y, zero }, scale, &mut back, pool);
+                let want: Vec<f32> = y.iter().map(|&y| f32::from(i16::from(y) - i16::from(zero)) * scale).collect();
+                assert_eq!(&back[..], want, "{isa}");
+            }
+        });
+    }
+
+    #[test]
+    fn pairs_become_one() {
+        let mut random = Random::new(2);
+        everywhere(|isa, pool, edge| {
+            for round in 0..60 {
+                let dims = [random.length() % 4 + 1, if round % 2 == 0 { 1 } else { random.length() }, random.length()];
+                let [outer, middle, inner] = dims;
+                let a = Guarded::new(&bytes(round, outer * middle * inner), edge);
+                let b = Guarded::new(&bytes(round + 1, outer * inner), edge);
+                let zeros = [0; 3].map(|_: i32| random.below(256) as u8);
+                let by = Requantise { min: zeros[2].min(7), ..Requantise::all(zeros[2]) };
+                for f in [
+                    QBinaryFn::Add { a: random.number().abs(), b: random.number().abs() },
+                    QBinaryFn::Multiply { scale: random.number().abs() * 0.02 },
+                ] {
+                    let mut y = Guarded::new(&vec![9u8; a.len()], edge);
+                    let operands = (Bytes { bytes: &a, zero: zeros[0] }, Bytes { bytes: &b, zero: zeros[1] });
+                    binary(isa, f, dims, operands.0, operands.1, by, &mut y, pool);
+                    for (i, &y) in y.iter().enumerate() {
+                        let (o, j) = (i / (middle * inner), i % inner);
+                        let x = f32::from(i16::from(a[i]) - i16::from(zeros[0]));
+                        let z = f32::from(i16::from(b[o * inner + j]) - i16::from(zeros[1]));
+                        let want = match f {
+                            QBinaryFn::Add { a, b } => x * a + z * b,
+                            QBinaryFn::Multiply { scale } => x * z * scale,
+                        };
+                        assert_eq!(y, by.byte(want), "{f:?} {dims:?} {isa}");
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn bytes_are_looked_up() {
+        let table = std::array::from_fn(|i| 255 - i as u8);
+        everywhere(|_, pool, edge| {
+            for len in [0, 1, 63, 64, 65, 100_000] {
+                let x = Guarded::new(&bytes(3, len), edge);
+                let mut y = Guarded::new(&vec![0u8; len], edge);
+                look_up(&x, &table, &mut y, pool);
+                assert!(x.iter().zip(y.iter()).all(|(&x, &y)| y == 255 - x));
+            }
+        });
+    }
+}

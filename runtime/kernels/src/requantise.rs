@@ -1,0 +1,64 @@
+//! From sums back to bytes: the tail that all quantised kernels share.
+//!
+//! A quantised tensor holds bytes; a byte `q` stands for the number `(q - zero) * scale`. A kernel computes with the
+//! bytes and arrives at its result in quanta, a float `v` counted in units of the result's scale. The byte of the
+//! result is `v` clamped, rounded to the nearest integer (of two equally near ones the even one, as ONNX has it), plus
+//! the zero point. Clamping comes first, in floats, so that no conversion can overflow.
+
+/// How a result in quanta becomes a byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Requantise {
+    /// The byte that stands for 0.
+    pub zero: u8,
+    /// Smallest byte of the result; above 0 where a ReLU or clip is fused.
+    pub min: u8,
+    /// Largest byte of the result.
+    pub max: u8,
+}
+
+/// Added to a float of magnitude below 2^22, it leaves the rounded integer in the low bits of the sum.
+const ROUNDER: f32 = 12_582_912.0;
+
+impl Requantise {
+    /// Every byte is allowed.
+    pub fn all(zero: u8) -> Self {
+        Requantise { zero, min: 0, max: 255 }
+    }
+
+    /// The bounds in quanta.
+    #[inline(always)]
+    pub(crate) fn bounds(&self) -> (f32, f32) {
+        let bound = |byte: u8| f32::from(i16::from(byte) - i16::from(self.zero));
+        (bound(self.min), bound(self.max))
+    }
+
+    /// The byte of `v` quanta; NaN becomes the smallest.
+    #[inline(always)]
+    pub fn byte(&self, v: f32) -> u8 {
+        let (low, high) = self.bounds();
+        // Written as comparisons, which compile to one instruction each, and choose the bound for NaN.
+        let v = if v > low { v } else { low };
+        let v = if v < high { v } else { high };
+        let rounded = (v + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()).wrapping_add(u32::from(self.zero));
+        rounded as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_to_even_and_saturates() {
+        for zero in [0u8, 1, 100, 128, 255] {
+            let to = Requantise::all(zero);
+            for v in (-2100..2100).map(|v| v as f32 / 8.0).chain([1e30, -1e30, f32::INFINITY, f32::NEG_INFINITY]) {
+                let want = (v.clamp(-1000.0, 1000.0).round_ties_even() as i32 + i32::from(zero)).clamp(0, 255);
+                assert_eq!(i32::from(to.byte(v)), want, "{v} with zero {zero}");
+            }
+            assert_eq!(to.byte(f32::NAN), 0);
+        }
+        let relu = Requantise { zero: 10, min: 10, max: 20 };
+        assert_eq!([-5.0, 0.4, 3.5, 99.0].map(|v| relu.byte(v)), [10, 10, 14, 20]);
+    }
+}
