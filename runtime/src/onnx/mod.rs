@@ -12,6 +12,8 @@ mod guard;
 mod hollow;
 mod limits;
 pub(crate) mod lower;
+mod qoperator;
+pub(crate) mod quantized;
 mod source;
 #[cfg(test)]
 mod tests;

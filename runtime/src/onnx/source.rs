@@ -10,7 +10,7 @@ use tract_onnx::tract_hir::infer::{Factoid, GenericFactoid, InferenceModel};
 use super::guard::guarded;
 use super::hollow::Weights;
 use super::lower::{self, Names};
-use super::{Checked, fallback};
+use super::{Checked, fallback, qoperator, quantized};
 use crate::error::{Error, Result};
 use crate::model::{Lowered, Shapes, Source};
 
@@ -25,8 +25,10 @@ impl OnnxSource {
     /// Parses bytes that were validated and whose `weights` were taken out; external data lies below `directory`.
     pub(super) fn parse(bytes: &[u8], weights: Weights, checked: &Checked, directory: Option<&Path>) -> Result<Self> {
         let parsed = guarded(|| {
-            let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
-            let proto = onnx.proto_model_for_read(&mut &bytes[..])?;
+            let mut onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+            quantized::register(&mut onnx);
+            let mut proto = onnx.proto_model_for_read(&mut &bytes[..])?;
+            qoperator::spell_out(&mut proto);
             let result = onnx.parse(&proto, directory.and_then(Path::to_str))?;
             // Parsing leaves operators it does not know in the graph; typing would only say that
             // it failed.

@@ -142,7 +142,7 @@ impl Conv {
     }
 
     /// The kernels' description of the geometry.
-    pub(in crate::ops) fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
+    pub(crate) fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
         let out = self.check(inputs)?;
         let image = Image::new(self.layout, &inputs[Self::X].shape)?;
         Ok(ConvShape {

@@ -32,6 +32,7 @@ pub mod compare;
 pub mod concat;
 pub mod conv;
 pub mod cumsum;
+pub mod dequantize;
 mod foreign;
 pub mod gather;
 pub mod gather_elements;
@@ -39,6 +40,7 @@ pub mod image;
 pub mod indexed;
 mod io;
 pub mod layernorm;
+pub mod look_up;
 #[cfg(feature = "onnx")]
 mod lowering;
 pub mod matmul;
@@ -46,6 +48,11 @@ mod number;
 pub mod one_hot;
 pub mod pad;
 pub mod pool;
+pub mod qbinary;
+pub mod qconv;
+pub mod qpool;
+pub mod quantize;
+pub mod quantized;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
@@ -272,6 +279,18 @@ operators! {
     Expand(broadcast::Expand),
     /// A tensor repeated whole.
     Tile(broadcast::Tile),
+    /// Floats to quantised integers.
+    Quantize(quantize::Quantize),
+    /// Quantised integers to floats.
+    Dequantize(dequantize::Dequantize),
+    /// Quantised convolution or matrix product.
+    QConv(qconv::QConv),
+    /// Arithmetic of two quantised tensors.
+    QBinary(qbinary::QBinary),
+    /// Average pooling of quantised images.
+    QPool(qpool::QPool),
+    /// A function of a byte.
+    LookUp(look_up::LookUp),
     /// An operator of the front end without a kernel of ours.
     Foreign(ForeignOp),
 }

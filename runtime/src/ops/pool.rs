@@ -5,8 +5,10 @@
 //! down is no matter here.
 
 use skipstone_kernels::pool::{PoolFn, PoolShape, pool};
+use skipstone_kernels::qpool;
 
 use super::arity::exactly;
+use super::cast::Cast;
 use super::image::{Image, Layout};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -32,9 +34,16 @@ pub struct Pool {
 }
 
 impl Pool {
-    fn geometry(&self, x: &Fact) -> Result<PoolShape, OpError> {
-        if x.dtype != DType::F32 {
-            return Err(OpError::Type { index: 0, got: x.dtype, want: "f32" });
+    /// Over whole images.
+    pub(crate) fn global(function: PoolFn, height: usize, width: usize) -> Self {
+        let (kernel, one) = ([height.max(1), width.max(1)], [1, 1]);
+        Self { function, kernel, stride: one, dilation: one, pads: [0; 4], out: one, layout: Layout::Nchw }
+    }
+
+    pub(crate) fn geometry(&self, x: &Fact) -> Result<PoolShape, OpError> {
+        let bytes = matches!(x.dtype, DType::U8 | DType::I8) && self.function == PoolFn::Max;
+        if x.dtype != DType::F32 && !bytes {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "f32, or the largest of u8 or i8" });
         }
         let Image { batch, channels, height: in_h, width: in_w } = Image::new(self.layout, &x.shape)?;
         let positive = |v: &[usize]| v.iter().all(|&v| v > 0);
@@ -81,7 +90,7 @@ impl Operator for Pool {
         let [x] = exactly::<1, _>(inputs)?;
         let s = self.geometry(x)?;
         Ok(vec![Fact::new(
-            DType::F32,
+            x.dtype,
             Image { batch: s.batch, channels: s.channels, height: s.out_h, width: s.out_w }.shape(self.layout)?,
         )])
     }
@@ -92,6 +101,11 @@ impl Operator for Pool {
         let from = Image { batch: s.batch, channels: s.channels, height: s.in_h, width: s.in_w };
         let to = Image { height: s.out_h, width: s.out_w, ..from };
         let mut result = Tensor::zeros(self.infer(&[x.fact()])?.remove(0));
+        if x.dtype() != DType::F32 {
+            // Bytes are ordered as the floats of the same value.
+            let to = |to: DType, x: &Tensor| Cast { to }.evaluate(&[x]).map(|mut results| results.remove(0));
+            return Ok(vec![to(x.dtype(), &self.evaluate(&[&to(DType::F32, x)?])?.remove(0))?]);
+        }
         let x = x.elements::<f32>().ok_or(OpError::Operand(0))?;
         let y = result.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
         for (index, [n, c, row, col]) in to.positions(self.layout).enumerate() {
@@ -129,12 +143,24 @@ impl Operator for Pool {
                 reason: "kernels take NHWC, the layout pass was left out".into(),
             });
         }
-        Ok(Choice { kernel: format!("pool_f32_{}", cx.isa), ..Choice::default() })
+        match cx.inputs.first().map(|x| x.dtype) {
+            Some(DType::I8) => {
+                Err(OpError::Type { index: 0, got: DType::I8, want: "u8; the pass for quantised models was left out" })
+            }
+            Some(DType::U8) => Ok(Choice { kernel: format!("qpool_u8_{}", cx.isa), ..Choice::default() }),
+            _ => Ok(Choice { kernel: format!("pool_f32_{}", cx.isa), ..Choice::default() }),
+        }
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let (shape, function, isa) = (self.geometry(x)?, self.function, cx.isa);
+        if x.dtype == DType::U8 {
+            return Ok(Box::new(move |io: &mut Io<'_, '_>| {
+                qpool::largest(isa, &shape, io.input(0)?, io.output(0)?, io.pool());
+                Ok(())
+            }));
+        }
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             pool(isa, function, &shape, io.input(0)?, io.output(0)?, io.pool());
             Ok(())
@@ -174,7 +200,7 @@ mod lower {
             let (Some(x), Some(y)) = (cx.input(0).cloned(), cx.output(0)) else { return Ok(None) };
             let spatial = x.shape.rank().saturating_sub(2);
             let plain = spec.data_format == DataFormat::NCHW
-                && x.dtype == DType::F32
+                && (x.dtype == DType::F32 || function == PoolFn::Max && matches!(x.dtype, DType::U8 | DType::I8))
                 && (1..=2).contains(&spatial)
                 && spec.kernel_shape.len() == spatial
                 && y.shape.rank() == x.shape.rank();

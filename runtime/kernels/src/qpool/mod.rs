@@ -29,11 +29,25 @@ pub struct Mean {
     pub by: Requantise,
 }
 
-/// Pools over regular windows. A window without a pixel gives the zero point of the result, or 0 for the largest.
+/// The largest byte of each window; 0 for a window without a pixel.
 ///
 /// # Panics
 /// If the length of `x` or `y` does not fit `shape`, or a stride or dilation is 0.
-pub fn pool(isa: Isa, f: PoolFn, mean: Mean, shape: &PoolShape, x: &[u8], y: &mut [u8], threads: &Pool) {
+pub fn largest(isa: Isa, shape: &PoolShape, x: &[u8], y: &mut [u8], threads: &Pool) {
+    let unused = Mean { zero: 0, scale: 0.0, by: Requantise::all(0) };
+    pool(isa, PoolFn::Max, unused, shape, x, y, threads);
+}
+
+/// The mean of each window, by the pixels or, with `count_padding`, by the places inside the padded image; the zero
+/// point of the result for a window without any.
+///
+/// # Panics
+/// If the length of `x` or `y` does not fit `shape`, or a stride or dilation is 0.
+pub fn mean(isa: Isa, mean: Mean, count_padding: bool, shape: &PoolShape, x: &[u8], y: &mut [u8], threads: &Pool) {
+    pool(isa, PoolFn::Average { count_padding }, mean, shape, x, y, threads);
+}
+
+fn pool(isa: Isa, f: PoolFn, mean: Mean, shape: &PoolShape, x: &[u8], y: &mut [u8], threads: &Pool) {
     let len = |sizes: [usize; 4]| sizes.iter().try_fold(1usize, |len, &size| len.checked_mul(size));
     assert!(shape.stride.iter().chain(&shape.dilation).all(|&n| n > 0), "steps are positive");
     assert_eq!(len([shape.batch, shape.in_h, shape.in_w, shape.channels]), Some(x.len()), "the input");

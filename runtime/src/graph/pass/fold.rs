@@ -24,14 +24,25 @@ const TOTAL: usize = 1 << 30;
 /// Most multiply-adds of a node that is folded: plain evaluation does some 10^8 a second.
 const MACS: u64 = 1 << 28;
 
+/// As [`run`], weights that are dequantised included.
+pub(super) fn dequantized(graph: &mut Graph) -> Result<()> {
+    fold(graph, |_| true)
+}
+
+/// Leaves weights that are dequantised to the pass that computes with their bytes.
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
+    fold(graph, |op| !matches!(op, Op::Dequantize(_)))
+}
+
+fn fold(graph: &mut Graph, takes: fn(&Op) -> bool) -> Result<()> {
     let nodes = std::mem::take(&mut graph.nodes);
     let mut left = TOTAL;
     for node in nodes {
         let bytes: usize = graph.facts(&node.outputs).iter().map(|f| f.bytes()).sum();
         let inputs: Option<Vec<Arc<Tensor>>> = node.inputs.iter().map(|&id| graph.constant(id).cloned()).collect();
         let cheap = || node.op.macs(&graph.facts(&node.inputs), &graph.facts(&node.outputs)) <= MACS;
-        let inputs = inputs.filter(|_| bytes <= LIMIT.min(left) && !matches!(node.op, Op::Foreign(_)) && cheap());
+        let allowed = takes(&node.op) && !matches!(node.op, Op::Foreign(_));
+        let inputs = inputs.filter(|_| bytes <= LIMIT.min(left) && allowed && cheap());
         // What cannot be evaluated is said when it is run, with the node's name.
         let results = inputs.and_then(|inputs| {
             let inputs: Vec<&Tensor> = inputs.iter().map(AsRef::as_ref).collect();

@@ -17,7 +17,11 @@ use std::collections::HashMap;
 use super::super::{Graph, Node, ValueId};
 use crate::error::{Error, Result};
 use crate::ops::Op;
+use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
+use crate::ops::pool::Pool;
+use crate::ops::qconv::QConv;
+use crate::ops::qpool::QPool;
 use crate::ops::transpose::Transpose;
 
 /// Where each axis of NCHW stands in NHWC.
@@ -59,8 +63,12 @@ impl Pass<'_> {
                 }
                 self.place(node)
             }
-            Op::Pool(pool) if pool.layout == Layout::Nchw => {
-                pool.layout = Layout::Nhwc;
+            Op::QConv(QConv { conv: Conv { layout, .. }, .. })
+            | Op::Pool(Pool { layout, .. })
+            | Op::QPool(QPool { pool: Pool { layout, .. }, .. })
+                if *layout == Layout::Nchw =>
+            {
+                *layout = Layout::Nhwc;
                 node.inputs[0] = self.twin(node.inputs[0])?;
                 self.place(node)
             }
@@ -102,10 +110,15 @@ impl Pass<'_> {
 
     /// Whether a node works element by element on images of which one is in NHWC.
     fn follows(&self, node: &Node) -> bool {
-        let elementwise = matches!(
-            node.op,
-            Op::Activate(_) | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Cast(_)
-        );
+        let elementwise = match node.op {
+            Op::Activate(_) | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Cast(_) => true,
+            Op::QBinary(_) | Op::LookUp(_) => true,
+            // Scales of an axis would have to move with it.
+            Op::Quantize(_) | Op::Dequantize(_) => {
+                node.inputs.get(1).is_some_and(|&scale| self.graph.fact(scale).shape.elements() == 1)
+            }
+            _ => false,
+        };
         let image = |id: &ValueId| self.graph.fact(*id).shape.rank() == 4;
         let small = |id: &ValueId| self.graph.constant(*id).is_some_and(|c| c.shape().rank() <= 4);
         elementwise
@@ -177,7 +190,6 @@ mod tests {
     use super::*;
     use crate::ops::activate::Activate;
     use crate::ops::check::{Random, assert_close};
-    use crate::ops::pool::Pool;
     use crate::ops::reduce::{Reduce, ReduceKind};
     use crate::tensor::{DType, Fact, Shape};
     use skipstone_kernels::activation::Activation;

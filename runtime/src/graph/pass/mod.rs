@@ -17,6 +17,7 @@ mod normalise;
 mod pattern;
 mod power;
 mod prelu;
+mod quantize;
 #[cfg(test)]
 pub(in crate::graph) mod testing;
 mod zero_channels;
@@ -41,6 +42,7 @@ const PASSES: &[Pass] = &[
     Pass { name: "gated", run: gated::run },
     Pass { name: "mean", run: mean::run },
     Pass { name: "dead", run: dead::run },
+    Pass { name: "quantize", run: quantize::run },
     Pass { name: "normalise", run: normalise::run },
     Pass { name: "power", run: power::run },
     Pass { name: "dead", run: dead::run },

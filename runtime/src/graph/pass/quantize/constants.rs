@@ -1,0 +1,119 @@
+//! Weights and biases of a quantised product: constants behind a Dequantize, perhaps moved on the way.
+
+use super::super::super::ValueId;
+use super::Pass;
+use crate::ops::quantized::flip;
+use crate::ops::{Op, Operator};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// Weights in signed bytes, with zero point 0.
+pub(super) struct Weights {
+    /// The bytes, in the shape that the product reads.
+    pub bytes: Tensor,
+    /// For every byte its scale; one for all where there is only one.
+    scales: Vec<f32>,
+}
+
+impl Weights {
+    /// Weights of filters of `depth` each, one after the other.
+    pub fn of_filters(bytes: Tensor, scales: Vec<f32>, depth: usize) -> Self {
+        let scales = scales.into_iter().flat_map(|scale| std::iter::repeat_n(scale, depth)).collect();
+        Self { bytes, scales }
+    }
+
+    /// The scale of each filter, where all weights of a filter have one; filter `f` has the weights at the offsets
+    /// that `filter` gives it.
+    pub fn scales(&self, filters: usize, filter: impl Fn(usize) -> usize) -> Option<Vec<f32>> {
+        if let &[scale] = self.scales.as_slice() {
+            return Some(vec![scale; filters]);
+        }
+        let mut scales = vec![None; filters];
+        for (at, &scale) in self.scales.iter().enumerate() {
+            let held = scales.get_mut(filter(at))?;
+            if *held.get_or_insert(scale) != scale {
+                return None;
+            }
+        }
+        scales.into_iter().collect()
+    }
+}
+
+impl Pass<'_> {
+    /// The operators between a Dequantize of a constant and `id`, from the last to the first, and its operands.
+    fn constant_behind(&self, mut id: ValueId) -> Option<(Vec<Op>, usize, [ValueId; 3])> {
+        let mut moves = Vec::new();
+        loop {
+            let node = self.writer(id)?;
+            match (&node.op, node.inputs.as_slice()) {
+                (Op::Reshape(_) | Op::Transpose(_), &[x]) => {
+                    moves.push(node.op.clone());
+                    id = x;
+                }
+                (Op::Dequantize(op), &[x, scale, zero]) => return Some((moves, op.axis, [x, scale, zero])),
+                _ => return None,
+            }
+        }
+    }
+
+    /// The weights that `id` is dequantised from.
+    pub(super) fn weights(&self, id: ValueId) -> Option<Weights> {
+        let (moves, axis, operands) = self.constant_behind(id)?;
+        let [x, scale, zero] = operands.map(|id| self.graph.constant(id));
+        let (x, scale, zero) = (x?, scale?, zero?);
+        let bytes: Vec<u8> = match (x.dtype(), zero.bytes()) {
+            (DType::I8, zeros) if zeros.iter().all(|&zero| zero == 0) => x.bytes().to_vec(),
+            (DType::U8, zeros) if zeros.iter().all(|&zero| zero == 128) => x.bytes().iter().map(|&b| flip(b)).collect(),
+            _ => return None,
+        };
+        let signed: Vec<i8> = bytes.into_iter().map(u8::cast_signed).collect();
+        let mut bytes = Tensor::from_slice(x.shape(), &signed).ok()?;
+        let values = scale.elements::<f32>()?;
+        crate::ops::quantized::check_scales(values).ok()?;
+        let mut scales = match values {
+            &[one] => Tensor::scalar(one),
+            several => spread(x.shape(), axis, several)?,
+        };
+        for op in moves.iter().rev() {
+            bytes = op.evaluate(&[&bytes]).ok()?.into_iter().next()?;
+            if values.len() > 1 {
+                scales = op.evaluate(&[&scales]).ok()?.into_iter().next()?;
+            }
+        }
+        Some(Weights { bytes, scales: scales.elements::<f32>()?.to_vec() })
+    }
+
+    /// The bias `id` of as many filters as there are `units`, in these: the integers themselves where it was
+    /// quantised so, else the nearest.
+    pub(super) fn bias(&self, id: ValueId, units: &[f32]) -> Option<Vec<i32>> {
+        let nearest = |value: f64, unit: f32| {
+            let bias = (value / f64::from(unit)).round_ties_even();
+            (bias.abs() < f64::from(1 << 30)).then_some(bias as i32)
+        };
+        let numbers: Vec<f64> = match self.graph.constant(id).and_then(|t| t.elements::<f32>()) {
+            Some(values) => values.iter().map(|&v| v.into()).collect(),
+            None => {
+                let (_, _, operands) = self.constant_behind(id)?;
+                let [x, scale, zero] = operands.map(|id| self.graph.constant(id));
+                let (x, scale, zero) = (x?.elements::<i32>()?, scale?.elements::<f32>()?, zero?.elements::<i32>()?);
+                crate::ops::quantized::check_scales(scale).ok()?;
+                if zero.iter().any(|&zero| zero != 0) || (scale.len() != 1 && scale.len() != x.len()) {
+                    return None;
+                }
+                x.iter().enumerate().map(|(i, &x)| f64::from(x) * f64::from(scale[i % scale.len()])).collect()
+            }
+        };
+        match numbers.as_slice() {
+            &[one] => units.iter().map(|&unit| nearest(one, unit)).collect(),
+            all if all.len() == units.len() => all.iter().zip(units).map(|(&v, &unit)| nearest(v, unit)).collect(),
+            _ => None,
+        }
+    }
+}
+
+/// The scales of an axis, one for every element.
+fn spread(shape: &Shape, axis: usize, scales: &[f32]) -> Option<Tensor> {
+    let inner = shape.iter().skip(axis + 1).product::<usize>().max(1);
+    let count = scales.len();
+    let all: Vec<f32> = (0..shape.elements()).map(|i| scales[i / inner % count]).collect();
+    Tensor::from_slice(shape, &all).ok()
+}

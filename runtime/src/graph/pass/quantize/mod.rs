@@ -1,0 +1,418 @@
+//! Quantised inference: what a quantised model computes in floats between bytes is computed in bytes.
+//!
+//! ```text
+//! Dequantize -> Conv [-> Relu] -> Quantize          =>    QConv
+//! Dequantize -> MatMul [-> Add(bias)] -> Quantize   =>    QConv over images of one pixel
+//! Dequantize -> Conv                                =>    QConv with a float result
+//! Dequantize, Dequantize -> Add | Mul -> Quantize   =>    QBinary
+//! Dequantize -> mean of windows -> Quantize         =>    QPool
+//! Dequantize -> functions of one number -> Quantize =>    LookUp
+//! Dequantize -> MaxPool | Reshape | Transpose       =>    MaxPool | Reshape | Transpose -> Dequantize
+//! ```
+//!
+//! Kernels take unsigned bytes. A signed byte is an unsigned one less 128, its zero point too, so that every signed
+//! tensor gets an unsigned twin; a table turns one into the other where a reader needs the signed one.
+//!
+//! When: one scale for each tensor of bytes, weights with zero point 0 (as signed bytes), and nobody else reads the
+//! floats between. Whatever else a quantised model holds stays as it is, and is computed in floats.
+
+mod constants;
+mod products;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use skipstone_kernels::activation::Activation;
+use skipstone_kernels::pool::PoolFn;
+use skipstone_kernels::qmap::QBinaryFn;
+use skipstone_kernels::qpool::Mean;
+use skipstone_kernels::requantise::Requantise;
+
+use super::super::{Graph, Node, ValueId};
+use crate::error::Result;
+use crate::ops::activate::Activate;
+use crate::ops::binary::{Binary, BinaryKind};
+use crate::ops::look_up::LookUp;
+use crate::ops::pool::Pool;
+use crate::ops::qbinary::QBinary;
+use crate::ops::qpool::QPool;
+use crate::ops::quantize::Quantize;
+use crate::ops::quantized::{Scheme, flip};
+use crate::ops::reduce::{Reduce, ReduceKind};
+use crate::ops::reshape::Reshape;
+use crate::ops::{Op, Operator};
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+pub(super) fn run(graph: &mut Graph) -> Result<()> {
+    let quantised = |node: &Node| matches!(node.op, Op::Quantize(_) | Op::Dequantize(_) | Op::Pool(_));
+    if !graph.nodes.iter().any(quantised) {
+        return Ok(());
+    }
+    Pass::over(graph, |pass, node| pass.rewrite(node))?;
+    super::dead::run(graph)?;
+    Pass::over(graph, |pass, node| pass.rewrite_product(node))?;
+    super::dead::run(graph)?;
+    super::fold::dequantized(graph)
+}
+
+/// A walk through the nodes, in which each is placed again, as it is or as something else.
+struct Pass<'a> {
+    graph: &'a mut Graph,
+    /// How often each value of the graph is read.
+    readers: Vec<usize>,
+    /// The nodes placed so far, by their results.
+    writers: HashMap<ValueId, usize>,
+    /// Unsigned forms of signed bytes.
+    twins: HashMap<ValueId, ValueId>,
+}
+
+/// A tensor of unsigned bytes.
+#[derive(Clone, Copy)]
+struct Source {
+    bytes: ValueId,
+    scheme: Scheme,
+}
+
+/// What a node is replaced by: an operator on unsigned bytes.
+type Fused = (Op, Vec<ValueId>);
+
+impl Pass<'_> {
+    fn over(graph: &mut Graph, rewrite: fn(&mut Pass<'_>, Node) -> Result<()>) -> Result<()> {
+        let uses = graph.uses();
+        let readers = (0..graph.values().len()).map(|id| uses.readers(ValueId(id)).len()).collect();
+        let nodes = std::mem::take(&mut graph.nodes);
+        let mut pass = Pass { graph, readers, writers: HashMap::new(), twins: HashMap::new() };
+        nodes.into_iter().try_for_each(|node| rewrite(&mut pass, node))
+    }
+
+    fn rewrite(&mut self, node: Node) -> Result<()> {
+        match &node.op {
+            Op::Quantize(_) => self.rewrite_quantize(node),
+            Op::Reshape(_) | Op::Transpose(_) | Op::Pool(_) | Op::Reduce(_) => self.rewrite_movement(node),
+            _ => {
+                self.place(node);
+                Ok(())
+            }
+        }
+    }
+
+    fn place(&mut self, node: Node) {
+        for &id in &node.outputs {
+            self.writers.insert(id, self.graph.nodes.len());
+        }
+        self.graph.nodes.push(node);
+    }
+
+    /// Places an operator, and answers its result.
+    fn add(&mut self, name: String, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
+        let node = self.graph.make_node(name, op, inputs)?;
+        let result = node.outputs[0];
+        self.place(node);
+        Ok(result)
+    }
+
+    fn writer(&self, id: ValueId) -> Option<&Node> {
+        self.graph.nodes.get(*self.writers.get(&id)?)
+    }
+
+    /// The node that writes `id`, where only one node reads it.
+    fn inner(&self, id: ValueId) -> Option<&Node> {
+        self.readers.get(id.0).filter(|&&readers| readers == 1).and_then(|_| self.writer(id))
+    }
+
+    /// The bytes that `id` is dequantised from.
+    fn dequantized(&mut self, id: ValueId) -> Result<Option<Source>> {
+        let Some(&[x, scale, zero]) =
+            self.writer(id).filter(|n| matches!(n.op, Op::Dequantize(_))).map(|n| n.inputs.as_slice())
+        else {
+            return Ok(None);
+        };
+        match self.scheme(scale, zero) {
+            Some(scheme) => Ok(Some(Source { bytes: self.unsigned(x)?, scheme })),
+            None => Ok(None),
+        }
+    }
+
+    fn scheme(&self, scale: ValueId, zero: ValueId) -> Option<Scheme> {
+        Scheme::new(self.graph.constant(scale)?, self.graph.constant(zero)?)
+    }
+
+    /// Unsigned bytes for `id`, made where there are none yet.
+    fn unsigned(&mut self, id: ValueId) -> Result<ValueId> {
+        if self.graph.fact(id).dtype == DType::U8 {
+            return Ok(id);
+        }
+        if let Some(&twin) = self.twins.get(&id) {
+            return Ok(twin);
+        }
+        let name = format!("{}.unsigned", self.graph.value(id).name);
+        let twin = match self.graph.constant(id).cloned() {
+            Some(constant) => {
+                let bytes: Vec<u8> = constant.bytes().iter().map(|&byte| flip(byte)).collect();
+                let tensor = Tensor::from_slice(constant.shape(), &bytes).map_err(|e| e.at(&name))?;
+                self.graph.add_constant(name, tensor)
+            }
+            None => self.add(name, LookUp::flip(DType::U8), &[id])?,
+        };
+        self.twins.insert(id, twin);
+        Ok(twin)
+    }
+
+    /// Places a node that writes `result`, quantised or not, in the form of unsigned bytes.
+    fn place_unsigned(&mut self, name: &str, (op, inputs): Fused, result: ValueId) -> Result<()> {
+        let mut node = self.graph.make_node(name, op, &inputs)?;
+        let (made, wanted) = (node.outputs[0], self.graph.fact(result).clone());
+        if self.graph.fact(made).dtype == wanted.dtype {
+            node.outputs = vec![result];
+            self.place(node);
+            return Ok(());
+        }
+        self.place(node);
+        self.twins.insert(result, made);
+        let signed = Node {
+            name: format!("{name}.signed"),
+            op: LookUp::flip(wanted.dtype).into(),
+            inputs: vec![made],
+            outputs: vec![result],
+        };
+        self.place(signed);
+        Ok(())
+    }
+
+    fn rewrite_quantize(&mut self, node: Node) -> Result<()> {
+        let &[x, scale, zero] = node.inputs.as_slice() else {
+            self.place(node);
+            return Ok(());
+        };
+        let result = node.outputs[0];
+        let Some(to) = self.scheme(scale, zero) else {
+            self.place(node);
+            return Ok(());
+        };
+        let fused = match self.fused(&node, x, to)? {
+            Some(fused) => fused,
+            // As it is, in unsigned bytes.
+            None => {
+                let tensor = Tensor::scalar(to.zero);
+                let zero = self.graph.add_constant(format!("{}.zero", node.name), tensor);
+                let scale = self.graph.add_constant(format!("{}.scale", node.name), Tensor::scalar(to.scale));
+                (Quantize { axis: 0, to: DType::U8 }.into(), vec![x, scale, zero])
+            }
+        };
+        self.place_unsigned(&node.name, fused, result)
+    }
+
+    /// What computes the bytes of `x` without the floats in between.
+    fn fused(&mut self, node: &Node, x: ValueId, to: Scheme) -> Result<Option<Fused>> {
+        if let Some(fused) = self.function(node, x, to)? {
+            return Ok(Some(fused));
+        }
+        // An activation that only bounds the result bounds the bytes.
+        let (mut x, mut by) = (x, Requantise::all(to.zero));
+        while let Some((inner, bounds)) = self.inner(x).and_then(|node| bounds(node, to)) {
+            (x, by) = (inner, Requantise { min: by.min.max(bounds.0), max: by.max.min(bounds.1), ..by });
+        }
+        if by.min > by.max {
+            return Ok(None);
+        }
+        let Some(root) = self.inner(x).cloned() else { return Ok(None) };
+        let shape = self.graph.fact(x).shape.clone();
+        match &root.op {
+            Op::Binary(binary) => {
+                if let Some(fused) = self.pair(&root, *binary, by, to)? {
+                    return Ok(Some(fused));
+                }
+                self.product(&root, Some((by, to)), &shape)
+            }
+            Op::Pool(Pool { function: PoolFn::Average { .. }, .. }) | Op::Reduce(_) => self.mean(&root, by, to, &shape),
+            Op::Conv(_) | Op::MatMul(_) | Op::Reshape(_) => self.product(&root, Some((by, to)), &shape),
+            _ => Ok(None),
+        }
+    }
+
+    /// Functions of one number between bytes and bytes, as a table.
+    fn function(&mut self, node: &Node, x: ValueId, to: Scheme) -> Result<Option<Fused>> {
+        let mut chain = Vec::new();
+        let mut at = x;
+        while let Some((inner, step)) = self.inner(at).and_then(|node| self.step(node)) {
+            chain.push(step);
+            at = inner;
+        }
+        let Some(source) = self.dequantized(at)? else { return Ok(None) };
+        if chain.is_empty() && source.scheme == to {
+            let shape = self.graph.fact(source.bytes).shape.clone();
+            return Ok(Some((Reshape { shape }.into(), vec![source.bytes])));
+        }
+        let scheme = source.scheme;
+        let numbers: Vec<f32> =
+            (0..=255u8).map(|b| f32::from(i16::from(b) - i16::from(scheme.zero)) * scheme.scale).collect();
+        let mut values = Tensor::from_slice(&[256], &numbers).map_err(|e| e.at(&node.name))?;
+        for (op, operands, position) in chain.iter().rev() {
+            let mut inputs: Vec<&Tensor> = operands.iter().collect();
+            inputs.insert(*position, &values);
+            match op.evaluate(&inputs) {
+                Ok(mut results) if results.len() == 1 => values = results.remove(0),
+                _ => return Ok(None),
+            }
+        }
+        let Some(values) = values.elements::<f32>().filter(|values| values.len() == 256) else { return Ok(None) };
+        let byte = |byte: usize| crate::ops::quantized::quantize::<u8>(values[byte], to.scale, to.zero);
+        let table = Arc::new(std::array::from_fn(byte));
+        Ok(Some((LookUp { table, to: DType::U8 }.into(), vec![source.bytes])))
+    }
+
+    /// A node as a function of one number: its operand, the operator with its other operands, numbers, and the
+    /// position of the operand among them.
+    #[allow(clippy::type_complexity)]
+    fn step(&self, node: &Node) -> Option<(ValueId, (Op, Vec<Tensor>, usize))> {
+        match (&node.op, node.inputs.as_slice()) {
+            (Op::Activate(_) | Op::Unary(_), &[x]) => Some((x, (node.op.clone(), Vec::new(), 0))),
+            (Op::Binary(_), &[a, b]) => {
+                let number = |id: ValueId| {
+                    let &[number] = self.graph.constant(id)?.elements::<f32>()? else { return None };
+                    Some(Tensor::scalar(number))
+                };
+                let (x, number, position) = match (number(a), number(b)) {
+                    (_, Some(number)) => (a, number, 0),
+                    (Some(number), None) => (b, number, 1),
+                    (None, None) => return None,
+                };
+                // A number of higher rank gives the result more dimensions.
+                let same = self.graph.fact(x).shape == self.graph.fact(*node.outputs.first()?).shape;
+                same.then(|| (x, (node.op.clone(), vec![number], position)))
+            }
+            _ => None,
+        }
+    }
+
+    /// A sum or product of two quantised tensors.
+    fn pair(&mut self, root: &Node, binary: Binary, by: Requantise, to: Scheme) -> Result<Option<Fused>> {
+        let &[a, b] = root.inputs.as_slice() else { return Ok(None) };
+        if binary.activation != Activation::None || !matches!(binary.kind, BinaryKind::Add | BinaryKind::Mul) {
+            return Ok(None);
+        }
+        // The operand that is repeated comes second.
+        let repeated = |x: ValueId| self.graph.fact(x).shape != self.graph.fact(root.outputs[0]).shape;
+        let (a, b) = if repeated(a) { (b, a) } else { (a, b) };
+        if repeated(a) || QBinary::dims(&self.graph.fact(a).shape, &self.graph.fact(b).shape).is_none() {
+            return Ok(None);
+        }
+        let (Some(a), Some(b)) = (self.dequantized(a)?, self.dequantized(b)?) else { return Ok(None) };
+        let function = match binary.kind {
+            BinaryKind::Add => QBinaryFn::Add { a: a.scheme.scale / to.scale, b: b.scheme.scale / to.scale },
+            _ => QBinaryFn::Multiply { scale: a.scheme.scale * b.scheme.scale / to.scale },
+        };
+        let op = QBinary { function, zeros: [a.scheme.zero, b.scheme.zero], by };
+        Ok(Some((op.into(), vec![a.bytes, b.bytes])))
+    }
+
+    /// The mean over windows, or over whole images.
+    fn mean(&mut self, root: &Node, by: Requantise, to: Scheme, shape: &Shape) -> Result<Option<Fused>> {
+        let x = root.inputs[0];
+        let image = self.graph.fact(x).shape.clone();
+        let whole = matches!(&root.op, Op::Reduce(reduce) if is_over_pixels(reduce, ReduceKind::Mean, &image));
+        let windows = match &root.op {
+            Op::Pool(pool) => Some(pool.clone()),
+            _ => None,
+        };
+        if !whole && windows.is_none() {
+            return Ok(None);
+        }
+        let Some(source) = self.dequantized(x)? else { return Ok(None) };
+        let mean = Mean { zero: source.scheme.zero, scale: source.scheme.scale / to.scale, by };
+        let op = match windows {
+            Some(pool) => QPool { pool, mean },
+            None => QPool::global(&image, mean).map_err(|e| e.at(&root.name))?,
+        };
+        if windows_shape(self.graph, &op, source.bytes) == Some(shape.clone()) {
+            return Ok(Some((op.into(), vec![source.bytes])));
+        }
+        let pooled = self.add(format!("{}.pooled", root.name), op, &[source.bytes])?;
+        Ok(Some((Reshape { shape: shape.clone() }.into(), vec![pooled])))
+    }
+
+    /// Operators that only move numbers move bytes as well; the numbers come to be behind them.
+    fn rewrite_movement(&mut self, node: Node) -> Result<()> {
+        let &[x] = node.inputs.as_slice() else {
+            self.place(node);
+            return Ok(());
+        };
+        let fact = self.graph.fact(x).clone();
+        let shape = self.graph.fact(node.outputs[0]).shape.clone();
+        let op: Option<Op> = match &node.op {
+            Op::Reshape(_) | Op::Transpose(_) => Some(node.op.clone()),
+            Op::Pool(Pool { function: PoolFn::Max, .. }) => Some(node.op.clone()),
+            Op::Reduce(reduce) if is_over_pixels(reduce, ReduceKind::Max, &fact.shape) => {
+                Some(Pool::global(PoolFn::Max, fact.shape[2], fact.shape[3]).into())
+            }
+            _ => None,
+        };
+        let signed = fact.dtype == DType::I8 && (self.twins.contains_key(&x) || matches!(node.op, Op::Pool(_)));
+        match op {
+            // Bytes in the model itself.
+            Some(op) if signed && self.graph.constant(x).is_none() => {
+                let bytes = self.unsigned(x)?;
+                self.place_unsigned(&node.name, (op, vec![bytes]), node.outputs[0])
+            }
+            Some(op)
+                if fact.dtype == DType::F32 && self.writer(x).is_some_and(|n| matches!(n.op, Op::Dequantize(_))) =>
+            {
+                let Some((dequantize, inputs)) = self.writer(x).map(|n| (n.op.clone(), n.inputs.clone())) else {
+                    return Ok(());
+                };
+                let moved = self.graph.constant(inputs[0]).is_none() && self.scheme(inputs[1], inputs[2]).is_some();
+                let is_byte = matches!(self.graph.fact(inputs[0]).dtype, DType::U8 | DType::I8);
+                if !moved || !is_byte {
+                    self.place(node);
+                    return Ok(());
+                }
+                let (bytes, dtype) = (self.unsigned(inputs[0])?, self.graph.fact(inputs[0]).dtype);
+                let mut bytes = self.add(format!("{}.bytes", node.name), op, &[bytes])?;
+                if self.graph.fact(bytes).shape != shape {
+                    bytes = self.add(format!("{}.shape", node.name), Reshape { shape: shape.clone() }, &[bytes])?;
+                }
+                if dtype == DType::I8 {
+                    let signed = self.graph.add_value(&node.name, Fact::new(dtype, shape), None);
+                    self.twins.insert(signed, bytes);
+                    self.place(Node {
+                        name: format!("{}.signed", node.name),
+                        op: LookUp::flip(dtype).into(),
+                        inputs: vec![bytes],
+                        outputs: vec![signed],
+                    });
+                    bytes = signed;
+                }
+                self.place(Node { op: dequantize, inputs: vec![bytes, inputs[1], inputs[2]], ..node });
+                Ok(())
+            }
+            _ => {
+                self.place(node);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whether a reduction leaves one number of each channel of each image.
+fn is_over_pixels(reduce: &Reduce, kind: ReduceKind, image: &Shape) -> bool {
+    reduce.kind == kind && reduce.axes == [2, 3] && image.rank() == 4
+}
+
+fn windows_shape(graph: &Graph, op: &QPool, bytes: ValueId) -> Option<Shape> {
+    Some(op.infer(&[graph.fact(bytes)]).ok()?.first()?.shape.clone())
+}
+
+/// An activation as the bytes between which it keeps its operand.
+fn bounds(node: &Node, to: Scheme) -> Option<(ValueId, (u8, u8))> {
+    let Op::Activate(Activate { activation }) = node.op else { return None };
+    let byte = |bound: f32| crate::ops::quantized::quantize::<u8>(bound, to.scale, to.zero);
+    let (min, max) = match activation {
+        Activation::Relu => (to.zero, 255),
+        Activation::Clip { min, max } if min <= max => (byte(min), byte(max)),
+        _ => return None,
+    };
+    Some((*node.inputs.first()?, (min, max)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Convolutions and matrix products of bytes.
+
+use skipstone_kernels::activation::Activation;
+use skipstone_kernels::qgemm::MAX_DEPTH;
+use skipstone_kernels::requantise::Requantise;
+
+use super::super::super::{Node, ValueId};
+use super::constants::Weights;
+use super::{Fused, Pass, Source};
+use crate::error::Result;
+use crate::ops::binary::{Binary, BinaryKind};
+use crate::ops::conv::Conv;
+use crate::ops::image::Layout;
+use crate::ops::matmul::MatMul;
+use crate::ops::qconv::{QConv, QResult};
+use crate::ops::quantized::Scheme;
+use crate::ops::reshape::Reshape;
+use crate::ops::transpose::Transpose;
+use crate::ops::{Op, Operator};
+use crate::tensor::{Shape, Tensor};
+
+/// The result in bytes: bounds and scheme; floats where there is none.
+type Target = Option<(Requantise, Scheme)>;
+
+/// The operands of a product that can be computed in bytes.
+struct Product {
+    source: Source,
+    /// `[out, in / groups, rows, columns]`
+    weights: Tensor,
+    bias: Vec<i32>,
+    /// For each filter, what a sum of its products stands for.
+    units: Vec<f32>,
+}
+
+impl Pass<'_> {
+    /// In the second walk: products whose floats are read as such.
+    pub(super) fn rewrite_product(&mut self, node: Node) -> Result<()> {
+        if matches!(node.op, Op::Conv(_) | Op::MatMul(_)) {
+            let shape = self.graph.fact(node.outputs[0]).shape.clone();
+            if let Some((op, inputs)) = self.product(&node, None, &shape)? {
+                return self.place_unsigned(&node.name, (op, inputs), node.outputs[0]);
+            }
+        }
+        self.place(node);
+        Ok(())
+    }
+
+    /// The product that ends in `root`, perhaps with a bias added and in another shape, as one of bytes.
+    pub(super) fn product(&mut self, root: &Node, target: Target, shape: &Shape) -> Result<Option<Fused>> {
+        match &root.op {
+            Op::Conv(conv) => self.convolution(root, conv.clone(), target),
+            _ => self.matmul(root, target, shape),
+        }
+    }
+
+    fn convolution(&mut self, root: &Node, conv: Conv, target: Target) -> Result<Option<Fused>> {
+        let &[x, weights, bias] = root.inputs.as_slice() else { return Ok(None) };
+        if conv.activation != Activation::None || conv.residual || conv.scale {
+            return Ok(None);
+        }
+        let Some(source) = self.dequantized(x)? else { return Ok(None) };
+        let Some(weights) = self.weights(weights) else { return Ok(None) };
+        let filters = weights.bytes.shape().first().copied().unwrap_or(0);
+        let depth = weights.bytes.shape().iter().skip(1).product::<usize>();
+        let Some(product) = self.operands(source, weights, Some(bias), filters, |at| at / depth.max(1)) else {
+            return Ok(None);
+        };
+        self.fuse(&root.name, conv, product, target).map(Some)
+    }
+
+    /// `MatMul [-> Reshape] [-> Add(bias)] [-> Reshape]`
+    fn matmul(&mut self, root: &Node, target: Target, shape: &Shape) -> Result<Option<Fused>> {
+        let mut node = self.skip_reshapes(root);
+        let mut bias = None;
+        if let Op::Binary(Binary { kind: BinaryKind::Add, activation: Activation::None }) = node.op {
+            let &[a, b] = node.inputs.as_slice() else { return Ok(None) };
+            let behind = |id: ValueId| {
+                let inner = self.skip_reshapes(self.inner(id)?);
+                matches!(inner.op, Op::MatMul(_)).then_some(inner)
+            };
+            let found = behind(a).map(|node| (node, b)).or_else(|| behind(b).map(|node| (node, a)));
+            let Some((product, other)) = found else { return Ok(None) };
+            // One number for each column: the bias has no other axis.
+            let columns = self.graph.fact(node.outputs[0]).shape.last().copied();
+            let own = &self.graph.fact(other).shape;
+            if own.elements() != 1 && (own.last().copied() != columns || Some(own.elements()) != columns) {
+                return Ok(None);
+            }
+            (node, bias) = (product, Some(other));
+        }
+        let Op::MatMul(MatMul { transposed, activation: Activation::None }) = node.op else { return Ok(None) };
+        let &[x, weights] = node.inputs.as_slice() else { return Ok(None) };
+        let name = node.name.clone();
+        let Some(source) = self.dequantized(x)? else { return Ok(None) };
+        let Some(mut weights) = self.weights(weights) else { return Ok(None) };
+        let &[1, rows, columns] = weights.bytes.shape().dims() else { return Ok(None) };
+        let (depth, filters) = if transposed { (columns, rows) } else { (rows, columns) };
+        let filter = move |at: usize| if transposed { at / depth.max(1) } else { at % filters.max(1) };
+        let at = |e: crate::OpError| e.at(&name);
+        // As the kernels of a convolution of one tap.
+        let kernel = Shape::new(&[filters, depth, 1, 1]).map_err(at)?;
+        if !transposed {
+            let Some(transpose) = Transpose::new(&[0, 2, 1]) else { return Ok(None) };
+            let turned = transpose.evaluate(&[&weights.bytes]).map_err(at)?.remove(0);
+            let Some(scales) = weights.scales(filters, filter) else { return Ok(None) };
+            weights = Weights::of_filters(turned, scales, depth);
+        }
+        weights.bytes = weights.bytes.reshaped(kernel).map_err(at)?;
+        let Some(product) = self.operands(source, weights, bias, filters, |at| at / depth.max(1)) else {
+            return Ok(None);
+        };
+        let rows = self.graph.fact(source.bytes).shape.elements() / depth.max(1);
+        let image = Shape::new(&[1, rows, 1, depth]).map_err(at)?;
+        let bytes = self.add(format!("{name}.rows"), Reshape { shape: image }, &[source.bytes])?;
+        let product = Product { source: Source { bytes, ..source }, ..product };
+        let (op, inputs) = self.fuse(&name, POINTWISE, product, target)?;
+        let rows = self.add(format!("{name}.product"), op, &inputs)?;
+        Ok(Some((Reshape { shape: shape.clone() }.into(), vec![rows])))
+    }
+
+    /// The node itself, or the one behind reshapes that nobody else reads.
+    fn skip_reshapes<'n>(&'n self, mut node: &'n Node) -> &'n Node {
+        while let (Op::Reshape(_), Some(inner)) = (&node.op, node.inputs.first().and_then(|&x| self.inner(x))) {
+            node = inner;
+        }
+        node
+    }
+
+    /// Checks that the weights and the bias can be computed with.
+    fn operands(
+        &self,
+        source: Source,
+        weights: Weights,
+        bias: Option<ValueId>,
+        filters: usize,
+        filter: impl Fn(usize) -> usize,
+    ) -> Option<Product> {
+        let depth = weights.bytes.shape().iter().skip(1).product::<usize>();
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        let scales = weights.scales(filters, filter)?;
+        let units: Vec<f32> = scales.iter().map(|scale| source.scheme.scale * scale).collect();
+        let bias = match bias {
+            Some(id) => self.bias(id, &units)?,
+            None => vec![0; filters],
+        };
+        Some(Product { source, weights: weights.bytes, bias, units })
+    }
+
+    fn fuse(&mut self, name: &str, conv: Conv, product: Product, target: Target) -> Result<Fused> {
+        let Product { source, weights, bias, units } = product;
+        let (scales, result) = match target {
+            Some((by, to)) => (units.iter().map(|unit| unit / to.scale).collect(), QResult::Bytes { by, table: None }),
+            None => (units, QResult::Floats),
+        };
+        let at = |e: crate::OpError| e.at(name);
+        let count = [bias.len()];
+        let bias = Tensor::from_slice(&count, &bias).map_err(at)?;
+        let scales = Tensor::from_slice(&count, &scales).map_err(at)?;
+        let inputs = vec![
+            source.bytes,
+            self.graph.add_constant(format!("{name}.weights"), weights),
+            self.graph.add_constant(format!("{name}.bias"), bias),
+            self.graph.add_constant(format!("{name}.scales"), scales),
+        ];
+        Ok((QConv { conv, zero: source.scheme.zero, result }.into(), inputs))
+    }
+}
+
+/// A convolution of one tap over images in NHWC.
+const POINTWISE: Conv = Conv {
+    kernel: [1, 1],
+    stride: [1, 1],
+    dilation: [1, 1],
+    pads: [0; 4],
+    groups: 1,
+    layout: Layout::Nhwc,
+    activation: Activation::None,
+    residual: false,
+    residual_first: false,
+    scale: false,
+};

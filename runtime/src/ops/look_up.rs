@@ -1,0 +1,87 @@
+//! LookUp: a table with a result for every byte.
+//!
+//! Whatever happens to a quantised number alone, between two quantised tensors, is a function of a byte: an activation,
+//! another scale, a sign. The passes make a table of it.
+
+use std::sync::Arc;
+
+use skipstone_kernels::qmap;
+
+use super::arity::exactly;
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// `y = table[x]`, of bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookUp {
+    /// By the byte of the input, the byte of the result.
+    pub table: Arc<[u8; 256]>,
+    /// Type of the result, signed or unsigned bytes.
+    pub to: DType,
+}
+
+impl LookUp {
+    /// Between signed bytes and the unsigned ones that are 128 larger.
+    #[must_use]
+    pub fn flip(to: DType) -> Self {
+        Self { table: Arc::new(std::array::from_fn(|byte| super::quantized::flip(byte as u8))), to }
+    }
+}
+
+impl Operator for LookUp {
+    fn name(&self) -> &str {
+        "LookUp"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let is_byte = |dtype| matches!(dtype, DType::U8 | DType::I8);
+        if !is_byte(x.dtype) || !is_byte(self.to) {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "u8 or i8" });
+        }
+        Ok(vec![Fact::new(self.to, x.shape.clone())])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let bytes: Vec<u8> = x.bytes().iter().map(|&byte| self.table[usize::from(byte)]).collect();
+        Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        self.infer(&cx.inputs)?;
+        Ok(Choice { kernel: "look_up".into(), ..Choice::default() })
+    }
+
+    fn bind(&self, _cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let table = self.table.clone();
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            qmap::look_up(io.input_bytes(0)?, &table, io.output_bytes(0)?, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(feature = "onnx")]
+impl crate::onnx::lower::Lower for LookUp {
+    /// Made by passes only.
+    fn lower(_cx: &mut crate::onnx::lower::Lowering<'_>) -> crate::error::Result<Option<Vec<crate::graph::ValueId>>> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check};
+
+    #[test]
+    fn a_flipped_byte_is_128_away() {
+        let x = Tensor::from_slice(&[3], &[-128i8, 0, 127]).unwrap();
+        let y = check(LookUp::flip(DType::U8), &[x], 0.0);
+        assert_eq!(y[0].elements::<u8>(), Some(&[0, 128, 255][..]));
+        let table = Arc::new(std::array::from_fn(|i| (i as u8).wrapping_mul(3)));
+        check(LookUp { table, to: DType::I8 }, &[Random(1).tensor(DType::U8, &[3, 7])], 0.0);
+    }
+}

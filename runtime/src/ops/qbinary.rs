@@ -1,0 +1,133 @@
+//! QBinary: two quantised tensors added or multiplied.
+//!
+//! ```text
+//! add       y = byte((a - a_zero) * a_scale / y_scale + (b - b_zero) * b_scale / y_scale)
+//! multiply  y = byte((a - a_zero) * (b - b_zero) * a_scale * b_scale / y_scale)
+//! ```
+//!
+//! The second operand has the shape of the first, or one number for each image and channel.
+
+use skipstone_kernels::qmap::{self, Bytes, QBinaryFn};
+use skipstone_kernels::requantise::Requantise;
+
+use super::arity::exactly;
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+/// Addition or multiplication of unsigned bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QBinary {
+    /// What is done, with the scales in quanta of the result.
+    pub function: QBinaryFn,
+    /// Zero points of the operands.
+    pub zeros: [u8; 2],
+    /// From quanta to bytes.
+    pub by: Requantise,
+}
+
+impl QBinary {
+    /// The operands as `[outer, middle, inner]`, of which the second has no middle; `None` for other shapes.
+    #[must_use]
+    pub fn dims(a: &Shape, b: &Shape) -> Option<[usize; 3]> {
+        if a == b {
+            return Some([1, 1, a.elements()]);
+        }
+        if a.rank() != b.rank() {
+            return None;
+        }
+        let repeated: Vec<usize> = (0..a.rank()).filter(|&axis| a[axis] != b[axis]).collect();
+        let (&first, &last) = (repeated.first()?, repeated.last()?);
+        // Between the first and the last repeated axis, everything is repeated.
+        if (first..=last).any(|axis| b[axis] != 1) {
+            return None;
+        }
+        let product = |axes: &[usize]| axes.iter().product::<usize>();
+        Some([product(&a[..first]), product(&a[first..=last]), product(&a[last + 1..])])
+    }
+
+    fn check(&self, inputs: &[&Fact]) -> Result<[usize; 3], OpError> {
+        let [a, b] = exactly::<2, _>(inputs)?;
+        if let Some((index, fact)) = [a, b].into_iter().enumerate().find(|(_, f)| f.dtype != DType::U8) {
+            return Err(OpError::Type { index, got: fact.dtype, want: "u8" });
+        }
+        let misfit =
+            || OpError::shapes("the second operand is repeated along neighbouring axes", &[&a.shape, &b.shape]);
+        Self::dims(&a.shape, &b.shape).ok_or_else(misfit)
+    }
+}
+
+impl Operator for QBinary {
+    fn name(&self) -> &str {
+        match self.function {
+            QBinaryFn::Add { .. } => "QAdd",
+            QBinaryFn::Multiply { .. } => "QMul",
+        }
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        self.check(inputs)?;
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [a, b] = exactly::<2, _>(inputs)?;
+        let [_, middle, inner] = self.check(&[a.fact(), b.fact()])?;
+        let value = |byte: u8, zero: u8| f32::from(i16::from(byte) - i16::from(zero));
+        let bytes: Vec<u8> = a
+            .bytes()
+            .iter()
+            .enumerate()
+            .map(|(i, &byte)| {
+                let other = b.bytes()[i / (middle * inner) * inner + i % inner];
+                let (x, y) = (value(byte, self.zeros[0]), value(other, self.zeros[1]));
+                self.by.byte(match self.function {
+                    QBinaryFn::Add { a, b } => x * a + y * b,
+                    QBinaryFn::Multiply { scale } => x * y * scale,
+                })
+            })
+            .collect();
+        Ok(vec![Tensor::from_bytes(a.fact().clone(), &bytes)?])
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        self.check(&cx.inputs)?;
+        Ok(Choice { kernel: format!("qbinary_u8_{}", cx.isa), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let (op, dims, isa) = (*self, self.check(&cx.inputs)?, cx.isa);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let a = Bytes { bytes: io.input(0)?, zero: op.zeros[0] };
+            let b = Bytes { bytes: io.input(1)?, zero: op.zeros[1] };
+            qmap::binary(isa, op.function, dims, a, b, op.by, io.output(0)?, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(feature = "onnx")]
+impl crate::onnx::lower::Lower for QBinary {
+    /// Made by passes only.
+    fn lower(_cx: &mut crate::onnx::lower::Lowering<'_>) -> crate::error::Result<Option<Vec<crate::graph::ValueId>>> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check};
+
+    #[test]
+    fn pairs_agree_with_the_definition() {
+        let mut random = Random(6);
+        for b in [[2, 5, 4, 17], [2, 1, 1, 17], [2, 5, 1, 1], [1, 1, 1, 1]] {
+            for function in [QBinaryFn::Add { a: 0.7, b: 2.5 }, QBinaryFn::Multiply { scale: 1.5 }] {
+                let op = QBinary { function, zeros: [3, 5], by: Requantise::all(9) };
+                check(op, &[random.tensor(DType::U8, &[2, 5, 4, 17]), random.tensor(DType::U8, &b)], 0.0);
+            }
+        }
+        assert_eq!(QBinary::dims(&Shape::new(&[2, 3, 4]).unwrap(), &Shape::new(&[1, 3, 1]).unwrap()), None);
+    }
+}

@@ -1,0 +1,311 @@
+//! QConv: a quantised convolution, or a matrix product as one of a single tap.
+//!
+//! Operands: the images in unsigned bytes; then, all constant, the weights `[out, in / groups, rows, columns]` in signed
+//! bytes with zero point 0, the bias `[out]` in 32 bits, and for each filter what its sum is multiplied by:
+//!
+//! ```text
+//! sum = sum over the window of (x - zero) * weight + bias
+//! y   = table[byte(sum * scale)]       or the float  sum * scale
+//! ```
+//!
+//! The bias is in units of the input's scale times the filter's. For bytes, the scale is that product over the scale of
+//! the result.
+
+use std::sync::Arc;
+
+use bytemuck::{cast_slice, cast_slice_mut};
+use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::conv::ConvShape;
+use skipstone_kernels::qgemm::{self, Out, Packed};
+use skipstone_kernels::requantise::Requantise;
+use skipstone_kernels::{depthwise, qdepthwise};
+
+use super::conv::Conv;
+use super::image::{Image, taps};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+/// A quantised convolution.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QConv {
+    /// The geometry; nothing is fused to it.
+    pub conv: Conv,
+    /// The byte that stands for 0 in the images.
+    pub zero: u8,
+    /// What the result is.
+    pub result: QResult,
+}
+
+/// What a sum becomes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QResult {
+    /// Unsigned bytes.
+    Bytes {
+        /// From quanta to bytes.
+        by: Requantise,
+        /// Looked up afterwards.
+        table: Option<Arc<[u8; 256]>>,
+    },
+    /// Floats.
+    Floats,
+}
+
+impl QConv {
+    /// Position of the weights.
+    const WEIGHTS: usize = 1;
+    /// Position of the bias.
+    const BIAS: usize = 2;
+    /// Position of the scales.
+    const SCALES: usize = 3;
+
+    /// The result's shape, after checking every operand.
+    fn check(&self, inputs: &[&Fact]) -> Result<Shape, OpError> {
+        let [x, weights, bias, scales] = super::arity::exactly::<4, _>(inputs)?;
+        let types = [(x, DType::U8, "u8"), (weights, DType::I8, "i8"), (bias, DType::I32, "i32")];
+        let types = types.into_iter().chain([(scales, DType::F32, "f32")]);
+        if let Some((index, (fact, _, want))) = types.enumerate().find(|(_, (fact, dtype, _))| fact.dtype != *dtype) {
+            return Err(OpError::Type { index, got: fact.dtype, want });
+        }
+        if scales.shape != bias.shape {
+            return Err(OpError::shapes("one scale per filter", &[&weights.shape, &scales.shape]));
+        }
+        if weights.shape.iter().skip(1).product::<usize>() > qgemm::MAX_DEPTH {
+            return Err(OpError::shapes("filters of too many weights", &[&weights.shape]));
+        }
+        let out = self.conv.infer(&floats(inputs).each_ref())?;
+        Ok(out.into_iter().next().map(|fact| fact.shape).unwrap_or_default())
+    }
+
+    fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
+        self.check(inputs)?;
+        self.conv.shape(&floats(inputs).each_ref())
+    }
+
+    fn dtype(&self) -> DType {
+        match self.result {
+            QResult::Bytes { .. } => DType::U8,
+            QResult::Floats => DType::F32,
+        }
+    }
+}
+
+/// Images, weights and bias as those of a [`Conv`], whose rules hold.
+fn floats(inputs: &[&Fact]) -> [Fact; 3] {
+    std::array::from_fn(|i| Fact::new(DType::F32, inputs.get(i).map(|fact| fact.shape.clone()).unwrap_or_default()))
+}
+
+impl Operator for QConv {
+    fn name(&self) -> &str {
+        "QConv"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        Ok(vec![Fact::new(self.dtype(), self.check(inputs)?)])
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let (conv, shape) = (&self.conv, self.check(&facts)?);
+        let out = Image::new(conv.layout, &shape)?;
+        let image = Image::new(conv.layout, &facts[0].shape)?;
+        let x = inputs[0].bytes();
+        let weights = inputs[Self::WEIGHTS].elements::<i8>().ok_or(OpError::Operand(Self::WEIGHTS))?;
+        let bias = inputs[Self::BIAS].elements::<i32>().ok_or(OpError::Operand(Self::BIAS))?;
+        let scales = inputs[Self::SCALES].elements::<f32>().ok_or(OpError::Operand(Self::SCALES))?;
+        let (depth, filters) = (image.channels / conv.groups, out.channels / conv.groups);
+        let [rows, columns] = conv.kernel;
+        let value = |[n, filter, oy, ox]: [usize; 4]| {
+            let first = filter / filters * depth;
+            let mut sum = bias[filter];
+            for (ky, iy) in taps(oy, conv.stride[0], conv.dilation[0], conv.pads[0], rows, image.height) {
+                for (kx, ix) in taps(ox, conv.stride[1], conv.dilation[1], conv.pads[1], columns, image.width) {
+                    for c in 0..depth {
+                        let byte = x[image.offset(conv.layout, [n, first + c, iy, ix])];
+                        let weight = weights[((filter * depth + c) * rows + ky) * columns + kx];
+                        let product = (i32::from(byte) - i32::from(self.zero)) * i32::from(weight);
+                        sum = sum.wrapping_add(product);
+                    }
+                }
+            }
+            sum as f32 * scales[filter]
+        };
+        let values = out.positions(conv.layout).map(value);
+        Ok(vec![match &self.result {
+            QResult::Floats => Tensor::from_slice(&shape, &values.collect::<Vec<f32>>())?,
+            QResult::Bytes { by, table } => {
+                let look_up = |byte: u8| table.as_ref().map_or(byte, |table| table[usize::from(byte)]);
+                Tensor::from_slice(&shape, &values.map(|v| look_up(by.byte(v))).collect::<Vec<u8>>())?
+            }
+        }])
+    }
+
+    fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        self.conv.macs(&floats(inputs).each_ref(), outputs)
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        self.conv.layout.kernel()?;
+        let shape = self.shape(&cx.inputs)?;
+        let constant = |at: usize| cx.constants.get(at).copied().flatten().ok_or(OpError::Operand(at));
+        let weights = constant(Self::WEIGHTS)?.elements::<i8>().ok_or(OpError::Operand(Self::WEIGHTS))?;
+        let bias = constant(Self::BIAS)?.elements::<i32>().ok_or(OpError::Operand(Self::BIAS))?;
+        let scales = constant(Self::SCALES)?.elements::<f32>().ok_or(OpError::Operand(Self::SCALES))?;
+        let kernel = Kernel::choose(&shape, cx);
+        let [weight_bytes, offsets, packed_scales] = kernel.packed_lens(&shape);
+        let mut packed = vec![
+            AlignedVec::<u8>::zeroed(weight_bytes),
+            AlignedVec::<u8>::zeroed(offsets * size_of::<i32>()),
+            AlignedVec::<u8>::zeroed(packed_scales * size_of::<f32>()),
+        ];
+        let [w, o, s] = packed.as_mut_slice() else { return Err(OpError::Operand(Self::WEIGHTS)) };
+        let to: (&mut [i8], &mut [i32], &mut [f32]) = (cast_slice_mut(w), cast_slice_mut(o), cast_slice_mut(s));
+        match kernel {
+            Kernel::Gemm(v) => qgemm::pack(v, &shape, weights, self.zero, bias, scales, to),
+            Kernel::Depthwise(_) => {
+                qdepthwise::pack(&shape, weights, to.0);
+                to.1.copy_from_slice(bias);
+                to.2.copy_from_slice(scales);
+            }
+        }
+        Ok(Choice {
+            kernel: kernel.name().to_owned(),
+            packed,
+            absorbed: vec![Self::WEIGHTS, Self::BIAS, Self::SCALES],
+            scratch: kernel.scratch(&shape, cx.threads),
+        })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        self.conv.layout.kernel()?;
+        let shape = self.shape(&cx.inputs)?;
+        let kernel = Kernel::by_name(cx.kernel)
+            .ok_or_else(|| OpError::Attribute { name: "kernel", reason: cx.kernel.to_owned() })?;
+        let (zero, result) = (self.zero, self.result.clone());
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let weights: &[u8] = io.packed(0)?;
+            let packed = Packed { weights: cast_slice(weights), offsets: io.packed(1)?, scales: io.packed(2)? };
+            let (input, scratch) = (io.input(0)?, io.scratch::<u8>()?);
+            let out = match &result {
+                QResult::Bytes { by, table } => Out::Bytes { to: io.output(0)?, by: *by, table: table.as_deref() },
+                QResult::Floats => Out::Floats(io.output(0)?),
+            };
+            match kernel {
+                Kernel::Gemm(v) => {
+                    let args = qgemm::Conv { shape: &shape, input, zero, packed, out };
+                    qgemm::conv(v, args, scratch, io.pool());
+                }
+                Kernel::Depthwise(v) => {
+                    let Packed { weights, offsets: bias, scales } = packed;
+                    let args = qdepthwise::Depthwise { shape: &shape, input, zero, weights, bias, scales, out };
+                    qdepthwise::depthwise(v, args, io.pool());
+                }
+            }
+            Ok(())
+        }))
+    }
+}
+
+/// A kernel of one of the families that compute quantised convolutions.
+#[derive(Clone, Copy)]
+enum Kernel {
+    Depthwise(&'static qdepthwise::Variant),
+    Gemm(&'static qgemm::Variant),
+}
+
+impl Kernel {
+    fn choose(shape: &ConvShape, cx: &PlanContext<'_>) -> Self {
+        if depthwise::takes(shape) {
+            return Self::Depthwise(qdepthwise::choose(cx.isa));
+        }
+        let depth = shape.taps() * shape.group_in();
+        Self::Gemm(qgemm::choose(cx.isa, shape.pixels(), depth, shape.group_out()))
+    }
+
+    fn by_name(name: &str) -> Option<Self> {
+        qdepthwise::by_name(name).map(Self::Depthwise).or_else(|| qgemm::by_name(name).map(Self::Gemm))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Depthwise(v) => v.name,
+            Self::Gemm(v) => v.name,
+        }
+    }
+
+    /// Elements of the packed weights, offsets and scales.
+    fn packed_lens(self, shape: &ConvShape) -> [usize; 3] {
+        match self {
+            Self::Depthwise(_) => [shape.taps() * shape.in_c, shape.out_c, shape.out_c],
+            Self::Gemm(v) => [qgemm::weights_len(v, shape), qgemm::offsets_len(v, shape), qgemm::scales_len(v, shape)],
+        }
+    }
+
+    /// Bytes of scratch.
+    fn scratch(self, shape: &ConvShape, threads: usize) -> usize {
+        match self {
+            Self::Depthwise(_) => 0,
+            Self::Gemm(v) => qgemm::conv_scratch(v, shape, threads),
+        }
+    }
+}
+
+#[cfg(feature = "onnx")]
+impl crate::onnx::lower::Lower for QConv {
+    /// Made by passes only.
+    fn lower(_cx: &mut crate::onnx::lower::Lowering<'_>) -> crate::error::Result<Option<Vec<crate::graph::ValueId>>> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skipstone_kernels::Isa;
+    use skipstone_kernels::activation::Activation;
+
+    use super::*;
+    use crate::ops::check::{Random, assert_close, planned, single};
+    use crate::ops::image::Layout;
+
+    #[test]
+    fn kernels_agree_with_the_definition() {
+        let mut random = Random(17);
+        for _ in 0..60 {
+            let groups = random.pick(&[1, 1, 2, 8]);
+            let conv = Conv {
+                kernel: [random.pick(&[1, 2, 3]), random.pick(&[1, 3, 5])],
+                stride: [random.pick(&[1, 2]), random.pick(&[1, 2, 3])],
+                dilation: [random.pick(&[1, 2]), 1],
+                pads: std::array::from_fn(|_| random.below(3)),
+                groups,
+                layout: random.pick(&[Layout::Nchw, Layout::Nhwc]),
+                activation: Activation::None,
+                residual: false,
+                residual_first: false,
+                scale: false,
+            };
+            let (depth, filters) = (groups * random.pick(&[1, 3, 16]), groups * random.pick(&[1, 4, 17]));
+            let image = Image { batch: random.pick(&[1, 2]), channels: depth, height: 5 + random.below(8), width: 6 };
+            let table = random.pick(&[true, false]).then(|| Arc::new(std::array::from_fn(|i| 255 - i as u8)));
+            let result = match random.below(2) {
+                0 => QResult::Bytes { by: Requantise::all(100), table },
+                _ => QResult::Floats,
+            };
+            let (kernel, layout) = (conv.kernel, conv.layout);
+            let op = QConv { conv, zero: random.next() as u8, result };
+            let scales: Vec<f32> = (0..filters).map(|_| random.float().abs() * 0.1).collect();
+            let inputs = [
+                random.tensor(DType::U8, &image.shape(layout).unwrap()),
+                random.tensor(DType::I8, &[filters, depth / groups, kernel[0], kernel[1]]),
+                random.tensor(DType::I32, &[filters]),
+                Tensor::from_slice(&[filters], &scales).unwrap(),
+            ];
+            let graph = single(op, &inputs, &[1, 2, 3]);
+            let want = graph.evaluate(&inputs[..1]).unwrap();
+            for isa in Isa::available() {
+                let got = planned(&graph, isa, &inputs[..1]).unwrap();
+                assert_close(&got[0], &want[0], 0.0, "a quantised convolution");
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! QPool: the mean over windows of a quantised image, as a quantised image.
+//!
+//! `y = byte(sum over the window of (x - zero) * scale / count)`. The largest of a window is a
+//! [`Pool`] as it is: bytes are ordered as the numbers that they stand for.
+
+use skipstone_kernels::pool::PoolFn;
+use skipstone_kernels::qpool::{self, Mean};
+
+use super::arity::exactly;
+use super::image::{Image, Layout};
+use super::pool::Pool;
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// A pooling of unsigned bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QPool {
+    /// The windows, and that it is a mean.
+    pub pool: Pool,
+    /// From bytes to bytes.
+    pub mean: Mean,
+}
+
+impl QPool {
+    /// The image as one of floats, for the shape rule of [`Pool`].
+    fn floats(inputs: &[&Fact]) -> Result<Fact, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        match x.dtype {
+            DType::U8 => Ok(Fact::new(DType::F32, x.shape.clone())),
+            got => Err(OpError::Type { index: 0, got, want: "u8" }),
+        }
+    }
+}
+
+impl Operator for QPool {
+    fn name(&self) -> &str {
+        "QAveragePool"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let pooled = self.pool.infer(&[&Self::floats(inputs)?])?;
+        Ok(pooled.into_iter().map(|fact| Fact::new(DType::U8, fact.shape)).collect())
+    }
+
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        // The mean of the zero point is the zero point, and so is that of nothing.
+        let [x] = exactly::<1, _>(inputs)?;
+        let values: Vec<f32> = x.bytes().iter().map(|&b| f32::from(i16::from(b) - i16::from(self.mean.zero))).collect();
+        let means = self.pool.evaluate(&[&Tensor::from_slice(x.shape(), &values)?])?.remove(0);
+        let means = means.elements::<f32>().ok_or(OpError::Operand(0))?;
+        let bytes: Vec<u8> =
+            means.iter().map(|&v| self.mean.by.byte(if v.is_nan() { 0.0 } else { v * self.mean.scale })).collect();
+        Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        self.pool.layout.kernel()?;
+        Ok(Choice { kernel: format!("qpool_u8_{}", cx.isa), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let shape = self.pool.geometry(&Self::floats(&cx.inputs)?)?;
+        let PoolFn::Average { count_padding } = self.pool.function else { return Err(OpError::Operand(0)) };
+        let (mean, isa) = (self.mean, cx.isa);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            qpool::mean(isa, mean, count_padding, &shape, io.input(0)?, io.output(0)?, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+impl QPool {
+    /// The mean over whole images.
+    ///
+    /// # Errors
+    /// A shape that is not that of images.
+    pub fn global(image: &crate::tensor::Shape, mean: Mean) -> Result<Self, OpError> {
+        let Image { height, width, .. } = Image::new(Layout::Nchw, image)?;
+        Ok(Self { pool: Pool::global(PoolFn::Average { count_padding: false }, height, width), mean })
+    }
+}
+
+#[cfg(feature = "onnx")]
+impl crate::onnx::lower::Lower for QPool {
+    /// Made by passes only.
+    fn lower(_cx: &mut crate::onnx::lower::Lowering<'_>) -> crate::error::Result<Option<Vec<crate::graph::ValueId>>> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,104 @@
+//! What quantising and dequantising have in common: scales and zero points, one for the whole tensor or one for each
+//! index of an axis.
+
+use super::number::Number;
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// Types that a zero point and the quantised tensor may have.
+pub(crate) fn is_quantized(dtype: DType) -> bool {
+    matches!(dtype, DType::U8 | DType::I8 | DType::U16 | DType::I16)
+}
+
+/// Where the elements of each scale lie: `outer` runs of `channels` runs of `inner` elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Channels {
+    pub channels: usize,
+    pub inner: usize,
+}
+
+impl Channels {
+    /// Checks the operands `x, scale, zero point`; the zero point has the type `quantized`.
+    ///
+    /// # Errors
+    /// Types and lengths that do not fit each other.
+    pub fn new(axis: usize, x: &Fact, scale: &Fact, zero: &Fact, quantized: DType) -> Result<Self, OpError> {
+        if scale.dtype != DType::F32 {
+            return Err(OpError::Type { index: 1, got: scale.dtype, want: "f32" });
+        }
+        if zero.dtype != quantized {
+            return Err(OpError::Type { index: 2, got: zero.dtype, want: quantized.name() });
+        }
+        let count = scale.shape.elements();
+        if zero.shape.elements() != count {
+            return Err(OpError::shapes("one zero point for each scale", &[&scale.shape, &zero.shape]));
+        }
+        if count == 1 {
+            return Ok(Self { channels: 1, inner: x.shape.elements().max(1) });
+        }
+        if x.shape.get(axis) != Some(&count) || scale.shape.rank() != 1 {
+            return Err(OpError::shapes("one scale for each index of the axis", &[&x.shape, &scale.shape]));
+        }
+        Ok(Self { channels: count, inner: x.shape.iter().skip(axis + 1).product::<usize>().max(1) })
+    }
+
+    /// Calls `f` with every run of elements and the scale and zero point of its channel.
+    pub fn each<X, Y>(&self, x: &[X], y: &mut [Y], f: impl Fn(&[X], &mut [Y], usize)) {
+        for (run, (x, y)) in x.chunks(self.inner).zip(y.chunks_mut(self.inner)).enumerate() {
+            f(x, y, run % self.channels);
+        }
+    }
+}
+
+/// Refuses scales that nothing can be divided by.
+pub(crate) fn check_scales(scales: &[f32]) -> Result<(), OpError> {
+    match scales.iter().find(|scale| !scale.is_finite() || **scale <= 0.0) {
+        Some(scale) => Err(OpError::Value(format!("the scale {scale} is not a number above 0"))),
+        None => Ok(()),
+    }
+}
+
+/// `saturate(round(x / scale) + zero)`, ties to even.
+pub(crate) fn quantize<T: Number>(x: f32, scale: f32, zero: T) -> T {
+    let zero = zero.to_f64() as f32;
+    let (low, high) = (T::LOWEST.to_f64() as f32 - zero, T::HIGHEST.to_f64() as f32 - zero);
+    let x = x / scale;
+    // NaN becomes the smallest.
+    let x = if x > low { x.min(high) } else { low };
+    T::from_f64(f64::from(x.round_ties_even() + zero))
+}
+
+/// `(x - zero) * scale`
+pub(crate) fn dequantize<T: Number>(x: T, scale: f32, zero: T) -> f32 {
+    (x.to_f64() - zero.to_f64()) as f32 * scale
+}
+
+/// A scale and zero point for a whole tensor of bytes, the zero point as that of unsigned bytes: signed bytes are
+/// unsigned ones less 128.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scheme {
+    /// What one quantum stands for.
+    pub scale: f32,
+    /// The unsigned byte that stands for 0.
+    pub zero: u8,
+}
+
+impl Scheme {
+    /// The scheme of a constant scale and zero point; `None` where there are several, or the bytes are no bytes.
+    pub(crate) fn new(scale: &Tensor, zero: &Tensor) -> Option<Self> {
+        let &[scale] = scale.elements::<f32>()? else { return None };
+        check_scales(&[scale]).ok()?;
+        let zero = match (zero.dtype(), zero.bytes()) {
+            (DType::U8, &[zero]) => zero,
+            (DType::I8, &[zero]) => flip(zero),
+            _ => return None,
+        };
+        Some(Self { scale, zero })
+    }
+}
+
+/// A signed byte as the unsigned one that is 128 larger, and back.
+#[must_use]
+pub fn flip(byte: u8) -> u8 {
+    byte ^ 0x80
+}
