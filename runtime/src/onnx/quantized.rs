@@ -114,6 +114,11 @@ impl Expansion for Linear {
         Ok(())
     }
 
+    /// Weights are not dequantised while types are inferred: kernels want their bytes.
+    fn runs_out_of_plan(&self) -> bool {
+        false
+    }
+
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         let mut inputs: TVec<OutletId> = inputs.into();
         let rank = model.outlet_fact(inputs[0])?.rank() as i64;

@@ -64,6 +64,8 @@ struct Pass<'a> {
     writers: HashMap<ValueId, usize>,
     /// Unsigned forms of signed bytes.
     twins: HashMap<ValueId, ValueId>,
+    /// Values that are others unchanged.
+    same: HashMap<ValueId, ValueId>,
 }
 
 /// A tensor of unsigned bytes.
@@ -81,8 +83,18 @@ impl Pass<'_> {
         let uses = graph.uses();
         let readers = (0..graph.values().len()).map(|id| uses.readers(ValueId(id)).len()).collect();
         let nodes = std::mem::take(&mut graph.nodes);
-        let mut pass = Pass { graph, readers, writers: HashMap::new(), twins: HashMap::new() };
-        nodes.into_iter().try_for_each(|node| rewrite(&mut pass, node))
+        let (writers, twins, same) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut pass = Pass { graph, readers, writers, twins, same };
+        for mut node in nodes {
+            for id in &mut node.inputs {
+                *id = pass.same.get(id).copied().unwrap_or(*id);
+            }
+            rewrite(&mut pass, node)?;
+        }
+        for (_, id) in &mut pass.graph.outputs {
+            *id = pass.same.get(id).copied().unwrap_or(*id);
+        }
+        Ok(())
     }
 
     fn rewrite(&mut self, node: Node) -> Result<()> {
@@ -160,14 +172,26 @@ impl Pass<'_> {
 
     /// Places a node that writes `result`, quantised or not, in the form of unsigned bytes.
     fn place_unsigned(&mut self, name: &str, (op, inputs): Fused, result: ValueId) -> Result<()> {
-        let mut node = self.graph.make_node(name, op, &inputs)?;
-        let (made, wanted) = (node.outputs[0], self.graph.fact(result).clone());
-        if self.graph.fact(made).dtype == wanted.dtype {
-            node.outputs = vec![result];
+        let wanted = self.graph.fact(result).clone();
+        let unchanged = matches!(&op, Op::Reshape(reshape) if reshape.shape == self.graph.fact(inputs[0]).shape);
+        let made = if unchanged {
+            inputs[0]
+        } else {
+            let mut node = self.graph.make_node(name, op, &inputs)?;
+            if self.graph.fact(node.outputs[0]).dtype == wanted.dtype {
+                node.outputs = vec![result];
+            }
+            let made = node.outputs[0];
             self.place(node);
+            made
+        };
+        if made == result {
             return Ok(());
         }
-        self.place(node);
+        if self.graph.fact(made).dtype == wanted.dtype {
+            self.same.insert(result, made);
+            return Ok(());
+        }
         self.twins.insert(result, made);
         let signed = Node {
             name: format!("{name}.signed"),
