@@ -57,16 +57,21 @@ pub(crate) trait Sums: Copy {
     /// # Safety
     /// The CPU has the instructions.
     unsafe fn add_products(self, a: Self::Activations, w: Self::Weights) -> Self;
-    /// `(self + offset) * scale` for each lane, stored to the first `count` columns as bytes.
+    /// `self + offset` for each lane.
     ///
     /// # Safety
-    /// The CPU has the instructions; offsets and scales have every lane, `to` is writable for `count` of them.
-    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8, count: usize);
+    /// The CPU has the instructions; offsets have every lane.
+    unsafe fn offset(self, offsets: *const i32) -> Self;
+    /// `self * scale` for each lane, stored to the first `count` columns as bytes.
+    ///
+    /// # Safety
+    /// The CPU has the instructions; scales have every lane, `to` is writable for `count` of them.
+    unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize);
     /// As `store_bytes`, as floats.
     ///
     /// # Safety
     /// As for `store_bytes`.
-    unsafe fn store_floats(self, offsets: *const i32, scales: *const f32, to: *mut f32, count: usize);
+    unsafe fn store_floats(self, scales: *const f32, to: *mut f32, count: usize);
 }
 
 /// The microkernel: `M x V` sums stay in registers while each step loads V registers of weights and M groups of
@@ -97,28 +102,36 @@ pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &T
                 panel = panel.add(V * S::LANES * S::GROUP);
             }
         }
-        store(tile, sums);
+        store(tile, &sums);
     }
 }
 
 /// Finishes the sums and stores them.
 ///
+/// The offset sums are an array of their own: the loop that stores is too long to be unrolled, so it indexes memory,
+/// and if that were the array of the sums, the inner loop would keep that memory up to date.
+///
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn store<S: Sums, const M: usize, const V: usize>(tile: &Tile, sums: [[S; V]; M]) {
+pub(crate) unsafe fn store<S: Sums, const M: usize, const V: usize>(tile: &Tile, sums: &[[S; V]; M]) {
     let last = tile.columns - (V - 1) * S::LANES;
     // SAFETY: all registers but the last cover LANES columns, the last covers `last` of them; the output has these
     // columns in each of the M rows, offsets and scales have whole registers.
     unsafe {
-        for v in 0..V {
-            let count = if v + 1 == V { last } else { S::LANES };
-            let (offsets, scales) = (tile.offsets.add(v * S::LANES), tile.scales.add(v * S::LANES));
-            for (r, sums) in sums.iter().enumerate() {
-                let at = r * tile.ldc + v * S::LANES;
+        let mut whole = [[S::zero(); V]; M];
+        for r in 0..M {
+            for v in 0..V {
+                whole[r][v] = sums[r][v].offset(tile.offsets.add(v * S::LANES));
+            }
+        }
+        for (r, sums) in whole.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                let count = if v + 1 == V { last } else { S::LANES };
+                let (scales, at) = (tile.scales.add(v * S::LANES), r * tile.ldc + v * S::LANES);
                 match &tile.to {
-                    Some(by) => sums[v].store_bytes(offsets, scales, by, tile.out.add(at), count),
-                    None => sums[v].store_floats(offsets, scales, tile.out.cast::<f32>().add(at), count),
+                    Some(by) => sum.store_bytes(scales, by, tile.out.add(at), count),
+                    None => sum.store_floats(scales, tile.out.cast::<f32>().add(at), count),
                 }
             }
         }

@@ -54,19 +54,6 @@ unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
 #[derive(Clone, Copy)]
 struct I32x16(__m512i);
 
-impl I32x16 {
-    /// # Safety
-    /// The CPU has AVX-512 F; offsets and scales have sixteen numbers.
-    #[inline(always)]
-    unsafe fn scaled(self, offsets: *const i32, scales: *const f32) -> __m512 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let sum = _mm512_add_epi32(self.0, _mm512_loadu_si512(offsets.cast()));
-            _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(scales))
-        }
-    }
-}
-
 impl Sums for I32x16 {
     const LANES: usize = 16;
     const GROUP: usize = 4;
@@ -99,11 +86,17 @@ impl Sums for I32x16 {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8, count: usize) {
+    unsafe fn offset(self, offsets: *const i32) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { _mm512_add_epi32(self.0, _mm512_loadu_si512(offsets.cast())) })
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize) {
         let (low, high) = by.bounds();
         // SAFETY: the caller's promise; the mask selects `count` bytes.
         unsafe {
-            let value = self.scaled(offsets, scales);
+            let value = _mm512_mul_ps(_mm512_cvtepi32_ps(self.0), _mm512_loadu_ps(scales));
             let value = _mm512_min_ps(_mm512_max_ps(value, _mm512_set1_ps(low)), _mm512_set1_ps(high));
             // Rounds to even: the mode that Rust programs run in.
             let byte = _mm512_add_epi32(_mm512_cvtps_epi32(value), _mm512_set1_epi32(by.zero.into()));
@@ -117,9 +110,12 @@ impl Sums for I32x16 {
     }
 
     #[inline(always)]
-    unsafe fn store_floats(self, offsets: *const i32, scales: *const f32, to: *mut f32, count: usize) {
+    unsafe fn store_floats(self, scales: *const f32, to: *mut f32, count: usize) {
         // SAFETY: the caller's promise; the mask selects `count` floats.
-        unsafe { _mm512_mask_storeu_ps(to, first(count), self.scaled(offsets, scales)) }
+        unsafe {
+            let value = _mm512_mul_ps(_mm512_cvtepi32_ps(self.0), _mm512_loadu_ps(scales));
+            _mm512_mask_storeu_ps(to, first(count), value);
+        }
     }
 }
 
