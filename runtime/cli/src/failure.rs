@@ -70,6 +70,12 @@ impl From<skipstone::Error> for Failure {
     }
 }
 
+impl From<skipstone_transform::Error> for Failure {
+    fn from(error: skipstone_transform::Error) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
 /// Keeps the own messages of panics off stderr, unless `RUST_BACKTRACE` asks for them.
 pub fn silence_panics() {
     if std::env::var_os("RUST_BACKTRACE").is_none() {

@@ -14,6 +14,7 @@ mod npy;
 mod numbers;
 mod output;
 mod progress;
+mod quantize;
 mod report;
 mod run;
 mod table;
@@ -35,6 +36,7 @@ Examples:
   skipstone bench model.onnx --profile       how fast is it, and where does the time go?
   skipstone evaluate model.onnx dataset/     how often is it right?
   skipstone run model.onnx --input x=x.npy --output-dir out
+  skipstone quantize model.onnx --calibrate photos/ -o small.onnx
 
 `skipstone COMMAND --help` explains a command and its options.
 Exit status: 0 success, 1 a fault of the model or an input, 2 a fault of the command line."
@@ -51,6 +53,7 @@ enum Command {
     Bench(bench::Bench),
     Inspect(inspect::Inspect),
     Evaluate(evaluate::Evaluate),
+    Quantize(quantize::Quantize),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => command.execute(),
         Command::Inspect(command) => command.execute(),
         Command::Evaluate(command) => command.execute(),
+        Command::Quantize(command) => command.execute(),
     });
     match result.and_then(|done| done) {
         Ok(()) => ExitCode::SUCCESS,

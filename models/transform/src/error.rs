@@ -1,0 +1,33 @@
+//! What a transformation can answer instead of a model.
+
+use thiserror::Error;
+
+/// Result of a transformation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a model was not transformed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model cannot be loaded or run.
+    #[error(transparent)]
+    Model(#[from] skipstone::Error),
+    /// The model has something that the transformation does not do, or lacks what it needs.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The samples give no ranges.
+    #[error("{0}")]
+    Calibration(String),
+}
+
+impl Error {
+    /// Stable code of this error, such as `model.unsupported`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Model(error) => error.code(),
+            Self::Unsupported(_) => "model.unsupported",
+            Self::Calibration(_) => "calibration",
+        }
+    }
+}

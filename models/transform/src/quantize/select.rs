@@ -1,0 +1,117 @@
+//! Which tensors become bytes.
+//!
+//! Convolutions, matrix products with weights of their own, additions, multiplications and averages are computed in
+//! bytes: their operands become bytes, and so do their results, behind a bound such as a ReLU that follows. What only
+//! moves numbers keeps the range of its operand. Outputs of the model stay floats.
+
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb::{GraphProto, NodeProto};
+
+use crate::onnx::{attribute, floats, is};
+
+/// Operators that bound their operand, and belong to what they bound.
+const BOUNDS: [&str; 2] = ["Relu", "Clip"];
+/// Operators whose result has no number that their operand does not have.
+const MOVES: [&str; 10] = [
+    "MaxPool", "GlobalMaxPool", "ReduceMax", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity",
+    "Dropout",
+];
+
+/// The tensors that become bytes, each with the one that its range is that of.
+pub(super) struct Selection {
+    roots: Vec<String>,
+    /// Tensors by name, with the position of their root.
+    tensors: HashMap<String, usize>,
+}
+
+impl Selection {
+    /// Chooses the tensors of a graph.
+    pub fn of(graph: &GraphProto) -> Self {
+        let weights: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+        let outputs: HashSet<&str> = graph.output.iter().map(|o| o.name.as_str()).collect();
+        let mut readers: HashMap<&str, Vec<&NodeProto>> = HashMap::new();
+        for node in &graph.node {
+            node.input.iter().for_each(|name| readers.entry(name).or_default().push(node));
+        }
+        let mut wanted: HashSet<&str> = HashSet::new();
+        let mut heavy = false;
+        for node in graph.node.iter().filter(|node| is_quantisable(node, graph, &weights)) {
+            heavy |= has_weights(node);
+            let operands = if has_weights(node) { &node.input[..1] } else { &node.input[..] };
+            wanted.extend(operands.iter().map(String::as_str));
+            let Some(result) = node.output.first() else { continue };
+            let bound = match readers.get(result.as_str()).map(Vec::as_slice) {
+                Some([reader]) if BOUNDS.iter().any(|op| is(reader, op)) && !outputs.contains(result.as_str()) => {
+                    reader.output.first()
+                }
+                _ => Some(result),
+            };
+            wanted.extend(bound.map(String::as_str));
+        }
+        if !heavy {
+            wanted.clear();
+        }
+        wanted.retain(|name| !outputs.contains(name) && !weights.contains(name) && !name.is_empty());
+        // In the order of the graph, so that a range is known before what shares it.
+        let mut selection = Self { roots: Vec::new(), tensors: HashMap::new() };
+        let inputs = graph.input.iter().map(|input| (input.name.as_str(), None));
+        let results = graph.node.iter().flat_map(|node| node.output.first().map(|name| (name.as_str(), Some(node))));
+        for (name, node) in inputs.chain(results) {
+            let moved = node.filter(|node| MOVES.iter().any(|op| is(node, op)));
+            let root = moved.and_then(|node| selection.tensors.get(node.input.first()?)).copied();
+            match root {
+                Some(root) if !outputs.contains(name) => {
+                    selection.tensors.insert(name.to_owned(), root);
+                }
+                _ if wanted.contains(name) => {
+                    selection.tensors.insert(name.to_owned(), selection.roots.len());
+                    selection.roots.push(name.to_owned());
+                }
+                _ => {}
+            }
+        }
+        selection
+    }
+
+    /// The tensors that have a range of their own.
+    pub fn roots(&self) -> &[String] {
+        &self.roots
+    }
+
+    /// The position of the range of a tensor, if it becomes bytes.
+    pub fn root(&self, name: &str) -> Option<usize> {
+        self.tensors.get(name).copied()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.roots.is_empty()
+    }
+
+    /// Tensors that become bytes.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+}
+
+/// Whether the second operand of a node is its weights.
+pub(super) fn has_weights(node: &NodeProto) -> bool {
+    ["Conv", "Gemm", "MatMul"].iter().any(|op| is(node, op))
+}
+
+/// Whether a node can be computed in bytes.
+fn is_quantisable(node: &NodeProto, graph: &GraphProto, weights: &HashSet<&str>) -> bool {
+    let has = |index: usize| node.input.get(index).is_some_and(|name| weights.contains(name.as_str()));
+    if has_weights(node) {
+        let given = graph.initializer.iter().find(|t| node.input.get(1) == Some(&t.name));
+        let is_float = given.is_some_and(|t| floats(t).is_some());
+        let is_matrix = given.is_some_and(|t| t.dims.len() == 2);
+        let bias = node.input.get(2).is_none_or(|name| name.is_empty()) || has(2);
+        let plain = |name: &str, value: f32| attribute(node, name).is_none_or(|a| a.f == value);
+        let product = is(node, "Conv")
+            || is_matrix && plain("alpha", 1.0) && plain("beta", 1.0) && attribute(node, "transA").is_none_or(|a| a.i == 0);
+        return is_float && bias && product && !has(0);
+    }
+    let of_two = ["Add", "Mul"].iter().any(|op| is(node, op)) && node.input.len() == 2 && !has(0) && !has(1);
+    of_two || ["AveragePool", "GlobalAveragePool"].iter().any(|op| is(node, op))
+}
