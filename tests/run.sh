@@ -48,6 +48,9 @@ samples() { "$python" tests/samples.py; }
 # The pretrained model on the real test set.
 accuracy() { "$python" tests/accuracy.py; }
 
+# Quantised models: ONNX Runtime's and those of `skipstone quantize`.
+int8() { "$python" tests/parity/int8.py; }
+
 aarch64() {
     tests/cross.sh test --quiet -p skipstone-kernels
     tests/cross.sh test --quiet -p skipstone --no-default-features
@@ -62,7 +65,7 @@ aarch64_zoo() {
     done
 }
 
-sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy aarch64 aarch64_zoo)
+sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy int8 aarch64 aarch64_zoo)
 passed=0
 
 # `set -e` does not reach into a function that is part of a condition: hence the subshell.

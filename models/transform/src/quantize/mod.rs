@@ -69,13 +69,16 @@ impl Quantizer {
             return Err(Error::Unsupported(format!("the model has opset {opset}; {hint}")));
         }
         let graph = onnx::graph(&mut model)?;
-        if graph.node.iter().any(|node| node.op_type.contains("QuantizeLinear") || node.op_type.starts_with("QLinear")) {
+        if graph.node.iter().any(|node| node.op_type.contains("QuantizeLinear") || node.op_type.starts_with("QLinear"))
+        {
             return Err(Error::Unsupported("the model is quantised already".into()));
         }
         prepare::run(graph);
         let selection = Selection::of(graph);
         if selection.is_empty() {
-            return Err(Error::Unsupported("the model has no convolution or matrix product with weights of its own".into()));
+            return Err(Error::Unsupported(
+                "the model has no convolution or matrix product with weights of its own".into(),
+            ));
         }
         let observed = vec![Observed::default(); selection.roots().len()];
         Ok(Self { model, selection, observed })
@@ -91,7 +94,8 @@ impl Quantizer {
         let known: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
         // Inputs are seen as they are given.
         let inputs: Vec<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
-        let wanted = self.selection.roots().iter().filter(|name| !known.contains(name) && !inputs.contains(&name.as_str()));
+        let wanted =
+            self.selection.roots().iter().filter(|name| !known.contains(name) && !inputs.contains(&name.as_str()));
         let outputs: Vec<ValueInfoProto> = wanted.map(|name| float_output(name)).collect();
         graph.output.extend(outputs);
         graph.value_info.clear();

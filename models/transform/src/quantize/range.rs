@@ -88,11 +88,12 @@ impl Observed {
         let outside = (total as f64 * (100.0 - percent.clamp(0.0, 100.0)) / 200.0) as u64;
         let cut = |counts: &mut dyn Iterator<Item = &u64>| {
             let mut seen = 0;
-            counts.take_while(|&&count| {
-                seen += count;
-                seen <= outside
-            })
-            .count()
+            counts
+                .take_while(|&&count| {
+                    seen += count;
+                    seen <= outside
+                })
+                .count()
         };
         let (first, last) = (cut(&mut self.bins.iter()), BINS - cut(&mut self.bins.iter().rev()));
         let edge = |bin: usize| self.min + bin as f32 * (self.max - self.min) / BINS as f32;

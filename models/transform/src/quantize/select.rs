@@ -14,7 +14,15 @@ use crate::onnx::{attribute, floats, is};
 const BOUNDS: [&str; 2] = ["Relu", "Clip"];
 /// Operators whose result has no number that their operand does not have.
 const MOVES: [&str; 10] = [
-    "MaxPool", "GlobalMaxPool", "ReduceMax", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity",
+    "MaxPool",
+    "GlobalMaxPool",
+    "ReduceMax",
+    "Flatten",
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
     "Dropout",
 ];
 
@@ -109,7 +117,10 @@ fn is_quantisable(node: &NodeProto, graph: &GraphProto, weights: &HashSet<&str>)
         let bias = node.input.get(2).is_none_or(|name| name.is_empty()) || has(2);
         let plain = |name: &str, value: f32| attribute(node, name).is_none_or(|a| a.f == value);
         let product = is(node, "Conv")
-            || is_matrix && plain("alpha", 1.0) && plain("beta", 1.0) && attribute(node, "transA").is_none_or(|a| a.i == 0);
+            || is_matrix
+                && plain("alpha", 1.0)
+                && plain("beta", 1.0)
+                && attribute(node, "transA").is_none_or(|a| a.i == 0);
         return is_float && bias && product && !has(0);
     }
     let of_two = ["Add", "Mul"].iter().any(|op| is(node, op)) && node.input.len() == 2 && !has(0) && !has(1);

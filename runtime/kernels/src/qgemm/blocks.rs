@@ -48,13 +48,13 @@ pub(super) struct Split {
 impl Split {
     pub(super) fn new(v: &Variant, shape: &ConvShape, threads: usize) -> Split {
         let (taps, channels) = (shape.taps(), shape.group_in());
-        let in_place = !v.wide
+        let in_place = v.element == 1
             && channels.is_multiple_of(v.group)
             && (taps == 1 || channels >= SHORT_RUN)
             && product(&[taps, v.mr]) <= MAX_POINTERS;
         let (gathered, taps, depth) = match in_place {
             true => (false, taps, channels),
-            false => (true, 1, product(&[taps, channels]).next_multiple_of(v.group) * v.element()),
+            false => (true, 1, product(&[taps, channels]).next_multiple_of(v.group) * v.element),
         };
         let tiles = Tiles::new(v, shape, gathered);
         // Neighbouring pixels share most of a window: about three runs per pixel are new to the cache.
@@ -186,7 +186,7 @@ impl Product<'_> {
             }
         }
         let (n, padded) = (shape.group_out(), padded_filters(v, shape));
-        let steps = split.depth / (v.group * v.element());
+        let steps = split.depth / (v.group * v.element);
         let group_weights = &self.packed.weights[self.packed.weights.len() / shape.groups * group..];
         let scales = &self.packed.scales[group * padded..];
         let first_panel = panel_block * split.panels;
@@ -265,31 +265,70 @@ impl Product<'_> {
     /// Copies rows from `first` on into `to`, each `row_len` bytes: its taps side by side, widened if the kernel wants
     /// it so, and filled up with zeros.
     fn gather(&self, first: usize, group: usize, row_len: usize, to: &mut [u8]) {
-        let depth = self.shape.group_in();
-        let size = self.v.element();
+        let (s, depth) = (self.shape, self.shape.group_in());
+        let size = self.v.element;
         let len = to.len().checked_div(row_len).unwrap_or(0);
-        let used = self.shape.taps() * depth * size;
+        let used = s.taps() * depth * size;
         for row in to.chunks_exact_mut(row_len.max(1)) {
             row[used..].fill(0);
         }
+        // Neighbouring pixels are one run of memory.
+        if s.groups == 1 && s.dilation[1] == 1 {
+            let run_len = s.kernel[1] * depth * size;
+            self.lines(first, len, |row, tap, line, x| {
+                let to = &mut to[row * row_len + tap * run_len..][..run_len];
+                let inside = |column: isize| column.clamp(0, s.in_w as isize) as usize;
+                let (from, end) = (inside(x), inside(x + s.kernel[1] as isize));
+                let Some(line) = line.filter(|_| from < end) else { return self.copy(None, to) };
+                let (before, rest) = to.split_at_mut((from as isize - x) as usize * depth * size);
+                let (run, after) = rest.split_at_mut((end - from) * depth * size);
+                self.copy(None, before);
+                self.copy(Some(&self.input[line + from * depth..line + end * depth]), run);
+                self.copy(None, after);
+            });
+            return;
+        }
         self.taps(first, len, |row, tap, pixel| {
             let to = &mut to[row * row_len + tap * depth * size..][..depth * size];
-            let run = pixel.map(|at| &self.input[at + group * depth..][..depth]);
-            match (run, self.v.wide) {
-                (Some(run), false) => to.copy_from_slice(run),
-                (None, false) => to.fill(self.zero),
-                (Some(run), true) => {
-                    for (to, &byte) in to.chunks_exact_mut(2).zip(run) {
-                        to.copy_from_slice(&u16::from(byte).to_ne_bytes());
-                    }
-                }
-                (None, true) => {
-                    for to in to.chunks_exact_mut(2) {
-                        to.copy_from_slice(&u16::from(self.zero).to_ne_bytes());
-                    }
+            self.copy(pixel.map(|at| &self.input[at + group * depth..][..depth]), to);
+        });
+    }
+
+    /// Copies a run of activations, or as many zero points, widened if the kernel wants it so.
+    #[inline(always)]
+    fn copy(&self, run: Option<&[u8]>, to: &mut [u8]) {
+        match (run, self.v.element == 2) {
+            // A call to copy a few bytes takes longer than the bytes.
+            (Some(run), false) if run.len() < 32 => to.iter_mut().zip(run).for_each(|(to, &byte)| *to = byte),
+            (Some(run), false) => to.copy_from_slice(run),
+            (None, false) => to.fill(self.zero),
+            (Some(run), true) => {
+                for (to, &byte) in to.chunks_exact_mut(2).zip(run) {
+                    to.copy_from_slice(&u16::from(byte).to_ne_bytes());
                 }
             }
-        });
+            (None, true) => {
+                for to in to.chunks_exact_mut(2) {
+                    to.copy_from_slice(&u16::from(self.zero).to_ne_bytes());
+                }
+            }
+        }
+    }
+
+    /// Calls `f(row, kernel row, offset of the input line, first column)` for `len` output pixels from `first` on; no
+    /// offset in the padding.
+    #[inline(always)]
+    fn lines(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, Option<usize>, isize)) {
+        let s = self.shape;
+        for row in 0..len {
+            let (line, x) = ((first + row) / s.out_w, (first + row) % s.out_w);
+            let (image, y) = (line / s.out_h, line % s.out_h);
+            for tap in 0..s.kernel[0] {
+                let in_y = (y * s.stride[0] + tap * s.dilation[0]).wrapping_sub(s.pad_top);
+                let offset = (in_y < s.in_h).then(|| (image * s.in_h + in_y) * s.in_w * s.in_c);
+                f(row, tap, offset, (x * s.stride[1]) as isize - s.pad_left as isize);
+            }
+        }
     }
 
     /// Calls `f(row, tap, offset)` for every tap of `len` output pixels from `first` on; no offset in the padding.

@@ -66,7 +66,7 @@ pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [u8], pool: &Pool) {
     }
     let split = Split::new(v, shape, pool.threads());
     assert!(scratch.len() >= split.zeros_len(shape) + split.scratch_len(), "the scratch is too short");
-    assert!(!v.wide || scratch.as_ptr().cast::<u16>().is_aligned(), "the scratch holds 16-bit numbers");
+    assert!(v.element == 1 || scratch.as_ptr().cast::<u16>().is_aligned(), "the scratch holds 16-bit numbers");
     let (zeros, scratch) = scratch.split_at_mut(split.zeros_len(shape));
     zeros.fill(zero);
     Product { v, shape, input, zero, zeros, packed, by, table }.run(&split, to, scratch, pool);

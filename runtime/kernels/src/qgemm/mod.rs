@@ -20,6 +20,10 @@ mod scalar;
 mod tile;
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
 mod vnni;
 
 pub use driver::{Conv, Out, conv, conv_scratch};
@@ -38,6 +42,10 @@ pub enum Extension {
     Base,
     /// AVX-512 VNNI: four products of bytes summed in one instruction.
     Vnni512,
+    /// NEON with `sdot`.
+    DotProd,
+    /// NEON with `usdot`.
+    I8mm,
 }
 
 impl Extension {
@@ -46,6 +54,10 @@ impl Extension {
             Self::Base => true,
             #[cfg(target_arch = "x86_64")]
             Self::Vnni512 => is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "aarch64")]
+            Self::DotProd => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Self::I8mm => Self::DotProd.is_available() && std::arch::is_aarch64_feature_detected!("i8mm"),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -68,19 +80,22 @@ pub struct Variant {
     pub lanes: usize,
     /// Products that one instruction sums: weights are packed in groups of as many, and so are activations read.
     group: usize,
-    /// Whether activations are read as 16-bit numbers, to which they are widened first.
-    wide: bool,
+    /// Bytes of an activation as the kernel reads it: where these are two, it is widened first.
+    element: usize,
+    /// What the kernel takes off every activation.
+    shift: u8,
     /// `kernels[rows - 1][registers - 1]`
     kernels: &'static [&'static [Kernel]],
 }
 
-/// The entries of the table: name, instruction set, extension, rows, columns, lanes, group, width, kernels.
+/// The entries of the table: name, instruction set, extension, rows, columns, lanes, activations of a group, their
+/// bytes and what is taken off them, kernels.
 macro_rules! variants {
     ($($(#[$cfg:meta])* $name:literal $isa:ident $ext:ident $mr:literal x $nr:literal / $lanes:literal
-        group $group:literal $(wide $wide:literal)? $kernels:path;)*) => {
+        $group:literal of $element:literal less $shift:literal $kernels:path;)*) => {
         &[$($(#[$cfg])* Variant {
             name: $name, isa: Isa::$isa, extension: Extension::$ext, mr: $mr, nr: $nr, lanes: $lanes, group: $group,
-            wide: false $(|| $wide)?, kernels: $kernels,
+            element: $element, shift: $shift, kernels: $kernels,
         },)*]
     };
 }
@@ -88,23 +103,34 @@ macro_rules! variants {
 /// Every variant of this build, the most capable first; the last is the reference.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(target_arch = "x86_64")]
-    "qgemm_u8s8_12x32_avx512vnni" Avx512 Vnni512 12 x 32 / 16 group 4 vnni::TILE_12X32;
+    "qgemm_u8s8_12x32_avx512vnni" Avx512 Vnni512 12 x 32 / 16 4 of 1 less 0 vnni::TILE_12X32;
     #[cfg(target_arch = "x86_64")]
-    "qgemm_u8s8_8x48_avx512vnni" Avx512 Vnni512 8 x 48 / 16 group 4 vnni::TILE_8X48;
+    "qgemm_u8s8_8x48_avx512vnni" Avx512 Vnni512 8 x 48 / 16 4 of 1 less 0 vnni::TILE_8X48;
     #[cfg(target_arch = "x86_64")]
-    "qgemm_u8s8_1x128_avx512vnni" Avx512 Vnni512 1 x 128 / 16 group 4 vnni::TILE_1X128;
-    "qgemm_u8s8_4x8_scalar" Scalar Base 4 x 8 / 8 group 4 scalar::TILE_4X8;
+    "qgemm_u8s8_1x128_avx512vnni" Avx512 Vnni512 1 x 128 / 16 4 of 1 less 0 vnni::TILE_1X128;
+    #[cfg(target_arch = "x86_64")]
+    "qgemm_u8s8_6x16_avx2" Avx2 Base 6 x 16 / 8 2 of 2 less 0 avx2::TILE_6X16;
+    #[cfg(target_arch = "x86_64")]
+    "qgemm_u8s8_1x64_avx2" Avx2 Base 1 x 64 / 8 2 of 2 less 0 avx2::TILE_1X64;
+    #[cfg(target_arch = "aarch64")]
+    "qgemm_u8s8_6x16_neoni8mm" Neon I8mm 6 x 16 / 4 4 of 1 less 0 neon::I8MM_6X16;
+    #[cfg(target_arch = "aarch64")]
+    "qgemm_u8s8_1x32_neoni8mm" Neon I8mm 1 x 32 / 4 4 of 1 less 0 neon::I8MM_1X32;
+    #[cfg(target_arch = "aarch64")]
+    "qgemm_u8s8_6x16_neondot" Neon DotProd 6 x 16 / 4 4 of 1 less 128 neon::DOT_6X16;
+    #[cfg(target_arch = "aarch64")]
+    "qgemm_u8s8_1x32_neondot" Neon DotProd 1 x 32 / 4 4 of 1 less 128 neon::DOT_1X32;
+    #[cfg(target_arch = "aarch64")]
+    "qgemm_u8s8_6x16_neon" Neon Base 6 x 16 / 4 2 of 2 less 0 neon::TILE_6X16;
+    #[cfg(target_arch = "aarch64")]
+    "qgemm_u8s8_1x32_neon" Neon Base 1 x 32 / 4 2 of 2 less 0 neon::TILE_1X32;
+    "qgemm_u8s8_4x8_scalar" Scalar Base 4 x 8 / 8 4 of 1 less 0 scalar::TILE_4X8;
 };
 
 impl Variant {
     /// Whether this CPU has what the variant needs.
     pub fn is_available(&self) -> bool {
         self.isa.is_available() && self.extension.is_available()
-    }
-
-    /// Bytes of an activation as the kernel reads it.
-    fn element(&self) -> usize {
-        if self.wide { 2 } else { 1 }
     }
 
     /// Registers across each panel of `n` columns.

@@ -108,7 +108,7 @@ pub fn pack(
             };
             let sums: Vec<i32> = (0..rows).map(line).collect();
             let mut set = |index: usize, sum: i32| {
-                let share = sum.wrapping_mul(zero.into());
+                let share = sum.wrapping_mul(i32::from(zero) - i32::from(v.shift));
                 offsets[(index * shape.groups + group) * padded + filter] =
                     bias[group * filters + filter].wrapping_sub(share);
             };

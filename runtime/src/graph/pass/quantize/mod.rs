@@ -35,6 +35,7 @@ use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::look_up::LookUp;
 use crate::ops::pool::Pool;
 use crate::ops::qbinary::QBinary;
+use crate::ops::qconv::{QConv, QResult};
 use crate::ops::qpool::QPool;
 use crate::ops::quantize::Quantize;
 use crate::ops::quantized::{Scheme, flip};
@@ -189,6 +190,11 @@ impl Pass<'_> {
             return Ok(());
         }
         if self.graph.fact(made).dtype == wanted.dtype {
+            // Who read the one reads the other now.
+            let gained = self.readers.get(result.0).copied().unwrap_or(0);
+            if let Some(readers) = self.readers.get_mut(made.0) {
+                *readers = readers.saturating_sub(1) + gained;
+            }
             self.same.insert(result, made);
             return Ok(());
         }
@@ -282,7 +288,30 @@ impl Pass<'_> {
         let Some(values) = values.elements::<f32>().filter(|values| values.len() == 256) else { return Ok(None) };
         let byte = |byte: usize| crate::ops::quantized::quantize::<u8>(values[byte], to.scale, to.zero);
         let table = Arc::new(std::array::from_fn(byte));
+        if self.is_only_read_by(at, source.bytes) && self.look_up_behind(source.bytes, &table) {
+            let shape = self.graph.fact(source.bytes).shape.clone();
+            return Ok(Some((Reshape { shape }.into(), vec![source.bytes])));
+        }
         Ok(Some((LookUp { table, to: DType::U8 }.into(), vec![source.bytes])))
+    }
+
+    /// Whether the floats `dequantized`, read once, are all that the bytes they come from are read for.
+    fn is_only_read_by(&self, dequantized: ValueId, bytes: ValueId) -> bool {
+        let read = |id: ValueId| self.readers.get(id.0).copied().unwrap_or(0);
+        let held = self.writer(dequantized).and_then(|node| node.inputs.first().copied());
+        // The bytes themselves, or signed ones that they are the twin of.
+        held.is_some_and(|held| read(dequantized) == 1 && read(held) == 1 && (held == bytes || read(bytes) == 0))
+    }
+
+    /// Lets the convolution that writes `bytes` look them up; false where it is another node, or looks up already.
+    fn look_up_behind(&mut self, bytes: ValueId, by: &Arc<[u8; 256]>) -> bool {
+        let Some(&writer) = self.writers.get(&bytes) else { return false };
+        let op = self.graph.nodes.get_mut(writer).map(|node| &mut node.op);
+        let Some(Op::QConv(QConv { result: QResult::Bytes { table: table @ None, .. }, .. })) = op else {
+            return false;
+        };
+        *table = Some(by.clone());
+        true
     }
 
     /// A node as a function of one number: its operand, the operator with its other operands, numbers, and the

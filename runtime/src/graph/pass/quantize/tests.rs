@@ -1,1 +1,253 @@
+//! Small quantised graphs, as a quantiser writes them: after the pass they are computed in bytes, and give the bytes
+//! that they gave in floats, or a neighbouring one.
 
+use super::*;
+use crate::Isa;
+use crate::ops::check::{Random, planned};
+use crate::ops::conv::Conv;
+use crate::ops::dequantize::Dequantize;
+use crate::ops::image::Layout;
+use crate::ops::matmul::MatMul;
+use crate::ops::unary::{Unary, UnaryKind};
+
+/// A quantised graph under construction, with activations in `dtype`.
+struct Build {
+    graph: Graph,
+    dtype: DType,
+    random: Random,
+}
+
+impl Build {
+    fn new(dtype: DType) -> Self {
+        Self { graph: Graph::new(), dtype, random: Random(dtype.size() as u64 + u64::from(dtype == DType::I8)) }
+    }
+
+    fn add(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> ValueId {
+        let name = format!("n{}", self.graph.nodes.len());
+        self.graph.add_node(name, op, inputs).unwrap()[0]
+    }
+
+    fn scheme(&mut self, scale: f32, zero: u8) -> [ValueId; 2] {
+        let zero = match self.dtype {
+            DType::I8 => Tensor::scalar(flip(zero).cast_signed()),
+            _ => Tensor::scalar(zero),
+        };
+        [self.graph.add_constant("scale", Tensor::scalar(scale)), self.graph.add_constant("zero", zero)]
+    }
+
+    /// `x -> Quantize -> Dequantize`
+    fn bytes(&mut self, x: ValueId, scale: f32, zero: u8) -> ValueId {
+        let [scale, zero] = self.scheme(scale, zero);
+        let to = self.dtype;
+        let bytes = self.add(Quantize { axis: 1, to }, &[x, scale, zero]);
+        self.add(Dequantize { axis: 1 }, &[bytes, scale, zero])
+    }
+
+    fn input(&mut self, dims: &[usize]) -> ValueId {
+        let x = self.graph.add_input("x", Fact::new(DType::F32, Shape::new(dims).unwrap()));
+        self.bytes(x, 0.03, 130)
+    }
+
+    /// Constants in `dtype` with a scale for each index of `axis`.
+    fn constant(&mut self, dtype: DType, dims: &[usize], axis: usize, scale: f32) -> ValueId {
+        let channels = dims[axis];
+        let scales: Vec<f32> = (0..channels).map(|_| scale * (0.5 + self.random.float().abs())).collect();
+        let scales = self.graph.add_constant("scales", Tensor::from_slice(&[channels], &scales).unwrap());
+        let zeros = Tensor::zeros(Fact::new(dtype, Shape::new(&[channels]).unwrap()));
+        let zeros = self.graph.add_constant("zeros", zeros);
+        let values = self.random.tensor(dtype, dims);
+        let values = self.graph.add_constant("values", values);
+        self.add(Dequantize { axis }, &[values, scales, zeros])
+    }
+
+    fn conv(&mut self, x: ValueId, filters: usize, kernel: usize, groups: usize) -> ValueId {
+        let depth = self.graph.fact(x).shape[1] / groups;
+        let weights = self.constant(DType::I8, &[filters, depth, kernel, kernel], 0, 0.02);
+        let bias = self.constant(DType::I32, &[filters], 0, 0.01);
+        let conv = Conv {
+            kernel: [kernel; 2],
+            stride: [1; 2],
+            dilation: [1; 2],
+            pads: [kernel / 2; 4],
+            groups,
+            layout: Layout::Nchw,
+            activation: Activation::None,
+            residual: false,
+            residual_first: false,
+            scale: false,
+        };
+        self.add(conv, &[x, weights, bias])
+    }
+
+    /// Optimises the graph with the output `y`, holds it against what it was and answers its operators. Floats may
+    /// differ by `step`, a quantum.
+    fn check(mut self, y: ValueId, step: f32) -> Vec<String> {
+        self.graph.outputs.push(("y".into(), y));
+        let inputs = [self.random.floats(&self.graph.fact(self.graph.inputs[0]).shape.clone())];
+        let want = self.graph.evaluate(&inputs).unwrap().remove(0);
+        let mut fast = self.graph.clone();
+        crate::graph::optimise(&mut fast).unwrap();
+        fast.check().unwrap();
+        let mut got = vec![fast.evaluate(&inputs).unwrap().remove(0)];
+        got.extend(Isa::available().map(|isa| planned(&self.graph, isa, &inputs).unwrap().remove(0)));
+        for got in &got {
+            assert_eq!(got.fact(), want.fact());
+            let values = |t: &Tensor| match t.dtype() {
+                DType::U8 => t.bytes().iter().map(|&b| f32::from(b)).collect(),
+                DType::I8 => t.bytes().iter().map(|&b| f32::from(b.cast_signed())).collect(),
+                _ => t.elements::<f32>().unwrap().to_vec(),
+            };
+            let (got, want) = (values(got), values(&want));
+            let differ = got.iter().zip(&want).filter(|(g, w)| (*g - *w).abs() > step * 0.01).count();
+            assert!(differ * 20 <= want.len().max(20), "{differ} of {} differ", want.len());
+            assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= step * 1.01), "{got:?} is not {want:?}");
+        }
+        fast.nodes.iter().map(|node| node.op.name().to_owned()).collect()
+    }
+}
+
+const TYPES: [DType; 2] = [DType::U8, DType::I8];
+
+/// The operators but for those at the edges: conversions and layouts.
+fn inner(operators: Vec<String>) -> Vec<String> {
+    let edges = ["Quantize", "Dequantize", "Transpose", "Reshape"];
+    operators.into_iter().filter(|name| !edges.contains(&name.as_str())).collect()
+}
+
+#[test]
+fn convolutions_and_their_bounds_are_computed_in_bytes() {
+    for dtype in TYPES {
+        let mut b = Build::new(dtype);
+        let x = b.input(&[1, 8, 6, 5]);
+        let y = b.conv(x, 12, 3, 1);
+        let y = b.add(Activate { activation: Activation::Relu }, &[y]);
+        let y = b.bytes(y, 0.02, 0);
+        let y = b.conv(y, 12, 3, 12);
+        let y = b.bytes(y, 0.05, 100);
+        assert_eq!(inner(b.check(y, 0.05)), ["QConv", "QConv"], "{dtype}");
+    }
+}
+
+#[test]
+fn bytes_at_the_edges_of_the_model_keep_their_type() {
+    for dtype in TYPES {
+        let mut b = Build::new(dtype);
+        let x = b.input(&[1, 4, 5, 5]);
+        let y = b.conv(x, 8, 1, 1);
+        let [scale, zero] = b.scheme(0.04, 90);
+        let y = b.add(Quantize { axis: 1, to: dtype }, &[y, scale, zero]);
+        let want: &[&str] = if dtype == DType::I8 { &["QConv", "LookUp"] } else { &["QConv"] };
+        assert_eq!(inner(b.check(y, 1.0)), want, "{dtype}");
+    }
+}
+
+#[test]
+fn a_product_that_is_read_as_floats_is_still_computed_in_bytes() {
+    for dtype in TYPES {
+        let mut b = Build::new(dtype);
+        let x = b.input(&[1, 4, 5, 5]);
+        let y = b.conv(x, 8, 3, 1);
+        assert_eq!(inner(b.check(y, 1e-3)), ["QConv"], "{dtype}");
+    }
+}
+
+#[test]
+fn matrix_products_with_a_bias_are_convolutions_of_one_tap() {
+    for (dtype, transposed) in [(DType::U8, true), (DType::I8, false)] {
+        let mut b = Build::new(dtype);
+        let x = b.input(&[3, 20]);
+        let shape = |dims: &[usize]| Reshape { shape: Shape::new(dims).unwrap() };
+        let x = b.add(shape(&[1, 3, 20]), &[x]);
+        let (dims, axis) = if transposed { ([7, 20], 0) } else { ([20, 7], 1) };
+        let w = b.constant(DType::I8, &dims, axis, 0.02);
+        let w = b.add(shape(&[1, dims[0], dims[1]]), &[w]);
+        let y = b.add(MatMul { transposed, activation: Activation::None }, &[x, w]);
+        let y = b.add(shape(&[3, 7]), &[y]);
+        let bias = b.constant(DType::I32, &[7], 0, 0.01);
+        let bias = b.add(shape(&[1, 7]), &[bias]);
+        let y = b.add(Binary::new(BinaryKind::Add), &[y, bias]);
+        let y = b.bytes(y, 0.05, 128);
+        assert_eq!(inner(b.check(y, 0.05)), ["QConv"], "{dtype}");
+    }
+}
+
+#[test]
+fn sums_products_and_means_are_computed_in_bytes() {
+    for dtype in TYPES {
+        let mut b = Build::new(dtype);
+        let x = b.input(&[1, 8, 6, 6]);
+        let y = b.conv(x, 8, 3, 1);
+        let y = b.bytes(y, 0.05, 120);
+        let y = b.add(Binary::new(BinaryKind::Add), &[y, x]);
+        let y = b.bytes(y, 0.06, 120);
+        let mean = b.add(Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: true }, &[y]);
+        let mean = b.bytes(mean, 0.02, 120);
+        let y = b.add(Binary::new(BinaryKind::Mul), &[mean, y]);
+        let y = b.bytes(y, 0.05, 128);
+        assert_eq!(inner(b.check(y, 0.3)), ["QConv", "QAdd", "QAveragePool", "QMul"], "{dtype}");
+    }
+}
+
+#[test]
+fn a_function_of_one_number_is_a_table_behind_its_convolution() {
+    for dtype in TYPES {
+        for shared in [false, true] {
+            let mut b = Build::new(dtype);
+            let x = b.input(&[1, 4, 6, 6]);
+            let y = b.conv(x, 8, 1, 1);
+            let linear = b.bytes(y, 0.05, 128);
+            let y = b.add(Activate { activation: Activation::HardSwish }, &[linear]);
+            let y = b.add(Unary { kind: UnaryKind::Neg }, &[y]);
+            let mut y = b.bytes(y, 0.03, 128);
+            if shared {
+                // The bytes before the function are read as well.
+                y = b.add(Binary::new(BinaryKind::Add), &[y, linear]);
+                y = b.bytes(y, 0.06, 128);
+            }
+            let want: &[&str] = if shared { &["QConv", "LookUp", "QAdd"] } else { &["QConv"] };
+            assert_eq!(inner(b.check(y, 0.06)), want, "{dtype} {shared}");
+        }
+    }
+}
+
+#[test]
+fn what_only_moves_numbers_moves_bytes() {
+    for dtype in TYPES {
+        let mut b = Build::new(dtype);
+        let x = b.input(&[1, 4, 6, 6]);
+        let pool = Pool {
+            function: PoolFn::Max,
+            kernel: [2, 2],
+            stride: [2, 2],
+            dilation: [1, 1],
+            pads: [0; 4],
+            out: [3, 3],
+            layout: Layout::Nchw,
+        };
+        let y = b.add(pool, &[x]);
+        let y = b.bytes(y, 0.03, 130);
+        let y = b.conv(y, 8, 3, 1);
+        let y = b.bytes(y, 0.05, 128);
+        let y = b.add(Reduce { axes: vec![2, 3], kind: ReduceKind::Max, keep_dims: false }, &[y]);
+        let y = b.bytes(y, 0.05, 128);
+        assert_eq!(inner(b.check(y, 0.05)), ["MaxPool", "QConv", "MaxPool"], "{dtype}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_stays_in_floats() {
+    // The convolution's result is read twice, once in floats.
+    let mut b = Build::new(DType::U8);
+    let x = b.input(&[1, 4, 6, 6]);
+    let y = b.conv(x, 4, 3, 1);
+    let bytes = b.bytes(y, 0.05, 128);
+    let y = b.add(Binary::new(BinaryKind::Sub), &[y, bytes]);
+    assert_eq!(inner(b.check(y, 0.06)), ["QConv", "Sub"]);
+    // An activation between the convolution and its bytes that is no bound.
+    let mut b = Build::new(DType::U8);
+    let x = b.input(&[1, 4, 6, 6]);
+    let y = b.conv(x, 4, 3, 1);
+    let y = b.add(Activate { activation: Activation::HardSwish }, &[y]);
+    let y = b.bytes(y, 0.05, 128);
+    assert_eq!(inner(b.check(y, 0.06)), ["QConv", "HardSwish"]);
+}

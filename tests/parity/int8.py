@@ -1,0 +1,172 @@
+"""Quantised models against ONNX Runtime, on every instruction set.
+
+Models of the zoo go through ONNX Runtime's own quantiser in both of its formats, with scales for each channel and for
+each tensor, unsigned and signed activations. Then the pretrained model goes through `skipstone quantize`: ONNX Runtime
+must run the result to the same answers, and on the test images of CIFAR-10 it may lose one point of accuracy at most.
+"""
+
+import json
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import driver
+import fill
+
+MODELS = ("simplenet_310k", "simplenet_5m", "skipnet_xs", "mobilenetv3_large")
+ISAS = ("scalar", "avx2", "avx512", "neon")
+PRETRAINED = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
+SAMPLES = driver.ROOT / "models" / "samples"
+IMAGES = driver.ROOT / "build" / "cifar10" / "test"
+# Points of accuracy that quantisation may cost.
+MOST_LOST = 0.01
+
+
+class Images(CalibrationDataReader):
+    """A few seeded images to calibrate with."""
+
+    def __init__(self, name: str, size: int):
+        self.left = iter([{name: fill.image(size, seed=seed)} for seed in range(4)])
+
+    def get_next(self):
+        return next(self.left, None)
+
+
+def session(model: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def variants(name: str, folder: Path):
+    """The files that ONNX Runtime's quantiser makes of a model of the zoo."""
+    source = fill.fill(name)
+    entry = onnx.load(source).graph.input[0]
+    size = entry.type.tensor_type.shape.dim[2].dim_value
+    for form in (QuantFormat.QDQ, QuantFormat.QOperator):
+        for per_channel, activations in ((True, QuantType.QUInt8), (False, QuantType.QInt8)):
+            kind = f"{form.name.lower()}-{'channel' if per_channel else 'tensor'}-{activations.name[1:].lower()}"
+            path = folder / f"{name}-{kind}.onnx"
+            quantize_static(
+                source,
+                path,
+                Images(entry.name, size),
+                quant_format=form,
+                per_channel=per_channel,
+                activation_type=activations,
+                weight_type=QuantType.QInt8,
+            )
+            yield path
+
+
+def quantum(model: Path) -> float:
+    """What one step of the output's bytes stands for."""
+    graph = onnx.load(model).graph
+    last = next(node for node in graph.node if graph.output[0].name in node.output)
+    scale = next(tensor for tensor in graph.initializer if tensor.name == last.input[1])
+    return float(onnx.numpy_helper.to_array(scale).reshape(-1)[0])
+
+
+def check(skipstone: driver.Skipstone, model: Path, isas) -> tuple[list[str], list[str]]:
+    """What was run, and what went wrong."""
+    runtime = session(model)
+    entry = runtime.get_inputs()[0]
+    inputs = {entry.name: fill.image(entry.shape[2], seed=5)}
+    names = [output.name for output in runtime.get_outputs()]
+    want = runtime.run(names, inputs)[0]
+    step, ran, failures = quantum(model), [], []
+    for isa in isas:
+        try:
+            steps = skipstone.inspect(model, "--isa", isa)["steps"]
+            floats = [s["name"] for s in steps if s["op"] in ("Conv", "MatMul") or s["kernel"] == "fallback"]
+            if floats:
+                failures.append(f"{isa}: not computed in bytes: {', '.join(floats)}")
+            got = skipstone.run(model, inputs, names, "--isa", isa)[0]
+            far = np.abs(got - want).max() / step
+            ran.append(f"{isa} {far:.0f}")
+            if far > LIMITS.get(model.stem.split("-")[0], 0) + 0.01:
+                failures.append(f"{isa}: {far:.1f} quanta from ONNX Runtime's output")
+        except driver.Refused as refusal:
+            if refusal.code != "isa":
+                failures.append(f"{isa}: {refusal}")
+        except driver.Crashed as crash:
+            failures.append(f"{isa}: crash: {crash}")
+    return ran, failures
+
+
+def accuracy(skipstone: driver.Skipstone, model: Path) -> float:
+    result = json.loads(skipstone.call("evaluate", model, IMAGES, "--threads", 2, "--json"))
+    assert result["images"] == 10_000, "the images of the section `accuracy` are missing"
+    return result["top1"]
+
+
+def check_quantize(skipstone: driver.Skipstone, folder: Path) -> list[str]:
+    """`skipstone quantize` on the pretrained model."""
+    made, failures = folder / "pretrained-int8.onnx", []
+    skipstone.call("quantize", PRETRAINED, "--calibrate", SAMPLES, "-o", made)
+    onnx.checker.check_model(onnx.load(made), full_check=True)
+    kernels = {step["op"] for step in skipstone.inspect(made)["steps"]}
+    if kernels & {"Conv", "MatMul"}:
+        failures.append("a convolution or matrix product is computed in floats")
+    runtime = session(made)
+    entry = runtime.get_inputs()[0]
+    agree = 0
+    for seed in range(20):
+        inputs = {entry.name: fill.image(entry.shape[2], seed=seed)}
+        want = runtime.run(None, inputs)[0]
+        got = skipstone.run(made, inputs, [runtime.get_outputs()[0].name])[0]
+        agree += int(want.argmax() == got.argmax())
+    if agree < 20:
+        failures.append(f"ONNX Runtime finds another class in {20 - agree} of 20 images")
+    before, after = accuracy(skipstone, PRETRAINED), accuracy(skipstone, made)
+    print(f"     accuracy {100 * before:.2f} % in floats, {100 * after:.2f} % in bytes", flush=True)
+    if before - after > MOST_LOST:
+        failures.append(f"{100 * (before - after):.2f} points of accuracy lost")
+    again = folder / "again.onnx"
+    try:
+        skipstone.call("quantize", made, "--calibrate", SAMPLES, "-o", again)
+        failures.append("a quantised model was quantised again")
+    except driver.Refused:
+        pass
+    return failures
+
+
+def main() -> None:
+    parser = driver.arguments(__doc__)
+    parser.add_argument("--only", nargs="+", default=list(MODELS), metavar="NAME", help="models of the zoo")
+    parser.add_argument("--isa", nargs="+", default=list(ISAS), help="default: all that the CPU has")
+    parser.add_argument("--no-accuracy", action="store_true", help="without `skipstone quantize`")
+    args = parser.parse_args()
+    skipstone = driver.Skipstone(args.binary, args.runner)
+    logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(3)
+
+    failed = total = 0
+    with tempfile.TemporaryDirectory(prefix="skipstone-int8-") as scratch:
+        folder = Path(scratch)
+        for name in args.only:
+            for model in variants(name, folder):
+                ran, wrong = check(skipstone, model, args.isa)
+                print(f"{'FAIL' if wrong else 'ok  '} {model.stem:42} quanta apart: {', '.join(ran)}", flush=True)
+                for line in wrong:
+                    print(f"     {line}", flush=True)
+                total, failed = total + 1, failed + bool(wrong)
+        if not args.no_accuracy:
+            wrong = check_quantize(skipstone, folder)
+            print(f"{'FAIL' if wrong else 'ok  '} skipstone quantize", flush=True)
+            for line in wrong:
+                print(f"     {line}", flush=True)
+            total, failed = total + 1, failed + bool(wrong)
+    print(f"int8 parity: {total} models, {failed} failures")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
