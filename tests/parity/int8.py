@@ -25,6 +25,9 @@ ISAS = ("scalar", "avx2", "avx512", "neon")
 PRETRAINED = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
 SAMPLES = driver.ROOT / "models" / "samples"
 IMAGES = driver.ROOT / "build" / "cifar10" / "test"
+# Quanta that an output may be apart: none, but for averages over windows, which ONNX Runtime sums in floats, so that
+# now and then one is a quantum apart; on the way through random weights that becomes a few.
+APART = {"skipnet_xs-qdq": 8}
 # Points of accuracy that quantisation may cost.
 MOST_LOST = 0.01
 
@@ -91,7 +94,8 @@ def check(skipstone: driver.Skipstone, model: Path, isas) -> tuple[list[str], li
             got = skipstone.run(model, inputs, names, "--isa", isa)[0]
             far = np.abs(got - want).max() / step
             ran.append(f"{isa} {far:.0f}")
-            if far > LIMITS.get(model.stem.split("-")[0], 0) + 0.01:
+            allowed = next((quanta for name, quanta in APART.items() if model.stem.startswith(name)), 0)
+            if far > allowed + 0.01:
                 failures.append(f"{isa}: {far:.1f} quanta from ONNX Runtime's output")
         except driver.Refused as refusal:
             if refusal.code != "isa":

@@ -30,8 +30,11 @@ pub(super) fn spell_out(model: &mut ModelProto) {
     }
 }
 
+/// Adds the nodes that a quantised operator stands for; `None` where it lacks an operand.
+type Spell = fn(&mut Spelling<'_>) -> Option<()>;
+
 /// The quantised operator, and how it is spelled out.
-const OPERATORS: &[(&str, fn(&mut Spelling<'_>) -> Option<()>)] = &[
+const OPERATORS: &[(&str, Spell)] = &[
     ("QLinearConv", convolution),
     ("QLinearMatMul", matmul),
     ("QGemm", gemm),
@@ -44,7 +47,7 @@ const OPERATORS: &[(&str, fn(&mut Spelling<'_>) -> Option<()>)] = &[
     ("QLinearConcat", concat),
 ];
 
-fn spelling(node: &NodeProto) -> Option<fn(&mut Spelling<'_>) -> Option<()>> {
+fn spelling(node: &NodeProto) -> Option<Spell> {
     OPERATORS.iter().find(|(name, _)| *name == node.op_type).map(|(_, spell)| *spell)
 }
 

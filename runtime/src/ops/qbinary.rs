@@ -1,8 +1,8 @@
 //! QBinary: two quantised tensors added or multiplied.
 //!
 //! ```text
-//! add       y = byte((a - a_zero) * a_scale / y_scale + (b - b_zero) * b_scale / y_scale)
-//! multiply  y = byte((a - a_zero) * (b - b_zero) * a_scale * b_scale / y_scale)
+//! add       y = saturate(round((a - a_zero) * a_scale / y_scale + (b - b_zero) * b_scale / y_scale + y_zero))
+//! multiply  y = saturate(round((a - a_zero) * (b - b_zero) * a_scale * b_scale / y_scale + y_zero))
 //! ```
 //!
 //! The second operand has the shape of the first, or one number for each image and channel.
@@ -24,6 +24,8 @@ pub struct QBinary {
     pub zeros: [u8; 2],
     /// From quanta to bytes.
     pub by: Requantise,
+    /// What bytes are counted from: 128 where they stand for signed ones.
+    pub origin: u8,
 }
 
 impl QBinary {
@@ -73,17 +75,18 @@ impl Operator for QBinary {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [a, b] = exactly::<2, _>(inputs)?;
         let [_, middle, inner] = self.check(&[a.fact(), b.fact()])?;
-        let value = |byte: u8, zero: u8| f32::from(i16::from(byte) - i16::from(zero));
+        let value = |byte: u8| f32::from(i16::from(byte) - i16::from(self.origin));
+        let [a_zero, b_zero, y_zero] = [self.zeros[0], self.zeros[1], self.by.zero].map(value);
+        let by = Requantise { zero: self.origin, ..self.by };
         let bytes: Vec<u8> = a
             .bytes()
             .iter()
             .enumerate()
             .map(|(i, &byte)| {
-                let other = b.bytes()[i / (middle * inner) * inner + i % inner];
-                let (x, y) = (value(byte, self.zeros[0]), value(other, self.zeros[1]));
-                self.by.byte(match self.function {
-                    QBinaryFn::Add { a, b } => x * a + y * b,
-                    QBinaryFn::Multiply { scale } => x * y * scale,
+                let (x, y) = (value(byte), value(b.bytes()[i / (middle * inner) * inner + i % inner]));
+                by.byte(match self.function {
+                    QBinaryFn::Add { a, b } => y * b + (x * a + (y_zero - (a * a_zero + b * b_zero))),
+                    QBinaryFn::Multiply { scale } => (x - a_zero) * (y - b_zero) * scale + y_zero,
                 })
             })
             .collect();
@@ -100,7 +103,7 @@ impl Operator for QBinary {
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let a = Bytes { bytes: io.input(0)?, zero: op.zeros[0] };
             let b = Bytes { bytes: io.input(1)?, zero: op.zeros[1] };
-            qmap::binary(isa, op.function, dims, a, b, op.by, io.output(0)?, io.pool());
+            qmap::binary(isa, op.function, dims, a, b, op.by, op.origin, io.output(0)?, io.pool());
             Ok(())
         }))
     }
@@ -124,7 +127,7 @@ mod tests {
         let mut random = Random(6);
         for b in [[2, 5, 4, 17], [2, 1, 1, 17], [2, 5, 1, 1], [1, 1, 1, 1]] {
             for function in [QBinaryFn::Add { a: 0.7, b: 2.5 }, QBinaryFn::Multiply { scale: 1.5 }] {
-                let op = QBinary { function, zeros: [3, 5], by: Requantise::all(9) };
+                let op = QBinary { function, zeros: [3, 5], by: Requantise::all(9), origin: random.pick(&[0, 128]) };
                 check(op, &[random.tensor(DType::U8, &[2, 5, 4, 17]), random.tensor(DType::U8, &b)], 0.0);
             }
         }

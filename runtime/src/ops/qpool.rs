@@ -1,6 +1,6 @@
 //! QPool: the mean over windows of a quantised image, as a quantised image.
 //!
-//! `y = byte(sum over the window of (x - zero) * scale / count)`. The largest of a window is a
+//! `y = byte(sum over the window of (x - zero) * x_scale / (y_scale * count))`. The largest of a window is a
 //! [`Pool`] as it is: bytes are ordered as the numbers that they stand for.
 
 use skipstone_kernels::pool::PoolFn;
@@ -49,8 +49,10 @@ impl Operator for QPool {
         let values: Vec<f32> = x.bytes().iter().map(|&b| f32::from(i16::from(b) - i16::from(self.mean.zero))).collect();
         let means = self.pool.evaluate(&[&Tensor::from_slice(x.shape(), &values)?])?.remove(0);
         let means = means.elements::<f32>().ok_or(OpError::Operand(0))?;
-        let bytes: Vec<u8> =
-            means.iter().map(|&v| self.mean.by.byte(if v.is_nan() { 0.0 } else { v * self.mean.scale })).collect();
+        let bytes: Vec<u8> = means
+            .iter()
+            .map(|&v| self.mean.by.byte(if v.is_nan() { 0.0 } else { v * self.mean.scales[0] / self.mean.scales[1] }))
+            .collect();
         Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
     }
 

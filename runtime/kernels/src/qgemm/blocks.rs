@@ -120,7 +120,7 @@ impl Tiles {
             (shape.out_h * width, width)
         };
         let per_run = (run / line).div_ceil(v.mr / line).max(1);
-        let count = if run == 0 { 0 } else { pixels / run * per_run };
+        let count = pixels.checked_div(run).map_or(0, |runs| runs * per_run);
         Tiles { count, most_rows: v.mr.min(run.max(1)), run, per_run, line }
     }
 

@@ -2,11 +2,10 @@
 //!
 //! ```text
 //! max    y = max over the window of x
-//! mean   y = byte(sum over the window of (x - zero) * scale / count)
+//! mean   y = byte(sum over the window of (x - zero) * x_scale / (y_scale * count))
 //! ```
 //!
-//! Padding is no value, but counts with `count_padding`, as in [`pool`](crate::pool). The scale is in quanta of the
-//! result. Channels lie in the lanes; the loop is plain Rust, compiled for each instruction set.
+//! Padding is no value, but counts with `count_padding`, as in [`pool`](crate::pool). Channels lie in the lanes; the loop is plain Rust, compiled for each instruction set.
 
 use crate::isa::Isa;
 use crate::parallel;
@@ -23,8 +22,8 @@ const BLOCK: usize = 64;
 pub struct Mean {
     /// The byte that stands for 0 in the input.
     pub zero: u8,
-    /// A quantum of the input, in quanta of the result.
-    pub scale: f32,
+    /// What a quantum of the input and one of the result stand for.
+    pub scales: [f32; 2],
     /// From quanta to bytes.
     pub by: Requantise,
 }
@@ -34,7 +33,7 @@ pub struct Mean {
 /// # Panics
 /// If the length of `x` or `y` does not fit `shape`, or a stride or dilation is 0.
 pub fn largest(isa: Isa, shape: &PoolShape, x: &[u8], y: &mut [u8], threads: &Pool) {
-    let unused = Mean { zero: 0, scale: 0.0, by: Requantise::all(0) };
+    let unused = Mean { zero: 0, scales: [1.0; 2], by: Requantise::all(0) };
     pool(isa, PoolFn::Max, unused, shape, x, y, threads);
 }
 
@@ -98,7 +97,7 @@ impl Rows<'_> {
                     PoolFn::Average { count_padding: true } => rows.padded * columns.padded,
                     _ => rows.count * columns.count,
                 };
-                let factor = if factor == 0 { 0.0 } else { mean.scale / factor as f32 };
+                let factor = if factor == 0 { 0.0 } else { mean.scales[0] / (mean.scales[1] * factor as f32) };
                 // What the zero points in the window sum to.
                 let zeros = i32::from(mean.zero) * (rows.count * columns.count) as i32;
                 for (block, y) in y.chunks_mut(BLOCK).enumerate() {
@@ -213,8 +212,11 @@ mod tests {
                 };
                 let x = Guarded::new(&bytes(round, s.batch * in_h * in_w * s.channels), edge);
                 let zero = random.below(256) as u8;
-                let mean =
-                    Mean { zero, scale: 0.1 + random.number().abs(), by: Requantise::all(random.below(256) as u8) };
+                let mean = Mean {
+                    zero,
+                    scales: [0.1 + random.number().abs(), 0.7],
+                    by: Requantise::all(random.below(256) as u8),
+                };
                 for f in
                     [PoolFn::Max, PoolFn::Average { count_padding: true }, PoolFn::Average { count_padding: false }]
                 {
@@ -240,7 +242,7 @@ mod tests {
                         let want = match f {
                             PoolFn::Max => largest,
                             _ if count == 0 => mean.by.zero,
-                            _ => mean.by.byte(sum as f32 * (mean.scale / count as f32)),
+                            _ => mean.by.byte(sum as f32 * (mean.scales[0] / (mean.scales[1] * count as f32))),
                         };
                         assert_eq!(y, want, "{f:?} {s:?} {isa}");
                     }

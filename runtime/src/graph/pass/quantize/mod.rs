@@ -249,7 +249,8 @@ impl Pass<'_> {
         let shape = self.graph.fact(x).shape.clone();
         match &root.op {
             Op::Binary(binary) => {
-                if let Some(fused) = self.pair(&root, *binary, by, to)? {
+                let signed = self.graph.fact(node.outputs[0]).dtype == DType::I8;
+                if let Some(fused) = self.pair(&root, *binary, by, to, signed)? {
                     return Ok(Some(fused));
                 }
                 self.product(&root, Some((by, to)), &shape)
@@ -339,7 +340,7 @@ impl Pass<'_> {
     }
 
     /// A sum or product of two quantised tensors.
-    fn pair(&mut self, root: &Node, binary: Binary, by: Requantise, to: Scheme) -> Result<Option<Fused>> {
+    fn pair(&mut self, root: &Node, binary: Binary, by: Requantise, to: Scheme, signed: bool) -> Result<Option<Fused>> {
         let &[a, b] = root.inputs.as_slice() else { return Ok(None) };
         if binary.activation != Activation::None || !matches!(binary.kind, BinaryKind::Add | BinaryKind::Mul) {
             return Ok(None);
@@ -355,7 +356,8 @@ impl Pass<'_> {
             BinaryKind::Add => QBinaryFn::Add { a: a.scheme.scale / to.scale, b: b.scheme.scale / to.scale },
             _ => QBinaryFn::Multiply { scale: a.scheme.scale * b.scheme.scale / to.scale },
         };
-        let op = QBinary { function, zeros: [a.scheme.zero, b.scheme.zero], by };
+        let origin = if signed { 128 } else { 0 };
+        let op = QBinary { function, zeros: [a.scheme.zero, b.scheme.zero], by, origin };
         Ok(Some((op.into(), vec![a.bytes, b.bytes])))
     }
 
@@ -372,7 +374,7 @@ impl Pass<'_> {
             return Ok(None);
         }
         let Some(source) = self.dequantized(x)? else { return Ok(None) };
-        let mean = Mean { zero: source.scheme.zero, scale: source.scheme.scale / to.scale, by };
+        let mean = Mean { zero: source.scheme.zero, scales: [source.scheme.scale, to.scale], by };
         let op = match windows {
             Some(pool) => QPool { pool, mean },
             None => QPool::global(&image, mean).map_err(|e| e.at(&root.name))?,
