@@ -85,7 +85,7 @@ impl Operator for QBinary {
             .map(|(i, &byte)| {
                 let (x, y) = (value(byte), value(b.bytes()[i / (middle * inner) * inner + i % inner]));
                 by.byte(match self.function {
-                    QBinaryFn::Add { a, b } => y * b + (x * a + (y_zero - (a * a_zero + b * b_zero))),
+                    QBinaryFn::Add { a, b } => y.mul_add(b, x.mul_add(a, y_zero - (a * a_zero + b * b_zero))),
                     QBinaryFn::Multiply { scale } => (x - a_zero) * (y - b_zero) * scale + y_zero,
                 })
             })

@@ -124,7 +124,7 @@ pub fn binary(
                     let offset = y_zero - (a * a_zero + b * b_zero);
                     each(isa, y, |i| {
                         let pair = pair(i);
-                        by.byte(pair.1 * b + (pair.0 * a + offset))
+                        by.byte(pair.1.mul_add(b, pair.0.mul_add(a, offset)))
                     });
                 }
                 QBinaryFn::Multiply { scale } => each(isa, y, |i| {
