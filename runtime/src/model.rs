@@ -20,6 +20,7 @@ pub type Shapes = BTreeMap<String, Vec<usize>>;
 /// Where graphs come from: a front end that can lower one for any set of input shapes.
 pub(crate) trait Source: Send + Sync {
     /// Whether some input has a dimension that is not a number.
+    #[cfg(feature = "onnx")]
     fn is_dynamic(&self) -> bool;
 
     /// The graph for these shapes.
