@@ -98,7 +98,13 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
         Out::Bytes { to, by, table } => {
             assert_eq!(to.len(), shape.output_len(), "the output");
             crate::parallel::split(pool, to, row_len.max(1), work, |offset, to| {
-                v.rows(&sums, offset, to, |value| by.byte(value));
+                v.rows(
+                    &sums,
+                    offset,
+                    to,
+                    #[inline(always)]
+                    |value| by.byte(value),
+                );
                 if let Some(table) = table {
                     to.iter_mut().for_each(|byte| *byte = table[usize::from(*byte)]);
                 }
@@ -107,7 +113,13 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
         Out::Floats(to) => {
             assert_eq!(to.len(), shape.output_len(), "the output");
             crate::parallel::split(pool, to, row_len.max(1), work, |offset, to| {
-                v.rows(&sums, offset, to, |value| value)
+                v.rows(
+                    &sums,
+                    offset,
+                    to,
+                    #[inline(always)]
+                    |value| value,
+                )
             });
         }
     }

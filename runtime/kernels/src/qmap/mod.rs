@@ -9,7 +9,7 @@
 //! ```
 //!
 //! All are bound by memory: the loop is plain Rust, which the compiler turns into the vectors of each instruction
-//! set. Scales of `add` and `multiply` are in quanta of the result; their zero point is added before
+//! set, as long as all in it is inlined into the function that has the instructions, closures too. Scales of `add` and `multiply` are in quanta of the result; their zero point is added before
 //! they are rounded, as in ONNX Runtime, which turns the other way where a sum lies halfway between two bytes.
 
 use crate::isa::Isa;
@@ -52,7 +52,12 @@ pub fn quantise(isa: Isa, x: &[f32], scale: f32, by: Requantise, y: &mut [u8], p
     assert_eq!(x.len(), y.len(), "one byte for each number");
     parallel::split(pool, y, 64, x.len(), |offset, y| {
         let x = &x[offset..][..y.len()];
-        each(isa, y, |i| by.byte(x[i] / scale));
+        each(
+            isa,
+            y,
+            #[inline(always)]
+            |i| by.byte(x[i] / scale),
+        );
     });
 }
 
@@ -65,7 +70,12 @@ pub fn dequantise(isa: Isa, x: Bytes<'_>, scale: f32, y: &mut [f32], pool: &Pool
     let zero = i32::from(x.zero);
     parallel::split(pool, y, 64, y.len(), |offset, y| {
         let x = &x.bytes[offset..][..y.len()];
-        each(isa, y, |i| (i32::from(x[i]) - zero) as f32 * scale);
+        each(
+            isa,
+            y,
+            #[inline(always)]
+            |i| (i32::from(x[i]) - zero) as f32 * scale,
+        );
     });
 }
 
@@ -111,29 +121,44 @@ pub fn binary(
     }
     // Rows as long as they can be: a whole one where nothing is repeated.
     let (rows, row_len) = if middle == 1 { (1, y.len()) } else { (middle, inner) };
-    let value = move |byte: u8| (i32::from(byte) - i32::from(origin)) as f32;
-    let (a_zero, b_zero, y_zero) = (value(a.zero), value(b.zero), value(by.zero));
+    let (a_zero, b_zero, y_zero) = (value(a.zero, origin), value(b.zero, origin), value(by.zero, origin));
     let by = Requantise { zero: origin, ..by };
     parallel::split(pool, y, row_len, a.bytes.len(), |offset, y| {
         for (row, y) in (offset / row_len..).zip(y.chunks_mut(row_len)) {
             let a = &a.bytes[row * row_len..][..y.len()];
             let b = &b.bytes[row / rows * row_len..][..y.len()];
-            let pair = |i: usize| (value(a[i]), value(b[i]));
+            let (x, z) = (a, b);
             match f {
                 QBinaryFn::Add { a, b } => {
                     let offset = y_zero - (a * a_zero + b * b_zero);
-                    each(isa, y, |i| {
-                        let pair = pair(i);
-                        by.byte(pair.1.mul_add(b, pair.0.mul_add(a, offset)))
-                    });
+                    each(
+                        isa,
+                        y,
+                        #[inline(always)]
+                        |i| {
+                            let first = value(x[i], origin).mul_add(a, offset);
+                            by.byte(value(z[i], origin).mul_add(b, first))
+                        },
+                    );
                 }
-                QBinaryFn::Multiply { scale } => each(isa, y, |i| {
-                    let pair = pair(i);
-                    by.byte((pair.0 - a_zero) * (pair.1 - b_zero) * scale + y_zero)
-                }),
+                QBinaryFn::Multiply { scale } => each(
+                    isa,
+                    y,
+                    #[inline(always)]
+                    |i| {
+                        let product = (value(x[i], origin) - a_zero) * (value(z[i], origin) - b_zero);
+                        by.byte(product * scale + y_zero)
+                    },
+                ),
             }
         }
     });
+}
+
+/// A byte counted from `origin`.
+#[inline(always)]
+fn value(byte: u8, origin: u8) -> f32 {
+    (i32::from(byte) - i32::from(origin)) as f32
 }
 
 /// `y[i] = f(i)`, compiled for an instruction set.

@@ -101,6 +101,10 @@ impl Pass<'_> {
     fn rewrite(&mut self, node: Node) -> Result<()> {
         match &node.op {
             Op::Quantize(_) => self.rewrite_quantize(node),
+            Op::Dequantize(_) => {
+                self.rewrite_dequantize(node);
+                Ok(())
+            }
             Op::Reshape(_) | Op::Transpose(_) | Op::Pool(_) | Op::Reduce(_) => self.rewrite_movement(node),
             _ => {
                 self.place(node);
@@ -189,12 +193,8 @@ impl Pass<'_> {
         if made == result {
             return Ok(());
         }
+        self.inherit_readers(made, result);
         if self.graph.fact(made).dtype == wanted.dtype {
-            // Who read the one reads the other now.
-            let gained = self.readers.get(result.0).copied().unwrap_or(0);
-            if let Some(readers) = self.readers.get_mut(made.0) {
-                *readers = readers.saturating_sub(1) + gained;
-            }
             self.same.insert(result, made);
             return Ok(());
         }
@@ -207,6 +207,27 @@ impl Pass<'_> {
         };
         self.place(signed);
         Ok(())
+    }
+
+    /// Who reads `result` will read `made`, and one that led from `made` to `result` will not.
+    fn inherit_readers(&mut self, made: ValueId, result: ValueId) {
+        let gained = self.readers.get(result.0).copied().unwrap_or(0);
+        if self.readers.len() <= made.0 {
+            self.readers.resize(made.0 + 1, 0);
+        }
+        self.readers[made.0] = self.readers[made.0].saturating_sub(1) + gained;
+    }
+
+    /// Reads the unsigned twin where there is one.
+    fn rewrite_dequantize(&mut self, mut node: Node) {
+        if let &[x, scale, zero] = node.inputs.as_slice()
+            && let (Some(&twin), Some(scheme)) = (self.twins.get(&x), self.scheme(scale, zero))
+        {
+            let zero = self.graph.add_constant(format!("{}.zero", node.name), Tensor::scalar(scheme.zero));
+            let scale = self.graph.add_constant(format!("{}.scale", node.name), Tensor::scalar(scheme.scale));
+            node.inputs = vec![twin, scale, zero];
+        }
+        self.place(node);
     }
 
     fn rewrite_quantize(&mut self, node: Node) -> Result<()> {
@@ -300,8 +321,7 @@ impl Pass<'_> {
     fn is_only_read_by(&self, dequantized: ValueId, bytes: ValueId) -> bool {
         let read = |id: ValueId| self.readers.get(id.0).copied().unwrap_or(0);
         let held = self.writer(dequantized).and_then(|node| node.inputs.first().copied());
-        // The bytes themselves, or signed ones that they are the twin of.
-        held.is_some_and(|held| read(dequantized) == 1 && read(held) == 1 && (held == bytes || read(bytes) == 0))
+        held == Some(bytes) && read(dequantized) == 1 && read(bytes) == 1
     }
 
     /// Lets the convolution that writes `bytes` look them up; false where it is another node, or looks up already.
