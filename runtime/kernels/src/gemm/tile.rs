@@ -1,7 +1,9 @@
 //! One tile of the product: its arguments, and the bodies that the instruction sets share.
 
 use crate::epilogue::Bounds;
-use crate::lanes::{Lanes, Stored};
+use crate::lanes::Lanes;
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::Stored;
 
 /// What a microkernel computes:
 /// `out[r, c] = bounds(start + sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
