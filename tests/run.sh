@@ -65,7 +65,13 @@ aarch64_zoo() {
     done
 }
 
-sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy int8 aarch64 aarch64_zoo)
+# Instructions of whole networks on aarch64, against the table in tests/instructions.
+instructions() {
+    tests/cross.sh build --quiet --profile cross -p skipstone-cli
+    "$python" tests/instructions/count.py --check
+}
+
+sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy int8 aarch64 aarch64_zoo instructions)
 passed=0
 
 # `set -e` does not reach into a function that is part of a condition: hence the subshell.
