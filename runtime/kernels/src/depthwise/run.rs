@@ -112,6 +112,9 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
 /// network for 224 pixels are multiples of seven wide.
 const WIDTH: usize = 7;
 
+/// Most kernel rows of a kernel that is computed by tiles.
+const MAX_LINES: usize = 8;
+
 /// Rows, then tiles of columns, then channels: a tile's window is a few runs of memory that stay in the first-level
 /// cache for all its channels.
 ///
@@ -128,14 +131,19 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
     };
     for row in args.rows.clone() {
         let y = row % s.out_h;
-        let line = Line { args, tail, row, y, image: row / s.out_h, taps_y: s.valid_taps(0, y) };
+        let lines = [std::ptr::null(); MAX_LINES];
+        let mut line = Line { args, tail, row, y, image: row / s.out_h, taps_y: s.valid_taps(0, y), lines };
+        for ky in line.taps_y.start..line.taps_y.end.min(MAX_LINES) {
+            line.lines[ky] = line.input_row(ky);
+        }
+        let tiled = s.kernel[0] <= MAX_LINES && s.dilation[1] == 1;
         // SAFETY: the caller's promise; each tile is of the kernel's width and stride.
         unsafe {
-            match (s.kernel[1], s.stride[1], s.dilation[1]) {
-                (3, 1, 1) => line.tiles::<L, 3, 1>(),
-                (3, 2, 1) => line.tiles::<L, 3, 2>(),
-                (5, 1, 1) => line.tiles::<L, 5, 1>(),
-                (5, 2, 1) => line.tiles::<L, 5, 2>(),
+            match (s.kernel[1], s.stride[1]) {
+                (3, 1) if tiled => line.tiles::<L, 3, 1>(),
+                (3, 2) if tiled => line.tiles::<L, 3, 2>(),
+                (5, 1) if tiled => line.tiles::<L, 5, 1>(),
+                (5, 2) if tiled => line.tiles::<L, 5, 2>(),
                 _ => line.pixels::<L>(),
             }
         }
@@ -161,6 +169,8 @@ struct Line<'a, 'b> {
     image: usize,
     /// Kernel rows that fall inside the input.
     taps_y: Range<usize>,
+    /// The input rows under the first of them: found once, not for every tile and channel.
+    lines: [*const f32; MAX_LINES],
 }
 
 impl Line<'_, '_> {
@@ -230,7 +240,7 @@ impl Line<'_, '_> {
                 unsafe {
                     let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
                     let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
-                    let mut pixel = self.input_row(ky).wrapping_add(left.wrapping_add(channel));
+                    let mut pixel = self.lines[ky].wrapping_add(left.wrapping_add(channel));
                     // Written out, because the compiler gives up on unrolling a loop of this many columns.
                     macro_rules! columns {
                         ($($column:literal)*) => {$(
