@@ -55,8 +55,14 @@ where
         for tap in 0..tile.taps {
             let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
             for d in 0..tile.depth {
-                let columns: [L; V] = std::array::from_fn(|v| B::load(b.add(v * L::WIDTH)));
-                let narrow: [N; W] = std::array::from_fn(|w| B::load(b.add(V * L::WIDTH + w * N::WIDTH)));
+                let mut columns = [L::splat(0.0); V];
+                for (v, column) in columns.iter_mut().enumerate() {
+                    *column = B::load(b.add(v * L::WIDTH));
+                }
+                let mut narrow = [N::splat(0.0); W];
+                for (w, column) in narrow.iter_mut().enumerate() {
+                    *column = B::load(b.add(V * L::WIDTH + w * N::WIDTH));
+                }
                 for r in 0..M {
                     let a = *rows[r].add(d);
                     for v in 0..V {
@@ -80,20 +86,25 @@ where
 /// As for [`Kernel`], and the caller enables the instruction set of `L`.
 #[inline(always)]
 pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(tile: &Tile, first: usize) -> [[L; V]; M] {
-    let row = |from: *const f32| {
-        std::array::from_fn(|v| {
+    // Loops, not closures over arrays: a closure that is not inlined is compiled without the instruction set.
+    // SAFETY: there is a bias for every column of the tile, and an output in each of the M rows.
+    unsafe {
+        let mut sums = [[L::splat(0.0); V]; M];
+        for v in 0..V {
             let at = first + v * L::WIDTH;
-            // SAFETY: there is a bias for every column of the tile, and an output in each of the M rows.
-            unsafe { load(from.add(at), (tile.columns - at).min(L::WIDTH)) }
-        })
-    };
-    if tile.add {
-        std::array::from_fn(|r| row(tile.out.wrapping_add(r * tile.ldc)))
-    } else if tile.bias.is_null() {
-        // SAFETY: the caller enables the instruction set.
-        [[unsafe { L::splat(0.0) }; V]; M]
-    } else {
-        [row(tile.bias); M]
+            let count = (tile.columns - at).min(L::WIDTH);
+            if tile.add {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    sums[v] = load(tile.out.add(r * tile.ldc + at), count);
+                }
+            } else if !tile.bias.is_null() {
+                let bias: L = load(tile.bias.add(at), count);
+                for sums in &mut sums {
+                    sums[v] = bias;
+                }
+            }
+        }
+        sums
     }
 }
 
