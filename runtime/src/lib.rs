@@ -19,6 +19,7 @@
 //! passes find the speed-ups; [`plan`] chooses kernels, packs weights and places every tensor
 //! in one arena; a [`session`] runs the plan.
 
+mod bytes;
 pub mod classify;
 mod cores;
 mod error;
@@ -29,10 +30,12 @@ mod model;
 pub mod onnx;
 pub mod ops;
 mod options;
+pub mod package;
 pub mod plan;
 pub mod session;
 mod tensor;
 
+pub use bytes::Bytes;
 pub use cores::PowerMode;
 pub use error::{Error, OpError, Result};
 pub use model::{ForeignModel, Info, Model, Shapes};

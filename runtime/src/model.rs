@@ -1,16 +1,20 @@
 //! The model: what was loaded, planned and bound, ready to be shared by sessions.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use skipstone_kernels::Isa;
+use skipstone_kernels::arena::AlignedVec;
 
+use crate::bytes::Bytes;
 use crate::cores::Cores;
 use crate::error::{Error, Result};
 use crate::graph::{self, Graph};
 use crate::ops::Foreign;
 use crate::options::Options;
+use crate::package::{self, Package, PackageInfo, PackedFor};
 use crate::plan::{Plan, Port, Program, Target};
 use crate::session::Session;
 
@@ -94,6 +98,8 @@ pub struct Info {
     pub parameters: u64,
     /// Bytes of the model's weights as stored.
     pub weight_bytes: u64,
+    /// What package it came in.
+    pub package: Option<PackageInfo>,
 }
 
 /// A loaded model. `Send + Sync`: share it by `Arc` or reference among threads, and give each
@@ -111,28 +117,72 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads the model file at `path` (`.onnx`) and plans it.
+    /// Opens the model file at `path` and plans it: a package (`.skip`), which is mapped, or where the front end is
+    /// built in an `.onnx` file.
     ///
     /// # Errors
     /// A file that cannot be read, is malformed, or asks for what Skipstone does not do; a
-    /// dynamic input that `options.shapes` leaves unbound.
+    /// dynamic input that `options.shapes` leaves unbound; a package that is damaged, is for another instruction set
+    /// or was not signed by `options.signer` (`package.*`).
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self> {
-        #[cfg(feature = "onnx")]
-        return crate::onnx::open(path.as_ref(), options);
-        #[cfg(not(feature = "onnx"))]
-        return Err(Error::Unsupported {
-            node: path.as_ref().display().to_string(),
-            reason: format!("this build has no ONNX front end (options: {options:?})"),
-        });
+        let path = path.as_ref();
+        let io = |source| Error::Io { path: path.display().to_string(), source };
+        let file = File::open(path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
+        match package::map(&file, 0, len, path) {
+            Ok(bytes) => Self::from_package(&bytes, options),
+            Err(Error::Invalid { code: "package.magic", .. }) => Self::open_other(path, options),
+            Err(e) => Err(e),
+        }
     }
 
-    /// Loads a model from the bytes of an ONNX file; external data is refused.
+    /// Opens a package that is a part of a file, such as an asset in an app's archive: `len` bytes from `offset` on.
+    /// It is mapped; the file may be closed, but must stay as it is.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
-    #[cfg(feature = "onnx")]
-    pub fn from_onnx(bytes: &[u8], options: &Options) -> Result<Self> {
-        crate::onnx::from_bytes(bytes, options)
+    pub fn open_part(file: &File, offset: u64, len: u64, options: &Options) -> Result<Self> {
+        Self::from_package(&package::map(file, offset, len, Path::new("package"))?, options)
+    }
+
+    /// Opens a model given as bytes, which are copied: a package, or where the front end is built in an ONNX file
+    /// without external data.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn from_bytes(bytes: &[u8], options: &Options) -> Result<Self> {
+        if package::is_package(bytes) {
+            return Self::from_package(&AlignedVec::from_slice(bytes).into(), options);
+        }
+        #[cfg(feature = "onnx")]
+        if options.signer.is_none() {
+            return crate::onnx::from_bytes(bytes, options);
+        }
+        Err(package::not_one())
+    }
+
+    /// Opens the file at `path`, which is no package.
+    fn open_other(path: &Path, options: &Options) -> Result<Self> {
+        #[cfg(feature = "onnx")]
+        if options.signer.is_none() {
+            return crate::onnx::open(path, options);
+        }
+        let _ = (path, options);
+        Err(package::not_one())
+    }
+
+    fn from_package(bytes: &Bytes, options: &Options) -> Result<Self> {
+        let (mut target, cores) = target(options)?;
+        let Package { graph, packings, packed_for, info, signer } = Package::read(bytes, options.signer.as_ref())?;
+        if let Some(packed_for) = packed_for {
+            packed_for.check(asked_isa(options)?)?;
+            let PackedFor { isa, memory, precision, .. } = packed_for;
+            target = Target { isa, memory, precision, ..target };
+        }
+        let plan = Plan::with_packings(graph, target, &packings)?;
+        let engine = Engine::Native(Arc::new(Program::new(plan)?));
+        let package = Some(PackageInfo { packed_for, signer, bytes: bytes.len() });
+        Ok(Self::assemble(engine, Info { package, ..info }, options, (target, cores), None))
     }
 
     /// Plans a graph made by hand.
@@ -253,13 +303,18 @@ impl Model {
     }
 }
 
+/// The instruction set that `options` or else the environment asks for.
+fn asked_isa(options: &Options) -> Result<Option<Isa>> {
+    match (options.isa, std::env::var("SKIPSTONE_ISA")) {
+        (Some(isa), _) => Ok(Some(isa)),
+        (None, Ok(name)) if !name.is_empty() => name.parse().map(Some).map_err(|_| unavailable(&name)),
+        (None, _) => Ok(None),
+    }
+}
+
 /// The target that `options` and the environment ask for, and the cores.
 fn target(options: &Options) -> Result<(Target, Option<Cores>)> {
-    let asked = match (options.isa, std::env::var("SKIPSTONE_ISA")) {
-        (Some(isa), _) => Some(isa),
-        (None, Ok(name)) if !name.is_empty() => Some(name.parse().map_err(|_| unavailable(&name))?),
-        (None, _) => None,
-    };
+    let asked = asked_isa(options)?;
     let isa = asked.unwrap_or_else(Isa::detect);
     if !isa.is_available() {
         return Err(unavailable(isa.name()));

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
 
 use crate::cores::PowerMode;
 
 /// How much memory planning may spend for speed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Memory {
     /// Whatever is fastest, transformed weights included: up to four times the memory of 3x3 kernels.
     #[default]
@@ -17,7 +18,7 @@ pub enum Memory {
 }
 
 /// How weights are stored. Arithmetic is in f32 either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precision {
     /// As the model gives them.
     #[default]
@@ -42,6 +43,8 @@ pub struct Options {
     pub memory: Memory,
     /// How weights are stored.
     pub precision: Precision,
+    /// Ed25519 public key of the only signer whose packages are opened; `None` opens unsigned ones too.
+    pub signer: Option<[u8; 32]>,
     /// Shapes of dynamic inputs, by input name.
     pub shapes: BTreeMap<String, Vec<usize>>,
 }
@@ -54,6 +57,7 @@ impl Default for Options {
             isa: None,
             memory: Memory::Fast,
             precision: Precision::F32,
+            signer: None,
             shapes: BTreeMap::new(),
         }
     }
@@ -92,6 +96,13 @@ impl Options {
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
+        self
+    }
+
+    /// Refusing all but packages that this Ed25519 public key signed.
+    #[must_use]
+    pub fn signer(mut self, public_key: [u8; 32]) -> Self {
+        self.signer = Some(public_key);
         self
     }
 

@@ -5,19 +5,20 @@
 //! shape's order, never of strides.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::arena::AlignedVec;
 
+use crate::bytes::Bytes;
 use crate::error::OpError;
 
 /// Highest rank of a tensor.
 pub const MAX_RANK: usize = 8;
 
 /// Element type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are the types")]
 pub enum DType {
     F32,
@@ -88,7 +89,8 @@ elements!(f32 => F32, f64 => F64, f16 => F16, bf16 => Bf16, i8 => I8, i16 => I16
     u8 => U8, u16 => U16, u32 => U32, u64 => U64);
 
 /// Dimensions, outermost first; at most [`MAX_RANK`] of them, kept inline.
-#[derive(Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "heapless::Vec<usize, MAX_RANK>")]
 pub struct Shape(heapless::Vec<usize, MAX_RANK>);
 
 impl Shape {
@@ -137,6 +139,14 @@ impl Shape {
     }
 }
 
+impl TryFrom<heapless::Vec<usize, MAX_RANK>> for Shape {
+    type Error = OpError;
+
+    fn try_from(dims: heapless::Vec<usize, MAX_RANK>) -> Result<Self, OpError> {
+        Self::new(&dims)
+    }
+}
+
 impl std::ops::Deref for Shape {
     type Target = [usize];
     fn deref(&self) -> &[usize] {
@@ -163,7 +173,7 @@ impl fmt::Debug for Shape {
 }
 
 /// What is known of a tensor before it exists: element type and shape.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fact {
     /// Element type.
     pub dtype: DType,
@@ -198,17 +208,18 @@ impl fmt::Debug for Fact {
 }
 
 /// An owned dense tensor. Clones, reshaped ones too, share the bytes until one of them is written.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "(Fact, Vec<u8>)", into = "(Fact, Vec<u8>)")]
 pub struct Tensor {
     fact: Fact,
-    bytes: Arc<AlignedVec<u8>>,
+    bytes: Bytes,
 }
 
 impl Tensor {
     /// A tensor of zeros.
     #[must_use]
     pub fn zeros(fact: Fact) -> Self {
-        let bytes = Arc::new(AlignedVec::zeroed(fact.bytes()));
+        let bytes = AlignedVec::zeroed(fact.bytes()).into();
         Self { fact, bytes }
     }
 
@@ -231,13 +242,24 @@ impl Tensor {
                 shapes: format!("{} bytes for {fact}", bytes.len()),
             });
         }
-        Ok(Self { fact, bytes: Arc::new(AlignedVec::from_slice(bytes)) })
+        Ok(Self { fact, bytes: AlignedVec::from_slice(bytes).into() })
+    }
+
+    /// A tensor over bytes that others may share: copied only where they lie askew for its elements.
+    ///
+    /// # Errors
+    /// [`OpError::Shape`] where the byte count is not the fact's.
+    pub(crate) fn shared(fact: Fact, bytes: Bytes) -> Result<Self, OpError> {
+        if bytes.len() != fact.bytes() || !bytes.as_ptr().addr().is_multiple_of(fact.dtype.size()) {
+            return Self::from_bytes(fact, &bytes);
+        }
+        Ok(Self { fact, bytes })
     }
 
     /// A rank-0 tensor.
     #[must_use]
     pub fn scalar<T: Element>(value: T) -> Self {
-        let bytes = Arc::new(AlignedVec::from_slice(bytemuck::bytes_of(&value)));
+        let bytes = AlignedVec::from_slice(bytemuck::bytes_of(&value)).into();
         Self { fact: Fact::new(T::DTYPE, Shape::default()), bytes }
     }
 
@@ -280,8 +302,7 @@ impl Tensor {
     /// The elements, to be written; `None` where `T` is not the element type.
     #[must_use]
     pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
-        let bytes: &mut AlignedVec<u8> = Arc::make_mut(&mut self.bytes);
-        holds::<T>(self.fact.dtype).then(|| bytemuck::try_cast_slice_mut(bytes).ok())?
+        holds::<T>(self.fact.dtype).then(|| bytemuck::try_cast_slice_mut(self.bytes.make_mut()).ok())?
     }
 
     /// The native-endian bytes.
@@ -294,6 +315,21 @@ impl Tensor {
     #[must_use]
     pub fn view(&self) -> TensorView<'_> {
         TensorView { fact: self.fact.clone(), bytes: &self.bytes }
+    }
+}
+
+impl TryFrom<(Fact, Vec<u8>)> for Tensor {
+    type Error = OpError;
+
+    fn try_from((fact, bytes): (Fact, Vec<u8>)) -> Result<Self, OpError> {
+        Self::from_bytes(fact, &bytes)
+    }
+}
+
+impl From<Tensor> for (Fact, Vec<u8>) {
+    fn from(tensor: Tensor) -> Self {
+        let bytes = tensor.bytes().to_vec();
+        (tensor.fact, bytes)
     }
 }
 
@@ -354,7 +390,7 @@ impl<'a> TensorView<'a> {
     /// An owned copy.
     #[must_use]
     pub fn to_tensor(&self) -> Tensor {
-        Tensor { fact: self.fact.clone(), bytes: Arc::new(AlignedVec::from_slice(self.bytes)) }
+        Tensor { fact: self.fact.clone(), bytes: AlignedVec::from_slice(self.bytes).into() }
     }
 }
 

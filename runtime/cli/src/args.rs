@@ -4,15 +4,18 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
+use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::pkcs8::DecodePublicKey;
 use skipstone::classify::{Labels, Settings};
 use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision};
 
 use crate::failure::Failure;
+use crate::files;
 
 /// A model and how to run it.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// The model, an .onnx file
+    /// The model, an .onnx file or a .skip package
     #[arg(value_name = "MODEL")]
     pub path: PathBuf,
 
@@ -36,6 +39,10 @@ pub struct ModelArgs {
     /// How weights are stored; arithmetic is in f32 either way
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32, help_heading = "Model options")]
     pub precision: PrecisionArg,
+
+    /// Refuse all but packages signed by the holder of this Ed25519 public key, in PEM
+    #[arg(long, value_name = "PUBLIC.pem", value_parser = parse_public_key, help_heading = "Model options")]
+    pub signed_by: Option<[u8; 32]>,
 
     /// Shape of a dynamic input; give it once for each such input
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape, help_heading = "Model options")]
@@ -66,6 +73,24 @@ impl PrecisionArg {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+        }
+    }
+}
+
+impl From<MemoryArg> for Memory {
+    fn from(arg: MemoryArg) -> Self {
+        match arg {
+            MemoryArg::Fast => Self::Fast,
+            MemoryArg::Small => Self::Small,
+        }
+    }
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::F16 => Self::F16,
         }
     }
 }
@@ -113,14 +138,9 @@ impl ModelArgs {
                 PowerArg::Efficient => PowerMode::Efficient,
             },
             isa: self.isa,
-            memory: match self.memory {
-                MemoryArg::Fast => Memory::Fast,
-                MemoryArg::Small => Memory::Small,
-            },
-            precision: match self.precision {
-                PrecisionArg::F32 => Precision::F32,
-                PrecisionArg::F16 => Precision::F16,
-            },
+            memory: self.memory.into(),
+            precision: self.precision.into(),
+            signer: self.signed_by,
             shapes: self.shapes.iter().cloned().collect(),
         }
     }
@@ -174,19 +194,19 @@ impl ImageArgs {
 
     /// The labels of `--labels`.
     pub fn labels(&self) -> Result<Option<Labels>, Failure> {
-        let read = |path: &PathBuf| match std::fs::read(path) {
-            Ok(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => Ok(Labels::parse(&text)),
-                Err(_) => Err(Failure::new("labels", format!("{}: not UTF-8 text", path.display()))),
-            },
-            Err(error) => Err(Failure::io(path, &error)),
-        };
-        self.labels.as_ref().map(read).transpose()
+        self.labels.as_ref().map(|path| Ok(Labels::parse(&files::read_text(path)?))).transpose()
     }
 }
 
+/// The key in the file of this name.
+fn parse_public_key(path: &str) -> Result<[u8; 32], String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let key = VerifyingKey::from_public_key_pem(&text);
+    key.map(|key| key.to_bytes()).map_err(|error| format!("no Ed25519 public key in PEM: {error}"))
+}
+
 /// `NAME=1x3x224x224`; nothing behind the `=` is a scalar.
-fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+pub fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let (name, dims) = text.rsplit_once('=').ok_or("expected NAME=1x3x224x224")?;
     if name.is_empty() {
         return Err("the input's name is missing before '='".into());

@@ -1,5 +1,7 @@
 //! `skipstone inspect`: what is in a model, and how it will be run.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde::Serialize;
 use skipstone::measure::Memory;
@@ -36,6 +38,7 @@ pub struct Inspect {
 struct Report {
     model: String,
     isa: &'static str,
+    package: Option<PackageReport>,
     inputs: Vec<PortReport>,
     outputs: Vec<PortReport>,
     parameters: u64,
@@ -45,6 +48,16 @@ struct Report {
     steps: Vec<StepReport>,
     fallback_steps: Vec<String>,
     whole_model_fallback: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PackageReport {
+    bytes: usize,
+    /// `generic`, or an instruction set.
+    target: &'static str,
+    /// Public key in hexadecimal.
+    signer: Option<String>,
+    metadata: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -90,6 +103,12 @@ impl Report {
         Self {
             model: name,
             isa: model.isa().name(),
+            package: model.info().package.as_ref().map(|package| PackageReport {
+                bytes: package.bytes,
+                target: package.packed_for.map_or("generic", |packed| packed.isa.name()),
+                signer: package.signer.map(|key| key.iter().map(|byte| format!("{byte:02x}")).collect()),
+                metadata: model.info().metadata.clone(),
+            }),
             inputs: model.inputs().iter().map(PortReport::new).collect(),
             outputs: model.outputs().iter().map(PortReport::new).collect(),
             parameters: model.info().parameters,
@@ -144,6 +163,13 @@ fn text(report: &Report, model: &Model) -> String {
     let memory = &report.memory;
     let mut facts = Table::untitled([Align::Left, Align::Right, Align::Left]);
     let mut fact = |name: &str, value: String, note: String| facts.row([name.into(), value, note]);
+    if let Some(package) = &report.package {
+        fact("package", bytes(package.bytes as u64), format!("for {}", package.target));
+        fact("signed by", String::new(), package.signer.clone().unwrap_or_else(|| "nobody".into()));
+        for (key, value) in &package.metadata {
+            fact(key, String::new(), first_line(value));
+        }
+    }
     fact("parameters", count(report.parameters), String::new());
     fact("weights in the file", bytes(memory.weights_bytes), String::new());
     if let Some(macs) = report.macs {
@@ -182,6 +208,13 @@ fn text(report: &Report, model: &Model) -> String {
         ]);
     }
     text + "\n" + &steps.render("")
+}
+
+/// The beginning of a text, as far as it fits a table.
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let start: String = line.chars().take(60).collect();
+    if start.len() < text.trim_end().len() { start + " ..." } else { start }
 }
 
 /// How far the arena is above what it must hold at least.

@@ -6,8 +6,10 @@
 mod args;
 mod bench;
 mod classify;
+mod compile;
 mod evaluate;
 mod failure;
+mod files;
 mod images;
 mod inspect;
 mod npy;
@@ -36,6 +38,7 @@ Examples:
   skipstone bench model.onnx --profile       how fast is it, and where does the time go?
   skipstone evaluate model.onnx dataset/     how often is it right?
   skipstone run model.onnx --input x=x.npy --output-dir out
+  skipstone compile model.onnx -o model.skip  a package for the app
   skipstone quantize model.onnx --calibrate photos/ -o small.onnx
 
 `skipstone COMMAND --help` explains a command and its options.
@@ -53,6 +56,7 @@ enum Command {
     Bench(bench::Bench),
     Inspect(inspect::Inspect),
     Evaluate(evaluate::Evaluate),
+    Compile(compile::Compile),
     Quantize(quantize::Quantize),
 }
 
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => command.execute(),
         Command::Inspect(command) => command.execute(),
         Command::Evaluate(command) => command.execute(),
+        Command::Compile(command) => command.execute(),
         Command::Quantize(command) => command.execute(),
     });
     match result.and_then(|done| done) {

@@ -11,6 +11,7 @@ use skipstone_transform::quantize::{Method, Quantizer};
 
 use crate::args::{ImageArgs, ModelArgs};
 use crate::failure::Failure;
+use crate::files;
 use crate::images;
 use crate::output::print;
 use crate::progress::Progress;
@@ -91,7 +92,7 @@ impl Quantize {
         }
         drop(progress);
         let quantized = quantizer.finish(method)?;
-        write(&self.output, &quantized.bytes)?;
+        files::write(&self.output, &quantized.bytes)?;
         print(&format!(
             "{}: {} activations and {} weights are bytes, {:.2} MB instead of {:.2} MB ({} images)\n",
             self.output.display(),
@@ -146,17 +147,4 @@ impl Samples {
         self.session.run(&[view])?;
         Ok(quantizer.observe(&self.session, &[(&self.input, &prepared)])?)
     }
-}
-
-/// Writes a file beside its place first, so that there is never half of it.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    let beside = PathBuf::from(beside);
-    let written = std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, path));
-    written.map_err(|error| {
-        // What could not be moved is of no use; that it cannot be removed either is not the error to report.
-        let _ = std::fs::remove_file(&beside);
-        Failure::io(path, &error)
-    })
 }

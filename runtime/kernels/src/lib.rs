@@ -22,6 +22,7 @@ mod guard;
 pub mod isa;
 mod lanes;
 pub mod layernorm;
+pub mod mapping;
 pub mod middle_axis;
 mod parallel;
 pub mod pool;
@@ -43,3 +44,7 @@ pub mod unary;
 pub mod winograd;
 
 pub use isa::Isa;
+
+/// Version of the forms that weights are packed in. A package stores them: whoever changes what a variant of a family
+/// reads, under the same name, counts this up.
+pub const PACKING: u32 = 1;

@@ -5,8 +5,10 @@
 //! result is `v` clamped, rounded to the nearest integer (of two equally near ones the even one, as ONNX has it), plus
 //! the zero point. Clamping comes first, in floats, so that no conversion can overflow.
 
+use serde::{Deserialize, Serialize};
+
 /// How a result in quanta becomes a byte.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Requantise {
     /// The byte that stands for 0.
     pub zero: u8,

@@ -27,6 +27,8 @@ pub struct Value {
     pub fact: Fact,
     /// The data, where it belongs to the model.
     pub constant: Option<Arc<Tensor>>,
+    /// Whether it is a constant of which a package holds the packed form only.
+    pub packed: bool,
 }
 
 /// An operator applied to values.
@@ -100,7 +102,7 @@ impl Graph {
 
     /// Adds a value that a node will write: a pass that inserts nodes makes their results here.
     pub fn add_value(&mut self, name: impl Into<String>, fact: Fact, constant: Option<Arc<Tensor>>) -> ValueId {
-        self.values.push(Value { name: name.into(), fact, constant });
+        self.values.push(Value { name: name.into(), fact, constant, packed: false });
         ValueId(self.values.len() - 1)
     }
 
@@ -177,6 +179,13 @@ impl Graph {
         }
     }
 
+    /// Makes a value a constant of which a package holds the packed form only.
+    pub(crate) fn set_packed(&mut self, id: ValueId) {
+        if let Some(value) = self.values.get_mut(id.0) {
+            value.packed = true;
+        }
+    }
+
     /// Drops the data of a constant that nobody will read again.
     pub(crate) fn release_constant(&mut self, id: ValueId) {
         if let Some(value) = self.values.get_mut(id.0) {
@@ -200,7 +209,7 @@ impl Graph {
     pub fn check(&self) -> Result<()> {
         let mut known = vec![false; self.values.len()];
         for (index, value) in self.values.iter().enumerate() {
-            known[index] = value.constant.is_some();
+            known[index] = value.constant.is_some() || value.packed;
         }
         for id in &self.inputs {
             known[id.0] = true;

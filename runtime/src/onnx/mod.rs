@@ -28,20 +28,24 @@ pub use validate::{
 };
 
 use crate::error::{Error, Result};
-use crate::model::{Info, Model};
+use crate::model::{Info, Model, Source};
 use crate::options::Options;
 use source::OnnxSource;
 
 /// Opens the `.onnx` file at `path`; external data is read from beside it.
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Model> {
+    let (source, info) = read(path)?;
+    Model::from_source(source, info, options)
+}
+
+/// Reads and checks the `.onnx` file at `path`.
+pub(crate) fn read(path: &Path) -> Result<(impl Source + use<>, Info)> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
     let limits = Limits::default();
     let size = std::fs::metadata(path).map_err(io)?.len();
     limits.check_file_size(size)?;
     let bytes = std::fs::read(path).map_err(io)?;
-    let (source, info) = parse(&bytes, Some(path), &limits)?;
-    drop(bytes);
-    Model::from_source(source, info, options)
+    parse(&bytes, Some(path), &limits)
 }
 
 /// Loads a model that is given as bytes.
@@ -66,6 +70,7 @@ fn parse(bytes: &[u8], path: Option<&Path>, limits: &Limits) -> Result<(OnnxSour
         metadata: checked.metadata.iter().cloned().collect(),
         parameters: checked.parameters,
         weight_bytes: checked.weight_bytes,
+        package: None,
     };
     let (hollow, weights) = hollow::hollow(bytes, &checked)?;
     Ok((OnnxSource::parse(&hollow, weights, &checked, directory.as_deref())?, info))

@@ -4,7 +4,7 @@ use super::validate::tests::{FLOAT, graph, int, message, model, node, value, wit
 use crate::{Model, Options, Tensor};
 
 fn load(bytes: &[u8]) -> crate::Result<Model> {
-    Model::from_onnx(bytes, &Options::default())
+    Model::from_bytes(bytes, &Options::default())
 }
 
 /// Code and text of the error that a model gives.

@@ -3,6 +3,7 @@
 //! HardSigmoid, Sigmoid, Tanh, Gelu, and Swish/SiLU as exporters spell it out).
 
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::unary;
 
@@ -12,7 +13,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Element, Fact, Tensor};
 
 /// `y = activation(x)`, element by element.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Activate {
     /// The function.
     pub activation: Activation,

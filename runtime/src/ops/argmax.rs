@@ -1,6 +1,8 @@
 //! ArgMax and ArgMin: where along an axis the extreme lies
 //! ([ONNX ArgMax](https://onnx.ai/onnx/operators/onnx__ArgMax.html)).
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::number::{Number, by_number, filled, words};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -8,7 +10,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// The index of the extreme along an axis, as i64; the axis stays, with length 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArgMax {
     /// The axis.
     pub axis: usize,

@@ -5,6 +5,7 @@
 //! f32 runs by vector kernels; integers, halves and f64 by a plain loop. Integers wrap on
 //! overflow, but a division by zero is an error: nothing is sensible there.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::binary::{self, BinaryFn, Broadcast};
 
@@ -16,7 +17,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A function of two elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BinaryKind {
     /// `a + b`
     Add,
@@ -75,7 +76,7 @@ impl BinaryKind {
 }
 
 /// `y = activation(kind(a, b))` with numpy broadcasting.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Binary {
     /// The function.
     pub kind: BinaryKind,

@@ -4,7 +4,7 @@
 //! Operands: the images (NHWC), then weights and bias of each convolution in turn, then the residual of the last one
 //! if it has one.
 
-use skipstone_kernels::arena::AlignedVec;
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::bottleneck::{self, Pointwise, bottleneck};
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::epilogue::Epilogue;
@@ -18,7 +18,7 @@ use crate::error::OpError;
 use crate::tensor::{Fact, Tensor};
 
 /// Convolutions in a row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bottleneck {
     /// 1x1, without residual or scale.
     pub expand: Option<Conv>,
@@ -130,7 +130,7 @@ impl Operator for Bottleneck {
         let shapes = self.shapes(&cx.inputs)?;
         let shape = shapes.get(self.depthwise_at()).ok_or(OpError::Operand(0))?;
         let (expand_rows, project_rows) = bottleneck::product_rows(shape);
-        let mut choice = Choice::default();
+        let mut choice = Choice { portable: true, ..Choice::default() };
         let mut names = Vec::new();
         for (stage, shape) in shapes.iter().enumerate() {
             let kernel = match stage.cmp(&self.depthwise_at()) {
@@ -143,8 +143,9 @@ impl Operator for Bottleneck {
                 }
             };
             let [weights_at, _] = Self::weights_at(stage);
-            let weights = cx.constants.get(weights_at).copied().flatten().and_then(|t| t.elements::<f32>());
-            choice.packed.push(kernel.pack(shape, weights.ok_or(OpError::Operand(weights_at))?));
+            let (len, pack) =
+                (kernel.packed_len(shape), |weights: &[f32], out: &mut [f32]| kernel.pack(shape, weights, out));
+            choice.packed.push(store(cx, (stage, weights_at), kernel.weights(), len, pack)?);
             choice.absorbed.push(weights_at);
             names.push(kernel.name());
         }
@@ -224,14 +225,24 @@ impl Kernel {
         }
     }
 
-    fn pack(self, shape: &ConvShape, weights: &[f32]) -> AlignedVec<u8> {
+    fn weights(self) -> Weights {
         match self {
-            Self::Depthwise(_) => {
-                store(Weights::F32, shape.taps() * shape.in_c, |out| depthwise::pack(shape, weights, out))
-            }
-            Self::Gemm(v) => {
-                store(v.weights, gemm::packed_conv_len(v, shape), |out| gemm::pack_conv(v, shape, weights, out))
-            }
+            Self::Depthwise(_) => Weights::F32,
+            Self::Gemm(v) => v.weights,
+        }
+    }
+
+    fn packed_len(self, shape: &ConvShape) -> usize {
+        match self {
+            Self::Depthwise(_) => shape.taps() * shape.in_c,
+            Self::Gemm(v) => gemm::packed_conv_len(v, shape),
+        }
+    }
+
+    fn pack(self, shape: &ConvShape, weights: &[f32], out: &mut [f32]) {
+        match self {
+            Self::Depthwise(_) => depthwise::pack(shape, weights, out),
+            Self::Gemm(v) => gemm::pack_conv(v, shape, weights, out),
         }
     }
 }

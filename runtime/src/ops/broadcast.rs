@@ -2,6 +2,8 @@
 //! ([ONNX Expand](https://onnx.ai/onnx/operators/onnx__Expand.html)), and Tile: repeated along
 //! any axis ([ONNX Tile](https://onnx.ai/onnx/operators/onnx__Tile.html)).
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::number::{by_width, filled, words};
 use super::strided::{BoxCopy, signed};
@@ -11,14 +13,14 @@ use crate::error::OpError;
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// A tensor broadcast to a fixed shape by numpy's rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expand {
     /// Dimensions of the result.
     pub shape: Shape,
 }
 
 /// A tensor repeated whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tile {
     /// How many times, for every axis.
     pub repeats: Vec<usize>,

@@ -5,6 +5,7 @@
 //! true where it is not zero.
 
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::{Isa, cast};
 
 use super::arity::exactly;
@@ -14,7 +15,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A cast to a fixed type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cast {
     /// Type of the result.
     pub to: DType,

@@ -2,6 +2,7 @@
 //! ([ONNX Greater](https://onnx.ai/onnx/operators/onnx__Greater.html), Less, Equal and their
 //! kin). The result is boolean; only `NotEqual` holds where an operand is NaN.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::binary::{self, Broadcast, CompareFn};
 
 use super::arity::exactly;
@@ -12,7 +13,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A question about two elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CompareKind {
     /// `a == b`
     Equal,
@@ -53,7 +54,7 @@ impl CompareKind {
 }
 
 /// `y = kind(a, b)`, 1 or 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compare {
     /// The question.
     pub kind: CompareKind,

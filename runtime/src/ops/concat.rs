@@ -1,6 +1,7 @@
 //! Concat: tensors joined along one axis
 //! ([ONNX Concat](https://onnx.ai/onnx/operators/onnx__Concat.html)).
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::copy::{Blocks, copy_blocks};
 
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -8,7 +9,7 @@ use crate::error::OpError;
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// Concatenation along an axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Concat {
     /// The axis.
     pub axis: usize,

@@ -12,6 +12,7 @@
 //!
 //! One-dimensional convolutions are lowered with images of one row.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar::apply};
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::epilogue::Epilogue;
@@ -27,7 +28,7 @@ use crate::options::Memory;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A convolution and what is fused to it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conv {
     /// Rows and columns of the kernel.
     pub kernel: [usize; 2],
@@ -218,18 +219,18 @@ impl Operator for Conv {
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
-        let weights = cx.constants.get(Self::WEIGHTS).copied().flatten().and_then(|t| t.elements::<f32>());
         let kernel = Kernel::choose(self, &shape, cx);
         let mut scratch = kernel.scratch(&shape, self.scale, cx.threads);
         let mut choice = Choice { kernel: kernel.name().to_owned(), ..Choice::default() };
-        match weights {
-            Some(weights) => {
-                let pack = |out: &mut [f32]| kernel.pack(&shape, weights, out);
-                choice.packed.push(store(kernel.weights(), kernel.packed_len(&shape), pack));
-                choice.absorbed.push(Self::WEIGHTS);
-            }
+        let len = kernel.packed_len(&shape);
+        if cx.is_constant(Self::WEIGHTS) {
+            let pack = |weights: &[f32], out: &mut [f32]| kernel.pack(&shape, weights, out);
+            choice.packed.push(store(cx, (0, Self::WEIGHTS), kernel.weights(), len, pack)?);
+            choice.absorbed.push(Self::WEIGHTS);
+            choice.portable = true;
+        } else {
             // Weights that are computed are packed on every run.
-            None => scratch += kernel.packed_len(&shape),
+            scratch += len;
         }
         choice.scratch = scratch * size_of::<f32>();
         Ok(choice)
@@ -239,20 +240,19 @@ impl Operator for Conv {
         self.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
         let kernel = Kernel::by_name(cx.kernel).ok_or_else(|| Self::refuse("kernel", cx.kernel))?;
-        let packed_len = kernel.packed_len(&shape);
+        let (packed_len, is_packed) = (kernel.packed_len(&shape), cx.absorbed(Self::WEIGHTS));
         let (activation, residual_first) = (self.activation, self.residual_first);
         let (residual_at, scale_at) = (self.residual_at(), self.scale_at());
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let scratch = io.scratch::<f32>()?;
-            let (packed, scratch): (Packed<'_>, &mut [f32]) = match read(io, 0, kernel.weights()) {
-                Ok(packed) => (packed, scratch),
-                Err(_) => {
-                    let weights = io.input(Self::WEIGHTS)?;
-                    let split = scratch.split_at_mut_checked(packed_len);
-                    let (packed, scratch) = split.ok_or(OpError::Operand(Self::WEIGHTS))?;
-                    kernel.pack(&shape, weights, packed);
-                    (Packed::F32(packed), scratch)
-                }
+            let (packed, scratch): (Packed<'_>, &mut [f32]) = if is_packed {
+                (read(io, 0, kernel.weights())?, scratch)
+            } else {
+                let weights = io.input(Self::WEIGHTS)?;
+                let split = scratch.split_at_mut_checked(packed_len);
+                let (packed, scratch) = split.ok_or(OpError::Operand(Self::WEIGHTS))?;
+                kernel.pack(&shape, weights, packed);
+                (Packed::F32(packed), scratch)
             };
             let epilogue = Epilogue {
                 bias: Some(io.input(Self::BIAS)?),
@@ -289,7 +289,7 @@ impl Kernel {
             return Self::Depthwise(depthwise::choose(cx.isa));
         }
         let k = shape.taps() * shape.group_in();
-        let packed_once = cx.constants.get(Conv::WEIGHTS).is_some_and(Option::is_some);
+        let packed_once = cx.is_constant(Conv::WEIGHTS);
         let weights = if packed_once { cx.weights() } else { Weights::F32 };
         let direct = gemm::choose(cx.isa, weights, shape.pixels(), k, shape.group_out());
         // Transformed weights take up to four times the memory.

@@ -1,6 +1,8 @@
 //! CumSum: running sums along an axis
 //! ([ONNX CumSum](https://onnx.ai/onnx/operators/onnx__CumSum.html)).
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::number::{Number, by_number, filled, words};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -8,7 +10,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Running sums along an axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CumSum {
     /// The axis.
     pub axis: usize,

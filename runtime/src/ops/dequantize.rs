@@ -3,6 +3,7 @@
 //!
 //! `y = (x - zero) * scale`. Unsigned bytes with one scale run by a vector kernel.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap::{self, Bytes};
 
 use super::arity::exactly;
@@ -13,7 +14,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// Operands: integers of 8, 16 or 32 bits, scale, zero point of their type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Dequantize {
     /// The axis of the scales, where there are several.
     pub axis: usize,

@@ -2,13 +2,15 @@
 //! ([ONNX Gather](https://onnx.ai/onnx/operators/onnx__Gather.html)). Indices count from the
 //! end where they are negative; one out of range is an error of the run.
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
 /// A gather along an axis; inputs are the data and the indices (i64 or i32).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gather {
     /// The axis of the data that indices point along.
     pub axis: usize,

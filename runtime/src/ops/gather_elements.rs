@@ -1,6 +1,8 @@
 //! GatherElements: one element for each index, along an axis
 //! ([ONNX GatherElements](https://onnx.ai/onnx/operators/onnx__GatherElements.html)).
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::gather::{Index, index_type, resolve};
 use super::number::{by_width, filled, words};
@@ -10,7 +12,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// `y[.., i, ..] = x[.., indices[.., i, ..], ..]`; inputs are the data and the indices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatherElements {
     /// The axis that indices point along.
     pub axis: usize,

@@ -4,11 +4,13 @@
 //! `[N, H, W, C]`; the layout pass rewrites every spatial operator to that. Until then, and in
 //! the plain evaluations, both orders are read through this module.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::OpError;
 use crate::tensor::Shape;
 
 /// Order of the axes of a batch of images.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Layout {
     /// Channels before pixels, as ONNX has it.
     #[default]

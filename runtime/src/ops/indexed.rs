@@ -3,6 +3,8 @@
 //! [ScatterND](https://onnx.ai/onnx/operators/onnx__ScatterND.html)). Indices count from the
 //! end where they are negative; one out of range is an error of the run.
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::gather::resolve;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -10,7 +12,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, MAX_RANK, Shape, Tensor};
 
 /// The blocks of x that the rows of the indices (i64) point to; inputs are x and the indices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatherNd {
     /// Leading axes that x and the indices share, and that indices do not point along.
     pub batch_dims: usize,
@@ -18,7 +20,7 @@ pub struct GatherNd {
 
 /// A copy of x with the blocks that the rows of the indices (i64) point to replaced; inputs
 /// are x, the indices and the updates. Of rows that are equal the last one counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScatterNd;
 
 /// How tuples of indices address blocks of bytes.

@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
-use skipstone_kernels::arena::{AlignedVec, Views};
+use skipstone_kernels::arena::Views;
 use skipstone_kernels::threads::Pool;
 
+use crate::bytes::Bytes;
 use crate::error::OpError;
 use crate::tensor::{Element, Tensor};
 
@@ -40,7 +41,7 @@ pub struct Io<'a, 'b> {
     pub(crate) views: Views<'a>,
     pub(crate) inputs: &'a [&'b [u8]],
     pub(crate) constants: &'a [std::sync::Arc<Tensor>],
-    pub(crate) packed: &'a [AlignedVec<u8>],
+    pub(crate) packed: &'a [Bytes],
     pub(crate) pool: &'a Pool,
 }
 

@@ -4,6 +4,7 @@
 
 pub use skipstone_kernels::layernorm::Norm;
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::layernorm;
 
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -13,7 +14,7 @@ use crate::tensor::{DType, Fact, Tensor};
 /// `y = (x - mean) / sqrt(var + epsilon) * scale + bias` over rows of the axes from `axis` on.
 ///
 /// Inputs are x, the scale and, optionally, the bias; those have as many elements as a row.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerNorm {
     /// First of the normalised axes.
     pub axis: usize,

@@ -3,20 +3,20 @@
 //! Whatever happens to a quantised number alone, between two quantised tensors, is a function of a byte: an activation,
 //! another scale, a sign. The passes make a table of it.
 
-use std::sync::Arc;
-
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap;
 
 use super::arity::exactly;
+use super::quantized::{ByteTable, flip};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// `y = table[x]`, of bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LookUp {
     /// By the byte of the input, the byte of the result.
-    pub table: Arc<[u8; 256]>,
+    pub table: ByteTable,
     /// Type of the result, signed or unsigned bytes.
     pub to: DType,
 }
@@ -25,7 +25,7 @@ impl LookUp {
     /// Between signed bytes and the unsigned ones that are 128 larger.
     #[must_use]
     pub fn flip(to: DType) -> Self {
-        Self { table: Arc::new(std::array::from_fn(|byte| super::quantized::flip(byte as u8))), to }
+        Self { table: ByteTable::of(flip), to }
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
         let x = Tensor::from_slice(&[3], &[-128i8, 0, 127]).unwrap();
         let y = check(LookUp::flip(DType::U8), &[x], 0.0);
         assert_eq!(y[0].elements::<u8>(), Some(&[0, 128, 255][..]));
-        let table = Arc::new(std::array::from_fn(|i| (i as u8).wrapping_mul(3)));
+        let table = ByteTable::of(|byte| byte.wrapping_mul(3));
         check(LookUp { table, to: DType::I8 }, &[Random(1).tensor(DType::U8, &[3, 7])], 0.0);
     }
 }

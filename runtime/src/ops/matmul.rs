@@ -2,6 +2,7 @@
 //! [Gemm](https://onnx.ai/onnx/operators/onnx__Gemm.html)), with bias and activation fused:
 //! `y[b, m, n] = act(sum over k of a[b, m, k] * w[b, k, n] + bias[n])`.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::gemm::{self, Gemm, Packed, Variant, Weights};
@@ -13,7 +14,7 @@ use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A product of `[batch, m, k]` and `[batch or 1, k, n]`, or `[batch or 1, n, k]` where
 /// transposed; a third input is the bias `[n]`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MatMul {
     /// Whether the second input is stored as `[n, k]`.
     pub transposed: bool,
@@ -95,17 +96,17 @@ impl Operator for MatMul {
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let s = self.sizes(&cx.inputs)?;
-        let constant = cx.constants.get(1).copied().flatten().and_then(|b| b.elements::<f32>()).filter(|_| !s.batched);
-        let weights = if constant.is_some() { cx.weights() } else { Weights::F32 };
+        let constant = cx.is_constant(1) && !s.batched;
+        let weights = if constant { cx.weights() } else { Weights::F32 };
         let v = gemm::choose(cx.isa, weights, s.m, s.k, s.n);
         let len = gemm::packed_len(v, s.k, s.n);
         let mut choice = Choice { kernel: v.name.to_owned(), ..Choice::default() };
-        match constant {
-            Some(b) => {
-                choice.packed.push(store(weights, len, |out| self.pack(v, &s, b, out)));
-                choice.absorbed.push(1);
-            }
-            None => choice.scratch = len * size_of::<f32>(),
+        if constant {
+            choice.packed.push(store(cx, (0, 1), weights, len, |b, out| self.pack(v, &s, b, out))?);
+            choice.absorbed.push(1);
+            choice.portable = true;
+        } else {
+            choice.scratch = len * size_of::<f32>();
         }
         Ok(choice)
     }

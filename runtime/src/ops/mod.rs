@@ -11,13 +11,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::gemm::Weights;
 
-use crate::error::OpError;
+use crate::bytes::Bytes;
+use crate::error::{Error, OpError};
 use crate::options::{Memory, Precision};
-use crate::tensor::{Fact, Tensor};
+use crate::tensor::{Element, Fact, Tensor};
 
 pub mod activate;
 pub mod argmax;
@@ -119,6 +121,8 @@ pub struct PlanContext<'a> {
     pub outputs: Vec<&'a Fact>,
     /// Data of those inputs that are constants.
     pub constants: Vec<Option<&'a Tensor>>,
+    /// What a package holds of this step's weights, in place of their data.
+    pub packing: Option<&'a Packing>,
     /// Instruction set to choose for.
     pub isa: Isa,
     /// Memory against speed.
@@ -129,13 +133,69 @@ pub struct PlanContext<'a> {
     pub threads: usize,
 }
 
-impl PlanContext<'_> {
+impl<'a> PlanContext<'a> {
     /// How the weights of a product are stored.
     fn weights(&self) -> Weights {
         match self.precision {
             Precision::F32 => Weights::F32,
             Precision::F16 => Weights::F16,
         }
+    }
+
+    /// Whether input `position` is a constant, be it packed already.
+    fn is_constant(&self, position: usize) -> bool {
+        let packed = self.packing.is_some_and(|packing| packing.absorbed.contains(&position));
+        packed || self.constants.get(position).is_some_and(Option::is_some)
+    }
+
+    /// The elements of input `position`, a constant.
+    fn constant<T: Element>(&self, position: usize) -> Result<&'a [T], OpError> {
+        let tensor = self.constants.get(position).copied().flatten();
+        tensor.and_then(Tensor::elements).ok_or(OpError::Operand(position))
+    }
+
+    /// The packed constant `role`, which is `len` bytes: what `write` makes of the weights, or what a package holds.
+    fn pack(
+        &self,
+        role: usize,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<(), OpError>,
+    ) -> Result<Bytes, OpError> {
+        let Some(packing) = self.packing else {
+            let mut bytes = AlignedVec::zeroed(len);
+            write(&mut bytes)?;
+            return Ok(bytes.into());
+        };
+        let held = packing.packed.get(role).filter(|bytes| bytes.len() == len);
+        held.cloned().ok_or_else(|| OpError::Value(format!("no packed weights of {len} bytes in the package")))
+    }
+}
+
+/// The weights of a step in the form of a kernel, as a package holds them.
+#[derive(Clone)]
+pub struct Packing {
+    /// The kernel that they were packed for.
+    pub kernel: String,
+    /// As [`Choice::packed`].
+    pub packed: Vec<Bytes>,
+    /// As [`Choice::absorbed`].
+    pub absorbed: Vec<usize>,
+}
+
+impl Packing {
+    /// Refuses the choice of another kernel than the weights were packed for.
+    pub(crate) fn check(&self, choice: &Choice, node: &str) -> Result<(), Error> {
+        let same = (choice.portable, choice.packed.len()) == (true, self.packed.len());
+        if same && choice.kernel == self.kernel && choice.absorbed == self.absorbed {
+            return Ok(());
+        }
+        Err(Error::Invalid {
+            code: "package.target",
+            message: format!(
+                "node '{node}' was packed for {}, this version would run {}; compile the package again",
+                self.kernel, choice.kernel
+            ),
+        })
     }
 }
 
@@ -145,7 +205,9 @@ pub struct Choice {
     /// Name in the kernel family's table, as printed.
     pub kernel: String,
     /// Constants in the kernel's own form, by role.
-    pub packed: Vec<AlignedVec<u8>>,
+    pub packed: Vec<Bytes>,
+    /// Whether every CPU of the instruction set would pack alike: only then may a package hold that form.
+    pub portable: bool,
     /// Positions of inputs whose constants were packed and need not be kept beside.
     pub absorbed: Vec<usize>,
     /// Scratch that the kernel wants for the time of the step, in bytes.
@@ -195,8 +257,8 @@ impl<F: Fn(&mut Io<'_, '_>) -> Result<(), OpError> + Send + Sync> Execute for F 
 
 macro_rules! operators {
     ($($(#[$note:meta])* $variant:ident($type:ty),)*) => {
-        /// Every operator there is.
-        #[derive(Clone)]
+        /// Every operator there is. A package stores an operator by its place in this list: new ones go to the end.
+        #[derive(Clone, Serialize, Deserialize)]
         pub enum Op { $($(#[$note])* $variant($type),)* }
 
         impl Op {
@@ -291,7 +353,8 @@ operators! {
     QPool(qpool::QPool),
     /// A function of a byte.
     LookUp(look_up::LookUp),
-    /// An operator of the front end without a kernel of ours.
+    /// An operator of the front end without a kernel of ours: no package can hold it.
+    #[serde(skip)]
     Foreign(ForeignOp),
 }
 

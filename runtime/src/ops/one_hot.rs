@@ -1,6 +1,8 @@
 //! OneHot: one value at every index, another everywhere else
 //! ([ONNX OneHot](https://onnx.ai/onnx/operators/onnx__OneHot.html)).
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::gather::{Index, index_type, resolve};
 use super::number::{by_width, filled, words};
@@ -10,7 +12,7 @@ use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
 /// A new axis of `depth`, which holds `on` at the index (i64 or i32) and `off` elsewhere. An
 /// index out of range has no `on`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OneHot {
     /// Where the axis is inserted.
     pub axis: usize,

@@ -1,6 +1,7 @@
 //! Pad: elements added around a tensor
 //! ([ONNX Pad](https://onnx.ai/onnx/operators/onnx__Pad.html)).
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::copy::fill;
 
 use super::arity::exactly;
@@ -11,7 +12,7 @@ use crate::error::OpError;
 use crate::tensor::{Fact, MAX_RANK, Shape, Tensor};
 
 /// What the added elements are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum PadMode {
     /// A value: a tensor of one element, of the type of the input.
     Constant(Tensor),
@@ -22,7 +23,7 @@ pub enum PadMode {
 }
 
 /// Padding of every axis.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pad {
     /// Elements added before and behind, for every axis.
     pub pads: Vec<(usize, usize)>,

@@ -4,6 +4,7 @@
 //! two-dimensional. The result's size is computed by the front end, so that rounding up or
 //! down is no matter here.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::pool::{PoolFn, PoolShape, pool};
 use skipstone_kernels::qpool;
 
@@ -15,7 +16,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A pooling with windows of equal size.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
     /// How a window becomes one number.
     pub function: PoolFn,

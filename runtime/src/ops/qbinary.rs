@@ -7,6 +7,7 @@
 //!
 //! The second operand has the shape of the first, or one number for each image and channel.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap::{self, Bytes, QBinaryFn};
 use skipstone_kernels::requantise::Requantise;
 
@@ -16,7 +17,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Addition or multiplication of unsigned bytes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QBinary {
     /// What is done, with the scales in quanta of the result.
     pub function: QBinaryFn,

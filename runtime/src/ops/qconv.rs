@@ -11,9 +11,8 @@
 //! The bias is in units of the input's scale times the filter's. For bytes, the scale is that product over the scale of
 //! the result.
 
-use std::sync::Arc;
-
 use bytemuck::{cast_slice, cast_slice_mut};
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::qgemm::{self, Out, Packed};
@@ -22,12 +21,13 @@ use skipstone_kernels::{depthwise, qdepthwise};
 
 use super::conv::Conv;
 use super::image::{Image, taps};
+use super::quantized::ByteTable;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A quantised convolution.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QConv {
     /// The geometry; nothing is fused to it.
     pub conv: Conv,
@@ -38,14 +38,14 @@ pub struct QConv {
 }
 
 /// What a sum becomes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum QResult {
     /// Unsigned bytes.
     Bytes {
         /// From quanta to bytes.
         by: Requantise,
         /// Looked up afterwards.
-        table: Option<Arc<[u8; 256]>>,
+        table: Option<ByteTable>,
     },
     /// Floats.
     Floats,
@@ -147,10 +147,8 @@ impl Operator for QConv {
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.conv.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
-        let constant = |at: usize| cx.constants.get(at).copied().flatten().ok_or(OpError::Operand(at));
-        let weights = constant(Self::WEIGHTS)?.elements::<i8>().ok_or(OpError::Operand(Self::WEIGHTS))?;
-        let bias = constant(Self::BIAS)?.elements::<i32>().ok_or(OpError::Operand(Self::BIAS))?;
-        let scales = constant(Self::SCALES)?.elements::<f32>().ok_or(OpError::Operand(Self::SCALES))?;
+        let (weights, bias): (&[i8], &[i32]) = (cx.constant(Self::WEIGHTS)?, cx.constant(Self::BIAS)?);
+        let scales: &[f32] = cx.constant(Self::SCALES)?;
         let kernel = Kernel::choose(&shape, cx);
         let [weight_bytes, offsets, packed_scales] = kernel.packed_lens(&shape);
         let mut packed = vec![
@@ -170,7 +168,8 @@ impl Operator for QConv {
         }
         Ok(Choice {
             kernel: kernel.name().to_owned(),
-            packed,
+            packed: packed.into_iter().map(Into::into).collect(),
+            portable: false,
             absorbed: vec![Self::WEIGHTS, Self::BIAS, Self::SCALES],
             scratch: kernel.scratch(&shape, cx.threads),
         })
@@ -286,7 +285,7 @@ mod tests {
             };
             let (depth, filters) = (groups * random.pick(&[1, 3, 16]), groups * random.pick(&[1, 4, 17]));
             let image = Image { batch: random.pick(&[1, 2]), channels: depth, height: 5 + random.below(8), width: 6 };
-            let table = random.pick(&[true, false]).then(|| Arc::new(std::array::from_fn(|i| 255 - i as u8)));
+            let table = random.pick(&[true, false]).then(|| ByteTable::of(|byte| 255 - byte));
             let result = match random.below(2) {
                 0 => QResult::Bytes { by: Requantise::all(100), table },
                 _ => QResult::Floats,

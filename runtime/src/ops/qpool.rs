@@ -3,6 +3,7 @@
 //! `y = byte(sum over the window of (x - zero) * x_scale / (y_scale * count))`. The largest of a window is a
 //! [`Pool`] as it is: bytes are ordered as the numbers that they stand for.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::pool::PoolFn;
 use skipstone_kernels::qpool::{self, Mean};
 
@@ -14,7 +15,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A pooling of unsigned bytes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QPool {
     /// The windows, and that it is a mean.
     pub pool: Pool,

@@ -4,6 +4,7 @@
 //! `y = saturate(round(x / scale) + zero)`, of two equally near integers the even one. Bytes with one scale run by a
 //! vector kernel.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap;
 use skipstone_kernels::requantise::Requantise;
 
@@ -15,7 +16,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// Operands: numbers, scale, zero point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Quantize {
     /// The axis of the scales, where there are several.
     pub axis: usize,

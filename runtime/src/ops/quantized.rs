@@ -1,9 +1,49 @@
 //! What quantising and dequantising have in common: scales and zero points, one for the whole tensor or one for each
 //! index of an axis.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
 use super::number::Number;
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
+
+/// What each byte becomes: a function of a quantised number, evaluated for all there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
+pub struct ByteTable(Arc<[u8; 256]>);
+
+impl ByteTable {
+    /// The table of `f`.
+    pub fn of(f: impl Fn(u8) -> u8) -> Self {
+        Self(Arc::new(std::array::from_fn(|byte| f(byte as u8))))
+    }
+}
+
+impl Deref for ByteTable {
+    type Target = [u8; 256];
+
+    fn deref(&self) -> &[u8; 256] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<u8>> for ByteTable {
+    type Error = &'static str;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, Self::Error> {
+        let table = <[u8; 256]>::try_from(bytes).map_err(|_| "a table has 256 bytes")?;
+        Ok(Self(Arc::new(table)))
+    }
+}
+
+impl From<ByteTable> for Vec<u8> {
+    fn from(table: ByteTable) -> Self {
+        table.to_vec()
+    }
+}
 
 /// Types that a zero point and the quantised tensor may have.
 pub(crate) fn is_quantized(dtype: DType) -> bool {

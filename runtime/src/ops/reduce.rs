@@ -8,6 +8,7 @@ pub use skipstone_kernels::reduce::ReduceFn as ReduceKind;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::middle_axis::MiddleAxis;
 use skipstone_kernels::reduce;
 
@@ -19,7 +20,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A reduction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reduce {
     /// The axes that are reduced, ascending.
     pub axes: Vec<usize>,

@@ -4,12 +4,14 @@
 //!
 //! The plan leaves it out: the result shares its input's bytes.
 
+use serde::{Deserialize, Serialize};
+
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// A reshape to fixed dimensions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reshape {
     /// Dimensions of the result.
     pub shape: Shape,

@@ -7,6 +7,7 @@
 //! walk. Coordinates are computed in f32, as ONNX Runtime does: which pixel is the nearest one
 //! depends on the last bit where two are as near.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::pool::ImageShape;
 use skipstone_kernels::resize::{LinearAxis, NearestAxis, resize_linear, resize_nearest};
 
@@ -17,7 +18,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// How a place between pixels becomes a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResizeMode {
     /// One of the two pixels beside it.
     Nearest(Rounding),
@@ -26,7 +27,7 @@ pub enum ResizeMode {
 }
 
 /// Which of two pixels is the nearest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rounding {
     /// The one before.
     Floor,
@@ -39,7 +40,7 @@ pub enum Rounding {
 }
 
 /// Where the pixels of the result lie in the input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Coordinates {
     /// The borders of both images coincide: `(o + 0.5) / scale - 0.5`.
     HalfPixel,
@@ -54,7 +55,7 @@ pub enum Coordinates {
 }
 
 /// A change of height and width.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resize {
     /// How a place between pixels becomes a number.
     pub mode: ResizeMode,

@@ -2,6 +2,8 @@
 //! ([ONNX ScatterElements](https://onnx.ai/onnx/operators/onnx__ScatterElements.html), without
 //! a reduction: of equal indices the last one counts).
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::gather::{Index, index_type, resolve};
 use super::number::{by_width, words};
@@ -12,7 +14,7 @@ use crate::tensor::{DType, Fact, Tensor};
 
 /// A copy of x with `y[.., indices[.., i, ..], ..] = updates[.., i, ..]`; inputs are x, the
 /// indices and the updates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScatterElements {
     /// The axis that indices point along.
     pub axis: usize,

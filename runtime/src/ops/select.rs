@@ -1,6 +1,8 @@
 //! Select: one of two tensors' elements, by a third tensor of truth values, with numpy
 //! broadcasting ([ONNX Where](https://onnx.ai/onnx/operators/onnx__Where.html)).
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::number::{by_width, filled, words};
 use super::walk::{Walk, broadcast_shape};
@@ -9,7 +11,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// `y = condition ? a : b`; inputs in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Select;
 
 fn choose<T: Copy>(walk: &Walk<3>, condition: &[u8], a: &[T], b: &[T], y: &mut [T]) -> Result<(), OpError> {

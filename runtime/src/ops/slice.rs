@@ -2,6 +2,8 @@
 //! ([ONNX Slice](https://onnx.ai/onnx/operators/onnx__Slice.html); a Split is a slice for each
 //! part, a slice of several axes one node for each).
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::strided::{BoxCopy, signed};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -9,7 +11,7 @@ use crate::error::OpError;
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// A slice of one axis: the result's index `i` is the input's `start + i * step`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
     /// The axis.
     pub axis: usize,

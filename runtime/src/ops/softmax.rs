@@ -5,6 +5,7 @@ pub use skipstone_kernels::softmax::SoftmaxFn as SoftmaxKind;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::middle_axis::MiddleAxis;
 use skipstone_kernels::softmax;
 
@@ -14,7 +15,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Softmax of f32 over axes that lie side by side.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Softmax {
     /// The axes, ascending and without gaps: mostly one, all behind some axis before opset 13.
     pub axes: Vec<usize>,

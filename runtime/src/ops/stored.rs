@@ -5,20 +5,29 @@ use half::f16;
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::gemm::{Packed, Weights, halve};
 
-use super::Io;
+use super::{Io, PlanContext};
+use crate::bytes::Bytes;
 use crate::error::OpError;
 
-/// Lets `pack` write `len` numbers and stores them like this.
-pub(super) fn store(weights: Weights, len: usize, pack: impl FnOnce(&mut [f32])) -> AlignedVec<u8> {
-    let mut packed = AlignedVec::<u8>::zeroed(len * size_of::<f32>());
-    pack(cast_slice_mut(&mut packed));
+/// The packed constant `role`: the `len` numbers that `pack` makes of input `position`, stored like this.
+pub(super) fn store(
+    cx: &PlanContext<'_>,
+    (role, position): (usize, usize),
+    weights: Weights,
+    len: usize,
+    pack: impl FnOnce(&[f32], &mut [f32]),
+) -> Result<Bytes, OpError> {
     match weights {
-        Weights::F32 => packed,
-        Weights::F16 => {
-            let mut halved = AlignedVec::<u8>::zeroed(len * size_of::<f16>());
-            halve(bytemuck::cast_slice(&packed), cast_slice_mut(&mut halved));
-            halved
-        }
+        Weights::F32 => cx.pack(role, len * size_of::<f32>(), |out| {
+            pack(cx.constant(position)?, cast_slice_mut(out));
+            Ok(())
+        }),
+        Weights::F16 => cx.pack(role, len * size_of::<f16>(), |out| {
+            let mut whole = AlignedVec::<f32>::zeroed(len);
+            pack(cx.constant(position)?, &mut whole);
+            halve(&whole, cast_slice_mut(out));
+            Ok(())
+        }),
     }
 }
 

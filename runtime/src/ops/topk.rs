@@ -4,6 +4,8 @@
 
 use std::cmp::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use super::arity::exactly;
 use super::number::{Number, by_number, filled, words};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -11,7 +13,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// The `k` best along an axis: values, and indices as i64.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopK {
     /// The axis.
     pub axis: usize,

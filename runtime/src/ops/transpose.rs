@@ -4,6 +4,7 @@
 //!
 //! Where only axes of length 1 change places, memory stays as it is and the plan leaves it out.
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::transpose::{Permutation, transpose};
 
 use super::arity::exactly;
@@ -13,7 +14,7 @@ use crate::error::OpError;
 use crate::tensor::{Fact, MAX_RANK, Shape, Tensor};
 
 /// Axis `i` of the result is axis `axes[i]` of the input.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transpose {
     /// A permutation of the axes.
     pub axes: heapless::Vec<usize, MAX_RANK>,

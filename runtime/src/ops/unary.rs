@@ -2,6 +2,7 @@
 //! ([ONNX Sqrt](https://onnx.ai/onnx/operators/onnx__Sqrt.html), Neg, Abs, Exp, Log,
 //! Reciprocal, Erf, Floor, Ceil, Round, Sign, Not, Sin, Cos).
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::scalar::erf;
 use skipstone_kernels::unary::{self, UnaryFn};
 
@@ -12,7 +13,7 @@ use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A function of one element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum UnaryKind {
     /// `-x`
     Neg,
@@ -85,7 +86,7 @@ impl UnaryKind {
 }
 
 /// `y = kind(x)`, element by element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unary {
     /// The function.
     pub kind: UnaryKind,

@@ -14,7 +14,7 @@ pub use memory::{ALIGNMENT, Layout, Request};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
-use crate::ops::{BindContext, Choice, Execute, Op, Operands, Operator, Place, PlanContext};
+use crate::ops::{BindContext, Choice, Execute, Op, Operands, Operator, Packing, Place, PlanContext};
 use crate::options::{Memory, Precision};
 use crate::tensor::{Fact, Tensor};
 
@@ -96,7 +96,15 @@ impl Plan {
     ///
     /// # Errors
     /// A step that no kernel takes, with the node's name.
-    pub fn new(mut graph: Graph, target: Target) -> Result<Self> {
+    pub fn new(graph: Graph, target: Target) -> Result<Self> {
+        Self::with_packings(graph, target, &[])
+    }
+
+    /// As [`new`](Self::new), with the weights of some nodes packed already: `packings[i]` is for node `i`.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new); `package.target` where a kernel is chosen that the weights were not packed for.
+    pub(crate) fn with_packings(mut graph: Graph, target: Target, packings: &[Option<Packing>]) -> Result<Self> {
         let roots = alias_roots(&graph);
         let nodes = std::mem::take(&mut graph.nodes);
         let mut readers = readers(&graph, &nodes, &roots);
@@ -105,7 +113,7 @@ impl Plan {
         let mut request_of: Vec<Option<usize>> = vec![None; graph.values().len()];
         let mut scratch_of: Vec<Option<usize>> = Vec::new();
 
-        for node in &nodes {
+        for (index, node) in nodes.iter().enumerate() {
             let inputs = graph.facts(&node.inputs);
             if node.op.alias(&inputs).is_some() {
                 continue;
@@ -113,6 +121,7 @@ impl Plan {
             let outputs = graph.facts(&node.outputs);
             let cx = PlanContext {
                 constants: node.inputs.iter().map(|&id| constant(&graph, &roots, id)).collect(),
+                packing: packings.get(index).and_then(Option::as_ref),
                 inputs: inputs.clone(),
                 outputs: outputs.clone(),
                 isa: target.isa,
@@ -121,6 +130,9 @@ impl Plan {
                 threads: target.threads,
             };
             let choice = node.op.plan(&cx).map_err(|e| e.at(&node.name))?;
+            if let Some(packing) = cx.packing {
+                packing.check(&choice, &node.name)?;
+            }
             for &position in &choice.absorbed {
                 let Some(root) = node.inputs.get(position).map(|id| roots[id.0]) else { continue };
                 readers[root.0] -= 1;

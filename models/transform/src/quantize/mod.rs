@@ -99,7 +99,7 @@ impl Quantizer {
         let outputs: Vec<ValueInfoProto> = wanted.map(|name| float_output(name)).collect();
         graph.output.extend(outputs);
         graph.value_info.clear();
-        Ok(Model::from_onnx(&model.encode_to_vec(), options)?)
+        Ok(Model::from_bytes(&model.encode_to_vec(), options)?)
     }
 
     /// Takes in the outputs of `session`, of the [observed](Self::observed) model, after a run on `inputs`: pairs of

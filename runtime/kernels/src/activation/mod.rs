@@ -5,6 +5,8 @@
 //! definition; `vector` gives the same values within about two units in the last place.
 
 pub mod scalar;
+
+use serde::{Deserialize, Serialize};
 pub(crate) mod vector;
 
 /// `sqrt(2 / pi)`, in the tanh form of GELU.
@@ -13,7 +15,7 @@ pub(crate) const GELU_TANH_SCALE: f32 = 0.797_884_6;
 pub(crate) const GELU_TANH_CUBIC: f32 = 0.044_715;
 
 /// A function of one number that follows a layer.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub enum Activation {
     /// `x`
     #[default]

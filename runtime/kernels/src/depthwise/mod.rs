@@ -26,25 +26,41 @@ pub struct Variant {
     kernel: unsafe fn(&Rows<'_>),
 }
 
-/// Every variant of this build.
-pub static VARIANTS: &[Variant] = &[
+/// The entries of the table: whether the kernel is built, name, instruction set, kernel.
+macro_rules! variants {
+    ($(#[cfg($built:meta)] $name:literal $isa:ident $kernel:path;)*) => {
+        &[$(#[cfg(any($built, feature = "foreign"))] Variant {
+            name: $name,
+            isa: Isa::$isa,
+            #[cfg($built)]
+            kernel: $kernel,
+            #[cfg(not($built))]
+            kernel: run::scalar,
+        },)*]
+    };
+}
+
+/// Every variant of this build; with the feature `foreign` those of other architectures too, which can only be packed
+/// for.
+pub static VARIANTS: &[Variant] = variants! {
     #[cfg(target_arch = "x86_64")]
-    Variant { name: "depthwise_f32_16c_avx512", isa: Isa::Avx512, kernel: run::avx512 },
+    "depthwise_f32_16c_avx512" Avx512 run::avx512;
     #[cfg(target_arch = "x86_64")]
-    Variant { name: "depthwise_f32_8c_avx2", isa: Isa::Avx2, kernel: run::avx2 },
+    "depthwise_f32_8c_avx2" Avx2 run::avx2;
     #[cfg(target_arch = "aarch64")]
-    Variant { name: "depthwise_f32_4c_neon", isa: Isa::Neon, kernel: run::neon },
-    Variant { name: "depthwise_f32_scalar", isa: Isa::Scalar, kernel: run::scalar },
-];
+    "depthwise_f32_4c_neon" Neon run::neon;
+    #[cfg(all())]
+    "depthwise_f32_scalar" Scalar run::scalar;
+};
 
 /// The variant of `isa`.
 pub fn choose(isa: Isa) -> &'static Variant {
     VARIANTS.iter().find(|v| v.isa == isa).unwrap_or(&VARIANTS[VARIANTS.len() - 1])
 }
 
-/// The variant of this name.
+/// The variant of this name, if its kernel is built.
 pub fn by_name(name: &str) -> Option<&'static Variant> {
-    VARIANTS.iter().find(|v| v.name == name)
+    VARIANTS.iter().find(|v| v.name == name && v.isa.is_built())
 }
 
 /// Whether a convolution is of this family: one filter per channel.

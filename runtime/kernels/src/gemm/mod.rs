@@ -113,12 +113,12 @@ pub struct Variant {
     kernels: &'static [&'static [Kernel]],
 }
 
-/// The entries of the table: name, instruction set, rows, columns, lanes of the narrowest register and of a whole one,
+/// The entries of the table: whether the kernels are built, name, instruction set, rows, columns, lanes of the narrowest register and of a whole one,
 /// stored type, kernels.
 macro_rules! variants {
-    ($($(#[$cfg:meta])*
+    ($(#[cfg($built:meta)]
     $name:literal $isa:ident $mr:literal x $nr:literal / $lanes:literal of $width:literal $b:ident $kernels:path;)*) => {
-        &[$($(#[$cfg])* Variant {
+        &[$(#[cfg(any($built, feature = "foreign"))] Variant {
             name: $name,
             isa: Isa::$isa,
             mr: $mr,
@@ -126,12 +126,16 @@ macro_rules! variants {
             lanes: $lanes,
             width: $width,
             weights: Weights::$b,
+            #[cfg($built)]
             kernels: $kernels,
+            #[cfg(not($built))]
+            kernels: &[],
         },)*]
     };
 }
 
-/// Every variant of this build; the last of each kind of weights is its reference.
+/// Every variant of this build; the last of each kind of weights is its reference. With the feature `foreign` those of
+/// other architectures are there too, without kernels: weights can be packed for them.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(target_arch = "x86_64")]
     "gemm_f16_12x32_avx512" Avx512 12 x 32 / 8 of 16 F16 avx512::HALF_12X32;
@@ -151,6 +155,7 @@ pub static VARIANTS: &[Variant] = variants! {
     "gemm_f16_4x16_neon" Neon 4 x 16 / 4 of 4 F16 neon::HALF_4X16;
     #[cfg(target_arch = "aarch64")]
     "gemm_f16_1x32_neon" Neon 1 x 32 / 4 of 4 F16 neon::HALF_1X32;
+    #[cfg(all())]
     "gemm_f16_4x8_scalar" Scalar 4 x 8 / 8 of 8 F16 scalar::HALF_4X8;
     #[cfg(target_arch = "x86_64")]
     "gemm_f32_12x32_avx512" Avx512 12 x 32 / 8 of 16 F32 avx512::TILE_12X32;
@@ -170,6 +175,7 @@ pub static VARIANTS: &[Variant] = variants! {
     "gemm_f32_4x16_neon" Neon 4 x 16 / 4 of 4 F32 neon::TILE_4X16;
     #[cfg(target_arch = "aarch64")]
     "gemm_f32_1x32_neon" Neon 1 x 32 / 4 of 4 F32 neon::TILE_1X32;
+    #[cfg(all())]
     "gemm_f32_4x8_scalar" Scalar 4 x 8 / 8 of 8 F32 scalar::TILE_4X8;
 };
 
@@ -211,8 +217,13 @@ pub fn choose(isa: Isa, weights: Weights, m: usize, k: usize, n: usize) -> &'sta
         .unwrap_or(&VARIANTS[VARIANTS.len() - 1])
 }
 
-/// The variant of this name.
+/// The variant of this name, if its kernels are built.
 pub fn by_name(name: &str) -> Option<&'static Variant> {
+    named(name).filter(|v| v.isa.is_built())
+}
+
+/// The variant of this name, be it without kernels.
+pub(crate) fn named(name: &str) -> Option<&'static Variant> {
     VARIANTS.iter().find(|v| v.name == name)
 }
 

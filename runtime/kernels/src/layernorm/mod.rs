@@ -11,13 +11,15 @@ mod vector;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
+
 use crate::isa::Isa;
 use crate::parallel;
 use crate::simd::dispatch;
 use crate::threads::Pool;
 
 /// What rows are divided by.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Norm {
     /// The standard deviation, after the mean has been subtracted.
     Standard,

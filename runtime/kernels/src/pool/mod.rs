@@ -26,10 +26,11 @@ use crate::parallel;
 use crate::reduce::{ReduceFn, reduce};
 use crate::simd::dispatch;
 use crate::threads::Pool;
+use serde::{Deserialize, Serialize};
 use window::{Taps, Windows};
 
 /// How a window becomes one number.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum PoolFn {
     /// The largest.
     Max,

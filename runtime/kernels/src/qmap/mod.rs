@@ -12,6 +12,8 @@
 //! set, as long as all in it is inlined into the function that has the instructions, closures too. Scales of `add` and `multiply` are in quanta of the result; their zero point is added before
 //! they are rounded, as in ONNX Runtime, which turns the other way where a sum lies halfway between two bytes.
 
+use serde::{Deserialize, Serialize};
+
 use crate::isa::Isa;
 use crate::parallel;
 use crate::requantise::Requantise;
@@ -28,7 +30,7 @@ pub struct Bytes<'a> {
 }
 
 /// How two quantised numbers become one.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub enum QBinaryFn {
     /// Their sum, each with its scale.
     Add {

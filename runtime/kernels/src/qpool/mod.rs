@@ -7,6 +7,8 @@
 //!
 //! Padding is no value, but counts with `count_padding`, as in [`pool`](crate::pool). Channels lie in the lanes; the loop is plain Rust, compiled for each instruction set.
 
+use serde::{Deserialize, Serialize};
+
 use crate::isa::Isa;
 use crate::parallel;
 use crate::pool::{PoolFn, PoolShape};
@@ -18,7 +20,7 @@ use crate::threads::Pool;
 const BLOCK: usize = 64;
 
 /// How the mean of bytes becomes a byte; a largest byte stays what it is.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Mean {
     /// The byte that stands for 0 in the input.
     pub zero: u8,

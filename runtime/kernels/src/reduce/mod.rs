@@ -13,6 +13,8 @@ mod vector;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
+
 use crate::isa::Isa;
 use crate::middle_axis::MiddleAxis;
 use crate::parallel;
@@ -20,7 +22,7 @@ use crate::simd::dispatch;
 use crate::threads::Pool;
 
 /// How an axis becomes one number.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum ReduceFn {
     /// `sum x`
     Sum,

@@ -10,6 +10,8 @@ mod vector;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
+
 use crate::isa::Isa;
 use crate::middle_axis::MiddleAxis;
 use crate::parallel;
@@ -17,7 +19,7 @@ use crate::simd::dispatch;
 use crate::threads::Pool;
 
 /// Which of the two.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum SoftmaxFn {
     /// Probabilities that sum to 1.
     Softmax,

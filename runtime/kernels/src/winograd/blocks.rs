@@ -8,11 +8,18 @@ use crate::conv::{ConvShape, product};
 use crate::epilogue::{Bounds, Epilogue, Tail, finish_row};
 use crate::gemm::tile::Tile;
 use crate::gemm::{self, Packed};
+use crate::isa::Isa;
 use crate::parallel::{Output, share_units, split};
 use crate::threads::Pool;
 
 /// Numbers of a block, transformed windows and sums, that most of a second-level cache holds.
-const BLOCK: usize = if cfg!(target_arch = "x86_64") { 160 * 1024 } else { 64 * 1024 };
+fn block_len(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx2 | Isa::Avx512 => 160 * 1024,
+        Isa::Neon | Isa::Scalar => 64 * 1024,
+    }
+}
+
 /// Most channels whose kernels are transformed at a time: then they are multiplied with, still in the second-level cache.
 const CHANNELS: usize = if cfg!(test) { 7 } else { 128 };
 /// Most numbers of transformed kernels that all are transformed first, to be shared by the blocks: 2.5 MiB.
@@ -61,7 +68,7 @@ impl Split {
 
         let per_tile = product(&[v.points(), shape.in_c + shape.out_c.min(gemm.nr)]).max(1);
         // Every block reads all weights, so it pays to let a block outgrow the cache where those are larger by far.
-        let block = BLOCK.max(product(&[part, parts]) / 8);
+        let block = block_len(v.isa).max(product(&[part, parts]) / 8);
         let fit = (block / per_tile / gemm.mr * gemm.mr).max(gemm.mr);
         let share = tiles.div_ceil(threads).next_multiple_of(gemm.mr);
         let blocks = tiles.div_ceil(fit.min(share));
@@ -154,8 +161,9 @@ fn channels_of(v: &Variant, shape: &ConvShape) -> usize {
 pub(super) fn transform_all(v: &Variant, shape: &ConvShape, kernels: &[f32], out: &mut [f32]) {
     let split = Split::new(v, shape, 1);
     let product = Product { v, gemm: v.gemm(), shape, input: &[], packed: kernels.into(), epilogue: Epilogue::NONE };
+    let transform = v.packing();
     for (part, out) in out.chunks_exact_mut(split.part).enumerate() {
-        product.transform_kernels(part, out);
+        product.transform_kernels(transform, part, out);
     }
 }
 
@@ -180,7 +188,7 @@ impl Product<'_> {
         let (shared, slots) = scratch.split_at_mut(cut.shared_len());
         split(pool, shared, cut.part, cut.shared_len(), |offset, shared| {
             for (index, part) in shared.chunks_exact_mut(cut.part).enumerate() {
-                self.transform_kernels(offset / cut.part + index, part);
+                self.transform_kernels(self.v.kernels, offset / cut.part + index, part);
             }
         });
         let (zeros, shared) = (&*zeros, &*shared);
@@ -267,15 +275,16 @@ impl Product<'_> {
     }
 
     /// Transforms a part of the kernels, to `[weight, channel, filter]` with gaps between the weights.
-    fn transform_kernels(&self, part: usize, out: &mut [f32]) {
+    fn transform_kernels(&self, transform: unsafe fn(&WeightTile), part: usize, out: &mut [f32]) {
         let (panel, channels) = self.part(part);
         let (width, kernels) = (self.width(panel), self.packed.range(self.kernels(part)));
         let stride = out.len() / (self.v.weights * self.v.weights);
         assert!(channels.len() * width <= stride);
         let out = out.as_mut_ptr();
         let tile = WeightTile { kernels, channels: channels.len(), width, out, stride };
-        // SAFETY: the entry point has checked the instruction set; both slices are as long as the tile says.
-        unsafe { (self.v.kernels)(&tile) }
+        // SAFETY: the CPU has the instruction set of the transform: the entry point has checked that of the variant's own,
+        // and `packing` chose the other. Both slices are as long as the tile says.
+        unsafe { transform(&tile) }
     }
 
     /// Multiplies `[tile, channel]` by the filters of a panel for each point, to `[point, tile, filter]`.
@@ -294,7 +303,7 @@ impl Product<'_> {
             let (kernels, next) = match kernels {
                 Kernels::Made(all, len) => (&all[part * *len..][..*len], 0..0),
                 Kernels::Make(own) => {
-                    self.transform_kernels(part, own);
+                    self.transform_kernels(self.v.kernels, part, own);
                     (&**own, self.kernels(part + 1))
                 }
             };

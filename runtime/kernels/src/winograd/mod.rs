@@ -24,6 +24,8 @@ use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::gemm::{self, Packed, Weights};
 use crate::isa::Isa;
+#[cfg(feature = "foreign")]
+use crate::lanes::portable::Portable;
 use crate::threads::Pool;
 use blocks::{Product, Split};
 use half::f16;
@@ -56,32 +58,39 @@ pub struct Variant {
     /// The variant of [`gemm`] for the products.
     gemm: &'static str,
     kernels: unsafe fn(&WeightTile),
+    /// The same for packing on a CPU without the instruction set.
+    #[cfg(feature = "foreign")]
+    portable: unsafe fn(&WeightTile),
     input: unsafe fn(&InputTile),
     output: unsafe fn(&OutputTile),
 }
 
-/// The entries of the table, three of a line: name, instruction set, transform with points, outputs and weights along a
-/// side, products by.
+/// The entries of the table, three of a line: whether they are built, name, instruction set, its lanes, transform with
+/// points, outputs and weights along a side, products by.
 macro_rules! variants {
-    ($($(#[$cfg:meta])*
-    $name:literal $isa:ident $module:ident $transform:ident<$n:literal, $m:literal, $w:literal> $gemm:literal;)*) => {
+    ($(#[cfg($built:meta)]
+    $name:literal $isa:ident $module:ident $lanes:literal $transform:ident<$n:literal, $m:literal, $w:literal>
+    $gemm:literal;)*) => {
         &[$(
-            $(#[$cfg])* variants!(
-                concat!("winograd_", $name, "_", stringify!($module)), Storage::Transformed, f32,
-                $isa $module $transform<$n, $m, $w> $gemm
+            #[cfg(any($built, feature = "foreign"))]
+            variants!(
+                $built, concat!("winograd_", $name, "_", stringify!($module)), Storage::Transformed, f32,
+                $isa $module $lanes $transform<$n, $m, $w> $gemm
             ),
-            $(#[$cfg])* variants!(
-                concat!("winograd_", $name, "_small_", stringify!($module)), Storage::Kernels(Weights::F32), f32,
-                $isa $module $transform<$n, $m, $w> $gemm
+            #[cfg(any($built, feature = "foreign"))]
+            variants!(
+                $built, concat!("winograd_", $name, "_small_", stringify!($module)), Storage::Kernels(Weights::F32), f32,
+                $isa $module $lanes $transform<$n, $m, $w> $gemm
             ),
-            $(#[$cfg])* variants!(
-                concat!("winograd_", $name, "_half_", stringify!($module)), Storage::Kernels(Weights::F16), f16,
-                $isa $module $transform<$n, $m, $w> $gemm
+            #[cfg(any($built, feature = "foreign"))]
+            variants!(
+                $built, concat!("winograd_", $name, "_half_", stringify!($module)), Storage::Kernels(Weights::F16), f16,
+                $isa $module $lanes $transform<$n, $m, $w> $gemm
             ),
         )*]
     };
-    ($name:expr, $storage:expr, $stored:ty,
-    $isa:ident $module:ident $transform:ident<$n:literal, $m:literal, $w:literal> $gemm:literal) => {
+    ($built:meta, $name:expr, $storage:expr, $stored:ty,
+    $isa:ident $module:ident $lanes:literal $transform:ident<$n:literal, $m:literal, $w:literal> $gemm:literal) => {
         Variant {
             name: $name,
             isa: Isa::$isa,
@@ -91,39 +100,51 @@ macro_rules! variants {
             stride: $transform::STRIDE,
             weights: $w,
             gemm: $gemm,
+            #[cfg($built)]
             kernels: transform::$module::weights::<$transform, $stored, $n, $m, $w>,
+            #[cfg(not($built))]
+            kernels: transform::weights::<Portable<$lanes>, $transform, $stored, $n, $m, $w>,
+            #[cfg(feature = "foreign")]
+            portable: transform::weights::<Portable<$lanes>, $transform, $stored, $n, $m, $w>,
+            #[cfg($built)]
             input: transform::$module::input::<$transform, $n, $m, $w>,
+            #[cfg(not($built))]
+            input: transform::input::<Portable<$lanes>, $transform, $n, $m, $w>,
+            #[cfg($built)]
             output: transform::$module::output::<$transform, $n, $m, $w>,
+            #[cfg(not($built))]
+            output: transform::output::<Portable<$lanes>, $transform, $n, $m, $w>,
         }
     };
 }
 
-/// Every variant of this build; the reference is the [`gemm`] family's.
+/// Every variant of this build; the reference is the [`gemm`] family's. With the feature `foreign` those of other
+/// architectures are there too, to pack for.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(target_arch = "x86_64")]
-    "f2" Avx512 avx512 F2<4, 2, 4> "gemm_f32_12x32_avx512";
+    "f2" Avx512 avx512 16 F2<4, 2, 4> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    "f4" Avx512 avx512 F4<6, 4, 6> "gemm_f32_12x32_avx512";
+    "f4" Avx512 avx512 16 F4<6, 4, 6> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    "f2s2" Avx512 avx512 F2Stride2<5, 2, 4> "gemm_f32_12x32_avx512";
+    "f2s2" Avx512 avx512 16 F2Stride2<5, 2, 4> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    "f4s2" Avx512 avx512 F4Stride2<9, 4, 6> "gemm_f32_12x32_avx512";
+    "f4s2" Avx512 avx512 16 F4Stride2<9, 4, 6> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
-    "f2" Avx2 avx2 F2<4, 2, 4> "gemm_f32_6x16_avx2";
+    "f2" Avx2 avx2 8 F2<4, 2, 4> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "x86_64")]
-    "f4" Avx2 avx2 F4<6, 4, 6> "gemm_f32_6x16_avx2";
+    "f4" Avx2 avx2 8 F4<6, 4, 6> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "x86_64")]
-    "f2s2" Avx2 avx2 F2Stride2<5, 2, 4> "gemm_f32_6x16_avx2";
+    "f2s2" Avx2 avx2 8 F2Stride2<5, 2, 4> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "x86_64")]
-    "f4s2" Avx2 avx2 F4Stride2<9, 4, 6> "gemm_f32_6x16_avx2";
+    "f4s2" Avx2 avx2 8 F4Stride2<9, 4, 6> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "aarch64")]
-    "f2" Neon neon F2<4, 2, 4> "gemm_f32_8x8_neon";
+    "f2" Neon neon 4 F2<4, 2, 4> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
-    "f4" Neon neon F4<6, 4, 6> "gemm_f32_8x8_neon";
+    "f4" Neon neon 4 F4<6, 4, 6> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
-    "f2s2" Neon neon F2Stride2<5, 2, 4> "gemm_f32_8x8_neon";
+    "f2s2" Neon neon 4 F2Stride2<5, 2, 4> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
-    "f4s2" Neon neon F4Stride2<9, 4, 6> "gemm_f32_8x8_neon";
+    "f4s2" Neon neon 4 F4Stride2<9, 4, 6> "gemm_f32_8x8_neon";
 };
 
 impl Variant {
@@ -150,12 +171,22 @@ impl Variant {
     }
 
     fn gemm(&self) -> &'static gemm::Variant {
-        gemm::by_name(self.gemm).expect("the table of gemm holds the variants that this one names")
+        gemm::named(self.gemm).expect("the table of gemm holds the variants that this one names")
     }
 
     /// Tiles of all images.
     fn tiles(&self, shape: &ConvShape) -> usize {
         product(&[shape.batch, shape.out_h.div_ceil(self.outputs), shape.out_w.div_ceil(self.outputs)])
+    }
+
+    /// The transform of the weights that this CPU can pack with.
+    fn packing(&self) -> unsafe fn(&WeightTile) {
+        #[cfg(feature = "foreign")]
+        if !self.isa.is_available() {
+            return self.portable;
+        }
+        assert!(self.isa.is_available(), "this CPU does not have {}", self.isa);
+        self.kernels
     }
 
     /// Time by the model of [`gemm::Variant::cost`]: the products, but no faster than stored weights arrive, and the
@@ -194,9 +225,9 @@ pub fn choose(isa: Isa, shape: &ConvShape, storage: Storage, direct: &gemm::Vari
     (cost < direct).then_some(best)
 }
 
-/// The variant of this name.
+/// The variant of this name, if its kernels are built.
 pub fn by_name(name: &str) -> Option<&'static Variant> {
-    VARIANTS.iter().find(|v| v.name == name)
+    VARIANTS.iter().find(|v| v.name == name && v.isa.is_built())
 }
 
 /// Whether a convolution is of this family.
@@ -225,10 +256,10 @@ fn kernels_len(v: &Variant, shape: &ConvShape) -> usize {
 /// transformed weights. Kernels in half precision are [`halve`](gemm::halve)d behind this.
 ///
 /// # Panics
-/// If the lengths are not those of `shape`, or the CPU lacks the variant's instructions.
+/// If the lengths are not those of `shape`, or the CPU lacks the variant's instructions and this is a build without the
+/// feature `foreign`.
 pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     assert!(v.takes(shape), "a 3x3 kernel at the variant's stride");
-    assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
     let rows = product(&[shape.in_c, 9]);
     assert_eq!(oihw.len(), product(&[shape.out_c, rows]));
     assert_eq!(out.len(), packed_len(v, shape));

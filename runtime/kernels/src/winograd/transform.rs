@@ -235,7 +235,7 @@ pub(super) struct OutputTile {
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as the fields say.
 #[allow(clippy::needless_range_loop)] // Rows of columns.
 #[inline(always)]
-unsafe fn weights<L, F, B, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
+pub(super) unsafe fn weights<L, F, B, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
 where
     L: Lanes,
     F: Transform<N, M, W>,
@@ -272,7 +272,9 @@ where
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as the fields say.
 #[allow(clippy::needless_range_loop)] // Columns of rows.
 #[inline(always)]
-unsafe fn input<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(tile: &InputTile) {
+pub(super) unsafe fn input<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(
+    tile: &InputTile,
+) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
         let count = L::WIDTH.min(tile.channels - channel);
         // SAFETY: every pixel and every point has `count` numbers from this channel on.
@@ -300,7 +302,9 @@ unsafe fn input<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize,
 /// As for [`input`].
 #[allow(clippy::needless_range_loop)] // Rows of columns.
 #[inline(always)]
-unsafe fn output<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(tile: &OutputTile) {
+pub(super) unsafe fn output<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(
+    tile: &OutputTile,
+) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
         let count = L::WIDTH.min(tile.channels - channel);
         // SAFETY: every point, output pixel, residual and the bias have `count` numbers from this channel on.

@@ -20,7 +20,6 @@ mod constants;
 mod products;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use skipstone_kernels::activation::Activation;
 use skipstone_kernels::pool::PoolFn;
@@ -38,7 +37,7 @@ use crate::ops::qbinary::QBinary;
 use crate::ops::qconv::{QConv, QResult};
 use crate::ops::qpool::QPool;
 use crate::ops::quantize::Quantize;
-use crate::ops::quantized::{Scheme, flip};
+use crate::ops::quantized::{ByteTable, Scheme, flip, quantize};
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::reshape::Reshape;
 use crate::ops::{Op, Operator};
@@ -308,8 +307,7 @@ impl Pass<'_> {
             }
         }
         let Some(values) = values.elements::<f32>().filter(|values| values.len() == 256) else { return Ok(None) };
-        let byte = |byte: usize| crate::ops::quantized::quantize::<u8>(values[byte], to.scale, to.zero);
-        let table = Arc::new(std::array::from_fn(byte));
+        let table = ByteTable::of(|byte| quantize::<u8>(values[usize::from(byte)], to.scale, to.zero));
         if self.is_only_read_by(at, source.bytes) && self.look_up_behind(source.bytes, &table) {
             let shape = self.graph.fact(source.bytes).shape.clone();
             return Ok(Some((Reshape { shape }.into(), vec![source.bytes])));
@@ -325,7 +323,7 @@ impl Pass<'_> {
     }
 
     /// Lets the convolution that writes `bytes` look them up; false where it is another node, or looks up already.
-    fn look_up_behind(&mut self, bytes: ValueId, by: &Arc<[u8; 256]>) -> bool {
+    fn look_up_behind(&mut self, bytes: ValueId, by: &ByteTable) -> bool {
         let Some(&writer) = self.writers.get(&bytes) else { return false };
         let op = self.graph.nodes.get_mut(writer).map(|node| &mut node.op);
         let Some(Op::QConv(QConv { result: QResult::Bytes { table: table @ None, .. }, .. })) = op else {

@@ -1,0 +1,128 @@
+//! `skipstone compile`: an ONNX file becomes a package for devices.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::DecodePrivateKey;
+use skipstone::Isa;
+use skipstone::package::{Recipe, compile};
+
+use crate::args::{ImageArgs, MemoryArg, PrecisionArg, parse_shape};
+use crate::failure::Failure;
+use crate::files;
+use crate::numbers::bytes;
+use crate::output::print;
+
+/// Make a package that a device opens in milliseconds
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A package (.skip) holds the planned graph, the weights, labels and how images are prepared. For one instruction set it
+holds the weights as that set's kernels read them, and opening packs nothing: `host` is this machine's, `neon` every
+64-bit phone's. A `generic` package runs everywhere and is packed where it is opened.
+A model with operators that only run on the desktop is refused, with their names.
+
+Keys for --sign are made by openssl, and the app checks packages with the public one:
+  openssl genpkey -algorithm ed25519 -out key.pem
+  openssl pkey -in key.pem -pubout -out public.pem
+
+Examples:
+  skipstone compile model.onnx -o model.skip --target neon
+  skipstone compile model.onnx -o model.skip --target generic --labels labels.txt --sign key.pem
+  skipstone classify model.skip photos/")]
+pub struct Compile {
+    /// The model, an .onnx file
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+
+    /// File to write
+    #[arg(short, long, value_name = "FILE.skip")]
+    output: PathBuf,
+
+    /// What to pack the weights for: host, generic, neon (or aarch64), avx2 (or x86_64), avx512, scalar
+    #[arg(long, value_name = "NAME", default_value = "generic", value_parser = parse_target)]
+    target: Target,
+
+    /// Whether packed weights may take more memory for speed
+    #[arg(long, value_enum, default_value_t = MemoryArg::Fast)]
+    memory: MemoryArg,
+
+    /// How packed weights are stored
+    #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
+    precision: PrecisionArg,
+
+    /// Shape of a dynamic input; give it once for each such input
+    #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape)]
+    shapes: Vec<(String, Vec<usize>)>,
+
+    /// Text that says what the model is, is good for and is not
+    #[arg(long, value_name = "FILE")]
+    card: Option<PathBuf>,
+
+    /// Ed25519 private key to sign with, in PEM (PKCS#8)
+    #[arg(long, value_name = "KEY.pem")]
+    sign: Option<PathBuf>,
+
+    #[command(flatten)]
+    image: ImageArgs,
+}
+
+/// The instruction set of `--target`; `None` for a generic package.
+type Target = Option<Isa>;
+
+fn parse_target(name: &str) -> Result<Target, String> {
+    match name {
+        "generic" => Ok(None),
+        "host" => Ok(Some(Isa::detect())),
+        "aarch64" => Ok(Some(Isa::Neon)),
+        "x86_64" => Ok(Some(Isa::Avx2)),
+        name => name.parse().map(Some).map_err(|_| "expected host, generic, neon, avx2, avx512 or scalar".into()),
+    }
+}
+
+impl Compile {
+    /// Writes the package.
+    pub fn execute(self) -> Result<(), Failure> {
+        if self.target.is_none() && (self.precision, self.memory) != (PrecisionArg::F32, MemoryArg::Fast) {
+            let reason =
+                "--precision and --memory are for packed weights; a generic package is packed where it is opened";
+            return Err(Failure::Usage(format!("{reason}: give a --target")));
+        }
+        let recipe = Recipe {
+            isa: self.target,
+            memory: self.memory.into(),
+            precision: self.precision.into(),
+            shapes: self.shapes.iter().cloned().collect(),
+            metadata: self.metadata()?,
+        };
+        let key = self.sign.as_deref().map(read_key).transpose()?;
+        let package = compile(&self.model, &recipe, key.as_ref())?;
+        files::write(&self.output, &package)?;
+        let target = self.target.map_or("any instruction set", Isa::name);
+        let signed = if key.is_some() { ", signed" } else { "" };
+        let size = bytes(package.len() as u64);
+        print(&format!("{}: {size}, for {target}{signed}\n", self.output.display()))
+    }
+
+    /// What the command line says of images, classes and the model.
+    fn metadata(&self) -> Result<Vec<(String, String)>, Failure> {
+        let numbers = |list: &Vec<f32>| list.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+        let text = |path: &PathBuf| files::read_text(path);
+        let image = &self.image;
+        let pairs = [
+            ("skipstone.labels", image.labels.as_ref().map(text).transpose()?),
+            ("skipstone.card", self.card.as_ref().map(text).transpose()?),
+            ("skipstone.mean", image.mean.as_ref().map(numbers)),
+            ("skipstone.std", image.std.as_ref().map(numbers)),
+            ("skipstone.resize", image.resize.map(|side| side.to_string())),
+            ("skipstone.crop", image.crop.map(|side| side.to_string())),
+        ];
+        Ok(pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
+    }
+}
+
+fn read_key(path: &Path) -> Result<SigningKey, Failure> {
+    let text = files::read_text(path)?;
+    SigningKey::from_pkcs8_pem(&text)
+        .map_err(|error| Failure::new("key", format!("{}: no Ed25519 private key in PEM: {error}", path.display())))
+}

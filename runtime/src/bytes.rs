@@ -1,0 +1,107 @@
+//! Bytes that never change: on the heap, or in a mapped file.
+//!
+//! Packed weights and constants are read by every session of a model at once. Whether they were packed when the model
+//! was opened or lie in a package makes no difference to who reads them.
+
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::mapping::Mapping;
+
+/// A part of shared, immutable bytes. A clone shares them.
+#[derive(Clone)]
+pub struct Bytes {
+    whole: Arc<Whole>,
+    range: Range<usize>,
+}
+
+enum Whole {
+    Heap(AlignedVec<u8>),
+    File(Mapping),
+}
+
+impl Bytes {
+    /// The bytes `range` of these; `None` where it reaches past the end.
+    pub(crate) fn part(&self, range: Range<usize>) -> Option<Self> {
+        self.get(range.clone())?;
+        let start = self.range.start.checked_add(range.start)?;
+        Some(Self { whole: self.whole.clone(), range: start..start.checked_add(range.len())? })
+    }
+
+    /// The bytes, to be written: copied first, unless nobody else can read them.
+    pub(crate) fn make_mut(&mut self) -> &mut [u8] {
+        let whole = 0..self.whole.len();
+        if self.range != whole || !matches!(Arc::get_mut(&mut self.whole), Some(Whole::Heap(_))) {
+            *self = AlignedVec::from_slice(self).into();
+        }
+        match Arc::get_mut(&mut self.whole) {
+            Some(Whole::Heap(bytes)) => bytes,
+            _ => &mut [],
+        }
+    }
+}
+
+impl Deref for Whole {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Heap(bytes) => bytes,
+            Self::File(mapping) => mapping,
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.whole.get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl From<AlignedVec<u8>> for Bytes {
+    fn from(bytes: AlignedVec<u8>) -> Self {
+        Self { range: 0..bytes.len(), whole: Arc::new(Whole::Heap(bytes)) }
+    }
+}
+
+impl From<Mapping> for Bytes {
+    fn from(mapping: Mapping) -> Self {
+        Self { range: 0..mapping.len(), whole: Arc::new(Whole::File(mapping)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers() -> Bytes {
+        AlignedVec::from_slice(&[1u8, 2, 3, 4, 5]).into()
+    }
+
+    #[test]
+    fn parts_of_parts_stay_inside() {
+        let all = numbers();
+        let part = all.part(1..4).unwrap();
+        assert_eq!(*part, [2, 3, 4]);
+        assert_eq!(*part.part(2..3).unwrap(), [4]);
+        assert!(part.part(2..4).is_none() && all.part(0..6).is_none());
+    }
+
+    #[test]
+    fn what_others_read_is_copied_before_it_is_written() {
+        let mut all = numbers();
+        let start = all.as_ptr();
+        all.make_mut()[0] = 9;
+        assert_eq!(all.as_ptr(), start);
+        let shared = all.clone();
+        all.make_mut()[0] = 7;
+        assert_eq!((all[0], shared[0]), (7, 9));
+        let mut part = shared.part(1..3).unwrap();
+        drop(shared);
+        part.make_mut()[0] = 8;
+        assert_eq!(*part, [8, 3]);
+    }
+}

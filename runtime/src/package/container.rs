@@ -1,0 +1,268 @@
+//! The container: sections of bytes under one header, every byte of it accounted for.
+//!
+//! ```text
+//! offset  bytes
+//!      0      8  magic, "SKIPSTON"
+//!      8      4  version of the format
+//!     12      4  number of sections
+//!     16      8  length of the file
+//!     24     32  BLAKE3 of bytes 0..24 and of the table
+//!     56     32  Ed25519 public key of who signed, or zeros
+//!     88     64  signature of "skipstone package" and the hash at 24, or zeros
+//!    152     56  for each section, the table: kind (4), zeros (4), offset (8), length (8), hash (32)
+//!                the sections in order of the table, each from a multiple of 64 on, with zeros between
+//! ```
+//!
+//! Numbers are little-endian. A section's hash is the BLAKE3 of the BLAKE3 hashes of its parts, 1 MiB each, so that all
+//! cores of a phone can check a large one. The header's hash covers the sections' hashes, and
+//! the signature covers the header's hash: nothing in a file can change unseen, and nothing is used before all of it is
+//! checked.
+
+use std::thread;
+
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+
+use crate::bytes::Bytes;
+use crate::error::{Error, Result};
+
+/// First bytes of every package.
+pub(super) const MAGIC: &[u8; 8] = b"SKIPSTON";
+/// Version of the format: of the container, of what its sections hold, and of the list of operators.
+const VERSION: u32 = 1;
+/// What a section starts at a multiple of: a cache line, and the widest vector.
+pub(super) const ALIGNMENT: usize = 64;
+/// Bytes before the table.
+const HEADER: usize = 152;
+/// Bytes of an entry of the table.
+const ENTRY: usize = 56;
+/// Most sections a reader looks at.
+const MAX_SECTIONS: usize = 64;
+/// Bytes of a part of a section that is hashed by itself.
+const PART: usize = 1 << 20;
+/// What a signature covers before the header's hash, so that it can be taken for nothing else.
+const CONTEXT: &[u8] = b"skipstone package";
+
+/// What a section holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The graph.
+    Graph = 1,
+    /// Constants and packed weights.
+    Weights = 2,
+    /// What the model says of itself.
+    Info = 3,
+}
+
+impl Kind {
+    fn new(kind: u32) -> Option<Self> {
+        [Self::Graph, Self::Weights, Self::Info].into_iter().find(|k| *k as u32 == kind)
+    }
+}
+
+/// Writes a container of these sections, signed if there is a key.
+pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Vec<u8> {
+    let mut table = Vec::with_capacity(sections.len() * ENTRY);
+    let mut end = HEADER + sections.len() * ENTRY;
+    for (kind, bytes) in sections {
+        let offset = end.next_multiple_of(ALIGNMENT);
+        table.extend((*kind as u32).to_le_bytes());
+        table.extend([0; 4]);
+        table.extend((offset as u64).to_le_bytes());
+        table.extend((bytes.len() as u64).to_le_bytes());
+        table.extend(hash(bytes));
+        end = offset + bytes.len();
+    }
+    let mut file = Vec::with_capacity(end);
+    file.extend(MAGIC);
+    file.extend(VERSION.to_le_bytes());
+    file.extend((sections.len() as u32).to_le_bytes());
+    file.extend((end as u64).to_le_bytes());
+    let root = root(&file, &table);
+    file.extend(root);
+    match key {
+        Some(key) => {
+            file.extend(key.verifying_key().to_bytes());
+            file.extend(key.sign(&[CONTEXT, &root].concat()).to_bytes());
+        }
+        None => file.extend([0; 32 + 64]),
+    }
+    file.extend(table);
+    for (_, bytes) in sections {
+        file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
+        file.extend(*bytes);
+    }
+    file
+}
+
+/// A container that was checked whole.
+pub(super) struct Container {
+    sections: Vec<(Kind, Bytes)>,
+    /// Who signed it.
+    pub signer: Option<[u8; 32]>,
+}
+
+impl Container {
+    /// Checks every byte of `file`, and that `key` signed it, if one is demanded.
+    ///
+    /// # Errors
+    /// `package.magic`, `package.version`, `package.truncated`, `package.format`, `package.hash` and
+    /// `package.signature`, with the reason.
+    pub fn read(file: &Bytes, key: Option<&[u8; 32]>) -> Result<Self> {
+        let mut header = Reader(file);
+        if header.take(MAGIC.len()).is_ok_and(|magic| magic != MAGIC) {
+            return Err(refused("package.magic", "it does not begin as a package does"));
+        }
+        let (version, count, length) = (header.u32()?, header.u32()? as usize, header.u64()?);
+        if version != VERSION {
+            let whose = if version > VERSION { "a newer Skipstone" } else { "an older Skipstone" };
+            let message = format!("its format is version {version}, of {whose}; this one reads version {VERSION}");
+            return Err(refused("package.version", &message));
+        }
+        if length != file.len() as u64 {
+            let (code, what) = if length > file.len() as u64 {
+                ("package.truncated", "it was cut short")
+            } else {
+                ("package.format", "something was added behind its end")
+            };
+            return Err(refused(code, &format!("{what}: {} bytes of {length}", file.len())));
+        }
+        if count > MAX_SECTIONS {
+            return Err(refused("package.format", &format!("{count} sections, at most {MAX_SECTIONS} are allowed")));
+        }
+        let (stored_root, signer, signature) = (header.array()?, header.array()?, header.array()?);
+        let table = header.take(count * ENTRY)?;
+        let start = file.get(..24).unwrap_or_default();
+        if root(start, table) != stored_root {
+            return Err(refused("package.hash", "its header is damaged"));
+        }
+        let signer = check_signature(&stored_root, signer, &signature, key)?;
+        Ok(Self { sections: sections(file, table)?, signer })
+    }
+
+    /// The section of this kind.
+    ///
+    /// # Errors
+    /// `package.format` where there is none.
+    pub fn section(&self, kind: Kind) -> Result<&Bytes> {
+        let found = self.sections.iter().find(|(k, _)| *k == kind).map(|(_, bytes)| bytes);
+        found.ok_or_else(|| refused("package.format", &format!("the section {kind:?} is missing")))
+    }
+}
+
+/// Who signed the hash, after checking that they did.
+fn check_signature(
+    root: &[u8; 32],
+    signer: [u8; 32],
+    signature: &[u8; 64],
+    key: Option<&[u8; 32]>,
+) -> Result<Option<[u8; 32]>> {
+    let refused = |reason: &str| refused("package.signature", reason);
+    if (signer, *signature) == ([0; 32], [0; 64]) {
+        return match key {
+            Some(_) => Err(refused("it is not signed")),
+            None => Ok(None),
+        };
+    }
+    if key.is_some_and(|key| *key != signer) {
+        return Err(refused("somebody else signed it"));
+    }
+    let holder = VerifyingKey::from_bytes(&signer).map_err(|_| refused("its public key is none"))?;
+    let signed = holder.verify_strict(&[CONTEXT, root].concat(), &Signature::from_bytes(signature));
+    signed.map_err(|_| refused("its signature is wrong")).map(|()| Some(signer))
+}
+
+/// The sections of a table, each where the one before ends, after checking their hashes and the zeros between.
+fn sections(file: &Bytes, table: &[u8]) -> Result<Vec<(Kind, Bytes)>> {
+    let damaged = |what: String| refused("package.hash", &what);
+    let odd = || refused("package.format", "its table of sections makes no sense");
+    let mut end = HEADER + table.len();
+    let mut sections: Vec<(Kind, Bytes)> = Vec::new();
+    for entry in table.chunks_exact(ENTRY) {
+        let mut entry = Reader(entry);
+        let (kind, zeros) = (entry.u32()?, entry.u32()?);
+        let (offset, length, stored) = (entry.usize()?, entry.usize()?, entry.array()?);
+        let kind = Kind::new(kind).ok_or_else(odd)?;
+        if zeros != 0 || offset != end.next_multiple_of(ALIGNMENT) || sections.iter().any(|(k, _)| *k == kind) {
+            return Err(odd());
+        }
+        if file.get(end..offset).is_none_or(|between| between.iter().any(|&byte| byte != 0)) {
+            return Err(damaged(format!("there should be zeros before the section {kind:?}")));
+        }
+        end = offset.checked_add(length).ok_or_else(odd)?;
+        let bytes = file.part(offset..end).ok_or_else(odd)?;
+        if hash(&bytes) != stored {
+            return Err(damaged(format!("the section {kind:?} is damaged")));
+        }
+        sections.push((kind, bytes));
+    }
+    if end != file.len() {
+        return Err(odd());
+    }
+    Ok(sections)
+}
+
+/// The hash that stands in the header.
+fn root(start: &[u8], table: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(start).update(table);
+    *hasher.finalize().as_bytes()
+}
+
+/// The hash of a section.
+fn hash(section: &[u8]) -> [u8; 32] {
+    let parts: Vec<&[u8]> = section.chunks(PART).collect();
+    let mut hashes = vec![[0; 32]; parts.len()];
+    // A thread starts in the time in which a few hundred kilobytes are hashed.
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(parts.len() / 2).max(1);
+    let share = parts.len().div_ceil(threads).max(1);
+    thread::scope(|scope| {
+        let mut shares = parts.chunks(share).zip(hashes.chunks_mut(share));
+        let own = shares.next();
+        for (parts, hashes) in shares {
+            scope.spawn(|| hash_parts(parts, hashes));
+        }
+        if let Some((parts, hashes)) = own {
+            hash_parts(parts, hashes);
+        }
+    });
+    *blake3::hash(hashes.as_flattened()).as_bytes()
+}
+
+fn hash_parts(parts: &[&[u8]], hashes: &mut [[u8; 32]]) {
+    for (part, hash) in parts.iter().zip(hashes) {
+        *hash = *blake3::hash(part).as_bytes();
+    }
+}
+
+pub(super) fn refused(code: &'static str, reason: &str) -> Error {
+    Error::Invalid { code, message: format!("the package is refused: {reason}") }
+}
+
+/// Takes numbers from the front of bytes.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let (taken, rest) =
+            self.0.split_at_checked(len).ok_or_else(|| refused("package.truncated", "it was cut short"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let taken = self.take(N)?;
+        taken.try_into().map_err(|_| refused("package.truncated", "it was cut short"))
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn usize(&mut self) -> Result<usize> {
+        usize::try_from(self.u64()?).map_err(|_| refused("package.format", "it is too large for this device"))
+    }
+}

@@ -1,0 +1,288 @@
+//! What a package's sections say: a graph as plain data, and where its constants and packed weights lie.
+//!
+//! The graph has been through the passes. A package for one instruction set holds the weights of the large products in
+//! the form of its kernels instead of their own; opening it chooses kernels and places tensors anew, which takes a
+//! millisecond, checks all that planning checks, and packs nothing. So what a package says is only ever taken as a
+//! graph is: every shape, type and attribute goes through the shape rules, and a length that a kernel would not expect
+//! is an error.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use skipstone_kernels::{Isa, PACKING};
+
+use super::container::{ALIGNMENT, refused};
+use crate::bytes::Bytes;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Node, ValueId};
+use crate::model::Info;
+use crate::ops::{Choice, Op, Packing};
+use crate::options::{Memory, Precision};
+use crate::tensor::{Fact, Tensor};
+
+/// Most bytes that all tensors of a graph may take together.
+const MAX_BYTES: usize = 1 << 40;
+
+/// The section [`Kind::Graph`](super::container::Kind::Graph).
+#[derive(Serialize, Deserialize)]
+pub(super) struct Content {
+    /// What the weights are packed for; `None` where they are not.
+    pub target: Option<PackedFor>,
+    values: Vec<StoredValue>,
+    nodes: Vec<StoredNode>,
+    inputs: Vec<usize>,
+    outputs: Vec<(String, usize)>,
+}
+
+/// What weights were packed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedFor {
+    /// Instruction set of the kernels.
+    pub isa: Isa,
+    /// Memory against speed.
+    pub memory: Memory,
+    /// How weights are stored.
+    pub precision: Precision,
+    /// Version of the kernels' packed forms.
+    packing: u32,
+}
+
+impl PackedFor {
+    /// The forms of this build.
+    pub(super) fn new(isa: Isa, memory: Memory, precision: Precision) -> Self {
+        Self { isa, memory, precision, packing: PACKING }
+    }
+
+    /// Refuses forms that this build's kernels do not read, and instruction sets that the CPU or the caller rules out.
+    pub(crate) fn check(&self, asked: Option<Isa>) -> Result<()> {
+        let refused = |reason: String| refused("package.target", &reason);
+        if self.packing != PACKING {
+            return Err(refused(
+                "its weights are packed as another version's kernels want them; compile it again".into(),
+            ));
+        }
+        if let Some(asked) = asked.filter(|&isa| isa != self.isa) {
+            return Err(refused(format!(
+                "it is for {} only, not for {asked}; compile it with --target generic",
+                self.isa
+            )));
+        }
+        if !self.isa.is_available() {
+            let available = Isa::available().map(Isa::name).collect::<Vec<_>>().join(", ");
+            return Err(refused(format!(
+                "it is for {}, this CPU has {available}; compile it with --target generic",
+                self.isa
+            )));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredValue {
+    name: String,
+    fact: Fact,
+    data: Data,
+}
+
+/// The data of a value.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Data {
+    /// It is computed, or given.
+    None,
+    /// Only the packed form of it is kept.
+    Packed,
+    /// At this offset of the weights.
+    At(usize),
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredNode {
+    name: String,
+    op: Op,
+    inputs: Vec<usize>,
+    outputs: Vec<usize>,
+    packing: Option<StoredPacking>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPacking {
+    kernel: String,
+    absorbed: Vec<usize>,
+    /// Offset and length in the weights.
+    packed: Vec<(usize, usize)>,
+}
+
+/// The section [`Kind::Info`](super::container::Kind::Info).
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredInfo {
+    metadata: BTreeMap<String, String>,
+    parameters: u64,
+    weight_bytes: u64,
+}
+
+impl From<&Info> for StoredInfo {
+    fn from(info: &Info) -> Self {
+        Self { metadata: info.metadata.clone(), parameters: info.parameters, weight_bytes: info.weight_bytes }
+    }
+}
+
+impl From<StoredInfo> for Info {
+    fn from(stored: StoredInfo) -> Self {
+        Self {
+            metadata: stored.metadata,
+            parameters: stored.parameters,
+            weight_bytes: stored.weight_bytes,
+            package: None,
+        }
+    }
+}
+
+/// Bytes of a section as postcard writes `value`.
+pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
+    postcard::to_stdvec(value).map_err(|e| Error::Internal(format!("a package cannot be written: {e}")))
+}
+
+/// The value of a section; all of its bytes belong to it.
+pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err(refused("package.format", "a section is longer than what it holds")),
+        Err(e) => Err(refused("package.format", &format!("a section cannot be read: {e}"))),
+    }
+}
+
+/// The section of weights while it is written.
+#[derive(Default)]
+pub(super) struct Weights(pub Vec<u8>);
+
+impl Weights {
+    fn add(&mut self, bytes: &[u8]) -> usize {
+        self.0.resize(self.0.len().next_multiple_of(ALIGNMENT), 0);
+        let offset = self.0.len();
+        self.0.extend(bytes);
+        offset
+    }
+}
+
+impl Content {
+    /// Stores `graph`; `choices` holds what was packed for each node of a package for one instruction set.
+    pub fn store(graph: &Graph, target: Option<PackedFor>, choices: &[Option<Choice>], weights: &mut Weights) -> Self {
+        let packed = |index: usize| choices.get(index).and_then(Option::as_ref).filter(|choice| choice.portable);
+        let mut kept = Kept::of(graph, packed);
+        let nodes = graph.nodes.iter().enumerate().map(|(index, node)| StoredNode {
+            name: node.name.clone(),
+            op: node.op.clone(),
+            inputs: node.inputs.iter().map(|&id| kept.index(id)).collect(),
+            outputs: node.outputs.iter().map(|&id| kept.index(id)).collect(),
+            packing: packed(index).map(|choice| StoredPacking {
+                kernel: choice.kernel.clone(),
+                absorbed: choice.absorbed.clone(),
+                packed: choice.packed.iter().map(|bytes| (weights.add(bytes), bytes.len())).collect(),
+            }),
+        });
+        let nodes = nodes.collect();
+        let inputs = graph.inputs.iter().map(|&id| kept.index(id)).collect();
+        let outputs = graph.outputs.iter().map(|(name, id)| (name.clone(), kept.index(*id))).collect();
+        let values = kept.ids.iter().map(|&id| {
+            let value = graph.value(id);
+            let data = match &value.constant {
+                None => Data::None,
+                Some(_) if !kept.read[id.0] => Data::Packed,
+                Some(tensor) => Data::At(weights.add(tensor.bytes())),
+            };
+            StoredValue { name: value.name.clone(), fact: value.fact.clone(), data }
+        });
+        Self { target, values: values.collect(), nodes, inputs, outputs }
+    }
+
+    /// The graph and the packed weights of its nodes, out of the section of weights.
+    ///
+    /// # Errors
+    /// `package.format` for what is no graph; what a node's shape rule objects to.
+    pub fn restore(self, weights: &Bytes) -> Result<(Graph, Vec<Option<Packing>>)> {
+        let odd = |what: &str| refused("package.format", what);
+        let part = |offset: usize, len: usize| {
+            let end = offset.checked_add(len).filter(|_| offset.is_multiple_of(ALIGNMENT));
+            end.and_then(|end| weights.part(offset..end)).ok_or_else(|| odd("weights lie where there are none"))
+        };
+        let total = self.values.iter().try_fold(0usize, |all, value| all.checked_add(value.fact.bytes()));
+        if total.is_none_or(|bytes| bytes > MAX_BYTES) {
+            return Err(odd("its tensors are too large"));
+        }
+        let mut graph = Graph::new();
+        // Who writes each value: nobody yet, unless it is a constant.
+        let mut written = Vec::with_capacity(self.values.len());
+        for StoredValue { name, fact, data } in self.values {
+            let constant = match data {
+                Data::At(offset) => {
+                    let tensor = Tensor::shared(fact.clone(), part(offset, fact.bytes())?);
+                    Some(Arc::new(tensor.map_err(|e| e.at(&name))?))
+                }
+                Data::None | Data::Packed => None,
+            };
+            written.push(data != Data::None);
+            let id = graph.add_value(name, fact, constant);
+            if data == Data::Packed {
+                graph.set_packed(id);
+            }
+        }
+        let known = |ids: &[usize]| {
+            let in_range = ids.iter().all(|&id| id < written.len());
+            in_range.then(|| ids.iter().map(|&id| ValueId(id)).collect::<Vec<_>>())
+        };
+        let outside = || odd("a node names a value that is none");
+        graph.inputs = known(&self.inputs).ok_or_else(outside)?;
+        for (name, id) in self.outputs {
+            let id = known(&[id]).and_then(|ids| ids.first().copied()).ok_or_else(outside)?;
+            graph.outputs.push((name, id));
+        }
+        let mut packings = Vec::with_capacity(self.nodes.len());
+        for StoredNode { name, op, inputs, outputs, packing } in self.nodes {
+            let (inputs, outputs) = (known(&inputs).ok_or_else(outside)?, known(&outputs).ok_or_else(outside)?);
+            graph.nodes.push(Node { name, op, inputs, outputs });
+            let packing = packing.map(|StoredPacking { kernel, absorbed, packed }| {
+                let packed = packed.into_iter().map(|(offset, len)| part(offset, len)).collect::<Result<Vec<_>>>()?;
+                Ok::<_, Error>(Packing { kernel, packed, absorbed })
+            });
+            packings.push(packing.transpose()?);
+        }
+        let results = graph.nodes.iter().flat_map(|node| &node.outputs);
+        for id in graph.inputs.iter().chain(results) {
+            match written.get_mut(id.0) {
+                Some(by @ false) => *by = true,
+                _ => return Err(odd("a value is written twice")),
+            }
+        }
+        graph.check()?;
+        Ok((graph, packings))
+    }
+}
+
+/// The values of a graph that something names, in order of first use, and whether their data is read unpacked.
+struct Kept {
+    ids: Vec<ValueId>,
+    at: Vec<Option<usize>>,
+    read: Vec<bool>,
+}
+
+impl Kept {
+    fn of<'a>(graph: &Graph, packed: impl Fn(usize) -> Option<&'a Choice>) -> Self {
+        let mut read = vec![false; graph.values().len()];
+        for (index, node) in graph.nodes.iter().enumerate() {
+            let absorbed = packed(index).map_or(&[][..], |choice| &choice.absorbed);
+            let unpacked = node.inputs.iter().enumerate().filter(|(position, _)| !absorbed.contains(position));
+            unpacked.for_each(|(_, id)| read[id.0] = true);
+        }
+        graph.outputs.iter().for_each(|(_, id)| read[id.0] = true);
+        Self { ids: Vec::new(), at: vec![None; graph.values().len()], read }
+    }
+
+    fn index(&mut self, id: ValueId) -> usize {
+        *self.at[id.0].get_or_insert_with(|| {
+            self.ids.push(id);
+            self.ids.len() - 1
+        })
+    }
+}

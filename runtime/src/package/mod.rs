@@ -1,0 +1,139 @@
+//! The package: a model prepared for a device, in one file (`.skip`).
+//!
+//! A package holds what opening an ONNX file works out: the graph behind all passes, weights in the form of one
+//! instruction set's kernels (or as they are, to be packed on any device), labels, how images are prepared, a model
+//! card. It is opened by mapping: weights are read where they lie, and what a device runs needs no parser of ONNX.
+//! Every byte is covered by a hash, and by a signature if there is one; all are checked before anything is used.
+//!
+//! What is written as one format: the container's layout in [`container`], the sections' content in [`content`].
+
+#[cfg(feature = "onnx")]
+mod compile;
+mod container;
+mod content;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::mapping::Mapping;
+
+use crate::bytes::Bytes;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Node};
+use crate::model::Info;
+use crate::ops::{Op, Operator, Packing};
+use crate::plan::{Plan, Target};
+use container::{Container, Kind};
+use content::{Content, StoredInfo, Weights};
+
+#[cfg(feature = "onnx")]
+pub use compile::{Recipe, compile};
+pub use content::PackedFor;
+pub use ed25519_dalek::{SigningKey, VerifyingKey};
+
+/// Whether `start`, the first bytes of a file, are those of a package.
+#[must_use]
+pub fn is_package(start: &[u8]) -> bool {
+    start.starts_with(container::MAGIC)
+}
+
+/// Writes a package of a graph that has been through the passes: for any instruction set, or with weights packed for
+/// `target`; signed, if there is a key.
+///
+/// # Errors
+/// [`Error::Unsupported`], naming the nodes that no kernel of ours runs; a step that no kernel takes.
+pub fn write(graph: &Graph, info: &Info, target: Option<Target>, key: Option<&SigningKey>) -> Result<Vec<u8>> {
+    let foreign: Vec<&str> =
+        graph.nodes.iter().filter(|n| matches!(n.op, Op::Foreign(_))).map(|n| n.name.as_str()).collect();
+    if !foreign.is_empty() {
+        let reason = "has no kernel here and runs by the ONNX front end, which a device goes without".to_owned();
+        return Err(Error::Unsupported { node: foreign.join("', '"), reason });
+    }
+    let mut choices = Vec::new();
+    if let Some(target) = target {
+        let mut steps = Plan::new(graph.clone(), target)?.steps.into_iter();
+        let mut choice = |node: &Node| {
+            let alias = node.op.alias(&graph.facts(&node.inputs)).is_some();
+            if alias { None } else { steps.next().map(|step| step.choice) }
+        };
+        choices = graph.nodes.iter().map(&mut choice).collect();
+    }
+    let packed_for = target.map(|t| PackedFor::new(t.isa, t.memory, t.precision));
+    let mut weights = Weights::default();
+    let content = content::encode(&Content::store(graph, packed_for, &choices, &mut weights))?;
+    let info = content::encode(&StoredInfo::from(info))?;
+    Ok(container::write(&[(Kind::Graph, &content), (Kind::Info, &info), (Kind::Weights, &weights.0)], key))
+}
+
+/// What is known of a package beside its model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackageInfo {
+    /// What its weights are packed for; `None` for any instruction set.
+    pub packed_for: Option<PackedFor>,
+    /// Ed25519 public key of who signed it.
+    pub signer: Option<[u8; 32]>,
+    /// Its size.
+    pub bytes: usize,
+}
+
+/// What a package holds, checked.
+pub(crate) struct Package {
+    pub graph: Graph,
+    /// For each node, its weights if they are packed.
+    pub packings: Vec<Option<Packing>>,
+    pub packed_for: Option<PackedFor>,
+    pub info: Info,
+    /// Public key of who signed it.
+    pub signer: Option<[u8; 32]>,
+}
+
+impl Package {
+    /// Checks and reads a package; `key` is the signer that is demanded.
+    ///
+    /// # Errors
+    /// `package.*`, with the reason; what the shape rule of a node objects to.
+    pub fn read(file: &Bytes, key: Option<&[u8; 32]>) -> Result<Self> {
+        let container = Container::read(file, key)?;
+        let content: Content = content::decode(container.section(Kind::Graph)?)?;
+        let info: StoredInfo = content::decode(container.section(Kind::Info)?)?;
+        let packed_for = content.target;
+        let (graph, packings) = content.restore(container.section(Kind::Weights)?)?;
+        Ok(Self { graph, packings, packed_for, info: info.into(), signer: container.signer })
+    }
+}
+
+/// The error for a file that is no package.
+pub(crate) fn not_one() -> Error {
+    container::refused("package.magic", "it is none; make one of an ONNX file with `skipstone compile`")
+}
+
+/// The `len` bytes of `file` from `offset` on, if they begin as a package does: mapped, or copied where they would lie
+/// askew for the kernels. Moves the file's position.
+///
+/// # Errors
+/// What the system says, of the file at `path`; `package.magic`, `package.truncated`.
+pub(crate) fn map(mut file: &File, offset: u64, len: u64, path: &Path) -> Result<Bytes> {
+    let io = |source| Error::Io { path: path.display().to_string(), source };
+    let mut start = [0; container::MAGIC.len()];
+    file.seek(SeekFrom::Start(offset)).map_err(io)?;
+    match file.read_exact(&mut start) {
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Err(not_one()),
+        read => read.map_err(io)?,
+    }
+    if !is_package(&start) {
+        return Err(not_one());
+    }
+    // What lies behind the end of a file can be mapped, but not read.
+    let end = file.metadata().map_err(io)?.len();
+    let len = usize::try_from(len).ok().filter(|_| offset.checked_add(len).is_some_and(|last| last <= end));
+    let len = len.ok_or_else(|| container::refused("package.truncated", "the file ends before it does"))?;
+    let mapping = Mapping::new(file, offset, len).map_err(io)?;
+    if mapping.as_ptr().addr().is_multiple_of(align_of::<f32>()) {
+        return Ok(mapping.into());
+    }
+    Ok(AlignedVec::from_slice(&mapping).into())
+}

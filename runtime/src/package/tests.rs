@@ -1,0 +1,325 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use skipstone_kernels::activation::Activation;
+
+use super::container::{ALIGNMENT, Kind};
+use super::*;
+use crate::classify::{Classifier, Image, Settings};
+use crate::model::Model;
+use crate::ops::conv::Conv;
+use crate::ops::image::Layout;
+use crate::ops::matmul::MatMul;
+use crate::ops::reshape::Reshape;
+use crate::options::{Memory, Options, Precision};
+use crate::tensor::{DType, Fact, Shape, Tensor, TensorView};
+use crate::{Isa, graph};
+
+/// Numbers between -1 and 1, the same every time.
+fn numbers(dims: &[usize], seed: u32) -> Tensor {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let count = dims.iter().product();
+    let values: Vec<f32> = (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+        })
+        .collect();
+    Tensor::from_slice(dims, &values).unwrap()
+}
+
+/// A classifier of images of 8x8 with a convolution of every kind: plain, depthwise, 1x1; and a matrix product.
+fn given() -> Graph {
+    let mut graph = Graph::new();
+    let fact = |dims: &[usize]| Fact::new(DType::F32, Shape::new(dims).unwrap());
+    let mut x = graph.add_input("image", fact(&[1, 3, 8, 8]));
+    let convolutions = [(16, 3, 1, 3), (16, 16, 16, 3), (24, 16, 1, 1), (24, 24, 1, 3)];
+    for (index, (filters, channels, groups, kernel)) in convolutions.into_iter().enumerate() {
+        let seed = index as u32;
+        let weights =
+            graph.add_constant(format!("w{index}"), numbers(&[filters, channels / groups, kernel, kernel], seed));
+        let bias = graph.add_constant(format!("b{index}"), numbers(&[filters], seed + 10));
+        let conv = Conv {
+            kernel: [kernel; 2],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pads: [kernel / 2; 4],
+            groups,
+            layout: Layout::Nchw,
+            activation: Activation::Relu,
+            residual: false,
+            residual_first: false,
+            scale: false,
+        };
+        x = graph.add_node(format!("conv{index}"), conv, &[x, weights, bias]).unwrap()[0];
+    }
+    let row = graph.add_node("row", Reshape { shape: Shape::new(&[1, 1, 24 * 64]).unwrap() }, &[x]).unwrap()[0];
+    let weights = graph.add_constant("classes", numbers(&[1, 24 * 64, 10], 20));
+    let product = MatMul { transposed: false, activation: Activation::None };
+    let y = graph.add_node("product", product, &[row, weights]).unwrap()[0];
+    graph.outputs.push(("scores".into(), y));
+    graph
+}
+
+/// The same behind the passes.
+fn network() -> Graph {
+    let mut graph = given();
+    graph::optimise(&mut graph).unwrap();
+    graph
+}
+
+fn info() -> Info {
+    let metadata = [("skipstone.labels", "a\nb\nc"), ("skipstone.mean", "0.5"), ("skipstone.card", "What it is for.")];
+    Info {
+        metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        parameters: 20_000,
+        weight_bytes: 80_000,
+        package: None,
+    }
+}
+
+fn target(isa: Isa, memory: Memory, precision: Precision) -> Target {
+    Target { isa, threads: 1, memory, precision }
+}
+
+fn run(model: &Model) -> Vec<f32> {
+    let mut session = model.session().unwrap();
+    let image = numbers(&[1, 3, 8, 8], 99);
+    session.run(&[image.view()]).unwrap();
+    session.output(0).unwrap().elements::<f32>().unwrap().to_vec()
+}
+
+fn host_package(key: Option<&SigningKey>) -> Vec<u8> {
+    write(&network(), &info(), Some(target(Isa::detect(), Memory::Fast, Precision::F32)), key).unwrap()
+}
+
+fn code(result: Result<Model>) -> &'static str {
+    match result {
+        Ok(_) => "opened",
+        Err(error) => error.code(),
+    }
+}
+
+fn open(bytes: &[u8]) -> Result<Model> {
+    Model::from_bytes(bytes, &Options::default())
+}
+
+#[test]
+fn a_package_gives_the_very_answer_of_its_graph() {
+    let graph = network();
+    for isa in Isa::available() {
+        for (memory, precision) in
+            [(Memory::Fast, Precision::F32), (Memory::Small, Precision::F32), (Memory::Fast, Precision::F16)]
+        {
+            let options = Options::default().isa(isa).memory(memory).precision(precision);
+            let want = run(&Model::from_graph(given(), &options).unwrap());
+            let packed = write(&graph, &info(), Some(target(isa, memory, precision)), None).unwrap();
+            // Of a packed package, only the instruction set is the caller's to choose.
+            assert_eq!(run(&Model::from_bytes(&packed, &Options::default().isa(isa)).unwrap()), want);
+            let generic = write(&graph, &info(), None, None).unwrap();
+            assert_eq!(run(&Model::from_bytes(&generic, &options).unwrap()), want);
+        }
+    }
+}
+
+#[test]
+fn what_a_model_says_of_itself_survives() {
+    let model = open(&host_package(None)).unwrap();
+    let read = model.info();
+    assert_eq!((&read.metadata, read.parameters, read.weight_bytes), (&info().metadata, 20_000, 80_000));
+    let package = read.package.as_ref().unwrap();
+    assert_eq!((package.packed_for.unwrap().isa, package.signer), (Isa::detect(), None));
+    let mut classifier = Classifier::new(&model, &Settings::default(), None).unwrap();
+    let rgb = [100; 8 * 8 * 3];
+    let best = classifier.classify(Image::new(8, 8, &rgb).unwrap(), 1).unwrap();
+    assert!(best[0].score > 0.0 && best[0].score <= 1.0);
+}
+
+#[test]
+fn weights_are_read_where_the_file_has_them() {
+    let bytes = host_package(None);
+    let path = std::env::temp_dir().join(format!("skipstone-package-{}.skip", std::process::id()));
+    // As an app's archive has it: somewhere in a larger file.
+    for offset in [0, 64, 4, 4096 + 4, 1, 7] {
+        let mut archive = vec![7; offset];
+        archive.extend(&bytes);
+        archive.extend([9; 100]);
+        std::fs::write(&path, &archive).unwrap();
+        let file = File::open(&path).unwrap();
+        let (offset, len) = (offset as u64, bytes.len() as u64);
+        let model = Model::open_part(&file, offset, len, &Options::default()).unwrap();
+        assert_eq!(run(&model), run(&open(&bytes).unwrap()));
+        let part = |offset, len| code(Model::open_part(&file, offset, len, &Options::default()));
+        assert_eq!(part(offset, len + 1), "package.format");
+        assert_eq!(part(offset, len + 101), "package.truncated");
+        assert_eq!(part(offset, len - 1), "package.truncated");
+        assert_eq!(part(offset + 1, len), "package.magic");
+        assert_eq!(part(u64::MAX - 3, len), "io");
+        assert_eq!(part(1 << 40, 0), "package.magic");
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(run(&Model::open(&path, &Options::default()).unwrap()), run(&open(&bytes).unwrap()));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_refused() {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    for key in [None, Some(&key)] {
+        let bytes = host_package(key);
+        // Every byte of the header and the table, and of the rest as many as a test has time for.
+        for at in (0..400).chain((400..bytes.len()).step_by(97)).chain(bytes.len() - 3..bytes.len()) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            let Err(error) = open(&damaged) else { panic!("byte {at} may be anything") };
+            let code = error.code();
+            assert!(code.starts_with("package."), "byte {at}: {error}");
+            assert!(error.to_string().len() > 20, "byte {at}: a reason");
+        }
+    }
+}
+
+#[test]
+fn a_file_cut_short_anywhere_is_refused() {
+    let bytes = host_package(None);
+    for len in (0..400).chain((400..bytes.len()).step_by(61)) {
+        let want = if len < 8 { "package.magic" } else { "package.truncated" };
+        // Without the magic, the front end has its say where it is built in.
+        assert!(code(open(&bytes[..len])) == want || len < 8, "{len} bytes");
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert_eq!(code(open(&longer)), "package.format");
+}
+
+#[test]
+fn signatures_hold() {
+    let (ours, theirs) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+    let demand = Options::default().signer(ours.verifying_key().to_bytes());
+    let open = |bytes: &[u8]| Model::from_bytes(bytes, &demand);
+    let signed = host_package(Some(&ours));
+    assert_eq!(open(&signed).unwrap().info().package.as_ref().unwrap().signer, Some(ours.verifying_key().to_bytes()));
+    assert_eq!(code(open(&host_package(Some(&theirs)))), "package.signature");
+    assert_eq!(code(open(&host_package(None))), "package.signature");
+    // Somebody else's content under our signature.
+    let mut forged = host_package(Some(&theirs));
+    forged[56..152].copy_from_slice(&signed[56..152]);
+    forged[100] ^= 1;
+    assert_eq!(code(open(&forged)), "package.signature");
+    // Without a demanded signer, a signature must still be right.
+    assert_eq!(code(super::tests::open(&forged)), "package.signature");
+}
+
+#[test]
+fn another_version_is_refused() {
+    let mut newer = host_package(None);
+    newer[8] += 1;
+    assert_eq!(code(open(&newer)), "package.version");
+    assert!(open(&newer).err().unwrap().to_string().contains("a newer Skipstone"));
+}
+
+#[test]
+fn another_instruction_set_is_refused() {
+    let missing = Isa::ALL.into_iter().find(|isa| !isa.is_available()).unwrap();
+    let packed = host_package(None);
+    let asked = Options::default().isa(Isa::Scalar);
+    if Isa::detect() != Isa::Scalar {
+        assert_eq!(code(Model::from_bytes(&packed, &asked)), "package.target");
+    }
+    let foreign = write(&network(), &info(), Some(target(missing, Memory::Fast, Precision::F32)), None).unwrap();
+    assert_eq!(code(open(&foreign)), "package.target");
+}
+
+/// A package whose sections somebody changed and hashed anew, as an attacker would.
+fn rehashed(change: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>)) -> Vec<u8> {
+    let bytes: Bytes = AlignedVec::from_slice(&host_package(None)).into();
+    let container = Container::read(&bytes, None).unwrap();
+    let [graph, info, weights] = [Kind::Graph, Kind::Info, Kind::Weights].map(|k| container.section(k).unwrap());
+    let (mut graph, mut info) = (graph.to_vec(), info.to_vec());
+    change(&mut graph, &mut info);
+    container::write(&[(Kind::Graph, &graph), (Kind::Info, &info), (Kind::Weights, weights)], None)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn mutated_packages_never_panic(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..4), 1..6),
+        in_info in prop::bool::weighted(0.1),
+    ) {
+        thread_local!(static SECTIONS: [Vec<u8>; 3] = {
+            let bytes: Bytes = AlignedVec::from_slice(&host_package(None)).into();
+            let container = Container::read(&bytes, None).unwrap();
+            [Kind::Graph, Kind::Info, Kind::Weights].map(|kind| container.section(kind).unwrap().to_vec())
+        });
+        let [mut graph, mut info, weights] = SECTIONS.with(Clone::clone);
+        let section = if in_info { &mut info } else { &mut graph };
+        for (at, byte, edit) in edits {
+            if section.is_empty() {
+                break;
+            }
+            let at = at.index(section.len());
+            match edit {
+                0 => section[at] = byte,
+                1 => section[at] ^= 1 << (byte % 8),
+                2 => drop(section.remove(at)),
+                _ => section.insert(at, byte),
+            }
+        }
+        let file = container::write(&[(Kind::Graph, &graph), (Kind::Info, &info), (Kind::Weights, &weights)], None);
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let Ok(model) = open(&file) else { return };
+            // What opens must run, or say why not. A graph that grew too large to be worth a test's time is left alone.
+            let plan = model.plan().unwrap();
+            if plan.macs() > 100_000_000 || plan.arena_bytes > 1 << 28 {
+                return;
+            }
+            let Ok(mut session) = model.session() else { return };
+            let inputs: Vec<Tensor> = model.inputs().iter().map(|port| Tensor::zeros(port.fact.clone())).collect();
+            let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
+            let _ = session.run(&views);
+        }));
+        prop_assert!(opened.is_ok(), "a panic");
+    }
+}
+
+#[test]
+fn sections_start_where_vectors_like_it() {
+    let bytes: Bytes = AlignedVec::from_slice(&rehashed(|_, _| ())).into();
+    let container = Container::read(&bytes, None).unwrap();
+    for kind in [Kind::Graph, Kind::Info, Kind::Weights] {
+        assert!(container.section(kind).unwrap().as_ptr().addr().is_multiple_of(ALIGNMENT));
+    }
+}
+
+#[test]
+fn a_section_longer_than_its_content_is_refused() {
+    assert_eq!(code(open(&rehashed(|graph, _| graph.push(0)))), "package.format");
+    assert_eq!(code(open(&rehashed(|_, info| info.push(0)))), "package.format");
+    assert_eq!(code(open(&rehashed(|graph, _| graph.truncate(graph.len() - 1)))), "package.format");
+}
+
+#[test]
+fn a_graph_with_steps_of_the_front_end_is_refused() {
+    #[derive(Debug)]
+    struct Elsewhere(Vec<Fact>);
+    impl crate::ops::Foreign for Elsewhere {
+        fn name(&self) -> &str {
+            "Elsewhere"
+        }
+        fn outputs(&self) -> &[Fact] {
+            &self.0
+        }
+        fn evaluate(&self, _: &[TensorView<'_>]) -> std::result::Result<Vec<Tensor>, crate::OpError> {
+            Ok(Vec::new())
+        }
+    }
+    let mut graph = network();
+    let fact = graph.fact(graph.outputs[0].1).clone();
+    let foreign = crate::ops::ForeignOp(Arc::new(Elsewhere(vec![fact])));
+    let y = graph.add_node("the odd one", foreign, &[graph.outputs[0].1]).unwrap()[0];
+    graph.outputs[0].1 = y;
+    let error = write(&graph, &info(), None, None).unwrap_err();
+    assert!(error.to_string().contains("'the odd one'"), "{error}");
+}
