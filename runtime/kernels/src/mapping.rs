@@ -13,7 +13,7 @@ use memmap2::{Mmap, MmapOptions};
 pub struct Mapping(Mmap);
 
 impl Mapping {
-    /// Maps `len` bytes of `file` from `offset` on, and asks the system to read them ahead.
+    /// Maps `len` bytes of `file` from `offset` on.
     ///
     /// Whoever calls this trusts the file to stay as it is: reading a part that was cut off since ends the process,
     /// and what another process writes is seen. Installed files, assets of an app among them, are only replaced.
@@ -22,7 +22,7 @@ impl Mapping {
     /// What the system says: a file that cannot be mapped, such as a pipe, or a range of no bytes.
     pub fn new(file: &File, offset: u64, len: usize) -> io::Result<Self> {
         let mut options = MmapOptions::new();
-        options.offset(offset).len(len).populate();
+        options.offset(offset).len(len);
         // SAFETY: the mapping is private and read-only, so Rust code cannot write it; that nothing else changes the file
         // is the caller's trust stated above, which no check could replace. All byte values are valid `u8`.
         let map = unsafe { options.map(file)? };

@@ -7,8 +7,9 @@ use super::number::Number;
 use super::{Op, Operator};
 use crate::error::OpError;
 use crate::graph::Graph;
+use crate::package::attack::{Edit, Sections, edit, survives};
 use crate::tensor::{DType, Fact, Shape, Tensor};
-use crate::{Model, Options};
+use crate::{Info, Model, Options, package};
 
 /// A small generator (SplitMix64): tests must not differ from run to run.
 pub(crate) struct Random(pub u64);
@@ -88,11 +89,15 @@ pub(crate) fn single(op: impl Into<Op>, inputs: &[Tensor], constant: &[usize]) -
 /// Runs `graph` planned for `isa`, passes included.
 pub(crate) fn planned(graph: &Graph, isa: Isa, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
     let options = Options { isa: Some(isa), ..Options::default() };
-    let model = Model::from_graph(graph.clone(), &options)?;
+    outputs(&Model::from_graph(graph.clone(), &options)?, inputs)
+}
+
+/// Runs `model`.
+fn outputs(model: &Model, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
     let mut session = model.session()?;
     let views: Vec<_> = inputs.iter().map(Tensor::view).collect();
     session.run(&views)?;
-    Ok((0..graph.outputs.len()).map(|i| session.output(i).unwrap().to_tensor()).collect())
+    Ok((0..model.outputs().len()).map(|i| session.output(i).unwrap().to_tensor()).collect())
 }
 
 /// Holds the plan of the one node `op` against its evaluation, every instruction set in turn:
@@ -114,7 +119,31 @@ pub(crate) fn check(op: impl Into<Op>, inputs: &[Tensor], tolerance: f64) -> Vec
             assert_close(got, want, tolerance, &format!("{op:?} on {facts:?} with {isa}"));
         }
     }
+    check_package(graph, inputs);
     want
+}
+
+/// Holds a package of `graph` against the plan, and damages it in ways that hashes do not show.
+#[track_caller]
+fn check_package(mut graph: Graph, inputs: &[Tensor]) {
+    let isa = Isa::detect();
+    let want = planned(&graph, isa, inputs).unwrap();
+    crate::graph::optimise(&mut graph).unwrap();
+    let package = package::write(&graph, &Info::default(), None, None).unwrap();
+    let got = outputs(&Model::from_bytes(&package, &Options::default()).unwrap(), inputs).unwrap();
+    for (got, want) in got.iter().zip(&want) {
+        assert_eq!((got.fact(), got.bytes()), (want.fact(), want.bytes()), "out of a package");
+    }
+    let whole = Sections::of(&package);
+    let mut random = Random(package.len() as u64);
+    for _ in 0..20 {
+        let mut sections = whole.clone();
+        let edits: Vec<Edit> = (0..1 + random.below(3))
+            .map(|_| (random.below(1 << 20), random.next() as u8, random.next() as u8))
+            .collect();
+        edit(&mut sections.graph, &edits);
+        assert!(survives(&sections.package()), "a panic after {edits:?} in a package of {:?}", graph.nodes);
+    }
 }
 
 /// The error of the one node `op` when it is run, the same planned and evaluated.

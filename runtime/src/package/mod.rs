@@ -7,6 +7,8 @@
 //!
 //! What is written as one format: the container's layout in [`container`], the sections' content in [`content`].
 
+#[cfg(test)]
+pub(crate) mod attack;
 #[cfg(feature = "onnx")]
 mod compile;
 mod container;

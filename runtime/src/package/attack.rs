@@ -1,0 +1,71 @@
+//! What tests do to packages: change a section, hash everything anew as an attacker would, open and run.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::container::{Container, Kind, write};
+use super::*;
+use crate::model::Model;
+use crate::options::Options;
+use crate::tensor::{Tensor, TensorView};
+
+/// The sections of a package, apart.
+#[derive(Clone)]
+pub(crate) struct Sections {
+    pub graph: Vec<u8>,
+    pub info: Vec<u8>,
+    pub weights: Vec<u8>,
+}
+
+/// A change of a section: where (taken modulo its length), a byte, and what to do with it.
+pub(crate) type Edit = (usize, u8, u8);
+
+impl Sections {
+    pub fn of(package: &[u8]) -> Self {
+        let bytes: Bytes = AlignedVec::from_slice(package).into();
+        let container = Container::read(&bytes, None).unwrap();
+        let [graph, info, weights] =
+            [Kind::Graph, Kind::Info, Kind::Weights].map(|kind| container.section(kind).unwrap().to_vec());
+        Self { graph, info, weights }
+    }
+
+    /// The package of these sections, all hashes right.
+    pub fn package(&self) -> Vec<u8> {
+        write(&[(Kind::Graph, &self.graph), (Kind::Info, &self.info), (Kind::Weights, &self.weights)], None)
+    }
+}
+
+/// Changes a section.
+pub(crate) fn edit(section: &mut Vec<u8>, edits: &[Edit]) {
+    for &(at, byte, what) in edits {
+        if section.is_empty() {
+            return;
+        }
+        let at = at % section.len();
+        match what % 4 {
+            0 => section[at] = byte,
+            1 => section[at] ^= 1 << (byte % 8),
+            2 => drop(section.drain(at..=at)),
+            _ => section.insert(at, byte),
+        }
+    }
+}
+
+/// Opens a package and runs it, if it is one: whatever comes of it, it must not be a panic.
+#[must_use]
+pub(crate) fn survives(package: &[u8]) -> bool {
+    let attempt = || {
+        let Ok(model) = Model::from_bytes(package, &Options::default()) else { return };
+        let Some(plan) = model.plan() else { return };
+        // A graph that grew too large to be worth a test's time is left alone.
+        let bytes = |ports: &[crate::plan::Port]| ports.iter().map(|port| port.fact.bytes()).sum::<usize>();
+        if plan.macs() > 50_000_000 || plan.arena_bytes + bytes(&plan.inputs) > 1 << 27 {
+            return;
+        }
+        let Ok(mut session) = model.session() else { return };
+        let inputs: Vec<Tensor> = model.inputs().iter().map(|port| Tensor::zeros(port.fact.clone())).collect();
+        let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
+        // An error is as good as an answer.
+        let _ = session.run(&views);
+    };
+    catch_unwind(AssertUnwindSafe(attempt)).is_ok()
+}
