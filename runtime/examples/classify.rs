@@ -1,0 +1,39 @@
+//! The least that classifies: a package, and frames as a camera gives them, without a decoder and without a parser.
+//!
+//!     cargo run --release -p skipstone --no-default-features --example classify -- model.skip 32 32 frame.rgb ...
+//!
+//! A frame is `width * height * 3` bytes, red first, rows from the top. Prints the file, the class and its probability.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use skipstone::classify::{Classifier, Image, Settings};
+use skipstone::{Model, Options};
+
+fn main() -> ExitCode {
+    match classify() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn classify() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [package, width, height, frames @ ..] = arguments.as_slice() else {
+        return Err("usage: classify PACKAGE WIDTH HEIGHT FRAME.rgb ...".into());
+    };
+    let (width, height) = (width.parse()?, height.parse()?);
+    let model = Model::open(package, &Options::default())?;
+    let mut classifier = Classifier::new(&model, &Settings::default(), None)?;
+    for frame in frames {
+        let rgb = std::fs::read(frame)?;
+        let image = Image::new(width, height, &rgb).ok_or_else(|| format!("{frame}: not {width}x{height} pixels"))?;
+        for best in classifier.classify(image, 1)? {
+            println!("{frame} {} {}", best.label, best.score);
+        }
+    }
+    Ok(())
+}

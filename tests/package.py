@@ -1,0 +1,180 @@
+"""Packages, the way an app's maker and an app use them.
+
+Every model of the zoo is compiled and must give, bit for bit, what its ONNX file gives on the same instruction set;
+the pretrained one must name the samples alike, also on an emulated phone's CPU, by a program that holds no ONNX parser.
+What was damaged, cut, signed by somebody else or made by a newer version must be refused with a reason.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import driver
+import fill
+
+PRETRAINED = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
+SAMPLES = sorted((driver.ROOT / "models" / "samples").glob("*.png"))
+TOLERANCE = 1e-4
+DAMAGES = 300
+
+
+class Check:
+    """Counts and prints what held and what did not."""
+
+    def __init__(self):
+        self.failed = 0
+
+    def __call__(self, what: str, wrong: str | None = None) -> None:
+        self.failed += wrong is not None
+        print(f"{'ok  ' if wrong is None else 'FAIL'} {what}{'' if wrong is None else ': ' + wrong}", flush=True)
+
+
+def tops(skipstone: driver.Skipstone, model: Path) -> list[dict]:
+    """The best class of every sample."""
+    report = json.loads(skipstone.call("classify", model, *SAMPLES, "--top", "1", "--json"))
+    return [image["top"][0] for image in report["images"]]
+
+
+def same_answers(skipstone: driver.Skipstone, model: Path, folder: Path) -> str | None:
+    """A model against its packages, for this machine and for any."""
+    inspected = skipstone.inspect(model)
+    inputs = {port["name"]: fill.image(port["shape"][2], seed=5) for port in inspected["inputs"]}
+    names = [port["name"] for port in inspected["outputs"]]
+    want = skipstone.run(model, inputs, names)
+    for target in ("host", "generic"):
+        package = folder / f"{model.stem}-{target}.skip"
+        skipstone.call("compile", model, "-o", package, "--target", target)
+        got = skipstone.run(package, inputs, names)
+        package.unlink()
+        if not all(np.array_equal(g, w) for g, w in zip(got, want)):
+            return f"the {target} package answers otherwise"
+    return None
+
+
+def refusal(skipstone: driver.Skipstone, package: Path, *options) -> str:
+    """The code of the error that opening gives, or 'opened'."""
+    try:
+        skipstone.inspect(package, *options)
+    except driver.Refused as refused:
+        return refused.code if len(refused.message) > 20 else "no reason"
+    return "opened"
+
+
+def damage(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
+    """Flipped bytes, cut ends, another version."""
+    good, bad = folder / "good.skip", folder / "bad.skip"
+    skipstone.call("compile", PRETRAINED, "-o", good, "--target", "host")
+    whole = good.read_bytes()
+    numbers = random.Random(1)
+    places = [*range(0, 152, 7), *(numbers.randrange(len(whole)) for _ in range(DAMAGES)), len(whole) - 1]
+    codes: dict[str, int] = {}
+    for place in places:
+        changed = bytearray(whole)
+        changed[place] ^= 1 << numbers.randrange(8)
+        bad.write_bytes(changed)
+        code = refusal(skipstone, bad)
+        codes[code] = codes.get(code, 0) + 1
+    # Without its first eight bytes it is no package, and the ONNX parser says what it thinks of it.
+    odd = [code for code in codes if not code.startswith(("package.", "model."))]
+    check(f"{len(places)} flipped bits: {codes}", f"{odd}" if odd else None)
+    cut = set()
+    for length in [0, 1, 8, 100, *(numbers.randrange(len(whole)) for _ in range(30)), len(whole) - 1]:
+        bad.write_bytes(whole[:length])
+        cut.add(refusal(skipstone, bad))
+    check("cut short", None if all(c.startswith(("package.", "model.")) for c in cut) else f"{cut}")
+    bad.write_bytes(whole[:8] + (2).to_bytes(4, "little") + whole[12:])
+    check("a newer version", None if refusal(skipstone, bad) == "package.version" else refusal(skipstone, bad))
+
+
+def signatures(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
+    """Keys as openssl makes them."""
+    for name in ("ours", "theirs"):
+        key, public = folder / f"{name}.pem", folder / f"{name}.pub"
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True, capture_output=True)
+        subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", public], check=True, capture_output=True)
+    signed, unsigned = folder / "signed.skip", folder / "unsigned.skip"
+    skipstone.call("compile", PRETRAINED, "-o", signed, "--sign", folder / "ours.pem")
+    skipstone.call("compile", PRETRAINED, "-o", unsigned)
+    for package, key, want in [
+        (signed, "ours", "opened"),
+        (signed, "theirs", "package.signature"),
+        (unsigned, "ours", "package.signature"),
+    ]:
+        got = refusal(skipstone, package, "--signed-by", folder / f"{key}.pub")
+        check(f"{package.stem}, {key} demanded", None if got == want else got)
+
+
+def fallback(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
+    """A model that no device can run is refused by name."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "y")]
+    node = helper.make_node("LRN", ["x"], ["y"], name="the odd one", size=3)
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:])
+    model = folder / "odd.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), model)
+    try:
+        skipstone.call("compile", model, "-o", folder / "odd.skip")
+        check("a step without a kernel", "compiled")
+    except driver.Refused as refused:
+        check("a step without a kernel", None if "the odd one" in refused.message else str(refused))
+
+
+def device(check: Check, skipstone: driver.Skipstone, folder: Path, program: Path, cpus: list[str]) -> None:
+    """The samples by the library without a parser, on emulated phones."""
+    want = tops(skipstone, PRETRAINED)
+    frames = []
+    for sample in SAMPLES:
+        frame = folder / f"{sample.stem}.rgb"
+        frame.write_bytes(np.asarray(Image.open(sample).convert("RGB")).tobytes())
+        frames.append(frame)
+    width, height = Image.open(SAMPLES[0]).size
+    for target in ("neon", "generic"):
+        package = folder / f"device-{target}.skip"
+        skipstone.call("compile", PRETRAINED, "-o", package, "--target", target)
+        for cpu in cpus:
+            emulator = subprocess.run(["tests/cross.sh", "emulator", cpu], cwd=driver.ROOT, check=True, capture_output=True)
+            command = [*emulator.stdout.decode().split(), program, package, str(width), str(height), *frames]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            got = [line.rsplit(" ", 2)[1:] for line in done.stdout.splitlines()]
+            wrong = None if done.returncode == 0 else f"exit status {done.returncode}: {done.stderr.strip()}"
+            if not wrong and [label for label, _ in got] != [top["label"] for top in want]:
+                wrong = "other labels"
+            if not wrong and any(abs(float(score) - top["score"]) > TOLERANCE for (_, score), top in zip(got, want)):
+                wrong = "other scores"
+            check(f"{len(frames)} samples on {cpu}, {target} package", wrong)
+
+
+def main() -> None:
+    parser = driver.arguments(__doc__)
+    parser.add_argument("--device", type=Path, metavar="PROGRAM", help="the example `classify`, built for aarch64")
+    parser.add_argument("--cpus", nargs="+", default=["cortex-a53", "max"], help="what to emulate")
+    args = parser.parse_args()
+    skipstone = driver.Skipstone(args.binary, args.runner)
+    check = Check()
+    with tempfile.TemporaryDirectory(prefix="skipstone-") as name:
+        folder = Path(name)
+        package = folder / "s.skip"
+        skipstone.call("compile", PRETRAINED, "-o", package)
+        alike = tops(skipstone, package) == tops(skipstone, PRETRAINED)
+        check("the samples, labels and scores", None if alike else "differ from the ONNX file's")
+        models = [fill.fill(name) for name in fill.names()] + [PRETRAINED]
+        for model, wrong in zip(models, driver.in_parallel(lambda m: same_answers(skipstone, m, folder), models)):
+            check(model.stem, wrong)
+        damage(check, skipstone, folder)
+        signatures(check, skipstone, folder)
+        fallback(check, skipstone, folder)
+        if args.device:
+            device(check, skipstone, folder, args.device, args.cpus)
+    sys.exit(check.failed > 0)
+
+
+if __name__ == "__main__":
+    main()
