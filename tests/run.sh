@@ -65,13 +65,19 @@ aarch64_zoo() {
     done
 }
 
+# Packages, on this machine and by a program without a parser on emulated phones.
+package() {
+    tests/cross.sh build --quiet -p skipstone --no-default-features --example classify
+    "$python" tests/package.py --device build/cross/target/$aarch64_target/debug/examples/classify
+}
+
 # Instructions of whole networks on aarch64, against the table in tests/instructions.
 instructions() {
     tests/cross.sh build --quiet --profile cross -p skipstone-cli
     "$python" tests/instructions/count.py --check
 }
 
-sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy int8 aarch64 aarch64_zoo instructions)
+sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy int8 aarch64 aarch64_zoo package instructions)
 passed=0
 
 # `set -e` does not reach into a function that is part of a condition: hence the subshell.
