@@ -14,6 +14,7 @@ mod images;
 mod inspect;
 mod npy;
 mod numbers;
+mod operators;
 mod output;
 mod progress;
 mod quantize;
@@ -57,6 +58,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Evaluate(evaluate::Evaluate),
     Compile(compile::Compile),
+    Operators(operators::Operators),
     Quantize(quantize::Quantize),
 }
 
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Inspect(command) => command.execute(),
         Command::Evaluate(command) => command.execute(),
         Command::Compile(command) => command.execute(),
+        Command::Operators(command) => command.execute(),
         Command::Quantize(command) => command.execute(),
     });
     match result.and_then(|done| done) {

@@ -46,6 +46,8 @@ pub mod look_up;
 #[cfg(feature = "onnx")]
 mod lowering;
 pub mod matmul;
+#[cfg(operator_subset)]
+mod missing;
 mod number;
 pub mod one_hot;
 pub mod pad;
@@ -262,8 +264,21 @@ macro_rules! operators {
         pub enum Op { $($(#[$note])* $variant($type),)* }
 
         impl Op {
+            /// Name in the table of operators, by which `SKIPSTONE_OPERATORS` chooses what is built.
+            #[must_use]
+            pub fn entry(&self) -> &'static str {
+                match self { $(Self::$variant(_) => stringify!($variant),)* }
+            }
+
             fn operator(&self) -> &dyn Operator {
-                match self { $(Self::$variant(op) => op,)* }
+                match self {
+                    $(
+                        #[cfg(any(not(operator_subset), $variant))]
+                        Self::$variant(op) => op,
+                    )*
+                    #[cfg(operator_subset)]
+                    _ => &missing::Missing,
+                }
             }
         }
 

@@ -16,6 +16,7 @@ mod content;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -69,6 +70,18 @@ pub fn write(graph: &Graph, info: &Info, target: Option<Target>, key: Option<&Si
     let content = content::encode(&Content::store(graph, packed_for, &choices, &mut weights))?;
     let info = content::encode(&StoredInfo::from(info))?;
     Ok(container::write(&[(Kind::Graph, &content), (Kind::Info, &info), (Kind::Weights, &weights.0)], key))
+}
+
+/// The operators in a package, by their entries in the table: what a build must have to open it.
+///
+/// # Errors
+/// As for [`Model::open`](crate::Model::open).
+pub fn operators(path: &Path) -> Result<BTreeSet<&'static str>> {
+    let io = |source| Error::Io { path: path.display().to_string(), source };
+    let file = File::open(path).map_err(io)?;
+    let len = file.metadata().map_err(io)?.len();
+    let package = Package::read(&map(&file, 0, len, path)?, None)?;
+    Ok(package.graph.nodes.iter().map(|node| node.op.entry()).collect())
 }
 
 /// What is known of a package beside its model.

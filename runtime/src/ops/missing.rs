@@ -1,0 +1,30 @@
+//! What stands in a build with some operators for those that it was built without.
+
+use super::{BindContext, Choice, Execute, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{Fact, Tensor};
+
+/// An operator that only says that it is not there.
+pub(super) struct Missing;
+
+fn missing<T>() -> Result<T, OpError> {
+    Err(OpError::Value("this build of Skipstone goes without this operator; see SKIPSTONE_OPERATORS".into()))
+}
+
+impl Operator for Missing {
+    fn name(&self) -> &str {
+        "missing"
+    }
+    fn infer(&self, _: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        missing()
+    }
+    fn evaluate(&self, _: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        missing()
+    }
+    fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
+        missing()
+    }
+    fn bind(&self, _: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        missing()
+    }
+}
