@@ -160,11 +160,7 @@ impl Operator for QConv {
         let to: (&mut [i8], &mut [i32], &mut [f32]) = (cast_slice_mut(w), cast_slice_mut(o), cast_slice_mut(s));
         match kernel {
             Kernel::Gemm(v) => qgemm::pack(v, &shape, weights, self.zero, bias, scales, to),
-            Kernel::Depthwise(_) => {
-                qdepthwise::pack(&shape, weights, to.0);
-                to.1.copy_from_slice(bias);
-                to.2.copy_from_slice(scales);
-            }
+            Kernel::Depthwise(v) => qdepthwise::pack(v, &shape, weights, self.zero, (bias, scales), to),
         }
         Ok(Choice {
             kernel: kernel.name().to_owned(),
@@ -195,9 +191,8 @@ impl Operator for QConv {
                     qgemm::conv(v, args, scratch, io.pool());
                 }
                 Kernel::Depthwise(v) => {
-                    let Packed { weights, offsets: bias, scales } = packed;
-                    let args = qdepthwise::Depthwise { shape: &shape, input, zero, weights, bias, scales, out };
-                    qdepthwise::depthwise(v, args, io.pool());
+                    let args = qdepthwise::Depthwise { shape: &shape, input, zero, packed, out };
+                    qdepthwise::depthwise(v, args, scratch, io.pool());
                 }
             }
             Ok(())
@@ -215,7 +210,7 @@ enum Kernel {
 impl Kernel {
     fn choose(shape: &ConvShape, cx: &PlanContext<'_>) -> Self {
         if depthwise::takes(shape) {
-            return Self::Depthwise(qdepthwise::choose(cx.isa));
+            return Self::Depthwise(qdepthwise::choose(cx.isa, shape));
         }
         let depth = shape.taps() * shape.group_in();
         Self::Gemm(qgemm::choose(cx.isa, shape.pixels(), depth, shape.group_out()))
@@ -235,7 +230,10 @@ impl Kernel {
     /// Elements of the packed weights, offsets and scales.
     fn packed_lens(self, shape: &ConvShape) -> [usize; 3] {
         match self {
-            Self::Depthwise(_) => [shape.taps() * shape.in_c, shape.out_c, shape.out_c],
+            Self::Depthwise(v) => {
+                let constants = qdepthwise::constants_len(v, shape);
+                [qdepthwise::weights_len(v, shape), constants, constants]
+            }
             Self::Gemm(v) => [qgemm::weights_len(v, shape), qgemm::offsets_len(v, shape), qgemm::scales_len(v, shape)],
         }
     }
@@ -243,7 +241,7 @@ impl Kernel {
     /// Bytes of scratch.
     fn scratch(self, shape: &ConvShape, threads: usize) -> usize {
         match self {
-            Self::Depthwise(_) => 0,
+            Self::Depthwise(_) => qdepthwise::scratch_len(shape),
             Self::Gemm(v) => qgemm::conv_scratch(v, shape, threads),
         }
     }

@@ -2,16 +2,28 @@
 //!
 //! `out[y, x, c] = byte((sum over taps of (in[.., c] - zero) * w[tap, c] + bias[c]) * scale[c])`, or the float.
 //!
-//! A difference of bytes times a signed byte fits 16 bits, so products cost half a register; the sums have 32. Channels
-//! lie in the lanes, and the loop is plain Rust, compiled for each instruction set.
+//! As in [`qgemm`](crate::qgemm), the zero point is taken out of the sum beforehand, and taps in the padding point to a
+//! row of zero points: every output is a sum of all taps, a few of which one instruction multiplies. Sums are exact, so
+//! every variant gives the same bytes.
+
+mod scalar;
+mod tile;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use std::ops::Range;
 
-use crate::conv::ConvShape;
+use crate::conv::{ConvShape, product};
 use crate::isa::Isa;
-use crate::qgemm::Out;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::qgemm::{Extension, Out, Packed};
+use crate::requantise::Requantise;
 use crate::threads::Pool;
+use tile::{Kernel, MAX_TAPS, Row, Tap, channel_of, for_each_block};
 
 /// A kernel of the family.
 pub struct Variant {
@@ -19,22 +31,70 @@ pub struct Variant {
     pub name: &'static str,
     /// Instruction set it needs.
     pub isa: Isa,
+    /// What it needs beside that.
+    pub extension: Extension,
+    /// Widths of its blocks of channels, the widest first; none for the reference.
+    widths: &'static [usize],
+    /// Taps that are multiplied at once.
+    group: usize,
+    /// What the kernel takes off every activation.
+    shift: u8,
+    /// `None` for the reference.
+    kernel: Option<Kernel>,
 }
 
-/// Every variant of this build.
-pub static VARIANTS: &[Variant] = &[
-    #[cfg(target_arch = "x86_64")]
-    Variant { name: "qdepthwise_u8s8_avx512", isa: Isa::Avx512 },
-    #[cfg(target_arch = "x86_64")]
-    Variant { name: "qdepthwise_u8s8_avx2", isa: Isa::Avx2 },
-    #[cfg(target_arch = "aarch64")]
-    Variant { name: "qdepthwise_u8s8_neon", isa: Isa::Neon },
-    Variant { name: "qdepthwise_u8s8_scalar", isa: Isa::Scalar },
-];
+/// The entries of the table: name, instruction set, extension, widths, taps of a group, what is taken off, kernel.
+macro_rules! variants {
+    ($($(#[$cfg:meta])* $name:literal $isa:ident $ext:ident $widths:expr, $group:literal less $shift:literal
+        $kernel:expr;)*) => {
+        &[$($(#[$cfg])* Variant {
+            name: $name, isa: Isa::$isa, extension: Extension::$ext, widths: &$widths, group: $group, shift: $shift,
+            kernel: $kernel,
+        },)*]
+    };
+}
 
-/// The variant of `isa`.
-pub fn choose(isa: Isa) -> &'static Variant {
-    VARIANTS.iter().find(|v| v.isa == isa).unwrap_or(&VARIANTS[VARIANTS.len() - 1])
+/// Every variant of this build, the most capable first; the last is the reference.
+pub static VARIANTS: &[Variant] = variants! {
+    #[cfg(target_arch = "x86_64")]
+    "qdepthwise_u8s8_64c_avx512vnni" Avx512 Vnni512 [64, 32, 16], 4 less 0 Some(vnni::kernel);
+    #[cfg(target_arch = "x86_64")]
+    "qdepthwise_u8s8_32c_avx2" Avx2 Base [32, 16], 2 less 0 Some(avx2::kernel);
+    #[cfg(target_arch = "aarch64")]
+    "qdepthwise_u8s8_16c_neoni8mm" Neon I8mm [16], 4 less 0 Some(neon::i8mm);
+    #[cfg(target_arch = "aarch64")]
+    "qdepthwise_u8s8_16c_neondot" Neon DotProd [16], 4 less 128 Some(neon::dot);
+    #[cfg(target_arch = "aarch64")]
+    "qdepthwise_u8s8_16c_neon" Neon Base [16], 1 less 0 Some(neon::plain);
+    "qdepthwise_u8s8_scalar" Scalar Base [], 1 less 0 None;
+};
+
+impl Variant {
+    /// Whether this CPU has its instructions.
+    pub fn is_available(&self) -> bool {
+        self.isa.is_available() && self.extension.is_available()
+    }
+
+    /// Whether it computes the convolution: the vectors want a block of channels, and the stack has room for few taps.
+    fn takes(&self, shape: &ConvShape) -> bool {
+        match self.widths.last() {
+            Some(&narrowest) => shape.in_c >= narrowest && shape.taps().next_multiple_of(self.group) <= MAX_TAPS,
+            None => true,
+        }
+    }
+
+    /// Channels of all blocks together.
+    fn packed_channels(&self, channels: usize) -> usize {
+        let mut sum = 0;
+        for_each_block(self.widths, channels, |_, width| sum += width);
+        if self.widths.is_empty() { channels } else { sum }
+    }
+}
+
+/// The best variant of `isa` on this CPU that takes the shape.
+pub fn choose(isa: Isa, shape: &ConvShape) -> &'static Variant {
+    let best = VARIANTS.iter().find(|v| v.isa <= isa && v.is_available() && v.takes(shape));
+    best.unwrap_or(&VARIANTS[VARIANTS.len() - 1])
 }
 
 /// The variant of this name.
@@ -42,16 +102,66 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
     VARIANTS.iter().find(|v| v.name == name)
 }
 
-/// Packs the weights `[channels, 1, kernel_h, kernel_w]` as `[kernel_h, kernel_w, channels]`.
+/// Weights that [`pack`] writes.
+pub fn weights_len(v: &Variant, shape: &ConvShape) -> usize {
+    product(&[v.packed_channels(shape.in_c), shape.taps().next_multiple_of(v.group)])
+}
+
+/// Offsets and scales that [`pack`] writes.
+pub fn constants_len(v: &Variant, shape: &ConvShape) -> usize {
+    v.packed_channels(shape.in_c)
+}
+
+/// Where the reference has a weight: `[kernel_h, kernel_w, channels]`.
+fn weights_index(shape: &ConvShape, ky: usize, kx: usize, channel: usize) -> usize {
+    (ky * shape.kernel[1] + kx) * shape.in_c + channel
+}
+
+/// Packs the weights `[channels, 1, kernel_h, kernel_w]` for activations with the zero point `zero`, a bias and a scale
+/// for each channel.
 ///
 /// # Panics
 /// If the lengths are not those of `shape`.
-pub fn pack(shape: &ConvShape, oihw: &[i8], out: &mut [i8]) {
+pub fn pack(
+    v: &Variant,
+    shape: &ConvShape,
+    oihw: &[i8],
+    zero: u8,
+    (bias, scales): (&[i32], &[f32]),
+    (to_weights, to_offsets, to_scales): (&mut [i8], &mut [i32], &mut [f32]),
+) {
     let (taps, channels) = (shape.taps(), shape.out_c);
-    assert!(oihw.len() == taps * channels && out.len() == oihw.len());
-    for (i, to) in out.iter_mut().enumerate() {
-        *to = oihw[i % channels * taps + i / channels];
+    assert!(oihw.len() == taps * channels && bias.len() == channels && scales.len() == channels);
+    assert_eq!(to_weights.len(), weights_len(v, shape));
+    assert!(to_offsets.len() == constants_len(v, shape) && to_scales.len() == to_offsets.len());
+    if v.widths.is_empty() {
+        for (i, to) in to_weights.iter_mut().enumerate() {
+            *to = oihw[i % channels * taps + i / channels];
+        }
+        to_offsets.copy_from_slice(bias);
+        to_scales.copy_from_slice(scales);
+        return;
     }
+    let groups = taps.div_ceil(v.group);
+    let (mut at, mut weight_at) = (0, 0);
+    for_each_block(v.widths, channels, |first, width| {
+        for lane in 0..width {
+            let channel = first + channel_of(lane, width);
+            let sum: i32 = oihw[channel * taps..][..taps].iter().map(|&w| i32::from(w)).sum();
+            to_offsets[at + lane] = bias[channel].wrapping_add((i32::from(v.shift) - i32::from(zero)) * sum);
+            to_scales[at + lane] = scales[channel];
+        }
+        for group in 0..groups {
+            for lane in 0..width {
+                let weights = &oihw[(first + channel_of(lane, width)) * taps..][..taps];
+                for tap in group * v.group..(group + 1) * v.group {
+                    to_weights[weight_at] = weights.get(tap).copied().unwrap_or(0);
+                    weight_at += 1;
+                }
+            }
+        }
+        at += width;
+    });
 }
 
 /// A quantised depthwise convolution.
@@ -62,49 +172,47 @@ pub struct Depthwise<'a> {
     pub input: &'a [u8],
     /// The byte that stands for 0 in the input.
     pub zero: u8,
-    /// Weights from [`pack`].
-    pub weights: &'a [i8],
-    /// One for each channel.
-    pub bias: &'a [i32],
-    /// What the sum of each channel is multiplied by.
-    pub scales: &'a [f32],
+    /// From [`pack`].
+    pub packed: Packed<'a>,
     /// Where to, and as what.
     pub out: Out<'a>,
 }
 
 /// Multiply-adds below which a second thread does not pay.
-const WORTH_SHARING: usize = 200_000;
-/// Channels that are computed at once.
-const BLOCK: usize = 32;
+const WORTH_SHARING: usize = 400_000;
+
+/// Bytes of scratch that [`depthwise`] wants.
+pub fn scratch_len(shape: &ConvShape) -> usize {
+    shape.in_c
+}
 
 /// Computes a depthwise convolution.
 ///
 /// # Panics
-/// If a slice is not as long as `shape` says, or the CPU lacks the variant's instructions.
-pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
-    let Depthwise { shape, input, zero, weights, bias, scales, out } = args;
+/// If a slice is not as long as `shape` says, the scratch is shorter than [`scratch_len`], or the CPU lacks the
+/// variant's instructions.
+pub fn depthwise(v: &Variant, args: Depthwise<'_>, scratch: &mut [u8], pool: &Pool) {
+    let Depthwise { shape, input, zero, packed, out } = args;
     shape.check();
-    assert!(crate::depthwise::takes(shape), "one filter per channel");
+    assert!(crate::depthwise::takes(shape) && v.takes(shape), "one filter per channel");
+    assert!(v.is_available(), "this CPU does not have the instructions of {}", v.name);
     assert!(shape.taps() <= crate::qgemm::MAX_DEPTH, "filters of too many weights");
     assert_eq!(input.len(), shape.input_len(), "the input");
-    assert_eq!(weights.len(), shape.taps() * shape.in_c, "the weights");
-    assert!(bias.len() == shape.out_c && scales.len() == shape.out_c, "one bias and scale per channel");
-    let sums = Sums { shape, input, zero, weights, bias, scales };
-    let row_len = shape.out_w * shape.out_c;
+    assert_eq!(packed.weights.len(), weights_len(v, shape), "the weights");
+    let constants = constants_len(v, shape);
+    assert!(packed.offsets.len() == constants && packed.scales.len() == constants, "the offsets and scales");
+    let zeros = &mut scratch[..shape.in_c];
+    zeros.fill(zero);
+    let image = Image { v, shape, input, zero, zeros, packed };
+    let row_len = (shape.out_w * shape.out_c).max(1);
     let work = shape.output_len().saturating_mul(shape.taps());
-    // `split` counts numbers moved; a multiply-add is about a sixth of one.
-    let work = if work < WORTH_SHARING { 0 } else { work / 6 };
+    // `split` counts numbers moved; a multiply-add is about a twentieth of one.
+    let work = if work < WORTH_SHARING { 0 } else { work / 20 };
     match out {
         Out::Bytes { to, by, table } => {
             assert_eq!(to.len(), shape.output_len(), "the output");
-            crate::parallel::split(pool, to, row_len.max(1), work, |offset, to| {
-                v.rows(
-                    &sums,
-                    offset,
-                    to,
-                    #[inline(always)]
-                    |value| by.byte(value),
-                );
+            crate::parallel::split(pool, to, row_len, work, |offset, to| {
+                image.rows(offset / row_len, to, row_len, Some(by), |at, value, to| to[at] = by.byte(value));
                 if let Some(table) = table {
                     to.iter_mut().for_each(|byte| *byte = table[usize::from(*byte)]);
                 }
@@ -112,120 +220,83 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
         }
         Out::Floats(to) => {
             assert_eq!(to.len(), shape.output_len(), "the output");
-            crate::parallel::split(pool, to, row_len.max(1), work, |offset, to| {
-                v.rows(
-                    &sums,
-                    offset,
-                    to,
-                    #[inline(always)]
-                    |value| value,
-                )
+            crate::parallel::split(pool, to, row_len, work, |offset, to| {
+                image.rows(offset / row_len, to, row_len, None, |at, value, to| to[at] = value);
             });
         }
     }
 }
 
-impl Variant {
-    /// Computes the rows of `to`, which begin at `offset` of the output.
-    fn rows<T>(&self, sums: &Sums<'_>, offset: usize, to: &mut [T], finish: impl Fn(f32) -> T) {
-        let rows = Rows { sums, offset, to, finish };
-        match self.isa {
-            Isa::Scalar => rows.plain(),
-            isa => dispatch(isa, rows),
-        }
-    }
-}
-
 /// A convolution whose slices were checked.
-struct Sums<'a> {
+struct Image<'a> {
+    v: &'a Variant,
     shape: &'a ConvShape,
     input: &'a [u8],
     zero: u8,
-    weights: &'a [i8],
-    bias: &'a [i32],
-    scales: &'a [f32],
+    zeros: &'a [u8],
+    packed: Packed<'a>,
 }
 
-struct Rows<'a, T, F> {
-    sums: &'a Sums<'a>,
-    offset: usize,
-    to: &'a mut [T],
-    finish: F,
-}
-
-impl<T, F: Fn(f32) -> T> Kernel for Rows<'_, T, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) {
-        self.plain();
-    }
-}
-
-impl<T, F: Fn(f32) -> T> Rows<'_, T, F> {
-    #[inline(always)]
-    fn plain(self) {
-        let Rows { sums, offset, to, finish } = self;
-        let s = sums.shape;
-        let (channels, row_len) = (s.out_c, s.out_w * s.out_c);
-        for (row, to) in (offset / row_len.max(1)..).zip(to.chunks_exact_mut(row_len.max(1))) {
-            let (image, y) = (row / s.out_h, row % s.out_h);
-            let taps_y = s.valid_taps(0, y);
-            for (x, to) in to.chunks_exact_mut(channels).enumerate() {
-                let window = Window { image, y, x, taps_y: taps_y.clone(), taps_x: s.valid_taps(1, x) };
-                let mut first = 0;
-                while first + BLOCK <= channels {
-                    sums.block::<T, BLOCK>(&window, first, &mut to[first..first + BLOCK], &finish);
-                    first += BLOCK;
-                }
-                // What is left, by eights and ones.
-                while first + 8 <= channels {
-                    sums.block::<T, 8>(&window, first, &mut to[first..first + 8], &finish);
-                    first += 8;
-                }
-                while first < channels {
-                    sums.block::<T, 1>(&window, first, &mut to[first..first + 1], &finish);
-                    first += 1;
-                }
-            }
+impl Image<'_> {
+    /// Computes the output rows `to` from the row `first` on, as bytes if `by` says how; `store` does so for the
+    /// reference.
+    fn rows<T>(
+        &self,
+        first: usize,
+        to: &mut [T],
+        row_len: usize,
+        by: Option<Requantise>,
+        store: impl Fn(usize, f32, &mut [T]),
+    ) {
+        let rows = first..first + to.len() / row_len;
+        let Some(kernel) = self.v.kernel else {
+            return scalar::rows(self.shape, self.input, self.zero, self.packed, rows, |at, v| store(at, v, to));
+        };
+        for (row, to) in rows.zip(to.chunks_exact_mut(row_len)) {
+            self.row(kernel, row, to.as_mut_ptr().cast(), by);
         }
     }
-}
 
-/// An output pixel and the taps above it that meet the image.
-struct Window {
-    image: usize,
-    y: usize,
-    x: usize,
-    taps_y: Range<usize>,
-    taps_x: Range<usize>,
-}
-
-impl Sums<'_> {
-    /// Computes `N` channels of a pixel from the channel `first` on.
-    #[inline(always)]
-    fn block<T, const N: usize>(&self, at: &Window, first: usize, to: &mut [T], finish: &impl Fn(f32) -> T) {
+    /// Computes one output row, whose type is as `to` says.
+    fn row(&self, kernel: Kernel, row: usize, out: *mut u8, to: Option<Requantise>) {
         let s = self.shape;
-        let zero = i16::from(self.zero);
-        let mut sums = [0i32; N];
-        for ky in at.taps_y.clone() {
-            let in_y = at.y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
-            for kx in at.taps_x.clone() {
-                let in_x = at.x * s.stride[1] + kx * s.dilation[1] - s.pad_left;
-                let pixel = ((at.image * s.in_h + in_y) * s.in_w + in_x) * s.in_c + first;
-                let tap = (ky * s.kernel[1] + kx) * s.in_c + first;
-                let (x, w) = (&self.input[pixel..pixel + N], &self.weights[tap..tap + N]);
-                for ((sum, &x), &w) in sums.iter_mut().zip(x).zip(w) {
-                    // At most 255 * 128: no overflow.
-                    *sum += i32::from((i16::from(x) - zero).wrapping_mul(i16::from(w)));
-                }
+        let (image, y) = (row / s.out_h, row % s.out_h);
+        let zeros = self.zeros.as_ptr();
+        let mut taps = [Tap { first: zeros, step: 0, column: 0 }; MAX_TAPS];
+        let valid = s.valid_taps(0, y);
+        for (index, tap) in taps.iter_mut().enumerate().take(s.taps()) {
+            let (ky, kx) = (index / s.kernel[1], index % s.kernel[1]);
+            if valid.contains(&ky) {
+                let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
+                let line = self.input[(image * s.in_h + in_y) * s.in_w * s.in_c..].as_ptr();
+                let column = line.wrapping_add(kx * s.dilation[1] * s.in_c).wrapping_sub(s.pad_left * s.in_c);
+                *tap = Tap { first: column, step: s.stride[1] * s.in_c, column: kx };
             }
         }
-        let (bias, scales) = (&self.bias[first..first + N], &self.scales[first..first + N]);
-        for (((to, sum), bias), scale) in to.iter_mut().zip(&sums).zip(bias).zip(scales) {
-            *to = finish(sum.wrapping_add(*bias) as f32 * scale);
-        }
+        let row = Row {
+            taps: &taps[..s.taps()],
+            shape: s,
+            inner: inner(s),
+            zeros,
+            widths: self.v.widths,
+            weights: self.packed.weights.as_ptr(),
+            offsets: self.packed.offsets.as_ptr(),
+            scales: self.packed.scales.as_ptr(),
+            out,
+            to,
+        };
+        // SAFETY: the CPU has the instructions. A tap is read at pixels that have it in the image: its line is one of
+        // the input's, by `valid`, and its column by `valid_taps` or `inner`. The packed constants were checked against
+        // the blocks, and the output row is borrowed exclusively, of bytes where `to` says so and else of floats.
+        unsafe { kernel(&row) }
     }
+}
+
+/// Output columns whose windows lie in the image from left to right.
+fn inner(s: &ConvShape) -> Range<usize> {
+    let reach = (s.kernel[1].max(1) - 1) * s.dilation[1];
+    let end = (s.in_w + s.pad_left).checked_sub(reach).map_or(0, |room| room.div_ceil(s.stride[1]));
+    s.pad_left.div_ceil(s.stride[1])..end.min(s.out_w)
 }
 
 #[cfg(test)]
@@ -242,7 +313,7 @@ mod tests {
 
         #[test]
         fn depthwise_follows_the_definition(
-            (batch, in_h, in_w, channels) in (1usize..3, 1usize..12, 1usize..20, 1usize..80),
+            (batch, in_h, in_w, channels) in (1usize..3, 1usize..12, 1usize..20, 1usize..150),
             kernel in prop::array::uniform2(1usize..6), stride in prop::array::uniform2(1usize..3),
             dilation in prop::array::uniform2(1usize..3), pad in prop::array::uniform4(0usize..4),
             flags in 0u32..16, threads in 1usize..3, zero in any::<u8>(), out_zero in any::<u8>(),
@@ -271,10 +342,15 @@ mod tests {
                 let byte = by.byte(v);
                 table.map_or(byte, |t| t[usize::from(byte)])
             }).collect();
-            let mut weights = Guarded::new(&vec![0i8; w.len()], edge);
-            pack(&shape, &w, &mut weights);
             let pool = Pool::new(threads);
-            for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+            let mut scratch = Guarded::new(&vec![0u8; scratch_len(&shape)], edge);
+            for v in VARIANTS.iter().filter(|v| v.is_available() && v.takes(&shape)) {
+                let constants = constants_len(v, &shape);
+                let mut weights = Guarded::new(&vec![0i8; weights_len(v, &shape)], edge);
+                let mut offsets = Guarded::new(&vec![0i32; constants], edge);
+                let mut multipliers = Guarded::new(&vec![0f32; constants], edge);
+                let to: (&mut [i8], &mut [i32], &mut [f32]) = (&mut weights, &mut offsets, &mut multipliers);
+                pack(v, &shape, &w, zero, (&bias, &scales), to);
                 let mut bytes = Guarded::new(&vec![77u8; shape.output_len()], edge);
                 let mut numbers = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
                 for is_bytes in [true, false] {
@@ -282,9 +358,9 @@ mod tests {
                         true => Out::Bytes { to: &mut bytes, by, table },
                         false => Out::Floats(&mut numbers),
                     };
-                    let (weights, bias, scales) = (&*weights, &*bias, &*scales);
-                    let args = Depthwise { shape: &shape, input: &x, zero, weights, bias, scales, out };
-                    depthwise(v, args, &pool);
+                    let packed = Packed { weights: &weights, offsets: &offsets, scales: &multipliers };
+                    let args = Depthwise { shape: &shape, input: &x, zero, packed, out };
+                    depthwise(v, args, &mut scratch, &pool);
                 }
                 prop_assert_eq!(&bytes[..], &want[..], "{}", v.name);
                 prop_assert_eq!(&numbers[..], &floats[..], "{}", v.name);

@@ -49,7 +49,7 @@ pub enum Extension {
 }
 
 impl Extension {
-    fn is_available(self) -> bool {
+    pub(crate) fn is_available(self) -> bool {
         match self {
             Self::Base => true,
             #[cfg(target_arch = "x86_64")]

@@ -1,0 +1,101 @@
+//! Depthwise rows for AVX2: two taps of 32 or 16 channels at a time, by products of 16 bits, exact in 32.
+
+use core::arch::x86_64::*;
+
+use super::tile::{Row, Sums, row};
+use crate::requantise::Requantise;
+
+/// # Safety
+/// As for [`Kernel`](super::tile::Kernel); the CPU has AVX2.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn kernel(of: &Row<'_>) {
+    // SAFETY: the caller's promise; blocks are packed in these widths, and the instructions are enabled here.
+    unsafe {
+        row(
+            of,
+            2,
+            #[inline(always)]
+            |block, width| match width {
+                32 => block.compute::<Sums32>(),
+                _ => block.compute::<Sums16>(),
+            },
+        );
+    }
+}
+
+/// The implementation for a width: the type of a register, and the instructions.
+macro_rules! sums {
+    ($name:ident $width:literal $int:ident zero $zero:ident load $load:ident store $store:ident
+    bytes $lo8:ident $hi8:ident half $load_half:ident widen $widen:ident madd $madd:ident add $add:ident
+    to_float $to_float:ident load_float $load_float:ident mul $mul:ident min $min:ident max $max:ident
+    set $set:ident to_int $to_int:ident set_int $set_int:ident pack32 $pack32:ident pack16 $pack16:ident) => {
+        #[derive(Clone, Copy)]
+        struct $name([$int; 4]);
+
+        impl Sums for $name {
+            const WIDTH: usize = $width;
+            const GROUP: usize = 2;
+
+            #[inline(always)]
+            unsafe fn zero() -> Self {
+                // SAFETY: the caller has the instructions.
+                Self([unsafe { $zero() }; 4])
+            }
+
+            #[inline(always)]
+            unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let tap = |i: usize| $load((*taps.add(i)).add(channel).cast());
+                    let weights = |i: usize| $widen($load_half(weights.add(i * $width / 2).cast()));
+                    let (a, b, zero) = (tap(0), tap(1), $zero());
+                    let (low, high) = ($lo8(a, b), $hi8(a, b));
+                    let sums = self.0;
+                    Self([
+                        $add(sums[0], $madd($lo8(low, zero), weights(0))),
+                        $add(sums[1], $madd($hi8(low, zero), weights(1))),
+                        $add(sums[2], $madd($lo8(high, zero), weights(2))),
+                        $add(sums[3], $madd($hi8(high, zero), weights(3))),
+                    ])
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
+                let (low, high) = by.bounds();
+                // SAFETY: the caller's promise. Rounding is to even: the mode that Rust programs run in.
+                unsafe {
+                    let (low, high, zero) = ($set(low), $set(high), $set_int(by.zero.into()));
+                    let byte = |i: usize| {
+                        let sum = $add(self.0[i], $load(offsets.add(i * $width / 4).cast()));
+                        let value = $mul($to_float(sum), $load_float(scales.add(i * $width / 4)));
+                        $add($to_int($min($max(value, low), high)), zero)
+                    };
+                    let bytes = $pack16($pack32(byte(0), byte(1)), $pack32(byte(2), byte(3)));
+                    $store(to.cast(), bytes);
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, to: *mut i32) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    for i in 0..4 {
+                        $store(to.add(i * $width / 4).cast(), self.0[i]);
+                    }
+                }
+            }
+        }
+    };
+}
+
+sums!(Sums32 32 __m256i zero _mm256_setzero_si256 load _mm256_loadu_si256 store _mm256_storeu_si256
+    bytes _mm256_unpacklo_epi8 _mm256_unpackhi_epi8 half _mm_loadu_si128 widen _mm256_cvtepi8_epi16
+    madd _mm256_madd_epi16 add _mm256_add_epi32 to_float _mm256_cvtepi32_ps load_float _mm256_loadu_ps
+    mul _mm256_mul_ps min _mm256_min_ps max _mm256_max_ps set _mm256_set1_ps to_int _mm256_cvtps_epi32
+    set_int _mm256_set1_epi32 pack32 _mm256_packs_epi32 pack16 _mm256_packus_epi16);
+sums!(Sums16 16 __m128i zero _mm_setzero_si128 load _mm_loadu_si128 store _mm_storeu_si128
+    bytes _mm_unpacklo_epi8 _mm_unpackhi_epi8 half _mm_loadl_epi64 widen _mm_cvtepi8_epi16
+    madd _mm_madd_epi16 add _mm_add_epi32 to_float _mm_cvtepi32_ps load_float _mm_loadu_ps
+    mul _mm_mul_ps min _mm_min_ps max _mm_max_ps set _mm_set1_ps to_int _mm_cvtps_epi32
+    set_int _mm_set1_epi32 pack32 _mm_packs_epi32 pack16 _mm_packus_epi16);

@@ -1,0 +1,198 @@
+//! Depthwise rows for NEON, 16 channels at a time: four taps with `sdot` or `usdot`, else one by products of 16 bits.
+//!
+//! As in the matrix products of bytes, `sdot` sees activations as signed bytes that are 128 less, which the packed
+//! offsets make good for.
+
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+use super::tile::{Row, Sums, row};
+use crate::requantise::Requantise;
+
+/// # Safety
+/// As for [`Kernel`](super::tile::Kernel); the CPU has NEON with dot products.
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn dot(of: &Row<'_>) {
+    // SAFETY: the caller's promise; all blocks are 16 wide, and the instructions are enabled here.
+    unsafe {
+        row(
+            of,
+            4,
+            #[inline(always)]
+            |block, _| block.compute::<Dot<true>>(),
+        );
+    }
+}
+
+/// # Safety
+/// As for [`Kernel`](super::tile::Kernel); the CPU has NEON with products of 8-bit matrices.
+#[target_feature(enable = "neon,dotprod,i8mm")]
+pub(super) unsafe fn i8mm(of: &Row<'_>) {
+    // SAFETY: as for `dot`.
+    unsafe {
+        row(
+            of,
+            4,
+            #[inline(always)]
+            |block, _| block.compute::<Dot<false>>(),
+        );
+    }
+}
+
+/// # Safety
+/// As for [`Kernel`](super::tile::Kernel); the CPU has NEON.
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn plain(of: &Row<'_>) {
+    // SAFETY: as for `dot`.
+    unsafe {
+        row(
+            of,
+            1,
+            #[inline(always)]
+            |block, _| block.compute::<Plain>(),
+        );
+    }
+}
+
+/// Sixteen sums, by `sdot` on flipped activations or by `usdot` on activations as they are.
+#[derive(Clone, Copy)]
+struct Dot<const FLIPPED: bool>([int32x4_t; 4]);
+
+impl<const FLIPPED: bool> Dot<FLIPPED> {
+    /// # Safety
+    /// The CPU has the instructions.
+    #[inline(always)]
+    unsafe fn add(mut sums: int32x4_t, a: uint8x16_t, w: int8x16_t) -> int32x4_t {
+        // SAFETY: value instructions, which the caller has.
+        unsafe {
+            if FLIPPED {
+                asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sums, in(vreg) a, in(vreg) w,
+                    options(pure, nomem, nostack, preserves_flags));
+            } else {
+                asm!("usdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sums, in(vreg) a, in(vreg) w,
+                    options(pure, nomem, nostack, preserves_flags));
+            }
+        }
+        sums
+    }
+}
+
+impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
+    const WIDTH: usize = 16;
+    const GROUP: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller has the instructions.
+        Self([unsafe { vdupq_n_s32(0) }; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let tap = |i: usize| {
+                let bytes = vld1q_u8((*taps.add(i)).add(channel));
+                if FLIPPED { veorq_u8(bytes, vdupq_n_u8(0x80)) } else { bytes }
+            };
+            let (a, b, c, d) = (tap(0), tap(1), tap(2), tap(3));
+            let words = |x: uint8x16_t| vreinterpretq_u16_u8(x);
+            let (low_ab, high_ab) = (words(vzip1q_u8(a, b)), words(vzip2q_u8(a, b)));
+            let (low_cd, high_cd) = (words(vzip1q_u8(c, d)), words(vzip2q_u8(c, d)));
+            let bytes = |x: uint16x8_t| vreinterpretq_u8_u16(x);
+            let weights = |i: usize| vld1q_s8(weights.add(i * 16));
+            let sums = self.0;
+            Self([
+                Self::add(sums[0], bytes(vzip1q_u16(low_ab, low_cd)), weights(0)),
+                Self::add(sums[1], bytes(vzip2q_u16(low_ab, low_cd)), weights(1)),
+                Self::add(sums[2], bytes(vzip1q_u16(high_ab, high_cd)), weights(2)),
+                Self::add(sums[3], bytes(vzip2q_u16(high_ab, high_cd)), weights(3)),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { store_bytes(self.0, offsets, scales, by, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut i32) {
+        // SAFETY: the caller's promise.
+        unsafe { store(self.0, to) }
+    }
+}
+
+/// Sixteen sums, by products of 16 bits.
+#[derive(Clone, Copy)]
+struct Plain([int32x4_t; 4]);
+
+impl Sums for Plain {
+    const WIDTH: usize = 16;
+    const GROUP: usize = 1;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller has the instructions.
+        Self([unsafe { vdupq_n_s32(0) }; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (x, w) = (vld1q_u8((*taps).add(channel)), vld1q_s8(weights));
+            let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x)));
+            let high = vreinterpretq_s16_u16(vmovl_high_u8(x));
+            let (low_w, high_w) = (vmovl_s8(vget_low_s8(w)), vmovl_high_s8(w));
+            let sums = self.0;
+            Self([
+                vmlal_s16(sums[0], vget_low_s16(low), vget_low_s16(low_w)),
+                vmlal_high_s16(sums[1], low, low_w),
+                vmlal_s16(sums[2], vget_low_s16(high), vget_low_s16(high_w)),
+                vmlal_high_s16(sums[3], high, high_w),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
+        // SAFETY: the caller's promise.
+        unsafe { store_bytes(self.0, offsets, scales, by, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut i32) {
+        // SAFETY: the caller's promise.
+        unsafe { store(self.0, to) }
+    }
+}
+
+/// # Safety
+/// The CPU has NEON; 16 offsets and scales are readable, `to` is writable for 16 bytes.
+#[inline(always)]
+unsafe fn store_bytes(sums: [int32x4_t; 4], offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
+    let (low, high) = by.bounds();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let byte = |i: usize| {
+            let sum = vaddq_s32(sums[i], vld1q_s32(offsets.add(i * 4)));
+            let value = vmulq_f32(vcvtq_f32_s32(sum), vld1q_f32(scales.add(i * 4)));
+            let value = vminq_f32(vmaxq_f32(value, vdupq_n_f32(low)), vdupq_n_f32(high));
+            vqmovn_s32(vaddq_s32(vcvtnq_s32_f32(value), vdupq_n_s32(by.zero.into())))
+        };
+        let (low, high) = (vcombine_s16(byte(0), byte(1)), vcombine_s16(byte(2), byte(3)));
+        vst1q_u8(to, vcombine_u8(vqmovun_s16(low), vqmovun_s16(high)));
+    }
+}
+
+/// # Safety
+/// The CPU has NEON; `to` is writable for 16 numbers.
+#[inline(always)]
+unsafe fn store(sums: [int32x4_t; 4], to: *mut i32) {
+    for (i, sum) in sums.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { vst1q_s32(to.add(i * 4), sum) }
+    }
+}

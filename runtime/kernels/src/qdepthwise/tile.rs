@@ -1,0 +1,194 @@
+//! A row of output pixels: its arguments, and the loops that the instruction sets share.
+//!
+//! Channels lie in the lanes, in blocks of the widths that an instruction set has. The bytes of a few taps are
+//! interleaved so that one instruction multiplies and sums them for a channel. Interleaving leaves the channels of a
+//! block in an order of its own, which weights, offsets and scales are packed in: register `j` of four holds in lane `l`
+//! the channel `16 * (l / 4) + 4 * j + l % 4`, and narrowing four registers to bytes brings back the natural order.
+
+use std::ops::Range;
+
+use crate::conv::ConvShape;
+use crate::requantise::Requantise;
+
+/// Most taps of a filter, rounded up to whole groups.
+pub(super) const MAX_TAPS: usize = 64;
+
+/// What a kernel computes: a row of output pixels.
+pub(super) struct Row<'a> {
+    /// For each tap its pixel under the first output pixel; taps are padded to whole groups.
+    pub taps: &'a [Tap],
+    pub shape: &'a ConvShape,
+    /// Output pixels whose windows lie in the image from left to right.
+    pub inner: Range<usize>,
+    /// As many bytes that stand for 0 as there are channels.
+    pub zeros: *const u8,
+    /// Widths of the blocks of channels.
+    pub widths: &'a [usize],
+    /// Block after block, group after group.
+    pub weights: *const i8,
+    pub offsets: *const i32,
+    pub scales: *const f32,
+    /// Bytes, or f32 where `to` is `None`.
+    pub out: *mut u8,
+    pub to: Option<Requantise>,
+}
+
+/// A tap of a row.
+#[derive(Clone, Copy)]
+pub(super) struct Tap {
+    /// Under the first output pixel; in the padding this may point outside of the image, and is not read then.
+    pub first: *const u8,
+    /// Bytes from one output pixel to the next; 0 where the whole kernel row lies in the padding.
+    pub step: usize,
+    /// Column of the kernel.
+    pub column: usize,
+}
+
+/// Computes a row.
+///
+/// # Safety
+/// The CPU has the instructions of the kernel's table. The pointers are valid as the fields say: taps for all channels
+/// of every pixel that has them in the image, the packed constants for all blocks; the output
+/// overlaps nothing else.
+pub(super) type Kernel = unsafe fn(&Row<'_>);
+
+/// Four registers of sums of a block of channels.
+pub(super) trait Sums: Copy {
+    /// Channels.
+    const WIDTH: usize;
+    /// Taps that are multiplied at once.
+    const GROUP: usize;
+
+    /// # Safety
+    /// The CPU has the instructions.
+    unsafe fn zero() -> Self;
+    /// Adds the products of a group of taps, from `channel` on.
+    ///
+    /// # Safety
+    /// The CPU has the instructions; `GROUP` taps are readable for `WIDTH` channels, weights for both.
+    unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self;
+    /// `(self + offset) * scale`, stored as bytes.
+    ///
+    /// # Safety
+    /// The CPU has the instructions; `WIDTH` offsets and scales are readable, `to` is writable for as many bytes.
+    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8);
+    /// The sums, in the order of the registers.
+    ///
+    /// # Safety
+    /// The CPU has the instructions; `to` is writable for `WIDTH` numbers.
+    unsafe fn store(self, to: *mut i32);
+}
+
+/// The loops over pixels; `block` computes one block of channels.
+///
+/// # Safety
+/// As for [`Kernel`], and the caller enables the instructions of `block`.
+#[inline(always)]
+pub(super) unsafe fn row(row: &Row<'_>, group: usize, block: impl Fn(&Block<'_>, usize)) {
+    let mut taps = [row.zeros; MAX_TAPS];
+    let count = row.taps.len().next_multiple_of(group);
+    let size = if row.to.is_some() { 1 } else { size_of::<f32>() };
+    for pixel in 0..row.shape.out_w {
+        if row.inner.contains(&pixel) {
+            for (to, tap) in taps.iter_mut().zip(row.taps) {
+                *to = tap.first.wrapping_add(pixel * tap.step);
+            }
+        } else {
+            let valid = row.shape.valid_taps(1, pixel);
+            for (to, tap) in taps.iter_mut().zip(row.taps) {
+                let inside = tap.step == 0 || valid.contains(&tap.column);
+                *to = if inside { tap.first.wrapping_add(pixel * tap.step) } else { row.zeros };
+            }
+        }
+        let mut packed = 0;
+        for_each_block(row.widths, row.shape.out_c, |first, width| {
+            // SAFETY: the packed constants and the output hold all blocks of all pixels.
+            let block_of = unsafe {
+                Block {
+                    taps: &taps[..count],
+                    first,
+                    weights: row.weights.add(packed * count),
+                    offsets: row.offsets.add(packed),
+                    scales: row.scales.add(packed),
+                    out: row.out.add((pixel * row.shape.out_c + first) * size),
+                    to: row.to.as_ref(),
+                }
+            };
+            block(&block_of, width);
+            packed += width;
+        });
+    }
+}
+
+/// Calls `f` with the first channel and the width of every block: as many of the widest as there are, then of the next.
+/// The last one reaches back over channels that others compute too, where the rest is narrower than a register.
+#[inline(always)]
+pub(super) fn for_each_block(widths: &[usize], channels: usize, mut f: impl FnMut(usize, usize)) {
+    let mut first = 0;
+    for &width in widths {
+        while channels - first >= width {
+            f(first, width);
+            first += width;
+        }
+    }
+    if let Some(&narrowest) = widths.last()
+        && first < channels
+    {
+        f(channels.saturating_sub(narrowest), narrowest);
+    }
+}
+
+/// A block of channels of a pixel.
+pub(super) struct Block<'a> {
+    taps: &'a [*const u8],
+    first: usize,
+    weights: *const i8,
+    offsets: *const i32,
+    scales: *const f32,
+    out: *mut u8,
+    to: Option<&'a Requantise>,
+}
+
+impl Block<'_> {
+    /// # Safety
+    /// The block is `S::WIDTH` wide, its taps are whole groups of `S`, its pointers are valid as for [`Kernel`], and the
+    /// caller enables the instructions of `S`.
+    #[inline(always)]
+    pub(super) unsafe fn compute<S: Sums>(&self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sums = S::zero();
+            let mut weights = self.weights;
+            let mut tap = 0;
+            while tap < self.taps.len() {
+                sums = sums.add_products(self.taps.as_ptr().add(tap), self.first, weights);
+                weights = weights.add(S::WIDTH * S::GROUP);
+                tap += S::GROUP;
+            }
+            match self.to {
+                Some(by) => sums.store_bytes(self.offsets, self.scales, by, self.out),
+                None => self.store_floats(sums),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `compute`.
+    unsafe fn store_floats<S: Sums>(&self, sums: S) {
+        let mut stored = [0i32; 64];
+        // SAFETY: no block is wider than 64; the rest is the caller's promise.
+        unsafe {
+            sums.store(stored.as_mut_ptr());
+            for (at, &sum) in stored.iter().enumerate().take(S::WIDTH) {
+                let value = sum.wrapping_add(*self.offsets.add(at)) as f32 * *self.scales.add(at);
+                self.out.cast::<f32>().add(channel_of(at, S::WIDTH)).write_unaligned(value);
+            }
+        }
+    }
+}
+
+/// The channel that position `at` of a block of `width` stands for.
+pub(super) fn channel_of(at: usize, width: usize) -> usize {
+    let (register, lane) = (at / (width / 4), at % (width / 4));
+    16 * (lane / 4) + 4 * register + lane % 4
+}

@@ -1,0 +1,108 @@
+//! Depthwise rows for AVX-512 VNNI: four taps of 64, 32 or 16 channels at a time, exact in 32 bits.
+
+use core::arch::x86_64::*;
+
+use super::tile::{Row, Sums, row};
+use crate::requantise::Requantise;
+
+/// # Safety
+/// As for [`Kernel`](super::tile::Kernel); the CPU has AVX-512 F, BW, DQ, VL and VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn kernel(of: &Row<'_>) {
+    // SAFETY: the caller's promise; blocks are packed in these widths, and the instructions are enabled here.
+    unsafe {
+        row(
+            of,
+            4,
+            #[inline(always)]
+            |block, width| match width {
+                64 => block.compute::<Sums64>(),
+                32 => block.compute::<Sums32>(),
+                _ => block.compute::<Sums16>(),
+            },
+        );
+    }
+}
+
+/// The implementation for a width: the type of a register, of its floats, and the instructions.
+macro_rules! sums {
+    ($name:ident $width:literal $int:ident $float:ident zero $zero:ident load $load:ident store $store:ident
+    bytes $lo8:ident $hi8:ident words $lo16:ident $hi16:ident dot $dot:ident add $add:ident
+    to_float $to_float:ident load_float $load_float:ident mul $mul:ident min $min:ident max $max:ident
+    set $set:ident to_int $to_int:ident set_int $set_int:ident pack32 $pack32:ident pack16 $pack16:ident) => {
+        #[derive(Clone, Copy)]
+        struct $name([$int; 4]);
+
+        impl Sums for $name {
+            const WIDTH: usize = $width;
+            const GROUP: usize = 4;
+
+            #[inline(always)]
+            unsafe fn zero() -> Self {
+                // SAFETY: the caller has the instructions.
+                Self([unsafe { $zero() }; 4])
+            }
+
+            #[inline(always)]
+            unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let tap = |i: usize| $load((*taps.add(i)).add(channel).cast());
+                    let weights = |i: usize| $load(weights.add(i * $width).cast());
+                    let (a, b, c, d) = (tap(0), tap(1), tap(2), tap(3));
+                    let (low_ab, high_ab) = ($lo8(a, b), $hi8(a, b));
+                    let (low_cd, high_cd) = ($lo8(c, d), $hi8(c, d));
+                    let sums = self.0;
+                    Self([
+                        $dot(sums[0], $lo16(low_ab, low_cd), weights(0)),
+                        $dot(sums[1], $hi16(low_ab, low_cd), weights(1)),
+                        $dot(sums[2], $lo16(high_ab, high_cd), weights(2)),
+                        $dot(sums[3], $hi16(high_ab, high_cd), weights(3)),
+                    ])
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
+                let (low, high) = by.bounds();
+                // SAFETY: the caller's promise. Rounding is to even: the mode that Rust programs run in.
+                unsafe {
+                    let (low, high, zero) = ($set(low), $set(high), $set_int(by.zero.into()));
+                    let byte = |i: usize| {
+                        let sum = $add(self.0[i], $load(offsets.add(i * $width / 4).cast()));
+                        let value = $mul($to_float(sum), $load_float(scales.add(i * $width / 4)));
+                        $add($to_int($min($max(value, low), high)), zero)
+                    };
+                    let bytes = $pack16($pack32(byte(0), byte(1)), $pack32(byte(2), byte(3)));
+                    $store(to.cast(), bytes);
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, to: *mut i32) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    for i in 0..4 {
+                        $store(to.add(i * $width / 4).cast(), self.0[i]);
+                    }
+                }
+            }
+        }
+    };
+}
+
+sums!(Sums64 64 __m512i __m512 zero _mm512_setzero_si512 load _mm512_loadu_si512 store _mm512_storeu_si512
+    bytes _mm512_unpacklo_epi8 _mm512_unpackhi_epi8 words _mm512_unpacklo_epi16 _mm512_unpackhi_epi16
+    dot _mm512_dpbusd_epi32 add _mm512_add_epi32 to_float _mm512_cvtepi32_ps load_float _mm512_loadu_ps
+    mul _mm512_mul_ps min _mm512_min_ps max _mm512_max_ps set _mm512_set1_ps to_int _mm512_cvtps_epi32
+    set_int _mm512_set1_epi32 pack32 _mm512_packs_epi32 pack16 _mm512_packus_epi16);
+sums!(Sums32 32 __m256i __m256 zero _mm256_setzero_si256 load _mm256_loadu_si256 store _mm256_storeu_si256
+    bytes _mm256_unpacklo_epi8 _mm256_unpackhi_epi8 words _mm256_unpacklo_epi16 _mm256_unpackhi_epi16
+    dot _mm256_dpbusd_epi32 add _mm256_add_epi32 to_float _mm256_cvtepi32_ps load_float _mm256_loadu_ps
+    mul _mm256_mul_ps min _mm256_min_ps max _mm256_max_ps set _mm256_set1_ps to_int _mm256_cvtps_epi32
+    set_int _mm256_set1_epi32 pack32 _mm256_packs_epi32 pack16 _mm256_packus_epi16);
+sums!(Sums16 16 __m128i __m128 zero _mm_setzero_si128 load _mm_loadu_si128 store _mm_storeu_si128
+    bytes _mm_unpacklo_epi8 _mm_unpackhi_epi8 words _mm_unpacklo_epi16 _mm_unpackhi_epi16
+    dot _mm_dpbusd_epi32 add _mm_add_epi32 to_float _mm_cvtepi32_ps load_float _mm_loadu_ps
+    mul _mm_mul_ps min _mm_min_ps max _mm_max_ps set _mm_set1_ps to_int _mm_cvtps_epi32
+    set_int _mm_set1_epi32 pack32 _mm_packs_epi32 pack16 _mm_packus_epi16);
