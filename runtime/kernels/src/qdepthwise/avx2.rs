@@ -2,24 +2,31 @@
 
 use core::arch::x86_64::*;
 
-use super::tile::{Row, Sums, row};
+use super::tile::{Block, Row, Sums, Widths, row};
 use crate::requantise::Requantise;
 
 /// # Safety
 /// As for [`Kernel`](super::tile::Kernel); the CPU has AVX2.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn kernel(of: &Row<'_>) {
-    // SAFETY: the caller's promise; blocks are packed in these widths, and the instructions are enabled here.
-    unsafe {
-        row(
-            of,
-            2,
-            #[inline(always)]
-            |block, width| match width {
+    // SAFETY: the caller's promise; the instructions are enabled here.
+    unsafe { row::<Avx2>(of) }
+}
+
+struct Avx2;
+
+impl Widths for Avx2 {
+    const GROUP: usize = 2;
+
+    #[inline(always)]
+    unsafe fn compute(block: &Block<'_>, width: usize) {
+        // SAFETY: the caller's promise; there are blocks of these widths.
+        unsafe {
+            match width {
                 32 => block.compute::<Sums32>(),
                 _ => block.compute::<Sums16>(),
-            },
-        );
+            }
+        }
     }
 }
 
@@ -46,16 +53,15 @@ macro_rules! sums {
             unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let tap = |i: usize| $load((*taps.add(i)).add(channel).cast());
-                    let weights = |i: usize| $widen($load_half(weights.add(i * $width / 2).cast()));
-                    let (a, b, zero) = (tap(0), tap(1), $zero());
+                    let (a, b) = ($load((*taps).add(channel).cast()), $load((*taps.add(1)).add(channel).cast()));
+                    let zero = $zero();
                     let (low, high) = ($lo8(a, b), $hi8(a, b));
                     let sums = self.0;
                     Self([
-                        $add(sums[0], $madd($lo8(low, zero), weights(0))),
-                        $add(sums[1], $madd($hi8(low, zero), weights(1))),
-                        $add(sums[2], $madd($lo8(high, zero), weights(2))),
-                        $add(sums[3], $madd($hi8(high, zero), weights(3))),
+                        $add(sums[0], $madd($lo8(low, zero), $widen($load_half(weights.add(0 * $width / 2).cast())))),
+                        $add(sums[1], $madd($hi8(low, zero), $widen($load_half(weights.add(1 * $width / 2).cast())))),
+                        $add(sums[2], $madd($lo8(high, zero), $widen($load_half(weights.add(2 * $width / 2).cast())))),
+                        $add(sums[3], $madd($hi8(high, zero), $widen($load_half(weights.add(3 * $width / 2).cast())))),
                     ])
                 }
             }
@@ -66,13 +72,14 @@ macro_rules! sums {
                 // SAFETY: the caller's promise. Rounding is to even: the mode that Rust programs run in.
                 unsafe {
                     let (low, high, zero) = ($set(low), $set(high), $set_int(by.zero.into()));
-                    let byte = |i: usize| {
-                        let sum = $add(self.0[i], $load(offsets.add(i * $width / 4).cast()));
+                    let mut bytes = self.0;
+                    for i in 0..4 {
+                        let sum = $add(bytes[i], $load(offsets.add(i * $width / 4).cast()));
                         let value = $mul($to_float(sum), $load_float(scales.add(i * $width / 4)));
-                        $add($to_int($min($max(value, low), high)), zero)
-                    };
-                    let bytes = $pack16($pack32(byte(0), byte(1)), $pack32(byte(2), byte(3)));
-                    $store(to.cast(), bytes);
+                        bytes[i] = $add($to_int($min($max(value, low), high)), zero);
+                    }
+                    let words = ($pack32(bytes[0], bytes[1]), $pack32(bytes[2], bytes[3]));
+                    $store(to.cast(), $pack16(words.0, words.1));
                 }
             }
 

@@ -23,7 +23,7 @@ use crate::isa::Isa;
 use crate::qgemm::{Extension, Out, Packed};
 use crate::requantise::Requantise;
 use crate::threads::Pool;
-use tile::{Kernel, MAX_TAPS, Row, Tap, channel_of, for_each_block};
+use tile::{Kernel, MAX_TAPS, Row, Tap, block, channel_of};
 
 /// A kernel of the family.
 pub struct Variant {
@@ -83,11 +83,19 @@ impl Variant {
         }
     }
 
+    /// First channel and width of every block.
+    fn blocks(&self, channels: usize) -> impl Iterator<Item = (usize, usize)> {
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            let (first, width) = block(self.widths, channels, done)?;
+            done = first + width;
+            Some((first, width))
+        })
+    }
+
     /// Channels of all blocks together.
     fn packed_channels(&self, channels: usize) -> usize {
-        let mut sum = 0;
-        for_each_block(self.widths, channels, |_, width| sum += width);
-        if self.widths.is_empty() { channels } else { sum }
+        if self.widths.is_empty() { channels } else { self.blocks(channels).map(|(_, width)| width).sum() }
     }
 }
 
@@ -144,7 +152,7 @@ pub fn pack(
     }
     let groups = taps.div_ceil(v.group);
     let (mut at, mut weight_at) = (0, 0);
-    for_each_block(v.widths, channels, |first, width| {
+    for (first, width) in v.blocks(channels) {
         for lane in 0..width {
             let channel = first + channel_of(lane, width);
             let sum: i32 = oihw[channel * taps..][..taps].iter().map(|&w| i32::from(w)).sum();
@@ -161,7 +169,7 @@ pub fn pack(
             }
         }
         at += width;
-    });
+    }
 }
 
 /// A quantised depthwise convolution.

@@ -6,22 +6,15 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::tile::{Row, Sums, row};
+use super::tile::{Block, Row, Sums, Widths, row};
 use crate::requantise::Requantise;
 
 /// # Safety
 /// As for [`Kernel`](super::tile::Kernel); the CPU has NEON with dot products.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) unsafe fn dot(of: &Row<'_>) {
-    // SAFETY: the caller's promise; all blocks are 16 wide, and the instructions are enabled here.
-    unsafe {
-        row(
-            of,
-            4,
-            #[inline(always)]
-            |block, _| block.compute::<Dot<true>>(),
-        );
-    }
+    // SAFETY: the caller's promise; the instructions are enabled here.
+    unsafe { row::<Dot<true>>(of) }
 }
 
 /// # Safety
@@ -29,14 +22,7 @@ pub(super) unsafe fn dot(of: &Row<'_>) {
 #[target_feature(enable = "neon,dotprod,i8mm")]
 pub(super) unsafe fn i8mm(of: &Row<'_>) {
     // SAFETY: as for `dot`.
-    unsafe {
-        row(
-            of,
-            4,
-            #[inline(always)]
-            |block, _| block.compute::<Dot<false>>(),
-        );
-    }
+    unsafe { row::<Dot<false>>(of) }
 }
 
 /// # Safety
@@ -44,13 +30,17 @@ pub(super) unsafe fn i8mm(of: &Row<'_>) {
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn plain(of: &Row<'_>) {
     // SAFETY: as for `dot`.
-    unsafe {
-        row(
-            of,
-            1,
-            #[inline(always)]
-            |block, _| block.compute::<Plain>(),
-        );
+    unsafe { row::<Plain>(of) }
+}
+
+/// All blocks are 16 wide.
+impl<S: Sums> Widths for S {
+    const GROUP: usize = S::GROUP;
+
+    #[inline(always)]
+    unsafe fn compute(block: &Block<'_>, _width: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { block.compute::<S>() }
     }
 }
 
@@ -91,23 +81,27 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
     unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
-            let tap = |i: usize| {
+            let mut x = [vdupq_n_u8(0); 4];
+            for (i, x) in x.iter_mut().enumerate() {
                 let bytes = vld1q_u8((*taps.add(i)).add(channel));
-                if FLIPPED { veorq_u8(bytes, vdupq_n_u8(0x80)) } else { bytes }
-            };
-            let (a, b, c, d) = (tap(0), tap(1), tap(2), tap(3));
-            let words = |x: uint8x16_t| vreinterpretq_u16_u8(x);
-            let (low_ab, high_ab) = (words(vzip1q_u8(a, b)), words(vzip2q_u8(a, b)));
-            let (low_cd, high_cd) = (words(vzip1q_u8(c, d)), words(vzip2q_u8(c, d)));
-            let bytes = |x: uint16x8_t| vreinterpretq_u8_u16(x);
-            let weights = |i: usize| vld1q_s8(weights.add(i * 16));
-            let sums = self.0;
-            Self([
-                Self::add(sums[0], bytes(vzip1q_u16(low_ab, low_cd)), weights(0)),
-                Self::add(sums[1], bytes(vzip2q_u16(low_ab, low_cd)), weights(1)),
-                Self::add(sums[2], bytes(vzip1q_u16(high_ab, high_cd)), weights(2)),
-                Self::add(sums[3], bytes(vzip2q_u16(high_ab, high_cd)), weights(3)),
-            ])
+                *x = if FLIPPED { veorq_u8(bytes, vdupq_n_u8(0x80)) } else { bytes };
+            }
+            // Pairs of the bytes of two taps, then fours.
+            let low_ab = vreinterpretq_u16_u8(vzip1q_u8(x[0], x[1]));
+            let high_ab = vreinterpretq_u16_u8(vzip2q_u8(x[0], x[1]));
+            let low_cd = vreinterpretq_u16_u8(vzip1q_u8(x[2], x[3]));
+            let high_cd = vreinterpretq_u16_u8(vzip2q_u8(x[2], x[3]));
+            let fours = [
+                vzip1q_u16(low_ab, low_cd),
+                vzip2q_u16(low_ab, low_cd),
+                vzip1q_u16(high_ab, high_cd),
+                vzip2q_u16(high_ab, high_cd),
+            ];
+            let mut sums = self.0;
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = Self::add(*sum, vreinterpretq_u8_u16(fours[i]), vld1q_s8(weights.add(i * 16)));
+            }
+            Self(sums)
         }
     }
 
@@ -176,13 +170,14 @@ unsafe fn store_bytes(sums: [int32x4_t; 4], offsets: *const i32, scales: *const 
     let (low, high) = by.bounds();
     // SAFETY: the caller's promise.
     unsafe {
-        let byte = |i: usize| {
+        let mut words = [vdup_n_s16(0); 4];
+        for (i, words) in words.iter_mut().enumerate() {
             let sum = vaddq_s32(sums[i], vld1q_s32(offsets.add(i * 4)));
             let value = vmulq_f32(vcvtq_f32_s32(sum), vld1q_f32(scales.add(i * 4)));
             let value = vminq_f32(vmaxq_f32(value, vdupq_n_f32(low)), vdupq_n_f32(high));
-            vqmovn_s32(vaddq_s32(vcvtnq_s32_f32(value), vdupq_n_s32(by.zero.into())))
-        };
-        let (low, high) = (vcombine_s16(byte(0), byte(1)), vcombine_s16(byte(2), byte(3)));
+            *words = vqmovn_s32(vaddq_s32(vcvtnq_s32_f32(value), vdupq_n_s32(by.zero.into())));
+        }
+        let (low, high) = (vcombine_s16(words[0], words[1]), vcombine_s16(words[2], words[3]));
         vst1q_u8(to, vcombine_u8(vqmovun_s16(low), vqmovun_s16(high)));
     }
 }

@@ -79,14 +79,28 @@ pub(super) trait Sums: Copy {
     unsafe fn store(self, to: *mut i32);
 }
 
-/// The loops over pixels; `block` computes one block of channels.
+/// The widths of an instruction set.
+pub(super) trait Widths {
+    /// Taps that are multiplied at once.
+    const GROUP: usize;
+
+    /// Computes a block of a width.
+    ///
+    /// # Safety
+    /// As for [`Block::compute`], with the sums of this width.
+    unsafe fn compute(block: &Block<'_>, width: usize);
+}
+
+/// The loops over pixels and blocks.
+///
+/// No closure here or below: what the compiler keeps as a function of its own is compiled without the instructions.
 ///
 /// # Safety
-/// As for [`Kernel`], and the caller enables the instructions of `block`.
+/// As for [`Kernel`], and the caller enables the instructions of `W`.
 #[inline(always)]
-pub(super) unsafe fn row(row: &Row<'_>, group: usize, block: impl Fn(&Block<'_>, usize)) {
+pub(super) unsafe fn row<W: Widths>(row: &Row<'_>) {
     let mut taps = [row.zeros; MAX_TAPS];
-    let count = row.taps.len().next_multiple_of(group);
+    let count = row.taps.len().next_multiple_of(W::GROUP);
     let size = if row.to.is_some() { 1 } else { size_of::<f32>() };
     for pixel in 0..row.shape.out_w {
         if row.inner.contains(&pixel) {
@@ -100,11 +114,11 @@ pub(super) unsafe fn row(row: &Row<'_>, group: usize, block: impl Fn(&Block<'_>,
                 *to = if inside { tap.first.wrapping_add(pixel * tap.step) } else { row.zeros };
             }
         }
-        let mut packed = 0;
-        for_each_block(row.widths, row.shape.out_c, |first, width| {
-            // SAFETY: the packed constants and the output hold all blocks of all pixels.
-            let block_of = unsafe {
-                Block {
+        let (mut done, mut packed) = (0, 0);
+        while let Some((first, width)) = block(row.widths, row.shape.out_c, done) {
+            // SAFETY: the packed constants and the output hold all blocks of all pixels; the rest is the caller's promise.
+            unsafe {
+                let block = Block {
                     taps: &taps[..count],
                     first,
                     weights: row.weights.add(packed * count),
@@ -112,30 +126,29 @@ pub(super) unsafe fn row(row: &Row<'_>, group: usize, block: impl Fn(&Block<'_>,
                     scales: row.scales.add(packed),
                     out: row.out.add((pixel * row.shape.out_c + first) * size),
                     to: row.to.as_ref(),
-                }
-            };
-            block(&block_of, width);
+                };
+                W::compute(&block, width);
+            }
             packed += width;
-        });
+            done = first + width;
+        }
     }
 }
 
-/// Calls `f` with the first channel and the width of every block: as many of the widest as there are, then of the next.
-/// The last one reaches back over channels that others compute too, where the rest is narrower than a register.
+/// First channel and width of the block behind the first `done` channels: the widest that fits. The last one reaches back
+/// over channels that others compute too, where the rest is narrower than a register.
 #[inline(always)]
-pub(super) fn for_each_block(widths: &[usize], channels: usize, mut f: impl FnMut(usize, usize)) {
-    let mut first = 0;
+pub(super) fn block(widths: &[usize], channels: usize, done: usize) -> Option<(usize, usize)> {
+    let left = channels - done;
+    if left == 0 {
+        return None;
+    }
     for &width in widths {
-        while channels - first >= width {
-            f(first, width);
-            first += width;
+        if width <= left {
+            return Some((done, width));
         }
     }
-    if let Some(&narrowest) = widths.last()
-        && first < channels
-    {
-        f(channels.saturating_sub(narrowest), narrowest);
-    }
+    widths.last().map(|&narrowest| (channels.saturating_sub(narrowest), narrowest))
 }
 
 /// A block of channels of a pixel.

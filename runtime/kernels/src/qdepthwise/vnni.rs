@@ -2,25 +2,32 @@
 
 use core::arch::x86_64::*;
 
-use super::tile::{Row, Sums, row};
+use super::tile::{Block, Row, Sums, Widths, row};
 use crate::requantise::Requantise;
 
 /// # Safety
 /// As for [`Kernel`](super::tile::Kernel); the CPU has AVX-512 F, BW, DQ, VL and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) unsafe fn kernel(of: &Row<'_>) {
-    // SAFETY: the caller's promise; blocks are packed in these widths, and the instructions are enabled here.
-    unsafe {
-        row(
-            of,
-            4,
-            #[inline(always)]
-            |block, width| match width {
+    // SAFETY: the caller's promise; the instructions are enabled here.
+    unsafe { row::<Vnni>(of) }
+}
+
+struct Vnni;
+
+impl Widths for Vnni {
+    const GROUP: usize = 4;
+
+    #[inline(always)]
+    unsafe fn compute(block: &Block<'_>, width: usize) {
+        // SAFETY: the caller's promise; there are blocks of these widths.
+        unsafe {
+            match width {
                 64 => block.compute::<Sums64>(),
                 32 => block.compute::<Sums32>(),
                 _ => block.compute::<Sums16>(),
-            },
-        );
+            }
+        }
     }
 }
 
@@ -47,17 +54,16 @@ macro_rules! sums {
             unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let tap = |i: usize| $load((*taps.add(i)).add(channel).cast());
-                    let weights = |i: usize| $load(weights.add(i * $width).cast());
-                    let (a, b, c, d) = (tap(0), tap(1), tap(2), tap(3));
+                    let (a, b) = ($load((*taps).add(channel).cast()), $load((*taps.add(1)).add(channel).cast()));
+                    let (c, d) = ($load((*taps.add(2)).add(channel).cast()), $load((*taps.add(3)).add(channel).cast()));
                     let (low_ab, high_ab) = ($lo8(a, b), $hi8(a, b));
                     let (low_cd, high_cd) = ($lo8(c, d), $hi8(c, d));
                     let sums = self.0;
                     Self([
-                        $dot(sums[0], $lo16(low_ab, low_cd), weights(0)),
-                        $dot(sums[1], $hi16(low_ab, low_cd), weights(1)),
-                        $dot(sums[2], $lo16(high_ab, high_cd), weights(2)),
-                        $dot(sums[3], $hi16(high_ab, high_cd), weights(3)),
+                        $dot(sums[0], $lo16(low_ab, low_cd), $load(weights.add(0 * $width).cast())),
+                        $dot(sums[1], $hi16(low_ab, low_cd), $load(weights.add(1 * $width).cast())),
+                        $dot(sums[2], $lo16(high_ab, high_cd), $load(weights.add(2 * $width).cast())),
+                        $dot(sums[3], $hi16(high_ab, high_cd), $load(weights.add(3 * $width).cast())),
                     ])
                 }
             }
@@ -68,13 +74,14 @@ macro_rules! sums {
                 // SAFETY: the caller's promise. Rounding is to even: the mode that Rust programs run in.
                 unsafe {
                     let (low, high, zero) = ($set(low), $set(high), $set_int(by.zero.into()));
-                    let byte = |i: usize| {
-                        let sum = $add(self.0[i], $load(offsets.add(i * $width / 4).cast()));
+                    let mut bytes = self.0;
+                    for i in 0..4 {
+                        let sum = $add(bytes[i], $load(offsets.add(i * $width / 4).cast()));
                         let value = $mul($to_float(sum), $load_float(scales.add(i * $width / 4)));
-                        $add($to_int($min($max(value, low), high)), zero)
-                    };
-                    let bytes = $pack16($pack32(byte(0), byte(1)), $pack32(byte(2), byte(3)));
-                    $store(to.cast(), bytes);
+                        bytes[i] = $add($to_int($min($max(value, low), high)), zero);
+                    }
+                    let words = ($pack32(bytes[0], bytes[1]), $pack32(bytes[2], bytes[3]));
+                    $store(to.cast(), $pack16(words.0, words.1));
                 }
             }
 
