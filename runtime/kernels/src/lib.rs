@@ -16,6 +16,7 @@ pub mod conv;
 pub mod copy;
 pub mod depthwise;
 pub mod epilogue;
+pub mod frame;
 pub mod gemm;
 #[cfg(all(test, target_os = "linux"))]
 mod guard;

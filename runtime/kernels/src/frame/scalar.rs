@@ -1,0 +1,58 @@
+//! The formulas, number by number.
+
+use super::tile::Job;
+use super::{Course, Layout, Rows};
+
+/// As [`super::down`].
+pub(super) fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
+    columns(rows, weights, shift, 0, line);
+}
+
+/// The numbers of a line from `start` on.
+pub(super) fn columns(rows: Rows<'_>, weights: &[i16], shift: u32, start: usize, line: &mut [i16]) {
+    for (x, to) in line.iter_mut().enumerate().skip(start) {
+        let column = rows.bytes[x..].iter().step_by(rows.stride.max(1));
+        let sum: i32 = weights.iter().zip(column).map(|(&w, &byte)| i32::from(w) * i32::from(byte)).sum();
+        *to = i16::try_from((sum + (1 << (shift - 1))) >> shift).unwrap_or(i16::MAX);
+    }
+}
+
+/// As [`super::across`], after its checks.
+pub(super) fn across<const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
+    let outputs = job.inputs[0].taps.outputs();
+    for line in 0..job.course.lines() {
+        for output in 0..outputs {
+            let sums = job.inputs.map(|input| {
+                let (first, weights) = input.taps.output(output);
+                let numbers = &input.lines[line * input.stride + first..];
+                let products = weights.iter().zip(numbers).map(|(&w, &n)| i32::from(w) * i32::from(n));
+                products.fold(0i32, i32::wrapping_add) as f32
+            });
+            let pixel = match job.course {
+                Course::Along => job.at + output,
+                Course::Beside { step, .. } => job.at + output * step + line,
+            };
+            put(job, sums, pixel, out);
+        }
+    }
+}
+
+/// Makes the channels of a pixel, and writes them.
+fn put<const J: usize>(job: &Job<'_, J>, sums: [f32; J], pixel: usize, out: &mut [f32]) {
+    let colour = job.colour;
+    let channels: [f32; 3] = std::array::from_fn(|c| {
+        let value = sums.iter().zip(colour.matrix[c]).fold(colour.bias[c], |value, (sum, by)| sum.mul_add(by, value));
+        value.max(colour.low[c]).min(colour.high[c])
+    });
+    if let Some([r, g, b, constant]) = colour.grey {
+        out[pixel] = channels[2].mul_add(b, channels[1].mul_add(g, channels[0].mul_add(r, constant)));
+        return;
+    }
+    let pixels = out.len() / 3;
+    for (c, channel) in channels.into_iter().enumerate() {
+        match job.layout {
+            Layout::Planar => out[c * pixels + pixel] = channel,
+            Layout::Interleaved => out[pixel * 3 + c] = channel,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Weights in fixed point.
+
+/// What makes one output along an axis: neighbouring samples from `first` on, and a weight for each. No weight is
+/// negative, and they sum to 1.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Tap {
+    /// Index of the first sample.
+    pub first: usize,
+    /// At least one.
+    pub weights: Vec<f64>,
+}
+
+/// Most bits of a whole sum of bytes: 255 times 2^22 is below 2^30.
+const SUM_BITS: u32 = 22;
+/// Most bits of fraction in a line: 255 times 2^7 is a 16-bit number.
+const LINE_BITS: u32 = 7;
+/// Most bits of fraction of a weight across, so that three at least are left to a line.
+const ACROSS_BITS: u32 = 19;
+
+/// As many bits of fraction as the largest weight leaves room for in 16 bits, at most `most`; never less than 14.
+fn bits(taps: &[Tap], most: u32) -> u32 {
+    let largest = taps.iter().flat_map(|tap| &tap.weights).fold(0.0f64, |a, &b| a.max(b));
+    // One is added when rounding, at the most.
+    (14..=most).rev().find(|&bits| largest * f64::from(1u32 << bits) <= 32766.0).unwrap_or(14)
+}
+
+/// Weights with `bits` of fraction. It is the running sum that is rounded, so that they sum to one exactly: white stays
+/// white.
+fn fixed(weights: &[f64], bits: u32) -> impl Iterator<Item = i16> {
+    let one = f64::from(1u32 << bits);
+    let total: f64 = weights.iter().sum();
+    let (mut sum, mut before) = (0.0, 0.0);
+    weights.iter().map(move |weight| {
+        sum += weight;
+        let here = (sum / total * one).round();
+        let weight = here - before;
+        before = here;
+        weight as i16
+    })
+}
+
+/// The taps of rows: see [`down`](super::down).
+#[derive(Clone, Debug)]
+pub struct Down {
+    /// First row, and where its weights begin and end, for each output.
+    taps: Vec<(usize, usize, usize)>,
+    weights: Vec<i16>,
+    bits: u32,
+}
+
+impl Down {
+    /// Packs taps.
+    pub fn pack(taps: &[Tap]) -> Self {
+        let bits = bits(taps, SUM_BITS);
+        let mut packed = Self { taps: Vec::with_capacity(taps.len()), weights: Vec::new(), bits };
+        for tap in taps {
+            let start = packed.weights.len();
+            packed.weights.extend(fixed(&tap.weights, bits));
+            packed.taps.push((tap.first, start, packed.weights.len()));
+        }
+        packed
+    }
+
+    /// First row and weights of an output.
+    pub fn row(&self, output: usize) -> (usize, &[i16]) {
+        let (first, start, end) = self.taps[output];
+        (first, &self.weights[start..end])
+    }
+
+    /// The shift that leaves `line_bits` bits of fraction, at most seven.
+    pub fn shift(&self, line_bits: u32) -> u32 {
+        self.bits - line_bits
+    }
+}
+
+/// The taps of the columns of one component: see [`across`](super::across).
+#[derive(Clone, Debug)]
+pub struct Across {
+    outputs: usize,
+    /// First number of the line for each output; the last one repeated up to a whole group.
+    first: Vec<usize>,
+    /// `padded` weights for each number of `first`.
+    weights: Vec<i16>,
+    padded: usize,
+    bits: u32,
+    reach: usize,
+}
+
+impl Across {
+    /// A multiple of it is the number of weights of an output: what every instruction set loads at once.
+    pub(super) const BLOCK: usize = 16;
+    /// A multiple of it is the number of outputs that are stored.
+    const GROUP: usize = 16;
+
+    /// Packs taps for a component whose samples are `step` numbers apart.
+    pub fn pack(taps: &[Tap], step: usize) -> Self {
+        let bits = bits(taps, ACROSS_BITS);
+        let longest = taps.iter().map(|tap| tap.weights.len()).max().unwrap_or(1);
+        let padded = ((longest - 1) * step + 1).next_multiple_of(Self::BLOCK);
+        let stored = taps.len().next_multiple_of(Self::GROUP);
+        let mut weights = vec![0; stored * padded];
+        let all = taps.iter().chain(std::iter::repeat(taps.last()).flatten());
+        let mut first = Vec::with_capacity(stored);
+        for (tap, packed) in all.zip(weights.chunks_exact_mut(padded)) {
+            first.push(tap.first * step);
+            for (to, weight) in packed.iter_mut().step_by(step).zip(fixed(&tap.weights, bits)) {
+                *to = weight;
+            }
+        }
+        let reach = first.iter().max().map_or(0, |first| first + padded);
+        Self { outputs: taps.len(), first, weights, padded, bits, reach }
+    }
+
+    /// How many outputs there are.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Numbers of a line that are read.
+    pub fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// Bits of fraction that a line may have.
+    pub fn line_bits(&self) -> u32 {
+        (SUM_BITS - self.bits).min(LINE_BITS)
+    }
+
+    /// What one level of a byte is in a sum.
+    pub fn unit(&self) -> f32 {
+        (1u32 << (self.bits + self.line_bits())) as f32
+    }
+
+    /// First number of the line for an output, and its weights.
+    pub(super) fn output(&self, output: usize) -> (usize, &[i16]) {
+        (self.first[output], &self.weights[output * self.padded..][..self.padded])
+    }
+
+    /// Weights of an output, padding included.
+    pub(super) fn padded(&self) -> usize {
+        self.padded
+    }
+
+    /// First number of the line for each output, a whole number of groups.
+    pub(super) fn first(&self) -> &[usize] {
+        &self.first
+    }
+
+    /// The weights, `padded` for each of `first`.
+    pub(super) fn weights(&self) -> &[i16] {
+        &self.weights
+    }
+}

@@ -1,0 +1,170 @@
+//! `across` for any instruction set that can sum products of 16 bits: the outputs of one register at a time.
+
+use super::{Colour, Course, Input, Layout};
+use crate::lanes::Lanes;
+
+/// The arguments of `across`.
+pub(super) struct Job<'a, const J: usize> {
+    pub inputs: &'a [Input<'a>; J],
+    pub colour: &'a Colour,
+    pub layout: Layout,
+    pub course: Course,
+    pub at: usize,
+}
+
+/// Most lanes of a register.
+pub(super) const MOST: usize = 16;
+
+/// A register that can sum products, one sum a lane.
+pub(super) trait Sums: Lanes {
+    /// Lane i is the sum of `numbers[i][t] * weights[i][t]`, exact and then rounded to a float.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set and the caller is compiled for it; every pointer of the first `WIDTH` is readable
+    /// for `count` numbers, a multiple of 16 (`Across::BLOCK`) that is not 0.
+    unsafe fn sums(numbers: &[*const i16; MOST], weights: &[*const i16; MOST], count: usize) -> Self;
+
+    /// Writes `a[0], b[0], c[0], a[1], ...`
+    ///
+    /// # Safety
+    /// `to` is writable for three registers.
+    #[inline(always)]
+    unsafe fn store_interleaved(channels: [Self; 3], to: *mut f32) {
+        let mut lanes = [[0.0f32; MOST]; 3];
+        for (lanes, channel) in lanes.iter_mut().zip(channels) {
+            // SAFETY: no register has more lanes; and the caller's promise.
+            unsafe { channel.store(lanes.as_mut_ptr()) };
+        }
+        for i in 0..Self::WIDTH {
+            for (c, lanes) in lanes.iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { *to.add(i * 3 + c) = lanes[i] };
+            }
+        }
+    }
+}
+
+/// As [`super::across`].
+///
+/// # Safety
+/// Its checks have been made; the CPU has the instruction set of `L` and the caller is compiled for it.
+#[inline(always)]
+pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
+    let outputs = job.inputs[0].taps.outputs();
+    // SAFETY: the caller has the instruction set.
+    let mut sums = [unsafe { L::splat(0.0) }; J];
+    match job.course {
+        Course::Along => {
+            let mut output = 0;
+            while output < outputs {
+                for (sum, input) in sums.iter_mut().zip(job.inputs) {
+                    // SAFETY: taps are stored for whole groups of outputs; each reads `padded` numbers from its first,
+                    // which the line has.
+                    *sum = unsafe { neighbours(input, output) };
+                }
+                // SAFETY: these pixels lie inside `out`.
+                unsafe { put(job, &sums, job.at + output, (outputs - output).min(L::WIDTH), out) };
+                output += L::WIDTH;
+            }
+        }
+        Course::Beside { lines, step } => {
+            for output in 0..outputs {
+                let mut line = 0;
+                while line < lines {
+                    for (sum, input) in sums.iter_mut().zip(job.inputs) {
+                        // SAFETY: every line has the `padded` numbers from the output's first.
+                        *sum = unsafe { column(input, output, line, lines) };
+                    }
+                    let pixel = job.at + output * step + line;
+                    // SAFETY: these pixels lie inside `out`.
+                    unsafe { put(job, &sums, pixel, (lines - line).min(L::WIDTH), out) };
+                    line += L::WIDTH;
+                }
+            }
+        }
+    }
+}
+
+/// Sums of neighbouring outputs of the first line.
+///
+/// # Safety
+/// As for [`Sums::sums`]: `output` is below the input's outputs and a multiple of `WIDTH`.
+#[inline(always)]
+unsafe fn neighbours<L: Sums>(input: &Input<'_>, output: usize) -> L {
+    let padded = input.taps.padded();
+    let (mut numbers, mut weights) = ([std::ptr::null(); MOST], [std::ptr::null(); MOST]);
+    // SAFETY: the caller's promise; `first` holds whole groups of MOST, a multiple of WIDTH.
+    unsafe {
+        let first = input.taps.first().as_ptr().add(output);
+        let packed = input.taps.weights().as_ptr().add(output * padded);
+        for i in 0..L::WIDTH {
+            numbers[i] = input.lines.as_ptr().add(*first.add(i));
+            weights[i] = packed.add(i * padded);
+        }
+        L::sums(&numbers, &weights, padded)
+    }
+}
+
+/// Sums of one output in neighbouring lines from `line` on; the last line stands for those past it.
+///
+/// # Safety
+/// As for [`Sums::sums`]: `output` is below the input's outputs and `line` below `lines`.
+#[inline(always)]
+unsafe fn column<L: Sums>(input: &Input<'_>, output: usize, line: usize, lines: usize) -> L {
+    let (first, packed) = input.taps.output(output);
+    let mut numbers = [std::ptr::null(); MOST];
+    for (i, numbers) in numbers.iter_mut().enumerate().take(L::WIDTH) {
+        let at = (line + i).min(lines - 1) * input.stride + first;
+        // SAFETY: the caller's promise.
+        *numbers = unsafe { input.lines.as_ptr().add(at) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { L::sums(&numbers, &[packed.as_ptr(); MOST], packed.len()) }
+}
+
+/// Makes the channels of `count` neighbouring pixels, and writes them.
+///
+/// # Safety
+/// The pixels lie inside `out`, and `count` is 1 to `WIDTH`; the CPU has the instruction set.
+#[inline(always)]
+unsafe fn put<L: Sums, const J: usize>(job: &Job<'_, J>, sums: &[L; J], pixel: usize, count: usize, out: &mut [f32]) {
+    let colour = job.colour;
+    let to = out.as_mut_ptr();
+    // SAFETY: the caller's promise; a pixel has one channel where it is grey, and three elsewhere.
+    unsafe {
+        let mut channels = [L::splat(0.0); 3];
+        for c in 0..3 {
+            let mut channel = L::splat(colour.bias[c]);
+            for j in 0..J {
+                channel = sums[j].mul_add(L::splat(colour.matrix[c][j]), channel);
+            }
+            channels[c] = channel.at_least(L::splat(colour.low[c])).at_most(L::splat(colour.high[c]));
+        }
+        if let Some([r, g, b, constant]) = colour.grey {
+            let grey = channels[0].mul_add(L::splat(r), L::splat(constant));
+            let grey = channels[1].mul_add(L::splat(g), grey);
+            store(channels[2].mul_add(L::splat(b), grey), to.add(pixel), count);
+        } else if job.layout == Layout::Planar {
+            let pixels = out.len() / 3;
+            for c in 0..3 {
+                store(channels[c], to.add(c * pixels + pixel), count);
+            }
+        } else if count == L::WIDTH {
+            L::store_interleaved(channels, to.add(pixel * 3));
+        } else {
+            let mut whole = [0.0f32; 3 * MOST];
+            L::store_interleaved(channels, whole.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(whole.as_ptr(), to.add(pixel * 3), count * 3);
+        }
+    }
+}
+
+/// Writes the first `count` lanes.
+///
+/// # Safety
+/// `to` is writable for `count` numbers, at most `WIDTH`.
+#[inline(always)]
+unsafe fn store<L: Sums>(register: L, to: *mut f32, count: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { if count == L::WIDTH { register.store(to) } else { register.store_first(to, count) } }
+}
