@@ -34,6 +34,7 @@ pub mod package;
 pub mod plan;
 pub mod session;
 mod tensor;
+pub mod vision;
 
 pub use bytes::Bytes;
 pub use cores::PowerMode;

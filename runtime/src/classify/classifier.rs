@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::session::Session;
 use crate::tensor::TensorView;
+use crate::vision::{Converter, Frame};
 
 /// A class that an image may show.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,9 @@ pub struct Prediction {
 pub struct Classifier {
     session: Session,
     preprocess: Preprocess,
+    converter: Converter,
+    /// The input made of the last frame: its memory serves the next.
+    prepared: Vec<f32>,
     labels: Labels,
     dims: Vec<usize>,
 }
@@ -48,6 +52,8 @@ impl Classifier {
         Ok(Self {
             session: model.session()?,
             preprocess,
+            converter: Converter::new(model.isa()),
+            prepared: Vec::new(),
             labels: labels.unwrap_or_default(),
             dims: input.fact.shape.dims().to_vec(),
         })
@@ -63,6 +69,15 @@ impl Classifier {
     #[must_use]
     pub fn prepare(&self, image: Image<'_>) -> Vec<f32> {
         self.preprocess.apply(image)
+    }
+
+    /// The model's input for a camera frame, written to `out`. What is allocated serves all further frames of the same
+    /// size, strides, rotation and crop.
+    ///
+    /// # Errors
+    /// `frame` where `out` has another length than the model's input.
+    pub fn prepare_frame(&mut self, frame: &Frame<'_>, out: &mut [f32]) -> Result<()> {
+        self.preprocess.apply_frame(frame, &mut self.converter, out)
     }
 
     /// Runs the model on a prepared image and gives the probability of every class.
@@ -95,6 +110,19 @@ impl Classifier {
         let prepared = self.prepare(image);
         let scores = self.scores(&prepared)?;
         Ok(self.rank(&scores, k))
+    }
+
+    /// The `k` most probable classes of a camera frame, best first.
+    ///
+    /// # Errors
+    /// As for [`scores`](Self::scores).
+    pub fn classify_frame(&mut self, frame: &Frame<'_>, k: usize) -> Result<Vec<Prediction>> {
+        let mut prepared = std::mem::take(&mut self.prepared);
+        prepared.resize(self.preprocess.elements(), 0.0);
+        self.prepare_frame(frame, &mut prepared)?;
+        let scores = self.scores(&prepared);
+        self.prepared = prepared;
+        Ok(self.rank(&scores?, k))
     }
 }
 

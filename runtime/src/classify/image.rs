@@ -6,6 +6,8 @@
 //! very bytes it was trained on. Only the part that a crop keeps is computed: memory is bounded
 //! by the crop, however long and thin the image.
 
+use crate::vision::{Window, taps};
+
 /// A borrowed RGB image: 8 bits a channel, interleaved, rows from the top.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'a> {
@@ -39,22 +41,11 @@ impl<'a> Image<'a> {
     }
 }
 
-/// A window of the pixel grid, along one axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window {
-    /// Length of the axis after resizing.
-    pub scaled: usize,
-    /// First pixel that is kept.
-    pub start: usize,
-    /// Pixels that are kept.
-    pub len: usize,
-}
-
 /// The pixels of `image`, resized to `across.scaled` by `down.scaled`, that lie in both
 /// windows; interleaved RGB, `down.len` rows of `across.len` pixels.
 pub(super) fn resample(image: Image<'_>, across: Window, down: Window) -> Vec<u8> {
-    let columns = taps(image.width, across);
-    let rows = taps(image.height, down);
+    let columns = fixed_taps(image.width, across);
+    let rows = fixed_taps(image.height, down);
     // Across first, for the source rows that the second pass reads.
     let first = rows.iter().map(|t| t.first).min().unwrap_or(0);
     let last = rows.iter().map(|t| t.first + t.weights.len()).max().unwrap_or(0);
@@ -105,23 +96,11 @@ struct Taps {
     weights: Vec<i32>,
 }
 
-/// Taps of a triangle filter for each pixel of the window. The triangle reaches one new pixel
-/// to each side, or one source pixel where the image grows.
-fn taps(source: usize, window: Window) -> Vec<Taps> {
-    let scale = source as f64 / window.scaled as f64;
-    let reach = scale.max(1.0);
-    (window.start..window.start + window.len)
-        .map(|at| {
-            let centre = (at as f64 + 0.5) * scale;
-            // Float to integer conversions saturate: what lies left of 0 becomes 0.
-            let first = ((centre - reach + 0.5) as usize).min(source - 1);
-            let end = ((centre + reach + 0.5) as usize).clamp(first + 1, source);
-            let weight = |x: usize| (1.0 - ((x as f64 - centre + 0.5) / reach).abs()).max(0.0);
-            let total: f64 = (first..end).map(weight).sum();
-            let fixed = |x| (weight(x) / total * f64::from(1 << FRACTION)).round() as i32;
-            Taps { first, weights: (first..end).map(fixed).collect() }
-        })
-        .collect()
+/// Taps in fixed point for each pixel of the window.
+fn fixed_taps(source: usize, window: Window) -> Vec<Taps> {
+    let fixed = |weight: &f64| (weight * f64::from(1 << FRACTION)).round() as i32;
+    let taps = taps(source, window).into_iter();
+    taps.map(|tap| Taps { first: tap.first, weights: tap.weights.iter().map(fixed).collect() }).collect()
 }
 
 #[cfg(test)]

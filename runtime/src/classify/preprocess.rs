@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::image::{Image, Window, resample};
+use super::image::{Image, resample};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Fact};
+use crate::vision::{Converter, Frame, Layout, Normal, Target, Window};
 
 /// Mean of ImageNet's channels, red first, for values between 0 and 1.
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -27,24 +28,16 @@ pub struct Settings {
     pub crop: Option<usize>,
 }
 
-/// Where the channels of the input tensor lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    /// `[1, channels, height, width]`.
-    Nchw,
-    /// `[1, height, width, channels]`.
-    Nhwc,
-}
-
-/// Makes a model's input of an image: resize (antialiased bilinear) so that the image covers
+/// Makes a model's input of an image or a camera frame: resize (antialiased bilinear) so that the image covers
 /// the crop, cut the middle, divide by 255, subtract the mean, divide by the deviation.
 #[derive(Clone, Debug)]
 pub struct Preprocess {
     width: usize,
     height: usize,
     channels: usize,
-    order: Order,
+    layout: Layout,
     resize: usize,
+    normal: Normal,
     /// For every channel, what each of its 256 values becomes.
     tables: Vec<[f32; 256]>,
 }
@@ -57,7 +50,7 @@ impl Preprocess {
     /// [`Error::Invalid`]: `model.image-input` where the input is no f32 image of 1 or 3
     /// channels and batch 1, `model.metadata` where a setting cannot be read or does not fit it.
     pub fn new(fact: &Fact, metadata: &BTreeMap<String, String>, settings: &Settings) -> Result<Self> {
-        let (order, channels, height, width) = image_layout(fact)?;
+        let (layout, channels, height, width) = image_layout(fact)?;
         let (default_mean, default_std) =
             if channels == 3 { (&IMAGENET_MEAN[..], &IMAGENET_STD[..]) } else { (&[0.0][..], &[1.0][..]) };
         let numbers = |key, own: &Option<Vec<f32>>, default: &[f32]| match own {
@@ -88,9 +81,11 @@ impl Preprocess {
             return Err(refused("skipstone.resize", &format!("is {resize}, less than the input's side {shorter}")));
         }
 
-        let table = |(mean, std): (f32, f32)| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
-        let tables = mean.into_iter().zip(std).map(table).collect();
-        Ok(Self { width, height, channels, order, resize, tables })
+        let table = |(&mean, &std): (&f32, &f32)| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
+        let tables = mean.iter().zip(&std).map(table).collect();
+        let three = |values: &[f32]| std::array::from_fn(|c| values[c % channels]);
+        let normal = Normal { mean: three(&mean), std: three(&std), grey: channels == 1 };
+        Ok(Self { width, height, channels, layout, resize, normal, tables })
     }
 
     /// Number of elements of the input tensor.
@@ -107,9 +102,9 @@ impl Preprocess {
         let pixels = self.width * self.height;
         let mut out = vec![0.0; self.elements()];
         for (channel, table) in self.tables.iter().enumerate() {
-            let (start, step) = match self.order {
-                Order::Nchw => (channel * pixels, 1),
-                Order::Nhwc => (channel, self.channels),
+            let (start, step) = match self.layout {
+                Layout::Planar => (channel * pixels, 1),
+                Layout::Interleaved => (channel, self.channels),
             };
             let values = out.iter_mut().skip(start).step_by(step);
             for (value, pixel) in values.zip(rgb.chunks_exact(3)) {
@@ -118,6 +113,22 @@ impl Preprocess {
             }
         }
         out
+    }
+
+    /// Prepares a camera frame: fills `out`, the elements of the input tensor in its order. They differ from those that
+    /// [`apply`](Self::apply) gives for the same picture by its roundings to bytes.
+    ///
+    /// # Errors
+    /// `frame` where `out` has another length than [`elements`](Self::elements).
+    pub fn apply_frame(&self, frame: &Frame<'_>, converter: &mut Converter, out: &mut [f32]) -> Result<()> {
+        if out.len() != self.elements() {
+            let (got, want) = (out.len(), self.elements());
+            let message = format!("a frame is prepared into the {want} elements of the model's input, not into {got}");
+            return Err(Error::Invalid { code: "frame", message });
+        }
+        let (across, down) = self.windows(frame.width(), frame.height());
+        converter.convert(frame, &Target { across, down, layout: self.layout, normal: self.normal }, out);
+        Ok(())
     }
 
     /// The size that an image is resized to, and the middle of it.
@@ -158,8 +169,8 @@ fn luma(pixel: &[u8]) -> u8 {
     ((r * 19_595 + g * 38_470 + b * 7_471 + 0x8000) >> 16) as u8
 }
 
-/// Order, channels, height and width of an image input.
-fn image_layout(fact: &Fact) -> Result<(Order, usize, usize, usize)> {
+/// Layout, channels, height and width of an image input.
+fn image_layout(fact: &Fact) -> Result<(Layout, usize, usize, usize)> {
     let refused = |reason: &str| Error::Invalid {
         code: "model.image-input",
         message: format!("the model's input is {fact}: {reason}"),
@@ -170,9 +181,9 @@ fn image_layout(fact: &Fact) -> Result<(Order, usize, usize, usize)> {
     let &[batch, a, b, c] = fact.shape.dims() else {
         return Err(refused("an image input is 1x3xHxW or 1xHxWx3"));
     };
-    let (order, channels, height, width) = match (a, c) {
-        (1 | 3, _) => (Order::Nchw, a, b, c),
-        (_, 1 | 3) => (Order::Nhwc, c, a, b),
+    let (layout, channels, height, width) = match (a, c) {
+        (1 | 3, _) => (Layout::Planar, a, b, c),
+        (_, 1 | 3) => (Layout::Interleaved, c, a, b),
         _ => return Err(refused("an image has 1 or 3 channels")),
     };
     if batch != 1 {
@@ -181,7 +192,7 @@ fn image_layout(fact: &Fact) -> Result<(Order, usize, usize, usize)> {
     if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
         return Err(refused("its sides are out of range"));
     }
-    Ok((order, channels, height, width))
+    Ok((layout, channels, height, width))
 }
 
 fn refused(key: &str, reason: &str) -> Error {
@@ -308,6 +319,97 @@ mod tests {
         let got = prepare(&[1, 1, 2, 2], &[]).unwrap().apply(Image::new(2, 2, &rgb).unwrap());
         for (got, want) in got.iter().zip([1.0, 0.0, 0.299, 0.587]) {
             assert!((got - want).abs() < 0.5 / 255.0, "{got} {want}");
+        }
+    }
+
+    /// A picture as a camera would see it: colours that change slowly, none near the limits.
+    fn scene(width: usize, height: usize) -> Vec<u8> {
+        let level = |x: usize, y: usize, c: usize| {
+            let (x, y) = (x as f64 / width as f64, y as f64 / height as f64);
+            128.0 + 90.0 * (5.0 * x + 3.0 * y + c as f64).sin() * (2.0 * y - 4.0 * x).cos()
+        };
+        let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+        pixels.flat_map(|(x, y)| (0..3).map(move |c| level(x, y, c).round() as u8)).collect()
+    }
+
+    /// The picture as a camera's NV21 (BT.601, full range), chroma that of each block's mean.
+    fn nv21(width: usize, height: usize, rgb: &[u8]) -> Vec<u8> {
+        let pixel = |x: usize, y: usize| -> [f64; 3] {
+            let at = (y.min(height - 1) * width + x.min(width - 1)) * 3;
+            [0, 1, 2].map(|c| f64::from(rgb[at + c]))
+        };
+        let luma = |[r, g, b]: [f64; 3]| 0.299 * r + 0.587 * g + 0.114 * b;
+        let mut bytes: Vec<u8> = (0..width * height).map(|i| luma(pixel(i % width, i / width)).round() as u8).collect();
+        for (x, y) in (0..height).step_by(2).flat_map(|y| (0..width).step_by(2).map(move |x| (x, y))) {
+            let block = [pixel(x, y), pixel(x + 1, y), pixel(x, y + 1), pixel(x + 1, y + 1)];
+            let mean: [f64; 3] = std::array::from_fn(|c| block.iter().map(|p| p[c]).sum::<f64>() / 4.0);
+            let chroma = |channel: f64, weight: f64| 128.0 + (channel - luma(mean)) / (2.0 - 2.0 * weight);
+            bytes.push(chroma(mean[0], 0.299).round() as u8);
+            bytes.push(chroma(mean[2], 0.114).round() as u8);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_frame_is_seen_as_its_picture_is() {
+        for (dims, told) in [
+            (&[1, 3, 224, 224][..], &[("resize", "256"), ("crop", "224")][..]),
+            (&[1, 32, 48, 3], &[]),
+            (&[1, 1, 40, 40], &[]),
+            (&[1, 3, 61, 61], &[("mean", "0"), ("std", "1")]),
+        ] {
+            let p = prepare(dims, told).unwrap();
+            let mut converter = Converter::new(skipstone_kernels::Isa::detect());
+            for (w, h) in [(321, 243), (40, 61), (640, 480), (7, 300)] {
+                let rgb = scene(w, h);
+                let want = p.apply(Image::new(w, h, &rgb).unwrap());
+                let mut got = vec![0.0; p.elements()];
+                // Levels by which the two may differ: two roundings to bytes; for chroma, those of three samples and
+                // what its blocks do not show.
+                let mut near = |frame: &Frame<'_>, levels: f32| {
+                    p.apply_frame(frame, &mut converter, &mut got).unwrap();
+                    let level = levels / 255.0 / p.normal.std.iter().fold(1.0f32, |a, &b| a.min(b));
+                    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                        assert!((got - want).abs() <= level, "{dims:?} of {w}x{h} at {i}: {got} {want}");
+                    }
+                };
+                near(&Frame::rgb(w, h, &rgb).unwrap(), 1.1);
+                let bgra: Vec<u8> = rgb.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0], 77]).collect();
+                near(&Frame::bgra(w, h, &bgra).unwrap(), 1.1);
+                if w > 100 && h > 100 {
+                    near(&Frame::nv21(w, h, &nv21(w, h, &rgb)).unwrap(), 4.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_the_input_size_is_only_normalised() {
+        let (w, h) = (5, 4);
+        let rgb = gradient(w, h);
+        for dims in [[1, 3, h, w], [1, h, w, 3]] {
+            let p = prepare(&dims, &[("mean", "0.1, 0.2,0.3"), ("std", "0.5,0.25,2")]).unwrap();
+            let want = p.apply(Image::new(w, h, &rgb).unwrap());
+            let mut got = vec![0.0; p.elements()];
+            p.apply_frame(
+                &Frame::rgb(w, h, &rgb).unwrap(),
+                &mut Converter::new(skipstone_kernels::Isa::detect()),
+                &mut got,
+            )
+            .unwrap();
+            assert!(got.iter().zip(&want).all(|(got, want)| (got - want).abs() < 1e-5), "{got:?} {want:?}");
+        }
+    }
+
+    #[test]
+    fn a_frame_needs_the_room_of_the_input() {
+        let p = prepare(&[1, 3, 4, 4], &[]).unwrap();
+        let frame = Frame::gray(2, 2, &[1, 2, 3, 4]).unwrap();
+        let mut converter = Converter::new(skipstone_kernels::Isa::Scalar);
+        for len in [0, 47, 49] {
+            let error = p.apply_frame(&frame, &mut converter, &mut vec![0.0; len]).unwrap_err();
+            assert_eq!(error.code(), "frame");
+            assert!(error.to_string().contains("48"), "{error}");
         }
     }
 

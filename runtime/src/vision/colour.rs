@@ -1,0 +1,136 @@
+//! From luma and chroma to RGB, and from RGB to what a model wants, as one affine map.
+
+use skipstone_kernels::frame::Colour;
+
+/// How luma was weighted when the frame was made of RGB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum YuvMatrix {
+    /// ITU-R BT.601: JPEG, and cameras unless they say otherwise.
+    #[default]
+    Bt601,
+    /// ITU-R BT.709: high-definition video.
+    Bt709,
+}
+
+/// Which bytes stand for black and white.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum YuvRange {
+    /// 0 and 255, as in JPEG; chroma 0 to 255 about 128.
+    #[default]
+    Full,
+    /// 16 and 235, as in video; chroma 16 to 240 about 128.
+    Video,
+}
+
+/// Weights of red, green and blue in brightness, by ITU-R BT.601.
+pub(crate) const BRIGHTNESS: [f64; 3] = [0.299, 0.587, 0.114];
+
+/// What the samples of a frame mean.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Meaning {
+    /// Luma, blue and red chroma.
+    Yuv(YuvMatrix, YuvRange),
+    /// Red, green and blue.
+    Rgb,
+    /// Brightness alone.
+    Gray,
+}
+
+/// `rgb[c] = sum over j of matrix[c][j] * sample[j] + offset[c]`, both sides 0 to 255.
+struct Rgb {
+    matrix: [[f64; 3]; 3],
+    offset: [f64; 3],
+}
+
+impl Meaning {
+    fn to_rgb(self) -> Rgb {
+        match self {
+            Self::Rgb => Rgb { matrix: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], offset: [0.0; 3] },
+            Self::Gray => Rgb { matrix: [[1.0, 0.0, 0.0]; 3], offset: [0.0; 3] },
+            Self::Yuv(matrix, range) => yuv_to_rgb(matrix, range),
+        }
+    }
+}
+
+/// Luma is `kr R + kg G + kb B`; chroma is `(B - luma) / (2 - 2 kb)` and `(R - luma) / (2 - 2 kr)`, about 128. This is the
+/// inverse (ITU-T H.273).
+fn yuv_to_rgb(matrix: YuvMatrix, range: YuvRange) -> Rgb {
+    let (kr, kb) = match matrix {
+        YuvMatrix::Bt601 => (0.299, 0.114),
+        YuvMatrix::Bt709 => (0.2126, 0.0722),
+    };
+    let kg = 1.0 - kr - kb;
+    let (black, luma, chroma) = match range {
+        YuvRange::Full => (0.0, 1.0, 1.0),
+        YuvRange::Video => (16.0, 255.0 / 219.0, 255.0 / 224.0),
+    };
+    let (blue, red) = ((2.0 - 2.0 * kb) * chroma, (2.0 - 2.0 * kr) * chroma);
+    let matrix = [[luma, 0.0, red], [luma, -blue * kb / kg, -red * kr / kg], [luma, blue, 0.0]];
+    Rgb { matrix, offset: matrix.map(|[y, u, v]| -black * y - 128.0 * (u + v)) }
+}
+
+/// What is done to RGB between 0 and 1: the mean is subtracted, then the deviation divides.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Normal {
+    /// The mean of each channel.
+    pub mean: [f32; 3],
+    /// The deviation of each channel, never 0.
+    pub std: [f32; 3],
+    /// Whether the model sees brightness alone; its mean and deviation are the first.
+    pub grey: bool,
+}
+
+/// The whole map, from sums in which `unit[j]` is one level of sample j.
+pub(super) fn map(meaning: Meaning, normal: &Normal, unit: [f32; 3]) -> Colour {
+    let rgb = meaning.to_rgb();
+    // `level * factor + constant` is what the model sees of a level, 0 to 255.
+    let seen = |c: usize| {
+        let (mean, std) = (f64::from(normal.mean[c]), f64::from(normal.std[c]));
+        (1.0 / (255.0 * std), -mean / std)
+    };
+    // A grey model sees the brightness of clamped colours: they stay levels until then.
+    let of_levels: [(f64, f64); 3] = std::array::from_fn(|c| if normal.grey { (1.0, 0.0) } else { seen(c) });
+    let per_channel = |f: &dyn Fn(usize, (f64, f64)) -> f64| std::array::from_fn(|c| f(c, of_levels[c]) as f32);
+    let ends = |(factor, constant): (f64, f64)| (constant, 255.0f64.mul_add(factor, constant));
+    Colour {
+        matrix: std::array::from_fn(|c| {
+            std::array::from_fn(|j| (rgb.matrix[c][j] * of_levels[c].0 / f64::from(unit[j])) as f32)
+        }),
+        bias: per_channel(&|c, (factor, constant)| rgb.offset[c].mul_add(factor, constant)),
+        low: per_channel(&|_, map| ends(map).0.min(ends(map).1)),
+        high: per_channel(&|_, map| ends(map).0.max(ends(map).1)),
+        grey: normal.grey.then(|| {
+            let (factor, constant) = seen(0);
+            let [r, g, b] = BRIGHTNESS.map(|weight| (weight * factor) as f32);
+            [r, g, b, constant as f32]
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rgb(matrix: YuvMatrix, range: YuvRange, yuv: [f64; 3]) -> [f64; 3] {
+        let map = yuv_to_rgb(matrix, range);
+        std::array::from_fn(|c| map.offset[c] + (0..3).map(|j| map.matrix[c][j] * yuv[j]).sum::<f64>())
+    }
+
+    #[test]
+    fn white_black_and_red_are_those_of_the_standards() {
+        // The codes are whole numbers: half a step of blue chroma is a level.
+        let near =
+            |a: [f64; 3], b: [f64; 3]| assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1.0), "{a:?} {b:?}");
+        for matrix in [YuvMatrix::Bt601, YuvMatrix::Bt709] {
+            near(rgb(matrix, YuvRange::Full, [255.0, 128.0, 128.0]), [255.0; 3]);
+            near(rgb(matrix, YuvRange::Full, [0.0, 128.0, 128.0]), [0.0; 3]);
+            near(rgb(matrix, YuvRange::Video, [235.0, 128.0, 128.0]), [255.0; 3]);
+            near(rgb(matrix, YuvRange::Video, [16.0, 128.0, 128.0]), [0.0; 3]);
+        }
+        let red = [255.0, 0.0, 0.0];
+        near(rgb(YuvMatrix::Bt601, YuvRange::Full, [76.245, 84.97, 255.5]), red);
+        near(rgb(YuvMatrix::Bt601, YuvRange::Video, [81.0, 90.0, 240.0]), red);
+        near(rgb(YuvMatrix::Bt709, YuvRange::Video, [63.0, 102.0, 240.0]), red);
+        near(rgb(YuvMatrix::Bt601, YuvRange::Full, [100.0, 128.0, 228.0]), [240.2, 28.6, 100.0]);
+    }
+}

@@ -1,0 +1,194 @@
+//! Frames to tensors, with everything that depends on the geometry alone prepared once.
+
+use skipstone_kernels::Isa;
+use skipstone_kernels::frame::{Across, Colour, Course, Down, Input, LINES, Layout, Rows, Tap, across, down};
+
+use super::axis::{Window, halved, reversed, taps, trimmed};
+use super::colour::{self, Meaning, Normal};
+use super::frame::{Frame, Orientation, Plane, Region};
+use super::source::{Component, Source, SourceShape, sources};
+
+/// What a frame is made into: a tensor of `down.len` by `across.len` pixels.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Target {
+    /// The columns, of the upright frame resized.
+    pub across: Window,
+    /// The rows.
+    pub down: Window,
+    /// Where channels lie.
+    pub layout: Layout,
+    /// Mean and deviation.
+    pub normal: Normal,
+}
+
+/// Turns frames into tensors. Keep one for a stream of frames: while size, strides, rotation and crop stay the same, a
+/// frame allocates nothing.
+#[derive(Debug)]
+pub struct Converter {
+    isa: Isa,
+    plan: Option<Plan>,
+    /// Lines of resampled rows: see [`Strand`].
+    lines: Vec<i16>,
+}
+
+impl Converter {
+    /// A converter that computes with `isa`, or with plain code where this CPU does not have it.
+    #[must_use]
+    pub fn new(isa: Isa) -> Self {
+        let isa = if isa.is_available() { isa } else { Isa::Scalar };
+        Self { isa, plan: None, lines: Vec::new() }
+    }
+
+    /// Fills `out`, which has as many numbers as `target` wants, with the frame.
+    pub(crate) fn convert(&mut self, frame: &Frame<'_>, target: &Target, out: &mut [f32]) {
+        let (sources, components) = sources(frame);
+        let geometry = Geometry {
+            region: frame.region(),
+            orientation: frame.orientation(),
+            meaning: frame.meaning(),
+            shapes: sources.iter().map(|source| source.shape).collect(),
+            components,
+            target: *target,
+        };
+        let plan = match self.plan.take() {
+            Some(plan) if plan.geometry == geometry => plan,
+            _ => Plan::new(geometry),
+        };
+        self.lines.resize(plan.lines, 0);
+        plan.run(self.isa, &sources, &mut self.lines, out);
+        self.plan = Some(plan);
+    }
+}
+
+/// All that a plan depends on.
+#[derive(PartialEq, Debug)]
+struct Geometry {
+    region: Region,
+    orientation: Orientation,
+    meaning: Meaning,
+    shapes: heapless::Vec<SourceShape, 3>,
+    components: heapless::Vec<Component, 3>,
+    target: Target,
+}
+
+/// The taps of a geometry. Lines are rows of the sensor: where it lies on its side they become columns of the tensor,
+/// [`LINES`] at a time so that whole runs of a tensor's row are written.
+#[derive(Debug)]
+struct Plan {
+    geometry: Geometry,
+    colour: Colour,
+    strands: heapless::Vec<Strand, 3>,
+    /// Lines to make, in all.
+    rows: usize,
+    /// Numbers of scratch memory.
+    lines: usize,
+}
+
+/// The part of a source that is read, and the scratch lines that it becomes.
+#[derive(Debug)]
+struct Strand {
+    /// First column that is read, in samples.
+    column: usize,
+    /// Columns that are read.
+    columns: usize,
+    down: Down,
+    across: Across,
+    /// Where its lines begin in the scratch memory.
+    start: usize,
+    /// From a line to the next: what is read, and padding for the weights' zeros.
+    stride: usize,
+}
+
+impl Plan {
+    fn new(geometry: Geometry) -> Self {
+        let Geometry { region, orientation, target, .. } = &geometry;
+        let (columns, rows) =
+            if orientation.turned { (target.down, target.across) } else { (target.across, target.down) };
+        let columns = sensor_taps(region.x, region.width, columns, orientation.columns_reversed);
+        let rows = sensor_taps(region.y, region.height, rows, orientation.rows_reversed);
+        let at_once = if orientation.turned { LINES } else { 1 };
+        let mut lines = 0;
+        let strand = |&shape: &SourceShape| {
+            let strand = Strand::new(shape, &columns, &rows, lines);
+            lines += strand.stride * at_once;
+            strand
+        };
+        let strands: heapless::Vec<Strand, 3> = geometry.shapes.iter().map(strand).collect();
+        let unit = |j: usize| geometry.components.get(j).map_or(1.0, |&(source, _)| strands[source].across.unit());
+        let colour = colour::map(geometry.meaning, &target.normal, [unit(0), unit(1), unit(2)]);
+        Self { colour, strands, rows: rows.len(), lines, geometry }
+    }
+
+    fn run(&self, isa: Isa, sources: &[Source<'_>], lines: &mut [i16], out: &mut [f32]) {
+        let Geometry { orientation, components, target, .. } = &self.geometry;
+        let width = target.across.len;
+        let at_once = if orientation.turned { LINES } else { 1 };
+        for row in (0..self.rows).step_by(at_once) {
+            let count = at_once.min(self.rows - row);
+            for (strand, source) in self.strands.iter().zip(sources) {
+                let lines = lines[strand.start..].chunks_exact_mut(strand.stride);
+                for (line, row) in lines.zip(row..row + count) {
+                    strand.fill(isa, source, row, line);
+                }
+            }
+            let (course, at) = if orientation.turned {
+                (Course::Beside { lines: count, step: width }, row)
+            } else {
+                (Course::Along, row * width)
+            };
+            let inputs: heapless::Vec<Input<'_>, 3> = components
+                .iter()
+                .map(|&(source, byte)| {
+                    let Strand { start, stride, across, .. } = &self.strands[source];
+                    Input { lines: &lines[start + byte..], stride: *stride, taps: across }
+                })
+                .collect();
+            across(isa, &inputs, &self.colour, target.layout, course, at, out);
+        }
+    }
+}
+
+impl Strand {
+    fn new(shape: SourceShape, columns: &[Tap], rows: &[Tap], start: usize) -> Self {
+        let own = |taps: &[Tap]| if shape.halved { halved(taps) } else { taps.to_vec() };
+        let (mut columns, rows) = (own(columns), own(rows));
+        let column = columns.iter().map(|tap| tap.first).min().unwrap_or(0);
+        let end = columns.iter().map(|tap| tap.first + tap.weights.len()).max().unwrap_or(0);
+        columns.iter_mut().for_each(|tap| tap.first -= column);
+        let across = Across::pack(&columns, shape.pixel_stride);
+        let read = (end - column) * shape.pixel_stride;
+        let stride = (across.reach() + shape.span).max(read).next_multiple_of(32);
+        Self { column, columns: end - column, down: Down::pack(&rows), across, start, stride }
+    }
+
+    /// Resamples the rows of one line.
+    fn fill<'a>(&self, isa: Isa, source: &Source<'a>, row: usize, line: &mut [i16]) {
+        let SourceShape { pixel_stride, span, .. } = source.shape;
+        let (first, weights) = self.down.row(row);
+        let shift = self.down.shift(self.across.line_bits());
+        let last = (self.columns - 1) * pixel_stride;
+        let rows = |plane: Plane<'a>, column: usize| {
+            let start = first * plane.row_stride + (self.column + column) * pixel_stride;
+            Rows { bytes: &plane.bytes[start..], stride: plane.row_stride }
+        };
+        match source.further {
+            None => down(isa, rows(source.plane, 0), weights, shift, &mut line[..last + span]),
+            Some(further) => {
+                let (line, end) = line[..last + 2].split_at_mut(last + 1);
+                down(isa, rows(source.plane, 0), weights, shift, line);
+                down(isa, rows(further, self.columns - 1), weights, shift, end);
+            }
+        }
+    }
+}
+
+/// Taps of one of the sensor's axes, in its own coordinates, in the order of the tensor.
+fn sensor_taps(start: usize, len: usize, window: Window, against: bool) -> Vec<Tap> {
+    let mut taps = taps(len, window);
+    trimmed(&mut taps);
+    if against {
+        reversed(len, &mut taps);
+    }
+    taps.iter_mut().for_each(|tap| tap.first += start);
+    taps
+}

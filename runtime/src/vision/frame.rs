@@ -1,0 +1,393 @@
+//! What a camera delivers: planes of bytes, how they lie in memory, and how the camera was held.
+
+use super::colour::{Meaning, YuvMatrix, YuvRange};
+use crate::error::{Error, Result};
+
+/// Longest side of a frame.
+const MAX_SIDE: usize = 1 << 16;
+/// Most bytes from a sample to its neighbour.
+const MAX_PIXEL_STRIDE: usize = 16;
+
+/// Samples in memory: that of column x and row y begins at `bytes[y * row_stride + x * pixel_stride]`. The last row may
+/// end with its last sample.
+#[derive(Clone, Copy, Debug)]
+pub struct Plane<'a> {
+    /// From the first sample on.
+    pub bytes: &'a [u8],
+    /// Bytes from the start of a row to that of the next.
+    pub row_stride: usize,
+    /// Bytes from a sample to its neighbour, at most 16.
+    pub pixel_stride: usize,
+}
+
+/// The samples of a frame, 8 bits each.
+#[derive(Clone, Copy, Debug)]
+pub enum Pixels<'a> {
+    /// Luma and, for each block of 2x2 pixels, chroma (4:2:0). Where a side is odd, the last blocks are cut in half.
+    /// Interleaved chroma (NV12, NV21) is two planes with a pixel stride of 2, one byte apart.
+    Yuv {
+        /// Luma.
+        y: Plane<'a>,
+        /// Blue chroma (Cb).
+        u: Plane<'a>,
+        /// Red chroma (Cr).
+        v: Plane<'a>,
+        /// How luma was weighted.
+        matrix: YuvMatrix,
+        /// Which bytes are black and white.
+        range: YuvRange,
+    },
+    /// Interleaved colours, or brightness alone.
+    Color {
+        /// All samples of a pixel lie at its place.
+        plane: Plane<'a>,
+        /// What they are.
+        order: ColorOrder,
+    },
+}
+
+/// The samples of a pixel, in the order of their addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ColorOrder {
+    /// Red, green, blue and a fourth byte that is ignored.
+    Rgba,
+    /// Blue, green, red and a fourth byte that is ignored.
+    Bgra,
+    /// Red, green, blue.
+    Rgb,
+    /// Brightness.
+    Gray,
+}
+
+impl ColorOrder {
+    /// Bytes of a pixel.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Rgba | Self::Bgra => 4,
+            Self::Rgb => 3,
+            Self::Gray => 1,
+        }
+    }
+}
+
+/// The clockwise turn that brings a frame upright.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Rotation {
+    /// It is upright.
+    #[default]
+    None,
+    /// 90 degrees.
+    Quarter,
+    /// 180 degrees.
+    Half,
+    /// 270 degrees.
+    ThreeQuarters,
+}
+
+impl Rotation {
+    /// The clockwise turn by `degrees`, which may be negative or more than a whole turn.
+    ///
+    /// # Errors
+    /// `frame` where `degrees` is not a multiple of 90.
+    pub fn from_degrees(degrees: i32) -> Result<Self> {
+        match degrees.rem_euclid(360) {
+            0 => Ok(Self::None),
+            90 => Ok(Self::Quarter),
+            180 => Ok(Self::Half),
+            270 => Ok(Self::ThreeQuarters),
+            _ => Err(refused(format!("a rotation of {degrees} degrees is not a multiple of 90"))),
+        }
+    }
+}
+
+/// A rectangle of pixels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Region {
+    /// Its left column.
+    pub x: usize,
+    /// Its top row.
+    pub y: usize,
+    /// Its columns.
+    pub width: usize,
+    /// Its rows.
+    pub height: usize,
+}
+
+/// How the axes of the sensor lie to those of the upright picture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Orientation {
+    /// The sensor's rows are the picture's columns.
+    pub turned: bool,
+    /// The sensor's columns run against the axis they lie along.
+    pub columns_reversed: bool,
+    /// The sensor's rows run against the axis they lie along.
+    pub rows_reversed: bool,
+}
+
+/// A borrowed camera frame, checked: every sample that it speaks of is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    pixels: Pixels<'a>,
+    /// What is left of the sensor's picture, in its own coordinates.
+    region: Region,
+    rotation: Rotation,
+    mirrored: bool,
+}
+
+impl<'a> Frame<'a> {
+    /// A frame of `width` by `height` pixels as the sensor sees them, before any rotation.
+    ///
+    /// # Errors
+    /// `frame`, with the reason: a side that is 0 or above 65536, a pixel stride that is smaller than a pixel or above
+    /// 16, a row stride that is shorter than a row, a plane that ends before its last sample.
+    pub fn new(width: usize, height: usize, pixels: Pixels<'a>) -> Result<Self> {
+        for (name, side) in [("width", width), ("height", height)] {
+            if !(1..=MAX_SIDE).contains(&side) {
+                return Err(refused(format!("a {name} of {side}, expected 1 to {MAX_SIDE} pixels")));
+            }
+        }
+        let check = |name: &str, plane: &Plane<'_>, width: usize, height: usize, pixel: usize| {
+            check_plane(plane, width, height, pixel)
+                .map_err(|reason| refused(format!("the {name} plane of {width}x{height} samples {reason}")))
+        };
+        match &pixels {
+            Pixels::Yuv { y, u, v, .. } => {
+                check("luma", y, width, height, 1)?;
+                check("u", u, width.div_ceil(2), height.div_ceil(2), 1)?;
+                check("v", v, width.div_ceil(2), height.div_ceil(2), 1)?;
+            }
+            Pixels::Color { plane, order } => check("colour", plane, width, height, order.bytes())?,
+        }
+        let region = Region { x: 0, y: 0, width, height };
+        Ok(Self { pixels, region, rotation: Rotation::None, mirrored: false })
+    }
+
+    /// A dense NV21 frame: luma, then pairs of red and blue chroma; BT.601, full range.
+    ///
+    /// # Errors
+    /// `frame` where a side is out of range or `bytes` has another length.
+    pub fn nv21(width: usize, height: usize, bytes: &'a [u8]) -> Result<Self> {
+        let (y, chroma) = dense_luma(width, height, bytes)?;
+        let (v, u) = pairs(width, chroma);
+        Self::new(width, height, yuv(y, u, v))
+    }
+
+    /// A dense NV12 frame: luma, then pairs of blue and red chroma; BT.601, full range.
+    ///
+    /// # Errors
+    /// As for [`nv21`](Self::nv21).
+    pub fn nv12(width: usize, height: usize, bytes: &'a [u8]) -> Result<Self> {
+        let (y, chroma) = dense_luma(width, height, bytes)?;
+        let (u, v) = pairs(width, chroma);
+        Self::new(width, height, yuv(y, u, v))
+    }
+
+    /// A dense I420 frame: luma, blue chroma, red chroma; BT.601, full range.
+    ///
+    /// # Errors
+    /// As for [`nv21`](Self::nv21).
+    pub fn i420(width: usize, height: usize, bytes: &'a [u8]) -> Result<Self> {
+        let (y, chroma) = dense_luma(width, height, bytes)?;
+        let (u, v) = chroma.split_at(chroma.len() / 2);
+        let plane = |bytes| Plane { bytes, row_stride: width.div_ceil(2), pixel_stride: 1 };
+        Self::new(width, height, yuv(y, plane(u), plane(v)))
+    }
+
+    /// A dense frame of red, green, blue.
+    ///
+    /// # Errors
+    /// As for [`nv21`](Self::nv21).
+    pub fn rgb(width: usize, height: usize, bytes: &'a [u8]) -> Result<Self> {
+        Self::color(width, height, bytes, ColorOrder::Rgb)
+    }
+
+    /// A dense frame of red, green, blue and a byte that is ignored.
+    ///
+    /// # Errors
+    /// As for [`nv21`](Self::nv21).
+    pub fn rgba(width: usize, height: usize, bytes: &'a [u8]) -> Result<Self> {
+        Self::color(width, height, bytes, ColorOrder::Rgba)
+    }
+
+    /// A dense frame of blue, green, red and a byte that is ignored.
+    ///
+    /// # Errors
+    /// As for [`nv21`](Self::nv21).
+    pub fn bgra(width: usize, height: usize, bytes: &'a [u8]) -> Result<Self> {
+        Self::color(width, height, bytes, ColorOrder::Bgra)
+    }
+
+    /// A dense frame of brightness.
+    ///
+    /// # Errors
+    /// As for [`nv21`](Self::nv21).
+    pub fn gray(width: usize, height: usize, bytes: &'a [u8]) -> Result<Self> {
+        Self::color(width, height, bytes, ColorOrder::Gray)
+    }
+
+    fn color(width: usize, height: usize, bytes: &'a [u8], order: ColorOrder) -> Result<Self> {
+        let pixel_stride = order.bytes();
+        let row_stride = width.checked_mul(pixel_stride);
+        let want = row_stride.and_then(|row| row.checked_mul(height));
+        check_dense(width, height, bytes, want)?;
+        let plane = Plane { bytes, row_stride: row_stride.unwrap_or(0), pixel_stride };
+        Self::new(width, height, Pixels::Color { plane, order })
+    }
+
+    /// The same samples, by another matrix; nothing changes where they are colours.
+    #[must_use]
+    pub fn with_matrix(mut self, to: YuvMatrix) -> Self {
+        if let Pixels::Yuv { matrix, .. } = &mut self.pixels {
+            *matrix = to;
+        }
+        self
+    }
+
+    /// The same samples, in another range; nothing changes where they are colours.
+    #[must_use]
+    pub fn with_range(mut self, to: YuvRange) -> Self {
+        if let Pixels::Yuv { range, .. } = &mut self.pixels {
+            *range = to;
+        }
+        self
+    }
+
+    /// The frame that `rotation` brings upright, instead of the rotation it had.
+    #[must_use]
+    pub fn rotated(self, rotation: Rotation) -> Self {
+        Self { rotation, ..self }
+    }
+
+    /// Whether left and right change places, after the rotation, as a front camera's preview wants.
+    #[must_use]
+    pub fn mirrored(self, mirrored: bool) -> Self {
+        Self { mirrored, ..self }
+    }
+
+    /// The part of the frame inside `region`, in pixels of the frame as it now is: upright, mirrored and cropped.
+    ///
+    /// # Errors
+    /// `frame` where the region is empty or reaches outside of the frame.
+    pub fn cropped(self, region: Region) -> Result<Self> {
+        let inside =
+            |start: usize, len: usize, whole: usize| len > 0 && start.checked_add(len).is_some_and(|end| end <= whole);
+        if !inside(region.x, region.width, self.width()) || !inside(region.y, region.height, self.height()) {
+            let Region { x, y, width, height } = region;
+            let (whole_width, whole_height) = (self.width(), self.height());
+            return Err(refused(format!(
+                "a crop of {width}x{height} pixels at {x},{y} is empty or outside of a frame of \
+                 {whole_width}x{whole_height}"
+            )));
+        }
+        let Orientation { turned, columns_reversed, rows_reversed } = self.orientation();
+        let (across, down) = ((region.x, region.width), (region.y, region.height));
+        let (columns, rows) = if turned { (down, across) } else { (across, down) };
+        // Inside of the region that is left, on the sensor's axis.
+        let on_sensor = |(start, len): (usize, usize), whole: usize, reversed: bool| {
+            if reversed { whole - start - len } else { start }
+        };
+        let region = Region {
+            x: self.region.x + on_sensor(columns, self.region.width, columns_reversed),
+            y: self.region.y + on_sensor(rows, self.region.height, rows_reversed),
+            width: columns.1,
+            height: rows.1,
+        };
+        Ok(Self { region, ..self })
+    }
+
+    /// Columns of the upright frame.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        if self.orientation().turned { self.region.height } else { self.region.width }
+    }
+
+    /// Rows of the upright frame.
+    #[must_use]
+    pub fn height(&self) -> usize {
+        if self.orientation().turned { self.region.width } else { self.region.height }
+    }
+
+    /// How the sensor's axes lie to those of the upright frame.
+    pub(super) fn orientation(&self) -> Orientation {
+        let (turned, columns_reversed, rows_reversed) = match self.rotation {
+            Rotation::None => (false, self.mirrored, false),
+            Rotation::Quarter => (true, false, !self.mirrored),
+            Rotation::Half => (false, !self.mirrored, true),
+            Rotation::ThreeQuarters => (true, true, self.mirrored),
+        };
+        Orientation { turned, columns_reversed, rows_reversed }
+    }
+
+    /// What is left of the sensor's picture, in its own coordinates.
+    pub(super) fn region(&self) -> Region {
+        self.region
+    }
+
+    /// The samples.
+    pub(super) fn pixels(&self) -> &Pixels<'a> {
+        &self.pixels
+    }
+
+    /// What the samples mean.
+    pub(super) fn meaning(&self) -> Meaning {
+        match self.pixels {
+            Pixels::Yuv { matrix, range, .. } => Meaning::Yuv(matrix, range),
+            Pixels::Color { order: ColorOrder::Gray, .. } => Meaning::Gray,
+            Pixels::Color { .. } => Meaning::Rgb,
+        }
+    }
+}
+
+fn refused(message: String) -> Error {
+    Error::Invalid { code: "frame", message }
+}
+
+/// Whether a plane holds `width` by `height` samples of `pixel` bytes.
+fn check_plane(plane: &Plane<'_>, width: usize, height: usize, pixel: usize) -> Result<(), String> {
+    let Plane { bytes, row_stride, pixel_stride } = *plane;
+    if !(pixel..=MAX_PIXEL_STRIDE).contains(&pixel_stride) {
+        return Err(format!("has a pixel stride of {pixel_stride}, expected {pixel} to {MAX_PIXEL_STRIDE}"));
+    }
+    // Sides and pixel strides are bounded: this is below 2^21.
+    let row = (width - 1) * pixel_stride + pixel;
+    if row_stride < row {
+        return Err(format!("has a row stride of {row_stride} bytes, but a row has {row}"));
+    }
+    match (height - 1).checked_mul(row_stride).and_then(|start| start.checked_add(row)) {
+        Some(end) if end <= bytes.len() => Ok(()),
+        Some(end) => Err(format!("has {} bytes, but its last sample ends at {end}", bytes.len())),
+        None => Err(format!("has a row stride of {row_stride} bytes, which no memory holds")),
+    }
+}
+
+/// Whether dense bytes are as many as the format wants.
+fn check_dense(width: usize, height: usize, bytes: &[u8], want: Option<usize>) -> Result<()> {
+    match want {
+        Some(want) if want == bytes.len() => Ok(()),
+        Some(want) => Err(refused(format!(
+            "a dense frame of {width}x{height} pixels has {want} bytes in this format, but {} were given",
+            bytes.len()
+        ))),
+        None => Err(refused(format!("a frame of {width}x{height} pixels is too large"))),
+    }
+}
+
+/// The luma of a dense 4:2:0 frame, and the bytes of its chroma.
+fn dense_luma(width: usize, height: usize, bytes: &[u8]) -> Result<(Plane<'_>, &[u8])> {
+    let luma = width.checked_mul(height);
+    let chroma = width.div_ceil(2).checked_mul(height.div_ceil(2)).and_then(|samples| samples.checked_mul(2));
+    let want = luma.zip(chroma).and_then(|(luma, chroma)| luma.checked_add(chroma));
+    check_dense(width, height, bytes, want)?;
+    let (luma, chroma) = bytes.split_at(luma.unwrap_or(0));
+    Ok((Plane { bytes: luma, row_stride: width, pixel_stride: 1 }, chroma))
+}
+
+/// The planes of first and second samples of interleaved pairs.
+fn pairs(width: usize, bytes: &[u8]) -> (Plane<'_>, Plane<'_>) {
+    let plane = |bytes| Plane { bytes, row_stride: width.div_ceil(2).saturating_mul(2), pixel_stride: 2 };
+    (plane(bytes), plane(bytes.get(1..).unwrap_or(&[])))
+}
+
+fn yuv<'a>(y: Plane<'a>, u: Plane<'a>, v: Plane<'a>) -> Pixels<'a> {
+    Pixels::Yuv { y, u, v, matrix: YuvMatrix::Bt601, range: YuvRange::Full }
+}

@@ -1,0 +1,74 @@
+//! Which rows of bytes hold which components of a frame.
+//!
+//! Interleaved components are read together: one weighted sum of rows serves them all, and they are picked apart
+//! afterwards, when far fewer numbers are left.
+
+use super::frame::{ColorOrder, Frame, Pixels, Plane};
+
+/// Rows of bytes that hold one component or several, interleaved.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'a> {
+    /// Its rows.
+    pub plane: Plane<'a>,
+    /// How they are laid out.
+    pub shape: SourceShape,
+    /// The same rows a byte further on, where `plane` need not have the last byte of the last pixel.
+    pub further: Option<Plane<'a>>,
+}
+
+/// What there is to know of a source but for its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct SourceShape {
+    /// From a pixel to the next.
+    pub pixel_stride: usize,
+    /// Bytes of a pixel that are wanted, from its first on.
+    pub span: usize,
+    /// Each sample stands for 2x2 pixels.
+    pub halved: bool,
+}
+
+/// Where a component lies: index of the source, and byte of the pixel.
+pub(super) type Component = (usize, usize);
+
+/// Sources of a frame, and the components in the order that its colours are computed from.
+pub(super) type Sources<'a> = (heapless::Vec<Source<'a>, 3>, heapless::Vec<Component, 3>);
+
+/// The sources of `frame`: luma and chroma, or red, green and blue, or brightness.
+pub(super) fn sources<'a>(frame: &Frame<'a>) -> Sources<'a> {
+    let one = |plane: Plane<'a>, span, halved| {
+        let shape = SourceShape { pixel_stride: plane.pixel_stride, span, halved };
+        Source { plane, shape, further: None }
+    };
+    match *frame.pixels() {
+        Pixels::Color { plane, order } => {
+            let (span, components): (usize, &[Component]) = match order {
+                ColorOrder::Rgba | ColorOrder::Rgb => (3, &[(0, 0), (0, 1), (0, 2)]),
+                ColorOrder::Bgra => (3, &[(0, 2), (0, 1), (0, 0)]),
+                ColorOrder::Gray => (1, &[(0, 0)]),
+            };
+            (list(&[one(plane, span, false)]), list(components))
+        }
+        Pixels::Yuv { y, u, v, .. } => {
+            let luma = one(y, 1, false);
+            let pair = |first, second| Source { further: Some(second), ..one(first, 2, true) };
+            if is_next(u, v) {
+                (list(&[luma, pair(u, v)]), list(&[(0, 0), (1, 0), (1, 1)]))
+            } else if is_next(v, u) {
+                (list(&[luma, pair(v, u)]), list(&[(0, 0), (1, 1), (1, 0)]))
+            } else {
+                (list(&[luma, one(u, 1, true), one(v, 1, true)]), list(&[(0, 0), (1, 0), (2, 0)]))
+            }
+        }
+    }
+}
+
+fn list<T: Clone>(items: &[T]) -> heapless::Vec<T, 3> {
+    items.iter().cloned().collect()
+}
+
+/// Whether the samples of `b` are the bytes behind those of `a`.
+fn is_next(a: Plane<'_>, b: Plane<'_>) -> bool {
+    a.pixel_stride >= 2
+        && (a.pixel_stride, a.row_stride) == (b.pixel_stride, b.row_stride)
+        && b.bytes.as_ptr().addr() == a.bytes.as_ptr().addr().wrapping_add(1)
+}
