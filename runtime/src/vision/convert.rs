@@ -1,7 +1,9 @@
 //! Frames to tensors, with everything that depends on the geometry alone prepared once.
 
+use std::ops::Range;
+
 use skipstone_kernels::Isa;
-use skipstone_kernels::frame::{Across, Colour, Course, Down, Input, LINES, Layout, Rows, Tap, across, down};
+use skipstone_kernels::frame::{Across, Colour, Course, Down, Input, LINES, Layout, Rows, Tap, across, down, prefetch};
 
 use super::axis::{Window, halved, reversed, taps, trimmed};
 use super::colour::{self, Meaning, Normal};
@@ -131,6 +133,9 @@ impl Plan {
                     strand.fill(isa, source, row, line);
                 }
             }
+            for (strand, source) in self.strands.iter().zip(sources) {
+                strand.prefetch(source, row..row + count, self.rows);
+            }
             let (course, at) = if orientation.turned {
                 (Course::Beside { lines: count, step: width }, row)
             } else {
@@ -159,6 +164,30 @@ impl Strand {
         let read = (end - column) * shape.pixel_stride;
         let stride = (across.reach() + shape.span).max(read).next_multiple_of(32);
         Self { column, columns: end - column, down: Down::pack(&rows), across, start, stride }
+    }
+
+    /// Asks for the rows that the lines after `done` will be made of, as many as those were.
+    fn prefetch(&self, source: &Source<'_>, done: Range<usize>, lines: usize) {
+        let rows = |lines: Range<usize>| {
+            let all =
+                || lines.clone().map(|line| self.down.row(line)).map(|(first, weights)| first..first + weights.len());
+            all().map(|rows| rows.start).min().unwrap_or(0)..all().map(|rows| rows.end).max().unwrap_or(0)
+        };
+        let next = rows(done.end..(done.end + done.len()).min(lines));
+        let done = rows(done);
+        // Lines overlap, and may run upwards.
+        let next = if next.start >= done.start {
+            next.start.max(done.end)..next.end
+        } else {
+            next.start..next.end.min(done.start)
+        };
+        if next.is_empty() {
+            return;
+        }
+        let SourceShape { pixel_stride, .. } = source.shape;
+        let start = next.start * source.plane.row_stride + self.column * pixel_stride;
+        let rows = Rows { bytes: &source.plane.bytes[start..], stride: source.plane.row_stride };
+        prefetch(rows, next.len(), (self.columns - 1) * pixel_stride + 1);
     }
 
     /// Resamples the rows of one line.

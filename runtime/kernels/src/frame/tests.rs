@@ -68,13 +68,11 @@ fn colour(random: &mut Random, grey: bool, unit: f32) -> Colour {
     }
 }
 
+/// A component: its lines, from one to the next, its taps as they are and packed, from a sample to the next.
+type Component = (Vec<i16>, usize, Vec<Tap>, Across, usize);
+
 /// The formula in double precision: the channels of one pixel.
-fn pixel(
-    inputs: &[(Vec<i16>, usize, Vec<Tap>, Across, usize)],
-    colour: &Colour,
-    line: usize,
-    output: usize,
-) -> Vec<f64> {
+fn pixel(inputs: &[Component], colour: &Colour, line: usize, output: usize) -> Vec<f64> {
     let sums: Vec<f64> = inputs
         .iter()
         .map(|(lines, stride, taps, packed, step)| {

@@ -133,12 +133,12 @@ unsafe fn put<L: Sums, const J: usize>(job: &Job<'_, J>, sums: &[L; J], pixel: u
     // SAFETY: the caller's promise; a pixel has one channel where it is grey, and three elsewhere.
     unsafe {
         let mut channels = [L::splat(0.0); 3];
-        for c in 0..3 {
-            let mut channel = L::splat(colour.bias[c]);
-            for j in 0..J {
-                channel = sums[j].mul_add(L::splat(colour.matrix[c][j]), channel);
+        for (c, channel) in channels.iter_mut().enumerate() {
+            let mut value = L::splat(colour.bias[c]);
+            for (sum, &by) in sums.iter().zip(&colour.matrix[c]) {
+                value = sum.mul_add(L::splat(by), value);
             }
-            channels[c] = channel.at_least(L::splat(colour.low[c])).at_most(L::splat(colour.high[c]));
+            *channel = value.at_least(L::splat(colour.low[c])).at_most(L::splat(colour.high[c]));
         }
         if let Some([r, g, b, constant]) = colour.grey {
             let grey = channels[0].mul_add(L::splat(r), L::splat(constant));
@@ -146,8 +146,8 @@ unsafe fn put<L: Sums, const J: usize>(job: &Job<'_, J>, sums: &[L; J], pixel: u
             store(channels[2].mul_add(L::splat(b), grey), to.add(pixel), count);
         } else if job.layout == Layout::Planar {
             let pixels = out.len() / 3;
-            for c in 0..3 {
-                store(channels[c], to.add(c * pixels + pixel), count);
+            for (c, channel) in channels.into_iter().enumerate() {
+                store(channel, to.add(c * pixels + pixel), count);
             }
         } else if count == L::WIDTH {
             L::store_interleaved(channels, to.add(pixel * 3));
