@@ -1,6 +1,6 @@
 //! `across` for any instruction set that can sum products of 16 bits: the outputs of one register at a time.
 
-use super::{Colour, Course, Input, Layout};
+use super::{Across, Colour, Course, Input, Layout};
 use crate::lanes::Lanes;
 
 /// The arguments of `across`.
@@ -92,6 +92,22 @@ pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut
 #[inline(always)]
 unsafe fn neighbours<L: Sums>(input: &Input<'_>, output: usize) -> L {
     let padded = input.taps.padded();
+    // SAFETY: the caller's promise. The usual case is compiled on its own, without loops.
+    unsafe {
+        if padded == Across::BLOCK {
+            neighbours_of(input, output, Across::BLOCK)
+        } else {
+            neighbours_of(input, output, padded)
+        }
+    }
+}
+
+/// As `neighbours`, for taps of `padded` weights.
+///
+/// # Safety
+/// As for `neighbours`.
+#[inline(always)]
+unsafe fn neighbours_of<L: Sums>(input: &Input<'_>, output: usize, padded: usize) -> L {
     let (mut numbers, mut weights) = ([std::ptr::null(); MOST], [std::ptr::null(); MOST]);
     // SAFETY: the caller's promise; `first` holds whole groups of MOST, a multiple of WIDTH.
     unsafe {
@@ -118,8 +134,15 @@ unsafe fn column<L: Sums>(input: &Input<'_>, output: usize, line: usize, lines: 
         // SAFETY: the caller's promise.
         *numbers = unsafe { input.lines.as_ptr().add(at) };
     }
-    // SAFETY: the caller's promise.
-    unsafe { L::sums(&numbers, &[packed.as_ptr(); MOST], packed.len()) }
+    let weights = [packed.as_ptr(); MOST];
+    // SAFETY: the caller's promise. The usual case is compiled on its own, without loops.
+    unsafe {
+        if packed.len() == Across::BLOCK {
+            L::sums(&numbers, &weights, Across::BLOCK)
+        } else {
+            L::sums(&numbers, &weights, packed.len())
+        }
+    }
 }
 
 /// Makes the channels of `count` neighbouring pixels, and writes them.
