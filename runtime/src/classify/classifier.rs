@@ -59,6 +59,11 @@ impl Classifier {
         })
     }
 
+    /// The session that it runs: for its cancel handle, its deadline and its profile.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
     /// Names of the classes; empty where nothing names them.
     #[must_use]
     pub fn labels(&self) -> &Labels {

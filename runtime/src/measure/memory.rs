@@ -33,16 +33,22 @@ impl Memory {
     }
 }
 
-/// The most memory that this process ever had resident, in bytes; `None` on systems other than
-/// Linux and Android, and where `/proc` is closed.
+/// The memory that this process has resident, in bytes; `None` on systems other than Linux and
+/// Android, and where `/proc` is closed.
 #[must_use]
-pub fn peak_rss_bytes() -> Option<u64> {
-    peak_in(&std::fs::read_to_string("/proc/self/status").ok()?)
+pub fn rss_bytes() -> Option<u64> {
+    bytes_in(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// The line `VmHWM:  1234 kB` of a process status.
-fn peak_in(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// The most memory that this process ever had resident, in bytes; `None` as for [`rss_bytes`].
+#[must_use]
+pub fn peak_rss_bytes() -> Option<u64> {
+    bytes_in(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// The bytes of a line such as `VmHWM:  1234 kB` of a process status.
+fn bytes_in(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -51,16 +57,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_high_water_mark_is_read_in_bytes() {
-        assert_eq!(peak_in("Name:\tx\nVmPeak:\t 999 kB\nVmHWM:\t    1234 kB\nVmRSS:\t 1 kB\n"), Some(1234 * 1024));
-        assert_eq!(peak_in("Name:\tx\n"), None);
-        assert_eq!(peak_in("VmHWM:\tmany kB\n"), None);
-        assert_eq!(peak_in("VmHWM:\t18446744073709551615 kB\n"), None);
+    fn the_lines_of_a_status_are_read_in_bytes() {
+        let status = "Name:\tx\nVmPeak:\t 999 kB\nVmHWM:\t    1234 kB\nVmRSS:\t 1 kB\n";
+        assert_eq!(bytes_in(status, "VmHWM:"), Some(1234 * 1024));
+        assert_eq!(bytes_in(status, "VmRSS:"), Some(1024));
+        assert_eq!(bytes_in("Name:\tx\n", "VmHWM:"), None);
+        assert_eq!(bytes_in("VmHWM:\tmany kB\n", "VmHWM:"), None);
+        assert_eq!(bytes_in("VmHWM:\t18446744073709551615 kB\n", "VmHWM:"), None);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_holds_something() {
-        assert!(peak_rss_bytes().unwrap() > 100_000);
+        assert!(rss_bytes().unwrap() > 100_000);
     }
 }

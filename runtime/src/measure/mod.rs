@@ -13,7 +13,7 @@ mod random;
 
 pub use arena::{Tenant, tenants};
 pub use latency::Latency;
-pub use memory::{Memory, peak_rss_bytes};
+pub use memory::{Memory, peak_rss_bytes, rss_bytes};
 pub use profile::{GroupTime, StepTime, gflops, per_kernel, per_operator, per_step};
 pub use protocol::{Amount, Protocol};
 pub use random::RandomInputs;

@@ -1,0 +1,177 @@
+//! A classifier: a camera frame in, named classes out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use skipstone::Session;
+use skipstone::classify::Settings;
+
+use crate::error::{Result, guarded};
+use crate::frame::FrameAddress;
+use crate::live::{Live, Owner};
+use crate::measure::{Latency, Memory, StepTime};
+use crate::model::Model;
+use crate::registry::Registry;
+
+static CLASSIFIERS: Registry<Classifier> = Registry::new("classifier");
+
+/// Names what frames show. Any thread may call at any time; runs of one classifier wait for each other.
+#[derive(uniffi::Object)]
+pub struct Classifier {
+    live: Live<Running>,
+    model: Arc<Model>,
+    handle: u64,
+}
+
+/// A class that a frame may show.
+#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+pub struct Prediction {
+    /// Index of the class in the model's output.
+    pub index: u32,
+    /// Its name.
+    pub label: String,
+    /// Its probability.
+    pub score: f32,
+}
+
+/// What a frame shows, and what it took to see it.
+#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+pub struct Classification {
+    /// The most probable classes, best first.
+    pub predictions: Vec<Prediction>,
+    /// Milliseconds from the frame to the model's input.
+    pub prepare_ms: f64,
+    /// Milliseconds from the model's input to the classes.
+    pub run_ms: f64,
+}
+
+struct Running {
+    classifier: skipstone::classify::Classifier,
+    /// The model's input, written by every frame anew.
+    prepared: Vec<f32>,
+}
+
+impl Owner for Running {
+    const WHAT: &'static str = "classifier";
+
+    fn session(&mut self) -> &mut Session {
+        self.classifier.session()
+    }
+}
+
+impl Classifier {
+    /// The classifier of a handle.
+    ///
+    /// # Errors
+    /// `Closed` where there is none, or none any more.
+    pub fn find(handle: u64) -> Result<Arc<Self>> {
+        CLASSIFIERS.get(handle)
+    }
+
+    pub(crate) fn count() -> usize {
+        CLASSIFIERS.len()
+    }
+}
+
+#[uniffi::export]
+impl Classifier {
+    /// A classifier of `model`, which must have one image input and give its class scores as its first output.
+    ///
+    /// # Errors
+    /// `Model` where it does not.
+    #[uniffi::constructor]
+    pub fn new(model: Arc<Model>) -> Result<Arc<Self>> {
+        guarded(|| {
+            let runtime = model.runtime();
+            let classifier = skipstone::classify::Classifier::new(runtime, &Settings::default(), None)?;
+            let elements = runtime.inputs().first().map_or(0, |input| input.fact.shape.elements());
+            let live = Live::new(Running { classifier, prepared: vec![0.0; elements] });
+            Ok(CLASSIFIERS.add(|handle| Self { live, model, handle }))
+        })
+    }
+
+    /// The number that stands for this classifier where objects cannot go.
+    pub fn handle(&self) -> u64 {
+        self.handle
+    }
+
+    /// The `top` most probable classes of a frame, best first. The frame's bytes must stay as they are until this
+    /// returns.
+    ///
+    /// # Errors
+    /// `Frame` or `Input` for a frame that contradicts itself, `Cancelled`, `Deadline`, `Closed`.
+    pub fn classify_frame_at(&self, frame: FrameAddress, top: u32) -> Result<Classification> {
+        self.live.run(|running| {
+            // SAFETY: the planes stay as they are until this returns, as the caller promises; the frame does not
+            // outlive the closure.
+            let frame = unsafe { frame.borrow() }?;
+            let began = Instant::now();
+            running.classifier.prepare_frame(&frame, &mut running.prepared)?;
+            let prepared = Instant::now();
+            let scores = running.classifier.scores(&running.prepared)?;
+            let best = running.classifier.rank(&scores, usize::try_from(top).unwrap_or(usize::MAX));
+            let done = Instant::now();
+            let named = |p: skipstone::classify::Prediction| Prediction {
+                index: u32::try_from(p.index).unwrap_or(u32::MAX),
+                label: p.label,
+                score: p.score,
+            };
+            Ok(Classification {
+                predictions: best.into_iter().map(named).collect(),
+                prepare_ms: (prepared - began).as_secs_f64() * 1e3,
+                run_ms: (done - prepared).as_secs_f64() * 1e3,
+            })
+        })
+    }
+
+    /// Stops the run that is going on, which then answers `Cancelled`; nothing where none is.
+    pub fn cancel(&self) {
+        self.live.cancel();
+    }
+
+    /// Lets every later run take at most this long; without a limit where absent.
+    ///
+    /// # Errors
+    /// `Input` for a limit that is no length of time, `Closed`.
+    pub fn set_deadline_ms(&self, ms: Option<f64>) -> Result<()> {
+        self.live.set_deadline_ms(ms)
+    }
+
+    /// Statistics of the latest runs, from frame to classes.
+    pub fn latency(&self) -> Latency {
+        self.live.latency()
+    }
+
+    /// What the model and this classifier hold in memory.
+    pub fn memory(&self) -> Memory {
+        self.model.memory()
+    }
+
+    /// Starts, or restarts, adding up the time of every step.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn start_profile(&self) -> Result<()> {
+        self.live.start_profile()
+    }
+
+    /// The time of every step since the profile was started, in order; empty where it was not.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn profile(&self) -> Result<Vec<StepTime>> {
+        self.live.profile(&self.model)
+    }
+
+    /// Stops the run that is going on and gives the memory back. Later calls answer `Closed`.
+    pub fn close(&self) {
+        CLASSIFIERS.remove(self.handle);
+        self.live.close();
+    }
+}
+
+impl Drop for Classifier {
+    fn drop(&mut self) {
+        CLASSIFIERS.remove(self.handle);
+    }
+}

@@ -1,0 +1,75 @@
+//! How a model is to be run, as an app says it.
+
+use skipstone::{Options, PowerMode};
+
+use crate::error::{Result, SkipstoneError};
+
+/// Which cores of the phone a model runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, uniffi::Enum)]
+pub enum Power {
+    /// The large cores.
+    Fast,
+    /// Whichever the system gives.
+    #[default]
+    Balanced,
+    /// The small cores, which need a fraction of the energy.
+    Efficient,
+}
+
+/// Choices for opening a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
+pub struct Config {
+    /// Threads of a run, the caller's included; 0 takes as many as the power mode has cores.
+    pub threads: u32,
+    /// Which cores.
+    pub power: Power,
+    /// The 32 bytes of an Ed25519 key: a package without its signature is refused.
+    pub public_key: Option<Vec<u8>>,
+}
+
+impl Config {
+    pub(crate) fn options(&self) -> Result<Options> {
+        let threads = match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => usize::try_from(threads).unwrap_or(usize::MAX),
+        };
+        let power = match self.power {
+            Power::Fast => PowerMode::Fast,
+            Power::Balanced => PowerMode::Balanced,
+            Power::Efficient => PowerMode::Efficient,
+        };
+        // More threads than cores only wait for each other.
+        let cores = std::thread::available_parallelism().map_or(threads, usize::from);
+        let options = Options::default().threads(threads.min(cores)).power(power);
+        match &self.public_key {
+            None => Ok(options),
+            Some(key) => {
+                let key = <[u8; 32]>::try_from(key.as_slice());
+                let key = key.map_err(|_| SkipstoneError::input("input.key", "a public key has 32 bytes"))?;
+                Ok(options.key(key))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_thread_count_is_out_of_range() {
+        let threads = |threads| Config { threads, ..Config::default() }.options().unwrap().threads;
+        assert_eq!(threads(1), 1);
+        assert!(threads(0) >= 1);
+        assert_eq!(threads(0), threads(u32::MAX));
+    }
+
+    #[test]
+    fn a_key_has_its_length() {
+        let with = |bytes| Config { public_key: Some(vec![7; bytes]), ..Config::default() }.options();
+        assert!(with(32).is_ok());
+        for bytes in [0, 31, 33] {
+            assert_eq!(with(bytes).unwrap_err().code(), "input.key");
+        }
+    }
+}

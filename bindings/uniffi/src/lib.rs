@@ -1,0 +1,43 @@
+//! Skipstone for other languages: one Rust facade that uniffi turns into Kotlin and Swift.
+//!
+//! The facade is thin: records instead of builders, one error with stable codes, objects that
+//! any thread may call and that may be closed at any time. Nothing that crosses is a list of
+//! numbers: frames and tensors go by address. A panic ends as [`SkipstoneError::Internal`].
+//!
+//! Apps do not see these names: `android` and `ios` hold the libraries that are written for them.
+
+mod address;
+mod classifier;
+mod config;
+mod descriptor;
+mod error;
+mod frame;
+mod live;
+mod measure;
+mod model;
+mod registry;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use classifier::{Classification, Classifier, Prediction};
+pub use config::{Config, Power};
+pub use error::{Result, SkipstoneError};
+pub use frame::{FrameAddress, FrameFormat, FrameMatrix, FrameRange, PlaneAddress, Region};
+pub use measure::{Latency, Memory, StepTime};
+pub use model::{Model, ModelInfo, TensorInfo};
+pub use session::{Session, TensorAddress};
+
+uniffi::setup_scaffolding!("skipstone");
+
+/// Version of the library.
+#[uniffi::export]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// Classifiers and sessions that are open now: what grows here is not being closed.
+#[uniffi::export]
+pub fn open_objects() -> u64 {
+    (Classifier::count() + Session::count()) as u64
+}

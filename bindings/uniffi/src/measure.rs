@@ -1,0 +1,91 @@
+//! Figures of a model's runs: latency, memory, and where the time goes.
+
+use std::time::Duration;
+
+use skipstone::measure;
+
+use crate::model::Model;
+
+/// Latency of the latest runs (at most 1024 of them), in milliseconds; zero where none was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, uniffi::Record)]
+pub struct Latency {
+    /// Runs that succeeded, all of them.
+    pub runs: u64,
+    /// The fastest.
+    pub min: f64,
+    /// The median.
+    pub p50: f64,
+    /// Nine in ten are at most this slow.
+    pub p90: f64,
+    /// 99 in 100 are at most this slow.
+    pub p99: f64,
+    /// The slowest.
+    pub max: f64,
+    /// The arithmetic mean.
+    pub mean: f64,
+}
+
+impl Latency {
+    pub(crate) fn of(runs: u64, latest: &[Duration]) -> Self {
+        measure::Latency::of(latest).map_or_else(Self::default, |l| Self {
+            runs,
+            min: l.min,
+            p50: l.p50,
+            p90: l.p90,
+            p99: l.p99,
+            max: l.max,
+            mean: l.mean,
+        })
+    }
+}
+
+/// Memory of a model and one session, and of the process that they are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
+pub struct Memory {
+    /// Weights as the file stores them.
+    pub weights_bytes: u64,
+    /// Weights in the kernels' own form.
+    pub packed_bytes: u64,
+    /// Every tensor between the inputs and the outputs.
+    pub arena_bytes: u64,
+    /// What the process has resident; unknown on some systems.
+    pub resident_bytes: Option<u64>,
+    /// The most that it ever had resident; unknown on some systems.
+    pub peak_resident_bytes: Option<u64>,
+}
+
+impl Memory {
+    pub(crate) fn of(model: &Model) -> Self {
+        let plan = measure::Memory::of(model.runtime());
+        Self {
+            weights_bytes: plan.weights_bytes,
+            packed_bytes: plan.packed_bytes,
+            arena_bytes: plan.arena_bytes,
+            resident_bytes: measure::rss_bytes(),
+            peak_resident_bytes: measure::peak_rss_bytes(),
+        }
+    }
+}
+
+/// What one step of a model takes.
+#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+pub struct StepTime {
+    /// Name of the step.
+    pub name: String,
+    /// Its operator.
+    pub op: String,
+    /// Its kernel.
+    pub kernel: String,
+    /// Milliseconds of one run.
+    pub ms: f64,
+    /// Part of all steps' time, 0 to 1.
+    pub share: f64,
+}
+
+impl StepTime {
+    pub(crate) fn of(model: &Model, totals: &[Duration], runs: usize) -> Vec<Self> {
+        let steps = model.runtime().plan().map(|plan| measure::per_step(plan, totals, runs)).unwrap_or_default();
+        let step = |s: measure::StepTime| Self { name: s.name, op: s.op, kernel: s.kernel, ms: s.ms, share: s.share };
+        steps.into_iter().map(step).collect()
+    }
+}

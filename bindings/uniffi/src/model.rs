@@ -1,0 +1,138 @@
+//! A model: opened once, shared by any number of classifiers and sessions.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use skipstone::classify::Labels;
+use skipstone::plan::Port;
+
+use crate::config::Config;
+use crate::error::{Result, guarded};
+use crate::measure::Memory;
+
+/// A loaded model. Any number of threads may share it.
+#[derive(uniffi::Object)]
+pub struct Model {
+    runtime: skipstone::Model,
+    name: String,
+}
+
+/// What a model says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+pub struct ModelInfo {
+    /// The name of its file without folder and extension; `model` where it came from no file of its own.
+    pub name: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Bytes of the weights as the file stores them.
+    pub weights_bytes: u64,
+    /// Bytes that a classifier or session of it takes.
+    pub arena_bytes: u64,
+    /// The instruction set that it runs on.
+    pub isa: String,
+    /// Threads of a run.
+    pub threads: u32,
+    /// What it takes, in order.
+    pub inputs: Vec<TensorInfo>,
+    /// What it gives, in order.
+    pub outputs: Vec<TensorInfo>,
+    /// Names of its classes, in the order of the first output; empty where nothing names them.
+    pub labels: Vec<String>,
+    /// Everything that was written into the file beside the graph.
+    pub metadata: HashMap<String, String>,
+}
+
+/// A tensor at a model's edge.
+#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// Element type, such as `f32`; elements lie in the machine's byte order.
+    pub element: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<u64>,
+}
+
+impl TensorInfo {
+    fn of(port: &Port) -> Self {
+        Self {
+            name: port.name.clone(),
+            element: port.fact.dtype.name().to_owned(),
+            shape: port.fact.shape.dims().iter().map(|&dim| dim as u64).collect(),
+        }
+    }
+}
+
+impl Model {
+    /// The facade of a model that a Rust program made.
+    #[must_use]
+    pub fn from_runtime(runtime: skipstone::Model, name: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self { runtime, name: name.into() })
+    }
+
+    pub(crate) fn runtime(&self) -> &skipstone::Model {
+        &self.runtime
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        Memory::of(self)
+    }
+}
+
+#[uniffi::export]
+impl Model {
+    /// Opens the package file at `path`, whose weights are mapped, not read.
+    ///
+    /// # Errors
+    /// `Io` where it cannot be read, `Package` where it is damaged, not signed by the key of `config`, or made for
+    /// another machine.
+    #[uniffi::constructor]
+    pub fn open(path: String, config: Config) -> Result<Arc<Self>> {
+        guarded(|| {
+            let name = Path::new(&path).file_stem().map_or("model".into(), |stem| stem.to_string_lossy());
+            Ok(Self::from_runtime(skipstone::Model::open(&path, &config.options()?)?, name))
+        })
+    }
+
+    /// Opens the package that is `length` bytes from `offset` of an open file, such as an asset in an app's archive.
+    /// The descriptor is borrowed for the length of the call: the caller closes it.
+    ///
+    /// # Errors
+    /// As for `open`.
+    #[uniffi::constructor]
+    pub fn open_descriptor(fd: i32, offset: u64, length: u64, config: Config) -> Result<Arc<Self>> {
+        guarded(|| {
+            let file = crate::descriptor::duplicate(fd)?;
+            let runtime = skipstone::Model::open_part(&file, offset, length, &config.options()?)?;
+            Ok(Self::from_runtime(runtime, "model"))
+        })
+    }
+
+    /// Opens a package that lies in memory, which is copied.
+    ///
+    /// # Errors
+    /// As for `open`.
+    #[uniffi::constructor]
+    pub fn from_bytes(bytes: &[u8], config: Config) -> Result<Arc<Self>> {
+        guarded(|| Ok(Self::from_runtime(skipstone::Model::from_bytes(bytes, &config.options()?)?, "model")))
+    }
+
+    /// What the model says of itself.
+    pub fn info(&self) -> ModelInfo {
+        let info = self.runtime.info();
+        let labels = info.metadata.get("skipstone.labels").map(|text| Labels::parse(text)).unwrap_or_default();
+        ModelInfo {
+            name: self.name.clone(),
+            parameters: info.parameters,
+            weights_bytes: info.weight_bytes,
+            arena_bytes: self.runtime.plan().map_or(0, |plan| plan.arena_bytes as u64),
+            isa: self.runtime.isa().name().to_owned(),
+            threads: u32::try_from(self.runtime.threads()).unwrap_or(u32::MAX),
+            inputs: self.runtime.inputs().iter().map(TensorInfo::of).collect(),
+            outputs: self.runtime.outputs().iter().map(TensorInfo::of).collect(),
+            labels: (0..labels.len()).map(|index| labels.name(index)).collect(),
+            metadata: info.metadata.clone().into_iter().collect(),
+        }
+    }
+}

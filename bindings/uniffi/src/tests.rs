@@ -1,0 +1,302 @@
+//! The facade as the other side meets it: many threads, late calls, impossible arguments.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use skipstone::graph::Graph;
+use skipstone::ops::reduce::{Reduce, ReduceKind};
+use skipstone::ops::unary::{Unary, UnaryKind};
+use skipstone::{DType, Fact, Options, Shape};
+
+use super::*;
+use crate::live::Live;
+
+/// Side of the frames, and of most fixtures' image.
+const SIDE: usize = 16;
+
+/// A model that tells which channel of a small image is the brightest: class 0 is red.
+fn brightest_channel() -> Arc<Model> {
+    brightest_channel_after(1, SIDE)
+}
+
+/// The same after `waves` steps that change little, on an image of this side.
+fn brightest_channel_after(waves: usize, side: usize) -> Arc<Model> {
+    let mut graph = Graph::new();
+    let image = Fact::new(DType::F32, Shape::new(&[1, 3, side, side]).unwrap());
+    let mut value = graph.add_input("image", image);
+    for wave in 0..waves {
+        // The sine of a sine keeps the order of numbers between -1 and 1.
+        value = graph.add_node(format!("wave {wave}"), Unary { kind: UnaryKind::Sin }, &[value]).unwrap()[0];
+    }
+    let mean = Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: false };
+    let scores = graph.add_node("mean", mean, &[value]).unwrap()[0];
+    graph.outputs.push(("scores".into(), scores));
+    Model::from_runtime(skipstone::Model::from_graph(graph, &Options::default()).unwrap(), "brightest")
+}
+
+/// A model that takes long enough to be caught running.
+fn slow() -> Arc<Model> {
+    brightest_channel_after(300, 256)
+}
+
+/// A frame of one colour, in which `channel` is bright.
+struct Picture(Vec<u8>);
+
+impl Picture {
+    fn of(channel: usize) -> Self {
+        let pixel = |i| if i % 3 == channel { 200 } else { 90 };
+        Self((0..SIDE * SIDE * 3).map(pixel).collect())
+    }
+
+    fn frame(&self) -> FrameAddress {
+        let plane = PlaneAddress {
+            address: self.0.as_ptr() as u64,
+            length: self.0.len() as u64,
+            row_stride: SIDE as u32 * 3,
+            pixel_stride: 3,
+        };
+        FrameAddress {
+            format: FrameFormat::Rgb,
+            width: SIDE as u32,
+            height: SIDE as u32,
+            planes: vec![plane],
+            rotation_degrees: 0,
+            mirrored: false,
+            crop: None,
+            matrix: FrameMatrix::Bt601,
+            range: FrameRange::Full,
+        }
+    }
+}
+
+fn best(classification: &Classification) -> u32 {
+    classification.predictions[0].index
+}
+
+#[test]
+fn a_frame_is_classified_from_its_address() {
+    let model = brightest_channel();
+    let classifier = Classifier::new(model.clone()).unwrap();
+    for channel in 0..3 {
+        let picture = Picture::of(channel);
+        let found = classifier.classify_frame_at(picture.frame(), 2).unwrap();
+        assert_eq!(best(&found), channel as u32);
+        assert_eq!(found.predictions.len(), 2);
+        assert_eq!(found.predictions[0].label, format!("class {channel}"));
+        assert!(found.predictions[0].score >= found.predictions[1].score);
+    }
+    let latency = classifier.latency();
+    assert_eq!(latency.runs, 3);
+    assert!(latency.min <= latency.p50 && latency.p50 <= latency.p99 && latency.p99 <= latency.max);
+    assert!(classifier.memory().arena_bytes > 0);
+    let info = model.info();
+    assert_eq!((info.name.as_str(), info.inputs[0].name.as_str()), ("brightest", "image"));
+    assert_eq!(info.inputs[0].shape, [1, 3, SIDE as u64, SIDE as u64]);
+    assert!(info.labels.is_empty());
+}
+
+#[test]
+fn frames_that_contradict_themselves_are_errors() {
+    let classifier = Classifier::new(brightest_channel()).unwrap();
+    let picture = Picture::of(0);
+    let broken: [(&str, fn(&mut FrameAddress)); 12] = [
+        ("input.address", |f| f.planes[0].address = 0),
+        ("input.address", |f| f.planes[0].length = u64::MAX),
+        ("input.address", |f| f.planes[0].address = u64::MAX - 3),
+        ("frame", |f| f.planes[0].length -= 1),
+        ("frame", |f| f.planes[0].row_stride = 5),
+        ("frame", |f| f.planes[0].row_stride = u32::MAX),
+        ("frame", |f| f.width = 0),
+        ("frame", |f| f.height = u32::MAX),
+        ("frame", |f| f.rotation_degrees = 45),
+        ("frame", |f| f.planes.clear()),
+        ("frame", |f| f.format = FrameFormat::Yuv420),
+        ("frame", |f| f.crop = Some(Region { x: u32::MAX, y: 0, width: u32::MAX, height: 1 })),
+    ];
+    for (index, (code, breaking)) in broken.into_iter().enumerate() {
+        let mut frame = picture.frame();
+        breaking(&mut frame);
+        let error = classifier.classify_frame_at(frame, 1).unwrap_err();
+        assert!(error.code().starts_with(code), "{index}: {error:?}");
+    }
+    assert_eq!(best(&classifier.classify_frame_at(picture.frame(), 1).unwrap()), 0);
+    assert_eq!(classifier.latency().runs, 1, "only runs that succeed are counted");
+}
+
+#[test]
+fn eight_threads_may_call_one_classifier() {
+    let classifier = Classifier::new(brightest_channel()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let classifier = &classifier;
+            scope.spawn(move || {
+                let picture = Picture::of(thread % 3);
+                for _ in 0..100 {
+                    let found = classifier.classify_frame_at(picture.frame(), 3).unwrap();
+                    assert_eq!(best(&found), (thread % 3) as u32);
+                }
+            });
+        }
+    });
+    assert_eq!(classifier.latency().runs, 800);
+}
+
+#[test]
+fn a_handle_finds_its_object_until_that_is_closed() {
+    let model = brightest_channel();
+    let (classifier, session) = (Classifier::new(model.clone()).unwrap(), Session::new(model).unwrap());
+    assert!(Arc::ptr_eq(&Classifier::find(classifier.handle()).unwrap(), &classifier));
+    assert!(Classifier::find(session.handle()).is_err());
+    assert!(Session::find(classifier.handle()).is_err());
+    let handle = classifier.handle();
+    classifier.close();
+    classifier.close();
+    classifier.cancel();
+    let closed = |error: SkipstoneError| assert!(matches!(error, SkipstoneError::Closed { .. }), "{error:?}");
+    closed(Classifier::find(handle).map(drop).unwrap_err());
+    closed(classifier.classify_frame_at(Picture::of(0).frame(), 1).unwrap_err());
+    closed(classifier.start_profile().unwrap_err());
+    closed(classifier.profile().unwrap_err());
+    closed(classifier.set_deadline_ms(None).unwrap_err());
+    let handle = session.handle();
+    drop(session);
+    closed(Session::find(handle).map(drop).unwrap_err());
+}
+
+/// Whatever the order, a run that meets `close` ends, as a success or as an error with a name.
+#[test]
+fn closing_while_eight_threads_run_is_safe() {
+    for _ in 0..10 {
+        let classifier = Classifier::new(brightest_channel_after(200, SIDE)).unwrap();
+        let begun = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let picture = Picture::of(1);
+                    loop {
+                        match classifier.classify_frame_at(picture.frame(), 1) {
+                            Ok(found) => assert_eq!(best(&found), 1),
+                            Err(SkipstoneError::Cancelled { .. }) => {}
+                            Err(SkipstoneError::Closed { .. }) => break,
+                            Err(other) => panic!("{other:?}"),
+                        }
+                        begun.store(true, Ordering::SeqCst);
+                    }
+                });
+            }
+            while !begun.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            classifier.close();
+        });
+    }
+}
+
+#[test]
+fn another_thread_cancels() {
+    let classifier = Classifier::new(slow()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                classifier.cancel();
+                std::thread::yield_now();
+            }
+        });
+        let answer = classifier.classify_frame_at(Picture::of(2).frame(), 1);
+        done.store(true, Ordering::SeqCst);
+        assert!(matches!(answer, Err(SkipstoneError::Cancelled { .. })), "{answer:?}");
+    });
+    assert_eq!(best(&classifier.classify_frame_at(Picture::of(2).frame(), 1).unwrap()), 2);
+}
+
+#[test]
+fn a_deadline_ends_a_run_that_is_late() {
+    let classifier = Classifier::new(slow()).unwrap();
+    classifier.set_deadline_ms(Some(0.001)).unwrap();
+    let late = classifier.classify_frame_at(Picture::of(2).frame(), 1).unwrap_err();
+    assert!(matches!(late, SkipstoneError::Deadline { .. }), "{late:?}");
+    for wrong in [-1.0, f64::NAN, f64::INFINITY] {
+        assert_eq!(classifier.set_deadline_ms(Some(wrong)).unwrap_err().code(), "input.deadline");
+    }
+    classifier.set_deadline_ms(None).unwrap();
+    classifier.classify_frame_at(Picture::of(2).frame(), 1).unwrap();
+}
+
+#[test]
+fn a_profile_names_every_step() {
+    let classifier = Classifier::new(brightest_channel()).unwrap();
+    assert_eq!(classifier.profile().unwrap(), []);
+    classifier.start_profile().unwrap();
+    let picture = Picture::of(0);
+    for _ in 0..5 {
+        classifier.classify_frame_at(picture.frame(), 1).unwrap();
+    }
+    let steps = classifier.profile().unwrap();
+    assert_eq!(steps.last().map(|step| step.name.as_str()), Some("mean"));
+    assert!((steps.iter().map(|step| step.share).sum::<f64>() - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_session_reads_and_writes_tensors_where_they_lie() {
+    let session = Session::new(brightest_channel()).unwrap();
+    let image: Vec<f32> = (0..3 * SIDE * SIDE).map(|i| (i / (SIDE * SIDE)) as f32 / 4.0).collect();
+    let mut scores = [0.0f32; 3];
+    let at = |address: *const f32, elements: usize| TensorAddress {
+        address: address as u64,
+        length_bytes: elements as u64 * 4,
+    };
+    let (input, output) = (at(image.as_ptr(), image.len()), at(scores.as_mut_ptr(), 3));
+    session.run_at(vec![input], vec![output]).unwrap();
+    for (channel, score) in scores.iter().enumerate() {
+        assert!((score - (channel as f32 / 4.0).sin()).abs() < 1e-6, "{scores:?}");
+    }
+    let short = TensorAddress { length_bytes: 8, ..output };
+    let crooked = TensorAddress { address: input.address + 1, ..input };
+    let nowhere = TensorAddress { address: 0, ..output };
+    for (code, inputs, outputs) in [
+        ("input.missing", vec![], vec![output]),
+        ("input.missing", vec![input], vec![output, output]),
+        ("input.size", vec![output], vec![output]),
+        ("input.size", vec![input], vec![short]),
+        ("input.address", vec![crooked], vec![output]),
+        ("input.address", vec![input], vec![nowhere]),
+    ] {
+        assert_eq!(session.run_at(inputs, outputs).unwrap_err().code(), code);
+    }
+    assert_eq!(session.latency().runs, 1);
+}
+
+#[test]
+fn a_panic_is_an_error_and_closes_what_it_broke() {
+    let live = Live::new(brightest_channel().runtime().session().unwrap());
+    let error = live.run::<()>(|_| panic!("broken")).unwrap_err();
+    assert!(matches!(error, SkipstoneError::Internal { .. }), "{error:?}");
+    assert!(matches!(live.run(|_| Ok(())).unwrap_err(), SkipstoneError::Closed { .. }));
+    live.close();
+}
+
+#[test]
+fn what_is_no_package_is_an_error() {
+    let config = Config::default;
+    let code = |result: Result<Arc<Model>>| result.map(drop).unwrap_err().code().to_owned();
+    for bytes in [&[][..], &[0], b"PK\x03\x04 and so on", &[0xff; 4096]] {
+        assert!(code(Model::from_bytes(bytes, config())).starts_with("package."), "{bytes:?}");
+    }
+    assert_eq!(code(Model::open("/nowhere/model.skip".into(), config())), "io");
+    assert_eq!(code(Model::open(String::new(), config())), "io");
+    assert_eq!(code(Model::open("a\0b".into(), config())), "io");
+    assert_eq!(code(Model::open_descriptor(-1, 0, 10, config())), "io");
+    let bad_key = Config { public_key: Some(vec![1]), ..Config::default() };
+    assert_eq!(code(Model::from_bytes(&[], bad_key)), "input.key");
+}
+
+#[test]
+fn open_objects_are_counted() {
+    // Other tests open theirs at the same time: only growth by these can be seen.
+    let model = brightest_channel();
+    let held: Vec<_> = (0..50).map(|_| Session::new(model.clone()).unwrap()).collect();
+    assert!(open_objects() >= 50);
+    held.iter().for_each(|session| session.close());
+    assert!(held.iter().all(|session| Session::find(session.handle()).is_err()));
+}
