@@ -1,3 +1,7 @@
+//! Writes the Kotlin or Swift side of the facade from a built library:
+//!
+//!     skipstone-bindgen generate --language kotlin --no-format --out-dir DIR LIBRARY
+
 fn main() {
-    uniffi::uniffi_bindgen_main()
+    uniffi::uniffi_bindgen_main();
 }
