@@ -90,9 +90,15 @@ pub enum Error {
         /// Those there are.
         available: String,
     },
-    /// A run was cancelled or ran past its deadline.
+    /// A run was cancelled.
     #[error("the run was cancelled before step {step}")]
     Cancelled {
+        /// Index of the step that did not run.
+        step: usize,
+    },
+    /// A run took longer than its deadline.
+    #[error("the run passed its deadline before step {step}")]
+    DeadlineExceeded {
         /// Index of the step that did not run.
         step: usize,
     },
@@ -116,6 +122,7 @@ impl Error {
             Self::InputMismatch { .. } => "input.shape",
             Self::IsaUnavailable { .. } => "isa",
             Self::Cancelled { .. } => "cancelled",
+            Self::DeadlineExceeded { .. } => "deadline",
             Self::Internal(_) => "internal",
         }
     }

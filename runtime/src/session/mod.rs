@@ -85,7 +85,7 @@ impl Session {
         self.cancel.clone()
     }
 
-    /// Lets every later run take at most this long; checked between steps.
+    /// Lets every later run take at most this long, else it answers [`Error::DeadlineExceeded`]; checked between steps.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
@@ -105,7 +105,7 @@ impl Session {
     /// Runs the model on `inputs`, in the order of [`inputs`](Self::inputs).
     ///
     /// # Errors
-    /// An input that is missing or of another type or shape; [`Error::Cancelled`]; what an
+    /// An input that is missing or of another type or shape; [`Error::Cancelled`]; [`Error::DeadlineExceeded`]; what an
     /// operator objects to, with the node's name.
     pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<()> {
         let mut bytes = InputBytes::new();
@@ -195,8 +195,11 @@ fn run_steps(
     let started = Instant::now();
     let _awake = pool.awake();
     for (index, (step, executable)) in program.steps().enumerate() {
-        if cancel.0.load(Ordering::Relaxed) || deadline.is_some_and(|d| started.elapsed() >= d) {
+        if cancel.0.load(Ordering::Relaxed) {
             return Err(Error::Cancelled { step: index });
+        }
+        if deadline.is_some_and(|d| started.elapsed() >= d) {
+            return Err(Error::DeadlineExceeded { step: index });
         }
         let began = profile.is_some().then(Instant::now);
         let views = arena.views(&step.operands.writes);
