@@ -165,12 +165,8 @@ mod tests {
         let areas = [1, 2, 3].map(|n| Area { address: n * 1000, length: n });
         let (frame, top) = Call(&mut buffer(&YUV)).frame(&areas).unwrap();
         assert_eq!(top, 5);
-        let plane = |address, length, row_stride, pixel_stride| PlaneAddress {
-            address,
-            length,
-            row_stride,
-            pixel_stride,
-        };
+        let plane =
+            |address, length, row_stride, pixel_stride| PlaneAddress { address, length, row_stride, pixel_stride };
         assert_eq!(
             frame,
             FrameAddress {
@@ -190,7 +186,9 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_errors() {
         let areas = [Area { address: 1, length: 1 }; 3];
-        for (index, value) in [(0, 5), (0, -1), (1, -1), (2, -640), (6, -1), (9, -1), (10, 2), (11, 2), (12, -1), (18, -2)] {
+        for (index, value) in
+            [(0, 5), (0, -1), (1, -1), (2, -640), (6, -1), (9, -1), (10, 2), (11, 2), (12, -1), (18, -2)]
+        {
             let mut ints = YUV;
             ints[index] = value;
             let error = Call(&mut buffer(&ints)).frame(&areas).unwrap_err();

@@ -46,7 +46,7 @@ impl Config {
             Some(key) => {
                 let key = <[u8; 32]>::try_from(key.as_slice());
                 let key = key.map_err(|_| SkipstoneError::input("input.key", "a public key has 32 bytes"))?;
-                Ok(options.key(key))
+                Ok(options.signer(key))
             }
         }
     }
