@@ -7,9 +7,11 @@ use std::sync::Arc;
 use skipstone::classify::Labels;
 use skipstone::plan::Port;
 
+use crate::classifier::Classifier;
 use crate::config::Config;
 use crate::error::{Result, guarded};
 use crate::measure::Memory;
+use crate::session::Session;
 
 /// A loaded model. Any number of threads may share it.
 #[derive(uniffi::Object)]
@@ -116,6 +118,23 @@ impl Model {
     #[uniffi::constructor]
     pub fn from_bytes(bytes: &[u8], config: Config) -> Result<Arc<Self>> {
         guarded(|| Ok(Self::from_runtime(skipstone::Model::from_bytes(bytes, &config.options()?)?, "model")))
+    }
+
+    /// A classifier of this model. The same as `Classifier::new`, for languages whose objects may be given back while
+    /// they are handed over: only the object that a method is called on is held for the call.
+    ///
+    /// # Errors
+    /// As for `Classifier::new`.
+    pub fn classifier(self: Arc<Self>) -> Result<Arc<Classifier>> {
+        Classifier::new(self)
+    }
+
+    /// A session of this model, as `classifier` is a classifier of it.
+    ///
+    /// # Errors
+    /// As for `Session::new`.
+    pub fn session(self: Arc<Self>) -> Result<Arc<Session>> {
+        Session::new(self)
     }
 
     /// What the model says of itself.
