@@ -1,0 +1,99 @@
+package dev.skipstone.benchmark
+
+import android.app.Activity
+import android.content.Intent
+import android.os.Bundle
+import android.view.WindowManager
+import android.widget.Button
+import android.widget.LinearLayout
+import android.widget.ScrollView
+import android.widget.TextView
+import dev.skipstone.Config
+import dev.skipstone.Model
+import dev.skipstone.Session
+import dev.skipstone.SkipstoneException
+import java.io.File
+import java.io.IOException
+import kotlinx.coroutines.CoroutineScope
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.cancel
+import kotlinx.coroutines.launch
+import kotlinx.coroutines.withContext
+
+/**
+ * Runs a package and shows what it took. The last report lies in the app's files as `report.json`.
+ *
+ * Also by command, as a farm of phones would:
+ *
+ *     adb shell am start -n dev.skipstone.benchmark/.BenchmarkActivity --es model model.skip --ei minutes 30 --ei threads 2
+ *     adb exec-out run-as dev.skipstone.benchmark cat files/report.json
+ *
+ * `model` is an asset or a path, `runs` takes the place of `minutes`.
+ */
+class BenchmarkActivity : Activity() {
+    private val scope = CoroutineScope(Dispatchers.Main.immediate)
+    private lateinit var text: TextView
+    private val report get() = File(filesDir, "report.json")
+
+    override fun onCreate(state: Bundle?) {
+        super.onCreate(state)
+        window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        text = TextView(this).apply { setTextIsSelectable(true) }
+        val buttons = LinearLayout(this)
+        buttons.addView(button("100 runs") { start(Amount.Runs(100)) })
+        buttons.addView(button("10 minutes") { start(Amount.Time(10 * 60_000L)) })
+        buttons.addView(button("Share") { share() })
+        val page = LinearLayout(this).apply { orientation = LinearLayout.VERTICAL }
+        page.fitsSystemWindows = true
+        page.addView(buttons)
+        page.addView(ScrollView(this).apply { addView(text) })
+        setContentView(page)
+        amount(intent)?.let(::start)
+    }
+
+    override fun onDestroy() {
+        scope.cancel()
+        super.onDestroy()
+    }
+
+    private fun amount(intent: Intent): Amount? = when {
+        intent.hasExtra("runs") -> Amount.Runs(intent.getIntExtra("runs", 100))
+        intent.hasExtra("minutes") -> Amount.Time(intent.getIntExtra("minutes", 10) * 60_000L)
+        else -> null
+    }
+
+    private fun start(amount: Amount) = scope.launch {
+        try {
+            val found = withContext(Dispatchers.Default) {
+                open().use(::Session).use { session ->
+                    Benchmark(session, Device(this@BenchmarkActivity), System::nanoTime).run(amount) { moment ->
+                        scope.launch { text.text = "%d s, p50 %.2f ms".format(moment.atMs / 1000, moment.p50Ms) }
+                    }
+                }
+            }
+            report.writeText(found.json().toString(2))
+            text.text = found.text()
+        } catch (failure: SkipstoneException) {
+            text.text = "${failure.code}: ${failure.message}"
+        } catch (failure: IOException) {
+            text.text = failure.message
+        }
+    }
+
+    private fun open(): Model {
+        val name = intent.getStringExtra("model") ?: "model.skip"
+        val config = Config(threads = intent.getIntExtra("threads", 1))
+        return if (File(name).isAbsolute) Model.open(File(name), config) else Model.open(this, name, config)
+    }
+
+    private fun share() {
+        if (!report.exists()) return
+        val send = Intent(Intent.ACTION_SEND).setType("application/json").putExtra(Intent.EXTRA_TEXT, report.readText())
+        startActivity(Intent.createChooser(send, null))
+    }
+
+    private fun button(label: String, action: () -> Unit) = Button(this).apply {
+        text = label
+        setOnClickListener { action() }
+    }
+}

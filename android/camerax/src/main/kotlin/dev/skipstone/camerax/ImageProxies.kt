@@ -1,0 +1,36 @@
+package dev.skipstone.camerax
+
+import androidx.camera.core.ImageAnalysis
+import androidx.camera.core.ImageProxy
+import dev.skipstone.Frame
+import dev.skipstone.FrameAnalyzer
+import dev.skipstone.Plane
+
+/**
+ * A frame over the planes of this image, upright and with its crop. Closing the frame closes the image.
+ *
+ * @throws dev.skipstone.SkipstoneException.Frame for a format other than `YUV_420_888` and `RGBA_8888`.
+ */
+public fun ImageProxy.toFrame(): Frame =
+    Frame.planes(
+        format,
+        width,
+        height,
+        planes.map { Plane(it.buffer, it.rowStride, it.pixelStride) },
+        cropRect,
+        imageInfo.rotationDegrees,
+    ).onClose(::close)
+
+/**
+ * This analyzer as CameraX calls it. Use it with [ImageAnalysis.STRATEGY_KEEP_ONLY_LATEST]: the camera's thread never
+ * waits, and the newest frame wins.
+ */
+public fun FrameAnalyzer.asImageAnalyzer(): ImageAnalysis.Analyzer = ImageAnalysis.Analyzer { image ->
+    val frame = try {
+        image.toFrame()
+    } catch (refused: RuntimeException) {
+        image.close()
+        throw refused
+    }
+    analyze(frame)
+}

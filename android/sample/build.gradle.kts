@@ -1,0 +1,33 @@
+plugins {
+    alias(libs.plugins.android.application)
+    alias(libs.plugins.kotlin.android)
+}
+
+android {
+    namespace = "dev.skipstone.sample"
+    compileSdk = 36
+    defaultConfig {
+        applicationId = "dev.skipstone.sample"
+        minSdk = 24
+        targetSdk = 36
+        versionCode = 1
+        versionName = "0.1.0"
+    }
+    // Packages are mapped where they lie in the APK: they must not be compressed there.
+    androidResources { noCompress += "skip" }
+    compileOptions {
+        sourceCompatibility = JavaVersion.VERSION_17
+        targetCompatibility = JavaVersion.VERSION_17
+    }
+}
+
+kotlin { jvmToolchain(17) }
+
+dependencies {
+    implementation(project(":camerax"))
+    implementation(libs.activity)
+    implementation(libs.camera.camera2)
+    implementation(libs.camera.lifecycle)
+    implementation(libs.camera.view)
+    implementation(libs.coroutines.android)
+}

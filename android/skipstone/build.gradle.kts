@@ -1,0 +1,53 @@
+plugins {
+    alias(libs.plugins.android.library)
+    alias(libs.plugins.kotlin.android)
+}
+
+android {
+    namespace = "dev.skipstone"
+    compileSdk = 36
+    defaultConfig {
+        minSdk = 24
+        consumerProguardFiles("consumer-rules.pro")
+        ndk { abiFilters += setOf("arm64-v8a", "armeabi-v7a", "x86_64") }
+    }
+    compileOptions {
+        sourceCompatibility = JavaVersion.VERSION_17
+        targetCompatibility = JavaVersion.VERSION_17
+    }
+}
+
+kotlin {
+    explicitApi()
+    jvmToolchain(17)
+}
+
+dependencies {
+    api(libs.coroutines.core)
+    implementation(libs.coroutines.android)
+    implementation(variantOf(libs.jna) { artifactType("aar") })
+}
+
+// The native library and the Kotlin side of its facade are made by the repository's scripts; nothing generated is kept.
+val libraries = layout.buildDirectory.dir("native")
+val bindings = layout.buildDirectory.dir("bindings")
+
+val native by tasks.registering(Exec::class) {
+    inputs.dir("../../runtime")
+    inputs.dir("../../bindings")
+    outputs.dir(libraries)
+    commandLine("../native.sh", libraries.get().asFile.path)
+}
+
+val generate by tasks.registering(Exec::class) {
+    inputs.dir("../../bindings")
+    outputs.dir(bindings)
+    commandLine("../bindings.sh", bindings.get().asFile.path)
+}
+
+android.sourceSets["main"].apply {
+    jniLibs.srcDir(libraries)
+    kotlin.srcDir(bindings)
+}
+
+tasks.named("preBuild") { dependsOn(native, generate) }

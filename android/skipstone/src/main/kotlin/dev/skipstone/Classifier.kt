@@ -1,0 +1,125 @@
+package dev.skipstone
+
+import android.content.Context
+import dev.skipstone.internal.CallBuffer
+import dev.skipstone.internal.Native
+import dev.skipstone.internal.Runs
+import dev.skipstone.internal.facade
+import dev.skipstone.internal.ffi.Classifier as NativeClassifier
+import java.io.File
+
+/**
+ * Names what frames show.
+ *
+ * ```
+ * Classifier.open(context, "flowers.skip").use { classifier ->
+ *     println(classifier.classify(frame).best)
+ * }
+ * ```
+ *
+ * Any thread may call at any time; runs of one classifier take turns, and a second classifier of the same [Model]
+ * shares its weights. [close] may be called while a run is going on: the run is stopped, and every later call throws
+ * [SkipstoneException.Closed].
+ *
+ * @param model a model with one image input, whose first output are the scores of its classes.
+ * @throws SkipstoneException.Model for a model that is no image classifier.
+ */
+public class Classifier(model: Model) : AutoCloseable {
+    private val native: NativeClassifier = facade("model") { model.native.classifier() }
+    private val handle = native.handle().toLong()
+    private val runs = Runs { cancel() }
+
+    /** What the model says of itself. */
+    public val model: ModelInfo = model.info
+
+    /** Names of the classes, in the order of the model's output; empty where the package names none. */
+    public val labels: List<String> get() = model.labels
+
+    /**
+     * The [top] most probable classes of [frame], best first. Runs off the caller's thread; a coroutine that is
+     * cancelled stops the run, and goes on once nobody reads the frame any more.
+     *
+     * @throws SkipstoneException.Frame for a frame that contradicts itself.
+     * @throws SkipstoneException.Deadline where the run passed what [setDeadline] allows.
+     */
+    public suspend fun classify(frame: Frame, top: Int = DEFAULT_TOP): Classification =
+        runs.await { call -> classify(frame, top, call) }
+
+    /** The same on the calling thread. */
+    @JvmOverloads
+    public fun classifyBlocking(frame: Frame, top: Int = DEFAULT_TOP): Classification =
+        runs.run { call -> classify(frame, top, call) }
+
+    private fun classify(frame: Frame, top: Int, call: CallBuffer): Classification {
+        call.describe(frame, top)
+        val planes = frame.planes
+        val second = planes.getOrNull(1)?.bytes
+        val third = planes.getOrNull(2)?.bytes
+        val answer = Native.classify(handle, planes.first().bytes, second, third, call.bytes)
+        return if (answer < 0) throw call.error(answer) else call.classification(answer, labels)
+    }
+
+    /** Stops the run that is going on, which then throws [SkipstoneException.Cancelled]; nothing where none is. */
+    public fun cancel() {
+        // Once closed there is nothing left to stop.
+        runCatching { facade("classifier") { native.cancel() } }
+    }
+
+    /** Lets every later run take at most this many milliseconds; null for no limit. */
+    public fun setDeadline(milliseconds: Double?): Unit = facade("classifier") { native.setDeadlineMs(milliseconds) }
+
+    /** Statistics of the latest runs, from frame to classes. */
+    public val latency: Latency get() = facade("classifier") { Latency.of(native.latency()) }
+
+    /** What the model and this classifier hold in memory. */
+    public val memory: Memory get() = facade("classifier") { Memory.of(native.memory()) }
+
+    /** Starts, or restarts, adding up the time of every step. */
+    public fun startProfile(): Unit = facade("classifier") { native.startProfile() }
+
+    /** The time of every step since the profile was started, in order; empty where it was not. */
+    public fun profile(): List<StepTime> = facade("classifier") { native.profile().map(StepTime::of) }
+
+    override fun close() {
+        // Twice is once.
+        runCatching { facade("classifier") { native.shut() } }
+        native.destroy()
+    }
+
+    public companion object {
+        /** How many classes a call gives where it is not told. */
+        public const val DEFAULT_TOP: Int = 5
+
+        /** A classifier of the package file [file]; see [Model.open]. */
+        @JvmStatic
+        @JvmOverloads
+        public fun open(file: File, config: Config = Config()): Classifier = Model.open(file, config).use(::Classifier)
+
+        /** A classifier of the package [asset] among the app's assets; see [Model.open]. */
+        @JvmStatic
+        @JvmOverloads
+        public fun open(context: Context, asset: String, config: Config = Config()): Classifier =
+            Model.open(context, asset, config).use(::Classifier)
+    }
+}
+
+/**
+ * A class that a frame may show.
+ *
+ * @property index its index in the model's output.
+ * @property label its name; `class 7` where the package names none.
+ * @property score its probability.
+ */
+public data class Prediction(val index: Int, val label: String, val score: Float)
+
+/**
+ * What a frame shows, and what it took to see it.
+ *
+ * @property predictions the most probable classes, best first.
+ * @property prepareMs milliseconds from the frame to the model's input.
+ * @property runMs milliseconds from the model's input to the classes.
+ */
+public data class Classification(val predictions: List<Prediction>, val prepareMs: Double, val runMs: Double) {
+    /** The most probable class; null where none was asked for. */
+    public val best: Prediction? get() = predictions.firstOrNull()
+}

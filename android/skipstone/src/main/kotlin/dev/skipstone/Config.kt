@@ -1,0 +1,43 @@
+package dev.skipstone
+
+import dev.skipstone.internal.ffi.Config as NativeConfig
+import dev.skipstone.internal.ffi.Power as NativePower
+
+/** Which cores of the phone a model runs on. */
+public enum class Power {
+    /** The large cores. */
+    FAST,
+
+    /** Whichever the system gives. */
+    BALANCED,
+
+    /** The small cores, which need a fraction of the energy. */
+    EFFICIENT,
+}
+
+/**
+ * How a model is opened.
+ *
+ * @property threads threads of a run, the caller's included; 0 takes as many as [power] has cores.
+ * @property power which cores.
+ * @property publicKey the 32 bytes of an Ed25519 key: a package without its signature is refused.
+ */
+public class Config(
+    public val threads: Int = 1,
+    public val power: Power = Power.BALANCED,
+    public val publicKey: ByteArray? = null,
+) {
+    init {
+        require(threads >= 0) { "threads is $threads" }
+    }
+
+    internal fun native() = NativeConfig(
+        threads.toUInt(),
+        when (power) {
+            Power.FAST -> NativePower.FAST
+            Power.BALANCED -> NativePower.BALANCED
+            Power.EFFICIENT -> NativePower.EFFICIENT
+        },
+        publicKey,
+    )
+}

@@ -1,0 +1,204 @@
+package dev.skipstone
+
+import android.graphics.Bitmap
+import android.graphics.ImageFormat
+import android.graphics.PixelFormat
+import android.graphics.Rect
+import android.media.Image
+import java.nio.ByteBuffer
+
+/** How the pixels of a [Frame] lie. The order is that of the native library. */
+internal enum class FrameFormat { YUV_420, RGBA, BGRA, RGB, GRAY }
+
+/** Which standard's colours a YUV frame is in. */
+public enum class YuvMatrix {
+    /** ITU-R BT.601: what phone cameras give for analysis. */
+    BT601,
+
+    /** ITU-R BT.709: high-definition video. */
+    BT709,
+}
+
+/** Which values of a byte a YUV frame uses. */
+public enum class YuvRange {
+    /** All 256. */
+    FULL,
+
+    /** 16 to 235, and to 240 for colour. */
+    VIDEO,
+}
+
+/**
+ * A plane of a [Frame].
+ *
+ * @param buffer a direct buffer; the plane is what lies from its position to its limit. It is read where it lies.
+ * @property rowStride bytes from a row to the next.
+ * @property pixelStride bytes from a pixel to the next.
+ */
+public class Plane @JvmOverloads constructor(buffer: ByteBuffer, public val rowStride: Int, public val pixelStride: Int = 1) {
+    // A view of its own: nobody else moves its position, and its first byte is the plane's.
+    internal val bytes: ByteBuffer = buffer.slice()
+}
+
+/**
+ * A part of a frame, in pixels of the upright frame.
+ *
+ * @property x left edge.
+ * @property y upper edge.
+ * @property width pixels across.
+ * @property height pixels down.
+ */
+public data class Region(val x: Int, val y: Int, val width: Int, val height: Int)
+
+/**
+ * A picture in memory that the camera, or anybody else, owns: it is read where it lies and never copied. Its bytes must
+ * stay as they are until the call that it was given to is over; [close] then tells the owner.
+ *
+ * Sizes, strides and the rotation are checked by the call that reads the frame ([SkipstoneException.Frame]).
+ */
+public class Frame private constructor(
+    internal val format: FrameFormat,
+    /** Pixels across, as the sensor gives them. */
+    public val width: Int,
+    /** Pixels down. */
+    public val height: Int,
+    internal val planes: List<Plane>,
+    internal val rotationDegrees: Int = 0,
+    internal val mirrored: Boolean = false,
+    internal val crop: Region? = null,
+    internal val matrix: YuvMatrix = YuvMatrix.BT601,
+    internal val range: YuvRange = YuvRange.FULL,
+    private val release: () -> Unit = {},
+) : AutoCloseable {
+    /** The same frame, which a clockwise turn by [degrees] (a multiple of 90) brings upright. */
+    public fun rotated(degrees: Int): Frame = with(rotationDegrees = degrees)
+
+    /** The same frame with left and right swapped, after the rotation: what a front camera's preview shows. */
+    public fun mirrored(): Frame = with(mirrored = true)
+
+    /** The part of the upright frame to look at. */
+    public fun cropped(region: Region): Frame = with(crop = region)
+
+    /** The same YUV frame in other colours than BT.601 in full range. */
+    public fun colors(matrix: YuvMatrix, range: YuvRange): Frame = with(matrix = matrix, range = range)
+
+    /** The same frame, whose [close] calls [release]. */
+    public fun onClose(release: () -> Unit): Frame = with(release = release)
+
+    /** Gives the pixels back to their owner. */
+    override fun close(): Unit = release()
+
+    private fun with(
+        rotationDegrees: Int = this.rotationDegrees,
+        mirrored: Boolean = this.mirrored,
+        crop: Region? = this.crop,
+        matrix: YuvMatrix = this.matrix,
+        range: YuvRange = this.range,
+        release: () -> Unit = this.release,
+    ) = Frame(format, width, height, planes, rotationDegrees, mirrored, crop, matrix, range, release)
+
+    public companion object {
+        /**
+         * A YUV 4:2:0 frame: brightness in full size, [u] and [v] in half. A pixel stride of 2 makes U and V of one
+         * interleaved plane (NV12, NV21).
+         */
+        @JvmStatic
+        public fun yuv420(width: Int, height: Int, y: Plane, u: Plane, v: Plane): Frame =
+            Frame(FrameFormat.YUV_420, width, height, listOf(y, u, v))
+
+        /** A frame of four bytes a pixel, red first, as [Bitmap.Config.ARGB_8888] has them in memory. */
+        @JvmStatic
+        @JvmOverloads
+        public fun rgba(width: Int, height: Int, pixels: ByteBuffer, rowStride: Int = 4 * width): Frame =
+            Frame(FrameFormat.RGBA, width, height, listOf(Plane(pixels, rowStride, 4)))
+
+        /** A frame of four bytes a pixel, blue first. */
+        @JvmStatic
+        @JvmOverloads
+        public fun bgra(width: Int, height: Int, pixels: ByteBuffer, rowStride: Int = 4 * width): Frame =
+            Frame(FrameFormat.BGRA, width, height, listOf(Plane(pixels, rowStride, 4)))
+
+        /** A frame of three bytes a pixel, red first. */
+        @JvmStatic
+        @JvmOverloads
+        public fun rgb(width: Int, height: Int, pixels: ByteBuffer, rowStride: Int = 3 * width): Frame =
+            Frame(FrameFormat.RGB, width, height, listOf(Plane(pixels, rowStride, 3)))
+
+        /** A frame of one byte a pixel. */
+        @JvmStatic
+        @JvmOverloads
+        public fun gray(width: Int, height: Int, pixels: ByteBuffer, rowStride: Int = width): Frame =
+            Frame(FrameFormat.GRAY, width, height, listOf(Plane(pixels, rowStride, 1)))
+
+        /** A frame over a copy of [bitmap], made once, in one piece. */
+        @JvmStatic
+        public fun of(bitmap: Bitmap): Frame {
+            val plain = if (bitmap.config == Bitmap.Config.ARGB_8888) bitmap else bitmap.copy(Bitmap.Config.ARGB_8888, false)
+            val pixels = ByteBuffer.allocateDirect(plain.rowBytes * plain.height)
+            plain.copyPixelsToBuffer(pixels)
+            pixels.rewind()
+            return rgba(plain.width, plain.height, pixels, plain.rowBytes)
+        }
+
+        /**
+         * A frame over the planes of a camera's [image], `YUV_420_888` or `RGBA_8888`, with its crop. Closing the
+         * frame closes the image.
+         *
+         * @param rotationDegrees clockwise turn that brings it upright.
+         */
+        @JvmStatic
+        public fun of(image: Image, rotationDegrees: Int): Frame =
+            planes(
+                image.format,
+                image.width,
+                image.height,
+                image.planes.map { Plane(it.buffer, it.rowStride, it.pixelStride) },
+                image.cropRect,
+                rotationDegrees,
+            ).onClose(image::close)
+
+        /**
+         * A frame over planes as Android's camera APIs hand them out.
+         *
+         * @param imageFormat [ImageFormat.YUV_420_888] or [PixelFormat.RGBA_8888].
+         * @param crop the part to look at, in the sensor's pixels; null for all of it.
+         * @param rotationDegrees clockwise turn that brings it upright.
+         * @throws SkipstoneException.Frame for another format or number of planes.
+         */
+        @JvmStatic
+        public fun planes(
+            imageFormat: Int,
+            width: Int,
+            height: Int,
+            planes: List<Plane>,
+            crop: Rect?,
+            rotationDegrees: Int,
+        ): Frame {
+            val format = when {
+                imageFormat == ImageFormat.YUV_420_888 && planes.size == 3 -> FrameFormat.YUV_420
+                imageFormat == PixelFormat.RGBA_8888 && planes.size == 1 -> FrameFormat.RGBA
+                else -> throw SkipstoneException.Frame("frame", "format $imageFormat with ${planes.size} planes is not read")
+            }
+            val part = crop?.takeUnless { it.left == 0 && it.top == 0 && it.right == width && it.bottom == height }
+            return Frame(
+                format,
+                width,
+                height,
+                planes,
+                rotationDegrees,
+                crop = part?.let { upright(it, width, height, rotationDegrees) },
+            )
+        }
+
+        /** Where a part of the sensor's frame lies once a clockwise turn brought that upright. */
+        internal fun upright(part: Rect, width: Int, height: Int, rotationDegrees: Int): Region {
+            val (across, down) = part.width() to part.height()
+            return when (rotationDegrees.mod(360)) {
+                90 -> Region(height - part.bottom, part.left, down, across)
+                180 -> Region(width - part.right, height - part.bottom, across, down)
+                270 -> Region(part.top, width - part.right, down, across)
+                else -> Region(part.left, part.top, across, down)
+            }
+        }
+    }
+}

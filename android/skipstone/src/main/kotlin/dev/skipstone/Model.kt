@@ -1,0 +1,139 @@
+package dev.skipstone
+
+import android.content.Context
+import android.content.res.AssetFileDescriptor
+import dev.skipstone.internal.facade
+import dev.skipstone.internal.ffi.Model as NativeModel
+import dev.skipstone.internal.ffi.TensorInfo as NativeTensorInfo
+import java.io.File
+import java.nio.ByteBuffer
+
+/**
+ * A package that was opened: its weights are mapped, not read, and shared by every [Classifier] and [Session] made of
+ * it. Those keep what they need: a model may be closed as soon as they are made.
+ *
+ * Any thread may call. [close] gives the memory back; a model that is forgotten gives it back when it is collected.
+ */
+public class Model private constructor(internal val native: NativeModel) : AutoCloseable {
+    /** What the model says of itself. */
+    public val info: ModelInfo = ModelInfo.of(native)
+
+    override fun close(): Unit = native.destroy()
+
+    public companion object {
+        /**
+         * Opens a package file.
+         *
+         * @throws SkipstoneException.Io where it cannot be read.
+         * @throws SkipstoneException.Package where it is damaged, cut short, or not signed as [config] demands.
+         */
+        @JvmStatic
+        @JvmOverloads
+        public fun open(file: File, config: Config = Config()): Model =
+            Model(facade("model") { NativeModel.open(file.path, config.native()) })
+
+        /**
+         * Opens a package among the app's assets, where it lies in the APK. It must be stored there as it is: see
+         * `noCompress` in the guide.
+         *
+         * @throws java.io.IOException where there is no such asset, or it is compressed.
+         * @throws SkipstoneException.Package as for a file.
+         */
+        @JvmStatic
+        @JvmOverloads
+        public fun open(context: Context, asset: String, config: Config = Config()): Model =
+            context.assets.openFd(asset).use { open(it, config) }
+
+        /**
+         * Opens a package that is part of an open file. The descriptor stays the caller's, and may be closed at once.
+         *
+         * @throws SkipstoneException.Package as for a file.
+         */
+        @JvmStatic
+        @JvmOverloads
+        public fun open(descriptor: AssetFileDescriptor, config: Config = Config()): Model {
+            val fd = descriptor.parcelFileDescriptor.fd
+            val (start, length) = descriptor.startOffset.toULong() to descriptor.length.toULong()
+            return Model(facade("model") { NativeModel.openDescriptor(fd, start, length, config.native()) })
+        }
+
+        /**
+         * Opens a package in memory, which is copied: from the position to the limit of a direct buffer.
+         *
+         * @throws SkipstoneException.Package as for a file.
+         */
+        @JvmStatic
+        @JvmOverloads
+        public fun of(bytes: ByteBuffer, config: Config = Config()): Model {
+            require(bytes.isDirect) { "the buffer is not direct" }
+            return Model(facade("model") { NativeModel.fromBytes(bytes.slice(), config.native()) })
+        }
+    }
+}
+
+/**
+ * What a model says of itself.
+ *
+ * @property name the name of its file, without folder and extension.
+ * @property parameters number of weights.
+ * @property weightsBytes bytes of the weights as the file stores them.
+ * @property arenaBytes bytes that a classifier or session of it takes.
+ * @property isa the instruction set that it runs on.
+ * @property threads threads of a run.
+ * @property inputs what it takes, in order.
+ * @property outputs what it gives, in order.
+ * @property labels names of its classes, in the order of the first output; empty where nothing names them.
+ * @property metadata everything that was written into the file beside the graph.
+ */
+public data class ModelInfo(
+    val name: String,
+    val parameters: Long,
+    val weightsBytes: Long,
+    val arenaBytes: Long,
+    val isa: String,
+    val threads: Int,
+    val inputs: List<TensorInfo>,
+    val outputs: List<TensorInfo>,
+    val labels: List<String>,
+    val metadata: Map<String, String>,
+) {
+    internal companion object {
+        fun of(model: NativeModel): ModelInfo = model.info().let {
+            ModelInfo(
+                name = it.name,
+                parameters = it.parameters.toLong(),
+                weightsBytes = it.weightsBytes.toLong(),
+                arenaBytes = it.arenaBytes.toLong(),
+                isa = it.isa,
+                threads = it.threads.toInt(),
+                inputs = it.inputs.map(TensorInfo::of),
+                outputs = it.outputs.map(TensorInfo::of),
+                labels = it.labels,
+                metadata = it.metadata,
+            )
+        }
+    }
+}
+
+/**
+ * A tensor at a model's edge.
+ *
+ * @property name its name.
+ * @property element its element type, such as `f32`; elements lie in the machine's byte order.
+ * @property shape its dimensions, outermost first.
+ */
+public data class TensorInfo(val name: String, val element: String, val shape: List<Int>) {
+    /** Bytes of all elements. */
+    public val bytes: Int get() = shape.fold(ELEMENT_BYTES.getValue(element), Math::multiplyExact)
+
+    internal companion object {
+        private val ELEMENT_BYTES = mapOf(
+            "i8" to 1, "u8" to 1, "bool" to 1,
+            "f16" to 2, "bf16" to 2, "i16" to 2, "u16" to 2,
+            "f32" to 4, "i32" to 4, "u32" to 4,
+            "f64" to 8, "i64" to 8, "u64" to 8,
+        )
+
+        fun of(info: NativeTensorInfo): TensorInfo = TensorInfo(info.name, info.element, info.shape.map { it.toInt() })
+    }
+}

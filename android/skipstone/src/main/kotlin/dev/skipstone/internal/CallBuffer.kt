@@ -1,0 +1,59 @@
+package dev.skipstone.internal
+
+import dev.skipstone.Classification
+import dev.skipstone.Frame
+import dev.skipstone.Prediction
+import dev.skipstone.SkipstoneException
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
+/**
+ * What a frame is like on the way in, and what it shows on the way out, in one direct buffer that is used again for
+ * every call. The table of what lies where is in the native library's `wire.rs`.
+ */
+internal class CallBuffer {
+    var bytes: ByteBuffer = allocate(LEAST_BYTES)
+        private set
+
+    /** Writes what [frame] is like, and makes room for [top] classes. */
+    fun describe(frame: Frame, top: Int) {
+        val wanted = CLASSES + top.coerceIn(0, MOST_CLASSES) * 8
+        if (bytes.capacity() < wanted) bytes = allocate(wanted)
+        bytes.clear()
+        val crop = frame.crop
+        bytes.putInt(frame.format.ordinal).putInt(frame.width).putInt(frame.height)
+        bytes.putInt(frame.rotationDegrees).putInt(if (frame.mirrored) 1 else 0)
+        bytes.putInt(if (crop == null) 0 else 1)
+        bytes.putInt(crop?.x ?: 0).putInt(crop?.y ?: 0).putInt(crop?.width ?: 0).putInt(crop?.height ?: 0)
+        bytes.putInt(frame.matrix.ordinal).putInt(frame.range.ordinal)
+        bytes.putInt(top.coerceAtMost(MOST_CLASSES))
+        for (plane in frame.planes) bytes.putInt(plane.rowStride).putInt(plane.pixelStride)
+    }
+
+    /** The [count] classes that the call found. */
+    fun classification(count: Int, labels: List<String>): Classification {
+        val predictions = List(count) { at ->
+            val index = bytes.getInt(CLASSES + at * 8)
+            val label = labels.getOrNull(index)?.takeIf(String::isNotEmpty) ?: "class $index"
+            Prediction(index, label, bytes.getFloat(CLASSES + at * 8 + 4))
+        }
+        return Classification(predictions, prepareMs = bytes.getDouble(0), runMs = bytes.getDouble(8))
+    }
+
+    /** The error that a call answered with. */
+    fun error(answer: Int): SkipstoneException {
+        val code = ByteArray(bytes.getInt(0))
+        val message = ByteArray(bytes.getInt(4))
+        bytes.position(8)
+        bytes.get(code).get(message)
+        return SkipstoneException.of(-answer, String(code, Charsets.UTF_8), String(message, Charsets.UTF_8))
+    }
+
+    private companion object {
+        const val LEAST_BYTES = 1024
+        const val CLASSES = 16
+        const val MOST_CLASSES = 1 shl 20
+
+        fun allocate(bytes: Int): ByteBuffer = ByteBuffer.allocateDirect(bytes).order(ByteOrder.nativeOrder())
+    }
+}

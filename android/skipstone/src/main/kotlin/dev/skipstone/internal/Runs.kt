@@ -1,0 +1,58 @@
+package dev.skipstone.internal
+
+import java.util.concurrent.locks.ReentrantLock
+import kotlin.concurrent.withLock
+import kotlinx.coroutines.CoroutineStart
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.awaitCancellation
+import kotlinx.coroutines.coroutineScope
+import kotlinx.coroutines.ensureActive
+import kotlinx.coroutines.launch
+import kotlinx.coroutines.withContext
+
+import dev.skipstone.SkipstoneException
+
+/**
+ * Takes the runs of one native object in turn, so that one call buffer does for all of them, and so that a caller who
+ * gives up stops its own run and nobody else's.
+ */
+internal class Runs(private val stop: () -> Unit) {
+    private val turn = ReentrantLock()
+    private val call = CallBuffer()
+    private val owner = Any()
+    private var running: Any? = null
+
+    /** Runs [body] when it is its turn; [caller] is who [give up][cancel] may name. */
+    fun <T> run(caller: Any? = null, body: (CallBuffer) -> T): T = turn.withLock {
+        synchronized(owner) { running = caller }
+        try {
+            body(call)
+        } finally {
+            synchronized(owner) { running = null }
+        }
+    }
+
+    /** Runs [body] off the caller's thread. A coroutine that is cancelled meanwhile stops it, and waits until it has stopped. */
+    suspend fun <T> await(body: (CallBuffer) -> T): T = coroutineScope {
+        val caller = Any()
+        val watch = launch(Dispatchers.Unconfined, CoroutineStart.UNDISPATCHED) {
+            try {
+                awaitCancellation()
+            } finally {
+                cancel(caller)
+            }
+        }
+        try {
+            withContext(Dispatchers.Default) { run(caller, body) }
+        } catch (cancelled: SkipstoneException.Cancelled) {
+            ensureActive()
+            throw cancelled
+        } finally {
+            watch.cancel()
+        }
+    }
+
+    private fun cancel(caller: Any) = synchronized(owner) {
+        if (running === caller) stop()
+    }
+}

@@ -1,0 +1,159 @@
+package dev.skipstone
+
+import java.io.File
+import java.nio.ByteBuffer
+import java.util.concurrent.Callable
+import java.util.concurrent.Executors
+import java.util.concurrent.atomic.AtomicBoolean
+import kotlin.concurrent.thread
+import kotlin.test.Test
+import kotlin.test.assertEquals
+import kotlin.test.assertFailsWith
+import kotlin.test.assertTrue
+
+/** What an app must not do, and does: each is an exception with a name, and never the end of the process. */
+class MisuseTest {
+    private val sample = SAMPLES.first()
+
+    @Test
+    fun `what is closed says so`() {
+        val classifier = open()
+        classifier.close()
+        classifier.close()
+        classifier.cancel()
+        assertFailsWith<SkipstoneException.Closed> { classifier.classifyBlocking(sample.rgb()) }
+        assertFailsWith<SkipstoneException.Closed> { classifier.latency }
+        assertFailsWith<SkipstoneException.Closed> { classifier.profile() }
+        assertFailsWith<SkipstoneException.Closed> { classifier.setDeadline(1.0) }
+        val session = Session.open(PACKAGE)
+        session.close()
+        assertFailsWith<SkipstoneException.Closed> { session.runBlocking(session.inputs(), session.outputs()) }
+        val model = Model.open(PACKAGE)
+        model.close()
+        assertFailsWith<SkipstoneException.Closed> { Classifier(model) }
+    }
+
+    @Test
+    fun `frames that contradict themselves are refused`() {
+        val pixels = sample.bytes(listOf(0, 1, 2))
+        val plane = { bytes: Int, stride: Int -> Plane(ByteBuffer.allocateDirect(bytes), stride) }
+        val broken = listOf(
+            Frame.rgb(0, 32, pixels),
+            Frame.rgb(-32, 32, pixels),
+            Frame.rgb(32, Int.MAX_VALUE, pixels),
+            Frame.rgb(Int.MAX_VALUE, Int.MAX_VALUE, pixels),
+            Frame.rgb(33, 32, pixels),
+            Frame.rgb(32, 32, pixels, rowStride = 95),
+            Frame.rgb(32, 32, pixels, rowStride = -96),
+            Frame.rgb(32, 32, pixels, rowStride = Int.MAX_VALUE),
+            Frame.rgb(32, 32, ByteBuffer.allocateDirect(0)),
+            sample.rgb().rotated(45),
+            sample.rgb().cropped(Region(16, 16, 17, 1)),
+            sample.rgb().cropped(Region(-1, 0, 4, 4)),
+            sample.rgb().cropped(Region(0, 0, 0, 4)),
+            sample.rgb().cropped(Region(Int.MAX_VALUE, 0, Int.MAX_VALUE, 1)),
+            Frame.yuv420(32, 32, plane(1024, 32), plane(255, 16), plane(256, 16)),
+            Frame.yuv420(32, 32, plane(1023, 32), plane(256, 16), plane(256, 16)),
+        )
+        open().use { classifier ->
+            broken.forEachIndexed { index, frame ->
+                val refused = assertFailsWith<SkipstoneException>("$index") { classifier.classifyBlocking(frame) }
+                assertTrue(refused is SkipstoneException.Frame, "$index: $refused")
+            }
+            val onHeap = Frame.rgb(32, 32, ByteBuffer.allocate(3072))
+            assertEquals("input.buffer", assertFailsWith<SkipstoneException.Input> { classifier.classifyBlocking(onHeap) }.code)
+            assertEquals(sample.label, classifier.classifyBlocking(sample.rgb()).best?.label)
+        }
+    }
+
+    @Test
+    fun `a package that was damaged is refused`() {
+        val whole = PACKAGE.readBytes()
+        val file = File.createTempFile("damaged", ".skip")
+        try {
+            for (part in 0 until 64) {
+                val at = part * whole.size / 64
+                file.writeBytes(whole.copyOf(at))
+                assertFailsWith<SkipstoneException.Package>("cut at $at") { Model.open(file) }
+                file.writeBytes(whole.clone().also { it[at] = (it[at].toInt() xor 64).toByte() })
+                assertFailsWith<SkipstoneException.Package>("changed at $at") { Model.open(file) }
+            }
+            file.writeBytes(whole + 0)
+            assertFailsWith<SkipstoneException.Package> { Model.open(file) }
+        } finally {
+            file.delete()
+        }
+        assertFailsWith<SkipstoneException.Io> { Model.open(File("/nowhere/model.skip")) }
+        assertFailsWith<SkipstoneException.Package> { Model.of(ByteBuffer.allocateDirect(100)) }
+        val key = Config(publicKey = ByteArray(32))
+        assertFailsWith<SkipstoneException.Package> { Model.open(PACKAGE, key) }
+        assertFailsWith<SkipstoneException.Input> { Model.open(PACKAGE, Config(publicKey = ByteArray(31))) }
+    }
+
+    @Test
+    fun `eight threads may use one classifier`() {
+        open().use { classifier ->
+            val threads = Executors.newFixedThreadPool(8)
+            val right = (0 until 8).map { first ->
+                threads.submit(Callable {
+                    (0 until 200).count { run ->
+                        val picture = SAMPLES[(first + run) % SAMPLES.size]
+                        classifier.classifyBlocking(picture.rgb()).best?.label == picture.label
+                    }
+                })
+            }.sumOf { it.get() }
+            threads.shutdown()
+            assertEquals(1600, right)
+        }
+    }
+
+    @Test
+    fun `a classifier may be closed while eight threads use it`() {
+        repeat(20) {
+            val classifier = open()
+            val begun = AtomicBoolean()
+            val threads = Executors.newFixedThreadPool(8)
+            val ends = (0 until 8).map {
+                threads.submit(Callable {
+                    while (true) {
+                        try {
+                            classifier.classifyBlocking(sample.rgb())
+                        } catch (stopped: SkipstoneException.Cancelled) {
+                            // By the close that is about to be seen.
+                        } catch (closed: SkipstoneException.Closed) {
+                            break
+                        }
+                        begun.set(true)
+                    }
+                })
+            }
+            while (!begun.get()) Thread.onSpinWait()
+            classifier.close()
+            ends.forEach { it.get() }
+            threads.shutdown()
+        }
+    }
+
+    @Test
+    fun `another thread cancels`() {
+        open().use { classifier ->
+            val done = AtomicBoolean()
+            val canceller = thread { while (!done.get()) classifier.cancel() }
+            assertFailsWith<SkipstoneException.Cancelled> { while (true) classifier.classifyBlocking(sample.rgb()) }
+            done.set(true)
+            canceller.join()
+            assertEquals(sample.label, classifier.classifyBlocking(sample.rgb()).best?.label)
+        }
+    }
+
+    @Test
+    fun `a run that is late ends`() {
+        open().use { classifier ->
+            classifier.setDeadline(0.0001)
+            assertFailsWith<SkipstoneException.Deadline> { classifier.classifyBlocking(sample.rgb()) }
+            assertFailsWith<SkipstoneException.Input> { classifier.setDeadline(Double.NaN) }
+            classifier.setDeadline(null)
+            classifier.classifyBlocking(sample.rgb())
+        }
+    }
+}

@@ -1,0 +1,43 @@
+package dev.skipstone
+
+import java.io.File
+import java.nio.ByteBuffer
+import javax.imageio.ImageIO
+
+/** A package of the CIFAR-10 model, made by `skipstone compile`. */
+internal val PACKAGE = File(System.getProperty("skipstone.models"), "cifar10.skip")
+
+/** What the command line says of each picture. */
+private val NAMED: Map<String, String> =
+    File(System.getProperty("skipstone.models"), "samples.txt").readLines().associate { line ->
+        line.split(' ', limit = 2).let { (name, label) -> name to label }
+    }
+
+/** The repository's sample pictures, of 32 by 32 pixels. */
+internal val SAMPLES: List<Sample> =
+    File(System.getProperty("skipstone.samples")).listFiles { file -> file.extension == "png" }!!.sorted().map(::Sample)
+
+/** A picture, with the label that `skipstone classify` gives it. */
+internal class Sample(file: File) {
+    val name: String = file.name
+    val label: String = NAMED.getValue(name)
+    private val image = ImageIO.read(file)
+    val width: Int = image.width
+    val height: Int = image.height
+
+    fun color(x: Int, y: Int): Int = image.getRGB(x, y)
+
+    /** Its channels from 0 (red) to 2, as bytes of one pixel after the other, in this order and with this row stride. */
+    fun bytes(channels: List<Int>, rowStride: Int = width * channels.size): ByteBuffer {
+        val bytes = ByteBuffer.allocateDirect(rowStride * height)
+        for (y in 0 until height) for (x in 0 until width) channels.forEachIndexed { at, channel ->
+            val value = if (channel < 3) color(x, y) shr (16 - 8 * channel) else 255
+            bytes.put(y * rowStride + x * channels.size + at, value.toByte())
+        }
+        return bytes
+    }
+
+    fun rgb(): Frame = Frame.rgb(width, height, bytes(listOf(0, 1, 2)))
+}
+
+internal fun open(): Classifier = Classifier.open(PACKAGE)
