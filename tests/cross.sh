@@ -5,6 +5,7 @@
 #   tests/cross.sh setup                      fetch the toolchain (also done by the others)
 #   tests/cross.sh test  [cargo test args]    cargo test, once for each CPU in SKIPSTONE_QEMU_CPUS
 #   tests/cross.sh build [cargo build args]   cargo build
+#   tests/cross.sh phone TARGET [cargo args]  cargo for a phone's target, with the standard library built from source
 #   tests/cross.sh emulator CPU               the command that runs an aarch64 program on that CPU
 #   tests/cross.sh counter FILE               the command that runs one and writes the number of its instructions
 #
@@ -12,6 +13,8 @@
 # (package rustc-web), unpacked under build/cross and never installed: the system keeps its
 # own Rust. gcc's cross linker and qemu are installed as packages, which needs root.
 # `cortex-a53` is plain NEON; `max` has every extension that qemu knows.
+# For phones there is no library at all, and no linker: what needs none (check, static libraries)
+# is built with the library's own source.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -77,6 +80,18 @@ unpack_rust() {
     touch "$cross/rust/.complete"
 }
 
+# The source of the standard library, without the compiler's that comes with it.
+unpack_library() {
+    [ -e "$cross/rust/.library" ] && return
+    say "fetching rust-web-src"
+    mkdir -p "$cross/debs"
+    (cd "$cross/debs" && private_apt apt-get download -qq rust-web-src)
+    dpkg --fsys-tarfile "$cross"/debs/rust-web-src_*.deb |
+        tar -x -C "$cross/rust" --wildcards './usr/lib/rustlib/src' './usr/src/rustc-*/library' './usr/src/rustc-*/Cargo.*'
+    rm -r "$cross/debs"
+    touch "$cross/rust/.library"
+}
+
 # One set-up at a time; the ones that wait find it done.
 setup() {
     mkdir -p "$cross"
@@ -84,6 +99,7 @@ setup() {
     flock 9
     install_packages
     unpack_rust
+    if [ "${1:-}" = library ]; then unpack_library; fi
     exec 9>&-
 }
 
@@ -137,6 +153,17 @@ case $command in
             say "cargo test on $cpu"
             CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$(emulator "$cpu") cargo test --target $target "$@"
         done
+        ;;
+    phone)
+        target=${1:?a target, such as aarch64-apple-ios}
+        subcommand=${2:?a cargo command}
+        shift 2
+        setup library
+        environment
+        # Apple's targets ask for an SDK even where nothing is linked.
+        mkdir -p "$cross/iPhoneOS.sdk"
+        export SDKROOT=$cross/iPhoneOS.sdk IPHONEOS_DEPLOYMENT_TARGET=16.0 RUSTC_BOOTSTRAP=1
+        cargo "$subcommand" -Zbuild-std=std,panic_unwind --target "$target" "$@"
         ;;
     emulator) emulator "${1:?a CPU, such as max}" ;;
     counter)

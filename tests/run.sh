@@ -77,7 +77,13 @@ instructions() {
     "$python" tests/instructions/count.py --check
 }
 
-sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy int8 aarch64 aarch64_zoo package instructions)
+# The Android library on the desktop's JVM; needs the release build of the command.
+android() { tests/android.sh; }
+
+# The native library as phones get it, by the byte.
+size() { "$python" tests/size.py; }
+
+sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy int8 aarch64 aarch64_zoo package instructions android size)
 passed=0
 
 # `set -e` does not reach into a function that is part of a condition: hence the subshell.

@@ -6,6 +6,7 @@ import android.graphics.PixelFormat
 import android.graphics.Rect
 import android.media.Image
 import java.nio.ByteBuffer
+import java.nio.ByteOrder
 
 /** How the pixels of a [Frame] lie. The order is that of the native library. */
 internal enum class FrameFormat { YUV_420, RGBA, BGRA, RGB, GRAY }
@@ -130,14 +131,18 @@ public class Frame private constructor(
         public fun gray(width: Int, height: Int, pixels: ByteBuffer, rowStride: Int = width): Frame =
             Frame(FrameFormat.GRAY, width, height, listOf(Plane(pixels, rowStride, 1)))
 
-        /** A frame over a copy of [bitmap], made once, in one piece. */
+        /** A frame over a copy of [bitmap], whatever its configuration. */
         @JvmStatic
         public fun of(bitmap: Bitmap): Frame {
-            val plain = if (bitmap.config == Bitmap.Config.ARGB_8888) bitmap else bitmap.copy(Bitmap.Config.ARGB_8888, false)
-            val pixels = ByteBuffer.allocateDirect(plain.rowBytes * plain.height)
-            plain.copyPixelsToBuffer(pixels)
-            pixels.rewind()
-            return rgba(plain.width, plain.height, pixels, plain.rowBytes)
+            val (width, height) = bitmap.width to bitmap.height
+            // A hardware bitmap has no pixels that can be read.
+            val plain = if (bitmap.config?.name == "HARDWARE") bitmap.copy(Bitmap.Config.ARGB_8888, false) else bitmap
+            val colors = IntArray(width * height)
+            plain.getPixels(colors, 0, width, 0, 0, width, height)
+            // Alpha is the highest byte of a color, and blue the lowest: the first in memory.
+            val pixels = ByteBuffer.allocateDirect(4 * colors.size).order(ByteOrder.LITTLE_ENDIAN)
+            pixels.asIntBuffer().put(colors)
+            return bgra(width, height, pixels)
         }
 
         /**
