@@ -1,7 +1,7 @@
 """The size of libskipstone.so as a phone gets it, for x86-64 and aarch64, and what takes it.
 
 Builds the library for Linux with the options of `android/native.sh`: the device profile, a standard library of its own,
-relocations packed and like functions merged by lld, as in the NDK. Prints a table by crate, from the symbols that a
+relocations packed and like functions merged by lld, as with the NDK. Prints a table by crate, from the symbols that a
 phone's copy is stripped of. Fails where a library is larger than LIMIT.
 
     python3 tests/size.py [--only x86_64]
@@ -10,7 +10,6 @@ phone's copy is stripped of. Fails where a library is larger than LIMIT.
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -22,13 +21,19 @@ ARCHITECTURES = {"x86_64": "", "aarch64": "aarch64-linux-gnu-"}
 LINK = ["-fuse-ld=lld", "-Wl,--icf=all", "-Wl,-z,pack-relative-relocs"]
 
 
+def linker() -> str:
+    """Where rustup keeps its lld, under the name by which gcc looks for it."""
+    run = subprocess.run(["rustc", "--print", "sysroot"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return f"-B{run.stdout.strip()}/lib/rustlib/x86_64-unknown-linux-gnu/bin/gcc-ld"
+
+
 def build(architecture: str) -> Path:
     """The library with its symbols."""
     target = f"{architecture}-unknown-linux-gnu"
     folder = ROOT / "build" / "size"
     command = [ROOT / "tests" / "cross.sh", "phone", target, "rustc", "--quiet", "--profile", "device"]
     command += ["-p", "skipstone-jni", "-Zbuild-std-features=panic-unwind", "--"]
-    command += [f"-Clink-arg={argument}" for argument in LINK]
+    command += [f"-Clink-arg={argument}" for argument in [linker(), *LINK]]
     environment = os.environ | {"CARGO_PROFILE_DEVICE_STRIP": "none", "SKIPSTONE_CROSS_TARGET": str(folder)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     return folder / target / "device" / "libskipstone.so"
@@ -62,9 +67,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ARCHITECTURES)
     only = parser.parse_args().only
-    if not shutil.which("ld.lld"):
-        subprocess.run(["apt-get", "update", "-qq"], check=True)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "lld"], check=True)
     sizes = {name: report(name, prefix) for name, prefix in ARCHITECTURES.items() if only in (None, name)}
     sys.exit(any(size > LIMIT for size in sizes.values()))
 

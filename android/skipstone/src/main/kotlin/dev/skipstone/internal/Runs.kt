@@ -1,5 +1,6 @@
 package dev.skipstone.internal
 
+import dev.skipstone.SkipstoneException
 import java.util.concurrent.locks.ReentrantLock
 import kotlin.concurrent.withLock
 import kotlinx.coroutines.CoroutineStart
@@ -9,8 +10,6 @@ import kotlinx.coroutines.coroutineScope
 import kotlinx.coroutines.ensureActive
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.withContext
-
-import dev.skipstone.SkipstoneException
 
 /**
  * Takes the runs of one native object in turn, so that one call buffer does for all of them, and so that a caller who
@@ -43,7 +42,13 @@ internal class Runs(private val stop: () -> Unit) {
             }
         }
         try {
-            withContext(Dispatchers.Default) { run(caller, body) }
+            withContext(Dispatchers.Default) {
+                run(caller) { call ->
+                    // Whoever gave up while it waited for its turn does not run at all.
+                    ensureActive()
+                    body(call)
+                }
+            }
         } catch (cancelled: SkipstoneException.Cancelled) {
             ensureActive()
             throw cancelled
