@@ -31,7 +31,7 @@ def build(architecture: str) -> Path:
     """The library with its symbols."""
     target = f"{architecture}-unknown-linux-gnu"
     folder = ROOT / "build" / "size"
-    command = [ROOT / "tests" / "cross.sh", "phone", target, "rustc", "--quiet", "--profile", "device"]
+    command = [ROOT / "tests" / "cross.sh", "phone", target, "rustc", "--profile", "device"]
     command += ["-p", "skipstone-jni", "-Zbuild-std-features=panic-unwind", "--"]
     command += [f"-Clink-arg={argument}" for argument in [linker(), *LINK]]
     environment = os.environ | {"CARGO_PROFILE_DEVICE_STRIP": "none", "SKIPSTONE_CROSS_TARGET": str(folder)}
