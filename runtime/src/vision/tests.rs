@@ -162,27 +162,26 @@ impl Picture {
         Self::new(region.width, region.height, |x, y| self.at(region.x + x, region.y + y))
     }
 
-    /// One pixel of the picture resized: the triangle, by its definition.
-    fn resized(&self, scaled: (usize, usize), x: usize, y: usize) -> [f64; 3] {
-        let (across, down) = (triangle(self.width, scaled.0, x), triangle(self.height, scaled.1, y));
+    /// One pixel of the picture resized, by the weights of its column and of its row.
+    fn resized(&self, column: &[(usize, f64)], row: &[(usize, f64)]) -> [f64; 3] {
         let mut sum = [0.0; 3];
-        for (j, v) in down.iter().enumerate().filter(|(_, v)| **v > 0.0) {
-            for (i, w) in across.iter().enumerate().filter(|(_, w)| **w > 0.0) {
-                sum.iter_mut().zip(self.at(i, j)).for_each(|(sum, channel)| *sum += v * w * channel);
+        for &(y, v) in row {
+            for &(x, w) in column {
+                sum.iter_mut().zip(self.at(x, y)).for_each(|(sum, channel)| *sum += v * w * channel);
             }
         }
         sum
     }
 }
 
-/// The weight of every source pixel in pixel `at` of the resized axis.
-fn triangle(source: usize, scaled: usize, at: usize) -> Vec<f64> {
+/// The source pixels that count in pixel `at` of the resized axis, and their weights: the triangle, by its definition.
+fn triangle(source: usize, scaled: usize, at: usize) -> Vec<(usize, f64)> {
     let scale = source as f64 / scaled as f64;
     let reach = scale.max(1.0);
     let centre = (at as f64 + 0.5) * scale;
-    let raw: Vec<f64> = (0..source).map(|i| (1.0 - (i as f64 + 0.5 - centre).abs() / reach).max(0.0)).collect();
-    let total: f64 = raw.iter().sum();
-    raw.into_iter().map(|w| w / total).collect()
+    let weight = |i: usize| (1.0 - (i as f64 + 0.5 - centre).abs() / reach).max(0.0);
+    let total: f64 = (0..source).map(weight).sum();
+    (0..source).map(|i| (i, weight(i) / total)).filter(|(_, weight)| *weight > 0.0).collect()
 }
 
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -250,12 +249,16 @@ fn check(case: &Case) {
         let target = Target { across, down, layout: case.layout, normal };
         let channels = if case.grey { 1 } else { 3 };
         let size = across.len * down.len;
+        let columns: Vec<_> =
+            (0..across.len).map(|x| triangle(picture.width, across.scaled, across.start + x)).collect();
+        let rows: Vec<_> = (0..down.len).map(|y| triangle(picture.height, down.scaled, down.start + y)).collect();
+        let pixels = (0..down.len).flat_map(|y| (0..across.len).map(move |x| (x, y)));
+        let expected: Vec<_> = pixels.map(|(x, y)| (x, y, picture.resized(&columns[x], &rows[y]))).collect();
         for isa in Isa::available() {
             let mut converter = Converter::new(isa);
             let mut out = vec![f32::NAN; size * channels];
             converter.convert(&frame, &target, &mut out);
-            for (x, y) in (0..down.len).flat_map(|y| (0..across.len).map(move |x| (x, y))) {
-                let want = picture.resized(case.scaled, across.start + x, down.start + y);
+            for &(x, y, want) in &expected {
                 let want = want.map(|level| level.clamp(0.0, 255.0) / 255.0);
                 let brightness = 0.299 * want[0] + 0.587 * want[1] + 0.114 * want[2];
                 for (c, want) in want.into_iter().enumerate().take(channels) {
