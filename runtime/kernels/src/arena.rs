@@ -91,14 +91,15 @@ impl<T: Plain> AlignedVec<T> {
     }
 }
 
-/// Size of a huge page on most systems that have them.
-const HUGE_PAGE: usize = 2 * 1024 * 1024;
-
 /// Asks for huge pages where there are some and the block fills a few; that there are none is no error.
 fn prefer_huge_pages(map: &MmapMut) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if map.len() >= 2 * HUGE_PAGE {
-        let _ = map.advise(memmap2::Advice::HugePage);
+    {
+        // Size of a huge page on most systems that have them.
+        const HUGE_PAGE: usize = 2 * 1024 * 1024;
+        if map.len() >= 2 * HUGE_PAGE {
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = map;
