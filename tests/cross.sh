@@ -163,6 +163,8 @@ case $command in
         # Apple's targets ask for an SDK even where nothing is linked.
         mkdir -p "$cross/iPhoneOS.sdk"
         export SDKROOT=$cross/iPhoneOS.sdk IPHONEOS_DEPLOYMENT_TARGET=16.0 RUSTC_BOOTSTRAP=1
+        # The part of blake3 that is in C wants a compiler and headers for the phone: the one in Rust instead.
+        [[ $target == *-linux-gnu ]] || export CARGO_FEATURE_PURE=1
         cargo "$subcommand" -Zbuild-std=std,panic_unwind --target "$target" "$@"
         ;;
     emulator) emulator "${1:?a CPU, such as max}" ;;
