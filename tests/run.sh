@@ -83,7 +83,10 @@ android() { tests/android.sh; }
 # The native library as phones get it, by the byte.
 size() { "$python" tests/size.py; }
 
-sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy int8 aarch64 aarch64_zoo package instructions android size)
+# The Swift package on Linux, and the library that it links on an iPhone.
+ios() { tests/ios.sh; }
+
+sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy int8 aarch64 aarch64_zoo package instructions android size ios)
 passed=0
 
 # `set -e` does not reach into a function that is part of a condition: hence the subshell.

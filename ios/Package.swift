@@ -1,0 +1,28 @@
+// swift-tools-version: 6.0
+
+import PackageDescription
+
+// The Rust library: an XCFramework on Apple platforms (build-xcframework.sh makes it), and a
+// static library elsewhere, which is how the package is tested on Linux (tests/ios.sh).
+#if os(Linux)
+    let library = Target.systemLibrary(name: "skipstoneFFI")
+#else
+    let library = Target.binaryTarget(name: "skipstoneFFI", path: "skipstoneFFI.xcframework")
+#endif
+
+let package = Package(
+    name: "Skipstone",
+    platforms: [.iOS(.v16), .macOS(.v13)],
+    products: [
+        .library(name: "Skipstone", targets: ["Skipstone"]),
+        .library(name: "SkipstoneBenchmark", targets: ["SkipstoneBenchmark"]),
+    ],
+    targets: [
+        library,
+        .target(name: "SkipstoneBindings", dependencies: ["skipstoneFFI"]),
+        .target(name: "Skipstone", dependencies: ["SkipstoneBindings"], resources: [.copy("PrivacyInfo.xcprivacy")]),
+        .target(name: "SkipstoneBenchmark", dependencies: ["Skipstone"]),
+        .testTarget(name: "SkipstoneTests", dependencies: ["Skipstone", "SkipstoneBenchmark"]),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,115 @@
+import Foundation
+internal import SkipstoneBindings
+
+/// Names what pictures show.
+///
+/// ```swift
+/// let classifier = try await Classifier(contentsOf: url)
+/// let result = try await classifier.classify(frame)
+/// print(result.predictions[0].label, result.predictions[0].score)
+/// ```
+///
+/// A classifier runs one frame at a time, and calls wait for each other. For several at once,
+/// make several classifiers of one ``Model``.
+///
+/// Cancelling the task that awaits ``classify(_:top:deadline:)`` stops the run before its next step.
+public actor Classifier {
+    /// The model that is run.
+    public nonisolated let model: Model
+    private nonisolated let binding: SkipstoneBindings.Classifier
+    private var deadline: Duration?
+
+    /// A classifier of `model`, which must take one image and give a score for each class.
+    ///
+    /// - Throws: ``SkipstoneError`` of kind `model` where it does not.
+    public init(_ model: Model) throws {
+        self.model = model
+        binding = try SkipstoneError.translating { try .init(model: model.binding) }
+    }
+
+    /// Opens the package at `url`, away from the caller's actor.
+    ///
+    /// - Throws: As ``Model/init(contentsOf:config:)`` and ``init(_:)``.
+    public init(contentsOf url: URL, config: Config = Config()) async throws {
+        try self.init(Model(contentsOf: url, config: config))
+    }
+
+    /// The most probable classes of a picture.
+    ///
+    /// - Parameters:
+    ///   - frame: The picture, of any size and turn.
+    ///   - top: How many classes at most.
+    ///   - deadline: The longest that the run may take; it is checked between its steps.
+    /// - Throws: `CancellationError` where the task was cancelled; ``SkipstoneError`` of kind
+    ///   `frame`, `input`, `deadline` or `closed`.
+    public func classify(_ frame: Frame, top: Int = 5, deadline: Duration? = nil) async throws -> Classification {
+        if deadline != self.deadline {
+            try SkipstoneError.translating { try binding.setDeadlineMs(ms: deadline?.inMilliseconds) }
+            self.deadline = deadline
+        }
+        return try await cancellable(by: binding.cancel) {
+            try frame.withAddress { address in
+                try Classification(binding.classifyFrameAt(frame: address, top: UInt32(clamping: top)))
+            }
+        }
+    }
+
+    /// How long the latest runs took, from frame to classes; all zero before the first.
+    public nonisolated var latency: Latency { Latency(binding.latency()) }
+
+    /// Memory of the model, of this classifier and of the process.
+    public nonisolated var memory: Memory { Memory(binding.memory()) }
+
+    /// Starts, or starts again, to take the time of every step. Costs a few microseconds a run.
+    ///
+    /// - Throws: ``SkipstoneError`` of kind `closed`.
+    public func startProfile() throws {
+        try SkipstoneError.translating { try binding.startProfile() }
+    }
+
+    /// Time of every step since ``startProfile()``, in order; empty where that was not called.
+    ///
+    /// - Throws: ``SkipstoneError`` of kind `closed`.
+    public func profile() throws -> [StepTime] {
+        try SkipstoneError.translating { try binding.profile().map(StepTime.init) }
+    }
+
+    /// Stops the run that is going on, if one is, and gives the arena back at once. Whatever is
+    /// asked later throws ``SkipstoneError`` of kind `closed`.
+    ///
+    /// A classifier that nobody refers to any more is closed too.
+    public nonisolated func close() { binding.close() }
+}
+
+/// What a frame shows, and what it took to see it.
+public struct Classification: Hashable, Sendable {
+    /// The most probable classes, best first.
+    public let predictions: [Prediction]
+    /// Time from the frame to the model's input: turn, crop, resize, colours.
+    public let preparation: Duration
+    /// Time from the model's input to the classes.
+    public let run: Duration
+}
+
+/// A class that a frame may show.
+public struct Prediction: Hashable, Sendable, Identifiable {
+    /// Index of the class in the model's output.
+    public let index: Int
+    /// Its name.
+    public let label: String
+    /// Its probability, 0 to 1.
+    public let score: Float
+
+    /// The same as ``index``.
+    public var id: Int { index }
+}
+
+extension Classification {
+    init(_ classification: SkipstoneBindings.Classification) {
+        predictions = classification.predictions.map {
+            Prediction(index: Int($0.index), label: $0.label, score: $0.score)
+        }
+        preparation = .milliseconds(classification.prepareMs)
+        run = .milliseconds(classification.runMs)
+    }
+}

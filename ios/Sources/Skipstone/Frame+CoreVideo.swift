@@ -1,0 +1,73 @@
+#if canImport(CoreVideo)
+    import CoreVideo
+
+    extension Frame {
+        /// The picture in a pixel buffer, such as a camera's or a video decoder's.
+        ///
+        /// The buffer is retained, and locked for reading while it is looked at. It must not be
+        /// written to as long as the frame is in use. Matrix and range are read off the buffer.
+        ///
+        /// - Throws: ``SkipstoneError`` of kind `unsupported`, code `frame.format`, for another
+        ///   format than 420v, 420f, BGRA, RGBA, 24-bit RGB or one component of 8 bits.
+        public init(_ buffer: CVPixelBuffer) throws {
+            let kind = CVPixelBufferGetPixelFormatType(buffer)
+            let layout: Layout
+            switch kind {
+            case kCVPixelFormatType_420YpCbCr8BiPlanarFullRange, kCVPixelFormatType_420YpCbCr8BiPlanarVideoRange:
+                layout = .biplanar(
+                    .blueRed, lumaStride: CVPixelBufferGetBytesPerRowOfPlane(buffer, 0),
+                    chromaStride: CVPixelBufferGetBytesPerRowOfPlane(buffer, 1))
+            case kCVPixelFormatType_32BGRA:
+                layout = .packed(.bgra, rowStride: CVPixelBufferGetBytesPerRow(buffer))
+            case kCVPixelFormatType_32RGBA:
+                layout = .packed(.rgba, rowStride: CVPixelBufferGetBytesPerRow(buffer))
+            case kCVPixelFormatType_24RGB:
+                layout = .packed(.rgb, rowStride: CVPixelBufferGetBytesPerRow(buffer))
+            case kCVPixelFormatType_OneComponent8:
+                layout = .packed(.gray, rowStride: CVPixelBufferGetBytesPerRow(buffer))
+            default:
+                throw SkipstoneError(
+                    .unsupported, code: "frame.format", "pixel buffers of format \(fourCharacters(kind)) are not read")
+            }
+            self.init(
+                width: CVPixelBufferGetWidth(buffer), height: CVPixelBufferGetHeight(buffer), layout: layout,
+                pixels: PixelBuffer(buffer: buffer))
+            range = kind == kCVPixelFormatType_420YpCbCr8BiPlanarVideoRange ? .video : .full
+            if let matrix = CVBufferCopyAttachment(buffer, kCVImageBufferYCbCrMatrixKey, nil) as? String,
+                matrix == kCVImageBufferYCbCrMatrix_ITU_R_709_2 as String
+            {
+                self.matrix = .bt709
+            }
+        }
+    }
+
+    /// Core Video's buffers may be retained and locked from any thread, but are not marked so;
+    /// that nobody writes to this one is what the initialiser asks of its caller.
+    private struct PixelBuffer: PixelSource, @unchecked Sendable {
+        let buffer: CVPixelBuffer
+
+        func withPlanes<Result>(_ body: ([UnsafeRawBufferPointer]) throws -> Result) throws -> Result {
+            let locked = CVPixelBufferLockBaseAddress(buffer, .readOnly)
+            guard locked == kCVReturnSuccess else {
+                throw SkipstoneError(.frame, code: "frame", "the pixel buffer cannot be locked (\(locked))")
+            }
+            defer { CVPixelBufferUnlockBaseAddress(buffer, .readOnly) }
+            guard CVPixelBufferIsPlanar(buffer) else {
+                let count = CVPixelBufferGetBytesPerRow(buffer) * CVPixelBufferGetHeight(buffer)
+                return try body([UnsafeRawBufferPointer(start: CVPixelBufferGetBaseAddress(buffer), count: count)])
+            }
+            return try body(
+                (0..<CVPixelBufferGetPlaneCount(buffer)).map { plane in
+                    UnsafeRawBufferPointer(
+                        start: CVPixelBufferGetBaseAddressOfPlane(buffer, plane),
+                        count: CVPixelBufferGetBytesPerRowOfPlane(buffer, plane)
+                            * CVPixelBufferGetHeightOfPlane(buffer, plane))
+                })
+        }
+    }
+
+    private func fourCharacters(_ code: OSType) -> String {
+        let bytes = [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: code >> $0) }
+        return bytes.allSatisfy { (32..<127).contains($0) } ? "'\(String(decoding: bytes, as: UTF8.self))'" : "\(code)"
+    }
+#endif

@@ -1,0 +1,70 @@
+internal import SkipstoneBindings
+
+/// Something that can hold planes of pixels in place for the length of a call.
+protocol PixelSource: Sendable {
+    func withPlanes<Result>(_ body: ([UnsafeRawBufferPointer]) throws -> Result) throws -> Result
+}
+
+extension Frame {
+    /// How the planes of a ``PixelSource`` are to be read.
+    enum Layout: Hashable, Sendable {
+        case packed(Format, rowStride: Int)
+        case biplanar(ChromaOrder, lumaStride: Int, chromaStride: Int)
+    }
+
+    /// Calls `body` with the frame as the Rust library takes it. Its addresses are valid until `body` returns.
+    func withAddress<Result>(_ body: (FrameAddress) throws -> Result) throws -> Result {
+        try pixels.withPlanes { planes in
+            try body(
+                FrameAddress(
+                    format: layout.format, width: UInt32(clamping: width), height: UInt32(clamping: height),
+                    planes: layout.addresses(of: planes), rotationDegrees: Int32(rotation.rawValue),
+                    mirrored: mirrored, crop: crop.map(SkipstoneBindings.Region.init),
+                    matrix: matrix == .bt601 ? .bt601 : .bt709, range: range == .full ? .full : .video))
+        }
+    }
+}
+
+extension Frame.Layout {
+    fileprivate var format: FrameFormat {
+        switch self {
+        case .packed(.rgba, _): .rgba
+        case .packed(.bgra, _): .bgra
+        case .packed(.rgb, _): .rgb
+        case .packed(.gray, _): .gray
+        case .biplanar: .yuv420
+        }
+    }
+
+    fileprivate func addresses(of planes: [UnsafeRawBufferPointer]) -> [PlaneAddress] {
+        switch self {
+        case .packed(let format, let stride):
+            planes.map { PlaneAddress($0, rowStride: stride, pixelStride: format.bytesPerPixel) }
+        case .biplanar(let order, let lumaStride, let chromaStride):
+            // Each colour is every other byte of the second plane.
+            planes.prefix(1).map { PlaneAddress($0, rowStride: lumaStride, pixelStride: 1) }
+                + planes.dropFirst().flatMap { chroma in
+                    let first = PlaneAddress(chroma, rowStride: chromaStride, pixelStride: 2)
+                    let second = PlaneAddress(
+                        UnsafeRawBufferPointer(rebasing: chroma.dropFirst()), rowStride: chromaStride, pixelStride: 2)
+                    return order == .blueRed ? [first, second] : [second, first]
+                }
+        }
+    }
+}
+
+extension PlaneAddress {
+    fileprivate init(_ bytes: UnsafeRawBufferPointer, rowStride: Int, pixelStride: Int) {
+        self.init(
+            address: UInt64(UInt(bitPattern: bytes.baseAddress)), length: UInt64(bytes.count),
+            rowStride: UInt32(clamping: rowStride), pixelStride: UInt32(clamping: pixelStride))
+    }
+}
+
+extension SkipstoneBindings.Region {
+    fileprivate init(_ region: Frame.Region) {
+        self.init(
+            x: UInt32(clamping: region.x), y: UInt32(clamping: region.y), width: UInt32(clamping: region.width),
+            height: UInt32(clamping: region.height))
+    }
+}

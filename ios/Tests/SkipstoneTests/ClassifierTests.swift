@@ -1,0 +1,89 @@
+import Foundation
+import Skipstone
+import Testing
+
+@Suite struct ClassifierTests {
+    let classifier: Classifier
+
+    init() async throws { classifier = try await Classifier(contentsOf: Fixtures.package) }
+
+    @Test func modelSaysWhatItIs() {
+        let info = classifier.model.info
+        #expect(info.inputs.map(\.shape) == [[1, 3, 32, 32]])
+        #expect(info.inputs.map(\.element) == [.float32])
+        #expect(info.outputs.map(\.shape) == [[1, 10]])
+        #expect(info.labels.count == 10)
+        #expect(info.labels.contains("frog"))
+        #expect(info.parameters > 300_000)
+        #expect(info.weightBytes > 1_000_000)
+        #expect(info.arenaBytes > 0)
+        #expect(info.threads >= 1)
+    }
+
+    @Test(arguments: Fixtures.answers)
+    func answersAreThoseOfTheCommand(answer: Answer) async throws {
+        let result = try await classifier.classify(answer.pixels.frame, top: 10)
+        #expect(answer.agrees(with: result.predictions), "\(result.predictions)")
+        #expect(result.run > .zero)
+        #expect(result.preparation > .zero)
+    }
+
+    @Test func mostSamplesAreRecognised() async throws {
+        var right = 0
+        for answer in Fixtures.answers {
+            right += try await classifier.classify(answer.pixels.frame).predictions[0].label == answer.truth ? 1 : 0
+        }
+        #expect(Double(right) >= Double(Fixtures.answers.count) * 5 / 6)
+    }
+
+    @Test func topSaysHowMany() async throws {
+        let frame = Fixtures.cat.frame
+        for (top, count) in [(0, 0), (1, 1), (3, 3), (10, 10), (1000, 10), (Int.max, 10), (-1, 0)] {
+            let predictions = try await classifier.classify(frame, top: top).predictions
+            #expect(predictions.count == count)
+            #expect(predictions.map(\.score) == predictions.map(\.score).sorted(by: >))
+        }
+    }
+
+    @Test func dataInMemoryIsAsGoodAsAFile() async throws {
+        let model = try Model(data: Data(contentsOf: Fixtures.package))
+        #expect(model.info.labels == classifier.model.info.labels)
+        let frame = Fixtures.cat.frame
+        let (one, other) = try await (Classifier(model).classify(frame), classifier.classify(frame))
+        #expect(one.predictions == other.predictions)
+    }
+
+    @Test func everyNumberOfThreadsAnswersAlike() async throws {
+        let answer = Fixtures.answers[0]
+        for threads in [nil, 1, 2, 1000, -1] {
+            for power in Config.Power.allCases {
+                let config = Config(threads: threads, power: power)
+                let classifier = try await Classifier(contentsOf: Fixtures.package, config: config)
+                #expect(answer.agrees(with: try await classifier.classify(answer.pixels.frame, top: 10).predictions))
+            }
+        }
+    }
+
+    @Test func figuresCountTheRuns() async throws {
+        #expect(classifier.latency.runs == 0)
+        try await classifier.startProfile()
+        for _ in 0..<20 { _ = try await classifier.classify(Fixtures.cat.frame) }
+        let latency = classifier.latency
+        #expect(latency.runs == 20)
+        #expect(latency.minimum > .zero)
+        #expect(latency.minimum <= latency.median)
+        #expect(latency.median <= latency.p90)
+        #expect(latency.p90 <= latency.p99)
+        #expect(latency.p99 <= latency.maximum)
+        #expect((latency.minimum...latency.maximum).contains(latency.mean))
+
+        let steps = try await classifier.profile()
+        #expect(!steps.isEmpty)
+        #expect(abs(steps.map(\.share).reduce(0, +) - 1) < 1e-6)
+        #expect(steps.allSatisfy { !$0.kernel.isEmpty })
+
+        let memory = classifier.memory
+        #expect(memory.arenaBytes == classifier.model.info.arenaBytes)
+        #expect(memory.residentBytes ?? .max > memory.arenaBytes)
+    }
+}

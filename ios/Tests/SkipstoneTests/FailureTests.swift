@@ -1,0 +1,183 @@
+import Foundation
+import Skipstone
+import Testing
+
+/// Packages that are not what they should be: an error of a kind that an app can act on, and never a crash.
+@Suite struct PackageTests {
+    let whole = try! Data(contentsOf: Fixtures.package)
+
+    @Test func whatIsNotThere() async throws {
+        await expectError(.io, code: "io") { _ = try Model(contentsOf: URL(fileURLWithPath: "/nowhere/model.skip")) }
+        await expectError(.io, code: "io") { _ = try Model(contentsOf: Fixtures.folder) }
+        await expectError(.io, code: "io") { _ = try Model(contentsOf: URL(string: "https://example.org/model.skip")!) }
+        await expectError(.io) { _ = try await Classifier(contentsOf: URL(fileURLWithPath: "")) }
+        await expectError(.io) { _ = try await Session(contentsOf: URL(fileURLWithPath: "/nul\0byte")) }
+    }
+
+    @Test func whatIsNoPackage() async throws {
+        for bytes in [Data(), Data([0]), Data(repeating: 0xff, count: 10_000), Data("not a package".utf8)] {
+            await expectError(.package, of: "\(bytes)") { _ = try Model(data: bytes) }
+        }
+        await expectError(.package) { _ = try Model(contentsOf: Fixtures.folder.appendingPathComponent("cat_0.ppm")) }
+    }
+
+    @Test func packagesCutShort() async throws {
+        for part in 0..<64 {
+            await expectError(.package, of: "\(part)/64") { _ = try Model(data: whole.prefix(whole.count * part / 64)) }
+        }
+        await expectError(.package) { _ = try Model(data: whole.dropLast()) }
+    }
+
+    @Test func packagesWithAFlippedBit() async throws {
+        for part in 0..<64 {
+            var bytes = whole
+            bytes[whole.count * part / 64] ^= 1
+            await expectError(.package, of: "\(part)/64") { _ = try Model(data: bytes) }
+        }
+    }
+
+    @Test func aSignatureIsAskedForByTheKey() async throws {
+        let key = Fixtures.publicKey
+        _ = try Model(contentsOf: Fixtures.signed, config: Config(publicKey: key))
+        _ = try Model(contentsOf: Fixtures.signed)
+        await expectError(.package, code: "package.signature") {
+            _ = try Model(contentsOf: Fixtures.package, config: Config(publicKey: key))
+        }
+        // Another point of the curve: its base.
+        let other = Data([0x58] + [UInt8](repeating: 0x66, count: 31))
+        await expectError(.package, code: "package.signature") {
+            _ = try Model(contentsOf: Fixtures.signed, config: Config(publicKey: other))
+        }
+        for wrong in [Data(), key.dropLast(), key + [0]] {
+            await expectError(.input) { _ = try Model(contentsOf: Fixtures.signed, config: Config(publicKey: wrong)) }
+        }
+    }
+}
+
+@Suite struct LifetimeTests {
+    let model: Model
+    let frame = Fixtures.cat.frame
+
+    init() throws { model = try Model(contentsOf: Fixtures.package) }
+
+    @Test func whatIsClosedSaysSo() async throws {
+        let classifier = try Classifier(model)
+        _ = try await classifier.classify(frame)
+        classifier.close()
+        classifier.close()
+        await expectError(.closed, code: "closed") { _ = try await classifier.classify(frame) }
+        await expectError(.closed) { _ = try await classifier.classify(frame, deadline: .seconds(1)) }
+        await expectError(.closed) { try await classifier.startProfile() }
+        await expectError(.closed) { _ = try await classifier.profile() }
+        #expect(classifier.latency.runs == 1)
+
+        let session = try Session(model)
+        session.close()
+        await expectError(.closed) { _ = try await session.run([Tensor(zerosFor: model.info.inputs[0])]) }
+        // The model is not closed with those that ran it.
+        _ = try await Classifier(model).classify(frame)
+    }
+
+    @Test func closingEndsARun() async throws {
+        for _ in 0..<20 {
+            let classifier = try Classifier(model)
+            let runs = await begun { _ = try await classifier.classify(frame) }
+            classifier.close()
+            await expectError(.closed, .cancelled) { try await runs.value }
+        }
+    }
+
+    @Test func cancellingATaskEndsItsRun() async throws {
+        let classifier = try Classifier(model)
+        for round in 1...20 {
+            let runs = await begun { _ = try await classifier.classify(frame) }
+            runs.cancel()
+            await #expect(throws: CancellationError.self, "round \(round)") { try await runs.value }
+            _ = try await classifier.classify(frame)
+        }
+    }
+
+    @Test func cancellingATaskLeavesOthersAlone() async throws {
+        let classifier = try Classifier(model)
+        let answer = Fixtures.answers[0]
+        let other = Task {
+            for _ in 0..<200 {
+                let predictions = try await classifier.classify(answer.pixels.frame, top: 10).predictions
+                #expect(answer.agrees(with: predictions))
+            }
+        }
+        for _ in 0..<200 {
+            let task = Task { _ = try await classifier.classify(frame) }
+            await Task.yield()
+            task.cancel()
+            // It may have been done before it was told.
+            do { try await task.value } catch is CancellationError {}
+        }
+        try await other.value
+    }
+
+    @Test func aCancelledTaskDoesNotBegin() async throws {
+        let classifier = try Classifier(model)
+        let task = Task {
+            withUnsafeCurrentTask { $0?.cancel() }
+            _ = try await classifier.classify(frame)
+        }
+        await #expect(throws: CancellationError.self) { try await task.value }
+        #expect(classifier.latency.runs == 0)
+    }
+
+    @Test func aDeadlineIsKept() async throws {
+        let classifier = try Classifier(model)
+        await expectError(.deadline, code: "deadline") { _ = try await classifier.classify(frame, deadline: .zero) }
+        await expectError(.deadline) { _ = try await classifier.classify(frame, deadline: .nanoseconds(1)) }
+        _ = try await classifier.classify(frame, deadline: .seconds(3600))
+        _ = try await classifier.classify(frame)
+        await expectError(.input) { _ = try await classifier.classify(frame, deadline: .seconds(-1)) }
+        _ = try await classifier.classify(frame)
+    }
+
+    @Test func eightTasksShareAClassifier() async throws {
+        try await inEightTasks(with: Classifier(model))
+    }
+
+    @Test func eightClassifiersShareAModel() async throws {
+        try await inEightTasks(with: nil)
+    }
+
+    private func inEightTasks(with shared: Classifier?) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for task in 0..<8 {
+                group.addTask {
+                    let classifier = try shared ?? Classifier(model)
+                    for round in 0..<50 {
+                        let answer = Fixtures.answers[(task * 7 + round) % Fixtures.answers.count]
+                        let predictions = try await classifier.classify(answer.pixels.frame, top: 10).predictions
+                        #expect(answer.agrees(with: predictions), "\(answer.image)")
+                    }
+                }
+            }
+            try await group.waitForAll()
+        }
+    }
+
+    @Test func nothingLeaks() async throws {
+        func round(_ number: Int) async throws {
+            let config = Config(threads: number % 10 == 0 ? 2 : 1)
+            let classifier = try Classifier(Model(contentsOf: Fixtures.mapped, config: config))
+            _ = try? await classifier.classify(frame, deadline: .zero)
+            if number % 10 == 0 { _ = try await classifier.classify(frame) }
+            if number % 2 == 0 { classifier.close() }
+            _ = try? Model(data: Data(count: 100))
+        }
+        // Allocators keep what they have had: the first rounds are not counted.
+        for number in 0..<500 { try await round(number) }
+        guard let before = try Classifier(model).memory.residentBytes else { return }
+        for number in 0..<10_000 {
+            try await round(number)
+            if number % 2000 == 1999 { print("opened and closed \(number + 1) times") }
+        }
+        let after = try #require(try Classifier(model).memory.residentBytes)
+        // One kilobyte a round would be ten megabytes.
+        #expect(after - before < 8 << 20, "\(after - before) bytes more")
+    }
+}

@@ -1,0 +1,167 @@
+import Skipstone
+import Testing
+
+/// The same picture, however it is stored, gives the same answer.
+@Suite struct FrameTests {
+    let classifier: Classifier
+    /// A picture of odd size, so that it is cropped and resized.
+    let picture = Image(width: 61, height: 47) { x, y in
+        [UInt8(x * 4), UInt8(y * 5), UInt8((x * x + 7 * y) & 255)]
+    }
+
+    init() async throws { classifier = try await Classifier(contentsOf: Fixtures.package) }
+
+    func scores(_ frame: Frame) async throws -> [Float] {
+        try await classifier.classify(frame, top: 10).predictions.sorted { $0.index < $1.index }.map(\.score)
+    }
+
+    /// A turned frame is summed down before across, hence the differences of 1e-4.
+    func expect(
+        _ frame: Frame, toBeLike image: Image, within tolerance: Float = 0, _ comment: Comment? = nil
+    ) async throws {
+        let (got, want) = try await (scores(frame), scores(image.frame))
+        let difference = zip(got, want).map { abs($0 - $1) }.max() ?? .infinity
+        #expect(difference <= tolerance, comment)
+    }
+
+    @Test func coloursMayComeInAnyOrder() async throws {
+        let (width, height) = (picture.width, picture.height)
+        let pixels = (0..<width * height).map { picture[$0 % width, $0 / width] }
+        let bgra: [UInt8] = pixels.flatMap { [$0[2], $0[1], $0[0], 99] }
+        let rgba: [UInt8] = pixels.flatMap { [$0[0], $0[1], $0[2], 99] }
+        try await expect(Frame(bgra, format: .bgra, width: width, height: height), toBeLike: picture)
+        try await expect(Frame(rgba, format: .rgba, width: width, height: height), toBeLike: picture)
+    }
+
+    @Test func rowsMayHaveGaps() async throws {
+        let (row, gap) = (picture.width * 3, [UInt8](repeating: 77, count: 13))
+        let padded = (0..<picture.height).flatMap { picture.rgb[$0 * row..<($0 + 1) * row] + gap }
+        // The last row needs no gap behind it.
+        for bytes in [padded, Array(padded.dropLast(gap.count))] {
+            let (width, height) = (picture.width, picture.height)
+            let frame = Frame(bytes, format: .rgb, width: width, height: height, bytesPerRow: row + gap.count)
+            try await expect(frame, toBeLike: picture)
+        }
+    }
+
+    @Test(arguments: [(61, 47), (64, 48), (32, 32), (33, 32), (32, 33)])
+    func greyIsGreyInEveryFormat(width: Int, height: Int) async throws {
+        let grey = Image(width: width, height: height) { x, y in
+            Array(repeating: UInt8((x * 3 + y * y) & 255), count: 3)
+        }
+        let luma = stride(from: 0, to: grey.rgb.count, by: 3).map { grey.rgb[$0] }
+        let chroma = [UInt8](repeating: 128, count: (width + 1) / 2 * 2 * ((height + 1) / 2))
+        try await expect(Frame(luma, format: .gray, width: width, height: height), toBeLike: grey, within: 1e-4)
+        for order in [Frame.ChromaOrder.blueRed, .redBlue] {
+            let yuv = Frame(luma: luma, chroma: chroma, order: order, width: width, height: height)
+            try await expect(yuv, toBeLike: grey, within: 1e-3)
+        }
+    }
+
+    @Test(arguments: [Frame.YUVMatrix.bt601, .bt709], [Frame.YUVRange.full, .video])
+    func coloursOfYUV(matrix: Frame.YUVMatrix, range: Frame.YUVRange) async throws {
+        // Squares of four pixels of one colour, so that halving the resolution of colour loses nothing.
+        let image = Image(width: 32, height: 32) { x, y in [UInt8(x / 2 * 14 + 20), UInt8(y / 2 * 12 + 30), 128] }
+        let (red, blue) = matrix == .bt601 ? (0.299, 0.114) : (0.2126, 0.0722)
+        func yuv(_ rgb: [UInt8]) -> (y: UInt8, u: UInt8, v: UInt8) {
+            let (r, g, b) = (Double(rgb[0]), Double(rgb[1]), Double(rgb[2]))
+            let y = red * r + (1 - red - blue) * g + blue * b
+            let (u, v) = ((b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red))
+            return range == .full
+                ? (UInt8(y.rounded()), UInt8((u + 128).rounded()), UInt8((v + 128).rounded()))
+                : (
+                    UInt8((y * 219 / 255 + 16).rounded()), UInt8((u * 224 / 255 + 128).rounded()),
+                    UInt8((v * 224 / 255 + 128).rounded())
+                )
+        }
+        let luma = (0..<32 * 32).map { yuv(image[$0 % 32, $0 / 32]).y }
+        let corners = (0..<16 * 16).map { yuv(image[$0 % 16 * 2, $0 / 16 * 2]) }
+        for order in [Frame.ChromaOrder.blueRed, .redBlue] {
+            let chroma = corners.flatMap { order == .blueRed ? [$0.u, $0.v] : [$0.v, $0.u] }
+            var frame = Frame(luma: luma, chroma: chroma, order: order, width: 32, height: 32)
+            frame.matrix = matrix
+            frame.range = range
+            // Rounding to bytes moves a colour by up to two of 255.
+            try await expect(frame, toBeLike: image, within: 0.05)
+        }
+    }
+
+    @Test(arguments: Array(1...8))
+    func exifOrientationsAreUndone(orientation: Int) async throws {
+        // What a camera held like that has stored, by the definition of the tag.
+        let once = picture.turned
+        let stored =
+            switch orientation {
+            case 2: picture.flipped
+            case 3: once.turned
+            case 4: picture.flipped.turned.turned
+            case 5: picture.flipped.turned
+            case 6: once
+            case 7: picture.flipped.turned.turned.turned
+            case 8: once.turned.turned
+            default: picture
+            }
+        var frame = stored.frame
+        frame.orient(exif: orientation)
+        try await expect(frame, toBeLike: picture, within: 1e-4, "\(frame.rotation) \(frame.mirrored)")
+    }
+
+    @Test func orientationsThatDoNotExistChangeNothing() {
+        for orientation in [0, 9, -1, .max] {
+            var frame = picture.frame
+            frame.rotation = .half
+            frame.orient(exif: orientation)
+            #expect(frame.rotation == .half)
+        }
+    }
+
+    @Test func aCropIsThePartOnItsOwn() async throws {
+        let part = Image(width: 40, height: 37) { x, y in picture[x + 9, y + 5] }
+        var frame = picture.frame
+        frame.crop = .init(x: 9, y: 5, width: 40, height: 37)
+        try await expect(frame, toBeLike: part, within: 1e-4)
+        // In upright coordinates, whichever way the picture is stored.
+        frame = picture.turned.frame
+        frame.rotation = .quarter
+        frame.crop = .init(x: 9, y: 5, width: 40, height: 37)
+        try await expect(frame, toBeLike: part, within: 1e-4)
+    }
+
+    @Test func framesThatContradictThemselvesAreRefused() async throws {
+        let bytes = [UInt8](repeating: 9, count: 64 * 48 * 3)
+        var outside = Frame(bytes, format: .rgb, width: 64, height: 48)
+        outside.crop = .init(x: 40, y: 0, width: 25, height: 10)
+        var negative = Frame(bytes, format: .rgb, width: 64, height: 48)
+        negative.crop = .init(x: 0, y: 0, width: -1, height: 0)
+        let wrong: [Frame] = [
+            Frame(bytes, format: .rgb, width: 64, height: 49),
+            Frame(bytes, format: .rgba, width: 64, height: 48),
+            Frame(bytes, format: .rgb, width: 64, height: 48, bytesPerRow: 191),
+            Frame(bytes, format: .rgb, width: 64, height: 48, bytesPerRow: .max),
+            Frame(bytes, format: .rgb, width: 64, height: 48, bytesPerRow: -192),
+            Frame(bytes, format: .rgb, width: 0, height: 48),
+            Frame(bytes, format: .rgb, width: 64, height: 0),
+            Frame(bytes, format: .rgb, width: -64, height: 48),
+            Frame(bytes, format: .rgb, width: .max, height: .max),
+            Frame(bytes, format: .gray, width: .max, height: 1),
+            Frame(luma: bytes, chroma: bytes, width: .max, height: 2),
+            Frame(luma: bytes, chroma: [UInt8](repeating: 0, count: 64 * 24 - 2), width: 64, height: 48),
+            Frame(luma: bytes, chroma: bytes, width: 64, height: 48, lumaBytesPerRow: 63),
+            Frame(luma: bytes, chroma: bytes, width: 64, height: 48, chromaBytesPerRow: 62),
+            outside, negative,
+        ]
+        for (index, frame) in wrong.enumerated() {
+            await expectError(.frame, of: "frame \(index)") { _ = try await classifier.classify(frame) }
+        }
+        // Nothing at all may have no address to begin with.
+        let nothing = [UInt8]()
+        let empty = [
+            Frame(nothing, format: .rgb, width: 64, height: 48),
+            Frame(luma: nothing, chroma: nothing, width: 2, height: 2),
+        ]
+        for frame in empty {
+            await expectError(.frame, .input) { _ = try await classifier.classify(frame) }
+        }
+        _ = try await classifier.classify(picture.frame)
+    }
+}

@@ -1,0 +1,54 @@
+"""Writes what the Swift tests read: packages, sample images without a file format, and the answers of the command.
+
+Swift on Linux reads no PNG, so every sample becomes a PPM of the same pixels. The truth that the
+tests check against is what `skipstone classify` says of the ONNX file and the PNG.
+"""
+
+import json
+import shutil
+import subprocess
+
+from PIL import Image
+
+import driver
+
+MODEL = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
+SAMPLES = driver.ROOT / "models" / "samples"
+FOLDER = driver.ROOT / "build" / "swift" / "fixtures"
+
+
+def public_key(private) -> bytes:
+    """The last 32 bytes of an Ed25519 key in DER are the key itself."""
+    return subprocess.run(
+        ["openssl", "pkey", "-in", private, "-pubout", "-outform", "DER"], check=True, capture_output=True
+    ).stdout[-32:]
+
+
+def main() -> None:
+    args = driver.arguments(__doc__).parse_args()
+    skipstone = driver.Skipstone(args.binary, args.runner)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+
+    key = FOLDER / "key.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
+    (FOLDER / "key.public").write_bytes(public_key(key))
+    skipstone.call("compile", MODEL, "-o", FOLDER / "simplenet.skip")
+    skipstone.call("compile", MODEL, "-o", FOLDER / "signed.skip", "--sign", key)
+    # Mapped and run as it is: the quickest to open.
+    skipstone.call("compile", MODEL, "-o", FOLDER / "mapped.skip", "--target", "host", "--memory", "small")
+
+    images = sorted(SAMPLES.glob("*.png"))
+    for image in images:
+        Image.open(image).convert("RGB").save(FOLDER / f"{image.stem}.ppm")
+    report = json.loads(skipstone.call("classify", MODEL, *images, "--top", "10", "--json"))
+    answers = [
+        {"image": image.stem, "top": [{"label": top["label"], "score": top["score"]} for top in entry["top"]]}
+        for image, entry in zip(images, report["images"], strict=True)
+    ]
+    (FOLDER / "answers.json").write_text(json.dumps(answers, indent=1))
+    print(f"{len(answers)} samples and 3 packages in {FOLDER.relative_to(driver.ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
