@@ -1,0 +1,43 @@
+import Skipstone
+import SkipstoneBenchmark
+import SwiftUI
+
+/// A benchmark that is going on, or has been.
+@MainActor
+final class BenchmarkRun: ObservableObject {
+    @Published var length = Benchmark.Length.runs(1000)
+    @Published var threads = 1
+    @Published private(set) var seconds: [Report.Second] = []
+    @Published private(set) var report: Report?
+    /// The report as JSON, to be shared.
+    @Published private(set) var file: URL?
+    @Published private(set) var failure: String?
+    @Published private var task: Task<Void, Never>?
+
+    var isRunning: Bool { task != nil }
+
+    func start() {
+        (seconds, report, file, failure) = ([], nil, nil, nil)
+        // A screen that goes dark ends the app's turn.
+        UIApplication.shared.isIdleTimerDisabled = true
+        task = Task {
+            do { try await measure() } catch is CancellationError {} catch { failure = error.localizedDescription }
+            UIApplication.shared.isIdleTimerDisabled = false
+            task = nil
+        }
+    }
+
+    func stop() { task?.cancel() }
+
+    private func measure() async throws {
+        guard let url = Bundle.main.url(forResource: "model", withExtension: "skip") else {
+            throw CocoaError(.fileNoSuchFile)
+        }
+        let report = try await Benchmark(length: length).run(url, config: Config(threads: threads)) { second in
+            Task { @MainActor in self.seconds.append(second) }
+        }
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("\(report.model).json")
+        try report.json().write(to: file)
+        (self.report, self.file) = (report, file)
+    }
+}
