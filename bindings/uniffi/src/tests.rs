@@ -99,7 +99,8 @@ fn a_frame_is_classified_from_its_address() {
 fn frames_that_contradict_themselves_are_errors() {
     let classifier = Classifier::new(brightest_channel()).unwrap();
     let picture = Picture::of(0);
-    let broken: [(&str, fn(&mut FrameAddress)); 12] = [
+    type Breaking = fn(&mut FrameAddress);
+    let broken: [(&str, Breaking); 12] = [
         ("input.address", |f| f.planes[0].address = 0),
         ("input.address", |f| f.planes[0].length = u64::MAX),
         ("input.address", |f| f.planes[0].address = u64::MAX - 3),
