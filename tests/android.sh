@@ -38,7 +38,7 @@ library() {
 models() {
     local model=models/pretrained/simplenet-310k-cifar10.onnx
     mkdir -p "$build/models"
-    "$skipstone" compile $model -o "$build/models/cifar10.skip" --target host
+    "$skipstone" compile $model -o "$build/models/cifar10.skip" --target "$(uname -m)"
     "$skipstone" classify $model models/samples --top 1 --json | python3 -c '
 import json, sys
 for image in json.load(sys.stdin)["images"]:

@@ -6,6 +6,7 @@ tests check against is what `skipstone classify` says of the ONNX file and the P
 
 import json
 import shutil
+import platform
 import subprocess
 
 from PIL import Image
@@ -36,7 +37,7 @@ def main() -> None:
     skipstone.call("compile", MODEL, "-o", FOLDER / "simplenet.skip")
     skipstone.call("compile", MODEL, "-o", FOLDER / "signed.skip", "--sign", key)
     # Mapped and run as it is: the quickest to open.
-    skipstone.call("compile", MODEL, "-o", FOLDER / "mapped.skip", "--target", "host", "--memory", "small")
+    skipstone.call("compile", MODEL, "-o", FOLDER / "mapped.skip", "--target", platform.machine(), "--memory", "small")
 
     images = sorted(SAMPLES.glob("*.png"))
     for image in images:

@@ -51,11 +51,12 @@ impl Isa {
         match self {
             Isa::Scalar => true,
             Isa::Neon => cfg!(target_arch = "aarch64"),
-            Isa::Avx2 | Isa::Avx512 => cfg!(target_arch = "x86_64"),
+            Isa::Avx2 => cfg!(target_arch = "x86_64"),
+            Isa::Avx512 => cfg!(all(target_arch = "x86_64", feature = "avx512")),
         }
     }
 
-    /// Whether this CPU has every instruction of the set. Cheap: the standard library caches the answer.
+    /// Whether this build has kernels for the set and this CPU every instruction of it. Cheap: the standard library caches the answer.
     pub fn is_available(self) -> bool {
         match self {
             Isa::Scalar => true,
@@ -65,7 +66,7 @@ impl Isa {
             Isa::Avx2 => {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
             }
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
             Isa::Avx512 => {
                 Isa::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")

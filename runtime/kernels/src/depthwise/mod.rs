@@ -43,7 +43,7 @@ macro_rules! variants {
 /// Every variant of this build; with the feature `foreign` those of other architectures too, which can only be packed
 /// for.
 pub static VARIANTS: &[Variant] = variants! {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "depthwise_f32_16c_avx512" Avx512 run::avx512;
     #[cfg(target_arch = "x86_64")]
     "depthwise_f32_8c_avx2" Avx2 run::avx2;

@@ -57,7 +57,7 @@ pub(super) unsafe fn avx2(rows: &Rows<'_>) {
 ///
 /// # Safety
 /// The CPU has AVX-512 F, BW, DQ and VL; the slices are as long as the shape says.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn avx512(rows: &Rows<'_>) {
     // SAFETY: the caller's promise.

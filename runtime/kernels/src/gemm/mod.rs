@@ -17,7 +17,7 @@ pub(crate) mod tile;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -137,11 +137,11 @@ macro_rules! variants {
 /// Every variant of this build; the last of each kind of weights is its reference. With the feature `foreign` those of
 /// other architectures are there too, without kernels: weights can be packed for them.
 pub static VARIANTS: &[Variant] = variants! {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "gemm_f16_12x32_avx512" Avx512 12 x 32 / 8 of 16 F16 avx512::HALF_12X32;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "gemm_f16_8x48_avx512" Avx512 8 x 48 / 8 of 16 F16 avx512::HALF_8X48;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "gemm_f16_1x128_avx512" Avx512 1 x 128 / 8 of 16 F16 avx512::HALF_1X128;
     #[cfg(target_arch = "x86_64")]
     "gemm_f16_6x16_avx2" Avx2 6 x 16 / 8 of 8 F16 avx2::HALF_6X16;
@@ -157,11 +157,11 @@ pub static VARIANTS: &[Variant] = variants! {
     "gemm_f16_1x32_neon" Neon 1 x 32 / 4 of 4 F16 neon::HALF_1X32;
     #[cfg(all())]
     "gemm_f16_4x8_scalar" Scalar 4 x 8 / 8 of 8 F16 scalar::HALF_4X8;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "gemm_f32_12x32_avx512" Avx512 12 x 32 / 8 of 16 F32 avx512::TILE_12X32;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "gemm_f32_8x48_avx512" Avx512 8 x 48 / 8 of 16 F32 avx512::TILE_8X48;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "gemm_f32_1x128_avx512" Avx512 1 x 128 / 8 of 16 F32 avx512::TILE_1X128;
     #[cfg(target_arch = "x86_64")]
     "gemm_f32_6x16_avx2" Avx2 6 x 16 / 8 of 8 F32 avx2::TILE_6X16;

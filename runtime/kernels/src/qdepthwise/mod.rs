@@ -13,7 +13,7 @@ mod tile;
 mod avx2;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 mod vnni;
 
 use std::ops::Range;
@@ -56,7 +56,7 @@ macro_rules! variants {
 
 /// Every variant of this build, the most capable first; the last is the reference.
 pub static VARIANTS: &[Variant] = variants! {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "qdepthwise_u8s8_64c_avx512vnni" Avx512 Vnni512 [64, 32, 16], 4 less 0 Some(vnni::kernel);
     #[cfg(target_arch = "x86_64")]
     "qdepthwise_u8s8_32c_avx2" Avx2 Base [32, 16], 2 less 0 Some(avx2::kernel);

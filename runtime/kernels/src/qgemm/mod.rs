@@ -23,7 +23,7 @@ mod tile;
 mod avx2;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 mod vnni;
 
 pub use driver::{Conv, Out, conv, conv_scratch};
@@ -102,11 +102,11 @@ macro_rules! variants {
 
 /// Every variant of this build, the most capable first; the last is the reference.
 pub static VARIANTS: &[Variant] = variants! {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "qgemm_u8s8_12x32_avx512vnni" Avx512 Vnni512 12 x 32 / 16 4 of 1 less 0 vnni::TILE_12X32;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "qgemm_u8s8_8x48_avx512vnni" Avx512 Vnni512 8 x 48 / 16 4 of 1 less 0 vnni::TILE_8X48;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "qgemm_u8s8_1x128_avx512vnni" Avx512 Vnni512 1 x 128 / 16 4 of 1 less 0 vnni::TILE_1X128;
     #[cfg(target_arch = "x86_64")]
     "qgemm_u8s8_6x16_avx2" Avx2 Base 6 x 16 / 8 2 of 2 less 0 avx2::TILE_6X16;

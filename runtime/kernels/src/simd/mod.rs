@@ -13,7 +13,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -158,7 +158,7 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2::run(kernel) },
         // SAFETY: `is_available` has found AVX-512 F, BW, DQ, VL and all that AVX2 stands for.
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
         Isa::Avx512 => unsafe { avx512::run(kernel) },
         // SAFETY: `is_available` has found NEON on this CPU.
         #[cfg(target_arch = "aarch64")]

@@ -121,13 +121,13 @@ macro_rules! variants {
 /// Every variant of this build; the reference is the [`gemm`] family's. With the feature `foreign` those of other
 /// architectures are there too, to pack for.
 pub static VARIANTS: &[Variant] = variants! {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "f2" Avx512 avx512 16 F2<4, 2, 4> "gemm_f32_12x32_avx512";
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "f4" Avx512 avx512 16 F4<6, 4, 6> "gemm_f32_12x32_avx512";
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "f2s2" Avx512 avx512 16 F2Stride2<5, 2, 4> "gemm_f32_12x32_avx512";
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "f4s2" Avx512 avx512 16 F4Stride2<9, 4, 6> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
     "f2" Avx2 avx2 8 F2<4, 2, 4> "gemm_f32_6x16_avx2";

@@ -375,7 +375,7 @@ macro_rules! instruction_set {
 
 instruction_set!(#[cfg(target_arch = "x86_64")] avx2 "avx2,fma,f16c" crate::lanes::avx2::F32x8);
 instruction_set!(
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" crate::lanes::avx512::F32x16
 );
 instruction_set!(#[cfg(target_arch = "aarch64")] neon "neon" crate::lanes::neon::F32x4);
