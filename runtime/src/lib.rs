@@ -23,11 +23,19 @@ mod bytes;
 pub mod classify;
 mod cores;
 mod error;
+#[cfg_attr(
+    not(any(feature = "passes", test)),
+    allow(dead_code, unused_imports, reason = "some of it only the passes use")
+)]
 pub mod graph;
 pub mod measure;
 mod model;
 #[cfg(feature = "onnx")]
 pub mod onnx;
+#[cfg_attr(
+    not(any(feature = "passes", test)),
+    allow(dead_code, unused_imports, reason = "some of it only plain evaluation uses")
+)]
 pub mod ops;
 mod options;
 pub mod package;

@@ -11,7 +11,7 @@ use skipstone_kernels::arena::AlignedVec;
 use crate::bytes::Bytes;
 use crate::cores::Cores;
 use crate::error::{Error, Result};
-use crate::graph::{self, Graph};
+use crate::graph::Graph;
 use crate::ops::Foreign;
 use crate::options::Options;
 use crate::package::{self, Package, PackageInfo, PackedFor};
@@ -34,6 +34,10 @@ pub(crate) trait Source: Send + Sync {
 /// What a front end makes of a model.
 pub(crate) enum Lowered {
     /// A graph of ours.
+    #[cfg_attr(
+        not(any(feature = "passes", test)),
+        expect(dead_code, reason = "packages hold graphs behind the passes")
+    )]
     Graph(Graph),
     /// A model whose shapes depend on its data: the front end runs it whole.
     #[cfg_attr(not(feature = "onnx"), expect(dead_code, reason = "only a front end has such models"))]
@@ -59,8 +63,13 @@ pub(crate) enum Engine {
 impl Engine {
     fn new(lowered: Lowered, target: Target) -> Result<Self> {
         Ok(match lowered {
+            #[cfg_attr(
+                not(any(feature = "passes", test)),
+                expect(unused_mut, reason = "packages hold what the passes made")
+            )]
             Lowered::Graph(mut graph) => {
-                graph::optimise(&mut graph)?;
+                #[cfg(any(feature = "passes", test))]
+                crate::graph::optimise(&mut graph)?;
                 Self::Native(Arc::new(Program::new(Plan::new(graph, target)?)?))
             }
             Lowered::Foreign(model) => Self::Foreign(Arc::new(model)),
@@ -189,6 +198,7 @@ impl Model {
     ///
     /// # Errors
     /// A graph that breaks its invariants, or a step that no kernel takes.
+    #[cfg(any(feature = "passes", test))]
     pub fn from_graph(graph: Graph, options: &Options) -> Result<Self> {
         graph.check()?;
         let (target, cores) = target(options)?;

@@ -4,10 +4,12 @@
 //! once: by a node, by the caller (an input) or by the model (a constant). Passes rewrite
 //! the graph, one file each, and leave it valid; [`optimise`] runs them in order.
 
+#[cfg(any(feature = "passes", test))]
 mod pass;
 
 use std::sync::Arc;
 
+#[cfg(any(feature = "passes", test))]
 pub use pass::optimise;
 
 use crate::error::{Error, OpError, Result};
@@ -238,6 +240,7 @@ impl Graph {
     ///
     /// # Errors
     /// What an operator objects to, with the node's name.
+    #[cfg(any(feature = "passes", test))]
     pub fn evaluate(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let mut held: Vec<Option<Arc<Tensor>>> = self.values.iter().map(|v| v.constant.clone()).collect();
         for (id, tensor) in self.inputs.iter().zip(inputs) {

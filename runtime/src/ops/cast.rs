@@ -60,6 +60,7 @@ impl Operator for Cast {
         Ok(vec![Fact::new(self.to, x.shape.clone())])
     }
 
+    #[cfg(any(feature = "passes", test))]
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = Fact::new(self.to, x.shape().clone());
