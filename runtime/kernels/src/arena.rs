@@ -93,7 +93,7 @@ impl<T: Plain> AlignedVec<T> {
 
 /// Asks for huge pages where there are some and the block fills a few; that there are none is no error.
 fn prefer_huge_pages(map: &MmapMut) {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[cfg(target_os = "linux")]
     {
         // Size of a huge page on most systems that have them.
         const HUGE_PAGE: usize = 2 * 1024 * 1024;
@@ -101,7 +101,7 @@ fn prefer_huge_pages(map: &MmapMut) {
             let _ = map.advise(memmap2::Advice::HugePage);
         }
     }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[cfg(not(target_os = "linux"))]
     let _ = map;
 }
 
