@@ -22,7 +22,7 @@ use crate::options::{Memory, Precision};
 use crate::tensor::{Fact, Tensor};
 
 /// Most bytes that all tensors of a graph may take together.
-const MAX_BYTES: usize = 1 << 40;
+const MAX_BYTES: u64 = 1 << 40;
 
 /// The section [`Kind::Graph`](super::container::Kind::Graph).
 #[derive(Serialize, Deserialize)]
@@ -208,7 +208,7 @@ impl Content {
             end.and_then(|end| weights.part(offset..end)).ok_or_else(|| odd("weights lie where there are none"))
         };
         let total = self.values.iter().try_fold(0usize, |all, value| all.checked_add(value.fact.bytes()));
-        if total.is_none_or(|bytes| bytes > MAX_BYTES) {
+        if total.is_none_or(|bytes| bytes as u64 > MAX_BYTES) {
             return Err(odd("its tensors are too large"));
         }
         let mut graph = Graph::new();
