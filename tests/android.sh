@@ -64,7 +64,7 @@ tests() {
 # Everything but the linking, which takes the NDK.
 phones() {
     local target
-    for target in aarch64-linux-android x86_64-linux-android; do
+    for target in aarch64-linux-android armv7-linux-androideabi x86_64-linux-android; do
         say "checking for $target"
         tests/cross.sh phone $target check --quiet -p skipstone-jni
     done

@@ -11,7 +11,7 @@ class LeakTest {
         val frame = SAMPLES.first().rgb()
         val round = { open().use { it.classifyBlocking(frame) } }
         // What the machine compiles and keeps for itself grows at first.
-        repeat(2_000) { round() }
+        repeat(4_000) { round() }
         System.gc()
         val (objects, before) = Skipstone.openObjects to resident()
         for (part in 1..5) {
