@@ -34,7 +34,8 @@ def build(architecture: str) -> Path:
     command = [ROOT / "tests" / "cross.sh", "phone", target, "rustc", "--profile", "device"]
     command += ["-p", "skipstone-jni", "-Zbuild-std-features=panic-unwind", "--"]
     command += [f"-Clink-arg={argument}" for argument in [linker(), *LINK]]
-    environment = os.environ | {"CARGO_PROFILE_DEVICE_STRIP": "none", "SKIPSTONE_CROSS_TARGET": str(folder)}
+    flags = '-Zlocation-detail=none --cfg curve25519_dalek_backend="serial"'
+    environment = os.environ | {"RUSTFLAGS": flags, "CARGO_PROFILE_DEVICE_STRIP": "none", "SKIPSTONE_CROSS_TARGET": str(folder)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     return folder / target / "device" / "libskipstone.so"
 
