@@ -46,7 +46,10 @@ library() {
 }
 
 case ${1:-all} in
-    all) package && library ;;
+    all)
+        package
+        library
+        ;;
     swift) package ;;
     library) library ;;
     *)
