@@ -174,7 +174,8 @@ fn a_flipped_bit_anywhere_is_refused() {
             damaged[at] ^= 1 << (at % 8);
             let Err(error) = open(&damaged) else { panic!("byte {at} may be anything") };
             let code = error.code();
-            assert!(code.starts_with("package."), "byte {at}: {error}");
+            // Without the magic it is no package, and the front end has its say where it is built in.
+            assert!(code.starts_with("package.") || at < 8 && code.starts_with("model."), "byte {at}: {error}");
             assert!(error.to_string().len() > 20, "byte {at}: a reason");
         }
     }
