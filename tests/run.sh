@@ -27,10 +27,11 @@ lint() { cargo clippy --quiet --workspace --all-targets -- -D warnings; }
 
 rust() { cargo test --quiet --workspace; }
 
-# What a device ships: the library that has never heard of ONNX.
+# What a device ships: the libraries that have never heard of ONNX.
 device() {
     cargo clippy --quiet -p skipstone --no-default-features --all-targets -- -D warnings
     cargo test --quiet -p skipstone --no-default-features
+    cargo test --quiet -p skipstone-ffi -p skipstone-jni
 }
 
 release() { cargo build --quiet --release -p skipstone-cli; }

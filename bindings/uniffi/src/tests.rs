@@ -282,7 +282,9 @@ fn what_is_no_package_is_an_error() {
     let config = Config::default;
     let code = |result: Result<Arc<Model>>| result.map(drop).unwrap_err().code().to_owned();
     for bytes in [&[][..], &[0], b"PK\x03\x04 and so on", &[0xff; 4096]] {
-        assert!(code(Model::from_bytes(bytes, config())).starts_with("package."), "{bytes:?}");
+        let code = code(Model::from_bytes(bytes, config()));
+        // Where the whole workspace is tested the front end is built in, and says what it makes of them.
+        assert!(code.starts_with("package.") || code.starts_with("model."), "{bytes:?}: {code}");
     }
     assert_eq!(code(Model::open("/nowhere/model.skip".into(), config())), "io");
     assert_eq!(code(Model::open(String::new(), config())), "io");
