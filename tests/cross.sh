@@ -151,7 +151,7 @@ case $command in
         environment
         for cpu in $cpus; do
             say "cargo test on $cpu"
-            CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$(emulator "$cpu") cargo test --target $target "$@"
+            SKIPSTONE_EMULATED=1 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$(emulator "$cpu") cargo test --target $target "$@"
         done
         ;;
     phone)

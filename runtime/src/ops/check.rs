@@ -7,7 +7,7 @@ use super::number::Number;
 use super::{Op, Operator};
 use crate::error::OpError;
 use crate::graph::Graph;
-use crate::package::attack::{Edit, Sections, edit, survives};
+use crate::package::attack::{Edit, Sections, attacks, edit, survives};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 use crate::{Info, Model, Options, package};
 
@@ -136,7 +136,7 @@ fn check_package(mut graph: Graph, inputs: &[Tensor]) {
     }
     let whole = Sections::of(&package);
     let mut random = Random(package.len() as u64);
-    for _ in 0..20 {
+    for _ in 0..attacks(20) {
         let mut sections = whole.clone();
         let edits: Vec<Edit> = (0..1 + random.below(3))
             .map(|_| (random.below(1 << 20), random.next() as u8, random.next() as u8))

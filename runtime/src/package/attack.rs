@@ -8,6 +8,11 @@ use crate::model::Model;
 use crate::options::Options;
 use crate::tensor::{Tensor, TensorView};
 
+/// How many attacks a test has time for: what is attacked is the same on every CPU, so an emulated one sees a few.
+pub(crate) fn attacks(count: u32) -> u32 {
+    if std::env::var_os("SKIPSTONE_EMULATED").is_some() { count.div_ceil(20) } else { count }
+}
+
 /// The sections of a package, apart.
 #[derive(Clone)]
 pub(crate) struct Sections {

@@ -18,6 +18,7 @@
 //! the signature covers the header's hash: nothing in a file can change unseen, and nothing is used before all of it is
 //! checked.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -208,30 +209,31 @@ fn root(start: &[u8], table: &[u8]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// The hash of a section.
+/// The hash of a section. Cores take part after part, so that one that wakes up late holds up nobody.
 fn hash(section: &[u8]) -> [u8; 32] {
     let parts: Vec<&[u8]> = section.chunks(PART).collect();
     let mut hashes = vec![[0; 32]; parts.len()];
     // A thread starts in the time in which a few hundred kilobytes are hashed.
     let threads = thread::available_parallelism().map_or(1, usize::from).min(parts.len() / 2).max(1);
-    let share = parts.len().div_ceil(threads).max(1);
-    thread::scope(|scope| {
-        let mut shares = parts.chunks(share).zip(hashes.chunks_mut(share));
-        let own = shares.next();
-        for (parts, hashes) in shares {
-            scope.spawn(|| hash_parts(parts, hashes));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(part) = parts.get(index) else { return done };
+            done.push((index, *blake3::hash(part).as_bytes()));
         }
-        if let Some((parts, hashes)) = own {
-            hash_parts(parts, hashes);
+    };
+    thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        // What a helper could not do stays a hash of zeros, which no section has.
+        helpers.into_iter().for_each(|helper| done.extend(helper.join().unwrap_or_default()));
+        for (index, hash) in done {
+            hashes[index] = hash;
         }
     });
     *blake3::hash(hashes.as_flattened()).as_bytes()
-}
-
-fn hash_parts(parts: &[&[u8]], hashes: &mut [[u8; 32]]) {
-    for (part, hash) in parts.iter().zip(hashes) {
-        *hash = *blake3::hash(part).as_bytes();
-    }
 }
 
 pub(super) fn refused(code: &'static str, reason: &str) -> Error {

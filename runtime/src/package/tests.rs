@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use skipstone_kernels::activation::Activation;
 
-use super::attack::{Sections, edit, survives};
+use super::attack::{Sections, attacks, edit, survives};
 use super::container::{ALIGNMENT, Kind};
 use super::*;
 use crate::classify::{Classifier, Image, Settings};
@@ -232,7 +232,7 @@ fn another_instruction_set_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
+    #![proptest_config(ProptestConfig::with_cases(attacks(10_000)))]
 
     #[test]
     fn mutated_packages_never_panic(
