@@ -22,7 +22,7 @@ use crate::options::{Memory, Precision};
 use crate::tensor::{Fact, Tensor};
 
 /// Most bytes that all tensors of a graph may take together.
-const MAX_BYTES: u64 = 1 << 40;
+const MAX_BYTES: u64 = 1 << 32;
 
 /// The section [`Kind::Graph`](super::container::Kind::Graph).
 #[derive(Serialize, Deserialize)]

@@ -59,11 +59,16 @@ impl Session {
                 reason: format!("{} inputs; at most {MAX_INPUTS} are supported", engine.inputs().len()),
             });
         }
+        // How large it is, a file says: that there is no memory for it is the file's fault, and no reason to end the process.
+        let arena = Arena::try_new(arena_bytes).ok_or_else(|| Error::Unsupported {
+            node: "graph".into(),
+            reason: format!("there is no memory for an arena of {arena_bytes} bytes"),
+        })?;
         let of_workers = cores.clone();
         let pool = Pool::with(threads.max(1), move || of_workers.iter().for_each(Cores::bind));
         Ok(Self {
             engine,
-            arena: Arena::new(arena_bytes),
+            arena,
             pool,
             cores,
             held: Vec::new(),
