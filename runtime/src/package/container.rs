@@ -6,22 +6,25 @@
 //!      8      4  version of the format
 //!     12      4  number of sections
 //!     16      8  length of the file
-//!     24     32  BLAKE3 of bytes 0..24 and of the table
+//!     24     32  hash of bytes 0..24 and of the table
 //!     56     32  Ed25519 public key of who signed, or zeros
 //!     88     64  signature of "skipstone package" and the hash at 24, or zeros
 //!    152     56  for each section, the table: kind (4), zeros (4), offset (8), length (8), hash (32)
 //!                the sections in order of the table, each from a multiple of 64 on, with zeros between
 //! ```
 //!
-//! Numbers are little-endian. A section's hash is the BLAKE3 of the BLAKE3 hashes of its parts, 1 MiB each, so that all
-//! cores of a phone can check a large one. The header's hash covers the sections' hashes, and
-//! the signature covers the header's hash: nothing in a file can change unseen, and nothing is used before all of it is
-//! checked.
+//! Numbers are little-endian. The header's hash covers the sections' hashes, and the signature covers the header's hash:
+//! nothing in a file can change unseen, and nothing is used before all of it is checked.
+//!
+//! A signed package is hashed by BLAKE3, section by section in parts of 1 MiB, so that all cores of a phone can check a
+//! large one. Without a signature anybody who changes a file can make its hashes right, whatever they are, so that they
+//! need to tell damage only: they are XXH3-128, which one core takes as fast as memory is read, and zeros behind.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use twox_hash::XxHash3_128;
 
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
@@ -29,7 +32,7 @@ use crate::error::{Error, Result};
 /// First bytes of every package.
 pub(super) const MAGIC: &[u8; 8] = b"SKIPSTON";
 /// Version of the format: of the container, of what its sections hold, and of the list of operators.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// What a section starts at a multiple of: a cache line, and the widest vector.
 pub(super) const ALIGNMENT: usize = 64;
 /// Bytes before the table.
@@ -40,6 +43,8 @@ const ENTRY: usize = 56;
 const MAX_SECTIONS: usize = 64;
 /// Bytes of a part of a section that is hashed by itself.
 const PART: usize = 1 << 20;
+/// What stands for the key and the signature where there is none.
+const UNSIGNED: ([u8; 32], [u8; 64]) = ([0; 32], [0; 64]);
 /// What a signature covers before the header's hash, so that it can be taken for nothing else.
 const CONTEXT: &[u8] = b"skipstone package";
 
@@ -62,6 +67,7 @@ impl Kind {
 
 /// Writes a container of these sections, signed if there is a key.
 pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Vec<u8> {
+    let hash = Hash::of(key.is_some());
     let mut table = Vec::with_capacity(sections.len() * ENTRY);
     let mut end = HEADER + sections.len() * ENTRY;
     for (kind, bytes) in sections {
@@ -70,7 +76,7 @@ pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Vec
         table.extend([0; 4]);
         table.extend((offset as u64).to_le_bytes());
         table.extend((bytes.len() as u64).to_le_bytes());
-        table.extend(hash(bytes));
+        table.extend(hash.section(bytes));
         end = offset + bytes.len();
     }
     let mut file = Vec::with_capacity(end);
@@ -78,14 +84,14 @@ pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Vec
     file.extend(VERSION.to_le_bytes());
     file.extend((sections.len() as u32).to_le_bytes());
     file.extend((end as u64).to_le_bytes());
-    let root = root(&file, &table);
+    let root = hash.header(&file, &table);
     file.extend(root);
     match key {
         Some(key) => {
             file.extend(key.verifying_key().to_bytes());
             file.extend(key.sign(&[CONTEXT, &root].concat()).to_bytes());
         }
-        None => file.extend([0; 32 + 64]),
+        None => file.extend([UNSIGNED.0.as_slice(), &UNSIGNED.1].concat()),
     }
     file.extend(table);
     for (_, bytes) in sections {
@@ -133,11 +139,12 @@ impl Container {
         let (stored_root, signer, signature) = (header.array()?, header.array()?, header.array()?);
         let table = header.take(count * ENTRY)?;
         let start = file.get(..24).unwrap_or_default();
-        if root(start, table) != stored_root {
+        let hash = Hash::of((signer, signature) != UNSIGNED);
+        if hash.header(start, table) != stored_root {
             return Err(refused("package.hash", "its header is damaged"));
         }
         let signer = check_signature(&stored_root, signer, &signature, key)?;
-        Ok(Self { sections: sections(file, table)?, signer })
+        Ok(Self { sections: sections(file, table, hash)?, signer })
     }
 
     /// The section of this kind.
@@ -158,7 +165,7 @@ fn check_signature(
     key: Option<&[u8; 32]>,
 ) -> Result<Option<[u8; 32]>> {
     let refused = |reason: &str| refused("package.signature", reason);
-    if (signer, *signature) == ([0; 32], [0; 64]) {
+    if (signer, *signature) == UNSIGNED {
         return match key {
             Some(_) => Err(refused("it is not signed")),
             None => Ok(None),
@@ -173,7 +180,7 @@ fn check_signature(
 }
 
 /// The sections of a table, each where the one before ends, after checking their hashes and the zeros between.
-fn sections(file: &Bytes, table: &[u8]) -> Result<Vec<(Kind, Bytes)>> {
+fn sections(file: &Bytes, table: &[u8], hash: Hash) -> Result<Vec<(Kind, Bytes)>> {
     let damaged = |what: String| refused("package.hash", &what);
     let odd = || refused("package.format", "its table of sections makes no sense");
     let mut end = HEADER + table.len();
@@ -191,7 +198,7 @@ fn sections(file: &Bytes, table: &[u8]) -> Result<Vec<(Kind, Bytes)>> {
         }
         end = offset.checked_add(length).ok_or_else(odd)?;
         let bytes = file.part(offset..end).ok_or_else(odd)?;
-        if hash(&bytes) != stored {
+        if hash.section(&bytes) != stored {
             return Err(damaged(format!("the section {kind:?} is damaged")));
         }
         sections.push((kind, bytes));
@@ -202,38 +209,70 @@ fn sections(file: &Bytes, table: &[u8]) -> Result<Vec<(Kind, Bytes)>> {
     Ok(sections)
 }
 
-/// The hash that stands in the header.
-fn root(start: &[u8], table: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(start).update(table);
-    *hasher.finalize().as_bytes()
+/// How a package is hashed.
+#[derive(Clone, Copy)]
+enum Hash {
+    /// Against damage.
+    Xxh3,
+    /// Against malice.
+    Blake3,
 }
 
-/// The hash of a section. Cores take part after part, so that one that wakes up late holds up nobody.
-fn hash(section: &[u8]) -> [u8; 32] {
-    let parts: Vec<&[u8]> = section.chunks(PART).collect();
-    let mut hashes = vec![[0; 32]; parts.len()];
-    // A thread starts in the time in which a few hundred kilobytes are hashed.
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(parts.len() / 2).max(1);
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(part) = parts.get(index) else { return done };
-            done.push((index, *blake3::hash(part).as_bytes()));
+impl Hash {
+    /// Of a package that is signed, or not.
+    fn of(signed: bool) -> Self {
+        if signed { Self::Blake3 } else { Self::Xxh3 }
+    }
+
+    fn bytes(self, bytes: &[u8]) -> [u8; 32] {
+        match self {
+            Self::Xxh3 => {
+                let mut hash = [0; 32];
+                hash[..16].copy_from_slice(&XxHash3_128::oneshot(bytes).to_le_bytes());
+                hash
+            }
+            Self::Blake3 => *blake3::hash(bytes).as_bytes(),
         }
-    };
-    thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut done = work();
-        // What a helper could not do stays a hash of zeros, which no section has.
-        helpers.into_iter().for_each(|helper| done.extend(helper.join().unwrap_or_default()));
-        for (index, hash) in done {
-            hashes[index] = hash;
+    }
+
+    /// The hash that stands in the header, of its start and of the table.
+    fn header(self, start: &[u8], table: &[u8]) -> [u8; 32] {
+        self.bytes(&[start, table].concat())
+    }
+
+    fn section(self, section: &[u8]) -> [u8; 32] {
+        match self {
+            Self::Xxh3 => self.bytes(section),
+            Self::Blake3 => self.parts(section),
         }
-    });
-    *blake3::hash(hashes.as_flattened()).as_bytes()
+    }
+
+    /// The hash of the hashes of the parts. Cores take part after part, so that one that wakes up late holds up nobody.
+    fn parts(self, section: &[u8]) -> [u8; 32] {
+        let parts: Vec<&[u8]> = section.chunks(PART).collect();
+        let mut hashes = vec![[0; 32]; parts.len()];
+        // A thread starts in the time in which a few hundred kilobytes are hashed.
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(parts.len() / 2).max(1);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(part) = parts.get(index) else { return done };
+                done.push((index, self.bytes(part)));
+            }
+        };
+        thread::scope(|scope| {
+            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut done = work();
+            // What a helper could not do stays a hash of zeros, which no section has.
+            helpers.into_iter().for_each(|helper| done.extend(helper.join().unwrap_or_default()));
+            for (index, hash) in done {
+                hashes[index] = hash;
+            }
+        });
+        self.bytes(hashes.as_flattened())
+    }
 }
 
 pub(super) fn refused(code: &'static str, reason: &str) -> Error {
