@@ -1,7 +1,7 @@
 //! What runs, one call at a time, until it is closed.
 //!
 //! Any thread may call at any time. Runs of one object wait for each other; `cancel` and `close`
-//! do not wait to be heard: the run that is going on stops before its next step.
+//! do not wait to be heard: the call that is going on, be it preparing a frame or running, stops before the next step.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,7 +109,7 @@ impl<T: Owner> Live<T> {
         Latency::of(runs, latencies.latest.make_contiguous())
     }
 
-    /// Stops the run that is going on, if one is.
+    /// Stops the call that is going on, if one is.
     pub(crate) fn cancel(&self) {
         self.cancel.cancel();
     }
@@ -123,6 +123,8 @@ impl<T: Owner> Live<T> {
 
     fn with<R>(&self, body: impl FnOnce(&mut State<T>) -> Result<R>) -> Result<R> {
         let mut state = lock(&self.state);
+        // What was cancelled is over. Before the look at `closed`, so that a `close` behind it is heard.
+        self.cancel.reset();
         let closed = || SkipstoneError::closed(T::WHAT);
         if self.closed.load(Ordering::SeqCst) {
             return Err(closed());

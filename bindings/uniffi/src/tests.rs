@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use skipstone::graph::Graph;
 use skipstone::ops::reduce::{Reduce, ReduceKind};
 use skipstone::ops::unary::{Unary, UnaryKind};
-use skipstone::{DType, Fact, Options, Shape};
+use skipstone::{DType, Fact, Options, Shape, Tensor};
 
 use super::*;
 use crate::live::Live;
@@ -209,6 +209,27 @@ fn another_thread_cancels() {
         assert!(matches!(answer, Err(SkipstoneError::Cancelled { .. })), "{answer:?}");
     });
     assert_eq!(best(&classifier.classify_frame_at(Picture::of(2).frame(), 1).unwrap()), 2);
+}
+
+#[test]
+fn a_cancel_while_nothing_runs_is_forgotten() {
+    let classifier = Classifier::new(slow()).unwrap();
+    classifier.cancel();
+    assert_eq!(best(&classifier.classify_frame_at(Picture::of(2).frame(), 1).unwrap()), 2);
+}
+
+/// Regression: a run forgot what it had been asked while its frame was prepared.
+#[test]
+fn a_cancel_before_the_first_step_is_heard() {
+    let model = brightest_channel();
+    let live = Live::new(model.runtime().session().unwrap());
+    let image = Tensor::zeros(model.runtime().inputs()[0].fact.clone());
+    let cancelled = live.run(|session| {
+        live.cancel();
+        Ok(session.run(&[image.view()])?)
+    });
+    assert!(matches!(cancelled, Err(SkipstoneError::Cancelled { .. })), "{cancelled:?}");
+    live.run(|session| Ok(session.run(&[image.view()])?)).unwrap();
 }
 
 #[test]

@@ -36,14 +36,23 @@ pub struct Session {
     profile: Option<Vec<Duration>>,
 }
 
-/// Stops a running session from another thread, before its next step.
+/// Stops a session from another thread, before its next step.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// Asks the session to stop; the run answers [`Error::Cancelled`].
+    /// Asks the session to stop: the run that is going on, or else the next, answers [`Error::Cancelled`].
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes back what no run has heard yet. A run that ends does so, too.
+    pub fn reset(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -113,6 +122,12 @@ impl Session {
     /// An input that is missing or of another type or shape; [`Error::Cancelled`]; [`Error::DeadlineExceeded`]; what an
     /// operator objects to, with the node's name.
     pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<()> {
+        let result = self.run_once(inputs);
+        self.cancel.reset();
+        result
+    }
+
+    fn run_once(&mut self, inputs: &[TensorView<'_>]) -> Result<()> {
         let mut bytes = InputBytes::new();
         for (index, port) in self.engine.inputs().iter().enumerate() {
             let Some(view) = inputs.get(index) else {
@@ -123,7 +138,6 @@ impl Session {
             }
             bytes.push(view.bytes()).map_err(|_| Error::Internal("too many inputs".into()))?;
         }
-        self.cancel.0.store(false, Ordering::Relaxed);
         let _visit = self.cores.as_ref().map(Cores::visit);
         match &self.engine {
             Engine::Native(program) => run_steps(
@@ -135,6 +149,7 @@ impl Session {
                 self.deadline,
                 self.profile.as_deref_mut(),
             ),
+            Engine::Foreign(_) if self.cancel.is_asked() => Err(Error::Cancelled { step: 0 }),
             Engine::Foreign(model) => {
                 self.held = model.foreign.evaluate(inputs).map_err(|e| e.at(model.foreign.name()))?;
                 Ok(())
@@ -200,7 +215,7 @@ fn run_steps(
     let started = Instant::now();
     let _awake = pool.awake();
     for (index, (step, executable)) in program.steps().enumerate() {
-        if cancel.0.load(Ordering::Relaxed) {
+        if cancel.is_asked() {
             return Err(Error::Cancelled { step: index });
         }
         if deadline.is_some_and(|d| started.elapsed() >= d) {
