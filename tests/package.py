@@ -6,6 +6,7 @@ What was damaged, cut, signed by somebody else or made by a newer version must b
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper
 from PIL import Image
 
 import driver
@@ -66,10 +69,8 @@ def refusal(skipstone: driver.Skipstone, package: Path, *options) -> str:
     return "opened"
 
 
-def damage(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
+def damage(check: Check, skipstone: driver.Skipstone, good: Path, bad: Path) -> None:
     """Flipped bytes, cut ends, another version."""
-    good, bad = folder / "good.skip", folder / "bad.skip"
-    skipstone.call("compile", PRETRAINED, "-o", good, "--target", "host")
     whole = good.read_bytes()
     numbers = random.Random(1)
     places = [*range(0, 152, 7), *(numbers.randrange(len(whole)) for _ in range(DAMAGES)), len(whole) - 1]
@@ -82,14 +83,14 @@ def damage(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
         codes[code] = codes.get(code, 0) + 1
     # Without its first eight bytes it is no package, and the ONNX parser says what it thinks of it.
     odd = [code for code in codes if not code.startswith(("package.", "model."))]
-    check(f"{len(places)} flipped bits: {codes}", f"{odd}" if odd else None)
+    check(f"{good.stem}, {len(places)} flipped bits: {codes}", f"{odd}" if odd else None)
     cut = set()
     for length in [0, 1, 8, 100, *(numbers.randrange(len(whole)) for _ in range(30)), len(whole) - 1]:
         bad.write_bytes(whole[:length])
         cut.add(refusal(skipstone, bad))
-    check("cut short", None if all(c.startswith(("package.", "model.")) for c in cut) else f"{cut}")
-    bad.write_bytes(whole[:8] + (2).to_bytes(4, "little") + whole[12:])
-    check("a newer version", None if refusal(skipstone, bad) == "package.version" else refusal(skipstone, bad))
+    check(f"{good.stem}, cut short", None if all(c.startswith(("package.", "model.")) for c in cut) else f"{cut}")
+    bad.write_bytes(whole[:8] + (99).to_bytes(4, "little") + whole[12:])
+    check(f"{good.stem}, a newer version", None if refusal(skipstone, bad) == "package.version" else refusal(skipstone, bad))
 
 
 def signatures(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
@@ -108,18 +109,22 @@ def signatures(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
     ]:
         got = refusal(skipstone, package, "--signed-by", folder / f"{key}.pub")
         check(f"{package.stem}, {key} demanded", None if got == want else got)
+    for package in (unsigned, signed):
+        damage(check, skipstone, package, folder / "bad.skip")
+
+
+def one_node(operator: str, name: str, model: Path, **attributes) -> Path:
+    """A model of one node that keeps an image's shape."""
+    ports = [helper.make_tensor_value_info(port, TensorProto.FLOAT, [1, 3, 8, 8]) for port in ("x", "y")]
+    node = helper.make_node(operator, ["x"], ["y"], name=name, **attributes)
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), model)
+    return model
 
 
 def fallback(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
     """A model that no device can run is refused by name."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "y")]
-    node = helper.make_node("LRN", ["x"], ["y"], name="the odd one", size=3)
-    graph = helper.make_graph([node], "g", ports[:1], ports[1:])
-    model = folder / "odd.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), model)
+    model = one_node("LRN", "the odd one", folder / "odd.onnx", size=3)
     try:
         skipstone.call("compile", model, "-o", folder / "odd.skip")
         check("a step without a kernel", "compiled")
@@ -127,29 +132,54 @@ def fallback(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
         check("a step without a kernel", None if "the odd one" in refused.message else str(refused))
 
 
+class Frames:
+    """The samples as a camera would give them, for the example `classify`, and how they are to be named."""
+
+    def __init__(self, skipstone: driver.Skipstone, folder: Path):
+        self.want = tops(skipstone, PRETRAINED)
+        self.size = [str(side) for side in Image.open(SAMPLES[0]).size]
+        self.files = [folder / f"{sample.stem}.rgb" for sample in SAMPLES]
+        for sample, file in zip(SAMPLES, self.files):
+            file.write_bytes(np.asarray(Image.open(sample).convert("RGB")).tobytes())
+
+    def wrong(self, program: list, package: Path) -> str | None:
+        """What is wrong with a program's answers."""
+        done = subprocess.run([*program, package, *self.size, *self.files], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            return f"exit status {done.returncode}: {done.stderr.strip()}"
+        got = [line.rsplit(" ", 2)[1:] for line in done.stdout.splitlines()]
+        if [label for label, _ in got] != [top["label"] for top in self.want]:
+            return "other labels"
+        if any(abs(float(score) - top["score"]) > TOLERANCE for (_, score), top in zip(got, self.want)):
+            return "other scores"
+        return None
+
+
 def device(check: Check, skipstone: driver.Skipstone, folder: Path, program: Path, cpus: list[str]) -> None:
     """The samples by the library without a parser, on emulated phones."""
-    want = tops(skipstone, PRETRAINED)
-    frames = []
-    for sample in SAMPLES:
-        frame = folder / f"{sample.stem}.rgb"
-        frame.write_bytes(np.asarray(Image.open(sample).convert("RGB")).tobytes())
-        frames.append(frame)
-    width, height = Image.open(SAMPLES[0]).size
+    frames = Frames(skipstone, folder)
     for target in ("neon", "generic"):
         package = folder / f"device-{target}.skip"
         skipstone.call("compile", PRETRAINED, "-o", package, "--target", target)
         for cpu in cpus:
             emulator = subprocess.run(["tests/cross.sh", "emulator", cpu], cwd=driver.ROOT, check=True, capture_output=True)
-            command = [*emulator.stdout.decode().split(), program, package, str(width), str(height), *frames]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            got = [line.rsplit(" ", 2)[1:] for line in done.stdout.splitlines()]
-            wrong = None if done.returncode == 0 else f"exit status {done.returncode}: {done.stderr.strip()}"
-            if not wrong and [label for label, _ in got] != [top["label"] for top in want]:
-                wrong = "other labels"
-            if not wrong and any(abs(float(score) - top["score"]) > TOLERANCE for (_, score), top in zip(got, want)):
-                wrong = "other scores"
-            check(f"{len(frames)} samples on {cpu}, {target} package", wrong)
+            wrong = frames.wrong([*emulator.stdout.decode().split(), program], package)
+            check(f"{len(SAMPLES)} samples on {cpu}, {target} package", wrong)
+
+
+def subset(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
+    """A library with the operators of one package runs that one, and says of another what it lacks."""
+    package, other = folder / "subset.skip", folder / "other.skip"
+    skipstone.call("compile", PRETRAINED, "-o", package, "--target", "generic")
+    skipstone.call("compile", one_node("Softmax", "odds", folder / "other.onnx"), "-o", other, "--target", "generic")
+    operators = skipstone.call("operators", package).strip()
+    target = Path(os.environ.get("CARGO_TARGET_DIR", driver.ROOT / "target"))
+    build = ["cargo", "build", "--quiet", "-p", "skipstone", "--no-default-features", "--example", "classify"]
+    subprocess.run(build, cwd=driver.ROOT, env=os.environ | {"SKIPSTONE_OPERATORS": operators}, check=True)
+    program, frames = target / "debug/examples/classify", Frames(skipstone, folder)
+    check(f"a library of {operators}", frames.wrong([program], package))
+    wrong = frames.wrong([program], other) or "it runs"
+    check("it says what it lacks", None if "SKIPSTONE_OPERATORS" in wrong and "odds" in wrong else wrong)
 
 
 def main() -> None:
@@ -168,9 +198,9 @@ def main() -> None:
         models = [fill.fill(name) for name in fill.names()] + [PRETRAINED]
         for model, wrong in zip(models, driver.in_parallel(lambda m: same_answers(skipstone, m, folder), models)):
             check(model.stem, wrong)
-        damage(check, skipstone, folder)
         signatures(check, skipstone, folder)
         fallback(check, skipstone, folder)
+        subset(check, skipstone, folder)
         if args.device:
             device(check, skipstone, folder, args.device, args.cpus)
     sys.exit(check.failed > 0)
