@@ -132,11 +132,13 @@ impl Operator for Bottleneck {
         let shape = shapes.get(self.depthwise_at()).ok_or(OpError::Operand(0))?;
         let (expand_rows, project_rows) = bottleneck::product_rows(shape);
         let mut choice = Choice { portable: true, ..Choice::default() };
-        let mut names = Vec::new();
+        let (mut names, mut expand) = (Vec::new(), None);
         for (stage, shape) in shapes.iter().enumerate() {
             let kernel = match stage.cmp(&self.depthwise_at()) {
                 std::cmp::Ordering::Less => {
-                    Kernel::Gemm(gemm::choose(cx.isa, cx.weights(), expand_rows, shape.in_c, shape.out_c))
+                    let variant = gemm::choose(cx.isa, cx.weights(), expand_rows, shape.in_c, shape.out_c);
+                    expand = Some(variant);
+                    Kernel::Gemm(variant)
                 }
                 std::cmp::Ordering::Equal => Kernel::Depthwise(depthwise::choose(cx.isa)),
                 std::cmp::Ordering::Greater => {
@@ -151,8 +153,7 @@ impl Operator for Bottleneck {
             names.push(kernel.name());
         }
         choice.kernel = names.join(JOIN);
-        let (expands, projects) = (self.expand.is_some(), self.project.is_some());
-        choice.scratch = bottleneck::scratch_len(shape, expands, projects, cx.threads) * size_of::<f32>();
+        choice.scratch = bottleneck::scratch_len(shape, expand, self.project.is_some(), cx.threads) * size_of::<f32>();
         Ok(choice)
     }
 

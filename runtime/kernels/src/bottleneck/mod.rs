@@ -7,6 +7,11 @@
 //! makes 0.3 MB of them. Step by step it is written to memory and read again; here a band of output rows is computed
 //! at a time, and only the rows under the band are expanded, into a ring that stays in the second-level cache. No row
 //! is expanded twice, but for those between the bands of two threads.
+//!
+//! Without a projection channels have nothing to do with each other: an expansion is computed panel by panel of its
+//! weights, the ring holds the channels of one, and threads share panels before they share rows.
+
+use std::ops::Range;
 
 use crate::conv::{ConvShape, product};
 use crate::depthwise::{self, Band, depthwise_band};
@@ -18,8 +23,8 @@ use crate::threads::Pool;
 /// Numbers that the ring and the band behind it may take: 192 KiB, a share of the second-level cache. Tests have small
 /// images, whose rings shall come round all the same.
 const CACHE: usize = if cfg!(test) { 512 } else { 48 * 1024 };
-/// Units per thread, so that a slow thread holds up the others by little.
-const UNITS_PER_THREAD: usize = 4;
+/// Units per thread, so that a slow thread holds up the others by little; more of them would expand more rows twice.
+const UNITS_PER_THREAD: usize = 2;
 /// Multiply-adds below which a second thread does not pay.
 const WORTH_SHARING: usize = if cfg!(test) { 1 } else { 100_000 };
 
@@ -62,8 +67,12 @@ struct Split {
     band: usize,
     /// Output rows of a unit, a multiple of the band but for the last of an image.
     rows: usize,
-    /// Units of an image.
+    /// Units of some channels of an image.
     units: usize,
+    /// Channels of the depthwise convolution in a unit: all, or a panel of the expansion.
+    channels: usize,
+    /// Units of channels.
+    panels: usize,
     /// Threads at work.
     slots: usize,
     /// Rows of the ring; none without an expansion.
@@ -75,8 +84,11 @@ struct Split {
 }
 
 impl Split {
-    fn new(shape: &ConvShape, expands: bool, projects: bool, threads: usize) -> Self {
-        let in_row = if expands { product(&[shape.in_w, shape.in_c]) } else { 0 };
+    fn new(shape: &ConvShape, expand: Option<&gemm::Variant>, projects: bool, threads: usize) -> Self {
+        let panel = expand.filter(|_| !projects).map_or(usize::MAX, |variant| variant.nr);
+        let channels = panel.min(shape.in_c.max(1));
+        let panels = shape.in_c.div_ceil(channels);
+        let in_row = if expand.is_some() { product(&[shape.in_w, channels]) } else { 0 };
         let out_row = if projects { product(&[shape.out_w, shape.out_c]) } else { 0 };
         let reach = (shape.kernel[0].max(1) - 1) * shape.dilation[0] + 1;
         let under = |band: usize| product(&[band - 1, shape.stride[0]]) + reach;
@@ -85,7 +97,8 @@ impl Split {
 
         let work = product(&[shape.pixels(), shape.taps()]).saturating_mul(shape.out_c);
         let threads = if work < WORTH_SHARING { 1 } else { threads.max(1) };
-        let wanted = if threads > 1 { (threads * UNITS_PER_THREAD).div_ceil(shape.batch.max(1)) } else { 1 };
+        let others = product(&[shape.batch, panels]).max(1);
+        let wanted = if threads > 1 { (threads * UNITS_PER_THREAD).div_ceil(others) } else { 1 };
         let band = band.min(shape.out_h.div_ceil(wanted).max(1));
         let rows = shape.out_h.div_ceil(wanted).next_multiple_of(band).max(1);
         let units = shape.out_h.div_ceil(rows);
@@ -93,7 +106,9 @@ impl Split {
             band,
             rows,
             units,
-            slots: product(&[units, shape.batch]).min(threads).max(1),
+            channels,
+            panels,
+            slots: product(&[units, others]).min(threads).max(1),
             ring_rows: under(band),
             ring: product(&[under(band), in_row]),
             middle: product(&[band, out_row]),
@@ -101,10 +116,10 @@ impl Split {
     }
 }
 
-/// Numbers of scratch that [`bottleneck`] wants.
-pub fn scratch_len(shape: &ConvShape, expands: bool, projects: bool, threads: usize) -> usize {
+/// Numbers of scratch that [`bottleneck`] wants, with this kernel for the expansion.
+pub fn scratch_len(shape: &ConvShape, expand: Option<&gemm::Variant>, projects: bool, threads: usize) -> usize {
     shape.check();
-    let split = Split::new(shape, expands, projects, threads);
+    let split = Split::new(shape, expand, projects, threads);
     product(&[split.slots, split.ring + split.middle])
 }
 
@@ -112,7 +127,7 @@ pub fn scratch_len(shape: &ConvShape, expands: bool, projects: bool, threads: us
 /// kernels.
 pub fn product_rows(shape: &ConvShape) -> (usize, usize) {
     shape.check();
-    let split = Split::new(shape, true, true, 1);
+    let split = Split::new(shape, gemm::VARIANTS.first(), true, 1);
     (product(&[split.band, shape.stride[0], shape.in_w]), product(&[split.band, shape.out_w]))
 }
 
@@ -134,23 +149,20 @@ pub fn bottleneck(args: Bottleneck<'_>, scratch: &mut [f32], pool: &Pool) {
     if out.is_empty() {
         return;
     }
-    let split = Split::new(shape, expand.is_some(), project.is_some(), pool.threads());
-    let blocks = Blocks { shape, input, expand, depthwise, packed, epilogue, project, split };
-    let (units, rows) = (blocks.split.units, blocks.split.rows);
-    let row_len = product(&[shape.out_w, filters]);
-    let out = Output::new(out);
+    let split = Split::new(shape, expand.map(|p| p.variant), project.is_some(), pool.threads());
+    let blocks = Blocks { shape, input, expand, depthwise, packed, epilogue, project, split, out: Output::new(out) };
+    let (units, panels) = (blocks.split.units, blocks.split.panels);
     let slot_len = blocks.split.ring + blocks.split.middle;
-    share_units(pool, units * shape.batch, blocks.split.slots, slot_len, scratch, |unit, slot| {
-        let (image, first) = (unit / units, unit % units * rows);
-        let len = rows.min(shape.out_h - first);
-        let start = (image * shape.out_h + first) * row_len;
-        // SAFETY: the output was checked to hold these rows, which no other unit writes.
-        let out = unsafe { std::slice::from_raw_parts_mut(out.start().add(start), len * row_len) };
-        blocks.unit(image, first, out, slot);
+    share_units(pool, product(&[shape.batch, panels, units]), blocks.split.slots, slot_len, scratch, |unit, slot| {
+        let first = unit % units * blocks.split.rows;
+        let rows = first..shape.out_h.min(first + blocks.split.rows);
+        let first = unit / units % panels * blocks.split.channels;
+        let channels = first..shape.in_c.min(first + blocks.split.channels);
+        blocks.unit(unit / units / panels, rows, channels, slot);
     });
 }
 
-/// The arguments, but for the output.
+/// The arguments.
 struct Blocks<'a> {
     shape: &'a ConvShape,
     input: &'a [f32],
@@ -160,37 +172,48 @@ struct Blocks<'a> {
     epilogue: Epilogue<'a>,
     project: Option<Pointwise<'a>>,
     split: Split,
+    /// Holds the whole output; every unit writes rows and channels of its own.
+    out: Output,
 }
 
 impl Blocks<'_> {
-    /// The rows of an image from `first` on that `out` holds.
-    fn unit(&self, image: usize, first: usize, out: &mut [f32], slot: &mut [f32]) {
+    /// Some rows of an image, and of them the channels that come of these in the middle.
+    fn unit(&self, image: usize, rows: Range<usize>, channels: Range<usize>, slot: &mut [f32]) {
         let s = self.shape;
         let filters = self.project.map_or(s.out_c, |p| p.channels);
-        let row_len = s.out_w * filters;
+        let row_len = product(&[s.out_w, filters]);
         let (ring, middle) = slot.split_at_mut(self.split.ring);
-        let end = first + out.len() / row_len;
+        // The last panel may have fewer channels than the others.
+        let ring = &mut ring[..product(&[self.split.ring_rows, s.in_w, channels.len()]).min(self.split.ring)];
         // The input row that is expanded next.
-        let mut next = (first * s.stride[0]).saturating_sub(s.pad_top);
-        for (index, out) in out.chunks_mut(self.split.band * row_len).enumerate() {
-            let y = first + index * self.split.band;
-            let rows = y..end.min(y + self.split.band);
-            let needed = (rows.end - 1) * s.stride[0] + (s.kernel[0] - 1) * s.dilation[0] + 1;
+        let mut next = (rows.start * s.stride[0]).saturating_sub(s.pad_top);
+        for y in rows.clone().step_by(self.split.band) {
+            let band = y..rows.end.min(y + self.split.band);
+            let needed = (band.end - 1) * s.stride[0] + (s.kernel[0] - 1) * s.dilation[0] + 1;
             let needed = needed.saturating_sub(s.pad_top).min(s.in_h);
             if let Some(expand) = &self.expand {
-                self.expand(expand, image, next..needed.max(next), ring);
+                self.expand(expand, image, next..needed.max(next), channels.clone(), ring);
                 next = needed.max(next);
             }
-            let over_all = image * s.out_h + rows.start..image * s.out_h + rows.end;
+            let over_all = image * s.out_h + band.start..image * s.out_h + band.end;
+            let at = over_all.start * row_len;
+            // SAFETY: the output was checked to hold this row.
+            let out = unsafe { self.out.start().add(at) };
             match &self.project {
-                None => self.convolve(over_all, ring, image, out),
+                None => {
+                    // SAFETY: the output holds these rows, and no other unit writes these channels of them.
+                    unsafe { self.convolve(over_all, channels.clone(), ring, image, out) }
+                }
                 Some(project) => {
-                    let middle = &mut middle[..rows.len() * s.out_w * s.out_c];
-                    self.convolve(over_all.clone(), ring, image, middle);
-                    let at = over_all.start * row_len;
+                    let middle = &mut middle[..band.len() * s.out_w * s.out_c];
+                    // SAFETY: the middle holds these rows, and is this thread's.
+                    unsafe { self.convolve(over_all, channels.clone(), ring, image, middle.as_mut_ptr()) }
+                    // SAFETY: the output holds these rows, which no other unit writes: with a projection units have all
+                    // channels.
+                    let out = unsafe { std::slice::from_raw_parts_mut(out, band.len() * row_len) };
                     let residual = project.epilogue.residual.map(|r| &r[at..][..out.len()]);
                     let args = Gemm {
-                        m: rows.len() * s.out_w,
+                        m: band.len() * s.out_w,
                         k: s.out_c,
                         n: filters,
                         a: middle,
@@ -207,10 +230,11 @@ impl Blocks<'_> {
         }
     }
 
-    /// Expands rows of an image into the ring.
-    fn expand(&self, expand: &Pointwise<'_>, image: usize, rows: std::ops::Range<usize>, ring: &mut [f32]) {
+    /// Expands rows of an image into the ring, to a panel's channels, or all.
+    fn expand(&self, expand: &Pointwise<'_>, image: usize, rows: Range<usize>, to: Range<usize>, ring: &mut [f32]) {
         let s = self.shape;
-        let (from_len, to_len) = (s.in_w * expand.channels, s.in_w * s.in_c);
+        let (from_len, to_len) = (s.in_w * expand.channels, s.in_w * to.len());
+        let bias = expand.epilogue.bias.map(|bias| &bias[to.clone()]);
         let mut row = rows.start;
         while row < rows.end {
             // As many as there are to the end of the ring.
@@ -219,13 +243,13 @@ impl Blocks<'_> {
             let args = Gemm {
                 m: count * s.in_w,
                 k: expand.channels,
-                n: s.in_c,
+                n: to.len(),
                 a: &self.input[(image * s.in_h + row) * from_len..][..count * from_len],
                 lda: expand.channels,
-                packed: expand.packed,
+                packed: expand.packed.columns(expand.variant, expand.channels, to.clone()),
                 out: &mut ring[place * to_len..][..count * to_len],
-                ldc: s.in_c,
-                epilogue: expand.epilogue,
+                ldc: to.len(),
+                epilogue: Epilogue { bias, ..expand.epilogue },
                 a_scale: None,
             };
             gemm_alone(expand.variant, args);
@@ -234,7 +258,10 @@ impl Blocks<'_> {
     }
 
     /// The depthwise convolution of some output rows, counted over all images, of one.
-    fn convolve(&self, rows: std::ops::Range<usize>, ring: &[f32], image: usize, out: &mut [f32]) {
+    ///
+    /// # Safety
+    /// From `out` on there are these rows of the convolution's output, and nobody else reads or writes these channels.
+    unsafe fn convolve(&self, rows: Range<usize>, channels: Range<usize>, ring: &[f32], image: usize, out: *mut f32) {
         let s = self.shape;
         let (ring, ring_rows) = match self.expand {
             Some(_) => (ring, self.split.ring_rows),
@@ -242,7 +269,9 @@ impl Blocks<'_> {
             None => (&self.input[image * s.in_h * s.in_w * s.in_c..][..s.in_h * s.in_w * s.in_c], s.in_h),
         };
         let (packed, epilogue) = (self.packed, self.epilogue);
-        depthwise_band(self.depthwise, Band { shape: s, rows, ring, ring_rows, packed, out, epilogue });
+        let band = Band { shape: s, rows, channels, ring, ring_rows, packed, out, epilogue };
+        // SAFETY: the caller's promise.
+        unsafe { depthwise_band(self.depthwise, band) }
     }
 }
 

@@ -37,7 +37,7 @@ proptest! {
         (channels, middle, filters) in (1usize..20, 1usize..40, 1usize..20),
         kernel in prop::array::uniform2(1usize..6), stride in prop::array::uniform2(1usize..3),
         dilation in 1usize..3, pad in prop::array::uniform4(0usize..4),
-        ends in 0usize..3, flags in 0u32..16, threads in 1usize..4,
+        ends in 0usize..3, flags in 0u32..32, threads in 1usize..4,
     ) {
         let edge = Edge::BOTH[usize::from(flags & 8 > 0)];
         let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
@@ -63,7 +63,7 @@ proptest! {
         let activation = if flags & 2 > 0 { Activation::HardSwish } else { Activation::Silu };
         let epilogue = |at: usize, last: bool| Epilogue {
             bias: (flags & 4 > 0 || at > 0).then_some(&*bias[at]),
-            activation: if last { Activation::None } else { activation },
+            activation: if last && flags & 16 == 0 { Activation::None } else { activation },
             residual: if last { residual } else { None },
             residual_first: false,
         };
@@ -93,7 +93,8 @@ proptest! {
                 Pointwise { variant: ends[at].0, channels, packed: Packed::F32(&ends[at].1), epilogue }
             };
             let mut got = Guarded::new(&vec![f32::NAN; out_len], edge);
-            let scratch_len = scratch_len(&shape, expands, projects, threads);
+            let expand = expands.then_some(ends[0].0);
+            let scratch_len = scratch_len(&shape, expand, projects, threads);
             let mut scratch = Guarded::new(&vec![f32::NAN; scratch_len], edge);
             let args = Bottleneck {
                 shape: &shape,

@@ -124,53 +124,59 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
         let range = rows * task / tasks..rows * (task + 1) / tasks;
         // SAFETY: the output has these rows.
         let out = unsafe { to.start().add(range.start * shape.out_w * shape.out_c) };
-        let args = Rows { shape, rows: range, input: Input::Images(input), packed, out, epilogue };
+        let input = Input::Images(input);
+        let args = Rows { shape, rows: range, channels: 0..shape.in_c, input, packed, out, epilogue };
         // SAFETY: the lengths were checked, the CPU has the instructions, and tasks have disjoint output rows.
         unsafe { (v.kernel)(&args) }
     });
 }
 
-/// Some rows of one image's convolution, for kernels that are made of several.
+/// Some rows and channels of one image's convolution, for kernels that are made of several.
 pub(crate) struct Band<'a> {
     /// Geometry of the whole; [`takes`] it.
     pub shape: &'a ConvShape,
     /// Rows of the output, over all images.
     pub rows: Range<usize>,
-    /// The input rows under them: row `y` of the image at place `y % ring_rows`.
+    /// Channels of the output.
+    pub channels: Range<usize>,
+    /// The input rows under them, of these channels alone: row `y` of the image at place `y % ring_rows`.
     pub ring: &'a [f32],
     /// Rows that the ring holds.
     pub ring_rows: usize,
-    /// Weights from [`pack`].
+    /// Weights of all channels from [`pack`].
     pub packed: &'a [f32],
-    /// The output rows.
-    pub out: &'a mut [f32],
+    /// The first number of the output rows, which hold all channels; the others stay as they are.
+    pub out: *mut f32,
     /// What is fused behind; its residual is of the whole output.
     pub epilogue: Epilogue<'a>,
 }
 
-/// Computes some rows on the calling thread.
+/// Computes some rows and channels on the calling thread.
+///
+/// # Safety
+/// From `out` on there are the rows of the output, and nobody else reads or writes these channels of them.
 ///
 /// # Panics
 /// If a slice is not as long as `shape` says, or the input rows under the rows do not fit into the ring.
-pub(crate) fn depthwise_band(v: &Variant, args: Band<'_>) {
-    let Band { shape, rows, ring, ring_rows, packed, out, epilogue } = args;
+pub(crate) unsafe fn depthwise_band(v: &Variant, args: Band<'_>) {
+    let Band { shape, rows, channels, ring, ring_rows, packed, out, epilogue } = args;
     shape.check();
     assert!(takes(shape), "one filter per channel");
     assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
-    if rows.is_empty() {
+    if rows.is_empty() || channels.is_empty() {
         return;
     }
     assert!(rows.end <= product(&[shape.batch, shape.out_h]), "rows of the output");
+    assert!(channels.end <= shape.out_c, "channels of the output");
     assert_eq!(rows.start / shape.out_h, (rows.end - 1) / shape.out_h, "rows of one image");
     let under = product(&[rows.len() - 1, shape.stride[0]]) + (shape.kernel[0] - 1) * shape.dilation[0] + 1;
     assert!(under.min(shape.in_h) <= ring_rows, "the ring is too small");
-    assert_eq!(ring.len(), product(&[ring_rows, shape.in_w, shape.in_c]), "the ring");
-    assert_eq!(out.len(), product(&[rows.len(), shape.out_w, shape.out_c]), "the output rows");
+    assert_eq!(ring.len(), product(&[ring_rows, shape.in_w, channels.len()]), "the ring");
     assert_eq!(packed.len(), shape.taps() * shape.in_c, "the weights");
     epilogue.check(shape.out_c, shape.output_len());
     let input = Input::Ring { numbers: ring, rows: ring_rows };
-    let args = Rows { shape, rows, input, packed, out: out.as_mut_ptr(), epilogue };
-    // SAFETY: the lengths were checked, the CPU has the instructions, and the output rows are borrowed mutably.
+    let args = Rows { shape, rows, channels, input, packed, out, epilogue };
+    // SAFETY: the lengths were checked, the CPU has the instructions, and the output is as the caller promises.
     unsafe { (v.kernel)(&args) }
 }
 

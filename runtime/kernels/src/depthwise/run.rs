@@ -13,9 +13,11 @@ pub(super) struct Rows<'a> {
     pub shape: &'a ConvShape,
     /// Rows over all images.
     pub rows: Range<usize>,
+    /// Channels that are computed.
+    pub channels: Range<usize>,
     pub input: Input<'a>,
     pub packed: &'a [f32],
-    /// First number of the first of the rows.
+    /// First number of the first of the rows, at channel 0.
     pub out: *mut f32,
     /// Its residual is of the whole output.
     pub epilogue: Epilogue<'a>,
@@ -26,19 +28,29 @@ pub(super) struct Rows<'a> {
 pub(super) enum Input<'a> {
     /// All of them.
     Images(&'a [f32]),
-    /// The rows of one image that the output rows need: row `y` at place `y % rows`.
+    /// The rows of one image that the output rows need, and of them the channels that are computed: row `y` at place
+    /// `y % rows`.
     Ring { numbers: &'a [f32], rows: usize },
 }
 
-impl<'a> Input<'a> {
-    /// The numbers, and the offset of row `y` of an image among them.
+impl Rows<'_> {
+    /// Numbers from one input pixel to the next.
     #[inline(always)]
-    fn row(&self, shape: &ConvShape, image: usize, y: usize) -> (&'a [f32], usize) {
-        let (numbers, row) = match *self {
-            Self::Images(numbers) => (numbers, image * shape.in_h + y),
-            Self::Ring { numbers, rows } => (numbers, y % rows),
+    fn pixel(&self) -> usize {
+        match self.input {
+            Input::Images(_) => self.shape.in_c,
+            Input::Ring { .. } => self.channels.len(),
+        }
+    }
+
+    /// Row `y` of an image, from the first of the channels that are computed on.
+    #[inline(always)]
+    fn input_row(&self, image: usize, y: usize) -> &[f32] {
+        let (numbers, row, channel) = match self.input {
+            Input::Images(numbers) => (numbers, image * self.shape.in_h + y, self.channels.start),
+            Input::Ring { numbers, rows } => (numbers, y % rows, 0),
         };
-        (numbers, row * shape.in_w * shape.in_c)
+        &numbers[row * self.shape.in_w * self.pixel() + channel..]
     }
 }
 
@@ -86,14 +98,15 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
         for x in 0..s.out_w {
             let at = (row * s.out_w + x) * s.out_c;
             let to = ((row - args.rows.start) * s.out_w + x) * s.out_c;
-            for c in 0..s.out_c {
+            for c in args.channels.clone() {
                 let mut sum = args.epilogue.bias.map_or(0.0, |b| b[c]);
                 for ky in s.valid_taps(0, y) {
                     let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
-                    let (input, line) = args.input.row(s, image, in_y);
+                    let line = args.input_row(image, in_y);
                     for kx in s.valid_taps(1, x) {
                         let in_x = x * s.stride[1] + kx * s.dilation[1] - s.pad_left;
-                        sum += input[line + in_x * s.in_c + c] * args.packed[(ky * s.kernel[1] + kx) * s.in_c + c];
+                        let pixel = line[in_x * args.pixel() + c - args.channels.start];
+                        sum += pixel * args.packed[(ky * s.kernel[1] + kx) * s.in_c + c];
                     }
                 }
                 let residual = args.epilogue.residual.map_or(0.0, |r| r[at + c]);
@@ -148,11 +161,17 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
             }
         }
         if let Some(activation) = epilogue.later() {
-            let len = s.out_w * s.out_c;
-            // SAFETY: the output row just written, of this task alone.
-            let out = unsafe { std::slice::from_raw_parts_mut(args.out.add((row - args.rows.start) * len), len) };
+            // The whole row at once, or pixel by pixel where others compute its other channels.
+            let whole = args.channels.len() == s.out_c;
+            let (runs, len) = if whole { (1, s.out_w * s.out_c) } else { (s.out_w, args.channels.len()) };
             let residual = epilogue.residual.filter(|_| !epilogue.residual_first);
-            finish_row(isa, activation, out, residual.map(|r| &r[row * len..][..len]));
+            for run in 0..runs {
+                let at = run * s.out_c + args.channels.start;
+                let (out, row_len) = ((row - args.rows.start) * s.out_w * s.out_c + at, s.out_w * s.out_c);
+                // SAFETY: what of the output row was just written, by this task alone.
+                let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(out), len) };
+                finish_row(isa, activation, out, residual.map(|r| &r[row * row_len + at..][..len]));
+            }
         }
     }
 }
@@ -174,13 +193,12 @@ struct Line<'a, 'b> {
 }
 
 impl Line<'_, '_> {
-    /// The input row under kernel row `ky`, one of `taps_y`.
+    /// The input row under kernel row `ky`, one of `taps_y`, from the first of the channels on.
     #[inline(always)]
     fn input_row(&self, ky: usize) -> *const f32 {
         let s = self.args.shape;
         let in_y = self.y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
-        let (numbers, offset) = self.args.input.row(s, self.image, in_y);
-        numbers[offset..].as_ptr()
+        self.args.input_row(self.image, in_y).as_ptr()
     }
 
     /// Offset of the row in the part of the output that is written.
@@ -196,7 +214,7 @@ impl Line<'_, '_> {
     #[inline(always)]
     unsafe fn tiles<L: Lanes, const K: usize, const S: usize>(&self) {
         let s = self.args.shape;
-        if s.in_c < L::WIDTH {
+        if self.args.channels.len() < L::WIDTH {
             // SAFETY: the caller's promise.
             return unsafe { self.pixels::<L>() };
         }
@@ -226,13 +244,14 @@ impl Line<'_, '_> {
     #[inline(always)]
     unsafe fn tile<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(&self, tile: &Window) {
         let s = self.args.shape;
+        let (channels, width) = (self.args.channels.clone(), self.args.pixel());
         // In the padding this is before the row or the image, and only offset back inside is it read.
-        let left = (tile.x * S).wrapping_sub(s.pad_left).wrapping_mul(s.in_c);
+        let left = (tile.x * S).wrapping_sub(s.pad_left).wrapping_mul(width);
         let (out, residual) = (self.out_row() + tile.x * s.out_c, (self.row * s.out_w + tile.x) * s.out_c);
         let inside = tile.inside;
-        for channel in (0..s.in_c).step_by(L::WIDTH) {
+        for channel in channels.clone().step_by(L::WIDTH) {
             // Channels left over share a register with some before them, which are computed and stored twice.
-            let channel = channel.min(s.in_c - L::WIDTH);
+            let channel = channel.min(channels.end - L::WIDTH);
             // SAFETY: value instructions, and a register of the bias.
             let mut sums = [unsafe { self.bias::<L>(channel) }; WIDTH];
             for ky in self.taps_y.clone() {
@@ -240,7 +259,7 @@ impl Line<'_, '_> {
                 unsafe {
                     let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
                     let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
-                    let mut pixel = self.lines[ky].wrapping_add(left.wrapping_add(channel));
+                    let mut pixel = self.lines[ky].wrapping_add(left.wrapping_add(channel - channels.start));
                     // Written out, because the compiler gives up on unrolling a loop of this many columns.
                     macro_rules! columns {
                         ($($column:literal)*) => {$(
@@ -248,7 +267,7 @@ impl Line<'_, '_> {
                                 if !EDGE || inside & (1 << $column) != 0 {
                                     column::<L, K, S, $column>(L::load(pixel), &w, &mut sums);
                                 }
-                                pixel = pixel.wrapping_add(s.in_c);
+                                pixel = pixel.wrapping_add(width);
                             }
                         )*};
                     }
@@ -275,11 +294,11 @@ impl Line<'_, '_> {
     /// As for [`run`].
     #[inline(always)]
     unsafe fn pixels<L: Lanes>(&self) {
-        let s = self.args.shape;
+        let (s, channels, width) = (self.args.shape, self.args.channels.clone(), self.args.pixel());
         for x in 0..s.out_w {
             let taps_x = s.valid_taps(1, x);
-            for channel in (0..s.in_c).step_by(L::WIDTH) {
-                let count = L::WIDTH.min(s.in_c - channel);
+            for channel in channels.clone().step_by(L::WIDTH) {
+                let count = L::WIDTH.min(channels.end - channel);
                 // SAFETY: `count` channels of a pixel, a weight or the bias are readable from the first.
                 let load = |from: *const f32| unsafe {
                     if count == L::WIDTH { L::load(from) } else { L::load_first(from, count) }
@@ -293,7 +312,7 @@ impl Line<'_, '_> {
                         let tap = (ky * s.kernel[1] + kx) * s.in_c + channel;
                         // SAFETY: the tap lies inside the input; the weights hold it.
                         unsafe {
-                            let pixel = load(self.input_row(ky).add(in_x * s.in_c + channel));
+                            let pixel = load(self.input_row(ky).add(in_x * width + channel - channels.start));
                             sum = pixel.mul_add(load(self.args.packed.as_ptr().add(tap)), sum);
                         }
                     }

@@ -80,11 +80,16 @@ impl Split {
         let work = [m, n, taps, depth, groups].iter().fold(1usize, |work, &size| work.saturating_mul(size));
         let threads = if work < WORTH_SHARING { 1 } else { threads.max(1) };
         if threads > 1 {
-            let wanted = threads * UNITS_PER_THREAD;
-            let share = m.div_ceil(wanted.div_ceil(groups)).next_multiple_of(v.mr);
-            rows = rows.min(share.max(v.mr));
-            let blocks = (m.div_ceil(rows) * groups).max(1);
-            panels = (all_panels * blocks).div_ceil(wanted).min(all_panels);
+            let wanted = (threads * UNITS_PER_THREAD).div_ceil(groups);
+            // A block of rows meets all of B, and a block of panels all of A: the larger one is to be read once.
+            if n >= m {
+                panels = all_panels.div_ceil(wanted);
+            }
+            let others = all_panels.div_ceil(panels);
+            // As many blocks as are wanted but of whole tiles, and none much smaller than the others.
+            let blocks = m.div_ceil(rows).max(wanted.div_ceil(others)).min(m.div_ceil(v.mr)).max(1);
+            rows = m.div_ceil(blocks).max(1);
+            panels = panels.min((all_panels * m.div_ceil(rows)).div_ceil(wanted)).max(1);
         }
         let (row_blocks, panel_blocks) = (m.div_ceil(rows), all_panels.div_ceil(panels));
         let slots = product(&[row_blocks, panel_blocks, groups]).min(threads).max(1);

@@ -70,6 +70,16 @@ impl<'a> Packed<'a> {
         }
     }
 
+    /// Of a matrix of `k` rows that was packed for `v`, the panels of some columns, the first of which begins one.
+    pub(crate) fn columns(self, v: &Variant, k: usize, columns: Range<usize>) -> Self {
+        debug_assert!(columns.start.is_multiple_of(v.nr), "columns from a panel's first on");
+        let range = k * columns.start..k * columns.start + packed_len(v, k, columns.len());
+        match self {
+            Self::F32(numbers) => Self::F32(&numbers[range]),
+            Self::F16(numbers) => Self::F16(&numbers[range]),
+        }
+    }
+
     /// Asks for a range of the numbers to come into the cache.
     pub(crate) fn prefetch(self, range: Range<usize>) {
         match self {
