@@ -22,7 +22,7 @@ ROOT = environment.HERE.parents[1]
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", metavar="NAME", help="of the zoo, or ONNX files; default: the zoo")
-    peers = [name for name in report.NAMES if name != report.OURS]
+    peers = [name for name in report.NAMES if name not in report.OURS]
     parser.add_argument("--peers", nargs="+", choices=peers, default=peers)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=8, help="bursts for each runtime")
@@ -65,7 +65,7 @@ def compare(args: argparse.Namespace) -> dict:
     import convert
     import measure
 
-    runtimes = [report.OURS, *args.peers]
+    runtimes = [*report.OURS, *args.peers]
     models = model_files(args.models)
     result = {
         "machine": report.machine(),

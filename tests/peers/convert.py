@@ -1,6 +1,6 @@
 """Models in the format of each runtime, kept in build/peers/models.
 
-ONNX Runtime, tract, rten and Skipstone read the ONNX file itself. A conversion is made anew when
+ONNX Runtime, tract, rten and, as one of its three ways, Skipstone read the ONNX file itself. A conversion is made anew when
 the model, the command that converts it, or a pinned version changes.
 """
 
@@ -67,8 +67,27 @@ def to_litert(source: Path, folder: Path, _: list[int]) -> tuple[list, Path]:
     return [environment.CONVERTERS / "python", script, source, target], target
 
 
+def to_package(source: Path, folder: Path, _: list[int]) -> tuple[list, Path]:
+    target = folder / "model.skip"
+    # Not the first word: a package is made anew when the command that makes it is another.
+    return ["env", environment.SKIPSTONE, "compile", source, "-o", target, "--target", "host"], target
+
+
+def to_small_package(source: Path, folder: Path, dims: list[int]) -> tuple[list, Path]:
+    command, target = to_package(source, folder, dims)
+    return [*command, "--memory", "small"], target
+
+
 # How: the command that converts, and the file that it writes.
-CONVERTERS = {"openvino": to_openvino, "ncnn": to_ncnn, "mnn": to_mnn, "mnn_small": to_mnn, "litert": to_litert}
+CONVERTERS = {
+    "skipstone_package": to_package,
+    "skipstone_small": to_small_package,
+    "openvino": to_openvino,
+    "ncnn": to_ncnn,
+    "mnn": to_mnn,
+    "mnn_small": to_mnn,
+    "litert": to_litert,
+}
 
 
 def digest(command: list, target: Path) -> str:

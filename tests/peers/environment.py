@@ -12,6 +12,8 @@ BUILD = HERE.parents[1] / "build" / "peers"
 PYTHON = BUILD / "venv" / "bin" / "python"
 CONVERTERS = BUILD / "converters" / "bin"
 RUST_WORKER = BUILD / "target" / "release" / "skipstone-peers"
+# Makes the packages.
+SKIPSTONE = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parents[1] / "target")) / "release" / "skipstone"
 
 # Which package tells the version.
 PACKAGES = {
@@ -22,7 +24,13 @@ PACKAGES = {
     "mnn_small": "MNN",
     "litert": "ai-edge-litert",
 }
-CRATES = {"skipstone": "skipstone", "tract": "tract-onnx", "rten": "rten"}
+CRATES = {
+    "skipstone": "skipstone",
+    "skipstone_package": "skipstone",
+    "skipstone_small": "skipstone",
+    "tract": "tract-onnx",
+    "rten": "rten",
+}
 
 
 def python_environment(folder: Path, requirements: Path) -> None:
@@ -42,6 +50,7 @@ def prepare(runtimes: list[str]) -> None:
     python_environment(BUILD / "venv", HERE / "requirements.txt")
     if {"ncnn", "litert"} & set(runtimes):
         python_environment(BUILD / "converters", HERE / "requirements-converters.txt")
+    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "skipstone-cli"], cwd=HERE.parents[1], check=True)
     subprocess.run(
         ["cargo", "build", "--quiet", "--release"],
         cwd=HERE / "rust",

@@ -6,15 +6,18 @@ nobody's best.
 """
 
 import datetime
+import itertools
 import json
 import math
 import os
 import platform
 from pathlib import Path
 
-OURS = "skipstone"
+OURS = ("skipstone", "skipstone_package", "skipstone_small")
 NAMES = {
     "skipstone": "Skipstone",
+    "skipstone_package": "Skipstone, package",
+    "skipstone_small": "Skipstone, small package",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
     "ncnn": "ncnn",
@@ -54,16 +57,16 @@ def machine() -> dict:
 
 def best_peer(row: dict[str, dict], figure: str) -> str | None:
     """The runtime, ours apart, with the smallest figure."""
-    peers = {name: facts[figure] for name, facts in row.items() if name != OURS and figure in facts}
+    peers = {name: facts[figure] for name, facts in row.items() if name not in OURS and figure in facts}
     return min(peers, key=peers.get, default=None)
 
 
-def ratio(row: dict[str, dict], figure: str, peer: str | None) -> float | None:
+def ratio(row: dict[str, dict], figure: str, peer: str | None, ours: str = OURS[0]) -> float | None:
     """Ours by the peer's: below one where ours is better."""
-    if peer is None or figure not in row.get(OURS, {}) or figure not in row.get(peer, {}):
+    if peer is None or figure not in row.get(ours, {}) or figure not in row.get(peer, {}):
         return None
     # Memory is measured in pages: a model may cost none.
-    return max(row[OURS][figure], 1e-3) / max(row[peer][figure], 1e-3)
+    return max(row[ours][figure], 1e-3) / max(row[peer][figure], 1e-3)
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -103,42 +106,49 @@ def figures(result: dict, threads: str, figure: str) -> list[str]:
         least = min((one[figure] for one in row.values() if figure in one), default=None)
         facts = [row.get(name, {}) for name in runtimes]
         cells = [cell(one, figure, behind, one.get(figure) == least) for one in facts]
-        rows.append([model, *cells, NAMES.get(peer, "-"), number(ratio(row, figure, peer))])
+        ratios = [number(ratio(row, figure, peer, ours)) for ours in measured(runtimes)]
+        rows.append([model, *cells, NAMES.get(peer, "-"), *ratios])
     counted = "1 thread" if threads == "1" else f"{threads} threads"
-    columns = ["model", *(NAMES[name] for name in runtimes), "best peer", "ours / best"]
+    ratios = [f"{NAMES[ours]} / best" for ours in measured(runtimes)]
+    columns = ["model", *(NAMES[name] for name in runtimes), "best peer", *ratios]
     return [f"### {heading}; {counted}", "", *table(columns, rows)]
+
+
+def measured(runtimes: list[str]) -> list[str]:
+    """Those of ours that were."""
+    return [name for name in OURS if name in runtimes]
 
 
 def summary(result: dict) -> list[str]:
     """Ours by the best peer, and by each, over all models."""
-    runtimes = [name for name in result["versions"] if name != OURS]
+    runtimes = list(result["versions"])
+    peers = [name for name in runtimes if name not in OURS]
     rows = []
-    for threads in result["threads"]:
-        for figure in MEASURES:
-            by_model = {model: by_threads.get(threads, {}) for model, by_threads in result["models"].items()}
-            against_best = {
-                model: value for model, row in by_model.items() if (value := ratio(row, figure, best_peer(row, figure)))
-            }
-            if not against_best:
-                continue
-            worst = max(against_best, key=against_best.get)
-            means = []
-            for peer in runtimes:
-                values = [value for row in by_model.values() if (value := ratio(row, figure, peer))]
-                means.append(number(geometric_mean(values)) if values else "-")
-            better = sum(value <= 1 for value in against_best.values())
-            rows.append(
-                [
-                    MEASURES[figure][0],
-                    threads,
-                    f"**{number(geometric_mean(list(against_best.values())))}**",
-                    f"{number(against_best[worst])} ({worst})",
-                    f"{better} of {len(against_best)}",
-                    *means,
-                ]
-            )
-    columns = ["figure", "threads", "ours / best peer", "worst", "ours is best"]
-    columns += [f"/ {NAMES[name]}" for name in runtimes]
+    for threads, figure, ours in itertools.product(result["threads"], MEASURES, measured(runtimes)):
+        by_model = {model: by_threads.get(threads, {}) for model, by_threads in result["models"].items()}
+        against_best = {
+            model: value for model, row in by_model.items() if (value := ratio(row, figure, best_peer(row, figure), ours))
+        }
+        if not against_best:
+            continue
+        worst = max(against_best, key=against_best.get)
+        means = []
+        for peer in peers:
+            values = [value for row in by_model.values() if (value := ratio(row, figure, peer, ours))]
+            means.append(number(geometric_mean(values)) if values else "-")
+        rows.append(
+            [
+                MEASURES[figure][0],
+                threads,
+                NAMES[ours],
+                f"**{number(geometric_mean(list(against_best.values())))}**",
+                f"{number(against_best[worst])} ({worst})",
+                f"{sum(value <= 1 for value in against_best.values())} of {len(against_best)}",
+                *means,
+            ]
+        )
+    columns = ["figure", "threads", "ours", "ours / best peer", "worst", "ours is best"]
+    columns += [f"/ {NAMES[name]}" for name in peers]
     return ["### Summary: geometric means, below 1 where Skipstone is better", "", *table(columns, rows)]
 
 

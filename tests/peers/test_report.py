@@ -34,6 +34,14 @@ class Report(unittest.TestCase):
         lines = report.figures(result(facts(2.0), ncnn=facts(1.0), mnn={"error": "wrong output: x"}), "1", "median_ms")
         self.assertEqual(lines[-2], "| net | 2.00 (2.00) | **1.00** (1.00) | wrong | ncnn | 2.00 |")
 
+    def test_our_other_ways_are_no_peers_and_have_their_own_ratios(self):
+        ways = result(facts(2.0), skipstone_package=facts(1.0), ncnn=facts(4.0))
+        self.assertEqual(report.best_peer(ways["models"]["net"]["1"], "median_ms"), "ncnn")
+        lines = report.figures(ways, "1", "median_ms")
+        self.assertEqual(lines[-2], "| net | 2.00 (2.00) | **1.00** (1.00) | 4.00 (4.00) | ncnn | 0.50 | 0.25 |")
+        latencies = [line for line in report.summary(ways) if line.startswith("| latency")]
+        self.assertEqual([line.split(" | ")[3] for line in latencies], ["**0.50**", "**0.25**"])
+
     def test_no_memory_is_a_figure(self):
         row = {"skipstone": facts(2.0), "mnn": facts(4.0)}
         self.assertEqual(report.ratio(row, "resident_mb", "mnn"), 1.0)

@@ -55,7 +55,7 @@ fn arguments() -> Result<Arguments> {
 /// Loads the model into the engine of that name.
 fn load(engine: &str, model: &Path, threads: usize, input: Input) -> Result<Box<dyn Engine>> {
     Ok(match engine {
-        "skipstone" => Box::new(skipstone::Skipstone::load(model, threads, input)?),
+        "skipstone" | "skipstone_package" | "skipstone_small" => Box::new(skipstone::Skipstone::load(model, threads, input)?),
         "tract" => Box::new(tract::Tract::load(model, threads, input)?),
         "rten" => Box::new(rten::Rten::load(model, threads, input)?),
         other => bail!("no engine {other}"),
