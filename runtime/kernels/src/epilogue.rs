@@ -137,17 +137,20 @@ impl Rest<'_> {
         }
     }
 
-    /// Calls `f` for every row of the tile and of the residual.
+    /// Calls `f` for every row of the tile and of the residual, or once for all where they lie side by side: rows of few
+    /// channels fill no registers.
     ///
     /// # Safety
     /// As for `finish`.
     #[inline(always)]
     unsafe fn rows(&self, tile: &Stored, f: impl Fn(&mut [f32], Option<&[f32]>)) {
-        for row in 0..tile.rows {
-            let at = tile.at + row * tile.ldc;
-            // SAFETY: a row of the tile, by the caller's promise.
-            let out = unsafe { std::slice::from_raw_parts_mut(tile.out.add(at), tile.columns) };
-            f(out, self.residual.map(|residual| &residual[at..][..tile.columns]));
+        let side_by_side = tile.columns == tile.ldc;
+        let (runs, len) = if side_by_side { (1, tile.rows * tile.columns) } else { (tile.rows, tile.columns) };
+        for run in 0..runs {
+            let at = tile.at + run * tile.ldc;
+            // SAFETY: a row of the tile or all of them, by the caller's promise.
+            let out = unsafe { std::slice::from_raw_parts_mut(tile.out.add(at), len) };
+            f(out, self.residual.map(|residual| &residual[at..][..len]));
         }
     }
 }

@@ -140,7 +140,7 @@ impl Operator for Bottleneck {
                     expand = Some(variant);
                     Kernel::Gemm(variant)
                 }
-                std::cmp::Ordering::Equal => Kernel::Depthwise(depthwise::choose(cx.isa)),
+                std::cmp::Ordering::Equal => Kernel::Depthwise(depthwise::choose(cx.isa, shape.in_c)),
                 std::cmp::Ordering::Greater => {
                     Kernel::Gemm(gemm::choose(cx.isa, cx.weights(), project_rows, shape.in_c, shape.out_c))
                 }

@@ -287,7 +287,7 @@ struct Operands<'a> {
 impl Kernel {
     fn choose(op: &Conv, shape: &ConvShape, cx: &PlanContext<'_>) -> Self {
         if depthwise::takes(shape) && !op.scale {
-            return Self::Depthwise(depthwise::choose(cx.isa));
+            return Self::Depthwise(depthwise::choose(cx.isa, shape.in_c));
         }
         let k = shape.taps() * shape.group_in();
         let packed_once = cx.is_constant(Conv::WEIGHTS);

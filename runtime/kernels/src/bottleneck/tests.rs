@@ -100,7 +100,7 @@ proptest! {
                 shape: &shape,
                 input: &input,
                 expand: expands.then(|| end(0, channels, tails[0])),
-                depthwise: depthwise::choose(isa),
+                depthwise: depthwise::choose(isa, middle),
                 packed: &packed,
                 epilogue: tails[1],
                 project: projects.then(|| end(1, filters, tails[2])),

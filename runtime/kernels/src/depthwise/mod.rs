@@ -23,15 +23,18 @@ pub struct Variant {
     pub name: &'static str,
     /// Instruction set it needs.
     pub isa: Isa,
+    /// Channels of a register: with fewer, pixels are computed one by one.
+    channels: usize,
     kernel: unsafe fn(&Rows<'_>),
 }
 
-/// The entries of the table: whether the kernel is built, name, instruction set, kernel.
+/// The entries of the table: whether the kernel is built, name, instruction set, its channels, kernel.
 macro_rules! variants {
-    ($(#[cfg($built:meta)] $name:literal $isa:ident $kernel:path;)*) => {
+    ($(#[cfg($built:meta)] $name:literal $isa:ident $channels:literal $kernel:path;)*) => {
         &[$(#[cfg(any($built, feature = "foreign"))] Variant {
             name: $name,
             isa: Isa::$isa,
+            channels: $channels,
             #[cfg($built)]
             kernel: $kernel,
             #[cfg(not($built))]
@@ -44,18 +47,21 @@ macro_rules! variants {
 /// for.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "depthwise_f32_16c_avx512" Avx512 run::avx512;
+    "depthwise_f32_16c_avx512" Avx512 16 run::avx512;
     #[cfg(target_arch = "x86_64")]
-    "depthwise_f32_8c_avx2" Avx2 run::avx2;
+    "depthwise_f32_8c_avx2" Avx2 8 run::avx2;
     #[cfg(target_arch = "aarch64")]
-    "depthwise_f32_4c_neon" Neon run::neon;
+    "depthwise_f32_4c_neon" Neon 4 run::neon;
     #[cfg(all())]
-    "depthwise_f32_scalar" Scalar run::scalar;
+    "depthwise_f32_scalar" Scalar 1 run::scalar;
 };
 
-/// The variant of `isa`.
-pub fn choose(isa: Isa) -> &'static Variant {
-    VARIANTS.iter().find(|v| v.isa == isa).unwrap_or(&VARIANTS[VARIANTS.len() - 1])
+/// The variant of `isa` for this many channels; those that do not fill a register of AVX-512 are AVX2's.
+pub fn choose(isa: Isa, channels: usize) -> &'static Variant {
+    let runs = |v: &&Variant| v.isa == isa || (isa == Isa::Avx512 && v.isa == Isa::Avx2);
+    let mut usable = VARIANTS.iter().filter(runs);
+    let full = usable.clone().find(|v| v.channels <= channels);
+    full.or(usable.next()).unwrap_or(&VARIANTS[VARIANTS.len() - 1])
 }
 
 /// The variant of this name, if its kernel is built.
