@@ -37,6 +37,7 @@ pub mod requantise;
 pub mod resize;
 mod simd;
 pub mod softmax;
+pub mod stem;
 #[cfg(test)]
 mod testing;
 pub mod threads;

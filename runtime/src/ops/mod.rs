@@ -64,6 +64,7 @@ pub mod scatter_elements;
 pub mod select;
 pub mod slice;
 pub mod softmax;
+pub mod stem;
 mod stored;
 mod strided;
 pub mod topk;
@@ -369,6 +370,8 @@ operators! {
     QPool(qpool::QPool),
     /// A function of a byte.
     LookUp(look_up::LookUp),
+    /// The first convolution.
+    Stem(stem::Stem),
     /// An operator of the front end without a kernel of ours: no package can hold it.
     #[serde(skip)]
     Foreign(ForeignOp),

@@ -10,7 +10,8 @@
 //! result's NCHW form comes to be only if a reader cannot do without it. Operators that work
 //! element by element follow their operands, and reductions the image that they reduce. So
 //! conversions stand at the edges of a region and nowhere else, and where they move nothing (one
-//! pixel) the plan leaves them out.
+//! pixel) the plan leaves them out. The usual edge is a network's first convolution, on an image of
+//! three channels: it becomes a [`Stem`], which reads NCHW and answers in NHWC.
 
 use std::collections::HashMap;
 
@@ -22,6 +23,7 @@ use crate::ops::image::Layout;
 use crate::ops::pool::Pool;
 use crate::ops::qconv::QConv;
 use crate::ops::qpool::QPool;
+use crate::ops::stem::Stem;
 use crate::ops::transpose::Transpose;
 
 /// Where each axis of NCHW stands in NHWC.
@@ -50,6 +52,10 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn rewrite(&mut self, mut node: Node) -> Result<()> {
+        if let Some(stem) = self.stem(&node) {
+            node.op = stem.into();
+            return self.place(node);
+        }
         let follows = self.follows(&node);
         match &mut node.op {
             Op::Conv(conv) if conv.layout == Layout::Nchw => {
@@ -97,6 +103,14 @@ impl Pass<'_> {
             }
             _ => self.leave(node),
         }
+    }
+
+    /// What a convolution becomes that reads few channels, of an image that is not there in NHWC.
+    fn stem(&self, node: &Node) -> Option<Stem> {
+        let Op::Conv(conv) = &node.op else { return None };
+        let constant = self.graph.constant(*node.inputs.get(Conv::WEIGHTS)?).is_some();
+        let planar = !self.twins.contains_key(node.inputs.get(Conv::X)?);
+        if constant && planar { Stem::of(conv, &self.graph.facts(&node.inputs)) } else { None }
     }
 
     /// Places a node as it is, on operands in NCHW.

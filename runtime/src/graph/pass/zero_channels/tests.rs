@@ -98,7 +98,7 @@ fn sizes(graph: &Graph) -> Vec<[usize; 2]> {
     let size = |node: &Node| {
         let dims = graph.fact(*node.inputs.get(1)?).shape.dims();
         match (&node.op, dims) {
-            (Op::Conv(_), &[filters, depth, ..]) => Some([filters, depth]),
+            (Op::Conv(_) | Op::Stem(_), &[filters, depth, ..]) => Some([filters, depth]),
             (Op::MatMul(product), &[_, a, b]) => Some(if product.transposed { [a, b] } else { [b, a] }),
             _ => None,
         }

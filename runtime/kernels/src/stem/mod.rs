@@ -1,0 +1,164 @@
+//! The first convolution of a network: images as they come, NCHW and of few channels, to NHWC.
+//!
+//! `out[y, x, f] = epilogue(sum over c, ky, kx of in[c, y * sy + ky * dy - pad, x * sx + kx - pad] * w[f, c, ky, kx])`
+//!
+//! As a matrix product it needs its pixels side by side: the image is written once more in NHWC, and a pointer is made
+//! for every pixel and row of the kernel, which then lead to runs of nine numbers. Here filters lie in the lanes of a
+//! register and a tile is some neighbouring outputs of a row, whose inputs are at distances known to the compiler in
+//! every row of every channel: each is broadcast from where it lies.
+
+mod run;
+
+use crate::conv::{ConvShape, product};
+use crate::epilogue::Epilogue;
+use crate::isa::Isa;
+use crate::parallel::Output;
+use crate::threads::Pool;
+use run::{MAX_LINES, MAX_WINDOW, Rows, WIDTH};
+
+/// A kernel of the family.
+pub struct Variant {
+    /// Name, as `inspect` prints it: `stem_f32_<outputs>x<filters>_<isa>`.
+    pub name: &'static str,
+    /// Instruction set it needs.
+    pub isa: Isa,
+    /// Filters of a panel.
+    filters: usize,
+    kernel: unsafe fn(&Rows<'_>),
+}
+
+/// The entries of the table: whether the kernel is built, name, instruction set, filters, kernel.
+macro_rules! variants {
+    ($(#[cfg($built:meta)] $name:literal $isa:ident $filters:literal $kernel:path;)*) => {
+        &[$(#[cfg(any($built, feature = "foreign"))] Variant {
+            name: $name,
+            isa: Isa::$isa,
+            filters: $filters,
+            #[cfg($built)]
+            kernel: $kernel,
+            #[cfg(not($built))]
+            kernel: run::scalar,
+        },)*]
+    };
+}
+
+/// Every variant of this build; with the feature `foreign` those of other architectures too, which can only be packed
+/// for.
+pub static VARIANTS: &[Variant] = variants! {
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+    "stem_f32_14x32_avx512" Avx512 32 run::avx512_32;
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+    "stem_f32_14x16_avx512" Avx512 16 run::avx512_16;
+    #[cfg(target_arch = "x86_64")]
+    "stem_f32_6x16_avx2" Avx2 16 run::avx2_16;
+    #[cfg(target_arch = "x86_64")]
+    "stem_f32_14x8_avx2" Avx2 8 run::avx2_8;
+    #[cfg(target_arch = "aarch64")]
+    "stem_f32_6x16_neon" Neon 16 run::neon_16;
+    #[cfg(target_arch = "aarch64")]
+    "stem_f32_14x8_neon" Neon 8 run::neon_8;
+    #[cfg(all())]
+    "stem_f32_scalar" Scalar 1 run::scalar;
+};
+
+/// The variant of `isa` for this many filters: the widest whose panels they fill, or else the narrowest. AVX2's are
+/// among those of AVX-512.
+pub fn choose(isa: Isa, filters: usize) -> &'static Variant {
+    let mut usable = VARIANTS.iter().filter(|v| v.isa == isa || (isa == Isa::Avx512 && v.isa == Isa::Avx2));
+    let full = usable.clone().find(|v| filters.is_multiple_of(v.filters));
+    let wide = usable.clone().find(|v| v.filters <= filters);
+    full.or(wide).or(usable.next_back()).unwrap_or(&VARIANTS[VARIANTS.len() - 1])
+}
+
+/// The variant of this name, if its kernel is built.
+pub fn by_name(name: &str) -> Option<&'static Variant> {
+    VARIANTS.iter().find(|v| v.name == name && v.isa.is_built())
+}
+
+/// Whether a convolution is of this family: a few rows of a few channels under a window, none of them spread.
+pub fn takes(shape: &ConvShape) -> bool {
+    let [rows, columns] = shape.kernel;
+    let lines = shape.in_c.saturating_mul(rows);
+    let window = columns.saturating_add((WIDTH - 1).saturating_mul(shape.stride[1]));
+    shape.groups == 1
+        && shape.dilation[1] == 1
+        && (1..=2).contains(&shape.stride[1])
+        && columns > 0
+        && (1..=MAX_LINES).contains(&lines)
+        && lines.saturating_mul(window) <= MAX_WINDOW
+}
+
+/// Numbers that [`pack`] writes.
+pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
+    product(&[shape.in_c, shape.taps(), shape.out_c.next_multiple_of(v.filters)])
+}
+
+/// Packs the weights `[filters, channels, kernel_h, kernel_w]` in panels of filters, each `[channels, kernel_h, kernel_w,
+/// filters]`; what the last panel lacks is zero.
+///
+/// # Panics
+/// If the lengths are not those of `shape`.
+pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
+    let rows = product(&[shape.in_c, shape.taps()]);
+    assert_eq!(oihw.len(), product(&[rows, shape.out_c]));
+    assert_eq!(out.len(), packed_len(v, shape));
+    for (i, to) in out.iter_mut().enumerate() {
+        let (row, filter) = (i / v.filters % rows.max(1), i / v.filters / rows.max(1) * v.filters + i % v.filters);
+        *to = if filter < shape.out_c { oihw[filter * rows + row] } else { 0.0 };
+    }
+}
+
+/// A convolution of the family.
+pub struct Stem<'a> {
+    /// Its geometry; [`takes`] it.
+    pub shape: &'a ConvShape,
+    /// NCHW.
+    pub input: &'a [f32],
+    /// Weights from [`pack`].
+    pub packed: &'a [f32],
+    /// NHWC.
+    pub out: &'a mut [f32],
+    /// What is fused behind; no residual.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// Units per thread, so that a slow thread holds up the others by little.
+const UNITS_PER_THREAD: usize = 4;
+/// Multiply-adds below which a second thread does not pay.
+const WORTH_SHARING: usize = 50_000;
+
+/// Computes a convolution.
+///
+/// # Panics
+/// If a slice is not as long as `shape` says, or the CPU lacks the variant's instructions.
+pub fn stem(v: &Variant, args: Stem<'_>, pool: &Pool) {
+    let Stem { shape, input, packed, out, epilogue } = args;
+    shape.check();
+    assert!(takes(shape), "a convolution of few channels");
+    assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
+    assert_eq!(input.len(), shape.input_len(), "the input");
+    assert_eq!(out.len(), shape.output_len(), "the output");
+    assert_eq!(packed.len(), packed_len(v, shape), "the weights");
+    assert!(epilogue.residual.is_none(), "no residual");
+    epilogue.check(shape.out_c, out.len());
+    if out.is_empty() {
+        return;
+    }
+    let rows = product(&[shape.batch, shape.out_h]);
+    let work = product(&[shape.in_c, shape.taps()]).saturating_mul(shape.output_len());
+    let tasks = match pool.threads() {
+        threads if threads > 1 && work >= WORTH_SHARING => rows.min(threads * UNITS_PER_THREAD),
+        _ => 1,
+    };
+    let to = Output::new(out);
+    pool.run(tasks, pool.threads(), &|task, _| {
+        let rows = rows * task / tasks..rows * (task + 1) / tasks;
+        // SAFETY: the output has these rows.
+        let out = unsafe { to.start().add(rows.start * shape.out_w * shape.out_c) };
+        // SAFETY: the lengths were checked, the CPU has the instructions, and tasks have disjoint output rows.
+        unsafe { (v.kernel)(&Rows { shape, rows, input, packed, out, epilogue }) }
+    });
+}
+
+#[cfg(test)]
+mod tests;

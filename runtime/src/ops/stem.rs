@@ -1,0 +1,180 @@
+//! Stem: the first convolution of a network, which reads its images as they come, in NCHW, and answers in NHWC. Not an
+//! ONNX operator: the layout pass makes it of a Conv on few channels.
+//!
+//! Operands: the images, the weights `[out, in, rows, columns]` and the bias `[out]`.
+
+use serde::{Deserialize, Serialize};
+use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::gemm::Weights;
+use skipstone_kernels::stem;
+
+use super::conv::Conv;
+use super::image::{Image, Layout};
+use super::stored::store;
+#[cfg(any(feature = "passes", test))]
+use super::transpose::Transpose;
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// A convolution from NCHW to NHWC.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stem {
+    /// In NCHW, of one group, without residual or scale.
+    conv: Conv,
+}
+
+impl Stem {
+    /// The convolution as a stem, for images of this fact; `None` where the kernels do not take it.
+    #[must_use]
+    pub fn of(conv: &Conv, inputs: &[&Fact]) -> Option<Self> {
+        let stem = Self { conv: conv.clone() };
+        stem.shape(inputs).is_ok().then_some(stem)
+    }
+
+    fn shape(&self, inputs: &[&Fact]) -> Result<skipstone_kernels::conv::ConvShape, OpError> {
+        let refused = |reason: &str| Err(OpError::Attribute { name: "stem", reason: reason.into() });
+        if self.conv.layout != Layout::Nchw || self.conv.residual || self.conv.scale {
+            return refused("images are in NCHW, without residual or scale");
+        }
+        let shape = self.conv.shape(inputs)?;
+        if shape.in_c > CHANNELS || !stem::takes(&shape) {
+            return refused("no kernel takes this convolution");
+        }
+        Ok(shape)
+    }
+}
+
+/// Most channels of an image: with more of them a run of channels fills a register.
+const CHANNELS: usize = 4;
+
+impl Operator for Stem {
+    fn name(&self) -> &str {
+        "Stem"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        self.shape(inputs)?;
+        let facts = self.conv.infer(inputs)?;
+        let out = facts.first().ok_or(OpError::Operand(0))?;
+        Ok(vec![Fact::new(DType::F32, Image::new(Layout::Nchw, &out.shape)?.shape(Layout::Nhwc)?)])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let results = self.conv.evaluate(inputs)?;
+        Transpose::to_nhwc().evaluate(&results.iter().collect::<Vec<_>>())
+    }
+
+    fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        self.conv.macs(inputs, outputs)
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        let shape = self.shape(&cx.inputs)?;
+        let kernel = stem::choose(cx.isa, shape.out_c);
+        let mut choice = Choice { kernel: kernel.name.to_owned(), ..Choice::default() };
+        let len = stem::packed_len(kernel, &shape);
+        if cx.is_constant(Conv::WEIGHTS) {
+            let pack = |weights: &[f32], out: &mut [f32]| stem::pack(kernel, &shape, weights, out);
+            choice.packed.push(store(cx, (0, Conv::WEIGHTS), Weights::F32, len, pack)?);
+            choice.absorbed.push(Conv::WEIGHTS);
+            choice.portable = true;
+        } else {
+            choice.scratch = len * size_of::<f32>();
+        }
+        Ok(choice)
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let shape = self.shape(&cx.inputs)?;
+        let unknown = || OpError::Attribute { name: "kernel", reason: cx.kernel.to_owned() };
+        let (kernel, is_packed) = (stem::by_name(cx.kernel).ok_or_else(unknown)?, cx.absorbed(Conv::WEIGHTS));
+        let activation = self.conv.activation;
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let packed = if is_packed {
+                io.packed(0)?
+            } else {
+                let scratch = io.scratch::<f32>()?;
+                stem::pack(kernel, &shape, io.input(Conv::WEIGHTS)?, scratch);
+                scratch
+            };
+            let epilogue = Epilogue { bias: Some(io.input(Conv::BIAS)?), activation, ..Epilogue::NONE };
+            let (input, out) = (io.input(Conv::X)?, io.output(0)?);
+            stem::stem(kernel, stem::Stem { shape: &shape, input, packed, out, epilogue }, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(feature = "onnx")]
+impl crate::onnx::lower::Lower for Stem {
+    /// Never: a pass makes it.
+    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skipstone_kernels::Isa;
+    use skipstone_kernels::activation::Activation;
+
+    use super::*;
+    use crate::ops::check::{Random, assert_close, check, planned, single};
+
+    fn conv(kernel: usize, stride: usize) -> Conv {
+        Conv {
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            dilation: [1, 1],
+            pads: [kernel / 2; 4],
+            groups: 1,
+            layout: Layout::Nchw,
+            activation: Activation::HardSwish,
+            residual: false,
+            residual_first: false,
+            scale: false,
+        }
+    }
+
+    fn operands(random: &mut Random, kernel: usize, filters: usize) -> Vec<Tensor> {
+        let channels = 1 + random.below(CHANNELS);
+        let [batch, height, width] = [1 + random.below(2), kernel + random.below(12), kernel + random.below(40)];
+        vec![
+            random.floats(&[batch, channels, height, width]),
+            random.floats(&[filters, channels, kernel, kernel]),
+            random.floats(&[filters]),
+        ]
+    }
+
+    #[test]
+    fn plan_agrees_with_the_evaluation() {
+        let mut random = Random(41);
+        for case in 0..24 {
+            let (kernel, filters) = (random.pick(&[1, 2, 3, 5, 7]), random.pick(&[1, 3, 8, 16, 17, 24, 33, 64]));
+            let stem = Stem { conv: conv(kernel, 1 + case % 2) };
+            let inputs = operands(&mut random, kernel, filters);
+            check(stem.clone(), &inputs, 1e-3);
+            let graph = single(stem, &inputs, &[Conv::WEIGHTS, Conv::BIAS]);
+            let want = graph.evaluate(&inputs[..1]).unwrap();
+            for isa in Isa::available() {
+                let got = planned(&graph, isa, &inputs[..1]).unwrap();
+                assert_close(&got[0], &want[0], 1e-3, "a stem with constant weights");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_kernel_takes_is_none() {
+        let inputs = operands(&mut Random(4), 3, 8);
+        let facts: Vec<&Fact> = inputs.iter().map(Tensor::fact).collect();
+        assert!(Stem::of(&conv(3, 2), &facts).is_some());
+        assert!(Stem::of(&conv(3, 3), &facts).is_none());
+        assert!(Stem::of(&Conv { dilation: [1, 2], ..conv(3, 1) }, &facts).is_none());
+        assert!(Stem::of(&Conv { layout: Layout::Nhwc, ..conv(3, 1) }, &facts).is_none());
+        let wide = Random(5).floats(&[1, 5, 8, 8]);
+        let weights = Random(5).floats(&[8, 5, 3, 3]);
+        assert!(Stem::of(&conv(3, 1), &[wide.fact(), weights.fact(), facts[2]]).is_none());
+    }
+}
