@@ -24,7 +24,7 @@ fn block_len(isa: Isa) -> usize {
 const CHANNELS: usize = if cfg!(test) { 7 } else { 128 };
 /// Most numbers of transformed kernels that all are transformed first, to be shared by the blocks: 2.5 MiB.
 const SHARED: usize = 640 * 1024;
-/// Numbers between the transformed matrices, so that they do not all fall on the same lines of a cache.
+/// Numbers between the matrices of neighbouring points, so that they do not all fall on the same lines of a cache.
 const GAP: usize = 16;
 /// Most points of a window.
 const MAX_POINTS: usize = 81;
@@ -85,8 +85,8 @@ impl Split {
             panel_blocks,
             all_panels,
             slots: (blocks * panel_blocks).min(threads),
-            windows: product(&[v.points(), per_block, shape.in_c]),
-            sums: product(&[v.points(), per_block, shape.out_c.min(gemm.nr)]),
+            windows: product(&[v.points(), product(&[per_block, shape.in_c]) + GAP]),
+            sums: product(&[v.points(), product(&[per_block, shape.out_c.min(gemm.nr)]) + GAP]),
             part,
             parts,
             place: match product(&[part, parts]) {
@@ -225,11 +225,11 @@ impl Product<'_> {
         (tile / (down * across), tile / across % down * m, tile % across * m)
     }
 
-    /// Transforms the windows of `tiles` tiles from `first` on to `[point, tile, channel]`.
+    /// Transforms the windows of `tiles` tiles from `first` on to `[point, tile, channel]` with gaps between the points.
     fn transform_windows(&self, first: usize, tiles: usize, windows: &mut [f32], zeros: &[f32]) {
         let s = self.shape;
         let side = self.v.side;
-        let stride = tiles * s.in_c;
+        let stride = tiles * s.in_c + GAP;
         assert!(windows.len() >= self.v.points() * stride);
         let mut pixels = [zeros.as_ptr(); MAX_POINTS];
         for tile in 0..tiles {
@@ -319,8 +319,8 @@ impl Product<'_> {
                 for y in v.points_of(weight / v.weights) {
                     for x in v.points_of(weight % v.weights) {
                         let point = y * v.side + x;
-                        let windows = &windows[point * tiles * depth..][..tiles * depth];
-                        let sums = &mut sums[point * tiles * filters..][..tiles * filters];
+                        let windows = &windows[point * (tiles * depth + GAP)..][..tiles * depth];
+                        let sums = &mut sums[point * (tiles * filters + GAP)..][..tiles * filters];
                         self.multiply_panel(windows, channels.clone(), matrix, filters, sums);
                     }
                 }
@@ -373,7 +373,7 @@ impl Product<'_> {
         out: *mut f32,
     ) {
         let (s, epilogue) = (self.shape, &self.epilogue);
-        let stride = tiles * filters;
+        let stride = tiles * filters + GAP;
         assert!(sums.len() >= self.v.points() * stride);
         for tile in 0..tiles {
             let (image, y, x) = self.place(first + tile);
