@@ -1,7 +1,16 @@
 //! Hints to the caches.
 
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
+
+/// Asks for the line of an address, which need not be one of memory, to come into the first-level cache.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn prefetch_line(at: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a hint, which never faults; SSE is part of every x86-64.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+}
 
 /// Asks for numbers that will be read soon to come into the second-level cache: worth it where a computation leaves the
 /// memory idle before another one has to wait for it.

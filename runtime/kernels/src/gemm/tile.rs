@@ -4,6 +4,8 @@ use crate::epilogue::Bounds;
 use crate::lanes::Lanes;
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::Stored;
+#[cfg(target_arch = "x86_64")]
+use crate::prefetch::{LINE, prefetch_line};
 
 /// What a microkernel computes:
 /// `out[r, c] = bounds(start + sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
@@ -25,6 +27,11 @@ pub(crate) struct Tile {
     pub bias: *const f32,
     pub bounds: Bounds,
 }
+
+/// Bytes of a panel, and of what lies behind it, that come into the cache ahead of time: a page, whose end stops what a
+/// CPU does by itself.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 4096;
 
 /// Computes a tile of a fixed number of rows and registers.
 ///
@@ -55,6 +62,13 @@ where
         for tap in 0..tile.taps {
             let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
             for d in 0..tile.depth {
+                // Where it is measured to help: not loads of whole lines, which hide the way from the third-level cache
+                // and from memory by themselves, nor a single row, which has no load to spare.
+                if M > 1 && L::WIDTH * size_of::<f32>() < LINE {
+                    for line in 0..(V * L::WIDTH * size_of::<B>()).div_ceil(LINE) {
+                        prefetch_line(b.cast::<u8>().wrapping_add(AHEAD + line * LINE));
+                    }
+                }
                 let mut columns = [L::splat(0.0); V];
                 for (v, column) in columns.iter_mut().enumerate() {
                     *column = B::load(b.add(v * L::WIDTH));
