@@ -10,7 +10,7 @@ use crate::cores::PowerMode;
 /// How much memory planning may spend for speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Memory {
-    /// Whatever is fastest, transformed weights included: up to four times the memory of 3x3 kernels.
+    /// Whatever is fastest, transformed weights included: up to 5.4 times the memory of 3x3 kernels.
     #[default]
     Fast,
     /// Weights take no more than in the file. Transforms that expand them are made in every run, part by part.

@@ -293,7 +293,7 @@ impl Kernel {
         let packed_once = cx.is_constant(Conv::WEIGHTS);
         let weights = if packed_once { cx.weights() } else { Weights::F32 };
         let direct = gemm::choose(cx.isa, weights, shape.pixels(), k, shape.group_out());
-        // Transformed weights take up to four times the memory.
+        // Transformed weights take up to 5.4 times the memory.
         let storage = match (cx.memory, weights) {
             (Memory::Fast, Weights::F32) => Storage::Transformed,
             _ => Storage::Kernels(weights),

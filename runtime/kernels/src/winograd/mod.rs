@@ -5,10 +5,11 @@
 //! for every tile of `M x M` outputs, where `d` is the `N x N` window of the input below it (`N = M + 2`), `g` the
 //! kernel, and `*` multiplies number by number (A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
 //! Networks", 2016). Each of the `N * N` points is a matrix product of tiles by channels, which the [`gemm`] family
-//! computes: 2.25 times fewer multiply-adds for `M = 2`, 4 times fewer for `M = 4`. At stride 2, where only the two outer
+//! computes: 2.25 times fewer multiply-adds for `M = 2`, 4 for `M = 4` and 4.6 for `M = 5`, and what tiles reach beyond the
+//! image counts, too: 14 outputs are three tiles of five, but four of four. At stride 2, where only the two outer
 //! taps share work (`N = 2 M + 1`), it is 1.44 and 1.78 times fewer.
 //!
-//! The transformed weights are 16/9 and 4 times as large as the kernels. A variant either stores them, or stores the
+//! The transformed weights are 16/9, 4 and 5.4 times as large as the kernels. A variant either stores them, or stores the
 //! kernels and transforms them in every run: part by part (some channels of a panel of filters), multiplying while a
 //! part is in the second-level cache; only where the tiles take several blocks, which is where kernels are small, are
 //! all transformed first, into scratch. That costs a tenth of the time where pixels are few, and neither memory nor
@@ -29,7 +30,7 @@ use crate::lanes::portable::Portable;
 use crate::threads::Pool;
 use blocks::{Product, Split};
 use half::f16;
-use transform::{F2, F2Stride2, F4, F4Stride2, InputTile, OutputTile, Transform, WeightTile};
+use transform::{F2, F2Stride2, F4, F4Stride2, F5, InputTile, OutputTile, Transform, WeightTile};
 
 /// What a variant stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +127,8 @@ pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "f4" Avx512 avx512 16 F4<6, 4, 6> "gemm_f32_12x32_avx512";
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+    "f5" Avx512 avx512 16 F5<7, 5, 7> "gemm_f32_12x32_avx512";
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "f2s2" Avx512 avx512 16 F2Stride2<5, 2, 4> "gemm_f32_12x32_avx512";
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "f4s2" Avx512 avx512 16 F4Stride2<9, 4, 6> "gemm_f32_12x32_avx512";
@@ -134,6 +137,8 @@ pub static VARIANTS: &[Variant] = variants! {
     #[cfg(target_arch = "x86_64")]
     "f4" Avx2 avx2 8 F4<6, 4, 6> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "x86_64")]
+    "f5" Avx2 avx2 8 F5<7, 5, 7> "gemm_f32_6x16_avx2";
+    #[cfg(target_arch = "x86_64")]
     "f2s2" Avx2 avx2 8 F2Stride2<5, 2, 4> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "x86_64")]
     "f4s2" Avx2 avx2 8 F4Stride2<9, 4, 6> "gemm_f32_6x16_avx2";
@@ -141,6 +146,8 @@ pub static VARIANTS: &[Variant] = variants! {
     "f2" Neon neon 4 F2<4, 2, 4> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
     "f4" Neon neon 4 F4<6, 4, 6> "gemm_f32_8x8_neon";
+    #[cfg(target_arch = "aarch64")]
+    "f5" Neon neon 4 F5<7, 5, 7> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
     "f2s2" Neon neon 4 F2Stride2<5, 2, 4> "gemm_f32_8x8_neon";
     #[cfg(target_arch = "aarch64")]
@@ -189,8 +196,8 @@ impl Variant {
         self.kernels
     }
 
-    /// Time by the model of [`gemm::Variant::cost`]: the products, but no faster than stored weights arrive, and the
-    /// transforms.
+    /// Time by the model of [`gemm::Variant::cost`]: the products, the first rows of each no faster than stored weights
+    /// arrive, and the transforms.
     fn cost(&self, shape: &ConvShape) -> f64 {
         let split = Split::new(self, shape, 1);
         let width = self.gemm().width;
@@ -198,31 +205,42 @@ impl Variant {
         let (inputs, outputs) = (registers(shape.in_c), registers(shape.out_c));
         let weights = (self.weights * self.weights) as f64 * shape.in_c as f64 * outputs;
         // Multiply-adds that could start while a register of weights comes from where that many bytes stay: measured on
-        // a Zen 4 core, at 13 bytes per cycle from the third-level cache and 5 from memory.
+        // a Zen 4 core, at 13 bytes per cycle from the third-level cache and 8 from memory.
         let arrival = match packed_len(self, shape) * size_of::<f32>() {
             0..0x8_0000 => 1.0,
             0x8_0000..0x100_0000 => 5.0,
-            _ => 12.0,
+            _ => 8.0,
         };
         let products = self.gemm().cost(split.tiles_per_block(), shape.in_c, shape.out_c) * self.points() as f64;
+        let first_rows = products / split.tiles_per_block().div_ceil(self.gemm().mr) as f64;
         // Of a register: a load, a store and about five additions for each point.
         let tiles = 7.0 * self.points() as f64 * (inputs + outputs) * self.tiles(shape) as f64;
         match self.storage {
-            Storage::Transformed => products.max(arrival * weights) * split.blocks() as f64 + tiles,
+            Storage::Transformed => {
+                (products - first_rows + first_rows.max(arrival * weights)) * split.blocks() as f64 + tiles
+            }
             // Of a register of kernels: loads, a store and about three additions for each weight.
             Storage::Kernels(_) => products * split.blocks() as f64 + tiles + 8.0 * weights * split.transforms() as f64,
         }
     }
 }
 
+/// The most that a variant costs of one that stores less: weights take memory and have to be loaded.
+const GAIN: f64 = 0.93;
+
 /// The fastest variant of `isa` for this shape that stores this, if one takes it and beats the [`gemm`] variant `direct`
-/// by the model of costs.
+/// by the model of costs. One that stores more has to gain 7 %.
 pub fn choose(isa: Isa, shape: &ConvShape, storage: Storage, direct: &gemm::Variant) -> Option<&'static Variant> {
     let direct = direct.cost(shape.pixels(), product(&[shape.taps(), shape.in_c]), shape.out_c);
-    let variants =
-        VARIANTS.iter().filter(|v| v.isa == isa && v.storage == storage && v.takes(shape)).map(|v| (v, v.cost(shape)));
-    let (best, cost) = variants.min_by(|a, b| a.1.total_cmp(&b.1))?;
-    (cost < direct).then_some(best)
+    let mut best: Option<(&Variant, f64, usize)> = None;
+    // From the fewest points to the most.
+    for v in VARIANTS.iter().filter(|v| v.isa == isa && v.storage == storage && v.takes(shape)) {
+        let (cost, len) = (v.cost(shape), packed_len(v, shape));
+        if best.is_none_or(|(_, least, stored)| cost < if len > stored { least * GAIN } else { least }) {
+            best = Some((v, cost, len));
+        }
+    }
+    best.filter(|&(_, cost, _)| cost < direct).map(|(v, ..)| v)
 }
 
 /// The variant of this name, if its kernels are built.
