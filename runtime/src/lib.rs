@@ -28,6 +28,7 @@ mod error;
     allow(dead_code, unused_imports, reason = "some of it only the passes use")
 )]
 pub mod graph;
+mod machine;
 pub mod measure;
 mod model;
 #[cfg(feature = "onnx")]
@@ -48,7 +49,8 @@ pub use bytes::Bytes;
 pub use cores::PowerMode;
 pub use error::{Error, OpError, Result};
 pub use model::{ForeignModel, Info, Model, Shapes};
-pub use options::{Memory, Options, Precision};
+pub use options::{Memory, Options, Precision, Tune};
+pub use plan::Tuning;
 pub use session::{Cancel, Session};
 pub use skipstone_kernels::Isa;
 pub use tensor::{DType, Element, Fact, MAX_RANK, Shape, Tensor, TensorView};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::arena::AlignedVec;
@@ -12,10 +12,11 @@ use crate::bytes::Bytes;
 use crate::cores::Cores;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::ops::Foreign;
-use crate::options::Options;
+use crate::measure::Tuner;
+use crate::ops::{Foreign, Packing};
+use crate::options::{Options, Tune};
 use crate::package::{self, Package, PackageInfo, PackedFor};
-use crate::plan::{Plan, Port, Program, Target};
+use crate::plan::{Plan, Port, Program, Target, Tuning};
 use crate::session::Session;
 
 /// Shapes of dynamic inputs, by name.
@@ -61,8 +62,8 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
-    fn new(lowered: Lowered, target: Target) -> Result<Self> {
-        Ok(match lowered {
+    fn new(lowered: Lowered, target: Target, cores: Option<&Cores>, tuner: &mut Tuner) -> Result<Self> {
+        match lowered {
             #[cfg_attr(
                 not(any(feature = "passes", test)),
                 expect(unused_mut, reason = "packages hold what the passes made")
@@ -70,10 +71,16 @@ impl Engine {
             Lowered::Graph(mut graph) => {
                 #[cfg(any(feature = "passes", test))]
                 crate::graph::optimise(&mut graph)?;
-                Self::Native(Arc::new(Program::new(Plan::new(graph, target)?)?))
+                tuner.tune(&graph, target, cores)?;
+                Self::native(graph, target, &[], tuner)
             }
-            Lowered::Foreign(model) => Self::Foreign(Arc::new(model)),
-        })
+            Lowered::Foreign(model) => Ok(Self::Foreign(Arc::new(model))),
+        }
+    }
+
+    fn native(graph: Graph, target: Target, packings: &[Option<Packing>], tuner: &Tuner) -> Result<Self> {
+        let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
+        Ok(Self::Native(Arc::new(Program::new(plan)?)))
     }
 
     pub(crate) fn plan(&self) -> Option<&Plan> {
@@ -122,7 +129,13 @@ pub struct Model {
     cores: Option<Cores>,
     /// Kept only where an input is dynamic: plans for further shapes are made on demand.
     source: Option<Box<dyn Source>>,
-    plans: Mutex<BTreeMap<Shapes, Engine>>,
+    plans: Mutex<Plans>,
+}
+
+/// What was planned for sets of shapes, and what was learned of kernels for that.
+struct Plans {
+    engines: BTreeMap<Shapes, Engine>,
+    tuner: Tuner,
 }
 
 impl Model {
@@ -188,10 +201,13 @@ impl Model {
             let PackedFor { isa, memory, precision, .. } = packed_for;
             target = Target { isa, memory, precision, ..target };
         }
-        let plan = Plan::with_packings(graph, target, &packings)?;
-        let engine = Engine::Native(Arc::new(Program::new(plan)?));
+        // What was packed was chosen, too.
+        let tune = if packed_for.is_some() { &Tune::Model } else { &options.tune };
+        let mut tuner = Tuner::new(tune, target)?;
+        tuner.tune(&graph, target, cores.as_ref())?;
+        let engine = Engine::native(graph, target, &packings, &tuner)?;
         let package = Some(PackageInfo { packed_for, signer, bytes: bytes.len() });
-        Ok(Self::assemble(engine, Info { package, ..info }, options, (target, cores), None))
+        Ok(Self::assemble(engine, Info { package, ..info }, options, (target, cores), tuner, None))
     }
 
     /// Plans a graph made by hand.
@@ -202,17 +218,20 @@ impl Model {
     pub fn from_graph(graph: Graph, options: &Options) -> Result<Self> {
         graph.check()?;
         let (target, cores) = target(options)?;
-        let engine = Engine::new(Lowered::Graph(graph), target)?;
-        Ok(Self::assemble(engine, Info::default(), options, (target, cores), None))
+        let mut tuner = Tuner::new(&options.tune, target)?;
+        let engine = Engine::new(Lowered::Graph(graph), target, cores.as_ref(), &mut tuner)?;
+        Ok(Self::assemble(engine, Info::default(), options, (target, cores), tuner, None))
     }
 
     #[cfg(feature = "onnx")]
     pub(crate) fn from_source(source: impl Source + 'static, info: Info, options: &Options) -> Result<Self> {
         let (target, cores) = target(options)?;
+        let mut tuner = Tuner::new(&options.tune, target)?;
         let lowered = source.lower(&options.shapes)?;
         // The weights it holds go before they are packed, if no other shapes will want them.
         let source: Option<Box<dyn Source>> = if source.is_dynamic() { Some(Box::new(source)) } else { None };
-        Ok(Self::assemble(Engine::new(lowered, target)?, info, options, (target, cores), source))
+        let engine = Engine::new(lowered, target, cores.as_ref(), &mut tuner)?;
+        Ok(Self::assemble(engine, info, options, (target, cores), tuner, source))
     }
 
     fn assemble(
@@ -220,9 +239,11 @@ impl Model {
         info: Info,
         options: &Options,
         (target, cores): (Target, Option<Cores>),
+        tuner: Tuner,
         source: Option<Box<dyn Source>>,
     ) -> Self {
-        let plans = Mutex::new(BTreeMap::from([(options.shapes.clone(), engine.clone())]));
+        let engines = BTreeMap::from([(options.shapes.clone(), engine.clone())]);
+        let plans = Mutex::new(Plans { engines, tuner });
         Self { engine, info, options: options.clone(), target, cores, source, plans }
     }
 
@@ -240,12 +261,13 @@ impl Model {
     /// [`Error::Unsupported`] for a model without dynamic inputs; else as for
     /// [`open`](Self::open).
     pub fn session_for(&self, shapes: &Shapes) -> Result<Session> {
-        let mut plans = self.plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let engine = match (plans.get(shapes), &self.source) {
+        let mut plans = self.plans();
+        let engine = match (plans.engines.get(shapes), &self.source) {
             (Some(engine), _) => engine.clone(),
             (None, Some(source)) => {
-                let engine = Engine::new(source.lower(shapes)?, self.target)?;
-                plans.insert(shapes.clone(), engine.clone());
+                let lowered = source.lower(shapes)?;
+                let engine = Engine::new(lowered, self.target, self.cores.as_ref(), &mut plans.tuner)?;
+                plans.engines.insert(shapes.clone(), engine.clone());
                 engine
             }
             (None, None) => {
@@ -257,6 +279,18 @@ impl Model {
         };
         drop(plans);
         Session::new(engine, self.threads(), self.cores.clone())
+    }
+
+    fn plans(&self) -> MutexGuard<'_, Plans> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the kernels' times, to be stored: measured with [`Tune::Measure`] for all shapes that there was
+    /// a session for, or as given with [`Tune::Stored`]; `None` with [`Tune::Model`] and of a package that is packed
+    /// for one instruction set.
+    #[must_use]
+    pub fn tuning(&self) -> Option<Arc<Tuning>> {
+        self.plans().tuner.tuning().cloned()
     }
 
     /// What the file says of itself.

@@ -1,11 +1,13 @@
 //! What a caller may choose about how a model is planned and run.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
 
 use crate::cores::PowerMode;
+use crate::plan::Tuning;
 
 /// How much memory planning may spend for speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,23 @@ pub enum Precision {
     F16,
 }
 
+/// How a kernel is chosen where several could run a step. All give the same answer within the tolerance of the library;
+/// a package for one instruction set was chosen for when it was made.
+#[derive(Clone, Debug, Default)]
+pub enum Tune {
+    /// By a model of what each costs on a typical core.
+    #[default]
+    Model,
+    /// By measuring them here and now, on random inputs, in the course of whole runs: opening a model takes one to ten
+    /// seconds more, and for that time the memory of its weights in the file. Store what
+    /// [`Model::tuning`](crate::Model::tuning) gives, and open by that the next time.
+    Measure,
+    /// By what was measured, and by the model of costs where that says nothing. Refused (`tuning.cpu`,
+    /// `tuning.target`) if it was measured on another processor, or for another instruction set, number of threads,
+    /// memory or precision.
+    Stored(Arc<Tuning>),
+}
+
 /// Choices for [`Model::open`](crate::Model::open); the default suits a phone: one thread,
 /// the best instruction set of the CPU.
 #[derive(Clone, Debug)]
@@ -43,6 +62,8 @@ pub struct Options {
     pub memory: Memory,
     /// How weights are stored.
     pub precision: Precision,
+    /// How kernels are chosen.
+    pub tune: Tune,
     /// Ed25519 public key of the only signer whose packages are opened; `None` opens unsigned ones too.
     pub signer: Option<[u8; 32]>,
     /// Shapes of dynamic inputs, by input name.
@@ -57,6 +78,7 @@ impl Default for Options {
             isa: None,
             memory: Memory::Fast,
             precision: Precision::F32,
+            tune: Tune::Model,
             signer: None,
             shapes: BTreeMap::new(),
         }
@@ -96,6 +118,13 @@ impl Options {
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
+        self
+    }
+
+    /// With kernels chosen like this.
+    #[must_use]
+    pub fn tune(mut self, tune: Tune) -> Self {
+        self.tune = tune;
         self
     }
 

@@ -1,13 +1,14 @@
 //! What all commands that open a model have in common.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
 use skipstone::classify::{Labels, Settings};
-use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision};
+use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Tune, Tuning};
 
 use crate::failure::Failure;
 use crate::files;
@@ -39,6 +40,10 @@ pub struct ModelArgs {
     /// How weights are stored; arithmetic is in f32 either way
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32, help_heading = "Model options")]
     pub precision: PrecisionArg,
+
+    /// Kernels as `skipstone tune` found them the fastest on this machine
+    #[arg(long, value_name = "FILE.tune", value_parser = parse_tuning, help_heading = "Model options")]
+    pub tuning: Option<Arc<Tuning>>,
 
     /// Refuse all but packages signed by the holder of this Ed25519 public key, in PEM
     #[arg(long, value_name = "PUBLIC.pem", value_parser = parse_public_key, help_heading = "Model options")]
@@ -140,6 +145,7 @@ impl ModelArgs {
             isa: self.isa,
             memory: self.memory.into(),
             precision: self.precision.into(),
+            tune: self.tuning.clone().map_or(Tune::Model, Tune::Stored),
             signer: self.signed_by,
             shapes: self.shapes.iter().cloned().collect(),
         }
@@ -196,6 +202,11 @@ impl ImageArgs {
     pub fn labels(&self) -> Result<Option<Labels>, Failure> {
         self.labels.as_ref().map(|path| Ok(Labels::parse(&files::read_text(path)?))).transpose()
     }
+}
+
+/// What was measured, in the file of this name.
+pub fn parse_tuning(path: &str) -> Result<Arc<Tuning>, String> {
+    Tuning::open(path).map(Arc::new).map_err(|error| error.to_string())
 }
 
 /// The key in the file of this name.

@@ -1,14 +1,15 @@
 //! `skipstone compile`: an ONNX file becomes a package for devices.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
-use skipstone::Isa;
 use skipstone::package::{Recipe, compile};
+use skipstone::{Isa, Tuning};
 
-use crate::args::{ImageArgs, MemoryArg, PrecisionArg, parse_shape};
+use crate::args::{ImageArgs, MemoryArg, PrecisionArg, parse_shape, parse_tuning};
 use crate::failure::Failure;
 use crate::files;
 use crate::numbers::bytes;
@@ -51,6 +52,10 @@ pub struct Compile {
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
     precision: PrecisionArg,
 
+    /// Kernels as `skipstone tune` found them the fastest on the machine that the package is for
+    #[arg(long, value_name = "FILE.tune", value_parser = parse_tuning)]
+    tuning: Option<Arc<Tuning>>,
+
     /// Shape of a dynamic input; give it once for each such input
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape)]
     shapes: Vec<(String, Vec<usize>)>,
@@ -83,15 +88,17 @@ fn parse_target(name: &str) -> Result<Target, String> {
 impl Compile {
     /// Writes the package.
     pub fn execute(self) -> Result<(), Failure> {
-        if self.target.is_none() && (self.precision, self.memory) != (PrecisionArg::F32, MemoryArg::Fast) {
-            let reason =
-                "--precision and --memory are for packed weights; a generic package is packed where it is opened";
+        let plain = (self.precision, self.memory) == (PrecisionArg::F32, MemoryArg::Fast) && self.tuning.is_none();
+        if self.target.is_none() && !plain {
+            let reason = "--precision, --memory and --tuning are for packed weights; a generic package is packed where \
+                          it is opened";
             return Err(Failure::Usage(format!("{reason}: give a --target")));
         }
         let recipe = Recipe {
             isa: self.target,
             memory: self.memory.into(),
             precision: self.precision.into(),
+            tuning: self.tuning.clone(),
             shapes: self.shapes.iter().cloned().collect(),
             metadata: self.metadata()?,
         };

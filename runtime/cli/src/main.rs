@@ -21,6 +21,7 @@ mod quantize;
 mod report;
 mod run;
 mod table;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ Examples:
   skipstone evaluate model.onnx dataset/     how often is it right?
   skipstone run model.onnx --input x=x.npy --output-dir out
   skipstone compile model.onnx -o model.skip  a package for the app
+  skipstone tune model.onnx -o model.tune     which kernels are the fastest here?
   skipstone quantize model.onnx --calibrate photos/ -o small.onnx
 
 `skipstone COMMAND --help` explains a command and its options.
@@ -60,6 +62,7 @@ enum Command {
     Compile(compile::Compile),
     Operators(operators::Operators),
     Quantize(quantize::Quantize),
+    Tune(tune::Tune),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Compile(command) => command.execute(),
         Command::Operators(command) => command.execute(),
         Command::Quantize(command) => command.execute(),
+        Command::Tune(command) => command.execute(),
     });
     match result.and_then(|done| done) {
         Ok(()) => ExitCode::SUCCESS,

@@ -62,3 +62,26 @@ impl Drop for Progress {
         }
     }
 }
+
+/// A sign of life during work that cannot be counted; silent unless stderr is a terminal.
+pub struct Waiting(Option<ProgressBar>);
+
+impl Waiting {
+    /// Shows `what` goes on, until it is dropped.
+    pub fn on(what: &'static str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
+        if let Some(bar) = &bar {
+            bar.set_message(what);
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
+        Self(bar)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

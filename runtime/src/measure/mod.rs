@@ -10,6 +10,7 @@ mod memory;
 mod profile;
 mod protocol;
 mod random;
+mod tuner;
 
 pub use arena::{Tenant, tenants};
 pub use latency::Latency;
@@ -17,3 +18,4 @@ pub use memory::{Memory, peak_rss_bytes, rss_bytes};
 pub use profile::{GroupTime, StepTime, gflops, per_kernel, per_operator, per_step};
 pub use protocol::{Amount, Protocol};
 pub use random::RandomInputs;
+pub(crate) use tuner::Tuner;

@@ -80,6 +80,32 @@ impl Bottleneck {
         Ok(images)
     }
 
+    /// Kernels for the stages, every combination, with the costs of their products; `shape` is the depthwise
+    /// convolution's.
+    fn candidates(&self, shapes: &[ConvShape], shape: &ConvShape, cx: &PlanContext<'_>) -> Vec<(Vec<Kernel>, f64)> {
+        let (expand_rows, project_rows) = bottleneck::product_rows(shape);
+        let mut combined = vec![(Vec::new(), 0.0)];
+        for (stage, shape) in shapes.iter().enumerate() {
+            let products = |rows: usize| {
+                // A product is made of some rows at a time.
+                let times = shape.pixels() as f64 / rows.max(1) as f64;
+                let variants = gemm::candidates(cx.isa, cx.weights(), rows, shape.in_c, shape.out_c);
+                variants.map(|(v, cost)| (Kernel::Gemm(v), cost * times)).collect()
+            };
+            let kernels = match stage.cmp(&self.depthwise_at()) {
+                std::cmp::Ordering::Less => products(expand_rows),
+                std::cmp::Ordering::Equal => vec![(Kernel::Depthwise(depthwise::choose(cx.isa, shape.in_c)), 0.0)],
+                std::cmp::Ordering::Greater => products(project_rows),
+            };
+            let with = |(before, cost): &(Vec<Kernel>, f64)| {
+                let longer = |&(kernel, more): &(Kernel, f64)| ([&before[..], &[kernel]].concat(), cost + more);
+                kernels.iter().map(longer).collect::<Vec<_>>()
+            };
+            combined = combined.iter().flat_map(with).collect();
+        }
+        combined
+    }
+
     /// Geometry of every stage.
     fn shapes(&self, inputs: &[&Fact]) -> Result<Vec<ConvShape>, OpError> {
         let images = self.images(inputs)?;
@@ -130,29 +156,19 @@ impl Operator for Bottleneck {
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let shapes = self.shapes(&cx.inputs)?;
         let shape = shapes.get(self.depthwise_at()).ok_or(OpError::Operand(0))?;
-        let (expand_rows, project_rows) = bottleneck::product_rows(shape);
-        let mut choice = Choice { portable: true, ..Choice::default() };
-        let (mut names, mut expand) = (Vec::new(), None);
-        for (stage, shape) in shapes.iter().enumerate() {
-            let kernel = match stage.cmp(&self.depthwise_at()) {
-                std::cmp::Ordering::Less => {
-                    let variant = gemm::choose(cx.isa, cx.weights(), expand_rows, shape.in_c, shape.out_c);
-                    expand = Some(variant);
-                    Kernel::Gemm(variant)
-                }
-                std::cmp::Ordering::Equal => Kernel::Depthwise(depthwise::choose(cx.isa, shape.in_c)),
-                std::cmp::Ordering::Greater => {
-                    Kernel::Gemm(gemm::choose(cx.isa, cx.weights(), project_rows, shape.in_c, shape.out_c))
-                }
-            };
+        let (kernels, candidates) = cx.choose(self, self.candidates(&shapes, shape, cx), |kernels| joined(kernels))?;
+        let mut choice = Choice { kernel: joined(&kernels), candidates, portable: true, ..Choice::default() };
+        for (stage, (kernel, shape)) in kernels.iter().zip(&shapes).enumerate() {
             let [weights_at, _] = Self::weights_at(stage);
             let (len, pack) =
                 (kernel.packed_len(shape), |weights: &[f32], out: &mut [f32]| kernel.pack(shape, weights, out));
             choice.packed.push(store(cx, (stage, weights_at), kernel.weights(), len, pack)?);
             choice.absorbed.push(weights_at);
-            names.push(kernel.name());
         }
-        choice.kernel = names.join(JOIN);
+        let expand = match kernels.first() {
+            Some(&Kernel::Gemm(variant)) if self.expand.is_some() => Some(variant),
+            _ => None,
+        };
         choice.scratch = bottleneck::scratch_len(shape, expand, self.project.is_some(), cx.threads) * size_of::<f32>();
         Ok(choice)
     }
@@ -203,6 +219,11 @@ impl Operator for Bottleneck {
             Ok(())
         }))
     }
+}
+
+/// The name of kernels for the stages.
+fn joined(kernels: &[Kernel]) -> String {
+    kernels.iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(JOIN)
 }
 
 /// A 1x1 convolution at one end, bound to its kernel.

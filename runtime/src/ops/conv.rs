@@ -220,9 +220,10 @@ impl Operator for Conv {
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
-        let kernel = Kernel::choose(self, &shape, cx);
+        let (kernel, candidates) =
+            cx.choose(self, Kernel::candidates(self, &shape, cx), |kernel| kernel.name().to_owned())?;
         let mut scratch = kernel.scratch(&shape, self.scale, cx.threads);
-        let mut choice = Choice { kernel: kernel.name().to_owned(), ..Choice::default() };
+        let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
         let len = kernel.packed_len(&shape);
         if cx.is_constant(Self::WEIGHTS) {
             let pack = |weights: &[f32], out: &mut [f32]| kernel.pack(&shape, weights, out);
@@ -285,26 +286,25 @@ struct Operands<'a> {
 }
 
 impl Kernel {
-    fn choose(op: &Conv, shape: &ConvShape, cx: &PlanContext<'_>) -> Self {
+    /// The kernels that compute a convolution, with their costs; where two are equal, the plain one first.
+    fn candidates(op: &Conv, shape: &ConvShape, cx: &PlanContext<'_>) -> Vec<(Self, f64)> {
         if depthwise::takes(shape) && !op.scale {
-            return Self::Depthwise(depthwise::choose(cx.isa, shape.in_c));
+            return vec![(Self::Depthwise(depthwise::choose(cx.isa, shape.in_c)), 0.0)];
         }
         let k = shape.taps() * shape.group_in();
         let packed_once = cx.is_constant(Conv::WEIGHTS);
         let weights = if packed_once { cx.weights() } else { Weights::F32 };
-        let direct = gemm::choose(cx.isa, weights, shape.pixels(), k, shape.group_out());
+        let direct = gemm::candidates(cx.isa, weights, shape.pixels(), k, shape.group_out());
+        let mut kernels: Vec<_> = direct.map(|(v, cost)| (Self::Gemm(v), cost)).collect();
         // Transformed weights take up to 5.4 times the memory.
         let storage = match (cx.memory, weights) {
             (Memory::Fast, Weights::F32) => Storage::Transformed,
             _ => Storage::Kernels(weights),
         };
-        if packed_once
-            && !op.scale
-            && let Some(winograd) = winograd::choose(cx.isa, shape, storage, direct)
-        {
-            return Self::Winograd(winograd);
+        if packed_once && !op.scale {
+            kernels.extend(winograd::candidates(cx.isa, shape, storage).map(|(v, cost)| (Self::Winograd(v), cost)));
         }
-        Self::Gemm(direct)
+        kernels
     }
 
     fn by_name(name: &str) -> Option<Self> {

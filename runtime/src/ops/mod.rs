@@ -19,6 +19,7 @@ use skipstone_kernels::gemm::Weights;
 use crate::bytes::Bytes;
 use crate::error::{Error, OpError};
 use crate::options::{Memory, Precision};
+use crate::plan::Tuning;
 use crate::tensor::{Element, Fact, Tensor};
 
 pub mod activate;
@@ -27,6 +28,7 @@ mod arity;
 pub mod binary;
 pub mod bottleneck;
 pub mod broadcast;
+mod candidates;
 pub mod cast;
 #[cfg(test)]
 pub(crate) mod check;
@@ -72,6 +74,7 @@ pub mod transpose;
 pub mod unary;
 mod walk;
 
+pub use candidates::{Candidate, Candidates, Task};
 pub use foreign::{FALLBACK, Foreign, ForeignOp};
 pub use io::{Io, Operands, Place};
 
@@ -127,6 +130,8 @@ pub struct PlanContext<'a> {
     pub constants: Vec<Option<&'a Tensor>>,
     /// What a package holds of this step's weights, in place of their data.
     pub packing: Option<&'a Packing>,
+    /// What was measured of kernels, where that has a say.
+    pub tuning: Option<&'a Tuning>,
     /// Instruction set to choose for.
     pub isa: Isa,
     /// Memory against speed.
@@ -208,6 +213,8 @@ impl Packing {
 pub struct Choice {
     /// Name in the kernel family's table, as printed.
     pub kernel: String,
+    /// What it was chosen from; empty where there was no choice, or nobody asked.
+    pub candidates: Candidates,
     /// Constants in the kernel's own form, by role.
     pub packed: Vec<Bytes>,
     /// Whether every CPU of the instruction set would pack alike: only then may a package hold that form.

@@ -150,7 +150,8 @@ impl Operator for QConv {
         let shape = self.shape(&cx.inputs)?;
         let (weights, bias): (&[i8], &[i32]) = (cx.constant(Self::WEIGHTS)?, cx.constant(Self::BIAS)?);
         let scales: &[f32] = cx.constant(Self::SCALES)?;
-        let kernel = Kernel::choose(&shape, cx);
+        let (kernel, candidates) =
+            cx.choose(self, Kernel::candidates(&shape, cx), |kernel| kernel.name().to_owned())?;
         let [weight_bytes, offsets, packed_scales] = kernel.packed_lens(&shape);
         let mut packed = vec![
             AlignedVec::<u8>::zeroed(weight_bytes),
@@ -165,6 +166,7 @@ impl Operator for QConv {
         }
         Ok(Choice {
             kernel: kernel.name().to_owned(),
+            candidates,
             packed: packed.into_iter().map(Into::into).collect(),
             portable: false,
             absorbed: vec![Self::WEIGHTS, Self::BIAS, Self::SCALES],
@@ -209,12 +211,14 @@ enum Kernel {
 }
 
 impl Kernel {
-    fn choose(shape: &ConvShape, cx: &PlanContext<'_>) -> Self {
+    /// The kernels that compute a convolution, with their costs.
+    fn candidates(shape: &ConvShape, cx: &PlanContext<'_>) -> Vec<(Self, f64)> {
         if depthwise::takes(shape) {
-            return Self::Depthwise(qdepthwise::choose(cx.isa, shape));
+            return vec![(Self::Depthwise(qdepthwise::choose(cx.isa, shape)), 0.0)];
         }
         let depth = shape.taps() * shape.group_in();
-        Self::Gemm(qgemm::choose(cx.isa, shape.pixels(), depth, shape.group_out()))
+        let kernels = qgemm::candidates(cx.isa, shape.pixels(), depth, shape.group_out());
+        kernels.map(|(v, cost)| (Self::Gemm(v), cost)).collect()
     }
 
     fn by_name(name: &str) -> Option<Self> {

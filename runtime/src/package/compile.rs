@@ -1,16 +1,17 @@
 //! From an ONNX file to a package.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use skipstone_kernels::Isa;
 
-use super::write;
+use super::write_tuned;
 use crate::error::{Error, Result};
 use crate::graph;
 use crate::model::{Lowered, Shapes, Source};
 use crate::options::{Memory, Precision};
-use crate::plan::Target;
+use crate::plan::{Target, Tuning};
 
 /// What a package is to be.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,8 @@ pub struct Recipe {
     pub memory: Memory,
     /// How packed weights are stored.
     pub precision: Precision,
+    /// What was measured of kernels, on the machine that the package is for: it decides among those of `isa`.
+    pub tuning: Option<Arc<Tuning>>,
     /// Shapes of dynamic inputs: a package has fixed ones.
     pub shapes: Shapes,
     /// Pairs that join the file's metadata, or take the place of those of the same name: labels, a model card.
@@ -31,8 +34,9 @@ pub struct Recipe {
 ///
 /// # Errors
 /// As for [`Model::open`](crate::Model::open); [`Error::Unsupported`], naming the nodes, where a device could not run
-/// the model.
+/// the model; `tuning.target` where the measurements are of another target than the recipe's.
 pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result<Vec<u8>> {
+    let target = target(recipe)?;
     let (source, mut info) = crate::onnx::read(path)?;
     let mut graph = match source.lower(&recipe.shapes)? {
         Lowered::Graph(graph) => graph,
@@ -41,6 +45,17 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
     drop(source);
     graph::optimise(&mut graph)?;
     info.metadata.extend(recipe.metadata.iter().cloned());
-    let target = recipe.isa.map(|isa| Target { isa, threads: 1, memory: recipe.memory, precision: recipe.precision });
-    write(&graph, &info, target, key)
+    let tuning = recipe.tuning.as_deref();
+    write_tuned(&graph, &info, target.map(|target| (target, tuning)), key)
+}
+
+/// What to pack for, if for one instruction set: with as many threads as there were when it was measured.
+fn target(recipe: &Recipe) -> Result<Option<Target>> {
+    let threads = recipe.tuning.as_ref().map_or(1, |tuning| tuning.target().threads);
+    let Recipe { memory, precision, .. } = *recipe;
+    let target = recipe.isa.map(|isa| Target { isa, threads, memory, precision });
+    if let (Some(tuning), Some(target)) = (&recipe.tuning, target) {
+        tuning.check_target(target)?;
+    }
+    Ok(target)
 }

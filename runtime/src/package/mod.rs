@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Node};
 use crate::model::Info;
 use crate::ops::{Op, Operator, Packing};
-use crate::plan::{Plan, Target};
+use crate::plan::{Plan, Target, Tuning};
 use container::{Container, Kind};
 use content::{Content, StoredInfo, Weights};
 
@@ -50,6 +50,16 @@ pub fn is_package(start: &[u8]) -> bool {
 /// # Errors
 /// [`Error::Unsupported`], naming the nodes that no kernel of ours runs; a step that no kernel takes.
 pub fn write(graph: &Graph, info: &Info, target: Option<Target>, key: Option<&SigningKey>) -> Result<Vec<u8>> {
+    write_tuned(graph, info, target.map(|target| (target, None)), key)
+}
+
+/// As [`write`], with kernels chosen by what was measured of them, where there is that.
+pub(crate) fn write_tuned(
+    graph: &Graph,
+    info: &Info,
+    target: Option<(Target, Option<&Tuning>)>,
+    key: Option<&SigningKey>,
+) -> Result<Vec<u8>> {
     let foreign: Vec<&str> =
         graph.nodes.iter().filter(|n| matches!(n.op, Op::Foreign(_))).map(|n| n.name.as_str()).collect();
     if !foreign.is_empty() {
@@ -57,15 +67,15 @@ pub fn write(graph: &Graph, info: &Info, target: Option<Target>, key: Option<&Si
         return Err(Error::Unsupported { node: foreign.join("', '"), reason });
     }
     let mut choices = Vec::new();
-    if let Some(target) = target {
-        let mut steps = Plan::new(graph.clone(), target)?.steps.into_iter();
+    if let Some((target, tuning)) = target {
+        let mut steps = Plan::with(graph.clone(), target, &[], tuning)?.steps.into_iter();
         let mut choice = |node: &Node| {
             let alias = node.op.alias(&graph.facts(&node.inputs)).is_some();
             if alias { None } else { steps.next().map(|step| step.choice) }
         };
         choices = graph.nodes.iter().map(&mut choice).collect();
     }
-    let packed_for = target.map(|t| PackedFor::new(t.isa, t.memory, t.precision));
+    let packed_for = target.map(|(t, _)| PackedFor::new(t.isa, t.memory, t.precision));
     let mut weights = Weights::default();
     let content = content::encode(&Content::store(graph, packed_for, &choices, &mut weights))?;
     let info = content::encode(&StoredInfo::from(info))?;

@@ -5,12 +5,16 @@
 //! Plan is plain data: `inspect` prints it, a package stores it, [`Program`] makes it run.
 
 mod memory;
+mod tuning;
 
+use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
 
 pub use memory::{ALIGNMENT, Layout, Request};
+pub use tuning::{Measured, Timed, Tuning};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
@@ -19,7 +23,7 @@ use crate::options::{Memory, Precision};
 use crate::tensor::{Fact, Tensor};
 
 /// What planning needs to know beside the graph.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Instruction set to choose kernels for.
     pub isa: Isa,
@@ -29,6 +33,20 @@ pub struct Target {
     pub memory: Memory,
     /// How weights are stored.
     pub precision: Precision,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let memory = match self.memory {
+            Memory::Fast => "fast",
+            Memory::Small => "small",
+        };
+        let precision = match self.precision {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+        };
+        write!(f, "{}, threads {}, memory {memory}, precision {precision}", self.isa, self.threads)
+    }
 }
 
 /// One kernel call.
@@ -97,14 +115,21 @@ impl Plan {
     /// # Errors
     /// A step that no kernel takes, with the node's name.
     pub fn new(graph: Graph, target: Target) -> Result<Self> {
-        Self::with_packings(graph, target, &[])
+        Self::with(graph, target, &[], None)
     }
 
-    /// As [`new`](Self::new), with the weights of some nodes packed already: `packings[i]` is for node `i`.
+    /// As [`new`](Self::new), with the weights of some nodes packed already: `packings[i]` is for node `i`. Where there
+    /// is a tuning, it has a say in what kernels are chosen, and every choice lists its candidates.
     ///
     /// # Errors
-    /// As for [`new`](Self::new); `package.target` where a kernel is chosen that the weights were not packed for.
-    pub(crate) fn with_packings(mut graph: Graph, target: Target, packings: &[Option<Packing>]) -> Result<Self> {
+    /// As for [`new`](Self::new); `package.target` where the weights were packed for a kernel that the node cannot be
+    /// run with.
+    pub(crate) fn with(
+        mut graph: Graph,
+        target: Target,
+        packings: &[Option<Packing>],
+        tuning: Option<&Tuning>,
+    ) -> Result<Self> {
         let roots = alias_roots(&graph);
         let nodes = std::mem::take(&mut graph.nodes);
         let mut readers = readers(&graph, &nodes, &roots);
@@ -122,6 +147,7 @@ impl Plan {
             let cx = PlanContext {
                 constants: node.inputs.iter().map(|&id| constant(&graph, &roots, id)).collect(),
                 packing: packings.get(index).and_then(Option::as_ref),
+                tuning,
                 inputs: inputs.clone(),
                 outputs: outputs.clone(),
                 isa: target.isa,

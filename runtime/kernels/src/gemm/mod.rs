@@ -215,16 +215,24 @@ impl Variant {
     }
 }
 
-/// The variant of `isa` for weights stored like this and a product of this shape (a convolution's `m` is its output
-/// pixels, `k` its taps times input channels); the scalar one if this build has none.
+/// The variants of `isa` for weights stored like this, with what a product of this shape costs by the model (a
+/// convolution's `m` is its output pixels, `k` its taps times input channels); the scalar one if this build has none.
+pub fn candidates(
+    isa: Isa,
+    weights: Weights,
+    m: usize,
+    k: usize,
+    n: usize,
+) -> impl Iterator<Item = (&'static Variant, f64)> {
+    let of = move |isa: Isa| VARIANTS.iter().filter(move |v| v.weights == weights && v.isa == isa);
+    let isa = if of(isa).next().is_some() { isa } else { Isa::Scalar };
+    of(isa).map(move |v| (v, v.cost(m, k, n)))
+}
+
+/// The cheapest of the [`candidates`].
 pub fn choose(isa: Isa, weights: Weights, m: usize, k: usize, n: usize) -> &'static Variant {
-    let mut stored = VARIANTS.iter().filter(|v| v.weights == weights);
-    stored
-        .clone()
-        .filter(|v| v.isa == isa)
-        .min_by(|a, b| a.cost(m, k, n).total_cmp(&b.cost(m, k, n)))
-        .or(stored.next_back())
-        .unwrap_or(&VARIANTS[VARIANTS.len() - 1])
+    let best = candidates(isa, weights, m, k, n).min_by(|a, b| a.1.total_cmp(&b.1));
+    best.map_or(&VARIANTS[VARIANTS.len() - 1], |(v, _)| v)
 }
 
 /// The variant of this name, if its kernels are built.

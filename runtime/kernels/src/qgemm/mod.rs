@@ -153,15 +153,12 @@ impl Variant {
     }
 }
 
-/// The variant for a product of this shape (a convolution's `m` is its output pixels, `k` its taps times input
-/// channels) with the best extension that `isa` and this CPU have.
-pub fn choose(isa: Isa, m: usize, k: usize, n: usize) -> &'static Variant {
-    let usable = || VARIANTS.iter().filter(|v| v.isa <= isa && v.is_available());
+/// The variants with the best extension that `isa` and this CPU have, with what a product of this shape costs by the
+/// model (a convolution's `m` is its output pixels, `k` its taps times input channels).
+pub fn candidates(isa: Isa, m: usize, k: usize, n: usize) -> impl Iterator<Item = (&'static Variant, f64)> {
+    let usable = move || VARIANTS.iter().filter(move |v| v.isa <= isa && v.is_available());
     let best = usable().next().map(|v| (v.isa, v.extension));
-    usable()
-        .filter(|v| Some((v.isa, v.extension)) == best)
-        .min_by(|a, b| a.cost(m, k, n).total_cmp(&b.cost(m, k, n)))
-        .unwrap_or(&VARIANTS[VARIANTS.len() - 1])
+    usable().filter(move |v| Some((v.isa, v.extension)) == best).map(move |v| (v, v.cost(m, k, n)))
 }
 
 /// The variant of this name.

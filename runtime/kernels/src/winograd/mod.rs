@@ -229,18 +229,30 @@ impl Variant {
 const GAIN: f64 = 0.93;
 
 /// The fastest variant of `isa` for this shape that stores this, if one takes it and beats the [`gemm`] variant `direct`
-/// by the model of costs. One that stores more has to gain 7 %.
+/// by the model of costs.
 pub fn choose(isa: Isa, shape: &ConvShape, storage: Storage, direct: &gemm::Variant) -> Option<&'static Variant> {
     let direct = direct.cost(shape.pixels(), product(&[shape.taps(), shape.in_c]), shape.out_c);
-    let mut best: Option<(&Variant, f64, usize)> = None;
+    let (best, cost) = candidates(isa, shape, storage).into_iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+    (cost < direct).then_some(best)
+}
+
+/// The variants of `isa` that take this shape and store this, with their costs by the model of [`gemm::candidates`]. One
+/// that stores more than another has to gain 7 %, or else it counts as no faster.
+pub fn candidates(isa: Isa, shape: &ConvShape, storage: Storage) -> Vec<(&'static Variant, f64)> {
+    let mut best: Option<(f64, usize)> = None;
     // From the fewest points to the most.
-    for v in VARIANTS.iter().filter(|v| v.isa == isa && v.storage == storage && v.takes(shape)) {
+    let variants = VARIANTS.iter().filter(|v| v.isa == isa && v.storage == storage && v.takes(shape));
+    let cost = |v: &'static Variant| {
         let (cost, len) = (v.cost(shape), packed_len(v, shape));
-        if best.is_none_or(|(_, least, stored)| cost < if len > stored { least * GAIN } else { least }) {
-            best = Some((v, cost, len));
+        match best {
+            Some((least, stored)) if cost >= if len > stored { least * GAIN } else { least } => (v, cost.max(least)),
+            _ => {
+                best = Some((cost, len));
+                (v, cost)
+            }
         }
-    }
-    best.filter(|&(_, cost, _)| cost < direct).map(|(v, ..)| v)
+    };
+    variants.map(cost).collect()
 }
 
 /// The variant of this name, if its kernels are built.

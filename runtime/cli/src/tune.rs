@@ -1,0 +1,168 @@
+//! `skipstone tune`: the kernels of a model chosen by measurement, and the model of costs held against that.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use skipstone::ops::Operator;
+use skipstone::plan::{Measured, Step};
+use skipstone::{Model, Tune as Choice};
+
+use crate::args::ModelArgs;
+use crate::failure::Failure;
+use crate::numbers::percent;
+use crate::output::{json, print};
+use crate::progress::Waiting;
+use crate::table::{Align, Table};
+
+/// Find the fastest kernels of a model on this machine
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Where several kernels could run a step, one is chosen by a model of what each costs. This command measures those that
+the model finds worth it, in runs of the whole model on random inputs, and writes down the fastest. What it writes
+holds for this processor, this release, and the --threads, --isa, --memory and --precision that it was measured with;
+one file is good for all models that have the same steps.
+
+Examples:
+  skipstone tune model.onnx -o model.tune
+  skipstone bench model.onnx --tuning model.tune
+  skipstone compile model.onnx -o model.skip --target host --tuning model.tune")]
+pub struct Tune {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// File to write
+    #[arg(short, long, value_name = "FILE.tune")]
+    output: PathBuf,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    isa: &'static str,
+    threads: usize,
+    /// Steps that more than one kernel was measured for.
+    steps: Vec<StepReport>,
+    /// Those that the model of costs chose the measured choice for.
+    agreed: usize,
+    /// Geometric mean of what a step takes by the model of costs to what it takes by measurement.
+    by_model_to_measured: f64,
+    /// Microseconds of a run that measurement saves.
+    saved_us: f64,
+}
+
+#[derive(Serialize)]
+struct StepReport {
+    name: String,
+    op: String,
+    by_model: KernelReport,
+    measured: KernelReport,
+}
+
+#[derive(Serialize, PartialEq)]
+struct KernelReport {
+    kernel: String,
+    us: f64,
+}
+
+impl Tune {
+    /// Measures, writes and reports.
+    pub fn execute(self) -> Result<(), Failure> {
+        if self.model.tuning.is_some() {
+            return Err(Failure::Usage("--tuning is what this command makes".into()));
+        }
+        let waiting = Waiting::on("measuring kernels");
+        let model = Model::open(&self.model.path, &self.model.options().tune(Choice::Measure))?;
+        drop(waiting);
+        let nothing = |why: &str| Failure::new("tuning.none", format!("{}: {why}", self.model.name()));
+        let plan =
+            model.plan().ok_or_else(|| nothing("the ONNX front end runs the model whole, without our kernels"))?;
+        let tuning = model
+            .tuning()
+            .ok_or_else(|| nothing("its kernels were chosen when the package was made; tune its ONNX file"))?;
+        tuning.save(&self.output).map_err(|error| Failure::io(&self.output, &error))?;
+        let steps = plan.steps.iter().filter_map(|step| StepReport::new(step, tuning.measured(step)?));
+        let report = Report::new(self.model.name(), &model, steps.collect());
+        print(&if self.json { json(&report)? } else { text(&report, tuning.len()) })
+    }
+}
+
+impl StepReport {
+    fn new(step: &Step, measured: &Measured) -> Option<Self> {
+        let kernel = |timed: &skipstone::plan::Timed| KernelReport {
+            kernel: timed.kernel.clone(),
+            us: timed.nanos as f64 / 1e3,
+        };
+        Some(Self {
+            name: step.name.clone(),
+            op: step.op.name().to_owned(),
+            by_model: measured.by_model().map(kernel)?,
+            measured: measured.chosen().map(kernel)?,
+        })
+    }
+
+    /// Of what the step takes by the model of costs to what it takes by measurement.
+    fn ratio(&self) -> f64 {
+        if self.measured.us > 0.0 { self.by_model.us / self.measured.us } else { 1.0 }
+    }
+}
+
+impl Report {
+    fn new(name: String, model: &Model, steps: Vec<StepReport>) -> Self {
+        let logs: f64 = steps.iter().map(|step| step.ratio().ln()).sum();
+        Self {
+            model: name,
+            isa: model.isa().name(),
+            threads: model.threads(),
+            agreed: steps.iter().filter(|step| step.by_model == step.measured).count(),
+            by_model_to_measured: (logs / steps.len().max(1) as f64).exp(),
+            saved_us: steps.iter().map(|step| step.by_model.us - step.measured.us).sum(),
+            steps,
+        }
+    }
+}
+
+/// The report for a person; `tasks` is the number of different steps.
+fn text(report: &Report, tasks: usize) -> String {
+    let mut table = Table::new([
+        ("step", Align::Left),
+        ("operator", Align::Left),
+        ("by the model of costs", Align::Left),
+        ("us", Align::Right),
+        ("by measurement", Align::Left),
+        ("us", Align::Right),
+        ("saved", Align::Right),
+    ]);
+    let us = |us: f64| format!("{us:.1}");
+    for step in &report.steps {
+        let same = step.by_model == step.measured;
+        let or_nothing = |text: String| if same { String::new() } else { text };
+        table.row([
+            step.name.clone(),
+            step.op.clone(),
+            step.by_model.kernel.clone(),
+            us(step.by_model.us),
+            or_nothing(step.measured.kernel.clone()),
+            or_nothing(us(step.measured.us)),
+            or_nothing(percent(1.0 - 1.0 / step.ratio())),
+        ]);
+    }
+    let Report { model, isa, threads, agreed, .. } = report;
+    let (steps, lost) = (report.steps.len(), percent(report.by_model_to_measured - 1.0));
+    let all: f64 = report.steps.iter().map(|step| step.by_model.us).sum();
+    let saved = if all > 0.0 { report.saved_us / all } else { 0.0 };
+    format!(
+        "{model}: {isa}, threads {threads}\n\n{}\n\
+         {steps} steps with a choice, {tasks} of them different; the model of costs chose right for {agreed}\n\
+         its choice takes {lost} longer on the geometric mean of the steps\n\
+         measurement saves {} of {} us that they take together, {}\n",
+        table.render(""),
+        us(report.saved_us),
+        us(all),
+        percent(saved),
+    )
+}

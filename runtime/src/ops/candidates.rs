@@ -1,0 +1,68 @@
+//! The choice among the kernels that could run a step.
+//!
+//! An operator gives its kernels with what each costs by a model. The cheapest is taken, unless a package holds the
+//! weights in the form of another, or another was measured to be faster. What measurement and memory have in common is
+//! the task: everything about a step that its time depends on, but for the target.
+
+use serde::{Deserialize, Serialize};
+
+use super::PlanContext;
+use crate::error::OpError;
+use crate::tensor::Fact;
+
+/// What a step computes, on operands of which types and shapes: equal tasks take equal time. Plain bytes, to be compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Task(Vec<u8>);
+
+/// A kernel that could run a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Its name, as [`Choice::kernel`](super::Choice::kernel).
+    pub kernel: String,
+    /// What it costs by the model, in a unit that all candidates of the step share.
+    pub cost: f64,
+}
+
+/// The kernels that a step was chosen from.
+#[derive(Clone, Debug, Default)]
+pub struct Candidates {
+    /// What they are to do.
+    pub task: Task,
+    /// The cheapest first.
+    pub kernels: Vec<Candidate>,
+}
+
+impl PlanContext<'_> {
+    /// The one of `kernels` to run `op` with: the one that the weights were packed for, or that was measured to be the
+    /// fastest, or else the cheapest, the first of equals. The candidates are listed where the planner has a use for
+    /// them.
+    ///
+    /// # Errors
+    /// No kernel at all.
+    pub(super) fn choose<K>(
+        &self,
+        op: &impl Serialize,
+        mut kernels: Vec<(K, f64)>,
+        name: impl Fn(&K) -> String,
+    ) -> Result<(K, Candidates), OpError> {
+        kernels.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let mut candidates = Candidates::default();
+        let mut asked = self.packing.map(|packing| packing.kernel.as_str());
+        if let Some(tuning) = self.tuning {
+            let named = kernels.iter().map(|(kernel, cost)| Candidate { kernel: name(kernel), cost: *cost });
+            candidates = Candidates { task: self.task(op)?, kernels: named.collect() };
+            asked = asked.or_else(|| tuning.kernel(&candidates.task));
+        }
+        // A name that is not among them, out of a file for another CPU or version, has no say.
+        let at = asked.and_then(|asked| kernels.iter().position(|(kernel, _)| name(kernel) == asked)).unwrap_or(0);
+        let kernel = (at < kernels.len()).then(|| kernels.swap_remove(at).0);
+        kernel.map(|kernel| (kernel, candidates)).ok_or_else(|| OpError::Value("no kernel takes this".into()))
+    }
+
+    fn task(&self, op: &impl Serialize) -> Result<Task, OpError> {
+        let operands: Vec<(&Fact, bool)> =
+            self.inputs.iter().enumerate().map(|(at, &fact)| (fact, self.is_constant(at))).collect();
+        let bytes = postcard::to_stdvec(&(op, operands));
+        bytes.map(Task).map_err(|e| OpError::Value(format!("what it computes cannot be written down: {e}")))
+    }
+}
