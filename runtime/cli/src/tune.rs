@@ -1,19 +1,28 @@
 //! `skipstone tune`: the kernels of a model chosen by measurement, and the model of costs held against that.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
+use skipstone::measure::{Latency, RandomInputs};
 use skipstone::ops::Operator;
 use skipstone::plan::{Measured, Step};
 use skipstone::{Model, Tune as Choice};
 
 use crate::args::ModelArgs;
 use crate::failure::Failure;
-use crate::numbers::percent;
+use crate::numbers::{ms, percent};
 use crate::output::{json, print};
 use crate::progress::Waiting;
 use crate::table::{Align, Table};
+
+/// Time for which whole runs are compared.
+const COMPARED: Duration = Duration::from_secs(1);
+/// Least runs of each.
+const RUNS: usize = 6;
+/// Seed of the inputs.
+const SEED: u64 = 0x5EED;
 
 /// Find the fastest kernels of a model on this machine
 #[derive(Args, Debug)]
@@ -53,6 +62,14 @@ struct Report {
     by_model_to_measured: f64,
     /// Microseconds of a run that measurement saves.
     saved_us: f64,
+    run: RunReport,
+}
+
+/// What a whole run takes, the median.
+#[derive(Serialize)]
+struct RunReport {
+    by_model_ms: f64,
+    measured_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -77,7 +94,6 @@ impl Tune {
         }
         let waiting = Waiting::on("measuring kernels");
         let model = Model::open(&self.model.path, &self.model.options().tune(Choice::Measure))?;
-        drop(waiting);
         let nothing = |why: &str| Failure::new("tuning.none", format!("{}: {why}", self.model.name()));
         let plan =
             model.plan().ok_or_else(|| nothing("the ONNX front end runs the model whole, without our kernels"))?;
@@ -86,8 +102,30 @@ impl Tune {
             .ok_or_else(|| nothing("its kernels were chosen when the package was made; tune its ONNX file"))?;
         tuning.save(&self.output).map_err(|error| Failure::io(&self.output, &error))?;
         let steps = plan.steps.iter().filter_map(|step| StepReport::new(step, tuning.measured(step)?));
-        let report = Report::new(self.model.name(), &model, steps.collect());
+        let report = Report::new(self.model.name(), &model, steps.collect(), self.whole_runs(&model)?);
+        drop(waiting);
         print(&if self.json { json(&report)? } else { text(&report, tuning.len()) })
+    }
+
+    /// Medians of whole runs, in turns: as the model of costs has it, and as `tuned` is.
+    fn whole_runs(&self, tuned: &Model) -> Result<RunReport, Failure> {
+        let by_model = self.model.open()?;
+        let inputs = RandomInputs::new(tuned.inputs(), SEED);
+        let mut sessions = [by_model.session()?, tuned.session()?];
+        let mut times = [Vec::new(), Vec::new()];
+        let began = Instant::now();
+        while times[1].len() < RUNS || began.elapsed() < COMPARED {
+            for (session, times) in sessions.iter_mut().zip(&mut times) {
+                // The first of some runs in a row finds the caches as the other has left them.
+                for counts in [false, true, true, true] {
+                    let began = Instant::now();
+                    session.run(&inputs.views())?;
+                    times.extend(counts.then(|| began.elapsed()));
+                }
+            }
+        }
+        let [by_model_ms, measured_ms] = times.map(|times| Latency::of(&times).map_or(0.0, |latency| latency.p50));
+        Ok(RunReport { by_model_ms, measured_ms })
     }
 }
 
@@ -112,7 +150,7 @@ impl StepReport {
 }
 
 impl Report {
-    fn new(name: String, model: &Model, steps: Vec<StepReport>) -> Self {
+    fn new(name: String, model: &Model, steps: Vec<StepReport>, run: RunReport) -> Self {
         let logs: f64 = steps.iter().map(|step| step.ratio().ln()).sum();
         Self {
             model: name,
@@ -122,6 +160,7 @@ impl Report {
             by_model_to_measured: (logs / steps.len().max(1) as f64).exp(),
             saved_us: steps.iter().map(|step| step.by_model.us - step.measured.us).sum(),
             steps,
+            run,
         }
     }
 }
@@ -159,10 +198,13 @@ fn text(report: &Report, tasks: usize) -> String {
         "{model}: {isa}, threads {threads}\n\n{}\n\
          {steps} steps with a choice, {tasks} of them different; the model of costs chose right for {agreed}\n\
          its choice takes {lost} longer on the geometric mean of the steps\n\
-         measurement saves {} of {} us that they take together, {}\n",
+         measurement saves {} of {} us that they take together, {}\n\
+         a whole run takes {} ms by the model of costs, {} ms by measurement: medians of runs in turns\n",
         table.render(""),
         us(report.saved_us),
         us(all),
         percent(saved),
+        ms(report.run.by_model_ms),
+        ms(report.run.measured_ms),
     )
 }

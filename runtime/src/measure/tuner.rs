@@ -3,9 +3,9 @@
 //! A kernel's time depends on what the caches hold when it starts, and that on the steps before it: so candidates are
 //! not timed one by one, but in runs of the whole model. The first set of runs has every step use the kernel that the
 //! model of costs likes best, the second the one that it likes second best, and so on, as far as it thinks them worth
-//! it. Each set is planned, run and thrown away, and all of them once more in turn, so that a clock that changes its
-//! mind is seen. A step's time is the least of all runs, as whatever else the machine does only adds to it; steps that
-//! do the same are measured as one.
+//! it. Each set is planned, run and thrown away, and all of them again in turn, as a clock may change its mind meanwhile.
+//! A step's time is the first quartile of all runs: what else the machine does adds to some of them, and the least is
+//! a matter of luck where weights come from memory. Steps that do the same are measured as one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ const WORTH_MEASURING: f64 = 2.0;
 /// Most candidates of a step.
 const MAX_CANDIDATES: usize = 6;
 /// How often all sets of runs are made.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 3;
 /// Time for the runs of a set.
-const SET: Duration = Duration::from_millis(60);
+const SET: Duration = Duration::from_millis(50);
 /// Least runs of a set, beside the first, which warms the caches up.
 const RUNS: usize = 3;
 /// Time after which no run starts, whatever is still to be measured.
 const BUDGET: Duration = Duration::from_secs(10);
-/// Part of a step's time that another kernel must save to be taken: half of what two measurements of one differ by.
+/// Part of a step's time that another kernel must save to be taken: what two measurements of one may differ by.
 const DOUBT: f64 = 0.02;
 /// Seed of the inputs.
 const SEED: u64 = 0x7E57;
@@ -88,8 +88,8 @@ impl Tuner {
 #[derive(Default)]
 struct Contest {
     kernels: Vec<String>,
-    /// For each step, by its index, the least time with each kernel.
-    times: BTreeMap<usize, Vec<Option<Duration>>>,
+    /// For each step, by its index, the times with each kernel.
+    times: BTreeMap<usize, Vec<Vec<Duration>>>,
 }
 
 impl Contest {
@@ -99,16 +99,16 @@ impl Contest {
     }
 
     fn record(&mut self, step: usize, kernel: usize, time: Duration) {
-        let times = self.times.entry(step).or_insert_with(|| vec![None; self.kernels.len()]);
-        if let Some(least) = times.get_mut(kernel) {
-            *least = Some(least.map_or(time, |least| least.min(time)));
+        let times = self.times.entry(step).or_insert_with(|| vec![Vec::new(); self.kernels.len()]);
+        if let Some(times) = times.get_mut(kernel) {
+            times.push(time);
         }
     }
 
     /// The kernels that there was time for, on the average of the steps; `None` where that is less than two.
     fn measured(self) -> Option<Measured> {
         let nanos = |kernel: usize| {
-            let times = self.times.values().map(|times| times.get(kernel).copied().flatten());
+            let times = self.times.values().map(|times| times.get(kernel).and_then(|times| quartile(times)));
             let total: Duration = times.sum::<Option<Duration>>().filter(|_| !self.times.is_empty())?;
             u64::try_from(total.as_nanos() / self.times.len() as u128).ok()
         };
@@ -117,6 +117,13 @@ impl Contest {
             timed.map_while(|(at, kernel)| Some(Timed { kernel: kernel.clone(), nanos: nanos(at)? })).collect();
         (timed.len() > 1).then(|| Measured::new(timed, DOUBT))
     }
+}
+
+/// The time that a quarter of `times` stay below.
+fn quartile(times: &[Duration]) -> Option<Duration> {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times.get(times.len() / 4).copied()
 }
 
 fn measure(graph: &Graph, target: Target, cores: Option<&Cores>, known: &Tuning) -> Result<Vec<(Task, Measured)>> {
