@@ -28,6 +28,7 @@ mod error;
     allow(dead_code, unused_imports, reason = "some of it only the passes use")
 )]
 pub mod graph;
+#[cfg_attr(not(any(feature = "tuning", test)), allow(dead_code, reason = "only tuning uses it"))]
 mod machine;
 pub mod measure;
 mod model;

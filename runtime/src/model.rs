@@ -16,7 +16,7 @@ use crate::measure::Tuner;
 use crate::ops::{Foreign, Packing};
 use crate::options::{Options, Tune};
 use crate::package::{self, Package, PackageInfo, PackedFor};
-use crate::plan::{Plan, Port, Program, Target, Tuning};
+use crate::plan::{Plan, Port, Program, Target};
 use crate::session::Session;
 
 /// Shapes of dynamic inputs, by name.
@@ -288,8 +288,9 @@ impl Model {
     /// What is known of the kernels' times, to be stored: measured with [`Tune::Measure`] for all shapes that there was
     /// a session for, or as given with [`Tune::Stored`]; `None` with [`Tune::Model`] and of a package that is packed
     /// for one instruction set.
+    #[cfg(any(feature = "tuning", test))]
     #[must_use]
-    pub fn tuning(&self) -> Option<Arc<Tuning>> {
+    pub fn tuning(&self) -> Option<Arc<crate::plan::Tuning>> {
         self.plans().tuner.tuning().cloned()
     }
 

@@ -1,12 +1,14 @@
 //! What a caller may choose about how a model is planned and run.
 
 use std::collections::BTreeMap;
+#[cfg(any(feature = "tuning", test))]
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
 
 use crate::cores::PowerMode;
+#[cfg(any(feature = "tuning", test))]
 use crate::plan::Tuning;
 
 /// How much memory planning may spend for speed.
@@ -31,7 +33,7 @@ pub enum Precision {
 }
 
 /// How a kernel is chosen where several could run a step. All give the same answer within the tolerance of the library;
-/// a package for one instruction set was chosen for when it was made.
+/// a package for one instruction set was chosen for when it was made. All but the first want the feature `tuning`.
 #[derive(Clone, Debug, Default)]
 pub enum Tune {
     /// By a model of what each costs on a typical core.
@@ -40,10 +42,12 @@ pub enum Tune {
     /// By measuring them here and now, on random inputs, in the course of whole runs: opening a model takes one to ten
     /// seconds more, and for that time the memory of its weights in the file. Store what
     /// [`Model::tuning`](crate::Model::tuning) gives, and open by that the next time.
+    #[cfg(any(feature = "tuning", test))]
     Measure,
     /// By what was measured, and by the model of costs where that says nothing. Refused (`tuning.cpu`,
     /// `tuning.target`) if it was measured on another processor, or for another instruction set, number of threads,
     /// memory or precision.
+    #[cfg(any(feature = "tuning", test))]
     Stored(Arc<Tuning>),
 }
 

@@ -5,6 +5,8 @@
 //! line, a test app) only prints.
 
 mod arena;
+#[cfg(any(feature = "tuning", test))]
+mod contest;
 mod latency;
 mod memory;
 mod profile;

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::PlanContext;
 use crate::error::OpError;
-use crate::tensor::Fact;
 
 /// What a step computes, on operands of which types and shapes: equal tasks take equal time. Plain bytes, to be compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,8 +33,7 @@ pub struct Candidates {
 
 impl PlanContext<'_> {
     /// The one of `kernels` to run `op` with: the one that the weights were packed for, or that was measured to be the
-    /// fastest, or else the cheapest, the first of equals. The candidates are listed where the planner has a use for
-    /// them.
+    /// fastest, or else the cheapest, the first of equals. The candidates are listed where there is a tuning.
     ///
     /// # Errors
     /// No kernel at all.
@@ -45,24 +43,38 @@ impl PlanContext<'_> {
         mut kernels: Vec<(K, f64)>,
         name: impl Fn(&K) -> String,
     ) -> Result<(K, Candidates), OpError> {
-        kernels.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let mut candidates = Candidates::default();
-        let mut asked = self.packing.map(|packing| packing.kernel.as_str());
-        if let Some(tuning) = self.tuning {
-            let named = kernels.iter().map(|(kernel, cost)| Candidate { kernel: name(kernel), cost: *cost });
-            candidates = Candidates { task: self.task(op)?, kernels: named.collect() };
-            asked = asked.or_else(|| tuning.kernel(&candidates.task));
-        }
+        let named = kernels.iter().map(|(kernel, cost)| Candidate { kernel: name(kernel), cost: *cost });
+        let (candidates, measured) = self.measured(op, named)?;
+        let asked = self.packing.map(|packing| packing.kernel.as_str()).or(measured);
         // A name that is not among them, out of a file for another CPU or version, has no say.
-        let at = asked.and_then(|asked| kernels.iter().position(|(kernel, _)| name(kernel) == asked)).unwrap_or(0);
-        let kernel = (at < kernels.len()).then(|| kernels.swap_remove(at).0);
-        kernel.map(|kernel| (kernel, candidates)).ok_or_else(|| OpError::Value("no kernel takes this".into()))
+        let asked = asked.and_then(|asked| kernels.iter().position(|(kernel, _)| name(kernel) == asked));
+        let cheapest = || (0..kernels.len()).min_by(|&a, &b| kernels[a].1.total_cmp(&kernels[b].1));
+        let at = asked.or_else(cheapest).ok_or_else(|| OpError::Value("no kernel takes this".into()))?;
+        Ok((kernels.swap_remove(at).0, candidates))
     }
 
+    /// The candidates, listed, and the name of the one that was measured to be the fastest.
+    fn measured(
+        &self,
+        op: &impl Serialize,
+        kernels: impl Iterator<Item = Candidate>,
+    ) -> Result<(Candidates, Option<&str>), OpError> {
+        #[cfg(any(feature = "tuning", test))]
+        if let Some(tuning) = self.tuning {
+            let mut kernels: Vec<Candidate> = kernels.collect();
+            kernels.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+            let candidates = Candidates { task: self.task(op)?, kernels };
+            let fastest = tuning.kernel(&candidates.task);
+            return Ok((candidates, fastest));
+        }
+        let _ = (op, kernels);
+        Ok((Candidates::default(), None))
+    }
+
+    #[cfg(any(feature = "tuning", test))]
     fn task(&self, op: &impl Serialize) -> Result<Task, OpError> {
-        let operands: Vec<(&Fact, bool)> =
-            self.inputs.iter().enumerate().map(|(at, &fact)| (fact, self.is_constant(at))).collect();
-        let bytes = postcard::to_stdvec(&(op, operands));
+        let constant: Vec<bool> = (0..self.inputs.len()).map(|at| self.is_constant(at)).collect();
+        let bytes = postcard::to_stdvec(&(op, &self.inputs, constant));
         bytes.map(Task).map_err(|e| OpError::Value(format!("what it computes cannot be written down: {e}")))
     }
 }

@@ -5,6 +5,7 @@
 //! Plan is plain data: `inspect` prints it, a package stores it, [`Program`] makes it run.
 
 mod memory;
+#[cfg_attr(not(any(feature = "tuning", test)), allow(dead_code, reason = "only tuning uses it"))]
 mod tuning;
 
 use std::fmt;

@@ -4,8 +4,8 @@
 //! offset  bytes
 //!      0      8  magic, "SKIPTUNE"
 //!      8      4  version of the format, little-endian
-//!     12     32  BLAKE3 of the rest
-//!     44         the measurements as postcard writes them
+//!     12     16  XXH3-128 of the rest, little-endian
+//!     28         the measurements as postcard writes them
 //! ```
 //!
 //! Times are true of one processor, one release and one target: a file says which, and is refused elsewhere. What it
@@ -17,6 +17,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_128;
 
 use super::{Step, Target};
 use crate::error::{Error, Result};
@@ -28,7 +29,7 @@ const MAGIC: &[u8; 8] = b"SKIPTUNE";
 /// Version of the format.
 const VERSION: u32 = 1;
 /// Bytes before the measurements.
-const HEADER: usize = 8 + 4 + 32;
+const HEADER: usize = 8 + 4 + 16;
 /// Most bytes of a file: a network of ten thousand different steps would take a tenth.
 const MAX_BYTES: u64 = 1 << 24;
 
@@ -120,7 +121,7 @@ impl Tuning {
             return Err(refused("tuning.version", "it is of another version's format; measure again"));
         }
         let (hash, content) = rest.split_first_chunk().ok_or_else(|| damaged("it ends too early"))?;
-        if blake3::hash(content) != *hash {
+        if XxHash3_128::oneshot(content) != u128::from_le_bytes(*hash) {
             return Err(damaged("it is damaged; measure again"));
         }
         let (tuning, rest): (Self, _) =
@@ -160,7 +161,7 @@ impl Tuning {
         let mut bytes = Vec::with_capacity(HEADER + content.len());
         bytes.extend(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
-        bytes.extend(blake3::hash(&content).as_bytes());
+        bytes.extend(XxHash3_128::oneshot(&content).to_le_bytes());
         bytes.extend(content);
         Ok(bytes)
     }

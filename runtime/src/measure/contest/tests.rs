@@ -3,10 +3,11 @@ use skipstone_kernels::activation::Activation;
 
 use super::*;
 use crate::Model;
+use crate::measure::Tuner;
 use crate::ops::check::{Random, assert_close};
 use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
-use crate::options::Options;
+use crate::options::{Options, Tune};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Three convolutions, the last two of which do the same.
