@@ -1,0 +1,35 @@
+//! `skipstone tune`: what it writes is read by the commands that run and make models, on this machine and target only.
+
+mod support;
+
+use support::{model, path, skipstone};
+
+#[test]
+fn what_was_measured_is_stored_and_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tune, package) = (path(&directory.path().join("m.tune")), path(&directory.path().join("m.skip")));
+    let colour = model("colour.onnx");
+    let text = skipstone(["tune", &colour, "-o", &tune]).success();
+    assert!(text.contains("steps with a choice") && text.contains("a whole run takes"), "{text}");
+    let report = skipstone(["tune", &colour, "-o", &tune, "--json"]).json();
+    assert!(report["run"]["measured_ms"].as_f64().unwrap() > 0.0);
+    assert!(report["by_model_to_measured"].as_f64().unwrap() >= 1.0);
+    assert_eq!(report["threads"], 1);
+
+    skipstone(["inspect", &colour, "--tuning", &tune]).success();
+    skipstone(["compile", &colour, "-o", &package, "--target", "host", "--tuning", &tune]).success();
+    skipstone(["inspect", &package]).success();
+    skipstone(["tune", &package, "-o", &tune]).fault("tuning.none");
+
+    skipstone(["inspect", &colour, "--tuning", &tune, "--threads", "2"]).fault("tuning.target");
+    skipstone(["compile", &colour, "-o", &package, "--target", "host", "--memory", "small", "--tuning", &tune])
+        .fault("tuning.target");
+    skipstone(["compile", &colour, "-o", &package, "--tuning", &tune]).usage("give a --target");
+    skipstone(["tune", &colour, "-o", &tune, "--tuning", &tune]).usage("--tuning is what this command makes");
+    let mut bytes = std::fs::read(&tune).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&tune, bytes).unwrap();
+    skipstone(["inspect", &colour, "--tuning", &tune]).usage("damaged");
+    skipstone(["inspect", &colour, "--tuning", "/no/such/file.tune"]).usage("/no/such/file.tune");
+}
