@@ -302,7 +302,9 @@ impl Kernel {
             _ => Storage::Kernels(weights),
         };
         if packed_once && !op.scale {
-            kernels.extend(winograd::candidates(cx.isa, shape, storage).map(|(v, cost)| (Self::Winograd(v), cost)));
+            kernels.extend(
+                winograd::candidates(cx.isa, shape, storage).into_iter().map(|(v, cost)| (Self::Winograd(v), cost)),
+            );
         }
         kernels
     }
