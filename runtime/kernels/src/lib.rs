@@ -32,6 +32,7 @@ pub mod qdepthwise;
 pub mod qgemm;
 pub mod qmap;
 pub mod qpool;
+pub mod qsums;
 pub mod reduce;
 pub mod requantise;
 pub mod resize;

@@ -46,6 +46,28 @@ impl Requantise {
     }
 }
 
+/// What a kernel makes of a finished sum.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    /// The byte of the sum times its scale.
+    Bytes(Requantise),
+    /// The sum times its scale.
+    Floats,
+    /// The sum itself.
+    Sums,
+}
+
+impl Form {
+    /// Bytes of an element.
+    #[inline(always)]
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Self::Bytes(_) => 1,
+            Self::Floats | Self::Sums => 4,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! Quantised depthwise convolution over NHWC images: every channel has a kernel of its own.
 //!
-//! `out[y, x, c] = byte((sum over taps of (in[.., c] - zero) * w[tap, c] + bias[c]) * scale[c])`, or the float.
+//! `out[y, x, c] = byte((sum over taps of (in[.., c] - zero) * w[tap, c] + bias[c]) * scale[c])`, or the float, or the sum.
 //!
 //! As in [`qgemm`](crate::qgemm), the zero point is taken out of the sum beforehand, and taps in the padding point to a
 //! row of zero points: every output is a sum of all taps, a few of which one instruction multiplies. Sums are exact, so
@@ -21,7 +21,7 @@ use std::ops::Range;
 use crate::conv::{ConvShape, product};
 use crate::isa::Isa;
 use crate::qgemm::{Extension, Out, Packed};
-use crate::requantise::Requantise;
+use crate::requantise::Form;
 use crate::threads::Pool;
 use tile::{Kernel, MAX_TAPS, Row, Tap, block, channel_of};
 
@@ -93,6 +93,13 @@ impl Variant {
         })
     }
 
+    /// The channel of every packed constant.
+    fn channels(&self, channels: usize) -> impl Iterator<Item = usize> {
+        let plain = if self.widths.is_empty() { channels } else { 0 };
+        let in_block = |(first, width): (usize, usize)| (0..width).map(move |at| first + channel_of(at, width));
+        (0..plain).chain(self.blocks(channels).flat_map(in_block))
+    }
+
     /// Channels of all blocks together.
     fn packed_channels(&self, channels: usize) -> usize {
         if self.widths.is_empty() { channels } else { self.blocks(channels).map(|(_, width)| width).sum() }
@@ -138,38 +145,71 @@ pub fn pack(
     (bias, scales): (&[i32], &[f32]),
     (to_weights, to_offsets, to_scales): (&mut [i8], &mut [i32], &mut [f32]),
 ) {
+    assert!(bias.len() == shape.out_c && scales.len() == shape.out_c, "one bias and scale per channel");
+    assert_eq!(to_scales.len(), constants_len(v, shape), "the packed scales");
+    pack_weights(v, shape, oihw, to_weights);
+    pack_sums(v, shape, oihw, to_offsets);
+    for ((channel, offset), scale) in v.channels(shape.out_c).zip(to_offsets).zip(to_scales) {
+        *offset = bias[channel].wrapping_add(self::offset(v, *offset, zero));
+        *scale = scales[channel];
+    }
+}
+
+/// Packs the weights `[channels, 1, kernel_h, kernel_w]`.
+///
+/// # Panics
+/// If the lengths are not those of `shape`.
+pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) {
     let (taps, channels) = (shape.taps(), shape.out_c);
-    assert!(oihw.len() == taps * channels && bias.len() == channels && scales.len() == channels);
-    assert_eq!(to_weights.len(), weights_len(v, shape));
-    assert!(to_offsets.len() == constants_len(v, shape) && to_scales.len() == to_offsets.len());
+    assert_eq!(oihw.len(), product(&[taps, channels]), "the weights");
+    assert_eq!(to.len(), weights_len(v, shape), "the packed weights");
     if v.widths.is_empty() {
-        for (i, to) in to_weights.iter_mut().enumerate() {
+        for (i, to) in to.iter_mut().enumerate() {
             *to = oihw[i % channels * taps + i / channels];
         }
-        to_offsets.copy_from_slice(bias);
-        to_scales.copy_from_slice(scales);
         return;
     }
-    let groups = taps.div_ceil(v.group);
-    let (mut at, mut weight_at) = (0, 0);
+    let mut to = to.iter_mut();
     for (first, width) in v.blocks(channels) {
-        for lane in 0..width {
-            let channel = first + channel_of(lane, width);
-            let sum: i32 = oihw[channel * taps..][..taps].iter().map(|&w| i32::from(w)).sum();
-            to_offsets[at + lane] = bias[channel].wrapping_add((i32::from(v.shift) - i32::from(zero)) * sum);
-            to_scales[at + lane] = scales[channel];
-        }
-        for group in 0..groups {
+        for group in 0..taps.div_ceil(v.group) {
             for lane in 0..width {
                 let weights = &oihw[(first + channel_of(lane, width)) * taps..][..taps];
-                for tap in group * v.group..(group + 1) * v.group {
-                    to_weights[weight_at] = weights.get(tap).copied().unwrap_or(0);
-                    weight_at += 1;
+                for (tap, to) in (group * v.group..(group + 1) * v.group).zip(&mut to) {
+                    *to = weights.get(tap).copied().unwrap_or(0);
                 }
             }
         }
-        at += width;
     }
+}
+
+/// The sums of the weights, as [`offsets`] turns them into packed offsets.
+///
+/// # Panics
+/// If the lengths are not those of `shape`.
+pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
+    let taps = shape.taps();
+    assert_eq!(oihw.len(), product(&[taps, shape.out_c]), "the weights");
+    assert_eq!(to.len(), constants_len(v, shape), "the packed offsets");
+    for (channel, to) in v.channels(shape.out_c).zip(to) {
+        *to = oihw[channel * taps..][..taps].iter().map(|&w| i32::from(w)).sum();
+    }
+}
+
+/// The packed offsets of a convolution without a bias, for activations with the zero point `zero`, of its packed `sums`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn offsets(v: &Variant, sums: &[i32], zero: u8, to: &mut [i32]) {
+    assert_eq!(sums.len(), to.len(), "an offset for each sum");
+    for (to, &sum) in to.iter_mut().zip(sums) {
+        *to = offset(v, sum, zero);
+    }
+}
+
+/// What weights of this sum add to a sum of products because of the zero point of the activations; the reference takes
+/// that off every activation itself.
+fn offset(v: &Variant, sum: i32, zero: u8) -> i32 {
+    if v.widths.is_empty() { 0 } else { sum.wrapping_mul(i32::from(v.shift) - i32::from(zero)) }
 }
 
 /// A quantised depthwise convolution.
@@ -208,7 +248,8 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, scratch: &mut [u8], pool: &Po
     assert_eq!(input.len(), shape.input_len(), "the input");
     assert_eq!(packed.weights.len(), weights_len(v, shape), "the weights");
     let constants = constants_len(v, shape);
-    assert!(packed.offsets.len() == constants && packed.scales.len() == constants, "the offsets and scales");
+    assert_eq!(packed.offsets.len(), constants, "the offsets");
+    assert!(matches!(out, Out::Sums(_)) || packed.scales.len() == constants, "the scales");
     let zeros = &mut scratch[..shape.in_c];
     zeros.fill(zero);
     let image = Image { v, shape, input, zero, zeros, packed };
@@ -220,7 +261,8 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, scratch: &mut [u8], pool: &Po
         Out::Bytes { to, by, table } => {
             assert_eq!(to.len(), shape.output_len(), "the output");
             crate::parallel::split(pool, to, row_len, work, |offset, to| {
-                image.rows(offset / row_len, to, row_len, Some(by), |at, value, to| to[at] = by.byte(value));
+                let first = offset / row_len;
+                image.rows(first, to, row_len, Form::Bytes(by), |sum, scale| by.byte(sum as f32 * scale));
                 if let Some(table) = table {
                     to.iter_mut().for_each(|byte| *byte = table[usize::from(*byte)]);
                 }
@@ -229,7 +271,13 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, scratch: &mut [u8], pool: &Po
         Out::Floats(to) => {
             assert_eq!(to.len(), shape.output_len(), "the output");
             crate::parallel::split(pool, to, row_len, work, |offset, to| {
-                image.rows(offset / row_len, to, row_len, None, |at, value, to| to[at] = value);
+                image.rows(offset / row_len, to, row_len, Form::Floats, |sum, scale| sum as f32 * scale);
+            });
+        }
+        Out::Sums(to) => {
+            assert_eq!(to.len(), shape.output_len(), "the output");
+            crate::parallel::split(pool, to, row_len, work, |offset, to| {
+                image.rows(offset / row_len, to, row_len, Form::Sums, |sum, _| sum);
             });
         }
     }
@@ -246,27 +294,22 @@ struct Image<'a> {
 }
 
 impl Image<'_> {
-    /// Computes the output rows `to` from the row `first` on, as bytes if `by` says how; `store` does so for the
-    /// reference.
-    fn rows<T>(
-        &self,
-        first: usize,
-        to: &mut [T],
-        row_len: usize,
-        by: Option<Requantise>,
-        store: impl Fn(usize, f32, &mut [T]),
-    ) {
+    /// Computes the output rows `to` from the row `first` on, elements as `form` says; for the reference, `finish` makes
+    /// them of a sum and its scale.
+    fn rows<T>(&self, first: usize, to: &mut [T], row_len: usize, form: Form, finish: impl Fn(i32, f32) -> T) {
         let rows = first..first + to.len() / row_len;
         let Some(kernel) = self.v.kernel else {
-            return scalar::rows(self.shape, self.input, self.zero, self.packed, rows, |at, v| store(at, v, to));
+            return scalar::rows(self.shape, self.input, self.zero, self.packed, rows, |at, sum, scale| {
+                to[at] = finish(sum, scale);
+            });
         };
         for (row, to) in rows.zip(to.chunks_exact_mut(row_len)) {
-            self.row(kernel, row, to.as_mut_ptr().cast(), by);
+            self.row(kernel, row, to.as_mut_ptr().cast(), form);
         }
     }
 
     /// Computes one output row, whose type is as `to` says.
-    fn row(&self, kernel: Kernel, row: usize, out: *mut u8, to: Option<Requantise>) {
+    fn row(&self, kernel: Kernel, row: usize, out: *mut u8, to: Form) {
         let s = self.shape;
         let (image, y) = (row / s.out_h, row % s.out_h);
         let zeros = self.zeros.as_ptr();
@@ -295,7 +338,7 @@ impl Image<'_> {
         };
         // SAFETY: the CPU has the instructions. A tap is read at pixels that have it in the image: its line is one of
         // the input's, by `valid`, and its column by `valid_taps` or `inner`. The packed constants were checked against
-        // the blocks, and the output row is borrowed exclusively, of bytes where `to` says so and else of floats.
+        // the blocks, and the output row is borrowed exclusively, of elements as `to` says.
         unsafe { kernel(&row) }
     }
 }
@@ -361,17 +404,21 @@ mod tests {
                 pack(v, &shape, &w, zero, (&bias, &scales), to);
                 let mut bytes = Guarded::new(&vec![77u8; shape.output_len()], edge);
                 let mut numbers = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
-                for is_bytes in [true, false] {
-                    let out = match is_bytes {
-                        true => Out::Bytes { to: &mut bytes, by, table },
-                        false => Out::Floats(&mut numbers),
-                    };
-                    let packed = Packed { weights: &weights, offsets: &offsets, scales: &multipliers };
+                let packed = Packed { weights: &weights, offsets: &offsets, scales: &multipliers };
+                for out in [Out::Bytes { to: &mut bytes, by, table }, Out::Floats(&mut numbers)] {
                     let args = Depthwise { shape: &shape, input: &x, zero, packed, out };
                     depthwise(v, args, &mut scratch, &pool);
                 }
                 prop_assert_eq!(&bytes[..], &want[..], "{}", v.name);
                 prop_assert_eq!(&numbers[..], &floats[..], "{}", v.name);
+                let mut weight_sums = Guarded::new(&vec![0i32; constants], edge);
+                pack_sums(v, &shape, &w, &mut weight_sums);
+                self::offsets(v, &weight_sums, zero, &mut offsets);
+                let packed = Packed { weights: &weights, offsets: &offsets, scales: &[] };
+                let mut got = Guarded::new(&vec![77i32; shape.output_len()], edge);
+                let args = Depthwise { shape: &shape, input: &x, zero, packed, out: Out::Sums(&mut got) };
+                depthwise(v, args, &mut scratch, &pool);
+                prop_assert!(got.iter().enumerate().all(|(i, sum)| sum + bias[i % channels] == sums[i]), "{}", v.name);
             }
         }
     }

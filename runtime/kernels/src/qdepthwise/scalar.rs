@@ -4,14 +4,14 @@ use super::weights_index;
 use crate::conv::ConvShape;
 use crate::qgemm::Packed;
 
-/// Gives `finish` the index and the value, in quanta, of every element of the output rows `rows`.
+/// Gives `finish` the index, the sum and the scale, if there are scales, of every element of the output rows `rows`.
 pub(super) fn rows(
     shape: &ConvShape,
     input: &[u8],
     zero: u8,
     packed: Packed<'_>,
     rows: std::ops::Range<usize>,
-    mut finish: impl FnMut(usize, f32),
+    mut finish: impl FnMut(usize, i32, f32),
 ) {
     let (channels, zero) = (shape.out_c, i32::from(zero));
     for row in rows.clone() {
@@ -29,7 +29,7 @@ pub(super) fn rows(
                     }
                 }
                 let at = ((row - rows.start) * shape.out_w + x) * channels + channel;
-                finish(at, sum as f32 * packed.scales[channel]);
+                finish(at, sum, packed.scales.get(channel).copied().unwrap_or_default());
             }
         }
     }

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::conv::ConvShape;
-use crate::requantise::Requantise;
+use crate::requantise::{Form, Requantise};
 
 /// Most taps of a filter, rounded up to whole groups.
 pub(super) const MAX_TAPS: usize = 64;
@@ -27,10 +27,11 @@ pub(super) struct Row<'a> {
     /// Block after block, group after group.
     pub weights: *const i8,
     pub offsets: *const i32,
+    /// Not read where the result is sums.
     pub scales: *const f32,
-    /// Bytes, or f32 where `to` is `None`.
+    /// Elements of the type that `to` says.
     pub out: *mut u8,
-    pub to: Option<Requantise>,
+    pub to: Form,
 }
 
 /// A tap of a row.
@@ -101,7 +102,7 @@ pub(super) trait Widths {
 pub(super) unsafe fn row<W: Widths>(row: &Row<'_>) {
     let mut taps = [row.zeros; MAX_TAPS];
     let count = row.taps.len().next_multiple_of(W::GROUP);
-    let size = if row.to.is_some() { 1 } else { size_of::<f32>() };
+    let size = row.to.size();
     for pixel in 0..row.shape.out_w {
         if row.inner.contains(&pixel) {
             for (to, tap) in taps.iter_mut().zip(row.taps) {
@@ -123,9 +124,9 @@ pub(super) unsafe fn row<W: Widths>(row: &Row<'_>) {
                     first,
                     weights: row.weights.add(packed * count),
                     offsets: row.offsets.add(packed),
-                    scales: row.scales.add(packed),
+                    scales: row.scales.wrapping_add(packed),
                     out: row.out.add((pixel * row.shape.out_c + first) * size),
-                    to: row.to.as_ref(),
+                    to: &row.to,
                 };
                 W::compute(&block, width);
             }
@@ -159,7 +160,7 @@ pub(super) struct Block<'a> {
     offsets: *const i32,
     scales: *const f32,
     out: *mut u8,
-    to: Option<&'a Requantise>,
+    to: &'a Form,
 }
 
 impl Block<'_> {
@@ -179,22 +180,31 @@ impl Block<'_> {
                 tap += S::GROUP;
             }
             match self.to {
-                Some(by) => sums.store_bytes(self.offsets, self.scales, by, self.out),
-                None => self.store_floats(sums),
+                Form::Bytes(by) => sums.store_bytes(self.offsets, self.scales, by, self.out),
+                Form::Floats => self.store_wide(sums, true),
+                Form::Sums => self.store_wide(sums, false),
             }
         }
     }
 
+    /// Stores sums, or floats; four positions stand for neighbouring channels.
+    ///
     /// # Safety
     /// As for `compute`.
-    unsafe fn store_floats<S: Sums>(&self, sums: S) {
+    #[inline(always)]
+    unsafe fn store_wide<S: Sums>(&self, sums: S, floats: bool) {
         let mut stored = [0i32; 64];
         // SAFETY: no block is wider than 64; the rest is the caller's promise.
         unsafe {
             sums.store(stored.as_mut_ptr());
-            for (at, &sum) in stored.iter().enumerate().take(S::WIDTH) {
-                let value = sum.wrapping_add(*self.offsets.add(at)) as f32 * *self.scales.add(at);
-                self.out.cast::<f32>().add(channel_of(at, S::WIDTH)).write_unaligned(value);
+            for four in (0..S::WIDTH).step_by(4) {
+                let to = self.out.cast::<u32>().add(channel_of(four, S::WIDTH));
+                for i in 0..4 {
+                    let at = four + i;
+                    let sum = stored[at].wrapping_add(*self.offsets.add(at));
+                    let word = if floats { (sum as f32 * *self.scales.add(at)).to_bits() } else { sum.cast_unsigned() };
+                    to.add(i).write_unaligned(word);
+                }
             }
         }
     }

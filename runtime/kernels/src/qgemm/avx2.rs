@@ -111,4 +111,18 @@ impl Sums for I32x8 {
             }
         }
     }
+
+    #[inline(always)]
+    unsafe fn store_sums(self, to: *mut i32, count: usize) {
+        // SAFETY: the caller's promise; `count` of the eight sums are stored.
+        unsafe {
+            if count == 8 {
+                _mm256_storeu_si256(to.cast(), self.0);
+            } else {
+                let mut sums = [0i32; 8];
+                _mm256_storeu_si256(sums.as_mut_ptr().cast(), self.0);
+                std::ptr::copy_nonoverlapping(sums.as_ptr(), to, count.min(8));
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::tile::Tile;
 use super::{Packed, Variant};
 use crate::conv::{ConvShape, product};
 use crate::parallel::share_units;
-use crate::requantise::Requantise;
+use crate::requantise::Form;
 use crate::threads::Pool;
 
 /// Bytes of activations that a block of tiles may touch: a share of the second-level cache.
@@ -142,7 +142,7 @@ pub(super) struct Product<'a> {
     /// What taps in the padding point to.
     pub zeros: &'a [u8],
     pub packed: Packed<'a>,
-    pub by: Option<Requantise>,
+    pub form: Form,
     pub table: Option<&'a [u8; 256]>,
 }
 
@@ -153,7 +153,7 @@ struct Output(*mut u8);
 unsafe impl Sync for Output {}
 
 impl Product<'_> {
-    /// Computes the product into `out`, bytes or floats as `by` says, of the shape's output length.
+    /// Computes the product into `out`, of elements as `form` says, of the shape's output length.
     pub(super) fn run(&self, split: &Split, out: *mut u8, scratch: &mut [u8], pool: &Pool) {
         let out = Output(out);
         let units = self.shape.groups * split.blocks * split.panel_blocks;
@@ -188,7 +188,8 @@ impl Product<'_> {
         let (n, padded) = (shape.group_out(), padded_filters(v, shape));
         let steps = split.depth / (v.group * v.element);
         let group_weights = &self.packed.weights[self.packed.weights.len() / shape.groups * group..];
-        let scales = &self.packed.scales[group * padded..];
+        // Sums are not scaled.
+        let scales = self.packed.scales.get(group * padded..).unwrap_or_default();
         let first_panel = panel_block * split.panels;
         for panel in first_panel..n.div_ceil(v.nr).min(first_panel + split.panels) {
             let column = panel * v.nr;
@@ -207,7 +208,7 @@ impl Product<'_> {
                 let index = range_index(shape.kernel[0], rows.start, rows.end);
                 let offsets = &self.packed.offsets[(index * shape.groups + group) * padded..][..padded];
                 let at = start * shape.out_c + group * n + column;
-                let size = if self.by.is_some() { 1 } else { size_of::<f32>() };
+                let size = self.form.size();
                 // SAFETY: the entry point has checked that the CPU has the instructions. `point` or `gather` has made
                 // `taps` times `len` pointers to `steps` groups each; panel, offsets and scales hold the columns'
                 // registers; the output holds these rows and columns, which no other unit writes.
@@ -218,11 +219,11 @@ impl Product<'_> {
                         steps,
                         panel: weights[taps.start * tap_len..].as_ptr(),
                         offsets: offsets[column..].as_ptr(),
-                        scales: scales[column..].as_ptr(),
+                        scales: scales.get(column..).unwrap_or_default().as_ptr(),
                         out: out.add(at * size),
                         ldc: shape.out_c,
                         columns,
-                        to: self.by,
+                        to: self.form,
                     });
                 }
                 let Some(table) = self.table else { continue };

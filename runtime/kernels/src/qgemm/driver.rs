@@ -4,7 +4,7 @@ use super::blocks::{Product, Split};
 use super::pack::{offsets_len, scales_len, weights_len};
 use super::{MAX_DEPTH, Packed, Variant};
 use crate::conv::{ConvShape, product};
-use crate::requantise::Requantise;
+use crate::requantise::{Form, Requantise};
 use crate::threads::Pool;
 
 /// A quantised convolution. A matrix product is one of images of one column, with a kernel of one tap.
@@ -34,6 +34,8 @@ pub enum Out<'a> {
     },
     /// Floats.
     Floats(&'a mut [f32]),
+    /// The sums as they are; scales are not read.
+    Sums(&'a mut [i32]),
 }
 
 /// Bytes of scratch that [`conv`] wants: a row of zero points for the padding, and what is copied.
@@ -55,11 +57,12 @@ pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [u8], pool: &Pool) {
     assert_eq!(input.len(), shape.input_len(), "the input");
     assert_eq!(packed.weights.len(), weights_len(v, shape), "the packed weights");
     assert_eq!(packed.offsets.len(), offsets_len(v, shape), "the packed offsets");
-    assert_eq!(packed.scales.len(), scales_len(v, shape), "the packed scales");
-    let (len, to, by, table) = match out {
-        Out::Bytes { to, by, table } => (to.len(), to.as_mut_ptr(), Some(by), table),
-        Out::Floats(to) => (to.len(), to.as_mut_ptr().cast(), None, None),
+    let (len, to, form, table) = match out {
+        Out::Bytes { to, by, table } => (to.len(), to.as_mut_ptr(), Form::Bytes(by), table),
+        Out::Floats(to) => (to.len(), to.as_mut_ptr().cast(), Form::Floats, None),
+        Out::Sums(to) => (to.len(), to.as_mut_ptr().cast(), Form::Sums, None),
     };
+    assert!(matches!(form, Form::Sums) || packed.scales.len() == scales_len(v, shape), "the packed scales");
     assert_eq!(len, shape.output_len(), "the output");
     if len == 0 {
         return;
@@ -69,5 +72,5 @@ pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [u8], pool: &Pool) {
     assert!(v.element == 1 || scratch.as_ptr().cast::<u16>().is_aligned(), "the scratch holds 16-bit numbers");
     let (zeros, scratch) = scratch.split_at_mut(split.zeros_len(shape));
     zeros.fill(zero);
-    Product { v, shape, input, zero, zeros, packed, by, table }.run(&split, to, scratch, pool);
+    Product { v, shape, input, zero, zeros, packed, form, table }.run(&split, to, scratch, pool);
 }

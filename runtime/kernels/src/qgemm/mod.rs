@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sum[m, n] = sum over taps and channels of (a[m, k] - a_zero) * w[k, n] + bias[n]
-//! out[m, n] = byte(sum * scale[n])        or the float  sum * scale[n]
+//! out[m, n] = byte(sum * scale[n])        or the float  sum * scale[n]        or the sum
 //! ```
 //!
 //! Activations are unsigned with one zero point, weights are signed with zero point 0 and a scale for each output
@@ -27,7 +27,7 @@ mod neon;
 mod vnni;
 
 pub use driver::{Conv, Out, conv, conv_scratch};
-pub use pack::{Packed, offsets_len, pack, padded_filters, scales_len, weights_len};
+pub use pack::{Packed, offsets, offsets_len, pack, pack_sums, pack_weights, padded_filters, scales_len, weights_len};
 
 use crate::isa::Isa;
 use tile::Kernel;

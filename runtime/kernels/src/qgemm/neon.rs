@@ -132,6 +132,12 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
         // SAFETY: the caller's promise.
         unsafe { floats(self.0, scales, to, count) }
     }
+
+    #[inline(always)]
+    unsafe fn store_sums(self, to: *mut i32, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { whole(self.0, to, count) }
+    }
 }
 
 /// Four sums, by products of 16 bits.
@@ -193,6 +199,12 @@ impl Sums for Plain {
         // SAFETY: the caller's promise.
         unsafe { floats(self.0, scales, to, count) }
     }
+
+    #[inline(always)]
+    unsafe fn store_sums(self, to: *mut i32, count: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { whole(self.0, to, count) }
+    }
 }
 
 /// The bytes of four sums, one in each 32 bits.
@@ -226,6 +238,24 @@ unsafe fn floats(sums: int32x4_t, scales: *const f32, to: *mut f32, count: usize
             let mut floats = [0.0; 4];
             vst1q_f32(floats.as_mut_ptr(), value);
             std::ptr::copy_nonoverlapping(floats.as_ptr(), to, count.min(4));
+        }
+    }
+}
+
+/// Stores the first `count` of four sums.
+///
+/// # Safety
+/// The CPU has NEON; `to` is writable for `count` sums.
+#[inline(always)]
+unsafe fn whole(sums: int32x4_t, to: *mut i32, count: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if count == 4 {
+            vst1q_s32(to, sums);
+        } else {
+            let mut stored = [0; 4];
+            vst1q_s32(stored.as_mut_ptr(), sums);
+            std::ptr::copy_nonoverlapping(stored.as_ptr(), to, count.min(4));
         }
     }
 }

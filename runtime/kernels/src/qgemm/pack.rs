@@ -10,7 +10,7 @@ pub struct Packed<'a> {
     pub weights: &'a [i8],
     /// For each range of kernel rows, the bias of every filter less the share of the zero point: [`offsets_len`].
     pub offsets: &'a [i32],
-    /// For each filter, what its sum is multiplied by: [`scales_len`].
+    /// For each filter, what its sum is multiplied by: [`scales_len`]. Not read where the result is the sums.
     pub scales: &'a [f32],
 }
 
@@ -60,30 +60,43 @@ pub(super) fn range_index(rows: usize, first: usize, end: usize) -> usize {
 ///
 /// # Panics
 /// If a length is not that of `shape`.
-#[allow(clippy::too_many_arguments)]
 pub fn pack(
     v: &Variant,
     shape: &ConvShape,
     oihw: &[i8],
     zero: u8,
-    bias: &[i32],
-    scales: &[f32],
-    to: (&mut [i8], &mut [i32], &mut [f32]),
+    (bias, scales): (&[i32], &[f32]),
+    (to_weights, to_offsets, to_scales): (&mut [i8], &mut [i32], &mut [f32]),
 ) {
-    let (weights, offsets, packed_scales) = to;
+    assert!(bias.len() == shape.out_c && scales.len() == shape.out_c, "one bias and scale per filter");
+    assert_eq!(to_scales.len(), scales_len(v, shape), "the packed scales");
+    pack_weights(v, shape, oihw, to_weights);
+    pack_sums(v, shape, oihw, to_offsets);
+    let (padded, filters) = (padded_filters(v, shape), shape.group_out());
+    for group in to_offsets.chunks_exact_mut(padded.max(1)).enumerate() {
+        let (group, offsets) = (group.0 % shape.groups, group.1);
+        offsets.iter_mut().for_each(|sum| *sum = offset(v, *sum, zero));
+        for (offset, bias) in offsets.iter_mut().zip(&bias[group * filters..][..filters]) {
+            *offset = offset.wrapping_add(*bias);
+        }
+    }
+    for (group, to) in to_scales.chunks_exact_mut(padded.max(1)).enumerate() {
+        to[..filters].copy_from_slice(&scales[group * filters..][..filters]);
+    }
+}
+
+/// Packs the weights `[out_c, in_c / groups, kernel_h, kernel_w]`.
+///
+/// # Panics
+/// If a length is not that of `shape`.
+pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
     assert_eq!(oihw.len(), product(&[shape.out_c, channels, taps]), "the weights");
-    assert!(bias.len() == shape.out_c && scales.len() == shape.out_c, "one bias and scale per filter");
-    assert_eq!(weights.len(), weights_len(v, shape), "the packed weights");
-    assert_eq!(offsets.len(), offsets_len(v, shape), "the packed offsets");
-    assert_eq!(packed_scales.len(), scales_len(v, shape), "the packed scales");
+    assert_eq!(to.len(), weights_len(v, shape), "the packed weights");
     let padded = padded_filters(v, shape);
     let depth = (taps * channels).next_multiple_of(v.group);
     for group in 0..shape.groups {
-        let weight = |filter: usize, tap: usize, channel: usize| {
-            oihw[((group * filters + filter) * channels + channel) * taps + tap]
-        };
-        let mut to = weights[group * depth * padded..][..depth * padded].iter_mut();
+        let mut to = to[group * depth * padded..][..depth * padded].iter_mut();
         let mut first = 0;
         for registers in v.panels(filters) {
             let columns = registers * v.lanes;
@@ -91,36 +104,58 @@ pub fn pack(
                 for filter in first..first + columns {
                     for (row, to) in (step * v.group..(step + 1) * v.group).zip(&mut to) {
                         let inside = filter < filters && row < taps * channels;
-                        *to = if inside { weight(filter, row / channels, row % channels) } else { 0 };
+                        let at = || ((group * filters + filter) * channels + row % channels) * taps + row / channels;
+                        *to = if inside { oihw[at()] } else { 0 };
                     }
                 }
             }
             first += columns;
         }
-        let [rows, columns] = shape.kernel;
-        for filter in 0..filters {
-            packed_scales[group * padded + filter] = scales[group * filters + filter];
-            let line = |row: usize| -> i32 {
-                let taps = row * columns..(row + 1) * columns;
-                taps.flat_map(|tap| (0..channels).map(move |c| (tap, c)))
-                    .map(|(tap, c)| i32::from(weight(filter, tap, c)))
-                    .sum()
-            };
-            let sums: Vec<i32> = (0..rows).map(line).collect();
-            let mut set = |index: usize, sum: i32| {
-                let share = sum.wrapping_mul(i32::from(zero) - i32::from(v.shift));
-                offsets[(index * shape.groups + group) * padded + filter] =
-                    bias[group * filters + filter].wrapping_sub(share);
-            };
-            if !is_ranged(shape) {
-                set(0, sums.iter().sum());
-                continue;
-            }
-            for first in 0..rows {
-                for end in first + 1..=rows {
-                    set(range_index(rows, first, end), sums[first..end].iter().sum());
-                }
+    }
+}
+
+/// The sums of the weights, as [`offsets`] turns them into packed offsets: for each range of kernel rows, one of every
+/// filter.
+///
+/// # Panics
+/// If a length is not that of `shape`.
+pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
+    let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
+    assert_eq!(oihw.len(), product(&[shape.out_c, channels, taps]), "the weights");
+    assert_eq!(to.len(), offsets_len(v, shape), "the packed offsets");
+    let (padded, [rows, columns]) = (padded_filters(v, shape), shape.kernel);
+    to.fill(0);
+    for (filter, weights) in oihw.chunks_exact((channels * taps).max(1)).enumerate() {
+        let (group, column) = (filter / filters, filter % filters);
+        let mut set = |index: usize, sum: i32| to[(index * shape.groups + group) * padded + column] = sum;
+        if !is_ranged(shape) {
+            set(0, weights.iter().map(|&w| i32::from(w)).sum());
+            continue;
+        }
+        let mut lines = [0i32; MAX_RANGED_ROWS];
+        for (at, &weight) in weights.iter().enumerate() {
+            lines[at / columns % rows] += i32::from(weight);
+        }
+        for first in 0..rows {
+            for end in first + 1..=rows {
+                set(range_index(rows, first, end), lines[first..end].iter().sum());
             }
         }
     }
+}
+
+/// The packed offsets of a product without a bias, for activations with the zero point `zero`, of its packed `sums`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn offsets(v: &Variant, sums: &[i32], zero: u8, to: &mut [i32]) {
+    assert_eq!(sums.len(), to.len(), "an offset for each sum");
+    for (to, &sum) in to.iter_mut().zip(sums) {
+        *to = offset(v, sum, zero);
+    }
+}
+
+/// What weights of this sum add to a sum of products because of the zero point of the activations.
+fn offset(v: &Variant, sum: i32, zero: u8) -> i32 {
+    sum.wrapping_mul(i32::from(v.shift) - i32::from(zero))
 }

@@ -1,6 +1,7 @@
 //! The tile in plain Rust: the reference for every other one.
 
 use super::tile::{Kernel, Tile};
+use crate::requantise::Form;
 
 /// Columns of the tile.
 const N: usize = 8;
@@ -31,12 +32,13 @@ unsafe fn tile<const M: usize>(tile: &Tile) {
     for (r, sums) in sums.iter().enumerate() {
         for (c, &sum) in sums.iter().enumerate().take(tile.columns) {
             let at = r * tile.ldc + c;
-            // SAFETY: offsets, scales and output have the tile's columns in each of the M rows.
+            // SAFETY: offsets, output and, unless the result is sums, scales have the tile's columns in each of the M rows.
             unsafe {
-                let value = sum.wrapping_add(*tile.offsets.add(c)) as f32 * *tile.scales.add(c);
+                let sum = sum.wrapping_add(*tile.offsets.add(c));
                 match &tile.to {
-                    Some(by) => *tile.out.add(at) = by.byte(value),
-                    None => *tile.out.cast::<f32>().add(at) = value,
+                    Form::Bytes(by) => *tile.out.add(at) = by.byte(sum as f32 * *tile.scales.add(c)),
+                    Form::Floats => *tile.out.cast::<f32>().add(at) = sum as f32 * *tile.scales.add(c),
+                    Form::Sums => *tile.out.cast::<i32>().add(at) = sum,
                 }
             }
         }

@@ -101,7 +101,7 @@ proptest! {
             let mut weights = Guarded::new(&vec![99i8; weights_len(v, &shape)], edge);
             let mut offsets = Guarded::new(&vec![99i32; offsets_len(v, &shape)], edge);
             let mut packed_scales = Guarded::new(&vec![f32::NAN; scales_len(v, &shape)], edge);
-            pack(v, &shape, &w, zero, &bias, &scales, (&mut weights, &mut offsets, &mut packed_scales));
+            pack(v, &shape, &w, zero, (&bias, &scales), (&mut weights, &mut offsets, &mut packed_scales));
             let packed = Packed { weights: &weights, offsets: &offsets, scales: &packed_scales };
             let mut scratch = Guarded::new(&vec![77u8; conv_scratch(v, &shape, threads).next_multiple_of(2)], edge);
             if flags & 4 > 0 {
@@ -115,6 +115,14 @@ proptest! {
                 conv(v, args, &mut scratch, &pool);
                 prop_assert_eq!(&got[..], &want[..], "{}", v.name);
             }
+            let mut weight_sums = Guarded::new(&vec![99i32; offsets_len(v, &shape)], edge);
+            pack_sums(v, &shape, &w, &mut weight_sums);
+            super::offsets(v, &weight_sums, zero, &mut offsets);
+            let packed = Packed { weights: &weights, offsets: &offsets, scales: &[] };
+            let mut got = Guarded::new(&vec![77i32; shape.output_len()], edge);
+            let args = Conv { shape: &shape, input: &x, zero, packed, out: Out::Sums(&mut got) };
+            conv(v, args, &mut scratch, &pool);
+            prop_assert!(got.iter().enumerate().all(|(i, sum)| sum + bias[i % shape.out_c] == sums[i]), "{}", v.name);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! One tile of the product: its arguments, and the body that the instruction sets share.
 
-use crate::requantise::Requantise;
+use crate::requantise::{Form, Requantise};
 
 /// What a microkernel computes: for every row `r` and column `c`
-/// `(offsets[c] + sum over tap, k of rows[tap][r][k] * panel[tap, k, c]) * scales[c]`, as a byte or as a float.
+/// `(offsets[c] + sum over tap, k of rows[tap][r][k] * panel[tap, k, c]) * scales[c]`, as a byte or as a float; or the
+/// sum before it is scaled.
 pub(crate) struct Tile {
     /// For each tap, one pointer for each row of the tile, to `steps` groups of activations.
     pub rows: *const *const u8,
@@ -14,15 +15,15 @@ pub(crate) struct Tile {
     pub panel: *const i8,
     /// One for each column of the registers.
     pub offsets: *const i32,
-    /// One for each column of the registers.
+    /// One for each column of the registers; not read where the result is sums.
     pub scales: *const f32,
-    /// Bytes, or f32 where `to` is `None`.
+    /// Elements of the type that `to` says.
     pub out: *mut u8,
     /// Distance of the rows of `out`, in elements.
     pub ldc: usize,
     /// Columns to store: all registers but the last are full, and the last is not empty.
     pub columns: usize,
-    pub to: Option<Requantise>,
+    pub to: Form,
 }
 
 /// Computes a tile of a fixed number of rows and registers.
@@ -72,6 +73,11 @@ pub(crate) trait Sums: Copy {
     /// # Safety
     /// As for `store_bytes`.
     unsafe fn store_floats(self, scales: *const f32, to: *mut f32, count: usize);
+    /// The sums themselves, stored to the first `count` columns.
+    ///
+    /// # Safety
+    /// The CPU has the instructions; `to` is writable for `count` sums.
+    unsafe fn store_sums(self, to: *mut i32, count: usize);
 }
 
 /// The microkernel: `M x V` sums stay in registers while each step loads V registers of weights and M groups of
@@ -117,7 +123,7 @@ pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &T
 pub(crate) unsafe fn store<S: Sums, const M: usize, const V: usize>(tile: &Tile, sums: &[[S; V]; M]) {
     let last = tile.columns - (V - 1) * S::LANES;
     // SAFETY: all registers but the last cover LANES columns, the last covers `last` of them; the output has these
-    // columns in each of the M rows, offsets and scales have whole registers.
+    // columns in each of the M rows, offsets and scales, where they are read, have whole registers.
     unsafe {
         let mut whole = [[S::zero(); V]; M];
         for r in 0..M {
@@ -128,10 +134,11 @@ pub(crate) unsafe fn store<S: Sums, const M: usize, const V: usize>(tile: &Tile,
         for (r, sums) in whole.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
                 let count = if v + 1 == V { last } else { S::LANES };
-                let (scales, at) = (tile.scales.add(v * S::LANES), r * tile.ldc + v * S::LANES);
+                let (scales, at) = (tile.scales.wrapping_add(v * S::LANES), r * tile.ldc + v * S::LANES);
                 match &tile.to {
-                    Some(by) => sum.store_bytes(scales, by, tile.out.add(at), count),
-                    None => sum.store_floats(scales, tile.out.cast::<f32>().add(at), count),
+                    Form::Bytes(by) => sum.store_bytes(scales, by, tile.out.add(at), count),
+                    Form::Floats => sum.store_floats(scales, tile.out.cast::<f32>().add(at), count),
+                    Form::Sums => sum.store_sums(tile.out.cast::<i32>().add(at), count),
                 }
             }
         }

@@ -117,6 +117,12 @@ impl Sums for I32x16 {
             _mm512_mask_storeu_ps(to, first(count), value);
         }
     }
+
+    #[inline(always)]
+    unsafe fn store_sums(self, to: *mut i32, count: usize) {
+        // SAFETY: the caller's promise; the mask selects `count` sums.
+        unsafe { _mm512_mask_storeu_epi32(to, first(count), self.0) }
+    }
 }
 
 /// The mask of the first `count` of sixteen lanes.

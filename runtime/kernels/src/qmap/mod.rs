@@ -1,6 +1,7 @@
 //! Quantised tensors byte by byte: from floats, to floats, by a table, and two of them added or multiplied.
 //!
 //! ```text
+//! range        [smallest, largest] of x and 0
 //! quantise     y = byte(x / scale)
 //! dequantise   y = (x - zero) * scale
 //! look_up      y = table[x]
@@ -44,6 +45,44 @@ pub enum QBinaryFn {
         /// Of the product.
         scale: f32,
     },
+}
+
+/// The smallest and the largest of `x` and 0; NaN is passed over.
+pub fn range(isa: Isa, x: &[f32]) -> [f32; 2] {
+    match isa {
+        Isa::Scalar => Range(x).plain(),
+        _ => dispatch(isa, Range(x)),
+    }
+}
+
+struct Range<'a>(&'a [f32]);
+
+impl Range<'_> {
+    #[inline(always)]
+    fn plain(self) -> [f32; 2] {
+        // As many at a time as fill a few registers, so that they need not wait for each other.
+        let (mut least, mut most) = ([0.0f32; 64], [0.0f32; 64]);
+        let chunks = self.0.chunks_exact(64);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for ((least, most), &x) in least.iter_mut().zip(&mut most).zip(chunk) {
+                *least = if x < *least { x } else { *least };
+                *most = if x > *most { x } else { *most };
+            }
+        }
+        let smallest = least.iter().chain(rest).fold(0.0, |least, &x| if x < least { x } else { least });
+        let largest = most.iter().chain(rest).fold(0.0, |most, &x| if x > most { x } else { most });
+        [smallest, largest]
+    }
+}
+
+impl Kernel for Range<'_> {
+    type Output = [f32; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) -> [f32; 2] {
+        self.plain()
+    }
 }
 
 /// Quantises `x` with one scale.
@@ -220,6 +259,21 @@ mod tests {
                 dequantise(isa, Bytes { bytes: &y, zero }, scale, &mut back, pool);
                 let want: Vec<f32> = y.iter().map(|&y| f32::from(i16::from(y) - i16::from(zero)) * scale).collect();
                 assert_eq!(&back[..], want, "{isa}");
+            }
+        });
+    }
+
+    #[test]
+    fn the_range_holds_zero() {
+        let mut random = Random::new(3);
+        everywhere(|isa, _, edge| {
+            for _ in 0..40 {
+                let len = random.length() * random.length();
+                let shift = [-2.0, 0.0, 2.0][random.below(3)];
+                let numbers: Vec<f32> = random.numbers_with_specials(len, 1.0).iter().map(|x| x + shift).collect();
+                let x = Guarded::new(&numbers, edge);
+                let want = [x.iter().fold(0.0, |a: f32, &b| a.min(b)), x.iter().fold(0.0, |a: f32, &b| a.max(b))];
+                assert_eq!(range(isa, &x), want, "{isa}");
             }
         });
     }
