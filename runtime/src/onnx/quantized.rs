@@ -1,9 +1,10 @@
-//! Quantisation in tract's graph: our own operators for QuantizeLinear and DequantizeLinear.
+//! Quantisation in tract's graph: our own operators for QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear.
 //!
-//! tract has both, but multiplies by the reciprocal of the scale, which rounds some numbers to the neighbouring byte,
+//! tract has them, but multiplies by the reciprocal of the scale, which rounds some numbers to the neighbouring byte,
 //! and spells scales for each channel out as arithmetic. Registered in its place, ours pass through its typing
 //! untouched, and are lowered as they are. The operators that compute with quantised numbers are spelled out as these
-//! two around ordinary ones, by [`qoperator`](super::qoperator), before tract sees them.
+//! two around ordinary ones, by [`qoperator`](super::qoperator), before tract sees them; products of bytes that stay integers
+//! (ConvInteger, MatMulInteger) are taken from tract.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use tract_onnx::tract_hir::internal::{Expansion, InferenceResult, expand};
 use super::convert;
 use crate::ops::Operator;
 use crate::ops::dequantize::Dequantize;
+use crate::ops::dynamic_quantize::DynamicQuantize;
 use crate::ops::quantize::Quantize;
 
 /// An operator of ours in tract's typed graph.
@@ -22,6 +24,7 @@ use crate::ops::quantize::Quantize;
 pub(crate) enum Carried {
     Quantize(Quantize),
     Dequantize(Dequantize),
+    DynamicQuantize(DynamicQuantize),
 }
 
 impl Carried {
@@ -29,6 +32,7 @@ impl Carried {
         match self {
             Self::Quantize(op) => op,
             Self::Dequantize(op) => op,
+            Self::DynamicQuantize(op) => op,
         }
     }
 }
@@ -62,6 +66,10 @@ impl TypedOp for Carried {
         let datum = match self {
             Self::Quantize(op) => convert::datum(op.to).context("a type that tract does not have")?,
             Self::Dequantize(_) => DatumType::F32,
+            Self::DynamicQuantize(_) => {
+                let bytes = DatumType::U8.fact(inputs[0].shape.clone());
+                return Ok(tvec!(bytes, DatumType::F32.scalar_fact(), DatumType::U8.scalar_fact()));
+            }
         };
         Ok(tvec!(datum.fact(inputs[0].shape.clone())))
     }
@@ -81,6 +89,7 @@ struct Linear {
 pub(super) fn register(onnx: &mut tract_onnx::Onnx) {
     onnx.op_register.insert("QuantizeLinear", |_, node| linear(node, true));
     onnx.op_register.insert("DequantizeLinear", |_, node| linear(node, false));
+    onnx.op_register.insert("DynamicQuantizeLinear", |_, _| Ok((expand(Dynamic), vec![])));
 }
 
 type Built = (Box<dyn InferenceOp>, Vec<String>);
@@ -139,5 +148,39 @@ impl Expansion for Linear {
             Carried::Dequantize(Dequantize { axis })
         };
         model.wire_node(prefix, carried, &inputs)
+    }
+}
+
+/// DynamicQuantizeLinear before types and shapes are known.
+#[derive(Clone, Debug)]
+struct Dynamic;
+
+impl Expansion for Dynamic {
+    fn name(&self) -> StaticName {
+        "DynamicQuantizeLinear".into()
+    }
+
+    fn nboutputs(&self) -> TractResult<usize> {
+        Ok(3)
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        ensure!(inputs.len() == 1 && outputs.len() == 3, "wrong number of operands");
+        s.equals(&inputs[0].datum_type, DatumType::F32)?;
+        s.equals(&inputs[0].shape, &outputs[0].shape)?;
+        for (output, datum) in outputs.iter().zip([DatumType::U8, DatumType::F32, DatumType::U8]) {
+            s.equals(&output.datum_type, datum)?;
+        }
+        s.equals(&outputs[1].rank, 0)?;
+        s.equals(&outputs[2].rank, 0)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(prefix, Carried::DynamicQuantize(DynamicQuantize), inputs)
     }
 }

@@ -53,6 +53,19 @@ pub struct Conv {
 }
 
 impl Conv {
+    /// One tap on every pixel of images as ONNX has them, with nothing fused to it.
+    pub const POINTWISE: Self = Self {
+        kernel: [1, 1],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pads: [0; 4],
+        groups: 1,
+        layout: Layout::Nchw,
+        activation: Activation::None,
+        residual: false,
+        residual_first: false,
+        scale: false,
+    };
     /// Position of the images among the operands.
     pub const X: usize = 0;
     /// Position of the weights.
@@ -388,11 +401,14 @@ impl Kernel {
 }
 
 #[cfg(feature = "onnx")]
+pub(super) use lower::Window;
+
+#[cfg(feature = "onnx")]
 mod lower {
     use tract_onnx::tract_core::ops::cnn::{Conv as TractConv, KernelFormat, PoolSpec};
     use tract_onnx::tract_core::ops::nn::DataFormat;
 
-    use super::{Activation, Conv, DType, Layout, Tensor};
+    use super::{Conv, DType, Tensor};
     use crate::error::Result;
     use crate::graph::ValueId;
     use crate::onnx::lower::{Lower, Lowering};
@@ -411,18 +427,7 @@ mod lower {
                 return Ok(None);
             }
             let filters = op.pool_spec.output_channels;
-            let conv = Conv {
-                kernel: window.kernel,
-                stride: window.stride,
-                dilation: window.dilation,
-                pads: window.pads,
-                groups: op.group,
-                layout: Layout::Nchw,
-                activation: Activation::None,
-                residual: false,
-                residual_first: false,
-                scale: false,
-            };
+            let conv = window.conv(op.group);
             let Some(bias) = bias_per_filter(cx, bias, filters)? else { return Ok(None) };
             let Some(line) = window.line else { return Ok(Some(vec![cx.add(conv, &[x, weights, bias])?])) };
             // A line is an image of one row.
@@ -470,6 +475,12 @@ mod lower {
     }
 
     impl Window {
+        /// The convolution of this window.
+        pub(in crate::ops) fn conv(&self, groups: usize) -> Conv {
+            let &Self { kernel, stride, dilation, pads, .. } = self;
+            Conv { kernel, stride, dilation, pads, groups, ..Conv::POINTWISE }
+        }
+
         /// `None` for volumes, and for images whose channels are not in front.
         pub(in crate::ops) fn new(spec: &PoolSpec, x: &Shape) -> Option<Self> {
             if spec.data_format != DataFormat::NCHW {
@@ -510,18 +521,7 @@ mod tests {
     use crate::tensor::Shape;
 
     fn conv(kernel: [usize; 2]) -> Conv {
-        Conv {
-            kernel,
-            stride: [1, 1],
-            dilation: [1, 1],
-            pads: [0; 4],
-            groups: 1,
-            layout: Layout::Nhwc,
-            activation: Activation::None,
-            residual: false,
-            residual_first: false,
-            scale: false,
-        }
+        Conv { kernel, layout: Layout::Nhwc, ..Conv::POINTWISE }
     }
 
     #[test]

@@ -153,49 +153,11 @@ mod lower {
     use tract_onnx::tract_core::ops::einsum::EinSum;
 
     use super::MatMul;
-    use crate::error::{OpError, Result};
+    use crate::error::Result;
     use crate::graph::ValueId;
     use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::reshape::Reshape;
-    use crate::ops::transpose::Transpose;
-    use crate::tensor::{DType, Shape};
-
-    /// An axis of the product: its length and where it stands.
-    struct Axis {
-        len: usize,
-        a: Option<usize>,
-        b: Option<usize>,
-        y: Option<usize>,
-    }
-
-    /// The axes of an einsum, an axis of length 1 that one operand only has to be broadcast
-    /// counted as missing from it.
-    fn axes(cx: &Lowering<'_>, einsum: &EinSum) -> Option<Vec<Axis>> {
-        let (a, b) = (cx.input(0)?, cx.input(1)?);
-        einsum
-            .axes
-            .iter_all_axes()
-            .map(|axis| {
-                let only = |at: &[usize]| match at {
-                    [] => Some(None),
-                    &[one] => Some(Some(one)),
-                    _ => None,
-                };
-                let (mut in_a, mut in_b) = (only(axis.inputs.first()?)?, only(axis.inputs.get(1)?)?);
-                let y = only(axis.outputs.first()?)?;
-                let len_a = in_a.map_or(1, |i| a.shape[i]);
-                let len_b = in_b.map_or(1, |i| b.shape[i]);
-                if len_a != len_b {
-                    match (len_a, len_b) {
-                        (1, _) => in_a = None,
-                        (_, 1) => in_b = None,
-                        _ => return None,
-                    }
-                }
-                Some(Axis { len: len_a.max(len_b), a: in_a, b: in_b, y })
-            })
-            .collect()
-    }
+    use crate::ops::einsum::Product;
+    use crate::tensor::DType;
 
     impl Lower for MatMul {
         fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
@@ -204,63 +166,17 @@ mod lower {
             if einsum.q_params.is_some() || !f32s {
                 return Ok(None);
             }
-            let (Some(axes), Some(y)) = (axes(cx, einsum), cx.output(0)) else { return Ok(None) };
-            let (mut batch, mut m, mut n, mut k) = (vec![], vec![], vec![], vec![]);
-            for axis in &axes {
-                match (axis.a, axis.b, axis.y) {
-                    (Some(_), Some(_), Some(_)) => batch.push(axis),
-                    (Some(_), None, Some(_)) => m.push(axis),
-                    (None, Some(_), Some(_)) => n.push(axis),
-                    (Some(_), Some(_), None) => k.push(axis),
-                    // A sum over one operand alone, or an axis of length 1 that is nobody's.
-                    _ if axis.len == 1 => {}
-                    _ => return Ok(None),
-                }
-            }
-            batch.sort_by_key(|axis| axis.y);
-            m.sort_by_key(|axis| axis.y);
-            n.sort_by_key(|axis| axis.y);
-            k.sort_by_key(|axis| axis.a);
-            let len = |axes: &[&Axis]| axes.iter().map(|axis| axis.len).product::<usize>();
-            let at = |e: OpError| e.at("MatMul");
-
-            // Each operand: its axes in the order of their group, then one axis a group.
-            let order = |groups: [&[&Axis]; 3], of: &dyn Fn(&Axis) -> Option<usize>| -> Vec<usize> {
-                groups.iter().flat_map(|g| g.iter()).filter_map(|axis| of(axis)).collect()
-            };
+            let Some(product) = Product::of(cx) else { return Ok(None) };
+            let Product { batch, m, n, k, .. } = &product;
             // Stored as [n, k] where that needs no transposition.
             let b_last = cx.input(1).map_or(0, |f| f.shape.rank()).checked_sub(1);
             let transposed = k.last().is_some_and(|axis| axis.b == b_last);
-            let a_order = order([&batch, &m, &k], &|axis| axis.a);
-            let b_groups = if transposed { [&batch[..], &n, &k] } else { [&batch[..], &k, &n] };
-            let b_order = order(b_groups, &|axis| axis.b);
-            let b_dims = [len(b_groups[0]), len(b_groups[1]), len(b_groups[2])];
-            let operand = |cx: &mut Lowering<'_>, index: usize, order: &[usize], dims: [usize; 3]| -> Result<ValueId> {
-                let mut value = cx.inputs[index];
-                // Axes that were left out have length 1: they may stand anywhere.
-                let rank = cx.graph.fact(value).shape.rank();
-                let missing = (0..rank).filter(|axis| !order.contains(axis));
-                let full: Vec<usize> = missing.chain(order.iter().copied()).collect();
-                if let (false, Some(transpose)) = (full.is_sorted(), Transpose::new(&full)) {
-                    value = cx.add(transpose, &[value])?;
-                }
-                cx.add(Reshape { shape: Shape::new(&dims).map_err(at)? }, &[value])
-            };
-            let a = operand(cx, 0, &a_order, [len(&batch), len(&m), len(&k)])?;
-            let b = operand(cx, 1, &b_order, b_dims)?;
-            let product = cx.add(MatMul { transposed, activation: Activation::None }, &[a, b])?;
-
-            // The result has the axes batch, m, n in that order: bring them to the model's.
-            let held: Vec<usize> = batch.iter().chain(&m).chain(&n).filter_map(|axis| axis.y).collect();
-            let unit = (0..y.shape.rank()).filter(|axis| !held.contains(axis));
-            let held: Vec<usize> = unit.chain(held.iter().copied()).collect();
-            let dims: Vec<usize> = held.iter().map(|&axis| y.shape[axis]).collect();
-            let mut value = cx.add(Reshape { shape: Shape::new(&dims).map_err(at)? }, &[product])?;
-            let back: Vec<usize> = (0..held.len()).filter_map(|axis| held.iter().position(|&h| h == axis)).collect();
-            if let (false, Some(transpose)) = (back.is_sorted(), Transpose::new(&back)) {
-                value = cx.add(transpose, &[value])?;
-            }
-            Ok((cx.graph.fact(value).shape == y.shape).then(|| vec![value]))
+            let b_groups = if transposed { [batch, n, k] } else { [batch, k, n] };
+            let (a, b) = (cx.inputs[0], cx.inputs[1]);
+            let a = product.operand(cx, a, [batch, m, k], |axis| axis.a)?;
+            let b = product.operand(cx, b, b_groups, |axis| axis.b)?;
+            let y = cx.add(MatMul { transposed, activation: Activation::None }, &[a, b])?;
+            Ok(product.result(cx, y, [batch, m, n])?.map(|y| vec![y]))
         }
     }
 }

@@ -28,6 +28,7 @@ mod arity;
 pub mod binary;
 pub mod bottleneck;
 pub mod broadcast;
+mod byte_conv;
 mod candidates;
 pub mod cast;
 #[cfg(test)]
@@ -35,8 +36,12 @@ pub(crate) mod check;
 pub mod compare;
 pub mod concat;
 pub mod conv;
+pub mod conv_integer;
 pub mod cumsum;
 pub mod dequantize;
+pub mod dynamic_quantize;
+#[cfg(feature = "onnx")]
+mod einsum;
 mod foreign;
 pub mod gather;
 pub mod gather_elements;
@@ -379,6 +384,10 @@ operators! {
     LookUp(look_up::LookUp),
     /// The first convolution.
     Stem(stem::Stem),
+    /// Floats to bytes with a scale that they decide.
+    DynamicQuantize(dynamic_quantize::DynamicQuantize),
+    /// Convolution or matrix product of bytes, summed in 32 bits.
+    ConvInteger(conv_integer::ConvInteger),
     /// An operator of the front end without a kernel of ours: no package can hold it.
     #[serde(skip)]
     Foreign(ForeignOp),

@@ -15,12 +15,11 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::ConvShape;
-use skipstone_kernels::qgemm::{self, Out, Packed};
+use skipstone_kernels::qgemm::{Out, Packed};
 use skipstone_kernels::requantise::Requantise;
-use skipstone_kernels::{depthwise, qdepthwise};
 
+use super::byte_conv::{self, Kernel, WEIGHTS, X};
 use super::conv::Conv;
-use super::image::{Image, taps};
 use super::quantized::ByteTable;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -52,34 +51,23 @@ pub enum QResult {
 }
 
 impl QConv {
-    /// Position of the weights.
-    const WEIGHTS: usize = 1;
     /// Position of the bias.
     const BIAS: usize = 2;
     /// Position of the scales.
     const SCALES: usize = 3;
 
-    /// The result's shape, after checking every operand.
-    fn check(&self, inputs: &[&Fact]) -> Result<Shape, OpError> {
+    /// The shapes of images, weights and bias, after checking the types of all operands.
+    fn operands<'a>(inputs: &[&'a Fact]) -> Result<[&'a Shape; 3], OpError> {
         let [x, weights, bias, scales] = super::arity::exactly::<4, _>(inputs)?;
-        let types = [(x, DType::U8, "u8"), (weights, DType::I8, "i8"), (bias, DType::I32, "i32")];
-        let types = types.into_iter().chain([(scales, DType::F32, "f32")]);
-        if let Some((index, (fact, _, want))) = types.enumerate().find(|(_, (fact, dtype, _))| fact.dtype != *dtype) {
-            return Err(OpError::Type { index, got: fact.dtype, want });
-        }
+        byte_conv::check_types(inputs, &[DType::U8, DType::I8, DType::I32, DType::F32])?;
         if scales.shape != bias.shape {
             return Err(OpError::shapes("one scale per filter", &[&weights.shape, &scales.shape]));
         }
-        if weights.shape.iter().skip(1).product::<usize>() > qgemm::MAX_DEPTH {
-            return Err(OpError::shapes("filters of too many weights", &[&weights.shape]));
-        }
-        let out = self.conv.infer(&floats(inputs).each_ref())?;
-        Ok(out.into_iter().next().map(|fact| fact.shape).unwrap_or_default())
+        Ok([&x.shape, &weights.shape, &bias.shape])
     }
 
     fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
-        self.check(inputs)?;
-        self.conv.shape(&floats(inputs).each_ref())
+        byte_conv::shape(&self.conv, Self::operands(inputs)?)
     }
 
     fn dtype(&self) -> DType {
@@ -90,48 +78,25 @@ impl QConv {
     }
 }
 
-/// Images, weights and bias as those of a [`Conv`], whose rules hold.
-fn floats(inputs: &[&Fact]) -> [Fact; 3] {
-    std::array::from_fn(|i| Fact::new(DType::F32, inputs.get(i).map(|fact| fact.shape.clone()).unwrap_or_default()))
-}
-
 impl Operator for QConv {
     fn name(&self) -> &str {
         "QConv"
     }
 
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
-        Ok(vec![Fact::new(self.dtype(), self.check(inputs)?)])
+        Ok(vec![Fact::new(self.dtype(), byte_conv::check(&self.conv, Self::operands(inputs)?)?)])
     }
 
     #[cfg(any(feature = "passes", test))]
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
-        let (conv, shape) = (&self.conv, self.check(&facts)?);
-        let out = Image::new(conv.layout, &shape)?;
-        let image = Image::new(conv.layout, &facts[0].shape)?;
-        let x = inputs[0].bytes();
-        let weights = inputs[Self::WEIGHTS].elements::<i8>().ok_or(OpError::Operand(Self::WEIGHTS))?;
+        let shape = byte_conv::check(&self.conv, Self::operands(&facts)?)?;
+        let weights = inputs[WEIGHTS].elements::<i8>().ok_or(OpError::Operand(WEIGHTS))?;
         let bias = inputs[Self::BIAS].elements::<i32>().ok_or(OpError::Operand(Self::BIAS))?;
         let scales = inputs[Self::SCALES].elements::<f32>().ok_or(OpError::Operand(Self::SCALES))?;
-        let (depth, filters) = (image.channels / conv.groups, out.channels / conv.groups);
-        let [rows, columns] = conv.kernel;
-        let value = |[n, filter, oy, ox]: [usize; 4]| {
-            let first = filter / filters * depth;
-            let mut sum = bias[filter];
-            for (ky, iy) in taps(oy, conv.stride[0], conv.dilation[0], conv.pads[0], rows, image.height) {
-                for (kx, ix) in taps(ox, conv.stride[1], conv.dilation[1], conv.pads[1], columns, image.width) {
-                    for c in 0..depth {
-                        let byte = x[image.offset(conv.layout, [n, first + c, iy, ix])];
-                        let weight = weights[((filter * depth + c) * rows + ky) * columns + kx];
-                        let product = (i32::from(byte) - i32::from(self.zero)) * i32::from(weight);
-                        sum = sum.wrapping_add(product);
-                    }
-                }
-            }
-            sum as f32 * scales[filter]
-        };
-        let values = out.positions(conv.layout).map(value);
+        let weight = |_: usize, at: usize| i32::from(weights[at]);
+        let sums = byte_conv::sums(&self.conv, [&facts[X].shape, &shape], inputs[X].bytes(), self.zero, weight)?;
+        let values = sums.map(|(filter, sum)| sum.wrapping_add(bias[filter]) as f32 * scales[filter]);
         Ok(vec![match &self.result {
             QResult::Floats => Tensor::from_slice(&shape, &values.collect::<Vec<f32>>())?,
             QResult::Bytes { by, table } => {
@@ -142,34 +107,31 @@ impl Operator for QConv {
     }
 
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
-        self.conv.macs(&floats(inputs).each_ref(), outputs)
+        self.conv.macs(inputs, outputs)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.conv.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
-        let (weights, bias): (&[i8], &[i32]) = (cx.constant(Self::WEIGHTS)?, cx.constant(Self::BIAS)?);
+        let (weights, bias): (&[i8], &[i32]) = (cx.constant(WEIGHTS)?, cx.constant(Self::BIAS)?);
         let scales: &[f32] = cx.constant(Self::SCALES)?;
         let (kernel, candidates) =
-            cx.choose(self, Kernel::candidates(&shape, cx), |kernel| kernel.name().to_owned())?;
+            cx.choose(self, Kernel::candidates(cx.isa, &shape), |kernel| kernel.name().to_owned())?;
         let [weight_bytes, offsets, packed_scales] = kernel.packed_lens(&shape);
         let mut packed = vec![
             AlignedVec::<u8>::zeroed(weight_bytes),
             AlignedVec::<u8>::zeroed(offsets * size_of::<i32>()),
             AlignedVec::<u8>::zeroed(packed_scales * size_of::<f32>()),
         ];
-        let [w, o, s] = packed.as_mut_slice() else { return Err(OpError::Operand(Self::WEIGHTS)) };
+        let [w, o, s] = packed.as_mut_slice() else { return Err(OpError::Operand(WEIGHTS)) };
         let to: (&mut [i8], &mut [i32], &mut [f32]) = (cast_slice_mut(w), cast_slice_mut(o), cast_slice_mut(s));
-        match kernel {
-            Kernel::Gemm(v) => qgemm::pack(v, &shape, weights, self.zero, bias, scales, to),
-            Kernel::Depthwise(v) => qdepthwise::pack(v, &shape, weights, self.zero, (bias, scales), to),
-        }
+        kernel.pack(&shape, weights, self.zero, (bias, scales), to);
         Ok(Choice {
             kernel: kernel.name().to_owned(),
             candidates,
             packed: packed.into_iter().map(Into::into).collect(),
             portable: false,
-            absorbed: vec![Self::WEIGHTS, Self::BIAS, Self::SCALES],
+            absorbed: vec![WEIGHTS, Self::BIAS, Self::SCALES],
             scratch: kernel.scratch(&shape, cx.threads),
         })
     }
@@ -177,8 +139,7 @@ impl Operator for QConv {
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         self.conv.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
-        let kernel = Kernel::by_name(cx.kernel)
-            .ok_or_else(|| OpError::Attribute { name: "kernel", reason: cx.kernel.to_owned() })?;
+        let kernel = Kernel::by_name(cx.kernel)?;
         let (zero, result) = (self.zero, self.result.clone());
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let weights: &[u8] = io.packed(0)?;
@@ -188,67 +149,9 @@ impl Operator for QConv {
                 QResult::Bytes { by, table } => Out::Bytes { to: io.output(0)?, by: *by, table: table.as_deref() },
                 QResult::Floats => Out::Floats(io.output(0)?),
             };
-            match kernel {
-                Kernel::Gemm(v) => {
-                    let args = qgemm::Conv { shape: &shape, input, zero, packed, out };
-                    qgemm::conv(v, args, scratch, io.pool());
-                }
-                Kernel::Depthwise(v) => {
-                    let args = qdepthwise::Depthwise { shape: &shape, input, zero, packed, out };
-                    qdepthwise::depthwise(v, args, scratch, io.pool());
-                }
-            }
+            kernel.run(&shape, (input, zero), packed, out, scratch, io.pool());
             Ok(())
         }))
-    }
-}
-
-/// A kernel of one of the families that compute quantised convolutions.
-#[derive(Clone, Copy)]
-enum Kernel {
-    Depthwise(&'static qdepthwise::Variant),
-    Gemm(&'static qgemm::Variant),
-}
-
-impl Kernel {
-    /// The kernels that compute a convolution, with their costs.
-    fn candidates(shape: &ConvShape, cx: &PlanContext<'_>) -> Vec<(Self, f64)> {
-        if depthwise::takes(shape) {
-            return vec![(Self::Depthwise(qdepthwise::choose(cx.isa, shape)), 0.0)];
-        }
-        let depth = shape.taps() * shape.group_in();
-        let kernels = qgemm::candidates(cx.isa, shape.pixels(), depth, shape.group_out());
-        kernels.map(|(v, cost)| (Self::Gemm(v), cost)).collect()
-    }
-
-    fn by_name(name: &str) -> Option<Self> {
-        qdepthwise::by_name(name).map(Self::Depthwise).or_else(|| qgemm::by_name(name).map(Self::Gemm))
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Depthwise(v) => v.name,
-            Self::Gemm(v) => v.name,
-        }
-    }
-
-    /// Elements of the packed weights, offsets and scales.
-    fn packed_lens(self, shape: &ConvShape) -> [usize; 3] {
-        match self {
-            Self::Depthwise(v) => {
-                let constants = qdepthwise::constants_len(v, shape);
-                [qdepthwise::weights_len(v, shape), constants, constants]
-            }
-            Self::Gemm(v) => [qgemm::weights_len(v, shape), qgemm::offsets_len(v, shape), qgemm::scales_len(v, shape)],
-        }
-    }
-
-    /// Bytes of scratch.
-    fn scratch(self, shape: &ConvShape, threads: usize) -> usize {
-        match self {
-            Self::Depthwise(_) => qdepthwise::scratch_len(shape),
-            Self::Gemm(v) => qgemm::conv_scratch(v, shape, threads),
-        }
     }
 }
 
@@ -267,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::ops::check::{Random, assert_close, planned, single};
-    use crate::ops::image::Layout;
+    use crate::ops::image::{Image, Layout};
 
     #[test]
     fn kernels_agree_with_the_definition() {

@@ -19,6 +19,7 @@ use super::super::{Graph, Node, ValueId};
 use crate::error::{Error, Result};
 use crate::ops::Op;
 use crate::ops::conv::Conv;
+use crate::ops::conv_integer::ConvInteger;
 use crate::ops::image::Layout;
 use crate::ops::pool::Pool;
 use crate::ops::qconv::QConv;
@@ -70,6 +71,7 @@ impl Pass<'_> {
                 self.place(node)
             }
             Op::QConv(QConv { conv: Conv { layout, .. }, .. })
+            | Op::ConvInteger(ConvInteger { conv: Conv { layout, .. }, .. })
             | Op::Pool(Pool { layout, .. })
             | Op::QPool(QPool { pool: Pool { layout, .. }, .. })
                 if *layout == Layout::Nchw =>
@@ -93,6 +95,10 @@ impl Pass<'_> {
                     self.graph.nodes.push(node);
                     return Ok(());
                 }
+                self.place(node)
+            }
+            Op::DynamicQuantize(_) if self.missing.contains_key(&node.inputs[0]) => {
+                node.inputs[0] = self.twin(node.inputs[0])?;
                 self.place(node)
             }
             _ if follows => {
@@ -169,12 +175,15 @@ impl Pass<'_> {
         Ok(twin)
     }
 
-    /// Places a node whose inputs are in NHWC: its results are too.
+    /// Places a node whose inputs are in NHWC: of its results, the images are too.
     fn place(&mut self, mut node: Node) -> Result<()> {
         let facts =
             crate::ops::Operator::infer(&node.op, &self.graph.facts(&node.inputs)).map_err(|e| e.at(&node.name))?;
         for (output, fact) in node.outputs.iter_mut().zip(facts) {
             let held = &self.graph.fact(*output).shape;
+            if held.rank() != 4 {
+                continue;
+            }
             let moved: Vec<usize> =
                 (0..4).filter_map(|axis| NHWC_AXIS.iter().position(|&a| a == axis)).map(|a| held[a]).collect();
             if fact.shape.dims() != moved {

@@ -11,6 +11,7 @@ mod fuse;
 mod gated;
 mod hard;
 mod identity;
+mod integer;
 mod layout;
 mod mean;
 mod normalise;
@@ -43,6 +44,7 @@ const PASSES: &[Pass] = &[
     Pass { name: "mean", run: mean::run },
     Pass { name: "dead", run: dead::run },
     Pass { name: "quantize", run: quantize::run },
+    Pass { name: "integer", run: integer::run },
     Pass { name: "normalise", run: normalise::run },
     Pass { name: "power", run: power::run },
     Pass { name: "dead", run: dead::run },

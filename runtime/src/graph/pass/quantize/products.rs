@@ -113,7 +113,7 @@ impl Pass<'_> {
         let image = Shape::new(&[1, rows, 1, depth]).map_err(at)?;
         let bytes = self.add(format!("{name}.rows"), Reshape { shape: image }, &[source.bytes])?;
         let product = Product { source: Source { bytes, ..source }, ..product };
-        let (op, inputs) = self.fuse(&name, POINTWISE, product, target)?;
+        let (op, inputs) = self.fuse(&name, Conv { layout: Layout::Nhwc, ..Conv::POINTWISE }, product, target)?;
         let rows = self.add(format!("{name}.product"), op, &inputs)?;
         Ok(Some((Reshape { shape: shape.clone() }.into(), vec![rows])))
     }
@@ -167,17 +167,3 @@ impl Pass<'_> {
         Ok((QConv { conv, zero: source.scheme.zero, result }.into(), inputs))
     }
 }
-
-/// A convolution of one tap over images in NHWC.
-const POINTWISE: Conv = Conv {
-    kernel: [1, 1],
-    stride: [1, 1],
-    dilation: [1, 1],
-    pads: [0; 4],
-    groups: 1,
-    layout: Layout::Nhwc,
-    activation: Activation::None,
-    residual: false,
-    residual_first: false,
-    scale: false,
-};

@@ -1,0 +1,207 @@
+//! Integer products that end as floats: what a quantiser without calibration data writes.
+//!
+//! ```text
+//! ConvInteger -> Cast(f32) -> Mul(scales) [-> Add(bias)]    =>    ConvInteger with a float result
+//! ```
+//!
+//! The scales are the activations' times the weights'; they are computed in the run, as one number or one for each
+//! filter. When: nobody else reads the sums or the floats between, and scales and bias have no other axis than that of
+//! the filters.
+
+use super::super::{Graph, Node, Uses, ValueId};
+use crate::error::Result;
+use crate::ops::Op;
+use crate::ops::binary::BinaryKind;
+use crate::ops::cast::Cast;
+use crate::ops::conv_integer::ConvInteger;
+use crate::ops::image::Layout;
+use crate::ops::reshape::Reshape;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+pub(super) fn run(graph: &mut Graph) -> Result<()> {
+    let sums = |node: &Node| matches!(node.op, Op::ConvInteger(ConvInteger { floats: false, .. }));
+    for index in 0..graph.nodes.len() {
+        if !graph.nodes.get(index).is_some_and(sums) {
+            continue;
+        }
+        let uses = graph.uses();
+        if let Some(tail) = Tail::of(graph, &uses, index) {
+            fuse(graph, index, &tail)?;
+        }
+    }
+    super::dead::run(graph)
+}
+
+/// What follows the sums of a product.
+struct Tail {
+    scales: ValueId,
+    bias: Option<ValueId>,
+    /// The last node.
+    last: usize,
+}
+
+impl Tail {
+    fn of(graph: &Graph, uses: &Uses, product: usize) -> Option<Self> {
+        let node = graph.nodes.get(product)?;
+        let cast = follow(graph, uses, node.outputs[0])?;
+        if !matches!(graph.nodes[cast].op, Op::Cast(Cast { to: DType::F32 })) {
+            return None;
+        }
+        let (scaled, scales) = with_operand(graph, uses, product, cast, BinaryKind::Mul)?;
+        let biased = with_operand(graph, uses, product, scaled, BinaryKind::Add);
+        Some(match biased {
+            Some((last, bias)) => Self { scales, bias: Some(bias), last },
+            None => Self { scales, bias: None, last: scaled },
+        })
+    }
+}
+
+/// The only reader of a value, behind reshapes.
+fn follow(graph: &Graph, uses: &Uses, mut id: ValueId) -> Option<usize> {
+    loop {
+        let reader = uses.only_reader(id)?;
+        match graph.nodes.get(reader)? {
+            Node { op: Op::Reshape(_), outputs, .. } => id = outputs[0],
+            _ => return Some(reader),
+        }
+    }
+}
+
+/// The arithmetic that follows `node`, and its other operand, where that is one number or one for each filter.
+fn with_operand(graph: &Graph, uses: &Uses, product: usize, node: usize, kind: BinaryKind) -> Option<(usize, ValueId)> {
+    let reader = follow(graph, uses, graph.nodes[node].outputs[0])?;
+    let [a, b] = super::pattern::Pattern::operands(&graph.nodes[reader], kind)?;
+    // The operand that leads back to the product is the one that nobody else reads, the other has to fit.
+    let from_product = |id: ValueId| leads_to(graph, uses, id, node);
+    let other = if from_product(a) { b } else { a };
+    let result = graph.fact(graph.nodes[reader].outputs[0]);
+    let fits = per_filter(graph, product, graph.fact(other), &result.shape);
+    (fits && graph.fact(other).dtype == DType::F32).then_some((reader, other))
+}
+
+/// Whether `id` is the result of `node`, perhaps in another shape.
+fn leads_to(graph: &Graph, uses: &Uses, mut id: ValueId, node: usize) -> bool {
+    while let Some(writer) = uses.writer(id) {
+        if writer == node {
+            return true;
+        }
+        match &graph.nodes[writer] {
+            Node { op: Op::Reshape(_), inputs, .. } => id = inputs[0],
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Whether an operand that is broadcast to `result`, the sums of `product` in some shape, has one number or one for
+/// each filter.
+fn per_filter(graph: &Graph, product: usize, operand: &Fact, result: &Shape) -> bool {
+    let node = &graph.nodes[product];
+    let (Op::ConvInteger(op), sums) = (&node.op, &graph.fact(node.outputs[0]).shape) else { return false };
+    let filters = graph.fact(node.inputs[1]).shape[0];
+    if result.elements() != sums.elements() {
+        return false;
+    }
+    let axis = match op.conv.layout {
+        Layout::Nhwc => result.rank().checked_sub(1),
+        // Behind the images of a batch, which are as they were.
+        Layout::Nchw => (result.first() == sums.first()).then_some(1),
+    };
+    let Some(axis) = axis.filter(|&axis| result.get(axis) == Some(&filters)) else { return false };
+    if operand.shape.elements() == 1 {
+        return true;
+    }
+    // Broadcasting lines up the last axes.
+    let own = (axis + operand.shape.rank()).checked_sub(result.rank());
+    own.is_some_and(|own| operand.shape.iter().enumerate().all(|(i, &dim)| dim == if i == own { filters } else { 1 }))
+}
+
+/// Puts the product in floats in the place of the last node of its tail, where every operand is known.
+fn fuse(graph: &mut Graph, product: usize, tail: &Tail) -> Result<()> {
+    let Node { name, op, mut inputs, .. } = graph.nodes[product].clone();
+    let Op::ConvInteger(ConvInteger { conv, .. }) = op else { return Ok(()) };
+    let result = graph.nodes[tail.last].outputs.clone();
+    let shape = graph.fact(result[0]).shape.clone();
+    inputs.push(tail.scales);
+    inputs.push(match tail.bias {
+        Some(bias) => bias,
+        None => graph.add_constant(format!("{name}.bias"), Tensor::scalar(0f32)),
+    });
+    let fused = graph.make_node(name.as_str(), ConvInteger { conv, floats: true }, &inputs)?;
+    let reshape = Node {
+        name: format!("{name}.shape"),
+        op: Reshape { shape }.into(),
+        inputs: fused.outputs.clone(),
+        outputs: result,
+    };
+    graph.nodes[tail.last] = reshape;
+    graph.nodes.insert(tail.last, fused);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::ops::Operator;
+    use crate::ops::binary::Binary;
+    use crate::ops::check::{Random, assert_close, planned};
+    use crate::ops::conv::Conv;
+    use crate::ops::dynamic_quantize::DynamicQuantize;
+    use skipstone_kernels::activation::Activation;
+
+    /// A graph as a quantiser writes it, and its operators after the passes.
+    fn check(layout: Layout, image: [usize; 4], operand: &[usize], bias: bool) -> Vec<String> {
+        let mut random = Random(31);
+        let mut graph = Graph::new();
+        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&image).unwrap()));
+        let channels = if layout == Layout::Nchw { image[1] } else { image[3] };
+        let bytes = graph.add_node("dynamic", DynamicQuantize, &[x]).unwrap();
+        let weights = graph.add_constant("weights", random.tensor(DType::I8, &[5, channels, 1, 1]));
+        let zeros = graph.add_constant("zeros", random.tensor(DType::I8, &[1]));
+        let op = ConvInteger { conv: Conv { layout, ..Conv::POINTWISE }, floats: false };
+        let sums = graph.add_node("product", op, &[bytes[0], weights, bytes[2], zeros]).unwrap()[0];
+        let floats = graph.add_node("cast", Cast { to: DType::F32 }, &[sums]).unwrap()[0];
+        let kind = |kind| Binary { kind, activation: Activation::None };
+        let scales = graph.add_constant("scales", random.floats(operand));
+        let scales = graph.add_node("scales", kind(BinaryKind::Mul), &[bytes[1], scales]).unwrap()[0];
+        let mut y = graph.add_node("scaled", kind(BinaryKind::Mul), &[floats, scales]).unwrap()[0];
+        if bias {
+            let bias = graph.add_constant("bias", random.floats(operand));
+            y = graph.add_node("biased", kind(BinaryKind::Add), &[bias, y]).unwrap()[0];
+        }
+        graph.outputs.push(("y".into(), y));
+        let inputs = [random.floats(&image)];
+        let want = graph.evaluate(&inputs).unwrap();
+        let mut fast = graph.clone();
+        crate::graph::optimise(&mut fast).unwrap();
+        fast.check().unwrap();
+        for isa in Isa::available() {
+            assert_close(&planned(&graph, isa, &inputs).unwrap()[0], &want[0], 0.0, "fused");
+        }
+        let names = fast.nodes.iter().map(|node| node.op.name().to_owned());
+        names.filter(|name| !["Reshape", "Transpose", "DynamicQuantize"].contains(&name.as_str())).collect()
+    }
+
+    #[test]
+    fn scales_and_bias_belong_to_the_product() {
+        for bias in [false, true] {
+            for operand in [&[][..], &[1], &[5], &[1, 1, 1, 5]] {
+                assert_eq!(check(Layout::Nhwc, [1, 7, 1, 6], operand, bias), ["Mul", "ConvInteger"], "{operand:?}");
+            }
+            for operand in [&[][..], &[5, 1, 1], &[1, 5, 1, 1]] {
+                assert_eq!(check(Layout::Nchw, [2, 6, 4, 5], operand, bias), ["Mul", "ConvInteger"], "{operand:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn scales_of_another_axis_stay() {
+        let stays = ["ConvInteger", "Cast", "Mul", "Mul"];
+        let mut found = check(Layout::Nchw, [2, 6, 4, 5], &[5], false);
+        found.sort_unstable();
+        let mut stays = stays.to_vec();
+        stays.sort_unstable();
+        assert_eq!(found, stays);
+    }
+}

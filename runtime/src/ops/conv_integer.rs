@@ -1,0 +1,475 @@
+//! ConvInteger: a convolution of bytes with zero points, summed in 32 bits
+//! ([ONNX ConvInteger](https://onnx.ai/onnx/operators/onnx__ConvInteger.html)), or a matrix product as one of a single
+//! tap ([MatMulInteger](https://onnx.ai/onnx/operators/onnx__MatMulInteger.html)).
+//!
+//! Operands: the images in unsigned bytes, the weights `[out, in / groups, rows, columns]` in signed ones, the zero
+//! point of the images, and the zero points of the weights, one or one for each filter. With two more, the scales and
+//! the bias of the filters (one or one each), the result is floats, as the pass
+//! [`integer`](crate::graph) makes it of what follows in a model:
+//!
+//! ```text
+//! sum = sum over the window of (x - zero) * (weight - weight zero)
+//! y   = sum        or the float  sum * scale + bias
+//! ```
+//!
+//! Zero points and scales may be computed in the run, from the activations.
+
+use bytemuck::cast_slice_mut;
+use serde::{Deserialize, Serialize};
+use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::conv::ConvShape;
+use skipstone_kernels::qgemm::{Out, Packed};
+use skipstone_kernels::qsums::{self, Scales, Zeros};
+
+use super::byte_conv::{self, Kernel, WEIGHTS, X};
+use super::conv::Conv;
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Element, Fact, Shape, Tensor};
+
+/// A convolution of bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConvInteger {
+    /// The geometry; nothing is fused to it.
+    pub conv: Conv,
+    /// Whether there are scales and a bias, and the result is floats.
+    pub floats: bool,
+}
+
+impl ConvInteger {
+    /// Position of the images' zero point.
+    const ZERO: usize = 2;
+    /// Position of the weights' zero points.
+    const WEIGHT_ZEROS: usize = 3;
+    /// Position of the scales.
+    const SCALES: usize = 4;
+    /// Position of the bias.
+    const BIAS: usize = 5;
+
+    fn types(&self) -> &'static [DType] {
+        const TYPES: [DType; 6] = [DType::U8, DType::I8, DType::U8, DType::I8, DType::F32, DType::F32];
+        if self.floats { &TYPES } else { &TYPES[..Self::SCALES] }
+    }
+
+    fn dtype(&self) -> DType {
+        if self.floats { DType::F32 } else { DType::I32 }
+    }
+
+    /// The shapes of images, weights and one number for each filter, after checking all operands but those two.
+    fn operands(&self, inputs: &[&Fact]) -> Result<[Shape; 3], OpError> {
+        if inputs.len() != self.types().len() {
+            return Err(OpError::Arity { want: if self.floats { "6" } else { "4" }, got: inputs.len() });
+        }
+        byte_conv::check_types(inputs, self.types())?;
+        let (x, weights) = (&inputs[X].shape, &inputs[WEIGHTS].shape);
+        if inputs[Self::ZERO].shape.elements() != 1 {
+            return Err(OpError::shapes("one zero point for all images", &[&inputs[Self::ZERO].shape]));
+        }
+        let filters = weights.first().copied().unwrap_or(0);
+        if let Some(other) = inputs[Self::WEIGHT_ZEROS..].iter().find(|f| ![1, filters].contains(&f.shape.elements())) {
+            return Err(OpError::shapes("one number for all filters or for each", &[weights, &other.shape]));
+        }
+        Ok([x.clone(), weights.clone(), Shape::new(&[filters])?])
+    }
+
+    fn result(&self, inputs: &[&Fact]) -> Result<Shape, OpError> {
+        byte_conv::check(&self.conv, self.operands(inputs)?.each_ref())
+    }
+
+    fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
+        byte_conv::shape(&self.conv, self.operands(inputs)?.each_ref())
+    }
+
+    /// Whether weights may have other zero points than 0.
+    fn has_zeros(constants: &[Option<&Tensor>]) -> bool {
+        let zeros = constants.get(Self::WEIGHT_ZEROS).copied().flatten();
+        zeros.is_none_or(|zeros| zeros.bytes().iter().any(|&zero| zero != 0))
+    }
+}
+
+/// The number of a filter, where there is one for all or one for each.
+fn of_filter<T: Copy>(numbers: &[T], filter: usize) -> T {
+    if let &[one] = numbers { one } else { numbers[filter] }
+}
+
+impl Operator for ConvInteger {
+    fn name(&self) -> &str {
+        "ConvInteger"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        Ok(vec![Fact::new(self.dtype(), self.result(inputs)?)])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let shape = self.result(&facts)?;
+        let bytes = |at: usize| inputs[at].elements::<i8>().ok_or(OpError::Operand(at));
+        let (weights, zeros, zero) = (bytes(WEIGHTS)?, bytes(Self::WEIGHT_ZEROS)?, inputs[Self::ZERO].bytes()[0]);
+        let weight = |filter: usize, at: usize| i32::from(weights[at]) - i32::from(of_filter(zeros, filter));
+        let sums = byte_conv::sums(&self.conv, [&facts[X].shape, &shape], inputs[X].bytes(), zero, weight)?;
+        if !self.floats {
+            return Ok(vec![Tensor::from_slice(&shape, &sums.map(|(_, sum)| sum).collect::<Vec<i32>>())?]);
+        }
+        let numbers = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
+        let (scales, bias) = (numbers(Self::SCALES)?, numbers(Self::BIAS)?);
+        let value = |(filter, sum): (usize, i32)| sum as f32 * of_filter(scales, filter) + of_filter(bias, filter);
+        Ok(vec![Tensor::from_slice(&shape, &sums.map(value).collect::<Vec<f32>>())?])
+    }
+
+    fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        self.conv.macs(inputs, outputs)
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        self.conv.layout.kernel()?;
+        let shape = self.shape(&cx.inputs)?;
+        let (kernel, candidates) =
+            cx.choose(self, Kernel::candidates(cx.isa, &shape), |kernel| kernel.name().to_owned())?;
+        let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
+        if cx.constants[WEIGHTS].is_some() {
+            let [weights, sums, _] = kernel.packed_lens(&shape);
+            let mut to = AlignedVec::<u8>::zeroed(weights);
+            let mut to_sums = AlignedVec::<u8>::zeroed(sums * size_of::<i32>());
+            kernel.pack_sums(&shape, cx.constant(WEIGHTS)?, cast_slice_mut(&mut to), cast_slice_mut(&mut to_sums));
+            choice.packed = vec![to.into(), to_sums.into()];
+            choice.absorbed = vec![WEIGHTS];
+        }
+        let parts = Parts::new(self, kernel, &shape, Self::has_zeros(&cx.constants), !choice.absorbed.is_empty());
+        choice.scratch = parts.bytes() + kernel.scratch(&shape, cx.threads);
+        Ok(choice)
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        self.conv.layout.kernel()?;
+        let (shape, kernel, isa) = (self.shape(&cx.inputs)?, Kernel::by_name(cx.kernel)?, cx.isa);
+        let is_packed = cx.absorbed(WEIGHTS);
+        let parts = Parts::new(self, kernel, &shape, Self::has_zeros(&cx.constants), is_packed);
+        let floats = self.floats;
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let (x, &[zero]) = (io.input::<u8>(X)?, io.input::<u8>(Self::ZERO)?) else {
+                return Err(OpError::Operand(Self::ZERO));
+            };
+            let mut rest = io.scratch::<u8>()?;
+            let scratch = &mut rest;
+            let offsets = part::<i32>(scratch, parts.offsets)?;
+            let (weights, sums): (&[i8], &[i32]) = if is_packed {
+                (io.packed(0)?, io.packed(1)?)
+            } else {
+                let (to, sums) = (part(scratch, parts.weights)?, part(scratch, parts.sums)?);
+                kernel.pack_sums(&shape, io.input(WEIGHTS)?, to, sums);
+                (to, sums)
+            };
+            kernel.offsets(sums, zero, offsets);
+            let zeros = match parts.windows {
+                0 => None,
+                len => {
+                    let (zeros, windows) = (part::<i32>(scratch, parts.zeros)?, part(scratch, len)?);
+                    spread(io.input::<i8>(Self::WEIGHT_ZEROS)?, zeros, i32::from)?;
+                    qsums::windows(isa, &shape, x, zero, windows, io.pool());
+                    Some(Zeros { zeros, windows, groups: shape.groups })
+                }
+            };
+            let scales = match floats {
+                false => None,
+                true => {
+                    let (scales, bias) = (part::<f32>(scratch, parts.scales)?, part::<f32>(scratch, parts.scales)?);
+                    spread(io.input(Self::SCALES)?, scales, |scale| scale)?;
+                    spread(io.input(Self::BIAS)?, bias, |bias| bias)?;
+                    Some(Scales { scales, bias })
+                }
+            };
+            // Floats are as wide as sums, and take their place.
+            let y = io.output::<i32>(0)?;
+            let packed = Packed { weights, offsets, scales: &[] };
+            kernel.run(&shape, (x, zero), packed, Out::Sums(y), rest, io.pool());
+            qsums::finish(isa, shape.out_c, y, zeros, scales, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+/// What a run keeps in its scratch beside the kernel's own: lengths in elements.
+#[derive(Clone, Copy)]
+struct Parts {
+    offsets: usize,
+    /// None where the weights are packed beforehand.
+    weights: usize,
+    sums: usize,
+    /// Zero points of the filters and sums of the windows; none where all zero points are 0.
+    zeros: usize,
+    windows: usize,
+    /// Scales, and as many biases; none for sums.
+    scales: usize,
+}
+
+impl Parts {
+    fn new(op: &ConvInteger, kernel: Kernel, shape: &ConvShape, has_zeros: bool, is_packed: bool) -> Self {
+        let [weights, offsets, _] = kernel.packed_lens(shape);
+        let (weights, sums) = if is_packed { (0, 0) } else { (weights, offsets) };
+        let windows = if has_zeros { qsums::windows_len(shape) } else { 0 };
+        let zeros = if windows > 0 { shape.out_c } else { 0 };
+        Self { offsets, weights, sums, zeros, windows, scales: if op.floats { shape.out_c } else { 0 } }
+    }
+
+    fn bytes(&self) -> usize {
+        let wide = [self.offsets, self.sums, self.zeros, self.windows, self.scales, self.scales];
+        wide.map(|len| padded(len * 4)).iter().sum::<usize>() + padded(self.weights)
+    }
+}
+
+/// Bytes of a part with what keeps the next one aligned.
+fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(crate::plan::ALIGNMENT)
+}
+
+/// Takes `len` elements from the front of the scratch.
+fn part<'a, T: Element>(scratch: &mut &'a mut [u8], len: usize) -> Result<&'a mut [T], OpError> {
+    let short = || OpError::Value("the scratch is too short".into());
+    let bytes = len * size_of::<T>();
+    let (part, rest) = std::mem::take(scratch).split_at_mut_checked(padded(bytes)).ok_or_else(short)?;
+    *scratch = rest;
+    bytemuck::try_cast_slice_mut(&mut part[..bytes]).map_err(|_| short())
+}
+
+/// One number for all filters, or one for each, as one for each.
+fn spread<T: Copy, U: Copy>(from: &[T], to: &mut [U], convert: impl Fn(T) -> U) -> Result<(), OpError> {
+    match from {
+        &[one] => to.fill(convert(one)),
+        each if each.len() == to.len() => to.iter_mut().zip(each).for_each(|(to, &from)| *to = convert(from)),
+        _ => return Err(OpError::Operand(ConvInteger::WEIGHT_ZEROS)),
+    }
+    Ok(())
+}
+
+#[cfg(feature = "onnx")]
+mod lower {
+    use tract_onnx::prelude::DatumType;
+    use tract_onnx::tract_core::ops::cnn::{Conv as TractConv, KernelFormat};
+    use tract_onnx::tract_core::ops::einsum::EinSum;
+
+    use super::{Conv, ConvInteger};
+    use crate::error::Result;
+    use crate::graph::ValueId;
+    use crate::onnx::lower::{Lower, Lowering};
+    use crate::ops::Op;
+    use crate::ops::cast::Cast;
+    use crate::ops::conv::Window;
+    use crate::ops::einsum::Product;
+    use crate::ops::image::Layout;
+    use crate::ops::look_up::LookUp;
+    use crate::ops::quantized::flip;
+    use crate::ops::reshape::Reshape;
+    use crate::tensor::{DType, Shape, Tensor};
+
+    /// Where the front end has the zero points of the two operands of an integer product; what it has beside them says
+    /// that the sums are the result.
+    const ZEROS: [usize; 2] = [3, 5];
+
+    impl Lower for ConvInteger {
+        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+            let convolution = cx.op::<TractConv>().is_some_and(|op| op.q_params == Some(DatumType::I32));
+            let product = cx.op::<EinSum>().is_some_and(|op| op.q_params == Some(DatumType::I32));
+            let bytes = |at: usize| cx.input(at).is_some_and(|fact| matches!(fact.dtype, DType::U8 | DType::I8));
+            if cx.inputs.len() != 9 || !bytes(0) || !bytes(1) {
+                return Ok(None);
+            }
+            match (convolution, product) {
+                (true, _) => convolve(cx),
+                (_, true) => multiply(cx),
+                _ => Ok(None),
+            }
+        }
+    }
+
+    fn convolve(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+        let (Some(op), Some(x), Some(out)) = (cx.op::<TractConv>(), cx.input(0), cx.output(0)) else { return Ok(None) };
+        let Some(window) = Window::new(&op.pool_spec, &x.shape).filter(|_| op.kernel_fmt == KernelFormat::OIHW) else {
+            return Ok(None);
+        };
+        let filters = op.pool_spec.output_channels;
+        let conv = window.conv(op.group);
+        let depth = x.shape[1] / op.group.max(1);
+        let Some([zero, weight_zeros]) = zero_points(cx)? else { return Ok(None) };
+        if cx.graph.fact(zero).shape.elements() != 1 || !fits(cx, weight_zeros, filters) {
+            return Ok(None);
+        }
+        let [mut x, mut weights] = operands(cx)?;
+        let is_line = window.line.is_some();
+        if let Some(line) = window.line {
+            let kernel = Shape::new(&[filters, depth, 1, conv.kernel[1]]).map_err(|e| e.at(cx.name()))?;
+            x = cx.add(Reshape { shape: line.as_image }, &[x])?;
+            weights = cx.add(Reshape { shape: kernel }, &[weights])?;
+        }
+        let mut y = cx.add(ConvInteger { conv, floats: false }, &[x, weights, zero, weight_zeros])?;
+        if is_line {
+            y = cx.add(Reshape { shape: out.shape }, &[y])?;
+        }
+        Ok(Some(vec![y]))
+    }
+
+    /// A product is a convolution of one tap over an image of one column, each product of a batch a group of channels.
+    fn multiply(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
+        let Some(product) = Product::of(cx) else { return Ok(None) };
+        let [batch, m, n, k] = product.lens();
+        let Some([zero, mut weight_zeros]) = zero_points(cx)? else { return Ok(None) };
+        let filters = batch.saturating_mul(n);
+        if cx.graph.fact(zero).shape.elements() != 1 || !(fits(cx, weight_zeros, n) || fits(cx, weight_zeros, filters))
+        {
+            return Ok(None);
+        }
+        let at = |e: crate::OpError| e.at("MatMulInteger");
+        if ![1, filters].contains(&cx.graph.fact(weight_zeros).shape.elements()) {
+            // The columns of every product have the same ones.
+            let columns = cx.add(Reshape { shape: Shape::new(&[1, n]).map_err(at)? }, &[weight_zeros])?;
+            let shape = Shape::new(&[batch, n]).map_err(at)?;
+            weight_zeros = cx.add(crate::ops::broadcast::Expand { shape }, &[columns])?;
+        }
+        let [a, b] = operands(cx)?;
+        let a = product.operand(cx, a, [&product.m, &product.batch, &product.k], |axis| axis.a)?;
+        let b = product.operand(cx, b, [&product.batch, &product.n, &product.k], |axis| axis.b)?;
+        let image = Shape::new(&[1, m, 1, batch.saturating_mul(k)]).map_err(at)?;
+        let kernels = Shape::new(&[filters, k, 1, 1]).map_err(at)?;
+        let (a, b) = (cx.add(Reshape { shape: image }, &[a])?, cx.add(Reshape { shape: kernels }, &[b])?);
+        let conv = Conv { layout: Layout::Nhwc, groups: batch, ..Conv::POINTWISE };
+        let y = cx.add(ConvInteger { conv, floats: false }, &[a, b, zero, weight_zeros])?;
+        let y = product.result(cx, y, [&product.m, &product.batch, &product.n])?;
+        Ok(y.map(|y| vec![y]))
+    }
+
+    /// Whether there is one zero point, or one for each of `count`.
+    fn fits(cx: &Lowering<'_>, zeros: ValueId, count: usize) -> bool {
+        [1, count].contains(&cx.graph.fact(zeros).shape.elements())
+    }
+
+    /// The operands, the first in unsigned bytes, the second in signed ones.
+    fn operands(cx: &mut Lowering<'_>) -> Result<[ValueId; 2]> {
+        let (a, b) = (cx.inputs[0], cx.inputs[1]);
+        Ok([flipped(cx, a, DType::U8)?, flipped(cx, b, DType::I8)?])
+    }
+
+    /// The zero points of the operands in these types.
+    fn zero_points(cx: &mut Lowering<'_>) -> Result<Option<[ValueId; 2]>> {
+        let mut found = [cx.inputs[0]; 2];
+        for (operand, (zeros, want)) in ZEROS.into_iter().zip([DType::U8, DType::I8]).enumerate() {
+            let dtype = cx.graph.fact(cx.inputs[operand]).dtype;
+            let Some(zeros) = as_bytes(cx, cx.inputs[zeros], dtype) else { return Ok(None) };
+            found[operand] = flipped(cx, zeros, want)?;
+        }
+        Ok(Some(found))
+    }
+
+    /// Zero points in the type of their operand, which the front end may have turned into 32 bits.
+    fn as_bytes(cx: &mut Lowering<'_>, zeros: ValueId, dtype: DType) -> Option<ValueId> {
+        if cx.graph.fact(zeros).dtype == dtype {
+            return Some(zeros);
+        }
+        if let Some(wide) = cx.graph.constant(zeros) {
+            let narrow = |&zero: &i32| match dtype {
+                DType::U8 => u8::try_from(zero).ok(),
+                _ => i8::try_from(zero).ok().map(i8::cast_unsigned),
+            };
+            let bytes: Vec<u8> = wide.elements::<i32>()?.iter().map(narrow).collect::<Option<_>>()?;
+            let fact = crate::tensor::Fact::new(dtype, wide.shape().clone());
+            let tensor = Tensor::from_bytes(fact, &bytes).ok()?;
+            return Some(cx.constant(tensor));
+        }
+        let cast = cx.graph.nodes.iter().rev().find(|node| node.outputs.contains(&zeros))?;
+        let narrow = matches!(cast.op, Op::Cast(Cast { to: DType::I32 })).then(|| cast.inputs.first().copied())??;
+        (cx.graph.fact(narrow).dtype == dtype).then_some(narrow)
+    }
+
+    /// Bytes in the type `want`: signed ones are unsigned ones less 128.
+    fn flipped(cx: &mut Lowering<'_>, bytes: ValueId, want: DType) -> Result<ValueId> {
+        if cx.graph.fact(bytes).dtype == want {
+            return Ok(bytes);
+        }
+        let Some(constant) = cx.graph.constant(bytes) else { return cx.add(LookUp::flip(want), &[bytes]) };
+        let flipped: Vec<u8> = constant.bytes().iter().map(|&byte| flip(byte)).collect();
+        let fact = crate::tensor::Fact::new(want, constant.shape().clone());
+        let tensor = Tensor::from_bytes(fact, &flipped).map_err(|e| e.at(cx.name()))?;
+        Ok(cx.constant(tensor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skipstone_kernels::Isa;
+
+    use super::*;
+    use crate::ops::check::{Random, assert_close, check, planned, single};
+    use crate::ops::image::{Image, Layout};
+
+    #[test]
+    fn a_hand_computed_product() {
+        // [[1, 2], [3, 4]] and [[5, 6], [7, 8]] less zero points 1 and [5, 7].
+        let x = Tensor::from_slice(&[1, 2, 1, 2], &[1u8, 2, 3, 4]).unwrap();
+        let w = Tensor::from_slice(&[2, 2, 1, 1], &[5i8, 7, 6, 8]).unwrap();
+        let zeros = Tensor::from_slice(&[2], &[5i8, 7]).unwrap();
+        let op = ConvInteger { conv: Conv { layout: Layout::Nhwc, ..Conv::POINTWISE }, floats: false };
+        let y = op.evaluate(&[&x, &w, &Tensor::scalar(1u8), &zeros]).unwrap().remove(0);
+        assert_eq!(y.elements::<i32>(), Some(&[2, 1, 6, 1][..]));
+    }
+
+    #[test]
+    fn kernels_agree_with_the_definition() {
+        let mut random = Random(23);
+        for case in 0..60 {
+            let groups = random.pick(&[1, 1, 2, 8]);
+            let conv = Conv {
+                kernel: [random.pick(&[1, 2, 3]), random.pick(&[1, 3, 5])],
+                stride: [random.pick(&[1, 2]), random.pick(&[1, 2, 3])],
+                dilation: [random.pick(&[1, 2]), 1],
+                pads: std::array::from_fn(|_| random.below(3)),
+                groups,
+                layout: random.pick(&[Layout::Nchw, Layout::Nhwc]),
+                ..Conv::POINTWISE
+            };
+            let (depth, filters) = (groups * random.pick(&[1, 3, 16]), groups * random.pick(&[1, 4, 17]));
+            let image = Image { batch: random.pick(&[1, 2]), channels: depth, height: 5 + random.below(8), width: 6 };
+            let (kernel, layout) = (conv.kernel, conv.layout);
+            let op = ConvInteger { conv, floats: case % 2 == 0 };
+            let (zero_shape, per_filter, scales) =
+                (random.pick(&[&[][..], &[1]]), random.pick(&[1, filters]), random.pick(&[1, filters]));
+            let zeros = match random.below(3) {
+                0 => Tensor::from_slice(&[per_filter], &vec![0i8; per_filter]).unwrap(),
+                _ => random.tensor(DType::I8, &[per_filter]),
+            };
+            let mut inputs = vec![
+                random.tensor(DType::U8, &image.shape(layout).unwrap()),
+                random.tensor(DType::I8, &[filters, depth / groups, kernel[0], kernel[1]]),
+                random.tensor(DType::U8, zero_shape),
+                zeros,
+            ];
+            if op.floats {
+                inputs.extend([random.floats(&[scales]), random.floats(&[filters])]);
+            }
+            let want = check(op.clone(), &inputs, 0.0);
+            // What a quantiser has in the file: weights and their zero points.
+            let graph = single(op, &inputs, &[1, 3]);
+            let given: Vec<Tensor> =
+                inputs.iter().enumerate().filter(|(i, _)| ![1, 3].contains(i)).map(|(_, t)| t.clone()).collect();
+            for isa in Isa::available() {
+                let got = planned(&graph, isa, &given).unwrap();
+                assert_close(&got[0], &want[0], 0.0, "with constant weights");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_operands_are_errors() {
+        let op = ConvInteger { conv: Conv { layout: Layout::Nhwc, ..Conv::POINTWISE }, floats: false };
+        let fact = |dtype, dims: &[usize]| Fact::new(dtype, Shape::new(dims).unwrap());
+        let infer = |zero: Fact, zeros: Fact| {
+            op.infer(&[&fact(DType::U8, &[1, 5, 1, 6]), &fact(DType::I8, &[4, 6, 1, 1]), &zero, &zeros])
+        };
+        assert!(infer(fact(DType::U8, &[]), fact(DType::I8, &[4])).is_ok());
+        assert!(infer(fact(DType::U8, &[]), fact(DType::I8, &[1])).is_ok());
+        assert!(infer(fact(DType::U8, &[]), fact(DType::I8, &[3])).is_err());
+        assert!(infer(fact(DType::U8, &[5]), fact(DType::I8, &[4])).is_err());
+        assert!(infer(fact(DType::I8, &[]), fact(DType::I8, &[4])).is_err());
+        assert!(infer(fact(DType::U8, &[]), fact(DType::U8, &[4])).is_err());
+        assert!(op.infer(&[]).is_err());
+    }
+}
