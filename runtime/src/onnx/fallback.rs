@@ -89,7 +89,8 @@ pub(super) fn whole(mut model: TypedModel, names: &Names, weights: &Weights, rea
     let (held, inputs): (Vec<_>, Vec<_>) = inputs.into_iter().partition(|(name, _)| weights.contains_key(name));
     for (name, outlet) in held {
         let Some(tensor) = weights.get(&name) else { continue };
-        let tensor = convert::to_tract(&tensor.view(), DatumType::F32).map_err(|e| e.at(&name))?.into_arc_tensor();
+        let datum = convert::datum(tensor.dtype()).unwrap_or(DatumType::F32);
+        let tensor = convert::to_tract(&tensor.view(), datum).map_err(|e| e.at(&name))?.into_arc_tensor();
         let constant = Const::new(tensor.clone()).map_err(|e| refused(&e.to_string()))?;
         let fact = TypedFact::try_from(tensor).map_err(|e| refused(&e.to_string()))?;
         model.node_mut(outlet.node).op = Box::new(constant);

@@ -8,13 +8,16 @@
 //! graph { initializer w, raw_data ... }    =>    graph { input w: float[64, 16, 1, 1] }
 //! ```
 //!
+//! Weights are floats, or the bytes of a quantised model.
+//!
 //! Lowering puts the tensors back where it meets those inputs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Checked;
+use super::validate::Weights as Found;
 use super::wire::{Field, Reader, Value, WireError, put};
+use super::{Checked, ElementType};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -27,8 +30,6 @@ const GRAPH: u32 = 7;
 const INITIALIZER: u32 = 5;
 /// `GraphProto.input`
 const INPUT: u32 = 11;
-/// `TensorProto.DataType.FLOAT`
-const FLOAT: u64 = 1;
 
 /// The weights of a file that was found valid, and the file without them.
 pub(super) fn hollow(file: &[u8], checked: &Checked) -> Result<(Vec<u8>, Weights)> {
@@ -36,7 +37,12 @@ pub(super) fn hollow(file: &[u8], checked: &Checked) -> Result<(Vec<u8>, Weights
     let mut weights = Weights::new();
     for found in &checked.weights {
         let data = file.get(found.data.clone()).ok_or_else(lost)?;
-        let tensor = Shape::new(&found.dims).and_then(|shape| Tensor::from_bytes(Fact::new(DType::F32, shape), data));
+        let dtype = match found.element {
+            ElementType::Int8 => DType::I8,
+            ElementType::Uint8 => DType::U8,
+            _ => DType::F32,
+        };
+        let tensor = Shape::new(&found.dims).and_then(|shape| Tensor::from_bytes(Fact::new(dtype, shape), data));
         weights.insert(found.name.clone(), Arc::new(tensor.map_err(|e| e.at(&found.name))?));
     }
     let rest = without(file, checked).map_err(|e| Error::Internal(format!("a checked file: {e}")))?;
@@ -66,7 +72,7 @@ fn without(file: &[u8], checked: &Checked) -> Result<Vec<u8>, WireError> {
                     }
                 }
                 for weights in &checked.weights {
-                    put(&mut graph, bytes(INPUT, &input(&weights.name, &weights.dims)));
+                    put(&mut graph, bytes(INPUT, &input(weights)));
                 }
                 put(&mut model, bytes(GRAPH, &graph));
             }
@@ -76,15 +82,15 @@ fn without(file: &[u8], checked: &Checked) -> Result<Vec<u8>, WireError> {
     Ok(model)
 }
 
-/// A `ValueInfoProto` of a float tensor.
-fn input(name: &str, dims: &[usize]) -> Vec<u8> {
+/// A `ValueInfoProto` for weights.
+fn input(weights: &Found) -> Vec<u8> {
     let mut shape = Vec::new();
-    for &dim in dims {
+    for &dim in &weights.dims {
         put(&mut shape, bytes(1, &message(&[number(1, dim as u64)])));
     }
-    let tensor = message(&[number(1, FLOAT), bytes(2, &shape)]);
+    let tensor = message(&[number(1, weights.element as u64), bytes(2, &shape)]);
     let kind = message(&[bytes(1, &tensor)]);
-    message(&[bytes(1, name.as_bytes()), bytes(2, &kind)])
+    message(&[bytes(1, weights.name.as_bytes()), bytes(2, &kind)])
 }
 
 fn message(fields: &[Field<'_>]) -> Vec<u8> {

@@ -77,11 +77,13 @@ pub enum Dimension {
     Unknown,
 }
 
-/// A float tensor whose values nodes multiply with, and which nothing else reads.
+/// A tensor of floats or bytes whose values nodes multiply with, and which nothing else reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weights {
     /// Name of the tensor.
     pub name: String,
+    /// Type of its elements.
+    pub element: ElementType,
     /// Its dimensions.
     pub dims: Vec<usize>,
     /// Where its numbers lie in the file: little-endian, as many as the dimensions say.

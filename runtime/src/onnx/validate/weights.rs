@@ -24,7 +24,7 @@ pub(super) fn find(file: &[u8], graph: &Graph<'_>) -> Vec<Weights> {
     let mut only_weights: HashMap<&str, bool> = HashMap::new();
     for node in &graph.nodes {
         for (position, name) in node.inputs.iter().enumerate() {
-            let here = position == 1 && multiplies(node);
+            let here = multiplies(node, position);
             only_weights.entry(name).and_modify(|only| *only &= here).or_insert(here);
         }
     }
@@ -35,17 +35,25 @@ pub(super) fn find(file: &[u8], graph: &Graph<'_>) -> Vec<Weights> {
     graph.initializers.iter().filter(only_weights).filter_map(|tensor| weights(file, tensor)).collect()
 }
 
-/// Whether a node multiplies its first operand with its second.
-fn multiplies(node: &Node<'_>) -> bool {
-    is_standard(node.domain) && matches!(node.op_type, "Conv" | "Gemm" | "MatMul")
+/// Whether a node does nothing else with the operand at `position` than to multiply with it, be it quantised.
+fn multiplies(node: &Node<'_>, position: usize) -> bool {
+    match (node.op_type, position) {
+        ("Conv" | "Gemm" | "MatMul" | "ConvInteger" | "MatMulInteger", 1) => is_standard(node.domain),
+        ("DequantizeLinear", 0) | ("QLinearConv" | "QLinearMatMul", 3) => is_standard(node.domain),
+        ("QGemm", 3) => node.domain == "com.microsoft",
+        _ => false,
+    }
 }
 
-/// Where the tensor's data lie, if they are enough floats in raw form.
+/// Where the tensor's data lie, if they are enough floats or bytes in raw form.
 fn weights(file: &[u8], tensor: &Tensor<'_>) -> Option<Weights> {
-    if tensor.is_external() || tensor.element() != Some(ElementType::Float) || tensor.raw.len() < WORTH_IT {
+    let element =
+        tensor.element().filter(|e| matches!(e, ElementType::Float | ElementType::Int8 | ElementType::Uint8))?;
+    if tensor.is_external() || tensor.raw.len() < WORTH_IT {
         return None;
     }
     let start = tensor.raw.as_ptr().addr().checked_sub(file.as_ptr().addr())?;
     let dims: Option<Vec<usize>> = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
-    Some(Weights { name: tensor.name.to_owned(), dims: dims?, data: start..start.checked_add(tensor.raw.len())? })
+    let data = start..start.checked_add(tensor.raw.len())?;
+    Some(Weights { name: tensor.name.to_owned(), element, dims: dims?, data })
 }
