@@ -250,7 +250,7 @@ mod lower {
     use tract_onnx::tract_core::ops::einsum::EinSum;
 
     use super::{Conv, ConvInteger};
-    use crate::error::Result;
+    use crate::error::{OpError, Result};
     use crate::graph::ValueId;
     use crate::onnx::lower::{Lower, Lowering};
     use crate::ops::Op;
@@ -271,15 +271,16 @@ mod lower {
         fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
             let convolution = cx.op::<TractConv>().is_some_and(|op| op.q_params == Some(DatumType::I32));
             let product = cx.op::<EinSum>().is_some_and(|op| op.q_params == Some(DatumType::I32));
-            let bytes = |at: usize| cx.input(at).is_some_and(|fact| matches!(fact.dtype, DType::U8 | DType::I8));
-            if cx.inputs.len() != 9 || !bytes(0) || !bytes(1) {
+            if cx.inputs.len() != 9 || !(convolution || product) {
                 return Ok(None);
             }
-            match (convolution, product) {
-                (true, _) => convolve(cx),
-                (_, true) => multiply(cx),
-                _ => Ok(None),
+            for index in 0..2 {
+                let got = cx.graph.fact(cx.inputs[index]).dtype;
+                if !matches!(got, DType::U8 | DType::I8) {
+                    return Err(OpError::Type { index, got, want: "u8 or i8" }.at(cx.name()));
+                }
             }
+            if convolution { convolve(cx) } else { multiply(cx) }
         }
     }
 
@@ -291,10 +292,7 @@ mod lower {
         let filters = op.pool_spec.output_channels;
         let conv = window.conv(op.group);
         let depth = x.shape[1] / op.group.max(1);
-        let Some([zero, weight_zeros]) = zero_points(cx)? else { return Ok(None) };
-        if cx.graph.fact(zero).shape.elements() != 1 || !fits(cx, weight_zeros, filters) {
-            return Ok(None);
-        }
+        let Some([zero, weight_zeros]) = zero_points(cx, [filters; 2])? else { return Ok(None) };
         let [mut x, mut weights] = operands(cx)?;
         let is_line = window.line.is_some();
         if let Some(line) = window.line {
@@ -313,13 +311,9 @@ mod lower {
     fn multiply(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
         let Some(product) = Product::of(cx) else { return Ok(None) };
         let [batch, m, n, k] = product.lens();
-        let Some([zero, mut weight_zeros]) = zero_points(cx)? else { return Ok(None) };
         let filters = batch.saturating_mul(n);
-        if cx.graph.fact(zero).shape.elements() != 1 || !(fits(cx, weight_zeros, n) || fits(cx, weight_zeros, filters))
-        {
-            return Ok(None);
-        }
-        let at = |e: crate::OpError| e.at("MatMulInteger");
+        let Some([zero, mut weight_zeros]) = zero_points(cx, [n, filters])? else { return Ok(None) };
+        let at = |e: OpError| e.at("MatMulInteger");
         if ![1, filters].contains(&cx.graph.fact(weight_zeros).shape.elements()) {
             // The columns of every product have the same ones.
             let columns = cx.add(Reshape { shape: Shape::new(&[1, n]).map_err(at)? }, &[weight_zeros])?;
@@ -338,19 +332,24 @@ mod lower {
         Ok(y.map(|y| vec![y]))
     }
 
-    /// Whether there is one zero point, or one for each of `count`.
-    fn fits(cx: &Lowering<'_>, zeros: ValueId, count: usize) -> bool {
-        [1, count].contains(&cx.graph.fact(zeros).shape.elements())
-    }
-
     /// The operands, the first in unsigned bytes, the second in signed ones.
     fn operands(cx: &mut Lowering<'_>) -> Result<[ValueId; 2]> {
         let (a, b) = (cx.inputs[0], cx.inputs[1]);
         Ok([flipped(cx, a, DType::U8)?, flipped(cx, b, DType::I8)?])
     }
 
-    /// The zero points of the operands in these types.
-    fn zero_points(cx: &mut Lowering<'_>) -> Result<Option<[ValueId; 2]>> {
+    /// The zero points of the operands, the first in unsigned bytes, the second in signed ones: one of the first, of the
+    /// second one or as many as `counts` says.
+    fn zero_points(cx: &mut Lowering<'_>, counts: [usize; 2]) -> Result<Option<[ValueId; 2]>> {
+        let [one, several] = ZEROS.map(|at| cx.graph.fact(cx.inputs[at]).shape.clone());
+        if one.elements() != 1 {
+            return Err(OpError::shapes("one zero point for the whole first operand", &[&one]).at(cx.name()));
+        }
+        if several.elements() != 1 && !counts.contains(&several.elements()) {
+            let weights = &cx.graph.fact(cx.inputs[1]).shape;
+            let rule = "one zero point for all filters or columns, or for each";
+            return Err(OpError::shapes(rule, &[weights, &several]).at(cx.name()));
+        }
         let mut found = [cx.inputs[0]; 2];
         for (operand, (zeros, want)) in ZEROS.into_iter().zip([DType::U8, DType::I8]).enumerate() {
             let dtype = cx.graph.fact(cx.inputs[operand]).dtype;

@@ -127,7 +127,12 @@ fn fuse(graph: &mut Graph, product: usize, tail: &Tail) -> Result<()> {
         Some(bias) => bias,
         None => graph.add_constant(format!("{name}.bias"), Tensor::scalar(0f32)),
     });
-    let fused = graph.make_node(name.as_str(), ConvInteger { conv, floats: true }, &inputs)?;
+    let mut fused = graph.make_node(name.as_str(), ConvInteger { conv, floats: true }, &inputs)?;
+    if graph.fact(fused.outputs[0]).shape == shape {
+        fused.outputs = result;
+        graph.nodes[tail.last] = fused;
+        return Ok(());
+    }
     let reshape = Node {
         name: format!("{name}.shape"),
         op: Reshape { shape }.into(),

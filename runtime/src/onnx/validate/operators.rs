@@ -38,6 +38,7 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
         "MaxRoiPool" | "RoiAlign" => windows::regions(call),
 
         "QLinearMatMul" => quantization::matmul(call),
+        "MatMulInteger" => quantization::integer_matmul(call),
 
         "Reshape" => shaping::reshape(call),
         "Transpose" => shaping::transpose(call),

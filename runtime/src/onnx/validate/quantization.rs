@@ -53,6 +53,16 @@ pub(super) fn matmul(call: &Call<'_, '_>) -> Result<(), Invalid> {
     pair(call, 6, 7)
 }
 
+/// MatMulInteger: the parser behind gives a product with a vector one dimension too many.
+pub(super) fn integer_matmul(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    match (0..2).find(|&operand| call.shape(operand).is_some_and(|shape| shape.len() < 2)) {
+        Some(operand) => {
+            Err(call.invalid(Rule::Shape, format!("input {operand} is a vector, where only matrices are supported")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// A scale and its zero point: the one finite and above zero, the other of the same shape.
 fn pair(call: &Call<'_, '_>, scale: usize, zero_point: usize) -> Result<(), Invalid> {
     if let Some(summary) = call.summary(scale) {
