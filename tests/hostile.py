@@ -377,6 +377,135 @@ def bad_operators() -> dict[str, bytes]:
     return {f"operator, {title}": data for title, data in cases.items()}
 
 
+def bad_quantised() -> dict[str, bytes]:
+    """Quantised models whose bytes, scales and zero points contradict each other."""
+    node = helper.make_node
+    u8, i8, i32, i64 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64
+    rows, image = (("x", (2, 3)),), (("x", (1, 3, 8, 8)),)
+
+    def number(name: str, kind=u8, count: int | None = None) -> TensorProto:
+        """A zero point, or as many as `count`."""
+        width = {u8: 1, i8: 1, i32: 4, i64: 8, FLOAT: 4}[kind]
+        return tensor(name, [] if count is None else [count], bytes(width * (count or 1)), kind)
+
+    def quantise(scale: TensorProto, zero: TensorProto, **attributes) -> bytes:
+        return graph(node("QuantizeLinear", ["x", "s", "z"], ["y"], **attributes), inputs=rows, constants=[scale, zero])
+
+    def dequantise(scale: TensorProto, zero: TensorProto, weights: TensorProto | None = None, **attributes) -> bytes:
+        weights = weights or tensor("w", [2, 3], bytes(6), i8)
+        nodes = node("DequantizeLinear", ["w", "s", "z"], ["d"], **attributes), node("Add", ["x", "d"], ["y"])
+        return graph(*nodes, inputs=rows, constants=[weights, scale, zero])
+
+    def behind(op: str, inputs, constants, shape=image, dynamic: bool = False, count: int = 1) -> bytes:
+        """An operator on bytes, which a quantiser makes of `x`: `q`, with scale and zero point `s` and `z`."""
+        first = node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]) if dynamic else None
+        first = first or node("QuantizeLinear", ["x", "s", "z"], ["q"])
+        fixed = [] if dynamic else [floats("s", 0.1), number("z")]
+        outputs = ["y", "y2", "y3", "y4"][:count]
+        return graph(first, node(op, inputs, outputs), inputs=shape, constants=[*fixed, *constants])
+
+    def convolution(inputs=("q", "s", "z", "w", "ws", "wz", "ys", "yz"), **changed: TensorProto) -> bytes:
+        constants = {
+            "w": tensor("w", (4, 3, 3, 3), bytes(108), i8), "ws": floats("ws", 0.1), "wz": number("wz", i8),
+            "ys": floats("ys", 0.1), "yz": number("yz"), "b": number("b", i32, 4),
+        } | changed
+        return behind("QLinearConv", inputs, [constants[name] for name in constants if name in inputs])
+
+    def product(**changed: TensorProto) -> bytes:
+        constants = {
+            "w": tensor("w", (3, 5), bytes(15), i8), "ws": floats("ws", 0.1), "wz": number("wz", i8),
+            "ys": floats("ys", 0.1), "yz": number("yz"),
+        } | changed
+        inputs = ["q", "s", "z", *constants]
+        return behind("QLinearMatMul", inputs, constants.values(), shape=rows)
+
+    def integer(op: str, *constants: TensorProto, zero: str = "z") -> bytes:
+        """An integer product with weights, and their zero points."""
+        shape = rows if op == "MatMulInteger" else image
+        return behind(op, ["q", constants[0].name, zero, *(c.name for c in constants[1:])], constants, shape, True)
+
+    kernels, matrix = tensor("w", (4, 3, 3, 3), bytes(108), i8), tensor("w", (3, 5), bytes(15), i8)
+    scale, zero, several = floats("s", 0.1), number("z"), floats("s", 0.1, 0.2, 0.3)
+    with_bias = ("q", "s", "z", "w", "ws", "wz", "ys", "yz", "b")
+    cases = {
+        "QuantizeLinear, infinite scale": quantise(floats("s", math.inf), zero),
+        "QuantizeLinear, one of three scales is NaN": quantise(floats("s", 1, math.nan, 1), number("z", u8, 3)),
+        "QuantizeLinear, integer scale": quantise(ints("s", 1), zero),
+        "QuantizeLinear, zero point of floats": quantise(scale, number("z", FLOAT)),
+        "QuantizeLinear, zero point of 64 bits": quantise(scale, number("z", i64)),
+        "QuantizeLinear, axis": quantise(several, number("z", u8, 3), axis=2),
+        "QuantizeLinear, least axis": quantise(several, number("z", u8, 3), axis=-(2**63)),
+        "QuantizeLinear, scales of no axis": quantise(tensor("s", [3, 1], several.raw_data), number("z", u8, 3)),
+        "QuantizeLinear without a scale": graph(node("QuantizeLinear", ["x"], ["y"])),
+        "QuantizeLinear, scale from nowhere": graph(
+            node("QuantizeLinear", ["x", "nowhere", "z"], ["y"]), inputs=rows, constants=[zero]
+        ),
+        "QuantizeLinear, scale left out": graph(
+            node("QuantizeLinear", ["x", "", "z"], ["y"]), inputs=rows, constants=[zero]
+        ),
+        "DequantizeLinear, zero point of another type": dequantise(scale, zero),
+        "DequantizeLinear, scale of 0": dequantise(floats("s", 0), number("z", i8)),
+        "DequantizeLinear, negative scale": dequantise(floats("s", -0.1), number("z", i8)),
+        "DequantizeLinear, scales of other channels": dequantise(several, number("z", i8, 3), axis=0),
+        "DequantizeLinear, zero points of another length": dequantise(several, number("z", i8, 2)),
+        "DequantizeLinear, axis": dequantise(several, number("z", i8, 3), axis=-3),
+        "DequantizeLinear, weights too short": dequantise(scale, number("z", i8), tensor("w", [2, 3], bytes(5), i8)),
+        "DequantizeLinear, weights too long": dequantise(scale, number("z", i8), tensor("w", [2, 3], bytes(7), i8)),
+        "DequantizeLinear, weights without bound": dequantise(
+            scale, number("z", i8), tensor("w", [HUGE, HUGE], bytes(6), i8)
+        ),
+        "DequantizeLinear of floats": graph(
+            node("DequantizeLinear", ["x", "s", "z"], ["y"]), inputs=rows, constants=[scale, zero]
+        ),
+        "QLinearConv without operands": convolution(("q", "s", "z", "w", "ws")),
+        "QLinearConv, scale left out": convolution(("q", "", "z", "w", "ws", "wz", "ys", "yz")),
+        "QLinearConv, scale from nowhere": convolution(("q", "s", "z", "w", "nowhere", "wz", "ys", "yz")),
+        "QLinearConv, zero point of another type": convolution(wz=number("wz", u8)),
+        "QLinearConv, zero points of another length": convolution(wz=number("wz", i8, 3)),
+        "QLinearConv, scales of another length": convolution(ws=floats("ws", 1, 1, 1), wz=number("wz", i8, 3)),
+        "QLinearConv, infinite scale": convolution(ys=floats("ys", math.inf)),
+        "QLinearConv, negative scale of a filter": convolution(ws=floats("ws", 1, 1, -1, 1), wz=number("wz", i8, 4)),
+        "QLinearConv, result of floats": convolution(yz=number("yz", FLOAT)),
+        "QLinearConv, bias of floats": convolution(with_bias, b=number("b", FLOAT, 4)),
+        "QLinearConv, bias of another length": convolution(with_bias, b=number("b", i32, 3)),
+        "QLinearConv, bias too short": convolution(with_bias, b=tensor("b", [4], bytes(15), i32)),
+        "QLinearConv, weights too short": convolution(w=tensor("w", (4, 3, 3, 3), bytes(107), i8)),
+        "QLinearConv, weights of floats": convolution(w=tensor("w", (4, 3, 3, 3), bytes(432))),
+        "QLinearConv, weights of other channels": convolution(w=tensor("w", (4, 2, 3, 3), bytes(72), i8)),
+        "QLinearConv, weights without bound": convolution(w=tensor("w", (HUGE, 3, 3, 3), bytes(108), i8)),
+        "QLinearMatMul of other shapes": product(w=tensor("w", (2, 5), bytes(10), i8)),
+        "QLinearMatMul, scale of NaN": product(ws=floats("ws", math.nan)),
+        "QLinearMatMul, zero point of another type": product(wz=number("wz", i32)),
+        "QLinearMatMul, zero points of another length": product(ws=floats("ws", *[1] * 4), wz=number("wz", i8, 4)),
+        "ConvInteger, zero point of another type": integer("ConvInteger", kernels, number("wz", u8)),
+        "ConvInteger, zero points of another length": integer("ConvInteger", kernels, number("wz", i8, 3)),
+        "ConvInteger, floats for a zero point": integer("ConvInteger", kernels, zero="s"),
+        "ConvInteger, zero point from nowhere": integer("ConvInteger", kernels, zero="nowhere"),
+        "ConvInteger, weights too short": integer("ConvInteger", tensor("w", (4, 3, 3, 3), bytes(107), i8)),
+        "ConvInteger, weights of floats": integer("ConvInteger", tensor("w", (4, 3, 3, 3), bytes(432))),
+        "ConvInteger of other channels": integer("ConvInteger", tensor("w", (4, 5, 1, 1), bytes(20), i8)),
+        "ConvInteger with a bias": integer("ConvInteger", kernels, number("wz", i8), number("b", i32, 4)),
+        "ConvInteger of floats": graph(node("ConvInteger", ["x", "w"], ["y"]), constants=[kernels]),
+        "MatMulInteger, zero point of another type": integer("MatMulInteger", matrix, number("wz", u8)),
+        "MatMulInteger, zero points of another length": integer("MatMulInteger", matrix, number("wz", i8, 4)),
+        "MatMulInteger, no zero points": integer("MatMulInteger", matrix, number("wz", i8, 0)),
+        "MatMulInteger, zero points of other rows": behind(
+            "MatMulInteger", ["q", "w", "az"], [matrix, number("az", u8, 3)], rows, True
+        ),
+        "MatMulInteger of a vector": integer("MatMulInteger", tensor("w", (3,), bytes(3), i8)),
+        "MatMulInteger of other shapes": integer("MatMulInteger", tensor("w", (2, 5), bytes(10), i8)),
+        "MatMulInteger, weights too short": integer("MatMulInteger", tensor("w", (3, 5), bytes(14), i8)),
+        "MatMulInteger, weights without bound": integer("MatMulInteger", tensor("w", (3, HUGE), bytes(15), i8)),
+        "MatMulInteger, one operand": graph(node("MatMulInteger", ["x"], ["y"])),
+        "MatMulInteger of floats": graph(node("MatMulInteger", ["x", "w"], ["y"]), inputs=rows, constants=[matrix]),
+        "DynamicQuantizeLinear of bytes": behind("DynamicQuantizeLinear", ["q"], [], count=3),
+        "DynamicQuantizeLinear of two": behind("DynamicQuantizeLinear", ["x", "x"], [], count=3),
+        "DynamicQuantizeLinear with four results": behind("DynamicQuantizeLinear", ["x"], [], count=4),
+        "DynamicQuantizeLinear of nothing": graph(node("DynamicQuantizeLinear", [], ["y", "s", "z"])),
+    }
+    return {f"quantised, {title}": data for title, data in cases.items()}
+
+
 def branches(then, otherwise, outputs: int = 1) -> bytes:
     """An If whose branches give constants of these shapes."""
 

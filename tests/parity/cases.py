@@ -25,7 +25,7 @@ def _enter_each(names, make):
 # Convolution and matrix multiplication.
 
 
-def _window(g: Graph, rank: int, sides, kernel) -> dict:
+def window(g: Graph, rank: int, sides, kernel) -> dict:
     """Strides, dilations and padding for a window of `kernel` over `sides` that fits."""
     dilations = [g.pick(1, 1, 2) if (k - 1) * 2 < side else 1 for k, side in zip(kernel, sides)]
     attributes = {"strides": [g.pick(1, 1, 2, 3) for _ in range(rank)], "dilations": dilations}
@@ -46,7 +46,7 @@ def _conv(g: Graph, rank: int, channels: int, out: int, groups: int):
     fan_in = channels // groups * int(np.prod(kernel))
     weights = g.normal(out, channels // groups, *kernel, scale=fan_in**-0.5)
     operands = [x, g.constant(weights)] + ([g.either(g.normal(out))] if g.chance() else [])
-    return g.node("Conv", *operands, group=groups, **_window(g, rank, sides, kernel))
+    return g.node("Conv", *operands, group=groups, **window(g, rank, sides, kernel))
 
 
 @case
@@ -238,7 +238,7 @@ def _pool(g: Graph, op: str):
     kernel = [g.pick(1, 2, 2, 3, 3, 5) for _ in range(2)]
     sides = [k + g.between(0, 14) for k in kernel]
     x = g.input(g.normal(g.pick(1, 2), g.size(), *sides))
-    attributes = _window(g, 2, sides, kernel)
+    attributes = window(g, 2, sides, kernel)
     if "pads" in attributes:  # a pad may not be as wide as the window
         attributes["pads"] = [min(pad, k - 1) for pad, k in zip(attributes["pads"], kernel * 2)]
     else:  # ONNX Runtime refuses the negative pads of a stride beyond the window

@@ -1,8 +1,10 @@
 """Quantised models against ONNX Runtime, on every instruction set.
 
 Models of the zoo go through ONNX Runtime's own quantiser in both of its formats, with scales for each channel and for
-each tensor, unsigned and signed activations. Then the pretrained model goes through `skipstone quantize`: ONNX Runtime
-must run the result to the same answers, and on the test images of CIFAR-10 it may lose one point of accuracy at most.
+each tensor, unsigned and signed activations. Small networks of random sizes go through the one that needs no
+calibration data, whose activations get their scales in the run. Then the pretrained model goes through `skipstone
+quantize`: ONNX Runtime must run the result to the same answers, and on the test images of CIFAR-10 it may lose one point
+of accuracy at most.
 """
 
 import json
@@ -14,7 +16,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import driver
@@ -28,6 +37,10 @@ IMAGES = driver.ROOT / "build" / "cifar10" / "test"
 # Quanta that an output may be apart: none, but for averages over windows, which ONNX Runtime sums in floats, so that
 # now and then one is a quantum apart; on the way through random weights that becomes a few.
 APART = {"skipnet_xs-qdq": 8}
+# Networks of random sizes, of each kind.
+DYNAMIC = 6
+# Share of the largest output that such a network may be off.
+DYNAMIC_TOLERANCE = 1e-4
 # Points of accuracy that quantisation may cost.
 MOST_LOST = 0.01
 
@@ -67,6 +80,72 @@ def variants(name: str, folder: Path):
                 weight_type=QuantType.QInt8,
             )
             yield path
+
+
+def network(kind: str, random: np.random.Generator) -> tuple[onnx.ModelProto, np.ndarray]:
+    """A small network of random sizes with an image, or rows, for it."""
+    nodes, weights = [], []
+
+    def constant(*shape: int) -> str:
+        values = random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]) if len(shape) > 1 else 1)
+        weights.append(numpy_helper.from_array(values.astype(np.float32), f"w{len(weights)}"))
+        return weights[-1].name
+
+    def add(op: str, *inputs: str, **attributes) -> str:
+        nodes.append(helper.make_node(op, inputs, [f"n{len(nodes)}"], name=f"node{len(nodes)}", **attributes))
+        return nodes[-1].output[0]
+
+    size = lambda: int(random.choice([1, 3, 7, 8, 16, 17, 33]))
+    at = "x"
+    if kind == "mlp":
+        width = size()
+        x = random.standard_normal((int(random.choice([1, 2, 5])), width)).astype(np.float32)
+    else:
+        channels, side = int(random.choice([1, 3])), int(random.choice([7, 8, 13]))
+        x = random.standard_normal((int(random.choice([1, 2])), channels, side, side)).astype(np.float32)
+        for groups in (1, 1, 0):
+            filters = size() if groups else channels
+            kernel = int(random.choice([1, 3]))
+            groups = groups or channels
+            w = constant(filters, channels // groups, kernel, kernel)
+            stride = int(random.choice([1, 2]))
+            pads = [kernel // 2] * 4
+            at = add("Relu", add("Conv", at, w, constant(filters), group=groups, strides=[stride] * 2, pads=pads))
+            channels = filters
+        at = add("Flatten", add("GlobalAveragePool", at))
+        width = channels
+    for _ in range(2):
+        out = size()
+        at = add("Relu", add("Add", add("MatMul", at, constant(width, out)), constant(out)))
+        width = out
+    at = add("Gemm", at, constant(10, width), constant(10), transB=1)
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)
+    result = helper.make_tensor_value_info(at, TensorProto.FLOAT, (x.shape[0], 10))
+    graph = helper.make_graph(nodes, kind, [entry], [result], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), x
+
+
+def check_dynamic(skipstone: driver.Skipstone, kind: str, number: int, isas, folder: Path) -> list[str]:
+    """A network with scales that the activations decide: what went wrong."""
+    model, x = network(kind, np.random.default_rng([number, len(kind)]))
+    path, weights = folder / f"{kind}-{number}.onnx", (QuantType.QInt8, QuantType.QUInt8)[number % 2]
+    quantize_dynamic(model, path, weight_type=weights, per_channel=number % 3 == 0)
+    runtime, failures = session(path), []
+    names = [output.name for output in runtime.get_outputs()]
+    want = runtime.run(names, {"x": x})[0]
+    for isa in isas:
+        try:
+            steps = skipstone.inspect(path, "--isa", isa)["steps"]
+            left = [s["name"] for s in steps if s["op"] in ("Conv", "MatMul", "Cast") or s["kernel"] == "fallback"]
+            if left:
+                failures.append(f"{isa}: not computed in bytes: {', '.join(left)}")
+            wrong = driver.difference(skipstone.run(path, {"x": x}, names, "--isa", isa)[0], want, DYNAMIC_TOLERANCE)
+            failures += [f"{isa}: {wrong}"] if wrong else []
+        except driver.Refused as refusal:
+            failures += [] if refusal.code == "isa" else [f"{isa}: {refusal}"]
+        except driver.Crashed as crash:
+            failures.append(f"{isa}: crash: {crash}")
+    return failures
 
 
 def quantum(model: Path) -> float:
@@ -162,6 +241,14 @@ def main() -> None:
                 for line in wrong:
                     print(f"     {line}", flush=True)
                 total, failed = total + 1, failed + bool(wrong)
+        for kind in ("mlp", "cnn"):
+            wrong = []
+            for number in range(DYNAMIC):
+                wrong += [f"#{number}: {line}" for line in check_dynamic(skipstone, kind, number, args.isa, folder)]
+            print(f"{'FAIL' if wrong else 'ok  '} {kind}, scales from the activations", flush=True)
+            for line in wrong:
+                print(f"     {line}", flush=True)
+            total, failed = total + 1, failed + bool(wrong)
         if not args.no_accuracy:
             wrong = check_quantize(skipstone, folder)
             print(f"{'FAIL' if wrong else 'ok  '} skipstone quantize", flush=True)
