@@ -76,7 +76,7 @@ impl Variant {
     }
 
     /// Whether it computes the convolution: the vectors want a block of channels, and the stack has room for few taps.
-    fn takes(&self, shape: &ConvShape) -> bool {
+    pub fn takes(&self, shape: &ConvShape) -> bool {
         match self.widths.last() {
             Some(&narrowest) => shape.in_c >= narrowest && shape.taps().next_multiple_of(self.group) <= MAX_TAPS,
             None => true,

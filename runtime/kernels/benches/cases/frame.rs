@@ -1,0 +1,79 @@
+//! The two passes over a camera frame, one row of output each: a square out of 640 x 480 pixels of luma and half as many
+//! pairs of chroma, made 224 x 224.
+
+use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::frame::{Across, Colour, Course, Down, Input, LINES, Layout, Rows, Tap, across, down};
+use skipstone_kernels::isa::Isa;
+
+use super::{Case, Work, bytes};
+
+/// Side of the square, and of the output.
+const SOURCE: usize = 480;
+const OUTPUT: usize = 224;
+/// Bytes from a row to the next.
+const STRIDE: usize = 640;
+
+/// The cases of an instruction set.
+pub fn cases(isa: Isa) -> Vec<Case> {
+    let turned = Course::Beside { lines: LINES, step: OUTPUT };
+    vec![
+        down_case(isa),
+        across_case(isa, "upright", Course::Along, OUTPUT, 1),
+        across_case(isa, "turned", turned, OUTPUT * LINES, LINES),
+    ]
+}
+
+/// Rows of luma that become a line.
+fn down_case(isa: Isa) -> Case {
+    let taps = Down::pack(&triangles(SOURCE));
+    let rows = taps.row(OUTPUT / 2).1.len();
+    let layer = format!("{rows} rows of {SOURCE}");
+    Case::new(format!("frame_down_{isa}"), layer, Work::Numbers(SOURCE), (rows + 2) * SOURCE, move || {
+        let (frame, taps) = (bytes(STRIDE * SOURCE), taps.clone());
+        let mut line = AlignedVec::<i16>::zeroed(SOURCE);
+        Box::new(move || {
+            let (first, weights) = taps.row(OUTPUT / 2);
+            let rows = Rows { bytes: &frame[first * STRIDE..], stride: STRIDE };
+            down(isa, rows, weights, taps.shift(7), &mut line);
+        })
+    })
+}
+
+/// Lines of luma and of pairs of chroma that become `pixels` of three colours.
+fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize) -> Case {
+    let luma = Across::pack(&triangles(SOURCE), 1);
+    let chroma = Across::pack(&triangles(SOURCE / 2), 2);
+    let stride = luma.reach().max(chroma.reach() + 1);
+    let layer = format!("{way}, lines of {SOURCE} to {OUTPUT}");
+    let moved = 4 * count * SOURCE + 12 * pixels;
+    Case::new(format!("frame_across_{isa}"), layer, Work::Numbers(3 * pixels), moved, move || {
+        let (luma, chroma) = (luma.clone(), chroma.clone());
+        let lines = AlignedVec::<i16>::zeroed(2 * count * stride);
+        // Columns of the lines that lie beside each other are rows of the output.
+        let mut out = AlignedVec::<f32>::zeroed(3 * OUTPUT * if count == 1 { 1 } else { OUTPUT });
+        let colour = Colour { matrix: [[1e-3; 3]; 3], bias: [-0.5; 3], low: [-2.0; 3], high: [2.0; 3], grey: None };
+        Box::new(move || {
+            let (luma_lines, chroma_lines) = lines.split_at(count * stride);
+            let inputs = [
+                Input { lines: luma_lines, stride, taps: &luma },
+                Input { lines: chroma_lines, stride, taps: &chroma },
+                Input { lines: &chroma_lines[1..], stride, taps: &chroma },
+            ];
+            across(isa, &inputs, &colour, Layout::Planar, course, 0, &mut out);
+        })
+    })
+}
+
+/// Triangles over `source` samples, one for each output.
+fn triangles(source: usize) -> Vec<Tap> {
+    let scale = source as f64 / OUTPUT as f64;
+    let tap = |output: usize| {
+        let centre = (output as f64 + 0.5) * scale - 0.5;
+        let first = (centre - scale).ceil().max(0.0) as usize;
+        let end = ((centre + scale) as usize + 1).min(source);
+        let weight = |x: usize| (1.0 - (x as f64 - centre).abs() / scale).max(0.0);
+        let total: f64 = (first..end).map(weight).sum();
+        Tap { first, weights: (first..end).map(|x| weight(x) / total).collect() }
+    };
+    (0..OUTPUT).map(tap).collect()
+}

@@ -1,0 +1,87 @@
+//! Kernels with all that they need to be called: what the benches time, and what the count of instructions counts.
+//!
+//! Each program takes what it wants of it, hence the permission for the rest to be dead.
+#![allow(dead_code)]
+
+pub mod bottleneck;
+pub mod convolution;
+pub mod frame;
+pub mod memory;
+pub mod zoo;
+
+use std::fmt;
+
+use skipstone_kernels::arena::AlignedVec;
+
+/// A kernel on a layer.
+pub struct Case {
+    /// The variant's name, or that of the family and the instruction set where a family has one kernel for each.
+    pub kernel: String,
+    /// The sizes.
+    pub layer: String,
+    /// What a call does.
+    pub work: Work,
+    /// What a call reads and writes, at least.
+    pub bytes: usize,
+    make: Box<dyn Fn() -> Call + Send + Sync>,
+}
+
+/// Calls the kernel once, with buffers of its own.
+pub type Call = Box<dyn FnMut()>;
+
+impl Case {
+    /// The buffers are made when the case is [`ready`](Self::ready).
+    pub fn new(
+        kernel: impl Into<String>,
+        layer: impl Into<String>,
+        work: Work,
+        bytes: usize,
+        make: impl Fn() -> Call + Send + Sync + 'static,
+    ) -> Self {
+        Case { kernel: kernel.into(), layer: layer.into(), work, bytes, make: Box::new(make) }
+    }
+
+    /// Makes buffers, packs weights.
+    pub fn ready(&self) -> Call {
+        (self.make)()
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kernel, self.layer)
+    }
+}
+
+/// What a kernel's speed is measured by.
+#[derive(Clone, Copy)]
+pub enum Work {
+    /// Multiply-adds of the plain computation: Winograd's are fewer.
+    MultiplyAdds(usize),
+    /// Numbers of the larger of input and output.
+    Numbers(usize),
+}
+
+/// Numbers between -1 and 1, the same on every run.
+pub fn numbers(len: usize) -> AlignedVec<f32> {
+    let mut random = random();
+    let mut numbers = AlignedVec::zeroed(len);
+    numbers.fill_with(|| (random() >> 8) as f32 / (1 << 23) as f32 - 1.0);
+    numbers
+}
+
+/// Bytes, the same on every run.
+pub fn bytes(len: usize) -> AlignedVec<u8> {
+    let mut random = random();
+    let mut bytes = AlignedVec::zeroed(len);
+    bytes.fill_with(|| (random() >> 24) as u8);
+    bytes
+}
+
+fn random() -> impl FnMut() -> u32 {
+    let mut state = 1u32;
+    move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state
+    }
+}

@@ -1,0 +1,79 @@
+//! Calls every compute kernel of an instruction set once, for a program that counts instructions.
+//!
+//! `instructions ISA` prints a line for each call: kernel, layer and how much was computed, with tabs between. Right
+//! before and right behind a call it closes the descriptor -1, which fails and does nothing, and which nobody else does:
+//! the counter, an emulator's plugin in tests/instructions, sees it. The calls are on one thread, and what they need is
+//! made before.
+
+#[path = "../benches/cases/mod.rs"]
+mod cases;
+
+use std::ffi::c_int;
+
+use skipstone_kernels::conv::ConvShape;
+use skipstone_kernels::isa::Isa;
+
+use cases::convolution::{Kernel, kernels};
+use cases::zoo::{self, Shape};
+use cases::{Case, Work, bottleneck, frame, memory};
+
+/// Layers of the zoo that stand for their kind: every variant of every family that takes one runs it.
+const LAYERS: &[(&str, &str)] = &[
+    ("skipnet_m", "224x224, 3 to 16, 3x3 / 2"),
+    ("skipnet_m", "14x14, 80 to 200, 1x1 / 1"),
+    ("skipnet_m", "7x7, 960 to 160, 1x1 / 1"),
+    ("skipnet_m", "1x1, 960 to 1280, 1x1 / 1"),
+    ("simplenet_310k", "8x8, 64 to 64, 3x3 / 1"),
+    ("resnet18", "14x14, 256 to 256, 3x3 / 1"),
+    ("resnet18", "28x28, 128 to 256, 3x3 / 2"),
+    ("skipnet_m", "112x112, 16 to 16, 3x3 / 1"),
+    ("skipnet_m", "14x14, 200 to 200, 3x3 / 1"),
+    ("skipnet_m", "112x112, 64 to 64, 3x3 / 2"),
+    ("skipnet_m", "28x28, 120 to 120, 5x5 / 1"),
+    ("skipnet_m", "7x7, 960 to 960, 5x5 / 1"),
+    ("skipnet_m", "14x14, 672 to 672, 5x5 / 2"),
+];
+
+/// Depthwise convolutions of the zoo, and the channels before and behind the bottlenecks that they are in.
+const BOTTLENECKS: &[(&str, &str, usize, usize)] =
+    &[("skipnet_m", "112x112, 64 to 64, 3x3 / 2", 16, 24), ("skipnet_m", "14x14, 200 to 200, 3x3 / 1", 80, 80)];
+
+unsafe extern "C" {
+    safe fn close(descriptor: c_int) -> c_int;
+}
+
+fn main() {
+    let isa = std::env::args().nth(1).unwrap_or_default().parse::<Isa>();
+    let isa = isa.unwrap_or_else(|error| panic!("{error}"));
+    assert!(isa.is_available(), "this CPU does not have {isa}");
+    for case in cases(isa) {
+        let mut call = case.ready();
+        close(-1);
+        call();
+        close(-1);
+        let (Work::MultiplyAdds(amount) | Work::Numbers(amount)) = case.work;
+        println!("{}\t{}\t{amount}", case.kernel, case.layer);
+    }
+}
+
+fn cases(isa: Isa) -> Vec<Case> {
+    let shapes: Vec<ConvShape> = LAYERS.iter().map(|&(network, sizes)| convolution(network, sizes)).collect();
+    let on_all = |kernel: Kernel| {
+        let taken = shapes.iter().filter(move |shape| kernel.takes(shape));
+        taken.map(move |shape| kernel.case(shape))
+    };
+    let bottlenecks = BOTTLENECKS.iter().map(|&(network, sizes, channels, filters)| {
+        bottleneck::case(isa, &convolution(network, sizes), channels, filters)
+    });
+    let convolutions = kernels().into_iter().filter(|kernel| kernel.isa() == isa).flat_map(on_all);
+    convolutions.chain(bottlenecks).chain(memory::cases(isa)).chain(frame::cases(isa)).collect()
+}
+
+/// The convolution of a network that reads like this.
+fn convolution(network: &str, sizes: &str) -> ConvShape {
+    let mut found = zoo::layers().filter(|layer| layer.network == network && layer.shape.to_string() == sizes);
+    match found.next().map(|layer| layer.shape) {
+        Some(Shape::Convolution(shape)) => shape,
+        _ => panic!("{network} has no convolution of {sizes}"),
+    }
+}

@@ -1,0 +1,106 @@
+"""List the layers of the zoo's networks that compute: what the benches of the kernels run.
+
+`python tests/layers.py` writes runtime/kernels/benches/cases/zoo.txt from the graphs in models/zoo; `--check` fails
+where the two differ. A line is a distinct convolution, product of matrices or pooling of a network, and how often it
+occurs; what is fused into one (activations, sums, batch normalisation) does not tell two layers apart.
+"""
+
+import argparse
+import collections
+import math
+import sys
+
+import onnx
+from onnx import helper
+
+import fill
+
+LIST = fill.ROOT / "runtime/kernels/benches/cases/zoo.txt"
+NETWORKS = (
+    "skipnet_m",
+    "skipnet_xs",
+    "mobilenetv3_large",
+    "simplenet_310k",
+    "simplenet_5m",
+    "simplenet_5m_m1",
+    "resnet18",
+)
+HEAD = """\
+# Layers of networks of the zoo, each where the network first has it. Written by tests/layers.py.
+# network, occurrences, operator, input and output (rows x columns x channels), kernel, stride, padding (top, left,
+# bottom, right), groups
+"""
+
+
+def refuse(node: onnx.NodeProto, what: str):
+    sys.exit(f"layers: {node.op_type} {node.name}: {what}")
+
+
+def layer(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> tuple | None:
+    """The columns of a line but for the first two, or None where the node is no such layer."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    source, result = shapes.get(node.input[0]), shapes.get(node.output[0])
+
+    def windows(operator: str, groups: int = 1) -> tuple:
+        (batch, in_c, in_h, in_w), (_, out_c, out_h, out_w) = source, (*result, 1, 1)[:4]
+        kernel = attributes.get("kernel_shape", [in_h, in_w])
+        pads = attributes.get("pads", [0] * 4)
+        if batch != 1 or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
+            refuse(node, "batches and automatic padding are not written down")
+        if attributes.get("dilations", [1, 1]) != [1, 1] or attributes.get("count_include_pad", 0) and any(pads):
+            refuse(node, "dilation and padding that counts are not written down")
+        by = lambda sizes: "x".join(map(str, sizes))
+        strides = attributes.get("strides", [1, 1])
+        sizes = ((in_h, in_w, in_c), (out_h, out_w, out_c), kernel, strides)
+        return operator, *map(by, sizes), ",".join(map(str, pads)), groups
+
+    match node.op_type:
+        case "Conv":
+            return windows("conv", attributes.get("group", 1))
+        case "MaxPool":
+            return windows("maxpool")
+        case "AveragePool" | "GlobalAveragePool":
+            return windows("averagepool")
+        case "ReduceMax":
+            if len(source) != 4 or result[:2] != source[:2] or math.prod(result) != math.prod(source[:2]):
+                refuse(node, "not over the rows and columns of images")
+            return windows("maxpool")
+        case "Gemm" | "MatMul":
+            # A convolution of images of one row, whose pixels are the matrix's rows.
+            (rows, depth), (_, columns) = source, result
+            return "matmul", f"1x{rows}x{depth}", f"1x{rows}x{columns}", "1x1", "1x1", "0,0,0,0", 1
+    return None
+
+
+def layers(name: str) -> collections.Counter:
+    """The layers of a network, in the order in which it first has them."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(fill.GRAPHS / f"{name}.onnx"), strict_mode=True)
+    graph = model.graph
+    shapes = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    found = (layer(node, shapes) for node in graph.node)
+    return collections.Counter(columns for columns in found if columns)
+
+
+def text() -> str:
+    rows = [(name, count, *columns) for name in NETWORKS for columns, count in layers(name).items()]
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    lines = ("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare with the list instead of writing it")
+    if parser.parse_args().check:
+        if LIST.read_text() != text():
+            sys.exit(f"layers: {LIST.relative_to(fill.ROOT)} is not that of the zoo: run tests/layers.py")
+    else:
+        LIST.write_text(text())
+    print(f"layers: {len(NETWORKS)} networks")
+
+
+if __name__ == "__main__":
+    main()
