@@ -7,7 +7,8 @@
 #   tests/cross.sh build [cargo build args]   cargo build
 #   tests/cross.sh phone TARGET [cargo args]  cargo for a phone's target, with the standard library built from source
 #   tests/cross.sh emulator CPU               the command that runs an aarch64 program on that CPU
-#   tests/cross.sh counter FILE               the command that runs one and writes the number of its instructions
+#   tests/cross.sh counter FILE               the command that runs one and writes the number of its instructions, and
+#                                             those at the marks that it makes (tests/instructions/count.c)
 #
 # rustup has no aarch64 standard library here, so compiler and library both come from Debian
 # (package rustc-web), unpacked under build/cross and never installed: the system keeps its

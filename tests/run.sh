@@ -36,7 +36,10 @@ device() {
 
 release() { cargo build --quiet --release -p skipstone-cli; }
 
-zoo() { "$python" tests/parity/zoo.py; }
+zoo() {
+    "$python" tests/layers.py --check
+    "$python" tests/parity/zoo.py
+}
 
 operators() { "$python" tests/parity/operators.py; }
 
@@ -72,8 +75,10 @@ package() {
     "$python" tests/package.py --device build/cross/target/$aarch64_target/debug/examples/classify
 }
 
-# Instructions of whole networks on aarch64, against the table in tests/instructions.
+# Instructions of single kernels and of whole networks on aarch64, against the tables in tests/instructions.
 instructions() {
+    tests/cross.sh build --quiet --profile cross -p skipstone-kernels --example instructions
+    "$python" tests/instructions/kernels.py --check
     tests/cross.sh build --quiet --profile cross -p skipstone-cli
     "$python" tests/instructions/count.py --check
 }

@@ -1,11 +1,14 @@
-/* Counts the instructions that a program executes under qemu-user, and prints their number to stderr at its end.
+/* Counts the instructions that a program executes under qemu-user, and prints their number at its end.
  *
  *   qemu-aarch64 -plugin libcount.so -d plugin PROGRAM ...
  *
+ * A program that closes the descriptor -1, which does nothing, has the number so far printed each time: so it can have
+ * a part of itself counted.
+ *
  * A plugin of QEMU's TCG interface, version 1: qemu calls back whenever it translates a block of guest code, and asks
  * for a counter to be raised by the block's length whenever the block is executed. The count of a program of one thread
- * is the same in every run. Debian does not ship qemu-plugin.h, so the five functions are declared here as the QEMU
- * manual has them ("TCG Plugins"); for the two structs that are only passed on, an incomplete type is enough. */
+ * is the same in every run. Debian does not ship qemu-plugin.h, so the functions are declared here as the QEMU manual
+ * has them ("TCG Plugins"); for the two structs that are only passed on, an incomplete type is enough. */
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -21,12 +24,25 @@ void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
                                            void (*translated)(qemu_plugin_id_t, struct qemu_plugin_tb *));
 void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *block, enum qemu_plugin_op op, void *counter,
                                               uint64_t by);
+void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t id,
+                                          void (*called)(qemu_plugin_id_t, unsigned int, int64_t, uint64_t, uint64_t,
+                                                         uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t));
 void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, void (*ended)(qemu_plugin_id_t, void *), void *data);
 void qemu_plugin_outs(const char *text);
 
 int qemu_plugin_version = 1;
 
+/* close, on aarch64. */
+enum { CLOSE = 57 };
+
 static uint64_t executed;
+
+static void print(void)
+{
+    char text[64];
+    snprintf(text, sizeof text, "instructions: %" PRIu64 "\n", executed);
+    qemu_plugin_outs(text);
+}
 
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
 {
@@ -35,18 +51,25 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
                                              qemu_plugin_tb_n_insns(block));
 }
 
+static void called(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, uint64_t descriptor, uint64_t a2, uint64_t a3,
+                   uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
+{
+    (void)id, (void)vcpu, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+    if (number == CLOSE && (int32_t)descriptor == -1)
+        print();
+}
+
 static void ended(qemu_plugin_id_t id, void *data)
 {
-    char text[64];
     (void)id, (void)data;
-    snprintf(text, sizeof text, "instructions: %" PRIu64 "\n", executed);
-    qemu_plugin_outs(text);
+    print();
 }
 
 int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info_t *info, int argc, char **argv)
 {
     (void)info, (void)argc, (void)argv;
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+    qemu_plugin_register_vcpu_syscall_cb(id, called);
     qemu_plugin_register_atexit_cb(id, ended, NULL);
     return 0;
 }

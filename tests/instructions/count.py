@@ -23,12 +23,15 @@ from onnx import TensorProto, helper, numpy_helper
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import driver
 import fill
+from table import Row, Table, compare
 
-TABLE = Path(__file__).with_name("counts.md")
+TABLE = Table(
+    Path(__file__).with_name("counts.md"),
+    "Instructions of one run on aarch64 with NEON, one thread. Written by `tests/instructions/count.py`.",
+    ("model", "instructions", "multiply-adds", "instructions for 4 multiply-adds"),
+)
 BINARY = driver.ROOT / "build/cross/target/aarch64-unknown-linux-gnu/cross/skipstone"
 MODELS = ("skipnet_m", "mobilenetv3_large", "simplenet_310k", "resnet18")
-# What a network may take more than the table says: far above the noise of a count, a few hundred.
-GROWTH = 1.02
 
 
 def instructions(model: Path, runs: int) -> tuple[int, int]:
@@ -60,23 +63,13 @@ def of_the_input(model: Path, folder: Path) -> int:
     return of_a_run(path)[0]
 
 
-def count(name: str) -> tuple[int, int]:
+def count(name: str) -> Row:
     """Instructions and multiply-adds of a network of the zoo."""
     model = fill.FILLED / f"{name}.onnx"
     model = model if model.exists() else fill.fill(name)
     with tempfile.TemporaryDirectory() as folder:
         total, macs = of_a_run(model)
-        return total - of_the_input(model, Path(folder)), macs
-
-
-def row(name: str, executed: int, macs: int) -> str:
-    return f"| {name} | {executed} | {macs} | {4 * executed / macs:.3f} |"
-
-
-def stored() -> dict[str, int]:
-    """The table's instructions, by name."""
-    cells = [line.split("|") for line in TABLE.read_text().splitlines()]
-    return {line[1].strip(): int(line[2]) for line in cells if len(line) > 2 and line[2].strip().isdigit()}
+        return Row((name,), total - of_the_input(model, Path(folder)), macs)
 
 
 def main() -> None:
@@ -87,20 +80,14 @@ def main() -> None:
     if args.only != MODELS and not args.check:
         parser.error("--only is for --check: the table holds all")
 
-    before = stored() if args.check else {}
-    rows, failures = [], []
+    before = TABLE.stored() if args.check else {}
+    rows, failures = [], 0
     for name in args.only:
-        executed, macs = count(name)
-        rows.append(row(name, executed, macs))
-        change = f"{100 * (executed / before[name] - 1):+.2f} %" if name in before else ""
-        print(f"{name:20} {executed / 1e6:9.2f} M, {4 * executed / macs:.3f} for 4 multiply-adds {change}", flush=True)
-        if args.check and executed > GROWTH * before.get(name, 0):
-            failures.append(name)
+        rows.append(count(name))
+        failures += not compare(rows[-1], before) and args.check
     if not args.check:
-        title = "Instructions of one run on aarch64 with NEON, one thread. Written by `tests/instructions/count.py`."
-        head = ["| model | instructions | multiply-adds | instructions for 4 multiply-adds |", "|---|---|---|---|"]
-        TABLE.write_text("\n".join([title, "", *head, *rows]) + "\n")
-    print(f"instructions: {len(rows)} models, {len(failures)} failures")
+        TABLE.write(rows)
+    print(f"instructions: {len(rows)} models, {failures} failures")
     sys.exit(bool(failures))
 
 

@@ -1,0 +1,67 @@
+"""Count the instructions that single kernels take on aarch64.
+
+`python tests/instructions/kernels.py` counts one call of every NEON kernel on a layer or two of its kind, under an
+emulator and with one thread, and writes kernels.md; `--check` compares with it and fails where a kernel takes more than
+2 % more, is not in the table, or is no more.
+
+What is called, and on what, is said by the program that is counted, runtime/kernels/examples/instructions.rs: it goes
+through the kernels' own tables, and marks where a call begins and ends. A kernel is right when its family's tests say
+so; here only the way there is measured.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import driver
+from table import Row, Table, compare
+
+TABLE = Table(
+    Path(__file__).with_name("kernels.md"),
+    "Instructions of one call of each kernel on aarch64 with NEON, one thread. A layer is rows x columns, channels in and\n"
+    "out, kernel / stride. Winograd's multiply-adds are the plain convolution's; a bottleneck's are of all its parts.\n"
+    "Kernels without any are by the numbers of the larger of input and output. Written by `tests/instructions/kernels.py`.",
+    ("kernel", "layer", "instructions", "multiply-adds or numbers", "instructions for 4"),
+)
+BINARY = driver.ROOT / "build/cross/target/aarch64-unknown-linux-gnu/cross/examples/instructions"
+
+
+def count(binary: Path) -> list[Row]:
+    """The counts of all calls."""
+    with tempfile.NamedTemporaryFile(prefix="instructions-") as log:
+        command = [driver.ROOT / "tests/cross.sh", "counter", log.name]
+        runner = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        calls = [line.split("\t") for line in driver.Skipstone(binary, runner).call("neon").splitlines()]
+        marks = [int(line.removeprefix("instructions: ")) for line in Path(log.name).read_text().splitlines()]
+    # Two of each call, and one at the end of the program.
+    if len(marks) != 2 * len(calls) + 1:
+        sys.exit(f"instructions: {len(marks)} marks of {len(calls)} calls")
+    ends = zip(marks[0::2], marks[1::2])
+    return [Row((kernel, layer), end - start, int(work)) for (kernel, layer, work), (start, end) in zip(calls, ends)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
+    parser.add_argument("--binary", type=Path, default=BINARY, help="the program that is counted")
+    args = parser.parse_args()
+
+    rows, failures = count(args.binary), 0
+    if args.check:
+        before = TABLE.stored()
+        failures += sum(not compare(row, before) for row in rows if row.executed != before.get(row.name))
+        gone = before.keys() - {row.name for row in rows}
+        for name in sorted(gone):
+            print(*name, "is in the table alone")
+        failures += len(gone)
+    else:
+        TABLE.write(rows)
+    print(f"instructions: {len(rows)} calls of kernels, {failures} failures")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
