@@ -86,6 +86,36 @@ impl fmt::Display for Isa {
     }
 }
 
+/// Instructions beyond an instruction set that a kernel needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extension {
+    /// None.
+    Base,
+    /// AVX-512 VNNI: four products of bytes summed in one instruction.
+    Vnni512,
+    /// NEON with `sdot`.
+    DotProd,
+    /// NEON with `usdot` and `usmmla`.
+    I8mm,
+}
+
+impl Extension {
+    /// Whether this CPU has them.
+    pub(crate) fn is_available(self) -> bool {
+        match self {
+            Self::Base => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni512 => is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "aarch64")]
+            Self::DotProd => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Self::I8mm => Self::DotProd.is_available() && std::arch::is_aarch64_feature_detected!("i8mm"),
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+}
+
 /// The text is not the name of an instruction set.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnknownIsa(String);

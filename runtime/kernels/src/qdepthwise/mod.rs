@@ -19,8 +19,8 @@ mod vnni;
 use std::ops::Range;
 
 use crate::conv::{ConvShape, product};
-use crate::isa::Isa;
-use crate::qgemm::{Extension, Out, Packed};
+use crate::isa::{Extension, Isa};
+use crate::qgemm::{Out, Packed};
 use crate::requantise::Form;
 use crate::threads::Pool;
 use tile::{Kernel, MAX_TAPS, Row, Tap, block, channel_of};

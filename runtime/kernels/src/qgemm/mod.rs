@@ -22,6 +22,8 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "aarch64")]
+mod i8mm;
+#[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 mod vnni;
@@ -29,40 +31,11 @@ mod vnni;
 pub use driver::{Conv, Out, conv, conv_scratch};
 pub use pack::{Packed, offsets, offsets_len, pack, pack_sums, pack_weights, padded_filters, scales_len, weights_len};
 
-use crate::isa::Isa;
+use crate::isa::{Extension, Isa};
 use tile::Kernel;
 
 /// Most weights of a filter: 2^16 products of a byte and a signed byte stay below 2^31.
 pub const MAX_DEPTH: usize = 1 << 16;
-
-/// Instructions beyond an instruction set that a variant needs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Extension {
-    /// None.
-    Base,
-    /// AVX-512 VNNI: four products of bytes summed in one instruction.
-    Vnni512,
-    /// NEON with `sdot`.
-    DotProd,
-    /// NEON with `usdot`.
-    I8mm,
-}
-
-impl Extension {
-    pub(crate) fn is_available(self) -> bool {
-        match self {
-            Self::Base => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Vnni512 => is_x86_feature_detected!("avx512vnni"),
-            #[cfg(target_arch = "aarch64")]
-            Self::DotProd => std::arch::is_aarch64_feature_detected!("dotprod"),
-            #[cfg(target_arch = "aarch64")]
-            Self::I8mm => Self::DotProd.is_available() && std::arch::is_aarch64_feature_detected!("i8mm"),
-            #[allow(unreachable_patterns)]
-            _ => false,
-        }
-    }
-}
 
 /// A microkernel: `mr` rows by `nr` columns.
 pub struct Variant {
@@ -78,6 +51,8 @@ pub struct Variant {
     pub nr: usize,
     /// Columns of a register: the last panel is padded to a multiple of it only.
     pub lanes: usize,
+    /// Rows that one instruction multiplies, each with its share of a register's columns.
+    rows: usize,
     /// Products that one instruction sums: weights are packed in groups of as many, and so are activations read.
     group: usize,
     /// Bytes of an activation as the kernel reads it: where these are two, it is widened first.
@@ -88,14 +63,14 @@ pub struct Variant {
     kernels: &'static [&'static [Kernel]],
 }
 
-/// The entries of the table: name, instruction set, extension, rows, columns, lanes, activations of a group, their
-/// bytes and what is taken off them, kernels.
+/// The entries of the table: name, instruction set, extension, rows, columns, lanes, rows of an instruction, activations
+/// of a group, their bytes and what is taken off them, kernels.
 macro_rules! variants {
     ($($(#[$cfg:meta])* $name:literal $isa:ident $ext:ident $mr:literal x $nr:literal / $lanes:literal
-        $group:literal of $element:literal less $shift:literal $kernels:path;)*) => {
+        $rows:literal by $group:literal of $element:literal less $shift:literal $kernels:path;)*) => {
         &[$($(#[$cfg])* Variant {
-            name: $name, isa: Isa::$isa, extension: Extension::$ext, mr: $mr, nr: $nr, lanes: $lanes, group: $group,
-            element: $element, shift: $shift, kernels: $kernels,
+            name: $name, isa: Isa::$isa, extension: Extension::$ext, mr: $mr, nr: $nr, lanes: $lanes, rows: $rows,
+            group: $group, element: $element, shift: $shift, kernels: $kernels,
         },)*]
     };
 }
@@ -103,28 +78,28 @@ macro_rules! variants {
 /// Every variant of this build, the most capable first; the last is the reference.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "qgemm_u8s8_12x32_avx512vnni" Avx512 Vnni512 12 x 32 / 16 4 of 1 less 0 vnni::TILE_12X32;
+    "qgemm_u8s8_12x32_avx512vnni" Avx512 Vnni512 12 x 32 / 16 1 by 4 of 1 less 0 vnni::TILE_12X32;
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "qgemm_u8s8_8x48_avx512vnni" Avx512 Vnni512 8 x 48 / 16 4 of 1 less 0 vnni::TILE_8X48;
+    "qgemm_u8s8_8x48_avx512vnni" Avx512 Vnni512 8 x 48 / 16 1 by 4 of 1 less 0 vnni::TILE_8X48;
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "qgemm_u8s8_1x128_avx512vnni" Avx512 Vnni512 1 x 128 / 16 4 of 1 less 0 vnni::TILE_1X128;
+    "qgemm_u8s8_1x128_avx512vnni" Avx512 Vnni512 1 x 128 / 16 1 by 4 of 1 less 0 vnni::TILE_1X128;
     #[cfg(target_arch = "x86_64")]
-    "qgemm_u8s8_6x16_avx2" Avx2 Base 6 x 16 / 8 2 of 2 less 0 avx2::TILE_6X16;
+    "qgemm_u8s8_6x16_avx2" Avx2 Base 6 x 16 / 8 1 by 2 of 2 less 0 avx2::TILE_6X16;
     #[cfg(target_arch = "x86_64")]
-    "qgemm_u8s8_1x64_avx2" Avx2 Base 1 x 64 / 8 2 of 2 less 0 avx2::TILE_1X64;
+    "qgemm_u8s8_1x64_avx2" Avx2 Base 1 x 64 / 8 1 by 2 of 2 less 0 avx2::TILE_1X64;
     #[cfg(target_arch = "aarch64")]
-    "qgemm_u8s8_6x16_neoni8mm" Neon I8mm 6 x 16 / 4 4 of 1 less 0 neon::I8MM_6X16;
+    "qgemm_u8s8_8x12_neoni8mm" Neon I8mm 8 x 12 / 4 2 by 8 of 1 less 0 i8mm::TILE_8X12;
     #[cfg(target_arch = "aarch64")]
-    "qgemm_u8s8_1x32_neoni8mm" Neon I8mm 1 x 32 / 4 4 of 1 less 0 neon::I8MM_1X32;
+    "qgemm_u8s8_1x32_neoni8mm" Neon I8mm 1 x 32 / 4 1 by 4 of 1 less 0 neon::I8MM_1X32;
     #[cfg(target_arch = "aarch64")]
-    "qgemm_u8s8_6x16_neondot" Neon DotProd 6 x 16 / 4 4 of 1 less 128 neon::DOT_6X16;
+    "qgemm_u8s8_6x16_neondot" Neon DotProd 6 x 16 / 4 1 by 4 of 1 less 128 neon::DOT_6X16;
     #[cfg(target_arch = "aarch64")]
-    "qgemm_u8s8_1x32_neondot" Neon DotProd 1 x 32 / 4 4 of 1 less 128 neon::DOT_1X32;
+    "qgemm_u8s8_1x32_neondot" Neon DotProd 1 x 32 / 4 1 by 4 of 1 less 128 neon::DOT_1X32;
     #[cfg(target_arch = "aarch64")]
-    "qgemm_u8s8_6x16_neon" Neon Base 6 x 16 / 4 2 of 2 less 0 neon::TILE_6X16;
+    "qgemm_u8s8_6x16_neon" Neon Base 6 x 16 / 4 1 by 2 of 2 less 0 neon::TILE_6X16;
     #[cfg(target_arch = "aarch64")]
-    "qgemm_u8s8_1x32_neon" Neon Base 1 x 32 / 4 2 of 2 less 0 neon::TILE_1X32;
-    "qgemm_u8s8_4x8_scalar" Scalar Base 4 x 8 / 8 4 of 1 less 0 scalar::TILE_4X8;
+    "qgemm_u8s8_1x32_neon" Neon Base 1 x 32 / 4 1 by 2 of 2 less 0 neon::TILE_1X32;
+    "qgemm_u8s8_4x8_scalar" Scalar Base 4 x 8 / 8 1 by 4 of 1 less 0 scalar::TILE_4X8;
 };
 
 impl Variant {
@@ -145,8 +120,8 @@ impl Variant {
         let tiles = m.div_ceil(self.mr).max(1);
         let rows = m as f64 / tiles as f64;
         let panel = |registers: usize| {
-            let registers = registers as f64;
-            let step = (rows * registers).max(rows + registers).max(4.0);
+            let (registers, at_once) = (registers as f64, self.rows as f64);
+            let step = (rows.max(at_once) * registers).max(rows + at_once * registers).max(4.0);
             step * k.div_ceil(self.group) as f64 + 8.0 * rows * registers + 20.0
         };
         tiles as f64 * self.panels(n).map(panel).sum::<f64>()

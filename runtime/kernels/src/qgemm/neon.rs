@@ -10,9 +10,9 @@ use core::arch::asm;
 use super::tile::{Kernel, Sums, Tile, broadcast};
 use crate::requantise::Requantise;
 
-/// Tables for tiles of up to six rows by up to four registers, and of one row by up to eight.
-macro_rules! tables {
-    ($wide:ident $row:ident $tile:ident) => {
+/// The table for tiles of up to six rows by up to four registers.
+macro_rules! tiles {
+    ($wide:ident $tile:ident) => {
         pub(super) static $wide: &[&[Kernel]] = &[
             &[$tile::<1, 1>, $tile::<1, 2>, $tile::<1, 3>, $tile::<1, 4>],
             &[$tile::<2, 1>, $tile::<2, 2>, $tile::<2, 3>, $tile::<2, 4>],
@@ -21,6 +21,12 @@ macro_rules! tables {
             &[$tile::<5, 1>, $tile::<5, 2>, $tile::<5, 3>, $tile::<5, 4>],
             &[$tile::<6, 1>, $tile::<6, 2>, $tile::<6, 3>, $tile::<6, 4>],
         ];
+    };
+}
+
+/// The table for tiles of one row by up to eight registers.
+macro_rules! rows {
+    ($row:ident $tile:ident) => {
         pub(super) static $row: &[&[Kernel]] = &[&[
             $tile::<1, 1>,
             $tile::<1, 2>,
@@ -33,9 +39,12 @@ macro_rules! tables {
         ]];
     };
 }
-tables!(DOT_6X16 DOT_1X32 dot_tile);
-tables!(I8MM_6X16 I8MM_1X32 i8mm_tile);
-tables!(TILE_6X16 TILE_1X32 plain_tile);
+
+tiles!(DOT_6X16 dot_tile);
+tiles!(TILE_6X16 plain_tile);
+rows!(DOT_1X32 dot_tile);
+rows!(I8MM_1X32 i8mm_tile);
+rows!(TILE_1X32 plain_tile);
 
 /// # Safety
 /// As for [`Kernel`], with M rows of V registers; the CPU has NEON with dot products.
@@ -46,7 +55,7 @@ unsafe fn dot_tile<const M: usize, const V: usize>(tile: &Tile) {
 }
 
 /// # Safety
-/// As for [`Kernel`], with M rows of V registers; the CPU has NEON with products of 8-bit matrices.
+/// As for [`Kernel`], with M rows of V registers; the CPU has NEON with `usdot`.
 #[target_feature(enable = "neon,dotprod,i8mm")]
 unsafe fn i8mm_tile<const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: the caller's promise; the instructions are enabled here.
@@ -63,7 +72,7 @@ unsafe fn plain_tile<const M: usize, const V: usize>(tile: &Tile) {
 
 /// Four sums, by `sdot` on flipped activations or by `usdot` on activations as they are.
 #[derive(Clone, Copy)]
-struct Dot<const FLIPPED: bool>(int32x4_t);
+pub(super) struct Dot<const FLIPPED: bool>(pub(super) int32x4_t);
 
 impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
     const LANES: usize = 4;
@@ -122,8 +131,13 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
             let bytes = to_bytes(self.0, scales, by);
             let words = vmovn_u32(bytes);
             let bytes = vmovn_u16(vcombine_u16(words, words));
-            let bytes = vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)).to_ne_bytes();
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count.min(4));
+            let bytes = vget_lane_u32::<0>(vreinterpret_u32_u8(bytes));
+            // A copy of as many bytes as a variable says is a call.
+            if count == 4 {
+                to.cast::<u32>().write_unaligned(bytes);
+            } else {
+                std::ptr::copy_nonoverlapping(bytes.to_ne_bytes().as_ptr(), to, count.min(4));
+            }
         }
     }
 
