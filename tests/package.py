@@ -24,6 +24,8 @@ import fill
 PRETRAINED = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
 SAMPLES = sorted((driver.ROOT / "models" / "samples").glob("*.png"))
 TOLERANCE = 1e-4
+# Of a probability, where weights, and perhaps products, are rounded to half precision.
+F16_TOLERANCE = 0.01
 DAMAGES = 300
 
 
@@ -142,7 +144,7 @@ class Frames:
         for sample, file in zip(SAMPLES, self.files):
             file.write_bytes(np.asarray(Image.open(sample).convert("RGB")).tobytes())
 
-    def wrong(self, program: list, package: Path) -> str | None:
+    def wrong(self, program: list, package: Path, tolerance: float = TOLERANCE) -> str | None:
         """What is wrong with a program's answers."""
         done = subprocess.run([*program, package, *self.size, *self.files], capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -150,21 +152,23 @@ class Frames:
         got = [line.rsplit(" ", 2)[1:] for line in done.stdout.splitlines()]
         if [label for label, _ in got] != [top["label"] for top in self.want]:
             return "other labels"
-        if any(abs(float(score) - top["score"]) > TOLERANCE for (_, score), top in zip(got, self.want)):
+        if any(abs(float(score) - top["score"]) > tolerance for (_, score), top in zip(got, self.want)):
             return "other scores"
         return None
 
 
 def device(check: Check, skipstone: driver.Skipstone, folder: Path, program: Path, cpus: list[str]) -> None:
-    """The samples by the library without a parser, on emulated phones."""
+    """The samples by the library without a parser, on emulated phones: with weights in half precision, the CPUs that
+    have arithmetic in it use it, and the others read the same package."""
     frames = Frames(skipstone, folder)
-    for target in ("neon", "generic"):
-        package = folder / f"device-{target}.skip"
-        skipstone.call("compile", PRETRAINED, "-o", package, "--target", target)
+    packages = (("neon", "f32", TOLERANCE), ("generic", "f32", TOLERANCE), ("neon", "f16", F16_TOLERANCE))
+    for target, precision, tolerance in packages:
+        package = folder / f"device-{target}-{precision}.skip"
+        skipstone.call("compile", PRETRAINED, "-o", package, "--target", target, "--precision", precision)
         for cpu in cpus:
             emulator = subprocess.run(["tests/cross.sh", "emulator", cpu], cwd=driver.ROOT, check=True, capture_output=True)
-            wrong = frames.wrong([*emulator.stdout.decode().split(), program], package)
-            check(f"{len(SAMPLES)} samples on {cpu}, {target} package", wrong)
+            wrong = frames.wrong([*emulator.stdout.decode().split(), program], package, tolerance)
+            check(f"{len(SAMPLES)} samples on {cpu}, {target} package in {precision}", wrong)
 
 
 def subset(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:

@@ -37,7 +37,7 @@ pub struct ModelArgs {
     #[arg(long, value_enum, default_value_t = MemoryArg::Fast, help_heading = "Model options")]
     pub memory: MemoryArg,
 
-    /// How weights are stored; arithmetic is in f32 either way
+    /// How weights are stored, and multiplied where the CPU has arithmetic for that
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32, help_heading = "Model options")]
     pub precision: PrecisionArg,
 

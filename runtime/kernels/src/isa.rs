@@ -97,6 +97,8 @@ pub enum Extension {
     DotProd,
     /// NEON with `usdot` and `usmmla`.
     I8mm,
+    /// NEON with arithmetic in half precision.
+    Fp16,
 }
 
 impl Extension {
@@ -110,6 +112,8 @@ impl Extension {
             Self::DotProd => std::arch::is_aarch64_feature_detected!("dotprod"),
             #[cfg(target_arch = "aarch64")]
             Self::I8mm => Self::DotProd.is_available() && std::arch::is_aarch64_feature_detected!("i8mm"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Fp16 => std::arch::is_aarch64_feature_detected!("fp16"),
             #[allow(unreachable_patterns)]
             _ => false,
         }

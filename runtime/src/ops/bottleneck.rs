@@ -156,8 +156,9 @@ impl Operator for Bottleneck {
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let shapes = self.shapes(&cx.inputs)?;
         let shape = shapes.get(self.depthwise_at()).ok_or(OpError::Operand(0))?;
-        let (kernels, candidates) = cx.choose(self, self.candidates(&shapes, shape, cx), |kernels| joined(kernels))?;
-        let mut choice = Choice { kernel: joined(&kernels), candidates, portable: true, ..Choice::default() };
+        let (kernels, candidates) =
+            cx.choose(self, self.candidates(&shapes, shape, cx), |kernels| joined(kernels), |kernels| forms(kernels))?;
+        let mut choice = Choice { kernel: joined(&kernels), candidates, ..Choice::default() };
         for (stage, (kernel, shape)) in kernels.iter().zip(&shapes).enumerate() {
             let [weights_at, _] = Self::weights_at(stage);
             let (len, pack) =
@@ -169,6 +170,7 @@ impl Operator for Bottleneck {
             Some(&Kernel::Gemm(variant)) if self.expand.is_some() => Some(variant),
             _ => None,
         };
+        choice.form = Some(forms(&kernels));
         choice.scratch = bottleneck::scratch_len(shape, expand, self.project.is_some(), cx.threads) * size_of::<f32>();
         Ok(choice)
     }
@@ -226,6 +228,11 @@ fn joined(kernels: &[Kernel]) -> String {
     kernels.iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(JOIN)
 }
 
+/// Names of the forms of their packed weights.
+fn forms(kernels: &[Kernel]) -> String {
+    kernels.iter().map(|kernel| kernel.form()).collect::<Vec<_>>().join(JOIN)
+}
+
 /// A 1x1 convolution at one end, bound to its kernel.
 struct End {
     stage: usize,
@@ -245,6 +252,14 @@ impl Kernel {
         match self {
             Self::Depthwise(v) => v.name,
             Self::Gemm(v) => v.name,
+        }
+    }
+
+    /// Name of the form of its packed weights.
+    fn form(self) -> &'static str {
+        match self {
+            Self::Depthwise(v) => v.name,
+            Self::Gemm(v) => v.form().name,
         }
     }
 

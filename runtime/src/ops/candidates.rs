@@ -32,8 +32,8 @@ pub struct Candidates {
 }
 
 impl PlanContext<'_> {
-    /// The one of `kernels` to run `op` with: the one that the weights were packed for, or that was measured to be the
-    /// fastest, or else the cheapest, the first of equals. The candidates are listed where there is a tuning.
+    /// The one of `kernels` to run `op` with: the one that reads the form the weights were packed in, or that was measured
+    /// to be the fastest, or else the cheapest, the first of equals. The candidates are listed where there is a tuning.
     ///
     /// # Errors
     /// No kernel at all.
@@ -42,12 +42,15 @@ impl PlanContext<'_> {
         op: &impl Serialize,
         mut kernels: Vec<(K, f64)>,
         name: impl Fn(&K) -> String,
+        form: impl Fn(&K) -> String,
     ) -> Result<(K, Candidates), OpError> {
         let named = kernels.iter().map(|(kernel, cost)| Candidate { kernel: name(kernel), cost: *cost });
         let (candidates, measured) = self.measured(op, named)?;
-        let asked = self.packing.map(|packing| packing.kernel.as_str()).or(measured);
         // A name that is not among them, out of a file for another CPU or version, has no say.
-        let asked = asked.and_then(|asked| kernels.iter().position(|(kernel, _)| name(kernel) == asked));
+        let asked = match self.packing {
+            Some(packing) => kernels.iter().position(|(kernel, _)| form(kernel) == packing.form),
+            None => measured.and_then(|asked| kernels.iter().position(|(kernel, _)| name(kernel) == asked)),
+        };
         let cheapest = || (0..kernels.len()).min_by(|&a, &b| kernels[a].1.total_cmp(&kernels[b].1));
         let at = asked.or_else(cheapest).ok_or_else(|| OpError::Value("no kernel takes this".into()))?;
         Ok((kernels.swap_remove(at).0, candidates))

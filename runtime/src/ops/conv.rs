@@ -234,7 +234,7 @@ impl Operator for Conv {
         self.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
         let (kernel, candidates) =
-            cx.choose(self, Kernel::candidates(self, &shape, cx), |kernel| kernel.name().to_owned())?;
+            cx.choose(self, Kernel::candidates(self, &shape, cx), |k| k.name().to_owned(), |k| k.form().to_owned())?;
         let mut scratch = kernel.scratch(&shape, self.scale, cx.threads);
         let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
         let len = kernel.packed_len(&shape);
@@ -242,7 +242,7 @@ impl Operator for Conv {
             let pack = |weights: &[f32], out: &mut [f32]| kernel.pack(&shape, weights, out);
             choice.packed.push(store(cx, (0, Self::WEIGHTS), kernel.weights(), len, pack)?);
             choice.absorbed.push(Self::WEIGHTS);
-            choice.portable = true;
+            choice.form = Some(kernel.form().to_owned());
         } else {
             // Weights that are computed are packed on every run.
             scratch += len;
@@ -333,6 +333,14 @@ impl Kernel {
             Self::Depthwise(v) => v.name,
             Self::Winograd(v) => v.name,
             Self::Gemm(v) => v.name,
+        }
+    }
+
+    /// Name of the form of its packed weights.
+    fn form(self) -> &'static str {
+        match self {
+            Self::Depthwise(_) | Self::Winograd(_) => self.name(),
+            Self::Gemm(v) => v.form().name,
         }
     }
 

@@ -126,7 +126,7 @@ impl Operator for ConvInteger {
         self.conv.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
         let (kernel, candidates) =
-            cx.choose(self, Kernel::candidates(cx.isa, &shape), |kernel| kernel.name().to_owned())?;
+            cx.choose(self, Kernel::candidates(cx.isa, &shape), |k| k.name().to_owned(), |k| k.name().to_owned())?;
         let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
         if cx.constants[WEIGHTS].is_some() {
             let [weights, sums, _] = kernel.packed_lens(&shape);

@@ -100,13 +100,13 @@ impl Operator for MatMul {
         let constant = cx.is_constant(1) && !s.batched;
         let weights = if constant { cx.weights() } else { Weights::F32 };
         let kernels = gemm::candidates(cx.isa, weights, s.m, s.k, s.n).collect();
-        let (v, candidates) = cx.choose(self, kernels, |v| v.name.to_owned())?;
+        let (v, candidates) = cx.choose(self, kernels, |v| v.name.to_owned(), |v| v.form().name.to_owned())?;
         let len = gemm::packed_len(v, s.k, s.n);
         let mut choice = Choice { kernel: v.name.to_owned(), candidates, ..Choice::default() };
         if constant {
             choice.packed.push(store(cx, (0, 1), weights, len, |b, out| self.pack(v, &s, b, out))?);
             choice.absorbed.push(1);
-            choice.portable = true;
+            choice.form = Some(v.form().name.to_owned());
         } else {
             choice.scratch = len * size_of::<f32>();
         }

@@ -188,8 +188,8 @@ impl<'a> PlanContext<'a> {
 /// The weights of a step in the form of a kernel, as a package holds them.
 #[derive(Clone)]
 pub struct Packing {
-    /// The kernel that they were packed for.
-    pub kernel: String,
+    /// As [`Choice::form`].
+    pub form: String,
     /// As [`Choice::packed`].
     pub packed: Vec<Bytes>,
     /// As [`Choice::absorbed`].
@@ -197,17 +197,17 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// Refuses the choice of another kernel than the weights were packed for.
+    /// Refuses the choice of a kernel that reads another form.
     pub(crate) fn check(&self, choice: &Choice, node: &str) -> Result<(), Error> {
-        let same = (choice.portable, choice.packed.len()) == (true, self.packed.len());
-        if same && choice.kernel == self.kernel && choice.absorbed == self.absorbed {
+        let same = choice.form.as_ref() == Some(&self.form) && choice.packed.len() == self.packed.len();
+        if same && choice.absorbed == self.absorbed {
             return Ok(());
         }
         Err(Error::Invalid {
             code: "package.target",
             message: format!(
                 "node '{node}' was packed for {}, this version would run {}; compile the package again",
-                self.kernel, choice.kernel
+                self.form, choice.kernel
             ),
         })
     }
@@ -222,8 +222,9 @@ pub struct Choice {
     pub candidates: Candidates,
     /// Constants in the kernel's own form, by role.
     pub packed: Vec<Bytes>,
-    /// Whether every CPU of the instruction set would pack alike: only then may a package hold that form.
-    pub portable: bool,
+    /// Name of the packed form, which is that of a kernel: this one, or one that every CPU of the instruction set has.
+    /// `None` where CPUs of one instruction set pack differently: then no package holds that form.
+    pub form: Option<String>,
     /// Positions of inputs whose constants were packed and need not be kept beside.
     pub absorbed: Vec<usize>,
     /// Scratch that the kernel wants for the time of the step, in bytes.

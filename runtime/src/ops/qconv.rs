@@ -116,7 +116,7 @@ impl Operator for QConv {
         let (weights, bias): (&[i8], &[i32]) = (cx.constant(WEIGHTS)?, cx.constant(Self::BIAS)?);
         let scales: &[f32] = cx.constant(Self::SCALES)?;
         let (kernel, candidates) =
-            cx.choose(self, Kernel::candidates(cx.isa, &shape), |kernel| kernel.name().to_owned())?;
+            cx.choose(self, Kernel::candidates(cx.isa, &shape), |k| k.name().to_owned(), |k| k.name().to_owned())?;
         let [weight_bytes, offsets, packed_scales] = kernel.packed_lens(&shape);
         let mut packed = vec![
             AlignedVec::<u8>::zeroed(weight_bytes),
@@ -130,7 +130,7 @@ impl Operator for QConv {
             kernel: kernel.name().to_owned(),
             candidates,
             packed: packed.into_iter().map(Into::into).collect(),
-            portable: false,
+            form: None,
             absorbed: vec![WEIGHTS, Self::BIAS, Self::SCALES],
             scratch: kernel.scratch(&shape, cx.threads),
         })

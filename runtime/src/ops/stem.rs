@@ -79,7 +79,7 @@ impl Operator for Stem {
             let pack = |weights: &[f32], out: &mut [f32]| stem::pack(kernel, &shape, weights, out);
             choice.packed.push(store(cx, (0, Conv::WEIGHTS), Weights::F32, len, pack)?);
             choice.absorbed.push(Conv::WEIGHTS);
-            choice.portable = true;
+            choice.form = Some(kernel.name.to_owned());
         } else {
             choice.scratch = len * size_of::<f32>();
         }

@@ -108,7 +108,7 @@ struct StoredNode {
 
 #[derive(Serialize, Deserialize)]
 struct StoredPacking {
-    kernel: String,
+    form: String,
     absorbed: Vec<usize>,
     /// Offset and length in the weights.
     packed: Vec<(usize, usize)>,
@@ -169,7 +169,7 @@ impl Weights {
 impl Content {
     /// Stores `graph`; `choices` holds what was packed for each node of a package for one instruction set.
     pub fn store(graph: &Graph, target: Option<PackedFor>, choices: &[Option<Choice>], weights: &mut Weights) -> Self {
-        let packed = |index: usize| choices.get(index).and_then(Option::as_ref).filter(|choice| choice.portable);
+        let packed = |index: usize| choices.get(index).and_then(Option::as_ref).filter(|choice| choice.form.is_some());
         let mut kept = Kept::of(graph, packed);
         let nodes = graph.nodes.iter().enumerate().map(|(index, node)| StoredNode {
             name: node.name.clone(),
@@ -177,7 +177,7 @@ impl Content {
             inputs: node.inputs.iter().map(|&id| kept.index(id)).collect(),
             outputs: node.outputs.iter().map(|&id| kept.index(id)).collect(),
             packing: packed(index).map(|choice| StoredPacking {
-                kernel: choice.kernel.clone(),
+                form: choice.form.clone().unwrap_or_default(),
                 absorbed: choice.absorbed.clone(),
                 packed: choice.packed.iter().map(|bytes| (weights.add(bytes), bytes.len())).collect(),
             }),
@@ -242,9 +242,9 @@ impl Content {
         for StoredNode { name, op, inputs, outputs, packing } in self.nodes {
             let (inputs, outputs) = (known(&inputs).ok_or_else(outside)?, known(&outputs).ok_or_else(outside)?);
             graph.nodes.push(Node { name, op, inputs, outputs });
-            let packing = packing.map(|StoredPacking { kernel, absorbed, packed }| {
+            let packing = packing.map(|StoredPacking { form, absorbed, packed }| {
                 let packed = packed.into_iter().map(|(offset, len)| part(offset, len)).collect::<Result<Vec<_>>>()?;
-                Ok::<_, Error>(Packing { kernel, packed, absorbed })
+                Ok::<_, Error>(Packing { form, packed, absorbed })
             });
             packings.push(packing.transpose()?);
         }

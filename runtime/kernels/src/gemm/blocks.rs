@@ -241,9 +241,9 @@ impl Product<'_> {
     /// Computes the product. `out` holds `m` rows `ldc` apart; `split` is for these sizes.
     ///
     /// # Panics
-    /// If the scratch is too short or the CPU lacks the instruction set.
+    /// If the scratch is too short or the CPU lacks the variant's instructions.
     pub(crate) fn run(&self, split: &Split, out: &mut [f32], scratch: &mut [f32], pool: &Pool) {
-        assert!(self.v.isa.is_available(), "this CPU does not have {}", self.v.isa);
+        assert!(self.v.is_available(), "this CPU cannot run {}", self.v.name);
         assert!(scratch.len() >= split.scratch_len(), "the scratch is too short");
         let out = Output::new(out);
         let units = split.groups * split.row_blocks * split.panel_blocks;
@@ -254,7 +254,7 @@ impl Product<'_> {
 
     /// As `run`, on the calling thread; the rows of A are read in place.
     pub(crate) fn run_alone(&self, split: &Split, out: &mut [f32]) {
-        assert!(self.v.isa.is_available(), "this CPU does not have {}", self.v.isa);
+        assert!(self.v.is_available(), "this CPU cannot run {}", self.v.name);
         assert!(split.slot_len() == 0, "no scratch to copy to");
         for unit in 0..split.groups * split.row_blocks * split.panel_blocks {
             self.unit(split, unit, &mut [], out.as_mut_ptr());
@@ -302,7 +302,7 @@ impl Product<'_> {
             for tile in 0..tiles.count {
                 let (start, len) = tiles.range(tile);
                 let at = (first_row + start) * self.ldc + group * self.n + column;
-                // SAFETY: `run` has checked the instruction set. `point` or `gather` has made `taps` times `len`
+                // SAFETY: `run` has checked the instructions. `point` or `gather` has made `taps` times `len`
                 // pointers to `depth` numbers each; the panel was just sliced; the entry points have checked that
                 // bias and output hold these rows and columns, which no other unit writes.
                 unsafe {

@@ -20,6 +20,8 @@ mod avx2;
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 mod avx512;
 #[cfg(target_arch = "aarch64")]
+mod fp16;
+#[cfg(target_arch = "aarch64")]
 mod neon;
 
 pub(crate) use driver::gemm_alone;
@@ -30,16 +32,17 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::isa::Isa;
+use crate::isa::{Extension, Isa};
 use crate::prefetch::prefetch;
 use tile::Kernel;
 
-/// How the numbers of B are stored. They are multiplied as f32.
+/// How the numbers of B are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
     /// As they are.
     F32,
-    /// Rounded to half precision: half the memory, and half the traffic where that is the limit.
+    /// Rounded to half precision: half the memory, and half the traffic where that is the limit. They are multiplied as
+    /// f32, or in half precision by the variants that need an extension for that.
     F16,
 }
 
@@ -105,10 +108,14 @@ impl<'a> From<&'a [f32]> for Packed<'a> {
 
 /// A microkernel: `mr` rows by `nr` columns.
 pub struct Variant {
-    /// Name, as `inspect` prints it: `gemm_f32_<mr>x<nr>_<isa>`.
+    /// Name, as `inspect` prints it: `gemm_<weights>_<mr>x<nr>_<isa>`.
     pub name: &'static str,
     /// Instruction set it needs.
     pub isa: Isa,
+    /// What it needs beside that.
+    pub extension: Extension,
+    /// Name of the variant whose packed B it reads, which needs no extension: its own, for most.
+    form: &'static str,
     /// Most rows of a tile.
     pub mr: usize,
     /// Columns of a panel.
@@ -123,14 +130,22 @@ pub struct Variant {
     kernels: &'static [&'static [Kernel]],
 }
 
-/// The entries of the table: whether the kernels are built, name, instruction set, rows, columns, lanes of the narrowest register and of a whole one,
-/// stored type, kernels.
+/// The entries of the table: whether the kernels are built, name, instruction set, rows, columns, lanes of the narrowest
+/// register and of a whole one, stored type, kernels; then, of a variant that needs an extension, whose packed form it
+/// reads, and the extension.
 macro_rules! variants {
+    (@form $name:literal) => { $name };
+    (@form $name:literal $form:literal) => { $form };
+    (@extension) => { Extension::Base };
+    (@extension $extension:ident) => { Extension::$extension };
     ($(#[cfg($built:meta)]
-    $name:literal $isa:ident $mr:literal x $nr:literal / $lanes:literal of $width:literal $b:ident $kernels:path;)*) => {
+    $name:literal $isa:ident $mr:literal x $nr:literal / $lanes:literal of $width:literal $b:ident $kernels:path
+    $(as $form:literal with $extension:ident)?;)*) => {
         &[$(#[cfg(any($built, feature = "foreign"))] Variant {
             name: $name,
             isa: Isa::$isa,
+            extension: variants!(@extension $($extension)?),
+            form: variants!(@form $name $($form)?),
             mr: $mr,
             nr: $nr,
             lanes: $lanes,
@@ -144,7 +159,8 @@ macro_rules! variants {
     };
 }
 
-/// Every variant of this build; the last of each kind of weights is its reference. With the feature `foreign` those of
+/// Every variant of this build, of those that read the same form the most capable first; the last of each kind of weights
+/// is its reference. With the feature `foreign` those of
 /// other architectures are there too, without kernels: weights can be packed for them.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
@@ -159,6 +175,10 @@ pub static VARIANTS: &[Variant] = variants! {
     "gemm_f16_3x24_avx2" Avx2 3 x 24 / 8 of 8 F16 avx2::HALF_3X24;
     #[cfg(target_arch = "x86_64")]
     "gemm_f16_1x64_avx2" Avx2 1 x 64 / 8 of 8 F16 avx2::HALF_1X64;
+    #[cfg(target_arch = "aarch64")]
+    "gemm_f16_8x16_neonfp16" Neon 8 x 16 / 4 of 8 F16 fp16::TILE_8X16 as "gemm_f16_8x8_neon" with Fp16;
+    #[cfg(target_arch = "aarch64")]
+    "gemm_f16_1x32_neonfp16" Neon 1 x 32 / 4 of 8 F16 fp16::TILE_1X32 as "gemm_f16_1x32_neon" with Fp16;
     #[cfg(target_arch = "aarch64")]
     "gemm_f16_8x8_neon" Neon 8 x 8 / 4 of 4 F16 neon::HALF_8X8;
     #[cfg(target_arch = "aarch64")]
@@ -190,6 +210,17 @@ pub static VARIANTS: &[Variant] = variants! {
 };
 
 impl Variant {
+    /// Whether this CPU has what the variant needs.
+    pub fn is_available(&self) -> bool {
+        self.isa.is_available() && self.extension.is_available()
+    }
+
+    /// The variant whose packed B it reads: the same on every CPU of the instruction set, so that a packed B can be taken
+    /// from one to another.
+    pub fn form(&self) -> &'static Variant {
+        named(self.form).expect("the table holds the variants that it names")
+    }
+
     /// Registers across each panel of `n` columns.
     fn panels(&self, n: usize) -> impl Iterator<Item = usize> {
         let (registers, whole) = (n.div_ceil(self.lanes), self.nr / self.lanes);
@@ -217,6 +248,8 @@ impl Variant {
 
 /// The variants of `isa` for weights stored like this, with what a product of this shape costs by the model (a
 /// convolution's `m` is its output pixels, `k` its taps times input channels); the scalar one if this build has none.
+/// For each packed form, that is the best of this CPU that reads it, at the cost of the form's own: what is packed must
+/// not depend on the CPU.
 pub fn candidates(
     isa: Isa,
     weights: Weights,
@@ -224,9 +257,11 @@ pub fn candidates(
     k: usize,
     n: usize,
 ) -> impl Iterator<Item = (&'static Variant, f64)> {
-    let of = move |isa: Isa| VARIANTS.iter().filter(move |v| v.weights == weights && v.isa == isa);
+    let of = move |isa: Isa| VARIANTS.iter().filter(move |v| v.weights == weights && v.isa == isa && v.form == v.name);
     let isa = if of(isa).next().is_some() { isa } else { Isa::Scalar };
-    of(isa).map(move |v| (v, v.cost(m, k, n)))
+    let best =
+        |form: &'static Variant| VARIANTS.iter().find(|v| v.form == form.name && v.is_available()).unwrap_or(form);
+    of(isa).map(move |form| (best(form), form.cost(m, k, n)))
 }
 
 /// The cheapest of the [`candidates`].

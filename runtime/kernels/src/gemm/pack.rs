@@ -65,7 +65,7 @@ pub(crate) fn pack_by(v: &Variant, k: usize, n: usize, out: &mut [f32], at: impl
 /// on are padding.
 pub(crate) fn positions(v: &Variant, k: usize, n: usize, mut f: impl FnMut(usize, usize, usize)) {
     let (mut offset, mut first) = (0, 0);
-    for registers in v.panels(n) {
+    for registers in v.form().panels(n) {
         let columns = registers * v.lanes;
         for row in 0..k {
             for col in first..first + columns {

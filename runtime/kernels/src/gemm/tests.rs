@@ -18,8 +18,17 @@ pub(crate) fn numbers(seed: u32, len: usize) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
+/// The variants that compute in f32.
 fn available() -> impl Iterator<Item = &'static Variant> {
-    VARIANTS.iter().filter(|v| v.isa.is_available())
+    VARIANTS.iter().filter(|v| v.is_available() && v.extension != Extension::Fp16)
+}
+
+/// Most products of a sum in half precision.
+const TERMS: usize = 64;
+
+/// Those that compute in half precision.
+fn in_half_precision() -> impl Iterator<Item = &'static Variant> {
+    VARIANTS.iter().filter(|v| v.is_available() && v.extension == Extension::Fp16)
 }
 
 pub(crate) fn assert_close(got: &[f32], want: &[f32], what: &str) {
@@ -138,6 +147,137 @@ proptest! {
             conv(v, Conv { shape: &shape, input: &x, packed, out: &mut got, epilogue, a_scale }, &mut scratch, &pool);
             assert_close(&got, &want, v.name);
         }
+    }
+}
+
+/// Shapes of which a part of the products is long enough to be summed in several parts.
+fn shapes() -> impl Strategy<Value = ConvShape> {
+    let sizes = (1usize..3, 1usize..9, 1usize..9, 1usize..3, 1usize..170, 1usize..40);
+    (sizes, prop::array::uniform2(1usize..4), 0usize..2).prop_map(|(sizes, kernel, pad)| {
+        let (batch, in_h, in_w, groups, group_in, group_out) = sizes;
+        let out = |len: usize, axis: usize| (len + 2 * pad + 1).saturating_sub(kernel[axis]);
+        ConvShape {
+            batch,
+            in_h,
+            in_w,
+            in_c: groups * group_in,
+            out_h: out(in_h, 0),
+            out_w: out(in_w, 1),
+            out_c: groups * group_out,
+            kernel,
+            stride: [1; 2],
+            dilation: [1; 2],
+            pad_top: pad,
+            pad_left: pad,
+            groups,
+        }
+    })
+}
+
+/// The convolution by a variant, at the edge of readable memory.
+fn convolve(v: &Variant, shape: &ConvShape, x: &[f32], w: &[f32], epilogue: Epilogue<'_>, edge: Edge) -> Guarded<f32> {
+    let mut packed = Guarded::new(&vec![f32::NAN; packed_conv_len(v, shape)], edge);
+    pack_conv(v, shape, w, &mut packed);
+    let halved = halved(v.weights == Weights::F16, &packed, edge);
+    let packed = halved.as_ref().map_or(Packed::F32(&packed), |halved| Packed::F16(halved));
+    let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
+    let mut scratch = Guarded::new(&vec![f32::NAN; conv_scratch(v, shape, false, 1)], edge);
+    let input = Guarded::new(x, edge);
+    let args = Conv { shape, input: &input, packed, out: &mut out, epilogue, a_scale: None };
+    conv(v, args, &mut scratch, &Pool::new(1));
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Half precision holds every whole number up to 2048, and so does every part of these sums: no rounding excuses a
+    /// difference.
+    #[test]
+    fn sums_of_small_whole_numbers_are_exact(shape in shapes(), relu in any::<bool>(), edge in 0usize..2) {
+        let whole = |seed, len| -> Vec<f32> { numbers(seed, len).into_iter().map(|x| (x * 3.0).trunc()).collect() };
+        let (x, w) = (whole(1, shape.input_len()), whole(2, shape.out_c * shape.group_in() * shape.taps()));
+        let bias = whole(3, shape.out_c);
+        let activation = if relu { Activation::Relu } else { Activation::None };
+        let epilogue = Epilogue { bias: Some(&bias), activation, ..Epilogue::NONE };
+        let want = definition(&shape, &x, &w, None, &epilogue);
+        for v in in_half_precision() {
+            let got = convolve(v, &shape, &x, &w, epilogue, Edge::BOTH[edge]);
+            prop_assert_eq!(&got[..], &want[..], "{}", v.name);
+        }
+    }
+
+    /// With `u = 2^-11` and `e = 2^-25`, the largest relative and absolute errors of rounding to half precision: A is
+    /// off by `u |a| + e`; each of the at most n products of a sum is added with one rounding, which takes the sum off by
+    /// `u` of itself, or by `e`. So a sum is off by at most `(1 + u)^(n + 1) - 1` times the sum of the products'
+    /// magnitudes, and `e (1 + |w|) (1 + u)^n` for each; then come as many roundings in f32 as there are parts.
+    #[test]
+    fn sums_in_half_precision_are_within_their_bound(shape in shapes(), edge in 0usize..2) {
+        let k = shape.taps() * shape.group_in();
+        let (x, w) = (numbers(1, shape.input_len()), halves(2, shape.out_c * k));
+        let bias = numbers(3, shape.out_c);
+        let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::NONE };
+        let want = definition(&shape, &x, &w, None, &epilogue);
+        let magnitudes = |values: &[f32]| -> Vec<f32> { values.iter().map(|x| x.abs()).collect() };
+        let magnitude_of_bias = magnitudes(&bias);
+        let sizes = Epilogue { bias: Some(&magnitude_of_bias), ..Epilogue::NONE };
+        let sizes = definition(&shape, &magnitudes(&x), &magnitudes(&w), None, &sizes);
+        let growth = (1.0 + (-11f64).exp2()).powi(k.min(TERMS) as i32 + 1);
+        for v in in_half_precision() {
+            let got = convolve(v, &shape, &x, &w, epilogue, Edge::BOTH[edge]);
+            for (i, ((got, want), size)) in got.iter().zip(&want).zip(&sizes).enumerate() {
+                let in_halves = (growth - 1.0) * f64::from(*size) + 2.0 * k as f64 * (-25f64).exp2() * growth;
+                let bound = in_halves + (k + 2) as f64 * (-24f64).exp2() * f64::from(*size);
+                let error = (f64::from(*got) - f64::from(*want)).abs();
+                prop_assert!(error <= bound, "{}: [{i}] is {got}, not {want}, by more than {bound}", v.name);
+            }
+        }
+    }
+
+    /// Activations and sums past 65504, the end of half precision.
+    #[test]
+    fn what_half_precision_cannot_hold_is_computed_in_f32(shape in shapes(), large in 1e3f32..1e30, edge in 0usize..2) {
+        let mut x = numbers(1, shape.input_len());
+        // A few rows of all.
+        x.iter_mut().skip(5).step_by(1000).for_each(|x| *x = large);
+        let w: Vec<f32> = halves(2, shape.out_c * shape.group_in() * shape.taps()).iter().map(|w| w * 64.0).collect();
+        let bias = numbers(3, shape.out_c);
+        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
+        let want = definition(&shape, &x, &w, None, &epilogue);
+        for v in in_half_precision() {
+            let got = convolve(v, &shape, &x, &w, epilogue, Edge::BOTH[edge]);
+            let by_f32 = convolve(v.form(), &shape, &x, &w, epilogue, Edge::BOTH[edge]);
+            prop_assert!(got.iter().all(|x| x.is_finite()), "{}", v.name);
+            // So large a sum has a part of 64 products that is past the end.
+            for ((got, by_f32), want) in got.iter().zip(&by_f32[..]).zip(&want) {
+                prop_assert!(got == by_f32 || want.abs() < 65504.0 * 64.0, "{}: {got}, not {by_f32}", v.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn long_sums_do_not_stall() {
+    // In half precision, 2048 + 1 is 2048.
+    let shape = ConvShape {
+        batch: 1,
+        in_h: 1,
+        in_w: 9,
+        in_c: 5003,
+        out_h: 1,
+        out_w: 9,
+        out_c: 37,
+        kernel: [1; 2],
+        stride: [1; 2],
+        dilation: [1; 2],
+        pad_top: 0,
+        pad_left: 0,
+        groups: 1,
+    };
+    let (x, w) = (vec![1.0; shape.input_len()], vec![1.0; shape.out_c * shape.in_c]);
+    for v in in_half_precision() {
+        let got = convolve(v, &shape, &x, &w, Epilogue::NONE, Edge::End);
+        assert!(got.iter().all(|&sum| sum == 5003.0), "{}", v.name);
     }
 }
 

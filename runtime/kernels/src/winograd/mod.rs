@@ -231,7 +231,8 @@ const GAIN: f64 = 0.93;
 /// The fastest variant of `isa` for this shape that stores this, if one takes it and beats the [`gemm`] variant `direct`
 /// by the model of costs.
 pub fn choose(isa: Isa, shape: &ConvShape, storage: Storage, direct: &gemm::Variant) -> Option<&'static Variant> {
-    let direct = direct.cost(shape.pixels(), product(&[shape.taps(), shape.in_c]), shape.out_c);
+    // By sizes alone: what is packed must not depend on the CPU.
+    let direct = direct.form().cost(shape.pixels(), product(&[shape.taps(), shape.in_c]), shape.out_c);
     let (best, cost) = candidates(isa, shape, storage).into_iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     (cost < direct).then_some(best)
 }

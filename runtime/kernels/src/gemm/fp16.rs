@@ -1,0 +1,198 @@
+//! Tiles for NEON with arithmetic in half precision: eight products in an instruction, where f32 has four.
+//!
+//! Only the inner loop is in half precision. Rows of A are f32 in memory and rounded as they are loaded; after at most
+//! [`TERMS`] products a sum is widened and added to one in f32, with which everything else is done. With `u = 2^-11`, a
+//! sum is off by at most about `(TERMS + 1) u` times the sum of the products' magnitudes, typically by `u sqrt(TERMS) / 2`
+//! of it, however long the product is.
+//!
+//! Half precision ends at 65504. A tile whose sums went past that, or whose rows did, is computed again in f32.
+//!
+//! B is packed for the variants that widen it: the tile of 16 columns reads two panels of eight side by side.
+
+use core::arch::aarch64::*;
+
+use super::neon::{HALF_1X32, HALF_8X8};
+use super::tile::{Kernel, Tile, start, store};
+use crate::lanes::Lanes;
+use crate::lanes::neon::F32x4;
+
+/// Most products that are summed in half precision.
+const TERMS: usize = 64;
+
+/// Columns of a panel that is read in pairs.
+const NARROW: usize = 8;
+/// Columns of a panel for a single row.
+const WIDE: usize = 32;
+
+/// Up to eight rows by two registers: 16 of sums, eight of A, the others for B.
+pub(super) static TILE_8X16: &[&[Kernel]] = &[
+    &[tile::<NARROW, 1, 1, 1, 1>, tile::<NARROW, 1, 1, 2, 1>, tile::<NARROW, 1, 1, 3, 2>, tile::<NARROW, 1, 1, 4, 2>],
+    &[tile::<NARROW, 1, 2, 1, 1>, tile::<NARROW, 1, 2, 2, 1>, tile::<NARROW, 1, 2, 3, 2>, tile::<NARROW, 1, 2, 4, 2>],
+    &[tile::<NARROW, 1, 3, 1, 1>, tile::<NARROW, 1, 3, 2, 1>, tile::<NARROW, 1, 3, 3, 2>, tile::<NARROW, 1, 3, 4, 2>],
+    &[tile::<NARROW, 1, 4, 1, 1>, tile::<NARROW, 1, 4, 2, 1>, tile::<NARROW, 1, 4, 3, 2>, tile::<NARROW, 1, 4, 4, 2>],
+    &[tile::<NARROW, 1, 5, 1, 1>, tile::<NARROW, 1, 5, 2, 1>, tile::<NARROW, 1, 5, 3, 2>, tile::<NARROW, 1, 5, 4, 2>],
+    &[tile::<NARROW, 1, 6, 1, 1>, tile::<NARROW, 1, 6, 2, 1>, tile::<NARROW, 1, 6, 3, 2>, tile::<NARROW, 1, 6, 4, 2>],
+    &[tile::<NARROW, 1, 7, 1, 1>, tile::<NARROW, 1, 7, 2, 1>, tile::<NARROW, 1, 7, 3, 2>, tile::<NARROW, 1, 7, 4, 2>],
+    &[tile::<NARROW, 1, 8, 1, 1>, tile::<NARROW, 1, 8, 2, 1>, tile::<NARROW, 1, 8, 3, 2>, tile::<NARROW, 1, 8, 4, 2>],
+];
+
+/// One row by up to four registers, with two sums for each column: eight that do not wait for each other.
+pub(super) static TILE_1X32: &[&[Kernel]] = &[&[
+    tile::<WIDE, 2, 1, 1, 1>,
+    tile::<WIDE, 2, 1, 2, 1>,
+    tile::<WIDE, 2, 1, 3, 2>,
+    tile::<WIDE, 2, 1, 4, 2>,
+    tile::<WIDE, 2, 1, 5, 3>,
+    tile::<WIDE, 2, 1, 6, 3>,
+    tile::<WIDE, 2, 1, 7, 4>,
+    tile::<WIDE, 2, 1, 8, 4>,
+]];
+
+/// `short += a[LANE] * b[row LANE]`, for every row and column of [`tile`]. A macro, since the multiplication is compiled
+/// in line only where the instructions are enabled.
+macro_rules! step {
+    ($lane:literal, $short:ident, $a:ident, $b:ident) => {
+        for v in 0..V {
+            let from = $b[v].add($lane * width(v * 8, PANEL, R));
+            let is_whole = 2 * v + 1 < R;
+            let bits = if is_whole { vld1q_u16(from) } else { vcombine_u16(vld1_u16(from), vdup_n_u16(0)) };
+            let columns = vreinterpretq_f16_u16(bits);
+            for r in 0..M {
+                let sum = &mut $short[$lane % S][r][v];
+                *sum = vfmaq_lane_f16::<$lane>(*sum, columns, $a[r]);
+            }
+        }
+    };
+}
+
+/// A tile of M rows by R times four columns, which are V registers of eight, the last perhaps half full; S sums for each.
+///
+/// # Safety
+/// As for [`Kernel`]; B is packed in panels of PANEL columns; the CPU has NEON with arithmetic in half precision.
+#[target_feature(enable = "neon,fp16")]
+unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usize, const V: usize>(tile: &Tile) {
+    const { assert!(R.div_ceil(2) == V) };
+    let none = vreinterpret_f16_u16(vdup_n_u16(0));
+    // SAFETY: every tap has M pointers to `depth` numbers; the panels have `taps * depth` rows, which together are R
+    // times four columns wide.
+    unsafe {
+        let mut sums: [[F32x4; R]; M] = start(tile, 0);
+        let mut short = [[[vcombine_f16(none, none); V]; M]; S];
+        let mut terms = 0;
+        let mut b = [tile.panel.cast::<u16>(); V];
+        for (v, b) in b.iter_mut().enumerate() {
+            let column = v * 8;
+            *b = b.add(column / PANEL * PANEL * tile.taps * tile.depth + column % PANEL);
+        }
+        for tap in 0..tile.taps {
+            let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
+            let mut d = 0;
+            while d < tile.depth {
+                let end = tile.depth.min(d + TERMS);
+                terms += end - d;
+                while d + 4 <= end {
+                    let mut a = [none; M];
+                    for r in 0..M {
+                        a[r] = vcvt_f16_f32(vld1q_f32(rows[r].add(d)));
+                    }
+                    step!(0, short, a, b);
+                    step!(1, short, a, b);
+                    step!(2, short, a, b);
+                    step!(3, short, a, b);
+                    for v in 0..V {
+                        b[v] = b[v].add(4 * width(v * 8, PANEL, R));
+                    }
+                    d += 4;
+                }
+                while d < end {
+                    let mut a = [none; M];
+                    for r in 0..M {
+                        a[r] = vcvt_f16_f32(vdupq_n_f32(*rows[r].add(d)));
+                    }
+                    step!(0, short, a, b);
+                    for v in 0..V {
+                        b[v] = b[v].add(width(v * 8, PANEL, R));
+                    }
+                    d += 1;
+                }
+                let is_last = tap + 1 == tile.taps && d == tile.depth;
+                if is_last || terms + tile.depth.min(TERMS) > TERMS {
+                    widen(&mut sums, &mut short);
+                    terms = 0;
+                }
+            }
+        }
+        if is_finite(&sums) { store(tile, 0, &sums) } else { in_f32::<PANEL, M, R>(tile) }
+    }
+}
+
+/// Columns of the panel that holds a column, of all that are R times four.
+const fn width(column: usize, panel: usize, r: usize) -> usize {
+    let first = column / panel * panel;
+    if r * 4 - first < panel { r * 4 - first } else { panel }
+}
+
+/// Adds the sums in half precision to those in f32, and starts them again.
+///
+/// # Safety
+/// The CPU has NEON.
+#[inline(always)]
+unsafe fn widen<const S: usize, const M: usize, const R: usize, const V: usize>(
+    sums: &mut [[F32x4; R]; M],
+    short: &mut [[[float16x8_t; V]; M]; S],
+) {
+    for short in short {
+        for r in 0..M {
+            for v in 0..V {
+                // SAFETY: value instructions, which the caller has.
+                unsafe {
+                    let low = F32x4(vcvt_f32_f16(vget_low_f16(short[r][v])));
+                    sums[r][2 * v] = sums[r][2 * v].add(low);
+                    if 2 * v + 1 < R {
+                        sums[r][2 * v + 1] = sums[r][2 * v + 1].add(F32x4(vcvt_high_f32_f16(short[r][v])));
+                    }
+                    short[r][v] = vreinterpretq_f16_u16(vdupq_n_u16(0));
+                }
+            }
+        }
+    }
+}
+
+/// Whether there is neither an infinity nor a NaN.
+#[inline(always)]
+fn is_finite<const M: usize, const R: usize>(sums: &[[F32x4; R]; M]) -> bool {
+    let zero = sums[0][0].like(0.0);
+    let mut probe = zero;
+    for row in sums {
+        for sum in row {
+            probe = sum.mul_add(zero, probe);
+        }
+    }
+    // SAFETY: the sums prove NEON.
+    unsafe { vaddvq_f32(probe.0) == 0.0 }
+}
+
+/// The tile by the variant that widens B.
+///
+/// # Safety
+/// As for [`tile`].
+#[cold]
+unsafe fn in_f32<const PANEL: usize, const M: usize, const R: usize>(tile: &Tile) {
+    let table = if PANEL == NARROW { HALF_8X8 } else { HALF_1X32 };
+    let mut first = 0;
+    while first < R * 4 {
+        let width = width(first, PANEL, R);
+        let panel = first * tile.taps * tile.depth * size_of::<u16>();
+        // SAFETY: the caller's promise, for the columns of one panel.
+        unsafe {
+            table[M - 1][width / 4 - 1](&Tile {
+                panel: tile.panel.add(panel),
+                out: tile.out.add(first),
+                columns: (tile.columns - first).min(width),
+                bias: if tile.bias.is_null() { tile.bias } else { tile.bias.add(first) },
+                ..*tile
+            });
+        }
+        first += width;
+    }
+}
