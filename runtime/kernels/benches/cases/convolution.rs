@@ -28,7 +28,7 @@ pub enum Kernel {
 
 /// Every variant that this CPU has: those of the families' tables.
 pub fn kernels() -> Vec<Kernel> {
-    let gemm = gemm::VARIANTS.iter().filter(|v| v.isa.is_available()).map(Kernel::Gemm);
+    let gemm = gemm::VARIANTS.iter().filter(|v| v.is_available()).map(Kernel::Gemm);
     let winograd = winograd::VARIANTS.iter().filter(|v| v.isa.is_available()).map(Kernel::Winograd);
     let depthwise = depthwise::VARIANTS.iter().filter(|v| v.isa.is_available()).map(Kernel::Depthwise);
     let qgemm = qgemm::VARIANTS.iter().filter(|v| v.is_available()).map(Kernel::Qgemm);
