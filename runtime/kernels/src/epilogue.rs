@@ -85,6 +85,26 @@ pub(crate) enum InRegisters {
     Later,
 }
 
+impl InRegisters {
+    /// Does it to all sums of a tile, which stay in their registers: what to do is asked once.
+    #[inline(always)]
+    pub(crate) fn apply<L: Lanes, const P: usize, const R: usize>(self, sums: &mut [[L; R]; P]) {
+        match self {
+            Self::Clamp(min, max) => {
+                for x in sums.as_flattened_mut() {
+                    *x = x.at_least(x.like(min)).at_most(x.like(max));
+                }
+            }
+            Self::HardSwish => {
+                for x in sums.as_flattened_mut() {
+                    *x = vector::hard_swish(*x);
+                }
+            }
+            Self::Later => {}
+        }
+    }
+}
+
 /// The activations that a tile of a product applies to its sums: they cost one or two instructions a register. Anything
 /// more would keep the compiler from unrolling the tile's last loop, and then the sums go through memory.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use skipstone_kernels::pool::{ImageShape, PoolFn, PoolShape, global_pool, pool};
 use skipstone_kernels::requantise::Requantise;
 use skipstone_kernels::threads::Pool;
 use skipstone_kernels::winograd::Storage;
-use skipstone_kernels::{depthwise, gemm, qdepthwise, qgemm, winograd};
+use skipstone_kernels::{depthwise, gemm, qdepthwise, qgemm, stem, winograd};
 
 use super::zoo::Shape;
 use super::{Call, Case, Work, bytes, numbers};
@@ -22,6 +22,7 @@ pub enum Kernel {
     Gemm(&'static gemm::Variant),
     Winograd(&'static winograd::Variant),
     Depthwise(&'static depthwise::Variant),
+    Stem(&'static stem::Variant),
     Qgemm(&'static qgemm::Variant),
     Qdepthwise(&'static qdepthwise::Variant),
 }
@@ -31,9 +32,10 @@ pub fn kernels() -> Vec<Kernel> {
     let gemm = gemm::VARIANTS.iter().filter(|v| v.is_available()).map(Kernel::Gemm);
     let winograd = winograd::VARIANTS.iter().filter(|v| v.isa.is_available()).map(Kernel::Winograd);
     let depthwise = depthwise::VARIANTS.iter().filter(|v| v.isa.is_available()).map(Kernel::Depthwise);
+    let stem = stem::VARIANTS.iter().filter(|v| v.isa.is_available()).map(Kernel::Stem);
     let qgemm = qgemm::VARIANTS.iter().filter(|v| v.is_available()).map(Kernel::Qgemm);
     let qdepthwise = qdepthwise::VARIANTS.iter().filter(|v| v.is_available()).map(Kernel::Qdepthwise);
-    winograd.chain(gemm).chain(depthwise).chain(qgemm).chain(qdepthwise).collect()
+    winograd.chain(gemm).chain(depthwise).chain(stem).chain(qgemm).chain(qdepthwise).collect()
 }
 
 impl Kernel {
@@ -42,6 +44,7 @@ impl Kernel {
             Kernel::Gemm(v) => v.name,
             Kernel::Winograd(v) => v.name,
             Kernel::Depthwise(v) => v.name,
+            Kernel::Stem(v) => v.name,
             Kernel::Qgemm(v) => v.name,
             Kernel::Qdepthwise(v) => v.name,
         }
@@ -52,6 +55,7 @@ impl Kernel {
             Kernel::Gemm(v) => v.isa,
             Kernel::Winograd(v) => v.isa,
             Kernel::Depthwise(v) => v.isa,
+            Kernel::Stem(v) => v.isa,
             Kernel::Qgemm(v) => v.isa,
             Kernel::Qdepthwise(v) => v.isa,
         }
@@ -65,6 +69,7 @@ impl Kernel {
             Kernel::Gemm(v) => !depthwise && (v.mr > 1 || few),
             Kernel::Winograd(v) => v.takes(shape) && shape.in_c >= 8,
             Kernel::Depthwise(_) => depthwise,
+            Kernel::Stem(_) => is_stem(shape),
             Kernel::Qgemm(v) => !depthwise && (v.mr > 1 || few),
             Kernel::Qdepthwise(v) => depthwise && v.takes(shape),
         }
@@ -76,11 +81,12 @@ impl Kernel {
         let depth = shape.taps() * shape.group_in();
         let direct = gemm::choose(isa, Weights::F32, shape.pixels(), depth, shape.group_out());
         let transformed = winograd::choose(isa, shape, Storage::Transformed, direct);
-        let depthwise = depthwise::takes(shape);
+        let (depthwise, plain) = (depthwise::takes(shape), !depthwise::takes(shape) && !is_stem(shape));
         match self {
-            Kernel::Gemm(v) => !depthwise && transformed.is_none() && std::ptr::eq(v, direct),
-            Kernel::Winograd(v) => !depthwise && transformed.is_some_and(|chosen| std::ptr::eq(v, chosen)),
+            Kernel::Gemm(v) => plain && transformed.is_none() && std::ptr::eq(v, direct),
+            Kernel::Winograd(v) => plain && transformed.is_some_and(|chosen| std::ptr::eq(v, chosen)),
             Kernel::Depthwise(v) => depthwise && std::ptr::eq(v, depthwise::choose(isa, shape.in_c)),
+            Kernel::Stem(v) => is_stem(shape) && std::ptr::eq(v, stem::choose(isa, shape.out_c)),
             Kernel::Qgemm(v) => {
                 let candidates = qgemm::candidates(isa, shape.pixels(), depth, shape.group_out());
                 let cheapest = candidates.min_by(|a, b| a.1.total_cmp(&b.1));
@@ -108,10 +114,16 @@ impl Kernel {
             Kernel::Gemm(v) => gemm_call(v, s.clone()),
             Kernel::Winograd(v) => winograd_call(v, s.clone()),
             Kernel::Depthwise(v) => depthwise_call(v, s.clone()),
+            Kernel::Stem(v) => stem_call(v, s.clone()),
             Kernel::Qgemm(v) => qgemm_call(v, s.clone()),
             Kernel::Qdepthwise(v) => qdepthwise_call(v, s.clone()),
         })
     }
+}
+
+/// Whether the runtime takes a layer for the first of a network: an image of few channels.
+fn is_stem(shape: &ConvShape) -> bool {
+    shape.in_c <= 4 && stem::takes(shape)
 }
 
 /// The case of a pooling, which has one kernel for each instruction set.
@@ -205,6 +217,18 @@ fn winograd_call(v: &'static winograd::Variant, shape: ConvShape) -> Call {
     })
 }
 
+fn stem_call(v: &'static stem::Variant, shape: ConvShape) -> Call {
+    let (input, bias, threads) = (numbers(shape.input_len()), numbers(shape.out_c), Pool::new(1));
+    let mut packed = AlignedVec::<f32>::zeroed(stem::packed_len(v, &shape));
+    stem::pack(v, &shape, &numbers(shape.out_c * shape.in_c * shape.taps()), &mut packed);
+    let mut out = AlignedVec::<f32>::zeroed(shape.output_len());
+    Box::new(move || {
+        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
+        let args = stem::Stem { shape: &shape, input: &input, packed: &packed, out: &mut out, epilogue };
+        stem::stem(v, args, &threads);
+    })
+}
+
 fn depthwise_call(v: &'static depthwise::Variant, shape: ConvShape) -> Call {
     let mut layer = Floats::new(shape);
     let weights = layer.weights();
@@ -266,8 +290,8 @@ fn qgemm_call(v: &'static qgemm::Variant, shape: ConvShape) -> Call {
         qgemm::scales_len(v, &shape),
         qgemm::conv_scratch(v, &shape, 1),
     ];
-    let mut layer = Bytes::new(shape, lens, |shape, weights, (bias, scales), to| {
-        qgemm::pack(v, shape, weights, ZERO, bias, scales, to);
+    let mut layer = Bytes::new(shape, lens, |shape, weights, constants, to| {
+        qgemm::pack(v, shape, weights, ZERO, constants, to);
     });
     Box::new(move || {
         let Bytes { shape, input, weights, offsets, scales, out, scratch, pool } = &mut layer;

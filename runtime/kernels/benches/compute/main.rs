@@ -24,7 +24,7 @@ const USAGE: &str = "\
 usage: compute [--network NAME] [--isa NAME] [--family NAME] [--all] [FILTER]
   --network NAME  layers of this network, not of all
   --isa NAME      kernels of this instruction set, not of all that the CPU has
-  --family NAME   kernels of this family: gemm, winograd, depthwise, pool, reduce, qgemm or qdepthwise; without it, all
+  --family NAME   kernels of this family: gemm, winograd, depthwise, stem, pool, reduce, qgemm or qdepthwise; without it, all
                   that compute with floats
   --all           every kernel that can compute a layer, not the chosen one alone (marked *)
   FILTER          kernels whose name contains it";

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::activation;
 use crate::conv::ConvShape;
-use crate::epilogue::{Epilogue, Tail, finish_row};
+use crate::epilogue::{Epilogue, finish_row};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
 
@@ -113,12 +113,6 @@ struct Line {
 #[inline(always)]
 unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args: &Rows<'_>, isa: Isa) {
     let s = args.shape;
-    let tail = Tail {
-        bias: std::ptr::null(),
-        residual: std::ptr::null(),
-        residual_first: false,
-        activation: args.epilogue.in_registers(),
-    };
     let mut copies = [0.0; MAX_WINDOW];
     for row in args.rows.clone() {
         let (image, y) = (row / s.out_h, row % s.out_h);
@@ -135,7 +129,7 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
         }
         let out_row = (row - args.rows.start) * s.out_w * s.out_c;
         for x in (0..s.out_w).step_by(P) {
-            let tile = Tile { args, tail, lines: &lines[..count], x, outputs: P.min(s.out_w - x), out: out_row };
+            let tile = Tile { args, lines: &lines[..count], x, outputs: P.min(s.out_w - x), out: out_row };
             // SAFETY: the caller's promise.
             unsafe {
                 match (s.stride[1], tile.outputs <= LAST) {
@@ -158,7 +152,6 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
 /// Neighbouring outputs of a row.
 struct Tile<'a, 'b> {
     args: &'a Rows<'b>,
-    tail: Tail,
     /// The kernel's rows that fall inside the image.
     lines: &'a [Line],
     /// First output column.
@@ -230,15 +223,18 @@ impl Tile<'_, '_> {
                         weights = weights.add(R * L::WIDTH);
                     }
                 }
+                self.args.epilogue.in_registers().apply(&mut sums);
+                let out = self.args.out.add(self.out + self.x * s.out_c + filter);
+                let whole = filter + R * L::WIDTH <= s.out_c;
                 for (p, sums) in sums.into_iter().enumerate() {
                     if p < self.outputs {
-                        let out = self.args.out.add(self.out + (self.x + p) * s.out_c + filter);
-                        for (r, sum) in sums.into_iter().enumerate() {
-                            self.store(
-                                self.tail.apply(sum, || sum),
-                                out.wrapping_add(r * L::WIDTH),
-                                filter + r * L::WIDTH,
-                            );
+                        let out = out.add(p * s.out_c);
+                        if whole {
+                            for (r, sum) in sums.into_iter().enumerate() {
+                                sum.store(out.add(r * L::WIDTH));
+                            }
+                        } else {
+                            self.store_some(sums, out, filter);
                         }
                     }
                 }
@@ -266,18 +262,20 @@ impl Tile<'_, '_> {
         })
     }
 
-    /// Stores a register of filters from `filter` on, as many as exist.
+    /// Stores those of the sums of filters from `filter` on that exist.
     ///
     /// # Safety
     /// `to` is writable for them.
     #[inline(always)]
-    unsafe fn store<L: Lanes>(&self, sums: L, to: *mut f32, filter: usize) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.args.shape.out_c.saturating_sub(filter) {
-                0 => {}
-                count if count < L::WIDTH => sums.store_first(to, count),
-                _ => sums.store(to),
+    unsafe fn store_some<L: Lanes, const R: usize>(&self, sums: [L; R], to: *mut f32, filter: usize) {
+        for (r, sum) in sums.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match self.args.shape.out_c.saturating_sub(filter + r * L::WIDTH) {
+                    0 => {}
+                    count if count < L::WIDTH => sum.store_first(to.add(r * L::WIDTH), count),
+                    _ => sum.store(to.add(r * L::WIDTH)),
+                }
             }
         }
     }
