@@ -6,16 +6,16 @@
 #
 # The standard library is built along, which takes the flag for unstable options: small, and without what turns
 # addresses of a panic into names, a tenth of the library. Panics, which are caught and reported as bugs, go without
-# their lines, and signatures are checked without vector instructions: once a package, a tenth of a millisecond. SKIPSTONE_OPERATORS leaves out what no package needs
-# (`skipstone operators`).
+# their lines, values are printed for debugging by name only, and signatures are checked without vector instructions:
+# once a package, a tenth of a millisecond. SKIPSTONE_OPERATORS leaves out what no package needs (`skipstone operators`).
 set -euo pipefail
 folder=$(realpath -m "${1:?a folder to write to}")
 cd "$(dirname "$0")/.."
 
 export RUSTC_BOOTSTRAP=1
-export RUSTFLAGS='-Zlocation-detail=none --cfg curve25519_dalek_backend="serial"'
+export RUSTFLAGS='-Zlocation-detail=none -Zfmt-debug=shallow --cfg curve25519_dalek_backend="serial"'
 cargo ndk --platform 24 --target arm64-v8a --target armeabi-v7a --target x86_64 --output-dir "$folder" \
-    build --profile device -p skipstone-jni -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind
+    build --profile device -p skipstone-jni -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size
 
 # Every segment that is loaded must start at a multiple of 16 KB.
 for library in "$folder"/*/libskipstone.so; do

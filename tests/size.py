@@ -32,9 +32,9 @@ def build(architecture: str) -> Path:
     target = f"{architecture}-unknown-linux-gnu"
     folder = ROOT / "build" / "size"
     command = [ROOT / "tests" / "cross.sh", "phone", target, "rustc", "--profile", "device"]
-    command += ["-p", "skipstone-jni", "-Zbuild-std-features=panic-unwind", "--"]
+    command += ["-p", "skipstone-jni", "-Zbuild-std-features=panic-unwind,optimize_for_size", "--"]
     command += [f"-Clink-arg={argument}" for argument in [linker(), *LINK]]
-    flags = '-Zlocation-detail=none --cfg curve25519_dalek_backend="serial"'
+    flags = '-Zlocation-detail=none -Zfmt-debug=shallow --cfg curve25519_dalek_backend="serial"'
     environment = os.environ | {"RUSTFLAGS": flags, "CARGO_PROFILE_DEVICE_STRIP": "none", "SKIPSTONE_CROSS_TARGET": str(folder)}
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     return folder / target / "device" / "libskipstone.so"

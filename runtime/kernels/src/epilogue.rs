@@ -153,7 +153,20 @@ impl Rest<'_> {
                 // SAFETY: the caller's promise.
                 unsafe { self.rows(tile, |out, r| each_number(out, r, self.residual_first, act)) }
             }
-            _ => dispatch(isa, FinishTile { rest: *self, tile }),
+            _ if matches!(self.activation, Activation::None | Activation::Relu | Activation::HardSwish) => {
+                dispatch(isa, FinishTile { rest: *self, tile });
+            }
+            // In passes over a row: a loop for every activation, with a residual and without, is a lot of code.
+            _ => {
+                let row = |out: &mut [f32], residual: Option<&[f32]>| {
+                    for (x, r) in out.iter_mut().zip(residual.filter(|_| self.residual_first).unwrap_or_default()) {
+                        *x += r;
+                    }
+                    finish_row(isa, self.activation, out, residual.filter(|_| !self.residual_first));
+                };
+                // SAFETY: the caller's promise.
+                unsafe { self.rows(tile, row) }
+            }
         }
     }
 
@@ -182,7 +195,8 @@ fn each_number(out: &mut [f32], residual: Option<&[f32]>, residual_first: bool, 
     }
 }
 
-/// [`Rest::finish`] with the vectors of an instruction set.
+/// [`Rest::finish`] with the vectors of an instruction set, for the usual activations: none, ReLU and HardSwish, which
+/// have loops of their own.
 struct FinishTile<'a> {
     rest: Rest<'a>,
     tile: &'a Stored,
@@ -193,12 +207,10 @@ impl Kernel for FinishTile<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        // The usual ones have loops of their own.
         match self.rest.activation {
-            Activation::None => self.each(simd, |x| x),
             Activation::Relu => self.each(simd, |x| x.at_least(x.like(0.0))),
             Activation::HardSwish => self.each(simd, vector::hard_swish),
-            other => self.each(simd, |x| vector::apply(other, x)),
+            _ => self.each(simd, |x| x),
         }
     }
 }

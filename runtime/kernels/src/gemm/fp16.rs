@@ -24,29 +24,49 @@ const NARROW: usize = 8;
 /// Columns of a panel for a single row.
 const WIDE: usize = 32;
 
-/// Up to eight rows by two registers: 16 of sums, eight of A, the others for B.
+/// Up to eight rows by two registers: 16 of sums, eight of A, the others for B. There are tiles of four and of eight rows,
+/// of which some may be missing: one of each number would take seven times the code.
 pub(super) static TILE_8X16: &[&[Kernel]] = &[
-    &[tile::<NARROW, 1, 1, 1, 1>, tile::<NARROW, 1, 1, 2, 1>, tile::<NARROW, 1, 1, 3, 2>, tile::<NARROW, 1, 1, 4, 2>],
-    &[tile::<NARROW, 1, 2, 1, 1>, tile::<NARROW, 1, 2, 2, 1>, tile::<NARROW, 1, 2, 3, 2>, tile::<NARROW, 1, 2, 4, 2>],
-    &[tile::<NARROW, 1, 3, 1, 1>, tile::<NARROW, 1, 3, 2, 1>, tile::<NARROW, 1, 3, 3, 2>, tile::<NARROW, 1, 3, 4, 2>],
-    &[tile::<NARROW, 1, 4, 1, 1>, tile::<NARROW, 1, 4, 2, 1>, tile::<NARROW, 1, 4, 3, 2>, tile::<NARROW, 1, 4, 4, 2>],
-    &[tile::<NARROW, 1, 5, 1, 1>, tile::<NARROW, 1, 5, 2, 1>, tile::<NARROW, 1, 5, 3, 2>, tile::<NARROW, 1, 5, 4, 2>],
-    &[tile::<NARROW, 1, 6, 1, 1>, tile::<NARROW, 1, 6, 2, 1>, tile::<NARROW, 1, 6, 3, 2>, tile::<NARROW, 1, 6, 4, 2>],
-    &[tile::<NARROW, 1, 7, 1, 1>, tile::<NARROW, 1, 7, 2, 1>, tile::<NARROW, 1, 7, 3, 2>, tile::<NARROW, 1, 7, 4, 2>],
-    &[tile::<NARROW, 1, 8, 1, 1>, tile::<NARROW, 1, 8, 2, 1>, tile::<NARROW, 1, 8, 3, 2>, tile::<NARROW, 1, 8, 4, 2>],
+    &[some::<1, 4, 1, 1>, some::<1, 4, 2, 1>, some::<1, 4, 3, 2>, some::<1, 4, 4, 2>],
+    &[some::<2, 4, 1, 1>, some::<2, 4, 2, 1>, some::<2, 4, 3, 2>, some::<2, 4, 4, 2>],
+    &[some::<3, 4, 1, 1>, some::<3, 4, 2, 1>, some::<3, 4, 3, 2>, some::<3, 4, 4, 2>],
+    &[some::<4, 4, 1, 1>, some::<4, 4, 2, 1>, some::<4, 4, 3, 2>, some::<4, 4, 4, 2>],
+    &[some::<5, 8, 1, 1>, some::<5, 8, 2, 1>, some::<5, 8, 3, 2>, some::<5, 8, 4, 2>],
+    &[some::<6, 8, 1, 1>, some::<6, 8, 2, 1>, some::<6, 8, 3, 2>, some::<6, 8, 4, 2>],
+    &[some::<7, 8, 1, 1>, some::<7, 8, 2, 1>, some::<7, 8, 3, 2>, some::<7, 8, 4, 2>],
+    &[some::<8, 8, 1, 1>, some::<8, 8, 2, 1>, some::<8, 8, 3, 2>, some::<8, 8, 4, 2>],
 ];
+
+/// Tiles of N rows by one of M.
+///
+/// # Safety
+/// As for [`tile`].
+unsafe fn some<const N: usize, const M: usize, const R: usize, const V: usize>(tile: &Tile) {
+    const { assert!(N > 0 && N <= M) };
+    // SAFETY: the caller's promise.
+    unsafe { self::tile::<NARROW, 1, M, R, V>(tile, N) }
+}
 
 /// One row by up to four registers, with two sums for each column: eight that do not wait for each other.
 pub(super) static TILE_1X32: &[&[Kernel]] = &[&[
-    tile::<WIDE, 2, 1, 1, 1>,
-    tile::<WIDE, 2, 1, 2, 1>,
-    tile::<WIDE, 2, 1, 3, 2>,
-    tile::<WIDE, 2, 1, 4, 2>,
-    tile::<WIDE, 2, 1, 5, 3>,
-    tile::<WIDE, 2, 1, 6, 3>,
-    tile::<WIDE, 2, 1, 7, 4>,
-    tile::<WIDE, 2, 1, 8, 4>,
+    single::<1, 1>,
+    single::<2, 1>,
+    single::<3, 2>,
+    single::<4, 2>,
+    single::<5, 3>,
+    single::<6, 3>,
+    single::<7, 4>,
+    single::<8, 4>,
 ]];
+
+/// Tiles of a row.
+///
+/// # Safety
+/// As for [`tile`].
+unsafe fn single<const R: usize, const V: usize>(tile: &Tile) {
+    // SAFETY: the caller's promise.
+    unsafe { self::tile::<WIDE, 2, 1, R, V>(tile, 1) }
+}
 
 /// `short += a[LANE] * b[row LANE]`, for every row and column of [`tile`]. A macro, since the multiplication is compiled
 /// in line only where the instructions are enabled.
@@ -66,17 +86,22 @@ macro_rules! step {
 }
 
 /// A tile of M rows by R times four columns, which are V registers of eight, the last perhaps half full; S sums for each.
+/// There are `count` rows: those that are missing are the last one again, and not stored.
 ///
 /// # Safety
-/// As for [`Kernel`]; B is packed in panels of PANEL columns; the CPU has NEON with arithmetic in half precision.
+/// As for [`Kernel`], with `count` rows, at least one and at most M; B is packed in panels of PANEL columns; the CPU has NEON with arithmetic in half precision.
 #[target_feature(enable = "neon,fp16")]
-unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usize, const V: usize>(tile: &Tile) {
+#[inline(never)]
+unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usize, const V: usize>(
+    tile: &Tile,
+    count: usize,
+) {
     const { assert!(R.div_ceil(2) == V) };
     let none = vreinterpret_f16_u16(vdup_n_u16(0));
-    // SAFETY: every tap has M pointers to `depth` numbers; the panels have `taps * depth` rows, which together are R
+    // SAFETY: every tap has `count` pointers to `depth` numbers; the panels have `taps * depth` rows, which together are R
     // times four columns wide.
     unsafe {
-        let mut sums: [[F32x4; R]; M] = start(tile, 0);
+        let mut sums: [[F32x4; R]; M] = start(tile, 0, count);
         let mut short = [[[vcombine_f16(none, none); V]; M]; S];
         let mut terms = 0;
         let mut b = [tile.panel.cast::<u16>(); V];
@@ -85,7 +110,10 @@ unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usiz
             *b = b.add(column / PANEL * PANEL * tile.taps * tile.depth + column % PANEL);
         }
         for tap in 0..tile.taps {
-            let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
+            let mut rows = [std::ptr::null::<f32>(); M];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = *tile.rows.add(tap * count + r.min(count - 1));
+            }
             let mut d = 0;
             while d < tile.depth {
                 let end = tile.depth.min(d + TERMS);
@@ -122,7 +150,7 @@ unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usiz
                 }
             }
         }
-        if is_finite(&sums) { store(tile, 0, &sums) } else { in_f32::<PANEL, M, R>(tile) }
+        if is_finite(&sums) { store(tile, 0, count, &sums) } else { in_f32::<PANEL, R>(tile, count) }
     }
 }
 
@@ -177,7 +205,7 @@ fn is_finite<const M: usize, const R: usize>(sums: &[[F32x4; R]; M]) -> bool {
 /// # Safety
 /// As for [`tile`].
 #[cold]
-unsafe fn in_f32<const PANEL: usize, const M: usize, const R: usize>(tile: &Tile) {
+unsafe fn in_f32<const PANEL: usize, const R: usize>(tile: &Tile, count: usize) {
     let table = if PANEL == NARROW { HALF_8X8 } else { HALF_1X32 };
     let mut first = 0;
     while first < R * 4 {
@@ -185,7 +213,7 @@ unsafe fn in_f32<const PANEL: usize, const M: usize, const R: usize>(tile: &Tile
         let panel = first * tile.taps * tile.depth * size_of::<u16>();
         // SAFETY: the caller's promise, for the columns of one panel.
         unsafe {
-            table[M - 1][width / 4 - 1](&Tile {
+            table[count - 1][width / 4 - 1](&Tile {
                 panel: tile.panel.add(panel),
                 out: tile.out.add(first),
                 columns: (tile.columns - first).min(width),

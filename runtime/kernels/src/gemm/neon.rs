@@ -53,7 +53,7 @@ tables!(f16: HALF_8X8 HALF_4X16 HALF_1X32);
 unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: every tap has M pointers to `depth` numbers, and the panel has `taps * depth` rows of V registers.
     unsafe {
-        let mut sums: [[F32x4; V]; M] = start(tile, 0);
+        let mut sums: [[F32x4; V]; M] = start(tile, 0, M);
         let mut b: *const B = tile.panel.cast();
         for tap in 0..tile.taps {
             let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
@@ -80,7 +80,7 @@ unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &Tile) {
                 d += 1;
             }
         }
-        store(tile, 0, &sums);
+        store(tile, 0, M, &sums);
     }
 }
 

@@ -56,8 +56,8 @@ where
     // SAFETY: the caller has the instruction sets; every tap has M pointers to `depth` numbers, and the panel has
     // `taps * depth` rows of V registers and W narrower ones; there is a bias for every column.
     unsafe {
-        let mut sums: [[L; V]; M] = start(tile, 0);
-        let mut narrow_sums: [[N; W]; M] = start(tile, V * L::WIDTH);
+        let mut sums: [[L; V]; M] = start(tile, 0, M);
+        let mut narrow_sums: [[N; W]; M] = start(tile, V * L::WIDTH, M);
         let mut b: *const B = tile.panel.cast();
         for tap in 0..tile.taps {
             let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
@@ -89,19 +89,23 @@ where
                 b = b.add(V * L::WIDTH + W * N::WIDTH);
             }
         }
-        store(tile, 0, &sums);
-        store(tile, V * L::WIDTH, &narrow_sums);
+        store(tile, 0, M, &sums);
+        store(tile, V * L::WIDTH, M, &narrow_sums);
     }
 }
 
-/// What the sums of the tile's columns from `first` on begin with.
+/// What the sums of the tile's columns from `first` on begin with, in its `rows` rows, which are M or fewer.
 ///
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instruction set of `L`.
 #[inline(always)]
-pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(tile: &Tile, first: usize) -> [[L; V]; M] {
+pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(
+    tile: &Tile,
+    first: usize,
+    rows: usize,
+) -> [[L; V]; M] {
     // Loops, not closures over arrays: a closure that is not inlined is compiled without the instruction set.
-    // SAFETY: there is a bias for every column of the tile, and an output in each of the M rows.
+    // SAFETY: there is a bias for every column of the tile, and an output in each of the rows.
     unsafe {
         let mut sums = [[L::splat(0.0); V]; M];
         for v in 0..V {
@@ -109,7 +113,9 @@ pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(tile: &Tile
             let count = (tile.columns - at).min(L::WIDTH);
             if tile.add {
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    sums[v] = load(tile.out.add(r * tile.ldc + at), count);
+                    if r < rows {
+                        sums[v] = load(tile.out.add(r * tile.ldc + at), count);
+                    }
                 }
             } else if !tile.bias.is_null() {
                 let bias: L = load(tile.bias.add(at), count);
@@ -122,18 +128,25 @@ pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(tile: &Tile
     }
 }
 
-/// Stores the sums of the tile's columns from `first` on, inside their bounds.
+/// Stores the sums of the tile's columns from `first` on, in its `rows` rows, inside their bounds.
 ///
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instruction set of `L`.
 #[inline(always)]
-pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(tile: &Tile, first: usize, sums: &[[L; V]; M]) {
+pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(
+    tile: &Tile,
+    first: usize,
+    rows: usize,
+    sums: &[[L; V]; M],
+) {
     // SAFETY: the caller's promise.
     unsafe {
         match tile.bounds {
-            Bounds::None => store_by(tile, first, sums, |x| x),
-            Bounds::Least(min) => store_by(tile, first, sums, |x| x.at_least(x.like(min))),
-            Bounds::Both(min, max) => store_by(tile, first, sums, |x| x.at_least(x.like(min)).at_most(x.like(max))),
+            Bounds::None => store_by(tile, (first, rows), sums, |x| x),
+            Bounds::Least(min) => store_by(tile, (first, rows), sums, |x| x.at_least(x.like(min))),
+            Bounds::Both(min, max) => {
+                store_by(tile, (first, rows), sums, |x| x.at_least(x.like(min)).at_most(x.like(max)))
+            }
         }
     }
 }
@@ -146,15 +159,18 @@ pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(tile: &Tile
 #[inline(always)]
 unsafe fn store_by<L: Lanes, const M: usize, const V: usize>(
     tile: &Tile,
-    first: usize,
+    (first, rows): (usize, usize),
     sums: &[[L; V]; M],
     f: impl Fn(L) -> L,
 ) {
     let mut out = tile.out.wrapping_add(first);
-    for row in sums {
+    for (r, row) in sums.iter().enumerate() {
+        if r >= rows {
+            return;
+        }
         for (v, &sum) in row.iter().enumerate() {
             let width = tile.columns - first - v * L::WIDTH;
-            // SAFETY: the output has the tile's columns in each of the M rows.
+            // SAFETY: the output has the tile's columns in each of the rows.
             unsafe {
                 let to = out.add(v * L::WIDTH);
                 if v + 1 < V || width >= L::WIDTH {

@@ -53,13 +53,7 @@ kernels! {
     avx512_16 crate::lanes::avx512::F32x16, Avx512, 14 or 7 x 1;
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
-    avx2_16 crate::lanes::avx2::F32x8, Avx2, 6 or 3 x 2;
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,f16c")]
     avx2_8 crate::lanes::avx2::F32x8, Avx2, 14 or 7 x 1;
-    #[cfg(target_arch = "aarch64")]
-    #[target_feature(enable = "neon")]
-    neon_16 crate::lanes::neon::F32x4, Neon, 6 or 3 x 4;
     #[cfg(target_arch = "aarch64")]
     #[target_feature(enable = "neon")]
     neon_8 crate::lanes::neon::F32x4, Neon, 14 or 7 x 2;
@@ -173,14 +167,16 @@ impl Tile<'_, '_> {
         let columns = (P - 1) * S + s.kernel[1];
         let first = (self.x * S).wrapping_sub(s.pad_left);
         // Columns past the last output are in the window, too, and need not exist.
-        if self.x * S >= s.pad_left && first + columns <= s.in_w {
-            // SAFETY: the caller's promise; the columns under the tile lie inside the image.
-            return unsafe { self.panels::<L, P, R, S>(self.lines, first) };
-        }
+        let inside = self.x * S >= s.pad_left && first + columns <= s.in_w;
         let mut lines = [Line { row: std::ptr::null(), weights: 0 }; MAX_LINES];
+        let lines = &mut lines[..self.lines.len()];
         let from = s.pad_left.saturating_sub(self.x * S).min(columns);
         let end = (s.in_w + s.pad_left).saturating_sub(self.x * S).clamp(from, columns);
-        for (index, line) in self.lines.iter().enumerate() {
+        for (index, (line, to)) in self.lines.iter().zip(&mut *lines).enumerate() {
+            if inside {
+                *to = Line { row: line.row.wrapping_add(first), ..*line };
+                continue;
+            }
             let window = &mut copies[index * columns..][..columns];
             window[..from].fill(0.0);
             window[end..].fill(0.0);
@@ -190,18 +186,18 @@ impl Tile<'_, '_> {
                     unsafe { std::slice::from_raw_parts(line.row.add(self.x * S + from - s.pad_left), end - from) };
                 window[from..end].copy_from_slice(inside);
             }
-            lines[index] = Line { row: window.as_ptr(), ..*line };
+            *to = Line { row: window.as_ptr(), ..*line };
         }
-        // SAFETY: the caller's promise; the copies hold the columns under the tile.
-        unsafe { self.panels::<L, P, R, S>(&lines[..self.lines.len()], 0) }
+        // SAFETY: the caller's promise; the lines, or the copies of them, hold the columns under the tile.
+        unsafe { self.panels::<L, P, R, S>(lines) }
     }
 
     /// The filters, panel after panel.
     ///
     /// # Safety
-    /// As for [`run`]; from column `first` on, every line has the columns under the tile.
+    /// As for [`run`]; every line has the columns under the tile.
     #[inline(always)]
-    unsafe fn panels<L: Lanes, const P: usize, const R: usize, const S: usize>(&self, lines: &[Line], first: usize) {
+    unsafe fn panels<L: Lanes, const P: usize, const R: usize, const S: usize>(&self, lines: &[Line]) {
         let s = self.args.shape;
         let panel_len = s.in_c * s.kernel[0] * s.kernel[1] * R * L::WIDTH;
         for (panel, filter) in (0..s.out_c).step_by(R * L::WIDTH).enumerate() {
@@ -210,12 +206,11 @@ impl Tile<'_, '_> {
                 let bias = self.bias::<L, R>(filter);
                 let mut sums = [bias; P];
                 for line in lines {
-                    let pixels = line.row.add(first);
                     let mut weights = self.args.packed.as_ptr().add(panel * panel_len + line.weights);
                     for kx in 0..s.kernel[1] {
                         let w: [L; R] = std::array::from_fn(|r| L::load(weights.add(r * L::WIDTH)));
                         for (p, sums) in sums.iter_mut().enumerate() {
-                            let pixel = L::splat(*pixels.add(p * S + kx));
+                            let pixel = L::splat(*line.row.add(p * S + kx));
                             for (sum, w) in sums.iter_mut().zip(w) {
                                 *sum = w.mul_add(pixel, *sum);
                             }
