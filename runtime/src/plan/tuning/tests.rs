@@ -92,19 +92,19 @@ fn every_candidate_computes_the_step_and_a_package_keeps_it() {
         let want = graph.evaluate(std::slice::from_ref(&x)).unwrap();
         let (names, _) = tuned(&graph, 0);
         most = most.max(names.len());
-        for at in 0..names.len() {
+        for (at, name) in names.iter().enumerate() {
             let tuning = tuned(&graph, at).1;
             let options = Options::default().isa(target().isa).tune(Tune::Stored(Arc::new(tuning.clone())));
             let model = Model::from_graph(graph.clone(), &options).unwrap();
-            assert_eq!(model.plan().unwrap().steps[0].choice.kernel, names[at]);
+            assert_eq!(model.plan().unwrap().steps[0].choice.kernel, *name);
             let got = output(&model, &x);
-            assert_close(&got, &want[0], 1e-3, &names[at]);
+            assert_close(&got, &want[0], 1e-3, name);
             // The device goes by the choice that was made for it.
             let target = Some((target(), Some(&tuning)));
             let bytes = package::write_tuned(&graph, &crate::Info::default(), target, None).unwrap();
             let packed = Model::from_bytes(&bytes, &Options::default()).unwrap();
-            assert_eq!(packed.plan().unwrap().steps[0].choice.kernel, names[at]);
-            assert_eq!(output(&packed, &x).bytes(), got.bytes(), "{}", names[at]);
+            assert_eq!(packed.plan().unwrap().steps[0].choice.kernel, *name);
+            assert_eq!(output(&packed, &x).bytes(), got.bytes(), "{name}");
         }
     }
     assert!(most > 1 || target().isa == Isa::Scalar);
