@@ -7,6 +7,11 @@
 //!
 //! Tensors are row-major f32, or bytes where a family's name begins with q (quantised); images are NHWC.
 
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code, unused_imports, unused_variables, reason = "elsewhere there are scalar kernels only")
+)]
+
 pub mod activation;
 pub mod arena;
 pub mod binary;
