@@ -24,10 +24,10 @@ const NARROW: usize = 8;
 /// Columns of a panel for a single row.
 const WIDE: usize = 32;
 
-/// Up to eight rows by two registers: 16 of sums, eight of A, the others for B. There are tiles of four and of eight rows,
+/// Up to eight rows by two registers: 16 of sums, eight of A, the others for B. There are tiles of one, four and eight rows,
 /// of which some may be missing: one of each number would take seven times the code.
 pub(super) static TILE_8X16: &[&[Kernel]] = &[
-    &[some::<1, 4, 1, 1>, some::<1, 4, 2, 1>, some::<1, 4, 3, 2>, some::<1, 4, 4, 2>],
+    &[some::<1, 1, 1, 1>, some::<1, 1, 2, 1>, some::<1, 1, 3, 2>, some::<1, 1, 4, 2>],
     &[some::<2, 4, 1, 1>, some::<2, 4, 2, 1>, some::<2, 4, 3, 2>, some::<2, 4, 4, 2>],
     &[some::<3, 4, 1, 1>, some::<3, 4, 2, 1>, some::<3, 4, 3, 2>, some::<3, 4, 4, 2>],
     &[some::<4, 4, 1, 1>, some::<4, 4, 2, 1>, some::<4, 4, 3, 2>, some::<4, 4, 4, 2>],

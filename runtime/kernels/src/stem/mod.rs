@@ -52,6 +52,8 @@ pub static VARIANTS: &[Variant] = variants! {
     #[cfg(target_arch = "x86_64")]
     "stem_f32_14x8_avx2" Avx2 8 run::avx2_8;
     #[cfg(target_arch = "aarch64")]
+    "stem_f32_6x16_neon" Neon 16 run::neon_16;
+    #[cfg(target_arch = "aarch64")]
     "stem_f32_14x8_neon" Neon 8 run::neon_8;
     #[cfg(all())]
     "stem_f32_scalar" Scalar 1 run::scalar;

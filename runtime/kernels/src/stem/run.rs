@@ -56,6 +56,9 @@ kernels! {
     avx2_8 crate::lanes::avx2::F32x8, Avx2, 14 or 7 x 1;
     #[cfg(target_arch = "aarch64")]
     #[target_feature(enable = "neon")]
+    neon_16 crate::lanes::neon::F32x4, Neon, 6 or 3 x 4;
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
     neon_8 crate::lanes::neon::F32x4, Neon, 14 or 7 x 2;
 }
 
