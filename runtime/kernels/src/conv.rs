@@ -92,13 +92,21 @@ impl ConvShape {
         first.min(kernel)..end.min(kernel).max(first.min(kernel))
     }
 
-    /// Panics unless divisors are not zero, the groups fit and no coordinate can overflow.
-    pub(crate) fn check(&self) {
+    /// Whether divisors are not zero, the groups fit and no coordinate can overflow: what every kernel demands.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
         let plane = [self.in_h, self.in_w, self.out_h, self.out_w, self.pad_top, self.pad_left];
         let steps = self.kernel.iter().chain(&self.stride).chain(&self.dilation);
-        assert!(plane.iter().chain(steps).all(|&size| size <= MAX_SIZE), "size out of range: {self:?}");
-        assert!(self.stride.iter().chain(&self.dilation).all(|&d| d > 0), "strides and dilations are not 0");
-        assert!(self.groups > 0 && self.in_c.is_multiple_of(self.groups) && self.out_c.is_multiple_of(self.groups));
+        plane.iter().chain(steps).all(|&size| size <= MAX_SIZE)
+            && self.stride.iter().chain(&self.dilation).all(|&d| d > 0)
+            && self.groups > 0
+            && self.in_c.is_multiple_of(self.groups)
+            && self.out_c.is_multiple_of(self.groups)
+    }
+
+    /// Panics unless the shape [is sound](Self::is_sound).
+    pub(crate) fn check(&self) {
+        assert!(self.is_sound(), "sizes out of range: {self:?}");
     }
 }
 

@@ -159,7 +159,7 @@ impl Conv {
     pub(crate) fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
         let out = self.check(inputs)?;
         let image = Image::new(self.layout, &inputs[Self::X].shape)?;
-        Ok(ConvShape {
+        let shape = ConvShape {
             batch: image.batch,
             in_h: image.height,
             in_w: image.width,
@@ -173,7 +173,11 @@ impl Conv {
             pad_top: self.pads[0],
             pad_left: self.pads[1],
             groups: self.groups,
-        })
+        };
+        if !shape.is_sound() {
+            return Err(Self::refuse("strides", "a stride, dilation, padding or length is too large"));
+        }
+        Ok(shape)
     }
 }
 
@@ -606,6 +610,16 @@ mod tests {
                 let got = planned(&graph, isa, &inputs[..1]).unwrap();
                 assert_close(&got[0], &want[0], 1e-3, "a convolution with constant weights");
             }
+        }
+    }
+
+    /// Regression: a package could ask for a stride that the kernels' own check ended the run with.
+    #[test]
+    fn steps_past_the_kernels_range_are_errors() {
+        let (far, image) = (1 << 31, Image { batch: 1, channels: 2, height: 3, width: 3 });
+        for op in [Conv { stride: [far, 1], ..conv([1, 1]) }, Conv { dilation: [1, far], ..conv([1, 1]) }] {
+            let inputs = operands(&mut Random(2), &op, image, 2);
+            assert!(planned(&single(op, &inputs, &[Conv::WEIGHTS]), Isa::detect(), &inputs[..1]).is_err());
         }
     }
 
