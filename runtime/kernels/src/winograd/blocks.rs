@@ -91,7 +91,8 @@ impl Split {
             parts,
             place: match product(&[part, parts]) {
                 _ if v.storage == Storage::Transformed => Place::Packed,
-                len if blocks > 1 && len <= SHARED => Place::Shared,
+                // A thread with a block or none transforms for itself: nobody waits, and nothing leaves its core's cache.
+                len if blocks > threads && len <= SHARED => Place::Shared,
                 _ => Place::Slot,
             },
             zeros: shape.in_c,
