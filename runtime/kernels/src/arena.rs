@@ -8,6 +8,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use memmap2::MmapMut;
 
@@ -44,8 +45,8 @@ const MAPPED: usize = 256 * 1024;
 pub struct AlignedVec<T: Plain> {
     start: NonNull<T>,
     len: usize,
-    /// Owns the elements of a large block; the heap does for a small one.
-    map: Option<MmapMut>,
+    /// Owns the elements of a large block, and of one cut from a [`Slab`]; the heap does for others.
+    map: Option<Arc<MmapMut>>,
 }
 
 // SAFETY: it owns its elements, which are `Send` and `Sync`.
@@ -64,7 +65,7 @@ impl<T: Plain> AlignedVec<T> {
             let mut map = MmapMut::map_anon(layout.size()).ok()?;
             prefer_huge_pages(&map);
             let start = NonNull::new(map.as_mut_ptr())?;
-            return Some(AlignedVec { start: start.cast(), len, map: Some(map) });
+            return Some(AlignedVec { start: start.cast(), len, map: Some(Arc::new(map)) });
         }
         // SAFETY: the layout is not of size zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
@@ -91,12 +92,17 @@ impl<T: Plain> AlignedVec<T> {
     }
 }
 
+/// Bytes of a huge page on most systems that have them.
+const HUGE_PAGE: usize = 2 * 1024 * 1024;
+
+/// A multiple of the size of an ordinary page on every system.
+#[cfg(target_os = "linux")]
+const PAGE: usize = 64 * 1024;
+
 /// Asks for huge pages where there are some and the block fills a few; that there are none is no error.
 fn prefer_huge_pages(map: &MmapMut) {
     #[cfg(target_os = "linux")]
     {
-        // Size of a huge page on most systems that have them.
-        const HUGE_PAGE: usize = 2 * 1024 * 1024;
         if map.len() >= 2 * HUGE_PAGE {
             let _ = map.advise(memmap2::Advice::HugePage);
         }
@@ -142,6 +148,79 @@ impl<T: Plain> Clone for AlignedVec<T> {
 impl<T: Plain + std::fmt::Debug> std::fmt::Debug for AlignedVec<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.deref().fmt(f)
+    }
+}
+
+/// Blocks side by side, in the order in which they are asked for.
+///
+/// The weights of a model are read from the first to the last in every run, and most of a network's steps have fewer than
+/// a huge page holds. Side by side they fill huge pages, and reading them misses fewer translations.
+pub struct Slab {
+    chunk: Option<Chunk>,
+    /// Bytes of a chunk; none where blocks are on their own.
+    chunk_len: usize,
+}
+
+/// What blocks are cut from.
+struct Chunk {
+    map: Arc<MmapMut>,
+    start: NonNull<u8>,
+    /// Bytes that blocks have, from the start on.
+    used: usize,
+}
+
+impl Slab {
+    /// Bytes of a chunk.
+    const CHUNK: usize = 8 * HUGE_PAGE;
+
+    /// For about as many bytes as `expected`: where those fill no huge pages, blocks are on their own.
+    pub fn new(expected: usize) -> Slab {
+        let is_large = cfg!(target_os = "linux") && expected >= 2 * HUGE_PAGE;
+        Slab { chunk: None, chunk_len: if is_large { Self::CHUNK } else { 0 } }
+    }
+
+    /// A block of `len` zeros. Aborts when there is no memory.
+    pub fn zeroed(&mut self, len: usize) -> AlignedVec<u8> {
+        self.cut(len).unwrap_or_else(|| AlignedVec::zeroed(len))
+    }
+
+    /// A block from a chunk; none if there is no memory for one, or if the block would waste most of it.
+    fn cut(&mut self, len: usize) -> Option<AlignedVec<u8>> {
+        if len == 0 || len > self.chunk_len / 4 {
+            return None;
+        }
+        if self.chunk.as_ref().is_none_or(|chunk| self.chunk_len - chunk.used < len) {
+            self.trim();
+            let mut map = MmapMut::map_anon(self.chunk_len).ok()?;
+            prefer_huge_pages(&map);
+            let start = NonNull::new(map.as_mut_ptr())?;
+            self.chunk = Some(Chunk { map: Arc::new(map), start, used: 0 });
+        }
+        let chunk = self.chunk.as_mut()?;
+        // SAFETY: `used + len` is at most the chunk's length.
+        let start = unsafe { chunk.start.add(chunk.used) };
+        // Chunks are a multiple of the alignment long, so this stays inside.
+        chunk.used = (chunk.used + len).next_multiple_of(ALIGNMENT);
+        // Nobody else has these bytes: what is used is never cut again, and the map is not read through the `Arc`.
+        Some(AlignedVec { start, len, map: Some(chunk.map.clone()) })
+    }
+
+    /// Gives back what is left of the chunk: its first huge page is in use in part, and takes memory as a whole.
+    fn trim(&mut self) {
+        #[cfg(target_os = "linux")]
+        if let Some(Chunk { map, used, .. }) = self.chunk.take()
+            && let used = used.next_multiple_of(PAGE)
+            && used < map.len()
+        {
+            // SAFETY: no block has these bytes, and none will.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, used, map.len() - used) };
+        }
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        self.trim();
     }
 }
 
@@ -266,6 +345,25 @@ mod tests {
             assert!(len == 0 || (vec.as_ptr() as usize).is_multiple_of(ALIGNMENT));
         }
         assert!(AlignedVec::<f32>::try_zeroed(usize::MAX / 2).is_none());
+    }
+
+    #[test]
+    fn blocks_of_a_slab_are_apart_and_outlive_it() {
+        for expected in [0, Slab::CHUNK] {
+            let mut slab = Slab::new(expected);
+            let sizes = [1, 63, 64, 65, 0, Slab::CHUNK / 4, Slab::CHUNK / 4 + 1];
+            let mut blocks: Vec<_> = sizes.iter().cycle().take(30).map(|&len| slab.zeroed(len)).collect();
+            drop(slab);
+            for (index, block) in blocks.iter_mut().enumerate() {
+                assert_eq!(block.len(), sizes[index % sizes.len()]);
+                assert!(block.is_empty() || (block.as_ptr() as usize).is_multiple_of(ALIGNMENT));
+                assert!(block.iter().all(|&byte| byte == 0));
+                block.fill(index as u8 + 1);
+            }
+            for (index, block) in blocks.iter().enumerate() {
+                assert!(block.iter().all(|&byte| byte == index as u8 + 1));
+            }
+        }
     }
 
     #[test]

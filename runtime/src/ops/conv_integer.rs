@@ -16,7 +16,6 @@
 
 use bytemuck::cast_slice_mut;
 use serde::{Deserialize, Serialize};
-use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::qgemm::{Out, Packed};
 use skipstone_kernels::qsums::{self, Scales, Zeros};
@@ -130,8 +129,8 @@ impl Operator for ConvInteger {
         let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
         if cx.constants[WEIGHTS].is_some() {
             let [weights, sums, _] = kernel.packed_lens(&shape);
-            let mut to = AlignedVec::<u8>::zeroed(weights);
-            let mut to_sums = AlignedVec::<u8>::zeroed(sums * size_of::<i32>());
+            let mut to = cx.room(weights);
+            let mut to_sums = cx.room(sums * size_of::<i32>());
             kernel.pack_sums(&shape, cx.constant(WEIGHTS)?, cast_slice_mut(&mut to), cast_slice_mut(&mut to_sums));
             choice.packed = vec![to.into(), to_sums.into()];
             choice.absorbed = vec![WEIGHTS];

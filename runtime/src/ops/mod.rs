@@ -9,11 +9,12 @@
 //! [`Execute`]: the moment where names become function pointers and geometry is worked out.
 //! [`Execute::run`] does the work, without a heap allocation.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
-use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::arena::{AlignedVec, Slab};
 use skipstone_kernels::gemm::Weights;
 
 use crate::bytes::Bytes;
@@ -137,6 +138,8 @@ pub struct PlanContext<'a> {
     pub packing: Option<&'a Packing>,
     /// What was measured of kernels, where that has a say.
     pub tuning: Option<&'a Tuning>,
+    /// Where packed weights go.
+    pub slab: &'a RefCell<Slab>,
     /// Instruction set to choose for.
     pub isa: Isa,
     /// Memory against speed.
@@ -168,6 +171,11 @@ impl<'a> PlanContext<'a> {
         tensor.and_then(Tensor::elements).ok_or(OpError::Operand(position))
     }
 
+    /// Zeros, for packed weights.
+    fn room(&self, len: usize) -> AlignedVec<u8> {
+        self.slab.borrow_mut().zeroed(len)
+    }
+
     /// The packed constant `role`, which is `len` bytes: what `write` makes of the weights, or what a package holds.
     fn pack(
         &self,
@@ -176,7 +184,7 @@ impl<'a> PlanContext<'a> {
         write: impl FnOnce(&mut [u8]) -> Result<(), OpError>,
     ) -> Result<Bytes, OpError> {
         let Some(packing) = self.packing else {
-            let mut bytes = AlignedVec::zeroed(len);
+            let mut bytes = self.room(len);
             write(&mut bytes)?;
             return Ok(bytes.into());
         };

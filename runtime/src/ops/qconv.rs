@@ -13,7 +13,6 @@
 
 use bytemuck::{cast_slice, cast_slice_mut};
 use serde::{Deserialize, Serialize};
-use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::qgemm::{Out, Packed};
 use skipstone_kernels::requantise::Requantise;
@@ -118,11 +117,8 @@ impl Operator for QConv {
         let (kernel, candidates) =
             cx.choose(self, Kernel::candidates(cx.isa, &shape), |k| k.name().to_owned(), |k| k.name().to_owned())?;
         let [weight_bytes, offsets, packed_scales] = kernel.packed_lens(&shape);
-        let mut packed = vec![
-            AlignedVec::<u8>::zeroed(weight_bytes),
-            AlignedVec::<u8>::zeroed(offsets * size_of::<i32>()),
-            AlignedVec::<u8>::zeroed(packed_scales * size_of::<f32>()),
-        ];
+        let mut packed =
+            vec![cx.room(weight_bytes), cx.room(offsets * size_of::<i32>()), cx.room(packed_scales * size_of::<f32>())];
         let [w, o, s] = packed.as_mut_slice() else { return Err(OpError::Operand(WEIGHTS)) };
         let to: (&mut [i8], &mut [i32], &mut [f32]) = (cast_slice_mut(w), cast_slice_mut(o), cast_slice_mut(s));
         kernel.pack(&shape, weights, self.zero, (bias, scales), to);

@@ -8,11 +8,13 @@ mod memory;
 #[cfg_attr(not(any(feature = "tuning", test)), allow(dead_code, reason = "only tuning uses it"))]
 mod tuning;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
+use skipstone_kernels::arena::Slab;
 
 pub use memory::{ALIGNMENT, Layout, Request};
 pub use tuning::{Measured, Timed, Tuning};
@@ -132,6 +134,10 @@ impl Plan {
         tuning: Option<&Tuning>,
     ) -> Result<Self> {
         let roots = alias_roots(&graph);
+        let slab = RefCell::new(Slab::new(match target.memory {
+            Memory::Fast => graph.values().iter().filter_map(|v| v.constant.as_ref()).map(|t| t.bytes().len()).sum(),
+            Memory::Small => 0,
+        }));
         let nodes = std::mem::take(&mut graph.nodes);
         let mut readers = readers(&graph, &nodes, &roots);
         let mut steps = Vec::with_capacity(graph.nodes.len());
@@ -149,6 +155,7 @@ impl Plan {
                 constants: node.inputs.iter().map(|&id| constant(&graph, &roots, id)).collect(),
                 packing: packings.get(index).and_then(Option::as_ref),
                 tuning,
+                slab: &slab,
                 inputs: inputs.clone(),
                 outputs: outputs.clone(),
                 isa: target.isa,
