@@ -1,7 +1,8 @@
-"""What the comparison needs installed, under build/peers: two Python environments and the Rust worker."""
+"""What the comparison needs installed, under build/peers: two Python environments and the Rust workers."""
 
 import os
 import subprocess
+import sys
 import tomllib
 import venv
 from importlib import metadata
@@ -12,6 +13,8 @@ BUILD = HERE.parents[1] / "build" / "peers"
 PYTHON = BUILD / "venv" / "bin" / "python"
 CONVERTERS = BUILD / "converters" / "bin"
 RUST_WORKER = BUILD / "target" / "release" / "skipstone-peers"
+# Runs packages, as an app does: without what reads ONNX.
+PACKAGE_WORKER = BUILD / "package-target" / "release" / "skipstone-peers"
 # Makes the packages.
 SKIPSTONE = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parents[1] / "target")) / "release" / "skipstone"
 
@@ -51,12 +54,20 @@ def prepare(runtimes: list[str]) -> None:
     if {"ncnn", "litert"} & set(runtimes):
         python_environment(BUILD / "converters", HERE / "requirements-converters.txt")
     subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "skipstone-cli"], cwd=HERE.parents[1], check=True)
-    subprocess.run(
-        ["cargo", "build", "--quiet", "--release"],
-        cwd=HERE / "rust",
-        env=os.environ | {"CARGO_TARGET_DIR": str(BUILD / "target")},
-        check=True,
-    )
+    for worker, features in ((RUST_WORKER, []), (PACKAGE_WORKER, ["--no-default-features"])):
+        subprocess.run(
+            ["cargo", "build", "--quiet", "--release", *features],
+            cwd=HERE / "rust",
+            env=os.environ | {"CARGO_TARGET_DIR": str(worker.parents[1])},
+            check=True,
+        )
+
+
+def worker(runtime: str) -> list[str | Path]:
+    """The program that is measured."""
+    if runtime in PACKAGES:
+        return [sys.executable, HERE / "worker.py"]
+    return [PACKAGE_WORKER if runtime in ("skipstone_package", "skipstone_small") else RUST_WORKER]
 
 
 def version(runtime: str) -> str:

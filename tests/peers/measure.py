@@ -12,7 +12,6 @@ import select
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -51,11 +50,7 @@ class Worker:
     """A process with a loaded model; stopped between requests."""
 
     def __init__(self, task: Task):
-        program = (
-            [environment.RUST_WORKER]
-            if task.runtime in environment.CRATES
-            else [sys.executable, environment.HERE / "worker.py"]
-        )
+        program = environment.worker(task.runtime)
         dims = ",".join(map(str, task.dims))
         # The last cores: the first one serves most interrupts.
         cores = sorted(os.sched_getaffinity(0))[-task.threads :]

@@ -1,8 +1,10 @@
 //! A worker of the comparison: one runtime, one model, driven by lines on stdin (the protocol is
 //! described in `tests/peers/worker.py`, its counterpart for the runtimes that Python drives).
 
+#[cfg(feature = "onnx")]
 mod rten;
 mod skipstone;
+#[cfg(feature = "onnx")]
 mod tract;
 
 use std::io::{BufRead, Write};
@@ -56,7 +58,9 @@ fn arguments() -> Result<Arguments> {
 fn load(engine: &str, model: &Path, threads: usize, input: Input) -> Result<Box<dyn Engine>> {
     Ok(match engine {
         "skipstone" | "skipstone_package" | "skipstone_small" => Box::new(skipstone::Skipstone::load(model, threads, input)?),
+        #[cfg(feature = "onnx")]
         "tract" => Box::new(tract::Tract::load(model, threads, input)?),
+        #[cfg(feature = "onnx")]
         "rten" => Box::new(rten::Rten::load(model, threads, input)?),
         other => bail!("no engine {other}"),
     })
