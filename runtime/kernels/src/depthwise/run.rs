@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::activation;
+use crate::activation::{self, Activation};
 use crate::conv::ConvShape;
 use crate::epilogue::{Epilogue, Tail, finish_row};
 use crate::isa::Isa;
@@ -121,9 +121,15 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
     }
 }
 
+/// Registers of a CPU that computes two rows at a time: their sums, and the columns and weights of a kernel row.
+const PAIRS: usize = 32;
+
 /// Output columns of a tile: seven sums and the weights of a kernel row fit any register file, and the maps of a
 /// network for 224 pixels are multiples of seven wide.
 const WIDTH: usize = 7;
+
+/// Input columns under a tile of the widest kernel of two rows.
+const MAX_COLUMNS: usize = WIDTH + 4;
 
 /// Most kernel rows of a kernel that is computed by tiles.
 const MAX_LINES: usize = 8;
@@ -142,17 +148,19 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
         residual_first: epilogue.residual_first,
         activation: epilogue.in_registers(),
     };
-    for row in args.rows.clone() {
-        let y = row % s.out_h;
-        let lines = [std::ptr::null(); MAX_LINES];
-        let mut line = Line { args, tail, row, y, image: row / s.out_h, taps_y: s.valid_taps(0, y), lines };
-        for ky in line.taps_y.start..line.taps_y.end.min(MAX_LINES) {
-            line.lines[ky] = line.input_row(ky);
-        }
-        let tiled = s.kernel[0] <= MAX_LINES && s.dilation[1] == 1;
+    let tiled = s.kernel[0] <= MAX_LINES && s.dilation[1] == 1 && args.channels.len() >= L::WIDTH;
+    let square = s.kernel[0] == s.kernel[1] && s.stride == [1, 1] && s.dilation[0] == 1;
+    let pairs = tiled && square && s.kernel[0] == 3 && L::REGISTERS >= PAIRS;
+    let mut next = args.rows.start;
+    while next < args.rows.end {
+        let row = next;
+        let paired = pairs && row + 1 < args.rows.end && row % s.out_h + 1 < s.out_h;
+        let line = Line::new(args, tail, row, if paired { 2 } else { 1 });
+        next += if paired { 2 } else { 1 };
         // SAFETY: the caller's promise; each tile is of the kernel's width and stride.
         unsafe {
             match (s.kernel[1], s.stride[1]) {
+                (3, 1) if paired => line.pairs::<L, 3>(),
                 (3, 1) if tiled => line.tiles::<L, 3, 1>(),
                 (3, 2) if tiled => line.tiles::<L, 3, 2>(),
                 (5, 1) if tiled => line.tiles::<L, 5, 1>(),
@@ -161,38 +169,60 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
             }
         }
         if let Some(activation) = epilogue.later() {
-            // The whole row at once, or pixel by pixel where others compute its other channels.
-            let whole = args.channels.len() == s.out_c;
-            let (runs, len) = if whole { (1, s.out_w * s.out_c) } else { (s.out_w, args.channels.len()) };
-            let residual = epilogue.residual.filter(|_| !epilogue.residual_first);
-            for run in 0..runs {
-                let at = run * s.out_c + args.channels.start;
-                let (out, row_len) = ((row - args.rows.start) * s.out_w * s.out_c + at, s.out_w * s.out_c);
-                // SAFETY: what of the output row was just written, by this task alone.
-                let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(out), len) };
-                finish_row(isa, activation, out, residual.map(|r| &r[row * row_len + at..][..len]));
-            }
+            finish(args, isa, activation, row..next);
         }
     }
 }
 
-/// One output row.
+/// What is not done in registers, for rows that were just written: a whole row at once, or pixel by pixel where others
+/// compute its other channels.
+fn finish(args: &Rows<'_>, isa: Isa, activation: Activation, rows: Range<usize>) {
+    let (s, epilogue) = (args.shape, &args.epilogue);
+    let whole = args.channels.len() == s.out_c;
+    let (runs, len) = if whole { (1, s.out_w * s.out_c) } else { (s.out_w, args.channels.len()) };
+    let residual = epilogue.residual.filter(|_| !epilogue.residual_first);
+    for row in rows {
+        for run in 0..runs {
+            let at = run * s.out_c + args.channels.start;
+            let (out, row_len) = ((row - args.rows.start) * s.out_w * s.out_c + at, s.out_w * s.out_c);
+            // SAFETY: what of the output row was just written, by this task alone.
+            let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(out), len) };
+            finish_row(isa, activation, out, residual.map(|r| &r[row * row_len + at..][..len]));
+        }
+    }
+}
+
+/// One output row, or two.
 struct Line<'a, 'b> {
     args: &'a Rows<'b>,
     /// Pointers to the whole bias and residual.
     tail: Tail,
-    /// Row over all images.
+    /// The first row, over all images.
     row: usize,
-    /// Row in its image.
+    /// The same in its image.
     y: usize,
     image: usize,
-    /// Kernel rows that fall inside the input.
+    /// Kernel rows that fall inside the input; those of two rows are counted from the first one's.
     taps_y: Range<usize>,
     /// The input rows under the first of them: found once, not for every tile and channel.
     lines: [*const f32; MAX_LINES],
 }
 
-impl Line<'_, '_> {
+impl<'a, 'b> Line<'a, 'b> {
+    /// The `rows` rows from `row` on: one, or two of an image.
+    #[inline(always)]
+    fn new(args: &'a Rows<'b>, tail: Tail, row: usize, rows: usize) -> Self {
+        let (s, y) = (args.shape, row % args.shape.out_h);
+        // As if the kernel of two rows, whose stride and dilation are 1, were one row higher.
+        let taps_y = ConvShape { kernel: [s.kernel[0] + rows - 1, s.kernel[1]], ..*s }.valid_taps(0, y);
+        let lines = [std::ptr::null(); MAX_LINES];
+        let mut line = Line { args, tail, row, y, image: row / s.out_h, taps_y, lines };
+        for ky in line.taps_y.start..line.taps_y.end.min(MAX_LINES) {
+            line.lines[ky] = line.input_row(ky);
+        }
+        line
+    }
+
     /// The input row under kernel row `ky`, one of `taps_y`, from the first of the channels on.
     #[inline(always)]
     fn input_row(&self, ky: usize) -> *const f32 {
@@ -210,28 +240,36 @@ impl Line<'_, '_> {
     /// Computes the row for a kernel `K` wide with stride `S`.
     ///
     /// # Safety
-    /// As for [`run`]; the kernel's width and stride are `K` and `S`, its dilation 1.
+    /// As for [`run`]; the kernel's width and stride are `K` and `S`, its dilation 1, and there is a register of channels.
     #[inline(always)]
     unsafe fn tiles<L: Lanes, const K: usize, const S: usize>(&self) {
-        let s = self.args.shape;
-        if self.args.channels.len() < L::WIDTH {
-            // SAFETY: the caller's promise.
-            return unsafe { self.pixels::<L>() };
-        }
-        for x in (0..s.out_w).step_by(WIDTH) {
-            let outputs = WIDTH.min(s.out_w - x);
-            // Input columns under the tile, and which of them exist.
-            let columns = (WIDTH - 1) * S + K;
-            let first = s.pad_left.saturating_sub(x * S).min(columns);
-            let end = (s.in_w + s.pad_left).saturating_sub(x * S).min(columns);
-            let inside = ((1u32 << end) - 1) & !((1u32 << first) - 1);
-            let tile = Window { x, outputs, inside };
+        for x in (0..self.args.shape.out_w).step_by(WIDTH) {
+            let tile = Window::new::<K, S>(self.args.shape, x);
             // SAFETY: the caller's promise; where a column or output is missing, the tile says so.
             unsafe {
-                if outputs == WIDTH && first == 0 && end == columns {
+                if tile.is_whole::<K, S>() {
                     self.tile::<L, K, S, false>(&tile);
                 } else {
                     self.tile::<L, K, S, true>(&tile);
+                }
+            }
+        }
+    }
+
+    /// Computes both rows for a `K x K` kernel with stride 1.
+    ///
+    /// # Safety
+    /// As for [`run`]; the kernel is such a one, its dilation 1, and there is a register of channels.
+    #[inline(always)]
+    unsafe fn pairs<L: Lanes, const K: usize>(&self) {
+        for x in (0..self.args.shape.out_w).step_by(WIDTH) {
+            let tile = Window::new::<K, 1>(self.args.shape, x);
+            // SAFETY: the caller's promise; where a column or output is missing, the tile says so.
+            unsafe {
+                if tile.is_whole::<K, 1>() {
+                    self.pair::<L, K, false>(&tile);
+                } else {
+                    self.pair::<L, K, true>(&tile);
                 }
             }
         }
@@ -247,7 +285,6 @@ impl Line<'_, '_> {
         let (channels, width) = (self.args.channels.clone(), self.args.pixel());
         // In the padding this is before the row or the image, and only offset back inside is it read.
         let left = (tile.x * S).wrapping_sub(s.pad_left).wrapping_mul(width);
-        let (out, residual) = (self.out_row() + tile.x * s.out_c, (self.row * s.out_w + tile.x) * s.out_c);
         let inside = tile.inside;
         for channel in channels.clone().step_by(L::WIDTH) {
             // Channels left over share a register with some before them, which are computed and stored twice.
@@ -259,29 +296,93 @@ impl Line<'_, '_> {
                 unsafe {
                     let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
                     let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
-                    let mut pixel = self.lines[ky].wrapping_add(left.wrapping_add(channel - channels.start));
+                    let pixel = self.lines[ky].wrapping_add(left.wrapping_add(channel - channels.start));
                     // Written out, because the compiler gives up on unrolling a loop of this many columns.
                     macro_rules! columns {
                         ($($column:literal)*) => {$(
                             if $column < (WIDTH - 1) * S + K {
                                 if !EDGE || inside & (1 << $column) != 0 {
-                                    column::<L, K, S, $column>(L::load(pixel), &w, &mut sums);
+                                    column::<L, K, S, $column>(L::load(pixel.wrapping_add($column * width)), &w, &mut sums);
                                 }
-                                pixel = pixel.wrapping_add(width);
                             }
                         )*};
                     }
                     columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-                    let _ = pixel;
                 }
             }
+            // SAFETY: the caller's promise.
+            unsafe { self.store::<L, 1, EDGE>(tile, channel, [sums]) }
+        }
+    }
+
+    /// Computes a tile of both rows: each input row is loaded once for the two.
+    ///
+    /// # Safety
+    /// As for [`pairs`](Self::pairs); `tile` is right, and without `EDGE` nothing is missing.
+    #[inline(always)]
+    unsafe fn pair<L: Lanes, const K: usize, const EDGE: bool>(&self, tile: &Window) {
+        let s = self.args.shape;
+        let (channels, width) = (self.args.channels.clone(), self.args.pixel());
+        let left = tile.x.wrapping_sub(s.pad_left).wrapping_mul(width);
+        for channel in channels.clone().step_by(L::WIDTH) {
+            let channel = channel.min(channels.end - L::WIDTH);
+            // SAFETY: value instructions, and a register of the bias.
+            let (mut upper, mut lower) =
+                unsafe { ([self.bias::<L>(channel); WIDTH], [self.bias::<L>(channel); WIDTH]) };
+            for line in self.taps_y.clone() {
+                // SAFETY: the input row exists, and columns inside the input are read only; so are kernel rows.
+                unsafe {
+                    let weights = self.args.packed.as_ptr().add(channel);
+                    let w = |ky: usize| -> [L; K] {
+                        std::array::from_fn(|kx| L::load(weights.add((ky * K + kx) * s.in_c)))
+                    };
+                    let pixel = self.lines[line].wrapping_add(left.wrapping_add(channel - channels.start));
+                    let mut pixels = [L::splat(0.0); MAX_COLUMNS];
+                    for (column, to) in pixels[..WIDTH + K - 1].iter_mut().enumerate() {
+                        if !EDGE || tile.inside & (1 << column) != 0 {
+                            *to = L::load(pixel.wrapping_add(column * width));
+                        }
+                    }
+                    if line < K {
+                        multiply(&pixels, &w(line), &mut upper);
+                    }
+                    if line > 0 {
+                        multiply(&pixels, &w(line - 1), &mut lower);
+                    }
+                }
+            }
+            // SAFETY: the caller's promise.
+            unsafe { self.store::<L, 2, EDGE>(tile, channel, [upper, lower]) }
+        }
+    }
+
+    /// Stores the sums of a register of channels, of a tile of `R` rows.
+    ///
+    /// # Safety
+    /// As for `tile`; the rows are there.
+    #[inline(always)]
+    unsafe fn store<L: Lanes, const R: usize, const EDGE: bool>(
+        &self,
+        tile: &Window,
+        channel: usize,
+        mut sums: [[L; WIDTH]; R],
+    ) {
+        // Read before anything is stored, and so once.
+        let (out_w, out_c) = (self.args.shape.out_w, self.args.shape.out_c);
+        let out = self.args.out.wrapping_add(self.out_row() + tile.x * out_c + channel);
+        let (plain, residual) = (self.tail.residual.is_null(), self.tail.residual);
+        let residual = residual.wrapping_add((self.row * out_w + tile.x) * out_c + channel);
+        if plain {
+            self.tail.activation.apply(&mut sums);
+        }
+        for (row, sums) in sums.into_iter().enumerate() {
             for (p, sum) in sums.into_iter().enumerate() {
                 if !EDGE || p < tile.outputs {
-                    let at = p * s.out_c + channel;
+                    let at = (row * out_w + p) * out_c;
                     // SAFETY: a register of an output pixel that exists, of the residual and the output.
                     unsafe {
-                        let y = self.tail.apply(sum, || L::load(self.tail.residual.add(residual + at)));
-                        y.store(self.args.out.add(out + at));
+                        let y = if plain { sum } else { self.tail.apply(sum, || L::load(residual.wrapping_add(at))) };
+                        y.store(out.wrapping_add(at));
                     }
                 }
             }
@@ -349,6 +450,16 @@ fn column<L: Lanes, const K: usize, const S: usize, const COLUMN: usize>(pixel: 
     }
 }
 
+/// Adds the products of an input row's columns and a kernel row to the sums of a tile, at stride 1.
+#[inline(always)]
+fn multiply<L: Lanes, const K: usize>(pixels: &[L; MAX_COLUMNS], w: &[L; K], sums: &mut [L; WIDTH]) {
+    for (p, sum) in sums.iter_mut().enumerate() {
+        for (kx, &w) in w.iter().enumerate() {
+            *sum = pixels[p + kx].mul_add(w, *sum);
+        }
+    }
+}
+
 /// A tile of output columns.
 struct Window {
     /// First output column.
@@ -357,4 +468,21 @@ struct Window {
     outputs: usize,
     /// Bit `c` is set if input column `c` under the tile, counted from its left end, exists.
     inside: u32,
+}
+
+impl Window {
+    /// The tile from output column `x` on, of a kernel `K` wide with stride `S`.
+    #[inline(always)]
+    fn new<const K: usize, const S: usize>(s: &ConvShape, x: usize) -> Self {
+        let columns = (WIDTH - 1) * S + K;
+        let first = s.pad_left.saturating_sub(x * S).min(columns);
+        let end = (s.in_w + s.pad_left).saturating_sub(x * S).min(columns);
+        Window { x, outputs: WIDTH.min(s.out_w - x), inside: ((1u32 << end) - 1) & !((1u32 << first) - 1) }
+    }
+
+    /// Whether nothing is missing.
+    #[inline(always)]
+    fn is_whole<const K: usize, const S: usize>(&self) -> bool {
+        self.outputs == WIDTH && self.inside == (1 << ((WIDTH - 1) * S + K)) - 1
+    }
 }

@@ -41,14 +41,46 @@ proptest! {
             residual: (flags & 4 > 0).then_some(&residual),
             residual_first: flags & 1 > 0,
         };
-        let want = definition(&shape, &x, &w, None, &epilogue);
-        let mut packed = Guarded::new(&vec![f32::NAN; w.len()], edge);
-        pack(&shape, &w, &mut packed);
-        let pool = Pool::new(threads);
-        for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
-            let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
-            depthwise(v, Depthwise { shape: &shape, input: &x, packed: &packed, out: &mut got, epilogue }, &pool);
-            assert_close(&got, &want, v.name);
+        follows_the_definition(&shape, &x, &w, epilogue, edge, threads);
+    }
+}
+
+/// Two rows of a map are computed at a time, be they both, or one of them, in the padding alone.
+#[test]
+fn rows_in_the_padding_follow_the_definition() {
+    for kernel in [3, 5] {
+        for (in_h, pad) in [(1, 3), (1, 4), (2, 4), (5, 3)] {
+            let out = in_h + 2 * pad - kernel + 1;
+            let shape = ConvShape {
+                batch: 1,
+                in_h,
+                in_w: in_h,
+                in_c: 17,
+                out_h: out,
+                out_w: out,
+                out_c: 17,
+                kernel: [kernel; 2],
+                stride: [1; 2],
+                dilation: [1; 2],
+                pad_top: pad,
+                pad_left: pad,
+                groups: 17,
+            };
+            let (x, w) = (numbers(1, shape.input_len()), numbers(2, 17 * shape.taps()));
+            follows_the_definition(&shape, &x, &w, Epilogue::NONE, Edge::BOTH[0], 1);
         }
+    }
+}
+
+/// Every variant of this CPU.
+fn follows_the_definition(shape: &ConvShape, x: &[f32], w: &[f32], epilogue: Epilogue<'_>, edge: Edge, threads: usize) {
+    let want = definition(shape, x, w, None, &epilogue);
+    let mut packed = Guarded::new(&vec![f32::NAN; w.len()], edge);
+    pack(shape, w, &mut packed);
+    let pool = Pool::new(threads);
+    for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+        let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
+        depthwise(v, Depthwise { shape, input: x, packed: &packed, out: &mut got, epilogue }, &pool);
+        assert_close(&got, &want, v.name);
     }
 }

@@ -25,6 +25,7 @@ impl F32x8 {
 
 impl Lanes for F32x8 {
     const WIDTH: usize = 8;
+    const REGISTERS: usize = 16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

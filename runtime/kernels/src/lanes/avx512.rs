@@ -19,6 +19,7 @@ fn first(count: usize) -> __mmask16 {
 
 impl Lanes for F32x16 {
     const WIDTH: usize = 16;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -67,6 +67,8 @@ impl Stored for f16 {
 pub(crate) trait Lanes: Copy {
     /// How many numbers the register holds.
     const WIDTH: usize;
+    /// How many such registers the CPU has.
+    const REGISTERS: usize;
 
     /// All lanes `x`.
     ///

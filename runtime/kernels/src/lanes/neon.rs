@@ -22,6 +22,7 @@ impl F32x4 {
 
 impl Lanes for F32x4 {
     const WIDTH: usize = 4;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -20,6 +20,7 @@ impl<const N: usize> Portable<N> {
 
 impl<const N: usize> Lanes for Portable<N> {
     const WIDTH: usize = N;
+    const REGISTERS: usize = 16;
 
     unsafe fn splat(x: f32) -> Self {
         Self([x; N])
