@@ -65,14 +65,16 @@ pub struct Bottleneck<'a> {
 struct Split {
     /// Output rows computed at a time.
     band: usize,
-    /// Output rows of a unit, a multiple of the band but for the last of an image.
-    rows: usize,
-    /// Units of some channels of an image.
-    units: usize,
     /// Channels of the depthwise convolution in a unit: all, or a panel of the expansion.
     channels: usize,
     /// Units of channels.
     panels: usize,
+    /// Panels of all images that each thread has whole; the first ones.
+    whole: usize,
+    /// Units of rows that each thread has of each of the other panels.
+    units: usize,
+    /// Output rows of such a unit.
+    rows: usize,
     /// Threads at work.
     slots: usize,
     /// Rows of the ring; none without an expansion.
@@ -97,22 +99,53 @@ impl Split {
 
         let work = product(&[shape.pixels(), shape.taps()]).saturating_mul(shape.out_c);
         let threads = if work < WORTH_SHARING { 1 } else { threads.max(1) };
-        let others = product(&[shape.batch, panels]).max(1);
-        let wanted = if threads > 1 { (threads * UNITS_PER_THREAD).div_ceil(others) } else { 1 };
-        let band = band.min(shape.out_h.div_ceil(wanted).max(1));
-        let rows = shape.out_h.div_ceil(wanted).next_multiple_of(band).max(1);
-        let units = shape.out_h.div_ceil(rows);
+        let all = product(&[shape.batch, panels]).max(1);
+        let units = if all == 1 && threads > 1 { UNITS_PER_THREAD } else { 1 };
+        // What a thread with `whole` panels and its part of the others expands, in numbers of the middle's channels: rows
+        // between the parts are expanded twice.
+        let halo = units * reach.saturating_sub(shape.stride[0]);
+        let cost = |whole: usize| {
+            let rest = product(&[shape.batch, shape.in_c]).saturating_sub(product(&[threads, whole, channels]));
+            let cut = product(&[rest, shape.in_h.div_ceil(threads) + if threads > 1 { halo } else { 0 }]);
+            product(&[whole, channels, shape.in_h]).saturating_add(cut)
+        };
+        let whole = (0..=all / threads).min_by_key(|&whole| cost(whole)).unwrap_or(0);
+        let rows = shape.out_h.div_ceil(threads * units).max(1);
+        let band = if threads * whole < all { band.min(rows) } else { band };
         Split {
             band,
-            rows,
-            units,
             channels,
             panels,
-            slots: product(&[units, others]).min(threads).max(1),
+            whole,
+            units,
+            rows,
+            slots: threads,
             ring_rows: under(band),
             ring: product(&[under(band), in_row]),
             middle: product(&[band, out_row]),
         }
+    }
+
+    /// Units of each thread.
+    fn tasks(&self, batch: usize) -> usize {
+        let rest = (batch * self.panels).saturating_sub(self.slots * self.whole);
+        self.whole + rest * self.units
+    }
+
+    /// Image, output rows and channels of a unit: of every thread first its whole panels, then its rows of the others.
+    fn unit(&self, shape: &ConvShape, task: usize) -> (usize, Range<usize>, Range<usize>) {
+        let tasks = self.tasks(shape.batch);
+        let (thread, task) = (task / tasks, task % tasks);
+        let (panel, rows) = match task.checked_sub(self.whole) {
+            None => (thread * self.whole + task, 0..shape.out_h),
+            Some(part) => {
+                let first = (thread * self.units + part % self.units) * self.rows;
+                let rows = first.min(shape.out_h)..(first + self.rows).min(shape.out_h);
+                (self.slots * self.whole + part / self.units, rows)
+            }
+        };
+        let first = panel % self.panels * self.channels;
+        (panel / self.panels, rows, first..shape.in_c.min(first + self.channels))
     }
 }
 
@@ -151,14 +184,11 @@ pub fn bottleneck(args: Bottleneck<'_>, scratch: &mut [f32], pool: &Pool) {
     }
     let split = Split::new(shape, expand.map(|p| p.variant), project.is_some(), pool.threads());
     let blocks = Blocks { shape, input, expand, depthwise, packed, epilogue, project, split, out: Output::new(out) };
-    let (units, panels) = (blocks.split.units, blocks.split.panels);
-    let slot_len = blocks.split.ring + blocks.split.middle;
-    share_units(pool, product(&[shape.batch, panels, units]), blocks.split.slots, slot_len, scratch, |unit, slot| {
-        let first = unit % units * blocks.split.rows;
-        let rows = first..shape.out_h.min(first + blocks.split.rows);
-        let first = unit / units % panels * blocks.split.channels;
-        let channels = first..shape.in_c.min(first + blocks.split.channels);
-        blocks.unit(unit / units / panels, rows, channels, slot);
+    let split = &blocks.split;
+    let (tasks, slot_len) = (split.slots * split.tasks(shape.batch), split.ring + split.middle);
+    share_units(pool, tasks, split.slots, slot_len, scratch, |task, slot| {
+        let (image, rows, channels) = split.unit(shape, task);
+        blocks.unit(image, rows, channels, slot);
     });
 }
 
