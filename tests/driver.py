@@ -112,10 +112,10 @@ def difference(got: np.ndarray, want: np.ndarray, tolerance: float, floor: float
     return None
 
 
-def in_parallel(work, items) -> list:
-    """`work` of each item, in order, as many at a time as there are cores."""
+def in_parallel(work, items):
+    """`work` of each item, in order and as soon as it is there; as many at a time as there are cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, items))
+        yield from pool.map(work, items)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

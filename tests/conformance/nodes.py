@@ -194,7 +194,7 @@ def main() -> None:
     folders = [model.parent for suite in SUITES for model in sorted((DATA / suite).glob("*/model.onnx"))]
     if args.only:
         folders = [folder for folder in folders if args.only in str(folder)]
-    outcomes = driver.in_parallel(lambda folder: outcome(skipstone, folder), folders)
+    outcomes = list(driver.in_parallel(lambda folder: outcome(skipstone, folder), folders))
 
     kept = set(PASSING.read_text().splitlines()) if PASSING.exists() else set()
     known = {entry.split()[0] for entry in kept}

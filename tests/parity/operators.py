@@ -57,7 +57,7 @@ def main() -> None:
         folder = args.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for name in args.only or CASES:
-            results = driver.in_parallel(lambda n: check(skipstone, name, n, folder), range(args.cases))
+            results = list(driver.in_parallel(lambda n: check(skipstone, name, n, folder), range(args.cases)))
             for number, wrong in enumerate(results):
                 if wrong:
                     print(f"FAIL {name} #{number}: {wrong}", flush=True)

@@ -75,8 +75,9 @@ def main() -> None:
     models = [fill.fill(name) for name in args.only or fill.names()]
     if not args.only:
         models += sorted((driver.ROOT / "models" / "pretrained").glob("*.onnx"))
-    for model in models:
-        ran, wrong = check(skipstone, model, args.isa, args.threads)
+    for model, (ran, wrong) in driver.in_parallel(
+        lambda model: (model, check(skipstone, model, args.isa, args.threads)), models
+    ):
         print(f"{'FAIL' if wrong else 'ok  '} {model.stem:26} {', '.join(ran)}", flush=True)
         for line in wrong:
             print(f"     {line}", flush=True)
