@@ -60,8 +60,14 @@ aarch64() {
     tests/cross.sh test --quiet -p skipstone --no-default-features
 }
 
+# The programs that are run under an emulator, at once: what they share is built once.
+cross_programs() {
+    tests/cross.sh build --quiet --profile cross -p skipstone-cli --bin skipstone \
+        -p skipstone-kernels --example instructions
+}
+
 aarch64_zoo() {
-    tests/cross.sh build --quiet --profile cross -p skipstone-cli
+    cross_programs
     local program=build/cross/target/$aarch64_target/cross/skipstone cpu
     for cpu in cortex-a53 max; do
         "$python" tests/parity/zoo.py --binary "$program" --runner "$(tests/cross.sh emulator $cpu)" --isa neon \
@@ -77,9 +83,8 @@ package() {
 
 # Instructions of single kernels and of whole networks on aarch64, against the tables in tests/instructions.
 instructions() {
-    tests/cross.sh build --quiet --profile cross -p skipstone-kernels --example instructions
+    cross_programs
     "$python" tests/instructions/kernels.py --check
-    tests/cross.sh build --quiet --profile cross -p skipstone-cli
     "$python" tests/instructions/count.py --check
 }
 
