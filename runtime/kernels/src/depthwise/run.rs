@@ -296,14 +296,16 @@ impl<'a, 'b> Line<'a, 'b> {
                 unsafe {
                     let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
                     let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
-                    let pixel = self.lines[ky].wrapping_add(left.wrapping_add(channel - channels.start));
+                    let left = left.wrapping_add(channel - channels.start);
+                    let mut pixels = Pixels { at: self.lines[ky].wrapping_add(left), width };
                     // Written out, because the compiler gives up on unrolling a loop of this many columns.
                     macro_rules! columns {
                         ($($column:literal)*) => {$(
                             if $column < (WIDTH - 1) * S + K {
                                 if !EDGE || inside & (1 << $column) != 0 {
-                                    column::<L, K, S, $column>(L::load(pixel.wrapping_add($column * width)), &w, &mut sums);
+                                    column::<L, K, S, $column>(L::load(pixels.column($column)), &w, &mut sums);
                                 }
+                                pixels.advance();
                             }
                         )*};
                     }
@@ -336,12 +338,14 @@ impl<'a, 'b> Line<'a, 'b> {
                     let w = |ky: usize| -> [L; K] {
                         std::array::from_fn(|kx| L::load(weights.add((ky * K + kx) * s.in_c)))
                     };
-                    let pixel = self.lines[line].wrapping_add(left.wrapping_add(channel - channels.start));
+                    let left = left.wrapping_add(channel - channels.start);
+                    let mut from = Pixels { at: self.lines[line].wrapping_add(left), width };
                     let mut pixels = [L::splat(0.0); MAX_COLUMNS];
                     for (column, to) in pixels[..WIDTH + K - 1].iter_mut().enumerate() {
                         if !EDGE || tile.inside & (1 << column) != 0 {
-                            *to = L::load(pixel.wrapping_add(column * width));
+                            *to = L::load(from.column(column));
                         }
+                        from.advance();
                     }
                     if line < K {
                         multiply(&pixels, &w(line), &mut upper);
@@ -437,6 +441,32 @@ impl<'a, 'b> Line<'a, 'b> {
         let bias = self.tail.bias;
         // SAFETY: the bias has every channel.
         unsafe { if bias.is_null() { L::splat(0.0) } else { L::load(bias.add(channel)) } }
+    }
+}
+
+/// The pixels of an input row under a tile, from left to right.
+struct Pixels {
+    at: *const f32,
+    /// Numbers from one to the next.
+    width: usize,
+}
+
+impl Pixels {
+    /// Whether there are general registers for the offsets of all of a tile's columns, which then are the same for every
+    /// row and register of channels: else the address of a column is that of the one before and the distance.
+    const BY_OFFSET: bool = cfg!(target_arch = "aarch64");
+
+    /// The pixel in `column`, after as many calls of `advance`.
+    #[inline(always)]
+    fn column(&self, column: usize) -> *const f32 {
+        if Self::BY_OFFSET { self.at.wrapping_add(column * self.width) } else { self.at }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self) {
+        if !Self::BY_OFFSET {
+            self.at = self.at.wrapping_add(self.width);
+        }
     }
 }
 
