@@ -50,6 +50,8 @@ pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "stem_f32_14x16_avx512" Avx512 16 run::avx512_16;
     #[cfg(target_arch = "x86_64")]
+    "stem_f32_6x16_avx2" Avx2 16 run::avx2_16;
+    #[cfg(target_arch = "x86_64")]
     "stem_f32_14x8_avx2" Avx2 8 run::avx2_8;
     #[cfg(target_arch = "aarch64")]
     "stem_f32_6x16_neon" Neon 16 run::neon_16;

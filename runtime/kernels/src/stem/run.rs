@@ -53,6 +53,9 @@ kernels! {
     avx512_16 crate::lanes::avx512::F32x16, Avx512, 14 or 7 x 1;
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
+    avx2_16 crate::lanes::avx2::F32x8, Avx2, 6 or 3 x 2;
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
     avx2_8 crate::lanes::avx2::F32x8, Avx2, 14 or 7 x 1;
     #[cfg(target_arch = "aarch64")]
     #[target_feature(enable = "neon")]
