@@ -103,11 +103,13 @@ impl Split {
         let units = if all == 1 && threads > 1 { UNITS_PER_THREAD } else { 1 };
         // What a thread with `whole` panels and its part of the others expands, in numbers of the middle's channels: rows
         // between the parts are expanded twice.
-        let halo = units * reach.saturating_sub(shape.stride[0]);
+        let halo = if threads > 1 { units.saturating_mul(reach.saturating_sub(shape.stride[0])) } else { 0 };
         let cost = |whole: usize| {
-            let rest = product(&[shape.batch, shape.in_c]).saturating_sub(product(&[threads, whole, channels]));
-            let cut = product(&[rest, shape.in_h.div_ceil(threads) + if threads > 1 { halo } else { 0 }]);
-            product(&[whole, channels, shape.in_h]).saturating_add(cut)
+            // Only compared, so that what a file claims may be out of all bounds.
+            let times = |sizes: [usize; 2]| sizes[0].saturating_mul(sizes[1]);
+            let own = times([whole, channels]);
+            let rest = times([shape.batch, shape.in_c]).saturating_sub(times([threads, own]));
+            times([own, shape.in_h]).saturating_add(times([rest, shape.in_h.div_ceil(threads).saturating_add(halo)]))
         };
         let whole = (0..=all / threads).min_by_key(|&whole| cost(whole)).unwrap_or(0);
         let rows = shape.out_h.div_ceil(threads * units).max(1);
