@@ -70,16 +70,25 @@ impl Engine {
             )]
             Lowered::Graph(mut graph) => {
                 #[cfg(any(feature = "passes", test))]
-                crate::graph::optimise(&mut graph)?;
+                let warning = crate::graph::optimise(&mut graph)?;
+                #[cfg(not(any(feature = "passes", test)))]
+                let warning = None;
                 tuner.tune(&graph, target, cores)?;
-                Self::native(graph, target, &[], tuner)
+                Self::native(graph, target, &[], tuner, warning)
             }
             Lowered::Foreign(model) => Ok(Self::Foreign(Arc::new(model))),
         }
     }
 
-    fn native(graph: Graph, target: Target, packings: &[Option<Packing>], tuner: &Tuner) -> Result<Self> {
+    fn native(
+        graph: Graph,
+        target: Target,
+        packings: &[Option<Packing>],
+        tuner: &Tuner,
+        warning: Option<String>,
+    ) -> Result<Self> {
         let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
+        let plan = Plan { warning, ..plan };
         Ok(Self::Native(Arc::new(Program::new(plan)?)))
     }
 
@@ -205,7 +214,8 @@ impl Model {
         let tune = if packed_for.is_some() { &Tune::Model } else { &options.tune };
         let mut tuner = Tuner::new(tune, target)?;
         tuner.tune(&graph, target, cores.as_ref())?;
-        let engine = Engine::native(graph, target, &packings, &tuner)?;
+        let warning = info.metadata.get(package::WARNING).cloned();
+        let engine = Engine::native(graph, target, &packings, &tuner, warning)?;
         let package = Some(PackageInfo { packed_for, signer, bytes: bytes.len() });
         Ok(Self::assemble(engine, Info { package, ..info }, options, (target, cores), tuner, None))
     }
@@ -220,6 +230,15 @@ impl Model {
         let (target, cores) = target(options)?;
         let mut tuner = Tuner::new(&options.tune, target)?;
         let engine = Engine::new(Lowered::Graph(graph), target, cores.as_ref(), &mut tuner)?;
+        Ok(Self::assemble(engine, Info::default(), options, (target, cores), tuner, None))
+    }
+
+    /// Plans a graph as it is, without the passes.
+    #[cfg(test)]
+    pub(crate) fn of_optimised(graph: Graph, options: &Options) -> Result<Self> {
+        let (target, cores) = target(options)?;
+        let tuner = Tuner::new(&options.tune, target)?;
+        let engine = Engine::native(graph, target, &[], &tuner, None)?;
         Ok(Self::assemble(engine, Info::default(), options, (target, cores), tuner, None))
     }
 
@@ -305,6 +324,12 @@ impl Model {
     #[must_use]
     pub fn plan(&self) -> Option<&Plan> {
         self.engine.plan()
+    }
+
+    /// A fault of Skipstone that makes the model slower than it should be, not wrong: to be shown, and reported.
+    #[must_use]
+    pub fn warning(&self) -> Option<&str> {
+        self.plan()?.warning.as_deref()
     }
 
     /// Why the model is not planned but run whole by the front end.

@@ -12,6 +12,7 @@ use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Tune, Tuning}
 
 use crate::failure::Failure;
 use crate::files;
+use crate::output::printable;
 
 /// A model and how to run it.
 #[derive(Args, Clone, Debug)]
@@ -153,7 +154,16 @@ impl ModelArgs {
 
     /// Opens the model.
     pub fn open(&self) -> Result<Model, Failure> {
-        Ok(Model::open(&self.path, &self.options())?)
+        Ok(self.open_with(&self.options())?)
+    }
+
+    /// Opens the model with options of the command's own; what Skipstone has to say against itself goes to stderr.
+    pub fn open_with(&self, options: &Options) -> Result<Model, skipstone::Error> {
+        let model = Model::open(&self.path, options)?;
+        if let Some(warning) = model.warning() {
+            eprintln!("warning: {}: {}", self.name(), printable(warning));
+        }
+        Ok(model)
     }
 
     /// The model's path, as reports name it.

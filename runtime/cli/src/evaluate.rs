@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
+use skipstone::Options;
 use skipstone::classify::{Classifier, Labels, top_k};
 use skipstone::measure::Latency;
-use skipstone::{Model, Options};
 
 use crate::args::{ImageArgs, ModelArgs};
 use crate::classify::Failed;
@@ -113,7 +113,7 @@ impl Evaluate {
         let labels = self.image.labels()?;
         // One thread a session: the sessions are what runs side by side.
         let options = Options { threads: 1, ..self.model.options() };
-        let model = Model::open(&self.model.path, &options)?;
+        let model = self.model.open_with(&options)?;
         let classifier = || Classifier::new(&model, &self.image.settings(), labels.clone());
         let first = classifier()?;
         let labels = first.labels().clone();

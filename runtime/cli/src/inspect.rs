@@ -48,6 +48,8 @@ struct Report {
     steps: Vec<StepReport>,
     fallback_steps: Vec<String>,
     whole_model_fallback: Option<String>,
+    /// A fault of Skipstone that makes the model slower than it should be.
+    warning: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -123,6 +125,7 @@ impl Report {
             steps: steps.iter().map(StepReport::new).collect(),
             fallback_steps: steps.iter().filter(fallback).map(|step| step.name.clone()).collect(),
             whole_model_fallback: model.fallback_reason().map(str::to_owned),
+            warning: model.warning().map(str::to_owned),
         }
     }
 }
@@ -181,6 +184,9 @@ fn text(report: &Report, model: &Model) -> String {
         fact("fallback steps", report.fallback_steps.len().to_string(), report.fallback_steps.join(", "));
     }
     text += &facts.render("");
+    if let Some(warning) = &report.warning {
+        text += &format!("\nWarning: {}\n", crate::output::printable(warning));
+    }
     if let Some(reason) = &report.whole_model_fallback {
         text += &format!("\nRun whole by the ONNX front end, without a plan: {}\n", crate::output::printable(reason));
         return text;

@@ -67,12 +67,12 @@ impl Run {
     /// Opens the model; where it turns out to have dynamic inputs, with the files' shapes.
     fn open(&self, given: &[(String, Tensor)]) -> Result<Model, Failure> {
         let mut options = self.model.options();
-        match Model::open(&self.model.path, &options) {
+        match self.model.open_with(&options) {
             Err(Error::UnboundShape { .. }) => {
                 for (name, tensor) in given {
                     options.shapes.entry(name.clone()).or_insert_with(|| tensor.shape().dims().to_vec());
                 }
-                Ok(Model::open(&self.model.path, &options)?)
+                Ok(self.model.open_with(&options)?)
             }
             opened => Ok(opened?),
         }

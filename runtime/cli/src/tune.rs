@@ -93,7 +93,7 @@ impl Tune {
             return Err(Failure::Usage("--tuning is what this command makes".into()));
         }
         let waiting = Waiting::on("measuring kernels");
-        let model = Model::open(&self.model.path, &self.model.options().tune(Choice::Measure))?;
+        let model = self.model.open_with(&self.model.options().tune(Choice::Measure))?;
         let nothing = |why: &str| Failure::new("tuning.none", format!("{}: {why}", self.model.name()));
         let plan =
             model.plan().ok_or_else(|| nothing("the ONNX front end runs the model whole, without our kernels"))?;

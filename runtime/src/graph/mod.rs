@@ -204,32 +204,33 @@ impl Graph {
         }
     }
 
-    /// Checks the invariants of the type's description: order, arity, facts.
+    /// Checks the invariants of the type's description: order, arity, facts, one writer for every value.
     ///
     /// # Errors
     /// [`Error::Internal`], naming the node, or the shape rule's own objection.
     pub fn check(&self) -> Result<()> {
-        let mut known = vec![false; self.values.len()];
-        for (index, value) in self.values.iter().enumerate() {
-            known[index] = value.constant.is_some() || value.packed;
-        }
-        for id in &self.inputs {
-            known[id.0] = true;
+        let mut known: Vec<bool> = self.values.iter().map(|value| value.constant.is_some() || value.packed).collect();
+        let is_known = |known: &[bool], id: ValueId| known.get(id.0).copied().unwrap_or(false);
+        // False where there is no such value, or it has been written.
+        let write =
+            |known: &mut [bool], id: ValueId| known.get_mut(id.0).is_some_and(|known| !std::mem::replace(known, true));
+        if let Some(id) = self.inputs.iter().find(|&&id| !write(&mut known, id)) {
+            return Err(Error::Internal(format!("the input {} is written twice, or no value", id.0)));
         }
         for node in &self.nodes {
-            if let Some(id) = node.inputs.iter().find(|id| !known.get(id.0).copied().unwrap_or(false)) {
-                return Err(Error::Internal(format!("node '{}' reads value {} before it is written", node.name, id.0)));
+            let broken = |what: String| Err(Error::Internal(format!("node '{}' {what}", node.name)));
+            if let Some(id) = node.inputs.iter().find(|&&id| !is_known(&known, id)) {
+                return broken(format!("reads value {} before it is written", id.0));
+            }
+            if let Some(id) = node.outputs.iter().find(|&&id| !write(&mut known, id)) {
+                return broken(format!("writes value {}, which is written already, or is none", id.0));
             }
             let facts = node.op.infer(&self.facts(&node.inputs)).map_err(|e| e.at(&node.name))?;
-            let held: Vec<Fact> = node.outputs.iter().map(|&id| self.fact(id).clone()).collect();
-            if facts != held {
-                return Err(Error::Internal(format!("node '{}' holds {held:?}, its rule says {facts:?}", node.name)));
-            }
-            for id in &node.outputs {
-                known[id.0] = true;
+            if !facts.iter().eq(self.facts(&node.outputs)) {
+                return broken(format!("holds {:?}, its rule says {facts:?}", self.facts(&node.outputs)));
             }
         }
-        match self.outputs.iter().find(|(_, id)| !known.get(id.0).copied().unwrap_or(false)) {
+        match self.outputs.iter().find(|(_, id)| !is_known(&known, *id)) {
             Some((name, _)) => Err(Error::Internal(format!("nothing writes the output '{name}'"))),
             None => Ok(()),
         }

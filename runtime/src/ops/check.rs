@@ -92,6 +92,12 @@ pub(crate) fn planned(graph: &Graph, isa: Isa, inputs: &[Tensor]) -> crate::Resu
     outputs(&Model::from_graph(graph.clone(), &options)?, inputs)
 }
 
+/// Runs `graph` planned for `isa` as it is.
+pub(crate) fn planned_as_it_is(graph: &Graph, isa: Isa, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
+    let options = Options { isa: Some(isa), ..Options::default() };
+    outputs(&Model::of_optimised(graph.clone(), &options)?, inputs)
+}
+
 /// Runs `model`.
 fn outputs(model: &Model, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
     let mut session = model.session()?;

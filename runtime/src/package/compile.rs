@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use skipstone_kernels::Isa;
+use skipstone_kernels::arena::AlignedVec;
 
-use super::write_tuned;
-use crate::error::{Error, Result};
+use super::{Package, PackedFor, WARNING, write_tuned};
+use crate::error::{Error, OpError, Result};
 use crate::graph;
-use crate::model::{Lowered, Shapes, Source};
-use crate::options::{Memory, Precision};
-use crate::plan::{Target, Tuning};
+use crate::measure::RandomInputs;
+use crate::model::{Lowered, Model, Shapes, Source};
+use crate::options::{Memory, Options, Precision};
+use crate::plan::{Plan, Target, Tuning};
 
 /// What a package is to be.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +32,7 @@ pub struct Recipe {
     pub metadata: Vec<(String, String)>,
 }
 
-/// Makes a package of the model file at `path`, signed if there is a key.
+/// Makes a package of the model file at `path`, signed if there is a key, and tries it out.
 ///
 /// # Errors
 /// As for [`Model::open`](crate::Model::open); [`Error::Unsupported`], naming the nodes, where a device could not run
@@ -43,10 +45,36 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
         Lowered::Foreign(model) => return Err(Error::Unsupported { node: "graph".into(), reason: model.reason }),
     };
     drop(source);
-    graph::optimise(&mut graph)?;
+    let warning = graph::optimise(&mut graph)?;
     info.metadata.extend(recipe.metadata.iter().cloned());
+    info.metadata.extend(warning.map(|warning| (WARNING.to_owned(), warning)));
     let tuning = recipe.tuning.as_deref();
-    write_tuned(&graph, &info, target.map(|target| (target, tuning)), key)
+    let package = write_tuned(&graph, &info, target.map(|target| (target, tuning)), key)?;
+    drop(graph);
+    try_out(&package)?;
+    Ok(package)
+}
+
+/// Opens a package and runs it once, so that nobody gets one that cannot be used; where it is for another processor, it
+/// is read and planned.
+///
+/// # Errors
+/// What opening or running it objects to, but for the values that it is run on: they are random.
+fn try_out(package: &[u8]) -> Result<()> {
+    let read = Package::read(&AlignedVec::from_slice(package).into(), None)?;
+    let packed_for = read.packed_for;
+    if let Some(PackedFor { isa, memory, precision, .. }) = packed_for.filter(|packed| !packed.isa.is_available()) {
+        let target = Target { isa, threads: 1, memory, precision };
+        return Plan::with(read.graph, target, &read.packings, None).map(|_| ());
+    }
+    drop(read);
+    let model =
+        Model::from_bytes(package, &Options { isa: packed_for.map(|packed| packed.isa), ..Options::default() })?;
+    let inputs = RandomInputs::new(model.inputs(), 0);
+    match model.session()?.run(&inputs.views()) {
+        Err(Error::Node { source: OpError::Value(_), .. }) => Ok(()),
+        tried => tried,
+    }
 }
 
 /// What to pack for, if for one instruction set: with as many threads as there were when it was measured.

@@ -38,6 +38,9 @@ pub use compile::{Recipe, compile};
 pub use content::PackedFor;
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 
+/// The name of a warning in a package's metadata: why its graph was stored unoptimized.
+pub(crate) const WARNING: &str = "skipstone.warning";
+
 /// Whether `start`, the first bytes of a file, are those of a package.
 #[must_use]
 pub fn is_package(start: &[u8]) -> bool {

@@ -109,6 +109,8 @@ pub struct Plan {
     pub arena_bytes: usize,
     /// Bytes that are alive at the widest moment: no arena can be smaller.
     pub arena_lower_bound: usize,
+    /// Why the graph was planned unoptimized, where it was.
+    pub warning: Option<String>,
 }
 
 impl Plan {
@@ -260,6 +262,7 @@ impl Plan {
             constants: constants.tensors,
             arena_bytes: layout.bytes,
             arena_lower_bound: layout.lower_bound,
+            warning: None,
         })
     }
 

@@ -20,50 +20,135 @@ mod power;
 mod prelu;
 mod quantize;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 pub(in crate::graph) mod testing;
 mod zero_channels;
 
 use super::Graph;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A rewrite of the graph that keeps its answer.
+#[derive(Clone, Copy)]
 struct Pass {
     name: &'static str,
     run: fn(&mut Graph) -> Result<()>,
+    /// Whether a graph cannot be planned without it.
+    required: bool,
+}
+
+const fn pass(name: &'static str, run: fn(&mut Graph) -> Result<()>) -> Pass {
+    Pass { name, run, required: false }
 }
 
 /// In order; a pass that leaves rubbish behind relies on `dead` after it.
 const PASSES: &[Pass] = &[
-    Pass { name: "fold", run: fold::run },
-    Pass { name: "identity", run: identity::run },
-    Pass { name: "bounds", run: bounds::run },
-    Pass { name: "dead", run: dead::run },
-    Pass { name: "prelu", run: prelu::run },
-    Pass { name: "hard", run: hard::run },
-    Pass { name: "gated", run: gated::run },
-    Pass { name: "mean", run: mean::run },
-    Pass { name: "dead", run: dead::run },
-    Pass { name: "quantize", run: quantize::run },
-    Pass { name: "integer", run: integer::run },
-    Pass { name: "normalise", run: normalise::run },
-    Pass { name: "power", run: power::run },
-    Pass { name: "dead", run: dead::run },
-    Pass { name: "fuse", run: fuse::run },
-    Pass { name: "zero channels", run: zero_channels::run },
-    Pass { name: "excite", run: excite::run },
-    Pass { name: "layout", run: layout::run },
-    Pass { name: "bottleneck", run: bottleneck::run },
-    Pass { name: "dead", run: dead::run },
+    pass("fold", fold::run),
+    pass("identity", identity::run),
+    pass("bounds", bounds::run),
+    pass("dead", dead::run),
+    pass("prelu", prelu::run),
+    pass("hard", hard::run),
+    pass("gated", gated::run),
+    pass("mean", mean::run),
+    pass("dead", dead::run),
+    pass("quantize", quantize::run),
+    pass("integer", integer::run),
+    pass("normalise", normalise::run),
+    pass("power", power::run),
+    pass("dead", dead::run),
+    pass("fuse", fuse::run),
+    pass("zero channels", zero_channels::run),
+    pass("excite", excite::run),
+    // Kernels take images in NHWC.
+    Pass { required: true, ..pass("layout", layout::run) },
+    pass("bottleneck", bottleneck::run),
+    pass("dead", dead::run),
 ];
 
-/// Runs every pass once, in order.
+/// Whether a pass that breaks a graph is an error: where bugs are looked for, it must be seen.
+const STRICT: bool = cfg!(any(test, debug_assertions));
+
+/// Rewrites the graph by every pass, in order, and checks it after each.
+///
+/// A pass that fails or leaves an invalid graph is a bug of ours. A release build goes back to the graph as it was, runs
+/// the passes that planning cannot do without, and answers a warning that names the pass.
 ///
 /// # Errors
-/// What a pass could not rewrite: always a bug, since the graph was valid.
-pub fn optimise(graph: &mut Graph) -> Result<()> {
-    for pass in PASSES {
-        (pass.run)(graph)?;
-        debug_assert!(graph.check().is_ok(), "pass {} left an invalid graph: {:?}", pass.name, graph.check());
+/// In debug builds, what a pass could not rewrite, and the invariant that it broke; in release builds that of a required
+/// pass.
+pub fn optimise(graph: &mut Graph) -> Result<Option<String>> {
+    optimise_by(graph, PASSES, STRICT)
+}
+
+fn optimise_by(graph: &mut Graph, passes: &[Pass], strict: bool) -> Result<Option<String>> {
+    let given = (!strict).then(|| graph.clone());
+    let Err((failed, error)) = run_all(graph, passes.iter()) else { return Ok(None) };
+    let reason = format!("the graph pass '{}' failed ({error})", failed.name);
+    let Some(given) = given else { return Err(Error::Internal(reason)) };
+    *graph = given;
+    run_all(graph, passes.iter().filter(|pass| pass.required)).map_err(|(_, error)| error)?;
+    Ok(Some(format!("{reason}; the model runs unoptimized. Please report it")))
+}
+
+/// As [`optimise`], with bottlenecks around images of any size.
+#[cfg(test)]
+fn everywhere(graph: &mut Graph) -> Result<()> {
+    let everywhere = |&given: &Pass| match given.name {
+        "bottleneck" => pass("bottleneck", bottleneck::everywhere),
+        _ => given,
+    };
+    optimise_by(graph, &PASSES.iter().map(everywhere).collect::<Vec<_>>(), true).map(|_| ())
+}
+
+/// Only what planning cannot do without.
+#[cfg(test)]
+fn required(graph: &mut Graph) -> Result<()> {
+    let required: Vec<Pass> = PASSES.iter().copied().filter(|pass| pass.required).collect();
+    optimise_by(graph, &required, true).map(|_| ())
+}
+
+/// Runs passes until one fails.
+fn run_all<'a>(graph: &mut Graph, passes: impl Iterator<Item = &'a Pass>) -> Result<(), (&'a Pass, Error)> {
+    for pass in passes {
+        (pass.run)(graph).and_then(|()| graph.check()).map_err(|error| (pass, error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use skipstone_kernels::activation::Activation;
+
+    use super::testing::Build;
+    use super::*;
+
+    /// Takes the first node out, whoever reads its result.
+    const BROKEN: Pass = pass("broken", |graph| {
+        graph.nodes.remove(0);
+        Ok(())
+    });
+
+    fn two_activations() -> Graph {
+        let mut build = Build::new(&[3]);
+        let y = build.activate(Activation::Relu, build.x);
+        let y = build.activate(Activation::Tanh, y);
+        build.output(y);
+        build.graph
+    }
+
+    #[test]
+    fn a_pass_that_breaks_a_graph_is_named_and_the_graph_stays_as_it_was() {
+        let mut graph = two_activations();
+        let warning = optimise_by(&mut graph, &[BROKEN], false).unwrap().unwrap();
+        assert!(warning.contains("'broken'"), "{warning}");
+        graph.check().unwrap();
+        assert_eq!(graph.nodes.len(), 2);
+    }
+
+    #[test]
+    fn where_bugs_are_looked_for_it_is_an_error() {
+        let error = optimise_by(&mut two_activations(), &[BROKEN], true).unwrap_err();
+        assert!(error.to_string().contains("'broken'"), "{error}");
+    }
 }

@@ -1,0 +1,302 @@
+//! Random convolutional networks: whatever the passes make of one, planned it gives the answer of the graph as it was.
+
+use skipstone_kernels::Isa;
+use skipstone_kernels::activation::Activation;
+use skipstone_kernels::pool::PoolFn;
+
+use super::super::{Graph, ValueId};
+use super::testing::Build;
+use crate::ops::binary::BinaryKind;
+use crate::ops::check::{Random, planned_as_it_is};
+use crate::ops::concat::Concat;
+use crate::ops::conv::Conv;
+use crate::ops::matmul::MatMul;
+use crate::ops::pool::Pool;
+use crate::ops::reduce::{Reduce, ReduceKind};
+use crate::ops::reshape::Reshape;
+use crate::package::attack::attacks;
+use crate::tensor::{Shape, Tensor};
+
+/// A network that grows.
+struct Network {
+    build: Build,
+    random: Random,
+    /// The images so far, of any size.
+    images: Vec<ValueId>,
+    /// Weights so far, to be used again.
+    weights: Vec<ValueId>,
+}
+
+impl Network {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let dims = [random.pick(&[1, 1, 2]), 1 + random.below(9), 1 + random.below(10), 1 + random.below(10)];
+        let build = Build::new(&dims);
+        let (images, weights) = (vec![build.x], Vec::new());
+        let mut network = Self { build, random, images, weights };
+        let steps = 2 + network.random.below(9);
+        let chain = network.random.below(2) == 0;
+        for _ in 0..steps {
+            // Mostly a chain, for what is fused is read once.
+            let x = if chain || network.random.below(4) > 0 { network.last() } else { network.any() };
+            let y = network.grow(x);
+            network.images.push(y);
+        }
+        let y = network.head();
+        network.build.output(y);
+        if network.random.below(4) == 0 {
+            let also = network.any();
+            network.build.output(also);
+        }
+        network
+    }
+
+    fn last(&self) -> ValueId {
+        *self.images.last().unwrap()
+    }
+
+    fn any(&mut self) -> ValueId {
+        self.random.pick(&self.images)
+    }
+
+    fn dims(&self, id: ValueId) -> [usize; 4] {
+        self.build.graph.fact(id).shape.dims().try_into().unwrap()
+    }
+
+    /// Numbers of which a sum of `terms` products stays small.
+    fn constant(&mut self, dims: &[usize], terms: usize) -> ValueId {
+        let factor = 0.5 / (terms as f32).sqrt();
+        let numbers: Vec<f32> = (0..dims.iter().product()).map(|_| self.random.float() * factor).collect();
+        self.build.constant(dims, &numbers)
+    }
+
+    fn grow(&mut self, x: ValueId) -> ValueId {
+        match self.random.below(16) {
+            0..4 => self.pointwise(x),
+            4..8 => self.depthwise(x),
+            8 | 9 => self.any_conv(x),
+            10 | 11 => self.add_another(x),
+            12 => self.excite(x),
+            13 => self.normalize(x),
+            14 => self.pool(x),
+            _ => self.concat(x),
+        }
+    }
+
+    fn activate(&mut self, x: ValueId) -> ValueId {
+        let number = self.random.float();
+        let activation = self.random.pick(&[
+            Activation::None,
+            Activation::None,
+            Activation::Relu,
+            Activation::Clip { min: 0.0, max: 6.0 },
+            Activation::Clip { min: -1.0, max: number.abs() },
+            Activation::LeakyRelu(0.1),
+            Activation::HardSwish,
+            Activation::HardSigmoid { alpha: 0.2, beta: 0.5 },
+            Activation::Sigmoid,
+            Activation::Tanh,
+            Activation::Silu,
+            Activation::Gelu,
+            Activation::GeluTanh,
+        ]);
+        match activation {
+            Activation::None => x,
+            // As exporters write it.
+            Activation::Silu if self.random.below(2) == 0 => {
+                let gate = self.build.activate(Activation::Sigmoid, x);
+                self.build.binary(BinaryKind::Mul, x, gate)
+            }
+            _ => self.build.activate(activation, x),
+        }
+    }
+
+    /// A convolution with weights, new or used before; some filters are zero.
+    fn conv(&mut self, op: Conv, x: ValueId, filters: usize) -> ValueId {
+        let dims = [filters, self.dims(x)[1] / op.groups, op.kernel[0], op.kernel[1]];
+        let fits = |&&id: &&ValueId| self.build.graph.fact(id).shape.dims() == dims;
+        let known: Vec<ValueId> = self.weights.iter().filter(fits).copied().collect();
+        let weights = if !known.is_empty() && self.random.below(2) == 0 {
+            self.random.pick(&known)
+        } else {
+            self.new_weights(&dims)
+        };
+        self.weights.push(weights);
+        let bias = if self.random.below(3) == 0 {
+            self.build.constant(&[filters], &vec![0.0; filters])
+        } else {
+            self.constant(&[filters], 4)
+        };
+        self.build.add(op, &[x, weights, bias])
+    }
+
+    fn new_weights(&mut self, dims: &[usize; 4]) -> ValueId {
+        let terms: usize = dims[1..].iter().product();
+        let id = self.constant(dims, terms);
+        if self.random.below(4) > 0 {
+            return id;
+        }
+        let mut pruned = self.build.graph.constant(id).unwrap().elements::<f32>().unwrap().to_vec();
+        for filter in pruned.chunks_exact_mut(terms) {
+            if self.random.below(3) == 0 {
+                filter.fill(0.0);
+            }
+        }
+        self.build.constant(dims, &pruned)
+    }
+
+    fn pointwise(&mut self, x: ValueId) -> ValueId {
+        let filters = 1 + self.random.below(12);
+        let stride = self.random.pick(&[1, 1, 1, 2]);
+        let y = self.conv(Conv { stride: [stride; 2], ..Conv::POINTWISE }, x, filters);
+        self.activate(y)
+    }
+
+    fn depthwise(&mut self, x: ValueId) -> ValueId {
+        let channels = self.dims(x)[1];
+        let kernel = self.random.pick(&[1, 3, 3, 5]);
+        let stride = self.random.pick(&[1, 1, 2]);
+        let op = Conv {
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            pads: [kernel / 2; 4],
+            groups: channels,
+            ..Conv::POINTWISE
+        };
+        let y = self.conv(op, x, channels);
+        self.activate(y)
+    }
+
+    /// Any kernel, stride, dilation, padding and groups that give an image.
+    fn any_conv(&mut self, x: ValueId) -> ValueId {
+        let [_, channels, rows, columns] = self.dims(x);
+        let divisors: Vec<usize> = (1..=channels).filter(|groups| channels % groups == 0).collect();
+        let groups = self.random.pick(&divisors);
+        let filters = groups * (1 + self.random.below(3));
+        let mut pair = |from: &[usize]| [self.random.pick(from), self.random.pick(from)];
+        let (kernel, stride, dilation) = (pair(&[1, 2, 3, 5]), pair(&[1, 1, 2, 3]), pair(&[1, 1, 2]));
+        let ([top, left], [bottom, right]) = (pair(&[0, 1, 2]), pair(&[0, 1, 2]));
+        let reach = |axis: usize| (kernel[axis] - 1) * dilation[axis];
+        let fits = rows + top + bottom > reach(0) && columns + left + right > reach(1);
+        let op = Conv { kernel, stride, dilation, pads: [top, left, bottom, right], groups, ..Conv::POINTWISE };
+        if !fits {
+            return self.pointwise(x);
+        }
+        let y = self.conv(op, x, filters);
+        self.activate(y)
+    }
+
+    /// The sum, difference or product with another image of the same size, if there is one, perhaps this one.
+    fn add_another(&mut self, x: ValueId) -> ValueId {
+        let same: Vec<ValueId> = self.images.iter().copied().filter(|&id| self.dims(id) == self.dims(x)).collect();
+        let other = self.random.pick(&same);
+        let kind = self.random.pick(&[BinaryKind::Add, BinaryKind::Add, BinaryKind::Add, BinaryKind::Sub]);
+        let y = if self.random.below(2) == 0 {
+            self.build.binary(kind, x, other)
+        } else {
+            self.build.binary(kind, other, x)
+        };
+        self.activate(y)
+    }
+
+    /// A gate for every channel, from the image's mean.
+    fn excite(&mut self, x: ValueId) -> ValueId {
+        let channels = self.dims(x)[1];
+        let mean = Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: true };
+        let gate = self.build.add(mean, &[x]);
+        let gate = self.pointwise_to(gate, 1 + channels / 2);
+        let gate = self.build.activate(Activation::Relu, gate);
+        let gate = self.pointwise_to(gate, channels);
+        let function = self.random.pick(&[Activation::Sigmoid, Activation::HardSigmoid { alpha: 0.2, beta: 0.5 }]);
+        let gate = self.build.activate(function, gate);
+        self.build.binary(BinaryKind::Mul, x, gate)
+    }
+
+    fn pointwise_to(&mut self, x: ValueId, filters: usize) -> ValueId {
+        self.conv(Conv::POINTWISE, x, filters)
+    }
+
+    /// A scale and a shift for every channel, as batch normalization comes to be.
+    fn normalize(&mut self, x: ValueId) -> ValueId {
+        let dims = [1, self.dims(x)[1], 1, 1];
+        let (scale, shift) = (self.constant(&dims, 1), self.constant(&dims, 1));
+        let y = self.build.binary(BinaryKind::Mul, x, scale);
+        let y = self.build.binary(BinaryKind::Add, y, shift);
+        self.activate(y)
+    }
+
+    fn pool(&mut self, x: ValueId) -> ValueId {
+        let [_, _, rows, columns] = self.dims(x);
+        if rows < 2 || columns < 2 {
+            return self.pointwise(x);
+        }
+        let function = self.random.pick(&[PoolFn::Max, PoolFn::Average { count_padding: false }]);
+        let (two, one) = ([2, 2], [1, 1]);
+        let out = [rows / 2, columns / 2];
+        let layout = Conv::POINTWISE.layout;
+        let op = Pool { function, kernel: two, stride: two, dilation: one, pads: [0; 4], out, layout };
+        self.build.add(op, &[x])
+    }
+
+    /// Joined with another image of as many pixels.
+    fn concat(&mut self, x: ValueId) -> ValueId {
+        let pixels = |[batch, _, rows, columns]: [usize; 4]| [batch, rows, columns];
+        let same = |&id: &ValueId| pixels(self.dims(id)) == pixels(self.dims(x)) && self.dims(id)[1] < 20;
+        let same: Vec<ValueId> = self.images.iter().copied().filter(same).collect();
+        if same.is_empty() {
+            return x;
+        }
+        let other = self.random.pick(&same);
+        self.build.add(Concat { axis: 1 }, &[x, other])
+    }
+
+    /// The last image, or classes from its mean.
+    fn head(&mut self) -> ValueId {
+        let x = self.last();
+        if self.random.below(2) == 0 {
+            return x;
+        }
+        let [batch, channels, ..] = self.dims(x);
+        let mean = self.build.add(Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: true }, &[x]);
+        let shape = Shape::new(&[1, batch, channels]).unwrap();
+        let row = self.build.add(Reshape { shape }, &[mean]);
+        let classes = self.constant(&[1, channels, 5], channels);
+        self.build.add(MatMul { transposed: false, activation: Activation::None }, &[row, classes])
+    }
+}
+
+/// The largest difference, in parts of the largest element or of 1.
+fn difference(got: &Tensor, want: &Tensor) -> f32 {
+    assert_eq!(got.fact(), want.fact());
+    let (got, want) = (got.elements::<f32>().unwrap(), want.elements::<f32>().unwrap());
+    let largest = want.iter().fold(1f32, |largest, w| largest.max(w.abs()));
+    got.iter().zip(want).map(|(g, w)| (g - w).abs() / largest).fold(0.0, f32::max)
+}
+
+#[test]
+fn networks_give_the_same_answer_with_and_without_passes() {
+    type Rewrite = fn(&mut Graph) -> crate::Result<()>;
+    let rewrites: [(&str, Rewrite); 3] = [
+        ("without passes", super::required),
+        ("with passes", |graph| super::optimise(graph).map(|_| ())),
+        ("with bottlenecks everywhere", super::everywhere),
+    ];
+    let isas: Vec<Isa> = Isa::available().collect();
+    for seed in 0..u64::from(attacks(2000)) {
+        let Network { build, mut random, .. } = Network::new(seed);
+        let graph = build.graph;
+        let x = [random.floats(&graph.fact(build.x).shape.clone())];
+        let want = graph.evaluate(&x).unwrap();
+        for (how, rewrite) in rewrites {
+            let isa = random.pick(&isas);
+            let mut rewritten = graph.clone();
+            rewrite(&mut rewritten).unwrap_or_else(|error| panic!("network {seed} {how}: {error}"));
+            let got = planned_as_it_is(&rewritten, isa, &x);
+            let got = got.unwrap_or_else(|error| panic!("network {seed} {how} with {isa}: {error}"));
+            for (got, want) in got.iter().zip(&want) {
+                let difference = difference(got, want);
+                assert!(difference <= 1e-4, "network {seed} {how} with {isa}: {difference}");
+            }
+        }
+    }
+}
