@@ -12,6 +12,7 @@ use skipstone_kernels::gemm::Weights;
 use skipstone_kernels::{depthwise, gemm};
 
 use super::conv::Conv;
+use super::roles::Role;
 use super::stored::{read, store};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -50,7 +51,7 @@ impl Bottleneck {
     /// Position of the residual.
     fn residual_at(&self) -> Option<usize> {
         let last = self.project.as_ref().unwrap_or(&self.depthwise);
-        last.residual.then_some(1 + 2 * self.stages().count())
+        last.roles.residual().map(|_| 1 + 2 * self.stages().count())
     }
 
     /// The operands of a stage among those of the whole, with its images.
@@ -61,7 +62,7 @@ impl Bottleneck {
         images: &'a T,
         all: &[&'a T],
     ) -> Result<Vec<&'a T>, OpError> {
-        let residual = if conv.residual { self.residual_at() } else { None };
+        let residual = conv.roles.residual().and_then(|_| self.residual_at());
         let mut operands = vec![images];
         for at in Self::weights_at(stage).into_iter().chain(residual) {
             operands.push(all.get(at).copied().ok_or(OpError::Operand(at))?);
@@ -194,12 +195,12 @@ impl Operator for Bottleneck {
         let op = self.clone();
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let epilogue = |stage: usize, conv: &Conv| {
-                let residual_at = if conv.residual { op.residual_at() } else { None };
+                let residual_at = conv.roles.residual().and_then(|_| op.residual_at());
                 Ok::<_, OpError>(Epilogue {
                     bias: Some(io.input(Self::weights_at(stage)[1])?),
                     activation: conv.activation,
                     residual: residual_at.map(|at| io.input(at)).transpose()?,
-                    residual_first: conv.residual_first,
+                    residual_first: conv.roles.has(Role::Residual),
                 })
             };
             let pointwise = |end: &Option<End>, conv: &Option<Conv>| match (end, conv) {

@@ -3,7 +3,7 @@
 //!
 //! Operands: the images, the weights `[out, in / groups, rows, columns]`, the bias `[out]`,
 //! then a residual of the result's shape and a squeeze-and-excite scale of one factor per image
-//! and input channel, as far as the flags say so:
+//! and input channel, as far as the [roles](Roles) say so:
 //!
 //! ```text
 //! act(conv(x * scale, weights) + bias + residual)      residual before the activation
@@ -21,6 +21,7 @@ use skipstone_kernels::winograd::Storage;
 use skipstone_kernels::{depthwise, gemm, winograd};
 
 use super::image::{Image, Layout, taps};
+use super::roles::{Role, Roles};
 use super::stored::{read, store};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -44,12 +45,8 @@ pub struct Conv {
     pub layout: Layout,
     /// Applied to the result.
     pub activation: Activation,
-    /// Whether the operand behind the bias is a residual.
-    pub residual: bool,
-    /// Whether the residual is added before the activation.
-    pub residual_first: bool,
-    /// Whether the last operand scales the input channels.
-    pub scale: bool,
+    /// What the operands behind the bias are for.
+    pub roles: Roles,
 }
 
 impl Conv {
@@ -62,9 +59,7 @@ impl Conv {
         groups: 1,
         layout: Layout::Nchw,
         activation: Activation::None,
-        residual: false,
-        residual_first: false,
-        scale: false,
+        roles: Roles::NONE,
     };
     /// Position of the images among the operands.
     pub const X: usize = 0;
@@ -72,24 +67,6 @@ impl Conv {
     pub const WEIGHTS: usize = 1;
     /// Position of the bias.
     pub const BIAS: usize = 2;
-
-    /// Position of the residual.
-    #[must_use]
-    pub fn residual_at(&self) -> Option<usize> {
-        self.residual.then_some(3)
-    }
-
-    /// Position of the scale.
-    #[must_use]
-    pub fn scale_at(&self) -> Option<usize> {
-        self.scale.then_some(3 + usize::from(self.residual))
-    }
-
-    /// Number of operands.
-    #[must_use]
-    pub fn arity(&self) -> usize {
-        3 + usize::from(self.residual) + usize::from(self.scale)
-    }
 
     /// Whether every output pixel is computed from one input pixel.
     #[must_use]
@@ -116,7 +93,10 @@ impl Conv {
 
     /// The result's dimensions, after checking every operand.
     fn check(&self, inputs: &[&Fact]) -> Result<Image, OpError> {
-        if inputs.len() != self.arity() {
+        if !self.roles.is_sound() {
+            return Err(Self::refuse("roles", "operands of unknown roles, or two residuals"));
+        }
+        if inputs.len() != self.roles.arity() {
             return Err(OpError::Arity { want: "3, and one each for a residual and a scale", got: inputs.len() });
         }
         if let Some((index, fact)) = inputs.iter().enumerate().find(|(_, f)| f.dtype != DType::F32) {
@@ -142,12 +122,12 @@ impl Conv {
             width: self.out_len(1, image.width)?,
             ..image
         };
-        if let Some(residual) = self.residual_at().and_then(|at| inputs.get(at))
+        if let Some(residual) = self.roles.residual().and_then(|at| inputs.get(at))
             && residual.shape != out.shape(self.layout)?
         {
             return Err(OpError::shapes("the residual has the result's shape", &[&residual.shape]));
         }
-        if let Some(scale) = self.scale_at().and_then(|at| inputs.get(at))
+        if let Some(scale) = self.roles.position(Role::Scale).and_then(|at| inputs.get(at))
             && scale.shape != (Image { height: 1, width: 1, ..image }).shape(self.layout)?
         {
             return Err(OpError::shapes("one factor per image and channel", &[&x.shape, &scale.shape]));
@@ -198,8 +178,8 @@ impl Operator for Conv {
         let image = Image::new(self.layout, &facts[Self::X].shape)?;
         let numbers = |at: usize| inputs.get(at).and_then(|t| t.elements::<f32>()).ok_or(OpError::Operand(at));
         let (x, weights, bias) = (numbers(Self::X)?, numbers(Self::WEIGHTS)?, numbers(Self::BIAS)?);
-        let residual = self.residual_at().map(numbers).transpose()?;
-        let scale = self.scale_at().map(numbers).transpose()?;
+        let residual = self.roles.residual().map(numbers).transpose()?;
+        let scale = self.roles.position(Role::Scale).map(numbers).transpose()?;
         let (depth, filters) = (image.channels / self.groups, out.channels / self.groups);
         let [rows, columns] = self.kernel;
 
@@ -220,7 +200,7 @@ impl Operator for Conv {
             }
             let sum = sum as f32 + bias[filter];
             let residual = residual.map_or(0.0, |r| r[index]);
-            y[index] = match self.residual_first {
+            y[index] = match self.roles.has(Role::Residual) {
                 true => apply(self.activation, sum + residual),
                 false => apply(self.activation, sum) + residual,
             };
@@ -239,7 +219,7 @@ impl Operator for Conv {
         let shape = self.shape(&cx.inputs)?;
         let (kernel, candidates) =
             cx.choose(self, Kernel::candidates(self, &shape, cx), |k| k.name().to_owned(), |k| k.form().to_owned())?;
-        let mut scratch = kernel.scratch(&shape, self.scale, cx.threads);
+        let mut scratch = kernel.scratch(&shape, self.roles.has(Role::Scale), cx.threads);
         let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
         let len = kernel.packed_len(&shape);
         if cx.is_constant(Self::WEIGHTS) {
@@ -260,8 +240,8 @@ impl Operator for Conv {
         let shape = self.shape(&cx.inputs)?;
         let kernel = Kernel::by_name(cx.kernel).ok_or_else(|| Self::refuse("kernel", cx.kernel))?;
         let (packed_len, is_packed) = (kernel.packed_len(&shape), cx.absorbed(Self::WEIGHTS));
-        let (activation, residual_first) = (self.activation, self.residual_first);
-        let (residual_at, scale_at) = (self.residual_at(), self.scale_at());
+        let (activation, residual_first) = (self.activation, self.roles.has(Role::Residual));
+        let (residual_at, scale_at) = (self.roles.residual(), self.roles.position(Role::Scale));
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let scratch = io.scratch::<f32>()?;
             let (packed, scratch): (Packed<'_>, &mut [f32]) = if is_packed {
@@ -305,7 +285,7 @@ struct Operands<'a> {
 impl Kernel {
     /// The kernels that compute a convolution, with their costs; where two are equal, the plain one first.
     fn candidates(op: &Conv, shape: &ConvShape, cx: &PlanContext<'_>) -> Vec<(Self, f64)> {
-        if depthwise::takes(shape) && !op.scale {
+        if depthwise::takes(shape) && !op.roles.has(Role::Scale) {
             return vec![(Self::Depthwise(depthwise::choose(cx.isa, shape.in_c)), 0.0)];
         }
         let k = shape.taps() * shape.group_in();
@@ -318,7 +298,7 @@ impl Kernel {
             (Memory::Fast, Weights::F32) => Storage::Transformed,
             _ => Storage::Kernels(weights),
         };
-        if packed_once && !op.scale {
+        if packed_once && !op.roles.has(Role::Scale) {
             kernels.extend(
                 winograd::candidates(cx.isa, shape, storage).into_iter().map(|(v, cost)| (Self::Winograd(v), cost)),
             );
@@ -568,6 +548,8 @@ mod tests {
         for _ in 0..60 {
             let kernel = [random.pick(&[1, 2, 3]), random.pick(&[1, 3, 5])];
             let groups = random.pick(&[1, 1, 2, 3]);
+            let roles = random.pick(&[Roles::NONE, Roles::NONE, Roles::NONE.with(Role::Scale)]);
+            let roles = random.pick(&[roles, roles.with(Role::Residual), roles.with(Role::LateResidual)]);
             let op = Conv {
                 stride: [random.pick(&[1, 2]), random.pick(&[1, 2, 3])],
                 dilation: [random.pick(&[1, 2]), 1],
@@ -575,9 +557,7 @@ mod tests {
                 groups,
                 layout: random.pick(&[Layout::Nchw, Layout::Nhwc]),
                 activation: random.pick(&[Activation::None, Activation::Relu, Activation::HardSwish, Activation::Silu]),
-                residual: random.pick(&[true, false]),
-                residual_first: random.pick(&[true, false]),
-                scale: random.pick(&[true, false, false]),
+                roles,
                 ..conv(kernel)
             };
             let (depth, filters) = (groups * random.pick(&[1, 3, 9]), groups * random.pick(&[1, 4, 17]));
@@ -632,10 +612,10 @@ mod tests {
             random.floats(&[filters, image.channels / op.groups, rows, columns]),
             random.floats(&[filters]),
         ];
-        if op.residual {
+        if op.roles.residual().is_some() {
             operands.push(random.floats(&dims(Image { channels: filters, height, width, ..image })));
         }
-        if op.scale {
+        if op.roles.has(Role::Scale) {
             operands.push(random.floats(&dims(Image { height: 1, width: 1, ..image })));
         }
         operands

@@ -68,6 +68,7 @@ pub mod quantized;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
+pub mod roles;
 pub mod scatter_elements;
 pub mod select;
 pub mod slice;

@@ -181,9 +181,7 @@ mod tests {
                 groups,
                 layout: random.pick(&[Layout::Nchw, Layout::Nhwc]),
                 activation: Activation::None,
-                residual: false,
-                residual_first: false,
-                scale: false,
+                ..Conv::POINTWISE
             };
             let (depth, filters) = (groups * random.pick(&[1, 3, 16]), groups * random.pick(&[1, 4, 17]));
             let image = Image { batch: random.pick(&[1, 2]), channels: depth, height: 5 + random.below(8), width: 6 };

@@ -10,6 +10,7 @@ use skipstone_kernels::stem;
 
 use super::conv::Conv;
 use super::image::{Image, Layout};
+use super::roles::Roles;
 use super::stored::store;
 #[cfg(any(feature = "passes", test))]
 use super::transpose::Transpose;
@@ -34,7 +35,7 @@ impl Stem {
 
     fn shape(&self, inputs: &[&Fact]) -> Result<skipstone_kernels::conv::ConvShape, OpError> {
         let refused = |reason: &str| Err(OpError::Attribute { name: "stem", reason: reason.into() });
-        if self.conv.layout != Layout::Nchw || self.conv.residual || self.conv.scale {
+        if self.conv.layout != Layout::Nchw || self.conv.roles != Roles::NONE {
             return refused("images are in NCHW, without residual or scale");
         }
         let shape = self.conv.shape(inputs)?;
@@ -132,9 +133,7 @@ mod tests {
             groups: 1,
             layout: Layout::Nchw,
             activation: Activation::HardSwish,
-            residual: false,
-            residual_first: false,
-            scale: false,
+            ..Conv::POINTWISE
         }
     }
 

@@ -48,9 +48,7 @@ fn given() -> Graph {
             groups,
             layout: Layout::Nchw,
             activation: Activation::Relu,
-            residual: false,
-            residual_first: false,
-            scale: false,
+            ..Conv::POINTWISE
         };
         x = graph.add_node(format!("conv{index}"), conv, &[x, weights, bias]).unwrap()[0];
     }

@@ -23,6 +23,7 @@ use crate::ops::Op;
 use crate::ops::bottleneck::Bottleneck;
 use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
+use crate::ops::roles::Role;
 
 /// Bytes of an image from which on it is not written: what fits into the second-level cache of the cores that matter
 /// is read from there faster than a band at a time can be organised.
@@ -58,7 +59,7 @@ fn fuse(graph: &mut Graph, worth: usize) -> Result<()> {
         // The last node's place is where every operand is known.
         let last = project.unwrap_or(depthwise);
         let residual = match &graph.nodes[last].op {
-            Op::Conv(conv) => conv.residual_at(),
+            Op::Conv(conv) => conv.roles.residual(),
             _ => None,
         };
         inputs.extend(residual.and_then(|at| graph.nodes[last].inputs.get(at)));
@@ -126,8 +127,8 @@ fn neighbours(graph: &Graph, uses: &Uses, depthwise: usize, worth: usize) -> Opt
         (conv.is_pointwise() && conv.groups == 1).then_some(conv)
     };
     let expand = uses.writer(input).filter(|_| large(input) && uses.only_reader(input).is_some());
-    let expand = expand.filter(|&at| pointwise(at).is_some_and(|conv| !conv.residual));
-    let project = uses.only_reader(output).filter(|_| large(output) && !conv.residual);
+    let expand = expand.filter(|&at| pointwise(at).is_some_and(|conv| conv.roles.residual().is_none()));
+    let project = uses.only_reader(output).filter(|_| large(output) && conv.roles.residual().is_none());
     let project = project.filter(|&at| pointwise(at).is_some() && graph.nodes[at].inputs[Conv::X] == output);
     (expand.is_some() || project.is_some()).then_some(Fusion { expand, depthwise, project })
 }
@@ -136,7 +137,7 @@ fn neighbours(graph: &Graph, uses: &Uses, depthwise: usize, worth: usize) -> Opt
 fn plain<'a>(graph: &Graph, node: &'a Node) -> Option<&'a Conv> {
     let Op::Conv(conv) = &node.op else { return None };
     let constant = |at: usize| node.inputs.get(at).is_some_and(|&id| graph.constant(id).is_some());
-    (conv.layout == Layout::Nhwc && !conv.scale && constant(Conv::WEIGHTS)).then_some(conv)
+    (conv.layout == Layout::Nhwc && !conv.roles.has(Role::Scale) && constant(Conv::WEIGHTS)).then_some(conv)
 }
 
 #[cfg(test)]

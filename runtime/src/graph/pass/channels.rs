@@ -18,6 +18,7 @@ use super::super::{Graph, Node, ValueId};
 use crate::ops::Op;
 use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
+use crate::ops::roles::Role;
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Where the channels of a value stand.
@@ -300,7 +301,10 @@ impl<'a> Filters<'a> {
             Op::Conv(conv) => {
                 let &[count, depth, rows, columns] = weights.shape().dims() else { return None };
                 let depthwise = conv.groups != 1;
-                if conv.layout != Layout::Nchw || conv.scale || (depthwise && (depth != 1 || conv.groups != count)) {
+                if conv.layout != Layout::Nchw
+                    || conv.roles.has(Role::Scale)
+                    || (depthwise && (depth != 1 || conv.groups != count))
+                {
                     return None;
                 }
                 let taps = rows * columns;
@@ -310,8 +314,8 @@ impl<'a> Filters<'a> {
                     depthwise,
                     padded: conv.pads != [0; 4],
                     activation: conv.activation,
-                    residual: conv.residual_at().and_then(|at| node.inputs.get(at).copied()),
-                    residual_first: conv.residual_first,
+                    residual: conv.roles.residual().and_then(|at| node.inputs.get(at).copied()),
+                    residual_first: conv.roles.has(Role::Residual),
                     axis: IMAGE.axis,
                     is_conv: true,
                     axes: [0, 1],

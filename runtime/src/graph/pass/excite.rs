@@ -17,13 +17,14 @@ use crate::ops::Op;
 use crate::ops::binary::BinaryKind;
 use crate::ops::conv::Conv;
 use crate::ops::image::{Image, Layout};
+use crate::ops::roles::Role;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let uses = graph.uses();
     let found: Vec<_> = graph.nodes.iter().map(|node| excited(graph, &uses, node)).collect();
     for (node, found) in graph.nodes.iter_mut().zip(found) {
         if let (Some((x, scale)), Op::Conv(conv)) = (found, &mut node.op) {
-            conv.scale = true;
+            conv.roles = conv.roles.with(Role::Scale);
             node.inputs[Conv::X] = x;
             node.inputs.push(scale);
         }
@@ -34,7 +35,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
 /// The images and the scale whose product a convolution reads.
 fn excited(graph: &Graph, uses: &Uses, node: &Node) -> Option<(ValueId, ValueId)> {
     let Op::Conv(conv) = &node.op else { return None };
-    if conv.kernel != [1, 1] || conv.groups != 1 || conv.scale || conv.layout != Layout::Nchw {
+    if conv.kernel != [1, 1] || conv.groups != 1 || conv.roles.has(Role::Scale) || conv.layout != Layout::Nchw {
         return None;
     }
     let product = *node.inputs.get(Conv::X)?;
@@ -72,9 +73,7 @@ mod tests {
             groups: 1,
             layout: Layout::Nchw,
             activation: Activation::None,
-            residual: false,
-            residual_first: false,
-            scale: false,
+            ..Conv::POINTWISE
         };
         build.add(op, &[x, weights, bias])
     }
@@ -89,7 +88,7 @@ mod tests {
     /// Products left, and convolutions that scale.
     fn counts(graph: &Graph) -> (usize, usize) {
         let products = graph.nodes.iter().filter(|n| Pattern::operands(n, BinaryKind::Mul).is_some());
-        let scaling = graph.nodes.iter().filter(|n| matches!(&n.op, Op::Conv(conv) if conv.scale));
+        let scaling = graph.nodes.iter().filter(|n| matches!(&n.op, Op::Conv(conv) if conv.roles.has(Role::Scale)));
         (products.count(), scaling.count())
     }
 
@@ -117,7 +116,7 @@ mod tests {
         let y = build.activate(Activation::Relu, y);
         let graph = build.optimised(y, 1e-4);
         assert_eq!(counts(&graph), (0, 1));
-        assert!(graph.nodes.iter().any(|n| matches!(&n.op, Op::Conv(c) if c.scale && c.residual)));
+        assert!(graph.nodes.iter().any(|n| matches!(&n.op, Op::Conv(c) if c.roles.arity() == 5)));
     }
 
     #[test]

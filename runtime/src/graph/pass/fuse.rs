@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::ops::Op;
 use crate::ops::activate::Activate;
 use crate::ops::binary::{Binary, BinaryKind};
+use crate::ops::roles::Role;
 use crate::tensor::{Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
@@ -52,7 +53,7 @@ fn swallow(graph: &mut Graph, producer: usize) -> Result<Option<(usize, Node)>> 
     let done = match (&mut fused.op, reading.op) {
         (Op::Conv(conv), Op::Activate(Activate { activation })) if conv.activation == Activation::None => {
             // Behind a residual that was added to the bare sum, it is the residual that comes first.
-            conv.residual_first = conv.residual;
+            conv.roles = conv.roles.early();
             conv.activation = activation;
             true
         }
@@ -90,7 +91,7 @@ fn fold_constant(
     let shape = graph.fact(result).shape.clone();
     // Channels: axis 1 of an image, the last of a product.
     let (axis, fits) = match &fused.op {
-        Op::Conv(conv) => (1, conv.activation == Activation::None && !conv.residual),
+        Op::Conv(conv) => (1, conv.activation == Activation::None && conv.roles.residual().is_none()),
         Op::MatMul(matmul) => (2, matmul.activation == Activation::None),
         _ => return Ok(false),
     };
@@ -153,10 +154,10 @@ fn scale_filters(weights: &Tensor, scale: &[f32], first: bool) -> Option<Tensor>
 fn add_residual(graph: &Graph, fused: &mut Node, result: ValueId, kind: BinaryKind, inputs: &[ValueId]) -> bool {
     let Op::Conv(conv) = &mut fused.op else { return false };
     let Some((residual, _)) = other(inputs, result) else { return false };
-    if kind != BinaryKind::Add || conv.residual || graph.fact(residual) != graph.fact(result) {
+    if kind != BinaryKind::Add || conv.roles.residual().is_some() || graph.fact(residual) != graph.fact(result) {
         return false;
     }
-    conv.residual = true;
+    conv.roles = conv.roles.with(Role::LateResidual);
     fused.inputs.insert(3, residual);
     true
 }

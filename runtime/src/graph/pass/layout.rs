@@ -24,6 +24,7 @@ use crate::ops::image::Layout;
 use crate::ops::pool::Pool;
 use crate::ops::qconv::QConv;
 use crate::ops::qpool::QPool;
+use crate::ops::roles::Role;
 use crate::ops::stem::Stem;
 use crate::ops::transpose::Transpose;
 
@@ -61,7 +62,7 @@ impl Pass<'_> {
         match &mut node.op {
             Op::Conv(conv) if conv.layout == Layout::Nchw => {
                 conv.layout = Layout::Nhwc;
-                let images = [Some(0), conv.residual_at(), conv.scale_at()];
+                let images = [Some(0), conv.roles.residual(), conv.roles.position(Role::Scale)];
                 for (index, input) in node.inputs.iter_mut().enumerate() {
                     match images.contains(&Some(index)) {
                         true => *input = self.twin(*input)?,

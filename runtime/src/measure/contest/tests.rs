@@ -29,9 +29,7 @@ fn network() -> Graph {
             groups: 1,
             layout: Layout::Nchw,
             activation: Activation::Clip { min: -1.0, max: 1.0 },
-            residual: false,
-            residual_first: false,
-            scale: false,
+            ..Conv::POINTWISE
         };
         x = graph.add_node(format!("conv{at}"), conv, &[x, weights, bias]).unwrap()[0];
     }

@@ -24,9 +24,7 @@ fn conv(kernel: usize, groups: usize) -> Conv {
         groups,
         layout: Layout::Nhwc,
         activation: Activation::Relu,
-        residual: false,
-        residual_first: false,
-        scale: false,
+        ..Conv::POINTWISE
     }
 }
 

@@ -24,9 +24,7 @@ fn conv(build: &mut Build, x: ValueId, filters: usize, kernel: usize, groups: us
         groups,
         layout: Layout::Nchw,
         activation: Activation::None,
-        residual: false,
-        residual_first: false,
-        scale: false,
+        ..Conv::POINTWISE
     };
     let y = build.add(op, &[x, weights, bias]);
     build.activate(Activation::Clip { min: -9.0, max: 9.0 }, y)

@@ -15,6 +15,7 @@ use crate::ops::matmul::MatMul;
 use crate::ops::qconv::{QConv, QResult};
 use crate::ops::quantized::Scheme;
 use crate::ops::reshape::Reshape;
+use crate::ops::roles::Roles;
 use crate::ops::transpose::Transpose;
 use crate::ops::{Op, Operator};
 use crate::tensor::{Shape, Tensor};
@@ -55,7 +56,7 @@ impl Pass<'_> {
 
     fn convolution(&mut self, root: &Node, conv: Conv, target: Target) -> Result<Option<Fused>> {
         let &[x, weights, bias] = root.inputs.as_slice() else { return Ok(None) };
-        if conv.activation != Activation::None || conv.residual || conv.scale {
+        if conv.activation != Activation::None || conv.roles != Roles::NONE {
             return Ok(None);
         }
         let Some(source) = self.dequantized(x)? else { return Ok(None) };

@@ -77,9 +77,7 @@ impl Build {
             groups,
             layout: Layout::Nchw,
             activation: Activation::None,
-            residual: false,
-            residual_first: false,
-            scale: false,
+            ..Conv::POINTWISE
         };
         self.add(conv, &[x, weights, bias])
     }

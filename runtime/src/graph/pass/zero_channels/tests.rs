@@ -62,9 +62,7 @@ impl Layer<'_> {
             groups: self.groups,
             layout: Layout::Nchw,
             activation: Activation::None,
-            residual: false,
-            residual_first: false,
-            scale: false,
+            ..Conv::POINTWISE
         };
         build.add(op, &[x, weights, bias])
     }
@@ -185,9 +183,7 @@ fn what_is_cut_leaves_zeros_that_go_too() {
             groups: 1,
             layout: Layout::Nchw,
             activation: Activation::Relu,
-            residual: false,
-            residual_first: false,
-            scale: false,
+            ..Conv::POINTWISE
         },
         &[x, weights, bias],
     );

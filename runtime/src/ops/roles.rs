@@ -1,0 +1,91 @@
+//! What the operands of a convolution are for, beside its images, weights and bias, which are always there.
+
+use serde::{Deserialize, Serialize};
+
+/// What an operand is for. Operands stand in the order of this list, behind the bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Of the result's shape, added before the activation (ResNet).
+    Residual,
+    /// Of the result's shape, added behind the activation (MobileNet).
+    LateResidual,
+    /// One factor per image and input channel (squeeze-and-excite).
+    Scale,
+}
+
+impl Role {
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// The roles that a convolution has operands for; a bit each, in the order of [`Role`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roles(u8);
+
+impl Roles {
+    /// Images, weights and bias alone.
+    pub const NONE: Self = Self(0);
+
+    /// Operands that are always there.
+    const BEFORE: usize = 3;
+
+    /// These and one more.
+    #[must_use]
+    pub const fn with(self, role: Role) -> Self {
+        Self(self.0 | role.bit())
+    }
+
+    /// These with a late residual as one that is added before the activation.
+    #[must_use]
+    pub fn early(self) -> Self {
+        let late = Role::LateResidual;
+        if self.has(late) { Self(self.0 & !late.bit()).with(Role::Residual) } else { self }
+    }
+
+    /// Whether there is an operand for it.
+    #[must_use]
+    pub fn has(self, role: Role) -> bool {
+        self.0 & role.bit() != 0
+    }
+
+    /// Position of the operand among all.
+    #[must_use]
+    pub fn position(self, role: Role) -> Option<usize> {
+        let before = self.0 & (role.bit() - 1);
+        self.has(role).then_some(Self::BEFORE + before.count_ones() as usize)
+    }
+
+    /// Position of the residual, early or late.
+    #[must_use]
+    pub fn residual(self) -> Option<usize> {
+        self.position(Role::Residual).or(self.position(Role::LateResidual))
+    }
+
+    /// Number of operands, those included that are always there.
+    #[must_use]
+    pub fn arity(self) -> usize {
+        Self::BEFORE + self.0.count_ones() as usize
+    }
+
+    /// Whether they are known, and at most one of them is a residual: a package may claim anything.
+    #[must_use]
+    pub fn is_sound(self) -> bool {
+        self.0 < Role::Scale.bit() << 1 && !(self.has(Role::Residual) && self.has(Role::LateResidual))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operands_stand_in_the_order_of_their_roles() {
+        let both = Roles::NONE.with(Role::Scale).with(Role::LateResidual);
+        assert_eq!([both.position(Role::LateResidual), both.position(Role::Scale)], [Some(3), Some(4)]);
+        assert_eq!((both.residual(), both.position(Role::Residual), both.arity()), (Some(3), None, 5));
+        assert_eq!(both.early(), Roles::NONE.with(Role::Scale).with(Role::Residual));
+        assert_eq!(Roles::NONE.with(Role::Scale).position(Role::Scale), Some(3));
+        assert!(both.is_sound() && !both.with(Role::Residual).is_sound() && !Roles(8).is_sound());
+    }
+}
