@@ -5,6 +5,7 @@
 //! [`lower`] turns its typed graph into ours. tract's panics end in [`guard`]. Nothing above
 //! this module names tract.
 
+mod admit;
 mod convert;
 mod external;
 mod fallback;

@@ -10,7 +10,7 @@ use tract_onnx::tract_hir::infer::{Factoid, GenericFactoid, InferenceModel};
 use super::guard::guarded;
 use super::hollow::Weights;
 use super::lower::{self, Names};
-use super::{Checked, fallback, qoperator, quantized};
+use super::{Checked, Invalid, admit, fallback, qoperator, quantized};
 use crate::error::{Error, Result};
 use crate::model::{Lowered, Shapes, Source};
 
@@ -26,6 +26,7 @@ impl OnnxSource {
     pub(super) fn parse(bytes: &[u8], weights: Weights, checked: &Checked, directory: Option<&Path>) -> Result<Self> {
         let parsed = guarded(|| {
             let mut onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+            admit::register(&mut onnx);
             quantized::register(&mut onnx);
             let mut proto = onnx.proto_model_for_read(&mut &bytes[..])?;
             qoperator::spell_out(&mut proto);
@@ -98,7 +99,10 @@ impl Source for OnnxSource {
     fn lower(&self, shapes: &Shapes) -> Result<Lowered> {
         let bound = self.bind(shapes)?;
         let typed = guarded(|| bound.into_typed());
-        let typed: TypedModel = typed.map_err(|panic| refused(&panic))?.map_err(|e| refused(&format!("{e:#}")))?;
+        let typed: TypedModel = typed.map_err(|panic| refused(&panic))?.map_err(|e| match e.downcast::<Invalid>() {
+            Ok(invalid) => invalid.into(),
+            Err(e) => refused(&format!("{e:#}")),
+        })?;
         match guarded(|| lower::lower(&typed, &self.names, &self.weights)).map_err(|panic| refused(&panic))? {
             Ok(graph) => Ok(Lowered::Graph(graph)),
             Err(lower::Unlowered::Error(error)) => Err(error),

@@ -1,6 +1,6 @@
 //! From the bytes of a model to its results: what no part of the front end could test alone.
 
-use super::validate::tests::{FLOAT, graph, int, message, model, node, value, with, zeros};
+use super::validate::tests::{FLOAT, Message, float, graph, i64s, int, message, model, node, text, value, with, zeros};
 use crate::{Model, Options, Tensor};
 
 fn load(bytes: &[u8]) -> crate::Result<Model> {
@@ -54,4 +54,41 @@ fn an_axis_of_softmax_is_checked_where_only_the_front_end_knows_the_shape() {
     let (code, text) = refused(&softmax(4));
     assert_eq!(code, "model.node");
     assert!(text.starts_with("node 'y': attribute axis"), "{text}");
+}
+
+/// Weights of another input size were multiplied with what lies behind the input.
+#[test]
+fn a_recurrence_is_checked_where_only_the_front_end_knows_the_shape() {
+    for (op, gates) in [("RNN", 1), ("GRU", 3), ("LSTM", 4)] {
+        let with = |input: i64| {
+            let nodes = [
+                node("Conv", &["x", "k"], &["c"], &[]),
+                node("Squeeze", &["c", "axis"], &["s"], &[]),
+                node(op, &["s", "w", "r"], &["", "y"], &[int("hidden_size", 3)]),
+            ];
+            let axis = i64s("axis", &[1], &[0]);
+            let weights = [zeros("w", &[1, gates * 3, input]), zeros("r", &[1, gates * 3, 3])];
+            with(&[1, 2, 5, 6], &nodes, &[zeros("k", &[2, 2, 1, 1]), axis, weights[0].clone(), weights[1].clone()])
+        };
+        assert!(load(&with(6)).is_ok(), "{op}");
+        for input in [1, 2, 5, 7, 4096] {
+            let (code, text) = refused(&with(input));
+            assert_eq!(code, "model.shape", "{op}: {text}");
+            assert!(text.contains("the input size of"), "{op}: {text}");
+        }
+    }
+}
+
+/// What the front end passes over would be computed as if it were not there.
+#[test]
+fn options_that_the_fallback_passes_over_are_refused() {
+    let with = |attributes: &[Message]| {
+        let nodes = [node("LSTM", &["x", "w", "r"], &["", "y"], attributes)];
+        with(&[5, 1, 2], &nodes, &[zeros("w", &[1, 12, 2]), zeros("r", &[1, 12, 3])])
+    };
+    assert!(load(&with(&[text("direction", "forward")])).is_ok());
+    for attribute in [text("direction", "reverse"), int("input_forget", 1), float("clip", 1.0)] {
+        let (_, text) = refused(&with(&[attribute]));
+        assert!(text.contains("is not supported"), "{text}");
+    }
 }

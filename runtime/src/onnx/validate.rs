@@ -7,6 +7,7 @@
 //! nodes, and of each operator what can be known before a run ([`operators`]). What is wrong is
 //! told with the place and the way out ([`Invalid`]); what was learned is handed on ([`Checked`]).
 
+mod attention;
 mod attributes;
 mod call;
 mod checked;
@@ -19,12 +20,15 @@ mod graph;
 mod indexing;
 mod invalid;
 mod message;
+pub(super) mod node;
 mod operators;
 mod proto;
 mod quantization;
+mod recurrent;
 mod schema;
 mod scope;
 mod shaping;
+mod sizes;
 mod symbol;
 mod tensor;
 mod weights;

@@ -22,6 +22,12 @@ pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Model<'a>> 
     decoder.model(Message::new(bytes, bytes.as_ptr().addr(), 0))
 }
 
+/// Decodes the message of a single node.
+pub(super) fn node<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Node<'a>> {
+    let mut decoder = Decoder { limits, items: 0, nodes: 0 };
+    decoder.node(Message::new(bytes, bytes.as_ptr().addr(), 0))
+}
+
 struct Decoder<'l> {
     limits: &'l Limits,
     items: usize,

@@ -8,7 +8,7 @@ use super::call::Call;
 use super::element::ElementType;
 use super::invalid::{Invalid, Rule};
 use super::scope::Shape;
-use super::{indexing, quantization, shaping, windows};
+use super::{attention, indexing, quantization, recurrent, shaping, windows};
 
 /// The most that sizes given as attributes may be: kernels, strides, blocks, groups.
 pub(super) const MAX_SIZE: i64 = 1 << 24;
@@ -23,8 +23,10 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
         legacy_broadcast(call)?;
     }
     match op {
-        // com.microsoft names two operators of its own and takes some of ai.onnx over.
+        // com.microsoft names operators of its own and takes some of ai.onnx over.
         "MoE" | "QMoE" if call.node.domain == "com.microsoft" => mixture_of_experts(call),
+        "MultiHeadAttention" if call.node.domain == "com.microsoft" => attention::multi_head_attention(call),
+        "RotaryEmbedding" if call.node.domain == "com.microsoft" => attention::rotary_embedding(call, true),
         "QuantizeLinear" | "DequantizeLinear" => quantization::linear(call),
         _ if !standard => Ok(()),
 
@@ -62,7 +64,9 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
         "Div" | "Mod" => division(call),
         "Cast" | "EyeLike" | "RandomNormal" | "RandomUniform" | "Multinomial" => element_type(call),
         "LRN" => call.int_in("size", 1..=MAX_SIZE).map(drop),
-        "RNN" | "GRU" | "LSTM" => call.int_in("hidden_size", 1..=MAX_SIZE).map(drop),
+        "RNN" | "GRU" | "LSTM" => recurrent::check(call),
+        "Attention" => attention::attention(call),
+        "RotaryEmbedding" => attention::rotary_embedding(call, false),
         "GroupNormalization" => call.int_in("num_groups", 1..=MAX_SIZE).map(drop),
         "BatchNormalization" => batch_normalization(call),
         "Einsum" => equation(call),

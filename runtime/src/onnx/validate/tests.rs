@@ -5,6 +5,7 @@ mod format;
 mod hostile;
 mod names;
 mod operators;
+mod recurrent;
 mod tensors;
 
 use super::{Checked, validate};
@@ -93,11 +94,11 @@ pub(in crate::onnx) fn int(name: &str, value: i64) -> Message {
     message().text(1, name).int(3, value).int(20, 2)
 }
 
-fn float(name: &str, value: f32) -> Message {
+pub(in crate::onnx) fn float(name: &str, value: f32) -> Message {
     message().text(1, name).float(2, value).int(20, 1)
 }
 
-fn text(name: &str, value: &str) -> Message {
+pub(in crate::onnx) fn text(name: &str, value: &str) -> Message {
     message().text(1, name).text(4, value).int(20, 3)
 }
 
@@ -127,7 +128,7 @@ pub(in crate::onnx) fn zeros(name: &str, dims: &[i64]) -> Message {
     f32s(name, dims, &vec![0.0; dims.iter().product::<i64>() as usize])
 }
 
-fn i64s(name: &str, dims: &[i64], values: &[i64]) -> Message {
+pub(in crate::onnx) fn i64s(name: &str, dims: &[i64], values: &[i64]) -> Message {
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     head(name, INT64, dims).bytes(9, &raw)
 }
