@@ -1,11 +1,16 @@
 package dev.skipstone
 
+import dev.skipstone.internal.Runs
+import java.util.concurrent.CountDownLatch
+import java.util.concurrent.TimeUnit
 import java.util.concurrent.atomic.AtomicInteger
+import kotlin.concurrent.thread
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
 import kotlin.test.assertTrue
 import kotlinx.coroutines.CompletableDeferred
+import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.async
 import kotlinx.coroutines.awaitAll
@@ -16,6 +21,38 @@ import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.yield
 
 class CoroutineTest {
+    /** Regression: coroutines waited for their turn on the threads of all coroutines, and as many as cores stopped the app. */
+    @Test
+    fun `runs that wait keep no thread from other coroutines`() {
+        val runs = Runs {}
+        val held = CountDownLatch(1)
+        val free = CountDownLatch(1)
+        val holder = thread { runs.run { held.countDown().also { free.await() } } }
+        held.await()
+        val scope = CoroutineScope(Dispatchers.Default)
+        val begun = CountDownLatch(64)
+        val waiting = List(64) { scope.async { begun.countDown().also { runs.await {} } } }
+        val others = begun.await(20, TimeUnit.SECONDS)
+        free.countDown()
+        holder.join()
+        runBlocking { waiting.awaitAll() }
+        assertTrue(others, "coroutines that do not wait for a run had no thread")
+    }
+
+    /** Runs that are going on are no different. */
+    @Test
+    fun `runs keep no thread from other coroutines`() {
+        val free = CountDownLatch(1)
+        val scope = CoroutineScope(Dispatchers.Default)
+        val going = List(Runtime.getRuntime().availableProcessors() + 2) { scope.async { Runs {}.await { free.await() } } }
+        val another = CountDownLatch(1)
+        scope.launch { another.countDown() }
+        val others = another.await(20, TimeUnit.SECONDS)
+        free.countDown()
+        runBlocking { going.awaitAll() }
+        assertTrue(others, "coroutines that do not run a model had no thread")
+    }
+
     @Test
     fun `coroutines share a classifier`(): Unit = runBlocking {
         open().use { classifier ->

@@ -14,8 +14,13 @@ import kotlinx.coroutines.withContext
 /**
  * Takes the runs of one native object in turn, so that one call buffer does for all of them, and so that a caller who
  * gives up stops its own run and nobody else's.
+ *
+ * Coroutines wait for their turn without a thread, and run on one of the object's own: [Dispatchers.Default] has as many
+ * threads as cores, and runs that took one each, or waited there, would stop every other coroutine of the app. Only a
+ * thread that asks for a run itself waits for the lock, and the one thread of the coroutines.
  */
 internal class Runs(private val stop: () -> Unit) {
+    private val thread = Dispatchers.IO.limitedParallelism(1)
     private val turn = ReentrantLock()
     private val call = CallBuffer()
     private val owner = Any()
@@ -42,7 +47,7 @@ internal class Runs(private val stop: () -> Unit) {
             }
         }
         try {
-            withContext(Dispatchers.Default) {
+            withContext(thread) {
                 run(caller) { call ->
                     // Whoever gave up while it waited for its turn does not run at all.
                     ensureActive()
