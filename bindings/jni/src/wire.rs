@@ -10,7 +10,7 @@
 //! | 1, 2 | width, height | 8 | f64, ms to run | 4 | i32, bytes of the message |
 //! | 3 | rotation in degrees | 16 | for each class: i32 index, f32 score | 8 | the code and the message, UTF-8 |
 //! | 4 | 1 where mirrored | | | | |
-//! | 5 to 9 | 1 where cropped, x, y, width, height | | | | |
+//! | 5 to 9 | 1 where it is a part of what is stored, x, y, width, height | | | | |
 //! | 10, 11 | matrix, range | | | | |
 //! | 12 | classes wanted | | | | |
 //! | 13 to 18 | row and pixel stride of each plane | | | | |
@@ -27,7 +27,7 @@ const WIDTH: usize = 1;
 const HEIGHT: usize = 2;
 const ROTATION: usize = 3;
 const MIRRORED: usize = 4;
-const CROPPED: usize = 5;
+const PART: usize = 5;
 const MATRIX: usize = 10;
 const RANGE: usize = 11;
 const TOP: usize = 12;
@@ -70,13 +70,13 @@ impl Call<'_> {
             1 => FrameRange::Video,
             other => return Err(refused("range", other)),
         };
-        let crop = match self.int(CROPPED) {
+        let part = match self.int(PART) {
             0 => None,
             _ => Some(Region {
-                x: self.size("crop", CROPPED + 1)?,
-                y: self.size("crop", CROPPED + 2)?,
-                width: self.size("crop", CROPPED + 3)?,
-                height: self.size("crop", CROPPED + 4)?,
+                x: self.size("crop", PART + 1)?,
+                y: self.size("crop", PART + 2)?,
+                width: self.size("crop", PART + 3)?,
+                height: self.size("crop", PART + 4)?,
             }),
         };
         let plane = |(index, area): (usize, &Area)| {
@@ -92,9 +92,10 @@ impl Call<'_> {
             width: self.size("width", WIDTH)?,
             height: self.size("height", HEIGHT)?,
             planes: planes.iter().enumerate().map(plane).collect::<Result<_>>()?,
+            part,
             rotation_degrees: self.int(ROTATION),
             mirrored: self.int(MIRRORED) != 0,
-            crop,
+            crop: None,
             matrix,
             range,
         };
@@ -174,9 +175,10 @@ mod tests {
                 width: 640,
                 height: 480,
                 planes: vec![plane(1000, 1, 640, 1), plane(2000, 2, 320, 2), plane(3000, 3, 320, 2)],
+                part: Some(Region { x: 10, y: 20, width: 300, height: 400 }),
                 rotation_degrees: 90,
                 mirrored: true,
-                crop: Some(Region { x: 10, y: 20, width: 300, height: 400 }),
+                crop: None,
                 matrix: FrameMatrix::Bt709,
                 range: FrameRange::Video,
             }

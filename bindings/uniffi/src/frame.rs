@@ -39,7 +39,7 @@ pub enum FrameRange {
     Video,
 }
 
-/// A part of a frame, in pixels of the upright frame.
+/// A part of a frame, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct Region {
     /// Left edge.
@@ -65,7 +65,8 @@ pub struct PlaneAddress {
     pub pixel_stride: u32,
 }
 
-/// A camera frame, by address.
+/// A camera frame, by address, and how to look at it. The steps are always made in the order of their fields: the part
+/// is cut out of what is stored, turned, mirrored, and cropped.
 #[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct FrameAddress {
     /// How its pixels lie.
@@ -76,11 +77,13 @@ pub struct FrameAddress {
     pub height: u32,
     /// Three planes for YUV, else one.
     pub planes: Vec<PlaneAddress>,
-    /// Clockwise turn that brings the frame upright: a multiple of 90.
+    /// What the frame is of the stored picture, in the pixels of that; all of it where absent.
+    pub part: Option<Region>,
+    /// Clockwise turn that brings the part upright: a multiple of 90.
     pub rotation_degrees: i32,
-    /// Whether left and right are swapped, after the rotation.
+    /// Whether left and right are then swapped.
     pub mirrored: bool,
-    /// The part to look at; all of it where absent.
+    /// What to look at, in pixels of the upright, mirrored part; all of it where absent.
     pub crop: Option<Region>,
     /// The colours of a YUV frame.
     pub matrix: FrameMatrix,
@@ -127,16 +130,16 @@ impl FrameAddress {
                 return Err(SkipstoneError::Frame { code: "frame".into(), message });
             }
         };
-        let frame = vision::Frame::new(size(self.width), size(self.height), pixels)?
-            .rotated(Rotation::from_degrees(self.rotation_degrees)?)
-            .mirrored(self.mirrored);
-        Ok(match self.crop {
-            None => frame,
-            Some(Region { x, y, width, height }) => {
-                frame.cropped(vision::Region { x: size(x), y: size(y), width: size(width), height: size(height) })?
-            }
-        })
+        let stored = vision::Frame::new(size(self.width), size(self.height), pixels)?;
+        let upright = cut(stored, self.part)?.rotated(Rotation::from_degrees(self.rotation_degrees)?);
+        cut(upright.mirrored(self.mirrored), self.crop)
     }
+}
+
+/// The frame inside `region`, in pixels of the frame as it is now.
+fn cut(frame: vision::Frame<'_>, region: Option<Region>) -> Result<vision::Frame<'_>> {
+    let Some(Region { x, y, width, height }) = region else { return Ok(frame) };
+    Ok(frame.cropped(vision::Region { x: size(x), y: size(y), width: size(width), height: size(height) })?)
 }
 
 /// The plane over the bytes at its address.

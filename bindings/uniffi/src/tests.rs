@@ -60,6 +60,7 @@ impl Picture {
             width: SIDE as u32,
             height: SIDE as u32,
             planes: vec![plane],
+            part: None,
             rotation_degrees: 0,
             mirrored: false,
             crop: None,
@@ -100,7 +101,7 @@ fn frames_that_contradict_themselves_are_errors() {
     let classifier = Classifier::new(brightest_channel()).unwrap();
     let picture = Picture::of(0);
     type Breaking = fn(&mut FrameAddress);
-    let broken: [(&str, Breaking); 12] = [
+    let broken: [(&str, Breaking); 13] = [
         ("input.address", |f| f.planes[0].address = 0),
         ("input.address", |f| f.planes[0].length = u64::MAX),
         ("input.address", |f| f.planes[0].address = u64::MAX - 3),
@@ -112,6 +113,7 @@ fn frames_that_contradict_themselves_are_errors() {
         ("frame", |f| f.rotation_degrees = 45),
         ("frame", |f| f.planes.clear()),
         ("frame", |f| f.format = FrameFormat::Yuv420),
+        ("frame", |f| f.part = Some(Region { x: 1, y: 0, width: SIDE as u32, height: 1 })),
         ("frame", |f| f.crop = Some(Region { x: u32::MAX, y: 0, width: u32::MAX, height: 1 })),
     ];
     for (index, (code, breaking)) in broken.into_iter().enumerate() {

@@ -13,28 +13,30 @@ internal import SkipstoneBindings
 /// make several classifiers of one ``Model``.
 ///
 /// Cancelling the task that awaits ``classify(_:top:deadline:)`` stops the run before its next step.
-public actor Classifier {
+public final class Classifier: Sendable {
     /// The model that is run.
-    public nonisolated let model: Model
-    private nonisolated let binding: SkipstoneBindings.Classifier
-    private var deadline: Duration?
+    public let model: Model
+    private let binding: SkipstoneBindings.Classifier
+    private let runs: Runs
 
     /// A classifier of `model`, which must take one image and give a score for each class.
     ///
     /// - Throws: ``SkipstoneError`` of kind `model` where it does not.
     public init(_ model: Model) throws {
         self.model = model
-        binding = try SkipstoneError.translating { try .init(model: model.binding) }
+        let binding = try SkipstoneError.translating { try SkipstoneBindings.Classifier(model: model.binding) }
+        self.binding = binding
+        runs = Runs("classifier", stop: binding.cancel)
     }
 
-    /// Opens the package at `url`, away from the caller's actor.
+    /// Opens the package at `url`, on no thread that tasks run on.
     ///
     /// - Throws: As ``Model/init(contentsOf:config:)`` and ``init(_:)``.
-    public init(contentsOf url: URL, config: Config = Config()) async throws {
-        try self.init(Model(contentsOf: url, config: config))
+    public convenience init(contentsOf url: URL, config: Config = Config()) async throws {
+        try self.init(await blocking { try Model(contentsOf: url, config: config) })
     }
 
-    /// The most probable classes of a picture.
+    /// The most probable classes of a picture, found on no thread that tasks run on.
     ///
     /// - Parameters:
     ///   - frame: The picture, of any size and turn.
@@ -43,42 +45,37 @@ public actor Classifier {
     /// - Throws: `CancellationError` where the task was cancelled; ``SkipstoneError`` of kind
     ///   `frame`, `input`, `deadline` or `closed`.
     public func classify(_ frame: Frame, top: Int = 5, deadline: Duration? = nil) async throws -> Classification {
-        if deadline != self.deadline {
-            try SkipstoneError.translating { try binding.setDeadlineMs(ms: deadline?.inMilliseconds) }
-            self.deadline = deadline
-        }
-        return try await cancellable(by: binding.cancel) {
-            try frame.withAddress { address in
+        try await runs.run { [binding] in
+            try binding.setDeadlineMs(ms: deadline?.inMilliseconds)
+            return try frame.withAddress { address in
                 try Classification(binding.classifyFrameAt(frame: address, top: UInt32(clamping: top)))
             }
         }
     }
 
     /// How long the latest runs took, from frame to classes; all zero before the first.
-    public nonisolated var latency: Latency { Latency(binding.latency()) }
+    public var latency: Latency { Latency(binding.latency()) }
 
     /// Memory of the model, of this classifier and of the process.
-    public nonisolated var memory: Memory { Memory(binding.memory()) }
+    public var memory: Memory { Memory(binding.memory()) }
 
     /// Starts, or starts again, to take the time of every step. Costs a few microseconds a run.
     ///
     /// - Throws: ``SkipstoneError`` of kind `closed`.
-    public func startProfile() throws {
-        try SkipstoneError.translating { try binding.startProfile() }
-    }
+    public func startProfile() async throws { try await runs.run { [binding] in try binding.startProfile() } }
 
     /// Time of every step since ``startProfile()``, in order; empty where that was not called.
     ///
     /// - Throws: ``SkipstoneError`` of kind `closed`.
-    public func profile() throws -> [StepTime] {
-        try SkipstoneError.translating { try binding.profile().map(StepTime.init) }
+    public func profile() async throws -> [StepTime] {
+        try await runs.run { [binding] in try binding.profile().map(StepTime.init) }
     }
 
     /// Stops the run that is going on, if one is, and gives the arena back at once. Whatever is
     /// asked later throws ``SkipstoneError`` of kind `closed`.
     ///
     /// A classifier that nobody refers to any more is closed too.
-    public nonisolated func close() { binding.close() }
+    public func close() { binding.close() }
 }
 
 /// What a frame shows, and what it took to see it.

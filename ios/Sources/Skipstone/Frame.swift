@@ -70,7 +70,8 @@ public struct Frame: Sendable {
         case video
     }
 
-    /// A rectangle in pixels, counted from the upper left corner of the upright picture.
+    /// A rectangle in pixels, counted from the upper left corner of the picture as ``rotation`` and
+    /// ``mirrored`` show it.
     public struct Region: Hashable, Sendable {
         /// Pixels left of it.
         public var x: Int
@@ -98,7 +99,8 @@ public struct Frame: Sendable {
     public var rotation = Rotation.none
     /// Whether left and right are swapped, after the rotation.
     public var mirrored = false
-    /// The part to look at, in upright coordinates; `nil` is all of it.
+    /// The part to look at, in pixels of the picture as ``rotation`` and ``mirrored`` show it, whichever was
+    /// set first; `nil` is all of it.
     public var crop: Region?
     /// Which matrix made YUV of the colours; of no meaning for other formats.
     public var matrix = YUVMatrix.bt601

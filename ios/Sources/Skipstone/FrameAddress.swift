@@ -18,7 +18,7 @@ extension Frame {
             try body(
                 FrameAddress(
                     format: layout.format, width: UInt32(clamping: width), height: UInt32(clamping: height),
-                    planes: layout.addresses(of: planes), rotationDegrees: Int32(rotation.rawValue),
+                    planes: layout.addresses(of: planes), part: nil, rotationDegrees: Int32(rotation.rawValue),
                     mirrored: mirrored, crop: crop.map(SkipstoneBindings.Region.init),
                     matrix: matrix == .bt601 ? .bt601 : .bt709, range: range == .full ? .full : .video))
         }

@@ -12,30 +12,30 @@ internal import SkipstoneBindings
 /// A session runs one set of inputs at a time, and calls wait for each other. For several at
 /// once, make several sessions of one ``Model``. Cancelling the task that awaits
 /// ``run(_:deadline:)`` stops the run before its next step.
-public actor Session {
+public final class Session: Sendable {
     /// The model that is run.
-    public nonisolated let model: Model
-    private nonisolated let binding: SkipstoneBindings.Session
-    private let outputs: [OutputBuffer]
-    private var deadline: Duration?
+    public let model: Model
+    private let binding: SkipstoneBindings.Session
+    private let runs: Runs
 
     /// A session of `model`.
     ///
     /// - Throws: ``SkipstoneError`` of kind `unsupported`.
     public init(_ model: Model) throws {
         self.model = model
-        binding = try SkipstoneError.translating { try .init(model: model.binding) }
-        outputs = model.info.outputs.map(OutputBuffer.init)
+        let binding = try SkipstoneError.translating { try SkipstoneBindings.Session(model: model.binding) }
+        self.binding = binding
+        runs = Runs("session", stop: binding.cancel)
     }
 
-    /// Opens the package at `url`, away from the caller's actor.
+    /// Opens the package at `url`, on no thread that tasks run on.
     ///
     /// - Throws: As ``Model/init(contentsOf:config:)`` and ``init(_:)``.
-    public init(contentsOf url: URL, config: Config = Config()) async throws {
-        try self.init(Model(contentsOf: url, config: config))
+    public convenience init(contentsOf url: URL, config: Config = Config()) async throws {
+        try self.init(await blocking { try Model(contentsOf: url, config: config) })
     }
 
-    /// Runs the model.
+    /// Runs the model, on no thread that tasks run on.
     ///
     /// - Parameters:
     ///   - inputs: As many as ``ModelInfo/inputs`` names, in that order, of those types and shapes.
@@ -45,43 +45,41 @@ public actor Session {
     ///   `input`, `deadline` or `closed`.
     public func run(_ inputs: [Tensor], deadline: Duration? = nil) async throws -> [Tensor] {
         try check(inputs)
-        if deadline != self.deadline {
-            try SkipstoneError.translating { try binding.setDeadlineMs(ms: deadline?.inMilliseconds) }
-            self.deadline = deadline
-        }
-        try await cancellable(by: binding.cancel) {
+        let (binding, ports) = (binding, model.info.outputs)
+        return try await runs.run {
+            // Made anew for every run: they are the caller's as soon as it is over.
+            let outputs = ports.map { OutputBytes(count: $0.byteCount) }
+            try binding.setDeadlineMs(ms: deadline?.inMilliseconds)
             try withAddresses(of: inputs[...]) { addresses in
                 try binding.runAt(inputs: addresses, outputs: outputs.map { TensorAddress($0.bytes) })
             }
+            return zip(ports, outputs).map { Tensor($1, of: $0) }
         }
-        return outputs.map { Tensor(copying: $0.bytes, as: $0.port) }
     }
 
     /// How long the latest runs took; all zero before the first.
-    public nonisolated var latency: Latency { Latency(binding.latency()) }
+    public var latency: Latency { Latency(binding.latency()) }
 
     /// Memory of the model, of this session and of the process.
-    public nonisolated var memory: Memory { Memory(binding.memory()) }
+    public var memory: Memory { Memory(binding.memory()) }
 
     /// Starts, or starts again, to take the time of every step. Costs a few microseconds a run.
     ///
     /// - Throws: ``SkipstoneError`` of kind `closed`.
-    public func startProfile() throws {
-        try SkipstoneError.translating { try binding.startProfile() }
-    }
+    public func startProfile() async throws { try await runs.run { [binding] in try binding.startProfile() } }
 
     /// Time of every step since ``startProfile()``, in order; empty where that was not called.
     ///
     /// - Throws: ``SkipstoneError`` of kind `closed`.
-    public func profile() throws -> [StepTime] {
-        try SkipstoneError.translating { try binding.profile().map(StepTime.init) }
+    public func profile() async throws -> [StepTime] {
+        try await runs.run { [binding] in try binding.profile().map(StepTime.init) }
     }
 
     /// Stops the run that is going on, if one is, and gives the arena back at once. Whatever is
     /// asked later throws ``SkipstoneError`` of kind `closed`.
     ///
     /// A session that nobody refers to any more is closed too.
-    public nonisolated func close() { binding.close() }
+    public func close() { binding.close() }
 
     /// The Rust library is given bytes alone, so types and shapes are compared here.
     private func check(_ inputs: [Tensor]) throws {
@@ -96,22 +94,6 @@ public actor Session {
             throw SkipstoneError(.input, code: "input.shape", "input '\(port.name)' is \(got), the model wants \(want)")
         }
     }
-}
-
-/// Where the Rust library writes an output of every run.
-private final class OutputBuffer: Sendable {
-    let port: ModelInfo.Port
-    /// Touched by the session alone, one call at a time.
-    private nonisolated(unsafe) let memory: UnsafeMutableRawBufferPointer
-
-    init(_ port: ModelInfo.Port) {
-        self.port = port
-        memory = .allocate(byteCount: max(port.byteCount, 1), alignment: 64)
-    }
-
-    deinit { memory.deallocate() }
-
-    var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: memory.prefix(port.byteCount)) }
 }
 
 extension TensorAddress {

@@ -54,10 +54,11 @@ public struct Tensor: Sendable {
         storage = [UInt8](repeating: 0, count: port.byteCount)
     }
 
-    init(copying bytes: UnsafeRawBufferPointer, as port: ModelInfo.Port) {
+    /// What a run has written for `port`.
+    init(_ bytes: OutputBytes, of port: ModelInfo.Port) {
         element = port.element
         shape = port.shape
-        storage = [UInt8](bytes)
+        storage = bytes
     }
 
     /// The elements in row-major order, or `nil` where ``element`` is of another type.
@@ -78,12 +79,30 @@ public struct Tensor: Sendable {
     }
 }
 
-/// Arrays of numbers: memory that is aligned for any of them.
-private protocol TensorStorage: Sendable {
+/// Memory that is aligned for any type of element.
+protocol TensorStorage: Sendable {
     func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result
 }
 
 extension Array: TensorStorage where Element: TensorScalar {}
+
+/// Where the Rust library writes an output of one run; nobody writes to it again.
+final class OutputBytes: TensorStorage {
+    private nonisolated(unsafe) let memory: UnsafeMutableRawBufferPointer
+
+    init(count: Int) {
+        // Nothing at all has an address, too.
+        memory = .init(start: .allocate(byteCount: max(count, 1), alignment: 64), count: count)
+    }
+
+    deinit { memory.deallocate() }
+
+    var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(memory) }
+
+    func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+        try body(bytes)
+    }
+}
 
 /// A number type that is the element of a ``Tensor``.
 public protocol TensorScalar: BitwiseCopyable, Sendable {

@@ -76,6 +76,9 @@ struct Image: Equatable {
     /// Turned a quarter anticlockwise: what has to be turned clockwise to be upright again.
     var turned: Image { Image(width: height, height: width) { x, y in self[width - 1 - y, x] } }
 
+    /// Turned a quarter clockwise.
+    var turnedClockwise: Image { Image(width: height, height: width) { x, y in self[y, height - 1 - x] } }
+
     /// Left and right swapped.
     var flipped: Image { Image(width: width, height: height) { x, y in self[width - 1 - x, y] } }
 }

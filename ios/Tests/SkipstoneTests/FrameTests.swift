@@ -127,6 +127,27 @@ import Testing
         try await expect(frame, toBeLike: part, within: 1e-4)
     }
 
+    /// Rotation, mirroring and crop in their one order, whichever was set first: to the last bit what a plain loop
+    /// makes of the stored picture. The crop is as large as the input, so that nothing is resampled.
+    @Test(arguments: Frame.Rotation.allCases, [false, true])
+    func everyTurnMirrorAndCropIsThatOfAPlainLoop(rotation: Frame.Rotation, mirrored: Bool) async throws {
+        let turns = rotation.rawValue / 90
+        let upright = (0..<turns).reduce(picture) { picture, _ in picture.turnedClockwise }
+        let seen = mirrored ? upright.flipped : upright
+        for (x, y) in [(0, 0), (3, 11), (seen.width - 32, 2), (5, seen.height - 32)] {
+            let part = Image(width: 32, height: 32) { seen[x + $0, y + $1] }
+            let crop = Frame.Region(x: x, y: y, width: 32, height: 32)
+            let settings: [(inout Frame) -> Void] = [
+                { $0.rotation = rotation }, { $0.mirrored = mirrored }, { $0.crop = crop },
+            ]
+            for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+                var frame = picture.frame
+                for index in order { settings[index](&frame) }
+                try await expect(frame, toBeLike: part, "\(rotation) \(mirrored) \(x),\(y) \(order)")
+            }
+        }
+    }
+
     @Test func framesThatContradictThemselvesAreRefused() async throws {
         let bytes = [UInt8](repeating: 9, count: 64 * 48 * 3)
         var outside = Frame(bytes, format: .rgb, width: 64, height: 48)

@@ -42,7 +42,7 @@ public class Plane @JvmOverloads constructor(buffer: ByteBuffer, public val rowS
 }
 
 /**
- * A part of a frame, in pixels of the upright frame.
+ * A part of a frame, in pixels of the frame as it is looked at: upright, mirrored, and cropped already where it is.
  *
  * @property x left edge.
  * @property y upper edge.
@@ -55,6 +55,9 @@ public data class Region(val x: Int, val y: Int, val width: Int, val height: Int
  * A picture in memory that the camera, or anybody else, owns: it is read where it lies and never copied. Its bytes must
  * stay as they are until the call that it was given to is over; [close] then tells the owner.
  *
+ * What is looked at is turned, mirrored and cropped in the order of the calls: [cropped] counts in pixels of the frame as
+ * it is then, and whatever is turned or mirrored later keeps the pixels that a crop has left.
+ *
  * Sizes, strides and the rotation are checked by the call that reads the frame ([SkipstoneException.Frame]).
  */
 public class Frame private constructor(
@@ -64,21 +67,51 @@ public class Frame private constructor(
     /** Pixels down. */
     public val height: Int,
     internal val planes: List<Plane>,
+    /** What is left of the sensor's picture, in its pixels; null is all of it. */
+    internal val part: Region? = null,
     internal val rotationDegrees: Int = 0,
     internal val mirrored: Boolean = false,
-    internal val crop: Region? = null,
     internal val matrix: YuvMatrix = YuvMatrix.BT601,
     internal val range: YuvRange = YuvRange.FULL,
     private val release: () -> Unit = {},
 ) : AutoCloseable {
-    /** The same frame, which a clockwise turn by [degrees] (a multiple of 90) brings upright. */
+    /** The same frame, which a clockwise turn by [degrees] (a multiple of 90) brings upright, instead of the turn it had. */
     public fun rotated(degrees: Int): Frame = with(rotationDegrees = degrees)
 
     /** The same frame with left and right swapped, after the rotation: what a front camera's preview shows. */
     public fun mirrored(): Frame = with(mirrored = true)
 
-    /** The part of the upright frame to look at. */
-    public fun cropped(region: Region): Frame = with(crop = region)
+    /**
+     * The part of the frame inside [region], in pixels of the frame as it now is: upright, mirrored and cropped.
+     *
+     * @throws SkipstoneException.Frame where the region is empty or reaches outside of the frame.
+     */
+    public fun cropped(region: Region): Frame {
+        val whole = part ?: Region(0, 0, width, height)
+        val turned = rotationDegrees.mod(180) == 90
+        val (across, down) = if (turned) whole.height to whole.width else whole.width to whole.height
+        val inside = { start: Int, length: Int, all: Int -> length in 1..all && start in 0..all - length }
+        if (!inside(region.x, region.width, across) || !inside(region.y, region.height, down)) {
+            val crop = "a crop of ${region.width}x${region.height} pixels at ${region.x},${region.y}"
+            throw SkipstoneException.Frame("frame", "$crop is empty or outside of a frame of ${across}x$down")
+        }
+        // Whether the sensor's columns and rows run against the axis of the upright frame that they lie along.
+        val (columns, rows) = when (rotationDegrees.mod(360)) {
+            90 -> false to !mirrored
+            180 -> !mirrored to true
+            270 -> true to mirrored
+            else -> mirrored to false
+        }
+        val onSensor = if (turned) Region(region.y, region.x, region.height, region.width) else region
+        return with(
+            part = Region(
+                whole.x + if (columns) whole.width - onSensor.x - onSensor.width else onSensor.x,
+                whole.y + if (rows) whole.height - onSensor.y - onSensor.height else onSensor.y,
+                onSensor.width,
+                onSensor.height,
+            ),
+        )
+    }
 
     /** The same YUV frame in other colours than BT.601 in full range. */
     public fun colors(matrix: YuvMatrix, range: YuvRange): Frame = with(matrix = matrix, range = range)
@@ -90,13 +123,13 @@ public class Frame private constructor(
     override fun close(): Unit = release()
 
     private fun with(
+        part: Region? = this.part,
         rotationDegrees: Int = this.rotationDegrees,
         mirrored: Boolean = this.mirrored,
-        crop: Region? = this.crop,
         matrix: YuvMatrix = this.matrix,
         range: YuvRange = this.range,
         release: () -> Unit = this.release,
-    ) = Frame(format, width, height, planes, rotationDegrees, mirrored, crop, matrix, range, release)
+    ) = Frame(format, width, height, planes, part, rotationDegrees, mirrored, matrix, range, release)
 
     public companion object {
         /**
@@ -166,9 +199,9 @@ public class Frame private constructor(
          * A frame over planes as Android's camera APIs hand them out.
          *
          * @param imageFormat [ImageFormat.YUV_420_888] or [PixelFormat.RGBA_8888].
-         * @param crop the part to look at, in the sensor's pixels; null for all of it.
+         * @param crop what the frame is of the sensor's picture, in its pixels; null for all of it.
          * @param rotationDegrees clockwise turn that brings it upright.
-         * @throws SkipstoneException.Frame for another format or number of planes.
+         * @throws SkipstoneException.Frame for another format or number of planes, and for a crop outside of the picture.
          */
         @JvmStatic
         public fun planes(
@@ -184,26 +217,9 @@ public class Frame private constructor(
                 imageFormat == PixelFormat.RGBA_8888 && planes.size == 1 -> FrameFormat.RGBA
                 else -> throw SkipstoneException.Frame("frame", "format $imageFormat with ${planes.size} planes is not read")
             }
-            val part = crop?.takeUnless { it.left == 0 && it.top == 0 && it.right == width && it.bottom == height }
-            return Frame(
-                format,
-                width,
-                height,
-                planes,
-                rotationDegrees,
-                crop = part?.let { upright(it, width, height, rotationDegrees) },
-            )
-        }
-
-        /** Where a part of the sensor's frame lies once a clockwise turn brought that upright. */
-        internal fun upright(part: Rect, width: Int, height: Int, rotationDegrees: Int): Region {
-            val (across, down) = part.width() to part.height()
-            return when (rotationDegrees.mod(360)) {
-                90 -> Region(height - part.bottom, part.left, down, across)
-                180 -> Region(width - part.right, height - part.bottom, across, down)
-                270 -> Region(part.top, width - part.right, down, across)
-                else -> Region(part.left, part.top, across, down)
-            }
+            val stored = Frame(format, width, height, planes)
+            val part = crop?.let { stored.cropped(Region(it.left, it.top, it.width(), it.height())) }
+            return (part ?: stored).rotated(rotationDegrees)
         }
     }
 }

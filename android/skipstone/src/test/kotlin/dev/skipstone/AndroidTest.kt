@@ -80,14 +80,30 @@ class AndroidTest {
         }
     }
 
+    /** Regression: a camera's crop, which is in the sensor's pixels, was taken for one of the mirrored or turned frame. */
     @Test
-    fun `a crop turns with the frame`() {
-        val part = Rect(10, 20, 30, 60)
-        assertEquals(Region(10, 20, 20, 40), Frame.upright(part, 100, 80, 0))
-        assertEquals(Region(20, 10, 40, 20), Frame.upright(part, 100, 80, 90))
-        assertEquals(Region(70, 20, 20, 40), Frame.upright(part, 100, 80, 180))
-        assertEquals(Region(20, 70, 40, 20), Frame.upright(part, 100, 80, 270))
-        assertEquals(Region(20, 70, 40, 20), Frame.upright(part, 100, 80, -90))
+    fun `a camera's crop stays on its pixels however the frame is turned and mirrored`() {
+        val stored = Pixels(61, 47) { x, y -> (x * 4 shl 16) or (y * 5 shl 8) or ((x * x + 7 * y) and 255) }
+        val rgba = stored.bytes(listOf(0, 1, 2, 3))
+        open().use { classifier ->
+            for (degrees in listOf(0, 90, 180, 270)) for (mirrored in listOf(false, true)) {
+                val cut = stored.part(9, 5, 32, 32).turned(degrees)
+                val want = classifier.classifyBlocking((if (mirrored) cut.mirrored() else cut).frame(), 10).predictions
+                val planes = listOf(Plane(rgba, 4 * 61, 4))
+                val crop = Rect(9, 5, 41, 37)
+                val frame = { turn: Int -> Frame.planes(PixelFormat.RGBA_8888, 61, 47, planes, crop, turn) }
+                for (same in listOf(frame(degrees), frame(90).rotated(degrees))) {
+                    val got = if (mirrored) same.mirrored() else same
+                    assertEquals(want, classifier.classifyBlocking(got, 10).predictions, "$degrees $mirrored")
+                }
+            }
+        }
+        val outside = listOf(Rect(-1, 0, 4, 4), Rect(0, 0, 0, 4), Rect(30, 0, 62, 32), Rect(5, 5, 4, 4))
+        for (crop in outside) {
+            assertFailsWith<SkipstoneException.Frame>("$crop") {
+                Frame.planes(PixelFormat.RGBA_8888, 61, 47, listOf(Plane(rgba, 4 * 61, 4)), crop, 90)
+            }
+        }
     }
 
     @Test

@@ -48,13 +48,20 @@ class MisuseTest {
             Frame.rgb(32, 32, pixels, rowStride = Int.MAX_VALUE),
             Frame.rgb(32, 32, ByteBuffer.allocateDirect(0)),
             sample.rgb().rotated(45),
-            sample.rgb().cropped(Region(16, 16, 17, 1)),
-            sample.rgb().cropped(Region(-1, 0, 4, 4)),
-            sample.rgb().cropped(Region(0, 0, 0, 4)),
-            sample.rgb().cropped(Region(Int.MAX_VALUE, 0, Int.MAX_VALUE, 1)),
             Frame.yuv420(32, 32, plane(1024, 32), plane(255, 16), plane(256, 16)),
             Frame.yuv420(32, 32, plane(1023, 32), plane(256, 16), plane(256, 16)),
         )
+        for (crop in listOf(
+            Region(16, 16, 17, 1),
+            Region(-1, 0, 4, 4),
+            Region(0, 0, 0, 4),
+            Region(0, 0, 4, 33),
+            Region(Int.MAX_VALUE, 0, Int.MAX_VALUE, 1),
+            Region(Int.MIN_VALUE, 0, Int.MIN_VALUE, 1),
+        )) {
+            assertFailsWith<SkipstoneException.Frame>("$crop") { sample.rgb().cropped(crop) }
+            assertFailsWith<SkipstoneException.Frame>("$crop") { sample.rgb().cropped(Region(4, 4, 28, 28)).cropped(crop) }
+        }
         open().use { classifier ->
             broken.forEachIndexed { index, frame ->
                 val refused = assertFailsWith<SkipstoneException>("$index") { classifier.classifyBlocking(frame) }

@@ -1,5 +1,6 @@
 package dev.skipstone
 
+import java.awt.image.BufferedImage
 import java.io.File
 import java.nio.ByteBuffer
 import javax.imageio.ImageIO
@@ -18,14 +19,29 @@ internal val SAMPLES: List<Sample> =
     File(System.getProperty("skipstone.samples")).listFiles { file -> file.extension == "png" }!!.sorted().map(::Sample)
 
 /** A picture, with the label that `skipstone classify` gives it. */
-internal class Sample(file: File) {
+internal class Sample private constructor(file: File, image: BufferedImage) :
+    Pixels(image.width, image.height, image::getRGB) {
+    constructor(file: File) : this(file, ImageIO.read(file))
+
     val name: String = file.name
     val label: String = NAMED.getValue(name)
-    private val image = ImageIO.read(file)
-    val width: Int = image.width
-    val height: Int = image.height
 
-    fun color(x: Int, y: Int): Int = image.getRGB(x, y)
+    fun rgb(): Frame = frame()
+}
+
+/** A plain picture: [color] gives red, green and blue of a pixel, from the highest byte but one down. */
+internal open class Pixels(val width: Int, val height: Int, val color: (x: Int, y: Int) -> Int) {
+    fun color(x: Int, y: Int): Int = color.invoke(x, y)
+
+    fun part(left: Int, top: Int, width: Int, height: Int): Pixels = Pixels(width, height) { x, y -> color(left + x, top + y) }
+
+    fun mirrored(): Pixels = Pixels(width, height) { x, y -> color(width - 1 - x, y) }
+
+    /** Turned clockwise by a multiple of 90 degrees. */
+    fun turned(degrees: Int): Pixels = when {
+        degrees == 0 -> this
+        else -> Pixels(height, width) { x, y -> color(y, height - 1 - x) }.turned(degrees - 90)
+    }
 
     /** Its channels from 0 (red) to 2, as bytes of one pixel after the other, in this order and with this row stride. */
     fun bytes(channels: List<Int>, rowStride: Int = width * channels.size): ByteBuffer {
@@ -37,7 +53,7 @@ internal class Sample(file: File) {
         return bytes
     }
 
-    fun rgb(): Frame = Frame.rgb(width, height, bytes(listOf(0, 1, 2)))
+    fun frame(): Frame = Frame.rgb(width, height, bytes(listOf(0, 1, 2)))
 }
 
 internal fun open(): Classifier = Classifier.open(PACKAGE)

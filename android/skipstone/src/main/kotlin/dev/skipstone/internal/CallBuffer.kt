@@ -20,11 +20,11 @@ internal class CallBuffer {
         val wanted = CLASSES + top.coerceIn(0, MOST_CLASSES) * 8
         if (bytes.capacity() < wanted) bytes = allocate(wanted)
         bytes.clear()
-        val crop = frame.crop
+        val part = frame.part
         bytes.putInt(frame.format.ordinal).putInt(frame.width).putInt(frame.height)
         bytes.putInt(frame.rotationDegrees).putInt(if (frame.mirrored) 1 else 0)
-        bytes.putInt(if (crop == null) 0 else 1)
-        bytes.putInt(crop?.x ?: 0).putInt(crop?.y ?: 0).putInt(crop?.width ?: 0).putInt(crop?.height ?: 0)
+        bytes.putInt(if (part == null) 0 else 1)
+        bytes.putInt(part?.x ?: 0).putInt(part?.y ?: 0).putInt(part?.width ?: 0).putInt(part?.height ?: 0)
         bytes.putInt(frame.matrix.ordinal).putInt(frame.range.ordinal)
         bytes.putInt(top.coerceAtMost(MOST_CLASSES))
         for (plane in frame.planes) bytes.putInt(plane.rowStride).putInt(plane.pixelStride)
