@@ -1,142 +1,139 @@
-"""Export of the zoo to ONNX, with the metadata that Skipstone reads.
+"""The one way out of PyTorch: plain ONNX, checked against ONNX Runtime when it is written.
 
-`python export.py OUT_DIR` writes every model with seeded random weights whose activations
-stay in range; `export` writes one trained model. `python export.py --graphs DIR` writes the
-graphs alone: every weight keeps its name, type and shape and loses its values, which makes a
-file of some kilobytes that can live in a repository. `tests/fill.py` gives it weights again.
+Weights may be stored as half precision: an initializer of f16 and a Cast to f32 in front of its reader. Any runtime
+folds the Cast when it loads the file, so that the arithmetic stays f32 and the file is half the size.
 """
 
-import argparse
-import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-import skipnet
-import simplenet
-from mobilenetv3 import MobileNetV3Large
-from resnet import ResNet18
-
 OPSET = 17
-
-# A weight of at most this many elements stays in a stripped graph: shapes, axes, scalars.
-KEPT_ELEMENTS = 8
-
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "resize": 256, "crop": 224}
-
-# name -> (how to make it, side of its input)
-ZOO = {
-    **{f"skipnet_{size}": (functools.partial(skipnet.SkipNet, width), 224) for size, width in skipnet.WIDTHS.items()},
-    **{
-        name: (functools.partial(simplenet.SimpleNet, name), variant[3])
-        for name, variant in simplenet.VARIANTS.items()
-    },
-    "mobilenetv3_large": (MobileNetV3Large, 224),
-    "resnet18": (ResNet18, 224),
-}
-
-# Exported with its BatchNormalization nodes, so that folding them is somebody's work at all:
-# torch folds them into the convolutions of every other model.
-KEEPS_NORM = {"resnet18"}
+# Of the largest output. What f32 allows two orders of summation, with room for deep networks.
+TOLERANCE = 1e-4
+# A weight of fewer elements is not worth a Cast.
+HALF_FROM_ELEMENTS = 256
 
 
-def export(
-    model, path: Path, *, side, labels=None, mean=None, std=None, resize=None, crop=None, keep_norm=False
-) -> None:
-    """Write `model` for input `input` `[1, 3, side, side]` and output `logits`; whatever of
-    the input description is given goes into `metadata_props` under `skipstone.*`."""
+def write(
+    model: nn.Module,
+    path: Path,
+    inputs: Mapping[str, torch.Tensor],
+    outputs: Sequence[str],
+    *,
+    metadata: Mapping[str, object] | None = None,
+    half: bool = False,
+    keep_norm: bool = False,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
+) -> onnx.ModelProto:
+    """Write `model`, traced with `inputs`, and compare ONNX Runtime's answer with PyTorch's.
+
+    `metadata` becomes `metadata_props` under `skipstone.*`; `half` stores weights as f16 and rounds them in
+    `model` first, so that both answers are those of the rounded weights; `keep_norm` keeps BatchNormalization nodes.
+    """
     model = model.eval().to(memory_format=torch.contiguous_format)
     mode = torch.onnx.TrainingMode
+    path.parent.mkdir(parents=True, exist_ok=True)
     torch.onnx.export(
         model,
-        (torch.zeros(1, 3, side, side),),
+        tuple(inputs.values()),
         path,
-        input_names=["input"],
-        output_names=["logits"],
+        input_names=list(inputs),
+        output_names=list(outputs),
         opset_version=OPSET,
         training=mode.PRESERVE if keep_norm else mode.EVAL,
+        dynamic_axes=dynamic,
         dynamo=False,
     )
     proto = onnx.load(path)
-    metadata = {
-        "labels": "\n".join(labels) if labels else None,
-        "mean": ",".join(map(str, mean)) if mean else None,
-        "std": ",".join(map(str, std)) if std else None,
-        "resize": resize,
-        "crop": crop,
-    }
+    describe(proto, metadata or {})
+    if half:
+        halve_weights(proto)
+    save(proto, path)
+    with torch.no_grad():
+        wanted = model(*inputs.values())
+    wanted = wanted if isinstance(wanted, tuple | list) else [wanted]
+    compare(path, {k: v.numpy() for k, v in inputs.items()}, [w.numpy() for w in wanted], 5e-2 if half else TOLERANCE)
+    return proto
+
+
+def describe(proto: onnx.ModelProto, metadata: Mapping[str, object]) -> None:
+    """Add `metadata` under `skipstone.*`, what is None left out."""
     for key, value in metadata.items():
         if value is not None:
             proto.metadata_props.add(key=f"skipstone.{key}", value=str(value))
+
+
+def save(proto: onnx.ModelProto, path: Path) -> None:
+    """Check and write."""
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, path)
 
 
-def images(side: int, count: int, seed: int) -> torch.Tensor:
-    """Random images `[count, 3, side, side]` of unit variance with structure at every scale,
-    as photographs have: pure noise is the same to a network that pools."""
-    generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros(count, 3, side, side)
-    for cells in (2, 4, 8, side // 2, side):
-        coarse = torch.randn(count, 3, cells, cells, generator=generator)
-        total += nn.functional.interpolate(coarse, size=side, mode="bilinear", align_corners=False)
-    return total / total.std()
-
-
-@torch.no_grad()
-def randomise(model: nn.Module, side: int, seed: int = 1) -> nn.Module:
-    """Give `model` seeded random weights: He-normal by fan-in, random BatchNorm parameters,
-    and running statistics measured on random images, so that activations stay in range."""
-    torch.manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(module.weight)
-            if module.bias is not None:
-                nn.init.normal_(module.bias, std=0.1)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-            module.momentum = None
-    model.train()
-    model(images(side, 8, seed))
-    return model.eval()
-
-
-def strip(path: Path) -> None:
-    """Drop the values of all float weights above `KEPT_ELEMENTS` from the model at `path`."""
-    proto = onnx.load(path)
+def halve_weights(proto: onnx.ModelProto) -> None:
+    """Store every large f32 initializer as f16 behind a Cast. Subgraphs see the results of the outer graph."""
+    casts = []
     for tensor in proto.graph.initializer:
-        elements = functools.reduce(int.__mul__, tensor.dims, 1)
-        if tensor.data_type == onnx.TensorProto.FLOAT and elements > KEPT_ELEMENTS:
-            tensor.ClearField("raw_data")
-            tensor.ClearField("float_data")
-    onnx.save(proto, path)
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < HALF_FROM_ELEMENTS:
+            continue
+        name = tensor.name
+        array = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(array, f"{name}.f16"))
+        casts.append(helper.make_node("Cast", [f"{name}.f16"], [name], f"{name}.cast", to=TensorProto.FLOAT))
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([*casts, *nodes])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("out", type=Path, help="folder for NAME.onnx")
-    parser.add_argument("--only", choices=ZOO, metavar="NAME", help="one model instead of all")
-    parser.add_argument("--width", type=float, help="with --only skipnet_*: another width multiplier")
-    parser.add_argument("--graphs", action="store_true", help="write the graphs without their weights")
-    args = parser.parse_args()
-    if args.width and not (args.only or "").startswith("skipnet"):
-        parser.error("--width goes with --only skipnet_*")
-
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name in [args.only] if args.only else ZOO:
-        make, side = ZOO[name]
-        if args.width:
-            make = functools.partial(skipnet.SkipNet, args.width)
-        path = args.out / f"{name}.onnx"
-        description = IMAGENET if side == 224 else {"resize": side, "crop": side}
-        export(randomise(make(), side), path, side=side, keep_norm=name in KEEPS_NORM, **description)
-        if args.graphs:
-            strip(path)
-        print(f"{path}  {path.stat().st_size / 1e6:.3f} MB", flush=True)
+def compare(
+    path: Path, inputs: Mapping[str, np.ndarray], wanted: Sequence[np.ndarray], tolerance: float = TOLERANCE
+) -> None:
+    """Fail unless ONNX Runtime's outputs are `wanted`, within `tolerance` of the largest element of each."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for output, got, want in zip(session.get_outputs(), session.run(None, dict(inputs)), wanted, strict=True):
+        error, largest = np.abs(got - want).max(initial=0), np.abs(want).max(initial=0)
+        if got.shape != want.shape or not error <= tolerance * largest + 1e-6:
+            raise AssertionError(f"{path}: {output.name}: ONNX Runtime differs by {error:.3g} at {largest:.3g}")
 
 
-if __name__ == "__main__":
-    main()
+def image_metadata(labels: Sequence[str], mean: Sequence[float], std: Sequence[float], side: int) -> dict[str, object]:
+    """What Skipstone reads of a classifier of images."""
+    return {
+        "labels": "\n".join(labels),
+        "mean": ",".join(map(str, mean)),
+        "std": ",".join(map(str, std)),
+        "resize": side,
+        "crop": side,
+    }
+
+
+class OfColor(nn.Module):
+    """A network of grey images that takes colored ones: phones and files give three channels."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x.mean(1, keepdim=True))
+
+
+def classifier(model: nn.Module, path: Path, source, *, side: int | None = None, half: bool = True) -> None:
+    """Write a trained classifier of one of the image sets: input `input` `[1, 3, side, side]`, output `logits`."""
+    side = side or source.side
+    grey = source.channels == 1
+    metadata = image_metadata(source.labels, source.mean * (3 if grey else 1), source.std * (3 if grey else 1), side)
+    write(
+        OfColor(model) if grey else model,
+        path,
+        {"input": torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))},
+        ["logits"],
+        metadata=metadata,
+        half=half,
+    )

@@ -4,7 +4,7 @@ dense network that a runtime has to be good at before any trick counts."""
 import torch.nn.functional as F
 from torch import nn
 
-from layers import ConvNorm
+from zoo.networks.layers import ConvNorm
 
 
 class BasicBlock(nn.Module):

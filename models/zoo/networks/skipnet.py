@@ -11,7 +11,7 @@ and L here are M with every width scaled, and nothing more is claimed of them.
 import torch.nn.functional as F
 from torch import nn
 
-from layers import ConvNorm, SqueezeExcite, divisible_by_8
+from zoo.networks.layers import ConvNorm, SqueezeExcite, divisible_by_8
 
 # kernel, expanded, out, SE reduced (0 = none), activation, stride: blocks 1 to 13.
 _BLOCKS = [
@@ -99,11 +99,18 @@ class SkipNet(nn.Module):
             nn.Linear(scaled(960), scaled(1280)), nn.Hardswish(), nn.Linear(scaled(1280), classes)
         )
 
-    def forward(self, x):
+    def features(self, x):
+        """The last feature map, before it is pooled."""
         base = x = self.base(self.stem(x))
         for index, block in enumerate(self.blocks):
             x = block(x)
             if str(index) in self.skips:
                 x = x + self.skips[str(index)](base)
-        x = F.adaptive_avg_pool2d(self.head(x), 1).flatten(1)
-        return self.classifier(x)
+        return self.head(x)
+
+    def classify(self, features):
+        """The logits of a last feature map."""
+        return self.classifier(F.adaptive_avg_pool2d(features, 1).flatten(1))
+
+    def forward(self, x):
+        return self.classify(self.features(x))

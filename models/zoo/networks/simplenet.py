@@ -45,14 +45,14 @@ VARIANTS = {
 
 
 class SimpleNet(nn.Module):
-    """Images `[N, 3, side, side]` to logits `[N, classes]`."""
+    """Images `[N, channels, side, side]` to logits `[N, classes]`. `variant` is a name of `VARIANTS` or a
+    channel list for 32x32 images, which is what a pruned network is."""
 
-    def __init__(self, variant: str, classes: int | None = None, dropout: float = 0.0):
+    def __init__(self, variant: str, classes: int | None = None, dropout: float = 0.0, channels: int = 3):
         super().__init__()
-        layers, scale, mode, self.side, default_classes = VARIANTS[variant]
+        layers, scale, mode, self.side, default_classes = VARIANTS.get(variant, (variant, 1.0, None, 32, 10))
         strides = list(_STRIDE_MODES[mode]) if mode else []
         features: list[nn.Module] = []
-        channels = 3
         for item in layers.split(","):
             if item == "p":
                 features.append(nn.MaxPool2d(2, 2))
@@ -75,3 +75,8 @@ class SimpleNet(nn.Module):
     def forward(self, x):
         x = self.features(x)
         return self.classifier(x.amax(dim=(2, 3)))
+
+    def convolutions(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+        """The convolutions with the BatchNorm that follows each."""
+        layers = list(self.features)
+        return [(conv, norm) for conv, norm in zip(layers, layers[1:]) if isinstance(conv, nn.Conv2d)]

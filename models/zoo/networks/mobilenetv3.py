@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-from layers import ConvNorm, SqueezeExcite, divisible_by_8
+from zoo.networks.layers import ConvNorm, SqueezeExcite, divisible_by_8
 
 # kernel, expanded, out, SE, activation, stride.
 _BLOCKS = [

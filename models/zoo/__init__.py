@@ -1,0 +1,1 @@
+"""Networks, data sets and training recipes of Skipstone's zoo; run from `models` as `python -m zoo...`."""

@@ -1,0 +1,77 @@
+"""Labelled image sets by name, as uint8 arrays with what a model has to know of them.
+
+Every set is decoded once and kept as `.npy` in the cache folder, so that a training that is
+resumed starts in a second.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zoo.data import cifar10, mnist
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a set comes from: `load(cache, train)` gives images `[n, channels, side, side]` and labels `[n]`."""
+
+    load: Callable[[Path, bool], tuple[np.ndarray, np.ndarray]]
+    package: str
+    labels: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: int
+    side: int
+    mirrored: bool
+    """Whether an image's mirror image is of the same class and as likely."""
+
+
+SOURCES = {
+    "cifar10": Source(
+        cifar10.load, cifar10.PACKAGE, tuple(cifar10.LABELS), cifar10.MEAN, cifar10.STD, 3, 32, mirrored=True
+    ),
+    "mnist": Source(
+        mnist.load, mnist.PACKAGE, tuple(mnist.LABELS), mnist.MEAN, mnist.STD, 1, 28, mirrored=False
+    ),
+    "fashion": Source(
+        mnist.load_fashion,
+        mnist.FASHION_PACKAGE,
+        tuple(mnist.FASHION_LABELS),
+        mnist.FASHION_MEAN,
+        mnist.FASHION_STD,
+        1,
+        28,
+        mirrored=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set in memory."""
+
+    name: str
+    source: Source
+    train: np.ndarray
+    train_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+
+
+def split(name: str, cache: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """One split of the set `name`, decoded at the first call."""
+    stem = cache / f"{name}-{'train' if train else 'test'}"
+    files = stem.with_suffix(".images.npy"), stem.with_suffix(".labels.npy")
+    if not all(file.exists() for file in files):
+        cache.mkdir(parents=True, exist_ok=True)
+        for file, array in zip(files, SOURCES[name].load(cache, train)):
+            np.save(file, array)
+    images, labels = map(np.load, files)
+    return images, labels
+
+
+def load(name: str, cache: Path) -> ImageSet:
+    """The set `name`, both splits."""
+    return ImageSet(name, SOURCES[name], *split(name, cache, True), *split(name, cache, False))

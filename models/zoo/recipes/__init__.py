@@ -1,0 +1,1 @@
+"""One command a training: `python -m zoo.recipes.NAME --help`."""

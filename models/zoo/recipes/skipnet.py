@@ -1,0 +1,60 @@
+"""SkipNet on CIFAR-10 at 64 pixels, with the Bias loss or plain cross-entropy.
+
+Images grow with the epochs (32, 48, 64 pixels): the network ends in a global pool, so any side will do.
+"""
+
+from pathlib import Path
+
+import torch
+
+from zoo.data import images
+from zoo.networks.skipnet import SkipNet
+from zoo.train import loop
+from zoo import export
+
+SIDES = ((0.0, 32), (0.4, 48), (0.75, 64))
+
+# The paper's alpha and beta: a sample's weight is exp(alpha * v) - beta.
+ALPHA, BETA = 0.3, 0.3
+
+
+def diversity(features: torch.Tensor) -> torch.Tensor:
+    """The variance of every sample's last feature map `[n, channels, h, w]`."""
+    return features.float().flatten(1).var(1)
+
+
+def bias_loss(model: SkipNet, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy weighted by the variance of the last feature map, scaled to 0..1 within the batch: samples
+    that give the network little to learn from move it less (Bias Loss, ICCV 2021, equation 3)."""
+    features = model.features(x)
+    with torch.no_grad():
+        variance = diversity(features)
+        low, high = variance.aminmax()
+        weight = torch.exp(ALPHA * (variance - low) / (high - low + 1e-12)) - BETA
+    return (weight * loop.soft_cross_entropy(model.classify(features), targets)).mean()
+
+
+def main() -> None:
+    parser = loop.parser(__doc__, epochs=40, batch=128, lr=0.05, out=Path("skipnet.onnx"))
+    parser.add_argument("--width", type=float, default=0.5, help="1 is the published SkipNet M")
+    parser.add_argument("--loss", choices=("bias", "ce"), default="bias")
+    args = parser.parse_args()
+    opts = loop.options(args, SIDES)
+    data = images.load("cifar10", opts.cache)
+    torch.manual_seed(opts.seed)
+    model = SkipNet(args.width, classes=10)
+    test = torch.from_numpy(data.test[:1000])
+
+    @torch.no_grad()
+    def report(average: SkipNet) -> str:
+        x = loop.augment.resized(loop.augment.normalize(test, data.source), SIDES[-1][1])
+        spread = diversity(torch.cat([average.features(part) for part in x.split(250)]))
+        return f"diversity {spread.mean():.4f}"
+
+    objective = bias_loss if args.loss == "bias" else loop.cross_entropy
+    average = loop.fit(model, data, opts, objective=objective, report=report)
+    export.classifier(average, opts.out, data.source, side=SIDES[-1][1])
+
+
+if __name__ == "__main__":
+    main()

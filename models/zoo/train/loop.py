@@ -1,0 +1,222 @@
+"""The training loop of every classifier recipe.
+
+A run is a folder-free pair of files beside its result: `NAME.checkpoint.pt`, from which it resumes at
+the last finished epoch, and `NAME.log`, one line an epoch, from which every figure in the tables comes.
+The average of the weights (EMA) is what is tested, kept and exported; the figure of a run is that of
+its last epoch, never its best one.
+"""
+
+import argparse
+import copy
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from zoo.data import images
+from zoo.train import augment, optimizers
+
+
+@dataclass
+class Options:
+    """What a run can be told; the defaults of a recipe are its own."""
+
+    epochs: int = 40
+    batch: int = 128
+    lr: float = 0.05
+    """Muon's relative step at its peak; it falls linearly to zero."""
+    adam_lr: float = 4e-3
+    seed: int = 1
+    bf16: bool = False
+    sides: tuple[tuple[float, int], ...] = ()
+    """(share of the epochs from which on, side of the training images)."""
+    smoothing: float = 0.1
+    cutmix: float = 0.0
+    """Share of the batches that are mixed."""
+    ema: float = 0.998
+    threads: int = field(default_factory=torch.get_num_threads)
+    cache: Path = Path("cache")
+    out: Path = Path("model.onnx")
+
+
+def parser(description: str, **defaults) -> argparse.ArgumentParser:
+    """The options that all recipes have. `sides` is the recipe's own."""
+    base = Options(**defaults)
+    result = argparse.ArgumentParser(description=description.split("\n")[0])
+    for name, text in {
+        "epochs": "passes over the training images",
+        "batch": "images a step",
+        "lr": "relative step of the hidden convolutions",
+        "adam-lr": "step of everything else",
+        "seed": "of weights, order and augmentation",
+        "smoothing": "label smoothing",
+        "cutmix": "share of the batches that CutMix mixes",
+        "ema": "decay of the weights' average a step",
+        "threads": "CPU threads",
+    }.items():
+        value = getattr(base, name.replace("-", "_"))
+        result.add_argument(f"--{name}", type=type(value), default=value, help=f"{text} (default {value})")
+    result.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        default=base.bf16,
+        help="compute in bfloat16: faster for 3x3 convolutions where the CPU has it, slower for depthwise ones",
+    )
+    result.add_argument("--cache", type=Path, default=base.cache, help="folder for the data sets")
+    result.add_argument("--out", type=Path, default=base.out, help="the model; log and checkpoint lie beside it")
+    return result
+
+
+def options(args: argparse.Namespace, sides: tuple[tuple[float, int], ...] = ()) -> Options:
+    """Options from parsed arguments."""
+    names = Options.__dataclass_fields__.keys() - {"sides"}
+    return Options(sides=sides, **{name: getattr(args, name) for name in names})
+
+
+class Log:
+    """Lines that go to the screen and to a file."""
+
+    def __init__(self, path: Path, resumed: bool):
+        self.path = path
+        if not resumed:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+
+    def line(self, text: str) -> None:
+        print(text, flush=True)
+        with self.path.open("a") as file:
+            file.write(text + "\n")
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, pictures: torch.Tensor, labels: torch.Tensor, source: images.Source, side: int) -> float:
+    """Share of `pictures` (uint8) whose largest logit is at the label."""
+    model.eval()
+    right = 0
+    for x, y in zip(pictures.split(250), labels.split(250)):
+        x = augment.resized(augment.normalize(x, source), side)
+        right += (model(x.contiguous(memory_format=torch.channels_last)).argmax(1) == y).sum().item()
+    return right / len(labels)
+
+
+def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of every sample against targets `[n, classes]`."""
+    return -(targets * F.log_softmax(logits.float(), dim=1)).sum(1)
+
+
+def cross_entropy(model: nn.Module, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The plain objective: mean cross-entropy."""
+    return soft_cross_entropy(model(x), targets).mean()
+
+
+def averaged(model: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
+    """The running average of weights and BatchNorm statistics."""
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+    return torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+
+def fit(
+    model: nn.Module,
+    data: images.ImageSet,
+    opts: Options,
+    *,
+    note: str = "",
+    objective: Callable = cross_entropy,
+    constrain: Callable[[nn.Module, nn.Module, float], None] | None = None,
+    report: Callable[[nn.Module], str] | None = None,
+) -> nn.Module:
+    """Train `model`, or go on from its checkpoint, and return the averaged model.
+
+    `objective(model, x, targets)` is the loss of a batch; `constrain(model, target, progress)` makes
+    `target`, which is the model after each step or its average, keep the model's constraints, such as
+    a mask; `report(average)` adds to a line.
+    """
+    torch.set_num_threads(opts.threads)
+    source, full = data.source, opts.sides[-1][1] if opts.sides else data.source.side
+    pictures, labels = torch.from_numpy(data.train), torch.from_numpy(data.train_labels)
+    test, test_labels = torch.from_numpy(data.test), torch.from_numpy(data.test_labels)
+    classes = len(source.labels)
+    model = model.to(memory_format=torch.channels_last)
+    optimizing = optimizers.make(model, opts.lr, opts.adam_lr)
+    peaks = [group["lr"] for o in optimizing for group in o.param_groups]
+    average = averaged(model, opts.ema)
+
+    checkpoint = opts.out.with_suffix(".checkpoint.pt")
+    start = 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint)
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        for optimizer, state in zip(optimizing, saved["optimizers"]):
+            optimizer.load_state_dict(state)
+        start = saved["epoch"]
+    log = Log(opts.out.with_suffix(".log"), resumed=start > 0)
+    if not start:
+        module = getattr(sys.modules["__main__"], "__spec__", None)
+        command = " ".join(["python -m", module.name if module else "?", *sys.argv[1:]])
+        parameters = sum(p.numel() for p in model.parameters())
+        log.line(f"# {command}")
+        log.line(
+            f"# {data.name}, {len(labels)} images, {opts.epochs} epochs, batch {opts.batch}, seed {opts.seed}, "
+            f"{'bf16' if opts.bf16 else 'f32'}, {opts.threads} threads, torch {torch.__version__}, "
+            f"{parameters} parameters{', ' + note if note else ''}"
+        )
+
+    steps = len(pictures) // opts.batch
+    total = opts.epochs * steps
+    warmup = max(1, total // 50)
+    for epoch in range(start, opts.epochs):
+        began, spent, running = time.time(), time.process_time(), 0.0
+        generator = torch.Generator().manual_seed(1000 * opts.seed + epoch)
+        torch.manual_seed(1000 * opts.seed + epoch)
+        order = torch.randperm(len(pictures), generator=generator)
+        border = 4 if source.side >= 32 else 2
+        augmented = augment.crop_and_flip(pictures, epoch, border, source.mirrored, generator)
+        side = next((side for share, side in reversed(opts.sides) if epoch >= share * opts.epochs), full)
+        model.train()
+        for step in range(steps):
+            at = epoch * steps + step
+            factor = min((at + 1) / warmup, (total - at) / (total - warmup))
+            for group, peak in zip((g for o in optimizing for g in o.param_groups), peaks):
+                group["lr"] = peak * factor
+            batch = order[step * opts.batch : (step + 1) * opts.batch]
+            x = augment.normalize(augmented[batch], source)
+            targets = F.one_hot(labels[batch], classes) * (1 - opts.smoothing) + opts.smoothing / classes
+            if opts.cutmix and torch.rand((), generator=generator).item() < opts.cutmix:
+                x, targets = augment.cutmix(x, targets, generator)
+            x = augment.resized(x, side).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16, enabled=opts.bf16):
+                loss = objective(model, x, targets)
+            model.zero_grad(set_to_none=True)
+            loss.backward()
+            for optimizer in optimizing:
+                optimizer.step()
+            if constrain:
+                constrain(model, model, (at + 1) / total)
+            average.update_parameters(model)
+            running += loss.item()
+            if step % 50 == 49 and sys.stdout.isatty():
+                print(f"  step {step + 1}/{steps}  loss {running / (step + 1):.4f}", end="\r", flush=True)
+        if constrain:
+            constrain(model, average.module, (epoch + 1) / opts.epochs)
+        right = accuracy(average.module, test, test_labels, source, full)
+        log.line(
+            f"epoch {epoch + 1:3}/{opts.epochs}  side {side}  loss {running / steps:.4f}  test {100 * right:.2f} %  "
+            f"{time.time() - began:.0f} s, {time.process_time() - spent:.0f} s of CPU"
+            + (f"  {report(average.module)}" if report else "")
+        )
+        state = {
+            "epoch": epoch + 1,
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimizers": [o.state_dict() for o in optimizing],
+        }
+        partial = checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(checkpoint)
+    return copy.deepcopy(average.module).eval()
