@@ -1,7 +1,7 @@
 """Unstructured pruning: gradual magnitude pruning of a stored SimpleNet, then fine-tuning with the mask fixed.
 
 The share of zeros rises as 1 - (1 - t)^3 over the first half (Zhu and Gupta, "To prune, or not to prune", 2017), the
-same in every convolution but the first. `--block 4` prunes four output channels at once (4x1 blocks, scored by the
+same in every convolution but the first; it starts at the zeros that the stored network already has. `--block 4` prunes four output channels at once (4x1 blocks, scored by the
 sum of their absolute weights), which is what a kernel with vectors of output channels can skip.
 """
 
@@ -25,9 +25,9 @@ def prunable(model: nn.Module) -> list[nn.Conv2d]:
     return [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 3 and m.groups == 1]
 
 
-def zeros_at(progress: float, zeros: float) -> float:
+def zeros_at(progress: float, first: float, last: float) -> float:
     """Share of zeros wanted at that share of the training."""
-    return zeros * (1 - (1 - min(1.0, progress / SETTLED)) ** 3)
+    return last - (last - first) * (1 - min(1.0, progress / SETTLED)) ** 3
 
 
 @torch.no_grad()
@@ -47,8 +47,8 @@ def share_of_zeros(model: nn.Module) -> float:
     return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
 
 
-def gradual(zeros: float, block: int):
-    """The constraint of a training: masks that grow, then stay."""
+def gradual(first: float, last: float, block: int):
+    """The constraint of a training: masks that go from the share `first` of zeros to `last`, then stay."""
     decided = {"at": 0.0}
 
     @torch.no_grad()
@@ -56,7 +56,7 @@ def gradual(zeros: float, block: int):
         if progress <= SETTLED + INTERVAL and progress >= decided["at"] + INTERVAL:
             decided["at"] = progress
             for conv in prunable(model):
-                conv.mask.copy_(mask_of(conv.weight * conv.mask, zeros_at(progress, zeros), block))
+                conv.mask.copy_(mask_of(conv.weight * conv.mask, zeros_at(progress, first, last), block))
         for conv, to in zip(prunable(model), prunable(target), strict=True):
             to.weight.mul_(conv.mask)
 
@@ -85,7 +85,7 @@ def main() -> None:
         model,
         data,
         opts,
-        constrain=gradual(args.zeros, args.block),
+        constrain=gradual(share_of_zeros(model), args.zeros, args.block),
         report=lambda average: f"zeros {100 * share_of_zeros(average):.1f} %",
     )
     export.classifier(average, opts.out, data.source)

@@ -1,0 +1,86 @@
+"""Dynamic pruning by FTWT: a stored SimpleNet learns heads that mask the channels an image does not need.
+
+The share of activation mass that labels the heads is found on the stored network, so that the masks it asks for
+leave the wanted share of the multiply-adds out; what the trained heads leave out is measured on the test images.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from zoo import export
+from zoo.data import images
+from zoo.networks.masked import MaskedSimpleNet, wanted_channels
+from zoo.networks.simplenet import SimpleNet
+from zoo.train import augment, cost, loop, stored
+
+
+def spent(multiply_adds: list[int], active: list[torch.Tensor]) -> float:
+    """Share of the convolutions' multiply-adds that is computed: active outputs from active inputs, a mean over
+    images. `active` has the share of active channels of every convolution but the first."""
+    shares = [torch.ones_like(active[0]), *active]
+    total = multiply_adds[0] * shares[0]
+    for count, inputs, outputs in zip(multiply_adds[1:], shares[:-1], shares[1:], strict=True):
+        total = total + count * inputs * outputs
+    return (total.mean() / sum(multiply_adds)).item()
+
+
+def convolution_costs(model: SimpleNet) -> list[int]:
+    """Multiply-adds of the convolutions, in order."""
+    counts = cost.multiply_adds(model, torch.zeros(1, 3, 32, 32))
+    return [count for name, count in counts.items() if name != "classifier"]
+
+
+@torch.no_grad()
+def mass_for(model: SimpleNet, x: torch.Tensor, less: float) -> float:
+    """The activation mass at which labels taken from the dense network leave out `less` of the multiply-adds."""
+    activations, model = [], model.eval()
+    for layer in model.features:
+        x = layer(x)
+        if isinstance(layer, nn.ReLU):
+            activations.append(x.clone())
+    costs = convolution_costs(model)
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        mass = (low + high) / 2
+        active = [wanted_channels(a, mass).mean(1) for a in activations[1:]]
+        low, high = (mass, high) if spent(costs, active) < 1 - less else (low, mass)
+    return mass
+
+
+def objective(model: MaskedSimpleNet, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the masked network and that of its heads."""
+    loss = loop.cross_entropy(model, x, targets)
+    return loss + model.head_loss
+
+
+def main() -> None:
+    parser = loop.parser(__doc__, epochs=8, batch=128, lr=0.03, adam_lr=2e-3, bf16=True, out=Path("masked.onnx"))
+    parser.add_argument("--base", type=Path, default=Path("pretrained/simplenet-310k-cifar10.onnx"))
+    parser.add_argument("--less", type=float, default=0.4, help="share of the multiply-adds to leave out")
+    args = parser.parse_args()
+    opts = loop.options(args)
+    data = images.load("cifar10", opts.cache)
+    pictures = augment.normalize(torch.from_numpy(data.train[:1000]), data.source)
+    torch.manual_seed(opts.seed)
+    base = stored.simplenet(args.base, pictures)
+    costs, mass = convolution_costs(base), mass_for(base, pictures, args.less)
+    model = MaskedSimpleNet(base, mass)
+    test = torch.from_numpy(data.test)
+
+    @torch.no_grad()
+    def report(average: MaskedSimpleNet) -> str:
+        shares = []
+        for part in test.split(500):
+            average(augment.normalize(part, data.source))
+            shares.append(average.active)
+        share = spent(costs, [torch.cat(layer) for layer in zip(*shares)])
+        return f"{100 * (1 - share):.1f} % fewer multiply-adds"
+
+    average = loop.fit(model, data, opts, note=f"activation mass {mass:.3f}", objective=objective, report=report)
+    export.classifier(average, opts.out, data.source)
+
+
+if __name__ == "__main__":
+    main()
