@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import driver
 
-sys.path.insert(0, str(driver.ROOT / "models" / "zoo"))
-import cifar10
+sys.path.insert(0, str(driver.ROOT / "models"))
+from zoo.data import cifar10
 
 MODEL = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
 IMAGES = driver.ROOT / "build" / "cifar10" / "test"

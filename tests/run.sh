@@ -39,6 +39,7 @@ release() { cargo build --quiet --release -p skipstone-cli; }
 zoo() {
     "$python" tests/layers.py --check
     "$python" tests/parity/zoo.py
+    "$python" tests/parity/definitions.py
 }
 
 operators() { "$python" tests/parity/operators.py; }

@@ -1,0 +1,96 @@
+"""The small networks of models/definitions against PyTorch's answers: in ONNX Runtime, in the command, and as packages.
+
+What cannot be a package yet, for want of a kernel, is listed: it has to be refused with that code and nothing worse.
+Once it works its answers count, and a line says that the entry can go.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import driver
+
+FOLDER = driver.ROOT / "models" / "definitions"
+TOLERANCE = 1e-4
+
+# (network, way) -> code of the refusal
+NOT_YET = {
+    ("mamba", "package"): "model.unsupported",  # Scan
+    ("vim", "package"): "model.unsupported",  # Scan
+    ("ncn", "package"): "model.unsupported",  # ScatterElements
+    ("rcnn", "package"): "model.unsupported",  # LSTM
+    ("unet3d", "package"): "model.unsupported",  # convolution and resize of volumes
+}
+
+
+def stored(model: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Inputs and PyTorch's outputs."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    with np.load(model.with_suffix(".npz")) as arrays:
+        inputs = {entry.name: arrays[entry.name] for entry in session.get_inputs()}
+        outputs = {entry.name: arrays[entry.name] for entry in session.get_outputs()}
+        for name, got in zip(outputs, session.run(list(outputs), inputs)):
+            wrong = driver.difference(got, outputs[name], TOLERANCE)
+            if wrong:
+                raise AssertionError(f"ONNX Runtime, output {name}: {wrong}")
+        return inputs, outputs
+
+
+def check(skipstone: driver.Skipstone, model: Path) -> list[str]:
+    """What went wrong, a line each."""
+    inputs, outputs = stored(model)
+    failures = []
+
+    def attempt(way: str, work) -> None:
+        expected = NOT_YET.get((model.stem, way))
+        try:
+            got = dict(zip(outputs, work()))
+        except driver.Refused as refusal:
+            if refusal.code != expected:
+                failures.append(f"{way}: refused: {refusal}")
+            return
+        except driver.Crashed as crash:
+            failures.append(f"{way}: crash: {crash}")
+            return
+        if expected:
+            print(f"     {model.stem}, {way}: runs now and can come off the list", flush=True)
+        for name, want in outputs.items():
+            wrong = driver.difference(got[name], want, TOLERANCE)
+            if wrong:
+                failures.append(f"{way}, output {name}: {wrong}")
+
+    def package() -> list[np.ndarray]:
+        with tempfile.TemporaryDirectory(prefix="skipstone-") as folder:
+            path = Path(folder) / "model.skip"
+            skipstone.call("compile", model, "-o", path)
+            return skipstone.run(path, inputs, list(outputs))
+
+    attempt("command", lambda: skipstone.run(model, inputs, list(outputs)))
+    attempt("package", package)
+    return failures
+
+
+def main() -> None:
+    parser = driver.arguments(__doc__)
+    parser.add_argument("--only", nargs="+", metavar="NAME")
+    args = parser.parse_args()
+    skipstone = driver.Skipstone(args.binary, args.runner)
+    models = sorted(FOLDER.glob("*.onnx"))
+    if args.only:
+        models = [model for model in models if model.stem in args.only]
+    count = 0
+    for model, wrong in driver.in_parallel(lambda model: (model, check(skipstone, model)), models):
+        print(f"{'FAIL' if wrong else 'ok  '} {model.stem}", flush=True)
+        for line in wrong:
+            print(f"     {line}", flush=True)
+        count += len(wrong)
+    print(f"definitions: {len(models)} networks, {count} failures, {len(NOT_YET)} not yet")
+    sys.exit(bool(count))
+
+
+if __name__ == "__main__":
+    main()
