@@ -159,19 +159,31 @@ impl Graph {
     /// read it; an output of the graph counts as a reader past the last node.
     #[must_use]
     pub fn uses(&self) -> Uses {
-        let mut uses = Uses { writer: vec![None; self.values.len()], readers: vec![Vec::new(); self.values.len()] };
+        let read = || {
+            let by_nodes =
+                self.nodes.iter().enumerate().flat_map(|(at, node)| node.inputs.iter().map(move |&id| (id, at)));
+            by_nodes.chain(self.outputs.iter().map(|&(_, id)| (id, self.nodes.len())))
+        };
+        let mut writer = vec![None; self.values.len()];
         for (index, node) in self.nodes.iter().enumerate() {
-            for id in &node.inputs {
-                uses.readers[id.0].push(index);
-            }
             for id in &node.outputs {
-                uses.writer[id.0] = Some(index);
+                writer[id.0] = Some(index);
             }
         }
-        for (_, id) in &self.outputs {
-            uses.readers[id.0].push(self.nodes.len());
+        // Counted, then listed: where each value's readers end, then where they begin.
+        let mut starts = vec![0; self.values.len() + 1];
+        read().for_each(|(id, _)| starts[id.0] += 1);
+        let mut end = 0;
+        for start in &mut starts {
+            end += *start;
+            *start = end;
         }
-        uses
+        let mut readers = vec![0; end];
+        for (id, at) in read().collect::<Vec<_>>().into_iter().rev() {
+            starts[id.0] -= 1;
+            readers[starts[id.0]] = at;
+        }
+        Uses { writer, readers, starts }
     }
 
     /// Makes a value a constant, which no node writes any more.
@@ -264,7 +276,10 @@ impl Graph {
 /// Who writes and who reads each value, by [`ValueId`].
 pub struct Uses {
     writer: Vec<Option<usize>>,
-    readers: Vec<Vec<usize>>,
+    /// Of all values, one after the other.
+    readers: Vec<usize>,
+    /// Where those of each value begin.
+    starts: Vec<usize>,
 }
 
 impl Uses {
@@ -277,7 +292,8 @@ impl Uses {
     /// The nodes that read `id`, a node that reads it twice named twice.
     #[must_use]
     pub fn readers(&self, id: ValueId) -> &[usize] {
-        self.readers.get(id.0).map_or(&[], Vec::as_slice)
+        let range = self.starts.get(id.0).zip(self.starts.get(id.0 + 1));
+        range.and_then(|(&start, &end)| self.readers.get(start..end)).unwrap_or_default()
     }
 
     /// The one node that reads `id`; `None` where there are more, or none.

@@ -6,8 +6,12 @@
 //! Inference" (2020), order by size. We try several orders, then improve the best by moving
 //! the tensors that stick out at the top to the front, and stop as soon as the lower bound,
 //! the widest moment of the graph, is reached.
+//!
+//! A greedy placement looks at every pair of tensors that live at the same time. Of those there may be as many as the
+//! square of the tensors: the pairs are counted, and where they are too many, tensors are placed as they come to be,
+//! each into the tightest gap of that moment, which takes O(n log n).
 
-use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// Every tensor starts at a multiple of this: a cache line, and the widest vector.
@@ -15,6 +19,9 @@ pub const ALIGNMENT: usize = 64;
 
 /// Rounds of improvement; each costs one greedy placement.
 const ROUNDS: usize = 64;
+
+/// Most pairs of tensors that all greedy placements together look at: some tens of milliseconds.
+const PAIRS: usize = 1 << 22;
 
 /// A tensor to place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +39,7 @@ impl Request {
         self.bytes.next_multiple_of(ALIGNMENT)
     }
 
+    #[cfg(test)]
     fn overlaps(&self, other: &Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
@@ -60,49 +68,80 @@ impl Layout {
 /// Places every request.
 #[must_use]
 pub fn place(requests: &[Request]) -> Layout {
-    let lower_bound = widest_moment(requests);
-    let area = |i: usize| requests[i].padded() * (requests[i].last - requests[i].first + 1);
-    let pressure = pressures(requests);
-    let mut orders: [Vec<usize>; 4] = std::array::from_fn(|_| (0..requests.len()).collect());
-    orders[0].sort_by_key(|&i| (Reverse(requests[i].padded()), requests[i].first));
-    orders[1].sort_by_key(|&i| (Reverse(pressure[i]), Reverse(requests[i].padded())));
-    orders[2].sort_by_key(|&i| (Reverse(area(i)), requests[i].first));
-    orders[3].sort_by_key(|&i| (requests[i].first, Reverse(requests[i].padded())));
+    place_within(requests, PAIRS)
+}
 
-    let mut best: Option<(Vec<usize>, Vec<usize>, usize)> = None;
+/// As [`place`], looking at `pairs` pairs of tensors at most.
+fn place_within(requests: &[Request], mut pairs: usize) -> Layout {
+    let lower_bound = moments(requests).into_iter().max().unwrap_or(0);
+    let pressure = pressures(requests);
+    let largest = |size: usize| usize::MAX - size;
+    let orders = [
+        in_order(requests, &|_, r| (largest(r.padded()), r.first)),
+        in_order(requests, &|i, r| (largest(pressure[i]), largest(r.padded()))),
+        in_order(requests, &|_, r| (largest(r.padded() * (r.last - r.first + 1)), r.first)),
+        in_order(requests, &|_, r| (r.first, largest(r.padded()))),
+    ];
+
+    let mut best: Option<(Vec<usize>, Placement)> = None;
     for order in orders {
-        let (offsets, bytes) = greedy(requests, &order);
-        if best.as_ref().is_none_or(|(_, _, least)| bytes < *least) {
-            best = Some((order, offsets, bytes));
+        let Some(placement) = greedy(requests, &order, &mut pairs) else { break };
+        if best.as_ref().is_none_or(|(_, best)| placement.bytes < best.bytes) {
+            best = Some((order, placement));
+        }
+        if best.as_ref().is_some_and(|(_, best)| best.bytes == lower_bound) {
+            break;
         }
     }
-    let (mut trial_order, mut offsets, mut bytes) = best.unwrap_or_default();
-    let (mut trial_offsets, mut trial_bytes) = (offsets.clone(), bytes);
+    let Some((mut trial_order, mut best)) = best else {
+        let Placement { offsets, bytes } = as_they_come(requests);
+        return Layout { offsets, bytes, lower_bound };
+    };
+    let mut trial = best.clone();
     for _ in 0..ROUNDS {
-        if bytes == lower_bound {
+        if best.bytes == lower_bound {
             break;
         }
         // Whatever reaches the top was placed too late: let it choose first.
-        let top = |&i: &usize| trial_offsets[i] + requests[i].padded() == trial_bytes;
+        let top = |&i: &usize| trial.offsets[i] + requests[i].padded() == trial.bytes;
         let (mut moved, rest): (Vec<usize>, Vec<usize>) = trial_order.iter().partition(|i| top(i));
         moved.extend(rest);
         trial_order = moved;
-        (trial_offsets, trial_bytes) = greedy(requests, &trial_order);
-        if trial_bytes < bytes {
-            (offsets, bytes) = (trial_offsets.clone(), trial_bytes);
+        let Some(next) = greedy(requests, &trial_order, &mut pairs) else { break };
+        trial = next;
+        if trial.bytes < best.bytes {
+            best = trial.clone();
         }
     }
-    Layout { offsets, bytes, lower_bound }
+    Layout { offsets: best.offsets, bytes: best.bytes, lower_bound }
 }
 
-/// The largest sum of sizes alive at one step.
-fn widest_moment(requests: &[Request]) -> usize {
-    moments(requests).into_iter().max().unwrap_or(0)
+/// The requests' indices, those with the smallest key first.
+fn in_order(requests: &[Request], key: &dyn Fn(usize, &Request) -> (usize, usize)) -> Vec<usize> {
+    let keyed = requests.iter().enumerate().map(|(index, request)| {
+        let (first, second) = key(index, request);
+        (first, second, index)
+    });
+    let mut keyed: Vec<(usize, usize, usize)> = keyed.collect();
+    keyed.sort_unstable();
+    keyed.into_iter().map(|(_, _, index)| index).collect()
+}
+
+/// Offsets of all requests, and the bytes that they take together.
+#[derive(Clone)]
+struct Placement {
+    offsets: Vec<usize>,
+    bytes: usize,
+}
+
+/// Number of steps that requests live through.
+fn steps(requests: &[Request]) -> usize {
+    requests.iter().map(|r| r.last + 1).max().unwrap_or(0)
 }
 
 /// Bytes alive at every step.
 fn moments(requests: &[Request]) -> Vec<usize> {
-    let steps = requests.iter().map(|r| r.last + 1).max().unwrap_or(0);
+    let steps = steps(requests);
     let mut change = vec![0isize; steps + 1];
     for r in requests {
         change[r.first] += r.padded().cast_signed();
@@ -122,35 +161,166 @@ fn moments(requests: &[Request]) -> Vec<usize> {
 /// For every request, the widest moment that it lives through.
 fn pressures(requests: &[Request]) -> Vec<usize> {
     let moments = moments(requests);
-    requests.iter().map(|r| moments[r.first..=r.last].iter().copied().max().unwrap_or(0)).collect()
+    let steps = moments.len();
+    // A segment tree: node i is the larger of nodes 2i and 2i + 1, and the leaves are the moments.
+    let mut tree = [vec![0; steps], moments].concat();
+    for i in (1..steps).rev() {
+        tree[i] = tree[2 * i].max(tree[2 * i + 1]);
+    }
+    requests.iter().map(|r| segments(steps, r.first..r.last + 1).map(|node| tree[node]).max().unwrap_or(0)).collect()
+}
+
+/// The nodes of a segment tree of `len` leaves that together cover a range, O(log len) of them.
+fn segments(len: usize, range: Range<usize>) -> impl Iterator<Item = usize> {
+    let (mut left, mut right) = (range.start + len, range.end + len);
+    std::iter::from_fn(move || {
+        while left < right {
+            if left % 2 == 1 {
+                left += 1;
+                return Some(left - 1);
+            }
+            if right % 2 == 1 {
+                right -= 1;
+                return Some(right);
+            }
+            (left, right) = (left / 2, right / 2);
+        }
+        None
+    })
+}
+
+/// Requests that were placed, to be found by the time in which they live.
+struct Placed<'a> {
+    requests: &'a [Request],
+    steps: usize,
+    /// Nodes of a segment tree over the steps: the requests that live through all steps of the node, and not of the
+    /// node above.
+    through: Vec<Vec<usize>>,
+    /// Requests by their first step.
+    starting: Vec<Vec<usize>>,
+}
+
+impl<'a> Placed<'a> {
+    fn none(requests: &'a [Request]) -> Self {
+        let steps = steps(requests);
+        Self { requests, steps, through: vec![Vec::new(); 2 * steps], starting: vec![Vec::new(); steps] }
+    }
+
+    fn add(&mut self, index: usize) {
+        let Request { first, last, .. } = self.requests[index];
+        for node in segments(self.steps, first..last + 1) {
+            self.through[node].push(index);
+        }
+        self.starting[first].push(index);
+    }
+
+    /// Those that live at some time of `request`: at its first step, or they begin behind it.
+    fn beside(&self, request: &Request) -> impl Iterator<Item = usize> {
+        let above = |&node: &usize| (node > 1).then_some(node / 2);
+        let at_first = std::iter::successors(Some(request.first + self.steps), above);
+        let later = self.starting[request.first + 1..=request.last].iter();
+        at_first.flat_map(|node| &self.through[node]).chain(later.flatten()).copied()
+    }
 }
 
 /// Places requests in this order, each into the tightest gap among those already placed that
-/// live at the same time.
-fn greedy(requests: &[Request], order: &[usize]) -> (Vec<usize>, usize) {
+/// live at the same time; `None` where it would look at more than `pairs`, from which it takes what it looks at.
+fn greedy(requests: &[Request], order: &[usize], pairs: &mut usize) -> Option<Placement> {
     let mut offsets = vec![0; requests.len()];
-    let mut placed: Vec<usize> = Vec::with_capacity(requests.len());
+    let mut placed = Placed::none(requests);
+    // Where they begin and end, and which they are.
+    let mut neighbours: Vec<(usize, usize, usize)> = Vec::new();
     let mut total = 0;
     for &index in order {
-        let size = requests[index].padded();
-        let mut neighbours: Vec<Range<usize>> = placed
-            .iter()
-            .filter(|&&other| requests[index].overlaps(&requests[other]))
-            .map(|&other| offsets[other]..offsets[other] + requests[other].padded())
-            .collect();
-        neighbours.sort_by_key(|n| n.start);
+        let request = &requests[index];
+        let size = request.padded();
+        neighbours.clear();
+        let ranges = placed.beside(request).map(|i| (offsets[i], offsets[i] + requests[i].padded(), i));
+        neighbours.extend(ranges.take(*pairs));
+        // A long life is looked at step by step.
+        *pairs = pairs.checked_sub(neighbours.len() + request.last - request.first + 1)?;
+        neighbours.sort_unstable();
         let (mut end, mut gap): (usize, Option<Range<usize>>) = (0, None);
-        for n in neighbours {
-            if n.start >= end + size && gap.as_ref().is_none_or(|g| n.start - end < g.len()) {
-                gap = Some(end..n.start);
+        for &(start, its_end, _) in &neighbours {
+            if start >= end + size && gap.as_ref().is_none_or(|g| start - end < g.len()) {
+                gap = Some(end..start);
             }
-            end = end.max(n.end);
+            end = end.max(its_end);
         }
         offsets[index] = gap.map_or(end, |g| g.start);
         total = total.max(offsets[index] + size);
-        placed.push(index);
+        placed.add(index);
     }
-    (offsets, total)
+    Some(Placement { offsets, bytes: total })
+}
+
+/// Places requests step by step, each into the tightest gap that there is when it comes to be.
+fn as_they_come(requests: &[Request]) -> Placement {
+    let mut offsets = vec![0; requests.len()];
+    let mut free = Gaps::default();
+    let births = in_order(requests, &|_, r| (r.first, usize::MAX - r.padded()));
+    let mut deaths = in_order(requests, &|_, r| (r.last, 0)).into_iter().peekable();
+    for index in births {
+        while let Some(dead) = deaths.next_if(|&dead| requests[dead].last < requests[index].first) {
+            free.give_back(offsets[dead], requests[dead].padded());
+        }
+        offsets[index] = free.take(requests[index].padded());
+    }
+    Placement { offsets, bytes: free.end }
+}
+
+/// The free parts of an arena that grows; no two touch.
+#[derive(Default)]
+struct Gaps {
+    /// As (offset, length).
+    by_offset: BTreeSet<(usize, usize)>,
+    /// As (length, offset).
+    by_length: BTreeSet<(usize, usize)>,
+    /// Where the arena ends.
+    end: usize,
+}
+
+impl Gaps {
+    /// The offset of `size` bytes that were free.
+    fn take(&mut self, size: usize) -> usize {
+        if size == 0 {
+            return 0;
+        }
+        let tightest = self.by_length.range((size, 0)..).next().map(|&(length, offset)| (offset, length));
+        // The last gap can grow.
+        let last = || self.by_offset.last().copied().filter(|&(offset, length)| offset + length == self.end);
+        let (offset, length) = tightest.or_else(last).unwrap_or((self.end, 0));
+        self.remove(offset, length);
+        self.insert(offset + size, length.saturating_sub(size));
+        self.end = self.end.max(offset + size);
+        offset
+    }
+
+    fn give_back(&mut self, mut offset: usize, mut length: usize) {
+        let before = self.by_offset.range(..(offset, 0)).next_back().copied();
+        if let Some((start, size)) = before.filter(|(start, size)| start + size == offset) {
+            self.remove(start, size);
+            (offset, length) = (start, size + length);
+        }
+        let behind = self.by_offset.range((offset + length, 0)..).next().copied();
+        if let Some((start, size)) = behind.filter(|&(start, _)| start == offset + length) {
+            self.remove(start, size);
+            length += size;
+        }
+        self.insert(offset, length);
+    }
+
+    fn insert(&mut self, offset: usize, length: usize) {
+        if length > 0 {
+            self.by_offset.insert((offset, length));
+            self.by_length.insert((length, offset));
+        }
+    }
+
+    fn remove(&mut self, offset: usize, length: usize) {
+        self.by_offset.remove(&(offset, length));
+        self.by_length.remove(&(length, offset));
+    }
 }
 
 #[cfg(test)]
@@ -164,17 +334,42 @@ mod tests {
         fn live_tensors_never_overlap(raw in prop::collection::vec((0usize..5000, 0usize..30, 0usize..10), 1..60)) {
             let requests: Vec<Request> =
                 raw.into_iter().map(|(bytes, first, len)| Request { bytes, first, last: first + len }).collect();
-            let layout = place(&requests);
-            for (i, a) in requests.iter().enumerate() {
-                prop_assert_eq!(layout.offsets[i] % ALIGNMENT, 0);
-                prop_assert!(layout.offsets[i] + a.bytes <= layout.bytes);
-                for (j, b) in requests.iter().enumerate().skip(i + 1) {
-                    let (x, y) = (layout.range(i, a.bytes), layout.range(j, b.bytes));
-                    prop_assert!(!a.overlaps(b) || x.end <= y.start || y.end <= x.start || x.is_empty() || y.is_empty());
+            let total: usize = requests.iter().map(Request::padded).sum();
+            // Greedily, and where that would take too long.
+            for layout in [place(&requests), place_within(&requests, 0), place_within(&requests, 500)] {
+                prop_assert!(layout.bytes <= total);
+                for (i, a) in requests.iter().enumerate() {
+                    prop_assert_eq!(layout.offsets[i] % ALIGNMENT, 0);
+                    prop_assert!(layout.offsets[i] + a.bytes <= layout.bytes);
+                    for (j, b) in requests.iter().enumerate().skip(i + 1) {
+                        let (x, y) = (layout.range(i, a.bytes), layout.range(j, b.bytes));
+                        let apart = x.end <= y.start || y.end <= x.start || x.is_empty() || y.is_empty();
+                        prop_assert!(!a.overlaps(b) || apart);
+                    }
                 }
+                prop_assert!(layout.bytes >= layout.lower_bound);
             }
-            prop_assert!(layout.bytes >= layout.lower_bound);
         }
+    }
+
+    /// As many tensors as a graph may have nodes, all alive at the end: placing them takes no work that grows with the
+    /// square of their number.
+    #[test]
+    fn many_tensors_that_all_live_long_are_placed() {
+        let count = 100_000;
+        let requests: Vec<Request> = (0..count).map(|first| Request { bytes: 64, first, last: count }).collect();
+        let mut pairs = PAIRS;
+        assert!(greedy(&requests, &(0..count).collect::<Vec<_>>(), &mut pairs).is_none());
+        assert_eq!(place(&requests).bytes, count * 64);
+    }
+
+    #[test]
+    fn a_long_chain_takes_its_widest_pair() {
+        let requests: Vec<Request> =
+            (0..20_000).map(|i| Request { bytes: 64 * (1 + i * 7 % 13), first: i, last: i + 1 }).collect();
+        let layout = place(&requests);
+        assert_eq!(layout.bytes, layout.lower_bound);
+        assert!(place_within(&requests, 0).bytes < 2 * layout.lower_bound);
     }
 
     #[test]

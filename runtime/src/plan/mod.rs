@@ -202,13 +202,15 @@ impl Plan {
         }
 
         let layout = memory::place(&requests);
-        let mut constants = Constants::default();
+        let mut constants = Constants { indices: vec![None; roots.len()], tensors: Vec::new() };
+        let mut given = vec![None; roots.len()];
+        graph.inputs.iter().enumerate().for_each(|(at, id)| given[id.0] = Some(at));
         let mut place = |id: ValueId| -> Result<Place> {
             let root = roots[id.0];
             if let Some(request) = request_of[root.0] {
                 return Ok(Place::Arena(layout.range(request, requests[request].bytes)));
             }
-            if let Some(index) = graph.inputs.iter().position(|&input| input == root) {
+            if let Some(index) = given[root.0] {
                 return Ok(Place::Input(index));
             }
             let tensor = graph.constant(root);
@@ -312,18 +314,17 @@ fn constant<'a>(graph: &'a Graph, roots: &[ValueId], id: ValueId) -> Option<&'a 
 }
 
 /// Constants in order of first use, each once.
-#[derive(Default)]
 struct Constants {
-    ids: Vec<ValueId>,
+    /// By value, its position.
+    indices: Vec<Option<usize>>,
     tensors: Vec<Arc<Tensor>>,
 }
 
 impl Constants {
     fn index(&mut self, id: ValueId, tensor: &Arc<Tensor>) -> usize {
-        self.ids.iter().position(|&known| known == id).unwrap_or_else(|| {
-            self.ids.push(id);
+        *self.indices[id.0].get_or_insert_with(|| {
             self.tensors.push(tensor.clone());
-            self.ids.len() - 1
+            self.tensors.len() - 1
         })
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Channels {
     counts: Vec<usize>,
     /// By root: whether the set is bound.
     bound: Vec<bool>,
+    /// By root: number of values, so that the smaller set joins the larger one, and no way to a root is long.
+    sizes: Vec<usize>,
 }
 
 impl Channels {
@@ -46,7 +48,8 @@ impl Channels {
     pub fn new(graph: &Graph) -> Self {
         let values = graph.values().len();
         let (places, parents) = (vec![None; values], (0..values).collect());
-        let mut channels = Self { places, parents, counts: vec![0; values], bound: vec![false; values] };
+        let (counts, bound, sizes) = (vec![0; values], vec![false; values], vec![1; values]);
+        let mut channels = Self { places, parents, counts, bound, sizes };
         for node in &graph.nodes {
             if channels.follow(graph, node).is_none() {
                 for &id in node.inputs.iter().chain(&node.outputs) {
@@ -101,13 +104,20 @@ impl Channels {
     /// Puts `id` into the set of `of`.
     fn join(&mut self, id: ValueId, place: Place, of: ValueId) {
         self.places[id.0] = Some(place);
-        self.parents[id.0] = self.root(of.0);
+        let root = self.root(of.0);
+        self.parents[id.0] = root;
+        self.sizes[root] += 1;
     }
 
     /// Makes the sets of two values one.
     fn unite(&mut self, a: ValueId, b: ValueId) {
         let (a, b) = (self.root(a.0), self.root(b.0));
+        if a == b {
+            return;
+        }
+        let (a, b) = if self.sizes[a] < self.sizes[b] { (b, a) } else { (a, b) };
         self.bound[a] |= self.bound[b];
+        self.sizes[a] += self.sizes[b];
         self.parents[b] = a;
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use skipstone_kernels::activation::Activation;
 
-use super::super::{Graph, Node, ValueId};
+use super::super::{Graph, Node, Uses, ValueId};
 use crate::error::Result;
 use crate::ops::Op;
 use crate::ops::activate::Activate;
@@ -24,10 +24,13 @@ use crate::ops::roles::Role;
 use crate::tensor::{Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
+    // Nodes only ever take the place of one behind them, and write its result: who reads the result of a producer that
+    // the walk has yet to meet stays true.
+    let uses = graph.uses();
     for index in 0..graph.nodes.len() {
         let mut at = index;
         // Each round swallows the one reader of the producer's result.
-        while let Some((reader, fused)) = swallow(graph, at)? {
+        while let Some((reader, fused)) = swallow(graph, &uses, at)? {
             graph.nodes[reader] = fused;
             // The producer is dead now: nobody reads its result.
             at = reader;
@@ -37,13 +40,13 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
 }
 
 /// The node at `producer` with its only reader fused, to stand in the reader's place.
-fn swallow(graph: &mut Graph, producer: usize) -> Result<Option<(usize, Node)>> {
+fn swallow(graph: &mut Graph, uses: &Uses, producer: usize) -> Result<Option<(usize, Node)>> {
     let node = &graph.nodes[producer];
     if !matches!(node.op, Op::Conv(_) | Op::MatMul(_)) {
         return Ok(None);
     }
     let result = node.outputs[0];
-    let Some(reader) = graph.uses().only_reader(result).filter(|&r| r < graph.nodes.len()) else { return Ok(None) };
+    let Some(reader) = uses.only_reader(result).filter(|&r| r < graph.nodes.len()) else { return Ok(None) };
     let mut fused = node.clone();
     fused.outputs = graph.nodes[reader].outputs.clone();
     let reading = graph.nodes[reader].clone();

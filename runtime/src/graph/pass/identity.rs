@@ -21,11 +21,13 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     merge_reshapes(graph);
     let mut equals: Vec<ValueId> = (0..graph.values().len()).map(ValueId).collect();
     let pattern = Pattern::new(graph);
+    let (mut given, mut gotten) = (vec![false; equals.len()], vec![false; equals.len()]);
+    graph.inputs.iter().for_each(|id| given[id.0] = true);
+    graph.outputs.iter().for_each(|(_, id)| gotten[id.0] = true);
     for node in &graph.nodes {
         let (Some(x), &[y]) = (unchanged(&pattern, node), node.outputs.as_slice()) else { continue };
         let x = equals[x.0];
-        let given = graph.inputs.contains(&x) && graph.outputs.iter().any(|(_, id)| *id == y);
-        if !given {
+        if !(given[x.0] && gotten[y.0]) {
             equals[y.0] = x;
         }
     }

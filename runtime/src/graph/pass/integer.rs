@@ -8,6 +8,8 @@
 //! filter. When: nobody else reads the sums or the floats between, and scales and bias have no other axis than that of
 //! the filters.
 
+use std::collections::BTreeMap;
+
 use super::super::{Graph, Node, Uses, ValueId};
 use crate::error::Result;
 use crate::ops::Op;
@@ -19,14 +21,24 @@ use crate::ops::reshape::Reshape;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
+    let uses = graph.uses();
     let sums = |node: &Node| matches!(node.op, Op::ConvInteger(ConvInteger { floats: false, .. }));
-    for index in 0..graph.nodes.len() {
-        if !graph.nodes.get(index).is_some_and(sums) {
-            continue;
+    // By the last node of its tail, the product that takes the place: of two that meet there, the first.
+    let mut fused: BTreeMap<usize, (usize, Tail)> = BTreeMap::new();
+    for product in (0..graph.nodes.len()).filter(|&at| sums(&graph.nodes[at])) {
+        if let Some(tail) = Tail::of(graph, &uses, product) {
+            fused.entry(tail.last).or_insert((product, tail));
         }
-        let uses = graph.uses();
-        if let Some(tail) = Tail::of(graph, &uses, index) {
-            fuse(graph, index, &tail)?;
+    }
+    let mut fusions = Vec::new();
+    for (last, (product, tail)) in fused {
+        fusions.push((last, fuse(graph, product, &tail)?));
+    }
+    let mut fusions = fusions.into_iter().peekable();
+    for (index, node) in std::mem::take(&mut graph.nodes).into_iter().enumerate() {
+        match fusions.next_if(|(last, _)| *last == index) {
+            Some((_, nodes)) => graph.nodes.extend(nodes),
+            None => graph.nodes.push(node),
         }
     }
     super::dead::run(graph)
@@ -116,10 +128,10 @@ fn per_filter(graph: &Graph, product: usize, operand: &Fact, result: &Shape) -> 
     own.is_some_and(|own| operand.shape.iter().enumerate().all(|(i, &dim)| dim == if i == own { filters } else { 1 }))
 }
 
-/// Puts the product in floats in the place of the last node of its tail, where every operand is known.
-fn fuse(graph: &mut Graph, product: usize, tail: &Tail) -> Result<()> {
+/// The product in floats, to stand in the place of the last node of its tail, where every operand is known.
+fn fuse(graph: &mut Graph, product: usize, tail: &Tail) -> Result<Vec<Node>> {
     let Node { name, op, mut inputs, .. } = graph.nodes[product].clone();
-    let Op::ConvInteger(ConvInteger { conv, .. }) = op else { return Ok(()) };
+    let Op::ConvInteger(ConvInteger { conv, .. }) = op else { return Ok(vec![graph.nodes[tail.last].clone()]) };
     let result = graph.nodes[tail.last].outputs.clone();
     let shape = graph.fact(result[0]).shape.clone();
     inputs.push(tail.scales);
@@ -130,8 +142,7 @@ fn fuse(graph: &mut Graph, product: usize, tail: &Tail) -> Result<()> {
     let mut fused = graph.make_node(name.as_str(), ConvInteger { conv, floats: true }, &inputs)?;
     if graph.fact(fused.outputs[0]).shape == shape {
         fused.outputs = result;
-        graph.nodes[tail.last] = fused;
-        return Ok(());
+        return Ok(vec![fused]);
     }
     let reshape = Node {
         name: format!("{name}.shape"),
@@ -139,9 +150,7 @@ fn fuse(graph: &mut Graph, product: usize, tail: &Tail) -> Result<()> {
         inputs: fused.outputs.clone(),
         outputs: result,
     };
-    graph.nodes[tail.last] = reshape;
-    graph.nodes.insert(tail.last, fused);
-    Ok(())
+    Ok(vec![fused, reshape])
 }
 
 #[cfg(test)]

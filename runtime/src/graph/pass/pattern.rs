@@ -10,6 +10,10 @@ use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::unary::{Unary, UnaryKind};
 use skipstone_kernels::activation::Activation;
 
+/// Most nodes of a chain of arithmetic that is taken for one expression: every activation that exporters spell out has
+/// fewer. Without a limit, a graph that is one long chain would be walked from each of its nodes.
+const DEPTH: usize = 16;
+
 /// A graph under inspection, with its uses.
 pub(super) struct Pattern<'a> {
     pub graph: &'a Graph,
@@ -96,7 +100,8 @@ impl<'a> Pattern<'a> {
     /// `id` seen as a chain of sums and products with numbers; at least `id` itself.
     pub fn affine(&self, id: ValueId) -> Affine {
         let mut seen = Affine { x: id, alpha: 1.0, beta: 0.0 };
-        while let Some(step) = self.inner(seen.x).and_then(|node| self.affine_step(node)) {
+        for _ in 0..DEPTH {
+            let Some(step) = self.inner(seen.x).and_then(|node| self.affine_step(node)) else { break };
             seen = Affine { x: step.x, alpha: seen.alpha * step.alpha, beta: seen.alpha * step.beta + seen.beta };
         }
         seen
@@ -123,7 +128,7 @@ impl<'a> Pattern<'a> {
     /// two and three are the base two or three times.
     pub fn product(&self, node: &Node) -> Product {
         let mut product = Product { scale: 1.0, values: Vec::new() };
-        if !self.multiply(node, &mut product) {
+        if !self.multiply(node, &mut product, DEPTH) {
             product.values.extend(node.outputs.first());
         }
         product
@@ -137,8 +142,12 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// Adds a node's factors to `product`; false where it is no product.
-    fn multiply(&self, node: &Node, product: &mut Product) -> bool {
+    /// Adds a node's factors to `product`, going back `depth` nodes at most and no further than to a few factors; false
+    /// where it is no product.
+    fn multiply(&self, node: &Node, product: &mut Product, depth: usize) -> bool {
+        if depth == 0 || product.values.len() > DEPTH {
+            return false;
+        }
         let mut operands = Vec::new();
         if let Some((x, scale)) = self.scale_step(node) {
             product.scale *= scale;
@@ -157,7 +166,7 @@ impl<'a> Pattern<'a> {
         // A value that the pattern reads twice (a square) is not taken apart further.
         let single = operands.len() == 1 || operands.first() != operands.get(1);
         for id in operands {
-            if !self.inner(id).is_some_and(|inner| single && self.multiply(inner, product)) {
+            if !self.inner(id).is_some_and(|inner| single && self.multiply(inner, product, depth - 1)) {
                 product.values.push(id);
             }
         }

@@ -282,7 +282,7 @@ fn networks_give_the_same_answer_with_and_without_passes() {
         ("with bottlenecks everywhere", super::everywhere),
     ];
     let isas: Vec<Isa> = Isa::available().collect();
-    for seed in 0..u64::from(attacks(2000)) {
+    for seed in 0..u64::from(attacks(1000)) {
         let Network { build, mut random, .. } = Network::new(seed);
         let graph = build.graph;
         let x = [random.floats(&graph.fact(build.x).shape.clone())];
