@@ -296,13 +296,13 @@ impl Tensor {
     /// The elements; `None` where `T` is not the element type.
     #[must_use]
     pub fn elements<T: Element>(&self) -> Option<&[T]> {
-        holds::<T>(self.fact.dtype).then(|| bytemuck::try_cast_slice(&self.bytes).ok())?
+        holds::<T>(self.fact.dtype).then(|| elements(&self.bytes))?
     }
 
     /// The elements, to be written; `None` where `T` is not the element type.
     #[must_use]
     pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
-        holds::<T>(self.fact.dtype).then(|| bytemuck::try_cast_slice_mut(self.bytes.make_mut()).ok())?
+        holds::<T>(self.fact.dtype).then(|| elements_mut(self.bytes.make_mut()))?
     }
 
     /// The native-endian bytes.
@@ -378,7 +378,7 @@ impl<'a> TensorView<'a> {
     /// The elements; `None` where `T` is not the element type or the bytes lie unaligned.
     #[must_use]
     pub fn elements<T: Element>(&self) -> Option<&'a [T]> {
-        holds::<T>(self.fact.dtype).then(|| bytemuck::try_cast_slice(self.bytes).ok())?
+        holds::<T>(self.fact.dtype).then(|| elements(self.bytes))?
     }
 
     /// The native-endian bytes.
@@ -396,4 +396,14 @@ impl<'a> TensorView<'a> {
 
 fn holds<T: Element>(dtype: DType) -> bool {
     dtype == T::DTYPE || (dtype == DType::Bool && T::DTYPE == DType::U8)
+}
+
+/// Bytes as elements; `None` where they are none, or lie unaligned. No bytes lie anywhere, so not at an aligned place.
+pub(crate) fn elements<T: Element>(bytes: &[u8]) -> Option<&[T]> {
+    if bytes.is_empty() { Some(&[]) } else { bytemuck::try_cast_slice(bytes).ok() }
+}
+
+/// As [`elements`], to be written.
+pub(crate) fn elements_mut<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
+    if bytes.is_empty() { Some(&mut []) } else { bytemuck::try_cast_slice_mut(bytes).ok() }
 }

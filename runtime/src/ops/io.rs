@@ -11,7 +11,7 @@ use skipstone_kernels::threads::Pool;
 
 use crate::bytes::Bytes;
 use crate::error::OpError;
-use crate::tensor::{Element, Tensor};
+use crate::tensor::{Element, Tensor, elements, elements_mut};
 
 /// Where an operand lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl<'a> Io<'a, '_> {
     /// # Errors
     /// [`OpError::Operand`] where the bytes are not whole, aligned elements of `T`.
     pub fn input<T: Element>(&self, index: usize) -> Result<&'a [T], OpError> {
-        bytemuck::try_cast_slice(self.input_bytes(index)?).map_err(|_| OpError::Operand(index))
+        elements(self.input_bytes(index)?).ok_or(OpError::Operand(index))
     }
 
     /// The bytes of result `index`, once: a second call answers [`OpError::Operand`].
@@ -84,7 +84,7 @@ impl<'a> Io<'a, '_> {
     /// # Errors
     /// [`OpError::Operand`] as for [`output_bytes`](Self::output_bytes).
     pub fn output<T: Element>(&mut self, index: usize) -> Result<&'a mut [T], OpError> {
-        bytemuck::try_cast_slice_mut(self.output_bytes(index)?).map_err(|_| OpError::Operand(index))
+        elements_mut(self.output_bytes(index)?).ok_or(OpError::Operand(index))
     }
 
     /// The scratch that the step's [`Choice`](super::Choice) asked for, once; empty where it
@@ -98,7 +98,7 @@ impl<'a> Io<'a, '_> {
             return Ok(&mut []);
         }
         let bytes = self.views.write(index).ok_or(OpError::Operand(index))?;
-        bytemuck::try_cast_slice_mut(bytes).map_err(|_| OpError::Operand(index))
+        elements_mut(bytes).ok_or(OpError::Operand(index))
     }
 
     /// Packed constant `role`.
@@ -107,7 +107,7 @@ impl<'a> Io<'a, '_> {
     /// [`OpError::Operand`] where the choice packed no such constant.
     pub fn packed<T: Element>(&self, role: usize) -> Result<&'a [T], OpError> {
         let bytes: &[u8] = self.packed.get(role).ok_or(OpError::Operand(role))?;
-        bytemuck::try_cast_slice(bytes).map_err(|_| OpError::Operand(role))
+        elements(bytes).ok_or(OpError::Operand(role))
     }
 
     /// The session's threads.

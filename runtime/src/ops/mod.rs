@@ -26,6 +26,7 @@ use crate::tensor::{Element, Fact, Tensor};
 pub mod activate;
 pub mod argmax;
 mod arity;
+pub mod attention;
 pub mod binary;
 pub mod bottleneck;
 pub mod broadcast;
@@ -39,6 +40,7 @@ pub mod concat;
 pub mod conv;
 pub mod conv_integer;
 pub mod cumsum;
+pub mod curve;
 pub mod dequantize;
 pub mod dynamic_quantize;
 #[cfg(feature = "onnx")]
@@ -65,6 +67,7 @@ pub mod qconv;
 pub mod qpool;
 pub mod quantize;
 pub mod quantized;
+pub mod recurrent;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
@@ -79,7 +82,9 @@ mod strided;
 pub mod topk;
 pub mod transpose;
 pub mod unary;
+pub mod volume;
 mod walk;
+pub mod window_pool;
 
 pub use candidates::{Candidate, Candidates, Task};
 pub use foreign::{FALLBACK, Foreign, ForeignOp};
@@ -398,6 +403,16 @@ operators! {
     DynamicQuantize(dynamic_quantize::DynamicQuantize),
     /// Convolution or matrix product of bytes, summed in 32 bits.
     ConvInteger(conv_integer::ConvInteger),
+    /// A function of one element with parameters.
+    Curve(curve::Curve),
+    /// LSTM, GRU and RNN.
+    Recurrent(recurrent::Recurrent),
+    /// Scaled dot-product attention.
+    Attention(attention::Attention),
+    /// Convolution of volumes, and transposed convolution.
+    VolumeConv(volume::VolumeConv),
+    /// Pooling of volumes, with places, and by Lp norms.
+    WindowPool(window_pool::WindowPool),
     /// An operator of the front end without a kernel of ours: no package can hold it.
     #[serde(skip)]
     Foreign(ForeignOp),

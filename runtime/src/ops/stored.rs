@@ -38,3 +38,11 @@ pub(super) fn read<'a>(io: &Io<'a, '_>, role: usize, weights: Weights) -> Result
         Weights::F16 => Packed::F16(io.packed(role)?),
     })
 }
+
+/// Some of the numbers of packed weights.
+pub(super) fn part(packed: Packed<'_>, range: std::ops::Range<usize>) -> Packed<'_> {
+    match packed {
+        Packed::F32(numbers) => Packed::F32(&numbers[range]),
+        Packed::F16(numbers) => Packed::F16(&numbers[range]),
+    }
+}
