@@ -48,6 +48,7 @@ mod einsum;
 mod foreign;
 pub mod gather;
 pub mod gather_elements;
+pub mod group_norm;
 pub mod image;
 pub mod indexed;
 mod io;
@@ -71,6 +72,7 @@ pub mod recurrent;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
+pub mod resize_axis;
 pub mod roles;
 pub mod scatter_elements;
 pub mod select;
@@ -413,6 +415,10 @@ operators! {
     VolumeConv(volume::VolumeConv),
     /// Pooling of volumes, with places, and by Lp norms.
     WindowPool(window_pool::WindowPool),
+    /// Normalization of groups of channels.
+    GroupNorm(group_norm::GroupNorm),
+    /// Another length of one axis.
+    ResizeAxis(resize_axis::ResizeAxis),
     /// An operator of the front end without a kernel of ours: no package can hold it.
     #[serde(skip)]
     Foreign(ForeignOp),

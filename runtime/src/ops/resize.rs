@@ -52,6 +52,8 @@ pub enum Coordinates {
     AlignCorners,
     /// The first pixels coincide: `o / scale`.
     Asymmetric,
+    /// `(o + 0.5) / scale`, for the nearest pixel (`tf_half_pixel_for_nn`).
+    TfHalfPixel,
 }
 
 /// A change of height and width.
@@ -74,31 +76,14 @@ impl Resize {
     /// Where pixel `o` of axis `axis` (0 for rows, 1 for columns) looks in an input of `len`
     /// pixels: a place in `0..=len - 1`. `len` is not 0.
     fn source(&self, axis: usize, len: usize, o: usize) -> f32 {
-        let (scale, out) = (self.scales[axis], self.out[axis]);
-        let (pixels, resized, at) = (len as f32, out as f32, o as f32);
-        let half_pixel = (at + 0.5) / scale - 0.5;
-        let place = match self.coordinates {
-            Coordinates::PytorchHalfPixel | Coordinates::AlignCorners if out <= 1 => 0.0,
-            Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => half_pixel,
-            Coordinates::HalfPixelSymmetric => pixels / 2.0 * (1.0 - resized / (scale * pixels)) + half_pixel,
-            Coordinates::AlignCorners => at * (pixels - 1.0) / (resized - 1.0),
-            Coordinates::Asymmetric => at / scale,
-        };
-        place.clamp(0.0, pixels - 1.0)
+        place(self.coordinates, self.scales[axis], (self.out[axis], len), o).clamp(0.0, len as f32 - 1.0)
     }
 
     /// The nearest pixel of every pixel of the result along an axis.
     fn nearest(&self, rounding: Rounding, axis: usize, len: usize) -> Result<NearestAxis, OpError> {
         let pixel = |o| {
             let place = self.source(axis, len, o);
-            let whole = match rounding {
-                Rounding::Floor => place.floor(),
-                Rounding::Ceil => place.ceil(),
-                Rounding::PreferFloor if is_half(place) => place.floor(),
-                Rounding::PreferCeil if is_half(place) => place.ceil(),
-                Rounding::PreferFloor | Rounding::PreferCeil => place.round(),
-            };
-            index((whole as usize).min(len - 1))
+            index(nearest(rounding, place).min(len - 1))
         };
         (0..self.out[axis]).map(pixel).collect::<Result<_, _>>().map(NearestAxis)
     }
@@ -130,6 +115,33 @@ impl Resize {
         }
         Ok((from, to))
     }
+}
+
+/// Where element `o` of `out` lies among `len` elements, not 0, of which each is `scale` elements of the result; it may
+/// lie before the first or behind the last.
+pub(super) fn place(coordinates: Coordinates, scale: f32, (out, len): (usize, usize), o: usize) -> f32 {
+    let (elements, resized, at) = (len as f32, out as f32, o as f32);
+    let half_pixel = (at + 0.5) / scale - 0.5;
+    match coordinates {
+        Coordinates::PytorchHalfPixel | Coordinates::AlignCorners if out <= 1 => 0.0,
+        Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => half_pixel,
+        Coordinates::HalfPixelSymmetric => elements / 2.0 * (1.0 - resized / (scale * elements)) + half_pixel,
+        Coordinates::AlignCorners => at * (elements - 1.0) / (resized - 1.0),
+        Coordinates::Asymmetric => at / scale,
+        Coordinates::TfHalfPixel => (at + 0.5) / scale,
+    }
+}
+
+/// The element that is nearest to a place, which is not negative.
+pub(super) fn nearest(rounding: Rounding, place: f32) -> usize {
+    let whole = match rounding {
+        Rounding::Floor => place.floor(),
+        Rounding::Ceil => place.ceil(),
+        Rounding::PreferFloor if is_half(place) => place.floor(),
+        Rounding::PreferCeil if is_half(place) => place.ceil(),
+        Rounding::PreferFloor | Rounding::PreferCeil => place.round(),
+    };
+    whole as usize
 }
 
 /// Whether a place lies halfway between two pixels, give or take what dividing by the scale has

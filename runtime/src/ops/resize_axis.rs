@@ -1,0 +1,255 @@
+//! Resize along one axis of any tensor ([ONNX Resize](https://onnx.ai/onnx/operators/onnx__Resize.html)): cubic
+//! interpolation, filters that widen where the axis shrinks (`antialias`), crops, and axes that are no image's.
+//!
+//! Every form of Resize is separable: an element of the result is a weighted sum of some elements of the input, axis by
+//! axis. The weights are worked out when the step is bound, in f32 as ONNX Runtime does.
+
+use serde::{Deserialize, Serialize};
+
+use super::arity::exactly;
+use super::resize::{Coordinates, Rounding, nearest, place};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+/// How a place between elements becomes one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Filter {
+    /// One of the two elements beside it.
+    Nearest(Rounding),
+    /// Both, weighted by how near they are.
+    Linear,
+    /// Two on either side, weighted by a cubic with this coefficient (-0.75 in ONNX, -0.5 in Pillow).
+    Cubic(f32),
+}
+
+/// A part of an axis that is resized to the whole result (`tf_crop_and_resize`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Crop {
+    /// Where it begins; 0 is the first element, 1 the last.
+    pub start: f32,
+    /// Where it ends.
+    pub end: f32,
+    /// The value of what lies beside the input.
+    pub outside: f32,
+}
+
+/// A resize along an axis, of f32.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResizeAxis {
+    /// The axis.
+    pub axis: usize,
+    /// Elements of the result along it.
+    pub out: usize,
+    /// Elements of the result for each of the input, above 0; as given, not rounded to the size.
+    pub scale: f32,
+    /// How a place between elements becomes one.
+    pub filter: Filter,
+    /// Where the elements of the result lie in the input.
+    pub coordinates: Coordinates,
+    /// What of the input, in place of `coordinates`.
+    pub crop: Option<Crop>,
+    /// Whether the filter widens with what it skips, where the axis shrinks.
+    pub antialias: bool,
+    /// Whether elements beside the input have no weight; else those at its ends stand for them.
+    pub exclude_outside: bool,
+}
+
+/// The weights of an axis.
+struct Table {
+    /// Of every element of the result, the end of its terms; `None` where it lies beside the input.
+    ends: Vec<Option<usize>>,
+    /// Element of the input and weight.
+    terms: Vec<(usize, f32)>,
+}
+
+impl ResizeAxis {
+    /// Elements before the axis, along it and behind it.
+    fn view(&self, x: &Fact) -> Result<[usize; 3], OpError> {
+        if x.dtype != DType::F32 {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "f32" });
+        }
+        let Some(&len) = x.shape.get(self.axis) else {
+            return Err(OpError::Attribute { name: "axes", reason: format!("{} of {}", self.axis, x.shape) });
+        };
+        let finite = self.crop.is_none_or(|crop| crop.start.is_finite() && crop.end.is_finite());
+        let coefficient = if let Filter::Cubic(a) = self.filter { a } else { 0.0 };
+        if !(self.scale > 0.0 && self.scale.is_finite() && finite && coefficient.is_finite()) {
+            return Err(OpError::Attribute { name: "scales", reason: format!("{} is no scale", self.scale) });
+        }
+        // A filter is as wide as what an element of the result stands for.
+        let fits = self.out as f32 <= self.scale * len as f32 + 1.0 && self.scale * len as f32 >= 0.5;
+        if self.antialias && (self.crop.is_some() || !fits) {
+            return Err(OpError::Attribute { name: "antialias", reason: "the scale is not that of the sizes".into() });
+        }
+        if len == 0 && self.out > 0 {
+            return Err(OpError::shapes("an axis without elements cannot be resized", &[&x.shape]));
+        }
+        let count =
+            |axes: std::ops::Range<usize>| if x.shape.elements() == 0 { 0 } else { x.shape[axes].iter().product() };
+        Ok([count(0..self.axis), len, count(self.axis + 1..x.shape.rank())])
+    }
+
+    fn table(&self, len: usize) -> Table {
+        let mut table = Table { ends: Vec::with_capacity(self.out), terms: Vec::new() };
+        let last = len as f32 - 1.0;
+        for o in 0..self.out {
+            let at = match self.crop {
+                None => place(self.coordinates, self.scale, (self.out, len), o),
+                Some(Crop { start, end, .. }) if self.out <= 1 => 0.5 * (start + end) * last,
+                Some(Crop { start, end, .. }) => {
+                    start * last + o as f32 * (end - start) * last / (self.out as f32 - 1.0)
+                }
+            };
+            if self.crop.is_some() && !(0.0..=last).contains(&at) {
+                table.ends.push(None);
+                continue;
+            }
+            self.terms(at, len, &mut table.terms);
+            table.ends.push(Some(table.terms.len()));
+        }
+        table
+    }
+
+    /// Adds the terms of an element at `at`.
+    fn terms(&self, at: f32, len: usize, terms: &mut Vec<(usize, f32)>) {
+        let inside = |index: f32| index.clamp(0.0, len as f32 - 1.0) as usize;
+        let (radius, of): (f32, fn(f32, f32) -> f32) = match self.filter {
+            Filter::Nearest(rounding) => {
+                terms.push((nearest(rounding, at.clamp(0.0, len as f32 - 1.0)).min(len - 1), 1.0));
+                return;
+            }
+            Filter::Linear => (1.0, |x, _| (1.0 - x.abs()).max(0.0)),
+            Filter::Cubic(_) => (2.0, cubic),
+        };
+        let a = if let Filter::Cubic(a) = self.filter { a } else { 0.0 };
+        let shrink = if self.antialias { self.scale.min(1.0) } else { 1.0 };
+        let reach = radius / shrink;
+        let begin = terms.len();
+        let (mut index, mut sum) = ((at - reach).floor() + 1.0, 0.0);
+        // Not all floats have a successor: the window ends all the same.
+        for _ in 0..(2.0 * reach).ceil() as usize + 1 {
+            if index >= at + reach {
+                break;
+            }
+            let weight = of((index - at) * shrink, a);
+            let outside = index < 0.0 || index > len as f32 - 1.0;
+            if weight != 0.0 && !(self.exclude_outside && outside) {
+                sum += weight;
+                let element = inside(index);
+                match terms[begin..].last_mut() {
+                    Some((known, held)) if *known == element => *held += weight,
+                    _ => terms.push((element, weight)),
+                }
+            }
+            index += 1.0;
+        }
+        // Without antialias they come to 1 already, unless some were left out.
+        if (self.antialias || self.exclude_outside) && sum != 0.0 {
+            terms[begin..].iter_mut().for_each(|(_, weight)| *weight /= sum);
+        }
+    }
+
+    /// What lies beside the input.
+    fn outside(&self) -> f32 {
+        self.crop.map_or(0.0, |crop| crop.outside)
+    }
+}
+
+/// R. Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981.
+fn cubic(x: f32, a: f32) -> f32 {
+    let x = x.abs();
+    match x {
+        _ if x <= 1.0 => ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0,
+        _ if x < 2.0 => ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a,
+        _ => 0.0,
+    }
+}
+
+impl Operator for ResizeAxis {
+    fn name(&self) -> &str {
+        "Resize"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        self.view(x)?;
+        let mut dims = x.shape.to_vec();
+        dims[self.axis] = self.out;
+        Ok(vec![Fact::new(DType::F32, Shape::new(&dims)?)])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let [outer, len, inner] = self.view(x.fact())?;
+        let x = x.elements::<f32>().ok_or(OpError::Operand(0))?;
+        let mut y = Vec::with_capacity(fact.shape.elements());
+        if fact.shape.elements() > 0 {
+            let table = self.table(len);
+            for outer in 0..outer {
+                let mut begin = 0;
+                for &end in &table.ends {
+                    let terms = &table.terms[begin..end.unwrap_or(begin)];
+                    for inner_at in 0..inner {
+                        let element = |index: usize| f64::from(x[(outer * len + index) * inner + inner_at]);
+                        let sum: f64 = terms.iter().map(|&(index, w)| element(index) * f64::from(w)).sum();
+                        y.push(if end.is_some() { sum as f32 } else { self.outside() });
+                    }
+                    begin = end.unwrap_or(begin);
+                }
+            }
+        }
+        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
+    }
+
+    fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: "resize_axis_f32".into(), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let [_, len, inner] = self.view(x)?;
+        if self.infer(&cx.inputs)?.iter().any(|fact| fact.shape.elements() == 0) {
+            return Ok(Box::new(|_: &mut Io<'_, '_>| Ok(())));
+        }
+        let (table, outside, out) = (self.table(len), self.outside(), self.out);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let (x, y): (&[f32], &mut [f32]) = (io.input(0)?, io.output(0)?);
+            for (x, y) in x.chunks_exact(len * inner).zip(y.chunks_exact_mut(out * inner)) {
+                let mut begin = 0;
+                for (y, &end) in y.chunks_exact_mut(inner).zip(&table.ends) {
+                    let Some(end) = end else {
+                        y.fill(outside);
+                        continue;
+                    };
+                    let terms = &table.terms[begin..end];
+                    begin = end;
+                    match y {
+                        [y] => *y = terms.iter().map(|&(index, weight)| x[index] * weight).sum(),
+                        y => {
+                            y.fill(0.0);
+                            for &(index, weight) in terms {
+                                let x = &x[index * inner..][..inner];
+                                y.iter_mut().zip(x).for_each(|(y, x)| *y += x * weight);
+                            }
+                        }
+                    }
+                }
+            }
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(feature = "onnx")]
+impl crate::onnx::lower::Lower for ResizeAxis {
+    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+#[path = "resize_axis/tests.rs"]
+mod tests;
