@@ -195,7 +195,7 @@ impl Attention {
         if self.lens_at().is_some_and(|at| shapes[at].dims() != [batch]) {
             return misfit("one length for each image");
         }
-        if (self.past && !self.present) || (self.past && self.lens) {
+        if self.past && (!self.present || self.lens) {
             return Err(OpError::Value("past keys go with present ones, and without lengths".into()));
         }
         Shape::new(&[ROWS, keys])?;

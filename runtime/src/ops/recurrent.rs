@@ -399,15 +399,15 @@ impl Operator for Recurrent {
                     }
                     Cell::Lstm(coupled) => {
                         let mut next = Vec::with_capacity(size);
-                        for j in 0..size {
-                            let input = gate(0, sum(0, j) + peephole(0, j) * c[j]);
+                        for (j, c) in c.iter_mut().enumerate() {
+                            let input = gate(0, sum(0, j) + peephole(0, j) * *c);
                             let forget = match coupled {
                                 true => 1.0 - input,
-                                false => gate(0, sum(2, j) + peephole(2, j) * c[j]),
+                                false => gate(0, sum(2, j) + peephole(2, j) * *c),
                             };
-                            c[j] = forget * c[j] + input * gate(1, sum(3, j));
-                            let output = gate(0, sum(1, j) + peephole(1, j) * c[j]);
-                            next.push(output * functions[2].at(c[j]));
+                            *c = forget * *c + input * gate(1, sum(3, j));
+                            let output = gate(0, sum(1, j) + peephole(1, j) * *c);
+                            next.push(output * functions[2].at(*c));
                         }
                         next
                     }
