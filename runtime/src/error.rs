@@ -39,10 +39,12 @@ pub enum Error {
         reason: String,
     },
     /// A node's shapes, types or attributes contradict each other.
-    #[error("node '{node}': {source}")]
+    #[error("node '{node}'{place}: {source}")]
     Node {
         /// Name of the node.
         node: String,
+        /// Its operator and place in the model file, as ` (Conv, node 12)`; empty where it comes from none.
+        place: String,
         /// What the operator says.
         source: OpError,
     },
@@ -129,8 +131,8 @@ impl Error {
 }
 
 #[cfg(feature = "onnx")]
-impl From<crate::onnx::Invalid> for Error {
-    fn from(invalid: crate::onnx::Invalid) -> Self {
+impl From<skipstone_onnx::Invalid> for Error {
+    fn from(invalid: skipstone_onnx::Invalid) -> Self {
         Self::Invalid { code: invalid.code(), message: invalid.to_string() }
     }
 }
@@ -193,6 +195,6 @@ impl OpError {
 
     /// Adds the node's name.
     pub(crate) fn at(self, node: &str) -> Error {
-        Error::Node { node: node.to_owned(), source: self }
+        Error::Node { node: node.to_owned(), place: String::new(), source: self }
     }
 }

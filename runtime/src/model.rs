@@ -41,7 +41,7 @@ pub(crate) enum Lowered {
     )]
     Graph(Graph),
     /// A model whose shapes depend on its data: the front end runs it whole.
-    #[cfg_attr(not(feature = "onnx"), expect(dead_code, reason = "only a front end has such models"))]
+    #[cfg_attr(not(feature = "tract"), expect(dead_code, reason = "only a fallback has such models"))]
     Foreign(ForeignModel),
 }
 

@@ -187,7 +187,7 @@ impl Graph {
     }
 
     /// Makes a value a constant, which no node writes any more.
-    fn set_constant(&mut self, id: ValueId, tensor: Tensor) {
+    pub(crate) fn set_constant(&mut self, id: ValueId, tensor: Tensor) {
         if let Some(value) = self.values.get_mut(id.0) {
             value.constant = Some(Arc::new(tensor));
         }

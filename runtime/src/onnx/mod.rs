@@ -1,31 +1,19 @@
 //! The ONNX front end: from untrusted bytes to a Graph.
 //!
-//! Bytes are checked by our own [`validate`](validate::validate) before any other parser sees
-//! them; then tract-onnx parses and types the model for concrete input shapes, and
-//! [`lower`] turns its typed graph into ours. tract's panics end in [`guard`]. Nothing above
-//! this module names tract.
+//! Bytes are decoded and checked by [`skipstone_onnx`] before anything else sees them; then
+//! [`import`] turns the messages into our graph for concrete input shapes. What no operator of ours
+//! does is left to [`fallback`].
 
-mod admit;
-mod convert;
-mod external;
 mod fallback;
-mod guard;
-mod hollow;
-mod limits;
-pub(crate) mod lower;
-mod qoperator;
-pub(crate) mod quantized;
+mod import;
 mod source;
 #[cfg(test)]
 mod tests;
-mod validate;
-mod wire;
 
 use std::path::Path;
 
-pub use limits::Limits;
-pub use validate::{
-    Checked, Dimension, ElementType, ExternalTensor, Invalid, Place, Rule, ValueFact, ValueType, Weights, validate,
+pub use skipstone_onnx::{
+    Checked, Dimension, ElementType, ExternalTensor, Invalid, Limits, Place, Rule, ValueFact, ValueType, validate,
 };
 
 use crate::error::{Error, Result};
@@ -46,33 +34,25 @@ pub(crate) fn read(path: &Path) -> Result<(impl Source + use<>, Info)> {
     let size = std::fs::metadata(path).map_err(io)?.len();
     limits.check_file_size(size)?;
     let bytes = std::fs::read(path).map_err(io)?;
-    parse(&bytes, Some(path), &limits)
+    check(bytes, Some(path), limits)
 }
 
 /// Loads a model that is given as bytes.
 pub(crate) fn from_bytes(bytes: &[u8], options: &Options) -> Result<Model> {
-    let (source, info) = parse(bytes, None, &Limits::default())?;
+    let (source, info) = check(bytes.to_vec(), None, Limits::default())?;
     Model::from_source(source, info, options)
 }
 
-fn parse(bytes: &[u8], path: Option<&Path>, limits: &Limits) -> Result<(OnnxSource, Info)> {
-    let checked = validate(bytes, limits)?;
-    // Both are legal ONNX that the parser behind would silently read as something else.
-    let unread = [
-        ("sparse initializers", checked.sparse_initializers.len()),
-        ("calls of local functions", checked.function_calls),
-    ];
-    if let Some((what, count)) = unread.into_iter().find(|(_, count)| *count > 0) {
-        let reason = format!("{count} {what}; export the model without them");
-        return Err(Error::Unsupported { node: "graph".into(), reason });
-    }
-    let directory = external::resolve(path, &checked, limits)?;
+fn check(file: Vec<u8>, path: Option<&Path>, limits: Limits) -> Result<(OnnxSource, Info)> {
+    let (model, checked) = skipstone_onnx::read(&file, &limits)?;
+    let dynamic = import::is_dynamic(&model);
+    drop(model);
+    let files = import::tensor::Files { folder: skipstone_onnx::external::resolve(path, &checked, &limits)? };
     let info = Info {
-        metadata: checked.metadata.iter().cloned().collect(),
+        metadata: checked.metadata.into_iter().collect(),
         parameters: checked.parameters,
         weight_bytes: checked.weight_bytes,
         package: None,
     };
-    let (hollow, weights) = hollow::hollow(bytes, &checked)?;
-    Ok((OnnxSource::parse(&hollow, weights, &checked, directory.as_deref())?, info))
+    Ok((OnnxSource { file, files, limits, dynamic }, info))
 }

@@ -132,48 +132,6 @@ impl Operator for Activate {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use skipstone_kernels::activation::Activation;
-    use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
-    use tract_onnx::tract_core::ops::math::Tanh;
-    use tract_onnx::tract_core::ops::nn::gelu_approximate::GeluApproximate;
-    use tract_onnx::tract_core::ops::nn::gelu_exact::GeluExact;
-    use tract_onnx::tract_core::ops::nn::silu::Silu;
-    use tract_onnx::tract_core::ops::nn::{HardSwish, LeakyRelu, Sigmoid};
-
-    use super::Activate;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Activate {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(ElementWiseOp(op, _)) = cx.op::<ElementWiseOp>() else { return Ok(None) };
-            let activation = if op.is::<Sigmoid>() {
-                Activation::Sigmoid
-            } else if op.is::<Tanh>() {
-                Activation::Tanh
-            } else if op.is::<HardSwish>() {
-                Activation::HardSwish
-            } else if op.is::<Silu>() {
-                Activation::Silu
-            } else if op.is::<GeluExact>() {
-                Activation::Gelu
-            } else if let Some(leaky) = op.downcast_ref::<LeakyRelu>() {
-                Activation::LeakyRelu(leaky.alpha)
-            } else if op.downcast_ref::<GeluApproximate>().is_some_and(|gelu| !gelu.fast_impl) {
-                Activation::GeluTanh
-            } else {
-                return Ok(None);
-            };
-            let inputs = cx.inputs.clone();
-            take(cx, Activate { activation }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

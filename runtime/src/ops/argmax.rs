@@ -87,31 +87,6 @@ impl Operator for ArgMax {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::nn::{Reduce, Reducer};
-
-    use super::ArgMax;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for ArgMax {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(reduce) = cx.op::<Reduce>() else { return Ok(None) };
-            let (largest, last) = match reduce.reducer {
-                Reducer::ArgMax(last) => (true, last),
-                Reducer::ArgMin(last) => (false, last),
-                _ => return Ok(None),
-            };
-            let &[axis] = reduce.axes.as_slice() else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, ArgMax { axis, largest, last }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -529,13 +529,6 @@ impl Run<'_> {
     }
 }
 
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for Attention {
-    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -219,56 +219,6 @@ impl Operator for Binary {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::binary::TypedBinOp;
-    use tract_onnx::tract_core::ops::logic::{And, Or, Xor};
-    use tract_onnx::tract_core::ops::math::{Add, Div, Max, Min, Mul, Pow, Rem, Sub, SubF};
-
-    use super::{Binary, BinaryKind};
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Binary {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(TypedBinOp(op, _)) = cx.op::<TypedBinOp>() else { return Ok(None) };
-            let flipped = op.is::<SubF>();
-            let kind = if op.is::<Add>() {
-                BinaryKind::Add
-            } else if op.is::<Sub>() || flipped {
-                BinaryKind::Sub
-            } else if op.is::<Mul>() {
-                BinaryKind::Mul
-            } else if op.is::<Div>() {
-                BinaryKind::Div
-            } else if op.is::<Min>() {
-                BinaryKind::Min
-            } else if op.is::<Max>() {
-                BinaryKind::Max
-            } else if op.is::<Pow>() {
-                BinaryKind::Pow
-            } else if op.is::<Rem>() {
-                BinaryKind::Rem
-            } else if op.is::<And>() {
-                BinaryKind::And
-            } else if op.is::<Or>() {
-                BinaryKind::Or
-            } else if op.is::<Xor>() {
-                BinaryKind::Xor
-            } else {
-                return Ok(None);
-            };
-            let mut inputs = cx.inputs.clone();
-            if flipped {
-                inputs.reverse();
-            }
-            take(cx, Binary::new(kind), &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

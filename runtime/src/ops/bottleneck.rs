@@ -285,11 +285,3 @@ impl Kernel {
         }
     }
 }
-
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for Bottleneck {
-    /// Never: a pass makes it.
-    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}

@@ -133,36 +133,6 @@ impl Operator for Tile {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::array::{MultiBroadcastTo, Tile as TractTile};
-
-    use super::{Expand, Tile};
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Expand {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let (Some(_), Some(result)) = (cx.op::<MultiBroadcastTo>(), cx.output(0)) else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, Expand { shape: result.shape }, &inputs)
-        }
-    }
-
-    impl Lower for Tile {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(tile) = cx.op::<TractTile>() else { return Ok(None) };
-            let repeats: Option<Vec<usize>> =
-                tile.multipliers.iter().map(|m| usize::try_from(m.to_i64().ok()?).ok()).collect();
-            let Some(repeats) = repeats else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, Tile { repeats }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

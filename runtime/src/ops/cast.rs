@@ -106,25 +106,6 @@ impl Operator for Cast {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::cast::Cast as TractCast;
-
-    use super::Cast;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Cast {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let (Some(_), Some(result)) = (cx.op::<TractCast>(), cx.output(0)) else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, Cast { to: result.dtype }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

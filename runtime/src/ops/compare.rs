@@ -132,41 +132,6 @@ impl Operator for Compare {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::binary::TypedBinOp;
-    use tract_onnx::tract_core::ops::logic::{CompEq, CompGT, CompGTE, CompLT, CompLTE, CompNE};
-
-    use super::{Compare, CompareKind};
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Compare {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(TypedBinOp(op, _)) = cx.op::<TypedBinOp>() else { return Ok(None) };
-            let kind = if op.is::<CompEq>() {
-                CompareKind::Equal
-            } else if op.is::<CompNE>() {
-                CompareKind::NotEqual
-            } else if op.is::<CompLT>() {
-                CompareKind::Less
-            } else if op.is::<CompLTE>() {
-                CompareKind::LessEqual
-            } else if op.is::<CompGT>() {
-                CompareKind::Greater
-            } else if op.is::<CompGTE>() {
-                CompareKind::GreaterEqual
-            } else {
-                return Ok(None);
-            };
-            let inputs = cx.inputs.clone();
-            take(cx, Compare { kind }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -93,25 +93,6 @@ impl Operator for Concat {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::array::TypedConcat;
-
-    use super::Concat;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Concat {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(&TypedConcat { axis }) = cx.op::<TypedConcat>() else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, Concat { axis }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -81,25 +81,6 @@ impl Operator for CumSum {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::array::CumSum as TractCumSum;
-
-    use super::CumSum;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for CumSum {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(&TractCumSum { axis, exclusive, reverse }) = cx.op::<TractCumSum>() else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, CumSum { axis, exclusive, reverse }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

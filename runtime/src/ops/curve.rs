@@ -202,13 +202,6 @@ impl Operator for Curve {
     }
 }
 
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for Curve {
-    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -76,24 +76,6 @@ impl Operator for DynamicQuantize {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use super::DynamicQuantize;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::onnx::quantized::Carried;
-    use crate::ops::lowering::take;
-
-    impl Lower for DynamicQuantize {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(&Carried::DynamicQuantize(op)) = cx.op::<Carried>() else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, op, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

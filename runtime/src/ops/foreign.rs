@@ -79,11 +79,3 @@ impl Operator for ForeignOp {
         }))
     }
 }
-
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for ForeignOp {
-    /// Never by itself: it is what remains when no other operator takes a node.
-    fn lower(_cx: &mut crate::onnx::lower::Lowering<'_>) -> crate::error::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}

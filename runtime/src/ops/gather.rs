@@ -127,25 +127,6 @@ impl Operator for Gather {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::array::Gather as TractGather;
-
-    use super::Gather;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Gather {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(axis) = cx.op::<TractGather>().map(|gather| gather.axis) else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, Gather { axis }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -93,25 +93,6 @@ impl Operator for GatherElements {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::array::GatherElements as TractGatherElements;
-
-    use super::GatherElements;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for GatherElements {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(axis) = cx.op::<TractGatherElements>().map(|gather| gather.axis) else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, GatherElements { axis }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -122,13 +122,6 @@ impl Operator for GroupNorm {
     }
 }
 
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for GroupNorm {
-    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

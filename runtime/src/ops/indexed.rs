@@ -184,39 +184,6 @@ impl Operator for ScatterNd {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::array::{
-        GatherNd as TractGatherNd, ScatterNd as TractScatterNd, ScatterReduction,
-    };
-
-    use super::{GatherNd, ScatterNd};
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for GatherNd {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(batch_dims) = cx.op::<TractGatherNd>().map(|gather| gather.batch_dims) else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, GatherNd { batch_dims }, &inputs)
-        }
-    }
-
-    impl Lower for ScatterNd {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            match cx.op::<TractScatterNd>() {
-                Some(scatter) if scatter.reduction == ScatterReduction::None => {
-                    let inputs = cx.inputs.clone();
-                    take(cx, ScatterNd, &inputs)
-                }
-                _ => Ok(None),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

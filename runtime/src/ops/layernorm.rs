@@ -89,39 +89,6 @@ impl Operator for LayerNorm {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::nn::RmsNorm;
-
-    use super::{LayerNorm, Norm};
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::Operator;
-    use crate::tensor::{DType, Tensor};
-
-    impl Lower for LayerNorm {
-        /// tract has no scale here: it comes as a product behind, which a pass takes in.
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(rms) = cx.op::<RmsNorm>() else { return Ok(None) };
-            let Ok(epsilon) = rms.eps.cast_to_scalar::<f32>() else { return Ok(None) };
-            let axis = rms.axis;
-            let (Some(x), Some(&input)) = (cx.input(0), cx.inputs.first()) else { return Ok(None) };
-            let Some(&row) = x.shape.last() else { return Ok(None) };
-            let op = LayerNorm { axis, epsilon, norm: Norm::RootMeanSquare };
-            if axis + 1 != x.shape.rank() || x.dtype != DType::F32 || row == 0 {
-                return Ok(None);
-            }
-            let Ok(scale) = Tensor::from_slice(&[row], &vec![1f32; row]) else { return Ok(None) };
-            if op.infer(&[x, scale.fact()]).is_err() {
-                return Ok(None);
-            }
-            let scale = cx.constant(scale);
-            Ok(Some(vec![cx.add(op, &[input, scale])?]))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

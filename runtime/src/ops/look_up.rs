@@ -64,14 +64,6 @@ impl Operator for LookUp {
     }
 }
 
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for LookUp {
-    /// Made by passes only.
-    fn lower(_cx: &mut crate::onnx::lower::Lowering<'_>) -> crate::error::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -147,40 +147,6 @@ impl Operator for MatMul {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use skipstone_kernels::activation::Activation;
-    use tract_onnx::tract_core::ops::einsum::EinSum;
-
-    use super::MatMul;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::einsum::Product;
-    use crate::tensor::DType;
-
-    impl Lower for MatMul {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(einsum) = cx.op::<EinSum>() else { return Ok(None) };
-            let f32s = cx.inputs.len() == 2 && (0..2).all(|i| cx.input(i).is_some_and(|f| f.dtype == DType::F32));
-            if einsum.q_params.is_some() || !f32s {
-                return Ok(None);
-            }
-            let Some(product) = Product::of(cx) else { return Ok(None) };
-            let Product { batch, m, n, k, .. } = &product;
-            // Stored as [n, k] where that needs no transposition.
-            let b_last = cx.input(1).map_or(0, |f| f.shape.rank()).checked_sub(1);
-            let transposed = k.last().is_some_and(|axis| axis.b == b_last);
-            let b_groups = if transposed { [batch, n, k] } else { [batch, k, n] };
-            let (a, b) = (cx.inputs[0], cx.inputs[1]);
-            let a = product.operand(cx, a, [batch, m, k], |axis| axis.a)?;
-            let b = product.operand(cx, b, b_groups, |axis| axis.b)?;
-            let y = cx.add(MatMul { transposed, activation: Activation::None }, &[a, b])?;
-            Ok(product.result(cx, y, [batch, m, n])?.map(|y| vec![y]))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,8 @@
 //! Operators: one file each, one line each in the table below.
 //!
 //! An operator's file says what it means (with the ONNX reference), its shape rule, its plain
-//! evaluation (the truth that its kernels are tested against), how it is planned and bound to
-//! kernels, and, with the feature `onnx`, how it is recognised in the front end's graph.
+//! evaluation (the truth that its kernels are tested against), and how it is planned and bound to
+//! kernels. What nodes of a model file become which operators stands in the front end.
 //!
 //! From graph to machine in three steps. [`Operator::plan`] chooses a kernel and packs the
 //! weights: plain data that can be stored. [`Operator::bind`] turns that data into an
@@ -43,8 +43,6 @@ pub mod cumsum;
 pub mod curve;
 pub mod dequantize;
 pub mod dynamic_quantize;
-#[cfg(feature = "onnx")]
-mod einsum;
 mod foreign;
 pub mod gather;
 pub mod gather_elements;
@@ -54,8 +52,6 @@ pub mod indexed;
 mod io;
 pub mod layernorm;
 pub mod look_up;
-#[cfg(feature = "onnx")]
-mod lowering;
 pub mod matmul;
 #[cfg(operator_subset)]
 mod missing;
@@ -85,7 +81,7 @@ pub mod topk;
 pub mod transpose;
 pub mod unary;
 pub mod volume;
-mod walk;
+pub(crate) mod walk;
 pub mod window_pool;
 
 pub use candidates::{Candidate, Candidates, Task};
@@ -312,11 +308,6 @@ macro_rules! operators {
                 }
             }
         }
-
-        /// How the front end's nodes are recognised, in order.
-        #[cfg(feature = "onnx")]
-        pub(crate) const LOWERINGS: &[crate::onnx::lower::LowerFn] =
-            &[$(<$type as crate::onnx::lower::Lower>::lower,)*];
 
         $(impl From<$type> for Op {
             fn from(op: $type) -> Self {

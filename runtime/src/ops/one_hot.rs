@@ -102,32 +102,6 @@ impl Operator for OneHot {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::array::OneHot as TractOneHot;
-
-    use super::OneHot;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-    use crate::tensor::{Fact, Shape, Tensor};
-
-    impl Lower for OneHot {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let (Some(op), Some(result)) = (cx.op::<TractOneHot>(), cx.output(0)) else { return Ok(None) };
-            let value = |tensor: &tract_onnx::prelude::Tensor| {
-                let plain = tensor.try_as_plain_ram().ok()?;
-                Tensor::from_bytes(Fact::new(result.dtype, Shape::default()), plain.as_bytes()).ok()
-            };
-            let (Some(off), Some(on)) = (value(&op.off), value(&op.on)) else { return Ok(None) };
-            let op = OneHot { axis: op.axis, depth: op.dim, off, on };
-            let inputs = cx.inputs.clone();
-            take(cx, op, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -156,39 +156,6 @@ impl Operator for Pad {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::array::{Pad as TractPad, PadMode as TractMode};
-
-    use super::{Pad, PadMode};
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-    use crate::tensor::{Fact, Shape, Tensor};
-
-    impl Lower for Pad {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let (Some(pad), Some(x)) = (cx.op::<TractPad>(), cx.input(0)) else { return Ok(None) };
-            let mode = match &pad.mode {
-                TractMode::Edge => PadMode::Edge,
-                TractMode::Reflect => PadMode::Reflect,
-                TractMode::Constant(value) => {
-                    let Some(tract) = cx.tract_input(0) else { return Ok(None) };
-                    let Ok(value) = value.cast_to_dt(tract.datum_type) else { return Ok(None) };
-                    let Ok(plain) = value.try_as_plain_ram() else { return Ok(None) };
-                    let fact = Fact::new(x.dtype, Shape::default());
-                    let Ok(value) = Tensor::from_bytes(fact, plain.as_bytes()) else { return Ok(None) };
-                    PadMode::Constant(value)
-                }
-            };
-            let pads = pad.pads.clone();
-            let inputs = cx.inputs.clone();
-            take(cx, Pad { pads, mode }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -151,14 +151,6 @@ impl Operator for QConv {
     }
 }
 
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for QConv {
-    /// Made by passes only.
-    fn lower(_cx: &mut crate::onnx::lower::Lowering<'_>) -> crate::error::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use skipstone_kernels::Isa;

@@ -84,11 +84,3 @@ impl QPool {
         Ok(Self { pool: Pool::global(PoolFn::Average { count_padding: false }, height, width), mean })
     }
 }
-
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for QPool {
-    /// Made by passes only.
-    fn lower(_cx: &mut crate::onnx::lower::Lowering<'_>) -> crate::error::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}

@@ -109,23 +109,6 @@ impl Operator for Quantize {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use super::Quantize;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::onnx::quantized::Carried;
-
-    impl Lower for Quantize {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(&Carried::Quantize(op)) = cx.op::<Carried>() else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            Ok(Some(vec![cx.add(op, &inputs)?]))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

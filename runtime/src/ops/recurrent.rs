@@ -764,13 +764,6 @@ fn add_product(y: &mut [f32], a: &[f32], b: &[f32]) {
     y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| *y += a * b);
 }
 
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for Recurrent {
-    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 #[path = "recurrent/tests.rs"]
 mod tests;

@@ -179,35 +179,6 @@ impl Operator for Reduce {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::nn::{Reduce as TractReduce, Reducer};
-
-    use super::{Reduce, ReduceKind};
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Reduce {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(reduce) = cx.op::<TractReduce>() else { return Ok(None) };
-            let kind = match reduce.reducer {
-                Reducer::Sum => ReduceKind::Sum,
-                Reducer::Max => ReduceKind::Max,
-                Reducer::Min => ReduceKind::Min,
-                Reducer::Prod => ReduceKind::Prod,
-                _ => return Ok(None),
-            };
-            let mut axes = reduce.axes.to_vec();
-            axes.sort_unstable();
-            axes.dedup();
-            let inputs = cx.inputs.clone();
-            take(cx, Reduce { axes, kind, keep_dims: true }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,22 +51,3 @@ impl Operator for Reshape {
         }))
     }
 }
-
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::change_axes::AxisOp;
-
-    use super::Reshape;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-
-    impl Lower for Reshape {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(AxisOp::Add(_) | AxisOp::Rm(_) | AxisOp::Reshape(..)) = cx.op::<AxisOp>() else { return Ok(None) };
-            let (Some(fact), [input]) = (cx.output(0), cx.inputs.as_slice()) else { return Ok(None) };
-            let input = *input;
-            Ok(Some(vec![cx.add(Reshape { shape: fact.shape }, &[input])?]))
-        }
-    }
-}

@@ -243,13 +243,6 @@ impl Operator for ResizeAxis {
     }
 }
 
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for ResizeAxis {
-    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 #[path = "resize_axis/tests.rs"]
 mod tests;

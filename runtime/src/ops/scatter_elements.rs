@@ -108,29 +108,6 @@ impl Operator for ScatterElements {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::array::{ScatterElements as TractScatterElements, ScatterReduction};
-
-    use super::ScatterElements;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for ScatterElements {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            match cx.op::<TractScatterElements>() {
-                Some(scatter) if scatter.reduction == ScatterReduction::None => {
-                    let (axis, inputs) = (scatter.axis, cx.inputs.clone());
-                    take(cx, ScatterElements { axis }, &inputs)
-                }
-                _ => Ok(None),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -69,27 +69,6 @@ impl Operator for Select {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::logic::Iff;
-
-    use super::Select;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Select {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            if cx.op::<Iff>().is_none() {
-                return Ok(None);
-            }
-            let inputs = cx.inputs.clone();
-            take(cx, Select, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -92,40 +92,6 @@ impl Operator for Softmax {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::nn::{Softmax as TractSoftmax, SoftmaxKind as TractKind};
-
-    use super::{Softmax, SoftmaxKind};
-    use crate::error::{OpError, Result};
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Softmax {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(softmax) = cx.op::<TractSoftmax>() else { return Ok(None) };
-            if softmax.quant_output_dt.is_some() {
-                return Ok(None);
-            }
-            let kind = match softmax.kind {
-                TractKind::Softmax => SoftmaxKind::Softmax,
-                TractKind::LogSoftmax => SoftmaxKind::LogSoftmax,
-            };
-            let mut axes = softmax.axes.to_vec();
-            axes.sort_unstable();
-            // The front end does not look: it would fail in the run, or softmax nothing.
-            let rank = cx.input(0).map_or(0, |x| x.shape.rank());
-            if axes.iter().any(|&axis| axis >= rank) {
-                let reason = format!("is {axes:?} for a tensor of {rank} dimensions");
-                return Err(OpError::Attribute { name: "axis", reason }.at(cx.name()));
-            }
-            let inputs = cx.inputs.clone();
-            take(cx, Softmax { axes, kind }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

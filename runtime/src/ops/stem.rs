@@ -108,14 +108,6 @@ impl Operator for Stem {
     }
 }
 
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for Stem {
-    /// Never: a pass makes it.
-    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use skipstone_kernels::Isa;

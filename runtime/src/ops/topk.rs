@@ -127,28 +127,6 @@ impl Operator for TopK {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::array::Topk;
-
-    use super::TopK;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for TopK {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(topk) = cx.op::<Topk>() else { return Ok(None) };
-            let (axis, largest) = (topk.axis, topk.largest);
-            // k may be an input of the node; tract has put it into the result's shape.
-            let Some(k) = cx.output(0).and_then(|values| values.shape.get(axis).copied()) else { return Ok(None) };
-            let Some(&x) = cx.inputs.first() else { return Ok(None) };
-            take(cx, TopK { axis, k, largest }, &[x])
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -98,35 +98,6 @@ impl Operator for Transpose {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::change_axes::AxisOp;
-
-    use super::Transpose;
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    impl Lower for Transpose {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(&AxisOp::Move(from, to)) = cx.op::<AxisOp>() else { return Ok(None) };
-            let Some(rank) = cx.input(0).map(|f| f.shape.rank()) else { return Ok(None) };
-            if from >= rank || to >= rank {
-                return Ok(None);
-            }
-            let mut axes: Vec<usize> = (0..rank).collect();
-            let axis = axes.remove(from);
-            axes.insert(to, axis);
-            let inputs = cx.inputs.clone();
-            match Transpose::new(&axes) {
-                Some(op) => take(cx, op, &inputs),
-                None => Ok(None),
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

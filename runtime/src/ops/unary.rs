@@ -201,39 +201,6 @@ impl Operator for Unary {
     }
 }
 
-#[cfg(feature = "onnx")]
-mod lower {
-    use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
-    use tract_onnx::tract_core::ops::logic::Not;
-    use tract_onnx::tract_core::ops::math::{
-        Abs, Ceil, Cos, Erf, Exp, Floor, Ln, Neg, Recip, RoundHalfToEven, Rsqrt, Sign, Sin, Sqrt, Square,
-    };
-
-    use super::{Unary, UnaryKind};
-    use crate::error::Result;
-    use crate::graph::ValueId;
-    use crate::onnx::lower::{Lower, Lowering};
-    use crate::ops::lowering::take;
-
-    macro_rules! kinds {
-        ($op:expr, $($tract:ty => $kind:ident),*) => {
-            $(if $op.is::<$tract>() { Some(UnaryKind::$kind) } else)* { None }
-        };
-    }
-
-    impl Lower for Unary {
-        fn lower(cx: &mut Lowering<'_>) -> Result<Option<Vec<ValueId>>> {
-            let Some(ElementWiseOp(op, _)) = cx.op::<ElementWiseOp>() else { return Ok(None) };
-            let kind = kinds!(op, Neg => Neg, Abs => Abs, Sqrt => Sqrt, Exp => Exp, Ln => Log, Recip => Reciprocal,
-                Square => Square, Rsqrt => Rsqrt, Erf => Erf, Floor => Floor, Ceil => Ceil,
-                RoundHalfToEven => Round, Sign => Sign, Sin => Sin, Cos => Cos, Not => Not);
-            let Some(kind) = kind else { return Ok(None) };
-            let inputs = cx.inputs.clone();
-            take(cx, Unary { kind }, &inputs)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -348,13 +348,6 @@ impl Operator for VolumeConv {
     }
 }
 
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for VolumeConv {
-    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,13 +189,6 @@ impl Operator for WindowPool {
     }
 }
 
-#[cfg(feature = "onnx")]
-impl crate::onnx::lower::Lower for WindowPool {
-    fn lower(_: &mut crate::onnx::lower::Lowering<'_>) -> crate::Result<Option<Vec<crate::graph::ValueId>>> {
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,517 @@
+//! From the bytes of a file to the borrowed messages of [`super::proto`].
+//!
+//! One function a message, each a plain loop over its fields. Depth and number of messages are
+//! bounded here, wire types and UTF-8 are checked here, and a field that may occur once may not
+//! occur twice: protobuf would merge the two, and no two parsers need agree on the outcome.
+//! Field numbers are those of onnx.proto3. Fields without a part in loading are passed over.
+
+mod message;
+
+use crate::limits::Limits;
+use crate::wire::{Value, varint};
+
+use crate::invalid::{Invalid, Place, Rule};
+use crate::proto::{
+    Attribute, Dim, Function, Graph, Model, Node, Numbers, OpsetImport, SparseTensor, Tensor, Type, ValueInfo,
+};
+use message::{Item, Message, Scalar, wire_error};
+
+type Result<T> = std::result::Result<T, Invalid>;
+
+/// Decodes a whole file.
+///
+/// # Errors
+/// [`Invalid`] for bytes that are no messages of ONNX, and above the [`Limits`].
+pub fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Model<'a>> {
+    let mut decoder = Decoder { limits, items: 0, nodes: 0 };
+    decoder.model(Message::new(bytes, bytes.as_ptr().addr(), 0))
+}
+
+/// Decodes the message of a single node.
+pub(crate) fn node<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Node<'a>> {
+    let mut decoder = Decoder { limits, items: 0, nodes: 0 };
+    decoder.node(Message::new(bytes, bytes.as_ptr().addr(), 0))
+}
+
+struct Decoder<'l> {
+    limits: &'l Limits,
+    items: usize,
+    nodes: usize,
+}
+
+impl Decoder<'_> {
+    /// Takes one item from the budget.
+    fn count(&mut self, item: Item<'_>) -> Result<()> {
+        self.items += 1;
+        if self.items > self.limits.max_items {
+            let what = format!("the file holds more than {} messages and strings", self.limits.max_items);
+            return Err(item.invalid(Rule::Limit, what));
+        }
+        Ok(())
+    }
+
+    /// The message in a field of `parent`.
+    fn child<'a>(&mut self, parent: &Message<'a>, item: Item<'a>) -> Result<Message<'a>> {
+        self.count(item)?;
+        let depth = parent.depth + 1;
+        if depth > self.limits.max_depth {
+            let what = format!("messages are nested more than {} deep", self.limits.max_depth);
+            return Err(item.invalid(Rule::Depth, what));
+        }
+        Ok(Message::new(item.bytes()?, parent.origin, depth))
+    }
+
+    /// Reads the message in a field of `parent`.
+    fn nested<'a, T>(
+        &mut self,
+        parent: &Message<'a>,
+        item: Item<'a>,
+        read: impl FnOnce(&mut Self, Message<'a>) -> Result<T>,
+    ) -> Result<T> {
+        let child = self.child(parent, item)?;
+        read(self, child)
+    }
+
+    /// A name in a field.
+    fn name<'a>(&mut self, item: Item<'a>) -> Result<&'a str> {
+        self.count(item)?;
+        item.text_up_to(self.limits.max_name_bytes)
+    }
+
+    /// Adds the numbers in a field to those met before.
+    fn numbers<'a>(
+        &self,
+        numbers: &mut Numbers<'a>,
+        message: &Message<'a>,
+        item: Item<'a>,
+        scalar: Scalar,
+    ) -> Result<()> {
+        let count = numbers.count.saturating_add(self.count_numbers(item, scalar)?);
+        let start = if numbers.fields.is_empty() {
+            item.at
+        } else {
+            let start = numbers.fields.as_ptr().addr().wrapping_sub(message.origin);
+            if start + numbers.fields.len() != item.at {
+                let what = format!("the numbers of field {} are not in one place", item.number);
+                return Err(item.invalid(Rule::RepeatedField, what));
+            }
+            start
+        };
+        let fields = message.read_since(start);
+        // A number takes ten bytes at most, and so does the key before it.
+        if fields.len() as u64 > count.saturating_add(1).saturating_mul(24) {
+            let what = format!("the numbers of field {} are spread over empty fields", item.number);
+            return Err(item.invalid(Rule::Malformed, what));
+        }
+        *numbers = Numbers { fields, count };
+        Ok(())
+    }
+
+    /// How many numbers a field holds.
+    fn count_numbers(&self, item: Item<'_>, scalar: Scalar) -> Result<u64> {
+        Ok(match (item.value, scalar) {
+            (Value::Varint(_), Scalar::Varint)
+            | (Value::Fixed32(_), Scalar::Fixed32)
+            | (Value::Fixed64(_), Scalar::Fixed64) => 1,
+            (Value::Bytes(mut packed), Scalar::Varint) => {
+                let mut count = 0;
+                while !packed.is_empty() {
+                    packed = varint(packed).map_err(|error| wire_error(error, item.at))?.1;
+                    count += 1;
+                }
+                count
+            }
+            (Value::Bytes(packed), Scalar::Fixed32 | Scalar::Fixed64) => {
+                let width = if matches!(scalar, Scalar::Fixed32) { 4 } else { 8 };
+                if packed.len() % width != 0 {
+                    return Err(item.invalid(
+                        Rule::Truncated,
+                        format!("packed numbers in field {} end in the middle of one", item.number),
+                    ));
+                }
+                packed.len() as u64 / width as u64
+            }
+            _ => return Err(item.wrong_type()),
+        })
+    }
+
+    /// Adds the dimensions in a field to those met before.
+    fn dims(&self, dims: &mut Vec<i64>, item: Item<'_>) -> Result<()> {
+        let more = self.count_numbers(item, Scalar::Varint)?;
+        if more.saturating_add(dims.len() as u64) > self.limits.max_rank as u64 {
+            return Err(
+                item.invalid(Rule::Limit, format!("a tensor has more than {} dimensions", self.limits.max_rank))
+            );
+        }
+        match item.value {
+            Value::Bytes(mut packed) => {
+                while let Ok((value, rest)) = varint(packed) {
+                    dims.push(value as i64);
+                    packed = rest;
+                }
+            }
+            _ => dims.push(item.int()?),
+        }
+        Ok(())
+    }
+
+    fn model<'a>(&mut self, mut message: Message<'a>) -> Result<Model<'a>> {
+        message.singular(&[1, 2, 3, 4, 5, 6, 7]);
+        let mut model = Model::default();
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => model.ir_version = Some(item.int()?),
+                2..=4 | 6 => item.text_up_to(self.limits.max_string_bytes).map(drop)?,
+                5 => item.int().map(drop)?,
+                7 => model.graph = Some(self.nested(&message, item, Self::graph)?),
+                8 => model.opset_imports.push(self.nested(&message, item, Self::opset_import)?),
+                14 => model.metadata.push(self.nested(&message, item, Self::entry)?),
+                20 => self.nested(&message, item, Self::training).map(drop)?,
+                25 => model.functions.push(self.nested(&message, item, Self::function)?),
+                _ => {}
+            }
+        }
+        Ok(model)
+    }
+
+    fn opset_import<'a>(&mut self, mut message: Message<'a>) -> Result<OpsetImport<'a>> {
+        message.singular(&[1, 2]);
+        let mut import = OpsetImport::default();
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => import.domain = self.name(item)?,
+                2 => import.version = Some(item.int()?),
+                _ => {}
+            }
+        }
+        Ok(import)
+    }
+
+    /// `StringStringEntryProto`.
+    fn entry<'a>(&mut self, mut message: Message<'a>) -> Result<(&'a str, &'a str)> {
+        message.singular(&[1, 2]);
+        let mut entry = ("", "");
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => entry.0 = self.name(item)?,
+                2 => {
+                    self.count(item)?;
+                    entry.1 = item.text_up_to(self.limits.max_string_bytes)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(entry)
+    }
+
+    /// `TrainingInfoProto`: of no use for inference, but other parsers read it.
+    fn training(&mut self, mut message: Message<'_>) -> Result<()> {
+        message.singular(&[1, 2]);
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 | 2 => self.nested(&message, item, Self::graph).map(drop)?,
+                3 | 4 => self.nested(&message, item, Self::entry).map(drop)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn graph<'a>(&mut self, mut message: Message<'a>) -> Result<Graph<'a>> {
+        message.singular(&[2, 10]);
+        let mut graph = Graph::default();
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => graph.nodes.push(self.nested(&message, item, Self::node)?),
+                2 => self.name(item).map(drop)?,
+                5 => graph.initializers.push(self.nested(&message, item, Self::tensor)?),
+                10 => item.text().map(drop)?,
+                11 => graph.inputs.push(self.nested(&message, item, Self::value_info)?),
+                12 => graph.outputs.push(self.nested(&message, item, Self::value_info)?),
+                13 => graph.value_infos.push(self.nested(&message, item, Self::value_info)?),
+                14 => self.nested(&message, item, Self::annotation).map(drop)?,
+                15 => graph.sparse_initializers.push(self.nested(&message, item, Self::sparse_tensor)?),
+                16 => self.nested(&message, item, Self::entry).map(drop)?,
+                _ => {}
+            }
+        }
+        Ok(graph)
+    }
+
+    /// `TensorAnnotation`.
+    fn annotation(&mut self, mut message: Message<'_>) -> Result<()> {
+        message.singular(&[1]);
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => self.name(item).map(drop)?,
+                2 => self.nested(&message, item, Self::entry).map(drop)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn function<'a>(&mut self, mut message: Message<'a>) -> Result<Function<'a>> {
+        message.singular(&[1, 8, 10, 13]);
+        let mut function = Function::default();
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => function.name = self.name(item)?,
+                4 => function.inputs.push(self.name(item)?),
+                5 => function.outputs.push(self.name(item)?),
+                6 => function.attributes.push(self.name(item)?),
+                7 => function.nodes.push(self.nested(&message, item, Self::node)?),
+                8 => item.text().map(drop)?,
+                9 => function.opset_imports.push(self.nested(&message, item, Self::opset_import)?),
+                10 => function.domain = self.name(item)?,
+                11 => function.default_attributes.push(self.nested(&message, item, Self::attribute)?),
+                12 => function.value_infos.push(self.nested(&message, item, Self::value_info)?),
+                13 => function.overload = self.name(item)?,
+                14 => self.nested(&message, item, Self::entry).map(drop)?,
+                _ => {}
+            }
+        }
+        Ok(function)
+    }
+
+    fn node<'a>(&mut self, mut message: Message<'a>) -> Result<Node<'a>> {
+        message.singular(&[3, 4, 6, 7, 8]);
+        self.nodes += 1;
+        if self.nodes > self.limits.max_nodes {
+            let what = format!("the model has more than {} nodes", self.limits.max_nodes);
+            return Err(Invalid::new(Rule::Limit, Place::Model, what));
+        }
+        let mut node = Node { bytes: message.bytes(), ..Node::default() };
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => node.inputs.push(self.name(item)?),
+                2 => node.outputs.push(self.name(item)?),
+                3 => node.name = self.name(item)?,
+                4 => node.op_type = self.name(item)?,
+                5 => {
+                    if node.attributes.len() >= self.limits.max_attributes {
+                        let what = format!("a node has more than {} attributes", self.limits.max_attributes);
+                        return Err(item.invalid(Rule::Limit, what));
+                    }
+                    node.attributes.push(self.nested(&message, item, Self::attribute)?);
+                }
+                6 => item.text().map(drop)?,
+                7 => node.domain = self.name(item)?,
+                8 => node.overload = self.name(item)?,
+                9 => self.nested(&message, item, Self::entry).map(drop)?,
+                _ => {}
+            }
+        }
+        Ok(node)
+    }
+
+    fn attribute<'a>(&mut self, mut message: Message<'a>) -> Result<Attribute<'a>> {
+        message.singular(&[1, 2, 3, 4, 5, 6, 13, 14, 20, 21, 22]);
+        let mut attribute = Attribute::default();
+        while let Some(item) = message.next()? {
+            // Fields 2 to 11, 14, 15, 22 and 23 are values.
+            if matches!(item.number, 2..=11 | 14 | 15 | 22 | 23) {
+                attribute.present |= 1 << item.number;
+            }
+            match item.number {
+                1 => attribute.name = self.name(item)?,
+                2 => attribute.float = item.float()?,
+                3 => attribute.int = item.int()?,
+                4 => attribute.string = self.string(item)?,
+                5 | 10 => attribute.tensors.push(self.nested(&message, item, Self::tensor)?),
+                6 | 11 => attribute.graphs.push(self.nested(&message, item, Self::graph)?),
+                7 => self.numbers(&mut attribute.floats, &message, item, Scalar::Fixed32)?,
+                8 => self.numbers(&mut attribute.ints, &message, item, Scalar::Varint)?,
+                9 => {
+                    self.count(item)?;
+                    attribute.strings.push(self.string(item)?);
+                }
+                13 => item.text().map(drop)?,
+                14 | 15 => attribute.types.push(self.nested(&message, item, Self::type_proto)?),
+                20 => attribute.kind = item.int()?,
+                21 => attribute.reference = self.name(item)?,
+                22 | 23 => attribute.sparse_tensors.push(self.nested(&message, item, Self::sparse_tensor)?),
+                _ => {}
+            }
+        }
+        Ok(attribute)
+    }
+
+    /// Bytes that ONNX calls a string.
+    fn string<'a>(&self, item: Item<'a>) -> Result<&'a [u8]> {
+        let bytes = item.bytes()?;
+        if bytes.len() > self.limits.max_string_bytes {
+            let what =
+                format!("a string attribute has {} bytes, the limit is {}", bytes.len(), self.limits.max_string_bytes);
+            return Err(item.invalid(Rule::Limit, what));
+        }
+        Ok(bytes)
+    }
+
+    fn tensor<'a>(&mut self, mut message: Message<'a>) -> Result<Tensor<'a>> {
+        message.singular(&[2, 8, 9, 12, 14]);
+        let mut tensor = Tensor::default();
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => self.dims(&mut tensor.dims, item)?,
+                2 => tensor.data_type = item.int()?,
+                3 => tensor.segmented = true,
+                4 => self.numbers(&mut tensor.float_data, &message, item, Scalar::Fixed32)?,
+                5 => self.numbers(&mut tensor.int32_data, &message, item, Scalar::Varint)?,
+                6 => {
+                    self.count(item)?;
+                    item.text()?;
+                    tensor.strings += 1;
+                }
+                7 => self.numbers(&mut tensor.int64_data, &message, item, Scalar::Varint)?,
+                8 => tensor.name = self.name(item)?,
+                9 => tensor.raw = item.bytes()?,
+                10 => self.numbers(&mut tensor.double_data, &message, item, Scalar::Fixed64)?,
+                11 => self.numbers(&mut tensor.uint64_data, &message, item, Scalar::Varint)?,
+                12 => item.text().map(drop)?,
+                13 => tensor.external.push(self.nested(&message, item, Self::entry)?),
+                14 => tensor.data_location = item.int()?,
+                16 => self.nested(&message, item, Self::entry).map(drop)?,
+                _ => {}
+            }
+        }
+        Ok(tensor)
+    }
+
+    fn sparse_tensor<'a>(&mut self, mut message: Message<'a>) -> Result<SparseTensor<'a>> {
+        message.singular(&[1, 2]);
+        let mut sparse = SparseTensor::default();
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => sparse.values = self.nested(&message, item, Self::tensor)?,
+                2 => sparse.indices = self.nested(&message, item, Self::tensor)?,
+                3 => self.dims(&mut sparse.dims, item)?,
+                _ => {}
+            }
+        }
+        Ok(sparse)
+    }
+
+    fn value_info<'a>(&mut self, mut message: Message<'a>) -> Result<ValueInfo<'a>> {
+        message.singular(&[1, 2, 3]);
+        let mut info = ValueInfo::default();
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => info.name = self.name(item)?,
+                2 => info.kind = Some(self.nested(&message, item, Self::type_proto)?),
+                3 => item.text().map(drop)?,
+                4 => self.nested(&message, item, Self::entry).map(drop)?,
+                _ => {}
+            }
+        }
+        Ok(info)
+    }
+
+    fn type_proto<'a>(&mut self, mut message: Message<'a>) -> Result<Type<'a>> {
+        message.singular(&[6]);
+        let mut kind = Type::Missing;
+        while let Some(item) = message.next()? {
+            let found = match item.number {
+                1 | 8 => {
+                    let tensor = self.child(&message, item)?;
+                    let (element, shape) = self.tensor_type(tensor)?;
+                    if item.number == 1 { Type::Tensor(element, shape) } else { Type::SparseTensor(element, shape) }
+                }
+                4 | 9 => {
+                    let wrapper = self.child(&message, item)?;
+                    let (_, inner) = self.container(wrapper, 1)?;
+                    if item.number == 4 { Type::Sequence(inner) } else { Type::Optional(inner) }
+                }
+                5 => {
+                    let map = self.child(&message, item)?;
+                    let (key, value) = self.container(map, 2)?;
+                    Type::Map(key, value)
+                }
+                6 => {
+                    item.text()?;
+                    continue;
+                }
+                7 => {
+                    self.child(&message, item)?;
+                    Type::Opaque
+                }
+                _ => continue,
+            };
+            if !matches!(kind, Type::Missing) {
+                return Err(item.invalid(Rule::RepeatedField, "a value has two types"));
+            }
+            kind = found;
+        }
+        Ok(kind)
+    }
+
+    /// A list, optional or map type: the number of the key's type, if any, and the type that
+    /// field `value` holds.
+    fn container<'a>(&mut self, mut message: Message<'a>, value: u32) -> Result<(i64, Box<Type<'a>>)> {
+        message.singular(&[1, 2]);
+        let mut found = (0, Box::new(Type::Missing));
+        while let Some(item) = message.next()? {
+            if item.number == value {
+                found.1 = Box::new(self.nested(&message, item, Self::type_proto)?);
+            } else if item.number == 1 {
+                found.0 = item.int()?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Number of the element type, and the shape.
+    fn tensor_type<'a>(&mut self, mut message: Message<'a>) -> Result<(i64, Option<Vec<Dim<'a>>>)> {
+        message.singular(&[1, 2]);
+        let mut found = (0, None);
+        while let Some(item) = message.next()? {
+            match item.number {
+                1 => found.0 = item.int()?,
+                2 => found.1 = Some(self.nested(&message, item, Self::shape)?),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    fn shape<'a>(&mut self, mut message: Message<'a>) -> Result<Vec<Dim<'a>>> {
+        let mut dims = Vec::new();
+        while let Some(item) = message.next()? {
+            if item.number != 1 {
+                continue;
+            }
+            if dims.len() >= self.limits.max_rank {
+                return Err(
+                    item.invalid(Rule::Limit, format!("a shape has more than {} dimensions", self.limits.max_rank))
+                );
+            }
+            let dim = self.child(&message, item)?;
+            dims.push(self.dim(dim)?);
+        }
+        Ok(dims)
+    }
+
+    fn dim<'a>(&mut self, mut message: Message<'a>) -> Result<Dim<'a>> {
+        message.singular(&[3]);
+        let mut dim = Dim::Unknown;
+        while let Some(item) = message.next()? {
+            let found = match item.number {
+                1 => Dim::Known(item.int()?),
+                2 => {
+                    self.count(item)?;
+                    Dim::Symbol(item.text()?)
+                }
+                3 => {
+                    item.text()?;
+                    continue;
+                }
+                _ => continue,
+            };
+            if dim != Dim::Unknown {
+                return Err(item.invalid(Rule::RepeatedField, "a dimension has two values"));
+            }
+            dim = found;
+        }
+        Ok(dim)
+    }
+}

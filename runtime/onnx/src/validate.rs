@@ -1,0 +1,173 @@
+//! Stands between the bytes of a model and every other parser.
+//!
+//! The parsers behind it trust what they read: they recurse where a file nests, allocate what a
+//! shape says, index where a name should be. So a file is first walked here, in time linear in
+//! its size and without copying weights: its wire format ([`decode`](crate::decode)), its tensors and types
+//! ([`tensor`]), its names, order and cycles ([`graph`]), the attributes and signatures of its
+//! nodes, and of each operator what can be known before a run ([`operators`]). What is wrong is
+//! told with the place and the way out ([`Invalid`]); what was learned is handed on ([`Checked`]).
+
+mod attention;
+mod attributes;
+mod call;
+mod checked;
+mod control;
+mod functions;
+mod generated;
+mod graph;
+mod indexing;
+pub mod node;
+mod operators;
+mod quantization;
+mod recurrent;
+mod schema;
+mod scope;
+mod shaping;
+mod sizes;
+mod symbol;
+mod tensor;
+mod windows;
+
+#[cfg(test)]
+mod tests;
+
+pub use attributes::is_standard;
+pub use checked::{Checked, Dimension, ExternalTensor, ValueFact, ValueType};
+
+use std::collections::{HashMap, HashSet};
+
+use crate::decode;
+use crate::invalid::{Invalid, Place, Rule, quoted};
+use crate::limits::Limits;
+use crate::proto::{Graph, Model, OpsetImport, ValueInfo};
+use graph::{Body, Walker};
+
+/// Newest version of the file format that is known.
+const MAX_IR_VERSION: i64 = 13;
+/// Operator domains that are known besides ai.onnx. Which of their operators can run is for
+/// others to say.
+const KNOWN_DOMAINS: [&str; 6] =
+    ["", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training", "com.microsoft"];
+
+/// Checks the bytes of an ONNX model; as [`read`] without its messages.
+///
+/// # Errors
+/// [`Invalid`] for the first rule that the model breaks.
+pub fn validate(bytes: &[u8], limits: &Limits) -> Result<Checked, Invalid> {
+    read(bytes, limits).map(|(_, checked)| checked)
+}
+
+/// Decodes and checks the bytes of an ONNX model.
+///
+/// External data are described in the result but not looked at: see
+/// [`resolve`](super::external::resolve).
+///
+/// # Errors
+/// [`Invalid`] for the first rule that the model breaks.
+pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Model<'a>, Checked), Invalid> {
+    let invalid = |rule, what: &str| Err(Invalid::new(rule, Place::Model, what));
+    if bytes.is_empty() {
+        return invalid(Rule::Empty, "there is nothing to read");
+    }
+    limits.check_file_size(bytes.len() as u64)?;
+    let model = decode::decode(bytes, limits)?;
+
+    let ir_version = match model.ir_version {
+        Some(version @ 1..=MAX_IR_VERSION) => version,
+        Some(version) => return invalid(Rule::IrVersion, &format!("version {version} of the file format is unknown")),
+        None => return invalid(Rule::IrVersion, "the version of the file format is missing"),
+    };
+    let opsets = check_opsets(&model.opset_imports, limits, &Place::Model)?;
+    let mut checked = Checked {
+        ir_version,
+        opsets: opsets.iter().map(|(domain, version)| ((*domain).to_owned(), *version)).collect(),
+        metadata: model.metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        functions: model.functions.len(),
+        ..Checked::default()
+    };
+
+    let Some(main) = &model.graph else {
+        return invalid(Rule::NoGraph, "the model has no graph");
+    };
+    if main.nodes.is_empty() {
+        return invalid(Rule::NoGraph, "the graph has no nodes");
+    }
+    if main.outputs.is_empty() {
+        return invalid(Rule::NoGraph, "the graph has no outputs");
+    }
+    check_interface(main, limits)?;
+    check_bodies(&model, main, opsets, limits, &mut checked)?;
+
+    let initializers: HashSet<&str> = main.initializers.iter().map(|tensor| tensor.name).collect();
+    let fact = |info: &ValueInfo<'_>, initialized| ValueFact {
+        name: info.name.to_owned(),
+        kind: tensor::describe(info.kind.as_ref()),
+        initialized,
+    };
+    checked.inputs = main.inputs.iter().map(|info| fact(info, initializers.contains(info.name))).collect();
+    checked.outputs = main.outputs.iter().map(|info| fact(info, false)).collect();
+    Ok((model, checked))
+}
+
+/// Walks the main graph and the body of every function.
+fn check_bodies<'m>(
+    model: &'m Model<'m>,
+    main: &'m Graph<'m>,
+    opsets: HashMap<&'m str, i64>,
+    limits: &Limits,
+    checked: &mut Checked,
+) -> Result<(), Invalid> {
+    let functions = functions::Functions::new(model, main, limits)?;
+    Walker::new(limits, &functions, opsets, checked).walk(&Body::of_graph(main, false), None)?;
+    for function in &model.functions {
+        let opsets = check_opsets(&function.opset_imports, limits, &functions::place(function))?;
+        Walker::new(limits, &functions, opsets, checked).walk(&Body::of_function(function), None)?;
+    }
+    Ok(())
+}
+
+/// Gives the versions by domain, ai.onnx as the empty string.
+fn check_opsets<'m>(
+    imports: &'m [OpsetImport<'m>],
+    limits: &Limits,
+    place: &Place,
+) -> Result<HashMap<&'m str, i64>, Invalid> {
+    let invalid = |what: String| Invalid::new(Rule::Opset, place.clone(), what);
+    let mut opsets = HashMap::new();
+    for import in imports {
+        let domain = if is_standard(import.domain) { "" } else { import.domain };
+        let shown = if domain.is_empty() { "ai.onnx".into() } else { quoted(domain) };
+        let version = import.version.ok_or_else(|| invalid(format!("the opset of {shown} has no version")))?;
+        if opsets.insert(domain, version).is_some_and(|other| other != version) {
+            return Err(invalid(format!("the opset of {shown} is imported in two versions")));
+        }
+        let known = if domain.is_empty() { limits.min_opset..=limits.max_opset } else { 1..=i64::from(i32::MAX) };
+        if !known.contains(&version) {
+            let (from, to) = known.into_inner();
+            return Err(invalid(format!("opset {version} of {shown} is not supported, only {from} to {to}")));
+        }
+    }
+    if opsets.is_empty() {
+        return Err(invalid("no opset is imported".into()));
+    }
+    Ok(opsets)
+}
+
+/// Checks that inputs and outputs of the main graph tell what a caller must know.
+fn check_interface(main: &Graph<'_>, limits: &Limits) -> Result<(), Invalid> {
+    let mut outputs = HashSet::new();
+    for (info, is_output) in
+        main.inputs.iter().map(|info| (info, false)).chain(main.outputs.iter().map(|info| (info, true)))
+    {
+        let place = Place::Value(quoted(info.name));
+        match &info.kind {
+            Some(kind) => tensor::check_type(kind, !is_output, limits, &place)?,
+            None if is_output => {}
+            None => return Err(Invalid::new(Rule::DataType, place, "the input has no type")),
+        }
+        if is_output && !outputs.insert(info.name) {
+            return Err(Invalid::new(Rule::DuplicateValue, place, "the graph lists this output twice"));
+        }
+    }
+    Ok(())
+}

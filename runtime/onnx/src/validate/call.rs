@@ -1,0 +1,201 @@
+//! A node as the checks of operators see it: attributes by name and type, inputs by what is
+//! known of them.
+
+use crate::limits::Limits;
+
+use super::scope::{Constant, Scope, Shape, Summaries, Summary};
+use crate::invalid::{Invalid, Rule};
+use crate::proto::{Attribute, Node};
+
+/// `AttributeType` numbers.
+const INT: i64 = 2;
+const STRING: i64 = 3;
+const FLOATS: i64 = 6;
+const INTS: i64 = 7;
+
+/// A node in its surroundings.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'c, 'm> {
+    pub node: &'m Node<'m>,
+    pub scope: &'c Scope<'c, 'm>,
+    /// Version of the node's operator set.
+    pub opset: i64,
+    pub limits: &'c Limits,
+    pub summaries: &'c Summaries,
+}
+
+impl<'m> Call<'_, 'm> {
+    /// The error that the node breaks `rule`.
+    pub fn invalid(&self, rule: Rule, what: impl Into<String>) -> Invalid {
+        Invalid::new(rule, self.node.place(), what)
+    }
+
+    /// Refuses a value of an attribute.
+    pub fn bad_attribute<T>(&self, name: &str, what: impl std::fmt::Display) -> Result<T, Invalid> {
+        Err(self.invalid(Rule::Attribute, format!("attribute {name} {what}")))
+    }
+
+    /// Name of an input that is there.
+    pub fn input(&self, index: usize) -> Option<&'m str> {
+        self.node.inputs.get(index).copied().filter(|name| !name.is_empty())
+    }
+
+    /// Shape of an input, as far as it is known.
+    pub fn shape(&self, index: usize) -> Option<Shape> {
+        self.scope.shape(self.input(index)?)
+    }
+
+    /// Shape of an input of which all is known.
+    pub fn full_shape(&self, index: usize) -> Option<Vec<u64>> {
+        self.shape(index)?.into_iter().collect()
+    }
+
+    /// The constant that an input is, if the file holds it.
+    pub fn constant(&self, index: usize) -> Option<Constant<'m>> {
+        self.scope.constant(self.input(index)?)
+    }
+
+    /// What a pass over a constant input finds.
+    pub fn summary(&self, index: usize) -> Option<Summary> {
+        Some(self.summaries.of(&self.constant(index)?))
+    }
+
+    /// Integers of a constant input that has an entry per dimension, or two.
+    pub fn dims(&self, index: usize) -> Result<Option<Vec<i64>>, Invalid> {
+        let Some(constant) = self.constant(index) else {
+            return Ok(None);
+        };
+        self.few(index, &constant)?;
+        Ok(constant.ints().map(Iterator::collect))
+    }
+
+    /// Floats of a constant input that has an entry per dimension.
+    pub fn scales(&self, index: usize) -> Result<Option<Vec<f64>>, Invalid> {
+        let Some(constant) = self.constant(index) else {
+            return Ok(None);
+        };
+        self.few(index, &constant)?;
+        Ok(constant.floats().map(Iterator::collect))
+    }
+
+    fn few(&self, index: usize, constant: &Constant<'_>) -> Result<(), Invalid> {
+        let most = 2 * self.limits.max_rank as u64;
+        if constant.len() > most {
+            let what = format!("input {index} has {} entries, more than any tensor has dimensions", constant.len());
+            return Err(self.invalid(Rule::Shape, what));
+        }
+        Ok(())
+    }
+
+    /// The integer that a constant input is.
+    pub fn scalar(&self, index: usize) -> Option<i64> {
+        let constant = self.constant(index).filter(|constant| constant.len() == 1)?;
+        constant.ints()?.next()
+    }
+
+    /// The number that a constant input is.
+    pub fn number(&self, index: usize) -> Option<f64> {
+        let constant = self.constant(index).filter(|constant| constant.len() == 1)?;
+        match constant.ints() {
+            Some(mut ints) => ints.next().map(|value| value as f64),
+            None => constant.floats()?.next(),
+        }
+    }
+
+    /// Whether an attribute is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.node.attribute(name).is_some()
+    }
+
+    /// The attribute of this name, which must have this type. One that refers to a function's
+    /// attribute has no value yet.
+    fn attribute(&self, name: &str, kind: i64) -> Result<Option<&'m Attribute<'m>>, Invalid> {
+        match self.node.attribute(name) {
+            Some(attribute) if attribute.kind != kind => {
+                self.bad_attribute(name, "has another type than the operator takes")
+            }
+            found => Ok(found.filter(|attribute| attribute.reference.is_empty())),
+        }
+    }
+
+    /// An integer attribute.
+    pub fn int(&self, name: &str) -> Result<Option<i64>, Invalid> {
+        Ok(self.attribute(name, INT)?.map(|attribute| attribute.int))
+    }
+
+    /// A list of floats, one per dimension at most.
+    pub fn floats(&self, name: &str) -> Result<Option<Vec<f64>>, Invalid> {
+        let Some(attribute) = self.attribute(name, FLOATS)? else {
+            return Ok(None);
+        };
+        if attribute.floats.count > 2 * self.limits.max_rank as u64 {
+            return self.bad_attribute(name, "has more entries than any tensor has dimensions");
+        }
+        Ok(Some(attribute.floats.floats().map(f64::from).collect()))
+    }
+
+    /// A list of integers, two per dimension at most.
+    pub fn ints(&self, name: &str) -> Result<Option<Vec<i64>>, Invalid> {
+        let Some(attribute) = self.attribute(name, INTS)? else {
+            return Ok(None);
+        };
+        if attribute.ints.count > 2 * self.limits.max_rank as u64 {
+            return self.bad_attribute(name, "has more entries than any tensor has dimensions");
+        }
+        Ok(Some(attribute.ints.ints().collect()))
+    }
+
+    /// A text attribute.
+    pub fn text(&self, name: &str) -> Result<Option<&'m str>, Invalid> {
+        let Some(attribute) = self.attribute(name, STRING)? else {
+            return Ok(None);
+        };
+        match std::str::from_utf8(attribute.string) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => self.bad_attribute(name, "is not UTF-8"),
+        }
+    }
+
+    /// An integer attribute that must lie in a range.
+    pub fn int_in(&self, name: &str, range: std::ops::RangeInclusive<i64>) -> Result<Option<i64>, Invalid> {
+        match self.int(name)? {
+            Some(value) if !range.contains(&value) => {
+                self.bad_attribute(name, format!("is {value}, outside of {} to {}", range.start(), range.end()))
+            }
+            value => Ok(value),
+        }
+    }
+
+    /// A list of integers that must all lie in a range.
+    pub fn ints_in(&self, name: &str, range: std::ops::RangeInclusive<i64>) -> Result<Option<Vec<i64>>, Invalid> {
+        let values = self.ints(name)?;
+        match values.iter().flatten().find(|value| !range.contains(value)) {
+            Some(value) => {
+                self.bad_attribute(name, format!("holds {value}, outside of {} to {}", range.start(), range.end()))
+            }
+            None => Ok(values),
+        }
+    }
+
+    /// A list that must have `count` entries, if it is there.
+    pub fn must_have(&self, name: &str, values: Option<&Vec<i64>>, count: usize) -> Result<(), Invalid> {
+        match values {
+            Some(values) if values.len() != count => {
+                self.bad_attribute(name, format!("has {} entries, expected {count}", values.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Turns a possibly negative axis into one from 0 on.
+    pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, Invalid> {
+        let signed = rank as i64;
+        let found = if axis < 0 { axis.checked_add(signed) } else { Some(axis) };
+        match found.filter(|axis| (0..signed).contains(axis)).and_then(|axis| usize::try_from(axis).ok()) {
+            Some(axis) => Ok(axis),
+            None => {
+                Err(self.invalid(Rule::Index, format!("axis {axis} does not exist in a tensor of {rank} dimensions")))
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Local functions of a model: found by name, never recursive, bounded in what they expand to.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::limits::Limits;
+
+use super::attributes::is_standard;
+use crate::invalid::{Invalid, Place, Rule, quoted};
+use crate::proto::{Function, Graph, Model, Node};
+
+/// Domain, name and overload of a function.
+type Key<'m> = (&'m str, &'m str, &'m str);
+
+fn key<'m>(function: &Function<'m>) -> Key<'m> {
+    (function.domain, function.name, function.overload)
+}
+
+/// The functions of a model.
+pub(super) struct Functions<'m> {
+    by_key: HashMap<Key<'m>, &'m Function<'m>>,
+}
+
+/// How messages name a function.
+pub(super) fn place(function: &Function<'_>) -> Place {
+    Place::Function(quoted(function.name))
+}
+
+impl<'m> Functions<'m> {
+    /// Checks the functions of a model against each other, and how far its main graph grows when
+    /// every call is replaced by the body.
+    pub fn new(model: &'m Model<'m>, main: &'m Graph<'m>, limits: &Limits) -> Result<Self, Invalid> {
+        let mut functions = Self { by_key: HashMap::new() };
+        for function in &model.functions {
+            let invalid = |what: &str| Err(Invalid::new(Rule::Function, place(function), what));
+            if function.name.is_empty() {
+                return invalid("the function has no name");
+            }
+            if is_standard(function.domain) {
+                return invalid("the function stands in for an operator of ai.onnx");
+            }
+            if functions.by_key.insert(key(function), function).is_some() {
+                return invalid("the function is defined twice");
+            }
+            let mut names = HashSet::new();
+            if function.inputs.iter().any(|name| !names.insert(*name)) {
+                return invalid("two inputs have the same name");
+            }
+            let mut attributes = HashSet::new();
+            let defaults = function.default_attributes.iter().map(|attribute| attribute.name);
+            if function.attributes.iter().copied().chain(defaults).any(|name| !attributes.insert(name)) {
+                return invalid("two attributes have the same name");
+            }
+        }
+        if !model.functions.is_empty() {
+            functions.check_expansion(model, main, limits)?;
+        }
+        Ok(functions)
+    }
+
+    /// The function that a node calls, if it calls one.
+    pub fn called_by(&self, node: &Node<'m>) -> Option<&'m Function<'m>> {
+        self.by_key.get(&(node.domain, node.op_type, node.overload)).copied()
+    }
+
+    /// Follows all calls, depth first with a stack of its own: no function may reach itself, and
+    /// the nodes after replacing every call must stay within the limit.
+    fn check_expansion(&self, model: &'m Model<'m>, main: &'m Graph<'m>, limits: &Limits) -> Result<(), Invalid> {
+        // Nodes of a function with all its calls replaced; `None` while that is being found out.
+        let mut expanded: HashMap<Key<'m>, Option<u64>> = HashMap::new();
+        for root in &model.functions {
+            if expanded.contains_key(&key(root)) {
+                continue;
+            }
+            expanded.insert(key(root), None);
+            let mut stack = vec![(key(root), every_node(&root.nodes), 0u64)];
+            while let Some((current, nodes, total)) = stack.last_mut() {
+                let Some(node) = nodes.next() else {
+                    let (current, total) = (*current, *total);
+                    expanded.insert(current, Some(total));
+                    stack.pop();
+                    if let Some((_, _, caller)) = stack.last_mut() {
+                        *caller = caller.saturating_add(total);
+                    }
+                    continue;
+                };
+                let Some(callee) = self.called_by(node) else {
+                    *total = total.saturating_add(1);
+                    continue;
+                };
+                match expanded.get(&key(callee)) {
+                    Some(Some(nodes)) => *total = total.saturating_add(*nodes),
+                    Some(None) => return Err(Invalid::new(Rule::Function, place(callee), "the function calls itself")),
+                    None => {
+                        expanded.insert(key(callee), None);
+                        stack.push((key(callee), every_node(&callee.nodes), 0));
+                    }
+                }
+            }
+        }
+        let total = every_node(&main.nodes).fold(0u64, |total, node| {
+            let callee = self.called_by(node).and_then(|callee| *expanded.get(&key(callee))?);
+            let nodes = callee.unwrap_or(1);
+            total.saturating_add(nodes)
+        });
+        if total > limits.max_nodes as u64 {
+            let what = format!("with its functions expanded, the model has more than {} nodes", limits.max_nodes);
+            return Err(Invalid::new(Rule::Limit, Place::Model, what));
+        }
+        Ok(())
+    }
+}
+
+/// The nodes of a list and of all subgraphs inside them.
+fn every_node<'m>(nodes: &'m [Node<'m>]) -> impl Iterator<Item = &'m Node<'m>> {
+    let mut stack: Vec<_> = nodes.iter().rev().collect();
+    std::iter::from_fn(move || {
+        let node = stack.pop()?;
+        stack.extend(node.subgraphs().flat_map(|graph| &graph.nodes));
+        Some(node)
+    })
+}

@@ -1,0 +1,274 @@
+//! Names, order and cycles: what makes a list of nodes a graph.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::limits::Limits;
+use crate::order::order;
+
+use super::attributes::{self, is_standard};
+use super::call::Call;
+use super::checked::Checked;
+use super::functions::Functions;
+use super::schema;
+use super::scope::{Producer, Scope, Summaries};
+use super::{KNOWN_DOMAINS, control, generated, operators, tensor};
+use crate::invalid::{Invalid, Place, Rule, quoted};
+use crate::proto::{Dim, Function, Graph, Node, SparseTensor, Tensor, Type, ValueInfo};
+
+/// What graphs and functions have in common.
+pub(super) struct Body<'m> {
+    nodes: &'m [Node<'m>],
+    initializers: &'m [Tensor<'m>],
+    sparse_initializers: &'m [SparseTensor<'m>],
+    inputs: Vec<(&'m str, Option<&'m Type<'m>>)>,
+    outputs: Vec<&'m str>,
+    value_infos: &'m [ValueInfo<'m>],
+    /// Whether attributes may refer to those of a function.
+    in_function: bool,
+}
+
+impl<'m> Body<'m> {
+    /// The main graph, or a subgraph.
+    pub fn of_graph(graph: &'m Graph<'m>, in_function: bool) -> Self {
+        Self {
+            nodes: &graph.nodes,
+            initializers: &graph.initializers,
+            sparse_initializers: &graph.sparse_initializers,
+            inputs: graph.inputs.iter().map(|info| (info.name, info.kind.as_ref())).collect(),
+            outputs: graph.outputs.iter().map(|info| info.name).collect(),
+            value_infos: &graph.value_infos,
+            in_function,
+        }
+    }
+
+    /// A local function.
+    pub fn of_function(function: &'m Function<'m>) -> Self {
+        Self {
+            nodes: &function.nodes,
+            initializers: &[],
+            sparse_initializers: &[],
+            inputs: function.inputs.iter().map(|name| (*name, None)).collect(),
+            outputs: function.outputs.clone(),
+            value_infos: &function.value_infos,
+            in_function: true,
+        }
+    }
+}
+
+/// Walks a body and the subgraphs in it. Recursion is as deep as graphs nest, which the decoder
+/// has bounded.
+pub(super) struct Walker<'w, 'm> {
+    limits: &'w Limits,
+    functions: &'w Functions<'m>,
+    opsets: HashMap<&'m str, i64>,
+    checked: &'w mut Checked,
+    summaries: Summaries,
+    folded_elements: u64,
+}
+
+impl<'w, 'm> Walker<'w, 'm> {
+    /// A walker for one body, with the operator sets that it imports.
+    pub fn new(
+        limits: &'w Limits,
+        functions: &'w Functions<'m>,
+        opsets: HashMap<&'m str, i64>,
+        checked: &'w mut Checked,
+    ) -> Self {
+        Self { limits, functions, opsets, checked, summaries: Summaries::default(), folded_elements: 0 }
+    }
+
+    /// Checks a body, whose nodes may use the names of `parent`.
+    pub fn walk(&mut self, body: &Body<'m>, parent: Option<&Scope<'_, 'm>>) -> Result<(), Invalid> {
+        let mut scope = self.scope(body, parent)?;
+        self.checked.nodes += body.nodes.len();
+        for node in body.nodes {
+            if let Some(name) = node.inputs.iter().find(|name| !name.is_empty() && !scope.defines(name)) {
+                let what = format!("nothing produces the input '{}'", quoted(name));
+                return Err(Invalid::new(Rule::UndefinedValue, node.place(), what));
+            }
+        }
+        if let Some(name) = body.outputs.iter().find(|name| !scope.defines(name)) {
+            return Err(Invalid::new(Rule::UndefinedValue, Place::Value(quoted(name)), "nothing produces this output"));
+        }
+        for position in order(body.nodes).map_err(|at| cycle(body.nodes.get(at)))? {
+            if let Some(node) = body.nodes.get(position) {
+                self.node(node, body.in_function, &mut scope)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects the names that a body defines, each of them once.
+    fn scope<'p>(&mut self, body: &Body<'m>, parent: Option<&'p Scope<'p, 'm>>) -> Result<Scope<'p, 'm>, Invalid> {
+        let value = |rule, name: &str, what: &str| Err(Invalid::new(rule, Place::Value(quoted(name)), what));
+        let mut values = HashMap::new();
+        let mut types = HashMap::new();
+        for (name, kind) in &body.inputs {
+            if name.is_empty() {
+                return value(Rule::Text, name, "an input has no name");
+            }
+            if values.insert(*name, Producer::Outside).is_some() {
+                return value(Rule::DuplicateValue, name, "two inputs have this name");
+            }
+            if let Some(kind) = kind {
+                tensor::check_type(kind, false, self.limits, &Place::Value(quoted(name)))?;
+                types.insert(*name, *kind);
+            }
+        }
+        for initializer in body.initializers {
+            self.initializer(initializer, &types)?;
+            // An input with an initializer has a default value.
+            let before = values.insert(initializer.name, Producer::Initializer(initializer));
+            if !matches!(before, None | Some(Producer::Outside)) {
+                return value(Rule::DuplicateValue, initializer.name, "two initializers have this name");
+            }
+        }
+        for sparse in body.sparse_initializers {
+            let name = sparse.values.name;
+            let extent = tensor::check_sparse(sparse, self.limits)?;
+            self.checked.external.extend(extent.external);
+            self.checked.sparse_initializers.push(name.to_owned());
+            if name.is_empty() {
+                return value(Rule::Text, name, "a sparse initializer has no name");
+            }
+            if values.insert(name, Producer::Outside).is_some() {
+                return value(Rule::DuplicateValue, name, "a sparse initializer has the name of another value");
+            }
+        }
+        for node in body.nodes {
+            for output in node.outputs.iter().filter(|name| !name.is_empty()) {
+                if values.insert(*output, Producer::Node(node)).is_some() {
+                    let what = format!("the output '{}' is produced or given elsewhere too", quoted(output));
+                    return Err(Invalid::new(Rule::DuplicateValue, node.place(), what));
+                }
+            }
+        }
+        for info in body.value_infos {
+            if let Some(kind) = &info.kind {
+                tensor::check_type(kind, false, self.limits, &Place::Value(quoted(info.name)))?;
+                types.entry(info.name).or_insert(kind);
+            }
+        }
+        Ok(Scope { values, types, shapes: HashMap::new(), folded: HashSet::new(), parent })
+    }
+
+    fn initializer(&mut self, initializer: &Tensor<'m>, types: &HashMap<&'m str, &'m Type<'m>>) -> Result<(), Invalid> {
+        if initializer.name.is_empty() {
+            return Err(Invalid::new(Rule::Text, initializer.place(), "an initializer has no name"));
+        }
+        let extent = tensor::check(initializer, self.limits)?;
+        self.checked.initializers += 1;
+        self.count_weights(&extent);
+        self.checked.external.extend(extent.external);
+        if types.get(initializer.name).is_some_and(|kind| !fits(initializer, kind)) {
+            return Err(Invalid::new(
+                Rule::DuplicateValue,
+                initializer.place(),
+                "the initializer has the name of an input of another type or shape",
+            ));
+        }
+        Ok(())
+    }
+
+    fn count_weights(&mut self, extent: &tensor::Extent) {
+        self.checked.parameters = self.checked.parameters.saturating_add(extent.elements);
+        self.checked.weight_bytes = self.checked.weight_bytes.saturating_add(extent.bytes);
+    }
+
+    /// Checks a node, then the subgraphs in it, then what is now known of its outputs.
+    fn node(&mut self, node: &'m Node<'m>, in_function: bool, scope: &mut Scope<'_, 'm>) -> Result<(), Invalid> {
+        let invalid = |rule, what: String| Invalid::new(rule, node.place(), what);
+        if node.op_type.is_empty() {
+            return Err(invalid(Rule::Operator, "the node has no operator".into()));
+        }
+        for extent in attributes::check(node, in_function, self.limits)? {
+            self.count_weights(&extent);
+            self.checked.external.extend(extent.external);
+        }
+        for graph in node.subgraphs() {
+            self.checked.has_control_flow = true;
+            self.walk(&Body::of_graph(graph, in_function), Some(scope))?;
+        }
+        if let Some(function) = self.functions.called_by(node) {
+            self.checked.function_calls += 1;
+            if node.inputs.len() > function.inputs.len() || node.outputs.len() > function.outputs.len() {
+                return Err(invalid(Rule::Arity, "the function takes fewer inputs or gives fewer outputs".into()));
+            }
+            return Ok(());
+        }
+        let domain = if is_standard(node.domain) { "" } else { node.domain };
+        if !KNOWN_DOMAINS.contains(&domain) {
+            return Err(invalid(Rule::Domain, format!("the operator domain '{}' is unknown", quoted(domain))));
+        }
+        let Some(&opset) = self.opsets.get(domain) else {
+            let what = format!("the model imports no opset of the domain '{}'", quoted(domain));
+            return Err(invalid(Rule::Domain, what));
+        };
+        let signature = schema::signature(node.op_type);
+        let is_extension = schema::is_runtime_extension(domain, node.op_type);
+        let op = quoted(node.op_type);
+        match signature {
+            Some(signature) if domain.is_empty() => check_arity(node, signature)?,
+            None if domain.is_empty() && !is_extension => {
+                return Err(invalid(Rule::Operator, format!("ai.onnx has no operator {op}")));
+            }
+            Some(_) if !domain.is_empty() && !is_extension => {
+                return Err(invalid(Rule::Operator, format!("the domain '{domain}' has no operator {op}")));
+            }
+            _ => {}
+        }
+        let call = Call { node, scope, opset, limits: self.limits, summaries: &self.summaries };
+        operators::check(&call)?;
+        control::check(&call)?;
+        let outputs = generated::infer(&call, &mut self.folded_elements)?;
+        if outputs.is_constant {
+            scope.folded.extend(node.outputs.iter().filter(|name| !name.is_empty()));
+        }
+        if let (Some(shape), Some(name)) = (outputs.shape, node.outputs.first()) {
+            scope.shapes.insert(name, shape);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a tensor has the type that is declared for its name.
+fn fits(tensor: &Tensor<'_>, kind: &Type<'_>) -> bool {
+    let Type::Tensor(element, shape) = kind else {
+        return false;
+    };
+    let same_element = *element == 0 || *element == tensor.data_type;
+    let same_shape = shape.as_ref().is_none_or(|dims| {
+        dims.len() == tensor.dims.len()
+            && dims.iter().zip(&tensor.dims).all(|(dim, have)| match dim {
+                Dim::Known(dim) => dim == have,
+                _ => true,
+            })
+    });
+    same_element && same_shape
+}
+
+/// Checks how many inputs and outputs a node has.
+fn check_arity(node: &Node<'_>, signature: schema::Signature) -> Result<(), Invalid> {
+    let invalid = |what: String| Err(Invalid::new(Rule::Arity, node.place(), what));
+    let op = node.op_type;
+    if let Some(missing) =
+        (0..signature.required_inputs).find(|i| node.inputs.get(*i).is_none_or(|name| name.is_empty()))
+    {
+        return invalid(format!("{op} lacks its input {missing}"));
+    }
+    if node.inputs.len() > signature.max_inputs {
+        return invalid(format!("{op} takes at most {} inputs, it has {}", signature.max_inputs, node.inputs.len()));
+    }
+    if node.outputs.len() < signature.required_outputs.max(1) || node.outputs.iter().all(|name| name.is_empty()) {
+        return invalid(format!("{op} lacks outputs"));
+    }
+    if node.outputs.len() > signature.max_outputs {
+        return invalid(format!("{op} gives at most {} outputs, it has {}", signature.max_outputs, node.outputs.len()));
+    }
+    Ok(())
+}
+
+/// The error that a node waits for itself.
+fn cycle(node: Option<&Node<'_>>) -> Invalid {
+    Invalid::new(Rule::Cycle, node.map_or(Place::Model, Node::place), "the node depends on its own output")
+}

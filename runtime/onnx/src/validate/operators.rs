@@ -1,0 +1,194 @@
+//! The table of operators whose attributes and constant operands are checked before the run.
+//!
+//! One line an operator; its rules stand in the file of its family. What is not listed has
+//! nothing that could be known before its inputs are.
+
+use super::attributes::is_standard;
+use super::call::Call;
+use super::scope::Shape;
+use super::{attention, indexing, quantization, recurrent, shaping, windows};
+use crate::element::ElementType;
+use crate::invalid::{Invalid, Rule};
+
+/// The most that sizes given as attributes may be: kernels, strides, blocks, groups.
+pub(super) const MAX_SIZE: i64 = 1 << 24;
+/// Longest equation of an Einsum: a term for every input, a letter for every dimension.
+const MAX_EQUATION: usize = 1024;
+
+/// Checks one node by the rules of its operator.
+pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    let standard = is_standard(call.node.domain);
+    let op = call.node.op_type;
+    if standard && call.opset < 7 {
+        legacy_broadcast(call)?;
+    }
+    match op {
+        // com.microsoft names operators of its own and takes some of ai.onnx over.
+        "MoE" | "QMoE" if call.node.domain == "com.microsoft" => mixture_of_experts(call),
+        "MultiHeadAttention" if call.node.domain == "com.microsoft" => attention::multi_head_attention(call),
+        "RotaryEmbedding" if call.node.domain == "com.microsoft" => attention::rotary_embedding(call, true),
+        "QuantizeLinear" | "DequantizeLinear" => quantization::linear(call),
+        _ if !standard => Ok(()),
+
+        "Conv" | "ConvInteger" | "QLinearConv" => {
+            quantization::convolution(call)?;
+            windows::convolution(call)
+        }
+        "ConvTranspose" => windows::transposed_convolution(call),
+        "DeformConv" => windows::deformable_convolution(call),
+        "MaxPool" | "AveragePool" | "LpPool" | "MaxUnpool" => windows::pool(call),
+        "MaxRoiPool" | "RoiAlign" => windows::regions(call),
+
+        "QLinearMatMul" => quantization::matmul(call),
+        "MatMulInteger" => quantization::integer_matmul(call),
+
+        "Reshape" => shaping::reshape(call),
+        "Transpose" => shaping::transpose(call),
+        "Squeeze" | "Unsqueeze" => shaping::squeeze(call),
+        "Concat" => shaping::concat(call),
+        "Split" | "SplitToSequence" => shaping::split(call),
+        "DepthToSpace" | "SpaceToDepth" => shaping::blocks(call),
+        "Flatten" => shaping::flatten(call),
+        "Softmax" | "LogSoftmax" | "Hardmax" | "ArgMax" | "ArgMin" | "LpNormalization" | "LayerNormalization" => {
+            shaping::axis(call)
+        }
+        "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL1" | "ReduceL2"
+        | "ReduceSumSquare" | "ReduceLogSum" | "ReduceLogSumExp" => shaping::reduce(call),
+
+        "Gather" => indexing::gather(call),
+        "GatherElements" | "ScatterElements" | "Scatter" => indexing::elements(call),
+        "GatherND" | "ScatterND" => indexing::tuples(call),
+        "Slice" => indexing::slice(call),
+        "TopK" => indexing::top_k(call),
+
+        "Div" | "Mod" => division(call),
+        "Cast" | "EyeLike" | "RandomNormal" | "RandomUniform" | "Multinomial" => element_type(call),
+        "LRN" => call.int_in("size", 1..=MAX_SIZE).map(drop),
+        "RNN" | "GRU" | "LSTM" => recurrent::check(call),
+        "Attention" => attention::attention(call),
+        "RotaryEmbedding" => attention::rotary_embedding(call, false),
+        "GroupNormalization" => call.int_in("num_groups", 1..=MAX_SIZE).map(drop),
+        "BatchNormalization" => batch_normalization(call),
+        "Einsum" => equation(call),
+        "Constant" => constant(call),
+        _ => Ok(()),
+    }
+}
+
+/// Before opset 7, `broadcast` lined the second operand up at `axis`, and PRelu its slopes with the
+/// channels. Parsers of today line up the last axes, which must come to the same.
+fn legacy_broadcast(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    if call.node.op_type == "PRelu" {
+        let one_slope = |slopes: &Shape| slopes.iter().all(|dim| *dim == Some(1));
+        let last_are_channels = call.shape(0).is_some_and(|x| x.len() == 2);
+        let same = call.shape(1).is_some_and(|slopes| slopes.len() != 1 || one_slope(&slopes));
+        let what = "slopes for each channel line up with the last axis since opset 7";
+        return if same || last_are_channels { Ok(()) } else { Err(call.invalid(Rule::Opset, what)) };
+    }
+    if call.node.op_type == "Gemm" || call.int("broadcast")?.unwrap_or(0) == 0 {
+        return Ok(());
+    }
+    let Some(axis) = call.int("axis")? else {
+        return Ok(());
+    };
+    let ranks = call.shape(0).zip(call.shape(1)).map(|(one, other)| one.len() as i64 - other.len() as i64);
+    if ranks != Some(axis) {
+        return call.bad_attribute("axis", "asks for a broadcast that only opsets before 7 know");
+    }
+    Ok(())
+}
+
+/// Integer division by a constant: not by zero, nor the least integer by -1.
+fn division(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    let Some(divisor) = call.summary(1) else {
+        return Ok(());
+    };
+    if divisor.has_zero {
+        return Err(call.invalid(Rule::Division, "integers are divided by a constant that holds zero"));
+    }
+    let element = call.input(1).and_then(|name| call.scope.element(name));
+    let least = match element {
+        Some(ElementType::Int64) => i64::MIN,
+        Some(ElementType::Int32) => i64::from(i32::MIN),
+        Some(ElementType::Int16) => i64::from(i16::MIN),
+        Some(ElementType::Int8) => i64::from(i8::MIN),
+        _ => return Ok(()),
+    };
+    // That -1 is among the divisors is a guess from their range; with the least integer on the
+    // other side there is no sense in the division anyway.
+    let by_minus_one = divisor.ints.is_some_and(|(min, max)| min <= -1 && max >= -1);
+    let of_least = call.summary(0).and_then(|dividend| dividend.ints).is_some_and(|(min, _)| min == least);
+    if by_minus_one && of_least {
+        return Err(call.invalid(Rule::Division, "the least integer is divided by -1"));
+    }
+    Ok(())
+}
+
+/// Element types that attributes name.
+fn element_type(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    let name = if call.node.op_type == "Cast" { "to" } else { "dtype" };
+    if name == "to" && !call.has(name) {
+        return call.bad_attribute(name, "is missing");
+    }
+    match call.int(name)? {
+        Some(number) if ElementType::from_number(number).is_none() => {
+            Err(call.invalid(Rule::DataType, format!("attribute {name} is {number}, which is no element type")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Scale, bias, mean and variance have one length, that of the channels.
+fn batch_normalization(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    // Before opset 9, there could be a parameter for each pixel of each channel.
+    if call.opset < 9 && call.int("spatial")? == Some(0) {
+        return Ok(());
+    }
+    let mut channels = call.shape(0).and_then(|shape| shape.get(1).copied().flatten());
+    for index in 1..5 {
+        let Some(shape) = call.shape(index) else {
+            continue;
+        };
+        let [length] = shape[..] else {
+            return Err(call.invalid(Rule::Shape, format!("input {index} must have one dimension")));
+        };
+        if let (Some(channels), Some(length)) = (channels, length)
+            && channels != length
+        {
+            return Err(
+                call.invalid(Rule::Shape, format!("input {index} has {length} entries for {channels} channels"))
+            );
+        }
+        channels = channels.or(length);
+    }
+    Ok(())
+}
+
+/// Parsers of equations are no place for long texts.
+fn equation(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    match call.text("equation")? {
+        None if !call.has("equation") => call.bad_attribute("equation", "is missing"),
+        Some(equation) if equation.len() > MAX_EQUATION => call.bad_attribute("equation", "is too long"),
+        _ => Ok(()),
+    }
+}
+
+/// A constant has one value.
+fn constant(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    match &call.node.attributes[..] {
+        [value] if value.name == "value" || value.name.starts_with("value_") || value.name == "sparse_value" => Ok(()),
+        _ => Err(call.invalid(Rule::Attribute, "a Constant needs one value, as its only attribute")),
+    }
+}
+
+/// No token is routed to more experts than there are.
+fn mixture_of_experts(call: &Call<'_, '_>) -> Result<(), Invalid> {
+    let k = call.int_in("k", 1..=MAX_SIZE)?.unwrap_or(1);
+    let experts = call.shape(2).and_then(|shape| shape.first().copied().flatten());
+    match experts {
+        Some(experts) if k.unsigned_abs() > experts => {
+            call.bad_attribute("k", format!("is {k}, but there are {experts} experts"))
+        }
+        _ => Ok(()),
+    }
+}

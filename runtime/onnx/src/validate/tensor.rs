@@ -1,0 +1,295 @@
+//! Tensors and types: dimensions, element types, and data that fit them.
+
+use crate::external;
+use crate::limits::Limits;
+
+use super::checked::{Dimension, ExternalTensor, ValueType};
+use super::symbol;
+use crate::element::{ElementType, TypedField};
+use crate::invalid::{Invalid, Place, Rule, quoted};
+use crate::proto::{Dim, Numbers, SparseTensor, Tensor, Type};
+
+/// What a sound tensor takes.
+#[derive(Debug, Default)]
+pub(super) struct Extent {
+    /// How many elements.
+    pub elements: u64,
+    /// Bytes of its data when packed; of strings, none are counted.
+    pub bytes: u64,
+    /// Where its data are, when they are not in the file.
+    pub external: Option<ExternalTensor>,
+}
+
+/// Checks a tensor of an initializer or attribute.
+pub(super) fn check(tensor: &Tensor<'_>, limits: &Limits) -> Result<Extent, Invalid> {
+    let invalid = |rule, what: String| Invalid::new(rule, tensor.place(), what);
+    let element =
+        tensor.element().ok_or_else(|| invalid(Rule::DataType, format!("{} is no element type", tensor.data_type)))?;
+    let elements = check_dims(&tensor.dims, limits, &tensor.place())?;
+    if tensor.segmented {
+        return Err(invalid(
+            Rule::TensorData,
+            "the tensor is a segment of another, which no loader puts together".into(),
+        ));
+    }
+    match tensor.data_location {
+        0 if tensor.external.is_empty() => {}
+        1 => {
+            let external = external_data(tensor, element, elements)?;
+            return Ok(Extent { elements, bytes: external.length, external: Some(external) });
+        }
+        0 => {
+            return Err(invalid(
+                Rule::ExternalData,
+                "the tensor names external data, but is not marked as external".into(),
+            ));
+        }
+        other => return Err(invalid(Rule::ExternalData, format!("{other} is no data location"))),
+    }
+    check_data(tensor, element, elements)?;
+    Ok(Extent { elements, bytes: element.packed_bytes(elements).unwrap_or(0), external: None })
+}
+
+/// Checks dimensions and gives their product.
+pub(super) fn check_dims(dims: &[i64], limits: &Limits, place: &Place) -> Result<u64, Invalid> {
+    let invalid = |what: String| Invalid::new(Rule::Dimension, place.clone(), what);
+    let mut product = 1u64;
+    let mut empty = false;
+    for &dim in dims {
+        let dim = u64::try_from(dim).map_err(|_| invalid(format!("dimension {dim} is negative")))?;
+        if dim > limits.max_tensor_elements {
+            return Err(invalid(format!("dimension {dim} is above the limit of {}", limits.max_tensor_elements)));
+        }
+        empty |= dim == 0;
+        // A zero does not excuse the others: strides are products without it.
+        product = product
+            .checked_mul(dim.max(1))
+            .filter(|&product| product <= limits.max_tensor_elements)
+            .ok_or_else(|| invalid(format!("the tensor has more than {} elements", limits.max_tensor_elements)))?;
+    }
+    Ok(if empty { 0 } else { product })
+}
+
+/// Checks that the data inside the file are there once, in the right field, and as many as the
+/// shape says.
+fn check_data(tensor: &Tensor<'_>, element: ElementType, elements: u64) -> Result<(), Invalid> {
+    let invalid = |what: String| Invalid::new(Rule::TensorData, tensor.place(), what);
+    let typed = [
+        (TypedField::Float, tensor.float_data.count, "float_data"),
+        (TypedField::Int32, tensor.int32_data.count, "int32_data"),
+        (TypedField::Text, tensor.strings, "string_data"),
+        (TypedField::Int64, tensor.int64_data.count, "int64_data"),
+        (TypedField::Double, tensor.double_data.count, "double_data"),
+        (TypedField::Uint64, tensor.uint64_data.count, "uint64_data"),
+    ];
+    let mut filled = typed.iter().filter(|(_, count, _)| *count > 0);
+    let first = filled.next();
+    if let (Some((_, _, one)), Some((_, _, other))) = (first, filled.next()) {
+        return Err(invalid(format!("the data are both in {one} and in {other}")));
+    }
+    if let (Some((_, _, name)), false) = (first, tensor.raw.is_empty()) {
+        return Err(invalid(format!("the data are both raw and in {name}")));
+    }
+    if !tensor.raw.is_empty() {
+        let Some(bytes) = element.packed_bytes(elements) else {
+            return Err(invalid(format!("{} data cannot be stored raw", element.name())));
+        };
+        if tensor.raw.len() as u64 != bytes {
+            let (have, name) = (tensor.raw.len(), element.name());
+            return Err(invalid(format!("{elements} elements of {name} take {bytes} bytes, {have} are there")));
+        }
+        return Ok(());
+    }
+    let want = element.typed_entries(elements).unwrap_or(u64::MAX);
+    match first {
+        None if want == 0 => Ok(()),
+        None => Err(invalid(format!("the shape has {elements} elements, but there are no data"))),
+        Some((field, _, name)) if *field != element.typed_field() => {
+            Err(invalid(format!("{} elements are stored in {name}", element.name())))
+        }
+        Some((_, count, name)) if *count != want => {
+            Err(invalid(format!("{elements} elements take {want} entries of {name}, {count} are there")))
+        }
+        Some((TypedField::Int32, ..)) => check_range(tensor.int32_data, element).map_err(invalid),
+        Some((TypedField::Uint64, ..)) if element == ElementType::Uint32 => {
+            match tensor.uint64_data.ints().find(|value| u32::try_from(*value).is_err()) {
+                Some(value) => Err(invalid(format!("{value} is no uint32"))),
+                None => Ok(()),
+            }
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn check_range(data: Numbers<'_>, element: ElementType) -> Result<(), String> {
+    let range = element.int32_range();
+    match data.ints().find(|value| !range.contains(value)) {
+        Some(value) => Err(format!("{value} is no {}", element.name())),
+        None => Ok(()),
+    }
+}
+
+/// Reads and checks the description of external data.
+fn external_data(tensor: &Tensor<'_>, element: ElementType, elements: u64) -> Result<ExternalTensor, Invalid> {
+    let invalid = |what: String| Invalid::new(Rule::ExternalData, tensor.place(), what);
+    let typed = [tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data];
+    if !tensor.raw.is_empty() || tensor.strings > 0 || typed.iter().any(|data| data.count > 0) {
+        return Err(invalid("the data are both external and in the file".into()));
+    }
+    let bytes =
+        element.packed_bytes(elements).ok_or_else(|| invalid(format!("{} data cannot be external", element.name())))?;
+    let (mut location, mut offset, mut length) = (None, None, None);
+    for &(key, value) in &tensor.external {
+        let repeated = match key {
+            "location" => location.replace(value).is_some(),
+            "offset" => offset
+                .replace(decimal(value).ok_or_else(|| invalid(format!("offset '{}' is no position", quoted(value))))?)
+                .is_some(),
+            "length" => length
+                .replace(decimal(value).ok_or_else(|| invalid(format!("length '{}' is no length", quoted(value))))?)
+                .is_some(),
+            "checksum" => false,
+            _ => return Err(invalid(format!("'{}' is an unknown key", quoted(key)))),
+        };
+        if repeated {
+            return Err(invalid(format!("{key} is given twice")));
+        }
+    }
+    let location = location.ok_or_else(|| invalid("no location is given".into()))?;
+    if let Some(fault) = external::location_fault(location) {
+        return Err(Invalid::new(
+            Rule::ExternalPath,
+            tensor.place(),
+            format!("location '{}' {fault}", quoted(location)),
+        ));
+    }
+    let offset = offset.unwrap_or(0);
+    if offset.checked_add(bytes).is_none() {
+        return Err(invalid(format!("offset {offset} and {bytes} bytes overflow")));
+    }
+    if length.is_some_and(|length| length != bytes) {
+        let length = length.unwrap_or(0);
+        return Err(invalid(format!(
+            "{elements} elements of {} take {bytes} bytes, the length is given as {length}",
+            element.name()
+        )));
+    }
+    Ok(ExternalTensor { tensor: tensor.name.to_owned(), location: location.to_owned(), offset, length: bytes })
+}
+
+/// A number written in digits alone.
+fn decimal(text: &str) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// Checks a sparse tensor: as many indices as values, ascending, each inside the shape.
+pub(super) fn check_sparse(sparse: &SparseTensor<'_>, limits: &Limits) -> Result<Extent, Invalid> {
+    let (values, indices) = (&sparse.values, &sparse.indices);
+    let invalid = |what: String| Invalid::new(Rule::SparseTensor, values.place(), what);
+    let extent = check(values, limits)?;
+    check(indices, limits)?;
+    let elements = check_dims(&sparse.dims, limits, &values.place())?;
+    let [stored] = values.dims[..] else {
+        return Err(invalid("the values must have one dimension".into()));
+    };
+    if sparse.dims.is_empty() || elements == 0 {
+        return Err(invalid("a sparse tensor needs dimensions above zero".into()));
+    }
+    let rank = sparse.dims.len() as i64;
+    let width = match indices.dims[..] {
+        [count] if count == stored => 1,
+        [count, width] if count == stored && width == rank => sparse.dims.len(),
+        _ => {
+            return Err(invalid(format!(
+                "the indices have the shape {:?}, expected [{stored}] or [{stored}, {rank}]",
+                indices.dims
+            )));
+        }
+    };
+    if indices.element() != Some(ElementType::Int64) {
+        return Err(invalid("the indices must be int64".into()));
+    }
+    let Some(mut numbers) = indices.integers() else {
+        return Err(invalid("the indices must be in the file".into()));
+    };
+    let mut last = None;
+    for _ in 0..stored {
+        let mut linear = 0u64;
+        if width == 1 {
+            linear = numbers.next().and_then(|index| u64::try_from(index).ok()).unwrap_or(u64::MAX);
+        } else {
+            for &dim in &sparse.dims {
+                let index = numbers.next().unwrap_or(-1);
+                if !(0..dim).contains(&index) {
+                    return Err(invalid(format!("index {index} is outside of a dimension of {dim}")));
+                }
+                linear = linear.saturating_mul(dim.unsigned_abs()).saturating_add(index.unsigned_abs());
+            }
+        }
+        if linear >= elements {
+            return Err(invalid(format!("index {linear} is outside of {elements} elements")));
+        }
+        if last.is_some_and(|last| linear <= last) {
+            return Err(invalid(format!("the indices do not ascend at {linear}")));
+        }
+        last = Some(linear);
+    }
+    Ok(extent)
+}
+
+/// Checks the type of a value. `declared` values must have an element type, others may leave it
+/// to shape inference.
+pub(super) fn check_type(kind: &Type<'_>, declared: bool, limits: &Limits, place: &Place) -> Result<(), Invalid> {
+    let invalid = |rule, what: String| Invalid::new(rule, place.clone(), what);
+    match kind {
+        Type::Missing | Type::Opaque if !declared => Ok(()),
+        Type::Missing => Err(invalid(Rule::DataType, "the value has no type".into())),
+        Type::Opaque => Err(invalid(Rule::DataType, "the type of the value is opaque".into())),
+        Type::Tensor(element, shape) | Type::SparseTensor(element, shape) => {
+            if ElementType::from_number(*element).is_none() && (declared || *element != 0) {
+                return Err(invalid(Rule::DataType, format!("{element} is no element type")));
+            }
+            let mut known = Vec::new();
+            for dim in shape.iter().flatten() {
+                match dim {
+                    Dim::Known(dim) => known.push(*dim),
+                    Dim::Symbol(name) => {
+                        if let Some(fault) = symbol::fault(name, limits.max_symbol_bytes) {
+                            return Err(invalid(Rule::Symbol, format!("dimension '{}': {fault}", quoted(name))));
+                        }
+                    }
+                    Dim::Unknown => {}
+                }
+            }
+            check_dims(&known, limits, place).map(drop)
+        }
+        Type::Sequence(inner) | Type::Optional(inner) => check_type(inner, declared, limits, place),
+        Type::Map(key, value) => match ElementType::from_number(*key) {
+            Some(key) if key.is_integer() || key == ElementType::String => check_type(value, declared, limits, place),
+            _ => Err(invalid(Rule::DataType, format!("{key} is no type for keys"))),
+        },
+    }
+}
+
+/// The type as [`super::Checked`] reports it.
+pub(super) fn describe(kind: Option<&Type<'_>>) -> ValueType {
+    match kind {
+        Some(Type::Tensor(element, shape)) => ValueType::Tensor {
+            element: ElementType::from_number(*element),
+            shape: shape.as_ref().map(|dims| {
+                dims.iter()
+                    .map(|dim| match dim {
+                        Dim::Known(dim) => Dimension::Known(u64::try_from(*dim).unwrap_or(0)),
+                        Dim::Symbol(name) if !name.is_empty() => Dimension::Symbol((*name).to_owned()),
+                        _ => Dimension::Unknown,
+                    })
+                    .collect()
+            }),
+        },
+        Some(Type::SparseTensor(..)) => ValueType::Other("sparse tensor"),
+        Some(Type::Sequence(_)) => ValueType::Other("sequence"),
+        Some(Type::Optional(_)) => ValueType::Other("optional"),
+        Some(Type::Map(..)) => ValueType::Other("map"),
+        Some(Type::Missing | Type::Opaque) | None => ValueType::Other("unknown"),
+    }
+}

@@ -1,0 +1,205 @@
+//! What tract may compute: nodes whose operands our own rules have accepted.
+//!
+//! tract's kernels trust shapes: a product whose operands disagree reads past the end of the
+//! smaller one. The validator applies each operator's rule to what the file tells; here the same
+//! rule is applied once more when types have been inferred and every shape is known, before tract
+//! turns the node into steps that it runs, even those that it runs to infer types. Every builder of
+//! its register is replaced by [`admitted`], which asks the original:
+//!
+//! ```text
+//! NodeProto -> tract's operator    =>    NodeProto -> Admitted { tract's operator, the node }
+//! ```
+
+use std::sync::{Arc, LazyLock};
+
+use prost::Message;
+use skipstone_onnx::{ElementType, Limits, node};
+use tract_onnx::Onnx;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::einsum::EinSum;
+use tract_onnx::tract_core::ops::scan::Scan;
+use tract_onnx::tract_hir::infer::{InferenceModel, InferenceNode, InferenceOp, Solver, TensorProxy};
+use tract_onnx::tract_hir::internal::{Expansion, InferenceResult, expand};
+
+static ORIGINAL: LazyLock<Onnx> = LazyLock::new(tract_onnx::onnx);
+
+/// Operators whose rules are applied again when all shapes are known.
+const RULED: [&str; 6] = ["Attention", "GRU", "LSTM", "MultiHeadAttention", "RNN", "RotaryEmbedding"];
+
+/// Puts the rules before tract's own operators.
+pub(super) fn register(onnx: &mut Onnx) {
+    for builder in onnx.op_register.0.values_mut() {
+        *builder = admitted;
+    }
+}
+
+fn admitted(cx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    if let Some(option) = ignored(node) {
+        bail!("node '{}': {} with {option} is not supported", node.name, node.op_type);
+    }
+    let builder = ORIGINAL.op_register.0.get(&node.op_type).context("the operator is not implemented")?;
+    let (op, closures) = builder(cx, node)?;
+    let Some(inner) = op.as_op().downcast_ref::<Box<dyn Expansion>>() else {
+        return Ok((op, closures));
+    };
+    let ruled = RULED.contains(&node.op_type.as_str());
+    let ruled = ruled.then(|| Arc::new((node.encode_to_vec(), cx.onnx_operator_set_version)));
+    Ok((expand(Admitted { inner: inner.clone(), node: ruled }), closures))
+}
+
+/// An option that tract would pass over, and compute something else.
+fn ignored(node: &NodeProto) -> Option<&'static str> {
+    let attribute = |name| node.attribute.iter().find(|attribute| attribute.name == name);
+    match node.op_type.as_str() {
+        "RNN" | "GRU" | "LSTM" => {
+            let defaults: &[&str] = match node.op_type.as_str() {
+                "RNN" => &["Tanh"],
+                "GRU" => &["Sigmoid", "Tanh"],
+                _ => &["Sigmoid", "Tanh", "Tanh"],
+            };
+            let is_default = |names: &[Vec<u8>]| {
+                names.iter().zip(defaults.iter().cycle()).all(|(name, default)| name == default.as_bytes())
+            };
+            if attribute("direction").is_some_and(|direction| direction.s == b"reverse") {
+                return Some("the direction 'reverse'");
+            }
+            if attribute("activations").is_some_and(|names| !is_default(&names.strings)) {
+                return Some("other activations");
+            }
+            if attribute("input_forget").is_some_and(|forget| forget.i != 0) {
+                return Some("input_forget");
+            }
+            attribute("clip").map(|_| "clip")
+        }
+        "Attention" if node.domain == "com.microsoft" => Some("packed weights (com.microsoft)"),
+        _ => None,
+    }
+}
+
+/// An operator of tract's behind the rule of its node.
+#[derive(Clone, Debug)]
+struct Admitted {
+    inner: Box<dyn Expansion>,
+    /// The `NodeProto` and the version of its operator set, where the rule is applied again.
+    node: Option<Arc<(Vec<u8>, i64)>>,
+}
+
+impl Admitted {
+    /// Wires the operator by `wire` if its operands are sound, and if the products in it are.
+    fn wire_checked(
+        &self,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+        wire: impl FnOnce(&mut TypedModel) -> TractResult<TVec<OutletId>>,
+    ) -> TractResult<TVec<OutletId>> {
+        if let Some(ruled) = &self.node {
+            let operands = inputs.iter().map(|&outlet| operand(model.outlet_fact(outlet)?));
+            let operands = operands.collect::<TractResult<Vec<_>>>()?;
+            node::check(&ruled.0, ruled.1, &operands, &Limits::default())?;
+        }
+        let before = model.nodes().len();
+        let outputs = wire(model)?;
+        for added in model.nodes().iter().skip(before) {
+            products_fit(model, added)?;
+        }
+        Ok(outputs)
+    }
+}
+
+impl Expansion for Admitted {
+    fn name(&self) -> StaticName {
+        self.inner.name()
+    }
+
+    fn validation(&self) -> Validation {
+        self.inner.validation()
+    }
+
+    fn info(&self) -> TractResult<Vec<String>> {
+        self.inner.info()
+    }
+
+    fn nboutputs(&self) -> TractResult<usize> {
+        self.inner.nboutputs()
+    }
+
+    fn runs_out_of_plan(&self) -> bool {
+        self.inner.runs_out_of_plan()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        self.inner.rules(s, inputs, outputs)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        self.wire_checked(model, inputs, |model| self.inner.wire(prefix, model, inputs))
+    }
+
+    fn wire_with_inference_model_and_node(
+        &self,
+        prefix: &str,
+        source: &InferenceModel,
+        node: &InferenceNode,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
+        self.wire_checked(model, inputs, |model| {
+            self.inner.wire_with_inference_model_and_node(prefix, source, node, model, inputs)
+        })
+    }
+}
+
+/// Type and dimensions of an operand.
+fn operand(fact: &TypedFact) -> TractResult<node::Operand> {
+    let element = match fact.datum_type {
+        DatumType::F32 => ElementType::Float,
+        DatumType::F64 => ElementType::Double,
+        DatumType::F16 => ElementType::Float16,
+        DatumType::I8 => ElementType::Int8,
+        DatumType::I16 => ElementType::Int16,
+        DatumType::I32 => ElementType::Int32,
+        DatumType::I64 | DatumType::TDim => ElementType::Int64,
+        DatumType::U8 => ElementType::Uint8,
+        DatumType::Bool => ElementType::Bool,
+        other => bail!("an operand of type {other:?} is not supported"),
+    };
+    let dims = fact.shape.as_concrete().context("an operand's shape depends on data")?;
+    Ok((element, dims.iter().map(|&dim| dim as u64).collect()))
+}
+
+/// Refuses a product whose operands disagree in a dimension that they share, in a node or in the
+/// body of a recurrence. Only a dimension that the result keeps may be 1 in one of them.
+fn products_fit(model: &TypedModel, node: &TypedNode) -> TractResult<()> {
+    if let Some(scan) = node.op_as::<Scan>() {
+        return scan.body.nodes().iter().try_for_each(|inner| products_fit(&scan.body, inner));
+    }
+    let Some(product) = node.op_as::<EinSum>() else {
+        return Ok(());
+    };
+    // Scales and zero points of a quantised product are behind its operands.
+    let operands = if product.q_params.is_some() { 2 } else { node.inputs.len() };
+    let facts = node.inputs.iter().take(operands).map(|&outlet| model.outlet_fact(outlet));
+    let facts: Vec<&TypedFact> = facts.collect::<TractResult<_>>()?;
+    for axis in product.axes.iter_all_axes() {
+        let is_kept = axis.outputs.iter().any(|positions| !positions.is_empty());
+        let mut common: Option<&TDim> = None;
+        for (fact, positions) in facts.iter().zip(&axis.inputs) {
+            for &position in positions {
+                let dim = fact.shape.get(position).context("a product names a dimension that is not there")?;
+                if is_kept && dim.is_one() {
+                    continue;
+                }
+                let common = *common.get_or_insert(dim);
+                ensure!(dim == common, "node '{}' multiplies {dim} with {common} elements", node.name);
+            }
+        }
+    }
+    Ok(())
+}

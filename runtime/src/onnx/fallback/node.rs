@@ -1,0 +1,115 @@
+//! A single node in tract: the node's own message in a model of nothing else, its operands as
+//! inputs of known shapes or as constants.
+
+use std::sync::Arc;
+
+use skipstone_onnx::Limits;
+use skipstone_onnx::write::{self, Message};
+use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, TractResult, TypedModel};
+use tract_onnx::tract_core::internal::bail;
+
+use super::guard::guarded;
+use super::plan::{TractPlan, objection, refused};
+use super::{Made, Step, admit, convert};
+use crate::error::Result;
+use crate::ops::{Foreign, ForeignOp};
+use crate::tensor::{DType, Fact, TensorView};
+
+/// Makes a fallback step of a node.
+///
+/// # Errors
+/// An operator that tract does not have either; what tract objects to.
+pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
+    let node = step.node;
+    let name = if node.name.is_empty() { node.outputs.first().copied().unwrap_or(node.op_type) } else { node.name };
+    let variable: Vec<_> = step.operands.iter().copied().filter(|(_, id)| step.graph.constant(*id).is_none()).collect();
+    let file = file(step, name)?;
+    // Its shapes are known now: our own rules come first.
+    skipstone_onnx::validate(&file, &Limits::default())?;
+    let typed = guarded(|| typed(&file)).map_err(|panic| refused(name, &panic))?;
+    let typed = typed.map_err(|e| objection(name, e))?;
+    let outlets = typed.output_outlets().map_err(|e| refused(name, &e.to_string()))?.to_vec();
+    let mut outputs: Vec<Fact> = Vec::with_capacity(outlets.len());
+    for outlet in outlets {
+        let fact = typed.outlet_fact(outlet).map_err(|e| refused(name, &e.to_string()))?;
+        match convert::fact(fact) {
+            Some(fact) => outputs.push(fact),
+            None => {
+                let what = format!(
+                    "'{name}' ({}) gives {fact:?}: its type or shape is not known before the run",
+                    node.op_type
+                );
+                return Ok(Made::Dynamic(what));
+            }
+        }
+    }
+    let inputs = typed.input_outlets().map_err(|e| refused(name, &e.to_string()))?.iter();
+    let inputs = inputs.filter_map(|o| typed.outlet_fact(*o).ok().map(|f| f.datum_type)).collect();
+    let symbols = typed.symbols.clone();
+    let plan = guarded(|| typed.into_runnable()).map_err(|panic| refused(name, &panic))?;
+    let plan = plan.map_err(|e| refused(name, &format!("{e:#}")))?;
+    let plan = TractPlan { name: node.op_type.to_owned(), symbols, plan, inputs, outputs };
+    if variable.is_empty() {
+        return plan.evaluate(&[] as &[TensorView<'_>]).map(Made::Constants).map_err(|e| e.at(name));
+    }
+    Ok(Made::Step(ForeignOp(Arc::new(plan)), variable.into_iter().map(|(_, id)| id).collect()))
+}
+
+/// Parses and types the model of one node.
+fn typed(file: &[u8]) -> TractResult<TypedModel> {
+    let mut onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    admit::register(&mut onnx);
+    let model = onnx.model_for_read(&mut &file[..])?;
+    // Parsing leaves operators it does not know in the graph; typing would only say that it failed.
+    if let Some(node) = model.nodes().iter().find(|n| n.op.name().starts_with("Unimplemented")) {
+        bail!(
+            "operator {} is not supported",
+            node.op.name().trim_start_matches("Unimplemented(").trim_end_matches(')')
+        );
+    }
+    model.into_typed()
+}
+
+/// The model of one node.
+fn file(step: &Step<'_, '_>, name: &str) -> Result<Vec<u8>> {
+    let (mut inputs, mut constants) = (Vec::new(), Vec::new());
+    for (operand, id) in step.operands {
+        let fact = step.graph.fact(*id);
+        let element = element(fact.dtype);
+        let dims: Vec<i64> = fact.shape.iter().map(|&dim| dim as i64).collect();
+        match step.graph.constant(*id) {
+            Some(tensor) => constants.push(write::tensor(operand, element, &dims, tensor.bytes())),
+            None => inputs.push(write::value(operand, element, &dims)),
+        }
+    }
+    let outputs: Vec<Message> =
+        step.node.outputs.iter().filter(|output| !output.is_empty()).map(|output| write::named(output)).collect();
+    if outputs.is_empty() {
+        return Err(refused(name, "the node has no outputs"));
+    }
+    let mut opsets: Vec<_> = step.opsets.iter().map(|(domain, &version)| write::opset(domain, version)).collect();
+    if !step.opsets.contains_key("") {
+        opsets.push(write::opset("", 13));
+    }
+    let graph = write::graph(&[Message::of(step.node.bytes)], &constants, &inputs, &outputs);
+    Ok(write::model_with(&graph, &opsets))
+}
+
+/// Number of an element type in the file.
+fn element(dtype: DType) -> i64 {
+    match dtype {
+        DType::F32 => 1,
+        DType::U8 => 2,
+        DType::I8 => 3,
+        DType::U16 => 4,
+        DType::I16 => 5,
+        DType::I32 => 6,
+        DType::I64 => 7,
+        DType::Bool => 9,
+        DType::F16 => 10,
+        DType::F64 => 11,
+        DType::U32 => 12,
+        DType::U64 => 13,
+        DType::Bf16 => 16,
+    }
+}

@@ -1,0 +1,77 @@
+//! A whole model in tract: where a shape depends on data, nothing can be planned.
+
+use std::path::Path;
+
+use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, OutletId, TractResult, TypedModel};
+use tract_onnx::tract_core::internal::bail;
+
+use super::guard::guarded;
+use super::plan::{TractPlan, objection, refused};
+use super::{admit, convert};
+use crate::error::Result;
+use crate::model::ForeignModel;
+use crate::ops::Place;
+use crate::plan::Port;
+use crate::tensor::{Fact, Shape};
+
+/// What tract has to know of a model.
+pub(in crate::onnx) struct Whole<'a> {
+    /// The file.
+    pub file: &'a [u8],
+    /// Folder of the files with external data.
+    pub folder: Option<&'a Path>,
+    /// The caller's inputs with their facts.
+    pub inputs: Vec<(String, Fact)>,
+    /// Names of the outputs, in order.
+    pub outputs: Vec<String>,
+    /// Why it could not be planned.
+    pub reason: String,
+}
+
+/// Makes tract run a model.
+///
+/// # Errors
+/// Operators that tract does not have; what tract objects to.
+pub(in crate::onnx) fn whole(model: Whole<'_>) -> Result<ForeignModel> {
+    let at = |reason: &str| refused("graph", reason);
+    let typed = guarded(|| typed(&model)).map_err(|panic| at(&panic))?;
+    let typed = typed.map_err(|e| objection("graph", e))?;
+    let port = |name: String, outlet: OutletId, place| {
+        let fact = typed.outlet_fact(outlet).map_err(|e| at(&e.to_string()))?;
+        let dtype = convert::dtype(fact.datum_type)
+            .ok_or_else(|| at(&format!("'{name}' has the type {:?}", fact.datum_type)))?;
+        let shape = fact.shape.as_concrete().and_then(|dims| Shape::new(dims).ok()).unwrap_or_default();
+        Ok(Port { name, fact: Fact::new(dtype, shape), place })
+    };
+    let outlets = typed.output_outlets().map_err(|e| at(&e.to_string()))?.to_vec();
+    let outputs = model.outputs.into_iter().zip(outlets);
+    let outputs = outputs.map(|(name, outlet)| port(name, outlet, Place::Arena(0..0))).collect::<Result<Vec<_>>>()?;
+    let inputs = model.inputs.into_iter().enumerate();
+    let inputs: Vec<Port> = inputs.map(|(i, (name, fact))| Port { name, fact, place: Place::Input(i) }).collect();
+    let types = typed.input_outlets().map_err(|e| at(&e.to_string()))?.to_vec();
+    let types = types.iter().filter_map(|o| typed.outlet_fact(*o).ok().map(|f| f.datum_type)).collect();
+    let symbols = typed.symbols.clone();
+    let plan = guarded(|| typed.into_decluttered()?.into_runnable());
+    let plan = plan.map_err(|panic| at(&panic))?.map_err(|e| at(&format!("{e:#}")))?;
+    let facts = outputs.iter().map(|p| p.fact.clone()).collect();
+    let foreign = Box::new(TractPlan { name: "graph".into(), symbols, plan, inputs: types, outputs: facts });
+    Ok(ForeignModel { foreign, inputs, outputs, reason: model.reason })
+}
+
+fn typed(model: &Whole<'_>) -> TractResult<TypedModel> {
+    let mut onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
+    admit::register(&mut onnx);
+    let proto = onnx.proto_model_for_read(&mut &model.file[..])?;
+    let mut parsed = onnx.parse(&proto, model.folder.and_then(Path::to_str))?.model;
+    if let Some(node) = parsed.nodes().iter().find(|n| n.op.name().starts_with("Unimplemented")) {
+        bail!("operator {} of node '{}' is not supported", node.op.name(), node.name);
+    }
+    let names: Vec<Option<String>> =
+        parsed.inputs.iter().map(|outlet| parsed.nodes().get(outlet.node).map(|node| node.name.clone())).collect();
+    for (name, fact) in &model.inputs {
+        let Some(slot) = names.iter().position(|known| known.as_ref() == Some(name)) else { continue };
+        let bound = parsed.input_fact(slot)?.clone().with_shape(fact.shape.dims());
+        parsed.set_input_fact(slot, bound)?;
+    }
+    parsed.into_typed()
+}

@@ -1,0 +1,219 @@
+//! Activation functions.
+
+use skipstone_kernels::activation::Activation;
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use crate::graph::ValueId;
+use crate::ops::activate::Activate;
+use crate::ops::binary::{Binary, BinaryKind};
+use crate::ops::compare::CompareKind;
+use crate::ops::unary::UnaryKind;
+use crate::tensor::DType;
+
+impl Call<'_, '_> {
+    /// `activation(x)`
+    pub fn activate(&mut self, activation: Activation, x: ValueId) -> Result<ValueId, Halt> {
+        self.add(Activate { activation }, &[x])
+    }
+}
+
+/// Functions that kernels know as they are.
+pub(super) fn plain(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let activation = named(cx, cx.node.op_type)?;
+    if activation == Activation::Relu && cx.dtype(x) != DType::F32 {
+        return Ok(vec![cx.with_number(BinaryKind::Max, x, 0.0)?]);
+    }
+    cx.add_all(Activate { activation }, &[x])
+}
+
+/// The activation of an ONNX name, with the attributes of the node.
+pub(super) fn named(cx: &Call<'_, '_>, name: &str) -> Result<Activation, Halt> {
+    Ok(match name {
+        "Relu" => Activation::Relu,
+        "LeakyRelu" => Activation::LeakyRelu(cx.float("alpha", 0.01)?),
+        "Sigmoid" => Activation::Sigmoid,
+        "Tanh" => Activation::Tanh,
+        "HardSigmoid" => Activation::HardSigmoid { alpha: cx.float("alpha", 0.2)?, beta: cx.float("beta", 0.5)? },
+        "HardSwish" => Activation::HardSwish,
+        "Gelu" => match cx.text("approximate")? {
+            None | Some("none") => Activation::Gelu,
+            Some("tanh") => Activation::GeluTanh,
+            Some(other) => return Err(cx.attribute_error("approximate", format!("is '{other}', not none or tanh"))),
+        },
+        _ => return Err(Halt::Foreign),
+    })
+}
+
+/// Bounds were attributes before opset 11, operands since.
+pub(super) fn clip(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    if cx.opset < 11 {
+        let (min, max) = (cx.float("min", f32::MIN)?, cx.float("max", f32::MAX)?);
+        return bounded(cx, x, min, max);
+    }
+    let number = |cx: &Call<'_, '_>, index: usize, open: f32| match cx.optional(index) {
+        None => Some(open),
+        Some(_) => cx.constant_floats(index).filter(|values| values.len() == 1).map(|values| values[0]),
+    };
+    let bounds = (number(cx, 1, f32::NEG_INFINITY), number(cx, 2, f32::INFINITY));
+    if let ((Some(min), Some(max)), DType::F32) = (bounds, cx.dtype(x)) {
+        return bounded(cx, x, min, max);
+    }
+    // The lower bound first: where it passes the upper one, that decides.
+    let mut y = x;
+    for (index, kind) in [(1, BinaryKind::Max), (2, BinaryKind::Min)] {
+        if let Some(bound) = cx.optional(index) {
+            let bound = cx.reshape(bound, &[])?;
+            y = cx.binary(kind, y, bound)?;
+        }
+    }
+    Ok(vec![y])
+}
+
+fn bounded(cx: &mut Call<'_, '_>, x: ValueId, min: f32, max: f32) -> Imported {
+    if min > max || min.is_nan() || max.is_nan() {
+        let y = cx.with_number(BinaryKind::Max, x, f64::from(min))?;
+        return Ok(vec![cx.with_number(BinaryKind::Min, y, f64::from(max))?]);
+    }
+    let activation = match (min, max) {
+        (f32::NEG_INFINITY, f32::INFINITY) => return Ok(vec![x]),
+        (0.0, f32::INFINITY) => Activation::Relu,
+        _ => Activation::Clip { min, max },
+    };
+    cx.add_all(Activate { activation }, &[x])
+}
+
+/// Before opset 7 one slope for each channel lined up with axis 1.
+pub(super) fn prelu(cx: &mut Call<'_, '_>) -> Imported {
+    let (x, mut slope) = (cx.input(0)?, cx.input(1)?);
+    if cx.opset < 7 && cx.rank(slope) == 1 && cx.rank(x) > 1 && cx.shape(slope)[0] != 1 {
+        let mut dims = vec![cx.shape(slope)[0]];
+        dims.resize(cx.rank(x) - 1, 1);
+        slope = cx.reshape(slope, &dims)?;
+    }
+    cx.add_all(Binary::new(BinaryKind::PRelu), &[x, slope])
+}
+
+/// Elu: `x` above zero, `alpha * (e^x - 1)` below; Selu scales that by `gamma`; Celu divides by alpha inside.
+pub(super) fn exponential(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let (alpha, inner, gamma) = match cx.node.op_type {
+        "Selu" => (cx.float("alpha", 1.673_263_2)?, 1.0, cx.float("gamma", 1.050_701)?),
+        "Celu" => {
+            let alpha = cx.float("alpha", 1.0)?;
+            (alpha, alpha, 1.0)
+        }
+        _ => (cx.float("alpha", 1.0)?, 1.0, 1.0),
+    };
+    // The exponential of what is above zero might overflow, and is not wanted.
+    let below = cx.with_number(BinaryKind::Min, x, 0.0)?;
+    let scaled = if inner == 1.0 { below } else { cx.with_number(BinaryKind::Div, below, f64::from(inner))? };
+    let power = cx.unary(UnaryKind::Exp, scaled)?;
+    let less_one = cx.with_number(BinaryKind::Sub, power, 1.0)?;
+    let below = cx.with_number(BinaryKind::Mul, less_one, f64::from(alpha))?;
+    let above = cx.with_number(BinaryKind::Max, x, 0.0)?;
+    let y = if alpha >= 0.0 {
+        cx.binary(BinaryKind::Add, above, below)?
+    } else {
+        let zero = cx.scalar_of(cx.dtype(x), 0.0)?;
+        let negative = cx.compare(CompareKind::Less, x, zero)?;
+        cx.select(negative, below, above)?
+    };
+    if gamma == 1.0 { Ok(vec![y]) } else { Ok(vec![cx.with_number(BinaryKind::Mul, y, f64::from(gamma))?]) }
+}
+
+/// `log(1 + e^x)` as `max(x, 0) + log(1 + e^-|x|)`, which does not overflow.
+fn softplus_of(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
+    let size = cx.unary(UnaryKind::Abs, x)?;
+    let negative = cx.unary(UnaryKind::Neg, size)?;
+    let power = cx.unary(UnaryKind::Exp, negative)?;
+    let sum = cx.with_number(BinaryKind::Add, power, 1.0)?;
+    let rest = cx.unary(UnaryKind::Log, sum)?;
+    let above = cx.with_number(BinaryKind::Max, x, 0.0)?;
+    cx.binary(BinaryKind::Add, above, rest)
+}
+
+pub(super) fn softplus(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    Ok(vec![softplus_of(cx, x)?])
+}
+
+/// `x / (1 + |x|)`
+pub(super) fn softsign(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let size = cx.unary(UnaryKind::Abs, x)?;
+    let below = cx.with_number(BinaryKind::Add, size, 1.0)?;
+    Ok(vec![cx.binary(BinaryKind::Div, x, below)?])
+}
+
+/// `x * sigmoid(alpha * x)`
+fn swish_of(cx: &mut Call<'_, '_>, alpha: f32) -> Imported {
+    let x = cx.input(0)?;
+    if alpha == 1.0 {
+        return cx.add_all(Activate { activation: Activation::Silu }, &[x]);
+    }
+    let scaled = cx.with_number(BinaryKind::Mul, x, f64::from(alpha))?;
+    let gate = cx.activate(Activation::Sigmoid, scaled)?;
+    Ok(vec![cx.binary(BinaryKind::Mul, x, gate)?])
+}
+
+pub(super) fn swish(cx: &mut Call<'_, '_>) -> Imported {
+    let alpha = cx.float("alpha", 1.0)?;
+    swish_of(cx, alpha)
+}
+
+pub(super) fn quick_gelu(cx: &mut Call<'_, '_>) -> Imported {
+    let alpha = cx.float("alpha", 1.702)?;
+    swish_of(cx, alpha)
+}
+
+/// `x * tanh(softplus(x))`
+pub(super) fn mish(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let soft = softplus_of(cx, x)?;
+    let gate = cx.activate(Activation::Tanh, soft)?;
+    Ok(vec![cx.binary(BinaryKind::Mul, x, gate)?])
+}
+
+/// `x` above alpha, else 0.
+pub(super) fn thresholded_relu(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let alpha = f64::from(cx.float("alpha", 1.0)?);
+    let (alpha, zero) = (cx.scalar_of(cx.dtype(x), alpha)?, cx.scalar_of(cx.dtype(x), 0.0)?);
+    let above = cx.compare(CompareKind::Greater, x, alpha)?;
+    Ok(vec![cx.select(above, x, zero)?])
+}
+
+/// `x + bias` below `-lambd`, `x - bias` above `lambd`, else 0.
+pub(super) fn shrink(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let (bias, lambd) = (f64::from(cx.float("bias", 0.0)?), f64::from(cx.float("lambd", 0.5)?));
+    if !matches!(cx.dtype(x), DType::F32 | DType::F64) {
+        return Err(Halt::Foreign);
+    }
+    let zero = cx.scalar_of(cx.dtype(x), 0.0)?;
+    let (low, high) = (cx.scalar_of(cx.dtype(x), -lambd)?, cx.scalar_of(cx.dtype(x), lambd)?);
+    let (raised, lowered) = (cx.with_number(BinaryKind::Add, x, bias)?, cx.with_number(BinaryKind::Sub, x, bias)?);
+    let above = cx.compare(CompareKind::Greater, x, high)?;
+    let y = cx.select(above, lowered, zero)?;
+    let below = cx.compare(CompareKind::Less, x, low)?;
+    Ok(vec![cx.select(below, raised, y)?])
+}
+
+/// `gelu(x + bias)`
+pub(super) fn bias_gelu(cx: &mut Call<'_, '_>) -> Imported {
+    let (x, bias) = (cx.input(0)?, cx.input(1)?);
+    let x = cx.binary(BinaryKind::Add, x, bias)?;
+    cx.add_all(Activate { activation: Activation::Gelu }, &[x])
+}
+
+/// As `bias_gelu` with the tanh approximation; the bias may be left out.
+pub(super) fn fast_gelu(cx: &mut Call<'_, '_>) -> Imported {
+    let mut x = cx.input(0)?;
+    if let Some(bias) = cx.optional(1) {
+        x = cx.binary(BinaryKind::Add, x, bias)?;
+    }
+    cx.add_all(Activate { activation: Activation::GeluTanh }, &[x])
+}

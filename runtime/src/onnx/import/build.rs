@@ -1,0 +1,109 @@
+//! The graph under construction: nodes over constants are computed at once, so that the shape
+//! arithmetic of exporters vanishes, and values of half precision are held as f32.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::error::{Error, OpError};
+use crate::graph::{Graph, ValueId};
+use crate::ops::{Op, Operator};
+use crate::tensor::{DType, Tensor};
+
+/// Most elements of a result that is computed while importing; larger constants are left to the passes.
+const MAX_FOLDED: usize = 1 << 16;
+
+/// Why an operator is not imported as a node of ours.
+pub(super) enum Halt {
+    /// The model is at fault, or asks for too much.
+    Error(Error),
+    /// A shape depends on data: the reason, for `inspect`.
+    Dynamic(String),
+    /// No operator of ours does this.
+    Foreign,
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Results of an imported node.
+pub(super) type Imported = Result<Vec<ValueId>, Halt>;
+
+/// The graph under construction.
+#[derive(Default)]
+pub(super) struct Build {
+    pub graph: Graph,
+    /// Element types of values that are held as f32 though the file has them in half precision.
+    declared: HashMap<ValueId, DType>,
+    /// How many nodes bear a name, so that each gets one of its own.
+    names: HashMap<String, usize>,
+    /// Operator and place of the node that is being imported, for messages.
+    pub place: String,
+}
+
+impl Build {
+    /// An operator's objection as that of a node.
+    pub fn at(&self, name: &str, error: OpError) -> Error {
+        Error::Node { node: name.to_owned(), place: self.place.clone(), source: error }
+    }
+
+    /// The element type that the file gives a value.
+    pub fn declared(&self, id: ValueId) -> DType {
+        self.declared.get(&id).copied().unwrap_or_else(|| self.graph.fact(id).dtype)
+    }
+
+    /// Remembers that the file has a value in half precision.
+    pub fn declare(&mut self, id: ValueId, declared: Option<DType>) {
+        if let Some(declared) = declared {
+            self.declared.insert(id, declared);
+        }
+    }
+
+    /// The half precision in which the file has a value.
+    pub fn half(&self, id: ValueId) -> Option<DType> {
+        self.declared.get(&id).copied()
+    }
+
+    /// Adds a node, or what it comes to where its operands are constants and its results small.
+    pub fn add(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Imported {
+        let count = self.names.entry(name.to_owned()).or_insert(0);
+        let own = if *count == 0 { name.to_owned() } else { format!("{name}.{count}") };
+        *count += 1;
+        let node = match self.graph.make_node(own, op, inputs) {
+            Ok(node) => node,
+            // A type that the operator does not take is none of the model's faults.
+            Err(Error::Node { source: OpError::Type { .. }, .. }) => return Err(Halt::Foreign),
+            Err(Error::Node { source, .. }) => return Err(Halt::Error(self.at(name, source))),
+            Err(error) => return Err(error.into()),
+        };
+        let outputs = node.outputs.clone();
+        if !self.fold(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))? {
+            self.graph.nodes.push(node);
+        }
+        Ok(outputs)
+    }
+
+    /// Computes the results of an operator over constants; false where it has to be a node.
+    fn fold(&mut self, op: &Op, inputs: &[ValueId], outputs: &[ValueId]) -> Result<bool, OpError> {
+        // Kernels want the bytes of quantized weights, not the floats that they stand for.
+        let kept = matches!(op, Op::Dequantize(_) | Op::Foreign(_));
+        let large = |id: &ValueId| self.graph.fact(*id).shape.elements() > MAX_FOLDED;
+        let shares = matches!(op, Op::Reshape(_));
+        if kept || !shares && (outputs.iter().any(large) || inputs.iter().any(large)) {
+            return Ok(false);
+        }
+        let constants: Option<Vec<Arc<Tensor>>> = inputs.iter().map(|&id| self.graph.constant(id).cloned()).collect();
+        let Some(constants) = constants else { return Ok(false) };
+        let operands: Vec<&Tensor> = constants.iter().map(AsRef::as_ref).collect();
+        let work = op.macs(&self.graph.facts(inputs), &self.graph.facts(outputs));
+        if work > MAX_FOLDED as u64 {
+            return Ok(false);
+        }
+        for (&id, tensor) in outputs.iter().zip(op.evaluate(&operands)?) {
+            self.graph.set_constant(id, tensor);
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,301 @@
+//! A node as its importer sees it: attributes by name, operands as values of the graph, and the
+//! graph to add to.
+
+use skipstone_onnx::proto::{Attribute, Node, Tensor as TensorProto};
+
+use super::build::{Build, Halt, Imported};
+use super::tensor::{self, Held};
+use crate::error::OpError;
+use crate::graph::ValueId;
+use crate::ops::Op;
+use crate::ops::cast::Cast;
+use crate::ops::reshape::Reshape;
+use crate::tensor::{DType, Element, Fact, Shape, Tensor};
+
+/// `AttributeType` numbers.
+const FLOAT: i64 = 1;
+const INT: i64 = 2;
+const STRING: i64 = 3;
+const TENSOR: i64 = 4;
+const FLOATS: i64 = 6;
+const INTS: i64 = 7;
+
+/// A node that is being imported.
+pub(super) struct Call<'a, 'm> {
+    /// The node in the file.
+    pub node: &'m Node<'m>,
+    /// Version of its operator set.
+    pub opset: i64,
+    /// Its attributes, those of a function's call in place of references to them.
+    pub attributes: Vec<(&'m str, &'m Attribute<'m>)>,
+    /// Its operands; `None` for one that is left out.
+    pub inputs: Vec<Option<ValueId>>,
+    /// Where to add nodes.
+    pub build: &'a mut Build,
+    /// Where tensors of attributes may lie beside the file.
+    pub files: &'a tensor::Files,
+}
+
+impl<'m> Call<'_, 'm> {
+    /// What the node is called in messages, the plan and the profile.
+    pub fn name(&self) -> &str {
+        name(self.node)
+    }
+
+    /// The refusal of an attribute.
+    pub fn attribute_error(&self, name: &'static str, reason: impl Into<String>) -> Halt {
+        self.at(OpError::Attribute { name, reason: reason.into() })
+    }
+
+    /// An operator's objection as this node's.
+    pub fn at(&self, error: OpError) -> Halt {
+        Halt::Error(self.build.at(self.name(), error))
+    }
+
+    /// The refusal of shapes that do not fit each other.
+    pub fn shape_error(&self, rule: &'static str, ids: &[ValueId]) -> Halt {
+        let shapes: Vec<&Shape> = ids.iter().map(|&id| self.shape(id)).collect();
+        self.at(OpError::shapes(rule, &shapes))
+    }
+
+    /// Stops where a shape follows from data that are known in the run only.
+    pub fn dynamic(&self, what: &str) -> Halt {
+        Halt::Dynamic(format!("'{}' ({}): {what} is not known before the run", self.name(), self.node.op_type))
+    }
+
+    // Attributes.
+
+    fn attribute(&self, name: &'static str, kind: i64) -> Result<Option<&'m Attribute<'m>>, Halt> {
+        match self.attributes.iter().find(|(known, _)| *known == name) {
+            Some((_, attribute)) if attribute.kind != kind => Err(self.attribute_error(name, "is of another type")),
+            found => Ok(found.map(|(_, attribute)| *attribute)),
+        }
+    }
+
+    /// Whether an attribute is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.attributes.iter().any(|(known, _)| *known == name)
+    }
+
+    /// An integer.
+    pub fn int(&self, name: &'static str, default: i64) -> Result<i64, Halt> {
+        Ok(self.attribute(name, INT)?.map_or(default, |attribute| attribute.int))
+    }
+
+    /// A truth value, as ONNX has them: an integer.
+    pub fn flag(&self, name: &'static str, default: bool) -> Result<bool, Halt> {
+        Ok(self.int(name, i64::from(default))? != 0)
+    }
+
+    /// A float.
+    pub fn float(&self, name: &'static str, default: f32) -> Result<f32, Halt> {
+        Ok(self.attribute(name, FLOAT)?.map_or(default, |attribute| attribute.float))
+    }
+
+    /// A list of integers.
+    pub fn ints(&self, name: &'static str) -> Result<Option<Vec<i64>>, Halt> {
+        Ok(self.attribute(name, INTS)?.map(|attribute| attribute.ints.ints().collect()))
+    }
+
+    /// A list of floats.
+    pub fn floats(&self, name: &'static str) -> Result<Option<Vec<f32>>, Halt> {
+        Ok(self.attribute(name, FLOATS)?.map(|attribute| attribute.floats.floats().collect()))
+    }
+
+    /// A text; the empty one counts as left out.
+    pub fn text(&self, name: &'static str) -> Result<Option<&'m str>, Halt> {
+        let Some(attribute) = self.attribute(name, STRING)? else { return Ok(None) };
+        let text = std::str::from_utf8(attribute.string).map_err(|_| self.attribute_error(name, "is not UTF-8"))?;
+        Ok(Some(text).filter(|text| !text.is_empty()))
+    }
+
+    /// A tensor.
+    pub fn tensor(&self, name: &'static str) -> Result<Option<&'m TensorProto<'m>>, Halt> {
+        Ok(self.attribute(name, TENSOR)?.and_then(|attribute| attribute.tensors.first()))
+    }
+
+    /// An axis of `rank`, counted from the end where it is negative.
+    pub fn axis_of(&self, axis: i64, rank: usize) -> Result<usize, Halt> {
+        let signed = i64::try_from(rank).unwrap_or(i64::MAX);
+        let from_start = if axis < 0 { axis.saturating_add(signed) } else { axis };
+        usize::try_from(from_start)
+            .ok()
+            .filter(|&axis| axis < rank)
+            .ok_or_else(|| self.attribute_error("axis", format!("is {axis} for a tensor of {rank} dimensions")))
+    }
+
+    /// Several axes of `rank`, ascending, each once.
+    pub fn axes_of(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>, Halt> {
+        let mut found = axes.iter().map(|&axis| self.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?;
+        found.sort_unstable();
+        match found.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(twice) => Err(self.attribute_error("axes", format!("names axis {} twice", twice[0]))),
+            None => Ok(found),
+        }
+    }
+
+    /// The attribute `axis` for an operand of `rank`.
+    pub fn axis(&self, default: i64, rank: usize) -> Result<usize, Halt> {
+        self.axis_of(self.int("axis", default)?, rank)
+    }
+
+    // Operands.
+
+    /// Operand `index`, which must be there.
+    pub fn input(&self, index: usize) -> Result<ValueId, Halt> {
+        self.optional(index).ok_or_else(|| self.at(OpError::Value(format!("input {index} is missing"))))
+    }
+
+    /// Operand `index`, if it is there.
+    pub fn optional(&self, index: usize) -> Option<ValueId> {
+        self.inputs.get(index).copied().flatten()
+    }
+
+    /// All operands, none of which may be left out.
+    pub fn all_inputs(&self) -> Result<Vec<ValueId>, Halt> {
+        (0..self.inputs.len()).map(|index| self.input(index)).collect()
+    }
+
+    /// How many results are asked for.
+    pub fn outputs(&self) -> usize {
+        self.node.outputs.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1)
+    }
+
+    /// Whether result `index` has a name.
+    pub fn wants(&self, index: usize) -> bool {
+        self.node.outputs.get(index).is_some_and(|name| !name.is_empty())
+    }
+
+    /// Type and shape of a value.
+    pub fn fact(&self, id: ValueId) -> &Fact {
+        self.build.graph.fact(id)
+    }
+
+    /// Shape of a value.
+    pub fn shape(&self, id: ValueId) -> &Shape {
+        &self.fact(id).shape
+    }
+
+    /// Number of dimensions of a value.
+    pub fn rank(&self, id: ValueId) -> usize {
+        self.shape(id).rank()
+    }
+
+    /// Element type of a value.
+    pub fn dtype(&self, id: ValueId) -> DType {
+        self.fact(id).dtype
+    }
+
+    /// The element type that the file gives a value: half precision is computed as f32.
+    pub fn declared(&self, id: ValueId) -> DType {
+        self.build.declared(id)
+    }
+
+    /// The data of a constant.
+    pub fn constant_of(&self, id: ValueId) -> Option<&Tensor> {
+        self.build.graph.constant(id).map(AsRef::as_ref)
+    }
+
+    /// The integers of operand `index`, which decide a shape and so must be constant; `None` where it is left out.
+    pub fn integers(&self, index: usize) -> Result<Option<Vec<i64>>, Halt> {
+        let Some(id) = self.optional(index) else { return Ok(None) };
+        let Some(tensor) = self.constant_of(id) else { return Err(self.dynamic(&format!("input {index}"))) };
+        let wide = tensor
+            .elements::<i64>()
+            .map(<[i64]>::to_vec)
+            .or_else(|| Some(tensor.elements::<i32>()?.iter().map(|&v| i64::from(v)).collect()));
+        let got = tensor.dtype();
+        wide.map(Some).ok_or_else(|| self.at(OpError::Type { index, got, want: "i64 or i32" }))
+    }
+
+    /// As [`integers`](Self::integers), of an operand that must be there.
+    pub fn required_integers(&self, index: usize) -> Result<Vec<i64>, Halt> {
+        let integers = self.integers(index)?;
+        integers.ok_or_else(|| self.at(OpError::Value(format!("input {index} is missing"))))
+    }
+
+    /// The integers of an attribute or, in later opsets, of operand `index`.
+    pub fn ints_or_input(&self, name: &'static str, index: usize) -> Result<Option<Vec<i64>>, Halt> {
+        match self.ints(name)? {
+            Some(ints) => Ok(Some(ints)),
+            None => self.integers(index),
+        }
+    }
+
+    /// The only integer of operand `index`, a constant.
+    pub fn integer(&self, index: usize) -> Result<Option<i64>, Halt> {
+        let Some(integers) = self.integers(index)? else { return Ok(None) };
+        match *integers.as_slice() {
+            [one] => Ok(Some(one)),
+            _ => Err(self.at(OpError::Value(format!("input {index} has {} elements, not one", integers.len())))),
+        }
+    }
+
+    /// The floats of operand `index`, if it is there and a constant.
+    pub fn constant_floats(&self, index: usize) -> Option<Vec<f32>> {
+        self.constant_of(self.optional(index)?)?.elements::<f32>().map(<[f32]>::to_vec)
+    }
+
+    // Results.
+
+    /// Adds a node with one result. The first takes the name of the file's node, later ones a number behind it.
+    pub fn add(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId, Halt> {
+        let results = self.add_all(op, inputs)?;
+        results.first().copied().ok_or_else(|| self.at(OpError::Value("the operator has no result".into())))
+    }
+
+    /// Adds a node with any number of results.
+    pub fn add_all(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Imported {
+        self.build.add(name(self.node), op.into(), inputs)
+    }
+
+    /// Adds a constant.
+    pub fn constant(&mut self, tensor: Tensor) -> ValueId {
+        let name = format!("{}.constant", self.name());
+        self.build.graph.add_constant(name, tensor)
+    }
+
+    /// Adds a constant of these elements.
+    pub fn elements<T: Element>(&mut self, dims: &[usize], elements: &[T]) -> Result<ValueId, Halt> {
+        let tensor = Tensor::from_slice(dims, elements).map_err(|e| self.at(e))?;
+        Ok(self.constant(tensor))
+    }
+
+    /// Adds a constant of rank 0.
+    pub fn scalar<T: Element>(&mut self, value: T) -> ValueId {
+        self.constant(Tensor::scalar(value))
+    }
+
+    /// Adds a constant of rank 0 and type `dtype`.
+    pub fn scalar_of(&mut self, dtype: DType, value: f64) -> Result<ValueId, Halt> {
+        let wide = self.scalar(value);
+        self.cast(wide, dtype)
+    }
+
+    /// A tensor of the file as a constant.
+    pub fn held(&mut self, held: Held) -> ValueId {
+        let id = self.constant(held.tensor);
+        self.build.declare(id, held.declared);
+        id
+    }
+
+    /// A value under another shape of as many elements.
+    pub fn reshape(&mut self, id: ValueId, dims: &[usize]) -> Result<ValueId, Halt> {
+        if self.shape(id).dims() == dims {
+            return Ok(id);
+        }
+        let shape = Shape::new(dims).map_err(|e| self.at(e))?;
+        self.add(Reshape { shape }, &[id])
+    }
+
+    /// A value in another element type.
+    pub fn cast(&mut self, id: ValueId, to: DType) -> Result<ValueId, Halt> {
+        if self.dtype(id) == to { Ok(id) } else { self.add(Cast { to }, &[id]) }
+    }
+}
+
+/// What a node is called: by its name, or else by its first result.
+pub(super) fn name<'m>(node: &Node<'m>) -> &'m str {
+    let named = Some(node.name).filter(|name| !name.is_empty());
+    named.or_else(|| node.outputs.iter().copied().find(|name| !name.is_empty())).unwrap_or(node.op_type)
+}

@@ -1,0 +1,218 @@
+//! Arithmetic, comparisons and functions of one element.
+
+use skipstone_onnx::proto::Tensor as TensorProto;
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use super::tensor::{held_as, known_dtype};
+use crate::error::OpError;
+use crate::graph::ValueId;
+use crate::ops::binary::{Binary, BinaryKind};
+use crate::ops::broadcast::Expand;
+use crate::ops::cast::Cast;
+use crate::ops::compare::{Compare, CompareKind};
+use crate::ops::select::Select;
+use crate::ops::unary::{Unary, UnaryKind};
+use crate::ops::walk::broadcast_shape;
+use crate::tensor::DType;
+
+impl Call<'_, '_> {
+    /// `kind(a, b)`, broadcast.
+    pub fn binary(&mut self, kind: BinaryKind, a: ValueId, b: ValueId) -> Result<ValueId, Halt> {
+        self.add(Binary::new(kind), &[a, b])
+    }
+
+    /// `kind(x, number)`, in the type of `x`.
+    pub fn with_number(&mut self, kind: BinaryKind, x: ValueId, number: f64) -> Result<ValueId, Halt> {
+        let number = self.scalar_of(self.dtype(x), number)?;
+        self.binary(kind, x, number)
+    }
+
+    /// `kind(x)`
+    pub fn unary(&mut self, kind: UnaryKind, x: ValueId) -> Result<ValueId, Halt> {
+        self.add(Unary { kind }, &[x])
+    }
+
+    /// `kind(a, b)` as truth values.
+    pub fn compare(&mut self, kind: CompareKind, a: ValueId, b: ValueId) -> Result<ValueId, Halt> {
+        self.add(Compare { kind }, &[a, b])
+    }
+
+    /// `a` where the condition holds, else `b`.
+    pub fn select(&mut self, condition: ValueId, a: ValueId, b: ValueId) -> Result<ValueId, Halt> {
+        self.add(Select, &[condition, a, b])
+    }
+}
+
+/// The operands of two, lined up as before opset 7: `broadcast` puts the second at `axis`.
+fn operands(cx: &mut Call<'_, '_>) -> Result<[ValueId; 2], Halt> {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    if cx.opset >= 7 || !cx.flag("broadcast", false)? || !cx.has("axis") {
+        return Ok([a, b]);
+    }
+    let axis = cx.axis(0, cx.rank(a))?;
+    let mut dims = cx.shape(b).to_vec();
+    dims.resize(cx.rank(a).saturating_sub(axis).max(dims.len()), 1);
+    Ok([a, cx.reshape(b, &dims)?])
+}
+
+pub(super) fn binary(cx: &mut Call<'_, '_>) -> Imported {
+    let kind = match cx.node.op_type {
+        "Add" => BinaryKind::Add,
+        "Sub" => BinaryKind::Sub,
+        "Mul" => BinaryKind::Mul,
+        "Div" => BinaryKind::Div,
+        "And" => BinaryKind::And,
+        "Or" => BinaryKind::Or,
+        _ => BinaryKind::Xor,
+    };
+    let [a, b] = operands(cx)?;
+    cx.add_all(Binary::new(kind), &[a, b])
+}
+
+/// The exponent may be of another type; the result has that of the base.
+pub(super) fn pow(cx: &mut Call<'_, '_>) -> Imported {
+    let [base, exponent] = operands(cx)?;
+    let to = cx.dtype(base);
+    if cx.dtype(exponent) != to {
+        if is_integer(to) && !is_integer(cx.dtype(exponent)) {
+            return Err(Halt::Foreign);
+        }
+        let exponent = cx.cast(exponent, to)?;
+        return cx.add_all(Binary::new(BinaryKind::Pow), &[base, exponent]);
+    }
+    cx.add_all(Binary::new(BinaryKind::Pow), &[base, exponent])
+}
+
+fn is_integer(dtype: DType) -> bool {
+    !matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::Bf16 | DType::Bool)
+}
+
+/// What a division leaves: with the sign of the dividend (`fmod`), or of the divisor.
+pub(super) fn modulo(cx: &mut Call<'_, '_>) -> Imported {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    let left = cx.binary(BinaryKind::Rem, a, b)?;
+    let unsigned = matches!(cx.dtype(a), DType::U8 | DType::U16 | DType::U32 | DType::U64);
+    if cx.flag("fmod", false)? || unsigned {
+        return Ok(vec![left]);
+    }
+    if !is_integer(cx.dtype(a)) {
+        return Err(cx.attribute_error("fmod", "is 0, which floats do not have"));
+    }
+    // What is left is moved by the divisor where their signs differ.
+    let zero = cx.scalar_of(cx.dtype(a), 0.0)?;
+    let moved = cx.binary(BinaryKind::Add, left, b)?;
+    let left_negative = cx.compare(CompareKind::Less, left, zero)?;
+    let divisor_negative = cx.compare(CompareKind::Less, b, zero)?;
+    let differ = cx.binary(BinaryKind::Xor, left_negative, divisor_negative)?;
+    let some = cx.compare(CompareKind::NotEqual, left, zero)?;
+    let moves = cx.binary(BinaryKind::And, differ, some)?;
+    Ok(vec![cx.select(moves, moved, left)?])
+}
+
+pub(super) fn variadic(cx: &mut Call<'_, '_>) -> Imported {
+    let kind = match cx.node.op_type {
+        "Min" => BinaryKind::Min,
+        "Max" => BinaryKind::Max,
+        _ => BinaryKind::Add,
+    };
+    let inputs = cx.all_inputs()?;
+    let Some((&first, rest)) = inputs.split_first() else {
+        return Err(cx.at(OpError::Arity { want: "at least 1", got: 0 }));
+    };
+    let mut all = first;
+    for &next in rest {
+        all = cx.binary(kind, all, next)?;
+    }
+    if cx.node.op_type == "Mean" {
+        all = cx.with_number(BinaryKind::Div, all, inputs.len() as f64)?;
+    }
+    Ok(vec![all])
+}
+
+pub(super) fn compare(cx: &mut Call<'_, '_>) -> Imported {
+    let kind = match cx.node.op_type {
+        "Equal" => CompareKind::Equal,
+        "Less" => CompareKind::Less,
+        "LessOrEqual" => CompareKind::LessEqual,
+        "Greater" => CompareKind::Greater,
+        _ => CompareKind::GreaterEqual,
+    };
+    let [a, b] = operands(cx)?;
+    cx.add_all(Compare { kind }, &[a, b])
+}
+
+pub(super) fn select(cx: &mut Call<'_, '_>) -> Imported {
+    let inputs = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
+    cx.add_all(Select, &inputs)
+}
+
+/// Half precision is held as f32: a cast to it only rounds.
+pub(super) fn cast_to(cx: &mut Call<'_, '_>, to: DType) -> Imported {
+    let x = cx.input(0)?;
+    let (held, declared) = held_as(to);
+    let Some(half) = declared else {
+        // A value of its own, which the file no longer has in half precision.
+        let same = cx.dtype(x) == held && cx.build.half(x).is_none();
+        return if same { Ok(vec![x]) } else { cx.add_all(Cast { to: held }, &[x]) };
+    };
+    if cx.declared(x) == half {
+        return Ok(vec![x]);
+    }
+    let rounded = cx.add(Cast { to: half }, &[x])?;
+    let y = cx.add(Cast { to: held }, &[rounded])?;
+    cx.build.declare(y, declared);
+    Ok(vec![y])
+}
+
+pub(super) fn cast(cx: &mut Call<'_, '_>) -> Imported {
+    let to = known_dtype(cx.int("to", 0)?, cx.name())?;
+    cast_to(cx, to)
+}
+
+pub(super) fn cast_like(cx: &mut Call<'_, '_>) -> Imported {
+    let to = cx.declared(cx.input(1)?);
+    cast_to(cx, to)
+}
+
+pub(super) fn unary(cx: &mut Call<'_, '_>) -> Imported {
+    let kind = match cx.node.op_type {
+        "Neg" => UnaryKind::Neg,
+        "Abs" => UnaryKind::Abs,
+        "Sqrt" => UnaryKind::Sqrt,
+        "Exp" => UnaryKind::Exp,
+        "Log" => UnaryKind::Log,
+        "Reciprocal" => UnaryKind::Reciprocal,
+        "Erf" => UnaryKind::Erf,
+        "Floor" => UnaryKind::Floor,
+        "Ceil" => UnaryKind::Ceil,
+        "Round" => UnaryKind::Round,
+        "Sign" => UnaryKind::Sign,
+        "Sin" => UnaryKind::Sin,
+        "Cos" => UnaryKind::Cos,
+        _ => UnaryKind::Not,
+    };
+    let x = cx.input(0)?;
+    cx.add_all(Unary { kind }, &[x])
+}
+
+/// Only NaN differs from itself.
+pub(super) fn is_nan(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    cx.add_all(Compare { kind: CompareKind::NotEqual }, &[x, x])
+}
+
+/// Stretches a value to `shape`, or leaves it where it has that.
+pub(super) fn expand_to(cx: &mut Call<'_, '_>, x: ValueId, dims: &[usize]) -> Result<ValueId, Halt> {
+    let asked = crate::tensor::Shape::new(dims).map_err(|e| cx.at(e))?;
+    let shape = broadcast_shape(&[cx.shape(x), &asked]).map_err(|e| cx.at(e))?;
+    if *cx.shape(x) == shape { Ok(x) } else { cx.add(Expand { shape }, &[x]) }
+}
+
+/// Whether a tensor attribute of one element is given.
+pub(super) fn one_element(cx: &mut Call<'_, '_>, tensor: Option<&TensorProto<'_>>) -> Result<Option<ValueId>, Halt> {
+    let Some(tensor) = tensor else { return Ok(None) };
+    let held = super::tensor::dense(tensor, cx.files)?;
+    let id = cx.held(held);
+    cx.reshape(id, &[]).map(Some)
+}

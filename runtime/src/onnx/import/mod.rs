@@ -1,0 +1,409 @@
+//! From the messages of a checked file to a Graph, for concrete input shapes.
+//!
+//! Nodes are walked in an order that can be run. Each operator's importer, one file a family, says
+//! what the node means in operators of ours, by the specification of the opset that the file
+//! imports; what depends on constants alone is computed at once ([`build`]). Local functions are
+//! imported where they are called, branches of an If whose condition is known in its place. What no
+//! operator of ours does becomes a fallback step, where that is built in.
+
+mod activation;
+mod build;
+mod call;
+mod convolution;
+mod elementwise;
+mod index;
+mod normalization;
+mod pool;
+mod product;
+mod quantization;
+mod quantized;
+mod reduce;
+mod resize;
+mod structure;
+mod table;
+pub(super) mod tensor;
+mod window;
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use skipstone_onnx::proto::{
+    Attribute, Dim, Function, Graph as GraphProto, Model, Node, SparseTensor, Tensor, Type, ValueInfo,
+};
+use skipstone_onnx::{captures, is_standard, order};
+
+use self::build::{Build, Halt};
+use self::call::Call;
+use self::tensor::Files;
+use super::fallback;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, ValueId};
+use crate::model::Shapes;
+use crate::ops::cast::Cast;
+use crate::tensor::{DType, Fact, Shape};
+
+/// A graph, or why there is none.
+pub(super) enum Outcome {
+    Graph(Graph),
+    /// A shape depends on data: the reason.
+    Dynamic(String),
+}
+
+/// Imports a model that was found valid, with its dynamic inputs bound to `shapes`.
+///
+/// # Errors
+/// What an operator objects to, with the node's name; operators that nothing here runs.
+pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Result<Outcome> {
+    let Some(main) = &model.graph else { return Err(Error::Internal("a checked model has no graph".into())) };
+    let functions = model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
+    let opsets = opsets(&model.opset_imports);
+    let mut importer = Importer { functions, files, build: Build::default(), scopes: Vec::new() };
+    match importer.main(main, Rc::new(opsets), shapes) {
+        Ok(()) => Ok(Outcome::Graph(importer.build.graph)),
+        Err(Halt::Error(error)) => Err(error),
+        Err(Halt::Dynamic(reason)) => Ok(Outcome::Dynamic(reason)),
+        Err(Halt::Foreign) => Err(Error::Internal("an operator was left over".into())),
+    }
+}
+
+/// Versions of operator sets by domain; `ai.onnx` is the empty one.
+type Opsets<'m> = HashMap<&'m str, i64>;
+
+fn opsets<'m>(imports: &[skipstone_onnx::proto::OpsetImport<'m>]) -> Opsets<'m> {
+    let domain = |name: &'m str| if is_standard(name) { "" } else { name };
+    imports.iter().map(|import| (domain(import.domain), import.version.unwrap_or(1))).collect()
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy)]
+enum Held<'m> {
+    Value(ValueId),
+    /// Read when it is first used.
+    Initializer(&'m Tensor<'m>),
+    Sparse(&'m SparseTensor<'m>),
+}
+
+/// The names of a graph, of a subgraph or of a function's body.
+struct Scope<'m> {
+    names: HashMap<&'m str, Held<'m>>,
+    /// Whether the names around are hidden, as they are from a function.
+    isolated: bool,
+    /// Attributes of the call that a function's body belongs to.
+    attributes: Rc<HashMap<&'m str, &'m Attribute<'m>>>,
+    opsets: Rc<Opsets<'m>>,
+}
+
+struct Importer<'m> {
+    functions: HashMap<(&'m str, &'m str), &'m Function<'m>>,
+    files: &'m Files,
+    build: Build,
+    /// From the main graph to the innermost body.
+    scopes: Vec<Scope<'m>>,
+}
+
+impl<'m> Importer<'m> {
+    fn main(&mut self, graph: &'m GraphProto<'m>, opsets: Rc<Opsets<'m>>, shapes: &Shapes) -> Result<(), Halt> {
+        self.scopes.push(Scope { names: HashMap::new(), isolated: true, attributes: Rc::default(), opsets });
+        self.initializers(graph);
+        let known: Vec<&str> = caller_inputs(graph).map(|info| info.name).collect();
+        if let Some(name) = shapes.keys().find(|name| !known.contains(&name.as_str())) {
+            return Err(Error::UnknownInput { name: name.clone(), known: known.join(", ") }.into());
+        }
+        for info in caller_inputs(graph) {
+            let fact = input_fact(info, shapes)?;
+            let (held, declared) = tensor::held_as(fact.dtype);
+            let given = self.build.graph.add_input(info.name, fact);
+            let value = match declared {
+                None => given,
+                Some(_) => self.build.graph.add_node(format!("{}.f32", info.name), Cast { to: held }, &[given])?[0],
+            };
+            self.build.declare(value, declared);
+            self.define(info.name, value);
+        }
+        self.nodes(&graph.nodes)?;
+        for info in &graph.outputs {
+            let value = self.value(info.name)?;
+            let given = match self.build.half(value) {
+                None => value,
+                Some(to) => {
+                    // The node that writes the output bears its name.
+                    let name = format!("{}.{}", info.name, to.name());
+                    self.build.add(&name, Cast { to }.into(), &[value])?[0]
+                }
+            };
+            self.build.graph.outputs.push((info.name.to_owned(), given));
+        }
+        Ok(())
+    }
+
+    fn initializers(&mut self, graph: &'m GraphProto<'m>) {
+        let Some(scope) = self.scopes.last_mut() else { return };
+        scope.names.extend(graph.initializers.iter().map(|tensor| (tensor.name, Held::Initializer(tensor))));
+        scope.names.extend(graph.sparse_initializers.iter().map(|sparse| (sparse.values.name, Held::Sparse(sparse))));
+    }
+
+    fn define(&mut self, name: &'m str, value: ValueId) {
+        if let Some(scope) = self.scopes.last_mut()
+            && !name.is_empty()
+        {
+            scope.names.insert(name, Held::Value(value));
+        }
+    }
+
+    /// The value of a name; constants are read from the file when they are first asked for.
+    fn value(&mut self, name: &str) -> Result<ValueId, Halt> {
+        for scope in self.scopes.iter_mut().rev() {
+            if let Some(held) = scope.names.get_mut(name) {
+                let tensor = match *held {
+                    Held::Value(id) => return Ok(id),
+                    Held::Initializer(tensor) => tensor::dense(tensor, self.files)?,
+                    Held::Sparse(sparse) => tensor::sparse(sparse, self.files)?,
+                };
+                let id = self.build.graph.add_constant(name, tensor.tensor);
+                self.build.declare(id, tensor.declared);
+                *held = Held::Value(id);
+                return Ok(id);
+            }
+            if scope.isolated {
+                break;
+            }
+        }
+        Err(Error::Internal(format!("nothing produces '{name}' in a checked model")).into())
+    }
+
+    fn nodes(&mut self, nodes: &'m [Node<'m>]) -> Result<(), Halt> {
+        let order = order(nodes).map_err(|_| Error::Internal("a checked model has a cycle".into()))?;
+        for position in order {
+            let node = &nodes[position];
+            self.build.place = format!(" ({}, node {position})", node.op_type);
+            let results = self.node(node)?;
+            for (name, value) in node.outputs.iter().zip(results) {
+                self.define(name, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Imports one node; answers its results, of which unnamed ones may be left out at the end.
+    fn node(&mut self, node: &'m Node<'m>) -> Result<Vec<ValueId>, Halt> {
+        let names = node.inputs.iter();
+        let inputs: Vec<Option<ValueId>> = names
+            .map(|name| if name.is_empty() { Ok(None) } else { self.value(name).map(Some) })
+            .collect::<Result<_, _>>()?;
+        let Some(scope) = self.scopes.last() else { return Err(Halt::Foreign) };
+        let (attributes, opsets) = (scope.attributes.clone(), scope.opsets.clone());
+        if let Some(&function) = self.functions.get(&(node.domain, node.op_type)) {
+            return self.function(node, function, &inputs, &attributes);
+        }
+        let domain = if is_standard(node.domain) { "" } else { node.domain };
+        if domain.is_empty()
+            && node.op_type == "If"
+            && let Some(taken) = self.known_branch(node, &inputs)
+        {
+            return self.branch(taken);
+        }
+        let opset = opsets.get(domain).copied().unwrap_or(1);
+        let own = node.attributes.iter().filter_map(|a| Some((a.name, resolved(a, &attributes)?))).collect();
+        let halves: Option<DType> = inputs.iter().flatten().find_map(|&id| self.build.half(id));
+        let mut call =
+            Call { node, opset, attributes: own, inputs: inputs.clone(), build: &mut self.build, files: self.files };
+        let imported = match table::importer(domain, node.op_type) {
+            Some(importer) => importer(&mut call),
+            None => Err(Halt::Foreign),
+        };
+        match imported {
+            Ok(results) => {
+                // What is computed from half precision is half precision, unless the operator says the type itself.
+                if let (Some(half), false) = (halves, table::says_type(node.op_type)) {
+                    for &id in &results {
+                        if self.build.graph.fact(id).dtype == DType::F32 && self.build.half(id).is_none() {
+                            self.build.declare(id, Some(half));
+                        }
+                    }
+                }
+                Ok(results)
+            }
+            Err(Halt::Foreign) => self.foreign(node, inputs, &opsets),
+            Err(halt) => Err(halt),
+        }
+    }
+
+    /// Imports the body of a local function in the place of its call.
+    fn function(
+        &mut self,
+        node: &'m Node<'m>,
+        function: &'m Function<'m>,
+        inputs: &[Option<ValueId>],
+        around: &HashMap<&'m str, &'m Attribute<'m>>,
+    ) -> Result<Vec<ValueId>, Halt> {
+        let mut attributes: HashMap<&str, &Attribute<'m>> =
+            function.default_attributes.iter().map(|attribute| (attribute.name, attribute)).collect();
+        attributes.extend(node.attributes.iter().filter_map(|a| Some((a.name, resolved(a, around)?))));
+        let names = function.inputs.iter().zip(inputs).filter_map(|(&name, id)| Some((name, Held::Value((*id)?))));
+        let names = names.collect();
+        let opsets = Rc::new(opsets(&function.opset_imports));
+        self.scopes.push(Scope { names, isolated: true, attributes: Rc::new(attributes), opsets });
+        let results = self
+            .nodes(&function.nodes)
+            .and_then(|()| function.outputs.iter().map(|name| self.value(name)).collect::<Result<Vec<_>, _>>());
+        self.scopes.pop();
+        results
+    }
+
+    /// The branch of an If whose condition is a constant.
+    fn known_branch(&self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Option<&'m GraphProto<'m>> {
+        let condition = self.build.graph.constant((*inputs.first()?)?)?;
+        let name = if *condition.bytes().first()? != 0 { "then_branch" } else { "else_branch" };
+        node.attribute(name)?.graphs.first()
+    }
+
+    /// Imports a subgraph without inputs in the place of its node.
+    fn branch(&mut self, graph: &'m GraphProto<'m>) -> Result<Vec<ValueId>, Halt> {
+        let Some(scope) = self.scopes.last() else { return Err(Halt::Foreign) };
+        let (attributes, opsets) = (scope.attributes.clone(), scope.opsets.clone());
+        self.scopes.push(Scope { names: HashMap::new(), isolated: false, attributes, opsets });
+        self.initializers(graph);
+        let results = self
+            .nodes(&graph.nodes)
+            .and_then(|()| graph.outputs.iter().map(|info| self.value(info.name)).collect::<Result<Vec<_>, _>>());
+        self.scopes.pop();
+        results
+    }
+
+    /// Makes a node that no operator of ours does a fallback step.
+    fn foreign(
+        &mut self,
+        node: &'m Node<'m>,
+        inputs: Vec<Option<ValueId>>,
+        opsets: &Opsets<'m>,
+    ) -> Result<Vec<ValueId>, Halt> {
+        let name = call::name(node);
+        if node.attributes.iter().any(|attribute| !attribute.reference.is_empty()) {
+            let reason = format!("{} in a function, with attributes of its call", node.op_type);
+            return Err(Error::Unsupported { node: name.to_owned(), reason }.into());
+        }
+        let mut operands: Vec<(&str, ValueId)> = Vec::new();
+        let captured: Vec<&str> = node.subgraphs().flat_map(captures).collect();
+        let captured: Vec<(&str, Option<ValueId>)> =
+            captured.into_iter().map(|name| Ok((name, Some(self.value(name)?)))).collect::<Result<_, Halt>>()?;
+        for (name, id) in node.inputs.iter().copied().zip(inputs).chain(captured) {
+            let Some(mut id) = id else { continue };
+            if operands.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            if let Some(to) = self.build.half(id) {
+                id = self.build.add(&format!("{name}.{}", to.name()), Cast { to }.into(), &[id])?[0];
+            }
+            operands.push((name, id));
+        }
+        let step = fallback::Step { node, opsets, operands: &operands, graph: &self.build.graph };
+        match fallback::node(&step)? {
+            fallback::Made::Constants(tensors) => {
+                let graph = &mut self.build.graph;
+                let made: Vec<ValueId> = tensors.into_iter().map(|tensor| graph.add_constant(name, tensor)).collect();
+                Ok(spread(node, &made))
+            }
+            fallback::Made::Step(op, inputs) => {
+                let results = self.build.add(name, op.into(), &inputs)?;
+                let mut held = Vec::with_capacity(results.len());
+                for id in results {
+                    let (to, declared) = tensor::held_as(self.build.graph.fact(id).dtype);
+                    let value = match declared {
+                        None => id,
+                        Some(_) => self.build.add(&format!("{name}.f32"), Cast { to }.into(), &[id])?[0],
+                    };
+                    self.build.declare(value, declared);
+                    held.push(value);
+                }
+                Ok(spread(node, &held))
+            }
+            fallback::Made::Dynamic(reason) => Err(Halt::Dynamic(reason)),
+        }
+    }
+}
+
+/// The results of a node by the positions of its outputs, from those that have a name.
+fn spread(node: &Node<'_>, named: &[ValueId]) -> Vec<ValueId> {
+    let mut next = named.iter().copied();
+    let place = |name: &&str| if name.is_empty() { named.first().copied() } else { next.next() };
+    node.outputs.iter().filter_map(place).collect()
+}
+
+/// An attribute, or what a reference to one of a function's stands for.
+fn resolved<'m>(attribute: &'m Attribute<'m>, of: &HashMap<&'m str, &'m Attribute<'m>>) -> Option<&'m Attribute<'m>> {
+    match attribute.reference {
+        "" => Some(attribute),
+        name => of.get(name).copied(),
+    }
+}
+
+/// Type and shape of an input, with unknown dimensions as the caller binds them.
+fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> {
+    let (name, bound) = (info.name, shapes.get(info.name));
+    let unsupported = |reason: &str| Error::Unsupported { node: name.to_owned(), reason: reason.to_owned() };
+    let Some(Type::Tensor(element, dims)) = &info.kind else {
+        return Err(unsupported("the input is no dense tensor; only those can be given"));
+    };
+    let dtype = tensor::known_dtype(*element, name)?;
+    let known = |dim: &Dim<'_>| match dim {
+        // Exporters write 0 and -1 for what they do not know.
+        Dim::Known(dim) => usize::try_from(*dim).ok().filter(|&dim| dim > 0),
+        Dim::Symbol(_) | Dim::Unknown => None,
+    };
+    let shown = || match dims {
+        None => "of unknown rank".to_owned(),
+        Some(dims) => dims.iter().map(shown_dim).collect::<Vec<_>>().join(","),
+    };
+    let dims: Vec<usize> = match (bound, dims) {
+        (Some(bound), None) => bound.clone(),
+        (Some(bound), Some(dims)) => {
+            let fits = |(dim, &asked): (&Dim<'_>, &usize)| known(dim).is_none_or(|dim| dim == asked);
+            if dims.len() != bound.len() || !dims.iter().zip(bound).all(fits) {
+                let got = format!("bound to {bound:?}");
+                return Err(Error::InputMismatch { name: name.to_owned(), got, want: format!("[{}]", shown()) });
+            }
+            bound.clone()
+        }
+        (None, Some(dims)) => {
+            let dims: Option<Vec<usize>> = dims.iter().map(known).collect();
+            dims.ok_or_else(|| Error::UnboundShape { input: name.to_owned(), shape: shown() })?
+        }
+        (None, None) => return Err(Error::UnboundShape { input: name.to_owned(), shape: shown() }),
+    };
+    Ok(Fact::new(dtype, Shape::new(&dims).map_err(|e| e.at(name))?))
+}
+
+/// Whether some input has a dimension that a caller has to bind.
+pub(super) fn is_dynamic(model: &Model<'_>) -> bool {
+    let open = |info: &ValueInfo<'_>| match &info.kind {
+        Some(Type::Tensor(_, Some(dims))) => dims.iter().any(|dim| !matches!(dim, Dim::Known(1..))),
+        _ => true,
+    };
+    model.graph.iter().flat_map(caller_inputs).any(open)
+}
+
+/// The inputs that a caller gives, with dynamic dimensions as bound.
+///
+/// # Errors
+/// A type that no input can have; a dimension that is left unbound.
+#[cfg_attr(not(feature = "tract"), allow(dead_code, reason = "only a fallback asks for them apart"))]
+pub(super) fn inputs(model: &Model<'_>, shapes: &Shapes) -> Result<Vec<(String, Fact)>> {
+    let given = model.graph.iter().flat_map(caller_inputs);
+    given.map(|info| Ok((info.name.to_owned(), input_fact(info, shapes)?))).collect()
+}
+
+/// The inputs that have no initializer.
+fn caller_inputs<'g, 'm>(graph: &'g GraphProto<'m>) -> impl Iterator<Item = &'g ValueInfo<'m>> {
+    let dense = graph.initializers.iter().map(|tensor| tensor.name);
+    let initialized: HashSet<&str> =
+        dense.chain(graph.sparse_initializers.iter().map(|sparse| sparse.values.name)).collect();
+    graph.inputs.iter().filter(move |info| !initialized.contains(info.name))
+}
+
+fn shown_dim(dim: &Dim<'_>) -> String {
+    match dim {
+        Dim::Known(dim) => dim.to_string(),
+        Dim::Symbol(name) if !name.is_empty() => (*name).to_owned(),
+        Dim::Symbol(_) | Dim::Unknown => "?".to_owned(),
+    }
+}

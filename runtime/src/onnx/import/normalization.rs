@@ -1,0 +1,240 @@
+//! Normalizations.
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use super::elementwise::expand_to;
+use crate::graph::ValueId;
+use crate::ops::binary::BinaryKind;
+use crate::ops::compare::CompareKind;
+use crate::ops::layernorm::{LayerNorm, Norm};
+use crate::ops::reduce::ReduceKind;
+use crate::ops::unary::UnaryKind;
+use crate::tensor::DType;
+
+/// One parameter for each channel, lined up with axis 1 of `rank`.
+fn per_channel(cx: &mut Call<'_, '_>, id: ValueId, channels: usize, rank: usize) -> Result<ValueId, Halt> {
+    if cx.shape(id).elements() != channels || cx.rank(id) > 1 {
+        return Err(cx.shape_error("one parameter for each channel", &[cx.input(0)?, id]));
+    }
+    let mut dims = vec![channels];
+    dims.resize(rank.saturating_sub(1).max(1), 1);
+    cx.reshape(id, &dims)
+}
+
+/// Mean and variance along axes, which stay with length 1.
+fn moments(cx: &mut Call<'_, '_>, x: ValueId, axes: &[usize]) -> Result<(ValueId, ValueId), Halt> {
+    let mean = cx.reduce(ReduceKind::Mean, x, axes, true)?;
+    let square = cx.binary(BinaryKind::SqDiff, x, mean)?;
+    Ok((mean, cx.reduce(ReduceKind::Mean, square, axes, true)?))
+}
+
+/// `sqrt(variance + epsilon)`
+fn deviation(cx: &mut Call<'_, '_>, variance: ValueId, epsilon: f32) -> Result<ValueId, Halt> {
+    let sum = cx.with_number(BinaryKind::Add, variance, f64::from(epsilon))?;
+    cx.unary(UnaryKind::Sqrt, sum)
+}
+
+/// `(x - mean) / sqrt(variance + epsilon) * scale + bias`, with statistics from training or, in training mode, of the
+/// batch. With known statistics it is one product and one sum, which convolutions take in.
+pub(super) fn batch(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let (dims, epsilon) = (cx.shape(x).to_vec(), cx.float("epsilon", 1e-5)?);
+    let training = cx.flag("training_mode", false)?;
+    let spatial = cx.flag("spatial", true)?;
+    if cx.dtype(x) != DType::F32 {
+        return Err(Halt::Foreign);
+    }
+    let (rank, channels) = (dims.len(), dims.get(1).copied().unwrap_or(1));
+    let mut parameters = [x; 4];
+    for (index, slot) in parameters.iter_mut().enumerate() {
+        let id = cx.input(index + 1)?;
+        // Before opset 9, there could be a parameter for each pixel of each channel.
+        *slot = if spatial { per_channel(cx, id, channels, rank)? } else { cx.reshape(id, &dims[1..])? };
+    }
+    let [scale, bias, mean, variance] = parameters;
+    if training {
+        return of_batch(cx, x, [scale, bias], epsilon);
+    }
+    let deviation = deviation(cx, variance, epsilon)?;
+    let factor = cx.binary(BinaryKind::Div, scale, deviation)?;
+    let moved = cx.binary(BinaryKind::Mul, mean, factor)?;
+    let shift = cx.binary(BinaryKind::Sub, bias, moved)?;
+    let y = cx.binary(BinaryKind::Mul, x, factor)?;
+    let y = cx.binary(BinaryKind::Add, y, shift)?;
+    // Files of old opsets name statistics as results that nothing moves here.
+    let (mean, variance) = (cx.input(3)?, cx.input(4)?);
+    Ok(vec![y, mean, variance, mean, variance])
+}
+
+/// Batch normalization by the statistics of the batch; they move the running ones, which are results too.
+fn of_batch(cx: &mut Call<'_, '_>, x: ValueId, [scale, bias]: [ValueId; 2], epsilon: f32) -> Imported {
+    let rank = cx.rank(x);
+    let axes: Vec<usize> = (0..rank).filter(|&axis| axis != 1).collect();
+    let (mean, variance) = moments(cx, x, &axes)?;
+    let deviation = deviation(cx, variance, epsilon)?;
+    let factor = cx.binary(BinaryKind::Div, scale, deviation)?;
+    // The mean first: what is left of large elements is small.
+    let centered = cx.binary(BinaryKind::Sub, x, mean)?;
+    let y = cx.binary(BinaryKind::Mul, centered, factor)?;
+    let mut results = vec![cx.binary(BinaryKind::Add, y, bias)?];
+    let momentum = f64::from(cx.float("momentum", 0.9)?);
+    let channels = cx.shape(x)[1];
+    for (index, of_batch) in [(3, mean), (4, variance)] {
+        let old = cx.with_number(BinaryKind::Mul, cx.input(index)?, momentum)?;
+        let of_batch = cx.reshape(of_batch, &[channels])?;
+        let new = cx.with_number(BinaryKind::Mul, of_batch, 1.0 - momentum)?;
+        results.push(cx.binary(BinaryKind::Add, old, new)?);
+    }
+    Ok(results)
+}
+
+/// Where scale and bias of rows are, and how they are normalized.
+struct Rows {
+    axis: usize,
+    epsilon: f32,
+    norm: Norm,
+    scale: Option<ValueId>,
+    bias: Option<ValueId>,
+}
+
+/// A normalization over the axes from `axis` on.
+fn rows(cx: &mut Call<'_, '_>, x: ValueId, Rows { axis, epsilon, norm, scale, bias }: Rows) -> Result<ValueId, Halt> {
+    let row = cx.shape(x)[axis..].to_vec();
+    let count: usize = row.iter().product();
+    let scale = match scale {
+        Some(scale) => row_parameter(cx, scale, &row)?,
+        None => cx.elements(&[count], &vec![1f32; count])?,
+    };
+    let mut inputs = vec![x, scale];
+    if let Some(bias) = bias {
+        inputs.push(row_parameter(cx, bias, &row)?);
+    }
+    cx.add(LayerNorm { axis, epsilon, norm }, &inputs)
+}
+
+/// A parameter of rows: one for each element, or what broadcasts to that.
+fn row_parameter(cx: &mut Call<'_, '_>, id: ValueId, row: &[usize]) -> Result<ValueId, Halt> {
+    if cx.shape(id).elements() == row.iter().product::<usize>() { Ok(id) } else { expand_to(cx, id, row) }
+}
+
+/// Mean and inverse deviation are results that only training asks for.
+pub(super) fn layer(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let (axis, epsilon) = (cx.axis(-1, cx.rank(x))?, cx.float("epsilon", 1e-5)?);
+    let (scale, bias) = (cx.optional(1), cx.optional(2));
+    let mut results = vec![rows(cx, x, Rows { axis, epsilon, norm: Norm::Standard, scale, bias })?];
+    if cx.outputs() > 1 {
+        let axes: Vec<usize> = (axis..cx.rank(x)).collect();
+        let (mean, variance) = moments(cx, x, &axes)?;
+        let deviation = deviation(cx, variance, epsilon)?;
+        results.extend([mean, cx.unary(UnaryKind::Reciprocal, deviation)?]);
+    }
+    Ok(results)
+}
+
+/// As `layer`, without the mean.
+pub(super) fn root_mean_square(cx: &mut Call<'_, '_>) -> Imported {
+    if (1..cx.outputs()).any(|index| cx.wants(index)) {
+        return Err(Halt::Foreign);
+    }
+    let x = cx.input(0)?;
+    let (axis, epsilon) = (cx.axis(-1, cx.rank(x))?, cx.float("epsilon", 1e-5)?);
+    let scale = cx.optional(1);
+    Ok(vec![rows(cx, x, Rows { axis, epsilon, norm: Norm::RootMeanSquare, scale, bias: None })?])
+}
+
+/// com.microsoft: the normalization of a sum, which may be the fourth result. Simplified, without mean and bias.
+pub(super) fn skip_layer(cx: &mut Call<'_, '_>) -> Imported {
+    if cx.wants(1) || cx.wants(2) {
+        return Err(Halt::Foreign);
+    }
+    let simplified = cx.node.op_type == "SkipSimplifiedLayerNormalization";
+    let mut sum = cx.binary(BinaryKind::Add, cx.input(0)?, cx.input(1)?)?;
+    if let Some(bias) = cx.optional(if simplified { 3 } else { 4 }) {
+        sum = cx.binary(BinaryKind::Add, sum, bias)?;
+    }
+    let axis = cx.axis_of(-1, cx.rank(sum))?;
+    let epsilon = cx.float("epsilon", if simplified { 1e-6 } else { 1e-12 })?;
+    let norm = if simplified { Norm::RootMeanSquare } else { Norm::Standard };
+    let (scale, bias) = (cx.optional(2), cx.optional(3).filter(|_| !simplified));
+    let y = rows(cx, sum, Rows { axis, epsilon, norm, scale, bias })?;
+    Ok(vec![y, sum, sum, sum])
+}
+
+/// Each channel of each image by its own statistics.
+pub(super) fn instance(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    if cx.rank(x) < 3 {
+        return Err(cx.shape_error("images have at least 3 dimensions", &[x]));
+    }
+    grouped(cx, x, cx.shape(x)[1], false)
+}
+
+/// Groups of channels by their own statistics. Scale and bias are of channels since opset 21, before of groups.
+pub(super) fn group(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let groups = usize::try_from(cx.int("num_groups", 0)?).ok().filter(|&groups| groups > 0);
+    let groups = groups.ok_or_else(|| cx.attribute_error("num_groups", "must be above 0"))?;
+    let of_groups = cx.opset < 21;
+    grouped(cx, x, groups, of_groups)
+}
+
+fn grouped(cx: &mut Call<'_, '_>, x: ValueId, groups: usize, of_groups: bool) -> Imported {
+    let dims = cx.shape(x).to_vec();
+    let &[batch, channels, ref pixels @ ..] = dims.as_slice() else {
+        return Err(cx.shape_error("images have at least 2 dimensions", &[x]));
+    };
+    if !channels.is_multiple_of(groups) {
+        return Err(cx.attribute_error("num_groups", format!("{groups} groups do not divide {channels} channels")));
+    }
+    let row = channels / groups * pixels.iter().product::<usize>();
+    if row == 0 || batch == 0 {
+        return Ok(vec![x]);
+    }
+    let epsilon = cx.float("epsilon", 1e-5)?;
+    let flat = cx.reshape(x, &[batch, groups, row])?;
+    let flat = rows(cx, flat, Rows { axis: 2, epsilon, norm: Norm::Standard, scale: None, bias: None })?;
+    let mut y = cx.reshape(flat, &dims)?;
+    for (index, kind) in [(1, BinaryKind::Mul), (2, BinaryKind::Add)] {
+        let mut id = cx.input(index)?;
+        if of_groups && groups != channels {
+            let wide = cx.reshape(id, &[groups, 1])?;
+            let wide = expand_to(cx, wide, &[groups, channels / groups])?;
+            id = cx.reshape(wide, &[channels])?;
+        }
+        let parameter = per_channel(cx, id, channels, dims.len())?;
+        y = cx.binary(kind, y, parameter)?;
+    }
+    Ok(vec![y])
+}
+
+/// Each row over its length: the sum of absolute values (p = 1) or the root of the sum of squares (p = 2).
+pub(super) fn lp(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let axis = cx.axis(-1, cx.rank(x))?;
+    let kind = match cx.int("p", 2)? {
+        1 => ReduceKind::L1,
+        2 => ReduceKind::L2,
+        p => return Err(cx.attribute_error("p", format!("is {p}, not 1 or 2"))),
+    };
+    let length = cx.reduce(kind, x, &[axis], true)?;
+    // A row of zeros stays one.
+    let (zero, one) = (cx.scalar_of(cx.dtype(x), 0.0)?, cx.scalar_of(cx.dtype(x), 1.0)?);
+    let empty = cx.compare(CompareKind::Equal, length, zero)?;
+    let length = cx.select(empty, one, length)?;
+    Ok(vec![cx.binary(BinaryKind::Div, x, length)?])
+}
+
+/// `(x - mean) / (deviation + 1e-9)` along axes, by default all but the channels.
+pub(super) fn mean_variance(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let axes = cx.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
+    let axes = cx.axes_of(&axes, cx.rank(x))?;
+    let mean = cx.reduce(ReduceKind::Mean, x, &axes, true)?;
+    let centered = cx.binary(BinaryKind::Sub, x, mean)?;
+    let square = cx.unary(UnaryKind::Square, centered)?;
+    let variance = cx.reduce(ReduceKind::Mean, square, &axes, true)?;
+    let deviation = cx.unary(UnaryKind::Sqrt, variance)?;
+    let below = cx.with_number(BinaryKind::Add, deviation, 1e-9)?;
+    Ok(vec![cx.binary(BinaryKind::Div, centered, below)?])
+}

@@ -1,0 +1,61 @@
+//! Pooling.
+
+use skipstone_kernels::pool::PoolFn;
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use super::window::{Window, image_dims};
+use crate::ops::image::Layout;
+use crate::ops::pool::Pool;
+use crate::ops::reduce::{Reduce, ReduceKind};
+use crate::tensor::DType;
+
+fn pool(cx: &mut Call<'_, '_>, function: PoolFn) -> Imported {
+    let x = cx.input(0)?;
+    let from = cx.shape(x).clone();
+    if from.rank() < 3 {
+        return Err(cx.shape_error("images have at least 3 dimensions", &[x]));
+    }
+    let window = Window::of(cx, &from[2..], None)?;
+    let takes = match function {
+        PoolFn::Max => matches!(cx.dtype(x), DType::F32 | DType::U8 | DType::I8),
+        PoolFn::Average { .. } => cx.dtype(x) == DType::F32,
+    };
+    let Some(image) = window.as_image().filter(|_| takes) else { return Err(Halt::Foreign) };
+    let out: Vec<usize> = from[..2].iter().chain(&window.out).copied().collect();
+    let op = Pool {
+        function,
+        kernel: image.kernel,
+        stride: image.stride,
+        dilation: image.dilation,
+        pads: image.pads,
+        out: image.out,
+        layout: Layout::Nchw,
+    };
+    let x = cx.reshape(x, &image_dims(&from))?;
+    let y = cx.add(op, &[x])?;
+    Ok(vec![cx.reshape(y, &out)?])
+}
+
+pub(super) fn max(cx: &mut Call<'_, '_>) -> Imported {
+    if cx.wants(1) {
+        return Err(Halt::Foreign);
+    }
+    pool(cx, PoolFn::Max)
+}
+
+pub(super) fn average(cx: &mut Call<'_, '_>) -> Imported {
+    let count_padding = cx.flag("count_include_pad", false)?;
+    pool(cx, PoolFn::Average { count_padding })
+}
+
+/// One window over all of an image.
+pub(super) fn global(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let rank = cx.rank(x);
+    if rank < 3 {
+        return Err(cx.shape_error("images have at least 3 dimensions", &[x]));
+    }
+    let kind = if cx.node.op_type == "GlobalMaxPool" { ReduceKind::Max } else { ReduceKind::Mean };
+    cx.add_all(Reduce { axes: (2..rank).collect(), kind, keep_dims: true }, &[x])
+}

@@ -1,0 +1,126 @@
+//! Between floats and the integers that stand for them.
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use super::tensor::known_dtype;
+use crate::error::OpError;
+use crate::graph::ValueId;
+use crate::ops::binary::BinaryKind;
+use crate::ops::broadcast::Expand;
+use crate::ops::dequantize::Dequantize;
+use crate::ops::dynamic_quantize::DynamicQuantize;
+use crate::ops::quantize::Quantize;
+use crate::ops::quantized::is_quantized;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+impl Call<'_, '_> {
+    /// Zero points of type `dtype`: operand `id`, or zeros in the shape of the scale.
+    pub fn zero_point(&mut self, id: Option<ValueId>, scale: ValueId, dtype: DType) -> ValueId {
+        match id {
+            Some(zero) => zero,
+            None => self.constant(Tensor::zeros(Fact::new(dtype, self.shape(scale).clone()))),
+        }
+    }
+
+    /// The floats that `x` stands for, by a scale and a zero point for the whole or for each index of `axis`.
+    pub fn dequantized(
+        &mut self,
+        x: ValueId,
+        scale: ValueId,
+        zero: Option<ValueId>,
+        axis: i64,
+    ) -> Result<ValueId, Halt> {
+        let got = self.dtype(x);
+        if !is_quantized(got) && got != DType::I32 {
+            return Err(self.at(OpError::Type { index: 0, got, want: "u8, i8, u16, i16 or i32" }));
+        }
+        let zero = self.zero_point(zero, scale, got);
+        let axis = self.channel_axis(x, scale, axis)?;
+        self.add(Dequantize { axis }, &[x, scale, zero])
+    }
+
+    /// `x` in integers of the zero point's type.
+    pub fn quantized(&mut self, x: ValueId, scale: ValueId, zero: ValueId, axis: i64) -> Result<ValueId, Halt> {
+        let axis = self.channel_axis(x, scale, axis)?;
+        let to = self.dtype(zero);
+        if !is_quantized(to) {
+            return Err(self.at(OpError::Type { index: 2, got: to, want: "u8, i8, u16 or i16" }));
+        }
+        self.add(Quantize { axis, to }, &[x, scale, zero])
+    }
+
+    /// The axis that scales belong to; any where there is one scale for the whole.
+    fn channel_axis(&self, x: ValueId, scale: ValueId, axis: i64) -> Result<usize, Halt> {
+        if self.shape(scale).elements() == 1 { Ok(0) } else { self.axis_of(axis, self.rank(x)) }
+    }
+}
+
+/// The result's type is the zero point's, or else said by `output_dtype`, or else u8.
+pub(super) fn quantize(cx: &mut Call<'_, '_>) -> Imported {
+    let (mut x, scale) = (cx.input(0)?, cx.input(1)?);
+    let axis = cx.int("axis", 1)?;
+    if cx.int("block_size", 0)? != 0 {
+        return Err(Halt::Foreign);
+    }
+    let said = match cx.int("output_dtype", 0)? {
+        0 => DType::U8,
+        number => known_dtype(number, cx.name())?,
+    };
+    if cx.dtype(x) == DType::I32 {
+        x = cx.cast(x, DType::F32)?;
+    }
+    let zero = cx.zero_point(cx.optional(2), scale, said);
+    Ok(vec![cx.quantized(x, scale, zero, axis)?])
+}
+
+pub(super) fn dequantize(cx: &mut Call<'_, '_>) -> Imported {
+    let (x, scale, zero) = (cx.input(0)?, cx.input(1)?, cx.optional(2));
+    let axis = cx.int("axis", 1)?;
+    match usize::try_from(cx.int("block_size", 0)?) {
+        Ok(0) => Ok(vec![cx.dequantized(x, scale, zero, axis)?]),
+        Ok(block) => blocked(cx, [x, scale], zero, axis, block),
+        Err(_) => Err(cx.attribute_error("block_size", "is negative")),
+    }
+}
+
+/// A scale and a zero point for each block of `block` indices of an axis: `(x - zero) * scale`, both stretched.
+fn blocked(
+    cx: &mut Call<'_, '_>,
+    [x, scale]: [ValueId; 2],
+    zero: Option<ValueId>,
+    axis: i64,
+    block: usize,
+) -> Imported {
+    let dims = cx.shape(x).to_vec();
+    let axis = cx.axis_of(axis, dims.len())?;
+    let mut blocks = dims.clone();
+    blocks[axis] = dims[axis].div_ceil(block);
+    if cx.shape(scale).dims() != blocks || !dims[axis].is_multiple_of(block) {
+        return Err(cx.shape_error("one scale for each block", &[x, scale]));
+    }
+    let stretched = |cx: &mut Call<'_, '_>, id: ValueId| -> Result<ValueId, Halt> {
+        let mut apart = blocks.clone();
+        apart.insert(axis + 1, 1);
+        let id = cx.reshape(id, &apart)?;
+        apart[axis + 1] = block;
+        let shape = Shape::new(&apart).map_err(|e| cx.at(e))?;
+        let id = cx.add(Expand { shape }, &[id])?;
+        cx.reshape(id, &dims)
+    };
+    let mut y = cx.cast(x, DType::F32)?;
+    if let Some(zero) = zero {
+        if cx.shape(zero) != cx.shape(scale) {
+            return Err(cx.shape_error("one zero point for each scale", &[scale, zero]));
+        }
+        let zero = cx.cast(zero, DType::F32)?;
+        let zero = stretched(cx, zero)?;
+        y = cx.binary(BinaryKind::Sub, y, zero)?;
+    }
+    let scale = stretched(cx, scale)?;
+    Ok(vec![cx.binary(BinaryKind::Mul, y, scale)?])
+}
+
+pub(super) fn dynamic_quantize(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    cx.add_all(DynamicQuantize, &[x])
+}

@@ -1,0 +1,237 @@
+//! Operators on quantized tensors.
+//!
+//! Those with scales are spelled out in ordinary operators between dequantizing and quantizing:
+//!
+//! ```text
+//! QLinearConv(x, .., w, .., y, .., b)
+//!   =>
+//! Dequantize(x) \
+//! Dequantize(w)  > Conv -> Quantize(y)
+//! Dequantize(b) /
+//! ```
+//!
+//! That is what they mean. ONNX Runtime's quantizer writes models in either form; after this there
+//! is one, in which the [passes](crate::graph) look for what can be computed in integers. Products
+//! of bytes that stay integers (ConvInteger, MatMulInteger) have an operator of their own.
+
+use super::activation::named;
+use super::build::{Halt, Imported};
+use super::call::Call;
+use super::convolution::{groups, of_window, window};
+use super::elementwise::expand_to;
+use super::product::{Order, Product, of_operands};
+use super::window::image_dims;
+use super::{convolution, pool, product};
+use crate::error::OpError;
+use crate::graph::ValueId;
+use crate::ops::binary::BinaryKind;
+use crate::ops::concat::Concat;
+use crate::ops::conv::Conv;
+use crate::ops::conv_integer::ConvInteger;
+use crate::ops::image::Layout;
+use crate::ops::look_up::LookUp;
+use crate::ops::quantized::flip;
+use crate::tensor::{DType, Fact, Tensor};
+
+impl Call<'_, '_> {
+    /// The floats of the operand whose bytes, scale and zero point are the inputs from `first` on.
+    fn floats_at(&mut self, first: usize, axis: i64) -> Result<ValueId, Halt> {
+        let (x, scale, zero) = (self.input(first)?, self.input(first + 1)?, self.optional(first + 2));
+        self.dequantized(x, scale, zero, axis)
+    }
+
+    /// The floats of a bias in units of two scales, times `alpha`.
+    fn bias_at(&mut self, index: usize, scales: [usize; 2], alpha: f32) -> Result<Option<ValueId>, Halt> {
+        let Some(bias) = self.optional(index) else { return Ok(None) };
+        let (a, b) = (self.input(scales[0])?, self.input(scales[1])?);
+        let mut scale = self.binary(BinaryKind::Mul, a, b)?;
+        if alpha != 1.0 {
+            scale = self.with_number(BinaryKind::Mul, scale, f64::from(alpha))?;
+        }
+        if self.shape(scale).elements() == 1 {
+            scale = self.reshape(scale, &[])?;
+        }
+        self.dequantized(bias, scale, None, -1).map(Some)
+    }
+
+    /// Quantizes `y` by the scale and zero point in the inputs from `first` on.
+    fn quantized_at(&mut self, y: ValueId, first: usize) -> Imported {
+        let scale = self.input(first)?;
+        let zero = self.zero_point(self.optional(first + 1), scale, DType::U8);
+        Ok(vec![self.quantized(y, scale, zero, 1)?])
+    }
+
+    /// Runs the importer of an ordinary operator on other operands.
+    fn on(&mut self, inputs: &[Option<ValueId>], importer: fn(&mut Self) -> Imported) -> Result<ValueId, Halt> {
+        let own = std::mem::replace(&mut self.inputs, inputs.to_vec());
+        let results = importer(self);
+        self.inputs = own;
+        results?.first().copied().ok_or(Halt::Foreign)
+    }
+}
+
+/// `x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias`
+pub(super) fn convolution(cx: &mut Call<'_, '_>) -> Imported {
+    let (x, w) = (cx.floats_at(0, 1)?, cx.floats_at(3, 0)?);
+    let bias = cx.bias_at(8, [1, 4], 1.0)?;
+    let y = cx.on(&[Some(x), Some(w), bias], convolution::conv)?;
+    cx.quantized_at(y, 6)
+}
+
+/// `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`: a scale for each row of the first, each column of the
+/// second.
+pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
+    let (a, b) = (cx.floats_at(0, -2)?, cx.floats_at(3, -1)?);
+    let y = cx.on(&[Some(a), Some(b)], product::matmul)?;
+    cx.quantized_at(y, 6)
+}
+
+/// `a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero`: bias and the result's scale can be left out.
+pub(super) fn gemm(cx: &mut Call<'_, '_>) -> Imported {
+    let alpha = cx.float("alpha", 1.0)?;
+    let by_columns = if cx.flag("transB", false)? { 0 } else { 1 };
+    let (a, b) = (cx.floats_at(0, 1)?, cx.floats_at(3, by_columns)?);
+    let bias = cx.bias_at(6, [1, 4], alpha)?;
+    let y = cx.on(&[Some(a), Some(b), bias], product::gemm)?;
+    if cx.optional(7).is_none() { Ok(vec![y]) } else { cx.quantized_at(y, 7) }
+}
+
+/// `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`
+fn binary(cx: &mut Call<'_, '_>, kind: BinaryKind) -> Imported {
+    let (a, b) = (cx.floats_at(0, 1)?, cx.floats_at(3, 1)?);
+    let y = cx.binary(kind, a, b)?;
+    cx.quantized_at(y, 6)
+}
+
+pub(super) fn add(cx: &mut Call<'_, '_>) -> Imported {
+    binary(cx, BinaryKind::Add)
+}
+
+pub(super) fn mul(cx: &mut Call<'_, '_>) -> Imported {
+    binary(cx, BinaryKind::Mul)
+}
+
+/// `x, x_scale, x_zero, y_scale, y_zero`; channels lie before pixels.
+fn unary(cx: &mut Call<'_, '_>, importer: fn(&mut Call<'_, '_>) -> Imported) -> Imported {
+    if cx.flag("channels_last", false)? {
+        return Err(Halt::Foreign);
+    }
+    let x = cx.floats_at(0, 1)?;
+    let y = cx.on(&[Some(x)], importer)?;
+    cx.quantized_at(y, 3)
+}
+
+pub(super) fn average_pool(cx: &mut Call<'_, '_>) -> Imported {
+    unary(cx, pool::average)
+}
+
+pub(super) fn global_average_pool(cx: &mut Call<'_, '_>) -> Imported {
+    unary(cx, pool::global)
+}
+
+pub(super) fn sigmoid(cx: &mut Call<'_, '_>) -> Imported {
+    unary(cx, |cx| activated(cx, "Sigmoid"))
+}
+
+pub(super) fn leaky_relu(cx: &mut Call<'_, '_>) -> Imported {
+    unary(cx, |cx| activated(cx, "LeakyRelu"))
+}
+
+fn activated(cx: &mut Call<'_, '_>, name: &str) -> Imported {
+    let (x, activation) = (cx.input(0)?, named(cx, name)?);
+    Ok(vec![cx.activate(activation, x)?])
+}
+
+/// `y_scale, y_zero`, then three inputs for each operand.
+pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
+    let firsts = (2..cx.inputs.len()).step_by(3);
+    let operands = firsts.map(|first| cx.floats_at(first, 1)).collect::<Result<Vec<_>, _>>()?;
+    let Some(&first) = operands.first() else { return Err(cx.at(OpError::Arity { want: "at least 5", got: 2 })) };
+    let axis = cx.axis(1, cx.rank(first))?;
+    let y = if operands.len() == 1 { first } else { cx.add(Concat { axis }, &operands)? };
+    cx.quantized_at(y, 0)
+}
+
+/// The convolution of bytes less their zero points, as integers.
+pub(super) fn conv_integer(cx: &mut Call<'_, '_>) -> Imported {
+    let (x, weights) = (cx.input(0)?, cx.input(1)?);
+    let window = window(cx, x, weights)?;
+    let Some(image) = window.as_image() else { return Err(Halt::Foreign) };
+    let filters = cx.shape(weights)[0];
+    let [zero, weight_zeros] = zero_points(cx, [filters; 2])?;
+    let out: Vec<usize> = [cx.shape(x)[0], filters].iter().chain(&window.out).copied().collect();
+    let (from, kernel) = (image_dims(cx.shape(x)), image_dims(cx.shape(weights)));
+    let [x, weights] = operands(cx)?;
+    let (x, weights) = (cx.reshape(x, &from)?, cx.reshape(weights, &kernel)?);
+    let conv = of_window(&image, groups(cx)?);
+    let y = cx.add(ConvInteger { conv, floats: false }, &[x, weights, zero, weight_zeros])?;
+    Ok(vec![cx.reshape(y, &out)?])
+}
+
+/// A product is a convolution of one tap over an image of one column, each product of a batch a group of channels.
+pub(super) fn matmul_integer(cx: &mut Call<'_, '_>) -> Imported {
+    let product: Product = of_operands(cx, cx.input(0)?, cx.input(1)?)?;
+    let [batch, m, n, k] = product.lens();
+    let filters = batch.saturating_mul(n);
+    let [zero, mut weight_zeros] = zero_points(cx, [n, filters])?;
+    if ![1, filters].contains(&cx.shape(weight_zeros).elements()) {
+        // The columns of every product have the same ones.
+        let columns = cx.reshape(weight_zeros, &[1, n])?;
+        weight_zeros = expand_to(cx, columns, &[batch, n])?;
+    }
+    let [a, b] = operands(cx)?;
+    let a = product.first(cx, a, Order::RowsFirst)?;
+    let b = product.second(cx, b, Order::Transposed)?;
+    let a = cx.reshape(a, &[1, m, 1, batch.saturating_mul(k)])?;
+    let b = cx.reshape(b, &[filters, k, 1, 1])?;
+    let conv = Conv { layout: Layout::Nhwc, groups: batch, ..Conv::POINTWISE };
+    let y = cx.add(ConvInteger { conv, floats: false }, &[a, b, zero, weight_zeros])?;
+    Ok(vec![product.result(cx, y, Order::RowsFirst)?])
+}
+
+/// The operands, the first in unsigned bytes, the second in signed ones.
+fn operands(cx: &mut Call<'_, '_>) -> Result<[ValueId; 2], Halt> {
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    Ok([flipped(cx, a, DType::U8)?, flipped(cx, b, DType::I8)?])
+}
+
+/// The zero points of the operands, the first in unsigned bytes, the second in signed ones: one of the first, of the
+/// second one or as many as `counts` says.
+fn zero_points(cx: &mut Call<'_, '_>, counts: [usize; 2]) -> Result<[ValueId; 2], Halt> {
+    let mut found = [cx.input(0)?; 2];
+    for (operand, want) in [DType::U8, DType::I8].into_iter().enumerate() {
+        let x = cx.input(operand)?;
+        let got = cx.dtype(x);
+        if !matches!(got, DType::U8 | DType::I8) {
+            return Err(cx.at(OpError::Type { index: operand, got, want: "u8 or i8" }));
+        }
+        let zeros = match cx.optional(operand + 2) {
+            Some(zeros) => zeros,
+            None => cx.constant(Tensor::zeros(Fact::new(got, crate::tensor::Shape::default()))),
+        };
+        if cx.dtype(zeros) != got {
+            let got = cx.dtype(zeros);
+            return Err(cx.at(OpError::Type { index: operand + 2, got, want: "the type of its operand" }));
+        }
+        let count = cx.shape(zeros).elements();
+        if operand == 0 && count != 1 {
+            return Err(cx.shape_error("one zero point for the whole first operand", &[zeros]));
+        }
+        if operand == 1 && count != 1 && !counts.contains(&count) {
+            return Err(cx.shape_error("one zero point for all filters or columns, or for each", &[x, zeros]));
+        }
+        found[operand] = flipped(cx, zeros, want)?;
+    }
+    Ok(found)
+}
+
+/// Bytes in the type `want`: signed ones are unsigned ones less 128.
+fn flipped(cx: &mut Call<'_, '_>, bytes: ValueId, want: DType) -> Result<ValueId, Halt> {
+    if cx.dtype(bytes) == want {
+        return Ok(bytes);
+    }
+    let Some(constant) = cx.constant_of(bytes) else { return cx.add(LookUp::flip(want), &[bytes]) };
+    let flipped: Vec<u8> = constant.bytes().iter().map(|&byte| flip(byte)).collect();
+    let tensor = Tensor::from_bytes(Fact::new(want, constant.shape().clone()), &flipped).map_err(|e| cx.at(e))?;
+    Ok(cx.constant(tensor))
+}

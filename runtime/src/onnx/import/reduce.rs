@@ -1,0 +1,167 @@
+//! What goes along axes: sums and their kin, the largest elements, running sums, softmax.
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use crate::error::OpError;
+use crate::graph::ValueId;
+use crate::ops::argmax::ArgMax;
+use crate::ops::binary::BinaryKind;
+use crate::ops::compare::CompareKind;
+use crate::ops::cumsum::CumSum;
+use crate::ops::one_hot::OneHot;
+use crate::ops::reduce::{Reduce, ReduceKind};
+use crate::ops::softmax::{Softmax, SoftmaxKind};
+use crate::ops::topk::TopK;
+use crate::ops::unary::UnaryKind;
+use crate::tensor::{DType, Tensor};
+
+/// The axes that a node reduces; `None` where it leaves its operand as it is. They were an attribute before opset 18
+/// (of sums before 13).
+fn axes(cx: &Call<'_, '_>, rank: usize) -> Result<Option<Vec<usize>>, Halt> {
+    let axes = cx.ints_or_input("axes", 1)?.filter(|axes| !axes.is_empty());
+    match axes {
+        Some(axes) => cx.axes_of(&axes, rank).map(Some),
+        None if cx.flag("noop_with_empty_axes", false)? => Ok(None),
+        None => Ok(Some((0..rank).collect())),
+    }
+}
+
+impl Call<'_, '_> {
+    /// Reduces `axes`.
+    pub fn reduce(&mut self, kind: ReduceKind, x: ValueId, axes: &[usize], keep_dims: bool) -> Result<ValueId, Halt> {
+        self.add(Reduce { axes: axes.to_vec(), kind, keep_dims }, &[x])
+    }
+}
+
+pub(super) fn reduce(cx: &mut Call<'_, '_>) -> Imported {
+    let mut x = cx.input(0)?;
+    let op = cx.node.op_type;
+    let axes = axes(cx, cx.rank(x))?;
+    let keep = cx.flag("keepdims", true)?;
+    let kind = match op {
+        "ReduceSum" | "ReduceLogSum" => ReduceKind::Sum,
+        "ReduceMean" => ReduceKind::Mean,
+        "ReduceMax" => ReduceKind::Max,
+        "ReduceMin" => ReduceKind::Min,
+        "ReduceProd" => ReduceKind::Prod,
+        "ReduceL1" => ReduceKind::L1,
+        "ReduceL2" => ReduceKind::L2,
+        "ReduceSumSquare" => ReduceKind::SumSquare,
+        _ => return log_sum_exp(cx, x, axes, keep),
+    };
+    // Without axes, what the reduction does with each element remains.
+    let axes = axes.unwrap_or_default();
+    let is_bool = cx.dtype(x) == DType::Bool;
+    if is_bool && matches!(kind, ReduceKind::Max | ReduceKind::Min) {
+        x = cx.cast(x, DType::U8)?;
+    }
+    let changes = matches!(kind, ReduceKind::L1 | ReduceKind::L2 | ReduceKind::SumSquare);
+    let mut y = if axes.is_empty() && !changes { x } else { cx.reduce(kind, x, &axes, keep)? };
+    if is_bool {
+        y = cx.cast(y, DType::Bool)?;
+    }
+    if op == "ReduceLogSum" {
+        y = cx.unary(UnaryKind::Log, y)?;
+    }
+    Ok(vec![y])
+}
+
+/// `log(sum(e^x))` as `max + log(sum(e^(x - max)))`, which does not overflow.
+fn log_sum_exp(cx: &mut Call<'_, '_>, x: ValueId, axes: Option<Vec<usize>>, keep: bool) -> Imported {
+    let Some(axes) = axes.filter(|axes| !axes.is_empty()) else { return Ok(vec![x]) };
+    let from = cx.shape(x).to_vec();
+    if axes.iter().any(|&axis| from[axis] == 0) {
+        // There is no largest element: the logarithm of an empty sum.
+        let power = cx.unary(UnaryKind::Exp, x)?;
+        let sum = cx.reduce(ReduceKind::Sum, power, &axes, keep)?;
+        return Ok(vec![cx.unary(UnaryKind::Log, sum)?]);
+    }
+    let max = cx.reduce(ReduceKind::Max, x, &axes, true)?;
+    // Infinity less infinity is not a number: such a largest element is not subtracted.
+    let size = cx.unary(UnaryKind::Abs, max)?;
+    let (infinity, zero) = (cx.scalar_of(cx.dtype(x), f64::INFINITY)?, cx.scalar_of(cx.dtype(x), 0.0)?);
+    let finite = cx.compare(CompareKind::Less, size, infinity)?;
+    let shift = cx.select(finite, max, zero)?;
+    let moved = cx.binary(BinaryKind::Sub, x, shift)?;
+    let power = cx.unary(UnaryKind::Exp, moved)?;
+    let sum = cx.reduce(ReduceKind::Sum, power, &axes, true)?;
+    let log = cx.unary(UnaryKind::Log, sum)?;
+    let y = cx.binary(BinaryKind::Add, log, shift)?;
+    if keep {
+        return Ok(vec![y]);
+    }
+    let dims: Vec<usize> = (0..from.len()).filter(|axis| !axes.contains(axis)).map(|axis| from[axis]).collect();
+    Ok(vec![cx.reshape(y, &dims)?])
+}
+
+/// Index of the largest or smallest element along an axis.
+pub(super) fn arg(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let axis = cx.axis(0, cx.rank(x))?;
+    let op = ArgMax { axis, largest: cx.node.op_type == "ArgMax", last: cx.flag("select_last_index", false)? };
+    let y = cx.add(op, &[x])?;
+    if cx.flag("keepdims", true)? {
+        return Ok(vec![y]);
+    }
+    let mut dims = cx.shape(y).to_vec();
+    dims.remove(axis);
+    Ok(vec![cx.reshape(y, &dims)?])
+}
+
+pub(super) fn cum_sum(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let Some(axis) = cx.integer(1)? else { return Err(cx.attribute_error("axis", "is missing")) };
+    let axis = cx.axis_of(axis, cx.rank(x))?;
+    let op = CumSum { axis, exclusive: cx.flag("exclusive", false)?, reverse: cx.flag("reverse", false)? };
+    cx.add_all(op, &[x])
+}
+
+/// The number of elements was an attribute before opset 10.
+pub(super) fn top_k(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let axis = cx.axis(-1, cx.rank(x))?;
+    let k = match cx.has("k") {
+        true => Some(cx.int("k", 0)?),
+        false => cx.integer(1)?,
+    };
+    let k = k.and_then(|k| usize::try_from(k).ok());
+    let k = k.ok_or_else(|| cx.attribute_error("k", "is missing, or negative"))?;
+    let largest = cx.flag("largest", true)?;
+    cx.add_all(TopK { axis, k, largest }, &[x])
+}
+
+/// The axes of a softmax: one since opset 13, all from one on before.
+fn softmax_axes(cx: &Call<'_, '_>, rank: usize) -> Result<Vec<usize>, Halt> {
+    if cx.opset >= 13 {
+        return Ok(vec![cx.axis(-1, rank)?]);
+    }
+    Ok((cx.axis(1, rank)?..rank).collect())
+}
+
+pub(super) fn softmax(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let kind = if cx.node.op_type == "Softmax" { SoftmaxKind::Softmax } else { SoftmaxKind::LogSoftmax };
+    let axes = softmax_axes(cx, cx.rank(x))?;
+    cx.add_all(Softmax { axes, kind }, &[x])
+}
+
+/// 1 at the first of the largest elements, 0 elsewhere.
+pub(super) fn hardmax(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    if cx.dtype(x) != DType::F32 {
+        return Err(Halt::Foreign);
+    }
+    let dims = cx.shape(x).to_vec();
+    let axes = softmax_axes(cx, dims.len())?;
+    let (before, rest) = dims.split_at(axes[0]);
+    let (row, behind) = rest.split_at(axes.len());
+    let [before, row, behind] = [before, row, behind].map(|dims| dims.iter().product::<usize>());
+    let flat = cx.reshape(x, &[before, row, behind])?;
+    let at = cx.add(ArgMax { axis: 1, largest: true, last: false }, &[flat])?;
+    let at = cx.reshape(at, &[before, behind])?;
+    let y = cx.add(OneHot { axis: 1, depth: row, off: Tensor::scalar(0f32), on: Tensor::scalar(1f32) }, &[at])?;
+    if cx.shape(y).elements() != cx.shape(x).elements() {
+        return Err(cx.at(OpError::shapes("one index for each row", &[cx.shape(x), cx.shape(y)])));
+    }
+    Ok(vec![cx.reshape(y, &dims)?])
+}

@@ -1,0 +1,199 @@
+//! Resize and its forerunner Upsample.
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use crate::error::OpError;
+use crate::graph::ValueId;
+use crate::ops::image::Layout;
+use crate::ops::resize::{Coordinates, Resize, ResizeMode, Rounding};
+use crate::tensor::DType;
+
+/// What is resized to what.
+struct Target {
+    /// By axis: the size of the result for each of the input.
+    scales: Vec<f32>,
+    /// Dimensions of the result.
+    dims: Vec<usize>,
+}
+
+/// Before opset 11 places were those of the first pixel, rounded down.
+pub(super) fn upsample(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let scales = match cx.floats("scales")? {
+        Some(scales) => scales,
+        None => scales_at(cx, 1)?.ok_or_else(|| cx.attribute_error("scales", "is missing"))?,
+    };
+    let target = by_scales(cx, x, (0..cx.rank(x)).collect(), &scales)?;
+    let mode = match cx.text("mode")?.unwrap_or("nearest") {
+        "nearest" => ResizeMode::Nearest(Rounding::Floor),
+        "linear" | "bilinear" => ResizeMode::Linear,
+        _ => return Err(Halt::Foreign),
+    };
+    resized(cx, x, &target, mode, Coordinates::Asymmetric)
+}
+
+pub(super) fn resize(cx: &mut Call<'_, '_>) -> Imported {
+    if cx.opset < 11 {
+        return upsample(cx);
+    }
+    let x = cx.input(0)?;
+    let rank = cx.rank(x);
+    let axes = match cx.ints("axes")? {
+        Some(axes) => axes.iter().map(|&axis| cx.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?,
+        None => (0..rank).collect(),
+    };
+    let target = match scales_at(cx, 2)?.filter(|scales| !scales.is_empty()) {
+        Some(scales) => by_scales(cx, x, axes, &scales)?,
+        None => {
+            let sizes = cx.integers(3)?.filter(|sizes| !sizes.is_empty());
+            let sizes = sizes.ok_or_else(|| cx.at(OpError::Value("neither scales nor sizes are given".into())))?;
+            by_sizes(cx, x, &axes, &sizes)?
+        }
+    };
+    if cx.flag("antialias", false)? || cx.flag("exclude_outside", false)? {
+        return same_or_foreign(cx, x, &target);
+    }
+    let coordinates = match cx.text("coordinate_transformation_mode")?.unwrap_or("half_pixel") {
+        "half_pixel" => Coordinates::HalfPixel,
+        "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
+        "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
+        "align_corners" => Coordinates::AlignCorners,
+        "asymmetric" => Coordinates::Asymmetric,
+        "tf_crop_and_resize" | "tf_half_pixel_for_nn" => return Err(Halt::Foreign),
+        other => return Err(cx.attribute_error("coordinate_transformation_mode", format!("is '{other}'"))),
+    };
+    let rounding = match cx.text("nearest_mode")?.unwrap_or("round_prefer_floor") {
+        "round_prefer_floor" => Rounding::PreferFloor,
+        "round_prefer_ceil" => Rounding::PreferCeil,
+        "floor" => Rounding::Floor,
+        "ceil" => Rounding::Ceil,
+        other => return Err(cx.attribute_error("nearest_mode", format!("is '{other}'"))),
+    };
+    let mode = match cx.text("mode")?.unwrap_or("nearest") {
+        "nearest" => ResizeMode::Nearest(rounding),
+        "linear" => ResizeMode::Linear,
+        "cubic" => return same_or_foreign(cx, x, &target),
+        other => return Err(cx.attribute_error("mode", format!("is '{other}'"))),
+    };
+    resized(cx, x, &target, mode, coordinates)
+}
+
+/// The constant scales in operand `index`.
+fn scales_at(cx: &Call<'_, '_>, index: usize) -> Result<Option<Vec<f32>>, Halt> {
+    let Some(id) = cx.optional(index) else { return Ok(None) };
+    if cx.shape(id).elements() == 0 {
+        return Ok(None);
+    }
+    let scales = cx.constant_floats(index);
+    scales.map(Some).ok_or_else(|| cx.dynamic("the scales"))
+}
+
+fn by_scales(cx: &Call<'_, '_>, x: ValueId, axes: Vec<usize>, given: &[f32]) -> Result<Target, Halt> {
+    if given.len() != axes.len() {
+        return Err(cx.attribute_error("scales", format!("has {} entries for {} axes", given.len(), axes.len())));
+    }
+    let mut target = Target { scales: vec![1.0; cx.rank(x)], dims: cx.shape(x).to_vec() };
+    for (&axis, &scale) in axes.iter().zip(given) {
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(cx.attribute_error("scales", format!("holds {scale}")));
+        }
+        target.scales[axis] = scale;
+        target.dims[axis] = (target.dims[axis] as f32 * scale) as usize;
+    }
+    Ok(target)
+}
+
+fn by_sizes(cx: &Call<'_, '_>, x: ValueId, axes: &[usize], given: &[i64]) -> Result<Target, Halt> {
+    let sizes: Option<Vec<usize>> = given.iter().map(|&size| usize::try_from(size).ok()).collect();
+    let Some(sizes) = sizes.filter(|sizes| sizes.len() == axes.len()) else {
+        return Err(cx.attribute_error("sizes", format!("is {given:?} for {} axes", axes.len())));
+    };
+    let mut target = Target { scales: vec![1.0; cx.rank(x)], dims: cx.shape(x).to_vec() };
+    let ratio = |axis: usize, size: usize| size as f32 / cx.shape(x)[axis] as f32;
+    let ratios = axes.iter().zip(&sizes).map(|(&axis, &size)| ratio(axis, size));
+    let common = match cx.text("keep_aspect_ratio_policy")?.unwrap_or("stretch") {
+        "stretch" => None,
+        "not_larger" => ratios.reduce(f32::min),
+        "not_smaller" => ratios.reduce(f32::max),
+        other => return Err(cx.attribute_error("keep_aspect_ratio_policy", format!("is '{other}'"))),
+    };
+    for (&axis, &size) in axes.iter().zip(&sizes) {
+        let dim = &mut target.dims[axis];
+        match common {
+            Some(scale) => {
+                // Halves round up.
+                target.scales[axis] = scale;
+                *dim = (*dim as f32 * scale + 0.5).floor() as usize;
+            }
+            None if *dim != size => {
+                target.scales[axis] = ratio(axis, size);
+                *dim = size;
+            }
+            None => {}
+        }
+    }
+    Ok(target)
+}
+
+/// Equal sizes are a copy, whatever the mode; all else is another operator's.
+fn same_or_foreign(cx: &Call<'_, '_>, x: ValueId, target: &Target) -> Imported {
+    let same = cx.shape(x).dims() == target.dims && target.scales.iter().all(|&scale| scale == 1.0);
+    if same { Ok(vec![x]) } else { Err(Halt::Foreign) }
+}
+
+/// Which axes of a tensor are the rows and the columns of images.
+struct ImageAxes {
+    /// `None` where the images have one row.
+    rows: Option<usize>,
+    columns: Option<usize>,
+    layout: Layout,
+}
+
+impl ImageAxes {
+    /// Images of which only rows and columns are resized; `None` where three axes are, or two that are apart.
+    fn of(rank: usize, resized: &[usize]) -> Option<Self> {
+        if rank == 4 && resized.iter().all(|&axis| axis >= 2) {
+            return Some(Self { rows: Some(2), columns: Some(3), layout: Layout::Nchw });
+        }
+        let (rows, columns) = match *resized {
+            [axis] => (None, Some(axis)),
+            [rows, columns] if columns == rows + 1 => (Some(rows), Some(columns)),
+            _ => return None,
+        };
+        Some(Self { rows, columns, layout: Layout::Nhwc })
+    }
+
+    /// A tensor's dimensions as those of images.
+    fn dims(&self, dims: &[usize]) -> Vec<usize> {
+        if self.layout == Layout::Nchw {
+            return dims.to_vec();
+        }
+        let count = |dims: &[usize]| dims.iter().product::<usize>();
+        let first = self.rows.or(self.columns).unwrap_or(dims.len());
+        let behind = self.columns.map_or(dims.len(), |axis| axis + 1);
+        let dim = |axis: Option<usize>| axis.map_or(1, |axis| dims[axis]);
+        vec![count(&dims[..first]), dim(self.rows), dim(self.columns), count(&dims[behind..])]
+    }
+}
+
+fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &Target, mode: ResizeMode, coordinates: Coordinates) -> Imported {
+    let from = cx.shape(x).to_vec();
+    let Target { scales, dims } = target;
+    let axes: Vec<usize> = (0..from.len()).filter(|&axis| scales[axis] != 1.0 || from[axis] != dims[axis]).collect();
+    // Equal sizes are a copy, whatever the scales, as in ONNX Runtime.
+    if axes.is_empty() || from == *dims {
+        return Ok(vec![x]);
+    }
+    let image = ImageAxes::of(from.len(), &axes).filter(|_| cx.dtype(x) == DType::F32);
+    let image = image.ok_or(Halt::Foreign)?;
+    let op = Resize {
+        mode,
+        coordinates,
+        scales: [image.rows, image.columns].map(|axis| axis.map_or(1.0, |axis| scales[axis])),
+        out: [image.rows, image.columns].map(|axis| axis.map_or(1, |axis| dims[axis])),
+        layout: image.layout,
+    };
+    let images = cx.reshape(x, &image.dims(&from))?;
+    let y = cx.add(op, &[images])?;
+    Ok(vec![cx.reshape(y, dims)?])
+}

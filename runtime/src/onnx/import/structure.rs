@@ -1,0 +1,542 @@
+//! What moves elements or counts them: constants, shapes, slices, joins, padding.
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use super::elementwise::{cast_to, expand_to, one_element};
+use super::tensor;
+use crate::error::OpError;
+use crate::graph::ValueId;
+use crate::ops::broadcast::{Expand, Tile};
+use crate::ops::concat::Concat;
+use crate::ops::pad::{Pad, PadMode};
+use crate::ops::select::Select;
+use crate::ops::slice::Slice;
+use crate::ops::transpose::Transpose;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+/// Most elements of a constant that a node makes out of nothing, such as a Range: 64 MB of integers.
+const MAX_MADE: usize = 1 << 23;
+
+pub(super) fn constant(cx: &mut Call<'_, '_>) -> Imported {
+    if let Some(tensor) = cx.tensor("value")? {
+        let held = tensor::dense(tensor, cx.files)?;
+        return Ok(vec![cx.held(held)]);
+    }
+    if let Some(values) = cx.floats("value_floats")? {
+        return Ok(vec![cx.elements(&[values.len()], &values)?]);
+    }
+    if let Some(values) = cx.ints("value_ints")? {
+        return Ok(vec![cx.elements(&[values.len()], &values)?]);
+    }
+    if cx.has("value_float") {
+        let value = cx.float("value_float", 0.0)?;
+        return Ok(vec![cx.scalar(value)]);
+    }
+    if cx.has("value_int") {
+        let value = cx.int("value_int", 0)?;
+        return Ok(vec![cx.scalar(value)]);
+    }
+    let sparse = cx.attributes.iter().find_map(|(_, attribute)| attribute.sparse_tensors.first());
+    match sparse {
+        Some(sparse) => {
+            let held = tensor::sparse(sparse, cx.files)?;
+            Ok(vec![cx.held(held)])
+        }
+        None => Err(cx.attribute_error("value", "is text, which tensors here do not hold")),
+    }
+}
+
+/// Dimensions from integers that must not be negative.
+fn dims_of(cx: &Call<'_, '_>, integers: &[i64]) -> Result<Vec<usize>, Halt> {
+    let dims: Option<Vec<usize>> = integers.iter().map(|&dim| usize::try_from(dim).ok()).collect();
+    dims.ok_or_else(|| cx.at(OpError::Value(format!("{integers:?} is no shape"))))
+}
+
+/// Without a value, zeros of type f32.
+pub(super) fn constant_of_shape(cx: &mut Call<'_, '_>) -> Imported {
+    let dims = cx.required_integers(0)?;
+    let dims = dims_of(cx, &dims)?;
+    let value = cx.tensor("value")?;
+    let value = match one_element(cx, value)? {
+        Some(value) => value,
+        None => cx.scalar(0f32),
+    };
+    let shape = Shape::new(&dims).map_err(|e| cx.at(e))?;
+    let declared = cx.build.half(value);
+    let y = cx.add(Expand { shape }, &[value])?;
+    cx.build.declare(y, declared);
+    Ok(vec![y])
+}
+
+pub(super) fn shape(cx: &mut Call<'_, '_>) -> Imported {
+    let dims: Vec<i64> = cx.shape(cx.input(0)?).iter().map(|&dim| dim as i64).collect();
+    let rank = dims.len() as i64;
+    let bound = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
+    let (start, end) = (bound(cx.int("start", 0)?), bound(cx.int("end", rank)?));
+    let dims = dims.get(start..end).unwrap_or_default().to_vec();
+    Ok(vec![cx.elements(&[dims.len()], &dims)?])
+}
+
+pub(super) fn size(cx: &mut Call<'_, '_>) -> Imported {
+    let elements = cx.shape(cx.input(0)?).elements() as i64;
+    Ok(vec![cx.scalar(elements)])
+}
+
+/// `start, start + delta, ...` up to `limit`, which must be constants.
+pub(super) fn range(cx: &mut Call<'_, '_>) -> Imported {
+    let ids = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
+    let dtype = cx.dtype(ids[0]);
+    let mut ends = [0f64; 3];
+    let mut integers = [0i64; 3];
+    for (index, id) in ids.into_iter().enumerate() {
+        let Some(tensor) = cx.constant_of(id) else { return Err(cx.dynamic(&format!("input {index}"))) };
+        let one = tensor.shape().elements() == 1;
+        let value = match dtype {
+            DType::F32 => tensor.elements::<f32>().map(|v| f64::from(v[0])),
+            DType::F64 => tensor.elements::<f64>().map(|v| v[0]),
+            DType::I64 => tensor.elements::<i64>().map(|v| v[0] as f64),
+            DType::I32 => tensor.elements::<i32>().map(|v| f64::from(v[0])),
+            DType::I16 => tensor.elements::<i16>().map(|v| f64::from(v[0])),
+            _ => return Err(Halt::Foreign),
+        };
+        let value = value.filter(|_| one);
+        ends[index] =
+            value.ok_or_else(|| cx.at(OpError::Value("start, limit and delta are one number each".into())))?;
+        integers[index] = tensor.elements::<i64>().map_or(ends[index] as i64, |v| v[0]);
+    }
+    let is_float = matches!(dtype, DType::F32 | DType::F64);
+    let [start, limit, delta] = ends;
+    if delta == 0.0 || !(start.is_finite() && limit.is_finite() && delta.is_finite()) {
+        return Err(cx.at(OpError::Value(format!("a range from {start} to {limit} by {delta} does not end"))));
+    }
+    let count = if is_float {
+        ((limit - start) / delta).ceil().max(0.0)
+    } else {
+        let (start, limit, delta) = (i128::from(integers[0]), i128::from(integers[1]), i128::from(integers[2]));
+        let steps = if delta > 0 { (limit - start + delta - 1) / delta } else { (start - limit - delta - 1) / -delta };
+        steps.max(0) as f64
+    };
+    if count > MAX_MADE as f64 {
+        return Err(cx.at(OpError::TooLarge(format!("a range of {count} elements"))));
+    }
+    let count = count as usize;
+    let declared = cx.build.half(ids[0]);
+    let at = |i: usize| integers[0] + i as i64 * integers[2];
+    let made = match dtype {
+        // As the reference: the start and multiples of delta, in the type of the operands.
+        DType::F32 => {
+            cx.elements(&[count], &(0..count).map(|i| start as f32 + i as f32 * delta as f32).collect::<Vec<_>>())
+        }
+        DType::F64 => cx.elements(&[count], &(0..count).map(|i| start + i as f64 * delta).collect::<Vec<_>>()),
+        DType::I64 => cx.elements(&[count], &(0..count).map(at).collect::<Vec<_>>()),
+        DType::I32 => cx.elements(&[count], &(0..count).map(|i| at(i) as i32).collect::<Vec<_>>()),
+        _ => cx.elements(&[count], &(0..count).map(|i| at(i) as i16).collect::<Vec<_>>()),
+    }?;
+    cx.build.declare(made, declared);
+    Ok(vec![made])
+}
+
+/// Ones on a diagonal of zeros.
+pub(super) fn eye_like(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let &[rows, columns] = cx.shape(x).dims() else { return Err(cx.shape_error("a matrix has 2 dimensions", &[x])) };
+    let to = match cx.has("dtype") {
+        true => tensor::known_dtype(cx.int("dtype", 1)?, cx.name())?,
+        false => cx.declared(x),
+    };
+    let offset = cx.int("k", 0)?;
+    if rows.saturating_mul(columns) > MAX_MADE {
+        return Err(cx.at(OpError::TooLarge(format!("{rows}x{columns}"))));
+    }
+    let mut ones = vec![0u8; rows * columns];
+    for row in 0..rows {
+        let column = i64::try_from(row).ok().and_then(|row| row.checked_add(offset));
+        if let Some(column) = column.and_then(|c| usize::try_from(c).ok()).filter(|&c| c < columns) {
+            ones[row * columns + column] = 1;
+        }
+    }
+    let ones = cx.elements(&[rows, columns], &ones)?;
+    cx.inputs = vec![Some(ones)];
+    cast_to(cx, to)
+}
+
+pub(super) fn identity(cx: &mut Call<'_, '_>) -> Imported {
+    Ok(vec![cx.input(0)?])
+}
+
+/// Changes nothing outside of training; the mask keeps everything.
+pub(super) fn dropout(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    if let Some(training) = cx.optional(2) {
+        let off = cx.constant_of(training).map(|flag| flag.bytes().iter().all(|&byte| byte == 0));
+        let ratio = cx.constant_floats(1).is_some_and(|ratio| ratio == [0.0]);
+        if off != Some(true) && !ratio {
+            return Err(cx.at(OpError::Value("training mode is not supported".into())));
+        }
+    }
+    let mut results = vec![x];
+    if cx.wants(1) {
+        // The mask was of the data's type before opset 10.
+        let dims = cx.shape(x).to_vec();
+        let to = if cx.opset < 10 { cx.dtype(x) } else { DType::Bool };
+        let one = cx.scalar(1u8);
+        let one = cx.cast(one, to)?;
+        results.push(expand_to(cx, one, &dims)?);
+    }
+    Ok(results)
+}
+
+/// The shape was an attribute before opset 5. 0 keeps a dimension, -1 takes what is left.
+pub(super) fn reshape(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let asked = match cx.ints("shape")? {
+        Some(shape) => shape,
+        None => cx.required_integers(1)?,
+    };
+    let from = cx.shape(x).clone();
+    let literal = cx.flag("allowzero", false)?;
+    let mut dims = Vec::with_capacity(asked.len());
+    let mut open = None;
+    for (axis, &dim) in asked.iter().enumerate() {
+        dims.push(match dim {
+            0 if !literal => *from.get(axis).ok_or_else(|| {
+                cx.at(OpError::shapes("a 0 in the new shape keeps a dimension that the input lacks", &[&from]))
+            })?,
+            -1 if open.is_none() => {
+                open = Some(axis);
+                1
+            }
+            dim => usize::try_from(dim).map_err(|_| cx.at(OpError::Value(format!("{asked:?} is no shape"))))?,
+        });
+    }
+    let product = |dims: &[usize]| dims.iter().try_fold(1usize, |all, &dim| all.checked_mul(dim));
+    if let Some(axis) = open {
+        let rest = product(&dims).filter(|&rest| rest > 0 && from.elements().is_multiple_of(rest));
+        let rest = rest.ok_or_else(|| {
+            cx.at(OpError::Value(format!("{} elements of {from} do not fill the shape {asked:?}", from.elements())))
+        })?;
+        dims[axis] = from.elements() / rest;
+    }
+    if product(&dims) != Some(from.elements()) {
+        let baked = asked.first() == Some(&1) && from.first().is_some_and(|&batch| batch > 1);
+        let hint = if baked { "; the exporter has baked in a batch of 1" } else { "" };
+        let what = format!("{} elements of {from} do not fill the shape {asked:?}{hint}", from.elements());
+        return Err(cx.at(OpError::Value(what)));
+    }
+    Ok(vec![cx.reshape(x, &dims)?])
+}
+
+/// A matrix: the axes before `axis`, and those from it on.
+pub(super) fn flatten(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let rank = cx.rank(x);
+    let axis = match cx.int("axis", 1)? {
+        axis if axis == rank as i64 => rank,
+        axis => cx.axis_of(axis, rank)?,
+    };
+    let (before, behind) = cx.shape(x).split_at(axis);
+    let dims = [before.iter().product(), behind.iter().product()];
+    Ok(vec![cx.reshape(x, &dims)?])
+}
+
+/// Axes were an attribute before opset 13.
+pub(super) fn squeeze(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let dims = cx.shape(x).to_vec();
+    let gone: Vec<usize> = match cx.ints_or_input("axes", 1)? {
+        Some(axes) => cx.axes_of(&axes, dims.len())?,
+        None => (0..dims.len()).filter(|&axis| dims[axis] == 1).collect(),
+    };
+    if gone.iter().any(|&axis| dims[axis] != 1) {
+        return Err(cx.shape_error("an axis that is squeezed has length 1", &[x]));
+    }
+    let dims: Vec<usize> = (0..dims.len()).filter(|axis| !gone.contains(axis)).map(|axis| dims[axis]).collect();
+    Ok(vec![cx.reshape(x, &dims)?])
+}
+
+pub(super) fn unsqueeze(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let Some(axes) = cx.ints_or_input("axes", 1)? else { return Err(cx.attribute_error("axes", "is missing")) };
+    let new = cx.axes_of(&axes, cx.rank(x) + axes.len())?;
+    let mut kept = cx.shape(x).to_vec().into_iter();
+    let dims: Vec<usize> = (0..cx.rank(x) + new.len())
+        .map(|axis| if new.contains(&axis) { 1 } else { kept.next().unwrap_or(1) })
+        .collect();
+    Ok(vec![cx.reshape(x, &dims)?])
+}
+
+impl Call<'_, '_> {
+    /// A value with its axes in another order.
+    pub fn transpose(&mut self, x: ValueId, axes: &[usize]) -> Result<ValueId, Halt> {
+        if axes.is_sorted() {
+            return Ok(x);
+        }
+        let transpose = Transpose::new(axes).ok_or_else(|| self.attribute_error("perm", "has too many axes"))?;
+        self.add(transpose, &[x])
+    }
+}
+
+pub(super) fn transpose(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let rank = cx.rank(x);
+    let axes = match cx.ints("perm")? {
+        None => (0..rank).rev().collect(),
+        Some(axes) => {
+            let sorted = cx.axes_of(&axes, rank)?;
+            if sorted.len() != rank {
+                return Err(cx.attribute_error("perm", format!("is {axes:?} for a tensor of {rank} dimensions")));
+            }
+            axes.iter().map(|&axis| cx.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?
+        }
+    };
+    Ok(vec![cx.transpose(x, &axes)?])
+}
+
+/// Before opset 4 the axis was 1 where it was left out.
+pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
+    let inputs = cx.all_inputs()?;
+    let rank = inputs.first().map_or(0, |&id| cx.rank(id));
+    let axis = cx.axis(1, rank)?;
+    match *inputs.as_slice() {
+        [one] => Ok(vec![one]),
+        _ => cx.add_all(Concat { axis }, &inputs),
+    }
+}
+
+/// Parts of the lengths given (an attribute before opset 13), or equal ones, the last of which may be shorter.
+pub(super) fn split(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let axis = cx.axis(0, cx.rank(x))?;
+    let dim = cx.shape(x)[axis];
+    let lens = match cx.ints_or_input("split", 1)? {
+        Some(lens) => dims_of(cx, &lens)?,
+        None => {
+            let parts = match cx.int("num_outputs", 0)? {
+                0 => cx.node.outputs.len(),
+                parts => usize::try_from(parts).map_err(|_| cx.attribute_error("num_outputs", "is negative"))?,
+            };
+            if parts == 0 || parts > dim.max(1) || (cx.opset < 18 && !dim.is_multiple_of(parts)) {
+                return Err(cx.attribute_error("num_outputs", format!("is {parts} for an axis of {dim}")));
+            }
+            let len = dim.div_ceil(parts);
+            (0..parts).map(|part| len.min(dim.saturating_sub(part * len))).collect()
+        }
+    };
+    if lens.iter().try_fold(0usize, |all, &len| all.checked_add(len)) != Some(dim) || lens.len() < cx.outputs() {
+        return Err(cx.attribute_error("split", format!("has parts {lens:?} of an axis of {dim}")));
+    }
+    let mut start = 0;
+    let mut results = Vec::with_capacity(lens.len());
+    for len in lens {
+        results.push(match (start, len) {
+            (0, len) if len == dim => x,
+            _ => cx.add(Slice { axis, start: if len == 0 { 0 } else { start }, len, step: 1 }, &[x])?,
+        });
+        start += len;
+    }
+    Ok(results)
+}
+
+/// Bounds were attributes before opset 10.
+pub(super) fn slice(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let (starts, ends, axes, steps) = match (cx.ints("starts")?, cx.ints("ends")?) {
+        (Some(starts), Some(ends)) => (starts, ends, cx.ints("axes")?, None),
+        _ => (cx.required_integers(1)?, cx.required_integers(2)?, cx.integers(3)?, cx.integers(4)?),
+    };
+    let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
+    let steps = steps.unwrap_or_else(|| vec![1; starts.len()]);
+    if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
+        return Err(cx.at(OpError::Value("starts, ends, axes and steps have different lengths".into())));
+    }
+    cx.axes_of(&axes, cx.rank(x))?;
+    let mut y = x;
+    for (((start, end), axis), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
+        let axis = cx.axis_of(axis, cx.rank(x))?;
+        let dim = cx.shape(y)[axis];
+        let slice = Slice::from_bounds(axis, dim, start, end, step);
+        let slice = slice.ok_or_else(|| cx.attribute_error("steps", "is 0, or too large"))?;
+        if slice.start != 0 || slice.len != dim || slice.step != 1 {
+            y = cx.add(slice, &[y])?;
+        }
+    }
+    Ok(vec![y])
+}
+
+pub(super) fn expand(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let dims = cx.required_integers(1)?;
+    let dims = dims_of(cx, &dims)?;
+    Ok(vec![expand_to(cx, x, &dims)?])
+}
+
+/// Before opset 6, a number of tiles along one axis.
+pub(super) fn tile(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let repeats = cx.required_integers(1)?;
+    let repeats = dims_of(cx, &repeats)?;
+    if repeats.len() != cx.rank(x) {
+        return Err(cx.at(OpError::Value(format!("{} repeats for {} axes", repeats.len(), cx.rank(x)))));
+    }
+    if repeats.iter().all(|&count| count == 1) {
+        return Ok(vec![x]);
+    }
+    cx.add_all(Tile { repeats }, &[x])
+}
+
+/// Pads were an attribute before opset 11; negative ones cut.
+pub(super) fn pad(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let rank = cx.rank(x);
+    let pads = match (cx.ints("pads")?, cx.ints("paddings")?) {
+        (Some(pads), _) | (_, Some(pads)) => pads,
+        _ => cx.required_integers(1)?,
+    };
+    let axes = match cx.integers(3)? {
+        None => (0..rank).collect(),
+        Some(axes) => axes.iter().map(|&axis| cx.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?,
+    };
+    if pads.len() != 2 * axes.len() {
+        return Err(cx.attribute_error("pads", format!("has {} entries for {} axes", pads.len(), axes.len())));
+    }
+    let mut sides = vec![(0i64, 0i64); rank];
+    for (&axis, (&before, &after)) in axes.iter().zip(pads.iter().zip(&pads[axes.len()..])) {
+        sides[axis] = (before, after);
+    }
+    let mode = cx.text("mode")?.unwrap_or("constant");
+    if mode == "wrap" {
+        return wrapped(cx, x, &sides);
+    }
+    let mode = match mode {
+        "constant" => PadMode::Constant(pad_value(cx, x)?),
+        "edge" => PadMode::Edge,
+        "reflect" => PadMode::Reflect,
+        other => return Err(cx.attribute_error("mode", format!("is '{other}'"))),
+    };
+    // Elements are repeated from the input as it is, then those cut away that are not wanted.
+    let grown: Vec<(usize, usize)> = sides
+        .iter()
+        .map(|&(before, after)| (before.max(0).unsigned_abs() as usize, after.max(0).unsigned_abs() as usize))
+        .collect();
+    let mut y = x;
+    if grown.iter().any(|&pads| pads != (0, 0)) {
+        y = cx.add(Pad { pads: grown, mode }, &[x])?;
+    }
+    for (axis, &(before, after)) in sides.iter().enumerate() {
+        let (before, after) = (before.min(0).unsigned_abs() as usize, after.min(0).unsigned_abs() as usize);
+        if (before, after) != (0, 0) {
+            let dim = cx.shape(y)[axis];
+            let len = dim.checked_sub(before).and_then(|len| len.checked_sub(after));
+            let len = len.ok_or_else(|| cx.attribute_error("pads", format!("cut more than axis {axis} has")))?;
+            y = cx.add(Slice { axis, start: if len == 0 { 0 } else { before }, len, step: 1 }, &[y])?;
+        }
+    }
+    Ok(vec![y])
+}
+
+fn pad_value(cx: &mut Call<'_, '_>, x: ValueId) -> Result<Tensor, Halt> {
+    let dtype = cx.dtype(x);
+    let value = match cx.optional(2) {
+        None => {
+            let value = cx.float("value", 0.0)?;
+            cx.scalar(value)
+        }
+        Some(value) => value,
+    };
+    let value = cx.reshape(value, &[])?;
+    let value = if dtype == DType::Bool && cx.dtype(value) != DType::Bool { value } else { cx.cast(value, dtype)? };
+    let Some(tensor) = cx.constant_of(value) else { return Err(cx.dynamic("the value that is padded with")) };
+    Tensor::from_bytes(Fact::new(dtype, Shape::default()), tensor.bytes().get(..dtype.size()).unwrap_or_default())
+        .map_err(|e| cx.at(e))
+}
+
+/// An axis goes on where it began: parts of it are joined in front and behind.
+fn wrapped(cx: &mut Call<'_, '_>, x: ValueId, sides: &[(i64, i64)]) -> Imported {
+    let mut y = x;
+    for (axis, &(before, after)) in sides.iter().enumerate() {
+        if (before, after) == (0, 0) {
+            continue;
+        }
+        let dim = cx.shape(y)[axis] as i64;
+        if dim == 0 || before.max(after) > dim || -before - after > dim {
+            return Err(cx.attribute_error("pads", format!("({before}, {after}) do not fit an axis of {dim}")));
+        }
+        let part = |start: i64, end: i64| Slice::from_bounds(axis, dim as usize, start, end.max(start), 1);
+        let mut parts = Vec::new();
+        let kept = (-before.min(0), dim + after.min(0));
+        for (start, end) in [(dim - before.max(0), dim), kept, (0, after.max(0))] {
+            if start < end {
+                let slice = part(start, end).ok_or_else(|| cx.attribute_error("pads", "are too large"))?;
+                parts.push(cx.add(slice, &[y])?);
+            }
+        }
+        y = match *parts.as_slice() {
+            [one] => one,
+            _ => cx.add(Concat { axis }, &parts)?,
+        };
+    }
+    Ok(vec![y])
+}
+
+fn block_size(cx: &Call<'_, '_>) -> Result<usize, Halt> {
+    let size = usize::try_from(cx.int("blocksize", 0)?).ok().filter(|&size| size > 0);
+    size.ok_or_else(|| cx.attribute_error("blocksize", "must be above 0"))
+}
+
+fn image(cx: &Call<'_, '_>, x: ValueId) -> Result<[usize; 4], Halt> {
+    <[usize; 4]>::try_from(cx.shape(x).dims()).map_err(|_| cx.shape_error("images have 4 dimensions", &[x]))
+}
+
+/// Channels become pixels: `DCR` takes the block first, `CRD` the channel.
+pub(super) fn depth_to_space(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let ([n, c, h, w], b) = (image(cx, x)?, block_size(cx)?);
+    if !c.is_multiple_of(b * b) {
+        return Err(cx.attribute_error("blocksize", format!("{b} squared does not divide {c} channels")));
+    }
+    let depth = c / (b * b);
+    let (dims, axes) = match cx.text("mode")?.unwrap_or("DCR") {
+        "DCR" => ([n, b, b, depth, h, w], [0, 3, 4, 1, 5, 2]),
+        "CRD" => ([n, depth, b, b, h, w], [0, 1, 4, 2, 5, 3]),
+        other => return Err(cx.attribute_error("mode", format!("is '{other}', not DCR or CRD"))),
+    };
+    let blocks = cx.reshape(x, &dims)?;
+    let moved = cx.transpose(blocks, &axes)?;
+    Ok(vec![cx.reshape(moved, &[n, depth, h * b, w * b])?])
+}
+
+/// Pixels become channels.
+pub(super) fn space_to_depth(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let ([n, c, h, w], b) = (image(cx, x)?, block_size(cx)?);
+    if !h.is_multiple_of(b) || !w.is_multiple_of(b) {
+        return Err(cx.attribute_error("blocksize", format!("{b} does not divide an image of {h}x{w}")));
+    }
+    let blocks = cx.reshape(x, &[n, c, h / b, b, w / b, b])?;
+    let moved = cx.transpose(blocks, &[0, 3, 5, 1, 2, 4])?;
+    Ok(vec![cx.reshape(moved, &[n, c * b * b, h / b, w / b])?])
+}
+
+/// The upper or lower triangle of the last two axes; the rest is 0.
+pub(super) fn trilu(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let k = cx.integer(1)?.unwrap_or(0);
+    let upper = cx.flag("upper", true)?;
+    let &[.., rows, columns] = cx.shape(x).dims() else {
+        return Err(cx.shape_error("a matrix has 2 dimensions", &[x]));
+    };
+    if rows.saturating_mul(columns) > MAX_MADE {
+        return Err(cx.at(OpError::TooLarge(format!("{rows}x{columns}"))));
+    }
+    let inside = |row: usize, column: usize| {
+        let diagonal = (row as i64).saturating_add(k);
+        if upper { column as i64 >= diagonal } else { column as i64 <= diagonal }
+    };
+    let mask: Vec<u8> = (0..rows * columns).map(|i| u8::from(inside(i / columns.max(1), i % columns.max(1)))).collect();
+    let mask = Tensor::from_bytes(Fact::new(DType::Bool, Shape::new(&[rows, columns]).map_err(|e| cx.at(e))?), &mask);
+    let mask = mask.map_err(|e| cx.at(e))?;
+    let mask = cx.constant(mask);
+    let zero = cx.scalar(0u8);
+    let zero = cx.cast(zero, cx.dtype(x))?;
+    cx.add_all(Select, &[mask, x, zero])
+}

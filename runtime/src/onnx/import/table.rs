@@ -1,0 +1,141 @@
+//! Which function imports which operator.
+
+use super::build::Imported;
+use super::call::Call;
+use super::{activation, convolution, elementwise, index, normalization, pool, product, quantization, quantized};
+use super::{reduce, resize, structure};
+
+/// Adds the nodes that an ONNX node comes to, and answers its results.
+pub(super) type Importer = fn(&mut Call<'_, '_>) -> Imported;
+
+/// The importer of an operator; `ai.onnx` is the empty domain.
+pub(super) fn importer(domain: &str, op_type: &str) -> Option<Importer> {
+    match domain {
+        "" => standard(op_type),
+        "com.microsoft" => microsoft(op_type),
+        _ => None,
+    }
+}
+
+/// Whether the element type of an operator's result is its own, not that of its operands.
+pub(super) fn says_type(op_type: &str) -> bool {
+    matches!(op_type, "Cast" | "CastLike" | "Range" | "OneHot" | "EyeLike" | "ConstantOfShape" | "QuantizeLinear")
+}
+
+fn standard(op_type: &str) -> Option<Importer> {
+    Some(match op_type {
+        "Constant" => structure::constant,
+        "ConstantOfShape" => structure::constant_of_shape,
+        "Shape" => structure::shape,
+        "Size" => structure::size,
+        "Range" => structure::range,
+        "EyeLike" => structure::eye_like,
+        "Identity" => structure::identity,
+        "Dropout" => structure::dropout,
+        "Reshape" => structure::reshape,
+        "Flatten" => structure::flatten,
+        "Squeeze" => structure::squeeze,
+        "Unsqueeze" => structure::unsqueeze,
+        "Transpose" => structure::transpose,
+        "Concat" => structure::concat,
+        "Split" => structure::split,
+        "Slice" => structure::slice,
+        "Expand" => structure::expand,
+        "Tile" => structure::tile,
+        "Pad" => structure::pad,
+        "DepthToSpace" => structure::depth_to_space,
+        "SpaceToDepth" => structure::space_to_depth,
+        "Trilu" => structure::trilu,
+
+        "Add" | "Sub" | "Mul" | "Div" | "And" | "Or" | "Xor" => elementwise::binary,
+        "Pow" => elementwise::pow,
+        "Mod" => elementwise::modulo,
+        "Min" | "Max" | "Sum" | "Mean" => elementwise::variadic,
+        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" => elementwise::compare,
+        "Where" => elementwise::select,
+        "Cast" => elementwise::cast,
+        "CastLike" => elementwise::cast_like,
+        "Neg" | "Abs" | "Sqrt" | "Exp" | "Log" | "Reciprocal" | "Erf" | "Floor" | "Ceil" | "Round" | "Sign" | "Sin"
+        | "Cos" | "Not" => elementwise::unary,
+        "IsNaN" => elementwise::is_nan,
+
+        "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "HardSigmoid" | "HardSwish" | "Gelu" => activation::plain,
+        "Clip" => activation::clip,
+        "PRelu" => activation::prelu,
+        "Elu" | "Selu" | "Celu" => activation::exponential,
+        "Softplus" => activation::softplus,
+        "Softsign" => activation::softsign,
+        "Swish" => activation::swish,
+        "Mish" => activation::mish,
+        "ThresholdedRelu" => activation::thresholded_relu,
+        "Shrink" => activation::shrink,
+
+        "Conv" => convolution::conv,
+        "ConvInteger" => quantized::conv_integer,
+        "MatMulInteger" => quantized::matmul_integer,
+        "MaxPool" => pool::max,
+        "AveragePool" => pool::average,
+        "GlobalMaxPool" | "GlobalAveragePool" => pool::global,
+
+        "MatMul" => product::matmul,
+        "Gemm" => product::gemm,
+        "Einsum" => product::einsum,
+
+        "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL1" | "ReduceL2"
+        | "ReduceSumSquare" | "ReduceLogSum" | "ReduceLogSumExp" => reduce::reduce,
+        "ArgMax" | "ArgMin" => reduce::arg,
+        "CumSum" => reduce::cum_sum,
+        "TopK" => reduce::top_k,
+        "Softmax" | "LogSoftmax" => reduce::softmax,
+        "Hardmax" => reduce::hardmax,
+
+        "BatchNormalization" => normalization::batch,
+        "LayerNormalization" => normalization::layer,
+        "RMSNormalization" | "SimplifiedLayerNormalization" => normalization::root_mean_square,
+        "InstanceNormalization" => normalization::instance,
+        "GroupNormalization" => normalization::group,
+        "LpNormalization" => normalization::lp,
+        "MeanVarianceNormalization" => normalization::mean_variance,
+
+        "Gather" => index::gather,
+        "GatherElements" => index::gather_elements,
+        "GatherND" => index::gather_nd,
+        "ScatterElements" | "Scatter" => index::scatter_elements,
+        "ScatterND" => index::scatter_nd,
+        "OneHot" => index::one_hot,
+
+        "Resize" => resize::resize,
+        "Upsample" => resize::upsample,
+
+        "QuantizeLinear" => quantization::quantize,
+        "DequantizeLinear" => quantization::dequantize,
+        "DynamicQuantizeLinear" => quantization::dynamic_quantize,
+        "QLinearConv" => quantized::convolution,
+        "QLinearMatMul" => quantized::matmul,
+        _ => return None,
+    })
+}
+
+fn microsoft(op_type: &str) -> Option<Importer> {
+    Some(match op_type {
+        "QuantizeLinear" => quantization::quantize,
+        "DequantizeLinear" => quantization::dequantize,
+        "QGemm" => quantized::gemm,
+        "QLinearAdd" => quantized::add,
+        "QLinearMul" => quantized::mul,
+        "QLinearAveragePool" => quantized::average_pool,
+        "QLinearGlobalAveragePool" => quantized::global_average_pool,
+        "QLinearSigmoid" => quantized::sigmoid,
+        "QLinearLeakyRelu" => quantized::leaky_relu,
+        "QLinearConcat" => quantized::concat,
+        "Gelu" => activation::plain,
+        "FastGelu" => activation::fast_gelu,
+        "BiasGelu" => activation::bias_gelu,
+        "QuickGelu" => activation::quick_gelu,
+        "FusedConv" => convolution::fused,
+        "FusedMatMul" => product::fused_matmul,
+        "LayerNormalization" => normalization::layer,
+        "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => normalization::skip_layer,
+        _ => return None,
+    })
+}

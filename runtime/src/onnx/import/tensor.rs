@@ -1,0 +1,191 @@
+//! Tensors of the file as tensors of ours: typed fields, raw bytes, data in files beside the model
+//! and sparse tensors, in any element type that we hold or can widen without loss.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use half::{bf16, f16};
+use skipstone_kernels::arena::AlignedVec;
+use skipstone_onnx::ElementType;
+use skipstone_onnx::proto::{SparseTensor, Tensor as TensorProto};
+
+use crate::error::{Error, OpError, Result};
+use crate::tensor::{DType, Element, Fact, Shape, Tensor};
+
+/// Where the files with external data lie.
+#[derive(Default)]
+pub(in crate::onnx) struct Files {
+    /// The model's folder; locations were checked to stay below it.
+    pub folder: Option<PathBuf>,
+}
+
+/// A tensor of the file.
+pub(super) struct Held {
+    /// Half precision is held as f32.
+    pub tensor: Tensor,
+    /// The type that the file gives it, where that is half precision.
+    pub declared: Option<DType>,
+}
+
+/// Our element type; `None` for what tensors of ours do not hold.
+pub(in crate::onnx) fn dtype(element: ElementType) -> Option<DType> {
+    Some(match element {
+        ElementType::Float => DType::F32,
+        ElementType::Double => DType::F64,
+        ElementType::Float16 => DType::F16,
+        ElementType::Bfloat16 => DType::Bf16,
+        // Four bits are held as eight.
+        ElementType::Int8 | ElementType::Int4 => DType::I8,
+        ElementType::Int16 => DType::I16,
+        ElementType::Int32 => DType::I32,
+        ElementType::Int64 => DType::I64,
+        ElementType::Uint8 | ElementType::Uint4 => DType::U8,
+        ElementType::Uint16 => DType::U16,
+        ElementType::Uint32 => DType::U32,
+        ElementType::Uint64 => DType::U64,
+        ElementType::Bool => DType::Bool,
+        _ => return None,
+    })
+}
+
+/// The type in which values of `dtype` are computed, and the declared one where that is another.
+pub(super) fn held_as(dtype: DType) -> (DType, Option<DType>) {
+    match dtype {
+        DType::F16 | DType::Bf16 => (DType::F32, Some(dtype)),
+        other => (other, None),
+    }
+}
+
+/// Our element type of a number in the file.
+///
+/// # Errors
+/// [`Error::Unsupported`], naming the type and the value it belongs to.
+pub(super) fn known_dtype(number: i64, name: &str) -> Result<DType> {
+    let element = ElementType::from_number(number);
+    element.and_then(dtype).ok_or_else(|| {
+        let held = element.map_or_else(|| format!("type {number}"), |element| element.name().to_owned());
+        Error::Unsupported { node: name.to_owned(), reason: format!("tensors of {held} are not supported") }
+    })
+}
+
+/// Reads a dense tensor, which was found valid.
+pub(super) fn dense(tensor: &TensorProto<'_>, files: &Files) -> Result<Held> {
+    let at = |e: OpError| e.at(tensor.name);
+    let dtype = known_dtype(tensor.data_type, tensor.name)?;
+    let dims: Option<Vec<usize>> = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
+    let dims = dims.ok_or_else(|| Error::Internal(format!("'{}' has a negative dimension", tensor.name)))?;
+    let shape = Shape::new(&dims).map_err(at)?;
+    let packed_nibbles = matches!(tensor.element(), Some(ElementType::Int4 | ElementType::Uint4));
+    let count = shape.elements();
+    let stored = if packed_nibbles { count.div_ceil(2) } else { count * dtype.size() };
+    let external;
+    let raw = if tensor.is_external() {
+        external = read_external(tensor, stored, files)?;
+        &external[..]
+    } else {
+        tensor.raw
+    };
+    let (held, declared) = held_as(dtype);
+    if packed_nibbles {
+        let bytes = nibbles(tensor, raw, count, tensor.element() == Some(ElementType::Int4));
+        return Ok(Held { tensor: Tensor::from_bytes(Fact::new(dtype, shape), &bytes).map_err(at)?, declared });
+    }
+    let fact = Fact::new(dtype, shape);
+    let tensor = match raw.is_empty() {
+        false => Tensor::from_bytes(fact, raw).map_err(at)?,
+        true => typed(tensor, fact).map_err(at)?,
+    };
+    let tensor = if held == dtype { tensor } else { widen(&tensor).map_err(at)? };
+    Ok(Held { tensor, declared })
+}
+
+/// Half precision as f32.
+fn widen(tensor: &Tensor) -> Result<Tensor, OpError> {
+    let wide: Vec<f32> = match (tensor.elements::<f16>(), tensor.elements::<bf16>()) {
+        (Some(halves), _) => halves.iter().map(|half| half.to_f32()).collect(),
+        (_, Some(halves)) => halves.iter().map(|half| half.to_f32()).collect(),
+        _ => return Err(OpError::Operand(0)),
+    };
+    Tensor::from_slice(tensor.shape(), &wide)
+}
+
+/// The elements of a tensor in the field of its type.
+fn typed(tensor: &TensorProto<'_>, fact: Fact) -> Result<Tensor, OpError> {
+    fn of<T: Element>(fact: &Fact, elements: impl Iterator<Item = T>) -> Result<Tensor, OpError> {
+        let elements: Vec<T> = elements.take(fact.shape.elements()).collect();
+        Tensor::from_slice(&fact.shape, &elements)
+    }
+    // Narrow integers are stored as their values or as their bit patterns: either way the low bits are theirs.
+    let narrow = || tensor.int32_data.ints();
+    let bytes = |bytes: Vec<u8>| Tensor::from_bytes(fact.clone(), &bytes);
+    match fact.dtype {
+        DType::F32 => of(&fact, tensor.float_data.floats()),
+        DType::F64 => of(&fact, tensor.double_data.doubles()),
+        DType::F16 => of(&fact, narrow().map(|bits| f16::from_bits(bits as u16))),
+        DType::Bf16 => of(&fact, narrow().map(|bits| bf16::from_bits(bits as u16))),
+        DType::I8 => of(&fact, narrow().map(|value| value as i8)),
+        DType::I16 => of(&fact, narrow().map(|value| value as i16)),
+        DType::I32 => of(&fact, narrow().map(|value| value as i32)),
+        DType::I64 => of(&fact, tensor.int64_data.ints()),
+        DType::U8 => of(&fact, narrow().map(|value| value as u8)),
+        DType::U16 => of(&fact, narrow().map(|value| value as u16)),
+        DType::U32 => of(&fact, tensor.uint64_data.ints().map(|value| value as u32)),
+        DType::U64 => of(&fact, tensor.uint64_data.ints().map(|value| value as u64)),
+        DType::Bool => bytes(narrow().take(fact.shape.elements()).map(|value| u8::from(value != 0)).collect()),
+    }
+}
+
+/// Elements of four bits, two in a byte, the first in the low half.
+fn nibbles(tensor: &TensorProto<'_>, raw: &[u8], count: usize, signed: bool) -> Vec<u8> {
+    let typed: Vec<u8>;
+    let pairs = if raw.is_empty() {
+        typed = tensor.int32_data.ints().map(|pair| pair as u8).collect();
+        &typed[..]
+    } else {
+        raw
+    };
+    let extend = |nibble: u8| if signed && nibble & 8 != 0 { nibble | 0xf0 } else { nibble };
+    pairs.iter().flat_map(|&pair| [extend(pair & 15), extend(pair >> 4)]).take(count).collect()
+}
+
+/// The bytes of a tensor in a file beside the model.
+fn read_external(tensor: &TensorProto<'_>, len: usize, files: &Files) -> Result<AlignedVec<u8>> {
+    let entry = |key: &str| tensor.external.iter().find(|(k, _)| *k == key).map(|(_, value)| *value);
+    let lost = || Error::Internal(format!("the external data of '{}' were not resolved", tensor.name));
+    let location = entry("location").ok_or_else(lost)?;
+    let path = files.folder.as_ref().ok_or_else(lost)?.join(location);
+    let offset: u64 = entry("offset").map_or(Ok(0), str::parse).map_err(|_| lost())?;
+    let io = |source| Error::Io { path: path.display().to_string(), source };
+    let mut file = File::open(&path).map_err(io)?;
+    let mut bytes = AlignedVec::<u8>::zeroed(len);
+    file.seek(SeekFrom::Start(offset)).map_err(io)?;
+    file.read_exact(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}
+
+/// A sparse tensor with its zeros.
+pub(super) fn sparse(tensor: &SparseTensor<'_>, files: &Files) -> Result<Held> {
+    let name = tensor.values.name;
+    let at = |e: OpError| e.at(name);
+    let Held { tensor: values, declared } = dense(&tensor.values, files)?;
+    let dims: Option<Vec<usize>> = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
+    let dims = dims.ok_or_else(|| Error::Internal(format!("'{name}' has a negative dimension")))?;
+    let shape = Shape::new(&dims).map_err(at)?;
+    let strides = shape.strides();
+    let indices: Vec<i64> = tensor.indices.integers().into_iter().flatten().collect();
+    let width = if tensor.indices.dims.len() == 2 { dims.len() } else { 1 };
+    let size = values.dtype().size();
+    let mut bytes = AlignedVec::<u8>::zeroed(shape.elements() * size);
+    for (value, index) in values.bytes().chunks_exact(size).zip(indices.chunks_exact(width)) {
+        let linear: i64 = match width {
+            1 => index[0],
+            _ => index.iter().zip(&strides).map(|(&i, &stride)| i * stride as i64).sum(),
+        };
+        let start = usize::try_from(linear).unwrap_or(usize::MAX).saturating_mul(size);
+        let place = bytes.get_mut(start..start.saturating_add(size));
+        place.ok_or_else(|| Error::Internal(format!("an index of '{name}' is out of range")))?.copy_from_slice(value);
+    }
+    let tensor = Tensor::shared(Fact::new(values.dtype(), shape), bytes.into()).map_err(at)?;
+    Ok(Held { tensor, declared })
+}

@@ -1,0 +1,127 @@
+//! Windows that slide over lines, images or volumes: kernel, strides, dilations and padding as
+//! convolution and pooling share them.
+
+use super::build::Halt;
+use super::call::Call;
+
+/// A window's attributes, an entry for each spatial axis.
+#[derive(Clone, Debug)]
+pub(super) struct Window {
+    pub kernel: Vec<usize>,
+    pub strides: Vec<usize>,
+    pub dilations: Vec<usize>,
+    /// Padding before and behind each axis.
+    pub pads: Vec<(usize, usize)>,
+    /// Lengths of the result.
+    pub out: Vec<usize>,
+}
+
+impl Window {
+    /// The window of a node over axes of these `lengths`; `kernel` where the node does not say it.
+    pub fn of(cx: &Call<'_, '_>, lengths: &[usize], kernel: Option<&[usize]>) -> Result<Self, Halt> {
+        let axes = lengths.len();
+        let list = |name: &'static str| -> Result<Option<Vec<usize>>, Halt> {
+            let Some(values) = cx.ints(name)? else { return Ok(None) };
+            let sizes: Option<Vec<usize>> =
+                values.iter().map(|&v| usize::try_from(v).ok().filter(|&v| v > 0)).collect();
+            match sizes.filter(|sizes| sizes.len() == axes) {
+                Some(sizes) => Ok(Some(sizes)),
+                None => Err(cx.attribute_error(name, format!("is {values:?} for {axes} axes"))),
+            }
+        };
+        let kernel = match (list("kernel_shape")?, kernel) {
+            (Some(said), Some(held)) if said != held => {
+                return Err(cx.attribute_error("kernel_shape", format!("is {said:?}, the weights have {held:?}")));
+            }
+            (Some(kernel), _) => kernel,
+            (None, Some(kernel)) => kernel.to_vec(),
+            (None, None) => return Err(cx.attribute_error("kernel_shape", "is missing")),
+        };
+        let strides = list("strides")?.unwrap_or_else(|| vec![1; axes]);
+        let dilations = list("dilations")?.unwrap_or_else(|| vec![1; axes]);
+        let auto = cx.text("auto_pad")?.unwrap_or("NOTSET");
+        let ceil = cx.flag("ceil_mode", false)?;
+        let mut window = Self { kernel, strides, dilations, pads: vec![(0, 0); axes], out: vec![0; axes] };
+        let pads = match cx.ints("pads")? {
+            Some(pads) if auto == "NOTSET" => pads,
+            _ => vec![0; 2 * axes],
+        };
+        let sides: Option<Vec<usize>> = pads.iter().map(|&pad| usize::try_from(pad).ok()).collect();
+        let Some(sides) = sides.filter(|sides| sides.len() == 2 * axes) else {
+            return Err(cx.attribute_error("pads", format!("is {pads:?} for {axes} axes")));
+        };
+        for axis in 0..axes {
+            let (len, stride) = (lengths[axis], window.strides[axis]);
+            let too_large = || cx.attribute_error("kernel_shape", "reaches past the address space");
+            let reach = (window.kernel[axis] - 1).checked_mul(window.dilations[axis]).ok_or_else(too_large)?;
+            let reach =
+                reach.checked_add(1).filter(|&reach| reach < isize::MAX.unsigned_abs()).ok_or_else(too_large)?;
+            let (before, after, out) = match auto {
+                "NOTSET" | "VALID" => {
+                    let (before, after) = (sides[axis], sides[axes + axis]);
+                    let padded =
+                        len.checked_add(before).and_then(|len| len.checked_add(after)).ok_or_else(too_large)?;
+                    if padded < reach {
+                        let what = format!("of {reach} pixels does not fit {len} and padding of {before} and {after}");
+                        return Err(cx.attribute_error("kernel_shape", what));
+                    }
+                    let steps = padded - reach;
+                    let mut out = if ceil { steps.div_ceil(stride) } else { steps / stride } + 1;
+                    // A window that would begin in the padding behind is left out.
+                    if ceil && (out - 1).saturating_mul(stride) >= len.saturating_add(before) {
+                        out -= 1;
+                    }
+                    (before, after, out)
+                }
+                "SAME_UPPER" | "SAME_LOWER" => {
+                    let out = len.div_ceil(stride);
+                    let wanted = out.saturating_sub(1).saturating_mul(stride).saturating_add(reach);
+                    let missing = wanted.saturating_sub(len);
+                    let less = missing / 2;
+                    if auto == "SAME_UPPER" { (less, missing - less, out) } else { (missing - less, less, out) }
+                }
+                other => return Err(cx.attribute_error("auto_pad", format!("is '{other}'"))),
+            };
+            window.pads[axis] = (before, after);
+            window.out[axis] = out;
+        }
+        Ok(window)
+    }
+
+    /// The window as one over images: a line is an image of one row. `None` for volumes.
+    pub fn as_image(&self) -> Option<ImageWindow> {
+        let pair = |values: &[usize], row: usize| match *values {
+            [column] => Some([row, column]),
+            [row, column] => Some([row, column]),
+            _ => None,
+        };
+        let (before, after): (Vec<usize>, Vec<usize>) = self.pads.iter().copied().unzip();
+        let ([top, left], [bottom, right]) = (pair(&before, 0)?, pair(&after, 0)?);
+        Some(ImageWindow {
+            kernel: pair(&self.kernel, 1)?,
+            stride: pair(&self.strides, 1)?,
+            dilation: pair(&self.dilations, 1)?,
+            pads: [top, left, bottom, right],
+            out: pair(&self.out, 1)?,
+        })
+    }
+}
+
+/// A window over images.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ImageWindow {
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    pub dilation: [usize; 2],
+    /// Above, left, below, right.
+    pub pads: [usize; 4],
+    pub out: [usize; 2],
+}
+
+/// Dimensions with a row inserted where there are lines only: `[N, C, L]` is `[N, C, 1, L]`.
+pub(super) fn image_dims(dims: &[usize]) -> Vec<usize> {
+    match *dims {
+        [batch, channels, length] => vec![batch, channels, 1, length],
+        _ => dims.to_vec(),
+    }
+}
