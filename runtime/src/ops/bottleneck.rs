@@ -6,14 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::bottleneck::{self, Pointwise, bottleneck};
-use skipstone_kernels::conv::ConvShape;
+use skipstone_kernels::conv::{ConvShape, Filters, FloatKernel};
 use skipstone_kernels::epilogue::Epilogue;
-use skipstone_kernels::gemm::Weights;
 use skipstone_kernels::{depthwise, gemm};
 
 use super::conv::Conv;
+use super::float_conv::store;
 use super::roles::Role;
-use super::stored::{read, store};
+use super::stored::read;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{Fact, Tensor};
@@ -91,11 +91,11 @@ impl Bottleneck {
                 // A product is made of some rows at a time.
                 let times = shape.pixels() as f64 / rows.max(1) as f64;
                 let variants = gemm::candidates(cx.isa, cx.weights(), rows, shape.in_c, shape.out_c);
-                variants.map(|(v, cost)| (Kernel::Gemm(v), cost * times)).collect()
+                variants.map(|(v, cost)| (v as Kernel, cost * times)).collect()
             };
             let kernels = match stage.cmp(&self.depthwise_at()) {
                 std::cmp::Ordering::Less => products(expand_rows),
-                std::cmp::Ordering::Equal => vec![(Kernel::Depthwise(depthwise::choose(cx.isa, shape.in_c)), 0.0)],
+                std::cmp::Ordering::Equal => vec![(depthwise::choose(cx.isa, shape.in_c) as Kernel, 0.0)],
                 std::cmp::Ordering::Greater => products(project_rows),
             };
             let with = |(before, cost): &(Vec<Kernel>, f64)| {
@@ -162,15 +162,11 @@ impl Operator for Bottleneck {
         let mut choice = Choice { kernel: joined(&kernels), candidates, ..Choice::default() };
         for (stage, (kernel, shape)) in kernels.iter().zip(&shapes).enumerate() {
             let [weights_at, _] = Self::weights_at(stage);
-            let (len, pack) =
-                (kernel.packed_len(shape), |weights: &[f32], out: &mut [f32]| kernel.pack(shape, weights, out));
-            choice.packed.push(store(cx, (stage, weights_at), kernel.weights(), len, pack)?);
+            choice.packed.push(store(cx, (stage, weights_at), *kernel, shape, |w| Filters::Oihw(w))?);
             choice.absorbed.push(weights_at);
         }
-        let expand = match kernels.first() {
-            Some(&Kernel::Gemm(variant)) if self.expand.is_some() => Some(variant),
-            _ => None,
-        };
+        let first = kernels.first().filter(|_| self.expand.is_some());
+        let expand = first.and_then(|kernel| gemm::VARIANTS.iter().find(|v| v.name == kernel.name()));
         choice.form = Some(forms(&kernels));
         choice.scratch = bottleneck::scratch_len(shape, expand, self.project.is_some(), cx.threads) * size_of::<f32>();
         Ok(choice)
@@ -224,6 +220,9 @@ impl Operator for Bottleneck {
     }
 }
 
+/// The kernel of a stage.
+type Kernel = &'static dyn FloatKernel;
+
 /// The name of kernels for the stages.
 fn joined(kernels: &[Kernel]) -> String {
     kernels.iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(JOIN)
@@ -231,7 +230,7 @@ fn joined(kernels: &[Kernel]) -> String {
 
 /// Names of the forms of their packed weights.
 fn forms(kernels: &[Kernel]) -> String {
-    kernels.iter().map(|kernel| kernel.form()).collect::<Vec<_>>().join(JOIN)
+    kernels.iter().map(|kernel| kernel.layout()).collect::<Vec<_>>().join(JOIN)
 }
 
 /// A 1x1 convolution at one end, bound to its kernel.
@@ -239,49 +238,4 @@ struct End {
     stage: usize,
     variant: &'static gemm::Variant,
     channels: usize,
-}
-
-/// The kernel of a stage.
-#[derive(Clone, Copy)]
-enum Kernel {
-    Depthwise(&'static depthwise::Variant),
-    Gemm(&'static gemm::Variant),
-}
-
-impl Kernel {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Depthwise(v) => v.name,
-            Self::Gemm(v) => v.name,
-        }
-    }
-
-    /// Name of the form of its packed weights.
-    fn form(self) -> &'static str {
-        match self {
-            Self::Depthwise(v) => v.name,
-            Self::Gemm(v) => v.form().name,
-        }
-    }
-
-    fn weights(self) -> Weights {
-        match self {
-            Self::Depthwise(_) => Weights::F32,
-            Self::Gemm(v) => v.weights,
-        }
-    }
-
-    fn packed_len(self, shape: &ConvShape) -> usize {
-        match self {
-            Self::Depthwise(_) => shape.taps() * shape.in_c,
-            Self::Gemm(v) => gemm::packed_conv_len(v, shape),
-        }
-    }
-
-    fn pack(self, shape: &ConvShape, weights: &[f32], out: &mut [f32]) {
-        match self {
-            Self::Depthwise(_) => depthwise::pack(shape, weights, out),
-            Self::Gemm(v) => gemm::pack_conv(v, shape, weights, out),
-        }
-    }
 }

@@ -1,14 +1,13 @@
 //! Convolutions of bytes: what [`QConv`](super::qconv) and [`ConvInteger`](super::conv_integer) have in common.
 
-use skipstone_kernels::conv::ConvShape;
-use skipstone_kernels::qgemm::{self, MAX_DEPTH, Out, Packed};
-use skipstone_kernels::threads::Pool;
-use skipstone_kernels::{Isa, depthwise, qdepthwise};
+use serde::Serialize;
+use skipstone_kernels::conv::{self, BYTES, ByteKernel, ConvShape, Task};
+use skipstone_kernels::qgemm::MAX_DEPTH;
 
-use super::Operator;
 use super::conv::Conv;
 #[cfg(any(feature = "passes", test))]
 use super::image::{Image, taps};
+use super::{Candidates, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape};
 
@@ -73,109 +72,20 @@ pub(super) fn sums<'a>(
     }))
 }
 
-/// A kernel of one of the families that compute convolutions of bytes.
-#[derive(Clone, Copy)]
-pub(super) enum Kernel {
-    Depthwise(&'static qdepthwise::Variant),
-    Gemm(&'static qgemm::Variant),
+/// Chooses a kernel for a convolution.
+pub(super) fn choose(
+    cx: &PlanContext<'_>,
+    op: &impl Serialize,
+    shape: &ConvShape,
+) -> Result<(Kernel, Candidates), OpError> {
+    let kernels = conv::candidates(BYTES, cx.isa, &Task::new(shape));
+    cx.choose(op, kernels, |k| k.name().to_owned(), |k| k.name().to_owned())
 }
 
-impl Kernel {
-    /// The kernels that compute a convolution, with their costs.
-    pub fn candidates(isa: Isa, shape: &ConvShape) -> Vec<(Self, f64)> {
-        if depthwise::takes(shape) {
-            return vec![(Self::Depthwise(qdepthwise::choose(isa, shape)), 0.0)];
-        }
-        let depth = shape.taps() * shape.group_in();
-        let kernels = qgemm::candidates(isa, shape.pixels(), depth, shape.group_out());
-        kernels.map(|(v, cost)| (Self::Gemm(v), cost)).collect()
-    }
-
-    pub fn by_name(name: &str) -> Result<Self, OpError> {
-        let depthwise = qdepthwise::by_name(name).map(Self::Depthwise);
-        let kernel = depthwise.or_else(|| qgemm::by_name(name).map(Self::Gemm));
-        kernel.ok_or_else(|| OpError::Attribute { name: "kernel", reason: name.to_owned() })
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Depthwise(v) => v.name,
-            Self::Gemm(v) => v.name,
-        }
-    }
-
-    /// Elements of the packed weights, offsets and scales.
-    pub fn packed_lens(self, shape: &ConvShape) -> [usize; 3] {
-        match self {
-            Self::Depthwise(v) => {
-                let constants = qdepthwise::constants_len(v, shape);
-                [qdepthwise::weights_len(v, shape), constants, constants]
-            }
-            Self::Gemm(v) => [qgemm::weights_len(v, shape), qgemm::offsets_len(v, shape), qgemm::scales_len(v, shape)],
-        }
-    }
-
-    /// Packs weights, bias and scales for activations of a zero point that is known.
-    pub fn pack(
-        self,
-        shape: &ConvShape,
-        weights: &[i8],
-        zero: u8,
-        constants: (&[i32], &[f32]),
-        to: (&mut [i8], &mut [i32], &mut [f32]),
-    ) {
-        match self {
-            Self::Depthwise(v) => qdepthwise::pack(v, shape, weights, zero, constants, to),
-            Self::Gemm(v) => qgemm::pack(v, shape, weights, zero, constants, to),
-        }
-    }
-
-    /// Packs weights and their sums, for activations of any zero point.
-    pub fn pack_sums(self, shape: &ConvShape, weights: &[i8], to: &mut [i8], sums: &mut [i32]) {
-        match self {
-            Self::Depthwise(v) => {
-                qdepthwise::pack_weights(v, shape, weights, to);
-                qdepthwise::pack_sums(v, shape, weights, sums);
-            }
-            Self::Gemm(v) => {
-                qgemm::pack_weights(v, shape, weights, to);
-                qgemm::pack_sums(v, shape, weights, sums);
-            }
-        }
-    }
-
-    /// The packed offsets of packed sums.
-    pub fn offsets(self, sums: &[i32], zero: u8, to: &mut [i32]) {
-        match self {
-            Self::Depthwise(v) => qdepthwise::offsets(v, sums, zero, to),
-            Self::Gemm(v) => qgemm::offsets(v, sums, zero, to),
-        }
-    }
-
-    /// Bytes of scratch.
-    pub fn scratch(self, shape: &ConvShape, threads: usize) -> usize {
-        match self {
-            Self::Depthwise(_) => qdepthwise::scratch_len(shape),
-            Self::Gemm(v) => qgemm::conv_scratch(v, shape, threads),
-        }
-    }
-
-    /// Computes the convolution of `input`, whose zero point is `zero`.
-    pub fn run(
-        self,
-        shape: &ConvShape,
-        (input, zero): (&[u8], u8),
-        packed: Packed<'_>,
-        out: Out<'_>,
-        scratch: &mut [u8],
-        pool: &Pool,
-    ) {
-        match self {
-            Self::Gemm(v) => qgemm::conv(v, qgemm::Conv { shape, input, zero, packed, out }, scratch, pool),
-            Self::Depthwise(v) => {
-                let args = qdepthwise::Depthwise { shape, input, zero, packed, out };
-                qdepthwise::depthwise(v, args, scratch, pool);
-            }
-        }
-    }
+/// The kernel of this name.
+pub(super) fn by_name(name: &str) -> Result<Kernel, OpError> {
+    conv::by_name(BYTES, name).ok_or_else(|| OpError::Attribute { name: "kernel", reason: name.to_owned() })
 }
+
+/// A kernel of any family.
+pub(super) type Kernel = &'static dyn ByteKernel;

@@ -14,18 +14,14 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar::apply};
-use skipstone_kernels::conv::ConvShape;
+use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters, Task};
 use skipstone_kernels::epilogue::Epilogue;
-use skipstone_kernels::gemm::{Packed, Weights};
-use skipstone_kernels::winograd::Storage;
-use skipstone_kernels::{depthwise, gemm, winograd};
 
+use super::float_conv::{self, Bound};
 use super::image::{Image, Layout, taps};
 use super::roles::{Role, Roles};
-use super::stored::{read, store};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
-use crate::options::Memory;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A convolution and what is fused to it.
@@ -217,42 +213,18 @@ impl Operator for Conv {
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
-        let (kernel, candidates) =
-            cx.choose(self, Kernel::candidates(self, &shape, cx), |k| k.name().to_owned(), |k| k.form().to_owned())?;
-        let mut scratch = kernel.scratch(&shape, self.roles.has(Role::Scale), cx.threads);
-        let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
-        let len = kernel.packed_len(&shape);
-        if cx.is_constant(Self::WEIGHTS) {
-            let pack = |weights: &[f32], out: &mut [f32]| kernel.pack(&shape, weights, out);
-            choice.packed.push(store(cx, (0, Self::WEIGHTS), kernel.weights(), len, pack)?);
-            choice.absorbed.push(Self::WEIGHTS);
-            choice.form = Some(kernel.form().to_owned());
-        } else {
-            // Weights that are computed are packed on every run.
-            scratch += len;
-        }
-        choice.scratch = scratch * size_of::<f32>();
-        Ok(choice)
+        let task = float_conv::task(cx, &shape, cx.is_constant(Self::WEIGHTS));
+        float_conv::plan(cx, self, &Task { scaled: self.roles.has(Role::Scale), ..task }, |w| Filters::Oihw(w))
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         self.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
-        let kernel = Kernel::by_name(cx.kernel).ok_or_else(|| Self::refuse("kernel", cx.kernel))?;
-        let (packed_len, is_packed) = (kernel.packed_len(&shape), cx.absorbed(Self::WEIGHTS));
+        let bound = Bound::new(cx, &shape, |w| Filters::Oihw(w))?;
         let (activation, residual_first) = (self.activation, self.roles.has(Role::Residual));
         let (residual_at, scale_at) = (self.roles.residual(), self.roles.position(Role::Scale));
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let scratch = io.scratch::<f32>()?;
-            let (packed, scratch): (Packed<'_>, &mut [f32]) = if is_packed {
-                (read(io, 0, kernel.weights())?, scratch)
-            } else {
-                let weights = io.input(Self::WEIGHTS)?;
-                let split = scratch.split_at_mut_checked(packed_len);
-                let (packed, scratch) = split.ok_or(OpError::Operand(Self::WEIGHTS))?;
-                kernel.pack(&shape, weights, packed);
-                (Packed::F32(packed), scratch)
-            };
+            let (packed, scratch) = bound.weights(io, &shape)?;
             let epilogue = Epilogue {
                 bias: Some(io.input(Self::BIAS)?),
                 activation,
@@ -261,134 +233,10 @@ impl Operator for Conv {
             };
             let scale = scale_at.map(|at| io.input(at)).transpose()?;
             let (input, out) = (io.input(Self::X)?, io.output(0)?);
-            kernel.run(&shape, packed, Operands { input, out, epilogue, scale }, scratch, io.pool())
+            let args = Operands { shape: &shape, input, packed, out, epilogue, scale };
+            bound.kernel.run(args, scratch, io.pool());
+            Ok(())
         }))
-    }
-}
-
-/// A kernel of one of the families that compute convolutions.
-#[derive(Clone, Copy)]
-enum Kernel {
-    Depthwise(&'static depthwise::Variant),
-    Winograd(&'static winograd::Variant),
-    Gemm(&'static gemm::Variant),
-}
-
-/// What a kernel reads and writes beside its weights.
-struct Operands<'a> {
-    input: &'a [f32],
-    out: &'a mut [f32],
-    epilogue: Epilogue<'a>,
-    scale: Option<&'a [f32]>,
-}
-
-impl Kernel {
-    /// The kernels that compute a convolution, with their costs; where two are equal, the plain one first.
-    fn candidates(op: &Conv, shape: &ConvShape, cx: &PlanContext<'_>) -> Vec<(Self, f64)> {
-        if depthwise::takes(shape) && !op.roles.has(Role::Scale) {
-            return vec![(Self::Depthwise(depthwise::choose(cx.isa, shape.in_c)), 0.0)];
-        }
-        let k = shape.taps() * shape.group_in();
-        let packed_once = cx.is_constant(Conv::WEIGHTS);
-        let weights = if packed_once { cx.weights() } else { Weights::F32 };
-        let direct = gemm::candidates(cx.isa, weights, shape.pixels(), k, shape.group_out());
-        let mut kernels: Vec<_> = direct.map(|(v, cost)| (Self::Gemm(v), cost)).collect();
-        // Transformed weights take up to 5.4 times the memory.
-        let storage = match (cx.memory, weights) {
-            (Memory::Fast, Weights::F32) => Storage::Transformed,
-            _ => Storage::Kernels(weights),
-        };
-        if packed_once && !op.roles.has(Role::Scale) {
-            kernels.extend(
-                winograd::candidates(cx.isa, shape, storage).into_iter().map(|(v, cost)| (Self::Winograd(v), cost)),
-            );
-        }
-        kernels
-    }
-
-    fn by_name(name: &str) -> Option<Self> {
-        let depthwise = depthwise::by_name(name).map(Self::Depthwise);
-        let winograd = || winograd::by_name(name).map(Self::Winograd);
-        depthwise.or_else(winograd).or_else(|| gemm::by_name(name).map(Self::Gemm))
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Depthwise(v) => v.name,
-            Self::Winograd(v) => v.name,
-            Self::Gemm(v) => v.name,
-        }
-    }
-
-    /// Name of the form of its packed weights.
-    fn form(self) -> &'static str {
-        match self {
-            Self::Depthwise(_) | Self::Winograd(_) => self.name(),
-            Self::Gemm(v) => v.form().name,
-        }
-    }
-
-    /// How the packed weights are stored.
-    fn weights(self) -> Weights {
-        match self {
-            Self::Depthwise(_) => Weights::F32,
-            Self::Winograd(v) => match v.storage {
-                Storage::Transformed => Weights::F32,
-                Storage::Kernels(weights) => weights,
-            },
-            Self::Gemm(v) => v.weights,
-        }
-    }
-
-    /// Numbers of the packed weights.
-    fn packed_len(self, shape: &ConvShape) -> usize {
-        match self {
-            Self::Depthwise(_) => shape.taps() * shape.in_c,
-            Self::Winograd(v) => winograd::packed_len(v, shape),
-            Self::Gemm(v) => gemm::packed_conv_len(v, shape),
-        }
-    }
-
-    fn pack(self, shape: &ConvShape, weights: &[f32], out: &mut [f32]) {
-        match self {
-            Self::Depthwise(_) => depthwise::pack(shape, weights, out),
-            Self::Winograd(v) => winograd::pack(v, shape, weights, out),
-            Self::Gemm(v) => gemm::pack_conv(v, shape, weights, out),
-        }
-    }
-
-    /// Numbers of scratch.
-    fn scratch(self, shape: &ConvShape, scaled: bool, threads: usize) -> usize {
-        match self {
-            Self::Depthwise(_) => 0,
-            Self::Winograd(v) => winograd::scratch_len(v, shape, threads),
-            Self::Gemm(v) => gemm::conv_scratch(v, shape, scaled, threads),
-        }
-    }
-
-    fn run(
-        self,
-        shape: &ConvShape,
-        packed: Packed<'_>,
-        operands: Operands<'_>,
-        scratch: &mut [f32],
-        pool: &skipstone_kernels::threads::Pool,
-    ) -> Result<(), OpError> {
-        let Operands { input, out, epilogue, scale } = operands;
-        match self {
-            Self::Depthwise(v) => {
-                let Packed::F32(packed) = packed else { return Err(OpError::Operand(Conv::WEIGHTS)) };
-                depthwise::depthwise(v, depthwise::Depthwise { shape, input, packed, out, epilogue }, pool);
-            }
-            Self::Winograd(v) => {
-                winograd::winograd(v, winograd::Winograd { shape, input, packed, out, epilogue }, scratch, pool);
-            }
-            Self::Gemm(v) => {
-                let args = gemm::Conv { shape, input, packed, out, epilogue, a_scale: scale };
-                gemm::conv(v, args, scratch, pool);
-            }
-        }
-        Ok(())
     }
 }
 

@@ -16,8 +16,7 @@
 
 use bytemuck::cast_slice_mut;
 use serde::{Deserialize, Serialize};
-use skipstone_kernels::conv::ConvShape;
-use skipstone_kernels::qgemm::{Out, Packed};
+use skipstone_kernels::conv::{ByteConv, ConvShape, Out, Packed};
 use skipstone_kernels::qsums::{self, Scales, Zeros};
 
 use super::byte_conv::{self, Kernel, WEIGHTS, X};
@@ -124,8 +123,7 @@ impl Operator for ConvInteger {
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.conv.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
-        let (kernel, candidates) =
-            cx.choose(self, Kernel::candidates(cx.isa, &shape), |k| k.name().to_owned(), |k| k.name().to_owned())?;
+        let (kernel, candidates) = byte_conv::choose(cx, self, &shape)?;
         let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
         if cx.constants[WEIGHTS].is_some() {
             let [weights, sums, _] = kernel.packed_lens(&shape);
@@ -136,13 +134,13 @@ impl Operator for ConvInteger {
             choice.absorbed = vec![WEIGHTS];
         }
         let parts = Parts::new(self, kernel, &shape, Self::has_zeros(&cx.constants), !choice.absorbed.is_empty());
-        choice.scratch = parts.bytes() + kernel.scratch(&shape, cx.threads);
+        choice.scratch = parts.bytes() + kernel.scratch_len(&shape, cx.threads);
         Ok(choice)
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         self.conv.layout.kernel()?;
-        let (shape, kernel, isa) = (self.shape(&cx.inputs)?, Kernel::by_name(cx.kernel)?, cx.isa);
+        let (shape, kernel, isa) = (self.shape(&cx.inputs)?, byte_conv::by_name(cx.kernel)?, cx.isa);
         let is_packed = cx.absorbed(WEIGHTS);
         let parts = Parts::new(self, kernel, &shape, Self::has_zeros(&cx.constants), is_packed);
         let floats = self.floats;
@@ -182,7 +180,8 @@ impl Operator for ConvInteger {
             // Floats are as wide as sums, and take their place.
             let y = io.output::<i32>(0)?;
             let packed = Packed { weights, offsets, scales: &[] };
-            kernel.run(&shape, (x, zero), packed, Out::Sums(y), rest, io.pool());
+            let args = ByteConv { shape: &shape, input: x, zero, packed, out: Out::Sums(y) };
+            kernel.run(args, rest, io.pool());
             qsums::finish(isa, shape.out_c, y, zeros, scales, io.pool());
             Ok(())
         }))

@@ -4,10 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar};
+use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters};
 use skipstone_kernels::epilogue::Epilogue;
-use skipstone_kernels::gemm::{self, Gemm, Packed, Variant, Weights};
 
-use super::stored::{read, store};
+use super::float_conv::{self, Bound, Order};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -53,9 +53,18 @@ impl MatMul {
         Ok(Sizes { batch, m, k, n, batched: batches != 1 })
     }
 
-    fn pack(&self, v: &Variant, s: &Sizes, b: &[f32], out: &mut [f32]) {
-        let (row, col) = if self.transposed { (1, s.k) } else { (s.n, 1) };
-        gemm::pack(v, s.k, s.n, b, row, col, out);
+    /// How the second input is read.
+    fn order(&self) -> Order {
+        if self.transposed { |w| Filters::Oihw(w) } else { |w| Filters::Io(w) }
+    }
+}
+
+impl Sizes {
+    /// The product as a convolution: of all rows, or of those of an image that has a second operand of its own.
+    fn shape(&self) -> Result<ConvShape, OpError> {
+        let rows = if self.batched { Some(self.m) } else { self.batch.checked_mul(self.m) };
+        let shape = rows.map(|rows| ConvShape::matrix(rows, self.k, self.n));
+        shape.filter(ConvShape::is_sound).ok_or_else(|| OpError::Value("a product of too many rows".into()))
     }
 }
 
@@ -97,50 +106,38 @@ impl Operator for MatMul {
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let s = self.sizes(&cx.inputs)?;
-        let constant = cx.is_constant(1) && !s.batched;
-        let weights = if constant { cx.weights() } else { Weights::F32 };
-        let kernels = gemm::candidates(cx.isa, weights, s.m, s.k, s.n).collect();
-        let (v, candidates) = cx.choose(self, kernels, |v| v.name.to_owned(), |v| v.form().name.to_owned())?;
-        let len = gemm::packed_len(v, s.k, s.n);
-        let mut choice = Choice { kernel: v.name.to_owned(), candidates, ..Choice::default() };
-        if constant {
-            choice.packed.push(store(cx, (0, 1), weights, len, |b, out| self.pack(v, &s, b, out))?);
-            choice.absorbed.push(1);
-            choice.form = Some(v.form().name.to_owned());
-        } else {
-            choice.scratch = len * size_of::<f32>();
-        }
-        Ok(choice)
+        let shape = s.shape()?;
+        let task = float_conv::task(cx, &shape, cx.is_constant(1) && !s.batched);
+        float_conv::plan(cx, self, &task, self.order())
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
-        let (op, s) = (self.clone(), self.sizes(&cx.inputs)?);
-        let v = gemm::by_name(cx.kernel)
-            .ok_or_else(|| OpError::Value(format!("this build has no kernel {}", cx.kernel)))?;
-        let (is_packed, has_bias) = (cx.absorbed(1), cx.inputs.len() > 2);
+        let s = self.sizes(&cx.inputs)?;
+        let shape = s.shape()?;
+        let bound = Bound::new(cx, &shape, self.order())?;
+        let (activation, has_bias) = (self.activation, cx.inputs.len() > 2);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let bias = if has_bias { Some(io.input(2)?) } else { None };
-            let epilogue = Epilogue { bias, activation: op.activation, ..Epilogue::NONE };
+            let epilogue = Epilogue { bias, activation, ..Epilogue::NONE };
             let (a, out): (&[f32], &mut [f32]) = (io.input(0)?, io.output(0)?);
             let pool = io.pool();
-            let product = |a: &[f32], packed: Packed<'_>, out: &mut [f32], m: usize| {
-                let args = Gemm { m, k: s.k, n: s.n, a, lda: s.k, packed, out, ldc: s.n, epilogue, a_scale: None };
-                gemm::gemm(v, args, &mut [], pool);
+            let product = |input: &[f32], packed: &[u8], out: &mut [f32], scratch: &mut [f32]| {
+                let args = Operands { shape: &shape, input, packed, out, epilogue, scale: None };
+                bound.kernel.run(args, scratch, pool);
             };
-            if is_packed {
-                product(a, read(io, 0, v.weights)?, out, s.batch * s.m);
-                return Ok(());
-            }
-            let (b, packed): (&[f32], &mut [f32]) = (io.input(1)?, io.scratch()?);
             if !s.batched {
-                op.pack(v, &s, b, packed);
-                product(a, Packed::F32(packed), out, s.batch * s.m);
+                let (packed, scratch) = bound.weights(io, &shape)?;
+                product(a, packed, out, scratch);
                 return Ok(());
             }
+            let (b, scratch): (&[f32], &mut [f32]) = (io.input(1)?, io.scratch()?);
+            let len = bound.kernel.packed_len(&shape, 0) / size_of::<f32>();
+            let (packed, scratch) = scratch.split_at_mut_checked(len).ok_or(OpError::Operand(1))?;
             for image in 0..s.batch {
                 let part = |len: usize| image * len..(image + 1) * len;
-                op.pack(v, &s, &b[part(s.k * s.n)], packed);
-                product(&a[part(s.m * s.k)], Packed::F32(packed), &mut out[part(s.m * s.n)], s.m);
+                bound.pack(&shape, &b[part(s.k * s.n)], packed);
+                let packed = bytemuck::cast_slice(packed);
+                product(&a[part(s.m * s.k)], packed, &mut out[part(s.m * s.n)], scratch);
             }
             Ok(())
         }))

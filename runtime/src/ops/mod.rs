@@ -43,6 +43,7 @@ pub mod cumsum;
 pub mod curve;
 pub mod dequantize;
 pub mod dynamic_quantize;
+mod float_conv;
 mod foreign;
 pub mod gather;
 pub mod gather_elements;

@@ -13,11 +13,10 @@
 
 use bytemuck::{cast_slice, cast_slice_mut};
 use serde::{Deserialize, Serialize};
-use skipstone_kernels::conv::ConvShape;
-use skipstone_kernels::qgemm::{Out, Packed};
+use skipstone_kernels::conv::{ByteConv, ConvShape, Out, Packed};
 use skipstone_kernels::requantise::Requantise;
 
-use super::byte_conv::{self, Kernel, WEIGHTS, X};
+use super::byte_conv::{self, WEIGHTS, X};
 use super::conv::Conv;
 use super::quantized::ByteTable;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -114,8 +113,7 @@ impl Operator for QConv {
         let shape = self.shape(&cx.inputs)?;
         let (weights, bias): (&[i8], &[i32]) = (cx.constant(WEIGHTS)?, cx.constant(Self::BIAS)?);
         let scales: &[f32] = cx.constant(Self::SCALES)?;
-        let (kernel, candidates) =
-            cx.choose(self, Kernel::candidates(cx.isa, &shape), |k| k.name().to_owned(), |k| k.name().to_owned())?;
+        let (kernel, candidates) = byte_conv::choose(cx, self, &shape)?;
         let [weight_bytes, offsets, packed_scales] = kernel.packed_lens(&shape);
         let mut packed =
             vec![cx.room(weight_bytes), cx.room(offsets * size_of::<i32>()), cx.room(packed_scales * size_of::<f32>())];
@@ -128,14 +126,14 @@ impl Operator for QConv {
             packed: packed.into_iter().map(Into::into).collect(),
             form: None,
             absorbed: vec![WEIGHTS, Self::BIAS, Self::SCALES],
-            scratch: kernel.scratch(&shape, cx.threads),
+            scratch: kernel.scratch_len(&shape, cx.threads),
         })
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         self.conv.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
-        let kernel = Kernel::by_name(cx.kernel)?;
+        let kernel = byte_conv::by_name(cx.kernel)?;
         let (zero, result) = (self.zero, self.result.clone());
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let weights: &[u8] = io.packed(0)?;
@@ -145,7 +143,7 @@ impl Operator for QConv {
                 QResult::Bytes { by, table } => Out::Bytes { to: io.output(0)?, by: *by, table: table.as_deref() },
                 QResult::Floats => Out::Floats(io.output(0)?),
             };
-            kernel.run(&shape, (input, zero), packed, out, scratch, io.pool());
+            kernel.run(ByteConv { shape: &shape, input, zero, packed, out }, scratch, io.pool());
             Ok(())
         }))
     }

@@ -4,14 +4,14 @@
 //! Operands: the images, the weights `[out, in, rows, columns]` and the bias `[out]`.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters, Images, Task};
 use skipstone_kernels::epilogue::Epilogue;
-use skipstone_kernels::gemm::Weights;
 use skipstone_kernels::stem;
 
 use super::conv::Conv;
+use super::float_conv::{self, Bound};
 use super::image::{Image, Layout};
 use super::roles::Roles;
-use super::stored::store;
 #[cfg(any(feature = "passes", test))]
 use super::transpose::Transpose;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -33,21 +33,18 @@ impl Stem {
         stem.shape(inputs).is_ok().then_some(stem)
     }
 
-    fn shape(&self, inputs: &[&Fact]) -> Result<skipstone_kernels::conv::ConvShape, OpError> {
+    fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
         let refused = |reason: &str| Err(OpError::Attribute { name: "stem", reason: reason.into() });
         if self.conv.layout != Layout::Nchw || self.conv.roles != Roles::NONE {
             return refused("images are in NCHW, without residual or scale");
         }
         let shape = self.conv.shape(inputs)?;
-        if shape.in_c > CHANNELS || !stem::takes(&shape) {
+        if !stem::takes(&shape) {
             return refused("no kernel takes this convolution");
         }
         Ok(shape)
     }
 }
-
-/// Most channels of an image: with more of them a run of channels fills a register.
-const CHANNELS: usize = 4;
 
 impl Operator for Stem {
     fn name(&self) -> &str {
@@ -73,36 +70,20 @@ impl Operator for Stem {
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let shape = self.shape(&cx.inputs)?;
-        let kernel = stem::choose(cx.isa, shape.out_c);
-        let mut choice = Choice { kernel: kernel.name.to_owned(), ..Choice::default() };
-        let len = stem::packed_len(kernel, &shape);
-        if cx.is_constant(Conv::WEIGHTS) {
-            let pack = |weights: &[f32], out: &mut [f32]| stem::pack(kernel, &shape, weights, out);
-            choice.packed.push(store(cx, (0, Conv::WEIGHTS), Weights::F32, len, pack)?);
-            choice.absorbed.push(Conv::WEIGHTS);
-            choice.form = Some(kernel.name.to_owned());
-        } else {
-            choice.scratch = len * size_of::<f32>();
-        }
-        Ok(choice)
+        let task = float_conv::task(cx, &shape, cx.is_constant(Conv::WEIGHTS));
+        float_conv::plan(cx, self, &Task { images: Images::NchwToNhwc, ..task }, |w| Filters::Oihw(w))
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let shape = self.shape(&cx.inputs)?;
-        let unknown = || OpError::Attribute { name: "kernel", reason: cx.kernel.to_owned() };
-        let (kernel, is_packed) = (stem::by_name(cx.kernel).ok_or_else(unknown)?, cx.absorbed(Conv::WEIGHTS));
+        let bound = Bound::new(cx, &shape, |w| Filters::Oihw(w))?;
         let activation = self.conv.activation;
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let packed = if is_packed {
-                io.packed(0)?
-            } else {
-                let scratch = io.scratch::<f32>()?;
-                stem::pack(kernel, &shape, io.input(Conv::WEIGHTS)?, scratch);
-                scratch
-            };
+            let (packed, scratch) = bound.weights(io, &shape)?;
             let epilogue = Epilogue { bias: Some(io.input(Conv::BIAS)?), activation, ..Epilogue::NONE };
             let (input, out) = (io.input(Conv::X)?, io.output(0)?);
-            stem::stem(kernel, stem::Stem { shape: &shape, input, packed, out, epilogue }, io.pool());
+            let args = Operands { shape: &shape, input, packed, out, epilogue, scale: None };
+            bound.kernel.run(args, scratch, io.pool());
             Ok(())
         }))
     }
@@ -130,7 +111,7 @@ mod tests {
     }
 
     fn operands(random: &mut Random, kernel: usize, filters: usize) -> Vec<Tensor> {
-        let channels = 1 + random.below(CHANNELS);
+        let channels = 1 + random.below(4);
         let [batch, height, width] = [1 + random.below(2), kernel + random.below(12), kernel + random.below(40)];
         vec![
             random.floats(&[batch, channels, height, width]),

@@ -6,6 +6,7 @@
 //! usual kernels (3x3 and 5x5, strides 1 and 2) compute several output pixels of a row at once and load every input
 //! pixel under them once per kernel row; 3x3 at stride 1, where registers suffice, two rows at once.
 
+mod contract;
 mod run;
 
 use std::ops::Range;
@@ -15,6 +16,7 @@ use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::parallel::Output;
 use crate::threads::Pool;
+pub(crate) use contract::FAMILY;
 use run::{Input, Rows};
 
 /// A kernel of the family.

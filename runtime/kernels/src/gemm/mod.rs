@@ -9,6 +9,7 @@
 //! weights are, or else the pixels while they are gathered.
 
 mod blocks;
+mod contract;
 mod driver;
 mod pack;
 mod scalar;
@@ -24,6 +25,7 @@ mod fp16;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+pub(crate) use contract::FAMILY;
 pub(crate) use driver::gemm_alone;
 pub use driver::{Conv, Gemm, conv, conv_scratch, gemm, gemm_scratch};
 pub use pack::{halve, pack, pack_conv, packed_conv_len, packed_len};

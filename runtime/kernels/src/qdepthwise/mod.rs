@@ -6,6 +6,7 @@
 //! row of zero points: every output is a sum of all taps, a few of which one instruction multiplies. Sums are exact, so
 //! every variant gives the same bytes.
 
+mod contract;
 mod scalar;
 mod tile;
 
@@ -18,11 +19,12 @@ mod vnni;
 
 use std::ops::Range;
 
-use crate::conv::{ConvShape, product};
+use crate::conv::{ByteConv, ConvShape, product};
 use crate::isa::{Extension, Isa};
 use crate::qgemm::{Out, Packed};
 use crate::requantise::Form;
 use crate::threads::Pool;
+pub(crate) use contract::FAMILY;
 use tile::{Kernel, MAX_TAPS, Row, Tap, block, channel_of};
 
 /// A kernel of the family.
@@ -212,20 +214,6 @@ fn offset(v: &Variant, sum: i32, zero: u8) -> i32 {
     if v.widths.is_empty() { 0 } else { sum.wrapping_mul(i32::from(v.shift) - i32::from(zero)) }
 }
 
-/// A quantised depthwise convolution.
-pub struct Depthwise<'a> {
-    /// Its geometry: as many groups and filters as channels.
-    pub shape: &'a ConvShape,
-    /// NHWC.
-    pub input: &'a [u8],
-    /// The byte that stands for 0 in the input.
-    pub zero: u8,
-    /// From [`pack`].
-    pub packed: Packed<'a>,
-    /// Where to, and as what.
-    pub out: Out<'a>,
-}
-
 /// Multiply-adds below which a second thread does not pay.
 const WORTH_SHARING: usize = 400_000;
 
@@ -239,8 +227,8 @@ pub fn scratch_len(shape: &ConvShape) -> usize {
 /// # Panics
 /// If a slice is not as long as `shape` says, the scratch is shorter than [`scratch_len`], or the CPU lacks the
 /// variant's instructions.
-pub fn depthwise(v: &Variant, args: Depthwise<'_>, scratch: &mut [u8], pool: &Pool) {
-    let Depthwise { shape, input, zero, packed, out } = args;
+pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool) {
+    let ByteConv { shape, input, zero, packed, out } = args;
     shape.check();
     assert!(crate::depthwise::takes(shape) && v.takes(shape), "one filter per channel");
     assert!(v.is_available(), "this CPU does not have the instructions of {}", v.name);
@@ -406,7 +394,7 @@ mod tests {
                 let mut numbers = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
                 let packed = Packed { weights: &weights, offsets: &offsets, scales: &multipliers };
                 for out in [Out::Bytes { to: &mut bytes, by, table }, Out::Floats(&mut numbers)] {
-                    let args = Depthwise { shape: &shape, input: &x, zero, packed, out };
+                    let args = ByteConv { shape: &shape, input: &x, zero, packed, out };
                     depthwise(v, args, &mut scratch, &pool);
                 }
                 prop_assert_eq!(&bytes[..], &want[..], "{}", v.name);
@@ -416,7 +404,7 @@ mod tests {
                 self::offsets(v, &weight_sums, zero, &mut offsets);
                 let packed = Packed { weights: &weights, offsets: &offsets, scales: &[] };
                 let mut got = Guarded::new(&vec![77i32; shape.output_len()], edge);
-                let args = Depthwise { shape: &shape, input: &x, zero, packed, out: Out::Sums(&mut got) };
+                let args = ByteConv { shape: &shape, input: &x, zero, packed, out: Out::Sums(&mut got) };
                 depthwise(v, args, &mut scratch, &pool);
                 prop_assert!(got.iter().enumerate().all(|(i, sum)| sum + bias[i % channels] == sums[i]), "{}", v.name);
             }

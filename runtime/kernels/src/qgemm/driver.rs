@@ -2,24 +2,10 @@
 
 use super::blocks::{Product, Split};
 use super::pack::{offsets_len, scales_len, weights_len};
-use super::{MAX_DEPTH, Packed, Variant};
-use crate::conv::{ConvShape, product};
+use super::{MAX_DEPTH, Variant};
+use crate::conv::{ByteConv, ConvShape, product};
 use crate::requantise::{Form, Requantise};
 use crate::threads::Pool;
-
-/// A quantised convolution. A matrix product is one of images of one column, with a kernel of one tap.
-pub struct Conv<'a> {
-    /// Its geometry.
-    pub shape: &'a ConvShape,
-    /// NHWC.
-    pub input: &'a [u8],
-    /// The byte that stands for 0 in the input.
-    pub zero: u8,
-    /// From [`pack`](super::pack), with the same zero point.
-    pub packed: Packed<'a>,
-    /// Where to, and as what.
-    pub out: Out<'a>,
-}
 
 /// What a convolution writes, NHWC.
 pub enum Out<'a> {
@@ -49,8 +35,8 @@ pub fn conv_scratch(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
 /// # Panics
 /// If a slice is not as long as `shape` says, if filters have more than [`MAX_DEPTH`] weights, if `scratch` is shorter
 /// than [`conv_scratch`] or not aligned for 16-bit numbers, or if the CPU lacks the variant's instructions.
-pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [u8], pool: &Pool) {
-    let Conv { shape, input, zero, packed, out } = args;
+pub fn conv(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool) {
+    let ByteConv { shape, input, zero, packed, out } = args;
     shape.check();
     assert!(v.is_available(), "this CPU cannot run {}", v.name);
     assert!(product(&[shape.taps(), shape.group_in()]) <= MAX_DEPTH, "filters of too many weights");

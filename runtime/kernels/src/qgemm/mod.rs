@@ -14,6 +14,7 @@
 //! [`MAX_DEPTH`] weights.
 
 mod blocks;
+mod contract;
 mod driver;
 mod pack;
 mod scalar;
@@ -28,7 +29,8 @@ mod neon;
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 mod vnni;
 
-pub use driver::{Conv, Out, conv, conv_scratch};
+pub(crate) use contract::FAMILY;
+pub use driver::{Out, conv, conv_scratch};
 pub use pack::{Packed, offsets, offsets_len, pack, pack_sums, pack_weights, padded_filters, scales_len, weights_len};
 
 use crate::isa::{Extension, Isa};

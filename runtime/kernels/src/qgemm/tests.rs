@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::conv::ConvShape;
+use crate::conv::{ByteConv, ConvShape};
 use crate::guard::{Edge, Guarded};
 use crate::requantise::Requantise;
 use crate::threads::Pool;
@@ -106,12 +106,12 @@ proptest! {
             let mut scratch = Guarded::new(&vec![77u8; conv_scratch(v, &shape, threads).next_multiple_of(2)], edge);
             if flags & 4 > 0 {
                 let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
-                let args = Conv { shape: &shape, input: &x, zero, packed, out: Out::Floats(&mut got) };
+                let args = ByteConv { shape: &shape, input: &x, zero, packed, out: Out::Floats(&mut got) };
                 conv(v, args, &mut scratch, &pool);
                 prop_assert_eq!(&got[..], &floats[..], "{}", v.name);
             } else {
                 let mut got = Guarded::new(&vec![77u8; shape.output_len()], edge);
-                let args = Conv { shape: &shape, input: &x, zero, packed, out: Out::Bytes { to: &mut got, by, table } };
+                let args = ByteConv { shape: &shape, input: &x, zero, packed, out: Out::Bytes { to: &mut got, by, table } };
                 conv(v, args, &mut scratch, &pool);
                 prop_assert_eq!(&got[..], &want[..], "{}", v.name);
             }
@@ -120,7 +120,7 @@ proptest! {
             super::offsets(v, &weight_sums, zero, &mut offsets);
             let packed = Packed { weights: &weights, offsets: &offsets, scales: &[] };
             let mut got = Guarded::new(&vec![77i32; shape.output_len()], edge);
-            let args = Conv { shape: &shape, input: &x, zero, packed, out: Out::Sums(&mut got) };
+            let args = ByteConv { shape: &shape, input: &x, zero, packed, out: Out::Sums(&mut got) };
             conv(v, args, &mut scratch, &pool);
             prop_assert!(got.iter().enumerate().all(|(i, sum)| sum + bias[i % shape.out_c] == sums[i]), "{}", v.name);
         }

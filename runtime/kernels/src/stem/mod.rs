@@ -7,6 +7,7 @@
 //! register and a tile is some neighbouring outputs of a row, whose inputs are at distances known to the compiler in
 //! every row of every channel: each is broadcast from where it lies.
 
+mod contract;
 mod run;
 
 use crate::conv::{ConvShape, product};
@@ -14,6 +15,7 @@ use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::parallel::Output;
 use crate::threads::Pool;
+pub(crate) use contract::FAMILY;
 use run::{MAX_LINES, MAX_WINDOW, Rows, WIDTH};
 
 /// A kernel of the family.
@@ -75,12 +77,16 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
     VARIANTS.iter().find(|v| v.name == name && v.isa.is_built())
 }
 
+/// Most channels of an image: with more of them a run of channels fills a register.
+const MAX_CHANNELS: usize = 4;
+
 /// Whether a convolution is of this family: a few rows of a few channels under a window, none of them spread.
 pub fn takes(shape: &ConvShape) -> bool {
     let [rows, columns] = shape.kernel;
     let lines = shape.in_c.saturating_mul(rows);
     let window = columns.saturating_add((WIDTH - 1).saturating_mul(shape.stride[1]));
     shape.groups == 1
+        && shape.in_c <= MAX_CHANNELS
         && shape.dilation[1] == 1
         && (1..=2).contains(&shape.stride[1])
         && columns > 0

@@ -18,6 +18,7 @@
 //! Tiles are worked on in blocks whose transforms stay in the second-level cache.
 
 mod blocks;
+mod contract;
 mod transform;
 
 use crate::arena::AlignedVec;
@@ -29,6 +30,7 @@ use crate::isa::Isa;
 use crate::lanes::portable::Portable;
 use crate::threads::Pool;
 use blocks::{Product, Split};
+pub(crate) use contract::FAMILY;
 use half::f16;
 use transform::{F2, F2Stride2, F4, F4Stride2, F5, InputTile, OutputTile, Transform, WeightTile};
 
@@ -332,11 +334,7 @@ pub fn winograd(v: &Variant, args: Winograd<'_>, scratch: &mut [f32], pool: &Poo
     assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
     assert_eq!(input.len(), shape.input_len(), "the input");
     assert_eq!(out.len(), shape.output_len(), "the output");
-    let weights = match v.storage {
-        Storage::Transformed => Weights::F32,
-        Storage::Kernels(weights) => weights,
-    };
-    assert_eq!((packed.len(), packed.weights()), (packed_len(v, shape), weights), "the weights");
+    assert_eq!((packed.len(), packed.weights()), (packed_len(v, shape), v.weights()), "the weights");
     epilogue.check(shape.out_c, out.len());
     if out.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! The geometry of a two-dimensional convolution, shared by the families that compute one.
+//! The geometry of a two-dimensional convolution.
 
 use std::ops::Range;
 
@@ -37,6 +37,25 @@ pub struct ConvShape {
 const MAX_SIZE: usize = 1 << 30;
 
 impl ConvShape {
+    /// The product of `[rows, depth]` and `[depth, columns]` as a convolution of one tap over an image of one column.
+    pub fn matrix(rows: usize, depth: usize, columns: usize) -> Self {
+        ConvShape {
+            batch: 1,
+            in_h: rows,
+            in_w: 1,
+            in_c: depth,
+            out_h: rows,
+            out_w: 1,
+            out_c: columns,
+            kernel: [1; 2],
+            stride: [1; 2],
+            dilation: [1; 2],
+            pad_top: 0,
+            pad_left: 0,
+            groups: 1,
+        }
+    }
+
     /// Numbers of the input.
     pub fn input_len(&self) -> usize {
         product(&[self.batch, self.in_h, self.in_w, self.in_c])

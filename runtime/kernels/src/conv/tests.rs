@@ -1,0 +1,148 @@
+//! Every kernel of the tables, through the contract alone, against the definition of the convolution.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::activation::Activation;
+use crate::gemm::tests::{assert_close, definition, halves, numbers};
+use crate::guard::{Edge, Guarded};
+use crate::isa::Extension;
+
+/// The images with their axes in another order: from channels innermost to planes, or back.
+fn turned(image: &[f32], [batch, pixels, channels]: [usize; 3], to_planes: bool) -> Vec<f32> {
+    let at = |i: usize| {
+        let (rest, per_image) = (i % (pixels * channels).max(1), pixels * channels);
+        let (outer, inner) =
+            if to_planes { (rest / pixels, rest % pixels) } else { (rest / channels, rest % channels) };
+        let (pixel, channel) = if to_planes { (inner, outer) } else { (outer, inner) };
+        let from = if to_planes { pixel * channels + channel } else { channel * pixels + pixel };
+        image[i / per_image * per_image + from]
+    };
+    (0..batch * pixels * channels).map(at).collect()
+}
+
+/// Convolutions of all kinds: a kernel of one tap, of three by three, any; one group, several, as many as channels.
+fn shapes() -> impl Strategy<Value = ConvShape> {
+    let sizes = (1usize..3, 1usize..16, 1usize..16, 1usize..24, 1usize..40);
+    let window = (0usize..4, prop::array::uniform2(1usize..5), prop::array::uniform2(1usize..3), 0usize..3);
+    (sizes, window, 0usize..4).prop_filter_map("no output", |(sizes, (kind, kernel, stride, pad), grouping)| {
+        let (batch, in_h, in_w, in_c, out_c) = sizes;
+        let (kernel, stride, pad) = match kind {
+            0 => ([1, 1], [1, 1], 0),
+            1 => ([3, 3], [stride[0]; 2], 1),
+            _ => (kernel, stride, pad),
+        };
+        let (groups, in_c, out_c) = match grouping {
+            0 => (in_c, in_c, in_c),
+            1 => (2, in_c.next_multiple_of(2), out_c.next_multiple_of(2)),
+            _ => (1, in_c, out_c),
+        };
+        let out =
+            |len: usize, axis: usize| (len + 2 * pad).checked_sub(kernel[axis]).map(|free| free / stride[axis] + 1);
+        let (out_h, out_w) = (out(in_h, 0)?, out(in_w, 1)?);
+        let (dilation, pad_top, pad_left) = ([1; 2], pad, pad);
+        Some(ConvShape {
+            batch,
+            in_h,
+            in_w,
+            in_c,
+            out_h,
+            out_w,
+            out_c,
+            kernel,
+            stride,
+            dilation,
+            pad_top,
+            pad_left,
+            groups,
+        })
+    })
+}
+
+/// Whether it rounds what it computes to half precision, so that its sums are only near.
+fn rounds(kernel: &dyn FloatKernel) -> bool {
+    gemm::by_name(kernel.name()).is_some_and(|v| v.extension == Extension::Fp16)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn floats_keep_the_contract(shape in shapes(), images in 0usize..3, flags in 0u32..64, zeros in 0usize..11, threads in 1usize..3) {
+        let edge = Edge::BOTH[usize::from(flags & 1 > 0)];
+        let images = [Images::Nhwc, Images::NchwToNhwc, Images::Nchw][images];
+        let weights = [Weights::F32, Weights::F16][flags as usize / 4 % 2];
+        let scaled = flags & 8 > 0 && images == Images::Nhwc;
+        let mut w = halves(2, shape.out_c * shape.group_in() * shape.taps());
+        w.iter_mut().enumerate().filter(|(i, _)| i * 7 % 10 < zeros).for_each(|(_, w)| *w = 0.0);
+        let nonzeros = w.iter().filter(|&&w| w != 0.0).count();
+        let task = Task { images, weights, nonzeros, scaled, spacious: flags & 16 > 0, ..Task::new(&shape) };
+        let x = numbers(1, shape.input_len());
+        let (bias, scale) = (numbers(3, shape.out_c), numbers(4, shape.batch * shape.in_c));
+        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
+        let scale = scaled.then_some(&*scale);
+        let want = definition(&shape, &x, &w, scale, &epilogue);
+        let planes_in = images != Images::Nhwc;
+        let pixels = shape.in_h * shape.in_w;
+        let input = if planes_in { turned(&x, [shape.batch, pixels, shape.in_c], true) } else { x };
+        let input = Guarded::new(&input, edge);
+        let pool = Pool::new(threads);
+        let kernels = FLOATS.iter().flat_map(Family::kernels);
+        for kernel in kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task) && !rounds(*kernel)) {
+            let len = kernel.packed_len(&shape, nonzeros);
+            prop_assert!(len.is_multiple_of(2));
+            // Numbers of the guarded buffer, of which the last may be half full.
+            let mut packed = Guarded::new(&vec![half::f16::NAN; len / 2], edge);
+            let packed: &mut [u8] = bytemuck::cast_slice_mut(&mut packed);
+            kernel.pack(&shape, Filters::Oihw(&w), packed);
+            prop_assert!(kernel.reads(&shape, packed), "{}", kernel.name());
+            prop_assert!(!kernel.reads(&shape, &packed[..len.saturating_sub(1)]) || len == 0, "{}", kernel.name());
+            let mut scratch = Guarded::new(&vec![f32::NAN; kernel.scratch_len(&shape, scaled, threads)], edge);
+            let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
+            let args = Conv { shape: &shape, input: &input, packed, out: &mut out, epilogue, scale };
+            kernel.run(args, &mut scratch, &pool);
+            let planes_out = images == Images::Nchw;
+            let pixels = shape.out_h * shape.out_w;
+            let out = if planes_out { turned(&out, [shape.batch, pixels, shape.out_c], false) } else { out.to_vec() };
+            assert_close(&out, &want, kernel.name());
+        }
+    }
+
+    /// What is chosen from can be run, and the table knows it by its name.
+    #[test]
+    fn candidates_take_their_task(shape in shapes(), images in 0usize..3, flags in 0u32..64) {
+        let task = Task {
+            images: [Images::Nhwc, Images::NchwToNhwc, Images::Nchw][images],
+            weights: [Weights::F32, Weights::F16][flags as usize / 4 % 2],
+            constant: flags & 32 > 0,
+            scaled: flags & 8 > 0,
+            spacious: flags & 16 > 0,
+            ..Task::new(&shape)
+        };
+        for isa in Isa::available() {
+            let floats = candidates(FLOATS, isa, &task);
+            prop_assert!(task.images != Images::Nhwc || !floats.is_empty());
+            for (kernel, cost) in floats {
+                prop_assert!(kernel.is_available() && kernel.takes(&task) && cost >= 0.0, "{}", kernel.name());
+                prop_assert!(by_name(FLOATS, kernel.name()).is_some_and(|found| std::ptr::addr_eq(found, kernel)));
+                prop_assert!(by_name(FLOATS, kernel.layout()).is_some_and(|found| found.layout() == kernel.layout()));
+            }
+            for (kernel, cost) in candidates(BYTES, isa, &task) {
+                prop_assert!(kernel.is_available() && kernel.takes(&task) && cost >= 0.0, "{}", kernel.name());
+                prop_assert!(by_name(BYTES, kernel.name()).is_some_and(|found| std::ptr::addr_eq(found, kernel)));
+            }
+        }
+    }
+}
+
+#[test]
+fn names_begin_with_the_family_and_are_unique() {
+    let floats = FLOATS.iter().flat_map(|f| f.kernels().map(|k| (f.name, k.name())));
+    let bytes = BYTES.iter().flat_map(|f| f.kernels().map(|k| (f.name, k.name())));
+    let mut names: Vec<_> = floats.chain(bytes).collect();
+    assert!(names.iter().all(|(family, name)| name.starts_with(&format!("{family}_"))));
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all);
+}

@@ -1,0 +1,112 @@
+//! The contract of convolutions, as products keep it.
+
+use bytemuck::{cast_slice, cast_slice_mut};
+
+use super::{
+    Packed, VARIANTS, Variant, Weights, candidates, conv, conv_scratch, halve, pack, pack_conv, packed_conv_len,
+};
+use crate::arena::AlignedVec;
+use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, product};
+use crate::depthwise;
+use crate::isa::Isa;
+use crate::threads::Pool;
+
+/// The family in the table of convolutions.
+pub(crate) const FAMILY: Family<dyn FloatKernel> =
+    Family { name: "gemm", kernel: |at| VARIANTS.get(at).map(|v| v as &dyn FloatKernel), candidates: of_task };
+
+fn of_task(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
+    let s = task.shape;
+    if !takes(task) {
+        return Vec::new();
+    }
+    let depth = product(&[s.taps(), s.group_in()]);
+    let kernels = candidates(isa, task.weights, s.pixels(), depth, s.group_out());
+    kernels.map(|(v, cost)| (v as &dyn FloatKernel, cost * s.groups as f64)).collect()
+}
+
+/// Whether the family takes a convolution: all but those that [`depthwise`] was made for.
+fn takes(task: &Task<'_>) -> bool {
+    task.images == Images::Nhwc && (task.scaled || !depthwise::takes(task.shape))
+}
+
+impl Kernel for Variant {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn isa(&self) -> Isa {
+        self.isa
+    }
+    fn is_available(&self) -> bool {
+        self.is_available()
+    }
+    fn layout(&self) -> &'static str {
+        self.form().name
+    }
+    fn takes(&self, task: &Task<'_>) -> bool {
+        takes(task) && task.weights == self.weights
+    }
+}
+
+impl FloatKernel for Variant {
+    fn packed_len(&self, shape: &ConvShape, _nonzeros: usize) -> usize {
+        product(&[packed_conv_len(self, shape), self.weights.size()])
+    }
+
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
+        self.weights.store(to, |to| match filters {
+            Filters::Oihw(weights) => pack_conv(self, shape, weights, to),
+            Filters::Io(weights) => {
+                assert!(shape.taps() == 1 && shape.groups == 1, "the second operand of a matrix product");
+                pack(self, shape.in_c, shape.out_c, weights, shape.out_c, 1, to);
+            }
+        });
+    }
+
+    fn scratch_len(&self, shape: &ConvShape, scaled: bool, threads: usize) -> usize {
+        conv_scratch(self, shape, scaled, threads)
+    }
+
+    fn run(&self, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
+        let Conv { shape, input, packed, out, epilogue, scale } = args;
+        let packed = self.weights.read(packed);
+        conv(self, super::Conv { shape, input, packed, out, epilogue, a_scale: scale }, scratch, pool);
+    }
+}
+
+impl Weights {
+    /// Bytes of a number.
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    /// Stores the numbers that `pack` writes.
+    pub(crate) fn store(self, to: &mut [u8], pack: impl FnOnce(&mut [f32])) {
+        // What is empty may lie anywhere.
+        match self {
+            _ if to.is_empty() => pack(&mut []),
+            Self::F32 => pack(cast_slice_mut(to)),
+            Self::F16 => {
+                let mut whole = AlignedVec::zeroed(to.len() / self.size());
+                pack(&mut whole);
+                halve(&whole, cast_slice_mut(to));
+            }
+        }
+    }
+
+    /// Stored numbers.
+    ///
+    /// # Panics
+    /// If they are not aligned, or not whole.
+    pub(crate) fn read(self, bytes: &[u8]) -> Packed<'_> {
+        match self {
+            Self::F32 if bytes.is_empty() => Packed::F32(&[]),
+            Self::F32 => Packed::F32(cast_slice(bytes)),
+            Self::F16 if bytes.is_empty() => Packed::F16(&[]),
+            Self::F16 => Packed::F16(cast_slice(bytes)),
+        }
+    }
+}

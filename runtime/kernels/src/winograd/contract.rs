@@ -1,0 +1,77 @@
+//! The contract of convolutions, as the family keeps it.
+
+use super::{Storage, VARIANTS, Variant, Winograd, candidates, pack, packed_len, scratch_len, winograd};
+use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
+use crate::isa::Isa;
+use crate::threads::Pool;
+
+/// The family in the table of convolutions.
+pub(crate) const FAMILY: Family<dyn FloatKernel> =
+    Family { name: "winograd", kernel: |at| VARIANTS.get(at).map(|v| v as &dyn FloatKernel), candidates: of_task };
+
+fn of_task(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
+    if !takes(task) {
+        return Vec::new();
+    }
+    let kernels = candidates(isa, task.shape, storage(task)).into_iter();
+    kernels.map(|(v, cost)| (v as &dyn FloatKernel, cost)).collect()
+}
+
+fn takes(task: &Task<'_>) -> bool {
+    task.images == Images::Nhwc && task.constant && !task.scaled
+}
+
+/// What is stored: transformed weights take up to 5.4 times the memory.
+fn storage(task: &Task<'_>) -> Storage {
+    match task.weights {
+        Weights::F32 if task.spacious => Storage::Transformed,
+        weights => Storage::Kernels(weights),
+    }
+}
+
+impl Variant {
+    /// How its numbers are stored.
+    pub(super) fn weights(&self) -> Weights {
+        match self.storage {
+            Storage::Transformed => Weights::F32,
+            Storage::Kernels(weights) => weights,
+        }
+    }
+}
+
+impl Kernel for Variant {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn isa(&self) -> Isa {
+        self.isa
+    }
+    fn is_available(&self) -> bool {
+        self.isa.is_available()
+    }
+    fn takes(&self, task: &Task<'_>) -> bool {
+        takes(task) && storage(task) == self.storage && self.takes(task.shape)
+    }
+}
+
+impl FloatKernel for Variant {
+    fn packed_len(&self, shape: &ConvShape, _nonzeros: usize) -> usize {
+        product(&[packed_len(self, shape), self.weights().size()])
+    }
+
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
+        let Filters::Oihw(weights) = filters else { panic!("a matrix product has one tap") };
+        self.weights().store(to, |to| pack(self, shape, weights, to));
+    }
+
+    fn scratch_len(&self, shape: &ConvShape, _scaled: bool, threads: usize) -> usize {
+        scratch_len(self, shape, threads)
+    }
+
+    fn run(&self, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
+        let Conv { shape, input, packed, out, epilogue, scale } = args;
+        assert!(scale.is_none(), "factors of input channels");
+        let packed = self.weights().read(packed);
+        winograd(self, Winograd { shape, input, packed, out, epilogue }, scratch, pool);
+    }
+}
