@@ -66,6 +66,18 @@ impl Epilogue<'_> {
         }
     }
 
+    /// What a kernel does in registers, and what it leaves for the stored tile.
+    pub(crate) fn parts(&self) -> (InRegisters, Option<Rest<'_>>) {
+        let none = InRegisters::Clamp(f32::NEG_INFINITY, f32::INFINITY);
+        let (in_registers, activation) = match self.in_registers() {
+            _ if self.residual.is_some() && self.residual_first => (none, self.activation),
+            InRegisters::Later => (none, self.activation),
+            in_registers => (in_registers, Activation::None),
+        };
+        let rest = Rest { activation, residual: self.residual, residual_first: self.residual_first };
+        (in_registers, (activation != Activation::None || self.residual.is_some()).then_some(rest))
+    }
+
     /// What is left to do on the stored tile, given what was done in registers.
     pub(crate) fn later(&self) -> Option<Activation> {
         match self.in_registers() {

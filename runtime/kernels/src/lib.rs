@@ -43,6 +43,7 @@ pub mod requantise;
 pub mod resize;
 mod simd;
 pub mod softmax;
+pub mod sparse;
 pub mod stem;
 #[cfg(test)]
 mod testing;

@@ -17,11 +17,11 @@ pub(crate) use shape::product;
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::threads::Pool;
-use crate::{depthwise, gemm, qdepthwise, qgemm, stem, winograd};
+use crate::{depthwise, gemm, qdepthwise, qgemm, sparse, stem, winograd};
 
 /// The families that compute with f32; of two kernels that cost the same, the first is taken.
 pub static FLOATS: &[Family<dyn FloatKernel>] =
-    &[depthwise::FAMILY, gemm::FAMILY, winograd::FAMILY, stem::FAMILY];
+    &[depthwise::FAMILY, gemm::FAMILY, winograd::FAMILY, stem::FAMILY, sparse::FAMILY];
 
 /// The families that multiply bytes.
 pub static BYTES: &[Family<dyn ByteKernel>] = &[qdepthwise::FAMILY, qgemm::FAMILY];

@@ -1,0 +1,268 @@
+//! Sparse 1x1 convolution over planes (NCHW), and products of a single row: weights that are zero cost nothing.
+//!
+//! `out[f, pixel] = epilogue(sum over the weights of filter f that are not zero of w[f, c] * in[c, pixel])`
+//!
+//! Pixels lie in the lanes of registers, and a filter's weights come one by one, each with the 16-bit index of its
+//! channel: a weight is broadcast and multiplied with a tile of its plane, whose sums stay in registers while all
+//! weights of the filter go by. A tile is up to thirteen registers: with AVX-512 a plane of 14x14 is one, and one of 7x7
+//! with NEON. The last registers of a plane and its last tile reach back over pixels that are done, and compute them once
+//! more: no load is masked unless the whole plane is less than a register. Short tiles have several sets of sums, for
+//! weights in turn, so that no multiply-add waits for the one before.
+//!
+//! Packed, a weight takes 6 bytes: where the filters end (32 bits each, `out_c + 1` of them), the weights, their channels.
+
+mod contract;
+mod scalar;
+mod tile;
+
+use std::ops::Range;
+
+use bytemuck::{cast_slice, cast_slice_mut};
+
+use crate::conv::{ConvShape, Filters, Images, Task, product};
+use crate::epilogue::{Epilogue, Stored};
+use crate::isa::Isa;
+use crate::parallel::Output;
+use crate::threads::Pool;
+pub(crate) use contract::FAMILY;
+use tile::{Kernel, TILES, Tile};
+
+/// A kernel of the family.
+pub struct Variant {
+    /// Name, as `inspect` prints it.
+    pub name: &'static str,
+    /// Instruction set it needs.
+    pub isa: Isa,
+    /// Pixels of a register.
+    width: usize,
+    kernel: Kernel,
+}
+
+/// The entries of the table: whether the kernel is built, name, instruction set, pixels of a register, kernel.
+macro_rules! variants {
+    ($(#[cfg($built:meta)] $name:literal $isa:ident $width:literal $kernel:path;)*) => {
+        &[$(#[cfg(any($built, feature = "foreign"))] Variant {
+            name: $name,
+            isa: Isa::$isa,
+            width: $width,
+            #[cfg($built)]
+            kernel: $kernel,
+            #[cfg(not($built))]
+            kernel: scalar::rows,
+        },)*]
+    };
+}
+
+/// Every variant of this build; with the feature `foreign` those of other architectures too, which can only be packed
+/// for. All read the same layout.
+pub static VARIANTS: &[Variant] = variants! {
+    #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+    "sparse_f32_avx512" Avx512 16 tile::avx512;
+    #[cfg(target_arch = "x86_64")]
+    "sparse_f32_avx2" Avx2 8 tile::avx2;
+    #[cfg(target_arch = "aarch64")]
+    "sparse_f32_neon" Neon 4 tile::neon;
+    #[cfg(all())]
+    "sparse_f32_scalar" Scalar 8 scalar::rows;
+};
+
+/// Most channels of the input: their indices have 16 bits.
+const MAX_CHANNELS: usize = 1 << 16;
+
+/// Whether a convolution is of this family. Without scale or groups, its weights known; pixels are multiplied where they
+/// lie, so that images are planes, or of one pixel.
+fn takes(task: &Task<'_>) -> bool {
+    let s = task.shape;
+    s.is_pointwise()
+        && s.groups == 1
+        && s.in_c <= MAX_CHANNELS
+        && task.constant
+        && !task.scaled
+        && (task.images == Images::Nchw || (task.images == Images::Nhwc && s.in_h * s.in_w == 1))
+}
+
+impl Variant {
+    /// Registers of the tiles that a plane is cut into, and how many tiles that makes: the cheapest.
+    fn tiles(&self, plane: usize) -> (usize, usize) {
+        let registers = plane.div_ceil(self.width).max(1);
+        let split = |&(tile, sets): &(usize, usize)| (tile, registers.div_ceil(tile), step(tile, sets));
+        let fits = TILES.iter().filter(|(tile, _)| *tile <= registers).map(split);
+        let best = fits.min_by(|a, b| (a.1 as f64 * a.2).total_cmp(&(b.1 as f64 * b.2)));
+        best.map_or((1, registers), |(tile, count, _)| (tile, count))
+    }
+
+    /// Time by the model of [`gemm`](crate::gemm): every weight loads itself, its index and its plane's pixels.
+    fn cost(&self, shape: &ConvShape, nonzeros: usize) -> f64 {
+        let plane = shape.in_h * shape.in_w;
+        let (tile, count) = self.tiles(plane);
+        let sets = TILES.iter().find(|(registers, _)| *registers == tile).map_or(1, |(_, sets)| *sets);
+        // Pixels under a tile that do not stay in the first-level cache.
+        let far = if shape.in_c * tile * self.width * size_of::<f32>() > FIRST_LEVEL { 1.5 } else { 1.0 };
+        let per_filter = 2.0 * tile as f64 + 20.0;
+        let once = step(tile, sets) * far * nonzeros as f64 + per_filter * shape.out_c as f64;
+        once * count as f64 * shape.batch as f64
+    }
+}
+
+/// Bytes of the first-level cache that pixels may take.
+const FIRST_LEVEL: usize = 32 * 1024;
+
+/// Time of one weight on a tile of so many registers with so many sets of sums: two loads start per cycle, a sum is ready
+/// after four.
+fn step(tile: usize, sets: usize) -> f64 {
+    (tile as f64 + 2.0).max(8.0 / sets as f64)
+}
+
+/// Bytes of the packed weights of so many filters, of whose weights so many are not zero.
+pub fn packed_len(shape: &ConvShape, nonzeros: usize) -> usize {
+    let ends = product(&[shape.out_c + 1, size_of::<u32>()]);
+    ends + (product(&[nonzeros, 6])).next_multiple_of(4)
+}
+
+/// Packs the weights.
+///
+/// # Panics
+/// If a length is not that of the shape, or more weights than a `u32` counts are not zero.
+pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
+    let (depth, count) = (shape.in_c, shape.out_c);
+    assert!(shape.taps() == 1 && shape.groups == 1 && depth <= MAX_CHANNELS, "a sparse convolution");
+    let (Filters::Oihw(weights) | Filters::Io(weights)) = filters;
+    assert_eq!(weights.len(), product(&[depth, count]), "the weights");
+    let nonzeros = weights.iter().filter(|&&w| w != 0.0).count();
+    assert_eq!(to.len(), packed_len(shape, nonzeros), "the packed weights");
+    let (ends, rest) = to.split_at_mut((count + 1) * size_of::<u32>());
+    let (values, channels) = rest.split_at_mut(nonzeros * size_of::<f32>());
+    let ends: &mut [u32] = cast_slice_mut(ends);
+    let (values, channels): (&mut [f32], &mut [u16]) = (cast_slice_mut(values), cast_slice_mut(channels));
+    ends[0] = 0;
+    // Where their number is odd, one more fills the last 32 bits.
+    channels[nonzeros..].fill(0);
+    let mut at = 0;
+    for filter in 0..count {
+        for channel in 0..depth {
+            let weight = match filters {
+                Filters::Oihw(weights) => weights[filter * depth + channel],
+                Filters::Io(weights) => weights[channel * count + filter],
+            };
+            if weight != 0.0 {
+                (values[at], channels[at]) = (weight, channel as u16);
+                at += 1;
+            }
+        }
+        ends[filter + 1] = u32::try_from(at).expect("weights that a u32 counts");
+    }
+}
+
+/// Packed weights, taken apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Weights<'a> {
+    /// Where the weights of every filter end, behind a 0.
+    ends: &'a [u32],
+    values: &'a [f32],
+    channels: &'a [u16],
+    /// Channels of the input.
+    depth: usize,
+}
+
+impl<'a> Weights<'a> {
+    /// `None` where the bytes are too few for the filters, or more than their ends say.
+    fn new(shape: &ConvShape, packed: &'a [u8]) -> Option<Self> {
+        let (ends, rest) = packed.split_at_checked(shape.out_c.checked_add(1)?.checked_mul(size_of::<u32>())?)?;
+        let ends: &[u32] = bytemuck::try_cast_slice(ends).ok()?;
+        let count = usize::try_from(*ends.last()?).ok()?;
+        if rest.len() != count.checked_mul(6)?.next_multiple_of(4) {
+            return None;
+        }
+        let (values, channels) = rest.split_at(count * size_of::<f32>());
+        Some(Self { ends, values: cast_slice(values), channels: &cast_slice(channels)[..count], depth: shape.in_c })
+    }
+
+    /// Weights and channels of a filter, which are channels of the input.
+    ///
+    /// # Panics
+    /// If the filter's weights are not among all, or a channel is not one of the input.
+    #[inline(always)]
+    fn filter(&self, filter: usize) -> (&'a [f32], &'a [u16]) {
+        let range = self.ends[filter] as usize..self.ends[filter + 1] as usize;
+        let channels = &self.channels[range.clone()];
+        let last = channels.iter().fold(0, |last, &channel| channel.max(last));
+        assert!(channels.is_empty() || usize::from(last) < self.depth, "channels of the input");
+        (&self.values[range], channels)
+    }
+
+    /// Whether every filter is sound.
+    fn is_sound(&self) -> bool {
+        self.ends.first() == Some(&0)
+            && self.ends.is_sorted()
+            && self.channels.iter().all(|&channel| usize::from(channel) < self.depth)
+    }
+}
+
+/// Multiply-adds below which a second thread does not pay.
+const WORTH_SHARING: usize = if cfg!(test) { 1 } else { 50_000 };
+/// Units per thread, so that a slow thread holds up the others by little.
+const UNITS_PER_THREAD: usize = 4;
+
+/// Computes a convolution whose slices were checked.
+fn run(
+    v: &Variant,
+    shape: &ConvShape,
+    input: &[f32],
+    weights: Weights<'_>,
+    out: &mut [f32],
+    epilogue: Epilogue<'_>,
+    pool: &Pool,
+) {
+    let (plane, filters) = (shape.in_h * shape.in_w, shape.out_c);
+    let work = product(&[weights.values.len(), plane]);
+    let blocks = match pool.threads() {
+        threads if threads > 1 && work >= WORTH_SHARING => filters.min(threads * UNITS_PER_THREAD),
+        _ => 1,
+    };
+    let (image_in, image_out) = (product(&[plane, shape.in_c]), product(&[plane, filters]));
+    let to = Output::new(out);
+    let unit = |image: usize, filters: Range<usize>| {
+        let input = &input[image * image_in..][..image_in];
+        // SAFETY: the output has this image.
+        let out = unsafe { to.start().add(image * image_out) };
+        let (in_registers, rest) = epilogue.parts();
+        let (registers, tiles) = v.tiles(plane);
+        let pixels = (registers * v.width).min(plane);
+        for tile in 0..tiles {
+            // The last one reaches back.
+            let first = (tile * registers * v.width).min(plane - pixels);
+            for filter in filters.clone() {
+                let (values, channels) = weights.filter(filter);
+                let bias = epilogue.bias.map_or(0.0, |bias| bias[filter]);
+                let at = filter * plane + first;
+                let tile = Tile {
+                    values,
+                    channels,
+                    input: &input[first..],
+                    plane,
+                    pixels,
+                    bias,
+                    in_registers,
+                    out: out.wrapping_add(at),
+                };
+                // SAFETY: the CPU has the instructions. The weights' channels are planes of the input, by `filter`; in each
+                // of them, and in the output, the tile's pixels lie behind the first; nobody else writes this filter's.
+                unsafe { (v.kernel)(&tile, registers) };
+                if let Some(rest) = &rest {
+                    let start = to.start();
+                    let stored =
+                        Stored { out: start, at: image * image_out + at, ldc: plane, rows: 1, columns: pixels };
+                    // SAFETY: the output has the tile, which was computed above: what is done twice begins anew.
+                    unsafe { rest.finish(v.isa, &stored) };
+                }
+            }
+        }
+    };
+    pool.run(shape.batch * blocks, pool.threads(), &|task, _| {
+        let (image, block) = (task / blocks, task % blocks);
+        unit(image, filters * block / blocks..filters * (block + 1) / blocks);
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! Every variant of this CPU against the definition, at every density, on planes of all kinds.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::activation::Activation;
+use crate::conv::{Conv, FloatKernel};
+use crate::gemm::tests::{assert_close, definition, numbers};
+use crate::guard::{Edge, Guarded};
+
+/// A 1x1 convolution.
+fn pointwise([batch, height, width]: [usize; 3], in_c: usize, out_c: usize) -> ConvShape {
+    ConvShape { batch, in_h: height, out_h: height, in_w: width, out_w: width, ..ConvShape::matrix(1, in_c, out_c) }
+}
+
+/// `len` weights of which about `density` of 256 are not zero.
+fn weights(seed: u32, len: usize, density: usize) -> Vec<f32> {
+    let keep = numbers(seed + 7, len).into_iter().map(|x| ((x + 1.0) * 128.0) as usize >= density);
+    numbers(seed, len).into_iter().zip(keep).map(|(w, zero)| if zero { 0.0 } else { w }).collect()
+}
+
+/// Images with channels innermost of planes.
+fn innermost(planes: &[f32], pixels: usize, channels: usize) -> Vec<f32> {
+    let at = |i: usize| {
+        let (image, pixel, channel) = (i / channels / pixels, i / channels % pixels, i % channels);
+        planes[(image * channels + channel) * pixels + pixel]
+    };
+    (0..planes.len()).map(at).collect()
+}
+
+fn packed(shape: &ConvShape, filters: Filters<'_>, edge: Edge) -> Guarded<f32> {
+    let (Filters::Oihw(w) | Filters::Io(w)) = filters;
+    let len = packed_len(shape, w.iter().filter(|&&w| w != 0.0).count());
+    let mut packed = Guarded::new(&vec![f32::NAN; len / 4], edge);
+    pack(shape, filters, cast_slice_mut(&mut packed));
+    packed
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn sparse_convolutions_follow_the_definition(
+        (batch, height, width) in (1usize..3, 1usize..30, 1usize..30), (in_c, out_c) in (1usize..60, 1usize..40),
+        density in 0usize..257, act in 0usize..4, flags in 0u32..16, threads in 1usize..4,
+    ) {
+        let edge = Edge::BOTH[usize::from(flags & 1 > 0)];
+        let shape = pointwise([batch, height, width], in_c, out_c);
+        let plane = height * width;
+        let x = Guarded::new(&numbers(1, shape.input_len()), edge);
+        // All of the first filter are zero, and none of the last.
+        let mut w = weights(2, in_c * out_c, density);
+        w[..in_c].fill(0.0);
+        w[(out_c - 1) * in_c..].iter_mut().for_each(|w| *w = if *w == 0.0 { 0.5 } else { *w });
+        let bias = numbers(3, out_c);
+        let residual = Guarded::new(&numbers(4, shape.output_len()), edge);
+        let turned = innermost(&residual, plane, out_c);
+        let activation = [Activation::None, Activation::Relu, Activation::HardSwish, Activation::Silu][act];
+        let epilogue = |residual| Epilogue {
+            bias: (flags & 2 > 0).then_some(&*bias),
+            activation,
+            residual: (flags & 4 > 0).then_some(residual),
+            residual_first: flags & 8 > 0,
+        };
+        let want = definition(&shape, &innermost(&x, plane, in_c), &w, None, &epilogue(&turned));
+        let pool = Pool::new(threads);
+        let packed = packed(&shape, Filters::Oihw(&w), edge);
+        for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+            let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
+            let (input, packed): (&[f32], &[u8]) = (&x, cast_slice(&packed));
+            let args = Conv { shape: &shape, input, packed, out: &mut out, epilogue: epilogue(&residual), scale: None };
+            v.run(args, &mut [], &pool);
+            assert_close(&innermost(&out, plane, out_c), &want, v.name);
+        }
+    }
+}
+
+/// The planes of real networks, whose tiles are those that the kernels were made for.
+#[test]
+fn whole_planes_follow_the_definition() {
+    for (side, in_c, out_c) in [(1, 960, 128), (7, 160, 33), (14, 80, 20), (28, 40, 12), (56, 24, 7), (112, 16, 4)] {
+        let shape = pointwise([1, side, side], in_c, out_c);
+        let (x, w) = (numbers(1, shape.input_len()), weights(2, in_c * out_c, 26));
+        let want = definition(&shape, &innermost(&x, side * side, in_c), &w, None, &Epilogue::NONE);
+        let packed = packed(&shape, Filters::Oihw(&w), Edge::End);
+        for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+            let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], Edge::End);
+            let packed: &[u8] = cast_slice(&packed);
+            let args = Conv { shape: &shape, input: &x, packed, out: &mut out, epilogue: Epilogue::NONE, scale: None };
+            v.run(args, &mut [], &Pool::new(1));
+            assert_close(&innermost(&out, side * side, out_c), &want, v.name);
+        }
+    }
+}
+
+#[test]
+fn both_orders_of_weights_pack_alike() {
+    let shape = ConvShape::matrix(1, 19, 23);
+    let oihw = weights(5, 19 * 23, 100);
+    let io: Vec<f32> = (0..19 * 23).map(|i| oihw[i % 23 * 19 + i / 23]).collect();
+    let bytes = |filters| -> Vec<u8> { cast_slice(&packed(&shape, filters, Edge::End)).to_vec() };
+    assert_eq!(bytes(Filters::Oihw(&oihw)), bytes(Filters::Io(&io)));
+}
+
+/// A file may hold anything: what is no weights of the shape is told, and nothing of it leads a kernel astray.
+#[test]
+fn packed_weights_that_do_not_fit_are_told() {
+    let shape = ConvShape::matrix(1, 10, 3);
+    let w = weights(1, 30, 128);
+    let whole: Vec<u8> = cast_slice(&packed(&shape, Filters::Oihw(&w), Edge::End)).to_vec();
+    let v = &VARIANTS[VARIANTS.len() - 1];
+    let count = w.iter().filter(|&&w| w != 0.0).count();
+    let aligned = |bytes: &[u8]| crate::arena::AlignedVec::from_slice(bytes);
+    assert!(v.reads(&shape, &aligned(&whole)));
+    let with = |at: usize, byte: u8| {
+        let mut bytes = whole.clone();
+        bytes[at] = byte;
+        aligned(&bytes)
+    };
+    // A channel past the last, ends that fall, a first one that is not 0, a last one of more weights than there are.
+    for bytes in [with(16 + count * 4, 10), with(4, 200), with(0, 1), with(12, 200), aligned(&whole[..whole.len() - 4])]
+    {
+        assert!(!v.reads(&shape, &bytes));
+        for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
+            let run = || {
+                let (out, epilogue) = (&mut [0.0; 3], Epilogue::NONE);
+                let args = Conv { shape: &shape, input: &[1.0; 10], packed: &bytes, out, epilogue, scale: None };
+                v.run(args, &mut [], &Pool::new(1));
+            };
+            let _ = std::panic::catch_unwind(run);
+        }
+    }
+    assert!(!v.reads(&shape, &[]));
+}
+
+#[test]
+fn tiles_cover_the_plane() {
+    for v in VARIANTS {
+        for plane in 1..2000 {
+            let (registers, tiles) = v.tiles(plane);
+            let pixels = (registers * v.width).min(plane);
+            assert!(tiles * registers * v.width >= plane && (tiles - 1) * registers * v.width < plane, "{plane}");
+            assert!(pixels > (registers - 1) * v.width && (registers == 1 || pixels >= v.width), "{plane}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One filter on a tile of pixels, for the instruction sets.
+
+use crate::epilogue::InRegisters;
+use crate::lanes::Lanes;
+
+/// Registers of the tiles there are, and the sets of sums of each.
+pub(super) const TILES: [(usize, usize); 6] = [(1, 8), (2, 4), (4, 2), (7, 1), (10, 1), (13, 1)];
+
+/// The arguments of a kernel.
+pub(super) struct Tile<'a> {
+    /// The filter's weights that are not zero.
+    pub values: &'a [f32],
+    /// For each, the channel of the input.
+    pub channels: &'a [u16],
+    /// From the tile's first pixel in the first plane on.
+    pub input: &'a [f32],
+    /// Pixels from a plane to the next.
+    pub plane: usize,
+    /// Pixels of the tile; fewer than its registers hold, where these are more than the plane.
+    pub pixels: usize,
+    pub bias: f32,
+    pub in_registers: InRegisters,
+    /// The filter's result for the tile's first pixel.
+    pub out: *mut f32,
+}
+
+/// Computes one filter on a tile of so many registers, of those in [`TILES`].
+///
+/// # Safety
+/// The CPU has the instruction set. There are as many channels as weights, and each has its plane in the input, at whose
+/// tile's first pixel as many pixels begin as the tile has; so does the output, which overlaps nothing else. The tile has
+/// more pixels than all of its registers but the last hold, and no fewer than a register, unless it has one alone.
+pub(super) type Kernel = unsafe fn(&Tile<'_>, usize);
+
+/// # Safety
+/// As for [`Kernel`], and the caller enables the instruction set of `L`.
+#[inline(always)]
+unsafe fn run<L: Lanes>(tile: &Tile<'_>, registers: usize) {
+    // SAFETY: the caller's promise; a tile of less than a register has one.
+    unsafe {
+        match registers {
+            13 => sums::<L, 13, 1>(tile),
+            10 => sums::<L, 10, 1>(tile),
+            7 => sums::<L, 7, 1>(tile),
+            4 => sums::<L, 4, 2>(tile),
+            2 => sums::<L, 2, 4>(tile),
+            _ => sums::<L, 1, 8>(tile),
+        }
+    }
+}
+
+/// The sums of `T` registers, in `S` sets for weights in turn.
+///
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+unsafe fn sums<L: Lanes, const T: usize, const S: usize>(tile: &Tile<'_>) {
+    // SAFETY: the caller's promise; there are as many weights as `step` is called for.
+    unsafe {
+        let mut sums = [[L::splat(0.0); T]; S];
+        sums[0] = [L::splat(tile.bias); T];
+        let count = tile.values.len();
+        let mut at = 0;
+        while at + S <= count {
+            for (s, sums) in sums.iter_mut().enumerate() {
+                step(tile, at + s, sums);
+            }
+            at += S;
+        }
+        while S > 1 && at < count {
+            step(tile, at, &mut sums[0]);
+            at += 1;
+        }
+        let mut all = [sums[0]];
+        for sums in &sums[1..] {
+            for (all, sum) in all[0].iter_mut().zip(sums) {
+                *all = all.add(*sum);
+            }
+        }
+        tile.in_registers.apply(&mut all);
+        for (t, sum) in all[0].iter().enumerate() {
+            if T == 1 && tile.pixels < L::WIDTH {
+                sum.store_first(tile.out, tile.pixels);
+            } else {
+                sum.store(tile.out.add(place::<L, T>(tile, t)));
+            }
+        }
+    }
+}
+
+/// First pixel of a register: the last one ends where the tile does.
+#[inline(always)]
+fn place<L: Lanes, const T: usize>(tile: &Tile<'_>, register: usize) -> usize {
+    if register + 1 < T { register * L::WIDTH } else { tile.pixels - L::WIDTH }
+}
+
+/// Adds the weight `at` times its plane's pixels to sums.
+///
+/// # Safety
+/// As for [`run`]; there is such a weight.
+#[inline(always)]
+unsafe fn step<L: Lanes, const T: usize>(tile: &Tile<'_>, at: usize, sums: &mut [L; T]) {
+    // SAFETY: the pixels of every register lie in the tile, and the channel's plane in the input.
+    unsafe {
+        let pixels = tile.input.as_ptr().add(usize::from(*tile.channels.as_ptr().add(at)) * tile.plane);
+        let weight = L::splat(*tile.values.as_ptr().add(at));
+        for (t, sum) in sums.iter_mut().enumerate() {
+            let x = match tile.pixels {
+                pixels_of_tile if T == 1 && pixels_of_tile < L::WIDTH => L::load_first(pixels, pixels_of_tile),
+                _ => L::load(pixels.add(place::<L, T>(tile, t))),
+            };
+            *sum = x.mul_add(weight, *sum);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`Kernel`]; the CPU has AVX-512 F, BW, DQ and VL.
+#[cfg(all(target_arch = "x86_64", feature = "avx512"))]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) unsafe fn avx512(tile: &Tile<'_>, registers: usize) {
+    // SAFETY: the caller's promise; the instruction set is enabled here.
+    unsafe { run::<crate::lanes::avx512::F32x16>(tile, registers) }
+}
+
+/// # Safety
+/// As for [`Kernel`]; the CPU has AVX2, FMA and F16C.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn avx2(tile: &Tile<'_>, registers: usize) {
+    // SAFETY: the caller's promise; the instruction set is enabled here.
+    unsafe { run::<crate::lanes::avx2::F32x8>(tile, registers) }
+}
+
+/// # Safety
+/// As for [`Kernel`]; the CPU has NEON.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn neon(tile: &Tile<'_>, registers: usize) {
+    // SAFETY: the caller's promise; the instruction set is enabled here.
+    unsafe { run::<crate::lanes::neon::F32x4>(tile, registers) }
+}
