@@ -105,3 +105,56 @@ impl Bound {
         self.kernel.pack(shape, (self.order)(weights), bytemuck::cast_slice_mut(to));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use skipstone_kernels::Isa;
+    use skipstone_kernels::activation::Activation;
+
+    use crate::graph::Graph;
+    use crate::ops::check::{Random, assert_close, single};
+    use crate::ops::matmul::MatMul;
+    use crate::options::{Memory, Options, Precision};
+    use crate::plan::Target;
+    use crate::tensor::Tensor;
+    use crate::{Info, Model, package};
+
+    /// A classifier on one row, of whose weights one in `every` is not zero, and the row.
+    fn classifier(every: usize) -> (Graph, Tensor) {
+        let (mut random, [channels, classes]) = (Random(5), [960, 1280]);
+        let (row, bias) = (random.floats(&[1, 1, channels]), random.floats(&[classes]));
+        let weights = (0..channels * classes).map(|i| if i % every == 0 { random.float() } else { 0.0 });
+        let weights = Tensor::from_slice(&[1, classes, channels], &weights.collect::<Vec<f32>>()).unwrap();
+        let op = MatMul { transposed: true, activation: Activation::Relu };
+        (single(op, &[row.clone(), weights, bias], &[1, 2]), row)
+    }
+
+    fn answer(model: &Model, row: &Tensor) -> Tensor {
+        let mut session = model.session().unwrap();
+        session.run(&[row.view()]).unwrap();
+        session.output(0).unwrap().to_tensor()
+    }
+
+    #[test]
+    fn zeros_choose_the_kernel_and_a_package_keeps_it() {
+        for (every, is_sparse) in [(1, false), (2, false), (101, true)] {
+            let (graph, row) = classifier(every);
+            let want = graph.evaluate(std::slice::from_ref(&row)).unwrap();
+            for isa in Isa::available() {
+                let model = Model::from_graph(graph.clone(), &Options::default().isa(isa)).unwrap();
+                let kernel = &model.plan().unwrap().steps[0].choice.kernel;
+                assert_eq!(kernel.starts_with("sparse_"), is_sparse, "{kernel} for one weight of {every}");
+                assert_close(&answer(&model, &row), &want[0], 1e-3, kernel);
+            }
+            let mut graph = graph;
+            crate::graph::optimise(&mut graph).unwrap();
+            let (memory, precision) = (Memory::Fast, Precision::F32);
+            let target = Target { isa: Isa::detect(), threads: 1, memory, precision };
+            let package = package::write(&graph, &Info::default(), Some(target), None).unwrap();
+            // A dense matrix takes 4.9 MB.
+            assert_eq!(package.len() < 100_000, is_sparse, "{} bytes", package.len());
+            let model = Model::from_bytes(&package, &Options::default()).unwrap();
+            assert_close(&answer(&model, &row), &want[0], 1e-3, "out of a package");
+        }
+    }
+}

@@ -95,7 +95,7 @@ impl Kernel {
 }
 
 /// A layer of which `percent` of the weights are not zero, by every sparse kernel of this CPU that takes it as planes.
-pub fn sparse(shape: &ConvShape, percent: usize) -> impl Iterator<Item = (Isa, Case)> {
+pub fn sparse(shape: &ConvShape, percent: usize) -> impl Iterator<Item = (Isa, Case)> + use<> {
     let kernels = FLOATS.iter().filter(|family| family.name == "sparse").flat_map(Family::kernels);
     let task = Task { images: Images::Nchw, ..Task::new(shape) };
     let kernels: Vec<_> = kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task)).collect();
