@@ -18,6 +18,8 @@ pub struct Bytes {
 
 enum Whole {
     Heap(AlignedVec<u8>),
+    /// Elements that are read for a short time: memory that the allocator has at hand.
+    Words(Vec<u64>),
     File(Mapping),
 }
 
@@ -33,12 +35,39 @@ impl Bytes {
     pub(crate) fn make_mut(&mut self) -> &mut [u8] {
         let whole = 0..self.whole.len();
         if self.range != whole || !matches!(Arc::get_mut(&mut self.whole), Some(Whole::Heap(_))) {
-            *self = AlignedVec::from_slice(self).into();
+            let copy = AlignedVec::from_slice(self).into();
+            self.evict();
+            *self = copy;
         }
         match Arc::get_mut(&mut self.whole) {
             Some(Whole::Heap(bytes)) => bytes,
             _ => &mut [],
         }
+    }
+}
+
+impl Bytes {
+    /// A copy that starts at a multiple of eight, for elements that lie askew in a file: soon given up again. The file
+    /// need not be in memory beside it.
+    pub(crate) fn realigned(&self) -> Self {
+        let mut words = vec![0u64; self.len().div_ceil(8)];
+        if let Some(copy) = bytemuck::cast_slice_mut::<u64, u8>(&mut words).get_mut(..self.len()) {
+            copy.copy_from_slice(self);
+        }
+        self.evict();
+        Self { whole: Arc::new(Whole::Words(words)), range: 0..self.len() }
+    }
+
+    /// Lets go of the memory of a file's pages, which were copied.
+    fn evict(&self) {
+        if let Whole::File(mapping) = &*self.whole {
+            mapping.evict(self.range.clone());
+        }
+    }
+
+    /// Whether these are a part of more.
+    pub(crate) fn is_part(&self) -> bool {
+        self.range.len() < self.whole.len()
     }
 }
 
@@ -48,6 +77,7 @@ impl Deref for Whole {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Heap(bytes) => bytes,
+            Self::Words(words) => bytemuck::cast_slice(words),
             Self::File(mapping) => mapping,
         }
     }

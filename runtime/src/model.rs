@@ -88,7 +88,11 @@ impl Engine {
         warning: Option<String>,
     ) -> Result<Self> {
         let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
-        let plan = Plan { warning, ..plan };
+        let mut plan = Plan { warning, ..plan };
+        // A package stays mapped; a model file is let go when its weights are packed.
+        if packings.is_empty() {
+            plan.detach();
+        }
         Ok(Self::Native(Arc::new(Program::new(plan)?)))
     }
 

@@ -5,6 +5,7 @@
 //! shape's order, never of strides.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -213,6 +214,8 @@ impl fmt::Debug for Fact {
 pub struct Tensor {
     fact: Fact,
     bytes: Bytes,
+    /// A copy for readers, made when the first comes, where the bytes lie askew for the elements.
+    aligned: OnceLock<Bytes>,
 }
 
 impl Tensor {
@@ -220,7 +223,7 @@ impl Tensor {
     #[must_use]
     pub fn zeros(fact: Fact) -> Self {
         let bytes = AlignedVec::zeroed(fact.bytes()).into();
-        Self { fact, bytes }
+        Self::of(fact, bytes)
     }
 
     /// A tensor of these elements, copied.
@@ -242,25 +245,29 @@ impl Tensor {
                 shapes: format!("{} bytes for {fact}", bytes.len()),
             });
         }
-        Ok(Self { fact, bytes: AlignedVec::from_slice(bytes).into() })
+        Ok(Self::of(fact, AlignedVec::from_slice(bytes).into()))
     }
 
-    /// A tensor over bytes that others may share: copied only where they lie askew for its elements.
+    fn of(fact: Fact, bytes: Bytes) -> Self {
+        Self { fact, bytes, aligned: OnceLock::new() }
+    }
+
+    /// A tensor over bytes that others may share: copied when they are read, where they lie askew for its elements.
     ///
     /// # Errors
     /// [`OpError::Shape`] where the byte count is not the fact's.
     pub(crate) fn shared(fact: Fact, bytes: Bytes) -> Result<Self, OpError> {
-        if bytes.len() != fact.bytes() || !bytes.as_ptr().addr().is_multiple_of(fact.dtype.size()) {
+        if bytes.len() != fact.bytes() {
             return Self::from_bytes(fact, &bytes);
         }
-        Ok(Self { fact, bytes })
+        Ok(Self::of(fact, bytes))
     }
 
     /// A rank-0 tensor.
     #[must_use]
     pub fn scalar<T: Element>(value: T) -> Self {
         let bytes = AlignedVec::from_slice(bytemuck::bytes_of(&value)).into();
-        Self { fact: Fact::new(T::DTYPE, Shape::default()), bytes }
+        Self::of(Fact::new(T::DTYPE, Shape::default()), bytes)
     }
 
     /// Type and shape.
@@ -296,25 +303,40 @@ impl Tensor {
     /// The elements; `None` where `T` is not the element type.
     #[must_use]
     pub fn elements<T: Element>(&self) -> Option<&[T]> {
-        holds::<T>(self.fact.dtype).then(|| elements(&self.bytes))?
+        holds::<T>(self.fact.dtype).then(|| elements(self.bytes()))?
     }
 
     /// The elements, to be written; `None` where `T` is not the element type.
     #[must_use]
     pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
+        if let Some(aligned) = self.aligned.take() {
+            self.bytes = aligned;
+        }
         holds::<T>(self.fact.dtype).then(|| elements_mut(self.bytes.make_mut()))?
     }
 
-    /// The native-endian bytes.
+    /// The native-endian bytes, aligned for the elements.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        if self.bytes.as_ptr().addr().is_multiple_of(self.fact.dtype.size()) {
+            return &self.bytes;
+        }
+        self.aligned.get_or_init(|| self.bytes.realigned())
+    }
+
+    /// The same tensor without a hold on a larger whole, such as a file, that its bytes are a part of.
+    #[must_use]
+    pub(crate) fn detached(&self) -> Self {
+        if self.bytes.is_part() || self.aligned.get().is_some() {
+            return Self::of(self.fact.clone(), AlignedVec::from_slice(self.bytes()).into());
+        }
+        self.clone()
     }
 
     /// A borrowed view of the whole tensor.
     #[must_use]
     pub fn view(&self) -> TensorView<'_> {
-        TensorView { fact: self.fact.clone(), bytes: &self.bytes }
+        TensorView { fact: self.fact.clone(), bytes: self.bytes() }
     }
 }
 
@@ -390,7 +412,7 @@ impl<'a> TensorView<'a> {
     /// An owned copy.
     #[must_use]
     pub fn to_tensor(&self) -> Tensor {
-        Tensor { fact: self.fact.clone(), bytes: AlignedVec::from_slice(self.bytes).into() }
+        Tensor::of(self.fact.clone(), AlignedVec::from_slice(self.bytes).into())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use memmap2::{Mmap, MmapOptions};
 
@@ -27,6 +27,19 @@ impl Mapping {
         // is the caller's trust stated above, which no check could replace. All byte values are valid `u8`.
         let map = unsafe { options.map(file)? };
         Ok(Self(map))
+    }
+
+    /// Lets the system take back the memory of whole pages among the bytes `range`, which will hardly be read again;
+    /// who reads them all the same, waits for the file once more. Where the system has no such advice, nothing happens.
+    pub fn evict(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if range.end <= self.0.len() && range.start < range.end {
+            // SAFETY: the mapping is of a file and is never written: pages that are dropped read as before.
+            let _ =
+                unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 }
 
@@ -51,6 +64,10 @@ mod tests {
         file.write_all(&bytes).unwrap();
         assert_eq!(&*Mapping::new(&file, 0, bytes.len()).unwrap(), bytes);
         assert_eq!(&*Mapping::new(&file, 4097, 300).unwrap(), &bytes[4097..4397]);
+        let map = Mapping::new(&file, 0, bytes.len()).unwrap();
+        map.evict(0..bytes.len());
+        map.evict(5000..5001);
+        assert_eq!(&*map, bytes);
         assert!(Mapping::new(&file, 0, 0).is_ok_and(|m| m.is_empty()));
     }
 

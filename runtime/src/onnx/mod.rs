@@ -10,12 +10,17 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::path::Path;
 
 pub use skipstone_onnx::{
     Checked, Dimension, ElementType, ExternalTensor, Invalid, Limits, Place, Rule, ValueFact, ValueType, validate,
 };
 
+use skipstone_kernels::arena::AlignedVec;
+use skipstone_kernels::mapping::Mapping;
+
+use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::model::{Info, Model, Source};
 use crate::options::Options;
@@ -31,28 +36,34 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Model> {
 pub(crate) fn read(path: &Path) -> Result<(impl Source + use<>, Info)> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
     let limits = Limits::default();
-    let size = std::fs::metadata(path).map_err(io)?.len();
-    limits.check_file_size(size)?;
-    let bytes = std::fs::read(path).map_err(io)?;
+    let file = File::open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    limits.check_file_size(metadata.len())?;
+    // A file that is mapped has to stay as it is while it is loaded; what no disk holds, such as a pipe, is read.
+    let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    let bytes = match metadata.is_file() && len > 0 {
+        true => Mapping::new(&file, 0, len).map_err(io)?.into(),
+        false => AlignedVec::from_slice(&std::fs::read(path).map_err(io)?).into(),
+    };
     check(bytes, Some(path), limits)
 }
 
 /// Loads a model that is given as bytes.
 pub(crate) fn from_bytes(bytes: &[u8], options: &Options) -> Result<Model> {
-    let (source, info) = check(bytes.to_vec(), None, Limits::default())?;
+    let (source, info) = check(AlignedVec::from_slice(bytes).into(), None, Limits::default())?;
     Model::from_source(source, info, options)
 }
 
-fn check(file: Vec<u8>, path: Option<&Path>, limits: Limits) -> Result<(OnnxSource, Info)> {
+fn check(file: Bytes, path: Option<&Path>, limits: Limits) -> Result<(OnnxSource, Info)> {
     let (model, checked) = skipstone_onnx::read(&file, &limits)?;
     let dynamic = import::is_dynamic(&model);
     drop(model);
-    let files = import::tensor::Files { folder: skipstone_onnx::external::resolve(path, &checked, &limits)? };
+    let folder = skipstone_onnx::external::resolve(path, &checked, &limits)?;
     let info = Info {
         metadata: checked.metadata.into_iter().collect(),
         parameters: checked.parameters,
         weight_bytes: checked.weight_bytes,
         package: None,
     };
-    Ok((OnnxSource { file, files, limits, dynamic }, info))
+    Ok((OnnxSource { files: import::tensor::Files { model: file, folder }, limits, dynamic }, info))
 }

@@ -9,7 +9,6 @@ use crate::model::{Lowered, Shapes, Source};
 
 /// A checked ONNX file.
 pub(super) struct OnnxSource {
-    pub file: Vec<u8>,
     pub files: Files,
     pub limits: Limits,
     /// Whether some input has a dimension that the file does not know.
@@ -22,7 +21,7 @@ impl Source for OnnxSource {
     }
 
     fn lower(&self, shapes: &Shapes) -> Result<Lowered> {
-        let model = decode(&self.file, &self.limits).map_err(Error::from)?;
+        let model = decode(&self.files.model, &self.limits).map_err(Error::from)?;
         match import::import(&model, &self.files, shapes)? {
             Outcome::Graph(graph) => Ok(Lowered::Graph(graph)),
             Outcome::Dynamic(reason) => self.whole(&model, shapes, reason),
@@ -35,7 +34,7 @@ impl OnnxSource {
     #[cfg(feature = "tract")]
     fn whole(&self, model: &Model<'_>, shapes: &Shapes, reason: String) -> Result<Lowered> {
         let outputs = model.graph.iter().flat_map(|graph| &graph.outputs).map(|info| info.name.to_owned()).collect();
-        let (file, folder) = (&self.file[..], self.files.folder.as_deref());
+        let (file, folder) = (&self.files.model[..], self.files.folder.as_deref());
         let inputs = import::inputs(model, shapes)?;
         super::fallback::whole(super::fallback::Whole { file, folder, inputs, outputs, reason }).map(Lowered::Foreign)
     }

@@ -268,6 +268,13 @@ impl Plan {
         })
     }
 
+    /// Takes constants out of the file that they are a part of.
+    pub(crate) fn detach(&mut self) {
+        for tensor in &mut self.constants {
+            *tensor = Arc::new(tensor.detached());
+        }
+    }
+
     /// Multiply-adds of one run.
     #[must_use]
     pub fn macs(&self) -> u64 {

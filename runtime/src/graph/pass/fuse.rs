@@ -146,11 +146,19 @@ fn per_channel(constant: &Tensor, shape: &Shape, axis: usize) -> Option<Vec<f32>
 
 /// Weights with every filter times its factor; filters are the first axis, or else the last.
 fn scale_filters(weights: &Tensor, scale: &[f32], first: bool) -> Option<Tensor> {
-    let values = weights.elements::<f32>()?;
-    let per_filter = values.len().checked_div(scale.len())?;
-    let factor = |i: usize| if first { scale.get(i / per_filter.max(1)) } else { scale.get(i % scale.len()) };
-    let scaled: Option<Vec<f32>> = values.iter().enumerate().map(|(i, v)| Some(v * factor(i)?)).collect();
-    Tensor::from_slice(weights.shape(), &scaled?).ok()
+    let mut scaled = weights.clone();
+    let values = scaled.elements_mut::<f32>()?;
+    let per_filter = values.len().checked_div(scale.len()).filter(|&count| count > 0)?;
+    if first {
+        for (filter, factor) in values.chunks_exact_mut(per_filter).zip(scale) {
+            filter.iter_mut().for_each(|value| *value *= factor);
+        }
+    } else {
+        for row in values.chunks_exact_mut(scale.len()) {
+            row.iter_mut().zip(scale).for_each(|(value, factor)| *value *= factor);
+        }
+    }
+    Some(scaled)
 }
 
 /// Fuses the addition of a tensor of the result's shape into a convolution.

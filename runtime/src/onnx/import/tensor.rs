@@ -10,14 +10,28 @@ use skipstone_kernels::arena::AlignedVec;
 use skipstone_onnx::ElementType;
 use skipstone_onnx::proto::{SparseTensor, Tensor as TensorProto};
 
+use crate::bytes::Bytes;
 use crate::error::{Error, OpError, Result};
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
-/// Where the files with external data lie.
-#[derive(Default)]
+/// Where tensors lie.
 pub(in crate::onnx) struct Files {
-    /// The model's folder; locations were checked to stay below it.
+    /// The model file.
+    pub model: Bytes,
+    /// The model's folder, below which the files with external data lie.
     pub folder: Option<PathBuf>,
+}
+
+/// Bytes from which on a tensor stays in the file until it is read; smaller ones are copied, so that they do not keep
+/// the file.
+const LARGE: usize = 16 * 1024;
+
+impl Files {
+    /// The bytes `raw` of the model file, shared with it.
+    fn share(&self, raw: &[u8]) -> Option<Bytes> {
+        let start = raw.as_ptr().addr().checked_sub(self.model.as_ptr().addr())?;
+        self.model.part(start..start.checked_add(raw.len())?).filter(|_| raw.len() >= LARGE)
+    }
 }
 
 /// A tensor of the file.
@@ -92,9 +106,10 @@ pub(super) fn dense(tensor: &TensorProto<'_>, files: &Files) -> Result<Held> {
         return Ok(Held { tensor: Tensor::from_bytes(Fact::new(dtype, shape), &bytes).map_err(at)?, declared });
     }
     let fact = Fact::new(dtype, shape);
-    let tensor = match raw.is_empty() {
-        false => Tensor::from_bytes(fact, raw).map_err(at)?,
-        true => typed(tensor, fact).map_err(at)?,
+    let tensor = match files.share(raw) {
+        Some(bytes) if !tensor.is_external() => Tensor::shared(fact, bytes).map_err(at)?,
+        _ if raw.is_empty() => typed(tensor, fact).map_err(at)?,
+        _ => Tensor::from_bytes(fact, raw).map_err(at)?,
     };
     let tensor = if held == dtype { tensor } else { widen(&tensor).map_err(at)? };
     Ok(Held { tensor, declared })
