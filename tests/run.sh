@@ -50,7 +50,10 @@ malformed() { "$python" tests/malformed.py; }
 
 samples() { "$python" tests/samples.py; }
 
-# The pretrained model on the real test set.
+# The pretrained models: the manifest, agreement on real images, accuracy.
+pretrained() { "$python" tests/pretrained.py; }
+
+# The first of them on the whole test set.
 accuracy() { "$python" tests/accuracy.py; }
 
 # Quantised models: ONNX Runtime's and those of `skipstone quantize`.
@@ -98,7 +101,7 @@ size() { "$python" tests/size.py; }
 # The Swift package on Linux, and the library that it links on an iPhone.
 ios() { tests/ios.sh; }
 
-sections=(environment format lint rust device release zoo operators conformance malformed samples accuracy int8 aarch64 aarch64_zoo package instructions android size ios)
+sections=(environment format lint rust device release zoo operators conformance malformed samples pretrained accuracy int8 aarch64 aarch64_zoo package instructions android size ios)
 passed=0
 
 # `set -e` does not reach into a function that is part of a condition: hence the subshell.

@@ -2,6 +2,11 @@
 
 The backbone's maps are computed once and kept; adaptor and discriminator learn to tell them from the same maps
 with gaussian noise. No defect is seen in training.
+
+The adaptor starts as the whitening of whole tiles' features. From a random start the task is too easy to be of use:
+the features of this backbone fill few of their dimensions, so that noise in all of them is told apart without
+knowing what a tile looks like (image AUROC 54 % at a loss of 0.05). In whitened features noise is as large as what
+tiles differ by in every direction, and is scaled to that.
 """
 
 import argparse
@@ -17,8 +22,8 @@ from zoo.networks import anomaly, efficientnet_lite
 from zoo.train.loop import Log
 
 SIDE = 256
-# Of the adapted features; the margin of both classes is the paper's.
-NOISE, MARGIN = 0.015, 0.5
+# Of the whitened features, whose spread is one; the margin of both classes is the paper's.
+NOISE, MARGIN = 0.25, 0.5
 # Positions of an image that a step looks at.
 POSITIONS = 128
 
@@ -54,6 +59,27 @@ def maps(features: anomaly.Features, tiles, cache: Path) -> tuple[np.ndarray, np
 
 
 @torch.no_grad()
+def whiten(adaptor: torch.nn.Conv2d, features: torch.Tensor) -> None:
+    """Make `adaptor` the projection of `features` `[n, channels]` on their principal directions, each of spread one."""
+    variance, directions = torch.linalg.eigh(torch.cov(features.T))
+    kept = adaptor.out_channels
+    weight = (directions[:, -kept:] / (variance[-kept:] + 1e-4).sqrt()).T
+    adaptor.weight.copy_(weight[:, :, None, None])
+    adaptor.bias.copy_(-weight @ features.mean(0))
+
+
+@torch.no_grad()
+def sample(stored, count: int, per_tile: int) -> torch.Tensor:
+    """Features `[n, channels]` at random positions of every tile."""
+    generator, found = torch.Generator().manual_seed(0), []
+    for index in range(0, count, 8):
+        joined = anomaly.join(*(torch.from_numpy(np.array(m[index : index + 8])).float() for m in stored)).flatten(2)
+        at = torch.randperm(joined.size(2), generator=generator)[:per_tile]
+        found.append(joined[:, :, at].transpose(1, 2).flatten(0, 1))
+    return torch.cat(found)
+
+
+@torch.no_grad()
 def evaluate(detector: anomaly.AnomalyDetector, stored, tiles) -> tuple[float, float]:
     """Image AUROC and pixel AUROC; pixels at a quarter of the side, which the heat map has no more detail than."""
     detector.eval()
@@ -72,7 +98,7 @@ def evaluate(detector: anomaly.AnomalyDetector, stored, tiles) -> tuple[float, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tiles", type=Path, required=True, help="folder of MT_*/Imgs")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--noise", type=float, default=NOISE, help=f"of the adapted features (default {NOISE})")
     parser.add_argument("--every", type=int, default=5, help="epochs between two evaluations")
@@ -86,6 +112,7 @@ def main() -> None:
     held_out = maps(features, rest, args.cache / f"tiles-rest-{SIDE}")
 
     head = anomaly.Head()
+    whiten(head.adaptor, sample((fine, coarse), len(learn), 48))
     detector = anomaly.AnomalyDetector(features, head)
     adapting = torch.optim.AdamW(head.adaptor.parameters(), lr=1e-4)
     discriminating = torch.optim.Adam(head.discriminator.parameters(), lr=2e-4, weight_decay=1e-5)

@@ -1,0 +1,150 @@
+"""The list of trained models, `models/manifest.toml`, and the table of them in `models/README.md`.
+
+What a person writes there is kept (what a model is for, its recipe); what can be measured is measured anew by
+`python -m zoo.manifest`: sha256, size, parameters, multiply-adds, and the figures of the last line of its log.
+PyTorch is not needed.
+"""
+
+import hashlib
+import math
+import re
+import tomllib
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, numpy_helper
+
+MODELS = Path(__file__).resolve().parent.parent
+PRETRAINED, MANIFEST, README = MODELS / "pretrained", MODELS / "manifest.toml", MODELS / "README.md"
+BEGIN, END = "<!-- table: python -m zoo.manifest -->", "<!-- end of table -->"
+
+
+def entries() -> list[dict]:
+    """The models, in the order of the file."""
+    return tomllib.loads(MANIFEST.read_text())["model"]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def multiply_adds(proto: onnx.ModelProto) -> int:
+    """Of convolutions and matrix products, all of them: what masks and zeros save is not taken off."""
+    graph = onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph
+    shapes = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    total = 0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            total += math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+        elif node.op_type in ("Gemm", "MatMul"):
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1]
+    return total
+
+
+def weights(proto: onnx.ModelProto) -> tuple[int, float]:
+    """Parameters, and the share of zeros among those of convolutions and products."""
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    arrays = [numpy_helper.to_array(t) for t in proto.graph.initializer if t.data_type in floats]
+    large = [array for array in arrays if array.ndim > 1]
+    zeros = sum(int((array == 0).sum()) for array in large) / max(1, sum(array.size for array in large))
+    return sum(array.size for array in arrays), zeros
+
+
+# What the last line of a log may say: a key of the manifest, and how it is written there.
+FIGURES = {
+    "accuracy": r"test ([\d.]+) %",
+    "image_auroc": r"image AUROC ([\d.]+) %",
+    "pixel_auroc": r"pixel AUROC ([\d.]+) %",
+    "fewer_multiply_adds": r"([\d.]+) % fewer multiply-adds",
+    "diversity": r"diversity ([\d.]+)",
+}
+
+
+def logged(log: Path) -> dict[str, float]:
+    """The figures of the last line."""
+    last = log.read_text().strip().splitlines()[-1]
+    return {key: float(m[1]) for key, pattern in FIGURES.items() if (m := re.search(pattern, last))}
+
+
+def measured(entry: dict) -> dict:
+    """`entry` with everything that can be measured, measured."""
+    path = PRETRAINED / entry["file"]
+    proto = onnx.load(path)
+    parameters, zeros = weights(proto)
+    kept = {key: value for key, value in entry.items() if key in ("file", "family", "task", "data", "licence", "recipe")}
+    found = {
+        "log": path.with_suffix(".log").name,
+        "sha256": sha256(path),
+        "bytes": path.stat().st_size,
+        "input": [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim],
+        "outputs": [output.name for output in proto.graph.output],
+        "parameters": parameters,
+        "multiply_adds": multiply_adds(proto),
+    }
+    if zeros > 0.05:
+        found["zeros"] = round(100 * zeros, 1)
+    labels = next((p.value.split("\n") for p in proto.metadata_props if p.key == "skipstone.labels"), None)
+    if labels:
+        found["labels"] = labels
+    return {**kept, **found, **logged(path.with_suffix(".log"))}
+
+
+def toml(value) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return repr(value)
+
+
+def row(entry: dict) -> str:
+    """A line of the table."""
+    figures = []
+    if "accuracy" in entry:
+        figures.append(f"{entry['accuracy']:.2f} %")
+    if "image_auroc" in entry:
+        figures.append(f"AUROC {entry['image_auroc']:.2f} % (images), {entry['pixel_auroc']:.2f} % (pixels)")
+    saved = []
+    if "zeros" in entry:
+        saved.append(f"{entry['zeros']:.1f} % zeros")
+    if "fewer_multiply_adds" in entry:
+        saved.append(f"{entry['fewer_multiply_adds']:.1f} % of the multiply-adds left out")
+    cells = (
+        f"[{entry['file'].removesuffix('.onnx')}](pretrained/{entry['log']})",
+        entry["data"],
+        f"{entry['parameters'] / 1e6:.3f} M",
+        f"{entry['multiply_adds'] / 1e6:.1f} M",
+        "; ".join(saved),
+        ", ".join(figures),
+        f"{entry['bytes'] / 1e6:.2f} MB",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    models = [measured(entry) for entry in entries()]
+    head = MANIFEST.read_text().partition("[[model]]")[0]
+    parts = ["[[model]]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in model.items()) for model in models]
+    MANIFEST.write_text(head + "\n".join(parts))
+    table = "\n".join(
+        [
+            BEGIN,
+            "| model (its log) | data | parameters | multiply-adds | what can be skipped | test figure | file |",
+            "|---|---|---|---|---|---|---|",
+            *map(row, models),
+            END,
+        ]
+    )
+    text = README.read_text()
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    README.write_text(before + table + after)
+    print(f"{MANIFEST.name}: {len(models)} models, {sum(m['bytes'] for m in models) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
