@@ -1,9 +1,10 @@
 """The training loop of every classifier recipe.
 
-A run is a folder-free pair of files beside its result: `NAME.checkpoint.pt`, from which it resumes at
-the last finished epoch, and `NAME.log`, one line an epoch, from which every figure in the tables comes.
-The average of the weights (EMA) is what is tested, kept and exported; the figure of a run is that of
-its last epoch, never its best one.
+A run keeps two files beside its result: `NAME.checkpoint.pt`, from which it resumes at the last
+finished epoch, and `NAME.log`, one line an epoch, from which every figure in the tables comes.
+The average of the weights (EMA) is what is tested and exported, its BatchNorm measured on training
+images: the statistics of weights that turn from step to step are not those of their average. The
+figure of a run is that of its last epoch, never its best one.
 """
 
 import argparse
@@ -19,7 +20,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from zoo.data import images
-from zoo.train import augment, optimizers
+from zoo.train import augment, optimizers, stored
+
+# Images that the average's BatchNorm is measured on.
+CALIBRATION = 4000
 
 
 @dataclass
@@ -115,9 +119,9 @@ def cross_entropy(model: nn.Module, x: torch.Tensor, targets: torch.Tensor) -> t
 
 
 def averaged(model: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
-    """The running average of weights and BatchNorm statistics."""
+    """The running average of the weights."""
     average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
-    return torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    return torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average)
 
 
 def fit(
@@ -167,6 +171,17 @@ def fit(
             f"{parameters} parameters{', ' + note if note else ''}"
         )
 
+    def tested(examples: torch.Tensor) -> str:
+        """What a line of the log says of the average."""
+        if constrain:
+            constrain(model, average.module, 1.0)
+        prepared = (augment.resized(augment.normalize(x, source), full) for x in examples[:CALIBRATION].split(250))
+        stored.recalibrate(average.module, (x.contiguous(memory_format=torch.channels_last) for x in prepared))
+        right = accuracy(average.module, test, test_labels, source, full)
+        return f"test {100 * right:.2f} %" + (f"  {report(average.module)}" if report else "")
+
+    if start == opts.epochs:
+        log.line(f"measured again  {tested(pictures)}")
     steps = len(pictures) // opts.batch
     total = opts.epochs * steps
     warmup = max(1, total // 50)
@@ -202,13 +217,10 @@ def fit(
             running += loss.item()
             if step % 50 == 49 and sys.stdout.isatty():
                 print(f"  step {step + 1}/{steps}  loss {running / (step + 1):.4f}", end="\r", flush=True)
-        if constrain:
-            constrain(model, average.module, (epoch + 1) / opts.epochs)
-        right = accuracy(average.module, test, test_labels, source, full)
+        figures = tested(augmented)
         log.line(
-            f"epoch {epoch + 1:3}/{opts.epochs}  side {side}  loss {running / steps:.4f}  test {100 * right:.2f} %  "
+            f"epoch {epoch + 1:3}/{opts.epochs}  side {side}  loss {running / steps:.4f}  {figures}  "
             f"{time.time() - began:.0f} s, {time.process_time() - spent:.0f} s of CPU"
-            + (f"  {report(average.module)}" if report else "")
         )
         state = {
             "epoch": epoch + 1,
