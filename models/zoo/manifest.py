@@ -29,21 +29,26 @@ def sha256(path: Path) -> str:
 
 
 def multiply_adds(proto: onnx.ModelProto) -> int:
-    """Of convolutions and matrix products, all of them: what masks and zeros save is not taken off."""
-    graph = onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph
-    shapes = {
-        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
-        for value in (*graph.input, *graph.value_info, *graph.output)
-    }
-    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    total = 0
-    for node in graph.node:
-        if node.op_type == "Conv":
-            total += math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
-        elif node.op_type in ("Gemm", "MatMul"):
-            transposed = any(a.name == "transA" and a.i for a in node.attribute)
-            total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1]
-    return total
+    """Of convolutions and matrix products, all of them, those of branches too: what masks, zeros and exits save is
+    not taken off."""
+
+    def count(graph: onnx.GraphProto, outer: dict[str, list[int]]) -> int:
+        shapes = outer | {
+            value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+            for value in (*graph.input, *graph.value_info, *graph.output)
+        }
+        shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+        total = 0
+        for node in graph.node:
+            if node.op_type == "Conv":
+                total += math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+            elif node.op_type in ("Gemm", "MatMul"):
+                transposed = any(a.name == "transA" and a.i for a in node.attribute)
+                total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if transposed else -1]
+            total += sum(count(a.g, shapes) for a in node.attribute if a.HasField("g"))
+        return total
+
+    return count(onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph, {})
 
 
 def weights(proto: onnx.ModelProto) -> tuple[int, float]:

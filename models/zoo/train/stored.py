@@ -66,12 +66,12 @@ def simplenet(path: Path, images: torch.Tensor) -> SimpleNet:
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Measure every BatchNorm's statistics anew, as the plain mean over `batches`."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    """Measure the statistics of every BatchNorm that trains anew, as the plain mean over `batches`."""
+    model.train()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-    model.train()
     for batch in batches:
         model(batch)
     model.eval()
