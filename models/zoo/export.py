@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 OPSET = 17
@@ -32,12 +33,13 @@ def write(
     metadata: Mapping[str, object] | None = None,
     half: bool = False,
     keep_norm: bool = False,
+    fold: bool = False,
     rewrite: Callable[[onnx.ModelProto], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Write `model`, traced with `inputs`, compare ONNX Runtime's answer with PyTorch's, and return the latter.
 
     `metadata` becomes `metadata_props` under `skipstone.*`; `half` stores weights as f16; `keep_norm` keeps
-    BatchNormalization nodes; `rewrite` changes the exported graph before it is checked.
+    BatchNormalization nodes; `fold` computes what depends on constants only; `rewrite` changes the exported graph before it is checked.
     """
     model = model.eval().to(memory_format=torch.contiguous_format)
     mode = torch.onnx.TrainingMode
@@ -53,6 +55,8 @@ def write(
         dynamo=False,
     )
     proto = onnx.load(path)
+    if fold:
+        fold_constants(proto)
     if rewrite:
         rewrite(proto)
     describe(proto, metadata or {})
@@ -78,6 +82,34 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
     """Check and write."""
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, path)
+
+
+def fold_constants(proto: onnx.ModelProto) -> None:
+    """Compute small nodes that read constants only, such as those that PyTorch's exporter makes of a padding. For
+    graphs whose nodes hold none."""
+    graph, known, kept = proto.graph, {}, []
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.INT64 or int(np.prod(tensor.dims)) < HALF_FROM_ELEMENTS:
+            known[tensor.name] = numpy_helper.to_array(tensor)
+    outputs = {output.name for output in graph.output}
+    for node in graph.node:
+        has_graph = any(attribute.HasField("g") for attribute in node.attribute)
+        if has_graph or outputs & set(node.output) or not all(name in known for name in node.input if name):
+            kept.append(node)
+            continue
+        element = lambda name: helper.np_dtype_to_tensor_dtype(known[name].dtype)
+        inputs = [helper.make_tensor_value_info(name, element(name), None) for name in node.input if name]
+        results = [onnx.ValueInfoProto(name=name) for name in node.output]
+        alone = helper.make_model(helper.make_graph([node], "node", inputs, results), opset_imports=proto.opset_import)
+        values = ReferenceEvaluator(alone).run(None, {name: known[name] for name in node.input if name})
+        known.update(zip(node.output, map(np.asarray, values)))
+    used = {name for node in kept for name in node.input} - {tensor.name for tensor in graph.initializer}
+    del graph.node[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(numpy_helper.from_array(known[name], name) for name in sorted(used & known.keys()))
+    read = {name for node in kept for name in node.input} | outputs
+    for tensor in [t for t in graph.initializer if t.name not in read]:
+        graph.initializer.remove(tensor)
 
 
 def halve_weights(proto: onnx.ModelProto) -> None:

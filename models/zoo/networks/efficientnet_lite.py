@@ -32,7 +32,8 @@ class SameConv(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
             return F.conv2d(x, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
-        total = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[2:]]
+        # Plain integers: an exported graph has its padding as constants.
+        total = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in map(int, x.shape[2:])]
         rows, columns = total
         x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
         return F.conv2d(x, self.weight, self.bias, stride, 0, 1, self.groups)

@@ -112,7 +112,6 @@ def main() -> None:
     held_out = maps(features, rest, args.cache / f"tiles-rest-{SIDE}")
 
     head = anomaly.Head()
-    whiten(head.adaptor, sample((fine, coarse), len(learn), 48))
     detector = anomaly.AnomalyDetector(features, head)
     adapting = torch.optim.AdamW(head.adaptor.parameters(), lr=1e-4)
     discriminating = torch.optim.Adam(head.discriminator.parameters(), lr=2e-4, weight_decay=1e-5)
@@ -123,6 +122,8 @@ def main() -> None:
         adapting.load_state_dict(saved["adapting"])
         discriminating.load_state_dict(saved["discriminating"])
         start = saved["epoch"]
+    else:
+        whiten(head.adaptor, sample((fine, coarse), len(learn), 48))
     log = Log(args.out.with_suffix(".log"), resumed=start > 0)
     if not start:
         log.line(
@@ -172,6 +173,7 @@ def main() -> None:
             "crop": SIDE,
         },
         half=True,
+        fold=True,
     )
 
 
