@@ -35,7 +35,7 @@ def bias_loss(model: SkipNet, x: torch.Tensor, targets: torch.Tensor) -> torch.T
 
 
 def main() -> None:
-    parser = loop.parser(__doc__, epochs=40, batch=128, lr=0.05, out=Path("skipnet.onnx"))
+    parser = loop.parser(__doc__, epochs=40, batch=128, lr=0.025, adam_lr=1.5e-3, out=Path("skipnet.onnx"))
     parser.add_argument("--width", type=float, default=0.5, help="1 is the published SkipNet M")
     parser.add_argument("--loss", choices=("bias", "ce"), default="bias")
     args = parser.parse_args()

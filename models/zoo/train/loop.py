@@ -160,9 +160,11 @@ def fit(
             optimizer.load_state_dict(state)
         start = saved["epoch"]
     log = Log(opts.out.with_suffix(".log"), resumed=start > 0)
-    if not start:
-        module = getattr(sys.modules["__main__"], "__spec__", None)
-        command = " ".join(["python -m", module.name if module else "?", *sys.argv[1:]])
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    command = " ".join(["python -m", module.name if module else "?", *sys.argv[1:]])
+    if start:
+        log.line(f"# resumed after epoch {start}: {command}")
+    else:
         parameters = sum(p.numel() for p in model.parameters())
         log.line(f"# {command}")
         log.line(
