@@ -9,6 +9,8 @@
 //! more: no load is masked unless the whole plane is less than a register. Short tiles have several sets of sums, for
 //! weights in turn, so that no multiply-add waits for the one before.
 //!
+//! A weight that is zero is not multiplied, be the pixel infinite or NaN.
+//!
 //! Packed, a weight takes 6 bytes: where the filters end (32 bits each, `out_c + 1` of them), the weights, their channels.
 
 mod contract;
@@ -82,26 +84,39 @@ fn takes(task: &Task<'_>) -> bool {
 }
 
 impl Variant {
-    /// Registers of the tiles that a plane is cut into, and how many tiles that makes: the cheapest.
-    fn tiles(&self, plane: usize) -> (usize, usize) {
-        let registers = plane.div_ceil(self.width).max(1);
-        let split = |&(tile, sets): &(usize, usize)| (tile, registers.div_ceil(tile), step(tile, sets));
-        let fits = TILES.iter().filter(|(tile, _)| *tile <= registers).map(split);
-        let best = fits.min_by(|a, b| (a.1 as f64 * a.2).total_cmp(&(b.1 as f64 * b.2)));
-        best.map_or((1, registers), |(tile, count, _)| (tile, count))
+    /// The tiles that a plane is cut into: those that take the least time.
+    #[inline(never)]
+    fn tiles(&self, plane: usize) -> Tiles {
+        let all = plane.div_ceil(self.width).max(1);
+        let fits = TILES.iter().filter(|(registers, _)| *registers <= all);
+        let tiles = fits.map(|&(registers, sets)| Tiles {
+            registers,
+            count: all.div_ceil(registers),
+            step: step(registers, sets),
+        });
+        let time = |tiles: &Tiles| tiles.count as f64 * tiles.step;
+        tiles.min_by(|a, b| time(a).total_cmp(&time(b))).expect("a tile of one register")
     }
 
     /// Time by the model of [`gemm`](crate::gemm): every weight loads itself, its index and its plane's pixels.
     fn cost(&self, shape: &ConvShape, nonzeros: usize) -> f64 {
         let plane = shape.in_h * shape.in_w;
-        let (tile, count) = self.tiles(plane);
-        let sets = TILES.iter().find(|(registers, _)| *registers == tile).map_or(1, |(_, sets)| *sets);
+        let Tiles { registers, count, step } = self.tiles(plane);
         // Pixels under a tile that do not stay in the first-level cache.
-        let far = if shape.in_c * tile * self.width * size_of::<f32>() > FIRST_LEVEL { 1.5 } else { 1.0 };
-        let per_filter = 2.0 * tile as f64 + 20.0;
-        let once = step(tile, sets) * far * nonzeros as f64 + per_filter * shape.out_c as f64;
+        let far = if shape.in_c * registers * self.width * size_of::<f32>() > FIRST_LEVEL { 1.5 } else { 1.0 };
+        let per_filter = 2.0 * registers as f64 + 20.0;
+        let once = step * far * nonzeros as f64 + per_filter * shape.out_c as f64;
         once * count as f64 * shape.batch as f64
     }
+}
+
+/// How a plane is cut.
+struct Tiles {
+    /// Registers of a tile.
+    registers: usize,
+    count: usize,
+    /// Time of one weight on a tile.
+    step: f64,
 }
 
 /// Bytes of the first-level cache that pixels may take.
@@ -181,21 +196,24 @@ impl<'a> Weights<'a> {
     ///
     /// # Panics
     /// If the filter's weights are not among all, or a channel is not one of the input.
-    #[inline(always)]
     fn filter(&self, filter: usize) -> (&'a [f32], &'a [u16]) {
         let range = self.ends[filter] as usize..self.ends[filter + 1] as usize;
         let channels = &self.channels[range.clone()];
-        let last = channels.iter().fold(0, |last, &channel| channel.max(last));
-        assert!(channels.is_empty() || usize::from(last) < self.depth, "channels of the input");
+        assert!(are_below(channels, self.depth), "channels of the input");
         (&self.values[range], channels)
     }
 
     /// Whether every filter is sound.
     fn is_sound(&self) -> bool {
-        self.ends.first() == Some(&0)
-            && self.ends.is_sorted()
-            && self.channels.iter().all(|&channel| usize::from(channel) < self.depth)
+        self.ends.first() == Some(&0) && self.ends.is_sorted() && are_below(self.channels, self.depth)
     }
+}
+
+/// Whether all channels are below a bound. Looks at all of them, many at a time.
+#[inline(never)]
+fn are_below(channels: &[u16], bound: usize) -> bool {
+    let last = channels.iter().fold(0, |last, &channel| channel.max(last));
+    channels.is_empty() || usize::from(last) < bound
 }
 
 /// Multiply-adds below which a second thread does not pay.
@@ -221,14 +239,14 @@ fn run(
     };
     let (image_in, image_out) = (product(&[plane, shape.in_c]), product(&[plane, filters]));
     let to = Output::new(out);
+    let (in_registers, rest) = epilogue.parts();
+    let Tiles { registers, count, .. } = v.tiles(plane);
+    let pixels = (registers * v.width).min(plane);
     let unit = |image: usize, filters: Range<usize>| {
         let input = &input[image * image_in..][..image_in];
         // SAFETY: the output has this image.
         let out = unsafe { to.start().add(image * image_out) };
-        let (in_registers, rest) = epilogue.parts();
-        let (registers, tiles) = v.tiles(plane);
-        let pixels = (registers * v.width).min(plane);
-        for tile in 0..tiles {
+        for tile in 0..count {
             // The last one reaches back.
             let first = (tile * registers * v.width).min(plane - pixels);
             for filter in filters.clone() {

@@ -137,9 +137,9 @@ fn packed_weights_that_do_not_fit_are_told() {
 fn tiles_cover_the_plane() {
     for v in VARIANTS {
         for plane in 1..2000 {
-            let (registers, tiles) = v.tiles(plane);
+            let Tiles { registers, count, .. } = v.tiles(plane);
             let pixels = (registers * v.width).min(plane);
-            assert!(tiles * registers * v.width >= plane && (tiles - 1) * registers * v.width < plane, "{plane}");
+            assert!(count * registers * v.width >= plane && (count - 1) * registers * v.width < plane, "{plane}");
             assert!(pixels > (registers - 1) * v.width && (registers == 1 || pixels >= v.width), "{plane}");
         }
     }
