@@ -6,6 +6,9 @@
 //! the contract, and a line here.
 //!
 //! A matrix product is a convolution of one tap over an image of one column: [`ConvShape::matrix`].
+//!
+//! What a family does once a step, or once a plan, is never inlined into the methods of its kernels: nothing would be
+//! gained, and a phone carries it once.
 
 mod shape;
 

@@ -59,6 +59,7 @@ pub static VARIANTS: &[Variant] = variants! {
 };
 
 /// The variant of `isa` for this many channels; those that do not fill a register of AVX-512 are AVX2's.
+#[inline(never)]
 pub fn choose(isa: Isa, channels: usize) -> &'static Variant {
     let runs = |v: &&Variant| v.isa == isa || (isa == Isa::Avx512 && v.isa == Isa::Avx2);
     let mut usable = VARIANTS.iter().filter(runs);
@@ -80,6 +81,7 @@ pub fn takes(shape: &ConvShape) -> bool {
 ///
 /// # Panics
 /// If the lengths are not those of `shape`.
+#[inline(never)]
 pub fn pack(shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     let (taps, channels) = (shape.taps(), shape.out_c);
     assert!(oihw.len() == taps * channels && out.len() == oihw.len());
@@ -109,6 +111,7 @@ const WORTH_SHARING: usize = 50_000;
 ///
 /// # Panics
 /// If a slice is not as long as `shape` says.
+#[inline(never)]
 pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
     let Depthwise { shape, input, packed, out, epilogue } = args;
     shape.check();

@@ -95,6 +95,7 @@ fn access(scaled: bool) -> Access {
 }
 
 /// Numbers of scratch that [`conv`] wants: scaled weights, a row of zeros for the padding, and what is copied.
+#[inline(never)]
 pub fn conv_scratch(v: &Variant, shape: &ConvShape, scaled: bool, threads: usize) -> usize {
     let by_weights = scaled && by_weights(v, shape);
     let weights = if by_weights { packed_conv_len(v, shape) } else { 0 };
@@ -107,6 +108,7 @@ pub fn conv_scratch(v: &Variant, shape: &ConvShape, scaled: bool, threads: usize
 /// # Panics
 /// If a slice is not as long as `shape` says, if `scratch` is shorter than [`conv_scratch`], or if the CPU lacks the
 /// variant's instructions.
+#[inline(never)]
 pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
     let Conv { shape, input, packed, out, epilogue, a_scale } = args;
     shape.check();

@@ -16,6 +16,7 @@ pub fn packed_len(v: &Variant, k: usize, n: usize) -> usize {
 ///
 /// # Panics
 /// If `b` does not reach that far or `out` is not [`packed_len`] long.
+#[inline(never)]
 pub fn pack(v: &Variant, k: usize, n: usize, b: &[f32], row_stride: usize, col_stride: usize, out: &mut [f32]) {
     pack_by(v, k, n, out, |row, col| b[row * row_stride + col * col_stride]);
 }
@@ -24,6 +25,7 @@ pub fn pack(v: &Variant, k: usize, n: usize, b: &[f32], row_stride: usize, col_s
 ///
 /// # Panics
 /// If the lengths differ.
+#[inline(never)]
 pub fn halve(packed: &[f32], out: &mut [f16]) {
     assert_eq!(packed.len(), out.len());
     for (out, &x) in out.iter_mut().zip(packed) {
@@ -32,6 +34,7 @@ pub fn halve(packed: &[f32], out: &mut [f16]) {
 }
 
 /// Numbers that [`pack_conv`] writes.
+#[inline(never)]
 pub fn packed_conv_len(v: &Variant, shape: &ConvShape) -> usize {
     product(&[shape.groups, packed_len(v, product(&[shape.taps(), shape.group_in()]), shape.group_out())])
 }
@@ -41,6 +44,7 @@ pub fn packed_conv_len(v: &Variant, shape: &ConvShape) -> usize {
 ///
 /// # Panics
 /// If the lengths are not those of `shape`.
+#[inline(never)]
 pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
     assert_eq!(oihw.len(), shape.out_c * channels * taps);

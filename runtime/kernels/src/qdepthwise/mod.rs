@@ -109,6 +109,7 @@ impl Variant {
 }
 
 /// The best variant of `isa` on this CPU that takes the shape.
+#[inline(never)]
 pub fn choose(isa: Isa, shape: &ConvShape) -> &'static Variant {
     let best = VARIANTS.iter().find(|v| v.isa <= isa && v.is_available() && v.takes(shape));
     best.unwrap_or(&VARIANTS[VARIANTS.len() - 1])
@@ -120,11 +121,13 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
 }
 
 /// Weights that [`pack`] writes.
+#[inline(never)]
 pub fn weights_len(v: &Variant, shape: &ConvShape) -> usize {
     product(&[v.packed_channels(shape.in_c), shape.taps().next_multiple_of(v.group)])
 }
 
 /// Offsets and scales that [`pack`] writes.
+#[inline(never)]
 pub fn constants_len(v: &Variant, shape: &ConvShape) -> usize {
     v.packed_channels(shape.in_c)
 }
@@ -139,6 +142,7 @@ fn weights_index(shape: &ConvShape, ky: usize, kx: usize, channel: usize) -> usi
 ///
 /// # Panics
 /// If the lengths are not those of `shape`.
+#[inline(never)]
 pub fn pack(
     v: &Variant,
     shape: &ConvShape,
@@ -161,6 +165,7 @@ pub fn pack(
 ///
 /// # Panics
 /// If the lengths are not those of `shape`.
+#[inline(never)]
 pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) {
     let (taps, channels) = (shape.taps(), shape.out_c);
     assert_eq!(oihw.len(), product(&[taps, channels]), "the weights");
@@ -188,6 +193,7 @@ pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) 
 ///
 /// # Panics
 /// If the lengths are not those of `shape`.
+#[inline(never)]
 pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
     let taps = shape.taps();
     assert_eq!(oihw.len(), product(&[taps, shape.out_c]), "the weights");
@@ -201,6 +207,7 @@ pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
 ///
 /// # Panics
 /// If the lengths differ.
+#[inline(never)]
 pub fn offsets(v: &Variant, sums: &[i32], zero: u8, to: &mut [i32]) {
     assert_eq!(sums.len(), to.len(), "an offset for each sum");
     for (to, &sum) in to.iter_mut().zip(sums) {
@@ -227,6 +234,7 @@ pub fn scratch_len(shape: &ConvShape) -> usize {
 /// # Panics
 /// If a slice is not as long as `shape` says, the scratch is shorter than [`scratch_len`], or the CPU lacks the
 /// variant's instructions.
+#[inline(never)]
 pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool) {
     let ByteConv { shape, input, zero, packed, out } = args;
     shape.check();

@@ -25,6 +25,7 @@ pub enum Out<'a> {
 }
 
 /// Bytes of scratch that [`conv`] wants: a row of zero points for the padding, and what is copied.
+#[inline(never)]
 pub fn conv_scratch(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
     let split = Split::new(v, shape, threads);
     split.zeros_len(shape) + split.scratch_len()
@@ -35,6 +36,7 @@ pub fn conv_scratch(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
 /// # Panics
 /// If a slice is not as long as `shape` says, if filters have more than [`MAX_DEPTH`] weights, if `scratch` is shorter
 /// than [`conv_scratch`] or not aligned for 16-bit numbers, or if the CPU lacks the variant's instructions.
+#[inline(never)]
 pub fn conv(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool) {
     let ByteConv { shape, input, zero, packed, out } = args;
     shape.check();

@@ -23,12 +23,14 @@ pub fn padded_filters(v: &Variant, shape: &ConvShape) -> usize {
 }
 
 /// Signed bytes of the packed weights.
+#[inline(never)]
 pub fn weights_len(v: &Variant, shape: &ConvShape) -> usize {
     let depth = product(&[shape.taps(), shape.group_in()]).next_multiple_of(v.group);
     product(&[shape.groups, depth, padded_filters(v, shape)])
 }
 
 /// Numbers of the packed offsets.
+#[inline(never)]
 pub fn offsets_len(v: &Variant, shape: &ConvShape) -> usize {
     product(&[ranges(shape), scales_len(v, shape)])
 }
@@ -60,6 +62,7 @@ pub(super) fn range_index(rows: usize, first: usize, end: usize) -> usize {
 ///
 /// # Panics
 /// If a length is not that of `shape`.
+#[inline(never)]
 pub fn pack(
     v: &Variant,
     shape: &ConvShape,
@@ -89,6 +92,7 @@ pub fn pack(
 ///
 /// # Panics
 /// If a length is not that of `shape`.
+#[inline(never)]
 pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
     assert_eq!(oihw.len(), product(&[shape.out_c, channels, taps]), "the weights");
@@ -119,6 +123,7 @@ pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) 
 ///
 /// # Panics
 /// If a length is not that of `shape`.
+#[inline(never)]
 pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
     assert_eq!(oihw.len(), product(&[shape.out_c, channels, taps]), "the weights");
@@ -148,6 +153,7 @@ pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
 ///
 /// # Panics
 /// If the lengths differ.
+#[inline(never)]
 pub fn offsets(v: &Variant, sums: &[i32], zero: u8, to: &mut [i32]) {
     assert_eq!(sums.len(), to.len(), "an offset for each sum");
     for (to, &sum) in to.iter_mut().zip(sums) {

@@ -138,6 +138,7 @@ pub fn packed_len(shape: &ConvShape, nonzeros: usize) -> usize {
 ///
 /// # Panics
 /// If a length is not that of the shape, or more weights than a `u32` counts are not zero.
+#[inline(never)]
 pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
     let (depth, count) = (shape.in_c, shape.out_c);
     assert!(shape.taps() == 1 && shape.groups == 1 && depth <= MAX_CHANNELS, "a sparse convolution");

@@ -65,6 +65,7 @@ pub static VARIANTS: &[Variant] = variants! {
 
 /// The variant of `isa` for this many filters: the widest whose panels they fill, or else the narrowest. AVX2's are
 /// among those of AVX-512.
+#[inline(never)]
 pub fn choose(isa: Isa, filters: usize) -> &'static Variant {
     let mut usable = VARIANTS.iter().filter(|v| v.isa == isa || (isa == Isa::Avx512 && v.isa == Isa::Avx2));
     let full = usable.clone().find(|v| filters.is_multiple_of(v.filters));
@@ -81,6 +82,7 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
 const MAX_CHANNELS: usize = 4;
 
 /// Whether a convolution is of this family: a few rows of a few channels under a window, none of them spread.
+#[inline(never)]
 pub fn takes(shape: &ConvShape) -> bool {
     let [rows, columns] = shape.kernel;
     let lines = shape.in_c.saturating_mul(rows);
@@ -95,6 +97,7 @@ pub fn takes(shape: &ConvShape) -> bool {
 }
 
 /// Numbers that [`pack`] writes.
+#[inline(never)]
 pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
     product(&[shape.in_c, shape.taps(), shape.out_c.next_multiple_of(v.filters)])
 }
@@ -104,6 +107,7 @@ pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
 ///
 /// # Panics
 /// If the lengths are not those of `shape`.
+#[inline(never)]
 pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     let rows = product(&[shape.in_c, shape.taps()]);
     assert_eq!(oihw.len(), product(&[rows, shape.out_c]));
@@ -137,6 +141,7 @@ const WORTH_SHARING: usize = 50_000;
 ///
 /// # Panics
 /// If a slice is not as long as `shape` says, or the CPU lacks the variant's instructions.
+#[inline(never)]
 pub fn stem(v: &Variant, args: Stem<'_>, pool: &Pool) {
     let Stem { shape, input, packed, out, epilogue } = args;
     shape.check();

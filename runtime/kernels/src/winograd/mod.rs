@@ -241,6 +241,7 @@ pub fn choose(isa: Isa, shape: &ConvShape, storage: Storage, direct: &gemm::Vari
 
 /// The variants of `isa` that take this shape and store this, with their costs by the model of [`gemm::candidates`]. One
 /// that stores more than another has to gain 7 %, or else it counts as no faster.
+#[inline(never)]
 pub fn candidates(isa: Isa, shape: &ConvShape, storage: Storage) -> Vec<(&'static Variant, f64)> {
     let mut best: Option<(f64, usize)> = None;
     // From the fewest points to the most.
@@ -273,6 +274,7 @@ pub fn takes(shape: &ConvShape) -> bool {
 }
 
 /// Numbers that [`pack`] writes.
+#[inline(never)]
 pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
     match v.storage {
         Storage::Transformed => Split::new(v, shape, 1).all_parts_len(),
@@ -291,6 +293,7 @@ fn kernels_len(v: &Variant, shape: &ConvShape) -> usize {
 /// # Panics
 /// If the lengths are not those of `shape`, or the CPU lacks the variant's instructions and this is a build without the
 /// feature `foreign`.
+#[inline(never)]
 pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     assert!(v.takes(shape), "a 3x3 kernel at the variant's stride");
     let rows = product(&[shape.in_c, 9]);
@@ -305,6 +308,7 @@ pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
 }
 
 /// Numbers of scratch that [`winograd`] wants.
+#[inline(never)]
 pub fn scratch_len(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
     Split::new(v, shape, threads).scratch_len()
 }
@@ -327,6 +331,7 @@ pub struct Winograd<'a> {
 ///
 /// # Panics
 /// If a slice is not as long as `shape` says, or the scratch is shorter than [`scratch_len`].
+#[inline(never)]
 pub fn winograd(v: &Variant, args: Winograd<'_>, scratch: &mut [f32], pool: &Pool) {
     let Winograd { shape, input, packed, out, epilogue } = args;
     shape.check();
