@@ -23,6 +23,8 @@ pub struct Limits {
     pub max_items: usize,
     /// Attributes of one node.
     pub max_attributes: usize,
+    /// Inputs of one node.
+    pub max_operands: usize,
     /// Bytes of a name.
     pub max_name_bytes: usize,
     /// Bytes of a string attribute, and of a metadata entry.
@@ -34,8 +36,11 @@ pub struct Limits {
     /// Elements of a tensor.
     pub max_tensor_elements: u64,
     /// Elements of all the tensors that operators make from constants alone while the model is
-    /// loaded (`ConstantOfShape`, `Expand` of a weight, ...), together. 2^28 floats are 1 GiB.
+    /// loaded (`ConstantOfShape`, `Expand` of a weight, ...), together. 2^26 floats are 256 MiB.
     pub max_folded_elements: u64,
+    /// Multiply-adds, or places of a window, of all operators that are computed from constants alone while the model
+    /// is loaded.
+    pub max_folded_work: u64,
     /// Oldest version of the ai.onnx operators that is understood.
     pub min_opset: i64,
     /// Newest version of the ai.onnx operators that is understood.
@@ -46,17 +51,19 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_file_bytes: 2 << 30,
-            max_external_bytes: 8 << 30,
+            max_external_bytes: 2 << 30,
             max_depth: 32,
             max_nodes: 100_000,
             max_items: 2_000_000,
             max_attributes: 256,
+            max_operands: 4096,
             max_name_bytes: 4096,
             max_string_bytes: 16 << 20,
             max_symbol_bytes: 256,
             max_rank: 32,
-            max_tensor_elements: 1 << 31,
-            max_folded_elements: 1 << 28,
+            max_tensor_elements: 1 << 28,
+            max_folded_elements: 1 << 26,
+            max_folded_work: 1 << 30,
             min_opset: 6,
             max_opset: 26,
         }

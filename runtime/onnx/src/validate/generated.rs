@@ -21,9 +21,15 @@ pub(super) struct Outputs {
     pub is_constant: bool,
 }
 
-/// Finds the size of a node's first output and holds it against the limits. `folded` counts the
-/// elements that are computed while the model is loaded.
-pub(super) fn infer(call: &Call<'_, '_>, folded: &mut u64) -> Result<Outputs, Invalid> {
+/// What is computed while the model is loaded.
+#[derive(Default)]
+pub(super) struct Folded {
+    elements: u64,
+    work: u64,
+}
+
+/// Finds the size of a node's first output and holds it against the limits.
+pub(super) fn infer(call: &Call<'_, '_>, folded: &mut Folded) -> Result<Outputs, Invalid> {
     if !is_standard(call.node.domain) {
         return Ok(Outputs::default());
     }
@@ -33,6 +39,13 @@ pub(super) fn infer(call: &Call<'_, '_>, folded: &mut u64) -> Result<Outputs, In
     let is_constant =
         !is_random && call.node.subgraphs().next().is_none() && inputs.all(|name| call.scope.is_constant(name));
     let shape = result(call)?;
+    if is_constant {
+        folded.work = folded.work.saturating_add(work(call)?);
+        if folded.work > call.limits.max_folded_work {
+            let what = format!("more than {} steps are computed from constants", call.limits.max_folded_work);
+            return Err(call.invalid(Rule::Generated, what));
+        }
+    }
     if let Some(shape) = &shape {
         let elements = elements(shape).filter(|elements| *elements <= call.limits.max_tensor_elements);
         let Some(elements) = elements.filter(|_| shape.len() <= call.limits.max_rank) else {
@@ -41,8 +54,8 @@ pub(super) fn infer(call: &Call<'_, '_>, folded: &mut u64) -> Result<Outputs, In
         };
         // The value of a Constant node is in the file, where its size has been paid for.
         if is_constant && call.node.op_type != "Constant" {
-            *folded = folded.saturating_add(elements);
-            if *folded > call.limits.max_folded_elements {
+            folded.elements = folded.elements.saturating_add(elements);
+            if folded.elements > call.limits.max_folded_elements {
                 let what =
                     format!("more than {} elements are computed from constants", call.limits.max_folded_elements);
                 return Err(call.invalid(Rule::Generated, what));
@@ -58,6 +71,27 @@ fn elements(shape: &[u64]) -> Option<u64> {
     Some(if shape.contains(&0) { 0 } else { all })
 }
 
+/// Work of an operator beyond a step for each element of its operands and results, as far as it can be known: at least
+/// as much as it is.
+fn work(call: &Call<'_, '_>) -> Result<u64, Invalid> {
+    let all = |sizes: &[u64]| sizes.iter().fold(1u64, |all, size| all.saturating_mul((*size).max(1)));
+    let input = |index: usize| call.full_shape(index).map_or(1, |shape| all(&shape));
+    Ok(match call.node.op_type {
+        "MaxPool" | "AveragePool" | "LpPool" => {
+            let kernel = call.ints("kernel_shape")?.unwrap_or_default();
+            kernel.iter().fold(input(0), |all, size| all.saturating_mul(size.unsigned_abs()))
+        }
+        // A place of the image meets every weight of its channel, and a row every column.
+        "Conv" | "ConvTranspose" | "ConvInteger" | "MatMul" | "MatMulInteger" | "Gemm" | "QLinearMatMul" => {
+            let (one, other) = if call.node.op_type == "QLinearMatMul" { (0, 3) } else { (0, 1) };
+            let shared = call.full_shape(other).and_then(|shape| shape.iter().rev().nth(1).copied());
+            input(one).saturating_mul(input(other)) / shared.unwrap_or(1).max(1)
+        }
+        "Einsum" => (0..call.node.inputs.len()).fold(1, |all, index| all.saturating_mul(input(index))),
+        _ => 0,
+    })
+}
+
 /// Shape of the first output, if all of it follows from the shapes and constants at hand.
 fn result(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
     Ok(match call.node.op_type {
@@ -70,6 +104,7 @@ fn result(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
         "Range" => range(call)?,
         "OneHot" => one_hot(call)?,
         "Resize" | "Upsample" => resize(call)?,
+        "MelWeightMatrix" => mel_weight_matrix(call)?,
         "CenterCropPad" => center_crop_pad(call)?,
         "HannWindow" | "HammingWindow" | "BlackmanWindow" => positive(call, call.scalar(0).map(|size| vec![size]))?,
         "Reshape" => reshape(call)?,
@@ -382,6 +417,15 @@ fn resize(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
         }
     }
     Ok(Some(shape))
+}
+
+/// A row for each frequency of the transform, a column for each bin.
+fn mel_weight_matrix(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
+    let sizes = [call.scalar(0), call.scalar(1)].into_iter().flatten().collect();
+    Ok(match positive(call, Some(sizes))?.as_deref() {
+        Some(&[bins, transform]) => Some(vec![transform / 2 + 1, bins]),
+        _ => None,
+    })
 }
 
 fn center_crop_pad(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {

@@ -63,7 +63,7 @@ pub(super) struct Walker<'w, 'm> {
     opsets: HashMap<&'m str, i64>,
     checked: &'w mut Checked,
     summaries: Summaries,
-    folded_elements: u64,
+    folded: generated::Folded,
 }
 
 impl<'w, 'm> Walker<'w, 'm> {
@@ -74,7 +74,14 @@ impl<'w, 'm> Walker<'w, 'm> {
         opsets: HashMap<&'m str, i64>,
         checked: &'w mut Checked,
     ) -> Self {
-        Self { limits, functions, opsets, checked, summaries: Summaries::default(), folded_elements: 0 }
+        Self {
+            limits,
+            functions,
+            opsets,
+            checked,
+            summaries: Summaries::default(),
+            folded: generated::Folded::default(),
+        }
     }
 
     /// Checks a body, whose nodes may use the names of `parent`.
@@ -181,6 +188,10 @@ impl<'w, 'm> Walker<'w, 'm> {
         if node.op_type.is_empty() {
             return Err(invalid(Rule::Operator, "the node has no operator".into()));
         }
+        if node.inputs.len() > self.limits.max_operands {
+            let what = format!("the node has {} inputs, the limit is {}", node.inputs.len(), self.limits.max_operands);
+            return Err(invalid(Rule::Limit, what));
+        }
         for extent in attributes::check(node, in_function, self.limits)? {
             self.count_weights(&extent);
             self.checked.external.extend(extent.external);
@@ -220,7 +231,7 @@ impl<'w, 'm> Walker<'w, 'm> {
         let call = Call { node, scope, opset, limits: self.limits, summaries: &self.summaries };
         operators::check(&call)?;
         control::check(&call)?;
-        let outputs = generated::infer(&call, &mut self.folded_elements)?;
+        let outputs = generated::infer(&call, &mut self.folded)?;
         if outputs.is_constant {
             scope.folded.extend(node.outputs.iter().filter(|name| !name.is_empty()));
         }

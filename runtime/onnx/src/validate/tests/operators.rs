@@ -408,3 +408,43 @@ fn slopes_of_old_opsets() {
     refuses(&with(&[1, 4, 4, 4], &[4]), "model.opset");
     refuses(&with(&[1, 3, 4, 4], &[3]), "model.opset");
 }
+
+#[test]
+fn a_node_has_so_many_inputs() {
+    let most = Limits::default().max_operands;
+    let concat = |count: usize| one(&[1], "Concat", &vec!["x"; count], &[int("axis", 0)], &[]);
+    accepts(&concat(most));
+    refuses(&concat(most + 1), "model.limit");
+}
+
+#[test]
+fn a_mel_matrix_is_no_larger_than_a_tensor() {
+    let with = |bins: i64, transform: i64| {
+        let constants = [i64s("b", &[], &[bins]), i64s("t", &[], &[transform]), i64s("r", &[], &[16_000])];
+        let edges = [f32s("l", &[], &[0.0]), f32s("u", &[], &[8_000.0])];
+        one(&[1], "MelWeightMatrix", &["b", "t", "r", "l", "u"], &[], &[&constants[..], &edges].concat())
+    };
+    accepts(&with(80, 512));
+    for (bins, transform) in [(1 << 40, 512), (80, 1 << 40), (1 << 20, 1 << 20)] {
+        refuses(&with(bins, transform), "model.generated-size");
+    }
+    refuses(&with(-1, 512), "model.shape");
+}
+
+/// What depends on constants alone is computed while the model is loaded.
+#[test]
+fn work_on_constants_has_a_bound() {
+    let pool = |size: i64| {
+        let kernel = [ints("kernel_shape", &[size, size]), ints("pads", &[size / 2; 4])];
+        let nodes = [node("MaxPool", &["c"], &["p"], &kernel), node("Add", &["x", "p"], &["y"], &[])];
+        with(&[1], &nodes, &[zeros("c", &[1, 1, 64, 64])])
+    };
+    accepts(&pool(64));
+    refuses(&pool(4096), "model.generated-size");
+    let product = |size: i64| {
+        let nodes = [node("MatMul", &["a", "a"], &["p"], &[]), node("Add", &["x", "p"], &["y"], &[])];
+        with(&[1], &nodes, &[zeros("a", &[size, size])])
+    };
+    accepts(&product(128));
+    refuses(&product(2048), "model.generated-size");
+}
