@@ -18,6 +18,7 @@ import onnxruntime
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import driver
 import integers  # noqa: F401  (enters families)
+import layer_families  # noqa: F401  (enters families)
 from cases import CASES
 from graph import Graph
 

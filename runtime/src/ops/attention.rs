@@ -109,6 +109,14 @@ enum Mask<'a> {
 }
 
 impl Attention {
+    /// With nothing beside queries, keys and values.
+    #[must_use]
+    pub fn plain(heads: usize, kv_heads: usize) -> Self {
+        let (scale, softcap, causal, mask, past, lens, present, scores) =
+            (1.0, 0.0, false, false, false, false, false, None);
+        Self { heads, kv_heads, scale, softcap, causal, mask, past, lens, present, scores }
+    }
+
     fn mask_at(&self) -> Option<usize> {
         self.mask.then_some(3)
     }
@@ -535,18 +543,7 @@ mod tests {
     use crate::ops::check::{Random, assert_close, check, check_fails};
 
     fn plain(heads: usize, kv_heads: usize) -> Attention {
-        Attention {
-            heads,
-            kv_heads,
-            scale: 0.3,
-            softcap: 0.0,
-            causal: false,
-            mask: false,
-            past: false,
-            lens: false,
-            present: false,
-            scores: None,
-        }
+        Attention { scale: 0.3, ..Attention::plain(heads, kv_heads) }
     }
 
     #[test]

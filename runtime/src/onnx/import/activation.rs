@@ -8,6 +8,7 @@ use crate::graph::ValueId;
 use crate::ops::activate::Activate;
 use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::compare::CompareKind;
+use crate::ops::curve::Curve;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::DType;
 
@@ -107,6 +108,10 @@ pub(super) fn exponential(cx: &mut Call<'_, '_>) -> Imported {
         }
         _ => (cx.float("alpha", 1.0)?, 1.0, 1.0),
     };
+    if cx.dtype(x) == DType::F32 {
+        let curve = if cx.node.op_type == "Celu" { Curve::Celu(alpha) } else { Curve::Selu { alpha, gamma } };
+        return cx.add_all(curve, &[x]);
+    }
     // The exponential of what is above zero might overflow, and is not wanted.
     let below = cx.with_number(BinaryKind::Min, x, 0.0)?;
     let scaled = if inner == 1.0 { below } else { cx.with_number(BinaryKind::Div, below, f64::from(inner))? };
@@ -137,12 +142,18 @@ fn softplus_of(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
 
 pub(super) fn softplus(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
-    Ok(vec![softplus_of(cx, x)?])
+    match cx.dtype(x) {
+        DType::F32 => cx.add_all(Curve::Softplus, &[x]),
+        _ => Ok(vec![softplus_of(cx, x)?]),
+    }
 }
 
 /// `x / (1 + |x|)`
 pub(super) fn softsign(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
+    if cx.dtype(x) == DType::F32 {
+        return cx.add_all(Curve::Softsign, &[x]);
+    }
     let size = cx.unary(UnaryKind::Abs, x)?;
     let below = cx.with_number(BinaryKind::Add, size, 1.0)?;
     Ok(vec![cx.binary(BinaryKind::Div, x, below)?])
@@ -153,6 +164,9 @@ fn swish_of(cx: &mut Call<'_, '_>, alpha: f32) -> Imported {
     let x = cx.input(0)?;
     if alpha == 1.0 {
         return cx.add_all(Activate { activation: Activation::Silu }, &[x]);
+    }
+    if cx.dtype(x) == DType::F32 {
+        return cx.add_all(Curve::Swish(alpha), &[x]);
     }
     let scaled = cx.with_number(BinaryKind::Mul, x, f64::from(alpha))?;
     let gate = cx.activate(Activation::Sigmoid, scaled)?;
@@ -172,6 +186,9 @@ pub(super) fn quick_gelu(cx: &mut Call<'_, '_>) -> Imported {
 /// `x * tanh(softplus(x))`
 pub(super) fn mish(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
+    if cx.dtype(x) == DType::F32 {
+        return cx.add_all(Curve::Mish, &[x]);
+    }
     let soft = softplus_of(cx, x)?;
     let gate = cx.activate(Activation::Tanh, soft)?;
     Ok(vec![cx.binary(BinaryKind::Mul, x, gate)?])
@@ -180,7 +197,11 @@ pub(super) fn mish(cx: &mut Call<'_, '_>) -> Imported {
 /// `x` above alpha, else 0.
 pub(super) fn thresholded_relu(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
-    let alpha = f64::from(cx.float("alpha", 1.0)?);
+    let alpha = cx.float("alpha", 1.0)?;
+    if cx.dtype(x) == DType::F32 {
+        return cx.add_all(Curve::ThresholdedRelu(alpha), &[x]);
+    }
+    let alpha = f64::from(alpha);
     let (alpha, zero) = (cx.scalar_of(cx.dtype(x), alpha)?, cx.scalar_of(cx.dtype(x), 0.0)?);
     let above = cx.compare(CompareKind::Greater, x, alpha)?;
     Ok(vec![cx.select(above, x, zero)?])
@@ -189,7 +210,11 @@ pub(super) fn thresholded_relu(cx: &mut Call<'_, '_>) -> Imported {
 /// `x + bias` below `-lambd`, `x - bias` above `lambd`, else 0.
 pub(super) fn shrink(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
-    let (bias, lambd) = (f64::from(cx.float("bias", 0.0)?), f64::from(cx.float("lambd", 0.5)?));
+    let (bias, lambda) = (cx.float("bias", 0.0)?, cx.float("lambd", 0.5)?);
+    if cx.dtype(x) == DType::F32 {
+        return cx.add_all(Curve::Shrink { lambda, bias }, &[x]);
+    }
+    let (bias, lambd) = (f64::from(bias), f64::from(lambda));
     if !matches!(cx.dtype(x), DType::F32 | DType::F64) {
         return Err(Halt::Foreign);
     }

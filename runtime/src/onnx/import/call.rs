@@ -19,6 +19,7 @@ const STRING: i64 = 3;
 const TENSOR: i64 = 4;
 const FLOATS: i64 = 6;
 const INTS: i64 = 7;
+const STRINGS: i64 = 8;
 
 /// A node that is being imported.
 pub(super) struct Call<'a, 'm> {
@@ -107,6 +108,13 @@ impl<'m> Call<'_, 'm> {
         let Some(attribute) = self.attribute(name, STRING)? else { return Ok(None) };
         let text = std::str::from_utf8(attribute.string).map_err(|_| self.attribute_error(name, "is not UTF-8"))?;
         Ok(Some(text).filter(|text| !text.is_empty()))
+    }
+
+    /// A list of texts.
+    pub fn texts(&self, name: &'static str) -> Result<Option<Vec<&'m str>>, Halt> {
+        let Some(attribute) = self.attribute(name, STRINGS)? else { return Ok(None) };
+        let texts = attribute.strings.iter().map(|text| std::str::from_utf8(text)).collect::<Result<_, _>>();
+        texts.map(Some).map_err(|_| self.attribute_error(name, "is not UTF-8"))
     }
 
     /// A tensor.

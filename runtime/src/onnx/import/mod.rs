@@ -7,6 +7,7 @@
 //! operator of ours does becomes a fallback step, where that is built in.
 
 mod activation;
+mod attention;
 mod build;
 mod call;
 mod convolution;
@@ -17,11 +18,13 @@ mod pool;
 mod product;
 mod quantization;
 mod quantized;
+mod recurrent;
 mod reduce;
 mod resize;
 mod structure;
 mod table;
 pub(super) mod tensor;
+mod volume;
 mod window;
 
 use std::collections::{HashMap, HashSet};

@@ -6,6 +6,7 @@ use super::elementwise::expand_to;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::compare::CompareKind;
+use crate::ops::group_norm::GroupNorm;
 use crate::ops::layernorm::{LayerNorm, Norm};
 use crate::ops::reduce::ReduceKind;
 use crate::ops::unary::UnaryKind;
@@ -181,31 +182,27 @@ pub(super) fn group(cx: &mut Call<'_, '_>) -> Imported {
 
 fn grouped(cx: &mut Call<'_, '_>, x: ValueId, groups: usize, of_groups: bool) -> Imported {
     let dims = cx.shape(x).to_vec();
-    let &[batch, channels, ref pixels @ ..] = dims.as_slice() else {
+    let &[_, channels, ..] = dims.as_slice() else {
         return Err(cx.shape_error("images have at least 2 dimensions", &[x]));
     };
     if !channels.is_multiple_of(groups) {
         return Err(cx.attribute_error("num_groups", format!("{groups} groups do not divide {channels} channels")));
     }
-    let row = channels / groups * pixels.iter().product::<usize>();
-    if row == 0 || batch == 0 {
-        return Ok(vec![x]);
+    if cx.dtype(x) != DType::F32 {
+        return Err(Halt::Foreign);
     }
-    let epsilon = cx.float("epsilon", 1e-5)?;
-    let flat = cx.reshape(x, &[batch, groups, row])?;
-    let flat = rows(cx, flat, Rows { axis: 2, epsilon, norm: Norm::Standard, scale: None, bias: None })?;
-    let mut y = cx.reshape(flat, &dims)?;
-    for (index, kind) in [(1, BinaryKind::Mul), (2, BinaryKind::Add)] {
+    let mut inputs = vec![x];
+    for index in 1..3 {
         let mut id = cx.input(index)?;
         if of_groups && groups != channels {
             let wide = cx.reshape(id, &[groups, 1])?;
             let wide = expand_to(cx, wide, &[groups, channels / groups])?;
             id = cx.reshape(wide, &[channels])?;
         }
-        let parameter = per_channel(cx, id, channels, dims.len())?;
-        y = cx.binary(kind, y, parameter)?;
+        inputs.push(id);
     }
-    Ok(vec![y])
+    let epsilon = cx.float("epsilon", 1e-5)?;
+    cx.add_all(GroupNorm { groups, epsilon }, &inputs)
 }
 
 /// Each row over its length: the sum of absolute values (p = 1) or the root of the sum of squares (p = 2).

@@ -2,12 +2,14 @@
 
 use skipstone_kernels::pool::PoolFn;
 
-use super::build::{Halt, Imported};
+use super::build::Imported;
 use super::call::Call;
+use super::volume;
 use super::window::{Window, image_dims};
 use crate::ops::image::Layout;
 use crate::ops::pool::Pool;
 use crate::ops::reduce::{Reduce, ReduceKind};
+use crate::ops::window_pool::Of;
 use crate::tensor::DType;
 
 fn pool(cx: &mut Call<'_, '_>, function: PoolFn) -> Imported {
@@ -21,7 +23,13 @@ fn pool(cx: &mut Call<'_, '_>, function: PoolFn) -> Imported {
         PoolFn::Max => matches!(cx.dtype(x), DType::F32 | DType::U8 | DType::I8),
         PoolFn::Average { .. } => cx.dtype(x) == DType::F32,
     };
-    let Some(image) = window.as_image().filter(|_| takes) else { return Err(Halt::Foreign) };
+    let Some(image) = window.as_image().filter(|_| takes) else {
+        let of = match function {
+            PoolFn::Max => Of::Max,
+            PoolFn::Average { count_padding } => Of::Average { count_padding },
+        };
+        return volume::pool(cx, of, &window);
+    };
     let out: Vec<usize> = from[..2].iter().chain(&window.out).copied().collect();
     let op = Pool {
         function,
@@ -38,10 +46,17 @@ fn pool(cx: &mut Call<'_, '_>, function: PoolFn) -> Imported {
 }
 
 pub(super) fn max(cx: &mut Call<'_, '_>) -> Imported {
-    if cx.wants(1) {
-        return Err(Halt::Foreign);
+    if !cx.wants(1) {
+        return pool(cx, PoolFn::Max);
     }
-    pool(cx, PoolFn::Max)
+    let x = cx.input(0)?;
+    let from = cx.shape(x).clone();
+    if from.rank() < 3 {
+        return Err(cx.shape_error("images have at least 3 dimensions", &[x]));
+    }
+    let window = Window::of(cx, &from[2..], None)?;
+    let columns_first = cx.flag("storage_order", false)?;
+    volume::pool(cx, Of::MaxIndex { columns_first }, &window)
 }
 
 pub(super) fn average(cx: &mut Call<'_, '_>) -> Imported {

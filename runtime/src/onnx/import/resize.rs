@@ -6,6 +6,7 @@ use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::image::Layout;
 use crate::ops::resize::{Coordinates, Resize, ResizeMode, Rounding};
+use crate::ops::resize_axis::{Crop, Filter, ResizeAxis};
 use crate::tensor::DType;
 
 /// What is resized to what.
@@ -24,12 +25,13 @@ pub(super) fn upsample(cx: &mut Call<'_, '_>) -> Imported {
         None => scales_at(cx, 1)?.ok_or_else(|| cx.attribute_error("scales", "is missing"))?,
     };
     let target = by_scales(cx, x, (0..cx.rank(x)).collect(), &scales)?;
-    let mode = match cx.text("mode")?.unwrap_or("nearest") {
-        "nearest" => ResizeMode::Nearest(Rounding::Floor),
-        "linear" | "bilinear" => ResizeMode::Linear,
+    let filter = match cx.text("mode")?.unwrap_or("nearest") {
+        "nearest" => Filter::Nearest(Rounding::Floor),
+        "linear" | "bilinear" => Filter::Linear,
         _ => return Err(Halt::Foreign),
     };
-    resized(cx, x, &target, mode, Coordinates::Asymmetric)
+    let (coordinates, crops, antialias, exclude_outside) = (Coordinates::Asymmetric, None, false, false);
+    resized(cx, x, &target, &Along { filter, coordinates, crops, antialias, exclude_outside })
 }
 
 pub(super) fn resize(cx: &mut Call<'_, '_>) -> Imported {
@@ -40,26 +42,24 @@ pub(super) fn resize(cx: &mut Call<'_, '_>) -> Imported {
     let rank = cx.rank(x);
     let axes = match cx.ints("axes")? {
         Some(axes) => axes.iter().map(|&axis| cx.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?,
-        None => (0..rank).collect(),
+        None => (0..rank).collect::<Vec<_>>(),
     };
     let target = match scales_at(cx, 2)?.filter(|scales| !scales.is_empty()) {
-        Some(scales) => by_scales(cx, x, axes, &scales)?,
+        Some(scales) => by_scales(cx, x, axes.clone(), &scales)?,
         None => {
             let sizes = cx.integers(3)?.filter(|sizes| !sizes.is_empty());
             let sizes = sizes.ok_or_else(|| cx.at(OpError::Value("neither scales nor sizes are given".into())))?;
             by_sizes(cx, x, &axes, &sizes)?
         }
     };
-    if cx.flag("antialias", false)? || cx.flag("exclude_outside", false)? {
-        return same_or_foreign(cx, x, &target);
-    }
     let coordinates = match cx.text("coordinate_transformation_mode")?.unwrap_or("half_pixel") {
-        "half_pixel" => Coordinates::HalfPixel,
+        // Which part is said by another operand.
+        "half_pixel" | "tf_crop_and_resize" => Coordinates::HalfPixel,
         "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
         "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
         "align_corners" => Coordinates::AlignCorners,
         "asymmetric" => Coordinates::Asymmetric,
-        "tf_crop_and_resize" | "tf_half_pixel_for_nn" => return Err(Halt::Foreign),
+        "tf_half_pixel_for_nn" => Coordinates::TfHalfPixel,
         other => return Err(cx.attribute_error("coordinate_transformation_mode", format!("is '{other}'"))),
     };
     let rounding = match cx.text("nearest_mode")?.unwrap_or("round_prefer_floor") {
@@ -69,13 +69,33 @@ pub(super) fn resize(cx: &mut Call<'_, '_>) -> Imported {
         "ceil" => Rounding::Ceil,
         other => return Err(cx.attribute_error("nearest_mode", format!("is '{other}'"))),
     };
-    let mode = match cx.text("mode")?.unwrap_or("nearest") {
-        "nearest" => ResizeMode::Nearest(rounding),
-        "linear" => ResizeMode::Linear,
-        "cubic" => return same_or_foreign(cx, x, &target),
+    let filter = match cx.text("mode")?.unwrap_or("nearest") {
+        "nearest" => Filter::Nearest(rounding),
+        "linear" => Filter::Linear,
+        "cubic" => Filter::Cubic(cx.float("cubic_coeff_a", -0.75)?),
         other => return Err(cx.attribute_error("mode", format!("is '{other}'"))),
     };
-    resized(cx, x, &target, mode, coordinates)
+    let cropped = cx.text("coordinate_transformation_mode")? == Some("tf_crop_and_resize");
+    let plain = Along {
+        filter,
+        coordinates,
+        crops: if cropped { Some(crops(cx, &axes)?) } else { None },
+        antialias: cx.flag("antialias", false)? && !matches!(filter, Filter::Nearest(_)),
+        exclude_outside: cx.flag("exclude_outside", false)? && matches!(filter, Filter::Cubic(_)),
+    };
+    resized(cx, x, &target, &plain)
+}
+
+/// The part of each axis that is resized: starts, then ends, in the second operand.
+fn crops(cx: &Call<'_, '_>, axes: &[usize]) -> Result<Vec<(usize, Crop)>, Halt> {
+    let given = cx.constant_floats(1).ok_or_else(|| cx.dynamic("the part that is resized"))?;
+    if given.len() != 2 * axes.len() {
+        return Err(cx.attribute_error("roi", format!("has {} elements for {} axes", given.len(), axes.len())));
+    }
+    let outside = cx.float("extrapolation_value", 0.0)?;
+    let (starts, ends) = given.split_at(axes.len());
+    let parts = axes.iter().zip(starts.iter().zip(ends));
+    Ok(parts.map(|(&axis, (&start, &end))| (axis, Crop { start, end, outside })).collect())
 }
 
 /// The constant scales in operand `index`.
@@ -135,12 +155,6 @@ fn by_sizes(cx: &Call<'_, '_>, x: ValueId, axes: &[usize], given: &[i64]) -> Res
     Ok(target)
 }
 
-/// Equal sizes are a copy, whatever the mode; all else is another operator's.
-fn same_or_foreign(cx: &Call<'_, '_>, x: ValueId, target: &Target) -> Imported {
-    let same = cx.shape(x).dims() == target.dims && target.scales.iter().all(|&scale| scale == 1.0);
-    if same { Ok(vec![x]) } else { Err(Halt::Foreign) }
-}
-
 /// Which axes of a tensor are the rows and the columns of images.
 struct ImageAxes {
     /// `None` where the images have one row.
@@ -176,7 +190,16 @@ impl ImageAxes {
     }
 }
 
-fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &Target, mode: ResizeMode, coordinates: Coordinates) -> Imported {
+/// How elements are found along every axis.
+struct Along {
+    filter: Filter,
+    coordinates: Coordinates,
+    crops: Option<Vec<(usize, Crop)>>,
+    antialias: bool,
+    exclude_outside: bool,
+}
+
+fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &Target, along: &Along) -> Imported {
     let from = cx.shape(x).to_vec();
     let Target { scales, dims } = target;
     let axes: Vec<usize> = (0..from.len()).filter(|&axis| scales[axis] != 1.0 || from[axis] != dims[axis]).collect();
@@ -184,16 +207,45 @@ fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &Target, mode: ResizeMode,
     if axes.is_empty() || from == *dims {
         return Ok(vec![x]);
     }
-    let image = ImageAxes::of(from.len(), &axes).filter(|_| cx.dtype(x) == DType::F32);
-    let image = image.ok_or(Halt::Foreign)?;
-    let op = Resize {
-        mode,
-        coordinates,
-        scales: [image.rows, image.columns].map(|axis| axis.map_or(1.0, |axis| scales[axis])),
-        out: [image.rows, image.columns].map(|axis| axis.map_or(1, |axis| dims[axis])),
-        layout: image.layout,
+    let dtype = cx.dtype(x);
+    // Bytes that are moved only.
+    let moves = matches!(along.filter, Filter::Nearest(_)) && matches!(dtype, DType::U8 | DType::I8);
+    if dtype != DType::F32 && !moves {
+        return Err(Halt::Foreign);
+    }
+    let x = cx.cast(x, DType::F32)?;
+    let mode = match along.filter {
+        Filter::Nearest(rounding) => Some(ResizeMode::Nearest(rounding)),
+        Filter::Linear => Some(ResizeMode::Linear),
+        Filter::Cubic(_) => None,
     };
-    let images = cx.reshape(x, &image.dims(&from))?;
-    let y = cx.add(op, &[images])?;
-    Ok(vec![cx.reshape(y, dims)?])
+    let plain = along.crops.is_none() && !along.antialias;
+    let image = ImageAxes::of(from.len(), &axes).zip(mode).filter(|_| plain);
+    let y = match image {
+        Some((image, mode)) => {
+            let op = Resize {
+                mode,
+                coordinates: along.coordinates,
+                scales: [image.rows, image.columns].map(|axis| axis.map_or(1.0, |axis| scales[axis])),
+                out: [image.rows, image.columns].map(|axis| axis.map_or(1, |axis| dims[axis])),
+                layout: image.layout,
+            };
+            let images = cx.reshape(x, &image.dims(&from))?;
+            let y = cx.add(op, &[images])?;
+            cx.reshape(y, dims)?
+        }
+        None => {
+            // A crop may leave the size as it is.
+            let cropped = |axis: usize| along.crops.as_ref()?.iter().find(|crop| crop.0 == axis).map(|crop| crop.1);
+            let mut y = x;
+            for axis in (0..from.len()).filter(|&axis| axes.contains(&axis) || cropped(axis).is_some()) {
+                let &Along { filter, coordinates, antialias, exclude_outside, .. } = along;
+                let (out, scale, crop) = (dims[axis], scales[axis], cropped(axis));
+                let op = ResizeAxis { axis, out, scale, filter, coordinates, crop, antialias, exclude_outside };
+                y = cx.add(op, &[y])?;
+            }
+            y
+        }
+    };
+    Ok(vec![cx.cast(y, dtype)?])
 }

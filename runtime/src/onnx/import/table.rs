@@ -2,8 +2,8 @@
 
 use super::build::Imported;
 use super::call::Call;
-use super::{activation, convolution, elementwise, index, normalization, pool, product, quantization, quantized};
-use super::{reduce, resize, structure};
+use super::{activation, attention, convolution, elementwise, index, normalization, pool, product, quantization};
+use super::{quantized, recurrent, reduce, resize, structure, volume};
 
 /// Adds the nodes that an ONNX node comes to, and answers its results.
 pub(super) type Importer = fn(&mut Call<'_, '_>) -> Imported;
@@ -77,6 +77,17 @@ fn standard(op_type: &str) -> Option<Importer> {
         "AveragePool" => pool::average,
         "GlobalMaxPool" | "GlobalAveragePool" => pool::global,
 
+        "ConvTranspose" => volume::conv_transpose,
+        "LpPool" | "GlobalLpPool" => volume::lp_pool,
+        "MaxUnpool" => volume::max_unpool,
+        "LRN" => volume::local_response,
+
+        "LSTM" => recurrent::lstm,
+        "GRU" => recurrent::gru,
+        "RNN" => recurrent::rnn,
+        "Attention" => attention::attention,
+        "RotaryEmbedding" => attention::rotary,
+
         "MatMul" => product::matmul,
         "Gemm" => product::gemm,
         "Einsum" => product::einsum,
@@ -132,6 +143,9 @@ fn microsoft(op_type: &str) -> Option<Importer> {
         "FastGelu" => activation::fast_gelu,
         "BiasGelu" => activation::bias_gelu,
         "QuickGelu" => activation::quick_gelu,
+        "Attention" => attention::packed,
+        "MultiHeadAttention" => attention::multi_head,
+        "RotaryEmbedding" => attention::rotary_with_places,
         "FusedConv" => convolution::fused,
         "FusedMatMul" => product::fused_matmul,
         "LayerNormalization" => normalization::layer,

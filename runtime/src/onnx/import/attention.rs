@@ -1,0 +1,261 @@
+//! Attention and what goes with it.
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use super::product::of_operands;
+use crate::graph::ValueId;
+use crate::ops::attention::{Attention, Scores};
+use crate::ops::binary::BinaryKind;
+use crate::ops::concat::Concat;
+use crate::ops::gather::Gather;
+use crate::ops::slice::Slice;
+use crate::tensor::DType;
+
+/// A number of heads.
+fn heads(cx: &Call<'_, '_>, name: &'static str, x: ValueId) -> Result<usize, Halt> {
+    if let &[_, heads, _, _] = cx.shape(x).dims() {
+        return Ok(heads);
+    }
+    let heads = usize::try_from(cx.int(name, 0)?).ok().filter(|&heads| heads > 0);
+    heads.ok_or_else(|| cx.attribute_error(name, "must be above 0"))
+}
+
+/// The factor of the products: by default one over the root of a head's size.
+fn scale(cx: &Call<'_, '_>, q: ValueId, heads: usize) -> Result<f32, Halt> {
+    let width = cx.shape(q).last().copied().unwrap_or(1);
+    let size = if cx.rank(q) == 4 { width } else { width / heads };
+    let given = cx.float("scale", 0.0)?;
+    Ok(if given == 0.0 { (size.max(1) as f32).sqrt().recip() } else { given })
+}
+
+/// What an attention reads beside queries, keys and values.
+#[derive(Default)]
+struct Beside {
+    mask: Option<ValueId>,
+    past: Option<[ValueId; 2]>,
+    lens: Option<ValueId>,
+}
+
+/// Adds an attention; answers its results in ONNX's order: y, present keys and values, scores.
+fn attend(cx: &mut Call<'_, '_>, mut op: Attention, qkv: [ValueId; 3], beside: Beside) -> Imported {
+    let mut inputs = qkv.to_vec();
+    inputs.extend(beside.mask);
+    inputs.extend(beside.past.into_iter().flatten());
+    inputs.extend(beside.lens);
+    (op.mask, op.past, op.lens) = (beside.mask.is_some(), beside.past.is_some(), beside.lens.is_some());
+    op.present = op.past || cx.wants(1) || cx.wants(2);
+    op.scores = op.scores.filter(|_| cx.wants(3));
+    let present = op.present;
+    let mut results = cx.add_all(op, &inputs)?;
+    if !present {
+        // Results that nobody asked for.
+        results.splice(1..1, [results[0], results[0]]);
+    }
+    Ok(results)
+}
+
+pub(super) fn attention(cx: &mut Call<'_, '_>) -> Imported {
+    let qkv = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
+    if qkv.iter().any(|&id| cx.dtype(id) != DType::F32) {
+        return Err(Halt::Foreign);
+    }
+    let (of_q, of_kv) = (heads(cx, "q_num_heads", qkv[0])?, heads(cx, "kv_num_heads", qkv[1])?);
+    let mask = match cx.optional(3) {
+        Some(mask) if cx.dtype(mask) != DType::Bool => Some(cx.cast(mask, DType::F32)?),
+        mask => mask,
+    };
+    let past = cx.optional(4).zip(cx.optional(5)).map(|(k, v)| [k, v]);
+    // The values of ONNX Runtime: the text of the specification swaps the two in the middle.
+    let scores = match cx.int("qk_matmul_output_mode", 0)? {
+        0 => Scores::Products,
+        1 => Scores::Capped,
+        2 => Scores::Masked,
+        3 => Scores::Weights,
+        mode => return Err(cx.attribute_error("qk_matmul_output_mode", format!("is {mode}"))),
+    };
+    let op = Attention {
+        scale: scale(cx, qkv[0], of_q)?,
+        softcap: cx.float("softcap", 0.0)?,
+        causal: cx.flag("is_causal", false)?,
+        scores: Some(scores),
+        ..Attention::plain(of_q, of_kv)
+    };
+    let lens = cx.optional(6);
+    attend(cx, op, qkv, Beside { mask, past, lens })
+}
+
+/// `len` elements of the last axis from `start` on.
+fn columns(cx: &mut Call<'_, '_>, x: ValueId, start: usize, len: usize) -> Result<ValueId, Halt> {
+    let axis = cx.axis_of(-1, cx.rank(x))?;
+    cx.add(Slice { axis, start, len, step: 1 }, &[x])
+}
+
+/// com.microsoft: a mask of `[batch, keys]`, or of more axes, i32, in which 0 hides; and a bias of the scores. `None` where
+/// there are neither.
+fn mask_of(cx: &mut Call<'_, '_>, mask: Option<ValueId>, bias: Option<ValueId>) -> Result<Option<ValueId>, Halt> {
+    let Some(mask) = mask else { return Ok(bias) };
+    let dims = match *cx.shape(mask).dims() {
+        [batch, keys] => vec![batch, 1, 1, keys],
+        [batch, queries, keys] => vec![batch, 1, queries, keys],
+        // Lengths, and first places of what counts.
+        _ => return Err(Halt::Foreign),
+    };
+    let mask = cx.cast(mask, DType::Bool)?;
+    let mask = cx.reshape(mask, &dims)?;
+    let Some(bias) = bias else { return Ok(Some(mask)) };
+    let (zero, hidden) = (cx.scalar(0f32), cx.float("mask_filter_value", -10000.0)?);
+    let hidden = cx.scalar(hidden);
+    let mask = cx.select(mask, zero, hidden)?;
+    cx.binary(BinaryKind::Add, mask, bias).map(Some)
+}
+
+/// com.microsoft MultiHeadAttention of queries, keys and values `[batch, length, heads * size]`.
+pub(super) fn multi_head(cx: &mut Call<'_, '_>) -> Imported {
+    let (Some(mut k), Some(mut v)) = (cx.optional(1), cx.optional(2)) else { return Err(Halt::Foreign) };
+    let mut q = cx.input(0)?;
+    if [q, k, v].iter().any(|&id| cx.rank(id) != 3 || cx.dtype(id) != DType::F32) || cx.inputs.len() > 8 {
+        return Err(Halt::Foreign);
+    }
+    if let Some(bias) = cx.optional(3) {
+        let mut start = 0;
+        for id in [&mut q, &mut k, &mut v] {
+            let width = cx.shape(*id)[2];
+            let part = columns(cx, bias, start, width)?;
+            *id = cx.binary(BinaryKind::Add, *id, part)?;
+            start += width;
+        }
+    }
+    let count = heads(cx, "num_heads", q)?;
+    let mask = mask_of(cx, cx.optional(4), cx.optional(5))?;
+    let past = cx.optional(6).zip(cx.optional(7)).map(|(k, v)| [k, v]);
+    let causal = cx.flag("unidirectional", false)?;
+    let op = Attention { scale: scale(cx, q, count)?, causal, ..Attention::plain(count, count) };
+    attend(cx, op, [q, k, v], Beside { mask, past, lens: None })
+}
+
+/// com.microsoft Attention: queries, keys and values are one product of the input.
+pub(super) fn packed(cx: &mut Call<'_, '_>) -> Imported {
+    let (x, weights) = (cx.input(0)?, cx.input(1)?);
+    let rotary = cx.flag("do_rotary", false)?;
+    if cx.dtype(x) != DType::F32 || cx.rank(x) != 3 || cx.optional(4).is_some() || rotary || cx.wants(1) {
+        return Err(Halt::Foreign);
+    }
+    let product = of_operands(cx, x, weights)?;
+    let mut all = product.multiply(cx, x, weights)?;
+    if let Some(bias) = cx.optional(2) {
+        all = cx.binary(BinaryKind::Add, all, bias)?;
+    }
+    let whole = cx.shape(all)[2];
+    let widths = match cx.ints("qkv_hidden_sizes")? {
+        Some(sizes) => sizes.iter().map(|&size| usize::try_from(size).unwrap_or(0)).collect(),
+        None => vec![whole / 3; 3],
+    };
+    let &[q_width, k_width, v_width] = widths.as_slice() else {
+        return Err(cx.attribute_error("qkv_hidden_sizes", "has not three entries"));
+    };
+    if q_width.checked_add(k_width).and_then(|sum| sum.checked_add(v_width)) != Some(whole) {
+        return Err(cx.attribute_error("qkv_hidden_sizes", format!("{widths:?} are not {whole} in all")));
+    }
+    let qkv = [
+        columns(cx, all, 0, q_width)?,
+        columns(cx, all, q_width, k_width)?,
+        columns(cx, all, q_width + k_width, v_width)?,
+    ];
+    let count = heads(cx, "num_heads", qkv[0])?;
+    let mask = mask_of(cx, cx.optional(3), cx.optional(5))?;
+    let causal = cx.flag("unidirectional", false)?;
+    let op = Attention { scale: scale(cx, qkv[0], count)?, causal, ..Attention::plain(count, count) };
+    attend(cx, op, qkv, Beside { mask, ..Beside::default() })
+}
+
+pub(super) fn rotary(cx: &mut Call<'_, '_>) -> Imported {
+    let (cos, sin) = (cx.input(1)?, cx.input(2)?);
+    rotated(cx, cos, sin, cx.optional(3))
+}
+
+/// com.microsoft: the places come before the tables.
+pub(super) fn rotary_with_places(cx: &mut Call<'_, '_>) -> Imported {
+    let (places, cos, sin) = (cx.input(1)?, cx.input(2)?, cx.input(3)?);
+    let plain = cx.float("scale", 1.0)? == 1.0 && !cx.flag("is_packed_batching", false)?;
+    // One place only is that of the first row.
+    if cx.rank(places) != 2 || !plain {
+        return Err(Halt::Foreign);
+    }
+    rotated(cx, cos, sin, Some(places))
+}
+
+/// Pairs of elements turned by the angles of their places.
+fn rotated(cx: &mut Call<'_, '_>, cos: ValueId, sin: ValueId, places: Option<ValueId>) -> Imported {
+    let x = cx.input(0)?;
+    let dims = cx.shape(x).to_vec();
+    let half = cx.shape(cos).last().copied().unwrap_or(0);
+    // Before the last axis: the one of lengths and that of heads, either way round.
+    let by_heads = match *dims.as_slice() {
+        [batch, len, width] => {
+            let heads = match usize::try_from(cx.int("num_heads", 0)?).unwrap_or(0) {
+                0 => width / (2 * half).max(1),
+                heads => heads,
+            };
+            if heads == 0 || width % heads != 0 {
+                return Err(cx.attribute_error("num_heads", format!("{heads} heads of {width} elements")));
+            }
+            vec![batch, len, heads, width / heads]
+        }
+        [_, _, _, _] => dims.clone(),
+        _ => return Err(cx.shape_error("3 or 4 dimensions", &[x])),
+    };
+    let (len_axis, size) = (if dims.len() == 3 { 1 } else { 2 }, by_heads[3]);
+    let turned = match usize::try_from(cx.int("rotary_embedding_dim", 0)?).unwrap_or(0) {
+        0 => size,
+        turned => turned,
+    };
+    if half == 0 || turned != 2 * half || turned > size {
+        return Err(cx.shape_error("tables of half as many columns as elements are turned", &[x, cos]));
+    }
+    let mut tables = [cos, sin];
+    for table in &mut tables {
+        if let Some(places) = places {
+            *table = cx.add(Gather { axis: 0 }, &[*table, places])?;
+        }
+        let &[batch, len, columns] = cx.shape(*table).dims() else {
+            return Err(cx.shape_error("tables are [batch, length, half]", &[*table]));
+        };
+        let mut wanted = [batch, 1, 1, columns];
+        wanted[len_axis] = len;
+        *table = cx.reshape(*table, &wanted)?;
+    }
+    let [cos, sin] = tables;
+    let x = cx.reshape(x, &by_heads)?;
+    let interleaved = cx.flag("interleaved", false)?;
+    let pairs = columns(cx, x, 0, turned)?;
+    let mut shape = by_heads.clone();
+    shape[3] = half;
+    let (first, second) = if interleaved {
+        let paired = cx.reshape(pairs, &[&shape[..], &[2]].concat())?;
+        let (first, second) = (columns(cx, paired, 0, 1)?, columns(cx, paired, 1, 1)?);
+        (cx.reshape(first, &shape)?, cx.reshape(second, &shape)?)
+    } else {
+        (columns(cx, pairs, 0, half)?, columns(cx, pairs, half, half)?)
+    };
+    let turn = |cx: &mut Call<'_, '_>, kind, a: [ValueId; 2], b: [ValueId; 2]| {
+        let a = cx.binary(BinaryKind::Mul, a[0], a[1])?;
+        let b = cx.binary(BinaryKind::Mul, b[0], b[1])?;
+        cx.binary(kind, a, b)
+    };
+    let real = turn(cx, BinaryKind::Sub, [cos, first], [sin, second])?;
+    let imaginary = turn(cx, BinaryKind::Add, [sin, first], [cos, second])?;
+    shape[3] = turned;
+    let mut y = if interleaved {
+        let unit = [&by_heads[..3], &[half, 1]].concat();
+        let parts = [cx.reshape(real, &unit)?, cx.reshape(imaginary, &unit)?];
+        let y = cx.add(Concat { axis: 4 }, &parts)?;
+        cx.reshape(y, &shape)?
+    } else {
+        cx.add(Concat { axis: 3 }, &[real, imaginary])?
+    };
+    if turned < size {
+        let rest = columns(cx, x, turned, size - turned)?;
+        y = cx.add(Concat { axis: 3 }, &[y, rest])?;
+    }
+    Ok(vec![cx.reshape(y, &dims)?])
+}
