@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import classical  # noqa: F401  (enters families)
 import driver
 import integers  # noqa: F401  (enters families)
 import layer_families  # noqa: F401  (enters families)

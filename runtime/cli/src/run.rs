@@ -1,7 +1,7 @@
 //! `skipstone run`: tensors in, tensors out.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use skipstone::{Error, Model, Tensor, TensorView};
@@ -16,6 +16,7 @@ use crate::table::{Align, Table};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Each output is written to DIR/<output name>.npy; a '/' in a name becomes '_'.
+Where a name has a '=' in it, the file that exists decides which one ends the name.
 A dynamic input takes the shape of its file, unless --shape says otherwise.
 `skipstone inspect MODEL` lists a model's inputs and outputs.
 
@@ -98,10 +99,16 @@ fn in_order<'a>(model: &Model, given: &'a [(String, Tensor)]) -> Result<Vec<Tens
 
 /// `NAME=FILE.npy`
 fn parse_input(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
-        _ => Err("expected NAME=FILE.npy".into()),
-    }
+    split_input(text, |file| Path::new(file).exists())
+}
+
+/// Name and file, either of which may have a `=` in it: the file is one that is there.
+fn split_input(text: &str, is_there: impl Fn(&str) -> bool) -> Result<(String, PathBuf), String> {
+    let splits = text.match_indices('=').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let mut splits = splits.filter(|(name, file)| !name.is_empty() && !file.is_empty()).peekable();
+    let first = splits.peek().copied();
+    let found = splits.find(|(_, file)| is_there(file)).or(first);
+    found.map(|(name, file)| (name.to_owned(), file.into())).ok_or_else(|| "expected NAME=FILE.npy".into())
 }
 
 /// A file name for each output, all distinct, on file systems too that ignore letter case.
@@ -168,5 +175,13 @@ mod tests {
         for bad in ["x", "x=", "=x.npy", ""] {
             assert!(parse_input(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_may_have_an_equals_sign() {
+        let split = |there: &'static str| split_input("a=b=c.npy", move |file| file == there).unwrap();
+        assert_eq!(split("c.npy"), ("a=b".into(), "c.npy".into()));
+        assert_eq!(split("b=c.npy"), ("a".into(), "b=c.npy".into()));
+        assert_eq!(split(""), ("a".into(), "b=c.npy".into()));
     }
 }

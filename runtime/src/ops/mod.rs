@@ -80,6 +80,7 @@ mod stored;
 mod strided;
 pub mod topk;
 pub mod transpose;
+pub mod trees;
 pub mod unary;
 pub mod volume;
 pub(crate) mod walk;
@@ -411,6 +412,8 @@ operators! {
     GroupNorm(group_norm::GroupNorm),
     /// Another length of one axis.
     ResizeAxis(resize_axis::ResizeAxis),
+    /// Ensembles of decision trees.
+    Trees(trees::Trees),
     /// An operator of the front end without a kernel of ours: no package can hold it.
     #[serde(skip)]
     Foreign(ForeignOp),

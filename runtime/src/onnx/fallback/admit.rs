@@ -28,6 +28,11 @@ static ORIGINAL: LazyLock<Onnx> = LazyLock::new(tract_onnx::onnx);
 /// Operators whose rules are applied again when all shapes are known.
 const RULED: [&str; 6] = ["Attention", "GRU", "LSTM", "MultiHeadAttention", "RNN", "RotaryEmbedding"];
 
+/// Whether tract has an operator of this name.
+pub(in crate::onnx) fn knows(op_type: &str) -> bool {
+    ORIGINAL.op_register.0.contains_key(op_type)
+}
+
 /// Puts the rules before tract's own operators.
 pub(super) fn register(onnx: &mut Onnx) {
     for builder in onnx.op_register.0.values_mut() {

@@ -47,9 +47,17 @@ pub(super) enum Made {
 }
 
 #[cfg(feature = "tract")]
+pub(super) use self::admit::knows;
+#[cfg(feature = "tract")]
 pub(super) use self::node::node;
 #[cfg(feature = "tract")]
 pub(super) use self::whole::{Whole, whole};
+
+/// Whether there is an operator of this name.
+#[cfg(not(feature = "tract"))]
+pub(super) fn knows(_op_type: &str) -> bool {
+    false
+}
 
 #[cfg(not(feature = "tract"))]
 pub(super) fn node(step: &Step<'_, '_>) -> crate::Result<Made> {

@@ -37,6 +37,10 @@ pub(super) struct Build {
     pub graph: Graph,
     /// Element types of values that are held as f32 though the file has them in half precision.
     declared: HashMap<ValueId, DType>,
+    /// Values that stand for something else than a tensor, and why no tensor can be read there.
+    withheld: HashMap<ValueId, String>,
+    /// The tensors of the sequences among them.
+    sequences: HashMap<ValueId, Vec<ValueId>>,
     /// How many nodes bear a name, so that each gets one of its own.
     names: HashMap<String, usize>,
     /// Operator and place of the node that is being imported, for messages.
@@ -64,6 +68,27 @@ impl Build {
     /// The half precision in which the file has a value.
     pub fn half(&self, id: ValueId) -> Option<DType> {
         self.declared.get(&id).copied()
+    }
+
+    /// Keeps a value from being read as a tensor.
+    pub fn withhold(&mut self, id: ValueId, reason: String) {
+        self.withheld.insert(id, reason);
+    }
+
+    /// Refuses, as node or output `name`, to read a value that stands for something else than a tensor.
+    pub fn readable(&self, id: ValueId, name: &str) -> Result<(), Error> {
+        let Some(reason) = self.withheld.get(&id) else { return Ok(()) };
+        Err(Error::Unsupported { node: name.to_owned(), reason: reason.clone() })
+    }
+
+    /// Remembers the tensors that a value stands for.
+    pub fn hold_sequence(&mut self, id: ValueId, parts: Vec<ValueId>) {
+        self.sequences.insert(id, parts);
+    }
+
+    /// The tensors of a sequence.
+    pub fn sequence(&self, id: ValueId) -> Option<&[ValueId]> {
+        self.sequences.get(&id).map(Vec::as_slice)
     }
 
     /// Adds a node, or what it comes to where its operands are constants and its results small.

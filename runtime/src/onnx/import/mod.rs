@@ -13,6 +13,7 @@ mod call;
 mod convolution;
 mod elementwise;
 mod index;
+mod ml;
 mod normalization;
 mod pool;
 mod product;
@@ -21,9 +22,13 @@ mod quantized;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sequence;
 mod structure;
+mod svm;
 mod table;
 pub(super) mod tensor;
+mod trees;
+mod unsupported;
 mod volume;
 mod window;
 
@@ -58,7 +63,9 @@ pub(super) enum Outcome {
 /// What an operator objects to, with the node's name; operators that nothing here runs.
 pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Result<Outcome> {
     let Some(main) = &model.graph else { return Err(Error::Internal("a checked model has no graph".into())) };
-    let functions = model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
+    let functions: HashMap<_, _> =
+        model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
+    unsupported::check(main, &functions.keys().copied().collect())?;
     let opsets = opsets(&model.opset_imports);
     let mut importer = Importer { functions, files, build: Build::default(), scopes: Vec::new() };
     match importer.main(main, Rc::new(opsets), shapes) {
@@ -126,6 +133,7 @@ impl<'m> Importer<'m> {
         self.nodes(&graph.nodes)?;
         for info in &graph.outputs {
             let value = self.value(info.name)?;
+            self.build.readable(value, info.name)?;
             let given = match self.build.half(value) {
                 None => value,
                 Some(to) => {
@@ -204,6 +212,11 @@ impl<'m> Importer<'m> {
             && let Some(taken) = self.known_branch(node, &inputs)
         {
             return self.branch(taken);
+        }
+        for &id in inputs.iter().flatten() {
+            if !(sequence::takes(node.op_type) && self.build.sequence(id).is_some()) {
+                self.build.readable(id, call::name(node))?;
+            }
         }
         let opset = opsets.get(domain).copied().unwrap_or(1);
         let own = node.attributes.iter().filter_map(|a| Some((a.name, resolved(a, &attributes)?))).collect();
@@ -291,6 +304,7 @@ impl<'m> Importer<'m> {
             captured.into_iter().map(|name| Ok((name, Some(self.value(name)?)))).collect::<Result<_, Halt>>()?;
         for (name, id) in node.inputs.iter().copied().zip(inputs).chain(captured) {
             let Some(mut id) = id else { continue };
+            self.build.readable(id, call::name(node))?;
             if operands.iter().any(|(known, _)| *known == name) {
                 continue;
             }

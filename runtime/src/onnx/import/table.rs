@@ -2,8 +2,8 @@
 
 use super::build::Imported;
 use super::call::Call;
-use super::{activation, attention, convolution, elementwise, index, normalization, pool, product, quantization};
-use super::{quantized, recurrent, reduce, resize, structure, volume};
+use super::{activation, attention, convolution, elementwise, index, ml, normalization, pool, product};
+use super::{quantization, quantized, recurrent, reduce, resize, sequence, structure, svm, trees, volume};
 
 /// Adds the nodes that an ONNX node comes to, and answers its results.
 pub(super) type Importer = fn(&mut Call<'_, '_>) -> Imported;
@@ -13,6 +13,7 @@ pub(super) fn importer(domain: &str, op_type: &str) -> Option<Importer> {
     match domain {
         "" => standard(op_type),
         "com.microsoft" => microsoft(op_type),
+        "ai.onnx.ml" => Some(classical(op_type)),
         _ => None,
     }
 }
@@ -115,6 +116,15 @@ fn standard(op_type: &str) -> Option<Importer> {
         "ScatterND" => index::scatter_nd,
         "OneHot" => index::one_hot,
 
+        "SequenceConstruct" => sequence::construct,
+        "SequenceEmpty" => sequence::empty,
+        "SequenceInsert" => sequence::insert,
+        "SequenceErase" => sequence::erase,
+        "SequenceAt" => sequence::at,
+        "SequenceLength" => sequence::length,
+        "ConcatFromSequence" => sequence::concat,
+        "SplitToSequence" => sequence::split,
+
         "Resize" => resize::resize,
         "Upsample" => resize::upsample,
 
@@ -125,6 +135,28 @@ fn standard(op_type: &str) -> Option<Importer> {
         "QLinearMatMul" => quantized::matmul,
         _ => return None,
     })
+}
+
+/// ai.onnx.ml, of which nothing is left to the fallback: it computes other values.
+fn classical(op_type: &str) -> Importer {
+    match op_type {
+        "TreeEnsembleClassifier" => trees::classifier,
+        "TreeEnsembleRegressor" => trees::regressor,
+        "TreeEnsemble" => trees::ensemble,
+        "LinearClassifier" => ml::linear_classifier,
+        "LinearRegressor" => ml::linear_regressor,
+        "SVMRegressor" => svm::regressor,
+        "SVMClassifier" => svm::classifier,
+        "Scaler" => ml::scaler,
+        "Normalizer" => ml::normalizer,
+        "Binarizer" => ml::binarizer,
+        "Imputer" => ml::imputer,
+        "ArrayFeatureExtractor" => ml::array_feature_extractor,
+        "FeatureVectorizer" => ml::feature_vectorizer,
+        "LabelEncoder" => ml::label_encoder,
+        "ZipMap" => ml::zip_map,
+        _ => ml::refused,
+    }
 }
 
 fn microsoft(op_type: &str) -> Option<Importer> {

@@ -1,0 +1,452 @@
+//! ai.onnx.ml: what classical models are made of, in ordinary operators; trees have a file of their own.
+//!
+//! Tensors here hold no text. Where labels are text, the result that holds them is withheld: a model that gives it out
+//! is refused, one that only gives probabilities is not.
+
+use skipstone_kernels::activation::Activation;
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use super::product::{Order, of_operands};
+use super::tensor;
+use crate::error::Error;
+use crate::graph::ValueId;
+use crate::ops::argmax::ArgMax;
+use crate::ops::binary::BinaryKind;
+use crate::ops::compare::CompareKind;
+use crate::ops::concat::Concat;
+use crate::ops::gather::Gather;
+use crate::ops::reduce::ReduceKind;
+use crate::ops::slice::Slice;
+use crate::ops::softmax::{Softmax, SoftmaxKind};
+use crate::ops::unary::UnaryKind;
+use crate::tensor::{DType, Tensor};
+
+/// Most comparisons of a table of labels, and most pairs of classes: each costs a column of the arena.
+pub(super) const MAX_COLUMNS: usize = 1 << 12;
+
+/// What is done to scores at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transform {
+    None,
+    Softmax,
+    Logistic,
+    SoftmaxZero,
+    Probit,
+}
+
+impl Transform {
+    /// As TreeEnsemble numbers them.
+    pub fn of_number(number: i64) -> Option<Self> {
+        let all = [Self::None, Self::Softmax, Self::Logistic, Self::SoftmaxZero, Self::Probit];
+        usize::try_from(number).ok().and_then(|at| all.get(at).copied())
+    }
+}
+
+/// What classes are called.
+pub(super) enum Classes {
+    Numbers(Vec<i64>),
+    /// How many there are.
+    Texts(usize),
+}
+
+impl Classes {
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Numbers(numbers) => numbers.len(),
+            Self::Texts(count) => *count,
+        }
+    }
+}
+
+impl Call<'_, '_> {
+    /// The attribute `post_transform`.
+    pub fn transform(&self) -> Result<Transform, Halt> {
+        Ok(match self.text("post_transform")? {
+            None | Some("NONE") => Transform::None,
+            Some("SOFTMAX") => Transform::Softmax,
+            Some("LOGISTIC") => Transform::Logistic,
+            Some("SOFTMAX_ZERO") => Transform::SoftmaxZero,
+            Some("PROBIT") => Transform::Probit,
+            Some(other) => return Err(self.attribute_error("post_transform", format!("is '{other}'"))),
+        })
+    }
+
+    /// The names of the classes, integers or text.
+    pub fn classes(&self) -> Result<Classes, Halt> {
+        let of_trees = self.ints("classlabels_int64s")?;
+        let numbers = if of_trees.is_some() { of_trees } else { self.ints("classlabels_ints")? };
+        match numbers.filter(|numbers| !numbers.is_empty()) {
+            Some(numbers) => Ok(Classes::Numbers(numbers)),
+            None => Ok(Classes::Texts(self.texts("classlabels_strings")?.unwrap_or_default().len())),
+        }
+    }
+
+    /// Refuses the operator.
+    pub fn refusal(&self, reason: impl Into<String>) -> Halt {
+        Error::Unsupported { node: self.name().to_owned(), reason: reason.into() }.into()
+    }
+}
+
+/// The operand as rows of features: a vector is one row.
+pub(super) fn rows(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
+    let x = cx.input(0)?;
+    match *cx.shape(x).dims() {
+        [_, _] => Ok(x),
+        [features] => cx.reshape(x, &[1, features]),
+        _ => Err(cx.shape_error("features are a matrix or a vector", &[x])),
+    }
+}
+
+/// Rows of f32.
+pub(super) fn float_rows(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
+    let x = rows(cx)?;
+    cx.cast(x, DType::F32)
+}
+
+/// The class of each row: that of the largest of its scores.
+pub(super) fn labels(cx: &mut Call<'_, '_>, classes: &Classes, scores: ValueId) -> Result<ValueId, Halt> {
+    let count = cx.shape(scores)[0];
+    let at = cx.add(ArgMax { axis: 1, largest: true, last: false }, &[scores])?;
+    let at = cx.reshape(at, &[count])?;
+    named(cx, classes, at)
+}
+
+/// Names of classes by their indices.
+fn named(cx: &mut Call<'_, '_>, classes: &Classes, at: ValueId) -> Result<ValueId, Halt> {
+    match classes {
+        Classes::Numbers(numbers) => {
+            let numbers = cx.elements(&[numbers.len()], numbers)?;
+            cx.add(Gather { axis: 0 }, &[numbers, at])
+        }
+        Classes::Texts(_) => {
+            let output = cx.node.outputs.first().copied().unwrap_or_default();
+            let reason = format!(
+                "the labels '{output}' are text, which no tensor here holds; leave that output out of the model and give \
+                 the names to classify with --labels"
+            );
+            cx.build.withhold(at, reason);
+            Ok(at)
+        }
+    }
+}
+
+/// Two columns of scores from the one of the second class.
+pub(super) fn one_column(cx: &mut Call<'_, '_>, score: ValueId, transform: Transform) -> Result<ValueId, Halt> {
+    match transform {
+        Transform::None => {
+            let one = cx.scalar(1f32);
+            let other = cx.binary(BinaryKind::Sub, one, score)?;
+            cx.add(Concat { axis: 1 }, &[other, score])
+        }
+        Transform::Logistic => {
+            let other = cx.unary(UnaryKind::Neg, score)?;
+            let scores = cx.add(Concat { axis: 1 }, &[other, score])?;
+            post_transform(cx, scores, transform)
+        }
+        _ => {
+            Err(cx.attribute_error("post_transform", "of one score for two classes has no agreed meaning but LOGISTIC"))
+        }
+    }
+}
+
+/// The transform of scores `[n, classes]`.
+pub(super) fn post_transform(cx: &mut Call<'_, '_>, x: ValueId, transform: Transform) -> Result<ValueId, Halt> {
+    match transform {
+        Transform::None => Ok(x),
+        Transform::Softmax => cx.add(Softmax { axes: vec![1], kind: SoftmaxKind::Softmax }, &[x]),
+        Transform::Logistic => cx.activate(Activation::Sigmoid, x),
+        Transform::SoftmaxZero => softmax_zero(cx, x),
+        Transform::Probit => probit(cx, x),
+    }
+}
+
+/// A softmax in which scores of 0 stay 0.
+fn softmax_zero(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
+    let max = cx.reduce(ReduceKind::Max, x, &[1], true)?;
+    let moved = cx.binary(BinaryKind::Sub, x, max)?;
+    let power = cx.unary(UnaryKind::Exp, moved)?;
+    let size = cx.unary(UnaryKind::Abs, x)?;
+    let (least, zero) = (cx.scalar(1e-7f32), cx.scalar(0f32));
+    let counts = cx.compare(CompareKind::Greater, size, least)?;
+    let power = cx.select(counts, power, zero)?;
+    let sum = cx.reduce(ReduceKind::Sum, power, &[1], true)?;
+    cx.binary(BinaryKind::Div, power, sum)
+}
+
+/// `sqrt(2) * erfinv(2x - 1)` by the approximation of Winitzki with 0.147, as ONNX Runtime has it.
+fn probit(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
+    let doubled = cx.with_number(BinaryKind::Mul, x, 2.0)?;
+    let centered = cx.with_number(BinaryKind::Sub, doubled, 1.0)?;
+    let one = cx.scalar(1f32);
+    let below = cx.binary(BinaryKind::Sub, one, centered)?;
+    let above = cx.binary(BinaryKind::Add, one, centered)?;
+    let both = cx.binary(BinaryKind::Mul, below, above)?;
+    let log = cx.unary(UnaryKind::Log, both)?;
+    let half = cx.with_number(BinaryKind::Mul, log, 0.5)?;
+    let v = cx.with_number(BinaryKind::Add, half, f64::from(2.0f32 / (std::f32::consts::PI * 0.147)))?;
+    let squared = cx.binary(BinaryKind::Mul, v, v)?;
+    let part = cx.with_number(BinaryKind::Mul, log, f64::from(1.0f32 / 0.147))?;
+    let inner = cx.binary(BinaryKind::Sub, squared, part)?;
+    let root = cx.unary(UnaryKind::Sqrt, inner)?;
+    let outer = cx.binary(BinaryKind::Sub, root, v)?;
+    let size = cx.unary(UnaryKind::Sqrt, outer)?;
+    let sign = cx.unary(UnaryKind::Sign, centered)?;
+    let signed = cx.binary(BinaryKind::Mul, sign, size)?;
+    cx.with_number(BinaryKind::Mul, signed, std::f64::consts::SQRT_2)
+}
+
+/// A row of constants that go with the columns of a matrix, or with all of them.
+fn columns(cx: &mut Call<'_, '_>, name: &'static str, list: &[f32], len: usize) -> Result<ValueId, Halt> {
+    if list.len() != 1 && list.len() != len {
+        return Err(cx.attribute_error(name, format!("has {} elements for {len} columns", list.len())));
+    }
+    cx.elements(&[list.len()], list)
+}
+
+/// The last dimension of the operand.
+fn width(cx: &Call<'_, '_>, x: ValueId) -> usize {
+    cx.shape(x).last().copied().unwrap_or(1)
+}
+
+/// `(x - offset) * scale`
+pub(super) fn scaler(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let mut y = cx.cast(x, DType::F32)?;
+    let len = width(cx, y);
+    for (name, kind) in [("offset", BinaryKind::Sub), ("scale", BinaryKind::Mul)] {
+        if let Some(list) = cx.floats(name)?.filter(|list| !list.is_empty()) {
+            let list = columns(cx, name, &list, len)?;
+            y = cx.binary(kind, y, list)?;
+        }
+    }
+    Ok(vec![y])
+}
+
+/// Rows over their largest element, or over the sum or the length of their elements; rows where that is 0 stay.
+pub(super) fn normalizer(cx: &mut Call<'_, '_>) -> Imported {
+    let given = cx.input(0)?;
+    let x = float_rows(cx)?;
+    let kind = match cx.text("norm")? {
+        None | Some("MAX") => ReduceKind::Max,
+        Some("L1") => ReduceKind::L1,
+        Some("L2") => ReduceKind::L2,
+        Some(other) => return Err(cx.attribute_error("norm", format!("is '{other}'"))),
+    };
+    let norm = cx.reduce(kind, x, &[1], true)?;
+    let (zero, one) = (cx.scalar(0f32), cx.scalar(1f32));
+    let is_zero = cx.compare(CompareKind::Equal, norm, zero)?;
+    let norm = cx.select(is_zero, one, norm)?;
+    let y = cx.binary(BinaryKind::Div, x, norm)?;
+    let dims = cx.shape(given).to_vec();
+    Ok(vec![cx.reshape(y, &dims)?])
+}
+
+/// 1 where an element is above the threshold, else 0.
+pub(super) fn binarizer(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let threshold = cx.float("threshold", 0.0)?;
+    let threshold = cx.scalar_of(cx.dtype(x), threshold.into())?;
+    let above = cx.compare(CompareKind::Greater, x, threshold)?;
+    Ok(vec![cx.cast(above, cx.dtype(x))?])
+}
+
+/// Other values, a column each, in the place of one.
+pub(super) fn imputer(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let (len, dtype) = (width(cx, x), cx.dtype(x));
+    let (values, missing) = match (dtype, cx.floats("imputed_value_floats")?, cx.ints("imputed_value_int64s")?) {
+        (DType::I64, _, Some(values)) => {
+            if values.len() != 1 && values.len() != len {
+                return Err(cx.attribute_error("imputed_value_int64s", format!("has {} elements", values.len())));
+            }
+            let old = cx.int("replaced_value_int64", 0)?;
+            let old = cx.scalar(old);
+            (cx.elements(&[values.len()], &values)?, cx.compare(CompareKind::Equal, x, old)?)
+        }
+        (DType::F32, Some(values), _) => {
+            let values = columns(cx, "imputed_value_floats", &values, len)?;
+            let old = cx.float("replaced_value_float", 0.0)?;
+            let number = cx.scalar(old);
+            let missing = match old.is_nan() {
+                true => cx.compare(CompareKind::NotEqual, x, x)?,
+                false => cx.compare(CompareKind::Equal, x, number)?,
+            };
+            (values, missing)
+        }
+        _ => return Err(cx.refusal(format!("Imputer has no values of {dtype}"))),
+    };
+    Ok(vec![cx.select(missing, values, x)?])
+}
+
+/// `x * coefficients' + intercepts` for coefficients of `targets` rows.
+pub(super) fn linear(
+    cx: &mut Call<'_, '_>,
+    coefficients: &[f32],
+    intercepts: &[f32],
+    targets: usize,
+) -> Result<ValueId, Halt> {
+    let x = float_rows(cx)?;
+    let features = cx.shape(x)[1];
+    if Some(coefficients.len()) != features.checked_mul(targets) || coefficients.is_empty() {
+        let what = format!("has {} elements for {targets} rows of {features}", coefficients.len());
+        return Err(cx.attribute_error("coefficients", what));
+    }
+    let rows = cx.elements(&[targets, features], coefficients)?;
+    let y = times(cx, x, rows)?;
+    if intercepts.is_empty() {
+        return Ok(y);
+    }
+    let intercepts = columns(cx, "intercepts", intercepts, targets)?;
+    cx.binary(BinaryKind::Add, y, intercepts)
+}
+
+/// `a * b'`
+pub(super) fn times(cx: &mut Call<'_, '_>, a: ValueId, b: ValueId) -> Result<ValueId, Halt> {
+    let b = cx.transpose(b, &[1, 0])?;
+    let product = of_operands(cx, a, b)?;
+    let y = product.multiply(cx, a, b)?;
+    product.result(cx, y, Order::Plain)
+}
+
+pub(super) fn linear_classifier(cx: &mut Call<'_, '_>) -> Imported {
+    let (classes, transform) = (cx.classes()?, cx.transform()?);
+    let coefficients = cx.floats("coefficients")?.unwrap_or_default();
+    let intercepts = cx.floats("intercepts")?.unwrap_or_default();
+    let columns = intercepts.len();
+    if classes.count() < 2 || (columns != classes.count() && (columns, classes.count()) != (1, 2)) {
+        return Err(cx.attribute_error("intercepts", format!("has {columns} for {} classes", classes.count())));
+    }
+    let scores = linear(cx, &coefficients, &intercepts, columns)?;
+    if columns > 1 {
+        let label = labels(cx, &classes, scores)?;
+        return Ok(vec![label, post_transform(cx, scores, transform)?]);
+    }
+    let zero = cx.scalar(0f32);
+    let second = cx.compare(CompareKind::Greater, scores, zero)?;
+    let second = cx.cast(second, DType::I64)?;
+    let second = cx.reshape(second, &[cx.shape(scores)[0]])?;
+    let label = named(cx, &classes, second)?;
+    Ok(vec![label, one_column(cx, scores, transform)?])
+}
+
+pub(super) fn linear_regressor(cx: &mut Call<'_, '_>) -> Imported {
+    let targets = usize::try_from(cx.int("targets", 1)?).ok().filter(|&targets| targets > 0);
+    let targets = targets.ok_or_else(|| cx.attribute_error("targets", "is below 1"))?;
+    let coefficients = cx.floats("coefficients")?.unwrap_or_default();
+    let intercepts = cx.floats("intercepts")?.unwrap_or_default();
+    let transform = cx.transform()?;
+    let scores = linear(cx, &coefficients, &intercepts, targets)?;
+    // A single target is left as it is, as in ONNX Runtime, but for PROBIT.
+    if targets == 1 && transform != Transform::Probit {
+        return Ok(vec![scores]);
+    }
+    Ok(vec![post_transform(cx, scores, transform)?])
+}
+
+/// Columns of the last axis, picked by index.
+pub(super) fn array_feature_extractor(cx: &mut Call<'_, '_>) -> Imported {
+    let (mut x, indices) = (cx.input(0)?, cx.input(1)?);
+    if cx.rank(x) == 1 {
+        let len = cx.shape(x)[0];
+        x = cx.reshape(x, &[1, len])?;
+    }
+    let Some(axis) = cx.rank(x).checked_sub(1) else {
+        return Err(cx.shape_error("the operand has an axis", &[x]));
+    };
+    let count = cx.shape(indices).elements();
+    let indices = cx.reshape(indices, &[count])?;
+    cx.add_all(Gather { axis }, &[x, indices])
+}
+
+/// Columns of all operands side by side, of each as many as are asked for.
+pub(super) fn feature_vectorizer(cx: &mut Call<'_, '_>) -> Imported {
+    let inputs = cx.all_inputs()?;
+    let lens = cx.ints("inputdimensions")?.unwrap_or_default();
+    if lens.len() != inputs.len() {
+        return Err(cx.attribute_error("inputdimensions", format!("has {} for {} inputs", lens.len(), inputs.len())));
+    }
+    let mut parts = Vec::with_capacity(inputs.len());
+    for (&x, &len) in inputs.iter().zip(&lens) {
+        let (first, all) = (cx.shape(x).first().copied().unwrap_or(1), cx.shape(x).elements());
+        let held = all.checked_div(first).unwrap_or(0);
+        let x = cx.reshape(x, &[first, held])?;
+        let x = cx.cast(x, DType::F32)?;
+        let len = usize::try_from(len).ok().filter(|&len| len > 0 && len <= held);
+        let Some(len) = len else {
+            return Err(cx.attribute_error("inputdimensions", format!("asks for more than {held} columns, or none")));
+        };
+        parts.push(if len == held { x } else { cx.add(Slice { axis: 1, start: 0, len, step: 1 }, &[x])? });
+    }
+    match *parts.as_slice() {
+        [one] => Ok(vec![one]),
+        _ => cx.add_all(Concat { axis: 1 }, &parts),
+    }
+}
+
+/// A table from numbers to numbers; every key is compared with, the first that fits counts.
+pub(super) fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let text = "LabelEncoder to or from text: no tensor here holds text; encode labels outside of the model";
+    if ["keys_strings", "values_strings", "classes_strings"].into_iter().any(|name| cx.has(name)) {
+        return Err(cx.refusal(text));
+    }
+    let list = |ints: &'static str, floats: &'static str, as_tensor: &'static str| -> Result<Option<Tensor>, Halt> {
+        let at = |e| cx.at(e);
+        if let Some(ints) = cx.ints(ints)? {
+            return Tensor::from_slice(&[ints.len()], &ints).map(Some).map_err(at);
+        }
+        if let Some(floats) = cx.floats(floats)? {
+            return Tensor::from_slice(&[floats.len()], &floats).map(Some).map_err(at);
+        }
+        cx.tensor(as_tensor)?.map(|held| Ok(tensor::dense(held, cx.files)?.tensor)).transpose()
+    };
+    let (keys, values) =
+        (list("keys_int64s", "keys_floats", "keys_tensor")?, list("values_int64s", "values_floats", "values_tensor")?);
+    let (Some(keys), Some(values)) = (keys, values) else {
+        return Err(cx.refusal("LabelEncoder without keys or values"));
+    };
+    let count = keys.shape().elements();
+    let not_a_number = keys.elements::<f32>().is_some_and(|keys| keys.iter().any(|key| key.is_nan()));
+    if count != values.shape().elements() || count == 0 || count > MAX_COLUMNS || not_a_number {
+        let (keys, values) = (count, values.shape().elements());
+        return Err(cx.refusal(format!("LabelEncoder of {keys} keys and {values} values, or with a NaN as key")));
+    }
+    let default = match cx.tensor("default_tensor")? {
+        Some(held) => tensor::dense(held, cx.files)?.tensor,
+        None if values.dtype() == DType::I64 => Tensor::scalar(cx.int("default_int64", -1)?),
+        None => Tensor::scalar(cx.float("default_float", -0.0)?),
+    };
+    let (dims, all) = (cx.shape(x).to_vec(), cx.shape(x).elements());
+    let (keys, values, default) = (cx.constant(keys), cx.constant(values), cx.constant(default));
+    let keys = cx.reshape(keys, &[1, count])?;
+    let values = cx.reshape(values, &[count])?;
+    let default = cx.reshape(default, &[1])?;
+    let table = cx.add(Concat { axis: 0 }, &[values, default])?;
+    let column = cx.reshape(x, &[all, 1])?;
+    let equal = cx.compare(CompareKind::Equal, column, keys)?;
+    let equal = cx.cast(equal, DType::U8)?;
+    // What equals no key meets the default behind them.
+    let always = cx.elements(&[all, 1], &vec![1u8; all])?;
+    let equal = cx.add(Concat { axis: 1 }, &[equal, always])?;
+    let at = cx.add(ArgMax { axis: 1, largest: true, last: false }, &[equal])?;
+    let at = cx.reshape(at, &dims)?;
+    cx.add_all(Gather { axis: 0 }, &[table, at])
+}
+
+/// A sequence of maps from class to score is given as the scores, a column for each class.
+pub(super) fn zip_map(cx: &mut Call<'_, '_>) -> Imported {
+    Ok(vec![rows(cx)?])
+}
+
+/// Refuses what is about text, or about maps.
+pub(super) fn refused(cx: &mut Call<'_, '_>) -> Imported {
+    let what = match cx.node.op_type {
+        "CategoryMapper" => "maps between text and numbers; no tensor here holds text, so map outside of the model",
+        "DictVectorizer" | "CastMap" => {
+            "reads a map; only dense tensors can be given: make the vector outside of the model"
+        }
+        _ => "is not supported",
+    };
+    Err(cx.refusal(format!("{} {what}", cx.node.op_type)))
+}

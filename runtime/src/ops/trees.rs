@@ -1,0 +1,300 @@
+//! Ensembles of decision trees ([ONNX TreeEnsemble](https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsemble.html)):
+//! each row of features walks down every tree, and the weights of the leaves that it reaches are gathered by target.
+//!
+//! Trees come from strangers. A tree's nodes lie together, and children lie behind their parent, so that no walk can
+//! turn in a circle, and a row takes at most as many steps as there are nodes. The shape rule checks that.
+
+use serde::{Deserialize, Serialize};
+
+use super::arity::exactly;
+use super::number::Number;
+#[cfg(any(feature = "passes", test))]
+use super::number::{filled, words};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+#[cfg(any(feature = "passes", test))]
+use crate::tensor::Tensor;
+use crate::tensor::{DType, Fact, Shape};
+
+/// How a node compares its feature with its split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Test {
+    /// `x <= split`
+    LessEqual,
+    /// `x < split`
+    Less,
+    /// `x >= split`
+    GreaterEqual,
+    /// `x > split`
+    Greater,
+    /// `x == split`
+    Equal,
+    /// `x != split`
+    NotEqual,
+}
+
+/// A node that branches. A child is the index of a node or, from the number of nodes on, that of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Branch {
+    /// Column of the features.
+    pub feature: u32,
+    /// The comparison.
+    pub test: Test,
+    /// Whether a feature that is not a number goes the way of a true comparison.
+    pub missing: bool,
+    /// What the feature is compared with.
+    pub split: f64,
+    /// Child where the comparison holds.
+    pub yes: u32,
+    /// Child where it does not.
+    pub no: u32,
+}
+
+/// What becomes of a target's weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aggregate {
+    /// Their sum.
+    Sum,
+    /// Their sum over the number of trees.
+    Average,
+    /// The smallest; 0 without any.
+    Min,
+    /// The largest; 0 without any.
+    Max,
+}
+
+/// Trees over rows `[n, features]` of f32 or f64; the result is `[n, targets]` in the same type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trees {
+    /// Nodes, tree by tree; children behind their parent.
+    pub branches: Vec<Branch>,
+    /// Where the weights of each leaf end; they begin where those of the leaf before end.
+    pub leaves: Vec<u32>,
+    /// Target and weight.
+    pub weights: Vec<(u32, f64)>,
+    /// The root of each tree, as a child is given.
+    pub roots: Vec<u32>,
+    /// Columns of the result.
+    pub targets: u32,
+    /// What becomes of a target's weights.
+    pub aggregate: Aggregate,
+}
+
+impl Trees {
+    /// Refuses indices out of range and trees that a walk might not leave.
+    fn check(&self, features: usize) -> Result<(), OpError> {
+        let bad = |reason: String| OpError::Attribute { name: "trees", reason };
+        let (nodes, leaves) = (self.branches.len(), self.leaves.len());
+        let sorted =
+            self.leaves.is_sorted() && self.leaves.last().is_none_or(|&end| end as usize <= self.weights.len());
+        if !sorted || self.weights.iter().any(|&(target, weight)| target >= self.targets || weight.is_nan()) {
+            return Err(bad("a leaf has weights that are no numbers, or of no target".into()));
+        }
+        // Weights that one row can meet: trees that share leaves could make them many.
+        let (mut heaviest, mut end) = (0, nodes);
+        for &root in self.roots.iter().rev() {
+            let root = root as usize;
+            let tree = if root < nodes { root..end } else { 0..0 };
+            if root >= nodes + leaves || (root < nodes && root >= end) {
+                return Err(bad(format!("root {root} of {nodes} nodes is out of order")));
+            }
+            let mut most = if root < nodes { 0 } else { self.weights_of(root - nodes).len() };
+            for at in tree.clone() {
+                let branch = &self.branches[at];
+                for child in [branch.yes as usize, branch.no as usize] {
+                    if child >= nodes + leaves || (child < nodes && (child <= at || child >= tree.end)) {
+                        return Err(bad(format!("node {at} has a child {child} outside of its tree")));
+                    }
+                    if child >= nodes {
+                        most = most.max(self.weights_of(child - nodes).len());
+                    }
+                }
+                if branch.feature as usize >= features {
+                    return Err(bad(format!("node {at} asks for feature {} of {features}", branch.feature)));
+                }
+            }
+            heaviest += most;
+            end = if root < nodes { root } else { end };
+        }
+        if heaviest > self.weights.len() { Err(bad("trees share leaves".into())) } else { Ok(()) }
+    }
+
+    /// The weights of a leaf; none where there is no such leaf.
+    fn weights_of(&self, leaf: usize) -> &[(u32, f64)] {
+        let start = leaf.checked_sub(1).map_or(Some(0), |before| self.leaves.get(before).map(|&end| end as usize));
+        let end = self.leaves.get(leaf).map(|&end| end as usize);
+        start.zip(end).and_then(|(start, end)| self.weights.get(start..end)).unwrap_or_default()
+    }
+
+    fn walk<T: Number>(&self, features: usize, x: &[T], y: &mut [T]) {
+        let extreme = matches!(self.aggregate, Aggregate::Min | Aggregate::Max);
+        let rows = y.chunks_exact_mut((self.targets as usize).max(1));
+        for (at, y) in rows.enumerate() {
+            let x = x.get(at * features..(at + 1) * features).unwrap_or_default();
+            y.fill(T::from_f64(if extreme { f64::NAN } else { 0.0 }));
+            for &root in &self.roots {
+                let mut at = root as usize;
+                while let Some(branch) = self.branches.get(at) {
+                    let value = x.get(branch.feature as usize).map_or(f64::NAN, |x| x.to_f64());
+                    at = if branch.holds(value) { branch.yes } else { branch.no } as usize;
+                }
+                for &(target, weight) in self.weights_of(at - self.branches.len()) {
+                    let Some(y) = y.get_mut(target as usize) else { continue };
+                    let weight = T::from_f64(weight);
+                    match self.aggregate {
+                        Aggregate::Sum | Aggregate::Average => *y = y.add(weight),
+                        Aggregate::Min if weight < *y || y.is_nan() => *y = weight,
+                        Aggregate::Max if weight > *y || y.is_nan() => *y = weight,
+                        Aggregate::Min | Aggregate::Max => {}
+                    }
+                }
+            }
+            for y in y {
+                match self.aggregate {
+                    Aggregate::Average => *y = T::from_f64(y.to_f64() / self.roots.len().max(1) as f64),
+                    Aggregate::Min | Aggregate::Max if y.is_nan() => *y = T::ZERO,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+impl Branch {
+    fn holds(&self, value: f64) -> bool {
+        let split = self.split;
+        let test = match self.test {
+            Test::LessEqual => value <= split,
+            Test::Less => value < split,
+            Test::GreaterEqual => value >= split,
+            Test::Greater => value > split,
+            Test::Equal => value == split,
+            Test::NotEqual => value != split,
+        };
+        test || (self.missing && value.is_nan())
+    }
+}
+
+impl Operator for Trees {
+    fn name(&self) -> &str {
+        "Trees"
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let &[rows, features] = &*x.shape else {
+            return Err(OpError::shapes("features are a matrix", &[&x.shape]));
+        };
+        if !matches!(x.dtype, DType::F32 | DType::F64) {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "f32 or f64" });
+        }
+        self.check(features)?;
+        Ok(vec![Fact::new(x.dtype, Shape::new(&[rows, self.targets as usize])?)])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let (fact, features) = (self.infer(&[x.fact()])?.remove(0), x.shape()[1]);
+        let y = match x.dtype() {
+            DType::F32 => filled::<f32>(fact, |y| Ok(self.walk::<f32>(features, words(x)?, y))),
+            _ => filled::<f64>(fact, |y| Ok(self.walk::<f64>(features, words(x)?, y))),
+        };
+        Ok(vec![y?])
+    }
+
+    fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: "trees".into(), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let features = x.shape.get(1).copied().unwrap_or(0);
+        let this = self.clone();
+        Ok(match x.dtype {
+            DType::F32 => Box::new(move |io: &mut Io<'_, '_>| {
+                this.walk::<f32>(features, io.input(0)?, io.output(0)?);
+                Ok(())
+            }),
+            _ => Box::new(move |io: &mut Io<'_, '_>| {
+                this.walk::<f64>(features, io.input(0)?, io.output(0)?);
+                Ok(())
+            }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check};
+
+    const TESTS: [Test; 6] =
+        [Test::LessEqual, Test::Less, Test::GreaterEqual, Test::Greater, Test::Equal, Test::NotEqual];
+
+    /// One tree: nodes in a row, each with a leaf on its one side.
+    fn chain(tests: &[Test], aggregate: Aggregate) -> Trees {
+        let nodes = tests.len() as u32;
+        let branch = |(at, &test): (u32, &Test)| Branch {
+            feature: at % 2,
+            test,
+            missing: at.is_multiple_of(3),
+            split: f64::from(at) / 2.0,
+            yes: if at + 1 == nodes { 2 * nodes } else { at + 1 },
+            no: nodes + at,
+        };
+        Trees {
+            branches: (0..).zip(tests).map(branch).collect(),
+            leaves: (1..=nodes + 1).collect(),
+            weights: (0..=nodes).map(|leaf| (leaf % 3, f64::from(leaf) - 1.5)).collect(),
+            roots: vec![0],
+            targets: 3,
+            aggregate,
+        }
+    }
+
+    #[test]
+    fn rows_of_any_number_walk_down() {
+        let mut random = Random(51);
+        for aggregate in [Aggregate::Sum, Aggregate::Average, Aggregate::Min, Aggregate::Max] {
+            for dtype in [DType::F32, DType::F64] {
+                for rows in [0, 1, 7] {
+                    check(chain(&TESTS, aggregate), &[random.tensor(dtype, &[rows, 2])], 0.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_goes_its_way() {
+        // 0.25 <= 0 fails in the first row; the NaN of the second counts as true there, but not in `x < 0.5`.
+        let trees = chain(&[Test::LessEqual, Test::Less], Aggregate::Sum);
+        let x = Tensor::from_slice(&[3, 2], &[0.25f32, 0.0, f32::NAN, f32::NAN, -1.0, 0.25]).unwrap();
+        let y = check(trees, &[x], 0.0);
+        let want = [-1.5, 0.0, 0.0, 0.0, -0.5, 0.0, 0.0, 0.0, 0.5];
+        assert_eq!(y[0].elements::<f32>(), Some(&want[..]));
+    }
+
+    #[test]
+    fn trees_that_no_walk_leaves_are_refused() {
+        let good = chain(&TESTS, Aggregate::Sum);
+        let fact = Fact::new(DType::F32, Shape::new(&[1, 2]).unwrap());
+        assert!(good.infer(&[&fact]).is_ok());
+        let damages: [fn(&mut Trees); 9] = [
+            |trees| trees.branches[3].yes = 3,
+            |trees| trees.branches[3].no = 1,
+            |trees| trees.branches[0].yes = u32::MAX,
+            |trees| trees.branches[2].feature = 2,
+            |trees| trees.roots = vec![0, 0],
+            |trees| trees.roots = vec![99],
+            |trees| trees.leaves[2] = 99,
+            |trees| trees.weights[1].0 = 3,
+            |trees| trees.roots = vec![0; 1].into_iter().chain([6; 8]).collect(),
+        ];
+        for (at, damage) in damages.into_iter().enumerate() {
+            let mut trees = good.clone();
+            damage(&mut trees);
+            assert!(trees.infer(&[&fact]).is_err(), "damage {at}");
+        }
+    }
+}
