@@ -205,7 +205,7 @@ def sequence_of_parts(g):
     axis = g.between(-x.ndim, x.ndim - 1)
     length = g.between(1, x.shape[axis])
     sizes = g.pick("", g.constant(length, np.int64), g.ints(length, x.shape[axis] - length))
-    parts = g.node("SplitToSequence", g.input(x), sizes, axis=axis, keepdims=g.pick(None, 0, 1))
+    parts = g.node("SplitToSequence", g.input(x), sizes, axis=axis, keepdims=None if sizes else g.pick(0, 1))
     return g.node("SequenceAt", parts, g.constant(-1, np.int64)), g.node("SequenceLength", parts)
 
 
