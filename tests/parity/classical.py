@@ -1,6 +1,7 @@
 """The families of classical models (ai.onnx.ml), and of sequences that are known before a run."""
 
 import numpy as np
+from onnx import numpy_helper
 
 from cases import case
 from graph import Graph
@@ -85,6 +86,54 @@ def tree_regressor(g):
     post, aggregate = g.pick("NONE", "SOFTMAX", "LOGISTIC"), g.pick("SUM", "AVERAGE", "MIN", "MAX")
     node = {"n_targets": targets, "post_transform": post, "aggregate_function": aggregate, "base_values": base}
     return g.node("TreeEnsembleRegressor", x, domain=ML, **node, **trees)
+
+
+@case
+def tree_ensemble(g):
+    """The operator of opset 5: nodes and leaves in two lists, sets of members."""
+    targets, columns, dtype = g.between(1, 3), g.between(1, 4), g.pick(np.float32, np.float64)
+    nodes, leaves, roots, members = [], [], [], []
+
+    def grow(depth: int) -> int:
+        at = len(nodes)
+        nodes.append(None)
+        children = []
+        for _ in range(2):
+            if depth > 3 or g.chance(0.4):
+                leaves.append((g.between(0, targets - 1), float(g.random.normal())))
+                children.append((len(leaves) - 1, 1))
+            else:
+                children.append((grow(depth + 1), 0))
+        nodes[at] = (g.between(0, columns - 1), g.between(0, 6), g.between(-4, 4), *children, g.between(0, 1))
+        return at
+
+    for _ in range(g.between(1, 4)):
+        roots.append(grow(0))
+    for node in nodes:
+        if node[1] == 6:  # ONNX Runtime takes members from 1 to 32
+            members += [*(float(member) for member in g.random.permutation(6)[: g.between(1, 3)] + 1), np.nan]
+    features, modes, splits, yes, no, missing = zip(*nodes)
+    x = g.random.integers(-8, 9, (g.pick(1, 3, 17), columns)).astype(dtype)
+    return g.node(
+        "TreeEnsemble",
+        g.input(x),
+        domain=ML,
+        nodes_featureids=features,
+        nodes_modes=numpy_helper.from_array(np.array(modes, np.uint8), "modes"),
+        nodes_splits=numpy_helper.from_array(np.array(splits, dtype), "splits"),
+        nodes_truenodeids=[at for at, _ in yes],
+        nodes_trueleafs=[leaf for _, leaf in yes],
+        nodes_falsenodeids=[at for at, _ in no],
+        nodes_falseleafs=[leaf for _, leaf in no],
+        nodes_missing_value_tracks_true=missing,
+        leaf_targetids=[target for target, _ in leaves],
+        leaf_weights=numpy_helper.from_array(np.array([weight for _, weight in leaves], dtype), "weights"),
+        membership_values=numpy_helper.from_array(np.array(members, dtype), "members") if members else None,
+        tree_roots=roots,
+        n_targets=targets,
+        aggregate_function=g.pick(0, 1, 1, 2, 3),
+        post_transform=0 if targets == 1 else g.between(0, 2),
+    )
 
 
 @case

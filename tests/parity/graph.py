@@ -88,8 +88,9 @@ class Graph:
         untyped = [onnx.ValueInfoProto(name=name) for name in outputs]
         graph = helper.make_graph(self._nodes, "case", inputs, untyped, self._constants)
         opsets = [helper.make_opsetid("", self.opset)]
-        if any(node.domain == "ai.onnx.ml" for node in self._nodes):
-            opsets.append(helper.make_opsetid("ai.onnx.ml", 3))
+        classical = [node.op_type for node in self._nodes if node.domain == "ai.onnx.ml"]
+        if classical:
+            opsets.append(helper.make_opsetid("ai.onnx.ml", 5 if "TreeEnsemble" in classical else 3))
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

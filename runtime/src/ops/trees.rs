@@ -197,8 +197,14 @@ impl Operator for Trees {
         let [x] = exactly::<1, _>(inputs)?;
         let (fact, features) = (self.infer(&[x.fact()])?.remove(0), x.shape()[1]);
         let y = match x.dtype() {
-            DType::F32 => filled::<f32>(fact, |y| Ok(self.walk::<f32>(features, words(x)?, y))),
-            _ => filled::<f64>(fact, |y| Ok(self.walk::<f64>(features, words(x)?, y))),
+            DType::F32 => filled::<f32>(fact, |y| {
+                self.walk::<f32>(features, words(x)?, y);
+                Ok(())
+            }),
+            _ => filled::<f64>(fact, |y| {
+                self.walk::<f64>(features, words(x)?, y);
+                Ok(())
+            }),
         };
         Ok(vec![y?])
     }

@@ -2,6 +2,17 @@
 //!
 //! Tensors here hold no text. Where labels are text, the result that holds them is withheld: a model that gives it out
 //! is refused, one that only gives probabilities is not.
+//!
+//! ONNX Runtime and the reference evaluator of ONNX differ in places. Followed are
+//! - the evaluator for the label of a tree ensemble: the class with the largest score that is given out. ONNX Runtime
+//!   gives 0 or 1 for two classes with weights of their own, and leaves classes without a weight out;
+//! - the evaluator for one score `s` of two classes of trees without a transform: `1 - s` and `s`, also where weights
+//!   are negative;
+//! - ONNX Runtime for a regressor of one target: no transform but PROBIT is done;
+//! - ONNX Runtime for Normalizer: MAX divides by the largest element, not by the largest magnitude;
+//! - ONNX Runtime for one score `s` of LinearClassifier without a transform: `1 - s` and `s`.
+//!
+//! Refused is what the two read differently and no exporter is known to write.
 
 use skipstone_kernels::activation::Activation;
 

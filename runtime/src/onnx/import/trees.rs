@@ -93,14 +93,17 @@ impl Forest {
 
 /// A list that may be given as floats or as a tensor.
 fn floats(cx: &Call<'_, '_>, name: &'static str, as_tensor: &'static str) -> Result<Option<Vec<f64>>, Halt> {
-    match (cx.floats(name)?, cx.tensor(as_tensor)?) {
-        (Some(floats), _) => Ok(Some(floats.into_iter().map(f64::from).collect())),
-        (None, Some(tensor)) => {
-            let held = tensor::dense(tensor, cx.files)?.tensor;
-            wide(&held).map(Some).ok_or_else(|| cx.attribute_error(as_tensor, format!("is of {}", held.dtype())))
-        }
-        (None, None) => Ok(None),
+    match cx.floats(name)? {
+        Some(floats) => Ok(Some(floats.into_iter().map(f64::from).collect())),
+        None => tensor_floats(cx, as_tensor),
     }
+}
+
+/// A list that is given as a tensor of floats.
+fn tensor_floats(cx: &Call<'_, '_>, name: &'static str) -> Result<Option<Vec<f64>>, Halt> {
+    let Some(tensor) = cx.tensor(name)? else { return Ok(None) };
+    let held = tensor::dense(tensor, cx.files)?.tensor;
+    wide(&held).map(Some).ok_or_else(|| cx.attribute_error(name, format!("is of {}", held.dtype())))
 }
 
 fn wide(tensor: &Tensor) -> Option<Vec<f64>> {
@@ -312,7 +315,7 @@ fn new_forest(cx: &Call<'_, '_>, targets: u32) -> Result<Forest, Halt> {
         Some(list) => as_long(cx, missing, Some(list), len)?,
         None => vec![0; len],
     };
-    let numbers = |name| -> Result<Option<Vec<f64>>, Halt> { floats(cx, name, name) };
+    let numbers = |name| tensor_floats(cx, name);
     let splits = as_long(cx, "nodes_splits", numbers("nodes_splits")?, len)?;
     let modes = match cx.tensor("nodes_modes")? {
         Some(modes) => tensor::dense(modes, cx.files)?.tensor.elements::<u8>().map(<[u8]>::to_vec),
