@@ -132,7 +132,6 @@ def tree_ensemble(g):
         tree_roots=roots,
         n_targets=targets,
         aggregate_function=g.pick(0, 1, 1, 2, 3),
-        post_transform=0 if targets == 1 else g.between(0, 2),
     )
 
 

@@ -46,14 +46,6 @@ pub(super) enum Transform {
     Probit,
 }
 
-impl Transform {
-    /// As TreeEnsemble numbers them.
-    pub fn of_number(number: i64) -> Option<Self> {
-        let all = [Self::None, Self::Softmax, Self::Logistic, Self::SoftmaxZero, Self::Probit];
-        usize::try_from(number).ok().and_then(|at| all.get(at).copied())
-    }
-}
-
 /// What classes are called.
 pub(super) enum Classes {
     Numbers(Vec<i64>),

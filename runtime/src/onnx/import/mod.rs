@@ -239,6 +239,11 @@ impl<'m> Importer<'m> {
                 }
                 Ok(results)
             }
+            // The fallback computes other values.
+            Err(Halt::Foreign) if domain == "ai.onnx.ml" => {
+                let reason = format!("{} of these types is not supported", node.op_type);
+                Err(Error::Unsupported { node: call::name(node).to_owned(), reason }.into())
+            }
             Err(Halt::Foreign) => self.foreign(node, inputs, &opsets),
             Err(halt) => Err(halt),
         }

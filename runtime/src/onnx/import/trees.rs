@@ -295,8 +295,16 @@ pub(super) fn ensemble(cx: &mut Call<'_, '_>) -> Imported {
         3 => Aggregate::Max,
         other => return Err(cx.attribute_error("aggregate_function", format!("is {other}"))),
     };
-    let transform = Transform::of_number(cx.int("post_transform", 0)?)
-        .ok_or_else(|| cx.attribute_error("post_transform", "is out of range"))?;
+    // ONNX Runtime takes 1 for LOGISTIC and 2 for SOFTMAX, the specification the other way round.
+    let transform = match cx.int("post_transform", 0)? {
+        0 => Transform::None,
+        3 => Transform::SoftmaxZero,
+        4 => Transform::Probit,
+        other => {
+            let reason = format!("is {other}, which readers disagree on; apply Softmax or Sigmoid behind the trees");
+            return Err(cx.attribute_error("post_transform", reason));
+        }
+    };
     let x = features(cx)?;
     let forest = new_forest(cx, targets)?;
     let trees = forest.planted(cx, targets, aggregate)?;
