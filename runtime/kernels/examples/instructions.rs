@@ -13,7 +13,7 @@ use std::ffi::c_int;
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::isa::Isa;
 
-use cases::convolution::{Kernel, kernels};
+use cases::convolution::{self, Kernel, kernels};
 use cases::zoo::{self, Shape};
 use cases::{Case, Work, bottleneck, frame, memory};
 
@@ -32,6 +32,15 @@ const LAYERS: &[(&str, &str)] = &[
     ("skipnet_m", "28x28, 120 to 120, 5x5 / 1"),
     ("skipnet_m", "7x7, 960 to 960, 5x5 / 1"),
     ("skipnet_m", "14x14, 672 to 672, 5x5 / 2"),
+];
+
+/// Layers that sparse kernels run, and how many in a hundred of the weights are not zero.
+const SPARSE: &[(&str, &str, usize)] = &[
+    ("skipnet_m", "56x56, 72 to 24, 1x1 / 1", 10),
+    ("skipnet_m", "14x14, 80 to 200, 1x1 / 1", 10),
+    ("skipnet_m", "14x14, 80 to 200, 1x1 / 1", 100),
+    ("skipnet_m", "7x7, 960 to 160, 1x1 / 1", 10),
+    ("skipnet_m", "1x1, 960 to 1280, 1x1 / 1", 10),
 ];
 
 /// Depthwise convolutions of the zoo, and the channels before and behind the bottlenecks that they are in.
@@ -57,20 +66,23 @@ fn main() {
 }
 
 fn cases(isa: Isa) -> Vec<Case> {
-    let shapes: Vec<ConvShape> = LAYERS.iter().map(|&(network, sizes)| convolution(network, sizes)).collect();
+    let shapes: Vec<ConvShape> = LAYERS.iter().map(|&(network, sizes)| layer(network, sizes)).collect();
     let on_all = |kernel: Kernel| {
         let taken = shapes.iter().filter(move |shape| kernel.takes(shape));
         taken.map(move |shape| kernel.case(shape))
     };
-    let bottlenecks = BOTTLENECKS.iter().map(|&(network, sizes, channels, filters)| {
-        bottleneck::case(isa, &convolution(network, sizes), channels, filters)
-    });
+    let bottlenecks = BOTTLENECKS
+        .iter()
+        .map(|&(network, sizes, channels, filters)| bottleneck::case(isa, &layer(network, sizes), channels, filters));
+    let sparse =
+        SPARSE.iter().flat_map(|&(network, sizes, percent)| convolution::sparse(&layer(network, sizes), percent));
+    let sparse = sparse.filter(|(of, _)| *of == isa).map(|(_, case)| case);
     let convolutions = kernels().into_iter().filter(|kernel| kernel.isa() == isa).flat_map(on_all);
-    convolutions.chain(bottlenecks).chain(memory::cases(isa)).chain(frame::cases(isa)).collect()
+    convolutions.chain(sparse).chain(bottlenecks).chain(memory::cases(isa)).chain(frame::cases(isa)).collect()
 }
 
 /// The convolution of a network that reads like this.
-fn convolution(network: &str, sizes: &str) -> ConvShape {
+fn layer(network: &str, sizes: &str) -> ConvShape {
     let mut found = zoo::layers().filter(|layer| layer.network == network && layer.shape.to_string() == sizes);
     match found.next().map(|layer| layer.shape) {
         Some(Shape::Convolution(shape)) => shape,

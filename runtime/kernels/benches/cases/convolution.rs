@@ -88,10 +88,41 @@ impl Kernel {
         let work = Work::MultiplyAdds(s.output_len() * s.group_in() * s.taps());
         let layer = Shape::Convolution(s.clone()).to_string();
         Case::new(self.name(), layer, work, moved, move || match self {
-            Kernel::Floats(kernel) => float_call(kernel, s.clone()),
+            Kernel::Floats(kernel) => float_call(kernel, s.clone(), 100),
             Kernel::Bytes(kernel) => byte_call(kernel, s.clone()),
         })
     }
+}
+
+/// A layer of which `percent` of the weights are not zero, by every sparse kernel of this CPU that takes it as planes.
+pub fn sparse(shape: &ConvShape, percent: usize) -> impl Iterator<Item = (Isa, Case)> + use<> {
+    let kernels = FLOATS.iter().filter(|family| family.name == "sparse").flat_map(Family::kernels);
+    let task = Task { images: Images::Nchw, ..Task::new(shape) };
+    let kernels: Vec<_> = kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task)).collect();
+    let s = shape.clone();
+    kernels.into_iter().map(move |kernel| {
+        let nonzeros = nonzeros(&thinned(s.out_c * s.in_c, percent));
+        let layer = format!("{}, {percent} %", Shape::Convolution(s.clone()));
+        let moved = (s.input_len() + s.output_len()) * 4 + kernel.packed_len(&s, nonzeros);
+        let work = Work::MultiplyAdds(nonzeros * s.pixels());
+        let shape = s.clone();
+        (kernel.isa(), Case::new(kernel.name(), layer, work, moved, move || float_call(kernel, shape.clone(), percent)))
+    })
+}
+
+/// Weights of which `percent` are not zero, at random.
+fn thinned(len: usize, percent: usize) -> AlignedVec<f32> {
+    let mut weights = numbers(len);
+    for (weight, chance) in weights.iter_mut().zip(bytes(len).iter()) {
+        if usize::from(*chance) * 100 >= percent * 256 {
+            *weight = 0.0;
+        }
+    }
+    weights
+}
+
+fn nonzeros(weights: &[f32]) -> usize {
+    weights.iter().filter(|&&weight| weight != 0.0).count()
 }
 
 /// The layer in every layout, with every kind of stored weights.
@@ -129,9 +160,9 @@ pub fn epilogue(bias: &[f32]) -> Epilogue<'_> {
     Epilogue { bias: Some(bias), activation: Activation::Relu, ..Epilogue::NONE }
 }
 
-fn float_call(kernel: &'static dyn FloatKernel, shape: ConvShape) -> Call {
-    let weights = numbers(shape.out_c * shape.group_in() * shape.taps());
-    let mut packed = AlignedVec::<u8>::zeroed(kernel.packed_len(&shape, weights.len()));
+fn float_call(kernel: &'static dyn FloatKernel, shape: ConvShape, percent: usize) -> Call {
+    let weights = thinned(shape.out_c * shape.group_in() * shape.taps(), percent);
+    let mut packed = AlignedVec::<u8>::zeroed(kernel.packed_len(&shape, nonzeros(&weights)));
     kernel.pack(&shape, Filters::Oihw(&weights), &mut packed);
     let (input, bias, pool) = (numbers(shape.input_len()), numbers(shape.out_c), Pool::new(1));
     let mut out = AlignedVec::<f32>::zeroed(shape.output_len());
