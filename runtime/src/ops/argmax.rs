@@ -4,10 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::number::{Number, by_number, filled, words};
+use super::number::filled;
+use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
-use crate::tensor::{DType, Fact, Shape, Tensor};
+use crate::tensor::{DType, Fact, Shape, Tensor, elements};
 
 /// The index of the extreme along an axis, as i64; the axis stays, with length 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,26 +22,56 @@ pub struct ArgMax {
 }
 
 impl ArgMax {
-    fn search<T: Number>(&self, shape: &Shape, x: &[T], y: &mut [i64]) {
-        let axis = shape[self.axis];
-        let inner: usize = shape[self.axis + 1..].iter().product();
-        let better = |new: T, old: T| match (self.largest, self.last) {
+    /// Elements that no vector kernel is for are compared one by one in a wide type.
+    fn search_wide<T: Wide>(&self, dtype: DType, shape: &Shape, x: &[u8], y: &mut [i64]) -> Result<(), OpError> {
+        let (axis, inner) = (shape[self.axis], shape[self.axis + 1..].iter().product::<usize>());
+        let mut read = [T::ZERO; CHUNK];
+        for (at, y) in y.iter_mut().enumerate() {
+            let first = at / inner.max(1) * axis * inner + at % inner.max(1);
+            let mut best = T::ZERO;
+            *y = 0;
+            for index in 0..axis {
+                T::load(dtype, x, &[first + index * inner], &mut read)?;
+                if index == 0 || self.is_better(read[0], best) {
+                    (best, *y) = (read[0], index as i64);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_better<T: PartialOrd>(&self, new: T, old: T) -> bool {
+        match (self.largest, self.last) {
             (true, false) => new > old,
             (true, true) => new >= old,
             (false, false) => new < old,
             (false, true) => new <= old,
-        };
+        }
+    }
+
+    fn search(&self, shape: &Shape, x: &[f32], y: &mut [i64]) {
+        let axis = shape[self.axis];
+        let inner: usize = shape[self.axis + 1..].iter().product();
         for (plane, y) in x.chunks_exact((axis * inner).max(1)).zip(y.chunks_exact_mut(inner.max(1))) {
             y.fill(0);
             for (i, row) in plane.chunks_exact(inner.max(1)).enumerate().skip(1) {
                 for (column, (&new, y)) in row.iter().zip(y.iter_mut()).enumerate() {
-                    if better(new, plane[*y as usize * inner + column]) {
+                    if self.is_better(new, plane[*y as usize * inner + column]) {
                         *y = i as i64;
                     }
                 }
             }
         }
     }
+}
+
+/// The search for elements of any type.
+fn search_all(op: &ArgMax, dtype: DType, shape: &Shape, x: &[u8], y: &mut [i64]) -> Result<(), OpError> {
+    if dtype == DType::F32 {
+        op.search(shape, elements(x).ok_or(OpError::Operand(0))?, y);
+        return Ok(());
+    }
+    by_wide!(dtype, T => op.search_wide::<T>(dtype, shape, x, y), else Err(OpError::Operand(0)))
 }
 
 impl Operator for ArgMax {
@@ -65,10 +96,7 @@ impl Operator for ArgMax {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[x.fact()])?.remove(0);
-        let y = filled::<i64>(fact, |y| {
-            by_number!(x.dtype(), T => self.search::<T>(x.shape(), words(x)?, y), else ());
-            Ok(())
-        })?;
+        let y = filled::<i64>(fact, |y| search_all(self, x.dtype(), x.shape(), x.bytes(), y))?;
         Ok(vec![y])
     }
 
@@ -80,10 +108,7 @@ impl Operator for ArgMax {
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let (this, shape, dtype) = (*self, x.shape.clone(), x.dtype);
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            by_number!(dtype, T => this.search::<T>(&shape, io.input(0)?, io.output(0)?), else ());
-            Ok(())
-        }))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| search_all(&this, dtype, &shape, io.input_bytes(0)?, io.output(0)?)))
     }
 }
 

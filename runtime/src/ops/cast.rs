@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::{Isa, cast};
 
 use super::arity::exactly;
-use super::number::{Number, by_number, convert, filled, words};
+use super::number::convert;
+use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
@@ -21,16 +22,49 @@ pub struct Cast {
     pub to: DType,
 }
 
-fn convert_all<X: Number, Y: Number>(x: &[X], y: &mut [Y]) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = convert(x);
+/// Converts chunk by chunk in wide types: `X` for the elements of `x`, `Y` for those of `y`.
+fn convert_chunks<X: Wide, Y: Wide>(from: DType, x: &[u8], to: DType, y: &mut [u8]) -> Result<(), OpError> {
+    let (lowest, highest) = Y::limits(to);
+    let mut offsets = [0; CHUNK];
+    let (mut read, mut converted) = ([X::ZERO; CHUNK], [Y::ZERO; CHUNK]);
+    for (chunk, y) in y.chunks_mut(CHUNK * to.size()).enumerate() {
+        let count = y.len() / to.size();
+        let offsets = &mut offsets[..count];
+        offsets.iter_mut().enumerate().for_each(|(i, offset)| *offset = chunk * CHUNK + i);
+        X::load(from, x, offsets, &mut read)?;
+        for (wide, &value) in converted.iter_mut().zip(&read[..count]) {
+            *wide = convert(value);
+            // Integers keep their low bits, floats saturate.
+            if X::FLOAT && !Y::FLOAT {
+                *wide = if *wide < lowest {
+                    lowest
+                } else if *wide > highest {
+                    highest
+                } else {
+                    *wide
+                };
+            }
+        }
+        Y::store(to, &converted[..count], y)?;
     }
+    Ok(())
 }
 
-fn truth<X: Number>(x: &[X], y: &mut [u8]) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = u8::from(x != X::ZERO);
+/// 1 for every element that is not zero.
+fn truth<X: Wide>(from: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+    let mut read = [X::ZERO; CHUNK];
+    for (at, y) in y.iter_mut().enumerate() {
+        X::load(from, x, &[at], &mut read)?;
+        *y = u8::from(read[0] != X::ZERO);
     }
+    Ok(())
+}
+
+/// Any type to any other. A truth value is a byte of 0 or 1.
+fn convert_all(from: DType, x: &[u8], to: DType, y: &mut [u8]) -> Result<(), OpError> {
+    let from = if from == DType::Bool { DType::U8 } else { from };
+    by_wide!(from, X => by_wide!(to, Y => convert_chunks::<X, Y>(from, x, to, y), else truth::<X>(from, x, y)),
+        else Err(OpError::Operand(0)))
 }
 
 /// Whether a vector kernel converts these types.
@@ -65,14 +99,9 @@ impl Operator for Cast {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = Fact::new(self.to, x.shape().clone());
         let from = x.dtype();
-        let y = by_number!(self.to, Y => filled::<Y>(fact, |y| {
-            by_number!(from, X => convert_all::<X, Y>(words(x)?, y), else convert_all::<u8, Y>(words(x)?, y));
-            Ok(())
-        }), else filled::<u8>(fact, |y| {
-            by_number!(from, X => truth::<X>(words(x)?, y), else truth::<u8>(words(x)?, y));
-            Ok(())
-        }))?;
-        Ok(vec![y])
+        let mut y = vec![0; fact.bytes()];
+        convert_all(from, x.bytes(), self.to, &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 
     fn alias(&self, inputs: &[&Fact]) -> Option<usize> {
@@ -94,15 +123,7 @@ impl Operator for Cast {
         if has_kernel(from, to) {
             return Ok(Box::new(move |io: &mut Io<'_, '_>| by_kernel(isa, from, to, io)));
         }
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            by_number!(to, Y => by_number!(from,
-                X => convert_all::<X, Y>(io.input(0)?, io.output(0)?),
-                else convert_all::<u8, Y>(io.input(0)?, io.output(0)?)),
-            else by_number!(from,
-                X => truth::<X>(io.input(0)?, io.output(0)?),
-                else truth::<u8>(io.input(0)?, io.output(0)?)));
-            Ok(())
-        }))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| convert_all(from, io.input_bytes(0)?, to, io.output_bytes(0)?)))
     }
 }
 

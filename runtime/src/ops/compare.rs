@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::binary::{self, Broadcast, CompareFn};
 
 use super::arity::exactly;
-use super::number::{by_number, filled, words};
+
 use super::walk::{Walk, broadcast_shape};
+use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
@@ -60,13 +61,36 @@ pub struct Compare {
     pub kind: CompareKind,
 }
 
-fn zip<T: Copy + PartialOrd>(kind: CompareKind, walk: &Walk<2>, a: &[T], b: &[T], y: &mut [u8]) -> Result<(), OpError> {
-    let mut results = y.iter_mut();
-    walk.try_each(|[i, j]| {
-        let (Some(&a), Some(&b)) = (a.get(i), b.get(j)) else { return Err(OpError::Operand(0)) };
-        *results.next().ok_or(OpError::Operand(0))? = u8::from(kind.holds(a, b));
+/// Compares in wide types, which keep the order of the narrow ones.
+fn zip<T: Wide>(
+    kind: CompareKind,
+    walk: &Walk<2>,
+    dtype: DType,
+    [a, b]: [&[u8]; 2],
+    y: &mut [u8],
+) -> Result<(), OpError> {
+    let mut left = y;
+    let (mut wide_a, mut wide_b) = ([T::ZERO; CHUNK], [T::ZERO; CHUNK]);
+    walk.try_chunks(&mut |[at_a, at_b]| {
+        T::load(dtype, a, at_a, &mut wide_a)?;
+        T::load(dtype, b, at_b, &mut wide_b)?;
+        let results = left.split_off_mut(..at_a.len()).ok_or(OpError::Operand(0))?;
+        for (result, (&a, &b)) in results.iter_mut().zip(wide_a.iter().zip(&wide_b)) {
+            *result = u8::from(kind.holds(a, b));
+        }
         Ok(())
     })
+}
+
+fn compare_all(
+    kind: CompareKind,
+    walk: &Walk<2>,
+    dtype: DType,
+    operands: [&[u8]; 2],
+    y: &mut [u8],
+) -> Result<(), OpError> {
+    let dtype = if dtype == DType::Bool { DType::U8 } else { dtype };
+    by_wide!(dtype, T => zip::<T>(kind, walk, dtype, operands, y), else Err(OpError::Operand(0)))
 }
 
 impl Operator for Compare {
@@ -94,12 +118,9 @@ impl Operator for Compare {
         let [a, b] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
         let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
-        let kind = self.kind;
-        let y = filled::<u8>(fact, |y| {
-            by_number!(a.dtype(), T => zip::<T>(kind, &walk, words(a)?, words(b)?, y),
-                else zip::<u8>(kind, &walk, words(a)?, words(b)?, y))
-        })?;
-        Ok(vec![y])
+        let mut y = vec![0; fact.bytes()];
+        compare_all(self.kind, &walk, a.dtype(), [a.bytes(), b.bytes()], &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -124,11 +145,11 @@ impl Operator for Compare {
             }));
         }
         let walk = Walk::broadcast(&y.shape, [&a.shape, &b.shape]);
-        Ok(by_number!(a.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
-            zip::<T>(kind, &walk, io.input(0)?, io.input(1)?, io.output(0)?)
-        }), else Box::new(move |io: &mut Io<'_, '_>| {
-            zip::<u8>(kind, &walk, io.input(0)?, io.input(1)?, io.output(0)?)
-        })))
+        let dtype = a.dtype;
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let operands = [io.input_bytes(0)?, io.input_bytes(1)?];
+            compare_all(kind, &walk, dtype, operands, io.output_bytes(0)?)
+        }))
     }
 }
 

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::number::{Number, by_number, filled, words};
+use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -21,21 +21,29 @@ pub struct CumSum {
 }
 
 impl CumSum {
-    fn sum<T: Number>(&self, shape: &Shape, x: &[T], y: &mut [T]) {
+    /// Sums in a wide type; every sum is rounded to the elements' own once.
+    fn sum<T: Wide>(&self, dtype: DType, shape: &Shape, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
         let axis = shape[self.axis];
         let inner: usize = shape[self.axis + 1..].iter().product();
-        let plane = (axis * inner).max(1);
-        for (x, y) in x.chunks_exact(plane).zip(y.chunks_exact_mut(plane)) {
-            for column in 0..inner {
-                let mut sum = T::ZERO;
-                for step in 0..axis {
-                    let at = if self.reverse { axis - 1 - step } else { step } * inner + column;
-                    let through = sum.add(x[at]);
-                    y[at] = if self.exclusive { sum } else { through };
-                    sum = through;
-                }
+        let (size, planes) = (dtype.size(), shape.elements() / (axis * inner).max(1));
+        let mut read = [T::ZERO; CHUNK];
+        for row in 0..planes * inner {
+            let first = row / inner * axis * inner + row % inner;
+            let mut sum = T::ZERO;
+            for step in 0..axis {
+                let at = first + if self.reverse { axis - 1 - step } else { step } * inner;
+                T::load(dtype, x, &[at], &mut read)?;
+                let through = sum.add(read[0]);
+                let place = y.get_mut(at * size..(at + 1) * size).ok_or(OpError::Operand(0))?;
+                T::store(dtype, &[if self.exclusive { sum } else { through }], place)?;
+                sum = through;
             }
         }
+        Ok(())
+    }
+
+    fn sum_all(&self, fact: &Fact, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+        by_wide!(fact.dtype, T => self.sum::<T>(fact.dtype, &fact.shape, x, y), else Err(OpError::Operand(0)))
     }
 }
 
@@ -59,11 +67,9 @@ impl Operator for CumSum {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[x.fact()])?.remove(0);
-        let y = by_number!(fact.dtype, T => filled::<T>(fact, |y| {
-            self.sum(x.shape(), words(x)?, y);
-            Ok(())
-        }), else Err(OpError::Operand(0)))?;
-        Ok(vec![y])
+        let mut y = vec![0; fact.bytes()];
+        self.sum_all(&fact, x.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -73,11 +79,8 @@ impl Operator for CumSum {
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
-        let (this, shape) = (*self, x.shape.clone());
-        Ok(by_number!(x.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
-            this.sum::<T>(&shape, io.input(0)?, io.output(0)?);
-            Ok(())
-        }), else return Err(OpError::Operand(0))))
+        let (this, fact) = (*self, (*x).clone());
+        Ok(Box::new(move |io: &mut Io<'_, '_>| this.sum_all(&fact, io.input_bytes(0)?, io.output_bytes(0)?)))
     }
 }
 

@@ -84,6 +84,7 @@ pub mod trees;
 pub mod unary;
 pub mod volume;
 pub(crate) mod walk;
+mod wide;
 pub mod window_pool;
 
 pub use candidates::{Candidate, Candidates, Task};

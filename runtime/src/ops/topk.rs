@@ -7,10 +7,11 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::number::{Number, by_number, filled, words};
+use super::number::Number;
+use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
-use crate::tensor::{DType, Fact, Shape, Tensor};
+use crate::tensor::{DType, Fact, Shape, Tensor, elements};
 
 /// The `k` best along an axis: values, and indices as i64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,13 +41,13 @@ fn rank(ranked: &mut [u64], k: usize, best_first: &dyn Fn(u64, u64) -> Ordering)
 }
 
 impl TopK {
-    /// `scratch` has room for one index for each element of the axis.
+    /// `at` reads an element in a type that keeps the order; values are copied as bytes. `scratch` has room for one
+    /// index for each element of the axis.
     fn search<T: Number>(
         &self,
-        shape: &Shape,
-        x: &[T],
-        values: &mut [T],
-        indices: &mut [i64],
+        (shape, size): (&Shape, usize),
+        (x, at): (&[u8], &dyn Fn(usize) -> Result<T, OpError>),
+        (values, indices): (&mut [u8], &mut [i64]),
         scratch: &mut [u64],
     ) -> Result<(), OpError> {
         let (axis, k) = (shape[self.axis], self.k);
@@ -55,23 +56,51 @@ impl TopK {
         if k == 0 || inner == 0 {
             return Ok(());
         }
-        let planes = values.chunks_exact_mut(k * inner).zip(indices.chunks_exact_mut(k * inner));
-        for (x, (values, indices)) in x.chunks_exact(axis * inner).zip(planes) {
+        let planes = values.chunks_exact_mut(k * inner * size).zip(indices.chunks_exact_mut(k * inner));
+        for (plane, (values, indices)) in planes.enumerate() {
             for column in 0..inner {
-                let at = |index: u64| x[index as usize * inner + column];
+                let place_of = |index: u64| plane * axis * inner + index as usize * inner + column;
+                let value = |index: u64| at(place_of(index)).unwrap_or(T::ZERO);
                 let best_first = |a: u64, b: u64| {
-                    let by_value = order(at(a), at(b));
+                    let by_value = order(value(a), value(b));
                     let by_value = if self.largest { by_value.reverse() } else { by_value };
                     by_value.then(a.cmp(&b))
                 };
                 rank(ranked, k, &best_first);
                 for (place, &index) in ranked[..k].iter().enumerate() {
-                    values[place * inner + column] = at(index);
+                    let from = place_of(index) * size;
+                    let to = (place * inner + column) * size;
+                    let bytes = x.get(from..from + size).ok_or(OpError::Operand(0))?;
+                    values.get_mut(to..to + size).ok_or(OpError::Operand(0))?.copy_from_slice(bytes);
                     indices[place * inner + column] = index as i64;
                 }
             }
         }
         Ok(())
+    }
+
+    /// The search for elements of any type: f32 as they are, others in a wide type.
+    fn search_all(
+        &self,
+        x: &Fact,
+        bytes: &[u8],
+        results: (&mut [u8], &mut [i64]),
+        scratch: &mut [u64],
+    ) -> Result<(), OpError> {
+        let shape = (&x.shape, x.dtype.size());
+        if x.dtype == DType::F32 {
+            let floats: &[f32] = elements(bytes).ok_or(OpError::Operand(0))?;
+            let at = |index: usize| floats.get(index).copied().ok_or(OpError::Operand(0));
+            return self.search::<f32>(shape, (bytes, &at), results, scratch);
+        }
+        by_wide!(x.dtype, T => {
+            let at = |index: usize| {
+                let mut read = [T::ZERO; CHUNK];
+                T::load(x.dtype, bytes, &[index], &mut read)?;
+                Ok(read[0])
+            };
+            self.search::<T>(shape, (bytes, &at), results, scratch)
+        }, else Err(OpError::Operand(0)))
     }
 }
 
@@ -104,9 +133,9 @@ impl Operator for TopK {
         let mut indices = vec![0i64; facts.last().map_or(0, |fact| fact.shape.elements())];
         let mut scratch = vec![0; x.shape()[self.axis]];
         let [values_fact, indices_fact] = exactly::<2, _>(&facts)?.clone();
-        let values = by_number!(x.dtype(), T => filled::<T>(values_fact, |values| {
-            self.search(x.shape(), words(x)?, values, &mut indices, &mut scratch)
-        }), else Err(OpError::Operand(0)))?;
+        let mut values = vec![0; values_fact.bytes()];
+        self.search_all(x.fact(), x.bytes(), (&mut values, &mut indices), &mut scratch)?;
+        let values = Tensor::from_bytes(values_fact, &values)?;
         Ok(vec![values, Tensor::from_bytes(indices_fact, bytemuck::cast_slice(&indices))?])
     }
 
@@ -119,10 +148,10 @@ impl Operator for TopK {
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
-        let (this, shape, dtype) = (*self, x.shape.clone(), x.dtype);
+        let (this, fact) = (*self, (*x).clone());
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let (indices, scratch) = (io.output(1)?, io.scratch()?);
-            by_number!(dtype, T => this.search::<T>(&shape, io.input(0)?, io.output(0)?, indices, scratch), else Ok(()))
+            this.search_all(&fact, io.input_bytes(0)?, (io.output_bytes(0)?, indices), scratch)
         }))
     }
 }
