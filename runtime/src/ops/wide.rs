@@ -108,12 +108,15 @@ macro_rules! by_wide {
 }
 pub(crate) use by_wide;
 
+/// What is done with the offsets of up to [`CHUNK`] elements of each operand.
+type OnChunk<'f, const N: usize> = &'f mut dyn FnMut([&[usize]; N]) -> Result<(), OpError>;
+
 impl<const N: usize> Walk<N> {
     /// As [`try_each`](Self::try_each), for up to [`CHUNK`] elements a call.
     ///
     /// # Errors
     /// The first that `f` answers.
-    pub(crate) fn try_chunks(&self, f: &mut dyn FnMut([&[usize]; N]) -> Result<(), OpError>) -> Result<(), OpError> {
+    pub(crate) fn try_chunks(&self, f: OnChunk<'_, N>) -> Result<(), OpError> {
         let mut chunks = [[0; CHUNK]; N];
         let mut held = 0;
         self.try_each(|offsets| {

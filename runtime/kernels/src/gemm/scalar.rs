@@ -17,39 +17,56 @@ pub(super) static HALF_4X8: &[&[Kernel]] =
 /// # Safety
 /// As for [`Kernel`], with M rows of up to eight columns.
 unsafe fn tile<B: Copy + Into<f32>, const M: usize>(tile: &Tile) {
-    let mut sums = [[0.0; N]; M];
+    for r in 0..M {
+        // SAFETY: the caller's.
+        unsafe { finish(tile, r, &sums::<B>(tile, M, r)) };
+    }
+}
+
+/// The products of row `r` of `rows`. One for all heights of a tile, and small rather than fast.
+///
+/// # Safety
+/// As for [`Kernel`], with `rows` rows of up to eight columns.
+#[inline(never)]
+unsafe fn sums<B: Copy + Into<f32>>(tile: &Tile, rows: usize, r: usize) -> [f32; N] {
+    let mut sums = [0.0; N];
     for tap in 0..tile.taps {
-        for (r, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: every tap has M pointers to `depth` numbers; the panel has `taps * depth` rows of N.
-            let (row, panel) = unsafe {
-                let row = *tile.rows.add(tap * M + r);
-                let panel = tile.panel.cast::<[B; N]>().add(tap * tile.depth);
-                (std::slice::from_raw_parts(row, tile.depth), std::slice::from_raw_parts(panel, tile.depth))
-            };
-            for (&a, b) in row.iter().zip(panel) {
-                for (sum, &b) in sums.iter_mut().zip(b) {
-                    *sum += a * b.into();
-                }
+        // SAFETY: every tap has a pointer to `depth` numbers for each row; the panel has `taps * depth` rows of N.
+        let (row, panel) = unsafe {
+            let row = *tile.rows.add(tap * rows + r);
+            let panel = tile.panel.cast::<[B; N]>().add(tap * tile.depth);
+            (std::slice::from_raw_parts(row, tile.depth), std::slice::from_raw_parts(panel, tile.depth))
+        };
+        for (&a, b) in row.iter().zip(panel) {
+            for (sum, &b) in sums.iter_mut().zip(b) {
+                *sum += a * b.into();
             }
         }
     }
-    for (r, sums) in sums.iter().enumerate() {
-        for (c, &sum) in sums.iter().enumerate().take(tile.columns) {
-            let at = r * tile.ldc + c;
-            // SAFETY: bias and output have the tile's columns in each of the M rows.
-            unsafe {
-                let start = match tile.add {
-                    true => *tile.out.add(at),
-                    false if tile.bias.is_null() => 0.0,
-                    false => *tile.bias.add(c),
-                };
-                let sum = sum + start;
-                *tile.out.add(at) = match tile.bounds {
-                    Bounds::None => sum,
-                    Bounds::Least(min) => apply(Activation::Clip { min, max: f32::INFINITY }, sum),
-                    Bounds::Both(min, max) => apply(Activation::Clip { min, max }, sum),
-                };
-            }
+    sums
+}
+
+/// Adds, bounds and writes row `r`.
+///
+/// # Safety
+/// As for [`Kernel`].
+#[inline(never)]
+unsafe fn finish(tile: &Tile, r: usize, sums: &[f32; N]) {
+    for (c, &sum) in sums.iter().enumerate().take(tile.columns) {
+        let at = r * tile.ldc + c;
+        // SAFETY: bias and output have the tile's columns in each of its rows.
+        unsafe {
+            let start = match tile.add {
+                true => *tile.out.add(at),
+                false if tile.bias.is_null() => 0.0,
+                false => *tile.bias.add(c),
+            };
+            let sum = sum + start;
+            *tile.out.add(at) = match tile.bounds {
+                Bounds::None => sum,
+                Bounds::Least(min) => apply(Activation::Clip { min, max: f32::INFINITY }, sum),
+                Bounds::Both(min, max) => apply(Activation::Clip { min, max }, sum),
+            };
         }
     }
 }

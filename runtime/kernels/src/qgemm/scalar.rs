@@ -13,33 +13,41 @@ pub(super) static TILE_4X8: &[&[Kernel]] = &[&[tile::<1>], &[tile::<2>], &[tile:
 /// # Safety
 /// As for [`Kernel`], with M rows of up to eight columns.
 unsafe fn tile<const M: usize>(tile: &Tile) {
-    let mut sums = [[0i32; N]; M];
+    for r in 0..M {
+        // SAFETY: the caller's.
+        unsafe { row(tile, M, r) };
+    }
+}
+
+/// Row `r` of `rows`. One for all heights of a tile, and small rather than fast.
+///
+/// # Safety
+/// As for [`Kernel`], with `rows` rows of up to eight columns.
+#[inline(never)]
+unsafe fn row(tile: &Tile, rows: usize, r: usize) {
+    let mut sums = [0i32; N];
     for tap in 0..tile.taps {
-        for (r, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: every tap has M pointers to `steps` groups; the panel has `taps * steps` rows of N groups.
-            let (row, panel) = unsafe {
-                let row = (*tile.rows.add(tap * M + r)).cast::<[u8; GROUP]>();
-                let panel = tile.panel.add(tap * tile.steps * N * GROUP).cast::<[[i8; GROUP]; N]>();
-                (std::slice::from_raw_parts(row, tile.steps), std::slice::from_raw_parts(panel, tile.steps))
-            };
-            for (a, columns) in row.iter().zip(panel) {
-                for (sum, w) in sums.iter_mut().zip(columns) {
-                    *sum += a.iter().zip(w).map(|(&a, &w)| i32::from(a) * i32::from(w)).sum::<i32>();
-                }
+        // SAFETY: every tap has a pointer to `steps` groups for each row; the panel has `taps * steps` rows of N groups.
+        let (row, panel) = unsafe {
+            let row = (*tile.rows.add(tap * rows + r)).cast::<[u8; GROUP]>();
+            let panel = tile.panel.add(tap * tile.steps * N * GROUP).cast::<[[i8; GROUP]; N]>();
+            (std::slice::from_raw_parts(row, tile.steps), std::slice::from_raw_parts(panel, tile.steps))
+        };
+        for (a, columns) in row.iter().zip(panel) {
+            for (sum, w) in sums.iter_mut().zip(columns) {
+                *sum += a.iter().zip(w).map(|(&a, &w)| i32::from(a) * i32::from(w)).sum::<i32>();
             }
         }
     }
-    for (r, sums) in sums.iter().enumerate() {
-        for (c, &sum) in sums.iter().enumerate().take(tile.columns) {
-            let at = r * tile.ldc + c;
-            // SAFETY: offsets, output and, unless the result is sums, scales have the tile's columns in each of the M rows.
-            unsafe {
-                let sum = sum.wrapping_add(*tile.offsets.add(c));
-                match &tile.to {
-                    Form::Bytes(by) => *tile.out.add(at) = by.byte(sum as f32 * *tile.scales.add(c)),
-                    Form::Floats => *tile.out.cast::<f32>().add(at) = sum as f32 * *tile.scales.add(c),
-                    Form::Sums => *tile.out.cast::<i32>().add(at) = sum,
-                }
+    for (c, &sum) in sums.iter().enumerate().take(tile.columns) {
+        let at = r * tile.ldc + c;
+        // SAFETY: offsets, output and, unless the result is sums, scales have the tile's columns in each of its rows.
+        unsafe {
+            let sum = sum.wrapping_add(*tile.offsets.add(c));
+            match &tile.to {
+                Form::Bytes(by) => *tile.out.add(at) = by.byte(sum as f32 * *tile.scales.add(c)),
+                Form::Floats => *tile.out.cast::<f32>().add(at) = sum as f32 * *tile.scales.add(c),
+                Form::Sums => *tile.out.cast::<i32>().add(at) = sum,
             }
         }
     }
