@@ -40,7 +40,8 @@ fn deviation(cx: &mut Call<'_, '_>, variance: ValueId, epsilon: f32) -> Result<V
 pub(super) fn batch(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (dims, epsilon) = (cx.shape(x).to_vec(), cx.float("epsilon", 1e-5)?);
-    let training = cx.flag("training_mode", false)?;
+    // Before opset 14, statistics as results were how training was told.
+    let training = cx.flag("training_mode", false)? || cx.opset < 14 && (1..cx.outputs()).any(|index| cx.wants(index));
     let spatial = cx.flag("spatial", true)?;
     if cx.dtype(x) != DType::F32 {
         return Err(Halt::Foreign);
@@ -61,10 +62,7 @@ pub(super) fn batch(cx: &mut Call<'_, '_>) -> Imported {
     let moved = cx.binary(BinaryKind::Mul, mean, factor)?;
     let shift = cx.binary(BinaryKind::Sub, bias, moved)?;
     let y = cx.binary(BinaryKind::Mul, x, factor)?;
-    let y = cx.binary(BinaryKind::Add, y, shift)?;
-    // Files of old opsets name statistics as results that nothing moves here.
-    let (mean, variance) = (cx.input(3)?, cx.input(4)?);
-    Ok(vec![y, mean, variance, mean, variance])
+    Ok(vec![cx.binary(BinaryKind::Add, y, shift)?])
 }
 
 /// Batch normalization by the statistics of the batch; they move the running ones, which are results too.
@@ -85,6 +83,9 @@ fn of_batch(cx: &mut Call<'_, '_>, x: ValueId, [scale, bias]: [ValueId; 2], epsi
         let of_batch = cx.reshape(of_batch, &[channels])?;
         let new = cx.with_number(BinaryKind::Mul, of_batch, 1.0 - momentum)?;
         results.push(cx.binary(BinaryKind::Add, old, new)?);
+    }
+    for of_batch in [mean, variance] {
+        results.push(cx.reshape(of_batch, &[channels])?);
     }
     Ok(results)
 }
