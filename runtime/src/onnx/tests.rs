@@ -104,3 +104,17 @@ fn a_recurrence_takes_every_option() {
     let (_, refusal) = refused(&with(&[text("direction", "sideways")]));
     assert!(refusal.contains("sideways") || refusal.contains("direction"), "{refusal}");
 }
+
+/// PaddlePaddle writes -1 for a batch that it does not know, in inputs, outputs and between.
+#[test]
+fn a_dimension_of_minus_one_is_unknown() {
+    let unknown = |name: &str| {
+        let dims = [Message::new().int(1, -1), Message::new().int(1, 3)];
+        let tensor = Message::new().int(1, FLOAT).nested(2, &Message::new().all(1, &dims));
+        skipstone_onnx::write::typed(name, &Message::new().nested(1, &tensor))
+    };
+    let file = model(&graph(&[node("Relu", &["x"], &["y"], &[])], &[], &[unknown("x")], &[unknown("y")]));
+    assert_eq!(refused(&file).0, "shape.unbound");
+    let bound = Model::from_bytes(&file, &Options::default().shape("x", &[2, 3])).unwrap();
+    assert_eq!(bound.outputs()[0].fact.shape.dims(), [2, 3]);
+}

@@ -252,6 +252,8 @@ pub(super) fn check_type(kind: &Type<'_>, declared: bool, limits: &Limits, place
             let mut known = Vec::new();
             for dim in shape.iter().flatten() {
                 match dim {
+                    // So exporters write a dimension that they do not know.
+                    Dim::Known(-1) => {}
                     Dim::Known(dim) => known.push(*dim),
                     Dim::Symbol(name) => {
                         if let Some(fault) = symbol::fault(name, limits.max_symbol_bytes) {
@@ -279,7 +281,7 @@ pub(super) fn describe(kind: Option<&Type<'_>>) -> ValueType {
             shape: shape.as_ref().map(|dims| {
                 dims.iter()
                     .map(|dim| match dim {
-                        Dim::Known(dim) => Dimension::Known(u64::try_from(*dim).unwrap_or(0)),
+                        Dim::Known(dim) => u64::try_from(*dim).map_or(Dimension::Unknown, Dimension::Known),
                         Dim::Symbol(name) if !name.is_empty() => Dimension::Symbol((*name).to_owned()),
                         _ => Dimension::Unknown,
                     })
