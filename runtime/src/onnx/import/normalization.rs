@@ -51,7 +51,11 @@ pub(super) fn batch(cx: &mut Call<'_, '_>) -> Imported {
     for (index, slot) in parameters.iter_mut().enumerate() {
         let id = cx.input(index + 1)?;
         // Before opset 9, there could be a parameter for each pixel of each channel.
-        *slot = if spatial { per_channel(cx, id, channels, rank)? } else { cx.reshape(id, &dims[1..])? };
+        *slot = if spatial {
+            per_channel(cx, id, channels, rank)?
+        } else {
+            cx.reshape(id, dims.get(1..).unwrap_or_default())?
+        };
     }
     let [scale, bias, mean, variance] = parameters;
     if training {
@@ -77,7 +81,7 @@ fn of_batch(cx: &mut Call<'_, '_>, x: ValueId, [scale, bias]: [ValueId; 2], epsi
     let y = cx.binary(BinaryKind::Mul, centered, factor)?;
     let mut results = vec![cx.binary(BinaryKind::Add, y, bias)?];
     let momentum = f64::from(cx.float("momentum", 0.9)?);
-    let channels = cx.shape(x)[1];
+    let channels = cx.shape(x).get(1).copied().unwrap_or(1);
     for (index, of_batch) in [(3, mean), (4, variance)] {
         let old = cx.with_number(BinaryKind::Mul, cx.input(index)?, momentum)?;
         let of_batch = cx.reshape(of_batch, &[channels])?;
