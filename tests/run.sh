@@ -44,6 +44,8 @@ zoo() {
 
 operators() { "$python" tests/parity/operators.py; }
 
+architectures() { "$python" tests/architectures/check.py; }
+
 conformance() { "$python" tests/conformance/nodes.py; }
 
 malformed() { "$python" tests/malformed.py; }
@@ -101,7 +103,7 @@ size() { "$python" tests/size.py; }
 # The Swift package on Linux, and the library that it links on an iPhone.
 ios() { tests/ios.sh; }
 
-sections=(environment format lint rust device release zoo operators conformance malformed samples pretrained accuracy int8 aarch64 aarch64_zoo package instructions android size ios)
+sections=(environment format lint rust device release zoo operators architectures conformance malformed samples pretrained accuracy int8 aarch64 aarch64_zoo package instructions android size ios)
 passed=0
 
 # `set -e` does not reach into a function that is part of a condition: hence the subshell.
