@@ -22,9 +22,10 @@ fn main() {
     }
 }
 
-/// The names in the table: lines such as `    Conv(conv::Conv),`.
+/// The names in the table: lines such as `    2 => Conv(conv::Conv),`; and the operator that no package holds.
 fn variants(source: &str) -> Vec<&str> {
     let table = source.split("\noperators! {").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
     let entries = table.lines().map(str::trim).filter(|line| line.ends_with("),"));
-    entries.filter_map(|line| line.split('(').next()).collect()
+    let names = entries.filter_map(|line| line.split("=> ").nth(1)?.split('(').next());
+    names.chain(["Foreign"]).collect()
 }

@@ -4,15 +4,21 @@
 //! once: by a node, by the caller (an input) or by the model (a constant). Passes rewrite
 //! the graph, one file each, and leave it valid; [`optimise`] runs them in order.
 
+mod block;
+#[cfg(test)]
+mod control_tests;
+#[cfg(any(feature = "passes", test))]
+mod evaluate;
 #[cfg(any(feature = "passes", test))]
 mod pass;
 
 use std::sync::Arc;
 
+pub use block::{Block, MAX_DEPTH};
 #[cfg(any(feature = "passes", test))]
 pub use pass::optimise;
 
-use crate::error::{Error, OpError, Result};
+use crate::error::{Error, Result};
 use crate::ops::{Op, Operator};
 use crate::tensor::{Fact, Tensor};
 
@@ -44,6 +50,8 @@ pub struct Node {
     pub inputs: Vec<ValueId>,
     /// Results.
     pub outputs: Vec<ValueId>,
+    /// Nodes inside it, where its operator has any.
+    pub blocks: Vec<Block>,
 }
 
 /// A model with every shape known.
@@ -56,6 +64,8 @@ pub struct Graph {
     pub inputs: Vec<ValueId>,
     /// Values that the caller gets, with the names of the model's outputs.
     pub outputs: Vec<(String, ValueId)>,
+    /// While a block is built or rewritten in their place: what these fields hold.
+    outer: Vec<block::Outer>,
 }
 
 impl Graph {
@@ -136,7 +146,7 @@ impl Graph {
                 self.add_value(value, fact, None)
             })
             .collect();
-        Ok(Node { name, op, inputs: inputs.to_vec(), outputs })
+        Ok(Node { name, op, inputs: inputs.to_vec(), outputs, blocks: Vec::new() })
     }
 
     /// Facts of several values.
@@ -147,23 +157,23 @@ impl Graph {
 
     /// Makes every reader of `old`, the graph's outputs included, read `new`.
     pub fn redirect(&mut self, old: ValueId, new: ValueId) {
-        let readers = self.nodes.iter_mut().flat_map(|n| n.inputs.iter_mut());
-        for id in readers.chain(self.outputs.iter_mut().map(|(_, id)| id)) {
-            if *id == old {
-                *id = new;
-            }
+        self.rename(|id| if id == old { new } else { id });
+    }
+
+    /// Makes every reader, the graph's outputs included, read another value in the place of its own.
+    fn rename(&mut self, name: impl Fn(ValueId) -> ValueId) {
+        for node in &mut self.nodes {
+            node.for_each_read_mut(&mut |id| *id = name(*id));
+        }
+        for (_, id) in &mut self.outputs {
+            *id = name(*id);
         }
     }
 
     /// For every value: the node that writes it (index into [`Graph::nodes`]) and those that
-    /// read it; an output of the graph counts as a reader past the last node.
+    /// read it, themselves or in a block of theirs; an output of the graph counts as a reader past the last node.
     #[must_use]
     pub fn uses(&self) -> Uses {
-        let read = || {
-            let by_nodes =
-                self.nodes.iter().enumerate().flat_map(|(at, node)| node.inputs.iter().map(move |&id| (id, at)));
-            by_nodes.chain(self.outputs.iter().map(|&(_, id)| (id, self.nodes.len())))
-        };
         let mut writer = vec![None; self.values.len()];
         for (index, node) in self.nodes.iter().enumerate() {
             for id in &node.outputs {
@@ -171,15 +181,20 @@ impl Graph {
             }
         }
         // Counted, then listed: where each value's readers end, then where they begin.
+        let mut read = Vec::with_capacity(2 * self.nodes.len());
+        for (at, node) in self.nodes.iter().enumerate() {
+            node.for_each_read(&mut |id| read.push((id, at)));
+        }
+        read.extend(self.outputs.iter().map(|&(_, id)| (id, self.nodes.len())));
         let mut starts = vec![0; self.values.len() + 1];
-        read().for_each(|(id, _)| starts[id.0] += 1);
+        read.iter().for_each(|(id, _)| starts[id.0] += 1);
         let mut end = 0;
         for start in &mut starts {
             end += *start;
             *start = end;
         }
         let mut readers = vec![0; end];
-        for (id, at) in read().collect::<Vec<_>>().into_iter().rev() {
+        for (id, at) in read.into_iter().rev() {
             starts[id.0] -= 1;
             readers[starts[id.0]] = at;
         }
@@ -216,60 +231,89 @@ impl Graph {
         }
     }
 
-    /// Checks the invariants of the type's description: order, arity, facts, one writer for every value.
+    /// Checks the invariants of the type's description: order, arity, facts, one writer for every value, in blocks too.
     ///
     /// # Errors
     /// [`Error::Internal`], naming the node, or the shape rule's own objection.
     pub fn check(&self) -> Result<()> {
-        let mut known: Vec<bool> = self.values.iter().map(|value| value.constant.is_some() || value.packed).collect();
-        let is_known = |known: &[bool], id: ValueId| known.get(id.0).copied().unwrap_or(false);
-        // False where there is no such value, or it has been written.
-        let write =
-            |known: &mut [bool], id: ValueId| known.get_mut(id.0).is_some_and(|known| !std::mem::replace(known, true));
-        if let Some(id) = self.inputs.iter().find(|&&id| !write(&mut known, id)) {
+        let known: Vec<bool> = self.values.iter().map(|value| value.constant.is_some() || value.packed).collect();
+        let mut check = Check { graph: self, written: known.clone(), known, depth: 0 };
+        if let Some(id) = self.inputs.iter().find(|&&id| !check.write(id)) {
             return Err(Error::Internal(format!("the input {} is written twice, or no value", id.0)));
         }
-        for node in &self.nodes {
-            let broken = |what: String| Err(Error::Internal(format!("node '{}' {what}", node.name)));
-            if let Some(id) = node.inputs.iter().find(|&&id| !is_known(&known, id)) {
-                return broken(format!("reads value {} before it is written", id.0));
-            }
-            if let Some(id) = node.outputs.iter().find(|&&id| !write(&mut known, id)) {
-                return broken(format!("writes value {}, which is written already, or is none", id.0));
-            }
-            let facts = node.op.infer(&self.facts(&node.inputs)).map_err(|e| e.at(&node.name))?;
-            if !facts.iter().eq(self.facts(&node.outputs)) {
-                return broken(format!("holds {:?}, its rule says {facts:?}", self.facts(&node.outputs)));
-            }
-        }
-        match self.outputs.iter().find(|(_, id)| !is_known(&known, *id)) {
+        check.nodes(&self.nodes)?;
+        match self.outputs.iter().find(|(_, id)| !check.is_known(*id)) {
             Some((name, _)) => Err(Error::Internal(format!("nothing writes the output '{name}'"))),
             None => Ok(()),
         }
     }
+}
 
-    /// Runs the graph node by node with the operators' plain evaluation: slow, and the truth
-    /// that plans are tested against.
-    ///
-    /// # Errors
-    /// What an operator objects to, with the node's name.
-    #[cfg(any(feature = "passes", test))]
-    pub fn evaluate(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let mut held: Vec<Option<Arc<Tensor>>> = self.values.iter().map(|v| v.constant.clone()).collect();
-        for (id, tensor) in self.inputs.iter().zip(inputs) {
-            held[id.0] = Some(Arc::new(tensor.clone()));
+/// A walk through a graph in the order of its run.
+struct Check<'a> {
+    graph: &'a Graph,
+    /// Values that may be read here.
+    known: Vec<bool>,
+    /// Values that were written, in blocks that have ended too.
+    written: Vec<bool>,
+    /// How many blocks are around.
+    depth: usize,
+}
+
+impl Check<'_> {
+    fn is_known(&self, id: ValueId) -> bool {
+        self.known.get(id.0).copied().unwrap_or(false)
+    }
+
+    /// False where there is no such value, or it has been written.
+    fn write(&mut self, id: ValueId) -> bool {
+        let fresh = self.written.get_mut(id.0).is_some_and(|written| !std::mem::replace(written, true));
+        if fresh {
+            self.known[id.0] = true;
         }
-        let missing = |id: &ValueId| Error::Internal(format!("value {} was never computed", id.0));
-        for node in &self.nodes {
-            let operands: Vec<Arc<Tensor>> =
-                node.inputs.iter().map(|id| held[id.0].clone().ok_or_else(|| missing(id))).collect::<Result<_>>()?;
-            let operands: Vec<&Tensor> = operands.iter().map(AsRef::as_ref).collect();
-            let results = node.op.evaluate(&operands).map_err(|e: OpError| e.at(&node.name))?;
-            for (id, tensor) in node.outputs.iter().zip(results) {
-                held[id.0] = Some(Arc::new(tensor));
+        fresh
+    }
+
+    fn nodes(&mut self, nodes: &[Node]) -> Result<()> {
+        for node in nodes {
+            let broken = |what: String| Err(Error::Internal(format!("node '{}' {what}", node.name)));
+            if let Some(id) = node.inputs.iter().find(|&&id| !self.is_known(id)) {
+                return broken(format!("reads value {} before it is written", id.0));
+            }
+            for block in &node.blocks {
+                self.block(node, block)?;
+            }
+            if let Some(id) = node.outputs.iter().find(|&&id| !self.write(id)) {
+                return broken(format!("writes value {}, which is written already, or is none", id.0));
+            }
+            let facts = self.graph.infer(node)?;
+            let held = self.graph.facts(&node.outputs);
+            if !facts.iter().eq(held.iter().copied()) {
+                return broken(format!("holds {held:?}, its rule says {facts:?}"));
             }
         }
-        self.outputs.iter().map(|(_, id)| held[id.0].as_deref().cloned().ok_or_else(|| missing(id))).collect()
+        Ok(())
+    }
+
+    fn block(&mut self, owner: &Node, block: &Block) -> Result<()> {
+        let broken = |what: String| Err(Error::Internal(format!("a block of node '{}' {what}", owner.name)));
+        if self.depth == MAX_DEPTH {
+            return broken(format!("lies in {MAX_DEPTH} others, and may not"));
+        }
+        if let Some(id) = block.parameters.iter().find(|&&id| !self.write(id)) {
+            return broken(format!("has the parameter {}, which is written elsewhere, or is none", id.0));
+        }
+        self.depth += 1;
+        self.nodes(&block.nodes)?;
+        self.depth -= 1;
+        if let Some(id) = block.results.iter().find(|&&id| !self.is_known(id)) {
+            return broken(format!("gives value {}, which nothing writes", id.0));
+        }
+        // What it wrote is seen inside it alone.
+        for id in block.nodes.iter().flat_map(|node| &node.outputs).chain(&block.parameters) {
+            self.known[id.0] = false;
+        }
+        Ok(())
     }
 }
 

@@ -12,7 +12,8 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{EnumAccess, VariantAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use skipstone_kernels::Isa;
 use skipstone_kernels::arena::{AlignedVec, Slab};
 use skipstone_kernels::gemm::Weights;
@@ -37,6 +38,7 @@ pub mod cast;
 pub(crate) mod check;
 pub mod compare;
 pub mod concat;
+pub mod control;
 pub mod conv;
 pub mod conv_integer;
 pub mod cumsum;
@@ -288,16 +290,23 @@ impl<F: Fn(&mut Io<'_, '_>) -> Result<(), OpError> + Send + Sync> Execute for F 
 }
 
 macro_rules! operators {
-    ($($(#[$note:meta])* $variant:ident($type:ty),)*) => {
-        /// Every operator there is. A package stores an operator by its place in this list: new ones go to the end.
-        #[derive(Clone, Serialize, Deserialize)]
-        pub enum Op { $($(#[$note])* $variant($type),)* }
+    ($($(#[$note:meta])* $number:literal => $variant:ident($type:ty),)*) => {
+        /// Every operator there is.
+        #[derive(Clone)]
+        pub enum Op {
+            $($(#[$note])* $variant($type),)*
+            /// An operator of the front end without a kernel of ours: no package can hold it.
+            Foreign(ForeignOp),
+        }
 
         impl Op {
             /// Name in the table of operators, by which `SKIPSTONE_OPERATORS` chooses what is built.
             #[must_use]
             pub fn entry(&self) -> &'static str {
-                match self { $(Self::$variant(_) => stringify!($variant),)* }
+                match self {
+                    $(Self::$variant(_) => stringify!($variant),)*
+                    Self::Foreign(_) => "Foreign",
+                }
             }
 
             fn operator(&self) -> &dyn Operator {
@@ -306,8 +315,39 @@ macro_rules! operators {
                         #[cfg(any(not(operator_subset), $variant))]
                         Self::$variant(op) => op,
                     )*
+                    #[cfg(any(not(operator_subset), Foreign))]
+                    Self::Foreign(op) => op,
                     #[cfg(operator_subset)]
                     _ => &missing::Missing,
+                }
+            }
+        }
+
+        /// Numbers and names of the operators, as packages store them.
+        #[cfg(test)]
+        pub(crate) const NUMBERS: &[(u32, &str)] = &[$(($number, stringify!($variant)),)*];
+
+        impl Serialize for Op {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Self::$variant(op) => to.serialize_newtype_variant("Op", $number, stringify!($variant), op),)*
+                    Self::Foreign(_) => Err(serde::ser::Error::custom("no package can hold it")),
+                }
+            }
+        }
+
+        impl<'de> Visitor<'de> for Stored {
+            type Value = Op;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an operator")
+            }
+
+            fn visit_enum<A: EnumAccess<'de>>(self, stored: A) -> Result<Op, A::Error> {
+                let (number, operator) = stored.variant::<u32>()?;
+                match number {
+                    $($number => operator.newtype_variant().map(Op::$variant),)*
+                    _ => Err(serde::de::Error::custom("an operator that this version does not have")),
                 }
             }
         }
@@ -320,104 +360,120 @@ macro_rules! operators {
     };
 }
 
+/// Reads an operator as a package stores it: its number, then its attributes.
+struct Stored;
+
+impl<'de> Deserialize<'de> for Op {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_enum("Op", &[], Stored)
+    }
+}
+
+impl From<ForeignOp> for Op {
+    fn from(op: ForeignOp) -> Self {
+        Self::Foreign(op)
+    }
+}
+
+// The number is how packages store an operator, for good: a new one takes the next number, and one that goes takes its
+// number with it.
 operators! {
     /// Another shape over the same bytes.
-    Reshape(reshape::Reshape),
+    0 => Reshape(reshape::Reshape),
     /// Axes in another order.
-    Transpose(transpose::Transpose),
+    1 => Transpose(transpose::Transpose),
     /// Convolution.
-    Conv(conv::Conv),
+    2 => Conv(conv::Conv),
     /// A depthwise convolution and its neighbours.
-    Bottleneck(bottleneck::Bottleneck),
+    3 => Bottleneck(bottleneck::Bottleneck),
     /// Matrix product.
-    MatMul(matmul::MatMul),
+    4 => MatMul(matmul::MatMul),
     /// Max and average pooling.
-    Pool(pool::Pool),
+    5 => Pool(pool::Pool),
     /// Another height and width.
-    Resize(resize::Resize),
+    6 => Resize(resize::Resize),
     /// An activation on its own.
-    Activate(activate::Activate),
+    7 => Activate(activate::Activate),
     /// A function of one number.
-    Unary(unary::Unary),
+    8 => Unary(unary::Unary),
     /// Arithmetic of two tensors.
-    Binary(binary::Binary),
+    9 => Binary(binary::Binary),
     /// A comparison of two tensors.
-    Compare(compare::Compare),
+    10 => Compare(compare::Compare),
     /// One of two, by a condition.
-    Select(select::Select),
+    11 => Select(select::Select),
     /// Another element type.
-    Cast(cast::Cast),
+    12 => Cast(cast::Cast),
     /// One number for all along some axes.
-    Reduce(reduce::Reduce),
+    13 => Reduce(reduce::Reduce),
     /// Where the extreme lies.
-    ArgMax(argmax::ArgMax),
+    14 => ArgMax(argmax::ArgMax),
     /// Probabilities.
-    Softmax(softmax::Softmax),
+    15 => Softmax(softmax::Softmax),
     /// Layer normalisation.
-    LayerNorm(layernorm::LayerNorm),
+    16 => LayerNorm(layernorm::LayerNorm),
     /// The best of an axis.
-    TopK(topk::TopK),
+    17 => TopK(topk::TopK),
     /// Tensors joined.
-    Concat(concat::Concat),
+    18 => Concat(concat::Concat),
     /// A part of an axis.
-    Slice(slice::Slice),
+    19 => Slice(slice::Slice),
     /// Elements added around.
-    Pad(pad::Pad),
+    20 => Pad(pad::Pad),
     /// Slices picked by index.
-    Gather(gather::Gather),
+    21 => Gather(gather::Gather),
     /// Elements picked by index.
-    GatherElements(gather_elements::GatherElements),
+    22 => GatherElements(gather_elements::GatherElements),
     /// Blocks read by tuples of indices.
-    GatherNd(indexed::GatherNd),
+    23 => GatherNd(indexed::GatherNd),
     /// Blocks written by tuples of indices.
-    ScatterNd(indexed::ScatterNd),
+    24 => ScatterNd(indexed::ScatterNd),
     /// Elements written by index.
-    ScatterElements(scatter_elements::ScatterElements),
+    25 => ScatterElements(scatter_elements::ScatterElements),
     /// Running sums.
-    CumSum(cumsum::CumSum),
+    26 => CumSum(cumsum::CumSum),
     /// One value at every index.
-    OneHot(one_hot::OneHot),
+    27 => OneHot(one_hot::OneHot),
     /// A tensor repeated to a shape.
-    Expand(broadcast::Expand),
+    28 => Expand(broadcast::Expand),
     /// A tensor repeated whole.
-    Tile(broadcast::Tile),
+    29 => Tile(broadcast::Tile),
     /// Floats to quantised integers.
-    Quantize(quantize::Quantize),
+    30 => Quantize(quantize::Quantize),
     /// Quantised integers to floats.
-    Dequantize(dequantize::Dequantize),
+    31 => Dequantize(dequantize::Dequantize),
     /// Quantised convolution or matrix product.
-    QConv(qconv::QConv),
+    32 => QConv(qconv::QConv),
     /// Arithmetic of two quantised tensors.
-    QBinary(qbinary::QBinary),
+    33 => QBinary(qbinary::QBinary),
     /// Average pooling of quantised images.
-    QPool(qpool::QPool),
+    34 => QPool(qpool::QPool),
     /// A function of a byte.
-    LookUp(look_up::LookUp),
+    35 => LookUp(look_up::LookUp),
     /// The first convolution.
-    Stem(stem::Stem),
+    36 => Stem(stem::Stem),
     /// Floats to bytes with a scale that they decide.
-    DynamicQuantize(dynamic_quantize::DynamicQuantize),
+    37 => DynamicQuantize(dynamic_quantize::DynamicQuantize),
     /// Convolution or matrix product of bytes, summed in 32 bits.
-    ConvInteger(conv_integer::ConvInteger),
+    38 => ConvInteger(conv_integer::ConvInteger),
     /// A function of one element with parameters.
-    Curve(curve::Curve),
+    39 => Curve(curve::Curve),
     /// LSTM, GRU and RNN.
-    Recurrent(recurrent::Recurrent),
+    40 => Recurrent(recurrent::Recurrent),
     /// Scaled dot-product attention.
-    Attention(attention::Attention),
+    41 => Attention(attention::Attention),
     /// Convolution of volumes, and transposed convolution.
-    VolumeConv(volume::VolumeConv),
+    42 => VolumeConv(volume::VolumeConv),
     /// Pooling of volumes, with places, and by Lp norms.
-    WindowPool(window_pool::WindowPool),
+    43 => WindowPool(window_pool::WindowPool),
     /// Normalization of groups of channels.
-    GroupNorm(group_norm::GroupNorm),
+    44 => GroupNorm(group_norm::GroupNorm),
     /// Another length of one axis.
-    ResizeAxis(resize_axis::ResizeAxis),
+    45 => ResizeAxis(resize_axis::ResizeAxis),
     /// Ensembles of decision trees.
-    Trees(trees::Trees),
-    /// An operator of the front end without a kernel of ours: no package can hold it.
-    #[serde(skip)]
-    Foreign(ForeignOp),
+    46 => Trees(trees::Trees),
+    /// A branch or a loop over blocks of nodes.
+    47 => Control(control::Control),
 }
 
 impl Operator for Op {
@@ -448,5 +504,26 @@ impl Operator for Op {
 impl fmt::Debug for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NUMBERS;
+
+    /// Packages hold these numbers: a line may be added, and none may change.
+    #[test]
+    fn operators_keep_their_numbers() {
+        let known = [
+            (0, "Reshape"),
+            (2, "Conv"),
+            (3, "Bottleneck"),
+            (38, "ConvInteger"),
+            (45, "ResizeAxis"),
+            (46, "Trees"),
+            (47, "Control"),
+        ];
+        known.iter().for_each(|entry| assert!(NUMBERS.contains(entry), "{entry:?}"));
+        assert!(NUMBERS.is_sorted_by(|a, b| a.0 < b.0), "two operators with one number");
     }
 }

@@ -241,7 +241,7 @@ impl Content {
         let mut packings = Vec::with_capacity(self.nodes.len());
         for StoredNode { name, op, inputs, outputs, packing } in self.nodes {
             let (inputs, outputs) = (known(&inputs).ok_or_else(outside)?, known(&outputs).ok_or_else(outside)?);
-            graph.nodes.push(Node { name, op, inputs, outputs });
+            graph.nodes.push(Node { name, op, inputs, outputs, blocks: Vec::new() });
             let packing = packing.map(|StoredPacking { form, absorbed, packed }| {
                 let packed = packed.into_iter().map(|(offset, len)| part(offset, len)).collect::<Result<Vec<_>>>()?;
                 Ok::<_, Error>(Packing { form, packed, absorbed })

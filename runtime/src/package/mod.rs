@@ -69,6 +69,10 @@ pub(crate) fn write_tuned(
         let reason = "has no kernel here and runs by the ONNX front end, which a device goes without".to_owned();
         return Err(Error::Unsupported { node: foreign.join("', '"), reason });
     }
+    if let Some(node) = graph.nodes.iter().find(|node| !node.blocks.is_empty()) {
+        let reason = format!("packages of this version hold no {}", node.op.name());
+        return Err(Error::Unsupported { node: node.name.clone(), reason });
+    }
     let mut choices = Vec::new();
     if let Some((target, tuning)) = target {
         let mut steps = Plan::with(graph.clone(), target, &[], tuning)?.steps.into_iter();

@@ -1,8 +1,10 @@
-//! The session: one arena, one pool of threads, and a loop over the plan's steps.
+//! The session: one arena, one pool of threads, and a walk through the plan's steps.
 //!
 //! A session is cheap beside its model, which it shares with any number of others. A run of
 //! native steps makes no heap allocation: everything it needs was placed when the session
 //! was made.
+
+mod run;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +14,16 @@ use skipstone_kernels::arena::Arena;
 use skipstone_kernels::threads::Pool;
 
 use crate::cores::Cores;
-use crate::error::{Error, OpError, Result};
+use crate::error::{Error, Result};
 use crate::model::Engine;
-use crate::ops::{Io, Place};
-use crate::plan::{Port, Program};
+use crate::ops::Place;
+use crate::plan::Port;
 use crate::tensor::{Fact, Tensor, TensorView};
 
 /// Most inputs that a model may have; their slices are gathered without allocation.
 const MAX_INPUTS: usize = 64;
+
+use run::Run;
 
 type InputBytes<'a> = heapless::Vec<&'a [u8], MAX_INPUTS>;
 
@@ -33,7 +37,14 @@ pub struct Session {
     held: Vec<Tensor>,
     cancel: Cancel,
     deadline: Option<Duration>,
-    profile: Option<Vec<Duration>>,
+    profile: Option<Profile>,
+}
+
+/// What was measured of steps, by their index.
+#[derive(Clone, Debug, Default)]
+struct Profile {
+    times: Vec<Duration>,
+    runs: Vec<u64>,
 }
 
 /// Stops a session from another thread, before its next step.
@@ -107,13 +118,20 @@ impl Session {
     /// Starts (or restarts) adding up the time of every step.
     pub fn start_profile(&mut self) {
         let steps = self.engine.plan().map_or(0, |p| p.steps.len());
-        self.profile = Some(vec![Duration::ZERO; steps]);
+        self.profile = Some(Profile { times: vec![Duration::ZERO; steps], runs: vec![0; steps] });
     }
 
     /// Time of every step since [`start_profile`](Self::start_profile), in the plan's order.
     #[must_use]
     pub fn profile(&self) -> Option<&[Duration]> {
-        self.profile.as_deref()
+        self.profile.as_ref().map(|profile| profile.times.as_slice())
+    }
+
+    /// How often every step has run since [`start_profile`](Self::start_profile), in the plan's order: a step of a
+    /// branch that was not taken has 0.
+    #[must_use]
+    pub fn step_runs(&self) -> Option<&[u64]> {
+        self.profile.as_ref().map(|profile| profile.runs.as_slice())
     }
 
     /// Runs the model on `inputs`, in the order of [`inputs`](Self::inputs).
@@ -140,15 +158,20 @@ impl Session {
         }
         let _visit = self.cores.as_ref().map(Cores::visit);
         match &self.engine {
-            Engine::Native(program) => run_steps(
-                program,
-                &mut self.arena,
-                &self.pool,
-                &bytes,
-                &self.cancel,
-                self.deadline,
-                self.profile.as_deref_mut(),
-            ),
+            Engine::Native(program) => {
+                let _awake = self.pool.awake();
+                let mut run = Run {
+                    program,
+                    arena: &mut self.arena,
+                    pool: &self.pool,
+                    inputs: &bytes,
+                    cancel: &self.cancel,
+                    deadline: self.deadline,
+                    started: Instant::now(),
+                    profile: self.profile.as_mut(),
+                };
+                run.steps(0..program.plan().steps.len())
+            }
             Engine::Foreign(_) if self.cancel.is_asked() => Err(Error::Cancelled { step: 0 }),
             Engine::Foreign(model) => {
                 self.held = model.foreign.evaluate(inputs).map_err(|e| e.at(model.foreign.name()))?;
@@ -201,43 +224,6 @@ impl Session {
                 .collect();
         }
     }
-}
-
-fn run_steps(
-    program: &Program,
-    arena: &mut Arena,
-    pool: &Pool,
-    inputs: &[&[u8]],
-    cancel: &Cancel,
-    deadline: Option<Duration>,
-    mut profile: Option<&mut [Duration]>,
-) -> Result<()> {
-    let started = Instant::now();
-    let _awake = pool.awake();
-    for (index, (step, executable)) in program.steps().enumerate() {
-        if cancel.is_asked() {
-            return Err(Error::Cancelled { step: index });
-        }
-        if deadline.is_some_and(|d| started.elapsed() >= d) {
-            return Err(Error::DeadlineExceeded { step: index });
-        }
-        let began = profile.is_some().then(Instant::now);
-        let views = arena.views(&step.operands.writes);
-        let views = views.ok_or(OpError::Operand(usize::MAX)).map_err(|e| e.at(&step.name))?;
-        let mut io = Io {
-            operands: &step.operands,
-            views,
-            inputs,
-            constants: &program.plan().constants,
-            packed: &step.choice.packed,
-            pool,
-        };
-        executable.run(&mut io).map_err(|e| e.at(&step.name))?;
-        if let (Some(began), Some(total)) = (began, profile.as_deref_mut().and_then(|p| p.get_mut(index))) {
-            *total += began.elapsed();
-        }
-    }
-    Ok(())
 }
 
 fn mismatch(port: &Port, got: &Fact) -> Error {

@@ -52,9 +52,8 @@ impl Channels {
         let mut channels = Self { places, parents, counts, bound, sizes };
         for node in &graph.nodes {
             if channels.follow(graph, node).is_none() {
-                for &id in node.inputs.iter().chain(&node.outputs) {
-                    channels.bind(id);
-                }
+                node.for_each_read(&mut |id| channels.bind(id));
+                node.outputs.iter().for_each(|&id| channels.bind(id));
             }
         }
         for (_, id) in &graph.outputs {

@@ -1,11 +1,11 @@
-//! Dead code: nodes whose results nobody reads go.
+//! Dead code: nodes whose results nobody reads go, in blocks too.
 //!
 //! ```text
 //! x -> Relu -> (nobody)        x
 //!  \-> Conv -> output     =>    \-> Conv -> output
 //! ```
 
-use super::Graph;
+use super::super::{Graph, Node};
 use crate::error::Result;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
@@ -13,17 +13,31 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     for (_, id) in &graph.outputs {
         live[id.0] = true;
     }
-    let mut keep = vec![false; graph.nodes.len()];
-    for (index, node) in graph.nodes.iter().enumerate().rev() {
+    let mut nodes = std::mem::take(&mut graph.nodes);
+    sweep(&mut nodes, &mut live);
+    graph.nodes = nodes;
+    // What a block does not read may be read around it.
+    if graph.outer.is_empty() {
+        graph.release_constants(&live);
+    }
+    Ok(())
+}
+
+/// Keeps the nodes of which a result is live, and makes live what they read.
+fn sweep(nodes: &mut Vec<Node>, live: &mut [bool]) {
+    let mut keep = vec![false; nodes.len()];
+    for (index, node) in nodes.iter_mut().enumerate().rev() {
         if node.outputs.iter().any(|id| live[id.0]) {
             keep[index] = true;
             for id in &node.inputs {
                 live[id.0] = true;
             }
+            for block in &mut node.blocks {
+                block.results.iter().for_each(|id| live[id.0] = true);
+                sweep(&mut block.nodes, live);
+            }
         }
     }
     let mut keep = keep.into_iter();
-    graph.nodes.retain(|_| keep.next().unwrap_or(true));
-    graph.release_constants(&live);
-    Ok(())
+    nodes.retain(|_| keep.next().unwrap_or(true));
 }

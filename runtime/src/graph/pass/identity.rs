@@ -31,10 +31,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
             equals[y.0] = x;
         }
     }
-    let read = graph.nodes.iter_mut().flat_map(|node| &mut node.inputs);
-    for id in read.chain(graph.outputs.iter_mut().map(|(_, id)| id)) {
-        *id = equals[id.0];
-    }
+    graph.rename(|id| equals[id.0]);
     Ok(())
 }
 

@@ -149,6 +149,7 @@ fn fuse(graph: &mut Graph, product: usize, tail: &Tail) -> Result<Vec<Node>> {
         op: Reshape { shape }.into(),
         inputs: fused.outputs.clone(),
         outputs: result,
+        blocks: Vec::new(),
     };
     Ok(vec![fused, reshape])
 }

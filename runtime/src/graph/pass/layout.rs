@@ -122,8 +122,10 @@ impl Pass<'_> {
 
     /// Places a node as it is, on operands in NCHW.
     fn leave(&mut self, node: Node) -> Result<()> {
-        for &input in &node.inputs {
-            self.materialise(input)?;
+        let mut read = Vec::new();
+        node.for_each_read(&mut |id| read.push(id));
+        for id in read {
+            self.materialise(id)?;
         }
         self.graph.nodes.push(node);
         Ok(())
@@ -203,7 +205,13 @@ impl Pass<'_> {
     fn materialise(&mut self, id: ValueId) -> Result<()> {
         if let (Some(name), Some(&twin)) = (self.missing.remove(&id), self.twins.get(&id)) {
             let op = Transpose::to_nchw().into();
-            self.graph.nodes.push(Node { name: format!("{name}.nchw"), op, inputs: vec![twin], outputs: vec![id] });
+            self.graph.nodes.push(Node {
+                name: format!("{name}.nchw"),
+                op,
+                inputs: vec![twin],
+                outputs: vec![id],
+                blocks: Vec::new(),
+            });
         }
         Ok(())
     }

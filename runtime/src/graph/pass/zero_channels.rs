@@ -267,7 +267,7 @@ impl Cuts {
         }
         for index in 0..graph.nodes.len() {
             let node = &graph.nodes[index];
-            let facts = node.op.infer(&graph.facts(&node.inputs)).map_err(|e| e.at(&node.name))?;
+            let facts = graph.infer(node)?;
             for (id, fact) in node.outputs.clone().into_iter().zip(facts) {
                 graph.values[id.0].fact = fact;
             }

@@ -86,9 +86,7 @@ impl Pass<'_> {
         let (writers, twins, same) = (HashMap::new(), HashMap::new(), HashMap::new());
         let mut pass = Pass { graph, readers, writers, twins, same };
         for mut node in nodes {
-            for id in &mut node.inputs {
-                *id = pass.same.get(id).copied().unwrap_or(*id);
-            }
+            node.for_each_read_mut(&mut |id| *id = pass.same.get(id).copied().unwrap_or(*id));
             rewrite(&mut pass, node)?;
         }
         for (_, id) in &mut pass.graph.outputs {
@@ -203,6 +201,7 @@ impl Pass<'_> {
             op: LookUp::flip(wanted.dtype).into(),
             inputs: vec![made],
             outputs: vec![result],
+            blocks: Vec::new(),
         };
         self.place(signed);
         Ok(())
@@ -452,6 +451,7 @@ impl Pass<'_> {
                         op: LookUp::flip(dtype).into(),
                         inputs: vec![bytes],
                         outputs: vec![signed],
+                        blocks: Vec::new(),
                     });
                     bytes = signed;
                 }

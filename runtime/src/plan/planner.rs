@@ -1,0 +1,496 @@
+//! From a graph to a plan: a walk through the nodes and their blocks in the order of the run.
+//!
+//! Every value gets a request for bytes, from the step that writes it to the last that reads it. Blocks lie in the plan
+//! one behind the other, so that the two arms of a branch share bytes by themselves, and:
+//!
+//! - a loop keeps what it reads from around it until its last step: the next iteration reads it again;
+//! - what is carried has one place throughout the loop, and is the loop's result;
+//! - the result of a branch has one place, from the branch on: the step of an arm that computes it writes it there.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use skipstone_kernels::arena::Slab;
+
+use super::flow::{Arm, Branch, Flow, Move, Repeat};
+use super::{Plan, Port, Request, Step, Target, Tuning, memory};
+use crate::error::{Error, Result};
+use crate::graph::{Block, Graph, Node, ValueId};
+use crate::ops::control::{Control, Loop, Slices};
+use crate::ops::{Choice, Op, Operands, Operator, Packing, Place, PlanContext};
+use crate::options::Memory;
+use crate::tensor::Tensor;
+
+/// A plan under construction.
+pub(super) struct Planner<'a> {
+    graph: Graph,
+    target: Target,
+    packings: &'a [Option<Packing>],
+    tuning: Option<&'a Tuning>,
+    slab: RefCell<Slab>,
+    /// For every value, the value whose bytes it shares: itself, but for the results of aliases.
+    roots: Vec<ValueId>,
+    /// For every value, how often it or an alias of it is read.
+    readers: Vec<usize>,
+    requests: Vec<Request>,
+    request_of: Vec<Option<usize>>,
+    /// For every request, how many loops are around what it is for.
+    depths: Vec<usize>,
+    /// For every loop around the present node, the requests from around it that it reads.
+    loops: Vec<Vec<usize>>,
+    steps: Vec<Draft>,
+    /// Nodes seen so far.
+    nodes: usize,
+}
+
+/// A step whose operands have no places yet.
+struct Draft {
+    node: Node,
+    choice: Choice,
+    scratch: Option<usize>,
+    flow: Option<FlowDraft>,
+}
+
+/// As [`Flow`], of values and requests.
+enum FlowDraft {
+    Branch { condition: ValueId, arms: [ArmDraft; 2] },
+    Repeat(Box<RepeatDraft>),
+}
+
+/// The first step that is not of the arm, and results to be moved to requests.
+struct ArmDraft {
+    end: usize,
+    moves: Vec<(ValueId, usize)>,
+}
+
+struct RepeatDraft {
+    op: Loop,
+    end: usize,
+    parameters: Vec<usize>,
+    results: Vec<ValueId>,
+    start: Vec<(ValueId, usize)>,
+    scanned: Vec<(ValueId, usize, Slices)>,
+    collected: Vec<(ValueId, usize, Slices)>,
+    next: Vec<Draw>,
+}
+
+/// A move behind an iteration.
+enum Draw {
+    /// Of a value to a request,
+    Value(ValueId, usize),
+    /// or between requests.
+    Request(usize, usize),
+}
+
+impl<'a> Planner<'a> {
+    pub fn new(graph: Graph, target: Target, packings: &'a [Option<Packing>], tuning: Option<&'a Tuning>) -> Self {
+        let roots = alias_roots(&graph);
+        let mut readers = vec![0; roots.len()];
+        for node in &graph.nodes {
+            node.for_each_read(&mut |id| readers[roots[id.0].0] += 1);
+        }
+        graph.outputs.iter().for_each(|(_, id)| readers[roots[id.0].0] += 1);
+        let slab = RefCell::new(Slab::new(match target.memory {
+            Memory::Fast => graph.values().iter().filter_map(|v| v.constant.as_ref()).map(|t| t.bytes().len()).sum(),
+            Memory::Small => 0,
+        }));
+        let request_of = vec![None; roots.len()];
+        let (requests, depths, loops, steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self {
+            graph,
+            target,
+            packings,
+            tuning,
+            slab,
+            roots,
+            readers,
+            requests,
+            request_of,
+            depths,
+            loops,
+            steps,
+            nodes: 0,
+        }
+    }
+
+    pub fn plan(mut self) -> Result<Plan> {
+        let nodes = std::mem::take(&mut self.graph.nodes);
+        self.block(nodes)?;
+        for index in 0..self.graph.outputs.len() {
+            let id = self.graph.outputs[index].1;
+            self.read(id, self.steps.len());
+        }
+        self.finish()
+    }
+
+    fn block(&mut self, nodes: Vec<Node>) -> Result<()> {
+        for node in nodes {
+            let index = self.nodes;
+            self.nodes += 1;
+            match &node.op {
+                Op::Control(Control::If) => self.branch(node)?,
+                Op::Control(Control::Loop(op)) => {
+                    let op = op.clone();
+                    self.repeat(node, op)?;
+                }
+                op if op.alias(&self.graph.facts(&node.inputs)).is_some() => {}
+                _ => self.call(node, index)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A kernel call.
+    fn call(&mut self, node: Node, index: usize) -> Result<()> {
+        let target = self.target;
+        let cx = PlanContext {
+            constants: node.inputs.iter().map(|&id| constant(&self.graph, &self.roots, id)).collect(),
+            packing: self.packings.get(index).and_then(Option::as_ref),
+            tuning: self.tuning,
+            slab: &self.slab,
+            inputs: self.graph.facts(&node.inputs),
+            outputs: self.graph.facts(&node.outputs),
+            isa: target.isa,
+            memory: target.memory,
+            precision: target.precision,
+            threads: target.threads,
+        };
+        let choice = node.op.plan(&cx).map_err(|e| e.at(&node.name))?;
+        if let Some(packing) = cx.packing {
+            packing.check(&choice, &node.name)?;
+        }
+        for &position in &choice.absorbed {
+            let Some(root) = node.inputs.get(position).map(|id| self.roots[id.0]) else { continue };
+            self.readers[root.0] -= 1;
+            if self.readers[root.0] == 0 {
+                self.graph.release_constant(root);
+            }
+        }
+        let at = self.steps.len();
+        for &id in &node.outputs {
+            self.write(id, at);
+        }
+        for (position, &id) in node.inputs.iter().enumerate() {
+            if !choice.absorbed.contains(&position) {
+                self.read(id, at);
+            }
+        }
+        let scratch = (choice.scratch > 0).then(|| self.request(choice.scratch, at));
+        self.steps.push(Draft { node, choice, scratch, flow: None });
+        Ok(())
+    }
+
+    fn branch(&mut self, mut node: Node) -> Result<()> {
+        let at = self.steps.len();
+        let blocks = std::mem::take(&mut node.blocks);
+        let Some(&condition) = node.inputs.first() else { return Err(unfit(&node)) };
+        self.read(condition, at);
+        let results: Vec<usize> = node.outputs.iter().map(|&id| self.write(id, at)).collect();
+        let name = node.name.clone();
+        self.push(node, "branch");
+        let mut arms = Vec::new();
+        for Block { nodes, results: values, .. } in blocks {
+            let moves = self.arm(&nodes, &values, &results);
+            self.block(nodes)?;
+            let end = self.steps.len();
+            for (&id, &request) in values.iter().zip(&results) {
+                self.read(id, end - 1);
+                self.requests[request].last = self.requests[request].last.max(end - 1);
+            }
+            arms.push(ArmDraft { end, moves });
+        }
+        let arms = <[ArmDraft; 2]>::try_from(arms).map_err(|_| Error::Internal(format!("'{name}' has no two arms")))?;
+        self.steps[at].flow = Some(FlowDraft::Branch { condition, arms });
+        Ok(())
+    }
+
+    /// Lets the nodes of an arm write its results where they belong, and answers those that have to be moved there.
+    fn arm(&mut self, nodes: &[Node], values: &[ValueId], results: &[usize]) -> Vec<(ValueId, usize)> {
+        let aliased = |node: &&Node| node.op.alias(&self.graph.facts(&node.inputs)).is_some();
+        let mut written: Vec<ValueId> =
+            nodes.iter().filter(|node| !aliased(node)).flat_map(|node| node.outputs.iter().copied()).collect();
+        written.sort_unstable();
+        let mut moves = Vec::new();
+        for (&id, &request) in values.iter().zip(results) {
+            let root = self.roots[id.0];
+            match self.request_of[root.0] {
+                None if written.binary_search(&root).is_ok() => self.request_of[root.0] = Some(request),
+                _ => moves.push((id, request)),
+            }
+        }
+        moves
+    }
+
+    fn repeat(&mut self, mut node: Node, op: Loop) -> Result<()> {
+        let at = self.steps.len();
+        let Some(Block { parameters, nodes, results }) = node.blocks.pop() else { return Err(unfit(&node)) };
+        let (first, count) = (op.first_carried(), op.carried);
+        let inputs = node.inputs.clone();
+        inputs.iter().for_each(|&id| self.read(id, at));
+        // Everything around the iterations lives as long as the loop does.
+        let outputs: Vec<usize> = node.outputs.iter().map(|&id| self.write(id, at)).collect();
+        let carried = 2..2 + count;
+        for (&id, &request) in parameters[carried.clone()].iter().zip(&outputs) {
+            self.request_of[id.0] = Some(request);
+        }
+        let places: Vec<usize> = parameters.iter().map(|&id| self.write(id, at)).collect();
+        let mut draft = RepeatDraft {
+            start: inputs
+                .iter()
+                .skip(first)
+                .take(count)
+                .copied()
+                .zip(places[carried.clone()].iter().copied())
+                .collect(),
+            scanned: Vec::new(),
+            collected: Vec::new(),
+            next: Vec::new(),
+            parameters: places.clone(),
+            results: results.clone(),
+            end: 0,
+            op,
+        };
+        for ((&id, &place), along) in
+            inputs.iter().skip(first + count).zip(&places[carried.end..]).zip(&draft.op.scanned)
+        {
+            draft.scanned.push((id, place, along.slices(self.graph.fact(id))));
+        }
+        for ((&id, &whole), along) in results.iter().skip(1 + count).zip(&outputs[count..]).zip(&draft.op.collected) {
+            let output = node.outputs[count + draft.collected.len()];
+            draft.collected.push((id, whole, along.slices(self.graph.fact(output))));
+        }
+        let own: Vec<usize> = places.iter().chain(&outputs).copied().collect();
+        self.push(node, "loop");
+
+        self.loops.push(Vec::new());
+        inputs.iter().skip(first + count).for_each(|&id| self.read(id, at));
+        self.block(nodes)?;
+        draft.next = self.carry(&parameters, &results, &places, count, at);
+        let end = self.steps.len();
+        results.iter().for_each(|&id| self.read(id, end - 1));
+        let captured = self.loops.pop().unwrap_or_default();
+        for request in captured.into_iter().chain(own) {
+            self.requests[request].last = self.requests[request].last.max(end - 1);
+        }
+        for draw in &draft.next {
+            if let Draw::Request(from, _) = draw {
+                self.requests[*from].last = end - 1;
+            }
+        }
+        draft.end = end;
+        self.steps[at].flow = Some(FlowDraft::Repeat(Box::new(draft)));
+        Ok(())
+    }
+
+    /// The moves behind an iteration: what is another parameter itself is put aside before any is overwritten.
+    fn carry(
+        &mut self,
+        parameters: &[ValueId],
+        results: &[ValueId],
+        places: &[usize],
+        count: usize,
+        at: usize,
+    ) -> Vec<Draw> {
+        let (mut aside, mut direct, mut back) = (Vec::new(), Vec::new(), Vec::new());
+        for ((&id, &own), &place) in results.iter().skip(1).zip(&parameters[2..2 + count]).zip(&places[2..]) {
+            let root = self.roots[id.0];
+            if root == own {
+                continue;
+            }
+            if parameters.contains(&root) {
+                let kept = self.request(self.graph.fact(id).bytes(), at);
+                aside.push(Draw::Value(id, kept));
+                back.push(Draw::Request(kept, place));
+            } else {
+                direct.push(Draw::Value(id, place));
+            }
+        }
+        aside.into_iter().chain(direct).chain(back).collect()
+    }
+
+    fn push(&mut self, node: Node, kernel: &str) {
+        let choice = Choice { kernel: kernel.to_owned(), ..Choice::default() };
+        self.steps.push(Draft { node, choice, scratch: None, flow: None });
+    }
+
+    fn request(&mut self, bytes: usize, at: usize) -> usize {
+        self.requests.push(Request { bytes, first: at, last: at });
+        self.depths.push(self.loops.len());
+        self.requests.len() - 1
+    }
+
+    /// The request of a value that step `at` writes.
+    fn write(&mut self, id: ValueId, at: usize) -> usize {
+        if let Some(request) = self.request_of[id.0] {
+            self.requests[request].last = self.requests[request].last.max(at);
+            return request;
+        }
+        let request = self.request(self.graph.fact(id).bytes(), at);
+        self.request_of[id.0] = Some(request);
+        request
+    }
+
+    /// Step `at` reads a value; every loop around it that the value is not of reads it in the next iteration, too.
+    fn read(&mut self, id: ValueId, at: usize) {
+        let Some(request) = self.request_of[self.roots[id.0].0] else { return };
+        self.requests[request].last = self.requests[request].last.max(at);
+        if let Some(outermost) = self.loops.get_mut(self.depths[request]) {
+            outermost.push(request);
+        }
+    }
+
+    /// Places everything.
+    fn finish(self) -> Result<Plan> {
+        let Self { graph, target, roots, requests, request_of, steps: drafts, .. } = self;
+        let layout = memory::place(&requests);
+        let mut constants = Constants { indices: vec![None; roots.len()], tensors: Vec::new() };
+        let mut given = vec![None; roots.len()];
+        graph.inputs.iter().enumerate().for_each(|(at, id)| given[id.0] = Some(at));
+        let range = |request: usize| layout.range(request, requests[request].bytes);
+        let mut place = |id: ValueId| -> Result<Place> {
+            let root = roots[id.0];
+            if let Some(request) = request_of[root.0] {
+                return Ok(Place::Arena(range(request)));
+            }
+            if let Some(index) = given[root.0] {
+                return Ok(Place::Input(index));
+            }
+            let tensor = graph.constant(root);
+            let tensor = tensor.ok_or_else(|| Error::Internal(format!("nothing writes value {}", root.0)))?;
+            Ok(Place::Constant(constants.index(root, tensor)))
+        };
+
+        let inputs = graph.inputs.iter().enumerate().map(|(i, &id)| Port {
+            name: graph.value(id).name.clone(),
+            fact: graph.fact(id).clone(),
+            place: Place::Input(i),
+        });
+        let inputs = inputs.collect();
+        let outputs = graph
+            .outputs
+            .iter()
+            .map(|(name, id)| Ok(Port { name: name.clone(), fact: graph.fact(*id).clone(), place: place(*id)? }))
+            .collect::<Result<_>>()?;
+        let mut steps = Vec::with_capacity(drafts.len());
+        for (at, Draft { node, choice, scratch, flow }) in drafts.into_iter().enumerate() {
+            let mut operands = Operands { outputs: node.outputs.len(), ..Operands::default() };
+            for (position, &id) in node.inputs.iter().enumerate() {
+                let absorbed = choice.absorbed.contains(&position);
+                operands.inputs.push(if absorbed { Place::Arena(0..0) } else { place(id)? });
+            }
+            let written = node.outputs.iter().filter_map(|id| request_of[id.0]).chain(scratch);
+            operands.writes = written.map(range).collect();
+            let flow = flow.map(|flow| flow.placed(at, &operands, &mut place, &range)).transpose()?.map(Box::new);
+            let (inputs, outputs) = (graph.facts(&node.inputs), graph.facts(&node.outputs));
+            steps.push(Step {
+                macs: node.op.macs(&inputs, &outputs),
+                inputs: inputs.into_iter().cloned().collect(),
+                outputs: outputs.into_iter().cloned().collect(),
+                name: node.name,
+                op: node.op,
+                choice,
+                operands,
+                flow,
+            });
+        }
+        Ok(Plan {
+            isa: target.isa,
+            inputs,
+            outputs,
+            steps,
+            constants: constants.tensors,
+            arena_bytes: layout.bytes,
+            arena_lower_bound: layout.lower_bound,
+            warning: None,
+        })
+    }
+}
+
+impl FlowDraft {
+    /// With places for values and requests; the step is the one at `at`.
+    fn placed(
+        self,
+        at: usize,
+        operands: &Operands,
+        place: &mut dyn FnMut(ValueId) -> Result<Place>,
+        range: &dyn Fn(usize) -> std::ops::Range<usize>,
+    ) -> Result<Flow> {
+        match self {
+            Self::Branch { condition, arms: [then, otherwise] } => {
+                let mut arm = |start: usize, arm: ArmDraft| -> Result<Arm> {
+                    let moves = arm.moves.into_iter().map(|(id, to)| Ok(Move { from: place(id)?, to: range(to) }));
+                    Ok(Arm { steps: start..arm.end, moves: moves.collect::<Result<_>>()? })
+                };
+                let middle = then.end;
+                let (then, otherwise) = (arm(at + 1, then)?, arm(middle, otherwise)?);
+                Ok(Flow::Branch(Branch { condition: place(condition)?, then, otherwise }))
+            }
+            Self::Repeat(draft) => {
+                let RepeatDraft { op, end, parameters, results, start, scanned, collected, next } = *draft;
+                let mut moved = |(id, to): (ValueId, usize)| Ok(Move { from: place(id)?, to: range(to) });
+                let start = start.into_iter().map(&mut moved).collect::<Result<_>>()?;
+                let next = next.into_iter().map(|draw| match draw {
+                    Draw::Value(id, to) => moved((id, to)),
+                    Draw::Request(from, to) => Ok(Move { from: Place::Arena(range(from)), to: range(to) }),
+                });
+                let next = next.collect::<Result<_>>()?;
+                let mut cut = |(id, to, slices): (ValueId, usize, Slices)| Ok((place(id)?, range(to), slices));
+                let scanned = scanned.into_iter().map(&mut cut).collect::<Result<_>>()?;
+                let collected = collected.into_iter().map(&mut cut).collect::<Result<_>>()?;
+                let given = |held: bool, at: usize| if held { operands.inputs.get(at).cloned() } else { None };
+                let goes_on = results.first().copied().ok_or_else(|| Error::Internal("a body gives nothing".into()))?;
+                Ok(Flow::Repeat(Repeat {
+                    body: at + 1..end,
+                    iterations: op.iterations,
+                    limit: given(op.limited, 0),
+                    begins: given(op.conditional, usize::from(op.limited)),
+                    number: range(parameters[0]),
+                    condition: range(parameters[1]),
+                    start,
+                    scanned,
+                    goes_on: place(goes_on)?,
+                    collected,
+                    next,
+                }))
+            }
+        }
+    }
+}
+
+fn unfit(node: &Node) -> Error {
+    Error::Internal(format!("the blocks of '{}' do not fit its operator", node.name))
+}
+
+/// For every value, the value whose bytes it shares.
+fn alias_roots(graph: &Graph) -> Vec<ValueId> {
+    let mut roots: Vec<ValueId> = (0..graph.values().len()).map(ValueId).collect();
+    for node in graph.walk() {
+        if let (Some(input), [output]) = (node.op.alias(&graph.facts(&node.inputs)), node.outputs.as_slice())
+            && let Some(source) = node.inputs.get(input)
+        {
+            roots[output.0] = roots[source.0];
+        }
+    }
+    roots
+}
+
+/// The data of a value that is a constant; an alias of one has other dimensions, and is not.
+fn constant<'a>(graph: &'a Graph, roots: &[ValueId], id: ValueId) -> Option<&'a Tensor> {
+    (roots[id.0] == id).then(|| graph.constant(id)).flatten().map(AsRef::as_ref)
+}
+
+/// Constants in order of first use, each once.
+struct Constants {
+    /// By value, its position.
+    indices: Vec<Option<usize>>,
+    tensors: Vec<Arc<Tensor>>,
+}
+
+impl Constants {
+    fn index(&mut self, id: ValueId, tensor: &Arc<Tensor>) -> usize {
+        *self.indices[id.0].get_or_insert_with(|| {
+            self.tensors.push(tensor.clone());
+            self.tensors.len() - 1
+        })
+    }
+}

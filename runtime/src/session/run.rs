@@ -1,0 +1,183 @@
+//! One run: a walk through the plan's steps, into the branches that are taken and around loops.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use skipstone_kernels::arena::Arena;
+use skipstone_kernels::threads::Pool;
+
+use super::{Cancel, Profile};
+use crate::error::{Error, OpError, Result};
+use crate::ops::control::Slices;
+use crate::ops::{Io, Place};
+use crate::plan::{Flow, Move, Program, Repeat, Step};
+
+/// A run that is going on.
+pub(super) struct Run<'a> {
+    pub program: &'a Program,
+    pub arena: &'a mut Arena,
+    pub pool: &'a Pool,
+    /// The bytes of the model's inputs.
+    pub inputs: &'a [&'a [u8]],
+    pub cancel: &'a Cancel,
+    pub deadline: Option<Duration>,
+    pub started: Instant,
+    pub profile: Option<&'a mut Profile>,
+}
+
+impl Run<'_> {
+    /// Runs a range of the plan's steps.
+    pub fn steps(&mut self, range: Range<usize>) -> Result<()> {
+        let program = self.program;
+        let mut at = range.start;
+        while at < range.end {
+            self.may_go_on(at)?;
+            let (step, executable) = program.step(at).ok_or_else(|| Error::Internal("a step past the last".into()))?;
+            let began = self.profile.is_some().then(Instant::now);
+            match step.flow.as_deref() {
+                None => {
+                    let views = self.arena.views(&step.operands.writes);
+                    let views = views.ok_or(OpError::Operand(usize::MAX)).map_err(|e| e.at(&step.name))?;
+                    let mut io = Io {
+                        operands: &step.operands,
+                        views,
+                        inputs: self.inputs,
+                        constants: &program.plan().constants,
+                        packed: &step.choice.packed,
+                        pool: self.pool,
+                    };
+                    executable.run(&mut io).map_err(|e| e.at(&step.name))?;
+                    self.count(at, began.map(|began| began.elapsed()));
+                    at += 1;
+                }
+                Some(flow) => {
+                    // The time is that of the steps inside.
+                    self.count(at, began.map(|_| Duration::ZERO));
+                    self.flow(at, step, flow)?;
+                    at = flow.end();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flow(&mut self, at: usize, step: &Step, flow: &Flow) -> Result<()> {
+        match flow {
+            Flow::Branch(branch) => {
+                let taken = self.truth(&branch.condition, step)?;
+                let arm = if taken { &branch.then } else { &branch.otherwise };
+                self.steps(arm.steps.clone())?;
+                self.moves(&arm.moves, step)
+            }
+            Flow::Repeat(repeat) => self.repeat(at, step, repeat),
+        }
+    }
+
+    fn repeat(&mut self, at: usize, step: &Step, repeat: &Repeat) -> Result<()> {
+        let limit = repeat.limit.as_ref().map(|limit| self.number(limit, step)).transpose()?;
+        let limit = limit.map_or(u64::MAX, |limit| u64::try_from(limit).unwrap_or(0));
+        let limit = limit.min(repeat.iterations.map_or(u64::MAX, |iterations| iterations as u64));
+        let mut goes_on = repeat.begins.as_ref().map_or(Ok(true), |begins| self.truth(begins, step))?;
+        self.moves(&repeat.start, step)?;
+        let mut iteration = 0;
+        while goes_on && iteration < limit {
+            self.may_go_on(at)?;
+            let index = usize::try_from(iteration).map_err(|_| unfit(step))?;
+            self.write(&repeat.number, &iteration.to_le_bytes(), step)?;
+            self.write(&repeat.condition, &[1], step)?;
+            for (whole, slice, slices) in &repeat.scanned {
+                for (from, to) in slices.of(index) {
+                    self.copy((whole, from), (slice, to), slices.run, step)?;
+                }
+            }
+            self.steps(repeat.body.clone())?;
+            goes_on = self.truth(&repeat.goes_on, step)?;
+            for (slice, whole, slices) in &repeat.collected {
+                for (to, from) in slices.of(index) {
+                    self.copy((slice, from), (whole, to), slices.run, step)?;
+                }
+            }
+            self.moves(&repeat.next, step)?;
+            iteration += 1;
+        }
+        let whole = |&(_, _, Slices { count, .. }): &(Place, Range<usize>, Slices)| count as u64 == iteration;
+        if repeat.collected.iter().all(whole) {
+            return Ok(());
+        }
+        let reason = format!("it ended after {iteration} iterations, and what it collects has a slice of each");
+        Err(OpError::Value(reason).at(&step.name))
+    }
+
+    fn moves(&mut self, moves: &[Move], step: &Step) -> Result<()> {
+        moves.iter().try_for_each(|Move { from, to }| self.copy((from, 0), (to, 0), to.len(), step))
+    }
+
+    /// Copies `len` bytes from somewhere behind the start of a place to somewhere behind the start of a range.
+    fn copy(&mut self, from: (&Place, usize), to: (&Range<usize>, usize), len: usize, step: &Step) -> Result<()> {
+        let part = |start: usize, end: usize, behind: usize| {
+            let first = start.checked_add(behind)?;
+            let last = first.checked_add(len)?;
+            (last <= end).then_some(first..last)
+        };
+        let to = part(to.0.start, to.0.end, to.1).ok_or_else(|| unfit(step))?;
+        let bytes = match from.0 {
+            Place::Arena(range) => {
+                let from = part(range.start, range.end, from.1).filter(|from| from.end <= self.arena.len());
+                let from = from.filter(|_| to.end <= self.arena.len()).ok_or_else(|| unfit(step))?;
+                self.arena.bytes_mut().copy_within(from, to.start);
+                return Ok(());
+            }
+            Place::Input(index) => self.inputs.get(*index).copied(),
+            Place::Constant(index) => self.program.plan().constants.get(*index).map(|tensor| tensor.bytes()),
+        };
+        let bytes = bytes.and_then(|bytes| bytes.get(part(0, bytes.len(), from.1)?)).ok_or_else(|| unfit(step))?;
+        self.arena.bytes_mut().get_mut(to).ok_or_else(|| unfit(step))?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write(&mut self, range: &Range<usize>, bytes: &[u8], step: &Step) -> Result<()> {
+        let held = self.arena.bytes_mut().get_mut(range.clone()).filter(|held| held.len() == bytes.len());
+        held.ok_or_else(|| unfit(step))?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read<const N: usize>(&self, place: &Place, step: &Step) -> Result<[u8; N]> {
+        let bytes = match place {
+            Place::Arena(range) => self.arena.bytes().get(range.clone()),
+            Place::Input(index) => self.inputs.get(*index).copied(),
+            Place::Constant(index) => self.program.plan().constants.get(*index).map(|tensor| tensor.bytes()),
+        };
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| unfit(step))
+    }
+
+    fn truth(&self, place: &Place, step: &Step) -> Result<bool> {
+        self.read(place, step).map(|[byte]: [u8; 1]| byte != 0)
+    }
+
+    fn number(&self, place: &Place, step: &Step) -> Result<i64> {
+        self.read(place, step).map(i64::from_le_bytes)
+    }
+
+    fn may_go_on(&self, step: usize) -> Result<()> {
+        if self.cancel.is_asked() {
+            return Err(Error::Cancelled { step });
+        }
+        if self.deadline.is_some_and(|deadline| self.started.elapsed() >= deadline) {
+            return Err(Error::DeadlineExceeded { step });
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, at: usize, time: Option<Duration>) {
+        if let (Some(profile), Some(time)) = (self.profile.as_deref_mut(), time)
+            && let (Some(total), Some(runs)) = (profile.times.get_mut(at), profile.runs.get_mut(at))
+        {
+            *total += time;
+            *runs += 1;
+        }
+    }
+}
+
+fn unfit(step: &Step) -> Error {
+    OpError::Operand(usize::MAX).at(&step.name)
+}
