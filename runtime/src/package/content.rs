@@ -15,7 +15,7 @@ use skipstone_kernels::{Isa, PACKING};
 use super::container::{ALIGNMENT, refused};
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Node, ValueId};
+use crate::graph::{Block, Graph, MAX_DEPTH, Node, ValueId};
 use crate::model::Info;
 use crate::ops::{Choice, Op, Packing};
 use crate::options::{Memory, Precision};
@@ -30,6 +30,7 @@ pub(super) struct Content {
     /// What the weights are packed for; `None` where they are not.
     pub target: Option<PackedFor>,
     values: Vec<StoredValue>,
+    /// Every node, those in blocks behind the one that owns them.
     nodes: Vec<StoredNode>,
     inputs: Vec<usize>,
     outputs: Vec<(String, usize)>,
@@ -104,6 +105,15 @@ struct StoredNode {
     inputs: Vec<usize>,
     outputs: Vec<usize>,
     packing: Option<StoredPacking>,
+    blocks: Vec<StoredBlock>,
+}
+
+/// A block whose nodes, so many without those in blocks of theirs, are the next ones in the list.
+#[derive(Serialize, Deserialize)]
+struct StoredBlock {
+    parameters: Vec<usize>,
+    nodes: usize,
+    results: Vec<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -167,11 +177,12 @@ impl Weights {
 }
 
 impl Content {
-    /// Stores `graph`; `choices` holds what was packed for each node of a package for one instruction set.
+    /// Stores `graph`; `choices` holds what was packed for each node, in the order of [`Graph::walk`], of a package for
+    /// one instruction set.
     pub fn store(graph: &Graph, target: Option<PackedFor>, choices: &[Option<Choice>], weights: &mut Weights) -> Self {
         let packed = |index: usize| choices.get(index).and_then(Option::as_ref).filter(|choice| choice.form.is_some());
         let mut kept = Kept::of(graph, packed);
-        let nodes = graph.nodes.iter().enumerate().map(|(index, node)| StoredNode {
+        let nodes = graph.walk().enumerate().map(|(index, node)| StoredNode {
             name: node.name.clone(),
             op: node.op.clone(),
             inputs: node.inputs.iter().map(|&id| kept.index(id)).collect(),
@@ -181,6 +192,7 @@ impl Content {
                 absorbed: choice.absorbed.clone(),
                 packed: choice.packed.iter().map(|bytes| (weights.add(bytes), bytes.len())).collect(),
             }),
+            blocks: node.blocks.iter().map(|block| kept.block(block)).collect(),
         });
         let nodes = nodes.collect();
         let inputs = graph.inputs.iter().map(|&id| kept.index(id)).collect();
@@ -239,17 +251,17 @@ impl Content {
             graph.outputs.push((name, id));
         }
         let mut packings = Vec::with_capacity(self.nodes.len());
-        for StoredNode { name, op, inputs, outputs, packing } in self.nodes {
-            let (inputs, outputs) = (known(&inputs).ok_or_else(outside)?, known(&outputs).ok_or_else(outside)?);
-            graph.nodes.push(Node { name, op, inputs, outputs, blocks: Vec::new() });
-            let packing = packing.map(|StoredPacking { form, absorbed, packed }| {
-                let packed = packed.into_iter().map(|(offset, len)| part(offset, len)).collect::<Result<Vec<_>>>()?;
-                Ok::<_, Error>(Packing { form, packed, absorbed })
-            });
-            packings.push(packing.transpose()?);
+        let mut stored = self.nodes.into_iter();
+        while stored.len() > 0 {
+            let mut restore = Restore { stored: &mut stored, packings: &mut packings, known: &known, part: &part };
+            graph.nodes.push(restore.node(0)?);
         }
-        let results = graph.nodes.iter().flat_map(|node| &node.outputs);
-        for id in graph.inputs.iter().chain(results) {
+        let mut results = Vec::new();
+        for node in graph.walk() {
+            results.extend(&node.outputs);
+            results.extend(node.blocks.iter().flat_map(|block| &block.parameters));
+        }
+        for id in graph.inputs.iter().chain(&results) {
             match written.get_mut(id.0) {
                 Some(by @ false) => *by = true,
                 _ => return Err(odd("a value is written twice")),
@@ -257,6 +269,46 @@ impl Content {
         }
         graph.check()?;
         Ok((graph, packings))
+    }
+}
+
+/// Nodes of a package that become those of a graph.
+struct Restore<'a> {
+    stored: &'a mut std::vec::IntoIter<StoredNode>,
+    packings: &'a mut Vec<Option<Packing>>,
+    known: &'a dyn Fn(&[usize]) -> Option<Vec<ValueId>>,
+    part: &'a dyn Fn(usize, usize) -> Result<Bytes>,
+}
+
+impl Restore<'_> {
+    /// The next node, which lies in `depth` blocks, and those in its own.
+    fn node(&mut self, depth: usize) -> Result<Node> {
+        let odd = |what: &str| refused("package.format", what);
+        let known = |ids: &[usize]| (self.known)(ids).ok_or_else(|| odd("a node names a value that is none"));
+        let stored = self.stored.next().ok_or_else(|| odd("a block has fewer nodes than it says"))?;
+        let StoredNode { name, op, inputs, outputs, packing, blocks } = stored;
+        let mut node = Node {
+            name,
+            op,
+            inputs: known(&inputs)?,
+            outputs: known(&outputs)?,
+            blocks: Vec::with_capacity(blocks.len()),
+        };
+        let packing = packing.map(|StoredPacking { form, absorbed, packed }| {
+            let packed =
+                packed.into_iter().map(|(offset, len)| (self.part)(offset, len)).collect::<Result<Vec<_>>>()?;
+            Ok::<_, Error>(Packing { form, packed, absorbed })
+        });
+        self.packings.push(packing.transpose()?);
+        for StoredBlock { parameters, nodes, results } in blocks {
+            if depth == MAX_DEPTH {
+                return Err(odd("blocks lie in one another too deep"));
+            }
+            let (parameters, results) = (known(&parameters)?, known(&results)?);
+            let nodes = (0..nodes).map(|_| self.node(depth + 1)).collect::<Result<_>>()?;
+            node.blocks.push(Block { parameters, nodes, results });
+        }
+        Ok(node)
     }
 }
 
@@ -270,13 +322,20 @@ struct Kept {
 impl Kept {
     fn of<'a>(graph: &Graph, packed: impl Fn(usize) -> Option<&'a Choice>) -> Self {
         let mut read = vec![false; graph.values().len()];
-        for (index, node) in graph.nodes.iter().enumerate() {
+        for (index, node) in graph.walk().enumerate() {
             let absorbed = packed(index).map_or(&[][..], |choice| &choice.absorbed);
             let unpacked = node.inputs.iter().enumerate().filter(|(position, _)| !absorbed.contains(position));
             unpacked.for_each(|(_, id)| read[id.0] = true);
+            node.blocks.iter().flat_map(|block| &block.results).for_each(|id| read[id.0] = true);
         }
         graph.outputs.iter().for_each(|(_, id)| read[id.0] = true);
         Self { ids: Vec::new(), at: vec![None; graph.values().len()], read }
+    }
+
+    fn block(&mut self, block: &Block) -> StoredBlock {
+        let parameters = block.parameters.iter().map(|&id| self.index(id)).collect();
+        let results = block.results.iter().map(|&id| self.index(id)).collect();
+        StoredBlock { parameters, nodes: block.nodes.len(), results }
     }
 
     fn index(&mut self, id: ValueId) -> usize {

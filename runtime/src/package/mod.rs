@@ -63,15 +63,10 @@ pub(crate) fn write_tuned(
     target: Option<(Target, Option<&Tuning>)>,
     key: Option<&SigningKey>,
 ) -> Result<Vec<u8>> {
-    let foreign: Vec<&str> =
-        graph.nodes.iter().filter(|n| matches!(n.op, Op::Foreign(_))).map(|n| n.name.as_str()).collect();
+    let foreign: Vec<&str> = graph.walk().filter(|n| matches!(n.op, Op::Foreign(_))).map(|n| n.name.as_str()).collect();
     if !foreign.is_empty() {
         let reason = "has no kernel here and runs by the ONNX front end, which a device goes without".to_owned();
         return Err(Error::Unsupported { node: foreign.join("', '"), reason });
-    }
-    if let Some(node) = graph.nodes.iter().find(|node| !node.blocks.is_empty()) {
-        let reason = format!("packages of this version hold no {}", node.op.name());
-        return Err(Error::Unsupported { node: node.name.clone(), reason });
     }
     let mut choices = Vec::new();
     if let Some((target, tuning)) = target {
@@ -80,7 +75,7 @@ pub(crate) fn write_tuned(
             let alias = node.op.alias(&graph.facts(&node.inputs)).is_some();
             if alias { None } else { steps.next().map(|step| step.choice) }
         };
-        choices = graph.nodes.iter().map(&mut choice).collect();
+        choices = graph.walk().map(&mut choice).collect();
     }
     let packed_for = target.map(|(t, _)| PackedFor::new(t.isa, t.memory, t.precision));
     let mut weights = Weights::default();
@@ -98,7 +93,7 @@ pub fn operators(path: &Path) -> Result<BTreeSet<&'static str>> {
     let file = File::open(path).map_err(io)?;
     let len = file.metadata().map_err(io)?.len();
     let package = Package::read(&map(&file, 0, len, path)?, None)?;
-    Ok(package.graph.nodes.iter().map(|node| node.op.entry()).collect())
+    Ok(package.graph.walk().map(|node| node.op.entry()).collect())
 }
 
 /// What is known of a package beside its model.
@@ -115,7 +110,7 @@ pub struct PackageInfo {
 /// What a package holds, checked.
 pub(crate) struct Package {
     pub graph: Graph,
-    /// For each node, its weights if they are packed.
+    /// For each node of the walk through the graph, its weights if they are packed.
     pub packings: Vec<Option<Packing>>,
     pub packed_for: Option<PackedFor>,
     pub info: Info,

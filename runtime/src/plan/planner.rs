@@ -292,12 +292,14 @@ impl<'a> Planner<'a> {
         at: usize,
     ) -> Vec<Draw> {
         let (mut aside, mut direct, mut back) = (Vec::new(), Vec::new(), Vec::new());
+        let mut given = parameters.to_vec();
+        given.sort_unstable();
         for ((&id, &own), &place) in results.iter().skip(1).zip(&parameters[2..2 + count]).zip(&places[2..]) {
             let root = self.roots[id.0];
             if root == own {
                 continue;
             }
-            if parameters.contains(&root) {
+            if given.binary_search(&root).is_ok() {
                 let kept = self.request(self.graph.fact(id).bytes(), at);
                 aside.push(Draw::Value(id, kept));
                 back.push(Draw::Request(kept, place));
