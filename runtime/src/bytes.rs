@@ -58,8 +58,8 @@ impl Bytes {
         Self { whole: Arc::new(Whole::Words(words)), range: 0..self.len() }
     }
 
-    /// Lets go of the memory of a file's pages, which were copied.
-    fn evict(&self) {
+    /// Lets go of the memory of a file's pages, which were copied or will hardly be read again.
+    pub(crate) fn evict(&self) {
         if let Whole::File(mapping) = &*self.whole {
             mapping.evict(self.range.clone());
         }

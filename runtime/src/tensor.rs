@@ -333,6 +333,11 @@ impl Tensor {
         self.clone()
     }
 
+    /// Lets go of the memory of its pages, where it is a part of a mapped file.
+    pub(crate) fn evict(&self) {
+        self.bytes.evict();
+    }
+
     /// A borrowed view of the whole tensor.
     #[must_use]
     pub fn view(&self) -> TensorView<'_> {

@@ -215,10 +215,10 @@ impl Graph {
         }
     }
 
-    /// Drops the data of a constant that nobody will read again.
+    /// Drops the data of a constant that nobody will read again, and the memory of its pages where it lies in a file.
     pub(crate) fn release_constant(&mut self, id: ValueId) {
-        if let Some(value) = self.values.get_mut(id.0) {
-            value.constant = None;
+        if let Some(constant) = self.values.get_mut(id.0).and_then(|value| value.constant.take()) {
+            constant.evict();
         }
     }
 

@@ -91,7 +91,7 @@ impl<'a> Planner<'a> {
         }
         graph.outputs.iter().for_each(|(_, id)| readers[roots[id.0].0] += 1);
         let slab = RefCell::new(Slab::new(match target.memory {
-            Memory::Fast => graph.values().iter().filter_map(|v| v.constant.as_ref()).map(|t| t.bytes().len()).sum(),
+            Memory::Fast => graph.values().iter().filter_map(|v| v.constant.as_ref()).map(|t| t.fact().bytes()).sum(),
             Memory::Small => 0,
         }));
         let request_of = vec![None; roots.len()];
