@@ -91,6 +91,8 @@ class Graph:
         classical = [node.op_type for node in self._nodes if node.domain == "ai.onnx.ml"]
         if classical:
             opsets.append(helper.make_opsetid("ai.onnx.ml", 5 if "TreeEnsemble" in classical else 3))
+        if any(node.domain == "com.microsoft" for node in self._nodes):
+            opsets.append(helper.make_opsetid("com.microsoft", 1))
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

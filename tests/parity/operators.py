@@ -20,6 +20,7 @@ import classical  # noqa: F401  (enters families)
 import driver
 import integers  # noqa: F401  (enters families)
 import layer_families  # noqa: F401  (enters families)
+import routed  # noqa: F401  (enters families)
 from cases import CASES
 from graph import Graph
 

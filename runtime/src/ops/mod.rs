@@ -73,6 +73,7 @@ pub mod reshape;
 pub mod resize;
 pub mod resize_axis;
 pub mod roles;
+pub mod routed;
 pub mod scatter_elements;
 pub mod select;
 pub mod slice;
@@ -474,6 +475,8 @@ operators! {
     46 => Trees(trees::Trees),
     /// A branch or a loop over blocks of nodes.
     47 => Control(control::Control),
+    /// A product with one of several matrices, by an index.
+    48 => Routed(routed::Routed),
 }
 
 impl Operator for Op {

@@ -21,6 +21,7 @@ mod prelu;
 mod quantize;
 #[cfg(test)]
 mod random;
+mod routed;
 #[cfg(test)]
 pub(in crate::graph) mod testing;
 mod zero_channels;
@@ -51,6 +52,7 @@ const PASSES: &[Pass] = &[
     pass("hard", hard::run),
     pass("gated", gated::run),
     pass("mean", mean::run),
+    pass("routed", routed::run),
     pass("dead", dead::run),
     pass("quantize", quantize::run),
     pass("integer", integer::run),

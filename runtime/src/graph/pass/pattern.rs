@@ -45,6 +45,11 @@ impl<'a> Pattern<'a> {
         self.graph.nodes.get(self.uses.writer(id)?)
     }
 
+    /// Where the node that writes `id` stands.
+    pub fn position(&self, id: ValueId) -> Option<usize> {
+        self.uses.writer(id)
+    }
+
     /// The node that writes `id`, where only one node reads it.
     pub fn inner(&self, id: ValueId) -> Option<&'a Node> {
         self.uses.only_reader(id).and_then(|_| self.writer(id))

@@ -12,6 +12,7 @@ mod build;
 mod call;
 mod convolution;
 mod elementwise;
+mod experts;
 mod index;
 mod ml;
 mod normalization;

@@ -2,7 +2,7 @@
 
 use super::build::Imported;
 use super::call::Call;
-use super::{activation, attention, convolution, elementwise, index, ml, normalization, pool, product};
+use super::{activation, attention, convolution, elementwise, experts, index, ml, normalization, pool, product};
 use super::{quantization, quantized, recurrent, reduce, resize, sequence, structure, svm, trees, volume};
 
 /// Adds the nodes that an ONNX node comes to, and answers its results.
@@ -178,6 +178,7 @@ fn microsoft(op_type: &str) -> Option<Importer> {
         "Attention" => attention::packed,
         "MultiHeadAttention" => attention::multi_head,
         "RotaryEmbedding" => attention::rotary_with_places,
+        "MoE" => experts::mixture,
         "FusedConv" => convolution::fused,
         "FusedMatMul" => product::fused_matmul,
         "LayerNormalization" => normalization::layer,
