@@ -74,6 +74,18 @@ fn a_directory_is_walked_and_a_broken_image_does_not_stop_it() {
     assert!(json["failed"][0]["file"].as_str().unwrap().ends_with("bad.png"));
 }
 
+/// A pipe under the name of a picture was waited for.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_picture() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = path(&directory.path().join("pipe.png"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let outcome = skipstone(["classify", &model("colour.onnx"), &pipe]);
+    assert_eq!(outcome.status, 1);
+    assert!(outcome.stderr.starts_with("error[image]: "), "{}", outcome.stderr);
+}
+
 #[test]
 fn nothing_to_classify_is_a_fault() {
     let directory = tempfile::tempdir().unwrap();

@@ -82,7 +82,11 @@ impl Preprocess {
         }
 
         let table = |(&mean, &std): (&f32, &f32)| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
-        let tables = mean.iter().zip(&std).map(table).collect();
+        let tables: Vec<[f32; 256]> = mean.iter().zip(&std).map(table).collect();
+        let tiny = std.iter().any(|std| std.abs() < f32::MIN_POSITIVE);
+        if tiny || !tables.as_flattened().iter().all(|value| value.is_finite()) {
+            return Err(refused("skipstone.std", "and skipstone.mean make numbers that are not finite"));
+        }
         let three = |values: &[f32]| std::array::from_fn(|c| values[c % channels]);
         let normal = Normal { mean: three(&mean), std: three(&std), grey: channels == 1 };
         Ok(Self { width, height, channels, layout, resize, normal, tables })
@@ -250,6 +254,15 @@ mod tests {
 
     fn gradient(width: usize, height: usize) -> Vec<u8> {
         (0..width * height * 3).map(|i| (i * 37 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn numbers_that_would_not_be_finite_are_refused() {
+        for (key, text) in [("std", "1e-40"), ("std", "1e-37,1,1"), ("mean", "3e38"), ("mean", "-3.4e38")] {
+            let other = if key == "std" { ("mean", "9") } else { ("std", "0.1") };
+            assert!(prepare(&[1, 3, 4, 4], &[(key, text), other]).is_err(), "{key} {text}");
+        }
+        assert!(prepare(&[1, 3, 4, 4], &[("mean", "1e10"), ("std", "1e-10")]).is_ok());
     }
 
     #[test]
