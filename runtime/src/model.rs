@@ -127,6 +127,8 @@ pub struct Info {
     pub parameters: u64,
     /// Bytes of the model's weights as stored.
     pub weight_bytes: u64,
+    /// Inputs whose batch (the first dimension, the only one that the file leaves open) was not bound: 1 was assumed.
+    pub assumed_batch: Vec<String>,
     /// What package it came in.
     pub package: Option<PackageInfo>,
 }

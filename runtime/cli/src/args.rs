@@ -12,6 +12,7 @@ use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Tune, Tuning}
 
 use crate::failure::Failure;
 use crate::files;
+use crate::notes::note;
 use crate::output::printable;
 
 /// A model and how to run it.
@@ -157,11 +158,19 @@ impl ModelArgs {
         Ok(self.open_with(&self.options())?)
     }
 
-    /// Opens the model with options of the command's own; what Skipstone has to say against itself goes to stderr.
+    /// Opens the model with options of the command's own.
     pub fn open_with(&self, options: &Options) -> Result<Model, skipstone::Error> {
         let model = Model::open(&self.path, options)?;
         if let Some(warning) = model.warning() {
-            eprintln!("warning: {}: {}", self.name(), printable(warning));
+            note(format!("warning: {}: {}", self.name(), printable(warning)));
+        }
+        for (name, shape) in assumed_batches(&model) {
+            note(format!(
+                "note: {}: input '{}' takes any batch; 1 is assumed, --shape {}={shape} binds another",
+                self.name(),
+                printable(name),
+                printable(name),
+            ));
         }
         Ok(model)
     }
@@ -170,6 +179,15 @@ impl ModelArgs {
     pub fn name(&self) -> String {
         self.path.display().to_string()
     }
+}
+
+/// The inputs whose batch was assumed to be 1, with a shape that would bind another.
+fn assumed_batches(model: &Model) -> impl Iterator<Item = (&str, String)> {
+    let inputs = model.inputs().iter().filter(|port| model.info().assumed_batch.contains(&port.name));
+    inputs.map(|port| {
+        let dims = port.fact.shape.iter().skip(1).map(usize::to_string);
+        (port.name.as_str(), std::iter::once("N".to_owned()).chain(dims).collect::<Vec<_>>().join("x"))
+    })
 }
 
 /// How images become the model's input, where its metadata does not say it or says it wrong.

@@ -12,8 +12,9 @@ use skipstone::{Isa, Tuning};
 use crate::args::{ImageArgs, MemoryArg, PrecisionArg, parse_shape, parse_tuning};
 use crate::failure::Failure;
 use crate::files;
+use crate::notes::note;
 use crate::numbers::bytes;
-use crate::output::print;
+use crate::output::{print, printable};
 
 /// Make a package that a device opens in milliseconds
 #[derive(Args, Debug)]
@@ -103,7 +104,12 @@ impl Compile {
             metadata: self.metadata()?,
         };
         let key = self.sign.as_deref().map(read_key).transpose()?;
-        let package = compile(&self.model, &recipe, key.as_ref())?;
+        let (package, info) = compile(&self.model, &recipe, key.as_ref())?;
+        for name in info.assumed_batch.iter().map(|name| printable(name)) {
+            note(format!(
+                "note: input '{name}' takes any batch; the package is for 1, --shape {name}=... binds another"
+            ));
+        }
         files::write(&self.output, &package)?;
         let target = self.target.map_or("any instruction set", Isa::name);
         let signed = if key.is_some() { ", signed" } else { "" };

@@ -40,6 +40,9 @@ struct Report {
     isa: &'static str,
     package: Option<PackageReport>,
     inputs: Vec<PortReport>,
+    /// Inputs whose batch the file leaves open, and 1 was assumed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    assumed_batch: Vec<String>,
     outputs: Vec<PortReport>,
     parameters: u64,
     /// Unknown where the front end runs the model whole, as are the steps then.
@@ -112,6 +115,7 @@ impl Report {
                 metadata: model.info().metadata.clone(),
             }),
             inputs: model.inputs().iter().map(PortReport::new).collect(),
+            assumed_batch: model.info().assumed_batch.clone(),
             outputs: model.outputs().iter().map(PortReport::new).collect(),
             parameters: model.info().parameters,
             macs: model.plan().map(Plan::macs),

@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod images;
 mod inspect;
+mod notes;
 mod npy;
 mod numbers;
 mod operators;
@@ -80,7 +81,10 @@ fn main() -> ExitCode {
         Command::Tune(command) => command.execute(),
     });
     match result.and_then(|done| done) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            notes::print();
+            ExitCode::SUCCESS
+        }
         Err(failure) => {
             failure.report();
             failure.exit_code()

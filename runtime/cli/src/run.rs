@@ -75,9 +75,22 @@ impl Run {
                 }
                 Ok(self.model.open_with(&options)?)
             }
+            Ok(model) if is_of_another_batch(&model, given) => {
+                let shapes = given.iter().map(|(name, tensor)| (name.clone(), tensor.shape().dims().to_vec()));
+                options.shapes.extend(shapes);
+                Ok(self.model.open_with(&options)?)
+            }
             opened => Ok(opened?),
         }
     }
+}
+
+/// Whether an input whose batch was assumed is given in another.
+fn is_of_another_batch(model: &Model, given: &[(String, Tensor)]) -> bool {
+    let assumed = model.inputs().iter().filter(|port| model.info().assumed_batch.contains(&port.name));
+    let mut pairs =
+        assumed.flat_map(|port| given.iter().filter(|(name, _)| *name == port.name).map(move |g| (port, g)));
+    pairs.any(|(port, (_, tensor))| tensor.shape().first() != port.fact.shape.first())
 }
 
 /// The given tensors as the model's inputs; types and shapes are for the session to check.

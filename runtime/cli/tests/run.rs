@@ -2,6 +2,7 @@
 
 mod support;
 
+use skipstone_onnx::write;
 use support::{Outcome, model, npy, path, read_npy, skipstone};
 
 const A: [f32; 6] = [1.0, -2.0, 3.5, 0.0, 1e10, -0.25];
@@ -31,6 +32,28 @@ fn arrays_go_round_and_outputs_stay_distinct() {
         let want: Vec<f32> = A.iter().zip(B).map(|(a, b)| a + sign * b).collect();
         assert_eq!(got, want, "{file}");
     }
+}
+
+/// As Keras, PaddlePaddle and PyTorch's dynamic axes leave it.
+#[test]
+fn an_open_batch_is_one_until_somebody_says_otherwise() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("open.onnx");
+    let nodes = [write::node("Relu", &["x"], &["y"], &[])];
+    let graph = write::graph(&nodes, &[], &[write::value("x", 1, &[-1, 3])], &[write::value("y", 1, &[-1, 3])]);
+    std::fs::write(&file, write::model(&graph)).unwrap();
+    let inspected = skipstone(["inspect", &path(&file), "--json"]);
+    assert!(inspected.stderr.contains("1 is assumed, --shape x=Nx3"), "{}", inspected.stderr);
+    let json = inspected.json();
+    assert_eq!((&json["inputs"][0]["shape"], &json["assumed_batch"][0]), (&[1, 3].as_slice().into(), &"x".into()));
+
+    let a = npy(directory.path(), "a.npy", "(2, 3)", &A);
+    let out = directory.path().join("out");
+    let given = format!("x={}", path(&a));
+    let ran = skipstone(["run", &path(&file), "--input", &given, "--output-dir", &path(&out)]);
+    assert!(!ran.stderr.contains("assumed"), "{}", ran.stderr);
+    ran.success();
+    assert_eq!(read_npy(&out.join("y.npy")).1, A.map(|a| a.max(0.0)));
 }
 
 #[test]

@@ -79,7 +79,8 @@ impl fmt::Display for Place {
 }
 
 /// Makes a name from the file fit to be shown: control characters escaped, the end cut off.
-pub(crate) fn quoted(name: &str) -> String {
+#[must_use]
+pub fn quoted(name: &str) -> String {
     let mut shown: String = name.chars().take(QUOTED_CHARS).flat_map(char::escape_debug).collect();
     if name.chars().nth(QUOTED_CHARS).is_some() {
         shown.push_str("...");
@@ -156,8 +157,6 @@ rules! {
     Cycle, "model.cycle", "a graph must not have cycles; use Loop or Scan";
     /// A dimension that is negative or too large, or a product of dimensions that is.
     Dimension, "model.dimension", "give the tensor a shape that fits in memory";
-    /// A symbolic dimension that is no plain name or small expression.
-    Symbol, "model.dim-param", "name the dimension plainly, such as 'batch'";
     /// The data of a tensor do not fit its shape or type.
     TensorData, "model.tensor-data", "the weights are damaged: export the model again";
     /// An element type that does not exist.

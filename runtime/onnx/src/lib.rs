@@ -18,7 +18,7 @@ pub mod write;
 
 pub use decode::decode;
 pub use element::ElementType;
-pub use invalid::{Invalid, Place, Rule};
+pub use invalid::{Invalid, Place, Rule, quoted};
 pub use limits::Limits;
 pub use order::{captures, order};
 pub use validate::{Checked, Dimension, ExternalTensor, ValueFact, ValueType, is_standard, node, read, validate};

@@ -29,8 +29,6 @@ pub struct Limits {
     pub max_name_bytes: usize,
     /// Bytes of a string attribute, and of a metadata entry.
     pub max_string_bytes: usize,
-    /// Bytes of a symbolic dimension.
-    pub max_symbol_bytes: usize,
     /// Dimensions of a tensor.
     pub max_rank: usize,
     /// Elements of a tensor.
@@ -59,7 +57,6 @@ impl Default for Limits {
             max_operands: 4096,
             max_name_bytes: 4096,
             max_string_bytes: 16 << 20,
-            max_symbol_bytes: 256,
             max_rank: 32,
             max_tensor_elements: 1 << 28,
             max_folded_elements: 1 << 26,

@@ -24,7 +24,6 @@ mod schema;
 mod scope;
 mod shaping;
 mod sizes;
-mod symbol;
 mod tensor;
 mod windows;
 

@@ -22,18 +22,18 @@ use skipstone_kernels::mapping::Mapping;
 
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
-use crate::model::{Info, Model, Source};
+use crate::model::{Info, Model, Shapes, Source};
 use crate::options::Options;
 use source::OnnxSource;
 
 /// Opens the `.onnx` file at `path`; external data is read from beside it.
 pub(crate) fn open(path: &Path, options: &Options) -> Result<Model> {
-    let (source, info) = read(path)?;
+    let (source, info) = read(path, &options.shapes)?;
     Model::from_source(source, info, options)
 }
 
 /// Reads and checks the `.onnx` file at `path`.
-pub(crate) fn read(path: &Path) -> Result<(impl Source + use<>, Info)> {
+pub(crate) fn read(path: &Path, shapes: &Shapes) -> Result<(impl Source + use<>, Info)> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
     let limits = Limits::default();
     let file = File::open(path).map_err(io)?;
@@ -45,24 +45,25 @@ pub(crate) fn read(path: &Path) -> Result<(impl Source + use<>, Info)> {
         true => Mapping::new(&file, 0, len).map_err(io)?.into(),
         false => AlignedVec::from_slice(&std::fs::read(path).map_err(io)?).into(),
     };
-    check(bytes, Some(path), limits)
+    check(bytes, Some(path), limits, shapes)
 }
 
 /// Loads a model that is given as bytes.
 pub(crate) fn from_bytes(bytes: &[u8], options: &Options) -> Result<Model> {
-    let (source, info) = check(AlignedVec::from_slice(bytes).into(), None, Limits::default())?;
+    let (source, info) = check(AlignedVec::from_slice(bytes).into(), None, Limits::default(), &options.shapes)?;
     Model::from_source(source, info, options)
 }
 
-fn check(file: Bytes, path: Option<&Path>, limits: Limits) -> Result<(OnnxSource, Info)> {
+fn check(file: Bytes, path: Option<&Path>, limits: Limits, shapes: &Shapes) -> Result<(OnnxSource, Info)> {
     let (model, checked) = skipstone_onnx::read(&file, &limits)?;
-    let dynamic = import::is_dynamic(&model);
+    let (dynamic, assumed_batch) = (import::is_dynamic(&model), import::assumed_batches(&model, shapes));
     drop(model);
     let folder = skipstone_onnx::external::resolve(path, &checked, &limits)?;
     let info = Info {
         metadata: checked.metadata.into_iter().collect(),
         parameters: checked.parameters,
         weight_bytes: checked.weight_bytes,
+        assumed_batch,
         package: None,
     };
     Ok((OnnxSource { files: import::tensor::Files { model: file, folder }, limits, dynamic }, info))

@@ -11,7 +11,7 @@ use super::{Package, PackedFor, WARNING, write_tuned};
 use crate::error::{Error, OpError, Result};
 use crate::graph;
 use crate::measure::RandomInputs;
-use crate::model::{Lowered, Model, Shapes, Source};
+use crate::model::{Info, Lowered, Model, Shapes, Source};
 use crate::options::{Memory, Options, Precision};
 use crate::plan::{Plan, Target, Tuning};
 
@@ -32,14 +32,15 @@ pub struct Recipe {
     pub metadata: Vec<(String, String)>,
 }
 
-/// Makes a package of the model file at `path`, signed if there is a key, and tries it out.
+/// Makes a package of the model file at `path`, signed if there is a key, and tries it out. Beside it comes what the file
+/// says of itself.
 ///
 /// # Errors
 /// As for [`Model::open`](crate::Model::open); [`Error::Unsupported`], naming the nodes, where a device could not run
 /// the model; `tuning.target` where the measurements are of another target than the recipe's.
-pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result<Vec<u8>> {
+pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result<(Vec<u8>, Info)> {
     let target = target(recipe)?;
-    let (source, mut info) = crate::onnx::read(path)?;
+    let (source, mut info) = crate::onnx::read(path, &recipe.shapes)?;
     let mut graph = match source.lower(&recipe.shapes)? {
         Lowered::Graph(graph) => graph,
         Lowered::Foreign(model) => return Err(Error::Unsupported { node: "graph".into(), reason: model.reason }),
@@ -52,7 +53,7 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
     let package = write_tuned(&graph, &info, target.map(|target| (target, tuning)), key)?;
     drop(graph);
     try_out(&package)?;
-    Ok(package)
+    Ok((package, info))
 }
 
 /// Opens a package and runs it once, so that nobody gets one that cannot be used; where it is for another processor, it

@@ -144,6 +144,7 @@ impl From<StoredInfo> for Info {
             metadata: stored.metadata,
             parameters: stored.parameters,
             weight_bytes: stored.weight_bytes,
+            assumed_batch: Vec::new(),
             package: None,
         }
     }

@@ -73,6 +73,7 @@ fn info() -> Info {
         metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         parameters: 20_000,
         weight_bytes: 80_000,
+        assumed_batch: Vec::new(),
         package: None,
     }
 }

@@ -4,7 +4,6 @@ use crate::external;
 use crate::limits::Limits;
 
 use super::checked::{Dimension, ExternalTensor, ValueType};
-use super::symbol;
 use crate::element::{ElementType, TypedField};
 use crate::invalid::{Invalid, Place, Rule, quoted};
 use crate::proto::{Dim, Numbers, SparseTensor, Tensor, Type};
@@ -255,12 +254,8 @@ pub(super) fn check_type(kind: &Type<'_>, declared: bool, limits: &Limits, place
                     // So exporters write a dimension that they do not know.
                     Dim::Known(-1) => {}
                     Dim::Known(dim) => known.push(*dim),
-                    Dim::Symbol(name) => {
-                        if let Some(fault) = symbol::fault(name, limits.max_symbol_bytes) {
-                            return Err(invalid(Rule::Symbol, format!("dimension '{}': {fault}", quoted(name))));
-                        }
-                    }
-                    Dim::Unknown => {}
+                    // Any text is a name: nothing computes with it.
+                    Dim::Symbol(_) | Dim::Unknown => {}
                 }
             }
             check_dims(&known, limits, place).map(drop)

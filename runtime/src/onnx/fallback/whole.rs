@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tract_onnx::pb::tensor_shape_proto::dimension;
+use tract_onnx::pb::{GraphProto, type_proto};
 use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, OutletId, TractResult, TypedModel};
 use tract_onnx::tract_core::internal::bail;
 
@@ -58,10 +60,27 @@ pub(in crate::onnx) fn whole(model: Whole<'_>) -> Result<ForeignModel> {
     Ok(ForeignModel { foreign, inputs, outputs, reason: model.reason })
 }
 
+/// Leaves symbolic dimensions open: tract reads them as formulas, recursively, and they can be any text.
+fn forget_symbols(graph: &mut GraphProto) {
+    let values = graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info);
+    for value in values.filter_map(|info| info.r#type.as_mut()?.value.as_mut()) {
+        let type_proto::Value::TensorType(tensor) = value;
+        for dim in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim) {
+            if let Some(dimension::Value::DimParam(_)) = dim.value {
+                dim.value = None;
+            }
+        }
+    }
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        attribute.g.iter_mut().chain(&mut attribute.graphs).for_each(forget_symbols);
+    }
+}
+
 fn typed(model: &Whole<'_>) -> TractResult<TypedModel> {
     let mut onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     admit::register(&mut onnx);
-    let proto = onnx.proto_model_for_read(&mut &model.file[..])?;
+    let mut proto = onnx.proto_model_for_read(&mut &model.file[..])?;
+    proto.graph.iter_mut().for_each(forget_symbols);
     let mut parsed = onnx.parse(&proto, model.folder.and_then(Path::to_str))?.model;
     if let Some(node) = parsed.nodes().iter().find(|n| n.op.name().starts_with("Unimplemented")) {
         bail!("operator {} of node '{}' is not supported", node.op.name(), node.name);

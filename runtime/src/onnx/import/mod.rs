@@ -368,11 +368,6 @@ fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> {
         return Err(unsupported("the input is no dense tensor; only those can be given"));
     };
     let dtype = tensor::known_dtype(*element, name)?;
-    let known = |dim: &Dim<'_>| match dim {
-        // Exporters write 0 and -1 for what they do not know.
-        Dim::Known(dim) => usize::try_from(*dim).ok().filter(|&dim| dim > 0),
-        Dim::Symbol(_) | Dim::Unknown => None,
-    };
     let shown = || match dims {
         None => "of unknown rank".to_owned(),
         Some(dims) => dims.iter().map(shown_dim).collect::<Vec<_>>().join(","),
@@ -388,12 +383,38 @@ fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> {
             bound.clone()
         }
         (None, Some(dims)) => {
-            let dims: Option<Vec<usize>> = dims.iter().map(known).collect();
+            let mut known_dims: Vec<_> = dims.iter().map(known).collect();
+            if is_open_batch(dims) {
+                known_dims[0] = Some(1);
+            }
+            let dims: Option<Vec<usize>> = known_dims.into_iter().collect();
             dims.ok_or_else(|| Error::UnboundShape { input: name.to_owned(), shape: shown() })?
         }
         (None, None) => return Err(Error::UnboundShape { input: name.to_owned(), shape: shown() }),
     };
     Ok(Fact::new(dtype, Shape::new(&dims).map_err(|e| e.at(name))?))
+}
+
+/// A dimension that the file knows: exporters write 0 and -1 for what they do not.
+fn known(dim: &Dim<'_>) -> Option<usize> {
+    match dim {
+        Dim::Known(dim) => usize::try_from(*dim).ok().filter(|&dim| dim > 0),
+        Dim::Symbol(_) | Dim::Unknown => None,
+    }
+}
+
+/// Whether the batch is all that the file leaves open: it is 1 where nobody says otherwise.
+fn is_open_batch(dims: &[Dim<'_>]) -> bool {
+    matches!(dims, [batch, rest @ ..] if !rest.is_empty() && known(batch).is_none() && rest.iter().all(|dim| known(dim).is_some()))
+}
+
+/// Names of the inputs that get a batch of 1 for want of a shape.
+pub(super) fn assumed_batches(model: &Model<'_>, shapes: &Shapes) -> Vec<String> {
+    let assumed = |info: &&ValueInfo<'_>| {
+        let open = matches!(&info.kind, Some(Type::Tensor(_, Some(dims))) if is_open_batch(dims));
+        open && !shapes.contains_key(info.name)
+    };
+    model.graph.iter().flat_map(caller_inputs).filter(assumed).map(|info| info.name.to_owned()).collect()
 }
 
 /// Whether some input has a dimension that a caller has to bind.
@@ -426,7 +447,7 @@ fn caller_inputs<'g, 'm>(graph: &'g GraphProto<'m>) -> impl Iterator<Item = &'g 
 fn shown_dim(dim: &Dim<'_>) -> String {
     match dim {
         Dim::Known(dim) => dim.to_string(),
-        Dim::Symbol(name) if !name.is_empty() => (*name).to_owned(),
+        Dim::Symbol(name) if !name.is_empty() => skipstone_onnx::quoted(name),
         Dim::Symbol(_) | Dim::Unknown => "?".to_owned(),
     }
 }

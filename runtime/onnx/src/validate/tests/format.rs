@@ -178,8 +178,9 @@ fn dim_params() {
     let checked = accepts(&with("batch"));
     let shape = Some(vec![Dimension::Symbol("batch".into())]);
     assert_eq!(checked.inputs[0].kind, ValueType::Tensor { element: Some(ElementType::Float), shape });
-    refuses(&with(&"(".repeat(50)), "model.dim-param");
-    refuses(&with(&"a*".repeat(100)), "model.dim-param");
-    refuses(&with(&"a".repeat(100_000)), "model.dim-param");
-    refuses(&with("999999999*999999999"), "model.dim-param");
+    // Exporters write whole expressions, and nothing computes with them.
+    for symbol in ["floor(h/2) + 1", "größe; a\nb", &"(".repeat(10_000), &"a*".repeat(50_000), "999999999*999999999"]
+    {
+        accepts(&with(symbol));
+    }
 }
