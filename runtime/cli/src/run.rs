@@ -68,7 +68,7 @@ impl Run {
     /// Opens the model; where it turns out to have dynamic inputs, with the files' shapes.
     fn open(&self, given: &[(String, Tensor)]) -> Result<Model, Failure> {
         let mut options = self.model.options();
-        match self.model.open_with(&options) {
+        match Model::open(&self.model.path, &options) {
             Err(Error::UnboundShape { .. }) => {
                 for (name, tensor) in given {
                     options.shapes.entry(name.clone()).or_insert_with(|| tensor.shape().dims().to_vec());
@@ -80,7 +80,11 @@ impl Run {
                 options.shapes.extend(shapes);
                 Ok(self.model.open_with(&options)?)
             }
-            opened => Ok(opened?),
+            Ok(model) => {
+                self.model.remark(&model);
+                Ok(model)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }
