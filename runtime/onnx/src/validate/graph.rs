@@ -231,7 +231,7 @@ impl<'w, 'm> Walker<'w, 'm> {
         let call = Call { node, scope, opset, limits: self.limits, summaries: &self.summaries };
         operators::check(&call)?;
         control::check(&call)?;
-        let outputs = generated::infer(&call, &mut self.folded)?;
+        let outputs = generated::infer(&call, &mut self.folded, self.checked.parameters)?;
         if outputs.is_constant {
             scope.folded.extend(node.outputs.iter().filter(|name| !name.is_empty()));
         }
