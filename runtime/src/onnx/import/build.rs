@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, OpError};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Block, Graph, ValueId};
+use crate::ops::control::Control;
 use crate::ops::{Op, Operator};
 use crate::tensor::{DType, Tensor};
 
@@ -93,9 +94,7 @@ impl Build {
 
     /// Adds a node, or what it comes to where its operands are constants and its results small.
     pub fn add(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Imported {
-        let count = self.names.entry(name.to_owned()).or_insert(0);
-        let own = if *count == 0 { name.to_owned() } else { format!("{name}.{count}") };
-        *count += 1;
+        let own = self.fresh(name);
         let node = match self.graph.make_node(own, op, inputs) {
             Ok(node) => node,
             // A type that the operator does not take is none of the model's faults.
@@ -108,6 +107,22 @@ impl Build {
             self.graph.nodes.push(node);
         }
         Ok(outputs)
+    }
+
+    /// Adds a node that owns blocks.
+    pub fn add_control(&mut self, name: &str, control: Control, inputs: &[ValueId], blocks: Vec<Block>) -> Imported {
+        let own = self.fresh(name);
+        self.graph.add_control(own, control, inputs, blocks).map_err(|error| match error {
+            Error::Node { source, .. } => Halt::Error(self.at(name, source)),
+            error => error.into(),
+        })
+    }
+
+    /// A name that no node bears.
+    fn fresh(&mut self, name: &str) -> String {
+        let count = self.names.entry(name.to_owned()).or_insert(0);
+        *count += 1;
+        if *count == 1 { name.to_owned() } else { format!("{name}.{}", *count - 1) }
     }
 
     /// Computes the results of an operator over constants; false where it has to be a node.

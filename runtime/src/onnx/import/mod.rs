@@ -10,6 +10,7 @@ mod activation;
 mod attention;
 mod build;
 mod call;
+mod control;
 mod convolution;
 mod elementwise;
 mod experts;
@@ -68,7 +69,8 @@ pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Resul
         model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
     unsupported::check(main, &functions.keys().copied().collect())?;
     let opsets = opsets(&model.opset_imports);
-    let mut importer = Importer { functions, files, build: Build::default(), scopes: Vec::new() };
+    let mut importer =
+        Importer { functions, files, build: Build::default(), scopes: Vec::new(), depth: 0, unrolling: 0, repeated: 0 };
     match importer.main(main, Rc::new(opsets), shapes) {
         Ok(()) => Ok(Outcome::Graph(importer.build.graph)),
         Err(Halt::Error(error)) => Err(error),
@@ -110,6 +112,12 @@ struct Importer<'m> {
     build: Build,
     /// From the main graph to the innermost body.
     scopes: Vec<Scope<'m>>,
+    /// How many blocks are around the node that is being imported.
+    depth: usize,
+    /// How many loops are being unrolled around it.
+    unrolling: usize,
+    /// Nodes of unrolled loops so far.
+    repeated: usize,
 }
 
 impl<'m> Importer<'m> {
@@ -187,6 +195,10 @@ impl<'m> Importer<'m> {
         let order = order(nodes).map_err(|_| Error::Internal("a checked model has a cycle".into()))?;
         for position in order {
             let node = &nodes[position];
+            self.repeated += usize::from(self.unrolling > 0);
+            if self.repeated > control::MAX_REPEATED {
+                return Err(Halt::Dynamic("the loops have too many iterations to be unrolled".into()));
+            }
             self.build.place = format!(" ({}, node {position})", node.op_type);
             let results = self.node(node)?;
             for (name, value) in node.outputs.iter().zip(results) {
@@ -208,22 +220,17 @@ impl<'m> Importer<'m> {
             return self.function(node, function, &inputs, &attributes);
         }
         let domain = if is_standard(node.domain) { "" } else { node.domain };
-        if domain.is_empty()
-            && node.op_type == "If"
-            && let Some(taken) = self.known_branch(node, &inputs)
-        {
-            return self.branch(taken);
+        let opset = opsets.get(domain).copied().unwrap_or(1);
+        if control::takes(domain, node.op_type) {
+            return self.control(node, &inputs, opset);
         }
         for &id in inputs.iter().flatten() {
             if !(sequence::takes(node.op_type) && self.build.sequence(id).is_some()) {
                 self.build.readable(id, call::name(node))?;
             }
         }
-        let opset = opsets.get(domain).copied().unwrap_or(1);
-        let own = node.attributes.iter().filter_map(|a| Some((a.name, resolved(a, &attributes)?))).collect();
         let halves: Option<DType> = inputs.iter().flatten().find_map(|&id| self.build.half(id));
-        let mut call =
-            Call { node, opset, attributes: own, inputs: inputs.clone(), build: &mut self.build, files: self.files };
+        let mut call = self.call(node, &inputs);
         let imported = match table::importer(domain, node.op_type) {
             Some(importer) => importer(&mut call),
             None => Err(Halt::Foreign),
@@ -272,24 +279,14 @@ impl<'m> Importer<'m> {
         results
     }
 
-    /// The branch of an If whose condition is a constant.
-    fn known_branch(&self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Option<&'m GraphProto<'m>> {
-        let condition = self.build.graph.constant((*inputs.first()?)?)?;
-        let name = if *condition.bytes().first()? != 0 { "then_branch" } else { "else_branch" };
-        node.attribute(name)?.graphs.first()
-    }
-
-    /// Imports a subgraph without inputs in the place of its node.
-    fn branch(&mut self, graph: &'m GraphProto<'m>) -> Result<Vec<ValueId>, Halt> {
-        let Some(scope) = self.scopes.last() else { return Err(Halt::Foreign) };
-        let (attributes, opsets) = (scope.attributes.clone(), scope.opsets.clone());
-        self.scopes.push(Scope { names: HashMap::new(), isolated: false, attributes, opsets });
-        self.initializers(graph);
-        let results = self
-            .nodes(&graph.nodes)
-            .and_then(|()| graph.outputs.iter().map(|info| self.value(info.name)).collect::<Result<Vec<_>, _>>());
-        self.scopes.pop();
-        results
+    /// A node as its importer sees it.
+    fn call<'a>(&'a mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Call<'a, 'm> {
+        let domain = if is_standard(node.domain) { "" } else { node.domain };
+        let scope = self.scopes.last();
+        let opset = scope.and_then(|scope| scope.opsets.get(domain)).copied().unwrap_or(1);
+        let around = scope.map(|scope| scope.attributes.clone()).unwrap_or_default();
+        let attributes = node.attributes.iter().filter_map(|a| Some((a.name, resolved(a, &around)?))).collect();
+        Call { node, opset, attributes, inputs: inputs.to_vec(), build: &mut self.build, files: self.files }
     }
 
     /// Makes a node that no operator of ours does a fallback step.

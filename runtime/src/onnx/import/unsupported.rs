@@ -6,7 +6,7 @@ use skipstone_onnx::is_standard;
 use skipstone_onnx::proto::{Graph, Node};
 
 use super::super::fallback;
-use super::{call, table};
+use super::{call, control, table};
 use crate::error::{Error, Result};
 
 /// Refuses a graph with nodes that neither an importer, a local function nor the fallback takes. What subgraphs and
@@ -14,9 +14,7 @@ use crate::error::{Error, Result};
 pub(super) fn check(graph: &Graph<'_>, functions: &HashSet<(&str, &str)>) -> Result<()> {
     let unknown = |node: &&Node<'_>| {
         let domain = if is_standard(node.domain) { "" } else { node.domain };
-        // An If whose condition is a constant vanishes.
-        let vanishes = domain.is_empty() && node.op_type == "If";
-        !vanishes
+        !control::takes(domain, node.op_type)
             && !functions.contains(&(node.domain, node.op_type))
             && table::importer(domain, node.op_type).is_none()
             && !fallback::knows(node.op_type)

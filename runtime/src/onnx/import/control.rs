@@ -1,0 +1,512 @@
+//! If, Loop and Scan: nodes that own blocks, whose bodies are imported as blocks of the graph.
+//!
+//! In a block every shape is known and the same in all iterations. A loop that is not like that, because what it
+//! carries grows or a shape follows from the iteration, is unrolled where the number of iterations is known: every
+//! iteration's number is then a constant, and so is what follows from it.
+
+use std::collections::HashMap;
+
+use skipstone_onnx::captures;
+use skipstone_onnx::proto::{Graph as GraphProto, Node, Type};
+
+use super::build::{Halt, Imported};
+use super::{Importer, Scope, call, resolved};
+use crate::error::OpError;
+use crate::graph::{Block, MAX_DEPTH, ValueId};
+use crate::ops::concat::Concat;
+use crate::ops::control::{Along, Control, Loop};
+use crate::ops::reshape::Reshape;
+use crate::ops::slice::Slice;
+use crate::tensor::{DType, Fact, Shape, Tensor};
+
+/// Most iterations of a loop that is unrolled.
+const MAX_UNROLLED: usize = 1 << 10;
+
+/// Most nodes of all unrolled loops together.
+pub(super) const MAX_REPEATED: usize = 1 << 14;
+
+/// Most iterations that are written down as a limit: a condition ends a loop before.
+const MAX_COUNTED: usize = 1 << 31;
+
+/// Whether an operator is imported here.
+pub(super) fn takes(domain: &str, op_type: &str) -> bool {
+    domain.is_empty() && matches!(op_type, "If" | "Loop" | "Scan")
+}
+
+/// A Loop or Scan of the file.
+struct Source<'m> {
+    node: &'m Node<'m>,
+    body: &'m GraphProto<'m>,
+    /// Whether the body takes and gives what a Loop's does: an iteration's number and a condition.
+    numbered: bool,
+    op: Loop,
+    /// For each result that is put together from slices: along which axis of it, perhaps counted from the last, and
+    /// whether from its end.
+    collected: Vec<(i64, bool)>,
+    /// Operands in the order of the operator.
+    given: Vec<ValueId>,
+}
+
+impl Source<'_> {
+    fn dynamic(&self, what: &str) -> Halt {
+        Halt::Dynamic(format!("'{}' ({}): {what}", call::name(self.node), self.node.op_type))
+    }
+
+    /// Facts of an iteration's number and condition: of one element, in the rank that the body declares.
+    fn numbers(&self) -> [Fact; 2] {
+        let declared = |index: usize| match self.body.inputs.get(index).and_then(|info| info.kind.as_ref()) {
+            Some(Type::Tensor(_, Some(dims))) if self.numbered && dims.len() == 1 => Shape::new(&[1]),
+            _ => Ok(Shape::default()),
+        };
+        [(0, DType::I64), (1, DType::Bool)].map(|(at, dtype)| Fact::new(dtype, declared(at).unwrap_or_default()))
+    }
+}
+
+impl<'m> Importer<'m> {
+    /// Imports a node that [`takes`] names.
+    pub(super) fn control(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>], opset: i64) -> Imported {
+        for &id in inputs.iter().flatten().filter(|&&id| self.build.sequence(id).is_none()) {
+            self.build.readable(id, call::name(node))?;
+        }
+        match node.op_type {
+            "If" => self.branches(node, inputs),
+            "Loop" => {
+                let source = self.loop_source(node, inputs)?;
+                self.iterated(&source)
+            }
+            _ if opset < 9 => self.scan_of_batches(node, inputs),
+            _ => {
+                let source = self.scan_source(node, inputs)?;
+                self.iterated(&source)
+            }
+        }
+    }
+
+    /// The branch of an If whose condition is a constant, in the place of its node; otherwise both as blocks.
+    fn branches(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Imported {
+        let name = call::name(node);
+        let Some(&Some(condition)) = inputs.first() else { return Err(Halt::Foreign) };
+        if let Some(known) = self.build.graph.constant(condition) {
+            let taken = known.bytes().first().is_some_and(|&byte| byte != 0);
+            let taken = self.subgraph(node, if taken { "then_branch" } else { "else_branch" })?;
+            return self.body(taken, &[]);
+        }
+        let then = self.block(node, self.subgraph(node, "then_branch")?, &[], &[])?;
+        let otherwise = self.block(node, self.subgraph(node, "else_branch")?, &[], &[])?;
+        for (&a, &b) in then.results.iter().zip(&otherwise.results) {
+            self.same(node, [a, b], "one branch gives", "the other")?;
+        }
+        let halves: Vec<Option<DType>> = then.results.iter().map(|&id| self.build.half(id)).collect();
+        let results = self.build.add_control(name, Control::If, &[condition], vec![then, otherwise])?;
+        self.declare(&results, &halves);
+        Ok(results)
+    }
+
+    fn loop_source(&self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Result<Source<'m>, Halt> {
+        let body = self.subgraph(node, "body")?;
+        let mut op = Loop::default();
+        let mut given = Vec::new();
+        if let Some(limit) = inputs.first().copied().flatten() {
+            match self.build.graph.constant(limit).and_then(|tensor| tensor.elements::<i64>()) {
+                Some(&[limit]) => op.iterations = usize::try_from(limit.max(0)).ok(),
+                _ => {
+                    op.limited = true;
+                    given.push(limit);
+                }
+            }
+        }
+        if let Some(begins) = inputs.get(1).copied().flatten() {
+            match self.build.graph.constant(begins).map(|tensor| tensor.bytes()) {
+                Some([0]) => {
+                    op = Loop { iterations: Some(0), ..Loop::default() };
+                    given.clear();
+                }
+                Some([_]) => {}
+                _ => {
+                    op.conditional = true;
+                    given.push(begins);
+                }
+            }
+        }
+        let carried: Option<Vec<ValueId>> = inputs.iter().skip(2).copied().collect();
+        let carried = carried.ok_or_else(|| self.objection(node, "what a loop carries is left out"))?;
+        op.carried = carried.len();
+        given.extend(carried);
+        // Results that nobody asks for are not collected.
+        let collected = vec![(0, false); node.outputs.len().saturating_sub(op.carried)];
+        Ok(Source { node, body, numbered: true, op, collected, given })
+    }
+
+    fn scan_source(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Result<Source<'m>, Halt> {
+        let body = self.subgraph(node, "body")?;
+        let given: Option<Vec<ValueId>> = inputs.iter().copied().collect();
+        let given = given.ok_or_else(|| self.objection(node, "an input is left out"))?;
+        let cx = self.call(node, inputs);
+        let scans = usize::try_from(cx.int("num_scan_inputs", 0)?).ok().filter(|&scans| scans <= given.len());
+        let scans = scans.ok_or_else(|| cx.attribute_error("num_scan_inputs", "is more than there are inputs"))?;
+        let carried = given.len() - scans;
+        let list = |name: &'static str, count: usize| -> Result<Vec<i64>, Halt> {
+            let list = cx.ints(name)?.unwrap_or_else(|| vec![0; count]);
+            if list.len() < count { Err(cx.attribute_error(name, "is too short")) } else { Ok(list) }
+        };
+        let (axes, directions) = (list("scan_input_axes", scans)?, list("scan_input_directions", scans)?);
+        let mut scanned = Vec::with_capacity(scans);
+        let mut iterations = None;
+        for ((&id, axis), reverse) in given[carried..].iter().zip(axes).zip(directions) {
+            let along = Along { axis: cx.axis_of(axis, cx.rank(id))?, reverse: reverse != 0 };
+            let dim = cx.shape(id)[along.axis];
+            if *iterations.get_or_insert(dim) != dim {
+                return Err(cx.shape_error("all that is scanned has one length", &given[carried..]));
+            }
+            scanned.push(along);
+        }
+        let collects = node.outputs.len().saturating_sub(carried);
+        let (axes, directions) = (list("scan_output_axes", collects)?, list("scan_output_directions", collects)?);
+        let collected = axes.into_iter().zip(directions).map(|(axis, reverse)| (axis, reverse != 0)).take(collects);
+        let collected = collected.collect();
+        let op = Loop { iterations: Some(iterations.unwrap_or(0)), carried, scanned, ..Loop::default() };
+        Ok(Source { node, body, numbered: false, op, collected, given })
+    }
+
+    /// Scan of opset 8: every tensor begins with an axis of batches, which an outer loop goes along.
+    fn scan_of_batches(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Imported {
+        let Some((lengths, inputs)) = inputs.split_first() else { return Err(Halt::Foreign) };
+        let given: Option<Vec<ValueId>> = inputs.iter().copied().collect();
+        let given = given.ok_or_else(|| self.objection(node, "an input is left out"))?;
+        let body = self.subgraph(node, "body")?;
+        let cx = self.call(node, inputs);
+        let scans = usize::try_from(cx.int("num_scan_inputs", 0)?).ok().filter(|&scans| scans <= given.len());
+        let scans = scans.ok_or_else(|| cx.attribute_error("num_scan_inputs", "is more than there are inputs"))?;
+        let carried = given.len() - scans;
+        let directions = cx.ints("directions")?.unwrap_or_else(|| vec![0; scans]);
+        let along = |&direction: &i64| Along { axis: 0, reverse: direction != 0 };
+        let scanned: Vec<Along> = directions.iter().take(scans).map(along).collect();
+        let shapes: Vec<&[usize]> = given.iter().map(|&id| cx.shape(id).dims()).collect();
+        let batches = shapes.first().and_then(|shape| shape.first()).copied();
+        let lens: Option<Vec<usize>> = shapes[carried..].iter().map(|shape| shape.get(1).copied()).collect();
+        let len = lens.as_ref().and_then(|lens| lens.first()).copied();
+        let (Some(batches), Some(lens), Some(len)) = (batches, lens, len) else {
+            return Err(cx.shape_error("inputs begin with an axis of batches, then one that is scanned", &given));
+        };
+        let alike =
+            shapes.iter().all(|shape| shape.first() == Some(&batches)) && lens.iter().all(|&other| other == len);
+        if !alike || scanned.len() != scans {
+            return Err(cx.shape_error("all inputs have as many batches, all that is scanned has one length", &given));
+        }
+        if let Some(lengths) = *lengths {
+            let whole = |of: &i64| usize::try_from(*of) == Ok(len);
+            let all = cx.constant_of(lengths).and_then(Tensor::elements::<i64>).is_some_and(|of| of.iter().all(whole));
+            if !all {
+                return Err(self.objection(node, "sequences of several lengths in one batch are not supported"));
+            }
+        }
+        let collected = vec![(0, false); node.outputs.len().saturating_sub(carried)];
+        let op = Loop { iterations: Some(len), carried, scanned, ..Loop::default() };
+        let first = [Fact::new(DType::I64, Shape::default()), Fact::new(DType::Bool, Shape::default())];
+        let mut slices = Vec::with_capacity(given.len());
+        for &id in &given {
+            slices.push((self.slice_fact(id, 0)?, self.build.half(id)));
+        }
+
+        self.begin_block(node)?;
+        let leading = self.leading(node, &first);
+        let parameters = self.parameters(node, &slices);
+        let source = Source { node, body, numbered: false, op, collected, given: parameters };
+        let inner = self.iterated(&source);
+        let results: Vec<ValueId> = leading[1..2].iter().chain(inner.as_deref().unwrap_or(&[])).copied().collect();
+        let block = self.end_block(&results);
+        let inner = inner?;
+
+        let halves: Vec<Option<DType>> = inner.iter().map(|&id| self.build.half(id)).collect();
+        let every = |count: usize| vec![Along::default(); count];
+        let outer = Loop {
+            iterations: Some(batches),
+            scanned: every(given.len()),
+            collected: every(inner.len()),
+            ..Loop::default()
+        };
+        let results = self.build.add_control(call::name(node), outer.into(), &given, vec![block])?;
+        self.declare(&results, &halves);
+        Ok(results)
+    }
+
+    /// A loop as a node with a block, or unrolled where no block can hold it, or it comes to constants.
+    fn iterated(&mut self, source: &Source<'m>) -> Imported {
+        let constant = |importer: &Self, id: ValueId| importer.build.graph.constant(id).is_some();
+        let sequences = source.given.iter().any(|&id| self.build.sequence(id).is_some());
+        let mut constants = source.op.iterations.is_some() && source.given.iter().all(|&id| constant(self, id));
+        for name in if constants { captures(source.body) } else { Vec::new() } {
+            let id = self.value(name)?;
+            constants = constants && constant(self, id);
+        }
+        if sequences {
+            return self.unrolled(source);
+        }
+        if constants {
+            match self.unrolled(source) {
+                Err(Halt::Dynamic(_)) => {}
+                computed => return computed,
+            }
+        }
+        match self.looped(source) {
+            Err(Halt::Dynamic(reason)) => match self.unrolled(source) {
+                Err(Halt::Dynamic(_)) => Err(Halt::Dynamic(reason)),
+                unrolled => unrolled,
+            },
+            looped => looped,
+        }
+    }
+
+    fn looped(&mut self, source: &Source<'m>) -> Imported {
+        let &Source { node, body, numbered, ref op, ref given, .. } = source;
+        let first = op.first_carried();
+        let own = source.numbers();
+        let mut facts = Vec::new();
+        for &id in &given[first..first + op.carried] {
+            facts.push((self.build.graph.fact(id).clone(), self.build.half(id)));
+        }
+        for (&id, along) in given[first + op.carried..].iter().zip(&op.scanned) {
+            facts.push((self.slice_fact(id, along.axis)?, self.build.half(id)));
+        }
+        let mut block = if numbered {
+            let own = own.map(|fact| (fact, None));
+            self.block(node, body, &[], &own.into_iter().chain(facts).collect::<Vec<_>>())?
+        } else {
+            let mut block = self.block(node, body, &own, &facts)?;
+            block.results.insert(0, block.parameters[1]);
+            block
+        };
+        block.results.truncate(1 + op.carried + source.collected.len());
+        for (&before, &behind) in given[first..].iter().zip(&block.results[1..]).take(op.carried) {
+            self.same(node, [before, behind], "before an iteration a value is", "behind it")?;
+        }
+        let mut op = op.clone();
+        for (&(axis, reverse), &id) in source.collected.iter().zip(&block.results[1 + op.carried..]) {
+            op.collected.push(Along { axis: self.collected_axis(node, axis, id)?, reverse });
+        }
+        let stays = block.results[0] == block.parameters[1];
+        let goes_on = match self.build.graph.constant(block.results[0]).and_then(|held| held.bytes().first().copied()) {
+            Some(byte) => Some(byte != 0),
+            None => stays.then_some(true),
+        };
+        if goes_on == Some(false) {
+            op.iterations = Some(op.iterations.map_or(1, |iterations| iterations.min(1)));
+        }
+        let counted = op.iterations == Some(0) || !op.limited && !op.conditional && goes_on.is_some();
+        if goes_on == Some(true) && op.iterations.is_none() && !op.limited {
+            return Err(self.objection(node, "the loop never ends: nothing limits it, and its condition stays true"));
+        }
+        if !counted && !op.collected.is_empty() {
+            return Err(source.dynamic("how many slices its results have is not known before the run"));
+        }
+        if goes_on.is_none() {
+            op.iterations = op.iterations.filter(|&iterations| iterations < MAX_COUNTED);
+        }
+        let halves: Vec<Option<DType>> = block.results[1..].iter().map(|&id| self.build.half(id)).collect();
+        let results = self.build.add_control(call::name(node), op.into(), given, vec![block])?;
+        self.declare(&results, &halves);
+        Ok(results)
+    }
+
+    /// The iterations of a loop one behind the other, without blocks.
+    fn unrolled(&mut self, source: &Source<'m>) -> Imported {
+        let op = &source.op;
+        if op.limited || op.conditional {
+            return Err(source.dynamic("how often it runs is not known before the run"));
+        }
+        self.unrolling += 1;
+        let results = self.iterations(source);
+        self.unrolling -= 1;
+        let (mut results, collected) = results?;
+        for (slices, along) in collected.into_iter().zip(&source.collected) {
+            results.push(self.put_together(source, slices, *along)?);
+        }
+        Ok(results)
+    }
+
+    /// What is carried behind the last iteration, and the slices of each result that is collected.
+    fn iterations(&mut self, source: &Source<'m>) -> Result<(Vec<ValueId>, Vec<Vec<ValueId>>), Halt> {
+        let (op, name) = (&source.op, call::name(source.node));
+        let (carried, scanned) = source.given.split_at(op.carried);
+        let mut carried = carried.to_vec();
+        let mut collected = vec![Vec::new(); source.collected.len()];
+        let [number, condition] = source.numbers();
+        for iteration in 0..op.iterations.unwrap_or(usize::MAX) {
+            if iteration == MAX_UNROLLED {
+                return Err(source.dynamic("it has too many iterations to be unrolled"));
+            }
+            let mut given = Vec::new();
+            if source.numbered {
+                for (fact, bytes) in [(&number, &(iteration as i64).to_le_bytes()[..]), (&condition, &[1])] {
+                    let tensor = Tensor::from_bytes(fact.clone(), bytes).map_err(|e| self.build.at(name, e))?;
+                    given.push(self.build.graph.add_constant(name, tensor));
+                }
+            }
+            given.extend(&carried);
+            for (&id, &Along { axis, reverse }) in scanned.iter().zip(&op.scanned) {
+                let fact = self.slice_fact(id, axis)?;
+                let last = op.iterations.unwrap_or(0).saturating_sub(1);
+                let start = if reverse { last - iteration } else { iteration };
+                let half = self.build.half(id);
+                let slice = self.build.add(name, Slice { axis, start, len: 1, step: 1 }.into(), &[id])?[0];
+                let slice = self.build.add(name, Reshape { shape: fact.shape }.into(), &[slice])?[0];
+                self.build.declare(slice, half);
+                given.push(slice);
+            }
+            let mut results = self.body(source.body, &given)?;
+            let goes_on = source.numbered.then(|| results.remove(0));
+            let slices = results.split_off(op.carried);
+            carried = results;
+            collected.iter_mut().zip(slices).for_each(|(all, slice)| all.push(slice));
+            match goes_on.map(|id| self.build.graph.constant(id).and_then(|held| held.bytes().first().copied())) {
+                Some(Some(0)) => break,
+                Some(None) => return Err(source.dynamic("how often it runs is not known before the run")),
+                Some(Some(_)) | None => {}
+            }
+        }
+        Ok((carried, collected))
+    }
+
+    /// Slices as one tensor.
+    fn put_together(&mut self, source: &Source<'m>, slices: Vec<ValueId>, along: (i64, bool)) -> Result<ValueId, Halt> {
+        let name = call::name(source.node);
+        let Some(&first) = slices.first() else {
+            return Err(source.dynamic("the shape of what it collects is not known: there is no iteration"));
+        };
+        let half = self.build.half(first);
+        let axis = self.collected_axis(source.node, along.0, first)?;
+        let mut parts = Vec::with_capacity(slices.len());
+        for id in slices {
+            self.build.readable(id, name)?;
+            let mut dims = self.build.graph.fact(id).shape.dims().to_vec();
+            dims.insert(axis.min(dims.len()), 1);
+            let shape = Shape::new(&dims).map_err(|e| self.build.at(name, e))?;
+            parts.push(self.build.add(name, Reshape { shape }.into(), &[id])?[0]);
+        }
+        if along.1 {
+            parts.reverse();
+        }
+        let whole = match *parts.as_slice() {
+            [one] => one,
+            _ => self.build.add(name, Concat { axis }.into(), &parts)?[0],
+        };
+        self.build.declare(whole, half);
+        Ok(whole)
+    }
+
+    // What loops and branches share.
+
+    /// The axis of what is put together from slices such as `slice`.
+    fn collected_axis(&self, node: &'m Node<'m>, axis: i64, slice: ValueId) -> Result<usize, Halt> {
+        let rank = self.build.graph.fact(slice).shape.rank() + 1;
+        let from_start = if axis < 0 { axis.saturating_add_unsigned(rank as u64) } else { axis };
+        let found = usize::try_from(from_start).ok().filter(|&axis| axis < rank);
+        found.ok_or_else(|| self.objection(node, &format!("scan_output_axes has {axis} for a result of rank {rank}")))
+    }
+
+    /// What is left of a value without an axis that is gone along.
+    fn slice_fact(&self, id: ValueId, axis: usize) -> Result<Fact, Halt> {
+        let fact = self.build.graph.fact(id);
+        let mut dims = fact.shape.dims().to_vec();
+        if axis < dims.len() {
+            dims.remove(axis);
+        }
+        let shape = Shape::new(&dims).map_err(|e| self.build.at("Scan", e))?;
+        Ok(Fact::new(fact.dtype, shape))
+    }
+
+    /// Holds two values to one type and shape: types that differ are an error, shapes depend on the run.
+    fn same(&self, node: &'m Node<'m>, values: [ValueId; 2], first: &str, second: &str) -> Result<(), Halt> {
+        let name = call::name(node);
+        for id in values {
+            self.build.readable(id, name)?;
+        }
+        let [a, b] = values.map(|id| (self.build.declared(id), &self.build.graph.fact(id).shape));
+        let told = format!("{first} {} of {}, {second} {} of {}", a.0, a.1, b.0, b.1);
+        match (a.0 == b.0, a.1 == b.1) {
+            (true, true) => Ok(()),
+            (true, false) => Err(Halt::Dynamic(format!("'{name}' ({}): {told}", node.op_type))),
+            (false, _) => Err(self.objection(node, &told)),
+        }
+    }
+
+    fn objection(&self, node: &'m Node<'m>, reason: &str) -> Halt {
+        Halt::Error(self.build.at(call::name(node), OpError::Value(reason.to_owned())))
+    }
+
+    fn declare(&mut self, results: &[ValueId], halves: &[Option<DType>]) {
+        for (&id, &half) in results.iter().zip(halves) {
+            self.build.declare(id, half);
+        }
+    }
+
+    /// A subgraph of a node, or of the call of the function around it.
+    fn subgraph(&self, node: &'m Node<'m>, name: &str) -> Result<&'m GraphProto<'m>, Halt> {
+        let around = self.scopes.last().map(|scope| scope.attributes.clone()).unwrap_or_default();
+        let graph = node.attribute(name).and_then(|held| resolved(held, &around)?.graphs.first());
+        graph.ok_or_else(|| self.objection(node, &format!("{name} is missing")))
+    }
+
+    /// Imports a subgraph as a block. Parameters of the facts `leading` come before those of its own inputs, which have
+    /// the facts and half precisions `given`.
+    fn block(
+        &mut self,
+        node: &'m Node<'m>,
+        graph: &'m GraphProto<'m>,
+        leading: &[Fact],
+        given: &[(Fact, Option<DType>)],
+    ) -> Result<Block, Halt> {
+        let place = self.build.place.clone();
+        self.begin_block(node)?;
+        self.leading(node, leading);
+        let parameters = self.parameters(node, given);
+        let results = self.body(graph, &parameters);
+        let block = self.end_block(results.as_deref().unwrap_or(&[]));
+        self.build.place = place;
+        results.map(|_| block)
+    }
+
+    fn begin_block(&mut self, node: &'m Node<'m>) -> Result<(), Halt> {
+        if self.depth == MAX_DEPTH {
+            return Err(self.objection(node, &format!("its graphs lie in {MAX_DEPTH} others, and may not")));
+        }
+        self.depth += 1;
+        self.build.graph.begin_block();
+        Ok(())
+    }
+
+    fn end_block(&mut self, results: &[ValueId]) -> Block {
+        self.depth -= 1;
+        self.build.graph.end_block(results)
+    }
+
+    fn leading(&mut self, node: &'m Node<'m>, facts: &[Fact]) -> Vec<ValueId> {
+        facts.iter().map(|fact| self.build.graph.add_parameter(call::name(node), fact.clone())).collect()
+    }
+
+    fn parameters(&mut self, node: &'m Node<'m>, facts: &[(Fact, Option<DType>)]) -> Vec<ValueId> {
+        let mut ids = Vec::with_capacity(facts.len());
+        for (fact, half) in facts {
+            let id = self.build.graph.add_parameter(call::name(node), fact.clone());
+            self.build.declare(id, *half);
+            ids.push(id);
+        }
+        ids
+    }
+
+    /// Imports the nodes of a subgraph in the place of its node; its inputs are these values.
+    fn body(&mut self, graph: &'m GraphProto<'m>, inputs: &[ValueId]) -> Imported {
+        let Some(scope) = self.scopes.last() else { return Err(Halt::Foreign) };
+        let (attributes, opsets) = (scope.attributes.clone(), scope.opsets.clone());
+        self.scopes.push(Scope { names: HashMap::new(), isolated: false, attributes, opsets });
+        self.initializers(graph);
+        for (info, &id) in graph.inputs.iter().zip(inputs) {
+            self.define(info.name, id);
+        }
+        let results = self
+            .nodes(&graph.nodes)
+            .and_then(|()| graph.outputs.iter().map(|info| self.value(info.name)).collect::<Result<Vec<_>, _>>());
+        self.scopes.pop();
+        results
+    }
+}
