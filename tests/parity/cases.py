@@ -10,6 +10,9 @@ from graph import Graph
 
 CASES = {}
 
+# Families that are run as packages, too.
+AS_PACKAGES = set()
+
 
 def case(function):
     """Enter a family."""

@@ -16,6 +16,7 @@ class Graph:
 
     def __init__(self, random: np.random.Generator):
         self.random, self.inputs, self.opset = random, {}, 17
+        self.functions = []
         self._nodes, self._constants = [], []
 
     # Random choices.
@@ -93,7 +94,8 @@ class Graph:
             opsets.append(helper.make_opsetid("ai.onnx.ml", 5 if "TreeEnsemble" in classical else 3))
         if any(node.domain == "com.microsoft" for node in self._nodes):
             opsets.append(helper.make_opsetid("com.microsoft", 1))
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        opsets += [helper.make_opsetid(function.domain, 1) for function in self.functions]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=self.functions)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(
