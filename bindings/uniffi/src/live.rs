@@ -97,8 +97,9 @@ impl<T: Owner> Live<T> {
     pub(crate) fn profile(&self, model: &Model) -> Result<Vec<StepTime>> {
         self.with(|state| {
             let profiled = state.profiled;
-            let totals = state.owner.session().profile();
-            Ok(totals.map(|totals| StepTime::of(model, totals, profiled)).unwrap_or_default())
+            let session = state.owner.session();
+            let measured = session.profile().zip(session.step_runs());
+            Ok(measured.map(|(totals, counts)| StepTime::of(model, totals, counts, profiled)).unwrap_or_default())
         })
     }
 

@@ -109,6 +109,9 @@ struct StepReport {
     kernel: String,
     ms: f64,
     share: f64,
+    /// How often it ran in one run of the model, where that is not once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runs: Option<f64>,
     macs: u64,
     bytes: u64,
     /// Unknown where no multiply-adds are counted.
@@ -156,7 +159,8 @@ impl Bench {
 
         let latency = Latency::of(&times).ok_or_else(|| Failure::new("internal", "nothing was measured"))?;
         let plan = model.plan();
-        let profiled = session.profile().zip(plan).map(|(totals, plan)| per_step(plan, totals, times.len()));
+        let measured = session.profile().zip(session.step_runs());
+        let profiled = measured.zip(plan).map(|((totals, runs), plan)| per_step(plan, totals, runs, times.len()));
         let memory = Memory::of(&model);
         let report = Report {
             model: self.model.name(),
@@ -202,6 +206,7 @@ impl StepReport {
             kernel: step.kernel.clone(),
             ms: step.ms,
             share: step.share,
+            runs: (step.runs != 1.0).then_some(step.runs),
             macs: step.macs,
             bytes: step.bytes,
             gflops: gflops(step.macs, step.ms),
@@ -250,6 +255,7 @@ fn profile(steps: &[StepTime]) -> String {
         ("step", Align::Left),
         ("operator", Align::Left),
         ("kernel", Align::Left),
+        ("runs", Align::Right),
         ("ms", Align::Right),
         ("share", Align::Right),
         ("GFLOP/s", Align::Right),
@@ -260,6 +266,7 @@ fn profile(steps: &[StepTime]) -> String {
             step.name.clone(),
             step.op.clone(),
             step.kernel.clone(),
+            if step.runs.fract() == 0.0 { step.runs.to_string() } else { format!("{:.2}", step.runs) },
             numbers::ms(step.ms),
             numbers::percent(step.share),
             rate(step.macs, step.ms),

@@ -18,9 +18,11 @@ pub struct StepTime {
     pub ms: f64,
     /// Part of all steps' time, 0 to 1.
     pub share: f64,
-    /// Multiply-adds of one run.
+    /// How often it ran in one run of the model: once, but for steps of branches and loops.
+    pub runs: f64,
+    /// Multiply-adds of one run of the model.
     pub macs: u64,
-    /// Bytes read and written in one run, weights included.
+    /// Bytes read and written in one run of the model, weights included.
     pub bytes: u64,
 }
 
@@ -48,21 +50,27 @@ pub fn gflops(macs: u64, ms: f64) -> Option<f64> {
     (macs > 0 && ms > 0.0).then(|| 2.0 * macs as f64 / ms / 1e6)
 }
 
-/// The time of each step of `plan`, in its order: `totals` is what
-/// [`Session::profile`](crate::Session::profile) gives after `runs` runs.
+/// The time of each step of `plan`, in its order: `totals` and `counts` are what
+/// [`Session::profile`](crate::Session::profile) and [`Session::step_runs`](crate::Session::step_runs) give after `runs`
+/// runs.
 #[must_use]
-pub fn per_step(plan: &Plan, totals: &[Duration], runs: usize) -> Vec<StepTime> {
+pub fn per_step(plan: &Plan, totals: &[Duration], counts: &[u64], runs: usize) -> Vec<StepTime> {
+    let runs = runs.max(1) as f64;
     let all: f64 = totals.iter().map(Duration::as_secs_f64).sum();
-    let step = |(step, total): (&crate::plan::Step, &Duration)| StepTime {
-        name: step.name.clone(),
-        op: step.op.name().to_owned(),
-        kernel: step.choice.kernel.clone(),
-        ms: total.as_secs_f64() * 1e3 / runs.max(1) as f64,
-        share: if all > 0.0 { total.as_secs_f64() / all } else { 0.0 },
-        macs: step.macs,
-        bytes: step.bytes(),
+    let step = |((step, total), &count): ((&crate::plan::Step, &Duration), &u64)| {
+        let often = count as f64 / runs;
+        StepTime {
+            name: step.name.clone(),
+            op: step.op.name().to_owned(),
+            kernel: step.choice.kernel.clone(),
+            ms: total.as_secs_f64() * 1e3 / runs,
+            share: if all > 0.0 { total.as_secs_f64() / all } else { 0.0 },
+            runs: often,
+            macs: (step.macs as f64 * often) as u64,
+            bytes: (step.bytes() as f64 * often) as u64,
+        }
     };
-    plan.steps.iter().zip(totals).map(step).collect()
+    plan.steps.iter().zip(totals).zip(counts).map(step).collect()
 }
 
 /// Steps added up by operator, the slowest operator first.
@@ -106,6 +114,7 @@ mod tests {
             kernel: format!("k{macs}"),
             ms,
             share: ms / 10.0,
+            runs: 1.0,
             macs,
             bytes: 10,
         }
