@@ -36,7 +36,13 @@ impl OnnxSource {
         let outputs = model.graph.iter().flat_map(|graph| &graph.outputs).map(|info| info.name.to_owned()).collect();
         let (file, folder) = (&self.files.model[..], self.files.folder.as_deref());
         let inputs = import::inputs(model, shapes)?;
-        super::fallback::whole(super::fallback::Whole { file, folder, inputs, outputs, reason }).map(Lowered::Foreign)
+        let whole = super::fallback::Whole { file, folder, inputs, outputs, reason: reason.clone() };
+        super::fallback::whole(whole).map(Lowered::Foreign).map_err(|error| match error {
+            Error::Unsupported { node, reason: theirs } => {
+                Error::Unsupported { node, reason: format!("{reason}; nor does the fallback run it whole: {theirs}") }
+            }
+            error => error,
+        })
     }
 
     #[cfg(not(feature = "tract"))]

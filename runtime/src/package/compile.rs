@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use skipstone_kernels::Isa;
@@ -31,6 +32,9 @@ pub struct Recipe {
     /// Pairs that join the file's metadata, or take the place of those of the same name: labels, a model card.
     pub metadata: Vec<(String, String)>,
 }
+
+/// Longest that a package is tried out: on random values, a loop may never end.
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// Makes a package of the model file at `path`, signed if there is a key, and tries it out. Beside it comes what the file
 /// says of itself.
@@ -72,8 +76,10 @@ fn try_out(package: &[u8]) -> Result<()> {
     let model =
         Model::from_bytes(package, &Options { isa: packed_for.map(|packed| packed.isa), ..Options::default() })?;
     let inputs = RandomInputs::new(model.inputs(), 0);
-    match model.session()?.run(&inputs.views()) {
-        Err(Error::Node { source: OpError::Value(_), .. }) => Ok(()),
+    let mut session = model.session()?;
+    session.set_deadline(Some(TRIAL));
+    match session.run(&inputs.views()) {
+        Err(Error::Node { source: OpError::Value(_), .. } | Error::DeadlineExceeded { .. }) => Ok(()),
         tried => tried,
     }
 }
