@@ -1,8 +1,8 @@
 //! Aligned memory, and checked disjoint borrowing of it.
 //!
-//! The runtime plans every tensor of a model into one block of memory. A step reads some ranges of the block while
-//! it writes others, which the borrow checker cannot see through a plain slice. [`Arena::views`] checks once per
-//! step that no write overlaps another range, and hands out ordinary slices; the runtime above stays safe code.
+//! The planner places every tensor of a model in one block of memory. A step reads some ranges of the block while it
+//! writes others, which the borrow checker cannot verify on a plain slice. [`Arena::views`] checks once per step that
+//! no write range overlaps another range and then hands out ordinary slices, so the runtime above needs no unsafe code.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use memmap2::MmapMut;
 
-/// Alignment of every allocation: one cache line, and the widest vector.
+/// Alignment in bytes of every allocation: one cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
 
-/// Most write ranges one [`Views`] may hold.
+/// The most write ranges that one [`Views`] may hold.
 pub const MAX_WRITES: usize = 64;
 
-/// Number types for which all bit patterns, zero included, are values.
+/// Element types for which every bit pattern, including all zeros, is a valid value.
 ///
 /// # Safety
 /// The type has no padding, no invalid bit pattern and no destructor.
@@ -26,7 +26,7 @@ pub unsafe trait Plain: Copy + Send + Sync + 'static {}
 
 macro_rules! plain {
     ($($number:ty),*) => {$(
-        // SAFETY: a primitive number; every bit pattern is a value.
+        // SAFETY: a primitive numeric type; every bit pattern is a value.
         unsafe impl Plain for $number {}
     )*};
 }
@@ -37,15 +37,15 @@ unsafe impl Plain for half::f16 {}
 // SAFETY: as above.
 unsafe impl Plain for half::bf16 {}
 
-/// From this size on a block is mapped: its pages are zero without being written, they go back to the system when it
-/// is dropped, and where the system has huge ones, reading it in order misses fewer translations.
+/// Blocks of at least this many bytes are mapped: their pages are zero without being written, they return to the system
+/// when the block is dropped, and where the system has huge pages, reading a block in order causes fewer TLB misses.
 const MAPPED: usize = 256 * 1024;
 
-/// An owned slice of numbers that starts on a [`ALIGNMENT`]-byte boundary: packed weights, arenas, scratch.
+/// An owned slice that starts on an [`ALIGNMENT`]-byte boundary: packed weights, arenas, scratch.
 pub struct AlignedVec<T: Plain> {
     start: NonNull<T>,
     len: usize,
-    /// Owns the elements of a large block, and of one cut from a [`Slab`]; the heap does for others.
+    /// Owns the elements of a large block and of a block cut from a [`Slab`]; `None` for elements on the heap.
     map: Option<Arc<MmapMut>>,
 }
 
@@ -92,14 +92,14 @@ impl<T: Plain> AlignedVec<T> {
     }
 }
 
-/// Bytes of a huge page on most systems that have them.
+/// Size in bytes of a huge page on most systems that have them.
 const HUGE_PAGE: usize = 2 * 1024 * 1024;
 
 /// A multiple of the size of an ordinary page on every system.
 #[cfg(target_os = "linux")]
 const PAGE: usize = 64 * 1024;
 
-/// Asks for huge pages where there are some and the block fills a few; that there are none is no error.
+/// Asks for huge pages if the block fills a few of them. It is not an error if the system has none.
 fn prefer_huge_pages(map: &MmapMut) {
     #[cfg(target_os = "linux")]
     {
@@ -127,7 +127,7 @@ impl<T: Plain> Deref for AlignedVec<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `start` points to `len` initialised elements (or dangles, aligned, when there are none).
+        // SAFETY: `start` points to `len` initialized elements (or dangles, aligned, when there are none).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -151,21 +151,21 @@ impl<T: Plain + std::fmt::Debug> std::fmt::Debug for AlignedVec<T> {
     }
 }
 
-/// Blocks side by side, in the order in which they are asked for.
+/// Allocates blocks side by side, in the order of the calls.
 ///
-/// The weights of a model are read from the first to the last in every run, and most of a network's steps have fewer than
-/// a huge page holds. Side by side they fill huge pages, and reading them misses fewer translations.
+/// A run reads the weights of a model from first to last, and the weights of most steps are smaller than a huge page.
+/// Side by side they fill huge pages, so reading them causes fewer TLB misses.
 pub struct Slab {
     chunk: Option<Chunk>,
-    /// Bytes of a chunk; none where blocks are on their own.
+    /// Size of a chunk in bytes; 0 if every block is allocated on its own.
     chunk_len: usize,
 }
 
-/// What blocks are cut from.
+/// A large mapping that blocks are cut from.
 struct Chunk {
     map: Arc<MmapMut>,
     start: NonNull<u8>,
-    /// Bytes that blocks have, from the start on.
+    /// Bytes from the start that already belong to blocks.
     used: usize,
 }
 
@@ -173,7 +173,8 @@ impl Slab {
     /// Bytes of a chunk.
     const CHUNK: usize = 8 * HUGE_PAGE;
 
-    /// For about as many bytes as `expected`: where those fill no huge pages, blocks are on their own.
+    /// A slab for about `expected` bytes in all. If these would not fill huge pages, every block is allocated on its
+    /// own.
     pub fn new(expected: usize) -> Slab {
         let is_large = cfg!(target_os = "linux") && expected >= 2 * HUGE_PAGE;
         Slab { chunk: None, chunk_len: if is_large { Self::CHUNK } else { 0 } }
@@ -184,7 +185,7 @@ impl Slab {
         self.cut(len).unwrap_or_else(|| AlignedVec::zeroed(len))
     }
 
-    /// A block from a chunk; none if there is no memory for one, or if the block would waste most of it.
+    /// Cuts a block from a chunk. `None` if there is no memory for a chunk, or if the block is too large to share one.
     fn cut(&mut self, len: usize) -> Option<AlignedVec<u8>> {
         if len == 0 || len > self.chunk_len / 4 {
             return None;
@@ -199,20 +200,21 @@ impl Slab {
         let chunk = self.chunk.as_mut()?;
         // SAFETY: `used + len` is at most the chunk's length.
         let start = unsafe { chunk.start.add(chunk.used) };
-        // Chunks are a multiple of the alignment long, so this stays inside.
+        // The chunk's length is a multiple of the alignment, so this stays inside.
         chunk.used = (chunk.used + len).next_multiple_of(ALIGNMENT);
-        // Nobody else has these bytes: what is used is never cut again, and the map is not read through the `Arc`.
+        // Nobody else has these bytes: bytes in use are never cut again, and the map is not read through the `Arc`.
         Some(AlignedVec { start, len, map: Some(chunk.map.clone()) })
     }
 
-    /// Gives back what is left of the chunk: its first huge page is in use in part, and takes memory as a whole.
+    /// Returns the unused rest of the chunk to the system: otherwise its first huge page, partly in use, would occupy
+    /// memory as a whole.
     fn trim(&mut self) {
         #[cfg(target_os = "linux")]
         if let Some(Chunk { map, used, .. }) = self.chunk.take()
             && let used = used.next_multiple_of(PAGE)
             && used < map.len()
         {
-            // SAFETY: no block has these bytes, and none will.
+            // SAFETY: no block has these bytes, and none will get them.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, used, map.len() - used) };
         }
     }
@@ -224,7 +226,7 @@ impl Drop for Slab {
     }
 }
 
-/// One zero-initialised, 64-byte aligned block of memory, borrowed range by range.
+/// One zero-initialized, 64-byte aligned block of memory, borrowed range by range.
 pub struct Arena {
     memory: AlignedVec<u8>,
 }
@@ -261,8 +263,7 @@ impl Arena {
     }
 
     /// Borrows the ranges `writes` exclusively and everything else shared.
-    ///
-    /// `None` if a range is out of bounds or reversed, if two ranges overlap, or if there are more than
+    /// Borrows the ranges in `writes` exclusively and everything else shared.
     /// [`MAX_WRITES`]. Allocates nothing.
     pub fn views<'a>(&'a mut self, writes: &[Range<usize>]) -> Option<Views<'a>> {
         if writes.len() > MAX_WRITES {
@@ -314,7 +315,7 @@ impl<'a> Views<'a> {
         Some(unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(range.start), range.len()) })
     }
 
-    /// The bytes of the `index`th write range; `None` the second time, or if there is no such range.
+    /// The bytes of write range `index`. `None` the second time, or if there is no such range.
     pub fn write(&mut self, index: usize) -> Option<&'a mut [u8]> {
         if index >= self.count || self.taken & (1 << index) != 0 {
             return None;

@@ -9,8 +9,8 @@ use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::simd::{Kernel, Simd, dispatch};
 
-/// The fused tail of a producing kernel, for every output `(row, channel)`:
-/// `act(sum + bias[channel] + residual)` with `residual_first`, else `act(sum + bias[channel]) + residual`.
+/// The fused tail of a kernel. For every output `(row, channel)` it computes `act(sum + bias[channel] + residual)` with
+/// `residual_first`, else `act(sum + bias[channel]) + residual`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// One value per output channel.
@@ -29,13 +29,13 @@ impl Epilogue<'_> {
         Epilogue { bias: None, activation: Activation::None, residual: None, residual_first: false };
 
     /// # Panics
-    /// If the bias is not one number per channel or the residual is shorter than the output.
+    /// If the bias is not one element per channel or the residual is shorter than the output.
     pub(crate) fn check(&self, channels: usize, output_len: usize) {
         assert!(self.bias.is_none_or(|bias| bias.len() == channels), "bias length");
         assert!(self.residual.is_none_or(|residual| residual.len() >= output_len), "residual length");
     }
 
-    /// What a tile of a product does in registers; [`rest`](Self::rest) is what it leaves.
+    /// The part of the epilogue that a tile of a product applies in registers; [`rest`](Self::rest) is the remainder.
     pub(crate) fn bounds(&self) -> Bounds {
         match self.activation {
             _ if self.residual.is_some() && self.residual_first => Bounds::None,
@@ -45,7 +45,7 @@ impl Epilogue<'_> {
         }
     }
 
-    /// What is left to do on the stored tile, given its bounds.
+    /// The part that [`bounds`](Self::bounds) does not cover, to be applied to the stored tile.
     pub(crate) fn rest(&self) -> Option<Rest<'_>> {
         let activation = match self.bounds() {
             Bounds::None => self.activation,
@@ -55,7 +55,7 @@ impl Epilogue<'_> {
         (activation != Activation::None || self.residual.is_some()).then_some(rest)
     }
 
-    /// What a kernel does in registers.
+    /// The part of the activation that a kernel applies in registers.
     pub(crate) fn in_registers(&self) -> InRegisters {
         match self.activation {
             Activation::None => InRegisters::Clamp(f32::NEG_INFINITY, f32::INFINITY),
@@ -66,7 +66,7 @@ impl Epilogue<'_> {
         }
     }
 
-    /// What a kernel does in registers, and what it leaves for the stored tile.
+    /// What a kernel applies in registers, and what remains for the stored tile.
     pub(crate) fn parts(&self) -> (InRegisters, Option<Rest<'_>>) {
         let none = InRegisters::Clamp(f32::NEG_INFINITY, f32::INFINITY);
         let (in_registers, activation) = match self.in_registers() {
@@ -78,7 +78,7 @@ impl Epilogue<'_> {
         (in_registers, (activation != Activation::None || self.residual.is_some()).then_some(rest))
     }
 
-    /// What is left to do on the stored tile, given what was done in registers.
+    /// The activation that remains for the stored tile, if a kernel does not apply it in registers.
     pub(crate) fn later(&self) -> Option<Activation> {
         match self.in_registers() {
             InRegisters::Later => Some(self.activation),
@@ -98,7 +98,7 @@ pub(crate) enum InRegisters {
 }
 
 impl InRegisters {
-    /// Does it to all sums of a tile, which stay in their registers: what to do is asked once.
+    /// Applies it to all sums of a tile, which stay in registers: the branch is taken once per tile.
     #[inline(always)]
     pub(crate) fn apply<L: Lanes, const P: usize, const R: usize>(self, sums: &mut [[L; R]; P]) {
         match self {
@@ -117,11 +117,11 @@ impl InRegisters {
     }
 }
 
-/// The activations that a tile of a product applies to its sums: they cost one or two instructions a register. Anything
-/// more would keep the compiler from unrolling the tile's last loop, and then the sums go through memory.
+/// The activations that a tile of a product applies to its sums: they cost one or two instructions per register.
+/// Anything more would keep the compiler from unrolling the tile's last loop, and the sums would go through memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bounds {
-    /// None at all.
+    /// No bounds.
     None,
     /// `max(x, .0)`
     Least(f32),
@@ -129,32 +129,32 @@ pub(crate) enum Bounds {
     Both(f32, f32),
 }
 
-/// What is left to do on a stored tile, which is still in the first-level cache.
+/// What remains to be done on a stored tile, which is still in the first-level cache.
 #[derive(Clone, Copy)]
 pub(crate) struct Rest<'a> {
     activation: Activation,
-    /// Of the whole output.
+    /// The residual of the whole output.
     residual: Option<&'a [f32]>,
     residual_first: bool,
 }
 
 /// A tile of an output.
 pub(crate) struct Stored {
-    /// First number of the whole output.
+    /// First element of the whole output.
     pub out: *mut f32,
-    /// Offset of the tile's first number, in the output and in a residual.
+    /// Offset of the tile's first element, in the output and in the residual.
     pub at: usize,
-    /// Distance of its rows.
+    /// Elements from one row to the next.
     pub ldc: usize,
     pub rows: usize,
     pub columns: usize,
 }
 
 impl Rest<'_> {
-    /// Does it.
+    /// Applies the rest of the epilogue to the stored tile.
     ///
     /// # Safety
-    /// The output has the tile, and nobody else uses the tile.
+    /// The output contains the tile, and nothing else accesses the tile meanwhile.
     ///
     /// # Panics
     /// If the residual is too short or the CPU lacks the instruction set.
@@ -162,13 +162,14 @@ impl Rest<'_> {
         match isa {
             Isa::Scalar => {
                 let act = |x| scalar::apply(self.activation, x);
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe { self.rows(tile, |out, r| each_number(out, r, self.residual_first, act)) }
             }
             _ if matches!(self.activation, Activation::None | Activation::Relu | Activation::HardSwish) => {
                 dispatch(isa, FinishTile { rest: *self, tile });
             }
-            // In passes over a row: a loop for every activation, with a residual and without, is a lot of code.
+            // These go in several passes over a row: a loop for every activation, with and without a residual, would be
+            // a lot of code.
             _ => {
                 let row = |out: &mut [f32], residual: Option<&[f32]>| {
                     for (x, r) in out.iter_mut().zip(residual.filter(|_| self.residual_first).unwrap_or_default()) {
@@ -176,14 +177,14 @@ impl Rest<'_> {
                     }
                     finish_row(isa, self.activation, out, residual.filter(|_| !self.residual_first));
                 };
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe { self.rows(tile, row) }
             }
         }
     }
 
-    /// Calls `f` for every row of the tile and of the residual, or once for all where they lie side by side: rows of few
-    /// channels fill no registers.
+    /// Calls `f` for every row of the tile and of the residual, or once for all rows if they are contiguous: a row of
+    /// few channels fills no register.
     ///
     /// # Safety
     /// As for `finish`.
@@ -193,7 +194,7 @@ impl Rest<'_> {
         let (runs, len) = if side_by_side { (1, tile.rows * tile.columns) } else { (tile.rows, tile.columns) };
         for run in 0..runs {
             let at = tile.at + run * tile.ldc;
-            // SAFETY: a row of the tile or all of them, by the caller's promise.
+            // SAFETY: one row of the tile or all of them, as the caller guarantees.
             let out = unsafe { std::slice::from_raw_parts_mut(tile.out.add(at), len) };
             f(out, self.residual.map(|residual| &residual[at..][..len]));
         }
@@ -207,8 +208,8 @@ fn each_number(out: &mut [f32], residual: Option<&[f32]>, residual_first: bool, 
     }
 }
 
-/// [`Rest::finish`] with the vectors of an instruction set, for the usual activations: none, ReLU and HardSwish, which
-/// have loops of their own.
+/// [`Rest::finish`] with the vectors of an instruction set, for the usual activations: none, ReLU and HardSwish, each
+/// with its own loop.
 struct FinishTile<'a> {
     rest: Rest<'a>,
     tile: &'a Stored,
@@ -237,7 +238,7 @@ impl FinishTile<'_> {
         }
     }
 
-    /// Puts every register through `f`, with that of the residual if it is `read`.
+    /// Applies `f` to every register, together with the register of the residual if `read` is set.
     #[inline(always)]
     fn registers<S: Simd>(&self, simd: S, read: bool, f: impl Fn(S::F32, S::F32) -> S::F32) {
         let zero = simd.splat(0.0);
@@ -254,25 +255,25 @@ impl FinishTile<'_> {
                 simd.store_partial(f(simd.load_partial(out_rest), r), out_rest);
             }
         };
-        // SAFETY: the promise made to `Rest::finish`, the only maker of a `FinishTile`.
+        // SAFETY: guaranteed by the caller of `Rest::finish`, the only place that makes a `FinishTile`.
         unsafe { self.rest.rows(self.tile, row) }
     }
 }
 
-/// An epilogue as a kernel sees it: pointers to the first channel of its tile, null where absent.
+/// An epilogue as the innermost loop sees it: pointers to the first channel of its tile, null where absent.
 #[derive(Clone, Copy)]
 pub(crate) struct Tail {
-    /// One number per column of the tile.
+    /// One element per column of the tile.
     pub bias: *const f32,
-    /// As the tile of the output: same shape, same row stride.
+    /// The tile of the residual, with the shape and row stride of the output tile.
     pub residual: *const f32,
     pub residual_first: bool,
     pub activation: InRegisters,
 }
 
 impl Tail {
-    /// `sum` of one output register becomes the output. `bias` is the register of its columns; `residual` reads the
-    /// register of the residual, and is called only if there is one.
+    /// Turns `sum`, one register of sums, into outputs. `residual` loads the matching register of the residual, and is
+    /// called only if there is one.
     #[inline(always)]
     pub(crate) fn apply<L: Lanes>(&self, sum: L, residual: impl Fn() -> L) -> L {
         let mut x = sum;
@@ -291,7 +292,7 @@ impl Tail {
     }
 }
 
-/// The rest of an epilogue on one row of a stored tile: the activation, then the residual if it comes after.
+/// The rest of an epilogue on one row of a stored tile: the activation, then the residual if it is added afterwards.
 pub(crate) fn finish_row(isa: Isa, activation: Activation, out: &mut [f32], residual: Option<&[f32]>) {
     if isa == Isa::Scalar {
         for x in out.iter_mut() {

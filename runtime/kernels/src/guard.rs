@@ -1,7 +1,7 @@
-//! Buffers with an unreadable page right before or right behind them, for tests.
+//! Buffers with an unreadable page directly before or after them, for tests.
 //!
-//! A kernel that touches one number outside its slice ends the test process on the spot, instead of reading whatever
-//! the allocator left there.
+//! A kernel that touches one element outside its slice crashes the test process at once instead of reading whatever the
+//! allocator left there.
 
 use std::ffi::{c_int, c_void};
 use std::ops::{Deref, DerefMut};
@@ -21,9 +21,9 @@ const PAGE: usize = 64 * 1024;
 /// Which end of the buffer the unreadable page touches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Edge {
-    /// The page lies right before the first element.
+    /// The page ends right before the first element.
     Start,
-    /// The page lies right behind the last element.
+    /// The page starts right after the last element.
     End,
 }
 
@@ -32,7 +32,7 @@ impl Edge {
     pub(crate) const BOTH: [Edge; 2] = [Edge::Start, Edge::End];
 }
 
-/// A slice of plain numbers at the edge of readable memory.
+/// A slice of plain elements at the edge of accessible memory.
 pub(crate) struct Guarded<T> {
     pages: *mut c_void,
     pages_len: usize,
@@ -57,8 +57,8 @@ impl<T: Copy> Guarded<T> {
             Edge::Start => PAGE,
             Edge::End => PAGE + inner - bytes,
         };
-        // SAFETY: `offset..offset + bytes` lies in the accessible middle, page-aligned at one end; the size of a number
-        // is a multiple of its alignment, so the start is aligned too.
+        // SAFETY: `offset..offset + bytes` lies in the accessible middle and is page-aligned at one end; the size of an
+        // element is a multiple of its alignment, so the start is aligned too.
         let start = unsafe {
             let start = pages.byte_add(offset).cast::<T>();
             std::ptr::copy_nonoverlapping(values.as_ptr(), start, values.len());
@@ -72,7 +72,7 @@ impl<T> Deref for Guarded<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `new` has initialised `len` elements that live as long as the mapping.
+        // SAFETY: `new` has initialized `len` elements that live as long as the mapping.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 }

@@ -45,8 +45,8 @@ impl Isa {
         }
     }
 
-    /// Whether this build has kernels for it: the build for another architecture knows their names and packed forms at
-    /// most.
+    /// Whether this build has kernels for it. A build for another architecture knows at most their names and packed
+    /// layouts.
     pub fn is_built(self) -> bool {
         match self {
             Isa::Scalar => true,
@@ -56,7 +56,8 @@ impl Isa {
         }
     }
 
-    /// Whether this build has kernels for the set and this CPU every instruction of it. Cheap: the standard library caches the answer.
+    /// Whether this build has kernels for the instruction set and this CPU supports all of it. Cheap: the standard
+    /// library caches the answer.
     pub fn is_available(self) -> bool {
         match self {
             Isa::Scalar => true,
@@ -91,13 +92,13 @@ impl fmt::Display for Isa {
 pub enum Extension {
     /// None.
     Base,
-    /// AVX-512 VNNI: four products of bytes summed in one instruction.
+    /// AVX-512 VNNI: multiplies four pairs of bytes and sums the products in one instruction.
     Vnni512,
     /// NEON with `sdot`.
     DotProd,
     /// NEON with `usdot` and `usmmla`.
     I8mm,
-    /// NEON with arithmetic in half precision.
+    /// NEON with half-precision arithmetic.
     Fp16,
 }
 
@@ -120,7 +121,7 @@ impl Extension {
     }
 }
 
-/// The text is not the name of an instruction set.
+/// Error: the text does not name an instruction set.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnknownIsa(String);
 

@@ -1,11 +1,14 @@
-//! The compute kernels of Skipstone: every inner loop of the runtime, and the only place with `unsafe` code.
+//! The compute kernels of Skipstone: every inner loop of the runtime, and the only place with SIMD and the `unsafe`
+//! code it takes.
 //!
-//! A kernel family is one folder: `mod.rs` says what is computed and holds the table of variants and the choice
-//! among them, `scalar.rs` is the reference anyone can read, and `avx2.rs`, `avx512.rs` and `neon.rs` are the
-//! variants. The same table feeds dispatch, tests and benches. Every entry point is safe: it checks the lengths of
-//! its slices and that the CPU has the instruction set before unsafe code runs.
+//! Each kernel family is one folder. `mod.rs` states what is computed and holds the table of variants and the choice
+//! among them; `scalar.rs` is the readable reference where the family has one of its own; files named after an
+//! instruction set (`avx2.rs`, `avx512.rs`, `neon.rs`) hold its variants, and `vector.rs` or `tile.rs` holds loops that
+//! are generic over the vector width. Dispatch, tests and benches all use the same table. Every entry point is safe:
+//! before unsafe code runs, it checks the lengths of its slices and that the CPU has the instruction set.
 //!
-//! Tensors are row-major f32, or bytes where a family's name begins with q (quantised); images are NHWC.
+//! Tensors are row-major f32, or bytes in the families whose names begin with q (quantized). Images are NHWC unless a
+//! family says otherwise.
 
 #![cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
@@ -54,6 +57,6 @@ pub mod winograd;
 
 pub use isa::Isa;
 
-/// Version of the forms that weights are packed in. A package stores them: whoever changes what a variant of a family
-/// reads, under the same name, counts this up.
+/// Version of the packed layouts of weights, which packages store. Increment it when a variant reads a different layout
+/// under the same name.
 pub const PACKING: u32 = 1;

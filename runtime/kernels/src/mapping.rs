@@ -1,7 +1,7 @@
-//! Files as memory: weights that are read where they lie, without a copy on the heap.
+//! Memory-mapped files: weights are read from the file's pages without a copy on the heap.
 //!
-//! Mapped pages come from the file when they are first read, are shared by all processes that map it, and the system
-//! may drop and read them again when memory is short.
+//! Pages are read from the file on first access and shared by all processes that map it; the system may drop them and
+//! read them again when memory is short.
 
 use std::fs::File;
 use std::io;
@@ -15,26 +15,26 @@ pub struct Mapping(Mmap);
 impl Mapping {
     /// Maps `len` bytes of `file` from `offset` on.
     ///
-    /// Whoever calls this trusts the file to stay as it is: reading a part that was cut off since ends the process,
-    /// and what another process writes is seen. Installed files, assets of an app among them, are only replaced.
+    /// The caller trusts the file not to change: reading a part that has been truncated ends the process, and writes by
+    /// other processes are visible. Installed files, such as the assets of an app, are replaced and never modified.
     ///
     /// # Errors
-    /// What the system says: a file that cannot be mapped, such as a pipe, or a range of no bytes.
+    /// The system's error, for a file that cannot be mapped, such as a pipe.
     pub fn new(file: &File, offset: u64, len: usize) -> io::Result<Self> {
         let mut options = MmapOptions::new();
         options.offset(offset).len(len);
-        // SAFETY: the mapping is private and read-only, so Rust code cannot write it; that nothing else changes the file
-        // is the caller's trust stated above, which no check could replace. All byte values are valid `u8`.
+        // SAFETY: the mapping is private and read-only, so Rust code cannot write it; that nothing else changes the
+        // file is the caller's trust stated above, which no check could replace. All byte values are valid `u8`.
         let map = unsafe { options.map(file)? };
         Ok(Self(map))
     }
 
-    /// Lets the system take back the memory of whole pages among the bytes `range`, which will hardly be read again;
-    /// who reads them all the same, waits for the file once more. Where the system has no such advice, nothing happens.
+    /// Lets the system take back the memory of the whole pages in `range`, which will hardly be read again; reading
+    /// them anyway loads them from the file again. Does nothing on systems without such advice.
     pub fn evict(&self, range: Range<usize>) {
         #[cfg(unix)]
         if range.end <= self.0.len() && range.start < range.end {
-            // SAFETY: the mapping is of a file and is never written: pages that are dropped read as before.
+            // SAFETY: the mapping is of a file and is never written: dropped pages read as before.
             let _ =
                 unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
         }

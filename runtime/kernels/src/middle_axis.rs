@@ -1,21 +1,21 @@
 //! A contiguous tensor seen as `[outer, axis, inner]`.
 //!
-//! Reductions and softmax work along one axis (or a run of adjacent axes). Whatever lies before it and
-//! whatever lies behind it can be merged: this is all such a kernel needs to know of a shape.
+//! Reductions and softmax work along one axis (or a run of adjacent axes). The axes before it merge into one, and so do
+//! the axes after it: such a kernel needs no more of a shape.
 
 /// The lengths of a view `[outer, axis, inner]` of a contiguous tensor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MiddleAxis {
-    /// The product of the axes before.
+    /// The product of the axes before it.
     pub outer: usize,
     /// The length of the axis that the kernel works along.
     pub axis: usize,
-    /// The product of the axes behind: 1 where the axis is the last.
+    /// The product of the axes after it: 1 if the axis is the last.
     pub inner: usize,
 }
 
 impl MiddleAxis {
-    /// The view of a tensor of `shape` whose axes `axes` are the middle.
+    /// The view of a tensor of `shape` in which `axes` are the middle axis.
     ///
     /// `None` if `axes` does not lie inside the shape or a product does not fit in `usize`.
     pub fn new(shape: &[usize], axes: std::ops::Range<usize>) -> Option<Self> {
@@ -29,7 +29,7 @@ impl MiddleAxis {
         Some(view)
     }
 
-    /// The number of elements of the tensor. Panics if it does not fit in `usize`.
+    /// The element count of the tensor. Panics if it does not fit in `usize`.
     pub(crate) fn len(&self) -> usize {
         let len = self.outer.checked_mul(self.axis).and_then(|len| len.checked_mul(self.inner));
         len.expect("a tensor that fits in memory")

@@ -1,24 +1,24 @@
 //! Shares the output of a kernel among the threads of a pool.
 //!
-//! The memory-bound families all parallelise in the same way ([`split`]): the output is cut into
-//! consecutive pieces, and each piece is computed by one task from shared inputs. A thread is only
-//! asked when its share outweighs the asking. The compute-bound ones write tiles of the output
-//! ([`Output`]) and have scratch for each thread ([`share_units`]).
+//! The memory-bound families all parallelize in the same way ([`split`]): the output is cut into consecutive pieces,
+//! and one task computes each piece from shared inputs. Another thread is used only if its share costs more than the
+//! handover. The compute-bound families write tiles of the output ([`Output`]) and have scratch per thread
+//! ([`share_units`]).
 
 use crate::threads::Pool;
 
-/// A thread is asked for every so many numbers moved.
+/// One thread is used per this many elements moved.
 ///
-/// 32k numbers are about 10 microseconds at 12 GB/s: some times what it costs to ask a thread that is awake, and to
-/// fetch from its core's cache what it wrote.
+/// 32k elements of f32 take about 10 microseconds at 12 GB/s: several times the cost of handing work to a thread that
+/// is awake and of fetching what it wrote from its core's cache.
 pub(crate) const WORTH_SPLITTING: usize = 32 * 1024;
 /// Pieces per thread, so that a slow thread, or one still waking up, holds up the others by little.
 const PIECES_PER_THREAD: usize = 4;
 
 /// Calls `f(offset, piece)` for consecutive pieces that together are `y`.
 ///
-/// Each piece but the last is a multiple of `unit` long. `work` is how many numbers the whole call
-/// moves: it decides how many threads are asked.
+/// Each piece but the last is a multiple of `unit` long. `work` is how many elements the whole call moves: it decides
+/// how many threads are used.
 ///
 /// # Panics
 /// If `unit` is 0.
@@ -40,8 +40,8 @@ pub(crate) fn split<T: Send>(pool: &Pool, y: &mut [T], unit: usize, work: usize,
     });
 }
 
-/// Calls `f(unit, slot)` for the units `0..units`, each once, on up to `slots` threads, each of which has a slot of
-/// `slot_len` elements of `scratch` for itself.
+/// Calls `f(unit, slot)` once for each unit of `0..units`, on up to `slots` threads. Each thread has a slot of its own,
+/// `slot_len` elements of `scratch`.
 ///
 /// # Panics
 /// If the scratch is too short for the slots.
@@ -57,10 +57,10 @@ pub(crate) fn share_units<T: Send>(
     pool.run(units, slots, &|unit, slot| f(unit, shared.piece(slot * slot_len, slot_len)));
 }
 
-/// The first number of an output of which every task writes parts of its own.
+/// Pointer to the first element of an output in which every task writes only its own parts.
 pub(crate) struct Output(*mut f32);
 
-// SAFETY: only a pointer; whoever writes through it answers for the parts being disjoint.
+// SAFETY: only a pointer; the code that writes through it guarantees that the parts are disjoint.
 unsafe impl Sync for Output {}
 
 impl Output {
@@ -80,16 +80,17 @@ struct Shared<T> {
 }
 
 // SAFETY: the tasks of `split` and `share_units`, the only users, access disjoint pieces of a slice that these
-// borrow mutably for as long as they run; `T: Send` lets another thread write them.
+// functions borrow mutably while they run; `T: Send` lets another thread write them.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    /// The piece of `len` elements from `offset`. Each is asked for by one task, or by one thread for a task at a time.
+    /// The piece of `len` elements from `offset`. Each piece is requested by one task, or by one thread for one task at
+    /// a time.
     #[allow(clippy::mut_from_ref)]
     fn piece(&self, offset: usize, len: usize) -> &mut [T] {
         assert!(offset <= self.len && len <= self.len - offset);
         // SAFETY: the piece lies inside the slice, by the check above, and nobody else has it: the pool runs every task
-        // once and has one thread of each number, and the pieces of different tasks, or threads, do not overlap.
+        // once and has one thread per index, and the pieces of different tasks, or threads, do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), len) }
     }
 }

@@ -1,9 +1,9 @@
 //! Hints to the caches.
 
-/// Bytes of a cache line.
+/// Size of a cache line in bytes.
 pub(crate) const LINE: usize = 64;
 
-/// Asks for the line of an address, which need not be one of memory, to come into the first-level cache.
+/// Prefetches the line at an address, which need not be valid memory, into the first-level cache.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn prefetch_line(at: *const u8) {
@@ -12,7 +12,7 @@ pub(crate) fn prefetch_line(at: *const u8) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
 }
 
-/// Asks for numbers that will be read soon to come into the second-level cache: worth it where a computation leaves the
+/// Prefetches elements that will be read soon into the second-level cache: worthwhile where a computation leaves the
 /// memory idle before another one has to wait for it.
 #[inline]
 pub(crate) fn prefetch<T>(numbers: &[T]) {

@@ -1,44 +1,44 @@
-//! From sums back to bytes: the tail that all quantised kernels share.
+//! From sums back to bytes: the tail that all quantized kernels share.
 //!
-//! A quantised tensor holds bytes; a byte `q` stands for the number `(q - zero) * scale`. A kernel computes with the
-//! bytes and arrives at its result in quanta, a float `v` counted in units of the result's scale. The byte of the
-//! result is `v` clamped, rounded to the nearest integer (of two equally near ones the even one, as ONNX has it), plus
-//! the zero point. Clamping comes first, in floats, so that no conversion can overflow.
+//! A quantized tensor holds bytes; a byte `q` represents the real value `(q - zero) * scale`. A kernel computes with
+//! the bytes and obtains its result as a float `v` in units of the output scale. The output byte is `v` clamped,
+//! rounded to the nearest integer (ties to even, as in ONNX), plus the zero point. Clamping comes first, in floats, so
+//! that no conversion can overflow.
 
 use serde::{Deserialize, Serialize};
 
-/// How a result in quanta becomes a byte.
+/// How a float in units of the output scale becomes a byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Requantise {
-    /// The byte that stands for 0.
+    /// The zero point: the byte that represents 0.
     pub zero: u8,
-    /// Smallest byte of the result; above 0 where a ReLU or clip is fused.
+    /// Smallest output byte; above 0 where a ReLU or clip is fused.
     pub min: u8,
-    /// Largest byte of the result.
+    /// Largest output byte.
     pub max: u8,
 }
 
-/// Added to a float of magnitude below 2^22, it leaves the rounded integer in the low bits of the sum.
+/// Adding this to a float of magnitude below 2^22 leaves the rounded integer in the low bits of the sum.
 const ROUNDER: f32 = 12_582_912.0;
 
 impl Requantise {
-    /// Every byte is allowed.
+    /// No bounds but those of a byte.
     pub fn all(zero: u8) -> Self {
         Requantise { zero, min: 0, max: 255 }
     }
 
-    /// The bounds in quanta.
+    /// The bounds `min` and `max` in units of the output scale.
     #[inline(always)]
     pub(crate) fn bounds(&self) -> (f32, f32) {
         let bound = |byte: u8| f32::from(i16::from(byte) - i16::from(self.zero));
         (bound(self.min), bound(self.max))
     }
 
-    /// The byte of `v` quanta; NaN becomes the smallest.
+    /// The byte of `v`, in units of the output scale; NaN becomes the smallest byte.
     #[inline(always)]
     pub fn byte(&self, v: f32) -> u8 {
         let (low, high) = self.bounds();
-        // Written as comparisons, which compile to one instruction each, and choose the bound for NaN.
+        // Written as comparisons, which compile to one instruction each and pick the bound for NaN.
         let v = if v > low { v } else { low };
         let v = if v < high { v } else { high };
         let rounded = (v + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()).wrapping_add(u32::from(self.zero));
@@ -46,7 +46,7 @@ impl Requantise {
     }
 }
 
-/// What a kernel makes of a finished sum.
+/// What a kernel stores for a finished sum.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Form {
     /// The byte of the sum times its scale.
@@ -58,7 +58,7 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// Bytes of an element.
+    /// Bytes per element.
     #[inline(always)]
     pub(crate) fn size(self) -> usize {
         match self {

@@ -1,4 +1,4 @@
-//! What the tests of the memory-bound families share: random numbers, special numbers and comparison.
+//! What the tests of the memory-bound families share: random values, special values and comparison.
 
 use crate::guard::{Edge, Guarded};
 use crate::isa::Isa;
@@ -24,23 +24,23 @@ impl Random {
         (self.next() >> 16) as usize % n
     }
 
-    /// A length for a test: often 1 or next to a multiple of a vector.
+    /// A length for a test: often 1, or near a multiple of a vector length.
     pub(crate) fn length(&mut self) -> usize {
         const LENGTHS: [usize; 16] = [1, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 40, 65];
         LENGTHS[self.below(LENGTHS.len())]
     }
 
-    /// Between -1 and 1.
+    /// A value between -1 and 1.
     pub(crate) fn number(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
-    /// `len` numbers between `-scale` and `scale`.
+    /// `len` values between `-scale` and `scale`.
     pub(crate) fn numbers(&mut self, len: usize, scale: f32) -> Vec<f32> {
         (0..len).map(|_| self.number() * scale).collect()
     }
 
-    /// As `numbers`, about every eighth one replaced by a special one.
+    /// As `numbers`, but about one value in eight is special.
     pub(crate) fn numbers_with_specials(&mut self, len: usize, scale: f32) -> Vec<f32> {
         let special = |random: &mut Self| SPECIALS[random.below(SPECIALS.len())];
         (0..len).map(|_| if self.below(8) == 0 { special(self) } else { self.number() * scale }).collect()
@@ -77,12 +77,12 @@ pub(crate) fn everywhere(mut f: impl FnMut(Isa, &Pool, Edge)) {
     }
 }
 
-/// An output buffer that shows which numbers were not written.
+/// An output buffer in which unwritten elements are recognizable.
 pub(crate) fn unwritten(len: usize, edge: Edge) -> Guarded<f32> {
     Guarded::new(&vec![-12345.678; len], edge)
 }
 
-/// Panics unless every number is within `tolerance` of the expected one, relative to the larger of its magnitude and
+/// Panics unless every element is within `tolerance` of the expected one, relative to the larger of its magnitude and
 /// 1. NaN and infinity match only themselves.
 pub(crate) fn assert_close(actual: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     assert_eq!(actual.len(), expected.len(), "{what}: length");

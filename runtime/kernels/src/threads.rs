@@ -1,12 +1,12 @@
 //! A pool of threads that share the tasks of one kernel call.
 //!
 //! A model on a phone runs for a few milliseconds in tens of steps, and waking a parked thread takes longer than many
-//! of them. So a worker is woken once a run: from the first call that is shared to the end of the run ([`Awake`]) it
-//! looks for the next call without sleeping, and picks it up within a microsecond; between runs it is parked, and
-//! costs nothing. Of the tasks of a call every thread first takes a range of its own, the same part of every call, so
-//! that it finds in its core's cache what it wrote there one step before; then it takes what others have left, so that a
-//! slow core holds up nobody. A call never waits for a worker that has not woken up: such a worker finds the call closed.
-//! Nothing is allocated per call.
+//! of these steps. A worker is therefore woken once per run: from the first shared call to the end of the run
+//! ([`Awake`]) it polls for the next call without sleeping and picks it up within a microsecond. Between runs it is
+//! parked and costs nothing. In every call each thread first takes its own range of tasks, the same part in every call,
+//! so that its core's cache still holds what it wrote one step before; then it takes tasks that other threads have not
+//! begun, so a slow core does not hold up the call. A call never waits for a worker that has not woken up: such a
+//! worker finds the call closed. A call allocates nothing.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -16,10 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for work, or for the others to finish, before it parks: a few steps that are too small to
-/// share pass in this time, and the battery does not notice it.
+/// How long a thread polls for work, or for the other threads to finish, before it parks. The time covers a few steps
+/// that are too small to share, and is short enough not to matter to the battery.
 ///
-/// Tests have patience without end, so that what should end it is seen to do so.
+/// Under test it is unlimited, so that a thread parks only for the reason that the test checks.
 const PATIENCE: Duration = if cfg!(test) { Duration::MAX } else { Duration::from_micros(200) };
 
 /// Threads that run the tasks of one call at a time; the caller is one of them.
@@ -36,7 +36,7 @@ impl Pool {
         Self::with(threads, || ())
     }
 
-    /// As `new`; every thread that is started calls `begin` first.
+    /// As `new`, but every started thread calls `begin` first.
     pub fn with(threads: usize, begin: impl Fn() + Send + Sync + 'static) -> Pool {
         let (shared, begin) = (Arc::new(Shared::new(threads)), Arc::new(begin));
         let workers = (1..threads)
@@ -52,27 +52,28 @@ impl Pool {
         Pool { shared, workers, caller: Mutex::new(()) }
     }
 
-    /// Keeps workers from parking between calls for as long as the guard lives: for the run of a model. The first call
+    /// Keeps workers from parking between calls while the guard lives, which is for the run of a model. The first call
     /// wakes them.
     pub fn awake(&self) -> Awake<'_> {
         self.shared.call.0.awake.fetch_add(1, Ordering::Relaxed);
         Awake(&self.shared)
     }
 
-    /// How many threads share the tasks of a call, the caller included. That is what was asked for, and what scratch is
-    /// planned for: if the system refused some, the others do their part.
+    /// How many threads share the tasks of a call, the caller included. This is the count that was asked for, and
+    /// scratch is sized for it; if the system refused some threads, the others do their tasks.
     pub fn threads(&self) -> usize {
         self.shared.next.len()
     }
 
-    /// Calls `body(task, thread)` for each of the `tasks`, in any order and on the first `threads` threads of the pool;
-    /// returns when all have returned. `thread` is the number of the one that makes the call, the caller's is 0.
+    /// Calls `body(task, thread)` once for each of the `tasks`, in any order, on the first `threads` threads of the
+    /// pool, and returns when all calls have returned. `thread` is the index of the calling thread in the pool; the
+    /// caller's is 0.
     ///
-    /// A call from inside `body`, or from a second thread while a first one is at it, runs its tasks on the calling
-    /// thread alone, as number 0.
+    /// A call from inside `body`, or from a second thread while another call is running, runs all its tasks on the
+    /// calling thread with index 0.
     ///
     /// # Panics
-    /// With the panic of `body`, if it panics; tasks not yet begun are then left out.
+    /// With the panic of `body`, if it panics; tasks that have not begun are then skipped.
     pub fn run(&self, tasks: usize, threads: usize, body: &Body<'_>) {
         let threads = threads.min(tasks).min(self.threads());
         let free = if threads > 1 && !self.workers.is_empty() { self.caller.try_lock().ok() } else { None };
@@ -98,20 +99,20 @@ impl Drop for Pool {
         self.shared.call.0.shutdown.store(true, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
-            // A worker catches the panics of tasks and has none of its own.
+            // A worker catches the panics of tasks and does not panic itself.
             let _ = worker.join();
         }
     }
 }
 
-/// Part of `gate`: how many workers are inside the current job.
+/// Bits of `gate`: how many workers are inside the current job.
 const INSIDE: u64 = 0x7fff_ffff;
-/// Part of `gate`: workers may enter. A call adds it to a closed gate.
+/// Bit of `gate`: workers may enter. A call sets it by adding it to a closed gate.
 const OPEN: u64 = 1 << 31;
-/// Part of `gate`: one call; a worker enters each call once. Wraps harmlessly.
+/// Bits of `gate`: the call's epoch; a worker enters each call once. Wraps harmlessly.
 const EPOCH: u64 = 1 << 32;
 
-/// While it lives, the workers of a pool stay awake between calls. Made by [`Pool::awake`].
+/// While it lives, the workers of the pool stay awake between calls. Made by [`Pool::awake`].
 pub struct Awake<'a>(&'a Shared);
 
 impl Drop for Awake<'_> {
@@ -120,18 +121,18 @@ impl Drop for Awake<'_> {
     }
 }
 
-/// On cache lines of its own: two, since some CPUs fetch them in pairs.
+/// A value alone on its cache lines: two lines, since some CPUs fetch them in pairs.
 #[derive(Default)]
 #[repr(align(128))]
 struct Apart<T>(T);
 
 /// What the caller and the workers share.
 struct Shared {
-    /// What a waiting worker looks at, and all that it must fetch to begin.
+    /// What a waiting worker polls, and everything it must fetch to begin.
     call: Apart<Call>,
-    /// For each thread the next task of its range.
+    /// For each thread, the next task of its range.
     next: Box<[Apart<AtomicUsize>]>,
-    /// The caller, to be woken by the last worker that leaves.
+    /// The caller, which the last worker to leave wakes.
     waiting: Mutex<Option<Thread>>,
     /// The first panic of the current job.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -139,7 +140,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Call {
-    /// Epoch, open bit and number of workers inside, changed in one step.
+    /// Epoch, open bit and count of workers inside, changed in one atomic step.
     gate: AtomicU64,
     /// Written by the caller while the gate is closed and empty, read by the workers inside.
     job: UnsafeCell<Option<Job>>,
@@ -148,13 +149,13 @@ struct Call {
     shutdown: AtomicBool,
 }
 
-// SAFETY: `job` is the only member that is not `Sync` of itself. It is written only while the gate is closed and
-// empty, and read only by workers that entered through the gate, whose count orders the two.
+// SAFETY: `job` is the only member that is not `Sync` by itself. It is written only while the gate is closed and empty,
+// and read only by workers that entered through the gate, whose count orders the accesses.
 unsafe impl Sync for Call {}
 // SAFETY: as above; the body it refers to is `Sync`.
 unsafe impl Send for Call {}
 
-/// What is called for every task, with the number of the thread.
+/// Called for every task with the index of the task and of the thread.
 pub type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
 #[derive(Clone, Copy)]
@@ -166,7 +167,7 @@ struct Job {
 }
 
 impl Job {
-    /// The end of a thread's range of tasks, where the next one's begins.
+    /// The end of a thread's range of tasks, where the range of the next thread begins.
     fn end(&self, thread: usize) -> usize {
         // In this order, which cannot overflow.
         let (each, left) = (self.tasks / self.threads, self.tasks % self.threads);
@@ -187,13 +188,14 @@ impl Shared {
         Shared { call: Apart::default(), next, waiting: Mutex::default(), panic: Mutex::default() }
     }
 
-    /// Lets workers begin the job, and wakes these. Only the holder of `Pool::caller` calls this, and then `close`.
+    /// Lets workers begin the job, and wakes `workers`. Only the holder of `Pool::caller` calls this, followed by
+    /// `close`.
     fn open<'a>(&self, job: Job, workers: impl Iterator<Item = &'a JoinHandle<()>>) {
         for (thread, next) in self.next[..job.threads].iter().enumerate() {
             next.0.store(thread.checked_sub(1).map_or(0, |before| job.end(before)), Ordering::Relaxed);
         }
-        // SAFETY: the gate is closed and nobody is inside (it was left so, and only the holder of `caller` opens
-        // it), so no worker looks at the job.
+        // SAFETY: the gate is closed and empty (only the holder of `caller` opens it, and `close` leaves it so), so no
+        // worker reads the job.
         unsafe { *self.call.0.job.get() = Some(job) };
         *lock(&self.waiting) = Some(thread::current());
         self.call.0.gate.fetch_add(EPOCH | OPEN, Ordering::Release);
@@ -202,7 +204,7 @@ impl Shared {
         }
     }
 
-    /// Lets no more workers in and waits until all have left; the body of the job may then go out of scope.
+    /// Lets no more workers in and waits until all have left; after that the body of the job may go out of scope.
     fn close(&self) {
         let mut patience = Patience::default();
         let mut gate = self.call.0.gate.fetch_and(!OPEN, Ordering::AcqRel);
@@ -214,7 +216,7 @@ impl Shared {
         }
     }
 
-    /// Runs tasks until none is left, those of the thread's own range first; keeps the first panic.
+    /// Runs tasks until none is left, the thread's own range first. Keeps the first panic.
     fn take_tasks(&self, body: &Body<'_>, job: &Job, thread: usize) {
         let result = catch_unwind(AssertUnwindSafe(|| {
             for of in (thread..job.threads).chain(0..thread) {
@@ -235,7 +237,7 @@ impl Shared {
         }
     }
 
-    /// Enters the call that is open, unless it is the `last` one entered. Gives its epoch.
+    /// Enters the open call unless its epoch is `last`, the last one entered. Returns its epoch.
     fn enter(&self, last: u64) -> Option<u64> {
         let mut gate = self.call.0.gate.load(Ordering::Relaxed);
         while gate & OPEN != 0 && gate / EPOCH != last {
@@ -247,7 +249,7 @@ impl Shared {
         None
     }
 
-    /// Leaves a call that was entered; the last to leave a closed one wakes the caller.
+    /// Leaves the call; the last worker to leave a closed call wakes the caller.
     fn leave(&self) {
         let before = self.call.0.gate.fetch_sub(1, Ordering::AcqRel);
         if before & OPEN == 0
@@ -259,7 +261,7 @@ impl Shared {
     }
 }
 
-/// The life of a worker.
+/// The main loop of a worker.
 fn work(shared: &Shared, thread: usize) {
     let (mut last, mut patience) = (0, Patience::default());
     while !shared.call.0.shutdown.load(Ordering::Acquire) {
@@ -282,19 +284,19 @@ fn work(shared: &Shared, thread: usize) {
     }
 }
 
-/// What is left of [`PATIENCE`].
+/// How much of [`PATIENCE`] is left.
 #[derive(Default)]
 struct Patience {
     pauses: u32,
-    /// When the first pauses were over: most waits are, before the clock is read.
+    /// When the first pauses were over. Most waits end before that, so the clock is not read.
     since: Option<Instant>,
 }
 
 impl Patience {
-    /// Pauses from one look at the clock to the next, about a microsecond.
+    /// Pauses between two readings of the clock, about a microsecond.
     const PAUSES: u32 = 64;
 
-    /// Spins for a moment; false, at once, when it is time to park.
+    /// Spins for a moment; returns false, at once, when it is time to park.
     fn pause(&mut self) -> bool {
         std::hint::spin_loop();
         self.pauses += 1;
@@ -306,7 +308,7 @@ impl Patience {
     }
 }
 
-/// Nothing that holds these locks panics, so poison means nothing here.
+/// Code that holds these locks does not panic, so poison means nothing here.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -348,7 +350,7 @@ mod tests {
         }
     }
 
-    /// A thread that is stuck in its first task leaves the rest of its range to others.
+    /// Other threads take the tasks of a thread that is stuck in its first task.
     #[test]
     fn what_a_slow_thread_leaves_is_taken() {
         let pool = Pool::new(2);
@@ -410,13 +412,13 @@ mod tests {
         assert_eq!(done.into_inner(), 4 * 64);
     }
 
-    /// Between runs the threads of a pool take no processor time. A thread parks when it comes to it, and a test must
-    /// not wait for that by sleeping: this one asks the system what the thread is doing, until it sleeps. If it never
-    /// ran while this thread was at work afterwards, its sleep is the same one still.
+    /// Between runs the threads of a pool use no processor time. A thread parks at a time that the test cannot know,
+    /// and the test must not sleep: it polls the system for the thread's state until the thread sleeps. If the thread
+    /// has not been scheduled since, while this thread was busy, it is still in that same sleep.
     #[cfg(target_os = "linux")]
     #[test]
     fn workers_are_parked_between_runs() {
-        // One thread more than any other test has: the last one's name is found once in this process.
+        // More threads than any other test uses: the name of the last one is unique in this process.
         let pool = Pool::new(7);
         let worker = "skipstone-6";
         for _ in 0..10 {
@@ -441,7 +443,7 @@ mod tests {
         assert_eq!(switches(worker), parked, "{worker} ran between runs");
     }
 
-    /// What the system says of the thread of this name.
+    /// The system's status text of the thread with this name.
     #[cfg(target_os = "linux")]
     fn status(name: &str) -> String {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
@@ -449,7 +451,7 @@ mod tests {
         status.find(|status| status.lines().next() == Some(&format!("Name:\t{name}"))).expect("a thread of this name")
     }
 
-    /// How often the thread began or stopped to run.
+    /// The counts of the thread's context switches.
     #[cfg(target_os = "linux")]
     fn switches(name: &str) -> String {
         status(name).lines().filter(|line| line.contains("ctxt_switches")).collect()

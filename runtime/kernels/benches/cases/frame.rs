@@ -39,7 +39,7 @@ fn down_case(isa: Isa) -> Case {
     })
 }
 
-/// Lines of luma and of pairs of chroma that become `pixels` of three colours.
+/// Lines of luma and of pairs of chroma that become `pixels` of three colors.
 fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize) -> Case {
     let luma = Across::pack(&triangles(SOURCE), 1);
     let chroma = Across::pack(&triangles(SOURCE / 2), 2);

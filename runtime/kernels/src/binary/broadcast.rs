@@ -18,7 +18,7 @@ pub struct Broadcast {
     len: usize,
 }
 
-/// One axis of the output, with the distance in elements between neighbours in each operand.
+/// One axis of the output, with the distance in elements between neighbors in each operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Axis {
     len: usize,

@@ -302,7 +302,7 @@ impl Blocks<'_> {
         };
         let (packed, epilogue) = (self.packed, self.epilogue);
         let band = Band { shape: s, rows, channels, ring, ring_rows, packed, out, epilogue };
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { depthwise_band(self.depthwise, band) }
     }
 }

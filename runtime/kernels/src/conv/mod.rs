@@ -1,14 +1,15 @@
-//! Convolutions and matrix products: their geometry, and the contract that every family of kernels for them keeps.
+//! Convolutions and matrix products: their geometry, and the interface that every family of kernels for them
+//! implements.
 //!
-//! A kernel says which convolutions it takes and what they cost, in which layout it wants the weights packed and how
-//! long that is, and how much scratch it needs; then it packs, and runs. [`FLOATS`] and [`BYTES`] list the families.
-//! Whoever chooses, packs, tests, times or counts kernels goes through these tables: a new family is a folder that keeps
-//! the contract, and a line here.
+//! A kernel states which convolutions it takes and what they cost, the packed layout of its weights and its length, and
+//! how much scratch it needs; then it packs weights and runs. [`FLOATS`] and [`BYTES`] list the families. Code that
+//! chooses, packs, tests, times or counts kernels goes through these tables, so a new family is a folder that
+//! implements the interface and a line here.
 //!
 //! A matrix product is a convolution of one tap over an image of one column: [`ConvShape::matrix`].
 //!
-//! What a family does once a step, or once a plan, is never inlined into the methods of its kernels: nothing would be
-//! gained, and a phone carries it once.
+//! Work that a family does once per step, or once per plan, is never inlined into the methods of its kernels: inlining
+//! would gain nothing, and this way a device build carries that code once.
 
 mod shape;
 
@@ -22,7 +23,7 @@ use crate::isa::Isa;
 use crate::threads::Pool;
 use crate::{depthwise, gemm, qdepthwise, qgemm, sparse, stem, winograd};
 
-/// The families that compute with f32; of two kernels that cost the same, the first is taken.
+/// The families that compute with f32. Of two kernels with equal cost, the first is chosen.
 pub static FLOATS: &[Family<dyn FloatKernel>] =
     &[depthwise::FAMILY, gemm::FAMILY, winograd::FAMILY, stem::FAMILY, sparse::FAMILY];
 
@@ -35,8 +36,8 @@ pub struct Family<K: ?Sized + 'static> {
     pub name: &'static str,
     /// The kernels of this build, by index from 0 on.
     pub kernel: fn(usize) -> Option<&'static K>,
-    /// The kernels for an instruction set that take a task, with what it costs by a model of the core: multiply-adds of
-    /// a register, of which two start per cycle. Costs of different families compare.
+    /// The kernels of an instruction set that take a task, each with its modeled cost: time in multiply-adds of a
+    /// register, two of which start per cycle. Costs of different families are comparable.
     pub candidates: fn(Isa, &Task<'_>) -> Vec<(&'static K, f64)>,
 }
 
@@ -57,22 +58,22 @@ pub fn by_name<K: Kernel + ?Sized>(families: &[Family<K>], name: &str) -> Option
     families.iter().flat_map(Family::kernels).find(|kernel| kernel.name() == name && kernel.isa().is_built())
 }
 
-/// A convolution, as far as the choice of a kernel depends on it.
+/// A convolution as far as the choice of a kernel depends on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
     /// Its geometry.
     pub shape: &'a ConvShape,
-    /// How the images lie in memory.
+    /// The layout of the images in memory.
     pub images: Images,
-    /// How products store their weights; those of bytes are bytes.
+    /// Weight dtype for products of f32. Kernels for bytes always store weights as bytes.
     pub weights: Weights,
     /// Whether the weights are packed once, before the first run.
     pub constant: bool,
-    /// How many of the weights are not zero: of those that are computed in the run, all.
+    /// How many weights are not zero. All of them, if the weights are computed during the run.
     pub nonzeros: usize,
-    /// Whether there is a factor per image and input channel.
+    /// Whether the input is scaled by a factor per image and input channel.
     pub scaled: bool,
-    /// Whether packed weights may be a multiple of what the weights are.
+    /// Whether packed weights may take several times the memory of the weights themselves.
     pub spacious: bool,
 }
 
@@ -85,72 +86,72 @@ impl<'a> Task<'a> {
     }
 }
 
-/// Order of the axes of input and output. A residual lies as the output does.
+/// Axis order of input and output. A residual has the layout of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Images {
-    /// Channels innermost, in and out.
+    /// Channels innermost, in input and output.
     Nhwc,
-    /// Planes in, channels innermost out: the first convolution of a network.
+    /// Planes in the input, channels innermost in the output: the first convolution of a network.
     NchwToNhwc,
-    /// Planes in and out.
+    /// Planes in input and output.
     Nchw,
 }
 
-/// The weights of a convolution as a model has them.
+/// The weights of a convolution as the model stores them.
 #[derive(Clone, Copy, Debug)]
 pub enum Filters<'a> {
     /// `[out_c, in_c / groups, kernel_h, kernel_w]`
     Oihw(&'a [f32]),
-    /// `[in_c, out_c]`, of a kernel of one tap and one group: the second operand of a matrix product.
+    /// `[in_c, out_c]`, for a kernel of one tap and one group: the second operand of a matrix product.
     Io(&'a [f32]),
 }
 
-/// What every kernel says of itself.
+/// Properties that every kernel reports.
 pub trait Kernel: Sync {
     /// Name, as `inspect` prints it.
     fn name(&self) -> &'static str;
 
-    /// Instruction set it needs.
+    /// The instruction set it needs.
     fn isa(&self) -> Isa;
 
-    /// Whether this build has it and this CPU all of its instructions.
+    /// Whether this build has it and this CPU has all of its instructions.
     fn is_available(&self) -> bool;
 
-    /// Name of the layout of its packed weights, which is that of a kernel that every CPU of the instruction set can
-    /// run: what is packed for one of a layout is packed for all.
+    /// Name of the packed layout of its weights: the name of a kernel that every CPU of the instruction set can run.
+    /// All kernels with the same packed layout can read the same packed weights.
     fn layout(&self) -> &'static str {
         self.name()
     }
 
-    /// Whether it computes the convolution, be it slowly.
+    /// Whether it can compute the convolution, even if slowly.
     fn takes(&self, task: &Task<'_>) -> bool;
 }
 
 /// A kernel that computes with f32.
 pub trait FloatKernel: Kernel {
-    /// Bytes of the packed weights of a convolution that it takes, of which so many are not zero.
+    /// Size in bytes of the packed weights of a convolution that it takes, `nonzeros` of which are not zero.
     fn packed_len(&self, shape: &ConvShape, nonzeros: usize) -> usize;
 
-    /// Whether bytes can be packed weights of the convolution: what a file holds is not checked otherwise. No content
-    /// makes [`run`](Self::run) read past its operands.
+    /// Whether `packed` can be the packed weights of the convolution. Packed weights from a file get no other check. No
+    /// content makes [`run`](Self::run) read past its operands.
     fn reads(&self, shape: &ConvShape, packed: &[u8]) -> bool {
         packed.len() == self.packed_len(shape, 0)
     }
 
-    /// Packs the weights to `to`, which is aligned for the numbers that it will hold.
+    /// Packs the weights into `to`, which is aligned for the elements it will hold.
     ///
     /// # Panics
-    /// If a length is not that of the shape.
+    /// If a length does not match the shape.
     fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]);
 
-    /// Numbers of scratch for so many threads.
+    /// Scratch size in elements for so many threads.
     fn scratch_len(&self, shape: &ConvShape, scaled: bool, threads: usize) -> usize;
 
     /// Computes the convolution.
     ///
     /// # Panics
-    /// If the kernel does not take it, if a slice is not as long as the shape says or the scratch is too short, or if
-    /// the CPU lacks the instructions.
+    /// If the kernel does not take the convolution, if a slice's length does not match the shape, if the scratch is too
+    /// short, or if the CPU lacks the instructions.
     fn run(&self, args: Conv<'_>, scratch: &mut [f32], pool: &Pool);
 }
 
@@ -164,7 +165,7 @@ pub struct Conv<'a> {
     pub packed: &'a [u8],
     /// The result.
     pub out: &'a mut [f32],
-    /// What is fused behind.
+    /// Applied to the sums.
     pub epilogue: Epilogue<'a>,
     /// One factor per image and input channel.
     pub scale: Option<&'a [f32]>,
@@ -172,29 +173,30 @@ pub struct Conv<'a> {
 
 /// A kernel that multiplies unsigned bytes by signed ones.
 pub trait ByteKernel: Kernel {
-    /// Elements of the packed weights, offsets and scales.
+    /// Element counts of the packed weights, offsets and scales.
     fn packed_lens(&self, shape: &ConvShape) -> [usize; 3];
 
-    /// Packs weights `[out_c, in_c / groups, kernel_h, kernel_w]`, bias and scales of all filters, for activations of the
-    /// zero point `zero`.
+    /// Packs weights `[out_c, in_c / groups, kernel_h, kernel_w]` and the bias and scales of all filters, for
+    /// activations with zero point `zero`.
     ///
     /// # Panics
-    /// If a length is not that of the shape.
+    /// If a length does not match the shape.
     fn pack(&self, shape: &ConvShape, weights: &[i8], zero: u8, constants: (&[i32], &[f32]), to: PackTo<'_>);
 
-    /// Packs weights and their sums, as [`offsets`](Self::offsets) takes them, for activations of any zero point.
+    /// Packs weights and their sums, from which [`offsets`](Self::offsets) computes offsets for activations with any
+    /// zero point.
     ///
     /// # Panics
-    /// If a length is not that of the shape.
+    /// If a length does not match the shape.
     fn pack_sums(&self, shape: &ConvShape, weights: &[i8], to: &mut [i8], sums: &mut [i32]);
 
-    /// The packed offsets of a convolution without a bias, of its packed sums.
+    /// Computes the packed offsets of a convolution without bias from its packed sums.
     ///
     /// # Panics
     /// If the lengths differ.
     fn offsets(&self, sums: &[i32], zero: u8, to: &mut [i32]);
 
-    /// Bytes of scratch for so many threads, aligned for 16-bit numbers.
+    /// Scratch size in bytes for so many threads; scratch is aligned for 16-bit elements.
     fn scratch_len(&self, shape: &ConvShape, threads: usize) -> usize;
 
     /// Computes the convolution.
@@ -204,7 +206,7 @@ pub trait ByteKernel: Kernel {
     fn run(&self, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool);
 }
 
-/// Where weights, offsets and scales are packed to.
+/// Destinations of packed weights, offsets and scales.
 pub type PackTo<'a> = (&'a mut [i8], &'a mut [i32], &'a mut [f32]);
 
 /// The operands of a convolution of bytes.
@@ -213,11 +215,11 @@ pub struct ByteConv<'a> {
     pub shape: &'a ConvShape,
     /// NHWC.
     pub input: &'a [u8],
-    /// The byte that stands for 0 in the input.
+    /// The zero point of the input: the byte that represents 0.
     pub zero: u8,
     /// From [`ByteKernel::pack`], with the same zero point.
     pub packed: Packed<'a>,
-    /// Where to, and as what.
+    /// The destination and its element type.
     pub out: Out<'a>,
 }
 

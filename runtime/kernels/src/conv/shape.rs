@@ -5,7 +5,7 @@ use std::ops::Range;
 /// Shape of a convolution over NHWC images. Padding after the last row and column follows from the output size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConvShape {
-    /// Images.
+    /// Images in the batch.
     pub batch: usize,
     /// Rows of the input.
     pub in_h: usize,
@@ -21,9 +21,9 @@ pub struct ConvShape {
     pub out_c: usize,
     /// Rows and columns of the kernel.
     pub kernel: [usize; 2],
-    /// Distance between neighbouring windows, vertical and horizontal; not 0.
+    /// Distance between neighboring windows, vertical and horizontal; not 0.
     pub stride: [usize; 2],
-    /// Distance between neighbouring taps, vertical and horizontal; not 0.
+    /// Distance between neighboring taps, vertical and horizontal; not 0.
     pub dilation: [usize; 2],
     /// Rows of zeros above the input.
     pub pad_top: usize,
@@ -33,7 +33,7 @@ pub struct ConvShape {
     pub groups: usize,
 }
 
-/// Largest height, width, padding or step: products of two and their sums stay inside 63 bits.
+/// Largest height, width, padding, stride or dilation: products of two of these and their sums stay inside 63 bits.
 const MAX_SIZE: usize = 1 << 30;
 
 impl ConvShape {
@@ -56,17 +56,17 @@ impl ConvShape {
         }
     }
 
-    /// Numbers of the input.
+    /// Elements of the input.
     pub fn input_len(&self) -> usize {
         product(&[self.batch, self.in_h, self.in_w, self.in_c])
     }
 
-    /// Numbers of the output.
+    /// Elements of the output.
     pub fn output_len(&self) -> usize {
         product(&[self.pixels(), self.out_c])
     }
 
-    /// Pixels of all outputs: rows of the matrix product that the convolution is.
+    /// Pixels of all outputs: the rows of the equivalent matrix product.
     pub fn pixels(&self) -> usize {
         product(&[self.batch, self.out_h, self.out_w])
     }
@@ -94,7 +94,7 @@ impl ConvShape {
         self.pad_top > 0 || self.pad_left > 0 || reach(0, self.out_h) >= self.in_h || reach(1, self.out_w) >= self.in_w
     }
 
-    /// Whether every output pixel is computed from the input pixel of the same place alone.
+    /// Whether every output pixel is computed from the input pixel at the same position alone.
     pub fn is_pointwise(&self) -> bool {
         self.taps() == 1
             && self.stride == [1, 1]
@@ -111,7 +111,8 @@ impl ConvShape {
         first.min(kernel)..end.min(kernel).max(first.min(kernel))
     }
 
-    /// Whether divisors are not zero, the groups fit and no coordinate can overflow: what every kernel demands.
+    /// Whether divisors are not zero, channels divide into groups and no coordinate can overflow: every kernel requires
+    /// this.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let plane = [self.in_h, self.in_w, self.out_h, self.out_w, self.pad_top, self.pad_left];

@@ -1,4 +1,4 @@
-//! Every kernel of the tables, through the contract alone, against the definition of the convolution.
+//! Tests every kernel of the tables, through the common interface alone, against the definition of the convolution.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::gemm::tests::{assert_close, definition, halves, numbers};
 use crate::guard::{Edge, Guarded};
 use crate::isa::Extension;
 
-/// The images with their axes in another order: from channels innermost to planes, or back.
+/// Converts images between channels innermost and planes.
 fn turned(image: &[f32], [batch, pixels, channels]: [usize; 3], to_planes: bool) -> Vec<f32> {
     let at = |i: usize| {
         let (rest, per_image) = (i % (pixels * channels).max(1), pixels * channels);
@@ -21,7 +21,7 @@ fn turned(image: &[f32], [batch, pixels, channels]: [usize; 3], to_planes: bool)
     (0..batch * pixels * channels).map(at).collect()
 }
 
-/// Convolutions of all kinds: a kernel of one tap, of three by three, any; one group, several, as many as channels.
+/// All kinds of convolutions: kernels of one tap, of 3x3 and of any size; one group, several, and one per channel.
 fn shapes() -> impl Strategy<Value = ConvShape> {
     let sizes = (1usize..3, 1usize..16, 1usize..16, 1usize..24, 1usize..40);
     let window = (0usize..4, prop::array::uniform2(1usize..5), prop::array::uniform2(1usize..3), 0usize..3);
@@ -59,7 +59,7 @@ fn shapes() -> impl Strategy<Value = ConvShape> {
     })
 }
 
-/// Whether it rounds what it computes to half precision, so that its sums are only near.
+/// Whether it rounds intermediate results to half precision, so that its sums are only approximate.
 fn rounds(kernel: &dyn FloatKernel) -> bool {
     gemm::by_name(kernel.name()).is_some_and(|v| v.extension == Extension::Fp16)
 }
@@ -91,7 +91,7 @@ proptest! {
         for kernel in kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task) && !rounds(*kernel)) {
             let len = kernel.packed_len(&shape, nonzeros);
             prop_assert!(len.is_multiple_of(2));
-            // Numbers of the guarded buffer, of which the last may be half full.
+            // The guarded buffer holds 2-byte elements, so the packed bytes may end at its edge.
             let mut packed = Guarded::new(&vec![half::f16::NAN; len / 2], edge);
             let packed: &mut [u8] = bytemuck::cast_slice_mut(&mut packed);
             kernel.pack(&shape, Filters::Oihw(&w), packed);
@@ -108,7 +108,7 @@ proptest! {
         }
     }
 
-    /// What is chosen from can be run, and the table knows it by its name.
+    /// Every candidate can run its task and is found by name in the table.
     #[test]
     fn candidates_take_their_task(shape in shapes(), images in 0usize..3, flags in 0u32..64) {
         let task = Task {

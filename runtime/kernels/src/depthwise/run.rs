@@ -61,7 +61,7 @@ impl Rows<'_> {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn avx2(rows: &Rows<'_>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { run::<crate::lanes::avx2::F32x8>(rows, Isa::Avx2) }
 }
 
@@ -72,7 +72,7 @@ pub(super) unsafe fn avx2(rows: &Rows<'_>) {
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn avx512(rows: &Rows<'_>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { run::<crate::lanes::avx512::F32x16>(rows, Isa::Avx512) }
 }
 
@@ -83,7 +83,7 @@ pub(super) unsafe fn avx512(rows: &Rows<'_>) {
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn neon(rows: &Rows<'_>) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { run::<crate::lanes::neon::F32x4>(rows, Isa::Neon) }
 }
 
@@ -157,7 +157,7 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
         let paired = pairs && row + 1 < args.rows.end && row % s.out_h + 1 < s.out_h;
         let line = Line::new(args, tail, row, if paired { 2 } else { 1 });
         next += if paired { 2 } else { 1 };
-        // SAFETY: the caller's promise; each tile is of the kernel's width and stride.
+        // SAFETY: guaranteed by the caller; each tile is of the kernel's width and stride.
         unsafe {
             match (s.kernel[1], s.stride[1]) {
                 (3, 1) if paired => line.pairs::<L, 3>(),
@@ -245,7 +245,7 @@ impl<'a, 'b> Line<'a, 'b> {
     unsafe fn tiles<L: Lanes, const K: usize, const S: usize>(&self) {
         for x in (0..self.args.shape.out_w).step_by(WIDTH) {
             let tile = Window::new::<K, S>(self.args.shape, x);
-            // SAFETY: the caller's promise; where a column or output is missing, the tile says so.
+            // SAFETY: guaranteed by the caller; where a column or output is missing, the tile says so.
             unsafe {
                 if tile.is_whole::<K, S>() {
                     self.tile::<L, K, S, false>(&tile);
@@ -264,7 +264,7 @@ impl<'a, 'b> Line<'a, 'b> {
     unsafe fn pairs<L: Lanes, const K: usize>(&self) {
         for x in (0..self.args.shape.out_w).step_by(WIDTH) {
             let tile = Window::new::<K, 1>(self.args.shape, x);
-            // SAFETY: the caller's promise; where a column or output is missing, the tile says so.
+            // SAFETY: guaranteed by the caller; where a column or output is missing, the tile says so.
             unsafe {
                 if tile.is_whole::<K, 1>() {
                     self.pair::<L, K, false>(&tile);
@@ -312,7 +312,7 @@ impl<'a, 'b> Line<'a, 'b> {
                     columns!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
                 }
             }
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe { self.store::<L, 1, EDGE>(tile, channel, [sums]) }
         }
     }
@@ -355,7 +355,7 @@ impl<'a, 'b> Line<'a, 'b> {
                     }
                 }
             }
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe { self.store::<L, 2, EDGE>(tile, channel, [upper, lower]) }
         }
     }

@@ -72,7 +72,7 @@ unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn load(from: *const u8) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { _mm256_loadu_si256(from.cast()) }
 }
 
@@ -103,7 +103,7 @@ unsafe fn store(sums: [__m256i; 4], count: __m128i, to: *mut i16) {
     let [a, b, c, d] = sums.map(|sum| _mm256_sra_epi32(sum, count));
     // Each half of a register holds columns of its half of the strip.
     let (ab, cd) = (_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         _mm256_storeu_si256(to.cast(), _mm256_permute2x128_si256::<0x20>(ab, cd));
         _mm256_storeu_si256(to.add(16).cast(), _mm256_permute2x128_si256::<0x31>(ab, cd));
@@ -116,14 +116,14 @@ unsafe fn store(sums: [__m256i; 4], count: __m128i, to: *mut i16) {
 /// Its checks have been made; the CPU has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn across<const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
-    // SAFETY: the caller's promise; the instruction set is enabled here.
+    // SAFETY: guaranteed by the caller; the instruction set is enabled here.
     unsafe { tile::across::<F32x8, J>(job, out) }
 }
 
 impl Sums for F32x8 {
     #[inline(always)]
     unsafe fn sums(numbers: &[*const i16; MOST], weights: &[*const i16; MOST], count: usize) -> Self {
-        // SAFETY: `count` numbers are readable everywhere, in blocks of 16; the caller has AVX2.
+        // SAFETY: `count` elements are readable everywhere, in blocks of 16; the caller has AVX2.
         unsafe {
             let mut sums = [_mm256_setzero_si256(); 8];
             for i in 0..8 {
@@ -149,7 +149,7 @@ impl Sums for F32x8 {
 /// The caller has AVX2.
 #[inline(always)]
 unsafe fn halves2(a: __m256i, b: __m256i) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)) }
 }
 
@@ -159,7 +159,7 @@ unsafe fn halves2(a: __m256i, b: __m256i) -> __m256i {
 /// The caller has AVX2.
 #[inline(always)]
 unsafe fn halves4(ab: __m256i, cd: __m256i) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)) }
 }
 
@@ -169,6 +169,6 @@ unsafe fn halves4(ab: __m256i, cd: __m256i) -> __m256i {
 /// Sixteen numbers are readable at both; the caller has AVX2.
 #[inline(always)]
 unsafe fn product(numbers: *const i16, weights: *const i16) -> __m256i {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { _mm256_madd_epi16(_mm256_loadu_si256(numbers.cast()), _mm256_loadu_si256(weights.cast())) }
 }

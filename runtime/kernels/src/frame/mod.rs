@@ -1,4 +1,4 @@
-//! Camera frames: bytes to the normalised numbers of a tensor, by weighted sums down and then across.
+//! Camera frames: bytes to the normalized numbers of a tensor, by weighted sums down and then across.
 //!
 //! ```text
 //! line[x]   = (sum over t of down[t] * rows[t][x]) >> shift                          (`down`)
@@ -7,10 +7,10 @@
 //! ```
 //!
 //! `down` reads contiguous bytes whatever they mean: one row of it serves luma, interleaved chroma and interleaved
-//! colours alike. `across` picks the components j apart: where a component's samples are `step` apart in the line, its
-//! packed weights have zeros between. It makes the sums of neighbours in the output at once: the columns of one line,
+//! colors alike. `across` picks the components j apart: where a component's samples are `step` apart in the line, its
+//! packed weights have zeros between. It makes the sums of neighbors in the output at once: the columns of one line,
 //! or one column of several lines where the frame lies on its side, so that a turn by 90 degrees needs no transposition.
-//! Colour conversion, normalisation and the limits of a byte are one affine map and one clamp, while the sums are in
+//! Color conversion, normalization and the limits of a byte are one affine map and one clamp, while the sums are in
 //! registers.
 //!
 //! Bytes times weights are summed in 32 bits, exactly; [`Down`] and [`Across`] choose the fixed point so that nothing
@@ -84,7 +84,7 @@ pub fn down(isa: Isa, rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i
     }
 }
 
-/// One component of the source: a luma, a chroma or a colour.
+/// One component of the source: a luma, a chroma or a color.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     /// The lines that hold it, from its first sample on; past the last sample there is padding, whatever its values, for
@@ -130,9 +130,9 @@ pub enum Layout {
 /// The pixels that [`across`] writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Course {
-    /// One line, whose outputs are neighbours.
+    /// One line, whose outputs are neighbors.
     Along,
-    /// This many lines, at most [`LINES`]; the outputs of one column are neighbours, and those of the next column are
+    /// This many lines, at most [`LINES`]; the outputs of one column are neighbors, and those of the next column are
     /// `step` pixels further.
     Beside {
         /// How many lines.

@@ -65,14 +65,14 @@ unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to
 /// Its checks have been made; the CPU has NEON.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn across<const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
-    // SAFETY: the caller's promise; the instruction set is enabled here.
+    // SAFETY: guaranteed by the caller; the instruction set is enabled here.
     unsafe { tile::across::<F32x4, J>(job, out) }
 }
 
 impl Sums for F32x4 {
     #[inline(always)]
     unsafe fn sums(numbers: &[*const i16; MOST], weights: &[*const i16; MOST], count: usize) -> Self {
-        // SAFETY: `count` numbers are readable everywhere, in blocks of 16; the caller has NEON.
+        // SAFETY: `count` elements are readable everywhere, in blocks of 16; the caller has NEON.
         unsafe {
             let mut sums = [vdupq_n_s32(0); 4];
             for i in 0..4 {
@@ -90,7 +90,7 @@ impl Sums for F32x4 {
 
     #[inline(always)]
     unsafe fn store_interleaved([a, b, c]: [Self; 3], to: *mut f32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { vst3q_f32(to, float32x4x3_t(a.0, b.0, c.0)) }
     }
 }
@@ -101,7 +101,7 @@ impl Sums for F32x4 {
 /// Eight numbers are readable at both; the caller has NEON.
 #[inline(always)]
 unsafe fn add_products(sum: int32x4_t, numbers: *const i16, weights: *const i16) -> int32x4_t {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let (numbers, weights) = (vld1q_s16(numbers), vld1q_s16(weights));
         let sum = vmlal_s16(sum, vget_low_s16(numbers), vget_low_s16(weights));

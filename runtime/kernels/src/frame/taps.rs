@@ -1,6 +1,6 @@
 //! Weights in fixed point.
 
-/// What makes one output along an axis: neighbouring samples from `first` on, and a weight for each. No weight is
+/// What makes one output along an axis: neighboring samples from `first` on, and a weight for each. No weight is
 /// negative, and they sum to 1.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Tap {

@@ -85,14 +85,14 @@ pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut
     }
 }
 
-/// Sums of neighbouring outputs of the first line.
+/// Sums of neighboring outputs of the first line.
 ///
 /// # Safety
 /// As for [`Sums::sums`]: `output` is below the input's outputs and a multiple of `WIDTH`.
 #[inline(always)]
 unsafe fn neighbours<L: Sums>(input: &Input<'_>, output: usize) -> L {
     let padded = input.taps.padded();
-    // SAFETY: the caller's promise. The usual case is compiled on its own, without loops.
+    // SAFETY: guaranteed by the caller. The usual case is compiled on its own, without loops.
     unsafe {
         if padded == Across::BLOCK {
             neighbours_of(input, output, Across::BLOCK)
@@ -109,7 +109,7 @@ unsafe fn neighbours<L: Sums>(input: &Input<'_>, output: usize) -> L {
 #[inline(always)]
 unsafe fn neighbours_of<L: Sums>(input: &Input<'_>, output: usize, padded: usize) -> L {
     let (mut numbers, mut weights) = ([std::ptr::null(); MOST], [std::ptr::null(); MOST]);
-    // SAFETY: the caller's promise; `first` holds whole groups of MOST, a multiple of WIDTH.
+    // SAFETY: guaranteed by the caller; `first` holds whole groups of MOST, a multiple of WIDTH.
     unsafe {
         let first = input.taps.first().as_ptr().add(output);
         let packed = input.taps.weights().as_ptr().add(output * padded);
@@ -121,7 +121,7 @@ unsafe fn neighbours_of<L: Sums>(input: &Input<'_>, output: usize, padded: usize
     }
 }
 
-/// Sums of one output in neighbouring lines from `line` on; the last line stands for those past it.
+/// Sums of one output in neighboring lines from `line` on; the last line stands for those past it.
 ///
 /// # Safety
 /// As for [`Sums::sums`]: `output` is below the input's outputs and `line` below `lines`.
@@ -131,11 +131,11 @@ unsafe fn column<L: Sums>(input: &Input<'_>, output: usize, line: usize, lines: 
     let mut numbers = [std::ptr::null(); MOST];
     for (i, numbers) in numbers.iter_mut().enumerate().take(L::WIDTH) {
         let at = (line + i).min(lines - 1) * input.stride + first;
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         *numbers = unsafe { input.lines.as_ptr().add(at) };
     }
     let weights = [packed.as_ptr(); MOST];
-    // SAFETY: the caller's promise. The usual case is compiled on its own, without loops.
+    // SAFETY: guaranteed by the caller. The usual case is compiled on its own, without loops.
     unsafe {
         if packed.len() == Across::BLOCK {
             L::sums(&numbers, &weights, Across::BLOCK)
@@ -145,7 +145,7 @@ unsafe fn column<L: Sums>(input: &Input<'_>, output: usize, line: usize, lines: 
     }
 }
 
-/// Makes the channels of `count` neighbouring pixels, and writes them.
+/// Makes the channels of `count` neighboring pixels, and writes them.
 ///
 /// # Safety
 /// The pixels lie inside `out`, and `count` is 1 to `WIDTH`; the CPU has the instruction set.
@@ -153,7 +153,7 @@ unsafe fn column<L: Sums>(input: &Input<'_>, output: usize, line: usize, lines: 
 unsafe fn put<L: Sums, const J: usize>(job: &Job<'_, J>, sums: &[L; J], pixel: usize, count: usize, out: &mut [f32]) {
     let colour = job.colour;
     let to = out.as_mut_ptr();
-    // SAFETY: the caller's promise; a pixel has one channel where it is grey, and three elsewhere.
+    // SAFETY: guaranteed by the caller; a pixel has one channel where it is gray, and three elsewhere.
     unsafe {
         let mut channels = [L::splat(0.0); 3];
         for (c, channel) in channels.iter_mut().enumerate() {
@@ -188,6 +188,6 @@ unsafe fn put<L: Sums, const J: usize>(job: &Job<'_, J>, sums: &[L; J], pixel: u
 /// `to` is writable for `count` numbers, at most `WIDTH`.
 #[inline(always)]
 unsafe fn store<L: Sums>(register: L, to: *mut f32, count: usize) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { if count == L::WIDTH { register.store(to) } else { register.store_first(to, count) } }
 }

@@ -1,8 +1,8 @@
 //! Tiles for AVX2: 16 registers, two multiply-adds of eight lanes per cycle.
 //!
-//! Twelve sums in 6x16 hide the latency (four cycles times two) and leave room for the operands. 3x24 fits channel
-//! counts that are multiples of 24; with a fourth row the sixteenth register is gone and the compiler spills. A single
-//! row has no use for either: 1x64 keeps eight independent sums, and is bound by the stream of B.
+//! The twelve sums of 6x16 hide the latency (four cycles times two) and leave room for the operands. 3x24 fits channel
+//! counts that are multiples of 24; a fourth row would need all 16 registers and make the compiler spill. A single row
+//! benefits from neither: 1x64 keeps eight independent sums and is bound by streaming B.
 
 use half::f16;
 
@@ -10,7 +10,7 @@ use super::tile::{Kernel, Tile, broadcast};
 use crate::lanes::Stored;
 use crate::lanes::avx2::F32x8;
 
-/// The kernels of a tile for weights of a stored type.
+/// The kernels of a tile, by rows and registers, for one weight dtype.
 macro_rules! tables {
     ($b:ty: $tile_6x16:ident $tile_3x24:ident $tile_1x64:ident) => {
         pub(super) static $tile_6x16: &[&[Kernel]] = &[
@@ -48,6 +48,6 @@ tables!(f16: HALF_6X16 HALF_3X24 HALF_1X64);
 /// As for [`Kernel`], with M rows of V registers; the CPU has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &Tile) {
-    // SAFETY: the caller's promise; the instruction set is enabled here.
+    // SAFETY: guaranteed by the caller; the instruction set is enabled here.
     unsafe { broadcast::<F32x8, F32x8, B, M, V, 0>(tile) }
 }

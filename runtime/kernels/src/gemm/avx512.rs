@@ -1,9 +1,9 @@
 //! Tiles for AVX-512: 32 registers, up to two multiply-adds of sixteen lanes per cycle.
 //!
-//! 24 sums leave room for the operands. More rows than twelve would not fit their pointers into the general
-//! registers, which is why 14x32 is not here. A single row keeps eight independent sums. Channels come in multiples of
-//! eight more often than of sixteen: the last eight columns of a panel are half a register, which costs no more than
-//! half where the CPU splits its registers (Zen 4), and never more than a whole one.
+//! 24 sums leave room for the operands. The pointers of more than twelve rows would not fit in the general-purpose
+//! registers, which is why there is no 14x32. A single row keeps eight independent sums. Channel counts are multiples
+//! of eight more often than of sixteen: the last eight columns of a panel use half a register, which costs half as much
+//! on CPUs that split their registers (Zen 4), and never more than a whole one.
 
 use half::f16;
 
@@ -12,7 +12,7 @@ use crate::lanes::Stored;
 use crate::lanes::avx2::F32x8;
 use crate::lanes::avx512::F32x16;
 
-/// The kernels of a tile for weights of a stored type.
+/// The kernels of a tile, by rows and registers, for one weight dtype.
 macro_rules! tables {
     ($b:ty: $tile_12x32:ident $tile_8x48:ident $tile_1x128:ident) => {
         pub(super) static $tile_12x32: &[&[Kernel]] = &[
@@ -125,6 +125,6 @@ tables!(f16: HALF_12X32 HALF_8X48 HALF_1X128);
 /// As for [`Kernel`], with M rows of V registers and W halves; the CPU has AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn tile<B: Stored, const M: usize, const V: usize, const W: usize>(tile: &Tile) {
-    // SAFETY: the caller's promise; the instruction sets are enabled here.
+    // SAFETY: guaranteed by the caller; the instruction sets are enabled here.
     unsafe { broadcast::<F32x16, F32x8, B, M, V, W>(tile) }
 }

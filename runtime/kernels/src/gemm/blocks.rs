@@ -1,8 +1,8 @@
 //! The loops around the microkernel: blocks for the caches, units for the threads, pointers for the tiles.
 //!
-//! The output is cut into units of a block of rows times a block of panels. Inside a unit every panel of B meets all
-//! tiles of the row block before the next panel is touched, so the panel stays in the second-level cache and the
-//! rows of A in the first two. The pointers of a row block are made once per unit.
+//! The output is cut into units, each a block of rows times a block of panels. Inside a unit, every panel of B is
+//! multiplied with all tiles of the row block before the next panel is read, so the panel stays in the second-level
+//! cache and the rows of A stay in the first two levels. The pointers of a row block are made once per unit.
 
 use super::tile::Tile;
 use super::{Packed, Variant};
@@ -14,18 +14,18 @@ use crate::parallel::{Output, share_units};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads::Pool;
 
-/// Numbers of A that a row block may touch: 128 KiB, a share of the second-level cache.
+/// Elements of A that a row block may touch: 128 KiB, a share of the second-level cache.
 const ROW_BLOCK: usize = 32 * 1024;
-/// Row pointers of a unit, on the stack. A kernel with more taps than fit for one tile has its rows gathered.
+/// Row pointers of a unit, on the stack. If a convolution has more taps than fit for one tile, its rows are gathered.
 const MAX_POINTERS: usize = 1024;
-/// With fewer channels than this, a run per tap would be mostly overhead.
+/// With fewer channels than this, reading one run of memory per tap would be mostly overhead.
 pub(super) const SHORT_RUN: usize = 8;
-/// Units per thread, so that a slow thread holds up the others by little.
+/// Units per thread: several, so that a slow thread delays the others little.
 const UNITS_PER_THREAD: usize = 4;
 /// Multiply-adds below which a second thread does not pay.
 const WORTH_SHARING: usize = 100_000;
 
-/// How a product is cut. Depends on sizes only, so that scratch can be planned.
+/// How a product is split into units. Depends on sizes only, so that scratch can be planned.
 pub(crate) struct Split {
     /// Rows of a row block.
     rows: usize,
@@ -34,30 +34,30 @@ pub(crate) struct Split {
     panels: usize,
     panel_blocks: usize,
     groups: usize,
-    /// Threads at work, each with its own scratch.
+    /// Threads that work, each with its own scratch.
     slots: usize,
     /// How rows of A are read.
     access: Access,
     /// Taps as the microkernel sees them.
     taps: usize,
-    /// Numbers per tap as the microkernel sees them.
+    /// Elements per tap as the microkernel sees them.
     depth: usize,
 }
 
 /// How rows of A are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Access {
-    /// In place; taps in the padding are a row of zeros.
+    /// In place; taps in the padding read a row of zeros.
     InPlace,
-    /// In place, but a tap that is partly padding is copied.
+    /// In place, but a tap that is partly in the padding is copied.
     CopyEdges,
-    /// All copied: taps side by side, scaled.
+    /// All rows are copied, taps side by side and scaled.
     Gather,
 }
 
 impl Split {
-    /// A product of `m` rows by `n` columns per group, each row `taps * depth` numbers per group. Rows with more taps
-    /// than there is room for pointers are gathered, whatever `access` says.
+    /// Splits a product of `m` rows by `n` columns per group, each row `taps * depth` elements per group. If a row has
+    /// more taps than there is room for pointers, rows are gathered whatever `access` says.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         v: &Variant,
@@ -72,7 +72,7 @@ impl Split {
         let access = if product(&[taps, v.mr]) > MAX_POINTERS { Access::Gather } else { access };
         let (taps, depth) = if access == Access::Gather { (1, product(&[taps, depth])) } else { (taps, depth) };
 
-        // Neighbouring pixels share most of a window: about three runs per pixel are new to the cache.
+        // Neighboring pixels share most of a window: about three runs per pixel are new to the cache.
         let footprint = product(&[depth, taps.min(3)]).max(1);
         let tiles = (ROW_BLOCK / footprint / v.mr).max(1).min((MAX_POINTERS / (taps.max(1) * v.mr)).max(1));
         let all_panels = n.div_ceil(v.nr).max(1);
@@ -81,12 +81,13 @@ impl Split {
         let threads = if work < WORTH_SHARING { 1 } else { threads.max(1) };
         if threads > 1 {
             let wanted = (threads * UNITS_PER_THREAD).div_ceil(groups);
-            // A block of rows meets all of B, and a block of panels all of A: the larger one is to be read once.
+            // A block of rows reads all of B, and a block of panels all of A: the larger of the two should be read
+            // once.
             if n >= m {
                 panels = all_panels.div_ceil(wanted);
             }
             let others = all_panels.div_ceil(panels);
-            // As many blocks as are wanted but of whole tiles, and none much smaller than the others.
+            // As many blocks as are wanted, but each at least one tile high, and none much smaller than the others.
             let blocks = m.div_ceil(rows).max(wanted.div_ceil(others)).min(m.div_ceil(v.mr)).max(1);
             rows = m.div_ceil(blocks).max(1);
             panels = panels.min((all_panels * m.div_ceil(rows)).div_ceil(wanted)).max(1);
@@ -101,7 +102,7 @@ impl Split {
         if self.access == Access::Gather { 0 } else { self.depth }
     }
 
-    /// Numbers of scratch: what each thread copies.
+    /// Scratch size in elements: room for the rows that each thread copies.
     pub(crate) fn scratch_len(&self) -> usize {
         product(&[self.slot_len(), self.slots])
     }
@@ -111,13 +112,13 @@ impl Split {
     }
 }
 
-/// Where the rows of A are.
+/// The rows of A.
 pub(crate) enum Rows<'a> {
     /// Rows at a constant distance.
     Matrix { a: &'a [f32], lda: usize },
-    /// A row for each output pixel: the window below it, tap by tap.
+    /// A row for each output pixel: the window of the input under it, tap by tap.
     Image(Image<'a>),
-    /// The same with a whole kernel row as one tap, which is one run of memory: for an image of few channels.
+    /// The same, but a whole kernel row counts as one tap, which is contiguous: for images of few channels.
     Lines(Image<'a>),
 }
 
@@ -125,12 +126,13 @@ pub(crate) enum Rows<'a> {
 pub(crate) struct Image<'a> {
     pub shape: &'a ConvShape,
     pub input: &'a [f32],
-    /// What taps in the padding point to, if there is any and rows are not gathered.
+    /// What taps in the padding point to, if there is padding and rows are not gathered.
     pub zeros: &'a [f32],
 }
 
 impl Image<'_> {
-    /// Calls `f(row, tap, offset)` for every tap of `len` output pixels from `first` on; no offset in the padding.
+    /// Calls `f(row, tap, offset)` for every tap of `len` output pixels from `first` on; the offset is `None` in the
+    /// padding.
     #[inline(always)]
     fn taps(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, usize, Option<usize>)) {
         let s = self.shape;
@@ -138,7 +140,7 @@ impl Image<'_> {
         let (mut image, mut y) = (line / s.out_h, line % s.out_h);
         for row in 0..len {
             for tap_y in 0..s.kernel[0] {
-                // Rows and columns before the first wrap to huge numbers: one comparison finds both ends.
+                // Rows and columns before the first wrap to huge values: one comparison checks both ends.
                 let in_y = (y * s.stride[0] + tap_y * s.dilation[0]).wrapping_sub(s.pad_top);
                 for tap_x in 0..s.kernel[1] {
                     let in_x = (x * s.stride[1] + tap_x * s.dilation[1]).wrapping_sub(s.pad_left);
@@ -159,8 +161,8 @@ impl Image<'_> {
 }
 
 impl Image<'_> {
-    /// Writes the pointers of `len` output pixels from `first` on, one for each kernel row: its pixels lie side by
-    /// side. Those of a window that reaches past the left or right edge are copied, with zeros for what is missing.
+    /// Writes the pointers of `len` output pixels from `first` on, one for each kernel row, whose pixels are
+    /// contiguous. Windows that reach past the left or right edge are copied and padded with zeros.
     fn lines(&self, first: usize, len: usize, copies: &mut [f32], pointers: &mut [*const f32]) {
         let s = self.shape;
         let (depth, step) = (s.kernel[1] * s.in_c, s.stride[1] * s.in_c);
@@ -170,7 +172,7 @@ impl Image<'_> {
             ..(s.in_w + s.pad_left).checked_sub(s.kernel[1]).map_or(0, |last| last / s.stride[1] + 1);
         let mut row = 0;
         while row < len {
-            // As many pixels as lie in one line of the output.
+            // All pixels that are in the same output line.
             let (line, x) = ((first + row) / s.out_w, (first + row) % s.out_w);
             let (image, y) = (line / s.out_h, line % s.out_h);
             let columns = x..s.out_w.min(x + len - row);
@@ -202,12 +204,12 @@ impl Image<'_> {
         }
     }
 
-    /// Copies the pixels of `line` from column `left` on, zeros where there are none.
+    /// Copies the pixels of `line` from column `left` on, with zeros outside the line.
     fn copy_window(&self, line: &[f32], left: isize, copy: &mut [f32]) {
         let inside = |column: isize| column.clamp(0, self.shape.in_w as isize);
         let (from, end) = (inside(left), inside(left + self.shape.kernel[1] as isize));
         copy.fill(0.0);
-        // Windows wholly in the padding on the right begin past `from`.
+        // Windows entirely in the right padding begin past `from`.
         if from < end {
             let numbers = &line[from as usize * self.shape.in_c..end as usize * self.shape.in_c];
             copy[(from - left) as usize * self.shape.in_c..][..numbers.len()].copy_from_slice(numbers);
@@ -222,23 +224,23 @@ pub(crate) struct Product<'a> {
     pub m: usize,
     /// Columns of the output, of one group.
     pub n: usize,
-    /// Pieces that a row of A is made of.
+    /// Pieces that a row of A consists of.
     pub taps: usize,
-    /// Numbers in a piece, of one group.
+    /// Elements in a piece, of one group.
     pub depth: usize,
     pub groups: usize,
     pub rows: Rows<'a>,
     /// `[images, groups * depth]`
     pub scale: Option<&'a [f32]>,
-    /// B of each group in turn.
+    /// Packed B of each group in turn.
     pub packed: Packed<'a>,
-    /// Distance of the rows of the output.
+    /// Elements from one row of the output to the next.
     pub ldc: usize,
     pub epilogue: Epilogue<'a>,
 }
 
 impl Product<'_> {
-    /// Computes the product. `out` holds `m` rows `ldc` apart; `split` is for these sizes.
+    /// Computes the product. The rows of `out` are `ldc` apart; `split` was made for these sizes.
     ///
     /// # Panics
     /// If the scratch is too short or the CPU lacks the variant's instructions.
@@ -302,9 +304,9 @@ impl Product<'_> {
             for tile in 0..tiles.count {
                 let (start, len) = tiles.range(tile);
                 let at = (first_row + start) * self.ldc + group * self.n + column;
-                // SAFETY: `run` has checked the instructions. `point` or `gather` has made `taps` times `len`
-                // pointers to `depth` numbers each; the panel was just sliced; the entry points have checked that
-                // bias and output hold these rows and columns, which no other unit writes.
+                // SAFETY: `run` has checked the instructions. `point` or `gather` has made `taps` times `len` pointers
+                // to `depth` elements each; the panel was just sliced; the entry points have checked that bias and
+                // output contain these rows and columns, which no other unit writes.
                 unsafe {
                     v.kernel(len, registers)(&Tile {
                         rows: pointers[start * split.taps..].as_ptr(),
@@ -320,14 +322,14 @@ impl Product<'_> {
                     });
                 }
                 if let Some(rest) = self.epilogue.rest() {
-                    // SAFETY: the tile just written, of this unit alone.
+                    // SAFETY: the tile was just written and belongs to this unit alone.
                     unsafe { rest.finish(v.isa, &Stored { out, at, ldc: self.ldc, rows: len, columns }) }
                 }
             }
         }
     }
 
-    /// Writes the pointers of `len` rows from `first`: for each tap, one for each row. Edges of lines are copied.
+    /// Writes the pointers of `len` rows from `first` on: for each tap, one pointer per row. Line edges are copied.
     fn point(&self, first: usize, len: usize, group: usize, copies: &mut [f32], pointers: &mut [*const f32]) {
         match &self.rows {
             Rows::Matrix { a, lda } => {
@@ -346,7 +348,7 @@ impl Product<'_> {
         }
     }
 
-    /// Copies `len` rows from `first` on, each `k` numbers: its taps side by side, scaled.
+    /// Copies `len` rows of `k` elements from `first` on, taps side by side and scaled.
     fn gather(&self, first: usize, len: usize, group: usize, to: &mut [f32], k: usize) {
         if self.scale.is_some() && self.v.isa != Isa::Scalar {
             dispatch(self.v.isa, GatherScaled { product: self, first, len, group, to, k });
@@ -355,7 +357,7 @@ impl Product<'_> {
         }
     }
 
-    /// As `gather`; `copy` is how a run is scaled.
+    /// As `gather`; `copy` copies and scales one run of elements.
     #[inline(always)]
     fn gather_by(
         &self,
@@ -437,15 +439,15 @@ impl Kernel for GatherScaled<'_> {
     }
 }
 
-/// `rows` cut into `count` tiles that differ by at most one row: 49 rows in tiles of six are five of five and four
-/// of six, with no lone row at the end.
+/// `rows` split into `count` tiles whose heights differ by at most one: 49 rows in tiles of up to six become five tiles
+/// of five rows and four of six, without a single row at the end.
 struct Tiles {
     rows: usize,
     count: usize,
 }
 
 impl Tiles {
-    /// First row and number of rows of a tile.
+    /// First row and row count of a tile.
     #[inline]
     fn range(&self, tile: usize) -> (usize, usize) {
         let start = tile * self.rows / self.count;

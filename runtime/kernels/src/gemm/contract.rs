@@ -1,4 +1,4 @@
-//! The contract of convolutions, as products keep it.
+//! The interface of convolution kernels, implemented by the GEMM family.
 
 use bytemuck::{cast_slice, cast_slice_mut};
 
@@ -11,7 +11,7 @@ use crate::depthwise;
 use crate::isa::Isa;
 use crate::threads::Pool;
 
-/// The family in the table of convolutions.
+/// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =
     Family { name: "gemm", kernel: |at| VARIANTS.get(at).map(|v| v as &dyn FloatKernel), candidates: of_task };
 
@@ -25,7 +25,7 @@ fn of_task(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
     kernels.map(|(v, cost)| (v as &dyn FloatKernel, cost * s.groups as f64)).collect()
 }
 
-/// Whether the family takes a convolution: all but those that [`depthwise`] was made for.
+/// Whether the family takes a convolution: all except those that [`depthwise`] handles.
 fn takes(task: &Task<'_>) -> bool {
     task.images == Images::Nhwc && (task.scaled || !depthwise::takes(task.shape))
 }
@@ -75,7 +75,7 @@ impl FloatKernel for Variant {
 }
 
 impl Weights {
-    /// Bytes of a number.
+    /// Bytes per element.
     pub(crate) fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -83,9 +83,9 @@ impl Weights {
         }
     }
 
-    /// Stores the numbers that `pack` writes.
+    /// Stores the elements that `pack` writes, converted to this dtype.
     pub(crate) fn store(self, to: &mut [u8], pack: impl FnOnce(&mut [f32])) {
-        // What is empty may lie anywhere.
+        // An empty slice may have any alignment.
         match self {
             _ if to.is_empty() => pack(&mut []),
             Self::F32 => pack(cast_slice_mut(to)),
@@ -97,10 +97,10 @@ impl Weights {
         }
     }
 
-    /// Stored numbers.
+    /// Interprets bytes as packed elements of this dtype.
     ///
     /// # Panics
-    /// If they are not aligned, or not whole.
+    /// If they are not aligned, or not a whole number of elements.
     pub(crate) fn read(self, bytes: &[u8]) -> Packed<'_> {
         match self {
             Self::F32 if bytes.is_empty() => Packed::F32(&[]),

@@ -1,4 +1,4 @@
-//! The entry points: checks of every length, and the product that a convolution is.
+//! The entry points: checks of every length, and the matrix product that a convolution becomes.
 
 use super::blocks::{Access, Image, Product, Rows, SHORT_RUN, Split};
 use super::scale::{by_weights, scale_weights};
@@ -17,15 +17,15 @@ pub struct Gemm<'a> {
     pub n: usize,
     /// A: row `i` begins at `i * lda`.
     pub a: &'a [f32],
-    /// Numbers from one row of A to the next, at least `k`.
+    /// Elements from one row of A to the next, at least `k`.
     pub lda: usize,
     /// B, packed for the variant.
     pub packed: Packed<'a>,
     /// The product: row `i` begins at `i * ldc`.
     pub out: &'a mut [f32],
-    /// Numbers from one row of the product (and of a residual) to the next, at least `n`.
+    /// Elements from one row of the product (and of a residual) to the next, at least `n`.
     pub ldc: usize,
-    /// What is fused behind.
+    /// Applied to the sums.
     pub epilogue: Epilogue<'a>,
     /// One factor per column of A.
     pub a_scale: Option<&'a [f32]>,
@@ -41,13 +41,13 @@ pub struct Conv<'a> {
     pub packed: Packed<'a>,
     /// NHWC.
     pub out: &'a mut [f32],
-    /// What is fused behind.
+    /// Applied to the sums.
     pub epilogue: Epilogue<'a>,
     /// One factor per image and input channel.
     pub a_scale: Option<&'a [f32]>,
 }
 
-/// Numbers of scratch that [`gemm`] wants; none unless `A` is scaled.
+/// Scratch size in elements for [`gemm`]; 0 unless `A` is scaled.
 pub fn gemm_scratch(v: &Variant, m: usize, k: usize, n: usize, scaled: bool, threads: usize) -> usize {
     Split::new(v, m, n, 1, k, 1, access(scaled), threads).scratch_len()
 }
@@ -63,7 +63,7 @@ pub fn gemm(v: &Variant, args: Gemm<'_>, scratch: &mut [f32], pool: &Pool) {
     }
 }
 
-/// Computes a matrix product whose A is not scaled on the calling thread, for kernels that are made of several.
+/// Computes a matrix product, with A not scaled, on the calling thread: for kernels composed of several products.
 ///
 /// # Panics
 /// As [`gemm`].
@@ -74,7 +74,7 @@ pub(crate) fn gemm_alone(v: &Variant, args: Gemm<'_>) {
     }
 }
 
-/// The product, checked, and where it goes; `None` if that is nowhere.
+/// The checked product and its output; `None` if the output is empty.
 fn checked<'a>(v: &'a Variant, args: Gemm<'a>) -> Option<(Product<'a>, &'a mut [f32])> {
     let Gemm { m, k, n, a, lda, packed, out, ldc, epilogue, a_scale } = args;
     if m == 0 || n == 0 {
@@ -94,7 +94,7 @@ fn access(scaled: bool) -> Access {
     if scaled { Access::Gather } else { Access::InPlace }
 }
 
-/// Numbers of scratch that [`conv`] wants: scaled weights, a row of zeros for the padding, and what is copied.
+/// Scratch size in elements for [`conv`]: scaled weights, a row of zeros for the padding, and copied rows.
 #[inline(never)]
 pub fn conv_scratch(v: &Variant, shape: &ConvShape, scaled: bool, threads: usize) -> usize {
     let by_weights = scaled && by_weights(v, shape);
@@ -106,8 +106,8 @@ pub fn conv_scratch(v: &Variant, shape: &ConvShape, scaled: bool, threads: usize
 /// Computes a convolution.
 ///
 /// # Panics
-/// If a slice is not as long as `shape` says, if `scratch` is shorter than [`conv_scratch`], or if the CPU lacks the
-/// variant's instructions.
+/// If the length of a slice does not match `shape`, if `scratch` is shorter than [`conv_scratch`], or if the CPU lacks
+/// the variant's instructions.
 #[inline(never)]
 pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
     let Conv { shape, input, packed, out, epilogue, a_scale } = args;
@@ -159,9 +159,9 @@ pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
 /// How a convolution reads its input.
 struct Reading {
     access: Access,
-    /// Runs of memory that a window is made of.
+    /// Contiguous runs that a window consists of.
     taps: usize,
-    /// Numbers in a run.
+    /// Elements in a run.
     depth: usize,
 }
 
@@ -170,7 +170,7 @@ impl Reading {
         shape.check();
         let (taps, depth) = (shape.taps(), shape.group_in());
         let short = taps > 1 && depth < SHORT_RUN;
-        // Neighbouring pixels of an image of few channels are one run, as long as the pointers of the runs fit.
+        // With few channels, adjacent pixels of an image form one run, as long as the pointers of the runs fit.
         if short && !scaled && shape.groups == 1 && shape.dilation[1] == 1 && shape.kernel[0] <= 16 {
             return Reading {
                 access: Access::CopyEdges,

@@ -1,13 +1,14 @@
-//! Tiles for NEON with arithmetic in half precision: eight products in an instruction, where f32 has four.
+//! Tiles for NEON with half-precision arithmetic: eight products per instruction, where f32 has four.
 //!
-//! Only the inner loop is in half precision. Rows of A are f32 in memory and rounded as they are loaded; after at most
-//! [`TERMS`] products a sum is widened and added to one in f32, with which everything else is done. With `u = 2^-11`, a
-//! sum is off by at most about `(TERMS + 1) u` times the sum of the products' magnitudes, typically by `u sqrt(TERMS) / 2`
-//! of it, however long the product is.
+//! Only the inner loop uses half precision. Rows of A are f32 in memory and rounded as they are loaded. After at most
+//! [`TERMS`] products, a sum is widened and added to a sum in f32, which is used for everything else. With `u = 2^-11`,
+//! the error of a sum is at most about `(TERMS + 1) u` times the sum of the products' magnitudes, and typically `u
+//! sqrt(TERMS) / 2` of it, however long the product is.
 //!
-//! Half precision ends at 65504. A tile whose sums went past that, or whose rows did, is computed again in f32.
+//! The largest value in half precision is 65504. A tile in which a sum or an element of A exceeds it is computed again
+//! in f32.
 //!
-//! B is packed for the variants that widen it: the tile of 16 columns reads two panels of eight side by side.
+//! B has the packed layout of the variants that widen it: the tile of 16 columns reads two adjacent panels of eight.
 
 use core::arch::aarch64::*;
 
@@ -24,8 +25,8 @@ const NARROW: usize = 8;
 /// Columns of a panel for a single row.
 const WIDE: usize = 32;
 
-/// Up to eight rows by two registers: 16 of sums, eight of A, the others for B. There are tiles of one, four and eight rows,
-/// of which some may be missing: one of each number would take seven times the code.
+/// Up to eight rows by two registers: 16 registers of sums, eight of A, the others for B. There are tiles of one, four
+/// and eight rows, in which some rows may be missing: one tile per row count would take seven times the code.
 pub(super) static TILE_8X16: &[&[Kernel]] = &[
     &[some::<1, 1, 1, 1>, some::<1, 1, 2, 1>, some::<1, 1, 3, 2>, some::<1, 1, 4, 2>],
     &[some::<2, 4, 1, 1>, some::<2, 4, 2, 1>, some::<2, 4, 3, 2>, some::<2, 4, 4, 2>],
@@ -37,17 +38,17 @@ pub(super) static TILE_8X16: &[&[Kernel]] = &[
     &[some::<8, 8, 1, 1>, some::<8, 8, 2, 1>, some::<8, 8, 3, 2>, some::<8, 8, 4, 2>],
 ];
 
-/// Tiles of N rows by one of M.
+/// A tile of M rows of which N exist.
 ///
 /// # Safety
 /// As for [`tile`].
 unsafe fn some<const N: usize, const M: usize, const R: usize, const V: usize>(tile: &Tile) {
     const { assert!(N > 0 && N <= M) };
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { self::tile::<NARROW, 1, M, R, V>(tile, N) }
 }
 
-/// One row by up to four registers, with two sums for each column: eight that do not wait for each other.
+/// One row by up to four registers, with two sums for each column: eight sums that do not depend on each other.
 pub(super) static TILE_1X32: &[&[Kernel]] = &[&[
     single::<1, 1>,
     single::<2, 1>,
@@ -59,17 +60,17 @@ pub(super) static TILE_1X32: &[&[Kernel]] = &[&[
     single::<8, 4>,
 ]];
 
-/// Tiles of a row.
+/// A tile of one row.
 ///
 /// # Safety
 /// As for [`tile`].
 unsafe fn single<const R: usize, const V: usize>(tile: &Tile) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { self::tile::<WIDE, 2, 1, R, V>(tile, 1) }
 }
 
-/// `short += a[LANE] * b[row LANE]`, for every row and column of [`tile`]. A macro, since the multiplication is compiled
-/// in line only where the instructions are enabled.
+/// `short += a[LANE] * b[row LANE]`, for every row and column of [`tile`]. A macro, since the multiplication is inlined
+/// only where the instructions are enabled.
 macro_rules! step {
     ($lane:literal, $short:ident, $a:ident, $b:ident) => {
         for v in 0..V {
@@ -85,11 +86,12 @@ macro_rules! step {
     };
 }
 
-/// A tile of M rows by R times four columns, which are V registers of eight, the last perhaps half full; S sums for each.
-/// There are `count` rows: those that are missing are the last one again, and not stored.
+/// Computes a tile of M rows by R times four columns, which are V registers of eight, the last possibly half full, with
+/// S sums for each. `count` rows exist: in place of missing rows the last one is computed again, but not stored.
 ///
 /// # Safety
-/// As for [`Kernel`], with `count` rows, at least one and at most M; B is packed in panels of PANEL columns; the CPU has NEON with arithmetic in half precision.
+/// As for [`Kernel`], with `count` rows, at least one and at most M; B is packed in panels of PANEL columns; the CPU
+/// has NEON with half-precision arithmetic.
 #[target_feature(enable = "neon,fp16")]
 #[inline(never)]
 unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usize, const V: usize>(
@@ -98,8 +100,8 @@ unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usiz
 ) {
     const { assert!(R.div_ceil(2) == V) };
     let none = vreinterpret_f16_u16(vdup_n_u16(0));
-    // SAFETY: every tap has `count` pointers to `depth` numbers; the panels have `taps * depth` rows, which together are R
-    // times four columns wide.
+    // SAFETY: every tap has `count` pointers to `depth` elements; the panels have `taps * depth` rows, which together
+    // are R times four columns wide.
     unsafe {
         let mut sums: [[F32x4; R]; M] = start(tile, 0, count);
         let mut short = [[[vcombine_f16(none, none); V]; M]; S];
@@ -154,13 +156,13 @@ unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usiz
     }
 }
 
-/// Columns of the panel that holds a column, of all that are R times four.
+/// Width of the panel that contains a column, if there are R times four columns in all.
 const fn width(column: usize, panel: usize, r: usize) -> usize {
     let first = column / panel * panel;
     if r * 4 - first < panel { r * 4 - first } else { panel }
 }
 
-/// Adds the sums in half precision to those in f32, and starts them again.
+/// Adds the half-precision sums to those in f32 and resets them.
 ///
 /// # Safety
 /// The CPU has NEON.
@@ -172,7 +174,7 @@ unsafe fn widen<const S: usize, const M: usize, const R: usize, const V: usize>(
     for short in short {
         for r in 0..M {
             for v in 0..V {
-                // SAFETY: value instructions, which the caller has.
+                // SAFETY: value instructions, which the CPU has as the caller guarantees.
                 unsafe {
                     let low = F32x4(vcvt_f32_f16(vget_low_f16(short[r][v])));
                     sums[r][2 * v] = sums[r][2 * v].add(low);
@@ -186,7 +188,7 @@ unsafe fn widen<const S: usize, const M: usize, const R: usize, const V: usize>(
     }
 }
 
-/// Whether there is neither an infinity nor a NaN.
+/// Whether the sums contain neither an infinity nor a NaN.
 #[inline(always)]
 fn is_finite<const M: usize, const R: usize>(sums: &[[F32x4; R]; M]) -> bool {
     let zero = sums[0][0].like(0.0);
@@ -200,7 +202,7 @@ fn is_finite<const M: usize, const R: usize>(sums: &[[F32x4; R]; M]) -> bool {
     unsafe { vaddvq_f32(probe.0) == 0.0 }
 }
 
-/// The tile by the variant that widens B.
+/// Computes the tile with the variant that widens B.
 ///
 /// # Safety
 /// As for [`tile`].
@@ -211,7 +213,7 @@ unsafe fn in_f32<const PANEL: usize, const R: usize>(tile: &Tile, count: usize) 
     while first < R * 4 {
         let width = width(first, PANEL, R);
         let panel = first * tile.taps * tile.depth * size_of::<u16>();
-        // SAFETY: the caller's promise, for the columns of one panel.
+        // SAFETY: guaranteed by the caller, for the columns of one panel.
         unsafe {
             table[count - 1][width / 4 - 1](&Tile {
                 panel: tile.panel.add(panel),

@@ -1,12 +1,12 @@
 //! Matrix products and dense convolutions: `out[M, N] = epilogue(A[M, K] B[K, N])`.
 //!
-//! One microkernel serves both. It multiplies up to `mr` rows of A, each given by a pointer, with one panel of `nr`
-//! columns of B that was packed so that the inner loop reads it in order. For a matrix product the pointers are rows
+//! One microkernel serves both. It multiplies up to `mr` rows of A, each given by a pointer, by one panel of `nr`
+//! columns of B, which is packed so that the inner loop reads it in order. For a matrix product the pointers are rows
 //! of A. For a convolution over NHWC images, A is never built: a row is an output pixel, and for every tap of the
-//! kernel its pointer is the input pixel under that tap (the indirect convolution of M. Dukhan, "The Indirect
-//! Convolution Algorithm", 2019), a row of zeros in the padding. Where a tap has few channels (an image of three), the
-//! pixels of one tile are gathered into scratch first. Where the input is scaled per channel (squeeze-and-excite), the
-//! weights are, or else the pixels while they are gathered.
+//! kernel its pointer is the input pixel under that tap, or a row of zeros in the padding (the indirect convolution of
+//! M. Dukhan, "The Indirect Convolution Algorithm", 2019). Where a tap has few channels (an image of three), the pixels
+//! of a tile are first gathered into scratch. Where the input is scaled per channel (squeeze-and-excite), either the
+//! weights are scaled or the pixels as they are gathered.
 
 mod blocks;
 mod contract;
@@ -38,13 +38,13 @@ use crate::isa::{Extension, Isa};
 use crate::prefetch::prefetch;
 use tile::Kernel;
 
-/// How the numbers of B are stored.
+/// The weight dtype: the element type of a packed B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
-    /// As they are.
+    /// f32.
     F32,
     /// Rounded to half precision: half the memory, and half the traffic where that is the limit. They are multiplied as
-    /// f32, or in half precision by the variants that need an extension for that.
+    /// f32, or in half precision by the variants that have the extension for it.
     F16,
 }
 
@@ -58,7 +58,7 @@ pub enum Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// How many numbers there are.
+    /// Count of elements.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(self) -> usize {
         match self {
@@ -67,7 +67,7 @@ impl<'a> Packed<'a> {
         }
     }
 
-    /// How they are stored.
+    /// The weight dtype.
     pub fn weights(self) -> Weights {
         match self {
             Self::F32(_) => Weights::F32,
@@ -75,7 +75,7 @@ impl<'a> Packed<'a> {
         }
     }
 
-    /// Of a matrix of `k` rows that was packed for `v`, the panels of some columns, the first of which begins one.
+    /// The panels of `columns` of a matrix of `k` rows that was packed for `v`; the first column must begin a panel.
     pub(crate) fn columns(self, v: &Variant, k: usize, columns: Range<usize>) -> Self {
         debug_assert!(columns.start.is_multiple_of(v.nr), "columns from a panel's first on");
         let range = k * columns.start..k * columns.start + packed_len(v, k, columns.len());
@@ -85,7 +85,7 @@ impl<'a> Packed<'a> {
         }
     }
 
-    /// Asks for a range of the numbers to come into the cache.
+    /// Prefetches a range of elements into the cache.
     pub(crate) fn prefetch(self, range: Range<usize>) {
         match self {
             Self::F32(numbers) => prefetch(&numbers[range]),
@@ -93,7 +93,7 @@ impl<'a> Packed<'a> {
         }
     }
 
-    /// The first of a range of the numbers, which exist.
+    /// Pointer to the first element of a range, which must exist.
     pub(crate) fn range(self, range: Range<usize>) -> *const u8 {
         match self {
             Self::F32(numbers) => numbers[range].as_ptr().cast(),
@@ -112,29 +112,30 @@ impl<'a> From<&'a [f32]> for Packed<'a> {
 pub struct Variant {
     /// Name, as `inspect` prints it: `gemm_<weights>_<mr>x<nr>_<isa>`.
     pub name: &'static str,
-    /// Instruction set it needs.
+    /// The instruction set it needs.
     pub isa: Isa,
-    /// What it needs beside that.
+    /// The extension it needs beyond that.
     pub extension: Extension,
-    /// Name of the variant whose packed B it reads, which needs no extension: its own, for most.
+    /// Name of the variant whose packed layout of B it uses, which needs no extension: for most variants their own
+    /// name.
     form: &'static str,
     /// Most rows of a tile.
     pub mr: usize,
     /// Columns of a panel.
     pub nr: usize,
-    /// Columns of the narrowest register: the last panel is padded to a multiple of it only.
+    /// Columns of the narrowest register: the last panel is only padded to a multiple of this.
     pub lanes: usize,
     /// Columns of a whole register.
     pub width: usize,
-    /// How B is stored.
+    /// Weight dtype of B.
     pub weights: Weights,
     /// `kernels[rows - 1][columns / lanes - 1]`
     kernels: &'static [&'static [Kernel]],
 }
 
-/// The entries of the table: whether the kernels are built, name, instruction set, rows, columns, lanes of the narrowest
-/// register and of a whole one, stored type, kernels; then, of a variant that needs an extension, whose packed form it
-/// reads, and the extension.
+/// The entries of the table: whether the kernels are built, name, instruction set, rows, columns, lanes of the
+/// narrowest register and of a full one, weight dtype, kernels; and for a variant that needs an extension, the variant
+/// whose packed layout it uses, and the extension.
 macro_rules! variants {
     (@form $name:literal) => { $name };
     (@form $name:literal $form:literal) => { $form };
@@ -161,9 +162,9 @@ macro_rules! variants {
     };
 }
 
-/// Every variant of this build, of those that read the same form the most capable first; the last of each kind of weights
-/// is its reference. With the feature `foreign` those of
-/// other architectures are there too, without kernels: weights can be packed for them.
+/// Every variant of this build. Of those with the same packed layout, the most capable comes first; the last of each
+/// weight dtype is its reference. With the feature `foreign` the table also has the variants of other architectures,
+/// without kernels: weights can be packed for them.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "gemm_f16_12x32_avx512" Avx512 12 x 32 / 8 of 16 F16 avx512::HALF_12X32;
@@ -212,13 +213,13 @@ pub static VARIANTS: &[Variant] = variants! {
 };
 
 impl Variant {
-    /// Whether this CPU has what the variant needs.
+    /// Whether this CPU has the instructions that the variant needs.
     pub fn is_available(&self) -> bool {
         self.isa.is_available() && self.extension.is_available()
     }
 
-    /// The variant whose packed B it reads: the same on every CPU of the instruction set, so that a packed B can be taken
-    /// from one to another.
+    /// The variant whose packed layout of B it uses. It is the same on every CPU of the instruction set, so a packed B
+    /// can be moved from one CPU to another.
     pub fn form(&self) -> &'static Variant {
         named(self.form).expect("the table holds the variants that it names")
     }
@@ -235,7 +236,8 @@ impl Variant {
     }
 
     /// Time of a product by a model of the core, in multiply-adds of a register: two start per cycle, each takes four
-    /// cycles, two loads go beside them, and a tile has its tail. A narrow register costs its share of a whole one.
+    /// cycles, two loads are issued beside them, and every tile has an epilogue. A narrow register costs its share of a
+    /// full one.
     pub(crate) fn cost(&self, m: usize, k: usize, n: usize) -> f64 {
         let tiles = m.div_ceil(self.mr).max(1);
         let rows = m as f64 / tiles as f64;
@@ -248,10 +250,10 @@ impl Variant {
     }
 }
 
-/// The variants of `isa` for weights stored like this, with what a product of this shape costs by the model (a
-/// convolution's `m` is its output pixels, `k` its taps times input channels); the scalar one if this build has none.
-/// For each packed form, that is the best of this CPU that reads it, at the cost of the form's own: what is packed must
-/// not depend on the CPU.
+/// The variants of `isa` for this weight dtype, each with its modeled cost for a product of this shape (for a
+/// convolution, `m` is its output pixels and `k` its taps times input channels); the scalar variant if this build has
+/// none. For each packed layout it returns the best variant that this CPU can run, at the cost of the layout's own
+/// variant, because what is packed must not depend on the CPU.
 pub fn candidates(
     isa: Isa,
     weights: Weights,
@@ -277,7 +279,7 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
     named(name).filter(|v| v.isa.is_built())
 }
 
-/// The variant of this name, be it without kernels.
+/// The variant of this name, even if its kernels are not built.
 pub(crate) fn named(name: &str) -> Option<&'static Variant> {
     VARIANTS.iter().find(|v| v.name == name)
 }

@@ -1,8 +1,8 @@
 //! Tiles for NEON: 32 registers of four lanes.
 //!
-//! A multiply-add can take one operand from a lane of a register, so A is loaded four elements at a time, not
-//! broadcast: 8x8 loads 16 registers for 64 multiply-adds. With 16 sums, 8 registers of A and 2 of B nothing
-//! spills. 4x16 is for few rows; a single row keeps eight independent sums.
+//! A multiply-add can take one operand from a lane of a register, so A is loaded four elements at a time instead of
+//! broadcast: 8x8 loads 16 registers for 64 multiply-adds. With 16 sums, 8 registers of A and 2 of B nothing spills.
+//! 4x16 is for few rows; a single row keeps eight independent sums.
 
 use half::f16;
 
@@ -10,7 +10,7 @@ use super::tile::{Kernel, Tile, start, store};
 use crate::lanes::neon::F32x4;
 use crate::lanes::{Lanes, Stored};
 
-/// The kernels of a tile for weights of a stored type.
+/// The kernels of a tile, by rows and registers, for one weight dtype.
 macro_rules! tables {
     ($b:ty: $tile_8x8:ident $tile_4x16:ident $tile_1x32:ident) => {
         pub(super) static $tile_8x8: &[&[Kernel]] = &[
@@ -95,7 +95,7 @@ unsafe fn step<B: Stored, const LANE: i32, const M: usize, const V: usize>(
     b: *const B,
 ) {
     for v in 0..V {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         let column: F32x4 = unsafe { B::load(b.add(v * 4)) };
         for r in 0..M {
             sums[r][v] = column.mul_lane_add::<LANE>(a[r], sums[r][v]);

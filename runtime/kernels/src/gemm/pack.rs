@@ -7,7 +7,7 @@ use half::f16;
 use super::Variant;
 use crate::conv::{ConvShape, product};
 
-/// Numbers that `pack` writes for `k` rows and `n` columns.
+/// Elements that `pack` writes for `k` rows and `n` columns.
 pub fn packed_len(v: &Variant, k: usize, n: usize) -> usize {
     product(&[k, n.div_ceil(v.lanes), v.lanes])
 }
@@ -15,13 +15,13 @@ pub fn packed_len(v: &Variant, k: usize, n: usize) -> usize {
 /// Packs `B[k, n]`, whose element `(row, col)` is `b[row * row_stride + col * col_stride]`.
 ///
 /// # Panics
-/// If `b` does not reach that far or `out` is not [`packed_len`] long.
+/// If `b` is too short or `out` is not [`packed_len`] long.
 #[inline(never)]
 pub fn pack(v: &Variant, k: usize, n: usize, b: &[f32], row_stride: usize, col_stride: usize, out: &mut [f32]) {
     pack_by(v, k, n, out, |row, col| b[row * row_stride + col * col_stride]);
 }
 
-/// Rounds packed numbers to half precision.
+/// Rounds packed elements to half precision.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -33,7 +33,7 @@ pub fn halve(packed: &[f32], out: &mut [f16]) {
     }
 }
 
-/// Numbers that [`pack_conv`] writes.
+/// Elements that [`pack_conv`] writes.
 #[inline(never)]
 pub fn packed_conv_len(v: &Variant, shape: &ConvShape) -> usize {
     product(&[shape.groups, packed_len(v, product(&[shape.taps(), shape.group_in()]), shape.group_out())])
@@ -43,7 +43,7 @@ pub fn packed_conv_len(v: &Variant, shape: &ConvShape) -> usize {
 /// B are ordered by tap, then channel.
 ///
 /// # Panics
-/// If the lengths are not those of `shape`.
+/// If the lengths do not match `shape`.
 #[inline(never)]
 pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
@@ -65,7 +65,7 @@ pub(crate) fn pack_by(v: &Variant, k: usize, n: usize, out: &mut [f32], at: impl
     positions(v, k, n, |to, row, col| out[to] = if col < n { at(row, col) } else { 0.0 });
 }
 
-/// Calls `f(offset, row, col)` for every number of a packed `k x n` matrix, in order of the offset; columns from `n`
+/// Calls `f(offset, row, col)` for every element of a packed `k x n` matrix, in order of the offset. Columns from `n`
 /// on are padding.
 pub(crate) fn positions(v: &Variant, k: usize, n: usize, mut f: impl FnMut(usize, usize, usize)) {
     let (mut offset, mut first) = (0, 0);

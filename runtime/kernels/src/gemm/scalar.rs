@@ -1,4 +1,4 @@
-//! The tile in plain Rust: the reference for every other one.
+//! The tile in plain Rust: the reference for all others.
 
 use half::f16;
 
@@ -18,12 +18,12 @@ pub(super) static HALF_4X8: &[&[Kernel]] =
 /// As for [`Kernel`], with M rows of up to eight columns.
 unsafe fn tile<B: Copy + Into<f32>, const M: usize>(tile: &Tile) {
     for r in 0..M {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { finish(tile, r, &sums::<B>(tile, M, r)) };
     }
 }
 
-/// The products of row `r` of `rows`. One for all heights of a tile, and small rather than fast.
+/// The sums of row `r` of `rows`. One function for all tile heights, and small rather than fast.
 ///
 /// # Safety
 /// As for [`Kernel`], with `rows` rows of up to eight columns.
@@ -31,7 +31,7 @@ unsafe fn tile<B: Copy + Into<f32>, const M: usize>(tile: &Tile) {
 unsafe fn sums<B: Copy + Into<f32>>(tile: &Tile, rows: usize, r: usize) -> [f32; N] {
     let mut sums = [0.0; N];
     for tap in 0..tile.taps {
-        // SAFETY: every tap has a pointer to `depth` numbers for each row; the panel has `taps * depth` rows of N.
+        // SAFETY: every tap has a pointer to `depth` elements for each row; the panel has `taps * depth` rows of N.
         let (row, panel) = unsafe {
             let row = *tile.rows.add(tap * rows + r);
             let panel = tile.panel.cast::<[B; N]>().add(tap * tile.depth);
@@ -46,7 +46,7 @@ unsafe fn sums<B: Copy + Into<f32>>(tile: &Tile, rows: usize, r: usize) -> [f32;
     sums
 }
 
-/// Adds, bounds and writes row `r`.
+/// Adds the start value to the sums of row `r`, clamps and stores them.
 ///
 /// # Safety
 /// As for [`Kernel`].

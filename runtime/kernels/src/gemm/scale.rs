@@ -1,9 +1,9 @@
 //! Scaled input channels: `x * s` times the weights is `x` times the weights with their rows scaled.
 //!
-//! A squeeze-and-excite gate scales the images that a convolution reads, one factor per image and channel. Scaling the
-//! weights instead touches `channels x filters` numbers where scaling the pixels touches `channels x pixels`, and the
-//! pixels are read in place. So one image with more pixels than there are filters has the weights scaled, into scratch;
-//! otherwise the rows of a tile are gathered and scaled (`blocks`). On a Zen 4, one thread, in microseconds:
+//! A squeeze-and-excite gate scales the images that a convolution reads, with one factor per image and channel. Scaling
+//! the weights instead touches `channels x filters` elements, where scaling the pixels touches `channels x pixels` and
+//! prevents reading them in place. So for a single image with more pixels than filters, the weights are scaled into
+//! scratch; otherwise the rows of a tile are gathered and scaled (`blocks`). On one thread of a Zen 4, in microseconds:
 //!
 //! | image, filters   | product, then convolution | scaled rows | scaled weights |
 //! |------------------|---------------------------|-------------|----------------|
@@ -17,16 +17,16 @@ use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::simd::{Kernel, Simd, dispatch};
 
-/// Whether the weights of a convolution are scaled, and not its pixels.
+/// Whether the weights of a convolution are scaled instead of its pixels.
 pub(super) fn by_weights(v: &Variant, shape: &ConvShape) -> bool {
     let gathered = product(&[shape.pixels(), shape.taps(), shape.in_c]);
     v.weights == Weights::F32 && shape.batch == 1 && packed_conv_len(v, shape) < gathered
 }
 
-/// Writes the packed weights of a convolution to `to`, every row times the factor of its channel.
+/// Writes the packed weights of a convolution to `to`, with every row multiplied by the factor of its channel.
 ///
 /// # Panics
-/// If `packed` and `to` are not [`packed_conv_len`] long, or `scale` is not a factor per channel.
+/// If `packed` and `to` are not [`packed_conv_len`] long, or `scale` does not have a factor per channel.
 pub(super) fn scale_weights(v: &Variant, shape: &ConvShape, packed: &[f32], scale: &[f32], to: &mut [f32]) {
     let (depth, filters) = (shape.group_in(), shape.group_out());
     let rows = product(&[shape.taps(), depth]);
@@ -50,7 +50,7 @@ pub(super) fn scale_weights(v: &Variant, shape: &ConvShape, packed: &[f32], scal
     }
 }
 
-/// A panel of rows of `width` numbers; the factors repeat with every tap.
+/// Rows of a panel, `width` elements each; the factors repeat with every tap.
 struct ScaleRows<'a> {
     panel: &'a [f32],
     width: usize,
@@ -83,7 +83,7 @@ impl Kernel for ScaleRows<'_> {
             for (to, x) in to.by_ref().zip(row) {
                 simd.store(simd.load(x).mul(s), to);
             }
-            // Half a register, at most.
+            // At most half a register.
             if !rest.is_empty() {
                 simd.store_partial(simd.load_partial(rest).mul(s), to.into_remainder());
             }

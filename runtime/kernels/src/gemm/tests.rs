@@ -23,10 +23,10 @@ fn available() -> impl Iterator<Item = &'static Variant> {
     VARIANTS.iter().filter(|v| v.is_available() && v.extension != Extension::Fp16)
 }
 
-/// Most products of a sum in half precision.
+/// Most products that are summed in half precision.
 const TERMS: usize = 64;
 
-/// Those that compute in half precision.
+/// The variants that compute in half precision.
 fn in_half_precision() -> impl Iterator<Item = &'static Variant> {
     VARIANTS.iter().filter(|v| v.is_available() && v.extension == Extension::Fp16)
 }
@@ -47,12 +47,12 @@ const ACTIVATIONS: [Activation; 6] = [
     Activation::LeakyRelu(0.1),
 ];
 
-/// Numbers that half precision holds: then both kinds of weights give the same answer.
+/// Values that half precision represents exactly, so that both weight dtypes give the same answer.
 pub(crate) fn halves(seed: u32, len: usize) -> Vec<f32> {
     numbers(seed, len).into_iter().map(|x| f16::from_f32(x).to_f32()).collect()
 }
 
-/// Packed numbers in half precision, if a variant wants them so.
+/// Packed elements in half precision, if a variant reads them so.
 pub(crate) fn halved(wanted: bool, packed: &[f32], edge: Edge) -> Option<Guarded<f16>> {
     wanted.then(|| {
         let mut halved = Guarded::new(&vec![f16::NAN; packed.len()], edge);
@@ -70,7 +70,7 @@ proptest! {
     ) {
         let edge = Edge::BOTH[usize::from(flags & 16 > 0)];
         let guarded = |seed, len| Guarded::new(&numbers(seed, len), edge);
-        // The last row ends where the matrix ends, short of its stride.
+        // The last row ends where the matrix ends, without the gap up to its stride.
         let (a, b, bias, scale) = (guarded(1, (m - 1) * (k + 3) + k), halves(2, k * n), guarded(3, n), guarded(4, k));
         let out_len = (m - 1) * (n + 2) + n;
         let residual = guarded(5, out_len);
@@ -150,7 +150,7 @@ proptest! {
     }
 }
 
-/// Shapes of which a part of the products is long enough to be summed in several parts.
+/// Shapes that include products long enough to be summed in several parts.
 fn shapes() -> impl Strategy<Value = ConvShape> {
     let sizes = (1usize..3, 1usize..9, 1usize..9, 1usize..3, 1usize..170, 1usize..40);
     (sizes, prop::array::uniform2(1usize..4), 0usize..2).prop_map(|(sizes, kernel, pad)| {
@@ -174,7 +174,7 @@ fn shapes() -> impl Strategy<Value = ConvShape> {
     })
 }
 
-/// The convolution by a variant, at the edge of readable memory.
+/// The convolution computed by a variant, with its buffers at the edge of readable memory.
 fn convolve(v: &Variant, shape: &ConvShape, x: &[f32], w: &[f32], epilogue: Epilogue<'_>, edge: Edge) -> Guarded<f32> {
     let mut packed = Guarded::new(&vec![f32::NAN; packed_conv_len(v, shape)], edge);
     pack_conv(v, shape, w, &mut packed);
@@ -191,8 +191,8 @@ fn convolve(v: &Variant, shape: &ConvShape, x: &[f32], w: &[f32], epilogue: Epil
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
-    /// Half precision holds every whole number up to 2048, and so does every part of these sums: no rounding excuses a
-    /// difference.
+    /// Half precision represents every integer up to 2048 exactly, and every partial sum here is below that, so results
+    /// must be exact.
     #[test]
     fn sums_of_small_whole_numbers_are_exact(shape in shapes(), relu in any::<bool>(), edge in 0usize..2) {
         let whole = |seed, len| -> Vec<f32> { numbers(seed, len).into_iter().map(|x| (x * 3.0).trunc()).collect() };
@@ -207,10 +207,11 @@ proptest! {
         }
     }
 
-    /// With `u = 2^-11` and `e = 2^-25`, the largest relative and absolute errors of rounding to half precision: A is
-    /// off by `u |a| + e`; each of the at most n products of a sum is added with one rounding, which takes the sum off by
-    /// `u` of itself, or by `e`. So a sum is off by at most `(1 + u)^(n + 1) - 1` times the sum of the products'
-    /// magnitudes, and `e (1 + |w|) (1 + u)^n` for each; then come as many roundings in f32 as there are parts.
+    /// With `u = 2^-11` and `e = 2^-25`, the largest relative and absolute errors of rounding to half precision: an
+    /// element of A is off by `u |a| + e`. Each of the at most n products of a sum is added with one rounding, which
+    /// takes the sum off by `u` of itself, or by `e`. So a sum is off by at most `(1 + u)^(n + 1) - 1` times the sum of
+    /// the products' magnitudes, plus `e (1 + |w|) (1 + u)^n` for each product; then there are as many roundings in f32
+    /// as there are parts.
     #[test]
     fn sums_in_half_precision_are_within_their_bound(shape in shapes(), edge in 0usize..2) {
         let k = shape.taps() * shape.group_in();
@@ -234,11 +235,11 @@ proptest! {
         }
     }
 
-    /// Activations and sums past 65504, the end of half precision.
+    /// Activations and sums beyond 65504, the largest value in half precision.
     #[test]
     fn what_half_precision_cannot_hold_is_computed_in_f32(shape in shapes(), large in 1e3f32..1e30, edge in 0usize..2) {
         let mut x = numbers(1, shape.input_len());
-        // A few rows of all.
+        // A few rows only.
         x.iter_mut().skip(5).step_by(1000).for_each(|x| *x = large);
         let w: Vec<f32> = halves(2, shape.out_c * shape.group_in() * shape.taps()).iter().map(|w| w * 64.0).collect();
         let bias = numbers(3, shape.out_c);
@@ -248,7 +249,7 @@ proptest! {
             let got = convolve(v, &shape, &x, &w, epilogue, Edge::BOTH[edge]);
             let by_f32 = convolve(v.form(), &shape, &x, &w, epilogue, Edge::BOTH[edge]);
             prop_assert!(got.iter().all(|x| x.is_finite()), "{}", v.name);
-            // So large a sum has a part of 64 products that is past the end.
+            // A sum this large has a part of 64 products beyond the limit.
             for ((got, by_f32), want) in got.iter().zip(&by_f32[..]).zip(&want) {
                 prop_assert!(got == by_f32 || want.abs() < 65504.0 * 64.0, "{}: {got}, not {by_f32}", v.name);
             }

@@ -1,4 +1,4 @@
-//! One tile of the product: its arguments, and the bodies that the instruction sets share.
+//! One tile of the product: its arguments, and the inner loops that the instruction sets share.
 
 use crate::epilogue::Bounds;
 use crate::lanes::Lanes;
@@ -10,26 +10,26 @@ use crate::prefetch::{LINE, prefetch_line};
 /// What a microkernel computes:
 /// `out[r, c] = bounds(start + sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
 pub(crate) struct Tile {
-    /// For each tap, one pointer for each row of the tile, to `depth` numbers.
+    /// For each tap, one pointer per row of the tile, to `depth` elements.
     pub rows: *const *const f32,
     pub taps: usize,
     pub depth: usize,
-    /// `taps * depth` rows of as many numbers, of the kernel's stored type, as the tile's registers hold.
+    /// `taps * depth` rows, each as wide as the tile's registers, in the kernel's weight dtype.
     pub panel: *const u8,
     pub out: *mut f32,
-    /// Distance of the rows of `out`.
+    /// Elements from one row of `out` to the next.
     pub ldc: usize,
     /// Columns to store: all registers but the last are full, and the last is not empty.
     pub columns: usize,
     /// Whether the sums are added to what `out` holds.
     pub add: bool,
-    /// One number per column, or null: what the sums begin with otherwise.
+    /// One element per column, or null for zeros: the start value of the sums unless `add` is set.
     pub bias: *const f32,
     pub bounds: Bounds,
 }
 
-/// Bytes of a panel, and of what lies behind it, that come into the cache ahead of time: a page, whose end stops what a
-/// CPU does by itself.
+/// How far ahead, in bytes, a panel and the memory after it are prefetched: one page, because the hardware prefetcher
+/// stops at the end of a page.
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 4096;
 
@@ -40,8 +40,8 @@ const AHEAD: usize = 4096;
 /// the rows and registers of the kernel; the output overlaps nothing else.
 pub(crate) type Kernel = unsafe fn(&Tile);
 
-/// The microkernel of instruction sets that broadcast an element of A from memory. `M x V` sums stay in registers while
-/// each step loads V registers of B and M elements of A; behind them stand `M x W` sums in narrower registers.
+/// The microkernel for instruction sets that broadcast an element of A from memory. `M x V` sums stay in registers
+/// while each step loads V registers of B and M elements of A, followed by `M x W` sums in narrower registers.
 ///
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instruction sets of `L` and of `N`.
@@ -53,7 +53,7 @@ where
     N: Lanes,
     B: Stored,
 {
-    // SAFETY: the caller has the instruction sets; every tap has M pointers to `depth` numbers, and the panel has
+    // SAFETY: the caller has the instruction sets; every tap has M pointers to `depth` elements, and the panel has
     // `taps * depth` rows of V registers and W narrower ones; there is a bias for every column.
     unsafe {
         let mut sums: [[L; V]; M] = start(tile, 0, M);
@@ -62,8 +62,9 @@ where
         for tap in 0..tile.taps {
             let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
             for d in 0..tile.depth {
-                // Where it is measured to help: not loads of whole lines, which hide the way from the third-level cache
-                // and from memory by themselves, nor a single row, which has no load to spare.
+                // Prefetch only where measurements show that it helps. It does not for loads of whole lines, which hide
+                // the latency of the third-level cache and of memory by themselves, nor for a single row, which has no
+                // load slot to spare.
                 if M > 1 && L::WIDTH * size_of::<f32>() < LINE {
                     for line in 0..(V * L::WIDTH * size_of::<B>()).div_ceil(LINE) {
                         prefetch_line(b.cast::<u8>().wrapping_add(AHEAD + line * LINE));
@@ -94,7 +95,7 @@ where
     }
 }
 
-/// What the sums of the tile's columns from `first` on begin with, in its `rows` rows, which are M or fewer.
+/// Start values of the sums of the tile's columns from `first` on, for its `rows <= M` rows.
 ///
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instruction set of `L`.
@@ -128,7 +129,7 @@ pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(
     }
 }
 
-/// Stores the sums of the tile's columns from `first` on, in its `rows` rows, inside their bounds.
+/// Clamps and stores the sums of the tile's columns from `first` on, for its `rows` rows.
 ///
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instruction set of `L`.
@@ -139,7 +140,7 @@ pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(
     rows: usize,
     sums: &[[L; V]; M],
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         match tile.bounds {
             Bounds::None => store_by(tile, (first, rows), sums, |x| x),
@@ -151,8 +152,8 @@ pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(
     }
 }
 
-/// Stores `f` of the sums. Written so that the loops are unrolled: sums that are indexed by a variable live in memory,
-/// and the inner loop of the tile would keep that memory up to date.
+/// Stores `f` of the sums. Written so that the loops are unrolled: sums indexed by a variable would live in memory, and
+/// the inner loop of the tile would keep that memory up to date.
 ///
 /// # Safety
 /// As for [`store`].
@@ -184,12 +185,12 @@ unsafe fn store_by<L: Lanes, const M: usize, const V: usize>(
     }
 }
 
-/// The first `count` lanes from memory, the others zero.
+/// Loads `count` elements into the first lanes; the other lanes are zero.
 ///
 /// # Safety
 /// The caller has the instruction set; `from` is readable for `count <= WIDTH` numbers.
 #[inline(always)]
 unsafe fn load<L: Lanes>(from: *const f32, count: usize) -> L {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe { if count == L::WIDTH { L::load(from) } else { L::load_first(from, count) } }
 }

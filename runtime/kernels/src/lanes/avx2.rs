@@ -34,7 +34,7 @@ impl Lanes for F32x8 {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller has AVX2 and eight readable numbers.
+        // SAFETY: the caller has AVX2 and eight readable elements.
         F32x8(unsafe { _mm256_loadu_ps(from) })
     }
     #[inline(always)]
@@ -44,12 +44,12 @@ impl Lanes for F32x8 {
     }
     #[inline(always)]
     unsafe fn load_half(from: *const f16) -> Self {
-        // SAFETY: the caller has F16C and eight readable numbers.
+        // SAFETY: the caller has F16C and eight readable elements.
         F32x8(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: eight writable numbers.
+        // SAFETY: eight writable elements.
         unsafe { _mm256_storeu_ps(to, self.0) }
     }
     #[inline(always)]

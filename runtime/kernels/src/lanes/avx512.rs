@@ -28,7 +28,7 @@ impl Lanes for F32x16 {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller has AVX-512 and sixteen readable numbers.
+        // SAFETY: the caller has AVX-512 and sixteen readable elements.
         F32x16(unsafe { _mm512_loadu_ps(from) })
     }
     #[inline(always)]
@@ -38,12 +38,12 @@ impl Lanes for F32x16 {
     }
     #[inline(always)]
     unsafe fn load_half(from: *const f16) -> Self {
-        // SAFETY: the caller has AVX-512 and sixteen readable numbers.
+        // SAFETY: the caller has AVX-512 and sixteen readable elements.
         F32x16(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: sixteen writable numbers.
+        // SAFETY: sixteen writable elements.
         unsafe { _mm512_storeu_ps(to, self.0) }
     }
     #[inline(always)]

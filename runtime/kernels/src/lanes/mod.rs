@@ -1,12 +1,12 @@
-//! The registers that kernels are written in: one type per instruction set, one vocabulary.
+//! The vector registers that kernels are written with: one type per instruction set, all with the same operations.
 //!
-//! A microkernel is unsafe code whatever its spelling, because it walks raw pointers at full speed. What repeats
-//! between instruction sets (the epilogue, the activation polynomials, the Winograd transforms) is written once,
-//! generic over [`Lanes`], and inlined into functions that enable the instruction set; what differs (how an element
-//! of A meets a row of B) is written per instruction set.
+//! A microkernel is unsafe code however it is written, because it walks raw pointers at full speed. Code that is the
+//! same for every instruction set (the epilogue, the activation polynomials, the Winograd transforms) is written once,
+//! generic over [`Lanes`], and inlined into functions that enable the instruction set; code that differs (how an
+//! element of A meets a row of B) is written per instruction set.
 //!
-//! A value of a `Lanes` type is a proof that the CPU has the instructions: values are made by `unsafe` functions
-//! only, so arithmetic on them is safe.
+//! A value of a `Lanes` type proves that the CPU has the instructions: only `unsafe` functions make such values, so
+//! arithmetic on them is safe.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -19,29 +19,30 @@ pub(crate) mod portable;
 
 use half::f16;
 
-/// A number as weights are stored.
+/// An element type that weights are stored in.
 pub(crate) trait Stored: Copy {
-    /// The `WIDTH` numbers at `from`.
+    /// Loads the `WIDTH` elements at `from`, widened to f32.
     ///
     /// # Safety
-    /// The CPU has the instruction set of `L`, and the caller is compiled for it; `from` is readable for `WIDTH` numbers.
+    /// The CPU has the instruction set of `L`, and the caller is compiled for it; `from` is readable for `WIDTH`
+    /// elements.
     unsafe fn load<L: Lanes>(from: *const Self) -> L;
-    /// The first `count < WIDTH` lanes from memory, the others zero.
+    /// Loads `count < WIDTH` elements into the first lanes; the other lanes are zero.
     ///
     /// # Safety
-    /// As for `load`; `from` is readable for `count` numbers.
+    /// As for `load`; `from` is readable for `count` elements.
     unsafe fn load_first<L: Lanes>(from: *const Self, count: usize) -> L;
 }
 
 impl Stored for f32 {
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const f32) -> L {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::load(from) }
     }
     #[inline(always)]
     unsafe fn load_first<L: Lanes>(from: *const f32, count: usize) -> L {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::load_first(from, count) }
     }
 }
@@ -49,13 +50,13 @@ impl Stored for f32 {
 impl Stored for f16 {
     #[inline(always)]
     unsafe fn load<L: Lanes>(from: *const f16) -> L {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { L::load_half(from) }
     }
     #[inline(always)]
     unsafe fn load_first<L: Lanes>(from: *const f16, count: usize) -> L {
         let mut lanes = [f16::ZERO; 16];
-        // SAFETY: the caller's promise; no register has more lanes than these.
+        // SAFETY: guaranteed by the caller; no register has more lanes than these.
         unsafe {
             std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
             L::load_half(lanes.as_ptr())
@@ -63,42 +64,44 @@ impl Stored for f16 {
     }
 }
 
-/// A register of `WIDTH` numbers of type f32.
+/// A register of `WIDTH` f32 lanes.
 pub(crate) trait Lanes: Copy {
-    /// How many numbers the register holds.
+    /// Lanes of the register.
     const WIDTH: usize;
-    /// How many such registers the CPU has.
+    /// Registers of this type that the CPU has.
     const REGISTERS: usize;
 
     /// All lanes `x`.
     ///
     /// # Safety
-    /// The CPU has the instruction set, and the caller is compiled for it. So for every function that makes a value.
+    /// The CPU has the instruction set, and the caller is compiled for it. This holds for every function that makes a
+    /// value.
     unsafe fn splat(x: f32) -> Self;
-    /// The `WIDTH` numbers at `from`.
+    /// Loads the `WIDTH` elements at `from`.
     ///
     /// # Safety
-    /// As for `splat`; `from` is readable for `WIDTH` numbers, at any alignment of f32.
+    /// As for `splat`; `from` is readable for `WIDTH` elements, at any alignment of f32.
     unsafe fn load(from: *const f32) -> Self;
-    /// The first `count < WIDTH` lanes from memory, the others zero. Touches no memory past `count` numbers.
+    /// Loads `count < WIDTH` elements into the first lanes; the other lanes are zero. Reads no memory past `count`
+    /// elements.
     ///
     /// # Safety
-    /// As for `splat`; `from` is readable for `count` numbers.
+    /// As for `splat`; `from` is readable for `count` elements.
     unsafe fn load_first(from: *const f32, count: usize) -> Self;
-    /// The `WIDTH` half-precision numbers at `from`, widened.
+    /// Loads the `WIDTH` half-precision elements at `from`, widened.
     ///
     /// # Safety
-    /// As for `splat`; `from` is readable for `WIDTH` numbers.
+    /// As for `splat`; `from` is readable for `WIDTH` elements.
     unsafe fn load_half(from: *const f16) -> Self;
     /// Writes all lanes.
     ///
     /// # Safety
-    /// `to` is writable for `WIDTH` numbers.
+    /// `to` is writable for `WIDTH` elements.
     unsafe fn store(self, to: *mut f32);
     /// Writes the first `count < WIDTH` lanes and touches no other memory.
     ///
     /// # Safety
-    /// `to` is writable for `count` numbers.
+    /// `to` is writable for `count` elements.
     unsafe fn store_first(self, to: *mut f32, count: usize);
 
     /// All lanes `x`; safe because `self` is the proof.
@@ -121,9 +124,9 @@ pub(crate) trait Lanes: Copy {
     fn abs(self) -> Self;
     /// The magnitude of `self` with the sign of `sign`.
     fn copy_sign(self, sign: Self) -> Self;
-    /// The nearest integral number, halves to even.
+    /// The nearest integer, ties to even.
     fn round(self) -> Self;
-    /// 2 to the power of `self`, for integral `self` in -126..=127; anything where `self` is NaN.
+    /// 2 to the power of `self`, for integers `self` in -126..=127; unspecified where `self` is NaN.
     fn pow2(self) -> Self;
     /// `self < bound ? yes : no`; `no` where either is NaN.
     fn if_less(self, bound: Self, yes: Self, no: Self) -> Self;

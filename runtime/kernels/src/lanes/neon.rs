@@ -31,12 +31,12 @@ impl Lanes for F32x4 {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller has NEON and four readable numbers.
+        // SAFETY: the caller has NEON and four readable elements.
         F32x4(unsafe { vld1q_f32(from) })
     }
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
-        // SAFETY: the caller has NEON; bit 1 of `count < 4` stands for two readable numbers, bit 0 for one behind them.
+        // SAFETY: the caller has NEON; bit 1 of `count < 4` stands for two readable elements, bit 0 for one after them.
         F32x4(unsafe {
             let none = vdupq_n_f32(0.0);
             match (count & 2 != 0, count & 1 != 0) {
@@ -49,17 +49,17 @@ impl Lanes for F32x4 {
     }
     #[inline(always)]
     unsafe fn load_half(from: *const f16) -> Self {
-        // SAFETY: the caller has NEON and four readable numbers. Widening needs no half-precision arithmetic.
+        // SAFETY: the caller has NEON and four readable elements. Widening needs no half-precision arithmetic.
         F32x4(unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from.cast()))) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: four writable numbers.
+        // SAFETY: four writable elements.
         unsafe { vst1q_f32(to, self.0) }
     }
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, count: usize) {
-        // SAFETY: bit 1 of `count < 4` stands for two writable numbers, bit 0 for one behind them.
+        // SAFETY: bit 1 of `count < 4` stands for two writable elements, bit 0 for one after them.
         unsafe {
             match (count & 2 != 0, count & 1 != 0) {
                 (false, false) => {}

@@ -1,10 +1,10 @@
-//! Registers in plain Rust: what packs weights for the instruction set of another CPU.
+//! Registers in plain Rust: used to pack weights for the instruction set of another CPU.
 
 use half::f16;
 
 use super::Lanes;
 
-/// `N` numbers.
+/// `N` elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable<const N: usize>([f32; N]);
 
@@ -26,24 +26,24 @@ impl<const N: usize> Lanes for Portable<N> {
         Self([x; N])
     }
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller has N readable numbers.
+        // SAFETY: the caller has N readable elements.
         Self(unsafe { from.cast::<[f32; N]>().read_unaligned() })
     }
     unsafe fn load_first(from: *const f32, count: usize) -> Self {
-        // SAFETY: the caller has `count` readable numbers.
+        // SAFETY: the caller has `count` readable elements.
         Self(std::array::from_fn(|i| if i < count { unsafe { from.add(i).read() } } else { 0.0 }))
     }
     unsafe fn load_half(from: *const f16) -> Self {
-        // SAFETY: the caller has N readable numbers.
+        // SAFETY: the caller has N readable elements.
         Self(unsafe { from.cast::<[f16; N]>().read_unaligned() }.map(f16::to_f32))
     }
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller has N writable numbers.
+        // SAFETY: the caller has N writable elements.
         unsafe { to.cast::<[f32; N]>().write_unaligned(self.0) }
     }
     unsafe fn store_first(self, to: *mut f32, count: usize) {
         for (i, &x) in self.0.iter().enumerate().take(count) {
-            // SAFETY: the caller has `count` writable numbers.
+            // SAFETY: the caller has `count` writable elements.
             unsafe { to.add(i).write(x) }
         }
     }

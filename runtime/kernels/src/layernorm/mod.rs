@@ -1,8 +1,8 @@
-//! Layer normalisation over the last axes: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
+//! Layer normalization over the last axes: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
 //!
 //! Mean and variance are those of each row of `scale.len()` numbers. The root-mean-square form leaves
 //! the mean out: `y = x / sqrt(mean(x^2) + epsilon) * scale + bias`. A row stays in the first-level
-//! cache, so it is read three times: the variance from the centred numbers loses no digits where the
+//! cache, so it is read three times: the variance from the centerd numbers loses no digits where the
 //! mean is large.
 
 mod scalar;
@@ -27,7 +27,7 @@ pub enum Norm {
     RootMeanSquare,
 }
 
-/// The parameters of a layer normalisation.
+/// The parameters of a layer normalization.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm<'a> {
     /// Which form.
@@ -40,7 +40,7 @@ pub struct LayerNorm<'a> {
     pub epsilon: f32,
 }
 
-/// Normalises every row of `x`.
+/// Normalizes every row of `x`.
 ///
 /// # Panics
 /// If `x` is not a whole number of rows, or `y` or the bias have another length.

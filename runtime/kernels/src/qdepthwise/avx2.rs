@@ -9,7 +9,7 @@ use crate::requantise::Requantise;
 /// As for [`Kernel`](super::tile::Kernel); the CPU has AVX2.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn kernel(of: &Row<'_>) {
-    // SAFETY: the caller's promise; the instructions are enabled here.
+    // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { row::<Avx2>(of) }
 }
 
@@ -20,7 +20,7 @@ impl Widths for Avx2 {
 
     #[inline(always)]
     unsafe fn compute(block: &Block<'_>, width: usize) {
-        // SAFETY: the caller's promise; there are blocks of these widths.
+        // SAFETY: guaranteed by the caller; there are blocks of these widths.
         unsafe {
             match width {
                 32 => block.compute::<Sums32>(),
@@ -51,7 +51,7 @@ macro_rules! sums {
 
             #[inline(always)]
             unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self {
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     let (a, b) = ($load((*taps).add(channel).cast()), $load((*taps.add(1)).add(channel).cast()));
                     let zero = $zero();
@@ -69,7 +69,7 @@ macro_rules! sums {
             #[inline(always)]
             unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
                 let (low, high) = by.bounds();
-                // SAFETY: the caller's promise. Rounding is to even: the mode that Rust programs run in.
+                // SAFETY: guaranteed by the caller. Rounding is to even: the mode that Rust programs run in.
                 unsafe {
                     let (low, high, zero) = ($set(low), $set(high), $set_int(by.zero.into()));
                     let mut bytes = self.0;
@@ -85,7 +85,7 @@ macro_rules! sums {
 
             #[inline(always)]
             unsafe fn store(self, to: *mut i32) {
-                // SAFETY: the caller's promise.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     for i in 0..4 {
                         $store(to.add(i * $width / 4).cast(), self.0[i]);

@@ -1,4 +1,4 @@
-//! Quantised depthwise convolution over NHWC images: every channel has a kernel of its own.
+//! Quantized depthwise convolution over NHWC images: every channel has a kernel of its own.
 //!
 //! `out[y, x, c] = byte((sum over taps of (in[.., c] - zero) * w[tap, c] + bias[c]) * scale[c])`, or the float, or the sum.
 //!

@@ -13,7 +13,7 @@ use crate::requantise::Requantise;
 /// As for [`Kernel`](super::tile::Kernel); the CPU has NEON with dot products.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) unsafe fn dot(of: &Row<'_>) {
-    // SAFETY: the caller's promise; the instructions are enabled here.
+    // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { row::<Dot<true>>(of) }
 }
 
@@ -39,7 +39,7 @@ impl<S: Sums> Widths for S {
 
     #[inline(always)]
     unsafe fn compute(block: &Block<'_>, _width: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { block.compute::<S>() }
     }
 }
@@ -79,7 +79,7 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
 
     #[inline(always)]
     unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut x = [vdupq_n_u8(0); 4];
             for (i, x) in x.iter_mut().enumerate() {
@@ -107,13 +107,13 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
 
     #[inline(always)]
     unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { store_bytes(self.0, offsets, scales, by, to) }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut i32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { store(self.0, to) }
     }
 }
@@ -134,7 +134,7 @@ impl Sums for Plain {
 
     #[inline(always)]
     unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (x, w) = (vld1q_u8((*taps).add(channel)), vld1q_s8(weights));
             let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x)));
@@ -152,13 +152,13 @@ impl Sums for Plain {
 
     #[inline(always)]
     unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { store_bytes(self.0, offsets, scales, by, to) }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut i32) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { store(self.0, to) }
     }
 }
@@ -168,7 +168,7 @@ impl Sums for Plain {
 #[inline(always)]
 unsafe fn store_bytes(sums: [int32x4_t; 4], offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
     let (low, high) = by.bounds();
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut words = [vdup_n_s16(0); 4];
         for (i, words) in words.iter_mut().enumerate() {
@@ -187,7 +187,7 @@ unsafe fn store_bytes(sums: [int32x4_t; 4], offsets: *const i32, scales: *const 
 #[inline(always)]
 unsafe fn store(sums: [int32x4_t; 4], to: *mut i32) {
     for (i, sum) in sums.into_iter().enumerate() {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { vst1q_s32(to.add(i * 4), sum) }
     }
 }

@@ -76,7 +76,7 @@ pub(super) trait Sums: Copy {
     /// The sums, in the order of the registers.
     ///
     /// # Safety
-    /// The CPU has the instructions; `to` is writable for `WIDTH` numbers.
+    /// The CPU has the instructions; `to` is writable for `WIDTH` elements.
     unsafe fn store(self, to: *mut i32);
 }
 
@@ -169,7 +169,7 @@ impl Block<'_> {
     /// caller enables the instructions of `S`.
     #[inline(always)]
     pub(super) unsafe fn compute<S: Sums>(&self) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut sums = S::zero();
             let mut weights = self.weights;
@@ -187,7 +187,7 @@ impl Block<'_> {
         }
     }
 
-    /// Stores sums, or floats; four positions stand for neighbouring channels.
+    /// Stores sums, or floats; four positions stand for neighboring channels.
     ///
     /// # Safety
     /// As for `compute`.

@@ -32,7 +32,7 @@ pub(super) static TILE_1X64: &[&[Kernel]] = &[&[
 /// As for [`Kernel`], with M rows of V registers; the CPU has AVX2.
 #[target_feature(enable = "avx2")]
 unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
-    // SAFETY: the caller's promise; the instructions are enabled here.
+    // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { broadcast::<I32x8, M, V>(tile) }
 }
 
@@ -73,14 +73,14 @@ impl Sums for I32x8 {
 
     #[inline(always)]
     unsafe fn offset(self, offsets: *const i32) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { _mm256_add_epi32(self.0, _mm256_loadu_si256(offsets.cast())) })
     }
 
     #[inline(always)]
     unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize) {
         let (low, high) = by.bounds();
-        // SAFETY: the caller's promise; `count` of the eight bytes are stored.
+        // SAFETY: guaranteed by the caller; `count` of the eight bytes are stored.
         unsafe {
             let value = _mm256_mul_ps(_mm256_cvtepi32_ps(self.0), _mm256_loadu_ps(scales));
             let value = _mm256_min_ps(_mm256_max_ps(value, _mm256_set1_ps(low)), _mm256_set1_ps(high));
@@ -99,7 +99,7 @@ impl Sums for I32x8 {
 
     #[inline(always)]
     unsafe fn store_floats(self, scales: *const f32, to: *mut f32, count: usize) {
-        // SAFETY: the caller's promise; `count` of the eight floats are stored.
+        // SAFETY: guaranteed by the caller; `count` of the eight floats are stored.
         unsafe {
             let value = _mm256_mul_ps(_mm256_cvtepi32_ps(self.0), _mm256_loadu_ps(scales));
             if count == 8 {
@@ -114,7 +114,7 @@ impl Sums for I32x8 {
 
     #[inline(always)]
     unsafe fn store_sums(self, to: *mut i32, count: usize) {
-        // SAFETY: the caller's promise; `count` of the eight sums are stored.
+        // SAFETY: guaranteed by the caller; `count` of the eight sums are stored.
         unsafe {
             if count == 8 {
                 _mm256_storeu_si256(to.cast(), self.0);

@@ -57,7 +57,7 @@ impl Split {
             false => (true, 1, product(&[taps, channels]).next_multiple_of(v.group) * v.element),
         };
         let tiles = Tiles::new(v, shape, gathered);
-        // Neighbouring pixels share most of a window: about three runs per pixel are new to the cache.
+        // Neighboring pixels share most of a window: about three runs per pixel are new to the cache.
         let footprint = product(&[depth, taps.min(3), v.mr]).max(1);
         let pointers = if gathered { v.mr } else { taps.max(1) * v.mr };
         let mut in_block = (BLOCK_BYTES / footprint).clamp(1, (MAX_POINTERS / pointers).max(1));
@@ -273,7 +273,7 @@ impl Product<'_> {
         for row in to.chunks_exact_mut(row_len.max(1)) {
             row[used..].fill(0);
         }
-        // Neighbouring pixels are one run of memory.
+        // Neighboring pixels are one run of memory.
         if s.groups == 1 && s.dilation[1] == 1 {
             let run_len = s.kernel[1] * depth * size;
             self.lines(first, len, |row, tap, line, x| {

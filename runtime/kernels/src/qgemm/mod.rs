@@ -1,4 +1,4 @@
-//! Quantised dense convolutions and matrix products: bytes by signed bytes, summed in 32 bits.
+//! Quantized dense convolutions and matrix products: bytes by signed bytes, summed in 32 bits.
 //!
 //! ```text
 //! sum[m, n] = sum over taps and channels of (a[m, k] - a_zero) * w[k, n] + bias[n]

@@ -50,7 +50,7 @@ rows!(TILE_1X32 plain_tile);
 /// As for [`Kernel`], with M rows of V registers; the CPU has NEON with dot products.
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn dot_tile<const M: usize, const V: usize>(tile: &Tile) {
-    // SAFETY: the caller's promise; the instructions are enabled here.
+    // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { broadcast::<Dot<true>, M, V>(tile) }
 }
 
@@ -58,7 +58,7 @@ unsafe fn dot_tile<const M: usize, const V: usize>(tile: &Tile) {
 /// As for [`Kernel`], with M rows of V registers; the CPU has NEON with `usdot`.
 #[target_feature(enable = "neon,dotprod,i8mm")]
 unsafe fn i8mm_tile<const M: usize, const V: usize>(tile: &Tile) {
-    // SAFETY: the caller's promise; the instructions are enabled here.
+    // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { broadcast::<Dot<false>, M, V>(tile) }
 }
 
@@ -66,7 +66,7 @@ unsafe fn i8mm_tile<const M: usize, const V: usize>(tile: &Tile) {
 /// As for [`Kernel`], with M rows of V registers; the CPU has NEON.
 #[target_feature(enable = "neon")]
 unsafe fn plain_tile<const M: usize, const V: usize>(tile: &Tile) {
-    // SAFETY: the caller's promise; the instructions are enabled here.
+    // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { broadcast::<Plain, M, V>(tile) }
 }
 
@@ -120,13 +120,13 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
 
     #[inline(always)]
     unsafe fn offset(self, offsets: *const i32) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { vaddq_s32(self.0, vld1q_s32(offsets)) })
     }
 
     #[inline(always)]
     unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let bytes = to_bytes(self.0, scales, by);
             let words = vmovn_u32(bytes);
@@ -143,13 +143,13 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
 
     #[inline(always)]
     unsafe fn store_floats(self, scales: *const f32, to: *mut f32, count: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { floats(self.0, scales, to, count) }
     }
 
     #[inline(always)]
     unsafe fn store_sums(self, to: *mut i32, count: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { whole(self.0, to, count) }
     }
 }
@@ -198,25 +198,25 @@ impl Sums for Plain {
 
     #[inline(always)]
     unsafe fn offset(self, offsets: *const i32) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { vaddq_s32(self.0, vld1q_s32(offsets)) })
     }
 
     #[inline(always)]
     unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { Dot::<true>(self.0).store_bytes(scales, by, to, count) }
     }
 
     #[inline(always)]
     unsafe fn store_floats(self, scales: *const f32, to: *mut f32, count: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { floats(self.0, scales, to, count) }
     }
 
     #[inline(always)]
     unsafe fn store_sums(self, to: *mut i32, count: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { whole(self.0, to, count) }
     }
 }
@@ -228,7 +228,7 @@ impl Sums for Plain {
 #[inline(always)]
 unsafe fn to_bytes(sums: int32x4_t, scales: *const f32, by: &Requantise) -> uint32x4_t {
     let (low, high) = by.bounds();
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let value = vmulq_f32(vcvtq_f32_s32(sums), vld1q_f32(scales));
         let value = vminq_f32(vmaxq_f32(value, vdupq_n_f32(low)), vdupq_n_f32(high));
@@ -243,7 +243,7 @@ unsafe fn to_bytes(sums: int32x4_t, scales: *const f32, by: &Requantise) -> uint
 /// The CPU has NEON; four scales are readable, `to` is writable for `count` floats.
 #[inline(always)]
 unsafe fn floats(sums: int32x4_t, scales: *const f32, to: *mut f32, count: usize) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let value = vmulq_f32(vcvtq_f32_s32(sums), vld1q_f32(scales));
         if count == 4 {
@@ -262,7 +262,7 @@ unsafe fn floats(sums: int32x4_t, scales: *const f32, to: *mut f32, count: usize
 /// The CPU has NEON; `to` is writable for `count` sums.
 #[inline(always)]
 unsafe fn whole(sums: int32x4_t, to: *mut i32, count: usize) {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         if count == 4 {
             vst1q_s32(to, sums);

@@ -14,7 +14,7 @@ pub(super) static TILE_4X8: &[&[Kernel]] = &[&[tile::<1>], &[tile::<2>], &[tile:
 /// As for [`Kernel`], with M rows of up to eight columns.
 unsafe fn tile<const M: usize>(tile: &Tile) {
     for r in 0..M {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { row(tile, M, r) };
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn signed(seed: u32, len: usize) -> Vec<i8> {
     bytes(seed, len).into_iter().map(|b| b as i8).collect()
 }
 
-/// The sums of a quantised convolution, NHWC.
+/// The sums of a quantized convolution, NHWC.
 pub(crate) fn sums(s: &ConvShape, x: &[u8], zero: u8, w: &[i8], bias: &[i32]) -> Vec<i32> {
     let (depth, filters) = (s.group_in(), s.group_out());
     let mut out = Vec::with_capacity(s.output_len());

@@ -46,7 +46,7 @@ pub(super) static TILE_1X128: &[&[Kernel]] = &[&[
 /// As for [`Kernel`], with M rows of V registers; the CPU has AVX-512 F, BW, DQ, VL and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
-    // SAFETY: the caller's promise; the instructions are enabled here.
+    // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { broadcast::<I32x16, M, V>(tile) }
 }
 
@@ -87,14 +87,14 @@ impl Sums for I32x16 {
 
     #[inline(always)]
     unsafe fn offset(self, offsets: *const i32) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { _mm512_add_epi32(self.0, _mm512_loadu_si512(offsets.cast())) })
     }
 
     #[inline(always)]
     unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize) {
         let (low, high) = by.bounds();
-        // SAFETY: the caller's promise; the mask selects `count` bytes.
+        // SAFETY: guaranteed by the caller; the mask selects `count` bytes.
         unsafe {
             let value = _mm512_mul_ps(_mm512_cvtepi32_ps(self.0), _mm512_loadu_ps(scales));
             let value = _mm512_min_ps(_mm512_max_ps(value, _mm512_set1_ps(low)), _mm512_set1_ps(high));
@@ -111,7 +111,7 @@ impl Sums for I32x16 {
 
     #[inline(always)]
     unsafe fn store_floats(self, scales: *const f32, to: *mut f32, count: usize) {
-        // SAFETY: the caller's promise; the mask selects `count` floats.
+        // SAFETY: guaranteed by the caller; the mask selects `count` floats.
         unsafe {
             let value = _mm512_mul_ps(_mm512_cvtepi32_ps(self.0), _mm512_loadu_ps(scales));
             _mm512_mask_storeu_ps(to, first(count), value);
@@ -120,7 +120,7 @@ impl Sums for I32x16 {
 
     #[inline(always)]
     unsafe fn store_sums(self, to: *mut i32, count: usize) {
-        // SAFETY: the caller's promise; the mask selects `count` sums.
+        // SAFETY: guaranteed by the caller; the mask selects `count` sums.
         unsafe { _mm512_mask_storeu_epi32(to, first(count), self.0) }
     }
 }

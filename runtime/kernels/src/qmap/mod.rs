@@ -1,8 +1,8 @@
-//! Quantised tensors byte by byte: from floats, to floats, by a table, and two of them added or multiplied.
+//! Quantized tensors byte by byte: from floats, to floats, by a table, and two of them added or multiplied.
 //!
 //! ```text
 //! range        [smallest, largest] of x and 0
-//! quantise     y = byte(x / scale)
+//! quantize     y = byte(x / scale)
 //! dequantise   y = (x - zero) * scale
 //! look_up      y = table[x]
 //! add          y = saturate(round(a * a_scale + b * b_scale + offset))
@@ -30,7 +30,7 @@ pub struct Bytes<'a> {
     pub zero: u8,
 }
 
-/// How two quantised numbers become one.
+/// How two quantized numbers become one.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub enum QBinaryFn {
     /// Their sum, each with its scale.
@@ -85,7 +85,7 @@ impl Kernel for Range<'_> {
     }
 }
 
-/// Quantises `x` with one scale.
+/// Quantizes `x` with one scale.
 ///
 /// # Panics
 /// If the lengths differ.

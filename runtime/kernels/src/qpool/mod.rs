@@ -1,4 +1,4 @@
-//! Pooling of quantised NHWC images: the largest byte of each window, or the mean.
+//! Pooling of quantized NHWC images: the largest byte of each window, or the mean.
 //!
 //! ```text
 //! max    y = max over the window of x

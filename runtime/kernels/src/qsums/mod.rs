@@ -1,4 +1,4 @@
-//! What is left of a quantised product whose weights have zero points, or whose scales are not known beforehand.
+//! What is left of a quantized product whose weights have zero points, or whose scales are not known beforehand.
 //!
 //! ```text
 //! windows   window[p, g] = sum over taps and channels of group g of (x - x_zero)

@@ -1,7 +1,7 @@
 //! The reductions on vectors, for every instruction set.
 //!
 //! Along the last axis a row is folded lane by lane and the lanes at the end. Along any other axis
-//! the lanes hold neighbouring columns.
+//! the lanes hold neighboring columns.
 
 use super::ReduceFn;
 use crate::lanes::Lanes;

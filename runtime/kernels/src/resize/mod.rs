@@ -1,6 +1,6 @@
 //! Resizing an NHWC image to another height and width.
 //!
-//! Where an output pixel looks in the input (half-pixel centres, aligned corners, rounding) is the
+//! Where an output pixel looks in the input (half-pixel centers, aligned corners, rounding) is the
 //! operator's affair: it comes as one table per axis. `y[oh, ow] = x[rows[oh], columns[ow]]` for the
 //! nearest pixel; for linear interpolation, with `lerp(a, b, f) = a + f * (b - a)`, the pixels
 //! `(lo, hi)` of the two axes are blended along the columns and then along the rows.

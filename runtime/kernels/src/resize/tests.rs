@@ -4,7 +4,7 @@ use super::*;
 use crate::guard::Guarded;
 use crate::testing::{Random, assert_close, everywhere, unwritten};
 
-/// Half-pixel centres, clamped to the image.
+/// Half-pixel centers, clamped to the image.
 fn linear_axis(len: usize, out: usize) -> LinearAxis {
     let at = |o: usize| ((o as f32 + 0.5) * len as f32 / out as f32 - 0.5).clamp(0.0, (len - 1) as f32);
     LinearAxis {

@@ -15,7 +15,7 @@ pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx2(()))
 }
 
-/// Value intrinsics: the token at hand proves that the CPU has them, and they touch no memory.
+/// Value intrinsics: the token proves that the CPU has them, and they touch no memory.
 macro_rules! with_avx2 {
     ($body:expr) => {
         // SAFETY: an `Avx2` exists only inside `run`, whose caller has checked the CPU.

@@ -1,15 +1,14 @@
-//! One vector vocabulary for the families that move more data than they compute.
+//! One set of vector operations for the families that move more data than they compute.
 //!
-//! Elementwise, pooling, reduction and normalisation kernels are bound by memory: the same loop is
-//! right for every instruction set once the vector width is a parameter. Such a family writes its
-//! loop once, generic over [`Simd`], and [`dispatch`] compiles it for each instruction set. Families
-//! whose inner loop depends on the register file (GEMM, convolution) do not use this module.
+//! Elementwise, pooling, reduction and normalization kernels are bound by memory: the same loop suits every instruction
+//! set once the vector width is a parameter. Such a family writes its loop once, generic over [`Simd`], and
+//! [`dispatch`] compiles it for each instruction set. Families whose inner loop depends on the register file (GEMM,
+//! convolution) do not use this module.
 //!
-//! The registers are those of [`lanes`](crate::lanes). What this module adds is a token: a value of
-//! a type that implements [`Simd`] is a proof that the CPU has the instructions, because only
-//! [`dispatch`] makes one, after the check. With the token at hand, loads and stores take slices and
-//! check their length, so that the loops built on top are safe code; the checks vanish where the
-//! slice comes from `chunks_exact`.
+//! The registers are those of [`lanes`](crate::lanes). This module adds a token: a value of a type that implements
+//! [`Simd`] proves that the CPU has the instructions, because only [`dispatch`] makes one, after the check. Given the
+//! token, loads and stores take slices and check their length, so the loops built on them are safe code; the checks
+//! vanish where the slice comes from `chunks_exact`.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -25,11 +24,11 @@ use crate::lanes::Lanes;
 ///
 /// Every method is a handful of instructions and is inlined into the loop that uses it.
 pub(crate) trait Simd: Copy + Send + Sync {
-    /// A vector of [`Simd::LANES`] numbers.
+    /// A vector of [`Simd::LANES`] elements.
     type F32: Lanes;
     /// One truth value per lane.
     type Mask: Copy;
-    /// How many numbers a vector holds: at most 16.
+    /// Elements per vector: at most 16.
     const LANES: usize = <Self::F32 as Lanes>::WIDTH;
 
     /// The smaller of the two; NaN if either is NaN.
@@ -38,9 +37,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The square root; NaN below zero.
     fn sqrt(self, a: Self::F32) -> Self::F32;
-    /// The largest integral number not above `a`.
+    /// The largest integer not above `a`.
     fn floor(self, a: Self::F32) -> Self::F32;
-    /// The smallest integral number not below `a`.
+    /// The smallest integer not below `a`.
     fn ceil(self, a: Self::F32) -> Self::F32;
 
     /// `a == b`; false if either is NaN.
@@ -61,15 +60,15 @@ pub(crate) trait Simd: Copy + Send + Sync {
         unsafe { Self::F32::splat(x) }
     }
 
-    /// The first `LANES` numbers of `x`. Panics if there are fewer.
+    /// The first `LANES` elements of `x`. Panics if there are fewer.
     #[inline(always)]
     fn load(self, x: &[f32]) -> Self::F32 {
         assert!(x.len() >= Self::LANES);
-        // SAFETY: the token proves the instruction set; the slice holds `LANES` numbers.
+        // SAFETY: the token proves the instruction set; the slice holds `LANES` elements.
         unsafe { Self::F32::load(x.as_ptr()) }
     }
 
-    /// All numbers of `x`, fewer than `LANES`, and zero in the other lanes. Panics if there are more.
+    /// All elements of `x`, fewer than `LANES`; zero in the other lanes. Panics if there are `LANES` or more.
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> Self::F32 {
         assert!(x.len() < Self::LANES);
@@ -89,11 +88,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
     #[inline(always)]
     fn store(self, v: Self::F32, y: &mut [f32]) {
         assert!(y.len() >= Self::LANES);
-        // SAFETY: the slice holds `LANES` numbers.
+        // SAFETY: the slice holds `LANES` elements.
         unsafe { v.store(y.as_mut_ptr()) }
     }
 
-    /// Fills `y`, shorter than `LANES`, with the first lanes. Panics if it is longer.
+    /// Fills `y`, shorter than `LANES`, with the first lanes. Panics if it is not shorter.
     #[inline(always)]
     fn store_partial(self, v: Self::F32, y: &mut [f32]) {
         assert!(y.len() < Self::LANES);
@@ -136,8 +135,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
 /// A loop that can be compiled for any instruction set.
 ///
-/// `run` and the functions it calls with the token must be `#[inline(always)]`: the instruction set
-/// is enabled on the function that [`dispatch`] wraps around it, and only inlined code profits.
+/// `run` and the functions it calls with the token must be `#[inline(always)]`: the instruction set is enabled on the
+/// function that [`dispatch`] wraps around them, and only code inlined into it is compiled for that set.
 pub(crate) trait Kernel {
     /// What the loop returns.
     type Output;
@@ -148,8 +147,7 @@ pub(crate) trait Kernel {
 /// Runs `kernel` with the vectors of `isa`.
 ///
 /// # Panics
-/// If this CPU does not have `isa`, or if it is `Isa::Scalar`, for which every family has a readable
-/// reference instead.
+/// If this CPU does not have `isa`, or if it is `Isa::Scalar`: every family has a readable reference for that instead.
 #[inline]
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     assert!(isa.is_available(), "this CPU does not have {isa}");
@@ -157,7 +155,7 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         // SAFETY: `is_available` has found AVX2, FMA and F16C on this CPU.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2::run(kernel) },
-        // SAFETY: `is_available` has found AVX-512 F, BW, DQ, VL and all that AVX2 stands for.
+        // SAFETY: `is_available` has found AVX-512 F, BW, DQ, VL and all that `Isa::Avx2` requires.
         #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
         Isa::Avx512 => unsafe { avx512::run(kernel) },
         // SAFETY: `is_available` has found NEON on this CPU.

@@ -4,7 +4,7 @@ use super::*;
 use crate::guard::{Edge, Guarded};
 use crate::testing::SPECIALS;
 
-/// Compares a vector operation with its meaning for every pair of special numbers.
+/// Compares a vector operation with its definition for every pair of special values.
 struct Pairs(Edge);
 
 impl Kernel for Pairs {
@@ -41,7 +41,7 @@ impl Kernel for Pairs {
     }
 }
 
-/// Reads and writes any number of lanes at the edge of memory.
+/// Reads and writes every count of lanes at the edge of accessible memory.
 struct Parts(Edge);
 
 impl Kernel for Parts {

@@ -5,14 +5,14 @@ use crate::activation;
 use crate::lanes::Lanes;
 use crate::simd::{Kernel, Simd};
 
-/// Along a contiguous row: the lanes hold neighbours of the axis.
+/// Along a contiguous row: the lanes hold neighbors of the axis.
 pub(super) struct Row<'a> {
     pub(super) f: SoftmaxFn,
     pub(super) x: &'a [f32],
     pub(super) y: &'a mut [f32],
 }
 
-/// Along the first axis of an `[axis, inner]` plane: the lanes hold neighbouring columns.
+/// Along the first axis of an `[axis, inner]` plane: the lanes hold neighboring columns.
 pub(super) struct Columns<'a> {
     pub(super) f: SoftmaxFn,
     pub(super) inner: usize,

@@ -36,7 +36,7 @@ pub(super) type Kernel = unsafe fn(&Tile<'_>, usize);
 /// As for [`Kernel`], and the caller enables the instruction set of `L`.
 #[inline(always)]
 unsafe fn run<L: Lanes>(tile: &Tile<'_>, registers: usize) {
-    // SAFETY: the caller's promise; a tile of less than a register has one.
+    // SAFETY: guaranteed by the caller; a tile of less than a register has one.
     unsafe {
         match registers {
             13 => sums::<L, 13, 1>(tile),
@@ -55,7 +55,7 @@ unsafe fn run<L: Lanes>(tile: &Tile<'_>, registers: usize) {
 /// As for [`run`].
 #[inline(always)]
 unsafe fn sums<L: Lanes, const T: usize, const S: usize>(tile: &Tile<'_>) {
-    // SAFETY: the caller's promise; there are as many weights as `step` is called for.
+    // SAFETY: guaranteed by the caller; there are as many weights as `step` is called for.
     unsafe {
         let mut sums = [[L::splat(0.0); T]; S];
         sums[0] = [L::splat(tile.bias); T];
@@ -119,7 +119,7 @@ unsafe fn step<L: Lanes, const T: usize>(tile: &Tile<'_>, at: usize, sums: &mut 
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) unsafe fn avx512(tile: &Tile<'_>, registers: usize) {
-    // SAFETY: the caller's promise; the instruction set is enabled here.
+    // SAFETY: guaranteed by the caller; the instruction set is enabled here.
     unsafe { run::<crate::lanes::avx512::F32x16>(tile, registers) }
 }
 
@@ -128,7 +128,7 @@ pub(super) unsafe fn avx512(tile: &Tile<'_>, registers: usize) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn avx2(tile: &Tile<'_>, registers: usize) {
-    // SAFETY: the caller's promise; the instruction set is enabled here.
+    // SAFETY: guaranteed by the caller; the instruction set is enabled here.
     unsafe { run::<crate::lanes::avx2::F32x8>(tile, registers) }
 }
 
@@ -137,6 +137,6 @@ pub(super) unsafe fn avx2(tile: &Tile<'_>, registers: usize) {
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn neon(tile: &Tile<'_>, registers: usize) {
-    // SAFETY: the caller's promise; the instruction set is enabled here.
+    // SAFETY: guaranteed by the caller; the instruction set is enabled here.
     unsafe { run::<crate::lanes::neon::F32x4>(tile, registers) }
 }

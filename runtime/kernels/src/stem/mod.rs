@@ -4,7 +4,7 @@
 //!
 //! As a matrix product it needs its pixels side by side: the image is written once more in NHWC, and a pointer is made
 //! for every pixel and row of the kernel, which then lead to runs of nine numbers. Here filters lie in the lanes of a
-//! register and a tile is some neighbouring outputs of a row, whose inputs are at distances known to the compiler in
+//! register and a tile is some neighboring outputs of a row, whose inputs are at distances known to the compiler in
 //! every row of every channel: each is broadcast from where it lies.
 
 mod contract;

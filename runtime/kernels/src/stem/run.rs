@@ -38,7 +38,7 @@ macro_rules! kernels {
         /// many filters.
         $(#[$attribute])*
         pub(super) unsafe fn $name(rows: &Rows<'_>) {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe { run::<$lanes, $width, $last, $registers>(rows, Isa::$isa) }
         }
     )*};
@@ -130,7 +130,7 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
         let out_row = (row - args.rows.start) * s.out_w * s.out_c;
         for x in (0..s.out_w).step_by(P) {
             let tile = Tile { args, lines: &lines[..count], x, outputs: P.min(s.out_w - x), out: out_row };
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 match (s.stride[1], tile.outputs <= LAST) {
                     (1, false) => tile.run::<L, P, R, 1>(&mut copies),
@@ -149,7 +149,7 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
     }
 }
 
-/// Neighbouring outputs of a row.
+/// Neighboring outputs of a row.
 struct Tile<'a, 'b> {
     args: &'a Rows<'b>,
     /// The kernel's rows that fall inside the image.
@@ -194,7 +194,7 @@ impl Tile<'_, '_> {
             }
             *to = Line { row: window.as_ptr(), ..*line };
         }
-        // SAFETY: the caller's promise; the lines, or the copies of them, hold the columns under the tile.
+        // SAFETY: guaranteed by the caller; the lines, or the copies of them, hold the columns under the tile.
         unsafe { self.panels::<L, P, R, S>(lines) }
     }
 
@@ -270,7 +270,7 @@ impl Tile<'_, '_> {
     #[inline(always)]
     unsafe fn store_some<L: Lanes, const R: usize>(&self, sums: [L; R], to: *mut f32, filter: usize) {
         for (r, sum) in sums.into_iter().enumerate() {
-            // SAFETY: the caller's promise.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 match self.args.shape.out_c.saturating_sub(filter + r * L::WIDTH) {
                     0 => {}

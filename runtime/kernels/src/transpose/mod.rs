@@ -1,6 +1,6 @@
 //! Permuting the axes of a tensor: NCHW to NHWC and back, attention heads, anything else.
 //!
-//! Axes that stay neighbours are merged first. What is left is one of two cases: the last axis stays
+//! Axes that stay neighbors are merged first. What is left is one of two cases: the last axis stays
 //! last, then its runs are copied; or it does not, then the tensor is a batch of matrix transpositions
 //! between the input's last axis and the output's last axis, walked in blocks that fit in the
 //! first-level cache. Elements of 4 bytes have register tiles (8 x 8 with AVX2, 4 x 4 with NEON).

@@ -19,9 +19,9 @@ pub struct Permutation {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Axis {
     len: usize,
-    /// The distance of neighbours in the input.
+    /// The distance of neighbors in the input.
     from: usize,
-    /// The distance of neighbours in the output.
+    /// The distance of neighbors in the output.
     to: usize,
 }
 
@@ -80,7 +80,7 @@ impl Permutation {
         Ok(this)
     }
 
-    /// Adds the next inner axis, merged with the one before where they are neighbours in the input.
+    /// Adds the next inner axis, merged with the one before where they are neighbors in the input.
     fn push(&mut self, inner: Axis) {
         if let Some(outer) = self.rank.checked_sub(1).map(|i| &mut self.axes[i])
             && outer.from == inner.from * inner.len

@@ -1,6 +1,6 @@
 //! Elementwise functions of one tensor: `y[i] = f(x[i])`.
 //!
-//! Activations that no producing kernel could absorb, and the arithmetic of normalisation layers that
+//! Activations that no producing kernel could absorb, and the arithmetic of normalization layers that
 //! an exporter has spelt out. Bound by memory: two streams, a few operations per number.
 //!
 //! The exponential, the error function and the activations have the accuracy documented in

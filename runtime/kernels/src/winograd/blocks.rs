@@ -24,7 +24,7 @@ fn block_len(isa: Isa) -> usize {
 const CHANNELS: usize = if cfg!(test) { 7 } else { 128 };
 /// Most numbers of transformed kernels that all are transformed first, to be shared by the blocks: 2.5 MiB.
 const SHARED: usize = 640 * 1024;
-/// Numbers between the matrices of neighbouring points, so that they do not all fall on the same lines of a cache.
+/// Numbers between the matrices of neighboring points, so that they do not all fall on the same lines of a cache.
 const GAP: usize = 16;
 /// Most points of a window.
 const MAX_POINTS: usize = 81;

@@ -19,7 +19,7 @@ use crate::lanes::{Lanes, Stored};
 /// A transform of `N` inputs and `W` weights that gives `M` outputs, along one axis. There is a weight for each point,
 /// the last for all points from there on.
 pub(super) trait Transform<const N: usize, const M: usize, const W: usize> {
-    /// Distance of neighbouring outputs' windows.
+    /// Distance of neighboring outputs' windows.
     const STRIDE: usize;
 
     /// `Bt d`
@@ -311,7 +311,7 @@ where
     for channel in 0..channels {
         for filter in (0..width).step_by(L::WIDTH) {
             let count = L::WIDTH.min(width - filter);
-            // SAFETY: every tap and every matrix has `count` numbers from this filter on.
+            // SAFETY: every tap and every matrix has `count` elements from this filter on.
             unsafe {
                 let columns: [[L; W]; 3] = std::array::from_fn(|x| {
                     F::weights(std::array::from_fn(|y| {
@@ -342,7 +342,7 @@ pub(super) unsafe fn input<L: Lanes, F: Transform<N, M, W>, const N: usize, cons
 ) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
         let count = L::WIDTH.min(tile.channels - channel);
-        // SAFETY: every pixel and every point has `count` numbers from this channel on.
+        // SAFETY: every pixel and every point has `count` elements from this channel on.
         unsafe {
             let rows: [[L; N]; N] = std::array::from_fn(|y| {
                 F::input(std::array::from_fn(|x| {
@@ -372,7 +372,7 @@ pub(super) unsafe fn output<L: Lanes, F: Transform<N, M, W>, const N: usize, con
 ) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
         let count = L::WIDTH.min(tile.channels - channel);
-        // SAFETY: every point, output pixel, residual and the bias have `count` numbers from this channel on.
+        // SAFETY: every point, output pixel, residual and the bias have `count` elements from this channel on.
         unsafe {
             let load = |from: *const f32| if count == L::WIDTH { L::load(from) } else { L::load_first(from, count) };
             let bias = if tile.tail.bias.is_null() { L::splat(0.0) } else { load(tile.tail.bias.add(channel)) };
@@ -409,7 +409,7 @@ macro_rules! instruction_set {
                 F: Transform<N, M, W>,
                 B: Stored,
             {
-                // SAFETY: the caller's promise; the instruction set is enabled here.
+                // SAFETY: guaranteed by the caller; the instruction set is enabled here.
                 unsafe { super::weights::<$lanes, F, B, N, M, W>(tile) }
             }
 
@@ -420,7 +420,7 @@ macro_rules! instruction_set {
             where
                 F: Transform<N, M, W>,
             {
-                // SAFETY: the caller's promise; the instruction set is enabled here.
+                // SAFETY: guaranteed by the caller; the instruction set is enabled here.
                 unsafe { super::input::<$lanes, F, N, M, W>(tile) }
             }
 
@@ -431,7 +431,7 @@ macro_rules! instruction_set {
             where
                 F: Transform<N, M, W>,
             {
-                // SAFETY: the caller's promise; the instruction set is enabled here.
+                // SAFETY: guaranteed by the caller; the instruction set is enabled here.
                 unsafe { super::output::<$lanes, F, N, M, W>(tile) }
             }
         }
