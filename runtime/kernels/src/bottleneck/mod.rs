@@ -1,15 +1,15 @@
 //! Pointwise, depthwise and pointwise convolutions of NHWC images in one pass: the (inverted) bottleneck of mobile
-//! networks, with either of the pointwise ones left out.
+//! networks, where either of the pointwise convolutions may be absent.
 //!
 //! `out = project(depthwise(expand(in)))`
 //!
-//! The expanded image is the largest tensor of such a network: SkipNet-M's first block takes 0.8 MB to 3.2 MB and
-//! makes 0.3 MB of them. Step by step it is written to memory and read again; here a band of output rows is computed
-//! at a time, and only the rows under the band are expanded, into a ring that stays in the second-level cache. No row
-//! is expanded twice, but for those between the bands of two threads.
+//! The expanded image is the largest tensor of such a network: SkipNet-M's first block expands 0.8 MB to 3.2 MB and
+//! reduces them to 0.3 MB. Run as separate steps, it is written to memory and read again. Here a band of output rows is
+//! computed at a time, and only the input rows under the band are expanded, into a ring buffer that stays in the
+//! second-level cache. No row is expanded twice, except those between the bands of two threads.
 //!
-//! Without a projection channels have nothing to do with each other: an expansion is computed panel by panel of its
-//! weights, the ring holds the channels of one, and threads share panels before they share rows.
+//! Without a projection, channels are independent: an expansion is computed panel by panel of its weights, the ring
+//! holds the channels of one panel, and threads share panels before they share rows.
 
 use std::ops::Range;
 
@@ -20,68 +20,69 @@ use crate::gemm::{self, Gemm, Packed, gemm_alone};
 use crate::parallel::{Output, share_units};
 use crate::threads::Pool;
 
-/// Numbers that the ring and the band behind it may take: 192 KiB, a share of the second-level cache. Tests have small
-/// images, whose rings shall come round all the same.
+/// Elements that the ring and the band of depthwise outputs may take: 192 KiB, a share of the second-level cache. It is
+/// smaller in tests, so that the ring wraps around with small images too.
 const CACHE: usize = if cfg!(test) { 512 } else { 48 * 1024 };
-/// Units per thread, so that a slow thread holds up the others by little; more of them would expand more rows twice.
+/// Units per thread: several, so that a slow thread delays the others little; with more units, more rows would be
+/// expanded twice.
 const UNITS_PER_THREAD: usize = 2;
-/// Multiply-adds below which a second thread does not pay.
+/// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = if cfg!(test) { 1 } else { 100_000 };
 
-/// A 1x1 convolution at one end.
+/// The pointwise convolution at either end.
 #[derive(Clone, Copy)]
 pub struct Pointwise<'a> {
     /// Its kernel.
     pub variant: &'a gemm::Variant,
-    /// Channels at its outer side: the input's of an expansion, the output's of a projection.
+    /// Channels at its outer side: input channels of an expansion, output channels of a projection.
     pub channels: usize,
     /// Weights, packed by [`gemm::pack_conv`] or [`gemm::pack`] for the variant.
     pub packed: Packed<'a>,
-    /// What is fused behind. The residual, of a projection only, is of the whole output.
+    /// Applied to the sums. Only a projection may have a residual, which is that of the whole output.
     pub epilogue: Epilogue<'a>,
 }
 
 /// A bottleneck.
 pub struct Bottleneck<'a> {
-    /// Geometry of the depthwise convolution; [`depthwise::takes`] it.
+    /// Geometry of the depthwise convolution, which [`depthwise::takes`] must accept.
     pub shape: &'a ConvShape,
-    /// NHWC; of the expansion's channels if there is one.
+    /// NHWC, with the input channels of the expansion if there is one.
     pub input: &'a [f32],
-    /// What comes first.
+    /// The expansion.
     pub expand: Option<Pointwise<'a>>,
     /// Kernel of the depthwise convolution.
     pub depthwise: &'a depthwise::Variant,
     /// Its weights, from [`depthwise::pack`].
     pub packed: &'a [f32],
-    /// What is fused behind it. A residual only where there is no projection.
+    /// Applied to the sums of the depthwise convolution. It may have a residual only if there is no projection.
     pub epilogue: Epilogue<'a>,
-    /// What comes last.
+    /// The projection.
     pub project: Option<Pointwise<'a>>,
-    /// NHWC; of the projection's channels if there is one.
+    /// NHWC, with the output channels of the projection if there is one.
     pub out: &'a mut [f32],
 }
 
-/// How the output is cut. Depends on sizes only, so that scratch can be planned.
+/// How the output is split. Depends on sizes only, so that scratch can be planned.
 struct Split {
     /// Output rows computed at a time.
     band: usize,
-    /// Channels of the depthwise convolution in a unit: all, or a panel of the expansion.
+    /// Channels of the depthwise convolution per unit: all, or a panel of the expansion.
     channels: usize,
-    /// Units of channels.
+    /// Panels of channels.
     panels: usize,
-    /// Panels of all images that each thread has whole; the first ones.
+    /// Panels, counted over all images, that each thread computes whole; these come first.
     whole: usize,
-    /// Units of rows that each thread has of each of the other panels.
+    /// Units of rows that each thread has in each of the other panels.
     units: usize,
     /// Output rows of such a unit.
     rows: usize,
-    /// Threads at work.
+    /// Threads that work.
     slots: usize,
-    /// Rows of the ring; none without an expansion.
+    /// Rows of the ring; 0 without an expansion.
     ring_rows: usize,
-    /// Numbers of the ring.
+    /// Elements of the ring.
     ring: usize,
-    /// Numbers of a band of the depthwise convolution's output; none without a projection.
+    /// Elements of a band of the depthwise convolution's output; 0 without a projection.
     middle: usize,
 }
 
@@ -101,11 +102,11 @@ impl Split {
         let threads = if work < WORTH_SHARING { 1 } else { threads.max(1) };
         let all = product(&[shape.batch, panels]).max(1);
         let units = if all == 1 && threads > 1 { UNITS_PER_THREAD } else { 1 };
-        // What a thread with `whole` panels and its part of the others expands, in numbers of the middle's channels: rows
-        // between the parts are expanded twice.
+        // What a thread with `whole` panels and its part of the others expands, in elements of depthwise channels: rows
+        // at the borders of the parts are expanded twice.
         let halo = if threads > 1 { units.saturating_mul(reach.saturating_sub(shape.stride[0])) } else { 0 };
         let cost = |whole: usize| {
-            // Only compared, so that what a file claims may be out of all bounds.
+            // The products are only compared, so they may saturate for the sizes that a file claims.
             let times = |sizes: [usize; 2]| sizes[0].saturating_mul(sizes[1]);
             let own = times([whole, channels]);
             let rest = times([shape.batch, shape.in_c]).saturating_sub(times([threads, own]));
@@ -128,13 +129,14 @@ impl Split {
         }
     }
 
-    /// Units of each thread.
+    /// Units per thread.
     fn tasks(&self, batch: usize) -> usize {
         let rest = (batch * self.panels).saturating_sub(self.slots * self.whole);
         self.whole + rest * self.units
     }
 
-    /// Image, output rows and channels of a unit: of every thread first its whole panels, then its rows of the others.
+    /// Image, output rows and channels of a unit. Each thread's units are first its whole panels, then its rows of the
+    /// others.
     fn unit(&self, shape: &ConvShape, task: usize) -> (usize, Range<usize>, Range<usize>) {
         let tasks = self.tasks(shape.batch);
         let (thread, task) = (task / tasks, task % tasks);
@@ -151,15 +153,15 @@ impl Split {
     }
 }
 
-/// Numbers of scratch that [`bottleneck`] wants, with this kernel for the expansion.
+/// Scratch size in elements for [`bottleneck`], with this kernel for the expansion.
 pub fn scratch_len(shape: &ConvShape, expand: Option<&gemm::Variant>, projects: bool, threads: usize) -> usize {
     shape.check();
     let split = Split::new(shape, expand, projects, threads);
     product(&[split.slots, split.ring + split.middle])
 }
 
-/// Rows of the matrix products that [`bottleneck`] makes of an expansion and of a projection, for the choice of their
-/// kernels.
+/// Rows of the matrix products that [`bottleneck`] computes for an expansion and for a projection, for the choice of
+/// their kernels.
 pub fn product_rows(shape: &ConvShape) -> (usize, usize) {
     shape.check();
     let split = Split::new(shape, gemm::VARIANTS.first(), true, 1);
@@ -169,8 +171,8 @@ pub fn product_rows(shape: &ConvShape) -> (usize, usize) {
 /// Computes a bottleneck.
 ///
 /// # Panics
-/// If a slice is not as long as the shape and the channels say, if `scratch` is shorter than [`scratch_len`], or if
-/// the CPU lacks a variant's instructions.
+/// If the length of a slice does not match the shape and the channels, if `scratch` is shorter than [`scratch_len`], or
+/// if the CPU lacks a variant's instructions.
 pub fn bottleneck(args: Bottleneck<'_>, scratch: &mut [f32], pool: &Pool) {
     let Bottleneck { shape, input, expand, depthwise, packed, epilogue, project, out } = args;
     shape.check();
@@ -204,12 +206,12 @@ struct Blocks<'a> {
     epilogue: Epilogue<'a>,
     project: Option<Pointwise<'a>>,
     split: Split,
-    /// Holds the whole output; every unit writes rows and channels of its own.
+    /// The whole output; every unit writes its own rows and channels.
     out: Output,
 }
 
 impl Blocks<'_> {
-    /// Some rows of an image, and of them the channels that come of these in the middle.
+    /// Computes some rows of an image, with the given channels of the depthwise convolution.
     fn unit(&self, image: usize, rows: Range<usize>, channels: Range<usize>, slot: &mut [f32]) {
         let s = self.shape;
         let filters = self.project.map_or(s.out_c, |p| p.channels);
@@ -217,7 +219,7 @@ impl Blocks<'_> {
         let (ring, middle) = slot.split_at_mut(self.split.ring);
         // The last panel may have fewer channels than the others.
         let ring = &mut ring[..product(&[self.split.ring_rows, s.in_w, channels.len()]).min(self.split.ring)];
-        // The input row that is expanded next.
+        // The next input row to expand.
         let mut next = (rows.start * s.stride[0]).saturating_sub(s.pad_top);
         for y in rows.clone().step_by(self.split.band) {
             let band = y..rows.end.min(y + self.split.band);
@@ -238,9 +240,9 @@ impl Blocks<'_> {
                 }
                 Some(project) => {
                     let middle = &mut middle[..band.len() * s.out_w * s.out_c];
-                    // SAFETY: the middle holds these rows, and is this thread's.
+                    // SAFETY: the middle buffer has these rows and belongs to this thread.
                     unsafe { self.convolve(over_all, channels.clone(), ring, image, middle.as_mut_ptr()) }
-                    // SAFETY: the output holds these rows, which no other unit writes: with a projection units have all
+                    // SAFETY: the output has these rows, which no other unit writes: with a projection, units have all
                     // channels.
                     let out = unsafe { std::slice::from_raw_parts_mut(out, band.len() * row_len) };
                     let residual = project.epilogue.residual.map(|r| &r[at..][..out.len()]);
@@ -262,14 +264,14 @@ impl Blocks<'_> {
         }
     }
 
-    /// Expands rows of an image into the ring, to a panel's channels, or all.
+    /// Expands rows of an image into the ring, to the channels of a panel or to all channels.
     fn expand(&self, expand: &Pointwise<'_>, image: usize, rows: Range<usize>, to: Range<usize>, ring: &mut [f32]) {
         let s = self.shape;
         let (from_len, to_len) = (s.in_w * expand.channels, s.in_w * to.len());
         let bias = expand.epilogue.bias.map(|bias| &bias[to.clone()]);
         let mut row = rows.start;
         while row < rows.end {
-            // As many as there are to the end of the ring.
+            // As many rows as fit before the end of the ring.
             let place = row % self.split.ring_rows;
             let count = (rows.end - row).min(self.split.ring_rows - place);
             let args = Gemm {
@@ -289,15 +291,16 @@ impl Blocks<'_> {
         }
     }
 
-    /// The depthwise convolution of some output rows, counted over all images, of one.
+    /// The depthwise convolution of some output rows of one image, counted over all images.
     ///
     /// # Safety
-    /// From `out` on there are these rows of the convolution's output, and nobody else reads or writes these channels.
+    /// From `out` on there are these rows of the convolution's output, and no other code accesses these channels of
+    /// them.
     unsafe fn convolve(&self, rows: Range<usize>, channels: Range<usize>, ring: &[f32], image: usize, out: *mut f32) {
         let s = self.shape;
         let (ring, ring_rows) = match self.expand {
             Some(_) => (ring, self.split.ring_rows),
-            // The image is its own ring.
+            // Without an expansion the image itself serves as the ring.
             None => (&self.input[image * s.in_h * s.in_w * s.in_c..][..s.in_h * s.in_w * s.in_c], s.in_h),
         };
         let (packed, epilogue) = (self.packed, self.epilogue);

@@ -1,4 +1,4 @@
-//! The contract of convolutions, as the family keeps it.
+//! The interface of convolution kernels, implemented by this family.
 
 use super::{Depthwise, VARIANTS, Variant, choose, depthwise, pack, takes};
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
@@ -6,7 +6,7 @@ use crate::gemm::Packed;
 use crate::isa::Isa;
 use crate::threads::Pool;
 
-/// The family in the table of convolutions.
+/// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =
     Family { name: "depthwise", kernel: |at| VARIANTS.get(at).map(|v| v as &dyn FloatKernel), candidates };
 
@@ -42,7 +42,7 @@ impl FloatKernel for Variant {
     }
 
     fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
-        // Of one channel and one tap, both are the same.
+        // With one channel and one tap per filter, both layouts are the same.
         let (Filters::Oihw(weights) | Filters::Io(weights)) = filters;
         Weights::F32.store(to, |to| pack(shape, weights, to));
     }

@@ -1,10 +1,11 @@
-//! Depthwise convolution over NHWC images: every channel has a kernel of its own.
+//! Depthwise convolution over NHWC images: every channel has its own kernel.
 //!
 //! `out[y, x, c] = epilogue(sum over taps of in[y * sy + ky * dy - pad, x * sx + kx * dx - pad, c] * w[ky, kx, c])`
 //!
-//! Channels lie in the lanes of a register. Few multiply-adds meet each number, so the kernel is bound by loads: the
-//! usual kernels (3x3 and 5x5, strides 1 and 2) compute several output pixels of a row at once and load every input
-//! pixel under them once per kernel row; 3x3 at stride 1, where registers suffice, two rows at once.
+//! Channels are in the lanes of a register. Each element takes part in few multiply-adds, so the kernel is bound by
+//! loads. The usual kernels (3x3 and 5x5, strides 1 and 2) therefore compute several output pixels of a row at once and
+//! load every input pixel under them once per kernel row; 3x3 at stride 1 computes two rows at once if there are enough
+//! registers.
 
 mod contract;
 mod run;
@@ -23,9 +24,9 @@ use run::{Input, Rows};
 pub struct Variant {
     /// Name, as `inspect` prints it.
     pub name: &'static str,
-    /// Instruction set it needs.
+    /// The instruction set it needs.
     pub isa: Isa,
-    /// Channels of a register: with fewer, pixels are computed one by one.
+    /// Channels per register; with fewer channels, pixels are computed one by one.
     channels: usize,
     kernel: unsafe fn(&Rows<'_>),
 }
@@ -45,8 +46,8 @@ macro_rules! variants {
     };
 }
 
-/// Every variant of this build; with the feature `foreign` those of other architectures too, which can only be packed
-/// for.
+/// Every variant of this build. With the feature `foreign` the table also has the variants of other architectures, for
+/// packing only.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "depthwise_f32_16c_avx512" Avx512 16 run::avx512;
@@ -58,7 +59,7 @@ pub static VARIANTS: &[Variant] = variants! {
     "depthwise_f32_scalar" Scalar 1 run::scalar;
 };
 
-/// The variant of `isa` for this many channels; those that do not fill a register of AVX-512 are AVX2's.
+/// The variant of `isa` for this many channels. Channels that do not fill an AVX-512 register use AVX2.
 #[inline(never)]
 pub fn choose(isa: Isa, channels: usize) -> &'static Variant {
     let runs = |v: &&Variant| v.isa == isa || (isa == Isa::Avx512 && v.isa == Isa::Avx2);
@@ -79,8 +80,7 @@ pub fn takes(shape: &ConvShape) -> bool {
 
 /// Packs the weights `[channels, 1, kernel_h, kernel_w]` as `[kernel_h, kernel_w, channels]`.
 ///
-/// # Panics
-/// If the lengths are not those of `shape`.
+/// If the lengths do not match `shape`.
 #[inline(never)]
 pub fn pack(shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     let (taps, channels) = (shape.taps(), shape.out_c);
@@ -92,7 +92,7 @@ pub fn pack(shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
 
 /// A depthwise convolution.
 pub struct Depthwise<'a> {
-    /// Its geometry; [`takes`] it.
+    /// Its geometry, which this family must [take](takes).
     pub shape: &'a ConvShape,
     /// NHWC.
     pub input: &'a [f32],
@@ -100,17 +100,17 @@ pub struct Depthwise<'a> {
     pub packed: &'a [f32],
     /// NHWC.
     pub out: &'a mut [f32],
-    /// What is fused behind.
+    /// Applied to the sums.
     pub epilogue: Epilogue<'a>,
 }
 
-/// Multiply-adds below which a second thread does not pay.
+/// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = 50_000;
 
 /// Computes a depthwise convolution.
 ///
 /// # Panics
-/// If a slice is not as long as `shape` says.
+/// If the length of a slice does not match `shape`.
 #[inline(never)]
 pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
     let Depthwise { shape, input, packed, out, epilogue } = args;
@@ -142,33 +142,33 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
     });
 }
 
-/// Some rows and channels of one image's convolution, for kernels that are made of several.
+/// Some rows and channels of a convolution of one image: for kernels composed of several convolutions.
 pub(crate) struct Band<'a> {
-    /// Geometry of the whole; [`takes`] it.
+    /// Geometry of the whole convolution, which this family must [take](takes).
     pub shape: &'a ConvShape,
-    /// Rows of the output, over all images.
+    /// Rows of the output, counted over all images.
     pub rows: Range<usize>,
     /// Channels of the output.
     pub channels: Range<usize>,
-    /// The input rows under them, of these channels alone: row `y` of the image at place `y % ring_rows`.
+    /// The input rows under them, with these channels only: row `y` of the image is at place `y % ring_rows`.
     pub ring: &'a [f32],
     /// Rows that the ring holds.
     pub ring_rows: usize,
     /// Weights of all channels from [`pack`].
     pub packed: &'a [f32],
-    /// The first number of the output rows, which hold all channels; the others stay as they are.
+    /// The first element of the output rows, which have all channels; the channels not computed stay unchanged.
     pub out: *mut f32,
-    /// What is fused behind; its residual is of the whole output.
+    /// Applied to the sums; the residual is that of the whole output.
     pub epilogue: Epilogue<'a>,
 }
 
 /// Computes some rows and channels on the calling thread.
 ///
 /// # Safety
-/// From `out` on there are the rows of the output, and nobody else reads or writes these channels of them.
+/// From `out` on there are the rows of the output, and no other code accesses these channels of them meanwhile.
 ///
 /// # Panics
-/// If a slice is not as long as `shape` says, or the input rows under the rows do not fit into the ring.
+/// If the length of a slice does not match `shape`, or the input rows under the output rows do not fit in the ring.
 pub(crate) unsafe fn depthwise_band(v: &Variant, args: Band<'_>) {
     let Band { shape, rows, channels, ring, ring_rows, packed, out, epilogue } = args;
     shape.check();
@@ -187,7 +187,7 @@ pub(crate) unsafe fn depthwise_band(v: &Variant, args: Band<'_>) {
     epilogue.check(shape.out_c, shape.output_len());
     let input = Input::Ring { numbers: ring, rows: ring_rows };
     let args = Rows { shape, rows, channels, input, packed, out, epilogue };
-    // SAFETY: the lengths were checked, the CPU has the instructions, and the output is as the caller promises.
+    // SAFETY: the lengths were checked, the CPU has the instructions, and the caller guarantees the output.
     unsafe { (v.kernel)(&args) }
 }
 

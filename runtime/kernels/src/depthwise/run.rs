@@ -1,4 +1,4 @@
-//! The loops of the depthwise convolution, generic over the registers.
+//! The loops of the depthwise convolution, generic over the register type.
 
 use std::ops::Range;
 
@@ -11,30 +11,30 @@ use crate::lanes::Lanes;
 /// Some output rows of a convolution whose lengths were checked.
 pub(super) struct Rows<'a> {
     pub shape: &'a ConvShape,
-    /// Rows over all images.
+    /// Rows, counted over all images.
     pub rows: Range<usize>,
-    /// Channels that are computed.
+    /// Channels to compute.
     pub channels: Range<usize>,
     pub input: Input<'a>,
     pub packed: &'a [f32],
-    /// First number of the first of the rows, at channel 0.
+    /// First element of the first of the rows, at channel 0.
     pub out: *mut f32,
-    /// Its residual is of the whole output.
+    /// The residual is that of the whole output.
     pub epilogue: Epilogue<'a>,
 }
 
-/// Where the rows of the input are.
+/// The rows of the input.
 #[derive(Clone, Copy)]
 pub(super) enum Input<'a> {
-    /// All of them.
+    /// All images.
     Images(&'a [f32]),
-    /// The rows of one image that the output rows need, and of them the channels that are computed: row `y` at place
+    /// The rows of one image that the output rows need, with only the channels that are computed: row `y` is at place
     /// `y % rows`.
     Ring { numbers: &'a [f32], rows: usize },
 }
 
 impl Rows<'_> {
-    /// Numbers from one input pixel to the next.
+    /// Elements from one input pixel to the next.
     #[inline(always)]
     fn pixel(&self) -> usize {
         match self.input {
@@ -43,7 +43,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Row `y` of an image, from the first of the channels that are computed on.
+    /// Row `y` of an image, starting at the first of the computed channels.
     #[inline(always)]
     fn input_row(&self, image: usize, y: usize) -> &[f32] {
         let (numbers, row, channel) = match self.input {
@@ -87,7 +87,7 @@ pub(super) unsafe fn neon(rows: &Rows<'_>) {
     unsafe { run::<crate::lanes::neon::F32x4>(rows, Isa::Neon) }
 }
 
-/// The reference, number by number.
+/// The reference, element by element.
 ///
 /// # Safety
 /// The slices are as long as the shape says.
@@ -121,11 +121,12 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
     }
 }
 
-/// Registers of a CPU that computes two rows at a time: their sums, and the columns and weights of a kernel row.
+/// Registers that a CPU needs for computing two rows at a time: for their sums and the columns and weights of a kernel
+/// row.
 const PAIRS: usize = 32;
 
-/// Output columns of a tile: seven sums and the weights of a kernel row fit any register file, and the maps of a
-/// network for 224 pixels are multiples of seven wide.
+/// Output columns of a tile: seven sums and the weights of a kernel row fit any register file, and the feature maps of
+/// a network for 224 pixels have widths that are multiples of seven.
 const WIDTH: usize = 7;
 
 /// Input columns under a tile of the widest kernel of two rows.
@@ -134,8 +135,8 @@ const MAX_COLUMNS: usize = WIDTH + 4;
 /// Most kernel rows of a kernel that is computed by tiles.
 const MAX_LINES: usize = 8;
 
-/// Rows, then tiles of columns, then channels: a tile's window is a few runs of memory that stay in the first-level
-/// cache for all its channels.
+/// Loops over rows, then tiles of columns, then channels: the window of a tile is a few runs of memory that stay in the
+/// first-level cache for all its channels.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the slices are as long as the shape says.
@@ -174,8 +175,8 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
     }
 }
 
-/// What is not done in registers, for rows that were just written: a whole row at once, or pixel by pixel where others
-/// compute its other channels.
+/// Applies what was not done in registers to rows that were just written: to a whole row at once, or pixel by pixel
+/// where other code computes the remaining channels.
 fn finish(args: &Rows<'_>, isa: Isa, activation: Activation, rows: Range<usize>) {
     let (s, epilogue) = (args.shape, &args.epilogue);
     let whole = args.channels.len() == s.out_c;
@@ -185,7 +186,7 @@ fn finish(args: &Rows<'_>, isa: Isa, activation: Activation, rows: Range<usize>)
         for run in 0..runs {
             let at = run * s.out_c + args.channels.start;
             let (out, row_len) = ((row - args.rows.start) * s.out_w * s.out_c + at, s.out_w * s.out_c);
-            // SAFETY: what of the output row was just written, by this task alone.
+            // SAFETY: the part of the output row that was just written, by this task alone.
             let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(out), len) };
             finish_row(isa, activation, out, residual.map(|r| &r[row * row_len + at..][..len]));
         }
@@ -197,23 +198,23 @@ struct Line<'a, 'b> {
     args: &'a Rows<'b>,
     /// Pointers to the whole bias and residual.
     tail: Tail,
-    /// The first row, over all images.
+    /// The first row, counted over all images.
     row: usize,
-    /// The same in its image.
+    /// The first row within its image.
     y: usize,
     image: usize,
-    /// Kernel rows that fall inside the input; those of two rows are counted from the first one's.
+    /// Kernel rows that fall inside the input; for two output rows they are counted from the first output row's.
     taps_y: Range<usize>,
-    /// The input rows under the first of them: found once, not for every tile and channel.
+    /// The input rows under these, from the first on: found once, not for every tile and channel.
     lines: [*const f32; MAX_LINES],
 }
 
 impl<'a, 'b> Line<'a, 'b> {
-    /// The `rows` rows from `row` on: one, or two of an image.
+    /// The `rows` output rows from `row` on: one, or two of the same image.
     #[inline(always)]
     fn new(args: &'a Rows<'b>, tail: Tail, row: usize, rows: usize) -> Self {
         let (s, y) = (args.shape, row % args.shape.out_h);
-        // As if the kernel of two rows, whose stride and dilation are 1, were one row higher.
+        // Two rows, whose stride and dilation are 1, need the taps of a kernel that is one row higher.
         let taps_y = ConvShape { kernel: [s.kernel[0] + rows - 1, s.kernel[1]], ..*s }.valid_taps(0, y);
         let lines = [std::ptr::null(); MAX_LINES];
         let mut line = Line { args, tail, row, y, image: row / s.out_h, taps_y, lines };
@@ -223,7 +224,7 @@ impl<'a, 'b> Line<'a, 'b> {
         line
     }
 
-    /// The input row under kernel row `ky`, one of `taps_y`, from the first of the channels on.
+    /// The input row under kernel row `ky`, one of `taps_y`, starting at the first of the channels.
     #[inline(always)]
     fn input_row(&self, ky: usize) -> *const f32 {
         let s = self.args.shape;
@@ -237,15 +238,16 @@ impl<'a, 'b> Line<'a, 'b> {
         (self.row - self.args.rows.start) * self.args.shape.out_w * self.args.shape.out_c
     }
 
-    /// Computes the row for a kernel `K` wide with stride `S`.
+    /// Computes the row for a kernel of width `K` with stride `S`.
     ///
     /// # Safety
-    /// As for [`run`]; the kernel's width and stride are `K` and `S`, its dilation 1, and there is a register of channels.
+    /// As for [`run`]; the kernel's width and stride are `K` and `S`, its dilation is 1, and the channels fill at least
+    /// a register.
     #[inline(always)]
     unsafe fn tiles<L: Lanes, const K: usize, const S: usize>(&self) {
         for x in (0..self.args.shape.out_w).step_by(WIDTH) {
             let tile = Window::new::<K, S>(self.args.shape, x);
-            // SAFETY: guaranteed by the caller; where a column or output is missing, the tile says so.
+            // SAFETY: guaranteed by the caller; the tile knows which columns and outputs are missing.
             unsafe {
                 if tile.is_whole::<K, S>() {
                     self.tile::<L, K, S, false>(&tile);
@@ -259,12 +261,13 @@ impl<'a, 'b> Line<'a, 'b> {
     /// Computes both rows for a `K x K` kernel with stride 1.
     ///
     /// # Safety
-    /// As for [`run`]; the kernel is such a one, its dilation 1, and there is a register of channels.
+    /// As for [`run`]; the kernel is of that size and stride, its dilation is 1, and the channels fill at least a
+    /// register.
     #[inline(always)]
     unsafe fn pairs<L: Lanes, const K: usize>(&self) {
         for x in (0..self.args.shape.out_w).step_by(WIDTH) {
             let tile = Window::new::<K, 1>(self.args.shape, x);
-            // SAFETY: guaranteed by the caller; where a column or output is missing, the tile says so.
+            // SAFETY: guaranteed by the caller; the tile knows which columns and outputs are missing.
             unsafe {
                 if tile.is_whole::<K, 1>() {
                     self.pair::<L, K, false>(&tile);
@@ -275,30 +278,30 @@ impl<'a, 'b> Line<'a, 'b> {
         }
     }
 
-    /// Computes a tile. With `EDGE` some of its columns or outputs are missing.
+    /// Computes a tile. With `EDGE`, some of its columns or outputs are missing.
     ///
     /// # Safety
-    /// As for `tiles`; there is a register of channels, `tile` is right, and without `EDGE` nothing is missing.
+    /// As for `tiles`; `tile` is correct, and without `EDGE` nothing is missing.
     #[inline(always)]
     unsafe fn tile<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(&self, tile: &Window) {
         let s = self.args.shape;
         let (channels, width) = (self.args.channels.clone(), self.args.pixel());
-        // In the padding this is before the row or the image, and only offset back inside is it read.
+        // In the padding this points before the row or the image; it is read only after an offset back inside.
         let left = (tile.x * S).wrapping_sub(s.pad_left).wrapping_mul(width);
         let inside = tile.inside;
         for channel in channels.clone().step_by(L::WIDTH) {
-            // Channels left over share a register with some before them, which are computed and stored twice.
+            // The last register reaches back over channels before it, which are then computed and stored twice.
             let channel = channel.min(channels.end - L::WIDTH);
-            // SAFETY: value instructions, and a register of the bias.
+            // SAFETY: value instructions, and the bias has a register of channels here.
             let mut sums = [unsafe { self.bias::<L>(channel) }; WIDTH];
             for ky in self.taps_y.clone() {
-                // SAFETY: the kernel row exists, and columns inside the input are read only.
+                // SAFETY: the kernel row exists, and only columns inside the input are read.
                 unsafe {
                     let weights = self.args.packed.as_ptr().add(ky * K * s.in_c + channel);
                     let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
                     let left = left.wrapping_add(channel - channels.start);
                     let mut pixels = Pixels { at: self.lines[ky].wrapping_add(left), width };
-                    // Written out, because the compiler gives up on unrolling a loop of this many columns.
+                    // Written out, because the compiler does not unroll a loop of this many columns.
                     macro_rules! columns {
                         ($($column:literal)*) => {$(
                             if $column < (WIDTH - 1) * S + K {
@@ -317,10 +320,10 @@ impl<'a, 'b> Line<'a, 'b> {
         }
     }
 
-    /// Computes a tile of both rows: each input row is loaded once for the two.
+    /// Computes a tile of both rows: each input row is loaded once for both.
     ///
     /// # Safety
-    /// As for [`pairs`](Self::pairs); `tile` is right, and without `EDGE` nothing is missing.
+    /// As for [`pairs`](Self::pairs); `tile` is correct, and without `EDGE` nothing is missing.
     #[inline(always)]
     unsafe fn pair<L: Lanes, const K: usize, const EDGE: bool>(&self, tile: &Window) {
         let s = self.args.shape;
@@ -328,11 +331,11 @@ impl<'a, 'b> Line<'a, 'b> {
         let left = tile.x.wrapping_sub(s.pad_left).wrapping_mul(width);
         for channel in channels.clone().step_by(L::WIDTH) {
             let channel = channel.min(channels.end - L::WIDTH);
-            // SAFETY: value instructions, and a register of the bias.
+            // SAFETY: value instructions, and the bias has a register of channels here.
             let (mut upper, mut lower) =
                 unsafe { ([self.bias::<L>(channel); WIDTH], [self.bias::<L>(channel); WIDTH]) };
             for line in self.taps_y.clone() {
-                // SAFETY: the input row exists, and columns inside the input are read only; so are kernel rows.
+                // SAFETY: the input row exists, and only columns inside the input and kernel rows that exist are read.
                 unsafe {
                     let weights = self.args.packed.as_ptr().add(channel);
                     let w = |ky: usize| -> [L; K] {
@@ -360,10 +363,10 @@ impl<'a, 'b> Line<'a, 'b> {
         }
     }
 
-    /// Stores the sums of a register of channels, of a tile of `R` rows.
+    /// Stores the sums of a register of channels, for a tile of `R` rows.
     ///
     /// # Safety
-    /// As for `tile`; the rows are there.
+    /// As for `tile`; the rows exist.
     #[inline(always)]
     unsafe fn store<L: Lanes, const R: usize, const EDGE: bool>(
         &self,
@@ -371,7 +374,7 @@ impl<'a, 'b> Line<'a, 'b> {
         channel: usize,
         mut sums: [[L; WIDTH]; R],
     ) {
-        // Read before anything is stored, and so once.
+        // Read before anything is stored, so that they are read only once.
         let (out_w, out_c) = (self.args.shape.out_w, self.args.shape.out_c);
         let out = self.args.out.wrapping_add(self.out_row() + tile.x * out_c + channel);
         let (plain, residual) = (self.tail.residual.is_null(), self.tail.residual);
@@ -383,7 +386,7 @@ impl<'a, 'b> Line<'a, 'b> {
             for (p, sum) in sums.into_iter().enumerate() {
                 if !EDGE || p < tile.outputs {
                     let at = (row * out_w + p) * out_c;
-                    // SAFETY: a register of an output pixel that exists, of the residual and the output.
+                    // SAFETY: residual and output have a register of channels at this output pixel, which exists.
                     unsafe {
                         let y = if plain { sum } else { self.tail.apply(sum, || L::load(residual.wrapping_add(at))) };
                         y.store(out.wrapping_add(at));
@@ -393,7 +396,7 @@ impl<'a, 'b> Line<'a, 'b> {
         }
     }
 
-    /// Computes the row with any kernel, pixel by pixel.
+    /// Computes the row for any kernel, pixel by pixel.
     ///
     /// # Safety
     /// As for [`run`].
@@ -415,7 +418,7 @@ impl<'a, 'b> Line<'a, 'b> {
                     for kx in taps_x.clone() {
                         let in_x = x * s.stride[1] + kx * s.dilation[1] - s.pad_left;
                         let tap = (ky * s.kernel[1] + kx) * s.in_c + channel;
-                        // SAFETY: the tap lies inside the input; the weights hold it.
+                        // SAFETY: the tap lies inside the input, and the weights contain it.
                         unsafe {
                             let pixel = load(self.input_row(ky).add(in_x * width + channel - channels.start));
                             sum = pixel.mul_add(load(self.args.packed.as_ptr().add(tap)), sum);
@@ -435,7 +438,7 @@ impl<'a, 'b> Line<'a, 'b> {
     }
 
     /// # Safety
-    /// As for [`run`]; a whole register of channels from `channel` on exists.
+    /// As for [`run`]; there is a whole register of channels from `channel` on.
     #[inline(always)]
     unsafe fn bias<L: Lanes>(&self, channel: usize) -> L {
         let bias = self.tail.bias;
@@ -447,16 +450,17 @@ impl<'a, 'b> Line<'a, 'b> {
 /// The pixels of an input row under a tile, from left to right.
 struct Pixels {
     at: *const f32,
-    /// Numbers from one to the next.
+    /// Elements from one pixel to the next.
     width: usize,
 }
 
 impl Pixels {
-    /// Whether there are general registers for the offsets of all of a tile's columns, which then are the same for every
-    /// row and register of channels: else the address of a column is that of the one before and the distance.
+    /// Whether there are enough general-purpose registers for the offsets of all of a tile's columns, which are then
+    /// the same for every row and register of channels. Otherwise the address of a column is computed from that of the
+    /// one before.
     const BY_OFFSET: bool = cfg!(target_arch = "aarch64");
 
-    /// The pixel in `column`, after as many calls of `advance`.
+    /// The pixel in `column`, after that many calls of `advance`.
     #[inline(always)]
     fn column(&self, column: usize) -> *const f32 {
         if Self::BY_OFFSET { self.at.wrapping_add(column * self.width) } else { self.at }
@@ -470,7 +474,7 @@ impl Pixels {
     }
 }
 
-/// Adds an input column, counted from the left end of a tile's window, to the sums that it belongs to.
+/// Adds an input column, counted from the left end of a tile's window, to the sums that use it.
 #[inline(always)]
 fn column<L: Lanes, const K: usize, const S: usize, const COLUMN: usize>(pixel: L, w: &[L; K], sums: &mut [L; WIDTH]) {
     for p in 0..WIDTH {
@@ -496,12 +500,12 @@ struct Window {
     x: usize,
     /// Output columns that exist.
     outputs: usize,
-    /// Bit `c` is set if input column `c` under the tile, counted from its left end, exists.
+    /// Bit `c` is set if input column `c` under the tile, counted from the left end of its window, exists.
     inside: u32,
 }
 
 impl Window {
-    /// The tile from output column `x` on, of a kernel `K` wide with stride `S`.
+    /// The tile from output column `x` on, for a kernel of width `K` with stride `S`.
     #[inline(always)]
     fn new<const K: usize, const S: usize>(s: &ConvShape, x: usize) -> Self {
         let columns = (WIDTH - 1) * S + K;
@@ -510,7 +514,7 @@ impl Window {
         Window { x, outputs: WIDTH.min(s.out_w - x), inside: ((1u32 << end) - 1) & !((1u32 << first) - 1) }
     }
 
-    /// Whether nothing is missing.
+    /// Whether no column and no output is missing.
     #[inline(always)]
     fn is_whole<const K: usize, const S: usize>(&self) -> bool {
         self.outputs == WIDTH && self.inside == (1 << ((WIDTH - 1) * S + K)) - 1

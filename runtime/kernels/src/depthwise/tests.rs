@@ -45,7 +45,7 @@ proptest! {
     }
 }
 
-/// Two rows of a map are computed at a time, be they both, or one of them, in the padding alone.
+/// Two rows are computed at a time, even if the windows of one or both lie entirely in the padding.
 #[test]
 fn rows_in_the_padding_follow_the_definition() {
     for kernel in [3, 5] {

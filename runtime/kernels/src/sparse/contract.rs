@@ -1,11 +1,11 @@
-//! The contract of convolutions, as the family keeps it.
+//! The interface of convolution kernels, implemented by this family.
 
 use super::{VARIANTS, Variant, Weights, pack, packed_len, run, takes};
 use crate::conv::{self, Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};
 use crate::isa::Isa;
 use crate::threads::Pool;
 
-/// The family in the table of convolutions.
+/// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =
     Family { name: "sparse", kernel: |at| VARIANTS.get(at).map(|v| v as &dyn FloatKernel), candidates };
 
@@ -24,7 +24,7 @@ impl Kernel for Variant {
     fn is_available(&self) -> bool {
         self.isa.is_available()
     }
-    /// One for all instruction sets.
+    /// One packed layout for all instruction sets.
     fn layout(&self) -> &'static str {
         "sparse_f32_scalar"
     }

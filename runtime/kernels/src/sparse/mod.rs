@@ -1,17 +1,19 @@
-//! Sparse 1x1 convolution over planes (NCHW), and products of a single row: weights that are zero cost nothing.
+//! Sparse 1x1 convolution over planes (NCHW), and products of a single row: zero weights cost nothing.
 //!
-//! `out[f, pixel] = epilogue(sum over the weights of filter f that are not zero of w[f, c] * in[c, pixel])`
+//! `out[f, pixel] = epilogue(sum over the nonzero weights of filter f of w[f, c] * in[c, pixel])`
 //!
-//! Pixels lie in the lanes of registers, and a filter's weights come one by one, each with the 16-bit index of its
-//! channel: a weight is broadcast and multiplied with a tile of its plane, whose sums stay in registers while all
-//! weights of the filter go by. A tile is up to thirteen registers: with AVX-512 a plane of 14x14 is one, and one of 7x7
-//! with NEON. The last registers of a plane and its last tile reach back over pixels that are done, and compute them once
-//! more: no load is masked unless the whole plane is less than a register. Short tiles have several sets of sums, for
-//! weights in turn, so that no multiply-add waits for the one before.
+//! Pixels are in the lanes of registers. A filter's weights come one by one, each with the 16-bit index of its channel:
+//! a weight is broadcast and multiplied with a tile of its channel's plane, and the sums of the tile stay in registers
+//! until all weights of the filter are done. A tile is up to thirteen registers: a plane of 14x14 is one tile with
+//! AVX-512, and a plane of 7x7 is one with NEON. The last register of a tile and the last tile of a plane reach back
+//! over pixels that are already done and compute them again, so no load is masked unless the whole plane is smaller
+//! than a register. Short tiles have several sets of sums, used by successive weights in turn, so that no multiply-add
+//! waits for the one before.
 //!
-//! A weight that is zero is not multiplied, be the pixel infinite or NaN.
+//! A zero weight is not multiplied even if the pixel is infinite or NaN.
 //!
-//! Packed, a weight takes 6 bytes: where the filters end (32 bits each, `out_c + 1` of them), the weights, their channels.
+//! In the packed layout a weight takes 6 bytes. It stores the ends of the filters (32 bits each, `out_c + 1` of them),
+//! then the weights, then their channels.
 
 mod contract;
 mod scalar;
@@ -33,14 +35,14 @@ use tile::{Kernel, TILES, Tile};
 pub struct Variant {
     /// Name, as `inspect` prints it.
     pub name: &'static str,
-    /// Instruction set it needs.
+    /// The instruction set it needs.
     pub isa: Isa,
-    /// Pixels of a register.
+    /// Pixels per register.
     width: usize,
     kernel: Kernel,
 }
 
-/// The entries of the table: whether the kernel is built, name, instruction set, pixels of a register, kernel.
+/// The entries of the table: whether the kernel is built, name, instruction set, pixels per register, kernel.
 macro_rules! variants {
     ($(#[cfg($built:meta)] $name:literal $isa:ident $width:literal $kernel:path;)*) => {
         &[$(#[cfg(any($built, feature = "foreign"))] Variant {
@@ -55,8 +57,8 @@ macro_rules! variants {
     };
 }
 
-/// Every variant of this build; with the feature `foreign` those of other architectures too, which can only be packed
-/// for. All read the same layout.
+/// Every variant of this build. With the feature `foreign` the table also has the variants of other architectures, for
+/// packing only. All have the same packed layout.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "sparse_f32_avx512" Avx512 16 tile::avx512;
@@ -68,11 +70,11 @@ pub static VARIANTS: &[Variant] = variants! {
     "sparse_f32_scalar" Scalar 8 scalar::rows;
 };
 
-/// Most channels of the input: their indices have 16 bits.
+/// Most input channels: channel indices have 16 bits.
 const MAX_CHANNELS: usize = 1 << 16;
 
-/// Whether a convolution is of this family. Without scale or groups, its weights known; pixels are multiplied where they
-/// lie, so that images are planes, or of one pixel.
+/// Whether a convolution is of this family: no scale, no groups, and constant weights. Pixels are read in place, so the
+/// images must be planes, or a single pixel each.
 fn takes(task: &Task<'_>) -> bool {
     let s = task.shape;
     s.is_pointwise()
@@ -84,7 +86,7 @@ fn takes(task: &Task<'_>) -> bool {
 }
 
 impl Variant {
-    /// The tiles that a plane is cut into: those that take the least time.
+    /// Splits a plane into the tiles that take the least time.
     #[inline(never)]
     fn tiles(&self, plane: usize) -> Tiles {
         let all = plane.div_ceil(self.width).max(1);
@@ -98,11 +100,12 @@ impl Variant {
         tiles.min_by(|a, b| time(a).total_cmp(&time(b))).expect("a tile of one register")
     }
 
-    /// Time by the model of [`gemm`](crate::gemm): every weight loads itself, its index and its plane's pixels.
+    /// Time by the model of [`gemm`](crate::gemm): every weight loads itself, its channel index and the pixels of its
+    /// plane.
     fn cost(&self, shape: &ConvShape, nonzeros: usize) -> f64 {
         let plane = shape.in_h * shape.in_w;
         let Tiles { registers, count, step } = self.tiles(plane);
-        // Pixels under a tile that do not stay in the first-level cache.
+        // Whether the pixels under a tile exceed the first-level cache.
         let far = if shape.in_c * registers * self.width * size_of::<f32>() > FIRST_LEVEL { 1.5 } else { 1.0 };
         let per_filter = 2.0 * registers as f64 + 20.0;
         let once = step * far * nonzeros as f64 + per_filter * shape.out_c as f64;
@@ -110,9 +113,9 @@ impl Variant {
     }
 }
 
-/// How a plane is cut.
+/// How a plane is split into tiles.
 struct Tiles {
-    /// Registers of a tile.
+    /// Registers per tile.
     registers: usize,
     count: usize,
     /// Time of one weight on a tile.
@@ -122,13 +125,13 @@ struct Tiles {
 /// Bytes of the first-level cache that pixels may take.
 const FIRST_LEVEL: usize = 32 * 1024;
 
-/// Time of one weight on a tile of so many registers with so many sets of sums: two loads start per cycle, a sum is ready
-/// after four.
+/// Time of one weight on a tile of `tile` registers with `sets` sets of sums: two loads start per cycle, and a sum is
+/// ready after four cycles.
 fn step(tile: usize, sets: usize) -> f64 {
     (tile as f64 + 2.0).max(8.0 / sets as f64)
 }
 
-/// Bytes of the packed weights of so many filters, of whose weights so many are not zero.
+/// Size in bytes of the packed weights, of which `nonzeros` are not zero.
 pub fn packed_len(shape: &ConvShape, nonzeros: usize) -> usize {
     let ends = product(&[shape.out_c + 1, size_of::<u32>()]);
     ends + (product(&[nonzeros, 6])).next_multiple_of(4)
@@ -137,7 +140,7 @@ pub fn packed_len(shape: &ConvShape, nonzeros: usize) -> usize {
 /// Packs the weights.
 ///
 /// # Panics
-/// If a length is not that of the shape, or more weights than a `u32` counts are not zero.
+/// If a length does not match the shape, or the count of nonzero weights does not fit in a `u32`.
 #[inline(never)]
 pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
     let (depth, count) = (shape.in_c, shape.out_c);
@@ -151,7 +154,7 @@ pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
     let ends: &mut [u32] = cast_slice_mut(ends);
     let (values, channels): (&mut [f32], &mut [u16]) = (cast_slice_mut(values), cast_slice_mut(channels));
     ends[0] = 0;
-    // Where their number is odd, one more fills the last 32 bits.
+    // If the count is odd, one more index fills the last 32 bits.
     channels[nonzeros..].fill(0);
     let mut at = 0;
     for filter in 0..count {
@@ -169,10 +172,10 @@ pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
     }
 }
 
-/// Packed weights, taken apart.
+/// Packed weights, split into their parts.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a> {
-    /// Where the weights of every filter end, behind a 0.
+    /// The end of each filter's weights, preceded by a 0.
     ends: &'a [u32],
     values: &'a [f32],
     channels: &'a [u16],
@@ -181,7 +184,7 @@ pub(crate) struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// `None` where the bytes are too few for the filters, or more than their ends say.
+    /// `None` if there are too few bytes for the filters, or if their length does not match the ends.
     fn new(shape: &ConvShape, packed: &'a [u8]) -> Option<Self> {
         let (ends, rest) = packed.split_at_checked(shape.out_c.checked_add(1)?.checked_mul(size_of::<u32>())?)?;
         let ends: &[u32] = bytemuck::try_cast_slice(ends).ok()?;
@@ -193,10 +196,10 @@ impl<'a> Weights<'a> {
         Some(Self { ends, values: cast_slice(values), channels: &cast_slice(channels)[..count], depth: shape.in_c })
     }
 
-    /// Weights and channels of a filter, which are channels of the input.
+    /// Weights and channels of a filter. The channels are all valid.
     ///
     /// # Panics
-    /// If the filter's weights are not among all, or a channel is not one of the input.
+    /// If the filter's range is out of bounds, or a channel is not one of the input.
     fn filter(&self, filter: usize) -> (&'a [f32], &'a [u16]) {
         let range = self.ends[filter] as usize..self.ends[filter + 1] as usize;
         let channels = &self.channels[range.clone()];
@@ -204,22 +207,22 @@ impl<'a> Weights<'a> {
         (&self.values[range], channels)
     }
 
-    /// Whether every filter is sound.
+    /// Whether every filter's range and channels are valid.
     fn is_sound(&self) -> bool {
         self.ends.first() == Some(&0) && self.ends.is_sorted() && are_below(self.channels, self.depth)
     }
 }
 
-/// Whether all channels are below a bound. Looks at all of them, many at a time.
+/// Whether all channels are below a bound. Always reads all of them, so that the loop is vectorized.
 #[inline(never)]
 fn are_below(channels: &[u16], bound: usize) -> bool {
     let last = channels.iter().fold(0, |last, &channel| channel.max(last));
     channels.is_empty() || usize::from(last) < bound
 }
 
-/// Multiply-adds below which a second thread does not pay.
+/// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = if cfg!(test) { 1 } else { 50_000 };
-/// Units per thread, so that a slow thread holds up the others by little.
+/// Units per thread: several, so that a slow thread delays the others little.
 const UNITS_PER_THREAD: usize = 4;
 
 /// Computes a convolution whose slices were checked.
@@ -248,7 +251,7 @@ fn run(
         // SAFETY: the output has this image.
         let out = unsafe { to.start().add(image * image_out) };
         for tile in 0..count {
-            // The last one reaches back.
+            // The last tile reaches back.
             let first = (tile * registers * v.width).min(plane - pixels);
             for filter in filters.clone() {
                 let (values, channels) = weights.filter(filter);
@@ -264,14 +267,16 @@ fn run(
                     in_registers,
                     out: out.wrapping_add(at),
                 };
-                // SAFETY: the CPU has the instructions. The weights' channels are planes of the input, by `filter`; in each
-                // of them, and in the output, the tile's pixels lie behind the first; nobody else writes this filter's.
+                // SAFETY: the CPU has the instructions. The weights' channels are planes of the input, as `filter` has
+                // checked; each plane, and the output, has the tile's pixels from `first` on; no other thread writes
+                // this filter's output.
                 unsafe { (v.kernel)(&tile, registers) };
                 if let Some(rest) = &rest {
                     let start = to.start();
                     let stored =
                         Stored { out: start, at: image * image_out + at, ldc: plane, rows: 1, columns: pixels };
-                    // SAFETY: the output has the tile, which was computed above: what is done twice begins anew.
+                    // SAFETY: the output has the tile, which was computed above. Pixels that are computed twice were
+                    // stored anew.
                     unsafe { rest.finish(v.isa, &stored) };
                 }
             }

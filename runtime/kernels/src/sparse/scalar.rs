@@ -1,4 +1,4 @@
-//! The kernel in plain Rust: the reference for every other one.
+//! The kernel in plain Rust: the reference for all others.
 
 use super::tile::Tile;
 use crate::activation::{Activation, scalar::apply};

@@ -13,13 +13,13 @@ fn pointwise([batch, height, width]: [usize; 3], in_c: usize, out_c: usize) -> C
     ConvShape { batch, in_h: height, out_h: height, in_w: width, out_w: width, ..ConvShape::matrix(1, in_c, out_c) }
 }
 
-/// `len` weights of which about `density` of 256 are not zero.
+/// `len` weights, of which about `density` in 256 are not zero.
 fn weights(seed: u32, len: usize, density: usize) -> Vec<f32> {
     let keep = numbers(seed + 7, len).into_iter().map(|x| ((x + 1.0) * 128.0) as usize >= density);
     numbers(seed, len).into_iter().zip(keep).map(|(w, zero)| if zero { 0.0 } else { w }).collect()
 }
 
-/// Images with channels innermost of planes.
+/// Images with channels innermost, made from planes.
 fn innermost(planes: &[f32], pixels: usize, channels: usize) -> Vec<f32> {
     let at = |i: usize| {
         let (image, pixel, channel) = (i / channels / pixels, i / channels % pixels, i % channels);
@@ -48,7 +48,7 @@ proptest! {
         let shape = pointwise([batch, height, width], in_c, out_c);
         let plane = height * width;
         let x = Guarded::new(&numbers(1, shape.input_len()), edge);
-        // All of the first filter are zero, and none of the last.
+        // The first filter has only zero weights, the last one none.
         let mut w = weights(2, in_c * out_c, density);
         w[..in_c].fill(0.0);
         w[(out_c - 1) * in_c..].iter_mut().for_each(|w| *w = if *w == 0.0 { 0.5 } else { *w });
@@ -75,7 +75,7 @@ proptest! {
     }
 }
 
-/// The planes of real networks, whose tiles are those that the kernels were made for.
+/// Plane sizes of real networks, which the tile sizes were chosen for.
 #[test]
 fn whole_planes_follow_the_definition() {
     for (side, in_c, out_c) in [(1, 960, 128), (7, 160, 33), (14, 80, 20), (28, 40, 12), (56, 24, 7), (112, 16, 4)] {
@@ -102,7 +102,8 @@ fn both_orders_of_weights_pack_alike() {
     assert_eq!(bytes(Filters::Oihw(&oihw)), bytes(Filters::Io(&io)));
 }
 
-/// A file may hold anything: what is no weights of the shape is told, and nothing of it leads a kernel astray.
+/// Packed weights from a file may contain anything: those that do not match the shape are detected, and none make a
+/// kernel access memory out of bounds.
 #[test]
 fn packed_weights_that_do_not_fit_are_told() {
     let shape = ConvShape::matrix(1, 10, 3);
@@ -117,7 +118,8 @@ fn packed_weights_that_do_not_fit_are_told() {
         bytes[at] = byte;
         aligned(&bytes)
     };
-    // A channel past the last, ends that fall, a first one that is not 0, a last one of more weights than there are.
+    // A channel past the last, decreasing ends, a first end that is not 0, a last end past the weights, and too few
+    // bytes.
     for bytes in [with(16 + count * 4, 10), with(4, 200), with(0, 1), with(12, 200), aligned(&whole[..whole.len() - 4])]
     {
         assert!(!v.reads(&shape, &bytes));

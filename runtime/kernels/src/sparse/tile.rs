@@ -1,42 +1,43 @@
-//! One filter on a tile of pixels, for the instruction sets.
+//! One filter on a tile of pixels, generic over the register type.
 
 use crate::epilogue::InRegisters;
 use crate::lanes::Lanes;
 
-/// Registers of the tiles there are, and the sets of sums of each.
+/// Registers per tile, for each tile size, and its sets of sums.
 pub(super) const TILES: [(usize, usize); 6] = [(1, 8), (2, 4), (4, 2), (7, 1), (10, 1), (13, 1)];
 
 /// The arguments of a kernel.
 pub(super) struct Tile<'a> {
     /// The filter's weights that are not zero.
     pub values: &'a [f32],
-    /// For each, the channel of the input.
+    /// The input channel of each weight.
     pub channels: &'a [u16],
-    /// From the tile's first pixel in the first plane on.
+    /// The input from the tile's first pixel in the first plane on.
     pub input: &'a [f32],
-    /// Pixels from a plane to the next.
+    /// Pixels from one plane to the next.
     pub plane: usize,
-    /// Pixels of the tile; fewer than its registers hold, where these are more than the plane.
+    /// Pixels of the tile; fewer than its registers hold only if the plane is smaller than one register.
     pub pixels: usize,
     pub bias: f32,
     pub in_registers: InRegisters,
-    /// The filter's result for the tile's first pixel.
+    /// The filter's output for the tile's first pixel.
     pub out: *mut f32,
 }
 
-/// Computes one filter on a tile of so many registers, of those in [`TILES`].
+/// Computes one filter on a tile of this many registers, one of the sizes in [`TILES`].
 ///
 /// # Safety
-/// The CPU has the instruction set. There are as many channels as weights, and each has its plane in the input, at whose
-/// tile's first pixel as many pixels begin as the tile has; so does the output, which overlaps nothing else. The tile has
-/// more pixels than all of its registers but the last hold, and no fewer than a register, unless it has one alone.
+/// The CPU has the instruction set. There are as many channels as weights. The input has the plane of each channel,
+/// with all of the tile's pixels readable from the tile's first pixel on; the output likewise has these pixels and
+/// overlaps nothing else. The tile has more pixels than all of its registers but the last hold, and at least one
+/// register of them, unless it consists of a single register.
 pub(super) type Kernel = unsafe fn(&Tile<'_>, usize);
 
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instruction set of `L`.
 #[inline(always)]
 unsafe fn run<L: Lanes>(tile: &Tile<'_>, registers: usize) {
-    // SAFETY: guaranteed by the caller; a tile of less than a register has one.
+    // SAFETY: guaranteed by the caller; a tile smaller than a register consists of one.
     unsafe {
         match registers {
             13 => sums::<L, 13, 1>(tile),
@@ -49,7 +50,7 @@ unsafe fn run<L: Lanes>(tile: &Tile<'_>, registers: usize) {
     }
 }
 
-/// The sums of `T` registers, in `S` sets for weights in turn.
+/// Computes the sums of `T` registers, in `S` sets that successive weights use in turn.
 ///
 /// # Safety
 /// As for [`run`].
@@ -88,16 +89,16 @@ unsafe fn sums<L: Lanes, const T: usize, const S: usize>(tile: &Tile<'_>) {
     }
 }
 
-/// First pixel of a register: the last one ends where the tile does.
+/// First pixel of a register: the last register ends at the end of the tile.
 #[inline(always)]
 fn place<L: Lanes, const T: usize>(tile: &Tile<'_>, register: usize) -> usize {
     if register + 1 < T { register * L::WIDTH } else { tile.pixels - L::WIDTH }
 }
 
-/// Adds the weight `at` times its plane's pixels to sums.
+/// Adds the product of weight `at` and its plane's pixels to the sums.
 ///
 /// # Safety
-/// As for [`run`]; there is such a weight.
+/// As for [`run`]; the weight exists.
 #[inline(always)]
 unsafe fn step<L: Lanes, const T: usize>(tile: &Tile<'_>, at: usize, sums: &mut [L; T]) {
     // SAFETY: the pixels of every register lie in the tile, and the channel's plane in the input.

@@ -1,4 +1,4 @@
-//! The contract of convolutions, as the family keeps it.
+//! The interface of convolution kernels, implemented by this family.
 
 use super::{Stem, VARIANTS, Variant, choose, pack, packed_len, stem, takes};
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
@@ -6,7 +6,7 @@ use crate::gemm::Packed;
 use crate::isa::Isa;
 use crate::threads::Pool;
 
-/// The family in the table of convolutions.
+/// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =
     Family { name: "stem", kernel: |at| VARIANTS.get(at).map(|v| v as &dyn FloatKernel), candidates };
 
@@ -16,7 +16,7 @@ fn candidates(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)>
     if !Kernel::takes(kernel, task) {
         return Vec::new();
     }
-    // Panels of two registers, or of one.
+    // The cost of two registers per panel, even if it has one.
     let registers = s.out_c.div_ceil(kernel.filters) * 2;
     vec![(kernel, s.pixels() as f64 * product(&[s.taps(), s.in_c]) as f64 * registers as f64)]
 }

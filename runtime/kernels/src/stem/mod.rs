@@ -1,11 +1,11 @@
-//! The first convolution of a network: images as they come, NCHW and of few channels, to NHWC.
+//! The first convolution of a network: reads images as they arrive, in NCHW with few channels, and writes NHWC.
 //!
 //! `out[y, x, f] = epilogue(sum over c, ky, kx of in[c, y * sy + ky * dy - pad, x * sx + kx - pad] * w[f, c, ky, kx])`
 //!
-//! As a matrix product it needs its pixels side by side: the image is written once more in NHWC, and a pointer is made
-//! for every pixel and row of the kernel, which then lead to runs of nine numbers. Here filters lie in the lanes of a
-//! register and a tile is some neighboring outputs of a row, whose inputs are at distances known to the compiler in
-//! every row of every channel: each is broadcast from where it lies.
+//! As a matrix product it would need adjacent channels: the image would be written once more in NHWC, with a pointer
+//! for every pixel and kernel row to a run of only nine elements. Here, filters are in the lanes of a register and a
+//! tile is several adjacent outputs of a row. The inputs of a tile are at distances known to the compiler in every row
+//! of every channel, and each is broadcast from its place.
 
 mod contract;
 mod run;
@@ -22,7 +22,7 @@ use run::{MAX_LINES, MAX_WINDOW, Rows, WIDTH};
 pub struct Variant {
     /// Name, as `inspect` prints it: `stem_f32_<outputs>x<filters>_<isa>`.
     pub name: &'static str,
-    /// Instruction set it needs.
+    /// The instruction set it needs.
     pub isa: Isa,
     /// Filters of a panel.
     filters: usize,
@@ -44,8 +44,8 @@ macro_rules! variants {
     };
 }
 
-/// Every variant of this build; with the feature `foreign` those of other architectures too, which can only be packed
-/// for.
+/// Every variant of this build. With the feature `foreign` the table also has the variants of other architectures, for
+/// packing only.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "stem_f32_14x32_avx512" Avx512 32 run::avx512_32;
@@ -63,8 +63,8 @@ pub static VARIANTS: &[Variant] = variants! {
     "stem_f32_scalar" Scalar 1 run::scalar;
 };
 
-/// The variant of `isa` for this many filters: the widest whose panels they fill, or else the narrowest. AVX2's are
-/// among those of AVX-512.
+/// The variant of `isa` for this many filters: the widest whose panels they fill, or else the narrowest. AVX-512 may
+/// also use the variants of AVX2.
 #[inline(never)]
 pub fn choose(isa: Isa, filters: usize) -> &'static Variant {
     let mut usable = VARIANTS.iter().filter(|v| v.isa == isa || (isa == Isa::Avx512 && v.isa == Isa::Avx2));
@@ -78,10 +78,10 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
     VARIANTS.iter().find(|v| v.name == name && v.isa.is_built())
 }
 
-/// Most channels of an image: with more of them a run of channels fills a register.
+/// Most channels of an image: with more, a run of channels fills a register.
 const MAX_CHANNELS: usize = 4;
 
-/// Whether a convolution is of this family: a few rows of a few channels under a window, none of them spread.
+/// Whether a convolution is of this family: few kernel rows over few channels, and no horizontal dilation.
 #[inline(never)]
 pub fn takes(shape: &ConvShape) -> bool {
     let [rows, columns] = shape.kernel;
@@ -96,17 +96,17 @@ pub fn takes(shape: &ConvShape) -> bool {
         && lines.saturating_mul(window) <= MAX_WINDOW
 }
 
-/// Numbers that [`pack`] writes.
+/// Elements that [`pack`] writes.
 #[inline(never)]
 pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
     product(&[shape.in_c, shape.taps(), shape.out_c.next_multiple_of(v.filters)])
 }
 
-/// Packs the weights `[filters, channels, kernel_h, kernel_w]` in panels of filters, each `[channels, kernel_h, kernel_w,
-/// filters]`; what the last panel lacks is zero.
+/// Packs the weights `[filters, channels, kernel_h, kernel_w]` in panels of filters, each `[channels, kernel_h,
+/// kernel_w, filters]`; missing filters of the last panel are zero.
 ///
 /// # Panics
-/// If the lengths are not those of `shape`.
+/// If the lengths do not match `shape`.
 #[inline(never)]
 pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     let rows = product(&[shape.in_c, shape.taps()]);
@@ -120,7 +120,7 @@ pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
 
 /// A convolution of the family.
 pub struct Stem<'a> {
-    /// Its geometry; [`takes`] it.
+    /// Its geometry, which this family must [take](takes).
     pub shape: &'a ConvShape,
     /// NCHW.
     pub input: &'a [f32],
@@ -128,19 +128,19 @@ pub struct Stem<'a> {
     pub packed: &'a [f32],
     /// NHWC.
     pub out: &'a mut [f32],
-    /// What is fused behind; no residual.
+    /// Applied to the sums; without a residual.
     pub epilogue: Epilogue<'a>,
 }
 
-/// Units per thread, so that a slow thread holds up the others by little.
+/// Units per thread: several, so that a slow thread delays the others little.
 const UNITS_PER_THREAD: usize = 4;
-/// Multiply-adds below which a second thread does not pay.
+/// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = 50_000;
 
 /// Computes a convolution.
 ///
 /// # Panics
-/// If a slice is not as long as `shape` says, or the CPU lacks the variant's instructions.
+/// If the length of a slice does not match `shape`, or the CPU lacks the variant's instructions.
 #[inline(never)]
 pub fn stem(v: &Variant, args: Stem<'_>, pool: &Pool) {
     let Stem { shape, input, packed, out, epilogue } = args;

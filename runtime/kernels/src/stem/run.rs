@@ -1,4 +1,4 @@
-//! The loops of the first convolution, generic over the registers.
+//! The loops of the first convolution, generic over the register type.
 
 use std::ops::Range;
 
@@ -12,30 +12,30 @@ use crate::lanes::Lanes;
 pub(super) const WIDTH: usize = 14;
 /// Most rows of the kernel over all channels.
 pub(super) const MAX_LINES: usize = 32;
-/// Most numbers under a tile.
+/// Most input elements under a tile.
 pub(super) const MAX_WINDOW: usize = 2048;
 
 /// Some output rows of a convolution whose lengths were checked.
 pub(super) struct Rows<'a> {
     pub shape: &'a ConvShape,
-    /// Rows over all images.
+    /// Rows, counted over all images.
     pub rows: Range<usize>,
     /// NCHW.
     pub input: &'a [f32],
     pub packed: &'a [f32],
-    /// First number of the first of the rows.
+    /// First element of the first of the rows.
     pub out: *mut f32,
     /// Without a residual.
     pub epilogue: Epilogue<'a>,
 }
 
-/// The kernels by instruction set: name, its attributes, the register, outputs of a tile, of one at the end of a row, and
-/// registers of filters.
+/// The kernels by instruction set: name, attributes, register type, outputs per tile, outputs per tile at the end of a
+/// row, and registers of filters.
 macro_rules! kernels {
     ($($(#[$attribute:meta])* $name:ident $lanes:path, $isa:ident, $width:literal or $last:literal x $registers:literal;)*) => {$(
         /// # Safety
-        /// The CPU has the instruction set; the slices are as long as the shape says, and the weights are packed for this
-        /// many filters.
+        /// The CPU has the instruction set; the slices are as long as the shape says, and the weights are packed for
+        /// this many filters.
         $(#[$attribute])*
         pub(super) unsafe fn $name(rows: &Rows<'_>) {
             // SAFETY: guaranteed by the caller.
@@ -65,7 +65,7 @@ kernels! {
     neon_8 crate::lanes::neon::F32x4, Neon, 14 or 7 x 2;
 }
 
-/// The reference, number by number, for panels of one filter.
+/// The reference, element by element, for panels of one filter.
 ///
 /// # Safety
 /// The slices are as long as the shape says.
@@ -95,17 +95,17 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
     }
 }
 
-/// A row of the kernel in a channel: what it meets and its weights.
+/// A kernel row in one channel: the input row under it and its weights.
 #[derive(Clone, Copy)]
 struct Line {
-    /// The input row below.
+    /// The input row.
     row: *const f32,
     /// Offset of its weights in a panel.
     weights: usize,
 }
 
-/// Rows, then tiles of columns, then panels of filters: the window under a tile stays in the first-level cache for all
-/// filters, and the weights do anyway.
+/// Loops over rows, then tiles of columns, then panels of filters: the window of a tile stays in the first-level cache
+/// for all filters, and the weights always do.
 ///
 /// # Safety
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the slices are as long as the shape says;
@@ -142,17 +142,17 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
         }
         if let Some(activation) = args.epilogue.later() {
             let len = s.out_w * s.out_c;
-            // SAFETY: the output row just written, of this task alone.
+            // SAFETY: the output row was just written, by this task alone.
             let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(out_row), len) };
             finish_row(isa, activation, out, None);
         }
     }
 }
 
-/// Neighboring outputs of a row.
+/// Adjacent outputs of a row.
 struct Tile<'a, 'b> {
     args: &'a Rows<'b>,
-    /// The kernel's rows that fall inside the image.
+    /// The kernel rows that fall inside the image.
     lines: &'a [Line],
     /// First output column.
     x: usize,
@@ -163,7 +163,7 @@ struct Tile<'a, 'b> {
 }
 
 impl Tile<'_, '_> {
-    /// Computes it; `copies` is for what lies at an edge.
+    /// Computes the tile; `copies` is a buffer for windows at an edge.
     ///
     /// # Safety
     /// As for [`run`]; the horizontal stride is `S`.
@@ -172,7 +172,7 @@ impl Tile<'_, '_> {
         let s = self.args.shape;
         let columns = (P - 1) * S + s.kernel[1];
         let first = (self.x * S).wrapping_sub(s.pad_left);
-        // Columns past the last output are in the window, too, and need not exist.
+        // The window also has columns past the last output, which need not exist.
         let inside = self.x * S >= s.pad_left && first + columns <= s.in_w;
         let mut lines = [Line { row: std::ptr::null(), weights: 0 }; MAX_LINES];
         let lines = &mut lines[..self.lines.len()];
@@ -187,7 +187,7 @@ impl Tile<'_, '_> {
             window[..from].fill(0.0);
             window[end..].fill(0.0);
             if from < end {
-                // SAFETY: the row has `in_w` numbers, and the columns from `from` to `end` are inside.
+                // SAFETY: the row has `in_w` elements, and the columns from `from` to `end` are inside.
                 let inside =
                     unsafe { std::slice::from_raw_parts(line.row.add(self.x * S + from - s.pad_left), end - from) };
                 window[from..end].copy_from_slice(inside);
@@ -198,7 +198,7 @@ impl Tile<'_, '_> {
         unsafe { self.panels::<L, P, R, S>(lines) }
     }
 
-    /// The filters, panel after panel.
+    /// Computes the filters, panel after panel.
     ///
     /// # Safety
     /// As for [`run`]; every line has the columns under the tile.
@@ -207,7 +207,8 @@ impl Tile<'_, '_> {
         let s = self.args.shape;
         let panel_len = s.in_c * s.kernel[0] * s.kernel[1] * R * L::WIDTH;
         for (panel, filter) in (0..s.out_c).step_by(R * L::WIDTH).enumerate() {
-            // SAFETY: value instructions, the bias of filters that exist, and what the caller promises of lines and weights.
+            // SAFETY: value instructions, the bias of filters that exist, and lines and weights as the caller
+            // guarantees.
             unsafe {
                 let bias = self.bias::<L, R>(filter);
                 let mut sums = [bias; P];
@@ -252,7 +253,7 @@ impl Tile<'_, '_> {
         let bias = self.args.epilogue.bias.unwrap_or_default();
         std::array::from_fn(|r| {
             let rest = bias.get(filter + r * L::WIDTH..).unwrap_or_default();
-            // SAFETY: as many numbers as are read are there.
+            // SAFETY: `rest` has as many elements as are read.
             unsafe {
                 match rest.len() {
                     0 => L::splat(0.0),
@@ -263,7 +264,7 @@ impl Tile<'_, '_> {
         })
     }
 
-    /// Stores those of the sums of filters from `filter` on that exist.
+    /// Stores the sums of the filters from `filter` on, as far as they exist.
     ///
     /// # Safety
     /// `to` is writable for them.

@@ -7,7 +7,7 @@ use crate::activation::Activation;
 use crate::gemm::tests::{assert_close, definition, numbers};
 use crate::guard::{Edge, Guarded};
 
-/// NHWC of NCHW.
+/// Converts NCHW to NHWC.
 fn nhwc(shape: &ConvShape, nchw: &[f32]) -> Vec<f32> {
     let (pixels, channels) = (shape.in_h * shape.in_w, shape.in_c);
     let at = |i: usize| {

@@ -1,4 +1,5 @@
-//! Blocks of tiles for the cache and the threads: transform the windows, multiply point by point, transform the sums.
+//! Tiles in blocks that fit the cache and are shared among threads: transform the windows, multiply per point,
+//! transform the sums.
 
 use std::ops::Range;
 
@@ -12,7 +13,7 @@ use crate::isa::Isa;
 use crate::parallel::{Output, share_units, split};
 use crate::threads::Pool;
 
-/// Numbers of a block, transformed windows and sums, that most of a second-level cache holds.
+/// Elements of a block, transformed windows and sums together, that fill most of a second-level cache.
 fn block_len(isa: Isa) -> usize {
     match isa {
         Isa::Avx2 | Isa::Avx512 => 160 * 1024,
@@ -20,39 +21,40 @@ fn block_len(isa: Isa) -> usize {
     }
 }
 
-/// Most channels whose kernels are transformed at a time: then they are multiplied with, still in the second-level cache.
+/// Most channels whose kernels are transformed at a time: they are then multiplied while still in the second-level
+/// cache.
 const CHANNELS: usize = if cfg!(test) { 7 } else { 128 };
-/// Most numbers of transformed kernels that all are transformed first, to be shared by the blocks: 2.5 MiB.
+/// Up to this many elements, all transformed kernels are made first and shared by the blocks: 2.5 MiB.
 const SHARED: usize = 640 * 1024;
-/// Numbers between the matrices of neighboring points, so that they do not all fall on the same lines of a cache.
+/// Elements between the matrices of adjacent points, so that they do not all map to the same cache sets.
 const GAP: usize = 16;
 /// Most points of a window.
 const MAX_POINTS: usize = 81;
 /// Most rows of a tile of the matrix product.
 const MAX_ROWS: usize = 16;
 
-/// How the tiles are cut. Depends on sizes only, so that scratch can be planned.
+/// How the tiles are split. Depends on sizes only, so that scratch can be planned.
 pub(super) struct Split {
     /// Tiles of all images.
     tiles: usize,
     /// Tiles of a block.
     per_block: usize,
     blocks: usize,
-    /// Panels of the weights that a unit multiplies with, and how many such parts there are.
+    /// Panels of the weights that a unit multiplies by, and how many such panel blocks there are.
     panels: usize,
     panel_blocks: usize,
     all_panels: usize,
-    /// Threads at work, each with its own scratch.
+    /// Threads that work, each with its own scratch.
     slots: usize,
-    /// Numbers of transformed windows of a slot, and of sums.
+    /// Elements of a slot for transformed windows, and for sums.
     windows: usize,
     sums: usize,
-    /// Numbers of the transformed kernels of a part of a panel, and how many parts there are in all.
+    /// Elements of the transformed kernels of one part of a panel, and how many parts there are in all.
     part: usize,
     parts: usize,
-    /// Where they are.
+    /// Where the transformed kernels are.
     place: Place,
-    /// Numbers of a pixel of the padding.
+    /// Elements of a zero pixel, for the padding.
     zeros: usize,
 }
 
@@ -67,13 +69,13 @@ impl Split {
         let parts = product(&[all_panels, shape.in_c.div_ceil(channels)]);
 
         let per_tile = product(&[v.points(), shape.in_c + shape.out_c.min(gemm.nr)]).max(1);
-        // Every block reads all weights, so it pays to let a block outgrow the cache where those are larger by far.
+        // Every block reads all weights, so where those are much larger than the cache, larger blocks pay off.
         let block = block_len(v.isa).max(product(&[part, parts]) / 8);
         let fit = (block / per_tile / gemm.mr * gemm.mr).max(gemm.mr);
         let share = tiles.div_ceil(threads).next_multiple_of(gemm.mr);
         let blocks = tiles.div_ceil(fit.min(share));
         let per_block = tiles.div_ceil(blocks);
-        // Too few tiles for all threads: they share the filters, and each transforms the windows for itself.
+        // With too few tiles for all threads, threads share the filters, and each transforms all windows for itself.
         let panel_blocks = if blocks < threads { threads.div_ceil(blocks).min(all_panels) } else { 1 };
         let panels = all_panels.div_ceil(panel_blocks);
         let panel_blocks = all_panels.div_ceil(panels);
@@ -91,7 +93,8 @@ impl Split {
             parts,
             place: match product(&[part, parts]) {
                 _ if v.storage == Storage::Transformed => Place::Packed,
-                // A thread with a block or none transforms for itself: nobody waits, and nothing leaves its core's cache.
+                // Where a thread has at most one block, it transforms kernels for itself: no thread waits, and the data
+                // stays in its core's cache.
                 len if blocks > threads && len <= SHARED => Place::Shared,
                 _ => Place::Slot,
             },
@@ -111,7 +114,7 @@ impl Split {
         self.zeros + self.shared_len() + product(&[self.slots, self.slot_len()])
     }
 
-    /// Numbers of all transformed kernels.
+    /// Elements of all transformed kernels.
     pub(super) fn all_parts_len(&self) -> usize {
         product(&[self.part, self.parts])
     }
@@ -134,31 +137,31 @@ impl Split {
     }
 }
 
-/// Where transformed kernels are.
+/// Where the transformed kernels are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// In the packed weights.
     Packed,
-    /// In scratch, all of them, for all threads.
+    /// In scratch, all of them, shared by all threads.
     Shared,
-    /// In scratch, a part for each thread.
+    /// In scratch, one part at a time for each thread.
     Slot,
 }
 
-/// Where a block of tiles gets the transformed kernels from.
+/// The transformed kernels for a block of tiles.
 enum Kernels<'a> {
-    /// All parts, each of this length.
+    /// All parts, already transformed, each of this length.
     Made(&'a [f32], usize),
-    /// It transforms one part after the other, here.
+    /// The block transforms one part after the other into this buffer.
     Make(&'a mut [f32]),
 }
 
-/// Channels of a part: parts of nearly equal size.
+/// Channels of a part: the parts are of nearly equal size.
 fn channels_of(v: &Variant, shape: &ConvShape) -> usize {
     if v.storage == Storage::Transformed { shape.in_c } else { shape.in_c.div_ceil(shape.in_c.div_ceil(CHANNELS)) }
 }
 
-/// Transforms all kernels that are in panels, part by part.
+/// Transforms all packed kernels, part by part.
 pub(super) fn transform_all(v: &Variant, shape: &ConvShape, kernels: &[f32], out: &mut [f32]) {
     let split = Split::new(v, shape, 1);
     let product = Product { v, gemm: v.gemm(), shape, input: &[], packed: kernels.into(), epilogue: Epilogue::NONE };
@@ -226,7 +229,8 @@ impl Product<'_> {
         (tile / (down * across), tile / across % down * m, tile % across * m)
     }
 
-    /// Transforms the windows of `tiles` tiles from `first` on to `[point, tile, channel]` with gaps between the points.
+    /// Transforms the windows of `tiles` tiles from `first` on to `[point, tile, channel]`, with gaps between the
+    /// points.
     fn transform_windows(&self, first: usize, tiles: usize, windows: &mut [f32], zeros: &[f32]) {
         let s = self.shape;
         let side = self.v.side;
@@ -236,7 +240,7 @@ impl Product<'_> {
         for tile in 0..tiles {
             let (image, y, x) = self.place(first + tile);
             for (i, pixel) in pixels[..side * side].iter_mut().enumerate() {
-                // Rows and columns before the first wrap to huge numbers: one comparison finds both ends.
+                // Rows and columns before the first wrap to huge values: one comparison checks both ends.
                 let in_y = (y * s.stride[0] + i / side).wrapping_sub(s.pad_top);
                 let in_x = (x * s.stride[1] + i % side).wrapping_sub(s.pad_left);
                 *pixel = if in_y < s.in_h && in_x < s.in_w {
@@ -246,13 +250,13 @@ impl Product<'_> {
                 };
             }
             let out = windows[tile * s.in_c..].as_mut_ptr();
-            // SAFETY: the entry point has checked the instruction set. Each pointer is to a pixel or to as many
-            // zeros, and `out` reaches to the last point of the tile, by the assertion above.
+            // SAFETY: the entry point has checked the instruction set. Each pointer is to a pixel or to as many zeros,
+            // and `out` reaches to the last point of the tile, by the assertion above.
             unsafe { (self.v.input)(&InputTile { pixels: pixels.as_ptr(), channels: s.in_c, out, stride }) }
         }
     }
 
-    /// The panel, counted from the first, and the channels of a part of the kernels.
+    /// The index of the panel and the channels of a part of the kernels.
     fn part(&self, part: usize) -> (usize, Range<usize>) {
         let (channels, at_a_time) = (self.shape.in_c, channels_of(self.v, self.shape));
         let parts = channels.div_ceil(at_a_time);
@@ -260,12 +264,12 @@ impl Product<'_> {
         (part / parts, first..channels.min(first + at_a_time))
     }
 
-    /// Filters of a panel, with those that fill its last register.
+    /// Filters of a panel, rounded up to whole registers.
     fn width(&self, panel: usize) -> usize {
         self.gemm.nr.min(self.shape.out_c - panel * self.gemm.nr).next_multiple_of(self.gemm.lanes)
     }
 
-    /// Where the kernels of a part lie in the packed ones; nowhere behind the last.
+    /// Range of a part in the packed kernels; empty after the last part.
     fn kernels(&self, part: usize) -> Range<usize> {
         let (panel, channels) = self.part(part);
         if panel * self.gemm.nr >= self.shape.out_c {
@@ -275,7 +279,7 @@ impl Product<'_> {
         first + channels.start * 9 * width..first + channels.end * 9 * width
     }
 
-    /// Transforms a part of the kernels, to `[weight, channel, filter]` with gaps between the weights.
+    /// Transforms a part of the kernels to `[weight, channel, filter]`, with gaps between the weights.
     fn transform_kernels(&self, transform: unsafe fn(&WeightTile), part: usize, out: &mut [f32]) {
         let (panel, channels) = self.part(part);
         let (width, kernels) = (self.width(panel), self.packed.range(self.kernels(part)));
@@ -283,12 +287,12 @@ impl Product<'_> {
         assert!(channels.len() * width <= stride);
         let out = out.as_mut_ptr();
         let tile = WeightTile { kernels, channels: channels.len(), width, out, stride };
-        // SAFETY: the CPU has the instruction set of the transform: the entry point has checked that of the variant's own,
-        // and `packing` chose the other. Both slices are as long as the tile says.
+        // SAFETY: the CPU has the instruction set of the transform: the entry point has checked the variant's own, and
+        // `packing` chose the other. Both slices are as long as the tile says.
         unsafe { transform(&tile) }
     }
 
-    /// Multiplies `[tile, channel]` by the filters of a panel for each point, to `[point, tile, filter]`.
+    /// Multiplies `[tile, channel]` by the filters of a panel for each point, giving `[point, tile, filter]`.
     fn multiply(
         &self,
         tiles: usize,
@@ -308,7 +312,7 @@ impl Product<'_> {
                     (&**own, self.kernels(part + 1))
                 }
             };
-            // What is transformed next comes while this is multiplied with.
+            // Prefetches what is transformed next while multiplying.
             let at_a_time = next.len().div_ceil(v.weights * v.weights).max(1);
             let mut next = next.clone().step_by(at_a_time).map(|at| at..next.end.min(at + at_a_time));
             let (_, channels) = self.part(part);
@@ -329,7 +333,7 @@ impl Product<'_> {
         }
     }
 
-    /// Multiplies some channels of `[tile, channel]` by a panel of `columns` columns: adds to the sums, unless the
+    /// Multiplies some channels of `[tile, channel]` by a panel of `columns` columns. Adds to the sums, unless the
     /// channels are the first.
     fn multiply_panel(&self, windows: &[f32], channels: Range<usize>, panel: &[f32], columns: usize, sums: &mut [f32]) {
         let (gemm, depth) = (self.gemm, self.shape.in_c);
@@ -343,8 +347,8 @@ impl Product<'_> {
             for (row, window) in rows.iter_mut().zip(windows[start * depth..].chunks_exact(depth)) {
                 *row = window[channels.clone()].as_ptr();
             }
-            // SAFETY: the entry point has checked the instruction set. The pointers are to rows of as many numbers as
-            // there are channels, the panel has as many rows of its registers, and the sums hold these rows and
+            // SAFETY: the entry point has checked the instruction set. The pointers are to rows of as many elements as
+            // there are channels, the panel has as many rows of its registers, and the sums contain these rows and
             // columns.
             unsafe {
                 gemm.kernel(end - start, panel.len() / channels.len() / gemm.lanes)(&Tile {
@@ -386,7 +390,7 @@ impl Product<'_> {
                 residual_first: epilogue.residual_first,
                 activation: epilogue.in_registers(),
             };
-            // SAFETY: the entry point has checked the instruction set and that bias, residual and output hold the
+            // SAFETY: the entry point has checked the instruction set and that bias, residual and output contain the
             // tile's rows, columns and filters, which no other unit writes; the sums reach to the last point of the
             // tile, by the assertion above.
             unsafe {
@@ -406,7 +410,7 @@ impl Product<'_> {
                 let residual = epilogue.residual.filter(|_| !epilogue.residual_first);
                 for pixel in 0..rows * columns {
                     let at = at + (pixel / columns * s.out_w + pixel % columns) * s.out_c;
-                    // SAFETY: filters of a pixel that was just stored, of this unit alone.
+                    // SAFETY: the filters of a pixel that was just stored and belongs to this unit alone.
                     let out = unsafe { std::slice::from_raw_parts_mut(out.add(at), filters) };
                     finish_row(self.v.isa, activation, out, residual.map(|r| &r[at..][..filters]));
                 }

@@ -1,11 +1,11 @@
-//! The contract of convolutions, as the family keeps it.
+//! The interface of convolution kernels, implemented by this family.
 
 use super::{Storage, VARIANTS, Variant, Winograd, candidates, pack, packed_len, scratch_len, winograd};
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
 use crate::isa::Isa;
 use crate::threads::Pool;
 
-/// The family in the table of convolutions.
+/// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn FloatKernel> =
     Family { name: "winograd", kernel: |at| VARIANTS.get(at).map(|v| v as &dyn FloatKernel), candidates: of_task };
 
@@ -21,7 +21,7 @@ fn takes(task: &Task<'_>) -> bool {
     task.images == Images::Nhwc && task.constant && !task.scaled
 }
 
-/// What is stored: transformed weights take up to 5.4 times the memory.
+/// What the packed weights contain: transformed weights take up to 5.4 times the memory.
 fn storage(task: &Task<'_>) -> Storage {
     match task.weights {
         Weights::F32 if task.spacious => Storage::Transformed,
@@ -30,7 +30,7 @@ fn storage(task: &Task<'_>) -> Storage {
 }
 
 impl Variant {
-    /// How its numbers are stored.
+    /// The weight dtype.
     pub(super) fn weights(&self) -> Weights {
         match self.storage {
             Storage::Transformed => Weights::F32,

@@ -2,20 +2,20 @@
 //!
 //! `Y = At [ sum over channels of (G g Gt) * (Bt d B) ] A`
 //!
-//! for every tile of `M x M` outputs, where `d` is the `N x N` window of the input below it (`N = M + 2`), `g` the
-//! kernel, and `*` multiplies number by number (A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
+//! for every tile of `M x M` outputs, where `d` is the `N x N` window of the input under it (`N = M + 2`), `g` the
+//! kernel, and `*` multiplies element by element (A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
 //! Networks", 2016). Each of the `N * N` points is a matrix product of tiles by channels, which the [`gemm`] family
-//! computes: 2.25 times fewer multiply-adds for `M = 2`, 4 for `M = 4` and 4.6 for `M = 5`, and what tiles reach beyond the
-//! image counts, too: 14 outputs are three tiles of five, but four of four. At stride 2, where only the two outer
-//! taps share work (`N = 2 M + 1`), it is 1.44 and 1.78 times fewer.
+//! computes. This takes 2.25 times fewer multiply-adds for `M = 2`, 4 for `M = 4` and 4.6 for `M = 5`. Tiles that reach
+//! beyond the image waste some of that: 14 outputs are three tiles of five, but four tiles of four. At stride 2, where
+//! only the two outer taps share work (`N = 2 M + 1`), it takes 1.44 and 1.78 times fewer.
 //!
-//! The transformed weights are 16/9, 4 and 5.4 times as large as the kernels. A variant either stores them, or stores the
-//! kernels and transforms them in every run: part by part (some channels of a panel of filters), multiplying while a
-//! part is in the second-level cache; only where the tiles take several blocks, which is where kernels are small, are
-//! all transformed first, into scratch. That costs a tenth of the time where pixels are few, and neither memory nor
-//! loading.
+//! The transformed weights are 16/9, 4 and 5.4 times as large as the kernels. A variant either stores them, or stores
+//! the kernels and transforms them in every run. It then transforms one part (some channels of a panel of filters) at a
+//! time and multiplies by it while it is in the second-level cache. Only if the tiles take several blocks, which
+//! happens where kernels are small, are all kernels transformed first, into scratch. Transforming costs a tenth of the
+//! time where pixels are few, but needs no memory or load time.
 //!
-//! Tiles are worked on in blocks whose transforms stay in the second-level cache.
+//! Tiles are processed in blocks whose transforms stay in the second-level cache.
 
 mod blocks;
 mod contract;
@@ -34,12 +34,12 @@ pub(crate) use contract::FAMILY;
 use half::f16;
 use transform::{F2, F2Stride2, F4, F4Stride2, F5, InputTile, OutputTile, Transform, WeightTile};
 
-/// What a variant stores.
+/// What the packed weights of a variant contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
     /// The transformed weights.
     Transformed,
-    /// The kernels, as they are or in half precision.
+    /// The kernels, in f32 or half precision.
     Kernels(Weights),
 }
 
@@ -47,13 +47,13 @@ pub enum Storage {
 pub struct Variant {
     /// Name, as `inspect` prints it: `winograd_f<outputs>[s2][_small|_half]_<isa>`.
     pub name: &'static str,
-    /// Instruction set it needs.
+    /// The instruction set it needs.
     pub isa: Isa,
-    /// What is stored.
+    /// What its packed weights contain.
     pub storage: Storage,
     /// Outputs along a side of a tile.
     outputs: usize,
-    /// Points along a side of a tile, and numbers along a side of its window.
+    /// Points along a side of a tile, which is also the size of its window.
     side: usize,
     stride: usize,
     /// Weights along a side of a kernel.
@@ -61,15 +61,15 @@ pub struct Variant {
     /// The variant of [`gemm`] for the products.
     gemm: &'static str,
     kernels: unsafe fn(&WeightTile),
-    /// The same for packing on a CPU without the instruction set.
+    /// The same function, for packing on a CPU without the instruction set.
     #[cfg(feature = "foreign")]
     portable: unsafe fn(&WeightTile),
     input: unsafe fn(&InputTile),
     output: unsafe fn(&OutputTile),
 }
 
-/// The entries of the table, three of a line: whether they are built, name, instruction set, its lanes, transform with
-/// points, outputs and weights along a side, products by.
+/// The entries of the table, three per line: whether they are built, name, instruction set, its lanes, transform with
+/// points, outputs and weights along a side, and the variant of [`gemm`] for the products.
 macro_rules! variants {
     ($(#[cfg($built:meta)]
     $name:literal $isa:ident $module:ident $lanes:literal $transform:ident<$n:literal, $m:literal, $w:literal>
@@ -121,8 +121,8 @@ macro_rules! variants {
     };
 }
 
-/// Every variant of this build; the reference is the [`gemm`] family's. With the feature `foreign` those of other
-/// architectures are there too, to pack for.
+/// Every variant of this build; the reference is that of the [`gemm`] family. With the feature `foreign` the table also
+/// has the variants of other architectures, for packing only.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "f2" Avx512 avx512 16 F2<4, 2, 4> "gemm_f32_12x32_avx512";
@@ -162,7 +162,7 @@ impl Variant {
         self.side * self.side
     }
 
-    /// The rows or columns of points that row or column `weight` of the weights is for.
+    /// The rows (or columns) of points that use row (or column) `weight` of the weights.
     fn points_of(&self, weight: usize) -> std::ops::Range<usize> {
         if weight + 1 < self.weights { weight..weight + 1 } else { weight..self.side }
     }
@@ -198,16 +198,17 @@ impl Variant {
         self.kernels
     }
 
-    /// Time by the model of [`gemm::Variant::cost`]: the products, the first rows of each no faster than stored weights
-    /// arrive, and the transforms.
+    /// Time by the model of [`gemm::Variant::cost`]: the transforms and the products, where the first rows of each
+    /// product take at least the time to load the stored weights.
     fn cost(&self, shape: &ConvShape) -> f64 {
         let split = Split::new(self, shape, 1);
         let width = self.gemm().width;
         let registers = |channels: usize| channels.div_ceil(width) as f64;
         let (inputs, outputs) = (registers(shape.in_c), registers(shape.out_c));
         let weights = (self.weights * self.weights) as f64 * shape.in_c as f64 * outputs;
-        // Multiply-adds that could start while a register of weights comes from where that many bytes stay: measured on
-        // a Zen 4 core, at 13 bytes per cycle from the third-level cache and 8 from memory.
+        // Multiply-adds that could start while one register of weights is loaded from the level of memory that holds
+        // this many bytes: measured on a Zen 4 core, at 13 bytes per cycle from the third-level cache and 8 from
+        // memory.
         let arrival = match packed_len(self, shape) * size_of::<f32>() {
             0..0x8_0000 => 1.0,
             0x8_0000..0x100_0000 => 5.0,
@@ -215,23 +216,23 @@ impl Variant {
         };
         let products = self.gemm().cost(split.tiles_per_block(), shape.in_c, shape.out_c) * self.points() as f64;
         let first_rows = products / split.tiles_per_block().div_ceil(self.gemm().mr) as f64;
-        // Of a register: a load, a store and about five additions for each point.
+        // Per register: a load, a store and about five additions for each point.
         let tiles = 7.0 * self.points() as f64 * (inputs + outputs) * self.tiles(shape) as f64;
         match self.storage {
             Storage::Transformed => {
                 (products - first_rows + first_rows.max(arrival * weights)) * split.blocks() as f64 + tiles
             }
-            // Of a register of kernels: loads, a store and about three additions for each weight.
+            // Per register of kernels: loads, a store and about three additions for each weight.
             Storage::Kernels(_) => products * split.blocks() as f64 + tiles + 8.0 * weights * split.transforms() as f64,
         }
     }
 }
 
-/// The most that a variant costs of one that stores less: weights take memory and have to be loaded.
+/// A variant must cost at most this share of one that stores less: weights take memory and have to be loaded.
 const GAIN: f64 = 0.93;
 
-/// The fastest variant of `isa` for this shape that stores this, if one takes it and beats the [`gemm`] variant `direct`
-/// by the model of costs.
+/// The fastest variant of `isa` for this shape and storage, if there is one and the cost model rates it cheaper than
+/// the [`gemm`] variant `direct`.
 pub fn choose(isa: Isa, shape: &ConvShape, storage: Storage, direct: &gemm::Variant) -> Option<&'static Variant> {
     // By sizes alone: what is packed must not depend on the CPU.
     let direct = direct.form().cost(shape.pixels(), product(&[shape.taps(), shape.in_c]), shape.out_c);
@@ -239,12 +240,12 @@ pub fn choose(isa: Isa, shape: &ConvShape, storage: Storage, direct: &gemm::Vari
     (cost < direct).then_some(best)
 }
 
-/// The variants of `isa` that take this shape and store this, with their costs by the model of [`gemm::candidates`]. One
-/// that stores more than another has to gain 7 %, or else it counts as no faster.
+/// The variants of `isa` for this shape and storage, with their costs by the model of [`gemm::candidates`]. A variant
+/// that stores more than another must be 7 % faster, or else counts as no faster.
 #[inline(never)]
 pub fn candidates(isa: Isa, shape: &ConvShape, storage: Storage) -> Vec<(&'static Variant, f64)> {
     let mut best: Option<(f64, usize)> = None;
-    // From the fewest points to the most.
+    // In the order of the table, from the fewest points to the most.
     let variants = VARIANTS.iter().filter(|v| v.isa == isa && v.storage == storage && v.takes(shape));
     let cost = |v: &'static Variant| {
         let (cost, len) = (v.cost(shape), packed_len(v, shape));
@@ -273,7 +274,7 @@ pub fn takes(shape: &ConvShape) -> bool {
         && VARIANTS.iter().any(|v| shape.stride == [v.stride; 2])
 }
 
-/// Numbers that [`pack`] writes.
+/// Elements that [`pack`] writes.
 #[inline(never)]
 pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
     match v.storage {
@@ -282,17 +283,17 @@ pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
     }
 }
 
-/// Numbers of the kernels in panels: as many as there are weights, but for filters that do not fill a register.
+/// Elements of the packed kernels: as many as there are weights, plus padding of filters to whole registers.
 fn kernels_len(v: &Variant, shape: &ConvShape) -> usize {
     gemm::packed_len(v.gemm(), product(&[shape.in_c, 9]), shape.out_c)
 }
 
-/// Packs the weights `[out_c, in_c, 3, 3]` in panels of filters, row after row: the taps of each channel in turn, or the
-/// transformed weights. Kernels in half precision are [`halve`](gemm::halve)d behind this.
+/// Packs the weights `[out_c, in_c, 3, 3]` in panels of filters, row after row: the taps of each channel in turn, or
+/// the transformed weights. For kernels in half precision, the caller then applies [`halve`](gemm::halve).
 ///
 /// # Panics
-/// If the lengths are not those of `shape`, or the CPU lacks the variant's instructions and this is a build without the
-/// feature `foreign`.
+/// If the lengths do not match `shape`, or if the CPU lacks the variant's instructions and the build lacks the feature
+/// `foreign`.
 #[inline(never)]
 pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     assert!(v.takes(shape), "a 3x3 kernel at the variant's stride");
@@ -307,7 +308,7 @@ pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
     blocks::transform_all(v, shape, &kernels, out);
 }
 
-/// Numbers of scratch that [`winograd`] wants.
+/// Scratch size in elements for [`winograd`].
 #[inline(never)]
 pub fn scratch_len(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
     Split::new(v, shape, threads).scratch_len()
@@ -323,14 +324,14 @@ pub struct Winograd<'a> {
     pub packed: Packed<'a>,
     /// NHWC.
     pub out: &'a mut [f32],
-    /// What is fused behind.
+    /// Applied to the sums.
     pub epilogue: Epilogue<'a>,
 }
 
 /// Computes a convolution.
 ///
 /// # Panics
-/// If a slice is not as long as `shape` says, or the scratch is shorter than [`scratch_len`].
+/// If the length of a slice does not match `shape`, or the scratch is shorter than [`scratch_len`].
 #[inline(never)]
 pub fn winograd(v: &Variant, args: Winograd<'_>, scratch: &mut [f32], pool: &Pool) {
     let Winograd { shape, input, packed, out, epilogue } = args;

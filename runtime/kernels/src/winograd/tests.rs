@@ -7,7 +7,7 @@ use crate::activation::Activation;
 use crate::gemm::tests::{definition, halved, halves, numbers};
 use crate::guard::{Edge, Guarded};
 
-/// The transforms cost accuracy: as far from the definition as a tenth of what the design allows, of the largest.
+/// The transforms cost accuracy: allows an error of a tenth of the design's limit, relative to the largest output.
 fn assert_close(got: &[f32], want: &[f32], name: &str) {
     let largest = want.iter().fold(1.0f32, |m, x| m.max(x.abs()));
     for (i, (g, w)) in got.iter().zip(want).enumerate() {

@@ -1,25 +1,26 @@
-//! The transforms of tiles, channels in the lanes.
+//! The transforms of tiles, with channels in the lanes.
 //!
 //! The matrices come from evaluating polynomials at `N - 1` points and at infinity (Toom-Cook). For `M = 2` the points
 //! are 0, 1 and -1. For `M = 4` they are 0, ±sqrt(1/2) and ±sqrt(2): the powers of such points stay closer together
-//! than those of the usual 0, ±1 and ±2, and the error of the result is half as large. For `M = 5` they are 0, ±0.6, ±1.15
-//! and ±3.2, without infinity, so that all but 0 are pairs that share all but signs; they are near those for which rounding
-//! while channels are summed, which is most of the error, comes to the least in the result: a bit more than twice as much
-//! as for `M = 4`. With the best points for `M = 6` it is six times as much, more than the tests of this family allow.
+//! than those of the usual 0, ±1 and ±2, and the error of the result is half as large. For `M = 5` they are 0, ±0.6,
+//! ±1.15 and ±3.2, without infinity, so that all points but 0 form pairs whose computations differ only in signs. They
+//! were chosen to minimize the rounding error from summing over channels, which is most of the error: it is a bit more
+//! than twice as large as for `M = 4`. With the best points for `M = 6` it would be six times as large, more than the
+//! tests of this family allow.
 //!
-//! At stride 2 the outer taps of the kernel meet every other number, and the middle tap meets the numbers between. The
-//! first is a convolution by two taps, transformed at the points ±1 (`M = 2`) or ±1/2 and ±1 (`M = 4`) and infinity;
-//! the second is a product per output. `M` such products have one weight between them.
+//! At stride 2 the outer taps of the kernel are multiplied with every other element, and the middle tap with the
+//! elements between. The first part is a convolution by two taps, transformed at the points ±1 (`M = 2`) or ±1/2 and ±1
+//! (`M = 4`) and infinity; the second is one product per output. `M` such products share one weight.
 
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use crate::epilogue::Tail;
 use crate::lanes::{Lanes, Stored};
 
-/// A transform of `N` inputs and `W` weights that gives `M` outputs, along one axis. There is a weight for each point,
-/// the last for all points from there on.
+/// A transform of `N` inputs and `W` weights that gives `M` outputs, along one axis. Each point has its own weight,
+/// except that all points from the last weight on share it.
 pub(super) trait Transform<const N: usize, const M: usize, const W: usize> {
-    /// Distance of neighboring outputs' windows.
+    /// Input elements between the windows of adjacent outputs.
     const STRIDE: usize;
 
     /// `Bt d`
@@ -120,10 +121,10 @@ impl Transform<6, 4, 6> for F4 {
 pub(super) struct F5;
 
 impl F5 {
-    /// The points beside 0, without their negatives.
+    /// The positive points.
     const POINTS: [f64; 3] = [0.6, 1.15, 3.2];
 
-    /// The square of a point, and those of the two others.
+    /// The square of a point, and those of the other two.
     const fn squares(pair: usize) -> [f64; 3] {
         let [p, q, r] = [Self::POINTS[pair], Self::POINTS[(pair + 1) % 3], Self::POINTS[(pair + 2) % 3]];
         [p * p, q * q, r * r]
@@ -253,39 +254,39 @@ impl Transform<9, 4, 6> for F4Stride2 {
     }
 }
 
-/// Kernels to be transformed.
+/// Kernels to transform.
 pub(super) struct WeightTile {
-    /// `9 * channels` rows of `width` filters, stored as the variant says: the taps of each channel in turn.
+    /// `9 * channels` rows of `width` filters, in the variant's weight dtype: the taps of each channel in turn.
     pub kernels: *const u8,
     pub channels: usize,
     pub width: usize,
     /// The first of `W * W` matrices of `channels` rows of `width` filters.
     pub out: *mut f32,
-    /// Distance from matrix to matrix.
+    /// Elements from one matrix to the next.
     pub stride: usize,
 }
 
-/// A window to be transformed.
+/// A window to transform.
 pub(super) struct InputTile {
-    /// `N * N` pointers to the `channels` numbers of a pixel, row by row.
+    /// `N * N` pointers to the `channels` elements of a pixel, row by row.
     pub pixels: *const *const f32,
     pub channels: usize,
-    /// The numbers of the first point.
+    /// The elements of the first point.
     pub out: *mut f32,
-    /// Distance from point to point.
+    /// Elements from one point to the next.
     pub stride: usize,
 }
 
-/// Sums to be transformed, and where the outputs go.
+/// Sums to transform, and where the outputs go.
 pub(super) struct OutputTile {
-    /// The numbers of the first point.
+    /// The elements of the first point.
     pub sums: *const f32,
-    /// Distance from point to point.
+    /// Elements from one point to the next.
     pub stride: usize,
     pub channels: usize,
-    /// The first channel of the first output pixel; bias and residual of the tail likewise.
+    /// The first channel of the first output pixel; the tail's bias and residual point likewise.
     pub out: *mut f32,
-    /// Distances of output rows and pixels.
+    /// Elements from one output row, or pixel, to the next.
     pub row_stride: usize,
     pub pixel_stride: usize,
     /// Output rows and columns of the tile that exist.
