@@ -1,4 +1,4 @@
-//! Sixteen products of 16 bits in one instruction, summed in pairs to 32 bits.
+//! Camera frames with AVX2: sixteen products of 16 bits per instruction, summed in pairs to 32 bits.
 
 use core::arch::x86_64::*;
 
@@ -6,7 +6,7 @@ use super::tile::{self, Job, MOST, Sums};
 use super::{Across, Rows, scalar};
 use crate::lanes::avx2::F32x8;
 
-/// Columns that are summed at once: a cache line, and sums for half of the registers.
+/// Columns that are summed at once: a cache line of bytes, whose sums take half of the registers.
 const COLUMNS: usize = 64;
 
 /// As [`super::down`].
@@ -30,10 +30,10 @@ pub(super) unsafe fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mu
     }
 }
 
-/// The sums of `COLUMNS` columns.
+/// Sums of `COLUMNS` columns.
 ///
 /// # Safety
-/// From `bytes` on, each weight has a row of `COLUMNS` bytes; `to` is writable for `COLUMNS` numbers.
+/// From `bytes` on, each weight has a row of `COLUMNS` bytes; `to` is writable for `COLUMNS` elements.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to: *mut i16) {
@@ -42,7 +42,7 @@ unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to
     let (pairs, single) = weights.as_chunks::<2>();
     let mut row = bytes;
     for pair in pairs {
-        // SAFETY: this row and the next have a weight each; a pair is as large as an i32.
+        // SAFETY: this row and the next have a weight each; a pair of weights has the size of an i32.
         unsafe {
             let weights = _mm256_set1_epi32(pair.as_ptr().cast::<i32>().read_unaligned());
             let next = row.add(stride);
@@ -60,7 +60,7 @@ unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to
         }
     }
     let count = _mm_cvtsi32_si128(shift as i32);
-    // SAFETY: 64 numbers are writable.
+    // SAFETY: 64 elements are writable.
     unsafe {
         store(left, count, to);
         store(right, count, to.add(32));
@@ -76,7 +76,7 @@ unsafe fn load(from: *const u8) -> __m256i {
     unsafe { _mm256_loadu_si256(from.cast()) }
 }
 
-/// Adds `a * w0 + b * w1` of 32 columns, for weights `w0, w1, w0, ...`; four by four of each half.
+/// Adds `a * w0 + b * w1` of 32 columns, for weights `w0, w1, w0, ...`; each register gets four columns of each half.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_products(sums: &mut [__m256i; 4], a: __m256i, b: __m256i, weights: __m256i) {
@@ -93,15 +93,15 @@ fn add_products(sums: &mut [__m256i; 4], a: __m256i, b: __m256i, weights: __m256
     }
 }
 
-/// Writes the sums of 32 columns as `add_products` has left them, shifted by `count`.
+/// Writes the sums of 32 columns, in the order of `add_products`, shifted by `count`.
 ///
 /// # Safety
-/// `to` is writable for 32 numbers.
+/// `to` is writable for 32 elements.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn store(sums: [__m256i; 4], count: __m128i, to: *mut i16) {
     let [a, b, c, d] = sums.map(|sum| _mm256_sra_epi32(sum, count));
-    // Each half of a register holds columns of its half of the strip.
+    // Each half of a register holds columns of the same half of the strip.
     let (ab, cd) = (_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
     // SAFETY: guaranteed by the caller.
     unsafe {
@@ -113,7 +113,7 @@ unsafe fn store(sums: [__m256i; 4], count: __m128i, to: *mut i16) {
 /// As [`super::across`].
 ///
 /// # Safety
-/// Its checks have been made; the CPU has AVX2, FMA and F16C.
+/// The checks of `across` have passed; the CPU has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn across<const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
     // SAFETY: guaranteed by the caller; the instruction set is enabled here.
@@ -123,7 +123,7 @@ pub(super) unsafe fn across<const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
 impl Sums for F32x8 {
     #[inline(always)]
     unsafe fn sums(numbers: &[*const i16; MOST], weights: &[*const i16; MOST], count: usize) -> Self {
-        // SAFETY: `count` elements are readable everywhere, in blocks of 16; the caller has AVX2.
+        // SAFETY: `count` elements are readable through every pointer, in blocks of 16; the caller has AVX2.
         unsafe {
             let mut sums = [_mm256_setzero_si256(); 8];
             for i in 0..8 {
@@ -143,7 +143,8 @@ impl Sums for F32x8 {
     }
 }
 
-/// `a0 + a2, b0 + b2, a1 + a3, b1 + b3` in each half: two shuffles and a sum, where `vphaddd` takes twice the time.
+/// `a0 + a2, b0 + b2, a1 + a3, b1 + b3` in each half: two shuffles and an addition, where `vphaddd` takes twice the
+/// time.
 ///
 /// # Safety
 /// The caller has AVX2.
@@ -153,7 +154,7 @@ unsafe fn halves2(a: __m256i, b: __m256i) -> __m256i {
     unsafe { _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)) }
 }
 
-/// The sums of a, b, c and d in each half, of what `halves2` gives for a and b, and for c and d.
+/// The sums of a, b, c and d in each half, given the results of `halves2` for a and b and for c and d.
 ///
 /// # Safety
 /// The caller has AVX2.
@@ -166,7 +167,7 @@ unsafe fn halves4(ab: __m256i, cd: __m256i) -> __m256i {
 /// Sixteen products, summed in pairs.
 ///
 /// # Safety
-/// Sixteen numbers are readable at both; the caller has AVX2.
+/// Sixteen elements are readable through both pointers; the caller has AVX2.
 #[inline(always)]
 unsafe fn product(numbers: *const i16, weights: *const i16) -> __m256i {
     // SAFETY: guaranteed by the caller.

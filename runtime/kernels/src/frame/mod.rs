@@ -1,4 +1,4 @@
-//! Camera frames: bytes to the normalized numbers of a tensor, by weighted sums down and then across.
+//! Camera frames: converts bytes to the normalized floats of a tensor by weighted sums, first down and then across.
 //!
 //! ```text
 //! line[x]   = (sum over t of down[t] * rows[t][x]) >> shift                          (`down`)
@@ -6,15 +6,15 @@
 //! out[c][i] = clamp(bias[c] + sum over j of matrix[c][j] * sum[j][i], low[c], high[c])
 //! ```
 //!
-//! `down` reads contiguous bytes whatever they mean: one row of it serves luma, interleaved chroma and interleaved
-//! colors alike. `across` picks the components j apart: where a component's samples are `step` apart in the line, its
-//! packed weights have zeros between. It makes the sums of neighbors in the output at once: the columns of one line,
-//! or one column of several lines where the frame lies on its side, so that a turn by 90 degrees needs no transposition.
-//! Color conversion, normalization and the limits of a byte are one affine map and one clamp, while the sums are in
-//! registers.
+//! `down` reads contiguous bytes of any meaning: one call serves a row of luma, of interleaved chroma or of interleaved
+//! colors. `across` separates the components j: if a component's samples are `step` apart in the line, its packed
+//! weights have zeros in between. It computes the sums of adjacent outputs at once: the columns of one line, or one
+//! column of several lines if the frame lies on its side, so that a rotation by 90 degrees needs no transposition.
+//! Color conversion, normalization and the limits of a byte are one affine map and one clamp, applied while the sums
+//! are in registers.
 //!
-//! Bytes times weights are summed in 32 bits, exactly; [`Down`] and [`Across`] choose the fixed point so that nothing
-//! overflows and all weights together err by a small part of one level.
+//! Bytes times weights are summed exactly in 32 bits; [`Down`] and [`Across`] choose the fixed-point format so that
+//! nothing overflows and the total error of the weights is a small part of one level.
 
 mod scalar;
 mod taps;
@@ -38,31 +38,30 @@ pub const LINES: usize = 8;
 /// Rows of bytes: row r begins at `bytes[r * stride]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
-    /// From the first byte that is wanted; the last row may end with the last byte that is wanted.
+    /// The bytes from the first one needed on; the last row may end with the last byte needed.
     pub bytes: &'a [u8],
-    /// From the start of a row to that of the next.
+    /// Bytes from one row to the next.
     pub stride: usize,
 }
 
-/// Asks for the first `len` bytes of `count` rows to come into the second-level cache: best before
-/// [`across`], which leaves the memory idle, for the rows that [`down`] reads next.
+/// Prefetches the first `len` bytes of `count` rows into the second-level cache. Best called before [`across`], which
+/// leaves the memory idle, for the rows that [`down`] reads next.
 ///
 /// # Panics
-/// If there are fewer rows or they are shorter.
+/// If there are fewer rows, or they are shorter.
 pub fn prefetch(rows: Rows<'_>, count: usize, len: usize) {
     for row in 0..count {
         crate::prefetch::prefetch(&rows.bytes[row * rows.stride..][..len]);
     }
 }
 
-/// The weighted sum of rows, one for each weight: `line.len()` bytes of each, and numbers of `line`.
+/// The weighted sum of rows, one row per weight, over the first `line.len()` bytes of each.
 ///
-/// `weights` and `shift` are those of [`Down`]: `line` is the mean of the rows with some bits of fraction, rounded to
-/// the nearest.
+/// `weights` and `shift` come from [`Down`]: `line` becomes the mean of the rows in fixed point, rounded to nearest.
 ///
 /// # Panics
-/// If `rows` are fewer than the weights or shorter than `line`, a weight is negative, the weights sum to more than 2^22,
-/// `shift` is not in 1..=22, or the CPU does not have `isa`.
+/// If there are fewer rows than weights or they are shorter than `line`, a weight is negative, the weights sum to more
+/// than 2^22, `shift` is not in 1..=22, or the CPU does not have `isa`.
 pub fn down(isa: Isa, rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
     assert!(isa.is_available(), "this CPU does not have {isa}");
     assert!((1..=22).contains(&shift), "a shift of {shift}");
@@ -74,23 +73,23 @@ pub fn down(isa: Isa, rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i
     let last = (weights.len() - 1).checked_mul(rows.stride).and_then(|at| at.checked_add(line.len()));
     assert!(last.is_some_and(|end| end <= rows.bytes.len()), "a row for each weight, as long as the line");
     match isa {
-        // SAFETY: the instruction set is there (AVX-512 includes AVX2), and every row has as many bytes as the line.
+        // SAFETY: the CPU has the instruction set (AVX-512 includes AVX2), and every row has as many bytes as the line.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2::down(rows, weights, shift, line) },
-        // SAFETY: the instruction set is there, and every row has as many bytes as the line.
+        // SAFETY: the CPU has the instruction set, and every row has as many bytes as the line.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => unsafe { neon::down(rows, weights, shift, line) },
         _ => scalar::down(rows, weights, shift, line),
     }
 }
 
-/// One component of the source: a luma, a chroma or a color.
+/// One component of the source: luma, one of chroma, or one of RGB.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    /// The lines that hold it, from its first sample on; past the last sample there is padding, whatever its values, for
-    /// the zeros that weights are padded with.
+    /// The lines that contain it, from its first sample on. After the last sample there is padding of any value,
+    /// because weights are padded with zeros.
     pub lines: &'a [i16],
-    /// From a line to the next.
+    /// Elements from one line to the next.
     pub stride: usize,
     /// Its taps.
     pub taps: &'a Across,
@@ -99,15 +98,15 @@ pub struct Input<'a> {
 /// How components become channels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Colour {
-    /// `matrix[c][j]`: what a sum of component j adds to channel c.
+    /// `matrix[c][j]` is the factor of the sum of component j in channel c.
     pub matrix: [[f32; 3]; 3],
-    /// What each channel begins with.
+    /// Start value of each channel.
     pub bias: [f32; 3],
-    /// The least that a channel may be.
+    /// Lower bound of each channel.
     pub low: [f32; 3],
-    /// The most that a channel may be.
+    /// Upper bound of each channel.
     pub high: [f32; 3],
-    /// Where the output has one channel: it is the clamped channels by the first three numbers, plus the fourth.
+    /// If the output has one channel: the clamped channels times the first three factors, plus the fourth element.
     pub grey: Option<[f32; 4]>,
 }
 
@@ -118,26 +117,26 @@ impl Colour {
     }
 }
 
-/// Where the channels of a pixel lie.
+/// Memory layout of the channels of a pixel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layout {
-    /// All pixels of a channel, then all of the next.
+    /// All pixels of a channel, then all of the next channel.
     Planar,
-    /// The channels of a pixel, then those of the next.
+    /// All channels of a pixel, then those of the next pixel.
     Interleaved,
 }
 
 /// The pixels that [`across`] writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Course {
-    /// One line, whose outputs are neighbors.
+    /// One line, whose outputs are adjacent.
     Along,
-    /// This many lines, at most [`LINES`]; the outputs of one column are neighbors, and those of the next column are
+    /// This many lines, at most [`LINES`]: the outputs of one column are adjacent, and those of the next column are
     /// `step` pixels further.
     Beside {
         /// How many lines.
         lines: usize,
-        /// From a column's outputs to the next column's.
+        /// Pixels from a column's outputs to the next column's.
         step: usize,
     },
 }
@@ -151,13 +150,13 @@ impl Course {
     }
 }
 
-/// Sums across lines, and makes pixels of them: those of `out` from the pixel `at` on, as `course` says.
+/// Sums across lines and converts the sums to pixels: those of `out` from the pixel `at` on, in the order of `course`.
 ///
-/// There are as many outputs in a line as every input's taps have, at least one; the inputs are one or three. A sum is
-/// exact where no number of a line is above `255 << taps.line_bits()`.
+/// Every input's taps have the same count of outputs per line, at least one; there are one or three inputs. A sum is
+/// exact if no element of a line is above `255 << taps.line_bits()`.
 ///
 /// # Panics
-/// If the inputs are not one or three of equally many outputs, a line is shorter than its taps reach, there are no
+/// If there are not one or three inputs with equally many outputs, a line is shorter than its taps reach, there are no
 /// lines or more than [`LINES`], a pixel lies outside `out`, or the CPU does not have `isa`.
 pub fn across(
     isa: Isa,
@@ -206,10 +205,10 @@ fn sums<const J: usize>(
 ) {
     let job = tile::Job { inputs, colour, layout, course, at };
     match isa {
-        // SAFETY: the instruction set is there (AVX-512 includes AVX2), lines and pixels are checked above.
+        // SAFETY: the CPU has the instruction set (AVX-512 includes AVX2); lines and pixels are checked above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2::across(&job, out) },
-        // SAFETY: the instruction set is there, lines and pixels are checked above.
+        // SAFETY: the CPU has the instruction set; lines and pixels are checked above.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => unsafe { neon::across(&job, out) },
         _ => scalar::across(&job, out),

@@ -1,4 +1,4 @@
-//! Products of 16 bits summed in 32, eight in two instructions.
+//! Camera frames with NEON: products of 16 bits summed in 32 bits, eight in two instructions.
 
 use core::arch::aarch64::*;
 
@@ -30,10 +30,10 @@ pub(super) unsafe fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mu
     }
 }
 
-/// The sums of `COLUMNS` columns.
+/// Sums of `COLUMNS` columns.
 ///
 /// # Safety
-/// From `bytes` on, each weight has a row of `COLUMNS` bytes; `to` is writable for `COLUMNS` numbers.
+/// From `bytes` on, each weight has a row of `COLUMNS` bytes; `to` is writable for `COLUMNS` elements.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to: *mut i16) {
@@ -49,10 +49,10 @@ unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to
         sums[2] = vmlal_n_u16(sums[2], vget_low_u16(high), weight);
         sums[3] = vmlal_high_n_u16(sums[3], high, weight);
     }
-    // A shift to the left by a negative number is one to the right, rounded.
+    // A left shift by a negative count is a rounding right shift.
     let right = vdupq_n_s32(-(shift as i32));
     let [a, b, c, d] = sums.map(|sum| vqmovn_s32(vreinterpretq_s32_u32(vrshlq_u32(sum, right))));
-    // SAFETY: 16 numbers are writable.
+    // SAFETY: 16 elements are writable.
     unsafe {
         vst1q_s16(to, vcombine_s16(a, b));
         vst1q_s16(to.add(8), vcombine_s16(c, d));
@@ -62,7 +62,7 @@ unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to
 /// As [`super::across`].
 ///
 /// # Safety
-/// Its checks have been made; the CPU has NEON.
+/// The checks of `across` have passed; the CPU has NEON.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn across<const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
     // SAFETY: guaranteed by the caller; the instruction set is enabled here.
@@ -72,7 +72,7 @@ pub(super) unsafe fn across<const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
 impl Sums for F32x4 {
     #[inline(always)]
     unsafe fn sums(numbers: &[*const i16; MOST], weights: &[*const i16; MOST], count: usize) -> Self {
-        // SAFETY: `count` elements are readable everywhere, in blocks of 16; the caller has NEON.
+        // SAFETY: `count` elements are readable through every pointer, in blocks of 16; the caller has NEON.
         unsafe {
             let mut sums = [vdupq_n_s32(0); 4];
             for i in 0..4 {
@@ -95,10 +95,10 @@ impl Sums for F32x4 {
     }
 }
 
-/// `sum` and eight products.
+/// `sum` plus eight products.
 ///
 /// # Safety
-/// Eight numbers are readable at both; the caller has NEON.
+/// Eight elements are readable through both pointers; the caller has NEON.
 #[inline(always)]
 unsafe fn add_products(sum: int32x4_t, numbers: *const i16, weights: *const i16) -> int32x4_t {
     // SAFETY: guaranteed by the caller.

@@ -1,4 +1,4 @@
-//! The formulas, number by number.
+//! The formulas, element by element.
 
 use super::tile::Job;
 use super::{Course, Layout, Rows};
@@ -8,7 +8,7 @@ pub(super) fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i16]
     columns(rows, weights, shift, 0, line);
 }
 
-/// The numbers of a line from `start` on.
+/// Computes the elements of a line from `start` on.
 pub(super) fn columns(rows: Rows<'_>, weights: &[i16], shift: u32, start: usize, line: &mut [i16]) {
     for (x, to) in line.iter_mut().enumerate().skip(start) {
         let column = rows.bytes[x..].iter().step_by(rows.stride.max(1));
@@ -37,7 +37,7 @@ pub(super) fn across<const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
     }
 }
 
-/// Makes the channels of a pixel, and writes them.
+/// Computes the channels of a pixel and writes them.
 fn put<const J: usize>(job: &Job<'_, J>, sums: [f32; J], pixel: usize, out: &mut [f32]) {
     let colour = job.colour;
     let channels: [f32; 3] = std::array::from_fn(|c| {

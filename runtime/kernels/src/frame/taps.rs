@@ -1,31 +1,31 @@
 //! Weights in fixed point.
 
-/// What makes one output along an axis: neighboring samples from `first` on, and a weight for each. No weight is
-/// negative, and they sum to 1.
+/// The samples that make one output along an axis: adjacent samples from `first` on, with a weight for each. Weights
+/// are not negative and sum to 1.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Tap {
     /// Index of the first sample.
     pub first: usize,
-    /// At least one.
+    /// At least one weight.
     pub weights: Vec<f64>,
 }
 
-/// Most bits of a whole sum of bytes: 255 times 2^22 is below 2^30.
+/// Most fraction bits of a complete sum of bytes: 255 times 2^22 is below 2^30.
 const SUM_BITS: u32 = 22;
-/// Most bits of fraction in a line: 255 times 2^7 is a 16-bit number.
+/// Most fraction bits of a line: 255 times 2^7 fits in 16 bits.
 const LINE_BITS: u32 = 7;
-/// Most bits of fraction of a weight across, so that three at least are left to a line.
+/// Most fraction bits of a weight in `across`, so that at least three are left for a line.
 const ACROSS_BITS: u32 = 19;
 
-/// As many bits of fraction as the largest weight leaves room for in 16 bits, at most `most`; never less than 14.
+/// As many fraction bits as the largest weight leaves room for in 16 bits, at most `most` and at least 14.
 fn bits(taps: &[Tap], most: u32) -> u32 {
     let largest = taps.iter().flat_map(|tap| &tap.weights).fold(0.0f64, |a, &b| a.max(b));
-    // One is added when rounding, at the most.
+    // Rounding adds at most one.
     (14..=most).rev().find(|&bits| largest * f64::from(1u32 << bits) <= 32766.0).unwrap_or(14)
 }
 
-/// Weights with `bits` of fraction. It is the running sum that is rounded, so that they sum to one exactly: white stays
-/// white.
+/// Weights with `bits` fraction bits. The running sum is rounded, not each weight, so that they sum to one exactly and
+/// white stays white.
 fn fixed(weights: &[f64], bits: u32) -> impl Iterator<Item = i16> {
     let one = f64::from(1u32 << bits);
     let total: f64 = weights.iter().sum();
@@ -42,7 +42,7 @@ fn fixed(weights: &[f64], bits: u32) -> impl Iterator<Item = i16> {
 /// The taps of rows: see [`down`](super::down).
 #[derive(Clone, Debug)]
 pub struct Down {
-    /// First row, and where its weights begin and end, for each output.
+    /// For each output: first row, and the start and end of its weights.
     taps: Vec<(usize, usize, usize)>,
     weights: Vec<i16>,
     bits: u32,
@@ -67,7 +67,7 @@ impl Down {
         (first, &self.weights[start..end])
     }
 
-    /// The shift that leaves `line_bits` bits of fraction, at most seven.
+    /// The shift that leaves `line_bits` fraction bits, at most seven.
     pub fn shift(&self, line_bits: u32) -> u32 {
         self.bits - line_bits
     }
@@ -77,9 +77,9 @@ impl Down {
 #[derive(Clone, Debug)]
 pub struct Across {
     outputs: usize,
-    /// First number of the line for each output; the last one repeated up to a whole group.
+    /// First element of the line for each output; the last one is repeated up to a whole group.
     first: Vec<usize>,
-    /// `padded` weights for each number of `first`.
+    /// `padded` weights for each element of `first`.
     weights: Vec<i16>,
     padded: usize,
     bits: u32,
@@ -87,12 +87,12 @@ pub struct Across {
 }
 
 impl Across {
-    /// A multiple of it is the number of weights of an output: what every instruction set loads at once.
+    /// The weight count of an output is a multiple of this, so that every instruction set loads whole blocks.
     pub(super) const BLOCK: usize = 16;
-    /// A multiple of it is the number of outputs that are stored.
+    /// The count of stored outputs is a multiple of this.
     const GROUP: usize = 16;
 
-    /// Packs taps for a component whose samples are `step` numbers apart.
+    /// Packs taps for a component whose samples are `step` elements apart.
     pub fn pack(taps: &[Tap], step: usize) -> Self {
         let bits = bits(taps, ACROSS_BITS);
         let longest = taps.iter().map(|tap| tap.weights.len()).max().unwrap_or(1);
@@ -111,27 +111,27 @@ impl Across {
         Self { outputs: taps.len(), first, weights, padded, bits, reach }
     }
 
-    /// How many outputs there are.
+    /// Count of outputs.
     pub fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// Numbers of a line that are read.
+    /// Elements of a line that are read.
     pub fn reach(&self) -> usize {
         self.reach
     }
 
-    /// Bits of fraction that a line may have.
+    /// Fraction bits that a line may have.
     pub fn line_bits(&self) -> u32 {
         (SUM_BITS - self.bits).min(LINE_BITS)
     }
 
-    /// What one level of a byte is in a sum.
+    /// The value in a sum of one level of a byte.
     pub fn unit(&self) -> f32 {
         (1u32 << (self.bits + self.line_bits())) as f32
     }
 
-    /// First number of the line for an output, and its weights.
+    /// First element of the line for an output, and its weights.
     pub(super) fn output(&self, output: usize) -> (usize, &[i16]) {
         (self.first[output], &self.weights[output * self.padded..][..self.padded])
     }
@@ -141,7 +141,7 @@ impl Across {
         self.padded
     }
 
-    /// First number of the line for each output, a whole number of groups.
+    /// First element of the line for each output, padded to a whole count of groups.
     pub(super) fn first(&self) -> &[usize] {
         &self.first
     }

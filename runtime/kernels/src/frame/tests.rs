@@ -15,7 +15,7 @@ fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
     (0..len).map(|_| random.below(256) as u8).collect()
 }
 
-/// Taps of any shape: weights that are not negative and sum to 1, within `samples`.
+/// Random taps within `samples`: weights are not negative and sum to 1.
 fn taps(random: &mut Random, outputs: usize, samples: usize) -> Vec<Tap> {
     (0..outputs)
         .map(|_| {
@@ -68,7 +68,7 @@ fn colour(random: &mut Random, grey: bool, unit: f32) -> Colour {
     }
 }
 
-/// A component: its lines, from one to the next, its taps as they are and packed, from a sample to the next.
+/// A component: its lines, their stride, its taps unpacked and packed, and the distance between samples.
 type Component = (Vec<i16>, usize, Vec<Tap>, Across, usize);
 
 /// The formula in double precision: the channels of one pixel.
@@ -183,7 +183,7 @@ fn one_sample_is_exact_and_white_stays_white() {
 
 #[test]
 fn weights_of_a_great_reduction_keep_their_precision() {
-    // 4000 rows to one: 8000 weights of a triangle would be nothing in 15 bits.
+    // 4000 rows become one: the 8000 weights of a triangle would round to zero in 15 bits.
     let raw: Vec<f64> = (0..8000).map(|i| 1.0 - (f64::from(i) + 0.5 - 4000.0).abs() / 4000.0).collect();
     let total: f64 = raw.iter().sum();
     let tap = Tap { first: 0, weights: raw.iter().map(|w| w / total).collect() };

@@ -1,4 +1,4 @@
-//! `across` for any instruction set that can sum products of 16 bits: the outputs of one register at a time.
+//! `across` for any instruction set that can sum products of 16 bits: one register of outputs at a time.
 
 use super::{Across, Colour, Course, Input, Layout};
 use crate::lanes::Lanes;
@@ -15,13 +15,13 @@ pub(super) struct Job<'a, const J: usize> {
 /// Most lanes of a register.
 pub(super) const MOST: usize = 16;
 
-/// A register that can sum products, one sum a lane.
+/// A register in which each lane can hold a sum of products.
 pub(super) trait Sums: Lanes {
     /// Lane i is the sum of `numbers[i][t] * weights[i][t]`, exact and then rounded to a float.
     ///
     /// # Safety
-    /// The CPU has the instruction set and the caller is compiled for it; every pointer of the first `WIDTH` is readable
-    /// for `count` numbers, a multiple of 16 (`Across::BLOCK`) that is not 0.
+    /// The CPU has the instruction set and the caller is compiled for it; each of the first `WIDTH` pointers is
+    /// readable for `count` elements, which is a multiple of 16 (`Across::BLOCK`) and not 0.
     unsafe fn sums(numbers: &[*const i16; MOST], weights: &[*const i16; MOST], count: usize) -> Self;
 
     /// Writes `a[0], b[0], c[0], a[1], ...`
@@ -32,7 +32,7 @@ pub(super) trait Sums: Lanes {
     unsafe fn store_interleaved(channels: [Self; 3], to: *mut f32) {
         let mut lanes = [[0.0f32; MOST]; 3];
         for (lanes, channel) in lanes.iter_mut().zip(channels) {
-            // SAFETY: no register has more lanes; and the caller's promise.
+            // SAFETY: no register has more lanes; and guaranteed by the caller.
             unsafe { channel.store(lanes.as_mut_ptr()) };
         }
         for i in 0..Self::WIDTH {
@@ -47,7 +47,7 @@ pub(super) trait Sums: Lanes {
 /// As [`super::across`].
 ///
 /// # Safety
-/// Its checks have been made; the CPU has the instruction set of `L` and the caller is compiled for it.
+/// The checks of `across` have passed; the CPU has the instruction set of `L` and the caller is compiled for it.
 #[inline(always)]
 pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
     let outputs = job.inputs[0].taps.outputs();
@@ -58,7 +58,7 @@ pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut
             let mut output = 0;
             while output < outputs {
                 for (sum, input) in sums.iter_mut().zip(job.inputs) {
-                    // SAFETY: taps are stored for whole groups of outputs; each reads `padded` numbers from its first,
+                    // SAFETY: taps are stored for whole groups of outputs; each reads `padded` elements from its first,
                     // which the line has.
                     *sum = unsafe { neighbours(input, output) };
                 }
@@ -72,7 +72,7 @@ pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut
                 let mut line = 0;
                 while line < lines {
                     for (sum, input) in sums.iter_mut().zip(job.inputs) {
-                        // SAFETY: every line has the `padded` numbers from the output's first.
+                        // SAFETY: every line has the `padded` elements from the output's first.
                         *sum = unsafe { column(input, output, line, lines) };
                     }
                     let pixel = job.at + output * step + line;
@@ -85,14 +85,14 @@ pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut
     }
 }
 
-/// Sums of neighboring outputs of the first line.
+/// Sums of adjacent outputs of the first line.
 ///
 /// # Safety
 /// As for [`Sums::sums`]: `output` is below the input's outputs and a multiple of `WIDTH`.
 #[inline(always)]
 unsafe fn neighbours<L: Sums>(input: &Input<'_>, output: usize) -> L {
     let padded = input.taps.padded();
-    // SAFETY: guaranteed by the caller. The usual case is compiled on its own, without loops.
+    // SAFETY: guaranteed by the caller. The usual case is compiled separately, without loops.
     unsafe {
         if padded == Across::BLOCK {
             neighbours_of(input, output, Across::BLOCK)
@@ -121,7 +121,7 @@ unsafe fn neighbours_of<L: Sums>(input: &Input<'_>, output: usize, padded: usize
     }
 }
 
-/// Sums of one output in neighboring lines from `line` on; the last line stands for those past it.
+/// Sums of one output in adjacent lines from `line` on; lines past the last are replaced by the last.
 ///
 /// # Safety
 /// As for [`Sums::sums`]: `output` is below the input's outputs and `line` below `lines`.
@@ -135,7 +135,7 @@ unsafe fn column<L: Sums>(input: &Input<'_>, output: usize, line: usize, lines: 
         *numbers = unsafe { input.lines.as_ptr().add(at) };
     }
     let weights = [packed.as_ptr(); MOST];
-    // SAFETY: guaranteed by the caller. The usual case is compiled on its own, without loops.
+    // SAFETY: guaranteed by the caller. The usual case is compiled separately, without loops.
     unsafe {
         if packed.len() == Across::BLOCK {
             L::sums(&numbers, &weights, Across::BLOCK)
@@ -145,7 +145,7 @@ unsafe fn column<L: Sums>(input: &Input<'_>, output: usize, line: usize, lines: 
     }
 }
 
-/// Makes the channels of `count` neighboring pixels, and writes them.
+/// Computes the channels of `count` adjacent pixels and writes them.
 ///
 /// # Safety
 /// The pixels lie inside `out`, and `count` is 1 to `WIDTH`; the CPU has the instruction set.
@@ -185,7 +185,7 @@ unsafe fn put<L: Sums, const J: usize>(job: &Job<'_, J>, sums: &[L; J], pixel: u
 /// Writes the first `count` lanes.
 ///
 /// # Safety
-/// `to` is writable for `count` numbers, at most `WIDTH`.
+/// `to` is writable for `count` elements, at most `WIDTH`.
 #[inline(always)]
 unsafe fn store<L: Sums>(register: L, to: *mut f32, count: usize) {
     // SAFETY: guaranteed by the caller.

@@ -1,4 +1,4 @@
-//! Depthwise rows for AVX2: two taps of 32 or 16 channels at a time, by products of 16 bits, exact in 32.
+//! Depthwise rows for AVX2: two taps of 32 or 16 channels at a time, by products of 16 bits, exact in 32 bits.
 
 use core::arch::x86_64::*;
 
@@ -30,7 +30,7 @@ impl Widths for Avx2 {
     }
 }
 
-/// The implementation for a width: the type of a register, and the instructions.
+/// The implementation for one width: the register type, and the instructions.
 macro_rules! sums {
     ($name:ident $width:literal $int:ident zero $zero:ident load $load:ident store $store:ident
     bytes $lo8:ident $hi8:ident half $load_half:ident widen $widen:ident madd $madd:ident add $add:ident
@@ -69,7 +69,7 @@ macro_rules! sums {
             #[inline(always)]
             unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
                 let (low, high) = by.bounds();
-                // SAFETY: guaranteed by the caller. Rounding is to even: the mode that Rust programs run in.
+                // SAFETY: guaranteed by the caller. Rounds to even, the rounding mode that Rust programs run in.
                 unsafe {
                     let (low, high, zero) = ($set(low), $set(high), $set_int(by.zero.into()));
                     let mut bytes = self.0;

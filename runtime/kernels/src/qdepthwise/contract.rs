@@ -1,4 +1,4 @@
-//! The contract of convolutions, as the family keeps it.
+//! The interface of convolution kernels, implemented by this family.
 
 use super::{
     VARIANTS, Variant, choose, constants_len, depthwise, offsets, pack, pack_sums, pack_weights, scratch_len,
@@ -8,7 +8,7 @@ use crate::conv::{ByteConv, ByteKernel, ConvShape, Family, Images, Kernel, PackT
 use crate::isa::Isa;
 use crate::threads::Pool;
 
-/// The family in the table of convolutions.
+/// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn ByteKernel> =
     Family { name: "qdepthwise", kernel: |at| VARIANTS.get(at).map(|v| v as &dyn ByteKernel), candidates };
 

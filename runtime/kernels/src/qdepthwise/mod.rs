@@ -1,10 +1,11 @@
-//! Quantized depthwise convolution over NHWC images: every channel has a kernel of its own.
+//! Quantized depthwise convolution over NHWC images: every channel has its own kernel.
 //!
-//! `out[y, x, c] = byte((sum over taps of (in[.., c] - zero) * w[tap, c] + bias[c]) * scale[c])`, or the float, or the sum.
+//! `out[y, x, c] = byte((sum over taps of (in[.., c] - zero) * w[tap, c] + bias[c]) * scale[c])`, or a float, or the
+//! sum.
 //!
 //! As in [`qgemm`](crate::qgemm), the zero point is taken out of the sum beforehand, and taps in the padding point to a
-//! row of zero points: every output is a sum of all taps, a few of which one instruction multiplies. Sums are exact, so
-//! every variant gives the same bytes.
+//! row of zero points: every output is a sum of all taps, and one instruction multiplies several of them. Sums are
+//! exact, so every variant gives the same bytes.
 
 mod contract;
 mod scalar;
@@ -31,21 +32,21 @@ use tile::{Kernel, MAX_TAPS, Row, Tap, block, channel_of};
 pub struct Variant {
     /// Name, as `inspect` prints it.
     pub name: &'static str,
-    /// Instruction set it needs.
+    /// The instruction set it needs.
     pub isa: Isa,
-    /// What it needs beside that.
+    /// The extension it needs beyond that.
     pub extension: Extension,
-    /// Widths of its blocks of channels, the widest first; none for the reference.
+    /// Widths of its blocks of channels, the widest first; empty for the reference.
     widths: &'static [usize],
-    /// Taps that are multiplied at once.
+    /// Taps that one instruction multiplies.
     group: usize,
-    /// What the kernel takes off every activation.
+    /// What the kernel subtracts from every activation.
     shift: u8,
     /// `None` for the reference.
     kernel: Option<Kernel>,
 }
 
-/// The entries of the table: name, instruction set, extension, widths, taps of a group, what is taken off, kernel.
+/// The entries of the table: name, instruction set, extension, widths, taps per group, what is subtracted, kernel.
 macro_rules! variants {
     ($($(#[$cfg:meta])* $name:literal $isa:ident $ext:ident $widths:expr, $group:literal less $shift:literal
         $kernel:expr;)*) => {
@@ -77,7 +78,7 @@ impl Variant {
         self.isa.is_available() && self.extension.is_available()
     }
 
-    /// Whether it computes the convolution: the vectors want a block of channels, and the stack has room for few taps.
+    /// Whether it can compute the convolution: vectors need a block of channels, and the stack has room for few taps.
     pub fn takes(&self, shape: &ConvShape) -> bool {
         match self.widths.last() {
             Some(&narrowest) => shape.in_c >= narrowest && shape.taps().next_multiple_of(self.group) <= MAX_TAPS,
@@ -95,7 +96,7 @@ impl Variant {
         })
     }
 
-    /// The channel of every packed constant.
+    /// The channel that each packed constant belongs to.
     fn channels(&self, channels: usize) -> impl Iterator<Item = usize> {
         let plain = if self.widths.is_empty() { channels } else { 0 };
         let in_block = |(first, width): (usize, usize)| (0..width).map(move |at| first + channel_of(at, width));
@@ -132,16 +133,16 @@ pub fn constants_len(v: &Variant, shape: &ConvShape) -> usize {
     v.packed_channels(shape.in_c)
 }
 
-/// Where the reference has a weight: `[kernel_h, kernel_w, channels]`.
+/// Index of a weight in the reference's packed layout, `[kernel_h, kernel_w, channels]`.
 fn weights_index(shape: &ConvShape, ky: usize, kx: usize, channel: usize) -> usize {
     (ky * shape.kernel[1] + kx) * shape.in_c + channel
 }
 
-/// Packs the weights `[channels, 1, kernel_h, kernel_w]` for activations with the zero point `zero`, a bias and a scale
-/// for each channel.
+/// Packs the weights `[channels, 1, kernel_h, kernel_w]` and a bias and a scale for each channel, for activations with
+/// zero point `zero`.
 ///
 /// # Panics
-/// If the lengths are not those of `shape`.
+/// If the lengths do not match `shape`.
 #[inline(never)]
 pub fn pack(
     v: &Variant,
@@ -164,7 +165,7 @@ pub fn pack(
 /// Packs the weights `[channels, 1, kernel_h, kernel_w]`.
 ///
 /// # Panics
-/// If the lengths are not those of `shape`.
+/// If the lengths do not match `shape`.
 #[inline(never)]
 pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) {
     let (taps, channels) = (shape.taps(), shape.out_c);
@@ -189,10 +190,10 @@ pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) 
     }
 }
 
-/// The sums of the weights, as [`offsets`] turns them into packed offsets.
+/// Packs the sums of the weights, which [`offsets`] turns into packed offsets.
 ///
 /// # Panics
-/// If the lengths are not those of `shape`.
+/// If the lengths do not match `shape`.
 #[inline(never)]
 pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
     let taps = shape.taps();
@@ -203,7 +204,8 @@ pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
     }
 }
 
-/// The packed offsets of a convolution without a bias, for activations with the zero point `zero`, of its packed `sums`.
+/// Computes the packed offsets of a convolution without bias from its packed `sums`, for activations with zero point
+/// `zero`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -215,16 +217,16 @@ pub fn offsets(v: &Variant, sums: &[i32], zero: u8, to: &mut [i32]) {
     }
 }
 
-/// What weights of this sum add to a sum of products because of the zero point of the activations; the reference takes
-/// that off every activation itself.
+/// What weights with this sum add to a sum of products because of the zero point of the activations. The reference
+/// subtracts the zero point from every activation itself.
 fn offset(v: &Variant, sum: i32, zero: u8) -> i32 {
     if v.widths.is_empty() { 0 } else { sum.wrapping_mul(i32::from(v.shift) - i32::from(zero)) }
 }
 
-/// Multiply-adds below which a second thread does not pay.
+/// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = 400_000;
 
-/// Bytes of scratch that [`depthwise`] wants.
+/// Scratch size in bytes for [`depthwise`].
 pub fn scratch_len(shape: &ConvShape) -> usize {
     shape.in_c
 }
@@ -232,7 +234,7 @@ pub fn scratch_len(shape: &ConvShape) -> usize {
 /// Computes a depthwise convolution.
 ///
 /// # Panics
-/// If a slice is not as long as `shape` says, the scratch is shorter than [`scratch_len`], or the CPU lacks the
+/// If the length of a slice does not match `shape`, the scratch is shorter than [`scratch_len`], or the CPU lacks the
 /// variant's instructions.
 #[inline(never)]
 pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool) {
@@ -251,7 +253,7 @@ pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Poo
     let image = Image { v, shape, input, zero, zeros, packed };
     let row_len = (shape.out_w * shape.out_c).max(1);
     let work = shape.output_len().saturating_mul(shape.taps());
-    // `split` counts numbers moved; a multiply-add is about a twentieth of one.
+    // `split` counts elements moved; a multiply-add takes about a twentieth of the time of one.
     let work = if work < WORTH_SHARING { 0 } else { work / 20 };
     match out {
         Out::Bytes { to, by, table } => {
@@ -290,8 +292,8 @@ struct Image<'a> {
 }
 
 impl Image<'_> {
-    /// Computes the output rows `to` from the row `first` on, elements as `form` says; for the reference, `finish` makes
-    /// them of a sum and its scale.
+    /// Computes the output rows `to` from row `first` on, in elements of the type that `form` says. The reference makes
+    /// each element with `finish`, from its sum and scale.
     fn rows<T>(&self, first: usize, to: &mut [T], row_len: usize, form: Form, finish: impl Fn(i32, f32) -> T) {
         let rows = first..first + to.len() / row_len;
         let Some(kernel) = self.v.kernel else {
@@ -304,7 +306,7 @@ impl Image<'_> {
         }
     }
 
-    /// Computes one output row, whose type is as `to` says.
+    /// Computes one output row, in elements of the type that `to` says.
     fn row(&self, kernel: Kernel, row: usize, out: *mut u8, to: Form) {
         let s = self.shape;
         let (image, y) = (row / s.out_h, row % s.out_h);
@@ -332,14 +334,14 @@ impl Image<'_> {
             out,
             to,
         };
-        // SAFETY: the CPU has the instructions. A tap is read at pixels that have it in the image: its line is one of
-        // the input's, by `valid`, and its column by `valid_taps` or `inner`. The packed constants were checked against
-        // the blocks, and the output row is borrowed exclusively, of elements as `to` says.
+        // SAFETY: the CPU has the instructions. A tap is read only at pixels where it is in the image: its line is one
+        // of the input's, by `valid`, and its column by `valid_taps` or `inner`. The packed constants were checked
+        // against the blocks, and the output row is borrowed exclusively, in elements of the type that `to` says.
         unsafe { kernel(&row) }
     }
 }
 
-/// Output columns whose windows lie in the image from left to right.
+/// Output columns whose windows are inside the image horizontally.
 fn inner(s: &ConvShape) -> Range<usize> {
     let reach = (s.kernel[1].max(1) - 1) * s.dilation[1];
     let end = (s.in_w + s.pad_left).checked_sub(reach).map_or(0, |room| room.div_ceil(s.stride[1]));

@@ -1,7 +1,7 @@
 //! Depthwise rows for NEON, 16 channels at a time: four taps with `sdot` or `usdot`, else one by products of 16 bits.
 //!
-//! As in the matrix products of bytes, `sdot` sees activations as signed bytes that are 128 less, which the packed
-//! offsets make good for.
+//! As in the matrix products of bytes, for `sdot` 128 is subtracted from activations to make them signed, and the
+//! packed offsets compensate for that.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -44,7 +44,7 @@ impl<S: Sums> Widths for S {
     }
 }
 
-/// Sixteen sums, by `sdot` on flipped activations or by `usdot` on activations as they are.
+/// Sixteen sums, by `sdot` on activations minus 128 (`FLIPPED`) or by `usdot` on unchanged activations.
 #[derive(Clone, Copy)]
 struct Dot<const FLIPPED: bool>([int32x4_t; 4]);
 
@@ -53,7 +53,7 @@ impl<const FLIPPED: bool> Dot<FLIPPED> {
     /// The CPU has the instructions.
     #[inline(always)]
     unsafe fn add(mut sums: int32x4_t, a: uint8x16_t, w: int8x16_t) -> int32x4_t {
-        // SAFETY: value instructions, which the caller has.
+        // SAFETY: value instructions, which the CPU has as the caller guarantees.
         unsafe {
             if FLIPPED {
                 asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sums, in(vreg) a, in(vreg) w,
@@ -86,7 +86,7 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
                 let bytes = vld1q_u8((*taps.add(i)).add(channel));
                 *x = if FLIPPED { veorq_u8(bytes, vdupq_n_u8(0x80)) } else { bytes };
             }
-            // Pairs of the bytes of two taps, then fours.
+            // Interleaves the bytes of two taps, then of four.
             let low_ab = vreinterpretq_u16_u8(vzip1q_u8(x[0], x[1]));
             let high_ab = vreinterpretq_u16_u8(vzip2q_u8(x[0], x[1]));
             let low_cd = vreinterpretq_u16_u8(vzip1q_u8(x[2], x[3]));
@@ -183,7 +183,7 @@ unsafe fn store_bytes(sums: [int32x4_t; 4], offsets: *const i32, scales: *const 
 }
 
 /// # Safety
-/// The CPU has NEON; `to` is writable for 16 numbers.
+/// The CPU has NEON; `to` is writable for 16 elements.
 #[inline(always)]
 unsafe fn store(sums: [int32x4_t; 4], to: *mut i32) {
     for (i, sum) in sums.into_iter().enumerate() {

@@ -1,10 +1,11 @@
-//! The reference: pixel by pixel, channel by channel, the taps that lie in the image.
+//! The reference: pixel by pixel and channel by channel, over the taps inside the image.
 
 use super::weights_index;
 use crate::conv::ConvShape;
 use crate::qgemm::Packed;
 
-/// Gives `finish` the index, the sum and the scale, if there are scales, of every element of the output rows `rows`.
+/// Calls `finish` with the index, the sum and the scale (if there are scales) of every element of the output rows
+/// `rows`.
 pub(super) fn rows(
     shape: &ConvShape,
     input: &[u8],

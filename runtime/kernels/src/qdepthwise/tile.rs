@@ -1,9 +1,9 @@
-//! A row of output pixels: its arguments, and the loops that the instruction sets share.
+//! One row of output pixels: its arguments, and the loops that the instruction sets share.
 //!
-//! Channels lie in the lanes, in blocks of the widths that an instruction set has. The bytes of a few taps are
-//! interleaved so that one instruction multiplies and sums them for a channel. Interleaving leaves the channels of a
-//! block in an order of its own, which weights, offsets and scales are packed in: register `j` of four holds in lane `l`
-//! the channel `16 * (l / 4) + 4 * j + l % 4`, and narrowing four registers to bytes brings back the natural order.
+//! Channels are in the lanes, in blocks of the widths that an instruction set supports. The bytes of a group of taps
+//! are interleaved so that one instruction multiplies and sums them per channel. Interleaving permutes the channels of
+//! a block, and weights, offsets and scales are packed in that order: register `j` of four holds in lane `l` the
+//! channel `16 * (l / 4) + 4 * j + l % 4`. Narrowing the four registers to bytes restores the natural order.
 
 use std::ops::Range;
 
@@ -15,19 +15,19 @@ pub(super) const MAX_TAPS: usize = 64;
 
 /// What a kernel computes: a row of output pixels.
 pub(super) struct Row<'a> {
-    /// For each tap its pixel under the first output pixel; taps are padded to whole groups.
+    /// For each tap, its pixel under the first output pixel. The kernel pads taps to whole groups.
     pub taps: &'a [Tap],
     pub shape: &'a ConvShape,
-    /// Output pixels whose windows lie in the image from left to right.
+    /// Output pixels whose windows are inside the image horizontally.
     pub inner: Range<usize>,
-    /// As many bytes that stand for 0 as there are channels.
+    /// As many zero points as there are channels.
     pub zeros: *const u8,
     /// Widths of the blocks of channels.
     pub widths: &'a [usize],
     /// Block after block, group after group.
     pub weights: *const i8,
     pub offsets: *const i32,
-    /// Not read where the result is sums.
+    /// Not read if the output is sums.
     pub scales: *const f32,
     /// Elements of the type that `to` says.
     pub out: *mut u8,
@@ -37,11 +37,11 @@ pub(super) struct Row<'a> {
 /// A tap of a row.
 #[derive(Clone, Copy)]
 pub(super) struct Tap {
-    /// Under the first output pixel; in the padding this may point outside of the image, and is not read then.
+    /// Its pixel under the first output pixel; in the padding this may point outside the image, and is then not read.
     pub first: *const u8,
-    /// Bytes from one output pixel to the next; 0 where the whole kernel row lies in the padding.
+    /// Bytes from one output pixel to the next; 0 if the whole kernel row is in the padding.
     pub step: usize,
-    /// Column of the kernel.
+    /// Kernel column.
     pub column: usize,
 }
 
@@ -49,43 +49,42 @@ pub(super) struct Tap {
 ///
 /// # Safety
 /// The CPU has the instructions of the kernel's table. The pointers are valid as the fields say: taps for all channels
-/// of every pixel that has them in the image, the packed constants for all blocks; the output
-/// overlaps nothing else.
+/// of every pixel where they are in the image, the packed constants for all blocks; the output overlaps nothing else.
 pub(super) type Kernel = unsafe fn(&Row<'_>);
 
 /// Four registers of sums of a block of channels.
 pub(super) trait Sums: Copy {
     /// Channels.
     const WIDTH: usize;
-    /// Taps that are multiplied at once.
+    /// Taps that one instruction multiplies.
     const GROUP: usize;
 
     /// # Safety
     /// The CPU has the instructions.
     unsafe fn zero() -> Self;
-    /// Adds the products of a group of taps, from `channel` on.
+    /// Adds the products of a group of taps for the channels from `channel` on.
     ///
     /// # Safety
     /// The CPU has the instructions; `GROUP` taps are readable for `WIDTH` channels, weights for both.
     unsafe fn add_products(self, taps: *const *const u8, channel: usize, weights: *const i8) -> Self;
-    /// `(self + offset) * scale`, stored as bytes.
+    /// Stores `(self + offset) * scale` as bytes.
     ///
     /// # Safety
     /// The CPU has the instructions; `WIDTH` offsets and scales are readable, `to` is writable for as many bytes.
     unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8);
-    /// The sums, in the order of the registers.
+    /// Stores the sums, in the order of the registers.
     ///
     /// # Safety
     /// The CPU has the instructions; `to` is writable for `WIDTH` elements.
     unsafe fn store(self, to: *mut i32);
 }
 
-/// The widths of an instruction set.
+/// The block widths of an instruction set.
 pub(super) trait Widths {
-    /// Taps that are multiplied at once.
+    /// Taps that one instruction multiplies.
     const GROUP: usize;
 
-    /// Computes a block of a width.
+    /// Computes a block of the given width.
     ///
     /// # Safety
     /// As for [`Block::compute`], with the sums of this width.
@@ -94,7 +93,7 @@ pub(super) trait Widths {
 
 /// The loops over pixels and blocks.
 ///
-/// No closure here or below: what the compiler keeps as a function of its own is compiled without the instructions.
+/// No closures here or below: what the compiler does not inline is compiled without the instruction set.
 ///
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instructions of `W`.
@@ -117,7 +116,8 @@ pub(super) unsafe fn row<W: Widths>(row: &Row<'_>) {
         }
         let (mut done, mut packed) = (0, 0);
         while let Some((first, width)) = block(row.widths, row.shape.out_c, done) {
-            // SAFETY: the packed constants and the output hold all blocks of all pixels; the rest is the caller's promise.
+            // SAFETY: the packed constants and the output have all blocks of all pixels; the rest is guaranteed by the
+            // caller.
             unsafe {
                 let block = Block {
                     taps: &taps[..count],
@@ -136,8 +136,9 @@ pub(super) unsafe fn row<W: Widths>(row: &Row<'_>) {
     }
 }
 
-/// First channel and width of the block behind the first `done` channels: the widest that fits. The last one reaches back
-/// over channels that others compute too, where the rest is narrower than a register.
+/// First channel and width of the block after the first `done` channels: the widest that fits. If the remaining
+/// channels are fewer than the narrowest width, the last block reaches back over channels that another block also
+/// computes.
 #[inline(always)]
 pub(super) fn block(widths: &[usize], channels: usize, done: usize) -> Option<(usize, usize)> {
     let left = channels - done;
@@ -187,14 +188,14 @@ impl Block<'_> {
         }
     }
 
-    /// Stores sums, or floats; four positions stand for neighboring channels.
+    /// Stores sums or floats; four consecutive positions hold adjacent channels.
     ///
     /// # Safety
     /// As for `compute`.
     #[inline(always)]
     unsafe fn store_wide<S: Sums>(&self, sums: S, floats: bool) {
         let mut stored = [0i32; 64];
-        // SAFETY: no block is wider than 64; the rest is the caller's promise.
+        // SAFETY: no block is wider than 64; the rest is guaranteed by the caller.
         unsafe {
             sums.store(stored.as_mut_ptr());
             for four in (0..S::WIDTH).step_by(4) {
@@ -210,7 +211,7 @@ impl Block<'_> {
     }
 }
 
-/// The channel that position `at` of a block of `width` stands for.
+/// The channel at position `at` of a block of `width`.
 pub(super) fn channel_of(at: usize, width: usize) -> usize {
     let (register, lane) = (at / (width / 4), at % (width / 4));
     16 * (lane / 4) + 4 * register + lane % 4

@@ -31,7 +31,7 @@ impl Widths for Vnni {
     }
 }
 
-/// The implementation for a width: the type of a register, of its floats, and the instructions.
+/// The implementation for one width: the register type, its float type, and the instructions.
 macro_rules! sums {
     ($name:ident $width:literal $int:ident $float:ident zero $zero:ident load $load:ident store $store:ident
     bytes $lo8:ident $hi8:ident words $lo16:ident $hi16:ident dot $dot:ident add $add:ident
@@ -71,7 +71,7 @@ macro_rules! sums {
             #[inline(always)]
             unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
                 let (low, high) = by.bounds();
-                // SAFETY: guaranteed by the caller. Rounding is to even: the mode that Rust programs run in.
+                // SAFETY: guaranteed by the caller. Rounds to even, the rounding mode that Rust programs run in.
                 unsafe {
                     let (low, high, zero) = ($set(low), $set(high), $set_int(by.zero.into()));
                     let mut bytes = self.0;

@@ -1,6 +1,6 @@
 //! Tiles for AVX2: pairs of 16-bit products summed in one instruction, exact in 32 bits.
 //!
-//! The instruction that multiplies bytes (`vpmaddubsw`) saturates, so that activations are widened to 16 bits when a
+//! The instruction that multiplies bytes (`vpmaddubsw`) saturates. Activations are therefore widened to 16 bits when a
 //! row is gathered, and weights when they are loaded.
 
 use core::arch::x86_64::*;
@@ -55,7 +55,7 @@ impl Sums for I32x8 {
 
     #[inline(always)]
     unsafe fn activations(from: *const u8) -> __m256i {
-        // SAFETY: two 16-bit numbers are readable.
+        // SAFETY: two 16-bit elements are readable.
         unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
 
@@ -84,7 +84,7 @@ impl Sums for I32x8 {
         unsafe {
             let value = _mm256_mul_ps(_mm256_cvtepi32_ps(self.0), _mm256_loadu_ps(scales));
             let value = _mm256_min_ps(_mm256_max_ps(value, _mm256_set1_ps(low)), _mm256_set1_ps(high));
-            // Rounds to even: the mode that Rust programs run in.
+            // Rounds to even, the rounding mode that Rust programs run in.
             let byte = _mm256_add_epi32(_mm256_cvtps_epi32(value), _mm256_set1_epi32(by.zero.into()));
             let words = _mm_packus_epi32(_mm256_castsi256_si128(byte), _mm256_extracti128_si256::<1>(byte));
             let bytes = _mm_packus_epi16(words, words);

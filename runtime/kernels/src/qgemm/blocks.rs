@@ -1,10 +1,10 @@
 //! The loops around the microkernel: tiles of rows, blocks for the caches, units for the threads.
 //!
-//! The output is cut into units of a block of tiles times a block of panels. Inside a unit every panel of weights meets
-//! all tiles of the block before the next panel is touched, so that the panel stays in the second-level cache and the
-//! activations in the first two. Where a window can be read in place, a tile lies in whole lines of the image or in
-//! one: at the upper and lower edge, all its pixels then have the same kernel rows in the padding, and those are not
-//! computed at all.
+//! The output is split into units, each a block of tiles times a block of panels. Inside a unit, every panel of weights
+//! is multiplied with all tiles of the block before the next panel is read, so the panel stays in the second-level
+//! cache and the activations stay in the first two levels. Where windows are read in place, a tile consists of whole
+//! lines of the image, or lies within one line. At the upper and lower edge, all its pixels then have the same kernel
+//! rows in the padding, and these rows are skipped.
 
 use std::ops::Range;
 
@@ -18,16 +18,16 @@ use crate::threads::Pool;
 
 /// Bytes of activations that a block of tiles may touch: a share of the second-level cache.
 const BLOCK_BYTES: usize = 128 * 1024;
-/// Row pointers of a unit, on the stack. A kernel with more taps than fit for one tile has its rows gathered.
+/// Row pointers of a unit, on the stack. If a convolution has more taps than fit for one tile, its rows are gathered.
 const MAX_POINTERS: usize = 1024;
-/// With fewer channels than this, a run per tap would be mostly overhead.
+/// With fewer channels than this, reading one run of memory per tap would be mostly overhead.
 const SHORT_RUN: usize = 16;
-/// Units per thread, so that a slow thread holds up the others by little.
+/// Units per thread: several, so that a slow thread delays the others little.
 const UNITS_PER_THREAD: usize = 4;
-/// Multiply-adds below which a second thread does not pay.
+/// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = 400_000;
 
-/// How a product is cut. Depends on sizes only, so that scratch can be planned.
+/// How a product is split into units. Depends on sizes only, so that scratch can be planned.
 pub(super) struct Split {
     tiles: Tiles,
     /// Blocks of tiles.
@@ -35,13 +35,13 @@ pub(super) struct Split {
     /// Panels of a panel block.
     panels: usize,
     panel_blocks: usize,
-    /// Threads at work, each with its own scratch.
+    /// Threads that work, each with its own scratch.
     slots: usize,
     /// Whether rows are copied, taps side by side.
     gathered: bool,
     /// Taps as the microkernel sees them.
     taps: usize,
-    /// Bytes of a tap as the microkernel sees it.
+    /// Bytes per tap as the microkernel sees it.
     depth: usize,
 }
 
@@ -77,12 +77,13 @@ impl Split {
         Split { tiles, blocks, panels, panel_blocks, slots, gathered, taps, depth }
     }
 
-    /// Length of the row of zero points that padding is read from, rounded up so that what follows stays aligned.
+    /// Length of the row of zero points that padding is read from, rounded up so that the scratch after it stays
+    /// aligned.
     pub(super) fn zeros_len(&self, shape: &ConvShape) -> usize {
         if self.gathered || !shape.is_padded() { 0 } else { self.depth.next_multiple_of(2) }
     }
 
-    /// Bytes of scratch: what each thread copies.
+    /// Scratch size in bytes: room for the rows that each thread copies.
     pub(super) fn scratch_len(&self) -> usize {
         product(&[self.slot_len(), self.slots])
     }
@@ -98,12 +99,12 @@ impl Split {
     }
 }
 
-/// The output pixels cut into tiles of at most `mr`, as equal as can be.
+/// The output pixels split into tiles of at most `mr`, as equal as possible.
 struct Tiles {
     count: usize,
     /// Pixels of the largest tile.
     most_rows: usize,
-    /// Pixels that are cut into `per_run` tiles, whole lines to a tile if `line` is not 1.
+    /// Pixels that are split into `per_run` tiles, with whole lines per tile if `line` is not 1.
     run: usize,
     per_run: usize,
     line: usize,
@@ -124,7 +125,7 @@ impl Tiles {
         Tiles { count, most_rows: v.mr.min(run.max(1)), run, per_run, line }
     }
 
-    /// First pixel and number of pixels of a tile.
+    /// First pixel and pixel count of a tile.
     fn range(&self, tile: usize) -> (usize, usize) {
         let (run, index) = (tile / self.per_run, tile % self.per_run);
         let lines = self.run / self.line;
@@ -146,18 +147,18 @@ pub(super) struct Product<'a> {
     pub table: Option<&'a [u8; 256]>,
 }
 
-/// First byte of an output of which every unit writes parts of its own.
+/// First byte of an output in which every unit writes its own parts.
 struct Output(*mut u8);
 
 // SAFETY: only a pointer; units write disjoint parts.
 unsafe impl Sync for Output {}
 
 impl Product<'_> {
-    /// Computes the product into `out`, of elements as `form` says, of the shape's output length.
+    /// Computes the product into `out`, which has the shape's output length in elements of the type that `form` says.
     pub(super) fn run(&self, split: &Split, out: *mut u8, scratch: &mut [u8], pool: &Pool) {
         let out = Output(out);
         let units = self.shape.groups * split.blocks * split.panel_blocks;
-        // The closure takes the whole wrapper, which is what may be shared.
+        // The closure captures the whole wrapper, which is `Sync`.
         let out = &out;
         share_units(pool, units, split.slots, split.slot_len(), scratch, |unit, slot| {
             self.unit(split, unit, slot, out.0);
@@ -188,14 +189,14 @@ impl Product<'_> {
         let (n, padded) = (shape.group_out(), padded_filters(v, shape));
         let steps = split.depth / (v.group * v.element);
         let group_weights = &self.packed.weights[self.packed.weights.len() / shape.groups * group..];
-        // Sums are not scaled.
+        // The slice is empty for sums, which are not scaled.
         let scales = self.packed.scales.get(group * padded..).unwrap_or_default();
         let first_panel = panel_block * split.panels;
         for panel in first_panel..n.div_ceil(v.nr).min(first_panel + split.panels) {
             let column = panel * v.nr;
             let columns = v.nr.min(n - column);
             let registers = columns.div_ceil(v.lanes);
-            // Bytes of a tap of the panel.
+            // Bytes of one tap in the panel.
             let tap_len = steps * registers * v.lanes * v.group;
             let weights = &group_weights[column * split.taps * steps * v.group..][..split.taps * tap_len];
             for tile in block.clone() {
@@ -210,8 +211,8 @@ impl Product<'_> {
                 let at = start * shape.out_c + group * n + column;
                 let size = self.form.size();
                 // SAFETY: the entry point has checked that the CPU has the instructions. `point` or `gather` has made
-                // `taps` times `len` pointers to `steps` groups each; panel, offsets and scales hold the columns'
-                // registers; the output holds these rows and columns, which no other unit writes.
+                // `taps` times `len` pointers to `steps` groups each; panel, offsets and scales have the columns'
+                // registers; the output has these rows and columns, which no other unit writes.
                 unsafe {
                     v.kernels[len - 1][registers - 1](&Tile {
                         rows: pointers[(start - base) * split.taps + taps.start * len..].as_ptr(),
@@ -228,7 +229,8 @@ impl Product<'_> {
                 }
                 let Some(table) = self.table else { continue };
                 for row in 0..len {
-                    // SAFETY: a row of the tile just written, of this unit alone; with a table, the output is bytes.
+                    // SAFETY: a row of the tile that was just written, by this unit alone; with a table, the output is
+                    // bytes.
                     let row = unsafe { std::slice::from_raw_parts_mut(out.add(at + row * shape.out_c), columns) };
                     row.iter_mut().for_each(|byte| *byte = table[usize::from(*byte)]);
                 }
@@ -236,7 +238,7 @@ impl Product<'_> {
         }
     }
 
-    /// The kernel rows that meet the image for some pixel of a tile.
+    /// The kernel rows that fall inside the image for at least one pixel of a tile.
     fn kernel_rows(&self, split: &Split, start: usize, len: usize) -> Range<usize> {
         let s = self.shape;
         let all = 0..s.kernel[0];
@@ -247,11 +249,11 @@ impl Product<'_> {
         let (first, last) = (start / s.out_w % s.out_h, (start + len - 1) / s.out_w % s.out_h);
         let (above, below) = (s.valid_taps(0, first), s.valid_taps(0, last));
         let rows = above.start.min(below.start)..above.end.max(below.end);
-        // Offsets of no rows at all are not kept.
+        // There are no packed offsets for an empty range.
         if rows.is_empty() { all } else { rows }
     }
 
-    /// Writes the pointers of `len` rows from `first`: for each tap, one for each row.
+    /// Writes the pointers of `len` rows from `first` on: for each tap, one pointer per row.
     fn point(&self, first: usize, len: usize, group: usize, pointers: &mut [*const u8]) {
         let depth = self.shape.group_in();
         self.taps(first, len, |row, tap, pixel| {
@@ -263,8 +265,8 @@ impl Product<'_> {
         });
     }
 
-    /// Copies rows from `first` on into `to`, each `row_len` bytes: its taps side by side, widened if the kernel wants
-    /// it so, and filled up with zeros.
+    /// Copies rows from `first` on into `to`, `row_len` bytes each: taps side by side, widened if the kernel needs
+    /// that, and padded with zeros.
     fn gather(&self, first: usize, group: usize, row_len: usize, to: &mut [u8]) {
         let (s, depth) = (self.shape, self.shape.group_in());
         let size = self.v.element;
@@ -273,7 +275,7 @@ impl Product<'_> {
         for row in to.chunks_exact_mut(row_len.max(1)) {
             row[used..].fill(0);
         }
-        // Neighboring pixels are one run of memory.
+        // Adjacent pixels form one run of memory.
         if s.groups == 1 && s.dilation[1] == 1 {
             let run_len = s.kernel[1] * depth * size;
             self.lines(first, len, |row, tap, line, x| {
@@ -295,11 +297,11 @@ impl Product<'_> {
         });
     }
 
-    /// Copies a run of activations, or as many zero points, widened if the kernel wants it so.
+    /// Copies a run of activations, or fills it with zero points, widened if the kernel needs that.
     #[inline(always)]
     fn copy(&self, run: Option<&[u8]>, to: &mut [u8]) {
         match (run, self.v.element == 2) {
-            // A call to copy a few bytes takes longer than the bytes.
+            // For a few bytes, a call to `memcpy` takes longer than the copy.
             (Some(run), false) if run.len() < 32 => to.iter_mut().zip(run).for_each(|(to, &byte)| *to = byte),
             (Some(run), false) => to.copy_from_slice(run),
             (None, false) => to.fill(self.zero),
@@ -316,8 +318,8 @@ impl Product<'_> {
         }
     }
 
-    /// Calls `f(row, kernel row, offset of the input line, first column)` for `len` output pixels from `first` on; no
-    /// offset in the padding.
+    /// Calls `f(row, kernel row, offset of the input line, first column)` for `len` output pixels from `first` on; the
+    /// offset is `None` in the padding.
     #[inline(always)]
     fn lines(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, Option<usize>, isize)) {
         let s = self.shape;
@@ -332,7 +334,8 @@ impl Product<'_> {
         }
     }
 
-    /// Calls `f(row, tap, offset)` for every tap of `len` output pixels from `first` on; no offset in the padding.
+    /// Calls `f(row, tap, offset)` for every tap of `len` output pixels from `first` on; the offset is `None` in the
+    /// padding.
     #[inline(always)]
     fn taps(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, Option<usize>)) {
         let s = self.shape;
@@ -340,7 +343,7 @@ impl Product<'_> {
         let (mut image, mut y) = (line / s.out_h, line % s.out_h);
         for row in 0..len {
             for tap_y in 0..s.kernel[0] {
-                // Rows and columns before the first wrap to huge numbers: one comparison finds both ends.
+                // Rows and columns before the first wrap to huge values: one comparison checks both ends.
                 let in_y = (y * s.stride[0] + tap_y * s.dilation[0]).wrapping_sub(s.pad_top);
                 for tap_x in 0..s.kernel[1] {
                     let in_x = (x * s.stride[1] + tap_x * s.dilation[1]).wrapping_sub(s.pad_left);

@@ -1,4 +1,4 @@
-//! The contract of convolutions, as products of bytes keep it.
+//! The interface of convolution kernels, implemented by products of bytes.
 
 use super::{
     VARIANTS, Variant, candidates, conv, conv_scratch, offsets, offsets_len, pack, pack_sums, pack_weights, scales_len,
@@ -9,7 +9,7 @@ use crate::depthwise;
 use crate::isa::Isa;
 use crate::threads::Pool;
 
-/// The family in the table of convolutions.
+/// The family's entry in the table of convolutions.
 pub(crate) const FAMILY: Family<dyn ByteKernel> =
     Family { name: "qgemm", kernel: |at| VARIANTS.get(at).map(|v| v as &dyn ByteKernel), candidates: of_task };
 
@@ -22,7 +22,7 @@ fn of_task(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn ByteKernel, f64)> {
     kernels.map(|(v, cost)| (v as &dyn ByteKernel, cost * s.groups as f64)).collect()
 }
 
-/// Whether the family takes a convolution: all but those that [`qdepthwise`](crate::qdepthwise) was made for.
+/// Whether the family takes a convolution: all except those that [`qdepthwise`](crate::qdepthwise) handles.
 fn takes(task: &Task<'_>) -> bool {
     task.images == Images::Nhwc && !task.scaled && !depthwise::takes(task.shape)
 }

@@ -1,4 +1,4 @@
-//! The entry point: checks of every length, and the product that a convolution is.
+//! The entry point: checks of every length, and the matrix product that a convolution becomes.
 
 use super::blocks::{Product, Split};
 use super::pack::{offsets_len, scales_len, weights_len};
@@ -11,20 +11,20 @@ use crate::threads::Pool;
 pub enum Out<'a> {
     /// Bytes.
     Bytes {
-        /// The result.
+        /// The output.
         to: &'a mut [u8],
-        /// From quanta to bytes.
+        /// From units of the output scale to bytes.
         by: Requantise,
-        /// Looked up with every byte that was found: an activation, for example.
+        /// Applied to every output byte, for an activation for example.
         table: Option<&'a [u8; 256]>,
     },
     /// Floats.
     Floats(&'a mut [f32]),
-    /// The sums as they are; scales are not read.
+    /// The 32-bit sums; scales are not read.
     Sums(&'a mut [i32]),
 }
 
-/// Bytes of scratch that [`conv`] wants: a row of zero points for the padding, and what is copied.
+/// Scratch size in bytes for [`conv`]: a row of zero points for the padding, and copied rows.
 #[inline(never)]
 pub fn conv_scratch(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
     let split = Split::new(v, shape, threads);
@@ -34,8 +34,8 @@ pub fn conv_scratch(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
 /// Computes a convolution.
 ///
 /// # Panics
-/// If a slice is not as long as `shape` says, if filters have more than [`MAX_DEPTH`] weights, if `scratch` is shorter
-/// than [`conv_scratch`] or not aligned for 16-bit numbers, or if the CPU lacks the variant's instructions.
+/// If the length of a slice does not match `shape`, if filters have more than [`MAX_DEPTH`] weights, if `scratch` is
+/// shorter than [`conv_scratch`] or not aligned for 16-bit elements, or if the CPU lacks the variant's instructions.
 #[inline(never)]
 pub fn conv(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool) {
     let ByteConv { shape, input, zero, packed, out } = args;
@@ -57,7 +57,7 @@ pub fn conv(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool) {
     }
     let split = Split::new(v, shape, pool.threads());
     assert!(scratch.len() >= split.zeros_len(shape) + split.scratch_len(), "the scratch is too short");
-    assert!(v.element == 1 || scratch.as_ptr().cast::<u16>().is_aligned(), "the scratch holds 16-bit numbers");
+    assert!(v.element == 1 || scratch.as_ptr().cast::<u16>().is_aligned(), "the scratch must be aligned for 16 bits");
     let (zeros, scratch) = scratch.split_at_mut(split.zeros_len(shape));
     zeros.fill(zero);
     Product { v, shape, input, zero, zeros, packed, form, table }.run(&split, to, scratch, pool);

@@ -1,8 +1,9 @@
-//! Tiles for NEON with products of 8-bit matrices: one `usmmla` multiplies two rows by two columns, eight products for
-//! each of the four sums. That is twice what `usdot` does, for two loads of half a register where it has one.
+//! Tiles for NEON with products of 8-bit matrices: one `usmmla` multiplies two rows by two columns, with eight products
+//! for each of the four sums. That is twice the work of `usdot`, for two loads of half a register where `usdot` has
+//! one.
 //!
-//! A pair of rows by four columns is two registers of sums, whose halves are put together when the tile is stored. A
-//! lone row takes as long as a pair: such products are `usdot`'s.
+//! A pair of rows by four columns takes two registers of sums, whose halves are recombined when the tile is stored. A
+//! single row takes as long as a pair, so products of one row use `usdot`.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -23,7 +24,7 @@ pub(super) static TILE_8X12: &[&[Kernel]] = &[
     &[tile::<8, 4, 1>, tile::<8, 4, 2>, tile::<8, 4, 3>],
 ];
 
-/// Rows of weights that a step takes.
+/// Depth of a step: rows of weights per instruction.
 const STEP: usize = 8;
 
 /// # Safety
@@ -34,7 +35,7 @@ unsafe fn tile<const M: usize, const P: usize, const V: usize>(tile: &Tile) {
     // SAFETY: the instructions are enabled here; every tap has M pointers to `steps` groups of eight, and the panel has
     // `taps * steps` rows of such groups for each of the four columns of V registers.
     unsafe {
-        // The sums of a pair: columns 0 and 1 of the upper row, of the lower row; the same of columns 2 and 3.
+        // The sums of a pair: columns 0 and 1 of the upper row, then of the lower row; the same for columns 2 and 3.
         let mut sums = [[[vdupq_n_s32(0); 2]; V]; P];
         let mut panel = tile.panel;
         for tap in 0..tile.taps {
@@ -42,7 +43,7 @@ unsafe fn tile<const M: usize, const P: usize, const V: usize>(tile: &Tile) {
             for step in 0..tile.steps {
                 let mut pairs = [vdupq_n_u8(0); P];
                 for (p, pair) in pairs.iter_mut().enumerate() {
-                    // An odd row out is its own partner, whose sums go nowhere.
+                    // The last row of an odd count is paired with itself; the second sums are not stored.
                     let (upper, lower) = (rows[2 * p], rows[(2 * p + 1).min(M - 1)]);
                     *pair = vcombine_u8(vld1_u8(upper.add(step * STEP)), vld1_u8(lower.add(step * STEP)));
                 }
@@ -76,7 +77,7 @@ unsafe fn tile<const M: usize, const P: usize, const V: usize>(tile: &Tile) {
 /// The CPU has the instruction.
 #[inline(always)]
 unsafe fn add_products(mut sums: int32x4_t, rows: uint8x16_t, columns: int8x16_t) -> int32x4_t {
-    // SAFETY: a value instruction, which the caller has.
+    // SAFETY: a value instruction, which the CPU has as the caller guarantees.
     unsafe {
         asm!("usmmla {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sums, in(vreg) rows, in(vreg) columns,
             options(pure, nomem, nostack, preserves_flags));

@@ -5,12 +5,12 @@
 //! out[m, n] = byte(sum * scale[n])        or the float  sum * scale[n]        or the sum
 //! ```
 //!
-//! Activations are unsigned with one zero point, weights are signed with zero point 0 and a scale for each output
+//! Activations are unsigned with one zero point; weights are signed with zero point 0 and a scale for each output
 //! channel. As in [`gemm`](crate::gemm), A is never built: a row is a list of pointers to input pixels, and padding
-//! points to a row of zero points. The zero point itself is taken out of the sum beforehand:
-//! `(a - a_zero) * w` sums to `a * w` less `a_zero` times the sum of the weights, which is part of the packed bias.
+//! points to a row of zero points. The zero point is taken out of the sum beforehand: the sum of `(a - a_zero) * w` is
+//! the sum of `a * w` minus `a_zero` times the sum of the weights, and the latter is part of the packed bias.
 //!
-//! The sums are exact, so every variant gives the same bytes. They cannot overflow as long as a filter has at most
+//! The sums are exact, so every variant gives the same bytes. They cannot overflow if a filter has at most
 //! [`MAX_DEPTH`] weights.
 
 mod blocks;
@@ -36,37 +36,37 @@ pub use pack::{Packed, offsets, offsets_len, pack, pack_sums, pack_weights, padd
 use crate::isa::{Extension, Isa};
 use tile::Kernel;
 
-/// Most weights of a filter: 2^16 products of a byte and a signed byte stay below 2^31.
+/// Most weights of a filter: the sum of 2^16 products of a byte and a signed byte stays below 2^31.
 pub const MAX_DEPTH: usize = 1 << 16;
 
 /// A microkernel: `mr` rows by `nr` columns.
 pub struct Variant {
     /// Name, as `inspect` prints it.
     pub name: &'static str,
-    /// Instruction set it needs.
+    /// The instruction set it needs.
     pub isa: Isa,
-    /// What it needs beside that.
+    /// The extension it needs beyond that.
     pub extension: Extension,
     /// Most rows of a tile.
     pub mr: usize,
     /// Columns of a panel.
     pub nr: usize,
-    /// Columns of a register: the last panel is padded to a multiple of it only.
+    /// Columns per register: the last panel is only padded to a multiple of this.
     pub lanes: usize,
-    /// Rows that one instruction multiplies, each with its share of a register's columns.
+    /// Rows that one instruction multiplies, each by its share of a register's columns.
     rows: usize,
-    /// Products that one instruction sums: weights are packed in groups of as many, and so are activations read.
+    /// Products that one instruction sums. Weights are packed, and activations read, in groups of this many.
     group: usize,
-    /// Bytes of an activation as the kernel reads it: where these are two, it is widened first.
+    /// Bytes of an activation as the kernel reads it; if 2, it is widened first.
     element: usize,
-    /// What the kernel takes off every activation.
+    /// What the kernel subtracts from every activation.
     shift: u8,
     /// `kernels[rows - 1][registers - 1]`
     kernels: &'static [&'static [Kernel]],
 }
 
-/// The entries of the table: name, instruction set, extension, rows, columns, lanes, rows of an instruction, activations
-/// of a group, their bytes and what is taken off them, kernels.
+/// The entries of the table: name, instruction set, extension, rows, columns, lanes, rows per instruction, activations
+/// per group, bytes per activation and what is subtracted from it, kernels.
 macro_rules! variants {
     ($($(#[$cfg:meta])* $name:literal $isa:ident $ext:ident $mr:literal x $nr:literal / $lanes:literal
         $rows:literal by $group:literal of $element:literal less $shift:literal $kernels:path;)*) => {
@@ -105,7 +105,7 @@ pub static VARIANTS: &[Variant] = variants! {
 };
 
 impl Variant {
-    /// Whether this CPU has what the variant needs.
+    /// Whether this CPU has the instructions that the variant needs.
     pub fn is_available(&self) -> bool {
         self.isa.is_available() && self.extension.is_available()
     }
@@ -116,7 +116,7 @@ impl Variant {
         (0..registers).step_by(whole).map(move |first| (registers - first).min(whole))
     }
 
-    /// Time of a product by a model of the core, in products of a register: see [`gemm`](crate::gemm); here one
+    /// Time of a product by a model of the core, in products of a register, as in [`gemm`](crate::gemm); here one
     /// starts per cycle.
     fn cost(&self, m: usize, k: usize, n: usize) -> f64 {
         let tiles = m.div_ceil(self.mr).max(1);
@@ -130,8 +130,8 @@ impl Variant {
     }
 }
 
-/// The variants with the best extension that `isa` and this CPU have, with what a product of this shape costs by the
-/// model (a convolution's `m` is its output pixels, `k` its taps times input channels).
+/// The variants with the best extension that `isa` and this CPU have, each with its modeled cost for a product of this
+/// shape (for a convolution, `m` is its output pixels and `k` its taps times input channels).
 pub fn candidates(isa: Isa, m: usize, k: usize, n: usize) -> impl Iterator<Item = (&'static Variant, f64)> {
     let usable = move || VARIANTS.iter().filter(move |v| v.isa <= isa && v.is_available());
     let best = usable().next().map(|v| (v.isa, v.extension));

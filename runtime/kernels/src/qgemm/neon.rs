@@ -1,8 +1,8 @@
-//! Tiles for NEON: with `sdot` or `usdot`, 16 products in one instruction, else four of 16 bits.
+//! Tiles for NEON: 16 products per instruction with `sdot` or `usdot`, else four products of 16 bits.
 //!
 //! The dot products have no intrinsics in stable Rust and are written as inline assembly. `sdot` multiplies signed
-//! bytes only: activations are turned into the signed bytes that are 128 less, which the packed offsets make good for.
-//! Without either, activations are widened to 16 bits when a row is gathered.
+//! bytes only: 128 is subtracted from activations to make them signed, and the packed offsets compensate for that.
+//! Without either instruction, activations are widened to 16 bits when a row is gathered.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -70,7 +70,7 @@ unsafe fn plain_tile<const M: usize, const V: usize>(tile: &Tile) {
     unsafe { broadcast::<Plain, M, V>(tile) }
 }
 
-/// Four sums, by `sdot` on flipped activations or by `usdot` on activations as they are.
+/// Four sums, by `sdot` on activations minus 128 (`FLIPPED`) or by `usdot` on unchanged activations.
 #[derive(Clone, Copy)]
 pub(super) struct Dot<const FLIPPED: bool>(pub(super) int32x4_t);
 
@@ -105,7 +105,7 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
     #[inline(always)]
     unsafe fn add_products(self, a: uint8x16_t, w: int8x16_t) -> Self {
         let mut sums = self.0;
-        // SAFETY: value instructions, which the caller has.
+        // SAFETY: value instructions, which the CPU has as the caller guarantees.
         unsafe {
             if FLIPPED {
                 asm!("sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sums, in(vreg) a, in(vreg) w,
@@ -132,7 +132,7 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
             let words = vmovn_u32(bytes);
             let bytes = vmovn_u16(vcombine_u16(words, words));
             let bytes = vget_lane_u32::<0>(vreinterpret_u32_u8(bytes));
-            // A copy of as many bytes as a variable says is a call.
+            // Copying a variable count of bytes would be a call.
             if count == 4 {
                 to.cast::<u32>().write_unaligned(bytes);
             } else {
@@ -173,11 +173,11 @@ impl Sums for Plain {
 
     #[inline(always)]
     unsafe fn activations(from: *const u8) -> int16x8_t {
-        // SAFETY: two 16-bit numbers are readable.
+        // SAFETY: two 16-bit elements are readable.
         unsafe { vreinterpretq_s16_u32(vdupq_n_u32(from.cast::<u32>().read_unaligned())) }
     }
 
-    /// The first weights of all columns, then the second ones.
+    /// The first weight of each column, then the second.
     #[inline(always)]
     unsafe fn weights(from: *const i8) -> int16x8_t {
         // SAFETY: eight bytes are readable.
@@ -221,7 +221,7 @@ impl Sums for Plain {
     }
 }
 
-/// The bytes of four sums, one in each 32 bits.
+/// The bytes of four sums, one in each 32-bit lane.
 ///
 /// # Safety
 /// The CPU has NEON; four scales are readable.

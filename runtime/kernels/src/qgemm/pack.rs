@@ -1,16 +1,16 @@
-//! Packing of the weights, and of what is known of a column before any activation: its offset and its scale.
+//! Packing of the weights and of the constants of each column: offset and scale.
 
 use super::Variant;
 use crate::conv::{ConvShape, product};
 
-/// What a convolution needs of its constants, in the kernel's own form.
+/// The constants of a convolution in the packed layout of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Packed<'a> {
-    /// Panels of columns, each in steps of a group of rows: [`weights_len`].
+    /// Panels of columns, each in groups of rows; [`weights_len`] elements.
     pub weights: &'a [i8],
-    /// For each range of kernel rows, the bias of every filter less the share of the zero point: [`offsets_len`].
+    /// For each range of kernel rows, the bias of every filter minus the zero point's share; [`offsets_len`] elements.
     pub offsets: &'a [i32],
-    /// For each filter, what its sum is multiplied by: [`scales_len`]. Not read where the result is the sums.
+    /// For each filter, the factor of its sum; [`scales_len`] elements. Not read if the output is sums.
     pub scales: &'a [f32],
 }
 
@@ -22,46 +22,46 @@ pub fn padded_filters(v: &Variant, shape: &ConvShape) -> usize {
     shape.group_out().next_multiple_of(v.lanes)
 }
 
-/// Signed bytes of the packed weights.
+/// Elements of the packed weights.
 #[inline(never)]
 pub fn weights_len(v: &Variant, shape: &ConvShape) -> usize {
     let depth = product(&[shape.taps(), shape.group_in()]).next_multiple_of(v.group);
     product(&[shape.groups, depth, padded_filters(v, shape)])
 }
 
-/// Numbers of the packed offsets.
+/// Elements of the packed offsets.
 #[inline(never)]
 pub fn offsets_len(v: &Variant, shape: &ConvShape) -> usize {
     product(&[ranges(shape), scales_len(v, shape)])
 }
 
-/// Numbers of the packed scales.
+/// Elements of the packed scales.
 pub fn scales_len(v: &Variant, shape: &ConvShape) -> usize {
     product(&[shape.groups, padded_filters(v, shape)])
 }
 
-/// Whether a tile may leave out the kernel rows that lie in the padding for all its pixels.
+/// Whether a tile may skip the kernel rows that are in the padding for all its pixels.
 pub(super) fn is_ranged(shape: &ConvShape) -> bool {
     shape.is_padded() && shape.kernel[0] <= MAX_RANGED_ROWS
 }
 
-/// Ranges of kernel rows that have offsets of their own.
+/// Ranges of kernel rows that have their own offsets.
 fn ranges(shape: &ConvShape) -> usize {
     if is_ranged(shape) { shape.kernel[0] * (shape.kernel[0] + 1) / 2 } else { 1 }
 }
 
-/// Position of the kernel rows `first..end` among the ranges; the whole kernel comes first.
+/// Index of the range of kernel rows `first..end`; the range of the whole kernel has index 0.
 pub(super) fn range_index(rows: usize, first: usize, end: usize) -> usize {
-    // Ranges that leave out `out` rows begin behind those that leave out fewer, which are 1 + 2 + .. + out.
+    // Ranges that leave out `out` rows come after those that leave out fewer, of which there are 1 + 2 + .. + out.
     let out = rows - (end - first);
     out * (out + 1) / 2 + first
 }
 
-/// Packs the weights `[out_c, in_c / groups, kernel_h, kernel_w]`, the bias and the scales of all filters, for
-/// activations with the zero point `zero`.
+/// Packs the weights `[out_c, in_c / groups, kernel_h, kernel_w]` and the bias and scales of all filters, for
+/// activations with zero point `zero`.
 ///
 /// # Panics
-/// If a length is not that of `shape`.
+/// If a length does not match `shape`.
 #[inline(never)]
 pub fn pack(
     v: &Variant,
@@ -91,7 +91,7 @@ pub fn pack(
 /// Packs the weights `[out_c, in_c / groups, kernel_h, kernel_w]`.
 ///
 /// # Panics
-/// If a length is not that of `shape`.
+/// If a length does not match `shape`.
 #[inline(never)]
 pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
@@ -118,11 +118,11 @@ pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) 
     }
 }
 
-/// The sums of the weights, as [`offsets`] turns them into packed offsets: for each range of kernel rows, one of every
-/// filter.
+/// Packs the sums of the weights, which [`offsets`] turns into packed offsets: for each range of kernel rows, one sum
+/// per filter.
 ///
 /// # Panics
-/// If a length is not that of `shape`.
+/// If a length does not match `shape`.
 #[inline(never)]
 pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
@@ -149,7 +149,8 @@ pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
     }
 }
 
-/// The packed offsets of a product without a bias, for activations with the zero point `zero`, of its packed `sums`.
+/// Computes the packed offsets of a product without bias from its packed `sums`, for activations with zero point
+/// `zero`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -161,7 +162,7 @@ pub fn offsets(v: &Variant, sums: &[i32], zero: u8, to: &mut [i32]) {
     }
 }
 
-/// What weights of this sum add to a sum of products because of the zero point of the activations.
+/// What weights with this sum add to a sum of products because of the zero point of the activations.
 fn offset(v: &Variant, sum: i32, zero: u8) -> i32 {
     sum.wrapping_mul(i32::from(v.shift) - i32::from(zero))
 }

@@ -1,4 +1,4 @@
-//! The tile in plain Rust: the reference for every other one.
+//! The tile in plain Rust: the reference for all others.
 
 use super::tile::{Kernel, Tile};
 use crate::requantise::Form;
@@ -19,7 +19,7 @@ unsafe fn tile<const M: usize>(tile: &Tile) {
     }
 }
 
-/// Row `r` of `rows`. One for all heights of a tile, and small rather than fast.
+/// Computes row `r` of `rows`. One function for all tile heights, and small rather than fast.
 ///
 /// # Safety
 /// As for [`Kernel`], with `rows` rows of up to eight columns.
@@ -27,7 +27,8 @@ unsafe fn tile<const M: usize>(tile: &Tile) {
 unsafe fn row(tile: &Tile, rows: usize, r: usize) {
     let mut sums = [0i32; N];
     for tap in 0..tile.taps {
-        // SAFETY: every tap has a pointer to `steps` groups for each row; the panel has `taps * steps` rows of N groups.
+        // SAFETY: every tap has a pointer to `steps` groups for each row; the panel has `taps * steps` rows of N
+        // groups.
         let (row, panel) = unsafe {
             let row = (*tile.rows.add(tap * rows + r)).cast::<[u8; GROUP]>();
             let panel = tile.panel.add(tap * tile.steps * N * GROUP).cast::<[[i8; GROUP]; N]>();
@@ -41,7 +42,7 @@ unsafe fn row(tile: &Tile, rows: usize, r: usize) {
     }
     for (c, &sum) in sums.iter().enumerate().take(tile.columns) {
         let at = r * tile.ldc + c;
-        // SAFETY: offsets, output and, unless the result is sums, scales have the tile's columns in each of its rows.
+        // SAFETY: offsets, output and (unless the output is sums) scales have the tile's columns in each of its rows.
         unsafe {
             let sum = sum.wrapping_add(*tile.offsets.add(c));
             match &tile.to {

@@ -9,7 +9,7 @@ use crate::guard::{Edge, Guarded};
 use crate::requantise::Requantise;
 use crate::threads::Pool;
 
-/// Bytes over their whole range, the extremes often.
+/// Bytes over the whole range, with frequent extremes.
 pub(crate) fn bytes(seed: u32, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
     let mut next = || {
@@ -68,7 +68,7 @@ proptest! {
         flags in 0u32..32, threads in 1usize..3, zero in any::<u8>(), out_zero in any::<u8>(),
     ) {
         let edge = Edge::BOTH[usize::from(flags & 8 > 0)];
-        // Often a multiple of four channels, as in networks: those are read in place.
+        // Often a multiple of four channels, as in networks: such inputs are read in place.
         let group_in = if flags & 16 > 0 { group_in.next_multiple_of(4) } else { group_in };
         let out = |len: usize, axis: usize, pads: usize| {
             (len + pads).checked_sub((kernel[axis] - 1) * dilation[axis] + 1).map(|free| free / stride[axis] + 1)

@@ -1,25 +1,24 @@
-//! One tile of the product: its arguments, and the body that the instruction sets share.
+//! One tile of the product: its arguments, and the inner loop that the instruction sets share.
 
 use crate::requantise::{Form, Requantise};
 
-/// What a microkernel computes: for every row `r` and column `c`
-/// `(offsets[c] + sum over tap, k of rows[tap][r][k] * panel[tap, k, c]) * scales[c]`, as a byte or as a float; or the
-/// sum before it is scaled.
+/// What a microkernel computes: for every row `r` and column `c` `(offsets[c] + sum over tap, k of rows[tap][r][k] *
+/// panel[tap, k, c]) * scales[c]`, as a byte or a float, or the sum before it is scaled.
 pub(crate) struct Tile {
-    /// For each tap, one pointer for each row of the tile, to `steps` groups of activations.
+    /// For each tap, one pointer per row of the tile, to `steps` groups of activations.
     pub rows: *const *const u8,
     pub taps: usize,
-    /// Groups of a tap.
+    /// Groups per tap.
     pub steps: usize,
-    /// `taps * steps` rows of a group of weights for each column of the tile's registers.
+    /// `taps * steps` rows, each with a group of weights for every column of the tile's registers.
     pub panel: *const i8,
     /// One for each column of the registers.
     pub offsets: *const i32,
-    /// One for each column of the registers; not read where the result is sums.
+    /// One for each column of the registers; not read if the output is sums.
     pub scales: *const f32,
     /// Elements of the type that `to` says.
     pub out: *mut u8,
-    /// Distance of the rows of `out`, in elements.
+    /// Elements from one row of `out` to the next.
     pub ldc: usize,
     /// Columns to store: all registers but the last are full, and the last is not empty.
     pub columns: usize,
@@ -41,7 +40,7 @@ pub(crate) trait Sums: Copy {
     const GROUP: usize;
     /// Bytes of an activation.
     const ELEMENT: usize;
-    /// A group of activations, the same in all lanes.
+    /// A group of activations, broadcast to all lanes.
     type Activations: Copy;
     /// A group of weights for each lane.
     type Weights: Copy;
@@ -63,17 +62,17 @@ pub(crate) trait Sums: Copy {
     /// # Safety
     /// The CPU has the instructions; offsets have every lane.
     unsafe fn offset(self, offsets: *const i32) -> Self;
-    /// `self * scale` for each lane, stored to the first `count` columns as bytes.
+    /// Stores `self * scale` for the first `count` lanes, as bytes.
     ///
     /// # Safety
     /// The CPU has the instructions; scales have every lane, `to` is writable for `count` of them.
     unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize);
-    /// As `store_bytes`, as floats.
+    /// As `store_bytes`, but as floats.
     ///
     /// # Safety
     /// As for `store_bytes`.
     unsafe fn store_floats(self, scales: *const f32, to: *mut f32, count: usize);
-    /// The sums themselves, stored to the first `count` columns.
+    /// Stores the sums of the first `count` lanes.
     ///
     /// # Safety
     /// The CPU has the instructions; `to` is writable for `count` sums.
@@ -114,8 +113,8 @@ pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &T
 
 /// Finishes the sums and stores them.
 ///
-/// The offset sums are an array of their own: the loop that stores is too long to be unrolled, so it indexes memory,
-/// and if that were the array of the sums, the inner loop would keep that memory up to date.
+/// The sums with their offsets are in a separate array. The loop that stores them is too long to be unrolled, so it
+/// indexes memory; if that were the array of the running sums, the inner loop would keep that memory up to date.
 ///
 /// # Safety
 /// As for [`Kernel`], and the caller enables the instructions of `S`.

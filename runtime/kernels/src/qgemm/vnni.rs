@@ -1,4 +1,4 @@
-//! Tiles for AVX-512 VNNI: 64 products in one instruction, exact in 32 bits.
+//! Tiles for AVX-512 VNNI: 64 products per instruction, exact in 32 bits.
 
 use core::arch::x86_64::*;
 
@@ -98,7 +98,7 @@ impl Sums for I32x16 {
         unsafe {
             let value = _mm512_mul_ps(_mm512_cvtepi32_ps(self.0), _mm512_loadu_ps(scales));
             let value = _mm512_min_ps(_mm512_max_ps(value, _mm512_set1_ps(low)), _mm512_set1_ps(high));
-            // Rounds to even: the mode that Rust programs run in.
+            // Rounds to even, the rounding mode that Rust programs run in.
             let byte = _mm512_add_epi32(_mm512_cvtps_epi32(value), _mm512_set1_epi32(by.zero.into()));
             let bytes = _mm512_cvtepi32_epi8(byte);
             if count == 16 {

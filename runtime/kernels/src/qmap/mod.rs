@@ -1,4 +1,4 @@
-//! Quantized tensors byte by byte: from floats, to floats, by a table, and two of them added or multiplied.
+//! Elementwise functions of quantized tensors: to and from floats, table look-up, addition and multiplication.
 //!
 //! ```text
 //! range        [smallest, largest] of x and 0
@@ -9,9 +9,10 @@
 //! multiply     y = saturate(round((a - a_zero) * (b - b_zero) * scale + y_zero))
 //! ```
 //!
-//! All are bound by memory: the loop is plain Rust, which the compiler turns into the vectors of each instruction
-//! set, as long as all in it is inlined into the function that has the instructions, closures too. Scales of `add` and `multiply` are in quanta of the result; their zero point is added before
-//! they are rounded, as in ONNX Runtime, which turns the other way where a sum lies halfway between two bytes.
+//! All are bound by memory. The loop is plain Rust, which the compiler vectorizes for each instruction set, provided
+//! that everything in it, closures included, is inlined into the function that enables the set. Scales of `add` and
+//! `multiply` are relative to the output scale. The zero point of the output is added before rounding, as in ONNX
+//! Runtime, which matters where a sum lies halfway between two bytes.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,28 +27,28 @@ use crate::threads::Pool;
 pub struct Bytes<'a> {
     /// The bytes.
     pub bytes: &'a [u8],
-    /// The byte that stands for 0.
+    /// The zero point: the byte that represents 0.
     pub zero: u8,
 }
 
-/// How two quantized numbers become one.
+/// How two quantized elements become one.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub enum QBinaryFn {
-    /// Their sum, each with its scale.
+    /// Their sum, each multiplied by its scale.
     Add {
-        /// Of the first operand.
+        /// Scale of the first operand.
         a: f32,
-        /// Of the second operand.
+        /// Scale of the second operand.
         b: f32,
     },
     /// Their product.
     Multiply {
-        /// Of the product.
+        /// Scale of the product.
         scale: f32,
     },
 }
 
-/// The smallest and the largest of `x` and 0; NaN is passed over.
+/// The smallest and largest of 0 and the elements of `x`; NaN is ignored.
 pub fn range(isa: Isa, x: &[f32]) -> [f32; 2] {
     match isa {
         Isa::Scalar => Range(x).plain(),
@@ -60,7 +61,7 @@ struct Range<'a>(&'a [f32]);
 impl Range<'_> {
     #[inline(always)]
     fn plain(self) -> [f32; 2] {
-        // As many at a time as fill a few registers, so that they need not wait for each other.
+        // Enough elements at a time to fill several registers, so that operations do not wait for each other.
         let (mut least, mut most) = ([0.0f32; 64], [0.0f32; 64]);
         let chunks = self.0.chunks_exact(64);
         let rest = chunks.remainder();
@@ -90,7 +91,7 @@ impl Kernel for Range<'_> {
 /// # Panics
 /// If the lengths differ.
 pub fn quantise(isa: Isa, x: &[f32], scale: f32, by: Requantise, y: &mut [u8], pool: &Pool) {
-    assert_eq!(x.len(), y.len(), "one byte for each number");
+    assert_eq!(x.len(), y.len(), "one byte per float");
     parallel::split(pool, y, 64, x.len(), |offset, y| {
         let x = &x[offset..][..y.len()];
         each(
@@ -102,12 +103,12 @@ pub fn quantise(isa: Isa, x: &[f32], scale: f32, by: Requantise, y: &mut [u8], p
     });
 }
 
-/// Dequantises `x` with one scale.
+/// Dequantizes `x` with one scale.
 ///
 /// # Panics
 /// If the lengths differ.
 pub fn dequantise(isa: Isa, x: Bytes<'_>, scale: f32, y: &mut [f32], pool: &Pool) {
-    assert_eq!(x.bytes.len(), y.len(), "one number for each byte");
+    assert_eq!(x.bytes.len(), y.len(), "one float per byte");
     let zero = i32::from(x.zero);
     parallel::split(pool, y, 64, y.len(), |offset, y| {
         let x = &x.bytes[offset..][..y.len()];
@@ -120,7 +121,7 @@ pub fn dequantise(isa: Isa, x: Bytes<'_>, scale: f32, y: &mut [f32], pool: &Pool
     });
 }
 
-/// Looks every byte up.
+/// Looks up every byte in `table`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -135,11 +136,11 @@ pub fn look_up(x: &[u8], table: &[u8; 256], y: &mut [u8], pool: &Pool) {
 
 /// `y[o, m, i] = f(a[o, m, i], b[o, i])` for `dims = [outer, middle, inner]`.
 ///
-/// Bytes are counted from `origin`, 128 where they stand for signed ones: that has no influence but on how a sum is
-/// rounded, and lets signed tensors be added exactly as ONNX Runtime adds them.
+/// Byte values are taken relative to `origin`, which is 128 for signed tensors. This affects only how a sum is rounded,
+/// and makes the addition of signed tensors match ONNX Runtime exactly.
 ///
 /// # Panics
-/// If a length does not fit.
+/// If a length does not match `dims`.
 #[allow(clippy::too_many_arguments)]
 pub fn binary(
     isa: Isa,
@@ -160,7 +161,7 @@ pub fn binary(
     if y.is_empty() {
         return;
     }
-    // Rows as long as they can be: a whole one where nothing is repeated.
+    // Rows are as long as possible: a single one if nothing is repeated.
     let (rows, row_len) = if middle == 1 { (1, y.len()) } else { (middle, inner) };
     let (a_zero, b_zero, y_zero) = (value(a.zero, origin), value(b.zero, origin), value(by.zero, origin));
     let by = Requantise { zero: origin, ..by };
@@ -196,7 +197,7 @@ pub fn binary(
     });
 }
 
-/// A byte counted from `origin`.
+/// A byte relative to `origin`.
 #[inline(always)]
 fn value(byte: u8, origin: u8) -> f32 {
     (i32::from(byte) - i32::from(origin)) as f32
@@ -306,7 +307,7 @@ mod tests {
                             QBinaryFn::Multiply { scale } => x * z * f64::from(scale),
                         };
                         let want = (want + f64::from(by.zero)).clamp(f64::from(by.min), 255.0);
-                        // Half a quantum, and what single precision loses.
+                        // Half a step of the output, plus rounding in single precision.
                         assert!((f64::from(y) - want).abs() < 0.5001, "{y} is not {want}: {f:?} {dims:?} {isa}");
                     }
                 }

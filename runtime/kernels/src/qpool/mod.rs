@@ -5,7 +5,8 @@
 //! mean   y = byte(sum over the window of (x - zero) * x_scale / (y_scale * count))
 //! ```
 //!
-//! Padding is no value, but counts with `count_padding`, as in [`pool`](crate::pool). Channels lie in the lanes; the loop is plain Rust, compiled for each instruction set.
+//! Padding has no value, but counts with `count_padding`, as in [`pool`](crate::pool). Channels are in the lanes; the
+//! loop is plain Rust, compiled for each instruction set.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,31 +20,31 @@ use crate::threads::Pool;
 /// Channels that are pooled at once.
 const BLOCK: usize = 64;
 
-/// How the mean of bytes becomes a byte; a largest byte stays what it is.
+/// How the mean of bytes becomes a byte. Max pooling does not change the scale.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Mean {
-    /// The byte that stands for 0 in the input.
+    /// The zero point of the input.
     pub zero: u8,
-    /// What a quantum of the input and one of the result stand for.
+    /// Scales of the input and of the output.
     pub scales: [f32; 2],
-    /// From quanta to bytes.
+    /// From units of the output scale to bytes.
     pub by: Requantise,
 }
 
-/// The largest byte of each window; 0 for a window without a pixel.
+/// The largest byte of each window; 0 for a window without pixels.
 ///
 /// # Panics
-/// If the length of `x` or `y` does not fit `shape`, or a stride or dilation is 0.
+/// If the length of `x` or `y` does not match `shape`, or a stride or dilation is 0.
 pub fn largest(isa: Isa, shape: &PoolShape, x: &[u8], y: &mut [u8], threads: &Pool) {
     let unused = Mean { zero: 0, scales: [1.0; 2], by: Requantise::all(0) };
     pool(isa, PoolFn::Max, unused, shape, x, y, threads);
 }
 
-/// The mean of each window, by the pixels or, with `count_padding`, by the places inside the padded image; the zero
-/// point of the result for a window without any.
+/// The mean of each window, over its pixels or, with `count_padding`, over its positions inside the padded image; the
+/// zero point of the output for a window without any.
 ///
 /// # Panics
-/// If the length of `x` or `y` does not fit `shape`, or a stride or dilation is 0.
+/// If the length of `x` or `y` does not match `shape`, or a stride or dilation is 0.
 pub fn mean(isa: Isa, mean: Mean, count_padding: bool, shape: &PoolShape, x: &[u8], y: &mut [u8], threads: &Pool) {
     pool(isa, PoolFn::Average { count_padding }, mean, shape, x, y, threads);
 }
@@ -100,7 +101,7 @@ impl Rows<'_> {
                     _ => rows.count * columns.count,
                 };
                 let factor = if factor == 0 { 0.0 } else { mean.scales[0] / (mean.scales[1] * factor as f32) };
-                // What the zero points in the window sum to.
+                // The zero points of the window's pixels, summed.
                 let zeros = i32::from(mean.zero) * (rows.count * columns.count) as i32;
                 for (block, y) in y.chunks_mut(BLOCK).enumerate() {
                     let mut sums = [0i32; BLOCK];
@@ -146,13 +147,13 @@ fn add(sums: &mut [i32; BLOCK], x: &[u8]) {
     }
 }
 
-/// The places of a window along one axis.
+/// The positions of a window along one axis.
 struct Taps {
     /// The first pixel inside the image.
     first: usize,
     /// Pixels inside the image.
     count: usize,
-    /// Places inside the padded image.
+    /// Positions inside the padded image.
     padded: usize,
     step: usize,
 }
@@ -165,7 +166,7 @@ impl Taps {
             _ => (s.pad_left, s.in_w, s.pad_right),
         };
         let (start, step, kernel) = (out * s.stride[axis], s.dilation[axis], s.kernel[axis]);
-        // Places before `end`, counted from the left end of the padding.
+        // Positions before `end`, counted from the left end of the padding.
         let places = |end: usize| end.saturating_sub(start).div_ceil(step).min(kernel);
         let (skipped, inside) = (places(before), places(before + len));
         let first = (start + skipped * step).saturating_sub(before);

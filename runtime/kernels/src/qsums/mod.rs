@@ -1,13 +1,14 @@
-//! What is left of a quantized product whose weights have zero points, or whose scales are not known beforehand.
+//! The remaining terms of a quantized product whose weights have zero points, or whose scales are only known at run
+//! time.
 //!
 //! ```text
 //! windows   window[p, g] = sum over taps and channels of group g of (x - x_zero)
 //! finish    y[p, n]      = sum[p, n] - zero[n] * window[p, group of n]      or the float  that * scale[n] + bias[n]
 //! ```
 //!
-//! The products multiply by weights as they are: `(x - x_zero) * (w - zero)` sums to the product with `w` less `zero`
-//! times the sum of the window, which is the same for all filters of a group. Both are a small share of a product, and
-//! plain Rust, which the compiler turns into the vectors of each instruction set.
+//! The product itself uses the raw weights: the sum of `(x - x_zero) * (w - zero)` is the product with `w` minus `zero`
+//! times the sum of the window, which is the same for all filters of a group. Both functions are a small share of a
+//! product, and plain Rust, which the compiler vectorizes for each instruction set.
 
 use crate::conv::{ConvShape, product};
 use crate::isa::Isa;
@@ -15,21 +16,21 @@ use crate::parallel;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads::Pool;
 
-/// Numbers of [`windows`]: one for each group of each output pixel.
+/// Elements of [`windows`]: one for each group of each output pixel.
 pub fn windows_len(shape: &ConvShape) -> usize {
     product(&[shape.pixels(), shape.groups])
 }
 
-/// Sums the windows of the images `input` (NHWC), counted from `zero`.
+/// Sums the windows of the images `input` (NHWC), relative to the zero point `zero`.
 ///
 /// # Panics
-/// If a length is not that of `shape`.
+/// If a length does not match `shape`.
 pub fn windows(isa: Isa, shape: &ConvShape, input: &[u8], zero: u8, to: &mut [i32], pool: &Pool) {
     shape.check();
     assert_eq!(input.len(), shape.input_len(), "the input");
     assert_eq!(to.len(), windows_len(shape), "one sum for each group of each window");
     let line_len = product(&[shape.out_w, shape.groups]).max(1);
-    // Four bytes are as much to move as a number.
+    // Moving four bytes costs as much as moving one 32-bit element.
     let work = shape.pixels().saturating_mul(shape.taps()).saturating_mul(shape.in_c) / 4;
     parallel::split(pool, to, line_len, work, |offset, to| {
         on(isa, Windows { shape, input, zero, first_line: offset / line_len, to });
@@ -76,18 +77,18 @@ impl Plain for Windows<'_> {
     }
 }
 
-/// What zero points of the weights take off.
+/// The terms that zero points of the weights subtract.
 #[derive(Clone, Copy, Debug)]
 pub struct Zeros<'a> {
-    /// For each filter.
+    /// Zero point of each filter.
     pub zeros: &'a [i32],
-    /// From [`windows`].
+    /// Window sums from [`windows`].
     pub windows: &'a [i32],
     /// Groups of the convolution.
     pub groups: usize,
 }
 
-/// What turns sums into numbers.
+/// Scales and bias that turn sums into floats.
 #[derive(Clone, Copy, Debug)]
 pub struct Scales<'a> {
     /// For each filter.
@@ -96,11 +97,11 @@ pub struct Scales<'a> {
     pub bias: &'a [f32],
 }
 
-/// Finishes the sums `y` of all output pixels, `filters` each, in place: with `scales`, what is left are the bits of
+/// Finishes the sums `y` of all output pixels, `filters` each, in place. With `scales`, the elements become the bits of
 /// floats.
 ///
 /// # Panics
-/// If a length does not fit.
+/// If a length does not match.
 pub fn finish(
     isa: Isa,
     filters: usize,
@@ -158,7 +159,7 @@ impl Plain for Finish<'_> {
     }
 }
 
-/// A loop without vectors of its own.
+/// A loop in plain Rust, vectorized by the compiler.
 trait Plain {
     fn plain(self);
 }
@@ -196,7 +197,7 @@ mod tests {
             for round in 0..60 {
                 let groups = [1, 1, 2, 5][random.below(4)];
                 let (depth, per_group) = (random.length() % 20 + 1, random.length() % 20 + 1);
-                // Every other one depthwise.
+                // Every other round is depthwise.
                 let (depth, per_group) = if round % 2 == 0 { (depth, per_group) } else { (1, 1) };
                 let kernel = [1 + random.below(3), 1 + random.below(3)];
                 let (stride, dilation) = ([1 + random.below(2), 1 + random.below(2)], [1 + random.below(2), 1]);
@@ -226,7 +227,8 @@ mod tests {
                 let zeros: Vec<i32> = signed(round + 2, shape.out_c).into_iter().map(i32::from).collect();
                 let none = vec![0; shape.out_c];
                 let mut y = Guarded::new(&sums(&shape, &x, zero, &weights, &none), edge);
-                // All weights of a filter moved by its zero point, which no longer fits a byte: one tap at a time.
+                // The zero point of a filter applied to all its weights, which may no longer fit in a byte: computed
+                // one tap at a time.
                 let ones = vec![1i8; weights.len()];
                 let want: Vec<i32> = sums(&shape, &x, zero, &ones, &none)
                     .iter()
