@@ -14,7 +14,7 @@ fn main() {
     divan::main();
 }
 
-/// Those of every instruction set of this CPU, sorted by what they compute.
+/// The cases of every instruction set of this CPU, sorted by what they compute.
 fn all() -> Vec<Case> {
     let of = |isa| memory::cases(isa).into_iter().chain(frame::cases(isa)).enumerate();
     let mut all: Vec<(usize, Case)> = Isa::available().flat_map(of).collect();

@@ -1,9 +1,9 @@
-//! What it costs to share a call among the threads of a pool.
+//! The cost of sharing a call among the threads of a pool.
 //!
 //! `cargo bench -p skipstone-kernels --bench threads [-- THREADS]`. Every task waits until all have begun, so a call
-//! lasts until the last worker has come, and left: fork and join, and nothing else. `parked` calls come outside a run
-//! and wake the workers; `in a run` they find them awake; `after a gap` they do so behind a step of some microseconds
-//! on the calling thread alone. Other programs disturb, hence the percentiles.
+//! lasts until the last worker has arrived and left: it measures fork and join and nothing else. `parked` calls are
+//! outside a run and wake the workers; `in a run` calls find them awake; `after a gap` calls find them awake after a
+//! step of several microseconds on the calling thread alone. Other programs interfere, hence the percentiles.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use skipstone_kernels::threads::Pool;
 
 const CALLS: usize = 20_000;
-/// A step on one thread.
+/// Duration of a step on one thread.
 const GAP: Duration = Duration::from_micros(20);
 
 fn main() {
@@ -24,7 +24,7 @@ fn main() {
     report("after a gap", &pool, GAP, CALLS);
 }
 
-/// Times calls in which all threads meet.
+/// Times calls in which all threads wait for each other.
 fn report(name: &str, pool: &Pool, gap: Duration, calls: usize) {
     let mut times: Vec<Duration> = (0..calls)
         .map(|_| {
@@ -43,7 +43,7 @@ fn report(name: &str, pool: &Pool, gap: Duration, calls: usize) {
     println!("{name:12} least {:6.2}  10 % {:6.2}  median {:6.2}  90 % {:6.2}", at(0), at(10), at(50), at(90));
 }
 
-/// Spins until `done`, which is told when the wait began.
+/// Spins until `done`, which is passed the time when the wait began.
 fn wait_for(done: impl Fn(Instant) -> bool) {
     let began = Instant::now();
     while !done(began) {

@@ -1,9 +1,9 @@
 //! Calls every compute kernel of an instruction set once, for a program that counts instructions.
 //!
-//! `instructions ISA` prints a line for each call: kernel, layer and how much was computed, with tabs between. Right
-//! before and right behind a call it closes the descriptor -1, which fails and does nothing, and which nobody else does:
-//! the counter, an emulator's plugin in tests/instructions, sees it. The calls are on one thread, and what they need is
-//! made before.
+//! `instructions ISA` prints a line for each call: kernel, layer and amount of work, separated by tabs. Directly before
+//! and after each call it closes the descriptor -1, which fails and has no effect, and which no other code does: the
+//! counter, an emulator plugin in tests/instructions, detects it. All calls run on one thread, and their operands are
+//! prepared beforehand.
 
 #[path = "../benches/cases/mod.rs"]
 mod cases;
@@ -17,7 +17,7 @@ use cases::convolution::{self, Kernel, kernels};
 use cases::zoo::{self, Shape};
 use cases::{Case, Work, bottleneck, frame, memory};
 
-/// Layers of the zoo that stand for their kind: every variant of every family that takes one runs it.
+/// Representative layers of the zoo: every variant of every family that takes a layer runs it.
 const LAYERS: &[(&str, &str)] = &[
     ("skipnet_m", "224x224, 3 to 16, 3x3 / 2"),
     ("skipnet_m", "14x14, 80 to 200, 1x1 / 1"),
@@ -34,7 +34,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("skipnet_m", "14x14, 672 to 672, 5x5 / 2"),
 ];
 
-/// Layers that sparse kernels run, and how many in a hundred of the weights are not zero.
+/// Layers for sparse kernels, and the percentage of weights that are not zero.
 const SPARSE: &[(&str, &str, usize)] = &[
     ("skipnet_m", "56x56, 72 to 24, 1x1 / 1", 10),
     ("skipnet_m", "14x14, 80 to 200, 1x1 / 1", 10),
@@ -43,7 +43,7 @@ const SPARSE: &[(&str, &str, usize)] = &[
     ("skipnet_m", "1x1, 960 to 1280, 1x1 / 1", 10),
 ];
 
-/// Depthwise convolutions of the zoo, and the channels before and behind the bottlenecks that they are in.
+/// Depthwise convolutions of the zoo, with the channels before and after the bottlenecks that they belong to.
 const BOTTLENECKS: &[(&str, &str, usize, usize)] =
     &[("skipnet_m", "112x112, 64 to 64, 3x3 / 2", 16, 24), ("skipnet_m", "14x14, 200 to 200, 3x3 / 1", 80, 80)];
 
@@ -81,7 +81,7 @@ fn cases(isa: Isa) -> Vec<Case> {
     convolutions.chain(sparse).chain(bottlenecks).chain(memory::cases(isa)).chain(frame::cases(isa)).collect()
 }
 
-/// The convolution of a network that reads like this.
+/// The convolution of a network with these sizes, in the form that `Display` prints.
 fn layer(network: &str, sizes: &str) -> ConvShape {
     let mut found = zoo::layers().filter(|layer| layer.network == network && layer.shape.to_string() == sizes);
     match found.next().map(|layer| layer.shape) {

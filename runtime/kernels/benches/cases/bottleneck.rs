@@ -1,4 +1,4 @@
-//! Bottlenecks: the kernels are those that the runtime chooses for their parts.
+//! Bottlenecks, with the kernels that the runtime chooses for their parts.
 
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::bottleneck::{Bottleneck, Pointwise, bottleneck, product_rows, scratch_len};
@@ -58,7 +58,7 @@ pub fn case(isa: Isa, depthwise: &ConvShape, channels: usize, filters: usize) ->
     })
 }
 
-/// The kernel of the product at one end and its packed weights.
+/// The kernel and packed weights of the product at one end.
 fn end(isa: Isa, rows: usize, inputs: usize, outputs: usize) -> (&'static gemm::Variant, AlignedVec<f32>) {
     let v = gemm::choose(isa, Weights::F32, rows, inputs, outputs);
     let mut packed = AlignedVec::zeroed(gemm::packed_len(v, inputs, outputs));

@@ -1,4 +1,4 @@
-//! The kernels of the tables of convolutions, floats and bytes, and of pooling.
+//! Pooling and the kernels in the tables of convolutions, for floats and for bytes.
 
 use skipstone_kernels::activation::Activation;
 use skipstone_kernels::arena::AlignedVec;
@@ -23,7 +23,8 @@ pub enum Kernel {
     Bytes(&'static dyn ByteKernel),
 }
 
-/// Every kernel that this CPU has of the dense families; what sparse ones take depends on the weights.
+/// Every kernel of the dense families that this CPU can run. Whether a sparse kernel takes a layer depends on the
+/// weights.
 pub fn kernels() -> Vec<Kernel> {
     let floats = FLOATS.iter().flat_map(Family::kernels).map(Kernel::Floats);
     let bytes = BYTES.iter().flat_map(Family::kernels).map(Kernel::Bytes);
@@ -46,8 +47,8 @@ impl Kernel {
         self.base().isa()
     }
 
-    /// Whether it computes the layer and is meant to: tiles of one row are for images of few pixels, and the transforms
-    /// of an image's three channels cost more than they save.
+    /// Whether the kernel computes the layer and is meant for it: tiles of one row are for images of few pixels, and
+    /// Winograd transforms of an image's three channels cost more than they save.
     pub fn takes(self, shape: &ConvShape) -> bool {
         let meant = match self.name() {
             name if name.starts_with("sparse_") => false,
@@ -58,8 +59,8 @@ impl Kernel {
         meant && tasks(shape).any(|task| self.base().takes(&task))
     }
 
-    /// Whether the runtime takes it for the layer on a CPU of an instruction set, with weights as they are in the file and
-    /// memory to spare. It may be one of a lesser set.
+    /// Whether the runtime chooses the kernel for the layer on a CPU with the instruction set, with the weight dtype of
+    /// the file and memory to spare. The kernel may be one of a lesser set.
     pub fn is_chosen(self, isa: Isa, shape: &ConvShape) -> bool {
         let chosen = match self {
             Kernel::Floats(_) => {
@@ -94,7 +95,7 @@ impl Kernel {
     }
 }
 
-/// A layer of which `percent` of the weights are not zero, by every sparse kernel of this CPU that takes it as planes.
+/// A layer in which `percent` of the weights are not zero, for every sparse kernel of this CPU that takes it in planes.
 pub fn sparse(shape: &ConvShape, percent: usize) -> impl Iterator<Item = (Isa, Case)> + use<> {
     let kernels = FLOATS.iter().filter(|family| family.name == "sparse").flat_map(Family::kernels);
     let task = Task { images: Images::Nchw, ..Task::new(shape) };
@@ -110,7 +111,7 @@ pub fn sparse(shape: &ConvShape, percent: usize) -> impl Iterator<Item = (Isa, C
     })
 }
 
-/// Weights of which `percent` are not zero, at random.
+/// Random weights, of which `percent` are not zero.
 fn thinned(len: usize, percent: usize) -> AlignedVec<f32> {
     let mut weights = numbers(len);
     for (weight, chance) in weights.iter_mut().zip(bytes(len).iter()) {
@@ -125,7 +126,7 @@ fn nonzeros(weights: &[f32]) -> usize {
     weights.iter().filter(|&&weight| weight != 0.0).count()
 }
 
-/// The layer in every layout, with every kind of stored weights.
+/// The layer in every image layout, with every weight dtype.
 fn tasks(shape: &ConvShape) -> impl Iterator<Item = Task<'_>> {
     let images = [Images::Nhwc, Images::NchwToNhwc, Images::Nchw].into_iter();
     let stored = || [(Weights::F32, true), (Weights::F32, false), (Weights::F16, false)].into_iter();
@@ -138,7 +139,7 @@ fn cheapest<K: ?Sized>(candidates: Vec<(&'static K, f64)>) -> Option<&'static K>
     candidates.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(kernel, _)| kernel)
 }
 
-/// The case of a pooling, which has one kernel for each instruction set.
+/// The case of a pooling layer, which has one kernel for each instruction set.
 pub fn pooling(isa: Isa, f: PoolFn, shape: PoolShape) -> Case {
     let s = shape;
     let image = ImageShape { batch: 1, height: s.in_h, width: s.in_w, channels: s.channels };
@@ -155,7 +156,7 @@ pub fn pooling(isa: Isa, f: PoolFn, shape: PoolShape) -> Case {
     })
 }
 
-/// What is fused behind every layer.
+/// The epilogue of every layer.
 pub fn epilogue(bias: &[f32]) -> Epilogue<'_> {
     Epilogue { bias: Some(bias), activation: Activation::Relu, ..Epilogue::NONE }
 }
@@ -173,7 +174,7 @@ fn float_call(kernel: &'static dyn FloatKernel, shape: ConvShape, percent: usize
     })
 }
 
-/// The byte that stands for 0, in and out.
+/// The zero point of input and output.
 const ZERO: u8 = 128;
 
 fn byte_call(kernel: &'static dyn ByteKernel, shape: ConvShape) -> Call {

@@ -1,5 +1,5 @@
-//! The two passes over a camera frame, one row of output each: a square out of 640 x 480 pixels of luma and half as many
-//! pairs of chroma, made 224 x 224.
+//! The two passes over a camera frame, one row of output each: a square from 640 x 480 pixels of luma and half as many
+//! pairs of chroma, resized to 224 x 224.
 
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::frame::{Across, Colour, Course, Down, Input, LINES, Layout, Rows, Tap, across, down};
@@ -10,7 +10,7 @@ use super::{Case, Work, bytes};
 /// Side of the square, and of the output.
 const SOURCE: usize = 480;
 const OUTPUT: usize = 224;
-/// Bytes from a row to the next.
+/// Bytes from one row to the next.
 const STRIDE: usize = 640;
 
 /// The cases of an instruction set.
@@ -23,7 +23,7 @@ pub fn cases(isa: Isa) -> Vec<Case> {
     ]
 }
 
-/// Rows of luma that become a line.
+/// Rows of luma, summed to a line.
 fn down_case(isa: Isa) -> Case {
     let taps = Down::pack(&triangles(SOURCE));
     let rows = taps.row(OUTPUT / 2).1.len();
@@ -39,7 +39,7 @@ fn down_case(isa: Isa) -> Case {
     })
 }
 
-/// Lines of luma and of pairs of chroma that become `pixels` of three colors.
+/// Lines of luma and of pairs of chroma, converted to `pixels` of three colors.
 fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize) -> Case {
     let luma = Across::pack(&triangles(SOURCE), 1);
     let chroma = Across::pack(&triangles(SOURCE / 2), 2);
@@ -49,7 +49,7 @@ fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize)
     Case::new(format!("frame_across_{isa}"), layer, Work::Numbers(3 * pixels), moved, move || {
         let (luma, chroma) = (luma.clone(), chroma.clone());
         let lines = AlignedVec::<i16>::zeroed(2 * count * stride);
-        // Columns of the lines that lie beside each other are rows of the output.
+        // With several lines side by side, their columns are rows of the output.
         let mut out = AlignedVec::<f32>::zeroed(3 * OUTPUT * if count == 1 { 1 } else { OUTPUT });
         let colour = Colour { matrix: [[1e-3; 3]; 3], bias: [-0.5; 3], low: [-2.0; 3], high: [2.0; 3], grey: None };
         Box::new(move || {
@@ -64,7 +64,7 @@ fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize)
     })
 }
 
-/// Triangles over `source` samples, one for each output.
+/// Triangle filters over `source` samples, one for each output.
 fn triangles(source: usize) -> Vec<Tap> {
     let scale = source as f64 / OUTPUT as f64;
     let tap = |output: usize| {

@@ -1,5 +1,5 @@
-//! The memory-bound families, which have one kernel for each instruction set. The sizes are those of small classifiers:
-//! 112 x 112 x 16 and 56 x 56 x 72 activations, 224 x 224 images, 197 tokens.
+//! The memory-bound families, with one kernel for each instruction set. The sizes are those of small classifiers: 112 x
+//! 112 x 16 and 56 x 56 x 72 activations, 224 x 224 images, 197 tokens.
 
 use half::f16;
 use skipstone_kernels::activation::Activation;
@@ -44,7 +44,7 @@ pub fn cases(isa: Isa) -> Vec<Case> {
     ]
 }
 
-/// A case of a kernel that makes `output` numbers of `input`.
+/// A case of a kernel with the given lengths of input and output, in elements.
 fn floats(
     name: &str,
     isa: Isa,
@@ -59,7 +59,7 @@ fn floats(
     })
 }
 
-/// A pooling of square images.
+/// Pooling of square images.
 fn square_pool(size: usize, channels: usize, out: usize, kernel: usize, stride: usize, pad: usize) -> PoolShape {
     PoolShape {
         batch: 1,
@@ -87,13 +87,13 @@ fn softmax_of(isa: Isa, rows: usize, len: usize) -> Case {
 
 fn layernorm_of(isa: Isa, rows: usize, len: usize) -> Case {
     floats("layernorm", isa, format!("{rows}x{len}"), [rows * len; 2], move |x, y, pool| {
-        // Any numbers will do: those of the input.
+        // Any values will do: those of the input.
         let params = LayerNorm { norm: Norm::Standard, scale: &x[..len], bias: Some(&x[..len]), epsilon: 1e-5 };
         layernorm(isa, &params, x, y, pool);
     })
 }
 
-/// Rows and columns of numbers of 4 bytes exchanged.
+/// Transposes a matrix of 4-byte elements.
 fn transposition(isa: Isa, [rows, columns]: [usize; 2]) -> Case {
     let len = rows * columns;
     let layer = format!("{rows}x{columns}");
@@ -115,12 +115,12 @@ fn binary_of(isa: Isa, name: &str, f: BinaryFn, a: &[usize], b: &[usize]) -> Cas
     let by = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
     let (len, other) = (a.iter().product(), b.iter().product());
     floats(name, isa, format!("{} with {}", by(a), by(b)), [len; 2], move |x, y, pool| {
-        // Both operands are the input.
+        // Both operands are taken from the input.
         binary(isa, f, &broadcast, x, &x[..other], y, Activation::None, pool);
     })
 }
 
-/// Square images enlarged twice.
+/// Square images, enlarged to twice the size.
 fn bilinear(isa: Isa, size: usize, channels: usize) -> Case {
     let image = ImageShape { batch: 1, height: size, width: size, channels };
     let last = size as u32 - 1;
@@ -136,7 +136,7 @@ fn bilinear(isa: Isa, size: usize, channels: usize) -> Case {
     })
 }
 
-/// A million numbers in another type.
+/// Converts a million elements to another type.
 fn conversion<From: CastTo<To> + Plain, To: Plain>(isa: Isa, name: &str) -> Case {
     let len = 1 << 20;
     let bytes = len * (size_of::<From>() + size_of::<To>());

@@ -1,6 +1,7 @@
-//! Kernels with all that they need to be called: what the benches time, and what the count of instructions counts.
+//! Kernels with everything needed to call them: the benches time them, and the instruction counter counts their
+//! instructions.
 //!
-//! Each program takes what it wants of it, hence the permission for the rest to be dead.
+//! Each program uses only some of them, hence `allow(dead_code)`.
 #![allow(dead_code)]
 
 pub mod bottleneck;
@@ -15,13 +16,13 @@ use skipstone_kernels::arena::AlignedVec;
 
 /// A kernel on a layer.
 pub struct Case {
-    /// The variant's name, or that of the family and the instruction set where a family has one kernel for each.
+    /// The variant's name, or family and instruction set if the family has one kernel for each set.
     pub kernel: String,
     /// The sizes.
     pub layer: String,
-    /// What a call does.
+    /// The work of one call.
     pub work: Work,
-    /// What a call reads and writes, at least.
+    /// The bytes that a call reads and writes, at least.
     pub bytes: usize,
     make: Box<dyn Fn() -> Call + Send + Sync>,
 }
@@ -30,7 +31,7 @@ pub struct Case {
 pub type Call = Box<dyn FnMut()>;
 
 impl Case {
-    /// The buffers are made when the case is [`ready`](Self::ready).
+    /// The buffers are only made by [`ready`](Self::ready).
     pub fn new(
         kernel: impl Into<String>,
         layer: impl Into<String>,
@@ -41,7 +42,7 @@ impl Case {
         Case { kernel: kernel.into(), layer: layer.into(), work, bytes, make: Box::new(make) }
     }
 
-    /// Makes buffers, packs weights.
+    /// Allocates buffers and packs weights.
     pub fn ready(&self) -> Call {
         (self.make)()
     }
@@ -53,16 +54,16 @@ impl fmt::Display for Case {
     }
 }
 
-/// What a kernel's speed is measured by.
+/// The amount of work that a kernel's speed is measured by.
 #[derive(Clone, Copy)]
 pub enum Work {
-    /// Multiply-adds of the plain computation: Winograd's are fewer.
+    /// Multiply-adds of the plain convolution: Winograd computes fewer.
     MultiplyAdds(usize),
-    /// Numbers of the larger of input and output.
+    /// Elements of the larger of input and output.
     Numbers(usize),
 }
 
-/// Numbers between -1 and 1, the same on every run.
+/// Values between -1 and 1, the same in every run.
 pub fn numbers(len: usize) -> AlignedVec<f32> {
     let mut random = random();
     let mut numbers = AlignedVec::zeroed(len);
@@ -70,7 +71,7 @@ pub fn numbers(len: usize) -> AlignedVec<f32> {
     numbers
 }
 
-/// Bytes, the same on every run.
+/// Bytes, the same in every run.
 pub fn bytes(len: usize) -> AlignedVec<u8> {
     let mut random = random();
     let mut bytes = AlignedVec::zeroed(len);

@@ -1,4 +1,4 @@
-//! The layers of networks of the zoo: zoo.txt, which tests/layers.py writes.
+//! The layers of networks of the zoo, read from zoo.txt, which tests/layers.py writes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use skipstone_kernels::pool::{PoolFn, PoolShape};
 pub struct Layer {
     /// The network's name.
     pub network: &'static str,
-    /// How often the network has it.
+    /// How often the layer occurs in the network.
     pub count: usize,
     /// Its sizes.
     pub shape: Shape,
@@ -19,7 +19,7 @@ pub struct Layer {
 /// The sizes of a layer.
 #[derive(Clone)]
 pub enum Shape {
-    /// A convolution. A product of matrices is one of an image of one row, whose pixels are the matrix's rows.
+    /// A convolution. A matrix product counts as one over an image of one row, whose pixels are the rows of the matrix.
     Convolution(ConvShape),
     /// A pooling.
     Pooling(PoolFn, PoolShape),

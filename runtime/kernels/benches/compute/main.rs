@@ -1,11 +1,11 @@
 //! Throughput of the kernels on the layers of real networks, as a share of this core's peak.
 //!
 //! `cargo bench -p skipstone-kernels --bench compute -- --network skipnet_m` times every layer of a network with the
-//! kernel that the runtime chooses, and sums up by kind of layer, each as often as the network has it. Layers are alone
-//! here: what the runtime fuses (a bottleneck, for one) takes it less. Every time is the best of many calls on one
-//! thread, in processor time, so that it is a property of the kernel and not of what else the machine was doing. The
-//! share is by the multiply-adds of the plain convolution and the peak of f32: Winograd's are fewer, and bytes have a
-//! peak of their own, hence more than 100 %.
+//! kernel that the runtime chooses, and sums the times by kind of layer, each layer as often as it occurs. Layers are
+//! timed separately; what the runtime fuses (a bottleneck, for example) takes less time. Every time is the best of many
+//! calls on one thread, in processor time, so that it depends on the kernel and not on other load on the machine. The
+//! share of the peak uses the multiply-adds of the plain convolution and the f32 peak: Winograd computes fewer, and
+//! bytes have a higher peak, hence more than 100 %.
 
 #[path = "../cases/mod.rs"]
 mod cases;
@@ -62,13 +62,13 @@ fn main() {
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut options = Options::default();
     while let Some(arg) = args.next() {
-        let mut value = || args.next().ok_or_else(|| format!("{arg} wants a name"));
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
             "--network" => options.network = Some(value()?),
             "--isa" => options.isa = Some(value()?.parse().map_err(|e| format!("{e}"))?),
             "--family" => options.family = Some(value()?),
             "--all" => options.all = true,
-            // What cargo adds.
+            // Passed by cargo.
             "--bench" => {}
             flag if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
             filter => options.filter = filter.to_owned(),
@@ -99,7 +99,7 @@ fn run(isa: Isa, network: &str, peak: f64, options: &Options) {
     summary.print(peak);
 }
 
-/// The kernels of a layer that are asked for, and whether the runtime would choose them.
+/// The requested kernels for a layer, and whether the runtime would choose them.
 fn cases(isa: Isa, layer: &Layer, options: &Options) -> Vec<(Case, bool)> {
     let of_convolution = |shape: &ConvShape| {
         let kernels = convolution::kernels().into_iter().filter(|kernel| kernel.takes(shape));

@@ -1,4 +1,4 @@
-//! What a core can do at most.
+//! The peak speed of a core.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! The layers of a network summed up.
+//! The layers of a network, summed up.
 
 use crate::cases::Work;
 use crate::cases::zoo::{Layer, Shape};
@@ -9,7 +9,7 @@ pub enum Kind {
     Pointwise,
     Dense,
     Depthwise,
-    /// A product of one row: classifiers, squeeze-and-excite. Bound by reading weights.
+    /// A product of a single row: classifiers, squeeze-and-excite. Bound by reading weights.
     Row,
     Pooling,
 }
@@ -48,14 +48,14 @@ struct Row {
     kind: Kind,
     layer: String,
     count: f64,
-    /// Of one call.
+    /// Per call.
     operations: f64,
     seconds: f64,
-    /// Whether the layer is of those that have to be fast: 1x1 or 3x3, with many channels.
+    /// Whether the layer is one that should be fast: 1x1 or 3x3, with many channels.
     is_marked: bool,
 }
 
-/// Channels, in and out, from which on a 1x1 or 3x3 convolution has no excuse.
+/// A 1x1 or 3x3 convolution with at least this many input and output channels should come near the peak.
 const MANY: usize = 64;
 
 impl Summary {

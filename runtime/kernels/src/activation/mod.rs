@@ -1,8 +1,8 @@
-//! Activation functions: what each one means, and its exact-enough vector form.
+//! Activation functions: the definition of each, and a vector version.
 //!
-//! A producing kernel applies its activation before it stores (see [`Epilogue`](crate::epilogue::Epilogue)), and the
-//! elementwise kernels apply the same functions on their own, so they are defined here once. [`scalar`] is the
-//! definition; `vector` gives the same values within about two units in the last place.
+//! A kernel applies its activation before it stores (see [`Epilogue`](crate::epilogue::Epilogue)), and the elementwise
+//! kernels apply the same functions on their own, so they are defined here once. [`scalar`] is the definition; `vector`
+//! gives the same values within about two units in the last place.
 
 pub mod scalar;
 
@@ -14,7 +14,7 @@ pub(crate) const GELU_TANH_SCALE: f32 = 0.797_884_6;
 /// The cubic coefficient in the tanh form of GELU.
 pub(crate) const GELU_TANH_CUBIC: f32 = 0.044_715;
 
-/// A function of one number that follows a layer.
+/// An elementwise function that follows a layer.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub enum Activation {
     /// `x`

@@ -1,4 +1,4 @@
-//! The activations in plain Rust: the definition, and the reference that the vector forms are tested against.
+//! The activations in plain Rust: the definition, and the reference that the vector versions are tested against.
 
 use super::Activation;
 
@@ -35,8 +35,8 @@ pub fn sigmoid(x: f32) -> f32 {
 
 /// The error function, by its Taylor series in f64: `2/sqrt(pi) * sum (-1)^n x^(2n+1) / (n! (2n+1))`.
 ///
-/// Beyond 4 it is 1 to the last bit of f32; up to there the alternating terms stay below 1e6, so that f64 keeps ten
-/// digits of the sum.
+/// Beyond 4 the result is 1 to the last bit of f32. Up to there the alternating terms stay below 1e6, so that f64 keeps
+/// ten digits of the sum.
 pub fn erf(x: f32) -> f32 {
     if x.is_nan() {
         return x;

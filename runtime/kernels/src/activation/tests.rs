@@ -1,4 +1,4 @@
-//! The vector forms against the scalar definitions, over the whole range and at its ends.
+//! The vector versions against the scalar definitions, over the whole range and at its ends.
 
 use super::{Activation, scalar, vector};
 use crate::isa::Isa;
@@ -19,7 +19,7 @@ const ACTIVATIONS: [Activation; 12] = [
     Activation::GeluTanh,
 ];
 
-/// One register through `f`.
+/// A function of one register.
 #[derive(Clone, Copy)]
 enum Function {
     Apply(Activation),
@@ -46,7 +46,7 @@ impl Kernel for Sixteen<'_> {
     }
 }
 
-/// Dense around zero, up to where everything saturates, and the special values.
+/// Values dense around zero and up to where every function saturates, and the special values.
 fn inputs() -> Vec<f32> {
     let mut x: Vec<f32> = (-30_000..30_000).map(|i| i as f32 * 0.004).collect();
     x.extend((0..4000).map(|i| (i as f32 * 0.01 - 30.0).exp2()));
@@ -55,7 +55,7 @@ fn inputs() -> Vec<f32> {
     x
 }
 
-/// Largest error of `got` relative to `want`, with an absolute floor of `floor`; checks NaN and infinity too.
+/// Checks that `got` is near `want`, relative to `want` but with an absolute floor; checks NaN and infinity too.
 fn check(isa: Isa, function: Function, want: impl Fn(f32) -> f32, tolerance: f32, floor: f32) {
     for chunk in inputs().chunks_exact(16) {
         let mut y: [f32; 16] = chunk.try_into().unwrap();
@@ -75,8 +75,8 @@ fn vectors_agree_with_the_definition() {
         check(isa, Function::Exp, f32::exp, 3e-7, 1e-44);
         check(isa, Function::Erf, scalar::erf, 3e-7, 0.0);
         for act in ACTIVATIONS {
-            // GELU's factor 1 + erf cancels for negative x, and so do the hard gates near their zero: there
-            // the error is relative to x, not to the result.
+            // GELU's factor 1 + erf cancels for negative x, and so do the hard gates near their zero: there the error
+            // is relative to x instead of the result.
             let floor = match act {
                 Activation::Gelu | Activation::GeluTanh => 2e-6,
                 Activation::HardSwish | Activation::HardSigmoid { .. } => 1e-6,

@@ -1,7 +1,7 @@
 //! The activations on registers of any width.
 //!
-//! The polynomials are interpolations at Chebyshev nodes, computed with 40 digits and rounded to f32; the error each
-//! comment gives is the largest relative one of the rounded coefficients, before the rounding of the evaluation.
+//! The polynomials are interpolations at Chebyshev nodes, computed with 40 digits and rounded to f32. The error given
+//! in each comment is the largest relative error of the rounded coefficients, without the rounding of the evaluation.
 
 use std::f32::consts::FRAC_2_SQRT_PI;
 
@@ -37,13 +37,13 @@ pub(crate) fn hard_swish<L: Lanes>(x: L) -> L {
     x.mul(gate.mul(x.like(1.0 / 6.0)))
 }
 
-/// `e^x`: 0 below the subnormal numbers, infinity above the finite ones.
+/// `e^x`: 0 below the smallest subnormal, infinity above the largest finite value.
 ///
-/// `e^x = 2^n e^r` with integral `n` and `|r| <= ln(2)/2`, where `e^r = 1 + r + r^2 p(r)` within 1e-8. The power of
-/// two is multiplied in two halves, so that neither leaves the normal range while the product does.
+/// `e^x = 2^n e^r` with integer `n` and `|r| <= ln(2)/2`, where `e^r = 1 + r + r^2 p(r)` within 1e-8. The power of two
+/// is applied as two factors, so that neither leaves the normal range while the product does.
 #[inline(always)]
 pub(crate) fn exp<L: Lanes>(x: L) -> L {
-    // ln 2 in two parts: n times the first is exact.
+    // ln 2 in two parts, so that n times the first is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let x = x.at_least(x.like(-105.0)).at_most(x.like(89.0));
@@ -63,7 +63,7 @@ pub(crate) fn sigmoid<L: Lanes>(x: L) -> L {
     one.div(one.add(exp(x.mul(x.like(-1.0)))))
 }
 
-/// `tanh x`: the odd polynomial `x + x^3 p(x^2)` within 2e-8 up to 0.625, beyond it `1 - 2 / (e^2x + 1)`.
+/// `tanh x`: up to 0.625 the odd polynomial `x + x^3 p(x^2)` within 2e-8, beyond it `1 - 2 / (e^2x + 1)`.
 #[inline(always)]
 pub(crate) fn tanh<L: Lanes>(x: L) -> L {
     let (one, two) = (x.like(1.0), x.like(2.0));
@@ -75,7 +75,7 @@ pub(crate) fn tanh<L: Lanes>(x: L) -> L {
     magnitude.if_less(x.like(0.625), small, large)
 }
 
-/// The error function: `x p(x^2)` within 6e-8 up to 1, beyond it `1 - e^q(|x|)`, where `q` is the logarithm of the
+/// The error function: up to 1, `x p(x^2)` within 6e-8; beyond it `1 - e^q(|x|)`, where `q` is the logarithm of the
 /// complement on 1..4 (5e-8 of the result); from 4 on the result is 1.
 #[inline(always)]
 pub(crate) fn erf<L: Lanes>(x: L) -> L {

@@ -1,4 +1,4 @@
-//! Two operands walked along one output shape.
+//! Two operands, walked along one output shape.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,19 +6,19 @@ use std::ops::Range;
 /// The highest rank of a broadcast, before axes are merged.
 pub const MAX_RANK: usize = 8;
 
-/// Where the operands of an elementwise function lie, for every element of the output.
+/// The positions of the operands of an elementwise function, for every element of the output.
 ///
-/// The output is contiguous. Axes of length 1 are dropped and axes that both operands cross with one
-/// stride are merged, so that a broadcast of tensors of one shape has one axis.
+/// The output is contiguous. Axes of length 1 are dropped, and axes that both operands cross with one stride are
+/// merged, so that a broadcast of two tensors of the same shape has one axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Broadcast {
-    /// The merged axes, outermost first. At least one; `rank` of them count.
+    /// The merged axes, outermost first; only the first `rank`, at least one, are used.
     axes: [Axis; MAX_RANK],
     rank: usize,
     len: usize,
 }
 
-/// One axis of the output, with the distance in elements between neighbors in each operand.
+/// One axis of the output, with the stride of each operand in elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Axis {
     len: usize,
@@ -31,9 +31,9 @@ struct Axis {
 pub enum BroadcastError {
     /// More than [`MAX_RANK`] axes.
     Rank,
-    /// The number of strides is not the rank, or an operand's shape does not fit the output's.
+    /// The count of strides is not the rank, or an operand's shape does not broadcast to the output's.
     Shape,
-    /// The number of elements, or the reach of the strides, does not fit in `usize`.
+    /// The element count, or the reach of the strides, does not fit in `usize`.
     TooLarge,
 }
 
@@ -50,8 +50,8 @@ impl fmt::Display for BroadcastError {
 impl std::error::Error for BroadcastError {}
 
 impl Broadcast {
-    /// A broadcast onto the contiguous output `shape`; `a` and `b` are the strides of the operands in
-    /// elements, 0 along an axis where the operand is repeated.
+    /// A broadcast to the contiguous output `shape`; `a` and `b` are the strides of the operands in elements, 0 along
+    /// an axis where the operand is repeated.
     pub fn new(shape: &[usize], a: &[usize], b: &[usize]) -> Result<Self, BroadcastError> {
         if shape.len() > MAX_RANK {
             return Err(BroadcastError::Rank);
@@ -72,8 +72,8 @@ impl Broadcast {
         Ok(this)
     }
 
-    /// The broadcast of two contiguous tensors by numpy's rule: shapes are aligned at the last axis,
-    /// and an axis that is 1 or missing is repeated.
+    /// The broadcast of two contiguous tensors by numpy's rule: shapes are aligned at the last axis, and an axis that
+    /// is 1 or missing is repeated.
     pub fn of_shapes(a: &[usize], b: &[usize]) -> Result<Self, BroadcastError> {
         let rank = a.len().max(b.len());
         if rank > MAX_RANK {
@@ -94,13 +94,13 @@ impl Broadcast {
         Broadcast::new(&shape[..rank], &a[..rank], &b[..rank])
     }
 
-    /// The number of elements of the output.
+    /// The element count of the output.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Adds the next inner axis, merged with the one before where both operands allow it.
+    /// Adds the next inner axis, merging it with the one before if the strides of both operands allow it.
     fn push(&mut self, inner: Axis) {
         if let Some(outer) = self.rank.checked_sub(1).map(|i| &mut self.axes[i]) {
             let joins = |outer: usize, stride: usize| stride.checked_mul(inner.len) == Some(outer);
@@ -114,7 +114,7 @@ impl Broadcast {
         self.rank += 1;
     }
 
-    /// How many elements of `a` and of `b` the walk touches, counted from their first.
+    /// How many elements of `a` and of `b` the walk spans, counted from their first.
     fn reach(&self) -> Option<(usize, usize)> {
         if self.len == 0 {
             return Some((0, 0));
@@ -135,7 +135,7 @@ impl Broadcast {
         assert_eq!(y, self.len, "the output has the length of its shape");
     }
 
-    /// The elements `range` of the output as pieces of rows of the last axis.
+    /// The elements `range` of the output as parts of rows of the last axis.
     pub(super) fn rows(&self, range: Range<usize>) -> Rows<'_> {
         let mut rows = Rows { broadcast: self, index: [0; MAX_RANK], a: 0, b: 0, left: range.len() };
         let last = self.rank - 1;
@@ -153,7 +153,7 @@ impl Broadcast {
     }
 }
 
-/// `shape` with ones in front.
+/// `shape` padded with leading ones.
 fn aligned(shape: &[usize], rank: usize) -> [usize; MAX_RANK] {
     let mut aligned = [1; MAX_RANK];
     aligned[rank - shape.len()..rank].copy_from_slice(shape);
@@ -171,16 +171,16 @@ fn contiguous_strides(shape: &[usize]) -> Option<[usize; MAX_RANK]> {
     Some(strides)
 }
 
-/// A run of consecutive outputs that lie in one row of the last axis.
+/// A run of consecutive outputs in one row of the last axis.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
-    /// Where the run starts in each operand.
+    /// Start of the run in each operand.
     pub(super) a: usize,
     pub(super) b: usize,
     /// The stride of each operand along the run.
     pub(super) a_stride: usize,
     pub(super) b_stride: usize,
-    /// How many outputs.
+    /// Outputs in the run.
     pub(super) len: usize,
 }
 
@@ -189,7 +189,7 @@ pub(super) struct Row {
 pub(super) struct Rows<'a> {
     broadcast: &'a Broadcast,
     index: [usize; MAX_RANK],
-    /// Where the current row starts in each operand.
+    /// Start of the current row in each operand.
     a: usize,
     b: usize,
     left: usize,
@@ -221,7 +221,7 @@ impl Iterator for Rows<'_> {
 }
 
 impl Rows<'_> {
-    /// Goes to the next index of the axes before `last`.
+    /// Advances to the next index of the axes before `last`.
     #[inline(always)]
     fn step(&mut self, last: usize) {
         for i in (0..last).rev() {

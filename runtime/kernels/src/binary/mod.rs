@@ -1,17 +1,16 @@
 //! Elementwise functions of two tensors with numpy broadcasting: `y[i] = f(a[i'], b[i''])`.
 //!
-//! Residual adds, squeeze-and-excitation scales, biases that nothing could absorb, and the masks of
-//! dynamic pruning (comparisons). Broadcasting is described by strides, 0 where an operand is
-//! repeated. [`Broadcast`] first merges axes that both operands walk through alike; what is left is a
-//! loop over rows whose last axis is one of three simple cases:
+//! Residual adds, squeeze-and-excitation scales, biases that could not be fused, and the masks of dynamic pruning
+//! (comparisons). Broadcasting is described by strides, 0 where an operand is repeated. [`Broadcast`] first merges axes
+//! that both operands traverse alike. What remains is a loop over rows whose last axis is one of three simple cases:
 //!
 //! | last axis of a, b  | example                                      |
 //! |--------------------|----------------------------------------------|
 //! | moves, moves       | same shape; a vector per channel; SE scale   |
-//! | moves, stands      | a scalar; one number per row                 |
-//! | stands, moves      | the same with the operands exchanged         |
+//! | moves, fixed       | a scalar; one element per row                |
+//! | fixed, moves       | the same with the operands exchanged         |
 //!
-//! Any other stride (a transposed view) takes the plain loop.
+//! Any other stride (a transposed view) uses the plain loop.
 
 mod broadcast;
 mod scalar;
@@ -29,7 +28,7 @@ use crate::unary;
 
 pub use broadcast::{Broadcast, BroadcastError, MAX_RANK};
 
-/// A function of two numbers.
+/// A function of two elements.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BinaryFn {
     /// `a + b`
@@ -46,7 +45,7 @@ pub enum BinaryFn {
     Max,
     /// `a` to the power of `b`, as `powf` of the standard library.
     Pow,
-    /// `a` where it is not negative, `b * a` where it is.
+    /// `a` where it is not negative, `b * a` elsewhere.
     PRelu,
     /// `(a - b)^2`
     SqDiff,
@@ -67,7 +66,7 @@ impl BinaryFn {
     ];
 }
 
-/// A comparison of two numbers. Comparing with NaN gives false.
+/// A comparison of two elements. Comparing with NaN gives false.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CompareFn {
     /// `a == b`
@@ -88,14 +87,14 @@ impl CompareFn {
         [CompareFn::Equal, CompareFn::Less, CompareFn::LessEqual, CompareFn::Greater, CompareFn::GreaterEqual];
 }
 
-/// How many results are computed before the activation goes over them: they stay in the first-level
-/// cache (16 of its 32 KiB).
+/// How many results are computed before the activation is applied to them: they stay in the first-level cache (16 of
+/// its 32 KiB).
 const ACTIVATION_BLOCK: usize = 4096;
 
 /// `y = act(f(a, b))` for every element of the shape of `broadcast`.
 ///
 /// # Panics
-/// If `y` does not have the length of the shape, or an operand is shorter than its strides reach.
+/// If the length of `y` does not match the shape, or an operand is shorter than its strides reach.
 #[allow(clippy::too_many_arguments)]
 pub fn binary(
     isa: Isa,
@@ -131,7 +130,7 @@ pub fn binary(
 /// `y = f(a, b)`, 1 for true and 0 for false, for every element of the shape of `broadcast`.
 ///
 /// # Panics
-/// If `y` does not have the length of the shape, or an operand is shorter than its strides reach.
+/// If the length of `y` does not match the shape, or an operand is shorter than its strides reach.
 pub fn compare(isa: Isa, f: CompareFn, broadcast: &Broadcast, a: &[f32], b: &[f32], y: &mut [u8], pool: &Pool) {
     broadcast.check(a.len(), b.len(), y.len());
     parallel::split(pool, y, 64, broadcast.len(), |offset, y| {

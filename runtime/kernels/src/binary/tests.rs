@@ -26,7 +26,7 @@ fn formula(f: BinaryFn, a: f64, b: f64) -> f64 {
     }
 }
 
-/// The pairs that meet in each element of the broadcast of two shapes, by numpy's rule, and its shape.
+/// The pairs of elements combined by the broadcast of two shapes, by numpy's rule, and its shape.
 fn pairs(a_shape: &[usize], a: &[f32], b_shape: &[usize], b: &[f32]) -> Vec<(f32, f32)> {
     let rank = a_shape.len().max(b_shape.len());
     let axis = |shape: &[usize], i: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
@@ -45,7 +45,7 @@ fn pairs(a_shape: &[usize], a: &[f32], b_shape: &[usize], b: &[f32]) -> Vec<(f32
     (0..len).map(|at| (value(a_shape, a, at), value(b_shape, b, at))).collect()
 }
 
-/// Shapes as networks have them, and random ones.
+/// Shapes as in real networks, and random ones.
 fn shapes(random: &mut Random) -> Vec<(Vec<usize>, Vec<usize>)> {
     let mut shapes = vec![
         (vec![], vec![]),
@@ -93,7 +93,7 @@ fn functions_broadcast_like_numpy() {
                 binary(isa, f, &broadcast, &a, &b, &mut y, Activation::None, pool);
                 let expected: Vec<f32> = pairs.iter().map(|&(a, b)| formula(f, a.into(), b.into()) as f32).collect();
                 let what = format!("{f:?} {a_shape:?} {b_shape:?} {isa}");
-                // The square of a rounded difference.
+                // The tolerance is for the square of a rounded difference.
                 assert_close(&y, &expected, 4e-7, &what);
             }
             for f in CompareFn::ALL {

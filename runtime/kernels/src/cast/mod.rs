@@ -2,16 +2,16 @@
 //!
 //! | from, to          | rule                                                                 |
 //! |-------------------|----------------------------------------------------------------------|
-//! | f32 to f16, bf16  | nearest, halves to even; too large becomes infinite; NaN stays NaN   |
+//! | f32 to f16, bf16  | nearest, ties to even; too large becomes infinite; NaN stays NaN     |
 //! | f16, bf16 to f32  | exact                                                                |
-//! | f32 to integer    | towards zero; too large becomes the limit of the type; NaN becomes 0 |
-//! | integer to f32    | nearest, halves to even                                              |
+//! | f32 to integer    | toward zero; too large becomes the limit of the type; NaN becomes 0  |
+//! | integer to f32    | nearest, ties to even                                                |
 //! | integer to integer| the low bits                                                         |
 //!
-//! Truth values are bytes 0 and 1: read as `u8`, written by [`nonzero`].
+//! Booleans are bytes 0 and 1: read as `u8`, written by [`nonzero`].
 //!
-//! Every conversion is branch-free arithmetic on one number ([`pairs`]); the loop over it is compiled
-//! once for each instruction set, and the compiler turns it into vectors. So there is no `vector.rs`.
+//! Every conversion is branch-free arithmetic on one element ([`pairs`]). The loop over it is compiled once for each
+//! instruction set, and the compiler vectorizes it, so there is no `vector.rs`.
 
 mod half_bits;
 mod pairs;
@@ -26,7 +26,7 @@ use crate::threads::Pool;
 
 pub use pairs::CastTo;
 
-/// `y = x` in another type.
+/// Converts `x` to another type.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -41,7 +41,7 @@ pub fn cast<From: CastTo<To>, To: Send>(isa: Isa, x: &[From], y: &mut [To], pool
     });
 }
 
-/// 1 where `x` is not zero (NaN is not), 0 where it is.
+/// Writes 1 where `x` is nonzero or NaN, and 0 where it is zero.
 ///
 /// # Panics
 /// If the lengths differ.

@@ -1,12 +1,12 @@
-//! The pairs of types that can be converted, and the conversion of one number.
+//! The pairs of types that can be converted, and the conversion of one element.
 
 use half::{bf16, f16};
 
 use super::half_bits;
 
-/// A type whose numbers can be converted to `To`.
+/// A type that can be converted to `To`.
 pub trait CastTo<To>: Copy + Sync + sealed::Sealed {
-    /// The number in the other type.
+    /// Converts the value.
     fn cast(self) -> To;
 }
 
@@ -24,7 +24,7 @@ mod sealed {
     impl Sealed for i8 {}
 }
 
-/// Conversions that are the language's `as`, whose rules are those of the table above.
+/// Conversions by the language's `as`, whose rules are those of the table above.
 macro_rules! as_language_does {
     ($($from:ty => $($to:ty),+;)+) => {$($(
         impl CastTo<$to> for $from {

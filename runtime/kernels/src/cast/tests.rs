@@ -22,7 +22,7 @@ where
     });
 }
 
-/// Numbers at, just below and just above every 16-bit float and every middle between two of them.
+/// Values at, just below and just above every 16-bit float and every midpoint between two of them.
 fn around(widen: impl Fn(u16) -> f32) -> Vec<f32> {
     let whole: Vec<f32> = (0..=u16::MAX).map(widen).filter(|x| !x.is_nan()).collect();
     let middle = |x: f32| f32::from_bits(x.to_bits() | 0x1000);

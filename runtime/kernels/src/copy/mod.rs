@@ -1,34 +1,34 @@
 //! Moving blocks of a tensor to another place: Concat, Split, Slice, Pad, Expand.
 //!
-//! Elements are opaque bytes. The compiler's `memcpy` moves long runs at the speed of memory on every
-//! CPU, so that there is one variant of each function.
+//! Elements are opaque bytes. `memcpy` moves long runs at memory speed on every CPU, so each function has only one
+//! variant.
 
 #[cfg(test)]
 mod tests;
 
-/// Blocks of bytes at even distances in the input and in the output.
+/// Blocks of bytes at constant distances in the input and in the output.
 ///
-/// Concatenating along an axis copies, for each input, one block for every index of the axes before.
+/// Concatenating along an axis copies, for each input, one block for every index of the axes before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Blocks {
     /// The length of a block in bytes.
     pub len: usize,
     /// How many blocks.
     pub count: usize,
-    /// Where the first lies in the input.
+    /// Offset of the first block in the input.
     pub from: usize,
-    /// From one block to the next in the input.
+    /// Bytes from one block to the next in the input.
     pub from_step: usize,
-    /// Where the first lies in the output.
+    /// Offset of the first block in the output.
     pub to: usize,
-    /// From one block to the next in the output.
+    /// Bytes from one block to the next in the output.
     pub to_step: usize,
 }
 
 /// Copies blocks.
 ///
 /// # Panics
-/// If a block leaves `x` or `y`.
+/// If a block lies outside `x` or `y`.
 pub fn copy_blocks(blocks: &Blocks, x: &[u8], y: &mut [u8]) {
     let Blocks { len, count, from, from_step, to, to_step } = *blocks;
     if len == 0 {
@@ -43,28 +43,27 @@ pub fn copy_blocks(blocks: &Blocks, x: &[u8], y: &mut [u8]) {
     }
 }
 
-/// A walk over a box of elements that lies in the input and in the output, each with its own strides.
+/// A walk over a box of elements that is in the input and in the output, each with its own strides.
 ///
-/// Strides are in elements. They may be negative (a reversed slice) or, in the input, 0 (an element is
-/// repeated).
+/// Strides are in elements. They may be negative (a reversed slice) or, in the input, 0 (an element is repeated).
 #[derive(Clone, Copy, Debug)]
 pub struct StridedCopy<'a> {
     /// The lengths of the box.
     pub shape: &'a [usize],
-    /// The element of the input that the walk starts at.
+    /// Index of the input element at which the walk starts.
     pub from: usize,
-    /// One for each axis.
+    /// One stride per axis.
     pub from_strides: &'a [isize],
-    /// The element of the output that the walk starts at.
+    /// Index of the output element at which the walk starts.
     pub to: usize,
-    /// One for each axis.
+    /// One stride per axis.
     pub to_strides: &'a [isize],
 }
 
 /// Copies a box of elements of `size` bytes.
 ///
 /// # Panics
-/// If the numbers of axes differ, there are more than 16, `size` is 0, or the walk leaves `x` or `y`.
+/// If the axis counts differ, there are more than 16 axes, `size` is 0, or the walk leaves `x` or `y`.
 pub fn copy_strided(size: usize, copy: &StridedCopy, x: &[u8], y: &mut [u8]) {
     assert!(size > 0, "elements have a size");
     let rank = copy.shape.len();
@@ -72,7 +71,7 @@ pub fn copy_strided(size: usize, copy: &StridedCopy, x: &[u8], y: &mut [u8]) {
     if copy.shape.contains(&0) {
         return;
     }
-    // Innermost axes that are runs in both become part of the element.
+    // Innermost axes that are contiguous in both become part of the element.
     let mut run = size;
     let mut outer = rank;
     while let Some(axis) = outer.checked_sub(1) {
@@ -94,7 +93,7 @@ pub fn copy_strided(size: usize, copy: &StridedCopy, x: &[u8], y: &mut [u8]) {
         let to = at(copy.to, copy.to_strides, index);
         let (x, y) = (&x[from..][..run], &mut y[to..][..run]);
         match run {
-            // The compiler makes a single move of these.
+            // The compiler turns these into a single load and store.
             4 => y.copy_from_slice(&x[..4]),
             8 => y.copy_from_slice(&x[..8]),
             _ => y.copy_from_slice(x),
@@ -110,7 +109,7 @@ pub fn copy_strided(size: usize, copy: &StridedCopy, x: &[u8], y: &mut [u8]) {
 /// Repeats `element` until `y` is full.
 ///
 /// # Panics
-/// If `y` is not a whole number of elements.
+/// If the length of `y` is not a multiple of the element's.
 pub fn fill(element: &[u8], y: &mut [u8]) {
     assert!(!element.is_empty() && y.len().is_multiple_of(element.len()), "whole elements");
     match element {

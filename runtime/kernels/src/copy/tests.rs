@@ -26,8 +26,7 @@ fn boxes_move_between_any_strides() {
         let size = [1, 2, 4, 8, 3][random.below(5)];
         let rank = random.below(5);
         let shape: Vec<usize> = (0..rank).map(|_| random.below(5) + usize::from(case % 7 != 0)).collect();
-        // The input is a box with a step (perhaps backwards, perhaps repeated) in a larger tensor, the output a box
-        // with a margin.
+        // The input is a box with a step (possibly negative or 0) in a larger tensor, the output a box with a margin.
         let steps: Vec<isize> = (0..rank).map(|_| [1, 1, 1, 2, -1, -2, 0][random.below(7)]).collect();
         let in_shape: Vec<usize> =
             shape.iter().zip(&steps).map(|(&n, s)| n.saturating_sub(1) * s.unsigned_abs() + 1).collect();

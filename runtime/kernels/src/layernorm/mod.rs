@@ -1,9 +1,8 @@
 //! Layer normalization over the last axes: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
 //!
-//! Mean and variance are those of each row of `scale.len()` numbers. The root-mean-square form leaves
-//! the mean out: `y = x / sqrt(mean(x^2) + epsilon) * scale + bias`. A row stays in the first-level
-//! cache, so it is read three times: the variance from the centerd numbers loses no digits where the
-//! mean is large.
+//! Mean and variance are those of each row of `scale.len()` elements. The root-mean-square form leaves out the mean: `y
+//! = x / sqrt(mean(x^2) + epsilon) * scale + bias`. A row stays in the first-level cache, so it can be read three
+//! times: computing the variance from the centered elements loses no precision where the mean is large.
 
 mod scalar;
 mod vector;
@@ -30,11 +29,11 @@ pub enum Norm {
 /// The parameters of a layer normalization.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm<'a> {
-    /// Which form.
+    /// Which of the two norms.
     pub norm: Norm,
-    /// One factor for each number of a row: its length is the length of a row.
+    /// One factor for each element of a row: its length is the length of a row.
     pub scale: &'a [f32],
-    /// One addend for each number of a row.
+    /// One addend for each element of a row.
     pub bias: Option<&'a [f32]>,
     /// Added under the root.
     pub epsilon: f32,
@@ -43,7 +42,7 @@ pub struct LayerNorm<'a> {
 /// Normalizes every row of `x`.
 ///
 /// # Panics
-/// If `x` is not a whole number of rows, or `y` or the bias have another length.
+/// If the length of `x` is not a multiple of the row length, or `y` or the bias have the wrong length.
 pub fn layernorm(isa: Isa, params: &LayerNorm, x: &[f32], y: &mut [f32], pool: &Pool) {
     assert_eq!(y.len(), x.len(), "input and output have one length");
     if x.is_empty() {

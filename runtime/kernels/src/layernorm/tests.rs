@@ -28,7 +28,7 @@ fn rows_are_normalised() {
     everywhere(|isa, pool, edge| {
         for case in 0..40 {
             let (rows, n) = if case == 0 { (197, 384) } else { (random.below(4), random.length()) };
-            // A mean far from zero shows digits lost to cancellation.
+            // A mean far from zero reveals precision lost to cancellation.
             let offset = if case % 2 == 0 { 50.0 } else { 0.0 };
             let x: Vec<f32> = random.numbers(rows * n, 3.0).iter().map(|x| x + offset).collect();
             let x = Guarded::new(&x, edge);
@@ -39,7 +39,7 @@ fn rows_are_normalised() {
                     let params = LayerNorm { norm, scale: &scale, bias, epsilon: 1e-5 };
                     let mut y = unwritten(x.len(), edge);
                     layernorm(isa, &params, &x, &mut y, pool);
-                    // One place of the mean (50 has 4e-6) over a deviation that may be small.
+                    // One unit in the last place of the mean (4e-6 for 50) over a deviation that may be small.
                     let tolerance = if n < 4 { 5e-3 } else { 2e-4 };
                     let tolerance = if offset == 0.0 && n >= 4 { 2e-6 } else { tolerance };
                     assert_close(&y, &expected(&params, &x), tolerance, &format!("{norm:?} {rows}x{n} {isa}"));

@@ -4,7 +4,7 @@ use super::{LayerNorm, Norm};
 use crate::lanes::Lanes;
 use crate::simd::{Kernel, Simd};
 
-/// Whole rows.
+/// Normalizes whole rows.
 pub(super) struct Rows<'a> {
     pub(super) params: &'a LayerNorm<'a>,
     pub(super) x: &'a [f32],
@@ -66,7 +66,7 @@ fn sum_of_squares<S: Simd>(simd: S, x: &[f32], mean: f32) -> f32 {
         let a = simd.load(x).sub(centre);
         acc[0] = a.mul_add(a, acc[0]);
     }
-    // The lanes beyond the end hold the mean, and so add nothing.
+    // The lanes beyond the end are filled with the mean, and so add nothing.
     let a = simd.load_or(rest.remainder(), mean).sub(centre);
     acc[1] = a.mul_add(a, acc[1]);
     simd.sum_lanes(acc[0].add(acc[1]))

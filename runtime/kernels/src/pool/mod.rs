@@ -1,13 +1,12 @@
 //! Pooling over windows of an NHWC image: the largest or the mean of each window, per channel.
 //!
-//! `y[n, oh, ow, c] = max or mean over the window's (h, w) of x[n, h, w, c]`, where the window of
-//! output row `o` holds the input rows `o * stride - pad_top + k * dilation` for `k < kernel` that
-//! exist. The channels lie in the lanes, so any kernel, stride and padding is one loop.
+//! `y[n, oh, ow, c] = max or mean over the window's (h, w) of x[n, h, w, c]`, where the window of output row `o` has
+//! the input rows `o * stride - pad_top + k * dilation` for `k < kernel` that exist. Channels are in the lanes, so one
+//! loop serves any kernel size, stride and padding.
 //!
-//! Padding never becomes a value: the largest is taken over real numbers only (minus infinity if a
-//! window has none), and a mean divides by how many numbers it has, or, with `count_padding`, by how
-//! many places of the window lie inside the padded image (0 if there are none). NaN in a window gives
-//! NaN.
+//! Padding has no value: the maximum is taken over actual pixels only (minus infinity if a window has none). A mean
+//! divides by the count of pixels in the window or, with `count_padding`, by the count of its positions inside the
+//! padded image (0 if there are none). NaN in a window gives NaN.
 //!
 //! Global pooling is a [reduction](crate::reduce) over pixels.
 
@@ -29,7 +28,7 @@ use crate::threads::Pool;
 use serde::{Deserialize, Serialize};
 use window::{Taps, Windows};
 
-/// How a window becomes one number.
+/// How a window becomes one element.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum PoolFn {
     /// The largest.
@@ -41,7 +40,7 @@ pub enum PoolFn {
     },
 }
 
-/// The shape of a pooling, in pixels and channels.
+/// The shape of a pooling operation, in pixels and channels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolShape {
     /// Images.
@@ -52,7 +51,7 @@ pub struct PoolShape {
     pub in_w: usize,
     /// Channels of input and output.
     pub channels: usize,
-    /// Rows of the output; the caller has rounded them up or down.
+    /// Rows of the output; the caller has rounded the quotient up or down.
     pub out_h: usize,
     /// Columns of the output.
     pub out_w: usize,
@@ -60,7 +59,7 @@ pub struct PoolShape {
     pub kernel: [usize; 2],
     /// Rows and columns from one window to the next.
     pub stride: [usize; 2],
-    /// Rows and columns from one place of a window to the next.
+    /// Rows and columns from one position of a window to the next.
     pub dilation: [usize; 2],
     /// Rows of padding above.
     pub pad_top: usize,
@@ -72,7 +71,7 @@ pub struct PoolShape {
     pub pad_right: usize,
 }
 
-/// The sizes of an NHWC image whose output windows are listed one by one.
+/// The sizes of an NHWC image for pooling over listed windows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ImageShape {
     /// Images.
@@ -86,7 +85,7 @@ pub struct ImageShape {
 }
 
 impl ImageShape {
-    /// The number of elements. Panics if it does not fit in `usize`.
+    /// The element count. Panics if it does not fit in `usize`.
     pub(crate) fn len(&self) -> usize {
         [self.height, self.width, self.channels]
             .iter()
@@ -98,7 +97,7 @@ impl ImageShape {
 /// Pools over regular windows.
 ///
 /// # Panics
-/// If the length of `x` or `y` does not fit `shape`, or a stride or dilation is 0.
+/// If the length of `x` or `y` does not match `shape`, or a stride or dilation is 0.
 pub fn pool(isa: Isa, f: PoolFn, shape: &PoolShape, x: &[f32], y: &mut [f32], pool: &Pool) {
     let axis = |i: usize, len, before, after| Windows::Regular {
         len,
@@ -124,7 +123,7 @@ pub fn pool(isa: Isa, f: PoolFn, shape: &PoolShape, x: &[f32], y: &mut [f32], po
 /// columns `columns[ow]` of the input. Adaptive pooling has windows of uneven size.
 ///
 /// # Panics
-/// If the length of `x` or `y` does not fit, or a window leaves the image.
+/// If the length of `x` or `y` does not match, or a window lies outside the image.
 pub fn adaptive_pool(
     isa: Isa,
     f: PoolFn,
@@ -148,17 +147,16 @@ pub fn adaptive_pool(
     run(isa, &windows, largest(rows) * largest(columns), x, y, pool);
 }
 
-/// The windows of the adaptive pooling of `len` pixels to `out`: output `o` covers
-/// `floor(o * len / out) .. ceil((o + 1) * len / out)`.
+/// The windows of adaptive pooling of `len` pixels to `out`: output `o` covers `floor(o * len / out) .. ceil((o + 1) *
+/// len / out)`.
 pub fn adaptive_windows(len: usize, out: usize) -> impl Iterator<Item = Range<usize>> {
     (0..out).map(move |o| o * len / out..((o + 1) * len).div_ceil(out))
 }
 
-/// Pools each image to one pixel: `batch * channels` results. `height` and `width` only count
-/// together.
+/// Pools each image to one pixel: `batch * channels` results. Only the product of `height` and `width` matters.
 ///
 /// # Panics
-/// If the length of `x` or `y` does not fit.
+/// If the length of `x` or `y` does not match.
 pub fn global_pool(isa: Isa, f: PoolFn, image: ImageShape, x: &[f32], y: &mut [f32], pool: &Pool) {
     let pixels = image.height.checked_mul(image.width).expect("an image that fits in memory");
     let view = MiddleAxis { outer: image.batch, axis: pixels, inner: image.channels };
@@ -169,7 +167,7 @@ pub fn global_pool(isa: Isa, f: PoolFn, image: ImageShape, x: &[f32], y: &mut [f
     reduce(isa, f, view, x, y, pool);
 }
 
-/// A pooling as the kernels see it.
+/// A pooling operation as the kernels see it.
 #[derive(Clone, Copy)]
 struct Pooling<'a> {
     f: PoolFn,
@@ -181,7 +179,7 @@ struct Pooling<'a> {
 }
 
 impl Pooling<'_> {
-    /// What the sum of a window is multiplied by, or 0 where nothing counts.
+    /// The factor of the sum of a window; 0 if the window is empty.
     #[inline(always)]
     fn factor(&self, rows: Taps, columns: Taps) -> f32 {
         let count = match self.f {

@@ -1,8 +1,8 @@
-//! The windows in plain Rust.
+//! Pooling in plain Rust.
 
 use super::{PoolFn, Pooling};
 
-/// The output rows (of all images, counted through) from `first_row` that `y` has room for.
+/// Computes the output rows (counted over all images) from `first_row` on that `y` has room for.
 pub(super) fn rows(p: &Pooling, x: &[f32], first_row: usize, y: &mut [f32]) {
     let [out_h, out_w] = p.out;
     let channels = p.image.channels;

@@ -7,7 +7,7 @@ use crate::testing::{Random, assert_close, everywhere, unwritten};
 const KINDS: [PoolFn; 3] =
     [PoolFn::Max, PoolFn::Average { count_padding: false }, PoolFn::Average { count_padding: true }];
 
-/// What pooling gives for a window's real numbers, of which `places` would count with padding.
+/// Pools the pixels of a window, which has `places` positions if padding counts.
 fn formula(f: PoolFn, window: &[f64], places: usize) -> f32 {
     let sum: f64 = window.iter().sum();
     let mean = |n: usize| if n == 0 { 0.0 } else { sum / n as f64 };
@@ -106,7 +106,7 @@ fn regular_windows() {
                     let mut y = unwritten(s.batch * s.out_h * s.out_w * s.channels, edge);
                     pool(isa, f, &s, &x, &mut y, pool_of_threads);
                     let mut expected = expected(f, &s, &x);
-                    // A sum that overflows f32 on the way but not in f64 is not a fault.
+                    // Ignores sums that overflow in f32 along the way but not in f64.
                     if !matches!(f, PoolFn::Max) {
                         y.iter_mut().zip(&mut expected).filter(|(_, e)| e.abs() > 1e30 || e.is_nan()).for_each(
                             |(y, e)| {

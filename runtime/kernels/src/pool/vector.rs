@@ -1,11 +1,11 @@
-//! The windows on vectors of channels, for every instruction set.
+//! Pooling on vectors of channels, for every instruction set.
 
 use super::window::Taps;
 use super::{PoolFn, Pooling};
 use crate::lanes::Lanes;
 use crate::simd::{Kernel, Simd};
 
-/// The output rows (of all images, counted through) from `first_row` that `y` has room for.
+/// The output rows (counted over all images) from `first_row` on that `y` has room for.
 pub(super) struct Rows<'a> {
     pub(super) pooling: &'a Pooling<'a>,
     pub(super) x: &'a [f32],
@@ -25,7 +25,7 @@ struct Window<'a> {
     channels: usize,
     rows: Taps,
     columns: Taps,
-    /// What the sum is multiplied by.
+    /// The factor of the sum.
     factor: f32,
 }
 
@@ -61,7 +61,7 @@ impl Rows<'_> {
     }
 }
 
-/// All channels of one output pixel.
+/// Pools all channels of one output pixel.
 #[inline(always)]
 fn pixel<S: Simd, const MAX: bool>(simd: S, window: Window, y: &mut [f32]) {
     let mut c = 0;
@@ -92,7 +92,7 @@ fn pixel<S: Simd, const MAX: bool>(simd: S, window: Window, y: &mut [f32]) {
     }
 }
 
-/// `N` vectors of channels from channel `c`.
+/// Pools `N` vectors of channels from channel `c` on.
 #[inline(always)]
 fn whole<S: Simd, const MAX: bool, const N: usize>(simd: S, window: Window, c: usize) -> [S::F32; N] {
     let mut acc = [start::<S, MAX>(simd); N];

@@ -1,17 +1,17 @@
-//! Which pixels of one axis belong to the window of an output.
+//! The pixels along one axis that belong to the window of an output.
 
 use std::ops::Range;
 
 /// The windows of all outputs along one axis.
 #[derive(Clone, Copy)]
 pub(super) enum Windows<'a> {
-    /// Of one size, at even distances.
+    /// Windows of one size at constant distances.
     Regular { len: usize, kernel: usize, stride: usize, dilation: usize, before: usize, after: usize },
-    /// Given one by one, inside the image.
+    /// Windows listed one by one, inside the image.
     Listed(&'a [Range<usize>]),
 }
 
-/// The pixels of one window that exist: `first`, `first + step`, ... `count` of them.
+/// The pixels of one window that exist: `first`, `first + step`, ...; `count` of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Taps {
     pub(super) first: usize,
@@ -27,8 +27,8 @@ impl Windows<'_> {
     pub(super) fn at(&self, o: usize) -> Taps {
         match *self {
             Windows::Regular { len, kernel, stride, dilation, before, after } => {
-                // Counted from the first pixel of the padding: the window's place `k` is at
-                // `start + k * dilation`, the image at `before..before + len`.
+                // Positions are counted from the first pixel of the padding: position `k` of the window is at `start +
+                // k * dilation`, the image at `before..before + len`.
                 let start = o * stride;
                 let places_below = |end: usize| end.saturating_sub(start).div_ceil(dilation).min(kernel);
                 let skipped = places_below(before);

@@ -1,11 +1,11 @@
-//! Sums, extremes and norms along an axis: `y[o, i] = reduce over a of x[o, a, i]`.
+//! Sums, extrema and norms along an axis: `y[o, i] = reduce over a of x[o, a, i]`.
 //!
-//! Global pooling is a reduction over pixels, the mean over tokens pools a sentence. Sums are
-//! accumulated in blocks: within a block in registers, then block by block, so that the rounding error
-//! grows with the number of blocks rather than with the length of the axis.
+//! Global pooling is a reduction over pixels, and the mean over tokens pools a sentence. Sums are accumulated in
+//! blocks, in registers within a block and then block by block, so that the rounding error grows with the count of
+//! blocks instead of the length of the axis.
 //!
-//! NaN anywhere along the axis gives NaN, also for `Max` and `Min`. An empty axis gives the neutral
-//! element (0, 1, minus or plus infinity) and NaN for `Mean`.
+//! NaN anywhere along the axis gives NaN, also for `Max` and `Min`. An empty axis gives the neutral element (0, 1, or
+//! plus or minus infinity), and NaN for `Mean`.
 
 mod scalar;
 mod vector;
@@ -21,7 +21,7 @@ use crate::parallel;
 use crate::simd::dispatch;
 use crate::threads::Pool;
 
-/// How an axis becomes one number.
+/// How an axis becomes one element.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum ReduceFn {
     /// `sum x`
@@ -55,7 +55,7 @@ impl ReduceFn {
         ReduceFn::L2,
     ];
 
-    /// The value that changes nothing when it is reduced with another.
+    /// The neutral element of the reduction.
     fn neutral(self) -> f32 {
         match self {
             ReduceFn::Max => f32::NEG_INFINITY,
@@ -69,7 +69,7 @@ impl ReduceFn {
 /// Reduces the middle axis of `x`: `view.outer * view.inner` results.
 ///
 /// # Panics
-/// If the length of `x` or `y` does not fit `view`.
+/// If the length of `x` or `y` does not match `view`.
 pub fn reduce(isa: Isa, f: ReduceFn, view: MiddleAxis, x: &[f32], y: &mut [f32], pool: &Pool) {
     assert_eq!(x.len(), view.len(), "the input has the length of its view");
     assert_eq!(Some(y.len()), view.outer.checked_mul(view.inner), "one result per outer and inner");

@@ -3,7 +3,7 @@
 use super::ReduceFn;
 use crate::middle_axis::MiddleAxis;
 
-/// The results `offset..offset + y.len()`.
+/// Computes the results `offset..offset + y.len()`.
 pub(super) fn reduce(f: ReduceFn, view: MiddleAxis, x: &[f32], offset: usize, y: &mut [f32]) {
     for (at, y) in (offset..).zip(y) {
         let (o, i) = (at / view.inner, at % view.inner);
@@ -27,7 +27,7 @@ fn of(f: ReduceFn, len: usize, x: impl Iterator<Item = f32>) -> f32 {
 }
 
 fn sum(x: impl Iterator<Item = f32>) -> f64 {
-    // `Iterator::sum` of floats starts at -0.0, which an empty axis would show.
+    // `Iterator::sum` of floats starts at -0.0, which would be the sum of an empty axis.
     x.fold(0.0, |sum, x| sum + f64::from(x))
 }
 

@@ -1,14 +1,14 @@
 //! The reductions on vectors, for every instruction set.
 //!
-//! Along the last axis a row is folded lane by lane and the lanes at the end. Along any other axis
-//! the lanes hold neighboring columns.
+//! Along the last axis, a row is folded lane by lane and then the lanes are combined. Along any other axis, the lanes
+//! are adjacent columns.
 
 use super::ReduceFn;
 use crate::lanes::Lanes;
 use crate::middle_axis::MiddleAxis;
 use crate::simd::{Kernel, Simd};
 
-/// The results `offset..offset + y.len()`.
+/// Computes the results `offset..offset + y.len()`.
 pub(super) struct Reduce<'a> {
     pub(super) f: ReduceFn,
     pub(super) view: MiddleAxis,
@@ -19,11 +19,11 @@ pub(super) struct Reduce<'a> {
 
 /// Independent accumulators: enough to hide the latency of an addition.
 const UNROLL: usize = 4;
-/// The fewest groups of vectors (of a row) or rows (of a column) that make a block of a sum.
+/// The fewest groups of vectors (of a row) or rows (of a column) in a block of a sum.
 const BLOCK: usize = 128;
 
-/// How many of `n` summands make a block: as many as there are blocks, so that neither the sums within blocks nor the
-/// sum of the blocks is much longer than the other.
+/// How many of `n` summands form a block: about as many as there are blocks, so that neither the sums within blocks nor
+/// the sum of the blocks is much longer than the other.
 #[inline(always)]
 fn block_len(n: usize) -> usize {
     n.isqrt().max(BLOCK)
@@ -77,7 +77,7 @@ impl Reduce<'_> {
     }
 }
 
-/// All of a row.
+/// Reduces a row.
 #[inline(always)]
 fn fold_row<S: Simd>(simd: S, f: ReduceFn, row: &[f32]) -> f32 {
     let neutral = simd.splat(f.neutral());
@@ -105,7 +105,7 @@ fn fold_row<S: Simd>(simd: S, f: ReduceFn, row: &[f32]) -> f32 {
     simd.fold_lanes(total, |a, b| combine_one(f, a, b))
 }
 
-/// Columns `column..column + y.len()` of a plane whose rows have `inner` numbers.
+/// Reduces columns `column..column + y.len()` of a plane whose rows have `inner` elements.
 #[inline(always)]
 fn fold_columns<S: Simd>(simd: S, f: ReduceFn, plane: &[f32], inner: usize, mut column: usize, y: &mut [f32]) {
     let mut groups = y.chunks_exact_mut(UNROLL * S::LANES);
@@ -137,7 +137,7 @@ fn fold_columns<S: Simd>(simd: S, f: ReduceFn, plane: &[f32], inner: usize, mut 
     }
 }
 
-/// `N` vectors of columns from `column`.
+/// Reduces `N` vectors of columns from `column` on.
 #[inline(always)]
 fn fold_column_group<S: Simd, const N: usize>(
     simd: S,
@@ -163,7 +163,7 @@ fn fold_column_group<S: Simd, const N: usize>(
     total
 }
 
-/// What is done to each number before it is combined.
+/// The function applied to each element before it is combined.
 #[inline(always)]
 fn map<V: Lanes>(f: ReduceFn, x: V) -> V {
     match f {
@@ -194,7 +194,7 @@ fn combine_one(f: ReduceFn, a: f32, b: f32) -> f32 {
     }
 }
 
-/// What is done to the combined number.
+/// The function applied to the combined value.
 #[inline(always)]
 fn finish(f: ReduceFn, len: usize, x: f32) -> f32 {
     match f {

@@ -1,9 +1,9 @@
 //! Resizing an NHWC image to another height and width.
 //!
-//! Where an output pixel looks in the input (half-pixel centers, aligned corners, rounding) is the
-//! operator's affair: it comes as one table per axis. `y[oh, ow] = x[rows[oh], columns[ow]]` for the
-//! nearest pixel; for linear interpolation, with `lerp(a, b, f) = a + f * (b - a)`, the pixels
-//! `(lo, hi)` of the two axes are blended along the columns and then along the rows.
+//! The operator decides where an output pixel reads the input (half-pixel centers, aligned corners, rounding) and
+//! passes one table per axis. For the nearest pixel, `y[oh, ow] = x[rows[oh], columns[ow]]`. For linear interpolation,
+//! with `lerp(a, b, f) = a + f * (b - a)`, the pixels `(lo, hi)` of the two axes are blended along the columns and then
+//! along the rows.
 
 mod scalar;
 mod vector;
@@ -21,19 +21,19 @@ use crate::threads::Pool;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NearestAxis(pub Vec<u32>);
 
-/// The two input pixels of every output pixel along one axis, and where between them it lies.
+/// The two input pixels of every output pixel along one axis, and its position between them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LinearAxis {
-    /// The pixel before.
+    /// The pixel before it.
     pub lo: Vec<u32>,
-    /// The pixel behind.
+    /// The pixel after it.
     pub hi: Vec<u32>,
     /// 0 at `lo`, 1 at `hi`.
     pub frac: Vec<f32>,
 }
 
 impl LinearAxis {
-    /// The number of output pixels, if the tables agree and stay below `len` pixels.
+    /// The count of output pixels, if the tables have equal lengths and all indices are below `len`.
     fn checked_len(&self, len: usize) -> Option<usize> {
         let inside = |table: &[u32]| table.iter().all(|&at| (at as usize) < len);
         let n = self.frac.len();
@@ -51,7 +51,7 @@ impl LinearAxis {
 /// Copies the nearest pixel: `[batch, rows, columns, channels]` results.
 ///
 /// # Panics
-/// If a table leaves the image, or the length of `x` or `y` does not fit.
+/// If a table index lies outside the image, or the length of `x` or `y` does not match.
 pub fn resize_nearest(
     image: ImageShape,
     rows: &NearestAxis,
@@ -66,7 +66,7 @@ pub fn resize_nearest(
     each_row(image, rows.len(), columns.len(), x, y, pool, |x, oh, y| {
         let row_len = image.width * image.channels;
         let row = &x[rows[oh] as usize * row_len..][..row_len];
-        // A pixel is a copy, the same for every instruction set.
+        // Copying a pixel is the same for every instruction set.
         for (&w, y) in columns.iter().zip(y.chunks_exact_mut(image.channels)) {
             y.copy_from_slice(&row[w as usize * image.channels..][..image.channels]);
         }
@@ -76,8 +76,8 @@ pub fn resize_nearest(
 /// Interpolates between four pixels: `[batch, rows, columns, channels]` results.
 ///
 /// # Panics
-/// If the tables of an axis differ in length or leave the image, or the length of `x` or `y` does not
-/// fit.
+/// If the tables of an axis differ in length, an index lies outside the image, or the length of `x` or `y` does not
+/// match.
 pub fn resize_linear(
     isa: Isa,
     image: ImageShape,
@@ -101,14 +101,14 @@ pub fn resize_linear(
         };
         match isa {
             Isa::Scalar => scalar::linear_row(&row, y),
-            // Fewer channels than the smallest vector: lanes would stay empty.
+            // With fewer channels than the smallest vector, lanes would stay empty.
             _ if image.channels < 4 => scalar::linear_row(&row, y),
             _ => dispatch(isa, vector::LinearRow { row, y }),
         }
     });
 }
 
-/// What one row of the output is blended from.
+/// The two input rows that one row of the output is blended from.
 struct Row<'a> {
     above: &'a [f32],
     below: &'a [f32],

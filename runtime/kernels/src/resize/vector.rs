@@ -43,7 +43,7 @@ impl Kernel for LinearRow<'_> {
     }
 }
 
-/// Between left and right, then between above and below.
+/// Blends left and right, then above and below.
 #[inline(always)]
 fn blend<V: Lanes>([a, b, c, d]: [V; 4], across: V, down: V) -> V {
     let above = across.mul_add(b.sub(a), a);

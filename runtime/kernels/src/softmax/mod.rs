@@ -1,8 +1,8 @@
 //! Softmax and its logarithm along an axis.
 //!
-//! `softmax(x)[a] = e^(x[a] - m) / sum over b of e^(x[b] - m)`, with `m` the largest of the axis, which
-//! keeps every exponent at or below zero. The logarithm is `x[a] - m - ln(sum)`.
-//! NaN, or nothing but minus infinity, along the axis makes all of it NaN.
+//! `softmax(x)[a] = e^(x[a] - m) / sum over b of e^(x[b] - m)`, where `m` is the maximum along the axis, which keeps
+//! every exponent at or below zero. The logarithm is `x[a] - m - ln(sum)`. If the axis contains NaN, or nothing but
+//! minus infinity, all results along it are NaN.
 
 mod scalar;
 mod vector;
@@ -18,7 +18,7 @@ use crate::parallel;
 use crate::simd::dispatch;
 use crate::threads::Pool;
 
-/// Which of the two.
+/// Softmax or its logarithm.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum SoftmaxFn {
     /// Probabilities that sum to 1.
@@ -27,13 +27,13 @@ pub enum SoftmaxFn {
     LogSoftmax,
 }
 
-/// An exponential costs about as much as moving this many numbers.
+/// An exponential costs about as much as moving this many elements.
 const EXP_WORK: usize = 4;
 
 /// Applies `f` along the middle axis of `x`.
 ///
 /// # Panics
-/// If the length of `x` or `y` is not that of `view`.
+/// If the length of `x` or `y` does not match `view`.
 pub fn softmax(isa: Isa, f: SoftmaxFn, view: MiddleAxis, x: &[f32], y: &mut [f32], pool: &Pool) {
     assert_eq!(x.len(), view.len(), "the input has the length of its view");
     assert_eq!(y.len(), x.len(), "input and output have one length");

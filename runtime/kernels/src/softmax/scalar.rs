@@ -2,7 +2,7 @@
 
 use super::SoftmaxFn;
 
-/// One `[axis, inner]` plane.
+/// Computes one `[axis, inner]` plane.
 pub(super) fn plane(f: SoftmaxFn, axis: usize, inner: usize, x: &[f32], y: &mut [f32]) {
     for i in 0..inner {
         let at = |a: usize| a * inner + i;

@@ -74,7 +74,7 @@ fn special_numbers_follow_the_formula() {
                         1e-6,
                         "row",
                     ),
-                    // Infinity minus infinity has no value; the others may be zero or NaN.
+                    // Infinity minus infinity is NaN; the other results may be zero or NaN.
                     3 => assert!(column[1].is_nan()),
                     _ => assert_close(&column, &all_nan, 0.0, "row"),
                 }

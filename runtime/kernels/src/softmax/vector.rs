@@ -5,14 +5,14 @@ use crate::activation;
 use crate::lanes::Lanes;
 use crate::simd::{Kernel, Simd};
 
-/// Along a contiguous row: the lanes hold neighbors of the axis.
+/// Along a contiguous row: the lanes are adjacent elements of the axis.
 pub(super) struct Row<'a> {
     pub(super) f: SoftmaxFn,
     pub(super) x: &'a [f32],
     pub(super) y: &'a mut [f32],
 }
 
-/// Along the first axis of an `[axis, inner]` plane: the lanes hold neighboring columns.
+/// Along the first axis of an `[axis, inner]` plane: the lanes are adjacent columns.
 pub(super) struct Columns<'a> {
     pub(super) f: SoftmaxFn,
     pub(super) inner: usize,
@@ -50,7 +50,7 @@ impl Kernel for Row<'_> {
     }
 }
 
-/// The largest of a row; NaN if there is one.
+/// The maximum of a row; NaN if the row contains one.
 #[inline(always)]
 fn largest<S: Simd>(simd: S, x: &[f32]) -> f32 {
     let mut xs = x.chunks_exact(S::LANES);
@@ -62,7 +62,7 @@ fn largest<S: Simd>(simd: S, x: &[f32]) -> f32 {
     simd.fold_lanes(max, |a, b| if a.is_nan() || a > b { a } else { b })
 }
 
-/// `y = e^(x - max)`, and its sum.
+/// Computes `y = e^(x - max)` and returns the sum of `y`.
 #[inline(always)]
 fn exponentials<S: Simd>(simd: S, x: &[f32], max: S::F32, y: &mut [f32]) -> f32 {
     let mut xs = x.chunks_exact(S::LANES);
@@ -76,7 +76,7 @@ fn exponentials<S: Simd>(simd: S, x: &[f32], max: S::F32, y: &mut [f32]) -> f32 
     let y = ys.into_remainder();
     let e = activation::vector::exp(simd.load_partial(xs.remainder()).sub(max));
     simd.store_partial(e, y);
-    // Reading back what was stored leaves out the lanes beyond the end of the row.
+    // Loading what was stored sets the lanes beyond the end of the row to zero.
     simd.sum_lanes(sum.add(simd.load_partial(y)))
 }
 
@@ -95,7 +95,7 @@ impl Kernel for Columns<'_> {
     }
 }
 
-/// Columns `column..column + width`, at most a vector of them.
+/// Computes columns `column..column + width`, at most one vector of them.
 #[inline(always)]
 fn column_group<S: Simd>(simd: S, f: SoftmaxFn, inner: usize, column: usize, width: usize, x: &[f32], y: &mut [f32]) {
     let mut max = simd.splat(f32::NEG_INFINITY);
@@ -128,13 +128,13 @@ fn column_group<S: Simd>(simd: S, f: SoftmaxFn, inner: usize, column: usize, wid
     }
 }
 
-/// A whole vector or fewer numbers.
+/// Loads a whole vector, or fewer elements.
 #[inline(always)]
 fn load<S: Simd>(simd: S, x: &[f32]) -> S::F32 {
     if x.len() == S::LANES { simd.load(x) } else { simd.load_partial(x) }
 }
 
-/// A whole vector or fewer numbers.
+/// Stores a whole vector, or fewer elements.
 #[inline(always)]
 fn store<S: Simd>(simd: S, v: S::F32, y: &mut [f32]) {
     if y.len() == S::LANES {

@@ -32,7 +32,7 @@ fn tile(m: &Matrix, x: &[[u8; 4]], y: &mut [[u8; 4]]) {
     }
 }
 
-/// The columns of eight rows: pairs of rows are interleaved, then pairs of pairs, then halves.
+/// The columns of eight rows: interleaves pairs of rows, then pairs of pairs, then halves.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn transposed(rows: [__m256; 8]) -> [__m256; 8] {
@@ -70,7 +70,7 @@ fn transposed(rows: [__m256; 8]) -> [__m256; 8] {
 #[target_feature(enable = "avx2")]
 fn load(x: &[[u8; 4]]) -> __m256 {
     assert!(x.len() >= 8);
-    // SAFETY: eight elements of four bytes are readable; the load has no alignment.
+    // SAFETY: eight elements of four bytes are readable; the load needs no alignment.
     unsafe { _mm256_loadu_ps(x.as_ptr().cast()) }
 }
 
@@ -78,6 +78,6 @@ fn load(x: &[[u8; 4]]) -> __m256 {
 #[target_feature(enable = "avx2")]
 fn store(v: __m256, y: &mut [[u8; 4]]) {
     assert!(y.len() >= 8);
-    // SAFETY: eight elements of four bytes are writable; the store has no alignment.
+    // SAFETY: eight elements of four bytes are writable; the store needs no alignment.
     unsafe { _mm256_storeu_ps(y.as_mut_ptr().cast(), v) }
 }

@@ -1,9 +1,9 @@
 //! Permuting the axes of a tensor: NCHW to NHWC and back, attention heads, anything else.
 //!
-//! Axes that stay neighbors are merged first. What is left is one of two cases: the last axis stays
-//! last, then its runs are copied; or it does not, then the tensor is a batch of matrix transpositions
-//! between the input's last axis and the output's last axis, walked in blocks that fit in the
-//! first-level cache. Elements of 4 bytes have register tiles (8 x 8 with AVX2, 4 x 4 with NEON).
+//! Axes that stay adjacent are merged first. Two cases remain. If the last axis stays last, its runs are copied.
+//! Otherwise the tensor is a batch of matrix transpositions between the input's last axis and the output's last axis,
+//! done in blocks that fit in the first-level cache. Elements of 4 bytes have register tiles (8 x 8 with AVX2, 4 x 4
+//! with NEON).
 //!
 //! Elements are opaque: sizes of 1, 2, 4 and 8 bytes serve every type.
 
@@ -24,11 +24,11 @@ use crate::threads::Pool;
 use permutation::Step;
 pub use permutation::{Permutation, PermutationError};
 
-/// Writes `x` with its axes permuted to `y`. `size` is the size of an element in bytes: 1, 2, 4 or 8.
+/// Writes `x` to `y` with its axes permuted. `size` is the size of an element in bytes: 1, 2, 4 or 8.
 ///
 /// # Panics
-/// If `size` is another number, the length of `x` or `y` is not that of the permutation, or the CPU
-/// does not have `isa`.
+/// If `size` is any other value, the length of `x` or `y` does not match the permutation, or the CPU does not have
+/// `isa`.
 pub fn transpose(isa: Isa, size: usize, p: &Permutation, x: &[u8], y: &mut [u8], pool: &Pool) {
     assert!(isa.is_available(), "this CPU does not have {isa}");
     assert_eq!(Some(x.len()), p.len().checked_mul(size), "the input has the permutation's length");
@@ -36,7 +36,7 @@ pub fn transpose(isa: Isa, size: usize, p: &Permutation, x: &[u8], y: &mut [u8],
     if y.is_empty() {
         return;
     }
-    // A share is a range of the output's first axis.
+    // A thread's share is a range of the output's first axis.
     let row = p.row_len();
     parallel::split(pool, y, row * size, x.len() / 4, |offset, y| {
         let first = offset / size / row;
@@ -90,8 +90,8 @@ impl Matrix {
         }
     }
 
-    /// What a kernel with square tiles of `tile` leaves over: the columns on the right and the rows
-    /// below.
+    /// The parts that a kernel with square tiles of `tile` leaves over: the columns on the right and the rows at the
+    /// bottom.
     #[inline(always)]
     fn edges(self, tile: usize) -> [Matrix; 2] {
         let (rows, columns) = (self.rows / tile * tile, self.columns / tile * tile);
@@ -101,10 +101,10 @@ impl Matrix {
 
 fn transpose_words(isa: Isa, m: &Matrix, x: &[u8], y: &mut [u8]) {
     match isa {
-        // SAFETY: `transpose` has found the instruction set on this CPU; AVX-512 includes AVX2.
+        // SAFETY: `transpose` has checked that the CPU has the instruction set; AVX-512 includes AVX2.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2::transpose(m, x, y) },
-        // SAFETY: `transpose` has found NEON on this CPU.
+        // SAFETY: `transpose` has checked that the CPU has NEON.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => unsafe { neon::transpose(m, x, y) },
         _ => scalar::transpose::<4>(m, x, y),

@@ -32,7 +32,7 @@ fn tile(m: &Matrix, x: &[[u8; 4]], y: &mut [[u8; 4]]) {
     }
 }
 
-/// The columns of four rows: pairs of rows are interleaved, then pairs of pairs.
+/// The columns of four rows: interleaves pairs of rows, then pairs of pairs.
 #[inline]
 #[target_feature(enable = "neon")]
 fn transposed([a, b, c, d]: [uint32x4_t; 4]) -> [uint32x4_t; 4] {
@@ -53,7 +53,7 @@ fn transposed([a, b, c, d]: [uint32x4_t; 4]) -> [uint32x4_t; 4] {
 #[target_feature(enable = "neon")]
 fn load(x: &[[u8; 4]]) -> uint32x4_t {
     assert!(x.len() >= 4);
-    // SAFETY: four elements of four bytes are readable; a load of bytes has no alignment.
+    // SAFETY: four elements of four bytes are readable; a load of bytes needs no alignment.
     vreinterpretq_u32_u8(unsafe { vld1q_u8(x.as_ptr().cast()) })
 }
 
@@ -61,6 +61,6 @@ fn load(x: &[[u8; 4]]) -> uint32x4_t {
 #[target_feature(enable = "neon")]
 fn store(v: uint32x4_t, y: &mut [[u8; 4]]) {
     assert!(y.len() >= 4);
-    // SAFETY: four elements of four bytes are writable; a store of bytes has no alignment.
+    // SAFETY: four elements of four bytes are writable; a store of bytes needs no alignment.
     unsafe { vst1q_u8(y.as_mut_ptr().cast(), vreinterpretq_u8_u32(v)) }
 }

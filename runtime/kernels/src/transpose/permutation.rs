@@ -7,10 +7,10 @@ use super::Matrix;
 /// The highest rank of a permutation, before axes are merged.
 const MAX_RANK: usize = 8;
 
-/// Which axis of a tensor goes where, for one shape.
+/// A permutation of the axes of a tensor of one shape.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Permutation {
-    /// The merged axes of the output, outermost first. At least one; `rank` of them count.
+    /// The merged axes of the output, outermost first; only the first `rank`, at least one, are used.
     axes: [Axis; MAX_RANK],
     rank: usize,
 }
@@ -19,9 +19,9 @@ pub struct Permutation {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Axis {
     len: usize,
-    /// The distance of neighbors in the input.
+    /// Stride in the input, in elements.
     from: usize,
-    /// The distance of neighbors in the output.
+    /// Stride in the output, in elements.
     to: usize,
 }
 
@@ -32,7 +32,7 @@ pub enum PermutationError {
     Rank,
     /// Not every axis is named once.
     Axes,
-    /// The number of elements does not fit in `usize`.
+    /// The element count does not fit in `usize`.
     TooLarge,
 }
 
@@ -80,7 +80,7 @@ impl Permutation {
         Ok(this)
     }
 
-    /// Adds the next inner axis, merged with the one before where they are neighbors in the input.
+    /// Adds the next inner axis, merging it with the one before if they are adjacent in the input.
     fn push(&mut self, inner: Axis) {
         if let Some(outer) = self.rank.checked_sub(1).map(|i| &mut self.axes[i])
             && outer.from == inner.from * inner.len
@@ -92,30 +92,30 @@ impl Permutation {
         self.rank += 1;
     }
 
-    /// The number of elements.
+    /// The element count.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.axes[0].len * self.row_len()
     }
 
-    /// How many elements of the output one step along its first axis spans.
+    /// Elements of the output per index of its first axis.
     pub(super) fn row_len(&self) -> usize {
         self.axes[0].to
     }
 
-    /// `count` steps of the output's first axis from `first`, as a permutation of its own.
+    /// Indices `first..first + count` of the output's first axis, as a permutation of their own.
     pub(super) fn rows(&self, first: usize, count: usize) -> Share {
         let mut steps = *self;
         steps.axes[0].len = count;
         Share { start: first * self.axes[0].from, steps }
     }
 
-    /// Calls `f` with the copies and matrix transpositions that together are this permutation.
+    /// Calls `f` with the copies and matrix transpositions that together make up this permutation.
     pub(super) fn for_each_step(&self, mut f: impl FnMut(Step)) {
         let axes = &self.axes[..self.rank];
         let last = self.rank - 1;
-        // The input's last axis. It may have had length 1 and be gone: then the last axis of the
-        // output, whatever its stride, is read one by one as a matrix of one column.
+        // The input's last axis. If its length was 1, it has been dropped: then the last axis of the output, whatever
+        // its stride, is read element by element as a matrix of one column.
         let unit = axes.iter().position(|axis| axis.from == 1);
         let mut outer = *self;
         outer.axes[last].len = 1;
@@ -138,7 +138,7 @@ impl Permutation {
                     to_stride: unit.map_or(1, |unit| axes[unit].to),
                 }),
             });
-            // The next index, the innermost axis first.
+            // Advances to the next index, innermost axis first.
             let Some(i) = (0..self.rank).rev().find(|&i| index[i] + 1 < outer.axes[i].len) else {
                 return;
             };
@@ -150,7 +150,7 @@ impl Permutation {
 
 /// A part of a permutation along the output's first axis.
 pub(super) struct Share {
-    /// The first element of the input that belongs to it.
+    /// The first input element of the part.
     pub(super) start: usize,
     pub(super) steps: Permutation,
 }
@@ -158,7 +158,7 @@ pub(super) struct Share {
 /// A piece of work with simple strides, in elements.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
-    /// A run that stays a run.
+    /// A contiguous run, copied as it is.
     Copy { from: usize, to: usize, len: usize },
     /// A matrix transposition.
     Matrix(Matrix),

@@ -15,9 +15,9 @@ pub(super) fn transpose<const SIZE: usize>(m: &Matrix, x: &[u8], y: &mut [u8]) {
 #[inline]
 pub(super) fn elements<const SIZE: usize>(m: &Matrix, x: &[[u8; SIZE]], y: &mut [[u8; SIZE]]) {
     match m.rows {
-        // Its first element may lie past the end.
+        // An empty matrix may start past the end of the slice.
         0 => {}
-        // The planes of an image, interleaved.
+        // Interleaving the planes of an image.
         1 => few_rows::<SIZE, 1>(m, x, y),
         2 => few_rows::<SIZE, 2>(m, x, y),
         3 => few_rows::<SIZE, 3>(m, x, y),
@@ -33,7 +33,7 @@ pub(super) fn elements<const SIZE: usize>(m: &Matrix, x: &[[u8; SIZE]], y: &mut 
     }
 }
 
-/// Transposes a matrix of `ROWS` rows, all of which are read at once.
+/// Transposes a matrix of `ROWS` rows, reading all rows at once.
 #[inline]
 fn few_rows<const SIZE: usize, const ROWS: usize>(m: &Matrix, x: &[[u8; SIZE]], y: &mut [[u8; SIZE]]) {
     if m.columns == 0 {

@@ -4,7 +4,7 @@ use super::*;
 use crate::guard::Guarded;
 use crate::testing::{Random, everywhere};
 
-/// Where each element of the output comes from.
+/// The input index of each element of the output.
 fn sources(shape: &[usize], perm: &[usize]) -> Vec<usize> {
     let rank = shape.len();
     let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
@@ -23,7 +23,7 @@ fn sources(shape: &[usize], perm: &[usize]) -> Vec<usize> {
 fn check(isa: Isa, size: usize, shape: &[usize], perm: &[usize], pool: &Pool, edge: crate::guard::Edge) {
     let p = Permutation::new(shape, perm).unwrap();
     let sources = sources(shape, perm);
-    // The bytes of element `i` are its number, so that a torn element shows.
+    // The bytes of element `i` are derived from `i`, so that a torn element is detected.
     let element = |i: usize| (i as u64).wrapping_mul(0x0123_4567_89ab_cdef).to_le_bytes();
     let bytes = |order: &mut dyn Iterator<Item = usize>| -> Vec<u8> {
         order.flat_map(|i| element(i)[8 - size..].to_vec()).collect()

@@ -1,12 +1,11 @@
 //! Elementwise functions of one tensor: `y[i] = f(x[i])`.
 //!
-//! Activations that no producing kernel could absorb, and the arithmetic of normalization layers that
-//! an exporter has spelt out. Bound by memory: two streams, a few operations per number.
+//! Activations that could not be fused into the kernel before them, and the arithmetic of normalization layers that an
+//! exporter has written out as single operators. Bound by memory: two streams, a few operations per element.
 //!
 //! The exponential, the error function and the activations have the accuracy documented in
-//! [`activation`](crate::activation); the other functions are correctly rounded (`Log` to one unit in
-//! the last place) in every instruction set. NaN gives NaN everywhere, infinities and denormals are
-//! treated as IEEE 754 says.
+//! [`activation`](crate::activation); the other functions are correctly rounded (`Log` to one unit in the last place)
+//! in every instruction set. NaN gives NaN everywhere; infinities and subnormals follow IEEE 754.
 
 mod scalar;
 mod vector;
@@ -20,7 +19,7 @@ use crate::parallel;
 use crate::simd::dispatch;
 use crate::threads::Pool;
 
-/// A function of one number.
+/// A function of one element.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum UnaryFn {
     /// `-x`
@@ -41,11 +40,11 @@ pub enum UnaryFn {
     Rsqrt,
     /// The error function.
     Erf,
-    /// The largest integral number not above `x`.
+    /// The largest integer not above `x`.
     Floor,
-    /// The smallest integral number not below `x`.
+    /// The smallest integer not below `x`.
     Ceil,
-    /// The nearest integral number, halves to even.
+    /// The nearest integer, ties to even.
     Round,
     /// -1, 0 or 1; NaN for NaN.
     Sign,
@@ -70,7 +69,7 @@ impl UnaryFn {
     ];
 }
 
-/// What [`vector`] and [`scalar`] are written for: an activation or another function.
+/// The functions that [`vector`] and [`scalar`] implement: an activation or another function.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Function {
     Activation(Activation),

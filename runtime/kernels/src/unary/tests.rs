@@ -14,7 +14,7 @@ fn formula(f: UnaryFn, x: f64) -> f64 {
         UnaryFn::Reciprocal => 1.0 / x,
         UnaryFn::Square => x * x,
         UnaryFn::Rsqrt => 1.0 / x.sqrt(),
-        // No independent error function at hand: checked by a table of its own below.
+        // There is no independent error function here: it is checked against a table below.
         UnaryFn::Erf => f64::from(crate::activation::scalar::erf(x as f32)),
         UnaryFn::Floor => x.floor(),
         UnaryFn::Ceil => x.ceil(),

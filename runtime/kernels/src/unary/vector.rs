@@ -5,8 +5,7 @@ use crate::activation::{self, Activation};
 use crate::lanes::Lanes;
 use crate::simd::{Kernel, Simd};
 
-/// Evaluates a block with `$f` bound to the function as a constant, so that the loop in the block has
-/// no branch on it.
+/// Evaluates a block with `$f` bound to the function as a constant, so that the loop in the block has no branch on it.
 macro_rules! specialise {
     ($function:expr, $f:ident => $body:block) => {
         specialise!($function, $f => $body, {
@@ -113,7 +112,7 @@ fn eval<S: Simd>(simd: S, f: Function, x: S::F32) -> S::F32 {
         UnaryFn::Floor => simd.floor(x),
         UnaryFn::Ceil => simd.ceil(x),
         UnaryFn::Round => x.round(),
-        // Zero and NaN are not unequal to themselves or to zero, and stay.
+        // Zero and NaN are neither less nor greater than zero, and stay.
         UnaryFn::Sign => {
             let zero = simd.splat(0.0);
             let positive = simd.select(simd.less(zero, x), one, x);
