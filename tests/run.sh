@@ -81,8 +81,9 @@ aarch64_zoo() {
     done
 }
 
-# Packages, on this machine and by a program without a parser on emulated phones.
+# Packages: of all versions of the format; on this machine and by a program without a parser on emulated phones.
 package() {
+    "$python" tests/golden.py
     tests/cross.sh build --quiet -p skipstone --no-default-features --example classify
     "$python" tests/package.py --device build/cross/target/$aarch64_target/debug/examples/classify
 }

@@ -210,7 +210,8 @@ def _scan(g: Graph, b: Body, steps: int, width: int, any_axis: bool = True):
                    b.constant([1, 1 if len(shape) == 3 else width], np.int64))
             for s, shape in zip(slices, slice_shapes)]  # fmt: skip
     nexts = [_mix(b, g, b.node("Add", value, g.pick(*rows)), width) for value in held]
-    made = [_mix(b, g, b.node("Add", g.pick(*rows, *nexts), b.constant(g.normal(1, width))), width) for _ in range(collects)]
+    shift = b.constant(g.normal(1, width))
+    made = [_mix(b, g, b.node("Add", g.pick(*rows, *nexts), shift), width) for _ in range(collects)]
     axes = [g.between(0, len(shape)) if any_axis else 0 for shape in slice_shapes]
     wholes = [(*shape[:axis], steps, *shape[axis:]) for shape, axis in zip(slice_shapes, axes)]
     return b.graph(*nexts, *made), state_shapes, wholes, axes, collects
@@ -231,7 +232,7 @@ def scan(g):
                   scan_input_axes=in_axes if any(in_axes) or g.chance() else None,
                   scan_input_directions=[g.between(0, 1) for _ in wholes] if g.chance() else None,
                   scan_output_axes=out_axes if collects and g.chance(0.7) else None,
-                  scan_output_directions=[g.between(0, 1) for _ in range(collects)] if collects and g.chance() else None)  # fmt: skip
+                  scan_output_directions=[g.between(0, 1) for _ in range(collects)] if collects and g.chance() else None)
     return made if isinstance(made, tuple) else (made,)
 
 
@@ -286,7 +287,8 @@ def gru_as_loop(g):
 @case
 def lstm_as_scan(g):
     steps, batch, inputs, hidden = g.between(1, 6), g.between(1, 3), g.size(10), g.size(18)
-    operands = [g.input(g.normal(batch, hidden)), g.constant(np.zeros((batch, hidden), np.float32)), g.input(g.normal(steps, batch, inputs))]
+    first = [g.input(g.normal(batch, hidden)), g.constant(np.zeros((batch, hidden), np.float32))]
+    operands = [*first, g.input(g.normal(steps, batch, inputs))]
     b = Body(g)
     h, c, x = b.parameter([batch, hidden]), b.parameter([batch, hidden]), b.parameter([batch, inputs])
     y, c = _lstm_cell(b, g, x, h, c, inputs, hidden)
@@ -310,7 +312,8 @@ def nested(g):
     rows = Body(g)
     state, row = rows.parameter([width]), rows.parameter([width])
     total = rows.node("Add", state, rows.node("Mul", row, rows.node("Gather", inner, rows.constant(0, np.int64))))
-    last, sums = loop.node("Scan", loop.constant(np.zeros(width)), y, outputs=2, body=rows.graph(total, total), num_scan_inputs=1)
+    summed = rows.graph(total, total)
+    last, sums = loop.node("Scan", loop.constant(np.zeros(width)), y, outputs=2, body=summed, num_scan_inputs=1)
     body = loop.graph(condition, loop.node("Add", loop.node("Tanh", sums), last), sums)
     values = outer.node("Loop", _limit(g, count), "", x, outputs=2, body=body)
     other = Body(g)
@@ -334,6 +337,7 @@ def in_function(g):
     body = loop.graph(loop.constant(True, np.bool_), loop.node("Add", value, "a"))
     limit = f.node("Constant", value=numpy_helper.from_array(np.array(count, np.int64)))
     result = f.node("Loop", limit, "", "a", body=body)
-    g.functions = [helper.make_function("local", "Iterate", ["a", "b"], [result], f.nodes, [helper.make_opsetid("", g.opset)])]
+    opsets = [helper.make_opsetid("", g.opset)]
+    g.functions = [helper.make_function("local", "Iterate", ["a", "b"], [result], f.nodes, opsets)]
     once = g.node("Iterate", x, y, domain="local")
     return g.node("Iterate", once, x, domain="local")
