@@ -6,7 +6,7 @@ use skipstone_kernels::activation::Activation;
 use super::pass::testing::Build;
 use super::{Block, Graph, ValueId};
 use crate::ops::binary::BinaryKind;
-use crate::ops::check::{Random, assert_close, planned};
+use crate::ops::check::{Random, assert_close, check_package, planned};
 use crate::ops::compare::{Compare, CompareKind};
 use crate::ops::control::{Along, Control, Loop};
 use crate::ops::conv::Conv;
@@ -19,7 +19,7 @@ fn fact(dtype: DType, dims: &[usize]) -> Fact {
     Fact::new(dtype, Shape::new(dims).unwrap())
 }
 
-/// Holds every instruction set's plan against plain evaluation.
+/// Holds every instruction set's plan against plain evaluation, and a package against the plan.
 #[track_caller]
 fn check(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
     graph.check().unwrap();
@@ -30,6 +30,7 @@ fn check(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
             assert_close(got, want, 1e-4, "a graph with blocks");
         }
     }
+    check_package(graph.clone(), inputs);
     want
 }
 

@@ -131,7 +131,7 @@ pub(crate) fn check(op: impl Into<Op>, inputs: &[Tensor], tolerance: f64) -> Vec
 
 /// Holds a package of `graph` against the plan, and damages it in ways that hashes do not show.
 #[track_caller]
-fn check_package(mut graph: Graph, inputs: &[Tensor]) {
+pub(crate) fn check_package(mut graph: Graph, inputs: &[Tensor]) {
     let isa = Isa::detect();
     let want = planned(&graph, isa, inputs).unwrap();
     crate::graph::optimise(&mut graph).unwrap();

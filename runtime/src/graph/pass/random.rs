@@ -1,4 +1,5 @@
-//! Random convolutional networks: whatever the passes make of one, planned it gives the answer of the graph as it was.
+//! Random convolutional networks, with branches and loops: whatever the passes make of one, planned it gives the answer
+//! of the graph as it was, also out of a package.
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::activation::Activation;
@@ -7,15 +8,17 @@ use skipstone_kernels::pool::PoolFn;
 use super::super::{Graph, ValueId};
 use super::testing::Build;
 use crate::ops::binary::BinaryKind;
-use crate::ops::check::{Random, planned_as_it_is};
+use crate::ops::check::{Random, check_package, planned_as_it_is};
+use crate::ops::compare::{Compare, CompareKind};
 use crate::ops::concat::Concat;
+use crate::ops::control::{Along, Control, Loop};
 use crate::ops::conv::Conv;
 use crate::ops::matmul::MatMul;
 use crate::ops::pool::Pool;
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::reshape::Reshape;
 use crate::package::attack::attacks;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A network that grows.
 struct Network {
@@ -25,6 +28,8 @@ struct Network {
     images: Vec<ValueId>,
     /// Weights so far, to be used again.
     weights: Vec<ValueId>,
+    /// How many blocks are around what grows.
+    depth: usize,
 }
 
 impl Network {
@@ -33,7 +38,7 @@ impl Network {
         let dims = [random.pick(&[1, 1, 2]), 1 + random.below(9), 1 + random.below(10), 1 + random.below(10)];
         let build = Build::new(&dims);
         let (images, weights) = (vec![build.x], Vec::new());
-        let mut network = Self { build, random, images, weights };
+        let mut network = Self { build, random, images, weights, depth: 0 };
         let steps = 2 + network.random.below(9);
         let chain = network.random.below(2) == 0;
         for _ in 0..steps {
@@ -71,7 +76,7 @@ impl Network {
     }
 
     fn grow(&mut self, x: ValueId) -> ValueId {
-        match self.random.below(16) {
+        match self.random.below(if self.depth < 2 { 18 } else { 16 }) {
             0..4 => self.pointwise(x),
             4..8 => self.depthwise(x),
             8 | 9 => self.any_conv(x),
@@ -79,8 +84,71 @@ impl Network {
             12 => self.excite(x),
             13 => self.normalize(x),
             14 => self.pool(x),
-            _ => self.concat(x),
+            15 => self.concat(x),
+            16 => self.branch(x),
+            _ => self.repeat(x),
         }
+    }
+
+    /// One of two blocks, by the sum of an image.
+    fn branch(&mut self, x: ValueId) -> ValueId {
+        let sum = self.build.add(Reduce { axes: vec![0, 1, 2, 3], kind: ReduceKind::Sum, keep_dims: false }, &[x]);
+        let zero = self.build.constant(&[], &[0.0]);
+        let condition = self.build.add(Compare { kind: CompareKind::Greater }, &[sum, zero]);
+        let filters = 1 + self.random.below(9);
+        let blocks = (0..2).map(|_| {
+            self.build.graph.begin_block();
+            let y = self.inside(x, filters);
+            self.build.graph.end_block(&[y])
+        });
+        let blocks = blocks.collect();
+        self.build.graph.add_control("branch", Control::If, &[condition], blocks).unwrap()[0]
+    }
+
+    /// A block that an image goes through a few times.
+    fn repeat(&mut self, x: ValueId) -> ValueId {
+        let one = |dtype| Fact::new(dtype, Shape::default());
+        let fact = self.build.graph.fact(x).clone();
+        self.build.graph.begin_block();
+        self.build.graph.add_parameter("i", one(DType::I64));
+        let goes_on = self.build.graph.add_parameter("go", one(DType::Bool));
+        let held = self.build.graph.add_parameter("held", fact);
+        self.images.push(held);
+        let channels = self.dims(x)[1];
+        let y = self.inside(held, channels);
+        let y = self.build.activate(Activation::Tanh, y);
+        self.images.pop();
+        let collects = self.random.below(2);
+        let body = self.build.graph.end_block(&[goes_on, y, y][..2 + collects]);
+        let iterations = Some(self.random.below(4));
+        let op = Loop { iterations, carried: 1, collected: vec![Along::default(); collects], ..Loop::default() };
+        let ys = self.build.graph.add_control("loop", op, &[x], vec![body]).unwrap();
+        if self.depth == 0 && collects > 0 {
+            self.build.output(ys[1]);
+        }
+        ys[0]
+    }
+
+    /// A few layers of a block, of which the last gives so many channels of as many pixels as `x`.
+    fn inside(&mut self, x: ValueId, filters: usize) -> ValueId {
+        let around = self.images.len();
+        self.depth += 1;
+        let mut y = x;
+        for _ in 0..self.random.below(4) {
+            let from = if self.random.below(3) > 0 { y } else { self.any() };
+            y = self.grow(from);
+            self.images.push(y);
+        }
+        self.depth -= 1;
+        let [batch, _, rows, columns] = self.dims(x);
+        let fits = |&id: &ValueId| matches!(self.dims(id), [b, _, r, c] if [b, r, c] == [batch, rows, columns]);
+        let y = self.images.iter().rev().copied().find(fits).unwrap_or(x);
+        self.images.truncate(around);
+        if self.dims(y)[1] == filters && self.random.below(2) == 0 {
+            return y;
+        }
+        let y = self.conv(Conv::POINTWISE, y, filters);
+        self.activate(y)
     }
 
     fn activate(&mut self, x: ValueId) -> ValueId {
@@ -297,6 +365,9 @@ fn networks_give_the_same_answer_with_and_without_passes() {
                 let difference = difference(got, want);
                 assert!(difference <= 1e-4, "network {seed} {how} with {isa}: {difference}");
             }
+        }
+        if graph.nodes.iter().any(|node| !node.blocks.is_empty()) && seed % 8 == 0 {
+            check_package(graph, &x);
         }
     }
 }
