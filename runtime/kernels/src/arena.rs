@@ -1,4 +1,4 @@
-//! Aligned memory, and checked disjoint borrowing of it.
+//! Aligned memory, and disjoint mutable borrows of it, checked at run time.
 //!
 //! The planner places every tensor of a model in one block of memory. A step reads some ranges of the block while it
 //! writes others, which the borrow checker cannot verify on a plain slice. [`Arena::views`] checks once per step that

@@ -1,8 +1,8 @@
-//! What happens to a convolution's or matrix product's sum before it is stored.
+//! What is applied to the sums of a convolution or matrix product before they are stored.
 //!
-//! Bias, activation and residual add cost a pass over memory each when they are operators of their own. Fused, they
-//! are applied while the sums are still in registers, or, for the activations that need an exponential, while the
-//! tile just stored is still in the first-level cache.
+//! Bias, activation and residual add each cost a pass over memory if they are operators of their own. Fused, they are
+//! applied while the sums are still in registers or, for activations that need an exponential, while the tile just
+//! stored is still in the first-level cache.
 
 use crate::activation::{Activation, scalar, vector};
 use crate::isa::Isa;
@@ -93,7 +93,7 @@ pub(crate) enum InRegisters {
     /// `min(max(x, .0), .1)`: none, ReLU and clip in one.
     Clamp(f32, f32),
     HardSwish,
-    /// Nothing: the activation, and a residual after it, follow on the stored tile.
+    /// Nothing: the activation, and a residual added after it, are applied to the stored tile.
     Later,
 }
 

@@ -1,7 +1,7 @@
 //! Which vector instructions this CPU has, decided once at run time.
 //!
-//! A build for one architecture carries the kernels of every instruction set of that architecture; the table of
-//! each kernel family names the set an entry needs, and [`Isa::is_available`] says whether this CPU may run it.
+//! A build for one architecture has the kernels of every instruction set of that architecture. The table of each kernel
+//! family names the set that an entry needs, and [`Isa::is_available`] says whether this CPU may run it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -87,7 +87,7 @@ impl fmt::Display for Isa {
     }
 }
 
-/// Instructions beyond an instruction set that a kernel needs.
+/// Instructions that a kernel needs beyond its instruction set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Extension {
     /// None.
@@ -103,7 +103,7 @@ pub enum Extension {
 }
 
 impl Extension {
-    /// Whether this CPU has them.
+    /// Whether this CPU has these instructions.
     pub(crate) fn is_available(self) -> bool {
         match self {
             Self::Base => true,

@@ -144,7 +144,7 @@ struct Call {
     gate: AtomicU64,
     /// Written by the caller while the gate is closed and empty, read by the workers inside.
     job: UnsafeCell<Option<Job>>,
-    /// How many guards keep the workers awake.
+    /// Count of guards that keep the workers awake.
     awake: AtomicUsize,
     shutdown: AtomicBool,
 }

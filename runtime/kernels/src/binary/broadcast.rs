@@ -132,7 +132,7 @@ impl Broadcast {
         let (a_reach, b_reach) = self.reach().expect("checked when built");
         assert!(a >= a_reach, "the first operand has {a} elements, not {a_reach}");
         assert!(b >= b_reach, "the second operand has {b} elements, not {b_reach}");
-        assert_eq!(y, self.len, "the output has the length of its shape");
+        assert_eq!(y, self.len, "output length");
     }
 
     /// The elements `range` of the output as parts of rows of the last axis.

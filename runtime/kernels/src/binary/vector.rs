@@ -14,7 +14,7 @@ pub(super) struct Binary<'a> {
     pub(super) y: &'a mut [f32],
 }
 
-/// `y = f(a, b)`, 1 or 0; `rows` are the rows of `y`.
+/// `y = f(a, b)` as 1 or 0; `rows` are the rows of `y`.
 pub(super) struct Compare<'a> {
     pub(super) f: CompareFn,
     pub(super) rows: Rows<'a>,

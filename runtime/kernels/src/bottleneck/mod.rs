@@ -176,13 +176,13 @@ pub fn product_rows(shape: &ConvShape) -> (usize, usize) {
 pub fn bottleneck(args: Bottleneck<'_>, scratch: &mut [f32], pool: &Pool) {
     let Bottleneck { shape, input, expand, depthwise, packed, epilogue, project, out } = args;
     shape.check();
-    assert!(expand.is_some() || project.is_some(), "a depthwise convolution alone");
-    assert!(expand.is_none_or(|p| p.epilogue.residual.is_none()), "the residual of an expansion");
-    assert!(project.is_none() || epilogue.residual.is_none(), "the residual of what is projected");
+    assert!(expand.is_some() || project.is_some(), "neither expansion nor projection");
+    assert!(expand.is_none_or(|p| p.epilogue.residual.is_none()), "an expansion with a residual");
+    assert!(project.is_none() || epilogue.residual.is_none(), "a residual before the projection");
     let channels = expand.map_or(shape.in_c, |p| p.channels);
     let filters = project.map_or(shape.out_c, |p| p.channels);
-    assert_eq!(input.len(), product(&[shape.batch, shape.in_h, shape.in_w, channels]), "the input");
-    assert_eq!(out.len(), product(&[shape.pixels(), filters]), "the output");
+    assert_eq!(input.len(), product(&[shape.batch, shape.in_h, shape.in_w, channels]), "input length");
+    assert_eq!(out.len(), product(&[shape.pixels(), filters]), "output length");
     if out.is_empty() {
         return;
     }

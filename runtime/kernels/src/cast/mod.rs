@@ -31,7 +31,7 @@ pub use pairs::CastTo;
 /// # Panics
 /// If the lengths differ.
 pub fn cast<From: CastTo<To>, To: Send>(isa: Isa, x: &[From], y: &mut [To], pool: &Pool) {
-    assert_eq!(x.len(), y.len(), "input and output have one length");
+    assert_eq!(x.len(), y.len(), "input and output lengths differ");
     parallel::split(pool, y, 64, x.len(), |offset, y| {
         let x = &x[offset..][..y.len()];
         match isa {
@@ -46,7 +46,7 @@ pub fn cast<From: CastTo<To>, To: Send>(isa: Isa, x: &[From], y: &mut [To], pool
 /// # Panics
 /// If the lengths differ.
 pub fn nonzero<T: Copy + Default + PartialEq + Sync>(x: &[T], y: &mut [u8], pool: &Pool) {
-    assert_eq!(x.len(), y.len(), "input and output have one length");
+    assert_eq!(x.len(), y.len(), "input and output lengths differ");
     parallel::split(pool, y, 64, x.len(), |offset, y| {
         for (y, &x) in y.iter_mut().zip(&x[offset..]) {
             *y = u8::from(x != T::default());

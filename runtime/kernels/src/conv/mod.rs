@@ -144,7 +144,7 @@ pub trait FloatKernel: Kernel {
     /// If a length does not match the shape.
     fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]);
 
-    /// Scratch size in elements for so many threads.
+    /// Scratch size in elements for `threads` threads.
     fn scratch_len(&self, shape: &ConvShape, scaled: bool, threads: usize) -> usize;
 
     /// Computes the convolution.
@@ -196,7 +196,7 @@ pub trait ByteKernel: Kernel {
     /// If the lengths differ.
     fn offsets(&self, sums: &[i32], zero: u8, to: &mut [i32]);
 
-    /// Scratch size in bytes for so many threads; scratch is aligned for 16-bit elements.
+    /// Scratch size in bytes for `threads` threads; scratch is aligned for 16-bit elements.
     fn scratch_len(&self, shape: &ConvShape, threads: usize) -> usize;
 
     /// Computes the convolution.

@@ -133,7 +133,7 @@ impl ConvShape {
 /// The product of sizes.
 ///
 /// # Panics
-/// If it overflows: a wrapped length would pass for a short one.
+/// If it overflows: a wrapped length would pass the checks as a short one.
 pub(crate) fn product(sizes: &[usize]) -> usize {
     let mut product = 1usize;
     for &size in sizes {

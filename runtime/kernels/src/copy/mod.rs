@@ -65,9 +65,9 @@ pub struct StridedCopy<'a> {
 /// # Panics
 /// If the axis counts differ, there are more than 16 axes, `size` is 0, or the walk leaves `x` or `y`.
 pub fn copy_strided(size: usize, copy: &StridedCopy, x: &[u8], y: &mut [u8]) {
-    assert!(size > 0, "elements have a size");
+    assert!(size > 0, "the element size is 0");
     let rank = copy.shape.len();
-    assert!(copy.from_strides.len() == rank && copy.to_strides.len() == rank, "one stride an axis");
+    assert!(copy.from_strides.len() == rank && copy.to_strides.len() == rank, "stride count");
     if copy.shape.contains(&0) {
         return;
     }

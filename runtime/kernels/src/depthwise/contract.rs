@@ -53,7 +53,7 @@ impl FloatKernel for Variant {
 
     fn run(&self, args: Conv<'_>, _scratch: &mut [f32], pool: &Pool) {
         let Conv { shape, input, packed, out, epilogue, scale } = args;
-        assert!(scale.is_none(), "factors of input channels");
+        assert!(scale.is_none(), "an input scale is not supported");
         let Packed::F32(packed) = Weights::F32.read(packed) else { return };
         depthwise(self, Depthwise { shape, input, packed, out, epilogue }, pool);
     }

@@ -117,11 +117,11 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
     shape.check();
     assert!(takes(shape), "one filter per channel");
     assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
-    assert_eq!(input.len(), shape.input_len(), "the input");
-    assert_eq!(out.len(), shape.output_len(), "the output");
-    assert_eq!(packed.len(), shape.taps() * shape.in_c, "the weights");
+    assert_eq!(input.len(), shape.input_len(), "input length");
+    assert_eq!(out.len(), shape.output_len(), "output length");
+    assert_eq!(packed.len(), shape.taps() * shape.in_c, "weight length");
     assert!(epilogue.bias.is_none_or(|b| b.len() == shape.out_c), "one bias per channel");
-    assert!(epilogue.residual.is_none_or(|r| r.len() == shape.output_len()), "the residual");
+    assert!(epilogue.residual.is_none_or(|r| r.len() == shape.output_len()), "residual length");
     if out.is_empty() {
         return;
     }
@@ -182,8 +182,8 @@ pub(crate) unsafe fn depthwise_band(v: &Variant, args: Band<'_>) {
     assert_eq!(rows.start / shape.out_h, (rows.end - 1) / shape.out_h, "rows of one image");
     let under = product(&[rows.len() - 1, shape.stride[0]]) + (shape.kernel[0] - 1) * shape.dilation[0] + 1;
     assert!(under.min(shape.in_h) <= ring_rows, "the ring is too small");
-    assert_eq!(ring.len(), product(&[ring_rows, shape.in_w, channels.len()]), "the ring");
-    assert_eq!(packed.len(), shape.taps() * shape.in_c, "the weights");
+    assert_eq!(ring.len(), product(&[ring_rows, shape.in_w, channels.len()]), "ring length");
+    assert_eq!(packed.len(), shape.taps() * shape.in_c, "weight length");
     epilogue.check(shape.out_c, shape.output_len());
     let input = Input::Ring { numbers: ring, rows: ring_rows };
     let args = Rows { shape, rows, channels, input, packed, out, epilogue };

@@ -132,7 +132,7 @@ const WIDTH: usize = 7;
 /// Input columns under a tile of the widest kernel of two rows.
 const MAX_COLUMNS: usize = WIDTH + 4;
 
-/// Most kernel rows of a kernel that is computed by tiles.
+/// Most rows of a kernel that is computed in tiles.
 const MAX_LINES: usize = 8;
 
 /// Loops over rows, then tiles of columns, then channels: the window of a tile is a few runs of memory that stay in the

@@ -12,7 +12,7 @@ const COLUMNS: usize = 64;
 /// As [`super::down`].
 ///
 /// # Safety
-/// `rows` has a row for each weight, as long as `line`; there is a weight; the CPU has AVX2.
+/// `rows` has a row for each weight, as long as `line`; there is at least one weight; the CPU has AVX2.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
     let Some(last) = line.len().checked_sub(COLUMNS) else {

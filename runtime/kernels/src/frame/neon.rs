@@ -12,7 +12,7 @@ const COLUMNS: usize = 16;
 /// As [`super::down`].
 ///
 /// # Safety
-/// `rows` has a row for each weight, as long as `line`; there is a weight; the CPU has NEON.
+/// `rows` has a row for each weight, as long as `line`; there is at least one weight; the CPU has NEON.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
     let Some(last) = line.len().checked_sub(COLUMNS) else {

@@ -39,7 +39,7 @@ fn fixed(weights: &[f64], bits: u32) -> impl Iterator<Item = i16> {
     })
 }
 
-/// The taps of rows: see [`down`](super::down).
+/// The packed taps of rows: see [`down`](super::down).
 #[derive(Clone, Debug)]
 pub struct Down {
     /// For each output: first row, and the start and end of its weights.
@@ -73,7 +73,7 @@ impl Down {
     }
 }
 
-/// The taps of the columns of one component: see [`across`](super::across).
+/// The packed taps of the columns of one component: see [`across`](super::across).
 #[derive(Clone, Debug)]
 pub struct Across {
     outputs: usize,

@@ -22,7 +22,7 @@ const MAX_POINTERS: usize = 1024;
 pub(super) const SHORT_RUN: usize = 8;
 /// Units per thread: several, so that a slow thread delays the others little.
 const UNITS_PER_THREAD: usize = 4;
-/// Multiply-adds below which a second thread does not pay.
+/// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = 100_000;
 
 /// How a product is split into units. Depends on sizes only, so that scratch can be planned.
@@ -257,7 +257,7 @@ impl Product<'_> {
     /// As `run`, on the calling thread; the rows of A are read in place.
     pub(crate) fn run_alone(&self, split: &Split, out: &mut [f32]) {
         assert!(self.v.is_available(), "this CPU cannot run {}", self.v.name);
-        assert!(split.slot_len() == 0, "no scratch to copy to");
+        assert!(split.slot_len() == 0, "rows that have to be copied");
         for unit in 0..split.groups * split.row_blocks * split.panel_blocks {
             self.unit(split, unit, &mut [], out.as_mut_ptr());
         }

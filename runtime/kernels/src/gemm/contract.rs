@@ -100,7 +100,7 @@ impl Weights {
     /// Interprets bytes as packed elements of this dtype.
     ///
     /// # Panics
-    /// If they are not aligned, or not a whole number of elements.
+    /// If they are not aligned, or their count is not that of whole elements.
     pub(crate) fn read(self, bytes: &[u8]) -> Packed<'_> {
         match self {
             Self::F32 if bytes.is_empty() => Packed::F32(&[]),

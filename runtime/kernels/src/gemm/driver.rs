@@ -55,7 +55,7 @@ pub fn gemm_scratch(v: &Variant, m: usize, k: usize, n: usize, scaled: bool, thr
 /// Computes a matrix product.
 ///
 /// # Panics
-/// If a slice is shorter than its description says, or the CPU lacks the variant's instructions.
+/// If a slice is shorter than its description requires, or the CPU lacks the variant's instructions.
 pub fn gemm(v: &Variant, args: Gemm<'_>, scratch: &mut [f32], pool: &Pool) {
     let split = Split::new(v, args.m, args.n, 1, args.k, 1, access(args.a_scale.is_some()), pool.threads());
     if let Some((product, out)) = checked(v, args) {
@@ -112,8 +112,8 @@ pub fn conv_scratch(v: &Variant, shape: &ConvShape, scaled: bool, threads: usize
 pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
     let Conv { shape, input, packed, out, epilogue, a_scale } = args;
     shape.check();
-    assert_eq!(input.len(), shape.input_len(), "the input");
-    assert_eq!(out.len(), shape.output_len(), "the output");
+    assert_eq!(input.len(), shape.input_len(), "input length");
+    assert_eq!(out.len(), shape.output_len(), "output length");
     assert_eq!((packed.len(), packed.weights()), (packed_conv_len(v, shape), v.weights), "the packed weights");
     assert!(a_scale.is_none_or(|s| s.len() == product(&[shape.batch, shape.in_c])), "one factor per image and channel");
     epilogue.check(shape.out_c, out.len());

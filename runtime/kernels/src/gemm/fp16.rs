@@ -2,8 +2,8 @@
 //!
 //! Only the inner loop uses half precision. Rows of A are f32 in memory and rounded as they are loaded. After at most
 //! [`TERMS`] products, a sum is widened and added to a sum in f32, which is used for everything else. With `u = 2^-11`,
-//! the error of a sum is at most about `(TERMS + 1) u` times the sum of the products' magnitudes, and typically `u
-//! sqrt(TERMS) / 2` of it, however long the product is.
+//! the error of a sum is at most about `(TERMS + 1) u` times the sum of the products' magnitudes, and typically
+//! `u sqrt(TERMS) / 2` of it, however long the product is.
 //!
 //! The largest value in half precision is 65504. A tile in which a sum or an element of A exceeds it is computed again
 //! in f32.

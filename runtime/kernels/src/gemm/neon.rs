@@ -51,7 +51,7 @@ tables!(f16: HALF_8X8 HALF_4X16 HALF_1X32);
 /// As for [`Kernel`], with M rows of V registers; the CPU has NEON.
 #[target_feature(enable = "neon")]
 unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &Tile) {
-    // SAFETY: every tap has M pointers to `depth` numbers, and the panel has `taps * depth` rows of V registers.
+    // SAFETY: every tap has M pointers to `depth` elements, and the panel has `taps * depth` rows of V registers.
     unsafe {
         let mut sums: [[F32x4; V]; M] = start(tile, 0, M);
         let mut b: *const B = tile.panel.cast();

@@ -31,7 +31,7 @@ pub(super) fn scale_weights(v: &Variant, shape: &ConvShape, packed: &[f32], scal
     let (depth, filters) = (shape.group_in(), shape.group_out());
     let rows = product(&[shape.taps(), depth]);
     assert_eq!(packed.len(), packed_conv_len(v, shape), "the packed weights");
-    assert_eq!(to.len(), packed.len(), "the scaled weights");
+    assert_eq!(to.len(), packed.len(), "scaled weight length");
     assert_eq!(scale.len(), shape.in_c, "one factor per channel");
     let group_len = packed_len(v, rows, filters);
     if group_len == 0 {

@@ -291,7 +291,7 @@ fn finish(sum: f32, col: usize, residual: f32, epilogue: &Epilogue<'_>) -> f32 {
     }
 }
 
-/// The convolution, sum by sum.
+/// The convolution by its definition, sum by sum.
 pub(crate) fn definition(
     s: &ConvShape,
     x: &[f32],

@@ -33,7 +33,7 @@ pub(crate) struct Tile {
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 4096;
 
-/// Computes a tile of a fixed number of rows and registers.
+/// Computes a tile of a fixed count of rows and registers.
 ///
 /// # Safety
 /// The CPU has the instruction set of the kernel's table. The pointers of the tile are valid as its fields say, for
@@ -188,7 +188,7 @@ unsafe fn store_by<L: Lanes, const M: usize, const V: usize>(
 /// Loads `count` elements into the first lanes; the other lanes are zero.
 ///
 /// # Safety
-/// The caller has the instruction set; `from` is readable for `count <= WIDTH` numbers.
+/// The caller has the instruction set; `from` is readable for `count <= WIDTH` elements.
 #[inline(always)]
 unsafe fn load<L: Lanes>(from: *const f32, count: usize) -> L {
     // SAFETY: guaranteed by the caller.

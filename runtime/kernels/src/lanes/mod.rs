@@ -3,7 +3,7 @@
 //! A microkernel is unsafe code however it is written, because it walks raw pointers at full speed. Code that is the
 //! same for every instruction set (the epilogue, the activation polynomials, the Winograd transforms) is written once,
 //! generic over [`Lanes`], and inlined into functions that enable the instruction set; code that differs (how an
-//! element of A meets a row of B) is written per instruction set.
+//! element of A is multiplied by a row of B) is written per instruction set.
 //!
 //! A value of a `Lanes` type proves that the CPU has the instructions: only `unsafe` functions make such values, so
 //! arithmetic on them is safe.

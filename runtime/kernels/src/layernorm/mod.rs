@@ -1,7 +1,7 @@
 //! Layer normalization over the last axes: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
 //!
-//! Mean and variance are those of each row of `scale.len()` elements. The root-mean-square form leaves out the mean: `y
-//! = x / sqrt(mean(x^2) + epsilon) * scale + bias`. A row stays in the first-level cache, so it can be read three
+//! Mean and variance are those of each row of `scale.len()` elements. The root-mean-square form leaves out the mean:
+//! `y = x / sqrt(mean(x^2) + epsilon) * scale + bias`. A row stays in the first-level cache, so it can be read three
 //! times: computing the variance from the centered elements loses no precision where the mean is large.
 
 mod scalar;
@@ -17,7 +17,7 @@ use crate::parallel;
 use crate::simd::dispatch;
 use crate::threads::Pool;
 
-/// What rows are divided by.
+/// The divisor of a row.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Norm {
     /// The standard deviation, after the mean has been subtracted.
@@ -44,7 +44,7 @@ pub struct LayerNorm<'a> {
 /// # Panics
 /// If the length of `x` is not a multiple of the row length, or `y` or the bias have the wrong length.
 pub fn layernorm(isa: Isa, params: &LayerNorm, x: &[f32], y: &mut [f32], pool: &Pool) {
-    assert_eq!(y.len(), x.len(), "input and output have one length");
+    assert_eq!(y.len(), x.len(), "input and output lengths differ");
     if x.is_empty() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Both forms on every instruction set, against the formula in f64.
+//! Both norms on every instruction set, against the formula in f64.
 
 use super::*;
 use crate::guard::Guarded;

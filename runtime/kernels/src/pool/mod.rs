@@ -107,7 +107,7 @@ pub fn pool(isa: Isa, f: PoolFn, shape: &PoolShape, x: &[f32], y: &mut [f32], po
         before,
         after,
     };
-    assert!(shape.stride.iter().chain(&shape.dilation).all(|&n| n > 0), "steps are positive");
+    assert!(shape.stride.iter().chain(&shape.dilation).all(|&n| n > 0), "a stride or dilation is 0");
     let image = ImageShape { batch: shape.batch, height: shape.in_h, width: shape.in_w, channels: shape.channels };
     let windows = Pooling {
         f,
@@ -147,8 +147,8 @@ pub fn adaptive_pool(
     run(isa, &windows, largest(rows) * largest(columns), x, y, pool);
 }
 
-/// The windows of adaptive pooling of `len` pixels to `out`: output `o` covers `floor(o * len / out) .. ceil((o + 1) *
-/// len / out)`.
+/// The windows of adaptive pooling of `len` pixels to `out`: output `o` covers
+/// `floor(o * len / out) .. ceil((o + 1) * len / out)`.
 pub fn adaptive_windows(len: usize, out: usize) -> impl Iterator<Item = Range<usize>> {
     (0..out).map(move |o| o * len / out..((o + 1) * len).div_ceil(out))
 }
@@ -191,9 +191,9 @@ impl Pooling<'_> {
 }
 
 fn run(isa: Isa, p: &Pooling, taps: usize, x: &[f32], y: &mut [f32], pool: &Pool) {
-    assert_eq!(x.len(), p.image.len(), "the input has the length of its shape");
+    assert_eq!(x.len(), p.image.len(), "input length");
     let out = ImageShape { height: p.out[0], width: p.out[1], ..p.image };
-    assert_eq!(y.len(), out.len(), "the output has the length of its shape");
+    assert_eq!(y.len(), out.len(), "output length");
     if y.is_empty() {
         return;
     }

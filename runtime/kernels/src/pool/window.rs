@@ -27,8 +27,8 @@ impl Windows<'_> {
     pub(super) fn at(&self, o: usize) -> Taps {
         match *self {
             Windows::Regular { len, kernel, stride, dilation, before, after } => {
-                // Positions are counted from the first pixel of the padding: position `k` of the window is at `start +
-                // k * dilation`, the image at `before..before + len`.
+                // Positions are counted from the first pixel of the padding: position `k` of the window is at
+                // `start + k * dilation`, the image at `before..before + len`.
                 let start = o * stride;
                 let places_below = |end: usize| end.saturating_sub(start).div_ceil(dilation).min(kernel);
                 let skipped = places_below(before);

@@ -153,7 +153,7 @@ pub fn pack(
     (to_weights, to_offsets, to_scales): (&mut [i8], &mut [i32], &mut [f32]),
 ) {
     assert!(bias.len() == shape.out_c && scales.len() == shape.out_c, "one bias and scale per channel");
-    assert_eq!(to_scales.len(), constants_len(v, shape), "the packed scales");
+    assert_eq!(to_scales.len(), constants_len(v, shape), "packed scale length");
     pack_weights(v, shape, oihw, to_weights);
     pack_sums(v, shape, oihw, to_offsets);
     for ((channel, offset), scale) in v.channels(shape.out_c).zip(to_offsets).zip(to_scales) {
@@ -169,7 +169,7 @@ pub fn pack(
 #[inline(never)]
 pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) {
     let (taps, channels) = (shape.taps(), shape.out_c);
-    assert_eq!(oihw.len(), product(&[taps, channels]), "the weights");
+    assert_eq!(oihw.len(), product(&[taps, channels]), "weight length");
     assert_eq!(to.len(), weights_len(v, shape), "the packed weights");
     if v.widths.is_empty() {
         for (i, to) in to.iter_mut().enumerate() {
@@ -197,8 +197,8 @@ pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) 
 #[inline(never)]
 pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
     let taps = shape.taps();
-    assert_eq!(oihw.len(), product(&[taps, shape.out_c]), "the weights");
-    assert_eq!(to.len(), constants_len(v, shape), "the packed offsets");
+    assert_eq!(oihw.len(), product(&[taps, shape.out_c]), "weight length");
+    assert_eq!(to.len(), constants_len(v, shape), "packed offset length");
     for (channel, to) in v.channels(shape.out_c).zip(to) {
         *to = oihw[channel * taps..][..taps].iter().map(|&w| i32::from(w)).sum();
     }
@@ -242,12 +242,12 @@ pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Poo
     shape.check();
     assert!(crate::depthwise::takes(shape) && v.takes(shape), "one filter per channel");
     assert!(v.is_available(), "this CPU does not have the instructions of {}", v.name);
-    assert!(shape.taps() <= crate::qgemm::MAX_DEPTH, "filters of too many weights");
-    assert_eq!(input.len(), shape.input_len(), "the input");
-    assert_eq!(packed.weights.len(), weights_len(v, shape), "the weights");
+    assert!(shape.taps() <= crate::qgemm::MAX_DEPTH, "too many weights per filter");
+    assert_eq!(input.len(), shape.input_len(), "input length");
+    assert_eq!(packed.weights.len(), weights_len(v, shape), "weight length");
     let constants = constants_len(v, shape);
-    assert_eq!(packed.offsets.len(), constants, "the offsets");
-    assert!(matches!(out, Out::Sums(_)) || packed.scales.len() == constants, "the scales");
+    assert_eq!(packed.offsets.len(), constants, "packed offset length");
+    assert!(matches!(out, Out::Sums(_)) || packed.scales.len() == constants, "packed scale length");
     let zeros = &mut scratch[..shape.in_c];
     zeros.fill(zero);
     let image = Image { v, shape, input, zero, zeros, packed };
@@ -257,7 +257,7 @@ pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Poo
     let work = if work < WORTH_SHARING { 0 } else { work / 20 };
     match out {
         Out::Bytes { to, by, table } => {
-            assert_eq!(to.len(), shape.output_len(), "the output");
+            assert_eq!(to.len(), shape.output_len(), "output length");
             crate::parallel::split(pool, to, row_len, work, |offset, to| {
                 let first = offset / row_len;
                 image.rows(first, to, row_len, Form::Bytes(by), |sum, scale| by.byte(sum as f32 * scale));
@@ -267,13 +267,13 @@ pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Poo
             });
         }
         Out::Floats(to) => {
-            assert_eq!(to.len(), shape.output_len(), "the output");
+            assert_eq!(to.len(), shape.output_len(), "output length");
             crate::parallel::split(pool, to, row_len, work, |offset, to| {
                 image.rows(offset / row_len, to, row_len, Form::Floats, |sum, scale| sum as f32 * scale);
             });
         }
         Out::Sums(to) => {
-            assert_eq!(to.len(), shape.output_len(), "the output");
+            assert_eq!(to.len(), shape.output_len(), "output length");
             crate::parallel::split(pool, to, row_len, work, |offset, to| {
                 image.rows(offset / row_len, to, row_len, Form::Sums, |sum, _| sum);
             });

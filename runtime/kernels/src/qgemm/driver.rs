@@ -41,17 +41,17 @@ pub fn conv(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool) {
     let ByteConv { shape, input, zero, packed, out } = args;
     shape.check();
     assert!(v.is_available(), "this CPU cannot run {}", v.name);
-    assert!(product(&[shape.taps(), shape.group_in()]) <= MAX_DEPTH, "filters of too many weights");
-    assert_eq!(input.len(), shape.input_len(), "the input");
+    assert!(product(&[shape.taps(), shape.group_in()]) <= MAX_DEPTH, "too many weights per filter");
+    assert_eq!(input.len(), shape.input_len(), "input length");
     assert_eq!(packed.weights.len(), weights_len(v, shape), "the packed weights");
-    assert_eq!(packed.offsets.len(), offsets_len(v, shape), "the packed offsets");
+    assert_eq!(packed.offsets.len(), offsets_len(v, shape), "packed offset length");
     let (len, to, form, table) = match out {
         Out::Bytes { to, by, table } => (to.len(), to.as_mut_ptr(), Form::Bytes(by), table),
         Out::Floats(to) => (to.len(), to.as_mut_ptr().cast(), Form::Floats, None),
         Out::Sums(to) => (to.len(), to.as_mut_ptr().cast(), Form::Sums, None),
     };
-    assert!(matches!(form, Form::Sums) || packed.scales.len() == scales_len(v, shape), "the packed scales");
-    assert_eq!(len, shape.output_len(), "the output");
+    assert!(matches!(form, Form::Sums) || packed.scales.len() == scales_len(v, shape), "packed scale length");
+    assert_eq!(len, shape.output_len(), "output length");
     if len == 0 {
         return;
     }

@@ -72,7 +72,7 @@ pub fn pack(
     (to_weights, to_offsets, to_scales): (&mut [i8], &mut [i32], &mut [f32]),
 ) {
     assert!(bias.len() == shape.out_c && scales.len() == shape.out_c, "one bias and scale per filter");
-    assert_eq!(to_scales.len(), scales_len(v, shape), "the packed scales");
+    assert_eq!(to_scales.len(), scales_len(v, shape), "packed scale length");
     pack_weights(v, shape, oihw, to_weights);
     pack_sums(v, shape, oihw, to_offsets);
     let (padded, filters) = (padded_filters(v, shape), shape.group_out());
@@ -95,7 +95,7 @@ pub fn pack(
 #[inline(never)]
 pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
-    assert_eq!(oihw.len(), product(&[shape.out_c, channels, taps]), "the weights");
+    assert_eq!(oihw.len(), product(&[shape.out_c, channels, taps]), "weight length");
     assert_eq!(to.len(), weights_len(v, shape), "the packed weights");
     let padded = padded_filters(v, shape);
     let depth = (taps * channels).next_multiple_of(v.group);
@@ -126,8 +126,8 @@ pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) 
 #[inline(never)]
 pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
-    assert_eq!(oihw.len(), product(&[shape.out_c, channels, taps]), "the weights");
-    assert_eq!(to.len(), offsets_len(v, shape), "the packed offsets");
+    assert_eq!(oihw.len(), product(&[shape.out_c, channels, taps]), "weight length");
+    assert_eq!(to.len(), offsets_len(v, shape), "packed offset length");
     let (padded, [rows, columns]) = (padded_filters(v, shape), shape.kernel);
     to.fill(0);
     for (filter, weights) in oihw.chunks_exact((channels * taps).max(1)).enumerate() {

@@ -2,8 +2,9 @@
 
 use crate::requantise::{Form, Requantise};
 
-/// What a microkernel computes: for every row `r` and column `c` `(offsets[c] + sum over tap, k of rows[tap][r][k] *
-/// panel[tap, k, c]) * scales[c]`, as a byte or a float, or the sum before it is scaled.
+/// What a microkernel computes: for every row `r` and column `c`
+/// `(offsets[c] + sum over tap, k of rows[tap][r][k] * panel[tap, k, c]) * scales[c]`, as a byte or a float, or the sum
+/// before it is scaled.
 pub(crate) struct Tile {
     /// For each tap, one pointer per row of the tile, to `steps` groups of activations.
     pub rows: *const *const u8,
@@ -25,7 +26,7 @@ pub(crate) struct Tile {
     pub to: Form,
 }
 
-/// Computes a tile of a fixed number of rows and registers.
+/// Computes a tile of a fixed count of rows and registers.
 ///
 /// # Safety
 /// The CPU has the instructions of the kernel's table. The pointers of the tile are valid as its fields say, for the

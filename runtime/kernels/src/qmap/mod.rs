@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! range        [smallest, largest] of x and 0
-//! quantize     y = byte(x / scale)
+//! quantise     y = byte(x / scale)
 //! dequantise   y = (x - zero) * scale
 //! look_up      y = table[x]
 //! add          y = saturate(round(a * a_scale + b * b_scale + offset))
@@ -155,8 +155,8 @@ pub fn binary(
 ) {
     let [outer, middle, inner] = dims;
     let len = |sizes: &[usize]| sizes.iter().try_fold(1usize, |len, &size| len.checked_mul(size));
-    assert_eq!(Some(a.bytes.len()), len(&[outer, middle, inner]), "the first operand");
-    assert_eq!(Some(b.bytes.len()), len(&[outer, inner]), "the second operand");
+    assert_eq!(Some(a.bytes.len()), len(&[outer, middle, inner]), "length of the first operand");
+    assert_eq!(Some(b.bytes.len()), len(&[outer, inner]), "length of the second operand");
     assert_eq!(a.bytes.len(), y.len(), "one byte for each pair");
     if y.is_empty() {
         return;

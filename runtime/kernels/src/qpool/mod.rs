@@ -51,9 +51,9 @@ pub fn mean(isa: Isa, mean: Mean, count_padding: bool, shape: &PoolShape, x: &[u
 
 fn pool(isa: Isa, f: PoolFn, mean: Mean, shape: &PoolShape, x: &[u8], y: &mut [u8], threads: &Pool) {
     let len = |sizes: [usize; 4]| sizes.iter().try_fold(1usize, |len, &size| len.checked_mul(size));
-    assert!(shape.stride.iter().chain(&shape.dilation).all(|&n| n > 0), "steps are positive");
-    assert_eq!(len([shape.batch, shape.in_h, shape.in_w, shape.channels]), Some(x.len()), "the input");
-    assert_eq!(len([shape.batch, shape.out_h, shape.out_w, shape.channels]), Some(y.len()), "the output");
+    assert!(shape.stride.iter().chain(&shape.dilation).all(|&n| n > 0), "a stride or dilation is 0");
+    assert_eq!(len([shape.batch, shape.in_h, shape.in_w, shape.channels]), Some(x.len()), "input length");
+    assert_eq!(len([shape.batch, shape.out_h, shape.out_w, shape.channels]), Some(y.len()), "output length");
     if y.is_empty() {
         return;
     }

@@ -27,7 +27,7 @@ pub fn windows_len(shape: &ConvShape) -> usize {
 /// If a length does not match `shape`.
 pub fn windows(isa: Isa, shape: &ConvShape, input: &[u8], zero: u8, to: &mut [i32], pool: &Pool) {
     shape.check();
-    assert_eq!(input.len(), shape.input_len(), "the input");
+    assert_eq!(input.len(), shape.input_len(), "input length");
     assert_eq!(to.len(), windows_len(shape), "one sum for each group of each window");
     let line_len = product(&[shape.out_w, shape.groups]).max(1);
     // Moving four bytes costs as much as moving one 32-bit element.

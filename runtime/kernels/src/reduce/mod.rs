@@ -71,8 +71,8 @@ impl ReduceFn {
 /// # Panics
 /// If the length of `x` or `y` does not match `view`.
 pub fn reduce(isa: Isa, f: ReduceFn, view: MiddleAxis, x: &[f32], y: &mut [f32], pool: &Pool) {
-    assert_eq!(x.len(), view.len(), "the input has the length of its view");
-    assert_eq!(Some(y.len()), view.outer.checked_mul(view.inner), "one result per outer and inner");
+    assert_eq!(x.len(), view.len(), "input length");
+    assert_eq!(Some(y.len()), view.outer.checked_mul(view.inner), "output length");
     parallel::split(pool, y, 64, x.len(), |offset, y| match isa {
         Isa::Scalar => scalar::reduce(f, view, x, offset, y),
         _ => dispatch(isa, vector::Reduce { f, view, x, offset, y }),

@@ -76,7 +76,7 @@ fn special_numbers_are_kept() {
 
 #[test]
 fn long_sums_keep_their_digits() {
-    // A plain running sum of a million tenths is off by one part in a thousand.
+    // A plain running sum of a million values of 0.1 is off by one part in a thousand.
     let pool = Pool::new(1);
     for isa in Isa::available() {
         for view in [MiddleAxis { outer: 1, axis: 1 << 20, inner: 1 }, MiddleAxis { outer: 1, axis: 1 << 17, inner: 8 }]

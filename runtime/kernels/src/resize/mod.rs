@@ -129,8 +129,8 @@ fn each_row(
     f: impl Fn(&[f32], usize, &mut [f32]) + Sync,
 ) {
     let out = ImageShape { height: out_h, width: out_w, ..image };
-    assert_eq!(x.len(), image.len(), "the input has the length of its shape");
-    assert_eq!(y.len(), out.len(), "the output has the length of its shape");
+    assert_eq!(x.len(), image.len(), "input length");
+    assert_eq!(y.len(), out.len(), "output length");
     if y.is_empty() {
         return;
     }

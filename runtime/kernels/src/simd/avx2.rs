@@ -29,7 +29,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn min(self, F32x8(a): F32x8, F32x8(b): F32x8) -> F32x8 {
-        // The instruction returns `b` when either is NaN: only a NaN in `a` has to be put back.
+        // The instruction returns `b` if either is NaN: only a NaN in `a` has to be restored.
         F32x8(with_avx2!(_mm256_blendv_ps(_mm256_min_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))))
     }
 
@@ -75,7 +75,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn store_mask(self, mask: __m256, y: &mut [u8]) {
-        // -1 or 0 per lane, narrowed to bytes with saturation, sign dropped.
+        // -1 or 0 per lane, narrowed to bytes with saturation, then without the sign.
         let bytes = with_avx2!({
             let words = _mm256_castps_si256(mask);
             let halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));

@@ -35,8 +35,8 @@ const EXP_WORK: usize = 4;
 /// # Panics
 /// If the length of `x` or `y` does not match `view`.
 pub fn softmax(isa: Isa, f: SoftmaxFn, view: MiddleAxis, x: &[f32], y: &mut [f32], pool: &Pool) {
-    assert_eq!(x.len(), view.len(), "the input has the length of its view");
-    assert_eq!(y.len(), x.len(), "input and output have one length");
+    assert_eq!(x.len(), view.len(), "input length");
+    assert_eq!(y.len(), x.len(), "input and output lengths differ");
     let MiddleAxis { axis, inner, .. } = view;
     let plane = (axis * inner).max(1);
     parallel::split(pool, y, plane, x.len().saturating_mul(EXP_WORK), |offset, y| {

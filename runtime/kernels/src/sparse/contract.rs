@@ -55,8 +55,8 @@ impl FloatKernel for Variant {
         shape.check();
         assert!(self.isa.is_available(), "this CPU does not have {}", self.isa);
         assert!(shape.is_pointwise() && shape.groups == 1 && scale.is_none(), "a sparse convolution");
-        assert_eq!(input.len(), shape.input_len(), "the input");
-        assert_eq!(out.len(), product(&[shape.pixels(), shape.out_c]), "the output");
+        assert_eq!(input.len(), shape.input_len(), "input length");
+        assert_eq!(out.len(), product(&[shape.pixels(), shape.out_c]), "output length");
         epilogue.check(shape.out_c, out.len());
         let weights = Weights::new(shape, packed).expect("the packed weights");
         if !out.is_empty() {

@@ -146,7 +146,7 @@ pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
     let (depth, count) = (shape.in_c, shape.out_c);
     assert!(shape.taps() == 1 && shape.groups == 1 && depth <= MAX_CHANNELS, "a sparse convolution");
     let (Filters::Oihw(weights) | Filters::Io(weights)) = filters;
-    assert_eq!(weights.len(), product(&[depth, count]), "the weights");
+    assert_eq!(weights.len(), product(&[depth, count]), "weight length");
     let nonzeros = weights.iter().filter(|&&w| w != 0.0).count();
     assert_eq!(to.len(), packed_len(shape, nonzeros), "the packed weights");
     let (ends, rest) = to.split_at_mut((count + 1) * size_of::<u32>());

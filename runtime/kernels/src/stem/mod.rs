@@ -102,8 +102,8 @@ pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
     product(&[shape.in_c, shape.taps(), shape.out_c.next_multiple_of(v.filters)])
 }
 
-/// Packs the weights `[filters, channels, kernel_h, kernel_w]` in panels of filters, each `[channels, kernel_h,
-/// kernel_w, filters]`; missing filters of the last panel are zero.
+/// Packs the weights `[filters, channels, kernel_h, kernel_w]` in panels of filters, each
+/// `[channels, kernel_h, kernel_w, filters]`; missing filters of the last panel are zero.
 ///
 /// # Panics
 /// If the lengths do not match `shape`.
@@ -147,9 +147,9 @@ pub fn stem(v: &Variant, args: Stem<'_>, pool: &Pool) {
     shape.check();
     assert!(takes(shape), "a convolution of few channels");
     assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
-    assert_eq!(input.len(), shape.input_len(), "the input");
-    assert_eq!(out.len(), shape.output_len(), "the output");
-    assert_eq!(packed.len(), packed_len(v, shape), "the weights");
+    assert_eq!(input.len(), shape.input_len(), "input length");
+    assert_eq!(out.len(), shape.output_len(), "output length");
+    assert_eq!(packed.len(), packed_len(v, shape), "weight length");
     assert!(epilogue.residual.is_none(), "no residual");
     epilogue.check(shape.out_c, out.len());
     if out.is_empty() {

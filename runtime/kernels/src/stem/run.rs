@@ -10,7 +10,7 @@ use crate::lanes::Lanes;
 
 /// Output columns of the widest tile.
 pub(super) const WIDTH: usize = 14;
-/// Most rows of the kernel over all channels.
+/// Most kernel rows, counted over all channels.
 pub(super) const MAX_LINES: usize = 32;
 /// Most input elements under a tile.
 pub(super) const MAX_WINDOW: usize = 2048;

@@ -31,8 +31,8 @@ pub use permutation::{Permutation, PermutationError};
 /// `isa`.
 pub fn transpose(isa: Isa, size: usize, p: &Permutation, x: &[u8], y: &mut [u8], pool: &Pool) {
     assert!(isa.is_available(), "this CPU does not have {isa}");
-    assert_eq!(Some(x.len()), p.len().checked_mul(size), "the input has the permutation's length");
-    assert_eq!(x.len(), y.len(), "input and output have one length");
+    assert_eq!(Some(x.len()), p.len().checked_mul(size), "input length");
+    assert_eq!(x.len(), y.len(), "input and output lengths differ");
     if y.is_empty() {
         return;
     }

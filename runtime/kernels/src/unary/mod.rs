@@ -97,7 +97,7 @@ pub fn unary_in_place(isa: Isa, f: UnaryFn, y: &mut [f32], pool: &Pool) {
 }
 
 fn map(isa: Isa, f: Function, x: &[f32], y: &mut [f32], pool: &Pool) {
-    assert_eq!(x.len(), y.len(), "input and output have one length");
+    assert_eq!(x.len(), y.len(), "input and output lengths differ");
     parallel::split(pool, y, 64, x.len(), |offset, y| {
         let x = &x[offset..][..y.len()];
         match isa {

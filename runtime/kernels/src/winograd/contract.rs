@@ -70,7 +70,7 @@ impl FloatKernel for Variant {
 
     fn run(&self, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
         let Conv { shape, input, packed, out, epilogue, scale } = args;
-        assert!(scale.is_none(), "factors of input channels");
+        assert!(scale.is_none(), "an input scale is not supported");
         let packed = self.weights().read(packed);
         winograd(self, Winograd { shape, input, packed, out, epilogue }, scratch, pool);
     }

@@ -338,9 +338,9 @@ pub fn winograd(v: &Variant, args: Winograd<'_>, scratch: &mut [f32], pool: &Poo
     shape.check();
     assert!(v.takes(shape), "a 3x3 kernel at the variant's stride");
     assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
-    assert_eq!(input.len(), shape.input_len(), "the input");
-    assert_eq!(out.len(), shape.output_len(), "the output");
-    assert_eq!((packed.len(), packed.weights()), (packed_len(v, shape), v.weights()), "the weights");
+    assert_eq!(input.len(), shape.input_len(), "input length");
+    assert_eq!(out.len(), shape.output_len(), "output length");
+    assert_eq!((packed.len(), packed.weights()), (packed_len(v, shape), v.weights()), "packed weights");
     epilogue.check(shape.out_c, out.len());
     if out.is_empty() {
         return;
