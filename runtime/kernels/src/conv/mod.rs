@@ -1,10 +1,10 @@
-//! Convolutions and matrix products: their geometry, and the interface that every family of kernels for them
+//! Convolutions and matrix products: their geometry, and the contract that every family of kernels for them
 //! implements.
 //!
 //! A kernel states which convolutions it takes and what they cost, the packed layout of its weights and its length, and
 //! how much scratch it needs; then it packs weights and runs. [`FLOATS`] and [`BYTES`] list the families. Code that
 //! chooses, packs, tests, times or counts kernels goes through these tables, so a new family is a folder that
-//! implements the interface and a line here.
+//! implements the contract and a line here.
 //!
 //! A matrix product is a convolution of one tap over an image of one column: [`ConvShape::matrix`].
 //!

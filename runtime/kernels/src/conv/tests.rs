@@ -1,4 +1,4 @@
-//! Tests every kernel of the tables, through the common interface alone, against the definition of the convolution.
+//! Tests every kernel of the tables, through the contract alone, against the definition of the convolution.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The interface of convolution kernels, implemented by the GEMM family.
+//! The contract of convolution kernels, implemented by the GEMM family.
 
 use bytemuck::{cast_slice, cast_slice_mut};
 

@@ -1,4 +1,4 @@
-//! The interface of convolution kernels, implemented by this family.
+//! The contract of convolution kernels, implemented by this family.
 
 use super::{
     VARIANTS, Variant, choose, constants_len, depthwise, offsets, pack, pack_sums, pack_weights, scratch_len,

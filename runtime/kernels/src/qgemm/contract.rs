@@ -1,4 +1,4 @@
-//! The interface of convolution kernels, implemented by products of bytes.
+//! The contract of convolution kernels, implemented by products of bytes.
 
 use super::{
     VARIANTS, Variant, candidates, conv, conv_scratch, offsets, offsets_len, pack, pack_sums, pack_weights, scales_len,

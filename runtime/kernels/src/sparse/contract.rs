@@ -1,4 +1,4 @@
-//! The interface of convolution kernels, implemented by this family.
+//! The contract of convolution kernels, implemented by this family.
 
 use super::{VARIANTS, Variant, Weights, pack, packed_len, run, takes};
 use crate::conv::{self, Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};

@@ -1,4 +1,4 @@
-//! The interface of convolution kernels, implemented by this family.
+//! The contract of convolution kernels, implemented by this family.
 
 use super::{Stem, VARIANTS, Variant, choose, pack, packed_len, stem, takes};
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};

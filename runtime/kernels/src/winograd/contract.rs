@@ -1,4 +1,4 @@
-//! The interface of convolution kernels, implemented by this family.
+//! The contract of convolution kernels, implemented by this family.
 
 use super::{Storage, VARIANTS, Variant, Winograd, candidates, pack, packed_len, scratch_len, winograd};
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
