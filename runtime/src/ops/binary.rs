@@ -2,7 +2,7 @@
 //! ([ONNX Add](https://onnx.ai/onnx/operators/onnx__Add.html), Sub, Mul, Div, Min, Max, Pow,
 //! Mod, PRelu, And, Or, Xor).
 //!
-//! f32 runs by vector kernels; integers, halves and f64 by a plain loop. Integers wrap on
+//! f32 runs by vector kernels; integers, halves and f64 by a plain loop in a wider type. Integers wrap on
 //! overflow, but a division by zero is an error: nothing is sensible there.
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,9 @@ use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::binary::{self, BinaryFn, Broadcast};
 
 use super::arity::exactly;
-use super::number::{Number, by_number, filled, words};
+use super::number::{Number, division_overflow};
 use super::walk::{Walk, broadcast_shape};
+use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
@@ -123,20 +124,44 @@ fn combine_bool(kind: BinaryKind, a: u8, b: u8) -> Result<u8, OpError> {
     }
 }
 
-/// The plain loop.
-fn zip<T: Copy>(
+/// The plain loop over numbers of type `dtype`, computed in `W`.
+fn zip<W: Wide>(
+    kind: BinaryKind,
+    dtype: DType,
     walk: &Walk<2>,
-    a: &[T],
-    b: &[T],
-    y: &mut [T],
-    f: impl Fn(T, T) -> Result<T, OpError>,
+    [a, b]: [&[u8]; 2],
+    y: &mut [u8],
 ) -> Result<(), OpError> {
+    let (mut left, mut right) = ([W::ZERO; CHUNK], [W::ZERO; CHUNK]);
+    let mut results = y.chunks_mut(CHUNK * dtype.size());
+    walk.try_chunks(&mut |[i, j]| {
+        W::load(dtype, a, i, &mut left)?;
+        W::load(dtype, b, j, &mut right)?;
+        let results = results.next().ok_or(OpError::Operand(0))?;
+        let count = i.len();
+        for (a, &b) in left[..count].iter_mut().zip(&right) {
+            *a = combine(kind, *a, b)?;
+        }
+        match W::store(dtype, &left[..count], results)? {
+            false if kind == BinaryKind::Div => Err(division_overflow()),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// The plain loop over booleans.
+fn zip_bool(kind: BinaryKind, walk: &Walk<2>, [a, b]: [&[u8]; 2], y: &mut [u8]) -> Result<(), OpError> {
     let mut results = y.iter_mut();
     walk.try_each(|[i, j]| {
         let (Some(&a), Some(&b)) = (a.get(i), b.get(j)) else { return Err(OpError::Operand(0)) };
-        *results.next().ok_or(OpError::Operand(0))? = f(a, b)?;
+        *results.next().ok_or(OpError::Operand(0))? = combine_bool(kind, a, b)?;
         Ok(())
     })
+}
+
+/// The plain loop over elements of type `dtype`.
+fn zip_any(kind: BinaryKind, dtype: DType, walk: &Walk<2>, operands: [&[u8]; 2], y: &mut [u8]) -> Result<(), OpError> {
+    by_wide!(dtype, W => zip::<W>(kind, dtype, walk, operands, y), else zip_bool(kind, walk, operands, y))
 }
 
 impl Operator for Binary {
@@ -178,9 +203,9 @@ impl Operator for Binary {
         let [a, b] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
         let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
-        let kind = self.kind;
-        let mut y = by_number!(fact.dtype, T => filled::<T>(fact, |y| zip(&walk, words(a)?, words(b)?, y, |a, b| combine(kind, a, b)))?,
-            else filled::<u8>(fact, |y| zip(&walk, words(a)?, words(b)?, y, |a, b| combine_bool(kind, a, b)))?);
+        let mut bytes = vec![0; fact.bytes()];
+        zip_any(self.kind, fact.dtype, &walk, [a.bytes(), b.bytes()], &mut bytes)?;
+        let mut y = Tensor::from_bytes(fact, &bytes)?;
         for y in y.elements_mut::<f32>().unwrap_or_default() {
             *y = scalar::apply(self.activation, *y);
         }
@@ -211,11 +236,10 @@ impl Operator for Binary {
             }));
         }
         let walk = Walk::broadcast(&y.shape, [&a.shape, &b.shape]);
-        Ok(by_number!(a.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
-            zip::<T>(&walk, io.input(0)?, io.input(1)?, io.output(0)?, |a, b| combine(kind, a, b))
-        }), else Box::new(move |io: &mut Io<'_, '_>| {
-            zip::<u8>(&walk, io.input(0)?, io.input(1)?, io.output(0)?, |a, b| combine_bool(kind, a, b))
-        })))
+        let dtype = a.dtype;
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            zip_any(kind, dtype, &walk, [io.input_bytes(0)?, io.input_bytes(1)?], io.output_bytes(0)?)
+        }))
     }
 }
 
@@ -271,6 +295,8 @@ mod tests {
                 check(Binary::new(kind), &operands, 0.0);
             }
         }
+        let long = [random.tensor(DType::I16, &[3, 301]), random.tensor(DType::I16, &[301])];
+        check(Binary::new(BinaryKind::Sub), &long, 0.0);
         for kind in [BinaryKind::And, BinaryKind::Or, BinaryKind::Xor] {
             let operands = [random.tensor(DType::Bool, &[4, 5]), random.tensor(DType::Bool, &[5])];
             check(Binary::new(kind), &operands, 0.0);
@@ -286,6 +312,11 @@ mod tests {
             check_fails(Binary::new(kind), &[i64s(&[1]), i64s(&[0])]);
             check_fails(Binary::new(kind), &[i64s(&[i64::MIN]), i64s(&[-1])]);
         }
+        let i8s = |x: i8| Tensor::from_slice(&[1], &[x]).unwrap();
+        check_fails(Binary::new(BinaryKind::Div), &[i8s(i8::MIN), i8s(-1)]);
+        let u64s = |x: u64| Tensor::from_slice(&[1], &[x]).unwrap();
+        let half = check(Binary::new(BinaryKind::Div), &[u64s(u64::MAX), u64s(2)], 0.0);
+        assert_eq!(half[0].elements::<u64>(), Some(&[u64::MAX / 2][..]));
         let sum = check(Binary::new(BinaryKind::Add), &[i64s(&[i64::MAX]), i64s(&[1])], 0.0);
         assert_eq!(sum[0].elements::<i64>(), Some(&[i64::MIN][..]));
         let power = check(Binary::new(BinaryKind::Pow), &[i64s(&[3, 2, -2]), i64s(&[4, -1, 3])], 0.0);

@@ -55,7 +55,7 @@ fn division_by_zero() -> OpError {
     OpError::Value("an integer is divided by zero".into())
 }
 
-fn division_overflow() -> OpError {
+pub(crate) fn division_overflow() -> OpError {
     OpError::Value("the quotient of two integers overflows".into())
 }
 

@@ -13,8 +13,9 @@ use skipstone_kernels::middle_axis::MiddleAxis;
 use skipstone_kernels::reduce;
 
 use super::arity::exactly;
-use super::number::{Number, by_number, convert, filled, words};
+use super::number::Number;
 use super::walk::{Strides, Walk};
+use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -56,57 +57,91 @@ impl Reduce {
     }
 }
 
-/// The plain loop, accumulating in `A`.
-fn reduce_plain<T: Number, A: Number>(
+/// What a reduction of elements of type `dtype` starts from.
+fn start<W: Wide>(kind: ReduceKind, dtype: DType) -> W {
+    match kind {
+        ReduceKind::Prod => W::ONE,
+        ReduceKind::Max => W::limits(dtype).0,
+        ReduceKind::Min => W::limits(dtype).1,
+        _ => W::ZERO,
+    }
+}
+
+/// What has been reduced so far, and one element more.
+fn step<W: Number>(kind: ReduceKind, sum: W, v: W) -> W {
+    match kind {
+        ReduceKind::Sum | ReduceKind::Mean => sum.add(v),
+        ReduceKind::Prod => sum.mul(v),
+        ReduceKind::Max if v.is_nan() || v > sum => v,
+        ReduceKind::Min if v.is_nan() || v < sum => v,
+        ReduceKind::Max | ReduceKind::Min => sum,
+        ReduceKind::SumSquare | ReduceKind::L2 => sum.add(v.mul(v)),
+        ReduceKind::L1 if v < W::ZERO => sum.sub(v),
+        ReduceKind::L1 => sum.add(v),
+    }
+}
+
+/// The result of a reduction of `count` elements.
+fn finish<W: Number>(kind: ReduceKind, sum: W, count: usize) -> Result<W, OpError> {
+    match kind {
+        ReduceKind::Mean => sum.div(W::from_i128(count as i128)),
+        ReduceKind::L2 => Ok(W::from_f64(sum.to_f64().sqrt())),
+        _ => Ok(sum),
+    }
+}
+
+/// The plain loop, of f32 in f64.
+fn reduce_f32(
     kind: ReduceKind,
     (outer, inner, count): &(Walk<1>, Walk<1>, usize),
-    x: &[T],
-    y: &mut [T],
+    x: &[f32],
+    y: &mut [f32],
 ) -> Result<(), OpError> {
-    let start = match kind {
-        ReduceKind::Prod => A::ONE,
-        ReduceKind::Max => A::LOWEST,
-        ReduceKind::Min => A::HIGHEST,
-        _ => A::ZERO,
-    };
     let mut results = y.iter_mut();
     outer.try_each(|[at]| {
-        let mut sum = start;
+        let mut sum: f64 = start(kind, DType::F32);
         inner.try_each(|[offset]| {
-            let v: A = convert(*x.get(at + offset).ok_or(OpError::Operand(0))?);
-            sum = match kind {
-                ReduceKind::Sum | ReduceKind::Mean => sum.add(v),
-                ReduceKind::Prod => sum.mul(v),
-                ReduceKind::Max if v.is_nan() || v > sum => v,
-                ReduceKind::Min if v.is_nan() || v < sum => v,
-                ReduceKind::Max | ReduceKind::Min => sum,
-                ReduceKind::SumSquare | ReduceKind::L2 => sum.add(v.mul(v)),
-                ReduceKind::L1 if v < A::ZERO => sum.sub(v),
-                ReduceKind::L1 => sum.add(v),
-            };
+            sum = step(kind, sum, f64::from(*x.get(at + offset).ok_or(OpError::Operand(0))?));
             Ok(())
         })?;
-        let result = match kind {
-            ReduceKind::Mean => sum.div(A::from_i128(*count as i128))?,
-            ReduceKind::L2 => A::from_f64(sum.to_f64().sqrt()),
-            _ => sum,
-        };
-        *results.next().ok_or(OpError::Operand(0))? = convert(result);
+        *results.next().ok_or(OpError::Operand(0))? = finish(kind, sum, *count)? as f32;
         Ok(())
     })
 }
 
-/// The plain loop: floats accumulate in f64, integers in their own type.
-fn reduce_any<T: Number>(
+/// The plain loop of elements of type `dtype`, computed in `W`.
+fn reduce_wide<W: Wide>(
     kind: ReduceKind,
-    walks: &(Walk<1>, Walk<1>, usize),
-    x: &[T],
-    y: &mut [T],
+    dtype: DType,
+    (outer, inner, count): &(Walk<1>, Walk<1>, usize),
+    x: &[u8],
+    y: &mut [u8],
 ) -> Result<(), OpError> {
-    match T::FLOAT {
-        true => reduce_plain::<T, f64>(kind, walks, x, y),
-        false => reduce_plain::<T, T>(kind, walks, x, y),
-    }
+    let mut wide = [W::ZERO; CHUNK];
+    let mut results = y.chunks_exact_mut(dtype.size());
+    outer.try_each(|[at]| {
+        // Behind any offset of no elements there are none.
+        let x = x.get(at * dtype.size()..).unwrap_or_default();
+        let mut sum = start::<W>(kind, dtype);
+        inner.try_chunks(&mut |[offsets]| {
+            W::load(dtype, x, offsets, &mut wide)?;
+            sum = wide[..offsets.len()].iter().fold(sum, |sum, &v| step(kind, sum, v));
+            Ok(())
+        })?;
+        W::store(dtype, &[finish(kind, sum, *count)?], results.next().ok_or(OpError::Operand(0))?)?;
+        Ok(())
+    })
+}
+
+/// The plain loop of any type.
+fn reduce_any(
+    kind: ReduceKind,
+    dtype: DType,
+    walks: &(Walk<1>, Walk<1>, usize),
+    x: &[u8],
+    y: &mut [u8],
+) -> Result<(), OpError> {
+    by_wide!(dtype, W => reduce_wide::<W>(kind, dtype, walks, x, y), else Err(not_a_number()))
 }
 
 fn not_a_number() -> OpError {
@@ -148,9 +183,9 @@ impl Operator for Reduce {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[x.fact()])?.remove(0);
         let walks = self.walks(x.shape());
-        let y = by_number!(fact.dtype, T => filled::<T>(fact, |y| reduce_any(self.kind, &walks, words(x)?, y)),
-            else Err(not_a_number()))?;
-        Ok(vec![y])
+        let mut y = vec![0; fact.bytes()];
+        reduce_any(self.kind, fact.dtype, &walks, x.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -173,9 +208,12 @@ impl Operator for Reduce {
             }));
         }
         let walks = self.walks(&x.shape);
-        Ok(by_number!(dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
-            reduce_any::<T>(kind, &walks, io.input(0)?, io.output(0)?)
-        }), else return Err(not_a_number())))
+        Ok(match dtype {
+            DType::F32 => Box::new(move |io: &mut Io<'_, '_>| reduce_f32(kind, &walks, io.input(0)?, io.output(0)?)),
+            _ => Box::new(move |io: &mut Io<'_, '_>| {
+                reduce_any(kind, dtype, &walks, io.input_bytes(0)?, io.output_bytes(0)?)
+            }),
+        })
     }
 }
 
@@ -211,6 +249,32 @@ mod tests {
         assert_eq!(of(ReduceKind::L1, &[0, 1]), [12.0]);
         assert_eq!(of(ReduceKind::Max, &[0]), [3.0, 0.0, 2.0]);
         assert_eq!(of(ReduceKind::Mean, &[0, 1]), [0.0]);
+    }
+
+    #[test]
+    fn a_mean_of_bytes_divides_by_a_count_that_is_no_byte() {
+        let x = Tensor::from_slice(&[300, 1], &[-7i8; 300]).unwrap();
+        let mean = Reduce { axes: vec![0], kind: ReduceKind::Mean, keep_dims: false };
+        assert_eq!(check(mean, &[x], 0.0)[0].elements::<i8>(), Some(&[-7][..]));
+    }
+
+    #[test]
+    fn the_largest_of_no_bytes_is_the_lowest_byte() {
+        let x = Tensor::from_slice::<i8>(&[0, 1], &[]).unwrap();
+        for (kind, of_none) in [(ReduceKind::Max, i8::MIN), (ReduceKind::Min, i8::MAX)] {
+            let y = Reduce { axes: vec![0], kind, keep_dims: false }.evaluate(&[&x]).unwrap();
+            assert_eq!(y[0].elements::<i8>(), Some(&[of_none][..]));
+        }
+    }
+
+    #[test]
+    fn many_sums_of_nothing_are_zeros() {
+        for dtype in [DType::F32, DType::F64, DType::I32] {
+            let x = Tensor::zeros(Fact::new(dtype, Shape::new(&[2, 0, 4]).unwrap()));
+            let sum = Reduce { axes: vec![1], kind: ReduceKind::Sum, keep_dims: true };
+            let y = check(sum, &[x], 0.0);
+            assert_eq!((y[0].shape().dims(), y[0].bytes().iter().all(|&byte| byte == 0)), (&[2, 1, 4][..], true));
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use skipstone_kernels::activation::scalar::erf;
 use skipstone_kernels::unary::{self, UnaryFn};
 
 use super::arity::exactly;
-use super::number::{Number, by_number, filled, is_float, words};
+use super::number::is_float;
+use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
@@ -92,7 +93,7 @@ pub struct Unary {
     pub kind: UnaryKind,
 }
 
-fn apply<T: Number>(kind: UnaryKind, x: T) -> T {
+fn apply<T: Wide>(kind: UnaryKind, x: T) -> T {
     let wide = |f: fn(f64) -> f64| T::from_f64(f(x.to_f64()));
     match kind {
         UnaryKind::Neg if T::FLOAT => wide(|x| -x),
@@ -118,14 +119,32 @@ fn apply<T: Number>(kind: UnaryKind, x: T) -> T {
     }
 }
 
-fn map<T: Copy>(x: &[T], y: &mut [T], f: impl Fn(T) -> T) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = f(x);
+/// The plain loop over numbers of type `dtype`, computed in `W`.
+fn map<W: Wide>(kind: UnaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+    let offsets: [usize; CHUNK] = std::array::from_fn(|i| i);
+    let mut wide = [W::ZERO; CHUNK];
+    let bytes = CHUNK * dtype.size();
+    for (x, y) in x.chunks(bytes).zip(y.chunks_mut(bytes)) {
+        let count = x.len() / dtype.size();
+        W::load(dtype, x, &offsets[..count], &mut wide)?;
+        for x in &mut wide[..count] {
+            *x = apply(kind, *x);
+        }
+        W::store(dtype, &wide[..count], y)?;
     }
+    Ok(())
 }
 
-fn not(x: u8) -> u8 {
-    u8::from(x == 0)
+fn not(x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = u8::from(x == 0);
+    }
+    Ok(())
+}
+
+/// The plain loop over elements of type `dtype`.
+fn map_any(kind: UnaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+    by_wide!(dtype, W => map::<W>(kind, dtype, x, y), else not(x, y))
 }
 
 impl Operator for Unary {
@@ -162,15 +181,9 @@ impl Operator for Unary {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[x.fact()])?.remove(0);
-        let kind = self.kind;
-        let y = by_number!(fact.dtype, T => filled::<T>(fact, |y| {
-            map(words(x)?, y, |x| apply(kind, x));
-            Ok(())
-        }), else filled::<u8>(fact, |y| {
-            map(words(x)?, y, not);
-            Ok(())
-        }))?;
-        Ok(vec![y])
+        let mut y = vec![0; fact.bytes()];
+        map_any(self.kind, fact.dtype, x.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -191,13 +204,8 @@ impl Operator for Unary {
                 Ok(())
             }));
         }
-        Ok(by_number!(x.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
-            map::<T>(io.input(0)?, io.output(0)?, |x| apply(kind, x));
-            Ok(())
-        }), else Box::new(move |io: &mut Io<'_, '_>| {
-            map(io.input(0)?, io.output(0)?, not);
-            Ok(())
-        })))
+        let dtype = x.dtype;
+        Ok(Box::new(move |io: &mut Io<'_, '_>| map_any(kind, dtype, io.input_bytes(0)?, io.output_bytes(0)?)))
     }
 }
 
