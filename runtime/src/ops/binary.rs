@@ -1,6 +1,6 @@
 //! Arithmetic and logic of two tensors with numpy broadcasting
 //! ([ONNX Add](https://onnx.ai/onnx/operators/onnx__Add.html), Sub, Mul, Div, Min, Max, Pow,
-//! Mod, PRelu, And, Or, Xor).
+//! Mod, PRelu, And, Or, Xor, and of bits BitwiseAnd, BitwiseOr, BitwiseXor, BitShift).
 //!
 //! f32 runs by vector kernels; integers, halves and f64 by a plain loop in a wider type. Integers wrap on
 //! overflow, but a division by zero is an error: nothing is sensible there.
@@ -10,7 +10,7 @@ use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::binary::{self, BinaryFn, Broadcast};
 
 use super::arity::exactly;
-use super::number::{Number, division_overflow};
+use super::number::{Number, division_overflow, is_float};
 use super::walk::{Walk, broadcast_shape};
 use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -46,6 +46,16 @@ pub enum BinaryKind {
     Or,
     /// One but not both; of booleans.
     Xor,
+    /// The bits that both have; of integers.
+    BitAnd,
+    /// The bits that either has; of integers.
+    BitOr,
+    /// The bits that one has but not both; of integers.
+    BitXor,
+    /// The bits of `a` moved up by `b`; of unsigned integers.
+    ShiftLeft,
+    /// The bits of `a` moved down by `b`; of unsigned integers.
+    ShiftRight,
 }
 
 impl BinaryKind {
@@ -61,7 +71,7 @@ impl BinaryKind {
             Self::Pow => BinaryFn::Pow,
             Self::PRelu => BinaryFn::PRelu,
             Self::SqDiff => BinaryFn::SqDiff,
-            Self::Rem | Self::And | Self::Or | Self::Xor => return None,
+            _ => return None,
         })
     }
 
@@ -69,10 +79,18 @@ impl BinaryKind {
         matches!(self, Self::And | Self::Or | Self::Xor)
     }
 
+    /// Whether it is a function of bits, which floats do not show.
+    fn is_of_bits(self) -> bool {
+        matches!(self, Self::BitAnd | Self::BitOr | Self::BitXor | Self::ShiftLeft | Self::ShiftRight)
+    }
+
     /// Whether the operands may be exchanged.
     #[must_use]
     pub fn is_commutative(self) -> bool {
-        !matches!(self, Self::Sub | Self::Div | Self::Pow | Self::PRelu | Self::Rem)
+        !matches!(
+            self,
+            Self::Sub | Self::Div | Self::Pow | Self::PRelu | Self::Rem | Self::ShiftLeft | Self::ShiftRight
+        )
     }
 }
 
@@ -108,9 +126,21 @@ fn combine<T: Number>(kind: BinaryKind, a: T, b: T) -> Result<T, OpError> {
         BinaryKind::PRelu if a < T::ZERO => a.mul(b),
         BinaryKind::PRelu => a,
         BinaryKind::SqDiff => a.sub(b).mul(a.sub(b)),
-        BinaryKind::And | BinaryKind::Or | BinaryKind::Xor => {
-            return Err(OpError::Type { index: 0, got: T::DTYPE, want: "bool" });
-        }
+        _ => T::from_i128(of_bits(kind, a.to_i128(), b.to_i128())?),
+    })
+}
+
+/// A function of the bits of integers.
+fn of_bits(kind: BinaryKind, a: i128, b: i128) -> Result<i128, OpError> {
+    Ok(match kind {
+        BinaryKind::BitAnd => a & b,
+        BinaryKind::BitOr => a | b,
+        BinaryKind::BitXor => a ^ b,
+        // Nothing is left of a number that moves by its width.
+        BinaryKind::ShiftLeft | BinaryKind::ShiftRight if !(0..64).contains(&b) => 0,
+        BinaryKind::ShiftLeft => a << b,
+        BinaryKind::ShiftRight => a >> b,
+        _ => return Err(OpError::Value("booleans are no numbers".into())),
     })
 }
 
@@ -164,6 +194,25 @@ fn zip_any(kind: BinaryKind, dtype: DType, walk: &Walk<2>, operands: [&[u8]; 2],
     by_wide!(dtype, W => zip::<W>(kind, dtype, walk, operands, y), else zip_bool(kind, walk, operands, y))
 }
 
+/// `y = kind(y, x)` for elements of type `dtype`, side by side.
+pub(super) fn accumulate(kind: BinaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+    fn of<W: Wide>(kind: BinaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+        let offsets: [usize; CHUNK] = std::array::from_fn(|i| i);
+        let (mut left, mut right) = ([W::ZERO; CHUNK], [W::ZERO; CHUNK]);
+        for (x, y) in x.chunks(CHUNK * dtype.size()).zip(y.chunks_mut(CHUNK * dtype.size())) {
+            let count = y.len() / dtype.size();
+            W::load(dtype, y, &offsets[..count], &mut left)?;
+            W::load(dtype, x, &offsets[..count], &mut right)?;
+            for (a, &b) in left[..count].iter_mut().zip(&right) {
+                *a = combine(kind, *a, b)?;
+            }
+            W::store(dtype, &left[..count], y)?;
+        }
+        Ok(())
+    }
+    by_wide!(dtype, W => of::<W>(kind, dtype, x, y), else Err(OpError::Type { index: 0, got: dtype, want: "a number" }))
+}
+
 impl Operator for Binary {
     fn name(&self) -> &str {
         match self.kind {
@@ -180,6 +229,11 @@ impl Operator for Binary {
             BinaryKind::And => "And",
             BinaryKind::Or => "Or",
             BinaryKind::Xor => "Xor",
+            BinaryKind::BitAnd => "BitwiseAnd",
+            BinaryKind::BitOr => "BitwiseOr",
+            BinaryKind::BitXor => "BitwiseXor",
+            BinaryKind::ShiftLeft => "ShiftLeft",
+            BinaryKind::ShiftRight => "ShiftRight",
         }
     }
 
@@ -191,6 +245,9 @@ impl Operator for Binary {
         if self.kind.is_logic() != (a.dtype == DType::Bool) {
             let want = if self.kind.is_logic() { "bool" } else { "a number" };
             return Err(OpError::Type { index: 0, got: a.dtype, want });
+        }
+        if self.kind.is_of_bits() && is_float(a.dtype) {
+            return Err(OpError::Type { index: 0, got: a.dtype, want: "an integer" });
         }
         if self.activation != Activation::None && (a.dtype != DType::F32 || self.kind.kernel().is_none()) {
             return Err(OpError::Type { index: 0, got: a.dtype, want: "f32, for the activation" });
@@ -321,6 +378,28 @@ mod tests {
         assert_eq!(sum[0].elements::<i64>(), Some(&[i64::MIN][..]));
         let power = check(Binary::new(BinaryKind::Pow), &[i64s(&[3, 2, -2]), i64s(&[4, -1, 3])], 0.0);
         assert_eq!(power[0].elements::<i64>(), Some(&[81, 0, -8][..]));
+    }
+
+    #[test]
+    fn bits_of_every_integer_and_shifts_beyond_its_width() {
+        let mut random = Random(4);
+        for dtype in [DType::I8, DType::I64, DType::U8, DType::U64] {
+            for kind in [BinaryKind::BitAnd, BinaryKind::BitOr, BinaryKind::BitXor] {
+                check(Binary::new(kind), &[random.tensor(dtype, &[3, 7]), random.tensor(dtype, &[7])], 0.0);
+            }
+        }
+        let u8s = |x: [u8; 4]| Tensor::from_slice(&[4], &x).unwrap();
+        let operands = [u8s([255, 255, 1, 7]), u8s([1, 9, 255, 0])];
+        let left = check(Binary::new(BinaryKind::ShiftLeft), &operands, 0.0);
+        assert_eq!(left[0].elements::<u8>(), Some(&[254, 0, 0, 7][..]));
+        let right = check(Binary::new(BinaryKind::ShiftRight), &operands, 0.0);
+        assert_eq!(right[0].elements::<u8>(), Some(&[127, 0, 0, 7][..]));
+        let i8s = |x: i8| Tensor::from_slice(&[1], &[x]).unwrap();
+        let flipped = check(Binary::new(BinaryKind::BitXor), &[i8s(5), i8s(-1)], 0.0);
+        assert_eq!(flipped[0].elements::<i8>(), Some(&[-6][..]));
+        assert!(
+            Binary::new(BinaryKind::BitAnd).infer(&[random.floats(&[1]).fact(), random.floats(&[1]).fact()]).is_err()
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct ScatterNd;
 
 /// How tuples of indices address blocks of bytes.
 #[derive(Clone, Debug)]
-struct Blocks {
+pub(super) struct Blocks {
     /// Bytes of x that one batch spans.
     batch: usize,
     /// Tuples a batch.
@@ -38,7 +38,7 @@ struct Blocks {
 
 impl Blocks {
     /// The geometry of indices of shape `[batch.., tuples.., axes]` into x.
-    fn new(x: &Fact, indices: &Shape, batch_dims: usize) -> Result<Self, OpError> {
+    pub(super) fn new(x: &Fact, indices: &Shape, batch_dims: usize) -> Result<Self, OpError> {
         let wrong = || OpError::shapes("the last axis of the indices counts axes of the data", &[&x.shape, indices]);
         let (&pointed, outer) = indices.split_last().ok_or_else(wrong)?;
         let end = batch_dims.checked_add(pointed).filter(|&end| end <= x.shape.rank()).ok_or_else(wrong)?;
@@ -60,7 +60,7 @@ impl Blocks {
     }
 
     /// Calls `f` with the place of every block in x, and its number.
-    fn each(
+    pub(super) fn each(
         &self,
         indices: &[i64],
         mut f: impl FnMut(std::ops::Range<usize>, usize) -> Option<()>,

@@ -24,6 +24,7 @@ use crate::options::{Memory, Precision};
 use crate::plan::Tuning;
 use crate::tensor::{Element, Fact, Tensor};
 
+pub mod accumulate;
 pub mod activate;
 pub mod argmax;
 mod arity;
@@ -38,6 +39,7 @@ pub mod cast;
 pub(crate) mod check;
 pub mod compare;
 pub mod concat;
+pub mod contract;
 pub mod control;
 pub mod conv;
 pub mod conv_integer;
@@ -69,11 +71,13 @@ pub mod quantize;
 pub mod quantized;
 pub mod recurrent;
 pub mod reduce;
+pub mod regions;
 pub mod reshape;
 pub mod resize;
 pub mod resize_axis;
 pub mod roles;
 pub mod routed;
+pub mod sample;
 pub mod scatter_elements;
 pub mod select;
 pub mod slice;
@@ -477,6 +481,14 @@ operators! {
     47 => Control(control::Control),
     /// A product with one of several matrices, by an index.
     48 => Routed(routed::Routed),
+    /// Updates by index that are combined with what they meet.
+    49 => Accumulate(accumulate::Accumulate),
+    /// A product of any axes, of any numbers.
+    50 => Contract(contract::Contract),
+    /// An image read between its pixels.
+    51 => Sample(sample::Sample),
+    /// Parts of feature maps.
+    52 => Regions(regions::Regions),
 }
 
 impl Operator for Op {
@@ -567,6 +579,10 @@ mod tests {
             (46, "Trees"),
             (47, "Control"),
             (48, "Routed"),
+            (49, "Accumulate"),
+            (50, "Contract"),
+            (51, "Sample"),
+            (52, "Regions"),
         ];
         known.iter().for_each(|entry| assert!(NUMBERS.contains(entry), "{entry:?}"));
         assert!(NUMBERS.is_sorted_by(|a, b| a.0 < b.0), "two operators with one number");

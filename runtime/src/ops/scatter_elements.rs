@@ -22,14 +22,14 @@ pub struct ScatterElements {
 
 /// A walk over the updates with the result's offset beside, standing at 0 along the axis.
 #[derive(Clone)]
-struct Geometry {
+pub(super) struct Geometry {
     walk: Walk<1>,
     dim: usize,
     stride: usize,
 }
 
 impl Geometry {
-    fn new(axis: usize, x: &Fact, updates: &Fact) -> Self {
+    pub(super) fn new(axis: usize, x: &Fact, updates: &Fact) -> Self {
         let mut strides = x.shape.strides();
         let stride = strides.get(axis).copied().unwrap_or(0);
         if let Some(along) = strides.get_mut(axis) {
@@ -39,12 +39,23 @@ impl Geometry {
         Self { walk: Walk::new(&updates.shape, [strides]), dim, stride }
     }
 
-    fn scatter<T: Copy, I: Index>(&self, indices: &[I], updates: &[T], y: &mut [T]) -> Result<(), OpError> {
-        let mut pairs = indices.iter().zip(updates);
+    /// Calls `f` with the offset in the result that every index points to.
+    pub(super) fn each<I: Index>(
+        &self,
+        indices: &[I],
+        mut f: impl FnMut(usize) -> Result<(), OpError>,
+    ) -> Result<(), OpError> {
+        let mut indices = indices.iter();
         self.walk.try_each(|[at]| {
-            let (&index, &update) = pairs.next().ok_or(OpError::Operand(1))?;
-            let at = at + resolve(index, self.dim)? * self.stride;
-            *y.get_mut(at).ok_or(OpError::Operand(0))? = update;
+            let &index = indices.next().ok_or(OpError::Operand(1))?;
+            f(at + resolve(index, self.dim)? * self.stride)
+        })
+    }
+
+    fn scatter<T: Copy, I: Index>(&self, indices: &[I], updates: &[T], y: &mut [T]) -> Result<(), OpError> {
+        let mut updates = updates.iter();
+        self.each(indices, |at| {
+            *y.get_mut(at).ok_or(OpError::Operand(0))? = *updates.next().ok_or(OpError::Operand(2))?;
             Ok(())
         })
     }

@@ -1,6 +1,6 @@
 //! Functions of one number that are not activations
 //! ([ONNX Sqrt](https://onnx.ai/onnx/operators/onnx__Sqrt.html), Neg, Abs, Exp, Log,
-//! Reciprocal, Erf, Floor, Ceil, Round, Sign, Not, Sin, Cos).
+//! Reciprocal, Erf, Floor, Ceil, Round, Sign, Not, and the trigonometric and hyperbolic ones).
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::scalar::erf;
@@ -48,6 +48,26 @@ pub enum UnaryKind {
     Cos,
     /// The other truth value.
     Not,
+    /// The tangent.
+    Tan,
+    /// The inverse of the sine; NaN outside of -1 to 1.
+    Asin,
+    /// The inverse of the cosine; NaN outside of -1 to 1.
+    Acos,
+    /// The inverse of the tangent.
+    Atan,
+    /// The hyperbolic sine.
+    Sinh,
+    /// The hyperbolic cosine.
+    Cosh,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// The inverse of the hyperbolic sine.
+    Asinh,
+    /// The inverse of the hyperbolic cosine; NaN below 1.
+    Acosh,
+    /// The inverse of the hyperbolic tangent; NaN outside of -1 to 1.
+    Atanh,
 }
 
 impl UnaryKind {
@@ -67,7 +87,7 @@ impl UnaryKind {
             Self::Ceil => UnaryFn::Ceil,
             Self::Round => UnaryFn::Round,
             Self::Sign => UnaryFn::Sign,
-            Self::Sin | Self::Cos | Self::Not => return None,
+            _ => return None,
         })
     }
 
@@ -94,28 +114,45 @@ pub struct Unary {
 }
 
 fn apply<T: Wide>(kind: UnaryKind, x: T) -> T {
-    let wide = |f: fn(f64) -> f64| T::from_f64(f(x.to_f64()));
     match kind {
-        UnaryKind::Neg if T::FLOAT => wide(|x| -x),
-        UnaryKind::Neg => T::ZERO.sub(x),
+        UnaryKind::Neg if !T::FLOAT => T::ZERO.sub(x),
         UnaryKind::Abs if x < T::ZERO => T::ZERO.sub(x),
-        UnaryKind::Abs => x,
+        UnaryKind::Abs | UnaryKind::Not => x,
         UnaryKind::Square => x.mul(x),
         UnaryKind::Sign if x > T::ZERO => T::ONE,
         UnaryKind::Sign if x < T::ZERO => T::ZERO.sub(T::ONE),
         UnaryKind::Sign => x,
-        UnaryKind::Sqrt => wide(f64::sqrt),
-        UnaryKind::Exp => wide(f64::exp),
-        UnaryKind::Log => wide(f64::ln),
-        UnaryKind::Reciprocal => wide(f64::recip),
-        UnaryKind::Rsqrt => wide(|x| x.sqrt().recip()),
-        UnaryKind::Erf => T::from_f64(f64::from(erf(x.to_f64() as f32))),
-        UnaryKind::Floor => wide(f64::floor),
-        UnaryKind::Ceil => wide(f64::ceil),
-        UnaryKind::Round => wide(f64::round_ties_even),
-        UnaryKind::Sin => wide(f64::sin),
-        UnaryKind::Cos => wide(f64::cos),
-        UnaryKind::Not => x,
+        _ => T::from_f64(real(kind, x.to_f64())),
+    }
+}
+
+/// A function of a real number.
+#[inline(never)]
+fn real(kind: UnaryKind, x: f64) -> f64 {
+    match kind {
+        UnaryKind::Neg => -x,
+        UnaryKind::Sqrt => x.sqrt(),
+        UnaryKind::Exp => x.exp(),
+        UnaryKind::Log => x.ln(),
+        UnaryKind::Reciprocal => x.recip(),
+        UnaryKind::Rsqrt => x.sqrt().recip(),
+        UnaryKind::Erf => f64::from(erf(x as f32)),
+        UnaryKind::Floor => x.floor(),
+        UnaryKind::Ceil => x.ceil(),
+        UnaryKind::Round => x.round_ties_even(),
+        UnaryKind::Sin => x.sin(),
+        UnaryKind::Cos => x.cos(),
+        UnaryKind::Tan => x.tan(),
+        UnaryKind::Asin => x.asin(),
+        UnaryKind::Acos => x.acos(),
+        UnaryKind::Atan => x.atan(),
+        UnaryKind::Sinh => x.sinh(),
+        UnaryKind::Cosh => x.cosh(),
+        UnaryKind::Tanh => x.tanh(),
+        UnaryKind::Asinh => x.asinh(),
+        UnaryKind::Acosh => x.acosh(),
+        UnaryKind::Atanh => x.atanh(),
+        UnaryKind::Abs | UnaryKind::Square | UnaryKind::Sign | UnaryKind::Not => x,
     }
 }
 
@@ -166,6 +203,16 @@ impl Operator for Unary {
             UnaryKind::Sin => "Sin",
             UnaryKind::Cos => "Cos",
             UnaryKind::Not => "Not",
+            UnaryKind::Tan => "Tan",
+            UnaryKind::Asin => "Asin",
+            UnaryKind::Acos => "Acos",
+            UnaryKind::Atan => "Atan",
+            UnaryKind::Sinh => "Sinh",
+            UnaryKind::Cosh => "Cosh",
+            UnaryKind::Tanh => "Tanh",
+            UnaryKind::Asinh => "Asinh",
+            UnaryKind::Acosh => "Acosh",
+            UnaryKind::Atanh => "Atanh",
         }
     }
 
@@ -233,6 +280,16 @@ mod tests {
             UnaryKind::Sign,
             UnaryKind::Sin,
             UnaryKind::Cos,
+            UnaryKind::Tan,
+            UnaryKind::Asin,
+            UnaryKind::Acos,
+            UnaryKind::Atan,
+            UnaryKind::Sinh,
+            UnaryKind::Cosh,
+            UnaryKind::Tanh,
+            UnaryKind::Asinh,
+            UnaryKind::Acosh,
+            UnaryKind::Atanh,
         ];
         for kind in kinds {
             for dtype in [DType::F32, DType::F16, DType::F64, DType::I64, DType::I8] {

@@ -1,0 +1,153 @@
+//! Scattering with a reduction: updates are combined with what they meet
+//! ([ONNX ScatterElements](https://onnx.ai/onnx/operators/onnx__ScatterElements.html),
+//! [ScatterND](https://onnx.ai/onnx/operators/onnx__ScatterND.html)). Updates that replace are operators of their own.
+
+use serde::{Deserialize, Serialize};
+
+use super::arity::exactly;
+use super::binary::{BinaryKind, accumulate};
+use super::indexed::{Blocks, ScatterNd};
+use super::scatter_elements::{Geometry, ScatterElements};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use crate::error::OpError;
+use crate::tensor::{DType, Fact, Tensor};
+
+/// A copy of x in which every update `u` makes of the `y` that its index points to `kind(y, u)`, in their order; inputs
+/// are x, the indices (i64) and the updates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accumulate {
+    /// The axis that single indices point along; `None` where tuples of them point to blocks.
+    pub axis: Option<usize>,
+    /// Add, Mul, Min or Max.
+    pub kind: BinaryKind,
+}
+
+/// How indices point into the result.
+enum Target {
+    Elements(Geometry),
+    Blocks(Blocks),
+}
+
+impl Accumulate {
+    fn target(&self, x: &Fact, indices: &Fact, updates: &Fact) -> Result<Target, OpError> {
+        Ok(match self.axis {
+            Some(axis) => Target::Elements(Geometry::new(axis, x, updates)),
+            None => Target::Blocks(Blocks::new(x, &indices.shape, 0)?),
+        })
+    }
+
+    fn run(&self, dtype: DType, target: &Target, indices: &[i64], updates: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+        match target {
+            Target::Elements(geometry) => {
+                let size = dtype.size();
+                let mut updates = updates.chunks_exact(size);
+                geometry.each(indices, |at| {
+                    let y = y.get_mut(at * size..(at + 1) * size).ok_or(OpError::Operand(0))?;
+                    accumulate(self.kind, dtype, updates.next().ok_or(OpError::Operand(2))?, y)
+                })
+            }
+            Target::Blocks(blocks) => blocks.each(indices, |place, number| {
+                let from = number * place.len();
+                let update = updates.get(from..from + place.len())?;
+                accumulate(self.kind, dtype, update, y.get_mut(place)?).ok()
+            }),
+        }
+    }
+}
+
+impl Operator for Accumulate {
+    fn name(&self) -> &str {
+        if self.axis.is_some() { "ScatterElements" } else { "ScatterND" }
+    }
+
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
+        let [x, indices, _] = exactly::<3, _>(inputs)?;
+        if indices.dtype != DType::I64 {
+            return Err(OpError::Type { index: 1, got: indices.dtype, want: "i64" });
+        }
+        if x.dtype == DType::Bool {
+            return Err(OpError::Type { index: 0, got: x.dtype, want: "a number" });
+        }
+        if !matches!(self.kind, BinaryKind::Add | BinaryKind::Mul | BinaryKind::Min | BinaryKind::Max) {
+            return Err(OpError::Attribute { name: "reduction", reason: "is none of add, mul, min and max".into() });
+        }
+        match self.axis {
+            Some(axis) => ScatterElements { axis }.infer(inputs),
+            None => ScatterNd.infer(inputs),
+        }
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, indices, updates] = exactly::<3, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
+        let target = self.target(x.fact(), indices.fact(), updates.fact())?;
+        let mut y = x.bytes().to_vec();
+        self.run(fact.dtype, &target, super::number::words(indices)?, updates.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: "accumulate".into(), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x, indices, updates] = exactly::<3, _>(&cx.inputs)?;
+        let (this, dtype, target) = (*self, x.dtype, self.target(x, indices, updates)?);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let y = io.output_bytes(0)?;
+            y.copy_from_slice(io.input_bytes(0)?);
+            this.run(dtype, &target, io.input(1)?, io.input_bytes(2)?, y)
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Random, check, check_fails};
+
+    const KINDS: [BinaryKind; 4] = [BinaryKind::Add, BinaryKind::Mul, BinaryKind::Min, BinaryKind::Max];
+
+    fn indices(dims: &[usize], indices: &[i64]) -> Tensor {
+        Tensor::from_slice(dims, indices).unwrap()
+    }
+
+    #[test]
+    fn equal_indices_count_each() {
+        let x = Tensor::from_slice(&[2, 2], &[1f32, 2.0, 3.0, 4.0]).unwrap();
+        let updates = Tensor::from_slice(&[1, 2], &[10f32, 20.0]).unwrap();
+        let add = Accumulate { axis: Some(0), kind: BinaryKind::Add };
+        let y = check(add, &[x.clone(), indices(&[1, 2], &[-1, 0]), updates.clone()], 0.0);
+        assert_eq!(y[0].elements::<f32>(), Some(&[1.0, 22.0, 13.0, 4.0][..]));
+        let rows = Tensor::from_slice(&[2, 2], &[10f32, 20.0, 30.0, 40.0]).unwrap();
+        let add = Accumulate { axis: None, kind: BinaryKind::Add };
+        let y = check(add, &[x, indices(&[2, 1], &[1, 1]), rows], 0.0);
+        assert_eq!(y[0].elements::<f32>(), Some(&[1.0, 2.0, 43.0, 64.0][..]));
+    }
+
+    #[test]
+    fn every_kind_and_type() {
+        let mut random = Random(71);
+        for kind in KINDS {
+            for dtype in [DType::F32, DType::F64, DType::F16, DType::I8, DType::I64, DType::U8] {
+                let (x, updates) = (random.tensor(dtype, &[3, 300]), random.tensor(dtype, &[2, 300]));
+                check(Accumulate { axis: None, kind }, &[x, indices(&[2, 1], &[2, -1]), updates], 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn bad_indices_and_kinds_are_refused() {
+        let mut random = Random(72);
+        let (x, update) = (random.floats(&[3]), random.floats(&[1]));
+        for bad in [3, -4, i64::MIN] {
+            let operands = [x.clone(), indices(&[1], &[bad]), update.clone()];
+            check_fails(Accumulate { axis: Some(0), kind: BinaryKind::Add }, &operands);
+        }
+        let facts = [x.fact(), indices(&[1], &[0]).fact(), update.fact()].map(Clone::clone);
+        let facts: Vec<&Fact> = facts.iter().collect();
+        assert!(Accumulate { axis: Some(0), kind: BinaryKind::Sub }.infer(&facts).is_err());
+        assert!(Accumulate { axis: Some(1), kind: BinaryKind::Add }.infer(&facts).is_err());
+    }
+}
