@@ -122,3 +122,29 @@ fn a_dimension_of_minus_one_is_unknown() {
     let bound = Model::from_bytes(&file, &Options::default().shape("x", &[2, 3])).unwrap();
     assert_eq!((bound.outputs()[0].fact.shape.dims(), bound.info().assumed_batch.len()), (&[2, 3][..], 0));
 }
+
+/// The least integer was negated.
+#[test]
+fn pads_that_leave_nothing_are_refused_in_every_mode() {
+    for mode in ["constant", "edge", "reflect", "wrap"] {
+        for pads in [[i64::MIN, 0], [0, i64::MIN], [i64::MIN, i64::MIN], [i64::MAX, i64::MAX], [-2, -2]] {
+            let nodes = [node("Pad", &["x", "pads"], &["y"], &[text("mode", mode)])];
+            refused(&with(&[3], &nodes, &[i64s("pads", &[2], &pads)]));
+        }
+    }
+}
+
+/// Files that ask for more than there is to read, or to hold.
+#[test]
+fn sizes_that_operators_make_things_of_are_held_to_limits() {
+    let ints = |name: &str, values: &[i64]| i64s(name, &[values.len() as i64], values);
+    let huge = 1 << 23;
+    let columns = [ints("image", &[huge, huge]), ints("block", &[huge, huge])];
+    refused(&with(&[1, 4, 4], &[node("Col2Im", &["x", "image", "block"], &["y"], &[])], &columns));
+    let grid = [ints("size", &[1, 1, huge, huge])];
+    refused(&with(&[1, 2, 3], &[node("AffineGrid", &["x", "size"], &["y"], &[])], &grid));
+    for op in ["HannWindow", "HammingWindow", "BlackmanWindow"] {
+        let nodes = [node(op, &["size"], &["w"], &[]), node("Mul", &["x", "w"], &["y"], &[])];
+        refused(&with(&[1], &nodes, &[i64s("size", &[], &[i64::MAX])]));
+    }
+}

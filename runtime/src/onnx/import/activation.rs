@@ -15,7 +15,47 @@ use crate::tensor::DType;
 impl Call<'_, '_> {
     /// `activation(x)`
     pub fn activate(&mut self, activation: Activation, x: ValueId) -> Result<ValueId, Halt> {
-        self.add(Activate { activation }, &[x])
+        if self.dtype(x) == DType::F64 {
+            composed(self, activation, x)
+        } else {
+            self.add(Activate { activation }, &[x])
+        }
+    }
+}
+
+/// An activation of f64, which kernels do not take, as arithmetic.
+fn composed(cx: &mut Call<'_, '_>, activation: Activation, x: ValueId) -> Result<ValueId, Halt> {
+    match activation {
+        Activation::None => Ok(x),
+        Activation::Relu => cx.with_number(BinaryKind::Max, x, 0.0),
+        Activation::Clip { min, max } => {
+            let y = cx.with_number(BinaryKind::Max, x, f64::from(min))?;
+            cx.with_number(BinaryKind::Min, y, f64::from(max))
+        }
+        Activation::LeakyRelu(slope) => cx.with_number(BinaryKind::PRelu, x, f64::from(slope)),
+        Activation::Tanh => cx.unary(UnaryKind::Tanh, x),
+        Activation::Sigmoid => {
+            let negative = cx.unary(UnaryKind::Neg, x)?;
+            let power = cx.unary(UnaryKind::Exp, negative)?;
+            let below = cx.with_number(BinaryKind::Add, power, 1.0)?;
+            cx.unary(UnaryKind::Reciprocal, below)
+        }
+        Activation::Silu => {
+            let gate = composed(cx, Activation::Sigmoid, x)?;
+            cx.binary(BinaryKind::Mul, x, gate)
+        }
+        Activation::HardSigmoid { alpha, beta } => {
+            let y = cx.with_number(BinaryKind::Mul, x, f64::from(alpha))?;
+            let y = cx.with_number(BinaryKind::Add, y, f64::from(beta))?;
+            composed(cx, Activation::Clip { min: 0.0, max: 1.0 }, y)
+        }
+        Activation::HardSwish => {
+            let y = cx.with_number(BinaryKind::Div, x, 6.0)?;
+            let y = cx.with_number(BinaryKind::Add, y, 0.5)?;
+            let gate = composed(cx, Activation::Clip { min: 0.0, max: 1.0 }, y)?;
+            cx.binary(BinaryKind::Mul, x, gate)
+        }
+        _ => Err(Halt::Foreign),
     }
 }
 
@@ -26,7 +66,7 @@ pub(super) fn plain(cx: &mut Call<'_, '_>) -> Imported {
     if activation == Activation::Relu && cx.dtype(x) != DType::F32 {
         return Ok(vec![cx.with_number(BinaryKind::Max, x, 0.0)?]);
     }
-    cx.add_all(Activate { activation }, &[x])
+    Ok(vec![cx.activate(activation, x)?])
 }
 
 /// The activation of an ONNX name, with the attributes of the node.
@@ -163,7 +203,7 @@ pub(super) fn softsign(cx: &mut Call<'_, '_>) -> Imported {
 fn swish_of(cx: &mut Call<'_, '_>, alpha: f32) -> Imported {
     let x = cx.input(0)?;
     if alpha == 1.0 {
-        return cx.add_all(Activate { activation: Activation::Silu }, &[x]);
+        return Ok(vec![cx.activate(Activation::Silu, x)?]);
     }
     if cx.dtype(x) == DType::F32 {
         return cx.add_all(Curve::Swish(alpha), &[x]);

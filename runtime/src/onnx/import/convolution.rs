@@ -5,11 +5,16 @@ use skipstone_kernels::activation::Activation;
 use super::activation;
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::product;
 use super::volume;
 use super::window::{ImageWindow, Window, image_dims};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
+use crate::ops::contract::Contract;
 use crate::ops::conv::Conv;
+use crate::ops::gather::Gather;
+use crate::ops::pad::{Pad, PadMode};
+use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// The convolution of a window.
 pub(super) fn of_window(window: &ImageWindow, groups: usize) -> Conv {
@@ -39,6 +44,9 @@ pub(super) fn window(cx: &Call<'_, '_>, x: ValueId, weights: ValueId) -> Result<
 fn convolve(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     let (x, weights) = (cx.input(0)?, cx.input(1)?);
     let window = window(cx, x, weights)?;
+    if cx.dtype(x) != DType::F32 {
+        return unfolded(cx, &window);
+    }
     let Some(image) = window.as_image() else { return Ok(volume::conv(cx, &window)?[0]) };
     let filters = cx.shape(weights)[0];
     let bias = match cx.optional(2) {
@@ -53,6 +61,52 @@ fn convolve(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     cx.reshape(y, &out)
 }
 
+/// A convolution of numbers that kernels do not take: every window's elements, gathered axis by axis, times the weights.
+fn unfolded(cx: &mut Call<'_, '_>, window: &Window) -> Result<ValueId, Halt> {
+    let (x, weights, groups) = (cx.input(0)?, cx.input(1)?, groups(cx)?);
+    let (from, kernel) = (cx.shape(x).to_vec(), cx.shape(weights).to_vec());
+    let (axes, filters, depth) = (window.out.len(), kernel[0], kernel[1]);
+    if axes > 2 {
+        return Err(Halt::Foreign);
+    }
+    if depth * groups != from[1] || filters % groups != 0 {
+        return Err(cx.shape_error("channels and filters of every group", &[x, weights]));
+    }
+    let pads: Vec<(usize, usize)> = [(0, 0); 2].iter().chain(&window.pads).copied().collect();
+    let zero = Tensor::zeros(Fact::new(cx.dtype(x), Shape::default()));
+    let mut y = x;
+    if pads.iter().any(|&pads| pads != (0, 0)) {
+        y = cx.add(Pad { pads, mode: PadMode::Constant(zero) }, &[x])?;
+    }
+    // The last axis first, so that those before it stay where they are.
+    for axis in (0..axes).rev() {
+        let (taps, out) = (kernel[2 + axis], window.out[axis]);
+        let at = |i: usize| (i / out * window.dilations[axis] + i % out * window.strides[axis]) as i64;
+        let places = cx.elements(&[taps, out], &(0..taps * out).map(at).collect::<Vec<_>>())?;
+        y = cx.add(Gather { axis: 2 + axis }, &[y, places])?;
+    }
+    let windows = (0..axes).flat_map(|axis| [kernel[2 + axis], window.out[axis]]);
+    let dims: Vec<usize> = [from[0], groups, depth].into_iter().chain(windows).collect();
+    let y = cx.reshape(y, &dims)?;
+    let dims: Vec<usize> = [groups, filters / groups, depth].iter().chain(&kernel[2..]).copied().collect();
+    let weights = cx.reshape(weights, &dims)?;
+    // Labels: image, group, channel and filter, then taps from 10 and places from 20 on.
+    let axes = || 0..window.out.len() as u8;
+    let product = Contract {
+        a: [0, 1, 2].into_iter().chain(axes().flat_map(|axis| [10 + axis, 20 + axis])).collect(),
+        b: [1, 3, 2].into_iter().chain(axes().map(|axis| 10 + axis)).collect(),
+        y: [0, 1, 3].into_iter().chain(axes().map(|axis| 20 + axis)).collect(),
+    };
+    let y = cx.add(product, &[y, weights])?;
+    let out: Vec<usize> = [from[0], filters].iter().chain(&window.out).copied().collect();
+    let y = cx.reshape(y, &out)?;
+    let Some(bias) = cx.optional(2) else { return Ok(y) };
+    let mut dims = vec![filters];
+    dims.resize(1 + window.out.len(), 1);
+    let bias = cx.reshape(bias, &dims)?;
+    cx.binary(BinaryKind::Add, y, bias)
+}
+
 pub(super) fn conv(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![convolve(cx)?])
 }
@@ -63,8 +117,25 @@ pub(super) fn fused(cx: &mut Call<'_, '_>) -> Imported {
     if let Some(residual) = cx.optional(3) {
         y = cx.binary(BinaryKind::Add, y, residual)?;
     }
-    let Some(name) = cx.text("activation")? else { return Ok(vec![y]) };
     let parameters = cx.floats("activation_params")?.unwrap_or_default();
+    activated(cx, y, &parameters)
+}
+
+/// com.microsoft FusedGemm: an activation behind a Gemm.
+pub(super) fn fused_gemm(cx: &mut Call<'_, '_>) -> Imported {
+    let y = product::gemm(cx)?[0];
+    let mut parameters = Vec::new();
+    for name in ["activation_alpha", "activation_beta"] {
+        if cx.has(name) {
+            parameters.push(cx.float(name, 0.0)?);
+        }
+    }
+    activated(cx, y, &parameters)
+}
+
+/// The activation that a fused node names, with its parameters in their order.
+fn activated(cx: &mut Call<'_, '_>, y: ValueId, parameters: &[f32]) -> Imported {
+    let Some(name) = cx.text("activation")? else { return Ok(vec![y]) };
     let parameter = |index: usize, default: f32| parameters.get(index).copied().unwrap_or(default);
     let activation = match name {
         "LeakyRelu" => Activation::LeakyRelu(parameter(0, 0.01)),

@@ -64,6 +64,9 @@ pub(super) fn binary(cx: &mut Call<'_, '_>) -> Imported {
         "Div" => BinaryKind::Div,
         "And" => BinaryKind::And,
         "Or" => BinaryKind::Or,
+        "BitwiseAnd" => BinaryKind::BitAnd,
+        "BitwiseOr" => BinaryKind::BitOr,
+        "BitwiseXor" => BinaryKind::BitXor,
         _ => BinaryKind::Xor,
     };
     let [a, b] = operands(cx)?;
@@ -76,7 +79,9 @@ pub(super) fn pow(cx: &mut Call<'_, '_>) -> Imported {
     let to = cx.dtype(base);
     if cx.dtype(exponent) != to {
         if is_integer(to) && !is_integer(cx.dtype(exponent)) {
-            return Err(Halt::Foreign);
+            let (base, exponent) = (cx.cast(base, DType::F64)?, cx.cast(exponent, DType::F64)?);
+            let y = cx.binary(BinaryKind::Pow, base, exponent)?;
+            return Ok(vec![cx.cast(y, to)?]);
         }
         let exponent = cx.cast(exponent, to)?;
         return cx.add_all(Binary::new(BinaryKind::Pow), &[base, exponent]);
@@ -190,6 +195,15 @@ pub(super) fn unary(cx: &mut Call<'_, '_>) -> Imported {
         "Sign" => UnaryKind::Sign,
         "Sin" => UnaryKind::Sin,
         "Cos" => UnaryKind::Cos,
+        "Tan" => UnaryKind::Tan,
+        "Asin" => UnaryKind::Asin,
+        "Acos" => UnaryKind::Acos,
+        "Atan" => UnaryKind::Atan,
+        "Sinh" => UnaryKind::Sinh,
+        "Cosh" => UnaryKind::Cosh,
+        "Asinh" => UnaryKind::Asinh,
+        "Acosh" => UnaryKind::Acosh,
+        "Atanh" => UnaryKind::Atanh,
         _ => UnaryKind::Not,
     };
     let x = cx.input(0)?;
@@ -200,6 +214,48 @@ pub(super) fn unary(cx: &mut Call<'_, '_>) -> Imported {
 pub(super) fn is_nan(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     cx.add_all(Compare { kind: CompareKind::NotEqual }, &[x, x])
+}
+
+/// Infinity of either sign, or of those that are asked for. f32 that stands for half precision has its infinities.
+pub(super) fn is_inf(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let dtype = cx.dtype(x);
+    if is_integer(dtype) || dtype == DType::Bool {
+        return Err(cx.at(OpError::Type { index: 0, got: dtype, want: "a float" }));
+    }
+    let positive = cx.scalar_of(dtype, f64::INFINITY)?;
+    let negative = cx.scalar_of(dtype, f64::NEG_INFINITY)?;
+    Ok(vec![match (cx.flag("detect_negative", true)?, cx.flag("detect_positive", true)?) {
+        (true, true) => {
+            let size = cx.unary(UnaryKind::Abs, x)?;
+            cx.compare(CompareKind::Equal, size, positive)?
+        }
+        (true, false) => cx.compare(CompareKind::Equal, x, negative)?,
+        (false, true) => cx.compare(CompareKind::Equal, x, positive)?,
+        (false, false) => cx.compare(CompareKind::NotEqual, positive, positive).and_then(|no| {
+            let dims = cx.shape(x).to_vec();
+            expand_to(cx, no, &dims)
+        })?,
+    }])
+}
+
+/// Every bit the other way: those that it does not share with all ones.
+pub(super) fn bitwise_not(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let ones = cx.scalar(-1i64);
+    let ones = cx.cast(ones, cx.dtype(x))?;
+    Ok(vec![cx.binary(BinaryKind::BitXor, x, ones)?])
+}
+
+/// Bits moved up or down, zeros behind them.
+pub(super) fn bit_shift(cx: &mut Call<'_, '_>) -> Imported {
+    let kind = match cx.text("direction")? {
+        Some("LEFT") => BinaryKind::ShiftLeft,
+        Some("RIGHT") => BinaryKind::ShiftRight,
+        _ => return Err(cx.attribute_error("direction", "is neither LEFT nor RIGHT")),
+    };
+    let (a, b) = (cx.input(0)?, cx.input(1)?);
+    cx.add_all(Binary::new(kind), &[a, b])
 }
 
 /// Stretches a value to `shape`, or leaves it where it has that.

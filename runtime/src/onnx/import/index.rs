@@ -4,6 +4,8 @@ use super::build::{Halt, Imported};
 use super::call::Call;
 use super::elementwise::cast_to;
 use crate::error::OpError;
+use crate::ops::accumulate::Accumulate;
+use crate::ops::binary::BinaryKind;
 use crate::ops::gather::Gather;
 use crate::ops::gather_elements::GatherElements;
 use crate::ops::indexed::{GatherNd, ScatterNd};
@@ -50,24 +52,32 @@ pub(super) fn gather_nd(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(GatherNd { batch_dims }, &[x, indices])
 }
 
-/// Whether updates replace what they meet; other reductions have no kernel.
-fn replaces(cx: &Call<'_, '_>) -> Result<bool, Halt> {
-    match cx.text("reduction")? {
-        None | Some("none") => Ok(true),
-        Some("add" | "mul" | "max" | "min") => Ok(false),
-        Some(other) => Err(cx.attribute_error("reduction", format!("is '{other}'"))),
-    }
+/// What updates do with what they meet; `None` where they replace it.
+fn reduction(cx: &Call<'_, '_>) -> Result<Option<BinaryKind>, Halt> {
+    Ok(match cx.text("reduction")? {
+        None | Some("none") => None,
+        Some("add") => Some(BinaryKind::Add),
+        Some("mul") => Some(BinaryKind::Mul),
+        Some("max") => Some(BinaryKind::Max),
+        Some("min") => Some(BinaryKind::Min),
+        Some(other) => return Err(cx.attribute_error("reduction", format!("is '{other}'"))),
+    })
 }
 
 pub(super) fn scatter_elements(cx: &mut Call<'_, '_>) -> Imported {
-    let inputs = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
-    let axis = cx.axis(0, cx.rank(inputs[0]))?;
-    if replaces(cx)? { cx.add_all(ScatterElements { axis }, &inputs) } else { Err(Halt::Foreign) }
+    let [x, indices, updates] = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
+    let axis = cx.axis(0, cx.rank(x))?;
+    let Some(kind) = reduction(cx)? else { return cx.add_all(ScatterElements { axis }, &[x, indices, updates]) };
+    let indices = cx.cast(indices, DType::I64)?;
+    cx.add_all(Accumulate { axis: Some(axis), kind }, &[x, indices, updates])
 }
 
 pub(super) fn scatter_nd(cx: &mut Call<'_, '_>) -> Imported {
     let inputs = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
-    if replaces(cx)? { cx.add_all(ScatterNd, &inputs) } else { Err(Halt::Foreign) }
+    match reduction(cx)? {
+        None => cx.add_all(ScatterNd, &inputs),
+        Some(kind) => cx.add_all(Accumulate { axis: None, kind }, &inputs),
+    }
 }
 
 /// Depth and values are constants.

@@ -6,6 +6,7 @@ use super::elementwise::expand_to;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::compare::CompareKind;
+use crate::ops::gather::Gather;
 use crate::ops::group_norm::GroupNorm;
 use crate::ops::layernorm::{LayerNorm, Norm};
 use crate::ops::reduce::ReduceKind;
@@ -165,6 +166,36 @@ pub(super) fn skip_layer(cx: &mut Call<'_, '_>) -> Imported {
     let (scale, bias) = (cx.optional(2), cx.optional(3).filter(|_| !simplified));
     let y = rows(cx, sum, Rows { axis, epsilon, norm, scale, bias })?;
     Ok(vec![y, sum, sum, sum])
+}
+
+/// com.microsoft: the sum of the rows that words, positions and segments stand for, normalized; the third result is the
+/// sum.
+pub(super) fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
+    let [words, table, places] = [cx.input(0)?, cx.input(2)?, cx.input(3)?];
+    let &[batch, length] = cx.shape(words).dims() else {
+        return Err(cx.shape_error("words are rows of a batch", &[words]));
+    };
+    let mask = cx.optional(7);
+    if mask.is_some() && cx.wants(1) {
+        return Err(Halt::Foreign);
+    }
+    let mut sum = cx.add(Gather { axis: 0 }, &[table, words])?;
+    let positions = match cx.optional(8) {
+        Some(positions) => positions,
+        None => cx.elements(&[1, length], &(0..length as i64).collect::<Vec<_>>())?,
+    };
+    let positions = cx.add(Gather { axis: 0 }, &[places, positions])?;
+    sum = cx.binary(BinaryKind::Add, sum, positions)?;
+    if let (Some(segments), Some(table)) = (cx.optional(1), cx.optional(4)) {
+        let segments = cx.add(Gather { axis: 0 }, &[table, segments])?;
+        sum = cx.binary(BinaryKind::Add, sum, segments)?;
+    }
+    let (scale, bias) = (Some(cx.input(5)?), Some(cx.input(6)?));
+    let (axis, epsilon) = (cx.axis_of(-1, cx.rank(sum))?, cx.float("epsilon", 1e-12)?);
+    let y = rows(cx, sum, Rows { axis, epsilon, norm: Norm::Standard, scale, bias })?;
+    // Without a mask, there is none to index.
+    let index = cx.elements(&[batch], &vec![0i32; batch])?;
+    Ok(vec![y, index, sum])
 }
 
 /// Each channel of each image by its own statistics.

@@ -7,9 +7,10 @@ use super::call::Call;
 use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
+use crate::ops::contract::Contract;
 use crate::ops::matmul::MatMul;
 use crate::ops::reduce::{Reduce, ReduceKind};
-use crate::tensor::Shape;
+use crate::tensor::{DType, Shape};
 
 /// An axis of a product: its length, and where it stands in the operands and the result.
 struct Axis {
@@ -159,8 +160,12 @@ impl Product {
         cx.transpose(value, &back)
     }
 
-    /// The product as `[batch, m, n]`.
+    /// The product as `[batch, m, n]`. Kernels multiply f32.
     pub fn multiply(&self, cx: &mut Call<'_, '_>, a: ValueId, b: ValueId) -> Result<ValueId, Halt> {
+        if cx.dtype(a) != DType::F32 {
+            let (a, b) = (self.first(cx, a, Order::Plain)?, self.second(cx, b, Order::Plain)?);
+            return cx.add(Contract { a: vec![0, 1, 2], b: vec![0, 2, 3], y: vec![0, 1, 3] }, &[a, b]);
+        }
         // The second operand is read as [n, k] where that needs no transposition.
         let last = cx.rank(b).checked_sub(1);
         let transposed = self.k.last().is_some_and(|axis| axis.b.is_some() && axis.b == last);
@@ -221,6 +226,9 @@ pub(super) fn gemm(cx: &mut Call<'_, '_>) -> Imported {
     // Sums with the product are made while it still is the matrix product's own result, which takes them in.
     let mut y = product.multiply(cx, a, b)?;
     let (alpha, beta) = (cx.float("alpha", 1.0)?, cx.float("beta", 1.0)?);
+    if !matches!(cx.dtype(a), DType::F32 | DType::F64) && (alpha.fract() != 0.0 || beta.fract() != 0.0) {
+        return Err(cx.attribute_error("alpha", "or beta is no integer, as the operands are"));
+    }
     if alpha != 1.0 {
         y = cx.with_number(BinaryKind::Mul, y, f64::from(alpha))?;
     }
@@ -316,6 +324,9 @@ pub(super) fn einsum(cx: &mut Call<'_, '_>) -> Imported {
     }
     let all: Vec<Label> = operands.iter().flat_map(|(_, held)| held.iter().copied()).collect();
     let result = result_labels(cx, right, &all)?;
+    for (id, held) in &mut operands {
+        (*id, *held) = diagonal(cx, *id, held.clone())?;
+    }
 
     let (mut value, mut held) = operands.remove(0);
     for index in 0..operands.len() {
@@ -345,6 +356,30 @@ pub(super) fn einsum(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.transpose(value, &order)?])
 }
 
+/// An operand whose axes each have a label of their own: axes that share one become their diagonal.
+fn diagonal(cx: &mut Call<'_, '_>, value: ValueId, held: Vec<Label>) -> Result<(ValueId, Vec<Label>), Halt> {
+    let mut once: Vec<Label> = Vec::new();
+    for &label in &held {
+        if !once.contains(&label) {
+            once.push(label);
+        }
+    }
+    if once.len() == held.len() {
+        return Ok((value, held));
+    }
+    let number = |label: &Label| once.iter().position(|other| other == label).unwrap_or(0) as u8;
+    let a: Vec<u8> = held.iter().map(number).collect();
+    for (axis, label) in held.iter().enumerate() {
+        let first = held.iter().position(|other| other == label).unwrap_or(axis);
+        if cx.shape(value)[axis] != cx.shape(value)[first] {
+            return Err(cx.shape_error("axes of one letter have one length", &[value]));
+        }
+    }
+    let one = cx.scalar_of(cx.dtype(value), 1.0)?;
+    let y = (0..once.len() as u8).collect();
+    Ok((cx.add(Contract { a, b: Vec::new(), y }, &[value, one])?, once))
+}
+
 /// Sums over the axes of one operand that nothing else has.
 fn sum_lone(
     cx: &mut Call<'_, '_>,
@@ -352,10 +387,6 @@ fn sum_lone(
     held: Vec<Label>,
     wanted: impl Fn(&Label) -> bool,
 ) -> Result<(ValueId, Vec<Label>), Halt> {
-    // An axis that an operand has twice is its diagonal.
-    if (0..held.len()).any(|axis| held[..axis].contains(&held[axis])) {
-        return Err(Halt::Foreign);
-    }
     let axes: Vec<usize> = (0..held.len()).filter(|&axis| !wanted(&held[axis])).collect();
     if axes.is_empty() {
         return Ok((value, held));

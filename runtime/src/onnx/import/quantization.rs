@@ -11,6 +11,7 @@ use crate::ops::dequantize::Dequantize;
 use crate::ops::dynamic_quantize::DynamicQuantize;
 use crate::ops::quantize::Quantize;
 use crate::ops::quantized::is_quantized;
+use crate::ops::unary::UnaryKind;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 impl Call<'_, '_> {
@@ -59,9 +60,7 @@ impl Call<'_, '_> {
 pub(super) fn quantize(cx: &mut Call<'_, '_>) -> Imported {
     let (mut x, scale) = (cx.input(0)?, cx.input(1)?);
     let axis = cx.int("axis", 1)?;
-    if cx.int("block_size", 0)? != 0 {
-        return Err(Halt::Foreign);
-    }
+    let block = cx.int("block_size", 0)?;
     let said = match cx.int("output_dtype", 0)? {
         0 => DType::U8,
         number => known_dtype(number, cx.name())?,
@@ -70,7 +69,54 @@ pub(super) fn quantize(cx: &mut Call<'_, '_>) -> Imported {
         x = cx.cast(x, DType::F32)?;
     }
     let zero = cx.zero_point(cx.optional(2), scale, said);
-    Ok(vec![cx.quantized(x, scale, zero, axis)?])
+    match usize::try_from(block) {
+        Ok(0) => Ok(vec![cx.quantized(x, scale, zero, axis)?]),
+        Ok(block) => quantized_by_block(cx, x, [scale, zero], axis, block),
+        Err(_) => Err(cx.attribute_error("block_size", "is negative")),
+    }
+}
+
+/// `round(x / scale) + zero` with a scale and a zero point for each block, held to the range of the type.
+fn quantized_by_block(
+    cx: &mut Call<'_, '_>,
+    x: ValueId,
+    [scale, zero]: [ValueId; 2],
+    axis: i64,
+    block: usize,
+) -> Imported {
+    let to = cx.dtype(zero);
+    let range = match to {
+        DType::U8 => (0.0, 255.0),
+        DType::I8 => (-128.0, 127.0),
+        DType::U16 => (0.0, 65535.0),
+        DType::I16 => (-32768.0, 32767.0),
+        _ => return Err(Halt::Foreign),
+    };
+    let zero = cx.cast(zero, DType::F32)?;
+    let (scale, zero) = (stretched(cx, x, scale, axis, block)?, stretched(cx, x, zero, axis, block)?);
+    let y = cx.binary(BinaryKind::Div, x, scale)?;
+    let y = cx.unary(UnaryKind::Round, y)?;
+    let y = cx.binary(BinaryKind::Add, y, zero)?;
+    let y = cx.with_number(BinaryKind::Max, y, range.0)?;
+    let y = cx.with_number(BinaryKind::Min, y, range.1)?;
+    Ok(vec![cx.cast(y, to)?])
+}
+
+/// Parameters of blocks of an axis of `x`, each repeated over its block.
+fn stretched(cx: &mut Call<'_, '_>, x: ValueId, id: ValueId, axis: i64, block: usize) -> Result<ValueId, Halt> {
+    let dims = cx.shape(x).to_vec();
+    let axis = cx.axis_of(axis, dims.len())?;
+    let mut apart = dims.clone();
+    apart[axis] = dims[axis].div_ceil(block);
+    if cx.shape(id).dims() != apart || !dims[axis].is_multiple_of(block) {
+        return Err(cx.shape_error("one scale and zero point for each block", &[x, id]));
+    }
+    apart.insert(axis + 1, 1);
+    let id = cx.reshape(id, &apart)?;
+    apart[axis + 1] = block;
+    let shape = Shape::new(&apart).map_err(|e| cx.at(e))?;
+    let id = cx.add(Expand { shape }, &[id])?;
+    cx.reshape(id, &dims)
 }
 
 pub(super) fn dequantize(cx: &mut Call<'_, '_>) -> Imported {
@@ -91,32 +137,13 @@ fn blocked(
     axis: i64,
     block: usize,
 ) -> Imported {
-    let dims = cx.shape(x).to_vec();
-    let axis = cx.axis_of(axis, dims.len())?;
-    let mut blocks = dims.clone();
-    blocks[axis] = dims[axis].div_ceil(block);
-    if cx.shape(scale).dims() != blocks || !dims[axis].is_multiple_of(block) {
-        return Err(cx.shape_error("one scale for each block", &[x, scale]));
-    }
-    let stretched = |cx: &mut Call<'_, '_>, id: ValueId| -> Result<ValueId, Halt> {
-        let mut apart = blocks.clone();
-        apart.insert(axis + 1, 1);
-        let id = cx.reshape(id, &apart)?;
-        apart[axis + 1] = block;
-        let shape = Shape::new(&apart).map_err(|e| cx.at(e))?;
-        let id = cx.add(Expand { shape }, &[id])?;
-        cx.reshape(id, &dims)
-    };
     let mut y = cx.cast(x, DType::F32)?;
     if let Some(zero) = zero {
-        if cx.shape(zero) != cx.shape(scale) {
-            return Err(cx.shape_error("one zero point for each scale", &[scale, zero]));
-        }
         let zero = cx.cast(zero, DType::F32)?;
-        let zero = stretched(cx, zero)?;
+        let zero = stretched(cx, x, zero, axis, block)?;
         y = cx.binary(BinaryKind::Sub, y, zero)?;
     }
-    let scale = stretched(cx, scale)?;
+    let scale = stretched(cx, x, scale, axis, block)?;
     Ok(vec![cx.binary(BinaryKind::Mul, y, scale)?])
 }
 

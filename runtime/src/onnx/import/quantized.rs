@@ -28,9 +28,11 @@ use crate::ops::binary::BinaryKind;
 use crate::ops::concat::Concat;
 use crate::ops::conv::Conv;
 use crate::ops::conv_integer::ConvInteger;
+use crate::ops::dynamic_quantize::DynamicQuantize;
 use crate::ops::image::Layout;
 use crate::ops::look_up::LookUp;
 use crate::ops::quantized::flip;
+use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::tensor::{DType, Fact, Tensor};
 
 impl Call<'_, '_> {
@@ -150,6 +152,43 @@ pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
     let axis = cx.axis(1, cx.rank(first))?;
     let y = if operands.len() == 1 { first } else { cx.add(Concat { axis }, &operands)? };
     cx.quantized_at(y, 0)
+}
+
+/// As a softmax of the opset that the node names.
+pub(super) fn softmax(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.floats_at(0, 1)?;
+    let rank = cx.rank(x);
+    let axis = cx.axis(-1, rank)?;
+    let axes = if cx.int("opset", 13)? >= 13 { vec![axis] } else { (axis..rank).collect() };
+    let y = cx.add(Softmax { axes, kind: SoftmaxKind::Softmax }, &[x])?;
+    cx.quantized_at(y, 3)
+}
+
+/// Floats of a product of bytes in units of two scales, and a bias.
+fn scaled(cx: &mut Call<'_, '_>, product: ValueId, scales: [ValueId; 2], bias: Option<ValueId>) -> Imported {
+    let floats = cx.cast(product, DType::F32)?;
+    let scale = cx.binary(BinaryKind::Mul, scales[0], scales[1])?;
+    let mut y = cx.binary(BinaryKind::Mul, floats, scale)?;
+    if let Some(bias) = bias {
+        y = cx.binary(BinaryKind::Add, y, bias)?;
+    }
+    Ok(vec![y])
+}
+
+/// `a, b, b_scale, b_zero, bias`: the floats of the first become bytes by a scale that they decide.
+pub(super) fn dynamic_matmul(cx: &mut Call<'_, '_>) -> Imported {
+    let [a, b, b_scale] = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
+    let made = cx.add_all(DynamicQuantize, &[a])?;
+    let &[bytes, scale, zero] = made.as_slice() else { return Err(Halt::Foreign) };
+    let product = cx.on(&[Some(bytes), Some(b), Some(zero), cx.optional(3)], matmul_integer)?;
+    scaled(cx, product, [scale, b_scale], cx.optional(4))
+}
+
+/// `a, b, a_scale, b_scale, a_zero, b_zero, bias`
+pub(super) fn matmul_to_float(cx: &mut Call<'_, '_>) -> Imported {
+    let [a, b, a_scale, b_scale] = [cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.input(3)?];
+    let product = cx.on(&[Some(a), Some(b), cx.optional(4), cx.optional(5)], matmul_integer)?;
+    scaled(cx, product, [a_scale, b_scale], cx.optional(6))
 }
 
 /// The convolution of bytes less their zero points, as integers.

@@ -142,7 +142,18 @@ pub(super) fn softmax(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let kind = if cx.node.op_type == "Softmax" { SoftmaxKind::Softmax } else { SoftmaxKind::LogSoftmax };
     let axes = softmax_axes(cx, cx.rank(x))?;
-    cx.add_all(Softmax { axes, kind }, &[x])
+    if cx.dtype(x) != DType::F64 {
+        return cx.add_all(Softmax { axes, kind }, &[x]);
+    }
+    let most = cx.reduce(ReduceKind::Max, x, &axes, true)?;
+    let less = cx.binary(BinaryKind::Sub, x, most)?;
+    let powers = cx.unary(UnaryKind::Exp, less)?;
+    let sum = cx.reduce(ReduceKind::Sum, powers, &axes, true)?;
+    if kind == SoftmaxKind::Softmax {
+        return Ok(vec![cx.binary(BinaryKind::Div, powers, sum)?]);
+    }
+    let sum = cx.unary(UnaryKind::Log, sum)?;
+    Ok(vec![cx.binary(BinaryKind::Sub, less, sum)?])
 }
 
 /// 1 at the first of the largest elements, 0 elsewhere.

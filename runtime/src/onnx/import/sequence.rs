@@ -6,7 +6,7 @@ use super::call::Call;
 use crate::graph::ValueId;
 use crate::ops::concat::Concat;
 use crate::ops::slice::Slice;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Most tensors that a sequence is split into: each is a node of the graph.
 const MAX_PARTS: usize = 1 << 12;
@@ -15,7 +15,14 @@ const MAX_PARTS: usize = 1 << 12;
 pub(super) fn takes(op_type: &str) -> bool {
     matches!(
         op_type,
-        "SequenceInsert" | "SequenceErase" | "SequenceAt" | "SequenceLength" | "ConcatFromSequence" | "Identity"
+        "SequenceInsert"
+            | "SequenceErase"
+            | "SequenceAt"
+            | "SequenceLength"
+            | "ConcatFromSequence"
+            | "Identity"
+            | "OptionalHasElement"
+            | "OptionalGetElement"
     )
 }
 
@@ -45,6 +52,12 @@ impl Call<'_, '_> {
         let place = usize::try_from(from_start).ok().filter(|&at| at <= end);
         place.ok_or_else(|| self.attribute_error("position", format!("is {at} in a sequence of {len}")))
     }
+}
+
+/// Whether there is something: a tensor or a sequence always is, an operand that is left out never.
+pub(super) fn has_element(cx: &mut Call<'_, '_>) -> Imported {
+    let there = cx.scalar(u8::from(cx.optional(0).is_some()));
+    Ok(vec![cx.cast(there, DType::Bool)?])
 }
 
 pub(super) fn construct(cx: &mut Call<'_, '_>) -> Imported {

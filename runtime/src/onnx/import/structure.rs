@@ -7,7 +7,9 @@ use super::tensor;
 use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::broadcast::{Expand, Tile};
+use crate::ops::compare::CompareKind;
 use crate::ops::concat::Concat;
+use crate::ops::gather::Gather;
 use crate::ops::pad::{Pad, PadMode};
 use crate::ops::select::Select;
 use crate::ops::slice::Slice;
@@ -450,30 +452,21 @@ fn pad_value(cx: &mut Call<'_, '_>, x: ValueId) -> Result<Tensor, Halt> {
         .map_err(|e| cx.at(e))
 }
 
-/// An axis goes on where it began: parts of it are joined in front and behind.
+/// An axis goes on where it began, as often as it takes; negative pads cut.
 fn wrapped(cx: &mut Call<'_, '_>, x: ValueId, sides: &[(i64, i64)]) -> Imported {
     let mut y = x;
     for (axis, &(before, after)) in sides.iter().enumerate() {
         if (before, after) == (0, 0) {
             continue;
         }
-        let dim = cx.shape(y)[axis] as i64;
-        if dim == 0 || before.max(after) > dim || -before - after > dim {
+        let dim = cx.shape(y)[axis] as i128;
+        let (start, end) = (-i128::from(before), dim + i128::from(after));
+        if end < start || end - start > MAX_MADE as i128 || dim == 0 {
             return Err(cx.attribute_error("pads", format!("({before}, {after}) do not fit an axis of {dim}")));
         }
-        let part = |start: i64, end: i64| Slice::from_bounds(axis, dim as usize, start, end.max(start), 1);
-        let mut parts = Vec::new();
-        let kept = (-before.min(0), dim + after.min(0));
-        for (start, end) in [(dim - before.max(0), dim), kept, (0, after.max(0))] {
-            if start < end {
-                let slice = part(start, end).ok_or_else(|| cx.attribute_error("pads", "are too large"))?;
-                parts.push(cx.add(slice, &[y])?);
-            }
-        }
-        y = match *parts.as_slice() {
-            [one] => one,
-            _ => cx.add(Concat { axis }, &parts)?,
-        };
+        let places: Vec<i64> = (start..end).map(|at| at.rem_euclid(dim) as i64).collect();
+        let places = cx.elements(&[places.len()], &places)?;
+        y = cx.add(Gather { axis }, &[y, places])?;
     }
     Ok(vec![y])
 }
@@ -517,26 +510,39 @@ pub(super) fn space_to_depth(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(moved, &[n, c * b * b, h / b, w / b])?])
 }
 
-/// The upper or lower triangle of the last two axes; the rest is 0.
+/// The upper or lower triangle of the last two axes; the rest is 0. The diagonal may be known in the run only.
 pub(super) fn trilu(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
-    let k = cx.integer(1)?.unwrap_or(0);
-    let upper = cx.flag("upper", true)?;
+    let kind = if cx.flag("upper", true)? { CompareKind::GreaterEqual } else { CompareKind::LessEqual };
     let &[.., rows, columns] = cx.shape(x).dims() else {
         return Err(cx.shape_error("a matrix has 2 dimensions", &[x]));
     };
     if rows.saturating_mul(columns) > MAX_MADE {
         return Err(cx.at(OpError::TooLarge(format!("{rows}x{columns}"))));
     }
-    let inside = |row: usize, column: usize| {
-        let diagonal = (row as i64).saturating_add(k);
-        if upper { column as i64 >= diagonal } else { column as i64 <= diagonal }
+    let diagonals = (0..rows as i64).flat_map(|row| (0..columns as i64).map(move |column| column - row));
+    let known = match cx.optional(1) {
+        Some(k) if cx.constant_of(k).is_none() => None,
+        _ => Some(cx.integer(1)?.unwrap_or(0)),
     };
-    let mask: Vec<u8> = (0..rows * columns).map(|i| u8::from(inside(i / columns.max(1), i % columns.max(1)))).collect();
-    let mask = Tensor::from_bytes(Fact::new(DType::Bool, Shape::new(&[rows, columns]).map_err(|e| cx.at(e))?), &mask);
-    let mask = mask.map_err(|e| cx.at(e))?;
-    let mask = cx.constant(mask);
+    let inside = match known {
+        Some(k) => {
+            let upper = kind == CompareKind::GreaterEqual;
+            let inside = |at: i64| u8::from(if upper { at >= k } else { at <= k });
+            let shape = Shape::new(&[rows, columns]).map_err(|e| cx.at(e))?;
+            let mask = Tensor::from_bytes(Fact::new(DType::Bool, shape), &diagonals.map(inside).collect::<Vec<_>>());
+            let mask = mask.map_err(|e| cx.at(e))?;
+            cx.constant(mask)
+        }
+        None => {
+            let k = cx.input(1)?;
+            let k = cx.cast(k, DType::I64)?;
+            let k = cx.reshape(k, &[])?;
+            let diagonals = cx.elements(&[rows, columns], &diagonals.collect::<Vec<_>>())?;
+            cx.compare(kind, diagonals, k)?
+        }
+    };
     let zero = cx.scalar(0u8);
     let zero = cx.cast(zero, cx.dtype(x))?;
-    cx.add_all(Select, &[mask, x, zero])
+    cx.add_all(Select, &[inside, x, zero])
 }

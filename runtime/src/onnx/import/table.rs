@@ -2,8 +2,9 @@
 
 use super::build::Imported;
 use super::call::Call;
-use super::{activation, attention, convolution, elementwise, experts, index, ml, normalization, pool, product};
-use super::{quantization, quantized, recurrent, reduce, resize, sequence, structure, svm, trees, volume};
+use super::{activation, attention, convolution, determinant, elementwise, experts, index, loss, ml, ngrams, nibbles};
+use super::{normalization, pool, product, quantization, quantized, rearrange, recurrent, reduce, resize, sampling};
+use super::{selection, sequence, signal, structure, svm, trees, volume};
 
 /// Adds the nodes that an ONNX node comes to, and answers its results.
 pub(super) type Importer = fn(&mut Call<'_, '_>) -> Imported;
@@ -47,8 +48,16 @@ fn standard(op_type: &str) -> Option<Importer> {
         "DepthToSpace" => structure::depth_to_space,
         "SpaceToDepth" => structure::space_to_depth,
         "Trilu" => structure::trilu,
+        "Col2Im" => rearrange::col2im,
+        "CenterCropPad" => rearrange::center_crop_pad,
+        "ReverseSequence" => rearrange::reverse_sequence,
+        "TensorScatter" => rearrange::tensor_scatter,
 
-        "Add" | "Sub" | "Mul" | "Div" | "And" | "Or" | "Xor" => elementwise::binary,
+        "Add" | "Sub" | "Mul" | "Div" | "And" | "Or" | "Xor" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" => {
+            elementwise::binary
+        }
+        "BitwiseNot" => elementwise::bitwise_not,
+        "BitShift" => elementwise::bit_shift,
         "Pow" => elementwise::pow,
         "Mod" => elementwise::modulo,
         "Min" | "Max" | "Sum" | "Mean" => elementwise::variadic,
@@ -57,8 +66,11 @@ fn standard(op_type: &str) -> Option<Importer> {
         "Cast" => elementwise::cast,
         "CastLike" => elementwise::cast_like,
         "Neg" | "Abs" | "Sqrt" | "Exp" | "Log" | "Reciprocal" | "Erf" | "Floor" | "Ceil" | "Round" | "Sign" | "Sin"
-        | "Cos" | "Not" => elementwise::unary,
+        | "Cos" | "Tan" | "Asin" | "Acos" | "Atan" | "Sinh" | "Cosh" | "Asinh" | "Acosh" | "Atanh" | "Not" => {
+            elementwise::unary
+        }
         "IsNaN" => elementwise::is_nan,
+        "IsInf" => elementwise::is_inf,
 
         "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "HardSigmoid" | "HardSwish" | "Gelu" => activation::plain,
         "Clip" => activation::clip,
@@ -92,6 +104,7 @@ fn standard(op_type: &str) -> Option<Importer> {
         "MatMul" => product::matmul,
         "Gemm" => product::gemm,
         "Einsum" => product::einsum,
+        "Det" => determinant::det,
 
         "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL1" | "ReduceL2"
         | "ReduceSumSquare" | "ReduceLogSum" | "ReduceLogSumExp" => reduce::reduce,
@@ -115,6 +128,24 @@ fn standard(op_type: &str) -> Option<Importer> {
         "ScatterElements" | "Scatter" => index::scatter_elements,
         "ScatterND" => index::scatter_nd,
         "OneHot" => index::one_hot,
+        "Compress" => selection::compress,
+        "NonZero" => selection::non_zero,
+        "Unique" => selection::unique,
+
+        "GridSample" => sampling::grid_sample,
+        "AffineGrid" => sampling::affine_grid,
+        "DeformConv" => sampling::deform_conv,
+        "RoiAlign" => sampling::roi_align,
+        "MaxRoiPool" => sampling::max_roi_pool,
+
+        "HannWindow" | "HammingWindow" | "BlackmanWindow" => signal::window,
+        "MelWeightMatrix" => signal::mel_weights,
+        "DFT" => signal::dft,
+        "STFT" => signal::stft,
+
+        "NegativeLogLikelihoodLoss" => loss::likelihood,
+        "SoftmaxCrossEntropyLoss" => loss::cross_entropy,
+        "TfIdfVectorizer" => ngrams::tf_idf,
 
         "SequenceConstruct" => sequence::construct,
         "SequenceEmpty" => sequence::empty,
@@ -124,6 +155,8 @@ fn standard(op_type: &str) -> Option<Importer> {
         "SequenceLength" => sequence::length,
         "ConcatFromSequence" => sequence::concat,
         "SplitToSequence" => sequence::split,
+        "OptionalHasElement" => sequence::has_element,
+        "OptionalGetElement" => structure::identity,
 
         "Resize" => resize::resize,
         "Upsample" => resize::upsample,
@@ -171,6 +204,10 @@ fn microsoft(op_type: &str) -> Option<Importer> {
         "QLinearSigmoid" => quantized::sigmoid,
         "QLinearLeakyRelu" => quantized::leaky_relu,
         "QLinearConcat" => quantized::concat,
+        "QLinearSoftmax" => quantized::softmax,
+        "DynamicQuantizeMatMul" => quantized::dynamic_matmul,
+        "MatMulIntegerToFloat" => quantized::matmul_to_float,
+        "MatMulNBits" => nibbles::matmul,
         "Gelu" => activation::plain,
         "FastGelu" => activation::fast_gelu,
         "BiasGelu" => activation::bias_gelu,
@@ -181,6 +218,9 @@ fn microsoft(op_type: &str) -> Option<Importer> {
         "MoE" => experts::mixture,
         "FusedConv" => convolution::fused,
         "FusedMatMul" => product::fused_matmul,
+        "FusedGemm" => convolution::fused_gemm,
+        "GridSample" => sampling::grid_sample,
+        "EmbedLayerNormalization" => normalization::embed_layer,
         "LayerNormalization" => normalization::layer,
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => normalization::skip_layer,
         _ => return None,

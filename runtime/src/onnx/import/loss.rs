@@ -1,0 +1,80 @@
+//! Losses, which a graph exported together with its training criterion computes behind the classifier.
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use crate::graph::ValueId;
+use crate::ops::binary::BinaryKind;
+use crate::ops::compare::CompareKind;
+use crate::ops::gather::Gather;
+use crate::ops::gather_elements::GatherElements;
+use crate::ops::reduce::ReduceKind;
+use crate::ops::softmax::{Softmax, SoftmaxKind};
+use crate::ops::unary::UnaryKind;
+use crate::tensor::DType;
+
+/// `-weight[t] * x[n, t, ...]` for every class `t` that the target names; one that is ignored counts 0.
+fn negative_log_likelihood(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
+    let (mut target, weights) = (cx.input(1)?, cx.optional(2));
+    let dims = cx.shape(target).to_vec();
+    let fits = cx.rank(x) == dims.len() + 1 && !dims.is_empty();
+    if !fits || cx.shape(x)[0] != dims[0] || cx.shape(x)[2..] != dims[1..] {
+        return Err(cx.shape_error("a class for every element but those along axis 1", &[x, target]));
+    }
+    target = cx.cast(target, DType::I64)?;
+    let mut ignored = None;
+    if cx.has("ignore_index") {
+        let index = cx.int("ignore_index", 0)?;
+        let index = cx.scalar(index);
+        let equal = cx.compare(CompareKind::Equal, target, index)?;
+        // An index that is ignored need not be a class.
+        let first = cx.scalar(0i64);
+        target = cx.select(equal, first, target)?;
+        ignored = Some(equal);
+    }
+    let mut along = dims.clone();
+    along.insert(1, 1);
+    let index = cx.reshape(target, &along)?;
+    let picked = cx.add(GatherElements { axis: 1 }, &[x, index])?;
+    let picked = cx.reshape(picked, &dims)?;
+    let mut loss = cx.unary(UnaryKind::Neg, picked)?;
+
+    let mut weight = match weights {
+        Some(weights) => Some(cx.add(Gather { axis: 0 }, &[weights, target])?),
+        None => None,
+    };
+    if let Some(ignored) = ignored {
+        let (zero, one) = (cx.scalar_of(cx.dtype(x), 0.0)?, cx.scalar_of(cx.dtype(x), 1.0)?);
+        weight = Some(cx.select(ignored, zero, weight.unwrap_or(one))?);
+    }
+    if let Some(weight) = weight {
+        loss = cx.binary(BinaryKind::Mul, loss, weight)?;
+    }
+    let all: Vec<usize> = (0..dims.len()).collect();
+    match (cx.text("reduction")?.unwrap_or("mean"), weight) {
+        ("none", _) => Ok(loss),
+        ("sum", _) => cx.reduce(ReduceKind::Sum, loss, &all, false),
+        ("mean", None) => cx.reduce(ReduceKind::Mean, loss, &all, false),
+        ("mean", Some(weight)) => {
+            let sum = cx.reduce(ReduceKind::Sum, loss, &all, false)?;
+            let weights = cx.reduce(ReduceKind::Sum, weight, &all, false)?;
+            cx.binary(BinaryKind::Div, sum, weights)
+        }
+        (other, _) => Err(cx.attribute_error("reduction", format!("is '{other}', not none, sum or mean"))),
+    }
+}
+
+/// Of log-probabilities.
+pub(super) fn likelihood(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    Ok(vec![negative_log_likelihood(cx, x)?])
+}
+
+/// Of scores, whose log-probabilities are the second result.
+pub(super) fn cross_entropy(cx: &mut Call<'_, '_>) -> Imported {
+    let scores = cx.input(0)?;
+    if cx.rank(scores) < 2 {
+        return Err(cx.shape_error("scores have a class axis", &[scores]));
+    }
+    let logs = cx.add(Softmax { axes: vec![1], kind: SoftmaxKind::LogSoftmax }, &[scores])?;
+    Ok(vec![negative_log_likelihood(cx, logs)?, logs])
+}

@@ -1,0 +1,104 @@
+//! Operators whose results are as long as their data make them. Over constants they are computed here; in a run no plan
+//! could give such a result its place.
+
+use super::build::{Halt, Imported};
+use super::call::Call;
+use crate::graph::ValueId;
+use crate::ops::gather::Gather;
+use crate::tensor::DType;
+
+/// The slices of an axis, or elements, where a constant condition holds.
+pub(super) fn compress(cx: &mut Call<'_, '_>) -> Imported {
+    let (mut x, condition) = (cx.input(0)?, cx.input(1)?);
+    let axis = match cx.has("axis") {
+        true => cx.axis(0, cx.rank(x))?,
+        false => {
+            let elements = cx.shape(x).elements();
+            x = cx.reshape(x, &[elements])?;
+            0
+        }
+    };
+    let Some(held) = cx.constant_of(condition) else { return Err(cx.dynamic("how many elements the condition keeps")) };
+    if held.dtype() != DType::Bool || held.shape().rank() != 1 || held.bytes().len() > cx.shape(x)[axis] {
+        return Err(cx.shape_error("a condition has one axis, no longer than that of the data", &[x, condition]));
+    }
+    let kept: Vec<i64> = (0..).zip(held.bytes()).filter_map(|(at, &holds)| (holds != 0).then_some(at)).collect();
+    let kept = cx.elements(&[kept.len()], &kept)?;
+    cx.add_all(Gather { axis }, &[x, kept])
+}
+
+/// The elements of a constant, in their order; `None` for one that is none.
+fn elements(cx: &mut Call<'_, '_>, x: ValueId) -> Result<Option<Vec<f64>>, Halt> {
+    // Integers that f64 does not hold are rare enough to go without.
+    let wide = cx.cast(x, DType::F64)?;
+    let values = cx.constant_of(wide).and_then(|held| held.elements::<f64>().map(<[f64]>::to_vec));
+    Ok(values.filter(|values| values.iter().all(|value| value.abs() < 9e15 || !value.is_finite())))
+}
+
+/// The indices of elements that are not zero, one row an axis.
+pub(super) fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let dims = cx.shape(x).to_vec();
+    if dims.is_empty() {
+        return Err(Halt::Foreign);
+    }
+    let Some(values) = elements(cx, x)? else { return Err(Halt::Foreign) };
+    let found: Vec<usize> = (0..values.len()).filter(|&at| values[at] != 0.0).collect();
+    let mut behind = values.len();
+    let mut indices = Vec::with_capacity(dims.len() * found.len());
+    for &dim in &dims {
+        behind /= dim.max(1);
+        indices.extend(found.iter().map(|at| (at / behind.max(1) % dim.max(1)) as i64));
+    }
+    Ok(vec![cx.elements(&[dims.len(), found.len()], &indices)?])
+}
+
+/// What is different among the elements of a constant, or among its slices along an axis; with the place of the first of
+/// each, which of them each is, and how many there are.
+pub(super) fn unique(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let Some(values) = elements(cx, x)? else { return Err(cx.dynamic("how many elements are different")) };
+    let dims = cx.shape(x).to_vec();
+    let axis = if cx.has("axis") { Some(cx.axis(0, dims.len())?) } else { None };
+    let (before, count, behind) = match axis {
+        Some(axis) => (dims[..axis].iter().product(), dims[axis], dims[axis + 1..].iter().product::<usize>()),
+        None => (1, values.len(), 1),
+    };
+    let slice = |at: usize| -> Vec<f64> {
+        let rows = (0..before).flat_map(|row| (0..behind).map(move |i| (row * count + at) * behind + i));
+        rows.filter_map(|place| values.get(place).copied()).collect()
+    };
+    let slices: Vec<Vec<f64>> = (0..count).map(slice).collect();
+    let compare = |a: &usize, b: &usize| {
+        let pairs = slices[*a].iter().zip(&slices[*b]);
+        // -0 is 0.
+        let order = pairs.map(|(a, b)| (a + 0.0).total_cmp(&(b + 0.0))).find(|order| order.is_ne());
+        order.unwrap_or(std::cmp::Ordering::Equal)
+    };
+    let mut sorted: Vec<usize> = (0..count).collect();
+    sorted.sort_by(compare);
+    // Equal ones stand together, the first of them first.
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for at in sorted {
+        match groups.last_mut() {
+            Some(group) if compare(&group[0], &at).is_eq() => group.push(at),
+            _ => groups.push(vec![at]),
+        }
+    }
+    if !cx.flag("sorted", true)? {
+        groups.sort_by_key(|group| group[0]);
+    }
+    let first: Vec<i64> = groups.iter().map(|group| group[0] as i64).collect();
+    let counts: Vec<i64> = groups.iter().map(|group| group.len() as i64).collect();
+    let mut inverse = vec![0i64; count];
+    for (number, group) in (0..).zip(&groups) {
+        for &at in group {
+            inverse[at] = number;
+        }
+    }
+    let source = if axis.is_some() { x } else { cx.reshape(x, &[count])? };
+    let [first, inverse, counts] = [first, inverse, counts].map(|values| cx.elements(&[values.len()], &values));
+    let first = first?;
+    let y = cx.add(Gather { axis: axis.unwrap_or(0) }, &[source, first])?;
+    Ok(vec![y, first, inverse?, counts?])
+}
