@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 IR_VERSION = 8
 
@@ -17,6 +18,8 @@ class Graph:
     def __init__(self, random: np.random.Generator):
         self.random, self.inputs, self.opset = random, {}, 17
         self.functions = []
+        # Whether ONNX's reference evaluator gives the outputs, not ONNX Runtime.
+        self.reference = False
         self._nodes, self._constants = [], []
 
     # Random choices.
@@ -96,16 +99,21 @@ class Graph:
             opsets.append(helper.make_opsetid("com.microsoft", 1))
         opsets += [helper.make_opsetid(function.domain, 1) for function in self.functions]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=self.functions)
+        wanted = self._evaluated(model, list(outputs))
+        del model.graph.output[:]
+        model.graph.output.extend(self._value(name, array) for name, array in zip(outputs, wanted))
+        onnx.checker.check_model(model)
+        return model, wanted
+
+    def _evaluated(self, model: onnx.ModelProto, outputs: list[str]) -> list[np.ndarray]:
+        if self.reference:
+            return ReferenceEvaluator(model).run(outputs, self.inputs)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        wanted = session.run(list(outputs), self.inputs)
-        del model.graph.output[:]
-        model.graph.output.extend(self._value(name, array) for name, array in zip(outputs, wanted))
-        onnx.checker.check_model(model)
-        return model, wanted
+        return session.run(outputs, self.inputs)
 
     @staticmethod
     def _value(name: str, array: np.ndarray) -> onnx.ValueInfoProto:

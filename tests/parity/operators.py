@@ -21,6 +21,7 @@ import control_flow  # noqa: F401  (enters families)
 import driver
 import integers  # noqa: F401  (enters families)
 import layer_families  # noqa: F401  (enters families)
+import rare  # noqa: F401  (enters families)
 import routed  # noqa: F401  (enters families)
 from cases import AS_PACKAGES, CASES
 from graph import Graph
