@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
 use super::binary::{BinaryKind, accumulate};
+use super::gather::Indices;
 use super::indexed::{Blocks, ScatterNd};
 use super::scatter_elements::{Geometry, ScatterElements};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -40,10 +41,10 @@ impl Accumulate {
         match target {
             Target::Elements(geometry) => {
                 let size = dtype.size();
-                let mut updates = updates.chunks_exact(size);
-                geometry.each(indices, |at| {
+                geometry.each(Indices::Wide(indices), |at, number| {
                     let y = y.get_mut(at * size..(at + 1) * size).ok_or(OpError::Operand(0))?;
-                    accumulate(self.kind, dtype, updates.next().ok_or(OpError::Operand(2))?, y)
+                    let update = updates.get(number * size..(number + 1) * size).ok_or(OpError::Operand(2))?;
+                    accumulate(self.kind, dtype, update, y)
                 })
             }
             Target::Blocks(blocks) => blocks.each(indices, |place, number| {

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap::{self, Bytes};
 
 use super::arity::exactly;
-use super::number::{Number, by_number, filled, words};
-use super::quantized::{Channels, check_scales, dequantize, is_quantized};
+use super::number::{Number, filled, words};
+use super::quantized::{Channels, by_quantized, check_scales, dequantize, is_quantized};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
@@ -61,7 +61,7 @@ impl Operator for Dequantize {
         let [x, scale, zero] = exactly::<3, _>(inputs)?;
         let channels = self.channels(&[x.fact(), scale.fact(), zero.fact()])?;
         let fact = Fact::new(DType::F32, x.shape().clone());
-        let y = by_number!(x.dtype(), T => filled::<f32>(fact, |y| {
+        let y = by_quantized!(x.dtype(), T => filled::<f32>(fact, |y| {
             dequantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y)
         }), else return Err(OpError::Operand(0)))?;
         Ok(vec![y])
@@ -91,7 +91,7 @@ impl Operator for Dequantize {
                 qmap::dequantise(isa, x, scale, io.output(0)?, io.pool());
                 return Ok(());
             }
-            by_number!(from, T => dequantize_all::<T>(&channels, io.input(0)?, scale, io.input(2)?, io.output(0)?),
+            by_quantized!(from, T => dequantize_all::<T>(&channels, io.input(0)?, scale, io.input(2)?, io.output(0)?),
                 else Err(OpError::Operand(0)))
         }))
     }

@@ -45,6 +45,46 @@ pub(crate) fn resolve(index: impl Index, dim: usize) -> Result<usize, OpError> {
     counted.ok_or_else(|| OpError::Value(format!("index {index} is out of range for an axis of {dim}")))
 }
 
+/// An operand of indices, of either type.
+#[derive(Clone, Copy)]
+pub(super) enum Indices<'a> {
+    Narrow(&'a [i32]),
+    Wide(&'a [i64]),
+}
+
+impl<'a> Indices<'a> {
+    /// The indices of a tensor.
+    #[cfg(any(feature = "passes", test))]
+    pub fn of(tensor: &'a Tensor) -> Result<Self, OpError> {
+        Ok(match tensor.dtype() {
+            DType::I32 => Self::Narrow(super::number::words(tensor)?),
+            _ => Self::Wide(super::number::words(tensor)?),
+        })
+    }
+
+    /// The indices of an operand of a running step.
+    pub fn read(io: &Io<'a, '_>, operand: usize, narrow: bool) -> Result<Self, OpError> {
+        Ok(if narrow { Self::Narrow(io.input(operand)?) } else { Self::Wide(io.input(operand)?) })
+    }
+
+    /// How many there are.
+    pub fn len(self) -> usize {
+        match self {
+            Self::Narrow(indices) => indices.len(),
+            Self::Wide(indices) => indices.len(),
+        }
+    }
+
+    /// The index at a place.
+    pub fn get(self, at: usize) -> Result<i64, OpError> {
+        let index = match self {
+            Self::Narrow(indices) => indices.get(at).map(|&index| i64::from(index)),
+            Self::Wide(indices) => indices.get(at).copied(),
+        };
+        index.ok_or(OpError::Operand(1))
+    }
+}
+
 /// Refuses an input that holds no indices.
 pub(crate) fn index_type(index: usize, fact: &Fact) -> Result<(), OpError> {
     match fact.dtype {

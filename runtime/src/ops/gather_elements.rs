@@ -4,8 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::gather::{Index, index_type, resolve};
-use super::number::{by_width, filled, words};
+use super::gather::{Indices, index_type, resolve};
 use super::walk::Walk;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -38,12 +37,14 @@ impl GatherElements {
     }
 }
 
-fn gather<T: Copy, I: Index>(geometry: &Geometry, x: &[T], indices: &[I], y: &mut [T]) -> Result<(), OpError> {
-    let mut pairs = indices.iter().zip(y.iter_mut());
+/// Elements are `size` bytes. Compiled again for every size that is written out where it is called.
+#[inline(always)]
+fn gather(geometry: &Geometry, size: usize, x: &[u8], indices: Indices<'_>, y: &mut [u8]) -> Result<(), OpError> {
+    let mut results = y.chunks_exact_mut(size).enumerate();
     geometry.walk.try_each(|[at]| {
-        let (&index, y) = pairs.next().ok_or(OpError::Operand(1))?;
-        let at = at + resolve(index, geometry.dim)? * geometry.stride;
-        *y = *x.get(at).ok_or(OpError::Operand(0))?;
+        let (number, y) = results.next().ok_or(OpError::Operand(1))?;
+        let at = (at + resolve(indices.get(number)?, geometry.dim)? * geometry.stride) * size;
+        y.copy_from_slice(x.get(at..at + size).ok_or(OpError::Operand(0))?);
         Ok(())
     })
 }
@@ -71,11 +72,9 @@ impl Operator for GatherElements {
         let [x, indices] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
         let geometry = self.geometry(x.fact(), indices.fact());
-        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| match indices.elements::<i64>() {
-            Some(indices) => gather(&geometry, words(x)?, indices, y),
-            None => gather::<T, i32>(&geometry, words(x)?, words(indices)?, y),
-        }))?;
-        Ok(vec![y])
+        let mut y = vec![0; fact.bytes()];
+        gather(&geometry, fact.dtype.size(), x.bytes(), Indices::of(indices)?, &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -85,11 +84,14 @@ impl Operator for GatherElements {
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x, indices] = exactly::<2, _>(&cx.inputs)?;
         let geometry = self.geometry(x, indices);
-        let narrow = indices.dtype == DType::I32;
-        Ok(by_width!(x.dtype, T => Box::new(move |io: &mut Io<'_, '_>| match narrow {
-            true => gather::<T, i32>(&geometry, io.input(0)?, io.input(1)?, io.output(0)?),
-            false => gather::<T, i64>(&geometry, io.input(0)?, io.input(1)?, io.output(0)?),
-        })))
+        let (narrow, size) = (indices.dtype == DType::I32, x.dtype.size());
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let (x, indices, y) = (io.input_bytes(0)?, Indices::read(io, 1, narrow)?, io.output_bytes(0)?);
+            match size {
+                4 => gather(&geometry, 4, x, indices, y),
+                _ => gather(&geometry, size, x, indices, y),
+            }
+        }))
     }
 }
 

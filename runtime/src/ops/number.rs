@@ -189,6 +189,7 @@ pub(crate) fn convert<X: Number, Y: Number>(x: X) -> Y {
 
 /// Runs `$body` with `$number` standing for the Rust type of the element type `$dtype`;
 /// booleans, which are no numbers, take `$otherwise`.
+#[cfg(test)]
 macro_rules! by_number {
     ($dtype:expr, $number:ident => $body:expr, else $otherwise:expr) => {
         match $dtype {
@@ -244,6 +245,7 @@ macro_rules! by_number {
         }
     };
 }
+#[cfg(test)]
 pub(crate) use by_number;
 
 /// Runs `$body` with `$word` standing for the unsigned integer as wide as an element of

@@ -4,11 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::gather::{Index, index_type, resolve};
-use super::number::{by_width, filled, words};
+use super::gather::{Indices, index_type, resolve};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
-use crate::tensor::{DType, Element, Fact, Shape, Tensor};
+use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A new axis of `depth`, which holds `on` at the index (i64 or i32) and `off` elsewhere. An
 /// index out of range has no `on`.
@@ -24,32 +23,25 @@ pub struct OneHot {
     pub on: Tensor,
 }
 
-/// The result as `[outer, depth, inner]`, and its two values.
-#[derive(Clone, Copy)]
-struct Geometry<T> {
-    depth: usize,
-    inner: usize,
-    off: T,
-    on: T,
-}
-
-impl<T: Element> Geometry<T> {
-    fn new(op: &OneHot, indices: &Shape) -> Result<Self, OpError> {
-        let one = |value: &Tensor| words::<T>(value)?.first().copied().ok_or(OpError::Operand(0));
-        let inner = indices.iter().skip(op.axis).product();
-        Ok(Self { depth: op.depth, inner, off: one(&op.off)?, on: one(&op.on)? })
-    }
-
-    fn write<I: Index>(&self, indices: &[I], y: &mut [T]) -> Result<(), OpError> {
-        y.fill(self.off);
-        for (i, &index) in indices.iter().enumerate() {
+impl OneHot {
+    /// Writes the result, `[outer, depth, inner]`.
+    fn write(&self, inner: usize, indices: Indices<'_>, y: &mut [u8]) -> Result<(), OpError> {
+        let (on, off) = (self.on.bytes(), self.off.bytes());
+        for y in y.chunks_exact_mut(off.len()) {
+            y.copy_from_slice(off);
+        }
+        for i in 0..indices.len() {
             // Out of range is not an error here: ONNX wants all of them off.
-            let Ok(index) = resolve(index, self.depth) else { continue };
-            let (outer, column) = (i / self.inner, i % self.inner);
-            let at = (outer * self.depth + index) * self.inner + column;
-            *y.get_mut(at).ok_or(OpError::Operand(0))? = self.on;
+            let Ok(index) = resolve(indices.get(i)?, self.depth) else { continue };
+            let (outer, column) = (i / inner, i % inner);
+            let at = ((outer * self.depth + index) * inner + column) * on.len();
+            y.get_mut(at..at + on.len()).ok_or(OpError::Operand(0))?.copy_from_slice(on);
         }
         Ok(())
+    }
+
+    fn inner(&self, indices: &Shape) -> usize {
+        indices.iter().skip(self.axis).product()
     }
 }
 
@@ -75,14 +67,9 @@ impl Operator for OneHot {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [indices] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[indices.fact()])?.remove(0);
-        let y = by_width!(fact.dtype, T => {
-            let geometry = Geometry::<T>::new(self, indices.shape())?;
-            filled::<T>(fact, |y| match indices.elements::<i64>() {
-                Some(indices) => geometry.write(indices, y),
-                None => geometry.write::<i32>(words(indices)?, y),
-            })?
-        });
-        Ok(vec![y])
+        let mut y = vec![0; fact.bytes()];
+        self.write(self.inner(indices.shape()), Indices::of(indices)?, &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -91,13 +78,10 @@ impl Operator for OneHot {
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [indices] = exactly::<1, _>(&cx.inputs)?;
-        let narrow = indices.dtype == DType::I32;
-        Ok(by_width!(self.on.dtype(), T => {
-            let geometry = Geometry::<T>::new(self, &indices.shape)?;
-            Box::new(move |io: &mut Io<'_, '_>| match narrow {
-                true => geometry.write::<i32>(io.input(0)?, io.output(0)?),
-                false => geometry.write::<i64>(io.input(0)?, io.output(0)?),
-            })
+        let (this, narrow, inner) = (self.clone(), indices.dtype == DType::I32, self.inner(&indices.shape));
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let indices = Indices::read(io, 0, narrow)?;
+            this.write(inner, indices, io.output_bytes(0)?)
         }))
     }
 }

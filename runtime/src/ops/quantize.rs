@@ -9,8 +9,8 @@ use skipstone_kernels::qmap;
 use skipstone_kernels::requantise::Requantise;
 
 use super::arity::exactly;
-use super::number::{Number, by_number, filled, words};
-use super::quantized::{Channels, check_scales, flip, is_quantized, quantize};
+use super::number::{Number, filled, words};
+use super::quantized::{Channels, by_quantized, check_scales, flip, is_quantized, quantize};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
@@ -68,7 +68,7 @@ impl Operator for Quantize {
         let [x, scale, zero] = exactly::<3, _>(inputs)?;
         let channels = self.channels(&[x.fact(), scale.fact(), zero.fact()])?;
         let fact = Fact::new(self.to, x.shape().clone());
-        let y = by_number!(self.to, T => filled::<T>(fact, |y| {
+        let y = by_quantized!(self.to, T => filled::<T>(fact, |y| {
             quantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y)
         }), else return Err(OpError::Operand(2)))?;
         Ok(vec![y])
@@ -103,7 +103,7 @@ impl Operator for Quantize {
                 }
                 return Ok(());
             }
-            by_number!(to, T => quantize_all::<T>(&channels, x, scale, io.input(2)?, io.output(0)?),
+            by_quantized!(to, T => quantize_all::<T>(&channels, x, scale, io.input(2)?, io.output(0)?),
                 else Err(OpError::Operand(2)))
         }))
     }

@@ -90,6 +90,37 @@ impl Channels {
     }
 }
 
+/// Runs `$body` with `$integer` standing for the Rust type of the element type `$dtype`, which is one that tensors are
+/// quantized to; others take `$otherwise`.
+macro_rules! by_quantized {
+    ($dtype:expr, $integer:ident => $body:expr, else $otherwise:expr) => {
+        match $dtype {
+            $crate::tensor::DType::U8 => {
+                type $integer = u8;
+                $body
+            }
+            $crate::tensor::DType::I8 => {
+                type $integer = i8;
+                $body
+            }
+            $crate::tensor::DType::U16 => {
+                type $integer = u16;
+                $body
+            }
+            $crate::tensor::DType::I16 => {
+                type $integer = i16;
+                $body
+            }
+            $crate::tensor::DType::I32 => {
+                type $integer = i32;
+                $body
+            }
+            _ => $otherwise,
+        }
+    };
+}
+pub(crate) use by_quantized;
+
 /// Refuses scales that nothing can be divided by.
 pub(crate) fn check_scales(scales: &[f32]) -> Result<(), OpError> {
     match scales.iter().find(|scale| !scale.is_finite() || **scale <= 0.0) {

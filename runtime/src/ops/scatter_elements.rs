@@ -5,8 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::gather::{Index, index_type, resolve};
-use super::number::{by_width, words};
+use super::gather::{Indices, index_type, resolve};
 use super::walk::Walk;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -39,23 +38,24 @@ impl Geometry {
         Self { walk: Walk::new(&updates.shape, [strides]), dim, stride }
     }
 
-    /// Calls `f` with the offset in the result that every index points to.
-    pub(super) fn each<I: Index>(
+    /// Calls `f` with the offset in the result that every index points to, and its number.
+    pub(super) fn each(
         &self,
-        indices: &[I],
-        mut f: impl FnMut(usize) -> Result<(), OpError>,
+        indices: Indices<'_>,
+        mut f: impl FnMut(usize, usize) -> Result<(), OpError>,
     ) -> Result<(), OpError> {
-        let mut indices = indices.iter();
+        let mut numbers = 0..indices.len();
         self.walk.try_each(|[at]| {
-            let &index = indices.next().ok_or(OpError::Operand(1))?;
-            f(at + resolve(index, self.dim)? * self.stride)
+            let number = numbers.next().ok_or(OpError::Operand(1))?;
+            f(at + resolve(indices.get(number)?, self.dim)? * self.stride, number)
         })
     }
 
-    fn scatter<T: Copy, I: Index>(&self, indices: &[I], updates: &[T], y: &mut [T]) -> Result<(), OpError> {
-        let mut updates = updates.iter();
-        self.each(indices, |at| {
-            *y.get_mut(at).ok_or(OpError::Operand(0))? = *updates.next().ok_or(OpError::Operand(2))?;
+    /// Writes updates of `size` bytes each.
+    fn scatter(&self, size: usize, indices: Indices<'_>, updates: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+        self.each(indices, |at, number| {
+            let update = updates.get(number * size..(number + 1) * size).ok_or(OpError::Operand(2))?;
+            y.get_mut(at * size..(at + 1) * size).ok_or(OpError::Operand(0))?.copy_from_slice(update);
             Ok(())
         })
     }
@@ -89,15 +89,9 @@ impl Operator for ScatterElements {
         let [x, indices, updates] = exactly::<3, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
         let geometry = Geometry::new(self.axis, x.fact(), updates.fact());
-        let y = by_width!(fact.dtype, T => {
-            let mut y = words::<T>(x)?.to_vec();
-            match indices.elements::<i64>() {
-                Some(indices) => geometry.scatter(indices, words(updates)?, &mut y)?,
-                None => geometry.scatter::<T, i32>(words(indices)?, words(updates)?, &mut y)?,
-            }
-            Tensor::from_bytes(fact, bytemuck::cast_slice(&y))?
-        });
-        Ok(vec![y])
+        let mut y = x.bytes().to_vec();
+        geometry.scatter(fact.dtype.size(), Indices::of(indices)?, updates.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -107,15 +101,12 @@ impl Operator for ScatterElements {
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x, indices, updates] = exactly::<3, _>(&cx.inputs)?;
         let geometry = Geometry::new(self.axis, x, updates);
-        let narrow = indices.dtype == DType::I32;
-        Ok(by_width!(x.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
-            let y = io.output::<T>(0)?;
-            y.copy_from_slice(io.input(0)?);
-            match narrow {
-                true => geometry.scatter::<T, i32>(io.input(1)?, io.input(2)?, y),
-                false => geometry.scatter::<T, i64>(io.input(1)?, io.input(2)?, y),
-            }
-        })))
+        let (narrow, size) = (indices.dtype == DType::I32, x.dtype.size());
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let y = io.output_bytes(0)?;
+            y.copy_from_slice(io.input_bytes(0)?);
+            geometry.scatter(size, Indices::read(io, 1, narrow)?, io.input_bytes(2)?, y)
+        }))
     }
 }
 

@@ -4,7 +4,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::number::{by_width, filled, words};
 use super::walk::{Walk, broadcast_shape};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -14,15 +13,18 @@ use crate::tensor::{DType, Fact, Tensor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Select;
 
-fn choose<T: Copy>(walk: &Walk<3>, condition: &[u8], a: &[T], b: &[T], y: &mut [T]) -> Result<(), OpError> {
-    let mut results = y.iter_mut();
+/// Elements are `size` bytes. Compiled again for every size that is written out where it is called.
+#[inline(always)]
+fn choose(walk: &Walk<3>, size: usize, condition: &[u8], [a, b]: [&[u8]; 2], y: &mut [u8]) -> Result<(), OpError> {
+    let mut results = y.chunks_exact_mut(size);
     walk.try_each(|[c, i, j]| {
         let taken = match condition.get(c) {
-            Some(0) => b.get(j),
-            Some(_) => a.get(i),
+            Some(0) => b.get(j * size..(j + 1) * size),
+            Some(_) => a.get(i * size..(i + 1) * size),
             None => None,
         };
-        *results.next().ok_or(OpError::Operand(0))? = *taken.ok_or(OpError::Operand(0))?;
+        let y = results.next().ok_or(OpError::Operand(0))?;
+        y.copy_from_slice(taken.ok_or(OpError::Operand(0))?);
         Ok(())
     })
 }
@@ -48,10 +50,9 @@ impl Operator for Select {
         let [condition, a, b] = exactly::<3, _>(inputs)?;
         let fact = self.infer(&[condition.fact(), a.fact(), b.fact()])?.remove(0);
         let walk = Walk::broadcast(&fact.shape, [condition.shape(), a.shape(), b.shape()]);
-        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
-            choose(&walk, condition.bytes(), words(a)?, words(b)?, y)
-        }))?;
-        Ok(vec![y])
+        let mut y = vec![0; fact.bytes()];
+        choose(&walk, fact.dtype.size(), condition.bytes(), [a.bytes(), b.bytes()], &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -63,9 +64,15 @@ impl Operator for Select {
         let [condition, a, b] = exactly::<3, _>(&cx.inputs)?;
         let [y] = exactly::<1, _>(&cx.outputs)?;
         let walk = Walk::broadcast(&y.shape, [&condition.shape, &a.shape, &b.shape]);
-        Ok(by_width!(a.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
-            choose::<T>(&walk, io.input(0)?, io.input(1)?, io.input(2)?, io.output(0)?)
-        })))
+        let size = a.dtype.size();
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let operands = [io.input_bytes(1)?, io.input_bytes(2)?];
+            let (condition, y) = (io.input_bytes(0)?, io.output_bytes(0)?);
+            match size {
+                4 => choose(&walk, 4, condition, operands, y),
+                _ => choose(&walk, size, condition, operands, y),
+            }
+        }))
     }
 }
 
