@@ -10,7 +10,7 @@
 //!
 //! Booleans are bytes 0 and 1: read as `u8`, written by [`nonzero`].
 //!
-//! Every conversion is branch-free arithmetic on one element ([`pairs`]). The loop over it is compiled once for each
+//! Every conversion is branch-free arithmetic on one element (`pairs`). The loop over it is compiled once for each
 //! instruction set, and the compiler vectorizes it, so there is no `vector.rs`.
 
 mod half_bits;

@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use super::{Kernel, Simd};
 use crate::lanes::avx512::F32x16;
 
-/// Proof of AVX-512 F, BW, DQ and VL, and of all that [`Avx2`](super::Avx2) proves.
+/// Proof of AVX-512 F, BW, DQ and VL, and of all that [`Avx2`](super::avx2::Avx2) proves.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
 
