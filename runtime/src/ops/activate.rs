@@ -8,6 +8,7 @@ use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::unary;
 
 use super::arity::exactly;
+use super::axes::Axes;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Element, Fact, Tensor};
@@ -100,6 +101,11 @@ impl Operator for Activate {
             return Err(wrong_type(x.dtype()));
         }
         Ok(vec![y])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements};
 use super::number::filled;
 use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -98,6 +99,11 @@ impl Operator for ArgMax {
         let fact = self.infer(&[x.fact()])?.remove(0);
         let y = filled::<i64>(fact, |y| search_all(self, x.dtype(), x.shape(), x.bytes(), y))?;
         Ok(vec![y])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::except(Elements::Mixed, inputs, &[self.axis])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -10,6 +10,7 @@ use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::binary::{self, BinaryFn, Broadcast};
 
 use super::arity::exactly;
+use super::axes::Axes;
 use super::number::{Number, division_overflow, is_float};
 use super::walk::{Walk, broadcast_shape};
 use super::wide::{CHUNK, Wide, by_wide};
@@ -267,6 +268,11 @@ impl Operator for Binary {
             *y = scalar::apply(self.activation, *y);
         }
         Ok(vec![y])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -5,12 +5,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, Left, Link};
 use super::number::{by_width, filled, words};
 use super::strided::{BoxCopy, signed};
 use super::walk::{Walk, broadcast_shape, broadcast_strides};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
 use crate::error::OpError;
-use crate::tensor::{Fact, Shape, Tensor};
+use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A tensor broadcast to a fixed shape by numpy's rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,19 @@ impl Operator for Expand {
             })
         }))?;
         Ok(vec![y])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let target = Fact::new(DType::F32, self.shape.clone());
+        let Axes { links, .. } = Axes::elementwise(&[&target, inputs.first().copied().unwrap_or(&target)]);
+        let own = links.into_iter().filter(|link| link.operand == 1).map(|link| Link { operand: 0, ..link });
+        Axes::new(Elements::Moved, own)
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
+        Some(Self { shape: to.shape(&self.shape)? }.into())
     }
 
     fn alias(&self, inputs: &[&Fact]) -> Option<usize> {
@@ -109,6 +123,12 @@ impl Operator for Tile {
             Ok(())
         }))?;
         Ok(vec![y])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let repeated: Vec<usize> = (0..self.repeats.len()).filter(|&axis| self.repeats[axis] != 1).collect();
+        Axes::except(Elements::Moved, inputs, &repeated)
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::{Isa, cast};
 
 use super::arity::exactly;
+use super::axes::Axes;
 use super::number::convert;
 use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -102,6 +103,11 @@ impl Operator for Cast {
         let mut y = vec![0; fact.bytes()];
         convert_all(from, x.bytes(), self.to, &mut y)?;
         Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 
     fn alias(&self, inputs: &[&Fact]) -> Option<usize> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::binary::{self, Broadcast, CompareFn};
 
 use super::arity::exactly;
+use super::axes::Axes;
 
 use super::walk::{Walk, broadcast_shape};
 use super::wide::{CHUNK, Wide, by_wide};
@@ -121,6 +122,11 @@ impl Operator for Compare {
         let mut y = vec![0; fact.bytes()];
         compare_all(self.kind, &walk, a.dtype(), [a.bytes(), b.bytes()], &mut y)?;
         Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

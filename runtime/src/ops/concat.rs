@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::copy::{Blocks, copy_blocks};
 
+use super::axes::{Axes, Elements, How, Link, Nhwc};
+use super::image::NHWC_AXIS;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{Fact, Shape, Tensor};
@@ -74,6 +76,28 @@ impl Operator for Concat {
             }
         }
         Ok(vec![Tensor::from_bytes(fact, &bytes)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let mut at = 0;
+        let mut links = Vec::new();
+        for (operand, fact) in inputs.iter().enumerate() {
+            for axis in 0..fact.shape.rank() {
+                let how = if axis == self.axis { How::At(at) } else { How::Same };
+                links.push(Link { operand, from: axis, to: axis, how });
+            }
+            at += fact.shape.get(self.axis).copied().unwrap_or(0);
+        }
+        Axes::new(Elements::Moved, links)
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match NHWC_AXIS.get(self.axis) {
+            Some(&axis) => Nhwc::Can(Self { axis }.into()),
+            None => Nhwc::Never,
+        }
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {

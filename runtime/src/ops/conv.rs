@@ -17,10 +17,11 @@ use skipstone_kernels::activation::{Activation, scalar::apply};
 use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters, Task};
 use skipstone_kernels::epilogue::Epilogue;
 
+use super::axes::{Axes, Elements, How, Left, Link, Nhwc};
 use super::float_conv::{self, Bound};
 use super::image::{Image, Layout, taps};
 use super::roles::{Role, Roles};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -202,6 +203,41 @@ impl Operator for Conv {
             };
         }
         Ok(vec![tensor])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let (batch, channels) = (0, self.layout.channels_axis());
+        let weights = inputs.get(Self::WEIGHTS).map_or(&[][..], |weights| weights.shape.dims());
+        let &[filters, depth, ..] = weights else { return Axes::unknown() };
+        let mut links = vec![
+            Link::same(Self::X, batch, batch),
+            Link::same(Self::WEIGHTS, 0, channels),
+            Link::same(Self::BIAS, 0, channels),
+        ];
+        if self.groups > 1 {
+            let how = How::Parts { count: self.groups, inner: [depth, filters / self.groups] };
+            links.push(Link { operand: Self::X, from: channels, to: channels, how });
+        }
+        links.extend(self.roles.position(Role::Scale).map(|at| Link::same(at, batch, batch)));
+        if let Some(at) = self.roles.residual() {
+            links.extend((0..4).map(|axis| Link::same(at, axis, axis)));
+        }
+        Axes::new(Elements::Mixed, links)
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match self.layout {
+            Layout::Nchw => Nhwc::Must(Self { layout: Layout::Nhwc, ..self.clone() }.into()),
+            Layout::Nhwc => Nhwc::Never,
+        }
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
+        let channels = to.axis == self.layout.channels_axis() && self.groups > 1;
+        channels.then(|| Self { groups: self.groups * to.indices.len() / to.of, ..self.clone() }.into())
     }
 
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {

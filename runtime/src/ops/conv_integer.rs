@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::conv::{ByteConv, ConvShape, Out, Packed};
 use skipstone_kernels::qsums::{self, Scales, Zeros};
 
+use super::axes::{Axes, Elements, Link, Nhwc};
 use super::byte_conv::{self, Kernel, WEIGHTS, X};
 use super::conv::Conv;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
@@ -114,6 +115,20 @@ impl Operator for ConvInteger {
         let (scales, bias) = (numbers(Self::SCALES)?, numbers(Self::BIAS)?);
         let value = |(filter, sum): (usize, i32)| sum as f32 * of_filter(scales, filter) + of_filter(bias, filter);
         Ok(vec![Tensor::from_slice(&shape, &sums.map(value).collect::<Vec<f32>>())?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        let channels = self.conv.layout.channels_axis();
+        Axes::new(Elements::Mixed, [Link::same(0, 0, 0), Link::same(1, 0, channels)])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
+        match self.conv.nhwc(inputs) {
+            Nhwc::Must(Op::Conv(conv)) => Nhwc::Must(Self { conv, ..self.clone() }.into()),
+            _ => Nhwc::Never,
+        }
     }
 
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements};
 use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -70,6 +71,11 @@ impl Operator for CumSum {
         let mut y = vec![0; fact.bytes()];
         self.sum_all(&fact, x.bytes(), &mut y)?;
         Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::except(Elements::Mixed, inputs, &[self.axis])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

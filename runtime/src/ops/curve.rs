@@ -13,6 +13,7 @@ use skipstone_kernels::threads::Pool;
 use skipstone_kernels::unary::{UnaryFn, activation_in_place, unary_in_place};
 
 use super::arity::exactly;
+use super::axes::Axes;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
@@ -185,6 +186,11 @@ impl Operator for Curve {
         let values = x.elements::<f32>().ok_or(OpError::Operand(0))?;
         let y: Vec<f32> = values.iter().map(|&x| self.at(f64::from(x)) as f32).collect();
         Ok(vec![Tensor::from_slice(x.shape(), &y)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap::{self, Bytes};
 
 use super::arity::exactly;
+use super::axes::Axes;
 use super::number::{Number, filled, words};
 use super::quantized::{Channels, by_quantized, check_scales, dequantize, is_quantized};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -65,6 +66,15 @@ impl Operator for Dequantize {
             dequantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y)
         }), else return Err(OpError::Operand(0)))?;
         Ok(vec![y])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        match inputs.get(1).is_some_and(|scale| scale.shape.elements() == 1) {
+            true => Axes::elementwise(inputs),
+            // Scales belong to an axis.
+            false => Axes::unknown(),
+        }
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

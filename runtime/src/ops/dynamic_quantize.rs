@@ -15,6 +15,7 @@ use skipstone_kernels::requantise::Requantise;
 use skipstone_kernels::{Isa, qmap};
 
 use super::arity::exactly;
+use super::axes::Nhwc;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -56,6 +57,11 @@ impl Operator for DynamicQuantize {
         let (scale, zero) = scheme([extreme(f32::lt), extreme(f32::gt)]);
         let bytes: Vec<u8> = numbers.iter().map(|&x| super::quantized::quantize(x, scale, zero)).collect();
         Ok(vec![Tensor::from_slice(x.shape(), &bytes)?, Tensor::scalar(scale), Tensor::scalar(zero)])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        Nhwc::Can((*self).into())
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, Link};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
@@ -147,6 +148,15 @@ impl Operator for Gather {
             _ => return Err(OpError::Operand(1)),
         }
         Ok(vec![Tensor::from_bytes(fact, &bytes)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let [x, indices] = inputs else { return Axes::unknown() };
+        let behind = |axis: usize| axis + indices.shape.rank() - 1;
+        let links = (0..x.shape.rank()).filter(|&axis| axis != self.axis);
+        let links = links.map(|axis| Link::same(0, axis, if axis < self.axis { axis } else { behind(axis) }));
+        Axes::new(Elements::Moved, links)
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -19,7 +19,19 @@ pub enum Layout {
     Nhwc,
 }
 
+/// Where each axis of NCHW stands in NHWC.
+pub const NHWC_AXIS: [usize; 4] = [0, 3, 1, 2];
+
 impl Layout {
+    /// Where channels stand.
+    #[must_use]
+    pub fn channels_axis(self) -> usize {
+        match self {
+            Self::Nchw => 1,
+            Self::Nhwc => 3,
+        }
+    }
+
     /// Refuses to plan an operator that the layout pass has not seen.
     pub(crate) fn kernel(self) -> Result<(), OpError> {
         match self {

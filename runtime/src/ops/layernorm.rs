@@ -7,6 +7,7 @@ pub use skipstone_kernels::layernorm::Norm;
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::layernorm;
 
+use super::axes::{Axes, Elements};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
@@ -72,6 +73,12 @@ impl Operator for LayerNorm {
             }
         }
         Ok(vec![result])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let rank = inputs.first().map_or(0, |x| x.shape.rank());
+        Axes::except(Elements::Mixed, inputs, &(self.axis..rank).collect::<Vec<_>>())
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap;
 
 use super::arity::exactly;
+use super::axes::Axes;
 use super::quantized::{ByteTable, flip};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -48,6 +49,11 @@ impl Operator for LookUp {
         let [x] = exactly::<1, _>(inputs)?;
         let bytes: Vec<u8> = x.bytes().iter().map(|&byte| self.table[usize::from(byte)]).collect();
         Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

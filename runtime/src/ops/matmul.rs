@@ -7,6 +7,7 @@ use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters};
 use skipstone_kernels::epilogue::Epilogue;
 
+use super::axes::{Axes, Elements, Link};
 use super::float_conv::{self, Bound, Order};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -98,6 +99,20 @@ impl Operator for MatMul {
             }
         }
         Ok(vec![Tensor::from_slice(&[s.batch, s.m, s.n], &y)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let Ok(sizes) = self.sizes(inputs) else { return Axes::unknown() };
+        let mut links =
+            vec![Link::same(0, 0, 0), Link::same(0, 1, 1), Link::same(1, if self.transposed { 1 } else { 2 }, 2)];
+        if sizes.batched {
+            links.push(Link::same(1, 0, 0));
+        }
+        if inputs.len() > 2 {
+            links.push(Link::same(2, 0, 2));
+        }
+        Axes::new(Elements::Mixed, links)
     }
 
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {

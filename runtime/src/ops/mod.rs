@@ -29,6 +29,7 @@ pub mod activate;
 pub mod argmax;
 mod arity;
 pub mod attention;
+pub mod axes;
 pub mod binary;
 pub mod bottleneck;
 pub mod broadcast;
@@ -94,6 +95,7 @@ pub(crate) mod walk;
 mod wide;
 pub mod window_pool;
 
+use axes::{Axes, Left, Nhwc};
 pub use candidates::{Candidate, Candidates, Task};
 pub use foreign::{FALLBACK, Foreign, ForeignOp};
 pub use io::{Io, Operands, Place};
@@ -115,6 +117,27 @@ pub trait Operator {
     /// Values that the operator cannot take, such as an index out of range.
     #[cfg(any(feature = "passes", test))]
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError>;
+
+    /// What the axes of the only result follow; by default nothing, and passes leave the operator as it is.
+    ///
+    /// Where an attribute holds a length along a linked axis, [`narrowed`](Self::narrowed) changes it.
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        Axes::unknown()
+    }
+
+    /// The operator for what is left of a linked axis, in the first operand that has it and in the result; `None` where
+    /// it stays as it is.
+    #[cfg(any(feature = "passes", test))]
+    fn narrowed(&self, _from: Left<'_>, _to: Left<'_>) -> Option<Op> {
+        None
+    }
+
+    /// What becomes of it where images lie in NHWC; a function of one element of every operand need not tell.
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        Nhwc::Never
+    }
 
     /// Multiply-adds of one run; 0 for what is not counted by convention.
     fn macs(&self, _inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
@@ -501,6 +524,18 @@ impl Operator for Op {
     #[cfg(any(feature = "passes", test))]
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         self.operator().evaluate(inputs)
+    }
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        self.operator().axes(inputs)
+    }
+    #[cfg(any(feature = "passes", test))]
+    fn narrowed(&self, from: Left<'_>, to: Left<'_>) -> Option<Op> {
+        self.operator().narrowed(from, to)
+    }
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
+        self.operator().nhwc(inputs)
     }
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         self.operator().macs(inputs, outputs)

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::copy::fill;
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, Nhwc};
 use super::number::{by_width, filled, words};
 use super::strided::{BoxCopy, signed};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -120,6 +121,22 @@ impl Operator for Pad {
             self.gather(x.shape(), &shape, self.value::<T>()?, words(x)?, y)
         }))?;
         Ok(vec![y])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let padded: Vec<usize> = (0..self.pads.len()).filter(|&axis| self.pads[axis] != (0, 0)).collect();
+        Axes::except(Elements::Mixed, inputs, &padded)
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match *self.pads.as_slice() {
+            [batch, channels, rows, columns] => {
+                Nhwc::Can(Self { pads: vec![batch, rows, columns, channels], ..self.clone() }.into())
+            }
+            _ => Nhwc::Never,
+        }
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {

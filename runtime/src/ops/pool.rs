@@ -9,6 +9,7 @@ use skipstone_kernels::pool::{PoolFn, PoolShape, pool};
 use skipstone_kernels::qpool;
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, Link, Nhwc};
 use super::cast::Cast;
 use super::image::{Image, Layout};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -136,6 +137,20 @@ impl Operator for Pool {
             };
         }
         Ok(vec![result])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        let channels = self.layout.channels_axis();
+        Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match self.layout {
+            Layout::Nchw => Nhwc::Must(Self { layout: Layout::Nhwc, ..self.clone() }.into()),
+            Layout::Nhwc => Nhwc::Never,
+        }
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

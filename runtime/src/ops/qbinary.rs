@@ -12,6 +12,7 @@ use skipstone_kernels::qmap::{self, Bytes, QBinaryFn};
 use skipstone_kernels::requantise::Requantise;
 
 use super::arity::exactly;
+use super::axes::Axes;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -93,6 +94,11 @@ impl Operator for QBinary {
             })
             .collect();
         Ok(vec![Tensor::from_bytes(a.fact().clone(), &bytes)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

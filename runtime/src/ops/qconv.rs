@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::conv::{ByteConv, ConvShape, Out, Packed};
 use skipstone_kernels::requantise::Requantise;
 
+use super::axes::{Axes, Elements, Link, Nhwc};
 use super::byte_conv::{self, WEIGHTS, X};
 use super::conv::Conv;
 use super::quantized::ByteTable;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -102,6 +103,20 @@ impl Operator for QConv {
                 Tensor::from_slice(&shape, &values.map(|v| look_up(by.byte(v))).collect::<Vec<u8>>())?
             }
         }])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        let channels = self.conv.layout.channels_axis();
+        Axes::new(Elements::Mixed, [Link::same(0, 0, 0), Link::same(1, 0, channels)])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
+        match self.conv.nhwc(inputs) {
+            Nhwc::Must(Op::Conv(conv)) => Nhwc::Must(Self { conv, ..self.clone() }.into()),
+            _ => Nhwc::Never,
+        }
     }
 
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {

@@ -8,9 +8,10 @@ use skipstone_kernels::pool::PoolFn;
 use skipstone_kernels::qpool::{self, Mean};
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, Link, Nhwc};
 use super::image::{Image, Layout};
 use super::pool::Pool;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -56,6 +57,20 @@ impl Operator for QPool {
             .map(|&v| self.mean.by.byte(if v.is_nan() { 0.0 } else { v * self.mean.scales[0] / self.mean.scales[1] }))
             .collect();
         Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        let channels = self.pool.layout.channels_axis();
+        Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
+        match self.pool.nhwc(inputs) {
+            Nhwc::Must(Op::Pool(pool)) => Nhwc::Must(Self { pool, ..self.clone() }.into()),
+            _ => Nhwc::Never,
+        }
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -9,6 +9,7 @@ use skipstone_kernels::qmap;
 use skipstone_kernels::requantise::Requantise;
 
 use super::arity::exactly;
+use super::axes::Axes;
 use super::number::{Number, filled, words};
 use super::quantized::{Channels, by_quantized, check_scales, flip, is_quantized, quantize};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -72,6 +73,15 @@ impl Operator for Quantize {
             quantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y)
         }), else return Err(OpError::Operand(2)))?;
         Ok(vec![y])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        match inputs.get(1).is_some_and(|scale| scale.shape.elements() == 1) {
+            true => Axes::elementwise(inputs),
+            // Scales belong to an axis.
+            false => Axes::unknown(),
+        }
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -13,6 +13,8 @@ use skipstone_kernels::middle_axis::MiddleAxis;
 use skipstone_kernels::reduce;
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, Link, Nhwc};
+use super::image::NHWC_AXIS;
 use super::number::Number;
 use super::walk::{Strides, Walk};
 use super::wide::{CHUNK, Wide, by_wide};
@@ -186,6 +188,26 @@ impl Operator for Reduce {
         let mut y = vec![0; fact.bytes()];
         reduce_any(self.kind, fact.dtype, &walks, x.bytes(), &mut y)?;
         Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let rank = inputs.first().map_or(0, |x| x.shape.rank());
+        let kept = (0..rank).filter(|axis| !self.axes.contains(axis));
+        let links = kept.enumerate().map(|(at, axis)| Link::same(0, axis, if self.keep_dims { axis } else { at }));
+        Axes::new(Elements::Mixed, links)
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        let mut axes: Vec<usize> = self.axes.iter().filter_map(|&axis| NHWC_AXIS.get(axis).copied()).collect();
+        axes.sort_unstable();
+        // What is left of the axes has to stay in order.
+        let left = (0..4).filter(|axis| !self.axes.contains(axis)).map(|axis| NHWC_AXIS[axis]);
+        match axes.len() == self.axes.len() && (self.keep_dims || left.is_sorted()) {
+            true => Nhwc::Can(Self { axes, ..self.clone() }.into()),
+            false => Nhwc::Never,
+        }
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -6,7 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::axes::{Axes, Left};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{Fact, Shape, Tensor};
 
@@ -34,6 +35,16 @@ impl Operator for Reshape {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [input] = inputs else { return Err(OpError::Arity { want: "1", got: inputs.len() }) };
         Ok(vec![(*input).clone().reshaped(self.shape.clone())?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        inputs.first().map_or_else(Axes::unknown, |x| Axes::reshaped(&x.shape, &self.shape))
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
+        Some(Self { shape: to.shape(&self.shape)? }.into())
     }
 
     fn alias(&self, _inputs: &[&Fact]) -> Option<usize> {

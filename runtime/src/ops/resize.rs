@@ -12,6 +12,7 @@ use skipstone_kernels::pool::ImageShape;
 use skipstone_kernels::resize::{LinearAxis, NearestAxis, resize_linear, resize_nearest};
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, Link, Nhwc};
 use super::image::{Image, Layout};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -197,6 +198,20 @@ impl Operator for Resize {
             }
         }
         Ok(vec![result])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        let channels = self.layout.channels_axis();
+        Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match self.layout {
+            Layout::Nchw => Nhwc::Can(Self { layout: Layout::Nhwc, ..self.clone() }.into()),
+            Layout::Nhwc => Nhwc::Never,
+        }
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

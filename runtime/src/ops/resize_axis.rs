@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, Nhwc};
+use super::image::NHWC_AXIS;
 use super::resize::{Coordinates, Rounding, nearest, place};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -202,6 +204,19 @@ impl Operator for ResizeAxis {
             }
         }
         Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::except(Elements::Mixed, inputs, &[self.axis])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match NHWC_AXIS.get(self.axis) {
+            Some(&axis) => Nhwc::Can(Self { axis, ..self.clone() }.into()),
+            None => Nhwc::Never,
+        }
     }
 
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
+use super::axes::Axes;
 use super::walk::{Walk, broadcast_shape};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -53,6 +54,11 @@ impl Operator for Select {
         let mut y = vec![0; fact.bytes()];
         choose(&walk, fact.dtype.size(), condition.bytes(), [a.bytes(), b.bytes()], &mut y)?;
         Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

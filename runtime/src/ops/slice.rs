@@ -5,8 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, How, Left, Link, Nhwc};
+use super::image::NHWC_AXIS;
 use super::strided::{BoxCopy, signed};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{Fact, Shape, Tensor};
 
@@ -91,6 +93,32 @@ impl Operator for Slice {
             }
         }
         Ok(vec![Tensor::from_bytes(fact, &bytes)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let mut axes = Axes::except(Elements::Moved, inputs, &[self.axis]);
+        if self.step == 1 {
+            axes.links.push(Link { operand: 0, from: self.axis, to: self.axis, how: How::From(self.start) });
+        }
+        axes
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match NHWC_AXIS.get(self.axis) {
+            Some(&axis) => Nhwc::Can(Self { axis, ..*self }.into()),
+            None => Nhwc::Never,
+        }
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn narrowed(&self, from: Left<'_>, to: Left<'_>) -> Option<Op> {
+        if to.axis != self.axis {
+            return None;
+        }
+        let start = from.indices.iter().filter(|&&index| index < self.start).count();
+        Some(Self { start, len: to.indices.len(), ..*self }.into())
     }
 
     fn alias(&self, inputs: &[&Fact]) -> Option<usize> {

@@ -10,6 +10,8 @@ use skipstone_kernels::middle_axis::MiddleAxis;
 use skipstone_kernels::softmax;
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, Nhwc};
+use super::image::NHWC_AXIS;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -76,6 +78,19 @@ impl Operator for Softmax {
             }
         }
         Ok(vec![result])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::except(Elements::Mixed, inputs, &self.axes)
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match self.axes.as_slice() {
+            [axis @ 0..4] => Nhwc::Can(Self { axes: vec![NHWC_AXIS[*axis]], ..self.clone() }.into()),
+            _ => Nhwc::Never,
+        }
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::transpose::{Permutation, transpose};
 
 use super::arity::exactly;
+use super::axes::{Axes, Elements, Link};
 use super::walk::Walk;
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
 use crate::error::OpError;
@@ -74,6 +75,11 @@ impl Operator for Transpose {
         let mut bytes = Vec::with_capacity(x.bytes().len());
         Walk::new(&shape, [strides]).each(|[at]| bytes.extend_from_slice(&x.bytes()[at * size..(at + 1) * size]));
         Ok(vec![Tensor::from_bytes(Fact::new(x.dtype(), shape), &bytes)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        Axes::new(Elements::Moved, self.axes.iter().enumerate().map(|(to, &from)| Link::same(0, from, to)))
     }
 
     fn alias(&self, inputs: &[&Fact]) -> Option<usize> {

@@ -7,6 +7,7 @@ use skipstone_kernels::activation::scalar::erf;
 use skipstone_kernels::unary::{self, UnaryFn};
 
 use super::arity::exactly;
+use super::axes::Axes;
 use super::number::is_float;
 use super::wide::{CHUNK, Wide, by_wide};
 use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
@@ -231,6 +232,11 @@ impl Operator for Unary {
         let mut y = vec![0; fact.bytes()];
         map_any(self.kind, fact.dtype, x.bytes(), &mut y)?;
         Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    #[cfg(any(feature = "passes", test))]
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

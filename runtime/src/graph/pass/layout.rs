@@ -8,7 +8,7 @@
 //!
 //! Walking forward, every spatial operator gets its image in NHWC and answers in NHWC; the
 //! result's NCHW form comes to be only if a reader cannot do without it. Operators that work
-//! element by element follow their operands, and reductions the image that they reduce. So
+//! element by element follow their operands, and so do those that can name their axes anew. So
 //! conversions stand at the edges of a region and nowhere else, and where they move nothing (one
 //! pixel) the plan leaves them out. The usual edge is a network's first convolution, on an image of
 //! three channels: it becomes a [`Stem`], which reads NCHW and answers in NHWC.
@@ -17,19 +17,12 @@ use std::collections::HashMap;
 
 use super::super::{Graph, Node, ValueId};
 use crate::error::{Error, Result};
-use crate::ops::Op;
+use crate::ops::axes::{Elements, Link, Nhwc};
 use crate::ops::conv::Conv;
-use crate::ops::conv_integer::ConvInteger;
-use crate::ops::image::Layout;
-use crate::ops::pool::Pool;
-use crate::ops::qconv::QConv;
-use crate::ops::qpool::QPool;
-use crate::ops::roles::Role;
+use crate::ops::image::NHWC_AXIS;
 use crate::ops::stem::Stem;
 use crate::ops::transpose::Transpose;
-
-/// Where each axis of NCHW stands in NHWC.
-const NHWC_AXIS: [usize; 4] = [0, 3, 1, 2];
+use crate::ops::{Op, Operator};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let nodes = std::mem::take(&mut graph.nodes);
@@ -58,58 +51,32 @@ impl Pass<'_> {
             node.op = stem.into();
             return self.place(node);
         }
-        let follows = self.follows(&node);
-        match &mut node.op {
-            Op::Conv(conv) if conv.layout == Layout::Nchw => {
-                conv.layout = Layout::Nhwc;
-                let images = [Some(0), conv.roles.residual(), conv.roles.position(Role::Scale)];
-                for (index, input) in node.inputs.iter_mut().enumerate() {
-                    match images.contains(&Some(index)) {
-                        true => *input = self.twin(*input)?,
-                        false => self.materialise(*input)?,
-                    }
-                }
-                self.place(node)
+        let facts = self.graph.facts(&node.inputs);
+        let (axes, nhwc) = (node.op.axes(&facts), node.op.nhwc(&facts));
+        if axes.elements == Elements::Each && self.follows(&node) {
+            for input in &mut node.inputs {
+                *input = self.twin(*input)?;
             }
-            Op::QConv(QConv { conv: Conv { layout, .. }, .. })
-            | Op::ConvInteger(ConvInteger { conv: Conv { layout, .. }, .. })
-            | Op::Pool(Pool { layout, .. })
-            | Op::QPool(QPool { pool: Pool { layout, .. }, .. })
-                if *layout == Layout::Nchw =>
-            {
-                *layout = Layout::Nhwc;
-                node.inputs[0] = self.twin(node.inputs[0])?;
-                self.place(node)
-            }
-            Op::Reduce(reduce) if self.missing.contains_key(&node.inputs[0]) => {
-                // Without its pixels an image is the same in both layouts.
-                let pixels_gone = !reduce.keep_dims && reduce.axes == [2, 3];
-                if !reduce.keep_dims && !pixels_gone {
-                    return self.leave(node);
-                }
-                for axis in &mut reduce.axes {
-                    *axis = NHWC_AXIS[*axis];
-                }
-                reduce.axes.sort_unstable();
-                node.inputs[0] = self.twin(node.inputs[0])?;
-                if pixels_gone {
-                    self.graph.nodes.push(node);
-                    return Ok(());
-                }
-                self.place(node)
-            }
-            Op::DynamicQuantize(_) if self.missing.contains_key(&node.inputs[0]) => {
-                node.inputs[0] = self.twin(node.inputs[0])?;
-                self.place(node)
-            }
-            _ if follows => {
-                for input in &mut node.inputs {
-                    *input = self.twin(*input)?;
-                }
-                self.place(node)
-            }
-            _ => self.leave(node),
+            return self.place(node);
         }
+        // Images share their batch with the result; of a single operand there is no doubt.
+        let batch = |at: usize| axes.links.contains(&Link::same(at, 0, 0));
+        let images: Vec<usize> = (0..node.inputs.len())
+            .filter(|&at| self.graph.fact(node.inputs[at]).shape.rank() == 4 && (batch(at) || node.inputs.len() == 1))
+            .collect();
+        let there = images.iter().any(|&at| self.missing.contains_key(&node.inputs[at]));
+        match nhwc {
+            Nhwc::Must(op) => node.op = op,
+            Nhwc::Can(op) if there => node.op = op,
+            _ => return self.leave(node),
+        }
+        for (at, input) in node.inputs.iter_mut().enumerate() {
+            match images.contains(&at) {
+                true => *input = self.twin(*input)?,
+                false => self.materialise(*input)?,
+            }
+        }
+        self.place(node)
     }
 
     /// What a convolution becomes that reads few channels, of an image that is not there in NHWC.
@@ -131,21 +98,11 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether a node works element by element on images of which one is in NHWC.
+    /// Whether a node that works element by element does so on images of which one is in NHWC.
     fn follows(&self, node: &Node) -> bool {
-        let elementwise = match node.op {
-            Op::Activate(_) | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Cast(_) => true,
-            Op::QBinary(_) | Op::LookUp(_) => true,
-            // Scales of an axis would have to move with it.
-            Op::Quantize(_) | Op::Dequantize(_) => {
-                node.inputs.get(1).is_some_and(|&scale| self.graph.fact(scale).shape.elements() == 1)
-            }
-            _ => false,
-        };
         let image = |id: &ValueId| self.graph.fact(*id).shape.rank() == 4;
         let small = |id: &ValueId| self.graph.constant(*id).is_some_and(|c| c.shape().rank() <= 4);
-        elementwise
-            && node.outputs.iter().all(image)
+        node.outputs.iter().all(image)
             && node.inputs.iter().all(|id| image(id) || small(id))
             && node.inputs.iter().any(|id| self.missing.contains_key(id))
     }
@@ -164,7 +121,7 @@ impl Pass<'_> {
                 let at = |e: crate::OpError| e.at(&value.name);
                 let shape = crate::Shape::new(&dims).map_err(at)?;
                 let image = constant.as_ref().clone().reshaped(shape).map_err(at)?;
-                let moved = crate::ops::Operator::evaluate(&Transpose::to_nhwc(), &[&image]).map_err(at)?.remove(0);
+                let moved = Transpose::to_nhwc().evaluate(&[&image]).map_err(at)?.remove(0);
                 self.graph.add_constant(value.name, moved)
             }
             None => {
@@ -180,8 +137,7 @@ impl Pass<'_> {
 
     /// Places a node whose inputs are in NHWC: of its results, the images are too.
     fn place(&mut self, mut node: Node) -> Result<()> {
-        let facts =
-            crate::ops::Operator::infer(&node.op, &self.graph.facts(&node.inputs)).map_err(|e| e.at(&node.name))?;
+        let facts = node.op.infer(&self.graph.facts(&node.inputs)).map_err(|e| e.at(&node.name))?;
         for (output, fact) in node.outputs.iter_mut().zip(facts) {
             let held = &self.graph.fact(*output).shape;
             if held.rank() != 4 {
@@ -222,6 +178,8 @@ mod tests {
     use super::*;
     use crate::ops::activate::Activate;
     use crate::ops::check::{Random, assert_close};
+    use crate::ops::image::Layout;
+    use crate::ops::pool::Pool;
     use crate::ops::reduce::{Reduce, ReduceKind};
     use crate::tensor::{DType, Fact, Shape};
     use skipstone_kernels::activation::Activation;
