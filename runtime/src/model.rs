@@ -81,14 +81,15 @@ impl Engine {
     }
 
     fn native(
-        graph: Graph,
+        mut graph: Graph,
         target: Target,
         packings: &[Option<Packing>],
         tuner: &Tuner,
         warning: Option<String>,
     ) -> Result<Self> {
+        let removed = std::mem::take(&mut graph.removed);
         let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
-        let mut plan = Plan { warning, ..plan };
+        let mut plan = Plan { warning, removed, ..plan };
         // A package stays mapped; a model file is let go when its weights are packed.
         if packings.is_empty() {
             plan.detach();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use serde::Serialize;
+use skipstone::graph::Removed;
 use skipstone::measure::Memory;
 use skipstone::ops::{Op, Operator};
 use skipstone::plan::{Plan, Port, Step};
@@ -48,6 +49,8 @@ struct Report {
     /// Unknown where the front end runs the model whole, as are the steps then.
     macs: Option<u64>,
     memory: MemoryReport,
+    /// What was taken from weights because it comes to nothing.
+    removed: Vec<RemovedReport>,
     steps: Vec<StepReport>,
     fallback_steps: Vec<String>,
     whole_model_fallback: Option<String>,
@@ -79,6 +82,14 @@ struct MemoryReport {
     constant_bytes: u64,
     arena_bytes: u64,
     arena_lower_bound_bytes: u64,
+}
+
+/// Filters and input channels of a layer (columns and rows of a matrix) as the model has them and as they are computed.
+#[derive(Serialize)]
+struct RemovedReport {
+    node: String,
+    filters: [usize; 2],
+    channels: [usize; 2],
 }
 
 #[derive(Serialize)]
@@ -126,6 +137,7 @@ impl Report {
                 arena_bytes: memory.arena_bytes,
                 arena_lower_bound_bytes: memory.arena_lower_bound_bytes,
             },
+            removed: model.plan().map_or(&[][..], |plan| &plan.removed).iter().map(RemovedReport::new).collect(),
             steps: steps.iter().map(StepReport::new).collect(),
             fallback_steps: steps.iter().filter(fallback).map(|step| step.name.clone()).collect(),
             whole_model_fallback: model.fallback_reason().map(str::to_owned),
@@ -137,6 +149,12 @@ impl Report {
 impl PortReport {
     fn new(port: &Port) -> Self {
         Self { name: port.name.clone(), dtype: port.fact.dtype.name(), shape: port.fact.shape.dims().to_vec() }
+    }
+}
+
+impl RemovedReport {
+    fn new(Removed { node, filters, channels }: &Removed) -> Self {
+        Self { node: node.clone(), filters: *filters, channels: *channels }
     }
 }
 
@@ -194,6 +212,17 @@ fn text(report: &Report, model: &Model) -> String {
     if let Some(reason) = &report.whole_model_fallback {
         text += &format!("\nRun whole by the ONNX front end, without a plan: {}\n", crate::output::printable(reason));
         return text;
+    }
+
+    if !report.removed.is_empty() {
+        let mut removed =
+            Table::new([("removed from", Align::Left), ("filters", Align::Right), ("input channels", Align::Right)]);
+        let left =
+            |[before, after]: [usize; 2]| if before == after { String::new() } else { format!("{before} -> {after}") };
+        for RemovedReport { node, filters, channels } in &report.removed {
+            removed.row([node.clone(), left(*filters), left(*channels)]);
+        }
+        text += &format!("\n{}", removed.render(""));
     }
 
     let mut steps = Table::new([

@@ -12,6 +12,7 @@ mod evaluate;
 #[cfg(any(feature = "passes", test))]
 mod pass;
 
+use std::fmt;
 use std::sync::Arc;
 
 pub use block::{Block, MAX_DEPTH};
@@ -54,6 +55,24 @@ pub struct Node {
     pub blocks: Vec<Block>,
 }
 
+/// What was taken from the weights of a node, since it comes to nothing: numbers before and behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// Name of the node.
+    pub node: String,
+    /// Filters, or columns of a matrix.
+    pub filters: [usize; 2],
+    /// Input channels, or rows.
+    pub channels: [usize; 2],
+}
+
+impl fmt::Display for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, filters: [filters, left], channels: [channels, read] } = self;
+        write!(f, "{node}: {left} of {filters} filters, {read} of {channels} input channels")
+    }
+}
+
 /// A model with every shape known.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
@@ -64,6 +83,8 @@ pub struct Graph {
     pub inputs: Vec<ValueId>,
     /// Values that the caller gets, with the names of the model's outputs.
     pub outputs: Vec<(String, ValueId)>,
+    /// What passes took from weights.
+    pub removed: Vec<Removed>,
     /// While a block is built or rewritten in their place: what these fields hold.
     outer: Vec<block::Outer>,
 }

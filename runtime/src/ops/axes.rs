@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(reshape(&[2, 8, 5, 1], &[2, 40]), ["0->0", "1->1: 8 of 1, 5", "2->1: 5 of 1, 1"]);
         assert_eq!(reshape(&[1, 4, 12], &[4, 3, 4]), ["1->0", "2->1: 3 of 4, 1", "2->2: 4 of 1, 1"]);
         assert_eq!(reshape(&[2, 3, 4], &[6, 4]), ["0->0: 2 of 1, 3", "1->0: 3 of 1, 1", "2->1"]);
-        assert_eq!(reshape(&[6, 4], &[4, 6]), ["0->0: 2 of 3, 2", "1->1: 2 of 1, 1"]);
+        assert_eq!(reshape(&[6, 4], &[4, 6]), [""; 0]);
         assert_eq!(reshape(&[3, 5], &[5, 3]), [""; 0]);
         assert_eq!(reshape(&[3, 0], &[0, 3]), [""; 0]);
         assert!(reshape(&[], &[1]).is_empty());

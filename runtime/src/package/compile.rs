@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use skipstone_kernels::Isa;
 use skipstone_kernels::arena::AlignedVec;
 
-use super::{Package, PackedFor, WARNING, write_tuned};
+use super::{Package, PackedFor, REMOVED, WARNING, write_tuned};
 use crate::error::{Error, OpError, Result};
 use crate::graph;
 use crate::measure::RandomInputs;
@@ -53,6 +53,8 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
     let warning = graph::optimise(&mut graph)?;
     info.metadata.extend(recipe.metadata.iter().cloned());
     info.metadata.extend(warning.map(|warning| (WARNING.to_owned(), warning)));
+    let removed: Vec<String> = graph.removed.iter().map(ToString::to_string).collect();
+    info.metadata.extend((!removed.is_empty()).then(|| (REMOVED.to_owned(), removed.join("\n"))));
     let tuning = recipe.tuning.as_deref();
     let package = write_tuned(&graph, &info, target.map(|target| (target, tuning)), key)?;
     drop(graph);

@@ -38,6 +38,9 @@ pub use compile::{Recipe, compile};
 pub use content::PackedFor;
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 
+/// The name of what was taken from weights in a package's metadata: a line for each node.
+pub(crate) const REMOVED: &str = "skipstone.removed";
+
 /// The name of a warning in a package's metadata: why its graph was stored unoptimized.
 pub(crate) const WARNING: &str = "skipstone.warning";
 

@@ -21,7 +21,7 @@ pub use memory::{ALIGNMENT, Layout, Request};
 pub use tuning::{Measured, Timed, Tuning};
 
 use crate::error::Result;
-use crate::graph::Graph;
+use crate::graph::{Graph, Removed};
 use crate::ops::{BindContext, Choice, Execute, Io, Op, Operands, Operator, Packing, Place};
 use crate::options::{Memory, Precision};
 use crate::tensor::{Fact, Tensor};
@@ -114,6 +114,8 @@ pub struct Plan {
     pub arena_lower_bound: usize,
     /// Why the graph was planned unoptimized, where it was.
     pub warning: Option<String>,
+    /// What was taken from weights, since it comes to nothing; a package says it in its metadata.
+    pub removed: Vec<Removed>,
 }
 
 impl Plan {

@@ -404,6 +404,7 @@ impl<'a> Planner<'a> {
             arena_bytes: layout.bytes,
             arena_lower_bound: layout.lower_bound,
             warning: None,
+            removed: Vec::new(),
         })
     }
 }

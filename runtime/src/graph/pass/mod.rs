@@ -6,6 +6,7 @@ mod bounds;
 mod channels;
 mod dead;
 mod excite;
+mod filters;
 mod fold;
 mod fuse;
 mod gated;
@@ -24,6 +25,7 @@ mod random;
 mod routed;
 #[cfg(test)]
 pub(in crate::graph) mod testing;
+mod uniform;
 mod zero_channels;
 
 use super::Graph;

@@ -201,7 +201,7 @@ impl Network {
     fn new_weights(&mut self, dims: &[usize; 4]) -> ValueId {
         let terms: usize = dims[1..].iter().product();
         let id = self.constant(dims, terms);
-        if self.random.below(4) > 0 {
+        if self.random.below(2) > 0 {
             return id;
         }
         let mut pruned = self.build.graph.constant(id).unwrap().elements::<f32>().unwrap().to_vec();

@@ -7,7 +7,7 @@
 //! Dequantize, Dequantize -> Add | Mul -> Quantize   =>    QBinary
 //! Dequantize -> mean of windows -> Quantize         =>    QPool
 //! Dequantize -> functions of one number -> Quantize =>    LookUp
-//! Dequantize -> MaxPool | Reshape | Transpose       =>    MaxPool | Reshape | Transpose -> Dequantize
+//! Dequantize -> MaxPool, or what moves elements     =>    the same -> Dequantize
 //! ```
 //!
 //! Kernels take unsigned bytes. A signed byte is an unsigned one less 128, its zero point too, so that every signed
@@ -30,6 +30,7 @@ use skipstone_kernels::requantise::Requantise;
 use super::super::{Graph, Node, ValueId};
 use crate::error::Result;
 use crate::ops::activate::Activate;
+use crate::ops::axes::Elements;
 use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::look_up::LookUp;
 use crate::ops::pool::Pool;
@@ -102,11 +103,7 @@ impl Pass<'_> {
                 self.rewrite_dequantize(node);
                 Ok(())
             }
-            Op::Reshape(_) | Op::Transpose(_) | Op::Pool(_) | Op::Reduce(_) => self.rewrite_movement(node),
-            _ => {
-                self.place(node);
-                Ok(())
-            }
+            _ => self.rewrite_movement(node),
         }
     }
 
@@ -336,24 +333,20 @@ impl Pass<'_> {
     /// position of the operand among them.
     #[allow(clippy::type_complexity)]
     fn step(&self, node: &Node) -> Option<(ValueId, (Op, Vec<Tensor>, usize))> {
-        match (&node.op, node.inputs.as_slice()) {
-            (Op::Activate(_) | Op::Unary(_), &[x]) => Some((x, (node.op.clone(), Vec::new(), 0))),
-            (Op::Binary(_), &[a, b]) => {
-                let number = |id: ValueId| {
-                    let &[number] = self.graph.constant(id)?.elements::<f32>()? else { return None };
-                    Some(Tensor::scalar(number))
-                };
-                let (x, number, position) = match (number(a), number(b)) {
-                    (_, Some(number)) => (a, number, 0),
-                    (Some(number), None) => (b, number, 1),
-                    (None, None) => return None,
-                };
-                // A number of higher rank gives the result more dimensions.
-                let same = self.graph.fact(x).shape == self.graph.fact(*node.outputs.first()?).shape;
-                same.then(|| (x, (node.op.clone(), vec![number], position)))
-            }
-            _ => None,
+        if node.op.axes(&self.graph.facts(&node.inputs)).elements != Elements::Each {
+            return None;
         }
+        let number = |id: &ValueId| {
+            let &[number] = self.graph.constant(*id)?.elements::<f32>()? else { return None };
+            Some(Tensor::scalar(number))
+        };
+        let operands: Vec<Option<Tensor>> = node.inputs.iter().map(number).collect();
+        let position = operands.iter().position(Option::is_none)?;
+        let numbers: Vec<Tensor> = operands.into_iter().flatten().collect();
+        // A number of higher rank gives the result more dimensions.
+        let (x, fact) = (node.inputs[position], self.graph.fact(*node.outputs.first()?));
+        let same = self.graph.fact(x) == fact && fact.dtype == DType::F32 && numbers.len() + 1 == node.inputs.len();
+        same.then(|| (x, (node.op.clone(), numbers, position)))
     }
 
     /// A sum or product of two quantised tensors.
@@ -405,41 +398,47 @@ impl Pass<'_> {
 
     /// Operators that only move numbers move bytes as well; the numbers come to be behind them.
     fn rewrite_movement(&mut self, node: Node) -> Result<()> {
-        let &[x] = node.inputs.as_slice() else {
+        let (Some((&x, rest)), [y]) = (node.inputs.split_first(), node.outputs.as_slice()) else {
             self.place(node);
             return Ok(());
         };
-        let fact = self.graph.fact(x).clone();
-        let shape = self.graph.fact(node.outputs[0]).shape.clone();
+        let (fact, shape) = (self.graph.fact(x).clone(), self.graph.fact(*y).shape.clone());
+        let axes = node.op.axes(&self.graph.facts(&node.inputs));
+        // Other operands are indices.
+        let moves = axes.elements == Elements::Moved
+            && axes.links.iter().all(|link| link.operand == 0)
+            && shape.elements() <= fact.shape.elements();
+        let rest = rest.to_vec();
         let op: Option<Op> = match &node.op {
-            Op::Reshape(_) | Op::Transpose(_) => Some(node.op.clone()),
+            _ if moves => Some(node.op.clone()),
             Op::Pool(Pool { function: PoolFn::Max, .. }) => Some(node.op.clone()),
             Op::Reduce(reduce) if is_over_pixels(reduce, ReduceKind::Max, &fact.shape) => {
                 Some(Pool::global(PoolFn::Max, fact.shape[2], fact.shape[3]).into())
             }
             _ => None,
         };
+        let inputs = |bytes: ValueId| [vec![bytes], rest].concat();
         let signed = fact.dtype == DType::I8 && (self.twins.contains_key(&x) || matches!(node.op, Op::Pool(_)));
         match op {
             // Bytes in the model itself.
             Some(op) if signed && self.graph.constant(x).is_none() => {
                 let bytes = self.unsigned(x)?;
-                self.place_unsigned(&node.name, (op, vec![bytes]), node.outputs[0])
+                self.place_unsigned(&node.name, (op, inputs(bytes)), node.outputs[0])
             }
             Some(op)
                 if fact.dtype == DType::F32 && self.writer(x).is_some_and(|n| matches!(n.op, Op::Dequantize(_))) =>
             {
-                let Some((dequantize, inputs)) = self.writer(x).map(|n| (n.op.clone(), n.inputs.clone())) else {
+                let Some((dequantize, scheme)) = self.writer(x).map(|n| (n.op.clone(), n.inputs.clone())) else {
                     return Ok(());
                 };
-                let moved = self.graph.constant(inputs[0]).is_none() && self.scheme(inputs[1], inputs[2]).is_some();
-                let is_byte = matches!(self.graph.fact(inputs[0]).dtype, DType::U8 | DType::I8);
+                let moved = self.graph.constant(scheme[0]).is_none() && self.scheme(scheme[1], scheme[2]).is_some();
+                let is_byte = matches!(self.graph.fact(scheme[0]).dtype, DType::U8 | DType::I8);
                 if !moved || !is_byte {
                     self.place(node);
                     return Ok(());
                 }
-                let (bytes, dtype) = (self.unsigned(inputs[0])?, self.graph.fact(inputs[0]).dtype);
-                let mut bytes = self.add(format!("{}.bytes", node.name), op, &[bytes])?;
+                let (bytes, dtype) = (self.unsigned(scheme[0])?, self.graph.fact(scheme[0]).dtype);
+                let mut bytes = self.add(format!("{}.bytes", node.name), op, &inputs(bytes))?;
                 if self.graph.fact(bytes).shape != shape {
                     bytes = self.add(format!("{}.shape", node.name), Reshape { shape: shape.clone() }, &[bytes])?;
                 }
@@ -455,7 +454,7 @@ impl Pass<'_> {
                     });
                     bytes = signed;
                 }
-                self.place(Node { op: dequantize, inputs: vec![bytes, inputs[1], inputs[2]], ..node });
+                self.place(Node { op: dequantize, inputs: vec![bytes, scheme[1], scheme[2]], ..node });
                 Ok(())
             }
             _ => {

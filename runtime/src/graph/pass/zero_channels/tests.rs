@@ -2,13 +2,22 @@
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::activation::Activation;
+use skipstone_kernels::pool::PoolFn;
 
 use super::super::testing::Build;
 use super::*;
+use crate::ops::Op;
+use crate::ops::binary::BinaryKind;
 use crate::ops::check::{Random, assert_close, planned};
+use crate::ops::concat::Concat;
 use crate::ops::conv::Conv;
+use crate::ops::image::Layout;
 use crate::ops::matmul::MatMul;
-use crate::ops::reduce::Reduce;
+use crate::ops::pool::Pool;
+use crate::ops::reduce::{Reduce, ReduceKind};
+use crate::ops::reshape::Reshape;
+use crate::ops::slice::Slice;
+use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::ops::transpose::Transpose;
 
 /// A convolution under construction.
@@ -240,18 +249,163 @@ fn a_padded_depthwise_layer_over_a_number_stays() {
 }
 
 #[test]
-fn grouped_layers_stay() {
+fn a_group_goes_with_all_its_filters() {
+    // One filter of each group is of zeros.
     let mut build = Build::new(&[1, 3, 6, 6]);
     let x = Layer { zeros: &[2], ..Layer::new(6, 3, 1) }.first(&mut build);
     let x = Layer { groups: 2, zeros: &[1, 3], ..Layer::new(4, 3, 3) }.add(&mut build, x);
     let y = Layer::new(4, 4, 1).add(&mut build, x);
     assert_eq!(cut(build, y), [[6, 3], [4, 3], [4, 4]]);
+    // All of the first group are.
+    let mut build = Build::new(&[1, 3, 6, 6]);
+    let x = Layer { zeros: &[4], ..Layer::new(6, 3, 1) }.first(&mut build);
+    let x = Layer { groups: 3, zeros: &[0, 1, 2, 5], bias: 0.5, ..Layer::new(9, 2, 3) }.add(&mut build, x);
+    let y = Layer::new(4, 9, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[4, 3], [6, 2], [4, 6]]);
     // A depthwise layer with two filters a channel.
     let mut build = Build::new(&[1, 3, 6, 6]);
     let x = Layer { zeros: &[2], ..Layer::new(3, 3, 1) }.first(&mut build);
     let x = Layer { groups: 3, zeros: &[4, 5], ..Layer::new(6, 1, 3) }.add(&mut build, x);
     let y = Layer::new(4, 6, 1).add(&mut build, x);
-    assert_eq!(cut(build, y), [[3, 3], [6, 1], [4, 6]]);
+    assert_eq!(cut(build, y), [[2, 3], [4, 1], [4, 4]]);
+}
+
+#[test]
+fn a_concatenation_has_the_channels_of_all_its_operands() {
+    let mut build = Build::new(&[1, 3, 5, 5]);
+    let a = Layer { zeros: &[0, 3], ..Layer::new(4, 3, 1) }.first(&mut build);
+    let b = Layer { zeros: &[1], bias: 0.5, ..Layer::new(3, 3, 3) }.first(&mut build);
+    let a = Layer { zeros: &[2], ..Layer::new(5, 4, 3) }.add(&mut build, a);
+    let x = build.add(Concat { axis: 1 }, &[a, b, a]);
+    let x = relu(&mut build, x);
+    let y = Layer::new(2, 13, 1).add(&mut build, x);
+    assert_eq!(cut(build, y), [[2, 3], [2, 3], [4, 2], [2, 10]]);
+    // What the caller gives is joined, and stays.
+    let mut build = Build::new(&[1, 3, 5, 5]);
+    let a = Layer { zeros: &[0, 3], ..Layer::new(4, 3, 1) }.first(&mut build);
+    let x = build.add(Concat { axis: 1 }, &[build.x, a]);
+    let y = Layer { unread: &[1], ..Layer::new(2, 7, 1) }.add(&mut build, x);
+    assert_eq!(cut(build, y), [[2, 3], [2, 5]]);
+}
+
+#[test]
+fn parts_of_a_split_lose_what_is_theirs() {
+    let mut build = Build::new(&[1, 3, 5, 5]);
+    let x = Layer { zeros: &[0, 1, 4], ..Layer::new(6, 3, 1) }.first(&mut build);
+    let part = |start| Slice { axis: 1, start, len: 3, step: 1 };
+    let (a, b) = (build.add(part(0), &[x]), build.add(part(3), &[x]));
+    let a = Layer { pad: 1, ..Layer::new(4, 3, 3) }.add(&mut build, a);
+    let b = Layer::new(4, 3, 1).add(&mut build, b);
+    let y = build.binary(BinaryKind::Add, a, b);
+    assert_eq!(cut(build, y), [[3, 3], [4, 2], [4, 1]]);
+}
+
+/// Attention of `heads` heads of 3 columns over `[batch, 4, 6]`, of which the heads `zeros` are pruned.
+fn attention(batch: usize, heads: usize, zeros: &[usize], fused: bool) -> Vec<[usize; 2]> {
+    let (length, width, size) = (4, 6, 3);
+    let columns: Vec<usize> = zeros.iter().flat_map(|head| head * size..(head + 1) * size).collect();
+    let mut build = Build::new(&[1, batch * length, width]);
+    let (all, input) = (heads * size, build.x);
+    let rows = [batch, length, heads, size];
+    let to_heads = |build: &mut Build, x: ValueId| {
+        let x = build.add(Transpose::new(&[0, 2, 1, 3]).unwrap(), &[x]);
+        reshape(build, x, &[batch * heads, length, size])
+    };
+    let parts: Vec<ValueId> = if fused {
+        let columns: Vec<usize> =
+            (0..3).flat_map(|part| columns.iter().map(move |column| part * all + column)).collect();
+        let x = product(&mut build, input, 3 * all, width, true, &columns);
+        let x = reshape(&mut build, x, &[batch, length, 3, heads, size]);
+        let x = build.add(Transpose::new(&[2, 0, 1, 3, 4]).unwrap(), &[x]);
+        let part = |start| Slice { axis: 0, start, len: 1, step: 1 };
+        (0..3)
+            .map(|at| {
+                let x = build.add(part(at), &[x]);
+                let x = reshape(&mut build, x, &rows);
+                to_heads(&mut build, x)
+            })
+            .collect()
+    } else {
+        (0..3)
+            .map(|_| {
+                let x = product(&mut build, input, all, width, false, &columns);
+                let x = reshape(&mut build, x, &rows);
+                to_heads(&mut build, x)
+            })
+            .collect()
+    };
+    let plain = |transposed| MatMul { transposed, activation: Activation::None };
+    let scores = build.add(plain(true), &parts[..2]);
+    let scores = build.with(BinaryKind::Mul, scores, 0.5);
+    let weights = build.add(Softmax { axes: vec![2], kind: SoftmaxKind::Softmax }, &[scores]);
+    let x = build.add(plain(false), &[weights, parts[2]]);
+    let x = reshape(&mut build, x, &[batch, heads, length, size]);
+    let x = build.add(Transpose::new(&[0, 2, 1, 3]).unwrap(), &[x]);
+    let x = reshape(&mut build, x, &[1, batch * length, all]);
+    let y = product(&mut build, x, 5, all, true, &[]);
+    cut(build, y).into_iter().filter(|size| *size != [4, 3] && *size != [3, 4]).collect()
+}
+
+#[test]
+fn heads_of_zeros_go_from_attention() {
+    for batch in [1, 2] {
+        assert_eq!(attention(batch, 5, &[1, 2, 4], false), [[6, 6], [6, 6], [6, 6], [5, 6]], "batch {batch}");
+        assert_eq!(attention(batch, 5, &[0, 4], true), [[27, 6], [5, 9]], "batch {batch}, fused");
+        assert_eq!(attention(batch, 3, &[], true), [[27, 6], [5, 9]], "batch {batch}, dense");
+    }
+}
+
+/// A network of `width` channels; if it is pruned, of twice as many, half of which are zeros.
+fn half(width: usize, pruned: bool) -> Graph {
+    let all = if pruned { 2 * width } else { width };
+    // Every other one.
+    let zeros: Vec<usize> = if pruned { (0..width).map(|i| 2 * i + 1).collect() } else { Vec::new() };
+    let layer = |depth, kernel| Layer { pad: kernel / 2, zeros: &zeros, ..Layer::new(all, depth, kernel) };
+    let mut build = Build::new(&[1, 3, 12, 12]);
+    let x = layer(3, 3).first(&mut build);
+    let stem = relu(&mut build, x);
+    let x = layer(all, 1).add(&mut build, stem);
+    let x = build.activate(Activation::HardSwish, x);
+    let x = Layer { groups: all, ..layer(1, 3) }.add(&mut build, x);
+    let scale = build.constant(&[1, all, 1, 1], &vec![0.5; all]);
+    let x = build.binary(BinaryKind::Mul, x, scale);
+    let x = relu(&mut build, x);
+    let gate = mean(&mut build, x, true);
+    let gate = layer(all, 1).add(&mut build, gate);
+    let gate = relu(&mut build, gate);
+    let gate = layer(all, 1).add(&mut build, gate);
+    let gate = build.activate(Activation::HardSigmoid { alpha: 0.2, beta: 0.5 }, gate);
+    let x = build.binary(BinaryKind::Mul, x, gate);
+    let x = layer(all, 1).add(&mut build, x);
+    let x = build.binary(BinaryKind::Add, x, stem);
+    let y = layer(all, 3).add(&mut build, stem);
+    let x = build.add(Concat { axis: 1 }, &[x, y]);
+    let x = layer(2 * all, 1).add(&mut build, x);
+    let x = relu(&mut build, x);
+    let x = reshape(&mut build, x, &[1, 1, all * 144]);
+    let x = product(&mut build, x, all, all * 144, true, &zeros);
+    let x = relu(&mut build, x);
+    let y = product(&mut build, x, 10, all, false, &[]);
+    build.optimised(y, 1e-4)
+}
+
+#[test]
+fn half_of_the_filters_zeroed_is_half_of_the_width() {
+    for width in [1, 3, 8] {
+        let (pruned, small) = (half(width, true), half(width, false));
+        let steps = |graph: &Graph| -> Vec<String> {
+            let facts = |node: &Node| [graph.facts(&node.inputs), graph.facts(&node.outputs)].map(|f| format!("{f:?}"));
+            graph.nodes.iter().map(|node| format!("{:?} {:?}", node.op, facts(node))).collect()
+        };
+        assert_eq!(steps(&pruned), steps(&small), "width {width}");
+        let macs = |graph: &Graph| -> u64 {
+            graph.nodes.iter().map(|n| n.op.macs(&graph.facts(&n.inputs), &graph.facts(&n.outputs))).sum()
+        };
+        assert_eq!(macs(&pruned), macs(&small));
+        assert!(small.removed.is_empty());
+        let stem = Removed { node: "n0".into(), filters: [2 * width, width], channels: [3, 3] };
+        assert_eq!(pruned.removed.first(), Some(&stem), "{:?}", pruned.removed);
+    }
 }
 
 #[test]

@@ -1,0 +1,217 @@
+//! Uniform channels: those that hold one value throughout, whatever the input of the network.
+//!
+//! A filter of zeros answers with its bias everywhere. That value is followed through activations, sums, depthwise
+//! convolutions, pools, concatenations, reshapes and attention.
+
+use skipstone_kernels::activation::scalar;
+use skipstone_kernels::pool::PoolFn;
+
+use super::super::{Graph, Node, ValueId};
+use super::channels::{Channels, Track};
+use super::filters::{Filters, is_zero, share};
+use crate::ops::axes::{Axes, Elements, Link};
+use crate::ops::binary::BinaryKind;
+use crate::ops::image::{Image, Layout, taps};
+use crate::ops::pad::PadMode;
+use crate::ops::pool::Pool;
+use crate::ops::reduce::ReduceKind;
+use crate::ops::{Op, Operator};
+use crate::tensor::{Shape, Tensor};
+
+/// What elements along the followed axis hold.
+pub(super) struct Uniform(Vec<Along>);
+
+/// Of one value.
+#[derive(Clone, Default)]
+struct Along {
+    /// The axis.
+    axis: usize,
+    /// What each index holds throughout; empty where no axis is followed.
+    elements: Vec<Option<f32>>,
+}
+
+impl Uniform {
+    /// Follows the values through a graph whose images are in NCHW.
+    pub fn new(graph: &Graph, channels: &Channels) -> Self {
+        let mut uniform = Self(vec![Along::default(); graph.values().len()]);
+        for node in &graph.nodes {
+            let &[y] = node.outputs.as_slice() else { continue };
+            if let Some(track) = channels.track(y) {
+                let mut found = uniform.of_result(graph, node, track).unwrap_or_default();
+                found.iter_mut().for_each(|value| *value = value.filter(|value| value.is_finite()));
+                found.resize(track.len, None);
+                uniform.0[y.0] = Along { axis: track.axis, elements: found };
+            }
+        }
+        uniform
+    }
+
+    /// What index `i` of an axis holds throughout, if it is known.
+    pub fn get(&self, id: ValueId, axis: usize, i: usize) -> Option<f32> {
+        self.along(id, axis).get(i).copied().flatten()
+    }
+
+    fn along(&self, id: ValueId, axis: usize) -> &[Option<f32>] {
+        self.0.get(id.0).filter(|along| along.axis == axis).map_or(&[], |along| &along.elements)
+    }
+
+    /// What a node writes along the followed axis of its result; `None` where that is not known.
+    fn of_result(&self, graph: &Graph, node: &Node, y: Track) -> Option<Vec<Option<f32>>> {
+        let facts = graph.facts(&node.inputs);
+        let axes = node.op.axes(&facts);
+        let x = *node.inputs.first()?;
+        if let Some(filters) = Filters::of(graph, node) {
+            return Some((0..y.len).map(|filter| self.of_filter(&filters, x, filter)).collect());
+        }
+        // Of operators that do the same to every channel of one operand.
+        let kept = |keep: &dyn Fn(f32) -> bool| -> Vec<Option<f32>> {
+            let values = self.operand(graph, node, &axes, 0, y);
+            values.into_iter().map(|value| value.filter(|&value| keep(value))).collect()
+        };
+        Some(match (&node.op, axes.elements) {
+            (_, Elements::Moved) => self.moved(graph, node, &axes, y),
+            (_, Elements::Each) => self.each(graph, node, &axes, y),
+            (Op::MatMul(product), _) if node.inputs.len() == 2 => {
+                // Rows, columns or whole matrices of zeros, on either side.
+                let operands: Vec<_> = (0..2).map(|at| self.operand(graph, node, &axes, at, y)).collect();
+                let zero = |i: usize| operands.iter().any(|values| values.get(i) == Some(&Some(0.0)));
+                (0..y.len).map(|i| zero(i).then(|| scalar::apply(product.activation, 0.0))).collect()
+            }
+            (Op::Pool(pool), _) => {
+                let inside = windows_meet_the_image(pool, &graph.fact(x).shape);
+                let padded = matches!(pool.function, PoolFn::Average { count_padding: true }) && pool.pads != [0; 4];
+                kept(&|value| inside && (value == 0.0 || !padded))
+            }
+            (Op::Pad(pad), _) => kept(&|value| match &pad.mode {
+                PadMode::Constant(with) => with.elements::<f32>() == Some(&[value]),
+                PadMode::Edge | PadMode::Reflect => true,
+            }),
+            (Op::Resize(_), _) => kept(&|_| true),
+            (Op::Reduce(reduce), _) => {
+                let any = graph.fact(x).shape.elements() > 0;
+                kept(&|value| match reduce.kind {
+                    ReduceKind::Mean | ReduceKind::Max | ReduceKind::Min => any,
+                    ReduceKind::Sum | ReduceKind::SumSquare | ReduceKind::L1 | ReduceKind::L2 => any && value == 0.0,
+                    ReduceKind::Prod => false,
+                })
+            }
+            _ => return None,
+        })
+    }
+
+    /// Elements of operands: what all those hold that may come to the same index.
+    fn moved(&self, graph: &Graph, node: &Node, axes: &Axes, y: Track) -> Vec<Option<f32>> {
+        let mut found = vec![None; y.len];
+        for link in axes.links.iter().filter(|link| link.to == y.axis) {
+            let values = self.own(graph, node, link);
+            // By part: nothing so far, one value, or several.
+            let mut parts: Vec<Option<Option<f32>>> = vec![None; values.len().max(y.len)];
+            for (i, &value) in values.iter().enumerate() {
+                if let Some(part) = link.part_of_operand(i).and_then(|part| parts.get_mut(part)) {
+                    *part = Some(part.map_or(value, |other| other.filter(|_| other == value)));
+                }
+            }
+            for (i, found) in found.iter_mut().enumerate() {
+                if let Some(&Some(value)) = link.part_of_result(i).and_then(|part| parts.get(part)) {
+                    *found = value;
+                }
+            }
+        }
+        found
+    }
+
+    /// A function of one element of every operand.
+    fn each(&self, graph: &Graph, node: &Node, axes: &Axes, y: Track) -> Vec<Option<f32>> {
+        let operands: Vec<_> = (0..node.inputs.len()).map(|at| self.operand(graph, node, axes, at, y)).collect();
+        let result = |i: usize| {
+            let operands: Vec<Option<f32>> = operands.iter().map(|values| values.get(i).copied().flatten()).collect();
+            if let Op::Binary(binary) = &node.op
+                && binary.kind == BinaryKind::Mul
+                && operands.contains(&Some(0.0))
+            {
+                return Some(scalar::apply(binary.activation, 0.0));
+            }
+            evaluate(&node.op, &operands.into_iter().collect::<Option<Vec<_>>>()?)
+        };
+        (0..y.len).map(result).collect()
+    }
+
+    /// What an operand holds for each index of the result's followed axis.
+    fn operand(&self, graph: &Graph, node: &Node, axes: &Axes, at: usize, y: Track) -> Vec<Option<f32>> {
+        match axes.links.iter().find(|link| link.operand == at && link.to == y.axis) {
+            Some(link) => self.own(graph, node, link),
+            // Repeated for all.
+            None => {
+                let tensor = node.inputs.get(at).and_then(|&id| graph.constant(id));
+                vec![tensor.and_then(|tensor| same(tensor.elements::<f32>()?)); y.len]
+            }
+        }
+    }
+
+    /// What an operand holds along the axis of a link.
+    fn own(&self, graph: &Graph, node: &Node, link: &Link) -> Vec<Option<f32>> {
+        let Some(&id) = node.inputs.get(link.operand) else { return Vec::new() };
+        match graph.constant(id) {
+            Some(tensor) => along_axis(tensor, link.from),
+            None => self.along(id, link.from).to_vec(),
+        }
+    }
+
+    /// The result of a filter, where it is the same at every pixel.
+    fn of_filter(&self, filters: &Filters<'_>, x: ValueId, filter: usize) -> Option<f32> {
+        let mut sum = f64::from(filters.bias(filter));
+        for depth in 0..filters.depth {
+            let window = filters.window(filter, depth);
+            if is_zero(window) {
+                continue;
+            }
+            let value = self.get(x, filters.axis, filters.channel(filter, depth))?;
+            if value != 0.0 && filters.padded {
+                return None;
+            }
+            sum += share(window, value);
+        }
+        let (sum, apply) = (sum as f32, |sum| scalar::apply(filters.activation, sum));
+        Some(match (filters.residual, filters.residual_first) {
+            (None, _) => apply(sum),
+            (Some(residual), true) => apply(sum + self.get(residual, filters.axis, filter)?),
+            (Some(residual), false) => apply(sum) + self.get(residual, filters.axis, filter)?,
+        })
+    }
+}
+
+/// The one value that all elements have.
+fn same(elements: &[f32]) -> Option<f32> {
+    elements.first().copied().filter(|first| elements.iter().all(|other| other == first))
+}
+
+/// What a constant holds throughout at each index of an axis.
+fn along_axis(tensor: &Tensor, axis: usize) -> Vec<Option<f32>> {
+    let Some(&len) = tensor.shape().get(axis) else { return Vec::new() };
+    let behind = tensor.shape().strides()[axis].max(1);
+    let elements = tensor.elements::<f32>().unwrap_or_default();
+    let mut found: Vec<Option<f32>> = (0..len).map(|i| elements.get(i * behind).copied()).collect();
+    for (at, element) in elements.iter().enumerate() {
+        let value = &mut found[at / behind % len];
+        *value = value.filter(|value| value == element);
+    }
+    found
+}
+
+/// An operator that works element by element, on one element each.
+fn evaluate(op: &Op, operands: &[f32]) -> Option<f32> {
+    let operands: Vec<Tensor> = operands.iter().map(|&value| Tensor::scalar(value)).collect();
+    let results = op.evaluate(&operands.iter().collect::<Vec<_>>()).ok()?;
+    results.first()?.elements::<f32>()?.first().copied()
+}
+
+/// Whether every window of a pool covers a pixel: one that does not has no value of the image.
+fn windows_meet_the_image(pool: &Pool, x: &Shape) -> bool {
+    let Ok(image) = Image::new(Layout::Nchw, x) else { return false };
+    let lengths = [image.height, image.width];
+    (0..2).all(|axis| {
+        let (stride, dilation, pad) = (pool.stride[axis], pool.dilation[axis], pool.pads[axis]);
+        let meets = |out| taps(out, stride, dilation, pad, pool.kernel[axis], lengths[axis]).next().is_some();
+        (0..pool.out[axis]).all(meets)
+    })
+}
