@@ -2,8 +2,8 @@
 //!
 //! [`quantize`] turns a model of floats into one of bytes, with ranges observed on sample inputs.
 
+mod editor;
 mod error;
-mod onnx;
 pub mod quantize;
 
 pub use error::{Error, Result};

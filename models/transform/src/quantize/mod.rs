@@ -22,24 +22,21 @@ mod prepare;
 mod range;
 mod select;
 
-use prost::Message;
 use skipstone::{Model, Options, Session};
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{ModelProto, TypeProto, ValueInfoProto, type_proto};
 
 pub use range::Method;
 use range::Observed;
 use select::Selection;
 
+use crate::editor::{Editor, Port};
 use crate::error::{Error, Result};
-use crate::onnx;
 
 /// Least version of the operator set with a scale for each channel.
 const LEAST_OPSET: i64 = 13;
 
 /// A model on its way to bytes.
 pub struct Quantizer {
-    model: ModelProto,
+    model: Editor,
     selection: Selection,
     /// By the position of a tensor in the selection.
     observed: Vec<Observed>,
@@ -62,19 +59,22 @@ impl Quantizer {
     /// # Errors
     /// A model that is malformed, quantised already, older than opset 13, or has nothing to quantise.
     pub fn new(bytes: &[u8]) -> Result<Self> {
-        let mut model = onnx::read(bytes)?;
-        let opset = onnx::opset(&model);
+        let mut model = Editor::open(bytes)?;
+        let opset = model.opset;
         if opset < LEAST_OPSET {
             let hint = format!("export it with {LEAST_OPSET} or later");
             return Err(Error::Unsupported(format!("the model has opset {opset}; {hint}")));
         }
-        let graph = onnx::graph(&mut model)?;
-        if graph.node.iter().any(|node| node.op_type.contains("QuantizeLinear") || node.op_type.starts_with("QLinear"))
+        if model
+            .graph
+            .nodes
+            .iter()
+            .any(|node| node.op_type.contains("QuantizeLinear") || node.op_type.starts_with("QLinear"))
         {
             return Err(Error::Unsupported("the model is quantised already".into()));
         }
-        prepare::run(graph);
-        let selection = Selection::of(graph);
+        prepare::run(&mut model);
+        let selection = Selection::of(&model.graph);
         if selection.is_empty() {
             return Err(Error::Unsupported(
                 "the model has no convolution or matrix product with weights of its own".into(),
@@ -90,16 +90,14 @@ impl Quantizer {
     /// What loading objects to.
     pub fn observed(&self, options: &Options) -> Result<Model> {
         let mut model = self.model.clone();
-        let graph = onnx::graph(&mut model)?;
-        let known: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+        let graph = &mut model.graph;
         // Inputs are seen as they are given.
-        let inputs: Vec<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
-        let wanted =
-            self.selection.roots().iter().filter(|name| !known.contains(name) && !inputs.contains(&name.as_str()));
-        let outputs: Vec<ValueInfoProto> = wanted.map(|name| float_output(name)).collect();
-        graph.output.extend(outputs);
-        graph.value_info.clear();
-        Ok(Model::from_bytes(&model.encode_to_vec(), options)?)
+        let known: Vec<&str> = graph.outputs.iter().chain(&graph.inputs).map(|port| port.name.as_str()).collect();
+        let wanted = self.selection.roots().iter().filter(|name| !known.contains(&name.as_str()));
+        let outputs: Vec<Port> = wanted.map(|name| Port::of_floats(name)).collect();
+        graph.outputs.extend(outputs);
+        graph.value_infos.clear();
+        Ok(Model::from_bytes(&model.write(), options)?)
     }
 
     /// Takes in the outputs of `session`, of the [observed](Self::observed) model, after a run on `inputs`: pairs of
@@ -137,17 +135,7 @@ impl Quantizer {
         let Self { mut model, selection, observed } = self;
         let schemes = observed.iter().map(|observed| observed.scheme(method)).collect::<Option<Vec<_>>>();
         let schemes = schemes.ok_or_else(|| Error::Calibration("no samples were observed".into()))?;
-        let graph = onnx::graph(&mut model)?;
-        let weights = insert::run(graph, &selection, &schemes);
-        model.producer_name = "skipstone".into();
-        model.producer_version = env!("CARGO_PKG_VERSION").into();
-        Ok(Quantized { bytes: model.encode_to_vec(), activations: selection.len(), weights })
+        let weights = insert::run(&mut model, &selection, &schemes);
+        Ok(Quantized { bytes: model.write(), activations: selection.len(), weights })
     }
-}
-
-/// An output of f32 and of any shape.
-fn float_output(name: &str) -> ValueInfoProto {
-    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: None };
-    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
-    ValueInfoProto { name: name.to_owned(), r#type: Some(r#type), ..ValueInfoProto::default() }
 }

@@ -6,9 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::{GraphProto, NodeProto};
-
-use crate::onnx::{attribute, floats, is};
+use crate::editor::{Graph, Node};
 
 /// Operators that bound their operand, and belong to what they bound.
 const BOUNDS: [&str; 2] = ["Relu", "Clip"];
@@ -35,23 +33,23 @@ pub(super) struct Selection {
 
 impl Selection {
     /// Chooses the tensors of a graph.
-    pub fn of(graph: &GraphProto) -> Self {
-        let weights: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
-        let outputs: HashSet<&str> = graph.output.iter().map(|o| o.name.as_str()).collect();
-        let mut readers: HashMap<&str, Vec<&NodeProto>> = HashMap::new();
-        for node in &graph.node {
-            node.input.iter().for_each(|name| readers.entry(name).or_default().push(node));
+    pub fn of(graph: &Graph) -> Self {
+        let weights: HashSet<&str> = graph.initializers.iter().map(|t| t.name.as_str()).collect();
+        let outputs: HashSet<&str> = graph.outputs.iter().map(|o| o.name.as_str()).collect();
+        let mut readers: HashMap<&str, Vec<&Node>> = HashMap::new();
+        for node in &graph.nodes {
+            node.inputs.iter().for_each(|name| readers.entry(name).or_default().push(node));
         }
         let mut wanted: HashSet<&str> = HashSet::new();
         let mut heavy = false;
-        for node in graph.node.iter().filter(|node| is_quantisable(node, graph, &weights)) {
+        for node in graph.nodes.iter().filter(|node| is_quantisable(node, graph, &weights)) {
             heavy |= has_weights(node);
-            let operands = if has_weights(node) { &node.input[..1] } else { &node.input[..] };
+            let operands = if has_weights(node) { &node.inputs[..1] } else { &node.inputs[..] };
             wanted.extend(operands.iter().map(String::as_str));
-            let Some(result) = node.output.first() else { continue };
+            let Some(result) = node.outputs.first() else { continue };
             let bound = match readers.get(result.as_str()).map(Vec::as_slice) {
-                Some([reader]) if BOUNDS.iter().any(|op| is(reader, op)) && !outputs.contains(result.as_str()) => {
-                    reader.output.first()
+                Some([reader]) if BOUNDS.iter().any(|op| reader.is(op)) && !outputs.contains(result.as_str()) => {
+                    reader.outputs.first()
                 }
                 _ => Some(result),
             };
@@ -63,11 +61,11 @@ impl Selection {
         wanted.retain(|name| !outputs.contains(name) && !weights.contains(name) && !name.is_empty());
         // In the order of the graph, so that a range is known before what shares it.
         let mut selection = Self { roots: Vec::new(), tensors: HashMap::new() };
-        let inputs = graph.input.iter().map(|input| (input.name.as_str(), None));
-        let results = graph.node.iter().flat_map(|node| node.output.first().map(|name| (name.as_str(), Some(node))));
+        let inputs = graph.inputs.iter().map(|input| (input.name.as_str(), None));
+        let results = graph.nodes.iter().flat_map(|node| node.outputs.first().map(|name| (name.as_str(), Some(node))));
         for (name, node) in inputs.chain(results) {
-            let moved = node.filter(|node| MOVES.iter().any(|op| is(node, op)));
-            let root = moved.and_then(|node| selection.tensors.get(node.input.first()?)).copied();
+            let moved = node.filter(|node| MOVES.iter().any(|op| node.is(op)));
+            let root = moved.and_then(|node| selection.tensors.get(node.inputs.first()?)).copied();
             match root {
                 Some(root) if !outputs.contains(name) => {
                     selection.tensors.insert(name.to_owned(), root);
@@ -103,26 +101,26 @@ impl Selection {
 }
 
 /// Whether the second operand of a node is its weights.
-pub(super) fn has_weights(node: &NodeProto) -> bool {
-    ["Conv", "Gemm", "MatMul"].iter().any(|op| is(node, op))
+pub(super) fn has_weights(node: &Node) -> bool {
+    ["Conv", "Gemm", "MatMul"].iter().any(|op| node.is(op))
 }
 
 /// Whether a node can be computed in bytes.
-fn is_quantisable(node: &NodeProto, graph: &GraphProto, weights: &HashSet<&str>) -> bool {
-    let has = |index: usize| node.input.get(index).is_some_and(|name| weights.contains(name.as_str()));
+fn is_quantisable(node: &Node, graph: &Graph, weights: &HashSet<&str>) -> bool {
+    let has = |index: usize| node.inputs.get(index).is_some_and(|name| weights.contains(name.as_str()));
     if has_weights(node) {
-        let given = graph.initializer.iter().find(|t| node.input.get(1) == Some(&t.name));
-        let is_float = given.is_some_and(|t| floats(t).is_some());
+        let given = node.inputs.get(1).and_then(|name| graph.initializer(name));
+        let is_float = given.is_some_and(|t| t.floats().is_some());
         let is_matrix = given.is_some_and(|t| t.dims.len() == 2);
-        let bias = node.input.get(2).is_none_or(|name| name.is_empty()) || has(2);
-        let plain = |name: &str, value: f32| attribute(node, name).is_none_or(|a| a.f == value);
-        let product = is(node, "Conv")
+        let bias = node.inputs.get(2).is_none_or(|name| name.is_empty()) || has(2);
+        let plain = |name: &str, value: f32| node.attribute(name).is_none_or(|a| a.float == value);
+        let product = node.is("Conv")
             || is_matrix
                 && plain("alpha", 1.0)
                 && plain("beta", 1.0)
-                && attribute(node, "transA").is_none_or(|a| a.i == 0);
+                && node.attribute("transA").is_none_or(|a| a.int == 0);
         return is_float && bias && product && !has(0);
     }
-    let of_two = ["Add", "Mul"].iter().any(|op| is(node, op)) && node.input.len() == 2 && !has(0) && !has(1);
-    of_two || ["AveragePool", "GlobalAveragePool"].iter().any(|op| is(node, op))
+    let of_two = ["Add", "Mul"].iter().any(|op| node.is(op)) && node.inputs.len() == 2 && !has(0) && !has(1);
+    of_two || ["AveragePool", "GlobalAveragePool"].iter().any(|op| node.is(op))
 }

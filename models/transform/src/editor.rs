@@ -1,0 +1,425 @@
+//! An ONNX model that can be changed: its nodes, constants, inputs and outputs, in subgraphs too.
+//!
+//! What a transformation does not touch is kept as the file has it: every message remembers the fields that have no
+//! place of their own here, and writes them again.
+
+use std::collections::HashSet;
+
+use skipstone::onnx::{Limits, validate};
+use skipstone_onnx::is_standard;
+use skipstone_onnx::wire::{Field, Reader, Value, put, varint};
+use skipstone_onnx::write::Message;
+
+use crate::error::{Error, Result};
+
+/// Number of the element type `float32`.
+pub(crate) const FLOAT: i64 = 1;
+/// Number of the element type `uint8`.
+pub(crate) const UINT8: i64 = 2;
+/// Number of the element type `int8`.
+pub(crate) const INT8: i64 = 3;
+/// Number of the element type `int32`.
+pub(crate) const INT32: i64 = 6;
+
+/// A model under change.
+#[derive(Clone, Debug)]
+pub(crate) struct Editor {
+    pub graph: Graph,
+    /// Version of the standard operators.
+    pub opset: i64,
+    rest: Vec<u8>,
+    /// Every name of a value, in subgraphs too.
+    names: HashSet<String>,
+}
+
+/// A graph, or a subgraph.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Graph {
+    pub nodes: Vec<Node>,
+    pub initializers: Vec<Tensor>,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    /// Types of other values, which may be dropped: they follow from the nodes.
+    pub value_infos: Vec<Port>,
+    rest: Vec<u8>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Node {
+    pub name: String,
+    pub op_type: String,
+    pub domain: String,
+    pub inputs: Vec<String>,
+    pub outputs: Vec<String>,
+    pub attributes: Vec<Attribute>,
+    rest: Vec<u8>,
+}
+
+/// An attribute of a node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attribute {
+    pub name: String,
+    pub float: f32,
+    pub int: i64,
+    pub tensor: Option<Tensor>,
+    /// Subgraphs, with the numbers of their fields.
+    graphs: Vec<(u32, Graph)>,
+    /// All fields but the name and the subgraphs.
+    rest: Vec<u8>,
+}
+
+/// A tensor with its data.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tensor {
+    pub name: String,
+    pub dims: Vec<i64>,
+    pub data_type: i64,
+    rest: Vec<u8>,
+}
+
+/// An input or output, or the type of another value.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Port {
+    pub name: String,
+    rest: Vec<u8>,
+}
+
+/// A field that says what cannot be: the file was validated before.
+fn damaged() -> Error {
+    Error::Unsupported("the model cannot be parsed".into())
+}
+
+/// The fields of a message.
+fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>>> {
+    let mut reader = Reader::new(message);
+    std::iter::from_fn(move || reader.field().map_err(|_| damaged()).transpose())
+}
+
+fn text(value: Value<'_>) -> Result<String> {
+    match value {
+        Value::Bytes(bytes) => String::from_utf8(bytes.to_vec()).map_err(|_| damaged()),
+        _ => Err(damaged()),
+    }
+}
+
+fn message(value: Value<'_>) -> Result<&[u8]> {
+    match value {
+        Value::Bytes(bytes) => Ok(bytes),
+        _ => Err(damaged()),
+    }
+}
+
+/// Adds the integers of a repeated field, packed or not.
+fn push_ints(to: &mut Vec<i64>, value: Value<'_>) -> Result<()> {
+    match value {
+        Value::Varint(value) => to.push(value as i64),
+        Value::Bytes(mut packed) => {
+            while !packed.is_empty() {
+                let (value, rest) = varint(packed).map_err(|_| damaged())?;
+                to.push(value as i64);
+                packed = rest;
+            }
+        }
+        _ => return Err(damaged()),
+    }
+    Ok(())
+}
+
+impl Editor {
+    /// Reads a model that is whole in itself.
+    ///
+    /// # Errors
+    /// What the validation objects to; weights outside the file, functions, subgraphs and sparse weights, which the
+    /// transformations would overlook.
+    pub fn open(bytes: &[u8]) -> Result<Self> {
+        let checked = validate(bytes, &Limits::default()).map_err(skipstone::Error::from)?;
+        let refused = [
+            ("weights outside the file", !checked.external.is_empty()),
+            ("sparse weights", !checked.sparse_initializers.is_empty()),
+            ("functions of its own", checked.function_calls > 0),
+            ("control flow", checked.has_control_flow),
+        ];
+        if let Some((what, _)) = refused.into_iter().find(|(_, has)| *has) {
+            return Err(Error::Unsupported(format!("the model has {what}; export it without them")));
+        }
+        let (mut graph, mut opset, mut rest) = (None, 1, Vec::new());
+        for field in fields(bytes) {
+            let field = field?;
+            match field.number {
+                7 => graph = Some(Graph::read(message(field.value)?)?),
+                // Who made it: we did.
+                2 | 3 => {}
+                number => {
+                    if number == 8 {
+                        opset = standard_version(message(field.value)?)?.unwrap_or(opset);
+                    }
+                    put(&mut rest, field);
+                }
+            }
+        }
+        let graph = graph.ok_or_else(|| Error::Unsupported("the model has no graph".into()))?;
+        let mut names = HashSet::new();
+        graph.for_each_name(&mut |name| drop(names.insert(name.to_owned())));
+        Ok(Self { graph, opset, rest, names })
+    }
+
+    /// The model as a file, made by this version of Skipstone.
+    pub fn write(&self) -> Vec<u8> {
+        let producer = Message::new().text(2, "skipstone").text(3, env!("CARGO_PKG_VERSION"));
+        let mut bytes = self.rest.clone();
+        bytes.extend(producer.nested(7, &self.graph.write()).into_bytes());
+        bytes
+    }
+
+    /// A name that no value of the model has: `base_suffix`, with underscores behind it as far as that is taken.
+    pub fn fresh(&mut self, base: &str, suffix: &str) -> String {
+        let mut name = format!("{base}_{suffix}");
+        while !self.names.insert(name.clone()) {
+            name.push('_');
+        }
+        name
+    }
+}
+
+/// The version that an `OperatorSetIdProto` has of the standard operators.
+fn standard_version(opset: &[u8]) -> Result<Option<i64>> {
+    let (mut domain, mut version) = (String::new(), 1);
+    for field in fields(opset) {
+        match field? {
+            Field { number: 1, value } => domain = text(value)?,
+            Field { number: 2, value: Value::Varint(number) } => version = number as i64,
+            _ => {}
+        }
+    }
+    Ok(is_standard(&domain).then_some(version))
+}
+
+impl Graph {
+    fn read(bytes: &[u8]) -> Result<Self> {
+        let mut graph = Self::default();
+        for field in fields(bytes) {
+            let field = field?;
+            match field.number {
+                1 => graph.nodes.push(Node::read(message(field.value)?)?),
+                5 => graph.initializers.push(Tensor::read(message(field.value)?)?),
+                11 => graph.inputs.push(Port::read(message(field.value)?)?),
+                12 => graph.outputs.push(Port::read(message(field.value)?)?),
+                13 => graph.value_infos.push(Port::read(message(field.value)?)?),
+                _ => put(&mut graph.rest, field),
+            }
+        }
+        Ok(graph)
+    }
+
+    fn write(&self) -> Message {
+        let all = |message: Message, number, ports: &[Port]| {
+            ports.iter().fold(message, |message, port| message.nested(number, &port.write()))
+        };
+        let message = Message::of(&self.rest);
+        let message = self.nodes.iter().fold(message, |message, node| message.nested(1, &node.write()));
+        let message = self.initializers.iter().fold(message, |message, tensor| message.nested(5, &tensor.write()));
+        all(all(all(message, 11, &self.inputs), 12, &self.outputs), 13, &self.value_infos)
+    }
+
+    /// The constant of this name.
+    pub fn initializer(&self, name: &str) -> Option<&Tensor> {
+        self.initializers.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// The position of the node that writes a value.
+    pub fn writer(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.outputs.iter().any(|output| output == name))
+    }
+
+    /// How often a value is read, in subgraphs and as an output of the graph too.
+    pub fn readers(&self, name: &str) -> usize {
+        let mut count = self.outputs.iter().filter(|output| output.name == name).count();
+        for node in &self.nodes {
+            count += node.inputs.iter().filter(|input| *input == name).count();
+            count += node.subgraphs().map(|graph| graph.readers(name)).sum::<usize>();
+        }
+        count
+    }
+
+    /// Visits every name of a value, those of subgraphs too.
+    fn for_each_name(&self, visit: &mut dyn FnMut(&str)) {
+        self.inputs.iter().chain(&self.outputs).chain(&self.value_infos).for_each(|port| visit(&port.name));
+        self.initializers.iter().for_each(|tensor| visit(&tensor.name));
+        for node in &self.nodes {
+            node.inputs.iter().chain(&node.outputs).for_each(|name| visit(name));
+            node.subgraphs().for_each(|graph| graph.for_each_name(visit));
+        }
+    }
+}
+
+impl Node {
+    /// A standard operator with one result, after which it is called.
+    pub fn new(op_type: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) -> Self {
+        Self {
+            name: output.to_owned(),
+            op_type: op_type.to_owned(),
+            inputs: inputs.iter().map(|&name| name.to_owned()).collect(),
+            outputs: vec![output.to_owned()],
+            attributes,
+            ..Self::default()
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
+        let mut node = Self::default();
+        for field in fields(bytes) {
+            let field = field?;
+            match field.number {
+                1 => node.inputs.push(text(field.value)?),
+                2 => node.outputs.push(text(field.value)?),
+                3 => node.name = text(field.value)?,
+                4 => node.op_type = text(field.value)?,
+                5 => node.attributes.push(Attribute::read(message(field.value)?)?),
+                7 => node.domain = text(field.value)?,
+                _ => put(&mut node.rest, field),
+            }
+        }
+        Ok(node)
+    }
+
+    fn write(&self) -> Message {
+        let names = |message: Message, number, names: &[String]| {
+            names.iter().fold(message, |message, name| message.text(number, name))
+        };
+        let message = names(names(Message::of(&self.rest), 1, &self.inputs), 2, &self.outputs);
+        let message = message.text(3, &self.name).text(4, &self.op_type).text(7, &self.domain);
+        self.attributes.iter().fold(message, |message, attribute| message.nested(5, &attribute.write()))
+    }
+
+    /// Whether it is the standard operator of this name.
+    pub fn is(&self, op_type: &str) -> bool {
+        self.op_type == op_type && is_standard(&self.domain)
+    }
+
+    /// The attribute of this name.
+    pub fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attributes.iter().find(|attribute| attribute.name == name)
+    }
+
+    /// The graphs that its attributes hold.
+    pub fn subgraphs(&self) -> impl Iterator<Item = &Graph> {
+        self.attributes.iter().flat_map(|attribute| attribute.graphs.iter().map(|(_, graph)| graph))
+    }
+}
+
+impl Attribute {
+    /// An integer.
+    pub fn of_int(name: &str, int: i64) -> Self {
+        let rest = Message::new().int(3, int).int(20, 2).into_bytes();
+        Self { name: name.to_owned(), int, rest, ..Self::default() }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
+        let mut attribute = Self::default();
+        for field in fields(bytes) {
+            let field = field?;
+            match (field.number, field.value) {
+                (1, value) => {
+                    attribute.name = text(value)?;
+                    continue;
+                }
+                (6 | 11, value) => {
+                    attribute.graphs.push((field.number, Graph::read(message(value)?)?));
+                    continue;
+                }
+                (2, Value::Fixed32(bits)) => attribute.float = f32::from_bits(bits),
+                (3, Value::Varint(int)) => attribute.int = int as i64,
+                (5, value) => attribute.tensor = Some(Tensor::read(message(value)?)?),
+                _ => {}
+            }
+            put(&mut attribute.rest, field);
+        }
+        Ok(attribute)
+    }
+
+    fn write(&self) -> Message {
+        let message = Message::of(&self.rest).text(1, &self.name);
+        self.graphs.iter().fold(message, |message, (number, graph)| message.nested(*number, &graph.write()))
+    }
+}
+
+impl Tensor {
+    /// A tensor of little-endian bytes.
+    pub fn new(name: impl Into<String>, dims: &[usize], data_type: i64, raw: &[u8]) -> Self {
+        let dims = dims.iter().map(|&dim| dim as i64).collect();
+        Self { name: name.into(), dims, data_type, rest: Message::new().bytes(9, raw).into_bytes() }
+    }
+
+    /// A tensor of f32.
+    pub fn of_floats(name: impl Into<String>, dims: &[usize], values: &[f32]) -> Self {
+        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self::new(name, dims, FLOAT, &raw)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
+        let mut tensor = Self::default();
+        for field in fields(bytes) {
+            let field = field?;
+            match (field.number, field.value) {
+                (1, value) => push_ints(&mut tensor.dims, value)?,
+                (2, Value::Varint(number)) => tensor.data_type = number as i64,
+                (8, value) => tensor.name = text(value)?,
+                _ => put(&mut tensor.rest, field),
+            }
+        }
+        Ok(tensor)
+    }
+
+    fn write(&self) -> Message {
+        let message = self.dims.iter().fold(Message::of(&self.rest), |message, &dim| message.int(1, dim));
+        message.int(2, self.data_type).text(8, &self.name)
+    }
+
+    /// The dimensions as lengths.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect()
+    }
+
+    /// The elements of an f32 tensor; `None` for any other type.
+    pub fn floats(&self) -> Option<Vec<f32>> {
+        if self.data_type != FLOAT {
+            return None;
+        }
+        let mut values = Vec::new();
+        let mut push = |bytes: &[u8]| values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
+        for field in fields(&self.rest) {
+            match field.ok()? {
+                Field { number: 4 | 9, value: Value::Bytes(bytes) } => push(bytes),
+                Field { number: 4, value: Value::Fixed32(bits) } => push(&bits.to_le_bytes()),
+                _ => {}
+            }
+        }
+        let count = self.dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(usize::try_from(dim).ok()?))?;
+        (values.len() == count).then_some(values)
+    }
+}
+
+impl Port {
+    /// A tensor of f32 and of any shape.
+    pub fn of_floats(name: &str) -> Self {
+        let kind = Message::new().nested(1, &Message::new().int(1, FLOAT));
+        Self { name: name.to_owned(), rest: Message::new().nested(2, &kind).into_bytes() }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
+        let mut port = Self::default();
+        for field in fields(bytes) {
+            let field = field?;
+            match field.number {
+                1 => port.name = text(field.value)?,
+                _ => put(&mut port.rest, field),
+            }
+        }
+        Ok(port)
+    }
+
+    fn write(&self) -> Message {
+        Message::of(&self.rest).text(1, &self.name)
+    }
+}
