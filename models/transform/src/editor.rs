@@ -160,7 +160,9 @@ impl Editor {
         }
         let graph = graph.ok_or_else(|| Error::Unsupported("the model has no graph".into()))?;
         let mut names = HashSet::new();
-        graph.for_each_name(&mut |name| drop(names.insert(name.to_owned())));
+        graph.for_each_name(&mut |name| {
+            names.insert(name.to_owned());
+        });
         Ok(Self { graph, opset, rest, names })
     }
 

@@ -23,7 +23,10 @@ fn constants(graph: &mut Graph) {
     for node in std::mem::take(&mut graph.nodes) {
         let value = node.attribute("value").and_then(|a| a.tensor.clone()).filter(|_| node.is("Constant"));
         match (value, node.outputs.first()) {
-            (Some(value), Some(name)) => graph.initializers.push(Tensor { name: name.clone(), ..value }),
+            (Some(mut value), Some(name)) => {
+                value.name.clone_from(name);
+                graph.initializers.push(value);
+            }
             _ => graph.nodes.push(node),
         }
     }
