@@ -39,6 +39,7 @@ pub use content::PackedFor;
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 
 /// The name of what was taken from weights in a package's metadata: a line for each node.
+#[cfg(feature = "onnx")]
 pub(crate) const REMOVED: &str = "skipstone.removed";
 
 /// The name of a warning in a package's metadata: why its graph was stored unoptimized.

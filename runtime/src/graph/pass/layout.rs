@@ -10,24 +10,30 @@
 //! result's NCHW form comes to be only if a reader cannot do without it. Operators that work
 //! element by element follow their operands, and so do those that can name their axes anew. So
 //! conversions stand at the edges of a region and nowhere else, and where they move nothing (one
-//! pixel) the plan leaves them out. The usual edge is a network's first convolution, on an image of
+//! pixel) the plan leaves them out. Transpositions that the model has itself, between channels second and channels last,
+//! are such conversions too, and so is one behind a reshape of the pixels alone: an image that becomes a row of tokens
+//! stays where it is. The usual edge is a network's first convolution, on an image of
 //! three channels: it becomes a [`Stem`], which reads NCHW and answers in NHWC.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::super::{Graph, Node, ValueId};
 use crate::error::{Error, Result};
 use crate::ops::axes::{Elements, Link, Nhwc};
 use crate::ops::conv::Conv;
 use crate::ops::image::NHWC_AXIS;
+use crate::ops::reshape::Reshape;
 use crate::ops::stem::Stem;
 use crate::ops::transpose::Transpose;
 use crate::ops::{Op, Operator};
+use crate::tensor::Shape;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let nodes = std::mem::take(&mut graph.nodes);
-    let mut pass = Pass { graph, twins: HashMap::new(), missing: HashMap::new() };
-    for node in nodes {
+    let gotten = graph.outputs.iter().map(|&(_, id)| id).collect();
+    let mut pass = Pass { graph, twins: HashMap::new(), missing: HashMap::new(), equals: HashMap::new(), gotten };
+    for mut node in nodes {
+        node.for_each_read_mut(&mut |id| *id = pass.equals.get(id).copied().unwrap_or(*id));
         pass.rewrite(node)?;
     }
     for index in 0..pass.graph.outputs.len() {
@@ -43,10 +49,17 @@ struct Pass<'a> {
     twins: HashMap<ValueId, ValueId>,
     /// Values that exist in NHWC only so far, with the name of their node.
     missing: HashMap<ValueId, String>,
+    /// Values that the model transposed to what exists already.
+    equals: HashMap<ValueId, ValueId>,
+    /// The graph's outputs.
+    gotten: HashSet<ValueId>,
 }
 
 impl Pass<'_> {
     fn rewrite(&mut self, mut node: Node) -> Result<()> {
+        if self.convert(&node)? {
+            return Ok(());
+        }
         if let Some(stem) = self.stem(&node) {
             node.op = stem.into();
             return self.place(node);
@@ -77,6 +90,45 @@ impl Pass<'_> {
             }
         }
         self.place(node)
+    }
+
+    /// Takes over what the model does itself to move channels; false where the node is something else.
+    fn convert(&mut self, node: &Node) -> Result<bool> {
+        let (&[x], &[y]) = (node.inputs.as_slice(), node.outputs.as_slice()) else { return Ok(false) };
+        let rank = self.graph.fact(x).shape.rank();
+        let twin = self.twins.get(&x).copied();
+        let there = !self.missing.contains_key(&x);
+        match &node.op {
+            Op::Transpose(op) if is_image(rank) => {
+                // Of tokens, both are the same transposition.
+                let (last, second) = (channels_last(rank), channels_second(rank));
+                match twin {
+                    Some(twin) if Some(op) == last.as_ref() && !self.gotten.contains(&y) => {
+                        self.equals.insert(y, twin);
+                    }
+                    _ if Some(op) == second.as_ref() && there => {
+                        self.twins.insert(y, x);
+                        self.missing.insert(y, node.name.clone());
+                    }
+                    _ => return Ok(false),
+                }
+            }
+            Op::Reshape(Reshape { shape }) if is_image(rank) && is_image(shape.rank()) => {
+                let held = &self.graph.fact(x).shape;
+                let (Some(twin), false) = (twin, there) else { return Ok(false) };
+                if held.dims()[..2] != shape.dims()[..2] {
+                    return Ok(false);
+                }
+                let dims = [&shape.dims()[..1], &shape.dims()[2..], &shape.dims()[1..2]].concat();
+                let shape = Shape::new(&dims).map_err(|e| e.at(&node.name))?;
+                let reshape = self.graph.make_node(format!("{}.nhwc", node.name), Reshape { shape }, &[twin])?;
+                self.twins.insert(y, reshape.outputs[0]);
+                self.missing.insert(y, node.name.clone());
+                self.graph.nodes.push(reshape);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// What a convolution becomes that reads few channels, of an image that is not there in NHWC.
@@ -119,7 +171,7 @@ impl Pass<'_> {
                 let mut dims = vec![1; 4usize.saturating_sub(constant.shape().rank())];
                 dims.extend_from_slice(constant.shape());
                 let at = |e: crate::OpError| e.at(&value.name);
-                let shape = crate::Shape::new(&dims).map_err(at)?;
+                let shape = Shape::new(&dims).map_err(at)?;
                 let image = constant.as_ref().clone().reshaped(shape).map_err(at)?;
                 let moved = Transpose::to_nhwc().evaluate(&[&image]).map_err(at)?.remove(0);
                 self.graph.add_constant(value.name, moved)
@@ -160,7 +212,8 @@ impl Pass<'_> {
     /// Makes sure that a value exists in NCHW.
     fn materialise(&mut self, id: ValueId) -> Result<()> {
         if let (Some(name), Some(&twin)) = (self.missing.remove(&id), self.twins.get(&id)) {
-            let op = Transpose::to_nchw().into();
+            let op = channels_second(self.graph.fact(id).shape.rank());
+            let op = op.ok_or_else(|| Error::Internal(format!("'{name}' has too many axes")))?.into();
             self.graph.nodes.push(Node {
                 name: format!("{name}.nchw"),
                 op,
@@ -171,6 +224,23 @@ impl Pass<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether values of so many axes are images `[batch, channels, ..]`, of one or two axes of pixels.
+fn is_image(rank: usize) -> bool {
+    matches!(rank, 3 | 4)
+}
+
+/// From `[batch, channels, ..]` to `[batch, .., channels]`.
+fn channels_last(rank: usize) -> Option<Transpose> {
+    let axes: Vec<usize> = std::iter::once(0).chain(2..rank).chain([1]).collect();
+    Transpose::new(&axes)
+}
+
+/// From `[batch, .., channels]` to `[batch, channels, ..]`.
+fn channels_second(rank: usize) -> Option<Transpose> {
+    let axes: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+    Transpose::new(&axes)
 }
 
 #[cfg(test)]
@@ -241,5 +311,63 @@ mod tests {
         graph.check().unwrap();
         let names: Vec<String> = graph.nodes.iter().map(|n| format!("{:?}", n.op)).collect();
         assert_eq!(names, ["Transpose", "MaxPool", "Relu", "MaxPool", "Relu", "Transpose"]);
+    }
+
+    /// A pool of two by two that keeps the size of an image of eight by six.
+    fn pool() -> Pool {
+        let function = PoolFn::Max;
+        let (stride, dilation) = ([1, 1], [1, 1]);
+        Pool { function, kernel: [2, 2], stride, dilation, pads: [0, 0, 1, 1], out: [8, 6], layout: Layout::Nchw }
+    }
+
+    /// The operators of a graph after the pass, which keeps its answer.
+    fn moved(mut graph: Graph, y: ValueId) -> Vec<String> {
+        graph.outputs.push(("y".into(), y));
+        let plain = graph.clone();
+        run(&mut graph).unwrap();
+        graph.check().unwrap();
+        let inputs = [Random(9).floats(&plain.fact(plain.inputs[0]).shape)];
+        let (got, want) = (graph.evaluate(&inputs).unwrap(), plain.evaluate(&inputs).unwrap());
+        assert_close(&got[0], &want[0], 1e-6, "in another layout");
+        graph.nodes.iter().map(|n| format!("{:?}", n.op)).collect()
+    }
+
+    #[test]
+    fn a_model_that_moves_channels_itself_moves_nothing() {
+        let mut graph = Graph::new();
+        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
+        let x = graph.add_node("before", pool(), &[x]).unwrap()[0];
+        let x = graph.add_node("last", channels_last(4).unwrap(), &[x]).unwrap()[0];
+        let sum = Reduce { axes: vec![3], kind: ReduceKind::Sum, keep_dims: true };
+        let sums = graph.add_node("sum", sum, &[x]).unwrap()[0];
+        let add = crate::ops::binary::Binary::new(crate::ops::binary::BinaryKind::Add);
+        let x = graph.add_node("add", add, &[x, sums]).unwrap()[0];
+        let x = graph.add_node("second", channels_second(4).unwrap(), &[x]).unwrap()[0];
+        let y = graph.add_node("behind", pool(), &[x]).unwrap()[0];
+        assert_eq!(moved(graph, y), ["Transpose", "MaxPool", "ReduceSum", "Add", "MaxPool", "Transpose"]);
+    }
+
+    #[test]
+    fn an_image_becomes_a_row_of_tokens_and_back_where_it_lies() {
+        let mut graph = Graph::new();
+        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
+        let x = graph.add_node("before", pool(), &[x]).unwrap()[0];
+        let reshape = |dims: &[usize]| Reshape { shape: Shape::new(dims).unwrap() };
+        let x = graph.add_node("row", reshape(&[2, 3, 48]), &[x]).unwrap()[0];
+        let tokens = graph.add_node("tokens", channels_last(3).unwrap(), &[x]).unwrap()[0];
+        let x = graph.add_node("act", Activate { activation: Activation::Tanh }, &[tokens]).unwrap()[0];
+        let x = graph.add_node("channels", channels_second(3).unwrap(), &[x]).unwrap()[0];
+        let x = graph.add_node("image", reshape(&[2, 3, 8, 6]), &[x]).unwrap()[0];
+        let y = graph.add_node("behind", pool(), &[x]).unwrap()[0];
+        assert_eq!(moved(graph, y), ["Transpose", "MaxPool", "Reshape", "Tanh", "Reshape", "MaxPool", "Transpose"]);
+    }
+
+    #[test]
+    fn what_the_caller_gets_is_written() {
+        let mut graph = Graph::new();
+        let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
+        let x = graph.add_node("before", pool(), &[x]).unwrap()[0];
+        let y = graph.add_node("last", channels_last(4).unwrap(), &[x]).unwrap()[0];
+        assert_eq!(moved(graph, y), ["Transpose", "MaxPool", "Transpose", "Transpose"]);
     }
 }

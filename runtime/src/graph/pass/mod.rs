@@ -16,6 +16,7 @@ mod integer;
 mod layout;
 mod mean;
 mod normalise;
+mod padding;
 mod pattern;
 mod power;
 mod prelu;
@@ -61,6 +62,7 @@ const PASSES: &[Pass] = &[
     pass("normalise", normalise::run),
     pass("power", power::run),
     pass("dead", dead::run),
+    pass("padding", padding::run),
     pass("fuse", fuse::run),
     pass("zero channels", zero_channels::run),
     pass("excite", excite::run),

@@ -14,9 +14,11 @@ use crate::ops::concat::Concat;
 use crate::ops::control::{Along, Control, Loop};
 use crate::ops::conv::Conv;
 use crate::ops::matmul::MatMul;
+use crate::ops::pad::{Pad, PadMode};
 use crate::ops::pool::Pool;
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::reshape::Reshape;
+use crate::ops::transpose::Transpose;
 use crate::package::attack::attacks;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -76,7 +78,7 @@ impl Network {
     }
 
     fn grow(&mut self, x: ValueId) -> ValueId {
-        match self.random.below(if self.depth < 2 { 18 } else { 16 }) {
+        match self.random.below(if self.depth < 2 { 20 } else { 18 }) {
             0..4 => self.pointwise(x),
             4..8 => self.depthwise(x),
             8 | 9 => self.any_conv(x),
@@ -85,7 +87,9 @@ impl Network {
             13 => self.normalize(x),
             14 => self.pool(x),
             15 => self.concat(x),
-            16 => self.branch(x),
+            16 => self.pad(x),
+            17 => self.tokens(x),
+            18 => self.branch(x),
             _ => self.repeat(x),
         }
     }
@@ -149,6 +153,34 @@ impl Network {
         }
         let y = self.conv(Conv::POINTWISE, y, filters);
         self.activate(y)
+    }
+
+    /// Values around an image, as TensorFlow puts zeros in front of a convolution.
+    fn pad(&mut self, x: ValueId) -> ValueId {
+        let mode = PadMode::Constant(Tensor::scalar(self.random.pick(&[0f32, 0.0, 0.5])));
+        let mut around = || (self.random.below(3), self.random.below(3));
+        let pads = vec![(0, 0), (0, 0), around(), around()];
+        let x = self.build.add(Pad { pads, mode }, &[x]);
+        if self.random.below(3) > 0 { self.any_conv(x) } else { x }
+    }
+
+    /// Channels moved behind the pixels, which may become one axis, and back.
+    fn tokens(&mut self, x: ValueId) -> ValueId {
+        let dims = self.dims(x);
+        let in_a_row = self.random.below(2) == 0;
+        let mut y = x;
+        if in_a_row {
+            y = self.build.add(Reshape { shape: Shape::new(&[dims[0], dims[1], dims[2] * dims[3]]).unwrap() }, &[y]);
+        }
+        let last: &[usize] = if in_a_row { &[0, 2, 1] } else { &[0, 2, 3, 1] };
+        y = self.build.add(Transpose::new(last).unwrap(), &[y]);
+        if self.depth == 0 && self.random.below(4) == 0 {
+            self.build.output(y);
+        }
+        y = self.activate(y);
+        let second: &[usize] = if in_a_row { &[0, 2, 1] } else { &[0, 3, 1, 2] };
+        y = self.build.add(Transpose::new(second).unwrap(), &[y]);
+        if in_a_row { self.build.add(Reshape { shape: Shape::new(&dims).unwrap() }, &[y]) } else { y }
     }
 
     fn activate(&mut self, x: ValueId) -> ValueId {
