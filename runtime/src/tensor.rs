@@ -6,6 +6,8 @@
 
 use std::fmt;
 use std::sync::OnceLock;
+#[cfg(any(feature = "passes", test))]
+use std::{marker::PhantomData, ops::Range};
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -306,6 +308,14 @@ impl Tensor {
         holds::<T>(self.fact.dtype).then(|| elements(self.bytes()))?
     }
 
+    /// The elements, wherever the bytes lie: read one by one and not copied, for those who look at weights of a file
+    /// once; `None` where `T` is not the element type.
+    #[cfg(any(feature = "passes", test))]
+    pub(crate) fn peek<T: Element>(&self) -> Option<Peek<'_, T>> {
+        let bytes = self.aligned.get().unwrap_or(&self.bytes);
+        holds::<T>(self.fact.dtype).then_some(Peek { bytes, element: PhantomData })
+    }
+
     /// The elements, to be written; `None` where `T` is not the element type.
     #[must_use]
     pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
@@ -418,6 +428,38 @@ impl<'a> TensorView<'a> {
     #[must_use]
     pub fn to_tensor(&self) -> Tensor {
         Tensor::of(self.fact.clone(), AlignedVec::from_slice(self.bytes).into())
+    }
+}
+
+/// Elements that may lie unaligned.
+#[cfg(any(feature = "passes", test))]
+#[derive(Clone, Copy)]
+pub(crate) struct Peek<'a, T> {
+    bytes: &'a [u8],
+    element: PhantomData<T>,
+}
+
+#[cfg(any(feature = "passes", test))]
+impl<'a, T: Element> Peek<'a, T> {
+    /// How many there are.
+    pub fn len(self) -> usize {
+        self.bytes.len() / size_of::<T>()
+    }
+
+    /// Some of them; none where the range reaches past the end.
+    pub fn part(self, range: Range<usize>) -> Self {
+        let bytes = self.bytes.get(range.start * size_of::<T>()..range.end * size_of::<T>()).unwrap_or_default();
+        Self { bytes, element: PhantomData }
+    }
+
+    /// The element at an index.
+    pub fn get(self, index: usize) -> Option<T> {
+        self.part(index..index + 1).iter().next()
+    }
+
+    /// All of them, in order.
+    pub fn iter(self) -> impl Iterator<Item = T> + 'a {
+        self.bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::ops::Op;
 use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
 use crate::ops::roles::Role;
-use crate::tensor::Tensor;
+use crate::tensor::{Peek, Tensor};
 
 /// The constant weights of a convolution or matrix product.
 pub(super) struct Filters<'a> {
@@ -31,7 +31,7 @@ pub(super) struct Filters<'a> {
     pub axes: [usize; 2],
     /// The weights.
     pub weights: &'a Tensor,
-    elements: &'a [f32],
+    elements: Peek<'a, f32>,
     bias: Option<&'a [f32]>,
     taps: usize,
     strides: [usize; 2],
@@ -42,7 +42,7 @@ impl<'a> Filters<'a> {
     pub fn of(graph: &'a Graph, node: &Node) -> Option<Self> {
         let constant = |at: usize| graph.constant(*node.inputs.get(at)?).map(AsRef::as_ref);
         let weights: &Tensor = constant(1)?;
-        let elements = weights.elements::<f32>()?;
+        let elements = weights.peek::<f32>()?;
         let bias = match node.inputs.len() {
             2 => None,
             _ => Some(constant(2)?.elements::<f32>()?),
@@ -105,9 +105,9 @@ impl<'a> Filters<'a> {
     }
 
     /// The window of weights of a filter and an input element.
-    pub fn window(&self, filter: usize, depth: usize) -> &'a [f32] {
+    pub fn window(&self, filter: usize, depth: usize) -> Peek<'a, f32> {
         let start = filter * self.strides[0] + depth * self.strides[1];
-        self.elements.get(start..start + self.taps).unwrap_or_default()
+        self.elements.part(start..start + self.taps)
     }
 
     /// What a filter adds to its sums.
@@ -122,11 +122,11 @@ impl<'a> Filters<'a> {
 }
 
 /// Whether a filter reads nothing there.
-pub(super) fn is_zero(window: &[f32]) -> bool {
-    window.iter().all(|&weight| weight == 0.0)
+pub(super) fn is_zero(window: Peek<'_, f32>) -> bool {
+    window.iter().all(|weight| weight == 0.0)
 }
 
 /// What a window over one value throughout adds to a sum.
-pub(super) fn share(window: &[f32], value: f32) -> f64 {
-    window.iter().map(|&weight| f64::from(weight) * f64::from(value)).sum()
+pub(super) fn share(window: Peek<'_, f32>, value: f32) -> f64 {
+    window.iter().map(|weight| f64::from(weight) * f64::from(value)).sum()
 }

@@ -133,15 +133,15 @@ fn fold_constant(
 
 /// The constant as one number per channel, where it broadcasts to `shape` along `axis` alone.
 fn per_channel(constant: &Tensor, shape: &Shape, axis: usize) -> Option<Vec<f32>> {
-    let values = constant.elements::<f32>()?;
+    let values = constant.peek::<f32>()?;
     let channels = *shape.get(axis)?;
     if values.len() == 1 && constant.shape().rank() <= shape.rank() {
-        return Some(vec![values[0]; channels]);
+        return Some(vec![values.get(0)?; channels]);
     }
     let from = constant.shape();
     let own = axis.checked_sub(shape.rank().checked_sub(from.rank())?)?;
     let along = from.iter().enumerate().all(|(i, &d)| if i == own { d == channels } else { d == 1 });
-    along.then(|| values.to_vec())
+    along.then(|| values.iter().collect())
 }
 
 /// Weights with every filter times its factor; filters are the first axis, or else the last.

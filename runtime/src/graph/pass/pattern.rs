@@ -62,8 +62,8 @@ impl<'a> Pattern<'a> {
 
     /// The number, where `id` is an f32 constant of that number throughout.
     pub fn number(&self, id: ValueId) -> Option<f32> {
-        let (&first, rest) = self.graph.constant(id)?.elements::<f32>()?.split_first()?;
-        rest.iter().all(|&other| other == first).then_some(first)
+        let elements = self.graph.constant(id)?.peek::<f32>()?;
+        elements.get(0).filter(|&first| elements.iter().all(|other| other == first))
     }
 
     /// The operands of a plain `kind`.

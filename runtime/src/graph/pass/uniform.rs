@@ -16,7 +16,7 @@ use crate::ops::pad::PadMode;
 use crate::ops::pool::Pool;
 use crate::ops::reduce::ReduceKind;
 use crate::ops::{Op, Operator};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Peek, Shape, Tensor};
 
 /// What elements along the followed axis hold.
 pub(super) struct Uniform(Vec<Along>);
@@ -143,7 +143,7 @@ impl Uniform {
             // Repeated for all.
             None => {
                 let tensor = node.inputs.get(at).and_then(|&id| graph.constant(id));
-                vec![tensor.and_then(|tensor| same(tensor.elements::<f32>()?)); y.len]
+                vec![tensor.and_then(|tensor| same(tensor.peek()?)); y.len]
             }
         }
     }
@@ -181,19 +181,19 @@ impl Uniform {
 }
 
 /// The one value that all elements have.
-fn same(elements: &[f32]) -> Option<f32> {
-    elements.first().copied().filter(|first| elements.iter().all(|other| other == first))
+fn same(elements: Peek<'_, f32>) -> Option<f32> {
+    elements.get(0).filter(|&first| elements.iter().all(|other| other == first))
 }
 
 /// What a constant holds throughout at each index of an axis.
 fn along_axis(tensor: &Tensor, axis: usize) -> Vec<Option<f32>> {
     let Some(&len) = tensor.shape().get(axis) else { return Vec::new() };
     let behind = tensor.shape().strides()[axis].max(1);
-    let elements = tensor.elements::<f32>().unwrap_or_default();
-    let mut found: Vec<Option<f32>> = (0..len).map(|i| elements.get(i * behind).copied()).collect();
+    let Some(elements) = tensor.peek::<f32>() else { return vec![None; len] };
+    let mut found: Vec<Option<f32>> = (0..len).map(|i| elements.get(i * behind)).collect();
     for (at, element) in elements.iter().enumerate() {
         let value = &mut found[at / behind % len];
-        *value = value.filter(|value| value == element);
+        *value = value.filter(|value| *value == element);
     }
     found
 }
