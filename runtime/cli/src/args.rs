@@ -161,16 +161,10 @@ impl ModelArgs {
     /// Opens the model with options of the command's own.
     pub fn open_with(&self, options: &Options) -> Result<Model, skipstone::Error> {
         let model = Model::open(&self.path, options)?;
-        self.remark(&model);
-        Ok(model)
-    }
-
-    /// Notes what Skipstone has to say of the model.
-    pub fn remark(&self, model: &Model) {
         if let Some(warning) = model.warning() {
             note(format!("warning: {}: {}", self.name(), printable(warning)));
         }
-        for (name, shape) in assumed_batches(model) {
+        for (name, shape) in assumed_batches(&model) {
             note(format!(
                 "note: {}: input '{}' takes any batch; 1 is assumed, --shape {}={shape} binds another",
                 self.name(),
@@ -178,6 +172,7 @@ impl ModelArgs {
                 printable(name),
             ));
         }
+        Ok(model)
     }
 
     /// The model's path, as reports name it.

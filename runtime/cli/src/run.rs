@@ -65,36 +65,14 @@ impl Run {
         print(&table.render(""))
     }
 
-    /// Opens the model; where it turns out to have dynamic inputs, with the files' shapes.
+    /// Opens the model, with the files' shapes for inputs that it leaves open.
     fn open(&self, given: &[(String, Tensor)]) -> Result<Model, Failure> {
         let mut options = self.model.options();
-        match Model::open(&self.model.path, &options) {
-            Err(Error::UnboundShape { .. }) => {
-                for (name, tensor) in given {
-                    options.shapes.entry(name.clone()).or_insert_with(|| tensor.shape().dims().to_vec());
-                }
-                Ok(self.model.open_with(&options)?)
-            }
-            Ok(model) if is_of_another_batch(&model, given) => {
-                let shapes = given.iter().map(|(name, tensor)| (name.clone(), tensor.shape().dims().to_vec()));
-                options.shapes.extend(shapes);
-                Ok(self.model.open_with(&options)?)
-            }
-            Ok(model) => {
-                self.model.remark(&model);
-                Ok(model)
-            }
-            Err(error) => Err(error.into()),
+        for (name, tensor) in given {
+            options.shapes.entry(name.clone()).or_insert_with(|| tensor.shape().dims().to_vec());
         }
+        Ok(self.model.open_with(&options)?)
     }
-}
-
-/// Whether an input whose batch was assumed is given in another.
-fn is_of_another_batch(model: &Model, given: &[(String, Tensor)]) -> bool {
-    let assumed = model.inputs().iter().filter(|port| model.info().assumed_batch.contains(&port.name));
-    let mut pairs =
-        assumed.flat_map(|port| given.iter().filter(|(name, _)| *name == port.name).map(move |g| (port, g)));
-    pairs.any(|(port, (_, tensor))| tensor.shape().first() != port.fact.shape.first())
 }
 
 /// The given tensors as the model's inputs; types and shapes are for the session to check.
