@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
-use skipstone::classify::{Labels, Settings};
+use skipstone::classify::{Activation, Labels, Settings};
 use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Tune, Tuning};
 
 use crate::failure::Failure;
@@ -205,7 +205,7 @@ pub struct ImageArgs {
     #[arg(long, value_name = "PIXELS", help_heading = "Image options")]
     pub crop: Option<usize>,
 
-    /// Mean of the channels [default: `skipstone.mean`, or ImageNet's]
+    /// Mean of the channels, for values from 0 to 1 [default: `skipstone.mean`, or ImageNet's, which is then said]
     #[arg(
         long,
         value_name = "R,G,B",
@@ -215,21 +215,37 @@ pub struct ImageArgs {
     )]
     pub mean: Option<Vec<f32>>,
 
-    /// Standard deviation of the channels [default: `skipstone.std`, or ImageNet's]
+    /// Standard deviation of the channels [default: `skipstone.std`, or ImageNet's, which is then said]
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Image options")]
     pub std: Option<Vec<f32>>,
+
+    /// What makes scores of the output: softmax, sigmoid or none [default: `skipstone.activation`, or as the last
+    /// operator tells]
+    #[arg(long, value_name = "NAME", value_parser = parse_activation, help_heading = "Image options")]
+    pub activation: Option<Activation>,
 }
 
 impl ImageArgs {
     /// The library's settings.
     pub fn settings(&self) -> Settings {
-        Settings { mean: self.mean.clone(), std: self.std.clone(), resize: self.resize, crop: self.crop }
+        Settings {
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+            resize: self.resize,
+            crop: self.crop,
+            activation: self.activation,
+            ..Settings::default()
+        }
     }
 
     /// The labels of `--labels`.
     pub fn labels(&self) -> Result<Option<Labels>, Failure> {
         self.labels.as_ref().map(|path| Ok(Labels::parse(&files::read_text(path)?))).transpose()
     }
+}
+
+fn parse_activation(name: &str) -> Result<Activation, String> {
+    name.parse().map_err(|_| "expected softmax, sigmoid or none".into())
 }
 
 /// What was measured, in the file of this name.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use skipstone::classify::{Classifier, Prediction};
+use skipstone::classify::{Classifier, Normalization, Prediction, Settings};
 use skipstone::measure::Latency;
 
 use crate::args::{ImageArgs, ModelArgs};
 use crate::failure::Failure;
-use crate::output::{json, print};
+use crate::output::{json, print, printable};
 use crate::progress::Progress;
 use crate::table::{Align, Columns};
 use crate::{images, numbers};
@@ -20,9 +20,10 @@ use crate::{images, numbers};
 #[command(after_help = "\
 An image is resized so that its shorter side has the right length, the middle is cut out, and
 its channels are normalised, as the model's metadata says (keys skipstone.labels, .resize, .crop,
-.mean, .std); the image options override it. Where the metadata is missing, the size is that of
-the model's input and the normalisation is ImageNet's. Scores are probabilities. The time is that
-of the model alone, without reading the image.
+.mean, .std, .activation); the image options override it. Where the metadata is missing, the size is
+that of the model's input and the normalization is ImageNet's. What normalization was taken and what
+the scores are is said at the end, with who decided it. The time is that of the model alone, without
+reading the image.
 
 An image that cannot be read is reported in one line on stderr, the others are classified, and the exit status is 1.
 
@@ -43,6 +44,22 @@ pub struct Classify {
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
 
+    /// Name only classes of at least this score
+    #[arg(long, value_name = "SCORE", allow_hyphen_values = true)]
+    threshold: Option<f32>,
+
+    /// Name only these classes, by label or as 'class 7'
+    #[arg(long, value_name = "LABEL,...", value_delimiter = ',')]
+    allow: Vec<String>,
+
+    /// Do not name these classes
+    #[arg(long, value_name = "LABEL,...", value_delimiter = ',', conflicts_with = "allow")]
+    deny: Vec<String>,
+
+    /// Show names in this language, where the model has them (`skipstone.labels.de` and the like)
+    #[arg(long, value_name = "LOCALE")]
+    locale: Option<String>,
+
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -54,9 +71,20 @@ pub struct Classify {
 #[derive(Serialize)]
 struct Report {
     model: String,
+    /// What the scores are, and who says so.
+    scores: String,
+    normalization: NormalizationReport,
     images: Vec<Classified>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failed: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+struct NormalizationReport {
+    mean: Vec<f32>,
+    std: Vec<f32>,
+    /// Who says so.
+    from: String,
 }
 
 #[derive(Serialize)]
@@ -70,6 +98,9 @@ struct Classified {
 struct Top {
     index: usize,
     label: String,
+    /// The name in the language asked for, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display_name: Option<String>,
     score: f32,
 }
 
@@ -85,14 +116,28 @@ impl Classify {
     pub fn execute(self) -> Result<(), Failure> {
         let labels = self.image.labels()?;
         let model = self.model.open()?;
-        let mut classifier = Classifier::new(&model, &self.image.settings(), labels)?;
+        let settings = Settings {
+            threshold: self.threshold,
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            locale: self.locale.clone(),
+            ..self.image.settings()
+        };
+        let mut classifier = Classifier::new(&model, &settings, labels)?;
         let files = images::find(&self.images)?;
         if files.is_empty() {
             return Err(Failure::new("image", "no images found (png, jpg, jpeg, bmp, webp)"));
         }
 
         let rows = (!self.json).then(|| Rows::new(&files, &classifier));
-        let mut report = Report { model: self.model.name(), images: Vec::new(), failed: Vec::new() };
+        let Normalization { mean, std, origin } = classifier.normalization().clone();
+        let mut report = Report {
+            model: self.model.name(),
+            scores: classifier.head().to_string(),
+            normalization: NormalizationReport { mean, std, from: origin.to_string() },
+            images: Vec::new(),
+            failed: Vec::new(),
+        };
         let mut times = Vec::new();
         let mut progress = Progress::beside_rows(files.len());
         if let Some(rows) = &rows {
@@ -118,8 +163,12 @@ impl Classify {
 
         if self.json {
             print(&json(&report)?)?;
-        } else if let (true, Some(latency)) = (files.len() > 1, Latency::of(&times)) {
-            print(&format!("\n{} images, {} ms median\n", times.len(), numbers::ms(latency.p50)))?;
+        } else {
+            print(&format!("\nnormalization: {}\n", printable(&classifier.normalization().to_string())))?;
+            print(&format!("scores: {}\n", printable(&report.scores)))?;
+            if let (true, Some(latency)) = (files.len() > 1, Latency::of(&times)) {
+                print(&format!("{} images, {} ms median\n", times.len(), numbers::ms(latency.p50)))?;
+            }
         }
         if report.failed.is_empty() { Ok(()) } else { Err(Failure::Reported) }
     }
@@ -132,7 +181,12 @@ fn classify(classifier: &mut Classifier, file: &Path, top: usize) -> Result<(Cla
     let scores = classifier.scores(&prepared)?;
     let time = began.elapsed();
     let top = classifier.rank(&scores, top);
-    let top = top.into_iter().map(|Prediction { index, label, score }| Top { index, label, score }).collect();
+    let top = top.into_iter().map(|Prediction { index, label, score }| {
+        let shown = classifier.display_names().name(index);
+        let display_name = (shown != label).then_some(shown);
+        Top { index, label, display_name, score }
+    });
+    let top = top.collect();
     Ok((Classified { file: file.display().to_string(), ms: time.as_secs_f64() * 1e3, top }, time))
 }
 
@@ -143,7 +197,8 @@ impl Rows {
     fn new(files: &[PathBuf], classifier: &Classifier) -> Self {
         let length = |text: &str| text.chars().count();
         let file = files.iter().map(|f| length(&f.display().to_string())).max().unwrap_or(0);
-        let label = (0..classifier.labels().len()).map(|i| length(&classifier.labels().name(i))).max().unwrap_or(10);
+        let names = classifier.display_names();
+        let label = (0..names.len()).map(|i| length(&names.name(i))).max().unwrap_or(10);
         Self(Columns::new([
             (Align::Left, file.max(4)),
             (Align::Left, label.max(5)),
@@ -165,7 +220,12 @@ impl Rows {
         }
         let line = |(i, top): (usize, &Top)| {
             let (file, ms) = if i == 0 { (first[0], first[3]) } else { ("", "") };
-            self.0.line(&[file, &top.label, &numbers::percent(f64::from(top.score)), ms])
+            self.0.line(&[
+                file,
+                top.display_name.as_ref().unwrap_or(&top.label),
+                &numbers::percent(f64::from(top.score)),
+                ms,
+            ])
         };
         image.top.iter().enumerate().map(line).collect()
     }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use clap::Args;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
+use skipstone::classify::Classifier;
 use skipstone::package::{Recipe, compile};
-use skipstone::{Isa, Tuning};
+use skipstone::{Isa, Model, Options, Tuning};
 
 use crate::args::{ImageArgs, MemoryArg, PrecisionArg, parse_shape, parse_tuning};
 use crate::failure::Failure;
@@ -19,9 +20,12 @@ use crate::output::{print, printable};
 /// Make a package that a device opens in milliseconds
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A package (.skip) holds the planned graph, the weights, labels and how images are prepared. For one instruction set it
-holds the weights as that set's kernels read them, and opening packs nothing: `host` is this machine's, `neon` every
-64-bit phone's. A `generic` package runs everywhere and is packed where it is opened.
+A package (.skip) holds the planned graph, the weights, labels and how images are prepared. A `generic` package runs
+everywhere, also in simulators and emulators, and is packed where it is opened. For one instruction set it holds the
+weights as that set's kernels read them, opening packs nothing, and other machines refuse it: `host` is this machine's,
+`neon` every 64-bit phone's.
+Of an image classifier it is said what normalization it takes and what its scores are, and who decided that; the image
+options are stored in the package.
 A model with operators that only run on the desktop is refused, with their names.
 
 Keys for --sign are made by openssl, and the app checks packages with the public one:
@@ -61,6 +65,10 @@ pub struct Compile {
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape)]
     shapes: Vec<(String, Vec<usize>)>,
 
+    /// Class names to show to people of a language, one a line, beside the labels; once for each language
+    #[arg(long = "labels-for", value_name = "LOCALE=FILE", value_parser = parse_locale, help_heading = "Image options")]
+    localized: Vec<(String, PathBuf)>,
+
     /// Text that says what the model is, is good for and is not
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
@@ -86,6 +94,13 @@ fn parse_target(name: &str) -> Result<Target, String> {
     }
 }
 
+fn parse_locale(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((locale, file)) if !locale.is_empty() && !file.is_empty() => Ok((locale.to_owned(), file.into())),
+        _ => Err("expected LOCALE=FILE".into()),
+    }
+}
+
 impl Compile {
     /// Writes the package.
     pub fn execute(self) -> Result<(), Failure> {
@@ -103,6 +118,7 @@ impl Compile {
             shapes: self.shapes.iter().cloned().collect(),
             metadata: self.metadata()?,
         };
+        let classifier = self.classifier()?;
         let key = self.sign.as_deref().map(read_key).transpose()?;
         let (package, info) = compile(&self.model, &recipe, key.as_ref())?;
         for name in info.assumed_batch.iter().map(|name| printable(name)) {
@@ -114,7 +130,24 @@ impl Compile {
         let target = self.target.map_or("any instruction set", Isa::name);
         let signed = if key.is_some() { ", signed" } else { "" };
         let size = bytes(package.len() as u64);
-        print(&format!("{}: {size}, for {target}{signed}\n", self.output.display()))
+        print(&format!("{}: {size}, for {target}{signed}\n{classifier}", self.output.display()))
+    }
+
+    /// What a classifier will make of the package, in lines; nothing where the model is no image classifier.
+    ///
+    /// # Errors
+    /// Image options that do not fit the model: here, and not when an app opens the package.
+    fn classifier(&self) -> Result<String, Failure> {
+        let options = Options { shapes: self.shapes.iter().cloned().collect(), ..Options::default() };
+        let model = Model::open(&self.model, &options)?;
+        match Classifier::new(&model, &self.image.settings(), self.image.labels()?) {
+            Ok(classifier) => {
+                let (normalization, scores) = (classifier.normalization().to_string(), classifier.head().to_string());
+                Ok(format!("normalization: {}\nscores: {}\n", printable(&normalization), printable(&scores)))
+            }
+            Err(error) if error.code() == "model.image-input" => Ok(String::new()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What the command line says of images, classes and the model.
@@ -129,8 +162,12 @@ impl Compile {
             ("skipstone.std", image.std.as_ref().map(numbers)),
             ("skipstone.resize", image.resize.map(|side| side.to_string())),
             ("skipstone.crop", image.crop.map(|side| side.to_string())),
+            ("skipstone.activation", image.activation.map(|activation| activation.name().to_owned())),
         ];
-        Ok(pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
+        let localized =
+            self.localized.iter().map(|(locale, path)| Ok((format!("skipstone.labels.{locale}"), text(path)?)));
+        let pairs = pairs.into_iter().filter_map(|(key, value)| Some(Ok((key.to_owned(), value?))));
+        pairs.chain(localized).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use serde::Serialize;
+use skipstone::classify::{Classifier, Head, Settings};
 use skipstone::graph::Removed;
 use skipstone::measure::Memory;
 use skipstone::ops::{Op, Operator};
@@ -45,6 +46,9 @@ struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     assumed_batch: Vec<String>,
     outputs: Vec<PortReport>,
+    /// Absent where the model is no image classifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classifier: Option<ClassifierReport>,
     parameters: u64,
     /// Unknown where the front end runs the model whole, as are the steps then.
     macs: Option<u64>,
@@ -73,6 +77,17 @@ struct PortReport {
     name: String,
     dtype: &'static str,
     shape: Vec<usize>,
+}
+
+/// What a classifier makes of an image and of the model's output, and who says so.
+#[derive(Serialize)]
+struct ClassifierReport {
+    normalization: String,
+    /// `softmax`, `sigmoid` or `none`.
+    activation: &'static str,
+    /// Whether the model computes it itself.
+    activation_by_model: bool,
+    activation_from: String,
 }
 
 #[derive(Serialize)]
@@ -128,6 +143,7 @@ impl Report {
             inputs: model.inputs().iter().map(PortReport::new).collect(),
             assumed_batch: model.info().assumed_batch.clone(),
             outputs: model.outputs().iter().map(PortReport::new).collect(),
+            classifier: ClassifierReport::new(model),
             parameters: model.info().parameters,
             macs: model.plan().map(Plan::macs),
             memory: MemoryReport {
@@ -143,6 +159,19 @@ impl Report {
             whole_model_fallback: model.fallback_reason().map(str::to_owned),
             warning: model.warning().map(str::to_owned),
         }
+    }
+}
+
+impl ClassifierReport {
+    fn new(model: &Model) -> Option<Self> {
+        let classifier = Classifier::new(model, &Settings::default(), None).ok()?;
+        let Head { activation, by_model, origin } = classifier.head();
+        Some(Self {
+            normalization: classifier.normalization().to_string(),
+            activation: activation.name(),
+            activation_by_model: *by_model,
+            activation_from: origin.to_string(),
+        })
     }
 }
 
@@ -194,6 +223,11 @@ fn text(report: &Report, model: &Model) -> String {
         for (key, value) in &package.metadata {
             fact(key, String::new(), first_line(value));
         }
+    }
+    if let Some(it) = &report.classifier {
+        let by_model = if it.activation_by_model && it.activation != "none" { " inside the model" } else { "" };
+        fact("normalization", String::new(), it.normalization.clone());
+        fact("scores", String::new(), format!("{}{by_model}, {}", it.activation, it.activation_from));
     }
     fact("parameters", count(report.parameters), String::new());
     fact("weights in the file", bytes(memory.weights_bytes), String::new());

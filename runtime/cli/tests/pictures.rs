@@ -49,6 +49,49 @@ fn flags_come_before_metadata() {
     skipstone(base.iter().map(String::as_str).chain(["--mean", "a"])).usage("--mean");
 }
 
+/// Regression: a softmax and ImageNet's normalization were taken without a word.
+#[test]
+fn it_is_said_what_scores_are_and_what_normalization_was_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let green = path(&picture(directory.path(), "g.png", [0, 255, 0]));
+    let base = ["classify", &model("colour.onnx"), &green].map(str::to_owned);
+    let with = |more: &[&str]| skipstone(base.iter().map(String::as_str).chain(more.iter().copied()));
+    let json = with(&["--json"]).json();
+    assert!(json["scores"].as_str().unwrap().starts_with("softmax, assumed"), "{json}");
+    assert_eq!(json["normalization"]["from"], "by the model's metadata");
+    let table = with(&["--mean", "0", "--std", "1"]).success();
+    assert!(table.contains("normalization: mean 0,0,0, std 1,1,1, as asked for\n"), "{table}");
+    // The normalized mean of the right channel is 1, times 4.
+    let json = with(&["--json", "--activation", "none"]).json();
+    close(&json["images"][0]["top"][0]["score"], 4.0);
+    let json = with(&["--json", "--activation", "sigmoid", "--threshold", "0.5"]).json();
+    let top = json["images"][0]["top"].as_array().unwrap();
+    assert_eq!(top.len(), 1, "{json}");
+    close(&top[0]["score"], 0.982_014);
+    let json = with(&["--json", "--deny", "green"]).json();
+    assert_ne!(json["images"][0]["top"][0]["label"], "green");
+    with(&["--allow", "mauve"]).fault("input.label");
+    with(&["--allow", "green", "--deny", "red"]).usage("--deny");
+    with(&["--activation", "relu"]).usage("--activation");
+
+    // The options are stored in a package, and said by all that open it.
+    let names = directory.path().join("names.txt");
+    std::fs::write(&names, "rot\ngrün\nblau\n").unwrap();
+    let package = path(&directory.path().join("colour.skip"));
+    let localized = format!("de={}", path(&names));
+    let compile = ["compile", &model("colour.onnx"), "-o", &package, "--activation", "sigmoid"];
+    let said = skipstone(compile.into_iter().chain(["--labels-for", &localized])).success();
+    assert!(said.contains("scores: sigmoid, as asked for\n"), "{said}");
+    let json = skipstone(["inspect", &package, "--json"]).json();
+    assert_eq!(json["classifier"]["activation"], "sigmoid");
+    assert_eq!(json["classifier"]["activation_from"], "by the model's metadata");
+    let json = skipstone(["classify", &package, &green, "--json", "--locale", "de-AT"]).json();
+    let top = &json["images"][0]["top"][0];
+    assert_eq!((&top["label"], &top["display_name"]), (&"green".into(), &"grün".into()));
+    close(&top["score"], 0.982_014);
+    skipstone(["compile", &model("colour.onnx"), "-o", &package, "--std", "0"]).fault("model.metadata");
+}
+
 #[test]
 fn a_directory_is_walked_and_a_broken_image_does_not_stop_it() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,9 +1,11 @@
 //! A session with what a picture needs before it and its scores need after it.
 
+use super::filter::Filter;
+use super::head::Head;
 use super::image::Image;
 use super::labels::Labels;
-use super::preprocess::{Preprocess, Settings};
-use super::scores::{softmax, top_k};
+use super::preprocess::{Normalization, Preprocess, Settings};
+use super::scores::{Scored, best};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::session::Session;
@@ -17,7 +19,7 @@ pub struct Prediction {
     pub index: usize,
     /// Its name.
     pub label: String,
-    /// Its probability.
+    /// Its score, which means what the [`Head`] says.
     pub score: f32,
 }
 
@@ -29,6 +31,9 @@ pub struct Classifier {
     /// The input made of the last frame: its memory serves the next.
     prepared: Vec<f32>,
     labels: Labels,
+    display: Option<Labels>,
+    head: Head,
+    filter: Filter,
     dims: Vec<usize>,
 }
 
@@ -37,8 +42,8 @@ impl Classifier {
     /// its first output. What `settings` and `labels` leave open is read from the metadata.
     ///
     /// # Errors
-    /// As for [`Preprocess::new`]; a model with several inputs or without outputs
-    /// (`model.image-input`, `model.output`).
+    /// As for [`Preprocess::new`] and [`Head::of`]; a model with several inputs (`model.image-input`); a threshold or
+    /// a name of a class that cannot be (`input.threshold`, `input.label`).
     pub fn new(model: &Model, settings: &Settings, labels: Option<Labels>) -> Result<Self> {
         let [input] = model.inputs() else {
             return Err(Error::Invalid {
@@ -49,12 +54,16 @@ impl Classifier {
         let metadata = &model.info().metadata;
         let preprocess = Preprocess::new(&input.fact, metadata, settings)?;
         let labels = labels.or_else(|| metadata.get("skipstone.labels").map(|text| Labels::parse(text)));
+        let labels = labels.unwrap_or_default();
         Ok(Self {
+            head: Head::of(model, settings.activation)?,
+            filter: Filter::new(settings, &labels)?,
+            display: settings.locale.as_deref().and_then(|locale| Labels::localized(metadata, locale)),
             session: model.session()?,
             preprocess,
             converter: Converter::new(model.isa()),
             prepared: Vec::new(),
-            labels: labels.unwrap_or_default(),
+            labels,
             dims: input.fact.shape.dims().to_vec(),
         })
     }
@@ -68,6 +77,24 @@ impl Classifier {
     #[must_use]
     pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// Names of the classes in the language that was asked for, for people; the labels where the model has no others.
+    #[must_use]
+    pub fn display_names(&self) -> &Labels {
+        self.display.as_ref().unwrap_or(&self.labels)
+    }
+
+    /// What the scores mean, and who says so.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// What images are normalized by, and who says so.
+    #[must_use]
+    pub fn normalization(&self) -> &Normalization {
+        self.preprocess.normalization()
     }
 
     /// The model's input for `image`: elements in the order that the model wants them.
@@ -85,7 +112,7 @@ impl Classifier {
         self.preprocess.apply_frame(frame, &mut self.converter, out)
     }
 
-    /// Runs the model on a prepared image and gives the probability of every class.
+    /// Runs the model on a prepared image and gives the score of every class, as the [`head`](Self::head) says.
     ///
     /// # Errors
     /// What the run objects to; `model.output` where the first output is not f32 or is empty.
@@ -96,18 +123,18 @@ impl Classifier {
         let scores = output.elements::<f32>().filter(|scores| !scores.is_empty());
         let scores = scores.ok_or_else(|| no_scores(&format!("the first output is {}", output.fact())))?;
         let mut scores = scores.to_vec();
-        softmax(&mut scores);
+        self.head.apply(&mut scores);
         Ok(scores)
     }
 
-    /// The `k` best classes, best first.
+    /// The `k` best classes, best first, of those that may be named: with score enough, allowed and not denied.
     #[must_use]
     pub fn rank(&self, scores: &[f32], k: usize) -> Vec<Prediction> {
-        let named = |s: super::Scored| Prediction { index: s.index, label: self.labels.name(s.index), score: s.score };
-        top_k(scores, k).into_iter().map(named).collect()
+        let named = |s: Scored| Prediction { index: s.index, label: self.labels.name(s.index), score: s.score };
+        best(self.filter.apply(scores), k).into_iter().map(named).collect()
     }
 
-    /// The `k` most probable classes of `image`, best first.
+    /// The `k` best classes of `image`, best first.
     ///
     /// # Errors
     /// As for [`scores`](Self::scores).
@@ -117,7 +144,7 @@ impl Classifier {
         Ok(self.rank(&scores, k))
     }
 
-    /// The `k` most probable classes of a camera frame, best first.
+    /// The `k` best classes of a camera frame, best first.
     ///
     /// # Errors
     /// As for [`scores`](Self::scores).

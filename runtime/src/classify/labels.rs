@@ -1,4 +1,9 @@
 //! Names of the classes, one a line, in the order of the model's output.
+//!
+//! Labels are what programs compare; a model may have names for people beside them, in the metadata's
+//! `skipstone.labels.de` and the like.
+
+use std::collections::BTreeMap;
 
 /// Class names by index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +17,18 @@ impl Labels {
     pub fn parse(text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         Self(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
+    }
+
+    /// The names for people of `locale` (`pt-BR`, or `pt_BR`), or else of its language (`pt`).
+    pub(super) fn localized(metadata: &BTreeMap<String, String>, locale: &str) -> Option<Self> {
+        let locale = locale.replace('_', "-");
+        let language = locale.split('-').next().unwrap_or_default();
+        let named = |locale: &str| {
+            metadata.iter().find(|(key, _)| {
+                key.strip_prefix("skipstone.labels.").is_some_and(|own| own.eq_ignore_ascii_case(locale))
+            })
+        };
+        named(&locale).or_else(|| named(language)).map(|(_, text)| Self::parse(text))
     }
 
     /// The name of class `index`; `class 7` where the list has none.
@@ -63,6 +80,19 @@ mod tests {
         assert!(Labels::parse("").is_empty());
         assert!(Labels::parse("\n \n").is_empty());
         assert_eq!(Labels::default().name(3), "class 3");
+    }
+
+    #[test]
+    fn a_locale_finds_its_names_or_its_languages() {
+        let pairs = [("skipstone.labels", "cat"), ("skipstone.labels.de", "Katze"), ("skipstone.labels.pt-BR", "gato")];
+        let metadata = pairs.map(|(key, text)| (key.to_owned(), text.to_owned())).into();
+        let name = |locale| Labels::localized(&metadata, locale).map(|labels| labels.name(0));
+        assert_eq!(name("de").as_deref(), Some("Katze"));
+        assert_eq!(name("de_CH").as_deref(), Some("Katze"));
+        assert_eq!(name("DE-ch").as_deref(), Some("Katze"));
+        assert_eq!(name("pt-br").as_deref(), Some("gato"));
+        assert_eq!(name("pt"), None);
+        assert_eq!(name(""), None);
     }
 
     #[test]

@@ -7,19 +7,24 @@
 //! | metadata key | meaning | where absent |
 //! |---|---|---|
 //! | `skipstone.labels` | class names, one a line | `class 0`, `class 1`, ... |
+//! | `skipstone.labels.de`, ... | names to show to people of that language | the labels |
+//! | `skipstone.activation` | what makes scores of the output: `softmax`, `sigmoid` or `none` | the last operator tells |
 //! | `skipstone.resize` | length that the image's shorter side is resized to | the crop's |
 //! | `skipstone.crop` | side of the square cut from the middle | the input's side |
 //! | `skipstone.mean` | subtracted from each channel (of values 0 to 1), comma separated | ImageNet's; 0 for grey |
 //! | `skipstone.std` | what each channel is then divided by | ImageNet's; 1 for grey |
 
 mod classifier;
+mod filter;
+mod head;
 mod image;
 mod labels;
 mod preprocess;
 mod scores;
 
 pub use classifier::{Classifier, Prediction};
+pub use head::{Activation, Head, Origin};
 pub use image::Image;
 pub use labels::Labels;
-pub use preprocess::{Preprocess, Settings};
+pub use preprocess::{Normalization, Preprocess, Settings};
 pub use scores::{Scored, softmax, top_k};

@@ -1,7 +1,9 @@
 //! What is done to an image before a model sees it, as the model's metadata says.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use super::head::{Activation, Origin};
 use super::image::{Image, resample};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Fact};
@@ -15,7 +17,7 @@ const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// Longest side that an image may be resized to.
 const MAX_SIDE: usize = 1 << 15;
 
-/// A caller's own word on how images are prepared; what is `None` is the model's to say.
+/// A caller's own word on how images are prepared and classes are named; what is `None` is the model's to say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// Subtracted from each channel: one value for all, or one a channel.
@@ -26,6 +28,35 @@ pub struct Settings {
     pub resize: Option<usize>,
     /// Side of the square cut from the middle.
     pub crop: Option<usize>,
+    /// What makes scores of the model's output.
+    pub activation: Option<Activation>,
+    /// The least score of a class that is named.
+    pub threshold: Option<f32>,
+    /// The only classes that may be named, by label or as `class 7`; all where empty.
+    pub allow: Vec<String>,
+    /// Classes that are not named, by label or as `class 7`; not together with `allow`.
+    pub deny: Vec<String>,
+    /// Language of the names to show, such as `de` or `pt-BR`; the labels are in none.
+    pub locale: Option<String>,
+}
+
+/// What is subtracted from each channel of an image and what it is divided by, and who says so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalization {
+    /// Mean of the channels, for values between 0 and 1: one value a channel.
+    pub mean: Vec<f32>,
+    /// Standard deviation of the channels.
+    pub std: Vec<f32>,
+    /// Who says so; [`Origin::Assumed`] where either of the two is ImageNet's by default.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Normalization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+        let imagenet = if self.mean == IMAGENET_MEAN && self.std == IMAGENET_STD { " (ImageNet's)" } else { "" };
+        write!(f, "mean {}, std {}{imagenet}, {}", list(&self.mean), list(&self.std), self.origin)
+    }
 }
 
 /// Makes a model's input of an image or a camera frame: resize (antialiased bilinear) so that the image covers
@@ -38,6 +69,7 @@ pub struct Preprocess {
     layout: Layout,
     resize: usize,
     normal: Normal,
+    normalization: Normalization,
     /// For every channel, what each of its 256 values becomes.
     tables: Vec<[f32; 256]>,
 }
@@ -53,15 +85,17 @@ impl Preprocess {
         let (layout, channels, height, width) = image_layout(fact)?;
         let (default_mean, default_std) =
             if channels == 3 { (&IMAGENET_MEAN[..], &IMAGENET_STD[..]) } else { (&[0.0][..], &[1.0][..]) };
-        let numbers = |key, own: &Option<Vec<f32>>, default: &[f32]| match own {
-            Some(own) => per_channel(key, own.clone(), channels),
-            None => match metadata.get(key) {
-                Some(text) => per_channel(key, parse_numbers(key, text)?, channels),
-                None => Ok(default.to_vec()),
-            },
+        let numbers = |key, own: &Option<Vec<f32>>, default: &[f32]| -> Result<_> {
+            Ok(match own {
+                Some(own) => (per_channel(key, own.clone(), channels)?, Origin::Caller),
+                None => match metadata.get(key) {
+                    Some(text) => (per_channel(key, parse_numbers(key, text)?, channels)?, Origin::Metadata),
+                    None => (default.to_vec(), Origin::Assumed),
+                },
+            })
         };
-        let mean = numbers("skipstone.mean", &settings.mean, default_mean)?;
-        let std = numbers("skipstone.std", &settings.std, default_std)?;
+        let (mean, mean_origin) = numbers("skipstone.mean", &settings.mean, default_mean)?;
+        let (std, std_origin) = numbers("skipstone.std", &settings.std, default_std)?;
         if std.contains(&0.0) {
             return Err(refused("skipstone.std", "holds a zero, which nothing can be divided by"));
         }
@@ -89,7 +123,16 @@ impl Preprocess {
         }
         let three = |values: &[f32]| std::array::from_fn(|c| values[c % channels]);
         let normal = Normal { mean: three(&mean), std: three(&std), grey: channels == 1 };
-        Ok(Self { width, height, channels, layout, resize, normal, tables })
+        // Of two origins the weaker: what one of them only assumes is assumed.
+        let weaker = |a: Origin, b: Origin| if a == Origin::Assumed || b == Origin::Caller { a } else { b };
+        let normalization = Normalization { mean, std, origin: weaker(mean_origin, std_origin) };
+        Ok(Self { width, height, channels, layout, resize, normal, normalization, tables })
+    }
+
+    /// What is subtracted and divided by, and who says so.
+    #[must_use]
+    pub fn normalization(&self) -> &Normalization {
+        &self.normalization
     }
 
     /// Number of elements of the input tensor.
@@ -436,6 +479,29 @@ mod tests {
         for (got, want) in got.iter().zip(want) {
             assert!((got - want).abs() < 1e-6);
         }
+    }
+
+    /// Regression: ImageNet's normalization was taken without a word.
+    #[test]
+    fn a_normalization_says_where_it_is_from() {
+        let origin = |pairs: &[(&str, &str)], settings: &Settings| {
+            let p = Preprocess::new(&input(&[1, 3, 8, 8]), &metadata(pairs), settings).unwrap();
+            p.normalization().origin.clone()
+        };
+        let asked = |mean: Option<f32>, std: Option<f32>| Settings {
+            mean: mean.map(|m| vec![m]),
+            std: std.map(|s| vec![s]),
+            ..Settings::default()
+        };
+        let told = [("mean", "0"), ("std", "1")];
+        assert_eq!(origin(&[], &asked(None, None)), Origin::Assumed);
+        assert_eq!(origin(&told[..1], &asked(None, None)), Origin::Assumed);
+        assert_eq!(origin(&told, &asked(None, None)), Origin::Metadata);
+        assert_eq!(origin(&told, &asked(Some(0.5), None)), Origin::Metadata);
+        assert_eq!(origin(&told, &asked(Some(0.5), Some(0.5))), Origin::Caller);
+        assert_eq!(origin(&[], &asked(Some(0.5), None)), Origin::Assumed);
+        let p = prepare(&[1, 3, 8, 8], &[]).unwrap();
+        assert!(p.normalization().to_string().contains("ImageNet"), "{}", p.normalization());
     }
 
     #[test]

@@ -1,0 +1,312 @@
+//! What a model's output says of its classes: shares of one, each on its own, or something else.
+//!
+//! A model that tells cats from dogs ends in a softmax, or in logits that want one; a model that says everything an
+//! image shows ends in a sigmoid for each class. To put a softmax on the second kind gives scores that look right and
+//! are wrong, so what is done is told by the caller, by the file's metadata or by the model's last operator, in that
+//! order, and everybody can ask who it was.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use skipstone_kernels::activation::Activation as Function;
+
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::ops::softmax::SoftmaxKind;
+use crate::ops::{Op, Operator, Place};
+use crate::plan::Step;
+
+/// The metadata's key for an [`Activation`].
+const KEY: &str = "skipstone.activation";
+
+/// What makes scores of a model's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// One class of all: the scores sum to 1.
+    Softmax,
+    /// Each class on its own: every score is a probability.
+    Sigmoid,
+    /// The output as it is.
+    None,
+}
+
+impl Activation {
+    /// Its name on the command line and in metadata.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Softmax => "softmax",
+            Self::Sigmoid => "sigmoid",
+            Self::None => "none",
+        }
+    }
+}
+
+impl FromStr for Activation {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Softmax, Self::Sigmoid, Self::None].into_iter().find(|it| it.name() == name.trim()).ok_or_else(|| {
+            Error::Invalid {
+                code: "model.metadata",
+                message: format!("{KEY} is {name:?}, expected softmax, sigmoid or none"),
+            }
+        })
+    }
+}
+
+/// Who decided how images are prepared, or what scores mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The caller.
+    Caller,
+    /// The file's metadata.
+    Metadata,
+    /// The operator that the model ends in.
+    Operator(String),
+    /// Nobody: it is what most models want.
+    Assumed,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Caller => f.write_str("as asked for"),
+            Self::Metadata => f.write_str("by the model's metadata"),
+            Self::Operator(name) => write!(f, "by the model's last operator, {name}"),
+            Self::Assumed => f.write_str("assumed: neither the caller nor the model says"),
+        }
+    }
+}
+
+/// How a model's output becomes scores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// What the scores are.
+    pub activation: Activation,
+    /// Whether the model computes them itself, so that its output is taken as it is.
+    pub by_model: bool,
+    /// Who says so.
+    pub origin: Origin,
+}
+
+impl Head {
+    /// The head of `model`, whose first output are its classes: what `asked` says, or else its metadata, or else its
+    /// last operator. Where nobody says, one class is told by a sigmoid and several by a softmax.
+    ///
+    /// # Errors
+    /// `model.metadata` where the key holds another word.
+    pub fn of(model: &Model, asked: Option<Activation>) -> Result<Self> {
+        let classes = model.outputs().first().map_or(0, |output| output.fact.shape.elements());
+        Self::from(last(model), classes, &model.info().metadata, asked)
+    }
+
+    fn from(
+        last: Last,
+        classes: usize,
+        metadata: &BTreeMap<String, String>,
+        asked: Option<Activation>,
+    ) -> Result<Self> {
+        let told = match (asked, metadata.get(KEY)) {
+            (Some(asked), _) => Some((asked, Origin::Caller)),
+            (None, Some(name)) => Some((name.parse()?, Origin::Metadata)),
+            (None, None) => None,
+        };
+        Ok(match (told, last) {
+            // Not a second time.
+            (Some((activation, origin)), Last::Gives(own, _)) if own == activation => {
+                Self { activation, by_model: true, origin }
+            }
+            (Some((activation, origin)), _) => Self { activation, by_model: activation == Activation::None, origin },
+            (None, Last::Gives(activation, name)) => {
+                Self { activation, by_model: true, origin: Origin::Operator(name) }
+            }
+            // The softmax of logarithms of probabilities is the probabilities.
+            (None, Last::Logarithms(name)) => {
+                Self { activation: Activation::Softmax, by_model: false, origin: Origin::Operator(name) }
+            }
+            (None, Last::Other) => {
+                let activation = if classes == 1 { Activation::Sigmoid } else { Activation::Softmax };
+                Self { activation, by_model: false, origin: Origin::Assumed }
+            }
+        })
+    }
+
+    /// Turns the model's output into scores, in place.
+    pub(super) fn apply(&self, values: &mut [f32]) {
+        match self.activation {
+            _ if self.by_model => {}
+            // A model may compute a softmax from other operators.
+            Activation::Softmax if self.origin == Origin::Assumed && are_probabilities(values) => {}
+            Activation::Softmax => super::softmax(values),
+            Activation::Sigmoid => values.iter_mut().for_each(|v| *v = 1.0 / (1.0 + (-*v).exp())),
+            Activation::None => {}
+        }
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by_model = if self.by_model && self.activation != Activation::None { " inside the model" } else { "" };
+        write!(f, "{}{by_model}, {}", self.activation.name(), self.origin)
+    }
+}
+
+/// None is negative and their sum is 1 within 1e-3.
+fn are_probabilities(values: &[f32]) -> bool {
+    let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
+    values.iter().all(|&v| v >= 0.0) && (sum - 1.0).abs() <= 1e-3
+}
+
+/// What a model ends in.
+enum Last {
+    /// An activation, by the step of this name.
+    Gives(Activation, String),
+    /// A softmax's logarithm, by the step of this name.
+    Logarithms(String),
+    /// Anything else, or nobody knows.
+    Other,
+}
+
+/// What makes the first output of `model`, behind steps that only move, convert or quantise it.
+fn last(model: &Model) -> Last {
+    let Some(plan) = model.plan() else { return Last::Other };
+    let Some(output) = plan.outputs.first() else { return Last::Other };
+    let mut place = output.place.clone();
+    for step in plan.steps.iter().rev() {
+        if !writes(step, &place) {
+            continue;
+        }
+        let passes_on = matches!(
+            step.op,
+            Op::Reshape(_) | Op::Transpose(_) | Op::Cast(_) | Op::Quantize(_) | Op::Dequantize(_) | Op::Slice(_)
+        );
+        match step.operands.inputs.first() {
+            Some(input) if passes_on => place = input.clone(),
+            _ => return made_by(step),
+        }
+    }
+    Last::Other
+}
+
+/// Whether a result of `step` lies at `place`.
+fn writes(step: &Step, place: &Place) -> bool {
+    let Place::Arena(bytes) = place else { return false };
+    step.operands.writes.iter().take(step.operands.outputs).any(|range| range.start == bytes.start)
+}
+
+fn made_by(step: &Step) -> Last {
+    let function = match &step.op {
+        Op::Softmax(softmax) => {
+            return match softmax.kind {
+                SoftmaxKind::Softmax => Last::Gives(Activation::Softmax, step.name.clone()),
+                SoftmaxKind::LogSoftmax => Last::Logarithms(step.name.clone()),
+            };
+        }
+        Op::Activate(op) => op.activation,
+        Op::Conv(op) => op.activation,
+        Op::MatMul(op) => op.activation,
+        Op::Binary(op) => op.activation,
+        // The front end's operators keep the names that they have in ONNX.
+        Op::Foreign(_) => match step.op.name() {
+            "Softmax" => return Last::Gives(Activation::Softmax, step.name.clone()),
+            "Sigmoid" => Function::Sigmoid,
+            _ => Function::None,
+        },
+        _ => Function::None,
+    };
+    match function {
+        Function::Sigmoid | Function::HardSigmoid { .. } => Last::Gives(Activation::Sigmoid, step.name.clone()),
+        _ => Last::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Graph;
+    use crate::ops::activate::Activate;
+    use crate::ops::reduce::{Reduce, ReduceKind};
+    use crate::ops::reshape::Reshape;
+    use crate::ops::softmax::Softmax;
+    use crate::options::Options;
+    use crate::tensor::{DType, Fact, Shape};
+
+    /// Three classes, the means of the channels, behind `ops`.
+    fn model(ops: Vec<Op>) -> Model {
+        let mut graph = Graph::new();
+        let image = Fact::new(DType::F32, Shape::new(&[1, 3, 4, 4]).unwrap());
+        let mean = Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: false };
+        let image = graph.add_input("image", image);
+        let mut value = graph.add_node("mean", mean, &[image]).unwrap()[0];
+        for (index, op) in ops.into_iter().enumerate() {
+            value = graph.add_node(format!("node {index}"), op, &[value]).unwrap()[0];
+        }
+        graph.outputs.push(("scores".into(), value));
+        Model::from_graph(graph, &Options::default()).unwrap()
+    }
+
+    fn softmax(kind: SoftmaxKind) -> Op {
+        Softmax { axes: vec![1], kind }.into()
+    }
+
+    fn sigmoid() -> Op {
+        Activate { activation: Function::Sigmoid }.into()
+    }
+
+    fn told(name: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(KEY.to_owned(), name.to_owned())])
+    }
+
+    #[test]
+    fn the_last_operator_tells() {
+        let head = |ops| Head::of(&model(ops), None).unwrap();
+        let same = || Reshape { shape: Shape::new(&[1, 3]).unwrap() }.into();
+        let operator = |index| Origin::Operator(format!("node {index}"));
+        let expected = |activation, by_model, origin| Head { activation, by_model, origin };
+        assert_eq!(head(vec![]), expected(Activation::Softmax, false, Origin::Assumed));
+        assert_eq!(head(vec![softmax(SoftmaxKind::Softmax)]), expected(Activation::Softmax, true, operator(0)));
+        assert_eq!(head(vec![softmax(SoftmaxKind::LogSoftmax)]), expected(Activation::Softmax, false, operator(0)));
+        assert_eq!(head(vec![sigmoid()]).activation, Activation::Sigmoid);
+        assert!(head(vec![sigmoid()]).by_model);
+        assert_eq!(head(vec![softmax(SoftmaxKind::Softmax), same()]).activation, Activation::Softmax);
+        assert!(head(vec![softmax(SoftmaxKind::Softmax), same()]).by_model);
+    }
+
+    #[test]
+    fn what_is_told_comes_before_what_is_found() {
+        let of = |last, metadata: &BTreeMap<_, _>, asked| Head::from(last, 3, metadata, asked).unwrap();
+        let sigmoid = || Last::Gives(Activation::Sigmoid, "last".into());
+        let nothing = BTreeMap::new();
+        let head = of(Last::Other, &told("sigmoid"), None);
+        assert_eq!((head.activation, head.by_model, head.origin), (Activation::Sigmoid, false, Origin::Metadata));
+        let head = of(Last::Other, &told("sigmoid"), Some(Activation::None));
+        assert_eq!((head.activation, head.by_model, head.origin), (Activation::None, true, Origin::Caller));
+        // What the model does is not done again.
+        let head = of(sigmoid(), &told("sigmoid"), None);
+        assert_eq!((head.activation, head.by_model, head.origin), (Activation::Sigmoid, true, Origin::Metadata));
+        let head = of(sigmoid(), &nothing, Some(Activation::Softmax));
+        assert_eq!((head.activation, head.by_model), (Activation::Softmax, false));
+        assert_eq!(Head::from(Last::Other, 3, &told("relu"), None).unwrap_err().code(), "model.metadata");
+    }
+
+    #[test]
+    fn one_class_is_a_sigmoid() {
+        let head = Head::from(Last::Other, 1, &BTreeMap::new(), None).unwrap();
+        let mut scores = [0.0];
+        head.apply(&mut scores);
+        assert_eq!(scores, [0.5]);
+    }
+
+    #[test]
+    fn a_softmax_of_other_operators_is_left_alone_unless_asked_for() {
+        let assumed = Head::from(Last::Other, 3, &BTreeMap::new(), None).unwrap();
+        let mut scores = [0.25, 0.75, 0.0];
+        assumed.apply(&mut scores);
+        assert_eq!(scores, [0.25, 0.75, 0.0]);
+        let asked = Head::from(Last::Other, 3, &BTreeMap::new(), Some(Activation::Softmax)).unwrap();
+        asked.apply(&mut scores);
+        assert!(scores[2] > 0.2, "{scores:?}");
+    }
+}
