@@ -10,6 +10,8 @@ pub enum YuvMatrix {
     Bt601,
     /// ITU-R BT.709: high-definition video.
     Bt709,
+    /// ITU-R BT.2020, without constant luminance: ultra-high-definition and HDR video.
+    Bt2020,
 }
 
 /// Which bytes stand for black and white.
@@ -58,6 +60,7 @@ fn yuv_to_rgb(matrix: YuvMatrix, range: YuvRange) -> Rgb {
     let (kr, kb) = match matrix {
         YuvMatrix::Bt601 => (0.299, 0.114),
         YuvMatrix::Bt709 => (0.2126, 0.0722),
+        YuvMatrix::Bt2020 => (0.2627, 0.0593),
     };
     let kg = 1.0 - kr - kb;
     let (black, luma, chroma) = match range {
@@ -121,7 +124,7 @@ mod tests {
         // The codes are whole numbers: half a step of blue chroma is a level.
         let near =
             |a: [f64; 3], b: [f64; 3]| assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1.0), "{a:?} {b:?}");
-        for matrix in [YuvMatrix::Bt601, YuvMatrix::Bt709] {
+        for matrix in [YuvMatrix::Bt601, YuvMatrix::Bt709, YuvMatrix::Bt2020] {
             near(rgb(matrix, YuvRange::Full, [255.0, 128.0, 128.0]), [255.0; 3]);
             near(rgb(matrix, YuvRange::Full, [0.0, 128.0, 128.0]), [0.0; 3]);
             near(rgb(matrix, YuvRange::Video, [235.0, 128.0, 128.0]), [255.0; 3]);
