@@ -35,19 +35,25 @@ val bindings = layout.buildDirectory.dir("bindings")
 val native by tasks.registering(Exec::class) {
     inputs.dir("../../runtime")
     inputs.dir("../../bindings")
+    inputs.files("../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml", "../native.sh")
+    // What the scripts read of the environment.
+    inputs.property("operators", providers.environmentVariable("SKIPSTONE_OPERATORS").orElse(""))
+    inputs.property("ndk", providers.environmentVariable("ANDROID_NDK_HOME").orElse(""))
     outputs.dir(libraries)
     commandLine("../native.sh", libraries.get().asFile.path)
 }
 
 val generate by tasks.registering(Exec::class) {
     inputs.dir("../../bindings")
+    inputs.files("../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml", "../bindings.sh")
     outputs.dir(bindings)
     commandLine("../bindings.sh", bindings.get().asFile.path)
 }
 
 android.sourceSets["main"].apply {
-    jniLibs.srcDir(libraries)
-    kotlin.srcDir(bindings)
+    // As files: AGP 9 takes no providers here.
+    jniLibs.srcDir(libraries.get().asFile)
+    kotlin.srcDir(bindings.get().asFile)
 }
 
 tasks.named("preBuild") { dependsOn(native, generate) }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use skipstone::Session;
-use skipstone::classify::Settings;
+use skipstone::classify::{self, Labels, Settings};
 
 use crate::error::{Result, guarded};
 use crate::frame::FrameAddress;
@@ -20,7 +20,59 @@ static CLASSIFIERS: Registry<Classifier> = Registry::new("classifier");
 pub struct Classifier {
     live: Live<Running>,
     model: Arc<Model>,
+    info: ClassifierInfo,
     handle: u64,
+}
+
+/// What makes scores of a model's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
+pub enum Activation {
+    /// One class of all: the scores sum to 1.
+    Softmax,
+    /// Each class on its own.
+    Sigmoid,
+    /// The output as it is.
+    None,
+}
+
+impl From<Activation> for classify::Activation {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::Softmax => Self::Softmax,
+            Activation::Sigmoid => Self::Sigmoid,
+            Activation::None => Self::None,
+        }
+    }
+}
+
+/// What a classifier is to do otherwise than its model says.
+#[derive(Clone, Debug, Default, PartialEq, uniffi::Record)]
+pub struct ClassifierOptions {
+    /// What makes scores of the output; where absent, as the model's metadata or its last operator tells.
+    pub activation: Option<Activation>,
+    /// The least score of a class that is named.
+    pub threshold: Option<f32>,
+    /// The only classes that may be named, by label or as `class 7`; all where empty.
+    pub allow: Vec<String>,
+    /// Classes that are not named; not together with `allow`.
+    pub deny: Vec<String>,
+    /// Language of the names for people, such as `de` or `pt-BR`.
+    pub locale: Option<String>,
+    /// The text of a file of labels, one a line, instead of the model's.
+    pub labels: Option<String>,
+}
+
+/// How a classifier makes its input and its scores, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+pub struct ClassifierInfo {
+    /// Names of the classes, in the order of the output; empty where nothing names them.
+    pub labels: Vec<String>,
+    /// The same in the language that was asked for.
+    pub display_names: Vec<String>,
+    /// What the scores are, such as `softmax inside the model, by the model's last operator, prob`.
+    pub scores: String,
+    /// What images are normalized by.
+    pub normalization: String,
 }
 
 /// A class that a frame may show.
@@ -30,14 +82,14 @@ pub struct Prediction {
     pub index: u32,
     /// Its name.
     pub label: String,
-    /// Its probability.
+    /// Its score: a probability, unless the model or the options say otherwise.
     pub score: f32,
 }
 
 /// What a frame shows, and what it took to see it.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct Classification {
-    /// The most probable classes, best first.
+    /// The best classes, best first.
     pub predictions: Vec<Prediction>,
     /// Milliseconds from the frame to the model's input.
     pub prepare_ms: f64,
@@ -46,7 +98,7 @@ pub struct Classification {
 }
 
 struct Running {
-    classifier: skipstone::classify::Classifier,
+    classifier: classify::Classifier,
     /// The model's input, written by every frame anew.
     prepared: Vec<f32>,
 }
@@ -81,13 +133,43 @@ impl Classifier {
     /// `Model` where it does not.
     #[uniffi::constructor]
     pub fn new(model: Arc<Model>) -> Result<Arc<Self>> {
+        Self::with(model, ClassifierOptions::default())
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// `Model`, `Input` for a class that there is not.
+    #[uniffi::constructor]
+    pub fn with(model: Arc<Model>, options: ClassifierOptions) -> Result<Arc<Self>> {
         guarded(|| {
             let runtime = model.runtime();
-            let classifier = skipstone::classify::Classifier::new(runtime, &Settings::default(), None)?;
+            let labels = options.labels.as_deref().map(Labels::parse);
+            let settings = Settings {
+                activation: options.activation.map(Into::into),
+                threshold: options.threshold,
+                allow: options.allow,
+                deny: options.deny,
+                locale: options.locale,
+                ..Settings::default()
+            };
+            let classifier = classify::Classifier::new(runtime, &settings, labels)?;
             let elements = runtime.inputs().first().map_or(0, |input| input.fact.shape.elements());
+            let names = |labels: &Labels| (0..labels.len()).map(|index| labels.name(index)).collect();
+            let info = ClassifierInfo {
+                labels: names(classifier.labels()),
+                display_names: names(classifier.display_names()),
+                scores: classifier.head().to_string(),
+                normalization: classifier.normalization().to_string(),
+            };
             let live = Live::new(Running { classifier, prepared: vec![0.0; elements] });
-            Ok(CLASSIFIERS.add(|handle| Self { live, model, handle }))
+            Ok(CLASSIFIERS.add(|handle| Self { live, model, info, handle }))
         })
+    }
+
+    /// How it makes its input and its scores.
+    pub fn info(&self) -> ClassifierInfo {
+        self.info.clone()
     }
 
     /// The number that stands for this classifier where objects cannot go.
@@ -95,13 +177,14 @@ impl Classifier {
         self.handle
     }
 
-    /// The `top` most probable classes of a frame, best first. The frame's bytes must stay as they are until this
+    /// The `top` best classes of a frame, best first. The frame's bytes must stay as they are until this
     /// returns.
     ///
     /// # Errors
     /// `Frame` or `Input` for a frame that contradicts itself, `Cancelled`, `Deadline`, `Closed`.
     pub fn classify_frame_at(&self, frame: FrameAddress, top: u32) -> Result<Classification> {
         self.live.run(|running| {
+            self.model.check_source()?;
             // SAFETY: the planes stay as they are until this returns, as the caller promises; the frame does not
             // outlive the closure.
             let frame = unsafe { frame.borrow() }?;
@@ -111,7 +194,7 @@ impl Classifier {
             let scores = running.classifier.scores(&running.prepared)?;
             let best = running.classifier.rank(&scores, usize::try_from(top).unwrap_or(usize::MAX));
             let done = Instant::now();
-            let named = |p: skipstone::classify::Prediction| Prediction {
+            let named = |p: classify::Prediction| Prediction {
                 index: u32::try_from(p.index).unwrap_or(u32::MAX),
                 label: p.label,
                 score: p.score,

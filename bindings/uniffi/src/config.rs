@@ -25,6 +25,8 @@ pub struct Config {
     pub power: Power,
     /// The 32 bytes of an Ed25519 key: a package without its signature is refused.
     pub public_key: Option<Vec<u8>>,
+    /// Whether a package's file is read into memory instead of mapped: nothing that becomes of the file matters then.
+    pub copy: bool,
 }
 
 impl Config {

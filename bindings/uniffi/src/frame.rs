@@ -28,6 +28,8 @@ pub enum FrameMatrix {
     Bt601,
     /// ITU-R BT.709: high-definition video.
     Bt709,
+    /// ITU-R BT.2020: ultra-high-definition and HDR video.
+    Bt2020,
 }
 
 /// Which values of a byte a YUV frame uses.
@@ -111,6 +113,7 @@ impl FrameAddress {
                 matrix: match self.matrix {
                     FrameMatrix::Bt601 => YuvMatrix::Bt601,
                     FrameMatrix::Bt709 => YuvMatrix::Bt709,
+                    FrameMatrix::Bt2020 => YuvMatrix::Bt2020,
                 },
                 range: match self.range {
                     FrameRange::Full => YuvRange::Full,

@@ -17,10 +17,11 @@ mod measure;
 mod model;
 mod registry;
 mod session;
+mod source;
 #[cfg(test)]
 mod tests;
 
-pub use classifier::{Classification, Classifier, Prediction};
+pub use classifier::{Activation, Classification, Classifier, ClassifierInfo, ClassifierOptions, Prediction};
 pub use config::{Config, Power};
 pub use error::{Result, SkipstoneError};
 pub use frame::{FrameAddress, FrameFormat, FrameMatrix, FrameRange, PlaneAddress, Region};

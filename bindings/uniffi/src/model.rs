@@ -1,23 +1,30 @@
 //! A model: opened once, shared by any number of classifiers and sessions.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use skipstone::classify::Labels;
 use skipstone::plan::Port;
 
-use crate::classifier::Classifier;
+use crate::classifier::{Classifier, ClassifierOptions};
 use crate::config::Config;
+#[cfg(feature = "onnx")]
+use crate::error::SkipstoneError;
 use crate::error::{Result, guarded};
 use crate::measure::Memory;
 use crate::session::Session;
+use crate::source::{Aside, Source, refused};
 
 /// A loaded model. Any number of threads may share it.
 #[derive(uniffi::Object)]
 pub struct Model {
     runtime: skipstone::Model,
     name: String,
+    /// What its weights are mapped from.
+    source: Option<Source>,
 }
 
 /// What a model says of itself.
@@ -70,7 +77,47 @@ impl Model {
     /// The facade of a model that a Rust program made.
     #[must_use]
     pub fn from_runtime(runtime: skipstone::Model, name: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { runtime, name: name.into() })
+        Arc::new(Self { runtime, name: name.into(), source: None })
+    }
+
+    /// The package that is `length` bytes from `offset` of a file: mapped, or read.
+    fn of_part(source: Source, offset: u64, length: u64, name: &str, config: &Config) -> Result<Arc<Self>> {
+        let options = config.options()?;
+        if config.copy {
+            let bytes = source.read(offset, length)?;
+            return Ok(Self::from_runtime(skipstone::Model::from_bytes(&bytes, &options)?, name));
+        }
+        let runtime = skipstone::Model::open_part(source.file(), offset, length, &options)?;
+        Ok(Arc::new(Self { runtime, name: name.to_owned(), source: Some(source) }))
+    }
+
+    /// The package file at `path`, under the name of `named`.
+    fn of_file(path: &Path, named: &Path, config: &Config) -> Result<Arc<Self>> {
+        let name = named.file_stem().map_or("model".into(), |stem| stem.to_string_lossy());
+        let file = File::open(path).map_err(|error| refused(&path.display(), &error))?;
+        let source = Source::new(file)?;
+        let length = source.length();
+        match Self::of_part(source, 0, length, &name, config) {
+            // Where the front end is built in, it may be a model for that.
+            #[cfg(feature = "onnx")]
+            Err(SkipstoneError::Package { code, .. }) if code == "package.magic" => {
+                Ok(Self::from_runtime(skipstone::Model::open(path, &config.options()?)?, name))
+            }
+            opened => opened,
+        }
+    }
+
+    /// Writes `bytes` aside, checks them, and puts them in `target`'s place.
+    fn install_from(bytes: &mut dyn Read, target: &Path, config: &Config) -> Result<Arc<Self>> {
+        let aside = Aside::write(target, bytes)?;
+        let model = Self::of_file(aside.path(), target, config)?;
+        aside.rename(target)?;
+        Ok(model)
+    }
+
+    /// Refuses to run from a file that is no longer what was checked.
+    pub(crate) fn check_source(&self) -> Result<()> {
+        self.source.as_ref().map_or(Ok(()), Source::check)
     }
 
     pub(crate) fn runtime(&self) -> &skipstone::Model {
@@ -91,10 +138,29 @@ impl Model {
     /// another machine.
     #[uniffi::constructor]
     pub fn open(path: String, config: Config) -> Result<Arc<Self>> {
+        guarded(|| Self::of_file(Path::new(&path), Path::new(&path), &config))
+    }
+
+    /// Copies the package file `from` to `to`, and opens it there. It is written aside, checked whole and then renamed:
+    /// `to` is the old file or the new one, whole, at any time, and models that have the old one open keep it.
+    ///
+    /// # Errors
+    /// As for `open`, and `Io` where nothing can be written; `to` is then as it was.
+    #[uniffi::constructor]
+    pub fn install(from: String, to: String, config: Config) -> Result<Arc<Self>> {
         guarded(|| {
-            let name = Path::new(&path).file_stem().map_or("model".into(), |stem| stem.to_string_lossy());
-            Ok(Self::from_runtime(skipstone::Model::open(&path, &config.options()?)?, name))
+            let mut file = File::open(&from).map_err(|error| refused(&from, &error))?;
+            Self::install_from(&mut file, Path::new(&to), &config)
         })
+    }
+
+    /// The same for a package that lies in memory.
+    ///
+    /// # Errors
+    /// As for `install`.
+    #[uniffi::constructor]
+    pub fn install_bytes(bytes: &[u8], to: String, config: Config) -> Result<Arc<Self>> {
+        guarded(|| Self::install_from(&mut { bytes }, Path::new(&to), &config))
     }
 
     /// Opens the package that is `length` bytes from `offset` of an open file, such as an asset in an app's archive.
@@ -105,9 +171,8 @@ impl Model {
     #[uniffi::constructor]
     pub fn open_descriptor(fd: i32, offset: u64, length: u64, config: Config) -> Result<Arc<Self>> {
         guarded(|| {
-            let file = crate::descriptor::duplicate(fd)?;
-            let runtime = skipstone::Model::open_part(&file, offset, length, &config.options()?)?;
-            Ok(Self::from_runtime(runtime, "model"))
+            let source = Source::new(crate::descriptor::duplicate(fd)?)?;
+            Self::of_part(source, offset, length, "model", &config)
         })
     }
 
@@ -120,13 +185,13 @@ impl Model {
         guarded(|| Ok(Self::from_runtime(skipstone::Model::from_bytes(bytes, &config.options()?)?, "model")))
     }
 
-    /// A classifier of this model. The same as `Classifier::new`, for languages whose objects may be given back while
+    /// A classifier of this model. The same as `Classifier::with`, for languages whose objects may be given back while
     /// they are handed over: only the object that a method is called on is held for the call.
     ///
     /// # Errors
-    /// As for `Classifier::new`.
-    pub fn classifier(self: Arc<Self>) -> Result<Arc<Classifier>> {
-        Classifier::new(self)
+    /// As for `Classifier::with`.
+    pub fn classifier(self: Arc<Self>, options: ClassifierOptions) -> Result<Arc<Classifier>> {
+        Classifier::with(self, options)
     }
 
     /// A session of this model, as `classifier` is a classifier of it.

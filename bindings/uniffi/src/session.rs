@@ -82,6 +82,7 @@ impl Session {
         expect(model.inputs().iter().map(|port| (port.name.as_str(), port.fact.bytes())), "input", &inputs)?;
         expect(model.outputs().iter().map(|port| (port.name.as_str(), port.fact.bytes())), "output", &outputs)?;
         self.live.run(|session| {
+            self.model.check_source()?;
             let mut views = Vec::with_capacity(inputs.len());
             for (port, at) in model.inputs().iter().zip(&inputs) {
                 if at.address % port.fact.dtype.size() as u64 != 0 {

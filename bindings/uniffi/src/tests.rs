@@ -96,6 +96,33 @@ fn a_frame_is_classified_from_its_address() {
     assert!(info.labels.is_empty());
 }
 
+/// Regression: a softmax was put on every model's output.
+#[test]
+fn scores_are_what_they_are_asked_to_be() {
+    let scores = |options: ClassifierOptions| {
+        let classifier = Classifier::with(brightest_channel(), options).unwrap();
+        let found = classifier.classify_frame_at(Picture::of(1).frame(), 3).unwrap().predictions;
+        found.into_iter().map(|it| (it.label, it.score)).collect::<Vec<_>>()
+    };
+    let asked = |activation| ClassifierOptions { activation: Some(activation), ..ClassifierOptions::default() };
+    let total = |scores: &[(String, f32)]| scores.iter().map(|(_, score)| score).sum::<f32>();
+    assert!((total(&scores(ClassifierOptions::default())) - 1.0).abs() < 1e-6);
+    let plain = scores(asked(Activation::None));
+    for ((_, raw), (_, sigmoid)) in plain.iter().zip(scores(asked(Activation::Sigmoid))) {
+        assert!((1.0 / (1.0 + (-raw).exp()) - sigmoid).abs() < 1e-6, "{raw} {sigmoid}");
+    }
+    let named = ClassifierOptions { labels: Some("red\ngreen\nblue".into()), ..ClassifierOptions::default() };
+    let names = |options| scores(options).into_iter().map(|(label, _)| label).collect::<Vec<_>>();
+    assert_eq!(names(ClassifierOptions { threshold: Some(0.4), ..named.clone() }), ["green"]);
+    assert_eq!(names(ClassifierOptions { deny: vec!["green".into()], ..named.clone() }).len(), 2);
+    assert_eq!(names(ClassifierOptions { allow: vec!["blue".into()], ..named.clone() }), ["blue"]);
+    let unknown = Classifier::with(brightest_channel(), ClassifierOptions { allow: vec!["pink".into()], ..named });
+    assert_eq!(unknown.map(drop).unwrap_err().code(), "input.label");
+    let info = Classifier::new(brightest_channel()).unwrap().info();
+    assert!(info.scores.starts_with("softmax, assumed"), "{info:?}");
+    assert!(info.normalization.contains("ImageNet"), "{info:?}");
+}
+
 #[test]
 fn frames_that_contradict_themselves_are_errors() {
     let classifier = Classifier::new(brightest_channel()).unwrap();

@@ -23,7 +23,7 @@ final class Viewfinder: ObservableObject {
             let classifier = try await Classifier(contentsOf: url)
             let camera = try await Camera()
             self.camera = camera
-            for await frame in camera.frames() {
+            for try await frame in camera.frames() {
                 state = .seeing(try await classifier.classify(frame, top: 3))
             }
         } catch is CancellationError {

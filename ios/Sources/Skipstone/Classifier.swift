@@ -19,24 +19,33 @@ public final class Classifier: Sendable {
     private let binding: SkipstoneBindings.Classifier
     private let runs: Runs
 
+    /// How it makes its input and its scores, and who says so.
+    public let info: ClassifierInfo
+
     /// A classifier of `model`, which must take one image and give a score for each class.
     ///
-    /// - Throws: ``SkipstoneError`` of kind `model` where it does not.
-    public init(_ model: Model) throws {
+    /// - Throws: ``SkipstoneError`` of kind `model` where it does not, `input` where `options` name a class that
+    ///   the model does not have.
+    public init(_ model: Model, options: ClassifierOptions = ClassifierOptions()) throws {
         self.model = model
-        let binding = try SkipstoneError.translating { try SkipstoneBindings.Classifier(model: model.binding) }
+        let binding = try SkipstoneError.translating {
+            try SkipstoneBindings.Classifier.with(model: model.binding, options: options.binding)
+        }
         self.binding = binding
+        info = ClassifierInfo(binding.info())
         runs = Runs("classifier", stop: binding.cancel)
     }
 
     /// Opens the package at `url`, on no thread that tasks run on.
     ///
-    /// - Throws: As ``Model/init(contentsOf:config:)`` and ``init(_:)``.
-    public convenience init(contentsOf url: URL, config: Config = Config()) async throws {
-        try self.init(await blocking { try Model(contentsOf: url, config: config) })
+    /// - Throws: As ``Model/init(contentsOf:config:)`` and ``init(_:options:)``.
+    public convenience init(
+        contentsOf url: URL, config: Config = Config(), options: ClassifierOptions = ClassifierOptions()
+    ) async throws {
+        try self.init(await blocking { try Model(contentsOf: url, config: config) }, options: options)
     }
 
-    /// The most probable classes of a picture, found on no thread that tasks run on.
+    /// The best classes of a picture, found on no thread that tasks run on.
     ///
     /// - Parameters:
     ///   - frame: The picture, of any size and turn.
@@ -45,10 +54,11 @@ public final class Classifier: Sendable {
     /// - Throws: `CancellationError` where the task was cancelled; ``SkipstoneError`` of kind
     ///   `frame`, `input`, `deadline` or `closed`.
     public func classify(_ frame: Frame, top: Int = 5, deadline: Duration? = nil) async throws -> Classification {
-        try await runs.run { [binding] in
+        try await runs.run { [binding, info] in
             try binding.setDeadlineMs(ms: deadline?.inMilliseconds)
             return try frame.withAddress { address in
-                try Classification(binding.classifyFrameAt(frame: address, top: UInt32(clamping: top)))
+                try Classification(
+                    binding.classifyFrameAt(frame: address, top: UInt32(clamping: top)), info.displayNames)
             }
         }
     }
@@ -80,7 +90,7 @@ public final class Classifier: Sendable {
 
 /// What a frame shows, and what it took to see it.
 public struct Classification: Hashable, Sendable {
-    /// The most probable classes, best first.
+    /// The best classes, best first; fewer than were asked for where others may not be named.
     public let predictions: [Prediction]
     /// Time from the frame to the model's input: turn, crop, resize, colours.
     public let preparation: Duration
@@ -94,7 +104,9 @@ public struct Prediction: Hashable, Sendable, Identifiable {
     public let index: Int
     /// Its name.
     public let label: String
-    /// Its probability, 0 to 1.
+    /// Its name in the language that was asked for; the label where the model has no other.
+    public let displayName: String
+    /// Its score: a probability, unless the model or the options say otherwise.
     public let score: Float
 
     /// The same as ``index``.
@@ -102,9 +114,11 @@ public struct Prediction: Hashable, Sendable, Identifiable {
 }
 
 extension Classification {
-    init(_ classification: SkipstoneBindings.Classification) {
+    init(_ classification: SkipstoneBindings.Classification, _ names: [String]) {
         predictions = classification.predictions.map {
-            Prediction(index: Int($0.index), label: $0.label, score: $0.score)
+            let index = Int($0.index)
+            let name = names.indices.contains(index) ? names[index] : $0.label
+            return Prediction(index: index, label: $0.label, displayName: name, score: $0.score)
         }
         preparation = .milliseconds(classification.prepareMs)
         run = .milliseconds(classification.runMs)

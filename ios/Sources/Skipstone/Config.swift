@@ -21,11 +21,18 @@ public struct Config: Hashable, Sendable {
     /// matching secret key is opened.
     public var publicKey: Data?
 
-    /// Threads and cores for the shortest latency, and any package, unless told otherwise.
-    public init(threads: Int? = nil, power: Power = .fast, publicKey: Data? = nil) {
+    /// Whether a package's file is read into memory instead of mapped: nothing that becomes of the file matters then.
+    public var copy: Bool
+
+    /// One thread on whichever core the system gives, and any package, mapped, unless told otherwise.
+    ///
+    /// More threads share every step, and a step is over when the slowest core is done with its part: where
+    /// efficiency cores take part, two threads can be slower than one.
+    public init(threads: Int? = 1, power: Power = .balanced, publicKey: Data? = nil, copy: Bool = false) {
         self.threads = threads
         self.power = power
         self.publicKey = publicKey
+        self.copy = copy
     }
 
     var binding: SkipstoneBindings.Config {
@@ -35,6 +42,6 @@ public struct Config: Hashable, Sendable {
             case .balanced: .balanced
             case .efficient: .efficient
             }
-        return .init(threads: UInt32(clamping: threads ?? 0), power: power, publicKey: publicKey)
+        return .init(threads: UInt32(clamping: threads ?? 0), power: power, publicKey: publicKey, copy: copy)
     }
 }

@@ -8,7 +8,8 @@
         /// written to as long as the frame is in use. Matrix and range are read off the buffer.
         ///
         /// - Throws: ``SkipstoneError`` of kind `unsupported`, code `frame.format`, for another
-        ///   format than 420v, 420f, BGRA, RGBA, 24-bit RGB or one component of 8 bits.
+        ///   format than 420v, 420f, BGRA, RGBA, 24-bit RGB or one component of 8 bits, and for another
+        ///   matrix than BT.601, BT.709 and BT.2020.
         public init(_ buffer: CVPixelBuffer) throws {
             let kind = CVPixelBufferGetPixelFormatType(buffer)
             let layout: Layout
@@ -33,12 +34,19 @@
                 width: CVPixelBufferGetWidth(buffer), height: CVPixelBufferGetHeight(buffer), layout: layout,
                 pixels: PixelBuffer(buffer: buffer))
             range = kind == kCVPixelFormatType_420YpCbCr8BiPlanarVideoRange ? .video : .full
-            if let matrix = CVBufferCopyAttachment(buffer, kCVImageBufferYCbCrMatrixKey, nil) as? String,
-                matrix == kCVImageBufferYCbCrMatrix_ITU_R_709_2 as String
-            {
-                self.matrix = .bt709
+            if case .biplanar = layout {
+                matrix = try yuvMatrix(of: CVBufferCopyAttachment(buffer, kCVImageBufferYCbCrMatrixKey, nil))
             }
         }
+    }
+
+    /// The matrix that a buffer names; BT.601 where it names none.
+    private func yuvMatrix(of attachment: CFTypeRef?) throws -> Frame.YUVMatrix {
+        guard let name = attachment as? String else { return .bt601 }
+        if name == kCVImageBufferYCbCrMatrix_ITU_R_601_4 as String { return .bt601 }
+        if name == kCVImageBufferYCbCrMatrix_ITU_R_709_2 as String { return .bt709 }
+        if name == kCVImageBufferYCbCrMatrix_ITU_R_2020 as String { return .bt2020 }
+        throw SkipstoneError(.unsupported, code: "frame.format", "pixel buffers in the colors of \(name) are not read")
     }
 
     /// Core Video's buffers may be retained and locked from any thread, but are not marked so;

@@ -60,6 +60,8 @@ public struct Frame: Sendable {
         case bt601
         /// High definition.
         case bt709
+        /// Ultra-high definition and HDR.
+        case bt2020
     }
 
     /// Which values YUV takes.

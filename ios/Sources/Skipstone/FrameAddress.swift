@@ -20,7 +20,17 @@ extension Frame {
                     format: layout.format, width: UInt32(clamping: width), height: UInt32(clamping: height),
                     planes: layout.addresses(of: planes), part: nil, rotationDegrees: Int32(rotation.rawValue),
                     mirrored: mirrored, crop: crop.map(SkipstoneBindings.Region.init),
-                    matrix: matrix == .bt601 ? .bt601 : .bt709, range: range == .full ? .full : .video))
+                    matrix: matrix.binding, range: range == .full ? .full : .video))
+        }
+    }
+}
+
+extension Frame.YUVMatrix {
+    fileprivate var binding: FrameMatrix {
+        switch self {
+        case .bt601: .bt601
+        case .bt709: .bt709
+        case .bt2020: .bt2020
         }
     }
 }

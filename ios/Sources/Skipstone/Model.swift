@@ -36,6 +36,29 @@ public final class Model: Sendable {
         try self.init { try .fromBytes(bytes: data, config: config.binding) }
     }
 
+    /// Copies the package at `source` to `target`, and opens it there.
+    ///
+    /// A package that is mapped must not be written to where it lies. This writes beside `target`, checks the
+    /// whole package, and renames: `target` is the old file or the new one at any time, and models that have
+    /// the old one open keep it. Where a mapped file is changed in place nevertheless, the next run throws
+    /// ``SkipstoneError`` of code `package.changed`; `Config(copy: true)` maps nothing.
+    ///
+    /// - Throws: As ``init(contentsOf:config:)``; `target` is then as it was.
+    public static func install(from source: URL, to target: URL, config: Config = Config()) throws -> Model {
+        for url in [source, target] where !url.isFileURL {
+            throw SkipstoneError(.io, code: "io", "\(url) is not a file; download the package first")
+        }
+        return try Model { try .install(from: source.path, to: target.path, config: config.binding) }
+    }
+
+    /// The same for a package that is in memory.
+    ///
+    /// - Throws: As ``install(from:to:config:)``.
+    public static func install(_ data: Data, to target: URL, config: Config = Config()) throws -> Model {
+        guard target.isFileURL else { throw SkipstoneError(.io, code: "io", "\(target) is not a file") }
+        return try Model { try .installBytes(bytes: data, to: target.path, config: config.binding) }
+    }
+
     private init(_ open: () throws -> SkipstoneBindings.Model) throws {
         binding = try SkipstoneError.translating(open)
         info = try ModelInfo(binding.info())

@@ -45,6 +45,26 @@ import Testing
         }
     }
 
+    @Test func scoresAndNamesAreAsAskedFor() async throws {
+        func predictions(_ options: ClassifierOptions) async throws -> [Prediction] {
+            try await Classifier(classifier.model, options: options).classify(Fixtures.cat.frame, top: 10).predictions
+        }
+        let all = try await predictions(.init())
+        #expect(all.count == 10)
+        #expect(try await predictions(.init(threshold: all[2].score)).map(\.index) == all.prefix(3).map(\.index))
+        #expect(try await predictions(.init(allow: ["frog", "class 3"])).count == 2)
+        #expect(try await predictions(.init(deny: [all[0].label])).map(\.index) == all.dropFirst().map(\.index))
+        let logits = try await predictions(.init(activation: ClassifierOptions.Activation.none))
+        let sigmoids = try await predictions(.init(activation: .sigmoid))
+        for (logit, sigmoid) in zip(logits, sigmoids) { #expect(abs(1 / (1 + exp(-logit.score)) - sigmoid.score) < 1e-6) }
+        let names = (0..<10).map { "name \($0)" }.joined(separator: "\n")
+        #expect(try await predictions(.init(labels: names))[0].label == "name \(all[0].index)")
+        await expectError(.input, code: "input.label") { _ = try await predictions(.init(allow: ["wolf"])) }
+        await expectError(.input) { _ = try await predictions(.init(allow: ["frog"], deny: ["cat"])) }
+        #expect(classifier.info.scores.hasPrefix("softmax, assumed"))
+        #expect(classifier.info.normalization.contains("metadata"), "\(classifier.info.normalization)")
+    }
+
     @Test func dataInMemoryIsAsGoodAsAFile() async throws {
         let model = try Model(data: Data(contentsOf: Fixtures.package))
         #expect(model.info.labels == classifier.model.info.labels)

@@ -28,6 +28,27 @@ import Testing
         await expectError(.package) { _ = try Model(data: whole.dropLast()) }
     }
 
+    /// Regression: a package that was cut short or overwritten while it was mapped ended the process.
+    @Test func packagesThatChangeWhileTheyAreOpen() async throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let file = folder.appendingPathComponent("model.skip")
+        let old = try Classifier(Model.install(from: Fixtures.mapped, to: file))
+        let copied = try await Classifier(contentsOf: file, config: Config(copy: true))
+        _ = try Model.install(whole, to: file)
+        await expectError(.package) { _ = try Model.install(whole.dropLast(), to: file) }
+        await expectError(.io) { _ = try Model.install(from: folder.appendingPathComponent("none"), to: file) }
+        _ = try await old.classify(Fixtures.cat.frame)
+        let new = try await Classifier(contentsOf: file)
+        _ = try await new.classify(Fixtures.cat.frame)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["model.skip"])
+        try FileHandle(forWritingTo: file).truncate(atOffset: 10)
+        await expectError(.package, code: "package.changed") { _ = try await new.classify(Fixtures.cat.frame) }
+        _ = try await old.classify(Fixtures.cat.frame)
+        _ = try await copied.classify(Fixtures.cat.frame)
+    }
+
     @Test func packagesWithAFlippedBit() async throws {
         for part in 0..<64 {
             var bytes = whole

@@ -58,11 +58,16 @@ import Testing
         }
     }
 
-    @Test(arguments: [Frame.YUVMatrix.bt601, .bt709], [Frame.YUVRange.full, .video])
+    @Test(arguments: [Frame.YUVMatrix.bt601, .bt709, .bt2020], [Frame.YUVRange.full, .video])
     func coloursOfYUV(matrix: Frame.YUVMatrix, range: Frame.YUVRange) async throws {
         // Squares of four pixels of one colour, so that halving the resolution of colour loses nothing.
         let image = Image(width: 32, height: 32) { x, y in [UInt8(x / 2 * 14 + 20), UInt8(y / 2 * 12 + 30), 128] }
-        let (red, blue) = matrix == .bt601 ? (0.299, 0.114) : (0.2126, 0.0722)
+        let (red, blue) =
+            switch matrix {
+            case .bt601: (0.299, 0.114)
+            case .bt709: (0.2126, 0.0722)
+            case .bt2020: (0.2627, 0.0593)
+            }
         func yuv(_ rgb: [UInt8]) -> (y: UInt8, u: UInt8, v: UInt8) {
             let (r, g, b) = (Double(rgb[0]), Double(rgb[1]), Double(rgb[2]))
             let y = red * r + (1 - red - blue) * g + blue * b

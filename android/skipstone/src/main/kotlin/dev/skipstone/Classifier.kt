@@ -22,21 +22,29 @@ import java.io.File
  * [SkipstoneException.Closed].
  *
  * @param model a model with one image input, whose first output are the scores of its classes.
+ * @param options what to do otherwise than the model says.
  * @throws SkipstoneException.Model for a model that is no image classifier.
+ * @throws SkipstoneException.Input for options that name a class that the model does not have.
  */
-public class Classifier(model: Model) : AutoCloseable {
-    private val native: NativeClassifier = facade("model") { model.native.classifier() }
+public class Classifier @JvmOverloads constructor(
+    model: Model,
+    options: ClassifierOptions = ClassifierOptions(),
+) : AutoCloseable {
+    private val native: NativeClassifier = facade("model") { model.native.classifier(options.native()) }
     private val handle = native.handle().toLong()
     private val runs = Runs { cancel() }
 
     /** What the model says of itself. */
     public val model: ModelInfo = model.info
 
-    /** Names of the classes, in the order of the model's output; empty where the package names none. */
-    public val labels: List<String> get() = model.labels
+    /** How it makes its input and its scores, and who says so. */
+    public val info: ClassifierInfo = facade("classifier") { ClassifierInfo.of(native.info()) }
+
+    /** Names of the classes, in the order of the model's output; empty where nobody names them. */
+    public val labels: List<String> get() = info.labels
 
     /**
-     * The [top] most probable classes of [frame], best first. Runs off the caller's thread; a coroutine that is
+     * The [top] best classes of [frame], best first, of those that may be named. Runs off the caller's thread; a coroutine that is
      * cancelled stops the run, and goes on once nobody reads the frame any more.
      *
      * @throws SkipstoneException.Frame for a frame that contradicts itself.
@@ -56,7 +64,7 @@ public class Classifier(model: Model) : AutoCloseable {
         val second = planes.getOrNull(1)?.bytes
         val third = planes.getOrNull(2)?.bytes
         val answer = Native.classify(handle, planes.first().bytes, second, third, call.bytes)
-        return if (answer < 0) throw call.error(answer) else call.classification(answer, labels)
+        return if (answer < 0) throw call.error(answer) else call.classification(answer, info)
     }
 
     /** Stops the run that is going on, which then throws [SkipstoneException.Cancelled]; nothing where none is. */
@@ -93,13 +101,21 @@ public class Classifier(model: Model) : AutoCloseable {
         /** A classifier of the package file [file]; see [Model.open]. */
         @JvmStatic
         @JvmOverloads
-        public fun open(file: File, config: Config = Config()): Classifier = Model.open(file, config).use(::Classifier)
+        public fun open(
+            file: File,
+            config: Config = Config(),
+            options: ClassifierOptions = ClassifierOptions(),
+        ): Classifier = Model.open(file, config).use { Classifier(it, options) }
 
         /** A classifier of the package [asset] among the app's assets; see [Model.open]. */
         @JvmStatic
         @JvmOverloads
-        public fun open(context: Context, asset: String, config: Config = Config()): Classifier =
-            Model.open(context, asset, config).use(::Classifier)
+        public fun open(
+            context: Context,
+            asset: String,
+            config: Config = Config(),
+            options: ClassifierOptions = ClassifierOptions(),
+        ): Classifier = Model.open(context, asset, config).use { Classifier(it, options) }
     }
 }
 
@@ -107,19 +123,20 @@ public class Classifier(model: Model) : AutoCloseable {
  * A class that a frame may show.
  *
  * @property index its index in the model's output.
- * @property label its name; `class 7` where the package names none.
- * @property score its probability.
+ * @property label its name; `class 7` where nobody names it.
+ * @property score its score: a probability, unless the model or the options say otherwise.
+ * @property displayName its name in the language that was asked for; the label where the model has no other.
  */
-public data class Prediction(val index: Int, val label: String, val score: Float)
+public data class Prediction(val index: Int, val label: String, val score: Float, val displayName: String = label)
 
 /**
  * What a frame shows, and what it took to see it.
  *
- * @property predictions the most probable classes, best first.
+ * @property predictions the best classes, best first; fewer than were asked for where others may not be named.
  * @property prepareMs milliseconds from the frame to the model's input.
  * @property runMs milliseconds from the model's input to the classes.
  */
 public data class Classification(val predictions: List<Prediction>, val prepareMs: Double, val runMs: Double) {
-    /** The most probable class; null where none was asked for. */
+    /** The best class; null where none was asked for, or may be named. */
     public val best: Prediction? get() = predictions.firstOrNull()
 }

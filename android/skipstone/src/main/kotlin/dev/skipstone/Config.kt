@@ -21,14 +21,17 @@ public enum class Power {
  * @property threads threads of a run, the caller's included; 0 takes as many as [power] has cores.
  * @property power which cores.
  * @property publicKey the 32 bytes of an Ed25519 key: a package without its signature is refused.
+ * @property copy whether a package's file is read into memory instead of mapped: nothing that becomes of it matters then.
+ * @throws SkipstoneException.Input for a negative number of threads.
  */
-public class Config(
+public class Config @JvmOverloads constructor(
     public val threads: Int = 1,
     public val power: Power = Power.BALANCED,
     public val publicKey: ByteArray? = null,
+    public val copy: Boolean = false,
 ) {
     init {
-        require(threads >= 0) { "threads is $threads" }
+        if (threads < 0) throw SkipstoneException.Input("input.threads", "threads is $threads")
     }
 
     internal fun native() = NativeConfig(
@@ -39,5 +42,6 @@ public class Config(
             Power.EFFICIENT -> NativePower.EFFICIENT
         },
         publicKey,
+        copy,
     )
 }

@@ -18,6 +18,9 @@ public enum class YuvMatrix {
 
     /** ITU-R BT.709: high-definition video. */
     BT709,
+
+    /** ITU-R BT.2020: ultra-high-definition and HDR video. */
+    BT2020,
 }
 
 /** Which values of a byte a YUV frame uses. */
@@ -164,12 +167,18 @@ public class Frame private constructor(
         public fun gray(width: Int, height: Int, pixels: ByteBuffer, rowStride: Int = width): Frame =
             Frame(FrameFormat.GRAY, width, height, listOf(Plane(pixels, rowStride, 1)))
 
-        /** A frame over a copy of [bitmap], whatever its configuration. */
+        /**
+         * A frame over a copy of [bitmap], whatever its configuration.
+         *
+         * @throws SkipstoneException.Frame for a bitmap that was recycled, or whose pixels cannot be read.
+         */
         @JvmStatic
         public fun of(bitmap: Bitmap): Frame {
+            if (bitmap.isRecycled) throw SkipstoneException.Frame("frame", "the bitmap was recycled")
             val (width, height) = bitmap.width to bitmap.height
             // A hardware bitmap has no pixels that can be read.
-            val plain = if (bitmap.config?.name == "HARDWARE") bitmap.copy(Bitmap.Config.ARGB_8888, false) else bitmap
+            val copied = if (bitmap.config?.name == "HARDWARE") bitmap.copy(Bitmap.Config.ARGB_8888, false) else bitmap
+            val plain = copied ?: throw SkipstoneException.Frame("frame", "the bitmap's pixels cannot be read")
             val colors = IntArray(width * height)
             plain.getPixels(colors, 0, width, 0, 0, width, height)
             // Alpha is the highest byte of a color, and blue the lowest: the first in memory.

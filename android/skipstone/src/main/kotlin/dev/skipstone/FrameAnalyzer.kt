@@ -1,6 +1,7 @@
 package dev.skipstone
 
 import kotlin.coroutines.CoroutineContext
+import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.SupervisorJob
@@ -52,6 +53,11 @@ public class FrameAnalyzer @JvmOverloads constructor(
                     shown.emit(frame.use { classifier.classify(it, top) })
                 } catch (failure: SkipstoneException) {
                     failed.emit(failure)
+                } catch (cancelled: CancellationException) {
+                    throw cancelled
+                } catch (failure: RuntimeException) {
+                    // The owner's, from the frame's close: the frames behind it are none the worse.
+                    failed.emit(SkipstoneException.Frame("frame.close", "closing a frame failed: $failure"))
                 }
             }
         }
@@ -61,6 +67,24 @@ public class FrameAnalyzer @JvmOverloads constructor(
     public fun analyze(frame: Frame) {
         // What a closed analyzer does not take is not its to close.
         if (frames.trySend(frame).isFailure) frame.close()
+    }
+
+    /**
+     * Hands over the frame that [make] gives. What it throws instead is one of the [failures], and not thrown at the
+     * camera's thread.
+     */
+    public fun analyze(make: () -> Frame) {
+        val frame = try {
+            make()
+        } catch (refused: SkipstoneException) {
+            failed.tryEmit(refused)
+            return
+        } catch (refused: RuntimeException) {
+            // The owner's: of an image that is closed already.
+            failed.tryEmit(SkipstoneException.Frame("frame", "no frame can be made: $refused"))
+            return
+        }
+        analyze(frame)
     }
 
     /** Stops the run that is going on and closes the frames that wait. */

@@ -6,6 +6,7 @@ import dev.skipstone.internal.facade
 import dev.skipstone.internal.ffi.Model as NativeModel
 import dev.skipstone.internal.ffi.TensorInfo as NativeTensorInfo
 import java.io.File
+import java.io.IOException
 import java.nio.ByteBuffer
 
 /**
@@ -22,7 +23,8 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
 
     public companion object {
         /**
-         * Opens a package file.
+         * Opens a package file, which must stay as it is while it is open: [install] replaces one. Where it was changed
+         * nevertheless, the next run throws [SkipstoneException.Package] with the code `package.changed`.
          *
          * @throws SkipstoneException.Io where it cannot be read.
          * @throws SkipstoneException.Package where it is damaged, cut short, or not signed as [config] demands.
@@ -36,23 +38,47 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
          * Opens a package among the app's assets, where it lies in the APK. It must be stored there as it is: see
          * `noCompress` in the guide.
          *
-         * @throws java.io.IOException where there is no such asset, or it is compressed.
+         * @throws SkipstoneException.Io where there is no such asset, or it is compressed.
          * @throws SkipstoneException.Package as for a file.
          */
         @JvmStatic
         @JvmOverloads
-        public fun open(context: Context, asset: String, config: Config = Config()): Model =
-            context.assets.openFd(asset).use { open(it, config) }
+        public fun open(context: Context, asset: String, config: Config = Config()): Model {
+            val descriptor = try {
+                context.assets.openFd(asset)
+            } catch (refused: IOException) {
+                throw noDescriptor(context, asset, refused)
+            }
+            return descriptor.use { open(it, config) }
+        }
+
+        /** Assets that are compressed are there, but have no descriptor. */
+        private fun noDescriptor(context: Context, asset: String, refused: IOException): SkipstoneException.Io {
+            val isThere = try {
+                context.assets.open(asset).use { true }
+            } catch (missing: IOException) {
+                false
+            }
+            val extension = asset.substringAfterLast('.', "")
+            val advice = "the asset '$asset' is compressed in the APK: androidResources { noCompress += \"$extension\" }"
+            return SkipstoneException.Io("io", if (isThere) advice else "there is no asset '$asset' (${refused.message})")
+        }
 
         /**
          * Opens a package that is part of an open file. The descriptor stays the caller's, and may be closed at once.
          *
+         * @throws SkipstoneException.Io for a descriptor that is closed, or whose length is not known.
          * @throws SkipstoneException.Package as for a file.
          */
         @JvmStatic
         @JvmOverloads
         public fun open(descriptor: AssetFileDescriptor, config: Config = Config()): Model {
-            val fd = descriptor.parcelFileDescriptor.fd
+            val fd = try {
+                descriptor.parcelFileDescriptor.fd
+            } catch (closed: IllegalStateException) {
+                throw SkipstoneException.Io("io", "the descriptor is closed")
+            }
+            if (descriptor.length < 0) throw SkipstoneException.Io("io", "the length of the descriptor's part is not known")
             val (start, length) = descriptor.startOffset.toULong() to descriptor.length.toULong()
             return Model(facade("model") { NativeModel.openDescriptor(fd, start, length, config.native()) })
         }
@@ -60,13 +86,37 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
         /**
          * Opens a package in memory, which is copied: from the position to the limit of a direct buffer.
          *
+         * @throws SkipstoneException.Input for a buffer that is not direct.
          * @throws SkipstoneException.Package as for a file.
          */
         @JvmStatic
         @JvmOverloads
-        public fun of(bytes: ByteBuffer, config: Config = Config()): Model {
-            require(bytes.isDirect) { "the buffer is not direct" }
-            return Model(facade("model") { NativeModel.fromBytes(bytes.slice(), config.native()) })
+        public fun of(bytes: ByteBuffer, config: Config = Config()): Model =
+            Model(facade("model") { NativeModel.fromBytes(direct(bytes), config.native()) })
+
+        /**
+         * Copies the package file [from] to [to] and opens it there. It is written beside [to], checked whole, and then
+         * renamed: [to] is the old file or the new one at any time, and models that have the old one open keep it.
+         *
+         * @throws SkipstoneException.Io where nothing can be read or written.
+         * @throws SkipstoneException.Package as for [open]; [to] is then as it was.
+         */
+        @JvmStatic
+        @JvmOverloads
+        public fun install(from: File, to: File, config: Config = Config()): Model =
+            Model(facade("model") { NativeModel.install(from.path, to.path, config.native()) })
+
+        /** The same for a package in memory: from the position to the limit of a direct buffer. */
+        @JvmStatic
+        @JvmOverloads
+        public fun install(bytes: ByteBuffer, to: File, config: Config = Config()): Model =
+            Model(facade("model") { NativeModel.installBytes(direct(bytes), to.path, config.native()) })
+
+        private fun direct(bytes: ByteBuffer): ByteBuffer {
+            if (!bytes.isDirect) {
+                throw SkipstoneException.Input("input.buffer", "a buffer is not direct: ByteBuffer.allocateDirect makes one")
+            }
+            return bytes.slice()
         }
     }
 }

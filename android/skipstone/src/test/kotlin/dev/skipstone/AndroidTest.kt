@@ -56,6 +56,22 @@ class AndroidTest {
         }
     }
 
+    /** Regression: an asset that is not there, and a descriptor that is closed, threw the system's own exceptions. */
+    @Test
+    fun `what Android refuses is an exception of the library`() {
+        val context = org.robolectric.RuntimeEnvironment.getApplication()
+        val missing = assertFailsWith<SkipstoneException.Io> { Classifier.open(context, "nothing.skip") }
+        assertTrue("no asset 'nothing.skip'" in missing.message, missing.message)
+        val file = ParcelFileDescriptor.open(PACKAGE, ParcelFileDescriptor.MODE_READ_ONLY)
+        val unknown = AssetFileDescriptor(file, 0, AssetFileDescriptor.UNKNOWN_LENGTH)
+        file.close()
+        assertFailsWith<SkipstoneException.Io> { Model.open(unknown) }
+        assertFailsWith<SkipstoneException.Io> { Model.open(AssetFileDescriptor(file, 0, 10)) }
+        val bitmap = Bitmap.createBitmap(4, 4, Bitmap.Config.ARGB_8888)
+        bitmap.recycle()
+        assertFailsWith<SkipstoneException.Frame> { Frame.of(bitmap) }
+    }
+
     /** A picture in grey is its brightness plane beside colours of 128, whatever the camera's strides. */
     @Test
     fun `planes of a camera are read in place`() {

@@ -2,6 +2,7 @@ package dev.skipstone
 
 import kotlin.test.Test
 import kotlin.test.assertEquals
+import kotlin.test.assertFailsWith
 import kotlin.test.assertTrue
 
 class ClassifierTest {
@@ -58,6 +59,29 @@ class ClassifierTest {
             val all = classifier.classifyBlocking(SAMPLES.first().rgb(), top = Int.MAX_VALUE).predictions
             assertEquals(10, all.size)
             assertEquals(1f, all.map { it.score }.sum(), 1e-4f)
+        }
+    }
+
+    @Test
+    fun `scores and names are as asked for`() {
+        Model.open(PACKAGE).use { model ->
+            val found = { options: ClassifierOptions ->
+                Classifier(model, options).use { it.classifyBlocking(SAMPLES.first().rgb(), 10).predictions }
+            }
+            val all = found(ClassifierOptions())
+            assertEquals(all.take(3), found(ClassifierOptions(threshold = all[2].score)))
+            assertEquals(setOf("frog", all.single { it.index == 3 }.label), found(ClassifierOptions(allow = listOf("frog", "class 3"))).map { it.label }.toSet())
+            assertEquals(all.drop(1), found(ClassifierOptions(deny = listOf(all[0].label))))
+            val logits = found(ClassifierOptions(Activation.NONE))
+            val sigmoids = found(ClassifierOptions(Activation.SIGMOID))
+            for ((logit, sigmoid) in logits.zip(sigmoids)) assertEquals(1 / (1 + kotlin.math.exp(-logit.score)), sigmoid.score, 1e-6f)
+            val names = (0 until 10).joinToString("\n") { "name $it" }
+            assertEquals("name ${all[0].index}", found(ClassifierOptions(labels = names))[0].label)
+            assertEquals("input.label", assertFailsWith<SkipstoneException.Input> { found(ClassifierOptions(allow = listOf("wolf"))) }.code)
+            Classifier(model).use {
+                assertTrue(it.info.scores.startsWith("softmax, assumed"), it.info.scores)
+                assertTrue(it.info.normalization.contains("metadata"), it.info.normalization)
+            }
         }
     }
 

@@ -98,6 +98,23 @@ class CoroutineTest {
         }
     }
 
+    /** Regression: what refused to be a frame was thrown at the camera's thread, and what an owner threw ended the analyzer. */
+    @Test
+    fun `what refuses to be a frame is a failure`(): Unit = runBlocking {
+        open().use { classifier ->
+            FrameAnalyzer(classifier).use { analyzer ->
+                analyzer.analyze { throw SkipstoneException.Frame("frame", "format 7 is not read") }
+                assertEquals("format 7 is not read", analyzer.failures.first().message)
+                analyzer.analyze { error("the image is closed") }
+                assertEquals("frame", analyzer.failures.first { "is closed" in it.message }.code)
+                analyzer.analyze { SAMPLES[0].rgb().onClose { error("no such image") } }
+                assertEquals("frame.close", analyzer.failures.first { "no such image" in it.message }.code)
+                analyzer.analyze { SAMPLES[1].rgb() }
+                analyzer.results.first { it.best?.label == SAMPLES[1].label }
+            }
+        }
+    }
+
     @Test
     fun `an analyzer that is closed takes no frames and keeps none`(): Unit = runBlocking {
         open().use { classifier ->

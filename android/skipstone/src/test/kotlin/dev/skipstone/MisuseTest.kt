@@ -2,6 +2,7 @@ package dev.skipstone
 
 import java.io.File
 import java.nio.ByteBuffer
+import java.nio.file.Files
 import java.util.concurrent.Callable
 import java.util.concurrent.Executors
 import java.util.concurrent.atomic.AtomicBoolean
@@ -95,6 +96,39 @@ class MisuseTest {
         val key = Config(publicKey = ByteArray(32))
         assertFailsWith<SkipstoneException.Package> { Model.open(PACKAGE, key) }
         assertFailsWith<SkipstoneException.Input> { Model.open(PACKAGE, Config(publicKey = ByteArray(31))) }
+    }
+
+    /** Regression: a package that was cut short or overwritten while it was mapped ended the process. */
+    @Test
+    fun `a package that changes while it is open is an error`() {
+        val folder = Files.createTempDirectory("packages").toFile()
+        val file = File(folder, "model.skip")
+        try {
+            val old = Model.install(PACKAGE, file).use { Classifier(it) }
+            val copied = Classifier.open(file, Config(copy = true))
+            val bytes = PACKAGE.readBytes()
+            val direct = ByteBuffer.allocateDirect(bytes.size).put(bytes).flip()
+            Model.install(direct, file).close()
+            assertFailsWith<SkipstoneException.Package> { Model.install(direct.duplicate().limit(bytes.size - 1), file) }
+            assertFailsWith<SkipstoneException.Io> { Model.install(File(folder, "none"), file) }
+            assertEquals(sample.label, old.classifyBlocking(sample.rgb()).best?.label)
+            val new = Classifier.open(file)
+            assertEquals(sample.label, new.classifyBlocking(sample.rgb()).best?.label)
+            assertEquals(listOf("model.skip"), folder.list()?.toList())
+            file.writeBytes(ByteArray(10))
+            assertEquals("package.changed", assertFailsWith<SkipstoneException.Package> { new.classifyBlocking(sample.rgb()) }.code)
+            for (classifier in listOf(old, copied)) assertEquals(sample.label, classifier.classifyBlocking(sample.rgb()).best?.label)
+            for (classifier in listOf(old, copied, new)) classifier.close()
+        } finally {
+            folder.deleteRecursively()
+        }
+    }
+
+    @Test
+    fun `arguments that cannot be are refused by name`() {
+        assertFailsWith<SkipstoneException.Input> { Config(threads = -1) }
+        assertFailsWith<SkipstoneException.Input> { Model.of(ByteBuffer.allocate(100)) }
+        assertFailsWith<SkipstoneException.Input> { Model.install(ByteBuffer.allocate(100), File("/nowhere")) }
     }
 
     @Test

@@ -23,14 +23,15 @@ public fun ImageProxy.toFrame(): Frame =
 
 /**
  * This analyzer as CameraX calls it. Use it with [ImageAnalysis.STRATEGY_KEEP_ONLY_LATEST]: the camera's thread never
- * waits, and the newest frame wins.
+ * waits, and the newest frame wins. An image that cannot be read is closed, and one of the analyzer's failures.
  */
 public fun FrameAnalyzer.asImageAnalyzer(): ImageAnalysis.Analyzer = ImageAnalysis.Analyzer { image ->
-    val frame = try {
-        image.toFrame()
-    } catch (refused: RuntimeException) {
-        image.close()
-        throw refused
+    analyze {
+        try {
+            image.toFrame()
+        } catch (refused: RuntimeException) {
+            image.close()
+            throw refused
+        }
     }
-    analyze(frame)
 }

@@ -13,14 +13,15 @@ import androidx.camera.view.PreviewView
 import androidx.lifecycle.lifecycleScope
 import dev.skipstone.Classifier
 import dev.skipstone.FrameAnalyzer
+import dev.skipstone.SkipstoneException
 import dev.skipstone.camerax.asImageAnalyzer
 import java.util.concurrent.Executors
 import kotlinx.coroutines.launch
 
 /** The camera's picture, and what the model in `assets/model.skip` sees in it. */
 class CameraActivity : ComponentActivity() {
-    private val classifier by lazy { Classifier.open(this, "model.skip") }
-    private val analyzer by lazy { FrameAnalyzer(classifier, top = 3) }
+    private var classifier: Classifier? = null
+    private var analyzer: FrameAnalyzer? = null
     private val cameraThread = Executors.newSingleThreadExecutor()
 
     override fun onCreate(state: Bundle?) {
@@ -35,9 +36,17 @@ class CameraActivity : ComponentActivity() {
             },
         )
 
+        val analyzer = try {
+            val classifier = Classifier.open(this, "model.skip").also { classifier = it }
+            FrameAnalyzer(classifier, top = 3).also { analyzer = it }
+        } catch (refused: SkipstoneException) {
+            label.text = refused.message
+            return
+        }
+        lifecycleScope.launch { analyzer.failures.collect { label.text = it.message } }
         lifecycleScope.launch {
             analyzer.results.collect { seen ->
-                val names = seen.predictions.joinToString("\n") { "%s  %.0f %%".format(it.label, it.score * 100) }
+                val names = seen.predictions.joinToString("\n") { "%s  %.0f %%".format(it.displayName, it.score * 100) }
                 label.text = "%s\n%.1f + %.1f ms".format(names, seen.prepareMs, seen.runMs)
             }
         }
@@ -55,7 +64,7 @@ class CameraActivity : ComponentActivity() {
     override fun onDestroy() {
         super.onDestroy()
         cameraThread.shutdown()
-        analyzer.close()
-        classifier.close()
+        analyzer?.close()
+        classifier?.close()
     }
 }

@@ -1,6 +1,7 @@
 package dev.skipstone.internal
 
 import dev.skipstone.Classification
+import dev.skipstone.ClassifierInfo
 import dev.skipstone.Frame
 import dev.skipstone.Prediction
 import dev.skipstone.SkipstoneException
@@ -31,11 +32,11 @@ internal class CallBuffer {
     }
 
     /** The [count] classes that the call found. */
-    fun classification(count: Int, labels: List<String>): Classification {
+    fun classification(count: Int, info: ClassifierInfo): Classification {
         val predictions = List(count) { at ->
             val index = bytes.getInt(CLASSES + at * 8)
-            val label = labels.getOrNull(index)?.takeIf(String::isNotEmpty) ?: "class $index"
-            Prediction(index, label, bytes.getFloat(CLASSES + at * 8 + 4))
+            val label = info.labels.getOrNull(index) ?: "class $index"
+            Prediction(index, label, bytes.getFloat(CLASSES + at * 8 + 4), info.displayNames.getOrNull(index) ?: label)
         }
         return Classification(predictions, prepareMs = bytes.getDouble(0), runMs = bytes.getDouble(8))
     }

@@ -1,0 +1,259 @@
+//! The file that a model's weights are mapped from, and what may become of it.
+//!
+//! A mapped page is read when it is first touched. Where somebody has cut the file short by then the system ends the
+//! process with SIGBUS, and where its bytes were overwritten they are computed with. Against that:
+//!
+//! - a file that is to be replaced is **installed**: written aside, checked, and renamed over the old one. Who has the old
+//!   one mapped keeps it;
+//! - before every run the file is looked at: another length or time of its last change is the error `package.changed`.
+//!   That is one `fstat`, well below a microsecond. What changes during a run is not seen by it. A file whose date is set by hand counts as changed;
+//! - with `Config.copy` nothing is mapped.
+//!
+//! No lock is taken, since Android and iOS have none that a writer must heed, and no handler of SIGBUS is set: there is
+//! one in a process, and it belongs to the app, its crash reporter or Java's machine.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use crate::error::{Result, SkipstoneError};
+
+/// A mapped file as it was when it was mapped.
+pub(crate) struct Source {
+    file: File,
+    state: (u64, Option<SystemTime>),
+}
+
+impl Source {
+    /// The file as it is now, before it is mapped.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn new(file: File) -> Result<Self> {
+        let state = state(&file).map_err(|error| refused(&"the package", &error))?;
+        Ok(Self { file, state })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Length of the file.
+    pub(crate) fn length(&self) -> u64 {
+        self.state.0
+    }
+
+    /// Refuses a file that is not what it was.
+    ///
+    /// # Errors
+    /// `Package`, `package.changed`.
+    pub(crate) fn check(&self) -> Result<()> {
+        if state(&self.file).ok() == Some(self.state) {
+            return Ok(());
+        }
+        Err(SkipstoneError::Package {
+            code: "package.changed".into(),
+            message: "the package was changed where it lies after it had been opened; install a new one beside it"
+                .into(),
+        })
+    }
+
+    /// The bytes of a part of the file, in memory.
+    ///
+    /// # Errors
+    /// `Io`, also where there is not memory enough.
+    pub(crate) fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = &self.file;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut bytes = Vec::new();
+            let length = length.min(self.length().saturating_sub(offset));
+            bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
+            file.take(length).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().map_err(|error| refused(&"the package", &error))
+    }
+}
+
+fn state(file: &File) -> io::Result<(u64, Option<SystemTime>)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.len(), metadata.modified().ok()))
+}
+
+pub(crate) fn refused(what: &dyn std::fmt::Display, error: &io::Error) -> SkipstoneError {
+    SkipstoneError::Io { code: "io".into(), message: format!("{what}: {error}") }
+}
+
+/// A file that is written aside, to be renamed once it is known to be good; removed where it is not.
+pub(crate) struct Aside {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Aside {
+    /// Writes `bytes` beside `target`, down to the disk.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn write(target: &Path, bytes: &mut dyn Read) -> Result<Self> {
+        // Two installations at once write two files, and the later one stays.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mut name = target.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}-{}.part", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let aside = Self { path: target.with_file_name(name), kept: false };
+        let mut write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&aside.path)?;
+            io::copy(bytes, &mut file)?;
+            file.flush()?;
+            file.sync_all()
+        };
+        write().map_err(|error| refused(&aside.path.display(), &error))?;
+        Ok(aside)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the file in `target`'s place, in one step: whoever opens that sees the old one or the new one, whole.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn rename(mut self, target: &Path) -> Result<()> {
+        fs::rename(&self.path, target).map_err(|error| refused(&target.display(), &error))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skipstone::graph::Graph;
+    use skipstone::ops::reduce::{Reduce, ReduceKind};
+    use skipstone::{DType, Fact, Shape};
+
+    use super::*;
+    use crate::{Config, Model, Session, TensorAddress};
+
+    /// A folder of its own, removed when it is dropped, and the bytes of a small package.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("skipstone-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self, name: &str) -> String {
+            self.0.join(name).to_str().unwrap().to_owned()
+        }
+
+        fn names(&self) -> Vec<String> {
+            let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+            fs::read_dir(&self.0).unwrap().map(name).collect()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Sums of `channels` channels.
+    fn package(channels: usize) -> Vec<u8> {
+        let mut graph = Graph::new();
+        let image = graph.add_input("image", Fact::new(DType::F32, Shape::new(&[1, channels, 2, 2]).unwrap()));
+        let sum = Reduce { axes: vec![2, 3], kind: ReduceKind::Sum, keep_dims: false };
+        let sums = graph.add_node("sum", sum, &[image]).unwrap()[0];
+        graph.outputs.push(("sums".into(), sums));
+        skipstone::package::write(&graph, &skipstone::Info::default(), None, None).unwrap()
+    }
+
+    fn run(session: &Session, channels: usize) -> Result<()> {
+        let (input, mut output) = (vec![1.0f32; channels * 4], vec![0.0f32; channels]);
+        let at = |address: *const f32, elements: usize| TensorAddress {
+            address: address as u64,
+            length_bytes: elements as u64 * 4,
+        };
+        session.run_at(vec![at(input.as_ptr(), channels * 4)], vec![at(output.as_mut_ptr(), channels)])?;
+        assert_eq!(output, vec![4.0; channels]);
+        Ok(())
+    }
+
+    /// Regression: a package that was cut short or overwritten under its mapping ended the process, or was run.
+    #[test]
+    fn a_package_that_changes_under_its_mapping_is_an_error() {
+        let folder = Folder::new("changes");
+        type Change = fn(&Path);
+        let changes: [(&str, Change); 3] = [
+            ("cut", |path| OpenOptions::new().write(true).open(path).unwrap().set_len(100).unwrap()),
+            ("emptied", |path| drop(File::create(path).unwrap())),
+            ("overwritten", |path| {
+                let file = OpenOptions::new().write(true).open(path).unwrap();
+                (&file).write_all(b"others").unwrap();
+                // Later than what a coarse clock may give both writes.
+                file.set_modified(SystemTime::now() + std::time::Duration::from_secs(10)).unwrap();
+            }),
+        ];
+        for (name, change) in changes {
+            let path = folder.file(name);
+            fs::write(&path, package(3)).unwrap();
+            let mapped = Session::new(Model::open(path.clone(), Config::default()).unwrap()).unwrap();
+            let copied = Config { copy: true, ..Config::default() };
+            let copied = Session::new(Model::open(path.clone(), copied).unwrap()).unwrap();
+            run(&mapped, 3).unwrap();
+            change(Path::new(&path));
+            assert_eq!(run(&mapped, 3).unwrap_err().code(), "package.changed", "{name}");
+            assert_eq!(mapped.latency().runs, 1);
+            run(&copied, 3).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_installed_package_leaves_open_ones_alone() {
+        let folder = Folder::new("install");
+        let (from, to) = (folder.file("from"), folder.file("model.skip"));
+        fs::write(&from, package(3)).unwrap();
+        let old = Model::install(from.clone(), to.clone(), Config::default()).unwrap();
+        assert_eq!(old.info().name, "model");
+        let old = Session::new(old).unwrap();
+        let new = Session::new(Model::install_bytes(&package(5), to.clone(), Config::default()).unwrap()).unwrap();
+        run(&new, 5).unwrap();
+        run(&old, 3).unwrap();
+        run(&Session::new(Model::open(to, Config::default()).unwrap()).unwrap(), 5).unwrap();
+        fs::remove_file(&from).unwrap();
+        run(&old, 3).unwrap();
+        assert_eq!(folder.names(), ["model.skip"]);
+    }
+
+    #[test]
+    fn what_is_not_whole_is_not_installed() {
+        let folder = Folder::new("broken");
+        let to = folder.file("model.skip");
+        Model::install_bytes(&package(3), to.clone(), Config::default()).unwrap();
+        let whole = package(5);
+        for bytes in [&whole[..whole.len() - 1], &[], b"not a package"] {
+            let error = Model::install_bytes(bytes, to.clone(), Config::default()).map(drop).unwrap_err();
+            assert!(matches!(error, SkipstoneError::Package { .. } | SkipstoneError::Model { .. }), "{error:?}");
+        }
+        let code = |result: Result<std::sync::Arc<Model>>| result.map(drop).unwrap_err().code().to_owned();
+        assert_eq!(code(Model::install(folder.file("nothing"), to.clone(), Config::default())), "io");
+        assert_eq!(code(Model::install_bytes(&whole, folder.file("no/folder"), Config::default())), "io");
+        assert_eq!(code(Model::install_bytes(&whole, String::new(), Config::default())), "io");
+        assert_eq!(folder.names(), ["model.skip"]);
+        run(&Session::new(Model::open(to, Config::default()).unwrap()).unwrap(), 3).unwrap();
+    }
+}
