@@ -4,8 +4,9 @@
 # LIBRARY is a build of libskipstone.so for any machine that was not stripped; without it, one is made for this machine.
 # What is generated is made internal: apps see the library that is written above it, and nothing else.
 set -euo pipefail
-folder=$(realpath -m "${1:?a folder to write to}")
-library=${2:+$(realpath "$2")}
+mkdir -p "${1:?a folder to write to}"
+folder=$(cd "$1" && pwd)
+library=${2:+$(cd "$(dirname "$2")" && pwd)/$(basename "$2")}
 cd "$(dirname "$0")/.."
 
 if [ -z "$library" ]; then
@@ -13,7 +14,10 @@ if [ -z "$library" ]; then
     library=${CARGO_TARGET_DIR:-target}/debug/libskipstone.so
 fi
 cargo run --quiet -p skipstone-bindgen -- generate --language kotlin --no-format --out-dir "$folder" "$library"
-sed -i -E \
+# A Mac's sed edits no file in place as others do.
+file=$folder/dev/skipstone/internal/ffi/skipstone.kt
+sed -E \
     -e 's/^(public )?((open |data |sealed |enum |abstract |inline |fun )*(class|interface|object|typealias|fun) )/internal \2/' \
     -e 's/^( +\*\/) fun /\1 internal fun /' \
-    "$folder"/dev/skipstone/internal/ffi/skipstone.kt
+    "$file" >"$file.internal"
+mv "$file.internal" "$file"

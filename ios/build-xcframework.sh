@@ -19,25 +19,31 @@ trap 'rm -rf "$work"' EXIT
 
 # slice NAME MINIMUM_VERSION TARGET...: one framework, of the same library for each architecture.
 slice() {
-    local framework=$work/$1/$name.framework minimum=$2 platform=$1 target libraries=()
+    local framework=$work/$1/$name.framework minimum=$2 platform=$1 target entry libraries=()
     shift 2
     rustup target add "$@"
     for target in "$@"; do
         cargo build --profile device -p skipstone-ffi --target "$target"
         libraries+=("$target_dir/$target/device/libskipstone_ffi.a")
     done
-    mkdir -p "$framework/Headers" "$framework/Modules"
-    lipo -create "${libraries[@]}" -output "$framework/$name"
-    cp "ios/Sources/$name/$name.h" "$framework/Headers/"
-    cp ios/Sources/Skipstone/PrivacyInfo.xcprivacy "$framework/"
-    cat >"$framework/Modules/module.modulemap" <<MAP
+    # On a Mac a framework is a bundle with versions, and what is at its top are links into the current one.
+    local contents=$framework resources=$framework
+    if [ "$platform" = MacOSX ]; then
+        contents=$framework/Versions/A
+        resources=$contents/Resources
+    fi
+    mkdir -p "$contents/Headers" "$contents/Modules" "$resources"
+    lipo -create "${libraries[@]}" -output "$contents/$name"
+    cp "ios/Sources/$name/$name.h" "$contents/Headers/"
+    cp ios/Sources/Skipstone/PrivacyInfo.xcprivacy "$resources/"
+    cat >"$contents/Modules/module.modulemap" <<MAP
 framework module $name {
     header "$name.h"
     export *
 }
 MAP
     # The App Store refuses a framework that does not say which system it needs.
-    cat >"$framework/Info.plist" <<PLIST
+    cat >"$resources/Info.plist" <<PLIST
 <?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
 <plist version="1.0">
@@ -55,7 +61,11 @@ MAP
 </dict>
 </plist>
 PLIST
-    plutil -lint -s "$framework/Info.plist"
+    plutil -lint -s "$resources/Info.plist"
+    if [ "$platform" = MacOSX ]; then
+        ln -s A "$framework/Versions/Current"
+        for entry in "$name" Headers Modules Resources; do ln -s "Versions/Current/$entry" "$framework/$entry"; done
+    fi
 }
 
 # The bindings are read off any build of the library.

@@ -21,19 +21,20 @@ import kotlinx.coroutines.launch
 import kotlinx.coroutines.withContext
 
 /**
- * Runs a package and shows what it took. The last report lies in the app's files as `report.json`.
+ * Runs a package and shows what it took. The last report lies in the app's external files as `report.json`, where adb
+ * reads it of a release build, too.
  *
  * Also by command, as a farm of phones would:
  *
  *     adb shell am start -n dev.skipstone.benchmark/.BenchmarkActivity --es model model.skip --ei minutes 30 --ei threads 2
- *     adb exec-out run-as dev.skipstone.benchmark cat files/report.json
+ *     adb pull /sdcard/Android/data/dev.skipstone.benchmark/files/report.json
  *
  * `model` is an asset or a path, `runs` takes the place of `minutes`.
  */
 class BenchmarkActivity : Activity() {
     private val scope = CoroutineScope(Dispatchers.Main.immediate)
     private lateinit var text: TextView
-    private val report get() = File(filesDir, "report.json")
+    private val report get() = File(getExternalFilesDir(null) ?: filesDir, "report.json")
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
