@@ -30,8 +30,10 @@ rust() { cargo test --quiet --workspace; }
 # What a device ships: the libraries that have never heard of ONNX.
 device() {
     cargo clippy --quiet -p skipstone --no-default-features --all-targets -- -D warnings
-    cargo test --quiet -p skipstone --no-default-features
+    cargo test --quiet -p skipstone --no-default-features --lib package::
+    cargo test --quiet -p skipstone --no-default-features --features signatures
     cargo test --quiet -p skipstone-ffi -p skipstone-jni
+    cargo test --quiet -p skipstone-ffi --features onnx onnx_tests::
 }
 
 release() { cargo build --quiet --release -p skipstone-cli; }
@@ -63,7 +65,7 @@ int8() { "$python" tests/parity/int8.py; }
 
 aarch64() {
     tests/cross.sh test --quiet -p skipstone-kernels
-    tests/cross.sh test --quiet -p skipstone --no-default-features
+    tests/cross.sh test --quiet -p skipstone --no-default-features --features signatures
 }
 
 # The programs that are run under an emulator, at once: what they share is built once.

@@ -20,12 +20,9 @@
 //! large one. Without a signature anybody who changes a file can make its hashes right, whatever they are, so that they
 //! need to tell damage only: they are XXH3-128, which one core takes as fast as memory is read, and zeros behind.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use twox_hash::XxHash3_128;
 
+use super::signature::{self, SigningKey};
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 
@@ -41,12 +38,8 @@ const HEADER: usize = 152;
 const ENTRY: usize = 56;
 /// Most sections a reader looks at.
 const MAX_SECTIONS: usize = 64;
-/// Bytes of a part of a section that is hashed by itself.
-const PART: usize = 1 << 20;
 /// What stands for the key and the signature where there is none.
 const UNSIGNED: ([u8; 32], [u8; 64]) = ([0; 32], [0; 64]);
-/// What a signature covers before the header's hash, so that it can be taken for nothing else.
-const CONTEXT: &[u8] = b"skipstone package";
 
 /// What a section holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,13 +79,9 @@ pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Vec
     file.extend((end as u64).to_le_bytes());
     let root = hash.header(&file, &table);
     file.extend(root);
-    match key {
-        Some(key) => {
-            file.extend(key.verifying_key().to_bytes());
-            file.extend(key.sign(&[CONTEXT, &root].concat()).to_bytes());
-        }
-        None => file.extend([UNSIGNED.0.as_slice(), &UNSIGNED.1].concat()),
-    }
+    let (signer, signature) = key.map_or(UNSIGNED, |key| signature::sign(&root, key));
+    file.extend(signer);
+    file.extend(signature);
     file.extend(table);
     for (_, bytes) in sections {
         file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
@@ -139,7 +128,11 @@ impl Container {
         let (stored_root, signer, signature) = (header.array()?, header.array()?, header.array()?);
         let table = header.take(count * ENTRY)?;
         let start = file.get(..24).unwrap_or_default();
-        let hash = Hash::of((signer, signature) != UNSIGNED);
+        let signed = (signer, signature) != UNSIGNED;
+        if signed {
+            signature::supported().map_err(|reason| refused("package.signature", reason))?;
+        }
+        let hash = Hash::of(signed);
         if hash.header(start, table) != stored_root {
             return Err(refused("package.hash", "its header is damaged"));
         }
@@ -174,9 +167,7 @@ fn check_signature(
     if key.is_some_and(|key| *key != signer) {
         return Err(refused("somebody else signed it"));
     }
-    let holder = VerifyingKey::from_bytes(&signer).map_err(|_| refused("its public key is none"))?;
-    let signed = holder.verify_strict(&[CONTEXT, root].concat(), &Signature::from_bytes(signature));
-    signed.map_err(|_| refused("its signature is wrong")).map(|()| Some(signer))
+    signature::check(root, &signer, signature).map_err(refused).map(|()| Some(signer))
 }
 
 /// The sections of a table, each where the one before ends, after checking their hashes and the zeros between.
@@ -231,7 +222,7 @@ impl Hash {
                 hash[..16].copy_from_slice(&XxHash3_128::oneshot(bytes).to_le_bytes());
                 hash
             }
-            Self::Blake3 => *blake3::hash(bytes).as_bytes(),
+            Self::Blake3 => signature::hash(bytes),
         }
     }
 
@@ -243,35 +234,8 @@ impl Hash {
     fn section(self, section: &[u8]) -> [u8; 32] {
         match self {
             Self::Xxh3 => self.bytes(section),
-            Self::Blake3 => self.parts(section),
+            Self::Blake3 => signature::section_hash(section),
         }
-    }
-
-    /// The hash of the hashes of the parts. Cores take part after part, so that one that wakes up late holds up nobody.
-    fn parts(self, section: &[u8]) -> [u8; 32] {
-        let parts: Vec<&[u8]> = section.chunks(PART).collect();
-        let mut hashes = vec![[0; 32]; parts.len()];
-        // A thread starts in the time in which a few hundred kilobytes are hashed.
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(parts.len() / 2).max(1);
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(part) = parts.get(index) else { return done };
-                done.push((index, self.bytes(part)));
-            }
-        };
-        thread::scope(|scope| {
-            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut done = work();
-            // What a helper could not do stays a hash of zeros, which no section has.
-            helpers.into_iter().for_each(|helper| done.extend(helper.join().unwrap_or_default()));
-            for (index, hash) in done {
-                hashes[index] = hash;
-            }
-        });
-        self.bytes(hashes.as_flattened())
     }
 }
 

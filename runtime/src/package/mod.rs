@@ -13,6 +13,8 @@ pub(crate) mod attack;
 mod compile;
 mod container;
 mod content;
+#[cfg_attr(not(feature = "signatures"), path = "unsigned.rs")]
+mod signature;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +38,7 @@ use content::{Content, StoredInfo, Weights};
 #[cfg(feature = "onnx")]
 pub use compile::{Recipe, compile};
 pub use content::PackedFor;
-pub use ed25519_dalek::{SigningKey, VerifyingKey};
+pub use signature::*;
 
 /// The name of what was taken from weights in a package's metadata: a line for each node.
 #[cfg(feature = "onnx")]

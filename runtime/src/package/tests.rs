@@ -73,8 +73,7 @@ fn info() -> Info {
         metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         parameters: 20_000,
         weight_bytes: 80_000,
-        assumed_batch: Vec::new(),
-        package: None,
+        ..Info::default()
     }
 }
 
@@ -162,11 +161,18 @@ fn weights_are_read_where_the_file_has_them() {
     std::fs::remove_file(path).unwrap();
 }
 
+/// A package, and one that is signed where the build has signatures.
+fn packages() -> Vec<Vec<u8>> {
+    let unsigned = host_package(None);
+    #[cfg(feature = "signatures")]
+    return vec![unsigned, host_package(Some(&SigningKey::from_bytes(&[7; 32])))];
+    #[cfg(not(feature = "signatures"))]
+    vec![unsigned]
+}
+
 #[test]
 fn a_flipped_bit_anywhere_is_refused() {
-    let key = SigningKey::from_bytes(&[7; 32]);
-    for key in [None, Some(&key)] {
-        let bytes = host_package(key);
+    for bytes in packages() {
         // Every byte of the header and the table, and of the rest as many as a test has time for.
         for at in (0..400).chain((400..bytes.len()).step_by(97)).chain(bytes.len() - 3..bytes.len()) {
             let mut damaged = bytes.clone();
@@ -192,6 +198,18 @@ fn a_file_cut_short_anywhere_is_refused() {
     assert_eq!(code(open(&longer)), "package.format");
 }
 
+/// A build without signatures is told by the header alone, and believes nobody.
+#[cfg(not(feature = "signatures"))]
+#[test]
+fn signed_packages_and_demands_are_refused() {
+    let mut signed = host_package(None);
+    signed[100] = 1;
+    assert_eq!(code(open(&signed)), "package.signature");
+    let demand = Options::default().signer([7; 32]);
+    assert_eq!(code(Model::from_bytes(&host_package(None), &demand)), "package.signature");
+}
+
+#[cfg(feature = "signatures")]
 #[test]
 fn signatures_hold() {
     let (ours, theirs) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));

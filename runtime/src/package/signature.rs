@@ -1,0 +1,71 @@
+//! Signatures: who made a package, and that nobody has changed it since.
+//!
+//! Ed25519 over the header's hash, and BLAKE3 for the hashes below it. An app that opens only packages of its own
+//! goes without: `unsigned.rs` takes this file's place where the feature `signatures` is off.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use ed25519_dalek::{Signature, Signer};
+pub use ed25519_dalek::{SigningKey, VerifyingKey};
+
+/// What a signature covers before the header's hash, so that it can be taken for nothing else.
+const CONTEXT: &[u8] = b"skipstone package";
+/// Bytes of a part of a section that is hashed by itself.
+const PART: usize = 1 << 20;
+
+/// Whether signed packages can be read at all.
+///
+/// # Errors
+/// The reason why not.
+pub(super) fn supported() -> Result<(), &'static str> {
+    Ok(())
+}
+
+/// Public key and signature of the header's hash.
+pub(super) fn sign(root: &[u8; 32], key: &SigningKey) -> ([u8; 32], [u8; 64]) {
+    (key.verifying_key().to_bytes(), key.sign(&[CONTEXT, root].concat()).to_bytes())
+}
+
+/// Checks that the holder of the public key `signer` signed the header's hash.
+///
+/// # Errors
+/// The reason why that is not so.
+pub(super) fn check(root: &[u8; 32], signer: &[u8; 32], signature: &[u8; 64]) -> Result<(), &'static str> {
+    let holder = VerifyingKey::from_bytes(signer).map_err(|_| "its public key is none")?;
+    let signed = holder.verify_strict(&[CONTEXT, root].concat(), &Signature::from_bytes(signature));
+    signed.map_err(|_| "its signature is wrong")
+}
+
+/// A hash that nobody can find other bytes for.
+pub(super) fn hash(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
+}
+
+/// The hash of the hashes of a section's parts. Cores take part after part, so that one that wakes up late holds up
+/// nobody.
+pub(super) fn section_hash(section: &[u8]) -> [u8; 32] {
+    let parts: Vec<&[u8]> = section.chunks(PART).collect();
+    let mut hashes = vec![[0; 32]; parts.len()];
+    // A thread starts in the time in which a few hundred kilobytes are hashed.
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(parts.len() / 2).max(1);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(part) = parts.get(index) else { return done };
+            done.push((index, hash(part)));
+        }
+    };
+    thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        // What a helper could not do stays a hash of zeros, which no section has.
+        helpers.into_iter().for_each(|helper| done.extend(helper.join().unwrap_or_default()));
+        for (index, hash) in done {
+            hashes[index] = hash;
+        }
+    });
+    hash(hashes.as_flattened())
+}
