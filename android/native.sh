@@ -7,16 +7,20 @@
 # The standard library is built along, which takes the flag for unstable options: small, and without what turns
 # addresses of a panic into names, a tenth of the library. Panics, which are caught and reported as bugs, go without
 # their lines, values are printed for debugging by name only, and signatures are checked without vector instructions:
-# once a package, a tenth of a millisecond. SKIPSTONE_OPERATORS leaves out what no package needs (`skipstone operators`).
+# once a package, a tenth of a millisecond. Panics come from calls, so that the unwind tables are exact at calls only.
+#
+# SKIPSTONE_OPERATORS leaves out what no package needs (`skipstone operators`). SKIPSTONE_FEATURES, where it is set, takes
+# the place of the default, "signatures": "" opens packages that are not signed, "signatures onnx" ONNX files too.
 set -euo pipefail
 mkdir -p "${1:?a folder to write to}"
 folder=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.."
 
 export RUSTC_BOOTSTRAP=1
-export RUSTFLAGS='-Zlocation-detail=none -Zfmt-debug=shallow --cfg curve25519_dalek_backend="serial"'
+export RUSTFLAGS='-Zlocation-detail=none -Zfmt-debug=shallow -Zuse-sync-unwind=yes --cfg curve25519_dalek_backend="serial"'
 cargo ndk --platform 24 --target arm64-v8a --target armeabi-v7a --target x86_64 --output-dir "$folder" \
-    build --profile device -p skipstone-jni -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size
+    build --profile device -p skipstone-jni ${SKIPSTONE_FEATURES+--no-default-features --features "$SKIPSTONE_FEATURES"} \
+    -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind,optimize_for_size,backtrace-trace-only
 
 # Every segment that is loaded must start at a multiple of 16 KB. Macs have no readelf; the NDK has.
 readelf=$(echo "${ANDROID_NDK_HOME:?the folder of the NDK}"/toolchains/llvm/prebuilt/*/bin/llvm-readelf)

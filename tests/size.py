@@ -1,75 +1,202 @@
-"""The size of libskipstone.so as a phone gets it, for x86-64 and aarch64, and what takes it.
+"""The size of libskipstone.so as a phone gets it, and what takes it.
 
 Builds the library for Linux with the options of `android/native.sh`: the device profile, a standard library of its own,
-relocations packed and like functions merged by lld, as with the NDK. Prints a table by crate, from the symbols that a
-phone's copy is stripped of. Fails where a library is larger than LIMIT.
+relocations packed and like functions merged by lld, as with the NDK. Every build is held against its limit, and its
+bytes by crate and family against the table in `bindings/size.md`: a row that is off by more than TOLERANCE fails.
 
-    python3 tests/size.py [--only x86_64]
+    python3 tests/size.py                      every build
+    python3 tests/size.py --only full onnx     some of them, without the table
+    python3 tests/size.py --write              write the table
+
+The bytes of code and constants come from the symbols that a phone's copy is stripped of: generic code counts where it
+is written, and functions that the linker merged count once.
 """
 
 import argparse
+import gzip
 import os
 import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-LIMIT = 1_500_000
-ARCHITECTURES = {"x86_64": "", "aarch64": "aarch64-linux-gnu-"}
+import driver
+
+FOLDER = driver.ROOT / "build" / "size"
+TABLE = driver.ROOT / "bindings" / "size.md"
 LINK = ["-fuse-ld=lld", "-Wl,--icf=all", "-Wl,-z,pack-relative-relocs"]
+# As in android/native.sh.
+FLAGS = '-Zlocation-detail=none -Zfmt-debug=shallow -Zuse-sync-unwind=yes --cfg curve25519_dalek_backend="serial"'
+STANDARD_LIBRARY = "-Zbuild-std-features=panic-unwind,optimize_for_size,backtrace-trace-only"
+# A row may be off by this share of it, or by this many bytes.
+TOLERANCE = 0.03, 3_000
+# Rows of less are summed up.
+LEAST = 4_000
+NETWORK = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
+
+
+@dataclass
+class Build:
+    """One build of the library."""
+
+    what: str
+    limit: int
+    architecture: str = "x86_64"
+    features: list[str] = field(default_factory=list)
+    # Only the operators of NETWORK.
+    subset: bool = False
+
+
+BUILDS = {
+    "full": Build("every operator, x86-64", 1_500_000),
+    "aarch64": Build("every operator, aarch64", 1_500_000, architecture="aarch64"),
+    "network": Build(
+        "the operators of SimpleNet, without signatures, x86-64", 1_200_000, features=["--no-default-features"], subset=True
+    ),
+    "onnx": Build("every operator, opens ONNX files too, x86-64", 2_100_000, features=["--features", "onnx"]),
+}
 
 
 def linker() -> str:
     """Where rustup keeps its lld, under the name by which gcc looks for it."""
-    run = subprocess.run(["rustc", "--print", "sysroot"], cwd=ROOT, capture_output=True, text=True, check=True)
+    run = subprocess.run(["rustc", "--print", "sysroot"], cwd=driver.ROOT, capture_output=True, text=True, check=True)
     return f"-B{run.stdout.strip()}/lib/rustlib/x86_64-unknown-linux-gnu/bin/gcc-ld"
 
 
-def build(architecture: str) -> Path:
-    """The library with its symbols."""
-    target = f"{architecture}-unknown-linux-gnu"
-    folder = ROOT / "build" / "size"
-    command = [ROOT / "tests" / "cross.sh", "phone", target, "rustc", "--profile", "device"]
-    command += ["-p", "skipstone-jni", "-Zbuild-std-features=panic-unwind,optimize_for_size", "--"]
+def operators() -> str:
+    """What a package of NETWORK needs."""
+    skipstone = driver.Skipstone(driver.TARGET / "release" / "skipstone")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    package = FOLDER / "network.skip"
+    skipstone.call("compile", NETWORK, "-o", package)
+    return skipstone.call("operators", package).strip()
+
+
+def build(name: str) -> tuple[Path, Path]:
+    """The library with its symbols and without: NAME.symbols.so and NAME.so."""
+    it = BUILDS[name]
+    target = f"{it.architecture}-unknown-linux-gnu"
+    command = [driver.ROOT / "tests" / "cross.sh", "phone", target, "rustc", "--quiet", "--profile", "device"]
+    command += ["-p", "skipstone-jni", *it.features, STANDARD_LIBRARY, "--"]
     command += [f"-Clink-arg={argument}" for argument in [linker(), *LINK]]
-    flags = '-Zlocation-detail=none -Zfmt-debug=shallow --cfg curve25519_dalek_backend="serial"'
-    environment = os.environ | {"RUSTFLAGS": flags, "CARGO_PROFILE_DEVICE_STRIP": "none", "SKIPSTONE_CROSS_TARGET": str(folder)}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
-    return folder / target / "device" / "libskipstone.so"
+    environment = os.environ | {"RUSTFLAGS": FLAGS, "CARGO_PROFILE_DEVICE_STRIP": "none", "SKIPSTONE_CROSS_TARGET": str(FOLDER)}
+    environment["SKIPSTONE_OPERATORS"] = operators() if it.subset else ""
+    subprocess.run(command, cwd=driver.ROOT, env=environment, check=True)
+    symbols, stripped = FOLDER / f"{name}.symbols.so", FOLDER / f"{name}.so"
+    symbols.write_bytes((FOLDER / target / "device" / "libskipstone.so").read_bytes())
+    strip = "strip" if it.architecture == "x86_64" else f"{it.architecture}-linux-gnu-strip"
+    subprocess.run([strip, "-o", stripped, symbols], check=True)
+    return symbols, stripped
 
 
-def crates(library: Path) -> Counter[str]:
-    """Bytes of code and constants by the crate that a symbol is of; generic code counts where it is written."""
+def family(symbol: str) -> str:
+    """The crate of a symbol, and of our own crates the module."""
+    path = re.search(r"\b([a-z][a-z0-9_]*)((?:::[a-z][a-z0-9_]*)*)::", symbol)
+    if not path:
+        return "without a name"
+    crate, modules = path[1], path[2].split("::")[1:]
+    depth = {"skipstone": 2, "skipstone_kernels": 1, "skipstone_onnx": 1}.get(crate, 0)
+    # Two levels where the first is a whole world.
+    modules = modules[: depth if modules[:1] in (["ops"], ["onnx"]) else min(depth, 1)]
+    return "::".join([crate, *modules])
+
+
+def rows(library: Path) -> Counter[str]:
+    """Bytes by family, and those of the sections that belong to none."""
     table = subprocess.run(["nm", "-S", "-C", library], capture_output=True, text=True, check=True).stdout
     sizes: Counter[str] = Counter()
+    seen = set()
     for line in table.splitlines():
         # Without a size, or in no section of a file: not counted.
-        entry = re.fullmatch(r"[0-9a-f]+ ([0-9a-f]+) [tTrRdDwWvV] (.*)", line)
-        if entry:
-            crate = re.search(r"\b([a-z][a-z0-9_]*)::", entry[2])
-            sizes[crate[1] if crate else "without a name"] += int(entry[1], 16)
+        entry = re.fullmatch(r"([0-9a-f]+) ([0-9a-f]+) [tTrRdDwWvV] (.*)", line)
+        if entry and entry[1] not in seen:
+            seen.add(entry[1])
+            sizes[family(entry[3])] += int(entry[2], 16)
+    headers = subprocess.run(["readelf", "-SW", library], capture_output=True, text=True, check=True).stdout
+    for name, size in re.findall(r"\] (\.\S+) +\w+ +[0-9a-f]+ [0-9a-f]+ ([0-9a-f]+)", headers):
+        if name in (".eh_frame", ".eh_frame_hdr", ".gcc_except_table"):
+            sizes["unwind tables"] += int(size, 16)
+        elif name in (".rel.dyn", ".rela.dyn", ".relr.dyn", ".dynsym", ".dynstr"):
+            sizes["relocations and exported names"] += int(size, 16)
     return sizes
 
 
-def report(architecture: str, prefix: str) -> int:
-    library = build(architecture)
-    stripped = library.with_name("stripped.so")
-    subprocess.run([f"{prefix}strip", "-o", stripped, library], check=True)
-    size = stripped.stat().st_size
-    print(f"\n{architecture}: {size:,} bytes stripped, of at most {LIMIT:,}")
-    for crate, taken in crates(library).most_common(12):
-        print(f"  {taken:>9,}  {crate}")
-    return size
+def summed(sizes: Counter[str]) -> dict[str, int]:
+    """The large rows by name, and the rest of each crate in one."""
+    summed: Counter[str] = Counter()
+    for row, size in sizes.items():
+        crate, _, module = row.partition("::")
+        summed[row if size >= LEAST else f"{crate}, the rest" if module else "other crates"] += size
+    return dict(summed)
+
+
+def text(tables: dict[str, dict[str, int]], totals: dict[str, tuple[int, int]]) -> str:
+    """The table as Markdown."""
+    lines = ["# What the device library holds", ""]
+    lines += ["Bytes of `libskipstone.so`, stripped; written by `tests/size.py --write` and checked by `tests/size.py`.", ""]
+    lines += ["| build | | bytes | gzip |", "|---|---|---:|---:|"]
+    lines += [f"| {name} | {BUILDS[name].what} | {size:,} | {zipped:,} |" for name, (size, zipped) in totals.items()]
+    lines += ["", f"By crate and family; of at least {LEAST:,} bytes.", ""]
+    lines += ["| | " + " | ".join(tables) + " |", "|---|" + "---:|" * len(tables)]
+    largest = {row: max(table.get(row, 0) for table in tables.values()) for table in tables.values() for row in table}
+    for row in sorted(largest, key=lambda row: -largest[row]):
+        cells = [f"{table[row]:,}" if row in table else "" for table in tables.values()]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def stored() -> dict[str, list[str]]:
+    """The cells of TABLE by the name of their row."""
+    lines = TABLE.read_text().splitlines() if TABLE.exists() else []
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return {row: values for row, *values in cells}
+
+
+def is_near(now: str, then: str) -> bool:
+    if not (now.replace(",", "").isdigit() and then.replace(",", "").isdigit()):
+        return now == then or "" in (now, then) and (now or then).replace(",", "") < f"{LEAST + TOLERANCE[1]}"
+    new, old = int(now.replace(",", "")), int(then.replace(",", ""))
+    return abs(new - old) <= max(TOLERANCE[0] * old, TOLERANCE[1])
+
+
+def outdated(written: str) -> list[str]:
+    """The rows of the table that are no longer so."""
+    then = stored()
+    wrong = []
+    for line in written.splitlines():
+        if not line.startswith("| ") or "---" in line:
+            continue
+        row, *values = [cell.strip() for cell in line.strip("|").split("|")]
+        if row in then and not all(map(is_near, values, then[row])):
+            wrong.append(f"{row}: {' '.join(values)} now, {' '.join(then[row])} in {TABLE.name}")
+        elif row not in then and any(not is_near(value, "0") for value in values if value):
+            wrong.append(f"{row}: not in {TABLE.name}")
+    return wrong
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=ARCHITECTURES)
-    only = parser.parse_args().only
-    sizes = {name: report(name, prefix) for name, prefix in ARCHITECTURES.items() if only in (None, name)}
-    sys.exit(any(size > LIMIT for size in sizes.values()))
+    parser.add_argument("--only", choices=BUILDS, nargs="+", default=list(BUILDS))
+    parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(driver.ROOT)}")
+    args = parser.parse_args()
+    tables, totals = {}, {}
+    for name in args.only:
+        symbols, stripped = build(name)
+        tables[name] = summed(rows(symbols))
+        totals[name] = stripped.stat().st_size, len(gzip.compress(stripped.read_bytes(), 9))
+        print(f"{name} ({BUILDS[name].what}): {totals[name][0]:,} bytes, of at most {BUILDS[name].limit:,}", flush=True)
+    failed = [f"{name} is larger than its limit" for name, (size, _) in totals.items() if size > BUILDS[name].limit]
+    written = text(tables, totals)
+    print(written)
+    if list(tables) == list(BUILDS):
+        if args.write:
+            TABLE.write_text(written)
+        failed += outdated(written)
+    for reason in failed:
+        print(f"size: {reason}", file=sys.stderr)
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":
