@@ -4,6 +4,9 @@
 #
 #   ios/build-xcframework.sh
 #
+# SKIPSTONE_FEATURES, where it is set, takes the place of the default, "signatures": "" opens packages that are not signed,
+# "signatures onnx" ONNX files too. SKIPSTONE_OPERATORS leaves out what no package needs (`skipstone operators`).
+#
 # Needs a Mac with Xcode, and Rust through rustup, which fetches the targets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,7 +26,8 @@ slice() {
     shift 2
     rustup target add "$@"
     for target in "$@"; do
-        cargo build --profile device -p skipstone-ffi --target "$target"
+        cargo build --profile device -p skipstone-ffi --target "$target" \
+            ${SKIPSTONE_FEATURES+--no-default-features --features "$SKIPSTONE_FEATURES"}
         libraries+=("$target_dir/$target/device/libskipstone_ffi.a")
     done
     # On a Mac a framework is a bundle with versions, and what is at its top are links into the current one.

@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 skipstone=${SKIPSTONE:-$CARGO_TARGET_DIR/release/skipstone}
+python=$PWD/build/venv/bin/python
 build=$PWD/build/android
 maven="mvn --batch-mode --quiet --file android/pom.xml"
 
@@ -25,13 +26,14 @@ install_packages() {
 
 # The library that ships, built for this machine.
 library() {
-    local built=build/size/x86_64-unknown-linux-gnu/device
+    local built=build/size
     say "building the library"
-    python3 tests/size.py --only x86_64
-    mkdir -p "$build/native"
-    cp $built/stripped.so "$build/native/libskipstone.so"
+    "$python" tests/size.py --only full onnx
+    mkdir -p "$build/native" "$build/native-onnx"
+    cp $built/full.so "$build/native/libskipstone.so"
+    cp $built/onnx.so "$build/native-onnx/libskipstone.so"
     # The bindings are generated from what the library says of itself, which stripping takes away.
-    android/bindings.sh "$build/kotlin" $built/libskipstone.so
+    android/bindings.sh "$build/kotlin" $built/full.symbols.so
 }
 
 # A package, and what the command line sees in the sample pictures: the truth for the library's answers.
@@ -58,6 +60,9 @@ tests() {
     say "compiling the library and running its tests"
     $maven test
     grep -h "Tests run" android/target/surefire-reports/*.txt
+    say "running the tests of ONNX files with the library that opens them"
+    $maven surefire:test -Dtest=OnnxTest -Dfeatures=onnx -Dnative="$build/native-onnx"
+    grep -h "Tests run" android/target/surefire-reports/*OnnxTest.txt
     grep -h "rounds:" android/target/surefire-reports/*-output.txt
 }
 

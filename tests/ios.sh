@@ -17,7 +17,7 @@ say() { printf 'ios: %s\n' "$*" >&2; }
 
 package() {
     say "the library for this machine"
-    cargo build --quiet --release -p skipstone-ffi
+    cargo build --quiet --release -p skipstone-ffi --features onnx
     # The root sees this tree alone, wherever cargo's target folder may be.
     mkdir -p "$host"
     cp "$CARGO_TARGET_DIR/release/libskipstone_ffi.a" "$host/"

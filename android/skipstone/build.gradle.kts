@@ -38,6 +38,7 @@ val native by tasks.registering(Exec::class) {
     inputs.files("../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml", "../native.sh")
     // What the scripts read of the environment.
     inputs.property("operators", providers.environmentVariable("SKIPSTONE_OPERATORS").orElse(""))
+    inputs.property("features", providers.environmentVariable("SKIPSTONE_FEATURES").orElse("signatures"))
     inputs.property("ndk", providers.environmentVariable("ANDROID_NDK_HOME").orElse(""))
     outputs.dir(libraries)
     commandLine("../native.sh", libraries.get().asFile.path)

@@ -63,7 +63,7 @@ pub struct ClassifierOptions {
 }
 
 /// How a classifier makes its input and its scores, and who says so.
-#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+#[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct ClassifierInfo {
     /// Names of the classes, in the order of the output; empty where nothing names them.
     pub labels: Vec<String>,
@@ -72,7 +72,24 @@ pub struct ClassifierInfo {
     /// What the scores are, such as `softmax inside the model, by the model's last operator, prob`.
     pub scores: String,
     /// What images are normalized by.
-    pub normalization: String,
+    pub normalization: Normalization,
+}
+
+/// What is subtracted from each channel of an image, for values between 0 and 1, and what it is then divided by.
+#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+pub struct Normalization {
+    /// Mean of the channels.
+    pub mean: Vec<f32>,
+    /// Standard deviation of the channels.
+    pub std: Vec<f32>,
+    /// Who says so, such as `by the model's metadata`.
+    pub origin: String,
+}
+
+impl From<&classify::Normalization> for Normalization {
+    fn from(it: &classify::Normalization) -> Self {
+        Self { mean: it.mean.clone(), std: it.std.clone(), origin: it.origin.to_string() }
+    }
 }
 
 /// A class that a frame may show.
@@ -160,7 +177,7 @@ impl Classifier {
                 labels: names(classifier.labels()),
                 display_names: names(classifier.display_names()),
                 scores: classifier.head().to_string(),
-                normalization: classifier.normalization().to_string(),
+                normalization: classifier.normalization().into(),
             };
             let live = Live::new(Running { classifier, prepared: vec![0.0; elements] });
             Ok(CLASSIFIERS.add(|handle| Self { live, model, info, handle }))

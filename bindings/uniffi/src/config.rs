@@ -1,6 +1,8 @@
 //! How a model is to be run, as an app says it.
 
-use skipstone::{Options, PowerMode};
+use std::collections::HashMap;
+
+use skipstone::{Options, PowerMode, Shapes};
 
 use crate::error::{Result, SkipstoneError};
 
@@ -27,6 +29,8 @@ pub struct Config {
     pub public_key: Option<Vec<u8>>,
     /// Whether a package's file is read into memory instead of mapped: nothing that becomes of the file matters then.
     pub copy: bool,
+    /// Shapes of an ONNX file's dynamic inputs, by name; a package has none.
+    pub shapes: HashMap<String, Vec<u64>>,
 }
 
 impl Config {
@@ -42,7 +46,8 @@ impl Config {
         };
         // More threads than cores only wait for each other.
         let cores = std::thread::available_parallelism().map_or(threads, usize::from);
-        let options = Options::default().threads(threads.min(cores)).power(power);
+        let options = Options { shapes: self.shapes(), ..Options::default() };
+        let options = options.threads(threads.min(cores)).power(power);
         match &self.public_key {
             None => Ok(options),
             Some(key) => {
@@ -51,6 +56,11 @@ impl Config {
                 Ok(options.signer(key))
             }
         }
+    }
+
+    pub(crate) fn shapes(&self) -> Shapes {
+        let shape = |dims: &[u64]| dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(usize::MAX)).collect();
+        self.shapes.iter().map(|(input, dims)| (input.clone(), shape(dims))).collect()
     }
 }
 

@@ -15,13 +15,17 @@ mod frame;
 mod live;
 mod measure;
 mod model;
+#[cfg(all(test, feature = "onnx"))]
+mod onnx_tests;
 mod registry;
 mod session;
 mod source;
 #[cfg(test)]
 mod tests;
 
-pub use classifier::{Activation, Classification, Classifier, ClassifierInfo, ClassifierOptions, Prediction};
+pub use classifier::{
+    Activation, Classification, Classifier, ClassifierInfo, ClassifierOptions, Normalization, Prediction,
+};
 pub use config::{Config, Power};
 pub use error::{Result, SkipstoneError};
 pub use frame::{FrameAddress, FrameFormat, FrameMatrix, FrameRange, PlaneAddress, Region};

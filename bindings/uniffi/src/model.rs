@@ -11,9 +11,7 @@ use skipstone::plan::Port;
 
 use crate::classifier::{Classifier, ClassifierOptions};
 use crate::config::Config;
-#[cfg(feature = "onnx")]
-use crate::error::SkipstoneError;
-use crate::error::{Result, guarded};
+use crate::error::{Result, SkipstoneError, guarded};
 use crate::measure::Memory;
 use crate::session::Session;
 use crate::source::{Aside, Source, refused};
@@ -98,9 +96,8 @@ impl Model {
         let source = Source::new(file)?;
         let length = source.length();
         match Self::of_part(source, 0, length, &name, config) {
-            // Where the front end is built in, it may be a model for that.
-            #[cfg(feature = "onnx")]
-            Err(SkipstoneError::Package { code, .. }) if code == "package.magic" => {
+            // By its path: an ONNX file may have tensors in files beside it.
+            Err(error) if may_be_onnx(&error) => {
                 Ok(Self::from_runtime(skipstone::Model::open(path, &config.options()?)?, name))
             }
             opened => opened,
@@ -129,13 +126,33 @@ impl Model {
     }
 }
 
+/// Whether the front end, where it is built in, is to try a file that is no package.
+fn may_be_onnx(error: &SkipstoneError) -> bool {
+    cfg!(feature = "onnx") && error.code() == "package.magic"
+}
+
+/// The package of an ONNX file for this machine.
+#[cfg(feature = "onnx")]
+fn packed(path: &Path, config: &Config) -> Result<Vec<u8>> {
+    use skipstone::package::{Recipe, compile};
+    let recipe = Recipe { isa: Some(skipstone::Isa::detect()), shapes: config.shapes(), ..Recipe::default() };
+    Ok(compile(path, &recipe, None)?)
+}
+
+#[cfg(not(feature = "onnx"))]
+fn packed(_path: &Path, _config: &Config) -> Result<Vec<u8>> {
+    let message = "this library opens packages only: it was built without the feature `onnx`";
+    Err(SkipstoneError::Unsupported { code: "onnx".into(), message: message.into() })
+}
+
 #[uniffi::export]
 impl Model {
-    /// Opens the package file at `path`, whose weights are mapped, not read.
+    /// Opens the package file at `path`, whose weights are mapped, not read. A library with the feature `onnx` opens
+    /// ONNX files too, if `config` has no key: it plans them and packs their weights in memory, each time.
     ///
     /// # Errors
     /// `Io` where it cannot be read, `Package` where it is damaged, not signed by the key of `config`, or made for
-    /// another machine.
+    /// another machine; `Model` and `Unsupported` for an ONNX file, as for `convert`.
     #[uniffi::constructor]
     pub fn open(path: String, config: Config) -> Result<Arc<Self>> {
         guarded(|| Self::of_file(Path::new(&path), Path::new(&path), &config))
@@ -163,6 +180,24 @@ impl Model {
         guarded(|| Self::install_from(&mut { bytes }, Path::new(&to), &config))
     }
 
+    /// Makes a package of the ONNX file `from`, for this machine, at `to`, and opens it there: planned and packed once,
+    /// and opened like any package from then on. Tensors in files beside `from` go into the package. Put in place as by
+    /// `install`. The package is not signed.
+    ///
+    /// # Errors
+    /// `Model` for a file that is malformed, `Unsupported` for one with operators that this library has no kernels
+    /// for, or that was built without the feature `onnx` (`onnx`); `Input` where `config` has a key, since nobody
+    /// signs what is made here; `Io`. `to` is then as it was.
+    #[uniffi::constructor]
+    pub fn convert(from: String, to: String, config: Config) -> Result<Arc<Self>> {
+        guarded(|| {
+            if config.public_key.is_some() {
+                return Err(SkipstoneError::input("input.key", "what is made of an ONNX file here is not signed"));
+            }
+            Self::install_from(&mut packed(Path::new(&from), &config)?.as_slice(), Path::new(&to), &config)
+        })
+    }
+
     /// Opens the package that is `length` bytes from `offset` of an open file, such as an asset in an app's archive.
     /// The descriptor is borrowed for the length of the call: the caller closes it.
     ///
@@ -171,8 +206,14 @@ impl Model {
     #[uniffi::constructor]
     pub fn open_descriptor(fd: i32, offset: u64, length: u64, config: Config) -> Result<Arc<Self>> {
         guarded(|| {
-            let source = Source::new(crate::descriptor::duplicate(fd)?)?;
-            Self::of_part(source, offset, length, "model", &config)
+            let open = |copy| {
+                let source = Source::new(crate::descriptor::duplicate(fd)?)?;
+                Self::of_part(source, offset, length, "model", &Config { copy, ..config.clone() })
+            };
+            match open(config.copy) {
+                Err(error) if may_be_onnx(&error) => open(true),
+                opened => opened,
+            }
         })
     }
 

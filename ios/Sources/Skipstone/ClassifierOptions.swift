@@ -59,8 +59,18 @@ public struct ClassifierInfo: Hashable, Sendable {
     public let displayNames: [String]
     /// What the scores are, such as `sigmoid inside the model, by the model's last operator, prob`.
     public let scores: String
-    /// What images are normalized by: mean, standard deviation, and whether that is only assumed.
-    public let normalization: String
+    /// What images are normalized by.
+    public let normalization: Normalization
+
+    /// What is subtracted from each channel of an image, for values between 0 and 1, and what it is then divided by.
+    public struct Normalization: Hashable, Sendable {
+        /// Mean of the channels.
+        public let mean: [Float]
+        /// Standard deviation of the channels.
+        public let std: [Float]
+        /// Who says so, such as `by the model's metadata`; it begins with `assumed` where nobody does.
+        public let origin: String
+    }
 }
 
 extension ClassifierInfo {
@@ -68,6 +78,7 @@ extension ClassifierInfo {
         labels = info.labels
         displayNames = info.displayNames
         scores = info.scores
-        normalization = info.normalization
+        normalization = Normalization(
+            mean: info.normalization.mean, std: info.normalization.std, origin: info.normalization.origin)
     }
 }

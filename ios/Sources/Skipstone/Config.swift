@@ -20,19 +20,24 @@ public struct Config: Hashable, Sendable {
     /// Ed25519 public key of 32 bytes. Where it is given, only a package signed with the
     /// matching secret key is opened.
     public var publicKey: Data?
-
     /// Whether a package's file is read into memory instead of mapped: nothing that becomes of the file matters then.
     public var copy: Bool
+    /// Shapes of an ONNX file's dynamic inputs, by name; a package has none.
+    public var shapes: [String: [Int]]
 
     /// One thread on whichever core the system gives, and any package, mapped, unless told otherwise.
     ///
     /// More threads share every step, and a step is over when the slowest core is done with its part: where
     /// efficiency cores take part, two threads can be slower than one.
-    public init(threads: Int? = 1, power: Power = .balanced, publicKey: Data? = nil, copy: Bool = false) {
+    public init(
+        threads: Int? = 1, power: Power = .balanced, publicKey: Data? = nil, copy: Bool = false,
+        shapes: [String: [Int]] = [:]
+    ) {
         self.threads = threads
         self.power = power
         self.publicKey = publicKey
         self.copy = copy
+        self.shapes = shapes
     }
 
     var binding: SkipstoneBindings.Config {
@@ -42,6 +47,8 @@ public struct Config: Hashable, Sendable {
             case .balanced: .balanced
             case .efficient: .efficient
             }
-        return .init(threads: UInt32(clamping: threads ?? 0), power: power, publicKey: publicKey, copy: copy)
+        return .init(
+            threads: UInt32(clamping: threads ?? 0), power: power, publicKey: publicKey, copy: copy,
+            shapes: shapes.mapValues { $0.map { UInt64(clamping: $0) } })
     }
 }

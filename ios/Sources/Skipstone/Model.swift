@@ -15,6 +15,9 @@ public final class Model: Sendable {
 
     /// Maps the package at `url` and checks it.
     ///
+    /// A library with the feature `onnx` opens ONNX files too, and plans them each time; ``convert(from:to:config:)``
+    /// does it once.
+    ///
     /// Takes milliseconds, and blocks: off the main actor, or by the initialisers of
     /// ``Classifier`` and ``Session`` that take a URL.
     ///
@@ -57,6 +60,21 @@ public final class Model: Sendable {
     public static func install(_ data: Data, to target: URL, config: Config = Config()) throws -> Model {
         guard target.isFileURL else { throw SkipstoneError(.io, code: "io", "\(target) is not a file") }
         return try Model { try .installBytes(bytes: data, to: target.path, config: config.binding) }
+    }
+
+    /// Makes a package of the ONNX file at `source`, for this device, at `target`, and opens it there.
+    ///
+    /// It is planned and packed once; from then on ``init(contentsOf:config:)`` takes milliseconds. `target` is put in
+    /// place as by ``install(from:to:config:)``. The library must have been built with the feature `onnx`.
+    ///
+    /// - Throws: ``SkipstoneError`` of kind `io`; `model` for a file that is malformed; `unsupported` for operators that
+    ///   the library has no kernels for, and of code `onnx` for a library without the feature; `input` for a
+    ///   `config` with a key, since nobody signs what is made here. `target` is then as it was.
+    public static func convert(from source: URL, to target: URL, config: Config = Config()) throws -> Model {
+        for url in [source, target] where !url.isFileURL {
+            throw SkipstoneError(.io, code: "io", "\(url) is not a file; download the model first")
+        }
+        return try Model { try .convert(from: source.path, to: target.path, config: config.binding) }
     }
 
     private init(_ open: () throws -> SkipstoneBindings.Model) throws {

@@ -62,7 +62,7 @@ import Testing
         await expectError(.input, code: "input.label") { _ = try await predictions(.init(allow: ["wolf"])) }
         await expectError(.input) { _ = try await predictions(.init(allow: ["frog"], deny: ["cat"])) }
         #expect(classifier.info.scores.hasPrefix("softmax, assumed"))
-        #expect(classifier.info.normalization.contains("metadata"), "\(classifier.info.normalization)")
+        #expect(classifier.info.normalization.origin.contains("metadata"), "\(classifier.info.normalization)")
     }
 
     @Test func dataInMemoryIsAsGoodAsAFile() async throws {

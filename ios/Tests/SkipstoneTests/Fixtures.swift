@@ -12,6 +12,10 @@ enum Fixtures {
     static let signed = folder.appendingPathComponent("signed.skip")
     static let publicKey = try! Data(contentsOf: folder.appendingPathComponent("key.public"))
 
+    /// What they were made of.
+    static let onnx = folder.appendingPathComponent("../../../models/pretrained/simplenet-310k-cifar10.onnx")
+        .standardizedFileURL
+
     /// What the `skipstone` command says of the samples.
     static let answers: [Answer] = {
         let decoder = JSONDecoder()

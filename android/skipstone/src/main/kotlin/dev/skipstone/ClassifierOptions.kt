@@ -3,6 +3,7 @@ package dev.skipstone
 import dev.skipstone.internal.ffi.Activation as NativeActivation
 import dev.skipstone.internal.ffi.ClassifierInfo as NativeClassifierInfo
 import dev.skipstone.internal.ffi.ClassifierOptions as NativeClassifierOptions
+import dev.skipstone.internal.ffi.Normalization as NativeNormalization
 
 /** What makes scores of a model's output. */
 public enum class Activation {
@@ -56,16 +57,33 @@ public class ClassifierOptions @JvmOverloads constructor(
  * @property labels names of the classes, in the order of the output; empty where nobody names them.
  * @property displayNames the same in the language that was asked for.
  * @property scores what the scores are, such as `sigmoid inside the model, by the model's last operator, prob`.
- * @property normalization what images are normalized by: mean, standard deviation, and whether that is only assumed.
+ * @property normalization what images are normalized by.
  */
 public class ClassifierInfo internal constructor(
     public val labels: List<String>,
     public val displayNames: List<String>,
     public val scores: String,
-    public val normalization: String,
+    public val normalization: Normalization,
 ) {
     internal companion object {
         fun of(info: NativeClassifierInfo): ClassifierInfo =
-            ClassifierInfo(info.labels, info.displayNames, info.scores, info.normalization)
+            ClassifierInfo(info.labels, info.displayNames, info.scores, Normalization.of(info.normalization))
+    }
+}
+
+/**
+ * What is subtracted from each channel of an image, for values between 0 and 1, and what it is then divided by.
+ *
+ * @property mean mean of the channels.
+ * @property std standard deviation of the channels.
+ * @property origin who says so, such as `by the model's metadata`; it begins with `assumed` where nobody does.
+ */
+public class Normalization internal constructor(
+    public val mean: List<Float>,
+    public val std: List<Float>,
+    public val origin: String,
+) {
+    internal companion object {
+        fun of(it: NativeNormalization): Normalization = Normalization(it.mean, it.std, it.origin)
     }
 }

@@ -22,6 +22,7 @@ public enum class Power {
  * @property power which cores.
  * @property publicKey the 32 bytes of an Ed25519 key: a package without its signature is refused.
  * @property copy whether a package's file is read into memory instead of mapped: nothing that becomes of it matters then.
+ * @property shapes shapes of an ONNX file's dynamic inputs, by name; a package has none.
  * @throws SkipstoneException.Input for a negative number of threads.
  */
 public class Config @JvmOverloads constructor(
@@ -29,9 +30,13 @@ public class Config @JvmOverloads constructor(
     public val power: Power = Power.BALANCED,
     public val publicKey: ByteArray? = null,
     public val copy: Boolean = false,
+    public val shapes: Map<String, List<Int>> = emptyMap(),
 ) {
     init {
         if (threads < 0) throw SkipstoneException.Input("input.threads", "threads is $threads")
+        for ((input, shape) in shapes) {
+            if (shape.any { it < 0 }) throw SkipstoneException.Input("input.shape", "the shape of '$input' is $shape")
+        }
     }
 
     internal fun native() = NativeConfig(
@@ -43,5 +48,6 @@ public class Config @JvmOverloads constructor(
         },
         publicKey,
         copy,
+        shapes.mapValues { (_, shape) -> shape.map(Int::toULong) },
     )
 }

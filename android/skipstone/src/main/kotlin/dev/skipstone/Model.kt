@@ -25,6 +25,7 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
         /**
          * Opens a package file, which must stay as it is while it is open: [install] replaces one. Where it was changed
          * nevertheless, the next run throws [SkipstoneException.Package] with the code `package.changed`.
+         * A library with the feature `onnx` opens ONNX files too, and plans them each time: [convert] does it once.
          *
          * @throws SkipstoneException.Io where it cannot be read.
          * @throws SkipstoneException.Package where it is damaged, cut short, or not signed as [config] demands.
@@ -111,6 +112,22 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
         @JvmOverloads
         public fun install(bytes: ByteBuffer, to: File, config: Config = Config()): Model =
             Model(facade("model") { NativeModel.installBytes(direct(bytes), to.path, config.native()) })
+
+        /**
+         * Makes a package of the ONNX file [from] at [to], for this phone, and opens it there. It is planned and packed
+         * once: from then on [open] takes milliseconds. [to] is put in place as by [install]. The library must have
+         * been built with the feature `onnx`: see the guide.
+         *
+         * @throws SkipstoneException.Io where nothing can be read or written.
+         * @throws SkipstoneException.Model for a file that is malformed.
+         * @throws SkipstoneException.Unsupported for operators that the library has no kernels for, or a library
+         * without the feature (code `onnx`); [to] is then as it was.
+         * @throws SkipstoneException.Input for a [config] with a key: nobody signs what is made here.
+         */
+        @JvmStatic
+        @JvmOverloads
+        public fun convert(from: File, to: File, config: Config = Config()): Model =
+            Model(facade("model") { NativeModel.convert(from.path, to.path, config.native()) })
 
         private fun direct(bytes: ByteBuffer): ByteBuffer {
             if (!bytes.isDirect) {

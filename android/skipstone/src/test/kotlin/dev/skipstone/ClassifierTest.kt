@@ -80,7 +80,7 @@ class ClassifierTest {
             assertEquals("input.label", assertFailsWith<SkipstoneException.Input> { found(ClassifierOptions(allow = listOf("wolf"))) }.code)
             Classifier(model).use {
                 assertTrue(it.info.scores.startsWith("softmax, assumed"), it.info.scores)
-                assertTrue(it.info.normalization.contains("metadata"), it.info.normalization)
+                assertTrue(it.info.normalization.origin.contains("metadata"), it.info.normalization.origin)
             }
         }
     }

@@ -1,0 +1,61 @@
+package dev.skipstone
+
+import java.io.File
+import java.nio.file.Files
+import kotlin.test.AfterTest
+import kotlin.test.Test
+import kotlin.test.assertEquals
+import kotlin.test.assertFailsWith
+import kotlin.test.assertTrue
+import org.junit.Assume.assumeFalse
+import org.junit.Assume.assumeTrue
+
+/** ONNX files on the phone: what a library with the feature `onnx` does with them, and one without. */
+class OnnxTest {
+    private val onnx = File(System.getProperty("skipstone.onnx"))
+    private val hasFeature = System.getProperty("skipstone.features") == "onnx"
+    private val folder = Files.createTempDirectory("onnx").toFile()
+    private val target = File(folder, "model.skip")
+
+    @AfterTest
+    fun clean() {
+        folder.deleteRecursively()
+    }
+
+    private fun names(model: Model) = model.use(::Classifier).use { classifier ->
+        for (sample in SAMPLES) assertEquals(sample.label, classifier.classifyBlocking(sample.rgb()).best?.label)
+    }
+
+    @Test
+    fun `a file is opened, and converted to a package`() {
+        assumeTrue(hasFeature)
+        names(Model.open(onnx))
+        names(Model.convert(onnx, target))
+        names(Model.open(target))
+        assertEquals(listOf("model.skip"), folder.list()?.toList())
+    }
+
+    @Test
+    fun `what cannot be converted leaves the target as it was`() {
+        assumeTrue(hasFeature)
+        target.writeText("the old one")
+        val cut = File(folder, "cut.onnx")
+        cut.writeBytes(onnx.readBytes().let { it.copyOf(it.size / 2) })
+        assertFailsWith<SkipstoneException.Model> { Model.convert(cut, target) }
+        assertFailsWith<SkipstoneException.Io> { Model.convert(File(folder, "none"), target) }
+        assertFailsWith<SkipstoneException.Input> { Model.convert(onnx, target, Config(publicKey = ByteArray(32))) }
+        assertFailsWith<SkipstoneException.Package> { Model.open(onnx, Config(publicKey = ByteArray(32))) }
+        val other = Config(shapes = mapOf("input" to listOf(1, 3, 64, 64)))
+        assertFailsWith<SkipstoneException.Input> { Model.convert(onnx, target, other) }
+        assertFailsWith<SkipstoneException.Input> { Config(shapes = mapOf("input" to listOf(-1))) }
+        assertEquals("the old one", target.readText())
+    }
+
+    @Test
+    fun `a library without the feature says so`() {
+        assumeFalse(hasFeature)
+        assertEquals("package.magic", assertFailsWith<SkipstoneException.Package> { Model.open(onnx) }.code)
+        assertEquals("onnx", assertFailsWith<SkipstoneException.Unsupported> { Model.convert(onnx, target) }.code)
+        assertTrue(folder.list().isNullOrEmpty())
+    }
+}
