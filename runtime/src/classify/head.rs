@@ -174,7 +174,13 @@ fn last(model: &Model) -> Last {
     let Some(plan) = model.plan() else { return Last::Other };
     let Some(output) = plan.outputs.first() else { return Last::Other };
     let mut place = output.place.clone();
-    for step in plan.steps.iter().rev() {
+    // Steps of branches and loops are left out: what several of them may have made, none of them tells.
+    let (mut outside, mut index) = (Vec::new(), 0);
+    while let Some(step) = plan.steps.get(index) {
+        outside.push(step);
+        index = step.flow.as_ref().map_or(0, |flow| flow.end()).max(index + 1);
+    }
+    for step in outside.into_iter().rev() {
         if !writes(step, &place) {
             continue;
         }
