@@ -4,6 +4,7 @@
 #
 #   tests/android.sh            the tests
 #   tests/android.sh overhead   what a call takes beyond the native library's own time
+#   tests/android.sh races [N]  the races between coroutines with N runs each (100,000) instead of some thousands
 #
 # Needs Maven and a JDK (installed, as root, where they are missing) and the `skipstone` command.
 set -euo pipefail
@@ -84,6 +85,7 @@ case ${1:-tests} in
         tests
         phones
         ;;
+    races) SKIPSTONE_RACES=${2:-100000} $maven test -Dtest=RaceTest ;;
     overhead)
         $maven test-compile dependency:build-classpath -Dmdep.outputFile="$build/classpath"
         java -Djava.library.path="$build/native" -Djna.library.path="$build/native" \

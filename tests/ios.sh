@@ -3,6 +3,7 @@
 #
 #   tests/ios.sh            both
 #   tests/ios.sh swift      the package: bindings, build without warnings, tests
+#   tests/ios.sh races [N]  the races between tasks with N runs each (100,000) instead of some thousands
 #   tests/ios.sh library    the static library for aarch64-apple-ios, and a check for the simulator's
 #
 # Code behind `canImport` of Apple's frameworks, and the apps, are parsed here and compiled on a Mac only.
@@ -15,7 +16,14 @@ host=$PWD/build/swift/lib
 
 say() { printf 'ios: %s\n' "$*" >&2; }
 
-package() {
+# swift_test ARGUMENTS...: `swift test` of the package, for which what it needs is made.
+swift_test() {
+    tests/swift.sh run env "SKIPSTONE_RACES=${SKIPSTONE_RACES:-4000}" \
+        swift test --package-path ios --scratch-path build/swift/build --configuration release \
+        -Xswiftc -enable-testing -Xswiftc -warnings-as-errors -Xlinker "-L$host" "$@"
+}
+
+prepare() {
     say "the library for this machine"
     cargo build --quiet --release -p skipstone-ffi --features onnx
     # The root sees this tree alone, wherever cargo's target folder may be.
@@ -25,13 +33,16 @@ package() {
     ios/generate.sh "$host/libskipstone_ffi.a"
     "$python" tests/swift_fixtures.py
     tests/swift.sh setup
+}
+
+package() {
+    prepare
     say "format, and the apps' syntax"
     tests/swift.sh run swift format lint --strict --recursive --configuration ios/.swift-format \
         ios/Package.swift ios/Sources/Skipstone ios/Sources/SkipstoneBenchmark ios/Tests ios/Apps
     tests/swift.sh run swiftc -parse -swift-version 6 ios/Apps/*/*.swift
     say "the package"
-    tests/swift.sh run swift test --package-path ios --scratch-path build/swift/build --configuration release \
-        -Xswiftc -enable-testing -Xswiftc -warnings-as-errors -Xlinker "-L$host"
+    swift_test
 }
 
 library() {
@@ -51,6 +62,10 @@ case ${1:-all} in
         library
         ;;
     swift) package ;;
+    races)
+        prepare
+        SKIPSTONE_RACES=${2:-100000} swift_test --filter Race
+        ;;
     library) library ;;
     *)
         sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' tests/ios.sh >&2
