@@ -136,7 +136,7 @@ fn may_be_onnx(error: &SkipstoneError) -> bool {
 fn packed(path: &Path, config: &Config) -> Result<Vec<u8>> {
     use skipstone::package::{Recipe, compile};
     let recipe = Recipe { isa: Some(skipstone::Isa::detect()), shapes: config.shapes(), ..Recipe::default() };
-    Ok(compile(path, &recipe, None)?)
+    Ok(compile(path, &recipe, None)?.0)
 }
 
 #[cfg(not(feature = "onnx"))]
