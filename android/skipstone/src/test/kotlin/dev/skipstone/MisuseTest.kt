@@ -76,15 +76,20 @@ class MisuseTest {
 
     @Test
     fun `a package that was damaged is refused`() {
+        // Without the first bytes a library with the feature `onnx` takes it for a broken ONNX file.
+        val refused = { what: String, open: () -> Unit ->
+            val error = assertFailsWith<SkipstoneException>(what) { open() }
+            assertTrue(error is SkipstoneException.Package || error is SkipstoneException.Model, "$what: $error")
+        }
         val whole = PACKAGE.readBytes()
         val file = File.createTempFile("damaged", ".skip")
         try {
             for (part in 0 until 64) {
                 val at = part * whole.size / 64
                 file.writeBytes(whole.copyOf(at))
-                assertFailsWith<SkipstoneException.Package>("cut at $at") { Model.open(file) }
+                refused("cut at $at") { Model.open(file) }
                 file.writeBytes(whole.clone().also { it[at] = (it[at].toInt() xor 64).toByte() })
-                assertFailsWith<SkipstoneException.Package>("changed at $at") { Model.open(file) }
+                refused("changed at $at") { Model.open(file) }
             }
             file.writeBytes(whole + 0)
             assertFailsWith<SkipstoneException.Package> { Model.open(file) }
@@ -92,7 +97,7 @@ class MisuseTest {
             file.delete()
         }
         assertFailsWith<SkipstoneException.Io> { Model.open(File("/nowhere/model.skip")) }
-        assertFailsWith<SkipstoneException.Package> { Model.of(ByteBuffer.allocateDirect(100)) }
+        refused("zeros") { Model.of(ByteBuffer.allocateDirect(100)) }
         val key = Config(publicKey = ByteArray(32))
         assertFailsWith<SkipstoneException.Package> { Model.open(PACKAGE, key) }
         assertFailsWith<SkipstoneException.Input> { Model.open(PACKAGE, Config(publicKey = ByteArray(31))) }
