@@ -36,7 +36,8 @@
         private nonisolated(unsafe) var held = Frame.Rotation.quarter
         private let queue = DispatchQueue(label: "skipstone.camera", qos: .userInitiated)
         /// Where frames go; touched on `queue` alone, as is everything of the session but its preview.
-        private nonisolated(unsafe) var stream: (id: UUID, continuation: AsyncThrowingStream<Frame, any Error>.Continuation)?
+        private nonisolated(unsafe) var stream:
+            (id: UUID, continuation: AsyncThrowingStream<Frame, any Error>.Continuation)?
 
         /// Asks for permission where that was not done yet, and sets the camera up.
         ///

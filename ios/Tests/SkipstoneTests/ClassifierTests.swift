@@ -56,7 +56,9 @@ import Testing
         #expect(try await predictions(.init(deny: [all[0].label])).map(\.index) == all.dropFirst().map(\.index))
         let logits = try await predictions(.init(activation: ClassifierOptions.Activation.none))
         let sigmoids = try await predictions(.init(activation: .sigmoid))
-        for (logit, sigmoid) in zip(logits, sigmoids) { #expect(abs(1 / (1 + exp(-logit.score)) - sigmoid.score) < 1e-6) }
+        for (logit, sigmoid) in zip(logits, sigmoids) {
+            #expect(abs(1 / (1 + exp(-logit.score)) - sigmoid.score) < 1e-6)
+        }
         let names = (0..<10).map { "name \($0)" }.joined(separator: "\n")
         #expect(try await predictions(.init(labels: names))[0].label == "name \(all[0].index)")
         await expectError(.input, code: "input.label") { _ = try await predictions(.init(allow: ["wolf"])) }
