@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 /// First bytes of every package.
 pub(super) const MAGIC: &[u8; 8] = b"SKIPSTON";
 /// Version of the format: of the container, of what its sections hold, and of the list of operators.
-const VERSION: u32 = 5;
+const VERSION: u32 = 4;
 /// What a section starts at a multiple of: a cache line, and the widest vector.
 pub(super) const ALIGNMENT: usize = 64;
 /// Bytes before the table.
