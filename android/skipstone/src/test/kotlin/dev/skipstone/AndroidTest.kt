@@ -49,7 +49,7 @@ class AndroidTest {
                 val short = AssetFileDescriptor(file, 4096 + 4, bytes.size - 1L)
                 assertFailsWith<SkipstoneException.Package> { Model.open(short) }
                 val astray = AssetFileDescriptor(file, 4096, bytes.size.toLong())
-                assertFailsWith<SkipstoneException.Package> { Model.open(astray) }
+                assertFailsWith<SkipstoneException> { Model.open(astray) }
             }
         } finally {
             archive.delete()
