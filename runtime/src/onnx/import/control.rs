@@ -25,6 +25,9 @@ const MAX_UNROLLED: usize = 1 << 10;
 /// Most nodes of all unrolled loops together.
 pub(super) const MAX_REPEATED: usize = 1 << 14;
 
+/// Most bytes of constants that the iterations of all unrolled loops add.
+const MAX_REPEATED_BYTES: usize = 1 << 28;
+
 /// Most iterations that are written down as a limit: a condition ends a loop before.
 const MAX_COUNTED: usize = 1 << 31;
 
@@ -315,7 +318,11 @@ impl<'m> Importer<'m> {
             return Err(source.dynamic("how often it runs is not known before the run"));
         }
         self.unrolling += 1;
+        // What the body holds is read once for all iterations.
+        self.enter();
+        self.initializers(source.body);
         let results = self.iterations(source);
+        self.scopes.pop();
         self.unrolling -= 1;
         let (mut results, collected) = results?;
         for (slices, along) in collected.into_iter().zip(&source.collected) {
@@ -353,7 +360,13 @@ impl<'m> Importer<'m> {
                 self.build.declare(slice, half);
                 given.push(slice);
             }
-            let mut results = self.body(source.body, &given)?;
+            let known = self.build.graph.values().len();
+            let mut results = self.pass(source.body, &given)?;
+            let added = self.build.graph.values()[known..].iter().filter_map(|value| value.constant.as_ref());
+            self.repeated_bytes += added.map(|tensor| tensor.fact().bytes()).sum::<usize>();
+            if self.repeated_bytes > MAX_REPEATED_BYTES {
+                return Err(source.dynamic("its iterations hold too much to be unrolled"));
+            }
             let goes_on = source.numbered.then(|| results.remove(0));
             let slices = results.split_off(op.carried);
             carried = results;
@@ -496,10 +509,16 @@ impl<'m> Importer<'m> {
 
     /// Imports the nodes of a subgraph in the place of its node; its inputs are these values.
     fn body(&mut self, graph: &'m GraphProto<'m>, inputs: &[ValueId]) -> Imported {
-        let Some(scope) = self.scopes.last() else { return Err(Halt::Foreign) };
-        let (attributes, opsets) = (scope.attributes.clone(), scope.opsets.clone());
-        self.scopes.push(Scope { names: HashMap::new(), isolated: false, attributes, opsets });
+        self.enter();
         self.initializers(graph);
+        let results = self.pass(graph, inputs);
+        self.scopes.pop();
+        results
+    }
+
+    /// Imports the nodes of a subgraph whose initializers are known.
+    fn pass(&mut self, graph: &'m GraphProto<'m>, inputs: &[ValueId]) -> Imported {
+        self.enter();
         for (info, &id) in graph.inputs.iter().zip(inputs) {
             self.define(info.name, id);
         }
@@ -508,5 +527,13 @@ impl<'m> Importer<'m> {
             .and_then(|()| graph.outputs.iter().map(|info| self.value(info.name)).collect::<Result<Vec<_>, _>>());
         self.scopes.pop();
         results
+    }
+
+    /// Opens a scope inside the present one.
+    fn enter(&mut self) {
+        let around = self.scopes.last();
+        let attributes = around.map(|scope| scope.attributes.clone()).unwrap_or_default();
+        let opsets = around.map(|scope| scope.opsets.clone()).unwrap_or_default();
+        self.scopes.push(Scope { names: HashMap::new(), isolated: false, attributes, opsets });
     }
 }

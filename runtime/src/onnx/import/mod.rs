@@ -77,8 +77,16 @@ pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Resul
         model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
     unsupported::check(main, &functions.keys().copied().collect())?;
     let opsets = opsets(&model.opset_imports);
-    let mut importer =
-        Importer { functions, files, build: Build::default(), scopes: Vec::new(), depth: 0, unrolling: 0, repeated: 0 };
+    let mut importer = Importer {
+        functions,
+        files,
+        build: Build::default(),
+        scopes: Vec::new(),
+        depth: 0,
+        unrolling: 0,
+        repeated: 0,
+        repeated_bytes: 0,
+    };
     match importer.main(main, Rc::new(opsets), shapes) {
         Ok(()) => Ok(Outcome::Graph(importer.build.graph)),
         Err(Halt::Error(error)) => Err(error),
@@ -126,6 +134,8 @@ struct Importer<'m> {
     unrolling: usize,
     /// Nodes of unrolled loops so far.
     repeated: usize,
+    /// Bytes of constants that they added.
+    repeated_bytes: usize,
 }
 
 impl<'m> Importer<'m> {
