@@ -70,7 +70,7 @@ aarch64() {
 
 # The programs that are run under an emulator, at once: what they share is built once.
 cross_programs() {
-    tests/cross.sh build --quiet --profile cross -p skipstone-cli --bin skipstone \
+    tests/cross.sh build --quiet --profile cross --no-default-features -p skipstone-cli --bin skipstone \
         -p skipstone-kernels --example instructions
 }
 
