@@ -30,6 +30,9 @@ pub struct Routed {
     pub activation: Activation,
 }
 
+/// Most matrices: each is packed by itself, so that many small ones, such as rows of a table of words, would grow.
+const MAX_MATRICES: usize = 1024;
+
 const MATRICES: usize = 2;
 const BIAS: usize = 3;
 
@@ -63,6 +66,12 @@ impl Sizes {
 }
 
 impl Routed {
+    /// Whether these can be the matrices: `[count, rows, columns]`, some elements each, and not too many of them.
+    #[must_use]
+    pub fn takes(matrices: &Shape) -> bool {
+        matches!(*matrices.dims(), [1..=MAX_MATRICES, rows, columns] if rows > 0 && columns > 0)
+    }
+
     fn sizes(&self, inputs: &[&Fact]) -> Result<Sizes, OpError> {
         let want = if self.has_bias { 4 } else { 3 };
         if inputs.len() != want {
@@ -79,6 +88,9 @@ impl Routed {
         let (&[groups, m, k], &[indices], &[count, rows, columns]) = (x.dims(), indices.dims(), matrices.dims()) else {
             return Err(misfit());
         };
+        if !Self::takes(matrices) {
+            return Err(OpError::shapes("from 1 to 1024 matrices, none of them empty", &[matrices]));
+        }
         let (depth, n) = if self.transposed { (columns, rows) } else { (rows, columns) };
         if depth != k || indices != groups {
             return Err(misfit());
@@ -317,6 +329,17 @@ mod tests {
                 let got = planned(&graph, isa, &inputs[..2]).unwrap();
                 assert_close(&got[0], &want[0], 1e-4, &format!("{groups} groups, {count} matrices"));
             }
+        }
+    }
+
+    #[test]
+    fn very_many_matrices_and_empty_ones_are_refused() {
+        let op = Routed { transposed: false, has_bias: false, activation: Activation::None };
+        let fact = |dtype, dims: &[usize]| Fact::new(dtype, Shape::new(dims).unwrap());
+        let (x, i) = (fact(DType::F32, &[2, 1, 3]), fact(DType::I64, &[2]));
+        for (dims, fits) in [([1024, 3, 1], true), ([1025, 3, 1], false), ([1 << 40, 3, 0], false), ([0, 3, 1], false)]
+        {
+            assert_eq!(op.infer(&[&x, &i, &fact(DType::F32, &dims)]).is_ok(), fits, "{dims:?}");
         }
     }
 

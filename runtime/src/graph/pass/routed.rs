@@ -7,7 +7,7 @@
 //! Routed -> activation                                         =>    Routed
 //! ```
 //!
-//! When: the matrices are a constant of rank 3, gathered along its first axis; reshapes may stand anywhere between, and
+//! When: the matrices are a constant of rank 3, not too many of them for an operator of their own, gathered along its first axis; reshapes may stand anywhere between, and
 //! a transposition of the matrices. What is computed between product, bias and activation is not read elsewhere.
 
 use skipstone_kernels::activation::Activation;
@@ -105,6 +105,9 @@ fn product(pattern: &Pattern<'_>, node: &Node) -> Option<Found> {
         return None;
     }
     let found = |rows, dims, from: Gathered, transposed| {
+        if !Routed::takes(&pattern.graph.fact(from.constant).shape) {
+            return None;
+        }
         let indices = pattern.graph.fact(from.indices).shape.elements() == groups;
         let Gathered { indices: id, constant: matrices, turned } = from;
         indices.then_some(Found { rows, dims, indices: id, matrices, transposed: transposed != turned })
