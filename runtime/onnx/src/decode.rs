@@ -1,9 +1,9 @@
-//! From the bytes of a file to the borrowed messages of [`super::proto`].
+//! Decodes the bytes of a file into the borrowed messages of [`super::proto`].
 //!
-//! One function a message, each a plain loop over its fields. Depth and number of messages are
-//! bounded here, wire types and UTF-8 are checked here, and a field that may occur once may not
-//! occur twice: protobuf would merge the two, and no two parsers need agree on the outcome.
-//! Field numbers are those of onnx.proto3. Fields without a part in loading are passed over.
+//! Each message has one function, a plain loop over its fields. The decoder bounds the depth and
+//! the count of messages and checks wire types and UTF-8. It refuses a singular field that occurs
+//! twice: protobuf would merge the two occurrences, and parsers may disagree on the result.
+//! Field numbers are those of onnx.proto3. Fields that loading does not need are skipped.
 
 mod message;
 
@@ -21,13 +21,13 @@ type Result<T> = std::result::Result<T, Invalid>;
 /// Decodes a whole file.
 ///
 /// # Errors
-/// [`Invalid`] for bytes that are no messages of ONNX, and above the [`Limits`].
+/// [`Invalid`] if the bytes are not ONNX messages or exceed the [`Limits`].
 pub fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Model<'a>> {
     let mut decoder = Decoder { limits, items: 0, nodes: 0 };
     decoder.model(Message::new(bytes, bytes.as_ptr().addr(), 0))
 }
 
-/// Decodes the message of a single node.
+/// Decodes a single `NodeProto`.
 pub(crate) fn node<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Node<'a>> {
     let mut decoder = Decoder { limits, items: 0, nodes: 0 };
     decoder.node(Message::new(bytes, bytes.as_ptr().addr(), 0))
@@ -40,7 +40,7 @@ struct Decoder<'l> {
 }
 
 impl Decoder<'_> {
-    /// Takes one item from the budget.
+    /// Counts one message or string against [`Limits::max_items`].
     fn count(&mut self, item: Item<'_>) -> Result<()> {
         self.items += 1;
         if self.items > self.limits.max_items {
@@ -50,7 +50,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// The message in a field of `parent`.
+    /// Opens the message in a field of `parent`, one level deeper.
     fn child<'a>(&mut self, parent: &Message<'a>, item: Item<'a>) -> Result<Message<'a>> {
         self.count(item)?;
         let depth = parent.depth + 1;
@@ -72,13 +72,14 @@ impl Decoder<'_> {
         read(self, child)
     }
 
-    /// A name in a field.
+    /// Reads a name, at most [`Limits::max_name_bytes`] long.
     fn name<'a>(&mut self, item: Item<'a>) -> Result<&'a str> {
         self.count(item)?;
         item.text_up_to(self.limits.max_name_bytes)
     }
 
-    /// Adds the numbers in a field to those met before.
+    /// Appends the values of one occurrence of a repeated numeric field. All occurrences must be
+    /// adjacent in the message.
     fn numbers<'a>(
         &self,
         numbers: &mut Numbers<'a>,
@@ -92,22 +93,22 @@ impl Decoder<'_> {
         } else {
             let start = numbers.fields.as_ptr().addr().wrapping_sub(message.origin);
             if start + numbers.fields.len() != item.at {
-                let what = format!("the numbers of field {} are not in one place", item.number);
+                let what = format!("the values of field {} are interleaved with other fields", item.number);
                 return Err(item.invalid(Rule::RepeatedField, what));
             }
             start
         };
         let fields = message.read_since(start);
-        // A number takes ten bytes at most, and so does the key before it.
+        // A value takes at most ten bytes, and so does the key before it.
         if fields.len() as u64 > count.saturating_add(1).saturating_mul(24) {
-            let what = format!("the numbers of field {} are spread over empty fields", item.number);
+            let what = format!("field {} occurs many times without values", item.number);
             return Err(item.invalid(Rule::Malformed, what));
         }
         *numbers = Numbers { fields, count };
         Ok(())
     }
 
-    /// How many numbers a field holds.
+    /// Count of the values in one occurrence of a numeric field.
     fn count_numbers(&self, item: Item<'_>, scalar: Scalar) -> Result<u64> {
         Ok(match (item.value, scalar) {
             (Value::Varint(_), Scalar::Varint)
@@ -126,7 +127,7 @@ impl Decoder<'_> {
                 if packed.len() % width != 0 {
                     return Err(item.invalid(
                         Rule::Truncated,
-                        format!("packed numbers in field {} end in the middle of one", item.number),
+                        format!("the packed values of field {} end in the middle of a value", item.number),
                     ));
                 }
                 packed.len() as u64 / width as u64
@@ -135,7 +136,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// Adds the dimensions in a field to those met before.
+    /// Appends the dimensions in one occurrence of a field, up to [`Limits::max_rank`].
     fn dims(&self, dims: &mut Vec<i64>, item: Item<'_>) -> Result<()> {
         let more = self.count_numbers(item, Scalar::Varint)?;
         if more.saturating_add(dims.len() as u64) > self.limits.max_rank as u64 {
@@ -204,7 +205,8 @@ impl Decoder<'_> {
         Ok(entry)
     }
 
-    /// `TrainingInfoProto`: of no use for inference, but other parsers read it.
+    /// `TrainingInfoProto`: checked and discarded. Inference does not use it, but other parsers
+    /// read it.
     fn training(&mut self, mut message: Message<'_>) -> Result<()> {
         message.singular(&[1, 2]);
         while let Some(item) = message.next()? {
@@ -337,7 +339,7 @@ impl Decoder<'_> {
         Ok(attribute)
     }
 
-    /// Bytes that ONNX calls a string.
+    /// An ONNX string attribute, which may be arbitrary bytes.
     fn string<'a>(&self, item: Item<'a>) -> Result<&'a [u8]> {
         let bytes = item.bytes()?;
         if bytes.len() > self.limits.max_string_bytes {
@@ -445,8 +447,8 @@ impl Decoder<'_> {
         Ok(kind)
     }
 
-    /// A list, optional or map type: the number of the key's type, if any, and the type that
-    /// field `value` holds.
+    /// A sequence, optional or map type: the key's `DataType` (0 if there is none) and the type in
+    /// field `value`.
     fn container<'a>(&mut self, mut message: Message<'a>, value: u32) -> Result<(i64, Box<Type<'a>>)> {
         message.singular(&[1, 2]);
         let mut found = (0, Box::new(Type::Missing));
@@ -460,7 +462,7 @@ impl Decoder<'_> {
         Ok(found)
     }
 
-    /// Number of the element type, and the shape.
+    /// The `DataType` of the elements, and the shape if present.
     fn tensor_type<'a>(&mut self, mut message: Message<'a>) -> Result<(i64, Option<Vec<Dim<'a>>>)> {
         message.singular(&[1, 2]);
         let mut found = (0, None);

@@ -1,10 +1,10 @@
-//! The element types of ONNX tensors: their numbers in files, their widths, and which field of a
-//! tensor holds them when they are not stored raw.
+//! The element types of ONNX tensors: their `DataType` codes, their widths in bits, and the
+//! `TensorProto` field that holds them when they are not stored as raw bytes.
 
-/// Declares the element types: one row a type.
+/// Declares the element types, one row per type.
 macro_rules! element_types {
     ($($(#[doc = $doc:literal])+ $variant:ident, $number:literal, $name:literal, $bits:literal, $field:ident;)*) => {
-        /// Element type of a tensor, as ONNX numbers them.
+        /// Element type of a tensor. Discriminants are the codes of `TensorProto.DataType`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum ElementType {
@@ -12,7 +12,7 @@ macro_rules! element_types {
         }
 
         impl ElementType {
-            /// The type with this number in `TensorProto.DataType`.
+            /// The type with this `TensorProto.DataType` code; `None` if there is none.
             #[must_use]
             pub fn from_number(number: i64) -> Option<Self> {
                 match number {
@@ -37,7 +37,7 @@ macro_rules! element_types {
                 }
             }
 
-            /// The field that holds elements which are not stored raw.
+            /// The typed field that holds the elements when they are not stored as raw bytes.
             pub(crate) fn typed_field(self) -> TypedField {
                 match self {
                     $(Self::$variant => TypedField::$field,)*
@@ -119,7 +119,7 @@ impl ElementType {
         }
     }
 
-    /// Entries of the typed field that `elements` take.
+    /// Count of entries in the typed field that store `elements` elements.
     pub(crate) fn typed_entries(self, elements: u64) -> Option<u64> {
         match self {
             Self::Complex64 | Self::Complex128 => elements.checked_mul(2),
@@ -128,8 +128,8 @@ impl ElementType {
         }
     }
 
-    /// Values that an entry of `int32_data` may have. Types narrower than 32 bits are stored as
-    /// their bit patterns or as their values, and both are met with.
+    /// Range of an entry of `int32_data`. Exporters store types narrower than 32 bits either as
+    /// bit patterns or as values; both are accepted.
     pub(crate) fn int32_range(self) -> std::ops::RangeInclusive<i64> {
         match self {
             Self::Bool => 0..=1,

@@ -1,13 +1,13 @@
-//! Weights that are kept in files beside the model.
+//! External data: weights stored in files beside the model.
 //!
-//! A model names those files, and whoever wrote the model may not be trusted: the name must not
-//! lead out of the model's folder, to a device that never ends or to a pipe that never begins.
-//! So a location is a plain relative path, every part of it is looked at without following
-//! links, and only a plain file is good enough. Hard links are refused too, since the other name
-//! may be anywhere.
+//! The model names those files, and the model is untrusted input. A location must not escape the
+//! model's folder, and must not name a device (endless reads) or a pipe (blocking reads). It is
+//! therefore a plain relative path whose components are inspected without following symbolic
+//! links, and it must name a regular file. Files with several hard links are refused too, because
+//! their other names may be outside the folder.
 //!
-//! This guards against hostile models, not against a hostile process that swaps files while the
-//! model is loaded.
+//! This guards against hostile models, not against a hostile process that replaces files while
+//! the model is loaded.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -18,10 +18,10 @@ use crate::invalid::{Invalid, Place, Rule, quoted};
 use crate::limits::Limits;
 use crate::validate::{Checked, ExternalTensor};
 
-/// Parts of a location: deeper folders are not met with.
+/// Most components of a location. No known exporter nests folders deeper.
 const MAX_PARTS: usize = 16;
 
-/// Tells what is wrong with a location as a path, if anything is.
+/// What is wrong with a location as a path; `None` if nothing is.
 #[must_use]
 pub fn location_fault(location: &str) -> Option<&'static str> {
     if location.is_empty() {
@@ -30,7 +30,7 @@ pub fn location_fault(location: &str) -> Option<&'static str> {
     if location.chars().any(char::is_control) {
         return Some("holds a control character");
     }
-    // Separators and drives of other systems: one file must not mean two things.
+    // Separators and drives of Windows: a location must mean the same on every system.
     if location.contains(['\\', ':']) {
         return Some("holds a backslash or colon");
     }
@@ -40,28 +40,29 @@ pub fn location_fault(location: &str) -> Option<&'static str> {
     }
     let parts = location.split('/');
     if parts.clone().count() > MAX_PARTS {
-        return Some("has too many parts");
+        return Some("has too many components");
     }
     if parts.clone().any(|part| part == "..") {
         return Some("leads out of the model's folder");
     }
-    // A leading `./` is met with; an empty part is not.
+    // Exporters write a leading `./`; other `.` and empty components are refused.
     if parts.enumerate().any(|(i, part)| part.is_empty() || (part == "." && i > 0)) || location == "." {
-        return Some("is no path of a file");
+        return Some("is not the path of a file");
     }
     None
 }
 
-/// Checks every file that holds external data of `model`, and that each tensor lies inside its
-/// file. Locations start from the folder of `model_file`, which must not be its own data; a model
-/// that was given as bytes has no folder, and may have no external data.
+/// Checks every file that holds external data of `model`, and that the byte range of each tensor
+/// lies inside its file. Locations are relative to the folder of `model_file`, and may not name
+/// `model_file` itself. A model given as bytes has no folder and may have no external data.
 ///
-/// Gives the folder to read from, canonical, where there are external data. No weight is read.
+/// Returns the canonical folder to read from, or `None` if there is no external data. No weights
+/// are read.
 ///
 /// # Errors
 /// `model.external-data` for a model without a file, `model.external-path` for a location outside
-/// of the folder or one that is no plain file, `model.external-range` for a file that is missing,
-/// unreadable or too short, and `model.limit` where all tensors together pass
+/// of the folder or one that is not a regular file, `model.external-range` for a file that is
+/// missing, unreadable or too short, and `model.limit` if all tensors together exceed
 /// [`Limits::max_external_bytes`].
 pub fn resolve(model_file: Option<&Path>, model: &Checked, limits: &Limits) -> Result<Option<PathBuf>, Invalid> {
     let Some(first) = model.external.first() else {
@@ -106,8 +107,8 @@ pub fn resolve(model_file: Option<&Path>, model: &Checked, limits: &Limits) -> R
     Ok(Some(folder))
 }
 
-/// Looks at every part of a location without following links, and at the file at its end, whose
-/// size it gives.
+/// Inspects every component of a location without following symbolic links, and returns the size
+/// in bytes of the file that it names.
 fn inspect(folder: &Path, model_file: &Path, location: &str) -> Result<u64, (Rule, String)> {
     let unreadable = |error: io::Error| (Rule::ExternalRange, format!("cannot be read: {error}"));
     let refused = |what: &str| (Rule::ExternalPath, what.to_owned());
@@ -126,12 +127,12 @@ fn inspect(folder: &Path, model_file: &Path, location: &str) -> Result<u64, (Rul
             return Err(refused("is a symbolic link, or passes through one"));
         }
         if parts.peek().is_some() && !metadata.is_dir() {
-            return Err(refused("passes through something that is no folder"));
+            return Err(refused("passes through something that is not a folder"));
         }
     }
     let metadata = fs::symlink_metadata(&path).map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err(refused("is no plain file"));
+        return Err(refused("is not a regular file"));
     }
     if is_same_file(&metadata, &path, model_file) {
         return Err(refused("is the model itself"));
@@ -139,7 +140,7 @@ fn inspect(folder: &Path, model_file: &Path, location: &str) -> Result<u64, (Rul
     if has_other_names(&metadata) {
         return Err(refused("is a file with several hard links"));
     }
-    // A plain file opens at once; what cannot be opened must be known before weights are read.
+    // Opening a regular file does not block. Fail here, not later when weights are read.
     fs::File::open(&path).map_err(unreadable)?;
     Ok(metadata.len())
 }
@@ -155,7 +156,7 @@ fn is_same_file(metadata: &Metadata, _: &Path, other: &Path) -> bool {
     fs::metadata(other).is_ok_and(|other| other.dev() == metadata.dev() && other.ino() == metadata.ino())
 }
 
-/// Hard links cannot be told apart without calls that std lacks.
+/// `std` does not report the count of hard links on this system.
 #[cfg(not(unix))]
 fn has_other_names(_: &Metadata) -> bool {
     false
@@ -174,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with a model in it, gone at the end of the test.
+    /// A folder with a model in it, deleted at the end of the test.
     struct Folder(PathBuf);
 
     impl Folder {

@@ -1,10 +1,10 @@
-//! The one error of the validator: which rule is broken, where, and what to do about it.
+//! The validator's error type: which rule is broken, where, and what to do about it.
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// Longest piece of a name from the file that a message quotes.
+/// Longest prefix of a name that a message quotes, in characters.
 const QUOTED_CHARS: usize = 80;
 
 /// A model that must not be loaded.
@@ -17,7 +17,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// Breaks `rule` at `place` in the way that `what` tells.
+    /// An error: `rule` is broken at `place`; `what` says how.
     pub(crate) fn new(rule: Rule, place: Place, what: impl Into<String>) -> Self {
         Self { rule, place, what: what.into() }
     }
@@ -47,15 +47,15 @@ impl Invalid {
     }
 }
 
-/// Where in the model something is wrong. Names are escaped and cut to a length that fits a line.
+/// Where in the model something is wrong. Names are escaped and truncated, see [`quoted`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
     /// The file as a whole.
     Model,
-    /// A byte of the file.
+    /// An offset in the file, in bytes.
     Byte(usize),
-    /// A node, by its name, or by its operator and first output where it has none.
+    /// A node, by its name, or by its operator and first output if it has no name.
     Node(String),
     /// An initializer or a tensor of an attribute.
     Tensor(String),
@@ -78,7 +78,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// Makes a name from the file fit to be shown: control characters escaped, the end cut off.
+/// A name from the file, made safe to print: special characters are escaped, and names of more
+/// than 80 characters are truncated.
 #[must_use]
 pub fn quoted(name: &str) -> String {
     let mut shown: String = name.chars().take(QUOTED_CHARS).flat_map(char::escape_debug).collect();
@@ -88,7 +89,7 @@ pub fn quoted(name: &str) -> String {
     shown
 }
 
-/// Declares the rules with their codes and advice: one row a rule.
+/// Declares the rules with their codes and advice, one row per rule.
 macro_rules! rules {
     ($($(#[doc = $doc:literal])+ $rule:ident, $code:literal, $advice:literal;)*) => {
         /// The rules of the validator.
@@ -126,65 +127,65 @@ rules! {
     /// The file holds no bytes.
     Empty, "model.empty", "the file is empty: copy or download it again";
     /// A value reaches past the end of the file or of its message.
-    Truncated, "model.truncated", "the file is cut short or is no ONNX model: copy or download it again";
-    /// The bytes are no protobuf, or not the messages of ONNX.
-    Malformed, "model.malformed", "the file is damaged or is no ONNX model";
+    Truncated, "model.truncated", "the file is truncated or is not an ONNX model: copy or download it again";
+    /// The bytes are not protobuf, or not the messages of ONNX.
+    Malformed, "model.malformed", "the file is damaged or is not an ONNX model";
     /// Messages, subgraphs or types are nested too deep.
-    Depth, "model.depth", "no real model is nested so deep; Limits::max_depth bounds it";
-    /// More of something than the limits allow.
-    Limit, "model.limit", "if the file is to be trusted, raise the limit in Limits";
+    Depth, "model.depth", "real models are not nested this deep; Limits::max_depth is the bound";
+    /// A count or size exceeds the limits.
+    Limit, "model.limit", "if you trust the file, raise the limit in Limits";
     /// A field that may occur once occurs twice.
     RepeatedField, "model.repeated-field", "parsers disagree on such files: save the model again";
     /// A string that is not UTF-8 or a name that is missing.
     Text, "model.text", "names must be present and UTF-8: export the model again";
-    /// The model lacks its graph, or the graph its nodes or outputs.
-    NoGraph, "model.no-graph", "the file holds no computation: export the model again";
+    /// The model has no graph, or the graph has no nodes or no outputs.
+    NoGraph, "model.no-graph", "the file contains no computation: export the model again";
     /// The version of the file format is missing or unknown.
     IrVersion, "model.ir-version", "save the model with a current version of onnx";
-    /// The version of the operators is missing, contradictory or not supported.
+    /// The opset version is missing, contradictory or not supported.
     Opset, "model.opset", "convert the model with onnx.version_converter";
     /// An operator domain that is unknown or not imported.
     Domain, "model.domain", "export the model with standard ONNX operators";
-    /// An operator that its domain does not have.
+    /// An operator that its domain does not define.
     Operator, "model.operator", "export the model with standard ONNX operators";
     /// A node with too few or too many inputs or outputs.
     Arity, "model.arity", "the node breaks its operator's signature: export the model again";
     /// A name that nothing produces.
     UndefinedValue, "model.undefined-value", "the graph is incomplete: export the model again";
-    /// Two things of one name.
+    /// A name that is defined twice.
     DuplicateValue, "model.duplicate-value", "each value has one producer: export the model again";
     /// A node that depends on itself.
     Cycle, "model.cycle", "a graph must not have cycles; use Loop or Scan";
     /// A dimension that is negative or too large, or a product of dimensions that is.
     Dimension, "model.dimension", "give the tensor a shape that fits in memory";
-    /// The data of a tensor do not fit its shape or type.
+    /// The data of a tensor does not match its shape or type.
     TensorData, "model.tensor-data", "the weights are damaged: export the model again";
     /// An element type that does not exist.
     DataType, "model.data-type", "use an element type of the ONNX standard";
-    /// The description of external data is wrong.
+    /// The description of external data is invalid.
     ExternalData, "model.external-data", "save the model again with its weights inside, or load it from its file";
-    /// External data outside the model's folder, or not in a plain file.
-    ExternalPath, "model.external-path", "put the weights into a plain file beside the model";
-    /// External data past the end of their file, or a file that cannot be read.
-    ExternalRange, "model.external-range", "the file of weights is cut short, missing or belongs to another model";
-    /// A sparse tensor whose indices do not fit.
+    /// External data outside the model's folder, or not in a regular file.
+    ExternalPath, "model.external-path", "put the weights into a regular file beside the model";
+    /// External data past the end of its file, or a file that cannot be read.
+    ExternalRange, "model.external-range", "the weight file is truncated, missing or belongs to another model";
+    /// A sparse tensor with invalid indices.
     SparseTensor, "model.sparse-tensor", "indices must ascend and lie inside the shape: export the model again";
-    /// An attribute of a wrong type, or with a value that means nothing.
+    /// An attribute with the wrong type or an invalid value.
     Attribute, "model.attribute", "the node breaks its operator's rules: export the model again";
     /// Shapes known before the run that contradict each other.
     Shape, "model.shape", "the shapes contradict each other: export the model again";
     /// A constant index out of range, or a step of zero.
     Index, "model.index", "the constant indices do not fit the tensor: export the model again";
-    /// An operator that would make a tensor past the limits.
+    /// An operator whose output would exceed the limits.
     Generated, "model.generated-size", "the operator asks for more memory than Limits allows";
     /// An integer division by zero, or one that overflows.
     Division, "model.division", "the constant divisor must not be zero";
-    /// Quantisation parameters without meaning.
-    Quantization, "model.quantization", "scales must be finite and positive: quantise the model again";
+    /// Invalid quantization parameters.
+    Quantization, "model.quantization", "scales must be finite and positive: quantize the model again";
     /// A local function that is recursive, ambiguous or too large.
     Function, "model.function", "inline the functions of the model";
-    /// Control flow whose parts do not fit, or that never ends.
-    ControlFlow, "model.control-flow", "the subgraphs do not fit their node: export the model again";
+    /// A subgraph that does not match its node, or a loop that never ends.
+    ControlFlow, "model.control-flow", "the subgraphs do not match their node: export the model again";
 }
 
 #[cfg(test)]

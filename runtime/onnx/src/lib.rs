@@ -1,9 +1,9 @@
-//! ONNX files, before anything is computed: the wire format of protobuf, the messages of a model
-//! borrowed from the file, and a validator that stands between untrusted bytes and whoever loads
-//! them.
+//! Reads and validates ONNX files: the protobuf wire format, the messages of a model borrowed from
+//! the file, and a validator that checks untrusted bytes before anything else loads them.
 //!
-//! [`read`] decodes a file and checks it: afterwards names resolve, nodes are in an order that can
-//! be run, tensors hold as many bytes as their shapes say, and every bound of [`Limits`] holds.
+//! [`read`] decodes a file and checks it. If it succeeds, every name resolves, the graph has no
+//! cycles, each tensor holds exactly the bytes that its shape requires, and every bound of
+//! [`Limits`] holds.
 
 mod decode;
 mod element;

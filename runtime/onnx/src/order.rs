@@ -1,16 +1,15 @@
-//! The order in which the nodes of a graph can be run, and the names that a graph takes from those
-//! around it.
+//! Topological order of the nodes of a graph, and the names that a subgraph captures from
+//! enclosing graphs.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use crate::proto::{Graph, Node};
 
-/// Positions of the nodes such that each comes after those it depends on: the order of the file,
-/// as far as it can be kept.
+/// Positions of the nodes in topological order. The order of the file is kept where possible.
 ///
 /// # Errors
-/// The position of a node that depends on its own output.
+/// The position of a node on a cycle.
 pub fn order(nodes: &[Node<'_>]) -> Result<Vec<usize>, usize> {
     let mut producers: HashMap<&str, usize> = HashMap::new();
     for (position, node) in nodes.iter().enumerate() {
@@ -46,7 +45,7 @@ pub fn order(nodes: &[Node<'_>]) -> Result<Vec<usize>, usize> {
     if order.len() == nodes.len() {
         return Ok(order);
     }
-    // Whoever still waits, waits for another that waits: going back ends in the cycle.
+    // Each pending node has a pending producer, so following producers leads into a cycle.
     let waiting = |i: &usize| pending.get(*i).is_some_and(|pending| *pending > 0);
     let mut seen = HashSet::new();
     let mut last = 0;
@@ -58,7 +57,7 @@ pub fn order(nodes: &[Node<'_>]) -> Result<Vec<usize>, usize> {
     Err(at.unwrap_or(last))
 }
 
-/// The names that a subgraph takes from the graphs around it, sorted.
+/// The names that a subgraph captures from enclosing graphs, sorted.
 #[must_use]
 pub fn captures<'m>(graph: &Graph<'m>) -> Vec<&'m str> {
     let mut used: HashSet<&str> = graph.outputs.iter().map(|info| info.name).collect();

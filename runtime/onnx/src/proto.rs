@@ -1,7 +1,7 @@
-//! The messages of ONNX that matter before a model is loaded, borrowed from the file.
+//! The ONNX messages that loading needs, borrowed from the file.
 //!
-//! Names are slices of the file, and numbers stay in it: a [`Numbers`] remembers where they are
-//! and reads them again when asked. So the tree costs memory per message, never per weight.
+//! Names are slices of the file. Repeated numeric fields are not copied: a [`Numbers`] keeps their
+//! bytes and decodes them on each read. The tree takes memory per message, never per weight.
 
 #![allow(missing_docs, reason = "the fields have the names and meanings of onnx.proto3")]
 
@@ -56,7 +56,7 @@ pub struct Function<'a> {
 /// `NodeProto`.
 #[derive(Debug, Default)]
 pub struct Node<'a> {
-    /// The message in the file.
+    /// The encoded message.
     pub bytes: &'a [u8],
     pub name: &'a str,
     pub op_type: &'a str,
@@ -68,7 +68,7 @@ pub struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// How messages name this node.
+    /// The place that errors report for this node.
     pub fn place(&self) -> Place {
         if !self.name.is_empty() {
             return Place::Node(quoted(self.name));
@@ -85,20 +85,20 @@ impl<'a> Node<'a> {
         self.attributes.iter().find(|attribute| attribute.name == name)
     }
 
-    /// The graphs that its attributes hold, one after the other.
+    /// The graphs in its attributes, in order.
     pub fn subgraphs(&self) -> impl Iterator<Item = &Graph<'a>> {
         self.attributes.iter().flat_map(|attribute| attribute.graphs.iter())
     }
 }
 
-/// `AttributeProto`. Which of the value fields were present is kept apart from their values, so
-/// that the declared type can be held against them.
+/// `AttributeProto`. `present` records which value fields occurred, so that the validator can
+/// compare them with the declared type.
 #[derive(Debug, Default)]
 pub struct Attribute<'a> {
     pub name: &'a str,
     pub kind: i64,
     pub reference: &'a str,
-    /// Field numbers of the values that are there, one bit each.
+    /// Bit set of the field numbers of the values that are present.
     pub present: u32,
     pub float: f32,
     pub int: i64,
@@ -106,13 +106,13 @@ pub struct Attribute<'a> {
     pub floats: Numbers<'a>,
     pub ints: Numbers<'a>,
     pub strings: Vec<&'a [u8]>,
-    /// Of `t` or of `tensors`.
+    /// From `t` or `tensors`.
     pub tensors: Vec<Tensor<'a>>,
-    /// Of `g` or of `graphs`.
+    /// From `g` or `graphs`.
     pub graphs: Vec<Graph<'a>>,
-    /// Of `sparse_tensor` or of `sparse_tensors`.
+    /// From `sparse_tensor` or `sparse_tensors`.
     pub sparse_tensors: Vec<SparseTensor<'a>>,
-    /// Of `tp` or of `type_protos`.
+    /// From `tp` or `type_protos`.
     pub types: Vec<Type<'a>>,
 }
 
@@ -135,27 +135,27 @@ pub struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// How messages name this tensor.
+    /// The place that errors report for this tensor.
     pub fn place(&self) -> Place {
         Place::Tensor(quoted(self.name))
     }
 
-    /// Its element type, where that exists.
+    /// Its element type; `None` if the code is unknown.
     pub fn element(&self) -> Option<ElementType> {
         ElementType::from_number(self.data_type)
     }
 
-    /// Whether its data are in another file.
+    /// Whether its data is in another file.
     pub fn is_external(&self) -> bool {
         self.data_location == 1
     }
 
-    /// Product of the dimensions; `None` where one is negative or the product overflows.
+    /// Product of the dimensions; `None` if one is negative or the product overflows.
     pub fn elements(&self) -> Option<u64> {
         self.dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(u64::try_from(dim).ok()?))
     }
 
-    /// Its elements, widened, where they are integers inside the file.
+    /// Its elements widened to 64 bits; `None` unless they are integers stored in the model file.
     pub fn integers(&self) -> Option<Box<dyn Iterator<Item = i64> + 'a>> {
         use ElementType as E;
         let raw = self.raw;
@@ -165,7 +165,7 @@ impl<'a> Tensor<'a> {
         if raw.is_empty() {
             return match self.element()? {
                 E::Int64 => Some(Box::new(self.int64_data.ints())),
-                // Both kinds of unsigned values keep their order only below 2^63: enough here.
+                // Unsigned values of 2^63 and above become negative, which is acceptable here.
                 E::Uint32 | E::Uint64 => Some(Box::new(self.uint64_data.ints())),
                 E::Int32 | E::Int16 | E::Uint16 | E::Int8 | E::Uint8 => Some(Box::new(self.int32_data.ints())),
                 _ => None,
@@ -188,7 +188,8 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// Its elements where they are floats (of 16, 32 or 64 bits) inside the file.
+    /// Its elements as doubles; `None` unless they are floats (16, 32 or 64 bits) stored in the
+    /// model file.
     pub fn floats(&self) -> Option<Box<dyn Iterator<Item = f64> + 'a>> {
         use half::{bf16, f16};
         let raw = self.raw;
@@ -236,19 +237,19 @@ pub struct ValueInfo<'a> {
 /// `TypeProto`.
 #[derive(Debug)]
 pub enum Type<'a> {
-    /// The message holds no type.
+    /// The message contains no type.
     Missing,
-    /// A dense tensor; number of the element type, and the shape if the rank is known.
+    /// A dense tensor: the `DataType` code, and the shape if the rank is known.
     Tensor(i64, Option<Vec<Dim<'a>>>),
     /// A sparse tensor, likewise.
     SparseTensor(i64, Option<Vec<Dim<'a>>>),
-    /// A list of values of one type.
+    /// A sequence of values of one type.
     Sequence(Box<Type<'a>>),
-    /// A value or none.
+    /// A value that may be absent.
     Optional(Box<Type<'a>>),
-    /// A dictionary; number of the key's type, and the values.
+    /// A map: the `DataType` code of the keys, and the type of the values.
     Map(i64, Box<Type<'a>>),
-    /// A type that only its maker knows.
+    /// An opaque, vendor-specific type.
     Opaque,
 }
 
@@ -260,25 +261,25 @@ pub enum Dim<'a> {
     Unknown,
 }
 
-/// The numbers of a repeated field: where they are, and how many. The decoder has walked them
-/// once, so that reading them again meets no error, and has seen to it that they lie together, so
-/// that reading a few takes little however long the message is.
+/// The values of a repeated numeric field, still encoded. The decoder has already walked them, so
+/// reading cannot fail; it also requires all occurrences to be adjacent, so reading the first few
+/// values is cheap however long the message is.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Numbers<'a> {
-    /// All occurrences of the field, with nothing between them.
+    /// The encoded occurrences of the field, adjacent to each other.
     pub fields: &'a [u8],
-    /// How many numbers.
+    /// Count of values.
     pub count: u64,
 }
 
 impl<'a> Numbers<'a> {
-    /// The values of the field, packed ones in one piece.
+    /// The occurrences of the field; a packed occurrence is one item.
     fn values(self) -> impl Iterator<Item = Value<'a>> {
         let mut reader = Reader::new(self.fields);
         std::iter::from_fn(move || reader.field().ok().flatten().map(|field| field.value))
     }
 
-    /// As integers of 64 bits.
+    /// The values as 64-bit integers.
     pub fn ints(self) -> impl Iterator<Item = i64> + 'a {
         self.values().flat_map(|value| {
             let (mut single, mut packed) = match value {
@@ -297,7 +298,7 @@ impl<'a> Numbers<'a> {
         })
     }
 
-    /// As floats.
+    /// The values as floats.
     pub fn floats(self) -> impl Iterator<Item = f32> + 'a {
         self.values().flat_map(|value| {
             let (single, packed) = match value {
@@ -309,7 +310,7 @@ impl<'a> Numbers<'a> {
         })
     }
 
-    /// As doubles.
+    /// The values as doubles.
     pub fn doubles(self) -> impl Iterator<Item = f64> + 'a {
         self.values().flat_map(|value| {
             let (single, packed) = match value {

@@ -1,11 +1,12 @@
-//! Stands between the bytes of a model and every other parser.
+//! Validates the bytes of a model before any other parser reads them.
 //!
-//! The parsers behind it trust what they read: they recurse where a file nests, allocate what a
-//! shape says, index where a name should be. So a file is first walked here, in time linear in
-//! its size and without copying weights: its wire format ([`decode`](crate::decode)), its tensors and types
-//! ([`tensor`]), its names, order and cycles ([`graph`]), the attributes and signatures of its
-//! nodes, and of each operator what can be known before a run ([`operators`]). What is wrong is
-//! told with the place and the way out ([`Invalid`]); what was learned is handed on ([`Checked`]).
+//! Later parsers trust their input: they recurse as deep as a file nests, allocate as much as a
+//! shape says, and assume that names resolve. Validation comes first, in time linear in the size
+//! of the file and without copying weights. It covers the wire format
+//! ([`decode`](crate::decode)), tensors and types ([`tensor`]), names, order and cycles
+//! ([`graph`]), the attributes and signatures of nodes, and the rules of each operator that can be
+//! checked before a run ([`operators`]). An error says what is wrong, where, and what to do
+//! ([`Invalid`]); [`Checked`] summarizes a valid model.
 
 mod attention;
 mod attributes;
@@ -41,14 +42,14 @@ use crate::limits::Limits;
 use crate::proto::{Graph, Model, OpsetImport, ValueInfo};
 use graph::{Body, Walker};
 
-/// Newest version of the file format that is known.
+/// Newest supported version of the file format.
 const MAX_IR_VERSION: i64 = 13;
-/// Operator domains that are known besides ai.onnx. Which of their operators can run is for
-/// others to say.
+/// Known operator domains. Whether the runtime can run an operator of these domains is checked
+/// later.
 const KNOWN_DOMAINS: [&str; 6] =
     ["", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training", "com.microsoft"];
 
-/// Checks the bytes of an ONNX model; as [`read`] without its messages.
+/// Checks the bytes of an ONNX model, like [`read`], and drops the decoded messages.
 ///
 /// # Errors
 /// [`Invalid`] for the first rule that the model breaks.
@@ -58,7 +59,7 @@ pub fn validate(bytes: &[u8], limits: &Limits) -> Result<Checked, Invalid> {
 
 /// Decodes and checks the bytes of an ONNX model.
 ///
-/// External data are described in the result but not looked at: see
+/// External data is listed in the result, but its files are not inspected: see
 /// [`resolve`](super::external::resolve).
 ///
 /// # Errors
@@ -66,7 +67,7 @@ pub fn validate(bytes: &[u8], limits: &Limits) -> Result<Checked, Invalid> {
 pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Model<'a>, Checked), Invalid> {
     let invalid = |rule, what: &str| Err(Invalid::new(rule, Place::Model, what));
     if bytes.is_empty() {
-        return invalid(Rule::Empty, "there is nothing to read");
+        return invalid(Rule::Empty, "the model has no bytes");
     }
     limits.check_file_size(bytes.len() as u64)?;
     let model = decode::decode(bytes, limits)?;
@@ -108,7 +109,7 @@ pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Model<'a>, Checked)
     Ok((model, checked))
 }
 
-/// Walks the main graph and the body of every function.
+/// Checks the main graph and the body of every function.
 fn check_bodies<'m>(
     model: &'m Model<'m>,
     main: &'m Graph<'m>,
@@ -125,7 +126,7 @@ fn check_bodies<'m>(
     Ok(())
 }
 
-/// Gives the versions by domain, ai.onnx as the empty string.
+/// Checks the imported opsets and returns their versions by domain; ai.onnx is the empty string.
 fn check_opsets<'m>(
     imports: &'m [OpsetImport<'m>],
     limits: &Limits,
@@ -152,7 +153,8 @@ fn check_opsets<'m>(
     Ok(opsets)
 }
 
-/// Checks that inputs and outputs of the main graph tell what a caller must know.
+/// Checks that each input of the main graph has a type, that the types of outputs are valid, and
+/// that no output is listed twice.
 fn check_interface(main: &Graph<'_>, limits: &Limits) -> Result<(), Invalid> {
     let mut outputs = HashSet::new();
     for (info, is_output) in

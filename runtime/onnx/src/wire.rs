@@ -1,36 +1,36 @@
-//! The wire format of protobuf, read in place.
+//! The protobuf wire format, read in place.
 //!
-//! A message is a row of fields: a key (number and wire type) and a value whose extent follows
-//! from the wire type. [`Reader`] walks that row without copying, without recursion and without
-//! trusting a single length. What the numbers mean is none of its business.
+//! A message is a sequence of fields: a key (field number and wire type), then a value whose
+//! length follows from the wire type. [`Reader`] iterates over the fields without copying and
+//! without recursion, and checks every length. It knows nothing of the schema.
 
 use thiserror::Error;
 
-/// Why bytes are not a row of protobuf fields.
+/// Why bytes are not a sequence of protobuf fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum WireError {
     /// A value reaches past the end of its message.
     #[error("a value reaches past the end of its message")]
     Truncated,
     /// A varint of more than 64 bits.
-    #[error("a number takes more than 64 bits")]
+    #[error("a varint takes more than 64 bits")]
     Overlong,
     /// Field number 0, or one past 2^29 - 1.
-    #[error("a field has an impossible number")]
+    #[error("a field number is out of range")]
     FieldNumber,
-    /// A group (given up by protobuf long ago), or a wire type that does not exist.
+    /// A group (deprecated in protobuf), or a wire type that does not exist.
     #[error("a field has an unknown wire type")]
     WireType,
 }
 
-/// The value of a field, as the wire type alone tells it.
+/// The value of a field, classified by wire type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value<'a> {
     /// Integers, booleans and enums.
     Varint(u64),
     /// A double.
     Fixed64(u64),
-    /// A string, bytes, a message, or packed numbers.
+    /// A string, bytes, a message, or packed values.
     Bytes(&'a [u8]),
     /// A float.
     Fixed32(u32),
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
         Self { rest: message }
     }
 
-    /// What has not been read; after an error, from the offending item on.
+    /// The unread bytes. After an error they start at the offending field.
     #[must_use]
     pub fn rest(&self) -> &'a [u8] {
         self.rest
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
     /// The next field, or `None` at the end of the message.
     ///
     /// # Errors
-    /// [`WireError`] where the bytes are no field; the reader then stays where it was.
+    /// [`WireError`] if the bytes are not a field; the reader then does not advance.
     pub fn field(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -135,8 +135,8 @@ pub(crate) fn put_varint(message: &mut Vec<u8>, mut value: u64) {
     message.push(value as u8);
 }
 
-/// Reads a varint and gives what follows it. At most ten bytes, of which the last holds the
-/// sixty-fourth bit alone.
+/// Reads a varint and returns it with the bytes that follow. A varint has at most ten bytes; the
+/// tenth contributes only bit 63.
 ///
 /// # Errors
 /// [`WireError::Truncated`] or [`WireError::Overlong`].

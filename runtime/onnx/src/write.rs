@@ -1,5 +1,5 @@
-//! Messages of ONNX, written: a small model in a few lines, for tests and for whoever hands a part
-//! of a graph to another parser.
+//! Writes ONNX messages: a small model in a few lines, for tests and for code that passes part of
+//! a graph to another parser.
 //!
 //! ```
 //! use skipstone_onnx::write::{graph, model, node, value};
@@ -11,9 +11,9 @@
 
 use crate::wire::{Field, Value, put};
 
-/// Number of the element type `float32`.
+/// `DataType` code of `float32`.
 pub const FLOAT: i64 = 1;
-/// Number of the element type `int64`.
+/// `DataType` code of `int64`.
 pub const INT64: i64 = 7;
 
 /// A protobuf message being written, field by field.
@@ -27,7 +27,7 @@ impl Message {
         Self::default()
     }
 
-    /// A message given as its bytes.
+    /// A message from its encoded bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
@@ -44,14 +44,14 @@ impl Message {
         self
     }
 
-    /// Adds a bare varint: half a field, which only tests of damaged files want.
+    /// Adds a bare varint, an incomplete field, for tests of damaged files.
     #[cfg(test)]
     pub(crate) fn varint(mut self, value: u64) -> Self {
         crate::wire::put_varint(&mut self.0, value);
         self
     }
 
-    /// Adds an integer, negative ones in two's complement.
+    /// Adds an integer as a varint; negative values are in two's complement.
     #[must_use]
     pub fn int(self, number: u32, value: i64) -> Self {
         self.field(number, Value::Varint(value as u64))
@@ -81,13 +81,13 @@ impl Message {
         self.bytes(number, &value.0)
     }
 
-    /// Adds messages of a repeated field.
+    /// Adds a repeated field of messages.
     #[must_use]
     pub fn all(self, number: u32, values: &[Self]) -> Self {
         values.iter().fold(self, |message, value| message.nested(number, value))
     }
 
-    /// Adds strings of a repeated field.
+    /// Adds a repeated field of strings.
     #[must_use]
     pub fn texts(self, number: u32, values: &[&str]) -> Self {
         values.iter().fold(self, |message, value| message.text(number, value))
@@ -100,13 +100,13 @@ pub fn opset(domain: &str, version: i64) -> Message {
     Message::new().text(1, domain).int(2, version)
 }
 
-/// A model of one graph, opset 17.
+/// A model with one graph, opset 17.
 #[must_use]
 pub fn model(graph: &Message) -> Vec<u8> {
     model_with(graph, &[opset("", 17)])
 }
 
-/// A model of one graph with these operator sets.
+/// A model with one graph and these operator sets.
 #[must_use]
 pub fn model_with(graph: &Message, opsets: &[Message]) -> Vec<u8> {
     Message::new().int(1, 8).nested(7, graph).all(8, opsets).0
@@ -118,7 +118,7 @@ pub fn graph(nodes: &[Message], initializers: &[Message], inputs: &[Message], ou
     Message::new().all(1, nodes).text(2, "g").all(5, initializers).all(11, inputs).all(12, outputs)
 }
 
-/// A `NodeProto` of the standard domain, without a name.
+/// A `NodeProto` in the standard domain, without a name.
 #[must_use]
 pub fn node(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[Message]) -> Message {
     Message::new().texts(1, inputs).texts(2, outputs).text(4, op).all(5, attributes)
@@ -160,13 +160,13 @@ pub fn body(name: &str, graph: &Message) -> Message {
     Message::new().text(1, name).nested(6, graph).int(20, 5)
 }
 
-/// The head of a `TensorProto`: name, dimensions, number of the element type.
+/// A `TensorProto` without data: name, dimensions, `DataType` code.
 #[must_use]
 pub fn head(name: &str, element: i64, dims: &[i64]) -> Message {
     dims.iter().fold(Message::new(), |message, dim| message.int(1, *dim)).int(2, element).text(8, name)
 }
 
-/// A `TensorProto` of little-endian bytes.
+/// A `TensorProto` with little-endian raw data.
 #[must_use]
 pub fn tensor(name: &str, element: i64, dims: &[i64], raw: &[u8]) -> Message {
     head(name, element, dims).bytes(9, raw)
@@ -179,14 +179,14 @@ pub fn f32s(name: &str, dims: &[i64], values: &[f32]) -> Message {
     tensor(name, FLOAT, dims, &raw)
 }
 
-/// A `TensorProto` of integers of 64 bits.
+/// A `TensorProto` of 64-bit integers.
 #[must_use]
 pub fn i64s(name: &str, dims: &[i64], values: &[i64]) -> Message {
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     tensor(name, INT64, dims, &raw)
 }
 
-/// A `ValueInfoProto` of a tensor; -1 stands for a dimension that is not told.
+/// A `ValueInfoProto` of a tensor; -1 stands for an unknown dimension.
 #[must_use]
 pub fn value(name: &str, element: i64, dims: &[i64]) -> Message {
     let dim = |dim: &i64| if *dim == -1 { Message::new() } else { Message::new().int(1, *dim) };
@@ -195,7 +195,7 @@ pub fn value(name: &str, element: i64, dims: &[i64]) -> Message {
     typed(name, &Message::new().nested(1, &Message::new().int(1, element).nested(2, &shape)))
 }
 
-/// A `ValueInfoProto` of a `TypeProto`.
+/// A `ValueInfoProto` with this `TypeProto`.
 #[must_use]
 pub fn typed(name: &str, kind: &Message) -> Message {
     Message::new().text(1, name).nested(2, kind)

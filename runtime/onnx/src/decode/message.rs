@@ -1,5 +1,5 @@
-//! A message under the decoder's hand: its fields in turn, with their offsets in the file, and
-//! their values as the types that ONNX gives them.
+//! Iterates over the fields of one message, with their offsets in the file, and converts their
+//! values to the types that ONNX declares.
 
 use crate::wire::{Reader, Value, WireError};
 
@@ -11,11 +11,10 @@ type Result<T> = std::result::Result<T, Invalid>;
 pub(super) struct Message<'a> {
     bytes: &'a [u8],
     reader: Reader<'a>,
-    /// Address of the first byte of the file, to tell offsets.
+    /// Address of the first byte of the file, from which offsets are computed.
     pub origin: usize,
     pub depth: usize,
-    /// Numbers of the singular fields that may still occur, and of all singular ones, one bit
-    /// each.
+    /// Bit sets of field numbers: singular fields not yet seen, and all singular fields.
     unseen: u64,
     singular: u64,
 }
@@ -28,7 +27,7 @@ pub(super) struct Item<'a> {
     pub at: usize,
 }
 
-/// How numbers are stored.
+/// Wire encoding of a numeric field.
 #[derive(Clone, Copy)]
 pub(super) enum Scalar {
     Varint,
@@ -46,14 +45,14 @@ impl<'a> Message<'a> {
         self.bytes
     }
 
-    /// The part of the message from an offset in the file to what has been read.
+    /// The bytes of the message from file offset `start` up to the read position.
     pub fn read_since(&self, start: usize) -> &'a [u8] {
         let start = start.saturating_sub(self.bytes.as_ptr().addr().wrapping_sub(self.origin));
         let end = self.bytes.len().saturating_sub(self.reader.rest().len());
         self.bytes.get(start..end).unwrap_or_default()
     }
 
-    /// Declares the fields that may occur once. All are below 64.
+    /// Declares the fields that may occur at most once. Their numbers are below 64.
     pub fn singular(&mut self, numbers: &[u32]) {
         self.singular = numbers.iter().fold(0, |bits, number| bits | 1 << (number & 63));
         self.unseen = self.singular;
@@ -86,7 +85,7 @@ impl<'a> Item<'a> {
     }
 
     pub fn wrong_type(self) -> Invalid {
-        self.invalid(Rule::Malformed, format!("field {} has another wire type than ONNX gives it", self.number))
+        self.invalid(Rule::Malformed, format!("field {} does not have the wire type that ONNX declares", self.number))
     }
 
     pub fn int(self) -> Result<i64> {

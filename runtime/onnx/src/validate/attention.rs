@@ -1,6 +1,6 @@
-//! Attention and rotary embeddings: products of operands that must agree in heads, lengths and
-//! head sizes. Rules as in the ONNX operator pages Attention and RotaryEmbedding, and in the
-//! contrib operators of ONNX Runtime.
+//! Attention and rotary embeddings, whose operands must agree in head counts, sequence lengths and
+//! head sizes. The rules are those of the ONNX operator pages Attention and RotaryEmbedding, and
+//! of the contrib operators of ONNX Runtime.
 
 use super::call::Call;
 use super::operators::MAX_SIZE;
@@ -19,13 +19,13 @@ const VALUE_HEAD: Size = Size("head size of the values", 1);
 /// `Q[batch, query heads, queries, head]`, `K[batch, key heads, keys, head]`,
 /// `V[batch, key heads, keys, value head]`, a mask that broadcasts to
 /// `[batch, query heads, queries, past + keys]`, and past keys and values. With three dimensions,
-/// `Q[batch, queries, query heads * head]` and so on; attributes tell the heads.
+/// `Q[batch, queries, query heads * head]` and so on; attributes give the head counts.
 pub(super) fn attention(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let heads = [call.int_in("q_num_heads", 1..=MAX_SIZE)?, call.int_in("kv_num_heads", 1..=MAX_SIZE)?];
     call.int_in("is_causal", 0..=1)?;
     call.int_in("qk_matmul_output_mode", 0..=3)?;
     if call.input(4).is_some() != call.input(5).is_some() {
-        return Err(call.invalid(Rule::Arity, "past keys and past values come together"));
+        return Err(call.invalid(Rule::Arity, "past keys and past values must be given together"));
     }
     let mut sizes = Sizes::new(call);
     match (0..3).find_map(|index| call.shape(index)).map(|shape| shape.len()) {
@@ -61,7 +61,7 @@ pub(super) fn multi_head_attention(call: &Call<'_, '_>) -> Result<(), Invalid> {
     products(call, &sizes, Some(0))
 }
 
-/// Queries, keys and values whose heads lie side by side.
+/// Queries, keys and values with three dimensions: the last one holds all heads, concatenated.
 fn split(sizes: &mut Sizes<'_, '_, '_>, queries: u64, keys: u64) -> Result<(), Invalid> {
     sizes.set(QUERY_HEADS.0, queries);
     sizes.set(KEY_HEADS.0, keys);
@@ -70,19 +70,20 @@ fn split(sizes: &mut Sizes<'_, '_, '_>, queries: u64, keys: u64) -> Result<(), I
     sizes.operand(2, &[BATCH, KEYS, Size(VALUE_HEAD.0, keys)])
 }
 
-/// Query heads share key heads evenly, and their products fit in memory and under the mask.
+/// The query head count is a multiple of the key head count, the scores stay within the limits,
+/// and the mask broadcasts to them.
 fn products(call: &Call<'_, '_>, sizes: &Sizes<'_, '_, '_>, past: Option<u64>) -> Result<(), Invalid> {
     let [batch, heads, queries, keys] = [BATCH, QUERY_HEADS, QUERIES, KEYS].map(|size| sizes.get(size.0));
     if let (Some(heads), Some(keys)) = (heads, sizes.get(KEY_HEADS.0))
         && heads % keys.max(1) != 0
     {
-        return Err(call.invalid(Rule::Shape, format!("{heads} query heads do not share {keys} key heads evenly")));
+        return Err(call.invalid(Rule::Shape, format!("{heads} query heads are not a multiple of {keys} key heads")));
     }
     let keys = keys.zip(past).map(|(keys, past)| keys.saturating_add(past));
     let scores = [batch, heads, queries, keys];
     let count = scores.iter().fold(1u64, |count, size| count.saturating_mul(size.unwrap_or(1)));
     if count > call.limits.max_tensor_elements {
-        let what = format!("there are more than {} products of queries and keys", call.limits.max_tensor_elements);
+        let what = format!("there are more than {} attention scores", call.limits.max_tensor_elements);
         return Err(call.invalid(Rule::Generated, what));
     }
     let Some(mask) = call.shape(3) else {
@@ -99,9 +100,9 @@ fn products(call: &Call<'_, '_>, sizes: &Sizes<'_, '_, '_>, past: Option<u64>) -
     Ok(())
 }
 
-/// `X[batch, heads, sequence, head]` or `X[batch, sequence, heads * head]`, the caches of cosines
-/// and sines `[positions, rotary / 2]` with positions `[batch, sequence]`, or
-/// `[batch, sequence, rotary / 2]` without. The operator of com.microsoft has the positions second.
+/// `X[batch, heads, sequence, head]` or `X[batch, sequence, heads * head]`. The caches of cosines
+/// and sines are `[positions, rotary / 2]` if position ids `[batch, sequence]` are given, and
+/// `[batch, sequence, rotary / 2]` if not. In com.microsoft the position ids are input 1.
 pub(super) fn rotary_embedding(call: &Call<'_, '_>, contrib: bool) -> Result<(), Invalid> {
     let [cos, sin, positions] = if contrib { [2, 3, 1] } else { [1, 2, 3] };
     let heads = call.int_in("num_heads", 0..=MAX_SIZE)?.unwrap_or(0).unsigned_abs();
@@ -135,7 +136,7 @@ pub(super) fn rotary_embedding(call: &Call<'_, '_>, contrib: bool) -> Result<(),
     sizes.floats(&[0, cos, sin])?;
     match (call.summary(positions).and_then(|positions| positions.ints), sizes.get("positions")) {
         (Some((least, most)), Some(count)) if least < 0 || most.unsigned_abs() >= count => {
-            Err(call.invalid(Rule::Index, format!("positions {least} to {most} are not all among {count}")))
+            Err(call.invalid(Rule::Index, format!("positions {least} to {most} exceed a cache of {count} positions")))
         }
         _ => Ok(()),
     }

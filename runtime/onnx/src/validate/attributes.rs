@@ -1,5 +1,5 @@
-//! What holds for attributes whatever their operator: one value each, of the type that is
-//! declared, with sound tensors and finite numbers.
+//! Rules for the attributes of every operator: each has one value of its declared type, valid
+//! tensors and finite floats.
 
 use std::collections::HashSet;
 
@@ -9,17 +9,17 @@ use super::tensor;
 use crate::invalid::{Invalid, Rule, quoted};
 use crate::proto::{Attribute, Node};
 
-/// Field of the value for each `AttributeType`, in the order of their numbers from 1.
+/// Field number of the value for each `AttributeType`, in the order of the enum, from 1.
 const VALUE_FIELDS: [u32; 14] = [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 22, 23, 14, 15];
-/// `AttributeType`s whose value is a message, which cannot be left out.
+/// `AttributeType`s whose value is a message, so that it has no default.
 const MESSAGES: [i64; 4] = [4, 5, 11, 13];
-/// Attributes of ai.onnx for which an infinity or NaN means something: limits that do not limit,
-/// values that are stored and not computed with.
+/// Attributes of ai.onnx that may be infinite or NaN: clipping bounds, and values that are stored
+/// and not computed with.
 const MAY_BE_INFINITE: [&str; 7] =
     ["min", "max", "value", "value_float", "value_floats", "extrapolation_value", "clip"];
 
-/// Checks the attributes of a node. `in_function` tells whether they may refer to those of the
-/// function. Gives what the tensors among them take.
+/// Checks the attributes of a node and returns the sizes of the tensors among them. `in_function`
+/// says whether attributes may refer to those of an enclosing function.
 pub(super) fn check(node: &Node<'_>, in_function: bool, limits: &Limits) -> Result<Vec<tensor::Extent>, Invalid> {
     let mut names = HashSet::new();
     let mut extents = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn check(node: &Node<'_>, in_function: bool, limits: &Limits) -> Resu
             return Err(invalid("an attribute has no name".into()));
         }
         if !names.insert(attribute.name) {
-            return Err(invalid(format!("attribute {name} is there twice")));
+            return Err(invalid(format!("attribute {name} occurs twice")));
         }
         check_value(attribute, in_function).map_err(|what| invalid(format!("attribute {name} {what}")))?;
         if is_standard(node.domain) {
@@ -61,13 +61,13 @@ fn check_value(attribute: &Attribute<'_>, in_function: bool) -> Result<(), Strin
     };
     if !attribute.reference.is_empty() {
         return match (in_function, attribute.present) {
-            (false, _) => Err("refers to an attribute of a function, but is in none".into()),
+            (false, _) => Err("refers to an attribute of a function, but is not in a function".into()),
             (true, 0) => Ok(()),
-            (true, _) => Err("has a value and a reference".into()),
+            (true, _) => Err("has both a value and a reference".into()),
         };
     }
     if attribute.present & !(1 << field) != 0 {
-        return Err("has a value of another type than declared".into());
+        return Err("has a value that is not of the declared type".into());
     }
     if attribute.present == 0 && MESSAGES.contains(&attribute.kind) {
         return Err("has no value".into());
@@ -84,7 +84,7 @@ fn check_numbers(attribute: &Attribute<'_>, limits: &Limits) -> Result<(), Strin
         let rank = limits.max_rank as i64;
         let far = |axis: i64| !(-rank..rank).contains(&axis);
         if far(attribute.int) || attribute.ints.count > rank.unsigned_abs() || attribute.ints.ints().any(far) {
-            return Err("names an axis that no tensor has".into());
+            return Err("exceeds the largest supported rank".into());
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! A node as the checks of operators see it: attributes by name and type, inputs by what is
-//! known of them.
+//! A node as seen by the operator rules: typed attributes by name, and what is known of its inputs
+//! (shape, element type, constant value).
 
 use crate::limits::Limits;
 
@@ -13,7 +13,7 @@ const STRING: i64 = 3;
 const FLOATS: i64 = 6;
 const INTS: i64 = 7;
 
-/// A node in its surroundings.
+/// A node with its scope, opset and limits.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'c, 'm> {
     pub node: &'m Node<'m>,
@@ -25,17 +25,17 @@ pub(super) struct Call<'c, 'm> {
 }
 
 impl<'m> Call<'_, 'm> {
-    /// The error that the node breaks `rule`.
+    /// An error: the node breaks `rule`.
     pub fn invalid(&self, rule: Rule, what: impl Into<String>) -> Invalid {
         Invalid::new(rule, self.node.place(), what)
     }
 
-    /// Refuses a value of an attribute.
+    /// An error for an attribute; `what` completes the sentence "attribute NAME ...".
     pub fn bad_attribute<T>(&self, name: &str, what: impl std::fmt::Display) -> Result<T, Invalid> {
         Err(self.invalid(Rule::Attribute, format!("attribute {name} {what}")))
     }
 
-    /// Name of an input that is there.
+    /// Name of an input; `None` if the node omits it.
     pub fn input(&self, index: usize) -> Option<&'m str> {
         self.node.inputs.get(index).copied().filter(|name| !name.is_empty())
     }
@@ -45,22 +45,22 @@ impl<'m> Call<'_, 'm> {
         self.scope.shape(self.input(index)?)
     }
 
-    /// Shape of an input of which all is known.
+    /// Shape of an input, if every dimension is known.
     pub fn full_shape(&self, index: usize) -> Option<Vec<u64>> {
         self.shape(index)?.into_iter().collect()
     }
 
-    /// The constant that an input is, if the file holds it.
+    /// The constant value of an input, if it is stored in the file.
     pub fn constant(&self, index: usize) -> Option<Constant<'m>> {
         self.scope.constant(self.input(index)?)
     }
 
-    /// What a pass over a constant input finds.
+    /// Summary of the elements of a constant input.
     pub fn summary(&self, index: usize) -> Option<Summary> {
         Some(self.summaries.of(&self.constant(index)?))
     }
 
-    /// Integers of a constant input that has an entry per dimension, or two.
+    /// Elements of a constant integer input that has one or two entries per dimension.
     pub fn dims(&self, index: usize) -> Result<Option<Vec<i64>>, Invalid> {
         let Some(constant) = self.constant(index) else {
             return Ok(None);
@@ -69,7 +69,7 @@ impl<'m> Call<'_, 'm> {
         Ok(constant.ints().map(Iterator::collect))
     }
 
-    /// Floats of a constant input that has an entry per dimension.
+    /// Elements of a constant float input that has one entry per dimension.
     pub fn scales(&self, index: usize) -> Result<Option<Vec<f64>>, Invalid> {
         let Some(constant) = self.constant(index) else {
             return Ok(None);
@@ -81,19 +81,19 @@ impl<'m> Call<'_, 'm> {
     fn few(&self, index: usize, constant: &Constant<'_>) -> Result<(), Invalid> {
         let most = 2 * self.limits.max_rank as u64;
         if constant.len() > most {
-            let what = format!("input {index} has {} entries, more than any tensor has dimensions", constant.len());
+            let what = format!("input {index} has {} entries, the limit is {most}", constant.len());
             return Err(self.invalid(Rule::Shape, what));
         }
         Ok(())
     }
 
-    /// The integer that a constant input is.
+    /// The value of a constant integer input of one element.
     pub fn scalar(&self, index: usize) -> Option<i64> {
         let constant = self.constant(index).filter(|constant| constant.len() == 1)?;
         constant.ints()?.next()
     }
 
-    /// The number that a constant input is.
+    /// The value of a constant input of one element, integer or float.
     pub fn number(&self, index: usize) -> Option<f64> {
         let constant = self.constant(index).filter(|constant| constant.len() == 1)?;
         match constant.ints() {
@@ -102,17 +102,17 @@ impl<'m> Call<'_, 'm> {
         }
     }
 
-    /// Whether an attribute is there.
+    /// Whether the node has an attribute of this name.
     pub fn has(&self, name: &str) -> bool {
         self.node.attribute(name).is_some()
     }
 
-    /// The attribute of this name, which must have this type. One that refers to a function's
-    /// attribute has no value yet.
+    /// The attribute of this name, which must have the type `kind`. `None` if it is missing or
+    /// refers to an attribute of the enclosing function, whose value is not known here.
     fn attribute(&self, name: &str, kind: i64) -> Result<Option<&'m Attribute<'m>>, Invalid> {
         match self.node.attribute(name) {
             Some(attribute) if attribute.kind != kind => {
-                self.bad_attribute(name, "has another type than the operator takes")
+                self.bad_attribute(name, "does not have the type that the operator requires")
             }
             found => Ok(found.filter(|attribute| attribute.reference.is_empty())),
         }
@@ -123,7 +123,7 @@ impl<'m> Call<'_, 'm> {
         Ok(self.attribute(name, INT)?.map(|attribute| attribute.int))
     }
 
-    /// A list of floats, one per dimension at most.
+    /// A list of floats, at most one per dimension.
     pub fn floats(&self, name: &str) -> Result<Option<Vec<f64>>, Invalid> {
         let Some(attribute) = self.attribute(name, FLOATS)? else {
             return Ok(None);
@@ -134,7 +134,7 @@ impl<'m> Call<'_, 'm> {
         Ok(Some(attribute.floats.floats().map(f64::from).collect()))
     }
 
-    /// A list of integers, two per dimension at most.
+    /// A list of integers, at most two per dimension.
     pub fn ints(&self, name: &str) -> Result<Option<Vec<i64>>, Invalid> {
         let Some(attribute) = self.attribute(name, INTS)? else {
             return Ok(None);
@@ -145,7 +145,7 @@ impl<'m> Call<'_, 'm> {
         Ok(Some(attribute.ints.ints().collect()))
     }
 
-    /// A text attribute.
+    /// A string attribute, which must be UTF-8.
     pub fn text(&self, name: &str) -> Result<Option<&'m str>, Invalid> {
         let Some(attribute) = self.attribute(name, STRING)? else {
             return Ok(None);
@@ -177,7 +177,7 @@ impl<'m> Call<'_, 'm> {
         }
     }
 
-    /// A list that must have `count` entries, if it is there.
+    /// Checks that a list, if present, has `count` entries.
     pub fn must_have(&self, name: &str, values: Option<&Vec<i64>>, count: usize) -> Result<(), Invalid> {
         match values {
             Some(values) if values.len() != count => {
@@ -187,7 +187,7 @@ impl<'m> Call<'_, 'm> {
         }
     }
 
-    /// Turns a possibly negative axis into one from 0 on.
+    /// Converts a possibly negative axis to `0..rank`.
     pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, Invalid> {
         let signed = rank as i64;
         let found = if axis < 0 { axis.checked_add(signed) } else { Some(axis) };

@@ -1,10 +1,10 @@
-//! What the validator learns about a model on its way, for those who load it next.
+//! Facts about a valid model, collected during validation for the code that loads it.
 
 use std::collections::BTreeMap;
 
 use crate::element::ElementType;
 
-/// A model that passed, in outline. It borrows nothing from the file.
+/// Summary of a valid model. It borrows nothing from the file.
 #[derive(Debug, Default, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Checked {
@@ -12,29 +12,29 @@ pub struct Checked {
     pub ir_version: i64,
     /// Versions of the operator sets by domain; `ai.onnx` is the empty string.
     pub opsets: BTreeMap<String, i64>,
-    /// Inputs of the main graph in the order of the file, those with an initializer included.
+    /// Inputs of the main graph in the order of the file, including those with an initializer.
     pub inputs: Vec<ValueFact>,
     /// Outputs of the main graph in the order of the file.
     pub outputs: Vec<ValueFact>,
-    /// Initializers of the main graph and its subgraphs.
+    /// Count of initializers in the main graph and its subgraphs.
     pub initializers: usize,
-    /// Elements of all initializers and of the tensors of `Constant` nodes.
+    /// Total elements of all initializers and of the tensors of `Constant` nodes.
     pub parameters: u64,
-    /// Bytes of their data when packed, external ones included. Strings are not counted.
+    /// Total bytes of their packed data, including external data. Strings are not counted.
     pub weight_bytes: u64,
-    /// Nodes of the main graph, its subgraphs and the functions.
+    /// Count of nodes in the main graph, its subgraphs and the functions.
     pub nodes: usize,
-    /// Metadata of the model, in the order of the file.
+    /// Metadata of the model as key and value, in the order of the file.
     pub metadata: Vec<(String, String)>,
-    /// Tensors whose data are in other files. See [`crate::external::resolve`].
+    /// Tensors whose data is in other files. See [`crate::external::resolve`].
     pub external: Vec<ExternalTensor>,
-    /// Names of sparse initializers: sound, but unknown to parsers that take only dense ones.
+    /// Names of sparse initializers. They are valid, but not every parser supports them.
     pub sparse_initializers: Vec<String>,
-    /// Local functions that the model defines.
+    /// Count of local functions.
     pub functions: usize,
-    /// Nodes that call one of them.
+    /// Count of nodes that call a local function.
     pub function_calls: usize,
-    /// Whether a node holds a subgraph (`If`, `Loop`, `Scan`, ...).
+    /// Whether a node has a subgraph (`If`, `Loop`, `Scan`, ...).
     pub has_control_flow: bool,
 }
 
@@ -45,44 +45,44 @@ pub struct ValueFact {
     pub name: String,
     /// Its type.
     pub kind: ValueType,
-    /// Whether an initializer gives it a value, so that a caller need not.
+    /// Whether an initializer provides a default value.
     pub initialized: bool,
 }
 
 /// Type of an input or output.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ValueType {
-    /// A dense tensor. The shape is `None` where even the rank is unknown.
+    /// A dense tensor.
     Tensor {
-        /// Type of the elements; `None` for an output that does not tell.
+        /// Element type; `None` for an output that does not declare one.
         element: Option<ElementType>,
-        /// The dimensions.
+        /// The dimensions; `None` if even the rank is unknown.
         shape: Option<Vec<Dimension>>,
     },
-    /// Anything else, by its name: a sequence, an optional, a map, a sparse tensor.
+    /// Any other type, by name: a sequence, an optional, a map, a sparse tensor.
     Other(&'static str),
 }
 
 /// One dimension of an input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dimension {
-    /// A number.
+    /// A fixed size.
     Known(u64),
-    /// A symbol, equal wherever its name is.
+    /// A named size; dimensions with the same name are equal.
     Symbol(String),
-    /// Not told.
+    /// Unknown.
     Unknown,
 }
 
-/// A tensor whose data are in another file.
+/// A tensor whose data is in another file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalTensor {
     /// Name of the tensor.
     pub tensor: String,
-    /// Path of the file relative to the model's folder, `/` between its parts.
+    /// Path of the file relative to the model's folder, separated by `/`.
     pub location: String,
-    /// Where the data start, in bytes.
+    /// Offset of the data in the file, in bytes.
     pub offset: u64,
-    /// How many bytes they take, which follows from shape and type.
+    /// Size of the data in bytes, computed from shape and element type.
     pub length: u64,
 }

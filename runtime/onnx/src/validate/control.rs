@@ -1,4 +1,4 @@
-//! Control flow: the subgraphs of If, Loop and Scan take and give what their node does.
+//! Control flow: the subgraphs of If, Loop and Scan have inputs and outputs that match their node.
 
 use super::attributes::is_standard;
 use super::call::Call;
@@ -9,7 +9,7 @@ use crate::proto::{Graph, Node};
 /// `AttributeType` of a graph.
 const GRAPH: i64 = 5;
 
-/// Checks a node that holds subgraphs.
+/// Checks a control flow node and its subgraphs.
 pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
     if !is_standard(call.node.domain) {
         return Ok(());
@@ -23,7 +23,7 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
     }
 }
 
-/// Both branches take nothing and give as much as the node.
+/// Both branches have no inputs, and as many outputs as the node.
 fn branches(call: &Call<'_, '_>) -> Result<(), Invalid> {
     for name in ["then_branch", "else_branch"] {
         let branch = body(call, name)?;
@@ -32,7 +32,7 @@ fn branches(call: &Call<'_, '_>) -> Result<(), Invalid> {
         }
         let (gives, wanted) = (branch.outputs.len(), call.node.outputs.len());
         if gives != wanted {
-            return Err(call.invalid(Rule::ControlFlow, format!("{name} gives {gives} values, the node {wanted}")));
+            return Err(call.invalid(Rule::ControlFlow, format!("{name} has {gives} outputs, the node {wanted}")));
         }
     }
     Ok(())
@@ -45,26 +45,26 @@ fn repeated(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let carried = call.node.inputs.len().saturating_sub(2);
     if body.inputs.len() != carried + 2 {
         let takes = body.inputs.len();
-        return Err(call.invalid(Rule::ControlFlow, format!("the body takes {takes} values, expected {}", carried + 2)));
+        return Err(call.invalid(Rule::ControlFlow, format!("the body has {takes} inputs, expected {}", carried + 2)));
     }
     if body.outputs.len() <= carried || call.node.outputs.len() > body.outputs.len() - 1 {
         let gives = body.outputs.len();
-        return Err(call.invalid(Rule::ControlFlow, format!("the body gives {gives} values, too few for the node")));
+        return Err(call.invalid(Rule::ControlFlow, format!("the body has {gives} outputs, too few for the node")));
     }
     let starts = call.input(1).is_none() || call.constant(1).is_some_and(|constant| is_true(&constant));
     if call.input(0).is_none() && starts && never_stops(body) {
-        return Err(call.invalid(Rule::ControlFlow, "the loop has no bound on its trips, and its condition stays true"));
+        return Err(call.invalid(Rule::ControlFlow, "the loop has no trip count, and its condition stays true"));
     }
     Ok(())
 }
 
-/// Whether the condition that a body gives is the one it got, or a constant that is true.
+/// Whether the condition that the body returns is its input condition, or a constant true.
 fn never_stops(body: &Graph<'_>) -> bool {
     let Some(mut name) = body.outputs.first().map(|info| info.name) else {
         return false;
     };
     let given = body.inputs.get(1).map(|info| info.name);
-    // No more steps than nodes: the body is known to have no cycles.
+    // The body has no cycles, so this takes no more steps than there are nodes.
     for _ in 0..=body.nodes.len().min(16) {
         if Some(name) == given {
             return true;
@@ -92,8 +92,8 @@ fn is_true(constant: &Constant<'_>) -> bool {
     tensor.raw.first().copied().unwrap_or(0) != 0 || tensor.int32_data.ints().next().unwrap_or(0) != 0
 }
 
-/// `Scan(states..., sequences...) -> states..., sequences...`, the body alike. Before opset 9 a
-/// tensor of lengths came first.
+/// `Scan(states..., sequences...) -> states..., sequences...`, and the same for the body. Before
+/// opset 9, the first input of the node was a tensor of sequence lengths.
 fn scanned(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let body = body(call, "body")?;
     let inputs = call.node.inputs.len().saturating_sub(usize::from(call.opset < 9));
@@ -105,11 +105,11 @@ fn scanned(call: &Call<'_, '_>) -> Result<(), Invalid> {
     };
     let states = inputs.saturating_sub(usize::try_from(sequences).unwrap_or(0));
     if body.inputs.len() != inputs {
-        let what = format!("the body takes {} values, the node {inputs}", body.inputs.len());
+        let what = format!("the body has {} inputs, the node {inputs}", body.inputs.len());
         return Err(call.invalid(Rule::ControlFlow, what));
     }
     if body.outputs.len() < states.max(call.node.outputs.len()) {
-        let what = format!("the body gives {} values, too few for the node", body.outputs.len());
+        let what = format!("the body has {} outputs, too few for the node", body.outputs.len());
         return Err(call.invalid(Rule::ControlFlow, what));
     }
     for (name, count) in [
@@ -129,7 +129,7 @@ fn body<'m>(call: &Call<'_, 'm>, name: &str) -> Result<&'m Graph<'m>, Invalid> {
             Some(graph) => Ok(graph),
             None => call.bad_attribute(name, "has no graph"),
         },
-        Some(_) => call.bad_attribute(name, "has another type than the operator takes"),
+        Some(_) => call.bad_attribute(name, "does not have the type that the operator requires"),
         None => call.bad_attribute(name, "is missing"),
     }
 }

@@ -1,4 +1,4 @@
-//! Local functions of a model: found by name, never recursive, bounded in what they expand to.
+//! Local functions of a model: uniquely named, not recursive, and bounded in their expanded size.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,14 +20,14 @@ pub(super) struct Functions<'m> {
     by_key: HashMap<Key<'m>, &'m Function<'m>>,
 }
 
-/// How messages name a function.
+/// The place that errors report for a function.
 pub(super) fn place(function: &Function<'_>) -> Place {
     Place::Function(quoted(function.name))
 }
 
 impl<'m> Functions<'m> {
-    /// Checks the functions of a model against each other, and how far its main graph grows when
-    /// every call is replaced by the body.
+    /// Checks that the functions of a model have distinct keys and are not recursive, and that the
+    /// main graph stays within the limits when every call is replaced by the function's body.
     pub fn new(model: &'m Model<'m>, main: &'m Graph<'m>, limits: &Limits) -> Result<Self, Invalid> {
         let mut functions = Self { by_key: HashMap::new() };
         for function in &model.functions {
@@ -36,7 +36,7 @@ impl<'m> Functions<'m> {
                 return invalid("the function has no name");
             }
             if is_standard(function.domain) {
-                return invalid("the function stands in for an operator of ai.onnx");
+                return invalid("the function redefines an operator of ai.onnx");
             }
             if functions.by_key.insert(key(function), function).is_some() {
                 return invalid("the function is defined twice");
@@ -57,15 +57,15 @@ impl<'m> Functions<'m> {
         Ok(functions)
     }
 
-    /// The function that a node calls, if it calls one.
+    /// The function that a node calls, if any.
     pub fn called_by(&self, node: &Node<'m>) -> Option<&'m Function<'m>> {
         self.by_key.get(&(node.domain, node.op_type, node.overload)).copied()
     }
 
-    /// Follows all calls, depth first with a stack of its own: no function may reach itself, and
-    /// the nodes after replacing every call must stay within the limit.
+    /// Follows all calls depth first, with an explicit stack. No function may reach itself, and
+    /// the count of nodes after expanding every call must stay within the limit.
     fn check_expansion(&self, model: &'m Model<'m>, main: &'m Graph<'m>, limits: &Limits) -> Result<(), Invalid> {
-        // Nodes of a function with all its calls replaced; `None` while that is being found out.
+        // Expanded count of nodes of a function; `None` while it is on the stack.
         let mut expanded: HashMap<Key<'m>, Option<u64>> = HashMap::new();
         for root in &model.functions {
             if expanded.contains_key(&key(root)) {
@@ -110,7 +110,7 @@ impl<'m> Functions<'m> {
     }
 }
 
-/// The nodes of a list and of all subgraphs inside them.
+/// The nodes of a list and of all their subgraphs.
 fn every_node<'m>(nodes: &'m [Node<'m>]) -> impl Iterator<Item = &'m Node<'m>> {
     let mut stack: Vec<_> = nodes.iter().rev().collect();
     std::iter::from_fn(move || {

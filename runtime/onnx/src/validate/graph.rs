@@ -1,4 +1,5 @@
-//! Names, order and cycles: what makes a list of nodes a graph.
+//! Checks that a list of nodes forms a graph: names are unique and resolve, and there are no
+//! cycles.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +16,7 @@ use super::{KNOWN_DOMAINS, control, generated, operators, tensor};
 use crate::invalid::{Invalid, Place, Rule, quoted};
 use crate::proto::{Dim, Function, Graph, Node, SparseTensor, Tensor, Type, ValueInfo};
 
-/// What graphs and functions have in common.
+/// The common part of graphs and functions.
 pub(super) struct Body<'m> {
     nodes: &'m [Node<'m>],
     initializers: &'m [Tensor<'m>],
@@ -23,7 +24,7 @@ pub(super) struct Body<'m> {
     inputs: Vec<(&'m str, Option<&'m Type<'m>>)>,
     outputs: Vec<&'m str>,
     value_infos: &'m [ValueInfo<'m>],
-    /// Whether attributes may refer to those of a function.
+    /// Whether attributes may refer to those of an enclosing function.
     in_function: bool,
 }
 
@@ -55,8 +56,7 @@ impl<'m> Body<'m> {
     }
 }
 
-/// Walks a body and the subgraphs in it. Recursion is as deep as graphs nest, which the decoder
-/// has bounded.
+/// Walks a body and its subgraphs. It recurses as deep as graphs nest, which the decoder bounds.
 pub(super) struct Walker<'w, 'm> {
     limits: &'w Limits,
     functions: &'w Functions<'m>,
@@ -67,7 +67,7 @@ pub(super) struct Walker<'w, 'm> {
 }
 
 impl<'w, 'm> Walker<'w, 'm> {
-    /// A walker for one body, with the operator sets that it imports.
+    /// A walker for one body; `opsets` are the operator sets that it imports.
     pub fn new(
         limits: &'w Limits,
         functions: &'w Functions<'m>,
@@ -84,7 +84,7 @@ impl<'w, 'm> Walker<'w, 'm> {
         }
     }
 
-    /// Checks a body, whose nodes may use the names of `parent`.
+    /// Checks a body. Its nodes may use the names of `parent`.
     pub fn walk(&mut self, body: &Body<'m>, parent: Option<&Scope<'_, 'm>>) -> Result<(), Invalid> {
         let mut scope = self.scope(body, parent)?;
         self.checked.nodes += body.nodes.len();
@@ -105,7 +105,7 @@ impl<'w, 'm> Walker<'w, 'm> {
         Ok(())
     }
 
-    /// Collects the names that a body defines, each of them once.
+    /// Collects the names that a body defines, and checks that each is defined once.
     fn scope<'p>(&mut self, body: &Body<'m>, parent: Option<&'p Scope<'p, 'm>>) -> Result<Scope<'p, 'm>, Invalid> {
         let value = |rule, name: &str, what: &str| Err(Invalid::new(rule, Place::Value(quoted(name)), what));
         let mut values = HashMap::new();
@@ -145,7 +145,7 @@ impl<'w, 'm> Walker<'w, 'm> {
         for node in body.nodes {
             for output in node.outputs.iter().filter(|name| !name.is_empty()) {
                 if values.insert(*output, Producer::Node(node)).is_some() {
-                    let what = format!("the output '{}' is produced or given elsewhere too", quoted(output));
+                    let what = format!("the output '{}' is defined elsewhere too", quoted(output));
                     return Err(Invalid::new(Rule::DuplicateValue, node.place(), what));
                 }
             }
@@ -171,7 +171,7 @@ impl<'w, 'm> Walker<'w, 'm> {
             return Err(Invalid::new(
                 Rule::DuplicateValue,
                 initializer.place(),
-                "the initializer has the name of an input of another type or shape",
+                "the initializer does not match the type or shape of the input of the same name",
             ));
         }
         Ok(())
@@ -182,7 +182,7 @@ impl<'w, 'm> Walker<'w, 'm> {
         self.checked.weight_bytes = self.checked.weight_bytes.saturating_add(extent.bytes);
     }
 
-    /// Checks a node, then the subgraphs in it, then what is now known of its outputs.
+    /// Checks a node, then its subgraphs, then records what is known of its outputs.
     fn node(&mut self, node: &'m Node<'m>, in_function: bool, scope: &mut Scope<'_, 'm>) -> Result<(), Invalid> {
         let invalid = |rule, what: String| Invalid::new(rule, node.place(), what);
         if node.op_type.is_empty() {
@@ -203,7 +203,7 @@ impl<'w, 'm> Walker<'w, 'm> {
         if let Some(function) = self.functions.called_by(node) {
             self.checked.function_calls += 1;
             if node.inputs.len() > function.inputs.len() || node.outputs.len() > function.outputs.len() {
-                return Err(invalid(Rule::Arity, "the function takes fewer inputs or gives fewer outputs".into()));
+                return Err(invalid(Rule::Arity, "the node has more inputs or outputs than its function".into()));
             }
             return Ok(());
         }
@@ -242,7 +242,7 @@ impl<'w, 'm> Walker<'w, 'm> {
     }
 }
 
-/// Whether a tensor has the type that is declared for its name.
+/// Whether a tensor matches the type declared for its name.
 fn fits(tensor: &Tensor<'_>, kind: &Type<'_>) -> bool {
     let Type::Tensor(element, shape) = kind else {
         return false;
@@ -258,28 +258,28 @@ fn fits(tensor: &Tensor<'_>, kind: &Type<'_>) -> bool {
     same_element && same_shape
 }
 
-/// Checks how many inputs and outputs a node has.
+/// Checks the counts of inputs and outputs of a node.
 fn check_arity(node: &Node<'_>, signature: schema::Signature) -> Result<(), Invalid> {
     let invalid = |what: String| Err(Invalid::new(Rule::Arity, node.place(), what));
     let op = node.op_type;
     if let Some(missing) =
         (0..signature.required_inputs).find(|i| node.inputs.get(*i).is_none_or(|name| name.is_empty()))
     {
-        return invalid(format!("{op} lacks its input {missing}"));
+        return invalid(format!("{op} lacks input {missing}"));
     }
     if node.inputs.len() > signature.max_inputs {
-        return invalid(format!("{op} takes at most {} inputs, it has {}", signature.max_inputs, node.inputs.len()));
+        return invalid(format!("{op} takes at most {} inputs, not {}", signature.max_inputs, node.inputs.len()));
     }
     if node.outputs.len() < signature.required_outputs.max(1) || node.outputs.iter().all(|name| name.is_empty()) {
         return invalid(format!("{op} lacks outputs"));
     }
     if node.outputs.len() > signature.max_outputs {
-        return invalid(format!("{op} gives at most {} outputs, it has {}", signature.max_outputs, node.outputs.len()));
+        return invalid(format!("{op} has at most {} outputs, not {}", signature.max_outputs, node.outputs.len()));
     }
     Ok(())
 }
 
-/// The error that a node waits for itself.
+/// An error: the node depends on its own output.
 fn cycle(node: Option<&Node<'_>>) -> Invalid {
     Invalid::new(Rule::Cycle, node.map_or(Place::Model, Node::place), "the node depends on its own output")
 }

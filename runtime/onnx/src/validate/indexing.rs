@@ -1,10 +1,10 @@
-//! Operators that pick elements: constant indices must exist, and a step must lead somewhere.
+//! Operators that select elements: constant indices must be in range, and steps must not be zero.
 
 use super::call::Call;
 use super::scope::Shape;
 use crate::invalid::{Invalid, Rule};
 
-/// Constant indices exist along the axis.
+/// Constant indices are in range along the axis.
 pub(super) fn gather(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let Some(data) = call.shape(0) else {
         return Ok(());
@@ -13,7 +13,7 @@ pub(super) fn gather(call: &Call<'_, '_>) -> Result<(), Invalid> {
     in_range(call, data.get(axis).copied().flatten())
 }
 
-/// GatherElements and ScatterElements: as Gather, with indices of the rank of the data.
+/// GatherElements and ScatterElements: as Gather, and the indices have the rank of the data.
 pub(super) fn elements(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let Some(data) = call.shape(0) else {
         return Ok(());
@@ -39,7 +39,8 @@ fn in_range(call: &Call<'_, '_>, size: Option<u64>) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// GatherND and ScatterND: the last dimension of the indices addresses dimensions of the data.
+/// GatherND and ScatterND: each index tuple, along the last dimension, addresses leading
+/// dimensions of the data.
 pub(super) fn tuples(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let batch = call.int_in("batch_dims", 0..=call.limits.max_rank as i64)?.unwrap_or(0);
     let batch = usize::try_from(batch).unwrap_or(0);
@@ -50,21 +51,23 @@ pub(super) fn tuples(call: &Call<'_, '_>) -> Result<(), Invalid> {
         return Err(call.invalid(Rule::Shape, "the indices have no dimensions"));
     };
     if batch >= data.len().max(1) || batch >= indices.len() {
-        return call.bad_attribute("batch_dims", "is as large as the number of dimensions");
+        return call.bad_attribute("batch_dims", "is not below the rank of data and indices");
     }
     let Some(width) = width.and_then(|width| usize::try_from(width).ok()) else {
         return Ok(());
     };
     let addressed = data.get(batch..).and_then(|data| data.get(..width));
     let Some(addressed) = addressed.filter(|_| width > 0) else {
-        return Err(call
-            .invalid(Rule::Shape, format!("indices of {width} do not address a tensor of {} dimensions", data.len())));
+        return Err(
+            call.invalid(Rule::Shape, format!("tuples of {width} indices do not fit a tensor of rank {}", data.len()))
+        );
     };
     tuples_in_range(call, addressed)
 }
 
-/// Holds each constant tuple against the dimensions it addresses. Read once a node and not once
-/// a tensor, so only where the indices are few beside the file.
+/// Checks each constant tuple against the dimensions that it addresses. Many nodes may share one
+/// tensor of indices, and this reads it for each of them, so it skips tensors of more than `MOST`
+/// elements.
 fn tuples_in_range(call: &Call<'_, '_>, addressed: &[Option<u64>]) -> Result<(), Invalid> {
     const MOST: u64 = 1 << 10;
     let Some(indices) = call.constant(1).filter(|constant| constant.len() <= MOST) else {
@@ -81,7 +84,7 @@ fn tuples_in_range(call: &Call<'_, '_>, addressed: &[Option<u64>]) -> Result<(),
     Ok(())
 }
 
-/// Starts, ends, axes and steps are as many, no axis comes twice, and no step is zero.
+/// Starts, ends, axes and steps have equal length, no axis is repeated, and no step is zero.
 pub(super) fn slice(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let from_attributes = call.has("starts");
     let [starts, ends, axes] = if from_attributes {
@@ -98,30 +101,30 @@ pub(super) fn slice(call: &Call<'_, '_>) -> Result<(), Invalid> {
     if let Some(first) = lengths.next()
         && lengths.any(|length| length != first)
     {
-        return Err(call.invalid(Rule::Shape, "starts, ends, axes and steps differ in their number"));
+        return Err(call.invalid(Rule::Shape, "starts, ends, axes and steps differ in length"));
     }
     if steps.iter().flatten().any(|step| *step == 0) {
-        return Err(call.invalid(Rule::Index, "a step of zero never ends"));
+        return Err(call.invalid(Rule::Index, "a step is zero"));
     }
     if steps.iter().flatten().any(|step| *step == i64::MIN) {
         return Err(call.invalid(Rule::Index, "a step cannot be negated"));
     }
     let rank = call.shape(0).map_or(call.limits.max_rank, |shape| shape.len());
     if starts.as_ref().is_some_and(|starts| starts.len() > rank) {
-        return Err(call.invalid(Rule::Shape, format!("more axes are sliced than the {rank} that the input has")));
+        return Err(call.invalid(Rule::Shape, format!("more axes are sliced than the rank of the input, {rank}")));
     }
     let mut seen = Vec::new();
     for axis in axes.into_iter().flatten() {
         let position = call.axis(axis, rank)?;
         if seen.contains(&position) {
-            return Err(call.invalid(Rule::Index, format!("axis {axis} is there twice")));
+            return Err(call.invalid(Rule::Index, format!("axis {axis} is repeated")));
         }
         seen.push(position);
     }
     Ok(())
 }
 
-/// There are k elements to choose from.
+/// `k` is at least 0 and at most the size of the axis.
 pub(super) fn top_k(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let k = if call.has("k") { call.int("k")? } else { call.scalar(1) };
     if call.input(1).is_none() && !call.has("k") {
@@ -132,9 +135,9 @@ pub(super) fn top_k(call: &Call<'_, '_>) -> Result<(), Invalid> {
         None => None,
     };
     match (k, size) {
-        (Some(k), _) if k < 0 => Err(call.invalid(Rule::Index, format!("the best {k} are asked for"))),
+        (Some(k), _) if k < 0 => Err(call.invalid(Rule::Index, format!("k is {k}"))),
         (Some(k), Some(size)) if k.unsigned_abs() > size => {
-            Err(call.invalid(Rule::Index, format!("the best {k} of {size} are asked for")))
+            Err(call.invalid(Rule::Index, format!("k is {k}, but the axis has {size} elements")))
         }
         _ => Ok(()),
     }

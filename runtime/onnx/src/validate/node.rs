@@ -1,8 +1,7 @@
-//! One node by itself, once the shapes of all its operands are known.
+//! Checks a single node once the shapes of all its operands are known.
 //!
-//! Before a run, the file alone tells few shapes: most are results of other nodes. Whoever finds
-//! them later asks here whether the node's operator takes them, with the very rules that the file
-//! was checked by.
+//! The file gives few shapes; most follow from other nodes. Code that infers them later applies
+//! the operator's rules here, the same ones that validation applied to the file.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,10 +14,10 @@ use crate::invalid::{Invalid, Rule};
 use crate::limits::Limits;
 use crate::proto::{Dim, Type};
 
-/// Type and dimensions of an operand.
+/// Element type and dimensions of an operand.
 pub type Operand = (ElementType, Vec<u64>);
 
-/// Checks the node that a `NodeProto` describes; `operands` are those of its inputs that are there.
+/// Checks an encoded `NodeProto`. `operands` has one entry for each input that is not omitted.
 ///
 /// # Errors
 /// [`Invalid`] for the first rule of its operator that the node breaks.

@@ -1,7 +1,7 @@
-//! The table of operators whose attributes and constant operands are checked before the run.
+//! Dispatches each operator to the rules for its attributes and constant operands.
 //!
-//! One line an operator; its rules stand in the file of its family. What is not listed has
-//! nothing that could be known before its inputs are.
+//! Each operator has one line here; the rules are in the file of its family. Operators that are
+//! not listed have no rules that can be checked before their inputs are known.
 
 use super::attributes::is_standard;
 use super::call::Call;
@@ -10,9 +10,10 @@ use super::{attention, indexing, quantization, recurrent, shaping, windows};
 use crate::element::ElementType;
 use crate::invalid::{Invalid, Rule};
 
-/// The most that sizes given as attributes may be: kernels, strides, blocks, groups.
+/// Largest size in an attribute: kernels, strides, blocks, groups.
 pub(super) const MAX_SIZE: i64 = 1 << 24;
-/// Longest equation of an Einsum: a term for every input, a letter for every dimension.
+/// Longest equation of an Einsum in bytes. An equation has a term per input and a letter per
+/// dimension.
 const MAX_EQUATION: usize = 1024;
 
 /// Checks one node by the rules of its operator.
@@ -23,7 +24,7 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
         legacy_broadcast(call)?;
     }
     match op {
-        // com.microsoft names operators of its own and takes some of ai.onnx over.
+        // com.microsoft defines its own operators and redefines some of ai.onnx.
         "MoE" | "QMoE" if call.node.domain == "com.microsoft" => mixture_of_experts(call),
         "MultiHeadAttention" if call.node.domain == "com.microsoft" => attention::multi_head_attention(call),
         "RotaryEmbedding" if call.node.domain == "com.microsoft" => attention::rotary_embedding(call, true),
@@ -75,14 +76,14 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
     }
 }
 
-/// Before opset 7, `broadcast` lined the second operand up at `axis`, and PRelu its slopes with the
-/// channels. Parsers of today line up the last axes, which must come to the same.
+/// Before opset 7, `broadcast` aligned the second operand at `axis`, and PRelu aligned its slopes
+/// with the channels. Current parsers align the last axes, so both must give the same result.
 fn legacy_broadcast(call: &Call<'_, '_>) -> Result<(), Invalid> {
     if call.node.op_type == "PRelu" {
         let one_slope = |slopes: &Shape| slopes.iter().all(|dim| *dim == Some(1));
         let last_are_channels = call.shape(0).is_some_and(|x| x.len() == 2);
         let same = call.shape(1).is_some_and(|slopes| slopes.len() != 1 || one_slope(&slopes));
-        let what = "slopes for each channel line up with the last axis since opset 7";
+        let what = "since opset 7, slopes align with the last axis, not with the channels";
         return if same || last_are_channels { Ok(()) } else { Err(call.invalid(Rule::Opset, what)) };
     }
     if call.node.op_type == "Gemm" || call.int("broadcast")?.unwrap_or(0) == 0 {
@@ -93,18 +94,19 @@ fn legacy_broadcast(call: &Call<'_, '_>) -> Result<(), Invalid> {
     };
     let ranks = call.shape(0).zip(call.shape(1)).map(|(one, other)| one.len() as i64 - other.len() as i64);
     if ranks != Some(axis) {
-        return call.bad_attribute("axis", "asks for a broadcast that only opsets before 7 know");
+        return call.bad_attribute("axis", "requires a broadcast that exists only before opset 7");
     }
     Ok(())
 }
 
-/// Integer division by a constant: not by zero, nor the least integer by -1.
+/// Integer division by a constant: the divisor must not be zero, and the least integer must not be
+/// divided by -1.
 fn division(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let Some(divisor) = call.summary(1) else {
         return Ok(());
     };
     if divisor.has_zero {
-        return Err(call.invalid(Rule::Division, "integers are divided by a constant that holds zero"));
+        return Err(call.invalid(Rule::Division, "integers are divided by a constant that contains zero"));
     }
     let element = call.input(1).and_then(|name| call.scope.element(name));
     let least = match element {
@@ -114,8 +116,8 @@ fn division(call: &Call<'_, '_>) -> Result<(), Invalid> {
         Some(ElementType::Int8) => i64::from(i8::MIN),
         _ => return Ok(()),
     };
-    // That -1 is among the divisors is a guess from their range; with the least integer on the
-    // other side there is no sense in the division anyway.
+    // Only the range of the divisors is known, so this may refuse a model whose divisors do not
+    // contain -1. No sensible model divides the least integer by such a range.
     let by_minus_one = divisor.ints.is_some_and(|(min, max)| min <= -1 && max >= -1);
     let of_least = call.summary(0).and_then(|dividend| dividend.ints).is_some_and(|(min, _)| min == least);
     if by_minus_one && of_least {
@@ -124,7 +126,7 @@ fn division(call: &Call<'_, '_>) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Element types that attributes name.
+/// The attribute `to` or `dtype` is a known element type.
 fn element_type(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let name = if call.node.op_type == "Cast" { "to" } else { "dtype" };
     if name == "to" && !call.has(name) {
@@ -132,15 +134,15 @@ fn element_type(call: &Call<'_, '_>) -> Result<(), Invalid> {
     }
     match call.int(name)? {
         Some(number) if ElementType::from_number(number).is_none() => {
-            Err(call.invalid(Rule::DataType, format!("attribute {name} is {number}, which is no element type")))
+            Err(call.invalid(Rule::DataType, format!("attribute {name} is {number}, which is not an element type")))
         }
         _ => Ok(()),
     }
 }
 
-/// Scale, bias, mean and variance have one length, that of the channels.
+/// Scale, bias, mean and variance each have one element per channel.
 fn batch_normalization(call: &Call<'_, '_>) -> Result<(), Invalid> {
-    // Before opset 9, there could be a parameter for each pixel of each channel.
+    // Before opset 9, `spatial` 0 meant parameters per channel and pixel.
     if call.opset < 9 && call.int("spatial")? == Some(0) {
         return Ok(());
     }
@@ -164,7 +166,7 @@ fn batch_normalization(call: &Call<'_, '_>) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Parsers of equations are no place for long texts.
+/// The equation of an Einsum is present and of bounded length.
 fn equation(call: &Call<'_, '_>) -> Result<(), Invalid> {
     match call.text("equation")? {
         None if !call.has("equation") => call.bad_attribute("equation", "is missing"),
@@ -173,15 +175,15 @@ fn equation(call: &Call<'_, '_>) -> Result<(), Invalid> {
     }
 }
 
-/// A constant has one value.
+/// A Constant has exactly one attribute, its value.
 fn constant(call: &Call<'_, '_>) -> Result<(), Invalid> {
     match &call.node.attributes[..] {
         [value] if value.name == "value" || value.name.starts_with("value_") || value.name == "sparse_value" => Ok(()),
-        _ => Err(call.invalid(Rule::Attribute, "a Constant needs one value, as its only attribute")),
+        _ => Err(call.invalid(Rule::Attribute, "a Constant needs exactly one attribute, its value")),
     }
 }
 
-/// No token is routed to more experts than there are.
+/// `k`, the experts per token, is at most the count of experts.
 fn mixture_of_experts(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let k = call.int_in("k", 1..=MAX_SIZE)?.unwrap_or(1);
     let experts = call.shape(2).and_then(|shape| shape.first().copied().flatten());

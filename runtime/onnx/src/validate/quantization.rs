@@ -1,4 +1,4 @@
-//! Quantisation parameters: scales that can be divided by, zero points that match them.
+//! Quantization parameters: scales must be finite and positive, and zero points must match them.
 
 use super::call::Call;
 use crate::invalid::{Invalid, Rule};
@@ -17,7 +17,7 @@ pub(super) fn linear(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let [length] = scale[..] else {
         return Ok(());
     };
-    // A scale of one element serves the whole tensor.
+    // A single scale applies to the whole tensor.
     if blocks > 0 || length.is_none_or(|length| length == 1) || input.len() < 2 {
         return Ok(());
     }
@@ -53,7 +53,8 @@ pub(super) fn matmul(call: &Call<'_, '_>) -> Result<(), Invalid> {
     pair(call, 6, 7)
 }
 
-/// MatMulInteger: the parser behind gives a product with a vector one dimension too many.
+/// MatMulInteger: operands must be matrices. The parser that runs next gives a product with a
+/// vector one dimension too many.
 pub(super) fn integer_matmul(call: &Call<'_, '_>) -> Result<(), Invalid> {
     match (0..2).find(|&operand| call.shape(operand).is_some_and(|shape| shape.len() < 2)) {
         Some(operand) => {
@@ -63,7 +64,8 @@ pub(super) fn integer_matmul(call: &Call<'_, '_>) -> Result<(), Invalid> {
     }
 }
 
-/// A scale and its zero point: the one finite and above zero, the other of the same shape.
+/// A scale and its zero point: scales are finite and positive, and both have the same element
+/// count.
 fn pair(call: &Call<'_, '_>, scale: usize, zero_point: usize) -> Result<(), Invalid> {
     if let Some(summary) = call.summary(scale) {
         let not_positive = summary.floats.is_some_and(|(min, _)| min <= 0.0);
@@ -80,7 +82,7 @@ fn pair(call: &Call<'_, '_>, scale: usize, zero_point: usize) -> Result<(), Inva
     if count(&scale) != count(&zero_point) {
         return Err(call.invalid(
             Rule::Quantization,
-            format!("scales of shape {scale:?} have zero points of shape {zero_point:?}"),
+            format!("zero points of shape {zero_point:?} do not match scales of shape {scale:?}"),
         ));
     }
     Ok(())

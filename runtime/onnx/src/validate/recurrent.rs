@@ -1,5 +1,5 @@
-//! RNN, GRU and LSTM: operands that are multiplied with each other step by step, in code that
-//! trusts their shapes. Rules as in the ONNX operator pages RNN, GRU and LSTM.
+//! RNN, GRU and LSTM. The code that runs them trusts the shapes of their operands, so they are
+//! checked here. The rules are those of the ONNX operator pages RNN, GRU and LSTM.
 
 use super::call::Call;
 use super::operators::MAX_SIZE;
@@ -23,8 +23,8 @@ const ACTIVATIONS: [&str; 11] = [
 
 /// `X[sequence, batch, input]`, `W[directions, gates * hidden, input]`,
 /// `R[directions, gates * hidden, hidden]`, `B[directions, 2 * gates * hidden]`,
-/// `sequence_lens[batch]`, `initial_h[directions, batch, hidden]`; of an LSTM `initial_c` as
-/// `initial_h`, and `P[directions, 3 * hidden]`. With `layout` 1 the batch comes first.
+/// `sequence_lens[batch]`, `initial_h[directions, batch, hidden]`; an LSTM also has `initial_c`,
+/// shaped like `initial_h`, and `P[directions, 3 * hidden]`. With `layout` 1 the batch comes first.
 pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let (gates, functions) = match call.node.op_type {
         "LSTM" => (4, 3),
@@ -50,7 +50,7 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let [sequence, batch, input] = [Size("sequence length", 1), Size("batch", 1), Size("input size", 1)];
     let rows = Size("hidden size", gates);
     let state = if batch_first { [batch, directions, hidden] } else { [directions, batch, hidden] };
-    // R first: it tells the hidden size where no attribute does.
+    // R first: it gives the hidden size if no attribute does.
     sizes.operand(2, &[directions, rows, hidden])?;
     sizes.operand(0, &if batch_first { [batch, sequence, input] } else { [sequence, batch, input] })?;
     sizes.operand(1, &[directions, rows, input])?;
@@ -63,7 +63,7 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
     lengths(call, sizes.get("sequence length"))
 }
 
-/// Functions by name, as many as there are gates that apply one.
+/// `activations` has `count` entries, each the name of a known function.
 fn activations(call: &Call<'_, '_>, count: u64) -> Result<(), Invalid> {
     let Some(attribute) = call.node.attribute("activations") else {
         return Ok(());
@@ -78,7 +78,7 @@ fn activations(call: &Call<'_, '_>, count: u64) -> Result<(), Invalid> {
     }
 }
 
-/// No sequence of the batch is longer than all of them.
+/// Constant sequence lengths are between 0 and the padded length.
 fn lengths(call: &Call<'_, '_>, longest: Option<u64>) -> Result<(), Invalid> {
     let Some((least, most)) = call.summary(4).and_then(|lengths| lengths.ints) else {
         return Ok(());

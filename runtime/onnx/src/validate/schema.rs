@@ -1,12 +1,12 @@
-//! The signatures of the standard operators, as far as counting goes.
+//! Input and output counts of the standard operators.
 //!
-//! Gathered from the ONNX operator schemas of the opsets 6 to 24, widest form over all versions:
-//! an input counts as required if every version requires it and only required ones precede it.
+//! Taken from the ONNX operator schemas of opsets 6 to 24, and the widest over all versions: an
+//! input counts as required if every version requires it and only required inputs precede it.
 
 /// How many inputs and outputs an operator takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Signature {
-    /// Leading inputs that must be there.
+    /// Leading inputs that must be present.
     pub required_inputs: usize,
     /// Most inputs.
     pub max_inputs: usize,
@@ -23,8 +23,8 @@ pub(super) fn signature(op_type: &str) -> Option<Signature> {
     Some(Signature { required_inputs, max_inputs, required_outputs, max_outputs })
 }
 
-/// Operators of com.microsoft, and those that ONNX Runtime writes without a domain, which share
-/// the name of a standard one or stand in for one.
+/// Whether this is an operator of com.microsoft with the name of a standard one, or an operator
+/// of ONNX Runtime that it writes without a domain.
 pub(super) fn is_runtime_extension(domain: &str, op_type: &str) -> bool {
     match domain {
         "com.microsoft" => matches!(
@@ -45,10 +45,10 @@ pub(super) fn is_runtime_extension(domain: &str, op_type: &str) -> bool {
     }
 }
 
-/// As many as there are.
+/// No upper bound.
 const ANY: usize = usize::MAX;
 
-/// Operator, required and most inputs, required and most outputs; ascending by name.
+/// Operator, required and most inputs, required and most outputs; sorted by name.
 #[rustfmt::skip]
 const SIGNATURES: &[(&str, usize, usize, usize, usize)] = &[
     ("Abs", 1, 1, 1, 1), ("Acos", 1, 1, 1, 1), ("Acosh", 1, 1, 1, 1), ("Add", 2, 2, 1, 1), ("AffineGrid", 2, 2, 1, 1),

@@ -1,5 +1,5 @@
-//! Names of a graph and what is known of their values before a run: who produces them, which are
-//! constants, which shapes are told.
+//! Names of a graph and what is known of their values before a run: their producers, which of
+//! them are constants, and their types and shapes.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -8,35 +8,35 @@ use super::attributes::is_standard;
 use crate::element::ElementType;
 use crate::proto::{Dim, Node, Numbers, Tensor, Type};
 
-/// Identities followed from a name to the constant behind it.
+/// Most Identity nodes followed from a name to its producer.
 const MAX_IDENTITIES: usize = 16;
 
 /// Where a value comes from.
 #[derive(Clone, Copy)]
 pub(super) enum Producer<'m> {
-    /// From outside: an input without an initializer, or a sparse initializer.
+    /// Not known before a run: an input without an initializer, or a sparse initializer.
     Outside,
-    /// From an initializer.
+    /// An initializer.
     Initializer(&'m Tensor<'m>),
-    /// From a node of the same graph.
+    /// A node of the same graph.
     Node(&'m Node<'m>),
 }
 
-/// The names that a graph can use: its own, then those of the graphs around it.
+/// The names that a graph can use: its own, then those of enclosing graphs.
 pub(super) struct Scope<'p, 'm> {
     /// Names that this graph defines.
     pub values: HashMap<&'m str, Producer<'m>>,
     /// Types that this graph declares.
     pub types: HashMap<&'m str, &'m Type<'m>>,
-    /// Shapes found on the way through the nodes.
+    /// Fully known shapes of the results of nodes.
     pub shapes: HashMap<&'m str, Vec<u64>>,
-    /// Results of nodes that are computed from constants alone, so at load.
+    /// Results of nodes that depend only on constants, so they are computed at load time.
     pub folded: HashSet<&'m str>,
-    /// The graph around.
+    /// The enclosing graph.
     pub parent: Option<&'p Scope<'p, 'm>>,
 }
 
-/// A value that the file holds.
+/// A value that is stored in the file.
 #[derive(Clone, Copy)]
 pub(super) enum Constant<'m> {
     Tensor(&'m Tensor<'m>),
@@ -46,26 +46,26 @@ pub(super) enum Constant<'m> {
     Floats(Numbers<'m>),
 }
 
-/// Sizes along each dimension, as far as they are known.
+/// Dimensions of a tensor; `None` for an unknown dimension.
 pub(super) type Shape = Vec<Option<u64>>;
 
 impl<'m> Scope<'_, 'm> {
-    /// This graph and those around it, from the inside out.
+    /// This graph and the enclosing graphs, innermost first.
     fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |scope| scope.parent)
     }
 
-    /// The graph that defines a name, and from what.
+    /// The graph that defines a name, and the producer of the value.
     fn find(&self, name: &str) -> Option<(&Self, Producer<'m>)> {
         self.chain().find_map(|scope| Some((scope, *scope.values.get(name)?)))
     }
 
-    /// Whether a name is defined here or around.
+    /// Whether a name is defined in this graph or an enclosing one.
     pub fn defines(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
-    /// What produces a name, looking through Identity nodes.
+    /// The producer of a name, looking through Identity nodes.
     pub fn origin(&self, name: &str) -> Option<Producer<'m>> {
         let (mut scope, mut producer) = self.find(name)?;
         for _ in 0..MAX_IDENTITIES {
@@ -79,7 +79,7 @@ impl<'m> Scope<'_, 'm> {
         Some(producer)
     }
 
-    /// The constant behind a name, where the file holds it.
+    /// The constant behind a name, if it is stored in the file.
     pub fn constant(&self, name: &str) -> Option<Constant<'m>> {
         match self.origin(name)? {
             Producer::Initializer(tensor) => Some(Constant::Tensor(tensor)),
@@ -88,7 +88,7 @@ impl<'m> Scope<'_, 'm> {
         }
     }
 
-    /// Whether a value is known at load, even where it takes computing.
+    /// Whether a value is stored in the file or computed from constants at load time.
     pub fn is_constant(&self, name: &str) -> bool {
         self.find(name).is_some_and(|(scope, producer)| match producer {
             Producer::Initializer(_) => true,
@@ -119,7 +119,7 @@ impl<'m> Scope<'_, 'm> {
         }
     }
 
-    /// The element type of a value, where it is told.
+    /// The element type of a value, if it is declared.
     pub fn element(&self, name: &str) -> Option<ElementType> {
         let (scope, producer) = self.find(name)?;
         match (producer, scope.types.get(name)) {
@@ -131,7 +131,7 @@ impl<'m> Scope<'_, 'm> {
 }
 
 impl<'m> Constant<'m> {
-    /// The value of a Constant node.
+    /// The value of a Constant node; `None` for other nodes.
     pub fn of_node(node: &'m Node<'m>) -> Option<Self> {
         if node.op_type != "Constant" || !is_standard(node.domain) {
             return None;
@@ -147,7 +147,7 @@ impl<'m> Constant<'m> {
         }
     }
 
-    /// How many elements it has.
+    /// Count of elements.
     pub fn len(&self) -> u64 {
         match self {
             Self::Tensor(tensor) => tensor.elements().unwrap_or(u64::MAX),
@@ -165,7 +165,7 @@ impl<'m> Constant<'m> {
         }
     }
 
-    /// Its elements, where they are integers inside the file.
+    /// Its elements, if they are integers stored in the model file.
     pub fn ints(&self) -> Option<Box<dyn Iterator<Item = i64> + 'm>> {
         match *self {
             Self::Tensor(tensor) => tensor.integers(),
@@ -175,7 +175,7 @@ impl<'m> Constant<'m> {
         }
     }
 
-    /// Its elements, where they are floats inside the file.
+    /// Its elements, if they are floats stored in the model file.
     pub fn floats(&self) -> Option<Box<dyn Iterator<Item = f64> + 'm>> {
         match *self {
             Self::Tensor(tensor) => tensor.floats(),
@@ -186,20 +186,20 @@ impl<'m> Constant<'m> {
     }
 }
 
-/// What a pass over all elements of a constant finds.
+/// Range and special values of the elements of a constant.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Summary {
-    /// Least and greatest integer.
+    /// Minimum and maximum, if the elements are integers.
     pub ints: Option<(i64, i64)>,
     /// Whether an integer is zero.
     pub has_zero: bool,
-    /// Least and greatest float, NaN left out.
+    /// Minimum and maximum, ignoring NaN, if the elements are floats.
     pub floats: Option<(f64, f64)>,
     /// Whether a float is NaN or infinite.
     pub has_non_finite: bool,
 }
 
-/// Summaries by tensor: each is read once, however many nodes ask.
+/// Cache of summaries, so that each tensor is read once however many nodes use it.
 #[derive(Default)]
 pub(super) struct Summaries {
     by_address: RefCell<HashMap<usize, Summary>>,

@@ -1,10 +1,11 @@
-//! Operators that only rearrange elements: their target shapes, axes and permutations.
+//! Operators that only rearrange elements, and reductions: target shapes, axes and permutations.
 
 use super::call::Call;
 use super::operators::MAX_SIZE;
 use crate::invalid::{Invalid, Rule};
 
-/// A constant target holds at most one -1, and as many elements as the input where that is known.
+/// A constant target shape contains at most one -1, and has as many elements as the input, if
+/// that is known.
 pub(super) fn reshape(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let invalid = |what: String| Err(call.invalid(Rule::Shape, what));
     let keeps_zero = call.int("allowzero")?.unwrap_or(0) != 0;
@@ -15,14 +16,14 @@ pub(super) fn reshape(call: &Call<'_, '_>) -> Result<(), Invalid> {
         return invalid(format!("the target shape has more than {} dimensions", call.limits.max_rank));
     }
     if let Some(dim) = target.iter().find(|dim| **dim < -1) {
-        return invalid(format!("the target shape holds {dim}"));
+        return invalid(format!("the target shape contains {dim}"));
     }
     let inferred = target.iter().filter(|dim| **dim == -1).count();
     if inferred > 1 {
-        return invalid("the target shape holds -1 more than once".into());
+        return invalid("the target shape contains -1 more than once".into());
     }
     if keeps_zero && inferred > 0 && target.contains(&0) {
-        return invalid("the target shape holds both 0 and -1, with allowzero".into());
+        return invalid("the target shape contains both 0 and -1, with allowzero".into());
     }
     let input = call.shape(0);
     let mut product = 1u64;
@@ -34,7 +35,7 @@ pub(super) fn reshape(call: &Call<'_, '_>) -> Result<(), Invalid> {
             // Zero copies the dimension of the input.
             (0, Some(input)) => match input.get(i) {
                 Some(dim) => *dim,
-                None => return invalid(format!("dimension {i} is to be copied from an input that lacks it")),
+                None => return invalid(format!("dimension {i} is copied from the input, which does not have it")),
             },
             (0, None) => None,
             (dim, _) => Some(dim.unsigned_abs()),
@@ -53,7 +54,7 @@ pub(super) fn reshape(call: &Call<'_, '_>) -> Result<(), Invalid> {
             invalid(format!("{elements} elements do not fit a shape of {product}"))
         }
         Some(elements) if complete && inferred == 1 && product > 0 && elements % product != 0 => {
-            invalid(format!("{elements} elements cannot be split by {product}"))
+            invalid(format!("{elements} elements are not a multiple of {product}"))
         }
         _ => Ok(()),
     }
@@ -67,7 +68,7 @@ pub(super) fn transpose(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let mut sorted = order.clone();
     sorted.sort_unstable();
     if sorted.iter().zip(0..).any(|(axis, position)| *axis != position) {
-        return call.bad_attribute("perm", "is no permutation");
+        return call.bad_attribute("perm", "is not a permutation");
     }
     match call.shape(0) {
         Some(shape) if shape.len() != order.len() => call
@@ -76,7 +77,7 @@ pub(super) fn transpose(call: &Call<'_, '_>) -> Result<(), Invalid> {
     }
 }
 
-/// Axes of Squeeze and Unsqueeze, as attribute or constant input: in range, each once.
+/// Axes of Squeeze and Unsqueeze, as attribute or constant input, are in range and distinct.
 pub(super) fn squeeze(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let adds = call.node.op_type == "Unsqueeze";
     let Some(axes) = axes(call)? else {
@@ -93,7 +94,7 @@ pub(super) fn squeeze(call: &Call<'_, '_>) -> Result<(), Invalid> {
     };
     let mut seen = Vec::new();
     for axis in axes {
-        // Without the rank, the same axis may be told from both ends.
+        // If the rank is unknown, a negative and a positive axis may be the same.
         let position = call.axis(axis, rank)?;
         if seen.contains(&position) {
             return Err(call.invalid(Rule::Index, format!("axis {axis} is there twice")));
@@ -107,7 +108,7 @@ pub(super) fn squeeze(call: &Call<'_, '_>) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Axes of an operator that takes them as attribute or as its second input.
+/// Axes of an operator, from its attribute or its second input.
 pub(super) fn axes(call: &Call<'_, '_>) -> Result<Option<Vec<i64>>, Invalid> {
     match call.ints("axes")? {
         Some(axes) => Ok(Some(axes)),
@@ -115,7 +116,7 @@ pub(super) fn axes(call: &Call<'_, '_>) -> Result<Option<Vec<i64>>, Invalid> {
     }
 }
 
-/// The axis exists, where it is told.
+/// The axis, if given, is in range.
 pub(super) fn axis(call: &Call<'_, '_>) -> Result<(), Invalid> {
     match (call.int("axis")?, call.shape(0)) {
         (Some(axis), Some(shape)) => call.axis(axis, shape.len()).map(drop),
@@ -123,7 +124,7 @@ pub(super) fn axis(call: &Call<'_, '_>) -> Result<(), Invalid> {
     }
 }
 
-/// The axes of a reduction exist, each once.
+/// The axes of a reduction are in range and distinct.
 pub(super) fn reduce(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let (Some(axes), Some(shape)) = (axes(call)?, call.shape(0)) else {
         return Ok(());
@@ -139,7 +140,7 @@ pub(super) fn reduce(call: &Call<'_, '_>) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// The axis exists.
+/// The axis is given and in range.
 pub(super) fn concat(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let axis = call.int("axis")?;
     if !call.has("axis") {
@@ -151,7 +152,7 @@ pub(super) fn concat(call: &Call<'_, '_>) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Constant parts are not negative and make up the whole, one for each output.
+/// Constant parts are not negative, add up to the size of the axis, and there is one per output.
 pub(super) fn split(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let to_sequence = call.node.op_type == "SplitToSequence";
     let outputs = call.node.outputs.len();
@@ -187,7 +188,8 @@ pub(super) fn split(call: &Call<'_, '_>) -> Result<(), Invalid> {
         };
     }
     if to_sequence {
-        // No outputs bound the number of parts: a pass that is made once for all nodes must do.
+        // The output count does not bound the count of parts here, so only the cached summary is
+        // checked, which reads each tensor once.
         let negative = call.summary(1).and_then(|parts| parts.ints).is_some_and(|(min, _)| min < 0);
         return if negative { Err(call.invalid(Rule::Shape, "a part of the split is negative")) } else { Ok(()) };
     }
@@ -214,7 +216,7 @@ fn check_parts(
     }
 }
 
-/// Block sizes of DepthToSpace and SpaceToDepth divide what is rearranged.
+/// The block size divides the channels (DepthToSpace) or the height and width (SpaceToDepth).
 pub(super) fn blocks(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let block = call.int_in("blocksize", 1..=1 << 12)?;
     if !call.has("blocksize") {
@@ -225,7 +227,7 @@ pub(super) fn blocks(call: &Call<'_, '_>) -> Result<(), Invalid> {
     };
     let block = block.unsigned_abs();
     let [_, channels, height, width] = shape[..] else {
-        return Err(call.invalid(Rule::Shape, format!("the input has {} dimensions, 4 are needed", shape.len())));
+        return Err(call.invalid(Rule::Shape, format!("the input has {} dimensions, expected 4", shape.len())));
     };
     let fits = |dim: Option<u64>, by: u64| dim.is_none_or(|dim| dim % by == 0);
     let sound = match call.node.op_type {
@@ -235,7 +237,7 @@ pub(super) fn blocks(call: &Call<'_, '_>) -> Result<(), Invalid> {
     if sound { Ok(()) } else { call.bad_attribute("blocksize", format!("is {block}, which does not divide the input")) }
 }
 
-/// The axis lies inside the input or right behind it.
+/// The axis is in `-rank..=rank`.
 pub(super) fn flatten(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let axis = call.int("axis")?.unwrap_or(1);
     match call.shape(0) {

@@ -1,43 +1,43 @@
-//! Sizes that the operands of a node share.
+//! Named sizes that the operands of a node share.
 //!
-//! An operator that multiplies several operands names each dimension: `W` of an LSTM is
-//! `[directions, 4 * hidden, input]`. Whatever a name stands for in one operand, it stands for in
-//! all of them; code behind that takes it for granted reads past the end of the smaller one.
+//! An operator with several operands names their dimensions: `W` of an LSTM is
+//! `[directions, 4 * hidden, input]`. A name must have the same value in every operand; code that
+//! assumes so would otherwise read past the end of the smaller operand.
 
 use super::call::Call;
 use crate::element::ElementType;
 use crate::invalid::{Invalid, Rule};
 
-/// A dimension: a named size, and how many times it is taken.
+/// A dimension: a named size and its multiple.
 #[derive(Clone, Copy)]
 pub(super) struct Size(pub &'static str, pub u64);
 
-/// The sizes of one node, as they become known.
+/// The named sizes of one node, filled in operand by operand.
 pub(super) struct Sizes<'s, 'c, 'm> {
     call: &'s Call<'c, 'm>,
     known: Vec<(&'static str, u64)>,
 }
 
 impl<'s, 'c, 'm> Sizes<'s, 'c, 'm> {
-    /// Nothing is known yet.
+    /// Starts with no known sizes.
     pub fn new(call: &'s Call<'c, 'm>) -> Self {
         Self { call, known: Vec::new() }
     }
 
-    /// What a name stands for, if that is known.
+    /// The value of a name, if known.
     pub fn get(&self, name: &str) -> Option<u64> {
         self.known.iter().find(|(known, _)| *known == name).map(|(_, size)| *size)
     }
 
-    /// Says what a name stands for.
+    /// Sets the value of a name.
     pub fn set(&mut self, name: &'static str, size: u64) {
         if self.get(name).is_none() {
             self.known.push((name, size));
         }
     }
 
-    /// Checks the dimensions of input `index`, and learns from them. An input that is left out, or
-    /// of which nothing is known, has none.
+    /// Checks the dimensions of input `index` against the known sizes, and records new ones.
+    /// Does nothing if the input is omitted or its rank is unknown.
     pub fn operand(&mut self, index: usize, dims: &[Size]) -> Result<(), Invalid> {
         let Some(shape) = self.call.shape(index) else {
             return Ok(());
@@ -67,7 +67,7 @@ impl<'s, 'c, 'm> Sizes<'s, 'c, 'm> {
         Ok(())
     }
 
-    /// Checks that the inputs among `indices` that are there hold floats, all of one type.
+    /// Checks that the inputs in `indices`, except omitted ones, are floats of the same type.
     pub fn floats(&self, indices: &[usize]) -> Result<(), Invalid> {
         let mut common = None;
         for &index in indices {
@@ -80,7 +80,7 @@ impl<'s, 'c, 'm> Sizes<'s, 'c, 'm> {
                 ElementType::Float | ElementType::Double | ElementType::Float16 | ElementType::Bfloat16
             );
             if !is_float || element != common {
-                let what = format!("input {index} holds {}, the first one {}", element.name(), common.name());
+                let what = format!("input {index} is {}, the first one is {}", element.name(), common.name());
                 return Err(self.call.invalid(Rule::DataType, what));
             }
         }

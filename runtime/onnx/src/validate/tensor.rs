@@ -1,4 +1,4 @@
-//! Tensors and types: dimensions, element types, and data that fit them.
+//! Tensors and types: dimensions, element types, and data that matches them.
 
 use crate::external;
 use crate::limits::Limits;
@@ -8,27 +8,28 @@ use crate::element::{ElementType, TypedField};
 use crate::invalid::{Invalid, Place, Rule, quoted};
 use crate::proto::{Dim, Numbers, SparseTensor, Tensor, Type};
 
-/// What a sound tensor takes.
+/// Size of a valid tensor.
 #[derive(Debug, Default)]
 pub(super) struct Extent {
-    /// How many elements.
+    /// Count of elements.
     pub elements: u64,
-    /// Bytes of its data when packed; of strings, none are counted.
+    /// Bytes of its packed data; 0 for strings.
     pub bytes: u64,
-    /// Where its data are, when they are not in the file.
+    /// Location of its data, if it is not in the model file.
     pub external: Option<ExternalTensor>,
 }
 
 /// Checks a tensor of an initializer or attribute.
 pub(super) fn check(tensor: &Tensor<'_>, limits: &Limits) -> Result<Extent, Invalid> {
     let invalid = |rule, what: String| Invalid::new(rule, tensor.place(), what);
-    let element =
-        tensor.element().ok_or_else(|| invalid(Rule::DataType, format!("{} is no element type", tensor.data_type)))?;
+    let element = tensor
+        .element()
+        .ok_or_else(|| invalid(Rule::DataType, format!("{} is not an element type", tensor.data_type)))?;
     let elements = check_dims(&tensor.dims, limits, &tensor.place())?;
     if tensor.segmented {
         return Err(invalid(
             Rule::TensorData,
-            "the tensor is a segment of another, which no loader puts together".into(),
+            "the tensor is a segment of a larger tensor, which is not supported".into(),
         ));
     }
     match tensor.data_location {
@@ -43,13 +44,13 @@ pub(super) fn check(tensor: &Tensor<'_>, limits: &Limits) -> Result<Extent, Inva
                 "the tensor names external data, but is not marked as external".into(),
             ));
         }
-        other => return Err(invalid(Rule::ExternalData, format!("{other} is no data location"))),
+        other => return Err(invalid(Rule::ExternalData, format!("{other} is not a data location"))),
     }
     check_data(tensor, element, elements)?;
     Ok(Extent { elements, bytes: element.packed_bytes(elements).unwrap_or(0), external: None })
 }
 
-/// Checks dimensions and gives their product.
+/// Checks dimensions and returns their product.
 pub(super) fn check_dims(dims: &[i64], limits: &Limits, place: &Place) -> Result<u64, Invalid> {
     let invalid = |what: String| Invalid::new(Rule::Dimension, place.clone(), what);
     let mut product = 1u64;
@@ -60,7 +61,7 @@ pub(super) fn check_dims(dims: &[i64], limits: &Limits, place: &Place) -> Result
             return Err(invalid(format!("dimension {dim} is above the limit of {}", limits.max_tensor_elements)));
         }
         empty |= dim == 0;
-        // A zero does not excuse the others: strides are products without it.
+        // A zero does not lift the limit: strides are products that may leave the zero out.
         product = product
             .checked_mul(dim.max(1))
             .filter(|&product| product <= limits.max_tensor_elements)
@@ -69,8 +70,8 @@ pub(super) fn check_dims(dims: &[i64], limits: &Limits, place: &Place) -> Result
     Ok(if empty { 0 } else { product })
 }
 
-/// Checks that the data inside the file are there once, in the right field, and as many as the
-/// shape says.
+/// Checks that data in the model file is stored once, in the right field, with as many elements
+/// as the shape requires.
 fn check_data(tensor: &Tensor<'_>, element: ElementType, elements: u64) -> Result<(), Invalid> {
     let invalid = |what: String| Invalid::new(Rule::TensorData, tensor.place(), what);
     let typed = [
@@ -84,35 +85,35 @@ fn check_data(tensor: &Tensor<'_>, element: ElementType, elements: u64) -> Resul
     let mut filled = typed.iter().filter(|(_, count, _)| *count > 0);
     let first = filled.next();
     if let (Some((_, _, one)), Some((_, _, other))) = (first, filled.next()) {
-        return Err(invalid(format!("the data are both in {one} and in {other}")));
+        return Err(invalid(format!("data is stored both in {one} and in {other}")));
     }
     if let (Some((_, _, name)), false) = (first, tensor.raw.is_empty()) {
-        return Err(invalid(format!("the data are both raw and in {name}")));
+        return Err(invalid(format!("data is stored both in raw_data and in {name}")));
     }
     if !tensor.raw.is_empty() {
         let Some(bytes) = element.packed_bytes(elements) else {
-            return Err(invalid(format!("{} data cannot be stored raw", element.name())));
+            return Err(invalid(format!("{} data cannot be stored in raw_data", element.name())));
         };
         if tensor.raw.len() as u64 != bytes {
             let (have, name) = (tensor.raw.len(), element.name());
-            return Err(invalid(format!("{elements} elements of {name} take {bytes} bytes, {have} are there")));
+            return Err(invalid(format!("{elements} elements of {name} take {bytes} bytes, not {have}")));
         }
         return Ok(());
     }
     let want = element.typed_entries(elements).unwrap_or(u64::MAX);
     match first {
         None if want == 0 => Ok(()),
-        None => Err(invalid(format!("the shape has {elements} elements, but there are no data"))),
+        None => Err(invalid(format!("the shape has {elements} elements, but there is no data"))),
         Some((field, _, name)) if *field != element.typed_field() => {
             Err(invalid(format!("{} elements are stored in {name}", element.name())))
         }
         Some((_, count, name)) if *count != want => {
-            Err(invalid(format!("{elements} elements take {want} entries of {name}, {count} are there")))
+            Err(invalid(format!("{elements} elements take {want} entries of {name}, not {count}")))
         }
         Some((TypedField::Int32, ..)) => check_range(tensor.int32_data, element).map_err(invalid),
         Some((TypedField::Uint64, ..)) if element == ElementType::Uint32 => {
             match tensor.uint64_data.ints().find(|value| u32::try_from(*value).is_err()) {
-                Some(value) => Err(invalid(format!("{value} is no uint32"))),
+                Some(value) => Err(invalid(format!("{value} is not a uint32"))),
                 None => Ok(()),
             }
         }
@@ -123,7 +124,7 @@ fn check_data(tensor: &Tensor<'_>, element: ElementType, elements: u64) -> Resul
 fn check_range(data: Numbers<'_>, element: ElementType) -> Result<(), String> {
     let range = element.int32_range();
     match data.ints().find(|value| !range.contains(value)) {
-        Some(value) => Err(format!("{value} is no {}", element.name())),
+        Some(value) => Err(format!("{value} is out of range for {}", element.name())),
         None => Ok(()),
     }
 }
@@ -133,7 +134,7 @@ fn external_data(tensor: &Tensor<'_>, element: ElementType, elements: u64) -> Re
     let invalid = |what: String| Invalid::new(Rule::ExternalData, tensor.place(), what);
     let typed = [tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data];
     if !tensor.raw.is_empty() || tensor.strings > 0 || typed.iter().any(|data| data.count > 0) {
-        return Err(invalid("the data are both external and in the file".into()));
+        return Err(invalid("data is stored both externally and in the model file".into()));
     }
     let bytes =
         element.packed_bytes(elements).ok_or_else(|| invalid(format!("{} data cannot be external", element.name())))?;
@@ -142,10 +143,10 @@ fn external_data(tensor: &Tensor<'_>, element: ElementType, elements: u64) -> Re
         let repeated = match key {
             "location" => location.replace(value).is_some(),
             "offset" => offset
-                .replace(decimal(value).ok_or_else(|| invalid(format!("offset '{}' is no position", quoted(value))))?)
+                .replace(decimal(value).ok_or_else(|| invalid(format!("offset '{}' is not a number", quoted(value))))?)
                 .is_some(),
             "length" => length
-                .replace(decimal(value).ok_or_else(|| invalid(format!("length '{}' is no length", quoted(value))))?)
+                .replace(decimal(value).ok_or_else(|| invalid(format!("length '{}' is not a number", quoted(value))))?)
                 .is_some(),
             "checksum" => false,
             _ => return Err(invalid(format!("'{}' is an unknown key", quoted(key)))),
@@ -176,12 +177,12 @@ fn external_data(tensor: &Tensor<'_>, element: ElementType, elements: u64) -> Re
     Ok(ExternalTensor { tensor: tensor.name.to_owned(), location: location.to_owned(), offset, length: bytes })
 }
 
-/// A number written in digits alone.
+/// Parses a number that consists only of decimal digits.
 fn decimal(text: &str) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// Checks a sparse tensor: as many indices as values, ascending, each inside the shape.
+/// Checks a sparse tensor: one index per value, ascending, each inside the shape.
 pub(super) fn check_sparse(sparse: &SparseTensor<'_>, limits: &Limits) -> Result<Extent, Invalid> {
     let (values, indices) = (&sparse.values, &sparse.indices);
     let invalid = |what: String| Invalid::new(Rule::SparseTensor, values.place(), what);
@@ -192,7 +193,7 @@ pub(super) fn check_sparse(sparse: &SparseTensor<'_>, limits: &Limits) -> Result
         return Err(invalid("the values must have one dimension".into()));
     };
     if sparse.dims.is_empty() || elements == 0 {
-        return Err(invalid("a sparse tensor needs dimensions above zero".into()));
+        return Err(invalid("a sparse tensor needs dimensions, all above zero".into()));
     }
     let rank = sparse.dims.len() as i64;
     let width = match indices.dims[..] {
@@ -209,7 +210,7 @@ pub(super) fn check_sparse(sparse: &SparseTensor<'_>, limits: &Limits) -> Result
         return Err(invalid("the indices must be int64".into()));
     }
     let Some(mut numbers) = indices.integers() else {
-        return Err(invalid("the indices must be in the file".into()));
+        return Err(invalid("the indices must be in the model file".into()));
     };
     let mut last = None;
     for _ in 0..stored {
@@ -236,8 +237,8 @@ pub(super) fn check_sparse(sparse: &SparseTensor<'_>, limits: &Limits) -> Result
     Ok(extent)
 }
 
-/// Checks the type of a value. `declared` values must have an element type, others may leave it
-/// to shape inference.
+/// Checks the type of a value. If `declared`, the element type is required; otherwise it may be
+/// left to shape inference.
 pub(super) fn check_type(kind: &Type<'_>, declared: bool, limits: &Limits, place: &Place) -> Result<(), Invalid> {
     let invalid = |rule, what: String| Invalid::new(rule, place.clone(), what);
     match kind {
@@ -246,15 +247,15 @@ pub(super) fn check_type(kind: &Type<'_>, declared: bool, limits: &Limits, place
         Type::Opaque => Err(invalid(Rule::DataType, "the type of the value is opaque".into())),
         Type::Tensor(element, shape) | Type::SparseTensor(element, shape) => {
             if ElementType::from_number(*element).is_none() && (declared || *element != 0) {
-                return Err(invalid(Rule::DataType, format!("{element} is no element type")));
+                return Err(invalid(Rule::DataType, format!("{element} is not an element type")));
             }
             let mut known = Vec::new();
             for dim in shape.iter().flatten() {
                 match dim {
-                    // So exporters write a dimension that they do not know.
+                    // Some exporters write -1 for an unknown dimension.
                     Dim::Known(-1) => {}
                     Dim::Known(dim) => known.push(*dim),
-                    // Any text is a name: nothing computes with it.
+                    // Any text is valid, as the name is never evaluated.
                     Dim::Symbol(_) | Dim::Unknown => {}
                 }
             }
@@ -263,12 +264,12 @@ pub(super) fn check_type(kind: &Type<'_>, declared: bool, limits: &Limits, place
         Type::Sequence(inner) | Type::Optional(inner) => check_type(inner, declared, limits, place),
         Type::Map(key, value) => match ElementType::from_number(*key) {
             Some(key) if key.is_integer() || key == ElementType::String => check_type(value, declared, limits, place),
-            _ => Err(invalid(Rule::DataType, format!("{key} is no type for keys"))),
+            _ => Err(invalid(Rule::DataType, format!("{key} is not a valid type for keys"))),
         },
     }
 }
 
-/// The type as [`super::Checked`] reports it.
+/// Converts a type to the form that [`super::Checked`] reports.
 pub(super) fn describe(kind: Option<&Type<'_>>) -> ValueType {
     match kind {
         Some(Type::Tensor(element, shape)) => ValueType::Tensor {

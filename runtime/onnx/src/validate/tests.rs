@@ -1,4 +1,4 @@
-//! Every rule, met and broken, on models written byte by byte.
+//! Tests of every rule, with models that keep it and models that break it, written byte by byte.
 
 mod control;
 mod format;
@@ -26,7 +26,7 @@ fn zeros(name: &str, dims: &[i64]) -> Message {
     f32s(name, dims, &vec![0.0; dims.iter().product::<i64>() as usize])
 }
 
-/// `x[1, 3, 8, 8]` -> Conv -> Relu -> `y`: small, and sound.
+/// A small valid model: `x[1, 3, 8, 8]` -> Conv -> Relu -> `y`.
 fn sound() -> Vec<u8> {
     let nodes = [
         node(
@@ -43,12 +43,12 @@ fn sound() -> Vec<u8> {
     message().int(1, 8).nested(7, &graph).nested(8, &opset("", 17)).nested(14, &entry).into_bytes()
 }
 
-/// A model of nodes from a float input `x` of the given shape to an output `y`.
+/// A model with a float input `x` of the given shape and an output `y`.
 fn with(dims: &[i64], nodes: &[Message], initializers: &[Message]) -> Vec<u8> {
     model(&graph(nodes, initializers, &[value("x", FLOAT, dims)], &[message().text(1, "y")]))
 }
 
-/// A model of one node from `x` to `y`.
+/// A model with one node, from `x` to `y`.
 fn one(dims: &[i64], op: &str, inputs: &[&str], attributes: &[Message], initializers: &[Message]) -> Vec<u8> {
     with(dims, &[node(op, inputs, &["y"], attributes)], initializers)
 }

@@ -1,14 +1,15 @@
-//! Operators that slide a window: convolutions and pools.
+//! Convolution and pooling, which slide a window over their input.
 //!
-//! Zero strides divide by zero, huge pads allocate, and weights that do not fit are read past
-//! their end. Rules as in the ONNX operator pages Conv, ConvTranspose, MaxPool and kin.
+//! A stride of zero would divide by zero, huge pads would allocate too much, and weights of the
+//! wrong shape would be read past their end. The rules are those of the ONNX operator pages Conv,
+//! ConvTranspose, DeformConv, the pools, MaxUnpool, MaxRoiPool and RoiAlign.
 
 use super::call::Call;
 use super::operators::MAX_SIZE;
 use super::scope::Shape;
 use crate::invalid::{Invalid, Rule};
 
-/// The attributes of a window, and how many dimensions it slides along if that is known.
+/// The attributes of a window, and the count of its spatial dimensions, if known.
 struct Window {
     kernel: Option<Vec<i64>>,
     strides: Option<Vec<i64>>,
@@ -19,8 +20,8 @@ struct Window {
 }
 
 impl Window {
-    /// Reads the attributes. `ranks` are those of operands that are known: all the same, and at
-    /// least 2 for batch and channel.
+    /// Reads the attributes. `ranks` are the known ranks of the operands, which must be equal and
+    /// at least 3: batch, channels and a spatial dimension.
     fn read(call: &Call<'_, '_>, ranks: [Option<usize>; 2]) -> Result<Self, Invalid> {
         let kernel = call.ints_in("kernel_shape", 1..=MAX_SIZE)?;
         let strides = call.ints_in("strides", 1..=MAX_SIZE)?;
@@ -29,13 +30,11 @@ impl Window {
         let mut spatial = kernel.as_ref().map(Vec::len);
         for rank in ranks.into_iter().flatten() {
             let Some(dims) = rank.checked_sub(2).filter(|dims| *dims >= 1) else {
-                return Err(
-                    call.invalid(Rule::Shape, format!("an operand has {rank} dimensions, at least 3 are needed"))
-                );
+                return Err(call.invalid(Rule::Shape, format!("an operand has {rank} dimensions, expected at least 3")));
             };
             if spatial.is_some_and(|spatial| spatial != dims) {
                 return Err(
-                    call.invalid(Rule::Shape, "input, weights and kernel_shape differ in their number of dimensions")
+                    call.invalid(Rule::Shape, "input, weights and kernel_shape differ in their spatial dimensions")
                 );
             }
             spatial = Some(dims);
@@ -57,7 +56,7 @@ impl Window {
         Ok(Self { kernel, strides, dilations, pads, spatial, pads_itself })
     }
 
-    /// Checks that the window fits into its padded input, as far as their sizes are known.
+    /// Checks that the window fits its padded input, as far as their sizes are known.
     fn check_fit(&self, call: &Call<'_, '_>, input: Option<&Shape>, kernel: &[u64]) -> Result<(), Invalid> {
         let Some(input) = input.filter(|_| !self.pads_itself) else {
             return Ok(());
@@ -111,9 +110,9 @@ pub(super) fn transposed_convolution(call: &Call<'_, '_>) -> Result<(), Invalid>
     let sizes = call.ints_in("output_shape", 1..=i64::from(i32::MAX))?;
     if let Some(spatial) = window.spatial {
         call.must_have("output_padding", padding.as_ref(), spatial)?;
-        // Exporters write it with and without batch and channels.
+        // Exporters write `output_shape` with or without batch and channels.
         if sizes.as_ref().is_some_and(|sizes| sizes.len() != spatial && sizes.len() != spatial + 2) {
-            return call.bad_attribute("output_shape", "has another number of dimensions than the kernel");
+            return call.bad_attribute("output_shape", "does not match the spatial dimensions of the kernel");
         }
     }
     let Some(weights) = weights else {
@@ -127,7 +126,7 @@ pub(super) fn transposed_convolution(call: &Call<'_, '_>) -> Result<(), Invalid>
     bias(call, Some(2), out_channels)
 }
 
-/// As a convolution, with offsets for every tap.
+/// DeformConv: weights `[M, C / group, k...]`, bias `[M]`. The offsets are not checked here.
 pub(super) fn deformable_convolution(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let weights = call.shape(1);
     let window = Window::read(call, [call.shape(0).map(|shape| shape.len()), weights.as_ref().map(Vec::len)])?;
@@ -159,7 +158,7 @@ pub(super) fn pool(call: &Call<'_, '_>) -> Result<(), Invalid> {
     window.check_fit(call, input.as_ref(), &kernel)
 }
 
-/// Pools over regions of interest.
+/// MaxRoiPool and RoiAlign, which pool over regions of interest.
 pub(super) fn regions(call: &Call<'_, '_>) -> Result<(), Invalid> {
     if call.node.op_type == "MaxRoiPool" {
         let sizes = call.ints_in("pooled_shape", 1..=MAX_SIZE)?;
@@ -170,7 +169,8 @@ pub(super) fn regions(call: &Call<'_, '_>) -> Result<(), Invalid> {
     call.int_in("sampling_ratio", 0..=MAX_SIZE).map(drop)
 }
 
-/// Sizes of the kernel by the weights, which must be above zero and those that are declared.
+/// Spatial sizes of the kernel, from the weights. They must be above zero and match
+/// `kernel_shape`.
 fn kernel(call: &Call<'_, '_>, window: &Window, weights: &Shape) -> Result<Vec<u64>, Invalid> {
     if weights.contains(&Some(0)) {
         return Err(call.invalid(Rule::Shape, "the weights have a dimension of zero"));
@@ -182,7 +182,7 @@ fn kernel(call: &Call<'_, '_>, window: &Window, weights: &Shape) -> Result<Vec<u
         if let (Some(size), Some(declared)) = (size, declared)
             && *size != declared
         {
-            return call.bad_attribute("kernel_shape", format!("holds {declared} where the weights have {size}"));
+            return call.bad_attribute("kernel_shape", format!("contains {declared} where the weights have {size}"));
         }
         sizes.push(size.or(declared).unwrap_or(1));
     }

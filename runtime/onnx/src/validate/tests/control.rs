@@ -43,7 +43,7 @@ fn loops() {
     accepts(&loop_of("", &node("Not", &["go"], &["on"], &[]), &[]));
     let truth = message().text(1, "value").nested(5, &head("", 9, &[]).bytes(9, &[1])).int(20, 4);
     refuses(&loop_of("", &node("Constant", &[], &["on"], &[truth]), &[]), "model.control-flow");
-    // A body that takes or gives too little.
+    // A body with too few inputs or outputs.
     let nodes = |inner: &Message| [node("Loop", &["n", "", "x"], &["y"], &[body("body", inner)])];
     refuses(&with(&[1], &nodes(&relu(&[], &["a", "b"])), &bound), "model.control-flow");
     let inputs = [value("i", INT64, &[]), value("go", 9, &[]), value("s", FLOAT, &[1])];
@@ -98,7 +98,7 @@ fn functions_missing_repeated_or_in_the_way() {
     refuses(&with_functions(&[relu.clone(), relu]), "model.function");
     let standard = message().text(1, "Relu").text(4, "p").text(5, "q").all(7, &[node("Abs", &["p"], &["q"], &[])]);
     refuses(&with_functions(&[standard]), "model.function");
-    // A body sees its own names only.
+    // A function body sees only its own names.
     refuses(&with_functions(&[function("f", &[node("Relu", &["x"], &["q"], &[])])]), "model.undefined-value");
 }
 

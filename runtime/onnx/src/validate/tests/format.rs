@@ -1,4 +1,4 @@
-//! The file as bytes, and what a model must have.
+//! Truncated and damaged files, and the fields that a model must have.
 
 use super::super::{Dimension, ValueType};
 use super::*;
@@ -34,8 +34,8 @@ fn one_byte() {
 fn truncation_at_every_byte_is_refused() {
     let bytes = sound();
     for end in 0..bytes.len() {
-        // Where whole fields are gone and not a part of one, what is left may be a smaller model;
-        // not so here, with the metadata at the end.
+        // A cut between two fields may leave a smaller valid model. That is possible only near
+        // the end, after the fields that a model must have.
         let Err(error) = validate(&bytes[..end], &Limits::default()) else {
             assert!(end > bytes.len() - 25, "accepted when cut at {end} of {}", bytes.len());
             continue;
@@ -178,7 +178,7 @@ fn dim_params() {
     let checked = accepts(&with("batch"));
     let shape = Some(vec![Dimension::Symbol("batch".into())]);
     assert_eq!(checked.inputs[0].kind, ValueType::Tensor { element: Some(ElementType::Float), shape });
-    // Exporters write whole expressions, and nothing computes with them.
+    // Exporters write whole expressions as names of dimensions. They are never evaluated.
     for symbol in ["floor(h/2) + 1", "größe; a\nb", &"(".repeat(10_000), &"a*".repeat(50_000), "999999999*999999999"]
     {
         accepts(&with(symbol));

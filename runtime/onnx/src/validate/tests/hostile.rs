@@ -1,11 +1,11 @@
-//! Bytes that nobody wrote: whatever they are, the answer is an answer.
+//! Random and damaged bytes: validation must return, without a panic, whatever the input.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
 
-/// Sound models that between them reach every file of the validator.
+/// Valid models that together exercise every file of the validator.
 fn seeds() -> Vec<Vec<u8>> {
     let shape = i64s("s", &[2], &[2, -1]);
     let branch = graph(&[node("Relu", &["x"], &["z"], &[])], &[], &[], &[message().text(1, "z")]);
@@ -69,7 +69,8 @@ proptest! {
         }
     }
 
-    /// Two models in one file: fields repeat, and messages meet where they do not belong.
+    /// The start of one model followed by the end of another: fields repeat, and messages end up
+    /// in the wrong place.
     #[test]
     fn spliced_models_get_an_answer(
         one in 0usize..7,
@@ -84,7 +85,8 @@ proptest! {
     }
 }
 
-/// Numbers of one field with others between them would be read again and again.
+/// The occurrences of a repeated field must be adjacent. Otherwise each read of the field would
+/// have to skip the fields between them.
 #[test]
 fn numbers_lie_together() {
     let apart = |between: &Message| {

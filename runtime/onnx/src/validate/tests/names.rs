@@ -1,4 +1,4 @@
-//! Names: each defined once, each produced, none of them in a circle.
+//! Names: each is defined once and has a producer, and there are no cycles.
 
 use super::*;
 
@@ -123,7 +123,7 @@ fn subgraphs_see_the_names_around_them() {
     assert!(accepts(&with("x")).has_control_flow);
     accepts(&with("late"));
     refuses(&with("nowhere"), "model.undefined-value");
-    // What a branch defines is not seen outside.
+    // A name defined in a branch is not visible outside of it.
     let branches = [body("then_branch", &branch("x")), body("else_branch", &branch("x"))];
     let nodes = [
         node("Greater", &["x", "x"], &["c"], &[]),

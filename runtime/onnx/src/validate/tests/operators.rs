@@ -18,7 +18,7 @@ fn signatures() {
 fn attributes_in_general() {
     let leaky = |attributes: &[Message]| one(&[1], "LeakyRelu", &["x"], attributes, &[]);
     accepts(&leaky(&[float("alpha", 0.1)]));
-    // A value left out is zero.
+    // An omitted value is zero.
     accepts(&leaky(&[message().text(1, "alpha").int(20, 1)]));
     refuses(&leaky(&[float("alpha", 0.1), float("alpha", 0.2)]), "model.attribute");
     refuses(&leaky(&[float("", 0.1)]), "model.attribute");
@@ -280,7 +280,7 @@ fn bombs_in_steps() {
         let nodes = [node(op, &["u", "v"], &["p"], &[]), node("Add", &["x", "p"], &["y"], &[])];
         refuses(&with(&[1], &nodes, &vectors), "model.generated-size");
     }
-    // Each within the limits, but not all of them.
+    // Each is within the limits, but their sum is not.
     let mut nodes: Vec<_> = (0..100).map(|i| node("ConstantOfShape", &["s"], &[&format!("c{i}")], &[])).collect();
     nodes.push(node("Relu", &["x"], &["y"], &[]));
     refuses(&with(&[1], &nodes, &[i64s("s", &[1], &[1 << 24])]), "model.generated-size");
@@ -404,7 +404,7 @@ fn slopes_of_old_opsets() {
     accepts(&with(&[1, 3, 4, 4], &[1]));
     accepts(&with(&[1, 3, 4, 4], &[3, 1, 1]));
     accepts(&with(&[1, 3], &[3]));
-    // As many channels as columns: without the rule it would run, and mean something else.
+    // With as many channels as columns the model would run, but give wrong results.
     refuses(&with(&[1, 4, 4, 4], &[4]), "model.opset");
     refuses(&with(&[1, 3, 4, 4], &[3]), "model.opset");
 }
@@ -431,7 +431,7 @@ fn a_mel_matrix_is_no_larger_than_a_tensor() {
     refuses(&with(-1, 512), "model.shape");
 }
 
-/// What depends on constants alone is computed while the model is loaded.
+/// Nodes that depend only on constants are computed while the model is loaded.
 #[test]
 fn work_on_constants_has_a_bound() {
     let pool = |size: i64| {

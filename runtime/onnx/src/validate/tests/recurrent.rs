@@ -1,4 +1,4 @@
-//! Operators that multiply operands with each other: recurrences, attention, rotary embeddings.
+//! Operators whose operands share named sizes: RNN, GRU, LSTM, attention, rotary embeddings.
 
 use super::*;
 
@@ -32,7 +32,7 @@ fn recurrences() {
         refuses(&recurrence(op, sound, &[int("layout", 1)]), "model.shape");
         for changed in 0..5 {
             for axis in 0..sound[changed].len() {
-                // The length of a sequence is free.
+                // The sequence length may be any size.
                 if (changed, axis) == (0, 0) {
                     continue;
                 }
@@ -96,7 +96,7 @@ fn opset_23(nodes: &[Message], inputs: &[Message], initializers: &[Message]) -> 
     message().int(1, 10).nested(7, &graph).nested(8, &opset("", 23)).nested(8, &opset("com.microsoft", 1)).0
 }
 
-/// Attention over `q, k, v`, and over a mask and past keys and values where they have dimensions.
+/// Attention with `q, k, v`, and with a mask, past keys and past values if dimensions are given.
 fn attend(operands: &[&[i64]], attributes: &[Message]) -> Vec<u8> {
     let names = ["q", "k", "v", "m", "pk", "pv"];
     let inputs: Vec<_> = names.iter().zip(operands).map(|(name, dims)| value(name, FLOAT, dims)).collect();
@@ -187,6 +187,6 @@ fn rotary_embeddings() {
     };
     accepts(&contrib(&[2, 3], &[10, 4]));
     refuses(&contrib(&[2, 3], &[10, 3]), "model.shape");
-    // An offset that the fallback would take for the one position of all.
+    // Position ids of one element: the fallback would use that position for every token.
     refuses(&contrib(&[1], &[10, 4]), "model.shape");
 }

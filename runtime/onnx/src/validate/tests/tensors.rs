@@ -1,8 +1,8 @@
-//! Tensors and their data, in the file, outside of it, and sparse.
+//! Tensors: data in the model file, external data, and sparse tensors.
 
 use super::*;
 
-/// A model that adds `w` to its input of unknown shape.
+/// A model that adds `w` to an input of unknown shape.
 fn adding(tensor: &Message) -> Vec<u8> {
     let untyped = typed("x", &message().nested(1, &message().int(1, FLOAT)));
     let nodes = [node("Identity", &["w"], &["v"], &[]), node("Relu", &["x"], &["y"], &[])];
@@ -83,7 +83,7 @@ fn element_types() {
             "model.data-type",
         );
     }
-    // Sound here; whether it can run is for others to say.
+    // The model is valid. Whether it can run is checked elsewhere.
     accepts(&adding(&head("w", 17, &[2]).bytes(9, &[0; 2])));
 }
 
