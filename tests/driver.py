@@ -1,7 +1,7 @@
-"""Drives the `skipstone` command the way a user does, for the tests written in Python.
+"""Runs the `skipstone` command as a user does, for the tests written in Python.
 
-They go through the binary, not through a binding: what is checked is what is shipped, a
-crash stays a process of its own, and the same test runs an aarch64 binary under an emulator.
+The tests use the binary, not a binding. So they check what is shipped, a crash ends only the child
+process, and the same test can run an aarch64 binary under an emulator.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
-# Nothing that the tests run takes longer, under an emulator either, unless it hangs.
+# No command of the tests takes longer, even under an emulator, unless it hangs.
 TIMEOUT_SECONDS = 600
 
 

@@ -1,13 +1,13 @@
 """Give the zoo's stripped graphs (models/zoo/graphs) seeded random weights.
 
-`python tests/fill.py [NAME ...]` writes build/zoo/NAME.onnx for all or some of them. What the
-weights must do is exercise the arithmetic: activations stay in range through the whole depth
-and the output depends on the input. He-normal weights alone let every image end at nearly
-the same output, since a ReLU's mean is as large as its spread; filters whose weights sum to
-zero do not see that mean. And whatever the spread is by calculation, gates and short cuts change
-it, so that each layer's weights are scaled until its results spread by one on a sample image
-(D. Mishkin and J. Matas, "All you need is a good init", 2016): a network whose activations grow
-from layer to layer amplifies the last bit of a float as well.
+`python tests/fill.py [NAME ...]` writes build/zoo/NAME.onnx for all or some of them. The weights
+must exercise the arithmetic: activations stay in range at every depth, and the output depends on
+the input. With He-normal weights alone every image gives nearly the same output, because the mean
+of a ReLU's output is as large as its standard deviation; filters whose weights sum to zero remove
+that mean. Gates and shortcuts change the standard deviation that the initialization was calculated
+for, so each layer's weights are scaled until its outputs have a standard deviation of one on a
+sample image (D. Mishkin and J. Matas, "All you need is a good init", 2016). A network whose
+activations grow from layer to layer would also amplify rounding errors.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ZERO_SUM_ABOVE = 32
 
 
 def is_stripped(tensor: onnx.TensorProto) -> bool:
-    """Whether a float initializer has a shape and no values."""
+    """Whether a float initializer has a shape but no values."""
     return tensor.data_type == onnx.TensorProto.FLOAT and math.prod(tensor.dims) > 0 and not (
         tensor.raw_data or tensor.float_data
     )

@@ -1,8 +1,8 @@
-"""Packages of this and of every earlier version of the format, kept in tests/golden/v<VERSION>.
+"""Packages of this and every earlier version of the format, stored in tests/golden/v<VERSION>.
 
-A package of the present version opens and gives the answer that ONNX Runtime gave when it was made. One of an earlier
-version does so too, or is refused as one of another version; it is never misread. When the format changes, its version
-goes up by one, and the packages of the new version are made by
+A package of the current version must open and give the outputs that ONNX Runtime gave when the package was made. A
+package of an earlier version must do the same, or be refused because of its version; it must never be misread. When the
+format changes, increment its version and make the packages of the new version with
 
     python tests/golden.py --write
 """
@@ -134,12 +134,12 @@ TARGETS = {"generic": MODELS, "scalar": ["classifier"]}
 
 
 def version(package: Path) -> int:
-    """The version of the format that a package says."""
+    """The format version in the header of a package."""
     return struct.unpack_from("<I", package.read_bytes(), 8)[0]
 
 
 def write(skipstone: driver.Skipstone) -> None:
-    """Make the packages of the present version, with the answers of ONNX Runtime."""
+    """Write the packages of the current version, with ONNX Runtime's outputs."""
     folder = GOLDEN / "new"
     folder.mkdir(parents=True)
     for name, make in MODELS.items():

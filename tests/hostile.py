@@ -1,4 +1,4 @@
-"""Models that contradict themselves, the format or reason: what tests/malformed.py feeds the loader.
+"""Invalid models for tests/malformed.py: they contradict the format or themselves, or ask for too much.
 
 Bytes, not files: nothing here has been checked by anyone. Each family is a function from nothing
 to models by title; all of them must be refused.
@@ -17,7 +17,7 @@ HUGE = 1 << 40
 
 
 def graph(*nodes, inputs=(("x", (1, 3, 8, 8)),), outputs=("y",), constants=(), opset: int = 17) -> bytes:
-    """A model that nothing has checked."""
+    """A model that was not checked by `onnx.checker`."""
     inputs = [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in inputs]
     outputs = [helper.make_tensor_value_info(name, FLOAT, None) for name in outputs]
     made = helper.make_graph(list(nodes), "malformed", inputs, outputs, list(constants))
@@ -25,7 +25,7 @@ def graph(*nodes, inputs=(("x", (1, 3, 8, 8)),), outputs=("y",), constants=(), o
 
 
 def tensor(name: str, dims, raw: bytes, kind=FLOAT) -> TensorProto:
-    """An initializer whose bytes need not fit its shape."""
+    """An initializer whose data may not match its shape."""
     made = TensorProto(name=name, data_type=kind, raw_data=raw)
     made.dims.extend(dims)
     return made
@@ -40,7 +40,7 @@ def floats(name: str, *values: float) -> TensorProto:
 
 
 def vector(count: int):
-    """An input `x` of that many numbers."""
+    """An input `x` of this many elements."""
     return (("x", (count,)),)
 
 
@@ -64,7 +64,7 @@ def nested(depth: int) -> bytes:
 
 
 def bad_wire() -> dict[str, bytes]:
-    """What is no protobuf message, or one without bound."""
+    """Bytes that are not a protobuf message, and messages nested too deep."""
     good = graph(helper.make_node("Relu", ["x"], ["y"]))
     deep = b""
     for _ in range(10_000):
@@ -83,7 +83,7 @@ def bad_wire() -> dict[str, bytes]:
 
 
 def bad_headers() -> dict[str, bytes]:
-    """Versions and interfaces that say nothing, or too much."""
+    """Missing, unknown or contradictory versions, inputs and outputs."""
     relu = helper.make_node("Relu", ["x"], ["y"])
 
     def changed(change) -> bytes:
@@ -118,7 +118,7 @@ def bad_headers() -> dict[str, bytes]:
 
 
 def bad_tensors() -> dict[str, bytes]:
-    """Weights whose parts contradict each other."""
+    """Weights whose shape, element type and data contradict each other."""
     add = helper.make_node("Add", ["x", "w"], ["y"])
 
     def weights(**fields) -> bytes:
@@ -166,7 +166,7 @@ def bad_tensors() -> dict[str, bytes]:
 
 
 def bad_external(folder: Path) -> dict[str, bytes]:
-    """Weights that are said to lie in other files, in or around `folder`."""
+    """External data with invalid locations, in `folder` or outside of it."""
     (folder / "data").write_bytes(bytes(12))
     (folder / "inner").mkdir()
     (folder / "inner" / "link").symlink_to("../data")
@@ -373,13 +373,13 @@ def bad_operators() -> dict[str, bytes]:
 
 
 def bad_quantised() -> dict[str, bytes]:
-    """Quantised models whose bytes, scales and zero points contradict each other."""
+    """Quantized models whose operands, scales and zero points contradict each other."""
     node = helper.make_node
     u8, i8, i32, i64 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64
     rows, image = (("x", (2, 3)),), (("x", (1, 3, 8, 8)),)
 
     def number(name: str, kind=u8, count: int | None = None) -> TensorProto:
-        """A zero point, or as many as `count`."""
+        """A zero point, or `count` of them."""
         width = {u8: 1, i8: 1, i32: 4, i64: 8, FLOAT: 4}[kind]
         return tensor(name, [] if count is None else [count], bytes(width * (count or 1)), kind)
 
@@ -392,7 +392,7 @@ def bad_quantised() -> dict[str, bytes]:
         return graph(*nodes, inputs=rows, constants=[weights, scale, zero])
 
     def behind(op: str, inputs, constants, shape=image, dynamic: bool = False, count: int = 1) -> bytes:
-        """An operator on bytes, which a quantiser makes of `x`: `q`, with scale and zero point `s` and `z`."""
+        """An operator on `q`, which is `x` quantized with scale `s` and zero point `z`."""
         first = node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]) if dynamic else None
         first = first or node("QuantizeLinear", ["x", "s", "z"], ["q"])
         fixed = [] if dynamic else [floats("s", 0.1), number("z")]
@@ -415,7 +415,7 @@ def bad_quantised() -> dict[str, bytes]:
         return behind("QLinearMatMul", inputs, constants.values(), shape=rows)
 
     def integer(op: str, *constants: TensorProto, zero: str = "z") -> bytes:
-        """An integer product with weights, and their zero points."""
+        """An integer product with weights that have zero points."""
         shape = rows if op == "MatMulInteger" else image
         return behind(op, ["q", constants[0].name, zero, *(c.name for c in constants[1:])], constants, shape, True)
 

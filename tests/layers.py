@@ -1,8 +1,8 @@
-"""List the layers of the zoo's networks that compute: what the benches of the kernels run.
+"""Lists the compute layers of the zoo's networks, which the kernel benchmarks run.
 
 `python tests/layers.py` writes runtime/kernels/benches/cases/zoo.txt from the graphs in models/zoo; `--check` fails
-where the two differ. A line is a distinct convolution, product of matrices or pooling of a network, and how often it
-occurs; what is fused into one (activations, sums, batch normalisation) does not tell two layers apart.
+if the two differ. A line is a distinct convolution, matrix product or pooling of a network, and how often it occurs.
+Layers that differ only in what is fused into them (activations, sums, batch normalization) are not distinct.
 """
 
 import argparse

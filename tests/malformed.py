@@ -1,7 +1,7 @@
-"""What a file or a command line can get wrong: an error of one line each, never a crash.
+"""Invalid files and command lines: each must give an error of one line, never a crash.
 
-The process gets 4 GiB of address space, so that a model which makes it allocate without
-bound dies here and not on a phone.
+The process is limited to 4 GiB of address space, so that a model that causes an unbounded
+allocation fails this test.
 """
 
 import re

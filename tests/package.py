@@ -1,8 +1,9 @@
-"""Packages, the way an app's maker and an app use them.
+"""Tests packages as app developers and apps use them.
 
-Every model of the zoo is compiled and must give, bit for bit, what its ONNX file gives on the same instruction set;
-the pretrained one must name the samples alike, also on an emulated phone's CPU, by a program that holds no ONNX parser.
-What was damaged, cut, signed by somebody else or made by a newer version must be refused with a reason.
+Every model of the zoo is compiled, and its package must give bit-identical outputs to its ONNX file on the same
+instruction set. The pretrained model must predict the same classes for the samples, also on the CPU of an emulated
+phone and in a program without an ONNX parser. A package that is damaged, truncated, signed with another key or of a
+newer version must be refused with a reason.
 """
 
 import json
@@ -30,7 +31,7 @@ DAMAGES = 300
 
 
 class Check:
-    """Counts and prints what held and what did not."""
+    """Counts and prints passed and failed checks."""
 
     def __init__(self):
         self.failed = 0
@@ -41,13 +42,13 @@ class Check:
 
 
 def tops(skipstone: driver.Skipstone, model: Path) -> list[dict]:
-    """The best class of every sample."""
+    """The top-1 class of every sample."""
     report = json.loads(skipstone.call("classify", model, *SAMPLES, "--top", "1", "--json"))
     return [image["top"][0] for image in report["images"]]
 
 
 def same_answers(skipstone: driver.Skipstone, model: Path, folder: Path) -> str | None:
-    """A model against its packages, for this machine and for any."""
+    """Compares a model with its packages for this machine and for any machine."""
     inspected = skipstone.inspect(model)
     inputs = {port["name"]: fill.image(port["shape"][2], seed=5) for port in inspected["inputs"]}
     names = [port["name"] for port in inspected["outputs"]]
@@ -72,7 +73,7 @@ def refusal(skipstone: driver.Skipstone, package: Path, *options) -> str:
 
 
 def damage(check: Check, skipstone: driver.Skipstone, good: Path, bad: Path) -> None:
-    """Flipped bytes, cut ends, another version."""
+    """Refusal of flipped bytes, truncated files and another version."""
     whole = good.read_bytes()
     numbers = random.Random(1)
     places = [*range(0, 152, 7), *(numbers.randrange(len(whole)) for _ in range(DAMAGES)), len(whole) - 1]
@@ -83,7 +84,7 @@ def damage(check: Check, skipstone: driver.Skipstone, good: Path, bad: Path) -> 
         bad.write_bytes(changed)
         code = refusal(skipstone, bad)
         codes[code] = codes.get(code, 0) + 1
-    # Without its first eight bytes it is no package, and the ONNX parser says what it thinks of it.
+    # Without its first eight bytes a file is not a package, and is parsed as ONNX.
     odd = [code for code in codes if not code.startswith(("package.", "model."))]
     check(f"{good.stem}, {len(places)} flipped bits: {codes}", f"{odd}" if odd else None)
     cut = set()
@@ -172,7 +173,7 @@ def device(check: Check, skipstone: driver.Skipstone, folder: Path, program: Pat
 
 
 def subset(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
-    """A library with the operators of one package runs that one, and says of another what it lacks."""
+    """A library with the operators of one package runs that package, and names the operators that another one lacks."""
     package, other = folder / "subset.skip", folder / "other.skip"
     skipstone.call("compile", PRETRAINED, "-o", package, "--target", "generic")
     skipstone.call("compile", one_node("Softmax", "odds", folder / "other.onnx"), "-o", other, "--target", "generic")

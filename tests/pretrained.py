@@ -1,7 +1,7 @@
-"""The trained models of models/manifest.toml: hashes, logs, agreement with ONNX Runtime on real images, accuracy.
+"""Checks the trained models of models/manifest.toml: hashes, logs, agreement with ONNX Runtime on real images, accuracy.
 
-Classifiers are run on 1,000 test images of their data set, through `skipstone evaluate` as a user would; `--full`
-takes all 10,000, and the accuracy must be the manifest's. Data sets come from the package registries.
+Classifiers are run on 1,000 test images of their data set with `skipstone evaluate`. With `--full` all 10,000 are used,
+and the accuracy must equal the manifest's. Data sets come from package registries.
 """
 
 import json

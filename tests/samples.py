@@ -1,6 +1,6 @@
-"""The sample images through `skipstone classify` with every pretrained CIFAR-10 model.
+"""Runs `skipstone classify` on the sample images with every pretrained CIFAR-10 model.
 
-Five of six have to be right: enough that wrong preprocessing or a wrong channel order shows.
+Five of six images must be classified correctly, which is enough to detect wrong preprocessing or channel order.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Published architectures (graphs/, made by export.py) against ONNX Runtime, in the command and as packages.
+"""Compares published architectures (graphs/, made by export.py) with ONNX Runtime, as ONNX files and as packages.
 
-`python tests/architectures/check.py [NAME ...]` fills each graph with seeded random weights, compares the answers to
-one image within 1e-4 of the largest output, asks for packages of the same answer to the last bit, and that no
-step is a fallback. With `--time FILE` it writes, instead, a table of latencies beside ONNX Runtime's: one thread, in turns, medians.
+`python tests/architectures/check.py [NAME ...]` fills each graph with seeded random weights and runs it on one image.
+The outputs must be within 1e-4 of the largest output, packages must give bit-identical outputs, and no step may be a
+fallback. With `--time FILE` it writes a table of latencies beside ONNX Runtime's instead: one thread, alternating runs, medians.
 """
 
 import gzip

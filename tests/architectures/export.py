@@ -1,10 +1,10 @@
 """Export published architectures as ONNX graphs without weights, for the test beside this file.
 
 `python tests/architectures/export.py [NAME ...]` writes graphs/NAME.onnx.gz for all or some of them; it needs the
-packages of requirements.txt beside it, the test itself does not. A large initializer keeps its shape and, in its
-doc string, mean, standard deviation, smallest and largest value, to draw others like them. Networks are built without
-downloaded weights, and what frameworks initialize with a constant is made random first: a branch whose last scale
-is 0, as many residual branches start, would hide whatever is wrong inside it.
+packages of requirements.txt beside it; the test itself does not. A large initializer loses its values but keeps its
+shape, and its doc string records their mean, standard deviation, minimum and maximum, from which the test draws similar
+values. Networks are built without downloaded weights. Parameters that frameworks initialize with a constant are
+randomized first: many residual branches start with a last scale of 0, which would hide errors inside the branch.
 """
 
 import argparse

@@ -1,16 +1,16 @@
-"""ONNX's own test cases, as the `onnx` package carries them, through `skipstone run`.
+"""Runs the test cases of the `onnx` package with `skipstone run`.
 
-Four suites: `node` (one operator each), `simple`, `pytorch-converted`, `pytorch-operator`. A
-case passes when every data set in it gives the expected outputs. The passing cases are kept
-in passing.txt: one of them failing is a regression and fails this command, and so does a crash
-anywhere. New passes are reported, and written down with `--update`, which also rewrites
-failures.md: why what fails fails, with the reasons of reasons.toml.
+There are four suites: `node` (one operator each), `simple`, `pytorch-converted`, `pytorch-operator`.
+A case passes if every data set in it gives the expected outputs. passing.txt lists the passing
+cases. If one of them fails, that is a regression and this command fails; any crash fails it too.
+New passes are reported. `--update` adds them to passing.txt and rewrites failures.md, which
+explains every failure with the reasons of reasons.toml.
 
-ONNX's cases feed every operand of an operator as an input of the graph, axes, shapes and scales
-too. Skipstone plans memory before the run, so that what decides a shape has to be in the file,
-where exporters put it. A case that is refused is therefore tried again with all operands but the
-first as initializers, and counted in a column of its own. Where the first decides the shape too,
-it is in the file with the others.
+ONNX's cases pass every operand of an operator as a graph input, including axes, shapes and scales.
+Skipstone plans memory before the run, so operands that determine a shape must be in the file, where
+exporters put them. A case that is refused is therefore tried again with all operands but the first
+as initializers, and counted in a separate column. If the first operand determines the shape too, it
+also becomes an initializer.
 """
 
 import re
@@ -33,10 +33,10 @@ PASSING, FAILURES, REASONS = HERE / "passing.txt", HERE / "failures.md", HERE / 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 SUITES = ("node", "simple", "pytorch-converted", "pytorch-operator")
 
-# What stands behind the name of a case that passes only with operands as initializers.
+# Suffix in passing.txt of a case that passes only with operands as initializers.
 CONSTANT = "with-constant-operands"
 
-# Operators whose first operand decides the shape of the result.
+# Operators whose first operand determines the shape of the result.
 SHAPED_BY_FIRST = {"BlackmanWindow", "ConstantOfShape", "HammingWindow", "HannWindow", "MelWeightMatrix", "Unique"}
 
 # The tolerances of ONNX's own runner; f16 carries 11 bits.

@@ -3,10 +3,10 @@
 `python tests/instructions/count.py` counts, under an emulator and with one thread, and writes counts.md;
 `--check` compares with it and fails where a network takes more than 2 % more.
 
-A run's count is what `skipstone bench` takes for two more runs, halved, so that loading is left out; and less what
-it takes with a model of the same input that reads one number of it, so that making the input is. Instructions are
-not cycles: the figures tell two versions of a kernel apart on a machine that is never idle, and say how close to the
-least a kernel is. With NEON one instruction does four multiply-adds.
+The count of a run is half of what `skipstone bench` executes for two additional runs, which excludes loading. The count
+of a model with the same input that reads one element of it is subtracted, which excludes generating the input.
+Instructions are not cycles, but they distinguish two versions of a kernel even on a busy machine, and show how close
+a kernel is to the minimum. One NEON instruction does four multiply-adds.
 """
 
 import argparse

@@ -4,9 +4,9 @@
 emulator and with one thread, and writes kernels.md; `--check` compares with it and fails where a kernel takes more than
 2 % more, is not in the table, or is no more.
 
-What is called, and on what, is said by the program that is counted, runtime/kernels/examples/instructions.rs: it goes
-through the kernels' own tables, and marks where a call begins and ends. A kernel is right when its family's tests say
-so; here only the way there is measured.
+The program that is counted, runtime/kernels/examples/instructions.rs, chooses the kernels and shapes: it iterates over
+the kernels' tables, and marks the start and end of each call. Results are not checked here, but in the tests of each
+kernel family.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""A table of instruction counts in Markdown: written, read again and compared with.
+"""Writes, reads and compares a Markdown table of instruction counts.
 
-A row is the name of what was counted (one or several cells), the instructions, the work that they did (multiply-adds,
-or numbers that were moved) and the instructions for four of it: as many as one instruction of NEON does.
+A row has the name of what was counted (one or several cells), the instructions, the work that they did (multiply-adds,
+or elements moved), and the instructions per four units of work, which is what one NEON instruction does.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a count may be more than the table says: far above its noise, a few hundred instructions of a network's run.
+# Allowed increase over the table. The noise is far smaller: a few hundred instructions in a run of a network.
 GROWTH = 1.02
 
 

@@ -1,5 +1,5 @@
-"""Families of random graphs with If, Loop and Scan: conditions and trip counts that are constants or computed, what is
-carried, scanned and collected, along every axis and from either end, what is read from around, nested, in functions.
+"""Families of random graphs with If, Loop and Scan: constant and computed conditions and trip counts; carried, scanned
+and collected values along every axis and in both directions; captured values; nesting; functions.
 """
 
 import numpy as np
@@ -51,7 +51,7 @@ class Body:
 
 
 def _positive(b, x: str, above: float = 0.0) -> str:
-    """Whether the sum of `x` is above a number, in a graph or a body."""
+    """A condition: whether the sum of `x` is above a threshold, in a graph or a body."""
     return b.node("Greater", b.node("ReduceSum", x, keepdims=0), b.constant(np.float32(above)))
 
 

@@ -1,7 +1,8 @@
-"""The small networks of models/definitions against PyTorch's answers: in ONNX Runtime, in the command, and as packages.
+"""Compares the small networks of models/definitions with PyTorch's outputs: in ONNX Runtime, as ONNX files in the
+command, and as packages.
 
-What cannot be a package yet, for want of a kernel, is listed: it has to be refused with that code and nothing worse.
-Once it works its answers count, and a line says that the entry can go.
+Networks that cannot run yet because a kernel is missing are listed with the error code that they must give. Once such
+a network runs, its outputs are compared, and a line says that the entry can be removed.
 """
 
 import sys

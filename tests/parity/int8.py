@@ -1,10 +1,10 @@
-"""Quantised models against ONNX Runtime, on every instruction set.
+"""Compares quantized models with ONNX Runtime, on every instruction set.
 
-Models of the zoo go through ONNX Runtime's own quantiser in both of its formats, with scales for each channel and for
-each tensor, unsigned and signed activations. Small networks of random sizes go through the one that needs no
-calibration data, whose activations get their scales in the run. Then the pretrained model goes through `skipstone
-quantize`: ONNX Runtime must run the result to the same answers, and on the test images of CIFAR-10 it may lose one point
-of accuracy at most.
+Models of the zoo are quantized by ONNX Runtime in both of its formats, with scales per channel and per tensor, and with
+unsigned and signed activations. Small networks of random sizes use dynamic quantization, which needs no calibration
+data: the scales of activations are computed in the run. Then `skipstone quantize` quantizes the pretrained model: ONNX
+Runtime must give the same outputs for the result, and it may lose at most one point of accuracy on the test images of
+CIFAR-10.
 """
 
 import json
@@ -41,7 +41,7 @@ APART = {"skipnet_xs-qdq": 8}
 DYNAMIC = 6
 # Share of the largest output that such a network may be off.
 DYNAMIC_TOLERANCE = 1e-4
-# Points of accuracy that quantisation may cost.
+# Points of accuracy that quantization may cost.
 MOST_LOST = 0.01
 
 

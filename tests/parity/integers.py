@@ -1,4 +1,4 @@
-"""The families of random graphs of bytes that stay integers, as a quantiser without calibration data writes them."""
+"""Families of random graphs of 8-bit integer operators, as dynamic quantization writes them."""
 
 import numpy as np
 

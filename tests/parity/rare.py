@@ -1,5 +1,5 @@
-"""Families of random graphs of operators that few networks hold: trigonometry, bits, products of any numbers, what is
-scattered with a reduction, images read between their pixels, spectra, losses.
+"""Families of random graphs of rare operators: trigonometry, bitwise operators, f64 and integer products, scatters with a
+reduction, GridSample and region pooling, spectra, losses.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Families of random graphs of experts: the forms that exporters give to a mixture."""
+"""Families of random graphs with a mixture of experts, in the forms that exporters write."""
 
 import numpy as np
 

@@ -1,8 +1,8 @@
-"""Runtimes in turn on one model: one process each, stopped while another one is measured.
+"""Measures runtimes alternately on one model: one process each, stopped while another is measured.
 
-Whatever a runtime's threads do between two inferences (some spin) disturbs no other: a worker
-runs only during its own burst. A burst that other programs of the machine took CPU time from is
-repeated; when it never becomes quiet, the least disturbed one counts and is reported as such.
+A worker runs only during its own burst, so its threads, some of which spin between inferences, do
+not disturb the others. A burst is repeated if other programs took CPU time during it. If no burst
+is quiet, the least disturbed one is used and reported as such.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The figures as Markdown and JSON.
 
-A result is nested as model, number of threads, runtime; each holds the figures of
-`measure.Measured.summary`, or an `error` for a runtime that failed or was wrong, which then is
-nobody's best.
+Results are nested by model, thread count and runtime. Each has the figures of
+`measure.Measured.summary`, or an `error` if the runtime failed or gave wrong outputs; such a
+runtime is never the best.
 """
 
 import datetime

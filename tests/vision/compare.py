@@ -1,13 +1,13 @@
-"""Camera frames beside OpenCV and ncnn: 1080p NV21 to a normalised 224x224x3 tensor, one thread each.
+"""Compares camera frame conversion with OpenCV and ncnn: 1080p NV21 to a normalized 224x224x3 tensor, one thread each.
 
     python -m venv build/vision && build/vision/bin/pip install -r tests/vision/requirements.txt
     build/vision/bin/python tests/vision/compare.py [--rounds N] [--isa avx2]
 
-All cut the square in the middle first, so that none touches pixels that do not count. OpenCV converts the colours of
-the square, resizes by area (as good as our triangle) or bilinearly (two pixels a side, which leaves aliasing) and
-normalises with NumPy. ncnn's Python package has no conversion from NV21: its times begin with RGB, which is less work.
-Programs take turns, and every figure is the median of its rounds' medians. `warm` is one frame over and over, `cold`
-goes through more frames than caches hold, as a camera does.
+All crop the center square first, so that none reads unused pixels. OpenCV converts the colors of the square, resizes
+by area (as good as our triangle filter) or bilinearly (two pixels per axis, which leaves aliasing), and normalizes with
+NumPy. ncnn's Python package has no conversion from NV21, so its times start from RGB, which is less work. Programs
+alternate, and every figure is the median of its rounds' medians. `warm` repeats one frame; `cold` cycles through more
+frames than fit into the caches, as a camera does.
 """
 
 import argparse
