@@ -1,4 +1,4 @@
-//! `skipstone bench`: how fast a model is, how much memory it takes, where the time goes.
+//! `skipstone bench`: measures the latency and memory of a model, and the time of each step.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,16 +17,16 @@ use crate::output::{json, print};
 use crate::report::{Details, page};
 use crate::table::{Align, Table};
 
-/// Seed of the inputs: two measurements see the same.
+/// Seed of the random inputs, fixed so that all measurements use the same inputs.
 const SEED: u64 = 0x5EED;
 
 /// Measure a model's latency and memory
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The model runs on random inputs, fresh for every run; making them is not timed. Percentiles are of
-single runs. `load` is reading and planning the model, `first` its first run. With --profile every
-step is timed too, which costs about 0.1 microseconds a step; what it moved are the bytes it read
-and wrote, weights included.
+The model runs on random inputs, fresh for every run; generating them is not timed. Percentiles are
+over single runs. `load` is the time to read and plan the model, `first run` the time of its first
+run. --profile also times every step, at a cost of about 0.1 microseconds per step; `moved` counts
+the bytes that a step reads and writes, including weights.
 
 Examples:
   skipstone bench model.onnx
@@ -38,16 +38,16 @@ pub struct Bench {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Runs before those that count
+    /// Warm-up runs, which are not measured
     #[arg(long, value_name = "N", default_value_t = 10)]
     warmup: usize,
 
-    /// Runs that count [default: as many as fit into --seconds]
+    /// Measured runs [default: as many as fit into --seconds]
     #[arg(long, value_name = "N", conflicts_with = "seconds",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=10_000_000))]
     runs: Option<usize>,
 
-    /// Time for the runs that count
+    /// Total time of the measured runs, in seconds
     #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
     seconds: Duration,
 
@@ -55,16 +55,16 @@ pub struct Bench {
     #[arg(long)]
     profile: bool,
 
-    /// Write the measurement as JSON to FILE; with `-` to stdout, instead of the tables
+    /// Write the measurement as JSON to FILE, or with `-` to stdout instead of the tables
     #[arg(long, value_name = "FILE|-")]
     json: Option<PathBuf>,
 
-    /// Write a page with pictures to FILE: times of runs and steps, the arena; implies --profile
+    /// Write an HTML report with charts of runs, steps and the arena to FILE; implies --profile
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
 
-/// What was measured, as JSON has it.
+/// The measurement, as written to JSON.
 #[derive(Serialize)]
 pub struct Report {
     pub model: String,
@@ -109,12 +109,12 @@ struct StepReport {
     kernel: String,
     ms: f64,
     share: f64,
-    /// How often it ran in one run of the model, where that is not once.
+    /// Executions of the step per run of the model, if not one.
     #[serde(skip_serializing_if = "Option::is_none")]
     runs: Option<f64>,
     macs: u64,
     bytes: u64,
-    /// Unknown where no multiply-adds are counted.
+    /// `None` if the step has no multiply-adds.
     gflops: Option<f64>,
 }
 
@@ -246,7 +246,7 @@ fn summary(report: &Report) -> String {
     text + &table.render("")
 }
 
-/// The steps, slowest first, and then the operators.
+/// Two tables: the steps, slowest first, and the operators.
 fn profile(steps: &[StepTime]) -> String {
     let rate = |macs, ms| gflops(macs, ms).map_or(String::new(), |rate| format!("{rate:.1}"));
     let mut sorted: Vec<&StepTime> = steps.iter().collect();
@@ -294,7 +294,7 @@ fn profile(steps: &[StepTime]) -> String {
     format!("\n{}\n{}", table.render(""), operators.render(""))
 }
 
-/// Seconds, with a fraction; at most a day.
+/// Parses seconds, which may have a fraction; at most a day.
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
     seconds

@@ -1,7 +1,7 @@
-//! `skipstone evaluate`: how often a classifier is right.
+//! `skipstone evaluate`: measures the accuracy of a classifier.
 //!
-//! Images are independent, so that threads share the model and each takes whole images; that
-//! scales better than several threads in one image, and decoding is spread as well.
+//! Images are independent, so threads share the model and each thread processes whole images.
+//! That scales better than several threads per image, and also spreads the decoding.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::progress::Progress;
 use crate::table::{Align, Table};
 use crate::{images, numbers};
 
-/// How many of the best classes count as "among the best".
+/// The k of top-k accuracy.
 const BEST: usize = 5;
 
 /// Measure a classifier's accuracy on a folder of images
@@ -31,7 +31,7 @@ const BEST: usize = 5;
 #[command(after_help = "\
 DATASET_DIR holds a folder for each class, named by its label or by its index:
   dataset/cat/1.png  dataset/cat/2.png  dataset/dog/1.png  ...
-Images are prepared as for `skipstone classify`. With --threads, images are spread over threads.
+Images are prepared as for `skipstone classify`. --threads distributes the images over threads.
 
 An image that cannot be read is reported and not counted, and the exit status is 1.
 
@@ -55,19 +55,19 @@ pub struct Evaluate {
     image: ImageArgs,
 }
 
-/// An image and the class it shows.
+/// An image and its true class.
 struct Sample {
     file: PathBuf,
     class: usize,
 }
 
-/// What the model made of a sample.
+/// The model's prediction for a sample.
 struct Verdict {
-    /// The class it found most probable.
+    /// The class with the highest score.
     best: usize,
-    /// Position of the true class among the best, if it is.
+    /// Rank of the true class, if it is among the best.
     rank: Option<usize>,
-    /// Time of the model alone.
+    /// Time of inference, without decoding.
     time: Duration,
 }
 
@@ -77,7 +77,7 @@ struct Tally {
     images: usize,
     top1: usize,
     top5: usize,
-    /// Images taken for another class, by that class.
+    /// Count of misclassified images, by predicted class.
     mistaken: BTreeMap<usize, usize>,
 }
 
@@ -89,7 +89,7 @@ struct Report {
     top1: f64,
     top5: f64,
     images_per_second: f64,
-    /// Median time of the model alone.
+    /// Median time of inference, without decoding.
     ms: f64,
     classes: Vec<ClassReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -103,15 +103,15 @@ struct ClassReport {
     images: usize,
     top1: f64,
     top5: f64,
-    /// What its images are most often mistaken for.
+    /// The class that its images are most often mistaken for.
     mistaken_for: Option<String>,
 }
 
 impl Evaluate {
-    /// Classifies the data set and reports how often the model was right.
+    /// Classifies the data set and reports the accuracy.
     pub fn execute(self) -> Result<(), Failure> {
         let labels = self.image.labels()?;
-        // One thread a session: the sessions are what runs side by side.
+        // One thread per session, as the sessions run in parallel.
         let options = Options { threads: 1, ..self.model.options() };
         let model = self.model.open_with(&options)?;
         let classifier = || Classifier::new(&model, &self.image.settings(), labels.clone());
@@ -136,7 +136,7 @@ impl Evaluate {
         let sum = |of: fn(&Tally) -> usize| outcome.tallies.values().map(of).sum::<usize>();
         let images = sum(|tally| tally.images);
         let class = |(&index, tally): (&usize, &Tally)| {
-            // Of equals the first.
+            // The first class of a tie.
             let mistaken = tally.mistaken.iter().max_by_key(|&(&index, &count)| (count, std::cmp::Reverse(index)));
             ClassReport {
                 index,
@@ -161,7 +161,7 @@ impl Evaluate {
     }
 }
 
-/// What became of all samples.
+/// Results over all samples.
 #[derive(Default)]
 struct Outcome {
     tallies: BTreeMap<usize, Tally>,
@@ -169,7 +169,7 @@ struct Outcome {
     failed: Vec<Failed>,
 }
 
-/// Lets every session take samples until none is left.
+/// Runs all sessions in parallel; each takes samples until none are left.
 fn judge(sessions: Vec<Classifier>, samples: &[Sample]) -> Outcome {
     let next = AtomicUsize::new(0);
     let (send, receive) = mpsc::channel();
@@ -224,7 +224,7 @@ fn verdict(session: &mut Classifier, sample: &Sample) -> Result<Verdict, Failure
     let time = began.elapsed();
     let best = top_k(&scores, BEST);
     let rank = best.iter().position(|scored| scored.index == sample.class);
-    let best = best.first().ok_or_else(|| Failure::new("model.output", "the model gives no scores"))?;
+    let best = best.first().ok_or_else(|| Failure::new("model.output", "the model returns no scores"))?;
     Ok(Verdict { best: best.index, rank, time })
 }
 
@@ -253,14 +253,13 @@ fn samples(dataset: &Path, labels: &Labels, classes: usize) -> Result<Vec<Sample
     Ok(samples)
 }
 
-/// The class that a folder is named after: a label, or else an index.
+/// The class of a folder, whose name is a label or else an index.
 fn class_of(folder: &str, labels: &Labels, classes: usize) -> Result<usize, Failure> {
     if let Some(index) = labels.index_of(folder) {
         return Ok(index);
     }
     folder.parse().ok().filter(|&index| index < classes).ok_or_else(|| {
-        let hint =
-            if labels.is_empty() { "the model names no classes: give them with --labels" } else { "see --labels" };
+        let hint = if labels.is_empty() { "the model has no labels: give them with --labels" } else { "see --labels" };
         Failure::new("dataset", format!("folder '{folder}' is neither a label nor an index below {classes}; {hint}"))
     })
 }

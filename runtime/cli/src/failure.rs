@@ -1,4 +1,4 @@
-//! How a command fails: a stable code and one line that says what to do about it.
+//! Errors of commands: a stable code, and one line that says what is wrong and what to do.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use crate::output::printable;
 
-/// Why a command did not finish.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The model or an input is at fault.
+    /// The model or an input is invalid.
     Fault {
         /// Stable code, such as `input.shape`.
         code: &'static str,
@@ -18,19 +18,19 @@ pub enum Failure {
     },
     /// The command line contradicts itself.
     Usage(String),
-    /// Some inputs failed: each was reported, in a line of its own, when it did.
+    /// Some inputs failed. Each was already reported on its own line.
     Reported,
-    /// Nobody reads stdout any more: not an error.
+    /// The reader closed stdout, which is not an error.
     Closed,
 }
 
 impl Failure {
-    /// A fault of the model or an input.
+    /// An error in the model or an input.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self::Fault { code, message: message.into() }
     }
 
-    /// The operating system refused to do something with `path`.
+    /// An I/O error on `path`.
     pub fn io(path: &Path, error: &std::io::Error) -> Self {
         Self::new("io", format!("{}: {error}", path.display()))
     }
@@ -76,16 +76,16 @@ impl From<skipstone_transform::Error> for Failure {
     }
 }
 
-/// Keeps the own messages of panics off stderr, unless `RUST_BACKTRACE` asks for them.
+/// Suppresses the default panic message, unless `RUST_BACKTRACE` is set.
 pub fn silence_panics() {
     if std::env::var_os("RUST_BACKTRACE").is_none() {
         std::panic::set_hook(Box::new(|_| {}));
     }
 }
 
-/// Calls `body`; a panic, which is always a bug, becomes a failure like any other.
+/// Calls `body` and turns a panic, which is always a bug, into a failure.
 pub fn catch_panics<T>(body: impl FnOnce() -> T) -> Result<T, Failure> {
-    // What the body had borrowed is dropped with it: nobody sees a half-written state.
+    // The state that `body` uses is dropped with it, so no half-written state is visible.
     catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
         let message = payload.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| payload.downcast_ref::<&str>().copied());

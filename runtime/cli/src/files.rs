@@ -1,4 +1,4 @@
-//! Files that commands read and write.
+//! Reading and writing of text and output files.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| Failure::new("text", format!("{}: not UTF-8 text", path.display())))
 }
 
-/// Writes a file beside its place first, so that there is never half of it.
+/// Writes a file atomically: to `FILE.part` first, then renames it.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     let beside = PathBuf::from(beside);
     let written = std::fs::write(&beside, bytes).and_then(|()| std::fs::rename(&beside, path));
     written.map_err(|error| {
-        // What could not be moved is of no use; that it cannot be removed either is not the error to report.
+        // Remove the partial file. Report the first error, even if removal fails too.
         let _ = std::fs::remove_file(&beside);
         Failure::io(path, &error)
     })

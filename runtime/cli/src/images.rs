@@ -1,4 +1,4 @@
-//! Image files: finding and decoding them.
+//! Finds and decodes image files.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -8,20 +8,19 @@ use skipstone::classify::Image;
 
 use crate::failure::{Failure, catch_panics};
 
-/// Endings of the formats that this build decodes.
+/// File name extensions of the formats that this build decodes.
 const ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
 
 /// Longest side of an image, in pixels.
 const MAX_SIDE: u32 = 1 << 15;
-/// Pixels of an image: photos of 50 megapixels pass.
+/// Most pixels of an image; photos of 50 megapixels are accepted.
 const MAX_PIXELS: u64 = 1 << 26;
-/// Memory that decoding one image may take.
+/// Most bytes of memory that decoding one image may take.
 const MAX_BYTES: u64 = 4 * MAX_PIXELS;
-/// Bytes of an image file.
+/// Most bytes of an image file.
 const MAX_FILE: u64 = 128 << 20;
 
-/// The files that `paths` name: files as they are, directories with all images below them, in
-/// the order of their names.
+/// The image files in `paths`: files as given, and all images below directories, sorted by name.
 pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
@@ -34,8 +33,8 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-/// Adds the images below `directory`. Links to directories are not followed, so that the walk
-/// ends; nor are hidden directories entered.
+/// Adds the images below `directory`. Skips links to directories, which could form a cycle, and
+/// hidden directories.
 pub fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let mut pending = vec![directory.to_owned()];
     let mut found = Vec::new();
@@ -64,17 +63,18 @@ fn has_image_ending(path: &Path) -> bool {
     ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
-/// Decodes the image at `path`, whatever its name says it is, upright and without transparency.
+/// Decodes the image at `path` to RGB without alpha and applies its orientation. The format is detected from the
+/// content, not from the name.
 pub fn decode(path: &Path) -> Result<RgbImage, Failure> {
     let unreadable = |error| Failure::io(path, &error);
     let broken = |reason: String| Failure::new("image", format!("{}: {reason}", path.display()));
-    // A pipe would be waited for, and a device read without end.
+    // Reading a pipe could block, and reading a device might never end.
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() || metadata.len() > MAX_FILE {
-        return Err(broken(format!("is no plain file of at most {} MiB", MAX_FILE >> 20)));
+        return Err(broken(format!("is not a regular file of at most {} MiB", MAX_FILE >> 20)));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
-    // A decoder that panics on a malformed file is no reason not to go on with the next file.
+    // If a decoder panics on a malformed file, continue with the next file.
     catch_panics(|| decode_bytes(&bytes)).map_err(|panic| broken(panic.to_string()))?.map_err(broken)
 }
 
@@ -87,12 +87,12 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
     reader.limits(limits);
     if reader.format() == Some(ImageFormat::Jpeg) && !is_whole_jpeg(bytes) {
-        return Err("the file is cut short".into());
+        return Err("the file is truncated".into());
     }
     let mut decoder = reader.into_decoder().map_err(text)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(format!("{width}x{height} are more than {MAX_PIXELS} pixels"));
+        return Err(format!("{width}x{height} exceeds {MAX_PIXELS} pixels"));
     }
     let orientation = decoder.orientation().map_err(text)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(text)?;
@@ -100,13 +100,13 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
     Ok(image.into_rgb8())
 }
 
-/// Whether the data of a JPEG end with the marker that they should: decoders make up what is missing. Segments before
-/// them may hold whole JPEGs of their own, and are passed over by their lengths.
+/// Whether the data of a JPEG ends with an end-of-image marker. Decoders invent missing data, so a truncated file would
+/// otherwise go unnoticed. Segments before the data may contain whole JPEGs (thumbnails) and are skipped by length.
 fn is_whole_jpeg(bytes: &[u8]) -> bool {
     const START_OF_SCAN: u8 = 0xda;
     let mut rest = bytes.get(2..).unwrap_or_default();
     while let [0xff, marker, high, low, ..] = *rest {
-        // Bytes of 0xff may fill the space before a marker.
+        // A marker may be preceded by fill bytes of 0xff.
         if marker == 0xff {
             rest = &rest[1..];
             continue;
@@ -120,7 +120,7 @@ fn is_whole_jpeg(bytes: &[u8]) -> bool {
     false
 }
 
-/// The decoded image, as the library takes it.
+/// A view of the decoded image for the library.
 pub fn view(image: &RgbImage) -> Result<Image<'_>, Failure> {
     let view = Image::new(image.width() as usize, image.height() as usize, image.as_raw());
     view.ok_or_else(|| Failure::new("image", "the image has no pixels"))
@@ -137,7 +137,7 @@ mod tests {
         picture.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
         let bytes = bytes.into_inner();
         assert!(decode_bytes(&bytes).is_ok());
-        // What phones put behind the picture does no harm.
+        // Phones append data after the image, which is accepted.
         assert!(is_whole_jpeg(&[&bytes[..], b"trailer"].concat()));
         for len in [0, 1, 2, 3, 20, bytes.len() / 2, bytes.len() - 2, bytes.len() - 1] {
             assert!(!is_whole_jpeg(&bytes[..len]), "{len}");

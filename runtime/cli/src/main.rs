@@ -1,7 +1,7 @@
 //! The `skipstone` command: run, classify, measure and inspect ONNX classifiers.
 //!
-//! Each subcommand is a file. Results go to stdout, everything else to stderr; the exit status
-//! is 0, 1 where the model or an input is at fault, or 2 where the command line is.
+//! Each subcommand is a file. Results go to stdout, everything else to stderr. The exit status is
+//! 0 on success, 1 on an error in the model or an input, and 2 on an error in the command line.
 
 mod args;
 mod bench;
@@ -46,7 +46,7 @@ Examples:
   skipstone quantize model.onnx --calibrate photos/ -o small.onnx
 
 `skipstone COMMAND --help` explains a command and its options.
-Exit status: 0 success, 1 a fault of the model or an input, 2 a fault of the command line."
+Exit status: 0 success, 1 error in the model or an input, 2 error in the command line."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -1,10 +1,10 @@
-//! What a command has to say beside its answer, on stderr and once: when it is done, so that a fault stays one line.
+//! Notes and warnings of a command. They are printed to stderr when it succeeds, so that an error stays one line.
 
 use std::sync::{Mutex, PoisonError};
 
 static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Keeps a note for the end.
+/// Stores a note until the command is done.
 pub fn note(text: String) {
     let mut notes = NOTES.lock().unwrap_or_else(PoisonError::into_inner);
     if !notes.contains(&text) {

@@ -1,9 +1,9 @@
-//! NumPy's `.npy` files: how tensors come in and go out.
+//! Reads and writes tensors as NumPy's `.npy` files.
 //!
-//! The format is a magic, a version, the length of a header, the header (a Python dictionary
-//! of three known keys) and the elements. The header is read here rather than by a library:
-//! those that exist parse all of Python's literals, and allocate what an untrusted length asks
-//! for. Format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
+//! A file is a magic, a version, the length of the header, the header (a Python dictionary with
+//! three known keys) and the elements. Existing libraries parse all of Python's literals and
+//! allocate as much as an untrusted length says, so the header is parsed here. Format:
+//! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -15,16 +15,16 @@ use crate::failure::Failure;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// Longest header that is read, as in NumPy; a plain array needs about 100 bytes.
+/// Longest accepted header in bytes, as in NumPy. A plain array needs about 100 bytes.
 const MAX_HEADER: usize = 10_000;
 
-/// Writers pad the header so that the elements begin at a multiple of this.
+/// Writers pad the header so that the elements start at a multiple of this many bytes.
 const ALIGNMENT: usize = 64;
 
 /// Reads the array in the file at `path`.
 ///
-/// Booleans, integers and floats of 16 to 64 bits, little-endian, in C or Fortran order.
-/// Memory grows with what the file holds, never with what its header promises.
+/// Accepts booleans, integers and floats of 16 to 64 bits, little-endian, in C or Fortran order.
+/// Memory use is bounded by the size of the file, whatever shape its header declares.
 pub fn read(path: &Path) -> Result<Tensor, Failure> {
     let file = File::open(path).map_err(|error| Failure::io(path, &error))?;
     read_from(BufReader::new(file)).map_err(|error| match error {
@@ -33,8 +33,8 @@ pub fn read(path: &Path) -> Result<Tensor, Failure> {
     })
 }
 
-/// Writes `tensor` to a file at `path`, in C order. NumPy has no bf16: it is widened to f32,
-/// which holds every bf16 exactly.
+/// Writes `tensor` to a file at `path`, in C order. NumPy has no bf16, so bf16 is widened to f32,
+/// which is exact.
 pub fn write(path: &Path, tensor: &TensorView<'_>) -> Result<(), Failure> {
     let file = File::create(path).map_err(|error| Failure::io(path, &error))?;
     let mut file = io::BufWriter::new(file);
@@ -51,7 +51,7 @@ fn invalid(reason: impl Into<String>) -> NpyError {
     NpyError::Invalid(reason.into())
 }
 
-/// Fills `buffer`; a file that ends before is invalid.
+/// Fills `buffer`, or fails if the file ends first.
 fn fill(file: &mut impl Read, buffer: &mut [u8], what: &str) -> Result<(), NpyError> {
     file.read_exact(buffer).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => invalid(format!("ends within {what}")),
@@ -76,24 +76,24 @@ fn read_from(mut file: impl Read) -> Result<Tensor, NpyError> {
             fill(&mut file, &mut length, "the header")?;
             usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX)
         }
-        version => return Err(invalid(format!("version {version} of the format is not known"))),
+        version => return Err(invalid(format!("version {version} of the format is not supported"))),
     };
     if length > MAX_HEADER {
-        return Err(invalid(format!("the header is {length} bytes long; at most {MAX_HEADER} are read")));
+        return Err(invalid(format!("the header is {length} bytes long, the limit is {MAX_HEADER}")));
     }
     let mut header = vec![0; length];
     fill(&mut file, &mut header, "the header")?;
     let header = std::str::from_utf8(&header).map_err(|_| invalid("the header is not text"))?;
     let Header { fact, fortran } = Header::parse(header)?;
 
-    // One byte more, to see whether there is one.
+    // Read one extra byte to detect trailing data.
     let mut bytes = Vec::new();
     file.take(fact.bytes() as u64 + 1).read_to_end(&mut bytes).map_err(NpyError::Io)?;
     match bytes.len() {
         got if got < fact.bytes() => {
-            return Err(invalid(format!("holds {got} of the {} bytes that {fact} needs", fact.bytes())));
+            return Err(invalid(format!("has {got} of the {} bytes that {fact} needs", fact.bytes())));
         }
-        got if got > fact.bytes() => return Err(invalid(format!("holds more bytes than {fact} needs"))),
+        got if got > fact.bytes() => return Err(invalid(format!("has more bytes than {fact} needs"))),
         _ => {}
     }
     if fact.dtype == DType::Bool && bytes.iter().any(|&byte| byte > 1) {
@@ -105,7 +105,7 @@ fn read_from(mut file: impl Read) -> Result<Tensor, NpyError> {
     Tensor::from_bytes(fact, &bytes).map_err(|error| invalid(error.to_string()))
 }
 
-/// Elements of `fact` from column-major to row-major order.
+/// Converts elements of shape `fact` from column-major to row-major order.
 fn to_c_order(fact: &Fact, bytes: &[u8]) -> Vec<u8> {
     let size = fact.dtype.size();
     let dims = fact.shape.dims();
@@ -129,7 +129,7 @@ fn write_to(file: &mut impl Write, tensor: &TensorView<'_>) -> io::Result<()> {
     let fact = tensor.fact();
     let dims = fact.shape.iter().map(|dim| format!("{dim},")).collect::<Vec<_>>().join(" ");
     let mut header = format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({dims}), }}", type_string(fact.dtype));
-    // Spaces and a line feed up to the alignment; rank and digits are bounded, so that the
+    // Pad with spaces and a line feed up to the alignment. Rank and digits are bounded, so the
     // header always fits version 1.
     let unpadded = MAGIC.len() + 4 + header.len() + 1;
     header.push_str(&" ".repeat(unpadded.next_multiple_of(ALIGNMENT) - unpadded));
@@ -164,7 +164,7 @@ fn type_string(dtype: DType) -> &'static str {
     }
 }
 
-/// The element type that NumPy calls `text`.
+/// Parses a NumPy type string.
 fn parse_type(text: &str) -> Result<DType, NpyError> {
     let refused = |why: &str| invalid(format!("elements of type '{text}' {why}"));
     let mut characters = text.chars();
@@ -192,7 +192,7 @@ fn parse_type(text: &str) -> Result<DType, NpyError> {
     }
 }
 
-/// What the dictionary says.
+/// The parsed header.
 struct Header {
     fact: Fact,
     fortran: bool,
@@ -222,7 +222,7 @@ impl Header {
             }
         }
         if !rest.0.trim_start().is_empty() {
-            return Err(invalid("the header goes on behind its dictionary"));
+            return Err(invalid("the header has text after its dictionary"));
         }
         let missing = || invalid("the header lacks 'descr', 'fortran_order' or 'shape'");
         let dims = dims.ok_or_else(missing)?;
@@ -231,7 +231,7 @@ impl Header {
     }
 }
 
-/// What is left of the header; every step first skips white space.
+/// The unparsed rest of the header. Every method first skips white space.
 struct Cursor<'a>(&'a str);
 
 impl<'a> Cursor<'a> {
@@ -257,9 +257,9 @@ impl<'a> Cursor<'a> {
     fn string(&mut self) -> Result<&'a str, NpyError> {
         let quote = if self.take('"') { '"' } else { '\'' };
         if quote == '\'' {
-            self.expect(quote).map_err(|_| invalid("records and other types than plain ones are not supported"))?;
+            self.expect(quote).map_err(|_| invalid("records and other structured types are not supported"))?;
         }
-        let (text, rest) = self.0.split_once(quote).ok_or_else(|| invalid("the header has an open string"))?;
+        let (text, rest) = self.0.split_once(quote).ok_or_else(|| invalid("the header has an unterminated string"))?;
         self.0 = rest;
         Ok(text)
     }
@@ -369,11 +369,11 @@ mod tests {
 
     #[test]
     fn fortran_order_becomes_c_order() {
-        // numpy: asfortranarray([[1, 2, 3], [4, 5, 6]]) lies as 1 4 2 5 3 6.
+        // numpy: asfortranarray([[1, 2, 3], [4, 5, 6]]) is stored as 1 4 2 5 3 6.
         let header = "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3), }";
         let tensor = read_from(file(1, header, &[1, 4, 2, 5, 3, 6]).as_slice()).unwrap();
         assert_eq!(tensor.elements::<u8>().unwrap(), [1, 2, 3, 4, 5, 6]);
-        // Element (i, j, k) is written as 100 i + 10 j + k, first index fastest.
+        // Element (i, j, k) has the value 100 i + 10 j + k; the first index varies fastest.
         let dims = [2usize, 3, 4];
         let mut columns = Vec::new();
         for k in 0..4u16 {
@@ -437,7 +437,7 @@ mod tests {
         assert!(refusal(&plain("|b1", "(2,)", &[1, 2])).contains("boolean"));
         assert!(refusal(&plain("<f4", "(4000000000, 4000000000, 4000000000)", &[])).contains("too large"));
         assert!(refusal(&plain("<f4", "(1,1,1,1,1,1,1,1,1)", &[0; 4])).contains("too large"));
-        // A promise of a terabyte costs nothing.
+        // A header that declares a terabyte does not allocate it.
         assert!(refusal(&plain("<f4", "(250000000000,)", &[0; 12])).contains("12 of the 1000000000000 bytes"));
         for header in [
             "",

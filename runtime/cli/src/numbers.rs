@@ -1,11 +1,11 @@
-//! Numbers for people; JSON carries them unrounded.
+//! Formats numbers for terminal and HTML output. JSON output is not rounded.
 
-/// Bytes in the unit that reads best: `1.25 MB` (a million bytes).
+/// Bytes with a decimal prefix: `1.25 MB` (1 MB is 10^6 bytes).
 pub fn bytes(bytes: u64) -> String {
     scaled(bytes, "B")
 }
 
-/// A count in the unit that reads best: `310.3 k`, `152.9 M`.
+/// A count with a decimal prefix: `310.3 k`, `152.9 M`.
 pub fn count(count: u64) -> String {
     scaled(count, "").trim_end().to_owned()
 }
@@ -14,7 +14,7 @@ fn scaled(value: u64, unit: &str) -> String {
     let prefixes = ["", "k", "M", "G", "T", "P", "E"];
     let mut scaled = value as f64;
     let mut at = 0;
-    // 999.95 and more would print as 1000.0.
+    // 999.95 and above would print as 1000.0.
     while scaled >= 999.95 && at + 1 < prefixes.len() {
         scaled /= 1000.0;
         at += 1;
@@ -33,7 +33,7 @@ pub fn ms(ms: f64) -> String {
     format!("{ms:.decimals$}")
 }
 
-/// A part of one, in percent.
+/// A fraction of one, in percent.
 pub fn percent(part: f64) -> String {
     format!("{:.1} %", part * 100.0)
 }

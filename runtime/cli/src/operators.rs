@@ -1,4 +1,4 @@
-//! `skipstone operators`: what a library must have to open some packages, so that it can be built without the rest.
+//! `skipstone operators`: lists the operators that packages need, so that a library can be built with only those.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use skipstone::package::operators;
 use crate::failure::Failure;
 use crate::output::print;
 
-/// List the operators of packages, for a library that holds no others
+/// List the operators of packages, to build a library with only those
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A library built with the list is smaller, and opens only packages that need no more.

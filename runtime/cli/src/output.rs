@@ -1,4 +1,4 @@
-//! What goes to stdout and to stderr.
+//! Output to stdout and stderr.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// Writes `text` to stdout as it is.
+/// Writes `text` to stdout unchanged.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
@@ -22,8 +22,8 @@ pub fn json(value: &impl Serialize) -> Result<String, Failure> {
     Ok(text + "\n")
 }
 
-/// `text` without control characters: names come from untrusted files, and must neither break
-/// a line nor talk to the terminal.
+/// `text` with control characters replaced by spaces. Names come from untrusted files and must
+/// not break lines or send escape sequences to the terminal.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().any(char::is_control) {
         Cow::Owned(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())

@@ -1,14 +1,14 @@
-//! A bar on stderr for work that lasts.
+//! A progress bar on stderr for long work.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Work shorter than this shows no bar.
+/// Time before the bar appears.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Progress through a known number of items; silent unless stderr is a terminal.
+/// Progress through a known count of items. Prints nothing unless stderr is a terminal.
 pub struct Progress {
     total: u64,
     done: u64,
@@ -24,15 +24,15 @@ impl Progress {
         Self { total: total as u64, done: 0, began: Instant::now(), bar: None, wanted }
     }
 
-    /// Progress beside rows that are printed as they come: those show it already where stdout
-    /// is a terminal too.
+    /// Progress for a command that prints rows as it goes. Shows no bar if stdout is a terminal
+    /// too, where the rows already show the progress.
     pub fn beside_rows(total: usize) -> Self {
         let mut progress = Self::new(total);
         progress.wanted &= !std::io::stdout().is_terminal();
         progress
     }
 
-    /// One more item is done.
+    /// Counts one finished item.
     pub fn step(&mut self) {
         self.done += 1;
         if self.wanted && self.bar.is_none() && self.began.elapsed() > PATIENCE {
@@ -63,11 +63,11 @@ impl Drop for Progress {
     }
 }
 
-/// A sign of life during work that cannot be counted; silent unless stderr is a terminal.
+/// A spinner for work of unknown length. Prints nothing unless stderr is a terminal.
 pub struct Waiting(Option<ProgressBar>);
 
 impl Waiting {
-    /// Shows `what` goes on, until it is dropped.
+    /// Shows the message `what` until dropped.
     pub fn on(what: &'static str) -> Self {
         let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
         if let Some(bar) = &bar {

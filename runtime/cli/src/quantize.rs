@@ -1,6 +1,6 @@
-//! `skipstone quantize`: a model of floats becomes one of bytes.
+//! `skipstone quantize`: quantizes a float model to 8-bit integers.
 //!
-//! The samples are run twice: first to see how far every tensor reaches, then how its numbers are spread.
+//! The sample images are run twice: first to find the range of every tensor, then its distribution within the range.
 
 use std::path::{Path, PathBuf};
 
@@ -16,13 +16,12 @@ use crate::images;
 use crate::output::print;
 use crate::progress::Progress;
 
-/// Make a model of bytes out of one of floats
+/// Quantize a float model to 8-bit integers
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The result is a standard ONNX file with QuantizeLinear and DequantizeLinear (opset 13 or later): weights are signed
-bytes with a scale for each output channel, activations unsigned bytes whose ranges are observed on the images of
-FOLDER. A few dozen images like those that the model will see are enough. Images are prepared as for
-`skipstone classify`.
+The result is a standard ONNX file with QuantizeLinear and DequantizeLinear (opset 13 or later). Weights are int8 with
+a scale per output channel. Activations are uint8, and their ranges are measured on the images in FOLDER; a few dozen
+images like those that the model will see are enough. Images are prepared as for `skipstone classify`.
 
 Examples:
   skipstone quantize model.onnx --calibrate photos/ -o model-int8.onnx
@@ -43,11 +42,11 @@ pub struct Quantize {
     #[arg(long, value_enum, default_value_t = MethodArg::Mse)]
     method: MethodArg,
 
-    /// Percentage of the numbers that lie inside the range, for `--method percentile`
+    /// Percentage of the elements that lie inside the range, for `--method percentile`
     #[arg(long, value_name = "PERCENT", default_value_t = 99.99)]
     percentile: f64,
 
-    /// Most images to look at, spread over all in the folder
+    /// Most images to use, spread evenly over the folder
     #[arg(long, value_name = "N", default_value_t = 256)]
     images: usize,
 
@@ -58,21 +57,21 @@ pub struct Quantize {
 /// The values of `--method`.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum MethodArg {
-    /// From the smallest number to the largest
+    /// From the minimum to the maximum
     Minmax,
-    /// Without the outermost numbers
+    /// Without outliers, see --percentile
     Percentile,
-    /// The least mean square error
+    /// The range with the least mean squared error
     Mse,
 }
 
 impl Quantize {
-    /// Writes the quantised model.
+    /// Writes the quantized model.
     pub fn execute(self) -> Result<(), Failure> {
         let method = match self.method {
             MethodArg::Minmax => Method::MinMax,
             MethodArg::Percentile if (50.0..=100.0).contains(&self.percentile) => Method::Percentile(self.percentile),
-            MethodArg::Percentile => return Err(Failure::Usage("--percentile lies between 50 and 100".into())),
+            MethodArg::Percentile => return Err(Failure::Usage("--percentile must be between 50 and 100".into())),
             MethodArg::Mse => Method::Mse,
         };
         let bytes = std::fs::read(&self.model.path).map_err(|error| Failure::io(&self.model.path, &error))?;
@@ -94,7 +93,7 @@ impl Quantize {
         let quantized = quantizer.finish(method)?;
         files::write(&self.output, &quantized.bytes)?;
         print(&format!(
-            "{}: {} activations and {} weights are bytes, {:.2} MB instead of {:.2} MB ({} images)\n",
+            "{}: {} activations and {} weights quantized, {:.2} MB instead of {:.2} MB ({} images)\n",
             self.output.display(),
             quantized.activations,
             quantized.weights,
@@ -104,7 +103,7 @@ impl Quantize {
         ))
     }
 
-    /// Images of the folder, at even distances.
+    /// Images of the folder, evenly spaced.
     fn samples(&self) -> Result<Vec<PathBuf>, Failure> {
         let mut files = Vec::new();
         images::walk(&self.calibrate, &mut files)?;
@@ -117,7 +116,7 @@ impl Quantize {
     }
 }
 
-/// The observed model and how images become its input.
+/// The model that is observed, and how images are prepared for it.
 struct Samples {
     session: Session,
     preprocess: Preprocess,
@@ -128,7 +127,7 @@ struct Samples {
 impl Samples {
     fn new(model: &Model, image: &ImageArgs) -> Result<Self, Failure> {
         let [input] = model.inputs() else {
-            let reason = format!("the model has {} inputs; images can be given for one", model.inputs().len());
+            let reason = format!("the model has {} inputs; images need a model with one", model.inputs().len());
             return Err(Failure::new("model.image-input", reason));
         };
         Ok(Self {
@@ -139,7 +138,7 @@ impl Samples {
         })
     }
 
-    /// Runs the model on an image and shows what it made of it.
+    /// Runs the model on an image and passes on the tensors that it computed.
     fn show(&mut self, file: &Path, quantizer: &mut Quantizer) -> Result<(), Failure> {
         let image = images::decode(file)?;
         let prepared = self.preprocess.apply(images::view(&image)?);

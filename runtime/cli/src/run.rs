@@ -1,4 +1,4 @@
-//! `skipstone run`: tensors in, tensors out.
+//! `skipstone run`: runs a model on `.npy` files.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::table::{Align, Table};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Each output is written to DIR/<output name>.npy; a '/' in a name becomes '_'.
-Where a name has a '=' in it, the file that exists decides which one ends the name.
+If NAME or FILE contains '=', the split is chosen so that FILE exists.
 A dynamic input takes the shape of its file, unless --shape says otherwise.
 `skipstone inspect MODEL` lists a model's inputs and outputs.
 
@@ -31,7 +31,7 @@ pub struct Run {
     #[arg(long = "input", value_name = "NAME=FILE.npy", value_parser = parse_input)]
     inputs: Vec<(String, PathBuf)>,
 
-    /// Where to write the outputs; made where it does not exist
+    /// Directory for the outputs; created if it does not exist
     #[arg(long, value_name = "DIR")]
     output_dir: PathBuf,
 }
@@ -65,7 +65,7 @@ impl Run {
         print(&table.render(""))
     }
 
-    /// Opens the model, with the files' shapes for inputs that it leaves open.
+    /// Opens the model. Dynamic inputs take the shapes of their files.
     fn open(&self, given: &[(String, Tensor)]) -> Result<Model, Failure> {
         let mut options = self.model.options();
         for (name, tensor) in given {
@@ -75,7 +75,7 @@ impl Run {
     }
 }
 
-/// The given tensors as the model's inputs; types and shapes are for the session to check.
+/// Matches the given tensors to the model's inputs by name. The session checks types and shapes.
 fn in_order<'a>(model: &Model, given: &'a [(String, Tensor)]) -> Result<Vec<TensorView<'a>>, Error> {
     let ports = model.inputs();
     if let Some((name, _)) = given.iter().find(|(name, _)| ports.iter().all(|port| port.name != *name)) {
@@ -97,7 +97,7 @@ fn parse_input(text: &str) -> Result<(String, PathBuf), String> {
     split_input(text, |file| Path::new(file).exists())
 }
 
-/// Name and file, either of which may have a `=` in it: the file is one that is there.
+/// Splits name and file, either of which may contain `=`, so that the file exists.
 fn split_input(text: &str, is_there: impl Fn(&str) -> bool) -> Result<(String, PathBuf), String> {
     let splits = text.match_indices('=').map(|(at, _)| (&text[..at], &text[at + 1..]));
     let mut splits = splits.filter(|(name, file)| !name.is_empty() && !file.is_empty()).peekable();
@@ -106,11 +106,11 @@ fn split_input(text: &str, is_there: impl Fn(&str) -> bool) -> Result<(String, P
     found.map(|(name, file)| (name.to_owned(), file.into())).ok_or_else(|| "expected NAME=FILE.npy".into())
 }
 
-/// A file name for each output, all distinct, on file systems too that ignore letter case.
+/// A file name for each output. The names are distinct even on case-insensitive file systems.
 fn file_names(outputs: &[&str]) -> Vec<String> {
     let mut taken = BTreeSet::new();
     let mut files = vec![None; outputs.len()];
-    // Names that are fit for a file keep it, whichever others would like it.
+    // Outputs whose name is a valid file name keep it; others that collide with it are numbered.
     for changed in [false, true] {
         for (file, output) in files.iter_mut().zip(outputs) {
             let stem = file_stem(output);
@@ -125,7 +125,7 @@ fn file_names(outputs: &[&str]) -> Vec<String> {
     files.into_iter().flatten().collect()
 }
 
-/// An output's name as the stem of a file: within its directory, visible, and not too long.
+/// Converts an output's name to a file stem that stays in the directory, is not hidden, and is not too long.
 fn file_stem(name: &str) -> String {
     const MAX_BYTES: usize = 200;
     let unfit = |c: char| matches!(c, '/' | '\\') || c.is_control() || (cfg!(windows) && "<>:\"|?*".contains(c));

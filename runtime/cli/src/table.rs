@@ -2,18 +2,18 @@
 
 use crate::output::printable;
 
-/// Longest cell; what is longer is cut in the middle, where names differ least.
+/// Most characters of a cell. Longer text is shortened in the middle, where names differ least.
 const MAX_CELL: usize = 56;
 const GAP: &str = "  ";
 
-/// Which side of its column a cell leans to.
+/// Alignment of a cell in its column.
 #[derive(Clone, Copy)]
 pub enum Align {
     Left,
     Right,
 }
 
-/// Columns of known width, for rows that are printed as they come.
+/// Columns of fixed width, for rows that are printed one by one.
 pub struct Columns(Vec<(Align, usize)>);
 
 impl Columns {
@@ -22,7 +22,7 @@ impl Columns {
         Self(columns.into_iter().map(|(align, width)| (align, width.min(MAX_CELL))).collect())
     }
 
-    /// One line, with its end.
+    /// One row as a line, including the line feed.
     pub fn line<T: AsRef<str>>(&self, cells: &[T]) -> String {
         let padded = self.0.iter().zip(cells).map(|(&(align, width), cell)| {
             let cell = fit(cell.as_ref());
@@ -43,7 +43,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with a line of titles.
+    /// A table with column titles.
     pub fn new<const N: usize>(columns: [(&str, Align); N]) -> Self {
         Self {
             aligns: columns.iter().map(|c| c.1).collect(),
@@ -51,7 +51,7 @@ impl Table {
         }
     }
 
-    /// A table without titles.
+    /// A table without column titles.
     pub fn untitled<const N: usize>(aligns: [Align; N]) -> Self {
         Self { aligns: aligns.to_vec(), rows: Vec::new() }
     }
@@ -61,7 +61,7 @@ impl Table {
         self.rows.push(cells.to_vec());
     }
 
-    /// The whole table, each line behind `indent`.
+    /// The whole table, with each line prefixed by `indent`.
     pub fn render(&self, indent: &str) -> String {
         let width = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|cell| fit(cell).chars().count()).max().unwrap_or(0)
@@ -71,7 +71,7 @@ impl Table {
     }
 }
 
-/// The cell in one line of at most [`MAX_CELL`] characters.
+/// Shortens a cell to one line of at most [`MAX_CELL`] characters.
 fn fit(cell: &str) -> String {
     let cell = printable(cell);
     let length = cell.chars().count();

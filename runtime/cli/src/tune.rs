@@ -1,4 +1,4 @@
-//! `skipstone tune`: the kernels of a model chosen by measurement, and the model of costs held against that.
+//! `skipstone tune`: chooses the kernels of a model by measurement, and compares the cost model with the measurement.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,20 +17,20 @@ use crate::output::{json, print};
 use crate::progress::Waiting;
 use crate::table::{Align, Table};
 
-/// Time for which whole runs are compared.
+/// Total time for comparing whole runs.
 const COMPARED: Duration = Duration::from_secs(1);
-/// Least runs of each.
+/// Fewest runs of each choice of kernels.
 const RUNS: usize = 6;
-/// Seed of the inputs.
+/// Seed of the random inputs.
 const SEED: u64 = 0x5EED;
 
 /// Find the fastest kernels of a model on this machine
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Where several kernels could run a step, one is chosen by a model of what each costs. This command measures those that
-the model finds worth it, in runs of the whole model on random inputs, and writes down the fastest. What it writes
-holds for this processor, this release, and the --threads, --isa, --memory and --precision that it was measured with;
-one file is good for all models that have the same steps.
+If several kernels can run a step, Skipstone normally chooses one by a cost model. This command measures the promising
+ones, in runs of the whole model on random inputs, and writes the fastest to a file. The file is valid for this
+processor, this release, and the --threads, --isa, --memory and --precision of the measurement; it can be used for
+every model that has the same steps.
 
 Examples:
   skipstone tune model.onnx -o model.tune
@@ -54,18 +54,18 @@ struct Report {
     model: String,
     isa: &'static str,
     threads: usize,
-    /// Steps that more than one kernel was measured for.
+    /// Steps for which more than one kernel was measured.
     steps: Vec<StepReport>,
-    /// Those that the model of costs chose the measured choice for.
+    /// Count of the steps for which the cost model and the measurement agree.
     agreed: usize,
-    /// Geometric mean of what a step takes by the model of costs to what it takes by measurement.
+    /// Geometric mean over the steps: measured time of the cost model's choice, divided by the time of the fastest.
     by_model_to_measured: f64,
-    /// Microseconds of a run that measurement saves.
+    /// Microseconds per run saved by the measured choice.
     saved_us: f64,
     run: RunReport,
 }
 
-/// What a whole run takes, the median.
+/// Median time of a whole run.
 #[derive(Serialize)]
 struct RunReport {
     by_model_ms: f64,
@@ -90,7 +90,7 @@ impl Tune {
     /// Measures, writes and reports.
     pub fn execute(self) -> Result<(), Failure> {
         if self.model.tuning.is_some() {
-            return Err(Failure::Usage("--tuning is what this command makes".into()));
+            return Err(Failure::Usage("--tuning is not an option of this command: it writes that file".into()));
         }
         let waiting = Waiting::on("measuring kernels");
         let model = self.model.open_with(&self.model.options().tune(Choice::Measure))?;
@@ -107,7 +107,7 @@ impl Tune {
         print(&if self.json { json(&report)? } else { text(&report, tuning.len()) })
     }
 
-    /// Medians of whole runs, in turns: as the model of costs has it, and as `tuned` is.
+    /// Median times of whole runs, alternating between the kernels of the cost model and those of `tuned`.
     fn whole_runs(&self, tuned: &Model) -> Result<RunReport, Failure> {
         let by_model = self.model.open()?;
         let inputs = RandomInputs::new(tuned.inputs(), SEED);
@@ -116,7 +116,7 @@ impl Tune {
         let began = Instant::now();
         while times[1].len() < RUNS || began.elapsed() < COMPARED {
             for (session, times) in sessions.iter_mut().zip(&mut times) {
-                // The first of some runs in a row finds the caches as the other has left them.
+                // The first of several runs in a row finds the caches in the state that the other session left.
                 for counts in [false, true, true, true] {
                     let began = Instant::now();
                     session.run(&inputs.views())?;
@@ -143,7 +143,7 @@ impl StepReport {
         })
     }
 
-    /// Of what the step takes by the model of costs to what it takes by measurement.
+    /// Time of the cost model's choice divided by the time of the measured choice.
     fn ratio(&self) -> f64 {
         if self.measured.us > 0.0 { self.by_model.us / self.measured.us } else { 1.0 }
     }
@@ -165,14 +165,14 @@ impl Report {
     }
 }
 
-/// The report for a person; `tasks` is the number of different steps.
+/// The report as text; `tasks` is the count of distinct steps.
 fn text(report: &Report, tasks: usize) -> String {
     let mut table = Table::new([
         ("step", Align::Left),
         ("operator", Align::Left),
-        ("by the model of costs", Align::Left),
+        ("cost model", Align::Left),
         ("us", Align::Right),
-        ("by measurement", Align::Left),
+        ("measured", Align::Left),
         ("us", Align::Right),
         ("saved", Align::Right),
     ]);
@@ -196,10 +196,10 @@ fn text(report: &Report, tasks: usize) -> String {
     let saved = if all > 0.0 { report.saved_us / all } else { 0.0 };
     format!(
         "{model}: {isa}, threads {threads}\n\n{}\n\
-         {steps} steps with a choice, {tasks} of them different; the model of costs chose right for {agreed}\n\
-         its choice takes {lost} longer on the geometric mean of the steps\n\
-         measurement saves {} of {} us that they take together, {}\n\
-         a whole run takes {} ms by the model of costs, {} ms by measurement: medians of runs in turns\n",
+         {steps} steps with a choice, {tasks} of them distinct; the cost model chose the fastest kernel for {agreed}\n\
+         its choices take {lost} longer, by the geometric mean over the steps\n\
+         tuning saves {} of the {} us that these steps take, {}\n\
+         a whole run takes {} ms with the cost model, {} ms tuned (medians of alternating runs)\n",
         table.render(""),
         us(report.saved_us),
         us(all),

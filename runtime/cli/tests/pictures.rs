@@ -1,10 +1,10 @@
-//! `skipstone classify` and `skipstone evaluate`: pictures in, names out.
+//! Tests of `skipstone classify` and `skipstone evaluate`.
 
 mod support;
 
 use support::{model, path, picture, skipstone};
 
-/// Probability of the right colour for a picture of nothing else: the normalised mean is 1 for
+/// Probability of the right color for an image of one color: the normalized mean is 1 for
 /// it and -1 for the others, times 4, through a softmax.
 const CERTAIN: f64 = 0.999_329;
 
@@ -117,7 +117,7 @@ fn a_directory_is_walked_and_a_broken_image_does_not_stop_it() {
     assert!(json["failed"][0]["file"].as_str().unwrap().ends_with("bad.png"));
 }
 
-/// A pipe under the name of a picture was waited for.
+/// Regression: a pipe named like an image blocked the command.
 #[cfg(unix)]
 #[test]
 fn a_pipe_is_no_picture() {
@@ -147,7 +147,7 @@ fn accuracy_is_counted_by_class_on_any_number_of_threads() {
         picture(&dataset, &format!("red/{i}.png"), [200, 20 * i, 0]);
         picture(&dataset, &format!("1/{i}.png"), [0, 200, 20 * i]);
     }
-    // Mislabelled on purpose: three of four blue pictures are red ones.
+    // Mislabeled on purpose: three of four images in `blue` are red.
     picture(&dataset, "blue/0.png", [0, 0, 200]);
     for i in 1..4 {
         picture(&dataset, &format!("blue/{i}.png"), [200, 0, 0]);

@@ -1,4 +1,4 @@
-//! `skipstone tune`: what it writes is read by the commands that run and make models, on this machine and target only.
+//! `skipstone tune`: its file is accepted by the commands that run and compile models, only on this machine and target.
 
 mod support;
 
@@ -25,7 +25,7 @@ fn what_was_measured_is_stored_and_used() {
     skipstone(["compile", &colour, "-o", &package, "--target", "host", "--memory", "small", "--tuning", &tune])
         .fault("tuning.target");
     skipstone(["compile", &colour, "-o", &package, "--tuning", &tune]).usage("give a --target");
-    skipstone(["tune", &colour, "-o", &tune, "--tuning", &tune]).usage("--tuning is what this command makes");
+    skipstone(["tune", &colour, "-o", &tune, "--tuning", &tune]).usage("--tuning is not an option of this command");
     let mut bytes = std::fs::read(&tune).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;

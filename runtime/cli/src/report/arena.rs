@@ -1,4 +1,5 @@
-//! The arena over a run: every tensor a rectangle, its steps wide and its bytes high.
+//! Chart of the arena during a run. Each tensor is a rectangle: its width is its lifetime in steps, its height its size
+//! in bytes.
 
 use std::fmt::Write;
 
@@ -10,12 +11,12 @@ use crate::numbers;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 420.0;
-/// Room below for the scale.
+/// Height of the axis labels below the chart.
 const SCALE: f64 = 24.0;
 
-/// The picture. Neighbours in time differ in hue by the golden angle, so that they are told apart.
+/// Draws the chart. The hues of consecutive tensors differ by the golden angle, so that they are easy to tell apart.
 pub fn svg(plan: &Plan) -> String {
-    // The last column is what the caller finds after the run.
+    // The last column is the state after the run, with the outputs.
     let columns = plan.steps.len() + 1;
     let (x, y) = (WIDTH / columns as f64, HEIGHT / plan.arena_bytes.max(1) as f64);
     let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"arena\">\n", HEIGHT + SCALE);

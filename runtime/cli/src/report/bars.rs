@@ -1,4 +1,4 @@
-//! Where the time of a run goes: a bar for each step, operator or kernel.
+//! Bar chart of the time of each step, operator or kernel.
 
 use std::fmt::Write;
 
@@ -7,12 +7,12 @@ use skipstone::measure::gflops;
 use super::escape;
 use crate::numbers;
 
-/// A bar and what is written beside it.
+/// A bar and its labels.
 pub struct Bar {
     pub name: String,
     pub note: String,
     pub ms: f64,
-    /// Part of a run, 0 to 1.
+    /// Share of the run, 0 to 1.
     pub share: f64,
     pub macs: u64,
     pub bytes: u64,
@@ -20,13 +20,13 @@ pub struct Bar {
 
 const WIDTH: f64 = 960.0;
 const ROW: f64 = 34.0;
-/// Where the bars begin, and where the figures do.
+/// Horizontal positions of the bars and of the figures.
 const LEFT: f64 = 430.0;
 const RIGHT: f64 = 660.0;
-/// Longest text left of a bar; the whole is in its title.
+/// Most characters of the label left of a bar; the title has the full text.
 const MAX_TEXT: usize = 58;
 
-/// The bars in their order, the longest as long as there is room.
+/// Draws the bars in the given order, scaled so that the longest fills the width.
 pub fn svg(bars: &[Bar]) -> String {
     let longest = bars.iter().map(|bar| bar.ms).fold(f64::MIN_POSITIVE, f64::max);
     let height = ROW * bars.len() as f64;
@@ -63,7 +63,7 @@ pub fn svg(bars: &[Bar]) -> String {
     svg + "</svg>\n"
 }
 
-/// The end of a text that is too long: names of steps differ there.
+/// Truncates a long text at its start, since names of steps differ at the end.
 fn end(text: &str) -> String {
     let length = text.chars().count();
     if length <= MAX_TEXT {

@@ -1,4 +1,4 @@
-//! How often a run took how long.
+//! Histogram of the times of runs.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use crate::numbers;
 const BINS: usize = 48;
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 180.0;
-/// Room below for the scale.
+/// Height of the axis labels below the chart.
 const SCALE: f64 = 36.0;
 
-/// The runs in equal steps from the fastest to the 99th percentile; what is slower is in the last column.
+/// Draws the histogram, with equal bins from the fastest run to the 99th percentile. The last bin also counts slower
+/// runs.
 pub fn svg(runs: &[Duration]) -> String {
     let Some(latency) = Latency::of(runs) else { return String::new() };
     let span = (latency.p99 - latency.min).max(latency.min * 1e-3).max(1e-6);
@@ -45,7 +46,7 @@ pub fn svg(runs: &[Duration]) -> String {
     let middle = ((latency.p50 - latency.min) / span * (BINS - 1) as f64).min((BINS - 1) as f64) * column;
     let marks = [
         (0.0, "start", latency.min, "least"),
-        // Beside the others, even where their marks lie closer than their words are wide.
+        // Clamped, so that the label does not overlap the other two.
         (middle.clamp(220.0, WIDTH - 300.0), "middle", latency.p50, "median"),
         (WIDTH, "end", latency.p99, "99 % and slower"),
     ];

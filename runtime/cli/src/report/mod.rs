@@ -1,7 +1,7 @@
-//! The HTML report of a measurement: one file that needs nothing else, for a browser now or in ten years.
+//! The HTML report of a measurement: one self-contained file without scripts or external resources.
 //!
-//! Pictures are SVG in the page, colours follow the reader's light or dark mode, and the page is well-formed XML, so
-//! that a program can read it too. Names come from untrusted files, so every text goes through [`escape`].
+//! Charts are inline SVG, colors follow the reader's light or dark mode, and the page is well-formed XML, so that a
+//! program can read it too. Names come from untrusted files, so every text goes through [`escape`].
 
 mod arena;
 mod bars;
@@ -18,9 +18,9 @@ use super::bench::Report;
 use crate::numbers;
 use bars::Bar;
 
-/// What a page shows beside the figures of the measurement.
+/// The data of the charts, beside the figures of the measurement.
 pub struct Details<'a> {
-    /// Every run that counted.
+    /// Times of the measured runs.
     pub runs: &'a [Duration],
     /// Every step, in the plan's order.
     pub steps: &'a [StepTime],
@@ -28,7 +28,7 @@ pub struct Details<'a> {
     pub plan: Option<&'a Plan>,
 }
 
-/// Steps that have a bar of their own.
+/// Most steps that are shown as bars.
 const TOP: usize = 20;
 
 /// The page.
@@ -36,7 +36,7 @@ pub fn page(report: &Report, details: &Details<'_>) -> String {
     let model = escape(&report.model);
     let mut body = format!("<h1>{model}</h1>\n<p class=\"options\">{}</p>\n", escape(&options(report)));
     body += &figures(report);
-    section(&mut body, "Latency", "Runs by their time.", &histogram::svg(details.runs));
+    section(&mut body, "Latency", "Distribution of the times of runs.", &histogram::svg(details.runs));
     if !details.steps.is_empty() {
         let slowest = slowest(details.steps);
         let shown = format!("The slowest {} of {} steps.", slowest.len(), details.steps.len());
@@ -55,15 +55,20 @@ pub fn page(report: &Report, details: &Details<'_>) -> String {
         section(
             &mut body,
             "Operators",
-            "Steps added up by operator.",
+            "Total time of the steps of each operator.",
             &bars::svg(&groups(per_operator(details.steps))),
         );
-        section(&mut body, "Kernels", "Steps added up by kernel.", &bars::svg(&groups(per_kernel(details.steps))));
+        section(
+            &mut body,
+            "Kernels",
+            "Total time of the steps of each kernel.",
+            &bars::svg(&groups(per_kernel(details.steps))),
+        );
     }
     if let Some(plan) = details.plan.filter(|plan| plan.arena_bytes > 0) {
         let text = format!(
-            "From left to right the steps of a run, upwards the {} of the arena: each tensor from the step that writes \
-             it to the last that reads it. At the widest moment {} are needed.",
+            "The horizontal axis is the steps of a run, the vertical axis the {} of the arena. Each tensor extends \
+             from the step that writes it to the last step that reads it. At most {} are live at once.",
             numbers::bytes(plan.arena_bytes as u64),
             numbers::bytes(plan.arena_lower_bound as u64),
         );
@@ -95,7 +100,7 @@ fn slowest(steps: &[StepTime]) -> Vec<Bar> {
     sorted.iter().take(TOP).map(bar).collect()
 }
 
-/// How and where it was measured.
+/// The options and the machine of the measurement.
 fn options(report: &Report) -> String {
     let threads = if report.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", report.threads) };
     let cores = std::thread::available_parallelism().map_or("unknown cores".to_owned(), |n| format!("{n} cores"));
@@ -112,14 +117,14 @@ fn options(report: &Report) -> String {
     )
 }
 
-/// What the system calls its processor.
+/// Name of the processor, as the system reports it.
 fn processor() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name") || line.starts_with("Hardware"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// The figures, each a number with its name.
+/// The figures of the measurement with their names.
 fn figures(report: &Report) -> String {
     let (latency, memory) = (&report.latency_ms, &report.memory);
     let ms = |ms| format!("{} ms", numbers::ms(ms));
@@ -143,7 +148,7 @@ fn figures(report: &Report) -> String {
     format!("<dl>\n{}</dl>\n", cells.iter().map(cell).collect::<String>())
 }
 
-/// `text` as it may stand in an element or an attribute of an XML document.
+/// Escapes `text` for an element or an attribute of an XML document. Control characters become spaces.
 fn escape(text: &str) -> Cow<'_, str> {
     let special = |c: char| matches!(c, '&' | '<' | '>' | '"' | '\'' | '\u{fffe}' | '\u{ffff}') || c.is_control();
     if !text.contains(special) {
