@@ -87,7 +87,7 @@ def run_node(model: onnx.ModelProto, node: onnx.NodeProto, values: dict[str, np.
     return session.run(None, {name: values[name] for name in inputs})
 
 
-def normalise_spread(model: onnx.ModelProto) -> None:
+def normalize_spread(model: onnx.ModelProto) -> None:
     """Scale the weights of every convolution and linear layer so that its results have a standard
     deviation of one on a sample image. A layer's results depend on those before it: hence node by node."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -116,7 +116,7 @@ def fill(name: str, seed: int = 1) -> Path:
         random = np.random.default_rng([seed, zlib.crc32(f"{name}/{tensor.name}".encode())])
         array = values(random, node.op_type, position, tuple(tensor.dims))
         tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
-    normalise_spread(model)
+    normalize_spread(model)
     onnx.checker.check_model(model)
     FILLED.mkdir(parents=True, exist_ok=True)
     path = FILLED / f"{name}.onnx"

@@ -203,7 +203,7 @@ def bad_external(folder: Path) -> dict[str, bytes]:
         "length past the end": kept(length="16"),
         "length of another shape": kept(length="8"),
         "length that is no number": kept(length="twelve"),
-        "unknown key": kept(colour="red"),
+        "unknown key": kept(color="red"),
     }
     return {f"data elsewhere, {title}": data for title, data in cases.items()}
 
@@ -346,7 +346,7 @@ def bad_operators() -> dict[str, bytes]:
             node("Mod", ["a", "b"], ["c"]), node("Reshape", ["x", "c"], ["y"]),
             inputs=row, constants=[ints("a", 6), ints("b", 0)],
         ),
-        # Quantisation.
+        # Quantization.
         "scale of 0": one("QuantizeLinear", floats("s", 0), zero),
         "scale of NaN": one("QuantizeLinear", floats("s", math.nan), zero),
         "negative scale": one("QuantizeLinear", floats("s", -1), zero),
@@ -372,7 +372,7 @@ def bad_operators() -> dict[str, bytes]:
     return {f"operator, {title}": data for title, data in cases.items()}
 
 
-def bad_quantised() -> dict[str, bytes]:
+def bad_quantized() -> dict[str, bytes]:
     """Quantized models whose operands, scales and zero points contradict each other."""
     node = helper.make_node
     u8, i8, i32, i64 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64
@@ -383,10 +383,10 @@ def bad_quantised() -> dict[str, bytes]:
         width = {u8: 1, i8: 1, i32: 4, i64: 8, FLOAT: 4}[kind]
         return tensor(name, [] if count is None else [count], bytes(width * (count or 1)), kind)
 
-    def quantise(scale: TensorProto, zero: TensorProto, **attributes) -> bytes:
+    def quantize(scale: TensorProto, zero: TensorProto, **attributes) -> bytes:
         return graph(node("QuantizeLinear", ["x", "s", "z"], ["y"], **attributes), inputs=rows, constants=[scale, zero])
 
-    def dequantise(scale: TensorProto, zero: TensorProto, weights: TensorProto | None = None, **attributes) -> bytes:
+    def dequantize(scale: TensorProto, zero: TensorProto, weights: TensorProto | None = None, **attributes) -> bytes:
         weights = weights or tensor("w", [2, 3], bytes(6), i8)
         nodes = node("DequantizeLinear", ["w", "s", "z"], ["d"], **attributes), node("Add", ["x", "d"], ["y"])
         return graph(*nodes, inputs=rows, constants=[weights, scale, zero])
@@ -423,14 +423,14 @@ def bad_quantised() -> dict[str, bytes]:
     scale, zero, several = floats("s", 0.1), number("z"), floats("s", 0.1, 0.2, 0.3)
     with_bias = ("q", "s", "z", "w", "ws", "wz", "ys", "yz", "b")
     cases = {
-        "QuantizeLinear, infinite scale": quantise(floats("s", math.inf), zero),
-        "QuantizeLinear, one of three scales is NaN": quantise(floats("s", 1, math.nan, 1), number("z", u8, 3)),
-        "QuantizeLinear, integer scale": quantise(ints("s", 1), zero),
-        "QuantizeLinear, zero point of floats": quantise(scale, number("z", FLOAT)),
-        "QuantizeLinear, zero point of 64 bits": quantise(scale, number("z", i64)),
-        "QuantizeLinear, axis": quantise(several, number("z", u8, 3), axis=2),
-        "QuantizeLinear, least axis": quantise(several, number("z", u8, 3), axis=-(2**63)),
-        "QuantizeLinear, scales of no axis": quantise(tensor("s", [3, 1], several.raw_data), number("z", u8, 3)),
+        "QuantizeLinear, infinite scale": quantize(floats("s", math.inf), zero),
+        "QuantizeLinear, one of three scales is NaN": quantize(floats("s", 1, math.nan, 1), number("z", u8, 3)),
+        "QuantizeLinear, integer scale": quantize(ints("s", 1), zero),
+        "QuantizeLinear, zero point of floats": quantize(scale, number("z", FLOAT)),
+        "QuantizeLinear, zero point of 64 bits": quantize(scale, number("z", i64)),
+        "QuantizeLinear, axis": quantize(several, number("z", u8, 3), axis=2),
+        "QuantizeLinear, least axis": quantize(several, number("z", u8, 3), axis=-(2**63)),
+        "QuantizeLinear, scales of no axis": quantize(tensor("s", [3, 1], several.raw_data), number("z", u8, 3)),
         "QuantizeLinear without a scale": graph(node("QuantizeLinear", ["x"], ["y"])),
         "QuantizeLinear, scale from nowhere": graph(
             node("QuantizeLinear", ["x", "nowhere", "z"], ["y"]), inputs=rows, constants=[zero]
@@ -438,15 +438,15 @@ def bad_quantised() -> dict[str, bytes]:
         "QuantizeLinear, scale left out": graph(
             node("QuantizeLinear", ["x", "", "z"], ["y"]), inputs=rows, constants=[zero]
         ),
-        "DequantizeLinear, zero point of another type": dequantise(scale, zero),
-        "DequantizeLinear, scale of 0": dequantise(floats("s", 0), number("z", i8)),
-        "DequantizeLinear, negative scale": dequantise(floats("s", -0.1), number("z", i8)),
-        "DequantizeLinear, scales of other channels": dequantise(several, number("z", i8, 3), axis=0),
-        "DequantizeLinear, zero points of another length": dequantise(several, number("z", i8, 2)),
-        "DequantizeLinear, axis": dequantise(several, number("z", i8, 3), axis=-3),
-        "DequantizeLinear, weights too short": dequantise(scale, number("z", i8), tensor("w", [2, 3], bytes(5), i8)),
-        "DequantizeLinear, weights too long": dequantise(scale, number("z", i8), tensor("w", [2, 3], bytes(7), i8)),
-        "DequantizeLinear, weights without bound": dequantise(
+        "DequantizeLinear, zero point of another type": dequantize(scale, zero),
+        "DequantizeLinear, scale of 0": dequantize(floats("s", 0), number("z", i8)),
+        "DequantizeLinear, negative scale": dequantize(floats("s", -0.1), number("z", i8)),
+        "DequantizeLinear, scales of other channels": dequantize(several, number("z", i8, 3), axis=0),
+        "DequantizeLinear, zero points of another length": dequantize(several, number("z", i8, 2)),
+        "DequantizeLinear, axis": dequantize(several, number("z", i8, 3), axis=-3),
+        "DequantizeLinear, weights too short": dequantize(scale, number("z", i8), tensor("w", [2, 3], bytes(5), i8)),
+        "DequantizeLinear, weights too long": dequantize(scale, number("z", i8), tensor("w", [2, 3], bytes(7), i8)),
+        "DequantizeLinear, weights without bound": dequantize(
             scale, number("z", i8), tensor("w", [HUGE, HUGE], bytes(6), i8)
         ),
         "DequantizeLinear of floats": graph(
@@ -498,7 +498,7 @@ def bad_quantised() -> dict[str, bytes]:
         "DynamicQuantizeLinear with four results": behind("DynamicQuantizeLinear", ["x"], [], count=4),
         "DynamicQuantizeLinear of nothing": graph(node("DynamicQuantizeLinear", [], ["y", "s", "z"])),
     }
-    return {f"quantised, {title}": data for title, data in cases.items()}
+    return {f"quantized, {title}": data for title, data in cases.items()}
 
 
 def branches(then, otherwise, outputs: int = 1) -> bytes:

@@ -37,7 +37,7 @@ def write_models(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     wrong["graph without weights"] = (fill.GRAPHS / "skipnet_m.onnx").read_bytes()
     wrong |= {f"truncated to {part} of 64": good[: len(good) * part // 64] for part in range(1, 64)}
     wrong |= hostile.bad_wire() | hostile.bad_headers() | hostile.bad_tensors() | hostile.bad_external(folder)
-    wrong |= hostile.bad_graphs() | hostile.bad_operators() | hostile.bad_quantised()
+    wrong |= hostile.bad_graphs() | hostile.bad_operators() | hostile.bad_quantized()
     # Most flips are in the weights: half of these hit the structure, which is at both ends.
     flipped = {}
     for index in range(60):

@@ -61,7 +61,7 @@ def enlarged(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def tiles(model: Path, count: int) -> np.ndarray:
-    """What stands for tiles, which no registry has: grey pictures with structure at several scales."""
+    """What stands for tiles, which no registry has: gray pictures with structure at several scales."""
     side = onnx.load(model).graph.input[0].type.tensor_type.shape.dim[3].dim_value
     random, total = np.random.default_rng(3), np.zeros((count, 1, side, side))
     for cells in (4, 16, side):

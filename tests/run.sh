@@ -60,7 +60,7 @@ pretrained() { "$python" tests/pretrained.py; }
 # The first of them on the whole test set.
 accuracy() { "$python" tests/accuracy.py; }
 
-# Quantised models: ONNX Runtime's and those of `skipstone quantize`.
+# Quantized models: ONNX Runtime's and those of `skipstone quantize`.
 int8() { "$python" tests/parity/int8.py; }
 
 aarch64() {

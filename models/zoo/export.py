@@ -150,7 +150,7 @@ def image_metadata(labels: Sequence[str], mean: Sequence[float], std: Sequence[f
 
 
 class OfColor(nn.Module):
-    """A network of grey images that takes colored ones: phones and files give three channels."""
+    """A network of gray images that takes colored ones: phones and files give three channels."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -163,10 +163,10 @@ class OfColor(nn.Module):
 def classifier(model: nn.Module, path: Path, source, *, side: int | None = None, half: bool = True) -> None:
     """Write a trained classifier of one of the image sets: input `input` `[1, 3, side, side]`, output `logits`."""
     side = side or source.side
-    grey = source.channels == 1
-    metadata = image_metadata(source.labels, source.mean * (3 if grey else 1), source.std * (3 if grey else 1), side)
+    gray = source.channels == 1
+    metadata = image_metadata(source.labels, source.mean * (3 if gray else 1), source.std * (3 if gray else 1), side)
     write(
-        OfColor(model) if grey else model,
+        OfColor(model) if gray else model,
         path,
         {"input": torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))},
         ["logits"],

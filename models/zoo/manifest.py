@@ -81,7 +81,7 @@ def measured(entry: dict) -> dict:
     path = PRETRAINED / entry["file"]
     proto = onnx.load(path)
     parameters, zeros = weights(proto)
-    kept = {key: value for key, value in entry.items() if key in ("file", "family", "task", "data", "licence", "recipe")}
+    kept = {key: value for key, value in entry.items() if key in ("file", "family", "task", "data", "license", "recipe")}
     found = {
         "log": path.with_suffix(".log").name,
         "sha256": sha256(path),

@@ -70,7 +70,7 @@ impl Engine {
             )]
             Lowered::Graph(mut graph) => {
                 #[cfg(any(feature = "passes", test))]
-                let warning = crate::graph::optimise(&mut graph)?;
+                let warning = crate::graph::optimize(&mut graph)?;
                 #[cfg(not(any(feature = "passes", test)))]
                 let warning = None;
                 tuner.tune(&graph, target, cores)?;
@@ -242,7 +242,7 @@ impl Model {
 
     /// Plans a graph as it is, without the passes.
     #[cfg(test)]
-    pub(crate) fn of_optimised(graph: Graph, options: &Options) -> Result<Self> {
+    pub(crate) fn of_optimized(graph: Graph, options: &Options) -> Result<Self> {
         let (target, cores) = target(options)?;
         let tuner = Tuner::new(&options.tune, target)?;
         let engine = Engine::native(graph, target, &[], &tuner, None)?;

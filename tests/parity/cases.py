@@ -234,7 +234,7 @@ def cast(g):
     return g.node("Cast", g.input(values), to=g.pick(T.FLOAT, T.INT32, T.INT64, T.BOOL))
 
 
-# Windows, reductions and normalisations.
+# Windows, reductions and normalizations.
 
 
 def _pool(g: Graph, op: str):
@@ -299,14 +299,14 @@ def layer_normalization(g):
 
 @case
 def layer_normalization_by_parts(g):
-    """The normalisation as exporters of older operator sets spell it."""
+    """The normalization as exporters of older operator sets spell it."""
     shape = g.shape(3, 34)
     x = g.input(g.normal(*shape))
-    centred = g.node("Sub", x, g.node("ReduceMean", x, axes=[-1], keepdims=1))
-    square = g.node("Pow", centred, g.constant(np.float32(2)))
+    centered = g.node("Sub", x, g.node("ReduceMean", x, axes=[-1], keepdims=1))
+    square = g.node("Pow", centered, g.constant(np.float32(2)))
     variance = g.node("ReduceMean", square, axes=[-1], keepdims=1)
     deviation = g.node("Sqrt", g.node("Add", variance, g.constant(np.float32(1e-5))))
-    scaled = g.node("Mul", g.node("Div", centred, deviation), g.constant(g.normal(shape[-1])))
+    scaled = g.node("Mul", g.node("Div", centered, deviation), g.constant(g.normal(shape[-1])))
     return g.node("Add", scaled, g.constant(g.normal(shape[-1])))
 
 

@@ -62,7 +62,7 @@ def session(model: Path) -> onnxruntime.InferenceSession:
 
 
 def variants(name: str, folder: Path):
-    """The files that ONNX Runtime's quantiser makes of a model of the zoo."""
+    """The files that ONNX Runtime's quantizer makes of a model of the zoo."""
     source = fill.fill(name)
     entry = onnx.load(source).graph.input[0]
     size = entry.type.tensor_type.shape.dim[2].dim_value
@@ -215,7 +215,7 @@ def check_quantize(skipstone: driver.Skipstone, folder: Path) -> list[str]:
     again = folder / "again.onnx"
     try:
         skipstone.call("quantize", made, "--calibrate", SAMPLES, "-o", again)
-        failures.append("a quantised model was quantised again")
+        failures.append("a quantized model was quantized again")
     except driver.Refused:
         pass
     return failures

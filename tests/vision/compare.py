@@ -49,7 +49,7 @@ def ours(program: str, isa: str) -> dict[str, tuple[float, float]]:
     return {f"Skipstone, {row[1]}": (float(row[2]), float(row[3])) for row in rows}
 
 
-def normalise(rgb: np.ndarray, out: np.ndarray) -> None:
+def normalize(rgb: np.ndarray, out: np.ndarray) -> None:
     for channel, plane in enumerate(cv2.split(rgb)):
         np.subtract(plane, MEAN[channel], out=out[channel], dtype=np.float32)
         np.multiply(out[channel], SCALE[channel], out=out[channel])
@@ -59,7 +59,7 @@ def opencv(frame: np.ndarray, out: np.ndarray, interpolation: int) -> None:
     luma = frame[:HEIGHT, LEFT : LEFT + HEIGHT]
     chroma = frame[HEIGHT:].reshape(HEIGHT // 2, WIDTH // 2, 2)[:, LEFT // 2 : (LEFT + HEIGHT) // 2]
     rgb = cv2.cvtColorTwoPlane(luma, chroma, cv2.COLOR_YUV2RGB_NV21)
-    normalise(cv2.resize(rgb, (SIDE, SIDE), interpolation=interpolation), out)
+    normalize(cv2.resize(rgb, (SIDE, SIDE), interpolation=interpolation), out)
 
 
 def ncnn_from_rgb(rgb: np.ndarray) -> None:
@@ -90,12 +90,12 @@ def main() -> None:
     program = build()
     random = np.random.default_rng(1)
     frames = [random.integers(0, 256, (HEIGHT * 3 // 2, WIDTH), np.uint8) for _ in range(COLD)]
-    colours = [cv2.cvtColor(frame, cv2.COLOR_YUV2RGB_NV21) for frame in frames]
+    colors = [cv2.cvtColor(frame, cv2.COLOR_YUV2RGB_NV21) for frame in frames]
     out = np.empty((3, SIDE, SIDE), np.float32)
     peers = {
         "OpenCV, area": (lambda frame: opencv(frame, out, cv2.INTER_AREA), frames),
         "OpenCV, bilinear": (lambda frame: opencv(frame, out, cv2.INTER_LINEAR), frames),
-        "ncnn, bilinear, from RGB": (ncnn_from_rgb, colours),
+        "ncnn, bilinear, from RGB": (ncnn_from_rgb, colors),
     }
     times: dict[str, list[tuple[float, float]]] = {}
     for _ in range(args.rounds):

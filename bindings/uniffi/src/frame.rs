@@ -21,7 +21,7 @@ pub enum FrameFormat {
     Gray,
 }
 
-/// Which standard's colours a YUV frame is in.
+/// Which standard's colors a YUV frame is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
 pub enum FrameMatrix {
     /// ITU-R BT.601: what phone cameras give for analysis.
@@ -37,7 +37,7 @@ pub enum FrameMatrix {
 pub enum FrameRange {
     /// All 256.
     Full,
-    /// 16 to 235, and to 240 for colour.
+    /// 16 to 235, and to 240 for color.
     Video,
 }
 
@@ -87,7 +87,7 @@ pub struct FrameAddress {
     pub mirrored: bool,
     /// What to look at, in pixels of the upright, mirrored part; all of it where absent.
     pub crop: Option<Region>,
-    /// The colours of a YUV frame.
+    /// The colors of a YUV frame.
     pub matrix: FrameMatrix,
     /// The values of a YUV frame.
     pub range: FrameRange,

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use crate::error::{Result, SkipstoneError};
 
-/// Gives every object a handle of its own. 0 stays free: it is what an uninitialised field holds.
+/// Gives every object a handle of its own. 0 stays free: it is what an uninitialized field holds.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The live objects of a kind. It does not keep them alive.

@@ -39,7 +39,7 @@ fn slow() -> Arc<Model> {
     brightest_channel_after(300, 256)
 }
 
-/// A frame of one colour, in which `channel` is bright.
+/// A frame of one color, in which `channel` is bright.
 struct Picture(Vec<u8>);
 
 impl Picture {

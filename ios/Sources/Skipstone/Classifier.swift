@@ -92,7 +92,7 @@ public final class Classifier: Sendable {
 public struct Classification: Hashable, Sendable {
     /// The best classes, best first; fewer than were asked for where others may not be named.
     public let predictions: [Prediction]
-    /// Time from the frame to the model's input: turn, crop, resize, colours.
+    /// Time from the frame to the model's input: turn, crop, resize, colors.
     public let preparation: Duration
     /// Time from the model's input to the classes.
     public let run: Duration

@@ -50,7 +50,7 @@
     }
 
     /// Core Video's buffers may be retained and locked from any thread, but are not marked so;
-    /// that nobody writes to this one is what the initialiser asks of its caller.
+    /// that nobody writes to this one is what the initializer asks of its caller.
     private struct PixelBuffer: PixelSource, @unchecked Sendable {
         let buffer: CVPixelBuffer
 

@@ -3,7 +3,7 @@ import Foundation
 /// A picture as a camera or a decoder delivers it, and how to look at it.
 ///
 /// A frame refers to its pixels and copies none of them: the classifier turns, crops, resizes
-/// and normalises in one pass over the planes. Pixels come from a `CVPixelBuffer`, a `CGImage`
+/// and normalizes in one pass over the planes. Pixels come from a `CVPixelBuffer`, a `CGImage`
 /// or a `UIImage`, or as bytes in whatever holds them (`Data`, `[UInt8]`):
 ///
 /// ```swift
@@ -34,7 +34,7 @@ public struct Frame: Sendable {
         }
     }
 
-    /// How two bytes of colour follow a plane of brightness in a frame of half the resolution in colour.
+    /// How two bytes of color follow a plane of brightness in a frame of half the resolution in color.
     public enum ChromaOrder: Hashable, Sendable {
         /// Blue before red: NV12, what iPhones deliver.
         case blueRed
@@ -54,7 +54,7 @@ public struct Frame: Sendable {
         case threeQuarters = 270
     }
 
-    /// Which matrix made YUV of the colours.
+    /// Which matrix made YUV of the colors.
     public enum YUVMatrix: Hashable, Sendable {
         /// Standard definition, JPEG and most cameras.
         case bt601
@@ -68,7 +68,7 @@ public struct Frame: Sendable {
     public enum YUVRange: Hashable, Sendable {
         /// 0 to 255.
         case full
-        /// 16 to 235 (brightness) and 16 to 240 (colour).
+        /// 16 to 235 (brightness) and 16 to 240 (color).
         case video
     }
 
@@ -104,7 +104,7 @@ public struct Frame: Sendable {
     /// The part to look at, in pixels of the picture as ``rotation`` and ``mirrored`` show it, whichever was
     /// set first; `nil` is all of it.
     public var crop: Region?
-    /// Which matrix made YUV of the colours; of no meaning for other formats.
+    /// Which matrix made YUV of the colors; of no meaning for other formats.
     public var matrix = YUVMatrix.bt601
     /// Which values YUV takes; of no meaning for other formats.
     public var range = YUVRange.full
@@ -136,16 +136,16 @@ public struct Frame: Sendable {
     }
 
     /// A YUV 4:2:0 frame of two planes: one of brightness, and one of half its width and height
-    /// whose pixels are two bytes of colour.
+    /// whose pixels are two bytes of color.
     ///
     /// - Parameters:
     ///   - luma: The rows of brightness, held as long as the frame is.
-    ///   - chroma: The rows of colour, held as long as the frame is.
-    ///   - order: Which of the two bytes of colour comes first.
+    ///   - chroma: The rows of color, held as long as the frame is.
+    ///   - order: Which of the two bytes of color comes first.
     ///   - width: Pixels in a row of brightness.
     ///   - height: Number of rows of brightness.
     ///   - lumaBytesPerRow: From one row of brightness to the next; `nil` where they follow without a gap.
-    ///   - chromaBytesPerRow: From one row of colour to the next; `nil` where they follow without a gap.
+    ///   - chromaBytesPerRow: From one row of color to the next; `nil` where they follow without a gap.
     public init(
         luma: some ContiguousBytes & Sendable, chroma: some ContiguousBytes & Sendable, order: ChromaOrder = .blueRed,
         width: Int, height: Int, lumaBytesPerRow: Int? = nil, chromaBytesPerRow: Int? = nil

@@ -51,7 +51,7 @@ extension Frame.Layout {
         case .packed(let format, let stride):
             planes.map { PlaneAddress($0, rowStride: stride, pixelStride: format.bytesPerPixel) }
         case .biplanar(let order, let lumaStride, let chromaStride):
-            // Each colour is every other byte of the second plane.
+            // Each color is every other byte of the second plane.
             planes.prefix(1).map { PlaneAddress($0, rowStride: lumaStride, pixelStride: 1) }
                 + planes.dropFirst().flatMap { chroma in
                     let first = PlaneAddress(chroma, rowStride: chromaStride, pixelStride: 2)

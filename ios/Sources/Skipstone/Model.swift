@@ -18,7 +18,7 @@ public final class Model: Sendable {
     /// A library with the feature `onnx` opens ONNX files too, and plans them each time; ``convert(from:to:config:)``
     /// does it once.
     ///
-    /// Takes milliseconds, and blocks: off the main actor, or by the initialisers of
+    /// Takes milliseconds, and blocks: off the main actor, or by the initializers of
     /// ``Classifier`` and ``Session`` that take a URL.
     ///
     /// - Parameters:

@@ -28,7 +28,7 @@ import Testing
         #expect(result.preparation > .zero)
     }
 
-    @Test func mostSamplesAreRecognised() async throws {
+    @Test func mostSamplesAreRecognized() async throws {
         var right = 0
         for answer in Fixtures.answers {
             right += try await classifier.classify(answer.pixels.frame).predictions[0].label == answer.truth ? 1 : 0

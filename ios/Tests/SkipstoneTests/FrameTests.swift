@@ -24,7 +24,7 @@ import Testing
         #expect(difference <= tolerance, comment)
     }
 
-    @Test func coloursMayComeInAnyOrder() async throws {
+    @Test func colorsMayComeInAnyOrder() async throws {
         let (width, height) = (picture.width, picture.height)
         let pixels = (0..<width * height).map { picture[$0 % width, $0 / width] }
         let bgra: [UInt8] = pixels.flatMap { [$0[2], $0[1], $0[0], 99] }
@@ -45,22 +45,22 @@ import Testing
     }
 
     @Test(arguments: [(61, 47), (64, 48), (32, 32), (33, 32), (32, 33)])
-    func greyIsGreyInEveryFormat(width: Int, height: Int) async throws {
-        let grey = Image(width: width, height: height) { x, y in
+    func grayIsGrayInEveryFormat(width: Int, height: Int) async throws {
+        let gray = Image(width: width, height: height) { x, y in
             Array(repeating: UInt8((x * 3 + y * y) & 255), count: 3)
         }
-        let luma = stride(from: 0, to: grey.rgb.count, by: 3).map { grey.rgb[$0] }
+        let luma = stride(from: 0, to: gray.rgb.count, by: 3).map { gray.rgb[$0] }
         let chroma = [UInt8](repeating: 128, count: (width + 1) / 2 * 2 * ((height + 1) / 2))
-        try await expect(Frame(luma, format: .gray, width: width, height: height), toBeLike: grey, within: 1e-4)
+        try await expect(Frame(luma, format: .gray, width: width, height: height), toBeLike: gray, within: 1e-4)
         for order in [Frame.ChromaOrder.blueRed, .redBlue] {
             let yuv = Frame(luma: luma, chroma: chroma, order: order, width: width, height: height)
-            try await expect(yuv, toBeLike: grey, within: 1e-3)
+            try await expect(yuv, toBeLike: gray, within: 1e-3)
         }
     }
 
     @Test(arguments: [Frame.YUVMatrix.bt601, .bt709, .bt2020], [Frame.YUVRange.full, .video])
-    func coloursOfYUV(matrix: Frame.YUVMatrix, range: Frame.YUVRange) async throws {
-        // Squares of four pixels of one colour, so that halving the resolution of colour loses nothing.
+    func colorsOfYUV(matrix: Frame.YUVMatrix, range: Frame.YUVRange) async throws {
+        // Squares of four pixels of one color, so that halving the resolution of color loses nothing.
         let image = Image(width: 32, height: 32) { x, y in [UInt8(x / 2 * 14 + 20), UInt8(y / 2 * 12 + 30), 128] }
         let (red, blue) =
             switch matrix {
@@ -86,7 +86,7 @@ import Testing
             var frame = Frame(luma: luma, chroma: chroma, order: order, width: 32, height: 32)
             frame.matrix = matrix
             frame.range = range
-            // Rounding to bytes moves a colour by up to two of 255.
+            // Rounding to bytes moves a color by up to two of 255.
             try await expect(frame, toBeLike: image, within: 0.05)
         }
     }

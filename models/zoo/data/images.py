@@ -1,4 +1,4 @@
-"""Labelled image sets by name, as uint8 arrays with what a model has to know of them.
+"""Labeled image sets by name, as uint8 arrays with what a model has to know of them.
 
 Every set is decoded once and kept as `.npy` in the cache folder, so that a training that is
 resumed starts in a second.

@@ -19,7 +19,7 @@ use crate::{images, numbers};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 An image is resized so that its shorter side has the right length, the middle is cut out, and
-its channels are normalised, as the model's metadata says (keys skipstone.labels, .resize, .crop,
+its channels are normalized, as the model's metadata says (keys skipstone.labels, .resize, .crop,
 .mean, .std, .activation); the image options override it. Where the metadata is missing, the size is
 that of the model's input and the normalization is ImageNet's. What normalization was taken and what
 the scores are is said at the end, with who decided it. The time is that of the model alone, without

@@ -17,10 +17,10 @@ fn pictures_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let red = path(&picture(directory.path(), "some.png", [255, 0, 0]));
     let blue = path(&picture(directory.path(), "other.bmp", [0, 0, 255]));
-    let outcome = skipstone(["classify", &model("colour.onnx"), &red, &blue, "--top", "2", "--json"]);
+    let outcome = skipstone(["classify", &model("color.onnx"), &red, &blue, "--top", "2", "--json"]);
     let json = outcome.json();
     assert_eq!(outcome.success().chars().next(), Some('{'));
-    assert_eq!(json["model"], model("colour.onnx"));
+    assert_eq!(json["model"], model("color.onnx"));
     let images = json["images"].as_array().unwrap();
     assert_eq!(images.len(), 2);
     for (image, (file, label, index)) in images.iter().zip([(red, "red", 0), (blue, "blue", 2)]) {
@@ -38,7 +38,7 @@ fn flags_come_before_metadata() {
     let green = path(&picture(directory.path(), "g.png", [0, 255, 0]));
     let labels = directory.path().join("labels.txt");
     std::fs::write(&labels, "rot\ngrün\nblau\n").unwrap();
-    let base = ["classify", &model("colour.onnx"), &green, "--json", "--labels", &path(&labels)].map(str::to_owned);
+    let base = ["classify", &model("color.onnx"), &green, "--json", "--labels", &path(&labels)].map(str::to_owned);
     let outcome = skipstone(base.iter().map(String::as_str).chain(["--mean", "0", "--std", "1,1,1", "--resize", "9"]));
     let top = &outcome.json()["images"][0]["top"][0];
     assert_eq!(top["label"], "grün");
@@ -54,7 +54,7 @@ fn flags_come_before_metadata() {
 fn it_is_said_what_scores_are_and_what_normalization_was_taken() {
     let directory = tempfile::tempdir().unwrap();
     let green = path(&picture(directory.path(), "g.png", [0, 255, 0]));
-    let base = ["classify", &model("colour.onnx"), &green].map(str::to_owned);
+    let base = ["classify", &model("color.onnx"), &green].map(str::to_owned);
     let with = |more: &[&str]| skipstone(base.iter().map(String::as_str).chain(more.iter().copied()));
     let json = with(&["--json"]).json();
     assert!(json["scores"].as_str().unwrap().starts_with("softmax, assumed"), "{json}");
@@ -77,9 +77,9 @@ fn it_is_said_what_scores_are_and_what_normalization_was_taken() {
     // The options are stored in a package, and said by all that open it.
     let names = directory.path().join("names.txt");
     std::fs::write(&names, "rot\ngrün\nblau\n").unwrap();
-    let package = path(&directory.path().join("colour.skip"));
+    let package = path(&directory.path().join("color.skip"));
     let localized = format!("de={}", path(&names));
-    let compile = ["compile", &model("colour.onnx"), "-o", &package, "--activation", "sigmoid"];
+    let compile = ["compile", &model("color.onnx"), "-o", &package, "--activation", "sigmoid"];
     let said = skipstone(compile.into_iter().chain(["--labels-for", &localized])).success();
     assert!(said.contains("scores: sigmoid, as asked for\n"), "{said}");
     let json = skipstone(["inspect", &package, "--json"]).json();
@@ -89,7 +89,7 @@ fn it_is_said_what_scores_are_and_what_normalization_was_taken() {
     let top = &json["images"][0]["top"][0];
     assert_eq!((&top["label"], &top["display_name"]), (&"green".into(), &"grün".into()));
     close(&top["score"], 0.982_014);
-    skipstone(["compile", &model("colour.onnx"), "-o", &package, "--std", "0"]).fault("model.metadata");
+    skipstone(["compile", &model("color.onnx"), "-o", &package, "--std", "0"]).fault("model.metadata");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_directory_is_walked_and_a_broken_image_does_not_stop_it() {
     picture(directory.path(), "deep/a.JPEG", [0, 255, 0]);
     picture(directory.path(), "c.webp", [0, 0, 255]);
     std::fs::write(directory.path().join("notes.txt"), "no image").unwrap();
-    let arguments = ["classify", &model("colour.onnx"), &path(directory.path()), "--top", "1"].map(str::to_owned);
+    let arguments = ["classify", &model("color.onnx"), &path(directory.path()), "--top", "1"].map(str::to_owned);
     let table = skipstone(&arguments).success();
     let lines: Vec<&str> = table.lines().collect();
     for (line, (file, label)) in lines[1..4].iter().zip([("b.png", "red"), ("c.webp", "blue"), ("a.JPEG", "green")]) {
@@ -124,7 +124,7 @@ fn a_pipe_is_no_picture() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = path(&directory.path().join("pipe.png"));
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let outcome = skipstone(["classify", &model("colour.onnx"), &pipe]);
+    let outcome = skipstone(["classify", &model("color.onnx"), &pipe]);
     assert_eq!(outcome.status, 1);
     assert!(outcome.stderr.starts_with("error[image]: "), "{}", outcome.stderr);
 }
@@ -132,8 +132,8 @@ fn a_pipe_is_no_picture() {
 #[test]
 fn nothing_to_classify_is_a_fault() {
     let directory = tempfile::tempdir().unwrap();
-    skipstone(["classify", &model("colour.onnx"), &path(directory.path())]).fault("image");
-    skipstone(["classify", &model("colour.onnx")]).usage("IMAGE|DIR");
+    skipstone(["classify", &model("color.onnx"), &path(directory.path())]).fault("image");
+    skipstone(["classify", &model("color.onnx")]).usage("IMAGE|DIR");
     let shapes = ["--shape", "a=8x8", "--shape", "b=8x8"];
     let picture = path(&picture(directory.path(), "p.png", [1, 2, 3]));
     skipstone(["classify", &model("sums.onnx"), &picture].into_iter().chain(shapes)).fault("model.image-input");
@@ -153,7 +153,7 @@ fn accuracy_is_counted_by_class_on_any_number_of_threads() {
         picture(&dataset, &format!("blue/{i}.png"), [200, 0, 0]);
     }
     for threads in ["1", "3", "64"] {
-        let outcome = skipstone(["evaluate", &model("colour.onnx"), &path(&dataset), "--json", "--threads", threads]);
+        let outcome = skipstone(["evaluate", &model("color.onnx"), &path(&dataset), "--json", "--threads", threads]);
         let json = outcome.json();
         outcome.success();
         assert_eq!(json["images"], 12);
@@ -165,16 +165,16 @@ fn accuracy_is_counted_by_class_on_any_number_of_threads() {
         assert_eq!(blue["mistaken_for"], "red");
         assert_eq!(json["classes"][0]["mistaken_for"], serde_json::Value::Null);
     }
-    let table = skipstone(["evaluate", &model("colour.onnx"), &path(&dataset)]).success();
+    let table = skipstone(["evaluate", &model("color.onnx"), &path(&dataset)]).success();
     assert!(table.contains("12 images: top-1 75.00 %, top-5 100.00 %"), "{table}");
 }
 
 #[test]
 fn a_data_set_that_does_not_fit_is_a_fault() {
     let directory = tempfile::tempdir().unwrap();
-    let evaluate = || skipstone(["evaluate", &model("colour.onnx"), &path(directory.path())]);
+    let evaluate = || skipstone(["evaluate", &model("color.onnx"), &path(directory.path())]);
     evaluate().fault("dataset");
     picture(directory.path(), "mauve/0.png", [1, 2, 3]);
     evaluate().fault("dataset");
-    skipstone(["evaluate", &model("colour.onnx"), "/no/such/directory"]).fault("io");
+    skipstone(["evaluate", &model("color.onnx"), "/no/such/directory"]).fault("io");
 }

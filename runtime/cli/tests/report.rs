@@ -6,7 +6,7 @@ use support::{model, skipstone};
 
 #[test]
 fn bench_reports_latency_and_memory() {
-    let outcome = skipstone(["bench", &model("colour.onnx"), "--warmup", "1", "--runs", "5", "--json", "-"]);
+    let outcome = skipstone(["bench", &model("color.onnx"), "--warmup", "1", "--runs", "5", "--json", "-"]);
     let json = outcome.json();
     outcome.success();
     assert_eq!(json["runs"], 5);
@@ -26,7 +26,7 @@ fn bench_reports_latency_and_memory() {
 
 #[test]
 fn bench_profiles_every_step() {
-    let outcome = skipstone(["bench", &model("colour.onnx"), "--runs", "20", "--profile", "--json", "-"]);
+    let outcome = skipstone(["bench", &model("color.onnx"), "--runs", "20", "--profile", "--json", "-"]);
     let json = outcome.json();
     let steps = json["steps"].as_array().unwrap();
     assert!(!steps.is_empty());
@@ -101,7 +101,7 @@ fn bench_writes_a_page_that_is_well_formed() {
 fn bench_writes_json_beside_its_tables() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("report.json");
-    let arguments = ["bench", &model("colour.onnx"), "--runs", "3", "--profile", "--json"].map(str::to_owned);
+    let arguments = ["bench", &model("color.onnx"), "--runs", "3", "--profile", "--json"].map(str::to_owned);
     let table = skipstone(arguments.iter().map(String::as_str).chain([file.to_str().unwrap()])).success();
     assert!(table.contains("median") && table.contains("operator"), "{table}");
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
@@ -112,7 +112,7 @@ fn bench_writes_json_beside_its_tables() {
 
 #[test]
 fn inspect_tells_what_runs() {
-    let outcome = skipstone(["inspect", &model("colour.onnx"), "--json"]);
+    let outcome = skipstone(["inspect", &model("color.onnx"), "--json"]);
     let json = outcome.json();
     outcome.success();
     assert_eq!(json["inputs"], serde_json::json!([{"name": "image", "dtype": "f32", "shape": [1, 3, 8, 8]}]));
@@ -129,7 +129,7 @@ fn inspect_tells_what_runs() {
     assert!(!steps.is_empty() && steps.iter().all(|step| shapes(&step["inputs"]) && shapes(&step["outputs"])));
     assert!(json["fallback_steps"].is_array());
 
-    let table = skipstone(["inspect", &model("colour.onnx")]).success();
+    let table = skipstone(["inspect", &model("color.onnx")]).success();
     for word in ["image", "logits", "1x3x8x8", "parameters", "arena", "kernel"] {
         assert!(table.contains(word), "{word}: {table}");
     }
@@ -144,11 +144,11 @@ fn a_dynamic_model_wants_its_shapes() {
 
 #[test]
 fn the_instruction_set_can_be_forced() {
-    let json = skipstone(["inspect", &model("colour.onnx"), "--isa", "scalar", "--json"]).json();
+    let json = skipstone(["inspect", &model("color.onnx"), "--isa", "scalar", "--json"]).json();
     assert_eq!(json["isa"], "scalar");
-    skipstone(["inspect", &model("colour.onnx"), "--isa", "mmx"]).usage("mmx");
+    skipstone(["inspect", &model("color.onnx"), "--isa", "mmx"]).usage("mmx");
     let foreign = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
-    skipstone(["inspect", &model("colour.onnx"), "--isa", foreign]).fault("isa");
+    skipstone(["inspect", &model("color.onnx"), "--isa", foreign]).fault("isa");
 }
 
 #[test]

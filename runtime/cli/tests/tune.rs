@@ -8,28 +8,28 @@ use support::{model, path, skipstone};
 fn what_was_measured_is_stored_and_used() {
     let directory = tempfile::tempdir().unwrap();
     let (tune, package) = (path(&directory.path().join("m.tune")), path(&directory.path().join("m.skip")));
-    let colour = model("colour.onnx");
-    let text = skipstone(["tune", &colour, "-o", &tune]).success();
+    let color = model("color.onnx");
+    let text = skipstone(["tune", &color, "-o", &tune]).success();
     assert!(text.contains("steps with a choice") && text.contains("a whole run takes"), "{text}");
-    let report = skipstone(["tune", &colour, "-o", &tune, "--json"]).json();
+    let report = skipstone(["tune", &color, "-o", &tune, "--json"]).json();
     assert!(report["run"]["measured_ms"].as_f64().unwrap() > 0.0);
     assert!(report["by_model_to_measured"].as_f64().unwrap() >= 1.0);
     assert_eq!(report["threads"], 1);
 
-    skipstone(["inspect", &colour, "--tuning", &tune]).success();
-    skipstone(["compile", &colour, "-o", &package, "--target", "host", "--tuning", &tune]).success();
+    skipstone(["inspect", &color, "--tuning", &tune]).success();
+    skipstone(["compile", &color, "-o", &package, "--target", "host", "--tuning", &tune]).success();
     skipstone(["inspect", &package]).success();
     skipstone(["tune", &package, "-o", &tune]).fault("tuning.none");
 
-    skipstone(["inspect", &colour, "--tuning", &tune, "--threads", "2"]).fault("tuning.target");
-    skipstone(["compile", &colour, "-o", &package, "--target", "host", "--memory", "small", "--tuning", &tune])
+    skipstone(["inspect", &color, "--tuning", &tune, "--threads", "2"]).fault("tuning.target");
+    skipstone(["compile", &color, "-o", &package, "--target", "host", "--memory", "small", "--tuning", &tune])
         .fault("tuning.target");
-    skipstone(["compile", &colour, "-o", &package, "--tuning", &tune]).usage("give a --target");
-    skipstone(["tune", &colour, "-o", &tune, "--tuning", &tune]).usage("--tuning is not an option of this command");
+    skipstone(["compile", &color, "-o", &package, "--tuning", &tune]).usage("give a --target");
+    skipstone(["tune", &color, "-o", &tune, "--tuning", &tune]).usage("--tuning is not an option of this command");
     let mut bytes = std::fs::read(&tune).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     std::fs::write(&tune, bytes).unwrap();
-    skipstone(["inspect", &colour, "--tuning", &tune]).usage("damaged");
-    skipstone(["inspect", &colour, "--tuning", "/no/such/file.tune"]).usage("/no/such/file.tune");
+    skipstone(["inspect", &color, "--tuning", &tune]).usage("damaged");
+    skipstone(["inspect", &color, "--tuning", "/no/such/file.tune"]).usage("/no/such/file.tune");
 }

@@ -42,7 +42,7 @@ pub mod qmap;
 pub mod qpool;
 pub mod qsums;
 pub mod reduce;
-pub mod requantise;
+pub mod requantize;
 pub mod resize;
 mod simd;
 pub mod softmax;

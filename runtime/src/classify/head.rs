@@ -169,7 +169,7 @@ enum Last {
     Other,
 }
 
-/// What makes the first output of `model`, behind steps that only move, convert or quantise it.
+/// What makes the first output of `model`, behind steps that only move, convert or quantize it.
 fn last(model: &Model) -> Last {
     let Some(plan) = model.plan() else { return Last::Other };
     let Some(output) = plan.outputs.first() else { return Last::Other };

@@ -122,8 +122,8 @@ mod tests {
         let axis = |source: usize, scaled: usize, at: usize| -> Vec<f64> {
             let scale = source as f64 / scaled as f64;
             let reach = scale.max(1.0);
-            let centre = (at as f64 + 0.5) * scale;
-            let raw: Vec<f64> = (0..source).map(|i| (1.0 - (i as f64 + 0.5 - centre).abs() / reach).max(0.0)).collect();
+            let center = (at as f64 + 0.5) * scale;
+            let raw: Vec<f64> = (0..source).map(|i| (1.0 - (i as f64 + 0.5 - center).abs() / reach).max(0.0)).collect();
             let total: f64 = raw.iter().sum();
             raw.into_iter().map(|w| w / total).collect()
         };

@@ -11,8 +11,8 @@
 //! | `skipstone.activation` | what makes scores of the output: `softmax`, `sigmoid` or `none` | the last operator tells |
 //! | `skipstone.resize` | length that the image's shorter side is resized to | the crop's |
 //! | `skipstone.crop` | side of the square cut from the middle | the input's side |
-//! | `skipstone.mean` | subtracted from each channel (of values 0 to 1), comma separated | ImageNet's; 0 for grey |
-//! | `skipstone.std` | what each channel is then divided by | ImageNet's; 1 for grey |
+//! | `skipstone.mean` | subtracted from each channel (of values 0 to 1), comma separated | ImageNet's; 0 for gray |
+//! | `skipstone.std` | what each channel is then divided by | ImageNet's; 1 for gray |
 
 mod classifier;
 mod filter;

@@ -122,7 +122,7 @@ impl Preprocess {
             return Err(refused("skipstone.std", "and skipstone.mean make numbers that are not finite"));
         }
         let three = |values: &[f32]| std::array::from_fn(|c| values[c % channels]);
-        let normal = Normal { mean: three(&mean), std: three(&std), grey: channels == 1 };
+        let normal = Normal { mean: three(&mean), std: three(&std), gray: channels == 1 };
         // Of two origins the weaker: what one of them only assumes is assumed.
         let weaker = |a: Origin, b: Origin| if a == Origin::Assumed || b == Origin::Caller { a } else { b };
         let normalization = Normalization { mean, std, origin: weaker(mean_origin, std_origin) };
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_of_the_input_size_is_only_normalised() {
+    fn an_image_of_the_input_size_is_only_normalized() {
         let (w, h) = (4, 4);
         let rgb = gradient(w, h);
         let image = Image::new(w, h, &rgb).unwrap();
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grey_model_sees_brightness() {
+    fn a_gray_model_sees_brightness() {
         let rgb = [255, 255, 255, 0, 0, 0, 255, 0, 0, 0, 255, 0];
         let got = prepare(&[1, 1, 2, 2], &[]).unwrap().apply(Image::new(2, 2, &rgb).unwrap());
         for (got, want) in got.iter().zip([1.0, 0.0, 0.299, 0.587]) {
@@ -378,7 +378,7 @@ mod tests {
         }
     }
 
-    /// A picture as a camera would see it: colours that change slowly, none near the limits.
+    /// A picture as a camera would see it: colors that change slowly, none near the limits.
     fn scene(width: usize, height: usize) -> Vec<u8> {
         let level = |x: usize, y: usize, c: usize| {
             let (x, y) = (x as f64 / width as f64, y as f64 / height as f64);
@@ -424,8 +424,8 @@ mod tests {
                 let want = p.apply(Image::new(w, h, &rgb).unwrap());
                 let mut got = vec![0.0; p.elements()];
                 // Levels by which the two may differ: the picture's two roundings to bytes, and a third where it
-                // becomes grey; for chroma also the frame's own, of three samples, and what its blocks do not show.
-                let rounding = if p.normal.grey { 1.6 } else { 1.1 };
+                // becomes gray; for chroma also the frame's own, of three samples, and what its blocks do not show.
+                let rounding = if p.normal.gray { 1.6 } else { 1.1 };
                 let mut near = |frame: &Frame<'_>, levels: f32| {
                     p.apply_frame(frame, &mut converter, &mut got).unwrap();
                     let level = levels / 255.0 / p.normal.std.iter().fold(1.0f32, |a, &b| a.min(b));
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_the_input_size_is_only_normalised() {
+    fn a_frame_of_the_input_size_is_only_normalized() {
         let (w, h) = (5, 4);
         let rgb = gradient(w, h);
         for dims in [[1, 3, h, w], [1, h, w, 3]] {

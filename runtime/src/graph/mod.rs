@@ -2,7 +2,7 @@
 //!
 //! Nodes stand in topological order; every value has a known type and shape, and is written
 //! once: by a node, by the caller (an input) or by the model (a constant). Passes rewrite
-//! the graph, one file each, and leave it valid; [`optimise`] runs them in order.
+//! the graph, one file each, and leave it valid; [`optimize`] runs them in order.
 
 mod block;
 #[cfg(test)]
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use block::{Block, MAX_DEPTH};
 #[cfg(any(feature = "passes", test))]
-pub use pass::optimise;
+pub use pass::optimize;
 
 use crate::error::{Error, Result};
 use crate::ops::{Op, Operator};

@@ -95,7 +95,7 @@ pub(crate) fn planned(graph: &Graph, isa: Isa, inputs: &[Tensor]) -> crate::Resu
 /// Runs `graph` planned for `isa` as it is.
 pub(crate) fn planned_as_it_is(graph: &Graph, isa: Isa, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
     let options = Options { isa: Some(isa), ..Options::default() };
-    outputs(&Model::of_optimised(graph.clone(), &options)?, inputs)
+    outputs(&Model::of_optimized(graph.clone(), &options)?, inputs)
 }
 
 /// Runs `model`.
@@ -134,7 +134,7 @@ pub(crate) fn check(op: impl Into<Op>, inputs: &[Tensor], tolerance: f64) -> Vec
 pub(crate) fn check_package(mut graph: Graph, inputs: &[Tensor]) {
     let isa = Isa::detect();
     let want = planned(&graph, isa, inputs).unwrap();
-    crate::graph::optimise(&mut graph).unwrap();
+    crate::graph::optimize(&mut graph).unwrap();
     let package = package::write(&graph, &Info::default(), None, None).unwrap();
     let got = outputs(&Model::from_bytes(&package, &Options::default()).unwrap(), inputs).unwrap();
     for (got, want) in got.iter().zip(&want) {

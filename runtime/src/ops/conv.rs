@@ -30,9 +30,9 @@ use crate::tensor::{DType, Fact, Tensor};
 pub struct Conv {
     /// Rows and columns of the kernel.
     pub kernel: [usize; 2],
-    /// Distance between neighbouring windows, vertical and horizontal.
+    /// Distance between neighboring windows, vertical and horizontal.
     pub stride: [usize; 2],
-    /// Distance between neighbouring taps, vertical and horizontal.
+    /// Distance between neighboring taps, vertical and horizontal.
     pub dilation: [usize; 2],
     /// Zeros above, left of, below and right of the image.
     pub pads: [usize; 4],

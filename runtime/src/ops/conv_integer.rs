@@ -309,7 +309,7 @@ mod tests {
                 inputs.extend([random.floats(&[scales]), random.floats(&[filters])]);
             }
             let want = check(op.clone(), &inputs, 0.0);
-            // What a quantiser has in the file: weights and their zero points.
+            // What a quantizer has in the file: weights and their zero points.
             let graph = single(op, &inputs, &[1, 3]);
             let given: Vec<Tensor> =
                 inputs.iter().enumerate().filter(|(i, _)| ![1, 3].contains(i)).map(|(_, t)| t.clone()).collect();

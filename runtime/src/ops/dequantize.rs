@@ -1,4 +1,4 @@
-//! DequantizeLinear: quantised integers to floats
+//! DequantizeLinear: quantized integers to floats
 //! ([ONNX DequantizeLinear](https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html)).
 //!
 //! `y = (x - zero) * scale`. Unsigned bytes with one scale run by a vector kernel.
@@ -83,8 +83,8 @@ impl Operator for Dequantize {
             check_scales(words(scale)?)?;
         }
         let kernel = match (cx.inputs[0].dtype, channels.channels) {
-            (DType::U8, 1) => format!("dequantise_u8_{}", cx.isa),
-            (dtype, _) => format!("dequantise_{dtype}"),
+            (DType::U8, 1) => format!("dequantize_u8_{}", cx.isa),
+            (dtype, _) => format!("dequantize_{dtype}"),
         };
         Ok(Choice { kernel, ..Choice::default() })
     }
@@ -98,7 +98,7 @@ impl Operator for Dequantize {
             {
                 check_scales(&[scale])?;
                 let x = Bytes { bytes: io.input(0)?, zero };
-                qmap::dequantise(isa, x, scale, io.output(0)?, io.pool());
+                qmap::dequantize(isa, x, scale, io.output(0)?, io.pool());
                 return Ok(());
             }
             by_quantized!(from, T => dequantize_all::<T>(&channels, io.input(0)?, scale, io.input(2)?, io.output(0)?),

@@ -11,7 +11,7 @@
 //! Of two equally near integers, both round to the even one.
 
 use serde::{Deserialize, Serialize};
-use skipstone_kernels::requantise::Requantise;
+use skipstone_kernels::requantize::Requantize;
 use skipstone_kernels::{Isa, qmap};
 
 use super::arity::exactly;
@@ -66,7 +66,7 @@ impl Operator for DynamicQuantize {
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.infer(&cx.inputs)?;
-        Ok(Choice { kernel: format!("dynamic_quantise_u8_{}", cx.isa), ..Choice::default() })
+        Ok(Choice { kernel: format!("dynamic_quantize_u8_{}", cx.isa), ..Choice::default() })
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
@@ -74,7 +74,7 @@ impl Operator for DynamicQuantize {
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let x: &[f32] = io.input(0)?;
             let (scale, zero) = scheme(qmap::range(isa, x));
-            qmap::quantise(isa, x, scale, Requantise::all(zero), io.output(0)?, io.pool());
+            qmap::quantize(isa, x, scale, Requantize::all(zero), io.output(0)?, io.pool());
             io.output::<f32>(1)?.fill(scale);
             io.output::<u8>(2)?.fill(zero);
             Ok(())

@@ -147,7 +147,7 @@ mod tests {
                 assert_close(&answer(&model, &row), &want[0], 1e-3, kernel);
             }
             let mut graph = graph;
-            crate::graph::optimise(&mut graph).unwrap();
+            crate::graph::optimize(&mut graph).unwrap();
             let (memory, precision) = (Memory::Fast, Precision::F32);
             let target = Target { isa: Isa::detect(), threads: 1, memory, precision };
             let package = package::write(&graph, &Info::default(), Some(target), None).unwrap();

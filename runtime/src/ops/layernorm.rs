@@ -1,4 +1,4 @@
-//! Layer normalisation over the last axes
+//! Layer normalization over the last axes
 //! ([ONNX LayerNormalization](https://onnx.ai/onnx/operators/onnx__LayerNormalization.html),
 //! RMSNormalization).
 
@@ -17,7 +17,7 @@ use crate::tensor::{DType, Fact, Tensor};
 /// Inputs are x, the scale and, optionally, the bias; those have as many elements as a row.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerNorm {
-    /// First of the normalised axes.
+    /// First of the normalized axes.
     pub axis: usize,
     /// Added under the root.
     pub epsilon: f32,

@@ -1,6 +1,6 @@
 //! LookUp: a table with a result for every byte.
 //!
-//! Whatever happens to a quantised number alone, between two quantised tensors, is a function of a byte: an activation,
+//! Whatever happens to a quantized number alone, between two quantized tensors, is a function of a byte: an activation,
 //! another scale, a sign. The passes make a table of it.
 
 use serde::{Deserialize, Serialize};

@@ -412,7 +412,7 @@ operators! {
     1 => Transpose(transpose::Transpose),
     /// Convolution.
     2 => Conv(conv::Conv),
-    /// A depthwise convolution and its neighbours.
+    /// A depthwise convolution and its neighbors.
     3 => Bottleneck(bottleneck::Bottleneck),
     /// Matrix product.
     4 => MatMul(matmul::MatMul),
@@ -438,7 +438,7 @@ operators! {
     14 => ArgMax(argmax::ArgMax),
     /// Probabilities.
     15 => Softmax(softmax::Softmax),
-    /// Layer normalisation.
+    /// Layer normalization.
     16 => LayerNorm(layernorm::LayerNorm),
     /// The best of an axis.
     17 => TopK(topk::TopK),
@@ -466,15 +466,15 @@ operators! {
     28 => Expand(broadcast::Expand),
     /// A tensor repeated whole.
     29 => Tile(broadcast::Tile),
-    /// Floats to quantised integers.
+    /// Floats to quantized integers.
     30 => Quantize(quantize::Quantize),
-    /// Quantised integers to floats.
+    /// Quantized integers to floats.
     31 => Dequantize(dequantize::Dequantize),
-    /// Quantised convolution or matrix product.
+    /// Quantized convolution or matrix product.
     32 => QConv(qconv::QConv),
-    /// Arithmetic of two quantised tensors.
+    /// Arithmetic of two quantized tensors.
     33 => QBinary(qbinary::QBinary),
-    /// Average pooling of quantised images.
+    /// Average pooling of quantized images.
     34 => QPool(qpool::QPool),
     /// A function of a byte.
     35 => LookUp(look_up::LookUp),

@@ -162,7 +162,7 @@ impl Operator for Pool {
         }
         match cx.inputs.first().map(|x| x.dtype) {
             Some(DType::I8) => {
-                Err(OpError::Type { index: 0, got: DType::I8, want: "u8; the pass for quantised models was left out" })
+                Err(OpError::Type { index: 0, got: DType::I8, want: "u8; the pass for quantized models was left out" })
             }
             Some(DType::U8) => Ok(Choice { kernel: format!("qpool_u8_{}", cx.isa), ..Choice::default() }),
             _ => Ok(Choice { kernel: format!("pool_f32_{}", cx.isa), ..Choice::default() }),

@@ -1,4 +1,4 @@
-//! QBinary: two quantised tensors added or multiplied.
+//! QBinary: two quantized tensors added or multiplied.
 //!
 //! ```text
 //! add       y = saturate(round((a - a_zero) * a_scale / y_scale + (b - b_zero) * b_scale / y_scale + y_zero))
@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap::{self, Bytes, QBinaryFn};
-use skipstone_kernels::requantise::Requantise;
+use skipstone_kernels::requantize::Requantize;
 
 use super::arity::exactly;
 use super::axes::Axes;
@@ -25,7 +25,7 @@ pub struct QBinary {
     /// Zero points of the operands.
     pub zeros: [u8; 2],
     /// From quanta to bytes.
-    pub by: Requantise,
+    pub by: Requantize,
     /// What bytes are counted from: 128 where they stand for signed ones.
     pub origin: u8,
 }
@@ -55,8 +55,7 @@ impl QBinary {
         if let Some((index, fact)) = [a, b].into_iter().enumerate().find(|(_, f)| f.dtype != DType::U8) {
             return Err(OpError::Type { index, got: fact.dtype, want: "u8" });
         }
-        let misfit =
-            || OpError::shapes("the second operand is repeated along neighbouring axes", &[&a.shape, &b.shape]);
+        let misfit = || OpError::shapes("the second operand is repeated along neighboring axes", &[&a.shape, &b.shape]);
         Self::dims(&a.shape, &b.shape).ok_or_else(misfit)
     }
 }
@@ -80,7 +79,7 @@ impl Operator for QBinary {
         let [_, middle, inner] = self.check(&[a.fact(), b.fact()])?;
         let value = |byte: u8| f32::from(i16::from(byte) - i16::from(self.origin));
         let [a_zero, b_zero, y_zero] = [self.zeros[0], self.zeros[1], self.by.zero].map(value);
-        let by = Requantise { zero: self.origin, ..self.by };
+        let by = Requantize { zero: self.origin, ..self.by };
         let bytes: Vec<u8> = a
             .bytes()
             .iter()
@@ -127,7 +126,7 @@ mod tests {
         let mut random = Random(6);
         for b in [[2, 5, 4, 17], [2, 1, 1, 17], [2, 5, 1, 1], [1, 1, 1, 1]] {
             for function in [QBinaryFn::Add { a: 0.7, b: 2.5 }, QBinaryFn::Multiply { scale: 1.5 }] {
-                let op = QBinary { function, zeros: [3, 5], by: Requantise::all(9), origin: random.pick(&[0, 128]) };
+                let op = QBinary { function, zeros: [3, 5], by: Requantize::all(9), origin: random.pick(&[0, 128]) };
                 check(op, &[random.tensor(DType::U8, &[2, 5, 4, 17]), random.tensor(DType::U8, &b)], 0.0);
             }
         }

@@ -1,4 +1,4 @@
-//! QConv: a quantised convolution, or a matrix product as one of a single tap.
+//! QConv: a quantized convolution, or a matrix product as one of a single tap.
 //!
 //! Operands: the images in unsigned bytes; then, all constant, the weights `[out, in / groups, rows, columns]` in signed
 //! bytes with zero point 0, the bias `[out]` in 32 bits, and for each filter what its sum is multiplied by:
@@ -14,7 +14,7 @@
 use bytemuck::{cast_slice, cast_slice_mut};
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::conv::{ByteConv, ConvShape, Out, Packed};
-use skipstone_kernels::requantise::Requantise;
+use skipstone_kernels::requantize::Requantize;
 
 use super::axes::{Axes, Elements, Link, Nhwc};
 use super::byte_conv::{self, WEIGHTS, X};
@@ -24,7 +24,7 @@ use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// A quantised convolution.
+/// A quantized convolution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QConv {
     /// The geometry; nothing is fused to it.
@@ -41,7 +41,7 @@ pub enum QResult {
     /// Unsigned bytes.
     Bytes {
         /// From quanta to bytes.
-        by: Requantise,
+        by: Requantize,
         /// Looked up afterwards.
         table: Option<ByteTable>,
     },
@@ -192,7 +192,7 @@ mod tests {
             let image = Image { batch: random.pick(&[1, 2]), channels: depth, height: 5 + random.below(8), width: 6 };
             let table = random.pick(&[true, false]).then(|| ByteTable::of(|byte| 255 - byte));
             let result = match random.below(2) {
-                0 => QResult::Bytes { by: Requantise::all(100), table },
+                0 => QResult::Bytes { by: Requantize::all(100), table },
                 _ => QResult::Floats,
             };
             let (kernel, layout) = (conv.kernel, conv.layout);
@@ -208,7 +208,7 @@ mod tests {
             let want = graph.evaluate(&inputs[..1]).unwrap();
             for isa in Isa::available() {
                 let got = planned(&graph, isa, &inputs[..1]).unwrap();
-                assert_close(&got[0], &want[0], 0.0, "a quantised convolution");
+                assert_close(&got[0], &want[0], 0.0, "a quantized convolution");
             }
         }
     }

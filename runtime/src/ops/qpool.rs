@@ -1,4 +1,4 @@
-//! QPool: the mean over windows of a quantised image, as a quantised image.
+//! QPool: the mean over windows of a quantized image, as a quantized image.
 //!
 //! `y = byte(sum over the window of (x - zero) * x_scale / (y_scale * count))`. The largest of a window is a
 //! [`Pool`] as it is: bytes are ordered as the numbers that they stand for.

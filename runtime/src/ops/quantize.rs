@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap;
-use skipstone_kernels::requantise::Requantise;
+use skipstone_kernels::requantize::Requantize;
 
 use super::arity::exactly;
 use super::axes::Axes;
@@ -90,8 +90,8 @@ impl Operator for Quantize {
             check_scales(words(scale)?)?;
         }
         let kernel = match (self.to, channels.channels) {
-            (DType::U8 | DType::I8, 1) => format!("quantise_{}_{}", self.to, cx.isa),
-            _ => format!("quantise_{}", self.to),
+            (DType::U8 | DType::I8, 1) => format!("quantize_{}_{}", self.to, cx.isa),
+            _ => format!("quantize_{}", self.to),
         };
         Ok(Choice { kernel, ..Choice::default() })
     }
@@ -106,8 +106,8 @@ impl Operator for Quantize {
                 // Signed bytes are unsigned ones less 128.
                 let signed = to == DType::I8;
                 let y = io.output_bytes(0)?;
-                let by = Requantise::all(if signed { flip(zero) } else { zero });
-                qmap::quantise(isa, x, scale, by, y, io.pool());
+                let by = Requantize::all(if signed { flip(zero) } else { zero });
+                qmap::quantize(isa, x, scale, by, y, io.pool());
                 if signed {
                     y.iter_mut().for_each(|y| *y = flip(*y));
                 }

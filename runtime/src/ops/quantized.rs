@@ -1,4 +1,4 @@
-//! What quantising and dequantising have in common: scales and zero points, one for the whole tensor or one for each
+//! What quantizing and dequantizing have in common: scales and zero points, one for the whole tensor or one for each
 //! index of an axis.
 
 use std::ops::Deref;
@@ -10,7 +10,7 @@ use super::number::Number;
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
-/// What each byte becomes: a function of a quantised number, evaluated for all there are.
+/// What each byte becomes: a function of a quantized number, evaluated for all there are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct ByteTable(Arc<[u8; 256]>);
@@ -45,7 +45,7 @@ impl From<ByteTable> for Vec<u8> {
     }
 }
 
-/// Types that a zero point and the quantised tensor may have.
+/// Types that a zero point and the quantized tensor may have.
 pub(crate) fn is_quantized(dtype: DType) -> bool {
     matches!(dtype, DType::U8 | DType::I8 | DType::U16 | DType::I16)
 }

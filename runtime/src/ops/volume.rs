@@ -28,9 +28,9 @@ pub struct VolumeConv {
     pub transposed: bool,
     /// Taps along each axis.
     pub kernel: [usize; 3],
-    /// Distance between neighbouring windows.
+    /// Distance between neighboring windows.
     pub stride: [usize; 3],
-    /// Distance between neighbouring taps.
+    /// Distance between neighboring taps.
     pub dilation: [usize; 3],
     /// Zeros before the volume, or, where transposed, what is cut off the result in front.
     pub pads: [usize; 3],

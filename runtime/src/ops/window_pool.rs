@@ -38,9 +38,9 @@ pub struct WindowPool {
     pub of: Of,
     /// Taps along each axis.
     pub kernel: [usize; 3],
-    /// Distance between neighbouring windows.
+    /// Distance between neighboring windows.
     pub stride: [usize; 3],
-    /// Distance between neighbouring taps.
+    /// Distance between neighboring taps.
     pub dilation: [usize; 3],
     /// Padding before the volume.
     pub before: [usize; 3],

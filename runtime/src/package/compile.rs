@@ -50,7 +50,7 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
         Lowered::Foreign(model) => return Err(Error::Unsupported { node: "graph".into(), reason: model.reason }),
     };
     drop(source);
-    let warning = graph::optimise(&mut graph)?;
+    let warning = graph::optimize(&mut graph)?;
     info.metadata.extend(recipe.metadata.iter().cloned());
     info.metadata.extend(warning.map(|warning| (WARNING.to_owned(), warning)));
     let removed: Vec<String> = graph.removed.iter().map(ToString::to_string).collect();

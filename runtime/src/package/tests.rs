@@ -63,7 +63,7 @@ fn given() -> Graph {
 /// The same behind the passes.
 fn network() -> Graph {
     let mut graph = given();
-    graph::optimise(&mut graph).unwrap();
+    graph::optimize(&mut graph).unwrap();
     graph
 }
 

@@ -229,19 +229,19 @@ fn greedy(requests: &[Request], order: &[usize], pairs: &mut usize) -> Option<Pl
     let mut offsets = vec![0; requests.len()];
     let mut placed = Placed::none(requests);
     // Where they begin and end, and which they are.
-    let mut neighbours: Vec<(usize, usize, usize)> = Vec::new();
+    let mut neighbors: Vec<(usize, usize, usize)> = Vec::new();
     let mut total = 0;
     for &index in order {
         let request = &requests[index];
         let size = request.padded();
-        neighbours.clear();
+        neighbors.clear();
         let ranges = placed.beside(request).map(|i| (offsets[i], offsets[i] + requests[i].padded(), i));
-        neighbours.extend(ranges.take(*pairs));
+        neighbors.extend(ranges.take(*pairs));
         // A long life is looked at step by step.
-        *pairs = pairs.checked_sub(neighbours.len() + request.last - request.first + 1)?;
-        neighbours.sort_unstable();
+        *pairs = pairs.checked_sub(neighbors.len() + request.last - request.first + 1)?;
+        neighbors.sort_unstable();
         let (mut end, mut gap): (usize, Option<Range<usize>>) = (0, None);
-        for &(start, its_end, _) in &neighbours {
+        for &(start, its_end, _) in &neighbors {
             if start >= end + size && gap.as_ref().is_none_or(|g| start - end < g.len()) {
                 gap = Some(end..start);
             }

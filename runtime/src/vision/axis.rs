@@ -20,11 +20,11 @@ pub(crate) fn taps(source: usize, window: Window) -> Vec<Tap> {
     let reach = scale.max(1.0);
     (window.start..window.start + window.len)
         .map(|at| {
-            let centre = (at as f64 + 0.5) * scale;
+            let center = (at as f64 + 0.5) * scale;
             // Float to integer conversions saturate: what lies left of 0 becomes 0.
-            let first = ((centre - reach + 0.5) as usize).min(source - 1);
-            let end = ((centre + reach + 0.5) as usize).clamp(first + 1, source);
-            let weight = |x: usize| (1.0 - ((x as f64 - centre + 0.5) / reach).abs()).max(0.0);
+            let first = ((center - reach + 0.5) as usize).min(source - 1);
+            let end = ((center + reach + 0.5) as usize).clamp(first + 1, source);
+            let weight = |x: usize| (1.0 - ((x as f64 - center + 0.5) / reach).abs()).max(0.0);
             let total: f64 = (first..end).map(weight).sum();
             Tap { first, weights: (first..end).map(|x| weight(x) / total).collect() }
         })

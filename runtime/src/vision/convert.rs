@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use skipstone_kernels::Isa;
-use skipstone_kernels::frame::{Across, Colour, Course, Down, Input, LINES, Layout, Rows, Tap, across, down, prefetch};
+use skipstone_kernels::frame::{Across, Color, Course, Down, Input, LINES, Layout, Rows, Tap, across, down, prefetch};
 
 use super::axis::{Window, halved, reversed, taps, trimmed};
-use super::colour::{self, Meaning, Normal};
+use super::color::{self, Meaning, Normal};
 use super::frame::{Frame, Orientation, Plane, Region};
 use super::source::{Component, Source, SourceShape, sources};
 
@@ -78,7 +78,7 @@ struct Geometry {
 #[derive(Debug)]
 struct Plan {
     geometry: Geometry,
-    colour: Colour,
+    color: Color,
     strands: heapless::Vec<Strand, 3>,
     /// Lines to make, in all.
     rows: usize,
@@ -117,8 +117,8 @@ impl Plan {
         };
         let strands: heapless::Vec<Strand, 3> = geometry.shapes.iter().map(strand).collect();
         let unit = |j: usize| geometry.components.get(j).map_or(1.0, |&(source, _)| strands[source].across.unit());
-        let colour = colour::map(geometry.meaning, &target.normal, [unit(0), unit(1), unit(2)]);
-        Self { colour, strands, rows: rows.len(), lines, geometry }
+        let color = color::map(geometry.meaning, &target.normal, [unit(0), unit(1), unit(2)]);
+        Self { color, strands, rows: rows.len(), lines, geometry }
     }
 
     fn run(&self, isa: Isa, sources: &[Source<'_>], lines: &mut [i16], out: &mut [f32]) {
@@ -148,7 +148,7 @@ impl Plan {
                     Input { lines: &lines[start + byte..], stride: *stride, taps: across }
                 })
                 .collect();
-            across(isa, &inputs, &self.colour, target.layout, course, at, out);
+            across(isa, &inputs, &self.color, target.layout, course, at, out);
         }
     }
 }

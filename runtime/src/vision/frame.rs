@@ -1,11 +1,11 @@
 //! What a camera delivers: planes of bytes, how they lie in memory, and how the camera was held.
 
-use super::colour::{Meaning, YuvMatrix, YuvRange};
+use super::color::{Meaning, YuvMatrix, YuvRange};
 use crate::error::{Error, Result};
 
 /// Longest side of a frame.
 const MAX_SIDE: usize = 1 << 16;
-/// Most bytes from a sample to its neighbour.
+/// Most bytes from a sample to its neighbor.
 const MAX_PIXEL_STRIDE: usize = 16;
 
 /// Samples in memory: that of column x and row y begins at `bytes[y * row_stride + x * pixel_stride]`. The last row may
@@ -16,7 +16,7 @@ pub struct Plane<'a> {
     pub bytes: &'a [u8],
     /// Bytes from the start of a row to that of the next.
     pub row_stride: usize,
-    /// Bytes from a sample to its neighbour, at most 16.
+    /// Bytes from a sample to its neighbor, at most 16.
     pub pixel_stride: usize,
 }
 
@@ -37,7 +37,7 @@ pub enum Pixels<'a> {
         /// Which bytes are black and white.
         range: YuvRange,
     },
-    /// Interleaved colours, or brightness alone.
+    /// Interleaved colors, or brightness alone.
     Color {
         /// All samples of a pixel lie at its place.
         plane: Plane<'a>,
@@ -156,7 +156,7 @@ impl<'a> Frame<'a> {
                 check("u", u, width.div_ceil(2), height.div_ceil(2), 1)?;
                 check("v", v, width.div_ceil(2), height.div_ceil(2), 1)?;
             }
-            Pixels::Color { plane, order } => check("colour", plane, width, height, order.bytes())?,
+            Pixels::Color { plane, order } => check("color", plane, width, height, order.bytes())?,
         }
         let region = Region { x: 0, y: 0, width, height };
         Ok(Self { pixels, region, rotation: Rotation::None, mirrored: false })
@@ -234,7 +234,7 @@ impl<'a> Frame<'a> {
         Self::new(width, height, Pixels::Color { plane, order })
     }
 
-    /// The same samples, by another matrix; nothing changes where they are colours.
+    /// The same samples, by another matrix; nothing changes where they are colors.
     #[must_use]
     pub fn with_matrix(mut self, to: YuvMatrix) -> Self {
         if let Pixels::Yuv { matrix, .. } = &mut self.pixels {
@@ -243,7 +243,7 @@ impl<'a> Frame<'a> {
         self
     }
 
-    /// The same samples, in another range; nothing changes where they are colours.
+    /// The same samples, in another range; nothing changes where they are colors.
     #[must_use]
     pub fn with_range(mut self, to: YuvRange) -> Self {
         if let Pixels::Yuv { range, .. } = &mut self.pixels {

@@ -30,7 +30,7 @@ pub(super) struct SourceShape {
 /// Where a component lies: index of the source, and byte of the pixel.
 pub(super) type Component = (usize, usize);
 
-/// Sources of a frame, and the components in the order that its colours are computed from.
+/// Sources of a frame, and the components in the order that its colors are computed from.
 pub(super) type Sources<'a> = (heapless::Vec<Source<'a>, 3>, heapless::Vec<Component, 3>);
 
 /// The sources of `frame`: luma and chroma, or red, green and blue, or brightness.

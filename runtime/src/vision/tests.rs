@@ -34,7 +34,7 @@ struct Case {
     scaled: (usize, usize),
     outside: [usize; 4],
     layout: Layout,
-    grey: bool,
+    gray: bool,
     seed: u32,
 }
 
@@ -55,7 +55,7 @@ fn case() -> impl Strategy<Value = Case> {
     let turn = (rotation, proptest::option::of(proptest::array::uniform4(0..100usize)));
     let target = ((side(), side()), proptest::array::uniform4(0..60usize), any::<bool>());
     (source, turn, target).prop_map(
-        |((size, format, slack, flags, seed), (rotation, crop), (scaled, outside, grey))| Case {
+        |((size, format, slack, flags, seed), (rotation, crop), (scaled, outside, gray))| Case {
             size,
             format,
             slack,
@@ -67,7 +67,7 @@ fn case() -> impl Strategy<Value = Case> {
             crop,
             scaled,
             outside,
-            grey,
+            gray,
             seed,
         },
     )
@@ -178,8 +178,8 @@ impl Picture {
 fn triangle(source: usize, scaled: usize, at: usize) -> Vec<(usize, f64)> {
     let scale = source as f64 / scaled as f64;
     let reach = scale.max(1.0);
-    let centre = (at as f64 + 0.5) * scale;
-    let weight = |i: usize| (1.0 - (i as f64 + 0.5 - centre).abs() / reach).max(0.0);
+    let center = (at as f64 + 0.5) * scale;
+    let weight = |i: usize| (1.0 - (i as f64 + 0.5 - center).abs() / reach).max(0.0);
     let total: f64 = (0..source).map(weight).sum();
     (0..source).map(|i| (i, weight(i) / total)).filter(|(_, weight)| *weight > 0.0).collect()
 }
@@ -245,9 +245,9 @@ fn check(case: &Case) {
         };
         let across = window(case.scaled.0, case.outside[0] / 2, case.outside[1]);
         let down = window(case.scaled.1, case.outside[2] / 2, case.outside[3]);
-        let normal = Normal { mean: MEAN, std: STD, grey: case.grey };
+        let normal = Normal { mean: MEAN, std: STD, gray: case.gray };
         let target = Target { across, down, layout: case.layout, normal };
-        let channels = if case.grey { 1 } else { 3 };
+        let channels = if case.gray { 1 } else { 3 };
         let size = across.len * down.len;
         let columns: Vec<_> =
             (0..across.len).map(|x| triangle(picture.width, across.scaled, across.start + x)).collect();
@@ -262,7 +262,7 @@ fn check(case: &Case) {
                 let want = want.map(|level| level.clamp(0.0, 255.0) / 255.0);
                 let brightness = 0.299 * want[0] + 0.587 * want[1] + 0.114 * want[2];
                 for (c, want) in want.into_iter().enumerate().take(channels) {
-                    let want = if case.grey { brightness } else { want };
+                    let want = if case.gray { brightness } else { want };
                     let at = match case.layout {
                         Layout::Planar => c * size + y * across.len + x,
                         Layout::Interleaved => (y * across.len + x) * channels + c,
@@ -284,7 +284,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn a_frame_is_its_picture_resized_and_normalised(case in case()) {
+    fn a_frame_is_its_picture_resized_and_normalized(case in case()) {
         check(&case);
     }
 }
@@ -313,14 +313,14 @@ fn larger_frames_are_no_different() {
                 scaled: [(41, 37), (19, 90)][j % 2],
                 outside: [3, 5, 0, 10],
                 layout: [Layout::Planar, Layout::Interleaved][i % 2],
-                grey: false,
+                gray: false,
                 seed: 5,
             });
         }
     }
 }
 
-/// The colours 1 to 6 of a frame of three columns and two rows, once upright.
+/// The colors 1 to 6 of a frame of three columns and two rows, once upright.
 fn turned(rotation: Rotation, mirrored: bool, region: Option<Region>) -> Vec<u8> {
     let bytes = [1, 2, 3, 4, 5, 6];
     let mut frame = Frame::gray(3, 2, &bytes).unwrap().rotated(rotation).mirrored(mirrored);
@@ -328,7 +328,7 @@ fn turned(rotation: Rotation, mirrored: bool, region: Option<Region>) -> Vec<u8>
         frame = frame.cropped(region).unwrap();
     }
     let whole = |len| Window { scaled: len, start: 0, len };
-    let normal = Normal { mean: [0.0; 3], std: [1.0; 3], grey: true };
+    let normal = Normal { mean: [0.0; 3], std: [1.0; 3], gray: true };
     let target = Target { across: whole(frame.width()), down: whole(frame.height()), layout: Layout::Planar, normal };
     let mut out = vec![0.0; frame.width() * frame.height()];
     Converter::new(Isa::detect()).convert(&frame, &target, &mut out);
@@ -474,7 +474,7 @@ fn the_formats_of_the_constructors_are_what_their_names_say() {
     let want = [240.2, 28.5864, 100.0];
     let pixel = |frame: Frame<'_>| {
         let one = Window { scaled: 1, start: 0, len: 1 };
-        let normal = Normal { mean: [0.0; 3], std: [1.0; 3], grey: false };
+        let normal = Normal { mean: [0.0; 3], std: [1.0; 3], gray: false };
         let mut out = [0.0f32; 3];
         let target = Target { across: one, down: one, layout: Layout::Planar, normal };
         Converter::new(Isa::detect()).convert(&frame, &target, &mut out);

@@ -1,4 +1,4 @@
-"""ONNX Runtime: all graph optimisations, input and output bound once."""
+"""ONNX Runtime: all graph optimizations, input and output bound once."""
 
 import numpy as np
 import onnxruntime

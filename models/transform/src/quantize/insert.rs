@@ -1,4 +1,4 @@
-//! The quantised model: pairs of QuantizeLinear and DequantizeLinear behind tensors, weights as bytes.
+//! The quantized model: pairs of QuantizeLinear and DequantizeLinear behind tensors, weights as bytes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,7 +30,7 @@ pub(super) fn run(editor: &mut Editor, selection: &Selection, schemes: &[Scheme]
         nodes.push(node);
         outputs.iter().for_each(|name| insert.activation(name, &mut nodes));
     }
-    // Readers take the dequantised tensor; the pairs themselves read what they quantise.
+    // Readers take the dequantized tensor; the pairs themselves read what they quantize.
     for node in nodes.iter_mut().filter(|node| !node.is("QuantizeLinear")) {
         for input in &mut node.inputs {
             if let Some(dequantized) = insert.made.get(input) {
@@ -58,14 +58,14 @@ struct Insert<'a> {
     editor: &'a mut Editor,
     selection: &'a Selection,
     schemes: &'a [Scheme],
-    /// Tensors with their dequantised form.
+    /// Tensors with their dequantized form.
     made: HashMap<String, String>,
     /// New constants.
     tensors: Vec<Tensor>,
 }
 
 impl Insert<'_> {
-    /// Quantises and dequantises the tensor `name`, if it becomes bytes.
+    /// Quantizes and dequantizes the tensor `name`, if it becomes bytes.
     fn activation(&mut self, name: &str, nodes: &mut Vec<Node>) {
         let Some(scheme) = self.selection.root(name).map(|root| self.schemes[root]) else { return };
         let (scale, zero) = (self.editor.fresh(name, "scale"), self.editor.fresh(name, "zero_point"));
@@ -128,7 +128,7 @@ impl Insert<'_> {
         Some(())
     }
 
-    /// A constant of integers with scales along an axis, and the node that dequantises it, whose result it answers.
+    /// A constant of integers with scales along an axis, and the node that dequantizes it, whose result it answers.
     #[allow(clippy::too_many_arguments)]
     fn constant(
         &mut self,

@@ -1,4 +1,4 @@
-//! Post-training quantisation: a model of floats becomes one of bytes.
+//! Post-training quantization: a model of floats becomes one of bytes.
 //!
 //! ```text
 //! x -> Conv(w, b) -> Relu -> y
@@ -6,7 +6,7 @@
 //! x -> Q -> DQ -> Conv(DQ(w), DQ(b)) -> Relu -> Q -> DQ -> y
 //! ```
 //!
-//! The result is standard ONNX in the QDQ form: floats that are quantised and dequantised again wherever a runtime may
+//! The result is standard ONNX in the QDQ form: floats that are quantized and dequantized again wherever a runtime may
 //! keep bytes. Activations are unsigned bytes with a zero point; weights are signed bytes with a scale for each output
 //! channel, biases 32-bit integers (B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
 //! Integer-Arithmetic-Only Inference", 2018).
@@ -57,7 +57,7 @@ impl Quantizer {
     /// Prepares the model in `bytes`, an ONNX file.
     ///
     /// # Errors
-    /// A model that is malformed, quantised already, older than opset 13, or has nothing to quantise.
+    /// A model that is malformed, quantized already, older than opset 13, or has nothing to quantize.
     pub fn new(bytes: &[u8]) -> Result<Self> {
         let mut model = Editor::open(bytes)?;
         let opset = model.opset;
@@ -71,7 +71,7 @@ impl Quantizer {
             .iter()
             .any(|node| node.op_type.contains("QuantizeLinear") || node.op_type.starts_with("QLinear"))
         {
-            return Err(Error::Unsupported("the model is quantised already".into()));
+            return Err(Error::Unsupported("the model is quantized already".into()));
         }
         prepare::run(&mut model);
         let selection = Selection::of(&model.graph);
@@ -127,7 +127,7 @@ impl Quantizer {
         self.observed.iter_mut().for_each(Observed::begin_histogram);
     }
 
-    /// The quantised model.
+    /// The quantized model.
     ///
     /// # Errors
     /// [`Error::Calibration`] where nothing was observed.

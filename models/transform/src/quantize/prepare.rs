@@ -1,4 +1,4 @@
-//! The model as quantisation wants it: constants in one place, normalisation in the weights.
+//! The model as quantization wants it: constants in one place, normalization in the weights.
 //!
 //! ```text
 //! Constant -> w                    =>    initializer w

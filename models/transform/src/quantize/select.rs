@@ -42,7 +42,7 @@ impl Selection {
         }
         let mut wanted: HashSet<&str> = HashSet::new();
         let mut heavy = false;
-        for node in graph.nodes.iter().filter(|node| is_quantisable(node, graph, &weights)) {
+        for node in graph.nodes.iter().filter(|node| is_quantizable(node, graph, &weights)) {
             heavy |= has_weights(node);
             let operands = if has_weights(node) { &node.inputs[..1] } else { &node.inputs[..] };
             wanted.extend(operands.iter().map(String::as_str));
@@ -106,7 +106,7 @@ pub(super) fn has_weights(node: &Node) -> bool {
 }
 
 /// Whether a node can be computed in bytes.
-fn is_quantisable(node: &Node, graph: &Graph, weights: &HashSet<&str>) -> bool {
+fn is_quantizable(node: &Node, graph: &Graph, weights: &HashSet<&str>) -> bool {
     let has = |index: usize| node.inputs.get(index).is_some_and(|name| weights.contains(name.as_str()));
     if has_weights(node) {
         let given = node.inputs.get(1).and_then(|name| graph.initializer(name));

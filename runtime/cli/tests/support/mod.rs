@@ -1,7 +1,7 @@
 //! What the tests of the command have in common: calling it, and files for it.
 //!
-//! `models/colour.onnx` takes an 8x8 image to the strongest of its colours: global average
-//! pooling and a 3x3 identity times 4, with labels and normalisation in its metadata.
+//! `models/color.onnx` takes an 8x8 image to the strongest of its colors: global average
+//! pooling and a 3x3 identity times 4, with labels and normalization in its metadata.
 //! `models/sums.onnx` gives `out/sum = a + b` and `out_sum = a - b` of dynamic matrices.
 
 #![allow(dead_code, reason = "every test program uses a part")]
@@ -72,11 +72,11 @@ pub fn path(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A picture of one colour below `directory`, in the format that its name says.
-pub fn picture(directory: &Path, name: &str, colour: [u8; 3]) -> PathBuf {
+/// A picture of one color below `directory`, in the format that its name says.
+pub fn picture(directory: &Path, name: &str, color: [u8; 3]) -> PathBuf {
     let path = directory.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    image::RgbImage::from_pixel(12, 10, image::Rgb(colour)).save(&path).unwrap();
+    image::RgbImage::from_pixel(12, 10, image::Rgb(color)).save(&path).unwrap();
     path
 }
 

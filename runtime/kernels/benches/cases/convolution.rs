@@ -9,7 +9,7 @@ use skipstone_kernels::conv::{
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::isa::Isa;
 use skipstone_kernels::pool::{ImageShape, PoolFn, PoolShape, global_pool, pool};
-use skipstone_kernels::requantise::Requantise;
+use skipstone_kernels::requantize::Requantize;
 use skipstone_kernels::threads::Pool;
 use skipstone_kernels::{depthwise, stem};
 
@@ -189,7 +189,7 @@ fn byte_call(kernel: &'static dyn ByteKernel, shape: ConvShape) -> Call {
     let mut scratch = AlignedVec::zeroed(kernel.scratch_len(&shape, 1));
     Box::new(move || {
         let packed = Packed { weights: &weights, offsets: &offsets, scales: &scales };
-        let out = Out::Bytes { to: &mut out, by: Requantise::all(ZERO), table: None };
+        let out = Out::Bytes { to: &mut out, by: Requantize::all(ZERO), table: None };
         kernel.run(ByteConv { shape: &shape, input: &input, zero: ZERO, packed, out }, &mut scratch, &pool);
     })
 }

@@ -2,7 +2,7 @@
 //! pairs of chroma, resized to 224 x 224.
 
 use skipstone_kernels::arena::AlignedVec;
-use skipstone_kernels::frame::{Across, Colour, Course, Down, Input, LINES, Layout, Rows, Tap, across, down};
+use skipstone_kernels::frame::{Across, Color, Course, Down, Input, LINES, Layout, Rows, Tap, across, down};
 use skipstone_kernels::isa::Isa;
 
 use super::{Case, Work, bytes};
@@ -51,7 +51,7 @@ fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize)
         let lines = AlignedVec::<i16>::zeroed(2 * count * stride);
         // With several lines side by side, their columns are rows of the output.
         let mut out = AlignedVec::<f32>::zeroed(3 * OUTPUT * if count == 1 { 1 } else { OUTPUT });
-        let colour = Colour { matrix: [[1e-3; 3]; 3], bias: [-0.5; 3], low: [-2.0; 3], high: [2.0; 3], grey: None };
+        let color = Color { matrix: [[1e-3; 3]; 3], bias: [-0.5; 3], low: [-2.0; 3], high: [2.0; 3], gray: None };
         Box::new(move || {
             let (luma_lines, chroma_lines) = lines.split_at(count * stride);
             let inputs = [
@@ -59,7 +59,7 @@ fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize)
                 Input { lines: chroma_lines, stride, taps: &chroma },
                 Input { lines: &chroma_lines[1..], stride, taps: &chroma },
             ];
-            across(isa, &inputs, &colour, Layout::Planar, course, 0, &mut out);
+            across(isa, &inputs, &color, Layout::Planar, course, 0, &mut out);
         })
     })
 }
@@ -68,10 +68,10 @@ fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize)
 fn triangles(source: usize) -> Vec<Tap> {
     let scale = source as f64 / OUTPUT as f64;
     let tap = |output: usize| {
-        let centre = (output as f64 + 0.5) * scale - 0.5;
-        let first = (centre - scale).ceil().max(0.0) as usize;
-        let end = ((centre + scale) as usize + 1).min(source);
-        let weight = |x: usize| (1.0 - (x as f64 - centre).abs() / scale).max(0.0);
+        let center = (output as f64 + 0.5) * scale - 0.5;
+        let first = (center - scale).ceil().max(0.0) as usize;
+        let end = ((center + scale) as usize + 1).min(source);
+        let weight = |x: usize| (1.0 - (x as f64 - center).abs() / scale).max(0.0);
         let total: f64 = (first..end).map(weight).sum();
         Tap { first, weights: (first..end).map(|x| weight(x) / total).collect() }
     };

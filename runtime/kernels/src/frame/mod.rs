@@ -97,7 +97,7 @@ pub struct Input<'a> {
 
 /// How components become channels.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Colour {
+pub struct Color {
     /// `matrix[c][j]` is the factor of the sum of component j in channel c.
     pub matrix: [[f32; 3]; 3],
     /// Start value of each channel.
@@ -107,13 +107,13 @@ pub struct Colour {
     /// Upper bound of each channel.
     pub high: [f32; 3],
     /// If the output has one channel: the clamped channels times the first three factors, plus the fourth element.
-    pub grey: Option<[f32; 4]>,
+    pub gray: Option<[f32; 4]>,
 }
 
-impl Colour {
+impl Color {
     /// Channels of the output.
     pub fn channels(&self) -> usize {
-        if self.grey.is_some() { 1 } else { 3 }
+        if self.gray.is_some() { 1 } else { 3 }
     }
 }
 
@@ -161,7 +161,7 @@ impl Course {
 pub fn across(
     isa: Isa,
     inputs: &[Input<'_>],
-    colour: &Colour,
+    color: &Color,
     layout: Layout,
     course: Course,
     at: usize,
@@ -177,8 +177,8 @@ pub fn across(
         let end = (lines - 1).checked_mul(input.stride).and_then(|start| start.checked_add(input.taps.reach()));
         assert!(end.is_some_and(|end| end <= input.lines.len()), "a line is as long as its taps reach");
     }
-    assert_eq!(out.len() % colour.channels(), 0, "the output is whole pixels");
-    let pixels = out.len() / colour.channels();
+    assert_eq!(out.len() % color.channels(), 0, "the output is whole pixels");
+    let pixels = out.len() / color.channels();
     let end = match course {
         Course::Along => at.checked_add(outputs),
         Course::Beside { step, .. } => {
@@ -187,8 +187,8 @@ pub fn across(
     };
     assert!(end.is_some_and(|end| end <= pixels), "every pixel is one of the output");
     match inputs {
-        [input] => sums(isa, &[*input], colour, layout, course, at, out),
-        [a, b, c] => sums(isa, &[*a, *b, *c], colour, layout, course, at, out),
+        [input] => sums(isa, &[*input], color, layout, course, at, out),
+        [a, b, c] => sums(isa, &[*a, *b, *c], color, layout, course, at, out),
         _ => panic!("one input or three"),
     }
 }
@@ -197,13 +197,13 @@ pub fn across(
 fn sums<const J: usize>(
     isa: Isa,
     inputs: &[Input<'_>; J],
-    colour: &Colour,
+    color: &Color,
     layout: Layout,
     course: Course,
     at: usize,
     out: &mut [f32],
 ) {
-    let job = tile::Job { inputs, colour, layout, course, at };
+    let job = tile::Job { inputs, color, layout, course, at };
     match isa {
         // SAFETY: the CPU has the instruction set (AVX-512 includes AVX2); lines and pixels are checked above.
         #[cfg(target_arch = "x86_64")]

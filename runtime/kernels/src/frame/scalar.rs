@@ -39,12 +39,12 @@ pub(super) fn across<const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
 
 /// Computes the channels of a pixel and writes them.
 fn put<const J: usize>(job: &Job<'_, J>, sums: [f32; J], pixel: usize, out: &mut [f32]) {
-    let colour = job.colour;
+    let color = job.color;
     let channels: [f32; 3] = std::array::from_fn(|c| {
-        let value = sums.iter().zip(colour.matrix[c]).fold(colour.bias[c], |value, (sum, by)| sum.mul_add(by, value));
-        value.max(colour.low[c]).min(colour.high[c])
+        let value = sums.iter().zip(color.matrix[c]).fold(color.bias[c], |value, (sum, by)| sum.mul_add(by, value));
+        value.max(color.low[c]).min(color.high[c])
     });
-    if let Some([r, g, b, constant]) = colour.grey {
+    if let Some([r, g, b, constant]) = color.gray {
         out[pixel] = channels[2].mul_add(b, channels[1].mul_add(g, channels[0].mul_add(r, constant)));
         return;
     }

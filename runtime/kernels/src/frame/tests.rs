@@ -57,14 +57,14 @@ fn rows_are_summed_down() {
     }
 }
 
-fn colour(random: &mut Random, grey: bool, unit: f32) -> Colour {
+fn color(random: &mut Random, gray: bool, unit: f32) -> Color {
     let mut row = || [random.number(), random.number(), random.number()];
-    Colour {
+    Color {
         matrix: [row(), row(), row()].map(|row| row.map(|m| m * 2.0 / 255.0 / unit)),
         bias: row(),
         low: row().map(|x| x - 1.0),
         high: row().map(|x| x + 1.0),
-        grey: grey.then(|| [0.3, 0.6, 0.1, random.number()]),
+        gray: gray.then(|| [0.3, 0.6, 0.1, random.number()]),
     }
 }
 
@@ -72,7 +72,7 @@ fn colour(random: &mut Random, grey: bool, unit: f32) -> Colour {
 type Component = (Vec<i16>, usize, Vec<Tap>, Across, usize);
 
 /// The formula in double precision: the channels of one pixel.
-fn pixel(inputs: &[Component], colour: &Colour, line: usize, output: usize) -> Vec<f64> {
+fn pixel(inputs: &[Component], color: &Color, line: usize, output: usize) -> Vec<f64> {
     let sums: Vec<f64> = inputs
         .iter()
         .map(|(lines, stride, taps, packed, step)| {
@@ -83,11 +83,11 @@ fn pixel(inputs: &[Component], colour: &Colour, line: usize, output: usize) -> V
         })
         .collect();
     let channel = |c: usize| {
-        let products = sums.iter().zip(colour.matrix[c]).map(|(sum, m)| sum * f64::from(m));
-        (f64::from(colour.bias[c]) + products.sum::<f64>()).clamp(colour.low[c].into(), colour.high[c].into())
+        let products = sums.iter().zip(color.matrix[c]).map(|(sum, m)| sum * f64::from(m));
+        (f64::from(color.bias[c]) + products.sum::<f64>()).clamp(color.low[c].into(), color.high[c].into())
     };
     let channels = [channel(0), channel(1), channel(2)];
-    match colour.grey {
+    match color.gray {
         Some([r, g, b, one]) => {
             let sum = channels.iter().zip([r, g, b]).map(|(x, w)| x * f64::from(w)).sum::<f64>();
             vec![sum + f64::from(one)]
@@ -116,10 +116,10 @@ fn lines_are_summed_across() {
                 (numbers, stride, taps, packed, step)
             })
             .collect();
-        let grey = random.below(3) == 0;
-        let mut colour = colour(&mut random, grey, 1.0);
+        let gray = random.below(3) == 0;
+        let mut color = color(&mut random, gray, 1.0);
         for (j, (_, _, _, packed, _)) in inputs.iter().enumerate() {
-            colour.matrix.iter_mut().for_each(|row| row[j] /= packed.unit());
+            color.matrix.iter_mut().for_each(|row| row[j] /= packed.unit());
         }
         let layout = [Layout::Planar, Layout::Interleaved][random.below(2)];
         let step = lines + random.below(5);
@@ -129,13 +129,13 @@ fn lines_are_summed_across() {
             (Course::Along, outputs)
         };
         let at = random.below(7);
-        let (pixels, channels) = (at + size + random.below(3), colour.channels());
+        let (pixels, channels) = (at + size + random.below(3), color.channels());
         let unwritten = -12345.0f32;
         let mut expected = vec![unwritten; pixels * channels];
         for line in 0..lines {
             for output in 0..outputs {
                 let pixel_at = at + if beside { output * step + line } else { output };
-                for (c, value) in pixel(&inputs, &colour, line, output).into_iter().enumerate() {
+                for (c, value) in pixel(&inputs, &color, line, output).into_iter().enumerate() {
                     let to = if layout == Layout::Planar { c * pixels + pixel_at } else { pixel_at * channels + c };
                     expected[to] = value as f32;
                 }
@@ -149,7 +149,7 @@ fn lines_are_summed_across() {
                 .map(|((_, stride, _, taps, _), lines)| Input { lines, stride: *stride, taps })
                 .collect();
             let mut out = Guarded::new(&vec![unwritten; expected.len()], edge);
-            across(isa, &arguments, &colour, layout, course, at, &mut out);
+            across(isa, &arguments, &color, layout, course, at, &mut out);
             // A level is 2 / 255 here, and weights err by less than a twentieth of one.
             assert_close(&out, &expected, 1e-3, &format!("case {case} {isa} {layout:?} {course:?}"));
         });
@@ -206,6 +206,6 @@ fn rows_that_end_early_are_refused() {
 fn pixels_outside_the_output_are_refused() {
     let taps = Across::pack(&[Tap { first: 0, weights: vec![1.0] }, Tap { first: 0, weights: vec![1.0] }], 1);
     let input = Input { lines: &[0; 16], stride: 16, taps: &taps };
-    let colour = Colour { matrix: [[1.0; 3]; 3], bias: [0.0; 3], low: [0.0; 3], high: [1.0; 3], grey: None };
-    across(Isa::Scalar, &[input], &colour, Layout::Planar, Course::Along, 1, &mut [0.0; 6]);
+    let color = Color { matrix: [[1.0; 3]; 3], bias: [0.0; 3], low: [0.0; 3], high: [1.0; 3], gray: None };
+    across(Isa::Scalar, &[input], &color, Layout::Planar, Course::Along, 1, &mut [0.0; 6]);
 }

@@ -1,12 +1,12 @@
 //! `across` for any instruction set that can sum products of 16 bits: one register of outputs at a time.
 
-use super::{Across, Colour, Course, Input, Layout};
+use super::{Across, Color, Course, Input, Layout};
 use crate::lanes::Lanes;
 
 /// The arguments of `across`.
 pub(super) struct Job<'a, const J: usize> {
     pub inputs: &'a [Input<'a>; J],
-    pub colour: &'a Colour,
+    pub color: &'a Color,
     pub layout: Layout,
     pub course: Course,
     pub at: usize,
@@ -60,7 +60,7 @@ pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut
                 for (sum, input) in sums.iter_mut().zip(job.inputs) {
                     // SAFETY: taps are stored for whole groups of outputs; each reads `padded` elements from its first,
                     // which the line has.
-                    *sum = unsafe { neighbours(input, output) };
+                    *sum = unsafe { neighbors(input, output) };
                 }
                 // SAFETY: these pixels lie inside `out`.
                 unsafe { put(job, &sums, job.at + output, (outputs - output).min(L::WIDTH), out) };
@@ -90,24 +90,24 @@ pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut
 /// # Safety
 /// As for [`Sums::sums`]: `output` is below the input's outputs and a multiple of `WIDTH`.
 #[inline(always)]
-unsafe fn neighbours<L: Sums>(input: &Input<'_>, output: usize) -> L {
+unsafe fn neighbors<L: Sums>(input: &Input<'_>, output: usize) -> L {
     let padded = input.taps.padded();
     // SAFETY: guaranteed by the caller. The usual case is compiled separately, without loops.
     unsafe {
         if padded == Across::BLOCK {
-            neighbours_of(input, output, Across::BLOCK)
+            neighbors_of(input, output, Across::BLOCK)
         } else {
-            neighbours_of(input, output, padded)
+            neighbors_of(input, output, padded)
         }
     }
 }
 
-/// As `neighbours`, for taps of `padded` weights.
+/// As `neighbors`, for taps of `padded` weights.
 ///
 /// # Safety
-/// As for `neighbours`.
+/// As for `neighbors`.
 #[inline(always)]
-unsafe fn neighbours_of<L: Sums>(input: &Input<'_>, output: usize, padded: usize) -> L {
+unsafe fn neighbors_of<L: Sums>(input: &Input<'_>, output: usize, padded: usize) -> L {
     let (mut numbers, mut weights) = ([std::ptr::null(); MOST], [std::ptr::null(); MOST]);
     // SAFETY: guaranteed by the caller; `first` holds whole groups of MOST, a multiple of WIDTH.
     unsafe {
@@ -151,22 +151,22 @@ unsafe fn column<L: Sums>(input: &Input<'_>, output: usize, line: usize, lines: 
 /// The pixels lie inside `out`, and `count` is 1 to `WIDTH`; the CPU has the instruction set.
 #[inline(always)]
 unsafe fn put<L: Sums, const J: usize>(job: &Job<'_, J>, sums: &[L; J], pixel: usize, count: usize, out: &mut [f32]) {
-    let colour = job.colour;
+    let color = job.color;
     let to = out.as_mut_ptr();
     // SAFETY: guaranteed by the caller; a pixel has one channel where it is gray, and three elsewhere.
     unsafe {
         let mut channels = [L::splat(0.0); 3];
         for (c, channel) in channels.iter_mut().enumerate() {
-            let mut value = L::splat(colour.bias[c]);
-            for (sum, &by) in sums.iter().zip(&colour.matrix[c]) {
+            let mut value = L::splat(color.bias[c]);
+            for (sum, &by) in sums.iter().zip(&color.matrix[c]) {
                 value = sum.mul_add(L::splat(by), value);
             }
-            *channel = value.at_least(L::splat(colour.low[c])).at_most(L::splat(colour.high[c]));
+            *channel = value.at_least(L::splat(color.low[c])).at_most(L::splat(color.high[c]));
         }
-        if let Some([r, g, b, constant]) = colour.grey {
-            let grey = channels[0].mul_add(L::splat(r), L::splat(constant));
-            let grey = channels[1].mul_add(L::splat(g), grey);
-            store(channels[2].mul_add(L::splat(b), grey), to.add(pixel), count);
+        if let Some([r, g, b, constant]) = color.gray {
+            let gray = channels[0].mul_add(L::splat(r), L::splat(constant));
+            let gray = channels[1].mul_add(L::splat(g), gray);
+            store(channels[2].mul_add(L::splat(b), gray), to.add(pixel), count);
         } else if job.layout == Layout::Planar {
             let pixels = out.len() / 3;
             for (c, channel) in channels.into_iter().enumerate() {

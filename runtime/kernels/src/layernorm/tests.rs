@@ -23,7 +23,7 @@ fn expected(params: &LayerNorm, x: &[f32]) -> Vec<f32> {
 }
 
 #[test]
-fn rows_are_normalised() {
+fn rows_are_normalized() {
     let mut random = Random::new(10);
     everywhere(|isa, pool, edge| {
         for case in 0..40 {

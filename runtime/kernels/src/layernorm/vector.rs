@@ -53,21 +53,21 @@ fn sum<S: Simd>(simd: S, x: &[f32]) -> f32 {
 /// `sum (x - mean)^2`
 #[inline(always)]
 fn sum_of_squares<S: Simd>(simd: S, x: &[f32], mean: f32) -> f32 {
-    let centre = simd.splat(mean);
+    let center = simd.splat(mean);
     let mut acc = [simd.splat(0.0); 2];
     let mut pairs = x.chunks_exact(2 * S::LANES);
     for pair in &mut pairs {
-        let (a, b) = (simd.load(pair).sub(centre), simd.load(&pair[S::LANES..]).sub(centre));
+        let (a, b) = (simd.load(pair).sub(center), simd.load(&pair[S::LANES..]).sub(center));
         acc[0] = a.mul_add(a, acc[0]);
         acc[1] = b.mul_add(b, acc[1]);
     }
     let mut rest = pairs.remainder().chunks_exact(S::LANES);
     for x in &mut rest {
-        let a = simd.load(x).sub(centre);
+        let a = simd.load(x).sub(center);
         acc[0] = a.mul_add(a, acc[0]);
     }
     // The lanes beyond the end are filled with the mean, and so add nothing.
-    let a = simd.load_or(rest.remainder(), mean).sub(centre);
+    let a = simd.load_or(rest.remainder(), mean).sub(center);
     acc[1] = a.mul_add(a, acc[1]);
     simd.sum_lanes(acc[0].add(acc[1]))
 }

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::tile::{Block, Row, Sums, Widths, row};
-use crate::requantise::Requantise;
+use crate::requantize::Requantize;
 
 /// # Safety
 /// As for [`Kernel`](super::tile::Kernel); the CPU has AVX2.
@@ -67,7 +67,7 @@ macro_rules! sums {
             }
 
             #[inline(always)]
-            unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
+            unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantize, to: *mut u8) {
                 let (low, high) = by.bounds();
                 // SAFETY: guaranteed by the caller. Rounds to even, the rounding mode that Rust programs run in.
                 unsafe {

@@ -23,7 +23,7 @@ use std::ops::Range;
 use crate::conv::{ByteConv, ConvShape, product};
 use crate::isa::{Extension, Isa};
 use crate::qgemm::{Out, Packed};
-use crate::requantise::Form;
+use crate::requantize::Form;
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
 use tile::{Kernel, MAX_TAPS, Row, Tap, block, channel_of};
@@ -355,7 +355,7 @@ mod tests {
     use super::*;
     use crate::guard::{Edge, Guarded};
     use crate::qgemm::tests::{bytes, signed, sums};
-    use crate::requantise::Requantise;
+    use crate::requantize::Requantize;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
@@ -382,7 +382,7 @@ mod tests {
             let w = signed(2, channels * shape.taps());
             let bias: Vec<i32> = bytes(3, channels).into_iter().map(|b| (i32::from(b) - 128) * 10).collect();
             let scales: Vec<f32> = bytes(4, channels).into_iter().map(|b| f32::from(b) * 1e-4 + 1e-3).collect();
-            let by = Requantise::all(out_zero);
+            let by = Requantize::all(out_zero);
             let table: [u8; 256] = std::array::from_fn(|i| (i as u8).wrapping_mul(7).wrapping_add(3));
             let table = (flags & 2 > 0).then_some(&table);
             let sums = sums(&shape, &x, zero, &w, &bias);

@@ -7,7 +7,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::tile::{Block, Row, Sums, Widths, row};
-use crate::requantise::Requantise;
+use crate::requantize::Requantize;
 
 /// # Safety
 /// As for [`Kernel`](super::tile::Kernel); the CPU has NEON with dot products.
@@ -106,7 +106,7 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
+    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantize, to: *mut u8) {
         // SAFETY: guaranteed by the caller.
         unsafe { store_bytes(self.0, offsets, scales, by, to) }
     }
@@ -151,7 +151,7 @@ impl Sums for Plain {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
+    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantize, to: *mut u8) {
         // SAFETY: guaranteed by the caller.
         unsafe { store_bytes(self.0, offsets, scales, by, to) }
     }
@@ -166,7 +166,7 @@ impl Sums for Plain {
 /// # Safety
 /// The CPU has NEON; 16 offsets and scales are readable, `to` is writable for 16 bytes.
 #[inline(always)]
-unsafe fn store_bytes(sums: [int32x4_t; 4], offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8) {
+unsafe fn store_bytes(sums: [int32x4_t; 4], offsets: *const i32, scales: *const f32, by: &Requantize, to: *mut u8) {
     let (low, high) = by.bounds();
     // SAFETY: guaranteed by the caller.
     unsafe {

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::conv::ConvShape;
-use crate::requantise::{Form, Requantise};
+use crate::requantize::{Form, Requantize};
 
 /// Most taps of a filter, rounded up to whole groups.
 pub(super) const MAX_TAPS: usize = 64;
@@ -71,7 +71,7 @@ pub(super) trait Sums: Copy {
     ///
     /// # Safety
     /// The CPU has the instructions; `WIDTH` offsets and scales are readable, `to` is writable for as many bytes.
-    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantise, to: *mut u8);
+    unsafe fn store_bytes(self, offsets: *const i32, scales: *const f32, by: &Requantize, to: *mut u8);
     /// Stores the sums, in the order of the registers.
     ///
     /// # Safety

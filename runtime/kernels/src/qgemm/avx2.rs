@@ -6,7 +6,7 @@
 use core::arch::x86_64::*;
 
 use super::tile::{Kernel, Sums, Tile, broadcast};
-use crate::requantise::Requantise;
+use crate::requantize::Requantize;
 
 pub(super) static TILE_6X16: &[&[Kernel]] = &[
     &[tile::<1, 1>, tile::<1, 2>],
@@ -78,7 +78,7 @@ impl Sums for I32x8 {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize) {
+    unsafe fn store_bytes(self, scales: *const f32, by: &Requantize, to: *mut u8, count: usize) {
         let (low, high) = by.bounds();
         // SAFETY: guaranteed by the caller; `count` of the eight bytes are stored.
         unsafe {

@@ -13,7 +13,7 @@ use super::tile::Tile;
 use super::{Packed, Variant};
 use crate::conv::{ConvShape, product};
 use crate::parallel::share_units;
-use crate::requantise::Form;
+use crate::requantize::Form;
 use crate::threads::Pool;
 
 /// Bytes of activations that a block of tiles may touch: a share of the second-level cache.

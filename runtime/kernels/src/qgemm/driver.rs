@@ -4,7 +4,7 @@ use super::blocks::{Product, Split};
 use super::pack::{offsets_len, scales_len, weights_len};
 use super::{MAX_DEPTH, Variant};
 use crate::conv::{ByteConv, ConvShape, product};
-use crate::requantise::{Form, Requantise};
+use crate::requantize::{Form, Requantize};
 use crate::threads::Pool;
 
 /// What a convolution writes, NHWC.
@@ -14,7 +14,7 @@ pub enum Out<'a> {
         /// The output.
         to: &'a mut [u8],
         /// From units of the output scale to bytes.
-        by: Requantise,
+        by: Requantize,
         /// Applied to every output byte, for an activation for example.
         table: Option<&'a [u8; 256]>,
     },

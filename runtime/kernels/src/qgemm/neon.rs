@@ -8,7 +8,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::tile::{Kernel, Sums, Tile, broadcast};
-use crate::requantise::Requantise;
+use crate::requantize::Requantize;
 
 /// The table for tiles of up to six rows by up to four registers.
 macro_rules! tiles {
@@ -125,7 +125,7 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize) {
+    unsafe fn store_bytes(self, scales: *const f32, by: &Requantize, to: *mut u8, count: usize) {
         // SAFETY: guaranteed by the caller.
         unsafe {
             let bytes = to_bytes(self.0, scales, by);
@@ -203,7 +203,7 @@ impl Sums for Plain {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize) {
+    unsafe fn store_bytes(self, scales: *const f32, by: &Requantize, to: *mut u8, count: usize) {
         // SAFETY: guaranteed by the caller.
         unsafe { Dot::<true>(self.0).store_bytes(scales, by, to, count) }
     }
@@ -226,7 +226,7 @@ impl Sums for Plain {
 /// # Safety
 /// The CPU has NEON; four scales are readable.
 #[inline(always)]
-unsafe fn to_bytes(sums: int32x4_t, scales: *const f32, by: &Requantise) -> uint32x4_t {
+unsafe fn to_bytes(sums: int32x4_t, scales: *const f32, by: &Requantize) -> uint32x4_t {
     let (low, high) = by.bounds();
     // SAFETY: guaranteed by the caller.
     unsafe {

@@ -1,7 +1,7 @@
 //! The tile in plain Rust: the reference for all others.
 
 use super::tile::{Kernel, Tile};
-use crate::requantise::Form;
+use crate::requantize::Form;
 
 /// Columns of the tile.
 const N: usize = 8;

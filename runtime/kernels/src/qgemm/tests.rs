@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::conv::{ByteConv, ConvShape};
 use crate::guard::{Edge, Guarded};
-use crate::requantise::Requantise;
+use crate::requantize::Requantize;
 use crate::threads::Pool;
 
 /// Bytes over the whole range, with frequent extremes.
@@ -85,8 +85,8 @@ proptest! {
         let bias: Vec<i32> = bytes(3, shape.out_c).into_iter().map(|b| (i32::from(b) - 128) * 100).collect();
         let scales: Vec<f32> = bytes(4, shape.out_c).into_iter().map(|b| f32::from(b) * 2e-5 + 1e-4).collect();
         let by = match flags & 1 > 0 {
-            true => Requantise { zero: out_zero, min: out_zero, max: out_zero.saturating_add(99) },
-            false => Requantise::all(out_zero),
+            true => Requantize { zero: out_zero, min: out_zero, max: out_zero.saturating_add(99) },
+            false => Requantize::all(out_zero),
         };
         let table: [u8; 256] = std::array::from_fn(|i| (i as u8).wrapping_mul(7).wrapping_add(3));
         let table = (flags & 2 > 0).then_some(&table);

@@ -1,6 +1,6 @@
 //! One tile of the product: its arguments, and the inner loop that the instruction sets share.
 
-use crate::requantise::{Form, Requantise};
+use crate::requantize::{Form, Requantize};
 
 /// What a microkernel computes: for every row `r` and column `c`
 /// `(offsets[c] + sum over tap, k of rows[tap][r][k] * panel[tap, k, c]) * scales[c]`, as a byte or a float, or the sum
@@ -67,7 +67,7 @@ pub(crate) trait Sums: Copy {
     ///
     /// # Safety
     /// The CPU has the instructions; scales have every lane, `to` is writable for `count` of them.
-    unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize);
+    unsafe fn store_bytes(self, scales: *const f32, by: &Requantize, to: *mut u8, count: usize);
     /// As `store_bytes`, but as floats.
     ///
     /// # Safety

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::tile::{Kernel, Sums, Tile, broadcast};
-use crate::requantise::Requantise;
+use crate::requantize::Requantize;
 
 pub(super) static TILE_12X32: &[&[Kernel]] = &[
     &[tile::<1, 1>, tile::<1, 2>],
@@ -92,7 +92,7 @@ impl Sums for I32x16 {
     }
 
     #[inline(always)]
-    unsafe fn store_bytes(self, scales: *const f32, by: &Requantise, to: *mut u8, count: usize) {
+    unsafe fn store_bytes(self, scales: *const f32, by: &Requantize, to: *mut u8, count: usize) {
         let (low, high) = by.bounds();
         // SAFETY: guaranteed by the caller; the mask selects `count` bytes.
         unsafe {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! range        [smallest, largest] of x and 0
-//! quantise     y = byte(x / scale)
-//! dequantise   y = (x - zero) * scale
+//! quantize     y = byte(x / scale)
+//! dequantize   y = (x - zero) * scale
 //! look_up      y = table[x]
 //! add          y = saturate(round(a * a_scale + b * b_scale + offset))
 //! multiply     y = saturate(round((a - a_zero) * (b - b_zero) * scale + y_zero))
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::isa::Isa;
 use crate::parallel;
-use crate::requantise::Requantise;
+use crate::requantize::Requantize;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads::Pool;
 
@@ -90,7 +90,7 @@ impl Kernel for Range<'_> {
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn quantise(isa: Isa, x: &[f32], scale: f32, by: Requantise, y: &mut [u8], pool: &Pool) {
+pub fn quantize(isa: Isa, x: &[f32], scale: f32, by: Requantize, y: &mut [u8], pool: &Pool) {
     assert_eq!(x.len(), y.len(), "one byte per float");
     parallel::split(pool, y, 64, x.len(), |offset, y| {
         let x = &x[offset..][..y.len()];
@@ -107,7 +107,7 @@ pub fn quantise(isa: Isa, x: &[f32], scale: f32, by: Requantise, y: &mut [u8], p
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn dequantise(isa: Isa, x: Bytes<'_>, scale: f32, y: &mut [f32], pool: &Pool) {
+pub fn dequantize(isa: Isa, x: Bytes<'_>, scale: f32, y: &mut [f32], pool: &Pool) {
     assert_eq!(x.bytes.len(), y.len(), "one float per byte");
     let zero = i32::from(x.zero);
     parallel::split(pool, y, 64, y.len(), |offset, y| {
@@ -148,7 +148,7 @@ pub fn binary(
     dims: [usize; 3],
     a: Bytes<'_>,
     b: Bytes<'_>,
-    by: Requantise,
+    by: Requantize,
     origin: u8,
     y: &mut [u8],
     pool: &Pool,
@@ -164,7 +164,7 @@ pub fn binary(
     // Rows are as long as possible: a single one if nothing is repeated.
     let (rows, row_len) = if middle == 1 { (1, y.len()) } else { (middle, inner) };
     let (a_zero, b_zero, y_zero) = (value(a.zero, origin), value(b.zero, origin), value(by.zero, origin));
-    let by = Requantise { zero: origin, ..by };
+    let by = Requantize { zero: origin, ..by };
     parallel::split(pool, y, row_len, a.bytes.len(), |offset, y| {
         for (row, y) in (offset / row_len..).zip(y.chunks_mut(row_len)) {
             let a = &a.bytes[row * row_len..][..y.len()];
@@ -251,13 +251,13 @@ mod tests {
                 let len = random.length() * random.length();
                 let x = Guarded::new(&random.numbers_with_specials(len, 300.0), edge);
                 let (scale, zero) = (0.01 + random.number().abs(), random.below(256) as u8);
-                let by = Requantise::all(zero);
+                let by = Requantize::all(zero);
                 let mut y = Guarded::new(&vec![9u8; len], edge);
-                quantise(isa, &x, scale, by, &mut y, pool);
+                quantize(isa, &x, scale, by, &mut y, pool);
                 let want: Vec<u8> = x.iter().map(|&x| by.byte(x / scale)).collect();
                 assert_eq!(&y[..], want, "{isa}");
                 let mut back = Guarded::new(&vec![f32::NAN; len], edge);
-                dequantise(isa, Bytes { bytes: &y, zero }, scale, &mut back, pool);
+                dequantize(isa, Bytes { bytes: &y, zero }, scale, &mut back, pool);
                 let want: Vec<f32> = y.iter().map(|&y| f32::from(i16::from(y) - i16::from(zero)) * scale).collect();
                 assert_eq!(&back[..], want, "{isa}");
             }
@@ -289,7 +289,7 @@ mod tests {
                 let a = Guarded::new(&bytes(round, outer * middle * inner), edge);
                 let b = Guarded::new(&bytes(round + 1, outer * inner), edge);
                 let zeros = [0; 3].map(|_: i32| random.below(256) as u8);
-                let by = Requantise { min: zeros[2].min(7), ..Requantise::all(zeros[2]) };
+                let by = Requantize { min: zeros[2].min(7), ..Requantize::all(zeros[2]) };
                 for f in [
                     QBinaryFn::Add { a: random.number().abs(), b: random.number().abs() },
                     QBinaryFn::Multiply { scale: random.number().abs() * 0.02 },

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::isa::Isa;
 use crate::parallel;
 use crate::pool::{PoolFn, PoolShape};
-use crate::requantise::Requantise;
+use crate::requantize::Requantize;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::threads::Pool;
 
@@ -28,7 +28,7 @@ pub struct Mean {
     /// Scales of the input and of the output.
     pub scales: [f32; 2],
     /// From units of the output scale to bytes.
-    pub by: Requantise,
+    pub by: Requantize,
 }
 
 /// The largest byte of each window; 0 for a window without pixels.
@@ -36,7 +36,7 @@ pub struct Mean {
 /// # Panics
 /// If the length of `x` or `y` does not match `shape`, or a stride or dilation is 0.
 pub fn largest(isa: Isa, shape: &PoolShape, x: &[u8], y: &mut [u8], threads: &Pool) {
-    let unused = Mean { zero: 0, scales: [1.0; 2], by: Requantise::all(0) };
+    let unused = Mean { zero: 0, scales: [1.0; 2], by: Requantize::all(0) };
     pool(isa, PoolFn::Max, unused, shape, x, y, threads);
 }
 
@@ -218,7 +218,7 @@ mod tests {
                 let mean = Mean {
                     zero,
                     scales: [0.1 + random.number().abs(), 0.7],
-                    by: Requantise::all(random.below(256) as u8),
+                    by: Requantize::all(random.below(256) as u8),
                 };
                 for f in
                     [PoolFn::Max, PoolFn::Average { count_padding: true }, PoolFn::Average { count_padding: false }]

@@ -6,9 +6,9 @@ use crate::lanes::Lanes;
 use crate::simd::{Kernel, Simd};
 
 /// Evaluates a block with `$f` bound to the function as a constant, so that the loop in the block has no branch on it.
-macro_rules! specialise {
+macro_rules! specialize {
     ($function:expr, $f:ident => $body:block) => {
-        specialise!($function, $f => $body, {
+        specialize!($function, $f => $body, {
             [Function::Activation(Activation::None)]
             [Function::Activation(Activation::Relu)]
             [Function::Activation(Activation::Clip { min, max })]
@@ -63,7 +63,7 @@ impl Kernel for Map<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        specialise!(self.f, f => {
+        specialize!(self.f, f => {
             let mut xs = self.x.chunks_exact(S::LANES);
             let mut ys = self.y.chunks_exact_mut(S::LANES);
             for (x, y) in (&mut xs).zip(&mut ys) {
@@ -80,7 +80,7 @@ impl Kernel for MapInPlace<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        specialise!(self.f, f => {
+        specialize!(self.f, f => {
             let mut ys = self.y.chunks_exact_mut(S::LANES);
             for y in &mut ys {
                 simd.store(eval(simd, f, simd.load(y)), y);

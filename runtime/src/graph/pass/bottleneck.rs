@@ -26,7 +26,7 @@ use crate::ops::image::Layout;
 use crate::ops::roles::Role;
 
 /// Bytes of an image from which on it is not written: what fits into the second-level cache of the cores that matter
-/// is read from there faster than a band at a time can be organised.
+/// is read from there faster than a band at a time can be organized.
 const WORTH_FUSING: usize = 512 * 1024;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
@@ -90,10 +90,10 @@ struct Claim {
 /// Which node is fused with which: a depthwise convolution with every 1x1 convolution that is its own.
 fn find(graph: &Graph, worth: usize) -> Vec<Fusion> {
     let uses = graph.uses();
-    let around = |at| neighbours(graph, &uses, at, worth);
-    let neighbours: Vec<Fusion> = (0..graph.nodes.len()).filter_map(around).collect();
+    let around = |at| neighbors(graph, &uses, at, worth);
+    let neighbors: Vec<Fusion> = (0..graph.nodes.len()).filter_map(around).collect();
     let mut owners: Vec<Option<Claim>> = vec![None; graph.nodes.len()];
-    for &Fusion { expand, depthwise, project } in &neighbours {
+    for &Fusion { expand, depthwise, project } in &neighbors {
         let node = &graph.nodes[depthwise];
         let ends = [(expand, node.inputs.get(Conv::X)), (project, node.outputs.first())];
         for (pointwise, image) in ends {
@@ -105,7 +105,7 @@ fn find(graph: &Graph, worth: usize) -> Vec<Fusion> {
             }
         }
     }
-    let owned = neighbours.into_iter().map(|Fusion { expand, depthwise, project }| {
+    let owned = neighbors.into_iter().map(|Fusion { expand, depthwise, project }| {
         let own = |&pointwise: &usize| owners[pointwise].is_some_and(|owner| owner.depthwise == depthwise);
         Fusion { expand: expand.filter(own), depthwise, project: project.filter(own) }
     });
@@ -113,7 +113,7 @@ fn find(graph: &Graph, worth: usize) -> Vec<Fusion> {
 }
 
 /// The depthwise convolution at `depthwise` with those around it that it could be fused with.
-fn neighbours(graph: &Graph, uses: &Uses, depthwise: usize, worth: usize) -> Option<Fusion> {
+fn neighbors(graph: &Graph, uses: &Uses, depthwise: usize, worth: usize) -> Option<Fusion> {
     let node = graph.nodes.get(depthwise)?;
     let conv = plain(graph, node)?;
     let weights = graph.fact(*node.inputs.get(Conv::WEIGHTS)?);

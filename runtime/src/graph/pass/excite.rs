@@ -101,7 +101,7 @@ mod tests {
             let (a, b) = if swapped { (s, x) } else { (x, s) };
             let product = build.binary(BinaryKind::Mul, a, b);
             let y = conv(&mut build, product, [7, 5, 1, 1]);
-            assert_eq!(counts(&build.optimised(y, 1e-4)), (0, 1));
+            assert_eq!(counts(&build.optimized(y, 1e-4)), (0, 1));
         }
     }
 
@@ -114,7 +114,7 @@ mod tests {
         let y = conv(&mut build, product, [5, 5, 1, 1]);
         let y = build.binary(BinaryKind::Add, y, x);
         let y = build.activate(Activation::Relu, y);
-        let graph = build.optimised(y, 1e-4);
+        let graph = build.optimized(y, 1e-4);
         assert_eq!(counts(&graph), (0, 1));
         assert!(graph.nodes.iter().any(|n| matches!(&n.op, Op::Conv(c) if c.roles.arity() == 5)));
     }
@@ -128,7 +128,7 @@ mod tests {
         let product = build.binary(BinaryKind::Mul, x, s);
         let y = conv(&mut build, product, [7, 5, 1, 1]);
         build.output(product);
-        assert_eq!(counts(&build.optimised(y, 1e-4)), (1, 0));
+        assert_eq!(counts(&build.optimized(y, 1e-4)), (1, 0));
         // One factor for all channels.
         let mut build = Build::new(&[1, 5, 3, 4]);
         let x = build.x;
@@ -136,14 +136,14 @@ mod tests {
         let s = conv(&mut build, s, [1, 5, 1, 1]);
         let product = build.binary(BinaryKind::Mul, x, s);
         let y = conv(&mut build, product, [7, 5, 1, 1]);
-        assert_eq!(counts(&build.optimised(y, 1e-4)), (1, 0));
+        assert_eq!(counts(&build.optimized(y, 1e-4)), (1, 0));
         // A larger kernel.
         let mut build = Build::new(&[1, 5, 3, 4]);
         let x = build.x;
         let s = gate(&mut build, x, 5);
         let product = build.binary(BinaryKind::Mul, x, s);
         let y = conv(&mut build, product, [7, 5, 2, 3]);
-        assert_eq!(counts(&build.optimised(y, 1e-4)), (1, 0));
+        assert_eq!(counts(&build.optimized(y, 1e-4)), (1, 0));
     }
 
     #[test]

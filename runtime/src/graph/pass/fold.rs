@@ -24,12 +24,12 @@ const TOTAL: usize = 1 << 30;
 /// Most multiply-adds of a node that is folded: plain evaluation does some 10^8 a second.
 const MACS: u64 = 1 << 28;
 
-/// As [`run`], weights that are dequantised included.
+/// As [`run`], weights that are dequantized included.
 pub(super) fn dequantized(graph: &mut Graph) -> Result<()> {
     fold(graph, |_| true)
 }
 
-/// Leaves weights that are dequantised to the pass that computes with their bytes.
+/// Leaves weights that are dequantized to the pass that computes with their bytes.
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     fold(graph, |op| !matches!(op, Op::Dequantize(_)))
 }

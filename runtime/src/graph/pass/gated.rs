@@ -99,7 +99,7 @@ mod tests {
         let mut build = Build::new(&[3, 5]);
         let gate = build.activate(Activation::Sigmoid, build.x);
         let y = build.binary(BinaryKind::Mul, gate, build.x);
-        assert_eq!(only_activation(&build.optimised(y, 1e-5)), Some(Activation::Silu));
+        assert_eq!(only_activation(&build.optimized(y, 1e-5)), Some(Activation::Silu));
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
             let gate = build.with(BinaryKind::Add, erf, 1.0);
             let x = build.x;
             let y = spelling(&mut build, x, gate);
-            assert_eq!(only_activation(&build.optimised(y, 1e-5)), Some(Activation::Gelu));
+            assert_eq!(only_activation(&build.optimized(y, 1e-5)), Some(Activation::Gelu));
         }
     }
 
@@ -148,7 +148,7 @@ mod tests {
             let gate = build.with(BinaryKind::Add, tanh, 1.0);
             let half = build.with(BinaryKind::Mul, x, 0.5);
             let y = build.binary(BinaryKind::Mul, half, gate);
-            assert_eq!(only_activation(&build.optimised(y, 1e-5)), Some(Activation::GeluTanh));
+            assert_eq!(only_activation(&build.optimized(y, 1e-5)), Some(Activation::GeluTanh));
         }
     }
 
@@ -158,6 +158,6 @@ mod tests {
         let other = build.unary(UnaryKind::Neg, build.x);
         let gate = build.activate(Activation::Sigmoid, other);
         let y = build.binary(BinaryKind::Mul, gate, build.x);
-        assert_eq!(only_activation(&build.optimised(y, 1e-5)), None);
+        assert_eq!(only_activation(&build.optimized(y, 1e-5)), None);
     }
 }

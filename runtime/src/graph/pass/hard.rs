@@ -1,4 +1,4 @@
-//! The piecewise linear activations, however an exporter has spelt them.
+//! The piecewise linear activations, however an exporter has spelled them.
 //!
 //! ```text
 //! x -> Add(3) -> Clip(0, 6) -> Div(6)                      =>    x -> HardSigmoid(1/6, 1/2)
@@ -141,7 +141,7 @@ mod tests {
             let mut build = Build::new(&[2, 5]);
             let x = build.x;
             let y = spelling(&mut build, x);
-            assert_eq!(only_activation(&build.optimised(y, 1e-5)), Some(Activation::HardSwish), "spelling {i}");
+            assert_eq!(only_activation(&build.optimized(y, 1e-5)), Some(Activation::HardSwish), "spelling {i}");
         }
     }
 
@@ -152,7 +152,7 @@ mod tests {
         let sum = build.with(BinaryKind::Add, scaled, 0.5);
         let low = build.with(BinaryKind::Max, sum, 0.0);
         let y = build.with(BinaryKind::Min, low, 1.0);
-        let graph = build.optimised(y, 1e-5);
+        let graph = build.optimized(y, 1e-5);
         assert_eq!(only_activation(&graph), Some(Activation::HardSigmoid { alpha: 0.2, beta: 0.5 }));
     }
 
@@ -163,7 +163,7 @@ mod tests {
         let r = ramp(&mut build, x);
         let product = build.binary(BinaryKind::Mul, build.x, r);
         let y = build.with(BinaryKind::Div, product, 5.0);
-        assert_eq!(only_activation(&build.optimised(y, 1e-5)), None);
+        assert_eq!(only_activation(&build.optimized(y, 1e-5)), None);
     }
 
     #[test]
@@ -174,6 +174,6 @@ mod tests {
         let gate = build.with(BinaryKind::Div, r, 6.0);
         let y = build.binary(BinaryKind::Mul, build.x, gate);
         build.output(gate);
-        assert!(build.optimised(y, 1e-5).nodes.len() > 1);
+        assert!(build.optimized(y, 1e-5).nodes.len() > 1);
     }
 }

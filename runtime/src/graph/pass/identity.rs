@@ -86,7 +86,7 @@ mod tests {
         let x = build.add(Reshape { shape: Shape::new(&[6]).unwrap() }, &[x]);
         let x = build.add(Reshape { shape: Shape::new(&[2, 3]).unwrap() }, &[x]);
         let y = build.unary(UnaryKind::Sqrt, x);
-        assert_eq!(names(&build.optimised(y, 0.0)), ["Abs", "Sqrt"]);
+        assert_eq!(names(&build.optimized(y, 0.0)), ["Abs", "Sqrt"]);
     }
 
     #[test]
@@ -94,10 +94,10 @@ mod tests {
         let mut build = Build::new(&[1, 3]);
         let ones = build.constant(&[2, 3], &[1.0; 6]);
         let y = build.binary(BinaryKind::Mul, build.x, ones);
-        assert_eq!(names(&build.optimised(y, 0.0)), ["Mul"]);
+        assert_eq!(names(&build.optimized(y, 0.0)), ["Mul"]);
         let mut build = Build::new(&[3]);
         let zero = build.constant(&[], &[0.0]);
         let y = build.binary(BinaryKind::Sub, zero, build.x);
-        assert_eq!(names(&build.optimised(y, 0.0)), ["Sub"]);
+        assert_eq!(names(&build.optimized(y, 0.0)), ["Sub"]);
     }
 }

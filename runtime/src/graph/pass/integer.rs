@@ -1,4 +1,4 @@
-//! Integer products that end as floats: what a quantiser without calibration data writes.
+//! Integer products that end as floats: what a quantizer without calibration data writes.
 //!
 //! ```text
 //! ConvInteger -> Cast(f32) -> Mul(scales) [-> Add(bias)]    =>    ConvInteger with a float result
@@ -165,7 +165,7 @@ mod tests {
     use crate::ops::dynamic_quantize::DynamicQuantize;
     use skipstone_kernels::activation::Activation;
 
-    /// A graph as a quantiser writes it, and its operators after the passes.
+    /// A graph as a quantizer writes it, and its operators after the passes.
     fn check(layout: Layout, image: [usize; 4], operand: &[usize], bias: bool) -> Vec<String> {
         let mut random = Random(31);
         let mut graph = Graph::new();
@@ -189,7 +189,7 @@ mod tests {
         let inputs = [random.floats(&image)];
         let want = graph.evaluate(&inputs).unwrap();
         let mut fast = graph.clone();
-        crate::graph::optimise(&mut fast).unwrap();
+        crate::graph::optimize(&mut fast).unwrap();
         fast.check().unwrap();
         for isa in Isa::available() {
             assert_close(&planned(&graph, isa, &inputs).unwrap()[0], &want[0], 0.0, "fused");

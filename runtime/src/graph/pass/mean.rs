@@ -47,7 +47,7 @@ mod tests {
         let mut build = Build::new(&[2, 3, 4]);
         let sum = build.add(Reduce { axes: vec![1, 2], kind: ReduceKind::Sum, keep_dims: true }, &[build.x]);
         let y = build.with(kind, sum, number);
-        build.optimised(y, 1e-5).nodes.iter().map(|node| format!("{:?}", node.op)).collect()
+        build.optimized(y, 1e-5).nodes.iter().map(|node| format!("{:?}", node.op)).collect()
     }
 
     #[test]

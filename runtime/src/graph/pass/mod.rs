@@ -15,7 +15,7 @@ mod identity;
 mod integer;
 mod layout;
 mod mean;
-mod normalise;
+mod normalize;
 mod padding;
 mod pattern;
 mod power;
@@ -59,7 +59,7 @@ const PASSES: &[Pass] = &[
     pass("dead", dead::run),
     pass("quantize", quantize::run),
     pass("integer", integer::run),
-    pass("normalise", normalise::run),
+    pass("normalize", normalize::run),
     pass("power", power::run),
     pass("dead", dead::run),
     pass("padding", padding::run),
@@ -86,11 +86,11 @@ const STRICT: bool = cfg!(any(test, debug_assertions));
 /// # Errors
 /// In debug builds, what a pass could not rewrite, and the invariant that it broke; in release builds that of a required
 /// pass.
-pub fn optimise(graph: &mut Graph) -> Result<Option<String>> {
-    optimise_by(graph, PASSES, STRICT)
+pub fn optimize(graph: &mut Graph) -> Result<Option<String>> {
+    optimize_by(graph, PASSES, STRICT)
 }
 
-fn optimise_by(graph: &mut Graph, passes: &[Pass], strict: bool) -> Result<Option<String>> {
+fn optimize_by(graph: &mut Graph, passes: &[Pass], strict: bool) -> Result<Option<String>> {
     let given = (!strict).then(|| graph.clone());
     let Err((failed, error)) = run_all(graph, passes.iter()) else { return Ok(None) };
     let reason = format!("the graph pass '{}' failed ({error})", failed.name);
@@ -100,21 +100,21 @@ fn optimise_by(graph: &mut Graph, passes: &[Pass], strict: bool) -> Result<Optio
     Ok(Some(format!("{reason}; the model runs unoptimized. Please report it")))
 }
 
-/// As [`optimise`], with bottlenecks around images of any size.
+/// As [`optimize`], with bottlenecks around images of any size.
 #[cfg(test)]
 fn everywhere(graph: &mut Graph) -> Result<()> {
     let everywhere = |&given: &Pass| match given.name {
         "bottleneck" => pass("bottleneck", bottleneck::everywhere),
         _ => given,
     };
-    optimise_by(graph, &PASSES.iter().map(everywhere).collect::<Vec<_>>(), true).map(|_| ())
+    optimize_by(graph, &PASSES.iter().map(everywhere).collect::<Vec<_>>(), true).map(|_| ())
 }
 
 /// Only what planning cannot do without.
 #[cfg(test)]
 fn required(graph: &mut Graph) -> Result<()> {
     let required: Vec<Pass> = PASSES.iter().copied().filter(|pass| pass.required).collect();
-    optimise_by(graph, &required, true).map(|_| ())
+    optimize_by(graph, &required, true).map(|_| ())
 }
 
 /// Runs passes until one fails.
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_pass_that_breaks_a_graph_is_named_and_the_graph_stays_as_it_was() {
         let mut graph = two_activations();
-        let warning = optimise_by(&mut graph, &[BROKEN], false).unwrap().unwrap();
+        let warning = optimize_by(&mut graph, &[BROKEN], false).unwrap().unwrap();
         assert!(warning.contains("'broken'"), "{warning}");
         graph.check().unwrap();
         assert_eq!(graph.nodes.len(), 2);
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn where_bugs_are_looked_for_it_is_an_error() {
-        let error = optimise_by(&mut two_activations(), &[BROKEN], true).unwrap_err();
+        let error = optimize_by(&mut two_activations(), &[BROKEN], true).unwrap_err();
         assert!(error.to_string().contains("'broken'"), "{error}");
     }
 }

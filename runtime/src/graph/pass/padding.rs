@@ -65,7 +65,7 @@ mod tests {
         let bias = build.constant(&[4], &[0.5, -1.0, 0.0, 2.0]);
         let conv = Conv { kernel: [3, 3], stride: [2, 2], pads: [0, 1, 0, 0], ..Conv::POINTWISE };
         let y = build.add(conv, &[x, weights, bias]);
-        let graph = build.optimised(y, 1e-4);
+        let graph = build.optimized(y, 1e-4);
         graph.nodes.iter().map(|node| format!("{:?}", node.op)).filter(|name| name != "Transpose").collect()
     }
 

@@ -1,4 +1,4 @@
-//! What recognising passes ask of a graph: who computes this value, and is it read elsewhere.
+//! What recognizing passes ask of a graph: who computes this value, and is it read elsewhere.
 //!
 //! A pattern is matched from its last node backwards. The values inside it must be read by the
 //! pattern alone, or else they have to be computed anyway; [`Pattern`] answers only those.

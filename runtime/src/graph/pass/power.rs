@@ -49,7 +49,7 @@ mod tests {
             let mut build = Build::new(&[2, 5]);
             let positive = build.unary(UnaryKind::Exp, build.x);
             let y = build.with(BinaryKind::Pow, positive, power);
-            assert_eq!(format!("{:?}", build.optimised(y, 1e-5).nodes[1].op), name);
+            assert_eq!(format!("{:?}", build.optimized(y, 1e-5).nodes[1].op), name);
         }
     }
 }

@@ -85,7 +85,7 @@ mod tests {
         let product = build.binary(BinaryKind::Mul, x, slope);
         let branches = if product_first { [condition, product, x] } else { [condition, x, product] };
         let y = build.add(Select, &branches);
-        std::mem::replace(build, Build::new(&[1])).optimised(y, 1e-6)
+        std::mem::replace(build, Build::new(&[1])).optimized(y, 1e-6)
     }
 
     #[test]

@@ -378,7 +378,7 @@ fn networks_give_the_same_answer_with_and_without_passes() {
     type Rewrite = fn(&mut Graph) -> crate::Result<()>;
     let rewrites: [(&str, Rewrite); 3] = [
         ("without passes", super::required),
-        ("with passes", |graph| super::optimise(graph).map(|_| ())),
+        ("with passes", |graph| super::optimize(graph).map(|_| ())),
         ("with bottlenecks everywhere", super::everywhere),
     ];
     let isas: Vec<Isa> = Isa::available().collect();

@@ -284,7 +284,7 @@ mod tests {
             let all: Vec<i64> = (0..count).map(|i| (i * 7 % 4) as i64).take(count / 4).collect();
             let inputs = [self.random.floats(&rows), Tensor::from_slice(&indices, &all).unwrap()];
             let want = self.graph.evaluate(&inputs).unwrap();
-            super::super::optimise(&mut self.graph).unwrap();
+            super::super::optimize(&mut self.graph).unwrap();
             let got = planned(&self.graph, Isa::detect(), &inputs).unwrap();
             assert_close(&got[0], &want[0], 1e-4, "optimized");
             let ops: Vec<&Op> =

@@ -1,4 +1,4 @@
-//! What the tests of passes share: a builder of small graphs, and the optimised graph held
+//! What the tests of passes share: a builder of small graphs, and the optimized graph held
 //! against the graph as it was built.
 
 use skipstone_kernels::activation::Activation;
@@ -57,15 +57,15 @@ impl Build {
     }
 
     /// The graph with the output `y` after every pass, which gives the same answer.
-    pub fn optimised(mut self, y: ValueId, tolerance: f64) -> Graph {
+    pub fn optimized(mut self, y: ValueId, tolerance: f64) -> Graph {
         self.output(y);
         let inputs = [Random(7).floats(&self.graph.fact(self.x).shape.clone())];
         let want = self.graph.evaluate(&inputs).unwrap();
-        super::optimise(&mut self.graph).unwrap();
+        super::optimize(&mut self.graph).unwrap();
         self.graph.check().unwrap();
         let got = self.graph.evaluate(&inputs).unwrap();
         for (got, want) in got.iter().zip(&want) {
-            assert_close(got, want, tolerance, "optimised");
+            assert_close(got, want, tolerance, "optimized");
         }
         self.graph
     }

@@ -73,8 +73,8 @@ fn a_measured_plan_computes_the_same_and_is_made_again_of_what_was_stored() {
 
 #[test]
 fn what_is_known_is_not_measured_again() {
-    let mut optimised = network();
-    crate::graph::optimise(&mut optimised).unwrap();
+    let mut optimized = network();
+    crate::graph::optimize(&mut optimized).unwrap();
     let target = Target {
         isa: Isa::detect(),
         threads: 1,
@@ -82,10 +82,10 @@ fn what_is_known_is_not_measured_again() {
         precision: crate::options::Precision::F32,
     };
     let mut tuner = Tuner::new(&Tune::Measure, target).unwrap();
-    tuner.tune(&optimised, target, None).unwrap();
+    tuner.tune(&optimized, target, None).unwrap();
     let known = tuner.tuning().unwrap().clone();
-    assert!(measure(&optimised, target, None, &known).unwrap().is_empty());
-    tuner.tune(&optimised, target, None).unwrap();
+    assert!(measure(&optimized, target, None, &known).unwrap().is_empty());
+    tuner.tune(&optimized, target, None).unwrap();
     assert!(Arc::ptr_eq(tuner.tuning().unwrap(), &known) || **tuner.tuning().unwrap() == *known);
 }
 

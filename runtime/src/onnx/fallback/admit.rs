@@ -188,7 +188,7 @@ fn products_fit(model: &TypedModel, node: &TypedNode) -> TractResult<()> {
     let Some(product) = node.op_as::<EinSum>() else {
         return Ok(());
     };
-    // Scales and zero points of a quantised product are behind its operands.
+    // Scales and zero points of a quantized product are behind its operands.
     let operands = if product.q_params.is_some() { 2 } else { node.inputs.len() };
     let facts = node.inputs.iter().take(operands).map(|&outlet| model.outlet_fact(outlet));
     let facts: Vec<&TypedFact> = facts.collect::<TractResult<_>>()?;

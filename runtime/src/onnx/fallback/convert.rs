@@ -6,7 +6,7 @@ use tract_onnx::tract_core::internal::{ShapeFact, TypedFact};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor, TensorView};
 
-/// Our element type; `None` for what tensors of ours do not hold (strings, quantised types).
+/// Our element type; `None` for what tensors of ours do not hold (strings, quantized types).
 pub(super) fn dtype(datum: DatumType) -> Option<DType> {
     Some(match datum {
         DatumType::F32 => DType::F32,

@@ -1,4 +1,4 @@
-//! tract: the optimised graph, its state kept between runs, a pool of its own for more threads than one.
+//! tract: the optimized graph, its state kept between runs, a pool of its own for more threads than one.
 
 use std::path::Path;
 

@@ -322,7 +322,7 @@ fn divisions() {
 }
 
 #[test]
-fn quantisation() {
+fn quantization() {
     let with = |scales: &[f32], zeros: usize, attributes: &[Message]| {
         let scale = f32s("s", &[scales.len() as i64], scales);
         let zero_point = head("z", 2, &[zeros as i64]).bytes(9, &vec![128; zeros]);
@@ -340,7 +340,7 @@ fn quantisation() {
 }
 
 #[test]
-fn casts_normalisation_and_equations() {
+fn casts_normalization_and_equations() {
     refuses(&one(&[1], "Cast", &["x"], &[int("to", 99)], &[]), "model.data-type");
     refuses(&one(&[1], "Cast", &["x"], &[], &[]), "model.attribute");
     accepts(&one(&[1], "Cast", &["x"], &[int("to", 10)], &[]));

@@ -55,7 +55,7 @@ fn three_convolutions_around_a_large_image_become_one_step_with_the_residual() {
         let got = planned(&build.graph, isa, std::slice::from_ref(&x)).unwrap();
         assert_close(&got[0], &want[0], 1e-4, "a bottleneck");
     }
-    super::super::optimise(&mut build.graph).unwrap();
+    super::super::optimize(&mut build.graph).unwrap();
     build.graph.check().unwrap();
     assert_eq!(counts(&build.graph), (1, 1, 0));
 }
@@ -67,7 +67,7 @@ fn an_image_that_is_read_elsewhere_or_small_stays() {
     let x = build.x;
     let wide = conv(&mut build, x, 19, 1, 1);
     let y = conv(&mut build, wide, 19, 3, 19);
-    assert_eq!(counts(&build.optimised(y, 1e-4)), (0, 0, 2));
+    assert_eq!(counts(&build.optimized(y, 1e-4)), (0, 0, 2));
     // Read elsewhere, before the depthwise convolution and behind it.
     let mut build = Build::new(&[1, 5, 90, 83]);
     let x = build.x;
@@ -75,14 +75,14 @@ fn an_image_that_is_read_elsewhere_or_small_stays() {
     let deep = conv(&mut build, wide, 19, 3, 19);
     let y = conv(&mut build, deep, 5, 1, 1);
     build.output(wide);
-    assert_eq!(counts(&build.optimised(y, 1e-4)), (0, 1, 1));
+    assert_eq!(counts(&build.optimized(y, 1e-4)), (0, 1, 1));
     let mut build = Build::new(&[1, 5, 90, 83]);
     let x = build.x;
     let wide = conv(&mut build, x, 19, 1, 1);
     let deep = conv(&mut build, wide, 19, 3, 19);
     let y = conv(&mut build, deep, 5, 1, 1);
     build.output(deep);
-    assert_eq!(counts(&build.optimised(y, 1e-4)), (1, 0, 1));
+    assert_eq!(counts(&build.optimized(y, 1e-4)), (1, 0, 1));
 }
 
 /// A chain of depthwise and 1x1 convolutions as MobileNetV1 has it.

@@ -1,4 +1,4 @@
-//! Weights and biases of a quantised product: constants behind a Dequantize, perhaps moved on the way.
+//! Weights and biases of a quantized product: constants behind a Dequantize, perhaps moved on the way.
 
 use super::super::super::ValueId;
 use super::Pass;
@@ -55,7 +55,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The weights that `id` is dequantised from.
+    /// The weights that `id` is dequantized from.
     pub(super) fn weights(&self, id: ValueId) -> Option<Weights> {
         let (moves, axis, operands) = self.constant_behind(id)?;
         let [x, scale, zero] = operands.map(|id| self.graph.constant(id));
@@ -83,7 +83,7 @@ impl Pass<'_> {
     }
 
     /// The bias `id` of as many filters as there are `units`, in these: the integers themselves where it was
-    /// quantised so, else the nearest.
+    /// quantized so, else the nearest.
     pub(super) fn bias(&self, id: ValueId, units: &[f32]) -> Option<Vec<i32>> {
         let nearest = |value: f64, unit: f32| {
             let bias = (value / f64::from(unit)).round_ties_even();

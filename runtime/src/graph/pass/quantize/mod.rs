@@ -1,4 +1,4 @@
-//! Quantised inference: what a quantised model computes in floats between bytes is computed in bytes.
+//! Quantized inference: what a quantized model computes in floats between bytes is computed in bytes.
 //!
 //! ```text
 //! Dequantize -> Conv [-> Relu] -> Quantize          =>    QConv
@@ -14,7 +14,7 @@
 //! tensor gets an unsigned twin; a table turns one into the other where a reader needs the signed one.
 //!
 //! When: one scale for each tensor of bytes, weights with zero point 0 (as signed bytes), and nobody else reads the
-//! floats between. Whatever else a quantised model holds stays as it is, and is computed in floats.
+//! floats between. Whatever else a quantized model holds stays as it is, and is computed in floats.
 
 mod constants;
 mod products;
@@ -25,7 +25,7 @@ use skipstone_kernels::activation::Activation;
 use skipstone_kernels::pool::PoolFn;
 use skipstone_kernels::qmap::QBinaryFn;
 use skipstone_kernels::qpool::Mean;
-use skipstone_kernels::requantise::Requantise;
+use skipstone_kernels::requantize::Requantize;
 
 use super::super::{Graph, Node, ValueId};
 use crate::error::Result;
@@ -45,8 +45,8 @@ use crate::ops::{Op, Operator};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    let quantised = |node: &Node| matches!(node.op, Op::Quantize(_) | Op::Dequantize(_) | Op::Pool(_));
-    if !graph.nodes.iter().any(quantised) {
+    let quantized = |node: &Node| matches!(node.op, Op::Quantize(_) | Op::Dequantize(_) | Op::Pool(_));
+    if !graph.nodes.iter().any(quantized) {
         return Ok(());
     }
     Pass::over(graph, |pass, node| pass.rewrite(node))?;
@@ -131,7 +131,7 @@ impl Pass<'_> {
         self.readers.get(id.0).filter(|&&readers| readers == 1).and_then(|_| self.writer(id))
     }
 
-    /// The bytes that `id` is dequantised from.
+    /// The bytes that `id` is dequantized from.
     fn dequantized(&mut self, id: ValueId) -> Result<Option<Source>> {
         let Some(&[x, scale, zero]) =
             self.writer(id).filter(|n| matches!(n.op, Op::Dequantize(_))).map(|n| n.inputs.as_slice())
@@ -169,7 +169,7 @@ impl Pass<'_> {
         Ok(twin)
     }
 
-    /// Places a node that writes `result`, quantised or not, in the form of unsigned bytes.
+    /// Places a node that writes `result`, quantized or not, in the form of unsigned bytes.
     fn place_unsigned(&mut self, name: &str, (op, inputs): Fused, result: ValueId) -> Result<()> {
         let wanted = self.graph.fact(result).clone();
         let unchanged = matches!(&op, Op::Reshape(reshape) if reshape.shape == self.graph.fact(inputs[0]).shape);
@@ -254,9 +254,9 @@ impl Pass<'_> {
             return Ok(Some(fused));
         }
         // An activation that only bounds the result bounds the bytes.
-        let (mut x, mut by) = (x, Requantise::all(to.zero));
+        let (mut x, mut by) = (x, Requantize::all(to.zero));
         while let Some((inner, bounds)) = self.inner(x).and_then(|node| bounds(node, to)) {
-            (x, by) = (inner, Requantise { min: by.min.max(bounds.0), max: by.max.min(bounds.1), ..by });
+            (x, by) = (inner, Requantize { min: by.min.max(bounds.0), max: by.max.min(bounds.1), ..by });
         }
         if by.min > by.max {
             return Ok(None);
@@ -349,8 +349,8 @@ impl Pass<'_> {
         same.then(|| (x, (node.op.clone(), numbers, position)))
     }
 
-    /// A sum or product of two quantised tensors.
-    fn pair(&mut self, root: &Node, binary: Binary, by: Requantise, to: Scheme, signed: bool) -> Result<Option<Fused>> {
+    /// A sum or product of two quantized tensors.
+    fn pair(&mut self, root: &Node, binary: Binary, by: Requantize, to: Scheme, signed: bool) -> Result<Option<Fused>> {
         let &[a, b] = root.inputs.as_slice() else { return Ok(None) };
         if binary.activation != Activation::None || !matches!(binary.kind, BinaryKind::Add | BinaryKind::Mul) {
             return Ok(None);
@@ -372,7 +372,7 @@ impl Pass<'_> {
     }
 
     /// The mean over windows, or over whole images.
-    fn mean(&mut self, root: &Node, by: Requantise, to: Scheme, shape: &Shape) -> Result<Option<Fused>> {
+    fn mean(&mut self, root: &Node, by: Requantize, to: Scheme, shape: &Shape) -> Result<Option<Fused>> {
         let x = root.inputs[0];
         let image = self.graph.fact(x).shape.clone();
         let whole = matches!(&root.op, Op::Reduce(reduce) if is_over_pixels(reduce, ReduceKind::Mean, &image));

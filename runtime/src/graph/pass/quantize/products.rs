@@ -2,7 +2,7 @@
 
 use skipstone_kernels::activation::Activation;
 use skipstone_kernels::qgemm::MAX_DEPTH;
-use skipstone_kernels::requantise::Requantise;
+use skipstone_kernels::requantize::Requantize;
 
 use super::super::super::{Node, ValueId};
 use super::constants::Weights;
@@ -21,7 +21,7 @@ use crate::ops::{Op, Operator};
 use crate::tensor::{Shape, Tensor};
 
 /// The result in bytes: bounds and scheme; floats where there is none.
-type Target = Option<(Requantise, Scheme)>;
+type Target = Option<(Requantize, Scheme)>;
 
 /// The operands of a product that can be computed in bytes.
 struct Product {

@@ -1,5 +1,5 @@
-//! Small quantised graphs, as a quantiser writes them: after the pass they are computed in bytes, and give the bytes
-//! that they gave in floats, or a neighbouring one.
+//! Small quantized graphs, as a quantizer writes them: after the pass they are computed in bytes, and give the bytes
+//! that they gave in floats, or a neighboring one.
 
 use super::*;
 use crate::Isa;
@@ -10,7 +10,7 @@ use crate::ops::image::Layout;
 use crate::ops::matmul::MatMul;
 use crate::ops::unary::{Unary, UnaryKind};
 
-/// A quantised graph under construction, with activations in `dtype`.
+/// A quantized graph under construction, with activations in `dtype`.
 struct Build {
     graph: Graph,
     dtype: DType,
@@ -82,14 +82,14 @@ impl Build {
         self.add(conv, &[x, weights, bias])
     }
 
-    /// Optimises the graph with the output `y`, holds it against what it was and answers its operators. Floats may
+    /// Optimizes the graph with the output `y`, holds it against what it was and answers its operators. Floats may
     /// differ by `step`, a quantum.
     fn check(mut self, y: ValueId, step: f32) -> Vec<String> {
         self.graph.outputs.push(("y".into(), y));
         let inputs = [self.random.floats(&self.graph.fact(self.graph.inputs[0]).shape.clone())];
         let want = self.graph.evaluate(&inputs).unwrap().remove(0);
         let mut fast = self.graph.clone();
-        crate::graph::optimise(&mut fast).unwrap();
+        crate::graph::optimize(&mut fast).unwrap();
         fast.check().unwrap();
         let mut got = vec![fast.evaluate(&inputs).unwrap().remove(0)];
         got.extend(Isa::available().map(|isa| planned(&self.graph, isa, &inputs).unwrap().remove(0)));

@@ -113,7 +113,7 @@ fn sizes(graph: &Graph) -> Vec<[usize; 2]> {
     graph.nodes.iter().filter_map(size).collect()
 }
 
-/// The optimised graph's sizes, its answers held against the original's, planned ones too.
+/// The optimized graph's sizes, its answers held against the original's, planned ones too.
 fn cut(mut build: Build, y: ValueId) -> Vec<[usize; 2]> {
     build.output(y);
     let shape = build.graph.fact(build.x).shape.clone();
@@ -125,7 +125,7 @@ fn cut(mut build: Build, y: ValueId) -> Vec<[usize; 2]> {
         }
     }
     build.graph.outputs.pop();
-    sizes(&build.optimised(y, 1e-4))
+    sizes(&build.optimized(y, 1e-4))
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn half(width: usize, pruned: bool) -> Graph {
     let x = product(&mut build, x, all, all * 144, true, &zeros);
     let x = relu(&mut build, x);
     let y = product(&mut build, x, 10, all, false, &[]);
-    build.optimised(y, 1e-4)
+    build.optimized(y, 1e-4)
 }
 
 #[test]
@@ -434,7 +434,7 @@ fn what_the_caller_reads_keeps_its_shape() {
     build.output(y);
     let input = [Random(9).floats(&[1, 3, 5, 5])];
     let want = build.graph.evaluate(&input).unwrap();
-    super::super::optimise(&mut build.graph).unwrap();
+    super::super::optimize(&mut build.graph).unwrap();
     build.graph.check().unwrap();
     for (got, want) in build.graph.evaluate(&input).unwrap().iter().zip(&want) {
         assert_close(got, want, 1e-5, "outputs");

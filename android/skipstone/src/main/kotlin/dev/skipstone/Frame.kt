@@ -11,7 +11,7 @@ import java.nio.ByteOrder
 /** How the pixels of a [Frame] lie. The order is that of the native library. */
 internal enum class FrameFormat { YUV_420, RGBA, BGRA, RGB, GRAY }
 
-/** Which standard's colours a YUV frame is in. */
+/** Which standard's colors a YUV frame is in. */
 public enum class YuvMatrix {
     /** ITU-R BT.601: what phone cameras give for analysis. */
     BT601,
@@ -28,7 +28,7 @@ public enum class YuvRange {
     /** All 256. */
     FULL,
 
-    /** 16 to 235, and to 240 for colour. */
+    /** 16 to 235, and to 240 for color. */
     VIDEO,
 }
 
@@ -116,7 +116,7 @@ public class Frame private constructor(
         )
     }
 
-    /** The same YUV frame in other colours than BT.601 in full range. */
+    /** The same YUV frame in other colors than BT.601 in full range. */
     public fun colors(matrix: YuvMatrix, range: YuvRange): Frame = with(matrix = matrix, range = range)
 
     /** The same frame, whose [close] calls [release]. */

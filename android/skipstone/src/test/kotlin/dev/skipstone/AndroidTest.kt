@@ -72,7 +72,7 @@ class AndroidTest {
         assertFailsWith<SkipstoneException.Frame> { Frame.of(bitmap) }
     }
 
-    /** A picture in grey is its brightness plane beside colours of 128, whatever the camera's strides. */
+    /** A picture in gray is its brightness plane beside colors of 128, whatever the camera's strides. */
     @Test
     fun `planes of a camera are read in place`() {
         open().use { classifier ->
@@ -86,8 +86,8 @@ class AndroidTest {
                 val v = chroma.duplicate().position(1)
                 val planes = listOf(Plane(y, 40, 1), Plane(chroma, 40, 2), Plane(v, 40, 2))
                 val frame = Frame.planes(ImageFormat.YUV_420_888, 32, 32, planes, Rect(0, 0, 32, 32), 0)
-                val grey = Frame.gray(32, 32, y, 40)
-                val (want, got) = classifier.classifyBlocking(grey, 10) to classifier.classifyBlocking(frame, 10)
+                val gray = Frame.gray(32, 32, y, 40)
+                val (want, got) = classifier.classifyBlocking(gray, 10) to classifier.classifyBlocking(frame, 10)
                 assertEquals(want.best?.index, got.best?.index, sample.name)
                 for (it in want.predictions) {
                     assertEquals(it.score, got.predictions.single { other -> other.index == it.index }.score, 0.02f)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a float in units of the output scale becomes a byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Requantise {
+pub struct Requantize {
     /// The zero point: the byte that represents 0.
     pub zero: u8,
     /// Smallest output byte; above 0 where a ReLU or clip is fused.
@@ -21,10 +21,10 @@ pub struct Requantise {
 /// Adding this to a float of magnitude below 2^22 leaves the rounded integer in the low bits of the sum.
 const ROUNDER: f32 = 12_582_912.0;
 
-impl Requantise {
+impl Requantize {
     /// No bounds but those of a byte.
     pub fn all(zero: u8) -> Self {
-        Requantise { zero, min: 0, max: 255 }
+        Requantize { zero, min: 0, max: 255 }
     }
 
     /// The bounds `min` and `max` in units of the output scale.
@@ -50,7 +50,7 @@ impl Requantise {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Form {
     /// The byte of the sum times its scale.
-    Bytes(Requantise),
+    Bytes(Requantize),
     /// The sum times its scale.
     Floats,
     /// The sum itself.
@@ -75,14 +75,14 @@ mod tests {
     #[test]
     fn rounds_to_even_and_saturates() {
         for zero in [0u8, 1, 100, 128, 255] {
-            let to = Requantise::all(zero);
+            let to = Requantize::all(zero);
             for v in (-2100..2100).map(|v| v as f32 / 8.0).chain([1e30, -1e30, f32::INFINITY, f32::NEG_INFINITY]) {
                 let want = (v.clamp(-1000.0, 1000.0).round_ties_even() as i32 + i32::from(zero)).clamp(0, 255);
                 assert_eq!(i32::from(to.byte(v)), want, "{v} with zero {zero}");
             }
             assert_eq!(to.byte(f32::NAN), 0);
         }
-        let relu = Requantise { zero: 10, min: 10, max: 20 };
+        let relu = Requantize { zero: 10, min: 10, max: 20 };
         assert_eq!([-5.0, 0.4, 3.5, 99.0].map(|v| relu.byte(v)), [10, 10, 14, 20]);
     }
 }

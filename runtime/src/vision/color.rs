@@ -1,6 +1,6 @@
 //! From luma and chroma to RGB, and from RGB to what a model wants, as one affine map.
 
-use skipstone_kernels::frame::Colour;
+use skipstone_kernels::frame::Color;
 
 /// How luma was weighted when the frame was made of RGB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -80,29 +80,29 @@ pub(crate) struct Normal {
     /// The deviation of each channel, never 0.
     pub std: [f32; 3],
     /// Whether the model sees brightness alone; its mean and deviation are the first.
-    pub grey: bool,
+    pub gray: bool,
 }
 
 /// The whole map, from sums in which `unit[j]` is one level of sample j.
-pub(super) fn map(meaning: Meaning, normal: &Normal, unit: [f32; 3]) -> Colour {
+pub(super) fn map(meaning: Meaning, normal: &Normal, unit: [f32; 3]) -> Color {
     let rgb = meaning.to_rgb();
     // `level * factor + constant` is what the model sees of a level, 0 to 255.
     let seen = |c: usize| {
         let (mean, std) = (f64::from(normal.mean[c]), f64::from(normal.std[c]));
         (1.0 / (255.0 * std), -mean / std)
     };
-    // A grey model sees the brightness of clamped colours: they stay levels until then.
-    let of_levels: [(f64, f64); 3] = std::array::from_fn(|c| if normal.grey { (1.0, 0.0) } else { seen(c) });
+    // A gray model sees the brightness of clamped colors: they stay levels until then.
+    let of_levels: [(f64, f64); 3] = std::array::from_fn(|c| if normal.gray { (1.0, 0.0) } else { seen(c) });
     let per_channel = |f: &dyn Fn(usize, (f64, f64)) -> f64| std::array::from_fn(|c| f(c, of_levels[c]) as f32);
     let ends = |(factor, constant): (f64, f64)| (constant, 255.0f64.mul_add(factor, constant));
-    Colour {
+    Color {
         matrix: std::array::from_fn(|c| {
             std::array::from_fn(|j| (rgb.matrix[c][j] * of_levels[c].0 / f64::from(unit[j])) as f32)
         }),
         bias: per_channel(&|c, (factor, constant)| rgb.offset[c].mul_add(factor, constant)),
         low: per_channel(&|_, map| ends(map).0.min(ends(map).1)),
         high: per_channel(&|_, map| ends(map).0.max(ends(map).1)),
-        grey: normal.grey.then(|| {
+        gray: normal.gray.then(|| {
             let (factor, constant) = seen(0);
             let [r, g, b] = BRIGHTNESS.map(|weight| (weight * factor) as f32);
             [r, g, b, constant as f32]

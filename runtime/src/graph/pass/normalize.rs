@@ -1,4 +1,4 @@
-//! Layer normalisation, spelt out by exporters and by the front end.
+//! Layer normalization, spelled out by exporters and by the front end.
 //!
 //! ```text
 //! x -> ReduceMean -> d = Sub(x, mean) -> Square -> ReduceMean -> Add(e) -> Rsqrt -> Mul(d)
@@ -22,7 +22,7 @@ use crate::tensor::{Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     rewrite(graph, |pattern, node| {
-        let Found { x, op } = normalisation(pattern, node)?;
+        let Found { x, op } = normalization(pattern, node)?;
         Some((op, vec![x]))
     });
     for index in 0..graph.nodes.len() {
@@ -39,7 +39,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// Makes every node that `find` answers for a normalisation of those inputs.
+/// Makes every node that `find` answers for a normalization of those inputs.
 fn rewrite(graph: &mut Graph, find: impl Fn(&Pattern<'_>, &Node) -> Option<(LayerNorm, Vec<ValueId>)>) {
     let pattern = Pattern::new(graph);
     let found: Vec<_> = graph.nodes.iter().map(|node| find(&pattern, node)).collect();
@@ -56,7 +56,7 @@ struct Found {
     op: LayerNorm,
 }
 
-fn normalisation(pattern: &Pattern<'_>, node: &Node) -> Option<Found> {
+fn normalization(pattern: &Pattern<'_>, node: &Node) -> Option<Found> {
     let (dividend, root) = if let Some([a, b]) = Pattern::operands(node, BinaryKind::Div) {
         (a, Pattern::unary(pattern.inner(b)?, UnaryKind::Sqrt)?)
     } else {
@@ -74,11 +74,11 @@ fn normalisation(pattern: &Pattern<'_>, node: &Node) -> Option<Found> {
         pattern.readers(id)
             == 1 + pattern.inner(square).map_or(0, |node| node.inputs.iter().filter(|&&i| i == id).count())
     };
-    let centred = pattern.writer(dividend).filter(|_| within(dividend)).and_then(|writer| {
+    let centered = pattern.writer(dividend).filter(|_| within(dividend)).and_then(|writer| {
         let [x, mean] = Pattern::operands(writer, BinaryKind::Sub)?;
         (mean_over_last(pattern, pattern.inner(mean)?)? == (x, axis)).then_some(x)
     });
-    Some(match centred {
+    Some(match centered {
         Some(x) => Found { x, op: LayerNorm { axis, epsilon, norm: Norm::Standard } },
         None => Found { x: dividend, op: LayerNorm { axis, epsilon, norm: Norm::RootMeanSquare } },
     })
@@ -135,13 +135,13 @@ fn biased(pattern: &Pattern<'_>, node: &Node) -> Option<(LayerNorm, Vec<ValueId>
     }
 }
 
-/// The normalisation that is one operand of `kind`, its inputs, and the other operand.
+/// The normalization that is one operand of `kind`, its inputs, and the other operand.
 fn parameter(pattern: &Pattern<'_>, node: &Node, kind: BinaryKind) -> Option<(LayerNorm, Vec<ValueId>, ValueId)> {
     let [a, b] = Pattern::operands(node, kind)?;
-    let of = |normalised: ValueId, parameter: ValueId| {
-        let inner = pattern.inner(normalised)?;
+    let of = |normalized: ValueId, parameter: ValueId| {
+        let inner = pattern.inner(normalized)?;
         let Op::LayerNorm(op) = inner.op else { return None };
-        let shape = &pattern.graph.fact(normalised).shape;
+        let shape = &pattern.graph.fact(normalized).shape;
         fits_row(pattern, parameter, shape, op.axis).then(|| (op, inner.inputs.clone(), parameter))
     };
     of(a, b).or_else(|| of(b, a))
@@ -184,7 +184,7 @@ mod tests {
             let (scale, bias) = (build.constant(&[8], &[0.5; 8]), build.constant(&[1, 1, 8], &[2.0; 8]));
             let scaled = build.binary(BinaryKind::Mul, normal, scale);
             let y = build.binary(BinaryKind::Add, scaled, bias);
-            assert_eq!(names(&build.optimised(y, 1e-5)), ["LayerNorm/3"]);
+            assert_eq!(names(&build.optimized(y, 1e-5)), ["LayerNorm/3"]);
         }
     }
 
@@ -220,7 +220,7 @@ mod tests {
             let normal = normal(&mut build, sum);
             let scale = build.constant(&[8], &[0.5; 8]);
             let y = build.binary(BinaryKind::Mul, scale, normal);
-            assert_eq!(names(&build.optimised(y, 1e-5)), ["RmsNorm/2"]);
+            assert_eq!(names(&build.optimized(y, 1e-5)), ["RmsNorm/2"]);
         }
     }
 
@@ -236,6 +236,6 @@ mod tests {
         let sum = build.with(BinaryKind::Add, variance, 1e-5);
         let inverse = build.unary(UnaryKind::Rsqrt, sum);
         let y = build.binary(BinaryKind::Mul, d, inverse);
-        assert!(!names(&build.optimised(y, 1e-5)).iter().any(|name| name.contains("Norm")));
+        assert!(!names(&build.optimized(y, 1e-5)).iter().any(|name| name.contains("Norm")));
     }
 }
