@@ -130,13 +130,6 @@ impl Error {
     }
 }
 
-#[cfg(feature = "onnx")]
-impl From<skipstone_onnx::Invalid> for Error {
-    fn from(invalid: skipstone_onnx::Invalid) -> Self {
-        Self::Invalid { code: invalid.code(), message: invalid.to_string() }
-    }
-}
-
 /// What a single operator can object to; the caller adds the node's name.
 #[derive(Debug, Error)]
 #[non_exhaustive]

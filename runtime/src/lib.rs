@@ -43,6 +43,7 @@ mod options;
 pub mod package;
 pub mod plan;
 pub mod session;
+#[cfg_attr(not(any(feature = "passes", test)), allow(dead_code, reason = "some of it only the passes use"))]
 mod tensor;
 pub mod vision;
 

@@ -5,9 +5,9 @@
 //! shape's order, never of strides.
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::OnceLock;
-#[cfg(any(feature = "passes", test))]
-use std::{marker::PhantomData, ops::Range};
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -310,7 +310,6 @@ impl Tensor {
 
     /// The elements, wherever the bytes lie: read one by one and not copied, for those who look at weights of a file
     /// once; `None` where `T` is not the element type.
-    #[cfg(any(feature = "passes", test))]
     pub(crate) fn peek<T: Element>(&self) -> Option<Peek<'_, T>> {
         let bytes = self.aligned.get().unwrap_or(&self.bytes);
         holds::<T>(self.fact.dtype).then_some(Peek { bytes, element: PhantomData })
@@ -432,14 +431,12 @@ impl<'a> TensorView<'a> {
 }
 
 /// Elements that may lie unaligned.
-#[cfg(any(feature = "passes", test))]
 #[derive(Clone, Copy)]
 pub(crate) struct Peek<'a, T> {
     bytes: &'a [u8],
     element: PhantomData<T>,
 }
 
-#[cfg(any(feature = "passes", test))]
 impl<'a, T: Element> Peek<'a, T> {
     /// How many there are.
     pub fn len(self) -> usize {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Block, Graph, Node, ValueId};
 use crate::error::{Error, OpError, Result};
 use crate::ops::control::{Control, Loop, Slices};
-use crate::ops::{Op, Operator};
+use crate::ops::{Op, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// Most iterations of a loop that nothing else ends.

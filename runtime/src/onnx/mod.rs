@@ -68,3 +68,9 @@ fn check(file: Bytes, path: Option<&Path>, limits: Limits, shapes: &Shapes) -> R
     };
     Ok((OnnxSource { files: import::tensor::Files { model: file, folder }, limits, dynamic }, info))
 }
+
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid { code: invalid.code(), message: invalid.to_string() }
+    }
+}

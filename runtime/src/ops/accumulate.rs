@@ -9,7 +9,7 @@ use super::binary::{BinaryKind, accumulate};
 use super::gather::Indices;
 use super::indexed::{Blocks, ScatterNd};
 use super::scatter_elements::{Geometry, ScatterElements};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -78,16 +78,6 @@ impl Operator for Accumulate {
         }
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x, indices, updates] = exactly::<3, _>(inputs)?;
-        let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
-        let target = self.target(x.fact(), indices.fact(), updates.fact())?;
-        let mut y = x.bytes().to_vec();
-        self.run(fact.dtype, &target, super::number::words(indices)?, updates.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "accumulate".into(), ..Choice::default() })
     }
@@ -100,6 +90,17 @@ impl Operator for Accumulate {
             y.copy_from_slice(io.input_bytes(0)?);
             this.run(dtype, &target, io.input(1)?, io.input_bytes(2)?, y)
         }))
+    }
+}
+
+impl Semantics for Accumulate {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, indices, updates] = exactly::<3, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
+        let target = self.target(x.fact(), indices.fact(), updates.fact())?;
+        let mut y = x.bytes().to_vec();
+        self.run(fact.dtype, &target, super::number::words(indices)?, updates.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 }
 

@@ -9,7 +9,7 @@ use skipstone_kernels::unary;
 
 use super::arity::exactly;
 use super::axes::Axes;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Element, Fact, Tensor};
 
@@ -85,29 +85,6 @@ impl Operator for Activate {
         }
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let mut y = Tensor::zeros(x.fact().clone());
-        if let (Some(x), Some(y)) = (x.elements::<f32>(), y.elements_mut::<f32>()) {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = scalar::apply(self.activation, x);
-            }
-        } else if let (Some(x), Some(y)) = (x.elements::<f16>(), y.elements_mut()) {
-            apply_half(self.activation, x, y);
-        } else if let (Some(x), Some(y)) = (x.elements::<bf16>(), y.elements_mut()) {
-            apply_half(self.activation, x, y);
-        } else {
-            return Err(wrong_type(x.dtype()));
-        }
-        Ok(vec![y])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::elementwise(inputs)
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let kernel = match x.dtype {
@@ -135,6 +112,29 @@ impl Operator for Activate {
             }),
             got => return Err(wrong_type(got)),
         })
+    }
+}
+
+impl Semantics for Activate {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let mut y = Tensor::zeros(x.fact().clone());
+        if let (Some(x), Some(y)) = (x.elements::<f32>(), y.elements_mut::<f32>()) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = scalar::apply(self.activation, x);
+            }
+        } else if let (Some(x), Some(y)) = (x.elements::<f16>(), y.elements_mut()) {
+            apply_half(self.activation, x, y);
+        } else if let (Some(x), Some(y)) = (x.elements::<bf16>(), y.elements_mut()) {
+            apply_half(self.activation, x, y);
+        } else {
+            return Err(wrong_type(x.dtype()));
+        }
+        Ok(vec![y])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 }
 

@@ -7,7 +7,7 @@ use super::arity::exactly;
 use super::axes::{Axes, Elements};
 use super::number::filled;
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor, elements};
 
@@ -93,19 +93,6 @@ impl Operator for ArgMax {
         Ok(vec![Fact::new(DType::I64, Shape::new(&dims)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let fact = self.infer(&[x.fact()])?.remove(0);
-        let y = filled::<i64>(fact, |y| search_all(self, x.dtype(), x.shape(), x.bytes(), y))?;
-        Ok(vec![y])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::except(Elements::Mixed, inputs, &[self.axis])
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         Ok(Choice { kernel: format!("argmax_{}", x.dtype), ..Choice::default() })
@@ -115,6 +102,19 @@ impl Operator for ArgMax {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let (this, shape, dtype) = (*self, x.shape.clone(), x.dtype);
         Ok(Box::new(move |io: &mut Io<'_, '_>| search_all(&this, dtype, &shape, io.input_bytes(0)?, io.output(0)?)))
+    }
+}
+
+impl Semantics for ArgMax {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let y = filled::<i64>(fact, |y| search_all(self, x.dtype(), x.shape(), x.bytes(), y))?;
+        Ok(vec![y])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::except(Elements::Mixed, inputs, &[self.axis])
     }
 }
 

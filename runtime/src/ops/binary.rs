@@ -14,7 +14,7 @@ use super::axes::Axes;
 use super::number::{Number, division_overflow, is_float};
 use super::walk::{Walk, broadcast_shape};
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -256,25 +256,6 @@ impl Operator for Binary {
         Ok(vec![Fact::new(a.dtype, broadcast_shape(&[&a.shape, &b.shape])?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [a, b] = exactly::<2, _>(inputs)?;
-        let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
-        let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
-        let mut bytes = vec![0; fact.bytes()];
-        zip_any(self.kind, fact.dtype, &walk, [a.bytes(), b.bytes()], &mut bytes)?;
-        let mut y = Tensor::from_bytes(fact, &bytes)?;
-        for y in y.elements_mut::<f32>().unwrap_or_default() {
-            *y = scalar::apply(self.activation, *y);
-        }
-        Ok(vec![y])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::elementwise(inputs)
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [a, _] = exactly::<2, _>(&cx.inputs)?;
         let kernel = match (a.dtype, self.kind.kernel()) {
@@ -303,6 +284,25 @@ impl Operator for Binary {
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             zip_any(kind, dtype, &walk, [io.input_bytes(0)?, io.input_bytes(1)?], io.output_bytes(0)?)
         }))
+    }
+}
+
+impl Semantics for Binary {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [a, b] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
+        let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
+        let mut bytes = vec![0; fact.bytes()];
+        zip_any(self.kind, fact.dtype, &walk, [a.bytes(), b.bytes()], &mut bytes)?;
+        let mut y = Tensor::from_bytes(fact, &bytes)?;
+        for y in y.elements_mut::<f32>().unwrap_or_default() {
+            *y = scalar::apply(self.activation, *y);
+        }
+        Ok(vec![y])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 }
 

@@ -14,7 +14,7 @@ use super::conv::Conv;
 use super::float_conv::store;
 use super::roles::Role;
 use super::stored::read;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{Fact, Tensor};
 
@@ -134,17 +134,6 @@ impl Operator for Bottleneck {
         Ok(self.images(inputs)?.split_off(self.stages().count()))
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let first = inputs.first().copied().ok_or(OpError::Operand(0))?;
-        let mut images = vec![first.clone()];
-        for (stage, conv) in self.stages().enumerate() {
-            let operands = self.operands(stage, conv, &images[0], inputs)?;
-            images = conv.evaluate(&operands)?;
-        }
-        Ok(images)
-    }
-
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
         let Ok(images) = self.images(inputs) else { return 0 };
         let macs = |(stage, conv): (usize, &Conv)| {
@@ -217,6 +206,18 @@ impl Operator for Bottleneck {
             bottleneck(args, scratch, pool);
             Ok(())
         }))
+    }
+}
+
+impl Semantics for Bottleneck {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let first = inputs.first().copied().ok_or(OpError::Operand(0))?;
+        let mut images = vec![first.clone()];
+        for (stage, conv) in self.stages().enumerate() {
+            let operands = self.operands(stage, conv, &images[0], inputs)?;
+            images = conv.evaluate(&operands)?;
+        }
+        Ok(images)
     }
 }
 

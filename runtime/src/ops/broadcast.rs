@@ -9,7 +9,7 @@ use super::axes::{Axes, Elements, Left, Link};
 use super::number::{by_width, filled, words};
 use super::strided::{BoxCopy, signed};
 use super::walk::{Walk, broadcast_shape, broadcast_strides};
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -40,34 +40,6 @@ impl Operator for Expand {
         Ok(vec![Fact::new(x.dtype, self.shape.clone())])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let fact = self.infer(&[x.fact()])?.remove(0);
-        let walk = Walk::broadcast(&self.shape, [x.shape()]);
-        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
-            let (x, mut results) = (words::<T>(x)?, y.iter_mut());
-            walk.try_each(|[i]| {
-                *results.next().ok_or(OpError::Operand(0))? = *x.get(i).ok_or(OpError::Operand(0))?;
-                Ok(())
-            })
-        }))?;
-        Ok(vec![y])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        let target = Fact::new(DType::F32, self.shape.clone());
-        let Axes { links, .. } = Axes::elementwise(&[&target, inputs.first().copied().unwrap_or(&target)]);
-        let own = links.into_iter().filter(|link| link.operand == 1).map(|link| Link { operand: 0, ..link });
-        Axes::new(Elements::Moved, own)
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
-        Some(Self { shape: to.shape(&self.shape)? }.into())
-    }
-
     fn alias(&self, inputs: &[&Fact]) -> Option<usize> {
         inputs.first().is_some_and(|x| x.shape.elements() == self.shape.elements()).then_some(0)
     }
@@ -91,6 +63,33 @@ impl Operator for Expand {
     }
 }
 
+impl Semantics for Expand {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let walk = Walk::broadcast(&self.shape, [x.shape()]);
+        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
+            let (x, mut results) = (words::<T>(x)?, y.iter_mut());
+            walk.try_each(|[i]| {
+                *results.next().ok_or(OpError::Operand(0))? = *x.get(i).ok_or(OpError::Operand(0))?;
+                Ok(())
+            })
+        }))?;
+        Ok(vec![y])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let target = Fact::new(DType::F32, self.shape.clone());
+        let Axes { links, .. } = Axes::elementwise(&[&target, inputs.first().copied().unwrap_or(&target)]);
+        let own = links.into_iter().filter(|link| link.operand == 1).map(|link| Link { operand: 0, ..link });
+        Axes::new(Elements::Moved, own)
+    }
+
+    fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
+        Some(Self { shape: to.shape(&self.shape)? }.into())
+    }
+}
+
 impl Operator for Tile {
     fn name(&self) -> &str {
         "Tile"
@@ -106,29 +105,6 @@ impl Operator for Tile {
         let dims: Option<Vec<usize>> = dims.collect();
         let dims = dims.ok_or_else(|| OpError::TooLarge(format!("{} times {:?}", x.shape, self.repeats)))?;
         Ok(vec![Fact::new(x.dtype, Shape::new(&dims)?)])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let fact = self.infer(&[x.fact()])?.remove(0);
-        let (to, from) = (fact.shape.clone(), x.shape().strides());
-        let to_strides = to.strides();
-        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
-            let words = words::<T>(x)?;
-            for (i, y) in y.iter_mut().enumerate() {
-                let at = (0..to.rank()).map(|axis| i / to_strides[axis] % x.shape()[axis] * from[axis]).sum::<usize>();
-                *y = *words.get(at).ok_or(OpError::Operand(0))?;
-            }
-            Ok(())
-        }))?;
-        Ok(vec![y])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        let repeated: Vec<usize> = (0..self.repeats.len()).filter(|&axis| self.repeats[axis] != 1).collect();
-        Axes::except(Elements::Moved, inputs, &repeated)
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -150,6 +126,29 @@ impl Operator for Tile {
             copy.run(size, io.input_bytes(0)?, io.output_bytes(0)?);
             Ok(())
         }))
+    }
+}
+
+impl Semantics for Tile {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let (to, from) = (fact.shape.clone(), x.shape().strides());
+        let to_strides = to.strides();
+        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
+            let words = words::<T>(x)?;
+            for (i, y) in y.iter_mut().enumerate() {
+                let at = (0..to.rank()).map(|axis| i / to_strides[axis] % x.shape()[axis] * from[axis]).sum::<usize>();
+                *y = *words.get(at).ok_or(OpError::Operand(0))?;
+            }
+            Ok(())
+        }))?;
+        Ok(vec![y])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let repeated: Vec<usize> = (0..self.repeats.len()).filter(|&axis| self.repeats[axis] != 1).collect();
+        Axes::except(Elements::Moved, inputs, &repeated)
     }
 }
 

@@ -5,7 +5,6 @@ use skipstone_kernels::conv::{self, BYTES, ByteKernel, ConvShape, Task};
 use skipstone_kernels::qgemm::MAX_DEPTH;
 
 use super::conv::Conv;
-#[cfg(any(feature = "passes", test))]
 use super::image::{Image, taps};
 use super::{Candidates, Operator, PlanContext};
 use crate::error::OpError;
@@ -45,7 +44,6 @@ fn floats(operands: [&Shape; 3]) -> [Fact; 3] {
 
 /// The filter of every element of the result and, over its window, the sum of `(x - zero) * weight(filter, at)`, where
 /// `at` is the position of a weight among all.
-#[cfg(any(feature = "passes", test))]
 pub(super) fn sums<'a>(
     conv: &'a Conv,
     [x_shape, out]: [&Shape; 2],

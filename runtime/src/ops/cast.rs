@@ -12,7 +12,7 @@ use super::arity::exactly;
 use super::axes::Axes;
 use super::number::convert;
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -95,21 +95,6 @@ impl Operator for Cast {
         Ok(vec![Fact::new(self.to, x.shape.clone())])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let fact = Fact::new(self.to, x.shape().clone());
-        let from = x.dtype();
-        let mut y = vec![0; fact.bytes()];
-        convert_all(from, x.bytes(), self.to, &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::elementwise(inputs)
-    }
-
     fn alias(&self, inputs: &[&Fact]) -> Option<usize> {
         inputs.first().is_some_and(|x| x.dtype == self.to).then_some(0)
     }
@@ -130,6 +115,21 @@ impl Operator for Cast {
             return Ok(Box::new(move |io: &mut Io<'_, '_>| by_kernel(isa, from, to, io)));
         }
         Ok(Box::new(move |io: &mut Io<'_, '_>| convert_all(from, io.input_bytes(0)?, to, io.output_bytes(0)?)))
+    }
+}
+
+impl Semantics for Cast {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = Fact::new(self.to, x.shape().clone());
+        let from = x.dtype();
+        let mut y = vec![0; fact.bytes()];
+        convert_all(from, x.bytes(), self.to, &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 }
 

@@ -4,7 +4,7 @@
 use skipstone_kernels::Isa;
 
 use super::number::Number;
-use super::{Op, Operator};
+use super::{Op, Operator, Semantics};
 use crate::error::OpError;
 use crate::graph::Graph;
 use crate::package::attack::{Edit, Sections, attacks, edit, survives};

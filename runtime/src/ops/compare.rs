@@ -10,7 +10,7 @@ use super::axes::Axes;
 
 use super::walk::{Walk, broadcast_shape};
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -114,21 +114,6 @@ impl Operator for Compare {
         Ok(vec![Fact::new(DType::Bool, broadcast_shape(&[&a.shape, &b.shape])?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [a, b] = exactly::<2, _>(inputs)?;
-        let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
-        let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
-        let mut y = vec![0; fact.bytes()];
-        compare_all(self.kind, &walk, a.dtype(), [a.bytes(), b.bytes()], &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::elementwise(inputs)
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [a, _] = exactly::<2, _>(&cx.inputs)?;
         let kernel = match (a.dtype, self.kind.kernel()) {
@@ -156,6 +141,21 @@ impl Operator for Compare {
             let operands = [io.input_bytes(0)?, io.input_bytes(1)?];
             compare_all(kind, &walk, dtype, operands, io.output_bytes(0)?)
         }))
+    }
+}
+
+impl Semantics for Compare {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [a, b] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
+        let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
+        let mut y = vec![0; fact.bytes()];
+        compare_all(self.kind, &walk, a.dtype(), [a.bytes(), b.bytes()], &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 }
 

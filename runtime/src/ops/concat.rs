@@ -6,7 +6,7 @@ use skipstone_kernels::copy::{Blocks, copy_blocks};
 
 use super::axes::{Axes, Elements, How, Link, Nhwc};
 use super::image::NHWC_AXIS;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{Fact, Shape, Tensor};
 
@@ -63,43 +63,6 @@ impl Operator for Concat {
         Ok(vec![Fact::new(first.dtype, Shape::new(&dims)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
-        let fact = self.infer(&facts)?.remove(0);
-        let outer: usize = fact.shape.iter().take(self.axis).product();
-        let mut bytes = Vec::with_capacity(fact.bytes());
-        for i in 0..outer {
-            for x in inputs {
-                let row = x.bytes().len() / outer;
-                bytes.extend_from_slice(x.bytes().get(i * row..(i + 1) * row).ok_or(OpError::Operand(0))?);
-            }
-        }
-        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        let mut at = 0;
-        let mut links = Vec::new();
-        for (operand, fact) in inputs.iter().enumerate() {
-            for axis in 0..fact.shape.rank() {
-                let how = if axis == self.axis { How::At(at) } else { How::Same };
-                links.push(Link { operand, from: axis, to: axis, how });
-            }
-            at += fact.shape.get(self.axis).copied().unwrap_or(0);
-        }
-        Axes::new(Elements::Moved, links)
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        match NHWC_AXIS.get(self.axis) {
-            Some(&axis) => Nhwc::Can(Self { axis }.into()),
-            None => Nhwc::Never,
-        }
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "copy_blocks".into(), ..Choice::default() })
     }
@@ -114,6 +77,42 @@ impl Operator for Concat {
             }
             Ok(())
         }))
+    }
+}
+
+impl Semantics for Concat {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let fact = self.infer(&facts)?.remove(0);
+        let outer: usize = fact.shape.iter().take(self.axis).product();
+        let mut bytes = Vec::with_capacity(fact.bytes());
+        for i in 0..outer {
+            for x in inputs {
+                let row = x.bytes().len() / outer;
+                bytes.extend_from_slice(x.bytes().get(i * row..(i + 1) * row).ok_or(OpError::Operand(0))?);
+            }
+        }
+        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let mut at = 0;
+        let mut links = Vec::new();
+        for (operand, fact) in inputs.iter().enumerate() {
+            for axis in 0..fact.shape.rank() {
+                let how = if axis == self.axis { How::At(at) } else { How::Same };
+                links.push(Link { operand, from: axis, to: axis, how });
+            }
+            at += fact.shape.get(self.axis).copied().unwrap_or(0);
+        }
+        Axes::new(Elements::Moved, links)
+    }
+
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match NHWC_AXIS.get(self.axis) {
+            Some(&axis) => Nhwc::Can(Self { axis }.into()),
+            None => Nhwc::Never,
+        }
     }
 }
 

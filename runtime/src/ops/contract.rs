@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::walk::{Strides, Walk};
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, MAX_RANK, Shape, Tensor};
 
@@ -121,15 +121,6 @@ impl Operator for Contract {
         Ok(vec![Fact::new(a.dtype, Shape::new(&self.walks(&a.shape, &b.shape)?.dims)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [a, b] = exactly::<2, _>(inputs)?;
-        let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
-        let mut y = vec![0; fact.bytes()];
-        multiply_any(fact.dtype, &self.walks(a.shape(), b.shape())?, a.bytes(), b.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let (&[a, b], &[y]) = (inputs, outputs) else { return 0 };
         let terms = self.walks(&a.shape, &b.shape).map_or(0, |walks| walks.terms);
@@ -147,6 +138,16 @@ impl Operator for Contract {
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             multiply_any(dtype, &walks, io.input_bytes(0)?, io.input_bytes(1)?, io.output_bytes(0)?)
         }))
+    }
+}
+
+impl Semantics for Contract {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [a, b] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
+        let mut y = vec![0; fact.bytes()];
+        multiply_any(fact.dtype, &self.walks(a.shape(), b.shape())?, a.bytes(), b.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 }
 

@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BindContext, Choice, Execute, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -204,17 +204,18 @@ impl Operator for Control {
         Err(refuse("it is missing"))
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, _: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        Err(refuse("it is missing"))
-    }
-
     /// Steps of a plan branch and loop themselves.
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
         Err(refuse("it is missing"))
     }
 
     fn bind(&self, _: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        Err(refuse("it is missing"))
+    }
+}
+
+impl Semantics for Control {
+    fn evaluate(&self, _: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         Err(refuse("it is missing"))
     }
 }

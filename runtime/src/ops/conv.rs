@@ -21,7 +21,7 @@ use super::axes::{Axes, Elements, How, Left, Link, Nhwc};
 use super::float_conv::{self, Bound};
 use super::image::{Image, Layout, taps};
 use super::roles::{Role, Roles};
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -168,7 +168,43 @@ impl Operator for Conv {
         Ok(vec![Fact::new(DType::F32, out.shape(self.layout)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
+    fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        let ([_, weights, ..], [out]) = (inputs, outputs) else { return 0 };
+        let per_result: usize = weights.shape.iter().skip(1).product();
+        out.shape.elements() as u64 * per_result as u64
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        self.layout.kernel()?;
+        let shape = self.shape(&cx.inputs)?;
+        let task = float_conv::task(cx, &shape, cx.is_constant(Self::WEIGHTS));
+        float_conv::plan(cx, self, &Task { scaled: self.roles.has(Role::Scale), ..task }, |w| Filters::Oihw(w))
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        self.layout.kernel()?;
+        let shape = self.shape(&cx.inputs)?;
+        let bound = Bound::new(cx, &shape, |w| Filters::Oihw(w))?;
+        let (activation, residual_first) = (self.activation, self.roles.has(Role::Residual));
+        let (residual_at, scale_at) = (self.roles.residual(), self.roles.position(Role::Scale));
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let (packed, scratch) = bound.weights(io, &shape)?;
+            let epilogue = Epilogue {
+                bias: Some(io.input(Self::BIAS)?),
+                activation,
+                residual: residual_at.map(|at| io.input(at)).transpose()?,
+                residual_first,
+            };
+            let scale = scale_at.map(|at| io.input(at)).transpose()?;
+            let (input, out) = (io.input(Self::X)?, io.output(0)?);
+            let args = Operands { shape: &shape, input, packed, out, epilogue, scale };
+            bound.kernel.run(args, scratch, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+impl Semantics for Conv {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
         let out = self.check(&facts)?;
@@ -205,7 +241,6 @@ impl Operator for Conv {
         Ok(vec![tensor])
     }
 
-    #[cfg(any(feature = "passes", test))]
     fn axes(&self, inputs: &[&Fact]) -> Axes {
         let (batch, channels) = (0, self.layout.channels_axis());
         let weights = inputs.get(Self::WEIGHTS).map_or(&[][..], |weights| weights.shape.dims());
@@ -226,7 +261,6 @@ impl Operator for Conv {
         Axes::new(Elements::Mixed, links)
     }
 
-    #[cfg(any(feature = "passes", test))]
     fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
         match self.layout {
             Layout::Nchw => Nhwc::Must(Self { layout: Layout::Nhwc, ..self.clone() }.into()),
@@ -234,45 +268,9 @@ impl Operator for Conv {
         }
     }
 
-    #[cfg(any(feature = "passes", test))]
     fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
         let channels = to.axis == self.layout.channels_axis() && self.groups > 1;
         channels.then(|| Self { groups: self.groups * to.indices.len() / to.of, ..self.clone() }.into())
-    }
-
-    fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
-        let ([_, weights, ..], [out]) = (inputs, outputs) else { return 0 };
-        let per_result: usize = weights.shape.iter().skip(1).product();
-        out.shape.elements() as u64 * per_result as u64
-    }
-
-    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
-        self.layout.kernel()?;
-        let shape = self.shape(&cx.inputs)?;
-        let task = float_conv::task(cx, &shape, cx.is_constant(Self::WEIGHTS));
-        float_conv::plan(cx, self, &Task { scaled: self.roles.has(Role::Scale), ..task }, |w| Filters::Oihw(w))
-    }
-
-    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
-        self.layout.kernel()?;
-        let shape = self.shape(&cx.inputs)?;
-        let bound = Bound::new(cx, &shape, |w| Filters::Oihw(w))?;
-        let (activation, residual_first) = (self.activation, self.roles.has(Role::Residual));
-        let (residual_at, scale_at) = (self.roles.residual(), self.roles.position(Role::Scale));
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let (packed, scratch) = bound.weights(io, &shape)?;
-            let epilogue = Epilogue {
-                bias: Some(io.input(Self::BIAS)?),
-                activation,
-                residual: residual_at.map(|at| io.input(at)).transpose()?,
-                residual_first,
-            };
-            let scale = scale_at.map(|at| io.input(at)).transpose()?;
-            let (input, out) = (io.input(Self::X)?, io.output(0)?);
-            let args = Operands { shape: &shape, input, packed, out, epilogue, scale };
-            bound.kernel.run(args, scratch, io.pool());
-            Ok(())
-        }))
     }
 }
 

@@ -22,7 +22,7 @@ use skipstone_kernels::qsums::{self, Scales, Zeros};
 use super::axes::{Axes, Elements, Link, Nhwc};
 use super::byte_conv::{self, Kernel, WEIGHTS, X};
 use super::conv::Conv;
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
@@ -100,37 +100,6 @@ impl Operator for ConvInteger {
         Ok(vec![Fact::new(self.dtype(), self.result(inputs)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
-        let shape = self.result(&facts)?;
-        let bytes = |at: usize| inputs[at].elements::<i8>().ok_or(OpError::Operand(at));
-        let (weights, zeros, zero) = (bytes(WEIGHTS)?, bytes(Self::WEIGHT_ZEROS)?, inputs[Self::ZERO].bytes()[0]);
-        let weight = |filter: usize, at: usize| i32::from(weights[at]) - i32::from(of_filter(zeros, filter));
-        let sums = byte_conv::sums(&self.conv, [&facts[X].shape, &shape], inputs[X].bytes(), zero, weight)?;
-        if !self.floats {
-            return Ok(vec![Tensor::from_slice(&shape, &sums.map(|(_, sum)| sum).collect::<Vec<i32>>())?]);
-        }
-        let numbers = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
-        let (scales, bias) = (numbers(Self::SCALES)?, numbers(Self::BIAS)?);
-        let value = |(filter, sum): (usize, i32)| sum as f32 * of_filter(scales, filter) + of_filter(bias, filter);
-        Ok(vec![Tensor::from_slice(&shape, &sums.map(value).collect::<Vec<f32>>())?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, _inputs: &[&Fact]) -> Axes {
-        let channels = self.conv.layout.channels_axis();
-        Axes::new(Elements::Mixed, [Link::same(0, 0, 0), Link::same(1, 0, channels)])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
-        match self.conv.nhwc(inputs) {
-            Nhwc::Must(Op::Conv(conv)) => Nhwc::Must(Self { conv, ..self.clone() }.into()),
-            _ => Nhwc::Never,
-        }
-    }
-
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         self.conv.macs(inputs, outputs)
     }
@@ -200,6 +169,36 @@ impl Operator for ConvInteger {
             qsums::finish(isa, shape.out_c, y, zeros, scales, io.pool());
             Ok(())
         }))
+    }
+}
+
+impl Semantics for ConvInteger {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let shape = self.result(&facts)?;
+        let bytes = |at: usize| inputs[at].elements::<i8>().ok_or(OpError::Operand(at));
+        let (weights, zeros, zero) = (bytes(WEIGHTS)?, bytes(Self::WEIGHT_ZEROS)?, inputs[Self::ZERO].bytes()[0]);
+        let weight = |filter: usize, at: usize| i32::from(weights[at]) - i32::from(of_filter(zeros, filter));
+        let sums = byte_conv::sums(&self.conv, [&facts[X].shape, &shape], inputs[X].bytes(), zero, weight)?;
+        if !self.floats {
+            return Ok(vec![Tensor::from_slice(&shape, &sums.map(|(_, sum)| sum).collect::<Vec<i32>>())?]);
+        }
+        let numbers = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
+        let (scales, bias) = (numbers(Self::SCALES)?, numbers(Self::BIAS)?);
+        let value = |(filter, sum): (usize, i32)| sum as f32 * of_filter(scales, filter) + of_filter(bias, filter);
+        Ok(vec![Tensor::from_slice(&shape, &sums.map(value).collect::<Vec<f32>>())?])
+    }
+
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        let channels = self.conv.layout.channels_axis();
+        Axes::new(Elements::Mixed, [Link::same(0, 0, 0), Link::same(1, 0, channels)])
+    }
+
+    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
+        match self.conv.nhwc(inputs) {
+            Nhwc::Must(Op::Conv(conv)) => Nhwc::Must(Self { conv, ..self.clone() }.into()),
+            _ => Nhwc::Never,
+        }
     }
 }
 

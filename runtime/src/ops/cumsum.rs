@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::axes::{Axes, Elements};
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -64,20 +64,6 @@ impl Operator for CumSum {
         Ok(vec![(*x).clone()])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let fact = self.infer(&[x.fact()])?.remove(0);
-        let mut y = vec![0; fact.bytes()];
-        self.sum_all(&fact, x.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::except(Elements::Mixed, inputs, &[self.axis])
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         Ok(Choice { kernel: format!("cumsum_{}", x.dtype), ..Choice::default() })
@@ -87,6 +73,20 @@ impl Operator for CumSum {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let (this, fact) = (*self, (*x).clone());
         Ok(Box::new(move |io: &mut Io<'_, '_>| this.sum_all(&fact, io.input_bytes(0)?, io.output_bytes(0)?)))
+    }
+}
+
+impl Semantics for CumSum {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let mut y = vec![0; fact.bytes()];
+        self.sum_all(&fact, x.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::except(Elements::Mixed, inputs, &[self.axis])
     }
 }
 

@@ -14,7 +14,7 @@ use skipstone_kernels::unary::{UnaryFn, activation_in_place, unary_in_place};
 
 use super::arity::exactly;
 use super::axes::Axes;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -68,7 +68,6 @@ pub enum Curve {
 
 impl Curve {
     /// Its value at `x`, in f64: the definition.
-    #[cfg(any(feature = "passes", test))]
     pub(super) fn at(self, x: f64) -> f64 {
         let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
         match self {
@@ -180,19 +179,6 @@ impl Operator for Curve {
         }
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let values = x.elements::<f32>().ok_or(OpError::Operand(0))?;
-        let y: Vec<f32> = values.iter().map(|&x| self.at(f64::from(x)) as f32).collect();
-        Ok(vec![Tensor::from_slice(x.shape(), &y)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::elementwise(inputs)
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: format!("curve_f32_{}", cx.isa), ..Choice::default() })
     }
@@ -205,6 +191,19 @@ impl Operator for Curve {
             curve.apply(isa, y, io.pool());
             Ok(())
         }))
+    }
+}
+
+impl Semantics for Curve {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let values = x.elements::<f32>().ok_or(OpError::Operand(0))?;
+        let y: Vec<f32> = values.iter().map(|&x| self.at(f64::from(x)) as f32).collect();
+        Ok(vec![Tensor::from_slice(x.shape(), &y)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 }
 

@@ -10,7 +10,7 @@ use super::arity::exactly;
 use super::axes::Axes;
 use super::number::{Number, filled, words};
 use super::quantized::{Channels, by_quantized, check_scales, dequantize, is_quantized};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -57,26 +57,6 @@ impl Operator for Dequantize {
         Ok(vec![Fact::new(DType::F32, inputs[0].shape.clone())])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x, scale, zero] = exactly::<3, _>(inputs)?;
-        let channels = self.channels(&[x.fact(), scale.fact(), zero.fact()])?;
-        let fact = Fact::new(DType::F32, x.shape().clone());
-        let y = by_quantized!(x.dtype(), T => filled::<f32>(fact, |y| {
-            dequantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y)
-        }), else return Err(OpError::Operand(0)))?;
-        Ok(vec![y])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        match inputs.get(1).is_some_and(|scale| scale.shape.elements() == 1) {
-            true => Axes::elementwise(inputs),
-            // Scales belong to an axis.
-            false => Axes::unknown(),
-        }
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let channels = self.channels(&cx.inputs)?;
         if let Some(scale) = cx.constants.get(1).copied().flatten() {
@@ -104,6 +84,26 @@ impl Operator for Dequantize {
             by_quantized!(from, T => dequantize_all::<T>(&channels, io.input(0)?, scale, io.input(2)?, io.output(0)?),
                 else Err(OpError::Operand(0)))
         }))
+    }
+}
+
+impl Semantics for Dequantize {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, scale, zero] = exactly::<3, _>(inputs)?;
+        let channels = self.channels(&[x.fact(), scale.fact(), zero.fact()])?;
+        let fact = Fact::new(DType::F32, x.shape().clone());
+        let y = by_quantized!(x.dtype(), T => filled::<f32>(fact, |y| {
+            dequantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y)
+        }), else return Err(OpError::Operand(0)))?;
+        Ok(vec![y])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        match inputs.get(1).is_some_and(|scale| scale.shape.elements() == 1) {
+            true => Axes::elementwise(inputs),
+            // Scales belong to an axis.
+            false => Axes::unknown(),
+        }
     }
 }
 

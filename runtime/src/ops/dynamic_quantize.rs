@@ -16,7 +16,7 @@ use skipstone_kernels::{Isa, qmap};
 
 use super::arity::exactly;
 use super::axes::Nhwc;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -46,24 +46,6 @@ impl Operator for DynamicQuantize {
         Ok(facts.into_iter().map(|(dtype, shape)| Fact::new(dtype, shape)).collect())
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        self.infer(&[x.fact()])?;
-        let numbers: &[f32] = super::number::words(x)?;
-        let extreme = |better: fn(&f32, &f32) -> bool| {
-            numbers.iter().fold(0.0, |best, x| if better(x, &best) { *x } else { best })
-        };
-        let (scale, zero) = scheme([extreme(f32::lt), extreme(f32::gt)]);
-        let bytes: Vec<u8> = numbers.iter().map(|&x| super::quantized::quantize(x, scale, zero)).collect();
-        Ok(vec![Tensor::from_slice(x.shape(), &bytes)?, Tensor::scalar(scale), Tensor::scalar(zero)])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        Nhwc::Can((*self).into())
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.infer(&cx.inputs)?;
         Ok(Choice { kernel: format!("dynamic_quantize_u8_{}", cx.isa), ..Choice::default() })
@@ -79,6 +61,24 @@ impl Operator for DynamicQuantize {
             io.output::<u8>(2)?.fill(zero);
             Ok(())
         }))
+    }
+}
+
+impl Semantics for DynamicQuantize {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        self.infer(&[x.fact()])?;
+        let numbers: &[f32] = super::number::words(x)?;
+        let extreme = |better: fn(&f32, &f32) -> bool| {
+            numbers.iter().fold(0.0, |best, x| if better(x, &best) { *x } else { best })
+        };
+        let (scale, zero) = scheme([extreme(f32::lt), extreme(f32::gt)]);
+        let bytes: Vec<u8> = numbers.iter().map(|&x| super::quantized::quantize(x, scale, zero)).collect();
+        Ok(vec![Tensor::from_slice(x.shape(), &bytes)?, Tensor::scalar(scale), Tensor::scalar(zero)])
+    }
+
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        Nhwc::Can((*self).into())
     }
 }
 

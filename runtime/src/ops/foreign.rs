@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{Fact, Tensor, TensorView};
 
@@ -45,12 +45,6 @@ impl Operator for ForeignOp {
         Ok(self.0.outputs().to_vec())
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let views: Vec<_> = inputs.iter().map(|t| t.view()).collect();
-        self.0.evaluate(&views)
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: FALLBACK.to_owned(), ..Choice::default() })
     }
@@ -77,5 +71,12 @@ impl Operator for ForeignOp {
             }
             Ok(())
         }))
+    }
+}
+
+impl Semantics for ForeignOp {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let views: Vec<_> = inputs.iter().map(|t| t.view()).collect();
+        self.0.evaluate(&views)
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
 use super::axes::{Axes, Elements, Link};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
@@ -55,7 +55,6 @@ pub(super) enum Indices<'a> {
 
 impl<'a> Indices<'a> {
     /// The indices of a tensor.
-    #[cfg(any(feature = "passes", test))]
     pub fn of(tensor: &'a Tensor) -> Result<Self, OpError> {
         Ok(match tensor.dtype() {
             DType::I32 => Self::Narrow(super::number::words(tensor)?),
@@ -136,29 +135,6 @@ impl Operator for Gather {
         Ok(vec![Fact::new(x.dtype, Shape::new(&[before, &indices.shape, behind].concat())?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x, indices] = exactly::<2, _>(inputs)?;
-        let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
-        let mut bytes = vec![0; fact.bytes()];
-        let view = self.view(x.fact());
-        match (indices.elements::<i64>(), indices.elements::<i32>()) {
-            (Some(indices), _) => gather(view, x.bytes(), indices, &mut bytes)?,
-            (_, Some(indices)) => gather(view, x.bytes(), indices, &mut bytes)?,
-            _ => return Err(OpError::Operand(1)),
-        }
-        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        let [x, indices] = inputs else { return Axes::unknown() };
-        let behind = |axis: usize| axis + indices.shape.rank() - 1;
-        let links = (0..x.shape.rank()).filter(|&axis| axis != self.axis);
-        let links = links.map(|axis| Link::same(0, axis, if axis < self.axis { axis } else { behind(axis) }));
-        Axes::new(Elements::Moved, links)
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "gather".into(), ..Choice::default() })
     }
@@ -174,6 +150,29 @@ impl Operator for Gather {
                 gather::<i64>(view, io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?)
             }),
         })
+    }
+}
+
+impl Semantics for Gather {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, indices] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
+        let mut bytes = vec![0; fact.bytes()];
+        let view = self.view(x.fact());
+        match (indices.elements::<i64>(), indices.elements::<i32>()) {
+            (Some(indices), _) => gather(view, x.bytes(), indices, &mut bytes)?,
+            (_, Some(indices)) => gather(view, x.bytes(), indices, &mut bytes)?,
+            _ => return Err(OpError::Operand(1)),
+        }
+        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let [x, indices] = inputs else { return Axes::unknown() };
+        let behind = |axis: usize| axis + indices.shape.rank() - 1;
+        let links = (0..x.shape.rank()).filter(|&axis| axis != self.axis);
+        let links = links.map(|axis| Link::same(0, axis, if axis < self.axis { axis } else { behind(axis) }));
+        Axes::new(Elements::Moved, links)
     }
 }
 

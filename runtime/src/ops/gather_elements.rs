@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::gather::{Indices, index_type, resolve};
 use super::walk::Walk;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -67,16 +67,6 @@ impl Operator for GatherElements {
         Ok(vec![Fact::new(x.dtype, indices.shape.clone())])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x, indices] = exactly::<2, _>(inputs)?;
-        let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
-        let geometry = self.geometry(x.fact(), indices.fact());
-        let mut y = vec![0; fact.bytes()];
-        gather(&geometry, fact.dtype.size(), x.bytes(), Indices::of(indices)?, &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "gather_elements".into(), ..Choice::default() })
     }
@@ -92,6 +82,17 @@ impl Operator for GatherElements {
                 _ => gather(&geometry, size, x, indices, y),
             }
         }))
+    }
+}
+
+impl Semantics for GatherElements {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, indices] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
+        let geometry = self.geometry(x.fact(), indices.fact());
+        let mut y = vec![0; fact.bytes()];
+        gather(&geometry, fact.dtype.size(), x.bytes(), Indices::of(indices)?, &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 }
 

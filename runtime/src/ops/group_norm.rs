@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -71,26 +71,6 @@ impl Operator for GroupNorm {
         Ok(vec![inputs[0].clone()])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
-        let (channels, inner) = self.sizes(&facts)?;
-        let elements = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
-        let (x, scale, bias) = (elements(0)?, elements(1)?, elements(2)?);
-        let group = channels / self.groups * inner;
-        let mut y = Vec::with_capacity(x.len());
-        for (index, x) in x.chunks(group.max(1)).enumerate() {
-            let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / group as f64;
-            let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / group as f64;
-            let root = (variance + f64::from(self.epsilon)).sqrt();
-            for (at, &x) in x.iter().enumerate() {
-                let channel = (index * group + at) / inner % channels;
-                y.push(((f64::from(x) - mean) / root * f64::from(scale[channel]) + f64::from(bias[channel])) as f32);
-            }
-        }
-        Ok(vec![Tensor::from_slice(inputs[0].shape(), &y)?])
-    }
-
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "group_norm_f32".into(), ..Choice::default() })
     }
@@ -119,6 +99,27 @@ impl Operator for GroupNorm {
             }
             Ok(())
         }))
+    }
+}
+
+impl Semantics for GroupNorm {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let (channels, inner) = self.sizes(&facts)?;
+        let elements = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
+        let (x, scale, bias) = (elements(0)?, elements(1)?, elements(2)?);
+        let group = channels / self.groups * inner;
+        let mut y = Vec::with_capacity(x.len());
+        for (index, x) in x.chunks(group.max(1)).enumerate() {
+            let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / group as f64;
+            let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / group as f64;
+            let root = (variance + f64::from(self.epsilon)).sqrt();
+            for (at, &x) in x.iter().enumerate() {
+                let channel = (index * group + at) / inner % channels;
+                y.push(((f64::from(x) - mean) / root * f64::from(scale[channel]) + f64::from(bias[channel])) as f32);
+            }
+        }
+        Ok(vec![Tensor::from_slice(inputs[0].shape(), &y)?])
     }
 }
 

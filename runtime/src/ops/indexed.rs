@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
 use super::gather::resolve;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, MAX_RANK, Shape, Tensor};
 
@@ -124,16 +124,6 @@ impl Operator for GatherNd {
         Ok(vec![Fact::new(x.dtype, Shape::new(&dims)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x, indices] = exactly::<2, _>(inputs)?;
-        let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
-        let mut bytes = vec![0; fact.bytes()];
-        let blocks = Blocks::new(x.fact(), indices.shape(), self.batch_dims)?;
-        blocks.gather(x.bytes(), elements(indices)?, &mut bytes)?;
-        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "gather_nd".into(), ..Choice::default() })
     }
@@ -142,6 +132,17 @@ impl Operator for GatherNd {
         let [x, indices] = exactly::<2, _>(&cx.inputs)?;
         let blocks = Blocks::new(x, &indices.shape, self.batch_dims)?;
         Ok(Box::new(move |io: &mut Io<'_, '_>| blocks.gather(io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?)))
+    }
+}
+
+impl Semantics for GatherNd {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, indices] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
+        let mut bytes = vec![0; fact.bytes()];
+        let blocks = Blocks::new(x.fact(), indices.shape(), self.batch_dims)?;
+        blocks.gather(x.bytes(), elements(indices)?, &mut bytes)?;
+        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
     }
 }
 
@@ -159,16 +160,6 @@ impl Operator for ScatterNd {
         }
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x, indices, updates] = exactly::<3, _>(inputs)?;
-        let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
-        let mut bytes = x.bytes().to_vec();
-        let blocks = Blocks::new(x.fact(), indices.shape(), 0)?;
-        blocks.scatter(elements(indices)?, updates.bytes(), &mut bytes)?;
-        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "scatter_nd".into(), ..Choice::default() })
     }
@@ -181,6 +172,17 @@ impl Operator for ScatterNd {
             y.copy_from_slice(io.input_bytes(0)?);
             blocks.scatter(io.input(1)?, io.input_bytes(2)?, y)
         }))
+    }
+}
+
+impl Semantics for ScatterNd {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, indices, updates] = exactly::<3, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
+        let mut bytes = x.bytes().to_vec();
+        let blocks = Blocks::new(x.fact(), indices.shape(), 0)?;
+        blocks.scatter(elements(indices)?, updates.bytes(), &mut bytes)?;
+        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
     }
 }
 

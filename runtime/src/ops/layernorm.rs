@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::layernorm;
 
 use super::axes::{Axes, Elements};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -50,7 +50,22 @@ impl Operator for LayerNorm {
         }
     }
 
-    #[cfg(any(feature = "passes", test))]
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: format!("layernorm_f32_{}", cx.isa), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let (this, isa, biased) = (*self, cx.isa, cx.inputs.len() == 3);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let bias = if biased { Some(io.input(2)?) } else { None };
+            let parameters = layernorm::LayerNorm { norm: this.norm, scale: io.input(1)?, bias, epsilon: this.epsilon };
+            layernorm::layernorm(isa, &parameters, io.input(0)?, io.output(0)?, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+impl Semantics for LayerNorm {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
         let mut result = Tensor::zeros(self.infer(&facts)?.remove(0));
@@ -75,24 +90,9 @@ impl Operator for LayerNorm {
         Ok(vec![result])
     }
 
-    #[cfg(any(feature = "passes", test))]
     fn axes(&self, inputs: &[&Fact]) -> Axes {
         let rank = inputs.first().map_or(0, |x| x.shape.rank());
         Axes::except(Elements::Mixed, inputs, &(self.axis..rank).collect::<Vec<_>>())
-    }
-
-    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
-        Ok(Choice { kernel: format!("layernorm_f32_{}", cx.isa), ..Choice::default() })
-    }
-
-    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
-        let (this, isa, biased) = (*self, cx.isa, cx.inputs.len() == 3);
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let bias = if biased { Some(io.input(2)?) } else { None };
-            let parameters = layernorm::LayerNorm { norm: this.norm, scale: io.input(1)?, bias, epsilon: this.epsilon };
-            layernorm::layernorm(isa, &parameters, io.input(0)?, io.output(0)?, io.pool());
-            Ok(())
-        }))
     }
 }
 

@@ -9,7 +9,7 @@ use skipstone_kernels::qmap;
 use super::arity::exactly;
 use super::axes::Axes;
 use super::quantized::{ByteTable, flip};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -44,18 +44,6 @@ impl Operator for LookUp {
         Ok(vec![Fact::new(self.to, x.shape.clone())])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let bytes: Vec<u8> = x.bytes().iter().map(|&byte| self.table[usize::from(byte)]).collect();
-        Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::elementwise(inputs)
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.infer(&cx.inputs)?;
         Ok(Choice { kernel: "look_up".into(), ..Choice::default() })
@@ -67,6 +55,18 @@ impl Operator for LookUp {
             qmap::look_up(io.input_bytes(0)?, &table, io.output_bytes(0)?, io.pool());
             Ok(())
         }))
+    }
+}
+
+impl Semantics for LookUp {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let bytes: Vec<u8> = x.bytes().iter().map(|&byte| self.table[usize::from(byte)]).collect();
+        Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 }
 

@@ -9,7 +9,7 @@ use skipstone_kernels::epilogue::Epilogue;
 
 use super::axes::{Axes, Elements, Link};
 use super::float_conv::{self, Bound, Order};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -79,42 +79,6 @@ impl Operator for MatMul {
         Ok(vec![Fact::new(DType::F32, Shape::new(&[s.batch, s.m, s.n])?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
-        let s = self.sizes(&facts)?;
-        let f32s = |index: usize| inputs[index].elements::<f32>().ok_or(OpError::Operand(index));
-        let (a, b) = (f32s(0)?, f32s(1)?);
-        let bias = if inputs.len() > 2 { Some(f32s(2)?) } else { None };
-        let mut y = Vec::with_capacity(s.batch * s.m * s.n);
-        for image in 0..s.batch {
-            let b = &b[if s.batched { image * s.k * s.n } else { 0 }..];
-            for row in 0..s.m {
-                for col in 0..s.n {
-                    let at = |k: usize| if self.transposed { col * s.k + k } else { k * s.n + col };
-                    let term = |k: usize| f64::from(a[(image * s.m + row) * s.k + k]) * f64::from(b[at(k)]);
-                    let sum = (0..s.k).map(term).sum::<f64>() as f32 + bias.map_or(0.0, |bias| bias[col]);
-                    y.push(scalar::apply(self.activation, sum));
-                }
-            }
-        }
-        Ok(vec![Tensor::from_slice(&[s.batch, s.m, s.n], &y)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        let Ok(sizes) = self.sizes(inputs) else { return Axes::unknown() };
-        let mut links =
-            vec![Link::same(0, 0, 0), Link::same(0, 1, 1), Link::same(1, if self.transposed { 1 } else { 2 }, 2)];
-        if sizes.batched {
-            links.push(Link::same(1, 0, 0));
-        }
-        if inputs.len() > 2 {
-            links.push(Link::same(2, 0, 2));
-        }
-        Axes::new(Elements::Mixed, links)
-    }
-
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
         self.sizes(inputs).map_or(0, |s| (s.batch * s.m) as u64 * (s.k * s.n) as u64)
     }
@@ -156,6 +120,42 @@ impl Operator for MatMul {
             }
             Ok(())
         }))
+    }
+}
+
+impl Semantics for MatMul {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let s = self.sizes(&facts)?;
+        let f32s = |index: usize| inputs[index].elements::<f32>().ok_or(OpError::Operand(index));
+        let (a, b) = (f32s(0)?, f32s(1)?);
+        let bias = if inputs.len() > 2 { Some(f32s(2)?) } else { None };
+        let mut y = Vec::with_capacity(s.batch * s.m * s.n);
+        for image in 0..s.batch {
+            let b = &b[if s.batched { image * s.k * s.n } else { 0 }..];
+            for row in 0..s.m {
+                for col in 0..s.n {
+                    let at = |k: usize| if self.transposed { col * s.k + k } else { k * s.n + col };
+                    let term = |k: usize| f64::from(a[(image * s.m + row) * s.k + k]) * f64::from(b[at(k)]);
+                    let sum = (0..s.k).map(term).sum::<f64>() as f32 + bias.map_or(0.0, |bias| bias[col]);
+                    y.push(scalar::apply(self.activation, sum));
+                }
+            }
+        }
+        Ok(vec![Tensor::from_slice(&[s.batch, s.m, s.n], &y)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let Ok(sizes) = self.sizes(inputs) else { return Axes::unknown() };
+        let mut links =
+            vec![Link::same(0, 0, 0), Link::same(0, 1, 1), Link::same(1, if self.transposed { 1 } else { 2 }, 2)];
+        if sizes.batched {
+            links.push(Link::same(1, 0, 0));
+        }
+        if inputs.len() > 2 {
+            links.push(Link::same(2, 0, 2));
+        }
+        Axes::new(Elements::Mixed, links)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What stands in a build with some operators for those that it was built without.
 
-use super::{BindContext, Choice, Execute, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{Fact, Tensor};
 
@@ -18,14 +18,16 @@ impl Operator for Missing {
     fn infer(&self, _: &[&Fact]) -> Result<Vec<Fact>, OpError> {
         missing()
     }
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, _: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        missing()
-    }
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
         missing()
     }
     fn bind(&self, _: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        missing()
+    }
+}
+
+impl Semantics for Missing {
+    fn evaluate(&self, _: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         missing()
     }
 }

@@ -111,34 +111,6 @@ pub trait Operator {
     /// The rule that the inputs break.
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError>;
 
-    /// Plain evaluation, written to be read: the reference of tests, and what folds constants.
-    ///
-    /// # Errors
-    /// Values that the operator cannot take, such as an index out of range.
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError>;
-
-    /// What the axes of the only result follow; by default nothing, and passes leave the operator as it is.
-    ///
-    /// Where an attribute holds a length along a linked axis, [`narrowed`](Self::narrowed) changes it.
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, _inputs: &[&Fact]) -> Axes {
-        Axes::unknown()
-    }
-
-    /// The operator for what is left of a linked axis, in the first operand that has it and in the result; `None` where
-    /// it stays as it is.
-    #[cfg(any(feature = "passes", test))]
-    fn narrowed(&self, _from: Left<'_>, _to: Left<'_>) -> Option<Op> {
-        None
-    }
-
-    /// What becomes of it where images lie in NHWC; a function of one element of every operand need not tell.
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        Nhwc::Never
-    }
-
     /// Multiply-adds of one run; 0 for what is not counted by convention.
     fn macs(&self, _inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
         0
@@ -161,6 +133,33 @@ pub trait Operator {
     /// # Errors
     /// A kernel name that this build does not have.
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError>;
+}
+
+/// What an operator means, for passes and tests. What only runs packages never asks, so the linker leaves it out there.
+pub trait Semantics {
+    /// Plain evaluation, written to be read: the reference of tests, and what folds constants.
+    ///
+    /// # Errors
+    /// Values that the operator cannot take, such as an index out of range.
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError>;
+
+    /// What the axes of the only result follow; by default nothing, and passes leave the operator as it is.
+    ///
+    /// Where an attribute holds a length along a linked axis, [`narrowed`](Self::narrowed) changes it.
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        Axes::unknown()
+    }
+
+    /// The operator for what is left of a linked axis, in the first operand that has it and in the result; `None` where
+    /// it stays as it is.
+    fn narrowed(&self, _from: Left<'_>, _to: Left<'_>) -> Option<Op> {
+        None
+    }
+
+    /// What becomes of it where images lie in NHWC; a function of one element of every operand need not tell.
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        Nhwc::Never
+    }
 }
 
 /// What [`Operator::plan`] may look at.
@@ -349,6 +348,19 @@ macro_rules! operators {
                     _ => &missing::Missing,
                 }
             }
+
+            fn semantics(&self) -> &dyn Semantics {
+                match self {
+                    $(
+                        #[cfg(any(not(operator_subset), $variant))]
+                        Self::$variant(op) => op,
+                    )*
+                    #[cfg(any(not(operator_subset), Foreign))]
+                    Self::Foreign(op) => op,
+                    #[cfg(operator_subset)]
+                    _ => &missing::Missing,
+                }
+            }
         }
 
         /// Numbers and names of the operators, as packages store them.
@@ -521,22 +533,6 @@ impl Operator for Op {
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
         self.operator().infer(inputs)
     }
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        self.operator().evaluate(inputs)
-    }
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        self.operator().axes(inputs)
-    }
-    #[cfg(any(feature = "passes", test))]
-    fn narrowed(&self, from: Left<'_>, to: Left<'_>) -> Option<Op> {
-        self.operator().narrowed(from, to)
-    }
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
-        self.operator().nhwc(inputs)
-    }
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         self.operator().macs(inputs, outputs)
     }
@@ -548,6 +544,21 @@ impl Operator for Op {
     }
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         self.operator().bind(cx)
+    }
+}
+
+impl Semantics for Op {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        self.semantics().evaluate(inputs)
+    }
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        self.semantics().axes(inputs)
+    }
+    fn narrowed(&self, from: Left<'_>, to: Left<'_>) -> Option<Op> {
+        self.semantics().narrowed(from, to)
+    }
+    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
+        self.semantics().nhwc(inputs)
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
 use super::gather::{Indices, index_type, resolve};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -63,15 +63,6 @@ impl Operator for OneHot {
         Ok(vec![Fact::new(self.on.dtype(), Shape::new(&[outer, &[self.depth], inner].concat())?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [indices] = exactly::<1, _>(inputs)?;
-        let fact = self.infer(&[indices.fact()])?.remove(0);
-        let mut y = vec![0; fact.bytes()];
-        self.write(self.inner(indices.shape()), Indices::of(indices)?, &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "one_hot".into(), ..Choice::default() })
     }
@@ -83,6 +74,16 @@ impl Operator for OneHot {
             let indices = Indices::read(io, 0, narrow)?;
             this.write(inner, indices, io.output_bytes(0)?)
         }))
+    }
+}
+
+impl Semantics for OneHot {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [indices] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[indices.fact()])?.remove(0);
+        let mut y = vec![0; fact.bytes()];
+        self.write(self.inner(indices.shape()), Indices::of(indices)?, &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 }
 

@@ -8,7 +8,7 @@ use super::arity::exactly;
 use super::axes::{Axes, Elements, Nhwc};
 use super::number::{by_width, filled, words};
 use super::strided::{BoxCopy, signed};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{Fact, MAX_RANK, Shape, Tensor};
 
@@ -112,33 +112,6 @@ impl Operator for Pad {
         Ok(vec![Fact::new(x.dtype, Shape::new(&dims)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let fact = self.infer(&[x.fact()])?.remove(0);
-        let shape = fact.shape.clone();
-        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
-            self.gather(x.shape(), &shape, self.value::<T>()?, words(x)?, y)
-        }))?;
-        Ok(vec![y])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        let padded: Vec<usize> = (0..self.pads.len()).filter(|&axis| self.pads[axis] != (0, 0)).collect();
-        Axes::except(Elements::Mixed, inputs, &padded)
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        match *self.pads.as_slice() {
-            [batch, channels, rows, columns] => {
-                Nhwc::Can(Self { pads: vec![batch, rows, columns, channels], ..self.clone() }.into())
-            }
-            _ => Nhwc::Never,
-        }
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let kernel = match self.mode {
             PadMode::Constant(_) => "fill_copy_strided",
@@ -170,6 +143,32 @@ impl Operator for Pad {
         Ok(by_width!(x.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
             pad.gather::<T>(&x_shape, &y_shape, 0, io.input(0)?, io.output(0)?)
         })))
+    }
+}
+
+impl Semantics for Pad {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let shape = fact.shape.clone();
+        let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
+            self.gather(x.shape(), &shape, self.value::<T>()?, words(x)?, y)
+        }))?;
+        Ok(vec![y])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let padded: Vec<usize> = (0..self.pads.len()).filter(|&axis| self.pads[axis] != (0, 0)).collect();
+        Axes::except(Elements::Mixed, inputs, &padded)
+    }
+
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match *self.pads.as_slice() {
+            [batch, channels, rows, columns] => {
+                Nhwc::Can(Self { pads: vec![batch, rows, columns, channels], ..self.clone() }.into())
+            }
+            _ => Nhwc::Never,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::arity::exactly;
 use super::axes::{Axes, Elements, Link, Nhwc};
 use super::cast::Cast;
 use super::image::{Image, Layout};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -97,7 +97,39 @@ impl Operator for Pool {
         )])
     }
 
-    #[cfg(any(feature = "passes", test))]
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        if self.layout != Layout::Nhwc {
+            return Err(OpError::Attribute {
+                name: "layout",
+                reason: "kernels take NHWC, the layout pass was left out".into(),
+            });
+        }
+        match cx.inputs.first().map(|x| x.dtype) {
+            Some(DType::I8) => {
+                Err(OpError::Type { index: 0, got: DType::I8, want: "u8; the pass for quantized models was left out" })
+            }
+            Some(DType::U8) => Ok(Choice { kernel: format!("qpool_u8_{}", cx.isa), ..Choice::default() }),
+            _ => Ok(Choice { kernel: format!("pool_f32_{}", cx.isa), ..Choice::default() }),
+        }
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let (shape, function, isa) = (self.geometry(x)?, self.function, cx.isa);
+        if x.dtype == DType::U8 {
+            return Ok(Box::new(move |io: &mut Io<'_, '_>| {
+                qpool::largest(isa, &shape, io.input(0)?, io.output(0)?, io.pool());
+                Ok(())
+            }));
+        }
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            pool(isa, function, &shape, io.input(0)?, io.output(0)?, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+impl Semantics for Pool {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let s = self.geometry(x.fact())?;
@@ -139,49 +171,16 @@ impl Operator for Pool {
         Ok(vec![result])
     }
 
-    #[cfg(any(feature = "passes", test))]
     fn axes(&self, _inputs: &[&Fact]) -> Axes {
         let channels = self.layout.channels_axis();
         Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
     }
 
-    #[cfg(any(feature = "passes", test))]
     fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
         match self.layout {
             Layout::Nchw => Nhwc::Must(Self { layout: Layout::Nhwc, ..self.clone() }.into()),
             Layout::Nhwc => Nhwc::Never,
         }
-    }
-
-    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
-        if self.layout != Layout::Nhwc {
-            return Err(OpError::Attribute {
-                name: "layout",
-                reason: "kernels take NHWC, the layout pass was left out".into(),
-            });
-        }
-        match cx.inputs.first().map(|x| x.dtype) {
-            Some(DType::I8) => {
-                Err(OpError::Type { index: 0, got: DType::I8, want: "u8; the pass for quantized models was left out" })
-            }
-            Some(DType::U8) => Ok(Choice { kernel: format!("qpool_u8_{}", cx.isa), ..Choice::default() }),
-            _ => Ok(Choice { kernel: format!("pool_f32_{}", cx.isa), ..Choice::default() }),
-        }
-    }
-
-    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
-        let [x] = exactly::<1, _>(&cx.inputs)?;
-        let (shape, function, isa) = (self.geometry(x)?, self.function, cx.isa);
-        if x.dtype == DType::U8 {
-            return Ok(Box::new(move |io: &mut Io<'_, '_>| {
-                qpool::largest(isa, &shape, io.input(0)?, io.output(0)?, io.pool());
-                Ok(())
-            }));
-        }
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            pool(isa, function, &shape, io.input(0)?, io.output(0)?, io.pool());
-            Ok(())
-        }))
     }
 }
 

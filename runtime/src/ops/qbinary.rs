@@ -13,7 +13,7 @@ use skipstone_kernels::requantize::Requantize;
 
 use super::arity::exactly;
 use super::axes::Axes;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -73,7 +73,23 @@ impl Operator for QBinary {
         Ok(vec![inputs[0].clone()])
     }
 
-    #[cfg(any(feature = "passes", test))]
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        self.check(&cx.inputs)?;
+        Ok(Choice { kernel: format!("qbinary_u8_{}", cx.isa), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let (op, dims, isa) = (*self, self.check(&cx.inputs)?, cx.isa);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let a = Bytes { bytes: io.input(0)?, zero: op.zeros[0] };
+            let b = Bytes { bytes: io.input(1)?, zero: op.zeros[1] };
+            qmap::binary(isa, op.function, dims, a, b, op.by, op.origin, io.output(0)?, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+impl Semantics for QBinary {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [a, b] = exactly::<2, _>(inputs)?;
         let [_, middle, inner] = self.check(&[a.fact(), b.fact()])?;
@@ -95,24 +111,8 @@ impl Operator for QBinary {
         Ok(vec![Tensor::from_bytes(a.fact().clone(), &bytes)?])
     }
 
-    #[cfg(any(feature = "passes", test))]
     fn axes(&self, inputs: &[&Fact]) -> Axes {
         Axes::elementwise(inputs)
-    }
-
-    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
-        self.check(&cx.inputs)?;
-        Ok(Choice { kernel: format!("qbinary_u8_{}", cx.isa), ..Choice::default() })
-    }
-
-    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
-        let (op, dims, isa) = (*self, self.check(&cx.inputs)?, cx.isa);
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let a = Bytes { bytes: io.input(0)?, zero: op.zeros[0] };
-            let b = Bytes { bytes: io.input(1)?, zero: op.zeros[1] };
-            qmap::binary(isa, op.function, dims, a, b, op.by, op.origin, io.output(0)?, io.pool());
-            Ok(())
-        }))
     }
 }
 

@@ -20,7 +20,7 @@ use super::axes::{Axes, Elements, Link, Nhwc};
 use super::byte_conv::{self, WEIGHTS, X};
 use super::conv::Conv;
 use super::quantized::ByteTable;
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -86,39 +86,6 @@ impl Operator for QConv {
         Ok(vec![Fact::new(self.dtype(), byte_conv::check(&self.conv, Self::operands(inputs)?)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
-        let shape = byte_conv::check(&self.conv, Self::operands(&facts)?)?;
-        let weights = inputs[WEIGHTS].elements::<i8>().ok_or(OpError::Operand(WEIGHTS))?;
-        let bias = inputs[Self::BIAS].elements::<i32>().ok_or(OpError::Operand(Self::BIAS))?;
-        let scales = inputs[Self::SCALES].elements::<f32>().ok_or(OpError::Operand(Self::SCALES))?;
-        let weight = |_: usize, at: usize| i32::from(weights[at]);
-        let sums = byte_conv::sums(&self.conv, [&facts[X].shape, &shape], inputs[X].bytes(), self.zero, weight)?;
-        let values = sums.map(|(filter, sum)| sum.wrapping_add(bias[filter]) as f32 * scales[filter]);
-        Ok(vec![match &self.result {
-            QResult::Floats => Tensor::from_slice(&shape, &values.collect::<Vec<f32>>())?,
-            QResult::Bytes { by, table } => {
-                let look_up = |byte: u8| table.as_ref().map_or(byte, |table| table[usize::from(byte)]);
-                Tensor::from_slice(&shape, &values.map(|v| look_up(by.byte(v))).collect::<Vec<u8>>())?
-            }
-        }])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, _inputs: &[&Fact]) -> Axes {
-        let channels = self.conv.layout.channels_axis();
-        Axes::new(Elements::Mixed, [Link::same(0, 0, 0), Link::same(1, 0, channels)])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
-        match self.conv.nhwc(inputs) {
-            Nhwc::Must(Op::Conv(conv)) => Nhwc::Must(Self { conv, ..self.clone() }.into()),
-            _ => Nhwc::Never,
-        }
-    }
-
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         self.conv.macs(inputs, outputs)
     }
@@ -161,6 +128,38 @@ impl Operator for QConv {
             kernel.run(ByteConv { shape: &shape, input, zero, packed, out }, scratch, io.pool());
             Ok(())
         }))
+    }
+}
+
+impl Semantics for QConv {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let shape = byte_conv::check(&self.conv, Self::operands(&facts)?)?;
+        let weights = inputs[WEIGHTS].elements::<i8>().ok_or(OpError::Operand(WEIGHTS))?;
+        let bias = inputs[Self::BIAS].elements::<i32>().ok_or(OpError::Operand(Self::BIAS))?;
+        let scales = inputs[Self::SCALES].elements::<f32>().ok_or(OpError::Operand(Self::SCALES))?;
+        let weight = |_: usize, at: usize| i32::from(weights[at]);
+        let sums = byte_conv::sums(&self.conv, [&facts[X].shape, &shape], inputs[X].bytes(), self.zero, weight)?;
+        let values = sums.map(|(filter, sum)| sum.wrapping_add(bias[filter]) as f32 * scales[filter]);
+        Ok(vec![match &self.result {
+            QResult::Floats => Tensor::from_slice(&shape, &values.collect::<Vec<f32>>())?,
+            QResult::Bytes { by, table } => {
+                let look_up = |byte: u8| table.as_ref().map_or(byte, |table| table[usize::from(byte)]);
+                Tensor::from_slice(&shape, &values.map(|v| look_up(by.byte(v))).collect::<Vec<u8>>())?
+            }
+        }])
+    }
+
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        let channels = self.conv.layout.channels_axis();
+        Axes::new(Elements::Mixed, [Link::same(0, 0, 0), Link::same(1, 0, channels)])
+    }
+
+    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
+        match self.conv.nhwc(inputs) {
+            Nhwc::Must(Op::Conv(conv)) => Nhwc::Must(Self { conv, ..self.clone() }.into()),
+            _ => Nhwc::Never,
+        }
     }
 }
 

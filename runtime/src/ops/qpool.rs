@@ -11,7 +11,7 @@ use super::arity::exactly;
 use super::axes::{Axes, Elements, Link, Nhwc};
 use super::image::{Image, Layout};
 use super::pool::Pool;
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -45,34 +45,6 @@ impl Operator for QPool {
         Ok(pooled.into_iter().map(|fact| Fact::new(DType::U8, fact.shape)).collect())
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        // The mean of the zero point is the zero point, and so is that of nothing.
-        let [x] = exactly::<1, _>(inputs)?;
-        let values: Vec<f32> = x.bytes().iter().map(|&b| f32::from(i16::from(b) - i16::from(self.mean.zero))).collect();
-        let means = self.pool.evaluate(&[&Tensor::from_slice(x.shape(), &values)?])?.remove(0);
-        let means = means.elements::<f32>().ok_or(OpError::Operand(0))?;
-        let bytes: Vec<u8> = means
-            .iter()
-            .map(|&v| self.mean.by.byte(if v.is_nan() { 0.0 } else { v * self.mean.scales[0] / self.mean.scales[1] }))
-            .collect();
-        Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, _inputs: &[&Fact]) -> Axes {
-        let channels = self.pool.layout.channels_axis();
-        Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
-        match self.pool.nhwc(inputs) {
-            Nhwc::Must(Op::Pool(pool)) => Nhwc::Must(Self { pool, ..self.clone() }.into()),
-            _ => Nhwc::Never,
-        }
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.pool.layout.kernel()?;
         Ok(Choice { kernel: format!("qpool_u8_{}", cx.isa), ..Choice::default() })
@@ -86,6 +58,33 @@ impl Operator for QPool {
             qpool::mean(isa, mean, count_padding, &shape, io.input(0)?, io.output(0)?, io.pool());
             Ok(())
         }))
+    }
+}
+
+impl Semantics for QPool {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        // The mean of the zero point is the zero point, and so is that of nothing.
+        let [x] = exactly::<1, _>(inputs)?;
+        let values: Vec<f32> = x.bytes().iter().map(|&b| f32::from(i16::from(b) - i16::from(self.mean.zero))).collect();
+        let means = self.pool.evaluate(&[&Tensor::from_slice(x.shape(), &values)?])?.remove(0);
+        let means = means.elements::<f32>().ok_or(OpError::Operand(0))?;
+        let bytes: Vec<u8> = means
+            .iter()
+            .map(|&v| self.mean.by.byte(if v.is_nan() { 0.0 } else { v * self.mean.scales[0] / self.mean.scales[1] }))
+            .collect();
+        Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
+    }
+
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        let channels = self.pool.layout.channels_axis();
+        Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
+    }
+
+    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
+        match self.pool.nhwc(inputs) {
+            Nhwc::Must(Op::Pool(pool)) => Nhwc::Must(Self { pool, ..self.clone() }.into()),
+            _ => Nhwc::Never,
+        }
     }
 }
 

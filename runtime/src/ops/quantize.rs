@@ -12,7 +12,7 @@ use super::arity::exactly;
 use super::axes::Axes;
 use super::number::{Number, filled, words};
 use super::quantized::{Channels, by_quantized, check_scales, flip, is_quantized, quantize};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -64,26 +64,6 @@ impl Operator for Quantize {
         Ok(vec![Fact::new(self.to, inputs[0].shape.clone())])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x, scale, zero] = exactly::<3, _>(inputs)?;
-        let channels = self.channels(&[x.fact(), scale.fact(), zero.fact()])?;
-        let fact = Fact::new(self.to, x.shape().clone());
-        let y = by_quantized!(self.to, T => filled::<T>(fact, |y| {
-            quantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y)
-        }), else return Err(OpError::Operand(2)))?;
-        Ok(vec![y])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        match inputs.get(1).is_some_and(|scale| scale.shape.elements() == 1) {
-            true => Axes::elementwise(inputs),
-            // Scales belong to an axis.
-            false => Axes::unknown(),
-        }
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let channels = self.channels(&cx.inputs)?;
         if let Some(scale) = cx.constants.get(1).copied().flatten() {
@@ -116,6 +96,26 @@ impl Operator for Quantize {
             by_quantized!(to, T => quantize_all::<T>(&channels, x, scale, io.input(2)?, io.output(0)?),
                 else Err(OpError::Operand(2)))
         }))
+    }
+}
+
+impl Semantics for Quantize {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, scale, zero] = exactly::<3, _>(inputs)?;
+        let channels = self.channels(&[x.fact(), scale.fact(), zero.fact()])?;
+        let fact = Fact::new(self.to, x.shape().clone());
+        let y = by_quantized!(self.to, T => filled::<T>(fact, |y| {
+            quantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y)
+        }), else return Err(OpError::Operand(2)))?;
+        Ok(vec![y])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        match inputs.get(1).is_some_and(|scale| scale.shape.elements() == 1) {
+            true => Axes::elementwise(inputs),
+            // Scales belong to an axis.
+            false => Axes::unknown(),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use skipstone_kernels::unary::activation_in_place;
 
 use super::curve::Curve;
 use super::stored::{part, read, store};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -89,7 +89,6 @@ impl Gate {
         }
     }
 
-    #[cfg(any(feature = "passes", test))]
     fn at(self, x: f64) -> f64 {
         match self {
             Self::Activation(Activation::Sigmoid) => 1.0 / (1.0 + (-x).exp()),
@@ -337,7 +336,75 @@ impl Operator for Recurrent {
         Ok(results)
     }
 
-    #[cfg(any(feature = "passes", test))]
+    fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
+        let Ok(s) = self.sizes(inputs) else { return 0 };
+        let products = (s.steps * s.batch) as u64 * (self.cell.gates() * s.directions) as u64;
+        products * s.hidden as u64 * (s.inputs + s.hidden) as u64
+    }
+
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        let s = self.sizes(&cx.inputs)?;
+        let constant = cx.is_constant(1) && cx.is_constant(2);
+        let weights = if constant { cx.weights() } else { Weights::F32 };
+        let rows = self.cell.gates() * s.hidden;
+        let products = Products {
+            x: gemm::choose(cx.isa, weights, s.steps * s.batch, s.inputs, rows),
+            h: gemm::choose(cx.isa, weights, s.batch, s.hidden, rows),
+        };
+        let [of_x, first, second] = products.lens(self.cell, &s).map(|len| len * s.directions);
+        let mut choice = Choice { kernel: format!("{} {}", products.x.name, products.h.name), ..Choice::default() };
+        let mut scratch = Scratch::lens(self.cell, &s).iter().sum::<usize>();
+        if constant {
+            let pack_x = |w: &[f32], out: &mut [f32]| products.pack_x(self.cell, &s, w, out);
+            let pack_h = |r: &[f32], out: &mut [f32]| products.pack_h(self.cell, &s, r, out);
+            choice.packed.push(store(cx, (0, 1), weights, of_x, pack_x)?);
+            choice.packed.push(store(cx, (1, 2), weights, first + second, pack_h)?);
+            choice.absorbed.extend([1, 2]);
+            choice.form = Some(format!("{} {}", products.x.form().name, products.h.form().name));
+        } else {
+            // Weights that are computed are packed on every run.
+            scratch += of_x + first + second;
+        }
+        choice.scratch = scratch * size_of::<f32>();
+        Ok(choice)
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let (op, s, isa) = (self.clone(), self.sizes(&cx.inputs)?, cx.isa);
+        let products = Products::named(cx.kernel)?;
+        let is_packed = cx.absorbed(1) && cx.absorbed(2);
+        let lens = products.lens(self.cell, &s);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            let scratch = io.scratch::<f32>()?;
+            let packed_len =
+                if is_packed { [0; 2] } else { [lens[0], lens[1] + lens[2]].map(|len| len * s.directions) };
+            let missing = || OpError::Operand(0);
+            let (of_x, scratch) = scratch.split_at_mut_checked(packed_len[0]).ok_or_else(missing)?;
+            let (of_h, scratch) = scratch.split_at_mut_checked(packed_len[1]).ok_or_else(missing)?;
+            let (of_x, of_h) = if is_packed {
+                (read(io, 0, products.x.weights)?, read(io, 1, products.h.weights)?)
+            } else {
+                products.pack_x(op.cell, &s, io.input(1)?, of_x);
+                products.pack_h(op.cell, &s, io.input(2)?, of_h);
+                (Packed::F32(of_x), Packed::F32(of_h))
+            };
+            let mut run = Run::new(&op, &s, isa, io, scratch)?;
+            for direction in 0..s.directions {
+                let [x, first, second] = lens;
+                let begin = direction * (first + second);
+                let weights = [
+                    part(of_x, direction * x..(direction + 1) * x),
+                    part(of_h, begin..begin + first),
+                    part(of_h, begin + first..begin + first + second),
+                ];
+                run.direction(&products, weights, direction)?;
+            }
+            Ok(())
+        }))
+    }
+}
+
+impl Semantics for Recurrent {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
         let (s, at) = (self.sizes(&facts)?, self.at());
@@ -422,73 +489,6 @@ impl Operator for Recurrent {
             }
         }
         Ok(results)
-    }
-
-    fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
-        let Ok(s) = self.sizes(inputs) else { return 0 };
-        let products = (s.steps * s.batch) as u64 * (self.cell.gates() * s.directions) as u64;
-        products * s.hidden as u64 * (s.inputs + s.hidden) as u64
-    }
-
-    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
-        let s = self.sizes(&cx.inputs)?;
-        let constant = cx.is_constant(1) && cx.is_constant(2);
-        let weights = if constant { cx.weights() } else { Weights::F32 };
-        let rows = self.cell.gates() * s.hidden;
-        let products = Products {
-            x: gemm::choose(cx.isa, weights, s.steps * s.batch, s.inputs, rows),
-            h: gemm::choose(cx.isa, weights, s.batch, s.hidden, rows),
-        };
-        let [of_x, first, second] = products.lens(self.cell, &s).map(|len| len * s.directions);
-        let mut choice = Choice { kernel: format!("{} {}", products.x.name, products.h.name), ..Choice::default() };
-        let mut scratch = Scratch::lens(self.cell, &s).iter().sum::<usize>();
-        if constant {
-            let pack_x = |w: &[f32], out: &mut [f32]| products.pack_x(self.cell, &s, w, out);
-            let pack_h = |r: &[f32], out: &mut [f32]| products.pack_h(self.cell, &s, r, out);
-            choice.packed.push(store(cx, (0, 1), weights, of_x, pack_x)?);
-            choice.packed.push(store(cx, (1, 2), weights, first + second, pack_h)?);
-            choice.absorbed.extend([1, 2]);
-            choice.form = Some(format!("{} {}", products.x.form().name, products.h.form().name));
-        } else {
-            // Weights that are computed are packed on every run.
-            scratch += of_x + first + second;
-        }
-        choice.scratch = scratch * size_of::<f32>();
-        Ok(choice)
-    }
-
-    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
-        let (op, s, isa) = (self.clone(), self.sizes(&cx.inputs)?, cx.isa);
-        let products = Products::named(cx.kernel)?;
-        let is_packed = cx.absorbed(1) && cx.absorbed(2);
-        let lens = products.lens(self.cell, &s);
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let scratch = io.scratch::<f32>()?;
-            let packed_len =
-                if is_packed { [0; 2] } else { [lens[0], lens[1] + lens[2]].map(|len| len * s.directions) };
-            let missing = || OpError::Operand(0);
-            let (of_x, scratch) = scratch.split_at_mut_checked(packed_len[0]).ok_or_else(missing)?;
-            let (of_h, scratch) = scratch.split_at_mut_checked(packed_len[1]).ok_or_else(missing)?;
-            let (of_x, of_h) = if is_packed {
-                (read(io, 0, products.x.weights)?, read(io, 1, products.h.weights)?)
-            } else {
-                products.pack_x(op.cell, &s, io.input(1)?, of_x);
-                products.pack_h(op.cell, &s, io.input(2)?, of_h);
-                (Packed::F32(of_x), Packed::F32(of_h))
-            };
-            let mut run = Run::new(&op, &s, isa, io, scratch)?;
-            for direction in 0..s.directions {
-                let [x, first, second] = lens;
-                let begin = direction * (first + second);
-                let weights = [
-                    part(of_x, direction * x..(direction + 1) * x),
-                    part(of_h, begin..begin + first),
-                    part(of_h, begin + first..begin + first + second),
-                ];
-                run.direction(&products, weights, direction)?;
-            }
-            Ok(())
-        }))
     }
 }
 

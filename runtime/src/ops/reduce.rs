@@ -18,7 +18,7 @@ use super::image::NHWC_AXIS;
 use super::number::Number;
 use super::walk::{Strides, Walk};
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -180,36 +180,6 @@ impl Operator for Reduce {
         Ok(vec![Fact::new(x.dtype, Shape::new(&dims.collect::<Vec<_>>())?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let fact = self.infer(&[x.fact()])?.remove(0);
-        let walks = self.walks(x.shape());
-        let mut y = vec![0; fact.bytes()];
-        reduce_any(self.kind, fact.dtype, &walks, x.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        let rank = inputs.first().map_or(0, |x| x.shape.rank());
-        let kept = (0..rank).filter(|axis| !self.axes.contains(axis));
-        let links = kept.enumerate().map(|(at, axis)| Link::same(0, axis, if self.keep_dims { axis } else { at }));
-        Axes::new(Elements::Mixed, links)
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        let mut axes: Vec<usize> = self.axes.iter().filter_map(|&axis| NHWC_AXIS.get(axis).copied()).collect();
-        axes.sort_unstable();
-        // What is left of the axes has to stay in order.
-        let left = (0..4).filter(|axis| !self.axes.contains(axis)).map(|axis| NHWC_AXIS[axis]);
-        match axes.len() == self.axes.len() && (self.keep_dims || left.is_sorted()) {
-            true => Nhwc::Can(Self { axes, ..self.clone() }.into()),
-            false => Nhwc::Never,
-        }
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let kernel = match (x.dtype, self.adjacent(&x.shape)) {
@@ -236,6 +206,35 @@ impl Operator for Reduce {
                 reduce_any(kind, dtype, &walks, io.input_bytes(0)?, io.output_bytes(0)?)
             }),
         })
+    }
+}
+
+impl Semantics for Reduce {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let walks = self.walks(x.shape());
+        let mut y = vec![0; fact.bytes()];
+        reduce_any(self.kind, fact.dtype, &walks, x.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let rank = inputs.first().map_or(0, |x| x.shape.rank());
+        let kept = (0..rank).filter(|axis| !self.axes.contains(axis));
+        let links = kept.enumerate().map(|(at, axis)| Link::same(0, axis, if self.keep_dims { axis } else { at }));
+        Axes::new(Elements::Mixed, links)
+    }
+
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        let mut axes: Vec<usize> = self.axes.iter().filter_map(|&axis| NHWC_AXIS.get(axis).copied()).collect();
+        axes.sort_unstable();
+        // What is left of the axes has to stay in order.
+        let left = (0..4).filter(|axis| !self.axes.contains(axis)).map(|axis| NHWC_AXIS[axis]);
+        match axes.len() == self.axes.len() && (self.keep_dims || left.is_sorted()) {
+            true => Nhwc::Can(Self { axes, ..self.clone() }.into()),
+            false => Nhwc::Never,
+        }
     }
 }
 

@@ -7,9 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
-#[cfg(any(feature = "passes", test))]
 use crate::tensor::Tensor;
 use crate::tensor::{DType, Fact, Shape};
 
@@ -179,16 +178,6 @@ impl Operator for Regions {
         Ok(vec![Fact::new(DType::F32, Shape::new(&[count, channels, self.size[0], self.size[1]])?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        use super::number::words;
-        let [x, regions, of] = exactly::<3, _>(inputs)?;
-        let fact = self.infer(&[x.fact(), regions.fact(), of.fact()])?.remove(0);
-        let mut y = vec![0f32; fact.shape.elements()];
-        self.run(x.shape(), words(x)?, words(regions)?, words(of)?, &mut y)?;
-        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "regions".into(), ..Choice::default() })
     }
@@ -199,6 +188,17 @@ impl Operator for Regions {
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             this.run(&shape, io.input(0)?, io.input(1)?, io.input(2)?, io.output(0)?)
         }))
+    }
+}
+
+impl Semantics for Regions {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        use super::number::words;
+        let [x, regions, of] = exactly::<3, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), regions.fact(), of.fact()])?.remove(0);
+        let mut y = vec![0f32; fact.shape.elements()];
+        self.run(x.shape(), words(x)?, words(regions)?, words(of)?, &mut y)?;
+        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
     }
 }
 

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::axes::{Axes, Left};
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{Fact, Shape, Tensor};
 
@@ -31,22 +31,6 @@ impl Operator for Reshape {
         Ok(vec![Fact::new(input.dtype, self.shape.clone())])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [input] = inputs else { return Err(OpError::Arity { want: "1", got: inputs.len() }) };
-        Ok(vec![(*input).clone().reshaped(self.shape.clone())?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        inputs.first().map_or_else(Axes::unknown, |x| Axes::reshaped(&x.shape, &self.shape))
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
-        Some(Self { shape: to.shape(&self.shape)? }.into())
-    }
-
     fn alias(&self, _inputs: &[&Fact]) -> Option<usize> {
         Some(0)
     }
@@ -60,5 +44,20 @@ impl Operator for Reshape {
             io.output_bytes(0)?.copy_from_slice(io.input_bytes(0)?);
             Ok(())
         }))
+    }
+}
+
+impl Semantics for Reshape {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [input] = inputs else { return Err(OpError::Arity { want: "1", got: inputs.len() }) };
+        Ok(vec![(*input).clone().reshaped(self.shape.clone())?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        inputs.first().map_or_else(Axes::unknown, |x| Axes::reshaped(&x.shape, &self.shape))
+    }
+
+    fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
+        Some(Self { shape: to.shape(&self.shape)? }.into())
     }
 }

@@ -14,7 +14,7 @@ use skipstone_kernels::resize::{LinearAxis, NearestAxis, resize_linear, resize_n
 use super::arity::exactly;
 use super::axes::{Axes, Elements, Link, Nhwc};
 use super::image::{Image, Layout};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -168,52 +168,6 @@ impl Operator for Resize {
         Ok(vec![Fact::new(DType::F32, to.shape(self.layout)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let (from, to) = self.images(x.fact())?;
-        let mut result = Tensor::zeros(self.infer(&[x.fact()])?.remove(0));
-        let x = x.elements::<f32>().ok_or(OpError::Operand(0))?;
-        let y = result.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
-        let pixel =
-            |n, c, row: u32, column: u32| f64::from(x[from.offset(self.layout, [n, c, row as usize, column as usize])]);
-        match self.mode {
-            ResizeMode::Nearest(rounding) => {
-                let rows = self.nearest(rounding, 0, from.height)?.0;
-                let columns = self.nearest(rounding, 1, from.width)?.0;
-                for (y, [n, c, row, column]) in y.iter_mut().zip(to.positions(self.layout)) {
-                    *y = pixel(n, c, rows[row], columns[column]) as f32;
-                }
-            }
-            ResizeMode::Linear => {
-                let (rows, columns) = (self.linear(0, from.height)?, self.linear(1, from.width)?);
-                for (y, [n, c, row, column]) in y.iter_mut().zip(to.positions(self.layout)) {
-                    let (down, across) = (f64::from(rows.frac[row]), f64::from(columns.frac[column]));
-                    let blend = |row| {
-                        (1.0 - across) * pixel(n, c, row, columns.lo[column])
-                            + across * pixel(n, c, row, columns.hi[column])
-                    };
-                    *y = ((1.0 - down) * blend(rows.lo[row]) + down * blend(rows.hi[row])) as f32;
-                }
-            }
-        }
-        Ok(vec![result])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, _inputs: &[&Fact]) -> Axes {
-        let channels = self.layout.channels_axis();
-        Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        match self.layout {
-            Layout::Nchw => Nhwc::Can(Self { layout: Layout::Nhwc, ..self.clone() }.into()),
-            Layout::Nhwc => Nhwc::Never,
-        }
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let kernel = match self.mode {
             ResizeMode::Nearest(_) => "resize_nearest_f32".to_owned(),
@@ -251,6 +205,51 @@ impl Operator for Resize {
                 })
             }
         })
+    }
+}
+
+impl Semantics for Resize {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let (from, to) = self.images(x.fact())?;
+        let mut result = Tensor::zeros(self.infer(&[x.fact()])?.remove(0));
+        let x = x.elements::<f32>().ok_or(OpError::Operand(0))?;
+        let y = result.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
+        let pixel =
+            |n, c, row: u32, column: u32| f64::from(x[from.offset(self.layout, [n, c, row as usize, column as usize])]);
+        match self.mode {
+            ResizeMode::Nearest(rounding) => {
+                let rows = self.nearest(rounding, 0, from.height)?.0;
+                let columns = self.nearest(rounding, 1, from.width)?.0;
+                for (y, [n, c, row, column]) in y.iter_mut().zip(to.positions(self.layout)) {
+                    *y = pixel(n, c, rows[row], columns[column]) as f32;
+                }
+            }
+            ResizeMode::Linear => {
+                let (rows, columns) = (self.linear(0, from.height)?, self.linear(1, from.width)?);
+                for (y, [n, c, row, column]) in y.iter_mut().zip(to.positions(self.layout)) {
+                    let (down, across) = (f64::from(rows.frac[row]), f64::from(columns.frac[column]));
+                    let blend = |row| {
+                        (1.0 - across) * pixel(n, c, row, columns.lo[column])
+                            + across * pixel(n, c, row, columns.hi[column])
+                    };
+                    *y = ((1.0 - down) * blend(rows.lo[row]) + down * blend(rows.hi[row])) as f32;
+                }
+            }
+        }
+        Ok(vec![result])
+    }
+
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        let channels = self.layout.channels_axis();
+        Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
+    }
+
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match self.layout {
+            Layout::Nchw => Nhwc::Can(Self { layout: Layout::Nhwc, ..self.clone() }.into()),
+            Layout::Nhwc => Nhwc::Never,
+        }
     }
 }
 

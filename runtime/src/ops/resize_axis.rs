@@ -10,7 +10,7 @@ use super::arity::exactly;
 use super::axes::{Axes, Elements, Nhwc};
 use super::image::NHWC_AXIS;
 use super::resize::{Coordinates, Rounding, nearest, place};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -181,44 +181,6 @@ impl Operator for ResizeAxis {
         Ok(vec![Fact::new(DType::F32, Shape::new(&dims)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let fact = self.infer(&[x.fact()])?.remove(0);
-        let [outer, len, inner] = self.view(x.fact())?;
-        let x = x.elements::<f32>().ok_or(OpError::Operand(0))?;
-        let mut y = Vec::with_capacity(fact.shape.elements());
-        if fact.shape.elements() > 0 {
-            let table = self.table(len);
-            for outer in 0..outer {
-                let mut begin = 0;
-                for &end in &table.ends {
-                    let terms = &table.terms[begin..end.unwrap_or(begin)];
-                    for inner_at in 0..inner {
-                        let element = |index: usize| f64::from(x[(outer * len + index) * inner + inner_at]);
-                        let sum: f64 = terms.iter().map(|&(index, w)| element(index) * f64::from(w)).sum();
-                        y.push(if end.is_some() { sum as f32 } else { self.outside() });
-                    }
-                    begin = end.unwrap_or(begin);
-                }
-            }
-        }
-        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::except(Elements::Mixed, inputs, &[self.axis])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        match NHWC_AXIS.get(self.axis) {
-            Some(&axis) => Nhwc::Can(Self { axis, ..self.clone() }.into()),
-            None => Nhwc::Never,
-        }
-    }
-
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "resize_axis_f32".into(), ..Choice::default() })
     }
@@ -255,6 +217,43 @@ impl Operator for ResizeAxis {
             }
             Ok(())
         }))
+    }
+}
+
+impl Semantics for ResizeAxis {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let [outer, len, inner] = self.view(x.fact())?;
+        let x = x.elements::<f32>().ok_or(OpError::Operand(0))?;
+        let mut y = Vec::with_capacity(fact.shape.elements());
+        if fact.shape.elements() > 0 {
+            let table = self.table(len);
+            for outer in 0..outer {
+                let mut begin = 0;
+                for &end in &table.ends {
+                    let terms = &table.terms[begin..end.unwrap_or(begin)];
+                    for inner_at in 0..inner {
+                        let element = |index: usize| f64::from(x[(outer * len + index) * inner + inner_at]);
+                        let sum: f64 = terms.iter().map(|&(index, w)| element(index) * f64::from(w)).sum();
+                        y.push(if end.is_some() { sum as f32 } else { self.outside() });
+                    }
+                    begin = end.unwrap_or(begin);
+                }
+            }
+        }
+        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::except(Elements::Mixed, inputs, &[self.axis])
+    }
+
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match NHWC_AXIS.get(self.axis) {
+            Some(&axis) => Nhwc::Can(Self { axis, ..self.clone() }.into()),
+            None => Nhwc::Never,
+        }
     }
 }
 

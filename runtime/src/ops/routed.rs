@@ -14,7 +14,7 @@ use skipstone_kernels::conv::{self, Conv as Operands, ConvShape, FLOATS, Filters
 use skipstone_kernels::epilogue::Epilogue;
 
 use super::gather::{index_type, resolve};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -119,31 +119,6 @@ impl Operator for Routed {
         Ok(vec![Fact::new(DType::F32, Shape::new(&[s.groups, s.m, s.n])?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
-        let s = self.sizes(&facts)?;
-        let f32s = |index: usize| inputs[index].elements::<f32>().ok_or(OpError::Operand(index));
-        let (x, w) = (f32s(0)?, f32s(MATRICES)?);
-        let bias = if self.has_bias { Some(f32s(BIAS)?) } else { None };
-        let mut y = Vec::with_capacity(s.groups * s.m * s.n);
-        for group in 0..s.groups {
-            let index = match inputs[1].elements::<i64>() {
-                Some(all) => resolve(all[group], s.count)?,
-                None => resolve(inputs[1].elements::<i32>().ok_or(OpError::Operand(1))?[group], s.count)?,
-            };
-            let w = &w[index * s.k * s.n..(index + 1) * s.k * s.n];
-            for row in group * s.m..(group + 1) * s.m {
-                for col in 0..s.n {
-                    let at = |k: usize| if self.transposed { col * s.k + k } else { k * s.n + col };
-                    let sum = (0..s.k).map(|k| f64::from(x[row * s.k + k]) * f64::from(w[at(k)])).sum::<f64>() as f32;
-                    y.push(scalar::apply(self.activation, sum + bias.map_or(0.0, |bias| bias[index * s.n + col])));
-                }
-            }
-        }
-        Ok(vec![Tensor::from_slice(&[s.groups, s.m, s.n], &y)?])
-    }
-
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
         self.sizes(inputs).map_or(0, |s| (s.groups * s.m) as u64 * (s.k * s.n) as u64)
     }
@@ -240,6 +215,32 @@ impl Operator for Routed {
             }
             Ok(())
         }))
+    }
+}
+
+impl Semantics for Routed {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let s = self.sizes(&facts)?;
+        let f32s = |index: usize| inputs[index].elements::<f32>().ok_or(OpError::Operand(index));
+        let (x, w) = (f32s(0)?, f32s(MATRICES)?);
+        let bias = if self.has_bias { Some(f32s(BIAS)?) } else { None };
+        let mut y = Vec::with_capacity(s.groups * s.m * s.n);
+        for group in 0..s.groups {
+            let index = match inputs[1].elements::<i64>() {
+                Some(all) => resolve(all[group], s.count)?,
+                None => resolve(inputs[1].elements::<i32>().ok_or(OpError::Operand(1))?[group], s.count)?,
+            };
+            let w = &w[index * s.k * s.n..(index + 1) * s.k * s.n];
+            for row in group * s.m..(group + 1) * s.m {
+                for col in 0..s.n {
+                    let at = |k: usize| if self.transposed { col * s.k + k } else { k * s.n + col };
+                    let sum = (0..s.k).map(|k| f64::from(x[row * s.k + k]) * f64::from(w[at(k)])).sum::<f64>() as f32;
+                    y.push(scalar::apply(self.activation, sum + bias.map_or(0.0, |bias| bias[index * s.n + col])));
+                }
+            }
+        }
+        Ok(vec![Tensor::from_slice(&[s.groups, s.m, s.n], &y)?])
     }
 }
 

@@ -7,9 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
-#[cfg(any(feature = "passes", test))]
 use crate::tensor::Tensor;
 use crate::tensor::{DType, Fact, Shape};
 
@@ -183,15 +182,6 @@ impl Operator for Sample {
         Ok(vec![Fact::new(DType::F32, Shape::new(&[n, c, count])?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x, points] = exactly::<2, _>(inputs)?;
-        let fact = self.infer(&[x.fact(), points.fact()])?.remove(0);
-        let mut y = vec![0f32; fact.shape.elements()];
-        self.run(x.shape(), super::number::words(points)?, super::number::words(x)?, &mut y)?;
-        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
-    }
-
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let (&[x, _], &[y]) = (inputs, outputs) else { return 0 };
         let taps = match self.mode {
@@ -210,6 +200,16 @@ impl Operator for Sample {
         let [x, _] = exactly::<2, _>(&cx.inputs)?;
         let (this, shape) = (*self, x.shape.clone());
         Ok(Box::new(move |io: &mut Io<'_, '_>| this.run(&shape, io.input(1)?, io.input(0)?, io.output(0)?)))
+    }
+}
+
+impl Semantics for Sample {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, points] = exactly::<2, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), points.fact()])?.remove(0);
+        let mut y = vec![0f32; fact.shape.elements()];
+        self.run(x.shape(), super::number::words(points)?, super::number::words(x)?, &mut y)?;
+        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::gather::{Indices, index_type, resolve};
 use super::walk::Walk;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -84,16 +84,6 @@ impl Operator for ScatterElements {
         Ok(vec![(*x).clone()])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x, indices, updates] = exactly::<3, _>(inputs)?;
-        let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
-        let geometry = Geometry::new(self.axis, x.fact(), updates.fact());
-        let mut y = x.bytes().to_vec();
-        geometry.scatter(fact.dtype.size(), Indices::of(indices)?, updates.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "scatter_elements".into(), ..Choice::default() })
     }
@@ -107,6 +97,17 @@ impl Operator for ScatterElements {
             y.copy_from_slice(io.input_bytes(0)?);
             geometry.scatter(size, Indices::read(io, 1, narrow)?, io.input_bytes(2)?, y)
         }))
+    }
+}
+
+impl Semantics for ScatterElements {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x, indices, updates] = exactly::<3, _>(inputs)?;
+        let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
+        let geometry = Geometry::new(self.axis, x.fact(), updates.fact());
+        let mut y = x.bytes().to_vec();
+        geometry.scatter(fact.dtype.size(), Indices::of(indices)?, updates.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
     }
 }
 

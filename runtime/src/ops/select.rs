@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::axes::Axes;
 use super::walk::{Walk, broadcast_shape};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -46,21 +46,6 @@ impl Operator for Select {
         Ok(vec![Fact::new(a.dtype, broadcast_shape(&[&condition.shape, &a.shape, &b.shape])?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [condition, a, b] = exactly::<3, _>(inputs)?;
-        let fact = self.infer(&[condition.fact(), a.fact(), b.fact()])?.remove(0);
-        let walk = Walk::broadcast(&fact.shape, [condition.shape(), a.shape(), b.shape()]);
-        let mut y = vec![0; fact.bytes()];
-        choose(&walk, fact.dtype.size(), condition.bytes(), [a.bytes(), b.bytes()], &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::elementwise(inputs)
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [_, a, _] = exactly::<3, _>(&cx.inputs)?;
         Ok(Choice { kernel: format!("select_{}", a.dtype), ..Choice::default() })
@@ -79,6 +64,21 @@ impl Operator for Select {
                 _ => choose(&walk, size, condition, operands, y),
             }
         }))
+    }
+}
+
+impl Semantics for Select {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [condition, a, b] = exactly::<3, _>(inputs)?;
+        let fact = self.infer(&[condition.fact(), a.fact(), b.fact()])?.remove(0);
+        let walk = Walk::broadcast(&fact.shape, [condition.shape(), a.shape(), b.shape()]);
+        let mut y = vec![0; fact.bytes()];
+        choose(&walk, fact.dtype.size(), condition.bytes(), [a.bytes(), b.bytes()], &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 }
 

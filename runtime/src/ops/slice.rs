@@ -8,7 +8,7 @@ use super::arity::exactly;
 use super::axes::{Axes, Elements, How, Left, Link, Nhwc};
 use super::image::NHWC_AXIS;
 use super::strided::{BoxCopy, signed};
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{Fact, Shape, Tensor};
 
@@ -77,50 +77,6 @@ impl Operator for Slice {
         Ok(vec![Fact::new(x.dtype, Shape::new(&dims)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let fact = self.infer(&[x.fact()])?.remove(0);
-        let outer: usize = fact.shape.iter().take(self.axis).product();
-        let inner = fact.shape.iter().skip(self.axis + 1).product::<usize>() * fact.dtype.size();
-        let dim = x.shape().get(self.axis).copied().unwrap_or(0);
-        let mut bytes = Vec::with_capacity(fact.bytes());
-        for i in 0..outer {
-            for taken in 0..self.len {
-                let index = self.start.wrapping_add_signed(self.step * signed(taken));
-                let at = (i * dim + index) * inner;
-                bytes.extend_from_slice(x.bytes().get(at..at + inner).ok_or(OpError::Operand(0))?);
-            }
-        }
-        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        let mut axes = Axes::except(Elements::Moved, inputs, &[self.axis]);
-        if self.step == 1 {
-            axes.links.push(Link { operand: 0, from: self.axis, to: self.axis, how: How::From(self.start) });
-        }
-        axes
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        match NHWC_AXIS.get(self.axis) {
-            Some(&axis) => Nhwc::Can(Self { axis, ..*self }.into()),
-            None => Nhwc::Never,
-        }
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn narrowed(&self, from: Left<'_>, to: Left<'_>) -> Option<Op> {
-        if to.axis != self.axis {
-            return None;
-        }
-        let start = from.indices.iter().filter(|&&index| index < self.start).count();
-        Some(Self { start, len: to.indices.len(), ..*self }.into())
-    }
-
     fn alias(&self, inputs: &[&Fact]) -> Option<usize> {
         let whole = |x: &&Fact| self.step == 1 && self.start == 0 && x.shape.get(self.axis) == Some(&self.len);
         inputs.first().is_some_and(whole).then_some(0)
@@ -146,6 +102,48 @@ impl Operator for Slice {
             copy.run(size, io.input_bytes(0)?, io.output_bytes(0)?);
             Ok(())
         }))
+    }
+}
+
+impl Semantics for Slice {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let outer: usize = fact.shape.iter().take(self.axis).product();
+        let inner = fact.shape.iter().skip(self.axis + 1).product::<usize>() * fact.dtype.size();
+        let dim = x.shape().get(self.axis).copied().unwrap_or(0);
+        let mut bytes = Vec::with_capacity(fact.bytes());
+        for i in 0..outer {
+            for taken in 0..self.len {
+                let index = self.start.wrapping_add_signed(self.step * signed(taken));
+                let at = (i * dim + index) * inner;
+                bytes.extend_from_slice(x.bytes().get(at..at + inner).ok_or(OpError::Operand(0))?);
+            }
+        }
+        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        let mut axes = Axes::except(Elements::Moved, inputs, &[self.axis]);
+        if self.step == 1 {
+            axes.links.push(Link { operand: 0, from: self.axis, to: self.axis, how: How::From(self.start) });
+        }
+        axes
+    }
+
+    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+        match NHWC_AXIS.get(self.axis) {
+            Some(&axis) => Nhwc::Can(Self { axis, ..*self }.into()),
+            None => Nhwc::Never,
+        }
+    }
+
+    fn narrowed(&self, from: Left<'_>, to: Left<'_>) -> Option<Op> {
+        if to.axis != self.axis {
+            return None;
+        }
+        let start = from.indices.iter().filter(|&&index| index < self.start).count();
+        Some(Self { start, len: to.indices.len(), ..*self }.into())
     }
 }
 

@@ -12,7 +12,7 @@ use skipstone_kernels::softmax;
 use super::arity::exactly;
 use super::axes::{Axes, Elements, Nhwc};
 use super::image::NHWC_AXIS;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -56,7 +56,21 @@ impl Operator for Softmax {
         Ok(vec![(*x).clone()])
     }
 
-    #[cfg(any(feature = "passes", test))]
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
+        Ok(Choice { kernel: format!("softmax_f32_{}", cx.isa), ..Choice::default() })
+    }
+
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
+        let [x] = exactly::<1, _>(&cx.inputs)?;
+        let (view, kind, isa) = (self.view(x)?, self.kind, cx.isa);
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            softmax::softmax(isa, kind, view, io.input(0)?, io.output(0)?, io.pool());
+            Ok(())
+        }))
+    }
+}
+
+impl Semantics for Softmax {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let MiddleAxis { axis, inner, .. } = self.view(x.fact())?;
@@ -80,30 +94,15 @@ impl Operator for Softmax {
         Ok(vec![result])
     }
 
-    #[cfg(any(feature = "passes", test))]
     fn axes(&self, inputs: &[&Fact]) -> Axes {
         Axes::except(Elements::Mixed, inputs, &self.axes)
     }
 
-    #[cfg(any(feature = "passes", test))]
     fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
         match self.axes.as_slice() {
             [axis @ 0..4] => Nhwc::Can(Self { axes: vec![NHWC_AXIS[*axis]], ..self.clone() }.into()),
             _ => Nhwc::Never,
         }
-    }
-
-    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
-        Ok(Choice { kernel: format!("softmax_f32_{}", cx.isa), ..Choice::default() })
-    }
-
-    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
-        let [x] = exactly::<1, _>(&cx.inputs)?;
-        let (view, kind, isa) = (self.view(x)?, self.kind, cx.isa);
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            softmax::softmax(isa, kind, view, io.input(0)?, io.output(0)?, io.pool());
-            Ok(())
-        }))
     }
 }
 

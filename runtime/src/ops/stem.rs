@@ -12,9 +12,8 @@ use super::conv::Conv;
 use super::float_conv::{self, Bound};
 use super::image::{Image, Layout};
 use super::roles::Roles;
-#[cfg(any(feature = "passes", test))]
 use super::transpose::Transpose;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -58,12 +57,6 @@ impl Operator for Stem {
         Ok(vec![Fact::new(DType::F32, Image::new(Layout::Nchw, &out.shape)?.shape(Layout::Nhwc)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let results = self.conv.evaluate(inputs)?;
-        Transpose::to_nhwc().evaluate(&results.iter().collect::<Vec<_>>())
-    }
-
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         self.conv.macs(inputs, outputs)
     }
@@ -86,6 +79,13 @@ impl Operator for Stem {
             bound.kernel.run(args, scratch, io.pool());
             Ok(())
         }))
+    }
+}
+
+impl Semantics for Stem {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let results = self.conv.evaluate(inputs)?;
+        Transpose::to_nhwc().evaluate(&results.iter().collect::<Vec<_>>())
     }
 }
 

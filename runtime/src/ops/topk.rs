@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::number::Number;
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor, elements};
 
@@ -126,19 +126,6 @@ impl Operator for TopK {
         Ok(vec![Fact::new(x.dtype, shape.clone()), Fact::new(DType::I64, shape)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let facts = self.infer(&[x.fact()])?;
-        let mut indices = vec![0i64; facts.last().map_or(0, |fact| fact.shape.elements())];
-        let mut scratch = vec![0; x.shape()[self.axis]];
-        let [values_fact, indices_fact] = exactly::<2, _>(&facts)?.clone();
-        let mut values = vec![0; values_fact.bytes()];
-        self.search_all(x.fact(), x.bytes(), (&mut values, &mut indices), &mut scratch)?;
-        let values = Tensor::from_bytes(values_fact, &values)?;
-        Ok(vec![values, Tensor::from_bytes(indices_fact, bytemuck::cast_slice(&indices))?])
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let axis = x.shape.get(self.axis).copied().unwrap_or(0);
@@ -153,6 +140,20 @@ impl Operator for TopK {
             let (indices, scratch) = (io.output(1)?, io.scratch()?);
             this.search_all(&fact, io.input_bytes(0)?, (io.output_bytes(0)?, indices), scratch)
         }))
+    }
+}
+
+impl Semantics for TopK {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let facts = self.infer(&[x.fact()])?;
+        let mut indices = vec![0i64; facts.last().map_or(0, |fact| fact.shape.elements())];
+        let mut scratch = vec![0; x.shape()[self.axis]];
+        let [values_fact, indices_fact] = exactly::<2, _>(&facts)?.clone();
+        let mut values = vec![0; values_fact.bytes()];
+        self.search_all(x.fact(), x.bytes(), (&mut values, &mut indices), &mut scratch)?;
+        let values = Tensor::from_bytes(values_fact, &values)?;
+        Ok(vec![values, Tensor::from_bytes(indices_fact, bytemuck::cast_slice(&indices))?])
     }
 }
 

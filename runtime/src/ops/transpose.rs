@@ -10,7 +10,7 @@ use skipstone_kernels::transpose::{Permutation, transpose};
 use super::arity::exactly;
 use super::axes::{Axes, Elements, Link};
 use super::walk::Walk;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{Fact, MAX_RANK, Shape, Tensor};
 
@@ -65,23 +65,6 @@ impl Operator for Transpose {
         Ok(vec![Fact::new(x.dtype, self.shape(&x.shape)?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let shape = self.shape(x.shape())?;
-        let from = x.shape().strides();
-        let strides = self.axes.iter().map(|&a| from[a]).collect();
-        let size = x.dtype().size();
-        let mut bytes = Vec::with_capacity(x.bytes().len());
-        Walk::new(&shape, [strides]).each(|[at]| bytes.extend_from_slice(&x.bytes()[at * size..(at + 1) * size]));
-        Ok(vec![Tensor::from_bytes(Fact::new(x.dtype(), shape), &bytes)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, _inputs: &[&Fact]) -> Axes {
-        Axes::new(Elements::Moved, self.axes.iter().enumerate().map(|(to, &from)| Link::same(0, from, to)))
-    }
-
     fn alias(&self, inputs: &[&Fact]) -> Option<usize> {
         let shape = &inputs.first()?.shape;
         let moved = self.axes.iter().filter(|&&a| shape.get(a).is_some_and(|&d| d != 1));
@@ -101,6 +84,23 @@ impl Operator for Transpose {
             transpose(isa, size, &permutation, io.input_bytes(0)?, io.output_bytes(0)?, io.pool());
             Ok(())
         }))
+    }
+}
+
+impl Semantics for Transpose {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let shape = self.shape(x.shape())?;
+        let from = x.shape().strides();
+        let strides = self.axes.iter().map(|&a| from[a]).collect();
+        let size = x.dtype().size();
+        let mut bytes = Vec::with_capacity(x.bytes().len());
+        Walk::new(&shape, [strides]).each(|[at]| bytes.extend_from_slice(&x.bytes()[at * size..(at + 1) * size]));
+        Ok(vec![Tensor::from_bytes(Fact::new(x.dtype(), shape), &bytes)?])
+    }
+
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        Axes::new(Elements::Moved, self.axes.iter().enumerate().map(|(to, &from)| Link::same(0, from, to)))
     }
 }
 

@@ -8,11 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
 use super::number::Number;
-#[cfg(any(feature = "passes", test))]
 use super::number::{filled, words};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
-#[cfg(any(feature = "passes", test))]
 use crate::tensor::Tensor;
 use crate::tensor::{DType, Fact, Shape};
 
@@ -192,23 +190,6 @@ impl Operator for Trees {
         Ok(vec![Fact::new(x.dtype, Shape::new(&[rows, self.targets as usize])?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let (fact, features) = (self.infer(&[x.fact()])?.remove(0), x.shape()[1]);
-        let y = match x.dtype() {
-            DType::F32 => filled::<f32>(fact, |y| {
-                self.walk::<f32>(features, words(x)?, y);
-                Ok(())
-            }),
-            _ => filled::<f64>(fact, |y| {
-                self.walk::<f64>(features, words(x)?, y);
-                Ok(())
-            }),
-        };
-        Ok(vec![y?])
-    }
-
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "trees".into(), ..Choice::default() })
     }
@@ -227,6 +208,24 @@ impl Operator for Trees {
                 Ok(())
             }),
         })
+    }
+}
+
+impl Semantics for Trees {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let (fact, features) = (self.infer(&[x.fact()])?.remove(0), x.shape()[1]);
+        let y = match x.dtype() {
+            DType::F32 => filled::<f32>(fact, |y| {
+                self.walk::<f32>(features, words(x)?, y);
+                Ok(())
+            }),
+            _ => filled::<f64>(fact, |y| {
+                self.walk::<f64>(features, words(x)?, y);
+                Ok(())
+            }),
+        };
+        Ok(vec![y?])
     }
 }
 

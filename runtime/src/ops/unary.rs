@@ -10,7 +10,7 @@ use super::arity::exactly;
 use super::axes::Axes;
 use super::number::is_float;
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -225,20 +225,6 @@ impl Operator for Unary {
         Ok(vec![(*x).clone()])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let fact = self.infer(&[x.fact()])?.remove(0);
-        let mut y = vec![0; fact.bytes()];
-        map_any(self.kind, fact.dtype, x.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
-    }
-
-    #[cfg(any(feature = "passes", test))]
-    fn axes(&self, inputs: &[&Fact]) -> Axes {
-        Axes::elementwise(inputs)
-    }
-
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let kernel = match (x.dtype, self.kind.kernel()) {
@@ -259,6 +245,20 @@ impl Operator for Unary {
         }
         let dtype = x.dtype;
         Ok(Box::new(move |io: &mut Io<'_, '_>| map_any(kind, dtype, io.input_bytes(0)?, io.output_bytes(0)?)))
+    }
+}
+
+impl Semantics for Unary {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let fact = self.infer(&[x.fact()])?.remove(0);
+        let mut y = vec![0; fact.bytes()];
+        map_any(self.kind, fact.dtype, x.bytes(), &mut y)?;
+        Ok(vec![Tensor::from_bytes(fact, &y)?])
+    }
+
+    fn axes(&self, inputs: &[&Fact]) -> Axes {
+        Axes::elementwise(inputs)
     }
 }
 

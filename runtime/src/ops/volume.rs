@@ -13,7 +13,7 @@ use skipstone_kernels::gemm::{self, Gemm, Packed, Variant, Weights};
 
 use super::arity::exactly;
 use super::stored::{part, read, store};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -251,37 +251,6 @@ impl Operator for VolumeConv {
         Ok(vec![Fact::new(DType::F32, Shape::new(&[s.batch, depth, height, width, s.out_c])?)])
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
-        let s = self.sizes(&facts)?;
-        let fact = self.infer(&facts)?.remove(0);
-        let elements = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
-        let (x, w, bias) = (elements(0)?, elements(1)?, elements(2)?);
-        let (volume, pixels): (usize, usize) = (s.from.iter().product(), self.out.iter().product());
-        let (in_c, out_c) = s.group(self.groups);
-        let mut sums = vec![0f64; fact.shape.elements()];
-        let around = if self.transposed { volume } else { pixels };
-        let windows = if x.is_empty() || sums.is_empty() { 0 } else { s.batch * around };
-        for (index, tap) in (0..windows).flat_map(|index| (0..s.taps).map(move |tap| (index, tap))) {
-            let (image, index) = (index / around, index % around);
-            let (at, size) = if self.transposed { (s.from, self.out) } else { (self.out, s.from) };
-            let Some(reached) = self.reach(place(index, at), place(tap, self.kernel), size) else { continue };
-            let (from, to) = if self.transposed { (index, reached) } else { (reached, index) };
-            for (o, c) in (0..s.out_c).flat_map(|o| (0..in_c).map(move |c| (o, c))) {
-                let group = o / out_c;
-                let weight = match self.transposed {
-                    true => ((group * in_c + c) * out_c + o % out_c) * s.taps + tap,
-                    false => (o * in_c + c) * s.taps + tap,
-                };
-                let x = x[(image * volume + from) * s.in_c + group * in_c + c];
-                sums[(image * pixels + to) * s.out_c + o] += f64::from(x) * f64::from(w[weight]);
-            }
-        }
-        let y: Vec<f32> = sums.iter().zip(bias.iter().cycle()).map(|(sum, &b)| (sum + f64::from(b)) as f32).collect();
-        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
-    }
-
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let (Ok(s), [x, ..], [y]) = (self.sizes(inputs), inputs, outputs) else { return 0 };
         let (in_c, out_c) = s.group(self.groups);
@@ -345,6 +314,38 @@ impl Operator for VolumeConv {
                 false => op.gathered(&s, (v, packed), scratch, (io, y)),
             }
         }))
+    }
+}
+
+impl Semantics for VolumeConv {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let s = self.sizes(&facts)?;
+        let fact = self.infer(&facts)?.remove(0);
+        let elements = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
+        let (x, w, bias) = (elements(0)?, elements(1)?, elements(2)?);
+        let (volume, pixels): (usize, usize) = (s.from.iter().product(), self.out.iter().product());
+        let (in_c, out_c) = s.group(self.groups);
+        let mut sums = vec![0f64; fact.shape.elements()];
+        let around = if self.transposed { volume } else { pixels };
+        let windows = if x.is_empty() || sums.is_empty() { 0 } else { s.batch * around };
+        for (index, tap) in (0..windows).flat_map(|index| (0..s.taps).map(move |tap| (index, tap))) {
+            let (image, index) = (index / around, index % around);
+            let (at, size) = if self.transposed { (s.from, self.out) } else { (self.out, s.from) };
+            let Some(reached) = self.reach(place(index, at), place(tap, self.kernel), size) else { continue };
+            let (from, to) = if self.transposed { (index, reached) } else { (reached, index) };
+            for (o, c) in (0..s.out_c).flat_map(|o| (0..in_c).map(move |c| (o, c))) {
+                let group = o / out_c;
+                let weight = match self.transposed {
+                    true => ((group * in_c + c) * out_c + o % out_c) * s.taps + tap,
+                    false => (o * in_c + c) * s.taps + tap,
+                };
+                let x = x[(image * volume + from) * s.in_c + group * in_c + c];
+                sums[(image * pixels + to) * s.out_c + o] += f64::from(x) * f64::from(w[weight]);
+            }
+        }
+        let y: Vec<f32> = sums.iter().zip(bias.iter().cycle()).map(|(sum, &b)| (sum + f64::from(b)) as f32).collect();
+        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
     }
 }
 

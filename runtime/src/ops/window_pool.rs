@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext};
+use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -159,21 +159,6 @@ impl Operator for WindowPool {
         Ok([Fact::new(DType::F32, shape)].into_iter().chain(indices).collect())
     }
 
-    #[cfg(any(feature = "passes", test))]
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let [x] = exactly::<1, _>(inputs)?;
-        let sizes = self.sizes(x.fact())?;
-        let facts = self.infer(&[x.fact()])?;
-        let mut y = vec![0f32; facts[0].shape.elements()];
-        let mut indices = vec![0i64; y.len()];
-        self.run(sizes, x.elements().ok_or(OpError::Operand(0))?, &mut y, Some(&mut indices));
-        let y = Tensor::from_slice(&facts[0].shape, &y)?;
-        match facts.get(1) {
-            Some(fact) => Ok(vec![y, Tensor::from_slice(&fact.shape, &indices)?]),
-            None => Ok(vec![y]),
-        }
-    }
-
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "window_pool_f32".into(), ..Choice::default() })
     }
@@ -186,6 +171,22 @@ impl Operator for WindowPool {
             op.run(sizes, io.input(0)?, io.output(0)?, indices);
             Ok(())
         }))
+    }
+}
+
+impl Semantics for WindowPool {
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
+        let [x] = exactly::<1, _>(inputs)?;
+        let sizes = self.sizes(x.fact())?;
+        let facts = self.infer(&[x.fact()])?;
+        let mut y = vec![0f32; facts[0].shape.elements()];
+        let mut indices = vec![0i64; y.len()];
+        self.run(sizes, x.elements().ok_or(OpError::Operand(0))?, &mut y, Some(&mut indices));
+        let y = Tensor::from_slice(&facts[0].shape, &y)?;
+        match facts.get(1) {
+            Some(fact) => Ok(vec![y, Tensor::from_slice(&fact.shape, &indices)?]),
+            None => Ok(vec![y]),
+        }
     }
 }
 

@@ -15,7 +15,7 @@
 
 use super::super::{Graph, Node, ValueId};
 use super::filters::Filters;
-use crate::ops::Operator;
+use crate::ops::Semantics;
 use crate::ops::axes::{How, Link};
 
 /// Most elements along all axes together; what comes behind is bound.

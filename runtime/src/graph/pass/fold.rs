@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::super::Graph;
 use crate::error::Result;
-use crate::ops::{Op, Operator};
+use crate::ops::{Op, Operator, Semantics};
 use crate::tensor::Tensor;
 
 /// Largest result that is folded, in bytes.

@@ -25,7 +25,7 @@ use crate::ops::image::NHWC_AXIS;
 use crate::ops::reshape::Reshape;
 use crate::ops::stem::Stem;
 use crate::ops::transpose::Transpose;
-use crate::ops::{Op, Operator};
+use crate::ops::{Op, Operator, Semantics};
 use crate::tensor::Shape;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {

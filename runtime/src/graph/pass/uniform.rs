@@ -15,7 +15,7 @@ use crate::ops::image::{Image, Layout, taps};
 use crate::ops::pad::PadMode;
 use crate::ops::pool::Pool;
 use crate::ops::reduce::ReduceKind;
-use crate::ops::{Op, Operator};
+use crate::ops::{Op, Semantics};
 use crate::tensor::{Peek, Shape, Tensor};
 
 /// What elements along the followed axis hold.

@@ -22,7 +22,7 @@ use super::channels::{Channels, Track};
 use super::filters::{Filters, is_zero, share};
 use super::uniform::Uniform;
 use crate::error::{OpError, Result};
-use crate::ops::Operator;
+use crate::ops::Semantics;
 use crate::ops::axes::{Left, Link};
 use crate::tensor::{Fact, Shape, Tensor};
 

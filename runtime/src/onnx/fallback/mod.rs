@@ -14,10 +14,17 @@ mod node;
 mod plan;
 #[cfg(feature = "tract")]
 mod whole;
+#[cfg(not(feature = "tract"))]
+mod without;
 
 use std::collections::HashMap;
 
 use skipstone_onnx::proto::Node;
+
+#[cfg(not(feature = "tract"))]
+pub(super) use self::without::{knows, node, whole};
+#[cfg(feature = "tract")]
+pub(super) use self::{admit::knows, node::node, whole::whole};
 
 use crate::graph::{Graph, ValueId};
 use crate::ops::ForeignOp;
@@ -44,24 +51,4 @@ pub(super) enum Made {
     Step(ForeignOp, Vec<ValueId>),
     /// A result's shape depends on data: which, and why.
     Dynamic(String),
-}
-
-#[cfg(feature = "tract")]
-pub(super) use self::admit::knows;
-#[cfg(feature = "tract")]
-pub(super) use self::node::node;
-#[cfg(feature = "tract")]
-pub(super) use self::whole::{Whole, whole};
-
-/// Whether there is an operator of this name.
-#[cfg(not(feature = "tract"))]
-pub(super) fn knows(_op_type: &str) -> bool {
-    false
-}
-
-#[cfg(not(feature = "tract"))]
-pub(super) fn node(step: &Step<'_, '_>) -> crate::Result<Made> {
-    let name = if step.node.name.is_empty() { step.node.outputs.first().copied() } else { Some(step.node.name) };
-    let reason = format!("operator {} has no kernel here, and this build goes without a fallback", step.node.op_type);
-    Err(crate::Error::Unsupported { node: name.unwrap_or_default().to_owned(), reason })
 }

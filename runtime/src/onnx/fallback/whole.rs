@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use skipstone_onnx::proto::Model;
 use tract_onnx::pb::tensor_shape_proto::dimension;
 use tract_onnx::pb::{GraphProto, type_proto};
 use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, OutletId, TractResult, TypedModel};
@@ -10,31 +11,47 @@ use tract_onnx::tract_core::internal::bail;
 use super::guard::guarded;
 use super::plan::{TractPlan, objection, refused};
 use super::{admit, convert};
-use crate::error::Result;
-use crate::model::ForeignModel;
+use crate::error::{Error, Result};
+use crate::model::{ForeignModel, Lowered, Shapes};
+use crate::onnx::import::{self, tensor::Files};
 use crate::ops::Place;
 use crate::plan::Port;
 use crate::tensor::{Fact, Shape};
 
 /// What tract has to know of a model.
-pub(in crate::onnx) struct Whole<'a> {
+struct Whole<'a> {
     /// The file.
-    pub file: &'a [u8],
+    file: &'a [u8],
     /// Folder of the files with external data.
-    pub folder: Option<&'a Path>,
+    folder: Option<&'a Path>,
     /// The caller's inputs with their facts.
-    pub inputs: Vec<(String, Fact)>,
+    inputs: Vec<(String, Fact)>,
     /// Names of the outputs, in order.
-    pub outputs: Vec<String>,
+    outputs: Vec<String>,
     /// Why it could not be planned.
-    pub reason: String,
+    reason: String,
 }
 
-/// Makes tract run a model.
+/// Makes tract run a model whose shapes depend on its data, which is why it could not be planned.
 ///
 /// # Errors
-/// Operators that tract does not have; what tract objects to.
-pub(in crate::onnx) fn whole(model: Whole<'_>) -> Result<ForeignModel> {
+/// An input of a type that none can have; operators that tract does not have; what tract objects to.
+pub(in crate::onnx) fn whole(model: &Model<'_>, files: &Files, shapes: &Shapes, reason: String) -> Result<Lowered> {
+    let outputs = model.graph.iter().flat_map(|graph| &graph.outputs).map(|info| info.name.to_owned()).collect();
+    let given = model.graph.iter().flat_map(import::caller_inputs);
+    let inputs = given.map(|info| Ok((info.name.to_owned(), import::input_fact(info, shapes)?)));
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    let folder = files.folder.as_deref();
+    let whole = run(Whole { file: &files.model, folder, inputs, outputs, reason: reason.clone() });
+    whole.map(Lowered::Foreign).map_err(|error| match error {
+        Error::Unsupported { node, reason: theirs } => {
+            Error::Unsupported { node, reason: format!("{reason}; nor does the fallback run it whole: {theirs}") }
+        }
+        error => error,
+    })
+}
+
+fn run(model: Whole<'_>) -> Result<ForeignModel> {
     let at = |reason: &str| refused("graph", reason);
     let typed = guarded(|| typed(&model)).map_err(|panic| at(&panic))?;
     let typed = typed.map_err(|e| objection("graph", e))?;

@@ -376,7 +376,7 @@ fn resolved<'m>(attribute: &'m Attribute<'m>, of: &HashMap<&'m str, &'m Attribut
 }
 
 /// Type and shape of an input, with unknown dimensions as the caller binds them.
-fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> {
+pub(super) fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> {
     let (name, bound) = (info.name, shapes.get(info.name));
     let unsupported = |reason: &str| Error::Unsupported { node: name.to_owned(), reason: reason.to_owned() };
     let Some(Type::Tensor(element, dims)) = &info.kind else {
@@ -441,18 +441,8 @@ pub(super) fn is_dynamic(model: &Model<'_>) -> bool {
     model.graph.iter().flat_map(caller_inputs).any(open)
 }
 
-/// The inputs that a caller gives, with dynamic dimensions as bound.
-///
-/// # Errors
-/// A type that no input can have; a dimension that is left unbound.
-#[cfg_attr(not(feature = "tract"), allow(dead_code, reason = "only a fallback asks for them apart"))]
-pub(super) fn inputs(model: &Model<'_>, shapes: &Shapes) -> Result<Vec<(String, Fact)>> {
-    let given = model.graph.iter().flat_map(caller_inputs);
-    given.map(|info| Ok((info.name.to_owned(), input_fact(info, shapes)?))).collect()
-}
-
 /// The inputs that have no initializer.
-fn caller_inputs<'g, 'm>(graph: &'g GraphProto<'m>) -> impl Iterator<Item = &'g ValueInfo<'m>> {
+pub(super) fn caller_inputs<'g, 'm>(graph: &'g GraphProto<'m>) -> impl Iterator<Item = &'g ValueInfo<'m>> {
     let dense = graph.initializers.iter().map(|tensor| tensor.name);
     let initialized: HashSet<&str> =
         dense.chain(graph.sparse_initializers.iter().map(|sparse| sparse.values.name)).collect();

@@ -3,7 +3,7 @@
 use super::super::super::ValueId;
 use super::Pass;
 use crate::ops::quantized::flip;
-use crate::ops::{Op, Operator};
+use crate::ops::{Op, Semantics};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Weights in signed bytes, with zero point 0.

@@ -41,7 +41,7 @@ use crate::ops::quantize::Quantize;
 use crate::ops::quantized::{ByteTable, Scheme, flip, quantize};
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::reshape::Reshape;
-use crate::ops::{Op, Operator};
+use crate::ops::{Op, Operator, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::ops::quantized::Scheme;
 use crate::ops::reshape::Reshape;
 use crate::ops::roles::Roles;
 use crate::ops::transpose::Transpose;
-use crate::ops::{Op, Operator};
+use crate::ops::{Op, Semantics};
 use crate::tensor::{Shape, Tensor};
 
 /// The result in bytes: bounds and scheme; floats where there is none.

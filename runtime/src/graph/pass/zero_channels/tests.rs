@@ -7,6 +7,7 @@ use skipstone_kernels::pool::PoolFn;
 use super::super::testing::Build;
 use super::*;
 use crate::ops::Op;
+use crate::ops::Operator;
 use crate::ops::binary::BinaryKind;
 use crate::ops::check::{Random, assert_close, planned};
 use crate::ops::concat::Concat;

@@ -1,0 +1,31 @@
+//! A build without tract: what only the fallback could do is refused, by the name of the node.
+
+use skipstone_onnx::proto::Model;
+
+use super::super::import::tensor::Files;
+use super::{Made, Step};
+use crate::error::{Error, Result};
+use crate::model::{Lowered, Shapes};
+
+/// Whether the fallback has an operator of this name.
+pub(in crate::onnx) fn knows(_op_type: &str) -> bool {
+    false
+}
+
+/// Refuses a node that no operator of ours does.
+///
+/// # Errors
+/// Always.
+pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
+    let name = if step.node.name.is_empty() { step.node.outputs.first().copied() } else { Some(step.node.name) };
+    let reason = format!("operator {} has no kernel here, and this build goes without a fallback", step.node.op_type);
+    Err(Error::Unsupported { node: name.unwrap_or_default().to_owned(), reason })
+}
+
+/// Refuses a model whose shapes depend on its data, which is why it cannot be planned.
+///
+/// # Errors
+/// Always.
+pub(in crate::onnx) fn whole(_: &Model<'_>, _: &Files, _: &Shapes, reason: String) -> Result<Lowered> {
+    Err(Error::Unsupported { node: "graph".into(), reason })
+}
