@@ -4,11 +4,13 @@
 //! Operands: the images (NHWC), then weights and bias of each convolution in turn, then the residual of the last one
 //! if it has one.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
-use skipstone_kernels::bottleneck::{self, Pointwise, bottleneck};
-use skipstone_kernels::conv::{ConvShape, Filters, FloatKernel};
+use skipstone_kernels::bottleneck::{self, Pointwise, Stage, bottleneck};
+use skipstone_kernels::conv::{self, ConvShape, FLOATS, Filters, FloatKernel, Task};
 use skipstone_kernels::epilogue::Epilogue;
-use skipstone_kernels::{depthwise, gemm};
+use skipstone_kernels::gemm::{Variant, Weights};
 
 use super::conv::Conv;
 use super::float_conv::store;
@@ -87,17 +89,16 @@ impl Bottleneck {
         let (expand_rows, project_rows) = bottleneck::product_rows(shape);
         let mut combined = vec![(Vec::new(), 0.0)];
         for (stage, shape) in shapes.iter().enumerate() {
-            let products = |rows: usize| {
-                // A product is made of some rows at a time.
-                let times = shape.pixels() as f64 / rows.max(1) as f64;
-                let variants = gemm::candidates(cx.isa, cx.weights(), rows, shape.in_c, shape.out_c);
-                variants.map(|(v, cost)| (v as Kernel, cost * times)).collect()
+            // A product is made of some rows at a time.
+            let (shape, times) = match stage.cmp(&self.depthwise_at()) {
+                Ordering::Less => some_rows(shape, expand_rows),
+                Ordering::Equal => (shape.clone(), 1.0),
+                Ordering::Greater => some_rows(shape, project_rows),
             };
-            let kernels = match stage.cmp(&self.depthwise_at()) {
-                std::cmp::Ordering::Less => products(expand_rows),
-                std::cmp::Ordering::Equal => vec![(depthwise::choose(cx.isa, shape.in_c) as Kernel, 0.0)],
-                std::cmp::Ordering::Greater => products(project_rows),
-            };
+            let weights = if stage == self.depthwise_at() { Weights::F32 } else { cx.weights() };
+            let mut kernels = conv::candidates(FLOATS, cx.isa, &Task { weights, ..Task::new(&shape) });
+            kernels.retain(|(kernel, _)| kernel.stage().is_some());
+            kernels.iter_mut().for_each(|(_, cost)| *cost *= times);
             let with = |(before, cost): &(Vec<Kernel>, f64)| {
                 let longer = |&(kernel, more): &(Kernel, f64)| ([&before[..], &[kernel]].concat(), cost + more);
                 kernels.iter().map(longer).collect::<Vec<_>>()
@@ -154,8 +155,10 @@ impl Operator for Bottleneck {
             choice.packed.push(store(cx, (stage, weights_at), *kernel, shape, |w| Filters::Oihw(w))?);
             choice.absorbed.push(weights_at);
         }
-        let first = kernels.first().filter(|_| self.expand.is_some());
-        let expand = first.and_then(|kernel| gemm::VARIANTS.iter().find(|v| v.name == kernel.name()));
+        let expand = kernels.first().filter(|_| self.expand.is_some()).and_then(|kernel| match kernel.stage()? {
+            Stage::Pointwise(variant) => Some(variant),
+            Stage::Depthwise(_) => None,
+        });
         choice.form = Some(forms(&kernels));
         choice.scratch = bottleneck::scratch_len(shape, expand, self.project.is_some(), cx.threads) * size_of::<f32>();
         Ok(choice)
@@ -170,10 +173,11 @@ impl Operator for Bottleneck {
         }
         let at = self.depthwise_at();
         let shape = shapes.get(at).cloned().ok_or_else(unknown)?;
-        let depthwise = names.get(at).and_then(|name| depthwise::by_name(name)).ok_or_else(unknown)?;
-        let end = |stage: usize, channels: fn(&ConvShape) -> usize| -> Result<End, OpError> {
-            let variant = names.get(stage).and_then(|name| gemm::by_name(name)).ok_or_else(unknown)?;
-            Ok(End { stage, variant, channels: shapes.get(stage).map(channels).ok_or_else(unknown)? })
+        let stage = |stage: usize| conv::by_name(FLOATS, names.get(stage)?)?.stage();
+        let Some(Stage::Depthwise(depthwise)) = stage(at) else { return Err(unknown()) };
+        let end = |at: usize, channels: fn(&ConvShape) -> usize| -> Result<End, OpError> {
+            let Some(Stage::Pointwise(variant)) = stage(at) else { return Err(unknown()) };
+            Ok(End { stage: at, variant, channels: shapes.get(at).map(channels).ok_or_else(unknown)? })
         };
         let expand = self.expand.as_ref().map(|_| end(0, |shape| shape.in_c)).transpose()?;
         let project = self.project.as_ref().map(|_| end(at + 1, |shape| shape.out_c)).transpose()?;
@@ -221,6 +225,11 @@ impl Semantics for Bottleneck {
     }
 }
 
+/// Some rows of a 1x1 convolution as a product, and how often they make up the whole.
+fn some_rows(shape: &ConvShape, rows: usize) -> (ConvShape, f64) {
+    (ConvShape::matrix(rows, shape.in_c, shape.out_c), shape.pixels() as f64 / rows.max(1) as f64)
+}
+
 /// The kernel of a stage.
 type Kernel = &'static dyn FloatKernel;
 
@@ -237,6 +246,6 @@ fn forms(kernels: &[Kernel]) -> String {
 /// A 1x1 convolution at one end, bound to its kernel.
 struct End {
     stage: usize,
-    variant: &'static gemm::Variant,
+    variant: &'static Variant,
     channels: usize,
 }

@@ -29,6 +29,15 @@ const UNITS_PER_THREAD: usize = 2;
 /// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = if cfg!(test) { 1 } else { 100_000 };
 
+/// Kernel of a stage.
+#[derive(Clone, Copy)]
+pub enum Stage {
+    /// Of an expansion or a projection.
+    Pointwise(&'static gemm::Variant),
+    /// Of the convolution in the middle.
+    Depthwise(&'static depthwise::Variant),
+}
+
 /// The pointwise convolution at either end.
 #[derive(Clone, Copy)]
 pub struct Pointwise<'a> {

@@ -18,6 +18,7 @@ pub use crate::qgemm::{Out, Packed};
 pub use shape::ConvShape;
 pub(crate) use shape::product;
 
+use crate::bottleneck::Stage;
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::threads::Pool;
@@ -153,6 +154,12 @@ pub trait FloatKernel: Kernel {
     /// If the kernel does not take the convolution, if a slice's length does not match the shape, if the scratch is too
     /// short, or if the CPU lacks the instructions.
     fn run(&self, args: Conv<'_>, scratch: &mut [f32], pool: &Pool);
+
+    /// The kernel as a stage of a [bottleneck](crate::bottleneck), which computes some rows at a time; `None` if it
+    /// computes whole images only.
+    fn stage(&'static self) -> Option<Stage> {
+        None
+    }
 }
 
 /// The operands of a convolution of f32.

@@ -1,6 +1,7 @@
 //! The contract of convolution kernels, implemented by this family.
 
 use super::{Depthwise, VARIANTS, Variant, choose, depthwise, pack, takes};
+use crate::bottleneck::Stage;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
 use crate::gemm::Packed;
 use crate::isa::Isa;
@@ -56,5 +57,9 @@ impl FloatKernel for Variant {
         assert!(scale.is_none(), "an input scale is not supported");
         let Packed::F32(packed) = Weights::F32.read(packed) else { return };
         depthwise(self, Depthwise { shape, input, packed, out, epilogue }, pool);
+    }
+
+    fn stage(&'static self) -> Option<Stage> {
+        Some(Stage::Depthwise(self))
     }
 }

@@ -6,6 +6,7 @@ use super::{
     Packed, VARIANTS, Variant, Weights, candidates, conv, conv_scratch, halve, pack, pack_conv, packed_conv_len,
 };
 use crate::arena::AlignedVec;
+use crate::bottleneck::Stage;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, product};
 use crate::depthwise;
 use crate::isa::Isa;
@@ -71,6 +72,10 @@ impl FloatKernel for Variant {
         let Conv { shape, input, packed, out, epilogue, scale } = args;
         let packed = self.weights.read(packed);
         conv(self, super::Conv { shape, input, packed, out, epilogue, a_scale: scale }, scratch, pool);
+    }
+
+    fn stage(&'static self) -> Option<Stage> {
+        Some(Stage::Pointwise(self))
     }
 }
 
