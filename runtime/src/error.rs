@@ -84,6 +84,24 @@ pub enum Error {
         /// Type and shape of the model.
         want: String,
     },
+    /// No setting of the model has this name.
+    #[error("the model has no setting '{name}'; it has {known}")]
+    UnknownSetting {
+        /// The name as given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A setting is given a value of another type or number of elements.
+    #[error("setting '{name}' is {want}, and cannot be {got}")]
+    SettingValue {
+        /// Name of the setting.
+        name: String,
+        /// The value as given.
+        got: String,
+        /// Type and shape of the setting.
+        want: String,
+    },
     /// The instruction set asked for does not exist on this CPU.
     #[error("this CPU has no {isa}; it has {available}")]
     IsaUnavailable {
@@ -122,6 +140,8 @@ impl Error {
             Self::UnknownInput { .. } => "input.unknown",
             Self::MissingInput { .. } => "input.missing",
             Self::InputMismatch { .. } => "input.shape",
+            Self::UnknownSetting { .. } => "setting.unknown",
+            Self::SettingValue { .. } => "setting.value",
             Self::IsaUnavailable { .. } => "isa",
             Self::Cancelled { .. } => "cancelled",
             Self::DeadlineExceeded { .. } => "deadline",

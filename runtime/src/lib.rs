@@ -53,6 +53,6 @@ pub use error::{Error, OpError, Result};
 pub use model::{ForeignModel, Info, Model, Shapes};
 pub use options::{Memory, Options, Precision, Tune};
 pub use plan::Tuning;
-pub use session::{Cancel, Session};
+pub use session::{Cancel, Session, Value};
 pub use skipstone_kernels::Isa;
 pub use tensor::{DType, Element, Fact, MAX_RANK, Shape, Tensor, TensorView};

@@ -16,11 +16,14 @@ use crate::measure::Tuner;
 use crate::ops::{Foreign, Packing};
 use crate::options::{Options, Tune};
 use crate::package::{self, Package, PackageInfo, PackedFor};
-use crate::plan::{Plan, Port, Program, Target};
-use crate::session::Session;
+use crate::plan::{Plan, Port, Program, Target, Variable};
+use crate::session::{Session, Value, find};
 
 /// Shapes of dynamic inputs, by name.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Values of variables, by name.
+pub(crate) type Settings = BTreeMap<String, Value>;
 
 /// Where graphs come from: a front end that can lower one for any set of input shapes.
 pub(crate) trait Source: Send + Sync {
@@ -62,7 +65,13 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
-    fn new(lowered: Lowered, target: Target, cores: Option<&Cores>, tuner: &mut Tuner) -> Result<Self> {
+    fn new(
+        lowered: Lowered,
+        target: Target,
+        cores: Option<&Cores>,
+        tuner: &mut Tuner,
+        settings: &Settings,
+    ) -> Result<Self> {
         match lowered {
             #[cfg_attr(
                 not(any(feature = "passes", test)),
@@ -74,9 +83,12 @@ impl Engine {
                 #[cfg(not(any(feature = "passes", test)))]
                 let warning = None;
                 tuner.tune(&graph, target, cores)?;
-                Self::native(graph, target, &[], tuner, warning)
+                Self::native(graph, target, &[], tuner, warning, settings)
             }
-            Lowered::Foreign(model) => Ok(Self::Foreign(Arc::new(model))),
+            Lowered::Foreign(model) => match settings.keys().next() {
+                Some(name) => find(&[], name).map(|_| Self::Foreign(Arc::new(model))),
+                None => Ok(Self::Foreign(Arc::new(model))),
+            },
         }
     }
 
@@ -86,10 +98,15 @@ impl Engine {
         packings: &[Option<Packing>],
         tuner: &Tuner,
         warning: Option<String>,
+        settings: &Settings,
     ) -> Result<Self> {
         let removed = std::mem::take(&mut graph.removed);
         let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
         let mut plan = Plan { warning, removed, ..plan };
+        for (name, value) in settings {
+            let (at, variable) = find(&plan.variables, name)?;
+            plan.variables[at].initial = Some(Arc::new(value.tensor(name, &variable.port.fact)?));
+        }
         // A package stays mapped; a model file is let go when its weights are packed.
         if packings.is_empty() {
             plan.detach();
@@ -109,6 +126,10 @@ impl Engine {
             Self::Native(program) => &program.plan().inputs,
             Self::Foreign(model) => &model.inputs,
         }
+    }
+
+    pub(crate) fn variables(&self) -> &[Variable] {
+        self.plan().map_or(&[], |plan| &plan.variables)
     }
 
     pub(crate) fn outputs(&self) -> &[Port] {
@@ -222,7 +243,7 @@ impl Model {
         let mut tuner = Tuner::new(tune, target)?;
         tuner.tune(&graph, target, cores.as_ref())?;
         let warning = info.metadata.get(package::WARNING).cloned();
-        let engine = Engine::native(graph, target, &packings, &tuner, warning)?;
+        let engine = Engine::native(graph, target, &packings, &tuner, warning, &options.settings)?;
         let package = Some(PackageInfo { packed_for, signer, bytes: bytes.len() });
         Ok(Self::assemble(engine, Info { package, ..info }, options, (target, cores), tuner, None))
     }
@@ -236,7 +257,7 @@ impl Model {
         graph.check()?;
         let (target, cores) = target(options)?;
         let mut tuner = Tuner::new(&options.tune, target)?;
-        let engine = Engine::new(Lowered::Graph(graph), target, cores.as_ref(), &mut tuner)?;
+        let engine = Engine::new(Lowered::Graph(graph), target, cores.as_ref(), &mut tuner, &options.settings)?;
         Ok(Self::assemble(engine, Info::default(), options, (target, cores), tuner, None))
     }
 
@@ -245,7 +266,7 @@ impl Model {
     pub(crate) fn of_optimized(graph: Graph, options: &Options) -> Result<Self> {
         let (target, cores) = target(options)?;
         let tuner = Tuner::new(&options.tune, target)?;
-        let engine = Engine::native(graph, target, &[], &tuner, None)?;
+        let engine = Engine::native(graph, target, &[], &tuner, None, &options.settings)?;
         Ok(Self::assemble(engine, Info::default(), options, (target, cores), tuner, None))
     }
 
@@ -256,7 +277,7 @@ impl Model {
         let lowered = source.lower(&options.shapes)?;
         // The weights it holds go before they are packed, if no other shapes will want them.
         let source: Option<Box<dyn Source>> = if source.is_dynamic() { Some(Box::new(source)) } else { None };
-        let engine = Engine::new(lowered, target, cores.as_ref(), &mut tuner)?;
+        let engine = Engine::new(lowered, target, cores.as_ref(), &mut tuner, &options.settings)?;
         Ok(Self::assemble(engine, info, options, (target, cores), tuner, source))
     }
 
@@ -292,7 +313,8 @@ impl Model {
             (Some(engine), _) => engine.clone(),
             (None, Some(source)) => {
                 let lowered = source.lower(shapes)?;
-                let engine = Engine::new(lowered, self.target, self.cores.as_ref(), &mut plans.tuner)?;
+                let (cores, settings) = (self.cores.as_ref(), &self.options.settings);
+                let engine = Engine::new(lowered, self.target, cores, &mut plans.tuner, settings)?;
                 plans.engines.insert(shapes.clone(), engine.clone());
                 engine
             }
@@ -352,6 +374,12 @@ impl Model {
     #[must_use]
     pub fn inputs(&self) -> &[Port] {
         self.engine.inputs()
+    }
+
+    /// Inputs that every session holds itself: settings, and state that is carried from run to run.
+    #[must_use]
+    pub fn variables(&self) -> &[Variable] {
+        self.engine.variables()
     }
 
     /// Outputs, in order. Where the front end runs the model whole, a shape that depends on

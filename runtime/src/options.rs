@@ -10,6 +10,7 @@ use skipstone_kernels::Isa;
 use crate::cores::PowerMode;
 #[cfg(any(feature = "tuning", test))]
 use crate::plan::Tuning;
+use crate::session::Value;
 
 /// How much memory planning may spend for speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +78,8 @@ pub struct Options {
     pub signer: Option<[u8; 32]>,
     /// Shapes of dynamic inputs, by input name.
     pub shapes: BTreeMap<String, Vec<usize>>,
+    /// What sessions begin with in the place of a variable's own first value, by name.
+    pub settings: BTreeMap<String, Value>,
 }
 
 impl Default for Options {
@@ -90,6 +93,7 @@ impl Default for Options {
             tune: Tune::Model,
             signer: None,
             shapes: BTreeMap::new(),
+            settings: BTreeMap::new(),
         }
     }
 }
@@ -148,6 +152,13 @@ impl Options {
     #[must_use]
     pub fn shape(mut self, name: impl Into<String>, shape: &[usize]) -> Self {
         self.shapes.insert(name.into(), shape.to_vec());
+        self
+    }
+
+    /// With the setting `name` at a value, in every session from its beginning.
+    #[must_use]
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.settings.insert(name.into(), value.into());
         self
     }
 }

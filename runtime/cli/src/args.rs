@@ -8,11 +8,12 @@ use clap::{Args, ValueEnum};
 use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
 use skipstone::classify::{Activation, Labels, Settings};
-use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Tune, Tuning};
+use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Tune, Tuning, Value};
 
 use crate::failure::Failure;
 use crate::files;
 use crate::notes::note;
+use crate::npy;
 use crate::output::printable;
 
 /// A model and how to run it.
@@ -54,6 +55,11 @@ pub struct ModelArgs {
     /// Shape of a dynamic input; give it once for each such input
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape, help_heading = "Model options")]
     pub shapes: Vec<(String, Vec<usize>)>,
+
+    /// Value of a setting (`inspect` lists them): true, a number, numbers separated by commas, or a .npy file; give it
+    /// once for each
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting, help_heading = "Model options")]
+    pub settings: Vec<(String, Value)>,
 }
 
 /// The values of `--memory`.
@@ -150,6 +156,7 @@ impl ModelArgs {
             tune: self.tuning.clone().map_or(Tune::Model, Tune::Stored),
             signer: self.signed_by,
             shapes: self.shapes.iter().cloned().collect(),
+            settings: self.settings.iter().cloned().collect(),
         }
     }
 
@@ -273,9 +280,42 @@ pub fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
     Ok((name.to_owned(), dims.collect::<Result<_, _>>()?))
 }
 
+/// `NAME=0.5`
+fn parse_setting(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.rsplit_once('=').ok_or("expected NAME=VALUE")?;
+    if name.is_empty() {
+        return Err("the setting's name is missing before '='".into());
+    }
+    let value = match value {
+        "true" => true.into(),
+        "false" => false.into(),
+        file if file.ends_with(".npy") => npy::read(file.as_ref()).map_err(|failure| failure.to_string())?.into(),
+        list => {
+            let numbers = || list.split(',').map(str::trim);
+            let integers: Result<Vec<i64>, _> = numbers().map(str::parse).collect();
+            let floats = || numbers().map(str::parse).collect::<Result<Vec<f64>, _>>();
+            let floats = || floats().map_err(|_| format!("'{list}' is no value of a setting"));
+            integers.map_or_else(|_| floats().map(Value::from), |integers| Ok(integers.into()))?
+        }
+    };
+    Ok((name.to_owned(), value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_are_read() {
+        let shown = |text: &str| parse_setting(text).map(|(name, value)| format!("{name} {value:?}"));
+        assert_eq!(shown("a=true").unwrap(), "a Bool(true)");
+        assert_eq!(shown("a=b=-1").unwrap(), "a=b Integers([-1])");
+        assert_eq!(shown("a=1, 2").unwrap(), "a Integers([1, 2])");
+        assert_eq!(shown("a=1,2.5").unwrap(), "a Floats([1.0, 2.5])");
+        for bad in ["a", "=1", "a=", "a=x", "a=1,,2", "a=no.npy"] {
+            assert!(shown(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn shapes_are_read() {

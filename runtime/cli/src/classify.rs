@@ -177,6 +177,7 @@ impl Classify {
 fn classify(classifier: &mut Classifier, file: &Path, top: usize) -> Result<(Classified, Duration), Failure> {
     let image = images::decode(file)?;
     let prepared = classifier.prepare(images::view(&image)?);
+    classifier.session().reset();
     let began = Instant::now();
     let scores = classifier.scores(&prepared)?;
     let time = began.elapsed();

@@ -219,6 +219,7 @@ impl Outcome {
 fn verdict(session: &mut Classifier, sample: &Sample) -> Result<Verdict, Failure> {
     let image = images::decode(&sample.file)?;
     let prepared = session.prepare(images::view(&image)?);
+    session.session().reset();
     let began = Instant::now();
     let scores = session.scores(&prepared)?;
     let time = began.elapsed();

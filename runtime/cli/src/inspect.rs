@@ -8,12 +8,12 @@ use skipstone::classify::{Classifier, Head, Settings};
 use skipstone::graph::Removed;
 use skipstone::measure::Memory;
 use skipstone::ops::{Op, Operator};
-use skipstone::plan::{Plan, Port, Step};
+use skipstone::plan::{Plan, Port, Step, Variable};
 use skipstone::{Fact, Model};
 
 use crate::args::ModelArgs;
 use crate::failure::Failure;
-use crate::numbers::{bytes, count, percent};
+use crate::numbers::{bytes, count, elements, percent};
 use crate::output::{json, print};
 use crate::table::{Align, Table};
 
@@ -36,6 +36,9 @@ pub struct Inspect {
     json: bool,
 }
 
+/// Most elements of a value that are shown.
+const SHOWN: usize = 8;
+
 #[derive(Serialize)]
 struct Report {
     model: String,
@@ -45,6 +48,12 @@ struct Report {
     /// Inputs whose batch the file leaves open, and 1 was assumed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     assumed_batch: Vec<String>,
+    /// Inputs that `--set` gives a value.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    settings: Vec<VariableReport>,
+    /// Inputs that take over an output behind every run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    state: Vec<VariableReport>,
     outputs: Vec<PortReport>,
     /// Absent where the model is no image classifier.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +86,18 @@ struct PortReport {
     name: String,
     dtype: &'static str,
     shape: Vec<usize>,
+}
+
+#[derive(Serialize)]
+struct VariableReport {
+    #[serde(flatten)]
+    port: PortReport,
+    /// Of its elements, the first few; of a setting, and of state that does not begin with zeros.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    /// The output that state takes over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
 }
 
 /// What a classifier makes of an image and of the model's output, and who says so.
@@ -142,6 +163,8 @@ impl Report {
             }),
             inputs: model.inputs().iter().map(PortReport::new).collect(),
             assumed_batch: model.info().assumed_batch.clone(),
+            settings: VariableReport::list(model, false),
+            state: VariableReport::list(model, true),
             outputs: model.outputs().iter().map(PortReport::new).collect(),
             classifier: ClassifierReport::new(model),
             parameters: model.info().parameters,
@@ -181,6 +204,20 @@ impl PortReport {
     }
 }
 
+impl VariableReport {
+    /// The settings, or the state.
+    fn list(model: &Model, state: bool) -> Vec<Self> {
+        let listed = model.variables().iter().filter(|variable| variable.next.is_some() == state);
+        listed
+            .map(|Variable { port, initial, next }| Self {
+                port: PortReport::new(port),
+                value: initial.as_ref().map(|tensor| elements(tensor, SHOWN)),
+                from: next.and_then(|next| model.outputs().get(next)).map(|output| output.name.clone()),
+            })
+            .collect()
+    }
+}
+
 impl RemovedReport {
     fn new(Removed { node, filters, channels }: &Removed) -> Self {
         Self { node: node.clone(), filters: *filters, channels: *channels }
@@ -204,13 +241,23 @@ impl StepReport {
 /// The report for a person.
 fn text(report: &Report, model: &Model) -> String {
     let mut text = format!("{}: {}\n\n", report.model, report.isa);
-    let mut ports = Table::untitled([Align::Left, Align::Left, Align::Left, Align::Left]);
-    for (kind, list) in [("input", model.inputs()), ("output", model.outputs())] {
-        for port in list {
-            let Fact { dtype, shape } = &port.fact;
-            ports.row([kind.into(), port.name.clone(), dtype.to_string(), shape.to_string()]);
+    let mut ports = Table::untitled([Align::Left; 5]);
+    let mut row = |kind: &str, port: &Port, note: String| {
+        let Fact { dtype, shape } = &port.fact;
+        ports.row([kind.into(), port.name.clone(), dtype.to_string(), shape.to_string(), note]);
+    };
+    model.inputs().iter().for_each(|port| row("input", port, String::new()));
+    for (kind, list) in [("setting", &report.settings), ("state", &report.state)] {
+        for VariableReport { port, value, from } in list {
+            let Some(held) = model.variables().iter().find(|variable| variable.port.name == port.name) else {
+                continue;
+            };
+            let value = value.as_ref().map(|value| format!("= {value}"));
+            let from = from.as_ref().map(|from| format!("from {from}"));
+            row(kind, &held.port, value.into_iter().chain(from).collect::<Vec<_>>().join(", "));
         }
     }
+    model.outputs().iter().for_each(|port| row("output", port, String::new()));
     text += &ports.render("");
     text.push('\n');
 

@@ -1,5 +1,8 @@
 //! Formats numbers for terminal and HTML output. JSON output is not rounded.
 
+use half::{bf16, f16};
+use skipstone::{DType, Element, Tensor};
+
 /// Bytes with a decimal prefix: `1.25 MB` (1 MB is 10^6 bytes).
 pub fn bytes(bytes: u64) -> String {
     scaled(bytes, "B")
@@ -38,6 +41,31 @@ pub fn percent(part: f64) -> String {
     format!("{:.1} %", part * 100.0)
 }
 
+/// The elements of a tensor, up to `most` of them.
+pub fn elements(tensor: &Tensor, most: usize) -> String {
+    fn list<T: Element>(tensor: &Tensor, most: usize, show: impl Fn(&T) -> String) -> Option<String> {
+        let elements = tensor.elements::<T>()?;
+        let shown = elements.iter().take(most).map(show).collect::<Vec<_>>().join(", ");
+        Some(if elements.len() > most { shown + ", ..." } else { shown })
+    }
+    let shown = match tensor.dtype() {
+        DType::F32 => list(tensor, most, f32::to_string),
+        DType::F64 => list(tensor, most, f64::to_string),
+        DType::F16 => list(tensor, most, f16::to_string),
+        DType::Bf16 => list(tensor, most, bf16::to_string),
+        DType::I8 => list(tensor, most, i8::to_string),
+        DType::I16 => list(tensor, most, i16::to_string),
+        DType::I32 => list(tensor, most, i32::to_string),
+        DType::I64 => list(tensor, most, i64::to_string),
+        DType::U8 => list(tensor, most, u8::to_string),
+        DType::U16 => list(tensor, most, u16::to_string),
+        DType::U32 => list(tensor, most, u32::to_string),
+        DType::U64 => list(tensor, most, u64::to_string),
+        DType::Bool => list(tensor, most, |&byte: &u8| (byte != 0).to_string()),
+    };
+    shown.unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +84,8 @@ mod tests {
         assert_eq!(ms(1234.5), "1234.5");
         assert_eq!(ms(0.0), "0.000");
         assert_eq!(percent(0.5), "50.0 %");
+        assert_eq!(elements(&Tensor::scalar(0.1f32), 8), "0.1");
+        assert_eq!(elements(&Tensor::scalar(f16::ONE), 8), "1");
+        assert_eq!(elements(&Tensor::from_slice(&[3], &[1i64, -2, 3]).unwrap(), 2), "1, -2, ...");
     }
 }

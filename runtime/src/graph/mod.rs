@@ -73,14 +73,25 @@ impl fmt::Display for Removed {
     }
 }
 
+/// An input that a session holds: its value between runs is none of the caller's business, unless it sets it.
+#[derive(Clone, Debug)]
+pub struct Variable {
+    /// What it is at first; zeros where there is nothing.
+    pub initial: Option<Arc<Tensor>>,
+    /// Position of the output that it takes over behind every run, for state; `None` for a setting.
+    pub next: Option<usize>,
+}
+
 /// A model with every shape known.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     values: Vec<Value>,
     /// Nodes in topological order.
     pub nodes: Vec<Node>,
-    /// Values that the caller gives, in the model's order.
+    /// Values that the caller gives, in the model's order, and behind them those of the variables.
     pub inputs: Vec<ValueId>,
+    /// Of the last inputs, those that sessions hold.
+    pub variables: Vec<Variable>,
     /// Values that the caller gets, with the names of the model's outputs.
     pub outputs: Vec<(String, ValueId)>,
     /// What passes took from weights.
@@ -263,10 +274,31 @@ impl Graph {
             return Err(Error::Internal(format!("the input {} is written twice, or no value", id.0)));
         }
         check.nodes(&self.nodes)?;
+        self.check_variables()?;
         match self.outputs.iter().find(|(_, id)| !check.is_known(*id)) {
             Some((name, _)) => Err(Error::Internal(format!("nothing writes the output '{name}'"))),
             None => Ok(()),
         }
+    }
+}
+
+impl Graph {
+    /// Every variable has an input, and what it holds at first and takes over is of its type and shape.
+    fn check_variables(&self) -> Result<()> {
+        let given = self.inputs.len().checked_sub(self.variables.len());
+        let given = given.ok_or_else(|| Error::Internal("there are more variables than inputs".into()))?;
+        for (&id, Variable { initial, next }) in self.inputs[given..].iter().zip(&self.variables) {
+            let Value { name, fact, .. } = self.value(id);
+            let next = match next.map(|at| self.outputs.get(at)) {
+                None => None,
+                Some(Some((_, id))) => Some(self.fact(*id)),
+                Some(None) => return Err(Error::Internal(format!("'{name}' takes over an output that is none"))),
+            };
+            if let Some(other) = initial.as_ref().map(|held| held.fact()).into_iter().chain(next).find(|&f| f != fact) {
+                return Err(Error::Internal(format!("'{name}' is {fact}, and is to be {other}")));
+            }
+        }
+        Ok(())
     }
 }
 

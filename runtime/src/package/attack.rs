@@ -64,7 +64,8 @@ pub(crate) fn survives(package: &[u8]) -> bool {
         let Some(plan) = model.plan() else { return };
         // A graph that grew too large to be worth a test's time is left alone.
         let bytes = |ports: &[crate::plan::Port]| ports.iter().map(|port| port.fact.bytes()).sum::<usize>();
-        if plan.macs() > 50_000_000 || plan.arena_bytes + bytes(&plan.inputs) > 1 << 27 {
+        let held: usize = plan.variables.iter().map(|variable| variable.port.fact.bytes()).sum();
+        if plan.macs() > 50_000_000 || plan.arena_bytes + bytes(&plan.inputs) + held > 1 << 27 {
             return;
         }
         let Ok(mut session) = model.session() else { return };

@@ -50,11 +50,13 @@ pub(super) enum Kind {
     Weights = 2,
     /// What the model says of itself.
     Info = 3,
+    /// Inputs that sessions hold, where there are any.
+    Variables = 4,
 }
 
 impl Kind {
     fn new(kind: u32) -> Option<Self> {
-        [Self::Graph, Self::Weights, Self::Info].into_iter().find(|k| *k as u32 == kind)
+        [Self::Graph, Self::Weights, Self::Info, Self::Variables].into_iter().find(|k| *k as u32 == kind)
     }
 }
 
@@ -145,8 +147,12 @@ impl Container {
     /// # Errors
     /// `package.format` where there is none.
     pub fn section(&self, kind: Kind) -> Result<&Bytes> {
-        let found = self.sections.iter().find(|(k, _)| *k == kind).map(|(_, bytes)| bytes);
-        found.ok_or_else(|| refused("package.format", &format!("the section {kind:?} is missing")))
+        self.optional(kind).ok_or_else(|| refused("package.format", &format!("the section {kind:?} is missing")))
+    }
+
+    /// The section of this kind, if there is one.
+    pub fn optional(&self, kind: Kind) -> Option<&Bytes> {
+        self.sections.iter().find(|(k, _)| *k == kind).map(|(_, bytes)| bytes)
     }
 }
 

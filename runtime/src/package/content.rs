@@ -15,7 +15,7 @@ use skipstone_kernels::{Isa, PACKING};
 use super::container::{ALIGNMENT, refused};
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
-use crate::graph::{Block, Graph, MAX_DEPTH, Node, ValueId};
+use crate::graph::{Block, Graph, MAX_DEPTH, Node, ValueId, Variable};
 use crate::model::Info;
 use crate::ops::{Choice, Op, Packing};
 use crate::options::{Memory, Precision};
@@ -124,6 +124,14 @@ struct StoredPacking {
     packed: Vec<(usize, usize)>,
 }
 
+/// An element of the section [`Kind::Variables`](super::container::Kind::Variables), which is for the last inputs.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredVariable {
+    /// Offset in the weights of what it is at first.
+    initial: Option<usize>,
+    next: Option<usize>,
+}
+
 /// The section [`Kind::Info`](super::container::Kind::Info).
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredInfo {
@@ -210,11 +218,20 @@ impl Content {
         Self { target, values: values.collect(), nodes, inputs, outputs }
     }
 
+    /// Stores the variables of `graph`.
+    pub fn store_variables(graph: &Graph, weights: &mut Weights) -> Vec<StoredVariable> {
+        let stored = graph.variables.iter().map(|Variable { initial, next }| StoredVariable {
+            initial: initial.as_ref().map(|tensor| weights.add(tensor.bytes())),
+            next: *next,
+        });
+        stored.collect()
+    }
+
     /// The graph and the packed weights of its nodes, out of the section of weights.
     ///
     /// # Errors
     /// `package.format` for what is no graph; what a node's shape rule objects to.
-    pub fn restore(self, weights: &Bytes) -> Result<(Graph, Vec<Option<Packing>>)> {
+    pub fn restore(self, weights: &Bytes, variables: &[StoredVariable]) -> Result<(Graph, Vec<Option<Packing>>)> {
         let odd = |what: &str| refused("package.format", what);
         let part = |offset: usize, len: usize| {
             let end = offset.checked_add(len).filter(|_| offset.is_multiple_of(ALIGNMENT));
@@ -250,6 +267,18 @@ impl Content {
         for (name, id) in self.outputs {
             let id = known(&[id]).and_then(|ids| ids.first().copied()).ok_or_else(outside)?;
             graph.outputs.push((name, id));
+        }
+        let given = graph.inputs.len().saturating_sub(variables.len());
+        for (&StoredVariable { initial, next }, &id) in variables.iter().zip(&graph.inputs[given..]) {
+            let fact = graph.fact(id);
+            let initial = initial.map(|offset| {
+                let held = Tensor::shared(fact.clone(), part(offset, fact.bytes())?);
+                held.map(Arc::new).map_err(|e| e.at(&graph.value(id).name))
+            });
+            graph.variables.push(Variable { initial: initial.transpose()?, next });
+        }
+        if graph.variables.len() != variables.len() {
+            return Err(odd("it has more variables than inputs"));
         }
         let mut packings = Vec::with_capacity(self.nodes.len());
         let mut stored = self.nodes.into_iter();

@@ -33,7 +33,7 @@ use crate::model::Info;
 use crate::ops::{Op, Operator, Packing};
 use crate::plan::{Plan, Target, Tuning};
 use container::{Container, Kind};
-use content::{Content, StoredInfo, Weights};
+use content::{Content, StoredInfo, StoredVariable, Weights};
 
 #[cfg(feature = "onnx")]
 pub use compile::{Recipe, compile};
@@ -86,8 +86,11 @@ pub(crate) fn write_tuned(
     let packed_for = target.map(|(t, _)| PackedFor::new(t.isa, t.memory, t.precision));
     let mut weights = Weights::default();
     let content = content::encode(&Content::store(graph, packed_for, &choices, &mut weights))?;
+    let variables = content::encode(&Content::store_variables(graph, &mut weights))?;
     let info = content::encode(&StoredInfo::from(info))?;
-    Ok(container::write(&[(Kind::Graph, &content), (Kind::Info, &info), (Kind::Weights, &weights.0)], key))
+    let mut sections = vec![(Kind::Graph, &content[..]), (Kind::Info, &info), (Kind::Weights, &weights.0)];
+    sections.extend((!graph.variables.is_empty()).then_some((Kind::Variables, &variables[..])));
+    Ok(container::write(&sections, key))
 }
 
 /// The operators in a package, by their entries in the table: what a build must have to open it.
@@ -134,7 +137,9 @@ impl Package {
         let content: Content = content::decode(container.section(Kind::Graph)?)?;
         let info: StoredInfo = content::decode(container.section(Kind::Info)?)?;
         let packed_for = content.target;
-        let (graph, packings) = content.restore(container.section(Kind::Weights)?)?;
+        let variables: Vec<StoredVariable> =
+            container.optional(Kind::Variables).map_or(Ok(Vec::new()), |bytes| content::decode(bytes))?;
+        let (graph, packings) = content.restore(container.section(Kind::Weights)?, &variables)?;
         Ok(Self { graph, packings, packed_for, info: info.into(), signer: container.signer })
     }
 }

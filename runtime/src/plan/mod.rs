@@ -95,6 +95,17 @@ pub struct Port {
     pub place: Place,
 }
 
+/// An input that sessions hold.
+#[derive(Clone, Debug)]
+pub struct Variable {
+    /// Name, type, shape and place.
+    pub port: Port,
+    /// What it is at first; zeros where there is nothing.
+    pub initial: Option<Arc<Tensor>>,
+    /// Position of the output that it takes over behind every run, for state; `None` for a setting.
+    pub next: Option<usize>,
+}
+
 /// A model laid out for one instruction set and one set of shapes.
 #[derive(Clone)]
 pub struct Plan {
@@ -102,6 +113,8 @@ pub struct Plan {
     pub isa: Isa,
     /// What the caller gives.
     pub inputs: Vec<Port>,
+    /// What the session gives; their places come behind those of the inputs.
+    pub variables: Vec<Variable>,
     /// What the caller gets.
     pub outputs: Vec<Port>,
     /// Steps in order.
@@ -146,7 +159,8 @@ impl Plan {
 
     /// Takes constants out of the file that they are a part of.
     pub(crate) fn detach(&mut self) {
-        for tensor in &mut self.constants {
+        let initial = self.variables.iter_mut().filter_map(|variable| variable.initial.as_mut());
+        for tensor in self.constants.iter_mut().chain(initial) {
             *tensor = Arc::new(tensor.detached());
         }
     }

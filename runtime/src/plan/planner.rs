@@ -13,7 +13,7 @@ use std::sync::Arc;
 use skipstone_kernels::arena::Slab;
 
 use super::flow::{Arm, Branch, Flow, Move, Repeat};
-use super::{Plan, Port, Request, Step, Target, Tuning, memory};
+use super::{Plan, Port, Request, Step, Target, Tuning, Variable, memory};
 use crate::error::{Error, Result};
 use crate::graph::{Block, Graph, Node, ValueId};
 use crate::ops::control::{Control, Loop, Slices};
@@ -367,7 +367,14 @@ impl<'a> Planner<'a> {
             fact: graph.fact(id).clone(),
             place: Place::Input(i),
         });
-        let inputs = inputs.collect();
+        let mut inputs: Vec<Port> = inputs.collect();
+        let held = inputs.split_off(inputs.len().saturating_sub(graph.variables.len()));
+        let variables = held.into_iter().zip(&graph.variables).map(|(port, variable)| Variable {
+            port,
+            initial: variable.initial.clone(),
+            next: variable.next,
+        });
+        let variables = variables.collect();
         let outputs = graph
             .outputs
             .iter()
@@ -398,6 +405,7 @@ impl<'a> Planner<'a> {
         Ok(Plan {
             isa: target.isa,
             inputs,
+            variables,
             outputs,
             steps,
             constants: constants.tensors,

@@ -5,6 +5,7 @@
 //! was made.
 
 mod run;
+mod variables;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +21,13 @@ use crate::ops::Place;
 use crate::plan::Port;
 use crate::tensor::{Fact, Tensor, TensorView};
 
-/// Most inputs that a model may have; their slices are gathered without allocation.
-const MAX_INPUTS: usize = 64;
-
 use run::Run;
+pub use variables::Value;
+use variables::Variables;
+pub(crate) use variables::find;
+
+/// Most inputs that a model may have, its variables included; their slices are gathered without allocation.
+const MAX_INPUTS: usize = 256;
 
 type InputBytes<'a> = heapless::Vec<&'a [u8], MAX_INPUTS>;
 
@@ -31,6 +35,7 @@ type InputBytes<'a> = heapless::Vec<&'a [u8], MAX_INPUTS>;
 pub struct Session {
     engine: Engine,
     arena: Arena,
+    variables: Variables,
     pool: Pool,
     cores: Option<Cores>,
     /// What the last run gave, for engines that hold results on the heap.
@@ -73,12 +78,14 @@ impl Session {
             Engine::Native(program) => program.plan().arena_bytes,
             Engine::Foreign(_) => 0,
         };
-        if engine.inputs().len() > MAX_INPUTS {
+        let inputs = engine.inputs().len() + engine.variables().len();
+        if inputs > MAX_INPUTS {
             return Err(Error::Unsupported {
                 node: "graph".into(),
-                reason: format!("{} inputs; at most {MAX_INPUTS} are supported", engine.inputs().len()),
+                reason: format!("{inputs} inputs; at most {MAX_INPUTS} are supported"),
             });
         }
+        let variables = Variables::new(engine.variables())?;
         // How large it is, a file says: that there is no memory for it is the file's fault, and no reason to end the process.
         let arena = Arena::try_new(arena_bytes).ok_or_else(|| Error::Unsupported {
             node: "graph".into(),
@@ -89,6 +96,7 @@ impl Session {
         Ok(Self {
             engine,
             arena,
+            variables,
             pool,
             cores,
             held: Vec::new(),
@@ -102,6 +110,21 @@ impl Session {
     #[must_use]
     pub fn inputs(&self) -> &[Port] {
         self.engine.inputs()
+    }
+
+    /// Sets a variable of the model: a setting, or the state that the next run begins with. No run allocates for it, and
+    /// which branches run is decided in the run: a setting that a branch depends on switches it without any planning.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSetting`] with the names there are; [`Error::SettingValue`] for a value that the variable's type
+    /// does not hold or of another shape. The variable stays as it was.
+    pub fn set(&mut self, name: &str, value: impl Into<Value>) -> Result<()> {
+        self.variables.set(self.engine.variables(), name, &value.into())
+    }
+
+    /// Forgets the state that was carried from run to run: the next begins as the first did. Settings stay.
+    pub fn reset(&mut self) {
+        self.variables.reset(self.engine.variables(), |variable| variable.next.is_some());
     }
 
     /// A handle that cancels a run of this session from another thread.
@@ -156,6 +179,9 @@ impl Session {
             }
             bytes.push(view.bytes()).map_err(|_| Error::Internal("too many inputs".into()))?;
         }
+        for held in self.variables.bytes() {
+            bytes.push(held).map_err(|_| Error::Internal("too many inputs".into()))?;
+        }
         let _visit = self.cores.as_ref().map(Cores::visit);
         match &self.engine {
             Engine::Native(program) => {
@@ -178,7 +204,11 @@ impl Session {
                 Ok(())
             }
         }?;
+        drop(bytes);
         self.keep_inputs_that_are_outputs(inputs);
+        // What an output is may be the variable itself, but that was copied.
+        let (engine, arena, held) = (&self.engine, &self.arena, &self.held);
+        self.variables.carry(engine.variables(), |index| output(engine, arena, held, index));
         Ok(())
     }
 
@@ -191,20 +221,7 @@ impl Session {
     /// first run of a model that is run by the fallback as a whole.
     #[must_use]
     pub fn output(&self, index: usize) -> Option<TensorView<'_>> {
-        let program = match &self.engine {
-            Engine::Native(program) => program,
-            Engine::Foreign(_) => return self.held.get(index).map(Tensor::view),
-        };
-        let port = program.plan().outputs.get(index)?;
-        match &port.place {
-            Place::Arena(range) => {
-                TensorView::from_bytes(port.fact.clone(), self.arena.bytes().get(range.clone())?).ok()
-            }
-            Place::Constant(i) => {
-                TensorView::from_bytes(port.fact.clone(), program.plan().constants.get(*i)?.bytes()).ok()
-            }
-            Place::Input(_) => self.held.get(index).map(Tensor::view),
-        }
+        output(&self.engine, &self.arena, &self.held, index)
     }
 
     /// An output that is an input unchanged has no bytes of its own: copies it.
@@ -216,7 +233,10 @@ impl Session {
                 .iter()
                 .map(|port| match port.place {
                     Place::Input(i) => {
-                        inputs.get(i).and_then(|v| Tensor::from_bytes(port.fact.clone(), v.bytes()).ok())
+                        let given = inputs.get(..program.plan().inputs.len()).unwrap_or_default();
+                        let held = || self.variables.get(i.checked_sub(given.len())?);
+                        let bytes = given.get(i).map(TensorView::bytes).or_else(held);
+                        bytes.and_then(|bytes| Tensor::from_bytes(port.fact.clone(), bytes).ok())
                     }
                     Place::Arena(_) | Place::Constant(_) => None,
                 })
@@ -224,6 +244,21 @@ impl Session {
                 .collect();
         }
     }
+}
+
+/// Output `index` of the last run.
+fn output<'a>(engine: &'a Engine, arena: &'a Arena, held: &'a [Tensor], index: usize) -> Option<TensorView<'a>> {
+    let program = match engine {
+        Engine::Native(program) => program,
+        Engine::Foreign(_) => return held.get(index).map(Tensor::view),
+    };
+    let port = program.plan().outputs.get(index)?;
+    let bytes = match &port.place {
+        Place::Arena(range) => arena.bytes().get(range.clone())?,
+        Place::Constant(i) => program.plan().constants.get(*i)?.bytes(),
+        Place::Input(_) => return held.get(index).map(Tensor::view),
+    };
+    TensorView::from_bytes(port.fact.clone(), bytes).ok()
 }
 
 fn mismatch(port: &Port, got: &Fact) -> Error {

@@ -2,6 +2,7 @@
 //! arithmetic of exporters vanishes, and values of half precision are held as f32.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::error::{Error, OpError};
@@ -42,6 +43,8 @@ pub(super) struct Build {
     withheld: HashMap<ValueId, String>,
     /// The tensors of the sequences among them.
     sequences: HashMap<ValueId, Vec<ValueId>>,
+    /// Values that settings and constants alone decide, and the first of those settings.
+    settings: HashMap<ValueId, Rc<str>>,
     /// How many nodes bear a name, so that each gets one of its own.
     names: HashMap<String, usize>,
     /// Operator and place of the node that is being imported, for messages.
@@ -92,6 +95,16 @@ impl Build {
         self.sequences.get(&id).map(Vec::as_slice)
     }
 
+    /// Remembers that a setting decides a value.
+    pub fn mark_setting(&mut self, id: ValueId, name: &str) {
+        self.settings.insert(id, name.into());
+    }
+
+    /// The setting that decides a value, where no data does.
+    pub fn setting(&self, id: ValueId) -> Option<&Rc<str>> {
+        self.settings.get(&id)
+    }
+
     /// Adds a node, or what it comes to where its operands are constants and its results small.
     pub fn add(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Imported {
         let own = self.fresh(name);
@@ -105,8 +118,17 @@ impl Build {
         let outputs = node.outputs.clone();
         if !self.fold(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))? {
             self.graph.nodes.push(node);
+            self.follow_settings(inputs, &outputs);
         }
         Ok(outputs)
+    }
+
+    fn follow_settings(&mut self, inputs: &[ValueId], outputs: &[ValueId]) {
+        let data = |id: &&ValueId| self.graph.constant(**id).is_none() && self.setting(**id).is_none();
+        let setting = inputs.iter().find_map(|&id| self.setting(id)).cloned();
+        if let (Some(setting), None) = (setting, inputs.iter().find(data)) {
+            self.settings.extend(outputs.iter().map(|&id| (id, setting.clone())));
+        }
     }
 
     /// Adds a node that owns blocks.

@@ -39,6 +39,7 @@ mod table;
 pub(super) mod tensor;
 mod trees;
 mod unsupported;
+mod variables;
 mod volume;
 mod window;
 
@@ -53,6 +54,7 @@ use skipstone_onnx::{captures, is_standard, order};
 use self::build::{Build, Halt};
 use self::call::Call;
 use self::tensor::Files;
+use self::variables::Declared;
 use super::fallback;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
@@ -77,6 +79,7 @@ pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Resul
         model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
     unsupported::check(main, &functions.keys().copied().collect())?;
     let opsets = opsets(&model.opset_imports);
+    let declared = Declared::read(model)?;
     let mut importer = Importer {
         functions,
         files,
@@ -87,9 +90,13 @@ pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Resul
         repeated: 0,
         repeated_bytes: 0,
     };
-    match importer.main(main, Rc::new(opsets), shapes) {
+    match importer.main(main, Rc::new(opsets), &declared, shapes) {
         Ok(()) => Ok(Outcome::Graph(importer.build.graph)),
         Err(Halt::Error(error)) => Err(error),
+        Err(Halt::Dynamic(reason)) if declared.any() => {
+            let reason = format!("{reason}; models like that cannot have settings or state");
+            Err(Error::Unsupported { node: "graph".into(), reason })
+        }
         Err(Halt::Dynamic(reason)) => Ok(Outcome::Dynamic(reason)),
         Err(Halt::Foreign) => Err(Error::Internal("an operator was left over".into())),
     }
@@ -139,24 +146,23 @@ struct Importer<'m> {
 }
 
 impl<'m> Importer<'m> {
-    fn main(&mut self, graph: &'m GraphProto<'m>, opsets: Rc<Opsets<'m>>, shapes: &Shapes) -> Result<(), Halt> {
+    fn main(
+        &mut self,
+        graph: &'m GraphProto<'m>,
+        opsets: Rc<Opsets<'m>>,
+        declared: &Declared<'_>,
+        shapes: &Shapes,
+    ) -> Result<(), Halt> {
         self.scopes.push(Scope { names: HashMap::new(), isolated: true, attributes: Rc::default(), opsets });
         self.initializers(graph);
         let known: Vec<&str> = caller_inputs(graph).map(|info| info.name).collect();
         if let Some(name) = shapes.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(Error::UnknownInput { name: name.clone(), known: known.join(", ") }.into());
         }
-        for info in caller_inputs(graph) {
-            let fact = input_fact(info, shapes)?;
-            let (held, declared) = tensor::held_as(fact.dtype);
-            let given = self.build.graph.add_input(info.name, fact);
-            let value = match declared {
-                None => given,
-                Some(_) => self.build.graph.add_node(format!("{}.f32", info.name), Cast { to: held }, &[given])?[0],
-            };
-            self.build.declare(value, declared);
-            self.define(info.name, value);
+        for info in caller_inputs(graph).filter(|info| !declared.holds(info.name)) {
+            self.input(info, input_fact(info, shapes)?)?;
         }
+        self.variables(graph, declared, shapes)?;
         self.nodes(&graph.nodes)?;
         for info in &graph.outputs {
             let value = self.value(info.name)?;
@@ -171,7 +177,21 @@ impl<'m> Importer<'m> {
             };
             self.build.graph.outputs.push((info.name.to_owned(), given));
         }
+        self.check_state()?;
         Ok(())
+    }
+
+    /// Adds an input, and answers what nodes read of it.
+    fn input(&mut self, info: &ValueInfo<'m>, fact: Fact) -> Result<ValueId> {
+        let (held, declared) = tensor::held_as(fact.dtype);
+        let given = self.build.graph.add_input(info.name, fact);
+        let value = match declared {
+            None => given,
+            Some(_) => self.build.graph.add_node(format!("{}.f32", info.name), Cast { to: held }, &[given])?[0],
+        };
+        self.build.declare(value, declared);
+        self.define(info.name, value);
+        Ok(value)
     }
 
     fn initializers(&mut self, graph: &'m GraphProto<'m>) {
@@ -218,7 +238,7 @@ impl<'m> Importer<'m> {
                 return Err(Halt::Dynamic("the loops have too many iterations to be unrolled".into()));
             }
             self.build.place = format!(" ({}, node {position})", node.op_type);
-            let results = self.node(node)?;
+            let results = self.node(node).map_err(|halt| self.decided(node, halt))?;
             for (name, value) in node.outputs.iter().zip(results) {
                 self.define(name, value);
             }

@@ -1,0 +1,160 @@
+//! Variables: inputs that the file's metadata takes from the caller and gives to the session.
+//!
+//! ```text
+//! skipstone.settings   threshold, depth            inputs with an initializer: the value that they have until they are set
+//! skipstone.state      hn -> h0, cn -> c0          outputs that inputs take over behind every run
+//! ```
+//!
+//! In ONNX Runtime the same inputs may be fed, and state has to be. What only settings and constants decide is
+//! remembered, so that a setting which would decide a shape can be named.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use skipstone_onnx::proto::{Graph as GraphProto, Model, Node};
+
+use super::build::Halt;
+use super::{Held, Importer, call, input_fact, tensor};
+use crate::error::{Error, Result};
+use crate::graph::Variable;
+use crate::model::Shapes;
+use crate::ops::Semantics;
+use crate::ops::cast::Cast;
+
+/// Names of settings, separated by commas.
+const SETTINGS: &str = "skipstone.settings";
+
+/// Pairs `output -> input`, separated by commas.
+const STATE: &str = "skipstone.state";
+
+/// What the metadata of a file says of its inputs.
+#[derive(Default)]
+pub(super) struct Declared<'m> {
+    settings: HashSet<&'m str>,
+    /// By input, the output that it takes over.
+    state: HashMap<&'m str, &'m str>,
+}
+
+fn refused(key: &str, reason: &str) -> Error {
+    Error::Invalid { code: "model.metadata", message: format!("{key}: {reason}") }
+}
+
+impl<'m> Declared<'m> {
+    /// Reads the metadata.
+    ///
+    /// # Errors
+    /// `model.metadata` for names that the graph does not have, and names twice.
+    pub fn read(model: &Model<'m>) -> Result<Self> {
+        let mut declared = Self::default();
+        let Some(graph) = &model.graph else { return Ok(declared) };
+        let dense = graph.initializers.iter().map(|tensor| tensor.name);
+        let sparse = graph.sparse_initializers.iter().map(|sparse| sparse.values.name);
+        let initialized: HashSet<&str> = dense.chain(sparse).collect();
+        let entries = |key: &'static str| {
+            let texts = model.metadata.iter().filter(move |(known, _)| *known == key).map(|(_, text)| *text);
+            texts.flat_map(|text| text.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
+        };
+        let is_input = |name: &str| graph.inputs.iter().any(|info| info.name == name);
+        for name in entries(SETTINGS) {
+            if !is_input(name) || !initialized.contains(name) {
+                let reason = format!("'{name}' has to be an input of the graph that has an initializer, too");
+                return Err(refused(SETTINGS, &reason));
+            }
+            if !declared.settings.insert(name) {
+                return Err(refused(SETTINGS, &format!("'{name}' is named twice")));
+            }
+        }
+        for entry in entries(STATE) {
+            let pair = entry.split_once("->").map(|(output, input)| (output.trim(), input.trim()));
+            let (output, input) =
+                pair.ok_or_else(|| refused(STATE, &format!("'{entry}' is no pair 'output -> input'")))?;
+            if !is_input(input) {
+                return Err(refused(STATE, &format!("the graph has no input '{input}'")));
+            }
+            if !graph.outputs.iter().any(|info| info.name == output) {
+                return Err(refused(STATE, &format!("the graph has no output '{output}'")));
+            }
+            if declared.settings.contains(input) || declared.state.insert(input, output).is_some() {
+                return Err(refused(STATE, &format!("'{input}' is named twice")));
+            }
+        }
+        Ok(declared)
+    }
+
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        !self.settings.is_empty() || !self.state.is_empty()
+    }
+
+    /// Whether the session holds this input.
+    pub fn holds(&self, input: &str) -> bool {
+        self.settings.contains(input) || self.state.contains_key(input)
+    }
+}
+
+impl<'m> Importer<'m> {
+    /// Adds the inputs that the session holds, behind those of the caller.
+    pub(super) fn variables(
+        &mut self,
+        graph: &'m GraphProto<'m>,
+        declared: &Declared<'_>,
+        shapes: &Shapes,
+    ) -> Result<(), Halt> {
+        for info in graph.inputs.iter().filter(|info| declared.holds(info.name)) {
+            let initial = match self.scopes.last().and_then(|scope| scope.names.get(info.name)) {
+                Some(&Held::Initializer(of)) => Some(tensor::dense(of, self.files)?),
+                Some(&Held::Sparse(of)) => Some(tensor::sparse(of, self.files)?),
+                Some(Held::Value(_)) | None => None,
+            };
+            let initial = initial.map(|tensor::Held { tensor, declared }| match declared {
+                // It is given in the file's type.
+                Some(to) => {
+                    Cast { to }.evaluate(&[&tensor]).map(|mut cast| cast.remove(0)).map_err(|e| e.at(info.name))
+                }
+                None => Ok(tensor),
+            });
+            let initial = initial.transpose()?;
+            let fact = match &initial {
+                Some(tensor) => tensor.fact().clone(),
+                None => input_fact(info, shapes)?,
+            };
+            let value = self.input(info, fact)?;
+            if !declared.state.contains_key(info.name) {
+                self.build.mark_setting(value, info.name);
+            }
+            let next = declared.state.get(info.name);
+            let next = next.and_then(|next| graph.outputs.iter().position(|output| output.name == *next));
+            self.build.graph.variables.push(Variable { initial: initial.map(Arc::new), next });
+        }
+        Ok(())
+    }
+
+    /// A halt because of data that are not known before the run, as the refusal of a setting where that decides them.
+    pub(super) fn decided(&mut self, node: &Node<'m>, halt: Halt) -> Halt {
+        let Halt::Dynamic(reason) = &halt else { return halt };
+        let setting = node.inputs.iter().find_map(|name| {
+            let id = self.value(name).ok()?;
+            self.build.setting(id).cloned()
+        });
+        let Some(setting) = setting else { return halt };
+        let reason = format!("the setting '{setting}' may not decide a shape: {reason}");
+        Halt::Error(Error::Unsupported { node: call::name(node).to_owned(), reason })
+    }
+
+    /// Holds state to the type and shape of the outputs that it takes over.
+    pub(super) fn check_state(&self) -> Result<()> {
+        let graph = &self.build.graph;
+        let given = graph.inputs.len() - graph.variables.len();
+        for (&id, variable) in graph.inputs[given..].iter().zip(&graph.variables) {
+            let Some((output, next)) = variable.next.and_then(|next| graph.outputs.get(next)) else { continue };
+            let (input, from, to) = (&graph.value(id).name, graph.fact(*next), graph.fact(id));
+            if from != to {
+                return Err(refused(STATE, &format!("the output '{output}' is {from}, the input '{input}' {to}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
