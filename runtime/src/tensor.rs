@@ -347,6 +347,13 @@ impl Tensor {
         self.bytes.evict();
     }
 
+    /// As [`evict`](Self::evict), of some bytes.
+    pub(crate) fn evict_part(&self, bytes: Range<usize>) {
+        if let Some(part) = self.bytes.part(bytes) {
+            part.evict();
+        }
+    }
+
     /// A borrowed view of the whole tensor.
     #[must_use]
     pub fn view(&self) -> TensorView<'_> {
@@ -447,6 +454,11 @@ impl<'a, T: Element> Peek<'a, T> {
     pub fn part(self, range: Range<usize>) -> Self {
         let bytes = self.bytes.get(range.start * size_of::<T>()..range.end * size_of::<T>()).unwrap_or_default();
         Self { bytes, element: PhantomData }
+    }
+
+    /// All of them, where they lie aligned.
+    pub fn slice(self) -> Option<&'a [T]> {
+        elements(self.bytes)
     }
 
     /// The element at an index.

@@ -152,7 +152,7 @@ impl Operator for Bottleneck {
         let mut choice = Choice { kernel: joined(&kernels), candidates, ..Choice::default() };
         for (stage, (kernel, shape)) in kernels.iter().zip(&shapes).enumerate() {
             let [weights_at, _] = Self::weights_at(stage);
-            choice.packed.push(store(cx, (stage, weights_at), *kernel, shape, |w| Filters::Oihw(w))?);
+            choice.packed.push(store(cx, (stage, weights_at), *kernel, &Task::new(shape), |w| Filters::Oihw(w))?);
             choice.absorbed.push(weights_at);
         }
         let expand = kernels.first().filter(|_| self.expand.is_some()).and_then(|kernel| match kernel.stage()? {

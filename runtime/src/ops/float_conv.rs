@@ -2,18 +2,23 @@
 //! [`Bottleneck`](super::bottleneck) have in common. They name no family of kernels where any will do.
 
 use serde::Serialize;
+use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::{self, ConvShape, FLOATS, Filters, FloatKernel, Task};
 
 use super::{BindContext, Choice, Io, PlanContext};
 use crate::bytes::Bytes;
 use crate::error::OpError;
 use crate::options::Memory;
+use crate::tensor::{Peek, Tensor};
 
 /// Position of the weights among the operands.
 const WEIGHTS: usize = 1;
 
 /// Shares of weights that are not zero, from none to all, which tuning tells apart.
 const DENSITIES: usize = 32;
+
+/// Elements of a part of the weights that is copied to be packed: they stay in the second-level cache.
+const PART: usize = 1 << 16;
 
 /// Reads a model's weights as filters.
 pub(super) type Order = fn(&[f32]) -> Filters<'_>;
@@ -22,14 +27,22 @@ pub(super) type Order = fn(&[f32]) -> Filters<'_>;
 pub(super) fn task<'a>(cx: &PlanContext<'_>, shape: &'a ConvShape, constant: bool) -> Task<'a> {
     let weights = if constant { cx.weights() } else { conv::Weights::F32 };
     let mut task = Task { constant, weights, spacious: cx.memory == Memory::Fast, ..Task::new(shape) };
-    if let Some(weights) = cx.constant::<f32>(WEIGHTS).ok().filter(|_| constant) {
-        task.nonzeros = nonzeros(weights);
+    if let Some(weights) = constant.then(|| cx.constants.get(WEIGHTS).copied().flatten()).flatten() {
+        task.nonzeros = nonzeros(weights).unwrap_or(task.nonzeros);
     }
     task
 }
 
-fn nonzeros(weights: &[f32]) -> usize {
-    weights.iter().filter(|&&weight| weight != 0.0).count()
+/// How many weights are not zero. Of those in a model file, only a part is in memory at a time.
+fn nonzeros(tensor: &Tensor) -> Option<usize> {
+    let weights = tensor.peek::<f32>()?;
+    let count = |first: usize| {
+        let part = first..weights.len().min(first + PART);
+        let count = weights.part(part.clone()).iter().filter(|&weight| weight != 0.0).count();
+        tensor.evict_part(part.start * size_of::<f32>()..part.end * size_of::<f32>());
+        count
+    };
+    Some((0..weights.len()).step_by(PART).map(count).sum())
 }
 
 /// Chooses a kernel for a task, and packs the weights if they are constant.
@@ -46,7 +59,7 @@ pub(super) fn plan(
     let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
     choice.scratch = kernel.scratch_len(task.shape, task.scaled, cx.threads) * size_of::<f32>();
     if task.constant {
-        choice.packed.push(store(cx, (0, WEIGHTS), kernel, task.shape, order)?);
+        choice.packed.push(store(cx, (0, WEIGHTS), kernel, task, order)?);
         choice.absorbed.push(WEIGHTS);
         choice.form = Some(kernel.layout().to_owned());
     } else {
@@ -61,17 +74,51 @@ pub(super) fn store(
     cx: &PlanContext<'_>,
     (role, position): (usize, usize),
     kernel: &dyn FloatKernel,
-    shape: &ConvShape,
+    task: &Task<'_>,
     order: Order,
 ) -> Result<Bytes, OpError> {
+    let shape = task.shape;
     if let Some(packing) = cx.packing {
         let held = packing.packed.get(role).filter(|bytes| kernel.reads(shape, bytes));
         return held.cloned().ok_or_else(|| OpError::Value("no packed weights of its size in the package".into()));
     }
-    let weights = cx.constant(position)?;
-    let mut bytes = cx.room(kernel.packed_len(shape, nonzeros(weights)));
-    kernel.pack(shape, order(weights), &mut bytes);
+    let tensor = cx.constants.get(position).copied().flatten().ok_or(OpError::Operand(position))?;
+    let weights = cx.peek(position)?;
+    let mut bytes = cx.room(kernel.packed_len(shape, task.nonzeros));
+    let part = kernel.part(shape).filter(|_| matches!(order(&[]), Filters::Oihw(_)));
+    match part {
+        Some(part) => pack_parts(kernel, shape, (tensor, weights), part, &mut bytes),
+        None => kernel.pack(shape, order(cx.constant(position)?), &mut bytes),
+    }
     Ok(bytes.into())
+}
+
+/// Packs `part` filters (or a multiple) at a time. Where they lie in a model file, what is packed need not stay in
+/// memory; where they lie unaligned, a copy of all of them would be the largest allocation of loading.
+fn pack_parts(
+    kernel: &dyn FloatKernel,
+    shape: &ConvShape,
+    (tensor, filters): (&Tensor, Peek<'_, f32>),
+    part: usize,
+    mut to: &mut [u8],
+) {
+    let filter_len = filters.len() / shape.out_c.max(1);
+    let some = part * (PART / (part * filter_len).max(1)).max(1);
+    let copied = if filters.slice().is_some() { 0 } else { filter_len * some.min(shape.out_c) };
+    let mut copy = AlignedVec::zeroed(copied);
+    for first in (0..shape.out_c).step_by(some) {
+        let count = some.min(shape.out_c - first);
+        let elements = first * filter_len..(first + count) * filter_len;
+        let bytes = elements.start * size_of::<f32>()..elements.end * size_of::<f32>();
+        let filters = filters.part(elements);
+        copy.iter_mut().zip(filters.iter()).for_each(|(copy, weight)| *copy = weight);
+        let aligned = filters.slice().unwrap_or_else(|| &copy[..filters.len()]);
+        let shape = ConvShape { out_c: count, ..shape.clone() };
+        let (packed, rest) = to.split_at_mut(kernel.packed_len(&shape, 0));
+        kernel.pack(&shape, Filters::Oihw(aligned), packed);
+        tensor.evict_part(bytes);
+        to = rest;
+    }
 }
 
 /// A kernel, bound to a step.
@@ -110,7 +157,9 @@ impl Bound {
 mod tests {
     use skipstone_kernels::Isa;
     use skipstone_kernels::activation::Activation;
+    use skipstone_kernels::arena::AlignedVec;
 
+    use crate::bytes::Bytes;
     use crate::graph::Graph;
     use crate::ops::check::{Random, assert_close, single};
     use crate::ops::matmul::MatMul;
@@ -133,6 +182,22 @@ mod tests {
         let mut session = model.session().unwrap();
         session.run(&[row.view()]).unwrap();
         session.output(0).unwrap().to_tensor()
+    }
+
+    #[test]
+    fn weights_that_lie_unaligned_in_a_file_are_packed_alike() {
+        let (mut random, [channels, classes]) = (Random(9), [961, 1003]);
+        let (row, bias) = (random.floats(&[1, 1, channels]), random.floats(&[classes]));
+        let weights = random.floats(&[1, classes, channels]);
+        let file = [&[0; 3], weights.bytes()].concat();
+        let unaligned = Bytes::from(AlignedVec::from_slice(&file)).part(3..file.len()).unwrap();
+        let unaligned = Tensor::shared(weights.fact().clone(), unaligned).unwrap();
+        let op = MatMul { transposed: true, activation: Activation::None };
+        let answers = [weights, unaligned].map(|weights| {
+            let graph = single(op, &[row.clone(), weights, bias.clone()], &[1, 2]);
+            answer(&Model::from_graph(graph, &Options::default()).unwrap(), &row)
+        });
+        assert_eq!(answers[0].bytes(), answers[1].bytes());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::bytes::Bytes;
 use crate::error::{Error, OpError};
 use crate::options::{Memory, Precision};
 use crate::plan::Tuning;
-use crate::tensor::{Element, Fact, Tensor};
+use crate::tensor::{Element, Fact, Peek, Tensor};
 
 pub mod accumulate;
 pub mod activate;
@@ -205,6 +205,12 @@ impl<'a> PlanContext<'a> {
     fn constant<T: Element>(&self, position: usize) -> Result<&'a [T], OpError> {
         let tensor = self.constants.get(position).copied().flatten();
         tensor.and_then(Tensor::elements).ok_or(OpError::Operand(position))
+    }
+
+    /// The elements of input `position`, a constant, wherever they lie.
+    fn peek<T: Element>(&self, position: usize) -> Result<Peek<'a, T>, OpError> {
+        let tensor = self.constants.get(position).copied().flatten();
+        tensor.and_then(Tensor::peek).ok_or(OpError::Operand(position))
     }
 
     /// Zeros, for packed weights.

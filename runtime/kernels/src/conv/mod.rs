@@ -139,6 +139,12 @@ pub trait FloatKernel: Kernel {
         packed.len() == self.packed_len(shape, 0)
     }
 
+    /// Filters of a part that can be packed by itself: packed weights are those of parts of so many filters, one behind
+    /// the other; the last part may have fewer. `None` if all filters have to be packed at once.
+    fn part(&self, _shape: &ConvShape) -> Option<usize> {
+        None
+    }
+
     /// Packs the weights into `to`, which is aligned for the elements it will hold.
     ///
     /// # Panics

@@ -64,6 +64,19 @@ fn rounds(kernel: &dyn FloatKernel) -> bool {
     gemm::by_name(kernel.name()).is_some_and(|v| v.extension == Extension::Fp16)
 }
 
+/// Weights packed some filters at a time.
+fn packed_by_parts(kernel: &dyn FloatKernel, shape: &ConvShape, w: &[f32], part: usize, nonzeros: usize) -> Vec<u8> {
+    let filter_len = (shape.group_in() * shape.taps()).max(1);
+    let mut all = Vec::new();
+    for filters in w.chunks(part * filter_len) {
+        let shape = ConvShape { out_c: filters.len() / filter_len, ..shape.clone() };
+        let mut packed = crate::arena::AlignedVec::zeroed(kernel.packed_len(&shape, nonzeros));
+        kernel.pack(&shape, Filters::Oihw(filters), &mut packed);
+        all.extend_from_slice(&packed);
+    }
+    all
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -97,6 +110,9 @@ proptest! {
             kernel.pack(&shape, Filters::Oihw(&w), packed);
             prop_assert!(kernel.reads(&shape, packed), "{}", kernel.name());
             prop_assert!(!kernel.reads(&shape, &packed[..len.saturating_sub(1)]) || len == 0, "{}", kernel.name());
+            if let Some(part) = kernel.part(&shape) {
+                prop_assert_eq!(&*packed, packed_by_parts(kernel, &shape, &w, part, nonzeros), "{}", kernel.name());
+            }
             let mut scratch = Guarded::new(&vec![f32::NAN; kernel.scratch_len(&shape, scaled, threads)], edge);
             let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
             let args = Conv { shape: &shape, input: &input, packed, out: &mut out, epilogue, scale };

@@ -54,6 +54,10 @@ impl FloatKernel for Variant {
         product(&[packed_conv_len(self, shape), self.weights.size()])
     }
 
+    fn part(&self, shape: &ConvShape) -> Option<usize> {
+        (shape.groups == 1).then_some(self.form().nr)
+    }
+
     fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
         self.weights.store(to, |to| match filters {
             Filters::Oihw(weights) => pack_conv(self, shape, weights, to),

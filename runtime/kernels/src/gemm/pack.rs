@@ -49,13 +49,39 @@ pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) 
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
     assert_eq!(oihw.len(), shape.out_c * channels * taps);
     assert_eq!(out.len(), packed_conv_len(v, shape));
-    let group_len = packed_len(v, taps * channels, filters);
-    for group in 0..shape.groups {
-        let out = &mut out[group * group_len..(group + 1) * group_len];
-        pack_by(v, taps * channels, filters, out, |row, col| {
-            let (tap, channel) = (row / channels, row % channels);
-            oihw[((group * filters + col) * channels + channel) * taps + tap]
-        });
+    let filter_len = channels * taps;
+    if filter_len == 0 || filters == 0 {
+        return;
+    }
+    let mut rest = out;
+    for mut group in oihw.chunks_exact(filters * filter_len) {
+        for registers in v.form().panels(filters) {
+            let columns = registers * v.lanes;
+            let (panel, after) = rest.split_at_mut(filter_len * columns);
+            let (filters, others) = group.split_at(group.len().min(filter_len * columns));
+            pack_panel(filters, taps, columns, panel);
+            (rest, group) = (after, others);
+        }
+    }
+}
+
+/// Writes filters `[filters, channels, taps]` as a panel `[taps, channels, columns]`; columns without a filter are zeros.
+fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32]) {
+    // Rows that stay in the first-level cache while all filters write their columns.
+    const ROWS: usize = 16;
+    let filter_len = panel.len() / columns;
+    if filters.len() < panel.len() {
+        panel.fill(0.0);
+    }
+    for (tap, rows) in panel.chunks_exact_mut(filter_len / taps * columns).enumerate() {
+        for (block, rows) in rows.chunks_mut(ROWS * columns).enumerate() {
+            for (column, filter) in filters.chunks_exact(filter_len).enumerate() {
+                let weights = filter[block * ROWS * taps + tap..].iter().step_by(taps);
+                for (row, &weight) in rows.chunks_exact_mut(columns).zip(weights) {
+                    row[column] = weight;
+                }
+            }
+        }
     }
 }
 
