@@ -194,7 +194,7 @@ mod tests {
         let unaligned = Tensor::shared(weights.fact().clone(), unaligned).unwrap();
         let op = MatMul { transposed: true, activation: Activation::None };
         let answers = [weights, unaligned].map(|weights| {
-            let graph = single(op, &[row.clone(), weights, bias.clone()], &[1, 2]);
+            let graph = single(op.clone(), &[row.clone(), weights, bias.clone()], &[1, 2]);
             answer(&Model::from_graph(graph, &Options::default()).unwrap(), &row)
         });
         assert_eq!(answers[0].bytes(), answers[1].bytes());
