@@ -18,6 +18,8 @@ class Graph:
     def __init__(self, random: np.random.Generator):
         self.random, self.inputs, self.opset = random, {}, 17
         self.functions = []
+        # Values that a setting takes one after the other, its default first, by name.
+        self.settings: dict[str, list[np.ndarray]] = {}
         # Whether ONNX's reference evaluator gives the outputs, not ONNX Runtime.
         self.reference = False
         self._nodes, self._constants = [], []
@@ -71,6 +73,12 @@ class Graph:
         self._constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
+    def setting(self, *values, dtype=np.float32) -> str:
+        """An input that the session holds: it is run at each of these values."""
+        name = f"set{len(self.settings)}"
+        self.settings[name] = [np.asarray(value, dtype) for value in values]
+        return name
+
     def ints(self, *values) -> str:
         """An int64 vector initializer: axes, shapes, pads."""
         return self.constant(values, np.int64)
@@ -88,9 +96,11 @@ class Graph:
 
     def finish(self, outputs: tuple[str, ...]) -> tuple[onnx.ModelProto, list[np.ndarray]]:
         """The model, its outputs typed as ONNX Runtime computes them, and those outputs."""
-        inputs = [self._value(name, array) for name, array in self.inputs.items()]
+        defaults = {name: values[0] for name, values in self.settings.items()}
+        inputs = [self._value(name, array) for name, array in (self.inputs | defaults).items()]
         untyped = [onnx.ValueInfoProto(name=name) for name in outputs]
-        graph = helper.make_graph(self._nodes, "case", inputs, untyped, self._constants)
+        constants = self._constants + [numpy_helper.from_array(array, name) for name, array in defaults.items()]
+        graph = helper.make_graph(self._nodes, "case", inputs, untyped, constants)
         opsets = [helper.make_opsetid("", self.opset)]
         classical = [node.op_type for node in self._nodes if node.domain == "ai.onnx.ml"]
         if classical:
@@ -99,13 +109,22 @@ class Graph:
             opsets.append(helper.make_opsetid("com.microsoft", 1))
         opsets += [helper.make_opsetid(function.domain, 1) for function in self.functions]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=self.functions)
-        wanted = self._evaluated(model, list(outputs))
+        if self.settings:
+            helper.set_model_props(model, {"skipstone.settings": ", ".join(self.settings)})
+        wanted = self.evaluated(model, list(outputs))
         del model.graph.output[:]
         model.graph.output.extend(self._value(name, array) for name, array in zip(outputs, wanted))
         onnx.checker.check_model(model)
         return model, wanted
 
-    def _evaluated(self, model: onnx.ModelProto, outputs: list[str]) -> list[np.ndarray]:
+    def set_to(self) -> list[dict[str, np.ndarray]]:
+        """Values of all settings at once: none but the defaults, then each further one that some setting takes."""
+        longest = max(map(len, self.settings.values()), default=1)
+        at = [{name: values[i % len(values)] for name, values in self.settings.items()} for i in range(1, longest)]
+        return [{}, *at]
+
+    def evaluated(self, model: onnx.ModelProto, outputs: list[str], settings=None) -> list[np.ndarray]:
+        """The outputs of the model, at these values of settings."""
         if self.reference:
             return ReferenceEvaluator(model).run(outputs, self.inputs)
         options = onnxruntime.SessionOptions()
@@ -113,7 +132,7 @@ class Graph:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        return session.run(outputs, self.inputs)
+        return session.run(outputs, self.inputs | (settings or {}))
 
     @staticmethod
     def _value(name: str, array: np.ndarray) -> onnx.ValueInfoProto:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import classical  # noqa: F401  (enters families)
 import control_flow  # noqa: F401  (enters families)
 import driver
+import guards  # noqa: F401  (enters families)
 import integers  # noqa: F401  (enters families)
 import layer_families  # noqa: F401  (enters families)
 import rare  # noqa: F401  (enters families)
@@ -42,16 +43,33 @@ def check(skipstone: driver.Skipstone, name: str, number: int, folder: Path) -> 
     try:
         if name in AS_PACKAGES:
             skipstone.call("compile", path, "-o", package)
-        for file in [path, package] if name in AS_PACKAGES else [path]:
-            got = skipstone.run(file, graph.inputs, outputs, "--threads", THREADS[number % len(THREADS)])
-            wrong = [driver.difference(g, w, TOLERANCE) for g, w in zip(got, wanted)]
-            if any(wrong):
-                return next(f"{file.name}: output {i}: {text}" for i, text in enumerate(wrong) if text)
+        for settings in graph.set_to():
+            options = ["--threads", THREADS[number % len(THREADS)], *as_options(settings, folder, f"{name}_{number}")]
+            wanted = graph.evaluated(model, outputs, settings) if settings else wanted
+            for file in [path, package] if name in AS_PACKAGES else [path]:
+                got = skipstone.run(file, graph.inputs, outputs, *options)
+                wrong = [driver.difference(g, w, TOLERANCE) for g, w in zip(got, wanted)]
+                if any(wrong):
+                    at = f" at {settings}" if settings else ""
+                    return next(f"{file.name}: output {i}{at}: {text}" for i, text in enumerate(wrong) if text)
     except driver.Crashed as crash:
         return f"crash: {crash}"
     except driver.Refused as refusal:
         return str(refusal)
     return None
+
+
+def as_options(settings: dict[str, np.ndarray], folder: Path, stem: str) -> list[str]:
+    """`--set` for each: integers and bools as text, floats, which text might round, as files."""
+    options = []
+    for name, array in settings.items():
+        if np.issubdtype(array.dtype, np.floating) or array.size != 1 and array.dtype == np.bool_:
+            value = folder / f"{stem}_{name}.npy"
+            np.save(value, array)
+        else:
+            value = ",".join(str(element).lower() for element in array.flat)
+        options += ["--set", f"{name}={value}"]
+    return options
 
 
 def main() -> None:
