@@ -19,17 +19,16 @@
 //! passes find the speed-ups; [`plan`] chooses kernels, packs weights and places every tensor
 //! in one arena; a [`session`] runs the plan.
 
-mod bytes;
+mod base;
 pub mod classify;
-mod cores;
-mod error;
+#[cfg(feature = "onnx")]
+mod compile;
+mod engine;
 #[cfg_attr(
     not(any(feature = "passes", test)),
     allow(dead_code, unused_imports, reason = "some of it only the passes use")
 )]
 pub mod graph;
-#[cfg_attr(not(any(feature = "tuning", test)), allow(dead_code, reason = "only tuning uses it"))]
-mod machine;
 pub mod measure;
 mod model;
 #[cfg(feature = "onnx")]
@@ -39,20 +38,24 @@ pub mod onnx;
     allow(dead_code, unused_imports, reason = "some of it only plain evaluation uses")
 )]
 pub mod ops;
-mod options;
 pub mod package;
 pub mod plan;
 pub mod session;
-#[cfg_attr(not(any(feature = "passes", test)), allow(dead_code, reason = "some of it only the passes use"))]
-mod tensor;
+mod tune;
 pub mod vision;
 
+use base::{bytes, cores, error, info, machine, options, tensor, tuning, value};
 pub use bytes::Bytes;
+#[cfg(feature = "onnx")]
+pub use compile::{Recipe, compile};
 pub use cores::PowerMode;
 pub use error::{Error, OpError, Result};
-pub use model::{ForeignModel, Info, Model, Shapes};
+pub use graph::ForeignModel;
+pub use info::{Info, Shapes};
+pub use model::Model;
 pub use options::{Memory, Options, Precision, Tune};
-pub use plan::Tuning;
-pub use session::{Cancel, Session, Value};
+pub use session::{Cancel, Session};
 pub use skipstone_kernels::Isa;
 pub use tensor::{DType, Element, Fact, MAX_RANK, Shape, Tensor, TensorView};
+pub use tuning::Tuning;
+pub use value::Value;

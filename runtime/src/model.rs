@@ -10,150 +10,20 @@ use skipstone_kernels::arena::AlignedVec;
 
 use crate::bytes::Bytes;
 use crate::cores::Cores;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::measure::Tuner;
-use crate::ops::{Foreign, Packing};
+use crate::graph::{Graph, Lowered, Source};
+use crate::info::{Info, PackageInfo, PackedFor, Shapes};
+use crate::ops::Packing;
 use crate::options::{Options, Tune};
-use crate::package::{self, Package, PackageInfo, PackedFor};
+use crate::package::{self, Package};
 use crate::plan::{Plan, Port, Program, Target, Variable};
-use crate::session::{Session, Value, find};
-
-/// Shapes of dynamic inputs, by name.
-pub type Shapes = BTreeMap<String, Vec<usize>>;
+use crate::session::{Session, find};
+use crate::tune::Tuner;
+use crate::value::Value;
 
 /// Values of variables, by name.
 pub(crate) type Settings = BTreeMap<String, Value>;
-
-/// Where graphs come from: a front end that can lower one for any set of input shapes.
-pub(crate) trait Source: Send + Sync {
-    /// Whether some input has a dimension that is not a number.
-    #[cfg(feature = "onnx")]
-    fn is_dynamic(&self) -> bool;
-
-    /// The graph for these shapes.
-    fn lower(&self, shapes: &Shapes) -> Result<Lowered>;
-}
-
-/// What a front end makes of a model.
-pub(crate) enum Lowered {
-    /// A graph of ours.
-    #[cfg_attr(
-        not(any(feature = "passes", test)),
-        expect(dead_code, reason = "packages hold graphs behind the passes")
-    )]
-    Graph(Graph),
-    /// A model whose shapes depend on its data: the front end runs it whole.
-    #[cfg_attr(not(feature = "tract"), expect(dead_code, reason = "only a fallback has such models"))]
-    Foreign(ForeignModel),
-}
-
-/// A model that the front end runs as a whole.
-pub struct ForeignModel {
-    pub(crate) foreign: Box<dyn Foreign>,
-    pub(crate) inputs: Vec<Port>,
-    pub(crate) outputs: Vec<Port>,
-    /// Why it could not be planned.
-    pub reason: String,
-}
-
-/// What runs a model: our plan, or the front end.
-#[derive(Clone)]
-pub(crate) enum Engine {
-    Native(Arc<Program>),
-    Foreign(Arc<ForeignModel>),
-}
-
-impl Engine {
-    fn new(
-        lowered: Lowered,
-        target: Target,
-        cores: Option<&Cores>,
-        tuner: &mut Tuner,
-        settings: &Settings,
-    ) -> Result<Self> {
-        match lowered {
-            #[cfg_attr(
-                not(any(feature = "passes", test)),
-                expect(unused_mut, reason = "packages hold what the passes made")
-            )]
-            Lowered::Graph(mut graph) => {
-                #[cfg(any(feature = "passes", test))]
-                let warning = crate::graph::optimize(&mut graph)?;
-                #[cfg(not(any(feature = "passes", test)))]
-                let warning = None;
-                tuner.tune(&graph, target, cores)?;
-                Self::native(graph, target, &[], tuner, warning, settings)
-            }
-            Lowered::Foreign(model) => match settings.keys().next() {
-                Some(name) => find(&[], name).map(|_| Self::Foreign(Arc::new(model))),
-                None => Ok(Self::Foreign(Arc::new(model))),
-            },
-        }
-    }
-
-    fn native(
-        mut graph: Graph,
-        target: Target,
-        packings: &[Option<Packing>],
-        tuner: &Tuner,
-        warning: Option<String>,
-        settings: &Settings,
-    ) -> Result<Self> {
-        let removed = std::mem::take(&mut graph.removed);
-        let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
-        let mut plan = Plan { warning, removed, ..plan };
-        for (name, value) in settings {
-            let (at, variable) = find(&plan.variables, name)?;
-            plan.variables[at].initial = Some(Arc::new(value.tensor(name, &variable.port.fact)?));
-        }
-        // A package stays mapped; a model file is let go when its weights are packed.
-        if packings.is_empty() {
-            plan.detach();
-        }
-        Ok(Self::Native(Arc::new(Program::new(plan)?)))
-    }
-
-    pub(crate) fn plan(&self) -> Option<&Plan> {
-        match self {
-            Self::Native(program) => Some(program.plan()),
-            Self::Foreign(_) => None,
-        }
-    }
-
-    pub(crate) fn inputs(&self) -> &[Port] {
-        match self {
-            Self::Native(program) => &program.plan().inputs,
-            Self::Foreign(model) => &model.inputs,
-        }
-    }
-
-    pub(crate) fn variables(&self) -> &[Variable] {
-        self.plan().map_or(&[], |plan| &plan.variables)
-    }
-
-    pub(crate) fn outputs(&self) -> &[Port] {
-        match self {
-            Self::Native(program) => &program.plan().outputs,
-            Self::Foreign(model) => &model.outputs,
-        }
-    }
-}
-
-/// What a model file says of itself.
-#[derive(Clone, Debug, Default)]
-pub struct Info {
-    /// Pairs of the file's `metadata_props`; Skipstone's own begin with `skipstone.`.
-    pub metadata: BTreeMap<String, String>,
-    /// Number of elements in the model's weights.
-    pub parameters: u64,
-    /// Bytes of the model's weights as stored.
-    pub weight_bytes: u64,
-    /// Inputs whose batch (the first dimension, the only one that the file leaves open) was not bound: 1 was assumed.
-    pub assumed_batch: Vec<String>,
-    /// What package it came in.
-    pub package: Option<PackageInfo>,
-}
 
 /// A loaded model. `Send + Sync`: share it by `Arc` or reference among threads, and give each
 /// its own [`Session`].
@@ -215,7 +85,8 @@ impl Model {
         }
         #[cfg(feature = "onnx")]
         if options.signer.is_none() {
-            return crate::onnx::from_bytes(bytes, options);
+            let (source, info) = crate::onnx::from_bytes(bytes, &options.shapes)?;
+            return Self::from_source(source, info, options);
         }
         Err(package::not_one())
     }
@@ -224,7 +95,8 @@ impl Model {
     fn open_other(path: &Path, options: &Options) -> Result<Self> {
         #[cfg(feature = "onnx")]
         if options.signer.is_none() {
-            return crate::onnx::open(path, options);
+            let (source, info) = crate::onnx::read(path, &options.shapes)?;
+            return Self::from_source(source, info, options);
         }
         let _ = (path, options);
         Err(package::not_one())
@@ -243,7 +115,7 @@ impl Model {
         let mut tuner = Tuner::new(tune, target)?;
         tuner.tune(&graph, target, cores.as_ref())?;
         let warning = info.metadata.get(package::WARNING).cloned();
-        let engine = Engine::native(graph, target, &packings, &tuner, warning, &options.settings)?;
+        let engine = native(graph, target, &packings, &tuner, warning, &options.settings)?;
         let package = Some(PackageInfo { packed_for, signer, bytes: bytes.len() });
         Ok(Self::assemble(engine, Info { package, ..info }, options, (target, cores), tuner, None))
     }
@@ -257,7 +129,7 @@ impl Model {
         graph.check()?;
         let (target, cores) = target(options)?;
         let mut tuner = Tuner::new(&options.tune, target)?;
-        let engine = Engine::new(Lowered::Graph(graph), target, cores.as_ref(), &mut tuner, &options.settings)?;
+        let engine = engine(Lowered::Graph(graph), target, cores.as_ref(), &mut tuner, &options.settings)?;
         Ok(Self::assemble(engine, Info::default(), options, (target, cores), tuner, None))
     }
 
@@ -266,18 +138,18 @@ impl Model {
     pub(crate) fn of_optimized(graph: Graph, options: &Options) -> Result<Self> {
         let (target, cores) = target(options)?;
         let tuner = Tuner::new(&options.tune, target)?;
-        let engine = Engine::native(graph, target, &[], &tuner, None, &options.settings)?;
+        let engine = native(graph, target, &[], &tuner, None, &options.settings)?;
         Ok(Self::assemble(engine, Info::default(), options, (target, cores), tuner, None))
     }
 
     #[cfg(feature = "onnx")]
-    pub(crate) fn from_source(source: impl Source + 'static, info: Info, options: &Options) -> Result<Self> {
+    fn from_source(source: impl Source + 'static, info: Info, options: &Options) -> Result<Self> {
         let (target, cores) = target(options)?;
         let mut tuner = Tuner::new(&options.tune, target)?;
         let lowered = source.lower(&options.shapes)?;
         // The weights it holds go before they are packed, if no other shapes will want them.
         let source: Option<Box<dyn Source>> = if source.is_dynamic() { Some(Box::new(source)) } else { None };
-        let engine = Engine::new(lowered, target, cores.as_ref(), &mut tuner, &options.settings)?;
+        let engine = engine(lowered, target, cores.as_ref(), &mut tuner, &options.settings)?;
         Ok(Self::assemble(engine, info, options, (target, cores), tuner, source))
     }
 
@@ -314,7 +186,7 @@ impl Model {
             (None, Some(source)) => {
                 let lowered = source.lower(shapes)?;
                 let (cores, settings) = (self.cores.as_ref(), &self.options.settings);
-                let engine = Engine::new(lowered, self.target, cores, &mut plans.tuner, settings)?;
+                let engine = engine(lowered, self.target, cores, &mut plans.tuner, settings)?;
                 plans.engines.insert(shapes.clone(), engine.clone());
                 engine
             }
@@ -406,6 +278,57 @@ impl Model {
     pub fn options(&self) -> &Options {
         &self.options
     }
+}
+
+/// Makes what runs a model of what a front end made of it.
+fn engine(
+    lowered: Lowered,
+    target: Target,
+    cores: Option<&Cores>,
+    tuner: &mut Tuner,
+    settings: &Settings,
+) -> Result<Engine> {
+    match lowered {
+        #[cfg_attr(
+            not(any(feature = "passes", test)),
+            expect(unused_mut, reason = "packages hold what the passes made")
+        )]
+        Lowered::Graph(mut graph) => {
+            #[cfg(any(feature = "passes", test))]
+            let warning = crate::graph::optimize(&mut graph)?;
+            #[cfg(not(any(feature = "passes", test)))]
+            let warning = None;
+            tuner.tune(&graph, target, cores)?;
+            native(graph, target, &[], tuner, warning, settings)
+        }
+        Lowered::Foreign(model) => match settings.keys().next() {
+            Some(name) => find(&[], name).map(|_| Engine::Foreign(Arc::new(model))),
+            None => Ok(Engine::Foreign(Arc::new(model))),
+        },
+    }
+}
+
+/// Plans a graph that has been through the passes.
+fn native(
+    mut graph: Graph,
+    target: Target,
+    packings: &[Option<Packing>],
+    tuner: &Tuner,
+    warning: Option<String>,
+    settings: &Settings,
+) -> Result<Engine> {
+    let removed = std::mem::take(&mut graph.removed);
+    let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
+    let mut plan = Plan { warning, removed, ..plan };
+    for (name, value) in settings {
+        let (at, variable) = find(&plan.variables, name)?;
+        plan.variables[at].initial = Some(Arc::new(value.tensor(name, &variable.port.fact)?));
+    }
+    // A package stays mapped; a model file is let go when its weights are packed.
+    if packings.is_empty() {
+        plan.detach();
+    }
+    Ok(Engine::Native(Arc::new(Program::new(plan)?)))
 }
 
 /// The instruction set that `options` or else the environment asks for.

@@ -134,7 +134,7 @@ fn may_be_onnx(error: &SkipstoneError) -> bool {
 /// The package of an ONNX file for this machine.
 #[cfg(feature = "onnx")]
 fn packed(path: &Path, config: &Config) -> Result<Vec<u8>> {
-    use skipstone::package::{Recipe, compile};
+    use skipstone::{Recipe, compile};
     let recipe = Recipe { isa: Some(skipstone::Isa::detect()), shapes: config.shapes(), ..Recipe::default() };
     Ok(compile(path, &recipe, None)?.0)
 }

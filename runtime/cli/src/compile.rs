@@ -7,8 +7,8 @@ use clap::Args;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use skipstone::classify::Classifier;
-use skipstone::package::{Recipe, compile};
 use skipstone::{Isa, Model, Options, Tuning};
+use skipstone::{Recipe, compile};
 
 use crate::args::{ImageArgs, MemoryArg, PrecisionArg, parse_shape, parse_tuning};
 use crate::failure::Failure;

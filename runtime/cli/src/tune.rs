@@ -101,7 +101,8 @@ impl Tune {
             .tuning()
             .ok_or_else(|| nothing("its kernels were chosen when the package was made; tune its ONNX file"))?;
         tuning.save(&self.output).map_err(|error| Failure::io(&self.output, &error))?;
-        let steps = plan.steps.iter().filter_map(|step| StepReport::new(step, tuning.measured(step)?));
+        let steps =
+            plan.steps.iter().filter_map(|step| StepReport::new(step, tuning.task(&step.choice.candidates.task)?));
         let report = Report::new(self.model.name(), &model, steps.collect(), self.whole_runs(&model)?);
         drop(waiting);
         print(&if self.json { json(&report)? } else { text(&report, tuning.len()) })

@@ -11,6 +11,7 @@ mod control_tests;
 mod evaluate;
 #[cfg(any(feature = "passes", test))]
 mod pass;
+mod source;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 pub use block::{Block, MAX_DEPTH};
 #[cfg(any(feature = "passes", test))]
 pub use pass::optimize;
+pub use source::ForeignModel;
+pub(crate) use source::{Lowered, Source};
 
 use crate::error::{Error, Result};
 use crate::ops::{Op, Operator};

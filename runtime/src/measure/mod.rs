@@ -5,19 +5,15 @@
 //! line, a test app) only prints.
 
 mod arena;
-#[cfg(any(feature = "tuning", test))]
-mod contest;
 mod latency;
 mod memory;
 mod profile;
 mod protocol;
-mod random;
-mod tuner;
 
 pub use arena::{Tenant, tenants};
 pub use latency::Latency;
 pub use memory::{Memory, peak_rss_bytes, rss_bytes};
 pub use profile::{GroupTime, StepTime, gflops, per_kernel, per_operator, per_step};
 pub use protocol::{Amount, Protocol};
-pub use random::RandomInputs;
-pub(crate) use tuner::Tuner;
+
+pub use crate::tune::RandomInputs;

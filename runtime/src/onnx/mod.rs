@@ -22,17 +22,11 @@ use skipstone_kernels::mapping::Mapping;
 
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
-use crate::model::{Info, Model, Shapes, Source};
-use crate::options::Options;
+use crate::graph::Source;
+use crate::info::{Info, Shapes};
 use source::OnnxSource;
 
-/// Opens the `.onnx` file at `path`; external data is read from beside it.
-pub(crate) fn open(path: &Path, options: &Options) -> Result<Model> {
-    let (source, info) = read(path, &options.shapes)?;
-    Model::from_source(source, info, options)
-}
-
-/// Reads and checks the `.onnx` file at `path`.
+/// Reads and checks the `.onnx` file at `path`; external data is read from beside it.
 pub(crate) fn read(path: &Path, shapes: &Shapes) -> Result<(impl Source + use<>, Info)> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
     let limits = Limits::default();
@@ -48,10 +42,9 @@ pub(crate) fn read(path: &Path, shapes: &Shapes) -> Result<(impl Source + use<>,
     check(bytes, Some(path), limits, shapes)
 }
 
-/// Loads a model that is given as bytes.
-pub(crate) fn from_bytes(bytes: &[u8], options: &Options) -> Result<Model> {
-    let (source, info) = check(AlignedVec::from_slice(bytes).into(), None, Limits::default(), &options.shapes)?;
-    Model::from_source(source, info, options)
+/// Checks a model that is given as bytes, which are copied.
+pub(crate) fn from_bytes(bytes: &[u8], shapes: &Shapes) -> Result<(impl Source + use<>, Info)> {
+    check(AlignedVec::from_slice(bytes).into(), None, Limits::default(), shapes)
 }
 
 fn check(file: Bytes, path: Option<&Path>, limits: Limits, shapes: &Shapes) -> Result<(OnnxSource, Info)> {

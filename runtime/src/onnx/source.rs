@@ -5,7 +5,8 @@ use skipstone_onnx::{Limits, decode};
 use super::fallback;
 use super::import::{self, Outcome, tensor::Files};
 use crate::error::{Error, Result};
-use crate::model::{Lowered, Shapes, Source};
+use crate::graph::{Lowered, Source};
+use crate::info::Shapes;
 
 /// A checked ONNX file.
 pub(super) struct OnnxSource {

@@ -4,14 +4,11 @@
 //! weights in the form of another, or another was measured to be faster. What measurement and memory have in common is
 //! the task: everything about a step that its time depends on, but for the target.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::PlanContext;
 use crate::error::OpError;
-
-/// What a step computes, on operands of which types and shapes: equal tasks take equal time. Plain bytes, to be compared.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Task(Vec<u8>);
+pub use crate::tuning::Task;
 
 /// A kernel that could run a step.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +75,6 @@ impl PlanContext<'_> {
     fn task(&self, op: &impl Serialize) -> Result<Task, OpError> {
         let constant: Vec<bool> = (0..self.inputs.len()).map(|at| self.is_constant(at)).collect();
         let bytes = postcard::to_stdvec(&(op, &self.inputs, constant));
-        bytes.map(Task).map_err(|e| OpError::Value(format!("what it computes cannot be written down: {e}")))
+        bytes.map(Task::new).map_err(|e| OpError::Value(format!("what it computes cannot be written down: {e}")))
     }
 }

@@ -233,7 +233,7 @@ impl Parts {
 
 /// Bytes of a part with what keeps the next one aligned.
 fn padded(bytes: usize) -> usize {
-    bytes.next_multiple_of(crate::plan::ALIGNMENT)
+    bytes.next_multiple_of(skipstone_kernels::arena::ALIGNMENT)
 }
 
 /// Takes `len` elements from the front of the scratch.

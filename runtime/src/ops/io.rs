@@ -11,7 +11,7 @@ use skipstone_kernels::threads::Pool;
 
 use crate::bytes::Bytes;
 use crate::error::OpError;
-use crate::tensor::{Element, Tensor, elements, elements_mut};
+use crate::tensor::{Element, Fact, Tensor, elements, elements_mut};
 
 /// Where an operand lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,17 @@ pub enum Place {
     Constant(usize),
     /// In the arena, at these bytes.
     Arena(Range<usize>),
+}
+
+/// A named tensor at the plan's edge.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Name of the model's input or output.
+    pub name: String,
+    /// Type and shape.
+    pub fact: Fact,
+    /// Where it lies.
+    pub place: Place,
 }
 
 /// Operands of one step, as the plan placed them.

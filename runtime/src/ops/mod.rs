@@ -21,8 +21,8 @@ use skipstone_kernels::gemm::Weights;
 use crate::bytes::Bytes;
 use crate::error::{Error, OpError};
 use crate::options::{Memory, Precision};
-use crate::plan::Tuning;
 use crate::tensor::{Element, Fact, Peek, Tensor};
+use crate::tuning::Tuning;
 
 pub mod accumulate;
 pub mod activate;
@@ -98,7 +98,7 @@ pub mod window_pool;
 use axes::{Axes, Left, Nhwc};
 pub use candidates::{Candidate, Candidates, Task};
 pub use foreign::{FALLBACK, Foreign, ForeignOp};
-pub use io::{Io, Operands, Place};
+pub use io::{Io, Operands, Place, Port};
 
 /// What every operator answers.
 pub trait Operator {

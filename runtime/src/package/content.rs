@@ -10,15 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skipstone_kernels::{Isa, PACKING};
 
 use super::container::{ALIGNMENT, refused};
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::graph::{Block, Graph, MAX_DEPTH, Node, ValueId, Variable};
-use crate::model::Info;
+use crate::info::{Info, PackedFor};
 use crate::ops::{Choice, Op, Packing};
-use crate::options::{Memory, Precision};
 use crate::tensor::{Fact, Tensor};
 
 /// Most bytes that all tensors of a graph may take together.
@@ -34,50 +32,6 @@ pub(super) struct Content {
     nodes: Vec<StoredNode>,
     inputs: Vec<usize>,
     outputs: Vec<(String, usize)>,
-}
-
-/// What weights were packed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PackedFor {
-    /// Instruction set of the kernels.
-    pub isa: Isa,
-    /// Memory against speed.
-    pub memory: Memory,
-    /// How weights are stored.
-    pub precision: Precision,
-    /// Version of the kernels' packed forms.
-    packing: u32,
-}
-
-impl PackedFor {
-    /// The forms of this build.
-    pub(super) fn new(isa: Isa, memory: Memory, precision: Precision) -> Self {
-        Self { isa, memory, precision, packing: PACKING }
-    }
-
-    /// Refuses forms that this build's kernels do not read, and instruction sets that the CPU or the caller rules out.
-    pub(crate) fn check(&self, asked: Option<Isa>) -> Result<()> {
-        let refused = |reason: String| refused("package.target", &reason);
-        if self.packing != PACKING {
-            return Err(refused(
-                "its weights are packed as another version's kernels want them; compile it again".into(),
-            ));
-        }
-        if let Some(asked) = asked.filter(|&isa| isa != self.isa) {
-            return Err(refused(format!(
-                "it is for {} only, not for {asked}; compile it with --target generic",
-                self.isa
-            )));
-        }
-        if !self.isa.is_available() {
-            let available = Isa::available().map(Isa::name).collect::<Vec<_>>().join(", ");
-            return Err(refused(format!(
-                "it is for {}, this CPU has {available}; compile it with --target generic",
-                self.isa
-            )));
-        }
-        Ok(())
-    }
 }
 
 #[derive(Serialize, Deserialize)]

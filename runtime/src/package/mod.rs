@@ -9,8 +9,6 @@
 
 #[cfg(test)]
 pub(crate) mod attack;
-#[cfg(feature = "onnx")]
-mod compile;
 mod container;
 mod content;
 #[cfg_attr(not(feature = "signatures"), path = "unsigned.rs")]
@@ -29,15 +27,13 @@ use skipstone_kernels::mapping::Mapping;
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node};
-use crate::model::Info;
+use crate::info::Info;
 use crate::ops::{Op, Operator, Packing};
 use crate::plan::{Plan, Target, Tuning};
 use container::{Container, Kind};
 use content::{Content, StoredInfo, StoredVariable, Weights};
 
-#[cfg(feature = "onnx")]
-pub use compile::{Recipe, compile};
-pub use content::PackedFor;
+pub use crate::info::{PackageInfo, PackedFor};
 pub use signature::*;
 
 /// The name of what was taken from weights in a package's metadata: a line for each node.
@@ -103,17 +99,6 @@ pub fn operators(path: &Path) -> Result<BTreeSet<&'static str>> {
     let len = file.metadata().map_err(io)?.len();
     let package = Package::read(&map(&file, 0, len, path)?, None)?;
     Ok(package.graph.walk().map(|node| node.op.entry()).collect())
-}
-
-/// What is known of a package beside its model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackageInfo {
-    /// What its weights are packed for; `None` for any instruction set.
-    pub packed_for: Option<PackedFor>,
-    /// Ed25519 public key of who signed it.
-    pub signer: Option<[u8; 32]>,
-    /// Its size.
-    pub bytes: usize,
 }
 
 /// What a package holds, checked.

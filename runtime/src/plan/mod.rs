@@ -7,51 +7,21 @@
 mod flow;
 mod memory;
 mod planner;
-#[cfg_attr(not(any(feature = "tuning", test)), allow(dead_code, reason = "only tuning uses it"))]
-mod tuning;
 
-use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
 
+pub use crate::ops::Port;
+pub use crate::options::Target;
+pub use crate::tuning::{Measured, Timed, Tuning};
 pub use flow::{Arm, Branch, Flow, Move, Repeat};
 pub use memory::{ALIGNMENT, Layout, Request};
-pub use tuning::{Measured, Timed, Tuning};
 
 use crate::error::Result;
 use crate::graph::{Graph, Removed};
 use crate::ops::{BindContext, Choice, Execute, Io, Op, Operands, Operator, Packing, Place};
-use crate::options::{Memory, Precision};
 use crate::tensor::{Fact, Tensor};
-
-/// What planning needs to know beside the graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    /// Instruction set to choose kernels for.
-    pub isa: Isa,
-    /// Threads the plan will be run with.
-    pub threads: usize,
-    /// Memory against speed.
-    pub memory: Memory,
-    /// How weights are stored.
-    pub precision: Precision,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let memory = match self.memory {
-            Memory::Fast => "fast",
-            Memory::Small => "small",
-        };
-        let precision = match self.precision {
-            Precision::F32 => "f32",
-            Precision::F16 => "f16",
-        };
-        write!(f, "{}, threads {}, memory {memory}, precision {precision}", self.isa, self.threads)
-    }
-}
 
 /// One kernel call, or a branch or loop over the steps behind it.
 #[derive(Clone)]
@@ -82,17 +52,6 @@ impl Step {
         let operands = inputs.map(|(_, fact)| fact).chain(&self.outputs).map(Fact::bytes);
         operands.chain(self.choice.packed.iter().map(|weights| weights.len())).map(|bytes| bytes as u64).sum()
     }
-}
-
-/// A named tensor at the plan's edge.
-#[derive(Clone, Debug)]
-pub struct Port {
-    /// Name of the model's input or output.
-    pub name: String,
-    /// Type and shape.
-    pub fact: Fact,
-    /// Where it lies.
-    pub place: Place,
 }
 
 /// An input that sessions hold.

@@ -15,14 +15,14 @@ use skipstone_kernels::arena::Arena;
 use skipstone_kernels::threads::Pool;
 
 use crate::cores::Cores;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::model::Engine;
 use crate::ops::Place;
 use crate::plan::Port;
 use crate::tensor::{Fact, Tensor, TensorView};
 
+use crate::value::Value;
 use run::Run;
-pub use variables::Value;
 use variables::Variables;
 pub(crate) use variables::find;
 

@@ -5,7 +5,8 @@ use skipstone_onnx::proto::Model;
 use super::super::import::tensor::Files;
 use super::{Made, Step};
 use crate::error::{Error, Result};
-use crate::model::{Lowered, Shapes};
+use crate::graph::Lowered;
+use crate::info::Shapes;
 
 /// Whether the fallback has an operator of this name.
 pub(in crate::onnx) fn knows(_op_type: &str) -> bool {

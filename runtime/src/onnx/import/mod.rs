@@ -58,7 +58,7 @@ use self::variables::Declared;
 use super::fallback;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::model::Shapes;
+use crate::info::Shapes;
 use crate::ops::cast::Cast;
 use crate::tensor::{DType, Fact, Shape};
 

@@ -17,7 +17,7 @@ use super::build::Halt;
 use super::{Held, Importer, call, input_fact, tensor};
 use crate::error::{Error, Result};
 use crate::graph::Variable;
-use crate::model::Shapes;
+use crate::info::Shapes;
 use crate::ops::Semantics;
 use crate::ops::cast::Cast;
 

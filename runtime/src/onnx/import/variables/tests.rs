@@ -13,7 +13,7 @@ fn both(bytes: &[u8]) -> [Model; 2] {
     let model = Model::from_bytes(bytes, &Options::default()).unwrap();
     let path = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(path.path(), bytes).unwrap();
-    let (package, _) = crate::package::compile(path.path(), &crate::package::Recipe::default(), None).unwrap();
+    let (package, _) = crate::compile(path.path(), &crate::Recipe::default(), None).unwrap();
     [model, Model::from_bytes(&package, &Options::default()).unwrap()]
 }
 

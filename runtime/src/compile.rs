@@ -8,13 +8,15 @@ use ed25519_dalek::SigningKey;
 use skipstone_kernels::Isa;
 use skipstone_kernels::arena::AlignedVec;
 
-use super::{Package, PackedFor, REMOVED, WARNING, write_tuned};
 use crate::error::{Error, OpError, Result};
 use crate::graph;
-use crate::measure::RandomInputs;
-use crate::model::{Info, Lowered, Model, Shapes, Source};
+use crate::graph::{Lowered, Source};
+use crate::info::{Info, PackedFor, Shapes};
+use crate::model::Model;
 use crate::options::{Memory, Options, Precision};
+use crate::package::{Package, REMOVED, WARNING, write_tuned};
 use crate::plan::{Plan, Target, Tuning};
+use crate::tune::RandomInputs;
 
 /// What a package is to be.
 #[derive(Clone, Debug, Default)]

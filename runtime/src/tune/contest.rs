@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use super::RandomInputs;
 use crate::cores::Cores;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::model::Engine;
 use crate::ops::Task;
 use crate::plan::{Measured, Plan, Program, Target, Timed, Tuning};
 use crate::session::Session;

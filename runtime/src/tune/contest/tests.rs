@@ -3,12 +3,12 @@ use skipstone_kernels::activation::Activation;
 
 use super::*;
 use crate::Model;
-use crate::measure::Tuner;
 use crate::ops::check::{Random, assert_close};
 use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
 use crate::options::{Options, Tune};
 use crate::tensor::{DType, Fact, Shape, Tensor};
+use crate::tune::Tuner;
 
 /// Three convolutions, the last two of which do the same.
 fn network() -> Graph {
@@ -59,7 +59,7 @@ fn a_measured_plan_computes_the_same_and_is_made_again_of_what_was_stored() {
         }
         let steps = &model.plan().unwrap().steps;
         for step in steps {
-            let Some(measured) = tuning.measured(step) else { continue };
+            let Some(measured) = tuning.task(&step.choice.candidates.task) else { continue };
             assert_eq!(measured.chosen().unwrap().kernel, step.choice.kernel);
             assert!(measured.kernels.len() > 1 && measured.kernels.iter().all(|timed| timed.nanos > 0));
         }

@@ -19,10 +19,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
-use super::{Step, Target};
 use crate::error::{Error, Result};
 use crate::machine;
-use crate::ops::Task;
+use crate::options::Target;
 
 /// First bytes of every file.
 const MAGIC: &[u8; 8] = b"SKIPTUNE";
@@ -32,6 +31,16 @@ const VERSION: u32 = 1;
 const HEADER: usize = 8 + 4 + 16;
 /// Most bytes of a file: a network of ten thousand different steps would take a tenth.
 const MAX_BYTES: u64 = 1 << 24;
+
+/// What a step computes, on operands of which types and shapes: equal tasks take equal time. Plain bytes, to be compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Task(Vec<u8>);
+
+impl Task {
+    pub(crate) fn new(written: Vec<u8>) -> Self {
+        Self(written)
+    }
+}
 
 /// Kernels measured on one machine, for one target. Made by [`Tune::Measure`](crate::Tune::Measure).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -184,13 +193,9 @@ impl Tuning {
         self.tasks.is_empty()
     }
 
-    /// What was measured of a step's kernels.
+    /// What was measured of the kernels for a task.
     #[must_use]
-    pub fn measured(&self, step: &Step) -> Option<&Measured> {
-        self.task(&step.choice.candidates.task)
-    }
-
-    pub(crate) fn task(&self, task: &Task) -> Option<&Measured> {
+    pub fn task(&self, task: &Task) -> Option<&Measured> {
         self.tasks.get(task)
     }
 

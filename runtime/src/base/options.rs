@@ -1,6 +1,7 @@
 //! What a caller may choose about how a model is planned and run.
 
 use std::collections::BTreeMap;
+use std::fmt;
 #[cfg(any(feature = "tuning", test))]
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use skipstone_kernels::Isa;
 
 use crate::cores::PowerMode;
 #[cfg(any(feature = "tuning", test))]
-use crate::plan::Tuning;
-use crate::session::Value;
+use crate::tuning::Tuning;
+use crate::value::Value;
 
 /// How much memory planning may spend for speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,33 @@ pub enum Precision {
     /// else is in f32, the tensors between operators included, and so are products that go past 65504, the end of half
     /// precision. Convolutions of 3x3 by Winograd's method and depthwise ones always are.
     F16,
+}
+
+/// What planning needs to know beside the graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Instruction set to choose kernels for.
+    pub isa: Isa,
+    /// Threads the plan will be run with.
+    pub threads: usize,
+    /// Memory against speed.
+    pub memory: Memory,
+    /// How weights are stored.
+    pub precision: Precision,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let memory = match self.memory {
+            Memory::Fast => "fast",
+            Memory::Small => "small",
+        };
+        let precision = match self.precision {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+        };
+        write!(f, "{}, threads {}, memory {memory}, precision {precision}", self.isa, self.threads)
+    }
 }
 
 /// How a kernel is chosen where several could run a step. All give the same answer within the tolerance of the library;

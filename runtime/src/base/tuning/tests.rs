@@ -11,7 +11,7 @@ use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
 use crate::ops::matmul::MatMul;
 use crate::options::{Memory, Options, Precision, Tune};
-use crate::plan::Plan;
+use crate::plan::{Plan, Step};
 use crate::tensor::Tensor;
 use crate::{Model, package};
 
@@ -123,7 +123,7 @@ fn a_file_gives_back_what_was_stored() {
     let path = folder.path().join("model.tune");
     tuning.save(&path).unwrap();
     assert_eq!(Tuning::open(&path).unwrap(), tuning);
-    let measured = tuning.measured(&step(&graphs()[0].0, Some(&tuning))).unwrap().clone();
+    let measured = tuning.task(&step(&graphs()[0].0, Some(&tuning)).choice.candidates.task).unwrap().clone();
     assert_eq!((measured.by_model().unwrap().nanos, measured.chosen().unwrap().nanos), (500, 480));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     assert!(tuning.save(folder.path()).is_err());

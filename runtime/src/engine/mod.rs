@@ -1,0 +1,41 @@
+//! The engine: what the sessions of a model share. A program of ours, or a model that the fallback runs whole.
+
+use std::sync::Arc;
+
+use crate::graph::ForeignModel;
+use crate::ops::Port;
+use crate::plan::{Plan, Program, Variable};
+
+/// What runs a model: our plan, or the front end.
+#[derive(Clone)]
+pub(crate) enum Engine {
+    Native(Arc<Program>),
+    Foreign(Arc<ForeignModel>),
+}
+
+impl Engine {
+    pub(crate) fn plan(&self) -> Option<&Plan> {
+        match self {
+            Self::Native(program) => Some(program.plan()),
+            Self::Foreign(_) => None,
+        }
+    }
+
+    pub(crate) fn inputs(&self) -> &[Port] {
+        match self {
+            Self::Native(program) => &program.plan().inputs,
+            Self::Foreign(model) => &model.inputs,
+        }
+    }
+
+    pub(crate) fn variables(&self) -> &[Variable] {
+        self.plan().map_or(&[], |plan| &plan.variables)
+    }
+
+    pub(crate) fn outputs(&self) -> &[Port] {
+        match self {
+            Self::Native(program) => &program.plan().outputs,
+            Self::Foreign(model) => &model.outputs,
+        }
+    }
+}

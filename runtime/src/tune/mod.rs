@@ -1,0 +1,9 @@
+//! Measuring kernels against each other on the machine that will run them, on random inputs.
+
+#[cfg(any(feature = "tuning", test))]
+mod contest;
+mod random;
+mod tuner;
+
+pub use random::RandomInputs;
+pub(crate) use tuner::Tuner;
