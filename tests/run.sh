@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The test command: everything that has to hold, from formatting to aarch64 under an emulator.
 #
-#   tests/run.sh               all sections; stops at the first that fails
+#   tests/run.sh               all sections; stops at the first that fails. Behind the builds, two lanes of sections
+#                              run at the same time: the output of each comes in one piece when it is done
 #   tests/run.sh parity zoo    only these sections
 #
 # Needs cargo (through rustup), Python 3.11 with venv, and for the aarch64 sections root, since
@@ -106,8 +107,12 @@ size() { "$python" tests/size.py; }
 # The Swift package on Linux, and the library that it links on an iPhone.
 ios() { tests/ios.sh; }
 
-sections=(environment format lint rust device release zoo operators architectures conformance malformed samples pretrained accuracy int8 aarch64 aarch64_zoo package instructions android size ios)
-passed=0
+# What everything else needs, one after another.
+builds=(environment format lint rust device release)
+# Neither lane keeps two cores busy: one waits for the interpreter, the other for the linker, downloads and an emulator.
+desktop=(zoo operators architectures conformance malformed samples pretrained accuracy int8)
+phones=(android size aarch64 aarch64_zoo package instructions ios)
+sections=("${builds[@]}" "${desktop[@]}" "${phones[@]}")
 
 # `set -e` does not reach into a function that is part of a condition: hence the subshell.
 section() {
@@ -118,14 +123,47 @@ section() {
     status=$?
     set -e
     if [ $status -ne 0 ]; then
-        printf -- '-- %s failed after %d s\n\n%d passed, 1 failed\n' "$1" $((SECONDS - began)) $passed
+        printf -- '-- %s failed after %d s\n' "$1" $((SECONDS - began))
         exit 1
     fi
-    passed=$((passed + 1))
     printf -- '-- %s: %d s\n' "$1" $((SECONDS - began))
 }
 
-[ $# -gt 0 ] || set -- "${sections[@]}"
+# Runs sections one after another, and shows the output of each when it is done.
+lane() {
+    local name output status
+    for name in "$@"; do
+        output=build/output/$name.txt
+        status=0
+        "$0" "$name" >"$output" 2>&1 || status=$?
+        cat "$output"
+        [ $status -eq 0 ] || return 1
+    done
+}
+
+everything() {
+    local name lanes
+    for name in "${builds[@]}"; do
+        section "$name"
+    done
+    mkdir -p build/output
+    # Job control gives each lane a process group, so that all of it can be ended.
+    set -m
+    lane "${desktop[@]}" &
+    lanes=-$!
+    lane "${phones[@]}" &
+    lanes+=" -$!"
+    trap "kill -- $lanes 2>/dev/null" EXIT
+    wait -n
+    wait -n
+    trap - EXIT
+    printf '\n%d sections passed\n' ${#sections[@]}
+}
+
+if [ $# -eq 0 ]; then
+    everything
+    exit
+fi
 for name in "$@"; do
     if [[ " ${sections[*]} " != *" $name "* ]]; then
         printf 'no section "%s"; there are: %s\n' "$name" "${sections[*]}" >&2
@@ -135,4 +173,3 @@ done
 for name in "$@"; do
     section "$name"
 done
-printf '\n%d passed, 0 failed\n' $passed
