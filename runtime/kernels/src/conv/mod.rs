@@ -22,11 +22,11 @@ use crate::bottleneck::Stage;
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::threads::Pool;
-use crate::{depthwise, gemm, qdepthwise, qgemm, sparse, stem, winograd};
+use crate::{depthwise, depthwise_chw, gemm, qdepthwise, qgemm, sparse, stem, winograd};
 
 /// The families that compute with f32. Of two kernels with equal cost, the first is chosen.
 pub static FLOATS: &[Family<dyn FloatKernel>] =
-    &[depthwise::FAMILY, gemm::FAMILY, winograd::FAMILY, stem::FAMILY, sparse::FAMILY];
+    &[depthwise::FAMILY, gemm::FAMILY, winograd::FAMILY, stem::FAMILY, sparse::FAMILY, depthwise_chw::FAMILY];
 
 /// The families that multiply bytes.
 pub static BYTES: &[Family<dyn ByteKernel>] = &[qdepthwise::FAMILY, qgemm::FAMILY];
@@ -52,6 +52,12 @@ impl<K: ?Sized> Family<K> {
 /// The kernels of all families for an instruction set that take a task, with their costs.
 pub fn candidates<K: ?Sized>(families: &[Family<K>], isa: Isa, task: &Task<'_>) -> Vec<(&'static K, f64)> {
     families.iter().flat_map(|family| (family.candidates)(isa, task)).collect()
+}
+
+/// The cost of reading packed weights that are used once: those of a whole network do not stay in a cache, and arrive
+/// at about six bytes per cycle.
+pub(crate) fn streamed(bytes: usize) -> f64 {
+    bytes as f64 / 3.0
 }
 
 /// The kernel of this name, if this build can run it.

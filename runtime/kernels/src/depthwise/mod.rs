@@ -19,6 +19,7 @@ use crate::parallel::Output;
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
 use run::{Input, Rows};
+pub(crate) use run::{WIDTH, column};
 
 /// A kernel of the family.
 pub struct Variant {

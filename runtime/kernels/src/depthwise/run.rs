@@ -127,7 +127,7 @@ const PAIRS: usize = 32;
 
 /// Output columns of a tile: seven sums and the weights of a kernel row fit any register file, and the feature maps of
 /// a network for 224 pixels have widths that are multiples of seven.
-const WIDTH: usize = 7;
+pub(crate) const WIDTH: usize = 7;
 
 /// Input columns under a tile of the widest kernel of two rows.
 const MAX_COLUMNS: usize = WIDTH + 4;
@@ -476,7 +476,11 @@ impl Pixels {
 
 /// Adds an input column, counted from the left end of a tile's window, to the sums that use it.
 #[inline(always)]
-fn column<L: Lanes, const K: usize, const S: usize, const COLUMN: usize>(pixel: L, w: &[L; K], sums: &mut [L; WIDTH]) {
+pub(crate) fn column<L: Lanes, const K: usize, const S: usize, const COLUMN: usize>(
+    pixel: L,
+    w: &[L; K],
+    sums: &mut [L; WIDTH],
+) {
     for p in 0..WIDTH {
         if COLUMN >= p * S && COLUMN - p * S < K {
             sums[p] = pixel.mul_add(w[COLUMN - p * S], sums[p]);

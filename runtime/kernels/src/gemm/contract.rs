@@ -7,7 +7,7 @@ use super::{
 };
 use crate::arena::AlignedVec;
 use crate::bottleneck::Stage;
-use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, product};
+use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, product, streamed};
 use crate::depthwise;
 use crate::isa::Isa;
 use crate::threads::Pool;
@@ -23,7 +23,8 @@ fn of_task(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
     }
     let depth = product(&[s.taps(), s.group_in()]);
     let kernels = candidates(isa, task.weights, s.pixels(), depth, s.group_out());
-    kernels.map(|(v, cost)| (v as &dyn FloatKernel, cost * s.groups as f64)).collect()
+    let weights = if s.pixels() == 1 { product(&[depth, s.out_c, task.weights.size()]) } else { 0 };
+    kernels.map(|(v, cost)| (v as &dyn FloatKernel, cost * s.groups as f64 + streamed(weights))).collect()
 }
 
 /// Whether the family takes a convolution: all except those that [`depthwise`] handles.

@@ -125,6 +125,14 @@ impl Lanes for F32x8 {
         })
     }
     #[inline(always)]
+    fn unzip(self, next: Self) -> (Self, Self) {
+        // SAFETY: `self` is the proof. The shuffles work within 128 bits; the permutation orders their results.
+        unsafe {
+            let order = |x| F32x8(_mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(x))));
+            (order(_mm256_shuffle_ps::<0x88>(self.0, next.0)), order(_mm256_shuffle_ps::<0xdd>(self.0, next.0)))
+        }
+    }
+    #[inline(always)]
     fn if_less(self, bound: Self, yes: Self, no: Self) -> Self {
         // SAFETY: `self` is the proof.
         F32x8(unsafe { _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, bound.0)) })

@@ -119,6 +119,16 @@ impl Lanes for F32x16 {
         })
     }
     #[inline(always)]
+    fn unzip(self, next: Self) -> (Self, Self) {
+        // SAFETY: `self` is the proof.
+        unsafe {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+            let pick = |lanes| F32x16(_mm512_permutex2var_ps(self.0, lanes, next.0));
+            (pick(even), pick(odd))
+        }
+    }
+    #[inline(always)]
     fn if_less(self, bound: Self, yes: Self, no: Self) -> Self {
         // SAFETY: `self` is the proof.
         F32x16(unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, bound.0), no.0, yes.0) })

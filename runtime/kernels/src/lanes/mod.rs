@@ -128,6 +128,8 @@ pub(crate) trait Lanes: Copy {
     fn round(self) -> Self;
     /// 2 to the power of `self`, for integers `self` in -126..=127; unspecified where `self` is NaN.
     fn pow2(self) -> Self;
+    /// The lanes of `self` and then of `next` with even and those with odd index.
+    fn unzip(self, next: Self) -> (Self, Self);
     /// `self < bound ? yes : no`; `no` where either is NaN.
     fn if_less(self, bound: Self, yes: Self, no: Self) -> Self;
 }

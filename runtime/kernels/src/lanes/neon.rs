@@ -137,6 +137,11 @@ impl Lanes for F32x4 {
         })
     }
     #[inline(always)]
+    fn unzip(self, next: Self) -> (Self, Self) {
+        // SAFETY: `self` is the proof.
+        unsafe { (F32x4(vuzp1q_f32(self.0, next.0)), F32x4(vuzp2q_f32(self.0, next.0))) }
+    }
+    #[inline(always)]
     fn if_less(self, bound: Self, yes: Self, no: Self) -> Self {
         // SAFETY: `self` is the proof.
         F32x4(unsafe { vbslq_f32(vcltq_f32(self.0, bound.0), yes.0, no.0) })

@@ -84,6 +84,10 @@ impl<const N: usize> Lanes for Portable<N> {
     fn pow2(self) -> Self {
         self.map(f32::exp2)
     }
+    fn unzip(self, next: Self) -> (Self, Self) {
+        let at = |i: usize| if i < N { self.0[i] } else { next.0[i - N] };
+        (Self(std::array::from_fn(|i| at(2 * i))), Self(std::array::from_fn(|i| at(2 * i + 1))))
+    }
     fn if_less(self, bound: Self, yes: Self, no: Self) -> Self {
         Self(std::array::from_fn(|i| if self.0[i] < bound.0[i] { yes.0[i] } else { no.0[i] }))
     }

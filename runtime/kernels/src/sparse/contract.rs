@@ -1,7 +1,7 @@
 //! The contract of convolution kernels, implemented by this family.
 
-use super::{VARIANTS, Variant, Weights, pack, packed_len, run, takes};
-use crate::conv::{self, Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};
+use super::{Sparse, VARIANTS, Variant, Weights, fits, pack, packed_len, run, slot_parts, takes};
+use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};
 use crate::isa::Isa;
 use crate::threads::Pool;
 
@@ -29,7 +29,7 @@ impl Kernel for Variant {
         "sparse_f32_scalar"
     }
     fn takes(&self, task: &Task<'_>) -> bool {
-        takes(task) && task.weights == conv::Weights::F32
+        takes(task)
     }
 }
 
@@ -46,21 +46,22 @@ impl FloatKernel for Variant {
         pack(shape, filters, to);
     }
 
-    fn scratch_len(&self, _shape: &ConvShape, _scaled: bool, _threads: usize) -> usize {
-        0
+    fn scratch_len(&self, shape: &ConvShape, scaled: bool, threads: usize) -> usize {
+        product(&[slot_parts(self, shape, scaled).iter().sum(), threads])
     }
 
-    fn run(&self, args: Conv<'_>, _scratch: &mut [f32], pool: &Pool) {
+    fn run(&self, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
         let Conv { shape, input, packed, out, epilogue, scale } = args;
         shape.check();
         assert!(self.isa.is_available(), "this CPU does not have {}", self.isa);
-        assert!(shape.is_pointwise() && shape.groups == 1 && scale.is_none(), "a sparse convolution");
+        assert!(fits(shape) && (scale.is_none() || shape.is_pointwise()), "a sparse convolution");
         assert_eq!(input.len(), shape.input_len(), "input length");
         assert_eq!(out.len(), product(&[shape.pixels(), shape.out_c]), "output length");
+        assert!(scale.is_none_or(|scale| scale.len() == product(&[shape.batch, shape.in_c])), "scale length");
         epilogue.check(shape.out_c, out.len());
         let weights = Weights::new(shape, packed).expect("the packed weights");
         if !out.is_empty() {
-            run(self, shape, input, weights, out, epilogue, pool);
+            run(self, Sparse { shape, input, weights, out, epilogue, scale }, scratch, pool);
         }
     }
 }

@@ -1,6 +1,10 @@
-//! Sparse 1x1 convolution over planes (NCHW), and products of a single row: zero weights cost nothing.
+//! Sparse convolution over planes (NCHW), and products of a single row: zero weights cost nothing.
 //!
 //! `out[f, pixel] = epilogue(sum over the nonzero weights of filter f of w[f, c] * in[c, pixel])`
+//!
+//! This is the 1x1 convolution. For a larger kernel, each tap of each channel counts as a channel: the pixels under a
+//! tap are gathered into a plane first, for as many rows at once as stay in the cache. So the first convolution of a
+//! network can write planes, even though hardly any of its weights are zero.
 //!
 //! Pixels are in the lanes of registers. A filter's weights come one by one, each with the 16-bit index of its channel:
 //! a weight is broadcast and multiplied with a tile of its channel's plane, and the sums of the tile stay in registers
@@ -8,7 +12,8 @@
 //! AVX-512, and a plane of 7x7 is one with NEON. The last register of a tile and the last tile of a plane reach back
 //! over pixels that are already done and compute them again, so no load is masked unless the whole plane is smaller
 //! than a register. Short tiles have several sets of sums, used by successive weights in turn, so that no multiply-add
-//! waits for the one before.
+//! waits for the one before. If input channels are scaled (squeeze-and-excite), the weights of a filter are scaled
+//! before they are used.
 //!
 //! A zero weight is not multiplied even if the pixel is infinite or NaN.
 //!
@@ -16,6 +21,7 @@
 //! then the weights, then their channels.
 
 mod contract;
+mod gather;
 mod scalar;
 mod tile;
 
@@ -23,12 +29,15 @@ use std::ops::Range;
 
 use bytemuck::{cast_slice, cast_slice_mut};
 
-use crate::conv::{ConvShape, Filters, Images, Task, product};
-use crate::epilogue::{Epilogue, Stored};
+use crate::conv::{ConvShape, Filters, Images, Task, product, streamed};
+use crate::epilogue::{Epilogue, InRegisters, Rest, Stored};
 use crate::isa::Isa;
-use crate::parallel::Output;
+use crate::parallel::{Output, share_units};
+use crate::planes::Padded;
+use crate::simd::{self, Simd, dispatch};
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
+use gather::{Gather, Windows};
 use tile::{Kernel, TILES, Tile};
 
 /// A kernel of the family.
@@ -40,11 +49,13 @@ pub struct Variant {
     /// Pixels per register.
     width: usize,
     kernel: Kernel,
+    gather: Gather,
 }
 
-/// The entries of the table: whether the kernel is built, name, instruction set, pixels per register, kernel.
+/// The entries of the table: whether the kernel is built, name, instruction set, pixels per register, kernel, and what
+/// gathers the pixels under its taps.
 macro_rules! variants {
-    ($(#[cfg($built:meta)] $name:literal $isa:ident $width:literal $kernel:path;)*) => {
+    ($(#[cfg($built:meta)] $name:literal $isa:ident $width:literal $kernel:path, $gather:path;)*) => {
         &[$(#[cfg(any($built, feature = "foreign"))] Variant {
             name: $name,
             isa: Isa::$isa,
@@ -53,6 +64,10 @@ macro_rules! variants {
             kernel: $kernel,
             #[cfg(not($built))]
             kernel: scalar::rows,
+            #[cfg($built)]
+            gather: $gather,
+            #[cfg(not($built))]
+            gather: scalar::gather,
         },)*]
     };
 }
@@ -61,55 +76,76 @@ macro_rules! variants {
 /// packing only. All have the same packed layout.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "sparse_f32_avx512" Avx512 16 tile::avx512;
+    "sparse_f32_avx512" Avx512 16 tile::avx512, gather::avx512;
     #[cfg(target_arch = "x86_64")]
-    "sparse_f32_avx2" Avx2 8 tile::avx2;
+    "sparse_f32_avx2" Avx2 8 tile::avx2, gather::avx2;
     #[cfg(target_arch = "aarch64")]
-    "sparse_f32_neon" Neon 4 tile::neon;
+    "sparse_f32_neon" Neon 4 tile::neon, gather::neon;
     #[cfg(all())]
-    "sparse_f32_scalar" Scalar 8 scalar::rows;
+    "sparse_f32_scalar" Scalar 8 scalar::rows, scalar::gather;
 };
 
-/// Most input channels: channel indices have 16 bits.
-const MAX_CHANNELS: usize = 1 << 16;
+/// Most weights of a filter: their indices have 16 bits.
+const MAX_DEPTH: usize = 1 << 16;
 
-/// Whether a convolution is of this family: no scale, no groups, and constant weights. Pixels are read in place, so the
-/// images must be planes, or a single pixel each.
+/// Weights of a filter, the zeros included.
+fn depth(shape: &ConvShape) -> usize {
+    shape.in_c.saturating_mul(shape.taps())
+}
+
+/// Whether the geometry is of this family.
+fn fits(s: &ConvShape) -> bool {
+    s.groups == 1 && depth(s) <= MAX_DEPTH && (s.is_pointwise() || Padded::takes(s))
+}
+
+/// Whether a convolution is of this family: no groups, and constant weights. The images must be planes, or a single
+/// pixel each.
 fn takes(task: &Task<'_>) -> bool {
     let s = task.shape;
-    s.is_pointwise()
-        && s.groups == 1
-        && s.in_c <= MAX_CHANNELS
+    let single = s.is_pointwise() && s.in_h * s.in_w == 1;
+    fits(s)
         && task.constant
-        && !task.scaled
-        && (task.images == Images::Nchw || (task.images == Images::Nhwc && s.in_h * s.in_w == 1))
+        && (!task.scaled || s.is_pointwise())
+        && (task.images == Images::Nchw || (task.images == Images::Nhwc && single))
 }
 
 impl Variant {
-    /// Splits a plane into the tiles that take the least time.
+    /// Splits planes into the tiles that take the least time, for filters of `weights` weights each.
     #[inline(never)]
-    fn tiles(&self, plane: usize) -> Tiles {
+    fn tiles(&self, plane: usize, depth: usize, filters: usize, weights: usize) -> Tiles {
         let all = plane.div_ceil(self.width).max(1);
         let fits = TILES.iter().filter(|(registers, _)| *registers <= all);
-        let tiles = fits.map(|&(registers, sets)| Tiles {
-            registers,
-            count: all.div_ceil(registers),
-            step: step(registers, sets),
+        let tiles = fits.map(|&(registers, sets)| {
+            let count = all.div_ceil(registers);
+            let uses = filters as f64 * weights as f64;
+            // A plane that begins anywhere has all its registers across two lines of the cache.
+            let across = !plane.is_multiple_of(self.width);
+            let packed = self.isa != Isa::Scalar
+                && plane >= self.width
+                && (across || count > 1)
+                && uses >= WORTH_PACKING * depth as f64;
+            let loads = registers as f64 * if across && !packed { 2.0 } else { 1.0 };
+            let bytes = registers * self.width * size_of::<f32>();
+            // The share of pixels that do not stay in the first-level cache.
+            let far = (1.0 - FIRST_LEVEL / (bytes as f64 * depth as f64)).max(0.0);
+            let step = (loads + 2.0).max(8.0 / sets as f64) + far * FAR * bytes as f64;
+            let packing = if packed { 3.0 * (registers * depth) as f64 } else { 0.0 };
+            let filter = step * weights as f64 + 2.0 * registers as f64 + 40.0;
+            Tiles { registers, count, packed, time: count as f64 * (filters as f64 * filter + packing) }
         });
-        let time = |tiles: &Tiles| tiles.count as f64 * tiles.step;
-        tiles.min_by(|a, b| time(a).total_cmp(&time(b))).expect("a tile of one register")
+        tiles.min_by(|a, b| a.time.total_cmp(&b.time)).expect("a tile of one register")
     }
 
     /// Time by the model of [`gemm`](crate::gemm): every weight loads itself, its channel index and the pixels of its
     /// plane.
     fn cost(&self, shape: &ConvShape, nonzeros: usize) -> f64 {
-        let plane = shape.in_h * shape.in_w;
-        let Tiles { registers, count, step } = self.tiles(plane);
-        // Whether the pixels under a tile exceed the first-level cache.
-        let far = if shape.in_c * registers * self.width * size_of::<f32>() > FIRST_LEVEL { 1.5 } else { 1.0 };
-        let per_filter = 2.0 * registers as f64 + 20.0;
-        let once = step * far * nonzeros as f64 + per_filter * shape.out_c as f64;
-        once * count as f64 * shape.batch as f64
+        let windows = (!shape.is_pointwise()).then(|| Windows::new(shape, self.width));
+        let (plane, bands) = windows.as_ref().map_or((shape.in_h * shape.in_w, 1), |w| (w.pixels(), w.bands()));
+        let tiles = self.tiles(plane, depth(shape), shape.out_c, nonzeros.div_ceil(shape.out_c.max(1)));
+        // A gathered pixel is loaded and stored.
+        let gathered = windows.map_or(0, |_| 3 * depth(shape) * plane.div_ceil(self.width));
+        let read = if shape.pixels() == 1 { streamed(packed_len(shape, nonzeros)) } else { 0.0 };
+        (tiles.time + gathered as f64) * bands as f64 * shape.batch as f64 + read
     }
 }
 
@@ -118,18 +154,17 @@ struct Tiles {
     /// Registers per tile.
     registers: usize,
     count: usize,
-    /// Time of one weight on a tile.
-    step: f64,
+    /// Whether the pixels under a tile are copied, register by register, before they are read.
+    packed: bool,
+    time: f64,
 }
 
 /// Bytes of the first-level cache that pixels may take.
-const FIRST_LEVEL: usize = 32 * 1024;
-
-/// Time of one weight on a tile of `tile` registers with `sets` sets of sums: two loads start per cycle, and a sum is
-/// ready after four cycles.
-fn step(tile: usize, sets: usize) -> f64 {
-    (tile as f64 + 2.0).max(8.0 / sets as f64)
-}
+const FIRST_LEVEL: f64 = 40.0 * 1024.0;
+/// Time of reading a byte from the second-level cache, in loads: a line of 64 bytes takes about a cycle.
+const FAR: f64 = 2.0 / 64.0;
+/// Weights per input channel from which on the pixels are copied.
+const WORTH_PACKING: f64 = 6.0;
 
 /// Size in bytes of the packed weights, of which `nonzeros` are not zero.
 pub fn packed_len(shape: &ConvShape, nonzeros: usize) -> usize {
@@ -143,8 +178,8 @@ pub fn packed_len(shape: &ConvShape, nonzeros: usize) -> usize {
 /// If a length does not match the shape, or the count of nonzero weights does not fit in a `u32`.
 #[inline(never)]
 pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
-    let (depth, count) = (shape.in_c, shape.out_c);
-    assert!(shape.taps() == 1 && shape.groups == 1 && depth <= MAX_CHANNELS, "a sparse convolution");
+    let (depth, count) = (depth(shape), shape.out_c);
+    assert!(fits(shape) && (shape.taps() == 1 || matches!(filters, Filters::Oihw(_))), "a sparse convolution");
     let (Filters::Oihw(weights) | Filters::Io(weights)) = filters;
     assert_eq!(weights.len(), product(&[depth, count]), "weight length");
     let nonzeros = weights.iter().filter(|&&w| w != 0.0).count();
@@ -179,7 +214,7 @@ pub(crate) struct Weights<'a> {
     ends: &'a [u32],
     values: &'a [f32],
     channels: &'a [u16],
-    /// Channels of the input.
+    /// Channels of the input, or taps of all of them.
     depth: usize,
 }
 
@@ -193,23 +228,22 @@ impl<'a> Weights<'a> {
             return None;
         }
         let (values, channels) = rest.split_at(count * size_of::<f32>());
-        Some(Self { ends, values: cast_slice(values), channels: &cast_slice(channels)[..count], depth: shape.in_c })
+        Some(Self { ends, values: cast_slice(values), channels: &cast_slice(channels)[..count], depth: depth(shape) })
     }
 
-    /// Weights and channels of a filter. The channels are all valid.
+    /// Weights and channels of a filter.
     ///
     /// # Panics
-    /// If the filter's range is out of bounds, or a channel is not one of the input.
+    /// If the filter's range is out of bounds.
     fn filter(&self, filter: usize) -> (&'a [f32], &'a [u16]) {
         let range = self.ends[filter] as usize..self.ends[filter + 1] as usize;
-        let channels = &self.channels[range.clone()];
-        assert!(are_below(channels, self.depth), "channels of the input");
-        (&self.values[range], channels)
+        (&self.values[range.clone()], &self.channels[range])
     }
 
-    /// Whether every filter's range and channels are valid.
+    /// Whether every filter's range and channels are valid, and no filter has more weights than channels.
     fn is_sound(&self) -> bool {
-        self.ends.first() == Some(&0) && self.ends.is_sorted() && are_below(self.channels, self.depth)
+        let fits = |ends: &[u32]| ends[0] <= ends[1] && (ends[1] - ends[0]) as usize <= self.depth;
+        self.ends.first() == Some(&0) && self.ends.windows(2).all(fits) && are_below(self.channels, self.depth)
     }
 }
 
@@ -225,67 +259,184 @@ const WORTH_SHARING: usize = if cfg!(test) { 1 } else { 50_000 };
 /// Units per thread: several, so that a slow thread delays the others little.
 const UNITS_PER_THREAD: usize = 4;
 
-/// Computes a convolution whose slices were checked.
-fn run(
-    v: &Variant,
-    shape: &ConvShape,
-    input: &[f32],
-    weights: Weights<'_>,
-    out: &mut [f32],
-    epilogue: Epilogue<'_>,
-    pool: &Pool,
-) {
+/// Scratch elements of a thread: for the pixels under a tile, for the scaled weights of a filter, and for gathered
+/// pixels. Each part begins at a line of the cache.
+fn slot_parts(v: &Variant, shape: &ConvShape, scaled: bool) -> [usize; 3] {
+    let windows = (!shape.is_pointwise()).then(|| Windows::new(shape, v.width));
+    let plane = windows.as_ref().map_or(shape.in_h * shape.in_w, Windows::pixels);
+    let largest = plane.div_ceil(v.width).min(TILES[TILES.len() - 1].0) * v.width;
+    let packed = if plane < v.width || v.isa == Isa::Scalar { 0 } else { product(&[depth(shape), largest]) };
+    let scaled = if scaled { shape.in_c } else { 0 };
+    [packed, scaled, windows.map_or(0, |windows| windows.scratch_len())].map(|len| len.next_multiple_of(LINE))
+}
+
+/// Elements of a line of the cache.
+const LINE: usize = 16;
+
+/// A convolution whose slices were checked.
+struct Sparse<'a> {
+    shape: &'a ConvShape,
+    input: &'a [f32],
+    weights: Weights<'a>,
+    out: &'a mut [f32],
+    epilogue: Epilogue<'a>,
+    /// One factor per image and input channel.
+    scale: Option<&'a [f32]>,
+}
+
+fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
+    let Sparse { shape, input, weights, out, epilogue, scale } = args;
+    assert!(are_below(weights.channels, weights.depth), "channels of the input");
     let (plane, filters) = (shape.in_h * shape.in_w, shape.out_c);
-    let work = product(&[weights.values.len(), plane]);
-    let blocks = match pool.threads() {
-        threads if threads > 1 && work >= WORTH_SHARING => filters.min(threads * UNITS_PER_THREAD),
+    let windows = (!shape.is_pointwise()).then(|| Windows::new(shape, v.width));
+    let work = product(&[weights.values.len(), shape.out_h, shape.out_w]);
+    // Threads share the filters, or the bands if pixels are gathered.
+    let blocks = match (&windows, pool.threads()) {
+        (Some(windows), _) => windows.bands(),
+        (None, threads) if threads > 1 && work >= WORTH_SHARING => filters.min(threads * UNITS_PER_THREAD),
         _ => 1,
     };
-    let (image_in, image_out) = (product(&[plane, shape.in_c]), product(&[plane, filters]));
-    let to = Output::new(out);
     let (in_registers, rest) = epilogue.parts();
-    let Tiles { registers, count, .. } = v.tiles(plane);
-    let pixels = (registers * v.width).min(plane);
-    let unit = |image: usize, filters: Range<usize>| {
+    let to = Output::new(out);
+    let out = Out { start: &to, plane: shape.out_h * shape.out_w, bias: epilogue.bias, in_registers, rest };
+    let parts = slot_parts(v, shape, scale.is_some());
+    share_units(pool, shape.batch * blocks, pool.threads(), parts.iter().sum(), scratch, |task, slot| {
+        let (image, block) = (task / blocks, task % blocks);
+        let image_in = product(&[plane, shape.in_c]);
         let input = &input[image * image_in..][..image_in];
-        // SAFETY: the output has this image.
-        let out = unsafe { to.start().add(image * image_out) };
-        for tile in 0..count {
+        let (packed, slot) = slot.split_at_mut(parts[0]);
+        let (scaled, gathered) = slot.split_at_mut(parts[1]);
+        let scale = scale.map(|scale| &scale[image * shape.in_c..][..shape.in_c]);
+        let mut pixels = Pixels { input, plane, count: plane, scale, first: image * filters * out.plane };
+        let mut block = filters * block / blocks..filters * (block + 1) / blocks;
+        if let Some(windows) = &windows {
+            let rows = windows.rows(task % blocks);
+            pixels.first += rows.start * shape.out_w;
+            pixels.count = rows.len() * shape.out_w;
+            // SAFETY: the CPU has the instructions; the windows are those of the shape, for this width, and the slot
+            // has room for them.
+            pixels.input = unsafe { (v.gather)(windows, shape, input, rows, gathered) };
+            pixels.plane = pixels.count;
+            block = 0..filters;
+        }
+        // SAFETY: the CPU has the instructions; the input has `count` pixels of every channel; the output has every
+        // filter's, and no other task writes them.
+        unsafe { v.filters(weights, &pixels, block, &out, (packed, scaled)) }
+    });
+}
+
+/// Pixels that are computed at once.
+struct Pixels<'a> {
+    /// From the first pixel of the first plane on.
+    input: &'a [f32],
+    /// Elements from one plane to the next.
+    plane: usize,
+    count: usize,
+    /// Factors for the channels.
+    scale: Option<&'a [f32]>,
+    /// The output of the first filter for the first pixel.
+    first: usize,
+}
+
+/// Where the results go.
+struct Out<'a> {
+    start: &'a Output,
+    /// Elements from one plane to the next.
+    plane: usize,
+    bias: Option<&'a [f32]>,
+    in_registers: InRegisters,
+    rest: Option<Rest<'a>>,
+}
+
+impl Variant {
+    /// Computes some filters. The scratch is for the pixels under a tile, and for the weights of a filter if there is a
+    /// scale.
+    ///
+    /// # Safety
+    /// The CPU has the instructions; the input has `count` pixels of every channel of the weights, and the output has
+    /// them of every filter, which nothing else accesses.
+    unsafe fn filters(
+        &self,
+        weights: Weights<'_>,
+        on: &Pixels<'_>,
+        filters: Range<usize>,
+        out: &Out<'_>,
+        (packed, scaled): (&mut [f32], &mut [f32]),
+    ) {
+        let all = weights.ends.len() - 1;
+        let tiles = self.tiles(on.count, weights.depth, all, weights.values.len() / all);
+        let whole = tiles.registers * self.width;
+        let pixels = whole.min(on.count);
+        for tile in 0..tiles.count {
             // The last tile reaches back.
-            let first = (tile * registers * v.width).min(plane - pixels);
+            let first = (tile * whole).min(on.count - pixels);
+            let input = on.input.get(first..).unwrap_or_default();
+            let (mut input, mut plane, mut last) = (input, on.plane, pixels.saturating_sub(self.width));
+            if tiles.packed {
+                let to = &mut packed[..weights.depth * whole];
+                let pack = PackPixels { from: input, plane, last, registers: tiles.registers, to: &mut *to };
+                dispatch(self.isa, pack);
+                (input, plane, last) = (to, whole, whole - self.width);
+            }
             for filter in filters.clone() {
-                let (values, channels) = weights.filter(filter);
-                let bias = epilogue.bias.map_or(0.0, |bias| bias[filter]);
-                let at = filter * plane + first;
+                let (mut values, channels) = weights.filter(filter);
+                if let Some(scale) = on.scale {
+                    let scaled = &mut scaled[..values.len()];
+                    for ((to, value), &channel) in scaled.iter_mut().zip(values).zip(channels) {
+                        *to = value * scale[usize::from(channel)];
+                    }
+                    values = scaled;
+                }
+                let at = on.first + filter * out.plane + first;
                 let tile = Tile {
                     values,
                     channels,
-                    input: &input[first..],
+                    input,
                     plane,
+                    last,
                     pixels,
-                    bias,
-                    in_registers,
-                    out: out.wrapping_add(at),
+                    bias: out.bias.map_or(0.0, |bias| bias[filter]),
+                    in_registers: out.in_registers,
+                    out: out.start.start().wrapping_add(at),
                 };
-                // SAFETY: the CPU has the instructions. The weights' channels are planes of the input, as `filter` has
-                // checked; each plane, and the output, has the tile's pixels from `first` on; no other thread writes
-                // this filter's output.
-                unsafe { (v.kernel)(&tile, registers) };
-                if let Some(rest) = &rest {
-                    let start = to.start();
-                    let stored =
-                        Stored { out: start, at: image * image_out + at, ldc: plane, rows: 1, columns: pixels };
+                // SAFETY: guaranteed by the caller. Each of the weights' planes, and the output, has the tile's pixels
+                // from `first` on.
+                unsafe { (self.kernel)(&tile, tiles.registers) };
+                if let Some(rest) = &out.rest {
+                    let stored = Stored { out: out.start.start(), at, ldc: pixels, rows: 1, columns: pixels };
                     // SAFETY: the output has the tile, which was computed above. Pixels that are computed twice were
                     // stored anew.
-                    unsafe { rest.finish(v.isa, &stored) };
+                    unsafe { rest.finish(self.isa, &stored) };
                 }
             }
         }
-    };
-    pool.run(shape.batch * blocks, pool.threads(), &|task, _| {
-        let (image, block) = (task / blocks, task % blocks);
-        unit(image, filters * block / blocks..filters * (block + 1) / blocks);
-    });
+    }
+}
+
+/// Copies the registers of a tile, of one plane after the other.
+struct PackPixels<'a> {
+    /// From the tile's first pixel in the first plane on.
+    from: &'a [f32],
+    /// Elements from one plane to the next.
+    plane: usize,
+    /// First pixel of the last register.
+    last: usize,
+    registers: usize,
+    to: &'a mut [f32],
+}
+
+impl simd::Kernel for PackPixels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (channel, to) in self.to.chunks_exact_mut(self.registers * S::LANES).enumerate() {
+            let from = &self.from[channel * self.plane..][..self.last + S::LANES];
+            for (register, to) in to.chunks_exact_mut(S::LANES).enumerate() {
+                simd.store(simd.load(&from[(register * S::LANES).min(self.last)..]), to);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

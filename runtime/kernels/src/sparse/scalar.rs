@@ -1,7 +1,11 @@
 //! The kernel in plain Rust: the reference for all others.
 
+use std::ops::Range;
+
+use super::gather::Windows;
 use super::tile::Tile;
 use crate::activation::{Activation, scalar::apply};
+use crate::conv::ConvShape;
 use crate::epilogue::InRegisters;
 
 /// # Safety
@@ -18,4 +22,31 @@ pub(super) unsafe fn rows(tile: &Tile<'_>, _registers: usize) {
         // SAFETY: the output has the tile's pixels.
         unsafe { *tile.out.add(pixel) = apply(activation, sum + tile.bias) };
     }
+}
+
+/// # Safety
+/// None; unsafe as [`Gather`](super::gather::Gather) is.
+pub(super) unsafe fn gather<'a>(
+    _windows: &Windows,
+    s: &ConvShape,
+    image: &[f32],
+    rows: Range<usize>,
+    scratch: &'a mut [f32],
+) -> &'a [f32] {
+    let mut len = 0;
+    for channel in 0..s.in_c {
+        for (ky, kx) in (0..s.taps()).map(|tap| (tap / s.kernel[1], tap % s.kernel[1])) {
+            for (y, x) in rows.clone().flat_map(|y| (0..s.out_w).map(move |x| (y, x))) {
+                let inside = s.valid_taps(0, y).contains(&ky) && s.valid_taps(1, x).contains(&kx);
+                scratch[len] = if inside {
+                    let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
+                    image[(channel * s.in_h + in_y) * s.in_w + x * s.stride[1] + kx * s.dilation[1] - s.pad_left]
+                } else {
+                    0.0
+                };
+                len += 1;
+            }
+        }
+    }
+    &scratch[..len]
 }

@@ -69,7 +69,8 @@ proptest! {
             let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
             let (input, packed): (&[f32], &[u8]) = (&x, cast_slice(&packed));
             let args = Conv { shape: &shape, input, packed, out: &mut out, epilogue: epilogue(&residual), scale: None };
-            v.run(args, &mut [], &pool);
+            let mut scratch = Guarded::new(&vec![f32::NAN; v.scratch_len(&shape, false, threads)], edge);
+            v.run(args, &mut scratch, &pool);
             assert_close(&innermost(&out, plane, out_c), &want, v.name);
         }
     }
@@ -87,7 +88,8 @@ fn whole_planes_follow_the_definition() {
             let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], Edge::End);
             let packed: &[u8] = cast_slice(&packed);
             let args = Conv { shape: &shape, input: &x, packed, out: &mut out, epilogue: Epilogue::NONE, scale: None };
-            v.run(args, &mut [], &Pool::new(1));
+            let mut scratch = Guarded::new(&vec![f32::NAN; v.scratch_len(&shape, false, 1)], Edge::End);
+            v.run(args, &mut scratch, &Pool::new(1));
             assert_close(&innermost(&out, side * side, out_c), &want, v.name);
         }
     }
@@ -127,7 +129,7 @@ fn packed_weights_that_do_not_fit_are_told() {
             let run = || {
                 let (out, epilogue) = (&mut [0.0; 3], Epilogue::NONE);
                 let args = Conv { shape: &shape, input: &[1.0; 10], packed: &bytes, out, epilogue, scale: None };
-                v.run(args, &mut [], &Pool::new(1));
+                v.run(args, &mut vec![0.0; v.scratch_len(&shape, false, 1)], &Pool::new(1));
             };
             let _ = std::panic::catch_unwind(run);
         }
@@ -139,10 +141,12 @@ fn packed_weights_that_do_not_fit_are_told() {
 fn tiles_cover_the_plane() {
     for v in VARIANTS {
         for plane in 1..2000 {
-            let Tiles { registers, count, .. } = v.tiles(plane);
-            let pixels = (registers * v.width).min(plane);
-            assert!(count * registers * v.width >= plane && (count - 1) * registers * v.width < plane, "{plane}");
-            assert!(pixels > (registers - 1) * v.width && (registers == 1 || pixels >= v.width), "{plane}");
+            for (depth, weights) in [(16, 3), (64, 60), (4000, 40)] {
+                let Tiles { registers, count, .. } = v.tiles(plane, depth, 100, weights);
+                let pixels = (registers * v.width).min(plane);
+                assert!(count * registers * v.width >= plane && (count - 1) * registers * v.width < plane, "{plane}");
+                assert!(pixels > (registers - 1) * v.width && (registers == 1 || pixels >= v.width), "{plane}");
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Tile<'a> {
     pub input: &'a [f32],
     /// Pixels from one plane to the next.
     pub plane: usize,
+    /// First pixel of the last register in the input; in the output, it ends with the tile.
+    pub last: usize,
     /// Pixels of the tile; fewer than its registers hold only if the plane is smaller than one register.
     pub pixels: usize,
     pub bias: f32,
@@ -40,6 +42,7 @@ unsafe fn run<L: Lanes>(tile: &Tile<'_>, registers: usize) {
     // SAFETY: guaranteed by the caller; a tile smaller than a register consists of one.
     unsafe {
         match registers {
+            _ if tile.pixels == 1 => single::<L>(tile),
             13 => sums::<L, 13, 1>(tile),
             10 => sums::<L, 10, 1>(tile),
             7 => sums::<L, 7, 1>(tile),
@@ -83,16 +86,48 @@ unsafe fn sums<L: Lanes, const T: usize, const S: usize>(tile: &Tile<'_>) {
             if T == 1 && tile.pixels < L::WIDTH {
                 sum.store_first(tile.out, tile.pixels);
             } else {
-                sum.store(tile.out.add(place::<L, T>(tile, t)));
+                sum.store(tile.out.add(place::<L, T>(t, tile.pixels - L::WIDTH)));
             }
         }
     }
 }
 
-/// First pixel of a register: the last register ends at the end of the tile.
+/// First pixel of a register, if that of the last one is `last`.
 #[inline(always)]
-fn place<L: Lanes, const T: usize>(tile: &Tile<'_>, register: usize) -> usize {
-    if register + 1 < T { register * L::WIDTH } else { tile.pixels - L::WIDTH }
+fn place<L: Lanes, const T: usize>(register: usize, last: usize) -> usize {
+    if register + 1 < T { register * L::WIDTH } else { last }
+}
+
+/// Sums of a single pixel, used by successive weights in turn.
+const SINGLE: usize = 4;
+
+/// Computes a tile of one pixel.
+///
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+unsafe fn single<L: Lanes>(tile: &Tile<'_>) {
+    let mut sums = [0.0f32; SINGLE];
+    let pixel = |channel: u16| {
+        // SAFETY: the input has this channel.
+        unsafe { *tile.input.as_ptr().add(usize::from(channel) * tile.plane) }
+    };
+    let (values, channels) = (tile.values.chunks_exact(SINGLE), tile.channels.chunks_exact(SINGLE));
+    let rest = values.remainder().iter().zip(channels.remainder());
+    for (values, channels) in values.zip(channels) {
+        for ((sum, &value), &channel) in sums.iter_mut().zip(values).zip(channels) {
+            *sum = pixel(channel).mul_add(value, *sum);
+        }
+    }
+    for (sum, (&value, &channel)) in sums.iter_mut().zip(rest) {
+        *sum = pixel(channel).mul_add(value, *sum);
+    }
+    // SAFETY: guaranteed by the caller; the output has the pixel.
+    unsafe {
+        let mut all = [[L::splat((sums[0] + sums[1]) + (sums[2] + sums[3]) + tile.bias)]];
+        tile.in_registers.apply(&mut all);
+        all[0][0].store_first(tile.out, 1);
+    }
 }
 
 /// Adds the product of weight `at` and its plane's pixels to the sums.
@@ -108,7 +143,7 @@ unsafe fn step<L: Lanes, const T: usize>(tile: &Tile<'_>, at: usize, sums: &mut 
         for (t, sum) in sums.iter_mut().enumerate() {
             let x = match tile.pixels {
                 pixels_of_tile if T == 1 && pixels_of_tile < L::WIDTH => L::load_first(pixels, pixels_of_tile),
-                _ => L::load(pixels.add(place::<L, T>(tile, t))),
+                _ => L::load(pixels.add(place::<L, T>(t, tile.last))),
             };
             *sum = x.mul_add(weight, *sum);
         }
