@@ -22,6 +22,7 @@ import driver
 import guards  # noqa: F401  (enters families)
 import integers  # noqa: F401  (enters families)
 import layer_families  # noqa: F401  (enters families)
+import pruned  # noqa: F401  (enters families)
 import rare  # noqa: F401  (enters families)
 import routed  # noqa: F401  (enters families)
 from cases import AS_PACKAGES, CASES

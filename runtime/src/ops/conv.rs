@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar::apply};
-use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters, Task};
+use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters, Images, Task};
 use skipstone_kernels::epilogue::Epilogue;
 
 use super::axes::{Axes, Elements, How, Left, Link, Nhwc};
@@ -175,14 +175,17 @@ impl Operator for Conv {
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
-        self.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
+        let images = match self.layout {
+            Layout::Nchw => Images::Nchw,
+            Layout::Nhwc => Images::Nhwc,
+        };
         let task = float_conv::task(cx, &shape, cx.is_constant(Self::WEIGHTS));
-        float_conv::plan(cx, self, &Task { scaled: self.roles.has(Role::Scale), ..task }, |w| Filters::Oihw(w))
+        let task = Task { images, scaled: self.roles.has(Role::Scale), ..task };
+        float_conv::plan(cx, self, &task, |w| Filters::Oihw(w))
     }
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
-        self.layout.kernel()?;
         let shape = self.shape(&cx.inputs)?;
         let bound = Bound::new(cx, &shape, |w| Filters::Oihw(w))?;
         let (activation, residual_first) = (self.activation, self.roles.has(Role::Residual));

@@ -1,4 +1,5 @@
-//! Layout: dense regions in NHWC, where the channels of a pixel lie side by side.
+//! Layout: dense regions in NHWC, where the channels of a pixel lie side by side; [sparse ones](regions) stay as they
+//! are.
 //!
 //! ```text
 //! x -> Conv -> Add -> Conv -> output
@@ -15,6 +16,8 @@
 //! stays where it is. The usual edge is a network's first convolution, on an image of
 //! three channels: it becomes a [`Stem`], which reads NCHW and answers in NHWC.
 
+mod regions;
+
 use std::collections::{HashMap, HashSet};
 
 use super::super::{Graph, Node, ValueId};
@@ -29,12 +32,24 @@ use crate::ops::{Op, Operator, Semantics};
 use crate::tensor::Shape;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
+    let planar = regions::planar(graph);
     let nodes = std::mem::take(&mut graph.nodes);
     let gotten = graph.outputs.iter().map(|&(_, id)| id).collect();
     let mut pass = Pass { graph, twins: HashMap::new(), missing: HashMap::new(), equals: HashMap::new(), gotten };
-    for mut node in nodes {
+    for (mut node, planar) in nodes.into_iter().zip(planar) {
         node.for_each_read_mut(&mut |id| *id = pass.equals.get(id).copied().unwrap_or(*id));
-        pass.rewrite(node)?;
+        if pass.convert(&node)? {
+            continue;
+        }
+        match planar {
+            Some((op, constants)) => {
+                let constants =
+                    constants.into_iter().map(|constant| pass.graph.add_constant(node.name.clone(), constant));
+                node.inputs.extend(constants);
+                pass.leave(Node { op, ..node })?;
+            }
+            None => pass.rewrite(node)?,
+        }
     }
     for index in 0..pass.graph.outputs.len() {
         let id = pass.graph.outputs[index].1;
@@ -57,9 +72,6 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn rewrite(&mut self, mut node: Node) -> Result<()> {
-        if self.convert(&node)? {
-            return Ok(());
-        }
         if let Some(stem) = self.stem(&node) {
             node.op = stem.into();
             return self.place(node);

@@ -1,0 +1,285 @@
+//! Regions: where images stay in planes (NCHW), because the weights of the convolutions there are mostly zeros.
+//!
+//! ```text
+//! x -> Conv sparse -> Conv depthwise -> Conv dense -> Conv dense -> output
+//!      [---------- planes ---------]                [- converted -]
+//! ```
+//!
+//! The kernels for sparse weights compute on planes, those for dense weights do not. So both forms of every node are
+//! compared by the cost model of the kernels, and the graph, in its order, is cut into regions: what a cut costs is the
+//! conversion of all images that are alive there. The cheapest cuts are found by going through the nodes once with the
+//! cheapest way to have arrived in either layout.
+
+use skipstone_kernels::Isa;
+use skipstone_kernels::conv::{self, FLOATS, Images, Task};
+use skipstone_kernels::pool::PoolFn;
+
+use super::super::super::{Graph, Node, ValueId};
+use crate::ops::axes::Nhwc;
+use crate::ops::conv::Conv;
+use crate::ops::pool::Pool;
+use crate::ops::reduce::{Reduce, ReduceKind};
+use crate::ops::roles::Role;
+use crate::ops::stem::Stem;
+use crate::ops::{Op, Semantics};
+use crate::tensor::{DType, Fact, Tensor};
+
+/// Cost of converting an element, in the unit of the kernels' costs: half a cycle.
+const PER_ELEMENT: f64 = 1.0;
+
+/// Most channels of an image that a [`Stem`] reads in planes and answers in NHWC.
+const FEW_CHANNELS: usize = 4;
+
+/// A node's operator on planes, and constants that it reads besides what the node reads.
+pub(super) type Planar = (Op, Vec<Tensor>);
+
+/// For every node that is to compute on planes, what it becomes.
+pub(super) fn planar(graph: &Graph) -> Vec<Option<Planar>> {
+    let isa = Isa::detect();
+    let forms: Vec<Forms> = graph.nodes.iter().map(|node| Forms::new(graph, node, isa)).collect();
+    if !forms.iter().any(|forms| forms.is_sparse) {
+        return forms.iter().map(|_| None).collect();
+    }
+    // The cost of the cheapest way to have come so far to images in NHWC and to planes, and whether it had a cut there.
+    let mut ways = [f64::INFINITY, 0.0];
+    let mut came_by_cut = Vec::new();
+    let cuts = cuts(graph);
+    for (forms, cut) in forms.iter().zip(&cuts) {
+        let [dense, planes] = ways;
+        came_by_cut.push([planes + cut < dense, dense + cut < planes]);
+        ways = [dense.min(planes + cut) + forms.nhwc, planes.min(dense + cut) + forms.planes];
+    }
+    let [dense, planes] = ways;
+    let mut in_planes = planes < dense + cuts.last().copied().unwrap_or_default();
+    let mut chosen: Vec<Option<Planar>> = Vec::new();
+    for (forms, by_cut) in forms.into_iter().zip(came_by_cut).rev() {
+        chosen.push(forms.op.filter(|_| in_planes));
+        in_planes ^= by_cut[usize::from(in_planes)];
+    }
+    chosen.reverse();
+    chosen
+}
+
+/// A node in either layout.
+struct Forms {
+    /// Its cost in NHWC.
+    nhwc: f64,
+    /// Its cost on planes.
+    planes: f64,
+    /// The operator for planes; `None` where there is none, or where both layouts are the same.
+    op: Option<Planar>,
+    /// Whether it is a convolution that is cheaper on planes because more than half of its weights are zero.
+    is_sparse: bool,
+}
+
+impl Forms {
+    fn new(graph: &Graph, node: &Node, isa: Isa) -> Self {
+        let facts = graph.facts(&node.inputs);
+        let on_planes = |op: Op| Self { nhwc: 0.0, planes: 0.0, op: Some((op, Vec::new())), is_sparse: false };
+        match &node.op {
+            Op::Conv(conv) => Self::of_conv(graph, node, conv, &facts, isa),
+            Op::Pool(pool) => match (global(pool, &facts), average(pool, &facts)) {
+                (Some(reduce), _) => on_planes(reduce.into()),
+                (None, Some((conv, constants))) => {
+                    let facts: Vec<&Fact> = facts.iter().copied().chain(constants.iter().map(Tensor::fact)).collect();
+                    let Ok(shape) = conv.shape(&facts) else { return on_planes(node.op.clone()) };
+                    let [nhwc, planes] =
+                        [Images::Nhwc, Images::Nchw].map(|images| cheapest(isa, &Task { images, ..Task::new(&shape) }));
+                    let op = planes.is_finite().then(|| (conv.into(), constants));
+                    Self { nhwc, planes, op, is_sparse: false }
+                }
+                _ => Self { planes: f64::INFINITY, op: None, ..on_planes(node.op.clone()) },
+            },
+            op => match op.nhwc(&facts) {
+                Nhwc::Must(_) => Self { planes: f64::INFINITY, op: None, ..on_planes(op.clone()) },
+                _ => on_planes(op.clone()),
+            },
+        }
+    }
+
+    fn of_conv(graph: &Graph, node: &Node, conv: &Conv, facts: &[&Fact], isa: Isa) -> Self {
+        let either = Self { nhwc: 0.0, planes: 0.0, op: None, is_sparse: false };
+        let Ok(shape) = conv.shape(facts) else { return either };
+        if [shape.in_h, shape.in_w, shape.out_h, shape.out_w] == [1; 4] {
+            return either;
+        }
+        let weights = node.inputs.get(Conv::WEIGHTS).and_then(|&id| graph.constant(id));
+        let task = Task { constant: weights.is_some(), scaled: conv.roles.has(Role::Scale), ..Task::new(&shape) };
+        let all = task.nonzeros;
+        let nonzeros = weights.and_then(|w| w.elements::<f32>()).map(|w| w.iter().filter(|&&w| w != 0.0).count());
+        let task = Task { nonzeros: nonzeros.unwrap_or(all), ..task };
+        let cost = |images| cheapest(isa, &Task { images, ..task });
+        let is_stem = weights.is_some() && Stem::of(conv, facts).is_some();
+        let nhwc = cost(if is_stem { Images::NchwToNhwc } else { Images::Nhwc });
+        let planes = cost(Images::Nchw);
+        let op = planes.is_finite().then(|| (conv.clone().into(), Vec::new()));
+        Self { nhwc, planes, op, is_sparse: planes < nhwc && conv.groups == 1 && 2 * task.nonzeros < all }
+    }
+}
+
+/// The cost of the cheapest kernel; infinite if there is none.
+fn cheapest(isa: Isa, task: &Task<'_>) -> f64 {
+    conv::candidates(FLOATS, isa, task).iter().map(|&(_, cost)| cost).fold(f64::INFINITY, f64::min)
+}
+
+/// An average of windows inside the image, as a depthwise convolution with its weights and bias.
+fn average(pool: &Pool, facts: &[&Fact]) -> Option<(Conv, Vec<Tensor>)> {
+    let x = facts.first()?;
+    let &[_, channels, height, width] = x.shape.dims() else { return None };
+    let ends =
+        |axis: usize| (pool.out[axis].max(1) - 1) * pool.stride[axis] + (pool.kernel[axis] - 1) * pool.dilation[axis];
+    let inside = pool.pads == [0; 4] && ends(0) < height && ends(1) < width;
+    if !inside || !matches!(pool.function, PoolFn::Average { .. }) || x.dtype != DType::F32 {
+        return None;
+    }
+    let [rows, columns] = pool.kernel;
+    let filters = vec![1.0 / (rows * columns) as f32; channels * rows * columns];
+    let weights = Tensor::from_slice(&[channels, 1, rows, columns], &filters).ok()?;
+    let bias = Tensor::from_slice(&[channels], &vec![0f32; channels]).ok()?;
+    let (kernel, stride, dilation) = (pool.kernel, pool.stride, pool.dilation);
+    let conv = Conv { kernel, stride, dilation, groups: channels, ..Conv::POINTWISE };
+    let out = conv.shape(&[x, weights.fact(), bias.fact()]).ok()?;
+    ([out.out_h, out.out_w] == pool.out).then(|| (conv, vec![weights, bias]))
+}
+
+/// A pooling over whole images, as a reduction.
+fn global(pool: &Pool, facts: &[&Fact]) -> Option<Reduce> {
+    let &[_, _, height, width] = facts.first()?.shape.dims() else { return None };
+    let kind = match pool.function {
+        PoolFn::Max => ReduceKind::Max,
+        PoolFn::Average { .. } => ReduceKind::Mean,
+    };
+    let is_global = *pool == Pool { function: pool.function, ..Pool::global(pool.function, height, width) };
+    (is_global && height * width > 0).then(|| Reduce { axes: vec![2, 3], kind, keep_dims: true })
+}
+
+/// What a cut costs in front of every node and behind the last: all images alive there are converted.
+fn cuts(graph: &Graph) -> Vec<f64> {
+    let behind = graph.nodes.len();
+    let mut read = vec![None; graph.values().len()];
+    for (at, node) in graph.nodes.iter().enumerate() {
+        node.for_each_read(&mut |id| read[id.0] = Some(at));
+    }
+    graph.outputs.iter().for_each(|&(_, id)| read[id.0] = Some(behind));
+    let mut changes = vec![0.0; behind + 2];
+    let mut alive = |id: ValueId, from: usize| {
+        let &[batch, channels, height, width] = graph.fact(id).shape.dims() else { return };
+        if let Some(until) = read[id.0].filter(|_| height * width > 1 && channels > 1) {
+            let cost = PER_ELEMENT * [batch, channels, height, width].iter().map(|&len| len as f64).product::<f64>();
+            changes[from] += cost;
+            changes[until + 1] -= cost;
+        }
+    };
+    for &id in &graph.inputs {
+        if graph.fact(id).shape.get(1).is_some_and(|&channels| channels > FEW_CHANNELS) {
+            alive(id, 0);
+        }
+    }
+    for (at, node) in graph.nodes.iter().enumerate() {
+        node.outputs.iter().for_each(|&id| alive(id, at + 1));
+    }
+    changes.pop();
+    let mut cost: f64 = 0.0;
+    changes
+        .into_iter()
+        .map(|change| {
+            cost += change;
+            cost.max(0.0)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use skipstone_kernels::activation::Activation;
+
+    use super::super::super::testing::Build;
+    use super::*;
+    use crate::ops::Operator;
+    use crate::ops::binary::BinaryKind;
+    use crate::ops::check::Random;
+    use crate::ops::image::Layout;
+
+    /// A convolution of which one weight in `every` is not zero.
+    fn conv(build: &mut Build, x: ValueId, op: Conv, filters: usize, every: usize) -> ValueId {
+        let channels = build.graph.fact(x).shape[1] / op.groups;
+        let [rows, columns] = op.kernel;
+        let mut random = Random(every as u64);
+        let weights: Vec<f32> = (0..filters * channels * rows * columns)
+            .map(|i| if i % every == i / 64 % every { random.float() } else { 0.0 })
+            .collect();
+        let weights = build.constant(&[filters, channels, rows, columns], &weights);
+        let bias = build.constant(&[filters], &vec![0.1; filters]);
+        build.add(op, &[x, weights, bias])
+    }
+
+    /// Two bottlenecks with a gate, a shortcut and pooling behind a stem, and their operators after all passes.
+    fn network(every: usize) -> Vec<(String, Option<Layout>)> {
+        let mut build = Build::new(&[1, 3, 28, 28]);
+        let window = Conv { kernel: [3, 3], pads: [1; 4], ..Conv::POINTWISE };
+        let x = build.x;
+        let x = conv(&mut build, x, Conv { stride: [2, 2], ..window.clone() }, 64, 1);
+        let x = build.activate(Activation::HardSwish, x);
+        let y = conv(&mut build, x, Conv::POINTWISE, 192, every);
+        let y = build.activate(Activation::Relu, y);
+        let y = conv(&mut build, y, Conv { groups: 192, ..window.clone() }, 192, 1);
+        let squeezed = build.add(Pool::global(PoolFn::Average { count_padding: false }, 14, 14), &[y]);
+        let gate = conv(&mut build, squeezed, Conv::POINTWISE, 192, 1);
+        let gate = build.activate(Activation::Sigmoid, gate);
+        let y = build.binary(BinaryKind::Mul, y, gate);
+        let y = conv(&mut build, y, Conv::POINTWISE, 64, every);
+        let x = build.binary(BinaryKind::Add, x, y);
+        let function = PoolFn::Average { count_padding: false };
+        let (two, out) = ([2, 2], [7, 7]);
+        let pool =
+            Pool { function, kernel: two, stride: two, dilation: [1, 1], pads: [0; 4], out, layout: Layout::Nchw };
+        let x = build.add(pool, &[x]);
+        let x = conv(&mut build, x, Conv::POINTWISE, 256, every);
+        let x = build.add(Pool::global(PoolFn::Max, 7, 7), &[x]);
+        let graph = build.optimized(x, 1e-4);
+        let layout = |op: &Op| match op {
+            Op::Conv(conv) => Some(conv.layout),
+            _ => None,
+        };
+        let moves = |node: &&Node| node.op.alias(&graph.facts(&node.inputs)).is_none();
+        graph.nodes.iter().filter(moves).map(|node| (node.op.name().to_owned(), layout(&node.op))).collect()
+    }
+
+    #[test]
+    fn a_sparse_network_is_all_planes_and_converts_nothing() {
+        let nodes = network(20);
+        let planes = nodes.iter().filter(|(_, layout)| *layout == Some(Layout::Nchw)).count();
+        // All but the gate's.
+        assert_eq!(planes, 6, "{nodes:?}");
+        assert!(
+            nodes.iter().all(|(name, _)| !["Transpose", "Stem", "AveragePool", "MaxPool"].contains(&name.as_str()))
+        );
+    }
+
+    #[test]
+    fn a_dense_network_has_no_planes() {
+        for every in [1, 2] {
+            assert!(network(every).iter().all(|(_, layout)| *layout != Some(Layout::Nchw)));
+        }
+    }
+
+    #[test]
+    fn a_sparse_part_alone_stays_in_planes() {
+        let mut build = Build::new(&[1, 64, 14, 14]);
+        let mut x = build.x;
+        for every in [20, 20, 20, 1, 1, 1] {
+            x = conv(&mut build, x, Conv::POINTWISE, 256, every);
+        }
+        let graph = build.optimized(x, 1e-4);
+        let layouts: Vec<_> = graph
+            .nodes
+            .iter()
+            .filter_map(|node| match &node.op {
+                Op::Conv(conv) => Some(conv.layout),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(layouts, [[Layout::Nchw; 3], [Layout::Nhwc; 3]].concat());
+        assert_eq!(graph.nodes.len(), 8);
+    }
+}
