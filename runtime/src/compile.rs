@@ -64,7 +64,7 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
     Ok((package, info))
 }
 
-/// Opens a package and runs it once, so that nobody gets one that cannot be used; where it is for another processor, it
+/// Opens a package and runs it once, so that a package that cannot be used is never delivered; where it is for another processor, it
 /// is read and planned.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
 //! The rooms of the library, which are the folders and files at the top of `src`: a room imports those before it, and
-//! no two import each other, be it by way of others. What only tests import does not count.
+//! no two import each other, directly or through others. What only tests import does not count.
 //!
 //! `ARCHITECTURE.md` holds the drawing; where it is out of date, the test prints the one to put there.
 

@@ -62,7 +62,7 @@ struct Report {
     /// Unknown where the front end runs the model whole, as are the steps then.
     macs: Option<u64>,
     memory: MemoryReport,
-    /// What was taken from weights because it comes to nothing.
+    /// What was removed from weights because it is zero.
     removed: Vec<RemovedReport>,
     steps: Vec<StepReport>,
     fallback_steps: Vec<String>,

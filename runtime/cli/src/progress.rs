@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Time before the bar appears.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// Progress through a known count of items. Prints nothing unless stderr is a terminal.
 pub struct Progress {
@@ -35,7 +35,7 @@ impl Progress {
     /// Counts one finished item.
     pub fn step(&mut self) {
         self.done += 1;
-        if self.wanted && self.bar.is_none() && self.began.elapsed() > PATIENCE {
+        if self.wanted && self.bar.is_none() && self.began.elapsed() > SHOWN_AFTER {
             let bar = ProgressBar::new(self.total).with_elapsed(self.began.elapsed());
             let style = ProgressStyle::with_template("{bar:40} {pos}/{len} images, {eta} left");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

@@ -202,7 +202,7 @@ impl Slab {
         let start = unsafe { chunk.start.add(chunk.used) };
         // The chunk's length is a multiple of the alignment, so this stays inside.
         chunk.used = (chunk.used + len).next_multiple_of(ALIGNMENT);
-        // Nobody else has these bytes: bytes in use are never cut again, and the map is not read through the `Arc`.
+        // These bytes are not shared: bytes in use are never cut again, and the map is not read through the `Arc`.
         Some(AlignedVec { start, len, map: Some(chunk.map.clone()) })
     }
 

@@ -89,7 +89,7 @@ impl<T> Shared<T> {
     #[allow(clippy::mut_from_ref)]
     fn piece(&self, offset: usize, len: usize) -> &mut [T] {
         assert!(offset <= self.len && len <= self.len - offset);
-        // SAFETY: the piece lies inside the slice, by the check above, and nobody else has it: the pool runs every task
+        // SAFETY: the piece lies inside the slice, by the check above, and is not shared: the pool runs every task
         // once and has one thread per index, and the pieces of different tasks, or threads, do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), len) }
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// that are too small to share, and is short enough not to matter to the battery.
 ///
 /// Under test it is unlimited, so that a thread parks only for the reason that the test checks.
-const PATIENCE: Duration = if cfg!(test) { Duration::MAX } else { Duration::from_micros(200) };
+const SPIN: Duration = if cfg!(test) { Duration::MAX } else { Duration::from_micros(200) };
 
 /// Threads that run the tasks of one call at a time; the caller is one of them.
 pub struct Pool {
@@ -206,10 +206,10 @@ impl Shared {
 
     /// Lets no more workers in and waits until all have left; after that the body of the job may go out of scope.
     fn close(&self) {
-        let mut patience = Patience::default();
+        let mut spinning = Spinning::default();
         let mut gate = self.call.0.gate.fetch_and(!OPEN, Ordering::AcqRel);
         while gate & INSIDE != 0 {
-            if !patience.pause() {
+            if !spinning.pause() {
                 thread::park();
             }
             gate = self.call.0.gate.load(Ordering::Acquire);
@@ -263,12 +263,12 @@ impl Shared {
 
 /// The main loop of a worker.
 fn work(shared: &Shared, thread: usize) {
-    let (mut last, mut patience) = (0, Patience::default());
+    let (mut last, mut spinning) = (0, Spinning::default());
     while !shared.call.0.shutdown.load(Ordering::Acquire) {
         let Some(epoch) = shared.enter(last) else {
-            if shared.call.0.awake.load(Ordering::Relaxed) == 0 || !patience.pause() {
+            if shared.call.0.awake.load(Ordering::Relaxed) == 0 || !spinning.pause() {
                 thread::park();
-                patience = Patience::default();
+                spinning = Spinning::default();
             }
             continue;
         };
@@ -280,19 +280,19 @@ fn work(shared: &Shared, thread: usize) {
             shared.take_tasks(body, &job, thread);
         }
         shared.leave();
-        (last, patience) = (epoch, Patience::default());
+        (last, spinning) = (epoch, Spinning::default());
     }
 }
 
-/// How much of [`PATIENCE`] is left.
+/// How much of [`SPIN`] is left.
 #[derive(Default)]
-struct Patience {
+struct Spinning {
     pauses: u32,
     /// When the first pauses were over. Most waits end before that, so the clock is not read.
     since: Option<Instant>,
 }
 
-impl Patience {
+impl Spinning {
     /// Pauses between two readings of the clock, about a microsecond.
     const PAUSES: u32 = 64;
 
@@ -304,7 +304,7 @@ impl Patience {
             return true;
         }
         self.pauses = 0;
-        self.since.get_or_insert_with(Instant::now).elapsed() < PATIENCE
+        self.since.get_or_insert_with(Instant::now).elapsed() < SPIN
     }
 }
 

@@ -5,6 +5,9 @@
 //! cycles, each tensor holds exactly the bytes that its shape requires, and every bound of
 //! [`Limits`] holds.
 
+// Model files are untrusted: nothing here can panic on one.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
 mod decode;
 mod element;
 pub mod external;

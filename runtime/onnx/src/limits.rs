@@ -1,6 +1,6 @@
 //! How much of everything a model file may hold.
 //!
-//! A file that nobody has looked at yet decides how much memory and time its loader spends. Each
+//! An unchecked file decides how much memory and time its loader spends. Each
 //! number here bounds one way of asking for too much, and is generous for the models that people
 //! really deploy. A caller that knows its models can only gain by lowering them.
 

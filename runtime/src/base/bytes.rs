@@ -31,7 +31,7 @@ impl Bytes {
         Some(Self { whole: self.whole.clone(), range: start..start.checked_add(range.len())? })
     }
 
-    /// The bytes, to be written: copied first, unless nobody else can read them.
+    /// The bytes, to be written: copied first, unless they are not shared.
     pub(crate) fn make_mut(&mut self) -> &mut [u8] {
         let whole = 0..self.whole.len();
         if self.range != whole || !matches!(Arc::get_mut(&mut self.whole), Some(Whole::Heap(_))) {
@@ -47,7 +47,7 @@ impl Bytes {
 }
 
 impl Bytes {
-    /// A copy that starts at a multiple of eight, for elements that lie askew in a file: soon given up again. The file
+    /// A copy that starts at a multiple of eight, for elements that lie unaligned in a file; soon dropped. The file
     /// need not be in memory beside it.
     pub(crate) fn realigned(&self) -> Self {
         let mut words = vec![0u64; self.len().div_ceil(8)];

@@ -216,7 +216,7 @@ impl fmt::Debug for Fact {
 pub struct Tensor {
     fact: Fact,
     bytes: Bytes,
-    /// A copy for readers, made when the first comes, where the bytes lie askew for the elements.
+    /// A copy for readers, made when the first comes, if the bytes are not aligned for the elements.
     aligned: OnceLock<Bytes>,
 }
 
@@ -254,7 +254,7 @@ impl Tensor {
         Self { fact, bytes, aligned: OnceLock::new() }
     }
 
-    /// A tensor over bytes that others may share: copied when they are read, where they lie askew for its elements.
+    /// A tensor over bytes that others may share: copied when they are read, if they are not aligned for its elements.
     ///
     /// # Errors
     /// [`OpError::Shape`] where the byte count is not the fact's.

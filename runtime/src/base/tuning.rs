@@ -120,10 +120,10 @@ impl Tuning {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let damaged = |what: &str| refused("tuning.format", what);
         let (Some((magic, rest)), true) = (bytes.split_first_chunk(), bytes.len() as u64 <= MAX_BYTES) else {
-            return Err(damaged("it is none; make one with `skipstone tune`"));
+            return Err(damaged("the file is not a tuning; make one with `skipstone tune`"));
         };
         if magic != MAGIC {
-            return Err(damaged("it is none; make one with `skipstone tune`"));
+            return Err(damaged("the file is not a tuning; make one with `skipstone tune`"));
         }
         let (version, rest) = rest.split_first_chunk().ok_or_else(|| damaged("it ends too early"))?;
         if u32::from_le_bytes(*version) != VERSION {

@@ -65,7 +65,7 @@ pub enum Origin {
     Metadata,
     /// The operator that the model ends in.
     Operator(String),
-    /// Nobody: it is what most models want.
+    /// Not given: the default, which most models expect.
     Assumed,
 }
 
@@ -93,7 +93,7 @@ pub struct Head {
 
 impl Head {
     /// The head of `model`, whose first output are its classes: what `asked` says, or else its metadata, or else its
-    /// last operator. Where nobody says, one class is told by a sigmoid and several by a softmax.
+    /// last operator. Without either, one class is scored by a sigmoid and several by a softmax.
     ///
     /// # Errors
     /// `model.metadata` where the key holds another word.
@@ -165,7 +165,7 @@ enum Last {
     Gives(Activation, String),
     /// A softmax's logarithm, by the step of this name.
     Logarithms(String),
-    /// Anything else, or nobody knows.
+    /// Anything else, or unknown.
     Other,
 }
 

@@ -58,7 +58,7 @@ pub struct Node {
     pub blocks: Vec<Block>,
 }
 
-/// What was taken from the weights of a node, since it comes to nothing: numbers before and behind.
+/// What was removed from the weights of a node because it is zero: sizes before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
     /// Name of the node.
@@ -250,7 +250,7 @@ impl Graph {
         }
     }
 
-    /// Drops the data of a constant that nobody will read again, and the memory of its pages where it lies in a file.
+    /// Drops the data of a constant that is not read again, and the memory of its pages where it lies in a file.
     pub(crate) fn release_constant(&mut self, id: ValueId) {
         if let Some(constant) = self.values.get_mut(id.0).and_then(|value| value.constant.take()) {
             constant.evict();

@@ -14,7 +14,7 @@ pub struct Tenant {
     pub last: usize,
     /// Its bytes.
     pub bytes: Range<usize>,
-    /// Whether it is scratch, which is nobody's result.
+    /// Whether it is scratch, not a result.
     pub scratch: bool,
 }
 

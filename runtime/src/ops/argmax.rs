@@ -1,4 +1,4 @@
-//! ArgMax and ArgMin: where along an axis the extreme lies
+//! ArgMax and ArgMin: the index of the largest or smallest element along an axis
 //! ([ONNX ArgMax](https://onnx.ai/onnx/operators/onnx__ArgMax.html)).
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor, elements};
 
-/// The index of the extreme along an axis, as i64; the axis stays, with length 1.
+/// The index of the largest or smallest element of an axis, as i64; the axis stays, with length 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArgMax {
     /// The axis.

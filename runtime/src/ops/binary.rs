@@ -141,7 +141,7 @@ fn of_bits(kind: BinaryKind, a: i128, b: i128) -> Result<i128, OpError> {
         BinaryKind::ShiftLeft | BinaryKind::ShiftRight if !(0..64).contains(&b) => 0,
         BinaryKind::ShiftLeft => a << b,
         BinaryKind::ShiftRight => a >> b,
-        _ => return Err(OpError::Value("booleans are no numbers".into())),
+        _ => return Err(OpError::Value("booleans have no arithmetic".into())),
     })
 }
 
@@ -155,7 +155,7 @@ fn combine_bool(kind: BinaryKind, a: u8, b: u8) -> Result<u8, OpError> {
     }
 }
 
-/// The plain loop over numbers of type `dtype`, computed in `W`.
+/// The plain loop over elements of type `dtype`, computed in `W`.
 fn zip<W: Wide>(
     kind: BinaryKind,
     dtype: DType,

@@ -21,7 +21,7 @@ pub(super) fn check_types(inputs: &[&Fact], want: &[DType]) -> Result<(), OpErro
     wrong.map_or(Ok(()), |index| Err(OpError::Type { index, got: inputs[index].dtype, want: want[index].name() }))
 }
 
-/// The result's shape, after checking images, weights and one number for each filter against each other.
+/// The result's shape, after checking images, weights and one value per filter against each other.
 pub(super) fn check(conv: &Conv, operands: [&Shape; 3]) -> Result<Shape, OpError> {
     let weights = operands[WEIGHTS];
     if weights.iter().skip(1).try_fold(1usize, |depth, &dim| depth.checked_mul(dim)).is_none_or(|d| d > MAX_DEPTH) {

@@ -1,4 +1,4 @@
-//! Cast: the same numbers in another element type
+//! Cast: the same values in another element type
 //! ([ONNX Cast](https://onnx.ai/onnx/operators/onnx__Cast.html)).
 //!
 //! Floats become integers towards zero and saturate; integers keep their low bits; a number is

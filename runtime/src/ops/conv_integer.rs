@@ -54,7 +54,7 @@ impl ConvInteger {
         if self.floats { DType::F32 } else { DType::I32 }
     }
 
-    /// The shapes of images, weights and one number for each filter, after checking all operands but those two.
+    /// The shapes of images, weights and one value per filter, after checking all operands but those two.
     fn operands(&self, inputs: &[&Fact]) -> Result<[Shape; 3], OpError> {
         if inputs.len() != self.types().len() {
             return Err(OpError::Arity { want: if self.floats { "6" } else { "4" }, got: inputs.len() });
@@ -66,7 +66,7 @@ impl ConvInteger {
         }
         let filters = weights.first().copied().unwrap_or(0);
         if let Some(other) = inputs[Self::WEIGHT_ZEROS..].iter().find(|f| ![1, filters].contains(&f.shape.elements())) {
-            return Err(OpError::shapes("one number for all filters or for each", &[weights, &other.shape]));
+            return Err(OpError::shapes("one value for all filters or one per filter", &[weights, &other.shape]));
         }
         Ok([x.clone(), weights.clone(), Shape::new(&[filters])?])
     }
@@ -245,7 +245,7 @@ fn part<'a, T: Element>(scratch: &mut &'a mut [u8], len: usize) -> Result<&'a mu
     bytemuck::try_cast_slice_mut(&mut part[..bytes]).map_err(|_| short())
 }
 
-/// One number for all filters, or one for each, as one for each.
+/// Expands one value for all filters to one per filter.
 fn spread<T: Copy, U: Copy>(from: &[T], to: &mut [U], convert: impl Fn(T) -> U) -> Result<(), OpError> {
     match from {
         &[one] => to.fill(convert(one)),

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! [min, max] = range of x and 0
-//! scale      = (max - min) / 255                      1 where all numbers are 0, as ONNX Runtime has it
+//! scale      = (max - min) / 255                      1 where all elements are 0, as ONNX Runtime has it
 //! zero       = saturate(round(-min / scale))
 //! y          = saturate(round(x / scale) + zero)
 //! ```
@@ -24,7 +24,7 @@ use crate::tensor::{DType, Fact, Shape, Tensor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DynamicQuantize;
 
-/// The scale and the zero point for numbers of a range.
+/// The scale and the zero point for a range.
 fn scheme([min, max]: [f32; 2]) -> (f32, u8) {
     let scale = if min == max { 1.0 } else { (max - min) / 255.0 };
     // Saturates; what is no number becomes 0.

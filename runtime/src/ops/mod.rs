@@ -172,7 +172,7 @@ pub struct PlanContext<'a> {
     pub constants: Vec<Option<&'a Tensor>>,
     /// What a package holds of this step's weights, in place of their data.
     pub packing: Option<&'a Packing>,
-    /// What was measured of kernels, where that has a say.
+    /// Measured times of kernels, if kernels are chosen by them.
     pub tuning: Option<&'a Tuning>,
     /// Where packed weights go.
     pub slab: &'a RefCell<Slab>,
@@ -195,7 +195,7 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// Whether input `position` is a constant, be it packed already.
+    /// Whether input `position` is a constant, packed or not.
     fn is_constant(&self, position: usize) -> bool {
         let packed = self.packing.is_some_and(|packing| packing.absorbed.contains(&position));
         packed || self.constants.get(position).is_some_and(Option::is_some)
@@ -268,7 +268,7 @@ impl Packing {
 pub struct Choice {
     /// Name in the kernel family's table, as printed.
     pub kernel: String,
-    /// What it was chosen from; empty where there was no choice, or nobody asked.
+    /// What it was chosen from; empty if there was no choice, or if there is no tuning.
     pub candidates: Candidates,
     /// Constants in the kernel's own form, by role.
     pub packed: Vec<Bytes>,
@@ -440,7 +440,7 @@ operators! {
     6 => Resize(resize::Resize),
     /// An activation on its own.
     7 => Activate(activate::Activate),
-    /// A function of one number.
+    /// A function of one element.
     8 => Unary(unary::Unary),
     /// Arithmetic of two tensors.
     9 => Binary(binary::Binary),
@@ -450,9 +450,9 @@ operators! {
     11 => Select(select::Select),
     /// Another element type.
     12 => Cast(cast::Cast),
-    /// One number for all along some axes.
+    /// The elements along some axes, combined into one.
     13 => Reduce(reduce::Reduce),
-    /// Where the extreme lies.
+    /// Index of the largest or smallest element of an axis.
     14 => ArgMax(argmax::ArgMax),
     /// Probabilities.
     15 => Softmax(softmax::Softmax),
@@ -524,7 +524,7 @@ operators! {
     48 => Routed(routed::Routed),
     /// Updates by index that are combined with what they meet.
     49 => Accumulate(accumulate::Accumulate),
-    /// A product of any axes, of any numbers.
+    /// A product along any axes, of any element type.
     50 => Contract(contract::Contract),
     /// An image read between its pixels.
     51 => Sample(sample::Sample),

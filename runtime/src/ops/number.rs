@@ -188,7 +188,7 @@ pub(crate) fn convert<X: Number, Y: Number>(x: X) -> Y {
 }
 
 /// Runs `$body` with `$number` standing for the Rust type of the element type `$dtype`;
-/// booleans, which are no numbers, take `$otherwise`.
+/// booleans take `$otherwise`.
 #[cfg(test)]
 macro_rules! by_number {
     ($dtype:expr, $number:ident => $body:expr, else $otherwise:expr) => {

@@ -19,7 +19,7 @@ use crate::tensor::{DType, Fact, Tensor};
 /// A pooling with windows of equal size.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
-    /// How a window becomes one number.
+    /// How the elements of a window are combined.
     pub function: PoolFn,
     /// Rows and columns of a window.
     pub kernel: [usize; 2],

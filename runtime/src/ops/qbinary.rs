@@ -5,7 +5,7 @@
 //! multiply  y = saturate(round((a - a_zero) * (b - b_zero) * a_scale * b_scale / y_scale + y_zero))
 //! ```
 //!
-//! The second operand has the shape of the first, or one number for each image and channel.
+//! The second operand has the shape of the first, or one element per image and channel.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap::{self, Bytes, QBinaryFn};

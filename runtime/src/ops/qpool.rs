@@ -1,7 +1,7 @@
 //! QPool: the mean over windows of a quantized image, as a quantized image.
 //!
 //! `y = byte(sum over the window of (x - zero) * x_scale / (y_scale * count))`. The largest of a window is a
-//! [`Pool`] as it is: bytes are ordered as the numbers that they stand for.
+//! [`Pool`] as it is: bytes are ordered as the values that they represent.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::pool::PoolFn;

@@ -16,7 +16,7 @@ use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
-/// Operands: numbers, scale, zero point.
+/// Operands: elements, scale, zero point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Quantize {
     /// The axis of the scales, where there are several.

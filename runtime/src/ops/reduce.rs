@@ -1,4 +1,4 @@
-//! Reduce: one number for all those along some axes
+//! Reduce: combines the elements along some axes into one
 //! ([ONNX ReduceSum](https://onnx.ai/onnx/operators/onnx__ReduceSum.html), ReduceMean, ReduceMax,
 //! ReduceMin, ReduceProd, ReduceSumSquare, ReduceL1, ReduceL2; GlobalAveragePool is a mean).
 //!

@@ -9,7 +9,7 @@ use super::{Io, PlanContext};
 use crate::bytes::Bytes;
 use crate::error::OpError;
 
-/// The packed constant `role`: the `len` numbers that `pack` makes of input `position`, stored like this.
+/// The packed constant `role`: the `len` elements that `pack` makes of input `position`, stored like this.
 pub(super) fn store(
     cx: &PlanContext<'_>,
     (role, position): (usize, usize),
@@ -39,7 +39,7 @@ pub(super) fn read<'a>(io: &Io<'a, '_>, role: usize, weights: Weights) -> Result
     })
 }
 
-/// Some of the numbers of packed weights.
+/// Some elements of packed weights.
 pub(super) fn part(packed: Packed<'_>, range: std::ops::Range<usize>) -> Packed<'_> {
     match packed {
         Packed::F32(numbers) => Packed::F32(&numbers[range]),

@@ -86,7 +86,7 @@ impl Trees {
         let sorted =
             self.leaves.is_sorted() && self.leaves.last().is_none_or(|&end| end as usize <= self.weights.len());
         if !sorted || self.weights.iter().any(|&(target, weight)| target >= self.targets || weight.is_nan()) {
-            return Err(bad("a leaf has weights that are no numbers, or of no target".into()));
+            return Err(bad("a leaf has NaN weights, or weights of no target".into()));
         }
         // Weights that one row can meet: trees that share leaves could make them many.
         let (mut heaviest, mut end) = (0, nodes);

@@ -1,4 +1,4 @@
-//! Functions of one number that are not activations
+//! Functions of one element that are not activations
 //! ([ONNX Sqrt](https://onnx.ai/onnx/operators/onnx__Sqrt.html), Neg, Abs, Exp, Log,
 //! Reciprocal, Erf, Floor, Ceil, Round, Sign, Not, and the trigonometric and hyperbolic ones).
 
@@ -157,7 +157,7 @@ fn real(kind: UnaryKind, x: f64) -> f64 {
     }
 }
 
-/// The plain loop over numbers of type `dtype`, computed in `W`.
+/// The plain loop over elements of type `dtype`, computed in `W`.
 fn map<W: Wide>(kind: UnaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
     let offsets: [usize; CHUNK] = std::array::from_fn(|i| i);
     let mut wide = [W::ZERO; CHUNK];

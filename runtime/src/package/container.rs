@@ -171,7 +171,7 @@ fn check_signature(
         };
     }
     if key.is_some_and(|key| *key != signer) {
-        return Err(refused("somebody else signed it"));
+        return Err(refused("it was signed with another key"));
     }
     signature::check(root, &signer, signature).map_err(refused).map(|()| Some(signer))
 }
@@ -249,7 +249,7 @@ pub(super) fn refused(code: &'static str, reason: &str) -> Error {
     Error::Invalid { code, message: format!("the package is refused: {reason}") }
 }
 
-/// Takes numbers from the front of bytes.
+/// Takes integers from the front of bytes.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -6,7 +6,7 @@
 //! graph is: every shape, type and attribute goes through the shape rules, and a length that a kernel would not expect
 //! is an error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -164,7 +164,7 @@ impl Content {
             let value = graph.value(id);
             let data = match &value.constant {
                 None => Data::None,
-                Some(_) if !kept.read[id.0] => Data::Packed,
+                Some(_) if !kept.read.contains(&id) => Data::Packed,
                 Some(tensor) => Data::At(weights.add(tensor.bytes())),
             };
             StoredValue { name: value.name.clone(), fact: value.fact.clone(), data }
@@ -223,7 +223,7 @@ impl Content {
             graph.outputs.push((name, id));
         }
         let given = graph.inputs.len().saturating_sub(variables.len());
-        for (&StoredVariable { initial, next }, &id) in variables.iter().zip(&graph.inputs[given..]) {
+        for (&StoredVariable { initial, next }, &id) in variables.iter().zip(graph.inputs.iter().skip(given)) {
             let fact = graph.fact(id);
             let initial = initial.map(|offset| {
                 let held = Tensor::shared(fact.clone(), part(offset, fact.bytes())?);
@@ -299,21 +299,20 @@ impl Restore<'_> {
 /// The values of a graph that something names, in order of first use, and whether their data is read unpacked.
 struct Kept {
     ids: Vec<ValueId>,
-    at: Vec<Option<usize>>,
-    read: Vec<bool>,
+    at: HashMap<ValueId, usize>,
+    read: HashSet<ValueId>,
 }
 
 impl Kept {
     fn of<'a>(graph: &Graph, packed: impl Fn(usize) -> Option<&'a Choice>) -> Self {
-        let mut read = vec![false; graph.values().len()];
+        let mut read: HashSet<ValueId> = graph.outputs.iter().map(|(_, id)| *id).collect();
         for (index, node) in graph.walk().enumerate() {
             let absorbed = packed(index).map_or(&[][..], |choice| &choice.absorbed);
             let unpacked = node.inputs.iter().enumerate().filter(|(position, _)| !absorbed.contains(position));
-            unpacked.for_each(|(_, id)| read[id.0] = true);
-            node.blocks.iter().flat_map(|block| &block.results).for_each(|id| read[id.0] = true);
+            read.extend(unpacked.map(|(_, id)| *id));
+            read.extend(node.blocks.iter().flat_map(|block| &block.results));
         }
-        graph.outputs.iter().for_each(|(_, id)| read[id.0] = true);
-        Self { ids: Vec::new(), at: vec![None; graph.values().len()], read }
+        Self { ids: Vec::new(), at: HashMap::new(), read }
     }
 
     fn block(&mut self, block: &Block) -> StoredBlock {
@@ -323,7 +322,7 @@ impl Kept {
     }
 
     fn index(&mut self, id: ValueId) -> usize {
-        *self.at[id.0].get_or_insert_with(|| {
+        *self.at.entry(id).or_insert_with(|| {
             self.ids.push(id);
             self.ids.len() - 1
         })

@@ -7,6 +7,9 @@
 //!
 //! What is written as one format: the container's layout in [`container`], the sections' content in [`content`].
 
+// Packages are untrusted: nothing here can panic on one.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
 #[cfg(test)]
 pub(crate) mod attack;
 mod container;
@@ -131,7 +134,10 @@ impl Package {
 
 /// The error for a file that is no package.
 pub(crate) fn not_one() -> Error {
-    container::refused("package.magic", "it is none; make one of an ONNX file with `skipstone compile`")
+    container::refused(
+        "package.magic",
+        "the file is not a package; make one from an ONNX file with `skipstone compile`",
+    )
 }
 
 /// The `len` bytes of `file` from `offset` on, if they begin as a package does: mapped, or copied where they would lie

@@ -1,7 +1,7 @@
 //! Takes the place of `signature.rs` in a library without the feature `signatures`: it opens unsigned packages only,
 //! and refuses every signed one, since it could not tell who changed it.
 
-/// A key to sign with: nobody has one here.
+/// A key to sign with: this build has none.
 pub enum SigningKey {}
 
 /// Whether signed packages can be read at all.

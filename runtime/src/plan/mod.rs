@@ -86,7 +86,7 @@ pub struct Plan {
     pub arena_lower_bound: usize,
     /// Why the graph was planned unoptimized, where it was.
     pub warning: Option<String>,
-    /// What was taken from weights, since it comes to nothing; a package says it in its metadata.
+    /// What was removed from weights because it is zero; a package lists it in its metadata.
     pub removed: Vec<Removed>,
 }
 
@@ -102,7 +102,7 @@ impl Plan {
 
     /// As [`new`](Self::new), with the weights of some nodes packed already: `packings[i]` is for node `i` of the walk
     /// through the graph, blocks included. Where there
-    /// is a tuning, it has a say in what kernels are chosen, and every choice lists its candidates.
+    /// is a tuning, kernels are chosen by it, and every choice lists its candidates.
     ///
     /// # Errors
     /// As for [`new`](Self::new); `package.target` where the weights were packed for a kernel that the node cannot be

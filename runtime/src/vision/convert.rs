@@ -41,7 +41,7 @@ impl Converter {
         Self { isa, plan: None, lines: Vec::new() }
     }
 
-    /// Fills `out`, which has as many numbers as `target` wants, with the frame.
+    /// Fills `out`, which has as many elements as `target` says, with the frame.
     pub(crate) fn convert(&mut self, frame: &Frame<'_>, target: &Target, out: &mut [f32]) {
         let (sources, components) = sources(frame);
         let geometry = Geometry {
@@ -82,7 +82,7 @@ struct Plan {
     strands: heapless::Vec<Strand, 3>,
     /// Lines to make, in all.
     rows: usize,
-    /// Numbers of scratch memory.
+    /// Scratch size in elements.
     lines: usize,
 }
 

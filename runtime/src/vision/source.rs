@@ -1,7 +1,7 @@
 //! Which rows of bytes hold which components of a frame.
 //!
 //! Interleaved components are read together: one weighted sum of rows serves them all, and they are picked apart
-//! afterwards, when far fewer numbers are left.
+//! afterwards, when far fewer elements are left.
 
 use super::frame::{ColorOrder, Frame, Pixels, Plane};
 

@@ -1,7 +1,7 @@
-//! Dead code: nodes whose results nobody reads go, in blocks too.
+//! Dead code: nodes whose results are not read are removed, in blocks too.
 //!
 //! ```text
-//! x -> Relu -> (nobody)        x
+//! x -> Relu -> (not read)      x
 //!  \-> Conv -> output     =>    \-> Conv -> output
 //! ```
 

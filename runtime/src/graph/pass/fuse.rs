@@ -32,7 +32,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
         // Each round swallows the one reader of the producer's result.
         while let Some((reader, fused)) = swallow(graph, &uses, at)? {
             graph.nodes[reader] = fused;
-            // The producer is dead now: nobody reads its result.
+            // The producer is dead now: its result has no reader.
             at = reader;
         }
     }
@@ -131,7 +131,7 @@ fn fold_constant(
     Ok(true)
 }
 
-/// The constant as one number per channel, where it broadcasts to `shape` along `axis` alone.
+/// The constant as one value per channel, where it broadcasts to `shape` along `axis` alone.
 fn per_channel(constant: &Tensor, shape: &Shape, axis: usize) -> Option<Vec<f32>> {
     let values = constant.peek::<f32>()?;
     let channels = *shape.get(axis)?;

@@ -6,7 +6,7 @@
 //! x -> (x + 0.044715 x^3) sqrt(2/pi) -> Tanh -> Add(1) -> Mul(x/2)  =>    x -> GeluTanh
 //! ```
 //!
-//! When: factors and numbers stand in any order, and no value between is read elsewhere.
+//! When: factors and constants in any order; no value between is read elsewhere.
 
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 

@@ -7,7 +7,7 @@
 //! x -> HardSigmoid(1/6, 1/2) -> Mul(x)                     =>    x -> HardSwish
 //! ```
 //!
-//! When: sums, products and quotients are with numbers, in any order, and no value between is
+//! When: sums, products and quotients with constants, in any order, and no value between is
 //! read elsewhere. Bounds are activations already (the pass `bounds`).
 
 use skipstone_kernels::activation::Activation;

@@ -4,8 +4,8 @@
 //! ConvInteger -> Cast(f32) -> Mul(scales) [-> Add(bias)]    =>    ConvInteger with a float result
 //! ```
 //!
-//! The scales are the activations' times the weights'; they are computed in the run, as one number or one for each
-//! filter. When: nobody else reads the sums or the floats between, and scales and bias have no other axis than that of
+//! The scales are the activations' times the weights'; they are computed in the run, as one value or one per
+//! filter. When: the sums and the floats between have no other reader, and scales and bias have no other axis than that of
 //! the filters.
 
 use std::collections::BTreeMap;
@@ -79,11 +79,11 @@ fn follow(graph: &Graph, uses: &Uses, mut id: ValueId) -> Option<usize> {
     }
 }
 
-/// The arithmetic that follows `node`, and its other operand, where that is one number or one for each filter.
+/// The arithmetic that follows `node`, and its other operand, if it is one value or one per filter.
 fn with_operand(graph: &Graph, uses: &Uses, product: usize, node: usize, kind: BinaryKind) -> Option<(usize, ValueId)> {
     let reader = follow(graph, uses, graph.nodes[node].outputs[0])?;
     let [a, b] = super::pattern::Pattern::operands(&graph.nodes[reader], kind)?;
-    // The operand that leads back to the product is the one that nobody else reads, the other has to fit.
+    // The operand that leads back to the product is the one without another reader, the other has to fit.
     let from_product = |id: ValueId| leads_to(graph, uses, id, node);
     let other = if from_product(a) { b } else { a };
     let result = graph.fact(graph.nodes[reader].outputs[0]);

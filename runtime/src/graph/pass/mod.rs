@@ -130,7 +130,7 @@ fn run_all<'a>(graph: &mut Graph, passes: impl Iterator<Item = &'a Pass>) -> Res
 }
 
 /// Runs a pass on the graph's own nodes, then on every block as if it were the graph: values from around it are known
-/// and written by nobody, as inputs are.
+/// and has no writer, as inputs.
 fn in_every_block(graph: &mut Graph, run: fn(&mut Graph) -> Result<()>) -> Result<()> {
     run(graph)?;
     for index in 0..graph.nodes.len() {

@@ -28,7 +28,7 @@ pub(super) struct Affine {
     pub beta: f32,
 }
 
-/// A product of values and one number.
+/// A product of values and a constant.
 #[derive(Clone, Debug)]
 pub(super) struct Product {
     pub scale: f32,
@@ -86,7 +86,7 @@ impl<'a> Pattern<'a> {
         (self.graph.fact(x) == self.graph.fact(*node.outputs.first()?)).then_some((x, number))
     }
 
-    /// The operand of a function of one number.
+    /// The operand of a function of one element.
     pub fn unary(node: &Node, kind: UnaryKind) -> Option<ValueId> {
         match node.op {
             Op::Unary(Unary { kind: held }) if held == kind => node.inputs.first().copied(),
@@ -102,7 +102,7 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// `id` seen as a chain of sums and products with numbers; at least `id` itself.
+    /// `id` seen as a chain of sums and products with constants; at least `id` itself.
     pub fn affine(&self, id: ValueId) -> Affine {
         let mut seen = Affine { x: id, alpha: 1.0, beta: 0.0 };
         for _ in 0..DEPTH {
@@ -179,7 +179,7 @@ impl<'a> Pattern<'a> {
     }
 }
 
-/// Whether two numbers are one, but for the rounding of an exporter.
+/// Whether two constants are equal up to the rounding of an exporter.
 pub(super) fn near(a: f32, b: f32) -> bool {
     (a - b).abs() <= 1e-5 * b.abs().max(1e-3)
 }

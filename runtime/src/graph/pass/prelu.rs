@@ -5,7 +5,7 @@
 //! Where(x > 0, x, x * slope)    =>    PRelu(x, slope)
 //! ```
 //!
-//! When: f32, and condition and product are read only here. A slope of one number for all
+//! When: f32, and condition and product are read only here. A slope of one value for all
 //! makes it LeakyRelu.
 
 use skipstone_kernels::activation::Activation;
@@ -54,7 +54,7 @@ fn prelu(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, ValueId)> {
     fits.then_some((x, slope))
 }
 
-/// The value whose sign is asked for, and whether the answer is yes for negative numbers. At
+/// The value whose sign is asked for, and whether the condition holds for negative elements. At
 /// zero both answers lead to zero.
 fn sign(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, bool)> {
     let Op::Compare(Compare { kind }) = node.op else { return None };

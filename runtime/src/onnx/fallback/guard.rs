@@ -25,7 +25,7 @@ pub(super) fn guarded<T>(body: impl FnOnce() -> T) -> Result<T, String> {
         }));
     });
     let outer = GUARDED.replace(true);
-    // What the body had borrowed is dropped with the error: nobody sees a half-written state.
+    // What the body had borrowed is dropped with the error: no half-written state can be seen.
     let result = catch_unwind(AssertUnwindSafe(body));
     GUARDED.set(outer);
     result.map_err(|payload| {

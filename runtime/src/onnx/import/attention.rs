@@ -48,7 +48,7 @@ fn attend(cx: &mut Call<'_, '_>, mut op: Attention, qkv: [ValueId; 3], beside: B
     let present = op.present;
     let mut results = cx.add_all(op, &inputs)?;
     if !present {
-        // Results that nobody asked for.
+        // Results that are not requested.
         results.splice(1..1, [results[0], results[0]]);
     }
     Ok(results)

@@ -135,7 +135,7 @@ impl<'m> Importer<'m> {
         let carried = carried.ok_or_else(|| self.objection(node, "what a loop carries is left out"))?;
         op.carried = carried.len();
         given.extend(carried);
-        // Results that nobody asks for are not collected.
+        // Results that are not requested are not collected.
         let collected = vec![(0, false); node.outputs.len().saturating_sub(op.carried)];
         Ok(Source { node, body, numbered: true, op, collected, given })
     }

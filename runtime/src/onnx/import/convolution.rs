@@ -61,7 +61,7 @@ fn convolve(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     cx.reshape(y, &out)
 }
 
-/// A convolution of numbers that kernels do not take: every window's elements, gathered axis by axis, times the weights.
+/// A convolution of element types that no kernel takes: every window's elements, gathered axis by axis, times the weights.
 fn unfolded(cx: &mut Call<'_, '_>, window: &Window) -> Result<ValueId, Halt> {
     let (x, weights, groups) = (cx.input(0)?, cx.input(1)?, groups(cx)?);
     let (from, kernel) = (cx.shape(x).to_vec(), cx.shape(weights).to_vec());

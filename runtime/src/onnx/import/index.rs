@@ -90,7 +90,7 @@ pub(super) fn one_hot(cx: &mut Call<'_, '_>) -> Imported {
         Some(&[depth]) => usize::try_from(depth).ok(),
         _ => None,
     };
-    let depth = depth.ok_or_else(|| cx.attribute_error("depth", "is not one number, or below 0"))?;
+    let depth = depth.ok_or_else(|| cx.attribute_error("depth", "is not a single integer, or below 0"))?;
     if !matches!(cx.dtype(indices), DType::I64 | DType::I32) {
         indices = cx.cast(indices, DType::I64)?;
     }

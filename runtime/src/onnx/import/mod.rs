@@ -438,7 +438,7 @@ fn known(dim: &Dim<'_>) -> Option<usize> {
     }
 }
 
-/// Whether the batch is all that the file leaves open: it is 1 where nobody says otherwise.
+/// Whether the batch is the only open dimension: it is 1 unless it is bound.
 fn is_open_batch(dims: &[Dim<'_>]) -> bool {
     matches!(dims, [batch, rest @ ..] if !rest.is_empty() && known(batch).is_none() && rest.iter().all(|dim| known(dim).is_some()))
 }

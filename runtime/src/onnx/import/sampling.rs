@@ -194,7 +194,7 @@ pub(super) fn roi_align(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(op, &[x, regions, of])
 }
 
-/// Regions name their image in the first of five numbers.
+/// The first of a region's five elements is the index of its image.
 pub(super) fn max_roi_pool(cx: &mut Call<'_, '_>) -> Imported {
     let (x, regions) = (cx.input(0)?, cx.input(1)?);
     let &[count, 5] = cx.shape(regions).dims() else {

@@ -64,7 +64,7 @@ pub(super) fn mel_weights(cx: &mut Call<'_, '_>) -> Imported {
         let Some(tensor) = cx.constant_of(id) else { return Err(cx.dynamic(&format!("input {index}"))) };
         *edge = match tensor.elements::<f64>() {
             Some(&[edge]) => edge,
-            _ => return Err(cx.at(OpError::Value(format!("input {index} is not one number")))),
+            _ => return Err(cx.at(OpError::Value(format!("input {index} is not a single element")))),
         };
     }
     let frequencies = length / 2 + 1;

@@ -103,7 +103,7 @@ pub(super) fn range(cx: &mut Call<'_, '_>) -> Imported {
         };
         let value = value.filter(|_| one);
         ends[index] =
-            value.ok_or_else(|| cx.at(OpError::Value("start, limit and delta are one number each".into())))?;
+            value.ok_or_else(|| cx.at(OpError::Value("start, limit and delta must have one element each".into())))?;
         integers[index] = tensor.elements::<i64>().map_or(ends[index] as i64, |v| v[0]);
     }
     let is_float = matches!(dtype, DType::F32 | DType::F64);

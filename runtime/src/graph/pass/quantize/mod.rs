@@ -6,14 +6,14 @@
 //! Dequantize -> Conv                                =>    QConv with a float result
 //! Dequantize, Dequantize -> Add | Mul -> Quantize   =>    QBinary
 //! Dequantize -> mean of windows -> Quantize         =>    QPool
-//! Dequantize -> functions of one number -> Quantize =>    LookUp
+//! Dequantize -> functions of one element -> Quantize =>    LookUp
 //! Dequantize -> MaxPool, or what moves elements     =>    the same -> Dequantize
 //! ```
 //!
 //! Kernels take unsigned bytes. A signed byte is an unsigned one less 128, its zero point too, so that every signed
 //! tensor gets an unsigned twin; a table turns one into the other where a reader needs the signed one.
 //!
-//! When: one scale for each tensor of bytes, weights with zero point 0 (as signed bytes), and nobody else reads the
+//! When: one scale for each tensor of bytes, weights with zero point 0 (as signed bytes), and no other reader of the
 //! floats between. Whatever else a quantized model holds stays as it is, and is computed in floats.
 
 mod constants;
@@ -277,7 +277,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Functions of one number between bytes and bytes, as a table.
+    /// Functions of one element between bytes and bytes, as a table.
     fn function(&mut self, node: &Node, x: ValueId, to: Scheme) -> Result<Option<Fused>> {
         let mut chain = Vec::new();
         let mut at = x;
@@ -329,7 +329,7 @@ impl Pass<'_> {
         true
     }
 
-    /// A node as a function of one number: its operand, the operator with its other operands, numbers, and the
+    /// A node as a function of one element: its operand, the operator with its other operands, constants, and the
     /// position of the operand among them.
     #[allow(clippy::type_complexity)]
     fn step(&self, node: &Node) -> Option<(ValueId, (Op, Vec<Tensor>, usize))> {
@@ -396,7 +396,7 @@ impl Pass<'_> {
         Ok(Some((Reshape { shape: shape.clone() }.into(), vec![pooled])))
     }
 
-    /// Operators that only move numbers move bytes as well; the numbers come to be behind them.
+    /// Operators that only move elements move bytes as well; dequantizing comes after them.
     fn rewrite_movement(&mut self, node: Node) -> Result<()> {
         let (Some((&x, rest)), [y]) = (node.inputs.split_first(), node.outputs.as_slice()) else {
             self.place(node);
@@ -465,7 +465,7 @@ impl Pass<'_> {
     }
 }
 
-/// Whether a reduction leaves one number of each channel of each image.
+/// Whether a reduction leaves one element per channel and image.
 fn is_over_pixels(reduce: &Reduce, kind: ReduceKind, image: &Shape) -> bool {
     reduce.kind == kind && reduce.axes == [2, 3] && image.rank() == 4
 }

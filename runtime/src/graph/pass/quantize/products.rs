@@ -81,7 +81,7 @@ impl Pass<'_> {
             };
             let found = behind(a).map(|node| (node, b)).or_else(|| behind(b).map(|node| (node, a)));
             let Some((product, other)) = found else { return Ok(None) };
-            // One number for each column: the bias has no other axis.
+            // One value per column: the bias has no other axis.
             let columns = self.graph.fact(node.outputs[0]).shape.last().copied();
             let own = &self.graph.fact(other).shape;
             if own.elements() != 1 && (own.last().copied() != columns || Some(own.elements()) != columns) {
@@ -119,7 +119,7 @@ impl Pass<'_> {
         Ok(Some((Reshape { shape: shape.clone() }.into(), vec![rows])))
     }
 
-    /// The node itself, or the one behind reshapes that nobody else reads.
+    /// The node itself, or the one behind reshapes that have no other reader.
     fn skip_reshapes<'n>(&'n self, mut node: &'n Node) -> &'n Node {
         while let (Op::Reshape(_), Some(inner)) = (&node.op, node.inputs.first().and_then(|&x| self.inner(x))) {
             node = inner;
