@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod images;
 mod inspect;
+mod manual;
 mod notes;
 mod npy;
 mod numbers;
@@ -26,11 +27,12 @@ mod tune;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// On-device inference for compact ONNX classifiers
 #[derive(Parser)]
 #[command(
+    name = "skipstone",
     version,
     propagate_version = true,
     arg_required_else_help = true,
@@ -64,10 +66,13 @@ enum Command {
     Operators(operators::Operators),
     Quantize(quantize::Quantize),
     Tune(tune::Tune),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = manual::by_task(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     failure::silence_panics();
     let result = failure::catch_panics(|| match cli.command {
         Command::Run(command) => command.execute(),
@@ -79,6 +84,8 @@ fn main() -> ExitCode {
         Command::Operators(command) => command.execute(),
         Command::Quantize(command) => command.execute(),
         Command::Tune(command) => command.execute(),
+        Command::Completions(command) => command.execute(Cli::command()),
+        Command::Man(command) => command.execute(Cli::command()),
     });
     match result.and_then(|done| done) {
         Ok(()) => {
