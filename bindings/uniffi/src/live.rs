@@ -98,8 +98,10 @@ impl<T: Owner> Live<T> {
         self.with(|state| {
             let profiled = state.profiled;
             let session = state.owner.session();
-            let measured = session.profile().zip(session.step_runs());
-            Ok(measured.map(|(totals, counts)| StepTime::of(model, totals, counts, profiled)).unwrap_or_default())
+            let measured = session.profile().zip(session.step_runs()).zip(session.step_active());
+            let steps =
+                measured.map(|((totals, counts), active)| StepTime::of(model, totals, counts, active, profiled));
+            Ok(steps.unwrap_or_default())
         })
     }
 

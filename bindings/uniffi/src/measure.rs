@@ -83,9 +83,9 @@ pub struct StepTime {
 }
 
 impl StepTime {
-    pub(crate) fn of(model: &Model, totals: &[Duration], counts: &[u64], runs: usize) -> Vec<Self> {
+    pub(crate) fn of(model: &Model, totals: &[Duration], counts: &[u64], active: &[f64], runs: usize) -> Vec<Self> {
         let plan = model.runtime().plan();
-        let steps = plan.map(|plan| measure::per_step(plan, totals, counts, runs)).unwrap_or_default();
+        let steps = plan.map(|plan| measure::per_step(plan, totals, counts, active, runs)).unwrap_or_default();
         let step = |s: measure::StepTime| Self { name: s.name, op: s.op, kernel: s.kernel, ms: s.ms, share: s.share };
         steps.into_iter().map(step).collect()
     }

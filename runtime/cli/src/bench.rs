@@ -26,7 +26,8 @@ const SEED: u64 = 0x5EED;
 The model runs on random inputs, fresh for every run; generating them is not timed. Percentiles are
 over single runs. `load` is the time to read and plan the model, `first run` the time of its first
 run. --profile also times every step, at a cost of about 0.1 microseconds per step; `moved` counts
-the bytes that a step reads and writes, including weights.
+the bytes that a step reads and writes, including weights; `active` is the share of its multiply-adds
+that a convolution with masks computed.
 
 Examples:
   skipstone bench model.onnx
@@ -113,6 +114,9 @@ struct StepReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     runs: Option<f64>,
     macs: u64,
+    /// Share of the multiply-adds that a step with masks computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    active: Option<f64>,
     bytes: u64,
     /// `None` if the step has no multiply-adds.
     gflops: Option<f64>,
@@ -159,8 +163,10 @@ impl Bench {
 
         let latency = Latency::of(&times).ok_or_else(|| Failure::new("internal", "nothing was measured"))?;
         let plan = model.plan();
-        let measured = session.profile().zip(session.step_runs());
-        let profiled = measured.zip(plan).map(|((totals, runs), plan)| per_step(plan, totals, runs, times.len()));
+        let measured = session.profile().zip(session.step_runs()).zip(session.step_active());
+        let profiled = measured
+            .zip(plan)
+            .map(|(((totals, runs), active), plan)| per_step(plan, totals, runs, active, times.len()));
         let memory = Memory::of(&model);
         let report = Report {
             model: self.model.name(),
@@ -208,6 +214,7 @@ impl StepReport {
             share: step.share,
             runs: (step.runs != 1.0).then_some(step.runs),
             macs: step.macs,
+            active: step.active,
             bytes: step.bytes,
             gflops: gflops(step.macs, step.ms),
         }
@@ -256,6 +263,7 @@ fn profile(steps: &[StepTime]) -> String {
         ("operator", Align::Left),
         ("kernel", Align::Left),
         ("runs", Align::Right),
+        ("active", Align::Right),
         ("ms", Align::Right),
         ("share", Align::Right),
         ("GFLOP/s", Align::Right),
@@ -267,6 +275,7 @@ fn profile(steps: &[StepTime]) -> String {
             step.op.clone(),
             step.kernel.clone(),
             if step.runs.fract() == 0.0 { step.runs.to_string() } else { format!("{:.2}", step.runs) },
+            step.active.map(numbers::percent).unwrap_or_default(),
             numbers::ms(step.ms),
             numbers::percent(step.share),
             rate(step.macs, step.ms),

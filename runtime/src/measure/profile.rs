@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::ops::Operator;
-use crate::plan::Plan;
+use crate::ops::{Op, Operator};
+use crate::plan::{Plan, Step};
 
 /// What one step of a plan took.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,8 +20,10 @@ pub struct StepTime {
     pub share: f64,
     /// How often it ran in one run of the model: once, but for steps of branches and loops.
     pub runs: f64,
-    /// Multiply-adds of one run of the model.
+    /// Multiply-adds of one run of the model, as far as masks let them be computed.
     pub macs: u64,
+    /// The share of its multiply-adds that a step with masks computed, a mean over its runs; `None` for other steps.
+    pub active: Option<f64>,
     /// Bytes read and written in one run of the model, weights included.
     pub bytes: u64,
 }
@@ -52,13 +54,14 @@ pub fn gflops(macs: u64, ms: f64) -> Option<f64> {
 
 /// The time of each step of `plan`, in its order: `totals` and `counts` are what
 /// [`Session::profile`](crate::Session::profile) and [`Session::step_runs`](crate::Session::step_runs) give after `runs`
-/// runs.
+/// runs, `active` is what [`Session::step_active`](crate::Session::step_active) gives.
 #[must_use]
-pub fn per_step(plan: &Plan, totals: &[Duration], counts: &[u64], runs: usize) -> Vec<StepTime> {
+pub fn per_step(plan: &Plan, totals: &[Duration], counts: &[u64], active: &[f64], runs: usize) -> Vec<StepTime> {
     let runs = runs.max(1) as f64;
     let all: f64 = totals.iter().map(Duration::as_secs_f64).sum();
-    let step = |((step, total), &count): ((&crate::plan::Step, &Duration), &u64)| {
+    let step = |(((step, total), &count), &active): (((&Step, &Duration), &u64), &f64)| {
         let often = count as f64 / runs;
+        let masked = matches!(&step.op, Op::Conv(conv) if conv.roles.are_masked());
         StepTime {
             name: step.name.clone(),
             op: step.op.name().to_owned(),
@@ -66,11 +69,12 @@ pub fn per_step(plan: &Plan, totals: &[Duration], counts: &[u64], runs: usize) -
             ms: total.as_secs_f64() * 1e3 / runs,
             share: if all > 0.0 { total.as_secs_f64() / all } else { 0.0 },
             runs: often,
-            macs: (step.macs as f64 * often) as u64,
+            macs: (step.macs as f64 * active / runs) as u64,
+            active: (masked && count > 0).then(|| active / count as f64),
             bytes: (step.bytes() as f64 * often) as u64,
         }
     };
-    plan.steps.iter().zip(totals).zip(counts).map(step).collect()
+    plan.steps.iter().zip(totals).zip(counts).zip(active).map(step).collect()
 }
 
 /// Steps added up by operator, the slowest operator first.
@@ -116,6 +120,7 @@ mod tests {
             share: ms / 10.0,
             runs: 1.0,
             macs,
+            active: None,
             bytes: 10,
         }
     }

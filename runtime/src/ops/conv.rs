@@ -20,6 +20,8 @@ use skipstone_kernels::epilogue::Epilogue;
 use super::axes::{Axes, Elements, How, Left, Link, Nhwc};
 use super::float_conv::{self, Bound};
 use super::image::{Image, Layout, taps};
+use super::masked;
+use super::masked_conv;
 use super::roles::{Role, Roles};
 use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
@@ -94,9 +96,12 @@ impl Conv {
             return Err(Self::refuse("roles", "operands of unknown roles, or two residuals"));
         }
         if inputs.len() != self.roles.arity() {
-            return Err(OpError::Arity { want: "3, and one each for a residual and a scale", got: inputs.len() });
+            return Err(OpError::Arity { want: "3, and one for each role", got: inputs.len() });
         }
-        if let Some((index, fact)) = inputs.iter().enumerate().find(|(_, f)| f.dtype != DType::F32) {
+        let is_mask =
+            |at: usize| [Role::MaskIn, Role::MaskOut].iter().any(|&role| self.roles.position(role) == Some(at));
+        let others = inputs.iter().enumerate().filter(|&(at, _)| !is_mask(at));
+        if let Some((index, fact)) = others.into_iter().find(|(_, f)| f.dtype != DType::F32) {
             return Err(OpError::Type { index, got: fact.dtype, want: "f32" });
         }
         let (x, weights, bias) = (inputs[Self::X], inputs[Self::WEIGHTS], inputs[Self::BIAS]);
@@ -129,7 +134,34 @@ impl Conv {
         {
             return Err(OpError::shapes("one factor per image and channel", &[&x.shape, &scale.shape]));
         }
+        if self.roles.are_masked() {
+            if self.layout != Layout::Nhwc || self.groups != 1 || u32::try_from(image.channels.max(filters)).is_err() {
+                return Err(Self::refuse("roles", "masks are for one group in NHWC"));
+            }
+            masked_conv::masks(self, inputs, out)?;
+        }
         Ok(out)
+    }
+
+    /// Of masked images: all channels, of which those that are not wanted are left out.
+    fn evaluate_masked(&self, inputs: &[&Tensor], out: Image) -> Result<Vec<Tensor>, OpError> {
+        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
+        let masks = masked_conv::masks(self, &facts, out)?;
+        let of = |role| self.roles.position(role).and_then(|at| inputs.get(at).copied());
+        let mut operands: Vec<Tensor> = inputs[..3].iter().map(|&t| t.clone()).collect();
+        operands.extend(self.roles.residual().and_then(|at| inputs.get(at)).map(|&residual| residual.clone()));
+        if let (Some(read), Some(mask)) = (masks[0], of(Role::MaskIn)) {
+            operands[Self::X] = masked::moved(&operands[Self::X], mask, read, masked::spread)?;
+        }
+        let plain = Self { roles: self.roles.unmasked(), ..self.clone() };
+        let (Some(read), Some(mask)) = (masks[1], of(Role::MaskOut)) else {
+            return plain.evaluate(&operands.iter().collect::<Vec<_>>());
+        };
+        if let Some(residual) = operands.get_mut(3) {
+            *residual = masked::moved(residual, mask, read, masked::spread)?;
+        }
+        let all = plain.evaluate(&operands.iter().collect::<Vec<_>>())?;
+        Ok(vec![masked::moved(all.first().ok_or(OpError::Operand(0))?, mask, read, masked::gather)?])
     }
 
     /// The kernels' description of the geometry.
@@ -176,6 +208,9 @@ impl Operator for Conv {
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let shape = self.shape(&cx.inputs)?;
+        if self.roles.are_masked() {
+            return masked_conv::plan(cx, self, &shape);
+        }
         let images = match self.layout {
             Layout::Nchw => Images::Nchw,
             Layout::Nhwc => Images::Nhwc,
@@ -187,6 +222,10 @@ impl Operator for Conv {
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let shape = self.shape(&cx.inputs)?;
+        if self.roles.are_masked() {
+            let out = self.check(&cx.inputs)?;
+            return masked_conv::bind(cx, self, shape, out);
+        }
         let bound = Bound::new(cx, &shape, |w| Filters::Oihw(w))?;
         let (activation, residual_first) = (self.activation, self.roles.has(Role::Residual));
         let (residual_at, scale_at) = (self.roles.residual(), self.roles.position(Role::Scale));
@@ -211,6 +250,9 @@ impl Semantics for Conv {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
         let out = self.check(&facts)?;
+        if self.roles.are_masked() {
+            return self.evaluate_masked(inputs, out);
+        }
         let image = Image::new(self.layout, &facts[Self::X].shape)?;
         let numbers = |at: usize| inputs.get(at).and_then(|t| t.elements::<f32>()).ok_or(OpError::Operand(at));
         let (x, weights, bias) = (numbers(Self::X)?, numbers(Self::WEIGHTS)?, numbers(Self::BIAS)?);
@@ -245,6 +287,9 @@ impl Semantics for Conv {
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {
+        if self.roles.are_masked() {
+            return Axes::unknown();
+        }
         let (batch, channels) = (0, self.layout.channels_axis());
         let weights = inputs.get(Self::WEIGHTS).map_or(&[][..], |weights| weights.shape.dims());
         let &[filters, depth, ..] = weights else { return Axes::unknown() };

@@ -54,6 +54,8 @@ pub struct Io<'a, 'b> {
     pub(crate) constants: &'a [std::sync::Arc<Tensor>],
     pub(crate) packed: &'a [Bytes],
     pub(crate) pool: &'a Pool,
+    /// The share of its multiply-adds that the step computed.
+    pub(crate) active: f64,
 }
 
 impl<'a> Io<'a, '_> {
@@ -119,6 +121,11 @@ impl<'a> Io<'a, '_> {
     pub fn packed<T: Element>(&self, role: usize) -> Result<&'a [T], OpError> {
         let bytes: &[u8] = self.packed.get(role).ok_or(OpError::Operand(role))?;
         elements(bytes).ok_or(OpError::Operand(role))
+    }
+
+    /// Says that the step computed `some` of `all` multiply-adds, or of whatever they are counted in.
+    pub fn active(&mut self, some: usize, all: usize) {
+        self.active = some as f64 / all.max(1) as f64;
     }
 
     /// The session's threads.

@@ -58,6 +58,8 @@ pub mod indexed;
 mod io;
 pub mod layernorm;
 pub mod look_up;
+pub mod masked;
+mod masked_conv;
 pub mod matmul;
 #[cfg(operator_subset)]
 mod missing;
@@ -530,6 +532,8 @@ operators! {
     51 => Sample(sample::Sample),
     /// Parts of feature maps.
     52 => Regions(regions::Regions),
+    /// Images with their active channels alone.
+    53 => Masked(masked::Masked),
 }
 
 impl Operator for Op {
@@ -635,6 +639,7 @@ mod tests {
             (50, "Contract"),
             (51, "Sample"),
             (52, "Regions"),
+            (53, "Masked"),
         ];
         known.iter().for_each(|entry| assert!(NUMBERS.contains(entry), "{entry:?}"));
         assert!(NUMBERS.is_sorted_by(|a, b| a.0 < b.0), "two operators with one number");

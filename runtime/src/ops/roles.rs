@@ -11,6 +11,10 @@ pub enum Role {
     LateResidual,
     /// One factor per image and input channel (squeeze-and-excite).
     Scale,
+    /// Which channels of the images are there: they are [masked](super::masked).
+    MaskIn,
+    /// Which channels of the result are wanted: it is masked, and so is a residual, by the same mask.
+    MaskOut,
 }
 
 impl Role {
@@ -49,6 +53,12 @@ impl Roles {
         self.0 & role.bit() != 0
     }
 
+    /// These without masks.
+    #[must_use]
+    pub fn unmasked(self) -> Self {
+        Self(self.0 & (Role::MaskIn.bit() - 1))
+    }
+
     /// Position of the operand among all.
     #[must_use]
     pub fn position(self, role: Role) -> Option<usize> {
@@ -68,10 +78,19 @@ impl Roles {
         Self::BEFORE + self.0.count_ones() as usize
     }
 
-    /// Whether they are known, and at most one of them is a residual: a package may claim anything.
+    /// Whether images or result are masked.
+    #[must_use]
+    pub fn are_masked(self) -> bool {
+        self.has(Role::MaskIn) || self.has(Role::MaskOut)
+    }
+
+    /// Whether they are known, at most one of them is a residual, and no mask is beside a scale: a package may claim
+    /// anything.
     #[must_use]
     pub fn is_sound(self) -> bool {
-        self.0 < Role::Scale.bit() << 1 && !(self.has(Role::Residual) && self.has(Role::LateResidual))
+        self.0 < Role::MaskOut.bit() << 1
+            && !(self.has(Role::Residual) && self.has(Role::LateResidual))
+            && !(self.has(Role::Scale) && self.are_masked())
     }
 }
 
@@ -86,6 +105,7 @@ mod tests {
         assert_eq!((both.residual(), both.position(Role::Residual), both.arity()), (Some(3), None, 5));
         assert_eq!(both.early(), Roles::NONE.with(Role::Scale).with(Role::Residual));
         assert_eq!(Roles::NONE.with(Role::Scale).position(Role::Scale), Some(3));
-        assert!(both.is_sound() && !both.with(Role::Residual).is_sound() && !Roles(8).is_sound());
+        assert!(both.is_sound() && !both.with(Role::Residual).is_sound() && !Roles(32).is_sound());
+        assert!(!both.with(Role::MaskIn).is_sound() && Roles::NONE.with(Role::MaskIn).with(Role::MaskOut).is_sound());
     }
 }

@@ -50,6 +50,8 @@ pub struct Session {
 struct Profile {
     times: Vec<Duration>,
     runs: Vec<u64>,
+    /// The sum of the shares that were active, over all runs of a step.
+    active: Vec<f64>,
 }
 
 /// Stops a session from another thread, before its next step.
@@ -141,7 +143,8 @@ impl Session {
     /// Starts (or restarts) adding up the time of every step.
     pub fn start_profile(&mut self) {
         let steps = self.engine.plan().map_or(0, |p| p.steps.len());
-        self.profile = Some(Profile { times: vec![Duration::ZERO; steps], runs: vec![0; steps] });
+        self.profile =
+            Some(Profile { times: vec![Duration::ZERO; steps], runs: vec![0; steps], active: vec![0.0; steps] });
     }
 
     /// Time of every step since [`start_profile`](Self::start_profile), in the plan's order.
@@ -155,6 +158,13 @@ impl Session {
     #[must_use]
     pub fn step_runs(&self) -> Option<&[u64]> {
         self.profile.as_ref().map(|profile| profile.runs.as_slice())
+    }
+
+    /// The sum, over the runs of every step since [`start_profile`](Self::start_profile), of the share of its
+    /// multiply-adds that was computed: 1 for each run, but for steps with masks.
+    #[must_use]
+    pub fn step_active(&self) -> Option<&[f64]> {
+        self.profile.as_ref().map(|profile| profile.active.as_slice())
     }
 
     /// Runs the model on `inputs`, in the order of [`inputs`](Self::inputs).

@@ -45,14 +45,16 @@ impl Run<'_> {
                         constants: &program.plan().constants,
                         packed: &step.choice.packed,
                         pool: self.pool,
+                        active: 1.0,
                     };
                     executable.run(&mut io).map_err(|e| e.at(&step.name))?;
-                    self.count(at, began.map(|began| began.elapsed()));
+                    let active = io.active;
+                    self.count(at, began.map(|began| began.elapsed()), active);
                     at += 1;
                 }
                 Some(flow) => {
                     // The time is that of the steps inside.
-                    self.count(at, began.map(|_| Duration::ZERO));
+                    self.count(at, began.map(|_| Duration::ZERO), 1.0);
                     self.flow(at, step, flow)?;
                     at = flow.end();
                 }
@@ -168,12 +170,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn count(&mut self, at: usize, time: Option<Duration>) {
+    fn count(&mut self, at: usize, time: Option<Duration>, active: f64) {
         if let (Some(profile), Some(time)) = (self.profile.as_deref_mut(), time)
             && let (Some(total), Some(runs)) = (profile.times.get_mut(at), profile.runs.get_mut(at))
+            && let Some(sum) = profile.active.get_mut(at)
         {
             *total += time;
             *runs += 1;
+            *sum += active;
         }
     }
 }

@@ -11,10 +11,13 @@
 //! Work that a family does once per step, or once per plan, is never inlined into the methods of its kernels: inlining
 //! would gain nothing, and this way a device build carries that code once.
 
+mod active;
 mod shape;
 
 pub use crate::gemm::Weights;
 pub use crate::qgemm::{Out, Packed};
+pub use active::Active;
+pub(crate) use active::{Panels, select};
 pub use shape::ConvShape;
 pub(crate) use shape::product;
 
@@ -80,6 +83,8 @@ pub struct Task<'a> {
     pub nonzeros: usize,
     /// Whether the input is scaled by a factor per image and input channel.
     pub scaled: bool,
+    /// Whether runs compute some channels only, each run others: [`FloatKernel::select`].
+    pub masked: bool,
     /// Whether packed weights may take several times the memory of the weights themselves.
     pub spacious: bool,
 }
@@ -89,7 +94,7 @@ impl<'a> Task<'a> {
     pub fn new(shape: &'a ConvShape) -> Self {
         let nonzeros = product(&[shape.out_c, shape.group_in(), shape.taps()]);
         let (images, weights) = (Images::Nhwc, Weights::F32);
-        Task { shape, images, weights, constant: true, nonzeros, scaled: false, spacious: true }
+        Task { shape, images, weights, constant: true, nonzeros, scaled: false, masked: false, spacious: true }
     }
 }
 
@@ -157,8 +162,22 @@ pub trait FloatKernel: Kernel {
     /// If a length does not match the shape.
     fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]);
 
+    /// Copies the packed weights of some channels to `to`, packed for the convolution of these channels alone: the
+    /// [shape](Active::shape) that [`run`](Self::run) gets then. Only for a kernel that takes a task that is masked.
+    ///
+    /// # Panics
+    /// If a channel is out of range, a list is empty, or a length does not match.
+    fn select(&self, _shape: &ConvShape, _packed: &[u8], _active: Active<'_>, _to: &mut [f32], _pool: &Pool) {
+        unreachable!("{} takes no masks", self.name());
+    }
+
     /// Scratch size in elements for `threads` threads.
     fn scratch_len(&self, shape: &ConvShape, scaled: bool, threads: usize) -> usize;
+
+    /// Scratch size in elements for `threads` threads that is enough for the convolution of any of its channels.
+    fn scratch_bound(&self, shape: &ConvShape, threads: usize) -> usize {
+        self.scratch_len(shape, false, threads)
+    }
 
     /// Computes the convolution.
     ///

@@ -124,6 +124,59 @@ proptest! {
         }
     }
 
+    /// Of the packed weights of a convolution, those of some channels are those of the smaller convolution.
+    #[test]
+    fn channels_are_selected(shape in shapes(), seed in 1usize..64, threads in 1usize..3, spacious in prop::bool::ANY) {
+        let (shape, pool) = (ConvShape { batch: 1, groups: 1, ..shape }, Pool::new(threads));
+        let task = Task { masked: true, spacious, ..Task::new(&shape) };
+        let w = numbers(2, shape.out_c * shape.in_c * shape.taps());
+        let some = |len: usize, of: usize| -> Vec<u32> {
+            let kept: Vec<u32> = (0..len as u32).filter(|&i| (i as usize * 7 + seed * of) % 11 < 1 + seed % 11).collect();
+            if kept.is_empty() { vec![len as u32 - 1] } else { kept }
+        };
+        let (inputs, outputs) = (some(shape.in_c, 3), some(shape.out_c, 5));
+        let active = Active { inputs: &inputs, outputs: &outputs };
+        let small = active.shape(&shape);
+        let (depth, taps) = (shape.in_c, shape.taps());
+        let weights: Vec<f32> = outputs.iter().flat_map(|&o| inputs.iter().flat_map(move |&i| {
+            (0..taps).map(move |tap| (o as usize * depth + i as usize) * taps + tap)
+        })).map(|at| w[at]).collect();
+        let input = Guarded::new(&numbers(1, small.input_len()), Edge::BOTH[seed % 2]);
+        let bias = numbers(3, small.out_c);
+        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
+        let want = definition(&small, &input, &weights, None, &epilogue);
+        let kernels = FLOATS.iter().flat_map(Family::kernels);
+        for kernel in kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task)) {
+            let mut packed = vec![0.0f32; kernel.packed_len(&shape, 0) / 4];
+            kernel.pack(&shape, Filters::Oihw(&w), bytemuck::cast_slice_mut(&mut packed));
+            let mut selected = Guarded::new(&vec![f32::NAN; kernel.packed_len(&small, 0) / 4], Edge::BOTH[seed % 2]);
+            kernel.select(&shape, bytemuck::cast_slice(&packed), active, &mut selected, &pool);
+            let needed = kernel.scratch_len(&small, false, threads);
+            prop_assert!(needed <= kernel.scratch_bound(&shape, threads), "{}: {needed}", kernel.name());
+            let mut scratch = vec![f32::NAN; needed];
+            let mut out = Guarded::new(&vec![f32::NAN; small.output_len()], Edge::BOTH[seed % 2]);
+            let packed = bytemuck::cast_slice(&selected);
+            kernel.run(Conv { shape: &small, input: &input, packed, out: &mut out, epilogue, scale: None }, &mut scratch, &pool);
+            assert_close(&out, &want, kernel.name());
+        }
+    }
+
+    /// The bound is one, for larger convolutions too.
+    #[test]
+    fn scratch_is_bounded(side in 1usize..40, in_c in 1usize..700, out_c in 1usize..400, kernel in 1usize..6, flags in 0usize..4, share in 1usize..100, threads in 1usize..5) {
+        let (stride, pad) = ([1 + flags % 2; 2], kernel / 2);
+        let out = (side + 2 * pad - kernel) / stride[0] + 1;
+        let (in_h, in_w, out_h, out_w) = (side, side, out, out);
+        let shape = ConvShape { in_h, in_w, out_h, out_w, in_c, out_c, kernel: [kernel; 2], stride, pad_top: pad, pad_left: pad, ..ConvShape::matrix(1, 1, 1) };
+        let small = ConvShape { in_c: in_c * share / 100 + 1, out_c: (out_c * (share * 7 % 100) / 100).max(1), ..shape.clone() };
+        let task = Task { masked: true, spacious: flags > 1, ..Task::new(&shape) };
+        for kernel in FLOATS.iter().flat_map(Family::kernels).filter(|kernel| kernel.takes(&task)) {
+            let (needed, bound) = (kernel.scratch_len(&small, false, threads), kernel.scratch_bound(&shape, threads));
+            prop_assert!(needed <= bound, "{}: {needed} > {bound}", kernel.name());
+            prop_assert!(kernel.packed_len(&small, 0) <= kernel.packed_len(&shape, 0), "{}", kernel.name());
+        }
+    }
+
     /// Every candidate can run its task and is found by name in the table.
     #[test]
     fn candidates_take_their_task(shape in shapes(), images in 0usize..3, flags in 0u32..64) {

@@ -33,7 +33,7 @@ impl Kernel for Variant {
         self.isa.is_available()
     }
     fn takes(&self, task: &Task<'_>) -> bool {
-        task.images == Images::Nhwc && !task.scaled && takes(task.shape)
+        task.images == Images::Nhwc && !task.scaled && !task.masked && takes(task.shape)
     }
 }
 

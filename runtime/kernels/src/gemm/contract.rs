@@ -2,12 +2,15 @@
 
 use bytemuck::{cast_slice, cast_slice_mut};
 
+use super::blocks::SHORT_RUN;
 use super::{
     Packed, VARIANTS, Variant, Weights, candidates, conv, conv_scratch, halve, pack, pack_conv, packed_conv_len,
 };
 use crate::arena::AlignedVec;
 use crate::bottleneck::Stage;
-use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, product, streamed};
+use crate::conv::{
+    Active, Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Panels, Task, product, select, streamed,
+};
 use crate::depthwise;
 use crate::isa::Isa;
 use crate::threads::Pool;
@@ -29,7 +32,25 @@ fn of_task(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
 
 /// Whether the family takes a convolution: all except those that [`depthwise`] handles.
 fn takes(task: &Task<'_>) -> bool {
-    task.images == Images::Nhwc && (task.scaled || !depthwise::takes(task.shape))
+    let masks = !task.masked || (task.shape.groups == 1 && task.shape.taps() <= MASKED_TAPS);
+    task.images == Images::Nhwc && masks && (task.scaled || task.masked || !depthwise::takes(task.shape))
+}
+
+/// Most taps of a kernel whose channels are masked: rows are then read in place, unless channels are few.
+const MASKED_TAPS: usize = 49;
+
+impl Variant {
+    fn layout_of(&self, shape: &ConvShape) -> Panels {
+        Panels {
+            channels: shape.in_c,
+            filters: shape.out_c,
+            taps: shape.taps(),
+            rows: 1,
+            nr: self.nr,
+            lanes: self.lanes,
+            spaced: None,
+        }
+    }
 }
 
 impl Kernel for Variant {
@@ -46,7 +67,7 @@ impl Kernel for Variant {
         self.form().name
     }
     fn takes(&self, task: &Task<'_>) -> bool {
-        takes(task) && task.weights == self.weights
+        takes(task) && task.weights == self.weights && (!task.masked || self.weights == Weights::F32)
     }
 }
 
@@ -67,6 +88,18 @@ impl FloatKernel for Variant {
                 pack(self, shape.in_c, shape.out_c, weights, shape.out_c, 1, to);
             }
         });
+    }
+
+    fn select(&self, shape: &ConvShape, packed: &[u8], active: Active<'_>, to: &mut [f32], pool: &Pool) {
+        let (from, small) = (self.layout_of(shape), active.shape(shape));
+        assert!(self.weights == Weights::F32 && to.len() == packed_conv_len(self, &small), "the packed weights");
+        select(self.isa, (&from, cast_slice(packed)), (&self.layout_of(&small), to), active, pool);
+    }
+
+    fn scratch_bound(&self, shape: &ConvShape, threads: usize) -> usize {
+        // Few channels are copied, many are read in place, where all that is needed is a pixel of zeros.
+        let of = |in_c: usize| conv_scratch(self, &ConvShape { batch: 1, in_c, ..shape.clone() }, false, 1);
+        product(&[(0..=shape.in_c.min(SHORT_RUN)).chain([shape.in_c]).map(of).max().unwrap_or(0), threads.max(1)])
     }
 
     fn scratch_len(&self, shape: &ConvShape, scaled: bool, threads: usize) -> usize {

@@ -59,6 +59,11 @@ impl Lanes for F32x8 {
     }
 
     #[inline(always)]
+    unsafe fn pick(self, lanes: *const u8) -> Self {
+        // SAFETY: eight readable indices; `self` proves AVX2.
+        F32x8(unsafe { _mm256_permutevar8x32_ps(self.0, _mm256_cvtepu8_epi32(_mm_loadl_epi64(lanes.cast()))) })
+    }
+    #[inline(always)]
     fn like(self, x: f32) -> Self {
         // SAFETY: `self` proves AVX2 and FMA, here and below.
         F32x8(unsafe { _mm256_set1_ps(x) })

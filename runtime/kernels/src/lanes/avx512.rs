@@ -53,6 +53,11 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn pick(self, lanes: *const u8) -> Self {
+        // SAFETY: sixteen readable indices; `self` proves AVX-512.
+        F32x16(unsafe { _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(lanes.cast())), self.0) })
+    }
+    #[inline(always)]
     fn like(self, x: f32) -> Self {
         // SAFETY: `self` proves AVX-512, here and below.
         F32x16(unsafe { _mm512_set1_ps(x) })

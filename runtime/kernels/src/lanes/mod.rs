@@ -104,6 +104,11 @@ pub(crate) trait Lanes: Copy {
     /// `to` is writable for `count` elements.
     unsafe fn store_first(self, to: *mut f32, count: usize);
 
+    /// Lane `lanes[i]` of `self` in lane `i`.
+    ///
+    /// # Safety
+    /// `lanes` is readable for `WIDTH` indices below `WIDTH`.
+    unsafe fn pick(self, lanes: *const u8) -> Self;
     /// All lanes `x`; safe because `self` is the proof.
     fn like(self, x: f32) -> Self;
     /// `self + other`

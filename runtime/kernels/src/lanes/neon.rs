@@ -74,6 +74,17 @@ impl Lanes for F32x4 {
     }
 
     #[inline(always)]
+    unsafe fn pick(self, lanes: *const u8) -> Self {
+        // SAFETY: four readable indices; `self` proves NEON. Lane `i` has the bytes `4 i..4 i + 4`.
+        F32x4(unsafe {
+            let lanes = vcreate_u8(u64::from(lanes.cast::<u32>().read_unaligned()));
+            let lanes = vmovl_u16(vget_low_u16(vmovl_u8(lanes)));
+            let bytes = vmlaq_n_u32(vdupq_n_u32(0x0302_0100), lanes, 0x0404_0404);
+            let picked = vqtbl1q_u8(vreinterpretq_u8_f32(self.0), vreinterpretq_u8_u32(bytes));
+            vreinterpretq_f32_u8(picked)
+        })
+    }
+    #[inline(always)]
     fn like(self, x: f32) -> Self {
         // SAFETY: `self` proves NEON, here and below.
         F32x4(unsafe { vdupq_n_f32(x) })

@@ -48,6 +48,10 @@ impl<const N: usize> Lanes for Portable<N> {
         }
     }
 
+    unsafe fn pick(self, lanes: *const u8) -> Self {
+        // SAFETY: the caller has N readable indices.
+        Self(std::array::from_fn(|i| self.0[usize::from(unsafe { lanes.add(i).read() })]))
+    }
     fn like(self, x: f32) -> Self {
         Self([x; N])
     }

@@ -100,6 +100,15 @@ pub(crate) trait Simd: Copy + Send + Sync {
         unsafe { v.store_first(y.as_mut_ptr(), y.len()) }
     }
 
+    /// Lane `lanes[i]` of `v` in lane `i`.
+    #[inline(always)]
+    fn pick(self, v: Self::F32, lanes: &[u8; 16]) -> Self::F32 {
+        debug_assert!(lanes[..Self::LANES].iter().all(|&lane| usize::from(lane) < Self::LANES));
+        // SAFETY: no register has more lanes than there are indices. An index that is out of range, which no caller
+        // makes, picks any lane or zero.
+        unsafe { v.pick(lanes.as_ptr()) }
+    }
+
     /// `f` of every lane, one by one.
     #[inline(always)]
     fn each_lane(self, v: Self::F32, f: impl Fn(f32) -> f32) -> Self::F32 {

@@ -105,6 +105,7 @@ fn takes(task: &Task<'_>) -> bool {
     let single = s.is_pointwise() && s.in_h * s.in_w == 1;
     fits(s)
         && task.constant
+        && !task.masked
         && (!task.scaled || s.is_pointwise())
         && (task.images == Images::Nchw || (task.images == Images::Nhwc && single))
 }

@@ -32,7 +32,7 @@ impl Kernel for Variant {
         self.isa.is_available()
     }
     fn takes(&self, task: &Task<'_>) -> bool {
-        task.images == Images::NchwToNhwc && !task.scaled && takes(task.shape)
+        task.images == Images::NchwToNhwc && !task.scaled && !task.masked && takes(task.shape)
     }
 }
 

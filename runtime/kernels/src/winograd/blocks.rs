@@ -119,6 +119,22 @@ impl Split {
         product(&[self.part, self.parts])
     }
 
+    /// Elements of a part.
+    pub(super) fn part_len(&self) -> usize {
+        self.part
+    }
+
+    /// Scratch size that is enough for any channels of the convolution this was made for. Of fewer channels, a block
+    /// has more tiles, but not more elements: all it depends on grows with the channels.
+    pub(super) fn scratch_bound(&self, v: &Variant, threads: usize) -> usize {
+        let gemm = v.gemm();
+        let widest = product(&[v.points(), self.zeros + gemm.nr, gemm.mr]);
+        let block = (block_len(v.isa) + product(&[self.part, self.parts]) / 8).max(widest) + 2 * MAX_POINTS * GAP;
+        let part = product(&[v.weights * v.weights, CHANNELS.min(self.zeros) * gemm.nr + GAP]);
+        let made = if self.place == Place::Packed { [0; 2] } else { [SHARED, part] };
+        self.zeros + made[0] + product(&[threads.max(1), block + made[1]])
+    }
+
     /// How often a run transforms all kernels.
     pub(super) fn transforms(&self) -> usize {
         match self.place {

@@ -1,7 +1,13 @@
 //! The contract of convolution kernels, implemented by this family.
 
-use super::{Storage, VARIANTS, Variant, Winograd, candidates, pack, packed_len, scratch_len, winograd};
-use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
+use bytemuck::cast_slice;
+
+use super::{
+    Storage, VARIANTS, Variant, Winograd, candidates, pack, packed_len, panels, scratch_bound, scratch_len, winograd,
+};
+use crate::conv::{
+    Active, Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product, select,
+};
 use crate::isa::Isa;
 use crate::threads::Pool;
 
@@ -21,10 +27,11 @@ fn takes(task: &Task<'_>) -> bool {
     task.images == Images::Nhwc && task.constant && !task.scaled
 }
 
-/// What the packed weights contain: transformed weights take up to 5.4 times the memory.
+/// What the packed weights contain: transformed weights take up to 5.4 times the memory, and as much longer to select
+/// channels of.
 fn storage(task: &Task<'_>) -> Storage {
     match task.weights {
-        Weights::F32 if task.spacious => Storage::Transformed,
+        Weights::F32 if task.spacious && !task.masked => Storage::Transformed,
         weights => Storage::Kernels(weights),
     }
 }
@@ -50,7 +57,10 @@ impl Kernel for Variant {
         self.isa.is_available()
     }
     fn takes(&self, task: &Task<'_>) -> bool {
-        takes(task) && storage(task) == self.storage && self.takes(task.shape)
+        takes(task)
+            && storage(task) == self.storage
+            && self.takes(task.shape)
+            && (!task.masked || self.weights() == Weights::F32)
     }
 }
 
@@ -62,6 +72,16 @@ impl FloatKernel for Variant {
     fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
         let Filters::Oihw(weights) = filters else { panic!("a matrix product has one tap") };
         self.weights().store(to, |to| pack(self, shape, weights, to));
+    }
+
+    fn select(&self, shape: &ConvShape, packed: &[u8], active: Active<'_>, to: &mut [f32], pool: &Pool) {
+        let small = active.shape(shape);
+        assert!(self.weights() == Weights::F32 && to.len() == packed_len(self, &small), "the packed weights");
+        select(self.isa, (&panels(self, shape), cast_slice(packed)), (&panels(self, &small), to), active, pool);
+    }
+
+    fn scratch_bound(&self, shape: &ConvShape, threads: usize) -> usize {
+        scratch_bound(self, shape, threads)
     }
 
     fn scratch_len(&self, shape: &ConvShape, _scaled: bool, threads: usize) -> usize {

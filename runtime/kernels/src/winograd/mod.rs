@@ -22,7 +22,7 @@ mod contract;
 mod transform;
 
 use crate::arena::AlignedVec;
-use crate::conv::{ConvShape, product};
+use crate::conv::{ConvShape, Panels, product};
 use crate::epilogue::Epilogue;
 use crate::gemm::{self, Packed, Weights};
 use crate::isa::Isa;
@@ -312,6 +312,24 @@ pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
 #[inline(never)]
 pub fn scratch_len(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
     Split::new(v, shape, threads).scratch_len()
+}
+
+/// As [`scratch_len`], for the convolution of any channels of one image of this shape.
+#[inline(never)]
+fn scratch_bound(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
+    Split::new(v, &ConvShape { batch: 1, ..shape.clone() }, threads).scratch_bound(v, threads)
+}
+
+/// The layout of the packed weights.
+fn panels(v: &Variant, shape: &ConvShape) -> Panels {
+    let (channels, filters, nr, lanes) = (shape.in_c, shape.out_c, v.gemm().nr, v.gemm().lanes);
+    match v.storage {
+        Storage::Transformed => {
+            let (taps, spaced) = (v.weights * v.weights, Some(Split::new(v, shape, 1).part_len()));
+            Panels { channels, filters, taps, rows: 1, nr, lanes, spaced }
+        }
+        Storage::Kernels(_) => Panels { channels, filters, taps: 1, rows: 9, nr, lanes, spaced: None },
+    }
 }
 
 /// A convolution that the family [`takes`].

@@ -137,7 +137,8 @@ fn neighbors(graph: &Graph, uses: &Uses, depthwise: usize, worth: usize) -> Opti
 fn plain<'a>(graph: &Graph, node: &'a Node) -> Option<&'a Conv> {
     let Op::Conv(conv) = &node.op else { return None };
     let constant = |at: usize| node.inputs.get(at).is_some_and(|&id| graph.constant(id).is_some());
-    (conv.layout == Layout::Nhwc && !conv.roles.has(Role::Scale) && constant(Conv::WEIGHTS)).then_some(conv)
+    (conv.layout == Layout::Nhwc && !conv.roles.has(Role::Scale) && !conv.roles.are_masked() && constant(Conv::WEIGHTS))
+        .then_some(conv)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! could be scaled once per tap, and the kernels that know no scale would be ruled out.
 
 use super::super::{Graph, Node, Uses, ValueId};
+use super::masks;
 use super::pattern::Pattern;
 use crate::error::Result;
 use crate::ops::Op;
@@ -40,7 +41,12 @@ fn excited(graph: &Graph, uses: &Uses, node: &Node) -> Option<(ValueId, ValueId)
     }
     let product = *node.inputs.get(Conv::X)?;
     uses.only_reader(product)?;
-    let [a, b] = Pattern::operands(graph.nodes.get(uses.writer(product)?)?, BinaryKind::Mul)?;
+    let multiply = graph.nodes.get(uses.writer(product)?)?;
+    let [a, b] = Pattern::operands(multiply, BinaryKind::Mul)?;
+    // A mask does better: what it is 0 for is not computed.
+    if masks::is_gate(graph, uses, multiply) {
+        return None;
+    }
     let image = Image::new(Layout::Nchw, &graph.fact(product).shape).ok()?;
     let factors = Image { height: 1, width: 1, ..image }.shape(Layout::Nchw).ok()?;
     let fits = |x: ValueId, scale: ValueId| {

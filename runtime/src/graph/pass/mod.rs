@@ -14,6 +14,8 @@ mod hard;
 mod identity;
 mod integer;
 mod layout;
+mod masked;
+mod masks;
 mod mean;
 mod normalize;
 mod padding;
@@ -63,11 +65,13 @@ const PASSES: &[Pass] = &[
     pass("power", power::run),
     pass("dead", dead::run),
     pass("padding", padding::run),
+    pass("masks", masks::run),
     pass("fuse", fuse::run),
     pass("zero channels", zero_channels::run),
     pass("excite", excite::run),
     // Kernels take images in NHWC.
     Pass { required: true, ..pass("layout", layout::run) },
+    pass("masked", masked::run),
     pass("bottleneck", bottleneck::run),
     pass("dead", dead::run),
 ];
