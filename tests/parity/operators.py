@@ -24,6 +24,7 @@ import integers  # noqa: F401  (enters families)
 import layer_families  # noqa: F401  (enters families)
 import pruned  # noqa: F401  (enters families)
 import rare  # noqa: F401  (enters families)
+import masks  # noqa: F401  (enters families)
 import routed  # noqa: F401  (enters families)
 from cases import AS_PACKAGES, CASES
 from graph import Graph
