@@ -6,6 +6,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
+use std::num::NonZero;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use memmap2::MmapMut;
 
 /// Alignment in bytes of every allocation: one cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
+
+/// Where a block of no bytes starts: aligned as every other.
+const NOWHERE: NonZero<usize> = NonZero::new(ALIGNMENT).unwrap();
 
 /// The most write ranges that one [`Views`] may hold.
 pub const MAX_WRITES: usize = 64;
@@ -59,7 +63,7 @@ impl<T: Plain> AlignedVec<T> {
     pub fn try_zeroed(len: usize) -> Option<AlignedVec<T>> {
         let layout = Self::layout(len)?;
         if layout.size() == 0 {
-            return Some(AlignedVec { start: NonNull::dangling(), len, map: None });
+            return Some(AlignedVec { start: NonNull::without_provenance(NOWHERE), len, map: None });
         }
         if layout.size() >= MAPPED {
             let mut map = MmapMut::map_anon(layout.size()).ok()?;
@@ -80,7 +84,14 @@ impl<T: Plain> AlignedVec<T> {
         }
     }
 
-    /// A copy of `values`.
+    /// A copy of `values`, or `None` if the system has no memory for it.
+    pub fn try_from_slice(values: &[T]) -> Option<AlignedVec<T>> {
+        let mut vec = Self::try_zeroed(values.len())?;
+        vec.copy_from_slice(values);
+        Some(vec)
+    }
+
+    /// A copy of `values`. Aborts when there is no memory.
     pub fn from_slice(values: &[T]) -> AlignedVec<T> {
         let mut vec = Self::zeroed(values.len());
         vec.copy_from_slice(values);
@@ -180,9 +191,9 @@ impl Slab {
         Slab { chunk: None, chunk_len: if is_large { Self::CHUNK } else { 0 } }
     }
 
-    /// A block of `len` zeros. Aborts when there is no memory.
-    pub fn zeroed(&mut self, len: usize) -> AlignedVec<u8> {
-        self.cut(len).unwrap_or_else(|| AlignedVec::zeroed(len))
+    /// A block of `len` zeros, or `None` if the system has no memory for it.
+    pub fn try_zeroed(&mut self, len: usize) -> Option<AlignedVec<u8>> {
+        self.cut(len).or_else(|| AlignedVec::try_zeroed(len))
     }
 
     /// Cuts a block from a chunk. `None` if there is no memory for a chunk, or if the block is too large to share one.
@@ -343,7 +354,7 @@ mod tests {
             let vec = AlignedVec::<f32>::zeroed(len);
             assert_eq!(vec.len(), len);
             assert!(vec.iter().all(|&x| x == 0.0));
-            assert!(len == 0 || (vec.as_ptr() as usize).is_multiple_of(ALIGNMENT));
+            assert!((vec.as_ptr() as usize).is_multiple_of(ALIGNMENT));
         }
         assert!(AlignedVec::<f32>::try_zeroed(usize::MAX / 2).is_none());
     }
@@ -353,7 +364,7 @@ mod tests {
         for expected in [0, Slab::CHUNK] {
             let mut slab = Slab::new(expected);
             let sizes = [1, 63, 64, 65, 0, Slab::CHUNK / 4, Slab::CHUNK / 4 + 1];
-            let mut blocks: Vec<_> = sizes.iter().cycle().take(30).map(|&len| slab.zeroed(len)).collect();
+            let mut blocks: Vec<_> = sizes.iter().cycle().take(30).map(|&len| slab.try_zeroed(len).unwrap()).collect();
             drop(slab);
             for (index, block) in blocks.iter_mut().enumerate() {
                 assert_eq!(block.len(), sizes[index % sizes.len()]);

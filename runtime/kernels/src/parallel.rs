@@ -15,6 +15,9 @@ pub(crate) const WORTH_SPLITTING: usize = 32 * 1024;
 /// Pieces per thread: several, so that a slow thread, or one still waking up, delays the others little.
 const PIECES_PER_THREAD: usize = 4;
 
+/// Elements that a piece moves at most, if it can be split: a run is stopped between pieces, so within a millisecond.
+const PIECE: usize = 1 << 20;
+
 /// Calls `f(offset, piece)` for consecutive pieces that together are `y`.
 ///
 /// Each piece but the last is a multiple of `unit` long. `work` is how many elements the whole call moves: it decides
@@ -25,13 +28,14 @@ const PIECES_PER_THREAD: usize = 4;
 pub(crate) fn split<T: Send>(pool: &Pool, y: &mut [T], unit: usize, work: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let units = y.len().div_ceil(unit);
     let threads = pool.threads().min(work / WORTH_SPLITTING);
-    if threads <= 1 || units <= 1 {
+    let pieces = work.div_ceil(PIECE).max(if threads > 1 { threads * PIECES_PER_THREAD } else { 1 });
+    if pieces <= 1 || units <= 1 {
         if !y.is_empty() {
             f(0, y);
         }
         return;
     }
-    let piece_len = units.div_ceil(threads * PIECES_PER_THREAD) * unit;
+    let piece_len = units.div_ceil(pieces) * unit;
     let shared = Shared { start: y.as_mut_ptr(), len: y.len() };
     pool.run(y.len().div_ceil(piece_len), threads, &|task, _| {
         let offset = task * piece_len;

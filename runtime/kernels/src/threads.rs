@@ -33,12 +33,13 @@ pub struct Pool {
 impl Pool {
     /// A pool of `threads` threads, the caller included: `threads - 1` are started. 0 counts as 1.
     pub fn new(threads: usize) -> Pool {
-        Self::with(threads, || ())
+        Self::with(threads, || (), Arc::default())
     }
 
-    /// As `new`, but every started thread calls `begin` first.
-    pub fn with(threads: usize, begin: impl Fn() + Send + Sync + 'static) -> Pool {
-        let (shared, begin) = (Arc::new(Shared::new(threads)), Arc::new(begin));
+    /// As `new`, but every started thread calls `begin` first. Once `cancel` is set, tasks that have not begun are
+    /// left out: see [`allow`](Self::allow).
+    pub fn with(threads: usize, begin: impl Fn() + Send + Sync + 'static, cancel: Arc<AtomicBool>) -> Pool {
+        let (shared, begin) = (Arc::new(Shared::new(threads, cancel)), Arc::new(begin));
         let workers = (1..threads)
             .map_while(|index| {
                 let (shared, begin) = (Arc::clone(&shared), Arc::clone(&begin));
@@ -57,6 +58,25 @@ impl Pool {
     pub fn awake(&self) -> Awake<'_> {
         self.shared.call.0.awake.fetch_add(1, Ordering::Relaxed);
         Awake(&self.shared)
+    }
+
+    /// Begins a run, which may take this long. Once the time is over, or the pool's `cancel` is set, tasks that have not
+    /// begun are left out, and [`halted`](Self::halted) says so: what the calls have computed is of no use.
+    pub fn allow(&self, time: Option<Duration>) {
+        let limit = &self.shared.limit;
+        let end = time.map(|time| limit.epoch.elapsed().saturating_add(time).as_nanos());
+        limit.halted.store(false, Ordering::Relaxed);
+        limit.end.store(end.map_or(u64::MAX, |end| u64::try_from(end).unwrap_or(u64::MAX)), Ordering::Relaxed);
+    }
+
+    /// Whether tasks have been left out since the run began.
+    pub fn halted(&self) -> bool {
+        self.shared.limit.halted.load(Ordering::Relaxed)
+    }
+
+    /// Whether the run is over: its tasks may return early.
+    pub fn stops(&self) -> bool {
+        self.shared.limit.stops()
     }
 
     /// How many threads share the tasks of a call, the caller included. This is the count that was asked for, and
@@ -78,7 +98,7 @@ impl Pool {
         let threads = threads.min(tasks).min(self.threads());
         let free = if threads > 1 && !self.workers.is_empty() { self.caller.try_lock().ok() } else { None };
         let Some(caller) = free else {
-            return (0..tasks).for_each(|task| body(task, 0));
+            return (0..tasks).take_while(|_| !self.stops()).for_each(|task| body(task, 0));
         };
         let shared = &*self.shared;
 
@@ -136,6 +156,31 @@ struct Shared {
     waiting: Mutex<Option<Thread>>,
     /// The first panic of the current job.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// How long a run may go on.
+    limit: Limit,
+}
+
+/// When a run is over, whether or not all is done.
+struct Limit {
+    cancel: Arc<AtomicBool>,
+    /// What `end` counts from.
+    epoch: Instant,
+    /// Nanoseconds after the epoch; the greatest number for never.
+    end: AtomicU64,
+    /// Whether somebody has seen that the run is over. It stays so until the next one, whatever becomes of `cancel`.
+    halted: AtomicBool,
+}
+
+impl Limit {
+    fn stops(&self) -> bool {
+        let end = self.end.load(Ordering::Relaxed);
+        let late = || end != u64::MAX && self.epoch.elapsed().as_nanos() >= u128::from(end);
+        let stops = self.cancel.load(Ordering::Relaxed) || late();
+        if stops {
+            self.halted.store(true, Ordering::Relaxed);
+        }
+        stops
+    }
 }
 
 #[derive(Default)]
@@ -183,9 +228,11 @@ fn erase(body: &Body<'_>) -> *const Body<'static> {
 }
 
 impl Shared {
-    fn new(threads: usize) -> Shared {
+    fn new(threads: usize, cancel: Arc<AtomicBool>) -> Shared {
         let next = (0..threads.max(1)).map(|_| Apart::default()).collect();
-        Shared { call: Apart::default(), next, waiting: Mutex::default(), panic: Mutex::default() }
+        let (end, halted) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
+        let limit = Limit { cancel, epoch: Instant::now(), end, halted };
+        Shared { call: Apart::default(), next, waiting: Mutex::default(), panic: Mutex::default(), limit }
     }
 
     /// Lets workers begin the job, and wakes `workers`. Only the holder of `Pool::caller` calls this, followed by
@@ -224,6 +271,9 @@ impl Shared {
                 while next.load(Ordering::Relaxed) < end {
                     let task = next.fetch_add(1, Ordering::Relaxed);
                     if task < end {
+                        if self.limit.stops() {
+                            return;
+                        }
                         body(task, thread);
                     }
                 }
@@ -362,6 +412,33 @@ mod tests {
             done.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(done.into_inner(), tasks);
+    }
+
+    #[test]
+    fn a_run_that_is_cancelled_or_late_begins_no_more_tasks() {
+        for threads in [1, 3] {
+            let cancel = Arc::new(AtomicBool::new(false));
+            let pool = Pool::with(threads, || (), cancel.clone());
+            let run = |cancel_at: usize| {
+                let done = AtomicUsize::new(0);
+                pool.run(1000, threads, &|_, _| {
+                    if done.fetch_add(1, Ordering::Relaxed) == cancel_at {
+                        cancel.store(true, Ordering::Relaxed);
+                    }
+                });
+                done.into_inner()
+            };
+            pool.allow(None);
+            assert_eq!((run(usize::MAX), pool.halted()), (1000, false));
+            assert!(run(5) <= 5 + threads);
+            // Taken back before anybody asks: what was left out stays left out.
+            cancel.store(false, Ordering::Relaxed);
+            assert!(pool.halted());
+            pool.allow(Some(Duration::ZERO));
+            assert_eq!((run(usize::MAX), pool.halted()), (0, true));
+            pool.allow(Some(Duration::MAX));
+            assert_eq!((run(usize::MAX), pool.halted()), (1000, false));
+        }
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub struct Depthwise<'a> {
 
 /// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = 50_000;
+/// Multiply-adds of a task that can be cut: about a millisecond.
+const TASK_WORK: usize = 1 << 23;
 
 /// Computes a depthwise convolution.
 ///
@@ -127,10 +129,10 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
         return;
     }
     let rows = shape.batch * shape.out_h;
-    let tasks = match pool.threads() {
-        threads if threads > 1 && shape.output_len() * shape.taps() >= WORTH_SHARING => rows.min(threads * 4),
-        _ => 1,
-    };
+    let work = product(&[shape.output_len(), shape.taps()]);
+    let shared = if pool.threads() > 1 && work >= WORTH_SHARING { pool.threads() * 4 } else { 1 };
+    // A run that is to stop does so between tasks.
+    let tasks = rows.min(shared.max(work / TASK_WORK));
     let to = Output::new(out);
     pool.run(tasks, pool.threads(), &|task, _| {
         let range = rows * task / tasks..rows * (task + 1) / tasks;

@@ -22,6 +22,8 @@ const MAX_POINTERS: usize = 1024;
 pub(super) const SHORT_RUN: usize = 8;
 /// Units per thread: several, so that a slow thread delays the others little.
 const UNITS_PER_THREAD: usize = 4;
+/// Multiply-adds of a unit that can be cut: one to three milliseconds.
+const UNIT_WORK: usize = 1 << 25;
 /// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = 100_000;
 
@@ -92,6 +94,8 @@ impl Split {
             rows = m.div_ceil(blocks).max(1);
             panels = panels.min((all_panels * m.div_ceil(rows)).div_ceil(wanted)).max(1);
         }
+        // A run that is to stop does so between units.
+        panels = panels.min((UNIT_WORK / product(&[rows, v.nr, taps, depth]).max(1)).max(1));
         let (row_blocks, panel_blocks) = (m.div_ceil(rows), all_panels.div_ceil(panels));
         let slots = product(&[row_blocks, panel_blocks, groups]).min(threads).max(1);
         Split { rows: rows.min(m), row_blocks, panels, panel_blocks, groups, slots, access, taps, depth }

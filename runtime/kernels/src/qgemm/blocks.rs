@@ -24,6 +24,8 @@ const MAX_POINTERS: usize = 1024;
 const SHORT_RUN: usize = 16;
 /// Units per thread: several, so that a slow thread delays the others little.
 const UNITS_PER_THREAD: usize = 4;
+/// Multiply-adds of a unit that can be cut: about a millisecond.
+const UNIT_WORK: usize = 1 << 25;
 /// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = 400_000;
 
@@ -72,6 +74,8 @@ impl Split {
             let blocks = (tiles.count.div_ceil(in_block) * shape.groups).max(1);
             panels = (all_panels * blocks).div_ceil(wanted).min(all_panels);
         }
+        // A run that is to stop does so between units.
+        panels = panels.min((UNIT_WORK / product(&[in_block, v.mr, v.nr, taps, depth]).max(1)).max(1));
         let (blocks, panel_blocks) = (tiles.count.div_ceil(in_block).max(1), all_panels.div_ceil(panels));
         let slots = product(&[blocks, panel_blocks, shape.groups]).min(threads).max(1);
         Split { tiles, blocks, panels, panel_blocks, slots, gathered, taps, depth }

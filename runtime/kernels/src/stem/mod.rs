@@ -134,6 +134,8 @@ pub struct Stem<'a> {
 
 /// Units per thread: several, so that a slow thread delays the others little.
 const UNITS_PER_THREAD: usize = 4;
+/// Multiply-adds of a task that can be cut: about a millisecond.
+const TASK_WORK: usize = 1 << 24;
 /// Multiply-adds below which a second thread does not pay off.
 const WORTH_SHARING: usize = 50_000;
 
@@ -157,10 +159,9 @@ pub fn stem(v: &Variant, args: Stem<'_>, pool: &Pool) {
     }
     let rows = product(&[shape.batch, shape.out_h]);
     let work = product(&[shape.in_c, shape.taps()]).saturating_mul(shape.output_len());
-    let tasks = match pool.threads() {
-        threads if threads > 1 && work >= WORTH_SHARING => rows.min(threads * UNITS_PER_THREAD),
-        _ => 1,
-    };
+    let shared = if pool.threads() > 1 && work >= WORTH_SHARING { pool.threads() * UNITS_PER_THREAD } else { 1 };
+    // A run that is to stop does so between tasks.
+    let tasks = rows.min(shared.max(work / TASK_WORK));
     let to = Output::new(out);
     pool.run(tasks, pool.threads(), &|task, _| {
         let rows = rows * task / tasks..rows * (task + 1) / tasks;

@@ -230,6 +230,10 @@ impl Product<'_> {
             };
             self.transform_windows(first, tiles, windows, zeros);
             for panel in first_panel..(first_panel + cut.panels).min(cut.all_panels) {
+                // Units are large where weights are: a run that is to stop does not wait for one.
+                if pool.stops() {
+                    return;
+                }
                 let first_filter = panel * self.gemm.nr;
                 let filters = self.gemm.nr.min(self.shape.out_c - first_filter);
                 self.multiply(tiles, panel, filters, windows, &mut kernels, sums);
