@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use skipstone_kernels::Isa;
-use skipstone_kernels::arena::AlignedVec;
 
+use crate::bytes::Bytes;
 use crate::error::{Error, OpError, Result};
 use crate::graph;
 use crate::graph::{Lowered, Source};
 use crate::info::{Info, PackedFor, Shapes};
+use crate::limits::Limits;
 use crate::model::Model;
 use crate::options::{Memory, Options, Precision};
 use crate::package::{Package, REMOVED, WARNING, write_tuned};
@@ -33,6 +34,8 @@ pub struct Recipe {
     pub shapes: Shapes,
     /// Pairs that join the file's metadata, or take the place of those of the same name: labels, a model card.
     pub metadata: Vec<(String, String)>,
+    /// What the model may ask for.
+    pub limits: Limits,
 }
 
 /// Longest that a package is tried out: on random values, a loop may never end.
@@ -46,7 +49,7 @@ const TRIAL: Duration = Duration::from_secs(10);
 /// the model; `tuning.target` where the measurements are of another target than the recipe's.
 pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result<(Vec<u8>, Info)> {
     let target = target(recipe)?;
-    let (source, mut info) = crate::onnx::read(path, &recipe.shapes)?;
+    let (source, mut info) = crate::onnx::read(path, &recipe.limits.file, &recipe.shapes)?;
     let mut graph = match source.lower(&recipe.shapes)? {
         Lowered::Graph(graph) => graph,
         Lowered::Foreign(model) => return Err(Error::Unsupported { node: "graph".into(), reason: model.reason }),
@@ -57,10 +60,11 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
     info.metadata.extend(warning.map(|warning| (WARNING.to_owned(), warning)));
     let removed: Vec<String> = graph.removed.iter().map(ToString::to_string).collect();
     info.metadata.extend((!removed.is_empty()).then(|| (REMOVED.to_owned(), removed.join("\n"))));
+    recipe.limits.check_graph(&graph)?;
     let tuning = recipe.tuning.as_deref();
     let package = write_tuned(&graph, &info, target.map(|target| (target, tuning)), key)?;
     drop(graph);
-    try_out(&package)?;
+    try_out(&package, &recipe.limits)?;
     Ok((package, info))
 }
 
@@ -69,17 +73,17 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
 ///
 /// # Errors
 /// What opening or running it objects to, but for the values that it is run on: they are random.
-fn try_out(package: &[u8]) -> Result<()> {
-    let read = Package::read(&AlignedVec::from_slice(package).into(), None)?;
+fn try_out(package: &[u8], limits: &Limits) -> Result<()> {
+    let read = Package::read(&Bytes::copy_of(package)?, None)?;
     let packed_for = read.packed_for;
     if let Some(PackedFor { isa, memory, precision, .. }) = packed_for.filter(|packed| !packed.isa.is_available()) {
         let target = Target { isa, threads: 1, memory, precision };
         return Plan::with(read.graph, target, &read.packings, None).map(|_| ());
     }
     drop(read);
-    let model =
-        Model::from_bytes(package, &Options { isa: packed_for.map(|packed| packed.isa), ..Options::default() })?;
-    let inputs = RandomInputs::new(model.inputs(), 0);
+    let isa = packed_for.map(|packed| packed.isa);
+    let model = Model::from_bytes(package, &Options { isa, limits: limits.clone(), ..Options::default() })?;
+    let inputs = RandomInputs::new(model.inputs(), 0)?;
     let mut session = model.session()?;
     session.set_deadline(Some(TRIAL));
     match session.run(&inputs.views()) {

@@ -44,7 +44,7 @@ pub mod session;
 mod tune;
 pub mod vision;
 
-use base::{bytes, cores, error, info, machine, options, tensor, tuning, value};
+use base::{bytes, cores, error, info, limits, machine, options, tensor, tuning, value};
 pub use bytes::Bytes;
 #[cfg(feature = "onnx")]
 pub use compile::{Recipe, compile};
@@ -52,6 +52,7 @@ pub use cores::PowerMode;
 pub use error::{Error, OpError, Result};
 pub use graph::ForeignModel;
 pub use info::{Info, Shapes};
+pub use limits::Limits;
 pub use model::Model;
 pub use options::{Memory, Options, Precision, Tune};
 pub use session::{Cancel, Session};

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use skipstone_kernels::Isa;
-use skipstone_kernels::arena::AlignedVec;
 
 use crate::bytes::Bytes;
 use crate::cores::Cores;
@@ -20,10 +19,6 @@ use crate::package::{self, Package};
 use crate::plan::{Plan, Port, Program, Target, Variable};
 use crate::session::{Session, find};
 use crate::tune::Tuner;
-use crate::value::Value;
-
-/// Values of variables, by name.
-pub(crate) type Settings = BTreeMap<String, Value>;
 
 /// A loaded model. `Send + Sync`: share it by `Arc` or reference among threads, and give each
 /// its own [`Session`].
@@ -81,11 +76,11 @@ impl Model {
     /// As for [`open`](Self::open).
     pub fn from_bytes(bytes: &[u8], options: &Options) -> Result<Self> {
         if package::is_package(bytes) {
-            return Self::from_package(&AlignedVec::from_slice(bytes).into(), options);
+            return Self::from_package(&Bytes::copy_of(bytes)?, options);
         }
         #[cfg(feature = "onnx")]
         if options.signer.is_none() {
-            let (source, info) = crate::onnx::from_bytes(bytes, &options.shapes)?;
+            let (source, info) = crate::onnx::from_bytes(bytes, &options.limits.file, &options.shapes)?;
             return Self::from_source(source, info, options);
         }
         Err(package::not_one())
@@ -95,7 +90,7 @@ impl Model {
     fn open_other(path: &Path, options: &Options) -> Result<Self> {
         #[cfg(feature = "onnx")]
         if options.signer.is_none() {
-            let (source, info) = crate::onnx::read(path, &options.shapes)?;
+            let (source, info) = crate::onnx::read(path, &options.limits.file, &options.shapes)?;
             return Self::from_source(source, info, options);
         }
         let _ = (path, options);
@@ -113,9 +108,10 @@ impl Model {
         // What was packed was chosen, too.
         let tune = if packed_for.is_some() { &Tune::Model } else { &options.tune };
         let mut tuner = Tuner::new(tune, target)?;
+        options.limits.check_graph(&graph)?;
         tuner.tune(&graph, target, cores.as_ref())?;
         let warning = info.metadata.get(package::WARNING).cloned();
-        let engine = native(graph, target, &packings, &tuner, warning, &options.settings)?;
+        let engine = native(graph, target, &packings, &tuner, warning, options)?;
         let package = Some(PackageInfo { packed_for, signer, bytes: bytes.len() });
         Ok(Self::assemble(engine, Info { package, ..info }, options, (target, cores), tuner, None))
     }
@@ -129,7 +125,7 @@ impl Model {
         graph.check()?;
         let (target, cores) = target(options)?;
         let mut tuner = Tuner::new(&options.tune, target)?;
-        let engine = engine(Lowered::Graph(graph), target, cores.as_ref(), &mut tuner, &options.settings)?;
+        let engine = engine(Lowered::Graph(graph), target, cores.as_ref(), &mut tuner, options)?;
         Ok(Self::assemble(engine, Info::default(), options, (target, cores), tuner, None))
     }
 
@@ -138,7 +134,7 @@ impl Model {
     pub(crate) fn of_optimized(graph: Graph, options: &Options) -> Result<Self> {
         let (target, cores) = target(options)?;
         let tuner = Tuner::new(&options.tune, target)?;
-        let engine = native(graph, target, &[], &tuner, None, &options.settings)?;
+        let engine = native(graph, target, &[], &tuner, None, options)?;
         Ok(Self::assemble(engine, Info::default(), options, (target, cores), tuner, None))
     }
 
@@ -149,7 +145,7 @@ impl Model {
         let lowered = source.lower(&options.shapes)?;
         // The weights it holds go before they are packed, if no other shapes will want them.
         let source: Option<Box<dyn Source>> = if source.is_dynamic() { Some(Box::new(source)) } else { None };
-        let engine = engine(lowered, target, cores.as_ref(), &mut tuner, &options.settings)?;
+        let engine = engine(lowered, target, cores.as_ref(), &mut tuner, options)?;
         Ok(Self::assemble(engine, info, options, (target, cores), tuner, source))
     }
 
@@ -171,7 +167,7 @@ impl Model {
     /// # Errors
     /// A model with more inputs than a session takes.
     pub fn session(&self) -> Result<Session> {
-        Session::new(self.engine.clone(), self.threads(), self.cores.clone())
+        Session::new(self.engine.clone(), self.threads(), self.cores.clone(), &self.options.limits)
     }
 
     /// A session for other shapes of the dynamic inputs; each set of shapes is planned once.
@@ -185,8 +181,7 @@ impl Model {
             (Some(engine), _) => engine.clone(),
             (None, Some(source)) => {
                 let lowered = source.lower(shapes)?;
-                let (cores, settings) = (self.cores.as_ref(), &self.options.settings);
-                let engine = engine(lowered, self.target, cores, &mut plans.tuner, settings)?;
+                let engine = engine(lowered, self.target, self.cores.as_ref(), &mut plans.tuner, &self.options)?;
                 plans.engines.insert(shapes.clone(), engine.clone());
                 engine
             }
@@ -198,7 +193,7 @@ impl Model {
             }
         };
         drop(plans);
-        Session::new(engine, self.threads(), self.cores.clone())
+        Session::new(engine, self.threads(), self.cores.clone(), &self.options.limits)
     }
 
     fn plans(&self) -> MutexGuard<'_, Plans> {
@@ -286,7 +281,7 @@ fn engine(
     target: Target,
     cores: Option<&Cores>,
     tuner: &mut Tuner,
-    settings: &Settings,
+    options: &Options,
 ) -> Result<Engine> {
     match lowered {
         #[cfg_attr(
@@ -298,13 +293,17 @@ fn engine(
             let warning = crate::graph::optimize(&mut graph)?;
             #[cfg(not(any(feature = "passes", test)))]
             let warning = None;
+            options.limits.check_graph(&graph)?;
             tuner.tune(&graph, target, cores)?;
-            native(graph, target, &[], tuner, warning, settings)
+            native(graph, target, &[], tuner, warning, options)
         }
-        Lowered::Foreign(model) => match settings.keys().next() {
-            Some(name) => find(&[], name).map(|_| Engine::Foreign(Arc::new(model))),
-            None => Ok(Engine::Foreign(Arc::new(model))),
-        },
+        Lowered::Foreign(model) => {
+            options.limits.check_ports(model.inputs.iter().chain(&model.outputs), 0)?;
+            if let Some(name) = options.settings.keys().next() {
+                find(&[], name)?;
+            }
+            Ok(Engine::Foreign(Arc::new(model)))
+        }
     }
 }
 
@@ -315,18 +314,19 @@ fn native(
     packings: &[Option<Packing>],
     tuner: &Tuner,
     warning: Option<String>,
-    settings: &Settings,
+    options: &Options,
 ) -> Result<Engine> {
     let removed = std::mem::take(&mut graph.removed);
     let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
+    options.limits.check_plan(&plan)?;
     let mut plan = Plan { warning, removed, ..plan };
-    for (name, value) in settings {
+    for (name, value) in &options.settings {
         let (at, variable) = find(&plan.variables, name)?;
         plan.variables[at].initial = Some(Arc::new(value.tensor(name, &variable.port.fact)?));
     }
     // A package stays mapped; a model file is let go when its weights are packed.
     if packings.is_empty() {
-        plan.detach();
+        plan.detach()?;
     }
     Ok(Engine::Native(Arc::new(Program::new(plan)?)))
 }

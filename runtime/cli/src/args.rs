@@ -12,6 +12,7 @@ use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Tune, Tuning,
 
 use crate::failure::Failure;
 use crate::files;
+use crate::limits::{Limit, limits, parse_limit};
 use crate::notes::note;
 use crate::npy;
 use crate::output::printable;
@@ -55,6 +56,11 @@ pub struct ModelArgs {
     /// Shape of a dynamic input; give it once for each such input
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape, help_heading = "Model options")]
     pub shapes: Vec<(String, Vec<usize>)>,
+
+    /// Let the model ask for more, or for less: memory, work, iterations, file, external, elements, folded,
+    /// folded-work, nodes, inputs, depth
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = parse_limit, help_heading = "Model options")]
+    pub limits: Vec<Limit>,
 
     /// Value of a setting (`inspect` lists them): true, a number, numbers separated by commas, or a .npy file; give it
     /// once for each
@@ -156,6 +162,7 @@ impl ModelArgs {
             tune: self.tuning.clone().map_or(Tune::Model, Tune::Stored),
             signer: self.signed_by,
             shapes: self.shapes.iter().cloned().collect(),
+            limits: limits(&self.limits),
             settings: self.settings.iter().cloned().collect(),
         }
     }

@@ -142,7 +142,7 @@ impl Bench {
         let mut session = model.session()?;
         let load = began.elapsed();
 
-        let mut inputs = RandomInputs::new(model.inputs(), SEED);
+        let mut inputs = RandomInputs::new(model.inputs(), SEED)?;
         let began = Instant::now();
         session.run(&inputs.views())?;
         let first = began.elapsed();

@@ -13,6 +13,7 @@ use skipstone::{Recipe, compile};
 use crate::args::{ImageArgs, MemoryArg, PrecisionArg, parse_shape, parse_tuning};
 use crate::failure::Failure;
 use crate::files;
+use crate::limits::{Limit, limits, parse_limit};
 use crate::notes::note;
 use crate::numbers::bytes;
 use crate::output::{print, printable};
@@ -69,6 +70,10 @@ pub struct Compile {
     #[arg(long = "labels-for", value_name = "LOCALE=FILE", value_parser = parse_locale, help_heading = "Image options")]
     localized: Vec<(String, PathBuf)>,
 
+    /// Let the model ask for more, or for less: see `skipstone run --help`
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = parse_limit)]
+    limits: Vec<Limit>,
+
     /// Text that says what the model is, is good for and is not
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
@@ -117,6 +122,7 @@ impl Compile {
             tuning: self.tuning.clone(),
             shapes: self.shapes.iter().cloned().collect(),
             metadata: self.metadata()?,
+            limits: limits(&self.limits),
         };
         let classifier = self.classifier()?;
         let key = self.sign.as_deref().map(read_key).transpose()?;

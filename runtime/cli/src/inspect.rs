@@ -61,6 +61,8 @@ struct Report {
     parameters: u64,
     /// Unknown where the front end runs the model whole, as are the steps then.
     macs: Option<u64>,
+    /// What `--limit work` bounds; unknown with the multiply-adds.
+    work: Option<u64>,
     memory: MemoryReport,
     /// What was removed from weights because it is zero.
     removed: Vec<RemovedReport>,
@@ -169,6 +171,7 @@ impl Report {
             classifier: ClassifierReport::new(model),
             parameters: model.info().parameters,
             macs: model.plan().map(Plan::macs),
+            work: model.plan().map(|plan| plan.work),
             memory: MemoryReport {
                 weights_bytes: memory.weights_bytes,
                 packed_bytes: memory.packed_bytes,

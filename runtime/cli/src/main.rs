@@ -12,6 +12,7 @@ mod failure;
 mod files;
 mod images;
 mod inspect;
+mod limits;
 mod manual;
 mod notes;
 mod npy;

@@ -111,7 +111,7 @@ impl Tune {
     /// Median times of whole runs, alternating between the kernels of the cost model and those of `tuned`.
     fn whole_runs(&self, tuned: &Model) -> Result<RunReport, Failure> {
         let by_model = self.model.open()?;
-        let inputs = RandomInputs::new(tuned.inputs(), SEED);
+        let inputs = RandomInputs::new(tuned.inputs(), SEED)?;
         let mut sessions = [by_model.session()?, tuned.session()?];
         let mut times = [Vec::new(), Vec::new()];
         let began = Instant::now();

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::mapping::Mapping;
 
+use crate::error::{OpError, Result};
+
 /// A part of shared, immutable bytes. A clone shares them.
 #[derive(Clone)]
 pub struct Bytes {
@@ -24,6 +26,15 @@ enum Whole {
 }
 
 impl Bytes {
+    /// A copy of these bytes.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(crate) fn copy_of(bytes: &[u8]) -> Result<Self> {
+        let copy = AlignedVec::try_from_slice(bytes).ok_or_else(|| OpError::no_memory(bytes.len()).at("graph"))?;
+        Ok(copy.into())
+    }
+
     /// The bytes `range` of these; `None` where it reaches past the end.
     pub(crate) fn part(&self, range: Range<usize>) -> Option<Self> {
         self.get(range.clone())?;

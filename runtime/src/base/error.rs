@@ -111,15 +111,15 @@ pub enum Error {
         available: String,
     },
     /// A run was cancelled.
-    #[error("the run was cancelled before step {step}")]
+    #[error("the run was cancelled at step {step}")]
     Cancelled {
-        /// Index of the step that did not run.
+        /// Index of the first step that was not finished.
         step: usize,
     },
     /// A run took longer than its deadline.
-    #[error("the run passed its deadline before step {step}")]
+    #[error("the run passed its deadline at step {step}")]
     DeadlineExceeded {
-        /// Index of the step that did not run.
+        /// Index of the first step that was not finished.
         step: usize,
     },
     /// A broken invariant of Skipstone itself: always a bug worth reporting.
@@ -200,6 +200,11 @@ pub enum OpError {
 }
 
 impl OpError {
+    /// That the system has no memory for so many bytes.
+    pub(crate) fn no_memory(len: usize) -> Self {
+        Self::TooLarge(format!("there is no memory for {len} bytes"))
+    }
+
     /// Two shapes that break `rule`.
     pub(crate) fn shapes(rule: &'static str, shapes: &[&Shape]) -> Self {
         let shapes = shapes.iter().map(|s| s.to_string()).collect::<Vec<_>>().join(" and ");

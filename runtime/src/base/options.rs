@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
 
 use crate::cores::PowerMode;
+use crate::limits::Limits;
 #[cfg(any(feature = "tuning", test))]
 use crate::tuning::Tuning;
 use crate::value::Value;
@@ -106,6 +107,8 @@ pub struct Options {
     pub signer: Option<[u8; 32]>,
     /// Shapes of dynamic inputs, by input name.
     pub shapes: BTreeMap<String, Vec<usize>>,
+    /// What a model may ask for.
+    pub limits: Limits,
     /// What sessions begin with in the place of a variable's own first value, by name.
     pub settings: BTreeMap<String, Value>,
 }
@@ -121,6 +124,7 @@ impl Default for Options {
             tune: Tune::Model,
             signer: None,
             shapes: BTreeMap::new(),
+            limits: Limits::default(),
             settings: BTreeMap::new(),
         }
     }
@@ -180,6 +184,13 @@ impl Options {
     #[must_use]
     pub fn shape(mut self, name: impl Into<String>, shape: &[usize]) -> Self {
         self.shapes.insert(name.into(), shape.to_vec());
+        self
+    }
+
+    /// With these bounds on what a model may ask for.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 

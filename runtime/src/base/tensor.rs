@@ -221,11 +221,20 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of zeros.
+    /// A tensor of zeros. Aborts when there is no memory.
     #[must_use]
     pub fn zeros(fact: Fact) -> Self {
         let bytes = AlignedVec::zeroed(fact.bytes()).into();
         Self::of(fact, bytes)
+    }
+
+    /// A tensor of zeros, of a size that nobody has agreed to.
+    ///
+    /// # Errors
+    /// [`OpError::TooLarge`] where there is no memory.
+    pub(crate) fn try_zeros(fact: Fact) -> Result<Self, OpError> {
+        let bytes = AlignedVec::try_zeroed(fact.bytes()).ok_or_else(|| OpError::no_memory(fact.bytes()))?;
+        Ok(Self::of(fact, bytes.into()))
     }
 
     /// A tensor of these elements, copied.
@@ -247,7 +256,8 @@ impl Tensor {
                 shapes: format!("{} bytes for {fact}", bytes.len()),
             });
         }
-        Ok(Self::of(fact, AlignedVec::from_slice(bytes).into()))
+        let copy = AlignedVec::try_from_slice(bytes).ok_or_else(|| OpError::no_memory(bytes.len()))?;
+        Ok(Self::of(fact, copy.into()))
     }
 
     fn of(fact: Fact, bytes: Bytes) -> Self {
@@ -334,12 +344,14 @@ impl Tensor {
     }
 
     /// The same tensor without a hold on a larger whole, such as a file, that its bytes are a part of.
-    #[must_use]
-    pub(crate) fn detached(&self) -> Self {
+    ///
+    /// # Errors
+    /// [`OpError::TooLarge`] where there is no memory.
+    pub(crate) fn detached(&self) -> Result<Self, OpError> {
         if self.bytes.is_part() || self.aligned.get().is_some() {
-            return Self::of(self.fact.clone(), AlignedVec::from_slice(self.bytes()).into());
+            return Self::from_bytes(self.fact.clone(), self.bytes());
         }
-        self.clone()
+        Ok(self.clone())
     }
 
     /// Lets go of the memory of its pages, where it is a part of a mapped file.

@@ -67,8 +67,8 @@ impl Graph {
         let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(0));
         let limit = limit.min(op.iterations.unwrap_or(usize::MAX));
         let mut goes_on = if op.conditional { truth(given.last())? } else { true };
-        let mut collected: Vec<Tensor> =
-            node.outputs.iter().skip(op.carried).map(|&id| Tensor::zeros(self.fact(id).clone())).collect();
+        let collected = node.outputs.iter().skip(op.carried).map(|&id| Tensor::try_zeros(self.fact(id).clone()));
+        let mut collected = collected.collect::<Result<Vec<_>, _>>().map_err(|e| e.at(&node.name))?;
         let mut iteration = 0;
         while goes_on && iteration < limit {
             if iteration == MAX_ITERATIONS {

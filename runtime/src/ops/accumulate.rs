@@ -78,6 +78,12 @@ impl Operator for Accumulate {
         }
     }
 
+    /// Every update is combined for itself.
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        let updates = inputs.get(1).map_or(0, |indices| super::count(&[32, indices.shape.elements()]));
+        super::elements_of(inputs).saturating_add(super::elements_of(outputs)).saturating_add(updates)
+    }
+
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "accumulate".into(), ..Choice::default() })
     }

@@ -118,7 +118,7 @@ impl Operator for Activate {
 impl Semantics for Activate {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
-        let mut y = Tensor::zeros(x.fact().clone());
+        let mut y = Tensor::try_zeros(x.fact().clone())?;
         if let (Some(x), Some(y)) = (x.elements::<f32>(), y.elements_mut::<f32>()) {
             for (y, &x) in y.iter_mut().zip(x) {
                 *y = scalar::apply(self.activation, x);

@@ -297,7 +297,7 @@ impl Operator for Attention {
 
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
         let Ok(s) = self.sizes(inputs) else { return 0 };
-        (s.batch * self.heads) as u64 * s.queries as u64 * s.keys as u64 * (s.size + s.v_size) as u64
+        super::count(&[s.batch, self.heads, s.queries, s.keys, s.size.saturating_add(s.v_size)])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

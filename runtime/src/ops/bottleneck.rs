@@ -141,7 +141,7 @@ impl Operator for Bottleneck {
             let operands = self.operands(stage, conv, &images[stage], inputs);
             operands.map_or(0, |operands| conv.macs(&operands, &[&images[stage + 1]]))
         };
-        self.stages().enumerate().map(macs).sum()
+        self.stages().enumerate().map(macs).fold(0, u64::saturating_add)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -127,6 +127,11 @@ impl Operator for Contract {
         (terms as u64).saturating_mul(y.shape.elements() as u64)
     }
 
+    /// A plain loop over what each result sums.
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        self.macs(inputs, outputs).saturating_mul(4).saturating_add(super::elements_of(outputs).saturating_mul(32))
+    }
+
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [a, _] = exactly::<2, _>(&cx.inputs)?;
         Ok(Choice { kernel: format!("contract_{}", a.dtype), ..Choice::default() })

@@ -203,7 +203,7 @@ impl Operator for Conv {
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let ([_, weights, ..], [out]) = (inputs, outputs) else { return 0 };
         let per_result: usize = weights.shape.iter().skip(1).product();
-        out.shape.elements() as u64 * per_result as u64
+        (out.shape.elements() as u64).saturating_mul(per_result as u64)
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -261,7 +261,7 @@ impl Semantics for Conv {
         let (depth, filters) = (image.channels / self.groups, out.channels / self.groups);
         let [rows, columns] = self.kernel;
 
-        let mut tensor = Tensor::zeros(Fact::new(DType::F32, out.shape(self.layout)?));
+        let mut tensor = Tensor::try_zeros(Fact::new(DType::F32, out.shape(self.layout)?))?;
         let y = tensor.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
         for (index, [n, filter, oy, ox]) in out.positions(self.layout).enumerate() {
             let first = filter / filters * depth;

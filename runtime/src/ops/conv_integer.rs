@@ -111,8 +111,8 @@ impl Operator for ConvInteger {
         let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
         if cx.constants[WEIGHTS].is_some() {
             let [weights, sums, _] = kernel.packed_lens(&shape);
-            let mut to = cx.room(weights);
-            let mut to_sums = cx.room(sums * size_of::<i32>());
+            let mut to = cx.room(weights)?;
+            let mut to_sums = cx.room(sums * size_of::<i32>())?;
             kernel.pack_sums(&shape, cx.constant(WEIGHTS)?, cast_slice_mut(&mut to), cast_slice_mut(&mut to_sums));
             choice.packed = vec![to.into(), to_sums.into()];
             choice.absorbed = vec![WEIGHTS];

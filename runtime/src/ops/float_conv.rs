@@ -84,7 +84,7 @@ pub(super) fn store(
     }
     let tensor = cx.constants.get(position).copied().flatten().ok_or(OpError::Operand(position))?;
     let weights = cx.peek(position)?;
-    let mut bytes = cx.room(kernel.packed_len(shape, task.nonzeros));
+    let mut bytes = cx.room(kernel.packed_len(shape, task.nonzeros))?;
     let part = kernel.part(shape).filter(|_| matches!(order(&[]), Filters::Oihw(_)));
     match part {
         Some(part) => pack_parts(kernel, shape, (tensor, weights), part, &mut bytes),

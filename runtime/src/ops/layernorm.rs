@@ -68,7 +68,7 @@ impl Operator for LayerNorm {
 impl Semantics for LayerNorm {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
-        let mut result = Tensor::zeros(self.infer(&facts)?.remove(0));
+        let mut result = Tensor::try_zeros(self.infer(&facts)?.remove(0))?;
         let values = |index: usize| inputs.get(index).and_then(|t| t.elements::<f32>());
         let (Some(x), Some(scale), Some(y)) = (values(0), values(1), result.elements_mut::<f32>()) else {
             return Err(OpError::Operand(0));

@@ -80,7 +80,7 @@ impl Operator for MatMul {
     }
 
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
-        self.sizes(inputs).map_or(0, |s| (s.batch * s.m) as u64 * (s.k * s.n) as u64)
+        self.sizes(inputs).map_or(0, |s| super::count(&[s.batch, s.m, s.k, s.n]))
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

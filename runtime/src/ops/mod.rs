@@ -118,6 +118,11 @@ pub trait Operator {
         0
     }
 
+    /// Work of one run: multiply-adds, and elements read and written. What [`Limits`](crate::Limits) bound.
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        self.macs(inputs, outputs).saturating_add(elements_of(inputs)).saturating_add(elements_of(outputs))
+    }
+
     /// Position of the input whose bytes the (only) result shares unchanged, as a reshape's
     /// does: such a step costs nothing and is left out of the plan.
     fn alias(&self, _inputs: &[&Fact]) -> Option<usize> {
@@ -162,6 +167,16 @@ pub trait Semantics {
     fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
         Nhwc::Never
     }
+}
+
+/// Elements of all these tensors.
+fn elements_of(facts: &[&Fact]) -> u64 {
+    facts.iter().fold(0, |sum, fact| sum.saturating_add(fact.shape.elements() as u64))
+}
+
+/// The product of these counts, at most the largest number.
+fn count(counts: &[usize]) -> u64 {
+    counts.iter().fold(1, |all, &size| all.saturating_mul(size as u64))
 }
 
 /// What [`Operator::plan`] may look at.
@@ -216,8 +231,8 @@ impl<'a> PlanContext<'a> {
     }
 
     /// Zeros, for packed weights.
-    fn room(&self, len: usize) -> AlignedVec<u8> {
-        self.slab.borrow_mut().zeroed(len)
+    fn room(&self, len: usize) -> Result<AlignedVec<u8>, OpError> {
+        self.slab.borrow_mut().try_zeroed(len).ok_or_else(|| OpError::no_memory(len))
     }
 
     /// The packed constant `role`, which is `len` bytes: what `write` makes of the weights, or what a package holds.
@@ -228,7 +243,7 @@ impl<'a> PlanContext<'a> {
         write: impl FnOnce(&mut [u8]) -> Result<(), OpError>,
     ) -> Result<Bytes, OpError> {
         let Some(packing) = self.packing else {
-            let mut bytes = self.room(len);
+            let mut bytes = self.room(len)?;
             write(&mut bytes)?;
             return Ok(bytes.into());
         };
@@ -545,6 +560,9 @@ impl Operator for Op {
     }
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         self.operator().macs(inputs, outputs)
+    }
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        self.operator().work(inputs, outputs)
     }
     fn alias(&self, inputs: &[&Fact]) -> Option<usize> {
         self.operator().alias(inputs)

@@ -97,6 +97,11 @@ impl Operator for Pool {
         )])
     }
 
+    fn work(&self, _inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        let [rows, columns] = self.kernel;
+        outputs.first().map_or(0, |y| super::count(&[rows, columns, y.shape.elements()]))
+    }
+
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         if self.layout != Layout::Nhwc {
             return Err(OpError::Attribute {
@@ -135,7 +140,7 @@ impl Semantics for Pool {
         let s = self.geometry(x.fact())?;
         let from = Image { batch: s.batch, channels: s.channels, height: s.in_h, width: s.in_w };
         let to = Image { height: s.out_h, width: s.out_w, ..from };
-        let mut result = Tensor::zeros(self.infer(&[x.fact()])?.remove(0));
+        let mut result = Tensor::try_zeros(self.infer(&[x.fact()])?.remove(0))?;
         if x.dtype() != DType::F32 {
             // Bytes are ordered as the floats of the same value.
             let to = |to: DType, x: &Tensor| Cast { to }.evaluate(&[x]).map(|mut results| results.remove(0));
@@ -165,6 +170,8 @@ impl Semantics for Pool {
             }
             y[index] = match self.function {
                 PoolFn::Max => largest,
+                // Over padding alone, the mean of nothing.
+                PoolFn::Average { count_padding: false } if inside == 0 => 0.0,
                 PoolFn::Average { count_padding } => (sum / if count_padding { counted } else { inside } as f64) as f32,
             };
         }

@@ -97,15 +97,15 @@ impl Operator for QConv {
         let scales: &[f32] = cx.constant(Self::SCALES)?;
         let (kernel, candidates) = byte_conv::choose(cx, self, &shape)?;
         let [weight_bytes, offsets, packed_scales] = kernel.packed_lens(&shape);
-        let mut packed =
-            vec![cx.room(weight_bytes), cx.room(offsets * size_of::<i32>()), cx.room(packed_scales * size_of::<f32>())];
-        let [w, o, s] = packed.as_mut_slice() else { return Err(OpError::Operand(WEIGHTS)) };
-        let to: (&mut [i8], &mut [i32], &mut [f32]) = (cast_slice_mut(w), cast_slice_mut(o), cast_slice_mut(s));
+        let [mut w, mut o] = [cx.room(weight_bytes)?, cx.room(offsets * size_of::<i32>())?];
+        let mut s = cx.room(packed_scales * size_of::<f32>())?;
+        let to: (&mut [i8], &mut [i32], &mut [f32]) =
+            (cast_slice_mut(&mut w), cast_slice_mut(&mut o), cast_slice_mut(&mut s));
         kernel.pack(&shape, weights, self.zero, (bias, scales), to);
         Ok(Choice {
             kernel: kernel.name().to_owned(),
             candidates,
-            packed: packed.into_iter().map(Into::into).collect(),
+            packed: vec![w.into(), o.into(), s.into()],
             form: None,
             absorbed: vec![WEIGHTS, Self::BIAS, Self::SCALES],
             scratch: kernel.scratch_len(&shape, cx.threads),

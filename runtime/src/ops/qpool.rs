@@ -45,6 +45,10 @@ impl Operator for QPool {
         Ok(pooled.into_iter().map(|fact| Fact::new(DType::U8, fact.shape)).collect())
     }
 
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        self.pool.work(inputs, outputs)
+    }
+
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         self.pool.layout.kernel()?;
         Ok(Choice { kernel: format!("qpool_u8_{}", cx.isa), ..Choice::default() })

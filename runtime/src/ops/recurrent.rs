@@ -338,8 +338,8 @@ impl Operator for Recurrent {
 
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
         let Ok(s) = self.sizes(inputs) else { return 0 };
-        let products = (s.steps * s.batch) as u64 * (self.cell.gates() * s.directions) as u64;
-        products * s.hidden as u64 * (s.inputs + s.hidden) as u64
+        let states = super::count(&[s.steps, s.batch, self.cell.gates(), s.directions, s.hidden]);
+        states.saturating_mul((s.inputs as u64).saturating_add(s.hidden as u64))
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -593,6 +593,9 @@ impl<'a, 'o> Run<'a, 'o> {
         let sizes = (s.steps * s.batch, s.inputs, rows);
         product(v.x, rows_of(self.x, of_x, self.scratch.from_x, sizes, rows, epilogue));
         for step in 0..s.steps {
+            if pool.stops() {
+                return Ok(());
+            }
             let Scratch { inner, from_x, gates, h, c, kept, .. } = &mut self.scratch;
             let sizes = (s.batch, size, direct * size);
             product(v.h, rows_of(h, of_h, gates, sizes, rows, Epilogue::NONE));

@@ -14,6 +14,8 @@ use crate::tensor::{DType, Fact, Shape};
 
 /// Most samples of a pixel where the region's size decides how many there are.
 const MAX_SAMPLES: usize = 1 << 16;
+/// Regions may reach outside of the image: so few of them may be this many times as large as it.
+const MAX_IMAGES: usize = 16;
 
 /// How a pixel of the result is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,23 +133,55 @@ impl Regions {
         }
     }
 
-    fn run(&self, x_shape: &[usize], x: &[f32], regions: &[f32], of: &[i64], y: &mut [f32]) -> Result<(), OpError> {
+    /// Samples, or pixels, of so many regions of one channel: at most so many are read.
+    fn reads(&self, [height, width]: [usize; 2], regions: usize) -> u64 {
+        let [rows, columns] = self.size;
+        let along = |len: usize, size: usize, ends: usize| len.saturating_add(size.saturating_mul(ends));
+        match self.kind {
+            // Parts of a region overlap by the pixels at their ends.
+            RegionKind::MaxPool => super::count(&[regions, along(height, rows, 2), along(width, columns, 2)]),
+            RegionKind::Align { samples: 0, .. } => {
+                super::count(&[regions.max(MAX_IMAGES), along(height, rows, 1), along(width, columns, 1)])
+            }
+            RegionKind::Align { samples, .. } => {
+                super::count(&[regions, rows, columns, samples as usize, samples as usize])
+            }
+        }
+    }
+
+    /// Ends early once `stops` says so: the results are of no use then.
+    fn run(
+        &self,
+        (x_shape, x): (&[usize], &[f32]),
+        (regions, of): (&[f32], &[i64]),
+        y: &mut [f32],
+        stops: &dyn Fn() -> bool,
+    ) -> Result<(), OpError> {
         let &[images, channels, height, width] = x_shape else { return Err(OpError::Operand(0)) };
         let (pixels, [rows, columns]) = (height * width, self.size);
         let mut results = y.iter_mut();
+        let mut left = self.reads([height, width], of.len());
         for (region, &image) in regions.chunks_exact(4).zip(of) {
             let image = usize::try_from(image).ok().filter(|&image| image < images);
             let image = image.ok_or_else(|| OpError::Value(format!("a region is of none of the {images} images")))?;
             let spans = [self.span(region[1], region[3], rows)?, self.span(region[0], region[2], columns)?];
-            if spans[0].samples.saturating_mul(spans[1].samples) > MAX_SAMPLES {
+            let samples = [spans[0].samples, spans[1].samples];
+            let reads = super::count(&[rows, columns, samples[0], samples[1]]);
+            left = left.checked_sub(reads).ok_or_else(|| OpError::Value("the regions are too large".into()))?;
+            if samples[0].saturating_mul(samples[1]) > MAX_SAMPLES {
                 return Err(OpError::Value("a region is too large".into()));
             }
             for channel in 0..channels {
                 let from = (image * channels + channel) * pixels;
                 let held = x.get(from..from + pixels).ok_or(OpError::Operand(0))?;
                 let map = Map { pixels: held, sides: [height, width] };
-                for place in (0..rows).flat_map(|row| (0..columns).map(move |column| [row, column])) {
-                    *results.next().ok_or(OpError::Operand(0))? = self.pixel(&map, spans, place);
+                for row in 0..rows {
+                    if stops() {
+                        return Ok(());
+                    }
+                    for column in 0..columns {
+                        *results.next().ok_or(OpError::Operand(0))? = self.pixel(&map, spans, [row, column]);
+                    }
                 }
             }
         }
@@ -178,6 +212,14 @@ impl Operator for Regions {
         Ok(vec![Fact::new(DType::F32, Shape::new(&[count, channels, self.size[0], self.size[1]])?)])
     }
 
+    /// A sample is made of four pixels.
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        let ([x, regions, _], [y]) = (inputs, outputs) else { return 0 };
+        let (&[_, channels, height, width], Some(&regions)) = (&*x.shape, regions.shape.first()) else { return 0 };
+        let reads = self.reads([height, width], regions).saturating_mul(channels as u64);
+        reads.saturating_mul(4).saturating_add(y.shape.elements() as u64)
+    }
+
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "regions".into(), ..Choice::default() })
     }
@@ -186,7 +228,9 @@ impl Operator for Regions {
         let [x, _, _] = exactly::<3, _>(&cx.inputs)?;
         let (this, shape) = (*self, x.shape.clone());
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            this.run(&shape, io.input(0)?, io.input(1)?, io.input(2)?, io.output(0)?)
+            let pool = io.pool();
+            let regions = (io.input(1)?, io.input(2)?);
+            this.run((&shape, io.input(0)?), regions, io.output(0)?, &|| pool.stops())
         }))
     }
 }
@@ -197,7 +241,7 @@ impl Semantics for Regions {
         let [x, regions, of] = exactly::<3, _>(inputs)?;
         let fact = self.infer(&[x.fact(), regions.fact(), of.fact()])?.remove(0);
         let mut y = vec![0f32; fact.shape.elements()];
-        self.run(x.shape(), words(x)?, words(regions)?, words(of)?, &mut y)?;
+        self.run((x.shape(), words(x)?), (words(regions)?, words(of)?), &mut y, &|| false)?;
         Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
     }
 }

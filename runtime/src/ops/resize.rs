@@ -212,7 +212,7 @@ impl Semantics for Resize {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let (from, to) = self.images(x.fact())?;
-        let mut result = Tensor::zeros(self.infer(&[x.fact()])?.remove(0));
+        let mut result = Tensor::try_zeros(self.infer(&[x.fact()])?.remove(0))?;
         let x = x.elements::<f32>().ok_or(OpError::Operand(0))?;
         let y = result.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
         let pixel =

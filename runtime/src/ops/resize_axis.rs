@@ -181,6 +181,11 @@ impl Operator for ResizeAxis {
         Ok(vec![Fact::new(DType::F32, Shape::new(&dims)?)])
     }
 
+    /// At most four terms for each element, of the input where an antialiasing filter widens.
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        super::elements_of(inputs).saturating_add(super::elements_of(outputs)).saturating_mul(4)
+    }
+
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "resize_axis_f32".into(), ..Choice::default() })
     }

@@ -120,7 +120,7 @@ impl Operator for Routed {
     }
 
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
-        self.sizes(inputs).map_or(0, |s| (s.groups * s.m) as u64 * (s.k * s.n) as u64)
+        self.sizes(inputs).map_or(0, |s| super::count(&[s.groups, s.m, s.k, s.n]))
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -192,6 +192,11 @@ impl Operator for Sample {
         taps.saturating_mul(y.shape.elements() as u64)
     }
 
+    /// The place and weight of a tap take longer than its product.
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        self.macs(inputs, outputs).saturating_mul(4).saturating_add(super::elements_of(inputs))
+    }
+
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "sample".into(), ..Choice::default() })
     }

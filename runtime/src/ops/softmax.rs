@@ -74,7 +74,7 @@ impl Semantics for Softmax {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let MiddleAxis { axis, inner, .. } = self.view(x.fact())?;
-        let mut result = Tensor::zeros(x.fact().clone());
+        let mut result = Tensor::try_zeros(x.fact().clone())?;
         let wrong = OpError::Type { index: 0, got: x.dtype(), want: "f32" };
         let (Some(x), Some(y)) = (x.elements::<f32>(), result.elements_mut::<f32>()) else { return Err(wrong) };
         let plane = (axis * inner).max(1);

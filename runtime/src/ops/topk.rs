@@ -126,6 +126,13 @@ impl Operator for TopK {
         Ok(vec![Fact::new(x.dtype, shape.clone()), Fact::new(DType::I64, shape)])
     }
 
+    /// A selection along the axis, and a sort of the best.
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        let levels = u64::from(self.k.max(1).ilog2()) + 1;
+        let (all, best) = (super::elements_of(inputs), super::elements_of(outputs));
+        all.saturating_mul(8).saturating_add(best.saturating_mul(4 * levels))
+    }
+
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let axis = x.shape.get(self.axis).copied().unwrap_or(0);

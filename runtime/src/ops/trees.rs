@@ -31,6 +31,9 @@ pub enum Test {
     NotEqual,
 }
 
+/// Trees that are walked down before anybody asks whether the run is over.
+const TREES: usize = 256;
+
 /// A node that branches. A child is the index of a node or, from the number of nodes on, that of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Branch {
@@ -117,6 +120,18 @@ impl Trees {
         if heaviest > self.weights.len() { Err(bad("trees share leaves".into())) } else { Ok(()) }
     }
 
+    /// Branches on the longest way down each tree, in all.
+    fn deepest(&self) -> usize {
+        let mut depths = vec![0usize; self.branches.len()];
+        for (at, branch) in self.branches.iter().enumerate().rev() {
+            // Children lie behind their parent.
+            let of = |child: u32| depths.get(child as usize).copied().unwrap_or(0);
+            depths[at] = 1 + of(branch.yes).max(of(branch.no));
+        }
+        let roots = self.roots.iter().filter_map(|&root| depths.get(root as usize));
+        roots.fold(0, |sum: usize, depth| sum.saturating_add(*depth))
+    }
+
     /// The weights of a leaf; none where there is no such leaf.
     fn weights_of(&self, leaf: usize) -> &[(u32, f64)] {
         let start = leaf.checked_sub(1).map_or(Some(0), |before| self.leaves.get(before).map(|&end| end as usize));
@@ -124,13 +139,17 @@ impl Trees {
         start.zip(end).and_then(|(start, end)| self.weights.get(start..end)).unwrap_or_default()
     }
 
-    fn walk<T: Number>(&self, features: usize, x: &[T], y: &mut [T]) {
+    /// Ends early once `stops` says so: the results are of no use then.
+    fn walk<T: Number>(&self, features: usize, x: &[T], y: &mut [T], stops: &dyn Fn() -> bool) {
         let extreme = matches!(self.aggregate, Aggregate::Min | Aggregate::Max);
         let rows = y.chunks_exact_mut((self.targets as usize).max(1));
         for (at, y) in rows.enumerate() {
             let x = x.get(at * features..(at + 1) * features).unwrap_or_default();
             y.fill(T::from_f64(if extreme { f64::NAN } else { 0.0 }));
-            for &root in &self.roots {
+            for (number, &root) in self.roots.iter().enumerate() {
+                if number.is_multiple_of(TREES) && stops() {
+                    return;
+                }
                 let mut at = root as usize;
                 while let Some(branch) = self.branches.get(at) {
                     let value = x.get(branch.feature as usize).map_or(f64::NAN, |x| x.to_f64());
@@ -190,6 +209,13 @@ impl Operator for Trees {
         Ok(vec![Fact::new(x.dtype, Shape::new(&[rows, self.targets as usize])?)])
     }
 
+    /// Every row walks down every tree.
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        let rows = inputs.first().and_then(|x| x.shape.first()).copied().unwrap_or(0);
+        let of_row = self.deepest().saturating_add(self.weights.len()).saturating_add(self.roots.len());
+        super::count(&[rows, of_row]).saturating_add(super::elements_of(outputs))
+    }
+
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "trees".into(), ..Choice::default() })
     }
@@ -200,11 +226,13 @@ impl Operator for Trees {
         let this = self.clone();
         Ok(match x.dtype {
             DType::F32 => Box::new(move |io: &mut Io<'_, '_>| {
-                this.walk::<f32>(features, io.input(0)?, io.output(0)?);
+                let pool = io.pool();
+                this.walk::<f32>(features, io.input(0)?, io.output(0)?, &|| pool.stops());
                 Ok(())
             }),
             _ => Box::new(move |io: &mut Io<'_, '_>| {
-                this.walk::<f64>(features, io.input(0)?, io.output(0)?);
+                let pool = io.pool();
+                this.walk::<f64>(features, io.input(0)?, io.output(0)?, &|| pool.stops());
                 Ok(())
             }),
         })
@@ -217,11 +245,11 @@ impl Semantics for Trees {
         let (fact, features) = (self.infer(&[x.fact()])?.remove(0), x.shape()[1]);
         let y = match x.dtype() {
             DType::F32 => filled::<f32>(fact, |y| {
-                self.walk::<f32>(features, words(x)?, y);
+                self.walk::<f32>(features, words(x)?, y, &|| false);
                 Ok(())
             }),
             _ => filled::<f64>(fact, |y| {
-                self.walk::<f64>(features, words(x)?, y);
+                self.walk::<f64>(features, words(x)?, y, &|| false);
                 Ok(())
             }),
         };

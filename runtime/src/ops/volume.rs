@@ -254,8 +254,10 @@ impl Operator for VolumeConv {
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let (Ok(s), [x, ..], [y]) = (self.sizes(inputs), inputs, outputs) else { return 0 };
         let (in_c, out_c) = s.group(self.groups);
-        let spread = x.shape.elements() as u64 * (out_c * s.taps) as u64;
-        if self.transposed { spread } else { y.shape.elements() as u64 * (in_c * s.taps) as u64 }
+        match self.transposed {
+            true => super::count(&[x.shape.elements(), out_c, s.taps]),
+            false => super::count(&[y.shape.elements(), in_c, s.taps]),
+        }
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -159,6 +159,14 @@ impl Operator for WindowPool {
         Ok([Fact::new(DType::F32, shape)].into_iter().chain(indices).collect())
     }
 
+    /// Taps are read one by one, and a power takes as long as many of them.
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        let ([x], [y, ..]) = (inputs, outputs) else { return 0 };
+        let inside = |axis: usize| self.kernel[axis].min(x.shape.get(axis + 2).copied().unwrap_or(0)).max(1);
+        let of_tap = if matches!(self.of, Of::Lp(_)) { 16 } else { 4 };
+        super::count(&[of_tap, y.shape.elements(), inside(0), inside(1), inside(2)])
+    }
+
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: "window_pool_f32".into(), ..Choice::default() })
     }

@@ -196,6 +196,12 @@ impl Content {
             return Err(odd("its tensors are too large"));
         }
         let mut graph = Graph::new();
+        let constants = self.values.iter().filter(|value| matches!(value.data, Data::At(_))).map(|v| v.fact.bytes());
+        let packed = self.nodes.iter().filter_map(|node| node.packing.as_ref()).flat_map(|packing| &packing.packed);
+        let stored = constants.chain(packed.map(|(_, len)| *len)).try_fold(0usize, usize::checked_add);
+        if stored.is_none_or(|bytes| bytes > weights.len()) {
+            return Err(odd("the same weights are named twice"));
+        }
         // Who writes each value: nobody yet, unless it is a constant.
         let mut written = Vec::with_capacity(self.values.len());
         for StoredValue { name, fact, data } in self.values {

@@ -24,7 +24,6 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::mapping::Mapping;
 
 use crate::bytes::Bytes;
@@ -164,5 +163,5 @@ pub(crate) fn map(mut file: &File, offset: u64, len: u64, path: &Path) -> Result
     if mapping.as_ptr().addr().is_multiple_of(align_of::<f32>()) {
         return Ok(mapping.into());
     }
-    Ok(AlignedVec::from_slice(&mapping).into())
+    Bytes::copy_of(&mapping)
 }

@@ -265,7 +265,7 @@ proptest! {
 
 #[test]
 fn sections_start_where_vectors_like_it() {
-    let bytes: Bytes = AlignedVec::from_slice(&host_package(None)).into();
+    let bytes = Bytes::copy_of(&host_package(None)).unwrap();
     let container = Container::read(&bytes, None).unwrap();
     for kind in [Kind::Graph, Kind::Info, Kind::Weights] {
         assert!(container.section(kind).unwrap().as_ptr().addr().is_multiple_of(ALIGNMENT));
@@ -306,6 +306,20 @@ fn packed_weights_must_be_aligned() {
     let mut askew = whole.clone();
     askew.graph[at] = 1;
     assert_eq!(code(open(&askew.package())), "package.format");
+}
+
+/// A few bytes of weights under many names would each be packed, and kept, for themselves.
+#[test]
+fn weights_have_one_name() {
+    let graph = network();
+    let mut weights = Weights::default();
+    let content = content::encode(&Content::store(&graph, None, &[], &mut weights)).unwrap();
+    let info = Sections::of(&host_package(None)).info;
+    let whole = Sections { graph: content, info, weights: weights.0 };
+    assert_eq!(code(open(&whole.package())), "opened");
+    let content: Content = content::decode(&whole.graph).unwrap();
+    let short = Bytes::copy_of(&whole.weights[..whole.weights.len() / 2]).unwrap();
+    assert!(content.restore(&short, &[]).is_err_and(|error| error.to_string().contains("named twice")));
 }
 
 #[test]

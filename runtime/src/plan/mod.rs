@@ -4,6 +4,7 @@
 //! are packed, once; every tensor gets its place in one arena, known before the first run. A
 //! Plan is plain data: `inspect` prints it, a package stores it, [`Program`] makes it run.
 
+mod budget;
 mod flow;
 mod memory;
 mod planner;
@@ -40,6 +41,8 @@ pub struct Step {
     pub outputs: Vec<Fact>,
     /// Multiply-adds of one run.
     pub macs: u64,
+    /// As [`Plan::work`].
+    pub work: u64,
     /// What it does with the steps behind it, where it is no kernel call.
     pub flow: Option<Box<Flow>>,
 }
@@ -84,6 +87,8 @@ pub struct Plan {
     pub arena_bytes: usize,
     /// Bytes that are alive at the widest moment: no arena can be smaller.
     pub arena_lower_bound: usize,
+    /// Work of one run, as [`Limits`](crate::Limits) count it.
+    pub work: u64,
     /// Why the graph was planned unoptimized, where it was.
     pub warning: Option<String>,
     /// What was removed from weights because it is zero; a package lists it in its metadata.
@@ -117,11 +122,15 @@ impl Plan {
     }
 
     /// Takes constants out of the file that they are a part of.
-    pub(crate) fn detach(&mut self) {
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub(crate) fn detach(&mut self) -> Result<()> {
         let initial = self.variables.iter_mut().filter_map(|variable| variable.initial.as_mut());
         for tensor in self.constants.iter_mut().chain(initial) {
-            *tensor = Arc::new(tensor.detached());
+            *tensor = Arc::new(tensor.detached().map_err(|e| e.at("graph"))?);
         }
+        Ok(())
     }
 
     /// Multiply-adds of one run in which every step runs once.

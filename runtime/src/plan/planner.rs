@@ -14,24 +14,45 @@ use skipstone_kernels::arena::Slab;
 
 use super::flow::{Arm, Branch, Flow, Move, Repeat};
 use super::{Plan, Port, Request, Step, Target, Tuning, Variable, memory};
+use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::graph::{Block, Graph, Node, ValueId};
+use crate::limits;
 use crate::ops::control::{Control, Loop, Slices};
 use crate::ops::{Choice, Op, Operands, Operator, Packing, Place, PlanContext};
 use crate::options::Memory;
 use crate::tensor::Tensor;
 
+/// Packed weights may take this many times what the graph's constants take: more than any kernel's form does of weights
+/// that fill its tiles.
+const PACKED_PER_BYTE: usize = 8;
+/// And this many bytes beyond, for weights that do not.
+const PACKED_BYTES: usize = 64 << 20;
+/// Nodes that read one constant pack it each, though equal forms are kept once: for all that is packed, this many times
+/// the bytes that may be kept.
+const PACKED_AGAIN: usize = 16;
+
 /// A plan under construction.
 pub(super) struct Planner<'a> {
     graph: Graph,
+    /// Of one run.
+    work: u64,
     target: Target,
     packings: &'a [Option<Packing>],
     tuning: Option<&'a Tuning>,
     slab: RefCell<Slab>,
+    /// For weights that several nodes read: blocks on their own, most of which are given up at once.
+    apart: RefCell<Slab>,
     /// For every value, the value whose bytes it shares: itself, but for the results of aliases.
     roots: Vec<ValueId>,
     /// For every value, how often it or an alias of it is read.
     readers: Vec<usize>,
+    /// For every constant that several nodes read, its packed forms.
+    forms: Vec<Vec<Bytes>>,
+    /// Bytes of packed weights, and of those that are kept.
+    packed: usize,
+    kept: usize,
+    most_kept: usize,
     requests: Vec<Request>,
     request_of: Vec<Option<usize>>,
     /// For every request, how many loops are around what it is for.
@@ -85,25 +106,32 @@ enum Draw {
 impl<'a> Planner<'a> {
     pub fn new(graph: Graph, target: Target, packings: &'a [Option<Packing>], tuning: Option<&'a Tuning>) -> Self {
         let roots = alias_roots(&graph);
+        let work = super::budget::work(&graph);
         let mut readers = vec![0; roots.len()];
         for node in &graph.nodes {
             node.for_each_read(&mut |id| readers[roots[id.0].0] += 1);
         }
         graph.outputs.iter().for_each(|(_, id)| readers[roots[id.0].0] += 1);
-        let slab = RefCell::new(Slab::new(match target.memory {
-            Memory::Fast => graph.values().iter().filter_map(|v| v.constant.as_ref()).map(|t| t.fact().bytes()).sum(),
-            Memory::Small => 0,
-        }));
+        let constants: usize =
+            graph.values().iter().filter_map(|v| v.constant.as_ref()).map(|t| t.fact().bytes()).sum();
+        let slab = RefCell::new(Slab::new(if target.memory == Memory::Fast { constants } else { 0 }));
+        let most_kept = constants.saturating_mul(PACKED_PER_BYTE).saturating_add(PACKED_BYTES);
         let request_of = vec![None; roots.len()];
         let (requests, depths, loops, steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self {
             graph,
+            work,
             target,
             packings,
             tuning,
             slab,
+            apart: RefCell::new(Slab::new(0)),
+            forms: vec![Vec::new(); roots.len()],
             roots,
             readers,
+            packed: 0,
+            kept: 0,
+            most_kept,
             requests,
             request_of,
             depths,
@@ -143,11 +171,16 @@ impl<'a> Planner<'a> {
     /// A kernel call.
     fn call(&mut self, node: Node, index: usize) -> Result<()> {
         let target = self.target;
+        let roots = node.inputs.iter().map(|id| self.roots[id.0].0);
+        let shared = roots.into_iter().find(|&root| {
+            let is_constant = self.graph.constant(ValueId(root)).is_some();
+            is_constant && (self.readers[root] > 1 || !self.forms[root].is_empty())
+        });
         let cx = PlanContext {
             constants: node.inputs.iter().map(|&id| constant(&self.graph, &self.roots, id)).collect(),
             packing: self.packings.get(index).and_then(Option::as_ref),
             tuning: self.tuning,
-            slab: &self.slab,
+            slab: if shared.is_some() { &self.apart } else { &self.slab },
             inputs: self.graph.facts(&node.inputs),
             outputs: self.graph.facts(&node.outputs),
             isa: target.isa,
@@ -155,9 +188,10 @@ impl<'a> Planner<'a> {
             precision: target.precision,
             threads: target.threads,
         };
-        let choice = node.op.plan(&cx).map_err(|e| e.at(&node.name))?;
-        if let Some(packing) = cx.packing {
-            packing.check(&choice, &node.name)?;
+        let mut choice = node.op.plan(&cx).map_err(|e| e.at(&node.name))?;
+        match cx.packing {
+            Some(packing) => packing.check(&choice, &node.name)?,
+            None => self.keep(&mut choice.packed, shared)?,
         }
         for &position in &choice.absorbed {
             let Some(root) = node.inputs.get(position).map(|id| self.roots[id.0]) else { continue };
@@ -178,6 +212,24 @@ impl<'a> Planner<'a> {
         let scratch = (choice.scratch > 0).then(|| self.request(choice.scratch, at));
         self.steps.push(Draft { node, choice, scratch, flow: None });
         Ok(())
+    }
+
+    /// Counts packed weights; those of a constant that several nodes read are kept once where they are equal.
+    fn keep(&mut self, packed: &mut [Bytes], shared: Option<usize>) -> Result<()> {
+        for bytes in packed {
+            self.packed = self.packed.saturating_add(bytes.len());
+            let forms = shared.and_then(|root| self.forms.get_mut(root));
+            match forms.as_ref().and_then(|forms| forms.iter().find(|form| form[..] == bytes[..])) {
+                Some(form) => *bytes = form.clone(),
+                None => {
+                    self.kept = self.kept.saturating_add(bytes.len());
+                    forms.into_iter().for_each(|forms| forms.push(bytes.clone()));
+                }
+            }
+        }
+        limits::check("bytes of packed weights", self.kept as u64, self.most_kept as u64)?;
+        let most_packed = self.most_kept.saturating_mul(PACKED_AGAIN);
+        limits::check("bytes to pack", self.packed as u64, most_packed as u64)
     }
 
     fn branch(&mut self, mut node: Node) -> Result<()> {
@@ -343,7 +395,7 @@ impl<'a> Planner<'a> {
 
     /// Places everything.
     fn finish(self) -> Result<Plan> {
-        let Self { graph, target, roots, requests, request_of, steps: drafts, .. } = self;
+        let Self { graph, target, roots, requests, request_of, steps: drafts, work, .. } = self;
         let layout = memory::place(&requests);
         let mut constants = Constants { indices: vec![None; roots.len()], tensors: Vec::new() };
         let mut given = vec![None; roots.len()];
@@ -393,6 +445,7 @@ impl<'a> Planner<'a> {
             let (inputs, outputs) = (graph.facts(&node.inputs), graph.facts(&node.outputs));
             steps.push(Step {
                 macs: node.op.macs(&inputs, &outputs),
+                work: node.op.work(&inputs, &outputs),
                 inputs: inputs.into_iter().cloned().collect(),
                 outputs: outputs.into_iter().cloned().collect(),
                 name: node.name,
@@ -411,6 +464,7 @@ impl<'a> Planner<'a> {
             constants: constants.tensors,
             arena_bytes: layout.bytes,
             arena_lower_bound: layout.lower_bound,
+            work,
             warning: None,
             removed: Vec::new(),
         })

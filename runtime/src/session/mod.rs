@@ -17,6 +17,7 @@ use skipstone_kernels::threads::Pool;
 use crate::cores::Cores;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::limits::{Allowance, Limits};
 use crate::ops::Place;
 use crate::plan::Port;
 use crate::tensor::{Fact, Tensor, TensorView};
@@ -43,6 +44,8 @@ pub struct Session {
     cancel: Cancel,
     deadline: Option<Duration>,
     profile: Option<Profile>,
+    /// What every run may take.
+    allowance: Allowance,
 }
 
 /// What was measured of steps, by their index.
@@ -54,7 +57,7 @@ struct Profile {
     active: Vec<f64>,
 }
 
-/// Stops a session from another thread, before its next step.
+/// Stops a session from another thread, within milliseconds: long steps are done in pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
@@ -75,7 +78,7 @@ impl Cancel {
 }
 
 impl Session {
-    pub(crate) fn new(engine: Engine, threads: usize, cores: Option<Cores>) -> Result<Self> {
+    pub(crate) fn new(engine: Engine, threads: usize, cores: Option<Cores>, limits: &Limits) -> Result<Self> {
         let arena_bytes = match &engine {
             Engine::Native(program) => program.plan().arena_bytes,
             Engine::Foreign(_) => 0,
@@ -94,7 +97,9 @@ impl Session {
             reason: format!("there is no memory for an arena of {arena_bytes} bytes"),
         })?;
         let of_workers = cores.clone();
-        let pool = Pool::with(threads.max(1), move || of_workers.iter().for_each(Cores::bind));
+        let cancel = Cancel::default();
+        let begin = move || of_workers.iter().for_each(Cores::bind);
+        let pool = Pool::with(threads.max(1), begin, cancel.0.clone());
         Ok(Self {
             engine,
             arena,
@@ -102,9 +107,10 @@ impl Session {
             pool,
             cores,
             held: Vec::new(),
-            cancel: Cancel::default(),
+            cancel,
             deadline: None,
             profile: None,
+            allowance: Allowance::new(limits),
         })
     }
 
@@ -135,7 +141,8 @@ impl Session {
         self.cancel.clone()
     }
 
-    /// Lets every later run take at most this long, else it answers [`Error::DeadlineExceeded`]; checked between steps.
+    /// Lets every later run take at most this long, else it answers [`Error::DeadlineExceeded`]; checked between steps,
+    /// and between the pieces that long ones are done in.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
@@ -195,6 +202,7 @@ impl Session {
         let _visit = self.cores.as_ref().map(Cores::visit);
         match &self.engine {
             Engine::Native(program) => {
+                self.pool.allow(self.deadline);
                 let _awake = self.pool.awake();
                 let mut run = Run {
                     program,
@@ -205,6 +213,7 @@ impl Session {
                     deadline: self.deadline,
                     started: Instant::now(),
                     profile: self.profile.as_mut(),
+                    allowance: self.allowance,
                 };
                 run.steps(0..program.plan().steps.len())
             }

@@ -8,6 +8,7 @@ use skipstone_kernels::threads::Pool;
 
 use super::{Cancel, Profile};
 use crate::error::{Error, OpError, Result};
+use crate::limits::Allowance;
 use crate::ops::control::Slices;
 use crate::ops::{Io, Place};
 use crate::plan::{Flow, Move, Program, Repeat, Step};
@@ -23,6 +24,7 @@ pub(super) struct Run<'a> {
     pub deadline: Option<Duration>,
     pub started: Instant,
     pub profile: Option<&'a mut Profile>,
+    pub allowance: Allowance,
 }
 
 impl Run<'_> {
@@ -33,6 +35,7 @@ impl Run<'_> {
         while at < range.end {
             self.may_go_on(at)?;
             let (step, executable) = program.step(at).ok_or_else(|| Error::Internal("a step past the last".into()))?;
+            self.allowance.work(step.work)?;
             let began = self.profile.is_some().then(Instant::now);
             match step.flow.as_deref() {
                 None => {
@@ -47,7 +50,11 @@ impl Run<'_> {
                         pool: self.pool,
                         active: 1.0,
                     };
-                    executable.run(&mut io).map_err(|e| e.at(&step.name))?;
+                    let result = executable.run(&mut io);
+                    if self.pool.halted() {
+                        return Err(self.halted(at));
+                    }
+                    result.map_err(|e| e.at(&step.name))?;
                     let active = io.active;
                     self.count(at, began.map(|began| began.elapsed()), active);
                     at += 1;
@@ -84,6 +91,7 @@ impl Run<'_> {
         let mut iteration = 0;
         while goes_on && iteration < limit {
             self.may_go_on(at)?;
+            self.allowance.iteration()?;
             let index = usize::try_from(iteration).map_err(|_| unfit(step))?;
             self.write(&repeat.number, &iteration.to_le_bytes(), step)?;
             self.write(&repeat.condition, &[1], step)?;
@@ -161,13 +169,16 @@ impl Run<'_> {
     }
 
     fn may_go_on(&self, step: usize) -> Result<()> {
-        if self.cancel.is_asked() {
-            return Err(Error::Cancelled { step });
-        }
-        if self.deadline.is_some_and(|deadline| self.started.elapsed() >= deadline) {
-            return Err(Error::DeadlineExceeded { step });
-        }
-        Ok(())
+        if self.cancel.is_asked() || self.is_late() { Err(self.halted(step)) } else { Ok(()) }
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| self.started.elapsed() >= deadline)
+    }
+
+    /// Why the run ends at this step.
+    fn halted(&self, step: usize) -> Error {
+        if self.is_late() { Error::DeadlineExceeded { step } } else { Error::Cancelled { step } }
     }
 
     fn count(&mut self, at: usize, time: Option<Duration>, active: f64) {

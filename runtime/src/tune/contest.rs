@@ -16,6 +16,7 @@ use crate::cores::Cores;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::graph::Graph;
+use crate::limits::Limits;
 use crate::ops::Task;
 use crate::plan::{Measured, Plan, Program, Target, Timed, Tuning};
 use crate::session::Session;
@@ -133,9 +134,10 @@ fn run(
     mut record: impl FnMut(usize, &Task, Duration),
 ) -> Result<()> {
     let program = Arc::new(program);
-    let mut session = Session::new(Engine::Native(program.clone()), target.threads, cores.cloned())?;
+    let mut session =
+        Session::new(Engine::Native(program.clone()), target.threads, cores.cloned(), &Limits::default())?;
     session.set_deadline(Some(left));
-    let inputs = RandomInputs::new(&program.plan().inputs, SEED);
+    let inputs = RandomInputs::new(&program.plan().inputs, SEED)?;
     session.run(&inputs.views())?;
     let began = Instant::now();
     let mut runs = 0;

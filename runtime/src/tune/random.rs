@@ -3,6 +3,7 @@
 
 use half::{bf16, f16};
 
+use crate::error::Result;
 use crate::plan::Port;
 use crate::tensor::{DType, Element, Tensor, TensorView};
 
@@ -16,12 +17,14 @@ pub struct RandomInputs {
 
 impl RandomInputs {
     /// Inputs for `ports`; equal seeds give equal inputs.
-    #[must_use]
-    pub fn new(ports: &[Port], seed: u64) -> Self {
-        let tensors = ports.iter().map(|port| Tensor::zeros(port.fact.clone())).collect();
-        let mut inputs = Self { tensors, random: SplitMix(seed) };
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub fn new(ports: &[Port], seed: u64) -> Result<Self> {
+        let tensors = ports.iter().map(|port| Tensor::try_zeros(port.fact.clone()).map_err(|e| e.at(&port.name)));
+        let mut inputs = Self { tensors: tensors.collect::<Result<_>>()?, random: SplitMix(seed) };
         inputs.refresh();
-        inputs
+        Ok(inputs)
     }
 
     /// Draws every value anew.
@@ -101,7 +104,8 @@ mod tests {
     #[test]
     fn equal_seeds_give_equal_inputs_and_every_run_others() {
         let ports = [port(DType::F32, &[3, 5])];
-        let (mut a, b, c) = (RandomInputs::new(&ports, 1), RandomInputs::new(&ports, 1), RandomInputs::new(&ports, 2));
+        let new = |seed| RandomInputs::new(&ports, seed).unwrap();
+        let (mut a, b, c) = (new(1), new(1), new(2));
         assert_eq!(a.views()[0].bytes(), b.views()[0].bytes());
         assert_ne!(a.views()[0].bytes(), c.views()[0].bytes());
         a.refresh();
@@ -110,8 +114,8 @@ mod tests {
 
     #[test]
     fn values_stay_in_their_range() {
-        let inputs =
-            RandomInputs::new(&[port(DType::F32, &[1000]), port(DType::I64, &[100]), port(DType::Bool, &[])], 3);
+        let ports = [port(DType::F32, &[1000]), port(DType::I64, &[100]), port(DType::Bool, &[])];
+        let inputs = RandomInputs::new(&ports, 3).unwrap();
         let views = inputs.views();
         let floats = views[0].elements::<f32>().unwrap();
         assert!(floats.iter().all(|v| (-1.0..1.0).contains(v)));

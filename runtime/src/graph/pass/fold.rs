@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The front end folds what it needs for shapes; this takes what it leaves. Results above a
-//! limit, one by one or all together, and costly products stay nodes, so that a few bytes of
-//! model cannot ask for gigabytes or minutes here.
+//! budget in all, of bytes and of work, stay nodes, so that a few bytes of model cannot ask for
+//! gigabytes or minutes here.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::error::Result;
 use crate::ops::{Op, Operator, Semantics};
 use crate::tensor::Tensor;
 
-/// Largest result that is folded, in bytes.
-const LIMIT: usize = 256 << 20;
+/// All results together, in bytes, beside a multiple of what the constants of the graph take.
+const BYTES: usize = 64 << 20;
+/// And how many bytes for each of theirs: bytes that become f32, twice.
+const PER_BYTE: usize = 8;
 
-/// All results together, in bytes.
-const TOTAL: usize = 1 << 30;
-
-/// Most multiply-adds of a node that is folded: plain evaluation does some 10^8 a second.
-const MACS: u64 = 1 << 28;
+/// Most work of all nodes that are folded together, beside a multiple of the bytes above: plain evaluation does some
+/// 10^8 steps a second.
+const WORK: u64 = 1 << 26;
 
 /// As [`run`], weights that are dequantized included.
 pub(super) fn dequantized(graph: &mut Graph) -> Result<()> {
@@ -36,13 +36,15 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
 
 fn fold(graph: &mut Graph, takes: fn(&Op) -> bool) -> Result<()> {
     let nodes = std::mem::take(&mut graph.nodes);
-    let mut left = TOTAL;
+    let held: usize = graph.values().iter().filter_map(|v| v.constant.as_ref()).map(|t| t.fact().bytes()).sum();
+    let grown = held.saturating_mul(PER_BYTE);
+    let (mut left, mut work_left) = (BYTES.saturating_add(grown), WORK.saturating_add(grown as u64));
     for node in nodes {
         let bytes: usize = graph.facts(&node.outputs).iter().map(|f| f.bytes()).sum();
         let inputs: Option<Vec<Arc<Tensor>>> = node.inputs.iter().map(|&id| graph.constant(id).cloned()).collect();
-        let cheap = || node.op.macs(&graph.facts(&node.inputs), &graph.facts(&node.outputs)) <= MACS;
+        let work = node.op.work(&graph.facts(&node.inputs), &graph.facts(&node.outputs));
         let allowed = takes(&node.op) && !matches!(node.op, Op::Foreign(_));
-        let inputs = inputs.filter(|_| bytes <= LIMIT.min(left) && allowed && cheap());
+        let inputs = inputs.filter(|_| bytes <= left && work <= work_left && allowed);
         // What cannot be evaluated is said when it is run, with the node's name.
         let results = inputs.and_then(|inputs| {
             let inputs: Vec<&Tensor> = inputs.iter().map(AsRef::as_ref).collect();
@@ -51,6 +53,7 @@ fn fold(graph: &mut Graph, takes: fn(&Op) -> bool) -> Result<()> {
         match results {
             Some(results) => {
                 left -= bytes;
+                work_left -= work;
                 for (&id, tensor) in node.outputs.iter().zip(results) {
                     graph.set_constant(id, tensor);
                 }
@@ -71,7 +74,7 @@ mod tests {
     fn a_small_constant_may_not_grow_without_bound() {
         let mut graph = Graph::new();
         let c = graph.add_constant("c", Tensor::scalar(1f32));
-        let shape = Shape::new(&[LIMIT / 4 + 1]).unwrap();
+        let shape = Shape::new(&[BYTES / 4 + 16]).unwrap();
         let y = graph.add_node("expand", crate::ops::broadcast::Expand { shape }, &[c]).unwrap()[0];
         graph.outputs.push(("y".into(), y));
         run(&mut graph).unwrap();
