@@ -11,13 +11,13 @@ mod source;
 mod tests;
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 pub use skipstone_onnx::{
     Checked, Dimension, ElementType, ExternalTensor, Invalid, Limits, Place, Rule, ValueFact, ValueType, validate,
 };
 
-use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::mapping::Mapping;
 
 use crate::bytes::Bytes;
@@ -27,9 +27,8 @@ use crate::info::{Info, Shapes};
 use source::OnnxSource;
 
 /// Reads and checks the `.onnx` file at `path`; external data is read from beside it.
-pub(crate) fn read(path: &Path, shapes: &Shapes) -> Result<(impl Source + use<>, Info)> {
+pub(crate) fn read(path: &Path, limits: &Limits, shapes: &Shapes) -> Result<(impl Source + use<>, Info)> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
-    let limits = Limits::default();
     let file = File::open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     limits.check_file_size(metadata.len())?;
@@ -37,14 +36,19 @@ pub(crate) fn read(path: &Path, shapes: &Shapes) -> Result<(impl Source + use<>,
     let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     let bytes = match metadata.is_file() && len > 0 {
         true => Mapping::new(&file, 0, len).map_err(io)?.into(),
-        false => AlignedVec::from_slice(&std::fs::read(path).map_err(io)?).into(),
+        false => {
+            let mut held = Vec::new();
+            file.take(limits.max_file_bytes.saturating_add(1)).read_to_end(&mut held).map_err(io)?;
+            limits.check_file_size(held.len() as u64)?;
+            Bytes::copy_of(&held)?
+        }
     };
-    check(bytes, Some(path), limits, shapes)
+    check(bytes, Some(path), limits.clone(), shapes)
 }
 
 /// Checks a model that is given as bytes, which are copied.
-pub(crate) fn from_bytes(bytes: &[u8], shapes: &Shapes) -> Result<(impl Source + use<>, Info)> {
-    check(AlignedVec::from_slice(bytes).into(), None, Limits::default(), shapes)
+pub(crate) fn from_bytes(bytes: &[u8], limits: &Limits, shapes: &Shapes) -> Result<(impl Source + use<>, Info)> {
+    check(Bytes::copy_of(bytes)?, None, limits.clone(), shapes)
 }
 
 fn check(file: Bytes, path: Option<&Path>, limits: Limits, shapes: &Shapes) -> Result<(OnnxSource, Info)> {

@@ -32,6 +32,9 @@ pub(super) struct Folded {
 /// an exporter left transposed.
 const FOLDS_OF_STORED: u64 = 2;
 
+/// Results whose size data decides may have this part of the elements that may be computed while loading.
+const OF_DATA: u64 = 8;
+
 /// Operators whose result is their first input under another name or shape.
 const ALIASES: &[&str] = &["Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"];
 
@@ -46,6 +49,15 @@ pub(super) fn infer(call: &Call<'_, '_>, folded: &mut Folded, stored: u64) -> Re
     let is_constant =
         !is_random && call.node.subgraphs().next().is_none() && inputs.all(|name| call.scope.is_constant(name));
     let shape = result(call)?;
+    // Where data decides, no plan says what a run takes: the fallback makes its results several times over.
+    let limit = match call.node.op_type {
+        "NonZero" | "NonMaxSuppression" => call.limits.max_folded_elements / OF_DATA,
+        _ => u64::MAX,
+    };
+    let limit = limit.min(call.limits.max_tensor_elements);
+    if most(call)?.is_some_and(|most| most > limit) {
+        return Err(call.invalid(Rule::Generated, format!("the result may have more than {limit} elements")));
+    }
     if is_constant {
         folded.work = folded.work.saturating_add(work(call)?);
         if folded.work > call.limits.max_folded_work {
@@ -76,6 +88,49 @@ fn elements(shape: &[u64]) -> Option<u64> {
     // As for tensors in the file, a zero does not excuse the others.
     let all = shape.iter().try_fold(1u64, |all, dim| all.checked_mul((*dim).max(1)))?;
     Some(if shape.contains(&0) { 0 } else { all })
+}
+
+/// Most elements of a result whose shape depends on data, or whose sizes are checked here alone.
+fn most(call: &Call<'_, '_>) -> Result<Option<u64>, Invalid> {
+    let Some(shape) = call.full_shape(0) else { return Ok(None) };
+    let all = |sizes: &[u64]| sizes.iter().fold(1u64, |all, size| all.saturating_mul((*size).max(1)));
+    let last = |sizes: &[u64]| sizes.last().copied().unwrap_or(1).max(1);
+    Ok(Some(match call.node.op_type {
+        "NonZero" => all(&shape).saturating_mul(shape.len() as u64),
+        // An index of three integers for each box and class.
+        "NonMaxSuppression" => {
+            let classes = call.full_shape(1).and_then(|scores| scores.get(1).copied()).unwrap_or(1);
+            let boxes = shape.get(1).copied().unwrap_or(1);
+            // Each is compared with each.
+            if all(&[shape.first().copied().unwrap_or(1), classes, boxes, boxes]) > call.limits.max_folded_work {
+                return Err(call.invalid(Rule::Generated, format!("compares {boxes} boxes with each other")));
+            }
+            all(&[3, shape.first().copied().unwrap_or(1), classes, boxes])
+        }
+        "GridSample" => {
+            let Some(grid) = call.full_shape(1) else { return Ok(None) };
+            let fits = grid.len() == shape.len() && shape.len() > 2 && shape.first() == grid.first();
+            if !fits || last(&grid) != shape.len() as u64 - 2 {
+                return Err(call.invalid(Rule::Shape, format!("a grid of {grid:?} samples {shape:?}")));
+            }
+            (all(&grid) / last(&grid)).saturating_mul(shape.get(1).copied().unwrap_or(1))
+        }
+        "DFT" => all(&shape).saturating_mul(2).saturating_mul(length(call, 1)?),
+        "STFT" => {
+            let step = length(call, 1)?;
+            let window = call.full_shape(2).map_or(1, |shape| last(&shape)).max(length(call, 3)?);
+            (all(&shape) / step + 1).saturating_mul(window).saturating_mul(2)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// A constant length, which is positive; 1 where it is not known.
+fn length(call: &Call<'_, '_>, index: usize) -> Result<u64, Invalid> {
+    match call.scalar(index) {
+        Some(length) if length < 1 => Err(call.invalid(Rule::Shape, format!("input {index} is {length}"))),
+        length => Ok(length.map_or(1, i64::unsigned_abs)),
+    }
 }
 
 /// Work of an operator beyond a step for each element of its operands and results, as far as it can be known: at least

@@ -23,14 +23,52 @@ use tract_onnx::tract_core::ops::scan::Scan;
 use tract_onnx::tract_hir::infer::{InferenceModel, InferenceNode, InferenceOp, Solver, TensorProxy};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceResult, expand};
 
+use crate::tensor::DType;
+
 static ORIGINAL: LazyLock<Onnx> = LazyLock::new(tract_onnx::onnx);
+
+/// Operators that tract may run, ascending: our rules know what each of them asks of its operands, and how large its
+/// results can be. Those with subgraphs are here for what the nodes inside them are checked for themselves.
+#[rustfmt::skip]
+const ADMITTED: &[&str] = &[
+    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "Attention",
+    "AveragePool", "BatchNormalization", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor",
+    "BlackmanWindow", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape",
+    "Conv", "ConvInteger", "ConvTranspose", "Cos", "Cosh", "CumSum", "DFT", "DepthToSpace", "DequantizeLinear", "Div",
+    "Dropout", "DynamicQuantizeLinear", "Einsum", "Elu", "Equal", "Erf", "Exp", "Expand", "EyeLike", "Flatten",
+    "Floor", "GRU", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "GlobalLpPool",
+    "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample", "GroupNormalization", "HammingWindow", "HannWindow",
+    "HardSigmoid", "HardSwish", "Hardmax", "Identity", "If", "InstanceNormalization", "IsInf", "IsNaN", "LRN", "LSTM",
+    "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "LpNormalization", "MatMul",
+    "MatMulInteger", "Max", "MaxPool", "Mean", "MeanVarianceNormalization", "MelWeightMatrix", "Min", "Mish", "Mod",
+    "Mul", "MultiHeadAttention", "Multinomial", "Neg", "NonMaxSuppression", "NonZero", "Not", "OneHot", "Or", "PRelu",
+    "Pad", "Pow", "QLinearConv", "QLinearMatMul", "QuantizeLinear", "RMSNormalization", "RNN", "RandomNormal",
+    "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Reciprocal", "ReduceL1", "ReduceL2",
+    "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "ReduceSumSquare", "Relu", "Reshape", "Resize", "RotaryEmbedding", "Round", "STFT", "Scan", "Scatter",
+    "ScatterElements", "ScatterND", "Selu", "Shape", "Shrink", "Sigmoid", "Sign", "SimplifiedLayerNormalization",
+    "Sin", "Sinh", "Size", "Slice", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split", "Sqrt", "Squeeze",
+    "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze",
+    "Where", "Xor",
+];
 
 /// Operators whose rules are applied again when all shapes are known.
 const RULED: [&str; 6] = ["Attention", "GRU", "LSTM", "MultiHeadAttention", "RNN", "RotaryEmbedding"];
 
-/// Whether tract has an operator of this name.
+/// Whether tract has an operator of this name, and may run it.
 pub(in crate::onnx) fn knows(op_type: &str) -> bool {
-    ORIGINAL.op_register.0.contains_key(op_type)
+    ADMITTED.binary_search(&op_type).is_ok() && ORIGINAL.op_register.0.contains_key(op_type)
+}
+
+/// Whether an operator reads elements of this type, where tract finds out only in the run.
+pub(super) fn takes(op_type: &str, dtype: DType) -> bool {
+    match op_type {
+        "And" | "Not" | "Or" | "Xor" => dtype == DType::Bool,
+        "BitShift" | "BitwiseAnd" | "BitwiseNot" | "BitwiseOr" | "BitwiseXor" => {
+            !matches!(dtype, DType::F16 | DType::Bf16 | DType::F32 | DType::F64 | DType::Bool)
+        }
+        _ => true,
+    }
 }
 
 /// Puts the rules before tract's own operators.
@@ -41,6 +79,7 @@ pub(super) fn register(onnx: &mut Onnx) {
 }
 
 fn admitted(cx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    ensure!(knows(&node.op_type), "operator {} of node '{}' is not supported", node.op_type, node.name);
     if let Some(option) = ignored(node) {
         bail!("node '{}': {} with {option} is not supported", node.name, node.op_type);
     }
@@ -207,4 +246,17 @@ fn products_fit(model: &TypedModel, node: &TypedNode) -> TractResult<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_admitted_is_there() {
+        assert!(ADMITTED.windows(2).all(|pair| pair[0] < pair[1]));
+        let missing: Vec<_> = ADMITTED.iter().filter(|op| !knows(op)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        assert!(!knows("Rsqrt") && !knows("MatMulNBits"));
+    }
 }

@@ -40,6 +40,8 @@ pub(super) struct Step<'a, 'm> {
     pub operands: &'a [(&'a str, ValueId)],
     /// Where the operands are.
     pub graph: &'a Graph,
+    /// Bytes that constants may still take.
+    pub room: u64,
 }
 
 /// What becomes of it.

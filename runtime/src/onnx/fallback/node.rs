@@ -12,6 +12,7 @@ use super::guard::guarded;
 use super::plan::{TractPlan, objection, refused};
 use super::{Made, Step, admit, convert};
 use crate::error::Result;
+use crate::limits;
 use crate::ops::{Foreign, ForeignOp};
 use crate::tensor::{DType, Fact, TensorView};
 
@@ -23,6 +24,12 @@ pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
     let node = step.node;
     let name = if node.name.is_empty() { node.outputs.first().copied().unwrap_or(node.op_type) } else { node.name };
     let variable: Vec<_> = step.operands.iter().copied().filter(|(_, id)| step.graph.constant(*id).is_none()).collect();
+    for (_, id) in step.operands {
+        let dtype = step.graph.fact(*id).dtype;
+        if !admit::takes(node.op_type, dtype) {
+            return Err(refused(name, &format!("{} of {dtype}", node.op_type)));
+        }
+    }
     let file = file(step, name)?;
     // Its shapes are known now: our own rules come first.
     skipstone_onnx::validate(&file, &Limits::default())?;
@@ -50,9 +57,15 @@ pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
     let plan = plan.map_err(|e| refused(name, &format!("{e:#}")))?;
     let plan = TractPlan { name: node.op_type.to_owned(), symbols, plan, inputs, outputs };
     if variable.is_empty() {
+        let bytes = outputs_bytes(&plan.outputs);
+        limits::check("bytes of constants to compute", bytes, step.room)?;
         return plan.evaluate(&[] as &[TensorView<'_>]).map(Made::Constants).map_err(|e| e.at(name));
     }
     Ok(Made::Step(ForeignOp(Arc::new(plan)), variable.into_iter().map(|(_, id)| id).collect()))
+}
+
+fn outputs_bytes(outputs: &[Fact]) -> u64 {
+    outputs.iter().fold(0, |sum, fact| sum.saturating_add(fact.bytes() as u64))
 }
 
 /// Parses and types the model of one node.

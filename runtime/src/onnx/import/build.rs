@@ -13,6 +13,10 @@ use crate::tensor::{DType, Tensor};
 
 /// Most elements of a result that is computed while importing; larger constants are left to the passes.
 const MAX_FOLDED: usize = 1 << 16;
+/// Most work of all nodes that are computed while importing: a second of plain evaluation.
+const FOLDING_WORK: u64 = 1 << 27;
+/// Most bytes of all constants that are computed while importing, those of the fallback included.
+const FOLDING_BYTES: u64 = 64 << 20;
 
 /// Why an operator is not imported as a node of ours.
 pub(super) enum Halt {
@@ -47,6 +51,9 @@ pub(super) struct Build {
     settings: HashMap<ValueId, Rc<str>>,
     /// How many nodes bear a name, so that each gets one of its own.
     names: HashMap<String, usize>,
+    /// Work of what has been computed so far, and its bytes.
+    folded_work: u64,
+    folded_bytes: u64,
     /// Operator and place of the node that is being imported, for messages.
     pub place: String,
 }
@@ -147,22 +154,37 @@ impl Build {
         if *count == 1 { name.to_owned() } else { format!("{name}.{}", *count - 1) }
     }
 
+    /// Bytes that constants which are computed may still take.
+    pub fn room(&self) -> u64 {
+        FOLDING_BYTES.saturating_sub(self.folded_bytes)
+    }
+
+    /// Counts constants that the fallback has computed, within [`room`](Self::room).
+    pub fn count_folded(&mut self, tensors: &[Tensor]) {
+        self.folded_bytes = tensors.iter().fold(self.folded_bytes, |sum, t| sum.saturating_add(t.bytes().len() as u64));
+    }
+
     /// Computes the results of an operator over constants; false where it has to be a node.
     fn fold(&mut self, op: &Op, inputs: &[ValueId], outputs: &[ValueId]) -> Result<bool, OpError> {
         // Kernels want the bytes of quantized weights, not the floats that they stand for.
         let kept = matches!(op, Op::Dequantize(_) | Op::Foreign(_));
         let large = |id: &ValueId| self.graph.fact(*id).shape.elements() > MAX_FOLDED;
         let shares = matches!(op, Op::Reshape(_));
+        let facts = self.graph.facts(outputs);
+        let bytes = if shares { 0 } else { facts.iter().fold(0, |sum, fact| fact.bytes() as u64 + sum) };
+        let work = if shares { 1 } else { op.work(&self.graph.facts(inputs), &facts) };
         if kept || !shares && (outputs.iter().any(large) || inputs.iter().any(large)) {
             return Ok(false);
         }
         let constants: Option<Vec<Arc<Tensor>>> = inputs.iter().map(|&id| self.graph.constant(id).cloned()).collect();
         let Some(constants) = constants else { return Ok(false) };
         let operands: Vec<&Tensor> = constants.iter().map(AsRef::as_ref).collect();
-        let work = op.macs(&self.graph.facts(inputs), &self.graph.facts(outputs));
-        if work > MAX_FOLDED as u64 {
+        let (all_work, all_bytes) = (self.folded_work.saturating_add(work), self.folded_bytes.saturating_add(bytes));
+        // What is not computed now is a node: the passes have a budget of their own, and a run a limit.
+        if all_work > FOLDING_WORK || all_bytes > FOLDING_BYTES {
             return Ok(false);
         }
+        (self.folded_work, self.folded_bytes) = (all_work, all_bytes);
         for (&id, tensor) in outputs.iter().zip(op.evaluate(&operands)?) {
             self.graph.set_constant(id, tensor);
         }

@@ -354,9 +354,11 @@ impl<'m> Importer<'m> {
             }
             operands.push((name, id));
         }
-        let step = fallback::Step { node, opsets, operands: &operands, graph: &self.build.graph };
+        let step =
+            fallback::Step { node, opsets, operands: &operands, graph: &self.build.graph, room: self.build.room() };
         match fallback::node(&step)? {
             fallback::Made::Constants(tensors) => {
+                self.build.count_folded(&tensors);
                 let graph = &mut self.build.graph;
                 let made: Vec<ValueId> = tensors.into_iter().map(|tensor| graph.add_constant(name, tensor)).collect();
                 Ok(spread(node, &made))

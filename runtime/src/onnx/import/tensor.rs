@@ -181,7 +181,7 @@ fn read_external(tensor: &TensorProto<'_>, len: usize, files: &Files) -> Result<
 
 /// Zeros for the tensor `name`; that there is no memory for what a file asks for ends nothing but its loading.
 fn room(name: &str, len: usize) -> Result<AlignedVec<u8>> {
-    AlignedVec::try_zeroed(len).ok_or_else(|| OpError::TooLarge(format!("there is no memory for {len} bytes")).at(name))
+    AlignedVec::try_zeroed(len).ok_or_else(|| OpError::no_memory(len).at(name))
 }
 
 /// A sparse tensor with its zeros.

@@ -448,3 +448,20 @@ fn work_on_constants_has_a_bound() {
     accepts(&product(128));
     refuses(&product(2048), "model.generated-size");
 }
+
+/// Operators that the fallback runs, and whose results depend on data: what they can be at most is bounded.
+#[test]
+fn results_that_depend_on_data_are_bounded() {
+    accepts(&one(&[1, 3, 8, 8], "GridSample", &["x", "g"], &[], &[zeros("g", &[1, 4, 4, 2])]));
+    refuses(&one(&[1, 3, 8, 8], "GridSample", &["x", "g"], &[], &[zeros("g", &[1, 4, 4, 3])]), "model.shape");
+    refuses(&one(&[1, 3, 8, 8], "GridSample", &["x", "g"], &[], &[zeros("g", &[2, 4, 4, 2])]), "model.shape");
+    let transform = |length: i64| one(&[1, 64, 1], "DFT", &["x", "n"], &[], &[i64s("n", &[], &[length])]);
+    accepts(&transform(128));
+    refuses(&transform(0), "model.shape");
+    refuses(&transform(1 << 40), "model.generated-size");
+    accepts(&one(&[4, 4], "NonZero", &["x"], &[], &[]));
+    refuses(&one(&[1 << 14, 1 << 13, 2], "NonZero", &["x"], &[], &[]), "model.generated-size");
+    let boxes = |count: i64| one(&[1, count, 4], "NonMaxSuppression", &["x", "s"], &[], &[zeros("s", &[1, 1, 8])]);
+    accepts(&boxes(8));
+    refuses(&boxes(1 << 20), "model.generated-size");
+}
