@@ -53,6 +53,11 @@ conformance() { "$python" tests/conformance/nodes.py; }
 
 malformed() { "$python" tests/malformed.py; }
 
+# Small files that ask for much, and what SECURITY.md says of unsafe code.
+bombs() { "$python" tests/bombs.py; }
+
+security() { python3 tests/security.py; }
+
 samples() { "$python" tests/samples.py; }
 
 # The pretrained models: the manifest, agreement on real images, accuracy.
@@ -110,7 +115,7 @@ ios() { tests/ios.sh; }
 # What everything else needs, one after another.
 builds=(environment format lint rust device release)
 # Neither lane keeps two cores busy: one waits for the interpreter, the other for the linker, downloads and an emulator.
-desktop=(zoo operators architectures conformance malformed samples pretrained accuracy int8)
+desktop=(zoo operators architectures conformance malformed bombs security samples pretrained accuracy int8)
 phones=(android size aarch64 aarch64_zoo package instructions ios)
 sections=("${builds[@]}" "${desktop[@]}" "${phones[@]}")
 

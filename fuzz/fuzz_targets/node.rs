@@ -1,0 +1,6 @@
+//! ONNX files of one node, whose operator, operands and attributes the bytes decide.
+#![no_main]
+
+use skipstone_tests::attack;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| attack::model(&attack::one_node(bytes)));

@@ -1,0 +1,287 @@
+"""Small files that ask for much: about a thousand over all operators, with sizes at, below and far above each limit.
+
+Every one is opened, run, compiled, quantized and measured by the command under its default limits, and is refused or
+answered: within a second of processor time and 256 MB, with status 0, 1 or 2, and one line where it is refused. What is
+answered may take what its plan says on top: where that is much, it is inspected only, unless --all is given. The sizes
+are drawn with a fixed seed.
+
+Files given as arguments are tested in the place of those.
+"""
+
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from PIL import Image
+
+import driver
+
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+CPU_SECONDS = 1.0
+MEMORY = 256 << 20
+# What plain native code does at least in a second, in the units of `--limit work`, on a slow core.
+WORK_PER_SECOND = 1 << 28
+# What is accepted and takes longer than this is a matter of --all.
+SHORT_SECONDS = 0.05
+
+SIZES = [1, 2, 255, 1 << 12, 1 << 16, 1 << 20, 1 << 24, (1 << 26) - 1, 1 << 26, 1 << 28, (1 << 28) + 1, 1 << 31]
+SIZES += [1 << 40, (1 << 62) - 1]
+
+
+def model(nodes, constants=(), shape=(1, 3, 8, 8), opset: int = 18) -> bytes:
+    values = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants]
+    inputs = [helper.make_tensor_value_info("x", FLOAT, shape)]
+    outputs = [helper.make_tensor_value_info("y", 0, None)]
+    outputs[0].ClearField("type")
+    graph = helper.make_graph(nodes, "g", inputs, outputs, values)
+    domains = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=domains, ir_version=8).SerializeToString()
+
+
+def node(op: str, inputs, outputs=("y",), **attributes):
+    return helper.make_node(op, list(inputs), list(outputs), **attributes)
+
+
+def i64(*values):
+    return np.array(values, np.int64)
+
+
+def attribute(made, name: str, value: int):
+    """An attribute of any size, which the helper would not take."""
+    made.attribute.append(AttributeProto(name=name, type=AttributeProto.INTS, ints=[value]))
+    return made
+
+
+ELEMENTWISE = (
+    "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Elu Erf Exp Floor HardSigmoid HardSwish IsNaN LeakyRelu Log "
+    "LogSoftmax Mish Neg Not Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Tan Tanh "
+    "ThresholdedRelu Identity Hardmax LpNormalization GlobalAveragePool GlobalMaxPool NonZero Size Shape"
+).split()
+BINARY = "Add Sub Mul Div Pow Min Max Equal Less Greater PRelu".split()
+REDUCE = "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp".split()
+
+
+def doubling():
+    """The body of a loop that goes on for as long as it may."""
+    info = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in [("i", INT64, []), ("c", TensorProto.BOOL, []), ("v", FLOAT, [1, 8])]
+    ]
+    results = [helper.make_tensor_value_info("c2", TensorProto.BOOL, []), helper.make_tensor_value_info("v2", FLOAT, [1, 8])]
+    inner = [node("Identity", ["c"], ["c2"]), node("Add", ["v", "v"], ["v2"])]
+    return helper.make_graph(inner, "body", info, results)
+
+
+def operators(size: int):
+    """Models of one operator each, in which something is this large."""
+    root = max(1, int(size**0.5))
+    constant = node("ConstantOfShape", ["s"], ["c"])
+    of_size = [("s", i64(size))]
+    image = [("s", i64(1, 1, root, root))]
+    for op in ELEMENTWISE:
+        as_image = op in ("GlobalAveragePool", "GlobalMaxPool", "LpNormalization")
+        yield f"{op} of a constant", [constant, node(op, ["c"])], image if as_image else of_size
+        yield f"{op} of an input", [node(op, ["x"])], [], ((1, 1, root, root) if as_image else (1, size))
+    for op in BINARY:
+        outer = [constant, node("Reshape", ["c", "column"], ["d"]), node(op, ["c", "d"])]
+        yield f"{op} of an outer product", outer, [("s", i64(root)), ("column", i64(-1, 1))]
+        yield f"{op} of an input", [node("Reshape", ["x", "column"], ["d"]), node(op, ["x", "d"])], [
+            ("column", i64(-1, 1))
+        ], (1, root)
+    for op in REDUCE:
+        yield f"{op} of a constant", [constant, node(op, ["c"])], of_size
+    yield "Expand", [node("Expand", ["one", "s"])], [("one", np.float32([1])), *of_size]
+    yield "Tile", [node("Tile", ["one", "s"])], [("one", np.float32([1])), *of_size]
+    yield "Tile of an input", [node("Tile", ["x", "s"])], [("s", i64(1, 1, root, root))]
+    yield "Pad", [node("Pad", ["x", "s"])], [("s", i64(0, 0, root, 0, 0, 0, 0, root))]
+    yield "Range", [node("Range", ["a", "b", "c"])], [("a", i64(0)), ("b", i64(size)), ("c", i64(1))]
+    counted = [node("Range", ["a", "b", "c"], ["r"]), node("Add", ["r", "c"], ["t"]), node("Mul", ["t", "t"])]
+    yield "Range, then arithmetic", counted, [("a", i64(0)), ("b", i64(size)), ("c", i64(1))]
+    values = ("v", np.float32([0, 1]))
+    yield "OneHot", [node("OneHot", ["i", "depth", "v"])], [("i", i64(0)), ("depth", i64(size)), values]
+    yield "EyeLike", [constant, node("EyeLike", ["c"])], [("s", i64(root, root))]
+    yield "Trilu", [constant, node("Trilu", ["c"])], [("s", i64(root, root))]
+    yield "CumSum", [constant, node("CumSum", ["c", "axis"])], [*of_size, ("axis", i64(0))]
+    yield "TopK", [constant, node("TopK", ["c", "s"], ["y", "i"])], of_size
+    yield "Transpose", [constant, node("Transpose", ["c"])], [("s", i64(root, root))]
+    yield "Gather", [constant, node("Gather", ["c", "i"])], [*of_size, ("i", i64(0))]
+    yield "Concat", [constant, node("Concat", ["c"] * 8, axis=0)], of_size
+    yield "Split", [constant, node("Split", ["c"], ["y", "z"], num_outputs=2)], of_size
+    yield "Slice", [constant, node("Slice", ["c", "a", "b"])], [*of_size, ("a", i64(0)), ("b", i64(size))]
+    yield "Where", [constant, node("Cast", ["c"], ["d"], to=TensorProto.BOOL), node("Where", ["d", "c", "c"])], of_size
+    yield "MatMul", [constant, node("Transpose", ["c"], ["d"]), node("MatMul", ["c", "d"])], [("s", i64(root, 1))]
+    deep = [constant, node("Reshape", ["c", "row"], ["d"]), node("Reshape", ["c", "column"], ["e"])]
+    yield "MatMul, deep", [*deep, node("MatMul", ["d", "e"])], [*of_size, ("row", i64(1, -1)), ("column", i64(-1, 1))]
+    yield "Gemm", [constant, node("Gemm", ["c", "c"], transB=1)], [("s", i64(root, 4))]
+    yield "Einsum", [constant, node("Einsum", ["c", "c"], equation="i,j->ij")], [("s", i64(root))]
+    scales = [("", np.float32([])), ("f", np.float32([1, 1, root, root]))]
+    yield "Resize", [node("Resize", ["x", "", "f"])], scales[1:]
+    sizes = [("one", np.ones((1, 1, 2, 2), np.float32)), ("to", i64(1, 1, root, root))]
+    yield "Resize of a constant", [node("Resize", ["one", "", "", "to"], mode="cubic")], sizes
+    yield "Upsample", [node("Upsample", ["x", "f"])], scales[1:], (1, 3, 8, 8), 9
+    for op in ("MaxPool", "AveragePool", "LpPool"):
+        wide = attribute(node(op, ["c"]), "kernel_shape", min(size, (1 << 62) - 1))
+        wide.attribute[-1].ints.append(1)
+        yield f"{op} of a large window", [constant, wide], [("s", i64(1, 1, min(size, 1 << 24), 16))]
+        window = max(1, min(root, 1 << 12))
+        padded = node(op, ["x"], kernel_shape=[window] * 2, pads=[window // 2] * 4)
+        yield f"{op} over padding", [padded], [], (1, 3, 64, 64)
+        yield f"{op} over much", [padded], [], (1, 64, min(root, 4096), min(root, 4096))
+    weights = [("s", i64(root, 3, 3, 3)), ("many", i64(min(root, 1 << 30)))]
+    yield "Conv", [constant, node("Conv", ["x", "c"])], weights[:1], (1, 3, 64, 64)
+    yield "Conv over much", [constant, node("Conv", ["x", "c"])], [("s", i64(64, 3, 7, 7))], (1, 3, root, root)
+    yield "ConvTranspose", [constant, node("ConvTranspose", ["x", "c"])], [("s", i64(3, 1, root, root))]
+    strided = node("ConvTranspose", ["x", "c"], strides=[min(root, 1 << 24)] * 2)
+    yield "ConvTranspose, far apart", [constant, strided], [("s", i64(3, 1, 2, 2))]
+    group = node("Conv", ["x", "c"], pads=[min(root, 1 << 20)] * 4)
+    yield "Conv over padding", [constant, group], [("s", i64(1, 3, 1, 1))]
+    yield "DepthToSpace", [constant, node("DepthToSpace", ["c"], blocksize=2)], [("s", i64(1, 4, root, root))]
+    yield "LRN", [constant, node("LRN", ["c"], size=max(1, min(root, 1 << 20)))], [("s", i64(1, root, 8, 8))]
+    mel = [("n", i64(8)), ("d", i64(size)), ("r", i64(16000)), ("l", np.float32(0)), ("h", np.float32(8000))]
+    yield "MelWeightMatrix", [node("MelWeightMatrix", ["n", "d", "r", "l", "h"])], mel
+    for op in ("HannWindow", "HammingWindow", "BlackmanWindow"):
+        yield op, [node(op, ["s"])], [("s", i64(size)[0])]
+    yield "RandomNormal", [attribute(node("RandomNormal", []), "shape", size)], []
+    yield "RandomUniformLike", [constant, node("RandomUniformLike", ["c"])], of_size
+    yield "DFT", [node("DFT", ["signal", "n"], axis=1)], [("signal", np.ones((1, 8, 1), np.float32)), ("n", i64(size)[0])]
+    for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
+        hidden = max(1, min(root, 1 << 30))
+        two = [node("ConstantOfShape", ["ws"], ["w"]), node("ConstantOfShape", ["rs"], ["r"])]
+        shapes = [("ws", i64(1, gates * hidden, 8)), ("rs", i64(1, gates * hidden, hidden))]
+        cell = node(op, ["x", "w", "r"], ["y"], hidden_size=hidden)
+        yield f"{op} of a large state", [*two, cell], shapes, (4, 1, 8)
+        small = [("ws", i64(1, gates * 4, 8)), ("rs", i64(1, gates * 4, 4))]
+        cell = node(op, ["x", "w", "r"], ["y"], hidden_size=4)
+        yield f"{op} of a long sequence", [*two, cell], small, (size, 1, 8)
+        unfit = [("ws", i64(1, gates * 4, 7)), ("rs", i64(1, gates * 4, 4))]
+        yield f"{op} of unfit weights", [*two, cell], unfit, (max(1, min(size, 64)), 1, 8)
+    attention = node("Attention", ["x", "x", "x"])
+    yield "Attention", [attention], [], (1, 1, root, 8), 23
+    quantized = [node("QuantizeLinear", ["x", "f", "z"], ["q"]), node("DequantizeLinear", ["q", "f", "z"])]
+    yield "Quantize", quantized, [("f", np.float32(0.5)), ("z", np.uint8(0))], (1, size)
+    tokens = [node("Identity", ["x"], ["t0"])]
+    tokens += [node("Concat", [f"t{i}"] * 2, [f"t{i + 1}"], axis=1) for i in range(min(40, size.bit_length()))]
+    yield "Concat of itself", [*tokens, node("Relu", [tokens[-1].output[0]])], [], (1, 8)
+    nodes = min(size, 4096)
+    chain = [node("Relu", ["x" if i == 0 else f"t{i}"], ["y" if i == nodes - 1 else f"t{i + 1}"]) for i in range(nodes)]
+    yield "many nodes", chain, [], (1, 8)
+    for title, limit in (("Loop", "m"), ("Loop without end", "")):
+        given = [("m", i64(size)[0]), ("go", np.bool_(True))]
+        yield title, [node("Loop", [limit, "go", "x"], body=doubling())], given, (1, 8)
+    yield "many operands", [node("Sum", ["x"] * min(size, 90_000))], [], (1, 8)
+
+
+def generated(folder: Path) -> list[Path]:
+    draw = random.Random(18)
+    paths = []
+    for size in SIZES:
+        for title, *parts in operators(size):
+            nodes, constants, *rest = parts
+            # A thousand of them, the same ones each time.
+            if draw.random() > 0.4:
+                continue
+            try:
+                data = model(nodes, constants, *rest)
+            except (ValueError, OverflowError):
+                continue
+            path = folder / f"{len(paths):04}-{title.replace(' ', '_').replace(',', '')}-{size}.onnx"
+            path.write_bytes(data)
+            paths.append(path)
+    return paths
+
+
+class Outcome:
+    """What a process did, and took."""
+
+    def __init__(self, command, folder: Path):
+        with open(folder / "err", "w+b") as err, open(folder / "out", "w+b") as out:
+            child = subprocess.Popen(command, stdout=out, stderr=err, preexec_fn=bounded)
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            err.seek(0)
+            out.seek(0)
+            self.err, self.out = err.read().decode(errors="replace"), out.read().decode(errors="replace")
+        self.status = child.returncode
+        self.cpu = usage.ru_utime + usage.ru_stime
+        self.memory = usage.ru_maxrss << 10
+
+
+def bounded() -> None:
+    """Called in the child before it starts: what hangs ends."""
+    resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+
+
+def asked(binary, path: Path, folder: Path) -> tuple[float, int] | None:
+    """Seconds and bytes that an accepted model may take for one run, by its plan."""
+    outcome = Outcome([binary, "inspect", path, "--json"], folder)
+    if outcome.status != 0:
+        return None
+    plan = json.loads(outcome.out)
+    memory = plan.get("memory") or {}
+    held = sum(value for value in memory.values() if isinstance(value, int))
+    if plan.get("inputs"):
+        np.save(folder / "x.npy", np.zeros(plan["inputs"][0]["shape"], np.float32))
+    shapes = [port.get("shape") or [] for port in [*plan.get("inputs", []), *plan.get("outputs", [])]]
+    edge = sum(4 * int(np.prod([float(dim) for dim in shape if isinstance(dim, int)])) for shape in shapes)
+    return ((plan.get("work") or 0) + held + edge) / WORK_PER_SECOND, held + 4 * edge
+
+
+def calls(path: Path, folder: Path):
+    yield "inspect", ["inspect", path]
+    yield "compile", ["compile", path, "-o", folder / "p.skip"]
+    yield "bench", ["bench", path, "--warmup", "0", "--runs", "1"]
+    yield "quantize", ["quantize", path, "--calibrate", folder, "-o", folder / "q.onnx"]
+    yield "run", ["run", path, "--input", f"x={folder / 'x.npy'}", "--output-dir", folder / "results"]
+
+
+def check(binary, path: Path, run_all: bool) -> tuple[list[str], dict[str, int]]:
+    """What is wrong with a file, and how often it was refused and answered."""
+    wrong, counts = [], {"refused": 0, "answered": 0}
+    with tempfile.TemporaryDirectory(prefix="skipstone-") as scratch:
+        folder = Path(scratch)
+        Image.new("RGB", (8, 8)).save(folder / "sample.png")
+        allowance = asked(binary, path, folder)
+        is_short = allowance is None or allowance[0] <= SHORT_SECONDS
+        for name, arguments in calls(path, folder):
+            if name != "inspect" and not is_short and not run_all:
+                continue
+            outcome = Outcome([binary, *map(str, arguments)], folder)
+            counts["answered" if outcome.status == 0 else "refused"] += 1
+            seconds, memory = CPU_SECONDS, MEMORY
+            if outcome.status == 0 and allowance:
+                # Compiling and measuring run a model twice.
+                seconds, memory = seconds + 3 * allowance[0], memory + 3 * allowance[1]
+            what = f"status {outcome.status}, {outcome.cpu:.1f} s, {outcome.memory >> 20} MB: {outcome.err.strip()[:150]}"
+            lines = outcome.err.strip().splitlines()
+            one_line = outcome.status == 0 or len(lines) == 1 or outcome.status == 2
+            if outcome.status not in (0, 1, 2) or not one_line or outcome.cpu > seconds or outcome.memory > memory:
+                wrong.append(f"{path.name}: {name}: {what}")
+    return wrong, counts
+
+
+def main() -> None:
+    parser = driver.arguments(__doc__)
+    parser.add_argument("--all", action="store_true", help="run what is accepted and takes long, too")
+    parser.add_argument("files", nargs="*", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="skipstone-") as scratch:
+        paths = args.files or generated(Path(scratch))
+        results = list(driver.in_parallel(lambda path: check(args.binary, path, args.all or bool(args.files)), paths))
+    failures = [line for wrong, _ in results for line in wrong]
+    refused, answered = (sum(counts[key] for _, counts in results) for key in ("refused", "answered"))
+    for line in failures:
+        print(f"FAIL {line}")
+    print(f"bombs: {len(paths)} files, {refused} calls refused, {answered} answered, {len(failures)} failures")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()

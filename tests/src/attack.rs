@@ -1,0 +1,215 @@
+//! Attacks: each takes any bytes, and must neither panic nor take long. An error is as good as an answer.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skipstone::classify::{Preprocess, Settings};
+use skipstone::vision::{Converter, Frame, Region, Rotation};
+use skipstone::{DType, Fact, Isa, Limits, Model, Options, Shape, Tensor, TensorView};
+use skipstone_onnx::write;
+
+/// Operators that are attacked, with the positional attributes that they may have.
+const OPERATORS: [&str; 64] = [
+    "Add",
+    "ArgMax",
+    "Attention",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "Clip",
+    "Concat",
+    "ConstantOfShape",
+    "Conv",
+    "ConvInteger",
+    "ConvTranspose",
+    "CumSum",
+    "DFT",
+    "DepthToSpace",
+    "DequantizeLinear",
+    "Div",
+    "Einsum",
+    "Expand",
+    "EyeLike",
+    "Flatten",
+    "GRU",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Gemm",
+    "GridSample",
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LRN",
+    "LSTM",
+    "LayerNormalization",
+    "LpPool",
+    "MatMul",
+    "MatMulInteger",
+    "MaxPool",
+    "MelWeightMatrix",
+    "Mod",
+    "NonMaxSuppression",
+    "NonZero",
+    "OneHot",
+    "PRelu",
+    "Pad",
+    "Pow",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QuantizeLinear",
+    "RNN",
+    "Range",
+    "ReduceMean",
+    "Reshape",
+    "Resize",
+    "RotaryEmbedding",
+    "ScatterElements",
+    "ScatterND",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Tile",
+    "TopK",
+    "Transpose",
+    "Trilu",
+    "Unsqueeze",
+    "Where",
+];
+
+const ATTRIBUTES: [&str; 20] = [
+    "axis",
+    "axes",
+    "kernel_shape",
+    "strides",
+    "dilations",
+    "pads",
+    "group",
+    "hidden_size",
+    "perm",
+    "keepdims",
+    "num_heads",
+    "q_num_heads",
+    "kv_num_heads",
+    "blocksize",
+    "num_groups",
+    "size",
+    "ceil_mode",
+    "to",
+    "num_outputs",
+    "batch_dims",
+];
+
+/// Bytes that decide.
+struct Choices<'a>(&'a [u8]);
+
+impl Choices<'_> {
+    fn byte(&mut self) -> u8 {
+        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        self.0 = rest;
+        *first
+    }
+
+    fn below(&mut self, count: usize) -> usize {
+        usize::from(self.byte()) % count
+    }
+
+    /// Mostly small; sometimes at, below or far above a limit.
+    fn size(&mut self) -> i64 {
+        const LARGE: [i64; 8] = [255, 1 << 12, 1 << 16, 1 << 24, (1 << 28) + 1, 1 << 31, 1 << 40, i64::MAX];
+        match self.byte() {
+            choice @ 0..=239 => i64::from(choice % 8) + 1,
+            240..=247 => -1,
+            choice => LARGE[usize::from(choice % 8)],
+        }
+    }
+
+    fn dims(&mut self) -> Vec<i64> {
+        let rank = self.below(6);
+        (0..rank).map(|_| self.size()).collect()
+    }
+}
+
+/// An ONNX file of one node: operator, operands, constants and attributes as the bytes say.
+#[must_use]
+pub fn one_node(bytes: &[u8]) -> Vec<u8> {
+    let mut choices = Choices(bytes);
+    let op = OPERATORS[choices.below(OPERATORS.len())];
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let operands = &names[..choices.below(names.len() + 1)];
+    let (mut inputs, mut constants) = (Vec::new(), Vec::new());
+    for name in operands {
+        let dims = choices.dims();
+        let elements = dims.iter().try_fold(1i64, |all, &dim| all.checked_mul(dim)).filter(|all| (0..64).contains(all));
+        match (choices.byte() % 4, elements) {
+            (0, Some(elements)) => {
+                let values: Vec<i64> = (0..elements).map(|_| choices.size()).collect();
+                constants.push(write::i64s(name, &dims, &values));
+            }
+            (1, Some(elements)) => {
+                let values: Vec<f32> = (0..elements).map(|_| f32::from(choices.byte()) / 16.0 - 4.0).collect();
+                constants.push(write::f32s(name, &dims, &values));
+            }
+            (kind, _) => {
+                let element = [1, 1, 7, 2][usize::from(kind)];
+                inputs.push(write::value(name, element, &dims));
+            }
+        }
+    }
+    let mut attributes = Vec::new();
+    for _ in 0..choices.below(4) {
+        let name = ATTRIBUTES[choices.below(ATTRIBUTES.len())];
+        attributes.push(if choices.byte() % 2 == 0 {
+            write::int(name, choices.size())
+        } else {
+            let count = choices.below(5);
+            write::ints(name, &(0..count).map(|_| choices.size()).collect::<Vec<_>>())
+        });
+    }
+    let node = write::node(op, operands, &["y"], &attributes);
+    let graph = write::graph(&[node], &constants, &inputs, &[write::named("y")]);
+    write::model_with(&graph, &[write::opset("", [13, 17, 18, 23][choices.below(4)])])
+}
+
+/// Opens a model and runs it on zeros.
+pub fn model(bytes: &[u8]) {
+    let mut limits = Limits::default();
+    limits.memory_bytes = 64 << 20;
+    limits.run_work = 1 << 24;
+    let Ok(model) = Model::from_bytes(bytes, &Options::default().limits(limits)) else { return };
+    let Ok(mut session) = model.session() else { return };
+    session.set_deadline(Some(Duration::from_secs(1)));
+    let facts = model.inputs().iter().map(|port| port.fact.clone());
+    // A model that the fallback runs whole has no plan, and so no bound on its inputs.
+    let inputs: Vec<Tensor> = facts.filter(|fact| fact.bytes() < 64 << 20).map(Tensor::zeros).collect();
+    let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
+    let _ = session.run(&views);
+}
+
+/// Makes a camera frame of the bytes, and a tensor of that.
+pub fn frame(bytes: &[u8]) {
+    let mut choices = Choices(bytes);
+    let mut side = || usize::from(choices.byte() % 64) + usize::from(choices.byte() == 255) * (usize::MAX / 2);
+    let (width, height) = (side(), side());
+    let region = Region { x: side(), y: side(), width: side(), height: side() };
+    let (kind, degrees) = (choices.byte(), i32::from(choices.byte()) * 45);
+    let pixels = choices.0;
+    let made = match kind % 7 {
+        0 => Frame::nv21(width, height, pixels),
+        1 => Frame::nv12(width, height, pixels),
+        2 => Frame::i420(width, height, pixels),
+        3 => Frame::rgb(width, height, pixels),
+        4 => Frame::rgba(width, height, pixels),
+        5 => Frame::bgra(width, height, pixels),
+        _ => Frame::gray(width, height, pixels),
+    };
+    let (Ok(frame), Ok(rotation)) = (made, Rotation::from_degrees(degrees)) else { return };
+    let frame = frame.rotated(rotation).mirrored(kind > 127);
+    let Ok(frame) = (if kind % 2 == 0 { frame.cropped(region) } else { Ok(frame) }) else { return };
+    let Ok(shape) = Shape::new(&[1, 3, 9, 7]) else { return };
+    let fact = Fact::new(DType::F32, shape);
+    let Ok(preprocess) = Preprocess::new(&fact, &BTreeMap::new(), &Settings::default()) else { return };
+    let mut out = vec![0.0; preprocess.elements()];
+    for isa in Isa::available() {
+        let _ = preprocess.apply_frame(&frame, &mut Converter::new(isa), &mut out);
+    }
+}
