@@ -2,8 +2,9 @@
 //! ([ONNX Conv](https://onnx.ai/onnx/operators/onnx__Conv.html)).
 //!
 //! Operands: the images, the weights `[out, in / groups, rows, columns]`, the bias `[out]`,
-//! then a residual of the result's shape and a squeeze-and-excite scale of one factor per image
-//! and input channel, as far as the [roles](Roles) say so:
+//! then a residual of the result's shape, a squeeze-and-excite scale of one factor per image and
+//! input channel, and masks of the channels of images and result (`masked_conv`), as far as the
+//! [roles](Roles) say so:
 //!
 //! ```text
 //! act(conv(x * scale, weights) + bias + residual)      residual before the activation
