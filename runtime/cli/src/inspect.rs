@@ -7,7 +7,7 @@ use serde::Serialize;
 use skipstone::classify::{Classifier, Head, Settings};
 use skipstone::graph::Removed;
 use skipstone::measure::Memory;
-use skipstone::ops::{Op, Operator};
+use skipstone::ops::{Op, Operator, Zeros};
 use skipstone::plan::{Plan, Port, Step, Variable};
 use skipstone::{Fact, Model};
 
@@ -138,6 +138,12 @@ struct StepReport {
     inputs: Vec<Vec<usize>>,
     outputs: Vec<Vec<usize>>,
     macs: u64,
+    /// Share of the weights that are zero.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zeros: Option<f64>,
+    /// Why its kernel is one for dense or for sparse weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 impl Inspect {
@@ -237,7 +243,20 @@ impl StepReport {
             inputs: shapes(&step.inputs),
             outputs: shapes(&step.outputs),
             macs: step.macs,
+            zeros: step.choice.zeros.map(|zeros| zeros.share),
+            reason: step.choice.zeros.map(|zeros| reason(zeros, step.choice.kernel.starts_with("sparse_"))),
         }
+    }
+}
+
+/// What is said of zeros.
+fn reason(Zeros { share, gain }: Zeros, is_sparse: bool) -> String {
+    let zeros = format!("{} zeros", percent(share));
+    match (is_sparse, gain) {
+        (true, gain) => format!("{zeros}, {gain:.1}x faster than dense"),
+        (false, 0.0) => format!("{zeros}, no kernel for sparse weights takes it"),
+        (false, gain) if gain < 1.0 => format!("{zeros}, dense is {:.1}x faster here", 1.0 / gain),
+        (false, gain) => format!("{zeros}, sparse would be {gain:.1}x faster, but not with its neighbors"),
     }
 }
 
@@ -317,6 +336,7 @@ fn text(report: &Report, model: &Model) -> String {
         ("inputs", Align::Left),
         ("outputs", Align::Left),
         ("multiply-adds", Align::Right),
+        ("zeros", Align::Left),
     ]);
     for (at, step) in model.plan().map_or(&[][..], |plan| &plan.steps).iter().enumerate() {
         let shapes = |facts: &[Fact]| facts.iter().map(|f| f.shape.to_string()).collect::<Vec<_>>().join(" ");
@@ -328,6 +348,7 @@ fn text(report: &Report, model: &Model) -> String {
             shapes(&step.inputs),
             shapes(&step.outputs),
             if step.macs > 0 { count(step.macs) } else { String::new() },
+            report.steps.get(at).and_then(|step| step.reason.clone()).unwrap_or_default(),
         ]);
     }
     text + "\n" + &steps.render("")

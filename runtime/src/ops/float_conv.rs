@@ -3,9 +3,9 @@
 
 use serde::Serialize;
 use skipstone_kernels::arena::AlignedVec;
-use skipstone_kernels::conv::{self, ConvShape, FLOATS, Filters, FloatKernel, Task};
+use skipstone_kernels::conv::{self, ConvShape, FLOATS, Filters, FloatKernel, Images, Task};
 
-use super::{BindContext, Choice, Io, PlanContext};
+use super::{BindContext, Choice, Io, PlanContext, Zeros};
 use crate::bytes::Bytes;
 use crate::error::OpError;
 use crate::options::Memory;
@@ -16,6 +16,9 @@ const WEIGHTS: usize = 1;
 
 /// Shares of weights that are not zero, from none to all, which tuning tells apart.
 const DENSITIES: usize = 32;
+
+/// What the names of kernels for weights that are mostly zeros begin with.
+const SPARSE: &str = "sparse_";
 
 /// Elements of a part of the weights that is copied to be packed: they stay in the second-level cache.
 const PART: usize = 1 << 16;
@@ -34,7 +37,7 @@ pub(super) fn task<'a>(cx: &PlanContext<'_>, shape: &'a ConvShape, constant: boo
 }
 
 /// How many weights are not zero. Of those in a model file, only a part is in memory at a time.
-fn nonzeros(tensor: &Tensor) -> Option<usize> {
+pub(crate) fn nonzeros(tensor: &Tensor) -> Option<usize> {
     let weights = tensor.peek::<f32>()?;
     let count = |first: usize| {
         let part = first..weights.len().min(first + PART);
@@ -57,6 +60,8 @@ pub(super) fn plan(
     let op = (op, task.nonzeros.saturating_mul(DENSITIES) / Task::new(task.shape).nonzeros.max(1));
     let (kernel, candidates) = cx.choose(&op, kernels, |k| k.name().to_owned(), |k| k.layout().to_owned())?;
     let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
+    // A device has nobody to tell.
+    choice.zeros = if cfg!(feature = "passes") { zeros(cx, task) } else { None };
     choice.scratch = kernel.scratch_len(task.shape, task.scaled, cx.threads) * size_of::<f32>();
     if task.constant {
         choice.packed.push(store(cx, (0, WEIGHTS), kernel, task, order)?);
@@ -67,6 +72,22 @@ pub(super) fn plan(
         choice.scratch += kernel.packed_len(task.shape, task.nonzeros);
     }
     Ok(choice)
+}
+
+/// What zero weights make of a convolution, where there are some and the model's own weights are known.
+fn zeros(cx: &PlanContext<'_>, task: &Task<'_>) -> Option<Zeros> {
+    let all = Task::new(task.shape).nonzeros;
+    if !task.constant || cx.packing.is_some() || task.nonzeros == all {
+        return None;
+    }
+    let cheapest = |layouts: &[Images], sparse: bool| {
+        let kernels = layouts.iter().flat_map(|&images| conv::candidates(FLOATS, cx.isa, &Task { images, ..*task }));
+        let kernels = kernels.filter(|(kernel, _)| kernel.name().starts_with(SPARSE) == sparse);
+        kernels.map(|(_, cost)| cost).fold(f64::INFINITY, f64::min)
+    };
+    let dense = cheapest(&[Images::Nhwc, Images::NchwToNhwc], false);
+    let gain = dense / cheapest(&[Images::Nhwc, Images::Nchw], true);
+    Some(Zeros { share: 1.0 - task.nonzeros as f64 / all as f64, gain })
 }
 
 /// The packed constant `role`: input `position`, packed for a kernel, or what a package holds.

@@ -48,7 +48,7 @@ pub mod cumsum;
 pub mod curve;
 pub mod dequantize;
 pub mod dynamic_quantize;
-mod float_conv;
+pub(crate) mod float_conv;
 mod foreign;
 pub mod gather;
 pub mod gather_elements;
@@ -280,11 +280,22 @@ impl Packing {
     }
 }
 
+/// Zeros among the weights of a convolution or product.
+#[derive(Clone, Copy, Debug)]
+pub struct Zeros {
+    /// The share of the weights that are zero.
+    pub share: f64,
+    /// Modeled time of the best kernel for dense weights by that of the best one for sparse weights; 0 if there is none.
+    pub gain: f64,
+}
+
 /// A kernel chosen for a step, with what it needs: plain data.
 #[derive(Clone, Default)]
 pub struct Choice {
     /// Name in the kernel family's table, as printed.
     pub kernel: String,
+/// What is zero of the weights; `None` if nothing is, or if they were packed before.
+    pub zeros: Option<Zeros>,
     /// What it was chosen from; empty if there was no choice, or if there is no tuning.
     pub candidates: Candidates,
     /// Constants in the kernel's own form, by role.

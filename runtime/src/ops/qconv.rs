@@ -109,6 +109,7 @@ impl Operator for QConv {
             form: None,
             absorbed: vec![WEIGHTS, Self::BIAS, Self::SCALES],
             scratch: kernel.scratch_len(&shape, cx.threads),
+            ..Choice::default()
         })
     }
 

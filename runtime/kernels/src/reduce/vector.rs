@@ -55,8 +55,9 @@ impl Reduce<'_> {
         if axis == 0 {
             y.fill(finish(f, 0, f.neutral()));
         } else if inner == 1 {
+            let block = block_len(axis / UNROLL / S::LANES) * UNROLL * S::LANES;
             for (row, y) in x[offset * axis..].chunks_exact(axis).zip(y) {
-                *y = finish(f, axis, fold_row(simd, f, row));
+                *y = finish(f, axis, fold_row(simd, f, row, block));
             }
         } else {
             let mut rest = y;
@@ -77,12 +78,12 @@ impl Reduce<'_> {
     }
 }
 
-/// Reduces a row.
+/// Reduces a row, in blocks of `block` elements.
 #[inline(always)]
-fn fold_row<S: Simd>(simd: S, f: ReduceFn, row: &[f32]) -> f32 {
+fn fold_row<S: Simd>(simd: S, f: ReduceFn, row: &[f32], block: usize) -> f32 {
     let neutral = simd.splat(f.neutral());
     let mut total = neutral;
-    for block in row.chunks(block_len(row.len() / UNROLL / S::LANES) * UNROLL * S::LANES) {
+    for block in row.chunks(block) {
         let mut acc = [neutral; UNROLL];
         let mut groups = block.chunks_exact(UNROLL * S::LANES);
         for group in &mut groups {
@@ -95,7 +96,10 @@ fn fold_row<S: Simd>(simd: S, f: ReduceFn, row: &[f32]) -> f32 {
             acc[0] = combine(simd, f, acc[0], map(f, simd.load(x)));
         }
         if !rest.remainder().is_empty() {
-            let x = simd.load_or(rest.remainder(), f.neutral());
+            let x = match f.neutral() {
+                0.0 => simd.load_partial(rest.remainder()),
+                neutral => simd.load_or(rest.remainder(), neutral),
+            };
             acc[1] = combine(simd, f, acc[1], map(f, x));
         }
         let [a, b, c, d] = acc;

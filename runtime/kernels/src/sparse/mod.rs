@@ -403,13 +403,24 @@ impl Variant {
                 // SAFETY: guaranteed by the caller. Each of the weights' planes, and the output, has the tile's pixels
                 // from `first` on.
                 unsafe { (self.kernel)(&tile, tiles.registers) };
-                if let Some(rest) = &out.rest {
+                if let Some(rest) = out.rest.as_ref().filter(|_| out.plane > 1) {
                     let stored = Stored { out: out.start.start(), at, ldc: pixels, rows: 1, columns: pixels };
                     // SAFETY: the output has the tile, which was computed above. Pixels that are computed twice were
                     // stored anew.
                     unsafe { rest.finish(self.isa, &stored) };
                 }
             }
+        }
+        if let Some(rest) = out.rest.as_ref().filter(|_| out.plane == 1) {
+            let stored = Stored {
+                out: out.start.start(),
+                at: on.first + filters.start,
+                ldc: filters.len(),
+                rows: 1,
+                columns: filters.len(),
+            };
+            // SAFETY: the output has these filters of a single pixel, which were computed above.
+            unsafe { rest.finish(self.isa, &stored) };
         }
     }
 }

@@ -17,6 +17,7 @@ use skipstone_kernels::pool::PoolFn;
 use super::super::super::{Graph, Node, ValueId};
 use crate::ops::axes::Nhwc;
 use crate::ops::conv::Conv;
+use crate::ops::float_conv;
 use crate::ops::pool::Pool;
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::roles::Role;
@@ -106,7 +107,7 @@ impl Forms {
         let weights = node.inputs.get(Conv::WEIGHTS).and_then(|&id| graph.constant(id));
         let task = Task { constant: weights.is_some(), scaled: conv.roles.has(Role::Scale), ..Task::new(&shape) };
         let all = task.nonzeros;
-        let nonzeros = weights.and_then(|w| w.elements::<f32>()).map(|w| w.iter().filter(|&&w| w != 0.0).count());
+        let nonzeros = weights.and_then(|weights| float_conv::nonzeros(weights));
         let task = Task { nonzeros: nonzeros.unwrap_or(all), ..task };
         let cost = |images| cheapest(isa, &Task { images, ..task });
         let is_stem = weights.is_some() && Stem::of(conv, facts).is_some();
