@@ -11,7 +11,7 @@ pub(crate) const FAMILY: Family<dyn FloatKernel> =
 
 fn candidates(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
     let kernel = VARIANTS.iter().find(|v| v.isa == isa).filter(|v| v.takes(task));
-    kernel.map(|v| (v as &dyn FloatKernel, v.cost(task.shape, task.nonzeros))).into_iter().collect()
+    kernel.map(|v| (v as &dyn FloatKernel, v.cost(task))).into_iter().collect()
 }
 
 impl Kernel for Variant {

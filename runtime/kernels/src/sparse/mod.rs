@@ -12,8 +12,8 @@
 //! AVX-512, and a plane of 7x7 is one with NEON. The last register of a tile and the last tile of a plane reach back
 //! over pixels that are already done and compute them again, so no load is masked unless the whole plane is smaller
 //! than a register. Short tiles have several sets of sums, used by successive weights in turn, so that no multiply-add
-//! waits for the one before. If input channels are scaled (squeeze-and-excite), the weights of a filter are scaled
-//! before they are used.
+//! waits for the one before. If input channels are scaled (squeeze-and-excite), the pixels under a tile are
+//! scaled when they are copied, or else the weights of a filter before they are used.
 //!
 //! A zero weight is not multiplied even if the pixel is infinite or NaN.
 //!
@@ -32,6 +32,7 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use crate::conv::{ConvShape, Filters, Images, Task, product, streamed};
 use crate::epilogue::{Epilogue, InRegisters, Rest, Stored};
 use crate::isa::Isa;
+use crate::lanes::Lanes;
 use crate::parallel::{Output, share_units};
 use crate::planes::Padded;
 use crate::simd::{self, Simd, dispatch};
@@ -113,7 +114,7 @@ fn takes(task: &Task<'_>) -> bool {
 impl Variant {
     /// Splits planes into the tiles that take the least time, for filters of `weights` weights each.
     #[inline(never)]
-    fn tiles(&self, plane: usize, depth: usize, filters: usize, weights: usize) -> Tiles {
+    fn tiles(&self, plane: usize, depth: usize, filters: usize, weights: usize, scaled: bool) -> Tiles {
         let all = plane.div_ceil(self.width).max(1);
         let fits = TILES.iter().filter(|(registers, _)| *registers <= all);
         let tiles = fits.map(|&(registers, sets)| {
@@ -121,10 +122,8 @@ impl Variant {
             let uses = filters as f64 * weights as f64;
             // A plane that begins anywhere has all its registers across two lines of the cache.
             let across = !plane.is_multiple_of(self.width);
-            let packed = self.isa != Isa::Scalar
-                && plane >= self.width
-                && (across || count > 1)
-                && uses >= WORTH_PACKING * depth as f64;
+            let pays = (across || count > 1) && uses >= WORTH_PACKING * depth as f64;
+            let packed = self.isa != Isa::Scalar && plane >= self.width && (pays || scaled);
             let loads = registers as f64 * if across && !packed { 2.0 } else { 1.0 };
             let bytes = registers * self.width * size_of::<f32>();
             // The share of pixels that do not stay in the first-level cache.
@@ -139,10 +138,11 @@ impl Variant {
 
     /// Time by the model of [`gemm`](crate::gemm): every weight loads itself, its channel index and the pixels of its
     /// plane.
-    fn cost(&self, shape: &ConvShape, nonzeros: usize) -> f64 {
+    fn cost(&self, task: &Task<'_>) -> f64 {
+        let (shape, nonzeros) = (task.shape, task.nonzeros);
         let windows = (!shape.is_pointwise()).then(|| Windows::new(shape, self.width));
         let (plane, bands) = windows.as_ref().map_or((shape.in_h * shape.in_w, 1), |w| (w.pixels(), w.bands()));
-        let tiles = self.tiles(plane, depth(shape), shape.out_c, nonzeros.div_ceil(shape.out_c.max(1)));
+        let tiles = self.tiles(plane, depth(shape), shape.out_c, nonzeros.div_ceil(shape.out_c.max(1)), task.scaled);
         // A gathered pixel is loaded and stored.
         let gathered = windows.map_or(0, |_| 3 * depth(shape) * plane.div_ceil(self.width));
         let read = if shape.pixels() == 1 { streamed(packed_len(shape, nonzeros)) } else { 0.0 };
@@ -365,7 +365,7 @@ impl Variant {
         (packed, scaled): (&mut [f32], &mut [f32]),
     ) {
         let all = weights.ends.len() - 1;
-        let tiles = self.tiles(on.count, weights.depth, all, weights.values.len() / all);
+        let tiles = self.tiles(on.count, weights.depth, all, weights.values.len() / all, on.scale.is_some());
         let whole = tiles.registers * self.width;
         let pixels = whole.min(on.count);
         for tile in 0..tiles.count {
@@ -375,13 +375,14 @@ impl Variant {
             let (mut input, mut plane, mut last) = (input, on.plane, pixels.saturating_sub(self.width));
             if tiles.packed {
                 let to = &mut packed[..weights.depth * whole];
-                let pack = PackPixels { from: input, plane, last, registers: tiles.registers, to: &mut *to };
+                let (registers, scale) = (tiles.registers, on.scale);
+                let pack = PackPixels { from: input, plane, last, registers, scale, to: &mut *to };
                 dispatch(self.isa, pack);
                 (input, plane, last) = (to, whole, whole - self.width);
             }
             for filter in filters.clone() {
                 let (mut values, channels) = weights.filter(filter);
-                if let Some(scale) = on.scale {
+                if let Some(scale) = on.scale.filter(|_| !tiles.packed) {
                     let scaled = &mut scaled[..values.len()];
                     for ((to, value), &channel) in scaled.iter_mut().zip(values).zip(channels) {
                         *to = value * scale[usize::from(channel)];
@@ -425,7 +426,7 @@ impl Variant {
     }
 }
 
-/// Copies the registers of a tile, of one plane after the other.
+/// Copies the registers of a tile, of one plane after the other, and scales them.
 struct PackPixels<'a> {
     /// From the tile's first pixel in the first plane on.
     from: &'a [f32],
@@ -434,6 +435,8 @@ struct PackPixels<'a> {
     /// First pixel of the last register.
     last: usize,
     registers: usize,
+    /// Factors for the channels.
+    scale: Option<&'a [f32]>,
     to: &'a mut [f32],
 }
 
@@ -444,8 +447,9 @@ impl simd::Kernel for PackPixels<'_> {
     fn run<S: Simd>(self, simd: S) {
         for (channel, to) in self.to.chunks_exact_mut(self.registers * S::LANES).enumerate() {
             let from = &self.from[channel * self.plane..][..self.last + S::LANES];
+            let scale = simd.splat(self.scale.map_or(1.0, |scale| scale[channel]));
             for (register, to) in to.chunks_exact_mut(S::LANES).enumerate() {
-                simd.store(simd.load(&from[(register * S::LANES).min(self.last)..]), to);
+                simd.store(simd.load(&from[(register * S::LANES).min(self.last)..]).mul(scale), to);
             }
         }
     }

@@ -142,7 +142,7 @@ fn tiles_cover_the_plane() {
     for v in VARIANTS {
         for plane in 1..2000 {
             for (depth, weights) in [(16, 3), (64, 60), (4000, 40)] {
-                let Tiles { registers, count, .. } = v.tiles(plane, depth, 100, weights);
+                let Tiles { registers, count, .. } = v.tiles(plane, depth, 100, weights, false);
                 let pixels = (registers * v.width).min(plane);
                 assert!(count * registers * v.width >= plane && (count - 1) * registers * v.width < plane, "{plane}");
                 assert!(pixels > (registers - 1) * v.width && (registers == 1 || pixels >= v.width), "{plane}");

@@ -28,6 +28,10 @@ use crate::tensor::{DType, Fact, Tensor};
 /// Cost of converting an element, in the unit of the kernels' costs: half a cycle.
 const PER_ELEMENT: f64 = 1.0;
 
+/// What planes must gain at least: the model knows nothing of fused bottlenecks and of images that stay in a cache from
+/// one step to the next, which dense regions have more of.
+const MARGIN: f64 = 1.15;
+
 /// Most channels of an image that a [`Stem`] reads in planes and answers in NHWC.
 const FEW_CHANNELS: usize = 4;
 
@@ -112,7 +116,7 @@ impl Forms {
         let cost = |images| cheapest(isa, &Task { images, ..task });
         let is_stem = weights.is_some() && Stem::of(conv, facts).is_some();
         let nhwc = cost(if is_stem { Images::NchwToNhwc } else { Images::Nhwc });
-        let planes = cost(Images::Nchw);
+        let planes = MARGIN * cost(Images::Nchw);
         let op = planes.is_finite().then(|| (conv.clone().into(), Vec::new()));
         Self { nhwc, planes, op, is_sparse: planes < nhwc && conv.groups == 1 && 2 * task.nonzeros < all }
     }
