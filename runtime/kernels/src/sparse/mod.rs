@@ -130,7 +130,8 @@ impl Variant {
             let far = (1.0 - FIRST_LEVEL / (bytes as f64 * depth as f64)).max(0.0);
             let step = (loads + 2.0).max(8.0 / sets as f64) + far * FAR * bytes as f64;
             let packing = if packed { 3.0 * (registers * depth) as f64 } else { 0.0 };
-            let filter = step * weights as f64 + 2.0 * registers as f64 + 40.0;
+            let stored = if plane == 1 { 20.0 } else { 2.0 * registers as f64 + 40.0 };
+            let filter = step * weights as f64 + stored;
             Tiles { registers, count, packed, time: count as f64 * (filters as f64 * filter + packing) }
         });
         tiles.min_by(|a, b| a.time.total_cmp(&b.time)).expect("a tile of one register")
