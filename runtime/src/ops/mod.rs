@@ -294,7 +294,7 @@ pub struct Zeros {
 pub struct Choice {
     /// Name in the kernel family's table, as printed.
     pub kernel: String,
-/// What is zero of the weights; `None` if nothing is, or if they were packed before.
+    /// What is zero of the weights; `None` if nothing is, or if they were packed before.
     pub zeros: Option<Zeros>,
     /// What it was chosen from; empty if there was no choice, or if there is no tuning.
     pub candidates: Candidates,

@@ -251,14 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn a_sparse_network_is_all_planes_and_converts_nothing() {
+    fn a_sparse_network_stays_in_planes_to_its_end() {
         let nodes = network(20);
-        let planes = nodes.iter().filter(|(_, layout)| *layout == Some(Layout::Nchw)).count();
-        // All but the gate's.
-        assert_eq!(planes, 6, "{nodes:?}");
-        assert!(
-            nodes.iter().all(|(name, _)| !["Transpose", "Stem", "AveragePool", "MaxPool"].contains(&name.as_str()))
-        );
+        let count = |is: &dyn Fn(&str, Option<Layout>) -> bool| nodes.iter().filter(|(op, at)| is(op, *at)).count();
+        // All but the gate's convolution; the first one may be cheaper in NHWC, and is converted then.
+        assert!(count(&|_, layout| layout == Some(Layout::Nchw)) >= 5, "{nodes:?}");
+        assert_eq!(count(&|op, _| op == "Transpose"), count(&|op, _| op == "Stem"), "{nodes:?}");
+        assert_eq!(count(&|op, _| ["AveragePool", "MaxPool"].contains(&op)), 0, "{nodes:?}");
     }
 
     #[test]
