@@ -75,6 +75,7 @@ pub(super) fn plan(cx: &PlanContext<'_>, conv: &Conv, shape: &ConvShape) -> Resu
         form: Some(kernel.layout().to_owned()),
         absorbed: vec![Conv::WEIGHTS],
         scratch: (parts + kernel.scratch_bound(shape, cx.threads)) * size_of::<f32>(),
+        ..Choice::default()
     })
 }
 
