@@ -17,7 +17,7 @@ use crate::ops::Packing;
 use crate::options::{Options, Tune};
 use crate::package::{self, Package};
 use crate::plan::{Plan, Port, Program, Target, Variable};
-use crate::session::{Session, find};
+use crate::session::Session;
 use crate::tune::Tuner;
 
 /// A loaded model. `Send + Sync`: share it by `Arc` or reference among threads, and give each
@@ -299,9 +299,6 @@ fn engine(
         }
         Lowered::Foreign(model) => {
             options.limits.check_ports(model.inputs.iter().chain(&model.outputs), 0)?;
-            if let Some(name) = options.settings.keys().next() {
-                find(&[], name)?;
-            }
             Ok(Engine::Foreign(Arc::new(model)))
         }
     }
@@ -320,10 +317,6 @@ fn native(
     let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
     options.limits.check_plan(&plan)?;
     let mut plan = Plan { warning, removed, ..plan };
-    for (name, value) in &options.settings {
-        let (at, variable) = find(&plan.variables, name)?;
-        plan.variables[at].initial = Some(Arc::new(value.tensor(name, &variable.port.fact)?));
-    }
     // A package stays mapped; a model file is let go when its weights are packed.
     if packings.is_empty() {
         plan.detach()?;

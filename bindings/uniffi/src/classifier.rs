@@ -18,7 +18,7 @@ static CLASSIFIERS: Registry<Classifier> = Registry::new("classifier");
 /// Names what frames show. Any thread may call at any time; runs of one classifier wait for each other.
 #[derive(uniffi::Object)]
 pub struct Classifier {
-    live: Live<Running>,
+    pub(crate) live: Live<Running>,
     model: Arc<Model>,
     info: ClassifierInfo,
     handle: u64,
@@ -114,7 +114,7 @@ pub struct Classification {
     pub run_ms: f64,
 }
 
-struct Running {
+pub(crate) struct Running {
     classifier: classify::Classifier,
     /// The model's input, written by every frame anew.
     prepared: Vec<f32>,

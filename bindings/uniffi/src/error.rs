@@ -25,7 +25,7 @@ pub enum SkipstoneError {
     /// An argument, or a tensor given to a session, does not fit.
     #[error("{message}")]
     Input {
-        /// Stable code below `input.`.
+        /// Stable code below `input.` or `setting.`.
         code: String,
         /// Which one, and what would fit.
         message: String,
@@ -146,7 +146,7 @@ impl From<skipstone::Error> for SkipstoneError {
             _ if error.code() == "model.unsupported" => Self::Unsupported { code, message },
             Some("package") => Self::Package { code, message },
             Some("model" | "shape") => Self::Model { code, message },
-            Some("input") => Self::Input { code, message },
+            Some("input" | "setting") => Self::Input { code, message },
             Some("frame") => Self::Frame { code, message },
             Some("cancelled") => Self::Cancelled { code, message },
             Some("deadline") => Self::Deadline { code, message },

@@ -41,6 +41,20 @@ pub fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
 }
 
+/// Sets what the model of a classifier or session leaves to its user, after the run that is going on: such as the
+/// threshold of an early exit. Values are elements, row by row: 0 and 1 for bools. Without a name, the state that was
+/// carried from run to run is forgotten.
+///
+/// # Errors
+/// `Input` for a name that no setting has, with those there are, and for values that it does not hold; `Closed`.
+#[uniffi::export]
+pub fn set_variable(handle: u64, name: Option<String>, values: Vec<f64>) -> Result<()> {
+    match Classifier::find(handle) {
+        Ok(classifier) => classifier.live.set(name.as_deref(), values),
+        Err(_) => Session::find(handle)?.live.set(name.as_deref(), values),
+    }
+}
+
 /// Classifiers and sessions that are open now: what grows here is not being closed.
 #[uniffi::export]
 pub fn open_objects() -> u64 {

@@ -84,6 +84,18 @@ impl<T: Owner> Live<T> {
         })
     }
 
+    /// Sets a variable of the model between two runs; without a name, forgets the state that was carried.
+    pub(crate) fn set(&self, name: Option<&str>, values: Vec<f64>) -> Result<()> {
+        self.with(|state| {
+            let session = state.owner.session();
+            match name {
+                Some(name) => session.set(name, values)?,
+                None => session.reset(),
+            }
+            Ok(())
+        })
+    }
+
     /// Starts, or restarts, adding up the time of every step.
     pub(crate) fn start_profile(&self) -> Result<()> {
         self.with(|state| {

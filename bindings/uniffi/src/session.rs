@@ -16,7 +16,7 @@ static SESSIONS: Registry<Session> = Registry::new("session");
 /// Runs a model on tensors. Any thread may call at any time; runs of one session wait for each other.
 #[derive(uniffi::Object)]
 pub struct Session {
-    live: Live<skipstone::Session>,
+    pub(crate) live: Live<skipstone::Session>,
     model: Arc<Model>,
     handle: u64,
 }

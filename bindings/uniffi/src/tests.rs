@@ -319,6 +319,52 @@ fn a_session_reads_and_writes_tensors_where_they_lie() {
     assert_eq!(session.latency().runs, 1);
 }
 
+/// A model whose answer is `gain` times the image's mean, plus its last answer.
+fn with_gain() -> Arc<Model> {
+    use skipstone::graph::Variable;
+    use skipstone::ops::binary::{Binary, BinaryKind};
+    let mut graph = Graph::new();
+    let fact = |dims: &[usize]| Fact::new(DType::F32, Shape::new(dims).unwrap());
+    let x = graph.add_input("x", fact(&[2]));
+    let gain = graph.add_input("gain", fact(&[]));
+    let last = graph.add_input("last", fact(&[2]));
+    let y = graph.add_node("mul", Binary::new(BinaryKind::Mul), &[x, gain]).unwrap()[0];
+    let y = graph.add_node("add", Binary::new(BinaryKind::Add), &[y, last]).unwrap()[0];
+    graph.outputs.push(("y".into(), y));
+    let initial = Some(Arc::new(Tensor::scalar(2f32)));
+    graph.variables = vec![Variable { initial, next: None }, Variable { initial: None, next: Some(0) }];
+    Model::from_runtime(skipstone::Model::from_graph(graph, &Options::default()).unwrap(), "gain")
+}
+
+#[test]
+fn settings_are_set_between_runs_and_state_is_carried() {
+    let session = Session::new(with_gain()).unwrap();
+    let run = || {
+        let (x, mut y) = ([1.0f32, 2.0], [0.0f32; 2]);
+        let at = |address: *const f32| TensorAddress { address: address as u64, length_bytes: 8 };
+        session.run_at(vec![at(x.as_ptr())], vec![at(y.as_mut_ptr())]).unwrap();
+        y
+    };
+    assert_eq!((run(), run()), ([2.0, 4.0], [4.0, 8.0]));
+    set_variable(session.handle(), None, Vec::new()).unwrap();
+    let set = |name: &str, values: &[f64]| set_variable(session.handle(), Some(name.into()), values.to_vec());
+    set("gain", &[0.5]).unwrap();
+    assert_eq!((run(), run()), ([0.5, 1.0], [1.0, 2.0]));
+    set("gain", &[0.0]).unwrap();
+    set("last", &[3.0, 4.0]).unwrap();
+    assert_eq!(run(), [3.0, 4.0]);
+    for (code, name, value) in [
+        ("setting.unknown", "x", &[1.0, 2.0][..]),
+        ("setting.value", "gain", &[1e300]),
+        ("setting.value", "last", &[1.0]),
+    ] {
+        let error = set(name, value).unwrap_err();
+        assert!(matches!(error, SkipstoneError::Input { .. }) && error.code() == code, "{error:?}");
+    }
+    session.close();
+    assert_eq!(set("gain", &[1.0]).unwrap_err().code(), "closed");
+}
+
 #[test]
 fn a_panic_is_an_error_and_closes_what_it_broke() {
     let live = Live::new(brightest_channel().runtime().session().unwrap());

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
 use skipstone::classify::{Activation, Labels, Settings};
-use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Tune, Tuning, Value};
+use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Session, Tune, Tuning, Value};
 
 use crate::failure::Failure;
 use crate::files;
@@ -163,7 +163,6 @@ impl ModelArgs {
             signer: self.signed_by,
             shapes: self.shapes.iter().cloned().collect(),
             limits: limits(&self.limits),
-            settings: self.settings.iter().cloned().collect(),
         }
     }
 
@@ -187,6 +186,12 @@ impl ModelArgs {
             ));
         }
         Ok(model)
+    }
+
+    /// Gives a session the values of `--set`, and forgets its state.
+    pub fn prepare(&self, session: &mut Session) -> Result<(), skipstone::Error> {
+        session.reset();
+        self.settings.iter().try_for_each(|(name, value)| session.set(name, value.clone()))
     }
 
     /// The model's path, as reports name it.
@@ -298,11 +303,12 @@ fn parse_setting(text: &str) -> Result<(String, Value), String> {
         "false" => false.into(),
         file if file.ends_with(".npy") => npy::read(file.as_ref()).map_err(|failure| failure.to_string())?.into(),
         list => {
-            let numbers = || list.split(',').map(str::trim);
-            let integers: Result<Vec<i64>, _> = numbers().map(str::parse).collect();
-            let floats = || numbers().map(str::parse).collect::<Result<Vec<f64>, _>>();
-            let floats = || floats().map_err(|_| format!("'{list}' is no value of a setting"));
-            integers.map_or_else(|_| floats().map(Value::from), |integers| Ok(integers.into()))?
+            let rounded = |text: &str| text.parse::<i64>().is_ok_and(|whole| whole as f64 as i64 != whole);
+            let numbers = list.split(',').map(|text| match text.trim() {
+                text if rounded(text) => Err(format!("{text} is too large; a .npy file holds it")),
+                text => text.parse().map_err(|_| format!("'{list}' is no value of a setting")),
+            });
+            numbers.collect::<Result<Vec<f64>, _>>()?.into()
         }
     };
     Ok((name.to_owned(), value))
@@ -315,11 +321,11 @@ mod tests {
     #[test]
     fn settings_are_read() {
         let shown = |text: &str| parse_setting(text).map(|(name, value)| format!("{name} {value:?}"));
-        assert_eq!(shown("a=true").unwrap(), "a Bool(true)");
-        assert_eq!(shown("a=b=-1").unwrap(), "a=b Integers([-1])");
-        assert_eq!(shown("a=1, 2").unwrap(), "a Integers([1, 2])");
-        assert_eq!(shown("a=1,2.5").unwrap(), "a Floats([1.0, 2.5])");
-        for bad in ["a", "=1", "a=", "a=x", "a=1,,2", "a=no.npy"] {
+        assert_eq!(shown("a=true").unwrap(), "a Numbers([1.0])");
+        assert_eq!(shown("a=b=-1").unwrap(), "a=b Numbers([-1.0])");
+        assert_eq!(shown("a=1, 2").unwrap(), "a Numbers([1.0, 2.0])");
+        assert_eq!(shown("a=1,2.5").unwrap(), "a Numbers([1.0, 2.5])");
+        for bad in ["a", "=1", "a=", "a=x", "a=1,,2", "a=no.npy", "a=9007199254740993"] {
             assert!(shown(bad).is_err(), "{bad}");
         }
     }

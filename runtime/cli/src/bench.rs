@@ -140,6 +140,7 @@ impl Bench {
         let began = Instant::now();
         let model = self.model.open()?;
         let mut session = model.session()?;
+        self.model.prepare(&mut session)?;
         let load = began.elapsed();
 
         let mut inputs = RandomInputs::new(model.inputs(), SEED)?;

@@ -124,6 +124,7 @@ impl Classify {
             ..self.image.settings()
         };
         let mut classifier = Classifier::new(&model, &settings, labels)?;
+        self.model.prepare(classifier.session())?;
         let files = images::find(&self.images)?;
         if files.is_empty() {
             return Err(Failure::new("image", "no images found (png, jpg, jpeg, bmp, webp)"));
@@ -144,7 +145,7 @@ impl Classify {
             print(&rows.title())?;
         }
         for file in &files {
-            match classify(&mut classifier, file, self.top) {
+            match classify(&mut classifier, &self.model, file, self.top) {
                 Ok((classified, time)) => {
                     times.push(time);
                     match &rows {
@@ -174,10 +175,15 @@ impl Classify {
     }
 }
 
-fn classify(classifier: &mut Classifier, file: &Path, top: usize) -> Result<(Classified, Duration), Failure> {
+fn classify(
+    classifier: &mut Classifier,
+    model: &ModelArgs,
+    file: &Path,
+    top: usize,
+) -> Result<(Classified, Duration), Failure> {
     let image = images::decode(file)?;
     let prepared = classifier.prepare(images::view(&image)?);
-    classifier.session().reset();
+    model.prepare(classifier.session())?;
     let began = Instant::now();
     let scores = classifier.scores(&prepared)?;
     let time = began.elapsed();

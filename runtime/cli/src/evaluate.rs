@@ -115,7 +115,8 @@ impl Evaluate {
         let options = Options { threads: 1, ..self.model.options() };
         let model = self.model.open_with(&options)?;
         let classifier = || Classifier::new(&model, &self.image.settings(), labels.clone());
-        let first = classifier()?;
+        let mut first = classifier()?;
+        self.model.prepare(first.session())?;
         let labels = first.labels().clone();
         let classes = model.outputs().first().map_or(0, |port| port.fact.shape.elements());
         let samples = samples(&self.dataset, &labels, classes)?;
@@ -125,7 +126,7 @@ impl Evaluate {
             sessions.push(classifier()?);
         }
         let began = Instant::now();
-        let outcome = judge(sessions, &samples);
+        let outcome = judge(sessions, &self.model, &samples);
         let report = self.report(&labels, outcome, began.elapsed());
         print(&if self.json { json(&report)? } else { text(&report) })?;
         if report.failed.is_empty() { Ok(()) } else { Err(Failure::Reported) }
@@ -170,7 +171,7 @@ struct Outcome {
 }
 
 /// Runs all sessions in parallel; each takes samples until none are left.
-fn judge(sessions: Vec<Classifier>, samples: &[Sample]) -> Outcome {
+fn judge(sessions: Vec<Classifier>, model: &ModelArgs, samples: &[Sample]) -> Outcome {
     let next = AtomicUsize::new(0);
     let (send, receive) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -178,7 +179,7 @@ fn judge(sessions: Vec<Classifier>, samples: &[Sample]) -> Outcome {
             let (send, next) = (send.clone(), &next);
             scope.spawn(move || {
                 while let Some(sample) = samples.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if send.send((sample, verdict(&mut session, sample))).is_err() {
+                    if send.send((sample, verdict(&mut session, model, sample))).is_err() {
                         break;
                     }
                 }
@@ -216,10 +217,10 @@ impl Outcome {
     }
 }
 
-fn verdict(session: &mut Classifier, sample: &Sample) -> Result<Verdict, Failure> {
+fn verdict(session: &mut Classifier, model: &ModelArgs, sample: &Sample) -> Result<Verdict, Failure> {
     let image = images::decode(&sample.file)?;
     let prepared = session.prepare(images::view(&image)?);
-    session.session().reset();
+    model.prepare(session.session())?;
     let began = Instant::now();
     let scores = session.scores(&prepared)?;
     let time = began.elapsed();

@@ -9,7 +9,7 @@ use skipstone::graph::Removed;
 use skipstone::measure::Memory;
 use skipstone::ops::{Op, Operator, Zeros};
 use skipstone::plan::{Plan, Port, Step, Variable};
-use skipstone::{Fact, Model};
+use skipstone::{Fact, Model, Tensor};
 
 use crate::args::ModelArgs;
 use crate::failure::Failure;
@@ -150,13 +150,27 @@ impl Inspect {
     /// Plans the model and reports.
     pub fn execute(self) -> Result<(), Failure> {
         let model = self.model.open()?;
-        let report = Report::new(self.model.name(), &model);
+        let held = self.held(&model)?;
+        let report = Report::new(self.model.name(), &model, &held);
         print(&if self.json { json(&report)? } else { text(&report, &model) })
     }
 }
 
+impl Inspect {
+    /// What a session begins with in the place of every variable.
+    fn held(&self, model: &Model) -> Result<Vec<Tensor>, Failure> {
+        if model.variables().is_empty() && self.model.settings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut session = model.session()?;
+        self.model.prepare(&mut session)?;
+        let held = (0..model.variables().len()).filter_map(|index| Some(session.variable(index)?.to_tensor()));
+        Ok(held.collect())
+    }
+}
+
 impl Report {
-    fn new(name: String, model: &Model) -> Self {
+    fn new(name: String, model: &Model, held: &[Tensor]) -> Self {
         let steps = model.plan().map_or(&[][..], |plan| &plan.steps);
         let fallback = |step: &&Step| matches!(step.op, Op::Foreign(_));
         let memory = Memory::of(model);
@@ -171,8 +185,8 @@ impl Report {
             }),
             inputs: model.inputs().iter().map(PortReport::new).collect(),
             assumed_batch: model.info().assumed_batch.clone(),
-            settings: VariableReport::list(model, false),
-            state: VariableReport::list(model, true),
+            settings: VariableReport::list(model, held, false),
+            state: VariableReport::list(model, held, true),
             outputs: model.outputs().iter().map(PortReport::new).collect(),
             classifier: ClassifierReport::new(model),
             parameters: model.info().parameters,
@@ -215,12 +229,12 @@ impl PortReport {
 
 impl VariableReport {
     /// The settings, or the state.
-    fn list(model: &Model, state: bool) -> Vec<Self> {
-        let listed = model.variables().iter().filter(|variable| variable.next.is_some() == state);
+    fn list(model: &Model, held: &[Tensor], state: bool) -> Vec<Self> {
+        let listed = model.variables().iter().zip(held).filter(|(variable, _)| variable.next.is_some() == state);
         listed
-            .map(|Variable { port, initial, next }| Self {
+            .map(|(Variable { port, next, .. }, tensor)| Self {
                 port: PortReport::new(port),
-                value: initial.as_ref().map(|tensor| elements(tensor, SHOWN)),
+                value: tensor.bytes().iter().any(|&byte| byte != 0 || !state).then(|| elements(tensor, SHOWN)),
                 from: next.and_then(|next| model.outputs().get(next)).map(|output| output.name.clone()),
             })
             .collect()

@@ -50,6 +50,7 @@ impl Run {
         let model = self.open(&given)?;
         let views = in_order(&model, &given)?;
         let mut session = model.session()?;
+        self.model.prepare(&mut session)?;
         session.run(&views)?;
 
         std::fs::create_dir_all(&self.output_dir).map_err(|error| Failure::io(&self.output_dir, &error))?;

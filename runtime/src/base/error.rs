@@ -93,14 +93,12 @@ pub enum Error {
         known: String,
     },
     /// A setting is given a value of another type or number of elements.
-    #[error("setting '{name}' is {want}, and cannot be {got}")]
+    #[error("setting '{name}' is {fact}, which does not hold the value")]
     SettingValue {
         /// Name of the setting.
         name: String,
-        /// The value as given.
-        got: String,
-        /// Type and shape of the setting.
-        want: String,
+        /// Its type and shape.
+        fact: String,
     },
     /// The instruction set asked for does not exist on this CPU.
     #[error("this CPU has no {isa}; it has {available}")]

@@ -12,7 +12,6 @@ use crate::cores::PowerMode;
 use crate::limits::Limits;
 #[cfg(any(feature = "tuning", test))]
 use crate::tuning::Tuning;
-use crate::value::Value;
 
 /// How much memory planning may spend for speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,8 +108,6 @@ pub struct Options {
     pub shapes: BTreeMap<String, Vec<usize>>,
     /// What a model may ask for.
     pub limits: Limits,
-    /// What sessions begin with in the place of a variable's own first value, by name.
-    pub settings: BTreeMap<String, Value>,
 }
 
 impl Default for Options {
@@ -125,7 +122,6 @@ impl Default for Options {
             signer: None,
             shapes: BTreeMap::new(),
             limits: Limits::default(),
-            settings: BTreeMap::new(),
         }
     }
 }
@@ -191,13 +187,6 @@ impl Options {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
-        self
-    }
-
-    /// With the setting `name` at a value, in every session from its beginning.
-    #[must_use]
-    pub fn set(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.settings.insert(name.into(), value.into());
         self
     }
 }

@@ -1,8 +1,11 @@
 //! From the bytes of a model to its results: what no part of the front end could test alone.
 
-use skipstone_onnx::write::{FLOAT, Message, f32s, float, graph, i64s, int, model, named, node, text, value};
+use skipstone_onnx::write::{FLOAT, Message, body, f32s, float, graph, i64s, int, model, named, node, text, value};
 
 use crate::{Model, Options, Tensor};
+
+/// The code of bools in a file.
+const BOOL: i64 = 9;
 
 fn load(bytes: &[u8]) -> crate::Result<Model> {
     Model::from_bytes(bytes, &Options::default())
@@ -147,4 +150,40 @@ fn sizes_that_operators_make_things_of_are_held_to_limits() {
         let nodes = [node(op, &["size"], &["w"], &[]), node("Mul", &["x", "w"], &["y"], &[])];
         refused(&with(&[1], &nodes, &[i64s("size", &[], &[i64::MAX])]));
     }
+}
+
+#[test]
+fn a_branch_that_does_not_fit_is_an_error_where_it_is_taken() {
+    let arm = |weights: &[i64], name: &str| {
+        let nodes = [node("MatMul", &["x", "w"], &["p"], &[]), node("Relu", &["p"], &[name], &[])];
+        graph(&nodes, &[f32s("w", weights, &vec![1.0; weights.iter().product::<i64>() as usize])], &[], &[named(name)])
+    };
+    let branching = |then: &[i64], otherwise: &[i64]| {
+        let arms = [body("then_branch", &arm(then, "a")), body("else_branch", &arm(otherwise, "b"))];
+        let nodes = [node("If", &["c"], &["r"], &arms), node("Neg", &["r"], &["y"], &[])];
+        model(&graph(&nodes, &[], &[value("c", BOOL, &[]), value("x", FLOAT, &[1, 3])], &[named("y")]))
+    };
+    for (fits, arms) in [(true, [[3, 2], [4, 2]]), (false, [[4, 2], [3, 2]])] {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), branching(&arms[0], &arms[1])).unwrap();
+        let (package, _) = crate::compile(path.path(), &crate::Recipe::default(), None).unwrap();
+        for model in [Model::open(path.path(), &Options::default()).unwrap(), load(&package).unwrap()] {
+            let mut session = model.session().unwrap();
+            let x = Tensor::from_slice(&[1, 3], &[1f32, 2.0, 3.0]).unwrap();
+            let mut run = |taken: bool| {
+                let condition = Tensor::from_bytes(model.inputs()[0].fact.clone(), &[taken.into()]).unwrap();
+                session.run(&[condition.view(), x.view()])?;
+                Ok::<_, crate::Error>(session.output(0).unwrap().elements::<f32>().unwrap().to_vec())
+            };
+            let error = run(!fits).unwrap_err();
+            assert_eq!(error.code(), "model.node");
+            assert!(
+                error.to_string().contains("this branch does not fit the shapes of the inputs: node 'p'"),
+                "{error}"
+            );
+            assert_eq!(run(fits).unwrap(), [-6.0, -6.0], "a run behind one that failed");
+        }
+    }
+    let (_, text) = refused(&branching(&[4, 2], &[5, 2]));
+    assert!(text.starts_with("node 'p' (MatMul, node 0)"), "{text}");
 }

@@ -74,6 +74,7 @@ pub mod quantize;
 pub mod quantized;
 pub mod recurrent;
 pub mod reduce;
+pub mod refuse;
 pub mod regions;
 pub mod reshape;
 pub mod resize;
@@ -560,6 +561,8 @@ operators! {
     52 => Regions(regions::Regions),
     /// Images with their active channels alone.
     53 => Masked(masked::Masked),
+    /// An error where a branch cannot be computed.
+    54 => Refuse(refuse::Refuse),
 }
 
 impl Operator for Op {
@@ -669,6 +672,7 @@ mod tests {
             (51, "Sample"),
             (52, "Regions"),
             (53, "Masked"),
+            (54, "Refuse"),
         ];
         known.iter().for_each(|entry| assert!(NUMBERS.contains(entry), "{entry:?}"));
         assert!(NUMBERS.is_sorted_by(|a, b| a.0 < b.0), "two operators with one number");

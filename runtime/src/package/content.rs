@@ -78,13 +78,10 @@ struct StoredPacking {
     packed: Vec<(usize, usize)>,
 }
 
-/// An element of the section [`Kind::Variables`](super::container::Kind::Variables), which is for the last inputs.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredVariable {
-    /// Offset in the weights of what it is at first.
-    initial: Option<usize>,
-    next: Option<usize>,
-}
+/// The section [`Kind::Variables`](super::container::Kind::Variables): for each of the last inputs one more than the
+/// offset in the weights of what it is at first, and one more than the position of the output that it takes over; 0 where
+/// there is none.
+pub(super) type StoredVariables = Vec<(usize, usize)>;
 
 /// The section [`Kind::Info`](super::container::Kind::Info).
 #[derive(Serialize, Deserialize)]
@@ -173,10 +170,10 @@ impl Content {
     }
 
     /// Stores the variables of `graph`.
-    pub fn store_variables(graph: &Graph, weights: &mut Weights) -> Vec<StoredVariable> {
-        let stored = graph.variables.iter().map(|Variable { initial, next }| StoredVariable {
-            initial: initial.as_ref().map(|tensor| weights.add(tensor.bytes())),
-            next: *next,
+    pub fn store_variables(graph: &Graph, weights: &mut Weights) -> StoredVariables {
+        let mut offset = |tensor: &Arc<Tensor>| weights.add(tensor.bytes()) + 1;
+        let stored = graph.variables.iter().map(|Variable { initial, next }| {
+            (initial.as_ref().map_or(0, &mut offset), next.map_or(0, |next| next + 1))
         });
         stored.collect()
     }
@@ -185,7 +182,7 @@ impl Content {
     ///
     /// # Errors
     /// `package.format` for what is no graph; what a node's shape rule objects to.
-    pub fn restore(self, weights: &Bytes, variables: &[StoredVariable]) -> Result<(Graph, Vec<Option<Packing>>)> {
+    pub fn restore(self, weights: &Bytes, variables: &[(usize, usize)]) -> Result<(Graph, Vec<Option<Packing>>)> {
         let odd = |what: &str| refused("package.format", what);
         let part = |offset: usize, len: usize| {
             let end = offset.checked_add(len).filter(|_| offset.is_multiple_of(ALIGNMENT));
@@ -229,13 +226,13 @@ impl Content {
             graph.outputs.push((name, id));
         }
         let given = graph.inputs.len().saturating_sub(variables.len());
-        for (&StoredVariable { initial, next }, &id) in variables.iter().zip(graph.inputs.iter().skip(given)) {
+        for (&(initial, next), &id) in variables.iter().zip(graph.inputs.iter().skip(given)) {
             let fact = graph.fact(id);
-            let initial = initial.map(|offset| {
+            let initial = initial.checked_sub(1).map(|offset| {
                 let held = Tensor::shared(fact.clone(), part(offset, fact.bytes())?);
                 held.map(Arc::new).map_err(|e| e.at(&graph.value(id).name))
             });
-            graph.variables.push(Variable { initial: initial.transpose()?, next });
+            graph.variables.push(Variable { initial: initial.transpose()?, next: next.checked_sub(1) });
         }
         if graph.variables.len() != variables.len() {
             return Err(odd("it has more variables than inputs"));

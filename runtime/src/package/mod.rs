@@ -33,7 +33,7 @@ use crate::info::Info;
 use crate::ops::{Op, Operator, Packing};
 use crate::plan::{Plan, Target, Tuning};
 use container::{Container, Kind};
-use content::{Content, StoredInfo, StoredVariable, Weights};
+use content::{Content, StoredInfo, StoredVariables, Weights};
 
 pub use crate::info::{PackageInfo, PackedFor};
 pub use signature::*;
@@ -124,7 +124,7 @@ impl Package {
         let content: Content = content::decode(container.section(Kind::Graph)?)?;
         let info: StoredInfo = content::decode(container.section(Kind::Info)?)?;
         let packed_for = content.target;
-        let variables: Vec<StoredVariable> =
+        let variables: StoredVariables =
             container.optional(Kind::Variables).map_or(Ok(Vec::new()), |bytes| content::decode(bytes))?;
         let (graph, packings) = content.restore(container.section(Kind::Weights)?, &variables)?;
         Ok(Self { graph, packings, packed_for, info: info.into(), signer: container.signer })

@@ -25,7 +25,6 @@ use crate::tensor::{Fact, Tensor, TensorView};
 use crate::value::Value;
 use run::Run;
 use variables::Variables;
-pub(crate) use variables::find;
 
 /// Most inputs that a model may have, its variables included; their slices are gathered without allocation.
 const MAX_INPUTS: usize = 256;
@@ -128,6 +127,13 @@ impl Session {
     /// does not hold or of another shape. The variable stays as it was.
     pub fn set(&mut self, name: &str, value: impl Into<Value>) -> Result<()> {
         self.variables.set(self.engine.variables(), name, &value.into())
+    }
+
+    /// What the variable at `index` of [`Model::variables`](crate::Model::variables) is now.
+    #[must_use]
+    pub fn variable(&self, index: usize) -> Option<TensorView<'_>> {
+        let fact = &self.engine.variables().get(index)?.port.fact;
+        TensorView::from_bytes(fact.clone(), self.variables.get(index)?).ok()
     }
 
     /// Forgets the state that was carried from run to run: the next begins as the first did. Settings stay.

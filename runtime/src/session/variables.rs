@@ -10,19 +10,6 @@ use crate::plan::Variable;
 use crate::tensor::TensorView;
 use crate::value::Value;
 
-/// The variable of this name, and its position.
-///
-/// # Errors
-/// `setting.unknown`, with the names there are.
-pub(crate) fn find<'a>(variables: &'a [Variable], name: &str) -> Result<(usize, &'a Variable)> {
-    let found = variables.iter().enumerate().find(|(_, variable)| variable.port.name == name);
-    found.ok_or_else(|| {
-        let known: Vec<&str> = variables.iter().map(|variable| variable.port.name.as_str()).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        Error::UnknownSetting { name: name.to_owned(), known }
-    })
-}
-
 /// What a session holds of a model's variables.
 pub(super) struct Variables(Vec<AlignedVec<u8>>);
 
@@ -55,9 +42,16 @@ impl Variables {
 
     /// Sets one.
     pub fn set(&mut self, of: &[Variable], name: &str, value: &Value) -> Result<()> {
-        let (at, variable) = find(of, name)?;
-        let held = self.0.get_mut(at).ok_or_else(|| Error::Internal("a variable is not held".into()))?;
-        value.write(name, &variable.port.fact, held)
+        let Some((variable, held)) = of.iter().zip(&mut self.0).find(|(variable, _)| variable.port.name == name) else {
+            let known: Vec<&str> = of.iter().map(|variable| variable.port.name.as_str()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Error::UnknownSetting { name: name.to_owned(), known });
+        };
+        let fact = &variable.port.fact;
+        if value.write(fact, held) {
+            return Ok(());
+        }
+        Err(Error::SettingValue { name: name.to_owned(), fact: fact.to_string() })
     }
 
     /// The bytes of each.

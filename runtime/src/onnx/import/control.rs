@@ -11,10 +11,11 @@ use skipstone_onnx::proto::{Graph as GraphProto, Node, Type};
 
 use super::build::{Halt, Imported};
 use super::{Importer, Scope, call, resolved};
-use crate::error::OpError;
+use crate::error::{Error, OpError};
 use crate::graph::{Block, MAX_DEPTH, ValueId};
 use crate::ops::concat::Concat;
 use crate::ops::control::{Along, Control, Loop};
+use crate::ops::refuse::Refuse;
 use crate::ops::reshape::Reshape;
 use crate::ops::slice::Slice;
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -94,8 +95,17 @@ impl<'m> Importer<'m> {
             let taken = self.subgraph(node, if taken { "then_branch" } else { "else_branch" })?;
             return self.body(taken, &[]);
         }
-        let then = self.block(node, self.subgraph(node, "then_branch")?, &[], &[])?;
-        let otherwise = self.block(node, self.subgraph(node, "else_branch")?, &[], &[])?;
+        let (then, otherwise) = (self.subgraph(node, "then_branch")?, self.subgraph(node, "else_branch")?);
+        let (then, otherwise) = match (self.block(node, then, &[], &[]), self.block(node, otherwise, &[], &[])) {
+            (Ok(then), Err(Halt::Error(error @ Error::Node { .. }))) => {
+                let otherwise = self.refusal(node, condition, &then.results, &error)?;
+                (then, otherwise)
+            }
+            (Err(Halt::Error(error @ Error::Node { .. })), Ok(otherwise)) => {
+                (self.refusal(node, condition, &otherwise.results, &error)?, otherwise)
+            }
+            (then, otherwise) => (then?, otherwise?),
+        };
         for (&a, &b) in then.results.iter().zip(&otherwise.results) {
             self.same(node, [a, b], "one branch gives", "the other")?;
         }
@@ -103,6 +113,25 @@ impl<'m> Importer<'m> {
         let results = self.build.add_control(name, Control::If, &[condition], vec![then, otherwise])?;
         self.declare(&results, &halves);
         Ok(results)
+    }
+
+    /// A branch that refuses to run, since its nodes contradict each other in the shapes that are bound; what the other
+    /// one gives says what it would.
+    fn refusal(
+        &mut self,
+        node: &'m Node<'m>,
+        condition: ValueId,
+        like: &[ValueId],
+        error: &Error,
+    ) -> Result<Block, Halt> {
+        let results = like.iter().map(|&id| self.build.graph.fact(id).clone()).collect();
+        let halves: Vec<Option<DType>> = like.iter().map(|&id| self.build.half(id)).collect();
+        let reason = format!("this branch does not fit the shapes of the inputs: {error}");
+        self.begin_block(node)?;
+        let made = self.build.add(call::name(node), Refuse { reason, results }.into(), &[condition]);
+        let block = self.end_block(made.as_deref().unwrap_or(&[]));
+        self.declare(&made?, &halves);
+        Ok(block)
     }
 
     fn loop_source(&self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Result<Source<'m>, Halt> {
