@@ -14,7 +14,7 @@ impl Limits {
     /// `model.limit`, naming what there is too much of.
     pub(crate) fn check_graph(&self, graph: &Graph) -> Result<()> {
         check("steps of work", work(graph), self.run_work)?;
-        check("iterations of loops", iterations(&graph.nodes), self.iterations)?;
+        check("iterations of loops", iterations(graph, &graph.nodes), self.iterations)?;
         let edge = graph.inputs.iter().chain(graph.outputs.iter().map(|(_, id)| id));
         let bytes = edge.map(|&id| graph.fact(id).bytes() as u64);
         check("bytes of inputs and outputs", bytes.fold(0, u64::saturating_add), self.memory_bytes)
@@ -51,25 +51,26 @@ fn work_of(graph: &Graph, nodes: &[Node]) -> u64 {
     nodes.iter().fold(0, |sum: u64, node| {
         let own = node.op.work(&graph.facts(&node.inputs), &graph.facts(&node.outputs));
         let inner = node.blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(work_of(graph, &block.nodes)));
-        sum.saturating_add(own).saturating_add(inner.saturating_mul(times(node).unwrap_or(1)))
+        sum.saturating_add(own).saturating_add(inner.saturating_mul(times(graph, node).unwrap_or(1)))
     })
 }
 
 /// Iterations of all loops whose end is known, at the most.
-fn iterations(nodes: &[Node]) -> u64 {
+fn iterations(graph: &Graph, nodes: &[Node]) -> u64 {
     nodes.iter().fold(0, |sum: u64, node| {
-        let inner = node.blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(iterations(&block.nodes)));
-        let own = times(node).map_or(inner, |times| times.saturating_mul(inner.saturating_add(1)));
+        let inner = node.blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(iterations(graph, &block.nodes)));
+        let own = times(graph, node).map_or(inner, |times| times.saturating_mul(inner.saturating_add(1)));
         sum.saturating_add(own)
     })
 }
 
-/// Iterations of a node that is a loop with a known end.
-fn times(node: &Node) -> Option<u64> {
-    match &node.op {
-        Op::Control(Control::Loop(op)) => op.iterations.map(|count| count as u64),
-        _ => None,
-    }
+/// Iterations of a node that is a loop with a known end: its body computes no condition. Exporters write the largest
+/// count of iterations where only the condition ends a loop.
+fn times(graph: &Graph, node: &Node) -> Option<u64> {
+    let Op::Control(Control::Loop(op)) = &node.op else { return None };
+    let condition = *node.blocks.first()?.results.first()?;
+    graph.constant(condition)?;
+    op.iterations.map(|count| count as u64)
 }
 
 #[cfg(test)]
