@@ -18,6 +18,6 @@ cargo run --quiet -p skipstone-bindgen -- generate --language kotlin --no-format
 file=$folder/dev/skipstone/internal/ffi/skipstone.kt
 sed -E \
     -e 's/^(public )?((open |data |sealed |enum |abstract |inline |fun )*(class|interface|object|typealias|fun) )/internal \2/' \
-    -e 's/^( +\*\/) fun /\1 internal fun /' \
+    -e 's/^( +(\*\/|@Throws\(.*\))) fun /\1 internal fun /' \
     "$file" >"$file.internal"
 mv "$file.internal" "$file"
