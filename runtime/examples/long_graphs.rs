@@ -7,12 +7,13 @@
 use std::time::Instant;
 
 use skipstone::graph::{Graph, ValueId};
+use skipstone::operator::Operator;
+use skipstone::ops::Op;
 use skipstone::ops::activate::Activate;
 use skipstone::ops::binary::{Binary, BinaryKind};
 use skipstone::ops::conv::Conv;
 use skipstone::ops::reduce::{Reduce, ReduceKind};
 use skipstone::ops::unary::{Unary, UnaryKind};
-use skipstone::ops::{Op, Operator};
 use skipstone::{DType, Fact, Model, Options, Shape, Tensor};
 use skipstone_kernels::activation::Activation;
 

@@ -35,6 +35,11 @@ mod model;
 pub mod onnx;
 #[cfg_attr(
     not(any(feature = "passes", test)),
+    allow(dead_code, unused_imports, reason = "some of it only the passes use")
+)]
+pub mod operator;
+#[cfg_attr(
+    not(any(feature = "passes", test)),
     allow(dead_code, unused_imports, reason = "some of it only plain evaluation uses")
 )]
 pub mod ops;
@@ -44,7 +49,7 @@ pub mod session;
 mod tune;
 pub mod vision;
 
-use base::{bytes, cores, error, info, limits, machine, options, tensor, tuning, value};
+use base::{bytes, cores, error, info, limits, machine, options, shape, tensor, tuning, value};
 pub use bytes::Bytes;
 #[cfg(feature = "onnx")]
 pub use compile::{Recipe, compile};

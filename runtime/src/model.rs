@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Lowered, Source};
 use crate::info::{Info, PackageInfo, PackedFor, Shapes};
-use crate::ops::Packing;
+use crate::operator::Packing;
 use crate::options::{Options, Tune};
 use crate::package::{self, Package};
 use crate::plan::{Plan, Port, Program, Target, Variable};

@@ -15,7 +15,7 @@ use crate::files;
 use crate::limits::{Limit, limits, parse_limit};
 use crate::notes::note;
 use crate::npy;
-use crate::output::printable;
+use crate::printable::printable;
 
 /// A model and how to run it.
 #[derive(Args, Clone, Debug)]

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use serde::Serialize;
 use skipstone::measure::{
     Amount, Latency, Memory, Protocol, RandomInputs, StepTime, gflops, peak_rss_bytes, per_operator, per_step,
 };
 
 use crate::args::ModelArgs;
 use crate::failure::Failure;
+use crate::measurement::{LatencyReport, MemoryReport, Report, StepReport};
 use crate::numbers;
 use crate::output::{json, print};
 use crate::report::{Details, page};
@@ -63,63 +63,6 @@ pub struct Bench {
     /// Write an HTML report with charts of runs, steps and the arena to FILE; implies --profile
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-}
-
-/// The measurement, as written to JSON.
-#[derive(Serialize)]
-pub struct Report {
-    pub model: String,
-    pub isa: &'static str,
-    pub threads: usize,
-    pub power: &'static str,
-    pub memory_policy: &'static str,
-    pub precision: &'static str,
-    pub load_ms: f64,
-    pub first_ms: f64,
-    pub runs: usize,
-    pub latency_ms: LatencyReport,
-    pub memory: MemoryReport,
-    /// Unknown where the front end runs the model whole.
-    pub macs: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    steps: Option<Vec<StepReport>>,
-}
-
-#[derive(Serialize)]
-pub struct LatencyReport {
-    pub min: f64,
-    pub p50: f64,
-    pub p90: f64,
-    pub p99: f64,
-    pub max: f64,
-    pub mean: f64,
-}
-
-#[derive(Serialize)]
-pub struct MemoryReport {
-    pub weights_bytes: u64,
-    pub packed_bytes: u64,
-    pub arena_bytes: u64,
-    pub peak_rss_bytes: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct StepReport {
-    name: String,
-    op: String,
-    kernel: String,
-    ms: f64,
-    share: f64,
-    /// Executions of the step per run of the model, if not one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    runs: Option<f64>,
-    macs: u64,
-    /// Share of the multiply-adds that a step with masks computed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    active: Option<f64>,
-    bytes: u64,
-    /// `None` if the step has no multiply-adds.
-    gflops: Option<f64>,
 }
 
 impl Bench {
@@ -202,23 +145,6 @@ impl Bench {
         }
         let steps = profiled.filter(|_| self.profile);
         Ok((report, steps))
-    }
-}
-
-impl StepReport {
-    fn new(step: &StepTime) -> Self {
-        Self {
-            name: step.name.clone(),
-            op: step.op.clone(),
-            kernel: step.kernel.clone(),
-            ms: step.ms,
-            share: step.share,
-            runs: (step.runs != 1.0).then_some(step.runs),
-            macs: step.macs,
-            active: step.active,
-            bytes: step.bytes,
-            gflops: gflops(step.macs, step.ms),
-        }
     }
 }
 

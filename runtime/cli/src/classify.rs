@@ -10,7 +10,8 @@ use skipstone::measure::Latency;
 
 use crate::args::{ImageArgs, ModelArgs};
 use crate::failure::Failure;
-use crate::output::{json, print, printable};
+use crate::output::{json, print};
+use crate::printable::printable;
 use crate::progress::Progress;
 use crate::table::{Align, Columns};
 use crate::{images, numbers};

@@ -16,7 +16,8 @@ use crate::files;
 use crate::limits::{Limit, limits, parse_limit};
 use crate::notes::note;
 use crate::numbers::bytes;
-use crate::output::{print, printable};
+use crate::output::print;
+use crate::printable::printable;
 
 /// Make a package that a device opens in milliseconds
 #[derive(Args, Debug)]

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::output::printable;
+use crate::printable::printable;
 
 /// Why a command failed.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use serde::Serialize;
 use skipstone::classify::{Classifier, Head, Settings};
 use skipstone::graph::Removed;
 use skipstone::measure::Memory;
-use skipstone::ops::{Op, Operator, Zeros};
+use skipstone::operator::{Operator, Zeros};
+use skipstone::ops::Op;
 use skipstone::plan::{Plan, Port, Step, Variable};
 use skipstone::{Fact, Model, Tensor};
 
@@ -15,6 +16,7 @@ use crate::args::ModelArgs;
 use crate::failure::Failure;
 use crate::numbers::{bytes, count, elements, percent};
 use crate::output::{json, print};
+use crate::printable::printable;
 use crate::table::{Align, Table};
 
 /// Show what is in a model and how it will run
@@ -324,10 +326,10 @@ fn text(report: &Report, model: &Model) -> String {
     }
     text += &facts.render("");
     if let Some(warning) = &report.warning {
-        text += &format!("\nWarning: {}\n", crate::output::printable(warning));
+        text += &format!("\nWarning: {}\n", printable(warning));
     }
     if let Some(reason) = &report.whole_model_fallback {
-        text += &format!("\nRun whole by the ONNX front end, without a plan: {}\n", crate::output::printable(reason));
+        text += &format!("\nRun whole by the ONNX front end, without a plan: {}\n", printable(reason));
         return text;
     }
 

@@ -1,6 +1,6 @@
 //! Aligned columns of text.
 
-use crate::output::printable;
+use crate::printable::printable;
 
 /// Most characters of a cell. Longer text is shortened in the middle, where names differ least.
 const MAX_CELL: usize = 56;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::Serialize;
 use skipstone::measure::{Latency, RandomInputs};
-use skipstone::ops::Operator;
+use skipstone::operator::Operator;
 use skipstone::plan::{Measured, Step};
 use skipstone::{Model, Tune as Choice};
 

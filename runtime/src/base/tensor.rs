@@ -16,9 +16,7 @@ use skipstone_kernels::arena::AlignedVec;
 
 use crate::bytes::Bytes;
 use crate::error::OpError;
-
-/// Highest rank of a tensor.
-pub const MAX_RANK: usize = 8;
+pub use crate::shape::{MAX_RANK, Shape};
 
 /// Element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,90 +88,6 @@ macro_rules! elements {
 }
 elements!(f32 => F32, f64 => F64, f16 => F16, bf16 => Bf16, i8 => I8, i16 => I16, i32 => I32, i64 => I64,
     u8 => U8, u16 => U16, u32 => U32, u64 => U64);
-
-/// Dimensions, outermost first; at most [`MAX_RANK`] of them, kept inline.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "heapless::Vec<usize, MAX_RANK>")]
-pub struct Shape(heapless::Vec<usize, MAX_RANK>);
-
-impl Shape {
-    /// A shape of these dimensions.
-    ///
-    /// # Errors
-    /// [`OpError::TooLarge`] above [`MAX_RANK`] dimensions or where the element count, in
-    /// bytes of the widest type, passes the address space.
-    pub fn new(dims: &[usize]) -> Result<Self, OpError> {
-        let too_large = || OpError::TooLarge(format!("{dims:?}"));
-        dims.iter()
-            .try_fold(8usize, |all, &d| all.checked_mul(d.max(1)))
-            .filter(|&bytes| isize::try_from(bytes).is_ok())
-            .ok_or_else(too_large)?;
-        heapless::Vec::from_slice(dims).map(Self).map_err(|_| too_large())
-    }
-
-    /// The dimensions.
-    #[must_use]
-    pub fn dims(&self) -> &[usize] {
-        &self.0
-    }
-
-    /// Number of dimensions.
-    #[must_use]
-    pub fn rank(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Number of elements; 1 for a scalar.
-    #[must_use]
-    pub fn elements(&self) -> usize {
-        self.0.iter().product()
-    }
-
-    /// Dense row-major strides, in elements.
-    #[must_use]
-    pub fn strides(&self) -> heapless::Vec<usize, MAX_RANK> {
-        let mut strides = self.0.clone();
-        let mut step = 1;
-        for (stride, &dim) in strides.iter_mut().zip(&self.0).rev() {
-            *stride = step;
-            step *= dim;
-        }
-        strides
-    }
-}
-
-impl TryFrom<heapless::Vec<usize, MAX_RANK>> for Shape {
-    type Error = OpError;
-
-    fn try_from(dims: heapless::Vec<usize, MAX_RANK>) -> Result<Self, OpError> {
-        Self::new(&dims)
-    }
-}
-
-impl std::ops::Deref for Shape {
-    type Target = [usize];
-    fn deref(&self) -> &[usize] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("scalar");
-        }
-        for (i, dim) in self.0.iter().enumerate() {
-            write!(f, "{}{dim}", if i == 0 { "" } else { "x" })?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
 
 /// What is known of a tensor before it exists: element type and shape.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

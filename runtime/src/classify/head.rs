@@ -13,8 +13,9 @@ use skipstone_kernels::activation::Activation as Function;
 
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::operator::{Operator, Place};
+use crate::ops::Op;
 use crate::ops::softmax::SoftmaxKind;
-use crate::ops::{Op, Operator, Place};
 use crate::plan::Step;
 
 /// The metadata's key for an [`Activation`].

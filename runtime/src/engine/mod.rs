@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::graph::ForeignModel;
-use crate::ops::Port;
+use crate::operator::Port;
 use crate::plan::{Plan, Program, Variable};
 
 /// What runs a model: our plan, or the front end.

@@ -15,8 +15,9 @@
 
 use super::{Graph, Node, ValueId};
 use crate::error::{Error, Result};
+use crate::operator::Operator;
+use crate::ops::Op;
 use crate::ops::control::Control;
-use crate::ops::{Op, Operator};
 use crate::tensor::Fact;
 
 /// Most blocks that lie in one another.

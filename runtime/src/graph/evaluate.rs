@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::{Block, Graph, Node, ValueId};
 use crate::error::{Error, OpError, Result};
+use crate::operator::Semantics;
+use crate::ops::Op;
 use crate::ops::control::{Control, Loop, Slices};
-use crate::ops::{Op, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// Most iterations of a loop that nothing else ends.

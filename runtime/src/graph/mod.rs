@@ -23,7 +23,8 @@ pub use source::ForeignModel;
 pub(crate) use source::{Lowered, Source};
 
 use crate::error::{Error, Result};
-use crate::ops::{Op, Operator};
+use crate::operator::Operator;
+use crate::ops::Op;
 use crate::tensor::{Fact, Tensor};
 
 /// Index of a value in [`Graph::values`].

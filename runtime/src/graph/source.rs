@@ -3,7 +3,8 @@
 use super::Graph;
 use crate::error::Result;
 use crate::info::Shapes;
-use crate::ops::{Foreign, Port};
+use crate::operator::Port;
+use crate::ops::Foreign;
 
 /// A front end that can lower one for any set of input shapes.
 pub(crate) trait Source: Send + Sync {

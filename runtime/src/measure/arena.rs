@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::ops::Place;
+use crate::operator::Place;
 use crate::plan::Plan;
 
 /// A stay in the arena: of a step's result, or of its scratch.

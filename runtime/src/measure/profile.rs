@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::ops::{Op, Operator};
+use crate::operator::Operator;
+use crate::ops::Op;
 use crate::plan::{Plan, Step};
 
 /// What one step of a plan took.

@@ -9,8 +9,10 @@ use super::binary::{BinaryKind, accumulate};
 use super::gather::Indices;
 use super::indexed::{Blocks, ScatterNd};
 use super::scatter_elements::{Geometry, ScatterElements};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{
+    BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of, saturating_product,
+};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A copy of x in which every update `u` makes of the `y` that its index points to `kind(y, u)`, in their order; inputs
@@ -80,8 +82,8 @@ impl Operator for Accumulate {
 
     /// Every update is combined for itself.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
-        let updates = inputs.get(1).map_or(0, |indices| super::count(&[32, indices.shape.elements()]));
-        super::elements_of(inputs).saturating_add(super::elements_of(outputs)).saturating_add(updates)
+        let updates = inputs.get(1).map_or(0, |indices| saturating_product(&[32, indices.shape.elements()]));
+        elements_of(inputs).saturating_add(elements_of(outputs)).saturating_add(updates)
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {

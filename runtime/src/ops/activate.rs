@@ -8,9 +8,9 @@ use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::unary;
 
 use super::arity::exactly;
-use super::axes::Axes;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::Axes;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Element, Fact, Tensor};
 
 /// `y = activation(x)`, element by element.

@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements};
 use super::number::filled;
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor, elements};
 
 /// The index of the largest or smallest element of an axis, as i64; the axis stays, with length 1.

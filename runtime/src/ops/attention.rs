@@ -12,18 +12,18 @@
 //! for all query heads that share them.
 
 use serde::{Deserialize, Serialize};
-use skipstone_kernels::Isa;
 use skipstone_kernels::activation::Activation;
-use skipstone_kernels::epilogue::Epilogue;
-use skipstone_kernels::gemm::{self, Gemm, Packed, Variant, Weights};
-use skipstone_kernels::middle_axis::MiddleAxis;
-use skipstone_kernels::softmax::{SoftmaxFn, softmax};
-use skipstone_kernels::threads::Pool;
+use skipstone_kernels::gemm::{self, Weights};
 use skipstone_kernels::unary::activation_in_place;
 
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+mod reference;
+mod run;
+
+use run::{Run, Scratch};
+
 use crate::error::OpError;
-use crate::tensor::{DType, Fact, Shape, Tensor};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, saturating_product};
+use crate::tensor::{DType, Fact, Shape};
 
 /// Rows of queries whose scores are held at a time: a multiple of what the products' tiles have.
 const ROWS: usize = 48;
@@ -297,7 +297,7 @@ impl Operator for Attention {
 
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
         let Ok(s) = self.sizes(inputs) else { return 0 };
-        super::count(&[s.batch, self.heads, s.queries, s.keys, s.size.saturating_add(s.v_size)])
+        saturating_product(&[s.batch, self.heads, s.queries, s.keys, s.size.saturating_add(s.v_size)])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -396,273 +396,5 @@ impl Operator for Attention {
     }
 }
 
-impl Semantics for Attention {
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
-        let s = self.sizes(&facts)?;
-        let elements = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
-        let mut results: Vec<Vec<f32>> =
-            self.infer(&facts)?.iter().map(|fact| vec![0.0; fact.shape.elements()]).collect();
-        let no_past: (&[f32], &[f32]) = (&[], &[]);
-        let past = self.past_at().map_or(Ok(no_past), |at| Ok::<_, OpError>((elements(at)?, elements(at + 1)?)))?;
-        let mut k = vec![0.0; s.batch * self.kv_heads * s.keys * s.size];
-        let mut v = vec![0.0; s.batch * self.kv_heads * s.keys * s.v_size];
-        gather(&s, self.kv_heads, s.size, elements(1)?, past.0, &mut k);
-        gather(&s, self.kv_heads, s.v_size, elements(2)?, past.1, &mut v);
-        let q = elements(0)?;
-        let lens = self.lens_at().and_then(|at| inputs[at].elements::<i64>());
-        let empty = results[0].is_empty() && (self.scores.is_none() || results.last().is_none_or(Vec::is_empty));
-        let images = if empty { 0 } else { s.batch };
-        for (image, head) in (0..images).flat_map(|image| (0..self.heads).map(move |head| (image, head))) {
-            let of_q = Head::new(s.rows, image, (head, self.heads), s.queries, s.size);
-            let of_y = Head::new(s.rows, image, (head, self.heads), s.queries, s.v_size);
-            let kv = image * self.kv_heads + head / (self.heads / self.kv_heads);
-            for query in 0..s.queries {
-                let q = &q[of_q.start + query * of_q.row..][..s.size];
-                let mut stages: [Vec<f64>; 4] = Default::default();
-                let seen = self.visible(&s, query, len_of(lens, image, s.keys)?);
-                for key in 0..s.keys {
-                    let k = &k[(kv * s.keys + key) * s.size..][..s.size];
-                    let sum: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
-                    let (scaled, cap) = (sum * f64::from(self.scale), f64::from(self.softcap));
-                    let capped = if cap > 0.0 { (scaled / cap).tanh() * cap } else { scaled };
-                    let mask = self.mask_at().map_or(0.0, |at| {
-                        let (start, len) = self.mask_row(inputs[at].shape(), [image, head, query]);
-                        match (inputs[at].elements::<f32>(), inputs[at].bytes().get(start + key)) {
-                            _ if key >= len => f64::NEG_INFINITY,
-                            (Some(mask), _) => f64::from(mask[start + key]),
-                            (None, Some(0)) => f64::NEG_INFINITY,
-                            (None, _) => 0.0,
-                        }
-                    });
-                    let masked = if key < seen { capped + mask } else { f64::NEG_INFINITY };
-                    [scaled, capped, masked].into_iter().zip(&mut stages).for_each(|(score, stage)| stage.push(score));
-                }
-                let largest = stages[2].iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let power = |score: f64| if largest == f64::NEG_INFINITY { 0.0 } else { (score - largest).exp() };
-                let sum = stages[2].iter().map(|&score| power(score)).sum::<f64>();
-                stages[3] = stages[2].iter().map(|&score| power(score) / if sum == 0.0 { 1.0 } else { sum }).collect();
-                for (j, y) in results[0][of_y.start + query * of_y.row..][..s.v_size].iter_mut().enumerate() {
-                    let terms = stages[3].iter().enumerate();
-                    *y = terms.map(|(key, w)| w * f64::from(v[(kv * s.keys + key) * s.v_size + j])).sum::<f64>() as f32;
-                }
-                if let Some(scores) = self.scores {
-                    let start = ((image * self.heads + head) * s.queries + query) * s.keys;
-                    let out = &mut results.last_mut().ok_or(OpError::Operand(0))?[start..start + s.keys];
-                    out.iter_mut().zip(&stages[scores as usize]).for_each(|(out, &score)| *out = score as f32);
-                }
-            }
-        }
-        if self.present {
-            results[1] = k;
-            results[2] = v;
-        }
-        let results = results.into_iter().zip(self.infer(&facts)?);
-        results.map(|(elements, fact)| Tensor::from_slice(&fact.shape, &elements)).collect()
-    }
-}
-
-/// Working memory of one head.
-struct Scratch<'a> {
-    k: &'a mut [f32],
-    v: &'a mut [f32],
-    scores: &'a mut [f32],
-    weights: &'a mut [f32],
-}
-
-impl<'a> Scratch<'a> {
-    fn lens(s: &Sizes, qk: &Variant, pv: &Variant) -> [usize; 4] {
-        let rows = s.queries.min(ROWS) * s.keys;
-        [gemm::packed_len(qk, s.size, s.keys), gemm::packed_len(pv, s.keys, s.v_size), rows, rows]
-    }
-
-    fn new(s: &Sizes, qk: &Variant, pv: &Variant, scratch: &'a mut [f32]) -> Result<Self, OpError> {
-        let [k, v, scores, weights] = Self::lens(s, qk, pv);
-        let missing = || OpError::Operand(0);
-        let (k, scratch) = scratch.split_at_mut_checked(k).ok_or_else(missing)?;
-        let (v, scratch) = scratch.split_at_mut_checked(v).ok_or_else(missing)?;
-        let (scores, scratch) = scratch.split_at_mut_checked(scores).ok_or_else(missing)?;
-        let weights = scratch.get_mut(..weights).ok_or_else(missing)?;
-        Ok(Self { k, v, scores, weights })
-    }
-}
-
-/// An attention at work.
-struct Run<'a> {
-    s: &'a Sizes,
-    isa: Isa,
-    qk: &'static Variant,
-    pv: &'static Variant,
-    pool: &'a Pool,
-    scratch: Scratch<'a>,
-}
-
-impl Run<'_> {
-    /// Packs keys and values of a head.
-    fn pack(&mut self, (k, of_k): (&[f32], Head), (v, of_v): (&[f32], Head)) {
-        let s = self.s;
-        let (k, v) = (k.get(of_k.start..).unwrap_or(&[]), v.get(of_v.start..).unwrap_or(&[]));
-        gemm::pack(self.qk, s.size, s.keys, k, 1, of_k.row, self.scratch.k);
-        gemm::pack(self.pv, s.keys, s.v_size, v, of_v.row, 1, self.scratch.v);
-    }
-
-    /// The scaled products of some queries with all keys.
-    fn products(&mut self, a: &[f32], lda: usize, m: usize, scale: f32) -> &mut [f32] {
-        let (s, out) = (self.s, &mut self.scratch.scores[..m * self.s.keys]);
-        let packed = Packed::F32(self.scratch.k);
-        let (k, n, epilogue) = (s.size, s.keys, Epilogue::NONE);
-        gemm::gemm(self.qk, Gemm { m, k, n, a, lda, packed, out, ldc: n, epilogue, a_scale: None }, &mut [], self.pool);
-        out.iter_mut().for_each(|score| *score *= scale);
-        out
-    }
-
-    /// The softmax of some rows of scores; zeros where a row is blind.
-    fn softmax(&mut self, count: usize, blind: &[bool]) -> &[f32] {
-        let (len, keys) = (count * self.s.keys, self.s.keys);
-        let weights = &mut self.scratch.weights[..len];
-        if let Some(view) = MiddleAxis::new(&[count, keys], 1..2) {
-            softmax(self.isa, SoftmaxFn::Softmax, view, &self.scratch.scores[..len], weights, self.pool);
-        }
-        for (row, _) in blind.iter().enumerate().filter(|(_, blind)| **blind) {
-            weights[row * keys..][..keys].fill(0.0);
-        }
-        weights
-    }
-
-    /// The weighted sums of the values.
-    fn values(&mut self, out: &mut [f32], ldc: usize, m: usize) {
-        let (s, a) = (self.s, &self.scratch.weights[..m * self.s.keys]);
-        let packed = Packed::F32(self.scratch.v);
-        let (k, n, lda, epilogue) = (s.keys, s.v_size, s.keys, Epilogue::NONE);
-        gemm::gemm(self.pv, Gemm { m, k, n, a, lda, packed, out, ldc, epilogue, a_scale: None }, &mut [], self.pool);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::check::{Random, assert_close, check, check_fails};
-
-    fn plain(heads: usize, kv_heads: usize) -> Attention {
-        Attention { scale: 0.3, ..Attention::plain(heads, kv_heads) }
-    }
-
-    #[test]
-    fn every_form_agrees_with_the_definition() {
-        let mut random = Random(51);
-        for case in 0..40 {
-            let [batch, kv_heads, group, size, v_size] = std::array::from_fn(|_| random.pick(&[1, 2, 3]));
-            let (heads, queries, new) = (kv_heads * group, random.pick(&[1, 3, 50]), random.pick(&[1, 4, 17]));
-            let (past, mask, lens) = (case % 3 == 0, random.below(3), case % 3 == 1);
-            let past_len = if past { random.below(4) } else { 0 };
-            let keys = new + past_len;
-            let rows = case % 2 == 0;
-            let form = |heads: usize, len: usize, size: usize| match rows {
-                true => vec![batch, len, heads * size],
-                false => vec![batch, heads, len, size],
-            };
-            let mut inputs = vec![
-                random.floats(&form(heads, queries, size)),
-                random.floats(&form(kv_heads, new, size)),
-                random.floats(&form(kv_heads, new, v_size)),
-            ];
-            if mask > 0 {
-                let whole = [batch, heads, queries, keys];
-                let mut dims = whole[random.below(4)..].to_vec();
-                for dim in dims.iter_mut().rev().skip(1) {
-                    *dim = random.pick(&[1, *dim]);
-                }
-                inputs.push(random.tensor(if mask == 1 { DType::Bool } else { DType::F32 }, &dims));
-            }
-            if past {
-                inputs.push(random.floats(&[batch, kv_heads, past_len, size]));
-                inputs.push(random.floats(&[batch, kv_heads, past_len, v_size]));
-            }
-            if lens {
-                let lens: Vec<i64> = (0..batch).map(|_| random.below(keys + 1) as i64).collect();
-                inputs.push(Tensor::from_slice(&[batch], &lens).unwrap());
-            }
-            let op = Attention {
-                softcap: random.pick(&[0.0, 1.5]),
-                causal: random.below(2) == 1,
-                mask: mask > 0,
-                past,
-                lens,
-                present: past || random.below(2) == 1,
-                scores: random.pick(&[
-                    None,
-                    Some(Scores::Products),
-                    Some(Scores::Capped),
-                    Some(Scores::Masked),
-                    Some(Scores::Weights),
-                ]),
-                ..plain(heads, kv_heads)
-            };
-            check(op, &inputs, 2e-5);
-        }
-    }
-
-    #[test]
-    fn masked_rows_are_zeros_and_short_masks_hide_the_rest() {
-        let mut random = Random(52);
-        let inputs = |random: &mut Random, mask: Tensor| {
-            vec![random.floats(&[1, 1, 2, 3]), random.floats(&[1, 1, 4, 3]), random.floats(&[1, 1, 4, 2]), mask]
-        };
-        let op = Attention { mask: true, ..plain(1, 1) };
-        let mask = Tensor::from_slice(&[2, 4], &[0f32, 0.0, 0.0, 0.0].map(|_| f32::NEG_INFINITY).repeat(2)).unwrap();
-        let y = check(op.clone(), &inputs(&mut random, mask), 1e-6);
-        assert_eq!(y[0].elements::<f32>().unwrap(), [0.0; 4]);
-        check(op, &inputs(&mut random, Tensor::from_slice(&[2, 3], &[0.5f32; 6]).unwrap()), 1e-6);
-    }
-
-    #[test]
-    fn empty_operands_end_at_once() {
-        let mut random = Random(53);
-        for [batch, queries, keys, size] in [[0, 2, 3, 4], [1, 0, 3, 4], [1, 2, 0, 4], [1, 2, 3, 0]] {
-            let [q, k] = [queries, keys].map(|len| random.floats(&[batch, 1, len, size]));
-            check(plain(1, 1), &[q, k.clone(), k], 1e-6);
-        }
-    }
-
-    /// ONNX Runtime 1.32: soft cap, mask and causality together, with elements made as the script made them.
-    #[test]
-    fn values_are_those_of_onnx_runtime() {
-        let make = |seed: usize, dims: &[usize], factor: f32| {
-            let element = |i: usize| (((i * 29 + seed * 17 + i * i % 13) % 64) as f32 / 32.0 - 1.0) * factor;
-            Tensor::from_slice(dims, &(0..dims.iter().product()).map(element).collect::<Vec<f32>>()).unwrap()
-        };
-        let op = Attention { softcap: 1.5, causal: true, mask: true, ..plain(2, 2) };
-        let inputs = [
-            make(1, &[1, 2, 3, 4], 3.0),
-            make(2, &[1, 2, 5, 4], 3.0),
-            make(3, &[1, 2, 5, 2], 1.0),
-            make(4, &[3, 5], 2.0),
-        ];
-        let wanted = [
-            0.59375f32, -0.46875, 0.532085, -0.407085, 0.578193, -0.469835, -0.0625, 0.6875, -0.158132, 0.619192,
-            -0.597989, 0.358791,
-        ];
-        let want = Tensor::from_slice(&[1, 2, 3, 2], &wanted).unwrap();
-        assert_close(&check(op, &inputs, 1e-5)[0], &want, 1e-5, "ONNX Runtime");
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused() {
-        let mut random = Random(54);
-        let [q, k] = [2, 5].map(|len| random.floats(&[2, len, 12]));
-        let refused =
-            |op: Attention, inputs: &[&Tensor]| op.infer(&inputs.iter().map(|t| t.fact()).collect::<Vec<_>>()).is_err();
-        assert!(!refused(plain(4, 4), &[&q, &k, &k]));
-        assert!(refused(plain(5, 5), &[&q, &k, &k]));
-        assert!(refused(plain(4, 3), &[&q, &k, &k]));
-        assert!(refused(plain(4, 4), &[&q, &k, &q]));
-        assert!(refused(Attention { scale: f32::NAN, ..plain(4, 4) }, &[&q, &k, &k]));
-        for dims in [&[2, 4][..], &[2, 1], &[3, 1, 2, 5], &[1, 1, 1, 2, 5], &[2, 6], &[]] {
-            let mask = random.floats(dims);
-            let refusal = refused(Attention { mask: true, ..plain(4, 4) }, &[&q, &k, &k, &mask]);
-            assert_eq!(refusal, dims != [2, 4], "{dims:?}");
-        }
-        let lens = Tensor::from_slice(&[2], &[1i64, 6]).unwrap();
-        check_fails(Attention { lens: true, ..plain(4, 4) }, &[q, k.clone(), k, lens]);
-    }
-}
+mod tests;

@@ -10,13 +10,13 @@ use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::binary::{self, BinaryFn, Broadcast};
 
 use super::arity::exactly;
-use super::axes::Axes;
 use super::number::{Number, division_overflow, is_float};
-use super::walk::{Walk, broadcast_shape};
+use super::walk::Walk;
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
-use crate::tensor::{DType, Fact, Tensor};
+use crate::operator::axes::Axes;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A function of two elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -253,7 +253,7 @@ impl Operator for Binary {
         if self.activation != Activation::None && (a.dtype != DType::F32 || self.kind.kernel().is_none()) {
             return Err(OpError::Type { index: 0, got: a.dtype, want: "f32, for the activation" });
         }
-        Ok(vec![Fact::new(a.dtype, broadcast_shape(&[&a.shape, &b.shape])?)])
+        Ok(vec![Fact::new(a.dtype, Shape::broadcast(&[&a.shape, &b.shape])?)])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -16,8 +16,8 @@ use super::conv::Conv;
 use super::float_conv::store;
 use super::roles::Role;
 use super::stored::read;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Tensor};
 
 /// Convolutions in a row.

@@ -5,12 +5,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, Left, Link};
 use super::number::{by_width, filled, words};
 use super::strided::{BoxCopy, signed};
-use super::walk::{Walk, broadcast_shape, broadcast_strides};
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
+use super::walk::{Walk, broadcast_strides};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Left, Link};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A tensor broadcast to a fixed shape by numpy's rule.
@@ -34,7 +34,7 @@ impl Operator for Expand {
 
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
-        if broadcast_shape(&[&x.shape, &self.shape])? != self.shape {
+        if Shape::broadcast(&[&x.shape, &self.shape])? != self.shape {
             return Err(OpError::shapes("the input must broadcast to the target", &[&x.shape, &self.shape]));
         }
         Ok(vec![Fact::new(x.dtype, self.shape.clone())])
@@ -85,8 +85,10 @@ impl Semantics for Expand {
         Axes::new(Elements::Moved, own)
     }
 
-    fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
-        Some(Self { shape: to.shape(&self.shape)? }.into())
+    fn narrow(&mut self, _from: Left<'_>, to: Left<'_>) {
+        if let Some(shape) = to.shape(&self.shape) {
+            self.shape = shape;
+        }
     }
 }
 

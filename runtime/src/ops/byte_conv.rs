@@ -6,8 +6,8 @@ use skipstone_kernels::qgemm::MAX_DEPTH;
 
 use super::conv::Conv;
 use super::image::{Image, taps};
-use super::{Candidates, Operator, PlanContext};
 use crate::error::OpError;
+use crate::operator::{Candidates, Operator, PlanContext};
 use crate::tensor::{DType, Fact, Shape};
 
 /// Position of the images among the operands.

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::{Isa, cast};
 
 use super::arity::exactly;
-use super::axes::Axes;
 use super::number::convert;
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::Axes;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A cast to a fixed type.

@@ -3,10 +3,11 @@
 
 use skipstone_kernels::Isa;
 
+use super::Op;
 use super::number::Number;
-use super::{Op, Operator, Semantics};
 use crate::error::OpError;
 use crate::graph::Graph;
+use crate::operator::{Operator, Semantics};
 use crate::package::attack::{Edit, Sections, attacks, edit, survives};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 use crate::{Info, Model, Options, package};

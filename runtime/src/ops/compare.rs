@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::binary::{self, Broadcast, CompareFn};
 
 use super::arity::exactly;
-use super::axes::Axes;
+use crate::operator::axes::Axes;
 
-use super::walk::{Walk, broadcast_shape};
+use super::walk::Walk;
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
-use crate::tensor::{DType, Fact, Tensor};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A question about two elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -111,7 +111,7 @@ impl Operator for Compare {
         if a.dtype != b.dtype {
             return Err(OpError::Type { index: 1, got: b.dtype, want: "the type of the first input" });
         }
-        Ok(vec![Fact::new(DType::Bool, broadcast_shape(&[&a.shape, &b.shape])?)])
+        Ok(vec![Fact::new(DType::Bool, Shape::broadcast(&[&a.shape, &b.shape])?)])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -4,10 +4,10 @@
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::copy::{Blocks, copy_blocks};
 
-use super::axes::{Axes, Elements, How, Link, Nhwc};
 use super::image::NHWC_AXIS;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, How, Link, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// Concatenation along an axis.
@@ -108,11 +108,12 @@ impl Semantics for Concat {
         Axes::new(Elements::Moved, links)
     }
 
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        match NHWC_AXIS.get(self.axis) {
-            Some(&axis) => Nhwc::Can(Self { axis }.into()),
-            None => Nhwc::Never,
-        }
+    fn nhwc(&self) -> Nhwc {
+        if self.axis < NHWC_AXIS.len() { Nhwc::Can } else { Nhwc::Never }
+    }
+
+    fn turn_to_nhwc(&mut self) {
+        self.axis = NHWC_AXIS[self.axis];
     }
 }
 

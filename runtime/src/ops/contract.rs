@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::walk::{Strides, Walk};
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
 use crate::tensor::{DType, Fact, MAX_RANK, Shape, Tensor};
 
 /// `y[...] = sum of a[...] * b[...]`, where axes of one label have one index. An axis of length 1 is broadcast.
@@ -129,7 +129,7 @@ impl Operator for Contract {
 
     /// A plain loop over what each result sums.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
-        self.macs(inputs, outputs).saturating_mul(4).saturating_add(super::elements_of(outputs).saturating_mul(32))
+        self.macs(inputs, outputs).saturating_mul(4).saturating_add(elements_of(outputs).saturating_mul(32))
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

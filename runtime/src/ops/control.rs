@@ -14,8 +14,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BindContext, Choice, Execute, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// An operator with blocks.

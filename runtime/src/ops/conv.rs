@@ -18,14 +18,14 @@ use skipstone_kernels::activation::{Activation, scalar::apply};
 use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters, Images, Task};
 use skipstone_kernels::epilogue::Epilogue;
 
-use super::axes::{Axes, Elements, How, Left, Link, Nhwc};
 use super::float_conv::{self, Bound};
 use super::image::{Image, Layout, taps};
 use super::masked;
 use super::masked_conv;
 use super::roles::{Role, Roles};
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, How, Left, Link, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A convolution and what is fused to it.
@@ -310,16 +310,21 @@ impl Semantics for Conv {
         Axes::new(Elements::Mixed, links)
     }
 
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+    fn nhwc(&self) -> Nhwc {
         match self.layout {
-            Layout::Nchw => Nhwc::Must(Self { layout: Layout::Nhwc, ..self.clone() }.into()),
+            Layout::Nchw => Nhwc::Must,
             Layout::Nhwc => Nhwc::Never,
         }
     }
 
-    fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
-        let channels = to.axis == self.layout.channels_axis() && self.groups > 1;
-        channels.then(|| Self { groups: self.groups * to.indices.len() / to.of, ..self.clone() }.into())
+    fn turn_to_nhwc(&mut self) {
+        self.layout = Layout::Nhwc;
+    }
+
+    fn narrow(&mut self, _from: Left<'_>, to: Left<'_>) {
+        if to.axis == self.layout.channels_axis() && self.groups > 1 {
+            self.groups = self.groups * to.indices.len() / to.of;
+        }
     }
 }
 

@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::conv::{ByteConv, ConvShape, Out, Packed};
 use skipstone_kernels::qsums::{self, Scales, Zeros};
 
-use super::axes::{Axes, Elements, Link, Nhwc};
 use super::byte_conv::{self, Kernel, WEIGHTS, X};
 use super::conv::Conv;
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Link, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
 /// A convolution of bytes.
@@ -194,11 +194,12 @@ impl Semantics for ConvInteger {
         Axes::new(Elements::Mixed, [Link::same(0, 0, 0), Link::same(1, 0, channels)])
     }
 
-    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
-        match self.conv.nhwc(inputs) {
-            Nhwc::Must(Op::Conv(conv)) => Nhwc::Must(Self { conv, ..self.clone() }.into()),
-            _ => Nhwc::Never,
-        }
+    fn nhwc(&self) -> Nhwc {
+        self.conv.nhwc()
+    }
+
+    fn turn_to_nhwc(&mut self) {
+        self.conv.turn_to_nhwc();
     }
 }
 

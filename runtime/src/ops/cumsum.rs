@@ -4,10 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements};
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Running sums along an axis.

@@ -13,9 +13,9 @@ use skipstone_kernels::threads::Pool;
 use skipstone_kernels::unary::{UnaryFn, activation_in_place, unary_in_place};
 
 use super::arity::exactly;
-use super::axes::Axes;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::Axes;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// Elements that are computed at a time: two blocks of them lie on the stack.

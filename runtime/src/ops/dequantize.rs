@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap::{self, Bytes};
 
 use super::arity::exactly;
-use super::axes::Axes;
 use super::number::{Number, filled, words};
 use super::quantized::{Channels, by_quantized, check_scales, dequantize, is_quantized};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::Axes;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// Operands: integers of 8, 16 or 32 bits, scale, zero point of their type.

@@ -15,9 +15,9 @@ use skipstone_kernels::requantize::Requantize;
 use skipstone_kernels::{Isa, qmap};
 
 use super::arity::exactly;
-use super::axes::Nhwc;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::Nhwc;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Results: bytes, their scale and their zero point.
@@ -77,8 +77,8 @@ impl Semantics for DynamicQuantize {
         Ok(vec![Tensor::from_slice(x.shape(), &bytes)?, Tensor::scalar(scale), Tensor::scalar(zero)])
     }
 
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        Nhwc::Can((*self).into())
+    fn nhwc(&self) -> Nhwc {
+        Nhwc::Can
     }
 }
 

@@ -5,9 +5,9 @@ use serde::Serialize;
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::{self, ConvShape, FLOATS, Filters, FloatKernel, Images, Task};
 
-use super::{BindContext, Choice, Io, PlanContext, Zeros};
 use crate::bytes::Bytes;
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Io, PlanContext, Zeros};
 use crate::options::Memory;
 use crate::tensor::{Peek, Tensor};
 

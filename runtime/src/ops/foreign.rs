@@ -6,8 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Tensor, TensorView};
 
 /// Kernel name of a fallback step.

@@ -5,9 +5,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, Link};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Link};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
 /// A gather along an axis; inputs are the data and the indices (i64 or i32).

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::gather::{Indices, index_type, resolve};
 use super::walk::Walk;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// `y[.., i, ..] = x[.., indices[.., i, ..], ..]`; inputs are the data and the indices.

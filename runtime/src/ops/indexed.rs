@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
 use super::gather::resolve;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, MAX_RANK, Shape, Tensor};
 
 /// The blocks of x that the rows of the indices (i64) point to; inputs are x and the indices.

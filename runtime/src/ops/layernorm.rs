@@ -7,9 +7,9 @@ pub use skipstone_kernels::layernorm::Norm;
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::layernorm;
 
-use super::axes::{Axes, Elements};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// `y = (x - mean) / sqrt(var + epsilon) * scale + bias` over rows of the axes from `axis` on.

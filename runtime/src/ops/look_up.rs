@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap;
 
 use super::arity::exactly;
-use super::axes::Axes;
 use super::quantized::{ByteTable, flip};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::Axes;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// `y = table[x]`, of bytes.

@@ -15,8 +15,8 @@ use super::arity::exactly;
 use super::image::{Image, Layout};
 use super::pool::Pool;
 use super::reduce::Reduce;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// Operands: the images and their mask.

@@ -17,8 +17,8 @@ use super::float_conv::{self, Bound};
 use super::image::{Image, Layout};
 use super::masked::Mask;
 use super::roles::Role;
-use super::{BindContext, Choice, Execute, Io, PlanContext};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, PlanContext};
 use crate::tensor::Fact;
 
 /// Parts of scratch begin at multiples of so many elements: a cache line.

@@ -7,10 +7,10 @@ use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters};
 use skipstone_kernels::epilogue::Epilogue;
 
-use super::axes::{Axes, Elements, Link};
 use super::float_conv::{self, Bound, Order};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Link};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A product of `[batch, m, k]` and `[batch or 1, k, n]`, or `[batch or 1, n, k]` where
@@ -80,7 +80,7 @@ impl Operator for MatMul {
     }
 
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
-        self.sizes(inputs).map_or(0, |s| super::count(&[s.batch, s.m, s.k, s.n]))
+        self.sizes(inputs).map_or(0, |s| saturating_product(&[s.batch, s.m, s.k, s.n]))
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

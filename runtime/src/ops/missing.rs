@@ -1,7 +1,7 @@
 //! What stands in a build with some operators for those that it was built without.
 
-use super::{BindContext, Choice, Execute, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Tensor};
 
 /// An operator that only says that it is not there.

@@ -3,38 +3,26 @@
 //! An operator's file says what it means (with the ONNX reference), its shape rule, its plain
 //! evaluation (the truth that its kernels are tested against), and how it is planned and bound to
 //! kernels. What nodes of a model file become which operators stands in the front end.
-//!
-//! From graph to machine in three steps. [`Operator::plan`] chooses a kernel and packs the
-//! weights: plain data that can be stored. [`Operator::bind`] turns that data into an
-//! [`Execute`]: the moment where names become function pointers and geometry is worked out.
-//! [`Execute::run`] does the work, without a heap allocation.
 
-use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::{EnumAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use skipstone_kernels::Isa;
-use skipstone_kernels::arena::{AlignedVec, Slab};
-use skipstone_kernels::gemm::Weights;
 
-use crate::bytes::Bytes;
-use crate::error::{Error, OpError};
-use crate::options::{Memory, Precision};
-use crate::tensor::{Element, Fact, Peek, Tensor};
-use crate::tuning::Tuning;
+use crate::error::OpError;
+use crate::operator::axes::{Axes, Left, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Operator, PlanContext, Semantics};
+use crate::tensor::{Fact, Tensor};
 
 pub mod accumulate;
 pub mod activate;
 pub mod argmax;
 mod arity;
 pub mod attention;
-pub mod axes;
 pub mod binary;
 pub mod bottleneck;
 pub mod broadcast;
 mod byte_conv;
-mod candidates;
 pub mod cast;
 #[cfg(test)]
 pub(crate) mod check;
@@ -55,7 +43,6 @@ pub mod gather_elements;
 pub mod group_norm;
 pub mod image;
 pub mod indexed;
-mod io;
 pub mod layernorm;
 pub mod look_up;
 pub mod masked;
@@ -98,257 +85,28 @@ pub(crate) mod walk;
 mod wide;
 pub mod window_pool;
 
-use axes::{Axes, Left, Nhwc};
-pub use candidates::{Candidate, Candidates, Task};
 pub use foreign::{FALLBACK, Foreign, ForeignOp};
-pub use io::{Io, Operands, Place, Port};
 
-/// What every operator answers.
-pub trait Operator {
-    /// Name as `inspect` and the profile print it, such as `Conv`.
-    fn name(&self) -> &str;
-
-    /// Shape rule: the facts of the results.
-    ///
-    /// # Errors
-    /// The rule that the inputs break.
-    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError>;
-
-    /// Multiply-adds of one run; 0 for what is not counted by convention.
-    fn macs(&self, _inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
-        0
-    }
-
-    /// Work of one run: multiply-adds, and elements read and written. What [`Limits`](crate::Limits) bound.
-    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
-        self.macs(inputs, outputs).saturating_add(elements_of(inputs)).saturating_add(elements_of(outputs))
-    }
-
-    /// Position of the input whose bytes the (only) result shares unchanged, as a reshape's
-    /// does: such a step costs nothing and is left out of the plan.
-    fn alias(&self, _inputs: &[&Fact]) -> Option<usize> {
-        None
-    }
-
-    /// Chooses the kernel and packs constant inputs.
-    ///
-    /// # Errors
-    /// Types or attributes that no kernel takes.
-    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError>;
-
-    /// Makes the choice executable. Cheap: nothing is packed or copied here.
-    ///
-    /// # Errors
-    /// A kernel name that this build does not have.
-    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError>;
-}
-
-/// What an operator means, for passes and tests. What only runs packages never asks, so the linker leaves it out there.
-pub trait Semantics {
-    /// Plain evaluation, written to be read: the reference of tests, and what folds constants.
-    ///
-    /// # Errors
-    /// Values that the operator cannot take, such as an index out of range.
-    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError>;
-
-    /// What the axes of the only result follow; by default nothing, and passes leave the operator as it is.
-    ///
-    /// Where an attribute holds a length along a linked axis, [`narrowed`](Self::narrowed) changes it.
-    fn axes(&self, _inputs: &[&Fact]) -> Axes {
-        Axes::unknown()
-    }
-
-    /// The operator for what is left of a linked axis, in the first operand that has it and in the result; `None` where
-    /// it stays as it is.
-    fn narrowed(&self, _from: Left<'_>, _to: Left<'_>) -> Option<Op> {
-        None
-    }
-
-    /// What becomes of it where images lie in NHWC; a function of one element of every operand need not tell.
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        Nhwc::Never
-    }
-}
-
-/// Elements of all these tensors.
-fn elements_of(facts: &[&Fact]) -> u64 {
-    facts.iter().fold(0, |sum, fact| sum.saturating_add(fact.shape.elements() as u64))
-}
-
-/// The product of these counts, at most the largest number.
-fn count(counts: &[usize]) -> u64 {
-    counts.iter().fold(1, |all, &size| all.saturating_mul(size as u64))
-}
-
-/// What [`Operator::plan`] may look at.
-pub struct PlanContext<'a> {
-    /// Facts of the inputs.
-    pub inputs: Vec<&'a Fact>,
-    /// Facts of the results.
-    pub outputs: Vec<&'a Fact>,
-    /// Data of those inputs that are constants.
-    pub constants: Vec<Option<&'a Tensor>>,
-    /// What a package holds of this step's weights, in place of their data.
-    pub packing: Option<&'a Packing>,
-    /// Measured times of kernels, if kernels are chosen by them.
-    pub tuning: Option<&'a Tuning>,
-    /// Where packed weights go.
-    pub slab: &'a RefCell<Slab>,
-    /// Instruction set to choose for.
-    pub isa: Isa,
-    /// Memory against speed.
-    pub memory: Memory,
-    /// How weights are stored.
-    pub precision: Precision,
-    /// Threads the plan will be run with.
-    pub threads: usize,
-}
-
-impl<'a> PlanContext<'a> {
-    /// How the weights of a product are stored.
-    fn weights(&self) -> Weights {
-        match self.precision {
-            Precision::F32 => Weights::F32,
-            Precision::F16 => Weights::F16,
+/// An [`Op`] as one of its traits. A trait each: a library that only runs packages has no table of [`Semantics`], and so
+/// the linker leaves out what is only reached by it.
+macro_rules! view {
+    ($name:ident(& $($mutable:ident)?) -> $trait:ty, [$($variant:ident)*]) => {
+        impl Op {
+            fn $name(&$($mutable)? self) -> &$($mutable)? $trait {
+                match self {
+                    $(
+                        #[cfg(any(not(operator_subset), $variant))]
+                        Self::$variant(op) => op,
+                    )*
+                    #[cfg(any(not(operator_subset), Foreign))]
+                    Self::Foreign(op) => op,
+                    // A type without bytes: nothing is allocated.
+                    #[cfg(operator_subset)]
+                    _ => Box::leak(Box::new(missing::Missing)),
+                }
+            }
         }
-    }
-
-    /// Whether input `position` is a constant, packed or not.
-    fn is_constant(&self, position: usize) -> bool {
-        let packed = self.packing.is_some_and(|packing| packing.absorbed.contains(&position));
-        packed || self.constants.get(position).is_some_and(Option::is_some)
-    }
-
-    /// The elements of input `position`, a constant.
-    fn constant<T: Element>(&self, position: usize) -> Result<&'a [T], OpError> {
-        let tensor = self.constants.get(position).copied().flatten();
-        tensor.and_then(Tensor::elements).ok_or(OpError::Operand(position))
-    }
-
-    /// The elements of input `position`, a constant, wherever they lie.
-    fn peek<T: Element>(&self, position: usize) -> Result<Peek<'a, T>, OpError> {
-        let tensor = self.constants.get(position).copied().flatten();
-        tensor.and_then(Tensor::peek).ok_or(OpError::Operand(position))
-    }
-
-    /// Zeros, for packed weights.
-    fn room(&self, len: usize) -> Result<AlignedVec<u8>, OpError> {
-        self.slab.borrow_mut().try_zeroed(len).ok_or_else(|| OpError::no_memory(len))
-    }
-
-    /// The packed constant `role`, which is `len` bytes: what `write` makes of the weights, or what a package holds.
-    fn pack(
-        &self,
-        role: usize,
-        len: usize,
-        write: impl FnOnce(&mut [u8]) -> Result<(), OpError>,
-    ) -> Result<Bytes, OpError> {
-        let Some(packing) = self.packing else {
-            let mut bytes = self.room(len)?;
-            write(&mut bytes)?;
-            return Ok(bytes.into());
-        };
-        let held = packing.packed.get(role).filter(|bytes| bytes.len() == len);
-        held.cloned().ok_or_else(|| OpError::Value(format!("no packed weights of {len} bytes in the package")))
-    }
-}
-
-/// The weights of a step in the form of a kernel, as a package holds them.
-#[derive(Clone)]
-pub struct Packing {
-    /// As [`Choice::form`].
-    pub form: String,
-    /// As [`Choice::packed`].
-    pub packed: Vec<Bytes>,
-    /// As [`Choice::absorbed`].
-    pub absorbed: Vec<usize>,
-}
-
-impl Packing {
-    /// Refuses the choice of a kernel that reads another form.
-    pub(crate) fn check(&self, choice: &Choice, node: &str) -> Result<(), Error> {
-        let same = choice.form.as_ref() == Some(&self.form) && choice.packed.len() == self.packed.len();
-        if same && choice.absorbed == self.absorbed {
-            return Ok(());
-        }
-        Err(Error::Invalid {
-            code: "package.target",
-            message: format!(
-                "node '{node}' was packed for {}, this version would run {}; compile the package again",
-                self.form, choice.kernel
-            ),
-        })
-    }
-}
-
-/// Zeros among the weights of a convolution or product.
-#[derive(Clone, Copy, Debug)]
-pub struct Zeros {
-    /// The share of the weights that are zero.
-    pub share: f64,
-    /// Modeled time of the best kernel for dense weights by that of the best one for sparse weights; 0 if there is none.
-    pub gain: f64,
-}
-
-/// A kernel chosen for a step, with what it needs: plain data.
-#[derive(Clone, Default)]
-pub struct Choice {
-    /// Name in the kernel family's table, as printed.
-    pub kernel: String,
-    /// What is zero of the weights; `None` if nothing is, or if they were packed before.
-    pub zeros: Option<Zeros>,
-    /// What it was chosen from; empty if there was no choice, or if there is no tuning.
-    pub candidates: Candidates,
-    /// Constants in the kernel's own form, by role.
-    pub packed: Vec<Bytes>,
-    /// Name of the packed form, which is that of a kernel: this one, or one that every CPU of the instruction set has.
-    /// `None` where CPUs of one instruction set pack differently: then no package holds that form.
-    pub form: Option<String>,
-    /// Positions of inputs whose constants were packed and need not be kept beside.
-    pub absorbed: Vec<usize>,
-    /// Scratch that the kernel wants for the time of the step, in bytes.
-    pub scratch: usize,
-}
-
-/// What [`Operator::bind`] may look at.
-pub struct BindContext<'a> {
-    /// Facts of the inputs.
-    pub inputs: Vec<&'a Fact>,
-    /// Facts of the results.
-    pub outputs: Vec<&'a Fact>,
-    /// Data of those inputs that are constants and were not absorbed.
-    pub constants: Vec<Option<&'a Tensor>>,
-    /// Positions of inputs that were packed.
-    pub absorbed: &'a [usize],
-    /// The kernel's name from the [`Choice`].
-    pub kernel: &'a str,
-    /// Instruction set of the plan.
-    pub isa: Isa,
-}
-
-impl BindContext<'_> {
-    /// Whether input `index` was packed when the step was planned.
-    #[must_use]
-    pub fn absorbed(&self, index: usize) -> bool {
-        self.absorbed.contains(&index)
-    }
-}
-
-/// A step that can be run.
-pub trait Execute: Send + Sync {
-    /// Reads the step's operands and writes its results. Native steps allocate nothing.
-    ///
-    /// # Errors
-    /// [`OpError::Operand`] for a plan that does not fit, [`OpError::Value`] for values the
-    /// operator cannot take.
-    fn run(&self, io: &mut Io<'_, '_>) -> Result<(), OpError>;
-}
-
-/// Any closure over [`Io`] is a step: most bindings are just that.
-impl<F: Fn(&mut Io<'_, '_>) -> Result<(), OpError> + Send + Sync> Execute for F {
-    fn run(&self, io: &mut Io<'_, '_>) -> Result<(), OpError> {
-        self(io)
-    }
+    };
 }
 
 macro_rules! operators {
@@ -370,33 +128,11 @@ macro_rules! operators {
                     Self::Foreign(_) => "Foreign",
                 }
             }
-
-            fn operator(&self) -> &dyn Operator {
-                match self {
-                    $(
-                        #[cfg(any(not(operator_subset), $variant))]
-                        Self::$variant(op) => op,
-                    )*
-                    #[cfg(any(not(operator_subset), Foreign))]
-                    Self::Foreign(op) => op,
-                    #[cfg(operator_subset)]
-                    _ => &missing::Missing,
-                }
-            }
-
-            fn semantics(&self) -> &dyn Semantics {
-                match self {
-                    $(
-                        #[cfg(any(not(operator_subset), $variant))]
-                        Self::$variant(op) => op,
-                    )*
-                    #[cfg(any(not(operator_subset), Foreign))]
-                    Self::Foreign(op) => op,
-                    #[cfg(operator_subset)]
-                    _ => &missing::Missing,
-                }
-            }
         }
+
+        view!(operator(&) -> dyn Operator, [$($variant)*]);
+        view!(semantics(&) -> dyn Semantics, [$($variant)*]);
+        view!(semantics_mut(&mut) -> dyn Semantics, [$($variant)*]);
 
         /// Numbers and names of the operators, as packages store them.
         #[cfg(test)]
@@ -596,11 +332,14 @@ impl Semantics for Op {
     fn axes(&self, inputs: &[&Fact]) -> Axes {
         self.semantics().axes(inputs)
     }
-    fn narrowed(&self, from: Left<'_>, to: Left<'_>) -> Option<Op> {
-        self.semantics().narrowed(from, to)
+    fn narrow(&mut self, from: Left<'_>, to: Left<'_>) {
+        self.semantics_mut().narrow(from, to);
     }
-    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
-        self.semantics().nhwc(inputs)
+    fn nhwc(&self) -> Nhwc {
+        self.semantics().nhwc()
+    }
+    fn turn_to_nhwc(&mut self) {
+        self.semantics_mut().turn_to_nhwc();
     }
 }
 

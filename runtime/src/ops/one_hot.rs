@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
 use super::gather::{Indices, index_type, resolve};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A new axis of `depth`, which holds `on` at the index (i64 or i32) and `off` elsewhere. An

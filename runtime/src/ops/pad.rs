@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::copy::fill;
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, Nhwc};
 use super::number::{by_width, filled, words};
 use super::strided::{BoxCopy, signed};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, MAX_RANK, Shape, Tensor};
 
 /// What the added elements are.
@@ -162,13 +162,13 @@ impl Semantics for Pad {
         Axes::except(Elements::Mixed, inputs, &padded)
     }
 
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        match *self.pads.as_slice() {
-            [batch, channels, rows, columns] => {
-                Nhwc::Can(Self { pads: vec![batch, rows, columns, channels], ..self.clone() }.into())
-            }
-            _ => Nhwc::Never,
-        }
+    fn nhwc(&self) -> Nhwc {
+        if self.pads.len() == 4 { Nhwc::Can } else { Nhwc::Never }
+    }
+
+    fn turn_to_nhwc(&mut self) {
+        // The channels go behind rows and columns.
+        self.pads[1..].rotate_left(1);
     }
 }
 

@@ -9,11 +9,11 @@ use skipstone_kernels::pool::{PoolFn, PoolShape, pool};
 use skipstone_kernels::qpool;
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, Link, Nhwc};
 use super::cast::Cast;
 use super::image::{Image, Layout};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Link, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A pooling with windows of equal size.
@@ -99,7 +99,7 @@ impl Operator for Pool {
 
     fn work(&self, _inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let [rows, columns] = self.kernel;
-        outputs.first().map_or(0, |y| super::count(&[rows, columns, y.shape.elements()]))
+        outputs.first().map_or(0, |y| saturating_product(&[rows, columns, y.shape.elements()]))
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -183,11 +183,15 @@ impl Semantics for Pool {
         Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
     }
 
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+    fn nhwc(&self) -> Nhwc {
         match self.layout {
-            Layout::Nchw => Nhwc::Must(Self { layout: Layout::Nhwc, ..self.clone() }.into()),
+            Layout::Nchw => Nhwc::Must,
             Layout::Nhwc => Nhwc::Never,
         }
+    }
+
+    fn turn_to_nhwc(&mut self) {
+        self.layout = Layout::Nhwc;
     }
 }
 

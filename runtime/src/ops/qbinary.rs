@@ -12,9 +12,9 @@ use skipstone_kernels::qmap::{self, Bytes, QBinaryFn};
 use skipstone_kernels::requantize::Requantize;
 
 use super::arity::exactly;
-use super::axes::Axes;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::Axes;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Addition or multiplication of unsigned bytes.

@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::conv::{ByteConv, ConvShape, Out, Packed};
 use skipstone_kernels::requantize::Requantize;
 
-use super::axes::{Axes, Elements, Link, Nhwc};
 use super::byte_conv::{self, WEIGHTS, X};
 use super::conv::Conv;
 use super::quantized::ByteTable;
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Link, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A quantized convolution.
@@ -156,11 +156,12 @@ impl Semantics for QConv {
         Axes::new(Elements::Mixed, [Link::same(0, 0, 0), Link::same(1, 0, channels)])
     }
 
-    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
-        match self.conv.nhwc(inputs) {
-            Nhwc::Must(Op::Conv(conv)) => Nhwc::Must(Self { conv, ..self.clone() }.into()),
-            _ => Nhwc::Never,
-        }
+    fn nhwc(&self) -> Nhwc {
+        self.conv.nhwc()
+    }
+
+    fn turn_to_nhwc(&mut self) {
+        self.conv.turn_to_nhwc();
     }
 }
 

@@ -8,11 +8,11 @@ use skipstone_kernels::pool::PoolFn;
 use skipstone_kernels::qpool::{self, Mean};
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, Link, Nhwc};
 use super::image::{Image, Layout};
 use super::pool::Pool;
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Link, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A pooling of unsigned bytes.
@@ -84,11 +84,12 @@ impl Semantics for QPool {
         Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
     }
 
-    fn nhwc(&self, inputs: &[&Fact]) -> Nhwc {
-        match self.pool.nhwc(inputs) {
-            Nhwc::Must(Op::Pool(pool)) => Nhwc::Must(Self { pool, ..self.clone() }.into()),
-            _ => Nhwc::Never,
-        }
+    fn nhwc(&self) -> Nhwc {
+        self.pool.nhwc()
+    }
+
+    fn turn_to_nhwc(&mut self) {
+        self.pool.turn_to_nhwc();
     }
 }
 

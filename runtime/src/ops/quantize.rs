@@ -9,11 +9,11 @@ use skipstone_kernels::qmap;
 use skipstone_kernels::requantize::Requantize;
 
 use super::arity::exactly;
-use super::axes::Axes;
 use super::number::{Number, filled, words};
 use super::quantized::{Channels, by_quantized, check_scales, flip, is_quantized, quantize};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::Axes;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// Operands: elements, scale, zero point.

@@ -13,13 +13,13 @@ use skipstone_kernels::middle_axis::MiddleAxis;
 use skipstone_kernels::reduce;
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, Link, Nhwc};
 use super::image::NHWC_AXIS;
 use super::number::Number;
 use super::walk::{Strides, Walk};
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Link, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A reduction.
@@ -226,15 +226,19 @@ impl Semantics for Reduce {
         Axes::new(Elements::Mixed, links)
     }
 
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        let mut axes: Vec<usize> = self.axes.iter().filter_map(|&axis| NHWC_AXIS.get(axis).copied()).collect();
-        axes.sort_unstable();
+    fn nhwc(&self) -> Nhwc {
+        let of_images = self.axes.iter().all(|&axis| axis < NHWC_AXIS.len());
         // What is left of the axes has to stay in order.
         let left = (0..4).filter(|axis| !self.axes.contains(axis)).map(|axis| NHWC_AXIS[axis]);
-        match axes.len() == self.axes.len() && (self.keep_dims || left.is_sorted()) {
-            true => Nhwc::Can(Self { axes, ..self.clone() }.into()),
+        match of_images && (self.keep_dims || left.is_sorted()) {
+            true => Nhwc::Can,
             false => Nhwc::Never,
         }
+    }
+
+    fn turn_to_nhwc(&mut self) {
+        self.axes.iter_mut().for_each(|axis| *axis = NHWC_AXIS[*axis]);
+        self.axes.sort_unstable();
     }
 }
 

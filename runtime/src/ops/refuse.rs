@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Tensor};
 
 /// An error, in the place of results. Its operand, which is not read, keeps it from being computed ahead of the run.

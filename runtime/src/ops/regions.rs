@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
 use crate::tensor::Tensor;
 use crate::tensor::{DType, Fact, Shape};
 
@@ -139,12 +139,12 @@ impl Regions {
         let along = |len: usize, size: usize, ends: usize| len.saturating_add(size.saturating_mul(ends));
         match self.kind {
             // Parts of a region overlap by the pixels at their ends.
-            RegionKind::MaxPool => super::count(&[regions, along(height, rows, 2), along(width, columns, 2)]),
+            RegionKind::MaxPool => saturating_product(&[regions, along(height, rows, 2), along(width, columns, 2)]),
             RegionKind::Align { samples: 0, .. } => {
-                super::count(&[regions.max(MAX_IMAGES), along(height, rows, 1), along(width, columns, 1)])
+                saturating_product(&[regions.max(MAX_IMAGES), along(height, rows, 1), along(width, columns, 1)])
             }
             RegionKind::Align { samples, .. } => {
-                super::count(&[regions, rows, columns, samples as usize, samples as usize])
+                saturating_product(&[regions, rows, columns, samples as usize, samples as usize])
             }
         }
     }
@@ -166,7 +166,7 @@ impl Regions {
             let image = image.ok_or_else(|| OpError::Value(format!("a region is of none of the {images} images")))?;
             let spans = [self.span(region[1], region[3], rows)?, self.span(region[0], region[2], columns)?];
             let samples = [spans[0].samples, spans[1].samples];
-            let reads = super::count(&[rows, columns, samples[0], samples[1]]);
+            let reads = saturating_product(&[rows, columns, samples[0], samples[1]]);
             left = left.checked_sub(reads).ok_or_else(|| OpError::Value("the regions are too large".into()))?;
             if samples[0].saturating_mul(samples[1]) > MAX_SAMPLES {
                 return Err(OpError::Value("a region is too large".into()));

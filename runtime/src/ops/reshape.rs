@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::axes::{Axes, Left};
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Left};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// A reshape to fixed dimensions.
@@ -57,7 +57,9 @@ impl Semantics for Reshape {
         inputs.first().map_or_else(Axes::unknown, |x| Axes::reshaped(&x.shape, &self.shape))
     }
 
-    fn narrowed(&self, _from: Left<'_>, to: Left<'_>) -> Option<Op> {
-        Some(Self { shape: to.shape(&self.shape)? }.into())
+    fn narrow(&mut self, _from: Left<'_>, to: Left<'_>) {
+        if let Some(shape) = to.shape(&self.shape) {
+            self.shape = shape;
+        }
     }
 }

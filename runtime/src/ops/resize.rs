@@ -12,10 +12,10 @@ use skipstone_kernels::pool::ImageShape;
 use skipstone_kernels::resize::{LinearAxis, NearestAxis, resize_linear, resize_nearest};
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, Link, Nhwc};
 use super::image::{Image, Layout};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Link, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// How a place between pixels becomes a number.
@@ -245,11 +245,15 @@ impl Semantics for Resize {
         Axes::new(Elements::Mixed, [0, channels].map(|axis| Link::same(0, axis, axis)))
     }
 
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+    fn nhwc(&self) -> Nhwc {
         match self.layout {
-            Layout::Nchw => Nhwc::Can(Self { layout: Layout::Nhwc, ..self.clone() }.into()),
+            Layout::Nchw => Nhwc::Can,
             Layout::Nhwc => Nhwc::Never,
         }
+    }
+
+    fn turn_to_nhwc(&mut self) {
+        self.layout = Layout::Nhwc;
     }
 }
 

@@ -7,11 +7,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, Nhwc};
 use super::image::NHWC_AXIS;
 use super::resize::{Coordinates, Rounding, nearest, place};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// How a place between elements becomes one.
@@ -183,7 +183,7 @@ impl Operator for ResizeAxis {
 
     /// At most four terms for each element, of the input where an antialiasing filter widens.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
-        super::elements_of(inputs).saturating_add(super::elements_of(outputs)).saturating_mul(4)
+        elements_of(inputs).saturating_add(elements_of(outputs)).saturating_mul(4)
     }
 
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
@@ -254,11 +254,12 @@ impl Semantics for ResizeAxis {
         Axes::except(Elements::Mixed, inputs, &[self.axis])
     }
 
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        match NHWC_AXIS.get(self.axis) {
-            Some(&axis) => Nhwc::Can(Self { axis, ..self.clone() }.into()),
-            None => Nhwc::Never,
-        }
+    fn nhwc(&self) -> Nhwc {
+        if self.axis < NHWC_AXIS.len() { Nhwc::Can } else { Nhwc::Never }
+    }
+
+    fn turn_to_nhwc(&mut self) {
+        self.axis = NHWC_AXIS[self.axis];
     }
 }
 

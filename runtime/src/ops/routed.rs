@@ -14,8 +14,8 @@ use skipstone_kernels::conv::{self, Conv as Operands, ConvShape, FLOATS, Filters
 use skipstone_kernels::epilogue::Epilogue;
 
 use super::gather::{index_type, resolve};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Inputs: rows `[groups, m, k]`, indices `[groups]` (i64 or i32, from the end where negative), matrices
@@ -120,7 +120,7 @@ impl Operator for Routed {
     }
 
     fn macs(&self, inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
-        self.sizes(inputs).map_or(0, |s| super::count(&[s.groups, s.m, s.k, s.n]))
+        self.sizes(inputs).map_or(0, |s| saturating_product(&[s.groups, s.m, s.k, s.n]))
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
 use crate::tensor::Tensor;
 use crate::tensor::{DType, Fact, Shape};
 
@@ -194,7 +194,7 @@ impl Operator for Sample {
 
     /// The place and weight of a tap take longer than its product.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
-        self.macs(inputs, outputs).saturating_mul(4).saturating_add(super::elements_of(inputs))
+        self.macs(inputs, outputs).saturating_mul(4).saturating_add(elements_of(inputs))
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {

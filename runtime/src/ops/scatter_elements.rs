@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::gather::{Indices, index_type, resolve};
 use super::walk::Walk;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A copy of x with `y[.., indices[.., i, ..], ..] = updates[.., i, ..]`; inputs are x, the

@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::axes::Axes;
-use super::walk::{Walk, broadcast_shape};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use super::walk::Walk;
 use crate::error::OpError;
-use crate::tensor::{DType, Fact, Tensor};
+use crate::operator::axes::Axes;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// `y = condition ? a : b`; inputs in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl Operator for Select {
         if a.dtype != b.dtype {
             return Err(OpError::Type { index: 2, got: b.dtype, want: "the type of the second input" });
         }
-        Ok(vec![Fact::new(a.dtype, broadcast_shape(&[&condition.shape, &a.shape, &b.shape])?)])
+        Ok(vec![Fact::new(a.dtype, Shape::broadcast(&[&condition.shape, &a.shape, &b.shape])?)])
     }
 
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -5,11 +5,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, How, Left, Link, Nhwc};
 use super::image::NHWC_AXIS;
 use super::strided::{BoxCopy, signed};
-use super::{BindContext, Choice, Execute, Io, Op, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, How, Left, Link, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// A slice of one axis: the result's index `i` is the input's `start + i * step`.
@@ -131,19 +131,19 @@ impl Semantics for Slice {
         axes
     }
 
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
-        match NHWC_AXIS.get(self.axis) {
-            Some(&axis) => Nhwc::Can(Self { axis, ..*self }.into()),
-            None => Nhwc::Never,
-        }
+    fn nhwc(&self) -> Nhwc {
+        if self.axis < NHWC_AXIS.len() { Nhwc::Can } else { Nhwc::Never }
     }
 
-    fn narrowed(&self, from: Left<'_>, to: Left<'_>) -> Option<Op> {
-        if to.axis != self.axis {
-            return None;
+    fn turn_to_nhwc(&mut self) {
+        self.axis = NHWC_AXIS[self.axis];
+    }
+
+    fn narrow(&mut self, from: Left<'_>, to: Left<'_>) {
+        if to.axis == self.axis {
+            self.start = from.indices.iter().filter(|&&index| index < self.start).count();
+            self.len = to.indices.len();
         }
-        let start = from.indices.iter().filter(|&&index| index < self.start).count();
-        Some(Self { start, len: to.indices.len(), ..*self }.into())
     }
 }
 

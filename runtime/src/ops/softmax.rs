@@ -10,10 +10,10 @@ use skipstone_kernels::middle_axis::MiddleAxis;
 use skipstone_kernels::softmax;
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, Nhwc};
 use super::image::NHWC_AXIS;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Nhwc};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Softmax of f32 over axes that lie side by side.
@@ -98,11 +98,15 @@ impl Semantics for Softmax {
         Axes::except(Elements::Mixed, inputs, &self.axes)
     }
 
-    fn nhwc(&self, _inputs: &[&Fact]) -> Nhwc {
+    fn nhwc(&self) -> Nhwc {
         match self.axes.as_slice() {
-            [axis @ 0..4] => Nhwc::Can(Self { axes: vec![NHWC_AXIS[*axis]], ..self.clone() }.into()),
+            [0..4] => Nhwc::Can,
             _ => Nhwc::Never,
         }
+    }
+
+    fn turn_to_nhwc(&mut self) {
+        self.axes.iter_mut().for_each(|axis| *axis = NHWC_AXIS[*axis]);
     }
 }
 

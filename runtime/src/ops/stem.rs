@@ -13,8 +13,8 @@ use super::float_conv::{self, Bound};
 use super::image::{Image, Layout};
 use super::roles::Roles;
 use super::transpose::Transpose;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A convolution from NCHW to NHWC.

@@ -5,9 +5,9 @@ use half::f16;
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::gemm::{Packed, Weights, halve};
 
-use super::{Io, PlanContext};
 use crate::bytes::Bytes;
 use crate::error::OpError;
+use crate::operator::{Io, PlanContext};
 
 /// The packed constant `role`: the `len` elements that `pack` makes of input `position`, stored like this.
 pub(super) fn store(

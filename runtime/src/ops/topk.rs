@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::number::Number;
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
 use crate::tensor::{DType, Fact, Shape, Tensor, elements};
 
 /// The `k` best along an axis: values, and indices as i64.
@@ -129,7 +129,7 @@ impl Operator for TopK {
     /// A selection along the axis, and a sort of the best.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let levels = u64::from(self.k.max(1).ilog2()) + 1;
-        let (all, best) = (super::elements_of(inputs), super::elements_of(outputs));
+        let (all, best) = (elements_of(inputs), elements_of(outputs));
         all.saturating_mul(8).saturating_add(best.saturating_mul(4 * levels))
     }
 

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::transpose::{Permutation, transpose};
 
 use super::arity::exactly;
-use super::axes::{Axes, Elements, Link};
 use super::walk::Walk;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::{Axes, Elements, Link};
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, MAX_RANK, Shape, Tensor};
 
 /// Axis `i` of the result is axis `axes[i]` of the input.

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::number::Number;
 use super::number::{filled, words};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{
+    BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of, saturating_product,
+};
 use crate::tensor::Tensor;
 use crate::tensor::{DType, Fact, Shape};
 
@@ -213,7 +215,7 @@ impl Operator for Trees {
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let rows = inputs.first().and_then(|x| x.shape.first()).copied().unwrap_or(0);
         let of_row = self.deepest().saturating_add(self.weights.len()).saturating_add(self.roots.len());
-        super::count(&[rows, of_row]).saturating_add(super::elements_of(outputs))
+        saturating_product(&[rows, of_row]).saturating_add(elements_of(outputs))
     }
 
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -7,11 +7,11 @@ use skipstone_kernels::activation::scalar::erf;
 use skipstone_kernels::unary::{self, UnaryFn};
 
 use super::arity::exactly;
-use super::axes::Axes;
 use super::number::is_float;
 use super::wide::{CHUNK, Wide, by_wide};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::axes::Axes;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// A function of one element.

@@ -13,8 +13,8 @@ use skipstone_kernels::gemm::{self, Gemm, Packed, Variant, Weights};
 
 use super::arity::exactly;
 use super::stored::{part, read, store};
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Pixels that are computed at a time: a multiple of what the products' tiles have.
@@ -255,8 +255,8 @@ impl Operator for VolumeConv {
         let (Ok(s), [x, ..], [y]) = (self.sizes(inputs), inputs, outputs) else { return 0 };
         let (in_c, out_c) = s.group(self.groups);
         match self.transposed {
-            true => super::count(&[x.shape.elements(), out_c, s.taps]),
-            false => super::count(&[y.shape.elements(), in_c, s.taps]),
+            true => saturating_product(&[x.shape.elements(), out_c, s.taps]),
+            false => saturating_product(&[y.shape.elements(), in_c, s.taps]),
         }
     }
 

@@ -6,28 +6,6 @@ use crate::tensor::{MAX_RANK, Shape};
 /// Strides of an operand along the axes of an output, in elements.
 pub(crate) type Strides = heapless::Vec<usize, MAX_RANK>;
 
-/// The shape that all of `shapes` broadcast to: aligned at the last axis, an axis of 1 or a
-/// missing one repeated.
-pub(crate) fn broadcast_shape(shapes: &[&Shape]) -> Result<Shape, OpError> {
-    let rank = shapes.iter().map(|s| s.rank()).max().unwrap_or(0);
-    let mut dims = heapless::Vec::<usize, MAX_RANK>::new();
-    for axis in 0..rank {
-        let mut joint = 1;
-        for shape in shapes {
-            let dim = (axis + shape.rank()).checked_sub(rank).map_or(1, |i| shape[i]);
-            if dim != 1 && joint != 1 && dim != joint {
-                return Err(OpError::shapes("these shapes do not broadcast", shapes));
-            }
-            if dim != 1 {
-                joint = dim;
-            }
-        }
-        // Cannot be full: a shape has at most MAX_RANK axes.
-        let _ = dims.push(joint);
-    }
-    Shape::new(&dims)
-}
-
 /// Strides of a dense operand of shape `from` along the axes of `to`, 0 where it is repeated.
 ///
 /// `from` must broadcast to `to`.
@@ -107,16 +85,6 @@ mod tests {
 
     fn shape(dims: &[usize]) -> Shape {
         Shape::new(dims).unwrap()
-    }
-
-    #[test]
-    fn shapes_align_at_the_last_axis() {
-        let of = |a: &[usize], b: &[usize]| broadcast_shape(&[&shape(a), &shape(b)]).map(|s| s.to_vec()).ok();
-        assert_eq!(of(&[2, 3], &[3]), Some(vec![2, 3]));
-        assert_eq!(of(&[2, 1, 4], &[3, 1]), Some(vec![2, 3, 4]));
-        assert_eq!(of(&[], &[5]), Some(vec![5]));
-        assert_eq!(of(&[0], &[1]), Some(vec![0]));
-        assert_eq!(of(&[2], &[3]), None);
     }
 
     #[test]

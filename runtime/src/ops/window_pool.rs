@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
-use super::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::error::OpError;
+use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// How a window becomes one element.
@@ -164,7 +164,7 @@ impl Operator for WindowPool {
         let ([x], [y, ..]) = (inputs, outputs) else { return 0 };
         let inside = |axis: usize| self.kernel[axis].min(x.shape.get(axis + 2).copied().unwrap_or(0)).max(1);
         let of_tap = if matches!(self.of, Of::Lp(_)) { 16 } else { 4 };
-        super::count(&[of_tap, y.shape.elements(), inside(0), inside(1), inside(2)])
+        saturating_product(&[of_tap, y.shape.elements(), inside(0), inside(1), inside(2)])
     }
 
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {

@@ -16,7 +16,8 @@ use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::graph::{Block, Graph, MAX_DEPTH, Node, ValueId, Variable};
 use crate::info::{Info, PackedFor};
-use crate::ops::{Choice, Op, Packing};
+use crate::operator::{Choice, Packing};
+use crate::ops::Op;
 use crate::tensor::{Fact, Tensor};
 
 /// Most bytes that all tensors of a graph may take together.

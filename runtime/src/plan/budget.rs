@@ -4,8 +4,9 @@ use super::{Plan, Port};
 use crate::error::Result;
 use crate::graph::{Graph, Node};
 use crate::limits::{Limits, check};
+use crate::operator::{Operator, Place};
+use crate::ops::Op;
 use crate::ops::control::Control;
-use crate::ops::{Op, Operator, Place};
 
 impl Limits {
     /// Checks a graph before it is planned.

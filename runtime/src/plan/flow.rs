@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::ops::Place;
+use crate::operator::Place;
 use crate::ops::control::Slices;
 
 /// What a step does with the steps behind it.

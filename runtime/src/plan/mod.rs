@@ -2,9 +2,10 @@
 //!
 //! Planning turns a Graph into a list of steps. Every step's kernel is chosen and its weights
 //! are packed, once; every tensor gets its place in one arena, known before the first run. A
-//! Plan is plain data: `inspect` prints it, a package stores it, [`Program`] makes it run.
+//! Plan is plain data: `inspect` prints it, [`Program`] makes it run.
 
 mod budget;
+mod draft;
 mod flow;
 mod memory;
 mod planner;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use skipstone_kernels::Isa;
 
-pub use crate::ops::Port;
+pub use crate::operator::Port;
 pub use crate::options::Target;
 pub use crate::tuning::{Measured, Timed, Tuning};
 pub use flow::{Arm, Branch, Flow, Move, Repeat};
@@ -21,7 +22,8 @@ pub use memory::{ALIGNMENT, Layout, Request};
 
 use crate::error::Result;
 use crate::graph::{Graph, Removed};
-use crate::ops::{BindContext, Choice, Execute, Io, Op, Operands, Operator, Packing, Place};
+use crate::operator::{BindContext, Choice, Execute, Io, Operands, Operator, Packing, Place};
+use crate::ops::Op;
 use crate::tensor::{Fact, Tensor};
 
 /// One kernel call, or a branch or loop over the steps behind it.
@@ -106,8 +108,8 @@ impl Plan {
     }
 
     /// As [`new`](Self::new), with the weights of some nodes packed already: `packings[i]` is for node `i` of the walk
-    /// through the graph, blocks included. Where there
-    /// is a tuning, kernels are chosen by it, and every choice lists its candidates.
+    /// through the graph, blocks included. Where there is a tuning, kernels are chosen by it, and every choice lists its
+    /// candidates.
     ///
     /// # Errors
     /// As for [`new`](Self::new); `package.target` where the weights were packed for a kernel that the node cannot be

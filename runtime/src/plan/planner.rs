@@ -8,18 +8,18 @@
 //! - the result of a branch has one place, from the branch on: the step of an arm that computes it writes it there.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 
 use skipstone_kernels::arena::Slab;
 
-use super::flow::{Arm, Branch, Flow, Move, Repeat};
-use super::{Plan, Port, Request, Step, Target, Tuning, Variable, memory};
+use super::draft::{ArmDraft, Draft, Draw, FlowDraft, RepeatDraft};
+use super::{Plan, Request, Target, Tuning};
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::graph::{Block, Graph, Node, ValueId};
 use crate::limits;
-use crate::ops::control::{Control, Loop, Slices};
-use crate::ops::{Choice, Op, Operands, Operator, Packing, Place, PlanContext};
+use crate::operator::{Choice, Operator, Packing, PlanContext};
+use crate::ops::Op;
+use crate::ops::control::{Control, Loop};
 use crate::options::Memory;
 use crate::tensor::Tensor;
 
@@ -32,92 +32,61 @@ const PACKED_BYTES: usize = 64 << 20;
 /// the bytes that may be kept.
 const PACKED_AGAIN: usize = 16;
 
+/// What the planner knows of a value.
+#[derive(Clone)]
+pub(super) struct Held {
+    /// The value whose bytes it shares: itself, but for the results of aliases.
+    pub root: ValueId,
+    /// How often it or an alias of it is read.
+    readers: usize,
+    /// Packed forms of a constant that several nodes read.
+    forms: Vec<Bytes>,
+    /// Its place in the arena, once a step writes it.
+    pub request: Option<usize>,
+}
+
 /// A plan under construction.
 pub(super) struct Planner<'a> {
-    graph: Graph,
+    pub graph: Graph,
     /// Of one run.
-    work: u64,
-    target: Target,
+    pub work: u64,
+    pub target: Target,
     packings: &'a [Option<Packing>],
     tuning: Option<&'a Tuning>,
     slab: RefCell<Slab>,
     /// For weights that several nodes read: blocks on their own, most of which are given up at once.
     apart: RefCell<Slab>,
-    /// For every value, the value whose bytes it shares: itself, but for the results of aliases.
-    roots: Vec<ValueId>,
-    /// For every value, how often it or an alias of it is read.
-    readers: Vec<usize>,
-    /// For every constant that several nodes read, its packed forms.
-    forms: Vec<Vec<Bytes>>,
+    /// By id.
+    pub values: Vec<Held>,
     /// Bytes of packed weights, and of those that are kept.
     packed: usize,
     kept: usize,
     most_kept: usize,
-    requests: Vec<Request>,
-    request_of: Vec<Option<usize>>,
+    pub requests: Vec<Request>,
     /// For every request, how many loops are around what it is for.
     depths: Vec<usize>,
     /// For every loop around the present node, the requests from around it that it reads.
     loops: Vec<Vec<usize>>,
-    steps: Vec<Draft>,
+    pub steps: Vec<Draft>,
     /// Nodes seen so far.
     nodes: usize,
 }
 
-/// A step whose operands have no places yet.
-struct Draft {
-    node: Node,
-    choice: Choice,
-    scratch: Option<usize>,
-    flow: Option<FlowDraft>,
-}
-
-/// As [`Flow`], of values and requests.
-enum FlowDraft {
-    Branch { condition: ValueId, arms: [ArmDraft; 2] },
-    Repeat(Box<RepeatDraft>),
-}
-
-/// The first step that is not of the arm, and results to be moved to requests.
-struct ArmDraft {
-    end: usize,
-    moves: Vec<(ValueId, usize)>,
-}
-
-struct RepeatDraft {
-    op: Loop,
-    end: usize,
-    parameters: Vec<usize>,
-    results: Vec<ValueId>,
-    start: Vec<(ValueId, usize)>,
-    scanned: Vec<(ValueId, usize, Slices)>,
-    collected: Vec<(ValueId, usize, Slices)>,
-    next: Vec<Draw>,
-}
-
-/// A move behind an iteration.
-enum Draw {
-    /// Of a value to a request,
-    Value(ValueId, usize),
-    /// or between requests.
-    Request(usize, usize),
-}
-
 impl<'a> Planner<'a> {
     pub fn new(graph: Graph, target: Target, packings: &'a [Option<Packing>], tuning: Option<&'a Tuning>) -> Self {
-        let roots = alias_roots(&graph);
+        let held = |root| Held { root, readers: 0, forms: Vec::new(), request: None };
+        let mut values: Vec<Held> = alias_roots(&graph).into_iter().map(held).collect();
+        let mut read = |id: ValueId| {
+            let root = values[id.0].root;
+            values[root.0].readers += 1;
+        };
+        graph.nodes.iter().for_each(|node| node.for_each_read(&mut read));
+        graph.outputs.iter().for_each(|(_, id)| read(*id));
         let work = super::budget::work(&graph);
-        let mut readers = vec![0; roots.len()];
-        for node in &graph.nodes {
-            node.for_each_read(&mut |id| readers[roots[id.0].0] += 1);
-        }
-        graph.outputs.iter().for_each(|(_, id)| readers[roots[id.0].0] += 1);
         let constants: usize =
             graph.values().iter().filter_map(|v| v.constant.as_ref()).map(|t| t.fact().bytes()).sum();
         let slab = RefCell::new(Slab::new(if target.memory == Memory::Fast { constants } else { 0 }));
         let most_kept = constants.saturating_mul(PACKED_PER_BYTE).saturating_add(PACKED_BYTES);
-        let request_of = vec![None; roots.len()];
-        let (requests, depths, loops, steps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self {
             graph,
             work,
@@ -126,17 +95,14 @@ impl<'a> Planner<'a> {
             tuning,
             slab,
             apart: RefCell::new(Slab::new(0)),
-            forms: vec![Vec::new(); roots.len()],
-            roots,
-            readers,
+            values,
             packed: 0,
             kept: 0,
             most_kept,
-            requests,
-            request_of,
-            depths,
-            loops,
-            steps,
+            requests: Vec::new(),
+            depths: Vec::new(),
+            loops: Vec::new(),
+            steps: Vec::new(),
             nodes: 0,
         }
     }
@@ -171,13 +137,12 @@ impl<'a> Planner<'a> {
     /// A kernel call.
     fn call(&mut self, node: Node, index: usize) -> Result<()> {
         let target = self.target;
-        let roots = node.inputs.iter().map(|id| self.roots[id.0].0);
-        let shared = roots.into_iter().find(|&root| {
-            let is_constant = self.graph.constant(ValueId(root)).is_some();
-            is_constant && (self.readers[root] > 1 || !self.forms[root].is_empty())
+        let shared = node.inputs.iter().map(|&id| self.root(id)).find(|&root| {
+            let held = &self.values[root.0];
+            self.graph.constant(root).is_some() && (held.readers > 1 || !held.forms.is_empty())
         });
         let cx = PlanContext {
-            constants: node.inputs.iter().map(|&id| constant(&self.graph, &self.roots, id)).collect(),
+            constants: node.inputs.iter().map(|&id| self.constant(id)).collect(),
             packing: self.packings.get(index).and_then(Option::as_ref),
             tuning: self.tuning,
             slab: if shared.is_some() { &self.apart } else { &self.slab },
@@ -194,9 +159,10 @@ impl<'a> Planner<'a> {
             None => self.keep(&mut choice.packed, shared)?,
         }
         for &position in &choice.absorbed {
-            let Some(root) = node.inputs.get(position).map(|id| self.roots[id.0]) else { continue };
-            self.readers[root.0] -= 1;
-            if self.readers[root.0] == 0 {
+            let Some(root) = node.inputs.get(position).map(|&id| self.root(id)) else { continue };
+            let readers = &mut self.values[root.0].readers;
+            *readers -= 1;
+            if *readers == 0 {
                 self.graph.release_constant(root);
             }
         }
@@ -215,10 +181,10 @@ impl<'a> Planner<'a> {
     }
 
     /// Counts packed weights; those of a constant that several nodes read are kept once where they are equal.
-    fn keep(&mut self, packed: &mut [Bytes], shared: Option<usize>) -> Result<()> {
+    fn keep(&mut self, packed: &mut [Bytes], shared: Option<ValueId>) -> Result<()> {
         for bytes in packed {
             self.packed = self.packed.saturating_add(bytes.len());
-            let forms = shared.and_then(|root| self.forms.get_mut(root));
+            let forms = shared.map(|root| &mut self.values[root.0].forms);
             match forms.as_ref().and_then(|forms| forms.iter().find(|form| form[..] == bytes[..])) {
                 Some(form) => *bytes = form.clone(),
                 None => {
@@ -264,9 +230,9 @@ impl<'a> Planner<'a> {
         written.sort_unstable();
         let mut moves = Vec::new();
         for (&id, &request) in values.iter().zip(results) {
-            let root = self.roots[id.0];
-            match self.request_of[root.0] {
-                None if written.binary_search(&root).is_ok() => self.request_of[root.0] = Some(request),
+            let root = self.root(id);
+            match &mut self.values[root.0].request {
+                held @ None if written.binary_search(&root).is_ok() => *held = Some(request),
                 _ => moves.push((id, request)),
             }
         }
@@ -283,7 +249,7 @@ impl<'a> Planner<'a> {
         let outputs: Vec<usize> = node.outputs.iter().map(|&id| self.write(id, at)).collect();
         let carried = 2..2 + count;
         for (&id, &request) in parameters[carried.clone()].iter().zip(&outputs) {
-            self.request_of[id.0] = Some(request);
+            self.values[id.0].request = Some(request);
         }
         let places: Vec<usize> = parameters.iter().map(|&id| self.write(id, at)).collect();
         let mut draft = RepeatDraft {
@@ -347,7 +313,7 @@ impl<'a> Planner<'a> {
         let mut given = parameters.to_vec();
         given.sort_unstable();
         for ((&id, &own), &place) in results.iter().skip(1).zip(&parameters[2..2 + count]).zip(&places[2..]) {
-            let root = self.roots[id.0];
+            let root = self.root(id);
             if root == own {
                 continue;
             }
@@ -373,151 +339,32 @@ impl<'a> Planner<'a> {
         self.requests.len() - 1
     }
 
+    fn root(&self, id: ValueId) -> ValueId {
+        self.values[id.0].root
+    }
+
+    /// The data of a value that is a constant; an alias of one has other dimensions, and is not.
+    fn constant(&self, id: ValueId) -> Option<&Tensor> {
+        (self.root(id) == id).then(|| self.graph.constant(id)).flatten().map(AsRef::as_ref)
+    }
+
     /// The request of a value that step `at` writes.
     fn write(&mut self, id: ValueId, at: usize) -> usize {
-        if let Some(request) = self.request_of[id.0] {
+        if let Some(request) = self.values[id.0].request {
             self.requests[request].last = self.requests[request].last.max(at);
             return request;
         }
         let request = self.request(self.graph.fact(id).bytes(), at);
-        self.request_of[id.0] = Some(request);
+        self.values[id.0].request = Some(request);
         request
     }
 
     /// Step `at` reads a value; every loop around it that the value is not of reads it in the next iteration, too.
     fn read(&mut self, id: ValueId, at: usize) {
-        let Some(request) = self.request_of[self.roots[id.0].0] else { return };
+        let Some(request) = self.values[self.root(id).0].request else { return };
         self.requests[request].last = self.requests[request].last.max(at);
         if let Some(outermost) = self.loops.get_mut(self.depths[request]) {
             outermost.push(request);
-        }
-    }
-
-    /// Places everything.
-    fn finish(self) -> Result<Plan> {
-        let Self { graph, target, roots, requests, request_of, steps: drafts, work, .. } = self;
-        let layout = memory::place(&requests);
-        let mut constants = Constants { indices: vec![None; roots.len()], tensors: Vec::new() };
-        let mut given = vec![None; roots.len()];
-        graph.inputs.iter().enumerate().for_each(|(at, id)| given[id.0] = Some(at));
-        let range = |request: usize| layout.range(request, requests[request].bytes);
-        let mut place = |id: ValueId| -> Result<Place> {
-            let root = roots[id.0];
-            if let Some(request) = request_of[root.0] {
-                return Ok(Place::Arena(range(request)));
-            }
-            if let Some(index) = given[root.0] {
-                return Ok(Place::Input(index));
-            }
-            let tensor = graph.constant(root);
-            let tensor = tensor.ok_or_else(|| Error::Internal(format!("nothing writes value {}", root.0)))?;
-            Ok(Place::Constant(constants.index(root, tensor)))
-        };
-
-        let inputs = graph.inputs.iter().enumerate().map(|(i, &id)| Port {
-            name: graph.value(id).name.clone(),
-            fact: graph.fact(id).clone(),
-            place: Place::Input(i),
-        });
-        let mut inputs: Vec<Port> = inputs.collect();
-        let held = inputs.split_off(inputs.len().saturating_sub(graph.variables.len()));
-        let variables = held.into_iter().zip(&graph.variables).map(|(port, variable)| Variable {
-            port,
-            initial: variable.initial.clone(),
-            next: variable.next,
-        });
-        let variables = variables.collect();
-        let outputs = graph
-            .outputs
-            .iter()
-            .map(|(name, id)| Ok(Port { name: name.clone(), fact: graph.fact(*id).clone(), place: place(*id)? }))
-            .collect::<Result<_>>()?;
-        let mut steps = Vec::with_capacity(drafts.len());
-        for (at, Draft { node, choice, scratch, flow }) in drafts.into_iter().enumerate() {
-            let mut operands = Operands { outputs: node.outputs.len(), ..Operands::default() };
-            for (position, &id) in node.inputs.iter().enumerate() {
-                let absorbed = choice.absorbed.contains(&position);
-                operands.inputs.push(if absorbed { Place::Arena(0..0) } else { place(id)? });
-            }
-            let written = node.outputs.iter().filter_map(|id| request_of[id.0]).chain(scratch);
-            operands.writes = written.map(range).collect();
-            let flow = flow.map(|flow| flow.placed(at, &operands, &mut place, &range)).transpose()?.map(Box::new);
-            let (inputs, outputs) = (graph.facts(&node.inputs), graph.facts(&node.outputs));
-            steps.push(Step {
-                macs: node.op.macs(&inputs, &outputs),
-                work: node.op.work(&inputs, &outputs),
-                inputs: inputs.into_iter().cloned().collect(),
-                outputs: outputs.into_iter().cloned().collect(),
-                name: node.name,
-                op: node.op,
-                choice,
-                operands,
-                flow,
-            });
-        }
-        Ok(Plan {
-            isa: target.isa,
-            inputs,
-            variables,
-            outputs,
-            steps,
-            constants: constants.tensors,
-            arena_bytes: layout.bytes,
-            arena_lower_bound: layout.lower_bound,
-            work,
-            warning: None,
-            removed: Vec::new(),
-        })
-    }
-}
-
-impl FlowDraft {
-    /// With places for values and requests; the step is the one at `at`.
-    fn placed(
-        self,
-        at: usize,
-        operands: &Operands,
-        place: &mut dyn FnMut(ValueId) -> Result<Place>,
-        range: &dyn Fn(usize) -> std::ops::Range<usize>,
-    ) -> Result<Flow> {
-        match self {
-            Self::Branch { condition, arms: [then, otherwise] } => {
-                let mut arm = |start: usize, arm: ArmDraft| -> Result<Arm> {
-                    let moves = arm.moves.into_iter().map(|(id, to)| Ok(Move { from: place(id)?, to: range(to) }));
-                    Ok(Arm { steps: start..arm.end, moves: moves.collect::<Result<_>>()? })
-                };
-                let middle = then.end;
-                let (then, otherwise) = (arm(at + 1, then)?, arm(middle, otherwise)?);
-                Ok(Flow::Branch(Branch { condition: place(condition)?, then, otherwise }))
-            }
-            Self::Repeat(draft) => {
-                let RepeatDraft { op, end, parameters, results, start, scanned, collected, next } = *draft;
-                let mut moved = |(id, to): (ValueId, usize)| Ok(Move { from: place(id)?, to: range(to) });
-                let start = start.into_iter().map(&mut moved).collect::<Result<_>>()?;
-                let next = next.into_iter().map(|draw| match draw {
-                    Draw::Value(id, to) => moved((id, to)),
-                    Draw::Request(from, to) => Ok(Move { from: Place::Arena(range(from)), to: range(to) }),
-                });
-                let next = next.collect::<Result<_>>()?;
-                let mut cut = |(id, to, slices): (ValueId, usize, Slices)| Ok((place(id)?, range(to), slices));
-                let scanned = scanned.into_iter().map(&mut cut).collect::<Result<_>>()?;
-                let collected = collected.into_iter().map(&mut cut).collect::<Result<_>>()?;
-                let given = |held: bool, at: usize| if held { operands.inputs.get(at).cloned() } else { None };
-                let goes_on = results.first().copied().ok_or_else(|| Error::Internal("a body gives nothing".into()))?;
-                Ok(Flow::Repeat(Repeat {
-                    body: at + 1..end,
-                    iterations: op.iterations,
-                    limit: given(op.limited, 0),
-                    begins: given(op.conditional, usize::from(op.limited)),
-                    number: range(parameters[0]),
-                    condition: range(parameters[1]),
-                    start,
-                    scanned,
-                    goes_on: place(goes_on)?,
-                    collected,
-                    next,
-                }))
-            }
         }
     }
 }
@@ -537,25 +384,4 @@ fn alias_roots(graph: &Graph) -> Vec<ValueId> {
         }
     }
     roots
-}
-
-/// The data of a value that is a constant; an alias of one has other dimensions, and is not.
-fn constant<'a>(graph: &'a Graph, roots: &[ValueId], id: ValueId) -> Option<&'a Tensor> {
-    (roots[id.0] == id).then(|| graph.constant(id)).flatten().map(AsRef::as_ref)
-}
-
-/// Constants in order of first use, each once.
-struct Constants {
-    /// By value, its position.
-    indices: Vec<Option<usize>>,
-    tensors: Vec<Arc<Tensor>>,
-}
-
-impl Constants {
-    fn index(&mut self, id: ValueId, tensor: &Arc<Tensor>) -> usize {
-        *self.indices[id.0].get_or_insert_with(|| {
-            self.tensors.push(tensor.clone());
-            self.tensors.len() - 1
-        })
-    }
 }

@@ -18,7 +18,7 @@ use crate::cores::Cores;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits::{Allowance, Limits};
-use crate::ops::Place;
+use crate::operator::Place;
 use crate::plan::Port;
 use crate::tensor::{Fact, Tensor, TensorView};
 

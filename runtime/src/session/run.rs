@@ -9,8 +9,8 @@ use skipstone_kernels::threads::Pool;
 use super::{Cancel, Profile};
 use crate::error::{Error, OpError, Result};
 use crate::limits::Allowance;
+use crate::operator::{Io, Place};
 use crate::ops::control::Slices;
-use crate::ops::{Io, Place};
 use crate::plan::{Flow, Move, Program, Repeat, Step};
 
 /// A run that is going on.

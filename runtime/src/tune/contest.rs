@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::limits::Limits;
-use crate::ops::Task;
+use crate::operator::Task;
 use crate::plan::{Measured, Plan, Program, Target, Timed, Tuning};
 use crate::session::Session;
 

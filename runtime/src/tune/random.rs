@@ -87,7 +87,7 @@ impl SplitMix {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::Place;
+    use crate::operator::Place;
     use crate::tensor::{Fact, Shape};
 
     fn port(dtype: DType, dims: &[usize]) -> Port {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use skipstone::measure::{StepTime, gflops, per_kernel, per_operator};
 use skipstone::plan::Plan;
 
-use super::bench::Report;
+use crate::measurement::Report;
 use crate::numbers;
 use bars::Bar;
 

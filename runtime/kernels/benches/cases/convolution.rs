@@ -8,7 +8,9 @@ use skipstone_kernels::conv::{
 };
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::isa::Isa;
-use skipstone_kernels::pool::{ImageShape, PoolFn, PoolShape, global_pool, pool};
+use skipstone_kernels::middle_axis::MiddleAxis;
+use skipstone_kernels::pool::{PoolFn, PoolShape, pool};
+use skipstone_kernels::reduce::{ReduceFn, reduce};
 use skipstone_kernels::requantize::Requantize;
 use skipstone_kernels::threads::Pool;
 use skipstone_kernels::{depthwise, stem};
@@ -139,10 +141,11 @@ fn cheapest<K: ?Sized>(candidates: Vec<(&'static K, f64)>) -> Option<&'static K>
     candidates.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(kernel, _)| kernel)
 }
 
-/// The case of a pooling layer, which has one kernel for each instruction set.
+/// The case of a pooling layer, which has one kernel for each instruction set; over whole images it is a reduction.
 pub fn pooling(isa: Isa, f: PoolFn, shape: PoolShape) -> Case {
     let s = shape;
-    let image = ImageShape { batch: 1, height: s.in_h, width: s.in_w, channels: s.channels };
+    let image = MiddleAxis { outer: 1, axis: s.in_h * s.in_w, inner: s.channels };
+    let reduction = if f == PoolFn::Max { ReduceFn::Max } else { ReduceFn::Mean };
     let global = s.kernel == [s.in_h, s.in_w];
     let (input, output) = (s.in_h * s.in_w * s.channels, s.out_h * s.out_w * s.channels);
     let name = format!("{}_{isa}", if global { "reduce" } else { "pool" });
@@ -150,7 +153,7 @@ pub fn pooling(isa: Isa, f: PoolFn, shape: PoolShape) -> Case {
     Case::new(name, layer, Work::Numbers(input.max(output)), (input + output) * 4, move || {
         let (x, mut y, threads) = (numbers(input), AlignedVec::zeroed(output), Pool::new(1));
         match global {
-            true => Box::new(move || global_pool(isa, f, image, &x, &mut y, &threads)),
+            true => Box::new(move || reduce(isa, reduction, image, &x, &mut y, &threads)),
             false => Box::new(move || pool(isa, f, &s, &x, &mut y, &threads)),
         }
     })

@@ -17,12 +17,8 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
-
 use crate::isa::Isa;
-use crate::middle_axis::MiddleAxis;
 use crate::parallel;
-use crate::reduce::{ReduceFn, reduce};
 use crate::simd::dispatch;
 use crate::threads::Pool;
 use serde::{Deserialize, Serialize};
@@ -71,7 +67,7 @@ pub struct PoolShape {
     pub pad_right: usize,
 }
 
-/// The sizes of an NHWC image for pooling over listed windows.
+/// The sizes of an NHWC image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ImageShape {
     /// Images.
@@ -94,12 +90,12 @@ impl ImageShape {
     }
 }
 
-/// Pools over regular windows.
+/// Pools over all windows.
 ///
 /// # Panics
 /// If the length of `x` or `y` does not match `shape`, or a stride or dilation is 0.
 pub fn pool(isa: Isa, f: PoolFn, shape: &PoolShape, x: &[f32], y: &mut [f32], pool: &Pool) {
-    let axis = |i: usize, len, before, after| Windows::Regular {
+    let axis = |i: usize, len, before, after| Windows {
         len,
         kernel: shape.kernel[i],
         stride: shape.stride[i],
@@ -119,66 +115,18 @@ pub fn pool(isa: Isa, f: PoolFn, shape: &PoolShape, x: &[f32], y: &mut [f32], po
     run(isa, &windows, shape.kernel[0] * shape.kernel[1], x, y, pool);
 }
 
-/// Pools over listed windows: with `windows` as `[rows, columns]`, output `(oh, ow)` covers the rows `rows[oh]` and the
-/// columns `columns[ow]` of the input. Adaptive pooling has windows of uneven size.
-///
-/// # Panics
-/// If the length of `x` or `y` does not match, or a window lies outside the image.
-pub fn adaptive_pool(
-    isa: Isa,
-    f: PoolFn,
-    image: ImageShape,
-    windows: [&[Range<usize>]; 2],
-    x: &[f32],
-    y: &mut [f32],
-    pool: &Pool,
-) {
-    let [rows, columns] = windows;
-    let inside = |windows: &[Range<usize>], len| windows.iter().all(|w| w.end <= len);
-    assert!(inside(rows, image.height) && inside(columns, image.width), "windows in the image");
-    let windows = Pooling {
-        f,
-        image,
-        out: [rows.len(), columns.len()],
-        rows: Windows::Listed(rows),
-        columns: Windows::Listed(columns),
-    };
-    let largest = |windows: &[Range<usize>]| windows.iter().map(|w| w.len()).max().unwrap_or(0);
-    run(isa, &windows, largest(rows) * largest(columns), x, y, pool);
-}
-
-/// The windows of adaptive pooling of `len` pixels to `out`: output `o` covers
-/// `floor(o * len / out) .. ceil((o + 1) * len / out)`.
-pub fn adaptive_windows(len: usize, out: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..out).map(move |o| o * len / out..((o + 1) * len).div_ceil(out))
-}
-
-/// Pools each image to one pixel: `batch * channels` results. Only the product of `height` and `width` matters.
-///
-/// # Panics
-/// If the length of `x` or `y` does not match.
-pub fn global_pool(isa: Isa, f: PoolFn, image: ImageShape, x: &[f32], y: &mut [f32], pool: &Pool) {
-    let pixels = image.height.checked_mul(image.width).expect("an image that fits in memory");
-    let view = MiddleAxis { outer: image.batch, axis: pixels, inner: image.channels };
-    let f = match f {
-        PoolFn::Max => ReduceFn::Max,
-        PoolFn::Average { .. } => ReduceFn::Mean,
-    };
-    reduce(isa, f, view, x, y, pool);
-}
-
 /// A pooling operation as the kernels see it.
 #[derive(Clone, Copy)]
-struct Pooling<'a> {
+struct Pooling {
     f: PoolFn,
     image: ImageShape,
     /// Rows and columns of the output.
     out: [usize; 2],
-    rows: Windows<'a>,
-    columns: Windows<'a>,
+    rows: Windows,
+    columns: Windows,
 }
 
-impl Pooling<'_> {
+impl Pooling {
     /// The factor of the sum of a window; 0 if the window is empty.
     #[inline(always)]
     fn factor(&self, rows: Taps, columns: Taps) -> f32 {

@@ -7,7 +7,7 @@ use crate::simd::{Kernel, Simd};
 
 /// The output rows (counted over all images) from `first_row` on that `y` has room for.
 pub(super) struct Rows<'a> {
-    pub(super) pooling: &'a Pooling<'a>,
+    pub(super) pooling: &'a Pooling,
     pub(super) x: &'a [f32],
     pub(super) first_row: usize,
     pub(super) y: &'a mut [f32],

@@ -1,14 +1,17 @@
 //! The pixels along one axis that belong to the window of an output.
 
-use std::ops::Range;
-
-/// The windows of all outputs along one axis.
+/// The windows of all outputs along one axis: of one size, at constant distances.
 #[derive(Clone, Copy)]
-pub(super) enum Windows<'a> {
-    /// Windows of one size at constant distances.
-    Regular { len: usize, kernel: usize, stride: usize, dilation: usize, before: usize, after: usize },
-    /// Windows listed one by one, inside the image.
-    Listed(&'a [Range<usize>]),
+pub(super) struct Windows {
+    /// Pixels of the image.
+    pub(super) len: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) dilation: usize,
+    /// Padding before the first pixel.
+    pub(super) before: usize,
+    /// Padding behind the last one.
+    pub(super) after: usize,
 }
 
 /// The pixels of one window that exist: `first`, `first + step`, ...; `count` of them.
@@ -21,31 +24,23 @@ pub(super) struct Taps {
     pub(super) padded_count: usize,
 }
 
-impl Windows<'_> {
+impl Windows {
     /// The window of output `o`.
     #[inline]
     pub(super) fn at(&self, o: usize) -> Taps {
-        match *self {
-            Windows::Regular { len, kernel, stride, dilation, before, after } => {
-                // Positions are counted from the first pixel of the padding: position `k` of the window is at
-                // `start + k * dilation`, the image at `before..before + len`.
-                let start = o * stride;
-                let places_below = |end: usize| end.saturating_sub(start).div_ceil(dilation).min(kernel);
-                let skipped = places_below(before);
-                let count = places_below(before + len) - skipped;
-                let first = match count {
-                    0 => 0,
-                    _ => start + skipped * dilation - before,
-                };
-                let padded_count = places_below(before + len + after);
-                Taps { first, step: dilation, count, padded_count }
-            }
-            Windows::Listed(windows) => {
-                let Range { start, end } = windows[o];
-                let count = end.saturating_sub(start);
-                Taps { first: start, step: 1, count, padded_count: count }
-            }
-        }
+        let Self { len, kernel, stride, dilation, before, after } = *self;
+        // Positions are counted from the first pixel of the padding: position `k` of the window is at
+        // `start + k * dilation`, the image at `before..before + len`.
+        let start = o * stride;
+        let places_below = |end: usize| end.saturating_sub(start).div_ceil(dilation).min(kernel);
+        let skipped = places_below(before);
+        let count = places_below(before + len) - skipped;
+        let first = match count {
+            0 => 0,
+            _ => start + skipped * dilation - before,
+        };
+        let padded_count = places_below(before + len + after);
+        Taps { first, step: dilation, count, padded_count }
     }
 }
 
@@ -68,7 +63,7 @@ mod tests {
                 for stride in 1..4 {
                     for dilation in 1..4 {
                         for (before, after) in [(0, 0), (1, 0), (2, 3)] {
-                            let windows = Windows::Regular { len, kernel, stride, dilation, before, after };
+                            let windows = Windows { len, kernel, stride, dilation, before, after };
                             for o in 0..6 {
                                 let place = |k: usize| (o * stride + k * dilation) as isize - before as isize;
                                 let exists = |p: &isize| (0..len as isize).contains(p);

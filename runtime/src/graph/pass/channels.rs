@@ -15,8 +15,8 @@
 
 use super::super::{Graph, Node, ValueId};
 use super::filters::Filters;
-use crate::ops::Semantics;
-use crate::ops::axes::{How, Link};
+use crate::operator::Semantics;
+use crate::operator::axes::{How, Link};
 
 /// Most elements along all axes together; what comes behind is bound.
 const MOST: usize = 1 << 24;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use super::super::Graph;
 use crate::error::Result;
-use crate::ops::{Op, Operator, Semantics};
+use crate::operator::{Operator, Semantics};
+use crate::ops::Op;
 use crate::tensor::Tensor;
 
 /// All results together, in bytes, beside a multiple of what the constants of the graph take.

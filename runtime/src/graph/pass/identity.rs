@@ -13,8 +13,8 @@
 use super::super::{Graph, Node, ValueId};
 use super::pattern::Pattern;
 use crate::error::Result;
+use crate::operator::Operator;
 use crate::ops::Op;
-use crate::ops::Operator;
 use crate::ops::binary::BinaryKind;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {

@@ -158,7 +158,7 @@ fn fuse(graph: &mut Graph, product: usize, tail: &Tail) -> Result<Vec<Node>> {
 mod tests {
     use super::*;
     use crate::Isa;
-    use crate::ops::Operator;
+    use crate::operator::Operator;
     use crate::ops::binary::Binary;
     use crate::ops::check::{Random, assert_close, planned};
     use crate::ops::conv::Conv;

@@ -18,12 +18,13 @@ use std::collections::{HashMap, HashSet};
 use super::super::{Graph, Node, Uses, ValueId};
 use super::masks::gated;
 use crate::error::{Error, Result};
+use crate::operator::Operator;
+use crate::ops::Op;
 use crate::ops::conv::Conv;
 use crate::ops::image::{Image, Layout};
 use crate::ops::masked::Masked;
 use crate::ops::roles::Role;
 use crate::ops::unary::{Unary, UnaryKind};
-use crate::ops::{Op, Operator};
 
 /// Pixels of a result from which on a convolution is masked: with fewer, choosing weights takes the time that
 /// multiplying by fewer of them saves.

@@ -9,13 +9,14 @@ use skipstone_kernels::pool::PoolFn;
 use super::super::{Graph, Node, ValueId};
 use super::channels::{Channels, Track};
 use super::filters::{Filters, is_zero, share};
-use crate::ops::axes::{Axes, Elements, Link};
+use crate::operator::Semantics;
+use crate::operator::axes::{Axes, Elements, Link};
+use crate::ops::Op;
 use crate::ops::binary::BinaryKind;
 use crate::ops::image::{Image, Layout, taps};
 use crate::ops::pad::PadMode;
 use crate::ops::pool::Pool;
 use crate::ops::reduce::ReduceKind;
-use crate::ops::{Op, Semantics};
 use crate::tensor::{Peek, Shape, Tensor};
 
 /// What elements along the followed axis hold.

@@ -22,8 +22,8 @@ use super::channels::{Channels, Track};
 use super::filters::{Filters, is_zero, share};
 use super::uniform::Uniform;
 use crate::error::{OpError, Result};
-use crate::ops::Semantics;
-use crate::ops::axes::{Left, Link};
+use crate::operator::Semantics;
+use crate::operator::axes::{Left, Link};
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// How often the pass looks again. A pruned network needs two or three rounds.
@@ -159,9 +159,7 @@ impl Cuts {
             Some((track, left)) => Left { axis: track.axis, of: track.len, indices: left },
             None => to,
         };
-        if let Some(op) = node.op.narrowed(from, to) {
-            node.op = op;
-        }
+        node.op.narrow(from, to);
         Ok(node)
     }
 

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::graph::{ForeignModel, Lowered};
 use crate::info::Shapes;
 use crate::onnx::import::{self, tensor::Files};
-use crate::ops::Place;
+use crate::operator::Place;
 use crate::plan::Port;
 use crate::tensor::{Fact, Shape};
 

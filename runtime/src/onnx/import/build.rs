@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, OpError};
 use crate::graph::{Block, Graph, ValueId};
+use crate::operator::{Operator, Semantics};
+use crate::ops::Op;
 use crate::ops::control::Control;
-use crate::ops::{Op, Operator, Semantics};
 use crate::tensor::{DType, Tensor};
 
 /// Most elements of a result that is computed while importing; larger constants are left to the passes.

@@ -13,8 +13,7 @@ use crate::ops::cast::Cast;
 use crate::ops::compare::{Compare, CompareKind};
 use crate::ops::select::Select;
 use crate::ops::unary::{Unary, UnaryKind};
-use crate::ops::walk::broadcast_shape;
-use crate::tensor::DType;
+use crate::tensor::{DType, Shape};
 
 impl Call<'_, '_> {
     /// `kind(a, b)`, broadcast.
@@ -261,7 +260,7 @@ pub(super) fn bit_shift(cx: &mut Call<'_, '_>) -> Imported {
 /// Stretches a value to `shape`, or leaves it where it has that.
 pub(super) fn expand_to(cx: &mut Call<'_, '_>, x: ValueId, dims: &[usize]) -> Result<ValueId, Halt> {
     let asked = crate::tensor::Shape::new(dims).map_err(|e| cx.at(e))?;
-    let shape = broadcast_shape(&[cx.shape(x), &asked]).map_err(|e| cx.at(e))?;
+    let shape = Shape::broadcast(&[cx.shape(x), &asked]).map_err(|e| cx.at(e))?;
     if *cx.shape(x) == shape { Ok(x) } else { cx.add(Expand { shape }, &[x]) }
 }
 

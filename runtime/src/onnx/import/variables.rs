@@ -18,7 +18,7 @@ use super::{Held, Importer, call, input_fact, tensor};
 use crate::error::{Error, Result};
 use crate::graph::Variable;
 use crate::info::Shapes;
-use crate::ops::Semantics;
+use crate::operator::Semantics;
 use crate::ops::cast::Cast;
 
 /// Names of settings, separated by commas.

@@ -1,5 +1,8 @@
+use skipstone_kernels::Isa;
+
 use super::*;
 use crate::ops::check::{Random, assert_close, check, check_fails, planned, single};
+use crate::tensor::Tensor;
 
 fn activation(activation: Activation) -> Gate {
     Gate::Activation(activation)

@@ -22,13 +22,14 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::{Graph, Node, ValueId};
 use crate::error::{Error, Result};
-use crate::ops::axes::{Elements, Link, Nhwc};
+use crate::operator::axes::{Elements, Link, Nhwc};
+use crate::operator::{Operator, Semantics};
+use crate::ops::Op;
 use crate::ops::conv::Conv;
 use crate::ops::image::NHWC_AXIS;
 use crate::ops::reshape::Reshape;
 use crate::ops::stem::Stem;
 use crate::ops::transpose::Transpose;
-use crate::ops::{Op, Operator, Semantics};
 use crate::tensor::Shape;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
@@ -77,7 +78,7 @@ impl Pass<'_> {
             return self.place(node);
         }
         let facts = self.graph.facts(&node.inputs);
-        let (axes, nhwc) = (node.op.axes(&facts), node.op.nhwc(&facts));
+        let (axes, nhwc) = (node.op.axes(&facts), node.op.nhwc());
         if axes.elements == Elements::Each && self.follows(&node) {
             for input in &mut node.inputs {
                 *input = self.twin(*input)?;
@@ -91,8 +92,8 @@ impl Pass<'_> {
             .collect();
         let there = images.iter().any(|&at| self.missing.contains_key(&node.inputs[at]));
         match nhwc {
-            Nhwc::Must(op) => node.op = op,
-            Nhwc::Can(op) if there => node.op = op,
+            Nhwc::Must => node.op.turn_to_nhwc(),
+            Nhwc::Can if there => node.op.turn_to_nhwc(),
             _ => return self.leave(node),
         }
         for (at, input) in node.inputs.iter_mut().enumerate() {

@@ -15,14 +15,15 @@ use skipstone_kernels::conv::{self, FLOATS, Images, Task};
 use skipstone_kernels::pool::PoolFn;
 
 use super::super::super::{Graph, Node, ValueId};
-use crate::ops::axes::Nhwc;
+use crate::operator::Semantics;
+use crate::operator::axes::Nhwc;
+use crate::ops::Op;
 use crate::ops::conv::Conv;
 use crate::ops::float_conv;
 use crate::ops::pool::Pool;
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::roles::Role;
 use crate::ops::stem::Stem;
-use crate::ops::{Op, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
 /// Cost of converting an element, in the unit of the kernels' costs: half a cycle.
@@ -95,8 +96,8 @@ impl Forms {
                 }
                 _ => Self { planes: f64::INFINITY, op: None, ..on_planes(node.op.clone()) },
             },
-            op => match op.nhwc(&facts) {
-                Nhwc::Must(_) => Self { planes: f64::INFINITY, op: None, ..on_planes(op.clone()) },
+            op => match op.nhwc() {
+                Nhwc::Must => Self { planes: f64::INFINITY, op: None, ..on_planes(op.clone()) },
                 _ => on_planes(op.clone()),
             },
         }
@@ -200,7 +201,7 @@ mod tests {
 
     use super::super::super::testing::Build;
     use super::*;
-    use crate::ops::Operator;
+    use crate::operator::Operator;
     use crate::ops::binary::BinaryKind;
     use crate::ops::check::Random;
     use crate::ops::image::Layout;

@@ -2,8 +2,9 @@
 
 use super::super::super::ValueId;
 use super::Pass;
+use crate::operator::Semantics;
+use crate::ops::Op;
 use crate::ops::quantized::flip;
-use crate::ops::{Op, Semantics};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Weights in signed bytes, with zero point 0.

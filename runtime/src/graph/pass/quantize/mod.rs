@@ -29,8 +29,10 @@ use skipstone_kernels::requantize::Requantize;
 
 use super::super::{Graph, Node, ValueId};
 use crate::error::Result;
+use crate::operator::axes::Elements;
+use crate::operator::{Operator, Semantics};
+use crate::ops::Op;
 use crate::ops::activate::Activate;
-use crate::ops::axes::Elements;
 use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::look_up::LookUp;
 use crate::ops::pool::Pool;
@@ -41,7 +43,6 @@ use crate::ops::quantize::Quantize;
 use crate::ops::quantized::{ByteTable, Scheme, flip, quantize};
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::reshape::Reshape;
-use crate::ops::{Op, Operator, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {

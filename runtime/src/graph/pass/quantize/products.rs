@@ -8,6 +8,8 @@ use super::super::super::{Node, ValueId};
 use super::constants::Weights;
 use super::{Fused, Pass, Source};
 use crate::error::Result;
+use crate::operator::Semantics;
+use crate::ops::Op;
 use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
@@ -17,7 +19,6 @@ use crate::ops::quantized::Scheme;
 use crate::ops::reshape::Reshape;
 use crate::ops::roles::Roles;
 use crate::ops::transpose::Transpose;
-use crate::ops::{Op, Semantics};
 use crate::tensor::{Shape, Tensor};
 
 /// The result in bytes: bounds and scheme; floats where there is none.

@@ -6,8 +6,8 @@ use skipstone_kernels::pool::PoolFn;
 
 use super::super::testing::Build;
 use super::*;
+use crate::operator::Operator;
 use crate::ops::Op;
-use crate::ops::Operator;
 use crate::ops::binary::BinaryKind;
 use crate::ops::check::{Random, assert_close, planned};
 use crate::ops::concat::Concat;

@@ -9,7 +9,6 @@
 //! Concat(a [2, 3], b [2, 4])           axis 1: a from element 0 on, b from element 3 on
 //! ```
 
-use super::walk::broadcast_shape;
 use crate::tensor::{Fact, Shape};
 
 /// How the elements of a result are made.
@@ -109,7 +108,7 @@ impl Axes {
     #[must_use]
     pub fn elementwise(inputs: &[&Fact]) -> Self {
         let shapes: Vec<&Shape> = inputs.iter().map(|fact| &fact.shape).collect();
-        let Ok(out) = broadcast_shape(&shapes) else { return Self::unknown() };
+        let Ok(out) = Shape::broadcast(&shapes) else { return Self::unknown() };
         let links = shapes.iter().enumerate().flat_map(|(operand, shape)| {
             let first = out.rank() - shape.rank();
             let equal = (0..shape.rank()).filter(|&axis| shape.get(axis) == out.get(first + axis));
@@ -171,14 +170,15 @@ impl Left<'_> {
     }
 }
 
-/// What becomes of an operator whose images lie in NHWC.
+/// Whether an operator reads images that lie in NHWC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nhwc {
-    /// It cannot read them so.
+    /// It does not.
     Never,
-    /// This, on images that are there in NHWC.
-    Can(super::Op),
-    /// This: its kernels take nothing else.
-    Must(super::Op),
+    /// It can, where they lie so.
+    Can,
+    /// Its kernels take nothing else.
+    Must,
 }
 
 #[cfg(test)]

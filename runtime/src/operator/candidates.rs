@@ -34,7 +34,7 @@ impl PlanContext<'_> {
     ///
     /// # Errors
     /// No kernel at all.
-    pub(super) fn choose<K>(
+    pub(crate) fn choose<K>(
         &self,
         op: &impl Serialize,
         mut kernels: Vec<(K, f64)>,

@@ -1,0 +1,78 @@
+//! A measurement of a model, as `bench --json` writes it and the HTML report shows it.
+
+use serde::Serialize;
+use skipstone::measure::{StepTime, gflops};
+
+/// The measurement, as written to JSON.
+#[derive(Serialize)]
+pub struct Report {
+    pub model: String,
+    pub isa: &'static str,
+    pub threads: usize,
+    pub power: &'static str,
+    pub memory_policy: &'static str,
+    pub precision: &'static str,
+    pub load_ms: f64,
+    pub first_ms: f64,
+    pub runs: usize,
+    pub latency_ms: LatencyReport,
+    pub memory: MemoryReport,
+    /// Unknown where the front end runs the model whole.
+    pub macs: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<StepReport>>,
+}
+
+#[derive(Serialize)]
+pub struct LatencyReport {
+    pub min: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub max: f64,
+    pub mean: f64,
+}
+
+#[derive(Serialize)]
+pub struct MemoryReport {
+    pub weights_bytes: u64,
+    pub packed_bytes: u64,
+    pub arena_bytes: u64,
+    pub peak_rss_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+pub struct StepReport {
+    pub name: String,
+    pub op: String,
+    pub kernel: String,
+    pub ms: f64,
+    pub share: f64,
+    /// Executions of the step per run of the model, if not one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runs: Option<f64>,
+    pub macs: u64,
+    /// Share of the multiply-adds that a step with masks computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active: Option<f64>,
+    pub bytes: u64,
+    /// `None` if the step has no multiply-adds.
+    pub gflops: Option<f64>,
+}
+
+impl StepReport {
+    pub fn new(step: &StepTime) -> Self {
+        Self {
+            name: step.name.clone(),
+            op: step.op.clone(),
+            kernel: step.kernel.clone(),
+            ms: step.ms,
+            share: step.share,
+            runs: (step.runs != 1.0).then_some(step.runs),
+            macs: step.macs,
+            active: step.active,
+            bytes: step.bytes,
+            gflops: gflops(step.macs, step.ms),
+        }
+    }
+}

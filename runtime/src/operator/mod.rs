@@ -1,0 +1,107 @@
+//! What an operator is to the rest of the library: the traits, and what they exchange with planner and session.
+//!
+//! From graph to machine in three steps. [`Operator::plan`] chooses a kernel and packs the
+//! weights: plain data that can be stored. [`Operator::bind`] turns that data into an
+//! [`Execute`]: the moment where names become function pointers and geometry is worked out.
+//! [`Execute::run`] does the work, without a heap allocation.
+//!
+//! The operators themselves, and their table, are in [`ops`](crate::ops); nothing here names one.
+
+pub mod axes;
+mod candidates;
+mod io;
+mod plan;
+mod work;
+
+use axes::{Axes, Left, Nhwc};
+pub use candidates::{Candidate, Candidates, Task};
+pub use io::{Io, Operands, Place, Port};
+pub use plan::{BindContext, Choice, Packing, PlanContext, Zeros};
+pub(crate) use work::{elements_of, saturating_product};
+
+use crate::error::OpError;
+use crate::tensor::{Fact, Tensor};
+
+/// What every operator answers.
+pub trait Operator {
+    /// Name as `inspect` and the profile print it, such as `Conv`.
+    fn name(&self) -> &str;
+
+    /// Shape rule: the facts of the results.
+    ///
+    /// # Errors
+    /// The rule that the inputs break.
+    fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError>;
+
+    /// Multiply-adds of one run; 0 for what is not counted by convention.
+    fn macs(&self, _inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
+        0
+    }
+
+    /// Work of one run: multiply-adds, and elements read and written. What [`Limits`](crate::Limits) bound.
+    fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
+        self.macs(inputs, outputs).saturating_add(elements_of(inputs)).saturating_add(elements_of(outputs))
+    }
+
+    /// Position of the input whose bytes the (only) result shares unchanged, as a reshape's
+    /// does: such a step costs nothing and is left out of the plan.
+    fn alias(&self, _inputs: &[&Fact]) -> Option<usize> {
+        None
+    }
+
+    /// Chooses the kernel and packs constant inputs.
+    ///
+    /// # Errors
+    /// Types or attributes that no kernel takes.
+    fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError>;
+
+    /// Makes the choice executable. Cheap: nothing is packed or copied here.
+    ///
+    /// # Errors
+    /// A kernel name that this build does not have.
+    fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError>;
+}
+
+/// What an operator means, for passes and tests. What only runs packages never asks, so the linker leaves it out there.
+pub trait Semantics {
+    /// Plain evaluation, written to be read: the reference of tests, and what folds constants.
+    ///
+    /// # Errors
+    /// Values that the operator cannot take, such as an index out of range.
+    fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError>;
+
+    /// What the axes of the only result follow; by default nothing, and passes leave the operator as it is.
+    ///
+    /// Where an attribute holds a length along a linked axis, [`narrow`](Self::narrow) changes it.
+    fn axes(&self, _inputs: &[&Fact]) -> Axes {
+        Axes::unknown()
+    }
+
+    /// Makes it the operator for what is left of a linked axis, in the first operand that has it and in the result.
+    fn narrow(&mut self, _from: Left<'_>, _to: Left<'_>) {}
+
+    /// Whether it reads images that lie in NHWC; a function of one element of every operand need not tell.
+    fn nhwc(&self) -> Nhwc {
+        Nhwc::Never
+    }
+
+    /// Makes it the operator for images in NHWC, where [`nhwc`](Self::nhwc) says that there is one.
+    fn turn_to_nhwc(&mut self) {}
+}
+
+/// A step that can be run.
+pub trait Execute: Send + Sync {
+    /// Reads the step's operands and writes its results. Native steps allocate nothing.
+    ///
+    /// # Errors
+    /// [`OpError::Operand`] for a plan that does not fit, [`OpError::Value`] for values the
+    /// operator cannot take.
+    fn run(&self, io: &mut Io<'_, '_>) -> Result<(), OpError>;
+}
+
+/// Any closure over [`Io`] is a step: most bindings are just that.
+impl<F: Fn(&mut Io<'_, '_>) -> Result<(), OpError> + Send + Sync> Execute for F {
+    fn run(&self, io: &mut Io<'_, '_>) -> Result<(), OpError> {
+        self(io)
+    }
+}

@@ -1,0 +1,87 @@
+//! One head of an attention at work: its products, their softmax, and the weighted sums.
+
+use skipstone_kernels::Isa;
+use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::gemm::{self, Gemm, Packed, Variant};
+use skipstone_kernels::middle_axis::MiddleAxis;
+use skipstone_kernels::softmax::{SoftmaxFn, softmax};
+use skipstone_kernels::threads::Pool;
+
+use super::{Head, ROWS, Sizes};
+use crate::error::OpError;
+
+/// Working memory of one head.
+pub(super) struct Scratch<'a> {
+    k: &'a mut [f32],
+    v: &'a mut [f32],
+    scores: &'a mut [f32],
+    weights: &'a mut [f32],
+}
+
+impl<'a> Scratch<'a> {
+    pub(super) fn lens(s: &Sizes, qk: &Variant, pv: &Variant) -> [usize; 4] {
+        let rows = s.queries.min(ROWS) * s.keys;
+        [gemm::packed_len(qk, s.size, s.keys), gemm::packed_len(pv, s.keys, s.v_size), rows, rows]
+    }
+
+    pub(super) fn new(s: &Sizes, qk: &Variant, pv: &Variant, scratch: &'a mut [f32]) -> Result<Self, OpError> {
+        let [k, v, scores, weights] = Self::lens(s, qk, pv);
+        let missing = || OpError::Operand(0);
+        let (k, scratch) = scratch.split_at_mut_checked(k).ok_or_else(missing)?;
+        let (v, scratch) = scratch.split_at_mut_checked(v).ok_or_else(missing)?;
+        let (scores, scratch) = scratch.split_at_mut_checked(scores).ok_or_else(missing)?;
+        let weights = scratch.get_mut(..weights).ok_or_else(missing)?;
+        Ok(Self { k, v, scores, weights })
+    }
+}
+
+/// An attention at work.
+pub(super) struct Run<'a> {
+    pub(super) s: &'a Sizes,
+    pub(super) isa: Isa,
+    pub(super) qk: &'static Variant,
+    pub(super) pv: &'static Variant,
+    pub(super) pool: &'a Pool,
+    pub(super) scratch: Scratch<'a>,
+}
+
+impl Run<'_> {
+    /// Packs keys and values of a head.
+    pub(super) fn pack(&mut self, (k, of_k): (&[f32], Head), (v, of_v): (&[f32], Head)) {
+        let s = self.s;
+        let (k, v) = (k.get(of_k.start..).unwrap_or(&[]), v.get(of_v.start..).unwrap_or(&[]));
+        gemm::pack(self.qk, s.size, s.keys, k, 1, of_k.row, self.scratch.k);
+        gemm::pack(self.pv, s.keys, s.v_size, v, of_v.row, 1, self.scratch.v);
+    }
+
+    /// The scaled products of some queries with all keys.
+    pub(super) fn products(&mut self, a: &[f32], lda: usize, m: usize, scale: f32) -> &mut [f32] {
+        let (s, out) = (self.s, &mut self.scratch.scores[..m * self.s.keys]);
+        let packed = Packed::F32(self.scratch.k);
+        let (k, n, epilogue) = (s.size, s.keys, Epilogue::NONE);
+        gemm::gemm(self.qk, Gemm { m, k, n, a, lda, packed, out, ldc: n, epilogue, a_scale: None }, &mut [], self.pool);
+        out.iter_mut().for_each(|score| *score *= scale);
+        out
+    }
+
+    /// The softmax of some rows of scores; zeros where a row is blind.
+    pub(super) fn softmax(&mut self, count: usize, blind: &[bool]) -> &[f32] {
+        let (len, keys) = (count * self.s.keys, self.s.keys);
+        let weights = &mut self.scratch.weights[..len];
+        if let Some(view) = MiddleAxis::new(&[count, keys], 1..2) {
+            softmax(self.isa, SoftmaxFn::Softmax, view, &self.scratch.scores[..len], weights, self.pool);
+        }
+        for (row, _) in blind.iter().enumerate().filter(|(_, blind)| **blind) {
+            weights[row * keys..][..keys].fill(0.0);
+        }
+        weights
+    }
+
+    /// The weighted sums of the values.
+    pub(super) fn values(&mut self, out: &mut [f32], ldc: usize, m: usize) {
+        let (s, a) = (self.s, &self.scratch.weights[..m * self.s.keys]);
+        let packed = Packed::F32(self.scratch.v);
+        let (k, n, lda, epilogue) = (s.keys, s.v_size, s.keys, Epilogue::NONE);
+        gemm::gemm(self.pv, Gemm { m, k, n, a, lda, packed, out, ldc, epilogue, a_scale: None }, &mut [], self.pool);
+    }
+}

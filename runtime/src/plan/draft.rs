@@ -1,0 +1,197 @@
+//! Steps whose operands have no places yet, and how they get them, once all requests are known.
+
+use std::sync::Arc;
+
+use super::flow::{Arm, Branch, Flow, Move, Repeat};
+use super::planner::Planner;
+use super::{Plan, Port, Step, Variable, memory};
+use crate::error::{Error, Result};
+use crate::graph::{Node, ValueId};
+use crate::operator::{Choice, Operands, Operator, Place};
+use crate::ops::control::{Loop, Slices};
+use crate::tensor::Tensor;
+
+/// A step whose operands have no places yet.
+pub(super) struct Draft {
+    pub node: Node,
+    pub choice: Choice,
+    pub scratch: Option<usize>,
+    pub flow: Option<FlowDraft>,
+}
+
+/// As [`Flow`], of values and requests.
+pub(super) enum FlowDraft {
+    Branch { condition: ValueId, arms: [ArmDraft; 2] },
+    Repeat(Box<RepeatDraft>),
+}
+
+/// The first step that is not of the arm, and results to be moved to requests.
+pub(super) struct ArmDraft {
+    pub end: usize,
+    pub moves: Vec<(ValueId, usize)>,
+}
+
+pub(super) struct RepeatDraft {
+    pub op: Loop,
+    pub end: usize,
+    pub parameters: Vec<usize>,
+    pub results: Vec<ValueId>,
+    pub start: Vec<(ValueId, usize)>,
+    pub scanned: Vec<(ValueId, usize, Slices)>,
+    pub collected: Vec<(ValueId, usize, Slices)>,
+    pub next: Vec<Draw>,
+}
+
+/// A move behind an iteration.
+pub(super) enum Draw {
+    /// Of a value to a request,
+    Value(ValueId, usize),
+    /// or between requests.
+    Request(usize, usize),
+}
+
+impl Planner<'_> {
+    /// Places everything.
+    pub fn finish(self) -> Result<Plan> {
+        let Self { graph, target, values, requests, steps: drafts, work, .. } = self;
+        let layout = memory::place(&requests);
+        let mut constants = Constants { indices: vec![None; values.len()], tensors: Vec::new() };
+        let mut given = vec![None; values.len()];
+        graph.inputs.iter().enumerate().for_each(|(at, id)| given[id.0] = Some(at));
+        let range = |request: usize| layout.range(request, requests[request].bytes);
+        let mut place = |id: ValueId| -> Result<Place> {
+            let root = values[id.0].root;
+            if let Some(request) = values[root.0].request {
+                return Ok(Place::Arena(range(request)));
+            }
+            if let Some(index) = given[root.0] {
+                return Ok(Place::Input(index));
+            }
+            let tensor = graph.constant(root);
+            let tensor = tensor.ok_or_else(|| Error::Internal(format!("nothing writes value {}", root.0)))?;
+            Ok(Place::Constant(constants.index(root, tensor)))
+        };
+
+        let inputs = graph.inputs.iter().enumerate().map(|(i, &id)| Port {
+            name: graph.value(id).name.clone(),
+            fact: graph.fact(id).clone(),
+            place: Place::Input(i),
+        });
+        let mut inputs: Vec<Port> = inputs.collect();
+        let held = inputs.split_off(inputs.len().saturating_sub(graph.variables.len()));
+        let variables = held.into_iter().zip(&graph.variables).map(|(port, variable)| Variable {
+            port,
+            initial: variable.initial.clone(),
+            next: variable.next,
+        });
+        let variables = variables.collect();
+        let outputs = graph
+            .outputs
+            .iter()
+            .map(|(name, id)| Ok(Port { name: name.clone(), fact: graph.fact(*id).clone(), place: place(*id)? }))
+            .collect::<Result<_>>()?;
+        let mut steps = Vec::with_capacity(drafts.len());
+        for (at, Draft { node, choice, scratch, flow }) in drafts.into_iter().enumerate() {
+            let mut operands = Operands { outputs: node.outputs.len(), ..Operands::default() };
+            for (position, &id) in node.inputs.iter().enumerate() {
+                let absorbed = choice.absorbed.contains(&position);
+                operands.inputs.push(if absorbed { Place::Arena(0..0) } else { place(id)? });
+            }
+            let written = node.outputs.iter().filter_map(|id| values[id.0].request).chain(scratch);
+            operands.writes = written.map(range).collect();
+            let flow = flow.map(|flow| flow.placed(at, &operands, &mut place, &range)).transpose()?.map(Box::new);
+            let (inputs, outputs) = (graph.facts(&node.inputs), graph.facts(&node.outputs));
+            steps.push(Step {
+                macs: node.op.macs(&inputs, &outputs),
+                work: node.op.work(&inputs, &outputs),
+                inputs: inputs.into_iter().cloned().collect(),
+                outputs: outputs.into_iter().cloned().collect(),
+                name: node.name,
+                op: node.op,
+                choice,
+                operands,
+                flow,
+            });
+        }
+        Ok(Plan {
+            isa: target.isa,
+            inputs,
+            variables,
+            outputs,
+            steps,
+            constants: constants.tensors,
+            arena_bytes: layout.bytes,
+            arena_lower_bound: layout.lower_bound,
+            work,
+            warning: None,
+            removed: Vec::new(),
+        })
+    }
+}
+
+impl FlowDraft {
+    /// With places for values and requests; the step is the one at `at`.
+    fn placed(
+        self,
+        at: usize,
+        operands: &Operands,
+        place: &mut dyn FnMut(ValueId) -> Result<Place>,
+        range: &dyn Fn(usize) -> std::ops::Range<usize>,
+    ) -> Result<Flow> {
+        match self {
+            Self::Branch { condition, arms: [then, otherwise] } => {
+                let mut arm = |start: usize, arm: ArmDraft| -> Result<Arm> {
+                    let moves = arm.moves.into_iter().map(|(id, to)| Ok(Move { from: place(id)?, to: range(to) }));
+                    Ok(Arm { steps: start..arm.end, moves: moves.collect::<Result<_>>()? })
+                };
+                let middle = then.end;
+                let (then, otherwise) = (arm(at + 1, then)?, arm(middle, otherwise)?);
+                Ok(Flow::Branch(Branch { condition: place(condition)?, then, otherwise }))
+            }
+            Self::Repeat(draft) => {
+                let RepeatDraft { op, end, parameters, results, start, scanned, collected, next } = *draft;
+                let mut moved = |(id, to): (ValueId, usize)| Ok(Move { from: place(id)?, to: range(to) });
+                let start = start.into_iter().map(&mut moved).collect::<Result<_>>()?;
+                let next = next.into_iter().map(|draw| match draw {
+                    Draw::Value(id, to) => moved((id, to)),
+                    Draw::Request(from, to) => Ok(Move { from: Place::Arena(range(from)), to: range(to) }),
+                });
+                let next = next.collect::<Result<_>>()?;
+                let mut cut = |(id, to, slices): (ValueId, usize, Slices)| Ok((place(id)?, range(to), slices));
+                let scanned = scanned.into_iter().map(&mut cut).collect::<Result<_>>()?;
+                let collected = collected.into_iter().map(&mut cut).collect::<Result<_>>()?;
+                let given = |held: bool, at: usize| if held { operands.inputs.get(at).cloned() } else { None };
+                let goes_on = results.first().copied().ok_or_else(|| Error::Internal("a body gives nothing".into()))?;
+                Ok(Flow::Repeat(Repeat {
+                    body: at + 1..end,
+                    iterations: op.iterations,
+                    limit: given(op.limited, 0),
+                    begins: given(op.conditional, usize::from(op.limited)),
+                    number: range(parameters[0]),
+                    condition: range(parameters[1]),
+                    start,
+                    scanned,
+                    goes_on: place(goes_on)?,
+                    collected,
+                    next,
+                }))
+            }
+        }
+    }
+}
+
+/// Constants in order of first use, each once.
+struct Constants {
+    /// By value, its position.
+    indices: Vec<Option<usize>>,
+    tensors: Vec<Arc<Tensor>>,
+}
+
+impl Constants {
+    fn index(&mut self, id: ValueId, tensor: &Arc<Tensor>) -> usize {
+        *self.indices[id.0].get_or_insert_with(|| {
+            self.tensors.push(tensor.clone());
+            self.tensors.len() - 1
+        })
+    }
+}
