@@ -46,7 +46,7 @@ const TRIAL: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// As for [`Model::open`](crate::Model::open); [`Error::Unsupported`], naming the nodes, where a device could not run
-/// the model; `tuning.target` where the measurements are of another target than the recipe's.
+/// the model; `tuning.target` if the measurements are of another target than the recipe's.
 pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result<(Vec<u8>, Info)> {
     let target = target(recipe)?;
     let (source, mut info) = crate::onnx::read(path, &recipe.limits.file, &recipe.shapes)?;

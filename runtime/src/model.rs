@@ -215,7 +215,7 @@ impl Model {
         &self.info
     }
 
-    /// The plan; `None` where the front end runs the model whole (see
+    /// The plan; `None` if the front end runs the model whole (see
     /// [`fallback_reason`](Self::fallback_reason)).
     #[must_use]
     pub fn plan(&self) -> Option<&Plan> {

@@ -35,7 +35,7 @@ impl Bytes {
         Ok(copy.into())
     }
 
-    /// The bytes `range` of these; `None` where it reaches past the end.
+    /// The bytes `range` of these; `None` if it reaches past the end.
     pub(crate) fn part(&self, range: Range<usize>) -> Option<Self> {
         self.get(range.clone())?;
         let start = self.range.start.checked_add(range.start)?;

@@ -22,12 +22,12 @@ pub enum PowerMode {
     Efficient,
 }
 
-/// Numbers of some of the machine's cores.
+/// Indices of some of the machine's cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cores(Vec<usize>);
 
 impl Cores {
-    /// The cores that `mode` chooses among those that the calling thread may use; `None` where it makes no difference.
+    /// The cores that `mode` chooses among those that the calling thread may use; `None` if it makes no difference.
     pub(crate) fn choose(mode: PowerMode) -> Option<Self> {
         if mode == PowerMode::Balanced {
             return None;

@@ -43,7 +43,7 @@ pub enum Error {
     Node {
         /// Name of the node.
         node: String,
-        /// Its operator and place in the model file, as ` (Conv, node 12)`; empty where it comes from none.
+        /// Its operator and place in the model file, as ` (Conv, node 12)`; empty if it comes from none.
         place: String,
         /// What the operator says.
         source: OpError,

@@ -145,7 +145,7 @@ impl Tensor {
     /// A tensor of zeros, of a size that nobody has agreed to.
     ///
     /// # Errors
-    /// [`OpError::TooLarge`] where there is no memory.
+    /// [`OpError::TooLarge`] if there is no memory.
     pub(crate) fn try_zeros(fact: Fact) -> Result<Self, OpError> {
         let bytes = AlignedVec::try_zeroed(fact.bytes()).ok_or_else(|| OpError::no_memory(fact.bytes()))?;
         Ok(Self::of(fact, bytes.into()))
@@ -154,7 +154,7 @@ impl Tensor {
     /// A tensor of these elements, copied.
     ///
     /// # Errors
-    /// [`OpError::Shape`] where the element count is not the shape's.
+    /// [`OpError::Shape`] if the element count is not the shape's.
     pub fn from_slice<T: Element>(dims: &[usize], elements: &[T]) -> Result<Self, OpError> {
         Self::from_bytes(Fact::new(T::DTYPE, Shape::new(dims)?), bytemuck::cast_slice(elements))
     }
@@ -162,7 +162,7 @@ impl Tensor {
     /// A tensor over a copy of native-endian bytes.
     ///
     /// # Errors
-    /// [`OpError::Shape`] where the byte count is not the fact's.
+    /// [`OpError::Shape`] if the byte count is not the fact's.
     pub fn from_bytes(fact: Fact, bytes: &[u8]) -> Result<Self, OpError> {
         if bytes.len() != fact.bytes() {
             return Err(OpError::Shape {
@@ -181,7 +181,7 @@ impl Tensor {
     /// A tensor over bytes that others may share: copied when they are read, if they are not aligned for its elements.
     ///
     /// # Errors
-    /// [`OpError::Shape`] where the byte count is not the fact's.
+    /// [`OpError::Shape`] if the byte count is not the fact's.
     pub(crate) fn shared(fact: Fact, bytes: Bytes) -> Result<Self, OpError> {
         if bytes.len() != fact.bytes() {
             return Self::from_bytes(fact, &bytes);
@@ -217,7 +217,7 @@ impl Tensor {
     /// The same elements under another shape of as many elements.
     ///
     /// # Errors
-    /// [`OpError::Shape`] where the counts differ.
+    /// [`OpError::Shape`] if the counts differ.
     pub fn reshaped(mut self, shape: Shape) -> Result<Self, OpError> {
         if shape.elements() != self.fact.shape.elements() {
             return Err(OpError::shapes("a reshape keeps the element count", &[&self.fact.shape, &shape]));
@@ -226,20 +226,20 @@ impl Tensor {
         Ok(self)
     }
 
-    /// The elements; `None` where `T` is not the element type.
+    /// The elements; `None` if `T` is not the element type.
     #[must_use]
     pub fn elements<T: Element>(&self) -> Option<&[T]> {
         holds::<T>(self.fact.dtype).then(|| elements(self.bytes()))?
     }
 
     /// The elements, wherever the bytes lie: read one by one and not copied, for those who look at weights of a file
-    /// once; `None` where `T` is not the element type.
+    /// once; `None` if `T` is not the element type.
     pub(crate) fn peek<T: Element>(&self) -> Option<Peek<'_, T>> {
         let bytes = self.aligned.get().unwrap_or(&self.bytes);
         holds::<T>(self.fact.dtype).then_some(Peek { bytes, element: PhantomData })
     }
 
-    /// The elements, to be written; `None` where `T` is not the element type.
+    /// The elements, to be written; `None` if `T` is not the element type.
     #[must_use]
     pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
         if let Some(aligned) = self.aligned.take() {
@@ -260,7 +260,7 @@ impl Tensor {
     /// The same tensor without a hold on a larger whole, such as a file, that its bytes are a part of.
     ///
     /// # Errors
-    /// [`OpError::TooLarge`] where there is no memory.
+    /// [`OpError::TooLarge`] if there is no memory.
     pub(crate) fn detached(&self) -> Result<Self, OpError> {
         if self.bytes.is_part() || self.aligned.get().is_some() {
             return Self::from_bytes(self.fact.clone(), self.bytes());
@@ -319,7 +319,7 @@ impl<'a> TensorView<'a> {
     /// A view of elements under a shape.
     ///
     /// # Errors
-    /// [`OpError::Shape`] where the element count is not the shape's.
+    /// [`OpError::Shape`] if the element count is not the shape's.
     pub fn new<T: Element>(dims: &[usize], elements: &'a [T]) -> Result<Self, OpError> {
         Self::from_bytes(Fact::new(T::DTYPE, Shape::new(dims)?), bytemuck::cast_slice(elements))
     }
@@ -327,7 +327,7 @@ impl<'a> TensorView<'a> {
     /// A view of native-endian bytes.
     ///
     /// # Errors
-    /// [`OpError::Shape`] where the byte count is not the fact's.
+    /// [`OpError::Shape`] if the byte count is not the fact's.
     pub fn from_bytes(fact: Fact, bytes: &'a [u8]) -> Result<Self, OpError> {
         if bytes.len() != fact.bytes() {
             return Err(OpError::Shape {
@@ -344,7 +344,7 @@ impl<'a> TensorView<'a> {
         &self.fact
     }
 
-    /// The elements; `None` where `T` is not the element type or the bytes lie unaligned.
+    /// The elements; `None` if `T` is not the element type or the bytes lie unaligned.
     #[must_use]
     pub fn elements<T: Element>(&self) -> Option<&'a [T]> {
         holds::<T>(self.fact.dtype).then(|| elements(self.bytes))?
@@ -376,7 +376,7 @@ impl<'a, T: Element> Peek<'a, T> {
         self.bytes.len() / size_of::<T>()
     }
 
-    /// Some of them; none where the range reaches past the end.
+    /// Some of them; none if the range reaches past the end.
     pub fn part(self, range: Range<usize>) -> Self {
         let bytes = self.bytes.get(range.start * size_of::<T>()..range.end * size_of::<T>()).unwrap_or_default();
         Self { bytes, element: PhantomData }
@@ -402,7 +402,7 @@ fn holds<T: Element>(dtype: DType) -> bool {
     dtype == T::DTYPE || (dtype == DType::Bool && T::DTYPE == DType::U8)
 }
 
-/// Bytes as elements; `None` where they are none, or lie unaligned. No bytes lie anywhere, so not at an aligned place.
+/// Bytes as elements; `None` if they are none, or lie unaligned. No bytes lie anywhere, so not at an aligned place.
 pub(crate) fn elements<T: Element>(bytes: &[u8]) -> Option<&[T]> {
     if bytes.is_empty() { Some(&[]) } else { bytemuck::try_cast_slice(bytes).ok() }
 }

@@ -32,7 +32,7 @@ from! {
 }
 
 impl Value {
-    /// Writes the value as the bytes of a tensor; false where it does not fit, and they are as they were.
+    /// Writes the value as the bytes of a tensor; false if it does not fit, and they are as they were.
     pub(crate) fn write(&self, fact: &Fact, bytes: &mut [u8]) -> bool {
         let numbers = match self {
             Self::Numbers(numbers) => numbers,
@@ -54,7 +54,7 @@ impl Value {
     }
 }
 
-/// The bits of a number as an element; `None` where the type does not hold it, which for floats is past the largest.
+/// The bits of a number as an element; `None` if the type does not hold it, which for floats is past the largest.
 fn bits(number: f64, dtype: DType) -> Option<u64> {
     let width = 8 * dtype.size() as u32;
     let single = number as f32;

@@ -73,7 +73,7 @@ impl Classifier {
         &mut self.session
     }
 
-    /// Names of the classes; empty where nothing names them.
+    /// Names of the classes; empty if nothing names them.
     #[must_use]
     pub fn labels(&self) -> &Labels {
         &self.labels
@@ -107,7 +107,7 @@ impl Classifier {
     /// size, strides, rotation and crop.
     ///
     /// # Errors
-    /// `frame` where `out` has another length than the model's input.
+    /// `frame` if `out` has another length than the model's input.
     pub fn prepare_frame(&mut self, frame: &Frame<'_>, out: &mut [f32]) -> Result<()> {
         self.preprocess.apply_frame(frame, &mut self.converter, out)
     }
@@ -115,7 +115,7 @@ impl Classifier {
     /// Runs the model on a prepared image and gives the score of every class, as the [`head`](Self::head) says.
     ///
     /// # Errors
-    /// What the run objects to; `model.output` where the first output is not f32 or is empty.
+    /// What the run objects to; `model.output` if the first output is not f32 or is empty.
     pub fn scores(&mut self, prepared: &[f32]) -> Result<Vec<f32>> {
         let input = TensorView::new(&self.dims, prepared).map_err(|e| Error::Internal(e.to_string()))?;
         self.session.run(&[input])?;

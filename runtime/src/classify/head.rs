@@ -97,7 +97,7 @@ impl Head {
     /// last operator. Without either, one class is scored by a sigmoid and several by a softmax.
     ///
     /// # Errors
-    /// `model.metadata` where the key holds another word.
+    /// `model.metadata` if the key holds another word.
     pub fn of(model: &Model, asked: Option<Activation>) -> Result<Self> {
         let classes = model.outputs().first().map_or(0, |output| output.fact.shape.elements());
         Self::from(last(model), classes, &model.info().metadata, asked)

@@ -17,7 +17,7 @@ pub struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// An image over `rgb`; `None` where a side is 0 or `rgb` is not `width * height * 3` bytes.
+    /// An image over `rgb`; `None` if a side is 0 or `rgb` is not `width * height * 3` bytes.
     #[must_use]
     pub fn new(width: usize, height: usize, rgb: &'a [u8]) -> Option<Self> {
         let bytes = width.checked_mul(height)?.checked_mul(3)?;

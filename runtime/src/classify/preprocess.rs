@@ -79,8 +79,8 @@ impl Preprocess {
     /// `metadata`.
     ///
     /// # Errors
-    /// [`Error::Invalid`]: `model.image-input` where the input is no f32 image of 1 or 3
-    /// channels and batch 1, `model.metadata` where a setting cannot be read or does not fit it.
+    /// [`Error::Invalid`]: `model.image-input` if the input is no f32 image of 1 or 3
+    /// channels and batch 1, `model.metadata` if a setting cannot be read or does not fit it.
     pub fn new(fact: &Fact, metadata: &BTreeMap<String, String>, settings: &Settings) -> Result<Self> {
         let (layout, channels, height, width) = image_layout(fact)?;
         let (default_mean, default_std) =
@@ -166,7 +166,7 @@ impl Preprocess {
     /// [`apply`](Self::apply) gives for the same picture by its roundings to bytes.
     ///
     /// # Errors
-    /// `frame` where `out` has another length than [`elements`](Self::elements).
+    /// `frame` if `out` has another length than [`elements`](Self::elements).
     pub fn apply_frame(&self, frame: &Frame<'_>, converter: &mut Converter, out: &mut [f32]) -> Result<()> {
         if out.len() != self.elements() {
             let (got, want) = (out.len(), self.elements());

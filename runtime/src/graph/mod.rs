@@ -80,7 +80,7 @@ impl fmt::Display for Removed {
 /// An input that a session holds: its value between runs is none of the caller's business, unless it sets it.
 #[derive(Clone, Debug)]
 pub struct Variable {
-    /// What it is at first; zeros where there is nothing.
+    /// What it is at first; zeros if there is nothing.
     pub initial: Option<Arc<Tensor>>,
     /// Position of the output that it takes over behind every run, for state; `None` for a setting.
     pub next: Option<usize>,
@@ -322,7 +322,7 @@ impl Check<'_> {
         self.known.get(id.0).copied().unwrap_or(false)
     }
 
-    /// False where there is no such value, or it has been written.
+    /// False if there is no such value, or it has been written.
     fn write(&mut self, id: ValueId) -> bool {
         let fresh = self.written.get_mut(id.0).is_some_and(|written| !std::mem::replace(written, true));
         if fresh {
@@ -397,7 +397,7 @@ impl Uses {
         range.and_then(|(&start, &end)| self.readers.get(start..end)).unwrap_or_default()
     }
 
-    /// The one node that reads `id`; `None` where there are more, or none.
+    /// The one node that reads `id`; `None` if there are more, or none.
     #[must_use]
     pub fn only_reader(&self, id: ValueId) -> Option<usize> {
         match self.readers(id) {

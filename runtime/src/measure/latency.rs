@@ -20,7 +20,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Statistics of `runs`; `None` where there are none. Percentiles lie between two runs in
+    /// Statistics of `runs`; `None` if there are none. Percentiles lie between two runs in
     /// proportion (NumPy's `linear` method).
     #[must_use]
     pub fn of(runs: &[Duration]) -> Option<Self> {

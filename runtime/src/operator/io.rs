@@ -62,7 +62,7 @@ impl<'a> Io<'a, '_> {
     /// The bytes of input `index`.
     ///
     /// # Errors
-    /// [`OpError::Operand`] where the plan has no such operand.
+    /// [`OpError::Operand`] if the plan has no such operand.
     pub fn input_bytes(&self, index: usize) -> Result<&'a [u8], OpError> {
         match self.operands.inputs.get(index) {
             Some(Place::Input(i)) => self.inputs.get(*i).copied(),
@@ -76,7 +76,7 @@ impl<'a> Io<'a, '_> {
     /// The elements of input `index`.
     ///
     /// # Errors
-    /// [`OpError::Operand`] where the bytes are not whole, aligned elements of `T`.
+    /// [`OpError::Operand`] if the bytes are not whole, aligned elements of `T`.
     pub fn input<T: Element>(&self, index: usize) -> Result<&'a [T], OpError> {
         elements(self.input_bytes(index)?).ok_or(OpError::Operand(index))
     }
@@ -84,7 +84,7 @@ impl<'a> Io<'a, '_> {
     /// The bytes of result `index`, once: a second call answers [`OpError::Operand`].
     ///
     /// # Errors
-    /// [`OpError::Operand`] where the plan has no such result.
+    /// [`OpError::Operand`] if the plan has no such result.
     pub fn output_bytes(&mut self, index: usize) -> Result<&'a mut [u8], OpError> {
         if index >= self.operands.outputs {
             return Err(OpError::Operand(index));
@@ -100,11 +100,11 @@ impl<'a> Io<'a, '_> {
         elements_mut(self.output_bytes(index)?).ok_or(OpError::Operand(index))
     }
 
-    /// The scratch that the step's [`Choice`](super::Choice) asked for, once; empty where it
+    /// The scratch that the step's [`Choice`](super::Choice) asked for, once; empty if it
     /// asked for none. Its content is undefined.
     ///
     /// # Errors
-    /// [`OpError::Operand`] where it is taken twice.
+    /// [`OpError::Operand`] if it is taken twice.
     pub fn scratch<T: Element>(&mut self) -> Result<&'a mut [T], OpError> {
         let index = self.operands.outputs;
         if index >= self.operands.writes.len() {
@@ -117,7 +117,7 @@ impl<'a> Io<'a, '_> {
     /// Packed constant `role`.
     ///
     /// # Errors
-    /// [`OpError::Operand`] where the choice packed no such constant.
+    /// [`OpError::Operand`] if the choice packed no such constant.
     pub fn packed<T: Element>(&self, role: usize) -> Result<&'a [T], OpError> {
         let bytes: &[u8] = self.packed.get(role).ok_or(OpError::Operand(role))?;
         elements(bytes).ok_or(OpError::Operand(role))

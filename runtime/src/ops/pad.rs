@@ -33,7 +33,7 @@ pub struct Pad {
 }
 
 impl Pad {
-    /// The input's index along an axis of `dim` for the result's; `None` where it is constant.
+    /// The input's index along an axis of `dim` for the result's; `None` if it is constant.
     fn source(mode: &PadMode, before: usize, dim: usize, index: usize) -> Option<usize> {
         let inside = index.checked_sub(before).filter(|&i| i < dim);
         match mode {

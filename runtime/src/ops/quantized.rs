@@ -155,7 +155,7 @@ pub struct Scheme {
 }
 
 impl Scheme {
-    /// The scheme of a constant scale and zero point; `None` where there are several, or the bytes are no bytes.
+    /// The scheme of a constant scale and zero point; `None` if there are several, or the bytes are no bytes.
     pub(crate) fn new(scale: &Tensor, zero: &Tensor) -> Option<Self> {
         let &[scale] = scale.elements::<f32>()? else { return None };
         check_scales(&[scale]).ok()?;

@@ -56,7 +56,7 @@ impl Map<'_> {
         self.pixels.get(row * self.sides[1] + column).copied().unwrap_or(0.0)
     }
 
-    /// The four pixels around a point with their weights multiplied in; `None` where it lies outside.
+    /// The four pixels around a point with their weights multiplied in; `None` if it lies outside.
     fn around(&self, point: [f32; 2]) -> Option<[f32; 4]> {
         let [y, x] = [0, 1].map(|axis| {
             let (len, at) = (self.sides[axis], point[axis]);

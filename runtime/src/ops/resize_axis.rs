@@ -59,7 +59,7 @@ pub struct ResizeAxis {
 
 /// The weights of an axis.
 struct Table {
-    /// Of every element of the result, the end of its terms; `None` where it lies beside the input.
+    /// Of every element of the result, the end of its terms; `None` if it lies beside the input.
     ends: Vec<Option<usize>>,
     /// Element of the input and weight.
     terms: Vec<(usize, f32)>,

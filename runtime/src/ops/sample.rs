@@ -53,7 +53,7 @@ pub struct Sample {
     pub normalized: bool,
 }
 
-/// The pixels along one axis that a coordinate is made of: index and weight, none where it counts as zero.
+/// The pixels along one axis that a coordinate is made of: index and weight, none if it counts as zero.
 type Taps = heapless::Vec<(Option<usize>, f32), 4>;
 
 /// `x` mirrored at both ends until it lies between them.

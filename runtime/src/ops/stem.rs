@@ -25,7 +25,7 @@ pub struct Stem {
 }
 
 impl Stem {
-    /// The convolution as a stem, for images of this fact; `None` where the kernels do not take it.
+    /// The convolution as a stem, for images of this fact; `None` if the kernels do not take it.
     #[must_use]
     pub fn of(conv: &Conv, inputs: &[&Fact]) -> Option<Self> {
         let stem = Self { conv: conv.clone() };

@@ -43,7 +43,7 @@ impl Transpose {
     /// The dimensions in their new order.
     ///
     /// # Errors
-    /// [`OpError::Attribute`] where the axes are no permutation of the shape's.
+    /// [`OpError::Attribute`] if the axes are no permutation of the shape's.
     pub fn shape(&self, from: &Shape) -> Result<Shape, OpError> {
         let mut seen = [false; MAX_RANK];
         let valid = self.axes.len() == from.rank()

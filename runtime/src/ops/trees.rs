@@ -134,7 +134,7 @@ impl Trees {
         roots.fold(0, |sum: usize, depth| sum.saturating_add(*depth))
     }
 
-    /// The weights of a leaf; none where there is no such leaf.
+    /// The weights of a leaf; none if there is no such leaf.
     fn weights_of(&self, leaf: usize) -> &[(u32, f64)] {
         let start = leaf.checked_sub(1).map_or(Some(0), |before| self.leaves.get(before).map(|&end| end as usize));
         let end = self.leaves.get(leaf).map(|&end| end as usize);

@@ -19,13 +19,13 @@ pub(crate) trait Wide: Number {
     /// Reads the elements of `x`, of type `dtype`, at `offsets` into the start of `to`.
     ///
     /// # Errors
-    /// [`OpError::Operand`] where `x` has no such element, or `dtype` is not one of those that this type is for.
+    /// [`OpError::Operand`] if `x` has no such element, or `dtype` is not one of those that this type is for.
     fn load(dtype: DType, x: &[u8], offsets: &[usize], to: &mut [Self; CHUNK]) -> Result<(), OpError>;
 
     /// Writes `from` as the elements of `y`, of type `dtype`; answers whether no integer lost a high bit.
     ///
     /// # Errors
-    /// [`OpError::Operand`] where `y` has another length, or `dtype` is not one of those that this type is for.
+    /// [`OpError::Operand`] if `y` has another length, or `dtype` is not one of those that this type is for.
     fn store(dtype: DType, from: &[Self], y: &mut [u8]) -> Result<bool, OpError>;
 
     /// The lowest and the highest element of type `dtype`.

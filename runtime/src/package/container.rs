@@ -145,7 +145,7 @@ impl Container {
     /// The section of this kind.
     ///
     /// # Errors
-    /// `package.format` where there is none.
+    /// `package.format` if there is none.
     pub fn section(&self, kind: Kind) -> Result<&Bytes> {
         self.optional(kind).ok_or_else(|| refused("package.format", &format!("the section {kind:?} is missing")))
     }

@@ -26,7 +26,7 @@ const MAX_BYTES: u64 = 1 << 32;
 /// The section [`Kind::Graph`](super::container::Kind::Graph).
 #[derive(Serialize, Deserialize)]
 pub(super) struct Content {
-    /// What the weights are packed for; `None` where they are not.
+    /// What the weights are packed for; `None` if they are not.
     pub target: Option<PackedFor>,
     values: Vec<StoredValue>,
     /// Every node, those in blocks behind the one that owns them.

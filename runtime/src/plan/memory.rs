@@ -224,7 +224,7 @@ impl<'a> Placed<'a> {
 }
 
 /// Places requests in this order, each into the tightest gap among those already placed that
-/// live at the same time; `None` where it would look at more than `pairs`, from which it takes what it looks at.
+/// live at the same time; `None` if it would look at more than `pairs`, from which it takes what it looks at.
 fn greedy(requests: &[Request], order: &[usize], pairs: &mut usize) -> Option<Placement> {
     let mut offsets = vec![0; requests.len()];
     let mut placed = Placed::none(requests);

@@ -64,7 +64,7 @@ impl Step {
 pub struct Variable {
     /// Name, type, shape and place.
     pub port: Port,
-    /// What it is at first; zeros where there is nothing.
+    /// What it is at first; zeros if there is nothing.
     pub initial: Option<Arc<Tensor>>,
     /// Position of the output that it takes over behind every run, for state; `None` for a setting.
     pub next: Option<usize>,
@@ -112,7 +112,7 @@ impl Plan {
     /// candidates.
     ///
     /// # Errors
-    /// As for [`new`](Self::new); `package.target` where the weights were packed for a kernel that the node cannot be
+    /// As for [`new`](Self::new); `package.target` if the weights were packed for a kernel that the node cannot be
     /// run with.
     pub(crate) fn with(
         graph: Graph,

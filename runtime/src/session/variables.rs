@@ -17,7 +17,7 @@ impl Variables {
     /// Every variable as it is at first.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where there is no memory for them.
+    /// [`Error::Unsupported`] if there is no memory for them.
     pub fn new(of: &[Variable]) -> Result<Self> {
         let held = of.iter().map(|Variable { port, .. }| {
             AlignedVec::try_zeroed(port.fact.bytes()).ok_or_else(|| Error::Unsupported {

@@ -88,7 +88,7 @@ impl Rotation {
     /// The clockwise turn by `degrees`, which may be negative or more than a whole turn.
     ///
     /// # Errors
-    /// `frame` where `degrees` is not a multiple of 90.
+    /// `frame` if `degrees` is not a multiple of 90.
     pub fn from_degrees(degrees: i32) -> Result<Self> {
         match degrees.rem_euclid(360) {
             0 => Ok(Self::None),
@@ -165,7 +165,7 @@ impl<'a> Frame<'a> {
     /// A dense NV21 frame: luma, then pairs of red and blue chroma; BT.601, full range.
     ///
     /// # Errors
-    /// `frame` where a side is out of range or `bytes` has another length.
+    /// `frame` if a side is out of range or `bytes` has another length.
     pub fn nv21(width: usize, height: usize, bytes: &'a [u8]) -> Result<Self> {
         let (y, chroma) = dense_luma(width, height, bytes)?;
         let (v, u) = pairs(width, chroma);
@@ -267,7 +267,7 @@ impl<'a> Frame<'a> {
     /// The part of the frame inside `region`, in pixels of the frame as it now is: upright, mirrored and cropped.
     ///
     /// # Errors
-    /// `frame` where the region is empty or reaches outside of the frame.
+    /// `frame` if the region is empty or reaches outside of the frame.
     pub fn cropped(self, region: Region) -> Result<Self> {
         let inside =
             |start: usize, len: usize, whole: usize| len > 0 && start.checked_add(len).is_some_and(|end| end <= whole);

@@ -158,7 +158,7 @@ impl Channels {
         }
     }
 
-    /// Takes the channels of a node's operands to its result; `None` where it does with them what is not understood.
+    /// Takes the channels of a node's operands to its result; `None` if it does with them what is not understood.
     fn follow(&mut self, graph: &Graph, node: &Node) -> Option<()> {
         let &[y] = node.outputs.as_slice() else { return None };
         let links = node.op.axes(&graph.facts(&node.inputs)).links;

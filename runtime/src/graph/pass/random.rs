@@ -70,7 +70,7 @@ impl Network {
         self.build.graph.fact(id).shape.dims().try_into().unwrap()
     }
 
-    /// Numbers of which a sum of `terms` products stays small.
+    /// Elements small enough that a sum of `terms` products stays small.
     fn constant(&mut self, dims: &[usize], terms: usize) -> ValueId {
         let factor = 0.5 / (terms as f32).sqrt();
         let numbers: Vec<f32> = (0..dims.iter().product()).map(|_| self.random.float() * factor).collect();

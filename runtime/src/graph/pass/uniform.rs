@@ -27,7 +27,7 @@ pub(super) struct Uniform(Vec<Along>);
 struct Along {
     /// The axis.
     axis: usize,
-    /// What each index holds throughout; empty where no axis is followed.
+    /// What each index holds throughout; empty if no axis is followed.
     elements: Vec<Option<f32>>,
 }
 

@@ -45,7 +45,7 @@ pub(super) fn datum(dtype: DType) -> Option<DatumType> {
     })
 }
 
-/// Our fact; `None` where a dimension is symbolic or the type is not ours.
+/// Our fact; `None` if a dimension is symbolic or the type is not ours.
 pub(super) fn fact(fact: &TypedFact) -> Option<Fact> {
     Some(Fact::new(dtype(fact.datum_type)?, shape(&fact.shape)?))
 }

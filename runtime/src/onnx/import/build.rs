@@ -165,7 +165,7 @@ impl Build {
         self.folded_bytes = tensors.iter().fold(self.folded_bytes, |sum, t| sum.saturating_add(t.bytes().len() as u64));
     }
 
-    /// Computes the results of an operator over constants; false where it has to be a node.
+    /// Computes the results of an operator over constants; false if it has to be a node.
     fn fold(&mut self, op: &Op, inputs: &[ValueId], outputs: &[ValueId]) -> Result<bool, OpError> {
         // Kernels want the bytes of quantized weights, not the floats that they stand for.
         let kept = matches!(op, Op::Dequantize(_) | Op::Foreign(_));

@@ -204,7 +204,7 @@ impl<'m> Call<'_, 'm> {
         self.build.graph.constant(id).map(AsRef::as_ref)
     }
 
-    /// The integers of operand `index`, which decide a shape and so must be constant; `None` where it is left out.
+    /// The integers of operand `index`, which decide a shape and so must be constant; `None` if it is left out.
     pub fn integers(&self, index: usize) -> Result<Option<Vec<i64>>, Halt> {
         let Some(id) = self.optional(index) else { return Ok(None) };
         let Some(tensor) = self.constant_of(id) else { return Err(self.dynamic(&format!("input {index}"))) };

@@ -40,7 +40,7 @@ pub(super) fn window(cx: &Call<'_, '_>, x: ValueId, weights: ValueId) -> Result<
     Window::of(cx, &from[2..], Some(&kernel[2..]))
 }
 
-/// `x`, weights and bias (zeros where there is none) through a convolution over images.
+/// `x`, weights and bias (zeros if there is none) through a convolution over images.
 fn convolve(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     let (x, weights) = (cx.input(0)?, cx.input(1)?);
     let window = window(cx, x, weights)?;

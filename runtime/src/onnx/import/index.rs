@@ -14,7 +14,7 @@ use crate::ops::scatter_elements::ScatterElements;
 use crate::ops::slice::Slice;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// One constant index is a slice, which costs nothing where it begins a tensor.
+/// One constant index is a slice, which costs nothing if it begins a tensor.
 pub(super) fn gather(cx: &mut Call<'_, '_>) -> Imported {
     let (x, indices) = (cx.input(0)?, cx.input(1)?);
     let axis = cx.axis(0, cx.rank(x))?;
@@ -52,7 +52,7 @@ pub(super) fn gather_nd(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(GatherNd { batch_dims }, &[x, indices])
 }
 
-/// What updates do with what they meet; `None` where they replace it.
+/// What updates do with what they meet; `None` if they replace it.
 fn reduction(cx: &Call<'_, '_>) -> Result<Option<BinaryKind>, Halt> {
     Ok(match cx.text("reduction")? {
         None | Some("none") => None,

@@ -47,7 +47,7 @@ pub(super) enum Order {
 
 impl Product {
     /// The product of operands whose axes bear these labels; those that the result lacks are summed over. An axis of
-    /// length 1 that the other operand has longer is broadcast. `None` where an axis is summed over one operand alone,
+    /// length 1 that the other operand has longer is broadcast. `None` if an axis is summed over one operand alone,
     /// or an operand has it twice.
     pub fn of<L: PartialEq + Copy>(
         (a, a_labels): (&Shape, &[L]),

@@ -15,7 +15,7 @@ use crate::ops::topk::TopK;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::{DType, Tensor};
 
-/// The axes that a node reduces; `None` where it leaves its operand as it is. They were an attribute before opset 18
+/// The axes that a node reduces; `None` if it leaves its operand as it is. They were an attribute before opset 18
 /// (of sums before 13).
 fn axes(cx: &Call<'_, '_>, rank: usize) -> Result<Option<Vec<usize>>, Halt> {
     let axes = cx.ints_or_input("axes", 1)?.filter(|axes| !axes.is_empty());

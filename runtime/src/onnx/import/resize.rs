@@ -157,7 +157,7 @@ fn by_sizes(cx: &Call<'_, '_>, x: ValueId, axes: &[usize], given: &[i64]) -> Res
 
 /// Which axes of a tensor are the rows and the columns of images.
 struct ImageAxes {
-    /// `None` where the images have one row.
+    /// `None` if the images have one row.
     rows: Option<usize>,
     columns: Option<usize>,
     layout: Layout,

@@ -146,7 +146,7 @@ impl Transform {
         let parts = if self.complex { 2 } else { 1 };
         let dtype = cx.dtype(x);
         let mut flat = cx.reshape(x, &[rows, self.given * parts])?;
-        // What cancels leaves less behind in f64, which costs nothing where there is little to do.
+        // What cancels leaves less behind in f64, which costs nothing if there is little to do.
         if rows.saturating_mul(self.given * parts).saturating_mul(self.results * 2) <= MAX_EXACT {
             flat = cx.cast(flat, DType::F64)?;
         }

@@ -64,7 +64,7 @@ impl Run<'_> {
         out
     }
 
-    /// The softmax of some rows of scores; zeros where a row is blind.
+    /// The softmax of some rows of scores; zeros if a row is blind.
     pub(super) fn softmax(&mut self, count: usize, blind: &[bool]) -> &[f32] {
         let (len, keys) = (count * self.s.keys, self.s.keys);
         let weights = &mut self.scratch.weights[..len];

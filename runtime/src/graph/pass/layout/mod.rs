@@ -105,7 +105,7 @@ impl Pass<'_> {
         self.place(node)
     }
 
-    /// Takes over what the model does itself to move channels; false where the node is something else.
+    /// Takes over what the model does itself to move channels; false if the node is something else.
     fn convert(&mut self, node: &Node) -> Result<bool> {
         let (&[x], &[y]) = (node.inputs.as_slice(), node.outputs.as_slice()) else { return Ok(false) };
         let rank = self.graph.fact(x).shape.rank();

@@ -72,7 +72,7 @@ struct Forms {
     nhwc: f64,
     /// Its cost on planes.
     planes: f64,
-    /// The operator for planes; `None` where there is none, or where both layouts are the same.
+    /// The operator for planes; `None` if there is none, or where both layouts are the same.
     op: Option<Planar>,
     /// Whether it is a convolution that is cheaper on planes because more than half of its weights are zero.
     is_sparse: bool,

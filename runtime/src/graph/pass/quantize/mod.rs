@@ -319,7 +319,7 @@ impl Pass<'_> {
         held == Some(bytes) && read(dequantized) == 1 && read(bytes) == 1
     }
 
-    /// Lets the convolution that writes `bytes` look them up; false where it is another node, or looks up already.
+    /// Lets the convolution that writes `bytes` look them up; false if it is another node, or looks up already.
     fn look_up_behind(&mut self, bytes: ValueId, by: &ByteTable) -> bool {
         let Some(&writer) = self.writers.get(&bytes) else { return false };
         let op = self.graph.nodes.get_mut(writer).map(|node| &mut node.op);
