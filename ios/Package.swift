@@ -2,8 +2,8 @@
 
 import PackageDescription
 
-// The Rust library: an XCFramework on Apple platforms (build-xcframework.sh makes it), and a
-// static library elsewhere, which is how the package is tested on Linux (tests/ios.sh).
+// The Rust library: an XCFramework on Apple platforms (`cargo xtask ios xcframework` makes it), and a
+// static library elsewhere, which is how the package is tested on Linux (`cargo xtask ios test`).
 #if os(Linux)
     let library = Target.systemLibrary(name: "skipstoneFFI")
 #else

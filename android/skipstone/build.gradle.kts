@@ -28,27 +28,31 @@ dependencies {
     implementation(variantOf(libs.jna) { artifactType("aar") })
 }
 
-// The native library and the Kotlin side of its facade are made by the repository's scripts; nothing generated is kept.
+// The native library and the Kotlin side of its facade are made by the repository's own commands; nothing generated is kept.
 val libraries = layout.buildDirectory.dir("native")
 val bindings = layout.buildDirectory.dir("bindings")
 
 val native by tasks.registering(Exec::class) {
     inputs.dir("../../runtime")
     inputs.dir("../../bindings")
-    inputs.files("../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml", "../native.sh")
-    // What the scripts read of the environment.
+    inputs.dir("../../xtask/src")
+    inputs.files("../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml")
+    // What the command reads of the environment.
     inputs.property("operators", providers.environmentVariable("SKIPSTONE_OPERATORS").orElse(""))
     inputs.property("features", providers.environmentVariable("SKIPSTONE_FEATURES").orElse("signatures"))
     inputs.property("ndk", providers.environmentVariable("ANDROID_NDK_HOME").orElse(""))
     outputs.dir(libraries)
-    commandLine("../native.sh", libraries.get().asFile.path)
+    workingDir("../..")
+    commandLine("cargo", "xtask", "android", "native", libraries.get().asFile.path)
 }
 
 val generate by tasks.registering(Exec::class) {
     inputs.dir("../../bindings")
-    inputs.files("../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml", "../bindings.sh")
+    inputs.dir("../../xtask/src")
+    inputs.files("../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml")
     outputs.dir(bindings)
-    commandLine("../bindings.sh", bindings.get().asFile.path)
+    workingDir("../..")
+    commandLine("cargo", "xtask", "kotlin", bindings.get().asFile.path)
 }
 
 android.sourceSets["main"].apply {

@@ -1,6 +1,6 @@
 """Compares published architectures (graphs/, made by export.py) with ONNX Runtime, as ONNX files and as packages.
 
-`python tests/architectures/check.py [NAME ...]` fills each graph with seeded random weights and runs it on one image.
+`cargo xtask python architectures.check [NAME ...]` fills each graph with seeded random weights and runs it on one image.
 The outputs must be within 1e-4 of the largest output, packages must give bit-identical outputs, and no step may be a
 fallback. With `--time FILE` it writes a table of latencies beside ONNX Runtime's instead: one thread, alternating runs, medians.
 """
@@ -20,8 +20,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import driver
+from harness import driver
 
 GRAPHS = Path(__file__).parent / "graphs"
 TOLERANCE = 1e-4

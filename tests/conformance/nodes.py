@@ -25,8 +25,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import driver
+from harness import driver
 
 HERE = Path(__file__).resolve().parent
 PASSING, FAILURES, REASONS = HERE / "passing.txt", HERE / "failures.md", HERE / "reasons.toml"
@@ -172,7 +171,7 @@ def explain(outcomes: list[Outcome]) -> str:
     lines = [
         "# Why cases of ONNX's test suites fail",
         "",
-        "Written by `python tests/conformance/nodes.py --update`; the reasons are in `reasons.toml`.",
+        "Written by `cargo xtask python conformance.nodes --update`; the reasons are in `reasons.toml`.",
         "",
         "| suite | cases | pass | pass with constant operands | fail |",
         "|---|---|---|---|---|",

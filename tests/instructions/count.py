@@ -1,6 +1,6 @@
 """Count the instructions that networks of the zoo take on aarch64.
 
-`python tests/instructions/count.py` counts, under an emulator and with one thread, and writes counts.md;
+`cargo xtask python instructions.count` counts, under an emulator and with one thread, and writes counts.md;
 `--check` compares with it and fails where a network takes more than 2 % more.
 
 The count of a run is half of what `skipstone bench` executes for two additional runs, which excludes loading. The count
@@ -11,7 +11,6 @@ a kernel is to the minimum. One NEON instruction does four multiply-adds.
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,10 +19,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import driver
-import fill
-from table import Row, Table, compare
+from harness import driver, fill
+from instructions.table import Row, Table, compare
 
 TABLE = Table(
     Path(__file__).with_name("counts.md"),
@@ -37,8 +34,7 @@ MODELS = ("skipnet_m", "mobilenetv3_large", "simplenet_310k", "resnet18")
 def instructions(model: Path, runs: int) -> tuple[int, int]:
     """What `bench` executes in all, and the multiply-adds of one run."""
     with tempfile.NamedTemporaryFile(prefix="instructions-") as count:
-        command = [driver.ROOT / "tests/cross.sh", "counter", count.name]
-        runner = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        runner = driver.xtask("cross", "counter", count.name)
         skipstone = driver.Skipstone(BINARY, runner)
         options = ("--isa", "neon", "--warmup", 0, "--runs", runs, "--json", "-")
         report = json.loads(skipstone.call("bench", model, *options))

@@ -1,6 +1,6 @@
 """Count the instructions that single kernels take on aarch64.
 
-`python tests/instructions/kernels.py` counts one call of every NEON kernel on a layer or two of its kind, under an
+`cargo xtask python instructions.kernels` counts one call of every NEON kernel on a layer or two of its kind, under an
 emulator and with one thread, and writes kernels.md; `--check` compares with it and fails where a kernel takes more than
 2 % more, is not in the table, or is no more.
 
@@ -10,14 +10,12 @@ kernel family.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import driver
-from table import Row, Table, compare
+from harness import driver
+from instructions.table import Row, Table, compare
 
 TABLE = Table(
     Path(__file__).with_name("kernels.md"),
@@ -32,8 +30,7 @@ BINARY = driver.ROOT / "build/cross/target/aarch64-unknown-linux-gnu/cross/examp
 def count(binary: Path) -> list[Row]:
     """The counts of all calls."""
     with tempfile.NamedTemporaryFile(prefix="instructions-") as log:
-        command = [driver.ROOT / "tests/cross.sh", "counter", log.name]
-        runner = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        runner = driver.xtask("cross", "counter", log.name)
         calls = [line.split("\t") for line in driver.Skipstone(binary, runner).call("neon").splitlines()]
         marks = [int(line.removeprefix("instructions: ")) for line in Path(log.name).read_text().splitlines()]
     # Two of each call, and one at the end of the program.

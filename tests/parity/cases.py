@@ -6,7 +6,7 @@ A function adds operands and nodes to an empty `Graph` and returns the output, o
 import numpy as np
 from onnx import TensorProto as T
 
-from graph import Graph
+from parity.graph import Graph
 
 CASES = {}
 

@@ -3,8 +3,8 @@
 import numpy as np
 from onnx import numpy_helper
 
-from cases import case
-from graph import Graph
+from parity.cases import case
+from parity.graph import Graph
 
 ML = "ai.onnx.ml"
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")

@@ -7,8 +7,8 @@ import onnx
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
-import cases
-from graph import Graph
+from parity import cases
+from parity.graph import Graph
 
 UNARY = ("Relu", "Tanh", "Abs", "Neg", "Sigmoid", "HardSwish")
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import driver
+from harness import driver
 
 FOLDER = driver.ROOT / "models" / "definitions"
 TOLERANCE = 1e-4

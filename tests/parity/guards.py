@@ -5,8 +5,8 @@ networks. What decides is a setting, or is computed and held against one; ONNX R
 import numpy as np
 from onnx import TensorProto as T
 
-from control_flow import Body, case
-from graph import Graph
+from parity.control_flow import Body, case
+from parity.graph import Graph
 
 THRESHOLDS = (0.5, 0.0, 0.2, 0.35, 0.7, 1.0)
 

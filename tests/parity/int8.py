@@ -25,9 +25,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import driver
-import fill
+from harness import driver, fill
 
 MODELS = ("simplenet_310k", "simplenet_5m", "skipnet_xs", "mobilenetv3_large")
 ISAS = ("scalar", "avx2", "avx512", "neon")

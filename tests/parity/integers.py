@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cases import window, case
-from graph import Graph
+from parity.cases import window, case
+from parity.graph import Graph
 
 
 def _bytes(g: Graph, *shape, dtype=None) -> np.ndarray:

@@ -4,8 +4,8 @@ volumes, pooling of every kind, normalizations, resizing by every filter; every 
 
 import numpy as np
 
-from cases import case, window
-from graph import Graph
+from parity.cases import case, window
+from parity.graph import Graph
 
 FUNCTIONS = (
     ("Relu", 0, 0), ("Tanh", 0, 0), ("Sigmoid", 0, 0), ("HardSigmoid", 1, 1), ("LeakyRelu", 1, 0), ("Softsign", 0, 0),

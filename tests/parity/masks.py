@@ -3,8 +3,8 @@
 import numpy as np
 from onnx import TensorProto as T
 
-from cases import AS_PACKAGES, case
-from graph import Graph
+from parity.cases import AS_PACKAGES, case
+from parity.graph import Graph
 
 
 def head(g: Graph, x: str, channels: int, out: int, share: float) -> str:

@@ -3,7 +3,7 @@
 Shapes are drawn so that 1, odd sizes and the remainders of vector widths come up; every case
 is seeded by its name and number, so that a failure can be run again alone:
 
-    python tests/parity/operators.py --only conv --cases 40 --keep FOLDER
+    cargo xtask python parity.operators --only conv --cases 40 --keep FOLDER
 """
 
 import sys
@@ -15,19 +15,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import classical  # noqa: F401  (enters families)
-import control_flow  # noqa: F401  (enters families)
-import driver
-import guards  # noqa: F401  (enters families)
-import integers  # noqa: F401  (enters families)
-import layer_families  # noqa: F401  (enters families)
-import pruned  # noqa: F401  (enters families)
-import rare  # noqa: F401  (enters families)
-import masks  # noqa: F401  (enters families)
-import routed  # noqa: F401  (enters families)
-from cases import AS_PACKAGES, CASES
-from graph import Graph
+from harness import driver
+
+# What enters its families into CASES by being imported.
+from parity import classical, control_flow, guards, integers, layer_families, masks, pruned, rare, routed  # noqa: F401
+from parity.cases import AS_PACKAGES, CASES
+from parity.graph import Graph
 
 TOLERANCE = 1e-4
 THREADS = (1, 2)

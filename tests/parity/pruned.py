@@ -4,8 +4,8 @@ densities from all weights to 0.2 %, with filters and whole layers of zeros; pla
 
 import numpy as np
 
-from cases import AS_PACKAGES, case
-from graph import Graph
+from parity.cases import AS_PACKAGES, case
+from parity.graph import Graph
 
 PLANES = ((1, 1), (7, 7), (14, 14), (13, 9), (28, 28), (30, 17))
 DENSITIES = (1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.002)

@@ -5,8 +5,8 @@ reduction, GridSample and region pooling, spectra, losses.
 import numpy as np
 from onnx import TensorProto as T
 
-from cases import CASES, case
-from graph import Graph
+from parity.cases import CASES, case
+from parity.graph import Graph
 
 ANGLES = {
     "Sin": (-9, 9), "Cos": (-9, 9), "Tan": (-1.5, 1.5), "Asin": (-1, 1), "Acos": (-1, 1), "Atan": (-9, 9), "Sinh": (-4, 4),

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cases import case
-from graph import Graph
+from parity.cases import case
+from parity.graph import Graph
 
 
 def route(g: Graph, x: str, width: int, experts: int, k: int) -> tuple[str, str]:

@@ -12,9 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import driver
-import fill
+from harness import driver, fill
 
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-2

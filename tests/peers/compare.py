@@ -1,6 +1,6 @@
 """Skipstone against other runtimes: latency, load, memory, on the same models, in turns.
 
-`python3 tests/peers/compare.py` installs the peers (some gigabytes, in build/peers), converts the
+`cargo xtask python peers.compare` installs the peers (some gigabytes, in build/peers), converts the
 zoo, measures and reports. See README.md.
 """
 
@@ -13,8 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import environment
-import report
+from peers import environment, report
 
 ROOT = environment.HERE.parents[1]
 
@@ -39,7 +38,7 @@ def arguments() -> argparse.Namespace:
 
 def model_files(names: list[str] | None) -> list[Path]:
     """Paths of the models; those of the zoo are made if they are not there."""
-    import fill
+    from harness import fill
 
     files = []
     for name in names or fill.names():
@@ -50,7 +49,7 @@ def model_files(names: list[str] | None) -> list[Path]:
 
 def reference(model: Path, folder: Path) -> tuple[list[int], Path, "numpy.ndarray"]:
     """The shape of a model's input, a file with an image for it, and the output by ONNX Runtime."""
-    import fill
+    from harness import fill
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -62,8 +61,7 @@ def reference(model: Path, folder: Path) -> tuple[list[int], Path, "numpy.ndarra
 
 
 def compare(args: argparse.Namespace) -> dict:
-    import convert
-    import measure
+    from peers import convert, measure
 
     runtimes = [*report.OURS, *args.peers]
     models = model_files(args.models)
@@ -107,8 +105,7 @@ def main() -> None:
         sys.exit(str(failure))
     if Path(sys.prefix) != environment.BUILD / "venv":
         # Once more, with the packages just installed.
-        os.execv(environment.PYTHON, [environment.PYTHON, __file__, *sys.argv[1:]])
-    sys.path.append(str(ROOT / "tests"))
+        os.execv(environment.PYTHON, [environment.PYTHON, "-m", "peers.compare", *sys.argv[1:]])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     result = compare(args)
     print("\n" + report.markdown(result))

@@ -8,7 +8,7 @@ import hashlib
 import subprocess
 from pathlib import Path
 
-import environment
+from peers import environment
 import onnx
 
 MODELS = environment.BUILD / "models"

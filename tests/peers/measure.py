@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import environment
+from peers import environment
 import numpy as np
 
 TIMEOUT_SECONDS = 120

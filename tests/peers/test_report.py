@@ -1,8 +1,8 @@
-"""The report's arithmetic: `python3 tests/peers/test_report.py`."""
+"""The report's arithmetic: `cargo xtask python peers.test_report`."""
 
 import unittest
 
-import report
+from peers import report
 
 
 def result(ours: dict, **peers: dict) -> dict:

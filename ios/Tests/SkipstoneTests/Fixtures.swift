@@ -2,7 +2,7 @@ import Foundation
 import Skipstone
 import Testing
 
-/// What `tests/swift_fixtures.py` wrote.
+/// What `tests/devices/swift_fixtures.py` wrote.
 enum Fixtures {
     static let folder = URL(fileURLWithPath: #filePath).appendingPathComponent("../../../../build/swift/fixtures")
         .standardizedFileURL

@@ -2,7 +2,7 @@ import Foundation
 import Skipstone
 import Testing
 
-/// ONNX files on the device. `tests/ios.sh` builds the library with the feature `onnx`.
+/// ONNX files on the device. `cargo xtask ios test` builds the library with the feature `onnx`.
 @Suite struct OnnxTests {
     let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
 

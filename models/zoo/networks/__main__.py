@@ -2,7 +2,7 @@
 
 `python -m zoo.networks OUT_DIR` writes every model; with `--graphs` the graphs alone: every weight keeps
 its name, type and shape and loses its values, which makes a file of some kilobytes that can live in a
-repository. `tests/fill.py` gives it weights again.
+repository. `cargo xtask python harness.fill` gives it weights again.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-//! The layers of networks of the zoo, read from zoo.txt, which tests/layers.py writes.
+//! The layers of networks of the zoo, read from zoo.txt, which tests/benches/layers.py writes.
 
 use std::fmt;
 use std::str::FromStr;

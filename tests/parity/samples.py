@@ -6,7 +6,7 @@ Five of six images must be classified correctly, which is enough to detect wrong
 import json
 import sys
 
-import driver
+from harness import driver
 
 SAMPLES = driver.ROOT / "models" / "samples"
 SHARE = 5 / 6

@@ -8,10 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import driver
+from harness import driver
 
-sys.path.insert(0, str(driver.ROOT / "models"))
 from zoo.data import cifar10
 
 MODEL = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"

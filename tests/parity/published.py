@@ -1,6 +1,6 @@
 """Compares ONNX files from published Python packages with ONNX Runtime, as ONNX files and as Skipstone packages.
 
-`python tests/published.py` downloads the packages by name and version (about 500 MB, cached in build/published) and
+`cargo xtask python parity.published` downloads the packages by name and version (about 500 MB, cached in build/published) and
 prints a line per file. They were made by others for other runtimes: captchas, speech, EEG, names, chemistry, tumors.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-import driver
+from harness import driver
 
 FOLDER = driver.ROOT / "build" / "published"
 TOLERANCE = 1e-4

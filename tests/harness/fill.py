@@ -1,6 +1,6 @@
 """Give the zoo's stripped graphs (models/zoo/graphs) seeded random weights.
 
-`python tests/fill.py [NAME ...]` writes build/zoo/NAME.onnx for all or some of them. The weights
+`cargo xtask python harness.fill [NAME ...]` writes build/zoo/NAME.onnx for all or some of them. The weights
 must exercise the arithmetic: activations stay in range at every depth, and the output depends on
 the input. With He-normal weights alone every image gives nearly the same output, because the mean
 of a ReLU's output is as large as its standard deviation; filters whose weights sum to zero remove
@@ -20,7 +20,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = ROOT / "models" / "zoo" / "graphs"
 FILLED = ROOT / "build" / "zoo"
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-import driver
-import fill
-import hostile
+from harness import driver, fill
+from hostile import files
 
 ADDRESS_SPACE = 4 << 30
 TIMEOUT_SECONDS = 60
@@ -36,8 +35,8 @@ def write_models(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     wrong["last byte missing"] = good[:-1]
     wrong["graph without weights"] = (fill.GRAPHS / "skipnet_m.onnx").read_bytes()
     wrong |= {f"truncated to {part} of 64": good[: len(good) * part // 64] for part in range(1, 64)}
-    wrong |= hostile.bad_wire() | hostile.bad_headers() | hostile.bad_tensors() | hostile.bad_external(folder)
-    wrong |= hostile.bad_graphs() | hostile.bad_operators() | hostile.bad_quantized()
+    wrong |= files.bad_wire() | files.bad_headers() | files.bad_tensors() | files.bad_external(folder)
+    wrong |= files.bad_graphs() | files.bad_operators() | files.bad_quantized()
     # Most flips are in the weights: half of these hit the structure, which is at both ends.
     flipped = {}
     for index in range(60):

@@ -1,6 +1,6 @@
 """Lists the compute layers of the zoo's networks, which the kernel benchmarks run.
 
-`python tests/layers.py` writes runtime/kernels/benches/cases/zoo.txt from the graphs in models/zoo; `--check` fails
+`cargo xtask python benches.layers` writes runtime/kernels/benches/cases/zoo.txt from the graphs in models/zoo; `--check` fails
 if the two differ. A line is a distinct convolution, matrix product or pooling of a network, and how often it occurs.
 Layers that differ only in what is fused into them (activations, sums, batch normalization) are not distinct.
 """
@@ -13,7 +13,7 @@ import sys
 import onnx
 from onnx import helper
 
-import fill
+from harness import fill
 
 LIST = fill.ROOT / "runtime/kernels/benches/cases/zoo.txt"
 NETWORKS = (
@@ -26,7 +26,7 @@ NETWORKS = (
     "resnet18",
 )
 HEAD = """\
-# Layers of networks of the zoo, each where the network first has it. Written by tests/layers.py.
+# Layers of networks of the zoo, each where the network first has it. Written by tests/benches/layers.py.
 # network, occurrences, operator, input and output (rows x columns x channels), kernel, stride, padding (top, left,
 # bottom, right), groups
 """
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare with the list instead of writing it")
     if parser.parse_args().check:
         if LIST.read_text() != text():
-            sys.exit(f"layers: {LIST.relative_to(fill.ROOT)} is not that of the zoo: run tests/layers.py")
+            sys.exit(f"layers: {LIST.relative_to(fill.ROOT)} is not that of the zoo: run `cargo xtask python benches.layers`")
     else:
         LIST.write_text(text())
     print(f"layers: {len(NETWORKS)} networks")

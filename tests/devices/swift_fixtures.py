@@ -11,7 +11,7 @@ import subprocess
 
 from PIL import Image
 
-import driver
+from harness import driver
 
 MODEL = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
 SAMPLES = driver.ROOT / "models" / "samples"

@@ -13,10 +13,8 @@ import onnx
 import onnxruntime
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import driver
+from harness import driver
 
-sys.path.insert(0, str(driver.ROOT / "models"))
 from zoo import manifest
 from zoo.data import images
 

@@ -1,12 +1,12 @@
 """The size of libskipstone.so as a phone gets it, and what takes it.
 
-Builds the library for Linux with the options of `android/native.sh`: the device profile, a standard library of its own,
+Builds the library for Linux with the options of `cargo xtask android native`: the device profile, a standard library of its own,
 relocations packed and like functions merged by lld, as with the NDK. Every build is held against its limit, and its
 bytes by crate and family against the table in `bindings/size.md`: a row that is off by more than TOLERANCE fails.
 
-    python3 tests/size.py                      every build
-    python3 tests/size.py --only full onnx     some of them
-    python3 tests/size.py --write              write the table, of the builds that are made
+    cargo xtask python devices.size                      every build
+    cargo xtask python devices.size --only full onnx     some of them
+    cargo xtask python devices.size --write              write the table, of the builds that are made
 
 The bytes of code and constants come from the symbols that a phone's copy is stripped of: generic code counts where it
 is written, and functions that the linker merged count once.
@@ -22,12 +22,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import driver
+from harness import driver
 
 FOLDER = driver.ROOT / "build" / "size"
 TABLE = driver.ROOT / "bindings" / "size.md"
 LINK = ["-fuse-ld=lld", "-Wl,--icf=all", "-Wl,-z,pack-relative-relocs"]
-# As in android/native.sh.
+# As in xtask/src/android.rs.
 FLAGS = (
     "-Zlocation-detail=none -Zfmt-debug=shallow -Cforce-frame-pointers=yes "
     '--cfg curve25519_dalek_backend="serial" --cfg sha2_backend="soft" --cfg sha2_backend_soft="compact"'
@@ -81,12 +81,12 @@ def build(name: str) -> tuple[Path, Path]:
     """The library with its symbols and without: NAME.symbols.so and NAME.so."""
     it = BUILDS[name]
     target = f"{it.architecture}-unknown-linux-gnu"
-    command = [driver.ROOT / "tests" / "cross.sh", "phone", target, "rustc", "--quiet", "--profile", "device"]
+    command = ["cross", "phone", target, "rustc", "--target-folder", FOLDER, "--quiet", "--profile", "device"]
     command += ["-p", "skipstone-jni", *it.features, STANDARD_LIBRARY, "--"]
     command += [f"-Clink-arg={argument}" for argument in [linker(), *LINK]]
-    environment = os.environ | {"RUSTFLAGS": FLAGS, "CARGO_PROFILE_DEVICE_STRIP": "none", "SKIPSTONE_CROSS_TARGET": str(FOLDER)}
+    environment = os.environ | {"RUSTFLAGS": FLAGS, "CARGO_PROFILE_DEVICE_STRIP": "none"}
     environment["SKIPSTONE_OPERATORS"] = operators() if it.subset else ""
-    subprocess.run(command, cwd=driver.ROOT, env=environment, check=True)
+    driver.xtask(*command, environment=environment)
     symbols, stripped = FOLDER / f"{name}.symbols.so", FOLDER / f"{name}.so"
     symbols.write_bytes((FOLDER / target / "device" / "libskipstone.so").read_bytes())
     strip = "strip" if it.architecture == "x86_64" else f"{it.architecture}-linux-gnu-strip"
@@ -138,7 +138,7 @@ def summed(sizes: Counter[str]) -> dict[str, int]:
 def text(tables: dict[str, dict[str, int]], totals: dict[str, tuple[int, int]]) -> str:
     """The table as Markdown."""
     lines = ["# What the device library holds", ""]
-    lines += ["Bytes of `libskipstone.so`, stripped; written by `tests/size.py --write` and checked by `tests/size.py`.", ""]
+    lines += ["Bytes of `libskipstone.so`, stripped; written by `cargo xtask python devices.size --write` and checked by the tests.", ""]
     lines += ["| build | | bytes | gzip |", "|---|---|---:|---:|"]
     lines += [f"| {name} | {BUILDS[name].what} | {size:,} | {zipped:,} |" for name, (size, zipped) in totals.items()]
     lines += ["", f"By crate and family; of at least {LEAST:,} bytes.", ""]

@@ -19,8 +19,7 @@ import onnx
 from onnx import TensorProto, helper
 from PIL import Image
 
-import driver
-import fill
+from harness import driver, fill
 
 PRETRAINED = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
 SAMPLES = sorted((driver.ROOT / "models" / "samples").glob("*.png"))
@@ -167,8 +166,7 @@ def device(check: Check, skipstone: driver.Skipstone, folder: Path, program: Pat
         package = folder / f"device-{target}-{precision}.skip"
         skipstone.call("compile", PRETRAINED, "-o", package, "--target", target, "--precision", precision)
         for cpu in cpus:
-            emulator = subprocess.run(["tests/cross.sh", "emulator", cpu], cwd=driver.ROOT, check=True, capture_output=True)
-            wrong = frames.wrong([*emulator.stdout.decode().split(), program], package, tolerance)
+            wrong = frames.wrong([*driver.xtask("cross", "emulator", cpu).split(), program], package, tolerance)
             check(f"{len(SAMPLES)} samples on {cpu}, {target} package in {precision}", wrong)
 
 

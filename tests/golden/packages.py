@@ -4,7 +4,7 @@ A package of the current version must open and give the outputs that ONNX Runtim
 package of an earlier version must do the same, or be refused because of its version; it must never be misread. When the
 format changes, increment its version and make the packages of the new version with
 
-    python tests/golden.py --write
+    cargo xtask python golden.packages --write
 """
 
 import struct
@@ -16,9 +16,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-import driver
+from harness import driver
 
-GOLDEN = Path(__file__).resolve().parent / "golden"
+GOLDEN = Path(__file__).resolve().parent
 TOLERANCE = 1e-4
 # Why a package of an earlier version may be refused: its format, or how its weights are packed.
 REFUSALS = ("package.version", "package.target")

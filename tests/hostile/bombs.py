@@ -21,7 +21,7 @@ import numpy as np
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
-import driver
+from harness import driver
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 CPU_SECONDS = 1.0

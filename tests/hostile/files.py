@@ -1,4 +1,4 @@
-"""Invalid models for tests/malformed.py: they contradict the format or themselves, or ask for too much.
+"""Invalid models for hostile/malformed.py: they contradict the format or themselves, or ask for too much.
 
 Bytes, not files: nothing here has been checked by anyone. Each family is a function from nothing
 to models by title; all of them must be refused.

@@ -15,11 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 # No command of the tests takes longer, even under an emulator, unless it hangs.
 TIMEOUT_SECONDS = 600
+
+
+def xtask(*arguments, environment: dict[str, str] | None = None) -> str:
+    """What one of the project's own commands prints. Its program is there: it runs the tests."""
+    command = [TARGET / "debug" / "xtask", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 class Refused(Exception):

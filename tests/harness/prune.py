@@ -1,7 +1,7 @@
 """Sets weights of the zoo's networks to zero, for measuring and testing sparse kernels.
 
-`python tests/prune.py NAME ZEROS [--every-size]` writes build/pruned/NAME_ZEROS.onnx: the network with random weights
-(tests/fill.py), where that percentage of the weights of every 1x1 convolution and linear layer, the smallest ones, are
+`cargo xtask python harness.prune NAME ZEROS [--every-size]` writes build/pruned/NAME_ZEROS.onnx: the network with random
+weights (harness/fill.py), where that percentage of the weights of every 1x1 convolution and linear layer, the smallest ones, are
 zero. 0 is the same network with nothing pruned. Besides the zoo's networks there is `mobilenet_v1`.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-import fill
+from harness import fill
 
 PRUNED = fill.ROOT / "build" / "pruned"
 

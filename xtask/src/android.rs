@@ -1,0 +1,203 @@
+//! The Android library: tested on this machine, and built for phones.
+//!
+//! Its Kotlin is compiled for the desktop's JVM and tested against the native library that ships, built for this machine;
+//! Robolectric stands in for Android. What needs no linker is checked for phones; the rest takes an NDK.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use xshell::cmd;
+
+use crate::workspace::{Workspace, say};
+use crate::{bindings, cross, debian, python};
+
+/// Android 15 and later load no library whose segments begin between pages of this size.
+const PAGE: u64 = 16 << 10;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// The tests on the JVM, and checks for phones
+    Test,
+    /// The races between coroutines, with many runs each
+    Races {
+        #[arg(default_value_t = 100_000)]
+        runs: u32,
+    },
+    /// What a call takes beyond the native library's own time
+    Overhead,
+    /// Build libskipstone.so for the phones' instruction sets into FOLDER/<abi>; Gradle calls this
+    ///
+    /// Needs the NDK (ANDROID_NDK_HOME), `cargo install cargo-ndk`, `rustup component add rust-src` and `rustup target add
+    /// aarch64-linux-android armv7-linux-androideabi x86_64-linux-android`. SKIPSTONE_OPERATORS leaves out what no package
+    /// needs (`skipstone operators`). SKIPSTONE_FEATURES, where it is set, takes the place of the default, "signatures":
+    /// "" opens packages that are not signed, "signatures onnx" ONNX files too.
+    Native { folder: PathBuf },
+}
+
+pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
+    match command {
+        Command::Native { folder } => native(workspace, folder),
+        Command::Test => {
+            prepare(workspace)?;
+            check_alignment(workspace, "readelf", &built(workspace, "native").join("libskipstone.so"))?;
+            test(workspace)?;
+            check_for_phones(workspace)
+        }
+        Command::Races { runs } => {
+            prepare(workspace)?;
+            let _runs = workspace.shell.push_env("SKIPSTONE_RACES", runs.to_string());
+            maven(workspace, &["test", "-Dtest=RaceTest"])
+        }
+        Command::Overhead => {
+            prepare(workspace)?;
+            overhead(workspace)
+        }
+    }
+}
+
+fn built(workspace: &Workspace, name: &str) -> PathBuf {
+    workspace.build("android").join(name)
+}
+
+fn maven(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    Ok(cmd!(workspace.shell, "mvn --batch-mode --quiet --file android/pom.xml {arguments...}").quiet().run()?)
+}
+
+/// Maven, the libraries with their bindings, and a package with what the command line sees in the sample pictures: the
+/// truth for the library's answers.
+fn prepare(workspace: &Workspace) -> Result<()> {
+    let shell = &workspace.shell;
+    debian::install(shell, &[("mvn", &["maven"]), ("javac", &["default-jdk-headless"])])?;
+    say("building the library");
+    python::run(workspace, "devices.size", &["--only", "full", "onnx"])?;
+    let library = |name: &str| workspace.build("size").join(name);
+    for (name, folder) in [("full.so", "native"), ("onnx.so", "native-onnx")] {
+        let folder = built(workspace, folder);
+        shell.create_dir(&folder)?;
+        shell.copy_file(library(name), folder.join("libskipstone.so"))?;
+    }
+    // The bindings are generated from what the library says of itself, which stripping takes away.
+    shell.create_dir(built(workspace, "kotlin"))?;
+    bindings::kotlin(workspace, &built(workspace, "kotlin"), Some(&library("full.symbols.so")))?;
+
+    let (skipstone, models) = (workspace.skipstone(), built(workspace, "models"));
+    let (model, package) = ("models/pretrained/simplenet-310k-cifar10.onnx", models.join("cifar10.skip"));
+    shell.create_dir(&models)?;
+    let target = std::env::consts::ARCH;
+    cmd!(shell, "{skipstone} compile {model} -o {package} --target {target}").quiet().run()?;
+    let seen = cmd!(shell, "{skipstone} classify {model} models/samples --top 1 --json").quiet().read()?;
+    shell.write_file(models.join("samples.txt"), samples(&seen)?)?;
+    Ok(())
+}
+
+/// `FILE LABEL` a line, of the JSON that `skipstone classify` prints.
+fn samples(json: &str) -> Result<String> {
+    let parsed: serde_json::Value = serde_json::from_str(json)?;
+    let images = parsed["images"].as_array().context("the command says nothing of images")?;
+    images
+        .iter()
+        .map(|image| {
+            let file = image["file"].as_str().context("an image without a file")?;
+            let label = image["top"][0]["label"].as_str().context("an image without a label")?;
+            Ok(format!("{} {label}\n", file.rsplit('/').next().unwrap_or(file)))
+        })
+        .collect()
+}
+
+fn test(workspace: &Workspace) -> Result<()> {
+    say("compiling the library and running its tests");
+    maven(workspace, &["test"])?;
+    report(workspace, "Tests run")?;
+    say("running the tests of ONNX files with the library that opens them");
+    let library = format!("-Dnative={}", built(workspace, "native-onnx").display());
+    maven(workspace, &["surefire:test", "-Dtest=OnnxTest", "-Dfeatures=onnx", &library])?;
+    report(workspace, "rounds:")
+}
+
+/// Prints the lines of Maven's reports that hold `text`.
+fn report(workspace: &Workspace, text: &str) -> Result<()> {
+    for file in workspace.shell.read_dir("android/target/surefire-reports")? {
+        if file.extension().is_some_and(|it| it == "txt") {
+            let lines = workspace.shell.read_file(&file)?;
+            lines.lines().filter(|line| line.contains(text)).for_each(|line| println!("{line}"));
+        }
+    }
+    Ok(())
+}
+
+/// Everything but the linking, which takes the NDK.
+fn check_for_phones(workspace: &Workspace) -> Result<()> {
+    for target in ["aarch64-linux-android", "armv7-linux-androideabi", "x86_64-linux-android"] {
+        say(format!("checking for {target}"));
+        cross::phone(workspace, target, "check", &["--quiet", "-p", "skipstone-jni"], None)?;
+    }
+    Ok(())
+}
+
+fn overhead(workspace: &Workspace) -> Result<()> {
+    let shell = &workspace.shell;
+    let path = built(workspace, "classpath");
+    let output = format!("-Dmdep.outputFile={}", path.display());
+    maven(workspace, &["test-compile", "dependency:build-classpath", &output])?;
+    let classes = format!("android/target/classes:android/target/test-classes:{}", shell.read_file(path)?.trim());
+    let native = built(workspace, "native");
+    let options = ["java", "jna"].map(|of| format!("-D{of}.library.path={}", native.display()));
+    let package = built(workspace, "models/cifar10.skip");
+    Ok(cmd!(shell, "java {options...} -cp {classes} dev.skipstone.OverheadKt {package}").quiet().run()?)
+}
+
+/// The libraries for phones.
+///
+/// The standard library is built along, which takes the flag for unstable options: small, and without what turns addresses
+/// of a panic into names, a tenth of the library. Panics, which are caught and reported as bugs, go without their lines,
+/// values are printed for debugging by name only, and signatures are checked by the smallest code: once a package, of a
+/// hundred bytes, a tenth of a millisecond. With frame pointers the unwind tables of x86-64 are a fifth smaller.
+fn native(workspace: &Workspace, folder: &Path) -> Result<()> {
+    let shell = &workspace.shell;
+    let folder = std::path::absolute(folder)?;
+    shell.create_dir(&folder)?;
+    let ndk = PathBuf::from(std::env::var_os("ANDROID_NDK_HOME").context("ANDROID_NDK_HOME names no NDK")?);
+    let features = match std::env::var("SKIPSTONE_FEATURES") {
+        Ok(features) => vec!["--no-default-features".to_owned(), "--features".to_owned(), features],
+        Err(_) => Vec::new(),
+    };
+    let targets = ["arm64-v8a", "armeabi-v7a", "x86_64"].into_iter().flat_map(|abi| ["--target", abi]);
+    let library = ["-Zbuild-std=std,panic_unwind", STANDARD_LIBRARY];
+    cmd!(
+        shell,
+        "cargo ndk --platform 24 {targets...} --output-dir {folder}
+         build --profile device -p skipstone-jni {features...} {library...}"
+    )
+    .env("RUSTC_BOOTSTRAP", "1")
+    .env("RUSTFLAGS", FLAGS)
+    .quiet()
+    .run()?;
+    // Macs have no readelf; the NDK has.
+    let host = shell.read_dir(ndk.join("toolchains/llvm/prebuilt"))?;
+    let readelf = host.first().context("the NDK has no tools for this machine")?.join("bin/llvm-readelf");
+    for abi in shell.read_dir(&folder)? {
+        let library = abi.join("libskipstone.so");
+        if library.exists() {
+            check_alignment(workspace, &readelf, &library)?;
+        }
+    }
+    Ok(())
+}
+
+/// How the libraries for phones are built; `tests/devices/size.py` builds with the same.
+const FLAGS: &str = "-Zlocation-detail=none -Zfmt-debug=shallow -Cforce-frame-pointers=yes \
+                     --cfg curve25519_dalek_backend=\"serial\" --cfg sha2_backend=\"soft\" --cfg sha2_backend_soft=\"compact\"";
+const STANDARD_LIBRARY: &str = "-Zbuild-std-features=panic-unwind,optimize_for_size,backtrace-trace-only";
+
+/// Fails where a segment of the library that is loaded does not begin at a multiple of [`PAGE`].
+fn check_alignment(workspace: &Workspace, readelf: impl AsRef<Path>, library: &Path) -> Result<()> {
+    let readelf = readelf.as_ref();
+    let segments = cmd!(workspace.shell, "{readelf} -lW {library}").quiet().read()?;
+    for segment in segments.lines().filter(|line| line.trim_start().starts_with("LOAD")) {
+        let at = segment.rsplit("0x").next().and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+        let at = at.context("readelf names no alignment")?;
+        ensure!(at >= PAGE, "{} has a segment at multiples of {at}", library.display());
+    }
+    say(format!("{}: segments at multiples of 16 KB", library.display()));
+    Ok(())
+}

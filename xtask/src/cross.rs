@@ -1,0 +1,244 @@
+//! aarch64 on an x86-64 machine: the NEON kernels are executed, not just compiled.
+//!
+//! A machine's rustup may have no standard library for aarch64, so compiler and library both come from Debian (package
+//! rustc-web), unpacked under `build/cross` and never installed: the system keeps its own Rust. gcc's cross linker and
+//! qemu are installed as packages. `cortex-a53` is plain NEON; `max` has every extension that qemu knows. For phones there
+//! is no library at all, and no linker: what needs none (a check, a static library) is built with the library's own source.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use xshell::cmd;
+
+use crate::debian::{self, Archive};
+use crate::workspace::{Workspace, say};
+
+/// What the emulated programs are built for.
+pub const TARGET: &str = "aarch64-unknown-linux-gnu";
+/// The CPUs that tests are run on.
+pub const CPUS: [&str; 2] = ["cortex-a53", "max"];
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// `cargo test` for aarch64, once for each CPU
+    Test {
+        /// A CPU of qemu's, instead of cortex-a53 and max
+        #[arg(long)]
+        cpu: Option<String>,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// `cargo build` for aarch64
+    Build {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// cargo for a phone's target, such as aarch64-apple-ios, with the standard library built from source
+    Phone {
+        target: String,
+        /// `check`, `build`, `rustc`
+        subcommand: String,
+        /// Where cargo builds, instead of build/cross/target
+        #[arg(long)]
+        target_folder: Option<PathBuf>,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Print the command that runs an aarch64 program on a CPU
+    Emulator { cpu: String },
+    /// Print the command that runs one and writes the number of its instructions, and those at the marks that it makes
+    Counter {
+        /// Where they are written
+        file: PathBuf,
+    },
+}
+
+pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
+    match command {
+        Command::Test { cpu, arguments } => {
+            test(workspace, &cpu.as_deref().map_or(CPUS.to_vec(), |cpu| vec![cpu]), arguments)
+        }
+        Command::Build { arguments } => build(workspace, arguments),
+        Command::Phone { target, subcommand, target_folder, arguments } => {
+            phone(workspace, target, subcommand, arguments, target_folder.as_deref())
+        }
+        Command::Emulator { cpu } => {
+            println!("{}", emulator(cpu));
+            Ok(())
+        }
+        Command::Counter { file } => {
+            println!("{}", counter(workspace, file)?);
+            Ok(())
+        }
+    }
+}
+
+/// `cargo test` on each of `cpus`.
+pub fn test<A: AsRef<str>>(workspace: &Workspace, cpus: &[&str], arguments: &[A]) -> Result<()> {
+    let tools = Tools::ready(workspace, false)?;
+    for cpu in cpus {
+        say(format!("cargo test on {cpu}"));
+        let _emulated = workspace.shell.push_env("SKIPSTONE_EMULATED", "1");
+        let _runner = workspace.shell.push_env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", emulator(cpu));
+        tools.cargo(&["test", "--target", TARGET], arguments, None)?;
+    }
+    Ok(())
+}
+
+/// `cargo build` for aarch64.
+pub fn build<A: AsRef<str>>(workspace: &Workspace, arguments: &[A]) -> Result<()> {
+    Tools::ready(workspace, false)?.cargo(&["build", "--target", TARGET], arguments, None)
+}
+
+/// cargo for a phone's target; what it builds goes to `target_folder`, or where everything for aarch64 goes.
+pub fn phone<A: AsRef<str>>(
+    workspace: &Workspace,
+    target: &str,
+    subcommand: &str,
+    arguments: &[A],
+    target_folder: Option<&Path>,
+) -> Result<()> {
+    let (shell, tools) = (&workspace.shell, Tools::ready(workspace, true)?);
+    // Apple's targets ask for an SDK even where nothing is linked.
+    let sdk = tools.folder.join("iPhoneOS.sdk");
+    shell.create_dir(&sdk)?;
+    let _variables = [
+        shell.push_env("SDKROOT", sdk),
+        shell.push_env("IPHONEOS_DEPLOYMENT_TARGET", "16.0"),
+        shell.push_env("RUSTC_BOOTSTRAP", "1"),
+    ];
+    // The part of blake3 that is in C wants a compiler and headers for the phone: the one in Rust instead.
+    let _pure = (!target.ends_with("-linux-gnu")).then(|| shell.push_env("CARGO_FEATURE_PURE", "1"));
+    tools.cargo(&[subcommand, "-Zbuild-std=std,panic_unwind", "--target", target], arguments, target_folder)
+}
+
+/// The command that runs an aarch64 program.
+pub fn emulator(cpu: &str) -> String {
+    format!("qemu-aarch64-static -cpu {cpu} -L /usr/aarch64-linux-gnu")
+}
+
+/// The same, counting. The plain emulator takes plugins, the static one does not.
+fn counter(workspace: &Workspace, file: &Path) -> Result<String> {
+    let shell = &workspace.shell;
+    let tools = Tools::ready(workspace, false)?;
+    debian::install(shell, &[("qemu-aarch64", &["qemu-user"])])?;
+    let (plugin, source) = (tools.folder.join("count.so"), Path::new("tests/instructions/count.c"));
+    let written = |path: &Path| path.metadata().and_then(|it| it.modified());
+    if written(&plugin).is_err() || written(&workspace.root.join(source))? > written(&plugin)? {
+        let made = tools.folder.join(format!("count.{}.so", std::process::id()));
+        cmd!(shell, "gcc -O1 -Wall -Wextra -Werror -shared -fPIC -o {made} {source}").quiet().run()?;
+        std::fs::rename(made, &plugin)?;
+    }
+    let (plugin, file) = (plugin.display(), file.display());
+    Ok(format!("qemu-aarch64 -cpu max -plugin {plugin} -d plugin -D {file} -L /usr/aarch64-linux-gnu"))
+}
+
+/// Compiler, standard library and linker, once they are there.
+struct Tools<'a> {
+    workspace: &'a Workspace,
+    folder: PathBuf,
+}
+
+impl<'a> Tools<'a> {
+    /// Fetches what is missing; `source` asks for the standard library's source too. One set-up at a time: those that
+    /// wait find it done.
+    fn ready(workspace: &'a Workspace, source: bool) -> Result<Self> {
+        let folder = workspace.build("cross");
+        workspace.shell.create_dir(&folder)?;
+        let tools = Self { workspace, folder };
+        let lock = File::create(tools.folder.join("lock"))?;
+        lock.lock()?;
+        debian::install(
+            &workspace.shell,
+            &[
+                ("aarch64-linux-gnu-gcc", &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"]),
+                ("qemu-aarch64-static", &["qemu-user-static"]),
+            ],
+        )?;
+        tools.unpack_rust()?;
+        if source {
+            tools.unpack_source()?;
+        }
+        tools.write_wrappers()?;
+        Ok(tools)
+    }
+
+    fn archive(&self) -> Result<Archive<'_>> {
+        Archive::new(&self.workspace.shell, &self.folder.join("apt"))
+    }
+
+    fn unpack_rust(&self) -> Result<()> {
+        let (shell, rust) = (&self.workspace.shell, self.folder.join("rust"));
+        let complete = rust.join(".complete");
+        if complete.exists() {
+            return Ok(());
+        }
+        let archive = self.archive()?;
+        archive.update()?;
+        let library = archive.dependency("libstd-rust-web-dev", "libstd-rust-web-")?;
+        let llvm = archive.dependency(&library, "libllvm")?;
+        shell.remove_path(&rust)?;
+        shell.create_dir(&rust)?;
+        let development = "libstd-rust-web-dev".to_owned();
+        let packages = ["rustc-web".to_owned(), library, format!("{development}:arm64"), development, llvm];
+        archive.fetch(&packages, |file| Ok(cmd!(shell, "dpkg -x {file} {rust}").quiet().run()?))?;
+        Ok(shell.write_file(complete, "")?)
+    }
+
+    /// The source of the standard library, without the compiler's that comes with it.
+    fn unpack_source(&self) -> Result<()> {
+        let (shell, rust) = (&self.workspace.shell, self.folder.join("rust"));
+        let complete = rust.join(".library");
+        if complete.exists() {
+            return Ok(());
+        }
+        self.archive()?.fetch(&["rust-web-src".to_owned()], |file| {
+            let all = tempfile::NamedTempFile::new()?;
+            let tar = all.path();
+            let status =
+                std::process::Command::new("dpkg").arg("--fsys-tarfile").arg(file).stdout(all.reopen()?).status()?;
+            anyhow::ensure!(status.success(), "dpkg cannot read {}", file.display());
+            let wanted = ["./usr/lib/rustlib/src", "./usr/src/rustc-*/library", "./usr/src/rustc-*/Cargo.*"];
+            Ok(cmd!(shell, "tar -x -f {tar} -C {rust} --wildcards {wanted...}").quiet().run()?)
+        })?;
+        Ok(shell.write_file(complete, "")?)
+    }
+
+    /// rustc behind a script, because LD_LIBRARY_PATH must not reach cargo's other children.
+    fn write_wrappers(&self) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let (bin, rust) = (self.folder.join("bin"), self.folder.join("rust/usr"));
+        self.workspace.shell.create_dir(&bin)?;
+        for tool in ["rustc", "rustdoc"] {
+            let (path, rust) = (bin.join(tool), rust.display());
+            if !path.exists() {
+                let script =
+                    format!("#!/bin/sh\nLD_LIBRARY_PATH={rust}/lib/x86_64-linux-gnu exec {rust}/bin/{tool} \"$@\"\n");
+                std::fs::write(&path, script)?;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+                    .context("a wrapper of rustc")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// cargo with this compiler and linker.
+    fn cargo<A: AsRef<str>>(&self, command: &[&str], arguments: &[A], target_folder: Option<&Path>) -> Result<()> {
+        let bin = self.folder.join("bin");
+        let arguments = arguments.iter().map(AsRef::as_ref);
+        let folder = target_folder.map_or(self.folder.join("target"), Path::to_path_buf);
+        cmd!(self.workspace.shell, "cargo {command...} {arguments...}")
+            .env("RUSTC", bin.join("rustc"))
+            .env("RUSTDOC", bin.join("rustdoc"))
+            // Set by the cargo that runs this program, for its own compiler.
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env("CARGO_TARGET_DIR", folder)
+            .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")
+            .env("CC_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-gcc")
+            .env("AR_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-ar")
+            .quiet()
+            .run()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! The project's own commands, run as `cargo xtask COMMAND`: what a shell script would do, on any system that has cargo.
+//!
+//! `cargo xtask test` is the test command. The others build what phones get and generate the code that calls it. Commands
+//! that install something (a cross compiler, an emulator, Maven, Swift) do it on Debian, as root, by package name; on a Mac
+//! or with an NDK the same commands use what is there.
+
+mod android;
+mod bindings;
+mod cross;
+mod debian;
+mod ios;
+mod python;
+mod swift;
+mod test;
+mod workspace;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that has to hold, from formatting to aarch64 under an emulator; or only the sections that are named
+    ///
+    /// Without names it stops at the first section that fails; sections run beside each other where neither keeps two
+    /// cores busy, and the output of each comes in one piece.
+    Test {
+        /// Sections, such as `rust` or `operators`; `--list` prints all of them
+        sections: Vec<String>,
+        /// Print the sections
+        #[arg(long)]
+        list: bool,
+    },
+    /// Run one of the test programs written in Python: a module below `tests` or `models`, such as `parity.operators`
+    Python {
+        /// The module
+        module: String,
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// aarch64 on an x86-64 machine: cargo with a cross compiler, programs under qemu
+    #[command(subcommand)]
+    Cross(cross::Command),
+    /// The Android library on this machine's JVM; needs the release build of the `skipstone` command
+    #[command(subcommand)]
+    Android(android::Command),
+    /// The Swift package on Linux, and what it links on Apple's systems
+    #[command(subcommand)]
+    Ios(ios::Command),
+    /// Generate the Kotlin side of the facade into a folder
+    Kotlin {
+        folder: PathBuf,
+        /// A build of libskipstone.so for any machine that was not stripped [default: one is made]
+        library: Option<PathBuf>,
+    },
+    /// Generate the Swift side of the facade and the C header into ios/Sources
+    Swift {
+        /// A build of skipstone-ffi, such as target/release/libskipstone_ffi.a
+        library: PathBuf,
+    },
+}
+
+fn main() -> Result<()> {
+    let command = Arguments::parse().command;
+    let workspace = workspace::Workspace::new()?;
+    match command {
+        Command::Test { list: true, .. } => {
+            test::SECTIONS.iter().for_each(|section| println!("{:<14} {}", section.name, section.about));
+            Ok(())
+        }
+        Command::Test { sections, .. } => test::run(&workspace, &sections),
+        Command::Python { module, arguments } => python::run(&workspace, &module, &arguments),
+        Command::Cross(command) => cross::run(&workspace, &command),
+        Command::Android(command) => android::run(&workspace, &command),
+        Command::Ios(command) => ios::run(&workspace, &command),
+        Command::Kotlin { folder, library } => bindings::kotlin(&workspace, &folder, library.as_deref()),
+        Command::Swift { library } => bindings::swift(&workspace, &library),
+    }
+}

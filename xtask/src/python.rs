@@ -1,0 +1,39 @@
+//! The test programs that are written in Python, in an environment of their own under `build/venv`.
+//!
+//! They are modules below `tests` (`parity.operators`, `hostile.bombs`) and share the package `harness`; some read the
+//! zoo's (`models/zoo`). Both folders are on the path that modules are looked up in.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use xshell::cmd;
+
+use crate::workspace::Workspace;
+
+/// The interpreter of the tests' environment.
+fn interpreter(workspace: &Workspace) -> PathBuf {
+    workspace.build("venv/bin/python")
+}
+
+/// Makes the environment, or brings it up to date with `tests/requirements.txt`.
+pub fn environment(workspace: &Workspace) -> Result<()> {
+    let (shell, python) = (&workspace.shell, interpreter(workspace));
+    if !python.exists() {
+        cmd!(shell, "python3 -m venv build/venv").quiet().run()?;
+    }
+    cmd!(shell, "{python} -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt")
+        .quiet()
+        .run()?;
+    Ok(())
+}
+
+/// Runs a module with `arguments`.
+pub fn run<A: AsRef<str>>(workspace: &Workspace, module: &str, arguments: &[A]) -> Result<()> {
+    let python = interpreter(workspace);
+    if !python.exists() {
+        environment(workspace)?;
+    }
+    let arguments = arguments.iter().map(AsRef::as_ref);
+    let path = std::env::join_paths([workspace.root.join("tests"), workspace.root.join("models")])?;
+    Ok(cmd!(workspace.shell, "{python} -m {module} {arguments...}").env("PYTHONPATH", path).quiet().run()?)
+}

@@ -1,0 +1,344 @@
+//! The test command: everything that has to hold, in sections.
+//!
+//! A section names what it needs, and two run at once: hardly any keeps two cores busy by itself, since one waits for a
+//! linker or an interpreter while the other computes. Each runs in a process of its own whose output is shown in one piece
+//! when it is done. The order of [`SECTIONS`] is the order in which they are begun.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::workspace::Workspace;
+use crate::{android, cross, ios, python};
+
+/// Sections that run at the same time.
+const AT_ONCE: usize = 2;
+
+/// A part of the tests.
+pub struct Section {
+    /// As it is called on the command line.
+    pub name: &'static str,
+    /// What it checks.
+    pub about: &'static str,
+    /// Sections that come before it.
+    after: &'static [&'static str],
+    run: fn(&Workspace) -> Result<()>,
+}
+
+/// All sections; those that take long and that others wait for come first.
+pub const SECTIONS: &[Section] = &[
+    Section { name: "environment", about: "the Python packages of the tests", after: &[], run: python::environment },
+    Section { name: "format", about: "rustfmt", after: &[], run: |w| w.cargo("fmt --all --check") },
+    Section {
+        name: "release",
+        about: "the `skipstone` command as it ships",
+        after: &["format"],
+        run: |w| w.cargo("build --quiet --release -p skipstone-cli"),
+    },
+    Section {
+        name: "lint",
+        about: "clippy over everything",
+        after: &["format"],
+        run: |w| w.cargo("clippy --quiet --workspace --all-targets -- -D warnings"),
+    },
+    Section {
+        name: "rust",
+        about: "unit, property and documentation tests",
+        after: &["lint"],
+        run: |w| w.cargo("test --quiet --workspace"),
+    },
+    Section {
+        name: "device",
+        about: "the libraries of a device, which do not know ONNX",
+        after: &["rust"],
+        run: device,
+    },
+    Section {
+        name: "android",
+        about: "the Android library on the JVM; checks for phones",
+        after: &["release"],
+        run: |w| android::run(w, &android::Command::Test),
+    },
+    Section {
+        name: "size",
+        about: "the native library as phones get it, by the byte",
+        after: &["android"],
+        run: |w| python::run::<&str>(w, "devices.size", &[]),
+    },
+    Section { name: "aarch64", about: "kernels and runtime on emulated CPUs", after: &["release"], run: aarch64 },
+    Section {
+        name: "aarch64_zoo",
+        about: "networks on emulated CPUs",
+        after: &["release", "environment"],
+        run: aarch64_zoo,
+    },
+    Section {
+        name: "package",
+        about: "packages of all versions, here and on emulated phones",
+        after: &["release", "environment"],
+        run: package,
+    },
+    Section {
+        name: "instructions",
+        about: "instructions of kernels and networks, against tests/instructions",
+        after: &["aarch64_zoo"],
+        run: instructions,
+    },
+    Section {
+        name: "ios",
+        about: "the Swift package on Linux; the library for an iPhone",
+        after: &["release", "size"],
+        run: |w| ios::run(w, &ios::Command::Test),
+    },
+    Section {
+        name: "zoo",
+        about: "the networks of the zoo against ONNX Runtime",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("benches.layers", "--check"), ("parity.zoo", ""), ("parity.definitions", "")]),
+    },
+    Section {
+        name: "operators",
+        about: "random graphs of every operator against ONNX Runtime",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("parity.operators", "")]),
+    },
+    Section {
+        name: "architectures",
+        about: "published architectures against ONNX Runtime",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("architectures.check", "")]),
+    },
+    Section {
+        name: "conformance",
+        about: "the node tests of ONNX",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("conformance.nodes", "")]),
+    },
+    Section {
+        name: "malformed",
+        about: "invalid files and command lines",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("hostile.malformed", "")]),
+    },
+    Section {
+        name: "bombs",
+        about: "small files that ask for much",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("hostile.bombs", "")]),
+    },
+    Section {
+        name: "security",
+        about: "what SECURITY.md says of unsafe code",
+        after: &["environment"],
+        run: |w| modules(w, &[("hostile.security", "")]),
+    },
+    Section {
+        name: "samples",
+        about: "the pictures in models/samples",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("parity.samples", "")]),
+    },
+    Section {
+        name: "pretrained",
+        about: "the trained models: manifest, agreement, accuracy",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("parity.pretrained", "")]),
+    },
+    Section {
+        name: "accuracy",
+        about: "the first of them on the whole test set",
+        after: &["pretrained"],
+        run: |w| modules(w, &[("parity.accuracy", "")]),
+    },
+    Section {
+        name: "int8",
+        about: "quantized models: ONNX Runtime's and ours",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("parity.int8", "")]),
+    },
+];
+
+/// Runs test programs with an argument each, or none.
+fn modules(workspace: &Workspace, programs: &[(&str, &str)]) -> Result<()> {
+    programs.iter().try_for_each(|(module, argument)| {
+        python::run(workspace, module, &argument.split_whitespace().collect::<Vec<_>>())
+    })
+}
+
+fn device(workspace: &Workspace) -> Result<()> {
+    workspace.cargo("clippy --quiet -p skipstone --no-default-features --all-targets -- -D warnings")?;
+    workspace.cargo("test --quiet -p skipstone --no-default-features --lib package::")?;
+    workspace.cargo("test --quiet -p skipstone --no-default-features --features signatures")?;
+    workspace.cargo("test --quiet -p skipstone-ffi -p skipstone-jni")?;
+    workspace.cargo("test --quiet -p skipstone-ffi --features onnx onnx_tests::")
+}
+
+fn aarch64(workspace: &Workspace) -> Result<()> {
+    let of = |arguments: &str| cross::test(workspace, &cross::CPUS, &arguments.split_whitespace().collect::<Vec<_>>());
+    of("--quiet -p skipstone-kernels")?;
+    of("--quiet -p skipstone --no-default-features --features signatures")
+}
+
+/// The programs that are run under an emulator, at once: what they share is built once.
+fn cross_programs(workspace: &Workspace) -> Result<()> {
+    let arguments = "--quiet --profile cross --no-default-features -p skipstone-cli --bin skipstone \
+                     -p skipstone-kernels --example instructions";
+    cross::build(workspace, &arguments.split_whitespace().collect::<Vec<_>>())
+}
+
+/// A build for aarch64, below its target's folder.
+fn cross_built(workspace: &Workspace, path: &str) -> String {
+    workspace.build("cross/target").join(cross::TARGET).join(path).display().to_string()
+}
+
+fn aarch64_zoo(workspace: &Workspace) -> Result<()> {
+    const NETWORKS: [&str; 6] =
+        ["skipnet_m", "simplenet_310k", "simplenet_5m", "simplenet_small_m1_05", "mobilenetv3_large", "resnet18"];
+    cross_programs(workspace)?;
+    let program = cross_built(workspace, "cross/skipstone");
+    cross::CPUS.iter().try_for_each(|cpu| {
+        let emulator = cross::emulator(cpu);
+        let options = ["--binary", &program, "--runner", &emulator, "--isa", "neon", "--only"];
+        python::run(workspace, "parity.zoo", &[&options[..], &NETWORKS].concat())
+    })
+}
+
+fn package(workspace: &Workspace) -> Result<()> {
+    python::run::<&str>(workspace, "golden.packages", &[])?;
+    let arguments = "--quiet -p skipstone --no-default-features --example classify";
+    cross::build(workspace, &arguments.split_whitespace().collect::<Vec<_>>())?;
+    python::run(workspace, "devices.package", &["--device", &cross_built(workspace, "debug/examples/classify")])
+}
+
+fn instructions(workspace: &Workspace) -> Result<()> {
+    cross_programs(workspace)?;
+    modules(workspace, &[("instructions.kernels", "--check"), ("instructions.count", "--check")])
+}
+
+/// Runs the sections of those names one after another, or all of them.
+pub fn run(workspace: &Workspace, names: &[String]) -> Result<()> {
+    let sections: Vec<&Section> = names.iter().map(|name| find(name)).collect::<Result<_>>()?;
+    if sections.is_empty() {
+        return everything(workspace);
+    }
+    for section in sections {
+        println!("\n== {}", section.name);
+        let began = Instant::now();
+        (section.run)(workspace)
+            .with_context(|| format!("{} failed after {} s", section.name, began.elapsed().as_secs()))?;
+        println!("-- {}: {} s", section.name, began.elapsed().as_secs());
+    }
+    Ok(())
+}
+
+fn find(name: &str) -> Result<&'static Section> {
+    let names = || SECTIONS.iter().map(|section| section.name).collect::<Vec<_>>().join(" ");
+    SECTIONS
+        .iter()
+        .find(|section| section.name == name)
+        .with_context(|| format!("no section `{name}`; there are: {}", names()))
+}
+
+/// A section that is being run by a process of its own.
+struct Running {
+    section: &'static Section,
+    child: Child,
+}
+
+impl Running {
+    /// Ends the process and whatever it has begun: they are a group.
+    fn end(&self) {
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+fn everything(workspace: &Workspace) -> Result<()> {
+    let folder = workspace.build("output");
+    workspace.shell.create_dir(&folder)?;
+    // Its file is built anew along the way.
+    let program = std::env::current_exe()?;
+    let began = Instant::now();
+    let running: Arc<Mutex<Vec<Running>>> = Arc::default();
+    let interrupted = Arc::clone(&running);
+    ctrlc::set_handler(move || {
+        interrupted.lock().iter().flat_map(|running| running.iter()).for_each(Running::end);
+        std::process::exit(130);
+    })?;
+    let (mut waiting, mut done): (Vec<&Section>, Vec<&str>) = (SECTIONS.iter().collect(), Vec::new());
+    let mut failed = None;
+    while failed.is_none() && done.len() < SECTIONS.len() {
+        let mut now = running.lock().expect("no thread panics while it holds the lock");
+        while now.len() < AT_ONCE
+            && let Some(next) = waiting.iter().position(|section| section.after.iter().all(|name| done.contains(name)))
+        {
+            let section = waiting.remove(next);
+            now.push(Running { section, child: begin(workspace, &program, section)? });
+        }
+        let mut ended = Vec::new();
+        for (index, running) in now.iter_mut().enumerate() {
+            if let Some(status) = running.child.try_wait()? {
+                ended.push((index, status.success()));
+            }
+        }
+        for &(index, passed) in ended.iter().rev() {
+            let name = now.remove(index).section.name;
+            print!("{}", String::from_utf8_lossy(&std::fs::read(folder.join(name).with_extension("txt"))?));
+            done.push(name);
+            if !passed {
+                failed = Some(name);
+            }
+        }
+        if failed.is_some() {
+            now.iter().for_each(Running::end);
+        }
+        drop(now);
+        if ended.is_empty() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    match failed {
+        Some(name) => bail!("{name} failed; all output is in {}", folder.display()),
+        None => {
+            println!("\n{} sections passed in {} s", SECTIONS.len(), began.elapsed().as_secs());
+            Ok(())
+        }
+    }
+}
+
+/// A process that runs the section and writes what it prints to a file.
+fn begin(workspace: &Workspace, program: &Path, section: &Section) -> Result<Child> {
+    use std::os::unix::process::CommandExt;
+    println!(".. {}", section.name);
+    let output = File::create(workspace.build("output").join(section.name).with_extension("txt"))?;
+    let child = std::process::Command::new(program)
+        .args(["test", section.name])
+        .current_dir(&workspace.root)
+        .stdin(Stdio::null())
+        .stderr(output.try_clone()?)
+        .stdout(output)
+        .process_group(0)
+        .spawn()?;
+    Ok(child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SECTIONS;
+
+    #[test]
+    fn every_section_comes_after_those_that_it_needs() {
+        for (index, section) in SECTIONS.iter().enumerate() {
+            for name in section.after {
+                assert!(SECTIONS[..index].iter().any(|before| before.name == *name), "{} needs {name}", section.name);
+            }
+        }
+    }
+}
