@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn nodes_that_read_one_constant_share_its_packed_form() {
-        let model = Model::from_graph(products(200), &Options::default()).unwrap();
+        let model = Model::from_graph(products(20), &Options::default()).unwrap();
         let packed = &model.plan().unwrap().steps;
         let first = packed[0].choice.packed[0].as_ptr();
         assert!(packed.iter().all(|step| step.choice.packed[0].as_ptr() == first));
