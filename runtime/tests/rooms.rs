@@ -1,7 +1,8 @@
 //! The rooms of the library, which are the folders and files at the top of `src`: a room imports those before it, and
 //! no two import each other, directly or through others. What only tests import does not count.
 //!
-//! `ARCHITECTURE.md` holds the drawing; where it is out of date, the test prints the one to put there.
+//! `ARCHITECTURE.md` holds the drawing; where it is out of date, the test prints the one to put there. The same walk over
+//! the files finds messages that a device would print without their values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -113,4 +114,22 @@ fn rooms_import_only_rooms_before_them() {
     let drawn = drawing(rooms()).unwrap_or_else(|circle| panic!("these rooms import each other: {circle:#?}"));
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../ARCHITECTURE.md")).unwrap();
     assert!(page.contains(&drawn), "the rooms in ARCHITECTURE.md are not these:\n\n{drawn}\n");
+}
+
+/// Device builds print nothing for `{:?}` (`-Zfmt-debug=none`): a message that uses it says nothing there.
+#[test]
+fn messages_show_nothing_by_debug() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut all = Vec::new();
+    for library in ["runtime", "runtime/kernels", "runtime/onnx", "bindings/uniffi", "bindings/jni"] {
+        files(&root.join(library).join("src/lib.rs"), &mut all);
+    }
+    // The fallback is in no device build; what a panic prints is for us.
+    for file in all.iter().filter(|file| !file.components().any(|part| part.as_os_str() == "fallback")) {
+        let text = source(file);
+        let shown = text.lines().find(|line| {
+            line.contains(":?}") && !["assert", "panic!", "unreachable!"].iter().any(|macros| line.contains(macros))
+        });
+        assert_eq!(shown, None, "{}: use `list`, or Display", file.display());
+    }
 }

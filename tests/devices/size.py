@@ -29,7 +29,7 @@ TABLE = driver.ROOT / "bindings" / "size.md"
 LINK = ["-fuse-ld=lld", "-Wl,--icf=all", "-Wl,-z,pack-relative-relocs"]
 # As in xtask/src/android.rs.
 FLAGS = (
-    "-Zlocation-detail=none -Zfmt-debug=shallow -Cforce-frame-pointers=yes "
+    "-Zlocation-detail=none -Zfmt-debug=none -Cforce-frame-pointers=yes "
     '--cfg curve25519_dalek_backend="serial" --cfg sha2_backend="soft" --cfg sha2_backend_soft="compact"'
 )
 STANDARD_LIBRARY = "-Zbuild-std-features=panic-unwind,optimize_for_size,backtrace-trace-only"

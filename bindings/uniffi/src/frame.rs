@@ -128,8 +128,8 @@ impl FrameAddress {
             (FrameFormat::Rgb, [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order: ColorOrder::Rgb },
             // SAFETY: passed on.
             (FrameFormat::Gray, [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order: ColorOrder::Gray },
-            (format, planes) => {
-                let message = format!("a {format:?} frame was given {} planes", planes.len());
+            (_, planes) => {
+                let message = format!("{} planes are not as many as a frame of this format has", planes.len());
                 return Err(SkipstoneError::Frame { code: "frame".into(), message });
             }
         };

@@ -127,7 +127,7 @@ pub struct UnknownIsa(String);
 
 impl fmt::Display for UnknownIsa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown instruction set {:?} (expected scalar, neon, avx2 or avx512)", self.0)
+        write!(f, "unknown instruction set '{}' (expected scalar, neon, avx2 or avx512)", self.0)
     }
 }
 

@@ -78,6 +78,12 @@ impl fmt::Display for Place {
     }
 }
 
+/// `[2, 3]`: not by `Debug`, which device builds leave out.
+pub(crate) fn list<T: fmt::Display>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(T::to_string).collect();
+    format!("[{}]", items.join(", "))
+}
+
 /// A name from the file, made safe to print: special characters are escaped, and names of more
 /// than 80 characters are truncated.
 #[must_use]

@@ -3,12 +3,20 @@
 //! Every error has a stable [`code`](Error::code), the word between the brackets of the
 //! command line's `error[code]: ...`, so that bindings and scripts need not read prose.
 
+use std::fmt::Display;
+
 use thiserror::Error;
 
 use crate::tensor::{DType, Shape};
 
 /// Result of the library's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// `[2, 3]`: not by `Debug`, which device builds leave out.
+pub(crate) fn list<T: Display>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(T::to_string).collect();
+    format!("[{}]", items.join(", "))
+}
 
 /// Everything that loading, planning or running a model can answer instead of a result.
 #[derive(Debug, Error)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::OpError;
+use crate::error::{OpError, list};
 
 /// Highest rank of a tensor.
 pub const MAX_RANK: usize = 8;
@@ -21,7 +21,7 @@ impl Shape {
     /// [`OpError::TooLarge`] above [`MAX_RANK`] dimensions or where the element count, in
     /// bytes of the widest type, passes the address space.
     pub fn new(dims: &[usize]) -> Result<Self, OpError> {
-        let too_large = || OpError::TooLarge(format!("{dims:?}"));
+        let too_large = || OpError::TooLarge(list(dims));
         dims.iter()
             .try_fold(8usize, |all, &d| all.checked_mul(d.max(1)))
             .filter(|&bytes| isize::try_from(bytes).is_ok())

@@ -35,7 +35,7 @@ impl Filter {
         }
         let refused = |message: String| Error::Invalid { code: "input.label", message };
         let index = |name: &String| {
-            let unknown = || refused(format!("no class is called {name:?}"));
+            let unknown = || refused(format!("no class is called '{name}'"));
             labels.index_of(name).or_else(|| name.strip_prefix("class ")?.parse().ok()).ok_or_else(unknown)
         };
         let (listed, names) = match (settings.allow.as_slice(), settings.deny.as_slice()) {

@@ -51,7 +51,7 @@ impl FromStr for Activation {
         [Self::Softmax, Self::Sigmoid, Self::None].into_iter().find(|it| it.name() == name.trim()).ok_or_else(|| {
             Error::Invalid {
                 code: "model.metadata",
-                message: format!("{KEY} is {name:?}, expected softmax, sigmoid or none"),
+                message: format!("{KEY} is '{name}', expected softmax, sigmoid or none"),
             }
         })
     }

@@ -22,7 +22,7 @@ pub use pass::optimize;
 pub use source::ForeignModel;
 pub(crate) use source::{Lowered, Source};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, list};
 use crate::operator::Operator;
 use crate::ops::Op;
 use crate::tensor::{Fact, Tensor};
@@ -346,7 +346,7 @@ impl Check<'_> {
             let facts = self.graph.infer(node)?;
             let held = self.graph.facts(&node.outputs);
             if !facts.iter().eq(held.iter().copied()) {
-                return broken(format!("holds {held:?}, its rule says {facts:?}"));
+                return broken(format!("holds {}, its rule says {}", list(&held), list(&facts)));
             }
         }
         Ok(())

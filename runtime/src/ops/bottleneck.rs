@@ -167,7 +167,7 @@ impl Operator for Bottleneck {
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let shapes = self.shapes(&cx.inputs)?;
         let unknown = || OpError::Attribute { name: "kernel", reason: cx.kernel.to_owned() };
-        let names: Vec<&str> = cx.kernel.split(JOIN).collect();
+        let names: Vec<&str> = cx.kernel.split('+').map(str::trim).collect();
         if names.len() != shapes.len() {
             return Err(unknown());
         }

@@ -8,7 +8,7 @@ use super::arity::exactly;
 use super::number::{by_width, filled, words};
 use super::strided::{BoxCopy, signed};
 use super::walk::{Walk, broadcast_strides};
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::operator::axes::{Axes, Elements, Left, Link};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -105,7 +105,7 @@ impl Operator for Tile {
         }
         let dims = x.shape.iter().zip(&self.repeats).map(|(&dim, &times)| dim.checked_mul(times));
         let dims: Option<Vec<usize>> = dims.collect();
-        let dims = dims.ok_or_else(|| OpError::TooLarge(format!("{} times {:?}", x.shape, self.repeats)))?;
+        let dims = dims.ok_or_else(|| OpError::TooLarge(format!("{} times {}", x.shape, list(&self.repeats))))?;
         Ok(vec![Fact::new(x.dtype, Shape::new(&dims)?)])
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::walk::{Strides, Walk};
 use super::wide::{CHUNK, Wide, by_wide};
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
 use crate::tensor::{DType, Fact, MAX_RANK, Shape, Tensor};
 
@@ -71,7 +71,7 @@ impl Contract {
         };
         let ((outer, dims), (inner, summed)) = (walk(&self.y)?, walk(&inner)?);
         let terms = summed.iter().try_fold(1usize, |all, &dim| all.checked_mul(dim));
-        Ok(Walks { outer, inner, dims, terms: terms.ok_or_else(|| OpError::TooLarge(format!("{summed:?}")))? })
+        Ok(Walks { outer, inner, dims, terms: terms.ok_or_else(|| OpError::TooLarge(list(&summed)))? })
     }
 }
 

@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::operator::{BindContext, Choice, Execute, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -84,7 +84,7 @@ impl Control {
                 }
                 one(inputs.first(), 0, DType::Bool)?;
                 if then != otherwise {
-                    return Err(refuse(format!("the branches give {then:?} and {otherwise:?}")));
+                    return Err(refuse(format!("the branches give {} and {}", list(then), list(otherwise))));
                 }
                 Ok(then.iter().map(|&fact| fact.clone()).collect())
             }
@@ -111,7 +111,9 @@ impl Loop {
             sum(&[1, self.carried, collected]),
         ];
         if counts.map(Some) != want {
-            return Err(refuse(format!("inputs, parameters and results are {counts:?}, not {want:?}")));
+            let [inputs, parameters, results] = counts;
+            let counts = format!("{inputs} inputs, {parameters} parameters and {results} results");
+            return Err(refuse(format!("{counts} are not as many as it carries, scans and collects")));
         }
         if self.limited {
             one(inputs.first(), 0, DType::I64)?;

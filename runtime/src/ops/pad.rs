@@ -99,7 +99,7 @@ impl Operator for Pad {
                 PadMode::Reflect => dim.saturating_sub(1),
             };
             if before > reach || behind > reach {
-                return wrong(format!("{before} and {behind} are more than {:?} of {dim} gives", self.mode));
+                return wrong(format!("{before} and {behind} are more than an axis of {dim} can give"));
             }
             let padded = dim.checked_add(before).and_then(|dim| dim.checked_add(behind));
             dims.push(padded.ok_or_else(|| OpError::TooLarge(format!("{before} + {dim} + {behind}")))?);

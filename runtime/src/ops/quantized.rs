@@ -123,8 +123,8 @@ pub(crate) use by_quantized;
 
 /// Refuses scales that nothing can be divided by.
 pub(crate) fn check_scales(scales: &[f32]) -> Result<(), OpError> {
-    match scales.iter().find(|scale| !scale.is_finite() || **scale <= 0.0) {
-        Some(scale) => Err(OpError::Value(format!("the scale {scale} is not a number above 0"))),
+    match scales.iter().position(|&scale| !scale.is_finite() || scale <= 0.0) {
+        Some(index) => Err(OpError::Value(format!("scale {index} is not a number above 0"))),
         None => Ok(()),
     }
 }

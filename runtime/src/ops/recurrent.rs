@@ -205,7 +205,7 @@ impl Recurrent {
             return Err(OpError::Attribute { name: "activations", reason });
         }
         if self.clip.is_some_and(|clip| clip.is_nan() || clip < 0.0) {
-            return Err(OpError::Attribute { name: "clip", reason: format!("{:?} is no bound", self.clip) });
+            return Err(OpError::Attribute { name: "clip", reason: "is below zero, or no number".into() });
         }
         // What the gates take from the input, of one direction, is held at once.
         Shape::new(&[steps, batch, rows])?;

@@ -17,7 +17,7 @@ use super::image::NHWC_AXIS;
 use super::number::Number;
 use super::walk::{Strides, Walk};
 use super::wide::{CHUNK, Wide, by_wide};
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::operator::axes::{Axes, Elements, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -171,7 +171,7 @@ impl Operator for Reduce {
         }
         let ascending = self.axes.windows(2).all(|pair| pair[0] < pair[1]);
         if !ascending || self.axes.iter().any(|&axis| axis >= x.shape.rank()) {
-            return Err(OpError::Attribute { name: "axes", reason: format!("{:?} of {}", self.axes, x.shape) });
+            return Err(OpError::Attribute { name: "axes", reason: format!("{} of {}", list(&self.axes), x.shape) });
         }
         let dims = x.shape.iter().enumerate().filter_map(|(axis, &dim)| match self.axes.contains(&axis) {
             true => self.keep_dims.then_some(1),

@@ -99,7 +99,9 @@ impl Regions {
         let step = length / size as f32;
         let samples = if samples > 0 { samples as usize } else { step.ceil().max(0.0) as usize };
         if samples > MAX_SAMPLES {
-            return Err(OpError::Value(format!("a region from {from} to {to} is too large")));
+            return Err(OpError::Value(format!(
+                "a region takes {samples} samples for a pixel of the result, more than {MAX_SAMPLES}"
+            )));
         }
         Ok(Span { start: from, step, samples })
     }

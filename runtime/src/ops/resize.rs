@@ -108,7 +108,7 @@ impl Resize {
         }
         let from = Image::new(self.layout, &x.shape)?;
         if !self.scales.iter().all(|&scale| scale > 0.0 && scale.is_finite()) {
-            return Err(OpError::Attribute { name: "scales", reason: format!("{:?} are no scales", self.scales) });
+            return Err(OpError::Attribute { name: "scales", reason: "are not all above zero".into() });
         }
         let to = Image { height: self.out[0], width: self.out[1], ..from };
         if (from.height == 0 && to.height > 0) || (from.width == 0 && to.width > 0) {

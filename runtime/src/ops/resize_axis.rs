@@ -77,7 +77,10 @@ impl ResizeAxis {
         let finite = self.crop.is_none_or(|crop| crop.start.is_finite() && crop.end.is_finite());
         let coefficient = if let Filter::Cubic(a) = self.filter { a } else { 0.0 };
         if !(self.scale > 0.0 && self.scale.is_finite() && finite && coefficient.is_finite()) {
-            return Err(OpError::Attribute { name: "scales", reason: format!("{} is no scale", self.scale) });
+            return Err(OpError::Attribute {
+                name: "scales",
+                reason: "no axis is resized by this scale, crop and coefficient".into(),
+            });
         }
         // A filter is as wide as what an element of the result stands for.
         let fits = self.out as f32 <= self.scale * len as f32 + 1.0 && self.scale * len as f32 >= 0.5;

@@ -11,7 +11,7 @@ use skipstone_kernels::softmax;
 
 use super::arity::exactly;
 use super::image::NHWC_AXIS;
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::operator::axes::{Axes, Elements, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
@@ -30,7 +30,7 @@ impl Softmax {
         let together = self.axes.windows(2).all(|pair| pair[0] + 1 == pair[1]);
         match (self.axes.first(), self.axes.last()) {
             (Some(&first), Some(&last)) if together && last < shape.rank() => Ok(first..last + 1),
-            _ => Err(OpError::Attribute { name: "axes", reason: format!("{:?} of {shape}", self.axes) }),
+            _ => Err(OpError::Attribute { name: "axes", reason: format!("{} of {shape}", list(&self.axes)) }),
         }
     }
 

@@ -9,7 +9,7 @@ use skipstone_kernels::transpose::{Permutation, transpose};
 
 use super::arity::exactly;
 use super::walk::Walk;
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::operator::axes::{Axes, Elements, Link};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, MAX_RANK, Shape, Tensor};
@@ -49,7 +49,7 @@ impl Transpose {
         let valid = self.axes.len() == from.rank()
             && self.axes.iter().all(|&a| a < from.rank() && !std::mem::replace(&mut seen[a], true));
         if !valid {
-            return Err(OpError::Attribute { name: "perm", reason: format!("{:?} of {from}", self.axes) });
+            return Err(OpError::Attribute { name: "perm", reason: format!("{} of {from}", list(&self.axes)) });
         }
         Shape::new(&self.axes.iter().map(|&a| from[a]).collect::<heapless::Vec<usize, MAX_RANK>>())
     }

@@ -20,6 +20,8 @@
 //! large one. Without a signature anybody who changes a file can make its hashes right, whatever they are, so that they
 //! need to tell damage only: they are XXH3-128, which one core takes as fast as memory is read, and zeros behind.
 
+use std::fmt;
+
 use twox_hash::XxHash3_128;
 
 use super::signature::{self, SigningKey};
@@ -52,6 +54,17 @@ pub(super) enum Kind {
     Info = 3,
     /// Inputs that sessions hold, where there are any.
     Variables = 4,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Graph => "graph",
+            Self::Weights => "weights",
+            Self::Info => "info",
+            Self::Variables => "variables",
+        })
+    }
 }
 
 impl Kind {
@@ -147,7 +160,7 @@ impl Container {
     /// # Errors
     /// `package.format` if there is none.
     pub fn section(&self, kind: Kind) -> Result<&Bytes> {
-        self.optional(kind).ok_or_else(|| refused("package.format", &format!("the section {kind:?} is missing")))
+        self.optional(kind).ok_or_else(|| refused("package.format", &format!("the section {kind} is missing")))
     }
 
     /// The section of this kind, if there is one.
@@ -191,12 +204,12 @@ fn sections(file: &Bytes, table: &[u8], hash: Hash) -> Result<Vec<(Kind, Bytes)>
             return Err(odd());
         }
         if file.get(end..offset).is_none_or(|between| between.iter().any(|&byte| byte != 0)) {
-            return Err(damaged(format!("there should be zeros before the section {kind:?}")));
+            return Err(damaged(format!("there should be zeros before the section {kind}")));
         }
         end = offset.checked_add(length).ok_or_else(odd)?;
         let bytes = file.part(offset..end).ok_or_else(odd)?;
         if hash.section(&bytes) != stored {
-            return Err(damaged(format!("the section {kind:?} is damaged")));
+            return Err(damaged(format!("the section {kind} is damaged")));
         }
         sections.push((kind, bytes));
     }

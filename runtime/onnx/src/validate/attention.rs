@@ -5,7 +5,7 @@
 use super::call::Call;
 use super::operators::MAX_SIZE;
 use super::sizes::{Size, Sizes};
-use crate::invalid::{Invalid, Rule};
+use crate::invalid::{Invalid, Rule, list};
 
 const BATCH: Size = Size("batch", 1);
 const QUERIES: Size = Size("number of queries", 1);
@@ -94,7 +94,12 @@ fn products(call: &Call<'_, '_>, sizes: &Sizes<'_, '_, '_>, past: Option<u64>) -
         _ => false,
     });
     if mask.len() > 4 || mask.is_empty() || unfit {
-        let what = format!("the mask {mask:?} does not broadcast to {scores:?}: batch, heads, queries, keys");
+        let shown = |sizes: &[Option<u64>]| {
+            let shown = sizes.iter().map(|size| size.map_or("?".into(), |size| size.to_string()));
+            list(&shown.collect::<Vec<String>>())
+        };
+        let (mask, scores) = (shown(&mask), shown(&scores));
+        let what = format!("the mask {mask} does not broadcast to {scores}: batch, heads, queries, keys");
         return Err(call.invalid(Rule::Shape, what));
     }
     Ok(())

@@ -10,7 +10,7 @@ use super::attributes::is_standard;
 use super::call::Call;
 use super::scope::Constant;
 use super::shaping;
-use crate::invalid::{Invalid, Rule};
+use crate::invalid::{Invalid, Rule, list};
 
 /// What is known of the results of a node.
 #[derive(Default)]
@@ -111,7 +111,7 @@ fn most(call: &Call<'_, '_>) -> Result<Option<u64>, Invalid> {
             let Some(grid) = call.full_shape(1) else { return Ok(None) };
             let fits = grid.len() == shape.len() && shape.len() > 2 && shape.first() == grid.first();
             if !fits || last(&grid) != shape.len() as u64 - 2 {
-                return Err(call.invalid(Rule::Shape, format!("a grid of {grid:?} samples {shape:?}")));
+                return Err(call.invalid(Rule::Shape, format!("a grid of {} samples {}", list(&grid), list(&shape))));
             }
             (all(&grid) / last(&grid)).saturating_mul(shape.get(1).copied().unwrap_or(1))
         }
@@ -281,7 +281,7 @@ fn positive(call: &Call<'_, '_>, dims: Option<Vec<i64>>) -> Result<Option<Vec<u6
     };
     match dims.iter().map(|dim| u64::try_from(*dim)).collect() {
         Ok(dims) => Ok(Some(dims)),
-        Err(_) => Err(call.invalid(Rule::Shape, format!("the shape {dims:?} has a negative dimension"))),
+        Err(_) => Err(call.invalid(Rule::Shape, format!("the shape {} has a negative dimension", list(&dims)))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Quantization parameters: scales must be finite and positive, and zero points must match them.
 
 use super::call::Call;
-use crate::invalid::{Invalid, Rule};
+use crate::invalid::{Invalid, Rule, list};
 
 /// QuantizeLinear and DequantizeLinear: `x, scale, zero_point`, per tensor, per channel along
 /// `axis`, or in blocks of `block_size`.
@@ -82,7 +82,7 @@ fn pair(call: &Call<'_, '_>, scale: usize, zero_point: usize) -> Result<(), Inva
     if count(&scale) != count(&zero_point) {
         return Err(call.invalid(
             Rule::Quantization,
-            format!("zero points of shape {zero_point:?} do not match scales of shape {scale:?}"),
+            format!("zero points of shape {} do not match scales of shape {}", list(&zero_point), list(&scale)),
         ));
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::limits::Limits;
 
 use super::checked::{Dimension, ExternalTensor, ValueType};
 use crate::element::{ElementType, TypedField};
-use crate::invalid::{Invalid, Place, Rule, quoted};
+use crate::invalid::{Invalid, Place, Rule, list, quoted};
 use crate::proto::{Dim, Numbers, SparseTensor, Tensor, Type};
 
 /// Size of a valid tensor.
@@ -201,8 +201,8 @@ pub(super) fn check_sparse(sparse: &SparseTensor<'_>, limits: &Limits) -> Result
         [count, width] if count == stored && width == rank => sparse.dims.len(),
         _ => {
             return Err(invalid(format!(
-                "the indices have the shape {:?}, expected [{stored}] or [{stored}, {rank}]",
-                indices.dims
+                "the indices have the shape {}, expected [{stored}] or [{stored}, {rank}]",
+                list(&indices.dims)
             )));
         }
     };

@@ -3,6 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::product::of_operands;
+use crate::error::list;
 use crate::graph::ValueId;
 use crate::ops::attention::{Attention, Scores};
 use crate::ops::binary::BinaryKind;
@@ -154,7 +155,7 @@ pub(super) fn packed(cx: &mut Call<'_, '_>) -> Imported {
         return Err(cx.attribute_error("qkv_hidden_sizes", "has not three entries"));
     };
     if q_width.checked_add(k_width).and_then(|sum| sum.checked_add(v_width)) != Some(whole) {
-        return Err(cx.attribute_error("qkv_hidden_sizes", format!("{widths:?} are not {whole} in all")));
+        return Err(cx.attribute_error("qkv_hidden_sizes", format!("{} are not {whole} in all", list(&widths))));
     }
     let qkv = [
         columns(cx, all, 0, q_width)?,

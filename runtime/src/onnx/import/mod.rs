@@ -56,7 +56,7 @@ use self::call::Call;
 use self::tensor::Files;
 use self::variables::Declared;
 use super::fallback;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, list};
 use crate::graph::{Graph, ValueId};
 use crate::info::Shapes;
 use crate::ops::cast::Cast;
@@ -414,7 +414,7 @@ pub(super) fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> 
         (Some(bound), Some(dims)) => {
             let fits = |(dim, &asked): (&Dim<'_>, &usize)| known(dim).is_none_or(|dim| dim == asked);
             if dims.len() != bound.len() || !dims.iter().zip(bound).all(fits) {
-                let got = format!("bound to {bound:?}");
+                let got = format!("bound to {}", list(bound));
                 return Err(Error::InputMismatch { name: name.to_owned(), got, want: format!("[{}]", shown()) });
             }
             bound.clone()

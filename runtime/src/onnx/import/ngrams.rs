@@ -2,7 +2,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::compare::CompareKind;
@@ -19,7 +19,9 @@ const MAX_COMPARISONS: usize = 1 << 24;
 fn count(cx: &Call<'_, '_>, name: &'static str, range: std::ops::RangeInclusive<i64>) -> Result<usize, Halt> {
     let value = cx.int(name, *range.start())?;
     let found = usize::try_from(value).ok().filter(|_| range.contains(&value) && cx.has(name));
-    found.ok_or_else(|| cx.attribute_error(name, format!("is missing or {value}, outside of {range:?}")))
+    found.ok_or_else(|| {
+        cx.attribute_error(name, format!("is missing or {value}, outside of {} to {}", range.start(), range.end()))
+    })
 }
 
 /// How often each of `grams` (of `n` items) stands in the rows of `x [rows, items]`, its items `skip` apart.
@@ -69,7 +71,7 @@ pub(super) fn tf_idf(cx: &mut Call<'_, '_>) -> Imported {
         let part = usize::try_from(begin).ok().zip(usize::try_from(end).ok()).and_then(|(from, to)| pool.get(from..to));
         let Some(part) = part.filter(|part| part.len() % n == 0) else {
             return Err(
-                cx.attribute_error("ngram_counts", format!("{begins:?} do not divide a pool of {}", pool.len()))
+                cx.attribute_error("ngram_counts", format!("{} do not divide a pool of {}", list(&begins), pool.len()))
             );
         };
         if part.is_empty() {

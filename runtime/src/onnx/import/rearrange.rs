@@ -3,7 +3,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::ops::binary::BinaryKind;
 use crate::ops::broadcast::Expand;
 use crate::ops::compare::CompareKind;
@@ -23,7 +23,7 @@ fn sizes(cx: &Call<'_, '_>, name: &'static str, values: Vec<i64>, axes: usize) -
     let sizes: Option<Vec<usize>> =
         values.iter().map(|&v| usize::try_from(v).ok().filter(|v| (1..1 << 24).contains(v))).collect();
     let sizes = sizes.filter(|sizes| sizes.len() == axes);
-    sizes.ok_or_else(|| cx.attribute_error(name, format!("is {values:?} for {axes} axes")))
+    sizes.ok_or_else(|| cx.attribute_error(name, format!("is {} for {axes} axes", list(&values))))
 }
 
 /// Along one axis: for every pixel, the taps of a window that meet it and the windows they are of.

@@ -2,7 +2,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::graph::ValueId;
 use crate::ops::image::Layout;
 use crate::ops::resize::{Coordinates, Resize, ResizeMode, Rounding};
@@ -126,7 +126,7 @@ fn by_scales(cx: &Call<'_, '_>, x: ValueId, axes: Vec<usize>, given: &[f32]) -> 
 fn by_sizes(cx: &Call<'_, '_>, x: ValueId, axes: &[usize], given: &[i64]) -> Result<Target, Halt> {
     let sizes: Option<Vec<usize>> = given.iter().map(|&size| usize::try_from(size).ok()).collect();
     let Some(sizes) = sizes.filter(|sizes| sizes.len() == axes.len()) else {
-        return Err(cx.attribute_error("sizes", format!("is {given:?} for {} axes", axes.len())));
+        return Err(cx.attribute_error("sizes", format!("is {} for {} axes", list(given), axes.len())));
     };
     let mut target = Target { scales: vec![1.0; cx.rank(x)], dims: cx.shape(x).to_vec() };
     let ratio = |axis: usize, size: usize| size as f32 / cx.shape(x)[axis] as f32;

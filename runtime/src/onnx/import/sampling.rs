@@ -4,7 +4,7 @@ use super::build::{Halt, Imported};
 use super::call::Call;
 use super::convolution::{groups, window};
 use super::product::{Order, Product, of_operands};
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::gather::Gather;
@@ -63,7 +63,7 @@ pub(super) fn affine_grid(cx: &mut Call<'_, '_>) -> Imported {
     }
     let points = axes.iter().try_fold(1usize, |all, &dim| all.checked_mul(dim));
     let points = points.filter(|&points| points <= MAX_MADE / 4);
-    let points = points.ok_or_else(|| cx.at(OpError::TooLarge(format!("a grid of {axes:?}"))))?;
+    let points = points.ok_or_else(|| cx.at(OpError::TooLarge(format!("a grid of {}", list(axes)))))?;
     let align = cx.flag("align_corners", false)?;
     let coordinate = |i: usize, dim: usize| match align {
         true if dim == 1 => -1.0,

@@ -4,7 +4,7 @@ use super::build::{Halt, Imported};
 use super::call::Call;
 use super::elementwise::{cast_to, expand_to, one_element};
 use super::tensor;
-use crate::error::OpError;
+use crate::error::{OpError, list};
 use crate::graph::ValueId;
 use crate::ops::broadcast::{Expand, Tile};
 use crate::ops::compare::CompareKind;
@@ -51,7 +51,7 @@ pub(super) fn constant(cx: &mut Call<'_, '_>) -> Imported {
 /// Dimensions from integers that must not be negative.
 fn dims_of(cx: &Call<'_, '_>, integers: &[i64]) -> Result<Vec<usize>, Halt> {
     let dims: Option<Vec<usize>> = integers.iter().map(|&dim| usize::try_from(dim).ok()).collect();
-    dims.ok_or_else(|| cx.at(OpError::Value(format!("{integers:?} is no shape"))))
+    dims.ok_or_else(|| cx.at(OpError::Value(format!("{} is no shape", list(integers)))))
 }
 
 /// Without a value, zeros of type f32.
@@ -208,21 +208,25 @@ pub(super) fn reshape(cx: &mut Call<'_, '_>) -> Imported {
                 open = Some(axis);
                 1
             }
-            dim => usize::try_from(dim).map_err(|_| cx.at(OpError::Value(format!("{asked:?} is no shape"))))?,
+            dim => usize::try_from(dim).map_err(|_| cx.at(OpError::Value(format!("{} is no shape", list(&asked)))))?,
         });
     }
     let product = |dims: &[usize]| dims.iter().try_fold(1usize, |all, &dim| all.checked_mul(dim));
     if let Some(axis) = open {
         let rest = product(&dims).filter(|&rest| rest > 0 && from.elements().is_multiple_of(rest));
         let rest = rest.ok_or_else(|| {
-            cx.at(OpError::Value(format!("{} elements of {from} do not fill the shape {asked:?}", from.elements())))
+            cx.at(OpError::Value(format!(
+                "{} elements of {from} do not fill the shape {}",
+                from.elements(),
+                list(&asked)
+            )))
         })?;
         dims[axis] = from.elements() / rest;
     }
     if product(&dims) != Some(from.elements()) {
         let baked = asked.first() == Some(&1) && from.first().is_some_and(|&batch| batch > 1);
         let hint = if baked { "; the exporter has baked in a batch of 1" } else { "" };
-        let what = format!("{} elements of {from} do not fill the shape {asked:?}{hint}", from.elements());
+        let what = format!("{} elements of {from} do not fill the shape {}{hint}", from.elements(), list(&asked));
         return Err(cx.at(OpError::Value(what)));
     }
     Ok(vec![cx.reshape(x, &dims)?])
@@ -286,7 +290,7 @@ pub(super) fn transpose(cx: &mut Call<'_, '_>) -> Imported {
         Some(axes) => {
             let sorted = cx.axes_of(&axes, rank)?;
             if sorted.len() != rank {
-                return Err(cx.attribute_error("perm", format!("is {axes:?} for a tensor of {rank} dimensions")));
+                return Err(cx.attribute_error("perm", format!("is {} for a tensor of {rank} dimensions", list(&axes))));
             }
             axes.iter().map(|&axis| cx.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?
         }
@@ -325,7 +329,7 @@ pub(super) fn split(cx: &mut Call<'_, '_>) -> Imported {
         }
     };
     if lens.iter().try_fold(0usize, |all, &len| all.checked_add(len)) != Some(dim) || lens.len() < cx.outputs() {
-        return Err(cx.attribute_error("split", format!("has parts {lens:?} of an axis of {dim}")));
+        return Err(cx.attribute_error("split", format!("has parts {} of an axis of {dim}", list(&lens))));
     }
     let mut start = 0;
     let mut results = Vec::with_capacity(lens.len());

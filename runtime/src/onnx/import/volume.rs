@@ -4,6 +4,7 @@ use super::build::{Halt, Imported};
 use super::call::Call;
 use super::convolution::groups;
 use super::window::Window;
+use crate::error::list;
 use crate::ops::binary::BinaryKind;
 use crate::ops::pool::Pool;
 use crate::ops::scatter_elements::ScatterElements;
@@ -72,25 +73,26 @@ pub(super) fn conv_transpose(cx: &mut Call<'_, '_>) -> Imported {
         return Err(cx.shape_error("images and weights have the same number of dimensions, at least 3", &[x, weights]));
     }
     let axes = from.len() - 2;
-    let list = |name: &'static str, default: usize| -> Result<Vec<usize>, Halt> {
+    let sizes_of = |name: &'static str, default: usize| -> Result<Vec<usize>, Halt> {
         let Some(values) = cx.ints(name)? else { return Ok(vec![default; axes]) };
         let sizes: Option<Vec<usize>> = values.iter().map(|&v| usize::try_from(v).ok()).collect();
         let sizes = sizes.filter(|sizes| sizes.len() == axes && sizes.iter().all(|&size| size >= default.min(1)));
-        sizes.ok_or_else(|| cx.attribute_error(name, format!("is {values:?} for {axes} axes")))
+        sizes.ok_or_else(|| cx.attribute_error(name, format!("is {} for {axes} axes", list(&values))))
     };
-    let (strides, dilations, extra) = (list("strides", 1)?, list("dilations", 1)?, list("output_padding", 0)?);
+    let (strides, dilations, extra) =
+        (sizes_of("strides", 1)?, sizes_of("dilations", 1)?, sizes_of("output_padding", 0)?);
     if cx.ints("kernel_shape")?.is_some_and(|said| !said.iter().copied().eq(kernel[2..].iter().map(|&k| k as i64))) {
-        return Err(cx.attribute_error("kernel_shape", format!("is not that of the weights, {:?}", &kernel[2..])));
+        return Err(cx.attribute_error("kernel_shape", format!("is not that of the weights, {}", list(&kernel[2..]))));
     }
     let given = match cx.ints("output_shape")? {
         Some(sizes) if sizes.len() == axes || sizes.len() == axes + 2 => Some(sizes[sizes.len() - axes..].to_vec()),
-        Some(sizes) => return Err(cx.attribute_error("output_shape", format!("is {sizes:?} for {axes} axes"))),
+        Some(sizes) => return Err(cx.attribute_error("output_shape", format!("is {} for {axes} axes", list(&sizes)))),
         None => None,
     };
     let auto = cx.text("auto_pad")?.unwrap_or("NOTSET");
     let pads = match cx.ints("pads")?.filter(|_| auto == "NOTSET") {
         Some(pads) if pads.len() == 2 * axes => pads,
-        Some(pads) => return Err(cx.attribute_error("pads", format!("is {pads:?} for {axes} axes"))),
+        Some(pads) => return Err(cx.attribute_error("pads", format!("is {} for {axes} axes", list(&pads)))),
         None => vec![0; 2 * axes],
     };
     let (mut before, mut out) = (Vec::with_capacity(axes), Vec::with_capacity(axes));

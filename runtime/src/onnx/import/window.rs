@@ -3,6 +3,7 @@
 
 use super::build::Halt;
 use super::call::Call;
+use crate::error::list;
 
 /// A window's attributes, an entry for each spatial axis.
 #[derive(Clone, Debug)]
@@ -20,25 +21,27 @@ impl Window {
     /// The window of a node over axes of these `lengths`; `kernel` where the node does not say it.
     pub fn of(cx: &Call<'_, '_>, lengths: &[usize], kernel: Option<&[usize]>) -> Result<Self, Halt> {
         let axes = lengths.len();
-        let list = |name: &'static str| -> Result<Option<Vec<usize>>, Halt> {
+        let sizes_of = |name: &'static str| -> Result<Option<Vec<usize>>, Halt> {
             let Some(values) = cx.ints(name)? else { return Ok(None) };
             let sizes: Option<Vec<usize>> =
                 values.iter().map(|&v| usize::try_from(v).ok().filter(|&v| v > 0)).collect();
             match sizes.filter(|sizes| sizes.len() == axes) {
                 Some(sizes) => Ok(Some(sizes)),
-                None => Err(cx.attribute_error(name, format!("is {values:?} for {axes} axes"))),
+                None => Err(cx.attribute_error(name, format!("is {} for {axes} axes", list(&values)))),
             }
         };
-        let kernel = match (list("kernel_shape")?, kernel) {
+        let kernel = match (sizes_of("kernel_shape")?, kernel) {
             (Some(said), Some(held)) if said != held => {
-                return Err(cx.attribute_error("kernel_shape", format!("is {said:?}, the weights have {held:?}")));
+                return Err(
+                    cx.attribute_error("kernel_shape", format!("is {}, the weights have {}", list(&said), list(held)))
+                );
             }
             (Some(kernel), _) => kernel,
             (None, Some(kernel)) => kernel.to_vec(),
             (None, None) => return Err(cx.attribute_error("kernel_shape", "is missing")),
         };
-        let strides = list("strides")?.unwrap_or_else(|| vec![1; axes]);
-        let dilations = list("dilations")?.unwrap_or_else(|| vec![1; axes]);
+        let strides = sizes_of("strides")?.unwrap_or_else(|| vec![1; axes]);
+        let dilations = sizes_of("dilations")?.unwrap_or_else(|| vec![1; axes]);
         let auto = cx.text("auto_pad")?.unwrap_or("NOTSET");
         let ceil = cx.flag("ceil_mode", false)?;
         let mut window = Self { kernel, strides, dilations, pads: vec![(0, 0); axes], out: vec![0; axes] };
@@ -48,7 +51,7 @@ impl Window {
         };
         let sides: Option<Vec<usize>> = pads.iter().map(|&pad| usize::try_from(pad).ok()).collect();
         let Some(sides) = sides.filter(|sides| sides.len() == 2 * axes) else {
-            return Err(cx.attribute_error("pads", format!("is {pads:?} for {axes} axes")));
+            return Err(cx.attribute_error("pads", format!("is {} for {axes} axes", list(&pads))));
         };
         for axis in 0..axes {
             let (len, stride) = (lengths[axis], window.strides[axis]);

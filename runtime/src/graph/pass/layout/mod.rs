@@ -21,7 +21,7 @@ mod regions;
 use std::collections::{HashMap, HashSet};
 
 use super::super::{Graph, Node, ValueId};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, list};
 use crate::operator::axes::{Elements, Link, Nhwc};
 use crate::operator::{Operator, Semantics};
 use crate::ops::Op;
@@ -211,7 +211,7 @@ impl Pass<'_> {
             let moved: Vec<usize> =
                 (0..4).filter_map(|axis| NHWC_AXIS.iter().position(|&a| a == axis)).map(|a| held[a]).collect();
             if fact.shape.dims() != moved {
-                return Err(Error::Internal(format!("'{}' is {fact} in NHWC, not {moved:?}", node.name)));
+                return Err(Error::Internal(format!("'{}' is {fact} in NHWC, not {}", node.name, list(&moved))));
             }
             let twin = self.graph.add_value(format!("{}.nhwc", node.name), fact, None);
             self.twins.insert(*output, twin);
