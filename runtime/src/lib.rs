@@ -53,7 +53,7 @@ use base::{bytes, cores, error, info, limits, machine, options, shape, tensor, t
 pub use bytes::Bytes;
 #[cfg(feature = "onnx")]
 pub use compile::{Recipe, compile};
-pub use cores::PowerMode;
+pub use cores::{PowerMode, available_cores};
 pub use error::{Error, OpError, Result};
 pub use graph::ForeignModel;
 pub use info::{Info, Shapes};

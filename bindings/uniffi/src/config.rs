@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use skipstone::{Options, PowerMode, Shapes};
+use skipstone::{Options, PowerMode, Shapes, available_cores};
 
 use crate::error::{Result, SkipstoneError};
 
@@ -35,8 +35,9 @@ pub struct Config {
 
 impl Config {
     pub(crate) fn options(&self) -> Result<Options> {
+        let cores = available_cores();
         let threads = match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => cores,
             threads => usize::try_from(threads).unwrap_or(usize::MAX),
         };
         let power = match self.power {
@@ -45,7 +46,6 @@ impl Config {
             Power::Efficient => PowerMode::Efficient,
         };
         // More threads than cores only wait for each other.
-        let cores = std::thread::available_parallelism().map_or(threads, usize::from);
         let options = Options { shapes: self.shapes(), ..Options::default() };
         let options = options.threads(threads.min(cores)).power(power);
         match &self.public_key {

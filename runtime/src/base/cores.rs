@@ -22,6 +22,13 @@ pub enum PowerMode {
     Efficient,
 }
 
+/// How many cores the calling thread may use, at least 1: what the standard library says, without the quotas of
+/// containers, which take it several files to find.
+#[must_use]
+pub fn available_cores() -> usize {
+    system::count().max(1)
+}
+
 /// Indices of some of the machine's cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cores(Vec<usize>);
@@ -109,6 +116,11 @@ mod system {
         }
     }
 
+    /// How many cores the calling thread may use.
+    pub(super) fn count() -> usize {
+        Set::current().map_or(1, |set| set.0.count() as usize)
+    }
+
     /// Whether the calling thread may use a core.
     pub(super) fn allowed() -> Option<impl Fn(usize) -> bool> {
         Set::current().map(|set| move |core| core < CpuSet::MAX_CPU && set.0.is_set(core))
@@ -131,6 +143,10 @@ mod system {
         }
 
         pub(super) fn bind(&self) {}
+    }
+
+    pub(super) fn count() -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
     }
 
     pub(super) fn allowed() -> Option<fn(usize) -> bool> {
@@ -221,6 +237,7 @@ mod tests {
     fn the_calling_thread_gets_its_cores_back() {
         let now = || (0..1024).filter(|&core| system::allowed().unwrap()(core)).collect::<Vec<_>>();
         let before = now();
+        assert_eq!(available_cores(), before.len());
         let one = Cores(vec![before[0]]);
         let visit = one.visit();
         assert_eq!(now(), one.0);

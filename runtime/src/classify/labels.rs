@@ -44,7 +44,7 @@ impl Labels {
     #[must_use]
     pub fn index_of(&self, name: &str) -> Option<usize> {
         let exact = self.0.iter().position(|label| label == name);
-        exact.or_else(|| self.0.iter().position(|label| label.to_lowercase() == name.to_lowercase()))
+        exact.or_else(|| self.0.iter().position(|label| lower_case(label).eq(lower_case(name))))
     }
 
     /// How many names there are.
@@ -58,6 +58,10 @@ impl Labels {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+fn lower_case(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(char::to_lowercase)
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::thread;
 use ed25519_dalek::{Signature, Signer};
 pub use ed25519_dalek::{SigningKey, VerifyingKey};
 
+use crate::cores::available_cores;
+
 /// What a signature covers before the header's hash, so that it can be taken for nothing else.
 const CONTEXT: &[u8] = b"skipstone package";
 /// Bytes of a part of a section that is hashed by itself.
@@ -48,7 +50,7 @@ pub(super) fn section_hash(section: &[u8]) -> [u8; 32] {
     let parts: Vec<&[u8]> = section.chunks(PART).collect();
     let mut hashes = vec![[0; 32]; parts.len()];
     // A thread starts in the time in which a few hundred kilobytes are hashed.
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(parts.len() / 2).max(1);
+    let threads = available_cores().min(parts.len() / 2).max(1);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
