@@ -94,6 +94,14 @@ impl Broadcast {
         Broadcast::new(&shape[..rank], &a[..rank], &b[..rank])
     }
 
+    /// The same with the operands in the other order.
+    pub(super) fn swapped(mut self) -> Self {
+        for axis in &mut self.axes {
+            (axis.a, axis.b) = (axis.b, axis.a);
+        }
+        self
+    }
+
     /// The element count of the output.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {

@@ -133,6 +133,12 @@ pub fn binary(
 /// If the length of `y` does not match the shape, or an operand is shorter than its strides reach.
 pub fn compare(isa: Isa, f: CompareFn, broadcast: &Broadcast, a: &[f32], b: &[f32], y: &mut [u8], pool: &Pool) {
     broadcast.check(a.len(), b.len(), y.len());
+    // Two loops for four orders.
+    match f {
+        CompareFn::Greater => return compare(isa, CompareFn::Less, &broadcast.swapped(), b, a, y, pool),
+        CompareFn::GreaterEqual => return compare(isa, CompareFn::LessEqual, &broadcast.swapped(), b, a, y, pool),
+        _ => {}
+    }
     parallel::split(pool, y, 64, broadcast.len(), |offset, y| {
         let rows = broadcast.rows(offset..offset + y.len());
         match isa {

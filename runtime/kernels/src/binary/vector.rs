@@ -53,8 +53,7 @@ impl Kernel for Compare<'_> {
             CompareFn::Equal => walk(simd, CompareFn::Equal, rows, a, b, y),
             CompareFn::Less => walk(simd, CompareFn::Less, rows, a, b, y),
             CompareFn::LessEqual => walk(simd, CompareFn::LessEqual, rows, a, b, y),
-            CompareFn::Greater => walk(simd, CompareFn::Greater, rows, a, b, y),
-            CompareFn::GreaterEqual => walk(simd, CompareFn::GreaterEqual, rows, a, b, y),
+            CompareFn::Greater | CompareFn::GreaterEqual => unreachable!("the caller turns them round"),
         }
     }
 }
@@ -132,8 +131,7 @@ fn holds<S: Simd>(simd: S, f: CompareFn, a: S::F32, b: S::F32) -> S::Mask {
         CompareFn::Equal => simd.equal(a, b),
         CompareFn::Less => simd.less(a, b),
         CompareFn::LessEqual => simd.less_equal(a, b),
-        CompareFn::Greater => simd.less(b, a),
-        CompareFn::GreaterEqual => simd.less_equal(b, a),
+        CompareFn::Greater | CompareFn::GreaterEqual => unreachable!("the caller turns them round"),
     }
 }
 

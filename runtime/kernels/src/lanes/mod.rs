@@ -27,11 +27,6 @@ pub(crate) trait Stored: Copy {
     /// The CPU has the instruction set of `L`, and the caller is compiled for it; `from` is readable for `WIDTH`
     /// elements.
     unsafe fn load<L: Lanes>(from: *const Self) -> L;
-    /// Loads `count < WIDTH` elements into the first lanes; the other lanes are zero.
-    ///
-    /// # Safety
-    /// As for `load`; `from` is readable for `count` elements.
-    unsafe fn load_first<L: Lanes>(from: *const Self, count: usize) -> L;
 }
 
 impl Stored for f32 {
@@ -40,11 +35,6 @@ impl Stored for f32 {
         // SAFETY: guaranteed by the caller.
         unsafe { L::load(from) }
     }
-    #[inline(always)]
-    unsafe fn load_first<L: Lanes>(from: *const f32, count: usize) -> L {
-        // SAFETY: guaranteed by the caller.
-        unsafe { L::load_first(from, count) }
-    }
 }
 
 impl Stored for f16 {
@@ -52,15 +42,6 @@ impl Stored for f16 {
     unsafe fn load<L: Lanes>(from: *const f16) -> L {
         // SAFETY: guaranteed by the caller.
         unsafe { L::load_half(from) }
-    }
-    #[inline(always)]
-    unsafe fn load_first<L: Lanes>(from: *const f16, count: usize) -> L {
-        let mut lanes = [f16::ZERO; 16];
-        // SAFETY: guaranteed by the caller; no register has more lanes than these.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
-            L::load_half(lanes.as_ptr())
-        }
     }
 }
 

@@ -34,30 +34,28 @@ impl Kernel for Reduce<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let f = self.f;
-        match f {
-            ReduceFn::Sum => self.with(simd, ReduceFn::Sum),
-            ReduceFn::Mean => self.with(simd, ReduceFn::Mean),
-            ReduceFn::Max => self.with(simd, ReduceFn::Max),
-            ReduceFn::Min => self.with(simd, ReduceFn::Min),
-            ReduceFn::Prod => self.with(simd, ReduceFn::Prod),
-            ReduceFn::SumSquare => self.with(simd, ReduceFn::SumSquare),
-            ReduceFn::L1 => self.with(simd, ReduceFn::L1),
-            ReduceFn::L2 => self.with(simd, ReduceFn::L2),
+        match self.f {
+            // What is done at the end costs nothing: one loop for both.
+            ReduceFn::Sum | ReduceFn::Mean => self.fold(simd, ReduceFn::Sum),
+            ReduceFn::SumSquare | ReduceFn::L2 => self.fold(simd, ReduceFn::SumSquare),
+            ReduceFn::L1 => self.fold(simd, ReduceFn::L1),
+            ReduceFn::Max => self.fold(simd, ReduceFn::Max),
+            ReduceFn::Min => self.fold(simd, ReduceFn::Min),
+            ReduceFn::Prod => self.fold(simd, ReduceFn::Prod),
         }
     }
 }
 
 impl Reduce<'_> {
     #[inline(always)]
-    fn with<S: Simd>(self, simd: S, f: ReduceFn) {
-        let Reduce { view: MiddleAxis { axis, inner, .. }, x, offset, y, .. } = self;
+    fn fold<S: Simd>(self, simd: S, f: ReduceFn) {
+        let Reduce { f: whole, view: MiddleAxis { axis, inner, .. }, x, offset, y } = self;
         if axis == 0 {
-            y.fill(finish(f, 0, f.neutral()));
+            y.fill(finish(whole, 0, f.neutral()));
         } else if inner == 1 {
             let block = block_len(axis / UNROLL / S::LANES) * UNROLL * S::LANES;
             for (row, y) in x[offset * axis..].chunks_exact(axis).zip(y) {
-                *y = finish(f, axis, fold_row(simd, f, row, block));
+                *y = finish(whole, axis, fold_row(simd, f, row, block));
             }
         } else {
             let mut rest = y;
@@ -69,7 +67,7 @@ impl Reduce<'_> {
                 let plane = &x[at / inner * axis * inner..][..axis * inner];
                 fold_columns(simd, f, plane, inner, column, y);
                 for y in y {
-                    *y = finish(f, axis, *y);
+                    *y = finish(whole, axis, *y);
                 }
                 at += width;
                 rest = after;
@@ -171,7 +169,7 @@ fn fold_column_group<S: Simd, const N: usize>(
 #[inline(always)]
 fn map<V: Lanes>(f: ReduceFn, x: V) -> V {
     match f {
-        ReduceFn::SumSquare | ReduceFn::L2 => x.mul(x),
+        ReduceFn::SumSquare => x.mul(x),
         ReduceFn::L1 => x.abs(),
         _ => x,
     }

@@ -102,7 +102,7 @@ fn map(isa: Isa, f: Function, x: &[f32], y: &mut [f32], pool: &Pool) {
         let x = &x[offset..][..y.len()];
         match isa {
             Isa::Scalar => scalar::map(f, x, y),
-            _ => dispatch(isa, vector::Map { f, x, y }),
+            _ => dispatch(isa, vector::Map { f, x: Some(x), y }),
         }
     });
 }
@@ -116,6 +116,6 @@ fn map_in_place(isa: Isa, f: Function, y: &mut [f32], pool: &Pool) {
 pub(crate) fn map_slice_in_place(isa: Isa, f: Function, y: &mut [f32]) {
     match isa {
         Isa::Scalar => scalar::map_in_place(f, y),
-        _ => dispatch(isa, vector::MapInPlace { f, y }),
+        _ => dispatch(isa, vector::Map { f, x: None, y }),
     }
 }

@@ -45,16 +45,10 @@ macro_rules! specialize {
     };
 }
 
-/// `y = f(x)`
+/// `y = f(x)`, or `y = f(y)` where there is no `x`: one loop for both.
 pub(super) struct Map<'a> {
     pub(super) f: Function,
-    pub(super) x: &'a [f32],
-    pub(super) y: &'a mut [f32],
-}
-
-/// `y = f(y)`
-pub(super) struct MapInPlace<'a> {
-    pub(super) f: Function,
+    pub(super) x: Option<&'a [f32]>,
     pub(super) y: &'a mut [f32],
 }
 
@@ -63,30 +57,22 @@ impl Kernel for Map<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        let len = self.y.len();
+        assert!(self.x.is_none_or(|x| x.len() == len), "input and output lengths differ");
+        let to = self.y.as_mut_ptr();
+        let from = self.x.map_or(to.cast_const(), <[f32]>::as_ptr);
+        let whole = len / S::LANES * S::LANES;
         specialize!(self.f, f => {
-            let mut xs = self.x.chunks_exact(S::LANES);
-            let mut ys = self.y.chunks_exact_mut(S::LANES);
-            for (x, y) in (&mut xs).zip(&mut ys) {
-                simd.store(eval(simd, f, simd.load(x)), y);
+            let mut at = 0;
+            // SAFETY: `from` and `to` have `len` elements, and elements that are both are read before they are written;
+            // the token proves the instruction set.
+            unsafe {
+                while at < whole {
+                    eval(simd, f, S::F32::load(from.add(at))).store(to.add(at));
+                    at += S::LANES;
+                }
+                eval(simd, f, S::F32::load_first(from.add(at), len - at)).store_first(to.add(at), len - at);
             }
-            let rest = eval(simd, f, simd.load_partial(xs.remainder()));
-            simd.store_partial(rest, ys.into_remainder());
-        })
-    }
-}
-
-impl Kernel for MapInPlace<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        specialize!(self.f, f => {
-            let mut ys = self.y.chunks_exact_mut(S::LANES);
-            for y in &mut ys {
-                simd.store(eval(simd, f, simd.load(y)), y);
-            }
-            let rest = ys.into_remainder();
-            simd.store_partial(eval(simd, f, simd.load_partial(rest)), rest);
         })
     }
 }

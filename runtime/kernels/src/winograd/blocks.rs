@@ -305,10 +305,11 @@ impl Product<'_> {
         let (width, kernels) = (self.width(panel), self.packed.range(self.kernels(part)));
         let stride = out.len() / (self.v.weights * self.v.weights);
         assert!(channels.len() * width <= stride);
-        let out = out.as_mut_ptr();
-        let tile = WeightTile { kernels, channels: channels.len(), width, out, stride };
+        let (half, out) = (matches!(self.packed, Packed::F16(_)), out.as_mut_ptr());
+        let tile = WeightTile { kernels, half, channels: channels.len(), width, out, stride };
         // SAFETY: the CPU has the instruction set of the transform: the entry point has checked the variant's own, and
-        // `packing` chose the other. Both slices are as long as the tile says.
+        // `packing` chose the other. Both slices are as long as the tile says, and the width
+        // is a multiple of the registers of the products, which are those of the transforms.
         unsafe { transform(&tile) }
     }
 

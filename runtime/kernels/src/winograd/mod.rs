@@ -31,7 +31,6 @@ use crate::lanes::portable::Portable;
 use crate::threads::Pool;
 use blocks::{Product, Split};
 pub(crate) use contract::FAMILY;
-use half::f16;
 use transform::{F2, F2Stride2, F4, F4Stride2, F5, InputTile, OutputTile, Transform, WeightTile};
 
 /// What the packed weights of a variant contain.
@@ -77,22 +76,22 @@ macro_rules! variants {
         &[$(
             #[cfg(any($built, feature = "foreign"))]
             variants!(
-                $built, concat!("winograd_", $name, "_", stringify!($module)), Storage::Transformed, f32,
+                $built, concat!("winograd_", $name, "_", stringify!($module)), Storage::Transformed,
                 $isa $module $lanes $transform<$n, $m, $w> $gemm
             ),
             #[cfg(any($built, feature = "foreign"))]
             variants!(
-                $built, concat!("winograd_", $name, "_small_", stringify!($module)), Storage::Kernels(Weights::F32), f32,
+                $built, concat!("winograd_", $name, "_small_", stringify!($module)), Storage::Kernels(Weights::F32),
                 $isa $module $lanes $transform<$n, $m, $w> $gemm
             ),
             #[cfg(any($built, feature = "foreign"))]
             variants!(
-                $built, concat!("winograd_", $name, "_half_", stringify!($module)), Storage::Kernels(Weights::F16), f16,
+                $built, concat!("winograd_", $name, "_half_", stringify!($module)), Storage::Kernels(Weights::F16),
                 $isa $module $lanes $transform<$n, $m, $w> $gemm
             ),
         )*]
     };
-    ($built:meta, $name:expr, $storage:expr, $stored:ty,
+    ($built:meta, $name:expr, $storage:expr,
     $isa:ident $module:ident $lanes:literal $transform:ident<$n:literal, $m:literal, $w:literal> $gemm:literal) => {
         Variant {
             name: $name,
@@ -104,11 +103,11 @@ macro_rules! variants {
             weights: $w,
             gemm: $gemm,
             #[cfg($built)]
-            kernels: transform::$module::weights::<$transform, $stored, $n, $m, $w>,
+            kernels: transform::$module::weights::<$transform, $n, $m, $w>,
             #[cfg(not($built))]
-            kernels: transform::weights::<Portable<$lanes>, $transform, $stored, $n, $m, $w>,
+            kernels: transform::weights::<Portable<$lanes>, $transform, $n, $m, $w>,
             #[cfg(feature = "foreign")]
-            portable: transform::weights::<Portable<$lanes>, $transform, $stored, $n, $m, $w>,
+            portable: transform::weights::<Portable<$lanes>, $transform, $n, $m, $w>,
             #[cfg($built)]
             input: transform::$module::input::<$transform, $n, $m, $w>,
             #[cfg(not($built))]

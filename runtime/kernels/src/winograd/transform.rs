@@ -14,8 +14,10 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
 
+use half::f16;
+
 use crate::epilogue::Tail;
-use crate::lanes::{Lanes, Stored};
+use crate::lanes::Lanes;
 
 /// A transform of `N` inputs and `W` weights that gives `M` outputs, along one axis. Each point has its own weight,
 /// except that all points from the last weight on share it.
@@ -256,9 +258,11 @@ impl Transform<9, 4, 6> for F4Stride2 {
 
 /// Kernels to transform.
 pub(super) struct WeightTile {
-    /// `9 * channels` rows of `width` filters, in the variant's weight dtype: the taps of each channel in turn.
+    /// `9 * channels` rows of `width` filters, in f32 or f16: the taps of each channel in turn.
     pub kernels: *const u8,
+    pub half: bool,
     pub channels: usize,
+    /// Whole registers.
     pub width: usize,
     /// The first of `W * W` matrices of `channels` rows of `width` filters.
     pub out: *mut f32,
@@ -301,30 +305,28 @@ pub(super) struct OutputTile {
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as the fields say.
 #[allow(clippy::needless_range_loop)] // Rows of columns.
 #[inline(always)]
-pub(super) unsafe fn weights<L, F, B, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
-where
-    L: Lanes,
-    F: Transform<N, M, W>,
-    B: Stored,
-{
-    let WeightTile { channels, width, stride, .. } = *tile;
-    let kernels: *const B = tile.kernels.cast();
+pub(super) unsafe fn weights<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(
+    tile: &WeightTile,
+) {
+    let WeightTile { kernels, half, channels, width, stride, .. } = *tile;
     for channel in 0..channels {
         for filter in (0..width).step_by(L::WIDTH) {
-            let count = L::WIDTH.min(width - filter);
-            // SAFETY: every tap and every matrix has `count` elements from this filter on.
+            // SAFETY: every tap and every matrix has a register's elements from this filter on.
             unsafe {
                 let columns: [[L; W]; 3] = std::array::from_fn(|x| {
                     F::weights(std::array::from_fn(|y| {
-                        let from = kernels.add((channel * 9 + y * 3 + x) * width + filter);
-                        if count == L::WIDTH { B::load(from) } else { B::load_first(from, count) }
+                        let at = (channel * 9 + y * 3 + x) * width + filter;
+                        if half {
+                            L::load_half(kernels.cast::<f16>().add(at))
+                        } else {
+                            L::load(kernels.cast::<f32>().add(at))
+                        }
                     }))
                 });
                 for y in 0..W {
                     let row = F::weights::<L>(std::array::from_fn(|x| columns[x][y]));
                     for (x, number) in row.into_iter().enumerate() {
-                        let to = tile.out.add((y * W + x) * stride + channel * width + filter);
-                        if count == L::WIDTH { number.store(to) } else { number.store_first(to, count) }
+                        number.store(tile.out.add((y * W + x) * stride + channel * width + filter));
                     }
                 }
             }
@@ -400,18 +402,17 @@ macro_rules! instruction_set {
     ($(#[$cfg:meta])* $name:ident $features:literal $lanes:path) => {
         $(#[$cfg])*
         pub(super) mod $name {
-            use super::{InputTile, OutputTile, Stored, Transform, WeightTile};
+            use super::{InputTile, OutputTile, Transform, WeightTile};
 
             /// # Safety
             /// As for [`super::weights`]; the CPU has the instruction set.
             #[target_feature(enable = $features)]
-            pub(in super::super) unsafe fn weights<F, B, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
+            pub(in super::super) unsafe fn weights<F, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
             where
                 F: Transform<N, M, W>,
-                B: Stored,
             {
                 // SAFETY: guaranteed by the caller; the instruction set is enabled here.
-                unsafe { super::weights::<$lanes, F, B, N, M, W>(tile) }
+                unsafe { super::weights::<$lanes, F, N, M, W>(tile) }
             }
 
             /// # Safety
