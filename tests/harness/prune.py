@@ -1,18 +1,18 @@
 """Sets weights of the zoo's networks to zero, for measuring and testing sparse kernels.
 
-`cargo xtask python harness.prune NAME ZEROS [--every-size]` writes build/pruned/NAME_ZEROS.onnx: the network with random
-weights (harness/fill.py), where that percentage of the weights of every 1x1 convolution and linear layer, the smallest ones, are
+`cargo xtask python harness.prune NAME ZEROS [--every-size]` writes build/pruned/NAME_ZEROS.onnx: the network with random weights
+(harness/fill.py), where that percentage of the weights of every 1x1 convolution and linear layer, the smallest ones, are
 zero. 0 is the same network with nothing pruned. Besides the zoo's networks there is `mobilenet_v1`.
 """
 
-import argparse
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from harness import fill
+from harness import driver, fill
 
 PRUNED = fill.ROOT / "build" / "pruned"
 
@@ -53,45 +53,29 @@ def mobilenet_v1() -> onnx.ModelProto:
     return model
 
 
-def load(name: str) -> onnx.ModelProto:
+def source(name: str) -> Path:
     """The network with random weights."""
     path = fill.FILLED / f"{name}.onnx"
     if not path.exists():
         fill.FILLED.mkdir(parents=True, exist_ok=True)
         onnx.save(mobilenet_v1(), path) if name == "mobilenet_v1" else fill.fill(name)
-    return onnx.load(path)
+    return path
 
 
-def prune(model: onnx.ModelProto, zeros: float, every_size: bool = False) -> None:
-    """Set the share `zeros` of the weights of every 1x1 convolution and linear layer to zero, or of every convolution
-    but depthwise ones and the first."""
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type not in ("Conv", "Gemm") or node.input[1] not in weights:
-            continue
-        array = numpy_helper.to_array(weights[node.input[1]]).copy()
-        if array.shape[1] <= 4 or (math.prod(array.shape[2:]) > 1 and not every_size):
-            continue
-        count = round(zeros * array.size)
-        array.reshape(-1)[np.argsort(np.abs(array), axis=None, kind="stable")[:count]] = 0
-        weights[node.input[1]].CopyFrom(numpy_helper.from_array(array, node.input[1]))
-
-
-def pruned(name: str, percent: int, every_size: bool = False):
+def pruned(skipstone: driver.Skipstone, name: str, percent: int, every_size: bool = False) -> Path:
     """Write the network with this percentage of zeros and return its path."""
-    model = load(name)
-    prune(model, percent / 100, every_size)
     PRUNED.mkdir(parents=True, exist_ok=True)
     path = PRUNED / f"{name}_{percent}.onnx"
-    onnx.save(model, path)
+    skipstone.call("prune", source(name), "-o", path, "--zeros", percent, *([] if every_size else ["--pointwise"]))
     return path
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = driver.arguments(__doc__)
     parser.add_argument("name", help="a model of the zoo, or mobilenet_v1")
     parser.add_argument("zeros", nargs="+", type=int, help="percentages")
     parser.add_argument("--every-size", action="store_true", help="prune convolutions of any size")
     args = parser.parse_args()
+    skipstone = driver.Skipstone(args.binary, args.runner)
     for percent in args.zeros:
-        print(pruned(args.name, percent, args.every_size).relative_to(fill.ROOT))
+        print(pruned(skipstone, args.name, percent, args.every_size).relative_to(fill.ROOT))

@@ -168,6 +168,12 @@ pub const SECTIONS: &[Section] = &[
         after: &["release", "environment"],
         run: |w| modules(w, &[("parity.int8", "")]),
     },
+    Section {
+        name: "transform",
+        about: "what `skipstone prune` makes of models",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("transform.pruning", "")]),
+    },
 ];
 
 /// Runs test programs with an argument each, or none.

@@ -11,6 +11,7 @@ use skipstone_onnx::wire::{Field, Reader, Value, put, varint};
 use skipstone_onnx::write::Message;
 
 use crate::error::{Error, Result};
+pub(crate) use crate::tensor::Tensor;
 
 /// Number of the element type `float32`.
 pub(crate) const FLOAT: i64 = 1;
@@ -20,6 +21,10 @@ pub(crate) const UINT8: i64 = 2;
 pub(crate) const INT8: i64 = 3;
 /// Number of the element type `int32`.
 pub(crate) const INT32: i64 = 6;
+/// Number of the element type `int64`.
+pub(crate) const INT64: i64 = 7;
+/// Number of the element type `float16`.
+pub(crate) const HALF: i64 = 10;
 
 /// A model under change.
 #[derive(Clone, Debug)]
@@ -62,19 +67,12 @@ pub(crate) struct Attribute {
     pub name: String,
     pub float: f32,
     pub int: i64,
+    pub ints: Vec<i64>,
+    pub text: Vec<u8>,
     pub tensor: Option<Tensor>,
     /// Subgraphs, with the numbers of their fields.
     graphs: Vec<(u32, Graph)>,
     /// All fields but the name and the subgraphs.
-    rest: Vec<u8>,
-}
-
-/// A tensor with its data.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tensor {
-    pub name: String,
-    pub dims: Vec<i64>,
-    pub data_type: i64,
     rest: Vec<u8>,
 }
 
@@ -86,17 +84,17 @@ pub(crate) struct Port {
 }
 
 /// A field that says what cannot be: the file was validated before.
-fn damaged() -> Error {
+pub(crate) fn damaged() -> Error {
     Error::Unsupported("the model cannot be parsed".into())
 }
 
 /// The fields of a message.
-fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>>> {
+pub(crate) fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>>> {
     let mut reader = Reader::new(message);
     std::iter::from_fn(move || reader.field().map_err(|_| damaged()).transpose())
 }
 
-fn text(value: Value<'_>) -> Result<String> {
+pub(crate) fn text(value: Value<'_>) -> Result<String> {
     match value {
         Value::Bytes(bytes) => String::from_utf8(bytes.to_vec()).map_err(|_| damaged()),
         _ => Err(damaged()),
@@ -111,7 +109,7 @@ fn message(value: Value<'_>) -> Result<&[u8]> {
 }
 
 /// Adds the integers of a repeated field, packed or not.
-fn push_ints(to: &mut Vec<i64>, value: Value<'_>) -> Result<()> {
+pub(crate) fn push_ints(to: &mut Vec<i64>, value: Value<'_>) -> Result<()> {
     match value {
         Value::Varint(value) => to.push(value as i64),
         Value::Bytes(mut packed) => {
@@ -229,6 +227,16 @@ impl Graph {
         self.initializers.iter().find(|tensor| tensor.name == name)
     }
 
+    /// The position of the constant that a value is, behind casts too: stored as f16, computed in f32.
+    pub fn stored(&self, name: &str) -> Option<usize> {
+        if let Some(at) = self.initializers.iter().position(|tensor| tensor.name == name) {
+            return Some(at);
+        }
+        let node = &self.nodes[self.writer(name)?];
+        let keeps = node.is("Cast") || node.is("Identity");
+        self.stored(node.inputs.first().filter(|input| keeps && *input != name)?)
+    }
+
     /// The position of the node that writes a value.
     pub fn writer(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.outputs.iter().any(|output| output == name))
@@ -304,6 +312,20 @@ impl Node {
         self.attributes.iter().find(|attribute| attribute.name == name)
     }
 
+    /// Puts an attribute in the place of the one of its name.
+    pub fn set_attribute(&mut self, attribute: Attribute) {
+        self.attributes.retain(|other| other.name != attribute.name);
+        self.attributes.push(attribute);
+    }
+
+    /// What errors call it: its name, or its operator and what it writes.
+    pub fn label(&self) -> String {
+        match (self.name.as_str(), self.outputs.first()) {
+            ("", Some(output)) => format!("{} of '{output}'", self.op_type),
+            (name, _) => name.to_owned(),
+        }
+    }
+
     /// The graphs that its attributes hold.
     pub fn subgraphs(&self) -> impl Iterator<Item = &Graph> {
         self.attributes.iter().flat_map(|attribute| attribute.graphs.iter().map(|(_, graph)| graph))
@@ -315,6 +337,12 @@ impl Attribute {
     pub fn of_int(name: &str, int: i64) -> Self {
         let rest = Message::new().int(3, int).int(20, 2).into_bytes();
         Self { name: name.to_owned(), int, rest, ..Self::default() }
+    }
+
+    /// A list of integers.
+    pub fn of_ints(name: &str, ints: &[i64]) -> Self {
+        let rest = ints.iter().fold(Message::new(), |message, &int| message.int(8, int)).int(20, 7).into_bytes();
+        Self { name: name.to_owned(), ints: ints.to_vec(), rest, ..Self::default() }
     }
 
     fn read(bytes: &[u8]) -> Result<Self> {
@@ -332,7 +360,9 @@ impl Attribute {
                 }
                 (2, Value::Fixed32(bits)) => attribute.float = f32::from_bits(bits),
                 (3, Value::Varint(int)) => attribute.int = int as i64,
+                (4, value) => attribute.text = message(value)?.to_vec(),
                 (5, value) => attribute.tensor = Some(Tensor::read(message(value)?)?),
+                (8, value) => push_ints(&mut attribute.ints, value)?,
                 _ => {}
             }
             put(&mut attribute.rest, field);
@@ -343,62 +373,6 @@ impl Attribute {
     fn write(&self) -> Message {
         let message = Message::of(&self.rest).text(1, &self.name);
         self.graphs.iter().fold(message, |message, (number, graph)| message.nested(*number, &graph.write()))
-    }
-}
-
-impl Tensor {
-    /// A tensor of little-endian bytes.
-    pub fn new(name: impl Into<String>, dims: &[usize], data_type: i64, raw: &[u8]) -> Self {
-        let dims = dims.iter().map(|&dim| dim as i64).collect();
-        Self { name: name.into(), dims, data_type, rest: Message::new().bytes(9, raw).into_bytes() }
-    }
-
-    /// A tensor of f32.
-    pub fn of_floats(name: impl Into<String>, dims: &[usize], values: &[f32]) -> Self {
-        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self::new(name, dims, FLOAT, &raw)
-    }
-
-    fn read(bytes: &[u8]) -> Result<Self> {
-        let mut tensor = Self::default();
-        for field in fields(bytes) {
-            let field = field?;
-            match (field.number, field.value) {
-                (1, value) => push_ints(&mut tensor.dims, value)?,
-                (2, Value::Varint(number)) => tensor.data_type = number as i64,
-                (8, value) => tensor.name = text(value)?,
-                _ => put(&mut tensor.rest, field),
-            }
-        }
-        Ok(tensor)
-    }
-
-    fn write(&self) -> Message {
-        let message = self.dims.iter().fold(Message::of(&self.rest), |message, &dim| message.int(1, dim));
-        message.int(2, self.data_type).text(8, &self.name)
-    }
-
-    /// The dimensions as lengths.
-    pub fn lengths(&self) -> Vec<usize> {
-        self.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect()
-    }
-
-    /// The elements of an f32 tensor; `None` for any other type.
-    pub fn floats(&self) -> Option<Vec<f32>> {
-        if self.data_type != FLOAT {
-            return None;
-        }
-        let mut values = Vec::new();
-        let mut push = |bytes: &[u8]| values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
-        for field in fields(&self.rest) {
-            match field.ok()? {
-                Field { number: 4 | 9, value: Value::Bytes(bytes) } => push(bytes),
-                Field { number: 4, value: Value::Fixed32(bits) } => push(&bits.to_le_bytes()),
-                _ => {}
-            }
-        }
-        let count = self.dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(usize::try_from(dim).ok()?))?;
-        (values.len() == count).then_some(values)
     }
 }
 

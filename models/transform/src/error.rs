@@ -18,6 +18,14 @@ pub enum Error {
     /// The samples give no ranges.
     #[error("{0}")]
     Calibration(String),
+    /// A sample cannot be read.
+    #[error("{message}")]
+    Sample {
+        /// Stable code, such as `io`.
+        code: &'static str,
+        /// What is wrong.
+        message: String,
+    },
 }
 
 impl Error {
@@ -28,6 +36,7 @@ impl Error {
             Self::Model(error) => error.code(),
             Self::Unsupported(_) => "model.unsupported",
             Self::Calibration(_) => "calibration",
+            Self::Sample { code, .. } => code,
         }
     }
 }

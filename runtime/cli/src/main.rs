@@ -5,8 +5,10 @@
 
 mod args;
 mod bench;
+mod calibration;
 mod classify;
 mod compile;
+mod effect;
 mod evaluate;
 mod failure;
 mod files;
@@ -22,6 +24,7 @@ mod operators;
 mod output;
 mod printable;
 mod progress;
+mod prune;
 mod quantize;
 mod report;
 mod run;
@@ -49,6 +52,7 @@ Examples:
   skipstone compile model.onnx -o model.skip  a package for the app
   skipstone tune model.onnx -o model.tune     which kernels are the fastest here?
   skipstone quantize model.onnx --calibrate photos/ -o small.onnx
+  skipstone prune model.onnx --zeros 80 -o sparse.onnx
 
 `skipstone COMMAND --help` explains a command and its options.
 Exit status: 0 success, 1 error in the model or an input, 2 error in the command line."
@@ -68,6 +72,7 @@ enum Command {
     Compile(compile::Compile),
     Operators(operators::Operators),
     Quantize(quantize::Quantize),
+    Prune(prune::Prune),
     Tune(tune::Tune),
     Completions(manual::Completions),
     Man(manual::Man),
@@ -86,6 +91,7 @@ fn main() -> ExitCode {
         Command::Compile(command) => command.execute(),
         Command::Operators(command) => command.execute(),
         Command::Quantize(command) => command.execute(),
+        Command::Prune(command) => command.execute(),
         Command::Tune(command) => command.execute(),
         Command::Completions(command) => command.execute(Cli::command()),
         Command::Man(command) => command.execute(Cli::command()),

@@ -2,19 +2,21 @@
 //!
 //! The sample images are run twice: first to find the range of every tensor, then its distribution within the range.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use skipstone::classify::Preprocess;
-use skipstone::{Model, Session, TensorView};
+use skipstone::Model;
+use skipstone_transform::Samples;
 use skipstone_transform::quantize::{Method, Quantizer};
 
 use crate::args::{ImageArgs, ModelArgs};
+use crate::calibration::Pictures;
 use crate::failure::Failure;
 use crate::files;
-use crate::images;
 use crate::output::print;
-use crate::progress::Progress;
+
+/// How often the images are run.
+const ROUNDS: usize = 2;
 
 /// Quantize a float model to 8-bit integers
 #[derive(Args, Debug)]
@@ -76,20 +78,12 @@ impl Quantize {
         };
         let bytes = std::fs::read(&self.model.path).map_err(|error| Failure::io(&self.model.path, &error))?;
         let mut quantizer = Quantizer::new(&bytes)?;
-        let model = quantizer.observed(&self.model.options())?;
-        let files = self.samples()?;
-        let mut samples = Samples::new(&model, &self.image)?;
-        let mut progress = Progress::new(files.len() * 2);
-        for round in 0..2 {
-            if round == 1 {
-                quantizer.next_round();
-            }
-            for file in &files {
-                samples.show(file, &mut quantizer)?;
-                progress.step();
-            }
-        }
-        drop(progress);
+        let options = self.model.options();
+        let model = Model::from_bytes(&bytes, &options)?;
+        let mut pictures = Pictures::new(&self.calibrate, self.images, &model, &self.image, ROUNDS)?;
+        quantizer.calibrate(&options, &mut pictures)?;
+        let count = pictures.len();
+        drop(pictures);
         let quantized = quantizer.finish(method)?;
         files::write(&self.output, &quantized.bytes)?;
         print(&format!(
@@ -99,51 +93,7 @@ impl Quantize {
             quantized.weights,
             quantized.bytes.len() as f64 / 1e6,
             bytes.len() as f64 / 1e6,
-            files.len(),
+            count,
         ))
-    }
-
-    /// Images of the folder, evenly spaced.
-    fn samples(&self) -> Result<Vec<PathBuf>, Failure> {
-        let mut files = Vec::new();
-        images::walk(&self.calibrate, &mut files)?;
-        if files.is_empty() || self.images == 0 {
-            let reason = format!("{}: no images to calibrate with", self.calibrate.display());
-            return Err(Failure::new("calibration", reason));
-        }
-        let count = self.images.min(files.len());
-        Ok((0..count).map(|i| files[i * files.len() / count].clone()).collect())
-    }
-}
-
-/// The model that is observed, and how images are prepared for it.
-struct Samples {
-    session: Session,
-    preprocess: Preprocess,
-    input: String,
-    dims: Vec<usize>,
-}
-
-impl Samples {
-    fn new(model: &Model, image: &ImageArgs) -> Result<Self, Failure> {
-        let [input] = model.inputs() else {
-            let reason = format!("the model has {} inputs; images need a model with one", model.inputs().len());
-            return Err(Failure::new("model.image-input", reason));
-        };
-        Ok(Self {
-            session: model.session()?,
-            preprocess: Preprocess::new(&input.fact, &model.info().metadata, &image.settings())?,
-            input: input.name.clone(),
-            dims: input.fact.shape.dims().to_vec(),
-        })
-    }
-
-    /// Runs the model on an image and passes on the tensors that it computed.
-    fn show(&mut self, file: &Path, quantizer: &mut Quantizer) -> Result<(), Failure> {
-        let image = images::decode(file)?;
-        let prepared = self.preprocess.apply(images::view(&image)?);
-        let view = TensorView::new(&self.dims, &prepared).map_err(|e| Failure::new("image", e.to_string()))?;
-        self.session.run(&[view])?;
-        Ok(quantizer.observe(&self.session, &[(&self.input, &prepared)])?)
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use block::{Block, MAX_DEPTH};
 #[cfg(any(feature = "passes", test))]
-pub use pass::optimize;
+pub use pass::{Channels, Track, optimize};
 pub use source::ForeignModel;
 pub(crate) use source::{Lowered, Source};
 

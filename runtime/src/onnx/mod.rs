@@ -10,6 +10,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -22,7 +23,7 @@ use skipstone_kernels::mapping::Mapping;
 
 use crate::bytes::Bytes;
 use crate::error::{Error, Result};
-use crate::graph::Source;
+use crate::graph::{Graph, Source, ValueId};
 use crate::info::{Info, Shapes};
 use source::OnnxSource;
 
@@ -64,6 +65,27 @@ fn check(file: Bytes, path: Option<&Path>, limits: Limits, shapes: &Shapes) -> R
         package: None,
     };
     Ok((OnnxSource { files: import::tensor::Files { model: file, folder }, limits, dynamic }, info))
+}
+
+/// A model as it was imported: before the passes, with the values that the names of its file stand for.
+pub struct Imported {
+    /// The graph.
+    pub graph: Graph,
+    /// Values by their names in the file.
+    pub values: HashMap<String, ValueId>,
+}
+
+/// Imports a model that is given as bytes, without external data, for transformations to look into.
+///
+/// # Errors
+/// What loading the model objects to; shapes that depend on its data.
+pub fn imported(bytes: &[u8], limits: &Limits, shapes: &Shapes) -> Result<Imported> {
+    let (source, _) = check(Bytes::copy_of(bytes)?, None, limits.clone(), shapes)?;
+    let model = skipstone_onnx::decode(&source.files.model, limits).map_err(Error::from)?;
+    match import::import_named(&model, &source.files, shapes)? {
+        (import::Outcome::Graph(graph), values) => Ok(Imported { graph, values }),
+        (import::Outcome::Dynamic(reason), _) => Err(Error::Unsupported { node: "graph".into(), reason }),
+    }
 }
 
 impl From<Invalid> for Error {

@@ -11,25 +11,23 @@
 //! channel, biases 32-bit integers (B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
 //! Integer-Arithmetic-Only Inference", 2018).
 //!
-//! In steps: a [`Quantizer`] gives a model whose outputs are all the tensors that will be bytes
-//! ([`observed`](Quantizer::observed)). That is run on samples twice, and shown each time:
-//! [`observe`](Quantizer::observe) first finds how far each tensor reaches, then, after
-//! [`next_round`](Quantizer::next_round), how its numbers are spread. [`finish`](Quantizer::finish) chooses ranges and
-//! writes the model.
+//! In steps: [`Quantizer::calibrate`] runs the model on samples twice, first to find how far each tensor that will be bytes
+//! reaches, then how its numbers are spread within. [`Quantizer::finish`] chooses ranges and writes the model.
 
 mod insert;
-mod prepare;
 mod range;
 mod select;
 
-use skipstone::{Model, Options, Session};
+use skipstone::Options;
 
 pub use range::Method;
 use range::Observed;
 use select::Selection;
 
-use crate::editor::{Editor, Port};
+use crate::editor::Editor;
 use crate::error::{Error, Result};
+use crate::observe::{Observer, Samples};
+use crate::prepare;
 
 /// Least version of the operator set with a scale for each channel.
 const LEAST_OPSET: i64 = 13;
@@ -73,7 +71,8 @@ impl Quantizer {
         {
             return Err(Error::Unsupported("the model is quantized already".into()));
         }
-        prepare::run(&mut model);
+        prepare::constants(&mut model.graph);
+        prepare::fold_normalization(&mut model);
         let selection = Selection::of(&model.graph);
         if selection.is_empty() {
             return Err(Error::Unsupported(
@@ -84,47 +83,24 @@ impl Quantizer {
         Ok(Self { model, selection, observed })
     }
 
-    /// The model with every tensor that has a range of its own as an output, behind those that it has.
+    /// Runs the model on the samples, twice, and observes its tensors. The runs take the options of `options`.
     ///
     /// # Errors
-    /// What loading objects to.
-    pub fn observed(&self, options: &Options) -> Result<Model> {
-        let mut model = self.model.clone();
-        let graph = &mut model.graph;
-        // Inputs are seen as they are given.
-        let known: Vec<&str> = graph.outputs.iter().chain(&graph.inputs).map(|port| port.name.as_str()).collect();
-        let wanted = self.selection.roots().iter().filter(|name| !known.contains(&name.as_str()));
-        let outputs: Vec<Port> = wanted.map(|name| Port::of_floats(name)).collect();
-        graph.outputs.extend(outputs);
-        graph.value_infos.clear();
-        Ok(Model::from_bytes(&model.write(), options)?)
-    }
-
-    /// Takes in the outputs of `session`, of the [observed](Self::observed) model, after a run on `inputs`: pairs of
-    /// an input's name and its elements.
-    ///
-    /// # Errors
-    /// A tensor that is not there, or that holds numbers that are not finite.
-    pub fn observe(&mut self, session: &Session, inputs: &[(&str, &[f32])]) -> Result<()> {
-        let outputs: Vec<String> = session.output_names().map(str::to_owned).collect();
-        for (name, observed) in self.selection.roots().iter().zip(&mut self.observed) {
-            let missing = || Error::Calibration(format!("the tensor '{name}' cannot be observed as floats"));
-            match inputs.iter().find(|(input, _)| input == name) {
-                Some((_, values)) => observed.add(values),
-                None => {
-                    let index = outputs.iter().position(|output| output == name).ok_or_else(missing)?;
-                    let view = session.output(index).ok_or_else(missing)?;
-                    observed.add(view.elements::<f32>().ok_or_else(missing)?)
-                }
+    /// What loading and running objects to; a tensor that holds numbers that are not finite; no samples.
+    pub fn calibrate(&mut self, options: &Options, samples: &mut dyn Samples) -> Result<()> {
+        let names = self.selection.roots();
+        let mut observer = Observer::new(&self.model, names, options)?;
+        let observed = &mut self.observed;
+        for round in 0..2 {
+            if round == 1 {
+                observed.iter_mut().for_each(Observed::begin_histogram);
             }
-            .map_err(|value| Error::Calibration(format!("the tensor '{name}' holds {value}")))?;
+            observer.run(samples, &mut |seen| {
+                let found = observed[seen.tensor].add(seen.values);
+                found.map_err(|value| Error::Calibration(format!("the tensor '{}' holds {value}", names[seen.tensor])))
+            })?;
         }
         Ok(())
-    }
-
-    /// The samples come again: from now on, the spread inside the ranges found so far is observed.
-    pub fn next_round(&mut self) {
-        self.observed.iter_mut().for_each(Observed::begin_histogram);
     }
 
     /// The quantized model.

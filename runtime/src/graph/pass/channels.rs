@@ -23,7 +23,7 @@ const MOST: usize = 1 << 24;
 
 /// The axis of a value that is followed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Track {
+pub struct Track {
     /// The axis.
     pub axis: usize,
     /// Its length.
@@ -33,7 +33,7 @@ pub(super) struct Track {
 }
 
 /// The channels of a graph.
-pub(super) struct Channels {
+pub struct Channels {
     tracks: Vec<Option<Track>>,
     /// For each element another one that belongs to the same channel, or itself: a forest whose roots stand for channels.
     parents: Vec<usize>,
@@ -46,7 +46,9 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    /// Follows the channels through a graph.
+    /// Follows the channels through a graph. Where a reshape splits an axis, such as into heads, `choice` says which of the
+    /// parts is followed: 0 for the outermost.
+    #[must_use]
     pub fn new(graph: &Graph, choice: usize) -> Self {
         let tracks = vec![None; graph.values().len()];
         let mut channels = Self { tracks, parents: Vec::new(), bound: Vec::new(), choice, ambiguous: false };
@@ -63,21 +65,25 @@ impl Channels {
     }
 
     /// The axis of a value that is followed.
+    #[must_use]
     pub fn track(&self, id: ValueId) -> Option<Track> {
         self.tracks.get(id.0).copied().flatten()
     }
 
     /// The channel that index `i` of the followed axis is.
+    #[must_use]
     pub fn channel(&self, track: Track, i: usize) -> usize {
         self.root(track.first + i)
     }
 
     /// Number of elements along all axes, above every channel.
+    #[must_use]
     pub fn elements(&self) -> usize {
         self.parents.len()
     }
 
     /// Whether a channel may not be taken away.
+    #[must_use]
     pub fn is_bound(&self, channel: usize) -> bool {
         self.bound.get(channel).copied().unwrap_or(true)
     }

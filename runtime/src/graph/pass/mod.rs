@@ -31,6 +31,8 @@ pub(in crate::graph) mod testing;
 mod uniform;
 mod zero_channels;
 
+pub use channels::{Channels, Track};
+
 use super::Graph;
 use crate::error::{Error, Result};
 

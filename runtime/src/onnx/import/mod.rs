@@ -74,6 +74,15 @@ pub(super) enum Outcome {
 /// # Errors
 /// What an operator objects to, with the node's name; operators that nothing here runs.
 pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Result<Outcome> {
+    import_named(model, files, shapes).map(|(outcome, _)| outcome)
+}
+
+/// As [`import`], with the values that the names of the main graph stand for.
+pub(super) fn import_named(
+    model: &Model<'_>,
+    files: &Files,
+    shapes: &Shapes,
+) -> Result<(Outcome, HashMap<String, ValueId>)> {
     let Some(main) = &model.graph else { return Err(Error::Internal("a checked model has no graph".into())) };
     let functions: HashMap<_, _> =
         model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
@@ -91,13 +100,20 @@ pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Resul
         repeated_bytes: 0,
     };
     match importer.main(main, Rc::new(opsets), &declared, shapes) {
-        Ok(()) => Ok(Outcome::Graph(importer.build.graph)),
+        Ok(()) => {
+            let names = importer.scopes.into_iter().next().map(|scope| scope.names).unwrap_or_default();
+            let values = names.into_iter().filter_map(|(name, held)| match held {
+                Held::Value(id) => Some((name.to_owned(), id)),
+                Held::Initializer(_) | Held::Sparse(_) => None,
+            });
+            Ok((Outcome::Graph(importer.build.graph), values.collect()))
+        }
         Err(Halt::Error(error)) => Err(error),
         Err(Halt::Dynamic(reason)) if declared.any() => {
             let reason = format!("{reason}; models like that cannot have settings or state");
             Err(Error::Unsupported { node: "graph".into(), reason })
         }
-        Err(Halt::Dynamic(reason)) => Ok(Outcome::Dynamic(reason)),
+        Err(Halt::Dynamic(reason)) => Ok((Outcome::Dynamic(reason), HashMap::new())),
         Err(Halt::Foreign) => Err(Error::Internal("an operator was left over".into())),
     }
 }

@@ -1,4 +1,4 @@
-//! The model as quantization wants it: constants in one place, normalization in the weights.
+//! The model as transformations want it: constants in one place, and for some normalization in the weights.
 //!
 //! ```text
 //! Constant -> w                    =>    initializer w
@@ -7,8 +7,8 @@
 
 use crate::editor::{Editor, Graph, Tensor};
 
-pub(super) fn run(editor: &mut Editor) {
-    constants(&mut editor.graph);
+/// Folds every BatchNormalization behind a convolution into its weights, where the model holds them as f32.
+pub(crate) fn fold_normalization(editor: &mut Editor) {
     let mut index = 0;
     while index < editor.graph.nodes.len() {
         if editor.graph.nodes[index].is("BatchNormalization") && fold(editor, index).is_some() {
@@ -19,7 +19,7 @@ pub(super) fn run(editor: &mut Editor) {
 }
 
 /// Constant nodes become initializers.
-fn constants(graph: &mut Graph) {
+pub(crate) fn constants(graph: &mut Graph) {
     for node in std::mem::take(&mut graph.nodes) {
         let value = node.attribute("value").and_then(|a| a.tensor.clone()).filter(|_| node.is("Constant"));
         match (value, node.outputs.first()) {

@@ -1,0 +1,163 @@
+//! Which channels go: of every family the same share, those with the lowest scores, so that the wanted part of the
+//! multiply-adds is gone.
+
+use skipstone::Options;
+
+use super::network::{Family, Network};
+use super::{Outcome, Pruned, beta_rank, remove, score};
+use crate::editor::Editor;
+use crate::error::{Error, Result};
+use crate::layers::Layer;
+use crate::observe::Samples;
+use crate::prepare;
+
+/// What channels are scored by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelMethod {
+    /// Mean absolute value of the filter.
+    Magnitude,
+    /// Chance, from this seed.
+    Random(u64),
+    /// How much a filter makes of what it reads, on a batch of samples.
+    BetaRank,
+}
+
+/// What becomes of channels that are pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The weights that write and read them become zeros: every tensor keeps its shape.
+    Zeros,
+    /// They are taken out of the file.
+    Removal,
+}
+
+/// How channels are pruned.
+#[derive(Clone, Debug)]
+pub struct ChannelRecipe {
+    /// What they are scored by.
+    pub method: ChannelMethod,
+    /// The share of the multiply-adds of all layers that is to be gone, from 0 to 1.
+    pub less: f64,
+    /// What becomes of them.
+    pub form: Form,
+    /// Names of layers whose channels stay.
+    pub skip: Vec<String>,
+}
+
+/// Channels are left in multiples of this, since kernels take four or more at once.
+const MULTIPLE: usize = 4;
+
+/// Prunes channels of the model in `bytes`, an ONNX file. Samples are for Beta-Rank, at least two.
+///
+/// # Errors
+/// A model that is malformed, or that has no channels to remove; no samples for Beta-Rank; a node that channels cannot be
+/// taken from; what running the model objects to.
+pub fn channels(
+    bytes: &[u8],
+    recipe: &ChannelRecipe,
+    samples: Option<&mut dyn Samples>,
+    options: &Options,
+) -> Result<Pruned> {
+    if !(0.0..1.0).contains(&recipe.less) {
+        return Err(Error::Unsupported("the share of multiply-adds to lose must be between 0 and 1".into()));
+    }
+    let mut editor = Editor::open(bytes)?;
+    prepare::constants(&mut editor.graph);
+    let network = Network::new(editor, &recipe.skip, options)?;
+    let of_layers = match (recipe.method, samples) {
+        (ChannelMethod::BetaRank, Some(samples)) => beta_rank::scores(&network, samples, options)?,
+        (ChannelMethod::BetaRank, None) => {
+            return Err(Error::Calibration("Beta-Rank needs samples to run the model on".into()));
+        }
+        (method, _) => plain(&network, method),
+    };
+    let scores: Vec<Vec<f32>> = network.families.iter().map(|family| of_family(&network, family, &of_layers)).collect();
+    let goes = choose(&network, &scores, recipe.less);
+    let pruned = match recipe.form {
+        Form::Zeros => remove::zeroed(&network, &goes),
+        Form::Removal => remove::removed(&network, &goes, options)?,
+    };
+    Ok(Pruned { layers: outcomes(&network, &goes, &pruned, recipe.form), bytes: pruned.write() })
+}
+
+/// Scores of the filters of every layer that need no samples.
+fn plain(network: &Network, method: ChannelMethod) -> Vec<Vec<f32>> {
+    let of = |layer: &Layer| {
+        let matrix = layer.matrix(&network.editor.graph);
+        let means = matrix.chunks(layer.width()).map(|row| row.iter().map(|w| w.abs()).sum::<f32>() / row.len() as f32);
+        let means: Vec<f32> = means.collect();
+        match method {
+            ChannelMethod::Random(seed) => scaled(&score::random(&means, &layer.name, seed)),
+            _ => scaled(&means),
+        }
+    };
+    network.layers.iter().map(of).collect()
+}
+
+/// Scores from 0 to 1 within a layer.
+pub(super) fn scaled(scores: &[f32]) -> Vec<f32> {
+    let (min, max) = scores.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &s| (a.min(s), b.max(s)));
+    scores.iter().map(|score| (score - min) / (max - min).max(1e-12)).collect()
+}
+
+/// The score of every channel of a family: the mean over the filters that write it.
+fn of_family(network: &Network, family: &Family, of_layers: &[Vec<f32>]) -> Vec<f32> {
+    let mut sums = vec![(0f32, 0usize); network.all_stay().len()];
+    for &writer in &family.writers {
+        let channels = network.elements(&network.layers[writer].output);
+        for (channel, score) in channels.into_iter().zip(&of_layers[writer]) {
+            sums[channel].0 += score;
+            sums[channel].1 += 1;
+        }
+    }
+    family.channels.iter().map(|&channel| sums[channel].0 / sums[channel].1.max(1) as f32).collect()
+}
+
+/// The channels that go, by number.
+fn choose(network: &Network, scores: &[Vec<f32>], less: f64) -> Vec<bool> {
+    let dense = network.multiply_adds(&network.all_stay()) as f64;
+    // The order in which the channels of each family stay.
+    let orders: Vec<Vec<usize>> = scores
+        .iter()
+        .map(|scores| {
+            let mut order: Vec<usize> = (0..scores.len()).collect();
+            order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+            order
+        })
+        .collect();
+    let candidate = |share: f64, rounding: f64| {
+        let mut goes = network.all_stay();
+        for (family, order) in network.families.iter().zip(&orders) {
+            let multiple = if family.wide || family.channels.len() < 2 * MULTIPLE { 1 } else { MULTIPLE };
+            let whole = (order.len() as f64 * share / multiple as f64 + 1.0 - rounding).floor();
+            let kept = order.len().min((whole as usize).max(1) * multiple);
+            order[kept..].iter().for_each(|&at| goes[family.channels[at]] = true);
+        }
+        goes
+    };
+    let shares = (5..=50).flat_map(|i| (1..4).map(move |j| (f64::from(i) / 50.0, f64::from(j) / 4.0)));
+    let off = |goes: &[bool]| (network.multiply_adds(goes) as f64 / dense - (1.0 - less)).abs();
+    let all = shares.map(|(share, rounding)| candidate(share, rounding)).map(|goes| (off(&goes), goes));
+    // The first of equals.
+    let best = all.reduce(|best, next| if next.0 < best.0 { next } else { best });
+    best.map_or_else(|| network.all_stay(), |(_, goes)| goes)
+}
+
+fn outcomes(network: &Network, goes: &[bool], pruned: &Editor, form: Form) -> Vec<Outcome> {
+    let graph = &network.editor.graph;
+    let pruned_layers = Layer::all(&pruned.graph);
+    let outcome = |layer: &Layer| {
+        let zeros = |matrix: &[f32]| matrix.iter().filter(|&&weight| weight == 0.0).count();
+        let before = layer.matrix(graph);
+        let left = network.left(&layer.output, goes).map_or(layer.filters, |left| left.indices.len());
+        let after = pruned_layers.iter().find(|other| other.output == layer.output);
+        let after = after.map(|layer| layer.matrix(&pruned.graph)).unwrap_or_default();
+        Outcome {
+            name: layer.name.clone(),
+            filters: [layer.filters, if form == Form::Removal { left } else { layer.filters }],
+            weights: [before.len(), after.len()],
+            zeros: [zeros(&before), zeros(&after)],
+        }
+    };
+    network.layers.iter().map(outcome).collect()
+}

@@ -1,0 +1,167 @@
+//! The channels of a model that come and go together, and the layers that write and read them.
+//!
+//! What follows what is known by the runtime's operators: the model is imported, and its
+//! [`Channels`] say which elements of which tensors are one channel, through normalization, depthwise convolutions, sums,
+//! concatenations, gates and reshapes. A residual stage is one family of channels, an attention head one channel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skipstone::Options;
+use skipstone::graph::{Channels, Track};
+use skipstone::onnx::{Imported, imported};
+
+use crate::editor::Editor;
+use crate::error::{Error, Result};
+use crate::layers::Layer;
+
+/// A model with what is known of its channels.
+pub(super) struct Network {
+    pub editor: Editor,
+    pub layers: Vec<Layer>,
+    imported: Imported,
+    channels: Channels,
+    /// What each layer writes and reads, by the channel of every element along the followed axis, with the number of elements
+    /// that it writes for each filter.
+    sides: Vec<([Vec<usize>; 2], usize)>,
+    pub families: Vec<Family>,
+}
+
+/// Channels that the same layers write: the choice is among them.
+#[derive(Clone, Debug)]
+pub(super) struct Family {
+    /// The layers that write them, by position.
+    pub writers: Vec<usize>,
+    /// The channels, in the order in which the first writer has them.
+    pub channels: Vec<usize>,
+    /// Whether a channel is more than one filter of a layer, such as an attention head.
+    pub wide: bool,
+}
+
+/// Of a tensor, what is left along an axis.
+#[derive(Clone, Debug)]
+pub(super) struct Left {
+    pub axis: usize,
+    /// Length of the axis before.
+    pub of: usize,
+    /// Indices that stay.
+    pub indices: Vec<usize>,
+}
+
+impl Network {
+    /// Looks into a model whose constants are initializers.
+    pub fn new(editor: Editor, skip: &[String], options: &Options) -> Result<Self> {
+        let imported = imported(&editor.write(), &options.limits.file, &options.shapes)?;
+        let channels = Channels::new(&imported.graph, 0);
+        let layers = Layer::all(&editor.graph);
+        if let Some(name) = skip.iter().find(|name| !layers.iter().any(|layer| layer.name == **name)) {
+            return Err(Error::Unsupported(format!("the model has no layer '{name}' to leave out")));
+        }
+        let mut network = Self { editor, layers, imported, channels, sides: Vec::new(), families: Vec::new() };
+        let side = |layer: &Layer| {
+            let elements: usize = network.shape(&layer.output).map_or(0, |shape| shape.iter().product());
+            ([network.elements(&layer.output), network.elements(&layer.input)], elements / layer.filters)
+        };
+        network.sides = network.layers.iter().map(side).collect();
+        network.families = network.find_families(skip);
+        if network.families.is_empty() {
+            let reason = "the model has no channels to remove: those that a layer writes and only layers read";
+            return Err(Error::Unsupported(reason.into()));
+        }
+        Ok(network)
+    }
+
+    fn find_families(&self, skip: &[String]) -> Vec<Family> {
+        // Layers that share their weights, or hold them in another type, are left alone.
+        let graph = &self.editor.graph;
+        let known: BTreeSet<usize> = self.layers.iter().map(|layer| layer.node).collect();
+        let mut fixed = BTreeSet::new();
+        for (at, node) in graph.nodes.iter().enumerate() {
+            let has_weights = node.inputs.get(1).is_some_and(|name| graph.stored(name).is_some());
+            let multiplies = ["Conv", "Gemm", "MatMul", "ConvTranspose"].iter().any(|op| node.is(op));
+            if multiplies && has_weights && !known.contains(&at) {
+                let tensors = node.inputs.iter().take(1).chain(&node.outputs);
+                tensors.for_each(|name| fixed.extend(self.elements(name)));
+            }
+        }
+        for layer in self.layers.iter().filter(|layer| skip.contains(&layer.name)) {
+            fixed.extend(self.elements(&layer.output));
+        }
+        let mut read = BTreeSet::new();
+        for layer in self.layers.iter().filter(|layer| layer.groups == 1) {
+            read.extend(self.elements(&layer.input));
+        }
+        // Writers by channel, in order, with the number of filters each.
+        let mut written: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
+        for (at, layer) in self.layers.iter().enumerate().filter(|(_, layer)| layer.groups == 1) {
+            for channel in self.elements(&layer.output) {
+                *written.entry(channel).or_default().entry(at).or_default() += 1;
+            }
+        }
+        let mut families: BTreeMap<Vec<usize>, Family> = BTreeMap::new();
+        for (at, layer) in self.layers.iter().enumerate() {
+            for channel in self.elements(&layer.output) {
+                let Some(writers) = written.get(&channel).filter(|writers| writers.keys().next() == Some(&at)) else {
+                    continue;
+                };
+                if fixed.contains(&channel) || !read.contains(&channel) || self.channels.is_bound(channel) {
+                    continue;
+                }
+                let key: Vec<usize> = writers.keys().copied().collect();
+                let empty = || Family { writers: key.clone(), channels: Vec::new(), wide: false };
+                let family = families.entry(key.clone()).or_insert_with(empty);
+                family.wide |= writers.values().any(|&count| count > 1);
+                if !family.channels.contains(&channel) {
+                    family.channels.push(channel);
+                }
+            }
+        }
+        families.into_values().filter(|family| family.channels.len() > 1).collect()
+    }
+
+    /// The axis of a tensor that channels are followed along.
+    fn track(&self, name: &str) -> Option<Track> {
+        self.channels.track(*self.imported.values.get(name)?)
+    }
+
+    /// The channel of every element along that axis.
+    pub fn elements(&self, name: &str) -> Vec<usize> {
+        let Some(track) = self.track(name) else { return Vec::new() };
+        (0..track.len).map(|i| self.channels.channel(track, i)).collect()
+    }
+
+    /// What is left of a tensor without the channels that go; `None` where that is all of it.
+    pub fn left(&self, name: &str, goes: &[bool]) -> Option<Left> {
+        let track = self.track(name)?;
+        let indices: Vec<usize> = (0..track.len).filter(|&i| !goes[self.channels.channel(track, i)]).collect();
+        (indices.len() < track.len).then_some(Left { axis: track.axis, of: track.len, indices })
+    }
+
+    /// The shape of a tensor; `None` for a name that the imported model does not have.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let id = self.imported.values.get(name)?;
+        Some(self.imported.graph.fact(*id).shape.dims().to_vec())
+    }
+
+    /// Names of the tensors that nodes write.
+    pub fn tensors(&self) -> impl Iterator<Item = &str> {
+        self.editor.graph.nodes.iter().flat_map(|node| node.outputs.iter().map(String::as_str))
+    }
+
+    /// That no channel goes.
+    pub fn all_stay(&self) -> Vec<bool> {
+        vec![false; self.channels.elements()]
+    }
+
+    /// Multiply-adds of the layers without the channels that go.
+    pub fn multiply_adds(&self, goes: &[bool]) -> u64 {
+        let left = |channels: &[usize], whole: usize| match channels.len() {
+            0 => whole,
+            _ => channels.iter().filter(|&&channel| !goes[channel]).count(),
+        };
+        let of = |(layer, ([written, read], positions)): (&Layer, &([Vec<usize>; 2], usize))| {
+            let depth = if layer.groups == 1 { left(read, layer.depth) } else { layer.depth };
+            (positions * left(written, layer.filters) * depth * layer.taps) as u64
+        };
+        self.layers.iter().zip(&self.sides).map(of).sum()
+    }
+}

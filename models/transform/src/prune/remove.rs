@@ -1,0 +1,306 @@
+//! Channels are taken out of a file: from the weights that write and read them, and from everything between.
+//!
+//! ```text
+//! Conv [64, 3, 3, 3] -> BatchNormalization [64] -> Relu -> Conv [32, 64, 3, 3]
+//!   =>
+//! Conv [40, 3, 3, 3] -> BatchNormalization [40] -> Relu -> Conv [32, 40, 3, 3]
+//! ```
+//!
+//! A channel that no layer has weights for anymore may hold anything: so a network without it answers what the whole one
+//! answers whose readers' weights are zero there. That is tried on random numbers before a model is given out.
+
+use std::collections::HashSet;
+
+use skipstone::measure::RandomInputs;
+use skipstone::onnx::imported;
+use skipstone::{Model, Options};
+
+use super::network::{Left, Network};
+use crate::editor::{Attribute, Editor, Node, Tensor};
+use crate::error::{Error, Result};
+
+/// Largest difference between the network without channels and the one with zeros for them, as a share of the largest output.
+const TOLERANCE: f32 = 1e-3;
+/// Seed of the numbers that both are tried on.
+const SEED: u64 = 11;
+
+/// The model with zeros for the channels that go: in the weights that write them, and in those that read them.
+pub(super) fn zeroed(network: &Network, goes: &[bool]) -> Editor {
+    let mut editor = network.editor.clone();
+    for layer in &network.layers {
+        let mut matrix = layer.matrix(&editor.graph);
+        let written = network.elements(&layer.output);
+        let read = network.elements(&layer.input);
+        for (at, weight) in matrix.iter_mut().enumerate() {
+            let (filter, depth) = (at / layer.width(), at % layer.width() / layer.taps);
+            let of = |channels: &[usize], at: usize| channels.get(at).is_some_and(|&channel| goes[channel]);
+            if of(&written, filter) || of(&read, layer.channel(filter, depth)) {
+                *weight = 0.0;
+            }
+        }
+        layer.set_matrix(&mut editor.graph, &matrix);
+        let bias = layer.bias.and_then(|at| Some((at, editor.graph.initializers[at].numbers()?)));
+        if let Some((at, mut bias)) = bias.filter(|(_, bias)| bias.len() == layer.filters)
+            && editor.graph.readers(&editor.graph.initializers[at].name) == 1
+        {
+            bias.iter_mut().zip(&written).filter(|(_, channel)| goes[**channel]).for_each(|(bias, _)| *bias = 0.0);
+            editor.graph.initializers[at].set_numbers(&bias);
+        }
+    }
+    editor
+}
+
+/// The model without the channels that go.
+///
+/// # Errors
+/// A node that they cannot be taken from.
+pub(super) fn removed(network: &Network, goes: &[bool], options: &Options) -> Result<Editor> {
+    let mut cut = Cut { network, goes, editor: network.editor.clone(), casts: Vec::new() };
+    for at in 0..cut.editor.graph.nodes.len() {
+        cut.node(at)?;
+    }
+    let Cut { mut editor, casts, .. } = cut;
+    let graph = &mut editor.graph;
+    graph.nodes.splice(0..0, casts);
+    graph.value_infos.clear();
+    let read: HashSet<&str> = graph.nodes.iter().flat_map(|node| &node.inputs).map(String::as_str).collect();
+    let outputs: HashSet<&str> = graph.outputs.iter().map(|port| port.name.as_str()).collect();
+    let needed = |name: &str| read.contains(name) || outputs.contains(name);
+    let needed: Vec<bool> = graph.initializers.iter().map(|tensor| needed(&tensor.name)).collect();
+    let mut needed = needed.into_iter();
+    graph.initializers.retain(|_| needed.next().unwrap_or(true));
+    check_shapes(network, goes, &editor, options)?;
+    check_answer(network, goes, &editor, options)?;
+    Ok(editor)
+}
+
+/// Every tensor must have lost what was to go, and nothing else.
+fn check_shapes(network: &Network, goes: &[bool], editor: &Editor, options: &Options) -> Result<()> {
+    let unlike = |why: String| Error::Unsupported(format!("channels cannot be taken from this model: {why}"));
+    let after = imported(&editor.write(), &options.limits.file, &options.shapes).map_err(|e| unlike(e.to_string()))?;
+    for name in network.tensors() {
+        let Some(mut want) = network.shape(name) else { continue };
+        if let Some(left) = network.left(name, goes) {
+            want[left.axis] = left.indices.len();
+        }
+        let got = after.values.get(name).map(|id| after.graph.fact(*id).shape.dims());
+        if got != Some(&want) {
+            let node = network.editor.graph.writer(name).map(|at| network.editor.graph.nodes[at].label());
+            let node = node.unwrap_or_default();
+            return Err(unlike(format!("{node} ({name}) would have the shape {got:?} instead of {want:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// The answer must be that of the network with zeros.
+fn check_answer(network: &Network, goes: &[bool], editor: &Editor, options: &Options) -> Result<()> {
+    let answers = |editor: &Editor| -> Result<Vec<f32>> {
+        let model = Model::from_bytes(&editor.write(), options)?;
+        let mut session = model.session()?;
+        session.run(&RandomInputs::new(model.inputs(), SEED)?.views())?;
+        let outputs =
+            (0..model.outputs().len()).filter_map(|at| session.output(at)?.elements::<f32>().map(<[f32]>::to_vec));
+        Ok(outputs.flatten().collect())
+    };
+    let (want, got) = (answers(&zeroed(network, goes))?, answers(editor)?);
+    let largest = want.iter().fold(0f32, |most, value| most.max(value.abs()));
+    let apart = want.iter().zip(&got).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    if want.len() != got.len() || apart.is_nan() || apart > TOLERANCE * largest + f32::MIN_POSITIVE {
+        let reason = format!(
+            "the model without channels answers {apart} off at most {largest}: its channels are not understood"
+        );
+        return Err(Error::Unsupported(reason));
+    }
+    Ok(())
+}
+
+/// A model that loses channels, node by node.
+struct Cut<'a> {
+    network: &'a Network,
+    goes: &'a [bool],
+    editor: Editor,
+    /// New casts of constants that are stored as f16.
+    casts: Vec<Node>,
+}
+
+impl Cut<'_> {
+    fn left(&self, name: &str) -> Option<Left> {
+        self.network.left(name, self.goes)
+    }
+
+    /// Takes from the constants of a node what goes of its operands and results.
+    fn node(&mut self, at: usize) -> Result<()> {
+        let node = self.editor.graph.nodes[at].clone();
+        let read = node.inputs.first().and_then(|name| self.left(name));
+        if let Some(layer) = self.network.layers.iter().find(|layer| layer.node == at) {
+            let written = self.left(&layer.output);
+            if let (Some(read), 1) = (&read, layer.groups) {
+                self.operand(at, 1, layer.axes[1], &read.indices)?;
+            }
+            if let Some(written) = &written {
+                self.operand(at, 1, layer.axes[0], &written.indices)?;
+                if let Some(bias) = layer.bias.map(|bias| self.editor.graph.initializers[bias].dims.len()) {
+                    self.operand(at, 2, bias.saturating_sub(1), &written.indices)?;
+                }
+            }
+            if let (Some(read), true) = (&read, layer.groups > 1) {
+                let group = Attribute::of_int("group", (read.indices.len() / layer.depth) as i64);
+                self.editor.graph.nodes[at].set_attribute(group);
+            }
+            return Ok(());
+        }
+        let written = node.outputs.first().and_then(|name| self.left(name));
+        match node.op_type.as_str() {
+            "BatchNormalization" | "InstanceNormalization" => {
+                let Some(left) = written else { return Ok(()) };
+                (1..node.inputs.len()).try_for_each(|operand| self.operand(at, operand, 0, &left.indices))
+            }
+            "Reshape" | "Expand" => match written {
+                Some(left) => self.length(at, 1, &node.outputs[0], &left),
+                None => Ok(()),
+            },
+            "Resize" => match written {
+                Some(left) => self.length(at, 3, &node.outputs[0], &left),
+                None => Ok(()),
+            },
+            "Split" => self.split(at, &node),
+            "Slice" => match (read, written) {
+                (Some(read), written) => self.slice(at, &node, &read, written.as_ref()),
+                (None, _) => Ok(()),
+            },
+            _ => match written {
+                Some(left) => self.broadcast(at, &node, &left),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Constants that are broadcast to the result.
+    fn broadcast(&mut self, at: usize, node: &Node, left: &Left) -> Result<()> {
+        let Some(rank) = self.network.shape(&node.outputs[0]).map(|shape| shape.len()) else { return Ok(()) };
+        for (operand, name) in node.inputs.iter().enumerate() {
+            let Some(stored) = self.editor.graph.stored(name) else { continue };
+            let lengths = self.editor.graph.initializers[stored].lengths();
+            let axis = (left.axis + lengths.len()).checked_sub(rank);
+            if let Some(axis) = axis.filter(|&axis| lengths.get(axis) == Some(&left.of) && left.of > 1) {
+                self.operand(at, operand, axis, &left.indices)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A shape that is a constant operand: the length of the axis in it.
+    fn length(&mut self, at: usize, operand: usize, output: &str, left: &Left) -> Result<()> {
+        let Some(mut shape) = self.ints(at, operand) else { return Ok(()) };
+        let rank = self.network.shape(output).map_or(shape.len(), |shape| shape.len());
+        let Some(axis) = (left.axis + shape.len()).checked_sub(rank) else { return Ok(()) };
+        match shape.get_mut(axis) {
+            Some(length) if *length == left.of as i64 => *length = left.indices.len() as i64,
+            _ => return Ok(()),
+        }
+        self.set_ints(at, operand, &shape);
+        Ok(())
+    }
+
+    /// The lengths of the parts.
+    fn split(&mut self, at: usize, node: &Node) -> Result<()> {
+        let lefts: Vec<Option<Left>> = node.outputs.iter().map(|name| self.left(name)).collect();
+        let axis = node.attribute("axis").map_or(0, |a| a.int);
+        let shape = |name: &String| self.network.shape(name).unwrap_or_default();
+        let along = |left: &Left, name: &String| {
+            let rank = shape(name).len() as i64;
+            left.axis as i64 == if axis < 0 { axis + rank } else { axis }
+        };
+        if !lefts.iter().zip(&node.outputs).any(|(left, name)| left.as_ref().is_some_and(|left| along(left, name))) {
+            return Ok(());
+        }
+        let length = |(left, name): (&Option<Left>, &String)| match left {
+            Some(left) => left.indices.len() as i64,
+            None => {
+                let shape = shape(name);
+                let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
+                usize::try_from(axis).ok().and_then(|axis| shape.get(axis).copied()).unwrap_or(0) as i64
+            }
+        };
+        let lengths: Vec<i64> = lefts.iter().zip(&node.outputs).map(length).collect();
+        if self.editor.opset >= 13 {
+            self.editor.graph.nodes[at].attributes.retain(|attribute| attribute.name != "num_outputs");
+            self.set_ints(at, 1, &lengths);
+        } else {
+            self.editor.graph.nodes[at].set_attribute(Attribute::of_ints("split", &lengths));
+        }
+        Ok(())
+    }
+
+    /// Where the part of the followed axis begins and ends.
+    fn slice(&mut self, at: usize, node: &Node, read: &Left, written: Option<&Left>) -> Result<()> {
+        let rank = self.network.shape(&node.inputs[0]).map_or(0, |shape| shape.len()) as i64;
+        let (Some(mut starts), Some(mut ends)) = (self.ints(at, 1), self.ints(at, 2)) else { return Ok(()) };
+        let axes = self.ints(at, 3).unwrap_or_else(|| (0..starts.len() as i64).collect());
+        let whole = |axis: &i64| if *axis < 0 { axis + rank } else { *axis };
+        let Some(place) = axes.iter().position(|axis| whole(axis) == read.axis as i64) else { return Ok(()) };
+        if self.ints(at, 4).is_some_and(|steps| steps[place] != 1) {
+            return Err(Error::Unsupported(format!("{}: takes every so many channels", node.label())));
+        }
+        let of = read.of as i64;
+        let start = if starts[place] < 0 { starts[place] + of } else { starts[place] }.clamp(0, of);
+        let first = read.indices.iter().filter(|&&index| (index as i64) < start).count();
+        let count = match written {
+            Some(written) => written.indices.len(),
+            None => self.network.shape(&node.outputs[0]).and_then(|shape| shape.get(read.axis).copied()).unwrap_or(0),
+        };
+        (starts[place], ends[place]) = (first as i64, (first + count) as i64);
+        self.set_ints(at, 1, &starts);
+        self.set_ints(at, 2, &ends);
+        Ok(())
+    }
+
+    /// The integers of a constant operand.
+    fn ints(&self, at: usize, operand: usize) -> Option<Vec<i64>> {
+        let graph = &self.editor.graph;
+        graph.initializer(graph.nodes[at].inputs.get(operand)?)?.ints()
+    }
+
+    /// Gives a node a constant operand of its own.
+    fn set_ints(&mut self, at: usize, operand: usize, values: &[i64]) {
+        let output = self.editor.graph.nodes[at].outputs[0].clone();
+        let name = self.editor.fresh(&output, "lengths");
+        self.editor.graph.initializers.push(Tensor::of_ints(&name, &[values.len()], values));
+        let inputs = &mut self.editor.graph.nodes[at].inputs;
+        inputs.resize(inputs.len().max(operand + 1), String::new());
+        inputs[operand] = name;
+    }
+
+    /// Leaves of a constant operand only these indices of an axis. What other nodes read stays as it is.
+    fn operand(&mut self, at: usize, operand: usize, axis: usize, indices: &[usize]) -> Result<()> {
+        let graph = &self.editor.graph;
+        let label = graph.nodes[at].label();
+        let unlike = || Error::Unsupported(format!("{label}: channels cannot be taken from its constants"));
+        let Some(name) = graph.nodes[at].inputs.get(operand).cloned().filter(|name| !name.is_empty()) else {
+            return Ok(());
+        };
+        let stored = graph.stored(&name).ok_or_else(unlike)?;
+        let tensor = &graph.initializers[stored];
+        let mut cut = tensor.take(axis, indices).ok_or_else(unlike)?;
+        if graph.readers(&name) == 1 && graph.readers(&tensor.name) == 1 {
+            self.editor.graph.initializers[stored] = cut;
+            return Ok(());
+        }
+        let cast = graph.writer(&name).map(|at| graph.nodes[at].clone());
+        let own = self.editor.fresh(&name, "cut");
+        cut.name.clone_from(&own);
+        let read = match cast {
+            Some(mut cast) => {
+                let result = self.editor.fresh(&name, "cut_cast");
+                (cast.inputs, cast.outputs, cast.name) = (vec![own], vec![result.clone()], result.clone());
+                self.casts.push(cast);
+                result
+            }
+            None => own,
+        };
+        self.editor.graph.initializers.push(cut);
+        self.editor.graph.nodes[at].inputs[operand] = read;
+        Ok(())
+    }
+}
