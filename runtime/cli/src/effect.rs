@@ -48,8 +48,7 @@ impl Effect {
     /// Loads both models, files as bytes, and runs them by turns on random inputs.
     pub fn measure(before: &[u8], after: &[u8], options: &Options) -> Result<Self, Failure> {
         let models = [Model::from_bytes(before, options)?, Model::from_bytes(after, options)?];
-        let [old, new] = &models;
-        let (mut old, mut new) = (old.session()?, new.session()?);
+        let mut sessions = [models[0].session()?, models[1].session()?];
         let mut times = [Vec::new(), Vec::new()];
         let mut inputs = RandomInputs::new(models[0].inputs(), SEED)?;
         let began = Instant::now();
@@ -59,11 +58,12 @@ impl Effect {
             }
             inputs.refresh();
             let views = inputs.views();
-            for (session, times) in [&mut old, &mut new].into_iter().zip(&mut times) {
+            // Whichever comes second finds the inputs in the cache.
+            for side in [run % 2, 1 - run % 2] {
                 let began = Instant::now();
-                session.run(&views)?;
+                sessions[side].run(&views)?;
                 if run >= WARMUP {
-                    times.push(began.elapsed());
+                    times[side].push(began.elapsed());
                 }
             }
         }
