@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use skipstone_kernels::Isa;
 
 use crate::bytes::Bytes;
-use crate::error::{Error, OpError, Result};
+use crate::error::{Error, Fault, ModelFault, OpError, Result};
 use crate::graph;
 use crate::graph::{Lowered, Source};
 use crate::info::{Info, PackedFor, Shapes};
@@ -89,7 +89,7 @@ fn try_out(package: &[u8], limits: &Limits) -> Result<()> {
     // On random values an operator may object, and a loop that its condition ends may not end.
     match session.run(&inputs.views()) {
         Err(Error::Node { source: OpError::Value(_), .. } | Error::DeadlineExceeded { .. }) => Ok(()),
-        Err(Error::Invalid { code: "model.limit", .. }) => Ok(()),
+        Err(Error::Invalid { fault: Fault::Model(ModelFault::Limit), .. }) => Ok(()),
         tried => tried,
     }
 }

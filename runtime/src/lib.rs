@@ -49,12 +49,13 @@ pub mod session;
 mod tune;
 pub mod vision;
 
-use base::{bytes, cores, error, info, limits, machine, options, shape, tensor, tuning, value};
+use base::{bytes, cores, error, fault, info, limits, machine, options, shape, tensor, tuning, value};
 pub use bytes::Bytes;
 #[cfg(feature = "onnx")]
 pub use compile::{Recipe, compile};
 pub use cores::{PowerMode, available_cores};
 pub use error::{Error, OpError, Result};
+pub use fault::{Fault, InputFault, ModelFault, PackageFault, TuningFault};
 pub use graph::ForeignModel;
 pub use info::{Info, Shapes};
 pub use limits::Limits;

@@ -10,7 +10,7 @@ use skipstone_kernels::Isa;
 use crate::bytes::Bytes;
 use crate::cores::Cores;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, PackageFault, Result};
 use crate::graph::{Graph, Lowered, Source};
 use crate::info::{Info, PackageInfo, PackedFor, Shapes};
 use crate::operator::Packing;
@@ -55,7 +55,7 @@ impl Model {
         let len = file.metadata().map_err(io)?.len();
         match package::map(&file, 0, len, path) {
             Ok(bytes) => Self::from_package(&bytes, options),
-            Err(Error::Invalid { code: "package.magic", .. }) => Self::open_other(path, options),
+            Err(Error::Invalid { fault: Fault::Package(PackageFault::Magic), .. }) => Self::open_other(path, options),
             Err(e) => Err(e),
         }
     }

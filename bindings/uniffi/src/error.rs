@@ -1,5 +1,7 @@
 //! The one error of the facade: what kind, a stable code, and prose for a log.
 
+use skipstone::{Error, Fault};
+
 /// Why a call gave no result.
 ///
 /// The variant says what an app can do about it; `code` is stable and as on the command line's
@@ -139,19 +141,23 @@ impl SkipstoneError {
     }
 }
 
-impl From<skipstone::Error> for SkipstoneError {
-    fn from(error: skipstone::Error) -> Self {
+impl From<Error> for SkipstoneError {
+    fn from(error: Error) -> Self {
         let (code, message) = (error.code().to_owned(), error.to_string());
-        match error.code().split('.').next() {
-            _ if error.code() == "model.unsupported" => Self::Unsupported { code, message },
-            Some("package") => Self::Package { code, message },
-            Some("model" | "shape") => Self::Model { code, message },
-            Some("input" | "setting") => Self::Input { code, message },
-            Some("frame") => Self::Frame { code, message },
-            Some("cancelled") => Self::Cancelled { code, message },
-            Some("deadline") => Self::Deadline { code, message },
-            Some("isa") => Self::Unsupported { code, message },
-            Some("io") => Self::Io { code, message },
+        match error {
+            Error::Invalid { fault: Fault::Package(_), .. } => Self::Package { code, message },
+            Error::Invalid { fault: Fault::Input(_), .. } => Self::Input { code, message },
+            Error::Invalid { fault: Fault::Frame, .. } => Self::Frame { code, message },
+            Error::Invalid { .. } | Error::Node { .. } | Error::UnboundShape { .. } => Self::Model { code, message },
+            Error::UnknownInput { .. }
+            | Error::MissingInput { .. }
+            | Error::InputMismatch { .. }
+            | Error::UnknownSetting { .. }
+            | Error::SettingValue { .. } => Self::Input { code, message },
+            Error::Cancelled { .. } => Self::Cancelled { code, message },
+            Error::DeadlineExceeded { .. } => Self::Deadline { code, message },
+            Error::Unsupported { .. } | Error::IsaUnavailable { .. } => Self::Unsupported { code, message },
+            Error::Io { .. } => Self::Io { code, message },
             _ => Self::Internal { code, message },
         }
     }
@@ -168,22 +174,25 @@ pub(crate) fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use skipstone::{ModelFault, PackageFault};
+
     use super::*;
 
-    fn of(code: &'static str) -> SkipstoneError {
-        skipstone::Error::Invalid { code, message: "why".into() }.into()
+    fn of(fault: Fault) -> SkipstoneError {
+        Error::Invalid { fault, message: "why".into() }.into()
     }
 
     #[test]
-    fn codes_choose_the_variant_and_stay() {
-        assert!(matches!(of("package.hash"), SkipstoneError::Package { .. }));
-        assert!(matches!(of("model.image-input"), SkipstoneError::Model { .. }));
-        assert!(matches!(of("model.unsupported"), SkipstoneError::Unsupported { .. }));
-        assert!(matches!(of("frame"), SkipstoneError::Frame { .. }));
-        let late = SkipstoneError::from(skipstone::Error::DeadlineExceeded { step: 3 });
+    fn faults_choose_the_variant_and_codes_stay() {
+        let hash = of(Fault::Package(PackageFault::Hash));
+        assert!(matches!(hash, SkipstoneError::Package { .. }));
+        assert_eq!((hash.code(), hash.to_string().as_str()), ("package.hash", "why"));
+        assert!(matches!(of(Fault::Model(ModelFault::ImageInput)), SkipstoneError::Model { .. }));
+        assert!(matches!(of(Fault::Frame), SkipstoneError::Frame { .. }));
+        let unsupported = Error::Unsupported { node: "conv".into(), reason: "why".into() };
+        assert!(matches!(unsupported.into(), SkipstoneError::Unsupported { .. }));
+        let late = SkipstoneError::from(Error::DeadlineExceeded { step: 3 });
         assert_eq!((late.number(), late.code()), (6, "deadline"));
-        assert_eq!(of("package.hash").code(), "package.hash");
-        assert_eq!(of("package.hash").to_string(), "why");
     }
 
     #[test]

@@ -7,8 +7,7 @@ use clap::Args;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use skipstone::classify::Classifier;
-use skipstone::{Isa, Model, Options, Tuning};
-use skipstone::{Recipe, compile};
+use skipstone::{Error, Fault, Isa, Model, ModelFault, Options, Recipe, Tuning, compile};
 
 use crate::args::{ImageArgs, MemoryArg, PrecisionArg, parse_shape, parse_tuning};
 use crate::failure::Failure;
@@ -140,7 +139,7 @@ impl Compile {
         print(&format!("{}: {size}, for {target}{signed}\n{classifier}", self.output.display()))
     }
 
-    /// What a classifier will make of the package, in lines; nothing where the model is no image classifier.
+    /// What a classifier will make of the package, in lines; nothing if the model is no image classifier.
     ///
     /// # Errors
     /// Image options that do not fit the model: here, and not when an app opens the package.
@@ -152,7 +151,7 @@ impl Compile {
                 let (normalization, scores) = (classifier.normalization().to_string(), classifier.head().to_string());
                 Ok(format!("normalization: {}\nscores: {}\n", printable(&normalization), printable(&scores)))
             }
-            Err(error) if error.code() == "model.image-input" => Ok(String::new()),
+            Err(Error::Invalid { fault: Fault::Model(ModelFault::ImageInput), .. }) => Ok(String::new()),
             Err(error) => Err(error.into()),
         }
     }

@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use thiserror::Error;
 
+pub(crate) use crate::fault::{Fault, InputFault, ModelFault, PackageFault, TuningFault};
 use crate::tensor::{DType, Shape};
 
 /// Result of the library's fallible calls.
@@ -30,11 +31,11 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// The model file breaks a rule of the ONNX format or a limit of the loader.
+    /// A model, package, tuning, frame or argument that breaks a rule.
     #[error("{message}")]
     Invalid {
-        /// Stable code below `model.`, such as `model.truncated`.
-        code: &'static str,
+        /// Which one.
+        fault: Fault,
         /// What is wrong, and where.
         message: String,
     },
@@ -139,7 +140,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
-            Self::Invalid { code, .. } => code,
+            Self::Invalid { fault, .. } => fault.code(),
             Self::Unsupported { .. } => "model.unsupported",
             Self::Node { .. } => "model.node",
             Self::UnboundShape { .. } => "shape.unbound",

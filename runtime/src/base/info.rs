@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::{Isa, PACKING};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, PackageFault, Result};
 use crate::options::{Memory, Precision};
 
 /// Shapes of dynamic inputs, by name.
@@ -59,7 +59,7 @@ impl PackedFor {
     /// Refuses forms that this build's kernels do not read, and instruction sets that the CPU or the caller rules out.
     pub(crate) fn check(&self, asked: Option<Isa>) -> Result<()> {
         let refused = |reason: String| Error::Invalid {
-            code: "package.target",
+            fault: Fault::Package(PackageFault::Target),
             message: format!("the package is refused: {reason}"),
         };
         if self.packing != PACKING {

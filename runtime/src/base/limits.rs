@@ -4,7 +4,7 @@
 //! these numbers before it is allocated or computed. The defaults suit a phone, and are far above what models that
 //! people deploy there take; an app that knows its models can only gain by lowering them.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, ModelFault, Result};
 
 /// Upper bounds on a model, as [`Options`](crate::Options) carry them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Allowance {
 
 fn spent(what: &str) -> Error {
     let message = format!("the run asks for more {what} than the limit; Limits can raise it");
-    Error::Invalid { code: "model.limit", message }
+    Error::Invalid { fault: Fault::Model(ModelFault::Limit), message }
 }
 
 /// Refuses a model that asks for more than `most` of `what`.
@@ -76,5 +76,5 @@ pub(crate) fn check(what: &str, asked: u64, most: u64) -> Result<()> {
         return Ok(());
     }
     let message = format!("the model asks for {asked} {what}, the limit is {most}; Limits can raise it");
-    Err(Error::Invalid { code: "model.limit", message })
+    Err(Error::Invalid { fault: Fault::Model(ModelFault::Limit), message })
 }

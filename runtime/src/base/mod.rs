@@ -4,6 +4,7 @@
 pub(crate) mod bytes;
 pub(crate) mod cores;
 pub(crate) mod error;
+pub(crate) mod fault;
 pub(crate) mod info;
 pub(crate) mod limits;
 #[cfg_attr(not(any(feature = "tuning", test)), allow(dead_code, reason = "only tuning uses it"))]

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result, TuningFault};
 use crate::machine;
 use crate::options::Target;
 
@@ -118,7 +118,7 @@ impl Tuning {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let damaged = |what: &str| refused("tuning.format", what);
+        let damaged = |what: &str| refused(TuningFault::Format, what);
         let (Some((magic, rest)), true) = (bytes.split_first_chunk(), bytes.len() as u64 <= MAX_BYTES) else {
             return Err(damaged("the file is not a tuning; make one with `skipstone tune`"));
         };
@@ -127,7 +127,7 @@ impl Tuning {
         }
         let (version, rest) = rest.split_first_chunk().ok_or_else(|| damaged("it ends too early"))?;
         if u32::from_le_bytes(*version) != VERSION {
-            return Err(refused("tuning.version", "it is of another version's format; measure again"));
+            return Err(refused(TuningFault::Version, "it is of another version's format; measure again"));
         }
         let (hash, content) = rest.split_first_chunk().ok_or_else(|| damaged("it ends too early"))?;
         if XxHash3_128::oneshot(content) != u128::from_le_bytes(*hash) {
@@ -140,7 +140,7 @@ impl Tuning {
         }
         if tuning.release != env!("CARGO_PKG_VERSION") {
             let reason = format!("release {} measured it, this is {}", tuning.release, env!("CARGO_PKG_VERSION"));
-            return Err(refused("tuning.version", &(reason + "; measure again")));
+            return Err(refused(TuningFault::Version, &(reason + "; measure again")));
         }
         Ok(tuning)
     }
@@ -214,7 +214,7 @@ impl Tuning {
             return Ok(());
         }
         let reason = format!("it was measured for {}, this is {target}; measure again", self.target);
-        Err(refused("tuning.target", &reason))
+        Err(refused(TuningFault::Target, &reason))
     }
 
     /// Refuses to say anything of another machine.
@@ -223,12 +223,12 @@ impl Tuning {
         if self.cpu == cpu {
             return Ok(());
         }
-        Err(refused("tuning.cpu", &format!("it was measured on {}, this is {cpu}; measure again", self.cpu)))
+        Err(refused(TuningFault::Cpu, &format!("it was measured on {}, this is {cpu}; measure again", self.cpu)))
     }
 }
 
-fn refused(code: &'static str, reason: &str) -> Error {
-    Error::Invalid { code, message: format!("the tuning is refused: {reason}") }
+fn refused(fault: TuningFault, reason: &str) -> Error {
+    Error::Invalid { fault: Fault::Tuning(fault), message: format!("the tuning is refused: {reason}") }
 }
 
 #[cfg(test)]

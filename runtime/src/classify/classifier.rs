@@ -6,7 +6,7 @@ use super::image::Image;
 use super::labels::Labels;
 use super::preprocess::{Normalization, Preprocess, Settings};
 use super::scores::{Scored, best};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, ModelFault, Result};
 use crate::model::Model;
 use crate::session::Session;
 use crate::tensor::TensorView;
@@ -47,7 +47,7 @@ impl Classifier {
     pub fn new(model: &Model, settings: &Settings, labels: Option<Labels>) -> Result<Self> {
         let [input] = model.inputs() else {
             return Err(Error::Invalid {
-                code: "model.image-input",
+                fault: Fault::Model(ModelFault::ImageInput),
                 message: format!("the model has {} inputs; a classifier has one, the image", model.inputs().len()),
             });
         };
@@ -159,5 +159,8 @@ impl Classifier {
 }
 
 fn no_scores(what: &str) -> Error {
-    Error::Invalid { code: "model.output", message: format!("{what}; class scores are expected there, as f32") }
+    Error::Invalid {
+        fault: Fault::Model(ModelFault::Output),
+        message: format!("{what}; class scores are expected there, as f32"),
+    }
 }

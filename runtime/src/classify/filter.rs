@@ -3,7 +3,7 @@
 use super::labels::Labels;
 use super::preprocess::Settings;
 use super::scores::Scored;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, InputFault, Result};
 
 /// What keeps a class from being named.
 #[derive(Clone, Debug, Default)]
@@ -29,11 +29,11 @@ impl Filter {
     pub(super) fn new(settings: &Settings, labels: &Labels) -> Result<Self> {
         if settings.threshold.is_some_and(f32::is_nan) {
             return Err(Error::Invalid {
-                code: "input.threshold",
+                fault: Fault::Input(InputFault::Threshold),
                 message: "a score threshold is not a number".into(),
             });
         }
-        let refused = |message: String| Error::Invalid { code: "input.label", message };
+        let refused = |message: String| Error::Invalid { fault: Fault::Input(InputFault::Label), message };
         let index = |name: &String| {
             let unknown = || refused(format!("no class is called '{name}'"));
             labels.index_of(name).or_else(|| name.strip_prefix("class ")?.parse().ok()).ok_or_else(unknown)

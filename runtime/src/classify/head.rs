@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use skipstone_kernels::activation::Activation as Function;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, ModelFault, Result};
 use crate::model::Model;
 use crate::operator::{Operator, Place};
 use crate::ops::Op;
@@ -50,7 +50,7 @@ impl FromStr for Activation {
     fn from_str(name: &str) -> Result<Self> {
         [Self::Softmax, Self::Sigmoid, Self::None].into_iter().find(|it| it.name() == name.trim()).ok_or_else(|| {
             Error::Invalid {
-                code: "model.metadata",
+                fault: Fault::Model(ModelFault::Metadata),
                 message: format!("{KEY} is '{name}', expected softmax, sigmoid or none"),
             }
         })

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::head::{Activation, Origin};
 use super::image::{Image, resample};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, ModelFault, Result};
 use crate::tensor::{DType, Fact};
 use crate::vision::{Converter, Frame, Layout, Normal, Target, Window};
 
@@ -171,7 +171,7 @@ impl Preprocess {
         if out.len() != self.elements() {
             let (got, want) = (out.len(), self.elements());
             let message = format!("a frame is prepared into the {want} elements of the model's input, not into {got}");
-            return Err(Error::Invalid { code: "frame", message });
+            return Err(Error::Invalid { fault: Fault::Frame, message });
         }
         let (across, down) = self.windows(frame.width(), frame.height());
         converter.convert(frame, &Target { across, down, layout: self.layout, normal: self.normal }, out);
@@ -219,7 +219,7 @@ fn luma(pixel: &[u8]) -> u8 {
 /// Layout, channels, height and width of an image input.
 fn image_layout(fact: &Fact) -> Result<(Layout, usize, usize, usize)> {
     let refused = |reason: &str| Error::Invalid {
-        code: "model.image-input",
+        fault: Fault::Model(ModelFault::ImageInput),
         message: format!("the model's input is {fact}: {reason}"),
     };
     if fact.dtype != DType::F32 {
@@ -243,7 +243,7 @@ fn image_layout(fact: &Fact) -> Result<(Layout, usize, usize, usize)> {
 }
 
 fn refused(key: &str, reason: &str) -> Error {
-    Error::Invalid { code: "model.metadata", message: format!("{key} {reason}") }
+    Error::Invalid { fault: Fault::Model(ModelFault::Metadata), message: format!("{key} {reason}") }
 }
 
 fn parse_numbers(key: &str, text: &str) -> Result<Vec<f32>> {

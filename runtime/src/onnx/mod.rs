@@ -22,7 +22,7 @@ pub use skipstone_onnx::{
 use skipstone_kernels::mapping::Mapping;
 
 use crate::bytes::Bytes;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::graph::{Graph, Source, ValueId};
 use crate::info::{Info, Shapes};
 use source::OnnxSource;
@@ -90,6 +90,6 @@ pub fn imported(bytes: &[u8], limits: &Limits, shapes: &Shapes) -> Result<Import
 
 impl From<Invalid> for Error {
     fn from(invalid: Invalid) -> Self {
-        Self::Invalid { code: invalid.code(), message: invalid.to_string() }
+        Self::Invalid { fault: Fault::Onnx(invalid.rule()), message: invalid.to_string() }
     }
 }

@@ -9,7 +9,7 @@ use skipstone_kernels::gemm::Weights;
 
 use super::Candidates;
 use crate::bytes::Bytes;
-use crate::error::{Error, OpError};
+use crate::error::{Error, Fault, OpError, PackageFault};
 use crate::options::{Memory, Precision};
 use crate::tensor::{Element, Fact, Peek, Tensor};
 use crate::tuning::Tuning;
@@ -106,7 +106,7 @@ impl Packing {
             return Ok(());
         }
         Err(Error::Invalid {
-            code: "package.target",
+            fault: Fault::Package(PackageFault::Target),
             message: format!(
                 "node '{node}' was packed for {}, this version would run {}; compile the package again",
                 self.form, choice.kernel

@@ -26,7 +26,7 @@ use twox_hash::XxHash3_128;
 
 use super::signature::{self, SigningKey};
 use crate::bytes::Bytes;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, PackageFault, Result};
 
 /// First bytes of every package.
 pub(super) const MAGIC: &[u8; 8] = b"SKIPSTON";
@@ -121,35 +121,38 @@ impl Container {
     pub fn read(file: &Bytes, key: Option<&[u8; 32]>) -> Result<Self> {
         let mut header = Reader(file);
         if header.take(MAGIC.len()).is_ok_and(|magic| magic != MAGIC) {
-            return Err(refused("package.magic", "it does not begin as a package does"));
+            return Err(refused(PackageFault::Magic, "it does not begin as a package does"));
         }
         let (version, count, length) = (header.u32()?, header.u32()? as usize, header.u64()?);
         if version != VERSION {
             let whose = if version > VERSION { "a newer Skipstone" } else { "an older Skipstone" };
             let message = format!("its format is version {version}, of {whose}; this one reads version {VERSION}");
-            return Err(refused("package.version", &message));
+            return Err(refused(PackageFault::Version, &message));
         }
         if length != file.len() as u64 {
             let (code, what) = if length > file.len() as u64 {
-                ("package.truncated", "it was cut short")
+                (PackageFault::Truncated, "it was cut short")
             } else {
-                ("package.format", "something was added behind its end")
+                (PackageFault::Format, "something was added behind its end")
             };
             return Err(refused(code, &format!("{what}: {} bytes of {length}", file.len())));
         }
         if count > MAX_SECTIONS {
-            return Err(refused("package.format", &format!("{count} sections, at most {MAX_SECTIONS} are allowed")));
+            return Err(refused(
+                PackageFault::Format,
+                &format!("{count} sections, at most {MAX_SECTIONS} are allowed"),
+            ));
         }
         let (stored_root, signer, signature) = (header.array()?, header.array()?, header.array()?);
         let table = header.take(count * ENTRY)?;
         let start = file.get(..24).unwrap_or_default();
         let signed = (signer, signature) != UNSIGNED;
         if signed {
-            signature::supported().map_err(|reason| refused("package.signature", reason))?;
+            signature::supported().map_err(|reason| refused(PackageFault::Signature, reason))?;
         }
         let hash = Hash::of(signed);
         if hash.header(start, table) != stored_root {
-            return Err(refused("package.hash", "its header is damaged"));
+            return Err(refused(PackageFault::Hash, "its header is damaged"));
         }
         let signer = check_signature(&stored_root, signer, &signature, key)?;
         Ok(Self { sections: sections(file, table, hash)?, signer })
@@ -160,7 +163,7 @@ impl Container {
     /// # Errors
     /// `package.format` if there is none.
     pub fn section(&self, kind: Kind) -> Result<&Bytes> {
-        self.optional(kind).ok_or_else(|| refused("package.format", &format!("the section {kind} is missing")))
+        self.optional(kind).ok_or_else(|| refused(PackageFault::Format, &format!("the section {kind} is missing")))
     }
 
     /// The section of this kind, if there is one.
@@ -176,7 +179,7 @@ fn check_signature(
     signature: &[u8; 64],
     key: Option<&[u8; 32]>,
 ) -> Result<Option<[u8; 32]>> {
-    let refused = |reason: &str| refused("package.signature", reason);
+    let refused = |reason: &str| refused(PackageFault::Signature, reason);
     if (signer, *signature) == UNSIGNED {
         return match key {
             Some(_) => Err(refused("it is not signed")),
@@ -191,8 +194,8 @@ fn check_signature(
 
 /// The sections of a table, each where the one before ends, after checking their hashes and the zeros between.
 fn sections(file: &Bytes, table: &[u8], hash: Hash) -> Result<Vec<(Kind, Bytes)>> {
-    let damaged = |what: String| refused("package.hash", &what);
-    let odd = || refused("package.format", "its table of sections makes no sense");
+    let damaged = |what: String| refused(PackageFault::Hash, &what);
+    let odd = || refused(PackageFault::Format, "its table of sections makes no sense");
     let mut end = HEADER + table.len();
     let mut sections: Vec<(Kind, Bytes)> = Vec::new();
     for entry in table.chunks_exact(ENTRY) {
@@ -258,8 +261,8 @@ impl Hash {
     }
 }
 
-pub(super) fn refused(code: &'static str, reason: &str) -> Error {
-    Error::Invalid { code, message: format!("the package is refused: {reason}") }
+pub(super) fn refused(fault: PackageFault, reason: &str) -> Error {
+    Error::Invalid { fault: Fault::Package(fault), message: format!("the package is refused: {reason}") }
 }
 
 /// Takes integers from the front of bytes.
@@ -268,14 +271,14 @@ struct Reader<'a>(&'a [u8]);
 impl<'a> Reader<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
         let (taken, rest) =
-            self.0.split_at_checked(len).ok_or_else(|| refused("package.truncated", "it was cut short"))?;
+            self.0.split_at_checked(len).ok_or_else(|| refused(PackageFault::Truncated, "it was cut short"))?;
         self.0 = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let taken = self.take(N)?;
-        taken.try_into().map_err(|_| refused("package.truncated", "it was cut short"))
+        taken.try_into().map_err(|_| refused(PackageFault::Truncated, "it was cut short"))
     }
 
     fn u32(&mut self) -> Result<u32> {
@@ -287,6 +290,6 @@ impl<'a> Reader<'a> {
     }
 
     fn usize(&mut self) -> Result<usize> {
-        usize::try_from(self.u64()?).map_err(|_| refused("package.format", "it is too large for this device"))
+        usize::try_from(self.u64()?).map_err(|_| refused(PackageFault::Format, "it is too large for this device"))
     }
 }

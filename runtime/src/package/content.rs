@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container::{ALIGNMENT, refused};
 use crate::bytes::Bytes;
-use crate::error::{Error, Result};
+use crate::error::{Error, PackageFault, Result};
 use crate::graph::{Block, Graph, MAX_DEPTH, Node, ValueId, Variable};
 use crate::info::{Info, PackedFor};
 use crate::operator::{Choice, Packing};
@@ -119,16 +119,16 @@ pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
 pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
-        Ok(_) => Err(refused("package.format", "a section is longer than what it holds")),
-        Err(e) => Err(refused("package.format", &format!("a section cannot be read: {e}"))),
+        Ok(_) => Err(refused(PackageFault::Format, "a section is longer than what it holds")),
+        Err(e) => Err(refused(PackageFault::Format, &format!("a section cannot be read: {e}"))),
     }
 }
 
 /// The section of weights while it is written.
 #[derive(Default)]
-pub(super) struct Weights(pub Vec<u8>);
+pub(super) struct WeightBytes(pub Vec<u8>);
 
-impl Weights {
+impl WeightBytes {
     fn add(&mut self, bytes: &[u8]) -> usize {
         self.0.resize(self.0.len().next_multiple_of(ALIGNMENT), 0);
         let offset = self.0.len();
@@ -140,7 +140,12 @@ impl Weights {
 impl Content {
     /// Stores `graph`; `choices` holds what was packed for each node, in the order of [`Graph::walk`], of a package for
     /// one instruction set.
-    pub fn store(graph: &Graph, target: Option<PackedFor>, choices: &[Option<Choice>], weights: &mut Weights) -> Self {
+    pub fn store(
+        graph: &Graph,
+        target: Option<PackedFor>,
+        choices: &[Option<Choice>],
+        weights: &mut WeightBytes,
+    ) -> Self {
         let packed = |index: usize| choices.get(index).and_then(Option::as_ref).filter(|choice| choice.form.is_some());
         let mut kept = Kept::of(graph, packed);
         let nodes = graph.walk().enumerate().map(|(index, node)| StoredNode {
@@ -171,7 +176,7 @@ impl Content {
     }
 
     /// Stores the variables of `graph`.
-    pub fn store_variables(graph: &Graph, weights: &mut Weights) -> StoredVariables {
+    pub fn store_variables(graph: &Graph, weights: &mut WeightBytes) -> StoredVariables {
         let mut offset = |tensor: &Arc<Tensor>| weights.add(tensor.bytes()) + 1;
         let stored = graph.variables.iter().map(|Variable { initial, next }| {
             (initial.as_ref().map_or(0, &mut offset), next.map_or(0, |next| next + 1))
@@ -184,7 +189,7 @@ impl Content {
     /// # Errors
     /// `package.format` for what is no graph; what a node's shape rule objects to.
     pub fn restore(self, weights: &Bytes, variables: &[(usize, usize)]) -> Result<(Graph, Vec<Option<Packing>>)> {
-        let odd = |what: &str| refused("package.format", what);
+        let odd = |what: &str| refused(PackageFault::Format, what);
         let part = |offset: usize, len: usize| {
             let end = offset.checked_add(len).filter(|_| offset.is_multiple_of(ALIGNMENT));
             end.and_then(|end| weights.part(offset..end)).ok_or_else(|| odd("weights lie where there are none"))
@@ -271,7 +276,7 @@ struct Restore<'a> {
 impl Restore<'_> {
     /// The next node, which lies in `depth` blocks, and those in its own.
     fn node(&mut self, depth: usize) -> Result<Node> {
-        let odd = |what: &str| refused("package.format", what);
+        let odd = |what: &str| refused(PackageFault::Format, what);
         let known = |ids: &[usize]| (self.known)(ids).ok_or_else(|| odd("a node names a value that is none"));
         let stored = self.stored.next().ok_or_else(|| odd("a block has fewer nodes than it says"))?;
         let StoredNode { name, op, inputs, outputs, packing, blocks } = stored;

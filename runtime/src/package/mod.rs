@@ -27,14 +27,14 @@ use std::path::Path;
 use skipstone_kernels::mapping::Mapping;
 
 use crate::bytes::Bytes;
-use crate::error::{Error, Result};
+use crate::error::{Error, PackageFault, Result};
 use crate::graph::{Graph, Node};
 use crate::info::Info;
 use crate::operator::{Operator, Packing};
 use crate::ops::Op;
 use crate::plan::{Plan, Target, Tuning};
 use container::{Container, Kind};
-use content::{Content, StoredInfo, StoredVariables, Weights};
+use content::{Content, StoredInfo, StoredVariables, WeightBytes};
 
 pub use crate::info::{PackageInfo, PackedFor};
 pub use signature::*;
@@ -83,7 +83,7 @@ pub(crate) fn write_tuned(
         choices = graph.walk().map(&mut choice).collect();
     }
     let packed_for = target.map(|(t, _)| PackedFor::new(t.isa, t.memory, t.precision));
-    let mut weights = Weights::default();
+    let mut weights = WeightBytes::default();
     let content = content::encode(&Content::store(graph, packed_for, &choices, &mut weights))?;
     let variables = content::encode(&Content::store_variables(graph, &mut weights))?;
     let info = content::encode(&StoredInfo::from(info))?;
@@ -135,7 +135,7 @@ impl Package {
 /// The error for a file that is no package.
 pub(crate) fn not_one() -> Error {
     container::refused(
-        "package.magic",
+        PackageFault::Magic,
         "the file is not a package; make one from an ONNX file with `skipstone compile`",
     )
 }
@@ -159,7 +159,7 @@ pub(crate) fn map(mut file: &File, offset: u64, len: u64, path: &Path) -> Result
     // What lies behind the end of a file can be mapped, but not read.
     let end = file.metadata().map_err(io)?.len();
     let len = usize::try_from(len).ok().filter(|_| offset.checked_add(len).is_some_and(|last| last <= end));
-    let len = len.ok_or_else(|| container::refused("package.truncated", "the file ends before it does"))?;
+    let len = len.ok_or_else(|| container::refused(PackageFault::Truncated, "the file ends before it does"))?;
     let mapping = Mapping::new(file, offset, len).map_err(io)?;
     if mapping.as_ptr().addr().is_multiple_of(align_of::<f32>()) {
         return Ok(mapping.into());

@@ -290,7 +290,7 @@ fn a_section_longer_or_shorter_than_its_content_is_refused() {
 #[test]
 fn packed_weights_must_be_aligned() {
     let graph = network();
-    let (mut weights, target) = (Weights::default(), target(Isa::detect(), Memory::Fast, Precision::F32));
+    let (mut weights, target) = (WeightBytes::default(), target(Isa::detect(), Memory::Fast, Precision::F32));
     let steps = Plan::new(graph.clone(), target).unwrap().steps;
     // The first node and step is the change of layout, the second the first convolution.
     let mut choices = vec![None; graph.nodes.len()];
@@ -312,7 +312,7 @@ fn packed_weights_must_be_aligned() {
 #[test]
 fn weights_have_one_name() {
     let graph = network();
-    let mut weights = Weights::default();
+    let mut weights = WeightBytes::default();
     let content = content::encode(&Content::store(&graph, None, &[], &mut weights)).unwrap();
     let info = Sections::of(&host_package(None)).info;
     let whole = Sections { graph: content, info, weights: weights.0 };

@@ -1,7 +1,7 @@
 //! What a camera delivers: planes of bytes, how they lie in memory, and how the camera was held.
 
 use super::color::{Meaning, YuvMatrix, YuvRange};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 
 /// Longest side of a frame.
 const MAX_SIDE: usize = 1 << 16;
@@ -339,7 +339,7 @@ impl<'a> Frame<'a> {
 }
 
 fn refused(message: String) -> Error {
-    Error::Invalid { code: "frame", message }
+    Error::Invalid { fault: Fault::Frame, message }
 }
 
 /// Whether a plane holds `width` by `height` samples of `pixel` bytes.

@@ -15,7 +15,7 @@ use skipstone_onnx::proto::{Graph as GraphProto, Model, Node};
 
 use super::build::Halt;
 use super::{Held, Importer, call, input_fact, tensor};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, ModelFault, Result};
 use crate::graph::Variable;
 use crate::info::Shapes;
 use crate::operator::Semantics;
@@ -36,7 +36,7 @@ pub(super) struct Declared<'m> {
 }
 
 fn refused(key: &str, reason: &str) -> Error {
-    Error::Invalid { code: "model.metadata", message: format!("{key}: {reason}") }
+    Error::Invalid { fault: Fault::Model(ModelFault::Metadata), message: format!("{key}: {reason}") }
 }
 
 impl<'m> Declared<'m> {
