@@ -12,6 +12,8 @@ activations grow from layer to layer would also amplify rounding errors.
 
 import argparse
 import math
+import os
+import threading
 import zlib
 from pathlib import Path
 
@@ -120,7 +122,10 @@ def fill(name: str, seed: int = 1) -> Path:
     onnx.checker.check_model(model)
     FILLED.mkdir(parents=True, exist_ok=True)
     path = FILLED / f"{name}.onnx"
-    onnx.save(model, path)
+    # Two tests may write it at once, and a third may read it.
+    partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    onnx.save(model, partial, format="protobuf")
+    partial.replace(path)
     return path
 
 

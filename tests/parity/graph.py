@@ -6,6 +6,8 @@ import onnxruntime
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from parity.exact import ConvInteger
+
 IR_VERSION = 8
 
 # 1, odd, just below and above the widths of vectors and tiles.
@@ -126,7 +128,7 @@ class Graph:
     def evaluated(self, model: onnx.ModelProto, outputs: list[str], settings=None) -> list[np.ndarray]:
         """The outputs of the model, at these values of settings."""
         if self.reference:
-            return ReferenceEvaluator(model).run(outputs, self.inputs)
+            return ReferenceEvaluator(model, new_ops=[ConvInteger]).run(outputs, self.inputs)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(

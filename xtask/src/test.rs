@@ -165,7 +165,7 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "int8",
         about: "quantized models: ONNX Runtime's and ours",
-        after: &["release", "environment"],
+        after: &["accuracy"],
         run: |w| modules(w, &[("parity.int8", "")]),
     },
     Section {
