@@ -61,17 +61,17 @@ impl Kernel for Map<'_> {
         assert!(self.x.is_none_or(|x| x.len() == len), "input and output lengths differ");
         let to = self.y.as_mut_ptr();
         let from = self.x.map_or(to.cast_const(), <[f32]>::as_ptr);
-        let whole = len / S::LANES * S::LANES;
+        let rest = len % S::LANES;
         specialize!(self.f, f => {
-            let mut at = 0;
+            let (mut from, mut to) = (from, to);
             // SAFETY: `from` and `to` have `len` elements, and elements that are both are read before they are written;
             // the token proves the instruction set.
             unsafe {
-                while at < whole {
-                    eval(simd, f, S::F32::load(from.add(at))).store(to.add(at));
-                    at += S::LANES;
+                for _ in 0..len / S::LANES {
+                    eval(simd, f, S::F32::load(from)).store(to);
+                    (from, to) = (from.add(S::LANES), to.add(S::LANES));
                 }
-                eval(simd, f, S::F32::load_first(from.add(at), len - at)).store_first(to.add(at), len - at);
+                eval(simd, f, S::F32::load_first(from, rest)).store_first(to, rest);
             }
         })
     }
