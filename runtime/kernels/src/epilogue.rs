@@ -7,7 +7,7 @@
 use crate::activation::{Activation, scalar, vector};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Simd, Vectorized, dispatch};
 
 /// The fused tail of a kernel. For every output `(row, channel)` it computes `act(sum + bias[channel] + residual)` with
 /// `residual_first`, else `act(sum + bias[channel]) + residual`.
@@ -215,7 +215,7 @@ struct FinishTile<'a> {
     tile: &'a Stored,
 }
 
-impl Kernel for FinishTile<'_> {
+impl Vectorized for FinishTile<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -312,7 +312,7 @@ struct FinishRow<'a> {
     residual: Option<&'a [f32]>,
 }
 
-impl Kernel for FinishRow<'_> {
+impl Vectorized for FinishRow<'_> {
     type Output = ();
 
     #[inline(always)]

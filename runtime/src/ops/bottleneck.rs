@@ -85,7 +85,12 @@ impl Bottleneck {
 
     /// Kernels for the stages, every combination, with the costs of their products; `shape` is the depthwise
     /// convolution's.
-    fn candidates(&self, shapes: &[ConvShape], shape: &ConvShape, cx: &PlanContext<'_>) -> Vec<(Vec<Kernel>, f64)> {
+    fn candidates(
+        &self,
+        shapes: &[ConvShape],
+        shape: &ConvShape,
+        cx: &PlanContext<'_>,
+    ) -> Vec<(Vec<&'static dyn FloatKernel>, f64)> {
         let (expand_rows, project_rows) = bottleneck::product_rows(shape);
         let mut combined = vec![(Vec::new(), 0.0)];
         for (stage, shape) in shapes.iter().enumerate() {
@@ -99,8 +104,10 @@ impl Bottleneck {
             let mut kernels = conv::candidates(FLOATS, cx.isa, &Task { weights, ..Task::new(&shape) });
             kernels.retain(|(kernel, _)| kernel.stage().is_some());
             kernels.iter_mut().for_each(|(_, cost)| *cost *= times);
-            let with = |(before, cost): &(Vec<Kernel>, f64)| {
-                let longer = |&(kernel, more): &(Kernel, f64)| ([&before[..], &[kernel]].concat(), cost + more);
+            let with = |(before, cost): &(Vec<&'static dyn FloatKernel>, f64)| {
+                let longer = |&(kernel, more): &(&'static dyn FloatKernel, f64)| {
+                    ([&before[..], &[kernel]].concat(), cost + more)
+                };
                 kernels.iter().map(longer).collect::<Vec<_>>()
             };
             combined = combined.iter().flat_map(with).collect();
@@ -230,16 +237,13 @@ fn some_rows(shape: &ConvShape, rows: usize) -> (ConvShape, f64) {
     (ConvShape::matrix(rows, shape.in_c, shape.out_c), shape.pixels() as f64 / rows.max(1) as f64)
 }
 
-/// The kernel of a stage.
-type Kernel = &'static dyn FloatKernel;
-
 /// The name of kernels for the stages.
-fn joined(kernels: &[Kernel]) -> String {
+fn joined(kernels: &[&'static dyn FloatKernel]) -> String {
     kernels.iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(JOIN)
 }
 
 /// Names of the forms of their packed weights.
-fn forms(kernels: &[Kernel]) -> String {
+fn forms(kernels: &[&'static dyn FloatKernel]) -> String {
     kernels.iter().map(|kernel| kernel.layout()).collect::<Vec<_>>().join(JOIN)
 }
 

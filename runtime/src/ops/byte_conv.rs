@@ -75,15 +75,12 @@ pub(super) fn choose(
     cx: &PlanContext<'_>,
     op: &impl Serialize,
     shape: &ConvShape,
-) -> Result<(Kernel, Candidates), OpError> {
+) -> Result<(&'static dyn ByteKernel, Candidates), OpError> {
     let kernels = conv::candidates(BYTES, cx.isa, &Task::new(shape));
     cx.choose(op, kernels, |k| k.name().to_owned(), |k| k.name().to_owned())
 }
 
 /// The kernel of this name.
-pub(super) fn by_name(name: &str) -> Result<Kernel, OpError> {
+pub(super) fn by_name(name: &str) -> Result<&'static dyn ByteKernel, OpError> {
     conv::by_name(BYTES, name).ok_or_else(|| OpError::Attribute { name: "kernel", reason: name.to_owned() })
 }
-
-/// A kernel of any family.
-pub(super) type Kernel = &'static dyn ByteKernel;

@@ -16,10 +16,10 @@
 
 use bytemuck::cast_slice_mut;
 use serde::{Deserialize, Serialize};
-use skipstone_kernels::conv::{ByteConv, ConvShape, Out, Packed};
+use skipstone_kernels::conv::{ByteConv, ByteKernel, ConvShape, Out, Packed};
 use skipstone_kernels::qsums::{self, Scales, Zeros};
 
-use super::byte_conv::{self, Kernel, WEIGHTS, X};
+use super::byte_conv::{self, WEIGHTS, X};
 use super::conv::Conv;
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, Link, Nhwc};
@@ -218,7 +218,13 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(op: &ConvInteger, kernel: Kernel, shape: &ConvShape, has_zeros: bool, is_packed: bool) -> Self {
+    fn new(
+        op: &ConvInteger,
+        kernel: &'static dyn ByteKernel,
+        shape: &ConvShape,
+        has_zeros: bool,
+        is_packed: bool,
+    ) -> Self {
         let [weights, offsets, _] = kernel.packed_lens(shape);
         let (weights, sums) = if is_packed { (0, 0) } else { (weights, offsets) };
         let windows = if has_zeros { qsums::windows_len(shape) } else { 0 };

@@ -2,7 +2,7 @@
 
 use super::{Activation, scalar, vector};
 use crate::isa::Isa;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Simd, Vectorized, dispatch};
 
 const ACTIVATIONS: [Activation; 12] = [
     Activation::None,
@@ -29,7 +29,7 @@ enum Function {
 
 struct Sixteen<'a>(Function, &'a mut [f32; 16]);
 
-impl Kernel for Sixteen<'_> {
+impl Vectorized for Sixteen<'_> {
     type Output = ();
 
     #[inline(always)]

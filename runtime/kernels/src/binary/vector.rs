@@ -3,7 +3,7 @@
 use super::broadcast::{Row, Rows};
 use super::{BinaryFn, CompareFn, scalar};
 use crate::lanes::Lanes;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Simd, Vectorized};
 
 /// `y = f(a, b)`; `rows` are the rows of `y`.
 pub(super) struct Binary<'a> {
@@ -23,7 +23,7 @@ pub(super) struct Compare<'a> {
     pub(super) y: &'a mut [u8],
 }
 
-impl Kernel for Binary<'_> {
+impl Vectorized for Binary<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -43,7 +43,7 @@ impl Kernel for Binary<'_> {
     }
 }
 
-impl Kernel for Compare<'_> {
+impl Vectorized for Compare<'_> {
     type Output = ();
 
     #[inline(always)]

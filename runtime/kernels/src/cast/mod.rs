@@ -21,7 +21,7 @@ mod tests;
 
 use crate::isa::Isa;
 use crate::parallel;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
 
 pub use pairs::CastTo;
@@ -67,7 +67,7 @@ struct Cast<'a, From, To> {
     y: &'a mut [To],
 }
 
-impl<From: CastTo<To>, To> Kernel for Cast<'_, From, To> {
+impl<From: CastTo<To>, To> Vectorized for Cast<'_, From, To> {
     type Output = ();
 
     #[inline(always)]

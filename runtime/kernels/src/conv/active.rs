@@ -10,7 +10,7 @@ use super::{ConvShape, product};
 use crate::isa::Isa;
 use crate::parallel;
 use crate::prefetch::prefetch;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
 
 /// Channels of a convolution that a run needs, in ascending order.
@@ -155,7 +155,7 @@ impl<'a> Panel<'a> {
     }
 }
 
-impl Kernel for Panel<'_> {
+impl Vectorized for Panel<'_> {
     type Output = ();
 
     #[inline(always)]

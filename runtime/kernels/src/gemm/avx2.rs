@@ -6,14 +6,14 @@
 
 use half::f16;
 
-use super::tile::{Kernel, Tile, broadcast};
+use super::tile::{Tile, TileFn, broadcast};
 use crate::lanes::Stored;
 use crate::lanes::avx2::F32x8;
 
 /// The kernels of a tile, by rows and registers, for one weight dtype.
 macro_rules! tables {
     ($b:ty: $tile_6x16:ident $tile_3x24:ident $tile_1x64:ident) => {
-        pub(super) static $tile_6x16: &[&[Kernel]] = &[
+        pub(super) static $tile_6x16: &[&[TileFn]] = &[
             &[tile::<$b, 1, 1>, tile::<$b, 1, 2>],
             &[tile::<$b, 2, 1>, tile::<$b, 2, 2>],
             &[tile::<$b, 3, 1>, tile::<$b, 3, 2>],
@@ -22,13 +22,13 @@ macro_rules! tables {
             &[tile::<$b, 6, 1>, tile::<$b, 6, 2>],
         ];
 
-        pub(super) static $tile_3x24: &[&[Kernel]] = &[
+        pub(super) static $tile_3x24: &[&[TileFn]] = &[
             &[tile::<$b, 1, 1>, tile::<$b, 1, 2>, tile::<$b, 1, 3>],
             &[tile::<$b, 2, 1>, tile::<$b, 2, 2>, tile::<$b, 2, 3>],
             &[tile::<$b, 3, 1>, tile::<$b, 3, 2>, tile::<$b, 3, 3>],
         ];
 
-        pub(super) static $tile_1x64: &[&[Kernel]] = &[&[
+        pub(super) static $tile_1x64: &[&[TileFn]] = &[&[
             tile::<$b, 1, 1>,
             tile::<$b, 1, 2>,
             tile::<$b, 1, 3>,
@@ -45,7 +45,7 @@ tables!(f32: TILE_6X16 TILE_3X24 TILE_1X64);
 tables!(f16: HALF_6X16 HALF_3X24 HALF_1X64);
 
 /// # Safety
-/// As for [`Kernel`], with M rows of V registers; the CPU has AVX2, FMA and F16C.
+/// As for [`TileFn`], with M rows of V registers; the CPU has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: guaranteed by the caller; the instruction set is enabled here.

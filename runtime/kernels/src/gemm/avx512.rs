@@ -7,7 +7,7 @@
 
 use half::f16;
 
-use super::tile::{Kernel, Tile, broadcast};
+use super::tile::{Tile, TileFn, broadcast};
 use crate::lanes::Stored;
 use crate::lanes::avx2::F32x8;
 use crate::lanes::avx512::F32x16;
@@ -15,7 +15,7 @@ use crate::lanes::avx512::F32x16;
 /// The kernels of a tile, by rows and registers, for one weight dtype.
 macro_rules! tables {
     ($b:ty: $tile_12x32:ident $tile_8x48:ident $tile_1x128:ident) => {
-        pub(super) static $tile_12x32: &[&[Kernel]] = &[
+        pub(super) static $tile_12x32: &[&[TileFn]] = &[
             &[tile::<$b, 1, 0, 1>, tile::<$b, 1, 1, 0>, tile::<$b, 1, 1, 1>, tile::<$b, 1, 2, 0>],
             &[tile::<$b, 2, 0, 1>, tile::<$b, 2, 1, 0>, tile::<$b, 2, 1, 1>, tile::<$b, 2, 2, 0>],
             &[tile::<$b, 3, 0, 1>, tile::<$b, 3, 1, 0>, tile::<$b, 3, 1, 1>, tile::<$b, 3, 2, 0>],
@@ -30,7 +30,7 @@ macro_rules! tables {
             &[tile::<$b, 12, 0, 1>, tile::<$b, 12, 1, 0>, tile::<$b, 12, 1, 1>, tile::<$b, 12, 2, 0>],
         ];
 
-        pub(super) static $tile_8x48: &[&[Kernel]] = &[
+        pub(super) static $tile_8x48: &[&[TileFn]] = &[
             &[
                 tile::<$b, 1, 0, 1>,
                 tile::<$b, 1, 1, 0>,
@@ -97,7 +97,7 @@ macro_rules! tables {
             ],
         ];
 
-        pub(super) static $tile_1x128: &[&[Kernel]] = &[&[
+        pub(super) static $tile_1x128: &[&[TileFn]] = &[&[
             tile::<$b, 1, 0, 1>,
             tile::<$b, 1, 1, 0>,
             tile::<$b, 1, 1, 1>,
@@ -122,7 +122,7 @@ tables!(f32: TILE_12X32 TILE_8X48 TILE_1X128);
 tables!(f16: HALF_12X32 HALF_8X48 HALF_1X128);
 
 /// # Safety
-/// As for [`Kernel`], with M rows of V registers and W halves; the CPU has AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
+/// As for [`TileFn`], with M rows of V registers and W halves; the CPU has AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn tile<B: Stored, const M: usize, const V: usize, const W: usize>(tile: &Tile) {
     // SAFETY: guaranteed by the caller; the instruction sets are enabled here.

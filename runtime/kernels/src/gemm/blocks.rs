@@ -11,7 +11,7 @@ use crate::epilogue::{Epilogue, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::parallel::{Output, share_units};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
 
 /// Elements of A that a row block may touch: 128 KiB, a share of the second-level cache.
@@ -415,7 +415,7 @@ struct GatherScaled<'a> {
     k: usize,
 }
 
-impl Kernel for GatherScaled<'_> {
+impl Vectorized for GatherScaled<'_> {
     type Output = ();
 
     #[inline(always)]

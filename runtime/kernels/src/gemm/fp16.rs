@@ -13,7 +13,7 @@
 use core::arch::aarch64::*;
 
 use super::neon::{HALF_1X32, HALF_8X8};
-use super::tile::{Kernel, Tile, start, store};
+use super::tile::{Tile, TileFn, start, store};
 use crate::lanes::Lanes;
 use crate::lanes::neon::F32x4;
 
@@ -27,7 +27,7 @@ const WIDE: usize = 32;
 
 /// Up to eight rows by two registers: 16 registers of sums, eight of A, the others for B. There are tiles of one, four
 /// and eight rows, in which some rows may be missing: one tile per row count would take seven times the code.
-pub(super) static TILE_8X16: &[&[Kernel]] = &[
+pub(super) static TILE_8X16: &[&[TileFn]] = &[
     &[some::<1, 1, 1, 1>, some::<1, 1, 2, 1>, some::<1, 1, 3, 2>, some::<1, 1, 4, 2>],
     &[some::<2, 4, 1, 1>, some::<2, 4, 2, 1>, some::<2, 4, 3, 2>, some::<2, 4, 4, 2>],
     &[some::<3, 4, 1, 1>, some::<3, 4, 2, 1>, some::<3, 4, 3, 2>, some::<3, 4, 4, 2>],
@@ -49,7 +49,7 @@ unsafe fn some<const N: usize, const M: usize, const R: usize, const V: usize>(t
 }
 
 /// One row by up to four registers, with two sums for each column: eight sums that do not depend on each other.
-pub(super) static TILE_1X32: &[&[Kernel]] = &[&[
+pub(super) static TILE_1X32: &[&[TileFn]] = &[&[
     single::<1, 1>,
     single::<2, 1>,
     single::<3, 2>,
@@ -90,7 +90,7 @@ macro_rules! step {
 /// S sums for each. `count` rows exist: in place of missing rows the last one is computed again, but not stored.
 ///
 /// # Safety
-/// As for [`Kernel`], with `count` rows, at least one and at most M; B is packed in panels of PANEL columns; the CPU
+/// As for [`TileFn`], with `count` rows, at least one and at most M; B is packed in panels of PANEL columns; the CPU
 /// has NEON with half-precision arithmetic.
 #[target_feature(enable = "neon,fp16")]
 #[inline(never)]

@@ -36,7 +36,7 @@ use half::f16;
 
 use crate::isa::{Extension, Isa};
 use crate::prefetch::prefetch;
-use tile::Kernel;
+use tile::TileFn;
 
 /// The weight dtype: the element type of a packed B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ pub struct Variant {
     /// Weight dtype of B.
     pub weights: Weights,
     /// `kernels[rows - 1][columns / lanes - 1]`
-    kernels: &'static [&'static [Kernel]],
+    kernels: &'static [&'static [TileFn]],
 }
 
 /// The entries of the table: whether the kernels are built, name, instruction set, rows, columns, lanes of the
@@ -231,7 +231,7 @@ impl Variant {
     }
 
     /// The microkernel of `rows` rows and `registers` registers of columns.
-    pub(crate) fn kernel(&self, rows: usize, registers: usize) -> Kernel {
+    pub(crate) fn kernel(&self, rows: usize, registers: usize) -> TileFn {
         self.kernels[rows - 1][registers - 1]
     }
 

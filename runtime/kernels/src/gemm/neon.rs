@@ -6,14 +6,14 @@
 
 use half::f16;
 
-use super::tile::{Kernel, Tile, start, store};
+use super::tile::{Tile, TileFn, start, store};
 use crate::lanes::neon::F32x4;
 use crate::lanes::{Lanes, Stored};
 
 /// The kernels of a tile, by rows and registers, for one weight dtype.
 macro_rules! tables {
     ($b:ty: $tile_8x8:ident $tile_4x16:ident $tile_1x32:ident) => {
-        pub(super) static $tile_8x8: &[&[Kernel]] = &[
+        pub(super) static $tile_8x8: &[&[TileFn]] = &[
             &[tile::<$b, 1, 1>, tile::<$b, 1, 2>],
             &[tile::<$b, 2, 1>, tile::<$b, 2, 2>],
             &[tile::<$b, 3, 1>, tile::<$b, 3, 2>],
@@ -24,14 +24,14 @@ macro_rules! tables {
             &[tile::<$b, 8, 1>, tile::<$b, 8, 2>],
         ];
 
-        pub(super) static $tile_4x16: &[&[Kernel]] = &[
+        pub(super) static $tile_4x16: &[&[TileFn]] = &[
             &[tile::<$b, 1, 1>, tile::<$b, 1, 2>, tile::<$b, 1, 3>, tile::<$b, 1, 4>],
             &[tile::<$b, 2, 1>, tile::<$b, 2, 2>, tile::<$b, 2, 3>, tile::<$b, 2, 4>],
             &[tile::<$b, 3, 1>, tile::<$b, 3, 2>, tile::<$b, 3, 3>, tile::<$b, 3, 4>],
             &[tile::<$b, 4, 1>, tile::<$b, 4, 2>, tile::<$b, 4, 3>, tile::<$b, 4, 4>],
         ];
 
-        pub(super) static $tile_1x32: &[&[Kernel]] = &[&[
+        pub(super) static $tile_1x32: &[&[TileFn]] = &[&[
             tile::<$b, 1, 1>,
             tile::<$b, 1, 2>,
             tile::<$b, 1, 3>,
@@ -48,7 +48,7 @@ tables!(f32: TILE_8X8 TILE_4X16 TILE_1X32);
 tables!(f16: HALF_8X8 HALF_4X16 HALF_1X32);
 
 /// # Safety
-/// As for [`Kernel`], with M rows of V registers; the CPU has NEON.
+/// As for [`TileFn`], with M rows of V registers; the CPU has NEON.
 #[target_feature(enable = "neon")]
 unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: every tap has M pointers to `depth` elements, and the panel has `taps * depth` rows of V registers.

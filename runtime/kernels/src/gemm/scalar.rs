@@ -2,20 +2,20 @@
 
 use half::f16;
 
-use super::tile::{Kernel, Tile};
+use super::tile::{Tile, TileFn};
 use crate::activation::{Activation, scalar::apply};
 use crate::epilogue::Bounds;
 
 /// Columns of the tile.
 const N: usize = 8;
 
-pub(super) static TILE_4X8: &[&[Kernel]] =
+pub(super) static TILE_4X8: &[&[TileFn]] =
     &[&[tile::<f32, 1>], &[tile::<f32, 2>], &[tile::<f32, 3>], &[tile::<f32, 4>]];
-pub(super) static HALF_4X8: &[&[Kernel]] =
+pub(super) static HALF_4X8: &[&[TileFn]] =
     &[&[tile::<f16, 1>], &[tile::<f16, 2>], &[tile::<f16, 3>], &[tile::<f16, 4>]];
 
 /// # Safety
-/// As for [`Kernel`], with M rows of up to eight columns.
+/// As for [`TileFn`], with M rows of up to eight columns.
 unsafe fn tile<B: Copy + Into<f32>, const M: usize>(tile: &Tile) {
     for r in 0..M {
         // SAFETY: guaranteed by the caller.
@@ -26,7 +26,7 @@ unsafe fn tile<B: Copy + Into<f32>, const M: usize>(tile: &Tile) {
 /// The sums of row `r` of `rows`. One function for all tile heights, and small rather than fast.
 ///
 /// # Safety
-/// As for [`Kernel`], with `rows` rows of up to eight columns.
+/// As for [`TileFn`], with `rows` rows of up to eight columns.
 #[inline(never)]
 unsafe fn sums<B: Copy + Into<f32>>(tile: &Tile, rows: usize, r: usize) -> [f32; N] {
     let mut sums = [0.0; N];
@@ -49,7 +49,7 @@ unsafe fn sums<B: Copy + Into<f32>>(tile: &Tile, rows: usize, r: usize) -> [f32;
 /// Adds the start value to the sums of row `r`, clamps and stores them.
 ///
 /// # Safety
-/// As for [`Kernel`].
+/// As for [`TileFn`].
 #[inline(never)]
 unsafe fn finish(tile: &Tile, r: usize, sums: &[f32; N]) {
     for (c, &sum) in sums.iter().enumerate().take(tile.columns) {

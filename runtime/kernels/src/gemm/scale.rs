@@ -15,7 +15,7 @@ use super::{Variant, Weights, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Simd, Vectorized, dispatch};
 
 /// Whether the weights of a convolution are scaled instead of its pixels.
 pub(super) fn by_weights(v: &Variant, shape: &ConvShape) -> bool {
@@ -69,7 +69,7 @@ impl ScaleRows<'_> {
     }
 }
 
-impl Kernel for ScaleRows<'_> {
+impl Vectorized for ScaleRows<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -38,13 +38,13 @@ const AHEAD: usize = 4096;
 /// # Safety
 /// The CPU has the instruction set of the kernel's table. The pointers of the tile are valid as its fields say, for
 /// the rows and registers of the kernel; the output overlaps nothing else.
-pub(crate) type Kernel = unsafe fn(&Tile);
+pub(crate) type TileFn = unsafe fn(&Tile);
 
 /// The microkernel for instruction sets that broadcast an element of A from memory. `M x V` sums stay in registers
 /// while each step loads V registers of B and M elements of A, followed by `M x W` sums in narrower registers.
 ///
 /// # Safety
-/// As for [`Kernel`], and the caller enables the instruction sets of `L` and of `N`.
+/// As for [`TileFn`], and the caller enables the instruction sets of `L` and of `N`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) unsafe fn broadcast<L, N, B, const M: usize, const V: usize, const W: usize>(tile: &Tile)
@@ -98,7 +98,7 @@ where
 /// Start values of the sums of the tile's columns from `first` on, for its `rows <= M` rows.
 ///
 /// # Safety
-/// As for [`Kernel`], and the caller enables the instruction set of `L`.
+/// As for [`TileFn`], and the caller enables the instruction set of `L`.
 #[inline(always)]
 pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(
     tile: &Tile,
@@ -132,7 +132,7 @@ pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(
 /// Clamps and stores the sums of the tile's columns from `first` on, for its `rows` rows.
 ///
 /// # Safety
-/// As for [`Kernel`], and the caller enables the instruction set of `L`.
+/// As for [`TileFn`], and the caller enables the instruction set of `L`.
 #[inline(always)]
 pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(
     tile: &Tile,

@@ -2,7 +2,7 @@
 
 use super::{LayerNorm, Norm};
 use crate::lanes::Lanes;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Simd, Vectorized};
 
 /// Normalizes whole rows.
 pub(super) struct Rows<'a> {
@@ -11,7 +11,7 @@ pub(super) struct Rows<'a> {
     pub(super) y: &'a mut [f32],
 }
 
-impl Kernel for Rows<'_> {
+impl Vectorized for Rows<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use super::window::Taps;
 use super::{PoolFn, Pooling};
 use crate::lanes::Lanes;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Simd, Vectorized};
 
 /// The output rows (counted over all images) from `first_row` on that `y` has room for.
 pub(super) struct Rows<'a> {
@@ -29,7 +29,7 @@ struct Window<'a> {
     factor: f32,
 }
 
-impl Kernel for Rows<'_> {
+impl Vectorized for Rows<'_> {
     type Output = ();
 
     #[inline(always)]

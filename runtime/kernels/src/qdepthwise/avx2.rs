@@ -6,7 +6,7 @@ use super::tile::{Block, Row, Sums, Widths, row};
 use crate::requantize::Requantize;
 
 /// # Safety
-/// As for [`Kernel`](super::tile::Kernel); the CPU has AVX2.
+/// As for [`RowFn`](super::tile::RowFn); the CPU has AVX2.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn kernel(of: &Row<'_>) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.

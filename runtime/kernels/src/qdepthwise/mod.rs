@@ -26,7 +26,7 @@ use crate::qgemm::{Out, Packed};
 use crate::requantize::Form;
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
-use tile::{Kernel, MAX_TAPS, Row, Tap, block, channel_of};
+use tile::{MAX_TAPS, Row, RowFn, Tap, block, channel_of};
 
 /// A kernel of the family.
 pub struct Variant {
@@ -43,7 +43,7 @@ pub struct Variant {
     /// What the kernel subtracts from every activation.
     shift: u8,
     /// `None` for the reference.
-    kernel: Option<Kernel>,
+    kernel: Option<RowFn>,
 }
 
 /// The entries of the table: name, instruction set, extension, widths, taps per group, what is subtracted, kernel.
@@ -307,7 +307,7 @@ impl Image<'_> {
     }
 
     /// Computes one output row, in elements of the type that `to` says.
-    fn row(&self, kernel: Kernel, row: usize, out: *mut u8, to: Form) {
+    fn row(&self, kernel: RowFn, row: usize, out: *mut u8, to: Form) {
         let s = self.shape;
         let (image, y) = (row / s.out_h, row % s.out_h);
         let zeros = self.zeros.as_ptr();

@@ -10,7 +10,7 @@ use super::tile::{Block, Row, Sums, Widths, row};
 use crate::requantize::Requantize;
 
 /// # Safety
-/// As for [`Kernel`](super::tile::Kernel); the CPU has NEON with dot products.
+/// As for [`RowFn`](super::tile::RowFn); the CPU has NEON with dot products.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) unsafe fn dot(of: &Row<'_>) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.
@@ -18,7 +18,7 @@ pub(super) unsafe fn dot(of: &Row<'_>) {
 }
 
 /// # Safety
-/// As for [`Kernel`](super::tile::Kernel); the CPU has NEON with products of 8-bit matrices.
+/// As for [`RowFn`](super::tile::RowFn); the CPU has NEON with products of 8-bit matrices.
 #[target_feature(enable = "neon,dotprod,i8mm")]
 pub(super) unsafe fn i8mm(of: &Row<'_>) {
     // SAFETY: as for `dot`.
@@ -26,7 +26,7 @@ pub(super) unsafe fn i8mm(of: &Row<'_>) {
 }
 
 /// # Safety
-/// As for [`Kernel`](super::tile::Kernel); the CPU has NEON.
+/// As for [`RowFn`](super::tile::RowFn); the CPU has NEON.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn plain(of: &Row<'_>) {
     // SAFETY: as for `dot`.

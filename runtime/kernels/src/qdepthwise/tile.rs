@@ -50,7 +50,7 @@ pub(super) struct Tap {
 /// # Safety
 /// The CPU has the instructions of the kernel's table. The pointers are valid as the fields say: taps for all channels
 /// of every pixel where they are in the image, the packed constants for all blocks; the output overlaps nothing else.
-pub(super) type Kernel = unsafe fn(&Row<'_>);
+pub(super) type RowFn = unsafe fn(&Row<'_>);
 
 /// Four registers of sums of a block of channels.
 pub(super) trait Sums: Copy {
@@ -96,7 +96,7 @@ pub(super) trait Widths {
 /// No closures here or below: what the compiler does not inline is compiled without the instruction set.
 ///
 /// # Safety
-/// As for [`Kernel`], and the caller enables the instructions of `W`.
+/// As for [`RowFn`], and the caller enables the instructions of `W`.
 #[inline(always)]
 pub(super) unsafe fn row<W: Widths>(row: &Row<'_>) {
     let mut taps = [row.zeros; MAX_TAPS];
@@ -166,7 +166,7 @@ pub(super) struct Block<'a> {
 
 impl Block<'_> {
     /// # Safety
-    /// The block is `S::WIDTH` wide, its taps are whole groups of `S`, its pointers are valid as for [`Kernel`], and the
+    /// The block is `S::WIDTH` wide, its taps are whole groups of `S`, its pointers are valid as for [`RowFn`], and the
     /// caller enables the instructions of `S`.
     #[inline(always)]
     pub(super) unsafe fn compute<S: Sums>(&self) {

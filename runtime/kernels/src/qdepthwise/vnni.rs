@@ -6,7 +6,7 @@ use super::tile::{Block, Row, Sums, Widths, row};
 use crate::requantize::Requantize;
 
 /// # Safety
-/// As for [`Kernel`](super::tile::Kernel); the CPU has AVX-512 F, BW, DQ, VL and VNNI.
+/// As for [`RowFn`](super::tile::RowFn); the CPU has AVX-512 F, BW, DQ, VL and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) unsafe fn kernel(of: &Row<'_>) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.

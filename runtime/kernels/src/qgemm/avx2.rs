@@ -5,10 +5,10 @@
 
 use core::arch::x86_64::*;
 
-use super::tile::{Kernel, Sums, Tile, broadcast};
+use super::tile::{Sums, Tile, TileFn, broadcast};
 use crate::requantize::Requantize;
 
-pub(super) static TILE_6X16: &[&[Kernel]] = &[
+pub(super) static TILE_6X16: &[&[TileFn]] = &[
     &[tile::<1, 1>, tile::<1, 2>],
     &[tile::<2, 1>, tile::<2, 2>],
     &[tile::<3, 1>, tile::<3, 2>],
@@ -17,7 +17,7 @@ pub(super) static TILE_6X16: &[&[Kernel]] = &[
     &[tile::<6, 1>, tile::<6, 2>],
 ];
 
-pub(super) static TILE_1X64: &[&[Kernel]] = &[&[
+pub(super) static TILE_1X64: &[&[TileFn]] = &[&[
     tile::<1, 1>,
     tile::<1, 2>,
     tile::<1, 3>,
@@ -29,7 +29,7 @@ pub(super) static TILE_1X64: &[&[Kernel]] = &[&[
 ]];
 
 /// # Safety
-/// As for [`Kernel`], with M rows of V registers; the CPU has AVX2.
+/// As for [`TileFn`], with M rows of V registers; the CPU has AVX2.
 #[target_feature(enable = "avx2")]
 unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.

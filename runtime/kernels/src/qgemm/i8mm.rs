@@ -9,11 +9,11 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::neon::Dot;
-use super::tile::{Kernel, Tile, store};
+use super::tile::{Tile, TileFn, store};
 
 /// Up to eight rows, in pairs, by up to three times four columns: 24 registers of sums, four of rows, the others for
 /// weights.
-pub(super) static TILE_8X12: &[&[Kernel]] = &[
+pub(super) static TILE_8X12: &[&[TileFn]] = &[
     &[tile::<1, 1, 1>, tile::<1, 1, 2>, tile::<1, 1, 3>],
     &[tile::<2, 1, 1>, tile::<2, 1, 2>, tile::<2, 1, 3>],
     &[tile::<3, 2, 1>, tile::<3, 2, 2>, tile::<3, 2, 3>],
@@ -28,7 +28,7 @@ pub(super) static TILE_8X12: &[&[Kernel]] = &[
 const STEP: usize = 8;
 
 /// # Safety
-/// As for [`Kernel`], with M rows, which are P pairs, of V registers; the CPU has NEON with `usmmla`.
+/// As for [`TileFn`], with M rows, which are P pairs, of V registers; the CPU has NEON with `usmmla`.
 #[target_feature(enable = "neon,dotprod,i8mm")]
 unsafe fn tile<const M: usize, const P: usize, const V: usize>(tile: &Tile) {
     const { assert!(M.div_ceil(2) == P) };

@@ -34,7 +34,7 @@ pub use driver::{Out, conv, conv_scratch};
 pub use pack::{Packed, offsets, offsets_len, pack, pack_sums, pack_weights, padded_filters, scales_len, weights_len};
 
 use crate::isa::{Extension, Isa};
-use tile::Kernel;
+use tile::TileFn;
 
 /// Most weights of a filter: the sum of 2^16 products of a byte and a signed byte stays below 2^31.
 pub const MAX_DEPTH: usize = 1 << 16;
@@ -62,7 +62,7 @@ pub struct Variant {
     /// What the kernel subtracts from every activation.
     shift: u8,
     /// `kernels[rows - 1][registers - 1]`
-    kernels: &'static [&'static [Kernel]],
+    kernels: &'static [&'static [TileFn]],
 }
 
 /// The entries of the table: name, instruction set, extension, rows, columns, lanes, rows per instruction, activations

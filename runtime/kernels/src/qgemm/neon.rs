@@ -7,13 +7,13 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::tile::{Kernel, Sums, Tile, broadcast};
+use super::tile::{Sums, Tile, TileFn, broadcast};
 use crate::requantize::Requantize;
 
 /// The table for tiles of up to six rows by up to four registers.
 macro_rules! tiles {
     ($wide:ident $tile:ident) => {
-        pub(super) static $wide: &[&[Kernel]] = &[
+        pub(super) static $wide: &[&[TileFn]] = &[
             &[$tile::<1, 1>, $tile::<1, 2>, $tile::<1, 3>, $tile::<1, 4>],
             &[$tile::<2, 1>, $tile::<2, 2>, $tile::<2, 3>, $tile::<2, 4>],
             &[$tile::<3, 1>, $tile::<3, 2>, $tile::<3, 3>, $tile::<3, 4>],
@@ -27,7 +27,7 @@ macro_rules! tiles {
 /// The table for tiles of one row by up to eight registers.
 macro_rules! rows {
     ($row:ident $tile:ident) => {
-        pub(super) static $row: &[&[Kernel]] = &[&[
+        pub(super) static $row: &[&[TileFn]] = &[&[
             $tile::<1, 1>,
             $tile::<1, 2>,
             $tile::<1, 3>,
@@ -47,7 +47,7 @@ rows!(I8MM_1X32 i8mm_tile);
 rows!(TILE_1X32 plain_tile);
 
 /// # Safety
-/// As for [`Kernel`], with M rows of V registers; the CPU has NEON with dot products.
+/// As for [`TileFn`], with M rows of V registers; the CPU has NEON with dot products.
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn dot_tile<const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.
@@ -55,7 +55,7 @@ unsafe fn dot_tile<const M: usize, const V: usize>(tile: &Tile) {
 }
 
 /// # Safety
-/// As for [`Kernel`], with M rows of V registers; the CPU has NEON with `usdot`.
+/// As for [`TileFn`], with M rows of V registers; the CPU has NEON with `usdot`.
 #[target_feature(enable = "neon,dotprod,i8mm")]
 unsafe fn i8mm_tile<const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.
@@ -63,7 +63,7 @@ unsafe fn i8mm_tile<const M: usize, const V: usize>(tile: &Tile) {
 }
 
 /// # Safety
-/// As for [`Kernel`], with M rows of V registers; the CPU has NEON.
+/// As for [`TileFn`], with M rows of V registers; the CPU has NEON.
 #[target_feature(enable = "neon")]
 unsafe fn plain_tile<const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.

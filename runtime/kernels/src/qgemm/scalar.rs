@@ -1,6 +1,6 @@
 //! The tile in plain Rust: the reference for all others.
 
-use super::tile::{Kernel, Tile};
+use super::tile::{Tile, TileFn};
 use crate::requantize::Form;
 
 /// Columns of the tile.
@@ -8,10 +8,10 @@ const N: usize = 8;
 /// Products of a group.
 const GROUP: usize = 4;
 
-pub(super) static TILE_4X8: &[&[Kernel]] = &[&[tile::<1>], &[tile::<2>], &[tile::<3>], &[tile::<4>]];
+pub(super) static TILE_4X8: &[&[TileFn]] = &[&[tile::<1>], &[tile::<2>], &[tile::<3>], &[tile::<4>]];
 
 /// # Safety
-/// As for [`Kernel`], with M rows of up to eight columns.
+/// As for [`TileFn`], with M rows of up to eight columns.
 unsafe fn tile<const M: usize>(tile: &Tile) {
     for r in 0..M {
         // SAFETY: guaranteed by the caller.
@@ -22,7 +22,7 @@ unsafe fn tile<const M: usize>(tile: &Tile) {
 /// Computes row `r` of `rows`. One function for all tile heights, and small rather than fast.
 ///
 /// # Safety
-/// As for [`Kernel`], with `rows` rows of up to eight columns.
+/// As for [`TileFn`], with `rows` rows of up to eight columns.
 #[inline(never)]
 unsafe fn row(tile: &Tile, rows: usize, r: usize) {
     let mut sums = [0i32; N];

@@ -31,7 +31,7 @@ pub(crate) struct Tile {
 /// # Safety
 /// The CPU has the instructions of the kernel's table. The pointers of the tile are valid as its fields say, for the
 /// rows and registers of the kernel; the output overlaps nothing else.
-pub(crate) type Kernel = unsafe fn(&Tile);
+pub(crate) type TileFn = unsafe fn(&Tile);
 
 /// A register of 32-bit sums, and how products are added to it.
 pub(crate) trait Sums: Copy {
@@ -84,7 +84,7 @@ pub(crate) trait Sums: Copy {
 /// activations.
 ///
 /// # Safety
-/// As for [`Kernel`], and the caller enables the instructions of `S`.
+/// As for [`TileFn`], and the caller enables the instructions of `S`.
 #[inline(always)]
 pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: the caller has the instructions; every tap has M pointers to `steps` groups, and the panel has
@@ -118,7 +118,7 @@ pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &T
 /// indexes memory; if that were the array of the running sums, the inner loop would keep that memory up to date.
 ///
 /// # Safety
-/// As for [`Kernel`], and the caller enables the instructions of `S`.
+/// As for [`TileFn`], and the caller enables the instructions of `S`.
 #[inline(always)]
 pub(crate) unsafe fn store<S: Sums, const M: usize, const V: usize>(tile: &Tile, sums: &[[S; V]; M]) {
     let last = tile.columns - (V - 1) * S::LANES;

@@ -2,10 +2,10 @@
 
 use core::arch::x86_64::*;
 
-use super::tile::{Kernel, Sums, Tile, broadcast};
+use super::tile::{Sums, Tile, TileFn, broadcast};
 use crate::requantize::Requantize;
 
-pub(super) static TILE_12X32: &[&[Kernel]] = &[
+pub(super) static TILE_12X32: &[&[TileFn]] = &[
     &[tile::<1, 1>, tile::<1, 2>],
     &[tile::<2, 1>, tile::<2, 2>],
     &[tile::<3, 1>, tile::<3, 2>],
@@ -20,7 +20,7 @@ pub(super) static TILE_12X32: &[&[Kernel]] = &[
     &[tile::<12, 1>, tile::<12, 2>],
 ];
 
-pub(super) static TILE_8X48: &[&[Kernel]] = &[
+pub(super) static TILE_8X48: &[&[TileFn]] = &[
     &[tile::<1, 1>, tile::<1, 2>, tile::<1, 3>],
     &[tile::<2, 1>, tile::<2, 2>, tile::<2, 3>],
     &[tile::<3, 1>, tile::<3, 2>, tile::<3, 3>],
@@ -31,7 +31,7 @@ pub(super) static TILE_8X48: &[&[Kernel]] = &[
     &[tile::<8, 1>, tile::<8, 2>, tile::<8, 3>],
 ];
 
-pub(super) static TILE_1X128: &[&[Kernel]] = &[&[
+pub(super) static TILE_1X128: &[&[TileFn]] = &[&[
     tile::<1, 1>,
     tile::<1, 2>,
     tile::<1, 3>,
@@ -43,7 +43,7 @@ pub(super) static TILE_1X128: &[&[Kernel]] = &[&[
 ]];
 
 /// # Safety
-/// As for [`Kernel`], with M rows of V registers; the CPU has AVX-512 F, BW, DQ, VL and VNNI.
+/// As for [`TileFn`], with M rows of V registers; the CPU has AVX-512 F, BW, DQ, VL and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.

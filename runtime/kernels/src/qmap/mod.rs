@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::isa::Isa;
 use crate::parallel;
 use crate::requantize::Requantize;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
 
 /// Bytes with their zero point.
@@ -77,7 +77,7 @@ impl Range<'_> {
     }
 }
 
-impl Kernel for Range<'_> {
+impl Vectorized for Range<'_> {
     type Output = [f32; 2];
 
     #[inline(always)]
@@ -227,7 +227,7 @@ impl<T, F: Fn(usize) -> T> Each<'_, T, F> {
     }
 }
 
-impl<T, F: Fn(usize) -> T> Kernel for Each<'_, T, F> {
+impl<T, F: Fn(usize) -> T> Vectorized for Each<'_, T, F> {
     type Output = ();
 
     #[inline(always)]

@@ -14,7 +14,7 @@ use crate::isa::Isa;
 use crate::parallel;
 use crate::pool::{PoolFn, PoolShape};
 use crate::requantize::Requantize;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
 
 /// Channels that are pooled at once.
@@ -78,7 +78,7 @@ struct Rows<'a> {
     y: &'a mut [u8],
 }
 
-impl Kernel for Rows<'_> {
+impl Vectorized for Rows<'_> {
     type Output = ();
 
     #[inline(always)]

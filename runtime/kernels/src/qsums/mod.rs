@@ -13,7 +13,7 @@
 use crate::conv::{ConvShape, product};
 use crate::isa::Isa;
 use crate::parallel;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
 
 /// Elements of [`windows`]: one for each group of each output pixel.
@@ -174,7 +174,7 @@ fn on(isa: Isa, of: impl Plain) {
 
 struct Compiled<P>(P);
 
-impl<P: Plain> Kernel for Compiled<P> {
+impl<P: Plain> Vectorized for Compiled<P> {
     type Output = ();
 
     #[inline(always)]

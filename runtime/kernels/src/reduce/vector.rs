@@ -6,7 +6,7 @@
 use super::ReduceFn;
 use crate::lanes::Lanes;
 use crate::middle_axis::MiddleAxis;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Simd, Vectorized};
 
 /// Computes the results `offset..offset + y.len()`.
 pub(super) struct Reduce<'a> {
@@ -29,7 +29,7 @@ fn block_len(n: usize) -> usize {
     n.isqrt().max(BLOCK)
 }
 
-impl Kernel for Reduce<'_> {
+impl Vectorized for Reduce<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use super::Row;
 use crate::lanes::Lanes;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Simd, Vectorized};
 
 /// One row of the output.
 pub(super) struct LinearRow<'a> {
@@ -10,7 +10,7 @@ pub(super) struct LinearRow<'a> {
     pub(super) y: &'a mut [f32],
 }
 
-impl Kernel for LinearRow<'_> {
+impl Vectorized for LinearRow<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use super::{Simd, Vectorized};
 use crate::lanes::avx2::F32x8;
 
 /// Proof of AVX2, FMA and F16C.
@@ -11,7 +11,7 @@ pub(crate) struct Avx2(());
 
 /// Compiles `kernel` with AVX2, FMA and F16C enabled.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
+pub(super) fn run<K: Vectorized>(kernel: K) -> K::Output {
     kernel.run(Avx2(()))
 }
 

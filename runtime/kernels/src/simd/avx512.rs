@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use super::{Simd, Vectorized};
 use crate::lanes::avx512::F32x16;
 
 /// Proof of AVX-512 F, BW, DQ and VL, and of all that [`Avx2`](super::avx2::Avx2) proves.
@@ -11,7 +11,7 @@ pub(crate) struct Avx512(());
 
 /// Compiles `kernel` with AVX-512 enabled.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
+pub(super) fn run<K: Vectorized>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
 }
 

@@ -146,7 +146,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
 ///
 /// `run` and the functions it calls with the token must be `#[inline(always)]`: the instruction set is enabled on the
 /// function that [`dispatch`] wraps around them, and only code inlined into it is compiled for that set.
-pub(crate) trait Kernel {
+pub(crate) trait Vectorized {
     /// What the loop returns.
     type Output;
     /// Runs the loop with the vectors of `S`.
@@ -158,7 +158,7 @@ pub(crate) trait Kernel {
 /// # Panics
 /// If this CPU does not have `isa`, or if it is `Isa::Scalar`: every family has a readable reference for that instead.
 #[inline]
-pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+pub(crate) fn dispatch<K: Vectorized>(isa: Isa, kernel: K) -> K::Output {
     assert!(isa.is_available(), "this CPU does not have {isa}");
     match isa {
         // SAFETY: `is_available` has found AVX2, FMA and F16C on this CPU.

@@ -2,7 +2,7 @@
 
 use core::arch::aarch64::*;
 
-use super::{Kernel, Simd};
+use super::{Simd, Vectorized};
 use crate::lanes::neon::F32x4;
 
 /// Proof of NEON, which every supported aarch64 CPU has.
@@ -11,7 +11,7 @@ pub(crate) struct Neon(());
 
 /// Compiles `kernel` with NEON enabled.
 #[target_feature(enable = "neon")]
-pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
+pub(super) fn run<K: Vectorized>(kernel: K) -> K::Output {
     kernel.run(Neon(()))
 }
 

@@ -7,7 +7,7 @@ use crate::testing::SPECIALS;
 /// Compares a vector operation with its definition for every pair of special values.
 struct Pairs(Edge);
 
-impl Kernel for Pairs {
+impl Vectorized for Pairs {
     type Output = ();
 
     #[inline(always)]
@@ -44,7 +44,7 @@ impl Kernel for Pairs {
 /// Reads and writes every count of lanes at the edge of accessible memory.
 struct Parts(Edge);
 
-impl Kernel for Parts {
+impl Vectorized for Parts {
     type Output = ();
 
     #[inline(always)]

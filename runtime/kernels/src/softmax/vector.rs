@@ -3,7 +3,7 @@
 use super::SoftmaxFn;
 use crate::activation;
 use crate::lanes::Lanes;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Simd, Vectorized};
 
 /// Along a contiguous row: the lanes are adjacent elements of the axis.
 pub(super) struct Row<'a> {
@@ -20,7 +20,7 @@ pub(super) struct Columns<'a> {
     pub(super) y: &'a mut [f32],
 }
 
-impl Kernel for Row<'_> {
+impl Vectorized for Row<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -80,7 +80,7 @@ fn exponentials<S: Simd>(simd: S, x: &[f32], max: S::F32, y: &mut [f32]) -> f32 
     simd.sum_lanes(sum.add(simd.load_partial(y)))
 }
 
-impl Kernel for Columns<'_> {
+impl Vectorized for Columns<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! The contract of convolution kernels, implemented by this family.
 
-use super::{Sparse, VARIANTS, Variant, Weights, fits, pack, packed_len, run, slot_parts, takes};
+use super::{Sparse, SparseWeights, VARIANTS, Variant, fits, pack, packed_len, run, slot_parts, takes};
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};
 use crate::isa::Isa;
 use crate::threads::Pool;
@@ -39,7 +39,7 @@ impl FloatKernel for Variant {
     }
 
     fn reads(&self, shape: &ConvShape, packed: &[u8]) -> bool {
-        Weights::new(shape, packed).is_some_and(|weights| weights.is_sound())
+        SparseWeights::new(shape, packed).is_some_and(|weights| weights.is_sound())
     }
 
     fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
@@ -59,7 +59,7 @@ impl FloatKernel for Variant {
         assert_eq!(out.len(), product(&[shape.pixels(), shape.out_c]), "output length");
         assert!(scale.is_none_or(|scale| scale.len() == product(&[shape.batch, shape.in_c])), "scale length");
         epilogue.check(shape.out_c, out.len());
-        let weights = Weights::new(shape, packed).expect("the packed weights");
+        let weights = SparseWeights::new(shape, packed).expect("the packed weights");
         if !out.is_empty() {
             run(self, Sparse { shape, input, weights, out, epilogue, scale }, scratch, pool);
         }

@@ -39,7 +39,7 @@ use crate::simd::{self, Simd, dispatch};
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
 use gather::{Gather, Windows};
-use tile::{Kernel, TILES, Tile};
+use tile::{TILES, Tile, TileFn};
 
 /// A kernel of the family.
 pub struct Variant {
@@ -49,7 +49,7 @@ pub struct Variant {
     pub isa: Isa,
     /// Pixels per register.
     width: usize,
-    kernel: Kernel,
+    kernel: TileFn,
     gather: Gather,
 }
 
@@ -211,7 +211,7 @@ pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
 
 /// Packed weights, split into their parts.
 #[derive(Clone, Copy)]
-pub(crate) struct Weights<'a> {
+pub(crate) struct SparseWeights<'a> {
     /// The end of each filter's weights, preceded by a 0.
     ends: &'a [u32],
     values: &'a [f32],
@@ -220,7 +220,7 @@ pub(crate) struct Weights<'a> {
     depth: usize,
 }
 
-impl<'a> Weights<'a> {
+impl<'a> SparseWeights<'a> {
     /// `None` if there are too few bytes for the filters, or if their length does not match the ends.
     fn new(shape: &ConvShape, packed: &'a [u8]) -> Option<Self> {
         let (ends, rest) = packed.split_at_checked(shape.out_c.checked_add(1)?.checked_mul(size_of::<u32>())?)?;
@@ -279,7 +279,7 @@ const LINE: usize = 16;
 struct Sparse<'a> {
     shape: &'a ConvShape,
     input: &'a [f32],
-    weights: Weights<'a>,
+    weights: SparseWeights<'a>,
     out: &'a mut [f32],
     epilogue: Epilogue<'a>,
     /// One factor per image and input channel.
@@ -359,7 +359,7 @@ impl Variant {
     /// them of every filter, which nothing else accesses.
     unsafe fn filters(
         &self,
-        weights: Weights<'_>,
+        weights: SparseWeights<'_>,
         on: &Pixels<'_>,
         filters: Range<usize>,
         out: &Out<'_>,
@@ -441,7 +441,7 @@ struct PackPixels<'a> {
     to: &'a mut [f32],
 }
 
-impl simd::Kernel for PackPixels<'_> {
+impl simd::Vectorized for PackPixels<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use crate::conv::ConvShape;
 use crate::epilogue::InRegisters;
 
 /// # Safety
-/// As for [`Kernel`](super::tile::Kernel).
+/// As for [`TileFn`](super::tile::TileFn).
 pub(super) unsafe fn rows(tile: &Tile<'_>, _registers: usize) {
     for pixel in 0..tile.pixels {
         let products = tile.values.iter().zip(tile.channels);

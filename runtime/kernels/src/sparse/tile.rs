@@ -33,10 +33,10 @@ pub(super) struct Tile<'a> {
 /// with all of the tile's pixels readable from the tile's first pixel on; the output likewise has these pixels and
 /// overlaps nothing else. The tile has more pixels than all of its registers but the last hold, and at least one
 /// register of them, unless it consists of a single register.
-pub(super) type Kernel = unsafe fn(&Tile<'_>, usize);
+pub(super) type TileFn = unsafe fn(&Tile<'_>, usize);
 
 /// # Safety
-/// As for [`Kernel`], and the caller enables the instruction set of `L`.
+/// As for [`TileFn`], and the caller enables the instruction set of `L`.
 #[inline(always)]
 unsafe fn run<L: Lanes>(tile: &Tile<'_>, registers: usize) {
     // SAFETY: guaranteed by the caller; a tile smaller than a register consists of one.
@@ -151,7 +151,7 @@ unsafe fn step<L: Lanes, const T: usize>(tile: &Tile<'_>, at: usize, sums: &mut 
 }
 
 /// # Safety
-/// As for [`Kernel`]; the CPU has AVX-512 F, BW, DQ and VL.
+/// As for [`TileFn`]; the CPU has AVX-512 F, BW, DQ and VL.
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) unsafe fn avx512(tile: &Tile<'_>, registers: usize) {
@@ -160,7 +160,7 @@ pub(super) unsafe fn avx512(tile: &Tile<'_>, registers: usize) {
 }
 
 /// # Safety
-/// As for [`Kernel`]; the CPU has AVX2, FMA and F16C.
+/// As for [`TileFn`]; the CPU has AVX2, FMA and F16C.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn avx2(tile: &Tile<'_>, registers: usize) {
@@ -169,7 +169,7 @@ pub(super) unsafe fn avx2(tile: &Tile<'_>, registers: usize) {
 }
 
 /// # Safety
-/// As for [`Kernel`]; the CPU has NEON.
+/// As for [`TileFn`]; the CPU has NEON.
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn neon(tile: &Tile<'_>, registers: usize) {

@@ -3,7 +3,7 @@
 use super::{Function, UnaryFn};
 use crate::activation::{self, Activation};
 use crate::lanes::Lanes;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Simd, Vectorized};
 
 /// Evaluates a block with `$f` bound to the function as a constant, so that the loop in the block has no branch on it.
 macro_rules! specialize {
@@ -52,7 +52,7 @@ pub(super) struct Map<'a> {
     pub(super) y: &'a mut [f32],
 }
 
-impl Kernel for Map<'_> {
+impl Vectorized for Map<'_> {
     type Output = ();
 
     #[inline(always)]

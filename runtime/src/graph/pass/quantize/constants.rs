@@ -8,14 +8,14 @@ use crate::ops::quantized::flip;
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Weights in signed bytes, with zero point 0.
-pub(super) struct Weights {
+pub(super) struct ByteWeights {
     /// The bytes, in the shape that the product reads.
     pub bytes: Tensor,
     /// For every byte its scale; one for all where there is only one.
     scales: Vec<f32>,
 }
 
-impl Weights {
+impl ByteWeights {
     /// Weights of filters of `depth` each, one after the other.
     pub fn of_filters(bytes: Tensor, scales: Vec<f32>, depth: usize) -> Self {
         let scales = scales.into_iter().flat_map(|scale| std::iter::repeat_n(scale, depth)).collect();
@@ -57,7 +57,7 @@ impl Pass<'_> {
     }
 
     /// The weights that `id` is dequantized from.
-    pub(super) fn weights(&self, id: ValueId) -> Option<Weights> {
+    pub(super) fn weights(&self, id: ValueId) -> Option<ByteWeights> {
         let (moves, axis, operands) = self.constant_behind(id)?;
         let [x, scale, zero] = operands.map(|id| self.graph.constant(id));
         let (x, scale, zero) = (x?, scale?, zero?);
@@ -80,7 +80,7 @@ impl Pass<'_> {
                 scales = op.evaluate(&[&scales]).ok()?.into_iter().next()?;
             }
         }
-        Some(Weights { bytes, scales: scales.elements::<f32>()?.to_vec() })
+        Some(ByteWeights { bytes, scales: scales.elements::<f32>()?.to_vec() })
     }
 
     /// The bias `id` of as many filters as there are `units`, in these: the integers themselves where it was

@@ -5,7 +5,7 @@ use skipstone_kernels::qgemm::MAX_DEPTH;
 use skipstone_kernels::requantize::Requantize;
 
 use super::super::super::{Node, ValueId};
-use super::constants::Weights;
+use super::constants::ByteWeights;
 use super::{Fused, Pass, Source};
 use crate::error::Result;
 use crate::operator::Semantics;
@@ -105,7 +105,7 @@ impl Pass<'_> {
             let Some(transpose) = Transpose::new(&[0, 2, 1]) else { return Ok(None) };
             let turned = transpose.evaluate(&[&weights.bytes]).map_err(at)?.remove(0);
             let Some(scales) = weights.scales(filters, filter) else { return Ok(None) };
-            weights = Weights::of_filters(turned, scales, depth);
+            weights = ByteWeights::of_filters(turned, scales, depth);
         }
         weights.bytes = weights.bytes.reshaped(kernel).map_err(at)?;
         let Some(product) = self.operands(source, weights, bias, filters, |at| at / depth.max(1)) else {
@@ -132,7 +132,7 @@ impl Pass<'_> {
     fn operands(
         &self,
         source: Source,
-        weights: Weights,
+        weights: ByteWeights,
         bias: Option<ValueId>,
         filters: usize,
         filter: impl Fn(usize) -> usize,
