@@ -12,6 +12,18 @@ use crate::threads::Pool;
 /// 32k elements of f32 take about 10 microseconds at 12 GB/s: several times the cost of handing work to a thread that
 /// is awake and of fetching what it wrote from its core's cache.
 pub(crate) const WORTH_SPLITTING: usize = 32 * 1024;
+/// Multiply-adds of a window below which a second thread does not pay off: about 10 microseconds, as above. In tests all
+/// is shared.
+pub(crate) const WINDOWS_WORTH_SHARING: usize = if cfg!(test) { 1 } else { 50_000 };
+/// Likewise of a matrix product, which does more of them at a time.
+pub(crate) const PRODUCTS_WORTH_SHARING: usize = 100_000;
+/// Likewise of bytes.
+pub(crate) const BYTES_WORTH_SHARING: usize = 400_000;
+
+/// Units per thread where a unit is a part of a product or of a convolution: several, so that a slow thread delays the
+/// others little.
+pub(crate) const UNITS_PER_THREAD: usize = 4;
+
 /// Pieces per thread: several, so that a slow thread, or one still waking up, delays the others little.
 const PIECES_PER_THREAD: usize = 4;
 

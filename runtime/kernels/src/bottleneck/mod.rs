@@ -17,7 +17,7 @@ use crate::conv::{ConvShape, product};
 use crate::depthwise::{self, Band, depthwise_band};
 use crate::epilogue::Epilogue;
 use crate::gemm::{self, Gemm, Packed, gemm_alone};
-use crate::parallel::{Output, share_units};
+use crate::parallel::{Output, PRODUCTS_WORTH_SHARING, share_units};
 use crate::threads::Pool;
 
 /// Elements that the ring and the band of depthwise outputs may take: 192 KiB, a share of the second-level cache. It is
@@ -26,8 +26,8 @@ const CACHE: usize = if cfg!(test) { 512 } else { 48 * 1024 };
 /// Units per thread: several, so that a slow thread delays the others little; with more units, more rows would be
 /// expanded twice.
 const UNITS_PER_THREAD: usize = 2;
-/// Multiply-adds below which a second thread does not pay off.
-const WORTH_SHARING: usize = if cfg!(test) { 1 } else { 100_000 };
+/// As for products; in tests all is shared.
+const WORTH_SHARING: usize = if cfg!(test) { 1 } else { PRODUCTS_WORTH_SHARING };
 
 /// Kernel of a stage.
 #[derive(Clone, Copy)]

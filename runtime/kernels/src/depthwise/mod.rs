@@ -15,7 +15,7 @@ use std::ops::Range;
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
-use crate::parallel::Output;
+use crate::parallel::{Output, UNITS_PER_THREAD, WINDOWS_WORTH_SHARING};
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
 use run::{Input, Rows};
@@ -105,8 +105,6 @@ pub struct Depthwise<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
-/// Multiply-adds below which a second thread does not pay off.
-const WORTH_SHARING: usize = 50_000;
 /// Multiply-adds of a task that can be cut: about a millisecond.
 const TASK_WORK: usize = 1 << 23;
 
@@ -130,7 +128,8 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
     }
     let rows = shape.batch * shape.out_h;
     let work = product(&[shape.output_len(), shape.taps()]);
-    let shared = if pool.threads() > 1 && work >= WORTH_SHARING { pool.threads() * 4 } else { 1 };
+    let shared =
+        if pool.threads() > 1 && work >= WINDOWS_WORTH_SHARING { pool.threads() * UNITS_PER_THREAD } else { 1 };
     // A run that is to stop does so between tasks.
     let tasks = rows.min(shared.max(work / TASK_WORK));
     let to = Output::new(out);

@@ -13,7 +13,7 @@ mod run;
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
-use crate::parallel::{Output, share_units};
+use crate::parallel::{Output, UNITS_PER_THREAD, WINDOWS_WORTH_SHARING, share_units};
 use crate::planes::Padded;
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
@@ -92,11 +92,6 @@ impl Bands {
     }
 }
 
-/// Multiply-adds below which a second thread does not pay off.
-const WORTH_SHARING: usize = if cfg!(test) { 1 } else { 50_000 };
-/// Units per thread: several, so that a slow thread delays the others little.
-const UNITS_PER_THREAD: usize = 4;
-
 /// A convolution whose slices were checked.
 struct Depthwise<'a> {
     shape: &'a ConvShape,
@@ -113,7 +108,7 @@ fn depthwise(v: &Variant, args: Depthwise<'_>, scratch: &mut [f32], pool: &Pool)
     let Depthwise { shape, input, weights, out, epilogue } = args;
     let planes = product(&[shape.batch, shape.in_c]);
     let tasks = match pool.threads() {
-        threads if threads > 1 && product(&[out.len(), shape.taps()]) >= WORTH_SHARING => {
+        threads if threads > 1 && product(&[out.len(), shape.taps()]) >= WINDOWS_WORTH_SHARING => {
             planes.min(threads * UNITS_PER_THREAD)
         }
         _ => 1,

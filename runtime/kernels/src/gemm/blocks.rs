@@ -10,7 +10,7 @@ use crate::conv::{ConvShape, product};
 use crate::epilogue::{Epilogue, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
-use crate::parallel::{Output, share_units};
+use crate::parallel::{Output, PRODUCTS_WORTH_SHARING, UNITS_PER_THREAD, share_units};
 use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
 
@@ -20,12 +20,8 @@ const ROW_BLOCK: usize = 32 * 1024;
 const MAX_POINTERS: usize = 1024;
 /// With fewer channels than this, reading one run of memory per tap would be mostly overhead.
 pub(super) const SHORT_RUN: usize = 8;
-/// Units per thread: several, so that a slow thread delays the others little.
-const UNITS_PER_THREAD: usize = 4;
 /// Multiply-adds of a unit that can be cut: one to three milliseconds.
 const UNIT_WORK: usize = 1 << 25;
-/// Multiply-adds below which a second thread does not pay off.
-const WORTH_SHARING: usize = 100_000;
 
 /// How a product is split into units. Depends on sizes only, so that scratch can be planned.
 pub(crate) struct Split {
@@ -80,7 +76,7 @@ impl Split {
         let all_panels = n.div_ceil(v.nr).max(1);
         let (mut rows, mut panels) = (tiles * v.mr, all_panels);
         let work = [m, n, taps, depth, groups].iter().fold(1usize, |work, &size| work.saturating_mul(size));
-        let threads = if work < WORTH_SHARING { 1 } else { threads.max(1) };
+        let threads = if work < PRODUCTS_WORTH_SHARING { 1 } else { threads.max(1) };
         if threads > 1 {
             let wanted = (threads * UNITS_PER_THREAD).div_ceil(groups);
             // A block of rows reads all of B, and a block of panels all of A: the larger of the two should be read

@@ -22,6 +22,7 @@ use std::ops::Range;
 
 use crate::conv::{ByteConv, ConvShape, product};
 use crate::isa::{Extension, Isa};
+use crate::parallel::BYTES_WORTH_SHARING;
 use crate::qgemm::{Out, Packed};
 use crate::requantize::Form;
 use crate::threads::Pool;
@@ -223,9 +224,6 @@ fn offset(v: &Variant, sum: i32, zero: u8) -> i32 {
     if v.widths.is_empty() { 0 } else { sum.wrapping_mul(i32::from(v.shift) - i32::from(zero)) }
 }
 
-/// Multiply-adds below which a second thread does not pay off.
-const WORTH_SHARING: usize = 400_000;
-
 /// Scratch size in bytes for [`depthwise`].
 pub fn scratch_len(shape: &ConvShape) -> usize {
     shape.in_c
@@ -254,7 +252,7 @@ pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Poo
     let row_len = (shape.out_w * shape.out_c).max(1);
     let work = shape.output_len().saturating_mul(shape.taps());
     // `split` counts elements moved; a multiply-add takes about a twentieth of the time of one.
-    let work = if work < WORTH_SHARING { 0 } else { work / 20 };
+    let work = if work < BYTES_WORTH_SHARING { 0 } else { work / 20 };
     match out {
         Out::Bytes { to, by, table } => {
             assert_eq!(to.len(), shape.output_len(), "output length");

@@ -12,7 +12,7 @@ use super::pack::{is_ranged, padded_filters, range_index};
 use super::tile::Tile;
 use super::{Packed, Variant};
 use crate::conv::{ConvShape, product};
-use crate::parallel::share_units;
+use crate::parallel::{BYTES_WORTH_SHARING, UNITS_PER_THREAD, share_units};
 use crate::requantize::Form;
 use crate::threads::Pool;
 
@@ -22,12 +22,8 @@ const BLOCK_BYTES: usize = 128 * 1024;
 const MAX_POINTERS: usize = 1024;
 /// With fewer channels than this, reading one run of memory per tap would be mostly overhead.
 const SHORT_RUN: usize = 16;
-/// Units per thread: several, so that a slow thread delays the others little.
-const UNITS_PER_THREAD: usize = 4;
 /// Multiply-adds of a unit that can be cut: about a millisecond.
 const UNIT_WORK: usize = 1 << 25;
-/// Multiply-adds below which a second thread does not pay off.
-const WORTH_SHARING: usize = 400_000;
 
 /// How a product is split into units. Depends on sizes only, so that scratch can be planned.
 pub(super) struct Split {
@@ -67,7 +63,7 @@ impl Split {
         let mut panels = all_panels;
         let sizes = [shape.pixels(), shape.out_c, shape.taps(), channels];
         let work = sizes.iter().fold(1usize, |work, &size| work.saturating_mul(size));
-        let threads = if work < WORTH_SHARING { 1 } else { threads.max(1) };
+        let threads = if work < BYTES_WORTH_SHARING { 1 } else { threads.max(1) };
         if threads > 1 {
             let wanted = threads * UNITS_PER_THREAD;
             in_block = in_block.min(tiles.count.div_ceil(wanted.div_ceil(shape.groups)).max(1));

@@ -33,7 +33,7 @@ use crate::conv::{ConvShape, Filters, Images, Task, product, streamed};
 use crate::epilogue::{Epilogue, InRegisters, Rest, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
-use crate::parallel::{Output, share_units};
+use crate::parallel::{Output, UNITS_PER_THREAD, WINDOWS_WORTH_SHARING, share_units};
 use crate::planes::Padded;
 use crate::simd::{self, Simd, dispatch};
 use crate::threads::Pool;
@@ -256,11 +256,6 @@ fn are_below(channels: &[u16], bound: usize) -> bool {
     channels.is_empty() || usize::from(last) < bound
 }
 
-/// Multiply-adds below which a second thread does not pay off.
-const WORTH_SHARING: usize = if cfg!(test) { 1 } else { 50_000 };
-/// Units per thread: several, so that a slow thread delays the others little.
-const UNITS_PER_THREAD: usize = 4;
-
 /// Scratch elements of a thread: for the pixels under a tile, for the scaled weights of a filter, and for gathered
 /// pixels. Each part begins at a line of the cache.
 fn slot_parts(v: &Variant, shape: &ConvShape, scaled: bool) -> [usize; 3] {
@@ -295,7 +290,7 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
     // Threads share the filters, or the bands if pixels are gathered.
     let blocks = match (&windows, pool.threads()) {
         (Some(windows), _) => windows.bands(),
-        (None, threads) if threads > 1 && work >= WORTH_SHARING => filters.min(threads * UNITS_PER_THREAD),
+        (None, threads) if threads > 1 && work >= WINDOWS_WORTH_SHARING => filters.min(threads * UNITS_PER_THREAD),
         _ => 1,
     };
     let (in_registers, rest) = epilogue.parts();

@@ -13,7 +13,7 @@ mod run;
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
-use crate::parallel::Output;
+use crate::parallel::{Output, UNITS_PER_THREAD, WINDOWS_WORTH_SHARING};
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
 use run::{MAX_LINES, MAX_WINDOW, Rows, WIDTH};
@@ -132,12 +132,8 @@ pub struct Stem<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
-/// Units per thread: several, so that a slow thread delays the others little.
-const UNITS_PER_THREAD: usize = 4;
 /// Multiply-adds of a task that can be cut: about a millisecond.
 const TASK_WORK: usize = 1 << 24;
-/// Multiply-adds below which a second thread does not pay off.
-const WORTH_SHARING: usize = 50_000;
 
 /// Computes a convolution.
 ///
@@ -159,7 +155,8 @@ pub fn stem(v: &Variant, args: Stem<'_>, pool: &Pool) {
     }
     let rows = product(&[shape.batch, shape.out_h]);
     let work = product(&[shape.in_c, shape.taps()]).saturating_mul(shape.output_len());
-    let shared = if pool.threads() > 1 && work >= WORTH_SHARING { pool.threads() * UNITS_PER_THREAD } else { 1 };
+    let shared =
+        if pool.threads() > 1 && work >= WINDOWS_WORTH_SHARING { pool.threads() * UNITS_PER_THREAD } else { 1 };
     // A run that is to stop does so between tasks.
     let tasks = rows.min(shared.max(work / TASK_WORK));
     let to = Output::new(out);
