@@ -2,8 +2,8 @@
 
 import PackageDescription
 
-// The Rust library: an XCFramework on Apple platforms (`cargo xtask ios xcframework` makes it), and a
-// static library elsewhere, which is how the package is tested on Linux (`cargo xtask ios test`).
+// The Rust library: an XCFramework on Apple platforms (made by `cargo xtask ios xcframework`), and a
+// static library elsewhere, so that the package can be tested on Linux (`cargo xtask ios test`).
 #if os(Linux)
     let library = Target.systemLibrary(name: "skipstoneFFI")
 #else

@@ -28,7 +28,7 @@ dependencies {
     implementation(variantOf(libs.jna) { artifactType("aar") })
 }
 
-// The native library and the Kotlin side of its facade are made by the repository's own commands; nothing generated is kept.
+// The repository's commands build the native library and generate the Kotlin bindings; nothing generated is checked in.
 val libraries = layout.buildDirectory.dir("native")
 val bindings = layout.buildDirectory.dir("bindings")
 
@@ -37,7 +37,7 @@ val native by tasks.registering(Exec::class) {
     inputs.dir("../../bindings")
     inputs.dir("../../xtask/src")
     inputs.files("../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml")
-    // What the command reads of the environment.
+    // Environment variables that the command reads.
     inputs.property("operators", providers.environmentVariable("SKIPSTONE_OPERATORS").orElse(""))
     inputs.property("features", providers.environmentVariable("SKIPSTONE_FEATURES").orElse("signatures"))
     inputs.property("ndk", providers.environmentVariable("ANDROID_NDK_HOME").orElse(""))

@@ -1,5 +1,5 @@
-//! How the library is linked: for pages of 16 KB, which Android 15 and later ask for, and under its own name. For
-//! Android also small: relocations are packed, and functions that are alike are there once.
+//! Link options: 16 KB pages, which Android 15 and later require, and the library's own soname. On Android also packed
+//! relocations and merging of identical functions, to keep the library small.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,4 +1,4 @@
-//! ONNX files of one node, whose operator, operands and attributes the bytes decide.
+//! ONNX files with one node, whose operator, operands and attributes come from the bytes.
 #![no_main]
 
 use skipstone_tests::attack;

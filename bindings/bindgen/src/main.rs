@@ -1,4 +1,4 @@
-//! Writes the Kotlin or Swift side of the facade from a built library:
+//! Generates the Kotlin or Swift bindings of the facade from a built library:
 //!
 //!     skipstone-bindgen generate --language kotlin --no-format --out-dir DIR LIBRARY
 

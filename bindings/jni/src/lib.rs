@@ -1,12 +1,11 @@
 //! `libskipstone.so`: everything that the Android library loads.
 //!
-//! Opening, closing and figures go through the facade's generated bindings, which the library
-//! exports as they are. The two calls that an app makes for every frame go this way instead:
-//! direct buffers in, one direct buffer out, a tenth of a microsecond where the generated ones
-//! take ten.
+//! Opening, closing and statistics go through the facade's generated bindings, which this library re-exports. The two
+//! calls that an app makes for every frame are written by hand instead: direct buffers in, one direct buffer out. They
+//! cost a tenth of a microsecond; the generated calls cost ten.
 //!
-//! An object is named by its handle, which finds nothing once the object is closed, so no order
-//! of calls on the other side can touch memory that is gone.
+//! Objects are named by handles. A handle finds nothing once its object is closed, so no order of calls from Kotlin can
+//! touch freed memory.
 
 mod machine;
 mod wire;
@@ -19,7 +18,8 @@ use crate::wire::{Area, Call, LEAST_BYTES};
 
 skipstone_ffi::uniffi_reexport_scaffolding!();
 
-/// `Native.classify`: the classes that a frame shows, as the call buffer describes it and where it is told them.
+/// `Native.classify`: the top classes of a frame. The frame is described in the call buffer, which also receives the
+/// result.
 #[unsafe(no_mangle)]
 pub extern "system" fn Java_dev_skipstone_internal_Native_classify(
     machine: Machine,
@@ -63,22 +63,23 @@ pub extern "system" fn Java_dev_skipstone_internal_Native_run(
     })
 }
 
-/// The call buffer, or a pending `IllegalArgumentException`: there is nowhere else to write the error to.
+/// The call buffer. If there is none, an `IllegalArgumentException` is made pending, since there is nowhere to write an
+/// error to.
 fn call_buffer<'a>(machine: &'a Machine, buffer: &'a Reference) -> Option<Call<'a>> {
     let Some(area) = machine.area(buffer).filter(|area| area.length >= LEAST_BYTES as u64) else {
         machine.throw(c"java/lang/IllegalArgumentException", "no call buffer");
         return None;
     };
-    // SAFETY: the machine's word that these bytes belong to a direct buffer, which the caller's reference keeps; they
-    // are used until the call returns, and by this thread alone, since each has its own.
+    // SAFETY: the JVM states that these bytes are a direct buffer's, which the caller's reference keeps alive; they are
+    // used until the call returns, and by this thread alone, since each thread has its own call buffer.
     let bytes = unsafe { std::slice::from_raw_parts_mut(area.address as *mut u8, area.length as usize) };
     Some(Call(bytes))
 }
 
-/// Where a direct buffer lies.
+/// The address and length of a direct buffer.
 ///
 /// # Errors
-/// `Input` for a buffer on Java's heap, or none.
+/// `Input` for a null buffer or one on the Java heap.
 fn direct(area: Option<Area>) -> Result<Area> {
     area.ok_or_else(|| SkipstoneError::Input {
         code: "input.buffer".into(),
@@ -86,7 +87,7 @@ fn direct(area: Option<Area>) -> Result<Area> {
     })
 }
 
-/// Where the buffers of an array lie.
+/// The addresses and lengths of an array of direct buffers.
 ///
 /// # Errors
 /// As for [`direct`].

@@ -1,25 +1,25 @@
-//! The call buffer: what a frame is like on the way in, what it shows on the way out.
+//! The call buffer: it describes a frame on the way in, and holds the predictions on the way out.
 //!
-//! Kotlin keeps one direct buffer a thread, writes numbers into it and reads the answer from the
-//! same bytes, so that a call passes five references and makes no object. Everything is in the
-//! machine's byte order; `CallBuffer.kt` is the other half of this table.
+//! Kotlin keeps one direct buffer per thread, writes the description into it and reads the answer from the same bytes,
+//! so that a call passes five references and allocates no object. Everything is in native byte order; `CallBuffer.kt`
+//! is the other half of this table.
 //!
 //! | in, as 32-bit integers | | out, where the call returns a count | | out, where it returns minus a number | |
 //! |---|---|---|---|---|---|
 //! | 0 | format | 0 | f64, ms to prepare | 0 | i32, bytes of the code |
 //! | 1, 2 | width, height | 8 | f64, ms to run | 4 | i32, bytes of the message |
 //! | 3 | rotation in degrees | 16 | for each class: i32 index, f32 score | 8 | the code and the message, UTF-8 |
-//! | 4 | 1 where mirrored | | | | |
-//! | 5 to 9 | 1 where it is a part of what is stored, x, y, width, height | | | | |
+//! | 4 | 1 if mirrored | | | | |
+//! | 5 to 9 | 1 if only a part of the stored image is used, then its x, y, width, height | | | | |
 //! | 10, 11 | matrix, range | | | | |
-//! | 12 | classes wanted | | | | |
+//! | 12 | top: the most classes to return | | | | |
 //! | 13 to 18 | row and pixel stride of each plane | | | | |
 
 use skipstone_ffi::{
     Classification, FrameAddress, FrameFormat, FrameMatrix, FrameRange, PlaneAddress, Region, Result, SkipstoneError,
 };
 
-/// Bytes that every call buffer has at least: the way in, and an error that can be read.
+/// Minimum size of a call buffer in bytes: room for the input, and for a readable error.
 pub(crate) const LEAST_BYTES: usize = 1024;
 
 const FORMAT: usize = 0;
@@ -33,10 +33,10 @@ const RANGE: usize = 11;
 const TOP: usize = 12;
 const STRIDES: usize = 13;
 
-/// Where the classes begin on the way out.
+/// Offset of the classes in the output.
 const CLASSES: usize = 16;
 
-/// A direct buffer of the other side, by address.
+/// A direct buffer, by address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Area {
     pub address: u64,
@@ -47,10 +47,9 @@ pub(crate) struct Area {
 pub(crate) struct Call<'a>(pub(crate) &'a mut [u8]);
 
 impl Call<'_> {
-    /// The frame that the buffer describes, over these planes, and how many classes are wanted.
+    /// The frame that the buffer describes, over these planes, and the most classes to return.
     ///
-    /// # Errors
-    /// `Frame` for a number that nothing in a frame can be.
+    /// # Errors `Frame` for a value that no frame can have.
     pub(crate) fn frame(&self, planes: &[Area]) -> Result<(FrameAddress, u32)> {
         let format = match self.int(FORMAT) {
             0 => FrameFormat::Yuv420,
@@ -102,10 +101,9 @@ impl Call<'_> {
         Ok((frame, self.size("number of classes", TOP)?))
     }
 
-    /// Writes what a frame shows; the number of classes.
+    /// Writes the predictions; returns the number of classes.
     ///
-    /// # Errors
-    /// `Input` where the buffer is too small for them.
+    /// # Errors `Input` if the buffer is too small for them.
     pub(crate) fn answer(&mut self, shown: &Classification) -> Result<i32> {
         let count = shown.predictions.len();
         let room = self.0.len().saturating_sub(CLASSES) / 8;
@@ -120,7 +118,7 @@ impl Call<'_> {
         Ok(returned)
     }
 
-    /// Writes an error, its message cut to the room there is; minus its number.
+    /// Writes an error, with its message cut to the available room; returns minus the error's number.
     pub(crate) fn refuse(&mut self, error: &SkipstoneError) -> i32 {
         let message = error.to_string();
         let code = error.code().as_bytes();

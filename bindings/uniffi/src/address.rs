@@ -1,9 +1,8 @@
-//! Memory that the other side lends for the length of a call, by address: the only unsafe code
-//! of the facade.
+//! Memory that foreign code (Kotlin or Swift) lends for one call, by address: the only unsafe code of the facade.
 //!
-//! What can be checked is: null, a length past what memory can hold, a range that wraps round.
-//! That the bytes are there, and stay there until the call returns, is the caller's word; the
-//! Kotlin and Swift layers give it by holding the buffer that the address was taken from.
+//! Null pointers, lengths that exceed memory and ranges that wrap around are refused. That the bytes exist, and stay in
+//! place until the call returns, is up to the caller; the Kotlin and Swift layers ensure it by holding the buffer that
+//! the address was taken from.
 
 use crate::error::{Result, SkipstoneError};
 
@@ -24,25 +23,25 @@ pub(crate) unsafe fn borrow<'a>(address: u64, length: u64) -> Result<&'a [u8]> {
 /// Writes `bytes` to the `length` bytes at `address`.
 ///
 /// # Errors
-/// `input.address`; `input.size` where `length` is not the length of `bytes`.
+/// `input.address`; `input.size` if `length` is not the length of `bytes`.
 ///
 /// # Safety
-/// The bytes must be writable, and not used by anybody else, until the call returns.
+/// The bytes must be writable, and not used by anything else, until the call returns.
 pub(crate) unsafe fn write(address: u64, length: u64, bytes: &[u8]) -> Result<()> {
     let (address, length) = check(address, length)?;
     if length != bytes.len() {
         return Err(SkipstoneError::input(
             "input.size",
-            format!("an output of {} bytes was given room for {length}", bytes.len()),
+            format!("an output of {} bytes was given a buffer of {length}", bytes.len()),
         ));
     }
-    // SAFETY: not null and in range, as just checked; writable, and no part of `bytes`, which belongs to the
-    // session, as the caller promises.
+    // SAFETY: not null and in range, as just checked; writable, as the caller promises, and not a part of `bytes`,
+    // which belong to the session.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, length) };
     Ok(())
 }
 
-/// The same as machine words, if such a range can be.
+/// The address and length as `usize`, if such a range can exist.
 ///
 /// # Errors
 /// `input.address`.
@@ -81,7 +80,7 @@ mod tests {
     fn bytes_go_where_there_is_room_for_all_of_them() {
         let mut room = [0u8; 4];
         let address = room.as_mut_ptr() as u64;
-        // SAFETY: `room` is writable and nobody else has it.
+        // SAFETY: `room` is writable and used by nothing else.
         unsafe {
             assert_eq!(write(address, 4, &[1, 2, 3]).unwrap_err().code(), "input.size");
             write(address, 4, &[1, 2, 3, 4]).unwrap();

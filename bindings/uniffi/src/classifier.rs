@@ -15,7 +15,7 @@ use crate::registry::Registry;
 
 static CLASSIFIERS: Registry<Classifier> = Registry::new("classifier");
 
-/// Names what frames show. Any thread may call at any time; runs of one classifier wait for each other.
+/// Classifies frames. Any thread may call at any time; runs of one classifier wait for each other.
 #[derive(uniffi::Object)]
 pub struct Classifier {
     pub(crate) live: Live<Running>,
@@ -24,14 +24,14 @@ pub struct Classifier {
     handle: u64,
 }
 
-/// What makes scores of a model's output.
+/// How a model's output becomes scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
 pub enum Activation {
-    /// One class of all: the scores sum to 1.
+    /// The classes exclude each other: the scores sum to 1.
     Softmax,
-    /// Each class on its own.
+    /// Each class is scored on its own.
     Sigmoid,
-    /// The output as it is.
+    /// The output unchanged.
     None,
 }
 
@@ -45,44 +45,44 @@ impl From<Activation> for classify::Activation {
     }
 }
 
-/// What a classifier is to do otherwise than its model says.
+/// What a classifier should do differently from what its model says.
 #[derive(Clone, Debug, Default, PartialEq, uniffi::Record)]
 pub struct ClassifierOptions {
-    /// What makes scores of the output; where absent, as the model's metadata or its last operator tells.
+    /// How the output becomes scores; if absent, as the model's metadata or its last operator says.
     pub activation: Option<Activation>,
-    /// The least score of a class that is named.
+    /// The lowest score that is reported.
     pub threshold: Option<f32>,
-    /// The only classes that may be named, by label or as `class 7`; all where empty.
+    /// The only classes that may be reported, by label or as `class 7`; all if empty.
     pub allow: Vec<String>,
-    /// Classes that are not named; not together with `allow`.
+    /// Classes that are never reported; not together with `allow`.
     pub deny: Vec<String>,
-    /// Language of the names for people, such as `de` or `pt-BR`.
+    /// Language of the display names, such as `de` or `pt-BR`.
     pub locale: Option<String>,
-    /// The text of a file of labels, one a line, instead of the model's.
+    /// The text of a labels file, one per line, instead of the model's labels.
     pub labels: Option<String>,
 }
 
-/// How a classifier makes its input and its scores, and who says so.
+/// How a classifier makes its input and its scores, and where that was specified.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct ClassifierInfo {
-    /// Names of the classes, in the order of the output; empty where nothing names them.
+    /// Names of the classes, in the order of the output; empty if the model has none.
     pub labels: Vec<String>,
-    /// The same in the language that was asked for.
+    /// The same in the requested language.
     pub display_names: Vec<String>,
     /// What the scores are, such as `softmax inside the model, by the model's last operator, prob`.
     pub scores: String,
-    /// What images are normalized by.
+    /// How images are normalized.
     pub normalization: Normalization,
 }
 
-/// What is subtracted from each channel of an image, for values between 0 and 1, and what it is then divided by.
+/// The values subtracted from each channel of an image (scaled to 0..1), and those it is then divided by.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct Normalization {
     /// Mean of the channels.
     pub mean: Vec<f32>,
     /// Standard deviation of the channels.
     pub std: Vec<f32>,
-    /// Who says so, such as `by the model's metadata`.
+    /// Where this was specified, such as `by the model's metadata`.
     pub origin: String,
 }
 
@@ -92,7 +92,7 @@ impl From<&classify::Normalization> for Normalization {
     }
 }
 
-/// A class that a frame may show.
+/// A class that a frame may show, with its score.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct Prediction {
     /// Index of the class in the model's output.
@@ -103,7 +103,7 @@ pub struct Prediction {
     pub score: f32,
 }
 
-/// What a frame shows, and what it took to see it.
+/// The classes of a frame, and the time it took.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct Classification {
     /// The best classes, best first.
@@ -116,7 +116,7 @@ pub struct Classification {
 
 pub(crate) struct Running {
     classifier: classify::Classifier,
-    /// The model's input, written by every frame anew.
+    /// The model's input, overwritten for every frame.
     prepared: Vec<f32>,
 }
 
@@ -129,10 +129,10 @@ impl Owner for Running {
 }
 
 impl Classifier {
-    /// The classifier of a handle.
+    /// The classifier with a handle.
     ///
     /// # Errors
-    /// `Closed` where there is none, or none any more.
+    /// `Closed` if there is none, or if it was closed.
     pub fn find(handle: u64) -> Result<Arc<Self>> {
         CLASSIFIERS.get(handle)
     }
@@ -144,10 +144,10 @@ impl Classifier {
 
 #[uniffi::export]
 impl Classifier {
-    /// A classifier of `model`, which must have one image input and give its class scores as its first output.
+    /// A classifier of `model`, which must have one image input and class scores as its first output.
     ///
     /// # Errors
-    /// `Model` where it does not.
+    /// `Model` if it does not.
     #[uniffi::constructor]
     pub fn new(model: Arc<Model>) -> Result<Arc<Self>> {
         Self::with(model, ClassifierOptions::default())
@@ -156,7 +156,7 @@ impl Classifier {
     /// The same with options.
     ///
     /// # Errors
-    /// `Model`, `Input` for a class that there is not.
+    /// `Model`; `Input` for a class that does not exist.
     #[uniffi::constructor]
     pub fn with(model: Arc<Model>, options: ClassifierOptions) -> Result<Arc<Self>> {
         guarded(|| {
@@ -184,26 +184,25 @@ impl Classifier {
         })
     }
 
-    /// How it makes its input and its scores.
+    /// How this classifier makes its input and its scores.
     pub fn info(&self) -> ClassifierInfo {
         self.info.clone()
     }
 
-    /// The number that stands for this classifier where objects cannot go.
+    /// The number that stands for this classifier where objects cannot be passed.
     pub fn handle(&self) -> u64 {
         self.handle
     }
 
-    /// The `top` best classes of a frame, best first. The frame's bytes must stay as they are until this
-    /// returns.
+    /// The `top` best classes of a frame, best first. The frame's bytes must not change until this returns.
     ///
     /// # Errors
-    /// `Frame` or `Input` for a frame that contradicts itself, `Cancelled`, `Deadline`, `Closed`.
+    /// `Frame` or `Input` for an inconsistent frame, `Cancelled`, `Deadline`, `Closed`.
     pub fn classify_frame_at(&self, frame: FrameAddress, top: u32) -> Result<Classification> {
         self.live.run(|running| {
             self.model.check_source()?;
-            // SAFETY: the planes stay as they are until this returns, as the caller promises; the frame does not
-            // outlive the closure.
+            // SAFETY: the caller promises that the planes do not change until this returns; the frame does not outlive
+            // the closure.
             let frame = unsafe { frame.borrow() }?;
             let began = Instant::now();
             running.classifier.prepare_frame(&frame, &mut running.prepared)?;
@@ -224,15 +223,15 @@ impl Classifier {
         })
     }
 
-    /// Stops the run that is going on, which then answers `Cancelled`; nothing where none is.
+    /// Stops the current run, which then returns `Cancelled`; does nothing if there is none.
     pub fn cancel(&self) {
         self.live.cancel();
     }
 
-    /// Lets every later run take at most this long; without a limit where absent.
+    /// Limits the time of every later run; `None` removes the limit.
     ///
     /// # Errors
-    /// `Input` for a limit that is no length of time, `Closed`.
+    /// `Input` for a limit that is not a duration, `Closed`.
     pub fn set_deadline_ms(&self, ms: Option<f64>) -> Result<()> {
         self.live.set_deadline_ms(ms)
     }
@@ -247,7 +246,7 @@ impl Classifier {
         self.model.memory()
     }
 
-    /// Starts, or restarts, adding up the time of every step.
+    /// Starts or restarts the profile, which adds up the time of every step.
     ///
     /// # Errors
     /// `Closed`.
@@ -255,7 +254,7 @@ impl Classifier {
         self.live.start_profile()
     }
 
-    /// The time of every step since the profile was started, in order; empty where it was not.
+    /// The time of every step since the profile was started, in order; empty if it was not started.
     ///
     /// # Errors
     /// `Closed`.
@@ -263,7 +262,7 @@ impl Classifier {
         self.live.profile(&self.model)
     }
 
-    /// Stops the run that is going on and gives the memory back. Later calls answer `Closed`.
+    /// Stops the current run and frees the memory. Later calls return `Closed`.
     pub fn close(&self) {
         CLASSIFIERS.remove(self.handle);
         self.live.close();

@@ -1,4 +1,4 @@
-//! How a model is to be run, as an app says it.
+//! An app's choices for running a model.
 
 use std::collections::HashMap;
 
@@ -21,15 +21,16 @@ pub enum Power {
 /// Choices for opening a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
 pub struct Config {
-    /// Threads of a run, the caller's included; 0 takes as many as the power mode has cores.
+    /// Threads per run, including the caller's; 0 means as many as the power mode has cores.
     pub threads: u32,
-    /// Which cores.
+    /// Which cores to use.
     pub power: Power,
-    /// The 32 bytes of an Ed25519 key: a package without its signature is refused.
+    /// An Ed25519 public key of 32 bytes: a package that is not signed with it is refused.
     pub public_key: Option<Vec<u8>>,
-    /// Whether a package's file is read into memory instead of mapped: nothing that becomes of the file matters then.
+    /// Whether to read a package's file into memory instead of mapping it, so that later changes of the file do not
+    /// matter.
     pub copy: bool,
-    /// Shapes of an ONNX file's dynamic inputs, by name; a package has none.
+    /// Shapes of an ONNX file's dynamic inputs, by name; packages have none.
     pub shapes: HashMap<String, Vec<u64>>,
 }
 
@@ -45,7 +46,7 @@ impl Config {
             Power::Balanced => PowerMode::Balanced,
             Power::Efficient => PowerMode::Efficient,
         };
-        // More threads than cores only wait for each other.
+        // More threads than cores would only wait for each other.
         let options = Options { shapes: self.shapes(), ..Options::default() };
         let options = options.threads(threads.min(cores)).power(power);
         match &self.public_key {

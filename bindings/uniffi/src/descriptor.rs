@@ -1,13 +1,13 @@
-//! File descriptors that the other side lends.
+//! File descriptors that foreign code lends.
 
 use std::fs::File;
 
 use crate::error::{Result, SkipstoneError};
 
-/// A file of our own for the open file behind `fd`.
+/// An owned duplicate of the open file behind `fd`.
 ///
 /// # Errors
-/// `Io` where `fd` is not open.
+/// `Io` if `fd` is not open.
 #[cfg(unix)]
 pub(crate) fn duplicate(fd: i32) -> Result<File> {
     use std::os::fd::BorrowedFd;
@@ -16,13 +16,13 @@ pub(crate) fn duplicate(fd: i32) -> Result<File> {
     if fd < 0 {
         return Err(refused("not a descriptor".into()));
     }
-    // SAFETY: not -1, as just checked. Only the duplicate is used beyond this line, and the system refuses to make
-    // one of a number that is no open descriptor.
+    // SAFETY: not -1, as just checked. Only the duplicate is used after this line, and the system refuses to duplicate
+    // a number that is not an open descriptor.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     borrowed.try_clone_to_owned().map(File::from).map_err(|error| refused(error.to_string()))
 }
 
-/// There are no descriptors here.
+/// This system has no descriptors.
 #[cfg(not(unix))]
 pub(crate) fn duplicate(_: i32) -> Result<File> {
     Err(SkipstoneError::Unsupported { code: "descriptor".into(), message: "this system has no descriptors".into() })

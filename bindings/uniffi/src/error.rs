@@ -1,25 +1,25 @@
-//! The one error of the facade: what kind, a stable code, and prose for a log.
+//! The facade's only error type: the kind, a stable code, and a message for logs.
 
 use skipstone::{Error, Fault};
 
-/// Why a call gave no result.
+/// Why a call failed.
 ///
-/// The variant says what an app can do about it; `code` is stable and as on the command line's
-/// `error[code]: ...`; `message` is for people.
+/// The variant says what an app can do about it; `code` is stable and the same as the command line's `error[code]:
+/// ...`; `message` is for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, uniffi::Error)]
 pub enum SkipstoneError {
-    /// The package file is damaged, cut short, signed by somebody else, or made for another machine.
+    /// The package file is damaged, truncated, signed with another key, or made for another machine.
     #[error("{message}")]
     Package {
-        /// Stable code below `package.`.
+        /// Stable code, beginning with `package.`.
         code: String,
         /// What is wrong.
         message: String,
     },
-    /// The package is whole, but the model in it cannot be used like this.
+    /// The package is intact, but its model cannot be used this way.
     #[error("{message}")]
     Model {
-        /// Stable code below `model.` or `shape.`.
+        /// Stable code, beginning with `model.` or `shape.`.
         code: String,
         /// What is wrong, and at which node.
         message: String,
@@ -27,7 +27,7 @@ pub enum SkipstoneError {
     /// An argument, or a tensor given to a session, does not fit.
     #[error("{message}")]
     Input {
-        /// Stable code below `input.` or `setting.`.
+        /// Stable code, beginning with `input.` or `setting.`.
         code: String,
         /// Which one, and what would fit.
         message: String,
@@ -37,7 +37,7 @@ pub enum SkipstoneError {
     Frame {
         /// Stable code, `frame`.
         code: String,
-        /// What contradicts.
+        /// What is inconsistent.
         message: String,
     },
     /// The run was cancelled.
@@ -64,7 +64,7 @@ pub enum SkipstoneError {
         /// What was closed.
         message: String,
     },
-    /// This build or this machine does not do what the model or the caller asks for.
+    /// This build or this machine does not support what the model or the caller requested.
     #[error("{message}")]
     Unsupported {
         /// Stable code, such as `model.unsupported` or `isa`.
@@ -72,15 +72,15 @@ pub enum SkipstoneError {
         /// What is not supported.
         message: String,
     },
-    /// The operating system refused to read a file.
+    /// The operating system reported an error for a file.
     #[error("{message}")]
     Io {
         /// Stable code, `io`.
         code: String,
-        /// What it said.
+        /// What the system reported.
         message: String,
     },
-    /// A bug in Skipstone, worth reporting; a panic that was caught is one too.
+    /// A bug in Skipstone, worth reporting; caught panics are reported as this too.
     #[error("{message}")]
     Internal {
         /// Stable code, `internal`.
@@ -123,7 +123,7 @@ impl SkipstoneError {
         }
     }
 
-    /// Number of the variant, from 1, in the order above: what a binding without enums passes on.
+    /// Number of the variant, from 1, in the order above, for bindings without enums.
     #[must_use]
     pub fn number(&self) -> i32 {
         match self {
@@ -163,7 +163,7 @@ impl From<Error> for SkipstoneError {
     }
 }
 
-/// Runs `body`, and makes an error of a panic in it.
+/// Runs `body`; a panic becomes an error.
 pub(crate) fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     // What a panic leaves half done is dropped by the caller, or was never reachable.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or_else(|panic| {

@@ -5,26 +5,26 @@ use skipstone::vision::{self, ColorOrder, Pixels, Plane, Rotation, YuvMatrix, Yu
 use crate::address;
 use crate::error::{Result, SkipstoneError};
 
-/// How the pixels of a frame lie.
+/// Memory layout of a frame's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
 pub enum FrameFormat {
-    /// Three planes, Y, U and V, the last two at half the size: 4:2:0. A pixel stride of 2 makes U and V of one
-    /// interleaved plane, as cameras give it (NV12, NV21).
+    /// Three planes, Y, U and V, the last two at half size (4:2:0). With a pixel stride of 2, U and V are one
+    /// interleaved plane, as cameras deliver it (NV12, NV21).
     Yuv420,
-    /// One plane of four bytes a pixel, red first.
+    /// One plane of four bytes per pixel, red first.
     Rgba,
-    /// One plane of four bytes a pixel, blue first.
+    /// One plane of four bytes per pixel, blue first.
     Bgra,
-    /// One plane of three bytes a pixel, red first.
+    /// One plane of three bytes per pixel, red first.
     Rgb,
-    /// One plane of brightness.
+    /// One grayscale plane.
     Gray,
 }
 
-/// Which standard's colors a YUV frame is in.
+/// The color standard of a YUV frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
 pub enum FrameMatrix {
-    /// ITU-R BT.601: what phone cameras give for analysis.
+    /// ITU-R BT.601: what phone cameras deliver for analysis.
     Bt601,
     /// ITU-R BT.709: high-definition video.
     Bt709,
@@ -32,12 +32,12 @@ pub enum FrameMatrix {
     Bt2020,
 }
 
-/// Which values of a byte a YUV frame uses.
+/// The range of byte values in a YUV frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
 pub enum FrameRange {
     /// All 256.
     Full,
-    /// 16 to 235, and to 240 for color.
+    /// 16 to 235; for chroma, 16 to 240.
     Video,
 }
 
@@ -54,42 +54,42 @@ pub struct Region {
     pub height: u32,
 }
 
-/// A plane of a frame. Its bytes must stay as they are until the call returns.
+/// A plane of a frame. Its bytes must not change until the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct PlaneAddress {
-    /// Where its first byte lies.
+    /// Address of its first byte.
     pub address: u64,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub length: u64,
-    /// Bytes from a row to the next.
+    /// Bytes from one row to the next.
     pub row_stride: u32,
-    /// Bytes from a pixel to the next.
+    /// Bytes from one pixel to the next.
     pub pixel_stride: u32,
 }
 
-/// A camera frame, by address, and how to look at it. The steps are always made in the order of their fields: the part
-/// is cut out of what is stored, turned, mirrored, and cropped.
+/// A camera frame, by address, and how to look at it. The steps are always applied in the order of the fields: the part
+/// is cut out of the stored image, rotated, mirrored, and cropped.
 #[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct FrameAddress {
-    /// How its pixels lie.
+    /// The layout of its pixels.
     pub format: FrameFormat,
     /// Pixels across, as the sensor gives them.
     pub width: u32,
     /// Pixels down.
     pub height: u32,
-    /// Three planes for YUV, else one.
+    /// Three planes for YUV, otherwise one.
     pub planes: Vec<PlaneAddress>,
-    /// What the frame is of the stored picture, in the pixels of that; all of it where absent.
+    /// The part of the stored image to use, in its pixels; all of it if absent.
     pub part: Option<Region>,
-    /// Clockwise turn that brings the part upright: a multiple of 90.
+    /// Clockwise rotation that brings the part upright: a multiple of 90.
     pub rotation_degrees: i32,
     /// Whether left and right are then swapped.
     pub mirrored: bool,
-    /// What to look at, in pixels of the upright, mirrored part; all of it where absent.
+    /// The region to classify, in pixels of the upright, mirrored part; all of it if absent.
     pub crop: Option<Region>,
-    /// The colors of a YUV frame.
+    /// The color standard of a YUV frame.
     pub matrix: FrameMatrix,
-    /// The values of a YUV frame.
+    /// The value range of a YUV frame.
     pub range: FrameRange,
 }
 
@@ -97,18 +97,18 @@ impl FrameAddress {
     /// The frame over the bytes at its addresses.
     ///
     /// # Errors
-    /// `Frame` where sizes, strides or the number of planes contradict each other, `Input` for an impossible address.
+    /// `Frame` if sizes, strides or the number of planes contradict each other, `Input` for an impossible address.
     ///
     /// # Safety
     /// As for [`address::borrow`], for each plane.
     pub(crate) unsafe fn borrow<'a>(&self) -> Result<vision::Frame<'a>> {
         let pixels = match (self.format, self.planes.as_slice()) {
             (FrameFormat::Yuv420, [y, u, v]) => Pixels::Yuv {
-                // SAFETY: passed on.
+                // SAFETY: the caller's promise is passed on.
                 y: unsafe { plane(y) }?,
-                // SAFETY: passed on.
+                // SAFETY: the caller's promise is passed on.
                 u: unsafe { plane(u) }?,
-                // SAFETY: passed on.
+                // SAFETY: the caller's promise is passed on.
                 v: unsafe { plane(v) }?,
                 matrix: match self.matrix {
                     FrameMatrix::Bt601 => YuvMatrix::Bt601,
@@ -120,16 +120,16 @@ impl FrameAddress {
                     FrameRange::Video => YuvRange::Video,
                 },
             },
-            // SAFETY: passed on.
+            // SAFETY: the caller's promise is passed on.
             (FrameFormat::Rgba, [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order: ColorOrder::Rgba },
-            // SAFETY: passed on.
+            // SAFETY: the caller's promise is passed on.
             (FrameFormat::Bgra, [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order: ColorOrder::Bgra },
-            // SAFETY: passed on.
+            // SAFETY: the caller's promise is passed on.
             (FrameFormat::Rgb, [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order: ColorOrder::Rgb },
-            // SAFETY: passed on.
+            // SAFETY: the caller's promise is passed on.
             (FrameFormat::Gray, [only]) => Pixels::Color { plane: unsafe { plane(only) }?, order: ColorOrder::Gray },
             (_, planes) => {
-                let message = format!("{} planes are not as many as a frame of this format has", planes.len());
+                let message = format!("a frame of this format does not have {} planes", planes.len());
                 return Err(SkipstoneError::Frame { code: "frame".into(), message });
             }
         };
@@ -139,7 +139,7 @@ impl FrameAddress {
     }
 }
 
-/// The frame inside `region`, in pixels of the frame as it is now.
+/// The frame inside `region`, in pixels of the frame after the steps so far.
 fn cut(frame: vision::Frame<'_>, region: Option<Region>) -> Result<vision::Frame<'_>> {
     let Some(Region { x, y, width, height }) = region else { return Ok(frame) };
     Ok(frame.cropped(vision::Region { x: size(x), y: size(y), width: size(width), height: size(height) })?)
@@ -150,7 +150,7 @@ fn cut(frame: vision::Frame<'_>, region: Option<Region>) -> Result<vision::Frame
 /// # Safety
 /// As for [`address::borrow`].
 unsafe fn plane<'a>(plane: &PlaneAddress) -> Result<Plane<'a>> {
-    // SAFETY: passed on.
+    // SAFETY: the caller's promise is passed on.
     let bytes = unsafe { address::borrow(plane.address, plane.length) }?;
     Ok(Plane { bytes, row_stride: size(plane.row_stride), pixel_stride: size(plane.pixel_stride) })
 }

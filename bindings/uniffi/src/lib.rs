@@ -1,10 +1,10 @@
 //! Skipstone for other languages: one Rust facade that uniffi turns into Kotlin and Swift.
 //!
-//! The facade is thin: records instead of builders, one error with stable codes, objects that
-//! any thread may call and that may be closed at any time. Nothing that crosses is a list of
-//! numbers: frames and tensors go by address. A panic ends as [`SkipstoneError::Internal`].
+//! The facade is thin: records instead of builders, one error type with stable codes, objects that any thread may call
+//! and close at any time. Tensors never cross as lists: frames and tensors are passed by address. A panic becomes
+//! [`SkipstoneError::Internal`].
 //!
-//! Apps do not see these names: `android` and `ios` hold the libraries that are written for them.
+//! Apps do not see these names: `android` and `ios` contain the libraries written for them.
 
 mod address;
 mod classifier;
@@ -41,12 +41,12 @@ pub fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
 }
 
-/// Sets what the model of a classifier or session leaves to its user, after the run that is going on: such as the
-/// threshold of an early exit. Values are elements, row by row: 0 and 1 for bools. Without a name, the state that was
-/// carried from run to run is forgotten.
+/// Sets a variable that the model of a classifier or session leaves to its user, such as the threshold of an early
+/// exit. Waits for the current run. Values are elements in row-major order; bools are 0 and 1. Without a name, resets
+/// the state carried from run to run.
 ///
 /// # Errors
-/// `Input` for a name that no setting has, with those there are, and for values that it does not hold; `Closed`.
+/// `Input` for a name that is not a setting (the message lists the settings), and for values that do not fit; `Closed`.
 #[uniffi::export]
 pub fn set_variable(handle: u64, name: Option<String>, values: Vec<f64>) -> Result<()> {
     match Classifier::find(handle) {
@@ -55,7 +55,7 @@ pub fn set_variable(handle: u64, name: Option<String>, values: Vec<f64>) -> Resu
     }
 }
 
-/// Classifiers and sessions that are open now: what grows here is not being closed.
+/// The number of classifiers and sessions that are open. If it grows, they are not being closed.
 #[uniffi::export]
 pub fn open_objects() -> u64 {
     (Classifier::count() + Session::count()) as u64

@@ -1,7 +1,7 @@
-//! What runs, one call at a time, until it is closed.
+//! A session behind a lock: it runs one call at a time, until it is closed.
 //!
-//! Any thread may call at any time. Runs of one object wait for each other; `cancel` and `close`
-//! do not wait to be heard: the call that is going on, be it preparing a frame or running, stops before the next step.
+//! Any thread may call at any time. Runs of one object wait for each other; `cancel` and `close` do not wait: the
+//! current call, whether it is preparing a frame or running, stops before the next step.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,19 +14,19 @@ use crate::error::{Result, SkipstoneError, guarded};
 use crate::measure::{Latency, StepTime};
 use crate::model::Model;
 
-/// Runs whose latency is remembered.
+/// Number of runs whose latency is kept.
 const WINDOW: usize = 1024;
 
 /// What owns a session.
 pub(crate) trait Owner {
-    /// What errors call it.
+    /// Its name in errors.
     const WHAT: &'static str;
 
-    /// Its session.
+    /// The session.
     fn session(&mut self) -> &mut Session;
 }
 
-/// An owner of a session behind a lock, with the figures of its runs.
+/// An owner of a session behind a lock, with statistics of its runs.
 pub(crate) struct Live<T> {
     state: Mutex<Option<State<T>>>,
     latencies: Mutex<Latencies>,
@@ -40,7 +40,7 @@ struct State<T> {
     profiled: usize,
 }
 
-/// The latest runs, and the number of all.
+/// The latest runs, and the count of all runs.
 #[derive(Default)]
 struct Latencies {
     latest: VecDeque<Duration>,
@@ -58,7 +58,7 @@ impl<T: Owner> Live<T> {
         }
     }
 
-    /// Runs the model once, and takes its time.
+    /// Runs the model once and records the time.
     pub(crate) fn run<R>(&self, body: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
         self.with(|state| {
             let began = Instant::now();
@@ -74,7 +74,7 @@ impl<T: Owner> Live<T> {
         })
     }
 
-    /// Lets every later run take at most this long.
+    /// Limits the time of every later run.
     pub(crate) fn set_deadline_ms(&self, ms: Option<f64>) -> Result<()> {
         let seconds = ms.map(|ms| Duration::try_from_secs_f64(ms / 1e3)).transpose();
         let deadline = seconds.map_err(|e| SkipstoneError::input("input.deadline", format!("a deadline {e}")))?;
@@ -84,7 +84,7 @@ impl<T: Owner> Live<T> {
         })
     }
 
-    /// Sets a variable of the model between two runs; without a name, forgets the state that was carried.
+    /// Sets a variable of the model between two runs; without a name, resets the state carried between runs.
     pub(crate) fn set(&self, name: Option<&str>, values: Vec<f64>) -> Result<()> {
         self.with(|state| {
             let session = state.owner.session();
@@ -96,7 +96,7 @@ impl<T: Owner> Live<T> {
         })
     }
 
-    /// Starts, or restarts, adding up the time of every step.
+    /// Starts or restarts the profile, which adds up the time of every step.
     pub(crate) fn start_profile(&self) -> Result<()> {
         self.with(|state| {
             state.owner.session().start_profile();
@@ -105,7 +105,7 @@ impl<T: Owner> Live<T> {
         })
     }
 
-    /// The time of every step since the profile was started, in order; empty where it was not.
+    /// The time of every step since the profile was started, in order; empty if it was not started.
     pub(crate) fn profile(&self, model: &Model) -> Result<Vec<StepTime>> {
         self.with(|state| {
             let profiled = state.profiled;
@@ -124,12 +124,12 @@ impl<T: Owner> Live<T> {
         Latency::of(runs, latencies.latest.make_contiguous())
     }
 
-    /// Stops the call that is going on, if one is.
+    /// Stops the current call, if there is one.
     pub(crate) fn cancel(&self) {
         self.cancel.cancel();
     }
 
-    /// Stops the run that is going on and gives the memory back; every later call finds it closed.
+    /// Stops the current run and frees the memory; every later call returns `Closed`.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.cancel.cancel();
@@ -138,7 +138,7 @@ impl<T: Owner> Live<T> {
 
     fn with<R>(&self, body: impl FnOnce(&mut State<T>) -> Result<R>) -> Result<R> {
         let mut state = lock(&self.state);
-        // What was cancelled is over. Before the look at `closed`, so that a `close` behind it is heard.
+        // The cancelled run is over. Reset before checking `closed`, so that a `close` after this line is noticed.
         self.cancel.reset();
         let closed = || SkipstoneError::closed(T::WHAT);
         if self.closed.load(Ordering::SeqCst) {
@@ -152,14 +152,14 @@ impl<T: Owner> Live<T> {
             result
         });
         if !whole {
-            // A panic left it half done: nobody runs it again.
+            // A panic left it half done: it is never run again.
             *state = None;
         }
         result
     }
 }
 
-/// A lock is no reason to fail: what a panic may have left half done is dropped where it is caught.
+/// Ignores poisoning: what a panic may have left half done is dropped where the panic is caught.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

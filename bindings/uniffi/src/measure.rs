@@ -1,4 +1,4 @@
-//! Figures of a model's runs: latency, memory, and where the time goes.
+//! Statistics of a model's runs: latency, memory, and time per step.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use skipstone::measure;
 
 use crate::model::Model;
 
-/// Latency of the latest runs (at most 1024 of them), in milliseconds; zero where none was made.
+/// Latency of the latest runs (at most 1024), in milliseconds; zero if there were none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, uniffi::Record)]
 pub struct Latency {
-    /// Runs that succeeded, all of them.
+    /// The count of all runs that succeeded.
     pub runs: u64,
     /// The fastest.
     pub min: f64,
     /// The median.
     pub p50: f64,
-    /// Nine in ten are at most this slow.
+    /// The 90th percentile.
     pub p90: f64,
-    /// 99 in 100 are at most this slow.
+    /// The 99th percentile.
     pub p99: f64,
     /// The slowest.
     pub max: f64,
@@ -39,18 +39,18 @@ impl Latency {
     }
 }
 
-/// Memory of a model and one session, and of the process that they are in.
+/// Memory of a model and one session, and of their process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct Memory {
     /// Weights as the file stores them.
     pub weights_bytes: u64,
-    /// Weights in the kernels' own form.
+    /// Weights packed for the kernels.
     pub packed_bytes: u64,
-    /// Every tensor between the inputs and the outputs.
+    /// All tensors between the inputs and the outputs.
     pub arena_bytes: u64,
-    /// What the process has resident; unknown on some systems.
+    /// Resident memory of the process; absent on some systems.
     pub resident_bytes: Option<u64>,
-    /// The most that it ever had resident; unknown on some systems.
+    /// Peak resident memory of the process; absent on some systems.
     pub peak_resident_bytes: Option<u64>,
 }
 
@@ -67,7 +67,7 @@ impl Memory {
     }
 }
 
-/// What one step of a model takes.
+/// The time of one step of a model.
 #[derive(Clone, Debug, PartialEq, uniffi::Record)]
 pub struct StepTime {
     /// Name of the step.
@@ -76,9 +76,9 @@ pub struct StepTime {
     pub op: String,
     /// Its kernel.
     pub kernel: String,
-    /// Milliseconds of one run.
+    /// Milliseconds per run.
     pub ms: f64,
-    /// Part of all steps' time, 0 to 1.
+    /// Fraction of the time of all steps, 0 to 1.
     pub share: f64,
 }
 

@@ -21,41 +21,41 @@ use crate::source::{Aside, Source, refused};
 pub struct Model {
     runtime: skipstone::Model,
     name: String,
-    /// What its weights are mapped from.
+    /// The file that its weights are mapped from.
     source: Option<Source>,
 }
 
-/// What a model says of itself.
+/// What a model says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct ModelInfo {
-    /// The name of its file without folder and extension; `model` where it came from no file of its own.
+    /// The name of its file without folder and extension; `model` if it did not come from a file.
     pub name: String,
-    /// Number of weights.
+    /// Number of parameters.
     pub parameters: u64,
     /// Bytes of the weights as the file stores them.
     pub weights_bytes: u64,
-    /// Bytes that a classifier or session of it takes.
+    /// Bytes that each classifier or session takes.
     pub arena_bytes: u64,
     /// The instruction set that it runs on.
     pub isa: String,
-    /// Threads of a run.
+    /// Threads per run.
     pub threads: u32,
-    /// What it takes, in order.
+    /// Inputs, in order.
     pub inputs: Vec<TensorInfo>,
-    /// What it gives, in order.
+    /// Outputs, in order.
     pub outputs: Vec<TensorInfo>,
-    /// Names of its classes, in the order of the first output; empty where nothing names them.
+    /// Names of the classes, in the order of the first output; empty if the model has none.
     pub labels: Vec<String>,
-    /// Everything that was written into the file beside the graph.
+    /// All metadata stored in the file beside the graph.
     pub metadata: HashMap<String, String>,
 }
 
-/// A tensor at a model's edge.
+/// An input or output of a model.
 #[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct TensorInfo {
     /// Its name.
     pub name: String,
-    /// Element type, such as `f32`; elements lie in the machine's byte order.
+    /// Element type, such as `f32`; elements are in native byte order.
     pub element: String,
     /// Dimensions, outermost first.
     pub shape: Vec<u64>,
@@ -72,13 +72,13 @@ impl TensorInfo {
 }
 
 impl Model {
-    /// The facade of a model that a Rust program made.
+    /// The facade of a model made in Rust.
     #[must_use]
     pub fn from_runtime(runtime: skipstone::Model, name: impl Into<String>) -> Arc<Self> {
         Arc::new(Self { runtime, name: name.into(), source: None })
     }
 
-    /// The package that is `length` bytes from `offset` of a file: mapped, or read.
+    /// The package that is `length` bytes at `offset` of a file: mapped, or read.
     fn of_part(source: Source, offset: u64, length: u64, name: &str, config: &Config) -> Result<Arc<Self>> {
         let options = config.options()?;
         if config.copy {
@@ -89,14 +89,14 @@ impl Model {
         Ok(Arc::new(Self { runtime, name: name.to_owned(), source: Some(source) }))
     }
 
-    /// The package file at `path`, under the name of `named`.
+    /// The package file at `path`, with the name of `named`.
     fn of_file(path: &Path, named: &Path, config: &Config) -> Result<Arc<Self>> {
         let name = named.file_stem().map_or("model".into(), |stem| stem.to_string_lossy());
         let file = File::open(path).map_err(|error| refused(&path.display(), &error))?;
         let source = Source::new(file)?;
         let length = source.length();
         match Self::of_part(source, 0, length, &name, config) {
-            // By its path: an ONNX file may have tensors in files beside it.
+            // By its path, because an ONNX file may keep tensors in files beside it.
             Err(error) if may_be_onnx(&error) => {
                 Ok(Self::from_runtime(skipstone::Model::open(path, &config.options()?)?, name))
             }
@@ -104,7 +104,7 @@ impl Model {
         }
     }
 
-    /// Writes `bytes` aside, checks them, and puts them in `target`'s place.
+    /// Writes `bytes` to a temporary file, checks them, and moves the file to `target`.
     fn install_from(bytes: &mut dyn Read, target: &Path, config: &Config) -> Result<Arc<Self>> {
         let aside = Aside::write(target, bytes)?;
         let model = Self::of_file(aside.path(), target, config)?;
@@ -112,7 +112,7 @@ impl Model {
         Ok(model)
     }
 
-    /// Refuses to run from a file that is no longer what was checked.
+    /// Refuses to run if the file has changed since it was checked.
     pub(crate) fn check_source(&self) -> Result<()> {
         self.source.as_ref().map_or(Ok(()), Source::check)
     }
@@ -126,12 +126,12 @@ impl Model {
     }
 }
 
-/// Whether the front end, where it is built in, is to try a file that is no package.
+/// Whether to try the importer, if it is built in, on a file that is not a package.
 fn may_be_onnx(error: &SkipstoneError) -> bool {
     cfg!(feature = "onnx") && error.code() == "package.magic"
 }
 
-/// The package of an ONNX file for this machine.
+/// An ONNX file converted to a package for this machine.
 #[cfg(feature = "onnx")]
 fn packed(path: &Path, config: &Config) -> Result<Vec<u8>> {
     use skipstone::{Recipe, compile};
@@ -147,22 +147,23 @@ fn packed(_path: &Path, _config: &Config) -> Result<Vec<u8>> {
 
 #[uniffi::export]
 impl Model {
-    /// Opens the package file at `path`, whose weights are mapped, not read. A library with the feature `onnx` opens
-    /// ONNX files too, if `config` has no key: it plans them and packs their weights in memory, each time.
+    /// Opens the package file at `path`; its weights are mapped, not read. A library with the feature `onnx` opens ONNX
+    /// files too, if `config` has no key: it plans them and packs their weights in memory, each time.
     ///
     /// # Errors
-    /// `Io` where it cannot be read, `Package` where it is damaged, not signed by the key of `config`, or made for
-    /// another machine; `Model` and `Unsupported` for an ONNX file, as for `convert`.
+    /// `Io` if it cannot be read, `Package` if it is damaged, not signed with the key of `config`, or made for another
+    /// machine; `Model` and `Unsupported` for an ONNX file, as for `convert`.
     #[uniffi::constructor]
     pub fn open(path: String, config: Config) -> Result<Arc<Self>> {
         guarded(|| Self::of_file(Path::new(&path), Path::new(&path), &config))
     }
 
-    /// Copies the package file `from` to `to`, and opens it there. It is written aside, checked whole and then renamed:
-    /// `to` is the old file or the new one, whole, at any time, and models that have the old one open keep it.
+    /// Copies the package file `from` to `to`, and opens it there. It is written to a temporary file, checked
+    /// completely and then renamed: at any time `to` is either the complete old file or the complete new one, and
+    /// models that have the old one open keep it.
     ///
     /// # Errors
-    /// As for `open`, and `Io` where nothing can be written; `to` is then as it was.
+    /// As for `open`, and `Io` if nothing can be written; `to` is then unchanged.
     #[uniffi::constructor]
     pub fn install(from: String, to: String, config: Config) -> Result<Arc<Self>> {
         guarded(|| {
@@ -171,7 +172,7 @@ impl Model {
         })
     }
 
-    /// The same for a package that lies in memory.
+    /// The same for a package in memory.
     ///
     /// # Errors
     /// As for `install`.
@@ -180,26 +181,27 @@ impl Model {
         guarded(|| Self::install_from(&mut { bytes }, Path::new(&to), &config))
     }
 
-    /// Makes a package of the ONNX file `from`, for this machine, at `to`, and opens it there: planned and packed once,
-    /// and opened like any package from then on. Tensors in files beside `from` go into the package. Put in place as by
-    /// `install`. The package is not signed.
+    /// Converts the ONNX file `from` to a package for this machine at `to`, and opens it there: planned and packed
+    /// once, and then opened like any package. Tensors in files beside `from` go into the package. The file is put in
+    /// place as by `install`. The package is not signed.
     ///
     /// # Errors
-    /// `Model` for a file that is malformed, `Unsupported` for one with operators that this library has no kernels
-    /// for, or that was built without the feature `onnx` (`onnx`); `Input` where `config` has a key, since nobody
-    /// signs what is made here; `Io`. `to` is then as it was.
+    /// `Model` for a malformed file; `Unsupported` for operators without a kernel in this library, or if it was built
+    /// without the feature `onnx` (code `onnx`); `Input` if `config` has a key, since the new package is not signed;
+    /// `Io`. `to` is then unchanged.
     #[uniffi::constructor]
     pub fn convert(from: String, to: String, config: Config) -> Result<Arc<Self>> {
         guarded(|| {
             if config.public_key.is_some() {
-                return Err(SkipstoneError::input("input.key", "what is made of an ONNX file here is not signed"));
+                let message = "a package converted on the device is not signed: convert without a key";
+                return Err(SkipstoneError::input("input.key", message));
             }
             Self::install_from(&mut packed(Path::new(&from), &config)?.as_slice(), Path::new(&to), &config)
         })
     }
 
-    /// Opens the package that is `length` bytes from `offset` of an open file, such as an asset in an app's archive.
-    /// The descriptor is borrowed for the length of the call: the caller closes it.
+    /// Opens the package that is `length` bytes at `offset` of an open file, such as an asset in an app's archive. The
+    /// descriptor is borrowed for this call: the caller closes it.
     ///
     /// # Errors
     /// As for `open`.
@@ -217,7 +219,7 @@ impl Model {
         })
     }
 
-    /// Opens a package that lies in memory, which is copied.
+    /// Opens a package in memory, which is copied.
     ///
     /// # Errors
     /// As for `open`.
@@ -226,8 +228,8 @@ impl Model {
         guarded(|| Ok(Self::from_runtime(skipstone::Model::from_bytes(bytes, &config.options()?)?, "model")))
     }
 
-    /// A classifier of this model. The same as `Classifier::with`, for languages whose objects may be given back while
-    /// they are handed over: only the object that a method is called on is held for the call.
+    /// A classifier of this model. The same as `Classifier::with`, for languages that may free an argument while a call
+    /// uses it: only the object that a method is called on is kept alive during the call.
     ///
     /// # Errors
     /// As for `Classifier::with`.
@@ -235,7 +237,7 @@ impl Model {
         Classifier::with(self, options)
     }
 
-    /// A session of this model, as `classifier` is a classifier of it.
+    /// A session of this model; the same as `Session::new`, see `classifier`.
     ///
     /// # Errors
     /// As for `Session::new`.
@@ -243,7 +245,7 @@ impl Model {
         Session::new(self)
     }
 
-    /// What the model says of itself.
+    /// What the model says about itself.
     pub fn info(&self) -> ModelInfo {
         let info = self.runtime.info();
         let labels = info.metadata.get("skipstone.labels").map(|text| Labels::parse(text)).unwrap_or_default();

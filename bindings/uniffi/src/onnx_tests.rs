@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::*;
 
-/// A network of the repository: one image of 3x32x32, ten classes.
+/// A network from the repository: one image of 3x32x32, ten classes.
 const SIMPLENET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pretrained/simplenet-310k-cifar10.onnx");
 
-/// A folder of its own, removed when it is dropped.
+/// A temporary folder, removed when it is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -34,7 +34,7 @@ impl Drop for Folder {
     }
 }
 
-/// The outputs for an image of a pattern.
+/// The outputs for an image with a fixed pattern.
 fn run(model: Arc<Model>) -> Vec<f32> {
     let image: Vec<f32> = (0..3 * 32 * 32).map(|i| (i % 17) as f32 / 17.0).collect();
     let mut scores = vec![0.0f32; 10];
@@ -58,7 +58,7 @@ fn a_file_opens_however_it_is_given() {
     assert_eq!(run(Model::open(SIMPLENET.into(), copied).unwrap()), expected);
     assert_eq!(run(Model::from_bytes(&bytes, Config::default()).unwrap()), expected);
 
-    // As a part of a file, such as an asset.
+    // As a part of a file, like an asset.
     let folder = Folder::new("parts");
     fs::write(folder.file("archive"), [&[0; 100], bytes.as_slice(), &[0; 100]].concat()).unwrap();
     let archive = fs::File::open(folder.file("archive")).unwrap();
@@ -100,7 +100,7 @@ fn what_cannot_be_converted_leaves_the_target_as_it_was() {
     assert_eq!(fs::read(&to).unwrap(), b"the old one");
 }
 
-/// Who asks for a signature gets no file that cannot have one.
+/// With a key, ONNX files are refused: they cannot be signed.
 #[test]
 fn a_key_refuses_onnx_files() {
     let signed = Config { public_key: Some(vec![7; 32]), ..Config::default() };

@@ -1,7 +1,7 @@
-//! Handles: numbers that stand for objects on the other side of a language's border.
+//! Handles: numbers that stand for objects in foreign code.
 //!
-//! A handle is a key, never an address: one that is stale, or that was never given out, finds
-//! nothing. No handle is given out twice, by any registry, in the life of the process.
+//! A handle is a key, never an address: one that is stale, or was never given out, finds nothing. No registry reuses a
+//! handle within a process.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,17 +9,17 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use crate::error::{Result, SkipstoneError};
 
-/// Gives every object a handle of its own. 0 stays free: it is what an uninitialized field holds.
+/// Source of handles. 0 is never used, because uninitialized fields hold it.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// The live objects of a kind. It does not keep them alive.
+/// The live objects of one kind. It does not keep them alive.
 pub(crate) struct Registry<T> {
     what: &'static str,
     live: RwLock<BTreeMap<u64, Weak<T>>>,
 }
 
 impl<T> Registry<T> {
-    /// A registry of objects that errors call `what`.
+    /// A registry whose objects are called `what` in errors.
     pub(crate) const fn new(what: &'static str) -> Self {
         Self { what, live: RwLock::new(BTreeMap::new()) }
     }
@@ -38,7 +38,7 @@ impl<T> Registry<T> {
         live.get(&handle).and_then(Weak::upgrade).ok_or_else(|| SkipstoneError::closed(self.what))
     }
 
-    /// Forgets `handle`, which may be forgotten already.
+    /// Forgets `handle`; unknown handles are ignored.
     pub(crate) fn remove(&self, handle: u64) {
         self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
     }

@@ -1,4 +1,4 @@
-//! A session: tensors in, tensors out, for models that are no image classifiers.
+//! A session: tensors in, tensors out, for models that are not image classifiers.
 
 use std::sync::Arc;
 
@@ -21,12 +21,12 @@ pub struct Session {
     handle: u64,
 }
 
-/// The dense elements of a tensor, in the machine's byte order. They must stay where they are until the call returns.
+/// The dense elements of a tensor, in native byte order. They must not move until the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct TensorAddress {
-    /// Where the first element lies: a multiple of the element's size.
+    /// Address of the first element: a multiple of the element size.
     pub address: u64,
-    /// Bytes of all elements.
+    /// Size of all elements.
     pub length_bytes: u64,
 }
 
@@ -39,10 +39,10 @@ impl Owner for skipstone::Session {
 }
 
 impl Session {
-    /// The session of a handle.
+    /// The session with a handle.
     ///
     /// # Errors
-    /// `Closed` where there is none, or none any more.
+    /// `Closed` if there is none, or if it was closed.
     pub fn find(handle: u64) -> Result<Arc<Self>> {
         SESSIONS.get(handle)
     }
@@ -66,17 +66,17 @@ impl Session {
         })
     }
 
-    /// The number that stands for this session where objects cannot go.
+    /// The number that stands for this session where objects cannot be passed.
     pub fn handle(&self) -> u64 {
         self.handle
     }
 
-    /// Runs the model: reads `inputs` and writes `outputs`, each as many and as long as the model says. Outputs are
-    /// written only after every one was found to fit.
+    /// Runs the model: reads `inputs` and writes `outputs`, whose count and lengths must be the model's. No output is
+    /// written unless all of them fit.
     ///
     /// # Errors
-    /// `Input` for a tensor that is missing, has another length, or lies at an impossible address; `Cancelled`,
-    /// `Deadline`, `Closed`.
+    /// `Input` for a tensor that is missing, has the wrong length, or an impossible address; `Cancelled`, `Deadline`,
+    /// `Closed`.
     pub fn run_at(&self, inputs: Vec<TensorAddress>, outputs: Vec<TensorAddress>) -> Result<()> {
         let model = self.model.runtime();
         expect(model.inputs().iter().map(|port| (port.name.as_str(), port.fact.bytes())), "input", &inputs)?;
@@ -86,11 +86,11 @@ impl Session {
             let mut views = Vec::with_capacity(inputs.len());
             for (port, at) in model.inputs().iter().zip(&inputs) {
                 if at.address % port.fact.dtype.size() as u64 != 0 {
-                    let message = format!("input '{}' does not lie at a multiple of its element's size", port.name);
+                    let message = format!("input '{}' is not aligned to its element size", port.name);
                     return Err(SkipstoneError::input("input.address", message));
                 }
-                // SAFETY: the bytes stay as they are until this returns, as the caller promises; the views do not
-                // outlive the closure.
+                // SAFETY: the caller promises that the bytes do not change until this returns; the views do not outlive
+                // the closure.
                 let bytes = unsafe { address::borrow(at.address, at.length_bytes) }?;
                 let view = TensorView::from_bytes(port.fact.clone(), bytes);
                 views.push(view.map_err(|e| SkipstoneError::input("input.size", e.to_string()))?);
@@ -100,22 +100,22 @@ impl Session {
             for (index, at) in outputs.iter().enumerate() {
                 let missing = || SkipstoneError::internal(format!("output {index} was not computed"));
                 let output = session.output(index).ok_or_else(missing)?;
-                // SAFETY: the bytes are the caller's to lend until this returns, as it promises.
+                // SAFETY: the caller lends these bytes for writing until this returns.
                 unsafe { address::write(at.address, at.length_bytes, output.bytes()) }?;
             }
             Ok(())
         })
     }
 
-    /// Stops the run that is going on, which then answers `Cancelled`; nothing where none is.
+    /// Stops the current run, which then returns `Cancelled`; does nothing if there is none.
     pub fn cancel(&self) {
         self.live.cancel();
     }
 
-    /// Lets every later run take at most this long; without a limit where absent.
+    /// Limits the time of every later run; `None` removes the limit.
     ///
     /// # Errors
-    /// `Input` for a limit that is no length of time, `Closed`.
+    /// `Input` for a limit that is not a duration, `Closed`.
     pub fn set_deadline_ms(&self, ms: Option<f64>) -> Result<()> {
         self.live.set_deadline_ms(ms)
     }
@@ -130,7 +130,7 @@ impl Session {
         self.model.memory()
     }
 
-    /// Starts, or restarts, adding up the time of every step.
+    /// Starts or restarts the profile, which adds up the time of every step.
     ///
     /// # Errors
     /// `Closed`.
@@ -138,7 +138,7 @@ impl Session {
         self.live.start_profile()
     }
 
-    /// The time of every step since the profile was started, in order; empty where it was not.
+    /// The time of every step since the profile was started, in order; empty if it was not started.
     ///
     /// # Errors
     /// `Closed`.
@@ -146,7 +146,7 @@ impl Session {
         self.live.profile(&self.model)
     }
 
-    /// Stops the run that is going on and gives the memory back. Later calls answer `Closed`.
+    /// Stops the current run and frees the memory. Later calls return `Closed`.
     pub fn close(&self) {
         SESSIONS.remove(self.handle);
         self.live.close();
@@ -159,7 +159,7 @@ impl Drop for Session {
     }
 }
 
-/// Checks that `given` is as many tensors as `wanted`, of the same lengths, at possible addresses.
+/// Checks that `given` has as many tensors as `wanted`, of the same lengths, at possible addresses.
 fn expect<'a>(
     wanted: impl ExactSizeIterator<Item = (&'a str, usize)>,
     what: &str,

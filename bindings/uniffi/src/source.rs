@@ -1,16 +1,17 @@
-//! The file that a model's weights are mapped from, and what may become of it.
+//! The file that a model's weights are mapped from, and protection against changes of it.
 //!
-//! A mapped page is read when it is first touched. Where somebody has cut the file short by then the system ends the
-//! process with SIGBUS, and where its bytes were overwritten they are computed with. Against that:
+//! A mapped page is read when it is first touched. If the file was truncated by then, the system ends the process with
+//! SIGBUS; if its bytes were overwritten, the model computes with the new ones. Protection:
 //!
-//! - a file that is to be replaced is **installed**: written aside, checked, and renamed over the old one. Who has the old
-//!   one mapped keeps it;
-//! - before every run the file is looked at: another length or time of its last change is the error `package.changed`.
-//!   That is one `fstat`, well below a microsecond. What changes during a run is not seen by it. A file whose date is set by hand counts as changed;
+//! - a file that replaces another is **installed**: written to a temporary file, checked, and renamed over the old one.
+//!   Models that have the old one mapped keep it;
+//! - before every run the file's length and modification time are compared; a difference is the error
+//!   `package.changed`. This is one `fstat`, well below a microsecond. It does not see changes during a run, and it
+//!   also reports a file whose date was set by hand;
 //! - with `Config.copy` nothing is mapped.
 //!
-//! No lock is taken, since Android and iOS have none that a writer must heed, and no handler of SIGBUS is set: there is
-//! one in a process, and it belongs to the app, its crash reporter or Java's machine.
+//! No lock is taken, since Android and iOS have no mandatory locks, and no SIGBUS handler is set: a process has only
+//! one, and it belongs to the app, its crash reporter or the JVM.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,14 +21,14 @@ use std::time::SystemTime;
 
 use crate::error::{Result, SkipstoneError};
 
-/// A mapped file as it was when it was mapped.
+/// A mapped file, with its state when it was mapped.
 pub(crate) struct Source {
     file: File,
     state: (u64, Option<SystemTime>),
 }
 
 impl Source {
-    /// The file as it is now, before it is mapped.
+    /// Records the file's state before it is mapped.
     ///
     /// # Errors
     /// `Io`.
@@ -45,7 +46,7 @@ impl Source {
         self.state.0
     }
 
-    /// Refuses a file that is not what it was.
+    /// Refuses a file that has changed.
     ///
     /// # Errors
     /// `Package`, `package.changed`.
@@ -55,15 +56,16 @@ impl Source {
         }
         Err(SkipstoneError::Package {
             code: "package.changed".into(),
-            message: "the package was changed where it lies after it had been opened; install a new one beside it"
-                .into(),
+            message:
+                "the package file was changed after it was opened; install new versions instead of overwriting the file"
+                    .into(),
         })
     }
 
-    /// The bytes of a part of the file, in memory.
+    /// Reads a part of the file into memory.
     ///
     /// # Errors
-    /// `Io`, also where there is not memory enough.
+    /// `Io`, also if there is not enough memory.
     pub(crate) fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
         let read = || -> io::Result<Vec<u8>> {
             let mut file = &self.file;
@@ -87,19 +89,19 @@ pub(crate) fn refused(what: &dyn std::fmt::Display, error: &io::Error) -> Skipst
     SkipstoneError::Io { code: "io".into(), message: format!("{what}: {error}") }
 }
 
-/// A file that is written aside, to be renamed once it is known to be good; removed where it is not.
+/// A temporary file, renamed once its content is checked; removed if that fails.
 pub(crate) struct Aside {
     path: PathBuf,
     kept: bool,
 }
 
 impl Aside {
-    /// Writes `bytes` beside `target`, down to the disk.
+    /// Writes `bytes` beside `target` and syncs them to disk.
     ///
     /// # Errors
     /// `Io`.
     pub(crate) fn write(target: &Path, bytes: &mut dyn Read) -> Result<Self> {
-        // Two installations at once write two files, and the later one stays.
+        // Two concurrent installations write two files; the one that is renamed last stays.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mut name = target.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}-{}.part", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
@@ -118,7 +120,8 @@ impl Aside {
         &self.path
     }
 
-    /// Puts the file in `target`'s place, in one step: whoever opens that sees the old one or the new one, whole.
+    /// Renames the file to `target` atomically: whoever opens `target` sees the complete old file or the complete new
+    /// one.
     ///
     /// # Errors
     /// `Io`.
@@ -146,7 +149,7 @@ mod tests {
     use super::*;
     use crate::{Config, Model, Session, TensorAddress};
 
-    /// A folder of its own, removed when it is dropped, and the bytes of a small package.
+    /// A temporary folder, removed when it is dropped, and the bytes of a small package.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -172,7 +175,7 @@ mod tests {
         }
     }
 
-    /// Sums of `channels` channels.
+    /// A small network with `channels` channels, as a package.
     fn package(channels: usize) -> Vec<u8> {
         let mut graph = Graph::new();
         let image = graph.add_input("image", Fact::new(DType::F32, Shape::new(&[1, channels, 2, 2]).unwrap()));
@@ -193,7 +196,7 @@ mod tests {
         Ok(())
     }
 
-    /// Regression: a package that was cut short or overwritten under its mapping ended the process, or was run.
+    /// Regression: a package that was truncated or overwritten while mapped ended the process, or was run.
     #[test]
     fn a_package_that_changes_under_its_mapping_is_an_error() {
         let folder = Folder::new("changes");
@@ -204,7 +207,7 @@ mod tests {
             ("overwritten", |path| {
                 let file = OpenOptions::new().write(true).open(path).unwrap();
                 (&file).write_all(b"others").unwrap();
-                // Later than what a coarse clock may give both writes.
+                // A time later than any that a coarse clock could give both writes.
                 file.set_modified(SystemTime::now() + std::time::Duration::from_secs(10)).unwrap();
             }),
         ];

@@ -1,4 +1,4 @@
-//! The facade as the other side meets it: many threads, late calls, impossible arguments.
+//! The facade as foreign code uses it: many threads, late calls, impossible arguments.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,21 +11,21 @@ use skipstone::{DType, Fact, Options, Shape, Tensor};
 use super::*;
 use crate::live::Live;
 
-/// Side of the frames, and of most fixtures' image.
+/// Height and width of the frames, and of most test images.
 const SIDE: usize = 16;
 
-/// A model that tells which channel of a small image is the brightest: class 0 is red.
+/// A model that finds the brightest channel of a small image: class 0 is red.
 fn brightest_channel() -> Arc<Model> {
     brightest_channel_after(1, SIDE)
 }
 
-/// The same after `waves` steps that change little, on an image of this side.
+/// The same after `waves` steps that change little, on an image of `side` x `side`.
 fn brightest_channel_after(waves: usize, side: usize) -> Arc<Model> {
     let mut graph = Graph::new();
     let image = Fact::new(DType::F32, Shape::new(&[1, 3, side, side]).unwrap());
     let mut value = graph.add_input("image", image);
     for wave in 0..waves {
-        // The sine of a sine keeps the order of numbers between -1 and 1.
+        // The sine is monotonic on -1..1, so applying it repeatedly keeps the order.
         value = graph.add_node(format!("wave {wave}"), Unary { kind: UnaryKind::Sin }, &[value]).unwrap()[0];
     }
     let mean = Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: false };
@@ -39,7 +39,7 @@ fn slow() -> Arc<Model> {
     brightest_channel_after(300, 256)
 }
 
-/// A frame of one color, in which `channel` is bright.
+/// A frame of one color, with `channel` brightest.
 struct Picture(Vec<u8>);
 
 impl Picture {
@@ -96,7 +96,7 @@ fn a_frame_is_classified_from_its_address() {
     assert!(info.labels.is_empty());
 }
 
-/// Regression: a softmax was put on every model's output.
+/// Regression: a softmax was applied to every model's output.
 #[test]
 fn scores_are_what_they_are_asked_to_be() {
     let scores = |options: ClassifierOptions| {
@@ -194,7 +194,7 @@ fn a_handle_finds_its_object_until_that_is_closed() {
     closed(Session::find(handle).map(drop).unwrap_err());
 }
 
-/// Whatever the order, a run that meets `close` ends, as a success or as an error with a name.
+/// Whatever the order, a run that is closed ends in success or in a named error.
 #[test]
 fn closing_while_eight_threads_run_is_safe() {
     for _ in 0..10 {
@@ -248,7 +248,7 @@ fn a_cancel_while_nothing_runs_is_forgotten() {
     assert_eq!(best(&classifier.classify_frame_at(Picture::of(2).frame(), 1).unwrap()), 2);
 }
 
-/// Regression: a run forgot what it had been asked while its frame was prepared.
+/// Regression: a cancel was lost if it came while the frame was prepared.
 #[test]
 fn a_cancel_before_the_first_step_is_heard() {
     let model = brightest_channel();
@@ -319,7 +319,7 @@ fn a_session_reads_and_writes_tensors_where_they_lie() {
     assert_eq!(session.latency().runs, 1);
 }
 
-/// A model whose answer is `gain` times the image's mean, plus its last answer.
+/// A model that returns `gain` times the image's mean plus its previous output.
 fn with_gain() -> Arc<Model> {
     use skipstone::graph::Variable;
     use skipstone::ops::binary::{Binary, BinaryKind};
@@ -380,7 +380,7 @@ fn what_is_no_package_is_an_error() {
     let code = |result: Result<Arc<Model>>| result.map(drop).unwrap_err().code().to_owned();
     for bytes in [&[][..], &[0], b"PK\x03\x04 and so on", &[0xff; 4096]] {
         let code = code(Model::from_bytes(bytes, config()));
-        // Where the whole workspace is tested the front end is built in, and says what it makes of them.
+        // When the whole workspace is tested, the importer is built in and reports these errors.
         assert!(code.starts_with("package.") || code.starts_with("model."), "{bytes:?}: {code}");
     }
     assert_eq!(code(Model::open("/nowhere/model.skip".into(), config())), "io");
@@ -393,7 +393,7 @@ fn what_is_no_package_is_an_error() {
 
 #[test]
 fn open_objects_are_counted() {
-    // Other tests open theirs at the same time: only growth by these can be seen.
+    // Other tests open objects at the same time, so only this test's growth is checked.
     let model = brightest_channel();
     let held: Vec<_> = (0..50).map(|_| Session::new(model.clone()).unwrap()).collect();
     assert!(open_objects() >= 50);

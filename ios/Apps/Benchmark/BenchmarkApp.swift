@@ -1,7 +1,7 @@
 import SkipstoneBenchmark
 import SwiftUI
 
-/// Measures model.skip on this device: once, or for as long as it takes to get warm.
+/// Measures model.skip on this device: once, or long enough for the device to get warm.
 @main
 struct BenchmarkApp: App {
     var body: some Scene {

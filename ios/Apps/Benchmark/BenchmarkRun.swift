@@ -2,14 +2,14 @@ import Skipstone
 import SkipstoneBenchmark
 import SwiftUI
 
-/// A benchmark that is going on, or has been.
+/// A benchmark, running or finished.
 @MainActor
 final class BenchmarkRun: ObservableObject {
     @Published var length = Benchmark.Length.runs(1000)
     @Published var threads = 1
     @Published private(set) var seconds: [Report.Second] = []
     @Published private(set) var report: Report?
-    /// The report as JSON, to be shared.
+    /// The report as JSON, for sharing.
     @Published private(set) var file: URL?
     @Published private(set) var failure: String?
     @Published private var task: Task<Void, Never>?
@@ -18,7 +18,7 @@ final class BenchmarkRun: ObservableObject {
 
     func start() {
         (seconds, report, file, failure) = ([], nil, nil, nil)
-        // A screen that goes dark ends the app's turn.
+        // If the screen turned off, the system would suspend the app.
         UIApplication.shared.isIdleTimerDisabled = true
         task = Task {
             do { try await measure() } catch is CancellationError {} catch { failure = error.localizedDescription }

@@ -2,7 +2,7 @@ import Charts
 import SkipstoneBenchmark
 import SwiftUI
 
-/// The second that has just passed, and all before it.
+/// The last second, and the history of all seconds.
 struct SecondSection: View {
     let second: Report.Second
     let seconds: [Report.Second]
@@ -37,7 +37,7 @@ struct ReportSections: View {
             LabeledContent("Weights", value: megabytes(report.memory.weightsBytes))
             LabeledContent("Packed", value: megabytes(report.memory.packedBytes))
             LabeledContent("Arena", value: megabytes(report.memory.arenaBytes))
-            LabeledContent("App, at most", value: megabytes(report.memory.peakRssBytes))
+            LabeledContent("App, peak", value: megabytes(report.memory.peakRssBytes))
         }
         Section("Slowest steps (\(report.isa))") {
             ForEach(report.steps.sorted { $0.ms > $1.ms }.prefix(20), id: \.name) { step in

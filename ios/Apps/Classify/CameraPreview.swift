@@ -1,7 +1,7 @@
 import AVFoundation
 import SwiftUI
 
-/// What the camera sees, as Apple's own layer draws it.
+/// The camera's preview, drawn by AVFoundation's own layer.
 struct CameraPreview: UIViewRepresentable {
     let session: AVCaptureSession
 
@@ -17,7 +17,7 @@ struct CameraPreview: UIViewRepresentable {
     final class LayerView: UIView {
         override class var layerClass: AnyClass { AVCaptureVideoPreviewLayer.self }
 
-        // The class of the layer is the one above.
+        // `layerClass` above makes the cast safe.
         var preview: AVCaptureVideoPreviewLayer { layer as! AVCaptureVideoPreviewLayer }
     }
 }

@@ -1,7 +1,7 @@
 import Skipstone
 import SwiftUI
 
-/// Names what the camera sees.
+/// Classifies what the camera sees.
 @main
 struct ClassifyApp: App {
     var body: some Scene {
@@ -28,7 +28,7 @@ struct CameraView: View {
                     let time = classification.preparation + classification.run
                     let unit = Duration.UnitsFormatStyle.units(
                         allowed: [.milliseconds], fractionalPart: .show(length: 1))
-                    Text("\(time.formatted(unit)) a frame")
+                    Text("\(time.formatted(unit)) per frame")
                         .font(.caption.monospacedDigit())
                         .foregroundStyle(.secondary)
                 }

@@ -1,7 +1,7 @@
 import Skipstone
 import SwiftUI
 
-/// The camera, the classifier, and what they see.
+/// The camera, the classifier, and the latest result.
 @MainActor
 final class Viewfinder: ObservableObject {
     enum State {
@@ -13,7 +13,7 @@ final class Viewfinder: ObservableObject {
     @Published private(set) var state = State.starting
     @Published private(set) var camera: Camera?
 
-    /// Classifies frames until the task is cancelled, which SwiftUI does when the view goes.
+    /// Classifies frames until the task is cancelled, which SwiftUI does when the view disappears.
     func run() async {
         do {
             guard let url = Bundle.main.url(forResource: "model", withExtension: "skip") else {

@@ -2,7 +2,7 @@
     import AVFoundation
     import UIKit
 
-    /// A camera as a stream of frames in which the newest wins.
+    /// A camera as a stream of frames, the newest first.
     ///
     /// ```swift
     /// let camera = try await Camera()
@@ -11,11 +11,10 @@
     /// }
     /// ```
     ///
-    /// A frame that comes while the classifier is busy replaces the one that waits: the next
-    /// result is always of what the camera sees now, and no queue grows. The camera runs as long
-    /// as the loop does. Where the camera fails, the loop throws ``Failure/stopped(_:)``; while a call or
-    /// another app has the camera there are no frames, and the loop goes on when it comes back.
-    /// `Info.plist` needs `NSCameraUsageDescription`.
+    /// A frame that arrives while the classifier is busy replaces the one that is waiting: the next result is always
+    /// about the latest frame, and no queue grows. The camera runs as long as the loop. If the camera fails, the loop
+    /// throws ``Failure/stopped(_:)``; while a phone call or another app uses the camera there are no frames, and the
+    /// loop resumes when it is available again. `Info.plist` needs `NSCameraUsageDescription`.
     public final class Camera: NSObject, Sendable {
         /// Why there is no camera.
         public enum Failure: Error, Hashable, Sendable {
@@ -23,7 +22,7 @@
             case denied
             /// The device has no such camera, or another app has it.
             case unavailable
-            /// The camera stopped while it was running; the text is the system's.
+            /// The camera stopped while it was running; the text is the system's message.
             case stopped(String)
         }
 
@@ -32,20 +31,20 @@
 
         private let rotation: Frame.Rotation?
         private let position: AVCaptureDevice.Position
-        /// The turn as the device is held; touched on `queue` alone.
+        /// The rotation for the device's orientation; accessed only on `queue`.
         private nonisolated(unsafe) var held = Frame.Rotation.quarter
         private let queue = DispatchQueue(label: "skipstone.camera", qos: .userInitiated)
-        /// Where frames go; touched on `queue` alone, as is everything of the session but its preview.
+        /// Receives the frames; accessed only on `queue`, like all of the session except its preview.
         private nonisolated(unsafe) var stream:
             (id: UUID, continuation: AsyncThrowingStream<Frame, any Error>.Continuation)?
 
-        /// Asks for permission where that was not done yet, and sets the camera up.
+        /// Asks for permission if necessary, and sets up the camera.
         ///
         /// - Parameters:
         ///   - position: `.back` or `.front`.
-        ///   - preset: Size of the frames. 640x480 is more than a classifier looks at.
-        ///   - rotation: The clockwise turn that brings frames upright: a quarter in portrait, and as the device
-        ///     is held where `nil`.
+        /// - preset: Size of the frames. 640x480 is more than a classifier needs.
+        /// - rotation: The clockwise rotation that brings frames upright: a quarter in portrait; `nil` follows the
+        ///   device.
         /// - Throws: ``Failure``.
         public init(
             position: AVCaptureDevice.Position = .back, preset: AVCaptureSession.Preset = .vga640x480,
@@ -70,7 +69,7 @@
             session.addOutput(output)
             session.commitConfiguration()
             output.setSampleBufferDelegate(self, queue: queue)
-            // By its own name: releases of the SDK disagree about the constant's.
+            // By its raw name, because SDK releases name the constant differently.
             NotificationCenter.default.addObserver(
                 self, selector: #selector(sessionFailed),
                 name: Notification.Name("AVCaptureSessionRuntimeErrorNotification"), object: session)
@@ -78,8 +77,8 @@
             await follow()
         }
 
-        /// Starts the camera, which stops when the loop over the frames ends. One loop at a time:
-        /// a second call ends the first one's.
+        /// Starts the camera, which stops when the loop over the frames ends. Only one loop at a time: a second call
+        /// ends the first one's.
         public func frames() -> AsyncThrowingStream<Frame, any Error> {
             AsyncThrowingStream(bufferingPolicy: .bufferingNewest(1)) { continuation in
                 let id = UUID()
@@ -100,14 +99,14 @@
     }
 
     extension Camera {
-        /// The system has reset its media services, or the camera is broken: no frame will come.
+        /// The system has reset its media services, or the camera has failed: no more frames will come.
         @objc private func sessionFailed(_ notification: Notification) {
             let error = notification.userInfo?[AVCaptureSessionErrorKey] as? any Error
             let text = error?.localizedDescription ?? "the camera has failed"
             queue.async { [self] in stream?.continuation.finish(throwing: Failure.stopped(text)) }
         }
 
-        /// Turns frames as the device is held from now on.
+        /// Rotates frames by the device's orientation from now on.
         @MainActor private func follow() {
             UIDevice.current.beginGeneratingDeviceOrientationNotifications()
             NotificationCenter.default.addObserver(
@@ -115,8 +114,8 @@
             deviceTurned()
         }
 
-        /// Sensors lie along the long side, and a front camera looks the other way. A device that lies flat keeps
-        /// the turn it had.
+        /// Sensors are mounted along the device's long side, and a front camera faces the other way. A device that lies
+        /// flat keeps the rotation it had.
         @MainActor @objc private func deviceTurned() {
             let turn: Frame.Rotation
             switch (UIDevice.current.orientation, position == .front) {
@@ -140,7 +139,7 @@
                 frame.rotation = rotation ?? held
                 stream?.continuation.yield(frame)
             } catch {
-                // A format that is not read now will not be read later either.
+                // An unsupported format will not become supported later.
                 stream?.continuation.finish(throwing: error)
             }
         }

@@ -1,7 +1,7 @@
 import Foundation
 internal import SkipstoneBindings
 
-/// Names what pictures show.
+/// Classifies images.
 ///
 /// ```swift
 /// let classifier = try await Classifier(contentsOf: url)
@@ -9,23 +9,23 @@ internal import SkipstoneBindings
 /// print(result.predictions[0].label, result.predictions[0].score)
 /// ```
 ///
-/// A classifier runs one frame at a time, and calls wait for each other. For several at once,
-/// make several classifiers of one ``Model``.
+/// A classifier runs one frame at a time, and calls wait for each other. To run several at once, make several
+/// classifiers from one ``Model``.
 ///
 /// Cancelling the task that awaits ``classify(_:top:deadline:)`` stops the run before its next step.
 public final class Classifier: Sendable {
-    /// The model that is run.
+    /// The model.
     public let model: Model
     private let binding: SkipstoneBindings.Classifier
     private let runs: Runs
 
-    /// How it makes its input and its scores, and who says so.
+    /// How it makes its input and its scores, and where that was specified.
     public let info: ClassifierInfo
 
-    /// A classifier of `model`, which must take one image and give a score for each class.
+    /// A classifier for `model`, which must take one image and return a score for each class.
     ///
-    /// - Throws: ``SkipstoneError`` of kind `model` where it does not, `input` where `options` name a class that
-    ///   the model does not have.
+    /// - Throws: ``SkipstoneError`` of kind `model` if it does not, `input` if `options` name a class that the model
+    ///   does not have.
     public init(_ model: Model, options: ClassifierOptions = ClassifierOptions()) throws {
         self.model = model
         let binding = try SkipstoneError.translating {
@@ -36,7 +36,7 @@ public final class Classifier: Sendable {
         runs = Runs("classifier", stop: binding.cancel)
     }
 
-    /// Opens the package at `url`, on no thread that tasks run on.
+    /// Opens the package at `url` without blocking the threads of tasks.
     ///
     /// - Throws: As ``Model/init(contentsOf:config:)`` and ``init(_:options:)``.
     public convenience init(
@@ -45,14 +45,14 @@ public final class Classifier: Sendable {
         try self.init(await blocking { try Model(contentsOf: url, config: config) }, options: options)
     }
 
-    /// The best classes of a picture, found on no thread that tasks run on.
+    /// The best classes of an image, computed without blocking the threads of tasks.
     ///
     /// - Parameters:
-    ///   - frame: The picture, of any size and turn.
+    /// - frame: The image, of any size and rotation.
     ///   - top: How many classes at most.
-    ///   - deadline: The longest that the run may take; it is checked between its steps.
-    /// - Throws: `CancellationError` where the task was cancelled; ``SkipstoneError`` of kind
-    ///   `frame`, `input`, `deadline` or `closed`.
+    /// - deadline: The longest that the run may take; checked between its steps.
+    /// - Throws: `CancellationError` if the task was cancelled; ``SkipstoneError`` of kind `frame`, `input`, `deadline`
+    ///   or `closed`.
     public func classify(_ frame: Frame, top: Int = 5, deadline: Duration? = nil) async throws -> Classification {
         try await runs.run { [binding, info] in
             try binding.setDeadlineMs(ms: deadline?.inMilliseconds)
@@ -63,36 +63,36 @@ public final class Classifier: Sendable {
         }
     }
 
-    /// How long the latest runs took, from frame to classes; all zero before the first.
+    /// Latency of the latest runs, from frame to classes; all zero before the first.
     public var latency: Latency { Latency(binding.latency()) }
 
     /// Memory of the model, of this classifier and of the process.
     public var memory: Memory { Memory(binding.memory()) }
 
-    /// Starts, or starts again, to take the time of every step. Costs a few microseconds a run.
+    /// Starts or restarts measuring the time of every step. Costs a few microseconds per run.
     ///
     /// - Throws: ``SkipstoneError`` of kind `closed`.
     public func startProfile() async throws { try await runs.run { [binding] in try binding.startProfile() } }
 
-    /// Time of every step since ``startProfile()``, in order; empty where that was not called.
+    /// Time of every step since ``startProfile()``, in order; empty if that was not called.
     ///
     /// - Throws: ``SkipstoneError`` of kind `closed`.
     public func profile() async throws -> [StepTime] {
         try await runs.run { [binding] in try binding.profile().map(StepTime.init) }
     }
 
-    /// Stops the run that is going on, if one is, and gives the arena back at once. Whatever is
-    /// asked later throws ``SkipstoneError`` of kind `closed`.
+    /// Stops the current run, if there is one, and frees the arena at once. Every later call throws ``SkipstoneError``
+    /// of kind `closed`.
     ///
-    /// A classifier that nobody refers to any more is closed too.
+    /// A classifier also closes when its last reference goes away.
     public func close() { binding.close() }
 }
 
-/// What a frame shows, and what it took to see it.
+/// The classes of a frame, and the time it took.
 public struct Classification: Hashable, Sendable {
-    /// The best classes, best first; fewer than were asked for where others may not be named.
+    /// The best classes, best first; fewer than requested if others are not allowed.
     public let predictions: [Prediction]
-    /// Time from the frame to the model's input: turn, crop, resize, colors.
+    /// Time from the frame to the model's input: rotation, crop, resizing, color conversion.
     public let preparation: Duration
     /// Time from the model's input to the classes.
     public let run: Duration
@@ -104,7 +104,7 @@ public struct Prediction: Hashable, Sendable, Identifiable {
     public let index: Int
     /// Its name.
     public let label: String
-    /// Its name in the language that was asked for; the label where the model has no other.
+    /// Its name in the requested language; the label if the model has no other.
     public let displayName: String
     /// Its score: a probability, unless the model or the options say otherwise.
     public let score: Float

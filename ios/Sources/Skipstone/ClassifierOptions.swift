@@ -1,31 +1,31 @@
 internal import SkipstoneBindings
 
-/// What a ``Classifier`` is to do otherwise than its model says.
+/// What a ``Classifier`` should do differently from what its model says.
 public struct ClassifierOptions: Hashable, Sendable {
-    /// What makes scores of a model's output.
+    /// How a model's output becomes scores.
     public enum Activation: Hashable, Sendable, CaseIterable {
-        /// One class of all: the scores sum to 1.
+        /// The classes exclude each other: the scores sum to 1.
         case softmax
-        /// Each class on its own: what a model for several labels wants.
+        /// Each class is scored on its own, for models with several labels per image.
         case sigmoid
-        /// The output as it is.
+        /// The output unchanged.
         case none
     }
 
-    /// What makes scores of the output; `nil` does what the package's metadata or the model's last operator tells.
+    /// How the output becomes scores; `nil` for what the package's metadata or the model's last operator says.
     public var activation: Activation?
-    /// The least score of a class that is named.
+    /// The lowest score that is reported.
     public var threshold: Float?
-    /// The only classes that may be named, by label or as `class 7`; all where empty.
+    /// The only classes that may be reported, by label or as `class 7`; all if empty.
     public var allow: [String]
-    /// Classes that are not named; not together with ``allow``.
+    /// Classes that are never reported; not together with ``allow``.
     public var deny: [String]
     /// Language of ``Prediction/displayName``, such as `de` or `pt-BR`.
     public var locale: String?
-    /// The text of a file of labels, one a line, instead of the package's.
+    /// The text of a labels file, one per line, instead of the package's labels.
     public var labels: String?
 
-    /// Everything as the model says, unless told otherwise.
+    /// By default, everything is as the model says.
     public init(
         activation: Activation? = nil, threshold: Float? = nil, allow: [String] = [], deny: [String] = [],
         locale: String? = nil, labels: String? = nil
@@ -51,24 +51,24 @@ public struct ClassifierOptions: Hashable, Sendable {
     }
 }
 
-/// How a ``Classifier`` makes its input and its scores, and who says so.
+/// How a ``Classifier`` makes its input and its scores, and where that was specified.
 public struct ClassifierInfo: Hashable, Sendable {
-    /// Names of the classes, in the order of the output; empty where nothing names them.
+    /// Names of the classes, in the order of the output; empty if the model has none.
     public let labels: [String]
-    /// The same in the language that was asked for.
+    /// The same in the requested language.
     public let displayNames: [String]
     /// What the scores are, such as `sigmoid inside the model, by the model's last operator, prob`.
     public let scores: String
-    /// What images are normalized by.
+    /// How images are normalized.
     public let normalization: Normalization
 
-    /// What is subtracted from each channel of an image, for values between 0 and 1, and what it is then divided by.
+    /// The values subtracted from each channel of an image (scaled to 0..1), and those it is then divided by.
     public struct Normalization: Hashable, Sendable {
         /// Mean of the channels.
         public let mean: [Float]
         /// Standard deviation of the channels.
         public let std: [Float]
-        /// Who says so, such as `by the model's metadata`; it begins with `assumed` where nobody does.
+        /// Where this was specified, such as `by the model's metadata`; begins with `assumed` if nowhere.
         public let origin: String
     }
 }

@@ -9,26 +9,25 @@ public struct Config: Hashable, Sendable {
         case fast
         /// Whichever the system gives.
         case balanced
-        /// The small ones, where the system lets a program choose: the least energy.
+        /// The small ones, if the system lets a program choose: the least energy.
         case efficient
     }
 
-    /// Threads of a run, the caller's included; `nil` takes as many as ``power`` has cores for.
+    /// Threads per run, including the caller's; `nil` means as many as ``power`` has cores.
     public var threads: Int?
     /// Which cores a run may use.
     public var power: Power
-    /// Ed25519 public key of 32 bytes. Where it is given, only a package signed with the
-    /// matching secret key is opened.
+    /// Ed25519 public key of 32 bytes. If given, only packages signed with the matching secret key are opened.
     public var publicKey: Data?
-    /// Whether a package's file is read into memory instead of mapped: nothing that becomes of the file matters then.
+    /// Whether to read a package's file into memory instead of mapping it, so that later changes do not matter.
     public var copy: Bool
-    /// Shapes of an ONNX file's dynamic inputs, by name; a package has none.
+    /// Shapes of an ONNX file's dynamic inputs, by name; packages have none.
     public var shapes: [String: [Int]]
 
-    /// One thread on whichever core the system gives, and any package, mapped, unless told otherwise.
+    /// By default, one thread on whichever core the system gives, and any package, mapped.
     ///
-    /// More threads share every step, and a step is over when the slowest core is done with its part: where
-    /// efficiency cores take part, two threads can be slower than one.
+    /// All threads share every step, and a step ends when the slowest core finishes its part: if efficiency cores take
+    /// part, two threads can be slower than one.
     public init(
         threads: Int? = 1, power: Power = .balanced, publicKey: Data? = nil, copy: Bool = false,
         shapes: [String: [Int]] = [:]

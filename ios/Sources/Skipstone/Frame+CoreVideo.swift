@@ -2,14 +2,14 @@
     import CoreVideo
 
     extension Frame {
-        /// The picture in a pixel buffer, such as a camera's or a video decoder's.
+        /// The image in a pixel buffer, such as a camera's or a video decoder's.
         ///
-        /// The buffer is retained, and locked for reading while it is looked at. It must not be
-        /// written to as long as the frame is in use. Matrix and range are read off the buffer.
+        /// The buffer is retained, and locked for reading while it is read. It must not be written to while the frame
+        /// is in use. Matrix and range come from the buffer's attachments.
         ///
-        /// - Throws: ``SkipstoneError`` of kind `unsupported`, code `frame.format`, for another
-        ///   format than 420v, 420f, BGRA, RGBA, 24-bit RGB or one component of 8 bits, and for another
-        ///   matrix than BT.601, BT.709 and BT.2020.
+        /// - Throws: ``SkipstoneError`` of kind `unsupported`, code `frame.format`, for formats other than 420v, 420f,
+        ///   BGRA, RGBA, 24-bit RGB and one component of 8 bits, and for matrices other than BT.601, BT.709 and
+        ///   BT.2020.
         public init(_ buffer: CVPixelBuffer) throws {
             let kind = CVPixelBufferGetPixelFormatType(buffer)
             let layout: Layout
@@ -28,7 +28,7 @@
                 layout = .packed(.gray, rowStride: CVPixelBufferGetBytesPerRow(buffer))
             default:
                 throw SkipstoneError(
-                    .unsupported, code: "frame.format", "pixel buffers of format \(fourCharacters(kind)) are not read")
+                    .unsupported, code: "frame.format", "pixel buffers of format \(fourCharacters(kind)) are not supported")
             }
             self.init(
                 width: CVPixelBufferGetWidth(buffer), height: CVPixelBufferGetHeight(buffer), layout: layout,
@@ -40,17 +40,17 @@
         }
     }
 
-    /// The matrix that a buffer names; BT.601 where it names none.
+    /// The matrix that a buffer specifies; BT.601 if it specifies none.
     private func yuvMatrix(of attachment: CFTypeRef?) throws -> Frame.YUVMatrix {
         guard let name = attachment as? String else { return .bt601 }
         if name == kCVImageBufferYCbCrMatrix_ITU_R_601_4 as String { return .bt601 }
         if name == kCVImageBufferYCbCrMatrix_ITU_R_709_2 as String { return .bt709 }
         if name == kCVImageBufferYCbCrMatrix_ITU_R_2020 as String { return .bt2020 }
-        throw SkipstoneError(.unsupported, code: "frame.format", "pixel buffers in the colors of \(name) are not read")
+        throw SkipstoneError(.unsupported, code: "frame.format", "pixel buffers with the color matrix \(name) are not supported")
     }
 
-    /// Core Video's buffers may be retained and locked from any thread, but are not marked so;
-    /// that nobody writes to this one is what the initializer asks of its caller.
+    /// Core Video buffers may be retained and locked from any thread, but are not declared `Sendable`; the initializer
+    /// requires that nothing writes to this one.
     private struct PixelBuffer: PixelSource, @unchecked Sendable {
         let buffer: CVPixelBuffer
 

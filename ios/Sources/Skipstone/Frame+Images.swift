@@ -4,7 +4,7 @@
     extension Frame {
         /// A decoded image: a photo, a file, a screenshot. Its pixels are drawn once, in sRGB.
         ///
-        /// - Throws: ``SkipstoneError`` of kind `frame` where the image cannot be drawn.
+        /// - Throws: ``SkipstoneError`` of kind `frame` if the image cannot be drawn.
         public init(_ image: CGImage) throws {
             let (width, height) = (image.width, image.height)
             let (bytesPerRow, tooWide) = width.multipliedReportingOverflow(by: 4)
@@ -32,13 +32,13 @@
     import UIKit
 
     extension Frame {
-        /// An image of the photo library or of an image view, turned as it is shown.
+        /// An image from the photo library or an image view, rotated as it is displayed.
         ///
-        /// - Throws: ``SkipstoneError`` of kind `unsupported` for an image that is not made of
-        ///   pixels, `frame` where it cannot be drawn.
+        /// - Throws: ``SkipstoneError`` of kind `unsupported` for an image without pixels, `frame` if it cannot be
+        ///   drawn.
         public init(_ image: UIImage) throws {
             guard let pixels = image.cgImage else {
-                throw SkipstoneError(.unsupported, code: "frame.format", "the image has no pixels of its own")
+                throw SkipstoneError(.unsupported, code: "frame.format", "the image has no pixels (no CGImage)")
             }
             try self.init(pixels)
             let exif =

@@ -1,28 +1,28 @@
 import Foundation
 
-/// A picture as a camera or a decoder delivers it, and how to look at it.
+/// An image as a camera or a decoder delivers it, and how to look at it.
 ///
-/// A frame refers to its pixels and copies none of them: the classifier turns, crops, resizes
-/// and normalizes in one pass over the planes. Pixels come from a `CVPixelBuffer`, a `CGImage`
-/// or a `UIImage`, or as bytes in whatever holds them (`Data`, `[UInt8]`):
+/// A frame refers to its pixels and does not copy them: the classifier rotates, crops, resizes and normalizes in one
+/// pass over the planes. Pixels come from a `CVPixelBuffer`, a `CGImage` or a `UIImage`, or as bytes in any container
+/// (`Data`, `[UInt8]`):
 ///
 /// ```swift
 /// var frame = Frame(bytes, format: .bgra, width: 640, height: 480)
-/// frame.rotation = .quarter          // the camera lies on its side
+/// frame.rotation = .quarter          // the camera is mounted sideways
 /// ```
 ///
-/// Nothing is checked before the run, which throws ``SkipstoneError`` of kind `frame` where a
-/// plane is too short for the size stated.
+/// Nothing is checked before the run, which throws ``SkipstoneError`` of kind `frame` if a plane is too short for its
+/// size.
 public struct Frame: Sendable {
-    /// How the pixels of one plane are laid out.
+    /// The layout of pixels in one plane.
     public enum Format: Hashable, Sendable, CaseIterable {
-        /// Red, green, blue and a fourth byte that is not looked at.
+        /// Red, green, blue and an ignored byte.
         case rgba
-        /// Blue, green, red and a fourth byte that is not looked at.
+        /// Blue, green, red and an ignored byte.
         case bgra
         /// Red, green and blue.
         case rgb
-        /// One byte a pixel.
+        /// One byte per pixel.
         case gray
 
         var bytesPerPixel: Int {
@@ -34,27 +34,27 @@ public struct Frame: Sendable {
         }
     }
 
-    /// How two bytes of color follow a plane of brightness in a frame of half the resolution in color.
+    /// The order of the two chroma bytes in the interleaved plane that follows the luma plane.
     public enum ChromaOrder: Hashable, Sendable {
-        /// Blue before red: NV12, what iPhones deliver.
+        /// Blue first: NV12, what iPhones deliver.
         case blueRed
-        /// Red before blue: NV21.
+        /// Red first: NV21.
         case redBlue
     }
 
-    /// The clockwise turn that brings the picture upright.
+    /// The clockwise rotation that brings the image upright.
     public enum Rotation: Int, Hashable, Sendable, CaseIterable {
-        /// It is upright.
+        /// Already upright.
         case none = 0
         /// A quarter turn.
         case quarter = 90
         /// Upside down.
         case half = 180
-        /// A quarter turn the other way.
+        /// A quarter turn counterclockwise.
         case threeQuarters = 270
     }
 
-    /// Which matrix made YUV of the colors.
+    /// The matrix that converted colors to YUV.
     public enum YUVMatrix: Hashable, Sendable {
         /// Standard definition, JPEG and most cameras.
         case bt601
@@ -64,16 +64,16 @@ public struct Frame: Sendable {
         case bt2020
     }
 
-    /// Which values YUV takes.
+    /// The range of YUV values.
     public enum YUVRange: Hashable, Sendable {
         /// 0 to 255.
         case full
-        /// 16 to 235 (brightness) and 16 to 240 (color).
+        /// 16 to 235 (luma) and 16 to 240 (chroma).
         case video
     }
 
-    /// A rectangle in pixels, counted from the upper left corner of the picture as ``rotation`` and
-    /// ``mirrored`` show it.
+    /// A rectangle in pixels, measured from the upper left corner of the image as ``rotation`` and ``mirrored`` show
+    /// it.
     public struct Region: Hashable, Sendable {
         /// Pixels left of it.
         public var x: Int
@@ -84,7 +84,7 @@ public struct Frame: Sendable {
         /// Rows.
         public var height: Int
 
-        /// The rectangle of this corner and size.
+        /// The rectangle with this corner and size.
         public init(x: Int, y: Int, width: Int, height: Int) {
             self.x = x
             self.y = y
@@ -97,16 +97,16 @@ public struct Frame: Sendable {
     public let width: Int
     /// Rows, as stored.
     public let height: Int
-    /// The turn that brings the picture upright.
+    /// The rotation that brings the image upright.
     public var rotation = Rotation.none
     /// Whether left and right are swapped, after the rotation.
     public var mirrored = false
-    /// The part to look at, in pixels of the picture as ``rotation`` and ``mirrored`` show it, whichever was
-    /// set first; `nil` is all of it.
+    /// The region to classify, in pixels of the image as ``rotation`` and ``mirrored`` show it, whichever was set
+    /// first; `nil` is all of it.
     public var crop: Region?
-    /// Which matrix made YUV of the colors; of no meaning for other formats.
+    /// The matrix that converted colors to YUV; ignored for other formats.
     public var matrix = YUVMatrix.bt601
-    /// Which values YUV takes; of no meaning for other formats.
+    /// The range of YUV values; ignored for other formats.
     public var range = YUVRange.full
 
     let layout: Layout
@@ -119,14 +119,14 @@ public struct Frame: Sendable {
         self.pixels = pixels
     }
 
-    /// A frame of one plane.
+    /// A frame with one plane.
     ///
     /// - Parameters:
-    ///   - bytes: The rows from top to bottom, held as long as the frame is.
-    ///   - format: Order of the bytes of a pixel.
+    /// - bytes: The rows from top to bottom, kept as long as the frame.
+    /// - format: Order of the bytes of a pixel.
     ///   - width: Pixels in a row.
     ///   - height: Number of rows.
-    ///   - bytesPerRow: From the start of one row to that of the next; `nil` where rows follow without a gap.
+    /// - bytesPerRow: From the start of one row to the next; `nil` if rows follow without a gap.
     public init(
         _ bytes: some ContiguousBytes & Sendable, format: Format, width: Int, height: Int, bytesPerRow: Int? = nil
     ) {
@@ -135,17 +135,16 @@ public struct Frame: Sendable {
             width: width, height: height, layout: .packed(format, rowStride: stride), pixels: Bytes(planes: [bytes]))
     }
 
-    /// A YUV 4:2:0 frame of two planes: one of brightness, and one of half its width and height
-    /// whose pixels are two bytes of color.
+    /// A YUV 4:2:0 frame with two planes: luma, and chroma with half the width and height and two bytes per pixel.
     ///
     /// - Parameters:
-    ///   - luma: The rows of brightness, held as long as the frame is.
-    ///   - chroma: The rows of color, held as long as the frame is.
-    ///   - order: Which of the two bytes of color comes first.
-    ///   - width: Pixels in a row of brightness.
-    ///   - height: Number of rows of brightness.
-    ///   - lumaBytesPerRow: From one row of brightness to the next; `nil` where they follow without a gap.
-    ///   - chromaBytesPerRow: From one row of color to the next; `nil` where they follow without a gap.
+    /// - luma: The rows of luma, kept as long as the frame.
+    /// - chroma: The rows of chroma, kept as long as the frame.
+    /// - order: Which of the two chroma bytes comes first.
+    /// - width: Pixels in a row of luma.
+    /// - height: Number of rows of luma.
+    /// - lumaBytesPerRow: From one row of luma to the next; `nil` if they follow without a gap.
+    /// - chromaBytesPerRow: From one row of chroma to the next; `nil` if they follow without a gap.
     public init(
         luma: some ContiguousBytes & Sendable, chroma: some ContiguousBytes & Sendable, order: ChromaOrder = .blueRed,
         width: Int, height: Int, lumaBytesPerRow: Int? = nil, chromaBytesPerRow: Int? = nil
@@ -155,7 +154,7 @@ public struct Frame: Sendable {
         self.init(width: width, height: height, layout: layout, pixels: Bytes(planes: [luma, chroma]))
     }
 
-    /// Sets ``rotation`` and ``mirrored`` from an Exif orientation, 1 to 8; others leave the frame as it is.
+    /// Sets ``rotation`` and ``mirrored`` from an Exif orientation, 1 to 8; other values change nothing.
     public mutating func orient(exif orientation: Int) {
         let (turn, flip): (Rotation, Bool)
         switch orientation {
@@ -174,7 +173,7 @@ public struct Frame: Sendable {
     }
 }
 
-/// Planes in whatever holds bytes.
+/// Planes in any container of bytes.
 private struct Bytes: PixelSource {
     let planes: [any ContiguousBytes & Sendable]
 

@@ -1,18 +1,18 @@
 internal import SkipstoneBindings
 
-/// Something that can hold planes of pixels in place for the length of a call.
+/// Something that can keep planes of pixels in place during a call.
 protocol PixelSource: Sendable {
     func withPlanes<Result>(_ body: ([UnsafeRawBufferPointer]) throws -> Result) throws -> Result
 }
 
 extension Frame {
-    /// How the planes of a ``PixelSource`` are to be read.
+    /// How to read the planes of a ``PixelSource``.
     enum Layout: Hashable, Sendable {
         case packed(Format, rowStride: Int)
         case biplanar(ChromaOrder, lumaStride: Int, chromaStride: Int)
     }
 
-    /// Calls `body` with the frame as the Rust library takes it. Its addresses are valid until `body` returns.
+    /// Calls `body` with the frame in the Rust library's form. Its addresses are valid until `body` returns.
     func withAddress<Result>(_ body: (FrameAddress) throws -> Result) throws -> Result {
         try pixels.withPlanes { planes in
             try body(
@@ -51,7 +51,7 @@ extension Frame.Layout {
         case .packed(let format, let stride):
             planes.map { PlaneAddress($0, rowStride: stride, pixelStride: format.bytesPerPixel) }
         case .biplanar(let order, let lumaStride, let chromaStride):
-            // Each color is every other byte of the second plane.
+            // Each chroma component is every other byte of the second plane.
             planes.prefix(1).map { PlaneAddress($0, rowStride: lumaStride, pixelStride: 1) }
                 + planes.dropFirst().flatMap { chroma in
                     let first = PlaneAddress(chroma, rowStride: chromaStride, pixelStride: 2)

@@ -4,17 +4,17 @@ internal import SkipstoneBindings
     import Darwin
 #endif
 
-/// How long the latest runs took, at most 1024 of them.
+/// Latency of the latest runs, at most 1024.
 public struct Latency: Hashable, Sendable {
-    /// Runs that succeeded since the classifier or session was made, all of them.
+    /// The count of all runs that succeeded since the classifier or session was made.
     public let runs: Int
     /// The fastest.
     public let minimum: Duration
-    /// Half of the runs were at most this slow.
+    /// The 50th percentile.
     public let median: Duration
-    /// Nine runs in ten were at most this slow.
+    /// The 90th percentile.
     public let p90: Duration
-    /// 99 runs in 100 were at most this slow.
+    /// The 99th percentile.
     public let p99: Duration
     /// The slowest.
     public let maximum: Duration
@@ -22,32 +22,32 @@ public struct Latency: Hashable, Sendable {
     public let mean: Duration
 }
 
-/// Memory of a model, and of the process that it is in.
+/// Memory of a model, and of its process.
 public struct Memory: Hashable, Sendable {
     /// Weights as the package stores them: mapped, and resident only where a run has touched them.
     public let weightBytes: Int
-    /// Weights in the kernels' own form.
+    /// Weights packed for the kernels.
     public let packedBytes: Int
     /// All tensors between inputs and outputs, of one classifier or session.
     public let arenaBytes: Int
-    /// What the process takes now; `nil` where the system does not say. On Apple platforms the
-    /// footprint, which is what the system's limit for an app counts; elsewhere resident memory.
+    /// Memory of the process now; `nil` if the system does not report it. On Apple platforms this is the footprint,
+    /// which counts towards the app's limit; elsewhere resident memory.
     public let residentBytes: Int?
-    /// The most that the process ever took; `nil` where the system does not say.
+    /// Peak memory of the process; `nil` if the system does not report it.
     public let peakResidentBytes: Int?
 }
 
-/// What one step of a model takes of a run.
+/// The time of one step of a model.
 public struct StepTime: Hashable, Sendable {
-    /// Name of the step, from the node of the model.
+    /// Name of the step, from the model's node.
     public let name: String
     /// Its operator, such as `Conv`.
     public let op: String
     /// The kernel that computes it, such as `pointwise_f32_8x8_neon`.
     public let kernel: String
-    /// Time of the step in one run, on average.
+    /// Average time of the step per run.
     public let time: Duration
-    /// Its part of the whole run, 0 to 1.
+    /// Its fraction of the whole run, 0 to 1.
     public let share: Double
 }
 
@@ -90,7 +90,7 @@ extension StepTime {
 }
 
 extension Duration {
-    /// As a fraction of milliseconds, the unit of the Rust library.
+    /// In milliseconds, the unit of the Rust library.
     var inMilliseconds: Double {
         let (seconds, attoseconds) = components
         return Double(seconds) * 1e3 + Double(attoseconds) * 1e-15
@@ -98,7 +98,7 @@ extension Duration {
 }
 
 #if canImport(Darwin)
-    /// Asked for once: every call adds a reference.
+    /// Read once, because every call adds a reference.
     private let thisTask = task_self_trap()
 
     private func footprint() -> (now: Int, peak: Int)? {

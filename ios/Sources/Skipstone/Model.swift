@@ -1,13 +1,13 @@
 import Foundation
 internal import SkipstoneBindings
 
-/// A model loaded from a package (`.skip`), ready to be run.
+/// A model loaded from a package (`.skip`), ready to run.
 ///
-/// `skipstone compile` makes a package from an ONNX file. A package is mapped, not read: its
-/// weights take no memory until a run touches them, and the system may drop them again.
+/// `skipstone compile` makes a package from an ONNX file. A package is mapped, not read: its weights take no memory
+/// until a run touches them, and the system may drop them again.
 ///
-/// A model cannot be changed, so any number of ``Classifier``s and ``Session``s share one;
-/// each of them adds an arena of its own (``ModelInfo/arenaBytes``) and no weights.
+/// A model is immutable, so any number of ``Classifier``s and ``Session``s can share one; each of them adds its own
+/// arena (``ModelInfo/arenaBytes``) but no weights.
 public final class Model: Sendable {
     /// Name, inputs, outputs, labels and sizes.
     public let info: ModelInfo
@@ -18,8 +18,8 @@ public final class Model: Sendable {
     /// A library with the feature `onnx` opens ONNX files too, and plans them each time; ``convert(from:to:config:)``
     /// does it once.
     ///
-    /// Takes milliseconds, and blocks: off the main actor, or by the initializers of
-    /// ``Classifier`` and ``Session`` that take a URL.
+    /// Takes milliseconds, and blocks: call it off the main actor, or use the initializers of ``Classifier`` and
+    /// ``Session`` that take a URL.
     ///
     /// - Parameters:
     ///   - url: A file URL, such as `Bundle.main.url(forResource: "flowers", withExtension: "skip")`.
@@ -32,7 +32,7 @@ public final class Model: Sendable {
         try self.init { try .open(path: url.path, config: config.binding) }
     }
 
-    /// Copies and checks a package that is in memory already.
+    /// Copies and checks a package that is already in memory.
     ///
     /// - Throws: ``SkipstoneError`` of kind `package`, `model` or `unsupported`.
     public convenience init(data: Data, config: Config = Config()) throws {
@@ -41,12 +41,12 @@ public final class Model: Sendable {
 
     /// Copies the package at `source` to `target`, and opens it there.
     ///
-    /// A package that is mapped must not be written to where it lies. This writes beside `target`, checks the
-    /// whole package, and renames: `target` is the old file or the new one at any time, and models that have
-    /// the old one open keep it. Where a mapped file is changed in place nevertheless, the next run throws
-    /// ``SkipstoneError`` of code `package.changed`; `Config(copy: true)` maps nothing.
+    /// A mapped package must not be overwritten in place. This writes beside `target`, checks the whole package, and
+    /// renames: at any time `target` is the old file or the new one, and models that have the old one open keep it. If
+    /// a mapped file is changed in place nevertheless, the next run throws ``SkipstoneError`` with code
+    /// `package.changed`; `Config(copy: true)` maps nothing.
     ///
-    /// - Throws: As ``init(contentsOf:config:)``; `target` is then as it was.
+    /// - Throws: As ``init(contentsOf:config:)``; `target` is then unchanged.
     public static func install(from source: URL, to target: URL, config: Config = Config()) throws -> Model {
         for url in [source, target] where !url.isFileURL {
             throw SkipstoneError(.io, code: "io", "\(url) is not a file; download the package first")
@@ -54,7 +54,7 @@ public final class Model: Sendable {
         return try Model { try .install(from: source.path, to: target.path, config: config.binding) }
     }
 
-    /// The same for a package that is in memory.
+    /// The same for a package in memory.
     ///
     /// - Throws: As ``install(from:to:config:)``.
     public static func install(_ data: Data, to target: URL, config: Config = Config()) throws -> Model {
@@ -62,14 +62,14 @@ public final class Model: Sendable {
         return try Model { try .installBytes(bytes: data, to: target.path, config: config.binding) }
     }
 
-    /// Makes a package of the ONNX file at `source`, for this device, at `target`, and opens it there.
+    /// Converts the ONNX file at `source` to a package for this device at `target`, and opens it there.
     ///
     /// It is planned and packed once; from then on ``init(contentsOf:config:)`` takes milliseconds. `target` is put in
-    /// place as by ``install(from:to:config:)``. The library must have been built with the feature `onnx`.
+    /// place as by ``install(from:to:config:)``. The library must be built with the feature `onnx`.
     ///
-    /// - Throws: ``SkipstoneError`` of kind `io`; `model` for a file that is malformed; `unsupported` for operators that
-    ///   the library has no kernels for, and of code `onnx` for a library without the feature; `input` for a
-    ///   `config` with a key, since nobody signs what is made here. `target` is then as it was.
+    /// - Throws: ``SkipstoneError`` of kind `io`; `model` for a malformed file; `unsupported` for operators without a
+    ///   kernel in this library, and with code `onnx` for a library without the feature; `input` for a `config` with a
+    ///   key, since converted packages are not signed. `target` is then unchanged.
     public static func convert(from source: URL, to target: URL, config: Config = Config()) throws -> Model {
         for url in [source, target] where !url.isFileURL {
             throw SkipstoneError(.io, code: "io", "\(url) is not a file; download the model first")
@@ -83,7 +83,7 @@ public final class Model: Sendable {
     }
 }
 
-/// What a ``Model`` says of itself.
+/// What a ``Model`` says about itself.
 public struct ModelInfo: Hashable, Sendable {
     /// One input or output.
     public struct Port: Hashable, Sendable {
@@ -97,23 +97,23 @@ public struct ModelInfo: Hashable, Sendable {
 
     /// Name of the model.
     public let name: String
-    /// Number of weights.
+    /// Number of parameters.
     public let parameters: Int
     /// Size of the weights in the package.
     public let weightBytes: Int
     /// Memory that each classifier or session takes for its tensors.
     public let arenaBytes: Int
-    /// Instruction set of the kernels chosen, such as `neon`.
+    /// Instruction set of the chosen kernels, such as `neon`.
     public let isa: String
-    /// Threads of a run.
+    /// Threads per run.
     public let threads: Int
-    /// What a run takes, in order.
+    /// The model's inputs, in order.
     public let inputs: [Port]
-    /// What a run gives, in order.
+    /// The model's outputs, in order.
     public let outputs: [Port]
-    /// Names of the classes, in the order of the scores; empty where the package has none.
+    /// Names of the classes, in the order of the scores; empty if the package has none.
     public let labels: [String]
-    /// Everything that the package's maker noted, labels and preparation of images included.
+    /// All metadata of the package, including labels and image normalization.
     public let metadata: [String: String]
 }
 
@@ -135,7 +135,7 @@ extension ModelInfo {
 extension ModelInfo.Port {
     init(_ info: SkipstoneBindings.TensorInfo) throws {
         guard let element = Tensor.Element(rawValue: info.element) else {
-            throw SkipstoneError(.unsupported, code: "model.unsupported", "'\(info.name)' is of \(info.element)")
+            throw SkipstoneError(.unsupported, code: "model.unsupported", "'\(info.name)' has unsupported elements: \(info.element)")
         }
         self.element = element
         name = info.name

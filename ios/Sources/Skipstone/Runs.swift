@@ -1,27 +1,26 @@
 import Foundation
 
-/// Takes the runs of one native object in turn, on a thread that is none of the tasks' own.
+/// Runs one native object's calls one after the other, on a thread that no task uses.
 ///
-/// Swift's tasks share as many threads as there are cores, and keep theirs until they suspend: a run
-/// of a second on one of them takes it from the whole app for that second, and as many runs as cores
-/// stop every task there is. Here the task suspends when it asks for a run; a serial queue runs one
-/// after another on a thread of Dispatch's.
+/// Swift's tasks share as many threads as there are cores, and keep theirs until they suspend: a run of a second on one
+/// of them takes it from the whole app for that second, and as many runs as cores block every task. Here the task
+/// suspends while a serial queue does its run on a Dispatch thread.
 ///
-/// A body must copy whatever it wants to return: the next one may begin before its task goes on.
+/// A body must copy what it returns: the next one may begin before its task resumes.
 final class Runs: Sendable {
     private let queue: DispatchQueue
     private let stop: @Sendable () -> Void
 
-    /// Runs of an object that errors and tools call `name`, the current one of which `stop` stops.
+    /// Runs of an object called `name` in errors and tools; `stop` stops the current run.
     init(_ name: String, stop: @escaping @Sendable () -> Void) {
         queue = DispatchQueue(label: "skipstone.\(name)")
         self.stop = stop
     }
 
-    /// Runs `body` in its turn. A task that is cancelled stops its own run and nobody else's, or does not
-    /// begin it; one that is cancelled too late to be stopped is told of it after its run.
+    /// Runs `body` after the calls before it. Cancelling a task stops only its own run, or keeps it from starting; if
+    /// the cancellation comes too late to stop it, the error is thrown after the run.
     ///
-    /// - Throws: `CancellationError` where the task was cancelled; what `body` throws.
+    /// - Throws: `CancellationError` if the task was cancelled; what `body` throws.
     func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
         let turn = Turn(stop: stop)
         return try await withTaskCancellationHandler {
@@ -34,7 +33,7 @@ final class Runs: Sendable {
     }
 }
 
-/// One run, from the call that asks for it to its end.
+/// One run, from its call to its end.
 private final class Turn: Sendable {
     private let lock = NSLock()
     private let stop: @Sendable () -> Void
@@ -54,7 +53,7 @@ private final class Turn: Sendable {
         }
     }
 
-    /// Stops the run under the lock that its end waits for: whatever runs then is this one.
+    /// Stops the run under the lock that its end waits for, so that it cannot stop another run.
     func cancel() {
         lock.withLock {
             isCancelled = true
@@ -63,7 +62,7 @@ private final class Turn: Sendable {
     }
 }
 
-/// Does what blocks, such as reading a file, on a thread that is none of the tasks' own.
+/// Runs blocking work, such as reading a file, on a thread that no task uses.
 func blocking<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
     try await withCheckedThrowingContinuation { continuation in
         DispatchQueue.global(qos: .userInitiated).async { continuation.resume(with: Result(catching: body)) }

@@ -1,7 +1,7 @@
 import Foundation
 internal import SkipstoneBindings
 
-/// Runs a model on tensors: for models that are no image classifiers, or inputs prepared elsewhere.
+/// Runs a model on tensors: for models that are not image classifiers, or inputs prepared elsewhere.
 ///
 /// ```swift
 /// let session = try await Session(contentsOf: url)
@@ -9,11 +9,11 @@ internal import SkipstoneBindings
 /// let scores = try await session.run([image])[0].values(as: Float.self)
 /// ```
 ///
-/// A session runs one set of inputs at a time, and calls wait for each other. For several at
-/// once, make several sessions of one ``Model``. Cancelling the task that awaits
-/// ``run(_:deadline:)`` stops the run before its next step.
+/// A session runs one set of inputs at a time, and calls wait for each other. To run several at once, make several
+/// sessions from one ``Model``. Cancelling the task that awaits ``run(_:deadline:)`` stops the run before its next
+/// step.
 public final class Session: Sendable {
-    /// The model that is run.
+    /// The model.
     public let model: Model
     private let binding: SkipstoneBindings.Session
     private let runs: Runs
@@ -28,26 +28,26 @@ public final class Session: Sendable {
         runs = Runs("session", stop: binding.cancel)
     }
 
-    /// Opens the package at `url`, on no thread that tasks run on.
+    /// Opens the package at `url` without blocking the threads of tasks.
     ///
     /// - Throws: As ``Model/init(contentsOf:config:)`` and ``init(_:)``.
     public convenience init(contentsOf url: URL, config: Config = Config()) async throws {
         try self.init(await blocking { try Model(contentsOf: url, config: config) })
     }
 
-    /// Runs the model, on no thread that tasks run on.
+    /// Runs the model without blocking the threads of tasks.
     ///
     /// - Parameters:
-    ///   - inputs: As many as ``ModelInfo/inputs`` names, in that order, of those types and shapes.
-    ///   - deadline: The longest that the run may take; it is checked between its steps.
+    /// - inputs: The tensors for ``ModelInfo/inputs``, in that order, with those types and shapes.
+    /// - deadline: The longest that the run may take; checked between its steps.
     /// - Returns: The outputs, in the order of ``ModelInfo/outputs``.
-    /// - Throws: `CancellationError` where the task was cancelled; ``SkipstoneError`` of kind
-    ///   `input`, `deadline` or `closed`.
+    /// - Throws: `CancellationError` if the task was cancelled; ``SkipstoneError`` of kind `input`, `deadline` or
+    ///   `closed`.
     public func run(_ inputs: [Tensor], deadline: Duration? = nil) async throws -> [Tensor] {
         try check(inputs)
         let (binding, ports) = (binding, model.info.outputs)
         return try await runs.run {
-            // Made anew for every run: they are the caller's as soon as it is over.
+            // Allocated for every run, because they belong to the caller afterwards.
             let outputs = ports.map { OutputBytes(count: $0.byteCount) }
             try binding.setDeadlineMs(ms: deadline?.inMilliseconds)
             try withAddresses(of: inputs[...]) { addresses in
@@ -57,31 +57,31 @@ public final class Session: Sendable {
         }
     }
 
-    /// How long the latest runs took; all zero before the first.
+    /// Latency of the latest runs; all zero before the first.
     public var latency: Latency { Latency(binding.latency()) }
 
     /// Memory of the model, of this session and of the process.
     public var memory: Memory { Memory(binding.memory()) }
 
-    /// Starts, or starts again, to take the time of every step. Costs a few microseconds a run.
+    /// Starts or restarts measuring the time of every step. Costs a few microseconds per run.
     ///
     /// - Throws: ``SkipstoneError`` of kind `closed`.
     public func startProfile() async throws { try await runs.run { [binding] in try binding.startProfile() } }
 
-    /// Time of every step since ``startProfile()``, in order; empty where that was not called.
+    /// Time of every step since ``startProfile()``, in order; empty if that was not called.
     ///
     /// - Throws: ``SkipstoneError`` of kind `closed`.
     public func profile() async throws -> [StepTime] {
         try await runs.run { [binding] in try binding.profile().map(StepTime.init) }
     }
 
-    /// Stops the run that is going on, if one is, and gives the arena back at once. Whatever is
-    /// asked later throws ``SkipstoneError`` of kind `closed`.
+    /// Stops the current run, if there is one, and frees the arena at once. Every later call throws ``SkipstoneError``
+    /// of kind `closed`.
     ///
-    /// A session that nobody refers to any more is closed too.
+    /// A session also closes when its last reference goes away.
     public func close() { binding.close() }
 
-    /// The Rust library is given bytes alone, so types and shapes are compared here.
+    /// The Rust library only receives bytes, so types and shapes are compared here.
     private func check(_ inputs: [Tensor]) throws {
         let ports = model.info.inputs
         guard inputs.count == ports.count else {
@@ -91,7 +91,7 @@ public final class Session: Sendable {
         for (input, port) in zip(inputs, ports) where (input.element, input.shape) != (port.element, port.shape) {
             let got = "\(input.element.rawValue) \(input.shape)"
             let want = "\(port.element.rawValue) \(port.shape)"
-            throw SkipstoneError(.input, code: "input.shape", "input '\(port.name)' is \(got), the model wants \(want)")
+            throw SkipstoneError(.input, code: "input.shape", "input '\(port.name)' is \(got), the model takes \(want)")
         }
     }
 }

@@ -1,10 +1,10 @@
 import Foundation
 internal import SkipstoneBindings
 
-/// Why Skipstone could not do what it was asked.
+/// Why a call to Skipstone failed.
 ///
-/// Match on ``kind`` to decide what to do, log ``code`` to tell cases apart, and show
-/// ``message`` to whoever made the model:
+/// Match on ``kind`` to decide what to do, log ``code`` to tell cases apart, and show ``message`` to the model's
+/// author:
 ///
 /// ```swift
 /// do {
@@ -16,21 +16,21 @@ internal import SkipstoneBindings
 public struct SkipstoneError: Error, Hashable, Sendable {
     /// What is at fault.
     public enum Kind: String, Hashable, Sendable, CaseIterable {
-        /// The package file is damaged, not signed by the key asked for, or made for another CPU.
+        /// The package file is damaged, not signed with the given key, or made for another CPU.
         case package
-        /// The model in the package contradicts itself.
+        /// The model in the package is inconsistent.
         case model
-        /// A tensor has another type, shape or number than the model wants.
+        /// A tensor has the wrong type, shape or count for the model.
         case input
-        /// A frame's planes do not hold the picture that they are said to hold.
+        /// A frame's planes do not match its size or format.
         case frame
         /// The run was stopped; a cancelled task throws `CancellationError` instead.
         case cancelled
         /// The run took longer than its deadline.
         case deadline
-        /// The classifier or session was used after it had been closed.
+        /// The classifier or session was used after it was closed.
         case closed
-        /// The model, the picture or this CPU lacks something that was asked for.
+        /// This build or this CPU does not support what the model or the image needs.
         case unsupported
         /// The file could not be read.
         case io
@@ -40,7 +40,7 @@ public struct SkipstoneError: Error, Hashable, Sendable {
 
     /// What is at fault.
     public let kind: Kind
-    /// A stable name of the case, such as `package.hash`: the same in all languages and releases.
+    /// A stable name for the case, such as `package.hash`: the same in all languages and releases.
     public let code: String
     /// What is wrong, and where, in English.
     public let message: String
@@ -73,7 +73,7 @@ extension SkipstoneError {
         }
     }
 
-    /// Runs `body`, and gives what the generated bindings throw the type of this module.
+    /// Runs `body`, and converts errors of the generated bindings to this type.
     static func translating<Result>(_ body: () throws -> Result) throws -> Result {
         do {
             return try body()
@@ -82,7 +82,7 @@ extension SkipstoneError {
         } catch let error as SkipstoneError {
             throw error
         } catch {
-            // Only a panic caught at the boundary gets here.
+            // Only a panic caught at the boundary arrives here.
             throw SkipstoneError(.internal, code: "internal", String(describing: error))
         }
     }

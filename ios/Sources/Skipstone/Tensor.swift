@@ -1,11 +1,11 @@
-/// A dense array of numbers with a shape, as ``Session`` takes and gives them.
+/// A dense array of elements with a shape, as ``Session`` takes and returns them.
 ///
 /// ```swift
 /// let image = Tensor(pixels, shape: [1, 3, 224, 224])   // pixels: [Float]
 /// let scores = try await session.run([image])[0].values(as: Float.self)
 /// ```
 public struct Tensor: Sendable {
-    /// Type of a tensor's elements, by its name in `skipstone inspect`.
+    /// Element type, by its name in `skipstone inspect`.
     public enum Element: String, Hashable, Sendable, CaseIterable {
         case float64 = "f64"
         case float32 = "f32"
@@ -36,11 +36,11 @@ public struct Tensor: Sendable {
 
     /// Type of the elements.
     public let element: Element
-    /// Dimensions, outermost first. The elements lie in row-major order: the last dimension is the closest.
+    /// Dimensions, outermost first. The elements are in row-major order.
     public let shape: [Int]
     private let storage: any TensorStorage
 
-    /// A tensor of these values. Neither copies nor checks them: a run does the latter.
+    /// A tensor of these values, which are not copied. The run checks them.
     public init<Scalar: TensorScalar>(_ values: [Scalar], shape: [Int]) {
         element = Scalar.element
         self.shape = shape
@@ -54,14 +54,14 @@ public struct Tensor: Sendable {
         storage = [UInt8](repeating: 0, count: port.byteCount)
     }
 
-    /// What a run has written for `port`.
+    /// The output that a run has written for `port`.
     init(_ bytes: OutputBytes, of port: ModelInfo.Port) {
         element = port.element
         shape = port.shape
         storage = bytes
     }
 
-    /// The elements in row-major order, or `nil` where ``element`` is of another type.
+    /// The elements in row-major order, or `nil` if ``element`` is another type.
     public func values<Scalar: TensorScalar>(as type: Scalar.Type = Scalar.self) -> [Scalar]? {
         guard Scalar.element == element else { return nil }
         if let values = storage as? [Scalar] { return values }
@@ -73,25 +73,25 @@ public struct Tensor: Sendable {
         }
     }
 
-    /// The bytes of the elements, for types that Swift has no name for.
+    /// The bytes of the elements, for types that Swift does not have.
     public func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
         try storage.withUnsafeBytes(body)
     }
 }
 
-/// Memory that is aligned for any type of element.
+/// Memory aligned for any element type.
 protocol TensorStorage: Sendable {
     func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result
 }
 
 extension Array: TensorStorage where Element: TensorScalar {}
 
-/// Where the Rust library writes an output of one run; nobody writes to it again.
+/// Memory that the Rust library writes one output to; immutable afterwards.
 final class OutputBytes: TensorStorage {
     private nonisolated(unsafe) let memory: UnsafeMutableRawBufferPointer
 
     init(count: Int) {
-        // Nothing at all has an address, too.
+        // At least one byte, so that an empty tensor has an address too.
         memory = .init(start: .allocate(byteCount: max(count, 1), alignment: 64), count: count)
     }
 
@@ -104,7 +104,7 @@ final class OutputBytes: TensorStorage {
     }
 }
 
-/// A number type that is the element of a ``Tensor``.
+/// A number type that can be the element of a ``Tensor``.
 public protocol TensorScalar: BitwiseCopyable, Sendable {
     /// Its name among the element types.
     static var element: Tensor.Element { get }

@@ -8,13 +8,13 @@ import Skipstone
 /// try report.json().write(to: file)
 /// ```
 ///
-/// What is timed is a call of ``Session/run(_:deadline:)`` from Swift and back. Latency after half an
-/// hour is not that of the first minute: the report has a line for every second, with the
-/// device's temperature and the app's memory.
+/// Each measurement is one call of ``Session/run(_:deadline:)`` from Swift and back. Latency after half an hour differs
+/// from that of the first minute, so the report has a line for every second, with the device's thermal state and the
+/// app's memory.
 public struct Benchmark: Sendable {
     /// When to stop.
     public enum Length: Hashable, Sendable {
-        /// After so many runs.
+        /// After this many runs.
         case runs(Int)
         /// After this time.
         case time(Duration)
@@ -27,7 +27,7 @@ public struct Benchmark: Sendable {
     /// Runs of a second session that add up the time of every step.
     public var profiled: Int
 
-    /// A benchmark of this length; 10 runs before it, and a profile of 50, where nothing else is said.
+    /// A benchmark of this length; by default with 10 warmup runs, and a profile of 50.
     public init(length: Length, warmup: Int = 10, profiled: Int = 50) {
         self.length = length
         self.warmup = warmup
@@ -36,8 +36,8 @@ public struct Benchmark: Sendable {
 
     /// Loads the package at `url` and runs it on noise.
     ///
-    /// - Parameter onSecond: Told of every second as it has passed.
-    /// - Throws: `SkipstoneError`; `CancellationError` where the task was cancelled.
+    /// - Parameter onSecond: Called after every second.
+    /// - Throws: `SkipstoneError`; `CancellationError` if the task was cancelled.
     public func run(
         _ url: URL, config: Config = Config(), onSecond: (@Sendable (Report.Second) -> Void)? = nil
     ) async throws -> Report {
@@ -78,7 +78,7 @@ public struct Benchmark: Sendable {
         }
     }
 
-    /// A session of its own: the one that is timed does not look at the clock in every step.
+    /// In a separate session, so that the timed one does not read the clock in every step.
     private func profile(_ model: Model, _ inputs: [Tensor]) async throws -> [StepTime] {
         guard profiled > 0 else { return [] }
         let session = try Session(model)
@@ -89,7 +89,7 @@ public struct Benchmark: Sendable {
     }
 }
 
-/// Numbers between -1 and 1 for an input of floats, the same on every device; zeros for others.
+/// Values between -1 and 1 for an input of floats, the same on every device; zeros for other types.
 private func noise(for port: ModelInfo.Port) -> Tensor {
     guard port.element == .float32 else { return Tensor(zerosFor: port) }
     var state: UInt32 = 1

@@ -1,17 +1,17 @@
 import Foundation
 import Skipstone
 
-/// What a ``Benchmark`` found. Its JSON shares its keys with `skipstone bench --json`.
+/// The result of a ``Benchmark``. Its JSON shares its keys with `skipstone bench --json`.
 public struct Report: Codable, Sendable {
-    /// Milliseconds of a run.
+    /// Latency in milliseconds.
     public struct Latency: Codable, Hashable, Sendable {
         /// The fastest.
         public let min: Double
         /// The median.
         public let p50: Double
-        /// Nine runs in ten were at most this slow.
+        /// The 90th percentile.
         public let p90: Double
-        /// 99 runs in 100 were at most this slow.
+        /// The 99th percentile.
         public let p99: Double
         /// The slowest.
         public let max: Double
@@ -19,19 +19,19 @@ public struct Report: Codable, Sendable {
         public let mean: Double
     }
 
-    /// Bytes of the model, and the most that the process took.
+    /// Memory in bytes: the model's, and the process's peak.
     public struct Memory: Codable, Hashable, Sendable {
         /// Weights as the package stores them.
         public let weightsBytes: Int
-        /// Weights in the kernels' own form.
+        /// Weights packed for the kernels.
         public let packedBytes: Int
         /// All tensors between inputs and outputs.
         public let arenaBytes: Int
-        /// The most that the process ever took.
+        /// Peak memory of the process.
         public let peakRssBytes: Int?
     }
 
-    /// What a step takes of a run.
+    /// The time of one step.
     public struct Step: Codable, Hashable, Sendable {
         /// Name of the step.
         public let name: String
@@ -41,29 +41,29 @@ public struct Report: Codable, Sendable {
         public let kernel: String
         /// Milliseconds of one run.
         public let ms: Double
-        /// Its part of the run, 0 to 1.
+        /// Its fraction of the run, 0 to 1.
         public let share: Double
     }
 
     /// The runs of one second.
     public struct Second: Codable, Hashable, Sendable {
-        /// Seconds since the first run, when this one was over.
+        /// Seconds from the start to the end of this one.
         public let at: Double
         /// Runs in it.
         public let runs: Int
         /// Their latency.
         public let latencyMs: Latency
-        /// What the process took.
+        /// Memory of the process.
         public let residentBytes: Int?
-        /// `nominal`, `fair`, `serious` or `critical`; absent where the system does not say.
+        /// `nominal`, `fair`, `serious` or `critical`; absent if the system does not report it.
         public let thermalState: String?
     }
 
-    /// Where it was measured.
+    /// The device of the measurement.
     public struct Device: Codable, Hashable, Sendable {
         /// The system's name and version.
         public let system: String
-        /// The maker's name of the model, such as `iPhone15,2`.
+        /// The manufacturer's model name, such as `iPhone15,2`.
         public let machine: String
         /// Processor cores in use.
         public let cores: Int
@@ -73,7 +73,7 @@ public struct Report: Codable, Sendable {
     public let model: String
     /// Instruction set of the kernels.
     public let isa: String
-    /// Threads of a run.
+    /// Threads per run.
     public let threads: Int
     /// Milliseconds to open the package.
     public let loadMs: Double
@@ -85,11 +85,11 @@ public struct Report: Codable, Sendable {
     public let latencyMs: Latency
     /// Memory of the model and of the process.
     public let memory: Memory
-    /// Time of every step; empty where no profile was asked for.
+    /// Time of every step; empty if no profile was requested.
     public let steps: [Step]
     /// Every second of the measurement.
     public let seconds: [Second]
-    /// Where it was measured.
+    /// The device of the measurement.
     public let device: Device
 
     /// The report as a JSON object.

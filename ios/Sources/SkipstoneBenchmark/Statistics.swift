@@ -1,10 +1,10 @@
 import Foundation
 
-/// Percentiles of any number of times in a fixed amount of memory: an hour of runs must not grow
-/// the footprint that is being measured.
+/// Percentiles of any number of times in a fixed amount of memory: an hour of runs must not grow the measured
+/// footprint.
 ///
-/// Times are counted in bins that are 1 % wide, from a microsecond to a hundred seconds, so a
-/// percentile is right within half a percent. Minimum, maximum and mean are exact.
+/// Times are counted in bins 1 % wide, from a microsecond to a hundred seconds, so a percentile is accurate to half a
+/// percent. Minimum, maximum and mean are exact.
 struct Statistics {
     private static let width = 1.01
     private static let shortest = 1e-3  // milliseconds
@@ -24,7 +24,7 @@ struct Statistics {
         count += 1
     }
 
-    /// All zero where there was no run.
+    /// All zero if there were no runs.
     var latency: Report.Latency {
         guard count > 0 else { return .init(min: 0, p50: 0, p90: 0, p99: 0, max: 0, mean: 0) }
         return .init(

@@ -65,7 +65,7 @@ import Testing
         #expect(extremes.latency.max == 1e9)
     }
 
-    /// Printed for whoever reads the log: what Swift, the actor and the boundary add to a run.
+    /// Only printed for the log: the overhead of Swift, the task switch and the boundary per run.
     @Test func overheadOfACall() async throws {
         let classifier = try await Classifier(contentsOf: Fixtures.package, config: Config(threads: 1))
         let frame = Fixtures.cat.frame

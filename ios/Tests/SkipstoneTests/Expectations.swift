@@ -1,7 +1,7 @@
 import Skipstone
 import Testing
 
-/// Expects a `SkipstoneError` of that kind, with a code and a message.
+/// Expects a `SkipstoneError` of the given kind, with a code and a message.
 func expectError(
     _ kinds: SkipstoneError.Kind..., code: String? = nil, of what: String = "",
     at location: SourceLocation = #_sourceLocation, _ body: () async throws -> Void
@@ -18,7 +18,7 @@ func expectError(
     }
 }
 
-/// A task that repeats `body` until it throws; returned once `body` has been run.
+/// A task that repeats `body` until it throws; returned once `body` has run.
 func begun(_ body: @escaping @Sendable () async throws -> Void) async -> Task<Void, any Error> {
     let (rounds, done) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
     let task = Task {

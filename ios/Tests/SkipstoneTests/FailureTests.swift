@@ -2,7 +2,7 @@ import Foundation
 import Skipstone
 import Testing
 
-/// Packages that are not what they should be: an error of a kind that an app can act on, and never a crash.
+/// Damaged packages: an error of a kind that an app can act on, and never a crash.
 @Suite struct PackageTests {
     let whole = try! Data(contentsOf: Fixtures.package)
 
@@ -16,7 +16,7 @@ import Testing
 
     @Test func whatIsNoPackage() async throws {
         for bytes in [Data(), Data([0]), Data(repeating: 0xff, count: 10_000), Data("not a package".utf8)] {
-            // With the feature `onnx` it may be that, and broken.
+            // With the feature `onnx` the bytes count as a broken ONNX file.
             await expectError(.package, .model, of: "\(bytes)") { _ = try Model(data: bytes) }
         }
         let picture = Fixtures.folder.appendingPathComponent("cat_0.ppm")
@@ -31,7 +31,7 @@ import Testing
         await expectError(.package) { _ = try Model(data: whole.dropLast()) }
     }
 
-    /// Regression: a package that was cut short or overwritten while it was mapped ended the process.
+    /// Regression: a package that was truncated or overwritten while mapped ended the process.
     @Test func packagesThatChangeWhileTheyAreOpen() async throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -98,7 +98,7 @@ import Testing
         let session = try Session(model)
         session.close()
         await expectError(.closed) { _ = try await session.run([Tensor(zerosFor: model.info.inputs[0])]) }
-        // The model is not closed with those that ran it.
+        // Closing what ran the model does not close the model.
         _ = try await Classifier(model).classify(frame)
     }
 
@@ -134,7 +134,7 @@ import Testing
             let task = Task { _ = try await classifier.classify(frame) }
             await Task.yield()
             task.cancel()
-            // It may have been done before it was told.
+            // It may have finished before the cancellation.
             do { try await task.value } catch is CancellationError {}
         }
         try await other.value
@@ -193,7 +193,7 @@ import Testing
             if number % 2 == 0 { classifier.close() }
             _ = try? Model(data: Data(count: 100))
         }
-        // Allocators keep what they have had: the first rounds are not counted.
+        // Allocators keep memory: the first rounds are not counted.
         for number in 0..<500 { try await round(number) }
         guard let before = try Classifier(model).memory.residentBytes else { return }
         for number in 0..<10_000 {
@@ -201,7 +201,7 @@ import Testing
             if number % 2000 == 1999 { print("opened and closed \(number + 1) times") }
         }
         let after = try #require(try Classifier(model).memory.residentBytes)
-        // One kilobyte a round would be ten megabytes.
+        // A leak of one kilobyte per round would be ten megabytes.
         #expect(after - before < 8 << 20, "\(after - before) bytes more")
     }
 }

@@ -2,21 +2,21 @@ import Foundation
 import Skipstone
 import Testing
 
-/// What `tests/devices/swift_fixtures.py` wrote.
+/// The files written by `tests/devices/swift_fixtures.py`.
 enum Fixtures {
     static let folder = URL(fileURLWithPath: #filePath).appendingPathComponent("../../../../build/swift/fixtures")
         .standardizedFileURL
     static let package = folder.appendingPathComponent("simplenet.skip")
-    /// The same with weights as this machine's kernels read them.
+    /// The same with weights packed for this machine's kernels.
     static let mapped = folder.appendingPathComponent("mapped.skip")
     static let signed = folder.appendingPathComponent("signed.skip")
     static let publicKey = try! Data(contentsOf: folder.appendingPathComponent("key.public"))
 
-    /// What they were made of.
+    /// The ONNX file of both packages.
     static let onnx = folder.appendingPathComponent("../../../models/pretrained/simplenet-310k-cifar10.onnx")
         .standardizedFileURL
 
-    /// What the `skipstone` command says of the samples.
+    /// The answers of the `skipstone` command for the samples.
     static let answers: [Answer] = {
         let decoder = JSONDecoder()
         return try! decoder.decode([Answer].self, from: Data(contentsOf: folder.appendingPathComponent("answers.json")))
@@ -37,12 +37,12 @@ struct Answer: Decodable, Sendable, CustomTestStringConvertible {
 
     var testDescription: String { image }
 
-    /// What the sample shows: its name up to the number.
+    /// The sample's true class: its name up to the number.
     var truth: String { String(image.prefix { $0 != "_" }) }
 
     var pixels: Image { try! Image(ppm: Data(contentsOf: Fixtures.folder.appendingPathComponent("\(image).ppm"))) }
 
-    /// Whether `predictions` are these, within what the order of additions may change.
+    /// Whether `predictions` are these, up to the rounding of a different order of additions.
     func agrees(with predictions: [Prediction]) -> Bool {
         predictions.count == top.count
             && predictions.allSatisfy { prediction in
@@ -52,7 +52,7 @@ struct Answer: Decodable, Sendable, CustomTestStringConvertible {
     }
 }
 
-/// Red, green and blue of every pixel, row after row: the plain picture that frames are made of.
+/// Red, green and blue of every pixel, in row-major order: the plain image that frames are made from.
 struct Image: Equatable {
     let width: Int
     let height: Int
@@ -77,10 +77,10 @@ struct Image: Equatable {
 
     var frame: Frame { Frame(rgb, format: .rgb, width: width, height: height) }
 
-    /// Turned a quarter anticlockwise: what has to be turned clockwise to be upright again.
+    /// Rotated counterclockwise by a quarter: it must be rotated clockwise to be upright again.
     var turned: Image { Image(width: height, height: width) { x, y in self[width - 1 - y, x] } }
 
-    /// Turned a quarter clockwise.
+    /// Rotated clockwise by a quarter.
     var turnedClockwise: Image { Image(width: height, height: width) { x, y in self[y, height - 1 - x] } }
 
     /// Left and right swapped.

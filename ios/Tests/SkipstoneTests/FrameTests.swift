@@ -1,10 +1,10 @@
 import Skipstone
 import Testing
 
-/// The same picture, however it is stored, gives the same answer.
+/// The same image, in every storage format, gives the same answer.
 @Suite struct FrameTests {
     let classifier: Classifier
-    /// A picture of odd size, so that it is cropped and resized.
+    /// An image of odd size, so that it is cropped and resized.
     let picture = Image(width: 61, height: 47) { x, y in
         [UInt8(x * 4), UInt8(y * 5), UInt8((x * x + 7 * y) & 255)]
     }
@@ -15,7 +15,7 @@ import Testing
         try await classifier.classify(frame, top: 10).predictions.sorted { $0.index < $1.index }.map(\.score)
     }
 
-    /// A turned frame is summed down before across, hence the differences of 1e-4.
+    /// A rotated frame is summed down before across, hence the tolerance of 1e-4.
     func expect(
         _ frame: Frame, toBeLike image: Image, within tolerance: Float = 0, _ comment: Comment? = nil
     ) async throws {
@@ -36,7 +36,7 @@ import Testing
     @Test func rowsMayHaveGaps() async throws {
         let (row, gap) = (picture.width * 3, [UInt8](repeating: 77, count: 13))
         let padded = (0..<picture.height).flatMap { picture.rgb[$0 * row..<($0 + 1) * row] + gap }
-        // The last row needs no gap behind it.
+        // The last row needs no gap after it.
         for bytes in [padded, Array(padded.dropLast(gap.count))] {
             let (width, height) = (picture.width, picture.height)
             let frame = Frame(bytes, format: .rgb, width: width, height: height, bytesPerRow: row + gap.count)
@@ -60,7 +60,7 @@ import Testing
 
     @Test(arguments: [Frame.YUVMatrix.bt601, .bt709, .bt2020], [Frame.YUVRange.full, .video])
     func colorsOfYUV(matrix: Frame.YUVMatrix, range: Frame.YUVRange) async throws {
-        // Squares of four pixels of one color, so that halving the resolution of color loses nothing.
+        // Squares of four pixels of one color, so that subsampling the chroma loses nothing.
         let image = Image(width: 32, height: 32) { x, y in [UInt8(x / 2 * 14 + 20), UInt8(y / 2 * 12 + 30), 128] }
         let (red, blue) =
             switch matrix {
@@ -93,7 +93,7 @@ import Testing
 
     @Test(arguments: Array(1...8))
     func exifOrientationsAreUndone(orientation: Int) async throws {
-        // What a camera held like that has stored, by the definition of the tag.
+        // What a camera with that orientation has stored, by the definition of the Exif tag.
         let once = picture.turned
         let stored =
             switch orientation {
@@ -125,15 +125,15 @@ import Testing
         var frame = picture.frame
         frame.crop = .init(x: 9, y: 5, width: 40, height: 37)
         try await expect(frame, toBeLike: part, within: 1e-4)
-        // In upright coordinates, whichever way the picture is stored.
+        // In upright coordinates, however the image is stored.
         frame = picture.turned.frame
         frame.rotation = .quarter
         frame.crop = .init(x: 9, y: 5, width: 40, height: 37)
         try await expect(frame, toBeLike: part, within: 1e-4)
     }
 
-    /// Rotation, mirroring and crop in their one order, whichever was set first: to the last bit what a plain loop
-    /// makes of the stored picture. The crop is as large as the input, so that nothing is resampled.
+    /// Rotation, mirroring and crop are applied in their fixed order, whichever was set first: bit-equal to a plain
+    /// loop over the stored image. The crop has the size of the input, so nothing is resampled.
     @Test(arguments: Frame.Rotation.allCases, [false, true])
     func everyTurnMirrorAndCropIsThatOfAPlainLoop(rotation: Frame.Rotation, mirrored: Bool) async throws {
         let turns = rotation.rawValue / 90
@@ -179,7 +179,7 @@ import Testing
         for (index, frame) in wrong.enumerated() {
             await expectError(.frame, of: "frame \(index)") { _ = try await classifier.classify(frame) }
         }
-        // Nothing at all may have no address to begin with.
+        // Empty bytes may have no address.
         let nothing = [UInt8]()
         let empty = [
             Frame(nothing, format: .rgb, width: 64, height: 48),

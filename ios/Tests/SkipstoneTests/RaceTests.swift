@@ -4,7 +4,7 @@ import Testing
 
 /// Many tasks and one native object: each gets its own answers, and none stops the app's other tasks.
 @Suite struct RaceTests {
-    /// Runs of each race; `SKIPSTONE_RACES=100000` for a night.
+    /// Runs per race; `SKIPSTONE_RACES=100000` for a night.
     static let runs = ProcessInfo.processInfo.environment["SKIPSTONE_RACES"].flatMap { Int($0) } ?? 4000
     static let model = try! Model(contentsOf: Fixtures.mapped, config: Config(threads: 1))
 
@@ -12,7 +12,7 @@ import Testing
         Tensor([Float](repeating: Float(number) * 0.5 - 1, count: 3072), shape: [1, 3, 32, 32])
     }
 
-    /// What each task must get, from runs that nobody was beside.
+    /// The expected outputs of each task, from runs without concurrency.
     static func truth(_ tasks: Int) async throws -> [[Float]] {
         let session = try Session(model)
         var truth: [[Float]] = []
@@ -44,7 +44,7 @@ import Testing
         #expect(session.latency.runs == Self.runs / tasks * tasks)
     }
 
-    /// Whoever is cancelled is told so and stops nobody else; whatever else comes back is right.
+    /// A cancelled task gets an error and stops no other; all other results are right.
     @Test(arguments: [4, 16]) func cancellingChangesNobodyElsesOutputs(tasks: Int) async throws {
         let session = try Session(Self.model)
         let truth = try await Self.truth(tasks)
@@ -68,7 +68,7 @@ import Testing
         }
     }
 
-    /// A session that is closed under its tasks gives each of them right outputs, and then the word that it is closed.
+    /// A session that is closed during its tasks' runs gives each of them right outputs, and then the error `closed`.
     @Test(arguments: [4, 16]) func closingChangesNoOutputs(tasks: Int) async throws {
         let truth = try await Self.truth(tasks)
         for _ in 0..<20 {
@@ -109,14 +109,14 @@ import Testing
     }
 }
 
-/// Pixels that a run has to wait for, until another task lets it have them.
+/// Pixels that a run has to wait for, until another task releases them.
 private final class Gate: ContiguousBytes, Sendable {
     private let pixels = [UInt8](repeating: 9, count: 32 * 32 * 3)
     private let isOpen = DispatchSemaphore(value: 0)
     private let lock = NSLock()
     private nonisolated(unsafe) var timeouts = 0
 
-    /// Runs that waited for so long that nobody can have been there to open.
+    /// Runs that waited for so long that no task can have been free to open the gate.
     var gaveUp: Int { lock.withLock { timeouts } }
 
     func open(for runs: Int) { for _ in 0..<runs { isOpen.signal() } }

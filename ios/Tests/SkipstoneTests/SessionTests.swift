@@ -9,7 +9,7 @@ import Testing
 
     var port: ModelInfo.Port { session.model.info.inputs[0] }
 
-    /// The sample as the model's metadata says that it wants it.
+    /// The sample, normalized as the model's metadata says.
     func prepared(_ image: Image) throws -> Tensor {
         func numbers(_ key: String) throws -> [Float] {
             try #require(session.model.info.metadata["skipstone.\(key)"]).split(separator: ",").map {
@@ -65,7 +65,7 @@ import Testing
         await expectError(.input, code: "input.shape") {
             _ = try await session.run([Tensor(floats.map(Double.init), shape: [1, 3, 32, 32])])
         }
-        // The right shape, and not as many elements.
+        // The right shape, but the wrong number of elements.
         for count in [0, 1, floats.count - 1, floats.count + 1] {
             await expectError(.input, of: "\(count)") {
                 _ = try await session.run([Tensor([Float](repeating: 0, count: count), shape: [1, 3, 32, 32])])

@@ -1,4 +1,4 @@
-//! What all commands that open a model have in common.
+//! Options shared by all commands that open a model.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct ModelArgs {
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub threads: usize,
 
-    /// Cores to compute on, where they differ: `fast` the large ones, `efficient` the small ones
+    /// Cores to compute on, if the CPU has two kinds: `fast` the large ones, `efficient` the small ones
     #[arg(long, value_enum, default_value_t = PowerArg::Balanced, help_heading = "Model options")]
     pub power: PowerArg,
 
@@ -37,19 +37,19 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME", help_heading = "Model options")]
     pub isa: Option<Isa>,
 
-    /// Whether memory may be spent for speed: `small` keeps weights at their size in the file
+    /// Trade memory for speed: `small` keeps weights at their size in the file
     #[arg(long, value_enum, default_value_t = MemoryArg::Fast, help_heading = "Model options")]
     pub memory: MemoryArg,
 
-    /// How weights are stored, and multiplied where the CPU has arithmetic for that
+    /// Storage format of the weights; also used for the arithmetic if the CPU supports it
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32, help_heading = "Model options")]
     pub precision: PrecisionArg,
 
-    /// Kernels as `skipstone tune` found them the fastest on this machine
+    /// Use the kernels that `skipstone tune` found fastest on this machine
     #[arg(long, value_name = "FILE.tune", value_parser = parse_tuning, help_heading = "Model options")]
     pub tuning: Option<Arc<Tuning>>,
 
-    /// Refuse all but packages signed by the holder of this Ed25519 public key, in PEM
+    /// Accept only packages signed with this Ed25519 public key, in PEM
     #[arg(long, value_name = "PUBLIC.pem", value_parser = parse_public_key, help_heading = "Model options")]
     pub signed_by: Option<[u8; 32]>,
 
@@ -57,13 +57,13 @@ pub struct ModelArgs {
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape, help_heading = "Model options")]
     pub shapes: Vec<(String, Vec<usize>)>,
 
-    /// Let the model ask for more, or for less: memory, work, iterations, file, external, elements, folded,
-    /// folded-work, nodes, inputs, depth
+    /// Change a limit for the model: memory, work, iterations, file, external, elements, folded, folded-work, nodes,
+    /// inputs, depth
     #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = parse_limit, help_heading = "Model options")]
     pub limits: Vec<Limit>,
 
-    /// Value of a setting (`inspect` lists them): true, a number, numbers separated by commas, or a .npy file; give it
-    /// once for each
+    /// Value for a setting of the model (`inspect` lists them): true, a number, numbers separated by commas, or a .npy
+    /// file; give it once for each
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting, help_heading = "Model options")]
     pub settings: Vec<(String, Value)>,
 }
@@ -71,9 +71,9 @@ pub struct ModelArgs {
 /// The values of `--memory`.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryArg {
-    /// Whatever is fastest
+    /// The fastest choice
     Fast,
-    /// Whatever needs least
+    /// The smallest choice
     Small,
 }
 
@@ -87,7 +87,7 @@ pub enum PrecisionArg {
 }
 
 impl PrecisionArg {
-    /// As given on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -126,7 +126,7 @@ pub enum PowerArg {
 }
 
 impl PowerArg {
-    /// As given on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fast => "fast",
@@ -137,7 +137,7 @@ impl PowerArg {
 }
 
 impl MemoryArg {
-    /// As given on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fast => "fast",
@@ -171,7 +171,7 @@ impl ModelArgs {
         Ok(self.open_with(&self.options())?)
     }
 
-    /// Opens the model with options of the command's own.
+    /// Opens the model with the command's own options.
     pub fn open_with(&self, options: &Options) -> Result<Model, skipstone::Error> {
         let model = Model::open(&self.path, options)?;
         if let Some(warning) = model.warning() {
@@ -179,7 +179,7 @@ impl ModelArgs {
         }
         for (name, shape) in assumed_batches(&model) {
             note(format!(
-                "note: {}: input '{}' takes any batch; 1 is assumed, --shape {}={shape} binds another",
+                "note: {}: input '{}' has an open batch size; 1 is assumed, --shape {}={shape} sets another",
                 self.name(),
                 printable(name),
                 printable(name),
@@ -188,7 +188,7 @@ impl ModelArgs {
         Ok(model)
     }
 
-    /// Gives a session the values of `--set`, and forgets its state.
+    /// Applies the values of `--set` to a session, and resets its state.
     pub fn prepare(&self, session: &mut Session) -> Result<(), skipstone::Error> {
         session.reset();
         self.settings.iter().try_for_each(|(name, value)| session.set(name, value.clone()))
@@ -200,7 +200,7 @@ impl ModelArgs {
     }
 }
 
-/// The inputs whose batch was assumed to be 1, with a shape that would bind another.
+/// The inputs whose batch size was assumed to be 1, with a shape that would set another.
 fn assumed_batches(model: &Model) -> impl Iterator<Item = (&str, String)> {
     let inputs = model.inputs().iter().filter(|port| model.info().assumed_batch.contains(&port.name));
     inputs.map(|port| {
@@ -209,10 +209,10 @@ fn assumed_batches(model: &Model) -> impl Iterator<Item = (&str, String)> {
     })
 }
 
-/// How images become the model's input, where its metadata does not say it or says it wrong.
+/// How images become the model's input, if its metadata is missing or wrong.
 #[derive(Args, Clone, Debug)]
 pub struct ImageArgs {
-    /// Class names, one a line [default: the model's `skipstone.labels`]
+    /// Class names, one per line [default: the model's `skipstone.labels`]
     #[arg(long, value_name = "FILE", help_heading = "Image options")]
     pub labels: Option<PathBuf>,
 
@@ -224,7 +224,7 @@ pub struct ImageArgs {
     #[arg(long, value_name = "PIXELS", help_heading = "Image options")]
     pub crop: Option<usize>,
 
-    /// Mean of the channels, for values from 0 to 1 [default: `skipstone.mean`, or ImageNet's, which is then said]
+    /// Mean of the channels, for values from 0 to 1 [default: `skipstone.mean`, or ImageNet's with a note]
     #[arg(
         long,
         value_name = "R,G,B",
@@ -234,12 +234,12 @@ pub struct ImageArgs {
     )]
     pub mean: Option<Vec<f32>>,
 
-    /// Standard deviation of the channels [default: `skipstone.std`, or ImageNet's, which is then said]
+    /// Standard deviation of the channels [default: `skipstone.std`, or ImageNet's with a note]
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Image options")]
     pub std: Option<Vec<f32>>,
 
-    /// What makes scores of the output: softmax, sigmoid or none [default: `skipstone.activation`, or as the last
-    /// operator tells]
+    /// How the output becomes scores: softmax, sigmoid or none [default: `skipstone.activation`, or derived from the
+    /// last operator]
     #[arg(long, value_name = "NAME", value_parser = parse_activation, help_heading = "Image options")]
     pub activation: Option<Activation>,
 }
@@ -267,19 +267,19 @@ fn parse_activation(name: &str) -> Result<Activation, String> {
     name.parse().map_err(|_| "expected softmax, sigmoid or none".into())
 }
 
-/// What was measured, in the file of this name.
+/// Reads a tuning file.
 pub fn parse_tuning(path: &str) -> Result<Arc<Tuning>, String> {
     Tuning::open(path).map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// The key in the file of this name.
+/// Reads a public key file.
 fn parse_public_key(path: &str) -> Result<[u8; 32], String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let key = VerifyingKey::from_public_key_pem(&text);
-    key.map(|key| key.to_bytes()).map_err(|error| format!("no Ed25519 public key in PEM: {error}"))
+    key.map(|key| key.to_bytes()).map_err(|error| format!("not an Ed25519 public key in PEM: {error}"))
 }
 
-/// `NAME=1x3x224x224`; nothing behind the `=` is a scalar.
+/// `NAME=1x3x224x224`; `NAME=` is a scalar.
 pub fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let (name, dims) = text.rsplit_once('=').ok_or("expected NAME=1x3x224x224")?;
     if name.is_empty() {
@@ -305,8 +305,8 @@ fn parse_setting(text: &str) -> Result<(String, Value), String> {
         list => {
             let rounded = |text: &str| text.parse::<i64>().is_ok_and(|whole| whole as f64 as i64 != whole);
             let numbers = list.split(',').map(|text| match text.trim() {
-                text if rounded(text) => Err(format!("{text} is too large; a .npy file holds it")),
-                text => text.parse().map_err(|_| format!("'{list}' is no value of a setting")),
+                text if rounded(text) => Err(format!("{text} cannot be represented exactly; give a .npy file")),
+                text => text.parse().map_err(|_| format!("'{list}' is not a value for a setting")),
             });
             numbers.collect::<Result<Vec<f64>, _>>()?.into()
         }

@@ -105,7 +105,7 @@ impl Bench {
             Ok::<_, Failure>(began.elapsed())
         })?;
 
-        let latency = Latency::of(&times).ok_or_else(|| Failure::new("internal", "nothing was measured"))?;
+        let latency = Latency::of(&times).ok_or_else(|| Failure::new("internal", "no run was measured"))?;
         let plan = model.plan();
         let measured = session.profile().zip(session.step_runs()).zip(session.step_active());
         let profiled = measured
@@ -176,7 +176,7 @@ fn summary(report: &Report) -> String {
     table.row(["packed weights".into(), numbers::bytes(memory.packed_bytes)]);
     table.row(["arena".into(), numbers::bytes(memory.arena_bytes)]);
     let peak = memory.peak_rss_bytes.map_or("unknown".into(), numbers::bytes);
-    table.row(["peak of the process".into(), peak]);
+    table.row(["peak memory of the process".into(), peak]);
     text + &table.render("")
 }
 

@@ -1,4 +1,4 @@
-//! Sample images that a model is run on while it is changed.
+//! Sample images for commands that run a model in order to change it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::images;
 use crate::progress::Progress;
 
-/// Where sample images are, and how many are used.
+/// The folder with sample images, and how many to use.
 #[derive(Args, Clone, Debug)]
 pub struct CalibrationArgs {
     /// Directory with sample images
@@ -28,7 +28,7 @@ pub struct CalibrationArgs {
 }
 
 impl CalibrationArgs {
-    /// The images, prepared as `model` wants them; `None` where no folder is given. They will be asked for `rounds` times.
+    /// The images, prepared for `model`; `None` if no folder is given. They will be read `rounds` times.
     pub fn pictures(&self, model: &Model, rounds: usize) -> Result<Option<Pictures>, Failure> {
         self.calibrate
             .as_deref()
@@ -37,7 +37,7 @@ impl CalibrationArgs {
     }
 }
 
-/// Images of a folder, decoded when they are asked for.
+/// Images of a folder, decoded on demand.
 pub struct Pictures {
     files: Vec<PathBuf>,
     preprocess: Preprocess,

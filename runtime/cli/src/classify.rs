@@ -1,4 +1,4 @@
-//! `skipstone classify`: what pictures show.
+//! `skipstone classify`: classifies images.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use crate::progress::Progress;
 use crate::table::{Align, Columns};
 use crate::{images, numbers};
 
-/// Name what images show
+/// Classify images
 #[derive(Args, Debug)]
 #[command(after_help = "\
 An image is resized so that its shorter side has the right length, the middle is cut out, and
 its channels are normalized, as the model's metadata says (keys skipstone.labels, .resize, .crop,
-.mean, .std, .activation); the image options override it. Where the metadata is missing, the size is
-that of the model's input and the normalization is ImageNet's. What normalization was taken and what
-the scores are is said at the end, with who decided it. The time is that of the model alone, without
+.mean, .std, .activation); the image options override it. If the metadata is missing, the size is
+that of the model's input and the normalization is ImageNet's. The output ends with the normalization
+and the kind of scores, and where each was specified. The time is that of the model alone, without
 reading the image.
 
 An image that cannot be read is reported in one line on stderr, the others are classified, and the exit status is 1.
@@ -41,23 +41,23 @@ pub struct Classify {
     #[arg(value_name = "IMAGE|DIR", required = true)]
     images: Vec<PathBuf>,
 
-    /// How many classes to name for each image
+    /// Number of classes to show for each image
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
 
-    /// Name only classes of at least this score
+    /// Show only classes with at least this score
     #[arg(long, value_name = "SCORE", allow_hyphen_values = true)]
     threshold: Option<f32>,
 
-    /// Name only these classes, by label or as 'class 7'
+    /// Show only these classes, by label or as 'class 7'
     #[arg(long, value_name = "LABEL,...", value_delimiter = ',')]
     allow: Vec<String>,
 
-    /// Do not name these classes
+    /// Do not show these classes
     #[arg(long, value_name = "LABEL,...", value_delimiter = ',', conflicts_with = "allow")]
     deny: Vec<String>,
 
-    /// Show names in this language, where the model has them (`skipstone.labels.de` and the like)
+    /// Show names in this language, if the model has them (such as `skipstone.labels.de`)
     #[arg(long, value_name = "LOCALE")]
     locale: Option<String>,
 
@@ -72,7 +72,7 @@ pub struct Classify {
 #[derive(Serialize)]
 struct Report {
     model: String,
-    /// What the scores are, and who says so.
+    /// What the scores are, and where that was specified.
     scores: String,
     normalization: NormalizationReport,
     images: Vec<Classified>,
@@ -84,7 +84,7 @@ struct Report {
 struct NormalizationReport {
     mean: Vec<f32>,
     std: Vec<f32>,
-    /// Who says so.
+    /// Where it was specified.
     from: String,
 }
 
@@ -99,7 +99,7 @@ struct Classified {
 struct Top {
     index: usize,
     label: String,
-    /// The name in the language asked for, where that is another one.
+    /// The name in the requested language, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
     display_name: Option<String>,
     score: f32,
@@ -198,7 +198,7 @@ fn classify(
     Ok((Classified { file: file.display().to_string(), ms: time.as_secs_f64() * 1e3, top }, time))
 }
 
-/// The table, printed as images are done: its widths are known before its rows.
+/// The table, printed row by row: its column widths are known before its rows.
 struct Rows(Columns);
 
 impl Rows {
@@ -219,7 +219,7 @@ impl Rows {
         self.0.line(&["file", "label", "score", "ms"])
     }
 
-    /// A line for each class; the file and the time stand on the first.
+    /// One line per class; the first also has the file and the time.
     fn row(&self, image: &Classified) -> String {
         let ms = numbers::ms(image.ms);
         let first = [image.file.as_str(), "", "", &ms];

@@ -1,4 +1,4 @@
-//! `skipstone compile`: an ONNX file becomes a package for devices.
+//! `skipstone compile`: converts an ONNX file to a package for devices.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use crate::printable::printable;
 /// Make a package that a device opens in milliseconds
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A package (.skip) holds the planned graph, the weights, labels and how images are prepared. A `generic` package runs
-everywhere, also in simulators and emulators, and is packed where it is opened. For one instruction set it holds the
-weights as that set's kernels read them, opening packs nothing, and other machines refuse it: `host` is this machine's,
-`neon` every 64-bit phone's.
-Of an image classifier it is said what normalization it takes and what its scores are, and who decided that; the image
-options are stored in the package.
+A package (.skip) holds the planned graph, the weights, labels and image normalization. A `generic` package runs
+everywhere, including simulators and emulators, and its weights are packed when it is opened. A package for one
+instruction set holds weights packed for its kernels, so opening it packs nothing, but other machines refuse it:
+`host` is this machine's, `neon` that of every 64-bit phone.
+For an image classifier, the command prints the normalization and the kind of scores, and where each was specified;
+the image options are stored in the package.
 A model with operators that only run on the desktop is refused, with their names.
 
-Keys for --sign are made by openssl, and the app checks packages with the public one:
+Make keys for --sign with openssl; the app checks packages with the public key:
   openssl genpkey -algorithm ed25519 -out key.pem
   openssl pkey -in key.pem -pubout -out public.pem
 
@@ -46,19 +46,19 @@ pub struct Compile {
     #[arg(short, long, value_name = "FILE.skip")]
     output: PathBuf,
 
-    /// What to pack the weights for: host, generic, neon (or aarch64), avx2 (or x86_64), avx512, scalar
+    /// Instruction set to pack the weights for: host, generic, neon (or aarch64), avx2 (or x86_64), avx512, scalar
     #[arg(long, value_name = "NAME", default_value = "generic", value_parser = parse_target)]
     target: Target,
 
-    /// Whether packed weights may take more memory for speed
+    /// Whether packed weights may use more memory for speed
     #[arg(long, value_enum, default_value_t = MemoryArg::Fast)]
     memory: MemoryArg,
 
-    /// How packed weights are stored
+    /// Storage format of packed weights
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
     precision: PrecisionArg,
 
-    /// Kernels as `skipstone tune` found them the fastest on the machine that the package is for
+    /// Use the kernels that `skipstone tune` found fastest on the machine that the package is for
     #[arg(long, value_name = "FILE.tune", value_parser = parse_tuning)]
     tuning: Option<Arc<Tuning>>,
 
@@ -66,15 +66,15 @@ pub struct Compile {
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape)]
     shapes: Vec<(String, Vec<usize>)>,
 
-    /// Class names to show to people of a language, one a line, beside the labels; once for each language
+    /// Class names to show in a language, one per line, in the order of the labels; once for each language
     #[arg(long = "labels-for", value_name = "LOCALE=FILE", value_parser = parse_locale, help_heading = "Image options")]
     localized: Vec<(String, PathBuf)>,
 
-    /// Let the model ask for more, or for less: see `skipstone run --help`
+    /// Change a limit for the model: see `skipstone run --help`
     #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = parse_limit)]
     limits: Vec<Limit>,
 
-    /// Text that says what the model is, is good for and is not
+    /// Model card: a text on what the model is, and what it is and is not good for
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
 
@@ -111,7 +111,7 @@ impl Compile {
     pub fn execute(self) -> Result<(), Failure> {
         let plain = (self.precision, self.memory) == (PrecisionArg::F32, MemoryArg::Fast) && self.tuning.is_none();
         if self.target.is_none() && !plain {
-            let reason = "--precision, --memory and --tuning are for packed weights; a generic package is packed where \
+            let reason = "--precision, --memory and --tuning apply to packed weights; a generic package is packed when \
                           it is opened";
             return Err(Failure::Usage(format!("{reason}: give a --target")));
         }
@@ -129,7 +129,7 @@ impl Compile {
         let (package, info) = compile(&self.model, &recipe, key.as_ref())?;
         for name in info.assumed_batch.iter().map(|name| printable(name)) {
             note(format!(
-                "note: input '{name}' takes any batch; the package is for 1, --shape {name}=... binds another"
+                "note: input '{name}' has an open batch size; the package is for 1, --shape {name}=... sets another"
             ));
         }
         files::write(&self.output, &package)?;
@@ -139,10 +139,10 @@ impl Compile {
         print(&format!("{}: {size}, for {target}{signed}\n{classifier}", self.output.display()))
     }
 
-    /// What a classifier will make of the package, in lines; nothing if the model is no image classifier.
+    /// A summary of how a classifier will use the package; empty if the model is not an image classifier.
     ///
     /// # Errors
-    /// Image options that do not fit the model: here, and not when an app opens the package.
+    /// Image options that do not fit the model are refused here, not when an app opens the package.
     fn classifier(&self) -> Result<String, Failure> {
         let options = Options { shapes: self.shapes.iter().cloned().collect(), ..Options::default() };
         let model = Model::open(&self.model, &options)?;
@@ -156,7 +156,7 @@ impl Compile {
         }
     }
 
-    /// What the command line says of images, classes and the model.
+    /// What the command line specifies about images, classes and the model.
     fn metadata(&self) -> Result<Vec<(String, String)>, Failure> {
         let numbers = |list: &Vec<f32>| list.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
         let text = |path: &PathBuf| files::read_text(path);
@@ -180,5 +180,5 @@ impl Compile {
 fn read_key(path: &Path) -> Result<SigningKey, Failure> {
     let text = files::read_text(path)?;
     SigningKey::from_pkcs8_pem(&text)
-        .map_err(|error| Failure::new("key", format!("{}: no Ed25519 private key in PEM: {error}", path.display())))
+        .map_err(|error| Failure::new("key", format!("{}: not an Ed25519 private key in PEM: {error}", path.display())))
 }

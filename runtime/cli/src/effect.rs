@@ -1,4 +1,4 @@
-//! What a transformation did to a model: sizes, work and latency, before and after.
+//! What a transformation changed in a model: sizes, work and latency, before and after.
 
 use std::time::{Duration, Instant};
 
@@ -13,21 +13,21 @@ use crate::table::{Align, Table};
 
 /// Runs of each model before they are measured.
 const WARMUP: usize = 3;
-/// Fewest and most runs of each model that are measured, by turns.
+/// Fewest and most measured runs of each model; the models alternate.
 const RUNS: std::ops::Range<usize> = 5..200;
-/// When no further run is begun.
+/// No further run starts after this time.
 const ENOUGH: Duration = Duration::from_secs(2);
 /// Seed of the random inputs.
 const SEED: u64 = 0x5EED;
 
-/// A model before or after.
+/// The model before or after.
 #[derive(Serialize)]
 pub struct Side {
     file_bytes: u64,
     parameters: u64,
-    /// Unknown where the front end runs the model whole.
+    /// Absent if tract runs the whole model.
     macs: Option<u64>,
-    /// Multiply-adds of weights that are not zero: what a kernel for sparse weights computes.
+    /// Multiply-adds with nonzero weights, which are what a sparse kernel computes.
     macs_not_zero: Option<u64>,
     packed_bytes: u64,
     arena_bytes: u64,
@@ -35,17 +35,17 @@ pub struct Side {
     ms: f64,
 }
 
-/// Both sides, and how they compare.
+/// Both models, and their ratio.
 #[derive(Serialize)]
 pub struct Effect {
     pub before: Side,
     pub after: Side,
-    /// Median of the ratios of runs that followed each other.
+    /// Median of the ratios of consecutive runs.
     pub latency_ratio: f64,
 }
 
 impl Effect {
-    /// Loads both models, files as bytes, and runs them by turns on random inputs.
+    /// Loads both models, given as the bytes of their files, and runs them alternately on random inputs.
     pub fn measure(before: &[u8], after: &[u8], options: &Options) -> Result<Self, Failure> {
         let models = [Model::from_bytes(before, options)?, Model::from_bytes(after, options)?];
         let mut sessions = [models[0].session()?, models[1].session()?];
@@ -58,7 +58,7 @@ impl Effect {
             }
             inputs.refresh();
             let views = inputs.views();
-            // Whichever comes second finds the inputs in the cache.
+            // Alternate the order, because the second model finds the inputs in the cache.
             for side in [run % 2, 1 - run % 2] {
                 let began = Instant::now();
                 sessions[side].run(&views)?;
@@ -103,7 +103,7 @@ impl Effect {
             row("multiply-adds", before, after, count);
         }
         if let (Some(before), Some(after)) = (a.macs_not_zero, b.macs_not_zero) {
-            row("of weights that are not zero", before, after, count);
+            row("with nonzero weights", before, after, count);
         }
         row("packed weights", a.packed_bytes, b.packed_bytes, bytes);
         row("arena", a.arena_bytes, b.arena_bytes, bytes);
@@ -112,13 +112,13 @@ impl Effect {
     }
 }
 
-/// Multiply-adds of a step whose weight is not zero.
+/// A step's multiply-adds with nonzero weights.
 fn not_zero(step: &Step) -> u64 {
     let zeros = step.choice.zeros.map_or(0.0, |zeros| zeros.share);
     (step.macs as f64 * (1.0 - zeros)).round() as u64
 }
 
-/// What is zero of all weights that were pruned.
+/// The share of zeros among all weights that were pruned.
 pub fn zeros(zeros: usize, weights: usize) -> String {
     percent(zeros as f64 / weights.max(1) as f64)
 }

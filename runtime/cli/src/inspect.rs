@@ -1,4 +1,4 @@
-//! `skipstone inspect`: what is in a model, and how it will be run.
+//! `skipstone inspect`: what a model contains, and how it will run.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ use crate::table::{Align, Table};
 /// Show what is in a model and how it will run
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The arena holds every tensor between inputs and outputs; no arena can be smaller than what is alive
-at the widest moment. A fallback step is an operator without a kernel of ours: it runs, but slower.
+The arena holds every tensor between inputs and outputs; no arena can be smaller than the tensors that
+are alive at the same time. A fallback step is an operator without a kernel: it runs, but slower.
 
 Examples:
   skipstone inspect model.onnx
@@ -38,7 +38,7 @@ pub struct Inspect {
     json: bool,
 }
 
-/// Most elements of a value that are shown.
+/// Most elements of a value to show.
 const SHOWN: usize = 8;
 
 #[derive(Serialize)]
@@ -47,31 +47,31 @@ struct Report {
     isa: &'static str,
     package: Option<PackageReport>,
     inputs: Vec<PortReport>,
-    /// Inputs whose batch the file leaves open, and 1 was assumed.
+    /// Inputs with an open batch size, which was assumed to be 1.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     assumed_batch: Vec<String>,
-    /// Inputs that `--set` gives a value.
+    /// Inputs that `--set` sets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     settings: Vec<VariableReport>,
-    /// Inputs that take over an output behind every run.
+    /// Inputs that receive an output after every run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     state: Vec<VariableReport>,
     outputs: Vec<PortReport>,
-    /// Absent where the model is no image classifier.
+    /// Absent if the model is not an image classifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     classifier: Option<ClassifierReport>,
     parameters: u64,
-    /// Unknown where the front end runs the model whole, as are the steps then.
+    /// Absent if tract runs the whole model, like the steps.
     macs: Option<u64>,
-    /// What `--limit work` bounds; unknown with the multiply-adds.
+    /// The work that `--limit work` bounds; absent like the multiply-adds.
     work: Option<u64>,
     memory: MemoryReport,
-    /// What was removed from weights because it is zero.
+    /// Channels removed from weights because they are zero.
     removed: Vec<RemovedReport>,
     steps: Vec<StepReport>,
     fallback_steps: Vec<String>,
     whole_model_fallback: Option<String>,
-    /// A fault of Skipstone that makes the model slower than it should be.
+    /// A bug in Skipstone that makes the model slower than it should be.
     warning: Option<String>,
 }
 
@@ -96,15 +96,15 @@ struct PortReport {
 struct VariableReport {
     #[serde(flatten)]
     port: PortReport,
-    /// Of its elements, the first few; of a setting, and of state that does not begin with zeros.
+    /// The first few elements, for a setting, and for state whose initial value is not zero.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
-    /// The output that state takes over.
+    /// The output that state is set to.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
 }
 
-/// What a classifier makes of an image and of the model's output, and who says so.
+/// How a classifier treats an image and the model's output, and where that was specified.
 #[derive(Serialize)]
 struct ClassifierReport {
     normalization: String,
@@ -124,7 +124,7 @@ struct MemoryReport {
     arena_lower_bound_bytes: u64,
 }
 
-/// Filters and input channels of a layer (columns and rows of a matrix) as the model has them and as they are computed.
+/// Filters and input channels of a layer (columns and rows of a matrix) in the model and as computed.
 #[derive(Serialize)]
 struct RemovedReport {
     node: String,
@@ -143,7 +143,7 @@ struct StepReport {
     /// Share of the weights that are zero.
     #[serde(skip_serializing_if = "Option::is_none")]
     zeros: Option<f64>,
-    /// Why its kernel is one for dense or for sparse weights.
+    /// Why its kernel is dense or sparse.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -159,7 +159,7 @@ impl Inspect {
 }
 
 impl Inspect {
-    /// What a session begins with in the place of every variable.
+    /// The initial value of every variable of a session.
     fn held(&self, model: &Model) -> Result<Vec<Tensor>, Failure> {
         if model.variables().is_empty() && self.model.settings.is_empty() {
             return Ok(Vec::new());
@@ -230,7 +230,7 @@ impl PortReport {
 }
 
 impl VariableReport {
-    /// The settings, or the state.
+    /// Reports the settings, or the state.
     fn list(model: &Model, held: &[Tensor], state: bool) -> Vec<Self> {
         let listed = model.variables().iter().zip(held).filter(|(variable, _)| variable.next.is_some() == state);
         listed
@@ -265,18 +265,18 @@ impl StepReport {
     }
 }
 
-/// What is said of zeros.
+/// The reason shown for a dense or sparse kernel.
 fn reason(Zeros { share, gain }: Zeros, is_sparse: bool) -> String {
     let zeros = format!("{} zeros", percent(share));
     match (is_sparse, gain) {
         (true, gain) => format!("{zeros}, {gain:.1}x faster than dense"),
-        (false, 0.0) => format!("{zeros}, no kernel for sparse weights takes it"),
+        (false, 0.0) => format!("{zeros}, no sparse kernel supports it"),
         (false, gain) if gain < 1.0 => format!("{zeros}, dense is {:.1}x faster here", 1.0 / gain),
         (false, gain) => format!("{zeros}, sparse would be {gain:.1}x faster, but not with its neighbors"),
     }
 }
 
-/// The report for a person.
+/// The report as text.
 fn text(report: &Report, model: &Model) -> String {
     let mut text = format!("{}: {}\n\n", report.model, report.isa);
     let mut ports = Table::untitled([Align::Left; 5]);
@@ -329,7 +329,7 @@ fn text(report: &Report, model: &Model) -> String {
         text += &format!("\nWarning: {}\n", printable(warning));
     }
     if let Some(reason) = &report.whole_model_fallback {
-        text += &format!("\nRun whole by the ONNX front end, without a plan: {}\n", printable(reason));
+        text += &format!("\ntract runs the whole model, without a plan: {}\n", printable(reason));
         return text;
     }
 
@@ -370,18 +370,18 @@ fn text(report: &Report, model: &Model) -> String {
     text + "\n" + &steps.render("")
 }
 
-/// The beginning of a text, as far as it fits a table.
+/// The first line of a text, as far as it fits a table.
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let start: String = line.chars().take(60).collect();
     if start.len() < text.trim_end().len() { start + " ..." } else { start }
 }
 
-/// How far the arena is above what it must hold at least.
+/// How far the arena exceeds its lower bound.
 fn above_lower_bound(memory: &MemoryReport) -> String {
     let (arena, bound) = (memory.arena_bytes, memory.arena_lower_bound_bytes);
     if bound == 0 || arena <= bound {
-        return "the least possible".into();
+        return "the lower bound".into();
     }
-    format!("{} above the widest moment, {}", percent((arena - bound) as f64 / bound as f64), bytes(bound))
+    format!("{} above the lower bound, {}", percent((arena - bound) as f64 / bound as f64), bytes(bound))
 }

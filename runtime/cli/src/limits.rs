@@ -1,4 +1,4 @@
-//! `--limit`: what a model may ask for, number by number.
+//! `--limit`: changes the limits on a model one by one.
 
 use skipstone::Limits;
 
@@ -17,7 +17,7 @@ const NAMES: [(&str, Field); 11] = [
     ("depth", |limits| Bound::Count(&mut limits.file.max_depth)),
 ];
 
-/// Where a bound is kept.
+/// Accesses the field of a bound.
 type Field = fn(&mut Limits) -> Bound<'_>;
 
 /// A field of [`Limits`].
@@ -33,17 +33,17 @@ pub struct Limit {
     value: u64,
 }
 
-/// `NAME=VALUE`.
+/// Parses `NAME=VALUE`.
 pub fn parse_limit(text: &str) -> Result<Limit, String> {
     let known = || NAMES.map(|(name, _)| name).join(", ");
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     let index = NAMES.iter().position(|(known, _)| *known == name);
     let index = index.ok_or_else(|| format!("there is no limit '{name}', only {}", known()))?;
-    let value = value.parse().map_err(|_| format!("'{value}' is no whole number"))?;
+    let value = value.parse().map_err(|_| format!("'{value}' is not a whole number"))?;
     Ok(Limit { index, value })
 }
 
-/// The library's limits with these in place of their defaults.
+/// The library's limits with the given changes.
 pub fn limits(given: &[Limit]) -> Limits {
     let mut limits = Limits::default();
     for &Limit { index, value } in given {

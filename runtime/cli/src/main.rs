@@ -44,7 +44,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  skipstone classify model.onnx cat.jpg      what does the picture show?
+  skipstone classify model.onnx cat.jpg      what does the image show?
   skipstone inspect model.onnx               what is in the model, and what will run?
   skipstone bench model.onnx --profile       how fast is it, and where does the time go?
   skipstone evaluate model.onnx dataset/     how often is it right?

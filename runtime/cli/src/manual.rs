@@ -1,4 +1,4 @@
-//! The command about itself: help grouped by task, man pages, and completions for shells.
+//! Documents the command: help grouped by task, man pages, and shell completions.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::failure::Failure;
 /// The subcommands by what a user wants to do.
 const TASKS: &[(&str, &[&str])] = &[
     ("Use a model", &["classify", "run", "evaluate"]),
-    ("Look into a model", &["inspect", "bench"]),
+    ("Inspect a model", &["inspect", "bench"]),
     ("Change a model", &["quantize", "prune"]),
     ("Prepare a model for an app", &["compile", "tune", "operators"]),
     ("This command", &["completions", "man", "help"]),
@@ -52,7 +52,7 @@ impl Completions {
 /// Write the man pages of this command and its subcommands
 #[derive(Args)]
 pub struct Man {
-    /// Folder for the pages; it is made if it is missing
+    /// Folder for the pages; created if it does not exist
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 }

@@ -17,7 +17,7 @@ pub struct Report {
     pub runs: usize,
     pub latency_ms: LatencyReport,
     pub memory: MemoryReport,
-    /// Unknown where the front end runs the model whole.
+    /// Absent if tract runs the whole model.
     pub macs: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<Vec<StepReport>>,

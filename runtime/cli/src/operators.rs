@@ -12,7 +12,7 @@ use crate::output::print;
 /// List the operators of packages, to build a library with only those
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A library built with the list is smaller, and opens only packages that need no more.
+A library built with this list is smaller, and opens only packages that need no other operators.
 
 Example:
   SKIPSTONE_OPERATORS=\"$(skipstone operators assets/*.skip)\" cargo build --profile device -p skipstone-jni")]

@@ -1,4 +1,4 @@
-//! `skipstone prune`: takes weights away from a model.
+//! `skipstone prune`: removes weights or channels from a model.
 
 use std::path::PathBuf;
 
@@ -18,12 +18,12 @@ use crate::files;
 use crate::output::{json, print};
 use crate::table::{Align, Table};
 
-/// Prune a model: take away the weights or channels that matter least
+/// Prune a model: remove the weights or channels that matter least
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The result is a standard ONNX file. With zeros its shapes are the same, and zeros cost nothing here where there are enough of
-them: `skipstone inspect` says for every layer which kernel it gets, and why. Channels are taken out of the file, as far as
-they only go from layer to layer. Without training on, a network loses accuracy: measure it with `skipstone evaluate`.
+The result is a standard ONNX file. With zeros, shapes stay the same, and enough zeros make a layer faster here:
+`skipstone inspect` shows the kernel of every layer and the reason. Channels are removed from the file if they only
+go from layer to layer. Without further training a network loses accuracy: measure it with `skipstone evaluate`.
 
 Wanda, DSnoT and Beta-Rank run the model on the images in FOLDER; a few dozen like those that it will see are enough. Images
 are prepared as for `skipstone classify`.
@@ -43,28 +43,28 @@ pub struct Prune {
     #[arg(short, long, value_name = "OUT.onnx")]
     output: PathBuf,
 
-    /// What weights are scored by
+    /// How to score weights
     #[arg(long, value_enum, default_value_t = MethodArg::Magnitude)]
     method: MethodArg,
 
-    /// Percentage of the weights that become zero
+    /// Percentage of the weights to set to zero
     #[arg(long, value_name = "PERCENT", conflicts_with = "less")]
     zeros: Option<f64>,
 
-    /// Percentage of the multiply-adds that channels take with them
+    /// Percentage of the multiply-adds to remove with channels
     #[arg(long, value_name = "PERCENT")]
     less: Option<f64>,
 
-    /// What goes together: `weights`, one by one; N:M, of every M neighbors along the input channels all but N; 4x1 or 16x1, so
-    /// many output channels at once; `channels` [default: channels with --less, else weights]
+    /// What to prune together: `weights`, one by one; N:M, of every M consecutive input channels keep N; 4x1 or 16x1,
+    /// this many output channels at once; `channels` [default: channels with --less, otherwise weights]
     #[arg(long, value_name = "PATTERN", value_parser = parse_pattern)]
     pattern: Option<PatternArg>,
 
-    /// What becomes of channels
+    /// What to do with pruned channels
     #[arg(long, value_enum, default_value_t = FormArg::Remove)]
     form: FormArg,
 
-    /// Among which weights the least are found [default: row with Wanda and DSnoT, else layer]
+    /// Within which group weights are ranked [default: row with Wanda and DSnoT, otherwise layer]
     #[arg(long, value_enum)]
     scope: Option<ScopeArg>,
 
@@ -80,7 +80,7 @@ pub struct Prune {
     #[arg(long)]
     small: bool,
 
-    /// Name of a node that is left as it is; give it once for each
+    /// Name of a node to leave unchanged; give it once for each
     #[arg(long, value_name = "NODE")]
     skip: Vec<String>,
 
@@ -97,13 +97,13 @@ pub struct Prune {
 enum MethodArg {
     /// Absolute value
     Magnitude,
-    /// Chance, from --seed: what a method has to beat
+    /// At random, from --seed: a baseline for the other methods
     Random,
     /// Absolute value times the norm of the input
     Wanda,
-    /// As Wanda, then weights are exchanged until mean outputs are what they were
+    /// Like Wanda, then exchanges weights until the mean outputs are restored
     Dsnot,
-    /// Of channels: how much a filter makes of what it reads
+    /// For channels: how much a filter amplifies its input
     BetaRank,
 }
 
@@ -117,13 +117,13 @@ enum PatternArg {
 /// The values of `--form`.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum FormArg {
-    /// They are taken out of the file
+    /// Remove them from the file
     Remove,
-    /// Their weights become zeros
+    /// Set their weights to zero
     Zeros,
 }
 
-/// What is to be pruned.
+/// What to prune.
 enum Work {
     Weights(Recipe),
     Channels(ChannelRecipe),
@@ -132,11 +132,11 @@ enum Work {
 /// The values of `--scope`.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum ScopeArg {
-    /// Those of one filter
+    /// The weights of one filter
     Row,
-    /// Those of one layer
+    /// The weights of one layer
     Layer,
-    /// All
+    /// All weights
     Network,
 }
 
@@ -144,7 +144,7 @@ enum ScopeArg {
 struct Report {
     model: String,
     output: String,
-    /// Images that the model was run on.
+    /// Number of images that the model was run on.
     samples: usize,
     layers: Vec<LayerReport>,
     #[serde(flatten)]
@@ -154,7 +154,7 @@ struct Report {
 #[derive(Serialize)]
 struct LayerReport {
     name: String,
-    /// Before and after, as all that follows.
+    /// Before and after, like the fields below.
     filters: [usize; 2],
     weights: [usize; 2],
     zeros: [usize; 2],
@@ -169,7 +169,7 @@ impl Prune {
             Work::Channels(recipe) => recipe.method == ChannelMethod::BetaRank,
         };
         if needs_samples && self.calibration.calibrate.is_none() {
-            return Err(usage("this method runs the model on images: --calibrate FOLDER says where they are"));
+            return Err(usage("this method runs the model on images: give their folder with --calibrate"));
         }
         let bytes = std::fs::read(&self.model.path).map_err(|error| Failure::io(&self.model.path, &error))?;
         let options = self.model.options();
@@ -209,7 +209,9 @@ impl Prune {
     }
 
     fn of_channels(&self) -> Result<ChannelRecipe, Failure> {
-        let less = self.less.ok_or_else(|| usage("--less says how many multiply-adds channels take with them"))?;
+        let less = self
+            .less
+            .ok_or_else(|| usage("--less is missing: the percentage of multiply-adds to remove with channels"))?;
         if !(0.0..100.0).contains(&less) {
             return Err(usage("--less must be at least 0 and below 100"));
         }
@@ -229,11 +231,13 @@ impl Prune {
     fn of_weights(&self, pattern: Pattern) -> Result<Recipe, Failure> {
         let zeros = match (self.zeros, pattern) {
             (Some(_), Pattern::OfEvery { .. }) => {
-                return Err(usage("--zeros is not for N:M, which says itself how many weights stay"));
+                return Err(usage("--zeros does not go with N:M, which already defines how many weights stay"));
             }
             (None, Pattern::OfEvery { .. }) => 0.0,
             (None, _) => {
-                return Err(usage("--zeros says how many weights become zero, --less how many multiply-adds go"));
+                return Err(usage(
+                    "--zeros (percentage of weights) or, for channels, --less (percentage of multiply-adds) is missing",
+                ));
             }
             (Some(zeros), _) if (0.0..=100.0).contains(&zeros) => zeros / 100.0,
             (Some(_), _) => return Err(usage("--zeros must be between 0 and 100")),
@@ -268,7 +272,7 @@ impl From<Outcome> for LayerReport {
     }
 }
 
-/// The report for a person.
+/// The report as text.
 fn text(report: &Report) -> String {
     let mut layers = Table::new([
         ("layer", Align::Left),

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::output::print;
 
-/// How often the images are run.
+/// How many times the images are read.
 const ROUNDS: usize = 2;
 
 /// Quantize a float model to 8-bit integers
@@ -44,7 +44,7 @@ pub struct Quantize {
     #[arg(long, value_enum, default_value_t = MethodArg::Mse)]
     method: MethodArg,
 
-    /// Percentage of the elements that lie inside the range, for `--method percentile`
+    /// Percentage of the elements inside the range, for `--method percentile`
     #[arg(long, value_name = "PERCENT", default_value_t = 99.99)]
     percentile: f64,
 

@@ -95,8 +95,7 @@ impl Tune {
         let waiting = Waiting::on("measuring kernels");
         let model = self.model.open_with(&self.model.options().tune(Choice::Measure))?;
         let nothing = |why: &str| Failure::new("tuning.none", format!("{}: {why}", self.model.name()));
-        let plan =
-            model.plan().ok_or_else(|| nothing("the ONNX front end runs the model whole, without our kernels"))?;
+        let plan = model.plan().ok_or_else(|| nothing("tract runs the whole model, without Skipstone's kernels"))?;
         let tuning = model
             .tuning()
             .ok_or_else(|| nothing("its kernels were chosen when the package was made; tune its ONNX file"))?;

@@ -4,8 +4,8 @@ mod support;
 
 use support::{model, path, picture, skipstone};
 
-/// Probability of the right color for an image of one color: the normalized mean is 1 for
-/// it and -1 for the others, times 4, through a softmax.
+/// Probability of the right color for an image of one color: the normalized mean is 1 for it and -1 for the others,
+/// times 4, then softmax.
 const CERTAIN: f64 = 0.999_329;
 
 fn close(got: &serde_json::Value, want: f64) {
@@ -49,7 +49,7 @@ fn flags_come_before_metadata() {
     skipstone(base.iter().map(String::as_str).chain(["--mean", "a"])).usage("--mean");
 }
 
-/// Regression: a softmax and ImageNet's normalization were taken without a word.
+/// Regression: a softmax and ImageNet's normalization were applied silently.
 #[test]
 fn it_is_said_what_scores_are_and_what_normalization_was_taken() {
     let directory = tempfile::tempdir().unwrap();
@@ -60,7 +60,7 @@ fn it_is_said_what_scores_are_and_what_normalization_was_taken() {
     assert!(json["scores"].as_str().unwrap().starts_with("softmax, assumed"), "{json}");
     assert_eq!(json["normalization"]["from"], "by the model's metadata");
     let table = with(&["--mean", "0", "--std", "1"]).success();
-    assert!(table.contains("normalization: mean 0,0,0, std 1,1,1, as asked for\n"), "{table}");
+    assert!(table.contains("normalization: mean 0,0,0, std 1,1,1, as requested\n"), "{table}");
     // The normalized mean of the right channel is 1, times 4.
     let json = with(&["--json", "--activation", "none"]).json();
     close(&json["images"][0]["top"][0]["score"], 4.0);
@@ -74,14 +74,14 @@ fn it_is_said_what_scores_are_and_what_normalization_was_taken() {
     with(&["--allow", "green", "--deny", "red"]).usage("--deny");
     with(&["--activation", "relu"]).usage("--activation");
 
-    // The options are stored in a package, and said by all that open it.
+    // The options are stored in the package, and reported by every command that opens it.
     let names = directory.path().join("names.txt");
     std::fs::write(&names, "rot\ngrün\nblau\n").unwrap();
     let package = path(&directory.path().join("color.skip"));
     let localized = format!("de={}", path(&names));
     let compile = ["compile", &model("color.onnx"), "-o", &package, "--activation", "sigmoid"];
     let said = skipstone(compile.into_iter().chain(["--labels-for", &localized])).success();
-    assert!(said.contains("scores: sigmoid, as asked for\n"), "{said}");
+    assert!(said.contains("scores: sigmoid, as requested\n"), "{said}");
     let json = skipstone(["inspect", &package, "--json"]).json();
     assert_eq!(json["classifier"]["activation"], "sigmoid");
     assert_eq!(json["classifier"]["activation_from"], "by the model's metadata");

@@ -1,4 +1,4 @@
-//! `skipstone bench` and `skipstone inspect`: their reports keep the shapes that others read.
+//! `skipstone bench` and `skipstone inspect`: their reports have the documented form.
 
 mod support;
 
@@ -41,12 +41,12 @@ fn bench_profiles_every_step() {
             None => assert_eq!(step["macs"], 0),
         }
     }
-    // The last step turns three numbers into three, by nine weights in rows of up to sixteen and by three biases.
+    // The last step maps three elements to three, with nine weights in rows of up to sixteen and three biases.
     let bytes = steps.last().unwrap()["bytes"].as_u64().unwrap();
     assert!((24 + 36..=24 + 192 + 12).contains(&bytes), "{bytes}");
 }
 
-/// Reads the page with a parser of XML, and compares its numbers with those of the JSON of the same measurement.
+/// Parses the page as XML, and compares its figures with the JSON of the same measurement.
 #[test]
 fn bench_writes_a_page_that_is_well_formed() {
     let directory = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ fn bench_writes_a_page_that_is_well_formed() {
     let median = json["latency_ms"]["p50"].as_f64().unwrap();
     let shown: f64 = texts("dd")[0].strip_suffix(" ms").unwrap().parse().unwrap();
     assert!((shown - median).abs() <= median * 1e-3, "{shown} for {median}");
-    // Every run is in a column, every step in the arena, the slowest step at the top.
+    // Every run is in a bar of the histogram, every step in the arena, the slowest step at the top.
     let titles = texts("title");
     let runs: usize =
         titles.iter().filter_map(|t| t.strip_suffix(" runs")?.rsplit_once(": ")?.1.parse::<usize>().ok()).sum();
@@ -88,7 +88,7 @@ fn bench_writes_a_page_that_is_well_formed() {
     let slowest = steps.iter().max_by(|a, b| a["ms"].as_f64().unwrap().total_cmp(&b["ms"].as_f64().unwrap())).unwrap();
     let of_steps = titles.iter().find(|title| title.contains(slowest["kernel"].as_str().unwrap())).unwrap();
     assert!(of_steps.starts_with(slowest["name"].as_str().unwrap()), "{of_steps}");
-    // Nothing comes from elsewhere.
+    // Nothing is loaded from elsewhere.
     for node in page.descendants() {
         let outside = |value: &str| value.contains("//") && value != file;
         assert!(!node.attributes().any(|a| matches!(a.name(), "src" | "href") || outside(a.value())), "{node:?}");

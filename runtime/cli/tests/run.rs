@@ -1,4 +1,4 @@
-//! `skipstone run`: arrays in, arrays out, and what it says to wrong ones.
+//! `skipstone run`: arrays in, arrays out, and errors for wrong ones.
 
 mod support;
 
@@ -25,7 +25,7 @@ fn arrays_go_round_and_outputs_stay_distinct() {
     let stdout = run(&inputs, &path(&out), &[]).success();
     assert!(stdout.contains("out/sum") && stdout.contains("f32 2x3"), "{stdout}");
 
-    // `out_sum` is fit for a file as it is, so that `out/sum` has to give way.
+    // `out_sum` is a valid file name, so `out/sum` gets another one.
     for (file, sign) in [("out_sum-2.npy", 1.0), ("out_sum.npy", -1.0)] {
         let (header, got) = read_npy(&out.join(file));
         assert!(header.contains("'shape': (2, 3,)"), "{header}");
@@ -34,7 +34,7 @@ fn arrays_go_round_and_outputs_stay_distinct() {
     }
 }
 
-/// As Keras, PaddlePaddle and PyTorch's dynamic axes leave it.
+/// Keras, PaddlePaddle and PyTorch's dynamic axes leave the batch size open.
 #[test]
 fn an_open_batch_is_one_until_somebody_says_otherwise() {
     let directory = tempfile::tempdir().unwrap();

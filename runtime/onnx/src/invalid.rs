@@ -34,20 +34,20 @@ impl Invalid {
         self.rule.code()
     }
 
-    /// What is wrong, without the place and the advice.
+    /// What is wrong, without place and advice.
     #[must_use]
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// Where it is wrong.
+    /// The place of the fault.
     #[must_use]
     pub fn place(&self) -> &Place {
         &self.place
     }
 }
 
-/// Where in the model something is wrong. Names are escaped and truncated, see [`quoted`].
+/// A place in the model. Names are escaped and truncated, see [`quoted`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
@@ -78,7 +78,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// `[2, 3]`: not by `Debug`, which device builds leave out.
+/// `[2, 3]`. Not `Debug`, which device builds leave out.
 pub(crate) fn list<T: fmt::Display>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(T::to_string).collect();
     format!("[{}]", items.join(", "))
@@ -114,7 +114,7 @@ macro_rules! rules {
                 }
             }
 
-            /// What the user of a model that breaks the rule can do.
+            /// Advice for the user of a model that breaks the rule.
             #[must_use]
             pub fn advice(self) -> &'static str {
                 match self {
@@ -183,7 +183,7 @@ rules! {
     /// A constant index out of range, or a step of zero.
     Index, "model.index", "the constant indices do not fit the tensor: export the model again";
     /// An operator whose output would exceed the limits.
-    Generated, "model.generated-size", "the operator asks for more memory than Limits allows";
+    Generated, "model.generated-size", "the operator needs more memory than Limits allows";
     /// An integer division by zero, or one that overflows.
     Division, "model.division", "the constant divisor must not be zero";
     /// Invalid quantization parameters.

@@ -1,20 +1,18 @@
-//! How much of everything a model file may hold.
+//! Limits on what a model file may contain.
 //!
-//! An unchecked file decides how much memory and time its loader spends. Each
-//! number here bounds one way of asking for too much, and is generous for the models that people
-//! really deploy. A caller that knows its models can only gain by lowering them.
+//! An unchecked file decides how much memory and time its loader spends. Each limit here bounds one of the ways to
+//! waste them, and is generous for models in practical use. Callers that know their models can lower them without loss.
 
 use crate::invalid::{Invalid, Place, Rule};
 
 /// Upper bounds on a model, checked before any other parser sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the model file. 2 GiB is where protobuf itself ends.
+    /// Bytes of the model file. 2 GiB is protobuf's own limit.
     pub max_file_bytes: u64,
-    /// Bytes of all the external data together, each tensor counted for itself.
+    /// Bytes of all external data together; shared data counts once per tensor.
     pub max_external_bytes: u64,
-    /// Protobuf messages inside each other; a subgraph costs three of them. Other parsers give
-    /// up at 100.
+    /// Nesting depth of protobuf messages; a subgraph costs three levels. Other parsers give up at 100.
     pub max_depth: usize,
     /// Nodes of the model: main graph, subgraphs and local functions, the latter once per call.
     pub max_nodes: usize,
@@ -33,15 +31,15 @@ pub struct Limits {
     pub max_rank: usize,
     /// Elements of a tensor.
     pub max_tensor_elements: u64,
-    /// Elements of all the tensors that operators make from constants alone while the model is
-    /// loaded (`ConstantOfShape`, `Expand` of a weight, ...), together. 2^26 floats are 256 MiB.
+    /// Total elements of all tensors that are computed from constants while the model is loaded (`ConstantOfShape`,
+    /// `Expand` of a weight, ...). 2^26 floats are 256 MiB.
     pub max_folded_elements: u64,
-    /// Multiply-adds, or places of a window, of all operators that are computed from constants alone while the model
-    /// is loaded.
+    /// Total multiply-adds, or window positions, of all operators that are computed from constants while the model is
+    /// loaded.
     pub max_folded_work: u64,
-    /// Oldest version of the ai.onnx operators that is understood.
+    /// Oldest supported version of the ai.onnx operators.
     pub min_opset: i64,
-    /// Newest version of the ai.onnx operators that is understood.
+    /// Newest supported version of the ai.onnx operators.
     pub max_opset: i64,
 }
 
@@ -68,7 +66,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Checks the size of a model file, which can be known before it is read.
+    /// Checks the size of a model file before it is read.
     ///
     /// # Errors
     /// `model.limit` above [`Self::max_file_bytes`].

@@ -73,7 +73,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Caller => f.write_str("as asked for"),
+            Self::Caller => f.write_str("as requested"),
             Self::Metadata => f.write_str("by the model's metadata"),
             Self::Operator(name) => write!(f, "by the model's last operator, {name}"),
             Self::Assumed => f.write_str("assumed: neither the caller nor the model says"),

@@ -18,13 +18,13 @@ use crate::measurement::Report;
 use crate::numbers;
 use bars::Bar;
 
-/// The data of the charts, beside the figures of the measurement.
+/// The data for the charts, in addition to the report.
 pub struct Details<'a> {
     /// Times of the measured runs.
     pub runs: &'a [Duration],
     /// Every step, in the plan's order.
     pub steps: &'a [StepTime],
-    /// Unknown where the front end runs the model whole.
+    /// Absent if tract runs the whole model.
     pub plan: Option<&'a Plan>,
 }
 
@@ -142,7 +142,7 @@ fn figures(report: &Report) -> String {
         ("weights in the file", numbers::bytes(memory.weights_bytes)),
         ("packed weights", numbers::bytes(memory.packed_bytes)),
         ("arena", numbers::bytes(memory.arena_bytes)),
-        ("peak of the process", memory.peak_rss_bytes.map_or("unknown".into(), numbers::bytes)),
+        ("peak memory of the process", memory.peak_rss_bytes.map_or("unknown".into(), numbers::bytes)),
     ];
     let cell = |(name, value): &(&str, String)| format!("<div><dd>{value}</dd><dt>{name}</dt></div>\n");
     format!("<dl>\n{}</dl>\n", cells.iter().map(cell).collect::<String>())

@@ -1,22 +1,22 @@
-//! What the tests of the command have in common: calling it, and files for it.
+//! Shared by the command's tests: calling it, and files for it.
 //!
-//! `models/color.onnx` takes an 8x8 image to the strongest of its colors: global average
-//! pooling and a 3x3 identity times 4, with labels and normalization in its metadata.
-//! `models/sums.onnx` gives `out/sum = a + b` and `out_sum = a - b` of dynamic matrices.
+//! `models/color.onnx` classifies an 8x8 image by its strongest color: global average pooling and a 3x3 identity times
+//! 4, with labels and normalization in its metadata. `models/sums.onnx` computes `out/sum = a + b` and `out_sum = a -
+//! b` of dynamic matrices.
 
 #![allow(dead_code, reason = "every test program uses a part")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a call of `skipstone` gave.
+/// The result of running `skipstone`.
 pub struct Outcome {
     pub status: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// Calls `skipstone`.
+/// Runs `skipstone`.
 pub fn skipstone<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Outcome {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skipstone"));
     let output = command.args(arguments).env_remove("SKIPSTONE_ISA").env_remove("RUST_BACKTRACE").output().unwrap();
@@ -28,7 +28,7 @@ pub fn skipstone<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = 
 }
 
 impl Outcome {
-    /// Its stdout, after a success that had nothing to say on stderr.
+    /// Its stdout, after a success with empty stderr.
     #[track_caller]
     pub fn success(self) -> String {
         assert_eq!((self.status, self.stderr.as_str()), (0, ""), "{}", self.stdout);
@@ -44,7 +44,7 @@ impl Outcome {
         value
     }
 
-    /// Status 1 and one line on stderr that begins with the code.
+    /// Expects status 1 and one line on stderr that begins with the code.
     #[track_caller]
     pub fn fault(&self, code: &str) {
         assert_eq!(self.status, 1, "{} {}", self.stdout, self.stderr);
@@ -53,7 +53,7 @@ impl Outcome {
         assert_eq!(self.stdout, "");
     }
 
-    /// Status 2, and the reason on stderr.
+    /// Expects status 2, and the reason on stderr.
     #[track_caller]
     pub fn usage(&self, reason: &str) {
         assert_eq!(self.status, 2, "{} {}", self.stdout, self.stderr);
@@ -62,7 +62,7 @@ impl Outcome {
     }
 }
 
-/// A model of the tests.
+/// A model of these tests.
 pub fn model(name: &str) -> String {
     path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(name))
 }
@@ -72,7 +72,7 @@ pub fn path(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A picture of one color below `directory`, in the format that its name says.
+/// An image of one color below `directory`, in the format given by its extension.
 pub fn picture(directory: &Path, name: &str, color: [u8; 3]) -> PathBuf {
     let path = directory.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -80,7 +80,7 @@ pub fn picture(directory: &Path, name: &str, color: [u8; 3]) -> PathBuf {
     path
 }
 
-/// A little-endian f32 `.npy` file, written by hand so that it owes nothing to the command.
+/// A little-endian f32 `.npy` file, written without the command's own code.
 pub fn npy(directory: &Path, name: &str, shape: &str, values: &[f32]) -> PathBuf {
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();

@@ -1,10 +1,9 @@
-//! How large the results of nodes are, as far as the file tells.
+//! The sizes of nodes' results, as far as the file determines them.
 //!
-//! A few bytes can ask for any amount of memory: `ConstantOfShape` of a large shape, `Tile` of a
-//! tile, the outer product of two vectors. What depends on constants alone is even computed while
-//! the model is loaded. So shapes are followed from node to node here, wherever all of them are
-//! numbers, and each result is held against the limits before anyone allocates it. Where a shape
-//! is not known, nothing is: this is a guard, not shape inference.
+//! A few bytes can request any amount of memory: `ConstantOfShape` of a large shape, `Tile` of a tile, the outer
+//! product of two vectors. Results that depend only on constants are even computed while the model is loaded. So shapes
+//! are followed here from node to node, as long as all dimensions are known, and each result is checked against the
+//! limits before it is allocated. Unknown shapes stay unknown: this is a guard, not shape inference.
 
 use super::attributes::is_standard;
 use super::call::Call;
@@ -12,44 +11,45 @@ use super::scope::Constant;
 use super::shaping;
 use crate::invalid::{Invalid, Rule, list};
 
-/// What is known of the results of a node.
+/// What is known about a node's results.
 #[derive(Default)]
 pub(super) struct Outputs {
     /// Shape of the first output.
     pub shape: Option<Vec<u64>>,
-    /// Whether all outputs depend on constants alone.
+    /// Whether all outputs depend only on constants.
     pub is_constant: bool,
 }
 
-/// What is computed while the model is loaded.
+/// The total computed from constants while the model is loaded.
 #[derive(Default)]
 pub(super) struct Folded {
     elements: u64,
     work: u64,
 }
 
-/// How often the elements that a file stores may be computed anew, beyond the limit: weights that are widened, or that
-/// an exporter left transposed.
+/// How many times the elements stored in the file may be computed again, beyond the limit: weights that are widened, or
+/// that an exporter left transposed.
 const FOLDS_OF_STORED: u64 = 2;
 
-/// Results whose size data decides may have this part of the elements that may be computed while loading.
+/// Results whose size depends on data may have this fraction of the folding limit.
 const OF_DATA: u64 = 8;
 
-/// Operators whose result is their first input under another name or shape.
+/// Operators whose result is their first input with another name or shape.
 const ALIASES: &[&str] = &["Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"];
 
-/// Finds the size of a node's first output and holds it against the limits. The file stores so many elements.
+/// Finds the size of a node's first output and checks it against the limits. `stored` is the number of elements in the
+/// file.
 pub(super) fn infer(call: &Call<'_, '_>, folded: &mut Folded, stored: u64) -> Result<Outputs, Invalid> {
     if !is_standard(call.node.domain) {
         return Ok(Outputs::default());
     }
     let mut inputs = call.node.inputs.iter().filter(|name| !name.is_empty());
-    // Random tensors are made anew in each run, and subgraphs may use more than the inputs.
+    // Random tensors are drawn in each run, and subgraphs may use more than the inputs.
     let is_random = call.node.op_type.starts_with("Random") || matches!(call.node.op_type, "Multinomial" | "Bernoulli");
     let is_constant =
         !is_random && call.node.subgraphs().next().is_none() && inputs.all(|name| call.scope.is_constant(name));
     let shape = result(call)?;
-    // Where data decides, no plan says what a run takes: the fallback makes its results several times over.
+    // If data decides the size, no plan bounds the memory: the fallback copies its results several times.
     let limit = match call.node.op_type {
         "NonZero" | "NonMaxSuppression" => call.limits.max_folded_elements / OF_DATA,
         _ => u64::MAX,
@@ -71,7 +71,7 @@ pub(super) fn infer(call: &Call<'_, '_>, folded: &mut Folded, stored: u64) -> Re
             let what = format!("the result has more than {} elements", call.limits.max_tensor_elements);
             return Err(call.invalid(Rule::Generated, what));
         };
-        // The value of a Constant node is in the file, where its size has been paid for; an alias holds nothing.
+        // The value of a Constant node is in the file, where its size was already counted; an alias takes no memory.
         if is_constant && call.node.op_type != "Constant" && !ALIASES.contains(&call.node.op_type) {
             folded.elements = folded.elements.saturating_add(elements);
             let allowed = call.limits.max_folded_elements.saturating_add(stored.saturating_mul(FOLDS_OF_STORED));
@@ -85,23 +85,23 @@ pub(super) fn infer(call: &Call<'_, '_>, folded: &mut Folded, stored: u64) -> Re
 }
 
 fn elements(shape: &[u64]) -> Option<u64> {
-    // As for tensors in the file, a zero does not excuse the others.
+    // As for tensors in the file, a dimension of zero does not lift the limit on the others.
     let all = shape.iter().try_fold(1u64, |all, dim| all.checked_mul((*dim).max(1)))?;
     Some(if shape.contains(&0) { 0 } else { all })
 }
 
-/// Most elements of a result whose shape depends on data, or whose sizes are checked here alone.
+/// Upper bound on the elements of a result whose shape depends on data, or whose sizes are only checked here.
 fn most(call: &Call<'_, '_>) -> Result<Option<u64>, Invalid> {
     let Some(shape) = call.full_shape(0) else { return Ok(None) };
     let all = |sizes: &[u64]| sizes.iter().fold(1u64, |all, size| all.saturating_mul((*size).max(1)));
     let last = |sizes: &[u64]| sizes.last().copied().unwrap_or(1).max(1);
     Ok(Some(match call.node.op_type {
         "NonZero" => all(&shape).saturating_mul(shape.len() as u64),
-        // An index of three integers for each box and class.
+        // Three integers for each box and class.
         "NonMaxSuppression" => {
             let classes = call.full_shape(1).and_then(|scores| scores.get(1).copied()).unwrap_or(1);
             let boxes = shape.get(1).copied().unwrap_or(1);
-            // Each is compared with each.
+            // Each box is compared with each other.
             if all(&[shape.first().copied().unwrap_or(1), classes, boxes, boxes]) > call.limits.max_folded_work {
                 return Err(call.invalid(Rule::Generated, format!("compares {boxes} boxes with each other")));
             }
@@ -125,7 +125,7 @@ fn most(call: &Call<'_, '_>) -> Result<Option<u64>, Invalid> {
     }))
 }
 
-/// A constant length, which is positive; 1 where it is not known.
+/// A constant length, which must be positive; 1 if it is unknown.
 fn length(call: &Call<'_, '_>, index: usize) -> Result<u64, Invalid> {
     match call.scalar(index) {
         Some(length) if length < 1 => Err(call.invalid(Rule::Shape, format!("input {index} is {length}"))),
@@ -133,8 +133,8 @@ fn length(call: &Call<'_, '_>, index: usize) -> Result<u64, Invalid> {
     }
 }
 
-/// Work of an operator beyond a step for each element of its operands and results, as far as it can be known: at least
-/// as much as it is.
+/// Work of an operator beyond one step per element of its operands and results, as far as it is known;
+/// never too low.
 fn work(call: &Call<'_, '_>) -> Result<u64, Invalid> {
     let all = |sizes: &[u64]| sizes.iter().fold(1u64, |all, size| all.saturating_mul((*size).max(1)));
     let input = |index: usize| call.full_shape(index).map_or(1, |shape| all(&shape));
@@ -143,7 +143,7 @@ fn work(call: &Call<'_, '_>) -> Result<u64, Invalid> {
             let kernel = call.ints("kernel_shape")?.unwrap_or_default();
             kernel.iter().fold(input(0), |all, size| all.saturating_mul(size.unsigned_abs()))
         }
-        // A place of the image meets every weight of its channel, and a row every column.
+        // Each pixel is multiplied by every weight of its channel, and each row by every column.
         "Conv" | "ConvTranspose" | "ConvInteger" | "MatMul" | "MatMulInteger" | "Gemm" | "QLinearMatMul" => {
             let (one, other) = if call.node.op_type == "QLinearMatMul" { (0, 3) } else { (0, 1) };
             let shared = call.full_shape(other).and_then(|shape| shape.iter().rev().nth(1).copied());
@@ -184,7 +184,7 @@ fn result(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
     })
 }
 
-/// Operators whose output has the shape of their first input; ascending.
+/// Operators whose output has the shape of their first input; sorted.
 const KEEPS_SHAPE: &[&str] = &[
     "Abs",
     "Acos",
@@ -247,7 +247,7 @@ const KEEPS_SHAPE: &[&str] = &[
     "Trilu",
 ];
 
-/// Operators whose inputs are broadcast against each other; ascending.
+/// Operators whose inputs are broadcast against each other; sorted.
 const BROADCASTS: &[&str] = &[
     "Add",
     "And",
@@ -274,7 +274,7 @@ const BROADCASTS: &[&str] = &[
     "Xor",
 ];
 
-/// Sizes that must not be negative.
+/// Converts sizes that must not be negative.
 fn positive(call: &Call<'_, '_>, dims: Option<Vec<i64>>) -> Result<Option<Vec<u64>>, Invalid> {
     let Some(dims) = dims else {
         return Ok(None);
@@ -285,7 +285,7 @@ fn positive(call: &Call<'_, '_>, dims: Option<Vec<i64>>) -> Result<Option<Vec<u6
     }
 }
 
-/// Shape that two broadcast to; `None` where they do not.
+/// The shape that two shapes broadcast to; `None` if they do not.
 fn broadcast(one: &[u64], other: &[u64]) -> Option<Vec<u64>> {
     let rank = one.len().max(other.len());
     let at =
@@ -307,7 +307,7 @@ fn expand(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
     let Some(target) = positive(call, call.dims(1)?)? else {
         return Ok(None);
     };
-    // Even without the input: the result is at least as large as the target.
+    // Without the input's shape, a lower bound: the result is at least as large as the target.
     Ok(Some(match call.full_shape(0) {
         Some(input) => broadcast(&input, &target).unwrap_or(target),
         None => {
@@ -403,12 +403,12 @@ fn one_hot(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
         return Ok(None);
     };
     if !(1.0..=call.limits.max_tensor_elements as f64).contains(&depth) {
-        return Err(call.invalid(Rule::Generated, format!("a depth of {depth} is no size")));
+        return Err(call.invalid(Rule::Generated, format!("a depth of {depth} is not a size")));
     }
     let Some(mut shape) = call.full_shape(0) else {
         return Ok(None);
     };
-    // Where the new axis goes does not change the size, but later nodes may ask.
+    // The position of the new axis does not change the size, but later nodes may need it.
     let axis = call.axis(call.int("axis")?.unwrap_or(-1), shape.len() + 1)?;
     shape.insert(axis, depth as u64);
     Ok(Some(shape))
@@ -461,7 +461,7 @@ fn resize(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
     check_count(scales.len())?;
     let most = call.limits.max_tensor_elements as f64;
     if let Some(scale) = scales.iter().find(|scale| !(**scale > 0.0 && **scale <= most)) {
-        return Err(call.invalid(Rule::Shape, format!("{scale} is no scale to resize by")));
+        return Err(call.invalid(Rule::Shape, format!("{scale} is not a valid scale")));
     }
     if scales.iter().product::<f64>() > most {
         return Err(call.invalid(
@@ -474,7 +474,7 @@ fn resize(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
     };
     for (axis, scale) in axes.iter().zip(&scales) {
         if let Some(dim) = shape.get_mut(*axis) {
-            // A conversion from a float saturates.
+            // Float to integer conversion saturates.
             *dim = (*dim as f64 * scale).floor() as u64;
         }
     }
@@ -506,7 +506,7 @@ fn center_crop_pad(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
     Ok(Some(shape))
 }
 
-/// Only where no dimension is left to be inferred; the product was checked before.
+/// Only if no dimension has to be inferred; the product was checked before.
 fn reshape(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
     let (Some(input), Some(target)) = (call.full_shape(0), call.dims(1)?) else {
         return Ok(None);

@@ -1,4 +1,4 @@
-/** What a call from Kotlin takes beyond the native library's own time: median microseconds of many calls. */
+/** Overhead of a call from Kotlin beyond the native library's own time: the median of many calls, in microseconds. */
 
 package dev.skipstone
 
@@ -16,7 +16,7 @@ fun main(arguments: Array<String>) {
     }
     Session.open(model).use { session ->
         val (inputs, outputs) = session.inputs() to session.outputs()
-        // A session takes its time on the native side, in its latency: compared by medians.
+        // The session's latency is measured on the native side; the medians are compared.
         val whole = median(List(calls) { timed { session.runBlocking(inputs, outputs) } }.drop(calls / 2))
         println("session: %.2f us of %.1f us".format(whole - 1e3 * session.latency.p50, whole))
     }

@@ -1,6 +1,6 @@
 /**
- * Robolectric starts Android through classes of AndroidX Test, which Maven Central does not hold. It tells them of
- * every activity; no test here asks them, so these, and those in the files beside this one, only listen.
+ * Robolectric starts Android through classes of AndroidX Test, which are not on Maven Central. It reports every
+ * activity to them; no test here needs that, so these stand-ins, here and in the files beside this one, do nothing.
  */
 package androidx.test.platform.app
 

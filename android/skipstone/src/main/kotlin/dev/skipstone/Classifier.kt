@@ -9,7 +9,7 @@ import dev.skipstone.internal.ffi.Classifier as NativeClassifier
 import java.io.File
 
 /**
- * Names what frames show.
+ * Classifies frames.
  *
  * ```
  * Classifier.open(context, "flowers.skip").use { classifier ->
@@ -17,13 +17,14 @@ import java.io.File
  * }
  * ```
  *
- * Any thread may call at any time; runs of one classifier take turns, and a second classifier of the same [Model]
- * shares its weights. [close] may be called while a run is going on: the run is stopped, and every later call throws
+ * Any thread may call at any time; runs of one classifier wait for each other, and a second classifier of the same
+ * [Model]
+ * shares its weights. [close] may be called during a run: the run is stopped, and every later call throws
  * [SkipstoneException.Closed].
  *
- * @param model a model with one image input, whose first output are the scores of its classes.
- * @param options what to do otherwise than the model says.
- * @throws SkipstoneException.Model for a model that is no image classifier.
+ * @param model a model with one image input, whose first output holds class scores.
+ * @param options what to do differently from what the model says.
+ * @throws SkipstoneException.Model for a model that is not an image classifier.
  * @throws SkipstoneException.Input for options that name a class that the model does not have.
  */
 public class Classifier @JvmOverloads constructor(
@@ -34,21 +35,21 @@ public class Classifier @JvmOverloads constructor(
     private val handle = native.handle().toLong()
     private val runs = Runs { cancel() }
 
-    /** What the model says of itself. */
+    /** What the model says about itself. */
     public val model: ModelInfo = model.info
 
-    /** How it makes its input and its scores, and who says so. */
+    /** How it makes its input and its scores, and where that was specified. */
     public val info: ClassifierInfo = facade("classifier") { ClassifierInfo.of(native.info()) }
 
-    /** Names of the classes, in the order of the model's output; empty where nobody names them. */
+    /** Names of the classes, in the order of the model's output; empty if the model has none. */
     public val labels: List<String> get() = info.labels
 
     /**
-     * The [top] best classes of [frame], best first, of those that may be named. Runs off the caller's thread; a coroutine that is
-     * cancelled stops the run, and goes on once nobody reads the frame any more.
+     * The [top] best classes of [frame], best first, among those allowed. Runs off the caller's thread; cancelling the
+     * coroutine stops the run, and it resumes once the frame is no longer being read.
      *
-     * @throws SkipstoneException.Frame for a frame that contradicts itself.
-     * @throws SkipstoneException.Deadline where the run passed what [setDeadline] allows.
+     * @throws SkipstoneException.Frame for an inconsistent frame.
+     * @throws SkipstoneException.Deadline if the run exceeded the limit of [setDeadline].
      */
     public suspend fun classify(frame: Frame, top: Int = DEFAULT_TOP): Classification =
         runs.await { call -> classify(frame, top, call) }
@@ -67,13 +68,13 @@ public class Classifier @JvmOverloads constructor(
         return if (answer < 0) throw call.error(answer) else call.classification(answer, info)
     }
 
-    /** Stops the run that is going on, which then throws [SkipstoneException.Cancelled]; nothing where none is. */
+    /** Stops the current run, which then throws [SkipstoneException.Cancelled]; does nothing if there is none. */
     public fun cancel() {
-        // Once closed there is nothing left to stop.
+        // After a close there is nothing left to stop.
         runCatching { facade("classifier") { native.cancel() } }
     }
 
-    /** Lets every later run take at most this many milliseconds; null for no limit. */
+    /** Limits every later run to this many milliseconds; null for no limit. */
     public fun setDeadline(milliseconds: Double?): Unit = facade("classifier") { native.setDeadlineMs(milliseconds) }
 
     /** Statistics of the latest runs, from frame to classes. */
@@ -82,20 +83,20 @@ public class Classifier @JvmOverloads constructor(
     /** What the model and this classifier hold in memory. */
     public val memory: Memory get() = facade("classifier") { Memory.of(native.memory()) }
 
-    /** Starts, or restarts, adding up the time of every step. */
+    /** Starts or restarts the profile, which adds up the time of every step. */
     public fun startProfile(): Unit = facade("classifier") { native.startProfile() }
 
-    /** The time of every step since the profile was started, in order; empty where it was not. */
+    /** The time of every step since the profile was started, in order; empty if it was not started. */
     public fun profile(): List<StepTime> = facade("classifier") { native.profile().map(StepTime::of) }
 
     override fun close() {
-        // Twice is once.
+        // Closing twice is allowed.
         runCatching { facade("classifier") { native.shut() } }
         native.destroy()
     }
 
     public companion object {
-        /** How many classes a call gives where it is not told. */
+        /** Number of classes returned if `top` is not given. */
         public const val DEFAULT_TOP: Int = 5
 
         /** A classifier of the package file [file]; see [Model.open]. */
@@ -123,20 +124,20 @@ public class Classifier @JvmOverloads constructor(
  * A class that a frame may show.
  *
  * @property index its index in the model's output.
- * @property label its name; `class 7` where nobody names it.
+ * @property label its name; `class 7` if the model has no names.
  * @property score its score: a probability, unless the model or the options say otherwise.
- * @property displayName its name in the language that was asked for; the label where the model has no other.
+ * @property displayName its name in the requested language; the label if the model has no other.
  */
 public data class Prediction(val index: Int, val label: String, val score: Float, val displayName: String = label)
 
 /**
- * What a frame shows, and what it took to see it.
+ * The classes of a frame, and the time it took.
  *
- * @property predictions the best classes, best first; fewer than were asked for where others may not be named.
+ * @property predictions the best classes, best first; fewer than requested if others are not allowed.
  * @property prepareMs milliseconds from the frame to the model's input.
  * @property runMs milliseconds from the model's input to the classes.
  */
 public data class Classification(val predictions: List<Prediction>, val prepareMs: Double, val runMs: Double) {
-    /** The best class; null where none was asked for, or may be named. */
+    /** The best class; null if none was requested or allowed. */
     public val best: Prediction? get() = predictions.firstOrNull()
 }

@@ -5,28 +5,28 @@ import dev.skipstone.internal.ffi.ClassifierInfo as NativeClassifierInfo
 import dev.skipstone.internal.ffi.ClassifierOptions as NativeClassifierOptions
 import dev.skipstone.internal.ffi.Normalization as NativeNormalization
 
-/** What makes scores of a model's output. */
+/** How a model's output becomes scores. */
 public enum class Activation {
-    /** One class of all: the scores sum to 1. */
+    /** The classes exclude each other: the scores sum to 1. */
     SOFTMAX,
 
-    /** Each class on its own: what a model for several labels wants. */
+    /** Each class is scored on its own, for models with several labels per image. */
     SIGMOID,
 
-    /** The output as it is. */
+    /** The output unchanged. */
     NONE,
 }
 
 /**
- * What a [Classifier] is to do otherwise than its model says.
+ * What a [Classifier] should do differently from what its model says.
  *
- * @property activation what makes scores of the output; null does what the package's metadata or the model's last
- * operator tells.
- * @property threshold the least score of a class that is named.
- * @property allow the only classes that may be named, by label or as `class 7`; all where empty.
- * @property deny classes that are not named; not together with [allow].
+ * @property activation how the output becomes scores; null for what the package's metadata or the model's last
+ * operator says.
+ * @property threshold the lowest score that is reported.
+ * @property allow the only classes that may be reported, by label or as `class 7`; all if empty.
+ * @property deny classes that are never reported; not together with [allow].
  * @property locale language of [Prediction.displayName], such as `de` or `pt-BR`.
- * @property labels the text of a file of labels, one a line, instead of the package's.
+ * @property labels the text of a labels file, one per line, instead of the package's labels.
  */
 public class ClassifierOptions @JvmOverloads constructor(
     public val activation: Activation? = null,
@@ -52,12 +52,12 @@ public class ClassifierOptions @JvmOverloads constructor(
 }
 
 /**
- * How a [Classifier] makes its input and its scores, and who says so.
+ * How a [Classifier] makes its input and its scores, and where that was specified.
  *
- * @property labels names of the classes, in the order of the output; empty where nobody names them.
- * @property displayNames the same in the language that was asked for.
+ * @property labels names of the classes, in the order of the output; empty if the model has none.
+ * @property displayNames the same in the requested language.
  * @property scores what the scores are, such as `sigmoid inside the model, by the model's last operator, prob`.
- * @property normalization what images are normalized by.
+ * @property normalization how images are normalized.
  */
 public class ClassifierInfo internal constructor(
     public val labels: List<String>,
@@ -72,11 +72,11 @@ public class ClassifierInfo internal constructor(
 }
 
 /**
- * What is subtracted from each channel of an image, for values between 0 and 1, and what it is then divided by.
+ * The values subtracted from each channel of an image (scaled to 0..1), and those it is then divided by.
  *
  * @property mean mean of the channels.
  * @property std standard deviation of the channels.
- * @property origin who says so, such as `by the model's metadata`; it begins with `assumed` where nobody does.
+ * @property origin where this was specified, such as `by the model's metadata`; begins with `assumed` if nowhere.
  */
 public class Normalization internal constructor(
     public val mean: List<Float>,

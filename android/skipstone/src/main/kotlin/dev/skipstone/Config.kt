@@ -18,11 +18,12 @@ public enum class Power {
 /**
  * How a model is opened.
  *
- * @property threads threads of a run, the caller's included; 0 takes as many as [power] has cores.
- * @property power which cores.
- * @property publicKey the 32 bytes of an Ed25519 key: a package without its signature is refused.
- * @property copy whether a package's file is read into memory instead of mapped: nothing that becomes of it matters then.
- * @property shapes shapes of an ONNX file's dynamic inputs, by name; a package has none.
+ * @property threads threads per run, including the caller's; 0 means as many as [power] has cores.
+ * @property power which cores to use.
+ * @property publicKey an Ed25519 public key of 32 bytes: a package that is not signed with it is refused.
+ * @property copy whether to read a package's file into memory instead of mapping it, so that later changes do not
+ * matter.
+ * @property shapes shapes of an ONNX file's dynamic inputs, by name; packages have none.
  * @throws SkipstoneException.Input for a negative number of threads.
  */
 public class Config @JvmOverloads constructor(

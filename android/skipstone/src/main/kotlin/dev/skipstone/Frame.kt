@@ -8,12 +8,12 @@ import android.media.Image
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
-/** How the pixels of a [Frame] lie. The order is that of the native library. */
+/** Memory layout of the pixels of a [Frame]. The order is that of the native library. */
 internal enum class FrameFormat { YUV_420, RGBA, BGRA, RGB, GRAY }
 
-/** Which standard's colors a YUV frame is in. */
+/** The color standard of a YUV frame. */
 public enum class YuvMatrix {
-    /** ITU-R BT.601: what phone cameras give for analysis. */
+    /** ITU-R BT.601: what phone cameras deliver for analysis. */
     BT601,
 
     /** ITU-R BT.709: high-definition video. */
@@ -23,29 +23,29 @@ public enum class YuvMatrix {
     BT2020,
 }
 
-/** Which values of a byte a YUV frame uses. */
+/** The range of byte values in a YUV frame. */
 public enum class YuvRange {
     /** All 256. */
     FULL,
 
-    /** 16 to 235, and to 240 for color. */
+    /** 16 to 235; for chroma, 16 to 240. */
     VIDEO,
 }
 
 /**
  * A plane of a [Frame].
  *
- * @param buffer a direct buffer; the plane is what lies from its position to its limit. It is read where it lies.
- * @property rowStride bytes from a row to the next.
- * @property pixelStride bytes from a pixel to the next.
+ * @param buffer a direct buffer; the plane is the bytes from its position to its limit, read in place.
+ * @property rowStride bytes from one row to the next.
+ * @property pixelStride bytes from one pixel to the next.
  */
 public class Plane @JvmOverloads constructor(buffer: ByteBuffer, public val rowStride: Int, public val pixelStride: Int = 1) {
-    // A view of its own: nobody else moves its position, and its first byte is the plane's.
+    // A separate view, so that nothing else moves its position, and its first byte is the plane's.
     internal val bytes: ByteBuffer = buffer.slice()
 }
 
 /**
- * A part of a frame, in pixels of the frame as it is looked at: upright, mirrored, and cropped already where it is.
+ * A part of a frame, in pixels of the frame as it is now: upright, mirrored, and after earlier crops.
  *
  * @property x left edge.
  * @property y upper edge.
@@ -55,11 +55,11 @@ public class Plane @JvmOverloads constructor(buffer: ByteBuffer, public val rowS
 public data class Region(val x: Int, val y: Int, val width: Int, val height: Int)
 
 /**
- * A picture in memory that the camera, or anybody else, owns: it is read where it lies and never copied. Its bytes must
- * stay as they are until the call that it was given to is over; [close] then tells the owner.
+ * An image in memory that the camera or other code owns: it is read in place and never copied. Its bytes must not
+ * change until the call that uses it returns; [close] then tells the owner.
  *
- * What is looked at is turned, mirrored and cropped in the order of the calls: [cropped] counts in pixels of the frame as
- * it is then, and whatever is turned or mirrored later keeps the pixels that a crop has left.
+ * Rotation, mirroring and crops apply in the order of the calls: [cropped] is in pixels of the frame at that point,
+ * and a later rotation or mirroring keeps the pixels of the crop.
  *
  * Sizes, strides and the rotation are checked by the call that reads the frame ([SkipstoneException.Frame]).
  */
@@ -70,7 +70,7 @@ public class Frame private constructor(
     /** Pixels down. */
     public val height: Int,
     internal val planes: List<Plane>,
-    /** What is left of the sensor's picture, in its pixels; null is all of it. */
+    /** The part of the sensor's image that is left, in its pixels; null is all of it. */
     internal val part: Region? = null,
     internal val rotationDegrees: Int = 0,
     internal val mirrored: Boolean = false,
@@ -78,16 +78,16 @@ public class Frame private constructor(
     internal val range: YuvRange = YuvRange.FULL,
     private val release: () -> Unit = {},
 ) : AutoCloseable {
-    /** The same frame, which a clockwise turn by [degrees] (a multiple of 90) brings upright, instead of the turn it had. */
+    /** The same frame with another clockwise rotation by [degrees] (a multiple of 90) that brings it upright. */
     public fun rotated(degrees: Int): Frame = with(rotationDegrees = degrees)
 
-    /** The same frame with left and right swapped, after the rotation: what a front camera's preview shows. */
+    /** The same frame with left and right swapped, after the rotation, as the preview of a front camera shows it. */
     public fun mirrored(): Frame = with(mirrored = true)
 
     /**
      * The part of the frame inside [region], in pixels of the frame as it now is: upright, mirrored and cropped.
      *
-     * @throws SkipstoneException.Frame where the region is empty or reaches outside of the frame.
+     * @throws SkipstoneException.Frame if the region is empty or not inside the frame.
      */
     public fun cropped(region: Region): Frame {
         val whole = part ?: Region(0, 0, width, height)
@@ -98,7 +98,7 @@ public class Frame private constructor(
             val crop = "a crop of ${region.width}x${region.height} pixels at ${region.x},${region.y}"
             throw SkipstoneException.Frame("frame", "$crop is empty or outside of a frame of ${across}x$down")
         }
-        // Whether the sensor's columns and rows run against the axis of the upright frame that they lie along.
+        // Whether the sensor's columns and rows run against the axis of the upright frame that they map to.
         val (columns, rows) = when (rotationDegrees.mod(360)) {
             90 -> false to !mirrored
             180 -> !mirrored to true
@@ -116,13 +116,13 @@ public class Frame private constructor(
         )
     }
 
-    /** The same YUV frame in other colors than BT.601 in full range. */
+    /** The same YUV frame with another color standard and range than BT.601, full range. */
     public fun colors(matrix: YuvMatrix, range: YuvRange): Frame = with(matrix = matrix, range = range)
 
-    /** The same frame, whose [close] calls [release]. */
+    /** The same frame, with [release] called by [close]. */
     public fun onClose(release: () -> Unit): Frame = with(release = release)
 
-    /** Gives the pixels back to their owner. */
+    /** Returns the pixels to their owner. */
     override fun close(): Unit = release()
 
     private fun with(
@@ -136,32 +136,32 @@ public class Frame private constructor(
 
     public companion object {
         /**
-         * A YUV 4:2:0 frame: brightness in full size, [u] and [v] in half. A pixel stride of 2 makes U and V of one
+         * A YUV 4:2:0 frame: luma at full size, [u] and [v] at half size. With a pixel stride of 2, U and V are one
          * interleaved plane (NV12, NV21).
          */
         @JvmStatic
         public fun yuv420(width: Int, height: Int, y: Plane, u: Plane, v: Plane): Frame =
             Frame(FrameFormat.YUV_420, width, height, listOf(y, u, v))
 
-        /** A frame of four bytes a pixel, red first, as [Bitmap.Config.ARGB_8888] has them in memory. */
+        /** A frame of four bytes per pixel, red first, like [Bitmap.Config.ARGB_8888] in memory. */
         @JvmStatic
         @JvmOverloads
         public fun rgba(width: Int, height: Int, pixels: ByteBuffer, rowStride: Int = 4 * width): Frame =
             Frame(FrameFormat.RGBA, width, height, listOf(Plane(pixels, rowStride, 4)))
 
-        /** A frame of four bytes a pixel, blue first. */
+        /** A frame of four bytes per pixel, blue first. */
         @JvmStatic
         @JvmOverloads
         public fun bgra(width: Int, height: Int, pixels: ByteBuffer, rowStride: Int = 4 * width): Frame =
             Frame(FrameFormat.BGRA, width, height, listOf(Plane(pixels, rowStride, 4)))
 
-        /** A frame of three bytes a pixel, red first. */
+        /** A frame of three bytes per pixel, red first. */
         @JvmStatic
         @JvmOverloads
         public fun rgb(width: Int, height: Int, pixels: ByteBuffer, rowStride: Int = 3 * width): Frame =
             Frame(FrameFormat.RGB, width, height, listOf(Plane(pixels, rowStride, 3)))
 
-        /** A frame of one byte a pixel. */
+        /** A frame of one byte per pixel. */
         @JvmStatic
         @JvmOverloads
         public fun gray(width: Int, height: Int, pixels: ByteBuffer, rowStride: Int = width): Frame =
@@ -170,18 +170,18 @@ public class Frame private constructor(
         /**
          * A frame over a copy of [bitmap], whatever its configuration.
          *
-         * @throws SkipstoneException.Frame for a bitmap that was recycled, or whose pixels cannot be read.
+         * @throws SkipstoneException.Frame for a recycled bitmap, or one whose pixels cannot be read.
          */
         @JvmStatic
         public fun of(bitmap: Bitmap): Frame {
             if (bitmap.isRecycled) throw SkipstoneException.Frame("frame", "the bitmap was recycled")
             val (width, height) = bitmap.width to bitmap.height
-            // A hardware bitmap has no pixels that can be read.
+            // The pixels of a hardware bitmap can only be read from a copy.
             val copied = if (bitmap.config?.name == "HARDWARE") bitmap.copy(Bitmap.Config.ARGB_8888, false) else bitmap
             val plain = copied ?: throw SkipstoneException.Frame("frame", "the bitmap's pixels cannot be read")
             val colors = IntArray(width * height)
             plain.getPixels(colors, 0, width, 0, 0, width, height)
-            // Alpha is the highest byte of a color, and blue the lowest: the first in memory.
+            // Alpha is the highest byte of a color and blue the lowest, which comes first in memory.
             val pixels = ByteBuffer.allocateDirect(4 * colors.size).order(ByteOrder.LITTLE_ENDIAN)
             pixels.asIntBuffer().put(colors)
             return bgra(width, height, pixels)
@@ -191,7 +191,7 @@ public class Frame private constructor(
          * A frame over the planes of a camera's [image], `YUV_420_888` or `RGBA_8888`, with its crop. Closing the
          * frame closes the image.
          *
-         * @param rotationDegrees clockwise turn that brings it upright.
+         * @param rotationDegrees clockwise rotation that brings it upright.
          */
         @JvmStatic
         public fun of(image: Image, rotationDegrees: Int): Frame =
@@ -205,12 +205,12 @@ public class Frame private constructor(
             ).onClose(image::close)
 
         /**
-         * A frame over planes as Android's camera APIs hand them out.
+         * A frame over planes as Android's camera APIs provide them.
          *
          * @param imageFormat [ImageFormat.YUV_420_888] or [PixelFormat.RGBA_8888].
-         * @param crop what the frame is of the sensor's picture, in its pixels; null for all of it.
-         * @param rotationDegrees clockwise turn that brings it upright.
-         * @throws SkipstoneException.Frame for another format or number of planes, and for a crop outside of the picture.
+         * @param crop the part of the sensor's image to use, in its pixels; null for all of it.
+         * @param rotationDegrees clockwise rotation that brings it upright.
+         * @throws SkipstoneException.Frame for another format or number of planes, and for a crop outside the image.
          */
         @JvmStatic
         public fun planes(
@@ -224,7 +224,7 @@ public class Frame private constructor(
             val format = when {
                 imageFormat == ImageFormat.YUV_420_888 && planes.size == 3 -> FrameFormat.YUV_420
                 imageFormat == PixelFormat.RGBA_8888 && planes.size == 1 -> FrameFormat.RGBA
-                else -> throw SkipstoneException.Frame("frame", "format $imageFormat with ${planes.size} planes is not read")
+                else -> throw SkipstoneException.Frame("frame", "format $imageFormat with ${planes.size} planes is unsupported")
             }
             val stored = Frame(format, width, height, planes)
             val part = crop?.let { stored.cropped(Region(it.left, it.top, it.width(), it.height())) }

@@ -14,8 +14,8 @@ import kotlinx.coroutines.flow.asSharedFlow
 import kotlinx.coroutines.launch
 
 /**
- * Classifies a stream of frames, of which the newest wins: a frame that comes while another is being classified
- * replaces the one that waits. Every frame is closed, whatever becomes of it.
+ * Classifies a stream of frames, the newest first: a frame that arrives while another is being classified
+ * replaces the one that is waiting. Every frame is closed in the end.
  *
  * ```
  * val analyzer = FrameAnalyzer(classifier)
@@ -24,11 +24,11 @@ import kotlinx.coroutines.launch
  * analyzer.analyze(frame)
  * ```
  *
- * The classifier stays the caller's: close the analyzer first.
+ * The caller owns the classifier: close the analyzer first.
  *
- * @param classifier what names the frames.
- * @param top how many classes are wanted.
- * @param context where the frames are handed on; runs are made off the caller's thread in any case.
+ * @param classifier the classifier for the frames.
+ * @param top how many classes to report.
+ * @param context where frames are dispatched; the runs are always off the caller's thread.
  */
 public class FrameAnalyzer @JvmOverloads constructor(
     private val classifier: Classifier,
@@ -40,10 +40,10 @@ public class FrameAnalyzer @JvmOverloads constructor(
     private val shown = latest<Classification>()
     private val failed = latest<SkipstoneException>()
 
-    /** What the frames show. A collector that is slow misses all but the latest. */
+    /** The classes of the frames. A slow collector misses all but the latest. */
     public val results: SharedFlow<Classification> = shown.asSharedFlow()
 
-    /** Why frames were not classified: a deadline that was missed, a format that is not read. */
+    /** Why frames were not classified: for example a missed deadline or an unsupported format. */
     public val failures: SharedFlow<SkipstoneException> = failed.asSharedFlow()
 
     init {
@@ -56,21 +56,21 @@ public class FrameAnalyzer @JvmOverloads constructor(
                 } catch (cancelled: CancellationException) {
                     throw cancelled
                 } catch (failure: RuntimeException) {
-                    // The owner's, from the frame's close: the frames behind it are none the worse.
+                    // Thrown by the owner's release function: the following frames are not affected.
                     failed.emit(SkipstoneException.Frame("frame.close", "closing a frame failed: $failure"))
                 }
             }
         }
     }
 
-    /** Hands a frame over, to be closed when it is done with; never waits. */
+    /** Hands over a frame, which is closed afterwards; never waits. */
     public fun analyze(frame: Frame) {
-        // What a closed analyzer does not take is not its to close.
+        // A closed analyzer does not take the frame, so it is closed here.
         if (frames.trySend(frame).isFailure) frame.close()
     }
 
     /**
-     * Hands over the frame that [make] gives. What it throws instead is one of the [failures], and not thrown at the
+     * Hands over the frame that [make] returns. If it throws, that is reported in [failures] and not thrown on the
      * camera's thread.
      */
     public fun analyze(make: () -> Frame) {
@@ -80,14 +80,14 @@ public class FrameAnalyzer @JvmOverloads constructor(
             failed.tryEmit(refused)
             return
         } catch (refused: RuntimeException) {
-            // The owner's: of an image that is closed already.
+            // Thrown by the owner, for example because the image is already closed.
             failed.tryEmit(SkipstoneException.Frame("frame", "no frame can be made: $refused"))
             return
         }
         analyze(frame)
     }
 
-    /** Stops the run that is going on and closes the frames that wait. */
+    /** Stops the current run and closes the waiting frames. */
     override fun close() {
         frames.cancel()
         scope.cancel()

@@ -5,13 +5,13 @@ import dev.skipstone.internal.ffi.Memory as NativeMemory
 import dev.skipstone.internal.ffi.StepTime as NativeStepTime
 
 /**
- * Latency of the latest runs (at most 1024 of them), in milliseconds; zero where none was made.
+ * Latency of the latest runs (at most 1024), in milliseconds; zero if there were none.
  *
- * @property runs runs that succeeded, all of them.
+ * @property runs the count of all runs that succeeded.
  * @property min the fastest.
  * @property p50 the median.
- * @property p90 nine in ten are at most this slow.
- * @property p99 99 in 100 are at most this slow.
+ * @property p90 the 90th percentile.
+ * @property p99 the 99th percentile.
  * @property max the slowest.
  * @property mean the arithmetic mean.
  */
@@ -30,13 +30,13 @@ public data class Latency(
 }
 
 /**
- * Memory of a model and one classifier or session of it, and of the process that they are in.
+ * Memory of a model and one classifier or session of it, and of their process.
  *
  * @property weightsBytes weights as the file stores them.
- * @property packedBytes weights in the kernels' own form.
- * @property arenaBytes every tensor between the inputs and the outputs.
- * @property residentBytes what the process has resident; null where the system does not tell.
- * @property peakResidentBytes the most that it ever had resident; null where the system does not tell.
+ * @property packedBytes weights packed for the kernels.
+ * @property arenaBytes all tensors between the inputs and the outputs.
+ * @property residentBytes resident memory of the process; null if the system does not report it.
+ * @property peakResidentBytes peak resident memory of the process; null if the system does not report it.
  */
 public data class Memory(
     val weightsBytes: Long,
@@ -57,13 +57,13 @@ public data class Memory(
 }
 
 /**
- * What one step of a model takes.
+ * The time of one step of a model.
  *
  * @property name name of the step.
  * @property op its operator.
  * @property kernel its kernel.
- * @property ms milliseconds of one run.
- * @property share part of all steps' time, 0 to 1.
+ * @property ms milliseconds per run.
+ * @property share fraction of the time of all steps, 0 to 1.
  */
 public data class StepTime(val name: String, val op: String, val kernel: String, val ms: Double, val share: Double) {
     internal companion object {

@@ -10,25 +10,25 @@ import java.io.IOException
 import java.nio.ByteBuffer
 
 /**
- * A package that was opened: its weights are mapped, not read, and shared by every [Classifier] and [Session] made of
+ * An open package: its weights are mapped, not read, and shared by every [Classifier] and [Session] made from
  * it. Those keep what they need: a model may be closed as soon as they are made.
  *
- * Any thread may call. [close] gives the memory back; a model that is forgotten gives it back when it is collected.
+ * Any thread may call. [close] frees the memory; a model that was not closed frees it when it is garbage-collected.
  */
 public class Model private constructor(internal val native: NativeModel) : AutoCloseable {
-    /** What the model says of itself. */
+    /** What the model says about itself. */
     public val info: ModelInfo = ModelInfo.of(native)
 
     override fun close(): Unit = native.destroy()
 
     public companion object {
         /**
-         * Opens a package file, which must stay as it is while it is open: [install] replaces one. Where it was changed
+         * Opens a package file, which must not change while it is open: use [install] to replace one. If it was changed
          * nevertheless, the next run throws [SkipstoneException.Package] with the code `package.changed`.
          * A library with the feature `onnx` opens ONNX files too, and plans them each time: [convert] does it once.
          *
-         * @throws SkipstoneException.Io where it cannot be read.
-         * @throws SkipstoneException.Package where it is damaged, cut short, or not signed as [config] demands.
+         * @throws SkipstoneException.Io if it cannot be read.
+         * @throws SkipstoneException.Package if it is damaged, truncated, or not signed as [config] requires.
          */
         @JvmStatic
         @JvmOverloads
@@ -36,10 +36,10 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
             Model(facade("model") { NativeModel.open(file.path, config.native()) })
 
         /**
-         * Opens a package among the app's assets, where it lies in the APK. It must be stored there as it is: see
+         * Opens a package among the app's assets, directly from the APK. It must be stored uncompressed: see
          * `noCompress` in the guide.
          *
-         * @throws SkipstoneException.Io where there is no such asset, or it is compressed.
+         * @throws SkipstoneException.Io if there is no such asset, or it is compressed.
          * @throws SkipstoneException.Package as for a file.
          */
         @JvmStatic
@@ -53,7 +53,7 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
             return descriptor.use { open(it, config) }
         }
 
-        /** Assets that are compressed are there, but have no descriptor. */
+        /** Compressed assets exist, but have no descriptor. */
         private fun noDescriptor(context: Context, asset: String, refused: IOException): SkipstoneException.Io {
             val isThere = try {
                 context.assets.open(asset).use { true }
@@ -66,9 +66,9 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
         }
 
         /**
-         * Opens a package that is part of an open file. The descriptor stays the caller's, and may be closed at once.
+         * Opens a package that is part of an open file. The caller keeps the descriptor, and may close it at once.
          *
-         * @throws SkipstoneException.Io for a descriptor that is closed, or whose length is not known.
+         * @throws SkipstoneException.Io for a closed descriptor, or one of unknown length.
          * @throws SkipstoneException.Package as for a file.
          */
         @JvmStatic
@@ -96,11 +96,12 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
             Model(facade("model") { NativeModel.fromBytes(direct(bytes), config.native()) })
 
         /**
-         * Copies the package file [from] to [to] and opens it there. It is written beside [to], checked whole, and then
-         * renamed: [to] is the old file or the new one at any time, and models that have the old one open keep it.
+         * Copies the package file [from] to [to] and opens it there. It is written beside [to], checked completely, and
+         * then
+         * renamed: at any time [to] is the old file or the new one, and models that have the old one open keep it.
          *
-         * @throws SkipstoneException.Io where nothing can be read or written.
-         * @throws SkipstoneException.Package as for [open]; [to] is then as it was.
+         * @throws SkipstoneException.Io if reading or writing fails.
+         * @throws SkipstoneException.Package as for [open]; [to] is then unchanged.
          */
         @JvmStatic
         @JvmOverloads
@@ -114,15 +115,16 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
             Model(facade("model") { NativeModel.installBytes(direct(bytes), to.path, config.native()) })
 
         /**
-         * Makes a package of the ONNX file [from] at [to], for this phone, and opens it there. It is planned and packed
-         * once: from then on [open] takes milliseconds. [to] is put in place as by [install]. The library must have
-         * been built with the feature `onnx`: see the guide.
+         * Converts the ONNX file [from] to a package at [to], for this phone, and opens it there. It is planned and
+         * packed
+         * once: from then on [open] takes milliseconds. [to] is put in place as by [install]. The library must be
+         * built with the feature `onnx`: see the guide.
          *
-         * @throws SkipstoneException.Io where nothing can be read or written.
-         * @throws SkipstoneException.Model for a file that is malformed.
-         * @throws SkipstoneException.Unsupported for operators that the library has no kernels for, or a library
-         * without the feature (code `onnx`); [to] is then as it was.
-         * @throws SkipstoneException.Input for a [config] with a key: nobody signs what is made here.
+         * @throws SkipstoneException.Io if reading or writing fails.
+         * @throws SkipstoneException.Model for a malformed file.
+         * @throws SkipstoneException.Unsupported for operators without a kernel in this library, or for a library
+         * without the feature (code `onnx`); [to] is then unchanged.
+         * @throws SkipstoneException.Input for a [config] with a key: converted packages are not signed.
          */
         @JvmStatic
         @JvmOverloads
@@ -139,18 +141,18 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
 }
 
 /**
- * What a model says of itself.
+ * What a model says about itself.
  *
  * @property name the name of its file, without folder and extension.
  * @property parameters number of weights.
  * @property weightsBytes bytes of the weights as the file stores them.
- * @property arenaBytes bytes that a classifier or session of it takes.
+ * @property arenaBytes bytes that each classifier or session takes.
  * @property isa the instruction set that it runs on.
- * @property threads threads of a run.
- * @property inputs what it takes, in order.
- * @property outputs what it gives, in order.
- * @property labels names of its classes, in the order of the first output; empty where nothing names them.
- * @property metadata everything that was written into the file beside the graph.
+ * @property threads threads per run.
+ * @property inputs its inputs, in order.
+ * @property outputs its outputs, in order.
+ * @property labels names of its classes, in the order of the first output; empty if the model has none.
+ * @property metadata all metadata stored in the file beside the graph.
  */
 public data class ModelInfo(
     val name: String,
@@ -183,10 +185,10 @@ public data class ModelInfo(
 }
 
 /**
- * A tensor at a model's edge.
+ * An input or output of a model.
  *
  * @property name its name.
- * @property element its element type, such as `f32`; elements lie in the machine's byte order.
+ * @property element its element type, such as `f32`; elements are in native byte order.
  * @property shape its dimensions, outermost first.
  */
 public data class TensorInfo(val name: String, val element: String, val shape: List<Int>) {

@@ -11,19 +11,19 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
 /**
- * Runs a model on tensors: for models that are no image classifiers.
+ * Runs a model on tensors: for models that are not image classifiers.
  *
- * Tensors are direct buffers in the machine's byte order, dense, from position to limit; they are read and written
- * where they lie. [inputs] and [outputs] make such buffers, to be used again for every run.
+ * Tensors are dense direct buffers in native byte order, from position to limit; they are read and written
+ * in place. [inputs] and [outputs] make such buffers, which can be reused for every run.
  *
- * Any thread may call at any time; runs of one session take turns. [close] may be called while a run is going on.
+ * Any thread may call at any time; runs of one session wait for each other. [close] may be called during a run.
  */
 public class Session(model: Model) : AutoCloseable {
     private val native: NativeSession = facade("model") { model.native.session() }
     private val handle = native.handle().toLong()
     private val runs = Runs { cancel() }
 
-    /** What the model says of itself. */
+    /** What the model says about itself. */
     public val model: ModelInfo = model.info
 
     /** A new buffer for every input of the model. */
@@ -33,8 +33,8 @@ public class Session(model: Model) : AutoCloseable {
     public fun outputs(): List<ByteBuffer> = model.outputs.map(::buffer)
 
     /**
-     * Reads [inputs], runs the model and writes [outputs], off the caller's thread. A coroutine that is cancelled
-     * stops the run, and goes on once nobody reads the buffers any more.
+     * Reads [inputs], runs the model and writes [outputs], off the caller's thread. Cancelling the coroutine stops
+     * the run, and it resumes once the buffers are no longer in use.
      *
      * @throws SkipstoneException.Input for a buffer that is missing, not direct, or has another size.
      */
@@ -50,13 +50,13 @@ public class Session(model: Model) : AutoCloseable {
         if (answer < 0) throw call.error(answer)
     }
 
-    /** Stops the run that is going on, which then throws [SkipstoneException.Cancelled]; nothing where none is. */
+    /** Stops the current run, which then throws [SkipstoneException.Cancelled]; does nothing if there is none. */
     public fun cancel() {
-        // Once closed there is nothing left to stop.
+        // After a close there is nothing left to stop.
         runCatching { facade("session") { native.cancel() } }
     }
 
-    /** Lets every later run take at most this many milliseconds; null for no limit. */
+    /** Limits every later run to this many milliseconds; null for no limit. */
     public fun setDeadline(milliseconds: Double?): Unit = facade("session") { native.setDeadlineMs(milliseconds) }
 
     /** Statistics of the latest runs. */
@@ -65,14 +65,14 @@ public class Session(model: Model) : AutoCloseable {
     /** What the model and this session hold in memory. */
     public val memory: Memory get() = facade("session") { Memory.of(native.memory()) }
 
-    /** Starts, or restarts, adding up the time of every step. */
+    /** Starts or restarts the profile, which adds up the time of every step. */
     public fun startProfile(): Unit = facade("session") { native.startProfile() }
 
-    /** The time of every step since the profile was started, in order; empty where it was not. */
+    /** The time of every step since the profile was started, in order; empty if it was not started. */
     public fun profile(): List<StepTime> = facade("session") { native.profile().map(StepTime::of) }
 
     override fun close() {
-        // Twice is once.
+        // Closing twice is allowed.
         runCatching { facade("session") { native.shut() } }
         native.destroy()
     }

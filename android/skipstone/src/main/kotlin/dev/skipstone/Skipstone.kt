@@ -8,6 +8,6 @@ public object Skipstone {
     /** Version of the native library. */
     public val version: String get() = nativeVersion()
 
-    /** Classifiers and sessions that are open now, in the whole process: what grows here is not being closed. */
+    /** Classifiers and sessions that are open in the whole process. If this grows, they are not being closed. */
     public val openObjects: Long get() = nativeOpenObjects().toLong()
 }

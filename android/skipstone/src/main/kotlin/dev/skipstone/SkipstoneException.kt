@@ -1,16 +1,16 @@
 package dev.skipstone
 
 /**
- * Why a call gave no result.
+ * Why a call failed.
  *
- * The class says what an app can do about it, [code] is stable (the same as on the command line's `error[code]: ...`),
+ * The class says what an app can do about it, [code] is stable (the same as the command line's `error[code]: ...`),
  * and [message] is for people and logs.
  */
 public sealed class SkipstoneException(public val code: String, override val message: String) : RuntimeException(message) {
-    /** The package file is damaged, cut short, signed by somebody else, or made for another machine. */
+    /** The package file is damaged, truncated, signed with another key, or made for another machine. */
     public class Package internal constructor(code: String, message: String) : SkipstoneException(code, message)
 
-    /** The package is whole, but the model in it cannot be used like this. */
+    /** The package is intact, but its model cannot be used this way. */
     public class Model internal constructor(code: String, message: String) : SkipstoneException(code, message)
 
     /** An argument, or a tensor given to a session, does not fit. */
@@ -28,17 +28,17 @@ public sealed class SkipstoneException(public val code: String, override val mes
     /** The object was closed. */
     public class Closed internal constructor(code: String, message: String) : SkipstoneException(code, message)
 
-    /** This build or this machine does not do what the model or the caller asks for. */
+    /** This build or this machine does not support what the model or the caller requested. */
     public class Unsupported internal constructor(code: String, message: String) : SkipstoneException(code, message)
 
-    /** The operating system refused to read a file. */
+    /** The operating system reported an error for a file. */
     public class Io internal constructor(code: String, message: String) : SkipstoneException(code, message)
 
     /** A bug in Skipstone, worth reporting. */
     public class Internal internal constructor(code: String, message: String) : SkipstoneException(code, message)
 
     internal companion object {
-        /** The exception of an error's number, as the native library counts them. */
+        /** The exception for an error's number in the native library. */
         fun of(number: Int, code: String, message: String): SkipstoneException = when (number) {
             1 -> Package(code, message)
             2 -> Model(code, message)

@@ -17,7 +17,7 @@ import org.robolectric.RobolectricTestRunner
 import org.robolectric.annotation.Config as Robolectric
 import org.robolectric.annotation.GraphicsMode
 
-/** What touches Android, on Robolectric's. */
+/** The parts that use Android, tested on Robolectric. */
 @RunWith(RobolectricTestRunner::class)
 @GraphicsMode(GraphicsMode.Mode.NATIVE)
 @Robolectric(sdk = [34], manifest = Robolectric.NONE)
@@ -56,7 +56,7 @@ class AndroidTest {
         }
     }
 
-    /** Regression: an asset that is not there, and a descriptor that is closed, threw the system's own exceptions. */
+    /** Regression: a missing asset, or a closed descriptor, threw the system's own exceptions. */
     @Test
     fun `what Android refuses is an exception of the library`() {
         val context = org.robolectric.RuntimeEnvironment.getApplication()
@@ -72,7 +72,7 @@ class AndroidTest {
         assertFailsWith<SkipstoneException.Frame> { Frame.of(bitmap) }
     }
 
-    /** A picture in gray is its brightness plane beside colors of 128, whatever the camera's strides. */
+    /** A gray image is its luma plane with chroma of 128, whatever the camera's strides. */
     @Test
     fun `planes of a camera are read in place`() {
         open().use { classifier ->
@@ -96,7 +96,8 @@ class AndroidTest {
         }
     }
 
-    /** Regression: a camera's crop, which is in the sensor's pixels, was taken for one of the mirrored or turned frame. */
+    /** Regression: a camera's crop, which is in the sensor's pixels, was taken for a crop of the mirrored or rotated
+     * frame. */
     @Test
     fun `a camera's crop stays on its pixels however the frame is turned and mirrored`() {
         val stored = Pixels(61, 47) { x, y -> (x * 4 shl 16) or (y * 5 shl 8) or ((x * x + 7 * y) and 255) }

@@ -12,7 +12,7 @@ class ClassifierTest {
             assertTrue(SAMPLES.size >= 20)
             for (sample in SAMPLES) assertEquals(sample.label, classifier.classifyBlocking(sample.rgb()).best?.label, sample.name)
             assertEquals(SAMPLES.size.toLong(), classifier.latency.runs)
-            assertTrue(SAMPLES.count { it.name.startsWith(it.label) } >= 18, "what the command line says is true")
+            assertTrue(SAMPLES.count { it.name.startsWith(it.label) } >= 18, "most labels from the command line are right")
         }
     }
 

@@ -21,7 +21,8 @@ import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.yield
 
 class CoroutineTest {
-    /** Regression: coroutines waited for their turn on the threads of all coroutines, and as many as cores stopped the app. */
+    /** Regression: coroutines waited on the threads of `Dispatchers.Default`, and as many as there are cores stopped the
+     * app. */
     @Test
     fun `runs that wait keep no thread from other coroutines`() {
         val runs = Runs {}
@@ -39,7 +40,7 @@ class CoroutineTest {
         assertTrue(others, "coroutines that do not wait for a run had no thread")
     }
 
-    /** Runs that are going on are no different. */
+    /** The same while runs are in progress. */
     @Test
     fun `runs keep no thread from other coroutines`() {
         val free = CountDownLatch(1)
@@ -98,7 +99,8 @@ class CoroutineTest {
         }
     }
 
-    /** Regression: what refused to be a frame was thrown at the camera's thread, and what an owner threw ended the analyzer. */
+    /** Regression: an exception from making a frame was thrown on the camera's thread, and one from a release ended the
+     * analyzer. */
     @Test
     fun `what refuses to be a frame is a failure`(): Unit = runBlocking {
         open().use { classifier ->

@@ -3,11 +3,11 @@ package dev.skipstone
 import kotlin.test.Test
 import kotlin.test.assertEquals
 
-/** Turns, mirrors and crops against plain loops over the pixels. */
+/** Rotation, mirroring and crops against plain loops over the pixels. */
 class FrameTest {
     private val stored = Pixels(61, 47) { x, y -> (x * 4 shl 16) or (y * 5 shl 8) or ((x * x + 7 * y) and 255) }
 
-    /** The crop is as large as the input, so that nothing is resampled: to the last bit what the loop makes. */
+    /** The crop has the size of the input, so nothing is resampled, and the scores are bit-equal to the loop's. */
     @Test
     fun `every turn, mirror and crop is that of a plain loop, in the order of the calls`() {
         open().use { classifier ->
@@ -20,11 +20,11 @@ class FrameTest {
                     val how = "$degrees $mirrored $x,$y"
                     val want = scores(seen.part(x, y, 32, 32).frame())
                     assertEquals(want, scores(frame().cropped(Region(x, y, 32, 32))), how)
-                    // In two steps, which end on the same pixels.
+                    // In two steps, which select the same pixels.
                     val first = Region(x / 2, y / 2, seen.width - x / 2, seen.height - y / 2)
                     val twice = frame().cropped(first).cropped(Region(x - x / 2, y - y / 2, 32, 32))
                     assertEquals(want, scores(twice), "$how in two steps")
-                    // What is cut before it is mirrored keeps its pixels.
+                    // A crop before mirroring keeps its pixels.
                     if (mirrored) {
                         val before = stored.frame().rotated(degrees).cropped(Region(x, y, 32, 32)).mirrored()
                         assertEquals(scores(upright.part(x, y, 32, 32).mirrored().frame()), scores(before), "$how, cut first")

@@ -5,12 +5,12 @@ import kotlin.test.assertEquals
 import kotlin.test.assertTrue
 
 class LeakTest {
-    /** What is opened and closed ten thousand times leaves nothing behind, on either side. */
+    /** Opening and closing ten thousand times leaks nothing, on either side. */
     @Test
     fun `opening and closing takes no memory`() {
         val frame = SAMPLES.first().rgb()
         val round = { open().use { it.classifyBlocking(frame) } }
-        // What the machine compiles and keeps for itself grows at first.
+        // The JIT's own memory grows at first.
         repeat(4_000) { round() }
         System.gc()
         val (objects, before) = Skipstone.openObjects to resident()

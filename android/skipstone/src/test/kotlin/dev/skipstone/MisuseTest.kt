@@ -12,7 +12,7 @@ import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
 import kotlin.test.assertTrue
 
-/** What an app must not do, and does: each is an exception with a name, and never the end of the process. */
+/** Misuse by an app: each case throws a named exception and never ends the process. */
 class MisuseTest {
     private val sample = SAMPLES.first()
 
@@ -76,7 +76,7 @@ class MisuseTest {
 
     @Test
     fun `a package that was damaged is refused`() {
-        // Without the first bytes a library with the feature `onnx` takes it for a broken ONNX file.
+        // With the first bytes cut, a library with the feature `onnx` takes it for a broken ONNX file.
         val refused = { what: String, open: () -> Unit ->
             val error = assertFailsWith<SkipstoneException>(what) { open() }
             assertTrue(error is SkipstoneException.Package || error is SkipstoneException.Model, "$what: $error")
@@ -103,7 +103,7 @@ class MisuseTest {
         assertFailsWith<SkipstoneException.Input> { Model.open(PACKAGE, Config(publicKey = ByteArray(31))) }
     }
 
-    /** Regression: a package that was cut short or overwritten while it was mapped ended the process. */
+    /** Regression: a package that was truncated or overwritten while mapped ended the process. */
     @Test
     fun `a package that changes while it is open is an error`() {
         val folder = Files.createTempDirectory("packages").toFile()
@@ -165,7 +165,7 @@ class MisuseTest {
                         try {
                             classifier.classifyBlocking(sample.rgb())
                         } catch (stopped: SkipstoneException.Cancelled) {
-                            // By the close that is about to be seen.
+                            // Thrown because of the close that follows.
                         } catch (closed: SkipstoneException.Closed) {
                             break
                         }

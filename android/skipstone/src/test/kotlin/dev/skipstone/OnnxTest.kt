@@ -10,7 +10,7 @@ import kotlin.test.assertTrue
 import org.junit.Assume.assumeFalse
 import org.junit.Assume.assumeTrue
 
-/** ONNX files on the phone: what a library with the feature `onnx` does with them, and one without. */
+/** ONNX files on the phone, with a library built with the feature `onnx` and with one without it. */
 class OnnxTest {
     private val onnx = File(System.getProperty("skipstone.onnx"))
     private val hasFeature = System.getProperty("skipstone.features") == "onnx"

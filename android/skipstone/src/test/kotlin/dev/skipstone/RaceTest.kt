@@ -12,9 +12,9 @@ import kotlinx.coroutines.channels.Channel
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 
-/** Many coroutines and one session: each gets its own outputs, whoever else is cancelled or closes it. */
+/** Many coroutines and one session: each gets its own outputs, even if others are cancelled or close it. */
 class RaceTest {
-    /** Runs of each race; `SKIPSTONE_RACES=100000` for a night. */
+    /** Runs per race; `SKIPSTONE_RACES=100000` for a night. */
     private val runs = System.getenv("SKIPSTONE_RACES")?.toInt() ?: 2000
 
     private fun inputs(session: Session, number: Int): List<ByteBuffer> = session.inputs().onEach { input ->

@@ -8,17 +8,17 @@ import javax.imageio.ImageIO
 /** A package of the CIFAR-10 model, made by `skipstone compile`. */
 internal val PACKAGE = File(System.getProperty("skipstone.models"), "cifar10.skip")
 
-/** What the command line says of each picture. */
+/** The label that the command line gives each image. */
 private val NAMED: Map<String, String> =
     File(System.getProperty("skipstone.models"), "samples.txt").readLines().associate { line ->
         line.split(' ', limit = 2).let { (name, label) -> name to label }
     }
 
-/** The repository's sample pictures, of 32 by 32 pixels. */
+/** The repository's sample images, of 32 by 32 pixels. */
 internal val SAMPLES: List<Sample> =
     File(System.getProperty("skipstone.samples")).listFiles { file -> file.extension == "png" }!!.sorted().map(::Sample)
 
-/** A picture, with the label that `skipstone classify` gives it. */
+/** An image, with the label that `skipstone classify` gives it. */
 internal class Sample private constructor(file: File, image: BufferedImage) :
     Pixels(image.width, image.height, image::getRGB) {
     constructor(file: File) : this(file, ImageIO.read(file))
@@ -29,7 +29,7 @@ internal class Sample private constructor(file: File, image: BufferedImage) :
     fun rgb(): Frame = frame()
 }
 
-/** A plain picture: [color] gives red, green and blue of a pixel, from the highest byte but one down. */
+/** A plain image: [color] returns a pixel's red, green and blue as 0xRRGGBB. */
 internal open class Pixels(val width: Int, val height: Int, val color: (x: Int, y: Int) -> Int) {
     fun color(x: Int, y: Int): Int = color.invoke(x, y)
 
@@ -37,13 +37,14 @@ internal open class Pixels(val width: Int, val height: Int, val color: (x: Int, 
 
     fun mirrored(): Pixels = Pixels(width, height) { x, y -> color(width - 1 - x, y) }
 
-    /** Turned clockwise by a multiple of 90 degrees. */
+    /** Rotated clockwise by a multiple of 90 degrees. */
     fun turned(degrees: Int): Pixels = when {
         degrees == 0 -> this
         else -> Pixels(height, width) { x, y -> color(y, height - 1 - x) }.turned(degrees - 90)
     }
 
-    /** Its channels from 0 (red) to 2, as bytes of one pixel after the other, in this order and with this row stride. */
+    /** The given channels of each pixel (0 is red, 2 is blue) as interleaved bytes, in this order and with this row
+     * stride. */
     fun bytes(channels: List<Int>, rowStride: Int = width * channels.size): ByteBuffer {
         val bytes = ByteBuffer.allocateDirect(rowStride * height)
         for (y in 0 until height) for (x in 0 until width) channels.forEachIndexed { at, channel ->

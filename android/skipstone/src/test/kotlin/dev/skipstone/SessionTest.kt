@@ -6,7 +6,7 @@ import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
 
 class SessionTest {
-    /** The classifier's own preparation is the truth for what is prepared here by hand. */
+    /** The input prepared here by hand must give the same scores as the classifier's own preparation. */
     @Test
     fun `tensors are read and written where they lie`() {
         Session.open(PACKAGE).use { session ->

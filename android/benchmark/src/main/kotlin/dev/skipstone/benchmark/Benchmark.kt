@@ -6,28 +6,28 @@ import kotlin.coroutines.coroutineContext
 import kotlin.random.Random
 import kotlinx.coroutines.ensureActive
 
-/** How long to run: so many runs, or so many milliseconds. */
+/** How long to run: a number of runs, or of milliseconds. */
 internal sealed interface Amount {
     data class Runs(val count: Int) : Amount
 
     data class Time(val milliseconds: Long) : Amount
 }
 
-/** What the device was like at a moment of the benchmark. */
+/** The state of the device at one moment of the benchmark. */
 internal data class Moment(val atMs: Long, val runs: Int, val p50Ms: Double, val pssBytes: Long, val thermal: String?)
 
 /**
- * Runs a model on random tensors, again and again, and watches the device: minute 30 on a phone is not minute 1.
+ * Runs a model on random tensors repeatedly and watches the device: a warm phone is slower than a cold one.
  *
- * @param session what is run.
- * @param device what is watched.
- * @param now the time, in nanoseconds.
+ * @param session the session to run.
+ * @param device the device to watch.
+ * @param now the current time, in nanoseconds.
  */
 internal class Benchmark(private val session: Session, private val device: Device, private val now: () -> Long) {
     private val inputs = session.inputs().onEach { fill(it, Random(1)) }
     private val outputs = session.outputs()
 
-    /** Warms up, runs for [amount], and tells [progress] of every moment that is kept. */
+    /** Warms up, runs for [amount], and reports every recorded moment to [progress]. */
     suspend fun run(amount: Amount, warmUp: Int = 5, progress: (Moment) -> Unit = {}): Report {
         repeat(warmUp) { session.run(inputs, outputs) }
         val (latencies, moments) = ArrayList<Double>() to ArrayList<Moment>()
@@ -46,7 +46,7 @@ internal class Benchmark(private val session: Session, private val device: Devic
                 moments += Moment(atMs, kept, median, device.pssBytes(), device.thermalStatus()).also(progress)
             }
         }
-        // The profile is of runs of its own: the clock that it reads after every step is not free.
+        // Profiled runs are separate, because reading the clock after every step takes time.
         session.startProfile()
         repeat(PROFILED) { session.run(inputs, outputs) }
         return Report(device.name, session.model, Percentiles.of(latencies), session.memory, moments, session.profile())
@@ -65,7 +65,7 @@ internal class Benchmark(private val session: Session, private val device: Devic
     }
 
     private companion object {
-        /** A moment is kept this often. */
+        /** Interval between recorded moments. */
         const val MOMENT_NS = 5_000_000_000L
         const val PROFILED = 20
     }

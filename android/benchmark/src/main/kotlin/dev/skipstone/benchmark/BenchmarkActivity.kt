@@ -21,15 +21,15 @@ import kotlinx.coroutines.launch
 import kotlinx.coroutines.withContext
 
 /**
- * Runs a package and shows what it took. The last report lies in the app's external files as `report.json`, where adb
- * reads it of a release build, too.
+ * Runs a package and shows its time. The last report is in the app's external files as `report.json`, where adb
+ * can read it even for a release build.
  *
- * Also by command, as a farm of phones would:
+ * It can also be started by a command, for example in a device farm:
  *
  *     adb shell am start -n dev.skipstone.benchmark/.BenchmarkActivity --es model model.skip --ei minutes 30 --ei threads 2
  *     adb pull /sdcard/Android/data/dev.skipstone.benchmark/files/report.json
  *
- * `model` is an asset or a path, `runs` takes the place of `minutes`.
+ * `model` is an asset or a path; `runs` can replace `minutes`.
  */
 class BenchmarkActivity : Activity() {
     private val scope = CoroutineScope(Dispatchers.Main.immediate)

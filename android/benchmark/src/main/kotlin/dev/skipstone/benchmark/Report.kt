@@ -6,7 +6,7 @@ import dev.skipstone.StepTime
 import org.json.JSONArray
 import org.json.JSONObject
 
-/** Latency in milliseconds; percentiles lie between two runs in proportion, as those of `skipstone bench`. */
+/** Latency in milliseconds; percentiles are interpolated between runs, as in `skipstone bench`. */
 internal data class Percentiles(
     val runs: Int,
     val min: Double,
@@ -31,7 +31,7 @@ internal data class Percentiles(
     }
 }
 
-/** What a benchmark found. */
+/** The result of a benchmark. */
 internal class Report(
     private val device: String,
     private val model: ModelInfo,
@@ -40,7 +40,7 @@ internal class Report(
     private val moments: List<Moment>,
     private val steps: List<StepTime>,
 ) {
-    /** The same keys as `skipstone bench --json`, and what only a phone knows. */
+    /** The same keys as `skipstone bench --json`, and what only a phone reports. */
     fun json(): JSONObject = JSONObject()
         .put("device", device)
         .put("model", model.name)
@@ -68,7 +68,7 @@ internal class Report(
         .put("moments", JSONArray(moments.map(::moment)))
         .put("steps", JSONArray(steps.map(::step)))
 
-    /** What fits on a phone's screen. */
+    /** A summary that fits on a phone's screen. */
     fun text(): String = buildString {
         appendLine("${model.name} on ${model.isa}, ${model.threads} threads, ${latency.runs} runs")
         appendLine("min %.2f  p50 %.2f  p90 %.2f  p99 %.2f  max %.2f ms".format(latency.min, latency.p50, latency.p90, latency.p99, latency.max))

@@ -30,7 +30,7 @@ class BenchmarkTest {
         shadowOf(context.getSystemService(PowerManager::class.java)).setCurrentThermalStatus(PowerManager.THERMAL_STATUS_MODERATE)
         var clock = 0L
         Session.open(model).use { session ->
-            // A clock that goes on by a second whenever it is read: a moment is kept in every few runs.
+            // A clock that advances by a second whenever it is read: a moment is recorded every few runs.
             val report = Benchmark(session, Device(context)) { clock += 1_000_000_000L; clock }.run(Amount.Runs(20))
             val json = JSONObject(report.json().toString())
             assertEquals(20, json.getInt("runs"))

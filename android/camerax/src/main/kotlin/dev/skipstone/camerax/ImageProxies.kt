@@ -22,8 +22,8 @@ public fun ImageProxy.toFrame(): Frame =
     ).onClose(::close)
 
 /**
- * This analyzer as CameraX calls it. Use it with [ImageAnalysis.STRATEGY_KEEP_ONLY_LATEST]: the camera's thread never
- * waits, and the newest frame wins. An image that cannot be read is closed, and one of the analyzer's failures.
+ * This analyzer as CameraX expects it. Use it with [ImageAnalysis.STRATEGY_KEEP_ONLY_LATEST]: the camera's thread never
+ * waits, and the newest frame wins. An image that cannot be read is closed and reported in the analyzer's failures.
  */
 public fun FrameAnalyzer.asImageAnalyzer(): ImageAnalysis.Analyzer = ImageAnalysis.Analyzer { image ->
     analyze {

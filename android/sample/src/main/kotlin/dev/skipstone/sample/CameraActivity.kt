@@ -18,7 +18,7 @@ import dev.skipstone.camerax.asImageAnalyzer
 import java.util.concurrent.Executors
 import kotlinx.coroutines.launch
 
-/** The camera's picture, and what the model in `assets/model.skip` sees in it. */
+/** Shows the camera's preview, and the classes that `assets/model.skip` finds in it. */
 class CameraActivity : ComponentActivity() {
     private var classifier: Classifier? = null
     private var analyzer: FrameAnalyzer? = null

@@ -9,14 +9,14 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
 /**
- * What a frame is like on the way in, and what it shows on the way out, in one direct buffer that is used again for
- * every call. The table of what lies where is in the native library's `wire.rs`.
+ * The description of a frame on the way in and its classes on the way out, in one direct buffer that is reused for
+ * every call. The native library's `wire.rs` has the table of offsets.
  */
 internal class CallBuffer {
     var bytes: ByteBuffer = allocate(LEAST_BYTES)
         private set
 
-    /** Writes what [frame] is like, and makes room for [top] classes. */
+    /** Writes the description of [frame], and makes room for [top] classes. */
     fun describe(frame: Frame, top: Int) {
         val wanted = CLASSES + top.coerceIn(0, MOST_CLASSES) * 8
         if (bytes.capacity() < wanted) bytes = allocate(wanted)
@@ -31,7 +31,7 @@ internal class CallBuffer {
         for (plane in frame.planes) bytes.putInt(plane.rowStride).putInt(plane.pixelStride)
     }
 
-    /** The [count] classes that the call found. */
+    /** The [count] classes that the call returned. */
     fun classification(count: Int, info: ClassifierInfo): Classification {
         val predictions = List(count) { at ->
             val index = bytes.getInt(CLASSES + at * 8)
@@ -41,7 +41,7 @@ internal class CallBuffer {
         return Classification(predictions, prepareMs = bytes.getDouble(0), runMs = bytes.getDouble(8))
     }
 
-    /** The error that a call answered with. */
+    /** The error that a call returned. */
     fun error(answer: Int): SkipstoneException {
         val code = ByteArray(bytes.getInt(0))
         val message = ByteArray(bytes.getInt(4))

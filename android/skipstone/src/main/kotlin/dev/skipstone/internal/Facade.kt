@@ -4,7 +4,7 @@ import dev.skipstone.SkipstoneException
 import dev.skipstone.internal.ffi.InternalException
 import dev.skipstone.internal.ffi.SkipstoneException as Refusal
 
-/** Calls the generated bindings, and makes this library's exceptions of theirs. */
+/** Calls the generated bindings, and converts their exceptions to this library's. */
 internal inline fun <T> facade(what: String, call: () -> T): T =
     try {
         call()
@@ -13,7 +13,7 @@ internal inline fun <T> facade(what: String, call: () -> T): T =
     } catch (panic: InternalException) {
         throw SkipstoneException.Internal("internal", panic.message ?: "a panic")
     } catch (destroyed: IllegalStateException) {
-        // What the bindings say of an object that was given back.
+        // What the bindings throw for an object that was freed.
         throw SkipstoneException.Closed("closed", "the $what is closed")
     }
 

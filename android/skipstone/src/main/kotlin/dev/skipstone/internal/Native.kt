@@ -3,17 +3,17 @@ package dev.skipstone.internal
 import java.nio.ByteBuffer
 
 /**
- * The calls that an app makes for every frame, past the generated bindings: direct buffers in, one direct buffer out.
+ * The calls made for every frame, which bypass the generated bindings: direct buffers in, one direct buffer out.
  *
- * Each returns a count, or minus the number of an error that [CallBuffer] then holds. A handle of an object that is
- * closed finds nothing: whatever the order of calls, no memory is touched that is gone.
+ * Each returns a count, or minus the number of the error in [CallBuffer]. The handle of a closed object finds
+ * nothing, so no order of calls touches freed memory.
  */
 internal object Native {
     init {
         System.loadLibrary("skipstone")
     }
 
-    /** The classes that the frame over these planes shows, as [call] describes it and where it is told them. */
+    /** The classes of the frame over these planes. [call] describes the frame and receives the classes. */
     @JvmStatic
     external fun classify(
         handle: Long,

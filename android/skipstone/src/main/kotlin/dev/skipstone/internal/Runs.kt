@@ -12,12 +12,13 @@ import kotlinx.coroutines.launch
 import kotlinx.coroutines.withContext
 
 /**
- * Takes the runs of one native object in turn, so that one call buffer does for all of them, and so that a caller who
- * gives up stops its own run and nobody else's.
+ * Runs one native object's calls one after the other, so that one call buffer is enough, and a caller that
+ * cancels stops only its own run.
  *
- * Coroutines wait for their turn without a thread, and run on one of the object's own: [Dispatchers.Default] has as many
- * threads as cores, and runs that took one each, or waited there, would stop every other coroutine of the app. Only a
- * thread that asks for a run itself waits for the lock, and the one thread of the coroutines.
+ * Waiting coroutines do not hold a thread, and they run on a thread of this object: [Dispatchers.Default] has only as
+ * many
+ * threads as cores, and runs that occupied them would stop every other coroutine of the app. Only threads that call
+ * [run] directly, and the coroutines' one thread, wait for the lock.
  */
 internal class Runs(private val stop: () -> Unit) {
     private val thread = Dispatchers.IO.limitedParallelism(1)
@@ -26,7 +27,7 @@ internal class Runs(private val stop: () -> Unit) {
     private val owner = Any()
     private var running: Any? = null
 
-    /** Runs [body] when it is its turn; [caller] is who [give up][cancel] may name. */
+    /** Runs [body] after the calls before it; [caller] identifies this call for [cancel]. */
     fun <T> run(caller: Any? = null, body: (CallBuffer) -> T): T = turn.withLock {
         synchronized(owner) { running = caller }
         try {
@@ -36,7 +37,7 @@ internal class Runs(private val stop: () -> Unit) {
         }
     }
 
-    /** Runs [body] off the caller's thread. A coroutine that is cancelled meanwhile stops it, and waits until it has stopped. */
+    /** Runs [body] off the caller's thread. Cancelling the coroutine stops the run and waits until it has stopped. */
     suspend fun <T> await(body: (CallBuffer) -> T): T = coroutineScope {
         val caller = Any()
         val watch = launch(Dispatchers.Unconfined, CoroutineStart.UNDISPATCHED) {
@@ -49,7 +50,7 @@ internal class Runs(private val stop: () -> Unit) {
         try {
             withContext(thread) {
                 run(caller) { call ->
-                    // Whoever gave up while it waited for its turn does not run at all.
+                    // A call that was cancelled while it waited does not run at all.
                     ensureActive()
                     body(call)
                 }
