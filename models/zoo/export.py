@@ -1,7 +1,7 @@
-"""The one way out of PyTorch: plain ONNX, checked against ONNX Runtime when it is written.
+"""The only export from PyTorch: plain ONNX, checked against ONNX Runtime when it is written.
 
-Weights may be stored as half precision: an initializer of f16 and a Cast to f32 in front of its reader. Any runtime
-folds the Cast when it loads the file, so that the arithmetic stays f32 and the file is half the size.
+Weights may be stored in half precision: an f16 initializer and a Cast to f32 before its reader. Any runtime folds the
+Cast when it loads the file, so that the arithmetic stays f32 and the file is half the size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +16,11 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 OPSET = 17
-# Of the largest output. What f32 allows two orders of summation, with room for deep networks.
+# Share of the largest output. f32 allows this difference between two orders of summation, with room for deep networks.
 TOLERANCE = 1e-4
-# With weights rounded to f16, whose rounding alone makes 1e-2 of a deep network.
+# With weights rounded to f16, which alone causes 1e-2 in a deep network.
 HALF_TOLERANCE = 5e-2
-# A weight of fewer elements is not worth a Cast.
+# Smaller weights are not worth a Cast.
 HALF_FROM_ELEMENTS = 256
 
 
@@ -72,7 +72,7 @@ def write(
 
 
 def describe(proto: onnx.ModelProto, metadata: Mapping[str, object]) -> None:
-    """Add `metadata` under `skipstone.*`, what is None left out."""
+    """Add `metadata` under `skipstone.*`, except values that are None."""
     for key, value in metadata.items():
         if value is not None:
             proto.metadata_props.add(key=f"skipstone.{key}", value=str(value))
@@ -113,7 +113,7 @@ def fold_constants(proto: onnx.ModelProto) -> None:
 
 
 def halve_weights(proto: onnx.ModelProto) -> None:
-    """Store every large f32 initializer as f16 behind a Cast. Subgraphs see the results of the outer graph."""
+    """Store every large f32 initializer as f16 with a Cast after it. Subgraphs see the results of the outer graph."""
     casts = []
     for tensor in proto.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < HALF_FROM_ELEMENTS:
@@ -139,7 +139,7 @@ def compare(
 
 
 def image_metadata(labels: Sequence[str], mean: Sequence[float], std: Sequence[float], side: int) -> dict[str, object]:
-    """What Skipstone reads of a classifier of images."""
+    """The metadata that Skipstone reads for an image classifier."""
     return {
         "labels": "\n".join(labels),
         "mean": ",".join(map(str, mean)),
@@ -150,7 +150,7 @@ def image_metadata(labels: Sequence[str], mean: Sequence[float], std: Sequence[f
 
 
 class OfColor(nn.Module):
-    """A network of gray images that takes colored ones: phones and files give three channels."""
+    """Makes a grayscale network take RGB: phones and files provide three channels."""
 
     def __init__(self, model: nn.Module):
         super().__init__()

@@ -1,7 +1,7 @@
 """The list of trained models, `models/manifest.toml`, and the table of them in `models/README.md`.
 
-What a person writes there is kept (what a model is for, its recipe); what can be measured is measured anew by
-`python -m zoo.manifest`: sha256, size, parameters, multiply-adds, and the figures of the last line of its log.
+What a person writes there is kept (what a model is for, its recipe); everything measurable is measured again by `python
+-m zoo.manifest`: sha256, size, parameters, multiply-adds, and the figures of the last line of its log.
 PyTorch is not needed.
 """
 
@@ -29,8 +29,8 @@ def sha256(path: Path) -> str:
 
 
 def multiply_adds(proto: onnx.ModelProto) -> int:
-    """Of convolutions and matrix products, all of them, those of branches too: what masks, zeros and exits save is
-    not taken off."""
+    """All multiply-adds of convolutions and matrix products, including those in branches: savings by masks, zeros and
+    exits are not subtracted."""
 
     def count(graph: onnx.GraphProto, outer: dict[str, list[int]]) -> int:
         shapes = outer | {
@@ -60,7 +60,7 @@ def weights(proto: onnx.ModelProto) -> tuple[int, float]:
     return sum(array.size for array in arrays), zeros
 
 
-# What the last line of a log may say: a key of the manifest, and how it is written there.
+# Possible figures of a log's last line: the manifest's key, and the log's spelling.
 FIGURES = {
     "accuracy": r"test ([\d.]+) %",
     "image_auroc": r"image AUROC ([\d.]+) %",
@@ -77,7 +77,7 @@ def logged(log: Path) -> dict[str, float]:
 
 
 def measured(entry: dict) -> dict:
-    """`entry` with everything that can be measured, measured."""
+    """`entry` with everything measurable measured."""
     path = PRETRAINED / entry["file"]
     proto = onnx.load(path)
     parameters, zeros = weights(proto)

@@ -1,8 +1,9 @@
 """Compares published architectures (graphs/, made by export.py) with ONNX Runtime, as ONNX files and as packages.
 
-`cargo xtask python architectures.check [NAME ...]` fills each graph with seeded random weights and runs it on one image.
-The outputs must be within 1e-4 of the largest output, packages must give bit-identical outputs, and no step may be a
-fallback. With `--time FILE` it writes a table of latencies beside ONNX Runtime's instead: one thread, alternating runs, medians.
+`cargo xtask python architectures.check [NAME ...]` fills each graph with seeded random weights and runs it on one
+image. The outputs must be within 1e-4 of the largest output, packages must give bit-identical outputs, and no step may
+be a fallback. With `--time FILE` it instead writes a table of latencies beside ONNX Runtime's: one thread, alternating
+runs, medians.
 """
 
 import gzip
@@ -28,8 +29,8 @@ ROUNDS = 7
 
 
 def fill(name: str, folder: Path) -> Path:
-    """Write `name`.onnx with random weights into `folder`. A stripped initializer's doc string says what
-    values it held: mean, standard deviation, smallest, largest."""
+    """Write `name`.onnx with random weights into `folder`. The doc string of a stripped initializer records the
+    statistics of its values: mean, standard deviation, smallest, largest."""
     model = onnx.load_from_string(gzip.decompress((GRAPHS / f"{name}.onnx.gz").read_bytes()))
     for tensor in model.graph.initializer:
         if not tensor.doc_string:
@@ -45,7 +46,7 @@ def fill(name: str, folder: Path) -> Path:
 
 
 def reference(model: Path) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
-    """ONNX Runtime's session on one thread, and an image."""
+    """A single-threaded ONNX Runtime session, and an image."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -55,7 +56,7 @@ def reference(model: Path) -> tuple[onnxruntime.InferenceSession, dict[str, np.n
 
 
 def check(skipstone: driver.Skipstone, name: str) -> list[str]:
-    """What went wrong, a line each."""
+    """The failures, one per line."""
     with tempfile.TemporaryDirectory(prefix="skipstone-") as folder:
         model = fill(name, Path(folder))
         session, inputs = reference(model)
@@ -74,14 +75,14 @@ def check(skipstone: driver.Skipstone, name: str) -> list[str]:
                     failures.append(f"{name}, output {output}: {wrong}")
             skipstone.call("compile", model, "-o", package)
             if any(not np.array_equal(*pair) for pair in zip(got, skipstone.run(package, inputs, outputs))):
-                failures.append(f"{name}: the package answers otherwise")
+                failures.append(f"{name}: the package's output differs")
         except (driver.Refused, driver.Crashed) as error:
             failures.append(f"{name}: {error}")
         return failures
 
 
 def latency(skipstone: driver.Skipstone, name: str) -> tuple[float, float]:
-    """Medians in milliseconds, ours and ONNX Runtime's, measured in turns."""
+    """Median times in milliseconds, ours and ONNX Runtime's, alternating."""
     with tempfile.TemporaryDirectory(prefix="skipstone-") as folder:
         model = fill(name, Path(folder))
         session, inputs = reference(model)

@@ -58,7 +58,7 @@ def names() -> list[str]:
 
 
 def shake(network: torch.nn.Module) -> None:
-    """Make random what was initialized with one value: scales around 1, shifts around 0."""
+    """Randomize parameters that were initialized with a constant: scales around 1, shifts around 0."""
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         if not tensor.dtype.is_floating_point or tensor.numel() < 2 or tensor.std() > 0:
             continue
@@ -74,7 +74,7 @@ def shake(network: torch.nn.Module) -> None:
 
 
 def build(name: str) -> tuple[torch.nn.Module, tuple[int, ...], bool]:
-    """A network in inference mode, the shape of its input, and whether the newer exporter is asked for."""
+    """A network in inference mode, the shape of its input, and whether to use the newer exporter."""
     torch.manual_seed(1)
     if name.startswith("tv_"):
         network, size = torchvision.models.get_model(name[3:], weights=None), (3, 224, 224)
@@ -87,7 +87,7 @@ def build(name: str) -> tuple[torch.nn.Module, tuple[int, ...], bool]:
 
 
 def strip(model: onnx.ModelProto) -> None:
-    """Drop what is not the network, and the values of large initializers."""
+    """Remove everything that is not the network, and the values of large initializers."""
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]

@@ -37,7 +37,7 @@ def refuse(node: onnx.NodeProto, what: str):
 
 
 def layer(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> tuple | None:
-    """The columns of a line but for the first two, or None where the node is no such layer."""
+    """The columns of a line except the first two, or None if the node is not such a layer."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     source, result = shapes.get(node.input[0]), shapes.get(node.output[0])
 
@@ -46,9 +46,9 @@ def layer(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> tuple | None:
         kernel = attributes.get("kernel_shape", [in_h, in_w])
         pads = attributes.get("pads", [0] * 4)
         if batch != 1 or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
-            refuse(node, "batches and automatic padding are not written down")
+            refuse(node, "batches and automatic padding are not supported by the list")
         if attributes.get("dilations", [1, 1]) != [1, 1] or attributes.get("count_include_pad", 0) and any(pads):
-            refuse(node, "dilation and padding that counts are not written down")
+            refuse(node, "dilation and counted padding are not supported by the list")
         by = lambda sizes: "x".join(map(str, sizes))
         strides = attributes.get("strides", [1, 1])
         sizes = ((in_h, in_w, in_c), (out_h, out_w, out_c), kernel, strides)
@@ -66,14 +66,14 @@ def layer(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> tuple | None:
                 refuse(node, "not over the rows and columns of images")
             return windows("maxpool")
         case "Gemm" | "MatMul":
-            # A convolution of images of one row, whose pixels are the matrix's rows.
+            # Convolution over images of one row, whose pixels are the matrix's rows.
             (rows, depth), (_, columns) = source, result
             return "matmul", f"1x{rows}x{depth}", f"1x{rows}x{columns}", "1x1", "1x1", "0,0,0,0", 1
     return None
 
 
 def layers(name: str) -> collections.Counter:
-    """The layers of a network, in the order in which it first has them."""
+    """The layers of a network, in the order of their first occurrence."""
     model = onnx.shape_inference.infer_shapes(onnx.load(fill.GRAPHS / f"{name}.onnx"), strict_mode=True)
     graph = model.graph
     shapes = {
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare with the list instead of writing it")
     if parser.parse_args().check:
         if LIST.read_text() != text():
-            sys.exit(f"layers: {LIST.relative_to(fill.ROOT)} is not that of the zoo: run `cargo xtask python benches.layers`")
+            sys.exit(f"layers: {LIST.relative_to(fill.ROOT)} does not match the zoo: run `cargo xtask python benches.layers`")
     else:
         LIST.write_text(text())
     print(f"layers: {len(NETWORKS)} networks")

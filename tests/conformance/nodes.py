@@ -44,12 +44,12 @@ DEFAULT_TOLERANCE = (1e-3, 1e-7)
 
 
 class NotATensor(Exception):
-    """A case whose inputs or outputs are no npy arrays."""
+    """A case whose inputs or outputs are not npy arrays."""
 
 
 @dataclass
 class Outcome:
-    """How a case ended: `failure` is None for a pass."""
+    """The result of a case: `failure` is None if it passed."""
 
     name: str
     failure: str | None
@@ -77,13 +77,13 @@ def load(path: Path, value: onnx.ValueInfoProto) -> np.ndarray:
 
 
 def is_dynamic(value: onnx.ValueInfoProto) -> bool:
-    """Whether an input's shape is not fully given."""
+    """Whether an input's shape is not fully specified."""
     kind = value.type.tensor_type
     return not kind.HasField("shape") or any(not dim.HasField("dim_value") for dim in kind.shape.dim)
 
 
 def mismatch(got: np.ndarray, want: np.ndarray) -> str | None:
-    """What separates an output from the expected one."""
+    """The difference between an output and the expected one; None if there is none."""
     if got.dtype != want.dtype or got.shape != want.shape:
         return f"wrong type or shape: {got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
     rtol, atol = TOLERANCE.get(want.dtype.name, DEFAULT_TOLERANCE)
@@ -95,7 +95,7 @@ def mismatch(got: np.ndarray, want: np.ndarray) -> str | None:
 
 
 def with_constants(model: onnx.ModelProto, values: dict[str, np.ndarray]) -> onnx.ModelProto:
-    """The model with these inputs as initializers."""
+    """The model with these inputs turned into initializers."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     kept = [value for value in made.graph.input if value.name not in values]
@@ -106,8 +106,8 @@ def with_constants(model: onnx.ModelProto, values: dict[str, np.ndarray]) -> onn
 
 
 def run(skipstone: driver.Skipstone, folder: Path, constant: bool) -> str | None:
-    """What is wrong with the first failing data set of the case; with `constant`, all operands but
-    the first are in the file."""
+    """The failure of the first failing data set of the case; with `constant`, all operands but the first are in the
+    file."""
     model = onnx.load(folder / "model.onnx", load_external_data=False)
     initialized = {tensor.name for tensor in model.graph.initializer}
     values = [v for v in model.graph.input if v.name not in initialized]
@@ -132,7 +132,7 @@ def run(skipstone: driver.Skipstone, folder: Path, constant: bool) -> str | None
 
 
 def attempt(skipstone: driver.Skipstone, folder: Path, constant: bool) -> Outcome:
-    """Run one case; every way to fail becomes one line."""
+    """Run one case; every kind of failure becomes one line."""
     name = f"{folder.parent.name}/{folder.name}"
     try:
         return Outcome(name, run(skipstone, folder, constant), constant=constant)
@@ -145,16 +145,16 @@ def attempt(skipstone: driver.Skipstone, folder: Path, constant: bool) -> Outcom
 
 
 def outcome(skipstone: driver.Skipstone, folder: Path) -> Outcome:
-    """Run one case as it is, and with constant operands if it is refused."""
+    """Run one case unchanged, and with constant operands if it is refused."""
     plain = attempt(skipstone, folder, constant=False)
     if plain.failure is None or plain.crashed or not plain.failure.startswith("model."):
         return plain
-    # Of two refusals the second is about the operator.
+    # Of two refusals, the second is about the operator.
     return attempt(skipstone, folder, constant=True)
 
 
 def counts(results: list[Outcome]) -> tuple[int, int]:
-    """How many pass as they are, and how many with constant operands."""
+    """The number that pass unchanged, and with constant operands."""
     passed = [r for r in results if r.failure is None]
     constant = sum(r.constant for r in passed)
     return len(passed) - constant, constant
@@ -202,7 +202,7 @@ def main() -> None:
 
     kept = set(PASSING.read_text().splitlines()) if PASSING.exists() else set()
     known = {entry.split()[0] for entry in kept}
-    # A case that passed as it is must not come to need constant operands.
+    # A case that passed unchanged must not start to need constant operands.
     regressions = [r for r in outcomes if r.name in (known if r.failure else kept) and (r.failure or r.constant)]
     crashes = [r for r in outcomes if r.crashed]
     new = [r.entry for r in outcomes if not r.failure and r.name not in kept and r.entry not in kept]

@@ -24,7 +24,7 @@ from harness import driver, fill
 PRETRAINED = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
 SAMPLES = sorted((driver.ROOT / "models" / "samples").glob("*.png"))
 TOLERANCE = 1e-4
-# Of a probability, where weights, and perhaps products, are rounded to half precision.
+# Tolerance for a probability when weights, and perhaps products, are rounded to half precision.
 F16_TOLERANCE = 0.01
 DAMAGES = 300
 
@@ -58,12 +58,12 @@ def same_answers(skipstone: driver.Skipstone, model: Path, folder: Path) -> str 
         got = skipstone.run(package, inputs, names)
         package.unlink()
         if not all(np.array_equal(g, w) for g, w in zip(got, want)):
-            return f"the {target} package answers otherwise"
+            return f"the {target} package's output differs"
     return None
 
 
 def refusal(skipstone: driver.Skipstone, package: Path, *options) -> str:
-    """The code of the error that opening gives, or 'opened'."""
+    """The error code of opening, or 'opened'."""
     try:
         skipstone.inspect(package, *options)
     except driver.Refused as refused:
@@ -72,7 +72,7 @@ def refusal(skipstone: driver.Skipstone, package: Path, *options) -> str:
 
 
 def damage(check: Check, skipstone: driver.Skipstone, good: Path, bad: Path) -> None:
-    """Refusal of flipped bytes, truncated files and another version."""
+    """Flipped bytes, truncated files and another version are refused."""
     whole = good.read_bytes()
     numbers = random.Random(1)
     places = [*range(0, 152, 7), *(numbers.randrange(len(whole)) for _ in range(DAMAGES)), len(whole) - 1]
@@ -90,13 +90,13 @@ def damage(check: Check, skipstone: driver.Skipstone, good: Path, bad: Path) -> 
     for length in [0, 1, 8, 100, *(numbers.randrange(len(whole)) for _ in range(30)), len(whole) - 1]:
         bad.write_bytes(whole[:length])
         cut.add(refusal(skipstone, bad))
-    check(f"{good.stem}, cut short", None if all(c.startswith(("package.", "model.")) for c in cut) else f"{cut}")
+    check(f"{good.stem}, truncated", None if all(c.startswith(("package.", "model.")) for c in cut) else f"{cut}")
     bad.write_bytes(whole[:8] + (99).to_bytes(4, "little") + whole[12:])
     check(f"{good.stem}, a newer version", None if refusal(skipstone, bad) == "package.version" else refusal(skipstone, bad))
 
 
 def signatures(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
-    """Keys as openssl makes them."""
+    """Keys made by openssl."""
     for name in ("ours", "theirs"):
         key, public = folder / f"{name}.pem", folder / f"{name}.pub"
         subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True, capture_output=True)
@@ -125,7 +125,7 @@ def one_node(operator: str, name: str, model: Path, **attributes) -> Path:
 
 
 def fallback(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
-    """A model that no device can run is refused by name."""
+    """A model that no device can run is refused with the node's name."""
     model = one_node("RandomNormalLike", "the odd one", folder / "odd.onnx")
     try:
         skipstone.call("compile", model, "-o", folder / "odd.skip")
@@ -135,7 +135,7 @@ def fallback(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
 
 
 class Frames:
-    """The samples as a camera would give them, for the example `classify`, and how they are to be named."""
+    """The samples as camera frames for the example `classify`, and their expected labels."""
 
     def __init__(self, skipstone: driver.Skipstone, folder: Path):
         self.want = tops(skipstone, PRETRAINED)
@@ -158,8 +158,8 @@ class Frames:
 
 
 def device(check: Check, skipstone: driver.Skipstone, folder: Path, program: Path, cpus: list[str]) -> None:
-    """The samples by the library without a parser, on emulated phones: with weights in half precision, the CPUs that
-    have arithmetic in it use it, and the others read the same package."""
+    """The samples on emulated phones, with the library that has no parser. With f16 weights, CPUs that have
+    half-precision arithmetic use it, and the others read the same package."""
     frames = Frames(skipstone, folder)
     packages = (("neon", "f32", TOLERANCE), ("generic", "f32", TOLERANCE), ("neon", "f16", F16_TOLERANCE))
     for target, precision, tolerance in packages:
@@ -171,7 +171,8 @@ def device(check: Check, skipstone: driver.Skipstone, folder: Path, program: Pat
 
 
 def subset(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
-    """A library with the operators of one package runs that package, and names the operators that another one lacks."""
+    """A library with the operators of one package runs that package, and its error for another package names the
+    missing operators."""
     package, other = folder / "subset.skip", folder / "other.skip"
     skipstone.call("compile", PRETRAINED, "-o", package, "--target", "generic")
     skipstone.call("compile", one_node("Softmax", "odds", folder / "other.onnx"), "-o", other, "--target", "generic")
@@ -182,7 +183,7 @@ def subset(check: Check, skipstone: driver.Skipstone, folder: Path) -> None:
     program, frames = target / "debug/examples/classify", Frames(skipstone, folder)
     check(f"a library of {operators}", frames.wrong([program], package))
     wrong = frames.wrong([program], other) or "it runs"
-    check("it says what it lacks", None if "SKIPSTONE_OPERATORS" in wrong and "odds" in wrong else wrong)
+    check("the error names the missing operators", None if "SKIPSTONE_OPERATORS" in wrong and "odds" in wrong else wrong)
 
 
 def main() -> None:

@@ -1,15 +1,16 @@
-"""The size of libskipstone.so as a phone gets it, and what takes it.
+"""The size of libskipstone.so for phones, by crate and family.
 
-Builds the library for Linux with the options of `cargo xtask android native`: the device profile, a standard library of its own,
-relocations packed and like functions merged by lld, as with the NDK. Every build is held against its limit, and its
-bytes by crate and family against the table in `bindings/size.md`: a row that is off by more than TOLERANCE fails.
+Builds the library for Linux with the options of `cargo xtask android native`: the device profile, a standard library
+built from source, relocations packed and identical functions merged by lld, as with the NDK. Every build is compared
+with its limit, and its bytes by crate and family with the table in `bindings/size.md`: a row that differs by more than
+TOLERANCE fails.
 
     cargo xtask python devices.size                      every build
     cargo xtask python devices.size --only full onnx     some of them
-    cargo xtask python devices.size --write              write the table, of the builds that are made
+    cargo xtask python devices.size --write              write the table of the chosen builds
 
-The bytes of code and constants come from the symbols that a phone's copy is stripped of: generic code counts where it
-is written, and functions that the linker merged count once.
+The bytes of code and constants come from the symbols, which the phone's copy does not have: generic code counts where
+it is written, and functions that the linker merged count once.
 """
 
 import argparse
@@ -33,9 +34,9 @@ FLAGS = (
     '--cfg curve25519_dalek_backend="serial" --cfg sha2_backend="soft" --cfg sha2_backend_soft="compact"'
 )
 STANDARD_LIBRARY = "-Zbuild-std-features=panic-unwind,optimize_for_size,backtrace-trace-only"
-# A row may be off by this share of it, or by this many bytes.
+# A row may differ by this fraction, or by this many bytes.
 TOLERANCE = 0.03, 3_000
-# Rows of less are summed up.
+# Smaller rows are summed up.
 LEAST = 4_000
 NETWORK = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
 
@@ -63,13 +64,13 @@ BUILDS = {
 
 
 def linker() -> str:
-    """Where rustup keeps its lld, under the name by which gcc looks for it."""
+    """The folder in which rustup keeps its lld, under the name that gcc looks for."""
     run = subprocess.run(["rustc", "--print", "sysroot"], cwd=driver.ROOT, capture_output=True, text=True, check=True)
     return f"-B{run.stdout.strip()}/lib/rustlib/x86_64-unknown-linux-gnu/bin/gcc-ld"
 
 
 def operators() -> str:
-    """What a package of NETWORK needs."""
+    """The operators that a package of NETWORK needs."""
     skipstone = driver.Skipstone(driver.TARGET / "release" / "skipstone")
     FOLDER.mkdir(parents=True, exist_ok=True)
     package = FOLDER / "network.skip"
@@ -78,7 +79,7 @@ def operators() -> str:
 
 
 def build(name: str) -> tuple[Path, Path]:
-    """The library with its symbols and without: NAME.symbols.so and NAME.so."""
+    """The library with and without its symbols: NAME.symbols.so and NAME.so."""
     it = BUILDS[name]
     target = f"{it.architecture}-unknown-linux-gnu"
     command = ["cross", "phone", target, "rustc", "--target-folder", FOLDER, "--quiet", "--profile", "device"]
@@ -95,24 +96,24 @@ def build(name: str) -> tuple[Path, Path]:
 
 
 def family(symbol: str) -> str:
-    """The crate of a symbol, and of our own crates the module."""
+    """The crate of a symbol, and for our crates also the module."""
     path = re.search(r"\b([a-z][a-z0-9_]*)((?:::[a-z][a-z0-9_]*)*)::", symbol)
     if not path:
         return "without a name"
     crate, modules = path[1], path[2].split("::")[1:]
     depth = {"skipstone": 2, "skipstone_kernels": 1, "skipstone_onnx": 1}.get(crate, 0)
-    # Two levels where the first is a whole world.
+    # Two levels for modules with many submodules.
     modules = modules[: depth if modules[:1] in (["ops"], ["onnx"]) else min(depth, 1)]
     return "::".join([crate, *modules])
 
 
 def rows(library: Path) -> Counter[str]:
-    """Bytes by family, and those of the sections that belong to none."""
+    """Bytes by family, and of sections that belong to none."""
     table = subprocess.run(["nm", "-S", "-C", library], capture_output=True, text=True, check=True).stdout
     sizes: Counter[str] = Counter()
     seen = set()
     for line in table.splitlines():
-        # Without a size, or in no section of a file: not counted.
+        # Symbols without a size, or not in a section of the file, are not counted.
         entry = re.fullmatch(r"([0-9a-f]+) ([0-9a-f]+) [tTrRdDwWvV] (.*)", line)
         if entry and entry[1] not in seen:
             seen.add(entry[1])
@@ -127,7 +128,7 @@ def rows(library: Path) -> Counter[str]:
 
 
 def summed(sizes: Counter[str]) -> dict[str, int]:
-    """The large rows by name, and the rest of each crate in one."""
+    """The large rows by name, and the rest of each crate in one row."""
     summed: Counter[str] = Counter()
     for row, size in sizes.items():
         crate, _, module = row.partition("::")
@@ -151,7 +152,7 @@ def text(tables: dict[str, dict[str, int]], totals: dict[str, tuple[int, int]]) 
 
 
 def stored() -> dict[str, dict[str, int]]:
-    """The rows of TABLE by build."""
+    """The rows of TABLE for each build."""
     lines = TABLE.read_text().splitlines() if TABLE.exists() else []
     grid = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if line.startswith("|")]
     at = next((i for i, cells in enumerate(grid) if cells[0] == "" and set(cells[1:]) & set(BUILDS)), len(grid))
@@ -162,15 +163,15 @@ def stored() -> dict[str, dict[str, int]]:
 
 
 def outdated(tables: dict[str, dict[str, int]]) -> list[str]:
-    """The rows of the table that are no longer so."""
+    """The rows of the table that are out of date."""
     wrong = []
     for build, then in stored().items():
         now = tables.get(build, then)
         for row in sorted(now.keys() | then.keys()):
             new, old = now.get(row, 0), then.get(row, 0)
-            # A small row may be summed up in one of the two.
+            # A small row may have been summed up in one of the two.
             if abs(new - old) > max(TOLERANCE[0] * old, TOLERANCE[1]) and max(new, old) > LEAST + TOLERANCE[1]:
-                wrong.append(f"{build}, {row}: {new:,} now, {old:,} in {TABLE.name}; size.py --write renews it")
+                wrong.append(f"{build}, {row}: {new:,} now, {old:,} in {TABLE.name}; size.py --write updates it")
     return wrong
 
 

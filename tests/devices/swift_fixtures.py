@@ -1,7 +1,7 @@
-"""Writes what the Swift tests read: packages, sample images without a file format, and the answers of the command.
+"""Writes the fixtures of the Swift tests: packages, sample images as plain pixels, and the command's answers.
 
-Swift on Linux reads no PNG, so every sample becomes a PPM of the same pixels. The truth that the
-tests check against is what `skipstone classify` says of the ONNX file and the PNG.
+Swift on Linux reads no PNG, so every sample becomes a PPM with the same pixels. The tests compare with the answers of
+`skipstone classify` for the ONNX file and the PNG.
 """
 
 import json
@@ -36,7 +36,7 @@ def main() -> None:
     (FOLDER / "key.public").write_bytes(public_key(key))
     skipstone.call("compile", MODEL, "-o", FOLDER / "simplenet.skip")
     skipstone.call("compile", MODEL, "-o", FOLDER / "signed.skip", "--sign", key)
-    # Mapped and run as it is: the quickest to open.
+    # Mapped, with packed weights: the fastest to open.
     skipstone.call("compile", MODEL, "-o", FOLDER / "mapped.skip", "--target", platform.machine(), "--memory", "small")
 
     images = sorted(SAMPLES.glob("*.png"))

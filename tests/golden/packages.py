@@ -72,7 +72,7 @@ def classifier() -> tuple[Model, onnx.ModelProto]:
 
 
 def operators() -> tuple[Model, onnx.ModelProto]:
-    """One node of many operators over small tensors."""
+    """One node of each of many operators over small tensors."""
     m = Model(2, 2, 4, 6)
     y = m.node("LayerNormalization", "x", m.weights(6), m.weights(6))
     y = m.node("Transpose", m.node("Erf", y), perm=[1, 0, 2])
@@ -100,7 +100,7 @@ def operators() -> tuple[Model, onnx.ModelProto]:
 
 
 def control() -> tuple[Model, onnx.ModelProto]:
-    """A branch with a loop in one arm, and a scan."""
+    """An If with a loop in one branch, and a scan."""
     m = Model(3, 3, 5)
 
     def info(name, dtype=TensorProto.FLOAT, shape=None):
@@ -129,7 +129,7 @@ def control() -> tuple[Model, onnx.ModelProto]:
 
 
 MODELS = {"classifier": classifier, "operators": operators, "control": control}
-# Packages of the classifier with weights packed for instruction sets that are everywhere.
+# Packages of the classifier with weights packed for instruction sets that every machine has.
 TARGETS = {"generic": MODELS, "scalar": ["classifier"]}
 
 
@@ -174,7 +174,7 @@ def check(skipstone: driver.Skipstone, package: Path, newest: bool) -> str | Non
 
 def main() -> None:
     parser = driver.arguments(__doc__)
-    parser.add_argument("--write", action="store_true", help="make the packages of the present version")
+    parser.add_argument("--write", action="store_true", help="make the packages of the current version")
     args = parser.parse_args()
     skipstone = driver.Skipstone(args.binary, args.runner)
     if args.write:

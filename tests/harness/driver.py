@@ -1,7 +1,7 @@
 """Runs the `skipstone` command as a user does, for the tests written in Python.
 
-The tests use the binary, not a binding. So they check what is shipped, a crash ends only the child
-process, and the same test can run an aarch64 binary under an emulator.
+The tests use the binary, not a binding. So they test what is shipped, a crash ends only the child process, and the same
+test can run an aarch64 binary under an emulator.
 """
 
 import argparse
@@ -23,13 +23,13 @@ TIMEOUT_SECONDS = 600
 
 
 def xtask(*arguments, environment: dict[str, str] | None = None) -> str:
-    """What one of the project's own commands prints. Its program is there: it runs the tests."""
+    """The output of one of the project's own commands. The xtask program exists, since it runs the tests."""
     command = [TARGET / "debug" / "xtask", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 class Refused(Exception):
-    """Exit status 1 with the one line on stderr that the command line promises."""
+    """Exit status 1 with the documented single line on stderr."""
 
     def __init__(self, code: str, message: str):
         super().__init__(f"[{code}] {message}")
@@ -37,7 +37,7 @@ class Refused(Exception):
 
 
 class Crashed(Exception):
-    """Anything the command line does not promise: a panic, a signal, a hang, a stray line."""
+    """Any undocumented outcome: a panic, a signal, a hang, a stray line."""
 
 
 class Skipstone:
@@ -48,7 +48,7 @@ class Skipstone:
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("RUST_", "SKIPSTONE_"))}
 
     def call(self, *arguments, timeout: float = TIMEOUT_SECONDS, prepare=None) -> str:
-        """Run a subcommand; its stdout. `prepare` is called in the child before it starts."""
+        """Run a subcommand and return its stdout. `prepare` is called in the child before it starts."""
         try:
             done = subprocess.run(
                 [*self.command, *map(str, arguments)],
@@ -61,7 +61,7 @@ class Skipstone:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise Crashed(f"no end after {timeout} s") from None
+            raise Crashed(f"no result after {timeout} s") from None
         lines = done.stderr.strip().splitlines()
         if done.returncode == 0:
             return done.stdout
@@ -94,13 +94,13 @@ class Skipstone:
 
 
 def npy_name(output: str) -> str:
-    """The file that `skipstone run` writes for the output of that name."""
+    """The file name that `skipstone run` uses for an output."""
     return output.replace("/", "_") + ".npy"
 
 
 def difference(got: np.ndarray, want: np.ndarray, tolerance: float, floor: float = 1e-6) -> str | None:
-    """What separates two arrays: None if nothing more than `tolerance` of the largest wanted
-    value. Integers and booleans must be equal, NaN and infinities must be in the same places."""
+    """The difference between two arrays: None if it is at most `tolerance` of the largest expected value. Integers and
+    booleans must be equal, NaN and infinities must be in the same positions."""
     if got.shape != want.shape or got.dtype != want.dtype:
         return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
     if not np.issubdtype(want.dtype, np.floating):
@@ -119,13 +119,13 @@ def difference(got: np.ndarray, want: np.ndarray, tolerance: float, floor: float
 
 
 def in_parallel(work, items):
-    """`work` of each item, in order and as soon as it is there; as many at a time as there are cores."""
+    """Yields `work` of each item, in order and as soon as it is available; runs as many at a time as there are cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(work, items)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """Options that all the test programs have."""
+    """Options that all test programs have."""
     parser = argparse.ArgumentParser(description=description.split("\n")[0])
     parser.add_argument("--binary", type=Path, default=TARGET / "release" / "skipstone")
     parser.add_argument("--runner", default="", help="emulator and its options, for a binary of another CPU")

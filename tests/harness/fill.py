@@ -26,10 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 GRAPHS = ROOT / "models" / "zoo" / "graphs"
 FILLED = ROOT / "build" / "zoo"
 
-# Standard deviation of a ReLU's output for a unit normal input is 0.584: what a zero-sum
-# filter has to make good for.
+# The standard deviation of a ReLU's output for a unit normal input is 0.584, which a zero-sum filter has to compensate.
 GAIN = 1 / 0.584
-# Filters of fewer weights (depthwise ones) would lose the image with the mean.
+# Smaller filters (depthwise ones) would remove the image along with the mean.
 ZERO_SUM_ABOVE = 32
 
 
@@ -44,7 +43,7 @@ def kernel(random, dims) -> np.ndarray:
     """Weights `[out, in, ...]` of a convolution or a linear layer."""
     fan_in = math.prod(dims[1:])
     if fan_in < ZERO_SUM_ABOVE:
-        # All positive on average, so that a depthwise filter also passes smooth regions.
+        # Positive on average, so that a depthwise filter also passes smooth regions.
         return random.normal(1 / fan_in, 0.65 / math.sqrt(fan_in), dims)
     weights = random.normal(0, GAIN / math.sqrt(fan_in), dims)
     return weights - weights.mean(axis=tuple(range(1, len(dims))), keepdims=True)
@@ -65,8 +64,8 @@ def values(random, op: str, position: int, dims) -> np.ndarray:
 
 
 def image(side: int, seed: int) -> np.ndarray:
-    """A random image `[1, 3, side, side]` of unit variance, with structure at every scale: pure
-    noise is the same to a network that pools."""
+    """A random image `[1, 3, side, side]` of unit variance, with structure at every scale, since pure noise always
+    looks the same to a network that pools."""
     random = np.random.default_rng(seed)
     total = np.zeros((1, 3, side, side))
     for cells in (2, 4, 8, side // 2, side):
@@ -76,7 +75,7 @@ def image(side: int, seed: int) -> np.ndarray:
 
 
 def run_node(model: onnx.ModelProto, node: onnx.NodeProto, values: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The results of one node, by ONNX Runtime."""
+    """The results of one node, computed by ONNX Runtime."""
     declare = lambda name: onnx.helper.make_tensor_value_info(
         name, onnx.helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].shape
     )
@@ -90,8 +89,8 @@ def run_node(model: onnx.ModelProto, node: onnx.NodeProto, values: dict[str, np.
 
 
 def normalize_spread(model: onnx.ModelProto) -> None:
-    """Scale the weights of every convolution and linear layer so that its results have a standard
-    deviation of one on a sample image. A layer's results depend on those before it: hence node by node."""
+    """Scale the weights of every convolution and linear layer so that its results have a standard deviation of one on a
+    sample image. A layer's results depend on earlier layers, so this works node by node."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     values = {name: numpy_helper.to_array(tensor) for name, tensor in weights.items()}
     side = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
@@ -114,7 +113,7 @@ def fill(name: str, seed: int = 1) -> Path:
         if not is_stripped(tensor):
             continue
         node, position = uses[tensor.name]
-        # Seeded by name: a weight does not change when another one is added.
+        # Seeded by name, so that a weight does not change when another one is added.
         random = np.random.default_rng([seed, zlib.crc32(f"{name}/{tensor.name}".encode())])
         array = values(random, node.op_type, position, tuple(tensor.dims))
         tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
@@ -122,7 +121,7 @@ def fill(name: str, seed: int = 1) -> Path:
     onnx.checker.check_model(model)
     FILLED.mkdir(parents=True, exist_ok=True)
     path = FILLED / f"{name}.onnx"
-    # Two tests may write it at once, and a third may read it.
+    # Two tests may write it at the same time, and a third may read it.
     partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     onnx.save(model, partial, format="protobuf")
     partial.replace(path)

@@ -1,11 +1,12 @@
-"""Small files that ask for much: about a thousand over all operators, with sizes at, below and far above each limit.
+"""Small files that demand large resources: about a thousand over all operators, with sizes at, below and far above each
+limit.
 
-Every one is opened, run, compiled, quantized and measured by the command under its default limits, and is refused or
-answered: within a second of processor time and 256 MB, with status 0, 1 or 2, and one line where it is refused. What is
-answered may take what its plan says on top: where that is much, it is inspected only, unless --all is given. The sizes
-are drawn with a fixed seed.
+The command opens, runs, compiles, quantizes and measures each of them under its default limits, and refuses or answers:
+within a second of processor time and 256 MB, with status 0, 1 or 2, and one line if it refuses. An accepted model may
+take the resources of its plan on top; if those are large, it is only inspected, unless --all is given. The sizes are
+drawn with a fixed seed.
 
-Files given as arguments are tested in the place of those.
+Files given as arguments are tested instead of those.
 """
 
 import json
@@ -26,9 +27,9 @@ from harness import driver
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 CPU_SECONDS = 1.0
 MEMORY = 256 << 20
-# What plain native code does at least in a second, in the units of `--limit work`, on a slow core.
+# Work per second of plain native code on a slow core, at least, in the units of `--limit work`.
 WORK_PER_SECOND = 1 << 28
-# What is accepted and takes longer than this is a matter of --all.
+# Accepted models that take longer than this are only run with --all.
 SHORT_SECONDS = 0.05
 
 SIZES = [1, 2, 255, 1 << 12, 1 << 16, 1 << 20, 1 << 24, (1 << 26) - 1, 1 << 26, 1 << 28, (1 << 28) + 1, 1 << 31]
@@ -54,7 +55,7 @@ def i64(*values):
 
 
 def attribute(made, name: str, value: int):
-    """An attribute of any size, which the helper would not take."""
+    """An attribute of any size, which the helper would refuse."""
     made.attribute.append(AttributeProto(name=name, type=AttributeProto.INTS, ints=[value]))
     return made
 
@@ -69,7 +70,7 @@ REDUCE = "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 
 
 
 def doubling():
-    """The body of a loop that goes on for as long as it may."""
+    """The body of a loop that continues as long as allowed."""
     info = [
         helper.make_tensor_value_info(name, kind, shape)
         for name, kind, shape in [("i", INT64, []), ("c", TensorProto.BOOL, []), ("v", FLOAT, [1, 8])]
@@ -80,7 +81,7 @@ def doubling():
 
 
 def operators(size: int):
-    """Models of one operator each, in which something is this large."""
+    """Models of one operator each, with something of this size."""
     root = max(1, int(size**0.5))
     constant = node("ConstantOfShape", ["s"], ["c"])
     of_size = [("s", i64(size))]
@@ -184,7 +185,7 @@ def generated(folder: Path) -> list[Path]:
     for size in SIZES:
         for title, *parts in operators(size):
             nodes, constants, *rest = parts
-            # A thousand of them, the same ones each time.
+            # A thousand of them, always the same.
             if draw.random() > 0.4:
                 continue
             try:
@@ -198,7 +199,7 @@ def generated(folder: Path) -> list[Path]:
 
 
 class Outcome:
-    """What a process did, and took."""
+    """The outcome of a process and its resources."""
 
     def __init__(self, command, folder: Path):
         with open(folder / "err", "w+b") as err, open(folder / "out", "w+b") as out:
@@ -214,13 +215,13 @@ class Outcome:
 
 
 def bounded() -> None:
-    """Called in the child before it starts: what hangs ends."""
+    """Called in the child before it starts: limits its processor time."""
     resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 
 
 def asked(binary, path: Path, folder: Path) -> tuple[float, int] | None:
-    """Seconds and bytes that an accepted model may take for one run, by its plan."""
+    """Seconds and bytes that a run of an accepted model may take, by its plan."""
     outcome = Outcome([binary, "inspect", path, "--json"], folder)
     if outcome.status != 0:
         return None
@@ -269,7 +270,7 @@ def check(binary, path: Path, run_all: bool) -> tuple[list[str], dict[str, int]]
 
 def main() -> None:
     parser = driver.arguments(__doc__)
-    parser.add_argument("--all", action="store_true", help="run what is accepted and takes long, too")
+    parser.add_argument("--all", action="store_true", help="also run accepted models that take long")
     parser.add_argument("files", nargs="*", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skipstone-") as scratch:

@@ -1,7 +1,7 @@
-"""Invalid models for hostile/malformed.py: they contradict the format or themselves, or ask for too much.
+"""Invalid models for hostile/malformed.py: inconsistent with the format or with themselves, or too demanding.
 
-Bytes, not files: nothing here has been checked by anyone. Each family is a function from nothing
-to models by title; all of them must be refused.
+Bytes, not files: nothing here has been checked. Each family is a function that returns models by title; all of them
+must be refused.
 """
 
 import math
@@ -17,7 +17,7 @@ HUGE = 1 << 40
 
 
 def graph(*nodes, inputs=(("x", (1, 3, 8, 8)),), outputs=("y",), constants=(), opset: int = 17) -> bytes:
-    """A model that was not checked by `onnx.checker`."""
+    """A model that skips `onnx.checker`."""
     inputs = [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in inputs]
     outputs = [helper.make_tensor_value_info(name, FLOAT, None) for name in outputs]
     made = helper.make_graph(list(nodes), "malformed", inputs, outputs, list(constants))
@@ -40,7 +40,7 @@ def floats(name: str, *values: float) -> TensorProto:
 
 
 def vector(count: int):
-    """An input `x` of this many elements."""
+    """An input `x` with this many elements."""
     return (("x", (count,)),)
 
 
@@ -54,7 +54,7 @@ def field(number: int, payload: bytes) -> bytes:
 
 
 def nested(depth: int) -> bytes:
-    """A model of If in If in If, each holding the next in its then-branch."""
+    """A model of nested Ifs, each with the next in its then-branch."""
     graph_attribute = field(1, b"then_branch") + b"\xa0\x01\x05"  # type: GRAPH
     body = field(1, helper.make_node("Relu", ["x"], ["y"]).SerializeToString())
     for _ in range(depth):
@@ -118,7 +118,7 @@ def bad_headers() -> dict[str, bytes]:
 
 
 def bad_tensors() -> dict[str, bytes]:
-    """Weights whose shape, element type and data contradict each other."""
+    """Weights whose shape, element type and data are inconsistent."""
     add = helper.make_node("Add", ["x", "w"], ["y"])
 
     def weights(**fields) -> bytes:
@@ -319,7 +319,7 @@ def bad_operators() -> dict[str, bytes]:
             node("ArgMax", ["x"], ["i"], axis=0), node("OneHot", ["i", "d", "v"], ["y"]),
             inputs=row, constants=[ints("d", HUGE), floats("v", 0, 1)],
         ),
-        # What is computed while the model is loaded.
+        # Computed while the model is loaded.
         "Range without bound": graph(
             node("Range", ["a", "b", "c"], ["r"]),
             node("ConstantOfShape", ["r"], ["y"]),
@@ -373,7 +373,7 @@ def bad_operators() -> dict[str, bytes]:
 
 
 def bad_quantized() -> dict[str, bytes]:
-    """Quantized models whose operands, scales and zero points contradict each other."""
+    """Quantized models whose operands, scales and zero points are inconsistent."""
     node = helper.make_node
     u8, i8, i32, i64 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64
     rows, image = (("x", (2, 3)),), (("x", (1, 3, 8, 8)),)
@@ -415,7 +415,7 @@ def bad_quantized() -> dict[str, bytes]:
         return behind("QLinearMatMul", inputs, constants.values(), shape=rows)
 
     def integer(op: str, *constants: TensorProto, zero: str = "z") -> bytes:
-        """An integer product with weights that have zero points."""
+        """An integer product with zero points for the weights."""
         shape = rows if op == "MatMulInteger" else image
         return behind(op, ["q", constants[0].name, zero, *(c.name for c in constants[1:])], constants, shape, True)
 
@@ -502,7 +502,7 @@ def bad_quantized() -> dict[str, bytes]:
 
 
 def branches(then, otherwise, outputs: int = 1) -> bytes:
-    """An If whose branches give constants of these shapes."""
+    """An If whose branches return constants of these shapes."""
 
     def branch(name: str, shape) -> onnx.GraphProto:
         value = tensor(f"{name}_value", shape, bytes(4 * math.prod(shape)))
@@ -516,7 +516,7 @@ def branches(then, otherwise, outputs: int = 1) -> bytes:
 
 
 def bad_graphs() -> dict[str, bytes]:
-    """Models that contradict themselves or the format."""
+    """Models that are inconsistent with themselves or with the format."""
     node = helper.make_node
     weights = np.zeros((4, 3, 3, 3), "<f4").tobytes()
     conv = node("Conv", ["x", "w"], ["y"])

@@ -26,7 +26,7 @@ def limit() -> None:
 
 
 def write_models(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Files that are wrong for sure, and files that may happen to be right."""
+    """Files that are certainly invalid, and files that may be valid by chance."""
     good = fill.fill("simplenet_310k").read_bytes()
     random = np.random.default_rng(1)
     wrong = {"empty": b"", "one byte": b"\x08", "text": b"this is not a model\n"}
@@ -37,7 +37,7 @@ def write_models(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     wrong |= {f"truncated to {part} of 64": good[: len(good) * part // 64] for part in range(1, 64)}
     wrong |= files.bad_wire() | files.bad_headers() | files.bad_tensors() | files.bad_external(folder)
     wrong |= files.bad_graphs() | files.bad_operators() | files.bad_quantized()
-    # Most flips are in the weights: half of these hit the structure, which is at both ends.
+    # Most bits are weights, so half of the flips go to the structure, which is at both ends.
     flipped = {}
     for index in range(60):
         data = bytearray(good)
@@ -58,7 +58,7 @@ def write_models(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def write_inputs(folder: Path) -> dict[str, list]:
-    """Arguments behind `run MODEL` that are wrong for a model of input `[1, 3, 32, 32]`."""
+    """Arguments after `run MODEL` that are invalid for a model with input `[1, 3, 32, 32]`."""
     good = folder / "good.npy"
     np.save(good, np.zeros((1, 3, 32, 32), np.float32))
     data = good.read_bytes()
@@ -105,7 +105,7 @@ def main() -> None:
         out = ["--output-dir", folder / "out"]
         (folder / "file").touch()
 
-        # title, arguments, whether success would be fine
+        # title, arguments, whether success is acceptable
         calls = [(f"model, {title}: inspect", ["inspect", path], False) for title, path in wrong.items()]
         calls += [(f"model, {title}: run", ["run", path, *right, *out], True) for title, path in flipped.items()]
         calls += [(f"input, {title}", ["run", good, *extra, *out], False) for title, extra in inputs.items()]

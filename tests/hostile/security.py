@@ -1,4 +1,4 @@
-"""SECURITY.md says how much `unsafe` code there is, crate by crate: this counts it anew."""
+"""Counts the `unsafe` code of every crate, and compares it with SECURITY.md."""
 
 import re
 import sys
@@ -6,12 +6,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"^\| `([a-z/]+)` \| (\d+) \| (\d+) \|$", re.MULTILINE)
-# Comments and texts are no code.
+# Comments and strings are not code.
 NO_CODE = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"', re.DOTALL)
 
 
 def count(folder: Path) -> tuple[int, int]:
-    """Blocks, and functions and implementations, that are `unsafe`."""
+    """The counts of `unsafe` blocks, and of `unsafe` functions and implementations."""
     code = "\n".join(NO_CODE.sub("", path.read_text()) for path in sorted(folder.rglob("*.rs")))
     return len(re.findall(r"\bunsafe \{", code)), len(re.findall(r"\bunsafe (?:extern|fn|impl)\b", code))
 

@@ -1,14 +1,14 @@
-/* Counts the instructions that a program executes under qemu-user, and prints their number at its end.
+/* Counts the instructions that a program executes under qemu-user, and prints the count when it ends.
  *
  *   qemu-aarch64 -plugin libcount.so -d plugin PROGRAM ...
  *
- * A program that closes the descriptor -1, which does nothing, has the number so far printed each time: so it can have
- * a part of itself counted.
+ * If a program closes the descriptor -1, which does nothing, the count so far is printed: this marks parts of it to
+ * count.
  *
- * A plugin of QEMU's TCG interface, version 1: qemu calls back whenever it translates a block of guest code, and asks
- * for a counter to be raised by the block's length whenever the block is executed. The count of a program of one thread
- * is the same in every run. Debian does not ship qemu-plugin.h, so the functions are declared here as the QEMU manual
- * has them ("TCG Plugins"); for the two structs that are only passed on, an incomplete type is enough. */
+ * A plugin for QEMU's TCG interface, version 1: qemu calls it whenever it translates a block of guest code, and the
+ * plugin requests a counter that grows by the block's length whenever the block runs. The count of a single-threaded
+ * program is the same in every run. Debian does not ship qemu-plugin.h, so the functions are declared here as in the
+ * QEMU manual ("TCG Plugins"); the two structs that are only passed on are incomplete types. */
 
 #include <inttypes.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 """Count the instructions that networks of the zoo take on aarch64.
 
-`cargo xtask python instructions.count` counts, under an emulator and with one thread, and writes counts.md;
-`--check` compares with it and fails where a network takes more than 2 % more.
+`cargo xtask python instructions.count` counts, under an emulator and with one thread, and writes counts.md; `--check`
+compares with it and fails if a network takes more than 2 % more.
 
 The count of a run is half of what `skipstone bench` executes for two additional runs, which excludes loading. The count
 of a model with the same input that reads one element of it is subtracted, which excludes generating the input.
@@ -32,7 +32,7 @@ MODELS = ("skipnet_m", "mobilenetv3_large", "simplenet_310k", "resnet18")
 
 
 def instructions(model: Path, runs: int) -> tuple[int, int]:
-    """What `bench` executes in all, and the multiply-adds of one run."""
+    """The instructions that `bench` executes in total, and the multiply-adds of one run."""
     with tempfile.NamedTemporaryFile(prefix="instructions-") as count:
         runner = driver.xtask("cross", "counter", count.name)
         skipstone = driver.Skipstone(BINARY, runner)
@@ -42,13 +42,13 @@ def instructions(model: Path, runs: int) -> tuple[int, int]:
 
 
 def of_a_run(model: Path) -> tuple[int, int]:
-    """Instructions and multiply-adds of one run, the making of its input included."""
+    """Instructions and multiply-adds of one run, including generating its input."""
     (one, macs), (three, _) = driver.in_parallel(lambda runs: instructions(model, runs), (1, 3))
     return (three - one) // 2, macs
 
 
 def of_the_input(model: Path, folder: Path) -> int:
-    """Instructions for making a run's input."""
+    """Instructions for generating a run's input."""
     entry = onnx.load(model, load_external_data=False).graph.input[0]
     zeros, ones = (numpy_helper.from_array(np.full(4, value, np.int64), name) for name, value in (("from", 0), ("to", 1)))
     slice_one = helper.make_node("Slice", [entry.name, "from", "to"], ["y"])

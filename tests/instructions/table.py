@@ -1,7 +1,7 @@
 """Writes, reads and compares a Markdown table of instruction counts.
 
-A row has the name of what was counted (one or several cells), the instructions, the work that they did (multiply-adds,
-or elements moved), and the instructions per four units of work, which is what one NEON instruction does.
+A row has the name of what was counted (one or several cells), the instructions, the work (multiply-adds, or elements
+moved), and the instructions per four units of work, which one NEON instruction does.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Table:
 
 
 def compare(row: Row, before: dict[tuple[str, ...], int]) -> bool:
-    """Print a row next to what the table says; whether it is well."""
+    """Print a row beside its entry in the table; whether it is within bounds."""
     stored = before.get(row.name)
     change = f"{100 * (row.executed / stored - 1):+.2f} %" if stored else "not in the table"
     width = 76 - sum(map(len, row.name[:-1]))

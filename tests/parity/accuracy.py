@@ -20,7 +20,7 @@ LEAST_SAME = 0.995
 
 
 def classes(skipstone: driver.Skipstone, precision: str) -> list[int]:
-    """The class of every test image."""
+    """The predicted class of every test image."""
     result = skipstone.call("classify", MODEL, IMAGES, "--top", 1, "--threads", 2, "--precision", precision, "--json")
     return [image["top"][0]["index"] for image in json.loads(result)["images"]]
 

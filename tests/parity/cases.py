@@ -1,4 +1,4 @@
-"""The families of random graphs: one function each, named as it is run.
+"""The families of random graphs: one function each, with the name of the family.
 
 A function adds operands and nodes to an empty `Graph` and returns the output, or a tuple.
 """
@@ -10,12 +10,12 @@ from parity.graph import Graph
 
 CASES = {}
 
-# Families that are run as packages, too.
+# Families that also run as packages.
 AS_PACKAGES = set()
 
 
 def case(function):
-    """Enter a family."""
+    """Register a family."""
     CASES[function.__name__] = function
     return function
 
@@ -168,7 +168,7 @@ def gelu(g):
 
 @case
 def gelu_by_erf(g):
-    """GELU as exporters of older operator sets spell it."""
+    """GELU as exporters of older opsets write it."""
     x = g.input(g.normal(*g.shape(), scale=2))
     erf = g.node("Erf", g.node("Div", x, g.constant(np.float32(2**0.5))))
     product = g.node("Mul", x, g.node("Add", erf, g.constant(np.float32(1))))
@@ -299,7 +299,7 @@ def layer_normalization(g):
 
 @case
 def layer_normalization_by_parts(g):
-    """The normalization as exporters of older operator sets spell it."""
+    """The normalization as exporters of older opsets write it."""
     shape = g.shape(3, 34)
     x = g.input(g.normal(*shape))
     centered = g.node("Sub", x, g.node("ReduceMean", x, axes=[-1], keepdims=1))
@@ -442,7 +442,7 @@ def resize(g):
 
 @case
 def resize_axes(g):
-    """Only some axes, as the operator has it since opset 18."""
+    """Only some axes, as the operator allows since opset 18."""
     g.opset = 18
     x = g.input(g.normal(1, g.size(18), g.between(2, 12), g.between(2, 12)))
     axes = g.pick([2, 3], [3, 2], [-2, -1], [3], [2])
@@ -458,7 +458,7 @@ def resize_channels_last(g):
     return g.node("Resize", x, "", factors, **_resize_kind(g))
 
 
-# Chains: what fusion has to get right.
+# Chains of operators, which fusion must handle correctly.
 
 
 def _activation(g: Graph, x: str) -> str:
@@ -510,7 +510,7 @@ def chain_squeeze_excite(g):
 
 @case
 def chain_affine(g):
-    """A convolution whose scale and shift were left as separate nodes."""
+    """A convolution whose scale and shift are separate nodes."""
     channels, out = g.size(), g.size()
     x = g.input(g.normal(1, channels, g.size(18), g.size(18)))
     y = _conv_norm(g, x, channels, out, g.pick(1, 3))
@@ -521,7 +521,7 @@ def chain_affine(g):
 
 @case
 def chain_shared(g):
-    """A convolution that two nodes read: it may be fused into neither."""
+    """A convolution read by two nodes: it may not be fused into either."""
     channels, out = g.size(), g.size()
     x = g.input(g.normal(1, channels, g.size(18), g.size(18)))
     y = _conv_norm(g, x, channels, out, g.pick(1, 3))

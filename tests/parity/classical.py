@@ -1,4 +1,4 @@
-"""The families of classical models (ai.onnx.ml), and of sequences that are known before a run."""
+"""The families of classical models (ai.onnx.ml), and of sequences whose length is known before a run."""
 
 import numpy as np
 from onnx import numpy_helper
@@ -11,7 +11,7 @@ MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRA
 
 
 def _features(g: Graph, rows: int, columns: int) -> np.ndarray:
-    """Quarters between -2 and 2, so that comparisons meet equal values; some are missing."""
+    """Multiples of 1/4 between -2 and 2, so that comparisons meet equal values; some are missing."""
     x = (g.random.integers(-8, 9, (rows, columns)) / 4).astype(np.float32)
     x[g.random.random(x.shape) < 0.1] = np.nan
     return x.astype(g.pick(np.float32, np.float32, np.float64))
@@ -182,7 +182,7 @@ def support_vector_regressor(g):
 
 @case
 def support_vector_classifier(g):
-    """Pairs of classes: for three and more, a score for each pair."""
+    """Scores for pairs of classes: with three and more, one per pair."""
     classes, columns = g.between(2, 4), g.size(10)
     counts = [g.between(1, 5) for _ in range(classes)]
     x = g.input(g.normal(g.pick(1, 3, 17), columns))

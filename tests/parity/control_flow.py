@@ -14,13 +14,13 @@ UNARY = ("Relu", "Tanh", "Abs", "Neg", "Sigmoid", "HardSwish")
 
 
 def case(function):
-    """Enter a family, which is run as a package, too."""
+    """Register a family, which also runs as a package."""
     cases.AS_PACKAGES.add(function.__name__)
     return cases.case(function)
 
 
 class Body:
-    """The subgraph of a node of `g`, under construction; what it reads from around it has a name there."""
+    """A subgraph of a node of `g`, under construction; values that it reads from outside have their names there."""
 
     def __init__(self, g: Graph):
         self.g, self.parameters, self.nodes, self.constants = g, [], [], []
@@ -43,7 +43,7 @@ class Body:
         return names if outputs > 1 else names[0]
 
     def graph(self, *outputs: str) -> onnx.GraphProto:
-        # A graph gives what it made: other values pass through an Identity.
+        # A graph returns results of its own nodes: other values pass through an Identity.
         given = [name if any(name in n.output for n in self.nodes) else self.node("Identity", name) for name in outputs]
         given = [name if name not in given[:at] else self.node("Identity", name) for at, name in enumerate(given)]
         values = [onnx.ValueInfoProto(name=name) for name in given]
@@ -88,7 +88,7 @@ def if_computed(g):
 
 @case
 def if_convolution(g):
-    """Arms that want another layout than what is around them."""
+    """Branches that need another layout than their surroundings."""
     channels, out, side = g.size(18), g.size(18), g.between(3, 9)
     x = g.input(g.normal(1, channels, side, side) + g.pick(-0.2, 0.2))
     weights = [g.normal(out, channels, 3, 3, scale=0.1), g.normal(out, channels, 1, 1, scale=0.3)]
@@ -109,7 +109,7 @@ def _limit(g: Graph, count: int) -> str:
 
 @case
 def loop_counted(g):
-    """A known number of iterations: whatever is carried and collected."""
+    """A known trip count, with everything carried and collected."""
     g.opset = g.pick(11, 13, 16, 17, 19, 21)
     width, count = g.size(18), g.between(1, 6)
     carried, collected = g.between(0, 3), g.between(0, 2)
@@ -135,7 +135,7 @@ def loop_counted(g):
 
 @case
 def loop_limit(g):
-    """A number of iterations that the caller gives."""
+    """A trip count that the caller gives."""
     width, count = g.size(18), g.between(0, 5)
     x = g.input(g.normal(2, width))
     limit = g.input(np.array(count, np.int64) if g.chance() else np.array([count], np.int64))
@@ -150,7 +150,7 @@ def loop_limit(g):
 
 @case
 def loop_condition(g):
-    """Until a sum is large, or some iterations have been."""
+    """Until a sum is large, or a number of iterations is reached."""
     width = g.size(18)
     x = g.input(np.abs(g.normal(2, width)) + np.float32(0.1))
     b = Body(g)
@@ -166,7 +166,7 @@ def loop_condition(g):
 
 @case
 def loop_growing(g):
-    """What is carried grows, a slice depends on the iteration: only unrolled."""
+    """The carried value grows and a slice depends on the iteration: needs unrolling."""
     width, count = g.size(10), g.between(1, 5)
     x = g.input(g.normal(count + 1, width))
     b = Body(g)
@@ -176,7 +176,7 @@ def loop_growing(g):
     end = b.node("Add", start, b.constant([g.pick(1, 2)], np.int64))
     part = b.node("Slice", x, start, end, b.constant([0], np.int64))
     y = b.node("Concat", held, _mix(b, g, part, width), axis=0)
-    # A condition that follows from the iteration.
+    # A condition computed from the iteration.
     go = b.node("Less", number, b.constant(g.between(1, 5), np.int64)) if g.chance() else b.constant(True, np.bool_)
     total = b.node("ReduceSum", y, b.constant([0], np.int64), keepdims=0)
     empty = g.constant(np.zeros((g.between(0, 1), width), np.float32))
@@ -185,7 +185,7 @@ def loop_growing(g):
 
 @case
 def loop_sequence(g):
-    """A sequence that is built by a loop and joined behind it."""
+    """A sequence that is built by a loop and concatenated after it."""
     width, count = g.size(10), g.between(1, 5)
     x = g.input(g.normal(count, width))
     first = g.node("SequenceEmpty")
@@ -298,7 +298,7 @@ def lstm_as_scan(g):
 
 @case
 def nested(g):
-    """A branch in a loop in a branch, and a scan in a loop; the innermost reads values of all that is around."""
+    """An If in a Loop in an If, and a Scan in a Loop; the innermost reads values of all enclosing graphs."""
     width, count = g.size(18), g.between(1, 4)
     x = g.input(g.normal(3, width) + g.pick(-0.3, 0.3))
     outer = Body(g)
@@ -324,7 +324,7 @@ def nested(g):
 
 @case
 def in_function(g):
-    """A local function with an If and a Loop, called twice; what its graphs read are its own values."""
+    """A local function with an If and a Loop, called twice; its graphs read its own values."""
     width, count = g.size(18), g.between(1, 4)
     x, y = g.input(g.normal(2, width)), g.input(g.normal(2, width))
     f = Body(g)

@@ -1,8 +1,8 @@
 """Compares the small networks of models/definitions with PyTorch's outputs: in ONNX Runtime, as ONNX files in the
 command, and as packages.
 
-Networks that cannot run yet because a kernel is missing are listed with the error code that they must give. Once such
-a network runs, its outputs are compared, and a line says that the entry can be removed.
+Networks that cannot run yet because a kernel is missing are listed with the expected error code. Once such a network
+runs, its outputs are compared, and a line says that the entry can be removed.
 """
 
 import sys
@@ -35,7 +35,7 @@ def stored(model: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 def check(skipstone: driver.Skipstone, model: Path) -> list[str]:
-    """What went wrong, a line each."""
+    """The failures, one per line."""
     inputs, outputs = stored(model)
     failures = []
 
@@ -51,7 +51,7 @@ def check(skipstone: driver.Skipstone, model: Path) -> list[str]:
             failures.append(f"{way}: crash: {crash}")
             return
         if expected:
-            print(f"     {model.stem}, {way}: runs now and can come off the list", flush=True)
+            print(f"     {model.stem}, {way}: runs now: remove it from the list", flush=True)
         for name, want in outputs.items():
             wrong = driver.difference(got[name], want, TOLERANCE)
             if wrong:

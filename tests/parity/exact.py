@@ -1,16 +1,16 @@
-"""Operators for ONNX's reference evaluator, where its own are wrong."""
+"""Operators for ONNX's reference evaluator, replacing its own where those are wrong."""
 
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 from onnx.reference.op_run import OpRun
 
-# Weights are split into multiples of this and the rest: floats hold the sums of products of either exactly.
+# Weights are split into multiples of this and the rest: floats represent the sums of products of either exactly.
 SPLIT = 16
 
 
 def _convolution(x: np.ndarray, w: np.ndarray, attributes: dict) -> np.ndarray:
-    """ONNX Runtime's convolution of floats."""
+    """ONNX Runtime's float convolution."""
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "w", "y")]
     graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"], **attributes)], "conv", ports[:2], ports[2:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -19,7 +19,7 @@ def _convolution(x: np.ndarray, w: np.ndarray, attributes: dict) -> np.ndarray:
 
 
 class ConvInteger(OpRun):
-    """The evaluator's own takes other pads for strides, dilations and `auto_pad`."""
+    """The evaluator's own uses wrong padding for strides, dilations and `auto_pad`."""
 
     op_domain = ""
 

@@ -20,9 +20,9 @@ class Graph:
     def __init__(self, random: np.random.Generator):
         self.random, self.inputs, self.opset = random, {}, 17
         self.functions = []
-        # Values that a setting takes one after the other, its default first, by name.
+        # The values that each setting takes in turn, its default first, by name.
         self.settings: dict[str, list[np.ndarray]] = {}
-        # Whether ONNX's reference evaluator gives the outputs, not ONNX Runtime.
+        # Whether ONNX's reference evaluator computes the expected outputs, instead of ONNX Runtime.
         self.reference = False
         self._nodes, self._constants = [], []
 
@@ -33,7 +33,7 @@ class Graph:
         return int(self.random.choice([size for size in SIZES if size < below]))
 
     def shape(self, rank: int | None = None, below: int = 18) -> tuple[int, ...]:
-        """A shape of rank 1 to 4, or of that rank."""
+        """A shape of rank 1 to 4, or of the given rank."""
         return tuple(self.size(below) for _ in range(rank or self.between(1, 4)))
 
     def between(self, low: int, high: int) -> int:
@@ -41,7 +41,7 @@ class Graph:
         return int(self.random.integers(low, high + 1))
 
     def chance(self, probability: float = 0.5) -> bool:
-        """True that often."""
+        """True with this probability."""
         return bool(self.random.random() < probability)
 
     def pick(self, *values):
@@ -76,7 +76,7 @@ class Graph:
         return name
 
     def setting(self, *values, dtype=np.float32) -> str:
-        """An input that the session holds: it is run at each of these values."""
+        """An input that is a setting: the model runs at each of these values."""
         name = f"set{len(self.settings)}"
         self.settings[name] = [np.asarray(value, dtype) for value in values]
         return name
@@ -86,18 +86,18 @@ class Graph:
         return self.constant(values, np.int64)
 
     def either(self, array: np.ndarray) -> str:
-        """An input or an initializer: kernels see packed constants, or do not."""
+        """An input or an initializer, so that kernels are tested with and without packed constants."""
         return self.constant(array) if self.chance() else self.input(array)
 
     def node(self, op: str, *inputs: str, outputs: int = 1, **attributes):
-        """A node; its output's name, or a tuple of names."""
+        """Adds a node; returns its output's name, or a tuple of names."""
         names = tuple(f"n{len(self._nodes)}_{i}" for i in range(outputs))
         attributes = {key: value for key, value in attributes.items() if value is not None}
         self._nodes.append(helper.make_node(op, inputs, names, name=f"{op}_{len(self._nodes)}", **attributes))
         return names if outputs > 1 else names[0]
 
     def finish(self, outputs: tuple[str, ...]) -> tuple[onnx.ModelProto, list[np.ndarray]]:
-        """The model, its outputs typed as ONNX Runtime computes them, and those outputs."""
+        """The model, with output types as ONNX Runtime computes them, and those outputs."""
         defaults = {name: values[0] for name, values in self.settings.items()}
         inputs = [self._value(name, array) for name, array in (self.inputs | defaults).items()]
         untyped = [onnx.ValueInfoProto(name=name) for name in outputs]
@@ -120,13 +120,13 @@ class Graph:
         return model, wanted
 
     def set_to(self) -> list[dict[str, np.ndarray]]:
-        """Values of all settings at once: none but the defaults, then each further one that some setting takes."""
+        """Values of all settings together: none for the defaults, then each further value that some setting takes."""
         longest = max(map(len, self.settings.values()), default=1)
         at = [{name: values[i % len(values)] for name, values in self.settings.items()} for i in range(1, longest)]
         return [{}, *at]
 
     def evaluated(self, model: onnx.ModelProto, outputs: list[str], settings=None) -> list[np.ndarray]:
-        """The outputs of the model, at these values of settings."""
+        """The outputs of the model at these values of settings."""
         if self.reference:
             return ReferenceEvaluator(model, new_ops=[ConvInteger]).run(outputs, self.inputs)
         options = onnxruntime.SessionOptions()

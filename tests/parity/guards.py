@@ -1,5 +1,5 @@
-"""Families of random graphs whose depth adapts: early exits, layers that are skipped, repeated or chosen, stitched
-networks. What decides is a setting, or is computed and held against one; ONNX Runtime is fed the setting as an input.
+"""Families of random graphs with adaptive depth: early exits, layers that are skipped, repeated or chosen, stitched
+networks. A setting decides, or a computed value compared with a setting; ONNX Runtime is fed the setting as an input.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def _index(b, number: int) -> str:
 
 @case
 def exit_confidence(g):
-    """Stops at the first exit whose largest chance is above a threshold; every exit lies in the branch of the one
+    """Stops at the first exit whose largest probability is above a threshold; every exit is in a branch of the one
     before."""
     exits, classes, images = g.between(1, 5), g.size(18), g.chance()
     width = g.size(18)
@@ -84,7 +84,7 @@ def exit_by_chance_nested(g):
 
 @case
 def exit_by_chance_looped(g):
-    """The same over one shared layer, as ALBERT has it: a Loop that its condition ends, with everything carried."""
+    """The same over one shared layer, as in ALBERT: a Loop ended by its condition, with everything carried."""
     layers, classes, width = g.between(1, 7), g.size(10), g.size(18)
     threshold = g.setting(*THRESHOLDS)
     x = g.input(g.normal(1, width))
@@ -106,15 +106,15 @@ def exit_by_chance_looped(g):
 
 @case
 def skipped_by_similarity(g):
-    """FFN-SkipLLM: once what a feed-forward layer gives is as similar to what it got as the threshold says, those behind
-    it are skipped; the first always run."""
+    """FFN-SkipLLM: once a feed-forward layer's output is as similar to its input as the threshold, the following ones
+    are skipped; the first ones always run."""
     layers, width, hidden, tokens = g.between(2, 5), g.size(18), g.size(18), g.size(10)
     threshold = g.setting(0.9, -1.0, 0.5, 0.99, 0.9999, 2.0)
     x = g.input(g.normal(1, tokens, width))
     skips = g.constant(False, np.bool_)
     count = _index(g, 0)
     for at in range(layers):
-        # In the place of attention, which always runs.
+        # In place of attention, which always runs.
         x = g.node("Add", x, _dense(g, g, x, width, width, "Tanh"))
         run, skip = Body(g), Body(g)
         up = _dense(run, g, x, width, hidden)
@@ -134,8 +134,8 @@ def skipped_by_similarity(g):
 
 @case
 def depth_by_position(g):
-    """SkipDecode: how many layers run falls linearly with the position from most to least, the first and last ones
-    always do."""
+    """SkipDecode: the number of layers falls linearly with the position from most to least; the first and last ones
+    always run."""
     layers, width = g.between(2, 7), g.size(18)
     most, least, last = g.between(1, layers), g.between(0, layers), g.between(1, 9)
     position = g.setting(0, 1, last // 2, last, 100, dtype=np.int64)
@@ -156,7 +156,7 @@ def depth_by_position(g):
 
 
 def _cascade(b, g: Graph, index: str, x: str, layers: list, first: int = 0) -> str:
-    """The layer of this index, by halving; those that are out of range leave `x` alone."""
+    """The layer with this index, by bisection; for an index out of range, `x` unchanged."""
     if len(layers) == 1:
         run, skip = Body(g), Body(g)
         arms = [run.graph(layers[0](run, x)), skip.graph(x)]
@@ -202,7 +202,7 @@ def layer_program(g):
 
 @case
 def stitched(g):
-    """SN-Net: the front of a small network, a stitch, and the back of a large one, whose head answers; by number."""
+    """SN-Net: the front of a small network, a stitch, and the back of a large one with its head; chosen by number."""
     blocks, small, large, classes = g.between(1, 4), g.size(10), g.size(18), g.size(10)
     configurations = blocks + 2
     chosen = g.setting(*range(configurations), -1, dtype=np.int64)
@@ -215,7 +215,7 @@ def stitched(g):
     held = [[g.constant(array) for array in arrays] for arrays in shared]
 
     def configuration(b, front: int) -> str:
-        """So many blocks of the small network before the stitch; -1 for the large network alone."""
+        """This many blocks of the small network before the stitch; -1 for the large network alone."""
         network = 1 if front < 0 else 0
         y = b.node("MatMul", x, stems[network])
         for at in range(blocks):
@@ -238,7 +238,7 @@ def stitched(g):
 
 @case
 def skip_scalars(g):
-    """Skip-Tuning: a U-Net whose skip connections are scaled, each by an element of a setting."""
+    """Skip-Tuning: a U-Net with scaled skip connections, each by an element of a setting."""
     depth, width = g.between(1, 3), g.size(10)
     side = g.between(1, 3) * 2**depth
     scales = g.setting(np.ones(depth), np.zeros(depth), *(g.normal(depth) for _ in range(2)))
@@ -259,7 +259,7 @@ def skip_scalars(g):
 
 @case
 def blended(g):
-    """Settings that decide by how much, and of what type: a Where by a bool, an index, a power."""
+    """Settings of several types: a bool for a Where, an index, an exponent."""
     width = g.size(18)
     x = g.input(g.normal(2, width))
     flag = g.setting(True, False, dtype=np.bool_)

@@ -6,8 +6,8 @@ data: the scales of activations are computed in the run. Then `skipstone quantiz
 Runtime must give the same outputs for the result, and it may lose at most one point of accuracy on the test images of
 CIFAR-10.
 
-Weights take seven bits: of eight, ONNX Runtime itself adds pairs of products in 16 bits, where they saturate, on x86 CPUs
-without VNNI. The families of `integers` compare all eight with sums that are exact.
+Weights use seven bits: with eight, ONNX Runtime adds pairs of products in 16 bits on x86 CPUs without VNNI, which can
+saturate. The families of `integers` compare all eight bits with exact sums.
 """
 
 import json
@@ -35,19 +35,19 @@ ISAS = ("scalar", "avx2", "avx512", "neon")
 PRETRAINED = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
 SAMPLES = driver.ROOT / "models" / "samples"
 IMAGES = driver.ROOT / "build" / "cifar10" / "test"
-# Quanta that an output may be apart: none, but for averages over windows, which ONNX Runtime sums in floats, so that
-# now and then one is a quantum apart; on the way through random weights that becomes a few.
+# Quanta by which an output may differ: none, except for averages over windows. ONNX Runtime sums those in floats, so
+# that one may be a quantum off, and random weights amplify this to a few.
 APART = {"skipnet_xs-qdq": 8}
 # Networks of random sizes, of each kind.
 DYNAMIC = 6
-# Share of the largest output that such a network may be off.
+# Share of the largest output by which such a network may differ.
 DYNAMIC_TOLERANCE = 1e-4
-# Points of accuracy that quantization may cost.
+# Accuracy that quantization may cost.
 MOST_LOST = 0.01
 
 
 class Images(CalibrationDataReader):
-    """A few seeded images to calibrate with."""
+    """A few seeded images for calibration."""
 
     def __init__(self, name: str, size: int):
         self.left = iter([{name: fill.image(size, seed=seed)} for seed in range(4)])
@@ -66,7 +66,7 @@ def session(model: Path, plain: bool = False) -> onnxruntime.InferenceSession:
 
 
 def variants(name: str, folder: Path):
-    """The files that ONNX Runtime's quantizer makes of a model of the zoo."""
+    """The files that ONNX Runtime's quantizer writes for a model of the zoo."""
     source = fill.fill(name)
     entry = onnx.load(source).graph.input[0]
     size = entry.type.tensor_type.shape.dim[2].dim_value
@@ -88,7 +88,7 @@ def variants(name: str, folder: Path):
 
 
 def network(kind: str, random: np.random.Generator) -> tuple[onnx.ModelProto, np.ndarray]:
-    """A small network of random sizes with an image, or rows, for it."""
+    """A small network of random sizes with an input image, or input rows."""
     nodes, weights = [], []
 
     def constant(*shape: int) -> str:
@@ -131,7 +131,7 @@ def network(kind: str, random: np.random.Generator) -> tuple[onnx.ModelProto, np
 
 
 def check_dynamic(skipstone: driver.Skipstone, kind: str, number: int, isas, folder: Path) -> list[str]:
-    """A network with scales that the activations decide: what went wrong."""
+    """The failures of a network whose scales are computed from the activations."""
     model, x = network(kind, np.random.default_rng([number, len(kind)]))
     path, weights = folder / f"{kind}-{number}.onnx", (QuantType.QInt8, QuantType.QUInt8)[number % 2]
     quantize_dynamic(model, path, weight_type=weights, per_channel=number % 3 == 0, reduce_range=True)
@@ -154,7 +154,7 @@ def check_dynamic(skipstone: driver.Skipstone, kind: str, number: int, isas, fol
 
 
 def quantum(model: Path) -> float:
-    """What one step of the output's bytes stands for."""
+    """The quantum of the output."""
     graph = onnx.load(model).graph
     last = next(node for node in graph.node if graph.output[0].name in node.output)
     scale = next(tensor for tensor in graph.initializer if tensor.name == last.input[1])
@@ -162,7 +162,7 @@ def quantum(model: Path) -> float:
 
 
 def check(skipstone: driver.Skipstone, model: Path, isas) -> tuple[list[str], list[str]]:
-    """What was run, and what went wrong."""
+    """What was run, and the failures."""
     runtime = session(model)
     entry = runtime.get_inputs()[0]
     inputs = {entry.name: fill.image(entry.shape[2], seed=5)}
@@ -203,7 +203,7 @@ def check_quantize(skipstone: driver.Skipstone, folder: Path) -> list[str]:
     kernels = {step["op"] for step in skipstone.inspect(made)["steps"]}
     if kernels & {"Conv", "MatMul"}:
         failures.append("a convolution or matrix product is computed in floats")
-    # Eight bits of weights, which it would saturate by itself.
+    # Eight-bit weights, which ONNX Runtime's integer kernels may saturate.
     runtime = session(made, plain=True)
     entry = runtime.get_inputs()[0]
     agree = 0
@@ -213,7 +213,7 @@ def check_quantize(skipstone: driver.Skipstone, folder: Path) -> list[str]:
         got = skipstone.run(made, inputs, [runtime.get_outputs()[0].name])[0]
         agree += int(want.argmax() == got.argmax())
     if agree < 20:
-        failures.append(f"ONNX Runtime finds another class in {20 - agree} of 20 images")
+        failures.append(f"ONNX Runtime predicts another class for {20 - agree} of 20 images")
     before, after = accuracy(skipstone, PRETRAINED), accuracy(skipstone, made)
     print(f"     accuracy {100 * before:.2f} % in floats, {100 * after:.2f} % in bytes", flush=True)
     if before - after > MOST_LOST:

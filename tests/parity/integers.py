@@ -1,7 +1,7 @@
 """Families of random graphs of 8-bit integer operators, as dynamic quantization writes them.
 
-ONNX's reference evaluator gives the sums of products: on x86 CPUs without VNNI, ONNX Runtime adds pairs of products in 16
-bits, where they saturate.
+ONNX's reference evaluator computes the sums of products: on x86 CPUs without VNNI, ONNX Runtime adds pairs of products
+in 16 bits, which can saturate.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ def _bytes(g: Graph, *shape, dtype=None) -> np.ndarray:
 
 
 def _zero(g: Graph, dtype, *shapes) -> str:
-    """A zero point of a type and one of these shapes, often left out."""
+    """A zero point of this type and one of these shapes, often omitted."""
     return g.either(_bytes(g, *g.pick(*shapes), dtype=dtype)) if g.chance(0.7) else ""
 
 
@@ -53,7 +53,7 @@ def dynamic_quantize_linear(g):
 
 
 def _scaled(g: Graph, op: str, x: np.ndarray, w: np.ndarray, scales: np.ndarray, bias: np.ndarray, **attributes):
-    """A product of floats as `quantize_dynamic` spells it out."""
+    """A float product as `quantize_dynamic` writes it."""
     g.reference = True
     x, scale, zero = g.node("DynamicQuantizeLinear", g.input(x), outputs=3)
     sums = g.node(op, x, g.constant(w), zero, g.constant(_bytes(g, dtype=w.dtype)), **attributes)

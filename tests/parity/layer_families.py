@@ -1,5 +1,5 @@
-"""Families of random graphs of whole layers: recurrent ones, attention, transposed convolutions and convolutions of
-volumes, pooling of every kind, normalizations, resizing by every filter; every attribute is drawn.
+"""Families of random graphs of whole layers: recurrent layers, attention, transposed and 3D convolutions, pooling of
+every kind, normalizations, resizing with every filter; every attribute is random.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def _recurrent(g: Graph, op: str, gates: int, functions: int):
     if g.chance(0.4):
         chosen = [g.pick(*FUNCTIONS) for _ in range(functions * directions)]
         attributes["activations"] = [name for name, *_ in chosen]
-        # ONNX Runtime reads every parameter that is given in the order of the functions that have one.
+        # ONNX Runtime assigns parameters in order to the functions that have one.
         attributes["activation_alpha"] = [g.pick(0.3, 0.5) for _, alpha, _ in chosen if alpha] or None
         attributes["activation_beta"] = [g.pick(0.2, 0.4) for *_, beta in chosen if beta] or None
     if op == "GRU":
@@ -214,7 +214,7 @@ def group_norm(g):
 
 @case
 def resize_filters(g):
-    """Cubic and antialiased filters, whose images ONNX Runtime wants to be two axes of four."""
+    """Cubic and antialiased filters, which ONNX Runtime supports only on two axes of four."""
     g.opset = 18
     sides = (g.between(3, 9), g.between(3, 9))
     x = g.input(g.normal(1, g.between(1, 3), *sides))

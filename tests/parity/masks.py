@@ -1,4 +1,5 @@
-"""Families of random graphs whose channels are masked in the run (FTWT and its kin), in the forms that exporters write."""
+"""Families of random graphs with channel masks computed in the run (FTWT and similar), in the forms that exporters
+write."""
 
 import numpy as np
 from onnx import TensorProto as T
@@ -41,14 +42,14 @@ def masked(g: Graph, y: str, logits: str) -> str:
 
 
 def batch_norm(g: Graph, y: str, channels: int, shift: bool) -> str:
-    """With a mean and a bias only if `shift`: else it keeps zeros."""
+    """With a mean and a bias only if `shift`; otherwise zeros stay zeros."""
     zeros = np.zeros(channels, np.float32)
     bias, mean = (g.normal(channels), g.normal(channels)) if shift else (zeros, zeros)
     return g.node("BatchNormalization", y, *(g.constant(v) for v in (g.positive(channels), bias, mean, g.positive(channels))))
 
 
 def stage(g: Graph, x: str, channels: int, out: int, share: float) -> str:
-    """A convolution, BatchNorm and activation with a mask somewhere among them."""
+    """A convolution, BatchNorm and activation with a mask somewhere between them."""
     logits = head(g, x, channels, out, share)
     kernel = g.pick(1, 3, 3, 5)
     weights = g.constant(g.normal(out, channels, kernel, kernel, scale=(channels * kernel**2) ** -0.5))
@@ -74,7 +75,7 @@ def stage(g: Graph, x: str, channels: int, out: int, share: float) -> str:
 
 @case
 def masked_convolutions(g):
-    """Several in a row, for one image or two, from no active channel to all."""
+    """Several in sequence, for one image or two, from no active channel to all."""
     channels = g.size(40)
     x = g.input(g.normal(g.pick(1, 1, 2, 3), channels, g.between(9, 26), g.between(9, 26)))
     share = g.pick(0, 0.3, 0.6, 0.6, 0.9, 1)
@@ -94,7 +95,7 @@ def masked_convolutions(g):
 
 @case
 def masked_separable(g):
-    """A mask behind a depthwise convolution, before the pointwise one; masks of three axes."""
+    """A mask after a depthwise convolution, before the pointwise one; masks with three axes."""
     channels, out = g.size(40), g.size()
     x = g.input(g.normal(1, channels, g.between(5, 18), g.between(5, 18)))
     y = g.node("Conv", x, g.constant(g.normal(channels, 1, 3, 3, scale=0.3)), pads=[1] * 4, group=channels)
@@ -109,7 +110,7 @@ def masked_separable(g):
 
 @case
 def weights_masked(g):
-    """Weights that a step masks (MaskUNet): a convolution and a product with weights computed in the run."""
+    """Weights masked in the graph (MaskUNet): a convolution and a product with weights computed in the run."""
     channels, out, kernel = g.size(18), g.size(), g.pick(1, 3)
     x = g.input(g.normal(g.pick(1, 2), channels, g.between(3, 14), g.between(3, 14)))
     mask = g.input((g.random.random((out, channels, kernel, kernel)) < g.pick(0, 0.3, 0.7, 1)).astype(np.float32))

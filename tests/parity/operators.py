@@ -1,7 +1,7 @@
 """Random small graphs of every native operator, and chains of them, against ONNX Runtime.
 
-Shapes are drawn so that 1, odd sizes and the remainders of vector widths come up; every case
-is seeded by its name and number, so that a failure can be run again alone:
+Shapes are drawn so that 1, odd sizes and the remainders of vector widths occur; every case is seeded by its name and
+number, so that a failure can be repeated alone:
 
     cargo xtask python parity.operators --only conv --cases 40 --keep FOLDER
 """
@@ -17,7 +17,7 @@ import onnxruntime
 
 from harness import driver
 
-# What enters its families into CASES by being imported.
+# Importing these modules registers their families in CASES.
 from parity import classical, control_flow, guards, integers, layer_families, masks, pruned, rare, routed  # noqa: F401
 from parity.cases import AS_PACKAGES, CASES
 from parity.graph import Graph
@@ -27,7 +27,7 @@ THREADS = (1, 2)
 
 
 def check(skipstone: driver.Skipstone, name: str, number: int, folder: Path) -> str | None:
-    """Make case `number` of the family `name` and run it; what is wrong with the result."""
+    """Make case `number` of the family `name` and run it; returns what is wrong with the result."""
     graph = Graph(np.random.default_rng([zlib.crc32(name.encode()), number]))
     made = CASES[name](graph)
     model, wanted = graph.finish(made if isinstance(made, tuple) else (made,))
@@ -55,7 +55,7 @@ def check(skipstone: driver.Skipstone, name: str, number: int, folder: Path) -> 
 
 
 def as_options(settings: dict[str, np.ndarray], folder: Path, stem: str) -> list[str]:
-    """`--set` for each: integers and bools as text, floats, which text might round, as files."""
+    """`--set` options: integers and bools as text, floats as files, because text might round them."""
     options = []
     for name, array in settings.items():
         if np.issubdtype(array.dtype, np.floating) or array.size != 1 and array.dtype == np.bool_:

@@ -1,5 +1,5 @@
 """Random networks whose weights are mostly zeros: stems, bottlenecks with squeeze-and-excite, shortcuts and pooling, at
-densities from all weights to 0.2 %, with filters and whole layers of zeros; planes from 1x1 to 30x30, odd ones too.
+densities from 100 % to 0.2 %, with filters and whole layers of zeros; images from 1x1 to 30x30, including odd sizes.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def _activated(g: Graph, x: str) -> str:
 
 
 def _convolution(g: Graph, x: str, shape, kernel=1, stride=1, groups=1, dense=False) -> str:
-    """A convolution of `shape` filters and channels."""
+    """A convolution with weights of `shape`."""
     make = g.normal if dense else lambda *shape: _thinned(g, *shape)
     operands = [g.constant(make(*shape, kernel, kernel)), g.constant(g.normal(shape[0], scale=0.3))]
     pads = [kernel // 2] * 4
@@ -49,7 +49,8 @@ def _gate(g: Graph, x: str, channels: int) -> str:
 
 
 def _bottleneck(g: Graph, x: str, channels: int, sides) -> tuple[str, int, tuple[int, int]]:
-    """Expansion, depthwise convolution, gate, projection and shortcut, each as it comes; with its channels and sides."""
+    """Expansion, depthwise convolution, gate, projection and shortcut, each at random; returns its channels and sides
+    too."""
     wide, out = g.between(8, 150), g.pick(channels, g.between(3, 60))
     stride = g.pick(1, 1, 2) if min(sides) > 2 else 1
     y = _activated(g, _convolution(g, x, (wide, channels)))
@@ -87,7 +88,7 @@ def pruned_network(g):
 
 @case
 def pruned_convolution(g):
-    """Zeros in the weights of larger kernels, and of one layer between others that are dense."""
+    """Zeros in the weights of larger kernels, and in one layer between dense ones."""
     sides, channels = g.pick(*PLANES), g.between(1, 70)
     x = g.input(g.normal(g.pick(1, 2), channels, *sides))
     kernel, filters = g.pick(1, 1, 3, 5), g.between(1, 70)

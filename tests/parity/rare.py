@@ -144,7 +144,7 @@ def col2im(g):
 def pad_wrap(g):
     g.opset, g.reference = 19, True
     shape = g.shape(g.between(1, 3), 9)
-    # As often round as it takes: the reference goes once round only where it cuts.
+    # The reference wraps around only once, so pads are limited.
     pads = [g.between(0, 2 * dim) for dim in shape] + [g.between(0, 2 * dim) for dim in shape]
     return g.node("Pad", g.input(g.normal(*shape)), g.ints(*pads), mode="wrap")
 
@@ -297,7 +297,7 @@ def likelihood_loss(g):
     ignored = g.pick(None, -1, 1, 300)
     if ignored is not None:
         target[g.random.random(rest) < 0.3] = ignored
-        # Weights of none have no mean.
+        # The mean over no elements is undefined.
         target.flat[0] = 0
     scores = g.input(g.normal(rest[0], classes, *rest[1:]))
     operands = [scores, g.either(target)] + ([g.either(g.positive(classes))] if g.chance() else [])
@@ -333,7 +333,7 @@ def determinant(g):
     return g.node("Det", g.input(g.normal(*g.shape(g.between(1, 2), 5), rows, rows)))
 
 
-# What ONNX Runtime itself writes into models that are saved optimized.
+# Operators that ONNX Runtime writes into optimized models.
 
 MICROSOFT = {"domain": "com.microsoft"}
 
@@ -399,7 +399,7 @@ def qlinear_softmax(g):
     x = g.input(_integers(g, np.dtype("u1"), shape))
     operands = [x, scale(0.05), zero(), scale(1 / 256), g.constant(np.uint8(0))]
     y = g.node("QLinearSoftmax", *operands, axis=g.between(-len(shape), len(shape) - 1), opset=13, **MICROSOFT)
-    # A probability between two steps may round to either.
+    # A value halfway between two steps may round to either.
     return g.node("DequantizeLinear", y, scale(1 / 256), g.constant(np.uint8(0)))
 
 

@@ -15,7 +15,7 @@ def route(g: Graph, x: str, width: int, experts: int, k: int) -> tuple[str, str]
 
 @case
 def experts_gathered(g):
-    """As PyTorch's indexing exports it: a token beside its expert's matrix, one place after the other."""
+    """As exported from PyTorch's indexing: a token beside its expert's matrix, one rank after the other."""
     tokens, width, hidden, experts = g.size(18), g.size(), g.size(), g.between(1, 8)
     k = g.between(1, min(2, experts))
     x = g.input(g.normal(tokens, width))
@@ -36,7 +36,8 @@ def experts_gathered(g):
 
 @case
 def experts_batched(g):
-    """As Transformers' `batched_mm` exports it: matrices on the left, gate and linear part in one, a scatter behind."""
+    """As exported from Transformers' `batched_mm`: matrices on the left, gate and linear part in one, followed by a
+    scatter."""
     tokens, width, hidden, experts = g.size(18), g.size(), g.size(18), g.between(1, 8)
     k = g.between(1, min(3, experts))
     x = g.input(g.normal(tokens, width))

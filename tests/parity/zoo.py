@@ -31,7 +31,7 @@ def reference(model: Path) -> tuple[dict[str, np.ndarray], list[str], list[np.nd
 
 
 def check(skipstone: driver.Skipstone, model: Path, isas: list[str], threads: list[int]) -> tuple[list[str], list[str]]:
-    """What was run, and what went wrong."""
+    """What was run, and the failures."""
     inputs, names, wanted = reference(model)
     ran, failures = [], []
     for isa in isas:

@@ -1,4 +1,4 @@
-"""Skipstone against other runtimes: latency, load, memory, on the same models, in turns.
+"""Compares Skipstone with other runtimes: latency, loading and memory, on the same models, alternating.
 
 `cargo xtask python peers.compare` installs the peers (some gigabytes, in build/peers), converts the
 zoo, measures and reports. See README.md.
@@ -20,14 +20,14 @@ ROOT = environment.HERE.parents[1]
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", nargs="+", metavar="NAME", help="of the zoo, or ONNX files; default: the zoo")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="models of the zoo, or ONNX files; default: the zoo")
     peers = [name for name in report.NAMES if name not in report.OURS]
     parser.add_argument("--peers", nargs="+", choices=peers, default=peers)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=8, help="bursts for each runtime")
     parser.add_argument("--loads", type=int, default=3, help="fresh processes for each runtime")
     parser.add_argument("--quick", action="store_true", help="two rounds, one load")
-    parser.add_argument("--out", type=Path, default=environment.BUILD / "results", help="folder of the results")
+    parser.add_argument("--out", type=Path, default=environment.BUILD / "results", help="folder for the results")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.loads = 2, 1
@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
 
 
 def model_files(names: list[str] | None) -> list[Path]:
-    """Paths of the models; those of the zoo are made if they are not there."""
+    """Paths of the models; models of the zoo are made if they do not exist."""
     from harness import fill
 
     files = []
@@ -48,7 +48,7 @@ def model_files(names: list[str] | None) -> list[Path]:
 
 
 def reference(model: Path, folder: Path) -> tuple[list[int], Path, "numpy.ndarray"]:
-    """The shape of a model's input, a file with an image for it, and the output by ONNX Runtime."""
+    """The shape of a model's input, a file with an image for it, and ONNX Runtime's output."""
     from harness import fill
     import onnxruntime
 
@@ -104,12 +104,12 @@ def main() -> None:
     except subprocess.CalledProcessError as failure:
         sys.exit(str(failure))
     if Path(sys.prefix) != environment.BUILD / "venv":
-        # Once more, with the packages just installed.
+        # Restart with the packages just installed.
         os.execv(environment.PYTHON, [environment.PYTHON, "-m", "peers.compare", *sys.argv[1:]])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     result = compare(args)
     print("\n" + report.markdown(result))
-    print(f"kept in {args.out}")
+    print(f"results are in {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Models in the format of each runtime, kept in build/peers/models.
 
-ONNX Runtime, tract, rten and, as one of its three ways, Skipstone read the ONNX file itself. A conversion is made anew when
-the model, the command that converts it, or a pinned version changes.
+ONNX Runtime, tract, rten and, in one of three configurations, Skipstone read the ONNX file itself. A conversion is
+repeated when the model, the command that converts it, or a pinned version changes.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ OPENVINO = """
 import sys, openvino
 openvino.save_model(openvino.convert_model(sys.argv[1]), sys.argv[2], compress_to_fp16=False)
 """
-# Not the packaged command: that one installs a package for reporting its use.
+# Not the packaged command, which installs a package for usage reports.
 MNN = "import sys, MNN, _tools; _tools.mnnconvert(sys.argv)"
 
 
 class Failed(Exception):
-    """The converter's last words."""
+    """The last line of the converter's log."""
 
 
 def to_openvino(source: Path, folder: Path, _: list[int]) -> tuple[list, Path]:
@@ -69,7 +69,7 @@ def to_litert(source: Path, folder: Path, _: list[int]) -> tuple[list, Path]:
 
 def to_package(source: Path, folder: Path, _: list[int]) -> tuple[list, Path]:
     target = folder / "model.skip"
-    # Not the first word: a package is made anew when the command that makes it is another.
+    # Not the first word of the command: a change of the `skipstone` binary must repeat the conversion.
     return ["env", environment.SKIPSTONE, "compile", source, "-o", target, "--target", "host"], target
 
 
@@ -91,7 +91,7 @@ CONVERTERS = {
 
 
 def digest(command: list, target: Path) -> str:
-    """What a conversion depends on: the words of its command, the files among them, the versions."""
+    """A hash of everything that a conversion depends on: the words of its command, the files among them, the versions."""
     state = hashlib.sha256()
     for word in command:
         state.update(str(word).encode())
@@ -103,7 +103,7 @@ def digest(command: list, target: Path) -> str:
 
 
 def convert(runtime: str, source: Path, dims: list[int]) -> Path:
-    """The file of `source` for that runtime, whose input is of shape `dims`."""
+    """The file of `source` for that runtime, for an input of shape `dims`."""
     if runtime not in CONVERTERS:
         return source
     folder = MODELS / runtime / source.stem
@@ -118,8 +118,8 @@ def convert(runtime: str, source: Path, dims: list[int]) -> Path:
         try:
             done = subprocess.run(command, stdout=output, stderr=output, timeout=TIMEOUT_SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            raise Failed(f"no end after {TIMEOUT_SECONDS} s") from None
-    # pnnx ends with 0 whatever happens.
+            raise Failed(f"no result after {TIMEOUT_SECONDS} s") from None
+    # pnnx always exits with 0.
     if done.returncode or not target.exists():
         last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         raise Failed(f"exit status {done.returncode}: {last[-1][:200] if last else 'no output'}")

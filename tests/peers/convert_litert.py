@@ -14,7 +14,7 @@ from onnx2torch.node_converters.activations import OnnxHardSigmoid
 
 
 class HardSigmoid(torch.nn.Module):
-    """As LiteRT's fast path (XNNPACK) takes it: a clamp between 0 and 1 would cut the graph in pieces."""
+    """In the form that LiteRT's fast path (XNNPACK) supports: a clamp between 0 and 1 would split the graph."""
 
     def __init__(self, alpha: float, beta: float):
         super().__init__()

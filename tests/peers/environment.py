@@ -1,4 +1,4 @@
-"""What the comparison needs installed, under build/peers: two Python environments and the Rust workers."""
+"""Installs what the comparison needs, under build/peers: two Python environments and the Rust workers."""
 
 import os
 import subprocess
@@ -13,12 +13,12 @@ BUILD = HERE.parents[1] / "build" / "peers"
 PYTHON = BUILD / "venv" / "bin" / "python"
 CONVERTERS = BUILD / "converters" / "bin"
 RUST_WORKER = BUILD / "target" / "release" / "skipstone-peers"
-# Runs packages, as an app does: without what reads ONNX.
+# Runs packages, as an app does: built without the importer.
 PACKAGE_WORKER = BUILD / "package-target" / "release" / "skipstone-peers"
 # Makes the packages.
 SKIPSTONE = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parents[1] / "target")) / "release" / "skipstone"
 
-# Which package tells the version.
+# The package that tells a runtime's version.
 PACKAGES = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
@@ -49,7 +49,7 @@ def python_environment(folder: Path, requirements: Path) -> None:
 
 
 def prepare(runtimes: list[str]) -> None:
-    """Install what these runtimes need; `subprocess.CalledProcessError` where that fails."""
+    """Install what these runtimes need; raises `subprocess.CalledProcessError` if that fails."""
     python_environment(BUILD / "venv", HERE / "requirements.txt")
     if {"ncnn", "litert"} & set(runtimes):
         python_environment(BUILD / "converters", HERE / "requirements-converters.txt")
@@ -64,14 +64,14 @@ def prepare(runtimes: list[str]) -> None:
 
 
 def worker(runtime: str) -> list[str | Path]:
-    """The program that is measured."""
+    """The measured program."""
     if runtime in PACKAGES:
         return [sys.executable, HERE / "worker.py"]
     return [PACKAGE_WORKER if runtime in ("skipstone_package", "skipstone_small") else RUST_WORKER]
 
 
 def version(runtime: str) -> str:
-    """The version that is measured."""
+    """The measured version."""
     if runtime in PACKAGES:
         return metadata.version(PACKAGES[runtime])
     lock = tomllib.loads((HERE / "rust" / "Cargo.lock").read_text())

@@ -25,19 +25,19 @@ TIMEOUT_SECONDS = 120
 BURST_SECONDS = 0.25
 WARM_UP = 3
 TIMED_AT_LEAST, TIMED_AT_MOST = 3, 200
-# CPU time of others during a burst, as a share of one core, that counts as quiet; and how often to try.
+# A burst is quiet if others used at most this CPU time, as a share of one core; and how often to try.
 QUIET = 0.1
 PATIENCE = 5
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Failed(Exception):
-    """What a worker said before it ended."""
+    """The last output of a failed worker."""
 
 
 @dataclass
 class Task:
-    """What a worker is to run."""
+    """What a worker should run."""
 
     runtime: str
     model: Path
@@ -70,7 +70,7 @@ class Worker:
             raise
 
     def receive(self) -> dict:
-        """Its next answer; the process is stopped after it."""
+        """Its next answer; the process is stopped afterwards."""
         ready, _, _ = select.select([self.process.stdout], [], [], TIMEOUT_SECONDS)
         line = self.process.stdout.readline() if ready else ""
         if not line:
@@ -90,7 +90,7 @@ class Worker:
         return self.receive()
 
     def cpu_seconds(self) -> float:
-        """CPU time that it has taken so far."""
+        """CPU time that it has used so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * TICK
 
@@ -103,21 +103,21 @@ class Worker:
 
 
 def machine_cpu_seconds() -> float:
-    """CPU time that all programs have taken since the machine started, and the hypervisor from it."""
+    """CPU time that all programs have used since the machine started, plus the time stolen by the hypervisor."""
     user, nice, system, _, _, interrupt, soft, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + interrupt + soft + steal) * TICK
 
 
 def undisturbed(action) -> tuple[object, bool]:
-    """The result of `action`, which returns it with the CPU time it took, when the machine does
-    nothing else; whether it was so."""
+    """The result of `action`, which returns it with the CPU time it took, measured while the machine does nothing else;
+    and whether that was so."""
     best = None
     for attempt in range(PATIENCE):
         before, began = machine_cpu_seconds(), time.perf_counter()
         result, own = action()
         elapsed = time.perf_counter() - began
         others = machine_cpu_seconds() - before - own
-        # Both clocks tick: they are off by one each.
+        # Both clocks have ticks, so each can be off by one.
         others = max(others - 2 * TICK, 0) / elapsed
         if best is None or others < best[0]:
             best = others, result
@@ -129,7 +129,7 @@ def undisturbed(action) -> tuple[object, bool]:
 
 @dataclass
 class Measured:
-    """What came out for one runtime, model and number of threads."""
+    """The measurements for one runtime, model and number of threads."""
 
     load_ns: list[int] = field(default_factory=list)
     resident_kib: list[int] = field(default_factory=list)
@@ -156,7 +156,7 @@ class Measured:
 
 
 def disagreement(got: np.ndarray, want: np.ndarray) -> str | None:
-    """What is wrong with an output: None within 1e-3 of the largest wanted value and the same top-1."""
+    """What is wrong with an output: None if it is within 1e-3 of the largest expected value and has the same top-1."""
     if got.size != want.size:
         return f"{got.size} outputs instead of {want.size}"
     error, largest = float(np.abs(got - want).max()), float(np.abs(want).max())
@@ -193,7 +193,7 @@ def loads(tasks: list[Task], results: dict[str, Measured], repetitions: int) -> 
 
 
 def latencies(tasks: list[Task], results: dict[str, Measured], want: np.ndarray, rounds: int) -> None:
-    """Bursts of inferences, round after round, in an order of its own each; the last output is compared."""
+    """Bursts of inferences, round after round, in a new order each; compares the last output."""
 
     def burst(worker: Worker, timed: int):
         before = worker.cpu_seconds()
@@ -241,7 +241,7 @@ def latencies(tasks: list[Task], results: dict[str, Measured], want: np.ndarray,
 
 
 def measure(tasks: list[Task], want: np.ndarray, rounds: int, repetitions: int) -> dict[str, dict]:
-    """A summary for each runtime; `want` is the output that all must have."""
+    """A summary for each runtime; `want` is the expected output."""
     results = {task.runtime: Measured() for task in tasks}
     loads(tasks, results, repetitions)
     latencies(tasks, results, want, rounds)

@@ -1,4 +1,4 @@
-"""The figures as Markdown and JSON.
+"""The results as Markdown and JSON.
 
 Results are nested by model, thread count and runtime. Each has the figures of
 `measure.Measured.summary`, or an `error` if the runtime failed or gave wrong outputs; such a
@@ -27,7 +27,7 @@ NAMES = {
     "tract": "tract",
     "rten": "rten",
 }
-# Figures, their short and long names, and the one shown in parentheses behind.
+# Figures, their short and long names, and the one shown in parentheses after them.
 MEASURES = {
     "median_ms": ("latency", "Latency, ms: median (90th percentile)", "p90_ms"),
     "load_ms": ("load", "Load and first inference, ms", None),
@@ -40,7 +40,7 @@ MEASURES = {
 
 
 def machine() -> dict:
-    """What it was measured on."""
+    """The machine."""
     cpu = next(line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name"))
     flags = next(line.split() for line in Path("/proc/cpuinfo").open() if line.startswith("flags"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -56,13 +56,13 @@ def machine() -> dict:
 
 
 def best_peer(row: dict[str, dict], figure: str) -> str | None:
-    """The runtime, ours apart, with the smallest figure."""
+    """The runtime with the smallest figure, except ours."""
     peers = {name: facts[figure] for name, facts in row.items() if name not in OURS and figure in facts}
     return min(peers, key=peers.get, default=None)
 
 
 def ratio(row: dict[str, dict], figure: str, peer: str | None, ours: str = OURS[0]) -> float | None:
-    """Ours by the peer's: below one where ours is better."""
+    """Our figure divided by the peer's: below one if ours is better."""
     if peer is None or figure not in row.get(ours, {}) or figure not in row.get(peer, {}):
         return None
     # Memory is measured in pages: a model may cost none.
@@ -115,12 +115,12 @@ def figures(result: dict, threads: str, figure: str) -> list[str]:
 
 
 def measured(runtimes: list[str]) -> list[str]:
-    """Those of ours that were."""
+    """Our configurations among these runtimes."""
     return [name for name in OURS if name in runtimes]
 
 
 def summary(result: dict) -> list[str]:
-    """Ours by the best peer, and by each, over all models."""
+    """Our figures divided by the best peer's, and by each peer's, over all models."""
     runtimes = list(result["versions"])
     peers = [name for name in runtimes if name not in OURS]
     rows = []

@@ -19,16 +19,16 @@ import time
 import engines
 import numpy as np
 
-# Some libraries write to stdout; answers have a way of their own.
+# Some libraries write to stdout, so answers use a duplicate of it.
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
-# Runs before memory is read: what a runtime allocates on demand is there by then.
+# Runs before memory is read, so that memory allocated on demand is included.
 SETTLING_RUNS = 10
 
 
 def resident() -> tuple[int, int]:
-    """Resident memory of this process, all of it and what no file backs, in KiB."""
+    """Resident memory of this process, total and without file-backed pages, in KiB."""
     with open("/proc/self/status") as file:
         fields = dict(line.split(":", 1) for line in file)
     return int(fields["VmRSS"].split()[0]), int(fields["RssAnon"].split()[0])

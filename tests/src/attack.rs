@@ -1,4 +1,4 @@
-//! Attacks: each takes any bytes, and must neither panic nor take long. An error is as good as an answer.
+//! Fuzzing bodies: each takes arbitrary bytes, and must neither panic nor take long. Errors are fine.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use skipstone::vision::{Converter, Frame, Region, Rotation};
 use skipstone::{DType, Fact, Isa, Limits, Model, Options, Shape, Tensor, TensorView};
 use skipstone_onnx::write;
 
-/// Operators that are attacked, with the positional attributes that they may have.
+/// The operators to attack, with the positional attributes that they may have.
 const OPERATORS: [&str; 64] = [
     "Add",
     "ArgMax",
@@ -99,7 +99,7 @@ const ATTRIBUTES: [&str; 20] = [
     "batch_dims",
 ];
 
-/// Bytes that decide.
+/// Bytes that make the choices.
 struct Choices<'a>(&'a [u8]);
 
 impl Choices<'_> {
@@ -129,7 +129,7 @@ impl Choices<'_> {
     }
 }
 
-/// An ONNX file of one node: operator, operands, constants and attributes as the bytes say.
+/// An ONNX file of one node: the bytes choose operator, operands, constants and attributes.
 #[must_use]
 pub fn one_node(bytes: &[u8]) -> Vec<u8> {
     let mut choices = Choices(bytes);
@@ -179,13 +179,13 @@ pub fn model(bytes: &[u8]) {
     let Ok(mut session) = model.session() else { return };
     session.set_deadline(Some(Duration::from_secs(1)));
     let facts = model.inputs().iter().map(|port| port.fact.clone());
-    // A model that the fallback runs whole has no plan, and so no bound on its inputs.
+    // A model that tract runs as a whole has no plan, and so no bound on its inputs.
     let inputs: Vec<Tensor> = facts.filter(|fact| fact.bytes() < 64 << 20).map(Tensor::zeros).collect();
     let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
     let _ = session.run(&views);
 }
 
-/// Makes a camera frame of the bytes, and a tensor of that.
+/// Makes a camera frame from the bytes, and a tensor from the frame.
 pub fn frame(bytes: &[u8]) {
     let mut choices = Choices(bytes);
     let mut side = || usize::from(choices.byte() % 64) + usize::from(choices.byte() == 255) * (usize::MAX / 2);

@@ -2,7 +2,7 @@
 
 use skipstone_tests::attack;
 
-/// Bytes of a linear congruential generator.
+/// Bytes from a linear congruential generator.
 fn bytes(seed: u64, count: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {

@@ -1,14 +1,14 @@
-//! A camera frame is classified as the picture that it shows, however the camera was held.
+//! A camera frame is classified like the image that it shows, in any orientation of the camera.
 
 use image::RgbImage;
 use skipstone::classify::{Classifier, Image, Prediction, Settings};
 use skipstone::vision::{Frame, Rotation};
 use skipstone::{Model, Options};
 
-/// The samples are smaller than any camera's frame: each pixel becomes a block.
+/// The samples are smaller than a camera's frame: each pixel becomes a block.
 const ENLARGE: u32 = 4;
 
-/// The picture as NV21: BT.601, full range, each block's chroma that of its first pixel.
+/// The image as NV21: BT.601, full range, each block with the chroma of its first pixel.
 fn nv21(picture: &RgbImage) -> Vec<u8> {
     let (width, height) = picture.dimensions();
     let levels = |x, y| picture.get_pixel(x, y).0.map(f32::from);
@@ -25,7 +25,7 @@ fn nv21(picture: &RgbImage) -> Vec<u8> {
     bytes
 }
 
-/// The picture that NV21 shows: the nearest bytes.
+/// The image that NV21 shows, rounded to bytes.
 fn shown(width: u32, height: u32, nv21: &[u8]) -> RgbImage {
     let pairs = &nv21[(width * height) as usize..];
     RgbImage::from_fn(width, height, |x, y| {
@@ -37,7 +37,7 @@ fn shown(width: u32, height: u32, nv21: &[u8]) -> RgbImage {
     })
 }
 
-/// What a camera sees of the picture when it takes `rotation` to bring its frame upright.
+/// What the sensor stores if `rotation` makes the image upright.
 fn on_sensor(picture: &RgbImage, rotation: Rotation) -> RgbImage {
     match rotation {
         Rotation::None => picture.clone(),
@@ -53,7 +53,7 @@ fn classify(classifier: &mut Classifier, picture: &RgbImage) -> Prediction {
     classifier.classify(image, 1).expect("scores").remove(0)
 }
 
-/// Where the model is not sure, a level more or less may decide: both paths round, and not in the same places.
+/// If the model is unsure, one level may decide: the two paths round at different places.
 const SURE: f32 = 0.7;
 
 fn assert_same(got: &[Prediction], want: &Prediction, what: &str) {
@@ -92,5 +92,5 @@ fn frames_are_classified_as_their_pictures() {
         }
         seen += usize::from(of_picture.score >= SURE && of_nv21.score >= SURE);
     }
-    assert!(seen >= 12, "{seen} samples that the model is sure of");
+    assert!(seen >= 12, "{seen} samples with a confident prediction");
 }

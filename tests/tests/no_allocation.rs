@@ -1,8 +1,8 @@
-//! A run of native steps makes no heap allocation: what the README promises, counted.
+//! A run of native steps makes no heap allocation, as the README promises.
 
 use skipstone::{Model, Options, TensorView};
 
-/// Every allocation of the calling thread during one run, after a first one.
+/// The allocations of the calling thread during one run, after a first one.
 fn allocations(model: &str, threads: usize) -> u64 {
     let path = format!("{}/fixtures/{model}", env!("CARGO_MANIFEST_DIR"));
     let model = Model::open(path, &Options::default().threads(threads)).unwrap();

@@ -1,9 +1,9 @@
 """Checks `skipstone prune` against the definitions of its methods in numpy, and its files against ONNX Runtime.
 
-On the pretrained SimpleNet and the images of models/samples every method and pattern has to choose the weights, or the
-channels, that its formula chooses. Of networks that nobody chose for it (the zoo's, with random weights, and exports of
-timm's) channels are removed: ONNX Runtime must give the same answer for the file without channels as for the file with zeros
-for them, and Skipstone that of ONNX Runtime, from the file and from its package.
+On the pretrained SimpleNet and the images of models/samples, every method and pattern must choose the weights or
+channels that its formula chooses. Channels are also removed from networks that were not chosen for this (the zoo's,
+with random weights, and exports from timm): ONNX Runtime must give the same outputs for the file without these channels
+as for the file with zeros in them, and Skipstone the same as ONNX Runtime, from the file and from its package.
 """
 
 import json
@@ -27,20 +27,20 @@ SIMPLENET = PRETRAINED / "simplenet-310k-cifar10.onnx"
 RECIPE = PRETRAINED / "simplenet-310k-beta50-cifar10.onnx"
 SPARSE = PRETRAINED / "simplenet-310k-sparse80-cifar10.onnx"
 SAMPLES = driver.ROOT / "models" / "samples"
-# Networks whose channels are removed: residual sums, squeeze-and-excite, depthwise and grouped convolutions, concatenations,
-# attention.
+# Networks with removable channels: residual sums, squeeze-and-excite, depthwise and grouped convolutions,
+# concatenations, attention.
 ZOO = ("skipnet_xs", "resnet18", "mobilenetv3_large", "simplenet_small_m1_05")
 ARCHITECTURES = (
     "dynamo_mobilenetv2_100", "tv_squeezenet1_1", "regnety_002", "res2net50_26w_4s", "convnext_atto",
     "vit_tiny_patch16_224", "ghostnet_100",
 )  # fmt: skip
 TOLERANCE = 1e-4
-# A choice may differ from the definition's where scores are this close, as a share of the larger.
+# A choice may differ from the definition's if scores are this close, as a share of the larger.
 CLOSE = 1e-4
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Constants by name, those behind a Cast too."""
+    """Constants by name, including those behind a Cast."""
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Cast" and node.input[0] in held:
@@ -56,7 +56,7 @@ def constants_of_layers(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, np
 
 
 def layers(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, np.ndarray]]:
-    """Those that are pruned."""
+    """The layers to prune."""
     return [(node, weights) for node, weights in constants_of_layers(model) if weights.shape[1] > 4]
 
 
@@ -69,7 +69,7 @@ def samples(model: onnx.ModelProto) -> list[np.ndarray]:
 
 
 def observed(model: onnx.ModelProto, names: list[str]) -> dict[str, np.ndarray]:
-    """Tensors of the model over all samples, by ONNX Runtime."""
+    """Values of these tensors over all samples, computed by ONNX Runtime."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     known = {port.name for port in [*model.graph.output, *model.graph.input]}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in known)
@@ -96,7 +96,7 @@ def wanda(weights: np.ndarray, read: np.ndarray) -> np.ndarray:
 
 
 def least(scores: np.ndarray, zeros: float) -> tuple[np.ndarray, np.ndarray]:
-    """All but the least scores, and the threshold."""
+    """A mask of all but the lowest scores, and the threshold."""
     flat = scores.ravel()
     order = flat.argsort(kind="stable")
     count = round(zeros * flat.size)
@@ -132,7 +132,7 @@ def chosen(scores: np.ndarray, pattern: str, scope: str, zeros: float) -> tuple[
 
 
 def dsnot(weights: np.ndarray, read: np.ndarray, scores: np.ndarray, keep: np.ndarray, of: int | None) -> np.ndarray:
-    """The exchange of DSnoT, filter by filter, as its paper says it."""
+    """DSnoT's exchange, filter by filter, as in its paper."""
     others = tuple(axis for axis in range(read.ndim) if axis != 1)
     read = read.astype(np.float64)
     mean, variance = read.mean(others), np.maximum(read.var(others), 1e-12)
@@ -188,16 +188,16 @@ def check_weights(skipstone: driver.Skipstone, folder: Path) -> list[str]:
                 keep = dsnot(before, read, scores, keep, int(pattern.split(":")[1]) if ":" in pattern else None)
             got = after != 0
             if not np.array_equal(after[got], before[got]):
-                wrong.append(f"{method} {pattern}: {node.name}: weights that stay have changed")
+                wrong.append(f"{method} {pattern}: {node.name}: remaining weights have changed")
             differs = (got != keep) & (before != 0)
             differing += int(differs.sum())
             total += got.size
             rows = math.prod(map(int, pattern.split("x"))) if "x" in pattern else 1
             scores = np.stack([scores[i : i + rows].mean(0) for i in range(0, len(scores), rows)]).repeat(rows, 0)[: len(scores)]
             unexplained += int((differs & (np.abs(scores - thresholds) > CLOSE * np.abs(thresholds))).sum())
-        # One exchange decides about the next: of DSnoT's few may be another.
+        # DSnoT's exchanges depend on each other: a few of its choices may differ.
         if unexplained > (0.001 * total if method == "dsnot" else 0):
-            wrong.append(f"{method} {pattern} {scope}: {unexplained} of {total} weights are not those of the definition")
+            wrong.append(f"{method} {pattern} {scope}: {unexplained} of {total} weights differ from the definition's choice")
         wrong += [f"{method} {pattern}: {line}" for line in parity(skipstone, path)]
     return wrong
 
@@ -210,7 +210,7 @@ def check_sources(skipstone: driver.Skipstone, folder: Path) -> list[str]:
         skipstone.call("prune", SIMPLENET, "-o", target, "--method", "random", "--seed", seed, "--zeros", 50)
         made.append(target.read_bytes())
     if made[0] != made[1] or made[0] == made[2]:
-        wrong.append("random: a seed does not say what is pruned")
+        wrong.append("random: the seed does not determine the choice")
     zeros = [(w == 0).mean() for _, w in layers(onnx.load(path))]
     if any(abs(share - 0.5) > 0.01 for share in zeros):
         wrong.append(f"random: {zeros} zeros instead of 0.5")
@@ -221,7 +221,7 @@ def check_sources(skipstone: driver.Skipstone, folder: Path) -> list[str]:
     gone = max(np.abs(before[w == 0]).max() for (_, before), (_, w) in zip(layers(onnx.load(SIMPLENET)), held))
     if abs(share - 0.7) > 1e-4 or gone > kept:
         wrong.append(f"network: {share} zeros, {gone} gone and {kept} kept")
-    # Stored as f16, and half pruned already: zeros stay, weights stay f16.
+    # Stored as f16, and already half pruned: zeros stay zero, weights stay f16.
     skipstone.call("prune", SPARSE, "-o", path, "--zeros", 90)
     before, after = onnx.load(SPARSE), onnx.load(path)
     if [t.data_type for t in before.graph.initializer] != [t.data_type for t in after.graph.initializer]:
@@ -243,7 +243,7 @@ def check_sources(skipstone: driver.Skipstone, folder: Path) -> list[str]:
         except driver.Refused as refusal:
             if refusal.code != code:
                 wrong.append(f"{arguments}: {refusal}")
-    # What contradicts itself is an error of the command line.
+    # Contradictory options are an error in the command line.
     contradictions = [
         ["--zeros", 50, "--less", 50], ["--zeros", 120], ["--less", 100], ["--less", 50, "--pattern", "4x1"], [],
         ["--zeros", 50, "--pattern", "2:4"], ["--zeros", 50, "--method", "wanda"], ["--zeros", 50, "--pattern", "1x4"],
@@ -272,13 +272,13 @@ def beta_rank(model: onnx.ModelProto, node: onnx.NodeProto, weights: np.ndarray,
 
 
 def check_beta_rank(skipstone: driver.Skipstone, folder: Path) -> list[str]:
-    """The filters of the trained SimpleNet that stay are the best of their layer by the definition."""
+    """The remaining filters of the trained SimpleNet are the best of their layer by the definition."""
     wrong, model, path = [], onnx.load(SIMPLENET), folder / "beta.onnx"
     arguments = ["--less", 50, "--method", "beta-rank", "--calibrate", SAMPLES]
     report = json.loads(skipstone.call("prune", SIMPLENET, "-o", path, *arguments, "--json"))
     zeros = folder / "beta-zeros.onnx"
     skipstone.call("prune", SIMPLENET, "-o", zeros, *arguments, "--form", "zeros")
-    # The recipe in models/zoo keeps as many channels.
+    # The recipe in models/zoo keeps the same numbers of channels.
     filters = [layer["filters"][1] for layer in report["layers"]]
     trained = [weights.shape[0] for node, weights in constants_of_layers(onnx.load(RECIPE))]
     if filters != trained:
@@ -291,16 +291,16 @@ def check_beta_rank(skipstone: driver.Skipstone, folder: Path) -> list[str]:
         weights = held[node.input[1]]
         score = beta_rank(model, node, weights.reshape(*weights.shape[:2], -1), seen)
         bias = small[node.output[0]]
-        # Biases tell filters apart.
+        # Biases identify filters.
         kept = [int(np.flatnonzero(held[node.input[2]] == value)[0]) for value in bias]
         best = sorted(score.argsort()[::-1][: len(bias)].tolist())
         if kept != best and abs(score[kept].min() - score[best].min()) > CLOSE:
-            wrong.append(f"{node.name}: filters {sorted(set(kept) ^ set(best))} are not those of the definition")
+            wrong.append(f"{node.name}: filters {sorted(set(kept) ^ set(best))} differ from the definition's choice")
     return wrong + parity(skipstone, path) + [f"zeros: {line}" for line in same(path, zeros)]
 
 
 def answers(model: Path, seed: int = 0) -> tuple[dict[str, np.ndarray], list[str], list[np.ndarray]]:
-    """An input, the names of the outputs, and what ONNX Runtime answers."""
+    """An input, the names of the outputs, and ONNX Runtime's outputs."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
     inputs = {entry.name: fill.image(entry.shape[2], seed=seed)}
@@ -308,7 +308,7 @@ def answers(model: Path, seed: int = 0) -> tuple[dict[str, np.ndarray], list[str
 
 
 def parity(skipstone: driver.Skipstone, model: Path) -> list[str]:
-    """Whether Skipstone answers what ONNX Runtime does, from the file and from its package."""
+    """Whether Skipstone's outputs equal ONNX Runtime's, from the file and from its package."""
     inputs, names, wants = answers(model)
     package = model.with_suffix(".skip")
     skipstone.call("compile", model, "-o", package)
@@ -321,27 +321,27 @@ def parity(skipstone: driver.Skipstone, model: Path) -> list[str]:
 
 
 def same(first: Path, second: Path) -> list[str]:
-    """Whether ONNX Runtime answers the same for both."""
+    """Whether ONNX Runtime gives the same outputs for both."""
     pairs = zip(answers(first)[2], answers(second)[2])
     return [problem for problem in (driver.difference(a, b, 10 * TOLERANCE) for a, b in pairs) if problem]
 
 
 def check_removal(skipstone: driver.Skipstone, source: Path, folder: Path) -> tuple[str, list[str]]:
-    """A line about the removal of channels from a network, and what is wrong with it."""
+    """Removes channels from a network: a line about it, and what is wrong."""
     path, zeros = folder / f"{source.stem}-less.onnx", folder / f"{source.stem}-zeros.onnx"
     arguments = ["--less", 40, "--pattern", "channels"]
     report = json.loads(skipstone.call("prune", source, "-o", path, *arguments, "--json"))
     skipstone.call("prune", source, "-o", zeros, *arguments, "--form", "zeros")
     onnx.checker.check_model(onnx.load(path), full_check=True)
     before, after = report["before"], report["after"]
-    wrong = [] if after["macs"] < 0.95 * before["macs"] else ["hardly anything is gone"]
+    wrong = [] if after["macs"] < 0.95 * before["macs"] else ["hardly anything was removed"]
     line = f"{after['macs'] / before['macs']:.2f} of the multiply-adds, {after['parameters'] / before['parameters']:.2f} of the parameters"
     return line, wrong + parity(skipstone, path) + [f"zeros: {problem}" for problem in same(path, zeros)]
 
 
 def main() -> None:
     parser = driver.arguments(__doc__)
-    parser.add_argument("--only", nargs="+", help="networks whose channels are removed")
+    parser.add_argument("--only", nargs="+", help="networks to remove channels from")
     args = parser.parse_args()
     skipstone = driver.Skipstone(args.binary, args.runner)
     logging.disable(logging.WARNING)

@@ -33,7 +33,7 @@ OURS = ("nv21", "nv21_crop", "nv21_rotated", "nv21_nhwc", "i420", "bgra", "rgb",
 
 
 def build() -> str:
-    """The benchmark program of our own side."""
+    """Our own benchmark program."""
     command = ["cargo", "bench", "-p", "skipstone", "--no-default-features", "--bench", "frame", "--no-run"]
     command += ["--quiet", "--message-format", "json"]
     lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -69,7 +69,7 @@ def ncnn_from_rgb(rgb: np.ndarray) -> None:
 
 
 def median(call, frames: list[np.ndarray]) -> float:
-    """Median microseconds of a call, on each frame in turn."""
+    """Median microseconds of a call that cycles through the frames."""
     times = []
     began = time.perf_counter()
     while time.perf_counter() - began < SECONDS or len(times) < 5:

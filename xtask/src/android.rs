@@ -1,7 +1,7 @@
 //! The Android library: tested on this machine, and built for phones.
 //!
-//! Its Kotlin is compiled for the desktop's JVM and tested against the native library that ships, built for this machine;
-//! Robolectric stands in for Android. What needs no linker is checked for phones; the rest takes an NDK.
+//! Its Kotlin is compiled for the desktop JVM and tested against the native library that ships, built for this machine;
+//! Robolectric stands in for Android. Code for phones is checked, which needs no linker; linking it needs an NDK.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use xshell::cmd;
 use crate::workspace::{Workspace, say};
 use crate::{bindings, cross, debian, python};
 
-/// Android 15 and later load no library whose segments begin between pages of this size.
+/// Android 15 and later refuse libraries whose segments are not aligned to pages of this size.
 const PAGE: u64 = 16 << 10;
 
 #[derive(clap::Subcommand)]
@@ -23,14 +23,14 @@ pub enum Command {
         #[arg(default_value_t = 100_000)]
         runs: u32,
     },
-    /// What a call takes beyond the native library's own time
+    /// The overhead of a call beyond the native library's own time
     Overhead,
     /// Build libskipstone.so for the phones' instruction sets into FOLDER/<abi>; Gradle calls this
     ///
-    /// Needs the NDK (ANDROID_NDK_HOME), `cargo install cargo-ndk`, `rustup component add rust-src` and `rustup target add
-    /// aarch64-linux-android armv7-linux-androideabi x86_64-linux-android`. SKIPSTONE_OPERATORS leaves out what no package
-    /// needs (`skipstone operators`). SKIPSTONE_FEATURES, where it is set, takes the place of the default, "signatures":
-    /// "" opens packages that are not signed, "signatures onnx" ONNX files too.
+    /// Needs the NDK (ANDROID_NDK_HOME), `cargo install cargo-ndk`, `rustup component add rust-src` and `rustup target
+    /// add aarch64-linux-android armv7-linux-androideabi x86_64-linux-android`. SKIPSTONE_OPERATORS leaves out what no
+    /// package needs (`skipstone operators`). SKIPSTONE_FEATURES replaces the default features, "signatures": with ""
+    /// the library opens only unsigned packages, with "signatures onnx" also ONNX files.
     Native { folder: PathBuf },
 }
 
@@ -63,8 +63,8 @@ fn maven(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     Ok(cmd!(workspace.shell, "mvn --batch-mode --quiet --file android/pom.xml {arguments...}").quiet().run()?)
 }
 
-/// Maven, the libraries with their bindings, and a package with what the command line sees in the sample pictures: the
-/// truth for the library's answers.
+/// Prepares Maven, the libraries with their bindings, and a package with the command line's answers for the sample
+/// images, which the library's answers are compared with.
 fn prepare(workspace: &Workspace) -> Result<()> {
     let shell = &workspace.shell;
     debian::install(shell, &[("mvn", &["maven"]), ("javac", &["default-jdk-headless"])])?;
@@ -76,7 +76,7 @@ fn prepare(workspace: &Workspace) -> Result<()> {
         shell.create_dir(&folder)?;
         shell.copy_file(library(name), folder.join("libskipstone.so"))?;
     }
-    // The bindings are generated from what the library says of itself, which stripping takes away.
+    // The bindings are generated from metadata in the library, which stripping removes.
     shell.create_dir(built(workspace, "kotlin"))?;
     bindings::kotlin(workspace, &built(workspace, "kotlin"), Some(&library("full.symbols.so")))?;
 
@@ -90,10 +90,10 @@ fn prepare(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// `FILE LABEL` a line, of the JSON that `skipstone classify` prints.
+/// Lines `FILE LABEL` from the JSON that `skipstone classify` prints.
 fn samples(json: &str) -> Result<String> {
     let parsed: serde_json::Value = serde_json::from_str(json)?;
-    let images = parsed["images"].as_array().context("the command says nothing of images")?;
+    let images = parsed["images"].as_array().context("the command reports no images")?;
     images
         .iter()
         .map(|image| {
@@ -114,7 +114,7 @@ fn test(workspace: &Workspace) -> Result<()> {
     report(workspace, "rounds:")
 }
 
-/// Prints the lines of Maven's reports that hold `text`.
+/// Prints the lines of Maven's reports that contain `text`.
 fn report(workspace: &Workspace, text: &str) -> Result<()> {
     for file in workspace.shell.read_dir("android/target/surefire-reports")? {
         if file.extension().is_some_and(|it| it == "txt") {
@@ -125,7 +125,7 @@ fn report(workspace: &Workspace, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Everything but the linking, which takes the NDK.
+/// Everything except linking, which needs the NDK.
 fn check_for_phones(workspace: &Workspace) -> Result<()> {
     for target in ["aarch64-linux-android", "armv7-linux-androideabi", "x86_64-linux-android"] {
         say(format!("checking for {target}"));
@@ -148,16 +148,16 @@ fn overhead(workspace: &Workspace) -> Result<()> {
 
 /// The libraries for phones.
 ///
-/// The standard library is built along, which takes the flag for unstable options: small, and without what turns addresses
-/// of a panic into names, a tenth of the library. Panics, which are caught and reported as bugs, go without their lines,
-/// and `{:?}` prints nothing, so that no message may use it (`list` shows numbers). Signatures are checked by the smallest
-/// code: once a package, of a hundred bytes, a tenth of a millisecond. With frame pointers the unwind tables of x86-64 are
-/// a fifth smaller.
+/// The standard library is built too, which needs unstable options: optimized for size, and without the code that
+/// symbolizes backtraces, a tenth of the library. Panics are caught and reported as bugs; they have no locations, and
+/// `{:?}` prints nothing, so no message may use it (`list` shows lists). Signatures are checked by the smallest code:
+/// it checks about a hundred bytes once per package, in a tenth of a millisecond. With frame pointers the unwind tables
+/// of x86-64 are a fifth smaller.
 fn native(workspace: &Workspace, folder: &Path) -> Result<()> {
     let shell = &workspace.shell;
     let folder = std::path::absolute(folder)?;
     shell.create_dir(&folder)?;
-    let ndk = PathBuf::from(std::env::var_os("ANDROID_NDK_HOME").context("ANDROID_NDK_HOME names no NDK")?);
+    let ndk = PathBuf::from(std::env::var_os("ANDROID_NDK_HOME").context("ANDROID_NDK_HOME is not set")?);
     let features = match std::env::var("SKIPSTONE_FEATURES") {
         Ok(features) => vec!["--no-default-features".to_owned(), "--features".to_owned(), features],
         Err(_) => Vec::new(),
@@ -173,7 +173,7 @@ fn native(workspace: &Workspace, folder: &Path) -> Result<()> {
     .env("RUSTFLAGS", FLAGS)
     .quiet()
     .run()?;
-    // Macs have no readelf; the NDK has.
+    // Macs have no readelf; the NDK has one.
     let host = shell.read_dir(ndk.join("toolchains/llvm/prebuilt"))?;
     let readelf = host.first().context("the NDK has no tools for this machine")?.join("bin/llvm-readelf");
     for abi in shell.read_dir(&folder)? {
@@ -185,20 +185,20 @@ fn native(workspace: &Workspace, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How the libraries for phones are built; `tests/devices/size.py` builds with the same.
+/// The compiler flags of the libraries for phones; `tests/devices/size.py` uses the same.
 const FLAGS: &str = "-Zlocation-detail=none -Zfmt-debug=none -Cforce-frame-pointers=yes \
                      --cfg curve25519_dalek_backend=\"serial\" --cfg sha2_backend=\"soft\" --cfg sha2_backend_soft=\"compact\"";
 const STANDARD_LIBRARY: &str = "-Zbuild-std-features=panic-unwind,optimize_for_size,backtrace-trace-only";
 
-/// Fails where a segment of the library that is loaded does not begin at a multiple of [`PAGE`].
+/// Fails if a loadable segment of the library does not begin at a multiple of [`PAGE`].
 fn check_alignment(workspace: &Workspace, readelf: impl AsRef<Path>, library: &Path) -> Result<()> {
     let readelf = readelf.as_ref();
     let segments = cmd!(workspace.shell, "{readelf} -lW {library}").quiet().read()?;
     for segment in segments.lines().filter(|line| line.trim_start().starts_with("LOAD")) {
         let at = segment.rsplit("0x").next().and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
-        let at = at.context("readelf names no alignment")?;
-        ensure!(at >= PAGE, "{} has a segment at multiples of {at}", library.display());
+        let at = at.context("readelf reports no alignment")?;
+        ensure!(at >= PAGE, "{} has a segment aligned to {at} only", library.display());
     }
-    say(format!("{}: segments at multiples of 16 KB", library.display()));
+    say(format!("{}: segments aligned to 16 KB", library.display()));
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! The generated halves of the two libraries: Kotlin and Swift that call the facade, read off a build of it.
+//! The generated parts of the two libraries: Kotlin and Swift that call the facade, generated from a build of it.
 //!
-//! Neither is committed. A build that was stripped no longer says what it exports.
+//! Neither is committed. They cannot be generated from a stripped build.
 
 use std::path::Path;
 
@@ -9,8 +9,7 @@ use xshell::cmd;
 
 use crate::workspace::Workspace;
 
-/// Kotlin, into `folder`. What is generated is made internal: apps see the library that is written above it, and nothing
-/// else.
+/// Generates Kotlin into `folder` and makes it internal: apps see only the library written on top of it.
 pub fn kotlin(workspace: &Workspace, folder: &Path, library: Option<&Path>) -> Result<()> {
     let shell = &workspace.shell;
     let library = match library {
@@ -31,7 +30,7 @@ pub fn kotlin(workspace: &Workspace, folder: &Path, library: Option<&Path>) -> R
     Ok(shell.write_file(file, written.split_inclusive('\n').map(internal).collect::<String>())?)
 }
 
-/// The line with `internal` before what it declares for everybody: a type or function at the top, or a function behind the
+/// The line with `internal` before a public declaration: a type or function at the top level, or a function after the
 /// end of its comment or its annotation.
 fn internal(line: &str) -> String {
     const MODIFIERS: [&str; 7] = ["open", "data", "sealed", "enum", "abstract", "inline", "fun"];
@@ -54,7 +53,7 @@ fn ends_a_preamble(text: &str) -> bool {
     text == "*/" || (text.starts_with("@Throws(") && text.ends_with(')'))
 }
 
-/// Swift and the C header, into `ios/Sources`.
+/// Generates Swift and the C header into `ios/Sources`.
 pub fn swift(workspace: &Workspace, library: &Path) -> Result<()> {
     let (shell, sources) = (&workspace.shell, workspace.root.join("ios/Sources"));
     let (made, library) = (shell.create_temp_dir()?, std::path::absolute(library)?);
@@ -65,7 +64,7 @@ pub fn swift(workspace: &Workspace, library: &Path) -> Result<()> {
         .run()?;
     for (name, at) in [("skipstone.swift", "SkipstoneBindings"), ("skipstoneFFI.h", "skipstoneFFI")] {
         let (new, path) = (shell.read_file(folder.join(name))?, sources.join(at).join(name));
-        // A file that stays the same keeps its date, and what was compiled of it stays valid.
+        // An unchanged file keeps its date, so that nothing is recompiled.
         if shell.read_file(&path).ok().as_ref() != Some(&new) {
             shell.create_dir(sources.join(at))?;
             shell.write_file(&path, new).with_context(|| format!("writing {}", path.display()))?;

@@ -2,8 +2,9 @@
 //!
 //! A machine's rustup may have no standard library for aarch64, so compiler and library both come from Debian (package
 //! rustc-web), unpacked under `build/cross` and never installed: the system keeps its own Rust. gcc's cross linker and
-//! qemu are installed as packages. `cortex-a53` is plain NEON; `max` has every extension that qemu knows. For phones there
-//! is no library at all, and no linker: what needs none (a check, a static library) is built with the library's own source.
+//! qemu are installed as packages. `cortex-a53` is plain NEON; `max` has every extension that qemu supports. For phones
+//! there is neither a standard library nor a linker: what needs no linker (a check, a static library) is built with the
+//! library's source.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,16 +15,16 @@ use xshell::cmd;
 use crate::debian::{self, Archive};
 use crate::workspace::{Workspace, say};
 
-/// What the emulated programs are built for.
+/// The target of the emulated programs.
 pub const TARGET: &str = "aarch64-unknown-linux-gnu";
-/// The CPUs that tests are run on.
+/// The CPUs that tests run on.
 pub const CPUS: [&str; 2] = ["cortex-a53", "max"];
 
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// `cargo test` for aarch64, once for each CPU
     Test {
-        /// A CPU of qemu's, instead of cortex-a53 and max
+        /// A CPU that qemu emulates, instead of cortex-a53 and max
         #[arg(long)]
         cpu: Option<String>,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -47,9 +48,10 @@ pub enum Command {
     },
     /// Print the command that runs an aarch64 program on a CPU
     Emulator { cpu: String },
-    /// Print the command that runs one and writes the number of its instructions, and those at the marks that it makes
+    /// Print the command that runs an aarch64 program and writes its instruction count, at each mark that it makes and
+    /// at the end
     Counter {
-        /// Where they are written
+        /// The file for the counts
         file: PathBuf,
     },
 }
@@ -91,7 +93,7 @@ pub fn build<A: AsRef<str>>(workspace: &Workspace, arguments: &[A]) -> Result<()
     Tools::ready(workspace, false)?.cargo(&["build", "--target", TARGET], arguments, None)
 }
 
-/// cargo for a phone's target; what it builds goes to `target_folder`, or where everything for aarch64 goes.
+/// Runs cargo for a phone's target; builds into `target_folder`, or the folder of all aarch64 builds.
 pub fn phone<A: AsRef<str>>(
     workspace: &Workspace,
     target: &str,
@@ -100,7 +102,7 @@ pub fn phone<A: AsRef<str>>(
     target_folder: Option<&Path>,
 ) -> Result<()> {
     let (shell, tools) = (&workspace.shell, Tools::ready(workspace, true)?);
-    // Apple's targets ask for an SDK even where nothing is linked.
+    // Apple's targets need an SDK path even if nothing is linked.
     let sdk = tools.folder.join("iPhoneOS.sdk");
     shell.create_dir(&sdk)?;
     let _variables = [
@@ -108,7 +110,7 @@ pub fn phone<A: AsRef<str>>(
         shell.push_env("IPHONEOS_DEPLOYMENT_TARGET", "16.0"),
         shell.push_env("RUSTC_BOOTSTRAP", "1"),
     ];
-    // The part of blake3 that is in C wants a compiler and headers for the phone: the one in Rust instead.
+    // The C part of blake3 would need a compiler and headers for the phone: use the Rust version.
     let _pure = (!target.ends_with("-linux-gnu")).then(|| shell.push_env("CARGO_FEATURE_PURE", "1"));
     tools.cargo(&[subcommand, "-Zbuild-std=std,panic_unwind", "--target", target], arguments, target_folder)
 }
@@ -118,7 +120,7 @@ pub fn emulator(cpu: &str) -> String {
     format!("qemu-aarch64-static -cpu {cpu} -L /usr/aarch64-linux-gnu")
 }
 
-/// The same, counting. The plain emulator takes plugins, the static one does not.
+/// The same with counting. Only the dynamically linked emulator supports plugins.
 fn counter(workspace: &Workspace, file: &Path) -> Result<String> {
     let shell = &workspace.shell;
     let tools = Tools::ready(workspace, false)?;
@@ -134,15 +136,15 @@ fn counter(workspace: &Workspace, file: &Path) -> Result<String> {
     Ok(format!("qemu-aarch64 -cpu max -plugin {plugin} -d plugin -D {file} -L /usr/aarch64-linux-gnu"))
 }
 
-/// Compiler, standard library and linker, once they are there.
+/// Compiler, standard library and linker, ready to use.
 struct Tools<'a> {
     workspace: &'a Workspace,
     folder: PathBuf,
 }
 
 impl<'a> Tools<'a> {
-    /// Fetches what is missing; `source` asks for the standard library's source too. One set-up at a time: those that
-    /// wait find it done.
+    /// Fetches what is missing; `source` also fetches the standard library's source. Only one process does this at a
+    /// time; others wait, and find it done.
     fn ready(workspace: &'a Workspace, source: bool) -> Result<Self> {
         let folder = workspace.build("cross");
         workspace.shell.create_dir(&folder)?;
@@ -186,7 +188,7 @@ impl<'a> Tools<'a> {
         Ok(shell.write_file(complete, "")?)
     }
 
-    /// The source of the standard library, without the compiler's that comes with it.
+    /// The source of the standard library, without the compiler's source in the same package.
     fn unpack_source(&self) -> Result<()> {
         let (shell, rust) = (&self.workspace.shell, self.folder.join("rust"));
         let complete = rust.join(".library");
@@ -205,7 +207,7 @@ impl<'a> Tools<'a> {
         Ok(shell.write_file(complete, "")?)
     }
 
-    /// rustc behind a script, because LD_LIBRARY_PATH must not reach cargo's other children.
+    /// Wrapper scripts for rustc, because LD_LIBRARY_PATH must not reach cargo's other children.
     fn write_wrappers(&self) -> Result<()> {
         use std::os::unix::fs::PermissionsExt;
         let (bin, rust) = (self.folder.join("bin"), self.folder.join("rust/usr"));
@@ -223,7 +225,7 @@ impl<'a> Tools<'a> {
         Ok(())
     }
 
-    /// cargo with this compiler and linker.
+    /// Runs cargo with this compiler and linker.
     fn cargo<A: AsRef<str>>(&self, command: &[&str], arguments: &[A], target_folder: Option<&Path>) -> Result<()> {
         let bin = self.folder.join("bin");
         let arguments = arguments.iter().map(AsRef::as_ref);

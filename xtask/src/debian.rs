@@ -1,4 +1,4 @@
-//! Packages of the Debian that the tests run on: installed where a command is missing, or fetched and unpacked aside.
+//! Packages of the Debian that the tests run on: installed if a command is missing, or only downloaded and unpacked.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,9 @@ use xshell::{Shell, cmd};
 
 use crate::workspace::say;
 
-/// Installs the packages that bring commands which this machine lacks: pairs of a command and what it comes from.
+/// Installs the packages of missing commands; `wanted` pairs each command with its packages.
 ///
-/// Needs root where something is missing.
+/// Needs root if something is missing.
 pub fn install(shell: &Shell, wanted: &[(&str, &[&str])]) -> Result<()> {
     let missing: Vec<&str> =
         wanted.iter().filter(|(command, _)| !is_there(command)).flat_map(|(_, packages)| *packages).copied().collect();
@@ -32,14 +32,14 @@ fn is_there(command: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(command).is_file())
 }
 
-/// apt with a state of its own, which knows packages of amd64 and of arm64 without telling the system's.
+/// apt with a separate state, which handles packages of amd64 and arm64 without changing the system's configuration.
 pub struct Archive<'a> {
     shell: &'a Shell,
     configuration: PathBuf,
 }
 
 impl<'a> Archive<'a> {
-    /// An archive whose state is kept in `folder`.
+    /// An archive with its state in `folder`.
     pub fn new(shell: &'a Shell, folder: &Path) -> Result<Self> {
         for inner in ["lists/partial", "cache/archives/partial"] {
             shell.create_dir(folder.join(inner))?;
@@ -58,12 +58,12 @@ impl<'a> Archive<'a> {
         Ok(Self { shell, configuration })
     }
 
-    /// Reads the lists of packages.
+    /// Updates the package lists.
     pub fn update(&self) -> Result<()> {
         Ok(cmd!(self.shell, "apt-get update -qq").env("APT_CONFIG", &self.configuration).quiet().run()?)
     }
 
-    /// The package that `of` depends on and whose name begins with `prefix` and goes on with a version.
+    /// The dependency of `of` whose name is `prefix` followed by a version.
     pub fn dependency(&self, of: &str, prefix: &str) -> Result<String> {
         let depends =
             cmd!(self.shell, "apt-cache depends {of}").env("APT_CONFIG", &self.configuration).quiet().read()?;
@@ -79,7 +79,7 @@ impl<'a> Archive<'a> {
         Ok(found.with_context(|| format!("{of} depends on no {prefix}VERSION"))?.to_owned())
     }
 
-    /// Downloads `packages` and hands each file to `unpack`.
+    /// Downloads `packages` and passes each file to `unpack`.
     pub fn fetch(&self, packages: &[String], mut unpack: impl FnMut(&Path) -> Result<()>) -> Result<()> {
         let folder = tempfile::tempdir()?;
         say(format!("fetching {}", packages.join(" ")));
@@ -91,14 +91,14 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// The archive that this machine's own apt reads its release from.
+/// The archive that this machine's apt uses.
 pub fn mirror(shell: &Shell) -> Result<String> {
     let release = shell.read_file("/etc/os-release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or_default();
     let name = format!("Release: {name}");
     let read = || cmd!(shell, "apt-get indextargets --format $(REPO_URI) 'Created-By: Packages' {name}").quiet().read();
     let mut archives = read()?;
-    // apt knows it once it has lists.
+    // apt knows it only after an update.
     if archives.is_empty() {
         cmd!(shell, "apt-get update -qq").quiet().run()?;
         archives = read()?;

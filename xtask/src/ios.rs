@@ -1,6 +1,6 @@
-//! The Swift package: tested on Linux, and what it links on Apple's systems.
+//! The Swift package: its tests on Linux, and the library that it links on Apple's systems.
 //!
-//! Code behind `canImport` of Apple's frameworks, and the apps, are parsed on Linux and compiled on a Mac only.
+//! Code inside `canImport` of Apple's frameworks, and the apps, are parsed on Linux and compiled only on a Mac.
 
 use std::path::Path;
 
@@ -25,13 +25,13 @@ pub enum Command {
         #[arg(default_value_t = 100_000)]
         runs: u32,
     },
-    /// The static library for aarch64-apple-ios, and a check for the simulator's
+    /// The static library for aarch64-apple-ios, and a check for the simulator
     Library,
     /// Build ios/skipstoneFFI.xcframework for devices, the simulator and macOS; needs a Mac with Xcode
     ///
-    /// SKIPSTONE_FEATURES, where it is set, takes the place of the default, "signatures": "" opens packages that are not
-    /// signed, "signatures onnx" ONNX files too. SKIPSTONE_OPERATORS leaves out what no package needs (`skipstone
-    /// operators`).
+    /// SKIPSTONE_FEATURES replaces the default features, "signatures": with "" the library opens only unsigned
+    /// packages, with "signatures onnx" also ONNX files. SKIPSTONE_OPERATORS leaves out what no package needs
+    /// (`skipstone operators`).
     Xcframework,
 }
 
@@ -51,12 +51,12 @@ pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
     }
 }
 
-/// The library for this machine, the bindings, what the tests compare with, and Swift.
+/// Prepares the library for this machine, the bindings, the expected answers of the tests, and Swift.
 fn prepare(workspace: &Workspace) -> Result<()> {
     let (shell, folder) = (&workspace.shell, workspace.build("swift/lib"));
     say("the library for this machine");
     workspace.cargo("build --quiet --release -p skipstone-ffi --features onnx")?;
-    // The root sees this tree alone, wherever cargo's target folder may be.
+    // The Debian root sees only this tree, wherever cargo's target folder is.
     shell.create_dir(&folder)?;
     shell.copy_file(workspace.target.join("release/libskipstone_ffi.a"), &folder)?;
     say("the bindings");
@@ -90,7 +90,7 @@ fn package(workspace: &Workspace) -> Result<()> {
     test(workspace, 4_000, &[])
 }
 
-/// `swift test` of the package, for which what it needs is made.
+/// `swift test` of the package, after preparing it.
 fn test(workspace: &Workspace, races: u32, arguments: &[&str]) -> Result<()> {
     let races = format!("SKIPSTONE_RACES={races}");
     let libraries = format!("-L{}", workspace.build("swift/lib").display());
@@ -103,7 +103,7 @@ fn test(workspace: &Workspace, races: u32, arguments: &[&str]) -> Result<()> {
 }
 
 fn library(workspace: &Workspace) -> Result<()> {
-    // Where the sizes are measured with the same profile: what runs on this machine is built once.
+    // The folder of the size measurements, which use the same profile: build scripts and macros are built once.
     let folder = workspace.build("size");
     say("the library for iOS");
     let device = "--quiet --profile device -p skipstone-ffi --lib --crate-type staticlib".split_whitespace();
@@ -114,7 +114,7 @@ fn library(workspace: &Workspace) -> Result<()> {
     cross::phone(workspace, "aarch64-apple-ios-sim", "check", &["--quiet", "-p", "skipstone-ffi"], None)
 }
 
-/// A platform of the XCFramework: the same library for each of its architectures.
+/// A platform of the XCFramework, with the library for each of its architectures.
 struct Slice {
     platform: &'static str,
     minimum: &'static str,
@@ -131,7 +131,7 @@ fn xcframework(workspace: &Workspace) -> Result<()> {
     let shell = &workspace.shell;
     let _minimum =
         [shell.push_env("IPHONEOS_DEPLOYMENT_TARGET", IOS), shell.push_env("MACOSX_DEPLOYMENT_TARGET", MACOS)];
-    // The bindings are read off any build of the library.
+    // The bindings can be generated from any build of the library.
     workspace.cargo("build --release -p skipstone-ffi")?;
     bindings::swift(workspace, &workspace.target.join("release/libskipstone_ffi.a"))?;
 
@@ -155,7 +155,7 @@ fn framework(workspace: &Workspace, slice: &Slice, work: &Path) -> Result<std::p
         let features = &features;
         cmd!(shell, "cargo build --profile device -p skipstone-ffi --target {target} {features...}").quiet().run()?;
     }
-    // On a Mac a framework is a bundle with versions, and what is at its top are links into the current one.
+    // On a Mac a framework is a versioned bundle, with links to the current version at its top.
     let versioned = slice.platform == "MacOSX";
     let framework = work.join(slice.platform).join(NAME).with_extension("framework");
     let contents = if versioned { framework.join("Versions/A") } else { framework.clone() };
@@ -189,7 +189,7 @@ fn version(workspace: &Workspace) -> Result<String> {
     Ok(id.rsplit(['#', '@']).next().unwrap_or_default().to_owned())
 }
 
-/// The Info.plist of a framework: the App Store refuses one that does not say which system it needs.
+/// The Info.plist of a framework: the App Store refuses one without a minimum system version.
 fn properties(slice: &Slice, version: &str) -> String {
     let minimum = if slice.platform == "MacOSX" { "LSMinimumSystemVersion" } else { "MinimumOSVersion" };
     let entries = [

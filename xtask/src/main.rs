@@ -1,8 +1,8 @@
-//! The project's own commands, run as `cargo xtask COMMAND`: what a shell script would do, on any system that has cargo.
+//! The project's own commands, run as `cargo xtask COMMAND`: instead of shell scripts, on any system that has cargo.
 //!
-//! `cargo xtask test` is the test command. The others build what phones get and generate the code that calls it. Commands
-//! that install something (a cross compiler, an emulator, Maven, Swift) do it on Debian, as root, by package name; on a Mac
-//! or with an NDK the same commands use what is there.
+//! `cargo xtask test` is the test command. The others build the libraries for phones and generate the code that calls
+//! them. Commands that need other tools (a cross compiler, an emulator, Maven, Swift) install them on Debian, as root,
+//! by package name; on a Mac or with an NDK they use the existing tools.
 
 mod android;
 mod bindings;
@@ -29,10 +29,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything that has to hold, from formatting to aarch64 under an emulator; or only the sections that are named
+    /// Run all tests, from formatting to aarch64 under an emulator, or only the named sections
     ///
-    /// Without names it stops at the first section that fails; sections run beside each other where neither keeps two
-    /// cores busy, and the output of each comes in one piece.
+    /// Without names it stops at the first section that fails; sections run in parallel if neither keeps two cores
+    /// busy, and the output of each is printed in one piece.
     Test {
         /// Sections, such as `rust` or `operators`; `--list` prints all of them
         sections: Vec<String>,
@@ -54,16 +54,16 @@ enum Command {
     /// The Android library on this machine's JVM; needs the release build of the `skipstone` command
     #[command(subcommand)]
     Android(android::Command),
-    /// The Swift package on Linux, and what it links on Apple's systems
+    /// The Swift package on Linux, and the library that it links on Apple's systems
     #[command(subcommand)]
     Ios(ios::Command),
-    /// Generate the Kotlin side of the facade into a folder
+    /// Generate the Kotlin bindings of the facade into a folder
     Kotlin {
         folder: PathBuf,
-        /// A build of libskipstone.so for any machine that was not stripped [default: one is made]
+        /// An unstripped build of libskipstone.so for any machine [default: one is built]
         library: Option<PathBuf>,
     },
-    /// Generate the Swift side of the facade and the C header into ios/Sources
+    /// Generate the Swift bindings of the facade and the C header into ios/Sources
     Swift {
         /// A build of skipstone-ffi, such as target/release/libskipstone_ffi.a
         library: PathBuf,

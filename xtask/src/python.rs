@@ -1,7 +1,7 @@
-//! The test programs that are written in Python, in an environment of their own under `build/venv`.
+//! The test programs written in Python, in a virtual environment under `build/venv`.
 //!
-//! They are modules below `tests` (`parity.operators`, `hostile.bombs`) and share the package `harness`; some read the
-//! zoo's (`models/zoo`). Both folders are on the path that modules are looked up in.
+//! They are modules below `tests` (`parity.operators`, `hostile.bombs`) and share the package `harness`; some use
+//! modules of the zoo (`models/zoo`). Both folders are on PYTHONPATH.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ fn interpreter(workspace: &Workspace) -> PathBuf {
     workspace.build("venv/bin/python")
 }
 
-/// Makes the environment, or brings it up to date with `tests/requirements.txt`.
+/// Creates the environment, or updates it to `tests/requirements.txt`.
 pub fn environment(workspace: &Workspace) -> Result<()> {
     let (shell, python) = (&workspace.shell, interpreter(workspace));
     if !python.exists() {

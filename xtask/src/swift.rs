@@ -1,9 +1,8 @@
-//! Swift on a machine that has none: a Debian trixie root under `build/swift`, and commands run in it.
+//! Swift on a machine that has none: a Debian trixie root under `build/swift`, and commands that run in it.
 //!
-//! The packages come from the Debian archive that this machine's own apt uses, and nothing is installed on the machine
-//! itself but the tool that makes the root (half a minute, 2.5 GB). Needs root. A command runs in a mount and process
-//! namespace of its own: whatever ends it, its mounts and its children go with it, and a root can be removed without
-//! looking for what is bound there.
+//! The packages come from the Debian archive that this machine's apt uses, and only the tool that makes the root is
+//! installed on the machine itself (half a minute, 2.5 GB). Needs root. A command runs in its own mount and process
+//! namespaces: when it ends, its mounts and children end too, and the root can be removed without checking for mounts.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -17,8 +16,8 @@ use crate::workspace::{Workspace, say};
 const RELEASE: &str = "trixie";
 const PACKAGES: &str = "swiftlang,libc6-dev";
 
-/// Runs in the namespaces: the root, the working tree in it, and the command there. HOME is kept in the root, since the
-/// compilers' caches are of no use outside it.
+/// Runs in the namespaces: mounts the working tree into the root, and runs the command there. HOME is inside the root,
+/// since the compilers' caches are useless outside it.
 const INSIDE: &str = r#"
 root=$1 tree=$2
 shift 2
@@ -29,8 +28,8 @@ exec chroot "$root" env -i PATH=/usr/bin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb 
     sh -c 'cd "$0" && exec "$@"' "$tree" "$@"
 "#;
 
-/// The root, which is made where it is missing. One set-up at a time; those that wait find it done, and one that was cut
-/// short starts anew.
+/// The root, created if it is missing. Only one process does this at a time; others wait, and find it done. An
+/// interrupted set-up starts again.
 pub fn setup(workspace: &Workspace) -> Result<PathBuf> {
     let (shell, root) = (&workspace.shell, workspace.build("swift/root"));
     shell.create_dir(workspace.build("swift"))?;

@@ -1,8 +1,8 @@
-//! The test command: everything that has to hold, in sections.
+//! The test command: all tests, in sections.
 //!
-//! A section names what it needs, and two run at once: hardly any keeps two cores busy by itself, since one waits for a
-//! linker or an interpreter while the other computes. Each runs in a process of its own whose output is shown in one piece
-//! when it is done. The order of [`SECTIONS`] is the order in which they are begun.
+//! A section lists what it depends on, and two run at once: hardly any keeps two cores busy by itself, since one waits
+//! for a linker or an interpreter while the other computes. Each runs in its own process, whose output is printed in
+//! one piece when it ends. Sections start in the order of [`SECTIONS`].
 
 use std::fs::File;
 use std::path::Path;
@@ -17,33 +17,33 @@ use xshell::cmd;
 use crate::workspace::Workspace;
 use crate::{android, cross, ios, python};
 
-/// Sections that run at the same time.
+/// Number of sections that run at the same time.
 const AT_ONCE: usize = 2;
 
 /// A part of the tests.
 pub struct Section {
-    /// As it is called on the command line.
+    /// Its name on the command line.
     pub name: &'static str,
     /// What it checks.
     pub about: &'static str,
-    /// Sections that come before it.
+    /// Sections that must run before it.
     after: &'static [&'static str],
     run: fn(&Workspace) -> Result<()>,
 }
 
-/// All sections; those that take long and that others wait for come first.
+/// All sections; long ones, and those that others depend on, come first.
 pub const SECTIONS: &[Section] = &[
     Section { name: "environment", about: "the Python packages of the tests", after: &[], run: python::environment },
     Section { name: "format", about: "rustfmt", after: &[], run: |w| w.cargo("fmt --all --check") },
     Section {
         name: "dependencies",
-        about: "licenses, sources and doubles among the crates, by deny.toml",
+        about: "licenses, sources and duplicates of crates, by deny.toml",
         after: &["environment"],
         run: dependencies,
     },
     Section {
         name: "release",
-        about: "the `skipstone` command as it ships",
+        about: "the release build of the `skipstone` command",
         after: &["format"],
         run: |w| w.cargo("build --quiet --release -p skipstone-cli"),
     },
@@ -59,12 +59,7 @@ pub const SECTIONS: &[Section] = &[
         after: &["lint"],
         run: |w| w.cargo("test --quiet --workspace"),
     },
-    Section {
-        name: "device",
-        about: "the libraries of a device, which do not know ONNX",
-        after: &["rust"],
-        run: device,
-    },
+    Section { name: "device", about: "the libraries of a device, without the importer", after: &["rust"], run: device },
     Section {
         name: "android",
         about: "the Android library on the JVM; checks for phones",
@@ -73,7 +68,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "size",
-        about: "the native library as phones get it, by the byte",
+        about: "the size of the native library for phones",
         after: &["android"],
         run: |w| python::run::<&str>(w, "devices.size", &[]),
     },
@@ -134,19 +129,19 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "bombs",
-        about: "small files that ask for much",
+        about: "small files that demand large resources",
         after: &["release", "environment"],
         run: |w| modules(w, &[("hostile.bombs", "")]),
     },
     Section {
         name: "security",
-        about: "what SECURITY.md says of unsafe code",
+        about: "the counts of unsafe code in SECURITY.md",
         after: &["environment"],
         run: |w| modules(w, &[("hostile.security", "")]),
     },
     Section {
         name: "samples",
-        about: "the pictures in models/samples",
+        about: "the images in models/samples",
         after: &["release", "environment"],
         run: |w| modules(w, &[("parity.samples", "")]),
     },
@@ -170,13 +165,13 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "transform",
-        about: "what `skipstone prune` makes of models",
+        about: "the results of `skipstone prune`",
         after: &["release", "environment"],
         run: |w| modules(w, &[("transform.pruning", "")]),
     },
 ];
 
-/// Runs test programs with an argument each, or none.
+/// Runs test programs, each with one argument or none.
 fn modules(workspace: &Workspace, programs: &[(&str, &str)]) -> Result<()> {
     programs.iter().try_for_each(|(module, argument)| {
         python::run(workspace, module, &argument.split_whitespace().collect::<Vec<_>>())
@@ -202,14 +197,14 @@ fn aarch64(workspace: &Workspace) -> Result<()> {
     of("--quiet -p skipstone --no-default-features --features signatures")
 }
 
-/// The programs that are run under an emulator, at once: what they share is built once.
+/// The emulated programs, built together so that common dependencies are built once.
 fn cross_programs(workspace: &Workspace) -> Result<()> {
     let arguments = "--quiet --profile cross --no-default-features -p skipstone-cli --bin skipstone \
                      -p skipstone-kernels --example instructions";
     cross::build(workspace, &arguments.split_whitespace().collect::<Vec<_>>())
 }
 
-/// A build for aarch64, below its target's folder.
+/// Path of an aarch64 build, below its target's folder.
 fn cross_built(workspace: &Workspace, path: &str) -> String {
     workspace.build("cross/target").join(cross::TARGET).join(path).display().to_string()
 }
@@ -238,7 +233,7 @@ fn instructions(workspace: &Workspace) -> Result<()> {
     modules(workspace, &[("instructions.kernels", "--check"), ("instructions.count", "--check")])
 }
 
-/// Runs the sections of those names one after another, or all of them.
+/// Runs the named sections one after another, or all of them.
 pub fn run(workspace: &Workspace, names: &[String]) -> Result<()> {
     let sections: Vec<&Section> = names.iter().map(|name| find(name)).collect::<Result<_>>()?;
     if sections.is_empty() {
@@ -262,14 +257,14 @@ fn find(name: &str) -> Result<&'static Section> {
         .with_context(|| format!("no section `{name}`; there are: {}", names()))
 }
 
-/// A section that is being run by a process of its own.
+/// A section that runs in its own process.
 struct Running {
     section: &'static Section,
     child: Child,
 }
 
 impl Running {
-    /// Ends the process and whatever it has begun: they are a group.
+    /// Kills the process and its children, which are one process group.
     fn end(&self) {
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             // It may have ended by itself.
@@ -281,7 +276,7 @@ impl Running {
 fn everything(workspace: &Workspace) -> Result<()> {
     let folder = workspace.build("output");
     workspace.shell.create_dir(&folder)?;
-    // Its file is built anew along the way.
+    // Its own file is rebuilt along the way.
     let program = std::env::current_exe()?;
     let began = Instant::now();
     let running: Arc<Mutex<Vec<Running>>> = Arc::default();
@@ -331,7 +326,7 @@ fn everything(workspace: &Workspace) -> Result<()> {
     }
 }
 
-/// A process that runs the section and writes what it prints to a file.
+/// Starts a process that runs the section and writes its output to a file.
 fn begin(workspace: &Workspace, program: &Path, section: &Section) -> Result<Child> {
     use std::os::unix::process::CommandExt;
     println!(".. {}", section.name);

@@ -1,4 +1,4 @@
-//! Where things are, and a shell that stands in the workspace's root.
+//! Paths of the workspace, and a shell whose current folder is its root.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ pub struct Workspace {
     pub root: PathBuf,
     /// Where cargo builds: CARGO_TARGET_DIR, or `target`.
     pub target: PathBuf,
-    /// What runs commands.
+    /// Runs commands.
     pub shell: Shell,
 }
 
@@ -28,7 +28,7 @@ impl Workspace {
         Ok(Self { root, target, shell })
     }
 
-    /// Where generated things go that are no build of cargo's.
+    /// The folder for generated files that are not cargo's builds.
     pub fn build(&self, name: &str) -> PathBuf {
         self.root.join("build").join(name)
     }
@@ -38,14 +38,14 @@ impl Workspace {
         self.target.join("release/skipstone")
     }
 
-    /// Runs cargo with `arguments`, separated by blanks.
+    /// Runs cargo with `arguments`, separated by spaces.
     pub fn cargo(&self, arguments: &str) -> Result<()> {
         let arguments = arguments.split_whitespace();
         Ok(cmd!(self.shell, "cargo {arguments...}").quiet().run()?)
     }
 }
 
-/// Says what is being done, on the standard error.
+/// Prints what is being done, on stderr.
 pub fn say(text: impl std::fmt::Display) {
     eprintln!("xtask: {text}");
 }

@@ -1,7 +1,7 @@
-//! An ONNX model that can be changed: its nodes, constants, inputs and outputs, in subgraphs too.
+//! An ONNX model that can be edited: its nodes, constants, inputs and outputs, including subgraphs.
 //!
-//! What a transformation does not touch is kept as the file has it: every message remembers the fields that have no
-//! place of their own here, and writes them again.
+//! Everything that a transformation does not touch is preserved: every message keeps the fields that are not
+//! represented here, and writes them back.
 
 use std::collections::HashSet;
 
@@ -26,14 +26,14 @@ pub(crate) const INT64: i64 = 7;
 /// Number of the element type `float16`.
 pub(crate) const HALF: i64 = 10;
 
-/// A model under change.
+/// A model being edited.
 #[derive(Clone, Debug)]
 pub(crate) struct Editor {
     pub graph: Graph,
     /// Version of the standard operators.
     pub opset: i64,
     rest: Vec<u8>,
-    /// Every name of a value, in subgraphs too.
+    /// The names of all values, including those in subgraphs.
     names: HashSet<String>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Graph {
     pub initializers: Vec<Tensor>,
     pub inputs: Vec<Port>,
     pub outputs: Vec<Port>,
-    /// Types of other values, which may be dropped: they follow from the nodes.
+    /// Types of other values, which may be dropped, since they follow from the nodes.
     pub value_infos: Vec<Port>,
     rest: Vec<u8>,
 }
@@ -70,9 +70,9 @@ pub(crate) struct Attribute {
     pub ints: Vec<i64>,
     pub text: Vec<u8>,
     pub tensor: Option<Tensor>,
-    /// Subgraphs, with the numbers of their fields.
+    /// Subgraphs, with their field numbers.
     graphs: Vec<(u32, Graph)>,
-    /// All fields but the name and the subgraphs.
+    /// All fields except the name and the subgraphs.
     rest: Vec<u8>,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct Port {
     rest: Vec<u8>,
 }
 
-/// A field that says what cannot be: the file was validated before.
+/// An impossible field: the file was validated before.
 pub(crate) fn damaged() -> Error {
     Error::Unsupported("the model cannot be parsed".into())
 }
@@ -125,17 +125,17 @@ pub(crate) fn push_ints(to: &mut Vec<i64>, value: Value<'_>) -> Result<()> {
 }
 
 impl Editor {
-    /// Reads a model that is whole in itself.
+    /// Reads a self-contained model.
     ///
     /// # Errors
-    /// What the validation objects to; weights outside the file, functions, subgraphs and sparse weights, which the
+    /// The errors of validation; also weights outside the file, functions, subgraphs and sparse weights, which the
     /// transformations would overlook.
     pub fn open(bytes: &[u8]) -> Result<Self> {
         let checked = validate(bytes, &Limits::default()).map_err(skipstone::Error::from)?;
         let refused = [
             ("weights outside the file", !checked.external.is_empty()),
             ("sparse weights", !checked.sparse_initializers.is_empty()),
-            ("functions of its own", checked.function_calls > 0),
+            ("local functions", checked.function_calls > 0),
             ("control flow", checked.has_control_flow),
         ];
         if let Some((what, _)) = refused.into_iter().find(|(_, has)| *has) {
@@ -146,7 +146,7 @@ impl Editor {
             let field = field?;
             match field.number {
                 7 => graph = Some(Graph::read(message(field.value)?)?),
-                // Who made it: we did.
+                // The producer, which is now Skipstone.
                 2 | 3 => {}
                 number => {
                     if number == 8 {
@@ -164,7 +164,7 @@ impl Editor {
         Ok(Self { graph, opset, rest, names })
     }
 
-    /// The model as a file, made by this version of Skipstone.
+    /// The model as a file produced by this version of Skipstone.
     pub fn write(&self) -> Vec<u8> {
         let producer = Message::new().text(2, "skipstone").text(3, env!("CARGO_PKG_VERSION"));
         let mut bytes = self.rest.clone();
@@ -172,7 +172,7 @@ impl Editor {
         bytes
     }
 
-    /// A name that no value of the model has: `base_suffix`, with underscores behind it as far as that is taken.
+    /// An unused name for a value: `base_suffix`, with underscores appended until it is free.
     pub fn fresh(&mut self, base: &str, suffix: &str) -> String {
         let mut name = format!("{base}_{suffix}");
         while !self.names.insert(name.clone()) {
@@ -182,7 +182,7 @@ impl Editor {
     }
 }
 
-/// The version that an `OperatorSetIdProto` has of the standard operators.
+/// The version of the standard operators in an `OperatorSetIdProto`.
 fn standard_version(opset: &[u8]) -> Result<Option<i64>> {
     let (mut domain, mut version) = (String::new(), 1);
     for field in fields(opset) {
@@ -227,7 +227,7 @@ impl Graph {
         self.initializers.iter().find(|tensor| tensor.name == name)
     }
 
-    /// The position of the constant that a value is, behind casts too: stored as f16, computed in f32.
+    /// The position of the constant that a value holds, also behind casts (stored as f16, computed in f32).
     pub fn stored(&self, name: &str) -> Option<usize> {
         if let Some(at) = self.initializers.iter().position(|tensor| tensor.name == name) {
             return Some(at);
@@ -242,7 +242,7 @@ impl Graph {
         self.nodes.iter().position(|node| node.outputs.iter().any(|output| output == name))
     }
 
-    /// How often a value is read, in subgraphs and as an output of the graph too.
+    /// How many times a value is read, including reads in subgraphs and as an output of the graph.
     pub fn readers(&self, name: &str) -> usize {
         let mut count = self.outputs.iter().filter(|output| output.name == name).count();
         for node in &self.nodes {
@@ -252,7 +252,7 @@ impl Graph {
         count
     }
 
-    /// Visits every name of a value, those of subgraphs too.
+    /// Visits every name of a value, including those in subgraphs.
     fn for_each_name(&self, visit: &mut dyn FnMut(&str)) {
         self.inputs.iter().chain(&self.outputs).chain(&self.value_infos).for_each(|port| visit(&port.name));
         self.initializers.iter().for_each(|tensor| visit(&tensor.name));
@@ -264,7 +264,7 @@ impl Graph {
 }
 
 impl Node {
-    /// A standard operator with one result, after which it is called.
+    /// A standard operator with one output, whose name the node gets.
     pub fn new(op_type: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) -> Self {
         Self {
             name: output.to_owned(),
@@ -312,13 +312,13 @@ impl Node {
         self.attributes.iter().find(|attribute| attribute.name == name)
     }
 
-    /// Puts an attribute in the place of the one of its name.
+    /// Replaces the attribute with this name.
     pub fn set_attribute(&mut self, attribute: Attribute) {
         self.attributes.retain(|other| other.name != attribute.name);
         self.attributes.push(attribute);
     }
 
-    /// What errors call it: its name, or its operator and what it writes.
+    /// Its name in errors: the node's name, or its operator and output.
     pub fn label(&self) -> String {
         match (self.name.as_str(), self.outputs.first()) {
             ("", Some(output)) => format!("{} of '{output}'", self.op_type),
@@ -326,7 +326,7 @@ impl Node {
         }
     }
 
-    /// The graphs that its attributes hold.
+    /// The graphs in its attributes.
     pub fn subgraphs(&self) -> impl Iterator<Item = &Graph> {
         self.attributes.iter().flat_map(|attribute| attribute.graphs.iter().map(|(_, graph)| graph))
     }
@@ -377,7 +377,7 @@ impl Attribute {
 }
 
 impl Port {
-    /// A tensor of f32 and of any shape.
+    /// An f32 tensor of any shape.
     pub fn of_floats(name: &str) -> Self {
         let kind = Message::new().nested(1, &Message::new().int(1, FLOAT));
         Self { name: name.to_owned(), rest: Message::new().nested(2, &kind).into_bytes() }

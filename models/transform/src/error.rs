@@ -1,4 +1,4 @@
-//! What a transformation can answer instead of a model.
+//! Errors of transformations.
 
 use thiserror::Error;
 
@@ -12,10 +12,10 @@ pub enum Error {
     /// The model cannot be loaded or run.
     #[error(transparent)]
     Model(#[from] skipstone::Error),
-    /// The model has something that the transformation does not do, or lacks what it needs.
+    /// The model has something that the transformation does not support, or lacks what it needs.
     #[error("{0}")]
     Unsupported(String),
-    /// The samples give no ranges.
+    /// The samples do not determine ranges.
     #[error("{0}")]
     Calibration(String),
     /// A sample cannot be read.

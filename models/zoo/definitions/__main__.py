@@ -1,7 +1,7 @@
 """Write every definition as an ONNX file with seeded random weights, checked against ONNX Runtime.
 
-`python -m zoo.definitions OUT_DIR` writes `NAME.onnx`, and `NAME.npz` with its inputs and the outputs that PyTorch
-gives, which is what the tests hold Skipstone to.
+`python -m zoo.definitions OUT_DIR` writes `NAME.onnx`, and `NAME.npz` with its inputs and PyTorch's outputs, which
+Skipstone is tested against.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from zoo.definitions import (
 )
 from zoo.definitions.selective_scan import as_scan
 
-# name -> (example, what is done to the exported graph)
+# name -> (example, change of the exported graph)
 DEFINITIONS = {
     "catvton": (catvton.example, None),
     "clip": (clip.example, None),

@@ -1,4 +1,4 @@
-"""Multi-head attention and the transformer block of several definitions, spelled out as products and softmax."""
+"""Multi-head attention and the transformer block of several definitions, written as products and softmax."""
 
 import math
 

@@ -1,7 +1,7 @@
 """The recurrence of state space models as ONNX's Scan.
 
-PyTorch's exporter unrolls loops; here the recurrence is exported as one node of a domain of its own, which
-`as_scan` replaces by a Scan whose body is one step.
+PyTorch's exporter unrolls loops; here the recurrence is exported as one node in a private domain, which `as_scan`
+replaces by a Scan whose body is one step.
 """
 
 import onnx
@@ -98,5 +98,5 @@ def as_scan(proto: onnx.ModelProto) -> None:
     kept = [opset for opset in proto.opset_import if opset.domain != _DOMAIN]
     del proto.opset_import[:]
     proto.opset_import.extend(kept)
-    # Shapes that the exporter could not know of are inferred anew by whoever reads the file.
+    # The exporter could not know these shapes; readers infer them again.
     del proto.graph.value_info[:]

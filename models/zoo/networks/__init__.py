@@ -1,1 +1,1 @@
-"""Definitions of networks, written from their papers; one file a family."""
+"""Definitions of networks, written from their papers; one file per family."""

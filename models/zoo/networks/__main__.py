@@ -1,8 +1,8 @@
 """The networks of the papers as ONNX files with seeded random weights whose activations stay in range.
 
-`python -m zoo.networks OUT_DIR` writes every model; with `--graphs` the graphs alone: every weight keeps
-its name, type and shape and loses its values, which makes a file of some kilobytes that can live in a
-repository. `cargo xtask python harness.fill` gives it weights again.
+`python -m zoo.networks OUT_DIR` writes every model; with `--graphs` only the graphs: every weight keeps its name, type
+and shape but loses its values, which makes a file of a few kilobytes that fits into a repository. `cargo xtask python
+harness.fill` gives it weights again.
 """
 
 import argparse
@@ -34,14 +34,14 @@ ZOO = {
     "resnet18": (ResNet18, 224),
 }
 
-# Exported with its BatchNormalization nodes, so that folding them is somebody's work at all:
-# torch folds them into the convolutions of every other model.
+# Exported with its BatchNormalization nodes, so that folding them is tested: torch folds them into the convolutions of
+# every other model.
 KEEPS_NORM = {"resnet18"}
 
 
 def images(side: int, count: int, seed: int) -> torch.Tensor:
-    """Random images `[count, 3, side, side]` of unit variance with structure at every scale,
-    as photographs have: pure noise is the same to a network that pools."""
+    """Random images `[count, 3, side, side]` of unit variance with structure at every scale, like photographs, since
+    pure noise always looks the same to a network that pools."""
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(count, 3, side, side)
     for cells in (2, 4, 8, side // 2, side):

@@ -1,9 +1,9 @@
 """SimpleNet, the anomaly detector (Liu et al., "SimpleNet: A Simple Network for Image Anomaly Detection and
 Localization", CVPR 2023), on EfficientNet-Lite0.
 
-Two mid-level maps of a frozen backbone, each averaged over 3x3 patches, are put side by side at the finer one's
-resolution; a linear adaptor and a small discriminator score every position. The paper unfolds patches and pools
-their C*9 elements to a chosen width; pooled to C that is the 3x3 average, which is how it is computed here.
+Two mid-level maps of a frozen backbone, each averaged over 3x3 patches, are concatenated at the finer one's resolution;
+a linear adaptor and a small discriminator score every position. The paper unfolds patches and pools their C*9 elements
+to a chosen width; pooled to C this is the 3x3 average, which is computed here.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from zoo.networks.efficientnet_lite import EfficientNetLite0
 
-# The blocks whose expansion is taken: the last at stride 8 and the last at stride 16 before they are thinned out.
+# The blocks whose expansion is used: the last at stride 8 and the last at stride 16 before they are reduced.
 _FINE, _COARSE = 5, 11
 FINE_CHANNELS, COARSE_CHANNELS = 240, 672
 SIGMA, TAPS = 4.0, 33

@@ -1,8 +1,9 @@
-"""A classifier that stops as soon as it is sure enough: exits along a SimpleNet with the rule of PALBERT (Balagansky
-and Gavrilov, "PALBERT: Teaching ALBERT to Ponder", NeurIPS 2022).
+"""A classifier that stops as soon as it is confident: exits along a SimpleNet with the rule of PALBERT (Balagansky and
+Gavrilov, "PALBERT: Teaching ALBERT to Ponder", NeurIPS 2022).
 
-Each exit has a classifier and a gate lambda in 0..1; the chance to have stopped by an exit is one minus the product
-of all (1 - lambda) so far. The first exit at which it is above the threshold answers (Q-exit); the last always does.
+Each exit has a classifier and a gate lambda in 0..1; the probability of having stopped by an exit is one minus the
+product of all (1 - lambda) so far. The first exit where it exceeds the threshold answers (Q-exit); the last always
+does.
 """
 
 import torch
@@ -31,7 +32,7 @@ class Exit(nn.Module):
 
 
 class Tail(nn.Module):
-    """What of a SimpleNet comes after its layers."""
+    """The part of a SimpleNet after its layers."""
 
     def __init__(self, classifier: nn.Linear):
         super().__init__()
@@ -42,8 +43,8 @@ class Tail(nn.Module):
 
 
 class ExitingSimpleNet(nn.Module):
-    """Images to the logits of the exit that each stops at. `cuts` says after how many convolutions (and the pool that
-    follows) an exit stands, and how often it halves the map it sees; the network itself is frozen."""
+    """Images to the logits of the exit at which each stops. `cuts` lists for each exit after how many convolutions (and
+    the pool that follows) it comes, and how often it halves its input map; the network itself is frozen."""
 
     def __init__(self, base: SimpleNet, cuts: tuple[tuple[int, int], ...] = ((2, 2), (4, 2), (7, 1))):
         super().__init__()
@@ -66,13 +67,13 @@ class ExitingSimpleNet(nn.Module):
         self.exits, self.tail = nn.ModuleList(exits), Tail(base.classifier)
 
     def train(self, mode: bool = True):
-        """The frozen network's BatchNorm stays as it is."""
+        """The frozen network's BatchNorm does not change."""
         super().train(mode)
         self.stages.eval()
         return self
 
     def answers(self, x) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Logits of every exit, the last one's too, and the gates of all but the last."""
+        """Logits of every exit, including the last, and the gates of all but the last."""
         logits, gates = [], []
         for stage, leave in zip(self.stages, self.exits):
             x = stage(x)
@@ -90,5 +91,5 @@ class ExitingSimpleNet(nn.Module):
 def stop_at(gates: list[torch.Tensor], threshold: float) -> torch.Tensor:
     """The index of the exit that each sample stops at."""
     going = torch.cumprod(1 - torch.stack(gates, 1), 1)
-    # It goes on past an exit as long as the chance of having stopped is at most the threshold.
+    # It continues past an exit as long as the probability of having stopped is at most the threshold.
     return (1 - going <= threshold).cumprod(1).sum(1)

@@ -2,8 +2,8 @@
 attention, and for every token the best of several experts (Fedus et al., "Switch Transformers", 2022).
 
 `shared_router` is the form of Read-ME (Cai et al., "Read-ME: Refactorizing LLMs as Router-Decoupled Mixture of
-Experts", NeurIPS 2024): one router before the blocks gives each token an expert that holds for all layers, so that
-what a run needs is known before it begins.
+Experts", NeurIPS 2024): one router before the blocks gives each token an expert for all layers, so that a run's experts
+are known before it begins.
 """
 
 import torch
@@ -15,8 +15,8 @@ from zoo.networks.layers import ConvNorm
 
 
 class Router(nn.Module):
-    """Tokens `[T, width]` to the `top` experts' numbers and weights, `[T, top]` each; the weights are the softmax over
-    all experts. In training it leaves the loss that balances the experts in `balance`."""
+    """Tokens `[T, width]` to the `top` experts' indices and weights, `[T, top]` each; the weights are the softmax over
+    all experts. In training, the loss that balances the experts is stored in `balance`."""
 
     def __init__(self, width: int, experts: int, top: int):
         super().__init__()
@@ -43,7 +43,7 @@ class Experts(nn.Module):
         self.down_bias = nn.Parameter(torch.zeros(experts, width))
 
     def grouped(self, x, chosen, weights):
-        """Tokens by expert, one product each: what training runs."""
+        """Tokens grouped by expert, one product each: used in training."""
         out = torch.zeros_like(x)
         for expert in range(len(self.up)):
             rows, place = (chosen == expert).nonzero(as_tuple=True)
@@ -54,7 +54,7 @@ class Experts(nn.Module):
         return out
 
     def gathered(self, x, chosen, weights):
-        """Every token beside its experts' weights, one batched product: what is exported."""
+        """Every token with its experts' weights, one batched product: used for export."""
         out = 0
         for place in range(chosen.size(1)):
             expert = chosen[:, place]
@@ -68,7 +68,7 @@ class Experts(nn.Module):
 
 
 class ExpertBlock(nn.Module):
-    """Attention and experts, each normalized before its sum; routed by its own router or by what is handed in."""
+    """Attention and experts, each normalized before its sum; routed by its own router or by a given routing."""
 
     def __init__(self, width: int, heads: int, hidden: int, experts: int, top: int, own_router: bool):
         super().__init__()

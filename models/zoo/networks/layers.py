@@ -1,4 +1,4 @@
-"""What the mobile networks of the zoo have in common."""
+"""Layers shared by the mobile networks of the zoo."""
 
 from torch import nn
 
@@ -12,8 +12,7 @@ def divisible_by_8(width: float) -> int:
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias and with "same" padding for odd kernels, BatchNorm, and the
-    activation of that name, if any."""
+    """Convolution without bias and with "same" padding for odd kernels, BatchNorm, and the named activation, if any."""
 
     def __init__(self, channels, out, kernel, stride=1, *, groups=1, activation=None, eps=1e-5):
         layers = [

@@ -1,8 +1,9 @@
 """A SimpleNet whose convolutions compute only the channels that an image needs: FTWT (Elkerdawy et al., "Fire Together
 Wire Together: A Dynamic Pruning Approach with Self-Supervised Mask Prediction", CVPR 2022).
 
-Every convolution but the first has a head, which sees the mean of the convolution's input and gives a logit for each
-output channel. Channels at or below zero are multiplied by zero: as a graph, head -> Greater -> Cast -> Mul.
+Every convolution but the first has a head, which reads the mean of the convolution's input and computes a logit for
+each output channel. Channels with a logit at or below zero are multiplied by zero: as a graph, head -> Greater -> Cast
+-> Mul.
 """
 
 import torch
@@ -13,8 +14,8 @@ from zoo.networks.simplenet import SimpleNet
 
 
 def wanted_channels(activations: torch.Tensor, mass: float) -> torch.Tensor:
-    """What a head learns, `[N, channels]`: 1 for the channels that make up the share `mass` of the sum of every
-    channel's largest activation, largest first; 0 for the rest."""
+    """The targets of a head, `[N, channels]`: 1 for the channels with the largest activations that together make up the
+    share `mass` of the sum of every channel's largest activation; 0 for the rest."""
     largest = activations.amax(dim=(2, 3)).float()
     order = largest.argsort(1, descending=True)
     sorted_mass = largest.gather(1, order)
@@ -24,7 +25,7 @@ def wanted_channels(activations: torch.Tensor, mass: float) -> torch.Tensor:
 
 
 class MaskedSimpleNet(nn.Module):
-    """Images to logits; in training it leaves the heads' loss in `head_loss`, in evaluation the share of active
+    """Images to logits; stores the heads' loss in `head_loss` in training, and in evaluation the share of active
     channels of each convolution in `active`, `[N]` each."""
 
     def __init__(self, base: SimpleNet, mass: float):

@@ -1,5 +1,5 @@
-"""ResNet-18 (He et al., "Deep Residual Learning for Image Recognition", 2015): the plain,
-dense network that a runtime has to be good at before any trick counts."""
+"""ResNet-18 (He et al., "Deep Residual Learning for Image Recognition", 2015): the plain, dense network that a runtime
+must be fast on before tricks matter."""
 
 import torch.nn.functional as F
 from torch import nn

@@ -1,10 +1,9 @@
 """SimpleNet, the classifier (Hasanpour et al., "Lets keep it simple, using simple
 architectures to outperform deeper and more complex architectures", 2016).
 
-A plain stack: every layer is a convolution with bias, BatchNorm and ReLU; a global *max*
-pool and one linear layer end it. A variant is nothing but a list of channels, so the list
-is what this file holds. `"p"` is a 2x2 max pool of stride 2, `"256k1"` a 1x1 convolution
-of 256 channels; every other layer is 3x3 with padding 1.
+A plain stack: every layer is a convolution with bias, BatchNorm and ReLU, followed by a global *max* pool and one
+linear layer. A variant is only a list of channels, so this file holds such lists. `"p"` is a 2x2 max pool of stride 2,
+`"256k1"` a 1x1 convolution of 256 channels; every other layer is 3x3 with padding 1.
 """
 
 from torch import nn
@@ -45,8 +44,8 @@ VARIANTS = {
 
 
 class SimpleNet(nn.Module):
-    """Images `[N, channels, side, side]` to logits `[N, classes]`. `variant` is a name of `VARIANTS` or a
-    channel list for 32x32 images, which is what a pruned network is."""
+    """Images `[N, channels, side, side]` to logits `[N, classes]`. `variant` is a name in `VARIANTS` or a channel list
+    for 32x32 images, such as a pruned network's."""
 
     def __init__(self, variant: str, classes: int | None = None, dropout: float = 0.0, channels: int = 3):
         super().__init__()

@@ -4,8 +4,8 @@ authors later call SkipblockNet.
 A MobileNetV3-like stack, plus two *skip blocks*: small branches that pool the full-size
 feature map of the very first block and add it, much deeper, to the features there.
 
-M is the published network. The block tables of the paper's other sizes are not public: XS, S
-and L here are M with every width scaled, and nothing more is claimed of them.
+M is the published network. The block tables of the paper's other sizes are not public: XS, S and L here are M with
+every width scaled.
 """
 
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ _BLOCKS = [
 # The blocks after which a skip block is added: index -> (downscale, hidden, kernel).
 _SKIPS = {4: (4, 96, 5), 8: (8, 40, 3)}
 
-# Chosen for the multiply-adds of the paper's sizes: 82, 155, 237 and 353 M.
+# Chosen to match the multiply-adds of the paper's sizes: 82, 155, 237 and 353 M.
 WIDTHS = {"xs": 0.55, "s": 0.75, "m": 1.0, "l": 1.2}
 
 

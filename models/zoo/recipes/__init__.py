@@ -1,1 +1,1 @@
-"""One command a training: `python -m zoo.recipes.NAME --help`."""
+"""One command per training: `python -m zoo.recipes.NAME --help`."""

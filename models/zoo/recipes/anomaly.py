@@ -1,12 +1,12 @@
 """SimpleNet, the anomaly detector, on a folder of magnetic tiles.
 
-The backbone's maps are computed once and kept; adaptor and discriminator learn to tell them from the same maps
+The backbone's maps are computed once and stored; adaptor and discriminator learn to distinguish them from the same maps
 with gaussian noise. No defect is seen in training.
 
-The adaptor starts as the whitening of whole tiles' features. From a random start the task is too easy to be of use:
-the features of this backbone fill few of their dimensions, so that noise in all of them is told apart without
-knowing what a tile looks like (image AUROC 54 % at a loss of 0.05). In whitened features noise is as large as what
-tiles differ by in every direction, and is scaled to that.
+The adaptor starts as the whitening of whole tiles' features. From a random start the task is too easy to be useful: the
+features of this backbone fill few of their dimensions, so that noise in all of them can be detected without knowing
+what a tile looks like (image AUROC 54 % at a loss of 0.05). In whitened features, tiles vary equally in every
+direction, and the noise is scaled to that.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from zoo.networks import anomaly, efficientnet_lite
 from zoo.train.loop import Log
 
 SIDE = 256
-# Of the whitened features, whose spread is one; the margin of both classes is the paper's.
+# For whitened features, whose standard deviation is one; the margin of both classes is the paper's.
 NOISE, MARGIN = 0.25, 0.5
-# Positions of an image that a step looks at.
+# Positions of an image used per step.
 POSITIONS = 128
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The chance that a positive scores above a negative, ties counted half."""
+    """The probability that a positive scores above a negative; ties count half."""
     _, ranks, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     rank = (ends - (counts - 1) / 2)[ranks]
@@ -60,7 +60,8 @@ def maps(features: anomaly.Features, tiles, cache: Path) -> tuple[np.ndarray, np
 
 @torch.no_grad()
 def whiten(adaptor: torch.nn.Conv2d, features: torch.Tensor) -> None:
-    """Make `adaptor` the projection of `features` `[n, channels]` on their principal directions, each of spread one."""
+    """Make `adaptor` the projection of `features` `[n, channels]` on their principal directions, each scaled to
+    standard deviation one."""
     variance, directions = torch.linalg.eigh(torch.cov(features.T))
     kept = adaptor.out_channels
     weight = (directions[:, -kept:] / (variance[-kept:] + 1e-4).sqrt()).T
@@ -81,7 +82,7 @@ def sample(stored, count: int, per_tile: int) -> torch.Tensor:
 
 @torch.no_grad()
 def evaluate(detector: anomaly.AnomalyDetector, stored, tiles) -> tuple[float, float]:
-    """Image AUROC and pixel AUROC; pixels at a quarter of the side, which the heat map has no more detail than."""
+    """Image AUROC and pixel AUROC; pixels at a quarter of the side, which is the resolution of the heat map."""
     detector.eval()
     scores, heat, broken = [], [], []
     for index, tile in enumerate(tiles):

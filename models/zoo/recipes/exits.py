@@ -13,13 +13,14 @@ from zoo.data import images
 from zoo.networks.exits import THRESHOLD, ExitingSimpleNet, stop_at
 from zoo.train import augment, cost, loop, stored
 
-# Chance of stopping at each exit that the gates are drawn to (PonderNet's geometric prior), and how strongly.
+# Prior stopping probability of each exit that the gates are trained towards (PonderNet's geometric prior), and its
+# weight.
 PRIOR, PULL = 0.35, 0.05
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
 
 def objective(model: ExitingSimpleNet, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Every exit's cross-entropy; for the gates its mean over where a sample would stop, and their distance from the
+    """Every exit's cross-entropy; for the gates, its mean over where a sample would stop, and their distance from the
     prior."""
     logits, gates = model.answers(x)
     losses = torch.stack([loop.soft_cross_entropy(answer, targets) for answer in logits], 1)
@@ -35,7 +36,7 @@ def objective(model: ExitingSimpleNet, x: torch.Tensor, targets: torch.Tensor) -
 
 
 def costs(model: ExitingSimpleNet, side: int) -> list[int]:
-    """Multiply-adds up to and with every exit."""
+    """Multiply-adds up to and including every exit."""
     x, total, found = torch.zeros(1, 3, side, side), 0, []
     for stage, leave in zip(model.stages, [*model.exits, model.tail]):
         total += sum(cost.multiply_adds(stage, x).values())
@@ -54,7 +55,7 @@ def _part(module: nn.Module, x: torch.Tensor, outputs: list[str], prefix: str, f
 
 
 def as_ifs(model: ExitingSimpleNet, side: int) -> onnx.ModelProto:
-    """One image: after each exit an If whose then-branch holds its answer and whose else-branch the rest."""
+    """One image: after each exit an If whose then-branch returns its answer and whose else-branch holds the rest."""
     weights = [helper.make_tensor("going.most", TensorProto.FLOAT, [1], [1 - THRESHOLD])]
     weights += [helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])]
     value = helper.make_tensor_value_info

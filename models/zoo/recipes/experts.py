@@ -1,4 +1,4 @@
-"""A classifier with experts on CIFAR-10, from scratch: one router a layer, or one for all; `--experts 1` is the dense
+"""A classifier with experts on CIFAR-10, from scratch: one router per layer, or one for all; `--experts 1` is the dense
 network of equal active size.
 
 Two ONNX forms are written: `NAME.onnx`, in which every token gathers its experts' weights for a batched product, and
@@ -18,7 +18,7 @@ from zoo.data import images
 from zoo.networks.experts import Experts, ExpertNet
 from zoo.train import loop
 
-# Of the loss that keeps the experts equally busy.
+# Weight of the loss that keeps the experts equally busy.
 BALANCE = 0.01
 _DOMAIN, _OP = "zoo", "Experts"
 
@@ -43,7 +43,7 @@ class _Placeholder(torch.autograd.Function):
 
 
 class _Contrib(nn.Module):
-    """`Experts` as the exporter sees it: the layout of the contrib operator has the outputs first."""
+    """`Experts` for the exporter: in the contrib operator's layout the outputs come first."""
 
     def __init__(self, experts: Experts, top: int):
         super().__init__()
@@ -55,7 +55,7 @@ class _Contrib(nn.Module):
 
 
 class _Logits(nn.Module):
-    """A router that hands its logits on: the contrib operator takes the softmax itself."""
+    """A router that returns its logits: the contrib operator computes the softmax itself."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -90,7 +90,7 @@ def as_contrib(proto: onnx.ModelProto) -> None:
 
 
 def contrib(model: ExpertNet, path: Path, x: torch.Tensor) -> None:
-    """Write the form with com.microsoft's MoE and hold ONNX Runtime's answer against the network's."""
+    """Write the form with com.microsoft's MoE and compare ONNX Runtime's outputs with the network's."""
     with torch.no_grad():
         wanted = model.eval()(x).numpy()
     other = copy.deepcopy(model)

@@ -1,7 +1,7 @@
 """Dynamic pruning by FTWT: a stored SimpleNet learns heads that mask the channels an image does not need.
 
-The share of activation mass that labels the heads is found on the stored network, so that the masks it asks for
-leave the wanted share of the multiply-adds out; what the trained heads leave out is measured on the test images.
+The share of activation mass that labels the heads is found on the stored network, so that the masks skip the requested
+share of the multiply-adds; the share that the trained heads skip is measured on the test images.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from zoo.train import augment, cost, loop, stored
 
 
 def spent(multiply_adds: list[int], active: list[torch.Tensor]) -> float:
-    """Share of the convolutions' multiply-adds that is computed: active outputs from active inputs, a mean over
+    """Share of the convolutions' multiply-adds that is computed, from active inputs to active outputs, averaged over
     images. `active` has the share of active channels of every convolution but the first."""
     shares = [torch.ones_like(active[0]), *active]
     total = multiply_adds[0] * shares[0]
@@ -34,7 +34,7 @@ def convolution_costs(model: SimpleNet) -> list[int]:
 
 @torch.no_grad()
 def mass_for(model: SimpleNet, x: torch.Tensor, less: float) -> float:
-    """The activation mass at which labels taken from the dense network leave out `less` of the multiply-adds."""
+    """The activation mass at which labels from the dense network skip `less` of the multiply-adds."""
     activations, model = [], model.eval()
     for layer in model.features:
         x = layer(x)
@@ -58,7 +58,7 @@ def objective(model: MaskedSimpleNet, x: torch.Tensor, targets: torch.Tensor) ->
 def main() -> None:
     parser = loop.parser(__doc__, epochs=8, batch=128, lr=0.03, adam_lr=2e-3, bf16=True, out=Path("masked.onnx"))
     parser.add_argument("--base", type=Path, default=Path("pretrained/simplenet-310k-cifar10.onnx"))
-    parser.add_argument("--less", type=float, default=0.4, help="share of the multiply-adds to leave out")
+    parser.add_argument("--less", type=float, default=0.4, help="share of the multiply-adds to skip")
     args = parser.parse_args()
     opts = loop.options(args)
     data = images.load("cifar10", opts.cache)

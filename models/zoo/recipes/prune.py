@@ -1,8 +1,8 @@
-"""Structured pruning by Beta-Rank: a stored SimpleNet loses whole channels and is trained on for some epochs.
+"""Structured pruning by Beta-Rank: removes whole channels of a stored SimpleNet and trains it further for some epochs.
 
-A filter's score is the mean of its absolute weights times the sum over output positions of the standard deviation
-of its output over the batch, divided by that of the input patch it sees: how much a filter makes of what it gets.
-It is taken on the stored network (BatchNorm inside the convolutions), one batch, scaled to 0..1 within a layer.
+A filter's score is its mean absolute weight times the sum over output positions of the standard deviation of its output
+over the batch, divided by that of its input patch: how much a filter amplifies its input. It is measured on the stored
+network (BatchNorm inside the convolutions), with one batch, scaled to 0..1 within a layer.
 """
 
 import math
@@ -22,7 +22,7 @@ MULTIPLE = 4
 
 
 def beta_rank(conv: nn.Conv2d, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Scores `[out]` of a convolution's filters from its input and output of one batch."""
+    """Scores `[out]` of a convolution's filters from its input and output for one batch."""
     batch, channels, height, width = x.shape
     patches = F.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)
     spread_in = patches.transpose(0, 1).flatten(0, 1).std(0).clamp_min(1e-6)
@@ -71,7 +71,7 @@ def multiply_adds(model: nn.Module) -> int:
 
 @torch.no_grad()
 def pruned(model: SimpleNet, scores: list[torch.Tensor], less: float) -> SimpleNet:
-    """A network with about `less` of the multiply-adds gone: the same share of each layer's channels."""
+    """A network with about `less` of the multiply-adds removed: the same share of each layer's channels."""
     dense = multiply_adds(model)
 
     def candidate(share: float, rounding: float) -> SimpleNet:
@@ -96,7 +96,7 @@ def pruned(model: SimpleNet, scores: list[torch.Tensor], less: float) -> SimpleN
 def main() -> None:
     parser = loop.parser(__doc__, epochs=8, batch=128, lr=0.03, adam_lr=2e-3, bf16=True, out=Path("pruned.onnx"))
     parser.add_argument("--base", type=Path, default=Path("pretrained/simplenet-310k-cifar10.onnx"))
-    parser.add_argument("--less", type=float, default=0.5, help="share of the multiply-adds to lose")
+    parser.add_argument("--less", type=float, default=0.5, help="share of the multiply-adds to remove")
     args = parser.parse_args()
     opts = loop.options(args)
     data = images.load("cifar10", opts.cache)

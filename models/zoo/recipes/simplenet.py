@@ -9,7 +9,7 @@ from zoo.data import images
 from zoo.networks.simplenet import SimpleNet
 from zoo.train import loop
 
-# Small images first: the network ends in a global pool, so any side will do.
+# Small images first: the network ends in a global pool, so any size works.
 SIDES = {32: ((0.0, 20), (0.25, 24), (0.5, 32)), 28: ((0.0, 20), (0.3, 28))}
 
 

@@ -1,6 +1,6 @@
 """SkipNet on CIFAR-10 at 64 pixels, with the Bias loss or plain cross-entropy.
 
-Images grow with the epochs (32, 48, 64 pixels): the network ends in a global pool, so any side will do.
+Images grow with the epochs (32, 48, 64 pixels): the network ends in a global pool, so any size works.
 """
 
 from pathlib import Path
@@ -24,8 +24,8 @@ def diversity(features: torch.Tensor) -> torch.Tensor:
 
 
 def bias_loss(model: SkipNet, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy weighted by the variance of the last feature map, scaled to 0..1 within the batch: samples
-    that give the network little to learn from move it less (Bias Loss, ICCV 2021, equation 3)."""
+    """Cross-entropy weighted by the variance of the last feature map, scaled to 0..1 within the batch: samples that
+    offer little to learn get less weight (Bias Loss, ICCV 2021, equation 3)."""
     features = model.features(x)
     with torch.no_grad():
         variance = diversity(features)

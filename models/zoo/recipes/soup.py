@@ -1,5 +1,5 @@
-"""A soup of sparse siblings: a stored sparse SimpleNet is trained on several times with its mask fixed, the results
-are averaged, and BatchNorm is measured anew (Zimmer, Spiegel and Pokutta, "Sparse Model Soups", ICLR 2024).
+"""A soup of sparse siblings: a stored sparse SimpleNet is trained further several times with a fixed mask, the results
+are averaged, and BatchNorm is measured again (Zimmer, Spiegel and Pokutta, "Sparse Model Soups", ICLR 2024).
 """
 
 import copy

@@ -1,8 +1,9 @@
 """Unstructured pruning: gradual magnitude pruning of a stored SimpleNet, then fine-tuning with the mask fixed.
 
 The share of zeros rises as 1 - (1 - t)^3 over the first half (Zhu and Gupta, "To prune, or not to prune", 2017), the
-same in every convolution but the first; it starts at the zeros that the stored network already has. `--block 4` prunes four output channels at once (4x1 blocks, scored by the
-sum of their absolute weights), which is what a kernel with vectors of output channels can skip.
+same in every convolution but the first; it starts at the zeros that the stored network already has. `--block 4` prunes
+four output channels at once (4x1 blocks, scored by the sum of their absolute weights), which a kernel with vectors of
+output channels can skip.
 """
 
 from pathlib import Path
@@ -16,23 +17,23 @@ from zoo.train import augment, loop, stored
 
 # Pruning ends at this share of the training.
 SETTLED = 0.5
-# Steps between two decisions about the mask, as a share of the training.
+# Steps between two updates of the mask, as a share of the training.
 INTERVAL = 0.005
 
 
 def prunable(model: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions that lose weights: all but those of the image itself and depthwise ones."""
+    """The convolutions to prune: all but those of the image itself and depthwise ones."""
     return [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 3 and m.groups == 1]
 
 
 def zeros_at(progress: float, first: float, last: float) -> float:
-    """Share of zeros wanted at that share of the training."""
+    """Target share of zeros at this share of the training."""
     return last - (last - first) * (1 - min(1.0, progress / SETTLED)) ** 3
 
 
 @torch.no_grad()
 def mask_of(weight: torch.Tensor, zeros: float, block: int) -> torch.Tensor:
-    """1 where a weight stays, 0 where the block it is in is among the smallest `zeros` of all."""
+    """1 where a weight is kept, 0 where its block is among the smallest `zeros` of all."""
     out = weight.size(0)
     sums = weight.abs().reshape(out // block, block, -1).sum(1)
     pruned = round(zeros * sums.numel())
@@ -48,7 +49,7 @@ def share_of_zeros(model: nn.Module) -> float:
 
 
 def gradual(first: float, last: float, block: int):
-    """The constraint of a training: masks that go from the share `first` of zeros to `last`, then stay."""
+    """The constraint of a training: masks that go from the share `first` of zeros to `last`, then stay fixed."""
     decided = {"at": 0.0}
 
     @torch.no_grad()

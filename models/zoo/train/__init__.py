@@ -1,1 +1,1 @@
-"""What every recipe shares: the loop, the optimizers, augmentation, and the export to ONNX."""
+"""Shared by all recipes: the loop, the optimizers, augmentation, and the export to ONNX."""

@@ -1,4 +1,4 @@
-"""Batches out of a data set in memory: uint8 in, normalized float out, augmented as whole tensors."""
+"""Batches from a data set in memory: uint8 in, normalized float out, augmented as whole tensors."""
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +14,15 @@ def normalize(images: torch.Tensor, source: Source) -> torch.Tensor:
 
 
 def resized(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Float images at another side."""
+    """Float images at another size."""
     if images.size(-1) == side:
         return images
     return F.interpolate(images, size=side, mode="bilinear", antialias=True, align_corners=False)
 
 
 def crop_and_flip(images: torch.Tensor, epoch: int, border: int, mirrored: bool, generator) -> torch.Tensor:
-    """Random crop out of a reflected border, and where mirror images are as likely a flip that
-    alternates by epoch (each image is seen once each way in every two epochs)."""
+    """Random crop from a reflected border, and, if mirror images are as likely, a flip that alternates by epoch (each
+    image is seen once each way in every two epochs)."""
     n, _, side, _ = images.shape
     padded = F.pad(images, (border,) * 4, mode="reflect")
     shift = torch.randint(0, 2 * border + 1, (n, 2), generator=generator)

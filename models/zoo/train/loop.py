@@ -1,10 +1,9 @@
 """The training loop of every classifier recipe.
 
-A run keeps two files beside its result: `NAME.checkpoint.pt`, from which it resumes at the last
-finished epoch, and `NAME.log`, one line an epoch, from which every figure in the tables comes.
-The average of the weights (EMA) is what is tested and exported, its BatchNorm measured on training
-images: the statistics of weights that turn from step to step are not those of their average. The
-figure of a run is that of its last epoch, never its best one.
+A run writes two files beside its result: `NAME.checkpoint.pt`, from which it resumes at the last finished epoch, and
+`NAME.log`, one line per epoch, the source of every figure in the tables. The average of the weights (EMA) is tested and
+exported, with its BatchNorm measured on training images, because the statistics of the changing weights are not those
+of their average. The figure of a run is that of its last epoch, never its best one.
 """
 
 import argparse
@@ -22,13 +21,13 @@ from torch import nn
 from zoo.data import images
 from zoo.train import augment, optimizers, stored
 
-# Images that the average's BatchNorm is measured on.
+# Images for measuring the average's BatchNorm.
 CALIBRATION = 4000
 
 
 @dataclass
 class Options:
-    """What a run can be told; the defaults of a recipe are its own."""
+    """The options of a run; each recipe has its own defaults."""
 
     epochs: int = 40
     batch: int = 128
@@ -49,7 +48,7 @@ class Options:
 
 
 def parser(description: str, **defaults) -> argparse.ArgumentParser:
-    """The options that all recipes have. `sides` is the recipe's own."""
+    """The options of all recipes. `sides` is the recipe's own."""
     base = Options(**defaults)
     result = argparse.ArgumentParser(description=description.split("\n")[0])
     for name, text in {
@@ -72,7 +71,7 @@ def parser(description: str, **defaults) -> argparse.ArgumentParser:
         help="compute in bfloat16: faster for 3x3 convolutions where the CPU has it, slower for depthwise ones",
     )
     result.add_argument("--cache", type=Path, default=base.cache, help="folder for the data sets")
-    result.add_argument("--out", type=Path, default=base.out, help="the model; log and checkpoint lie beside it")
+    result.add_argument("--out", type=Path, default=base.out, help="the model; log and checkpoint are written beside it")
     return result
 
 
@@ -83,7 +82,7 @@ def options(args: argparse.Namespace, sides: tuple[tuple[float, int], ...] = ())
 
 
 class Log:
-    """Lines that go to the screen and to a file."""
+    """Lines printed to the screen and to a file."""
 
     def __init__(self, path: Path, resumed: bool):
         self.path = path
@@ -134,7 +133,7 @@ def fit(
     constrain: Callable[[nn.Module, nn.Module, float], None] | None = None,
     report: Callable[[nn.Module], str] | None = None,
 ) -> nn.Module:
-    """Train `model`, or go on from its checkpoint, and return the averaged model.
+    """Train `model`, or resume from its checkpoint, and return the averaged model.
 
     `objective(model, x, targets)` is the loss of a batch; `constrain(model, target, progress)` makes
     `target`, which is the model after each step or its average, keep the model's constraints, such as
@@ -174,7 +173,7 @@ def fit(
         )
 
     def tested(examples: torch.Tensor) -> str:
-        """What a line of the log says of the average."""
+        """The part of a log line that describes the average."""
         if constrain:
             constrain(model, average.module, 1.0)
         prepared = (augment.resized(augment.normalize(x, source), full) for x in examples[:CALIBRATION].split(250))

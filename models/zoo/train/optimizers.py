@@ -1,7 +1,7 @@
 """Muon for the convolutions that BatchNorm follows, Adam for the rest.
 
-Muon (K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024) wants few
-epochs, which is what a laptop-class CPU has.
+Muon (K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024) needs few epochs, which suits a
+laptop-class CPU.
 """
 
 import torch
@@ -49,8 +49,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def scale_free(model: nn.Module) -> list[nn.Parameter]:
-    """Weights of dense hidden convolutions that BatchNorm follows directly. The first convolution and
-    depthwise ones are left out: too few inputs a filter for an orthogonal step to mean anything."""
+    """Weights of dense hidden convolutions directly followed by BatchNorm. The first convolution and depthwise ones are
+    excluded: they have too few inputs per filter for an orthogonal step to be meaningful."""
     found = []
     for module in model.modules():
         if isinstance(module, nn.Sequential):

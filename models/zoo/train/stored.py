@@ -1,8 +1,8 @@
-"""From a stored ONNX file back to a network that trains.
+"""From a stored ONNX file back to a trainable network.
 
-Exported convolutions carry their BatchNorm inside them. `simplenet` reads such a file and puts a BatchNorm
-behind every convolution again, with the statistics that real images give there and a scale and shift that undo
-them: the answer stays what it was, and training goes on as if it had never stopped.
+Exported convolutions have their BatchNorm folded in. `simplenet` reads such a file and adds a BatchNorm after every
+convolution again, with the statistics of real images and a scale and shift that undo them: the outputs stay the same,
+and training continues as if it had never stopped.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from zoo.networks.simplenet import SimpleNet
 
 
 def _constants(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Weights by name, those behind a Cast too, as f32."""
+    """Weights by name, including those behind a Cast, as f32."""
     found = {t.name: numpy_helper.to_array(t).astype(np.float32) for t in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "Cast" and node.input[0] in found:
@@ -66,7 +66,7 @@ def simplenet(path: Path, images: torch.Tensor) -> SimpleNet:
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Measure the statistics of every BatchNorm that trains anew, as the plain mean over `batches`."""
+    """Measure the statistics of every new BatchNorm, as the plain mean over `batches`."""
     model.train()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
     for norm in norms:

@@ -1,6 +1,6 @@
-"""The runtimes that Python drives, one class each: its library, its best settings for one f32 image.
+"""The runtimes that Python drives, one class each: its library, with its best settings for one f32 image.
 
-Modules are imported, and libraries with them, before anything is measured.
+Modules and their libraries are imported before anything is measured.
 """
 
 import importlib
@@ -21,21 +21,21 @@ ENGINES = {
 class Runtime:
     """A loaded model with an image to run it on."""
 
-    # How the image is to lie in memory.
+    # Memory layout of the image.
     layout = "nchw"
 
     def __init__(self, model: str, threads: int, image: np.ndarray):
         raise NotImplementedError
 
     def place_input(self) -> None:
-        """Put the image where an inference wants it; not timed. Most runtimes leave it there."""
+        """Put the image where an inference reads it; not timed. Most runtimes leave it there."""
 
     def run(self) -> None:
         """One inference."""
         raise NotImplementedError
 
     def output(self) -> np.ndarray:
-        """The output of the last one."""
+        """The output of the last inference."""
         raise NotImplementedError
 
 

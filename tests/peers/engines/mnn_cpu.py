@@ -1,6 +1,6 @@
-"""MNN: a session in f32 (precision high), with the Winograd tiles that it chooses, and with smaller ones.
+"""MNN: an f32 session (precision high), with the Winograd tiles that it chooses, and with smaller ones.
 
-Its largest tiles are its fastest and lose digits: on some networks more than the comparison allows.
+Its largest tiles are the fastest but lose precision: on some networks more than the comparison allows.
 """
 
 import MNN
@@ -8,7 +8,7 @@ import numpy as np
 from engines import Runtime
 
 
-# Of MNN's hints, by number: what memory Winograd may take, 3 by default; less means smaller tiles.
+# An MNN hint: the memory level of Winograd, 3 by default; lower means smaller tiles.
 WINOGRAD_MEMORY_LEVEL = 3
 
 
@@ -25,7 +25,7 @@ class Mnn(Runtime):
         self.image = MNN.Tensor(image.shape, MNN.Halide_Type_Float, image, MNN.Tensor_DimensionType_Caffe)
 
     def place_input(self) -> None:
-        # An inference reuses the input's memory.
+        # An inference overwrites the input's memory.
         self.entry.copyFrom(self.image)
 
     def run(self) -> None:

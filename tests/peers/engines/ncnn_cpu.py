@@ -1,4 +1,4 @@
-"""ncnn: Winograd and packed layouts as by default, storage in f32."""
+"""ncnn: Winograd and packed layouts as by default, f32 storage."""
 
 import ncnn
 import numpy as np

@@ -1,11 +1,11 @@
-"""OpenVINO: tuned for the latency of one request, held to f32 (it would choose bf16 where the CPU has it)."""
+"""OpenVINO: tuned for the latency of one request, in f32 (by default it uses bf16 if the CPU has it)."""
 
 import numpy as np
 import openvino
 from engines import Runtime
 
 core = openvino.Core()
-# The plugin is a library of its own, loaded on first use.
+# The CPU plugin is a separate library, loaded on first use.
 core.get_property("CPU", "FULL_DEVICE_NAME")
 
 

@@ -1,9 +1,10 @@
-//! Beta-Rank: how much a filter makes of what it reads.
+//! Beta-Rank: how much a filter amplifies its input.
 //!
-//! The score of a filter is the mean of its absolute weights, times the sum over the positions of its output of the standard
-//! deviation of the output over the samples, divided by that of the patch of input that it sees there, all channels and
-//! samples together. Scores go from 0 to 1 within a layer. BatchNorm counts as part of the convolution before it. (M.
-//! Homayounfar et al., "Beta-Rank: A Robust Convolutional Filter Pruning Method for Imbalanced Medical Image Analysis", 2023.)
+//! The score of a filter is its mean absolute weight, times the sum over output positions of the standard deviation of
+//! the output over the samples, divided by the standard deviation of the input patch at that position, over all
+//! channels and samples. Scores are scaled to 0..1 within a layer. BatchNorm counts as part of the convolution before
+//! it. (M. Homayounfar et al., "Beta-Rank: A Robust Convolutional Filter Pruning Method for Imbalanced Medical Image
+//! Analysis", 2023.)
 
 use skipstone::Options;
 
@@ -15,10 +16,10 @@ use crate::layers::Layer;
 use crate::observe::{Observer, Samples, Seen};
 use crate::prepare;
 
-/// The least deviation that is divided by.
+/// The smallest divisor.
 const LEAST: f64 = 1e-6;
 
-/// Scores of the filters of every layer; none for grouped convolutions, which begin no channels.
+/// Scores of the filters of every layer; none for grouped convolutions, which cannot lose filters.
 pub(super) fn scores(network: &Network, samples: &mut dyn Samples, options: &Options) -> Result<Vec<Vec<f32>>> {
     if samples.len() < 2 {
         return Err(Error::Calibration("a standard deviation takes at least two samples".into()));
@@ -41,7 +42,7 @@ pub(super) fn scores(network: &Network, samples: &mut dyn Samples, options: &Opt
             (0, Some(window)) => window.patches(&seen, read),
             (0, None) => rows(&seen, ranked[at].depth, read),
             (_, Some(_)) => written.add(seen.values),
-            // As for a convolution: positions behind channels.
+            // As for a convolution: channels first, then positions.
             (_, None) => written.add(&transposed(seen.values, ranked[at].filters)),
         }
         Ok(())
@@ -49,7 +50,7 @@ pub(super) fn scores(network: &Network, samples: &mut dyn Samples, options: &Opt
     let scores = ranked.iter().zip(&spreads).map(|(layer, [read, written])| {
         let positions = read.sums.len();
         if positions == 0 || written.sums.len() != positions * layer.filters {
-            let reason = format!("{}: its patches and outputs do not match; leave it out", layer.name);
+            let reason = format!("{}: its patches and outputs do not match; exclude it with --skip", layer.name);
             return Err(Error::Unsupported(reason));
         }
         let matrix = layer.matrix(&folded.graph);
@@ -68,12 +69,12 @@ pub(super) fn scores(network: &Network, samples: &mut dyn Samples, options: &Opt
         .collect())
 }
 
-/// Sums of numbers and squares at every position.
+/// Sums of elements and of their squares at every position.
 #[derive(Clone, Debug, Default)]
 struct Sums {
     sums: Vec<f64>,
     squares: Vec<f64>,
-    /// Numbers that went into each.
+    /// Number of elements in each sum.
     count: f64,
 }
 
@@ -95,7 +96,7 @@ impl Sums {
     }
 }
 
-/// The rows that a matrix product reads: one patch each.
+/// Adds the rows that a matrix product reads, one patch each.
 fn rows(seen: &Seen<'_>, depth: usize, into: &mut Sums) {
     let rows = seen.values.len() / depth;
     into.sums.resize(rows, 0.0);
@@ -107,19 +108,19 @@ fn rows(seen: &Seen<'_>, depth: usize, into: &mut Sums) {
     into.count += depth as f64;
 }
 
-/// Rows of `columns` elements as columns.
+/// Transposes rows of `columns` elements.
 fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
     let rows = values.len() / columns;
     (0..values.len()).map(|i| values[i % rows * columns + i / rows]).collect()
 }
 
-/// The windows of a convolution of two dimensions, without groups.
+/// The windows of a 2-D convolution without groups.
 #[derive(Clone, Debug)]
 struct Window {
     kernel: [usize; 2],
     strides: [usize; 2],
     dilations: [usize; 2],
-    /// Before and behind: rows, columns.
+    /// Begin of rows and columns, then end of rows and columns.
     pads: [usize; 4],
 }
 
@@ -137,17 +138,17 @@ impl Window {
         let weights = graph.initializers[layer.weights].lengths();
         let automatic = node.attribute("auto_pad").is_some_and(|a| a.text != b"NOTSET" && !a.text.is_empty());
         let unlike =
-            || Error::Unsupported(format!("{}: its windows are not of two dimensions with given pads", layer.name));
+            || Error::Unsupported(format!("{}: only 2-D convolutions with explicit pads are supported", layer.name));
         let (&[_, _, rows, columns], false) = (weights.as_slice(), automatic) else { return Err(unlike()) };
         let two = |name: &str| list(name).map_or(Ok([1, 1]), |list| list.try_into().map_err(|_| unlike()));
         let pads = list("pads").map_or(Ok([0; 4]), |list| list.try_into().map_err(|_| unlike()))?;
         Ok(Some(Self { kernel: [rows, columns], strides: two("strides")?, dilations: two("dilations")?, pads }))
     }
 
-    /// Adds up the patch at every position; what lies outside of the image is 0.
+    /// Adds the patch at every position; padding is 0.
     fn patches(&self, seen: &Seen<'_>, into: &mut Sums) {
         let &[batch, channels, rows, columns] = seen.dims else { return };
-        // Sums over channels first: a patch has all of them.
+        // Sum over channels first, since a patch contains all of them.
         let (mut sums, mut squares) = (vec![0f64; rows * columns], vec![0f64; rows * columns]);
         let size = |side: usize, axis: usize| {
             let reach = self.dilations[axis] * (self.kernel[axis] - 1) + 1;

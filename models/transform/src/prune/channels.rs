@@ -1,5 +1,5 @@
-//! Which channels go: of every family the same share, those with the lowest scores, so that the wanted part of the
-//! multiply-adds is gone.
+//! Selects the channels to remove: the same share of every family, those with the lowest scores, so that the requested
+//! share of the multiply-adds is removed.
 
 use skipstone::Options;
 
@@ -11,47 +11,47 @@ use crate::layers::Layer;
 use crate::observe::Samples;
 use crate::prepare;
 
-/// What channels are scored by.
+/// How channels are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelMethod {
     /// Mean absolute value of the filter.
     Magnitude,
-    /// Chance, from this seed.
+    /// Random, from this seed.
     Random(u64),
-    /// How much a filter makes of what it reads, on a batch of samples.
+    /// How much a filter amplifies its input, on a batch of samples.
     BetaRank,
 }
 
-/// What becomes of channels that are pruned.
+/// What happens to pruned channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// The weights that write and read them become zeros: every tensor keeps its shape.
     Zeros,
-    /// They are taken out of the file.
+    /// They are removed from the file.
     Removal,
 }
 
 /// How channels are pruned.
 #[derive(Clone, Debug)]
 pub struct ChannelRecipe {
-    /// What they are scored by.
+    /// How they are scored.
     pub method: ChannelMethod,
-    /// The share of the multiply-adds of all layers that is to be gone, from 0 to 1.
+    /// The share of the multiply-adds of all layers to remove, from 0 to 1.
     pub less: f64,
-    /// What becomes of them.
+    /// What happens to them.
     pub form: Form,
-    /// Names of layers whose channels stay.
+    /// Names of layers whose channels are kept.
     pub skip: Vec<String>,
 }
 
-/// Channels are left in multiples of this, since kernels take four or more at once.
+/// Channels are kept in multiples of this, since kernels compute four or more at once.
 const MULTIPLE: usize = 4;
 
-/// Prunes channels of the model in `bytes`, an ONNX file. Samples are for Beta-Rank, at least two.
+/// Prunes channels of the model in `bytes`, an ONNX file. Samples are only needed for Beta-Rank, at least two.
 ///
 /// # Errors
-/// A model that is malformed, or that has no channels to remove; no samples for Beta-Rank; a node that channels cannot be
-/// taken from; what running the model objects to.
+/// A malformed model, or one without removable channels; no samples for Beta-Rank; a node that channels cannot be
+/// removed from; errors of running the model.
 pub fn channels(
     bytes: &[u8],
     recipe: &ChannelRecipe,
@@ -59,7 +59,7 @@ pub fn channels(
     options: &Options,
 ) -> Result<Pruned> {
     if !(0.0..1.0).contains(&recipe.less) {
-        return Err(Error::Unsupported("the share of multiply-adds to lose must be between 0 and 1".into()));
+        return Err(Error::Unsupported("the share of multiply-adds to remove must be between 0 and 1".into()));
     }
     let mut editor = Editor::open(bytes)?;
     prepare::constants(&mut editor.graph);
@@ -80,7 +80,7 @@ pub fn channels(
     Ok(Pruned { layers: outcomes(&network, &goes, &pruned, recipe.form), bytes: pruned.write() })
 }
 
-/// Scores of the filters of every layer that need no samples.
+/// Scores of the filters of every layer, for methods that need no samples.
 fn plain(network: &Network, method: ChannelMethod) -> Vec<Vec<f32>> {
     let of = |layer: &Layer| {
         let matrix = layer.matrix(&network.editor.graph);
@@ -94,7 +94,7 @@ fn plain(network: &Network, method: ChannelMethod) -> Vec<Vec<f32>> {
     network.layers.iter().map(of).collect()
 }
 
-/// Scores from 0 to 1 within a layer.
+/// Scales scores to 0..1 within a layer.
 pub(super) fn scaled(scores: &[f32]) -> Vec<f32> {
     let (min, max) = scores.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &s| (a.min(s), b.max(s)));
     scores.iter().map(|score| (score - min) / (max - min).max(1e-12)).collect()
@@ -113,10 +113,10 @@ fn of_family(network: &Network, family: &Family, of_layers: &[Vec<f32>]) -> Vec<
     family.channels.iter().map(|&channel| sums[channel].0 / sums[channel].1.max(1) as f32).collect()
 }
 
-/// The channels that go, by number.
+/// Which channels to remove.
 fn choose(network: &Network, scores: &[Vec<f32>], less: f64) -> Vec<bool> {
     let dense = network.multiply_adds(&network.all_stay()) as f64;
-    // The order in which the channels of each family stay.
+    // The channels of each family, in the order in which they are kept.
     let orders: Vec<Vec<usize>> = scores
         .iter()
         .map(|scores| {
@@ -138,7 +138,7 @@ fn choose(network: &Network, scores: &[Vec<f32>], less: f64) -> Vec<bool> {
     let shares = (5..=50).flat_map(|i| (1..4).map(move |j| (f64::from(i) / 50.0, f64::from(j) / 4.0)));
     let off = |goes: &[bool]| (network.multiply_adds(goes) as f64 / dense - (1.0 - less)).abs();
     let all = shares.map(|(share, rounding)| candidate(share, rounding)).map(|goes| (off(&goes), goes));
-    // The first of equals.
+    // Of equal ones, the first.
     let best = all.reduce(|best, next| if next.0 < best.0 { next } else { best });
     best.map_or_else(|| network.all_stay(), |(_, goes)| goes)
 }

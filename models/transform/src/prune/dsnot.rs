@@ -1,22 +1,22 @@
-//! DSnoT: pruned weights are exchanged for kept ones until the mean output of each filter is what it was.
+//! DSnoT: exchanges pruned weights for kept ones until the mean output of each filter is restored.
 //!
-//! With `M = w * mean(x)`, a filter whose weights `P` are pruned loses `e = sum of M over P` of its mean output. As long as
-//! `|e| > 0.1`, at most 50 times: the pruned weight grows again whose `M / var(x)` takes most of `e` away, and of the kept
-//! weights whose `M` takes some of it away when they go, the one of the lowest Wanda score goes. (Y. Zhang et al., "Dynamic
-//! Sparse No Training: Training-Free Fine-tuning for Sparse LLMs", ICLR 2024, equations 2 to 5.)
+//! Let `M = w * mean(x)`. A filter whose weights `P` are pruned loses `e = sum of M over P` of its mean output. While
+//! `|e| > 0.1`, at most 50 times: restore the pruned weight whose `M / var(x)` reduces `e` most, and prune the kept
+//! weight with the lowest Wanda score among those whose removal reduces `e`. (Y. Zhang et al., "Dynamic Sparse No
+//! Training: Training-Free Fine-tuning for Sparse LLMs", ICLR 2024, equations 2 to 5.)
 
 use crate::layers::Layer;
 use crate::observe::Moments;
 
 /// Most exchanges of a filter.
 const CYCLES: usize = 50;
-/// The error that is good enough.
+/// The error at which to stop.
 const ENOUGH: f64 = 0.1;
-/// What stands for the variance of an input that does not vary.
+/// Replaces the variance of a constant input.
 const LEAST_VARIANCE: f64 = 1e-12;
 
-/// Exchanges weights of `keep`, which is Wanda's choice by `scores`. With `exchange`, only weights among that many neighbors
-/// along the depth take each other's place.
+/// Exchanges weights of `keep`, which is Wanda's choice by `scores`. With `exchange`, a weight is only exchanged within
+/// a group of that many consecutive ones along the depth.
 pub(super) fn refine(
     layer: &Layer,
     matrix: &[f32],
@@ -37,7 +37,7 @@ pub(super) fn refine(
     }
 }
 
-/// Exchanges the weights of one filter. Those of one `group` may take each other's place.
+/// Exchanges the weights of one filter, within groups of `group`.
 fn refine_row(
     means: &[f64],
     variance: impl Fn(usize) -> f64,
@@ -47,7 +47,7 @@ fn refine_row(
 ) {
     let mut error: f64 = means.iter().zip(&*keep).filter(|(_, keep)| !**keep).map(|(mean, _)| mean).sum();
     let began = error.signum();
-    // What was exchanged once stays.
+    // A weight is exchanged at most once.
     let mut settled = vec![false; means.len()];
     for _ in 0..CYCLES {
         if error.abs() <= ENOUGH || error.signum() != began {
@@ -60,7 +60,7 @@ fn refine_row(
             .filter(|&at| keep[at] && !settled[at] && began * means[at] < 0.0 && group(at) == group(grown))
             .min_by(|&a, &b| scores[a].total_cmp(&scores[b]));
         settled[grown] = true;
-        // Without one to take its place, another may grow.
+        // If there is no weight to replace it, try the next.
         let Some(goes) = goes else { continue };
         settled[goes] = true;
         (keep[grown], keep[goes]) = (true, false);
@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn the_mean_output_comes_back() {
-        // 0.5 and 0.2 are pruned: 0.7 is missing. 0.5 grows, and of the two with means below zero that of the lower score goes.
+        // 0.5 and 0.2 are pruned: 0.7 is missing. 0.5 is restored, and of the two with negative means the one with the
+        // lower score is pruned.
         let means = [0.5, 0.2, -0.1, -0.3, 2.0];
         let mut keep = [false, false, true, true, true];
         refine_row(&means, |_| 1.0, |_| 0, &[0.1, 0.1, 0.9, 0.5, 3.0], &mut keep);
@@ -87,7 +88,7 @@ mod tests {
         let means = [0.5, 0.4, -0.1, -0.3];
         let mut keep = [false, false, true, true];
         refine_row(&means, |_| 1.0, |at| at % 2, &[0.1, 0.1, 0.2, 0.9], &mut keep);
-        // 0.9: 0.5 grows for -0.1, then 0.3 is left: 0.4 grows for -0.3.
+        // 0.9: 0.5 replaces -0.1, which leaves 0.3; 0.4 replaces -0.3.
         assert_eq!(keep, [true, true, false, false]);
     }
 

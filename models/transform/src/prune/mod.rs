@@ -1,14 +1,15 @@
-//! Pruning: a method scores, a pattern selects what has the lowest scores, and that becomes zeros or is removed.
+//! Pruning: a method scores, a pattern selects the lowest scores, and these weights or channels become zeros or are
+//! removed.
 //!
 //! | method | score | data |
 //! |---|---|---|
 //! | magnitude | the weight's absolute value | no |
-//! | random | by chance, from a seed: what every other method has to beat | no |
+//! | random | random, from a seed: a baseline for the other methods | no |
 //! | Wanda | the absolute value times the norm of the input it is multiplied by (M. Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", 2024) | yes |
-//! | DSnoT | Wanda's mask, then weights are exchanged until the mean output of a filter is what it was (Y. Zhang et al., "Dynamic Sparse No Training", 2024) | yes |
+//! | DSnoT | Wanda's mask, then weights are exchanged until the mean output of a filter is restored (Y. Zhang et al., "Dynamic Sparse No Training", 2024) | yes |
 //!
-//! [`weights`] sets weights to zero, one by one or in small blocks: the file keeps its shapes, and kernels for sparse weights
-//! skip the zeros. [`channels`] takes whole channels out of the network, by their magnitude, by chance, or by Beta-Rank.
+//! [`weights`] sets weights to zero, one by one or in small blocks: shapes stay the same, and sparse kernels skip the
+//! zeros. [`channels`] removes whole channels from the network, by magnitude, at random, or by Beta-Rank.
 
 mod beta_rank;
 mod channels;
@@ -31,58 +32,58 @@ use crate::layers::Layer;
 use crate::observe::{Moments, Observer, Samples};
 use crate::prepare;
 
-/// What weights are scored by.
+/// How weights are scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// Absolute value.
     Magnitude,
-    /// Chance, from this seed.
+    /// Random, from this seed.
     Random(u64),
     /// Absolute value times the norm of the input.
     Wanda,
-    /// As Wanda, then exchanged so that mean outputs stay.
+    /// Like Wanda, then exchanged so that mean outputs are restored.
     Dsnot,
 }
 
 impl Method {
-    /// Whether it has to see samples.
+    /// Whether it needs samples.
     #[must_use]
     pub fn needs_samples(self) -> bool {
         matches!(self, Self::Wanda | Self::Dsnot)
     }
 }
 
-/// The layers that are pruned.
+/// The layers to prune.
 #[derive(Clone, Debug, Default)]
 pub struct Choice {
-    /// Convolutions of one pixel and matrix products only.
+    /// Only 1x1 convolutions and matrix products.
     pub pointwise: bool,
     /// Depthwise and grouped convolutions too, and those that read few channels, such as an image.
     pub small: bool,
-    /// Names of nodes that are left as they are.
+    /// Names of nodes to leave unchanged.
     pub skip: Vec<String>,
 }
 
-/// Filters that read so many channels at most are left out, unless [`Choice::small`] is set: they hold few weights, and
-/// each of them matters.
+/// Filters that read at most this many channels are not pruned, unless [`Choice::small`] is set: they have few weights,
+/// and each of them matters.
 const FEW: usize = 4;
 
 /// How weights are pruned.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// What they are scored by.
+    /// How they are scored.
     pub method: Method,
     /// Which of them become zeros together.
     pub pattern: Pattern,
-    /// Among which the least are found.
+    /// Within which group they are ranked.
     pub scope: Scope,
-    /// The share that becomes zeros, from 0 to 1; [`Pattern::OfEvery`] says it itself.
+    /// The share to set to zero, from 0 to 1; ignored for [`Pattern::OfEvery`], which defines it.
     pub zeros: f64,
-    /// Where.
+    /// The layers to prune.
     pub layers: Choice,
 }
 
-/// What became of a model.
+/// The result of pruning.
 #[derive(Clone, Debug)]
 pub struct Pruned {
     /// The model, as a file.
@@ -91,16 +92,16 @@ pub struct Pruned {
     pub layers: Vec<Outcome>,
 }
 
-/// What became of a layer, before and after.
+/// The result for a layer: each field before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Name of the node.
     pub name: String,
-    /// Filters that it has.
+    /// Number of filters.
     pub filters: [usize; 2],
-    /// Weights that it has.
+    /// Number of weights.
     pub weights: [usize; 2],
-    /// Those of them that are zero.
+    /// Number of weights that are zero.
     pub zeros: [usize; 2],
 }
 
@@ -108,8 +109,8 @@ pub struct Outcome {
 /// with `options`.
 ///
 /// # Errors
-/// A model that is malformed or has no layer to prune; a method without the samples that it needs, or with a pattern that it
-/// does not do; what running the model objects to.
+/// A malformed model, or one without a layer to prune; a method without the samples that it needs, or with an
+/// unsupported pattern; errors of running the model.
 pub fn weights(bytes: &[u8], recipe: &Recipe, samples: Option<&mut dyn Samples>, options: &Options) -> Result<Pruned> {
     recipe.check()?;
     let mut editor = Editor::open(bytes)?;
@@ -163,9 +164,9 @@ impl Recipe {
         let wrong = if !(0.0..=1.0).contains(&self.zeros) {
             "the share of zeros must be between 0 and 1"
         } else if self.method == Method::Dsnot && matches!(self.pattern, Pattern::Block(_)) {
-            "DSnoT exchanges single weights, and does not do blocks"
+            "DSnoT exchanges single weights, so it does not support blocks"
         } else if self.method == Method::Dsnot && self.scope != Scope::Row {
-            "DSnoT exchanges weights of one filter, so each filter must get its share of zeros"
+            "DSnoT exchanges weights within a filter, so it needs --scope row"
         } else {
             return self.pattern.check();
         };
@@ -173,11 +174,11 @@ impl Recipe {
     }
 }
 
-/// The layers that are to be pruned.
+/// The layers to prune.
 fn chosen(graph: &Graph, choice: &Choice) -> Result<Vec<Layer>> {
     let all = Layer::all(graph);
     if let Some(name) = choice.skip.iter().find(|name| !all.iter().any(|layer| layer.name == **name)) {
-        return Err(Error::Unsupported(format!("the model has no layer '{name}' to leave out")));
+        return Err(Error::Unsupported(format!("the model has no layer '{name}' to skip")));
     }
     let wanted = |layer: &Layer| {
         (choice.small || layer.groups == 1 && layer.depth > FEW)
@@ -186,14 +187,14 @@ fn chosen(graph: &Graph, choice: &Choice) -> Result<Vec<Layer>> {
     };
     let layers: Vec<Layer> = all.into_iter().filter(wanted).collect();
     if layers.is_empty() {
-        let reason = "the model has no layer to prune: a convolution or matrix product whose weights are constants of f32 or \
-                      f16 that it alone reads, and that the options do not leave out";
+        let reason = "the model has no layer to prune: a convolution or matrix product whose weights are constant f32 or \
+                      f16 that no other node reads, and that the options do not exclude";
         return Err(Error::Unsupported(reason.into()));
     }
     Ok(layers)
 }
 
-/// What every layer reads, by channel.
+/// Statistics of every layer's input, by channel.
 fn inputs(editor: &Editor, layers: &[Layer], samples: &mut dyn Samples, options: &Options) -> Result<Vec<Moments>> {
     let names: Vec<String> = layers.iter().map(|layer| layer.input.clone()).collect();
     let mut moments = vec![Moments::default(); layers.len()];

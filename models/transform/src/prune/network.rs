@@ -1,8 +1,8 @@
-//! The channels of a model that come and go together, and the layers that write and read them.
+//! Families of channels in a model, and the layers that write and read them.
 //!
-//! What follows what is known by the runtime's operators: the model is imported, and its
-//! [`Channels`] say which elements of which tensors are one channel, through normalization, depthwise convolutions, sums,
-//! concatenations, gates and reshapes. A residual stage is one family of channels, an attention head one channel.
+//! Families follow from the runtime's operators: the model is imported, and its [`Channels`] say which elements of
+//! which tensors are one channel, through normalization, depthwise convolutions, sums, concatenations, gates and
+//! reshapes. The channels of a residual stage form one family; an attention head is one channel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,47 +14,47 @@ use crate::editor::Editor;
 use crate::error::{Error, Result};
 use crate::layers::Layer;
 
-/// A model with what is known of its channels.
+/// A model with its channels.
 pub(super) struct Network {
     pub editor: Editor,
     pub layers: Vec<Layer>,
     imported: Imported,
     channels: Channels,
-    /// What each layer writes and reads, by the channel of every element along the followed axis, with the number of elements
-    /// that it writes for each filter.
+    /// For each layer: the channel of every element that it reads and writes along the followed axis, and the number of
+    /// elements that it writes per filter.
     sides: Vec<([Vec<usize>; 2], usize)>,
     pub families: Vec<Family>,
 }
 
-/// Channels that the same layers write: the choice is among them.
+/// Channels written by the same layers: some of them are chosen for removal.
 #[derive(Clone, Debug)]
 pub(super) struct Family {
-    /// The layers that write them, by position.
+    /// Positions of the layers that write them.
     pub writers: Vec<usize>,
-    /// The channels, in the order in which the first writer has them.
+    /// The channels, in the order of the first writer.
     pub channels: Vec<usize>,
     /// Whether a channel is more than one filter of a layer, such as an attention head.
     pub wide: bool,
 }
 
-/// Of a tensor, what is left along an axis.
+/// The remaining part of a tensor along an axis.
 #[derive(Clone, Debug)]
 pub(super) struct Left {
     pub axis: usize,
-    /// Length of the axis before.
+    /// Length of the axis before removal.
     pub of: usize,
-    /// Indices that stay.
+    /// The remaining indices.
     pub indices: Vec<usize>,
 }
 
 impl Network {
-    /// Looks into a model whose constants are initializers.
+    /// Analyzes a model whose constants are initializers.
     pub fn new(editor: Editor, skip: &[String], options: &Options) -> Result<Self> {
         let imported = imported(&editor.write(), &options.limits.file, &options.shapes)?;
         let channels = Channels::new(&imported.graph, 0);
         let layers = Layer::all(&editor.graph);
         if let Some(name) = skip.iter().find(|name| !layers.iter().any(|layer| layer.name == **name)) {
-            return Err(Error::Unsupported(format!("the model has no layer '{name}' to leave out")));
+            return Err(Error::Unsupported(format!("the model has no layer '{name}' to skip")));
         }
         let mut network = Self { editor, layers, imported, channels, sides: Vec::new(), families: Vec::new() };
         let side = |layer: &Layer| {
@@ -71,7 +71,7 @@ impl Network {
     }
 
     fn find_families(&self, skip: &[String]) -> Vec<Family> {
-        // Layers that share their weights, or hold them in another type, are left alone.
+        // Layers that share their weights, or store them in another type, are not pruned.
         let graph = &self.editor.graph;
         let known: BTreeSet<usize> = self.layers.iter().map(|layer| layer.node).collect();
         let mut fixed = BTreeSet::new();
@@ -90,7 +90,7 @@ impl Network {
         for layer in self.layers.iter().filter(|layer| layer.groups == 1) {
             read.extend(self.elements(&layer.input));
         }
-        // Writers by channel, in order, with the number of filters each.
+        // Writers by channel, in order, with the number of filters of each.
         let mut written: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
         for (at, layer) in self.layers.iter().enumerate().filter(|(_, layer)| layer.groups == 1) {
             for channel in self.elements(&layer.output) {
@@ -129,7 +129,7 @@ impl Network {
         (0..track.len).map(|i| self.channels.channel(track, i)).collect()
     }
 
-    /// What is left of a tensor without the channels that go; `None` where that is all of it.
+    /// The remaining part of a tensor without the removed channels; `None` if nothing is removed.
     pub fn left(&self, name: &str, goes: &[bool]) -> Option<Left> {
         let track = self.track(name)?;
         let indices: Vec<usize> = (0..track.len).filter(|&i| !goes[self.channels.channel(track, i)]).collect();
@@ -147,12 +147,12 @@ impl Network {
         self.editor.graph.nodes.iter().flat_map(|node| node.outputs.iter().map(String::as_str))
     }
 
-    /// That no channel goes.
+    /// A selection that removes no channel.
     pub fn all_stay(&self) -> Vec<bool> {
         vec![false; self.channels.elements()]
     }
 
-    /// Multiply-adds of the layers without the channels that go.
+    /// Multiply-adds of the layers without the removed channels.
     pub fn multiply_adds(&self, goes: &[bool]) -> u64 {
         let left = |channels: &[usize], whole: usize| match channels.len() {
             0 => whole,

@@ -1,39 +1,39 @@
-//! Which weights become zeros: the units of a pattern with the lowest scores, among those of a scope.
+//! Selects the weights to set to zero: the units of a pattern with the lowest scores in a scope.
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::layers::Layer;
 
-/// Weights that stay or go together.
+/// Weights that are kept or pruned together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
-    /// Each on its own.
+    /// Single weights.
     Weights,
-    /// `keep` of `of` neighbors along the channels that a filter reads stay, such as 2 of every 4.
+    /// Of every `of` consecutive input channels of a filter, `keep` are kept, such as 2 of every 4.
     OfEvery {
-        /// How many stay.
+        /// How many are kept.
         keep: usize,
-        /// Of how many.
+        /// Group size.
         of: usize,
     },
-    /// The weights that so many neighboring filters have for one element of their input.
+    /// The weights of this many consecutive filters for one element of their input.
     Block(usize),
 }
 
-/// Among which weights the lowest scores are found.
+/// The group in which weights are ranked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Those of a filter, or of a row of blocks.
+    /// The weights of a filter, or of a row of blocks.
     Row,
-    /// Those of a layer.
+    /// The weights of a layer.
     Layer,
-    /// Those of all layers that are pruned.
+    /// The weights of all pruned layers.
     Network,
 }
 
 impl Pattern {
-    /// An impossible pattern.
+    /// The error for an impossible pattern.
     pub(super) fn check(self) -> Result<()> {
         let wrong = match self {
             Self::OfEvery { keep, of } if keep == 0 || keep >= of => format!("{keep} of every {of} cannot stay"),
@@ -43,7 +43,7 @@ impl Pattern {
         Err(Error::Unsupported(wrong))
     }
 
-    /// Neighbors along the depth of a filter that weights may be exchanged among; `None` for all of them.
+    /// The group size along a filter's depth within which weights may be exchanged; `None` for the whole depth.
     pub(super) fn exchange(self) -> Option<usize> {
         match self {
             Self::OfEvery { of, .. } => Some(of),
@@ -52,17 +52,17 @@ impl Pattern {
     }
 }
 
-/// What stays or goes together.
+/// Weights that are kept or pruned together.
 struct Unit {
     score: f32,
     layer: usize,
     /// The first of its filters.
     first: usize,
-    /// The place of its weights within their filters.
+    /// Position of its weights within their filters.
     within: usize,
 }
 
-/// Which weights of every layer stay, as `[filters, depth, taps]`.
+/// Which weights of every layer are kept, as `[filters, depth, taps]`.
 pub(super) fn select(
     layers: &[Layer],
     scores: &[Vec<f32>],
@@ -107,7 +107,8 @@ pub(super) fn select(
     keeps
 }
 
-/// Keeps the best `keep` of every `of` neighbors along the depth, tap by tap; of fewer at the end as many, if they are there.
+/// Keeps the best `keep` of every `of` consecutive elements along the depth, tap by tap; a shorter last group keeps up
+/// to the same number.
 fn of_every(layer: &Layer, scores: &[f32], keep: usize, of: usize, keeps: &mut [bool]) {
     for filter in 0..layer.filters {
         for tap in 0..layer.taps {

@@ -1,4 +1,4 @@
-//! Channels are taken out of a file: from the weights that write and read them, and from everything between.
+//! Removes channels from a file: from the weights that write and read them, and from everything between.
 //!
 //! ```text
 //! Conv [64, 3, 3, 3] -> BatchNormalization [64] -> Relu -> Conv [32, 64, 3, 3]
@@ -6,8 +6,9 @@
 //! Conv [40, 3, 3, 3] -> BatchNormalization [40] -> Relu -> Conv [32, 40, 3, 3]
 //! ```
 //!
-//! A channel that no layer has weights for anymore may hold anything: so a network without it answers what the whole one
-//! answers whose readers' weights are zero there. That is tried on random numbers before a model is given out.
+//! A removed channel may hold anything, because no layer has weights for it: a network without it gives the same
+//! outputs as the whole one with zeros in the weights that read it. This is tested on random inputs before a model is
+//! returned.
 
 use std::collections::HashSet;
 
@@ -19,12 +20,12 @@ use super::network::{Left, Network};
 use crate::editor::{Attribute, Editor, Node, Tensor};
 use crate::error::{Error, Result};
 
-/// Largest difference between the network without channels and the one with zeros for them, as a share of the largest output.
+/// Largest difference between the network without channels and the one with zeros, as a share of the largest output.
 const TOLERANCE: f32 = 1e-3;
-/// Seed of the numbers that both are tried on.
+/// Seed of the random inputs.
 const SEED: u64 = 11;
 
-/// The model with zeros for the channels that go: in the weights that write them, and in those that read them.
+/// The model with zeros for the removed channels, in the weights that write them and in those that read them.
 pub(super) fn zeroed(network: &Network, goes: &[bool]) -> Editor {
     let mut editor = network.editor.clone();
     for layer in &network.layers {
@@ -50,10 +51,10 @@ pub(super) fn zeroed(network: &Network, goes: &[bool]) -> Editor {
     editor
 }
 
-/// The model without the channels that go.
+/// The model without the removed channels.
 ///
 /// # Errors
-/// A node that they cannot be taken from.
+/// A node that channels cannot be removed from.
 pub(super) fn removed(network: &Network, goes: &[bool], options: &Options) -> Result<Editor> {
     let mut cut = Cut { network, goes, editor: network.editor.clone(), casts: Vec::new() };
     for at in 0..cut.editor.graph.nodes.len() {
@@ -74,9 +75,9 @@ pub(super) fn removed(network: &Network, goes: &[bool], options: &Options) -> Re
     Ok(editor)
 }
 
-/// Every tensor must have lost what was to go, and nothing else.
+/// Checks that every tensor lost exactly the removed channels.
 fn check_shapes(network: &Network, goes: &[bool], editor: &Editor, options: &Options) -> Result<()> {
-    let unlike = |why: String| Error::Unsupported(format!("channels cannot be taken from this model: {why}"));
+    let unlike = |why: String| Error::Unsupported(format!("channels cannot be removed from this model: {why}"));
     let after = imported(&editor.write(), &options.limits.file, &options.shapes).map_err(|e| unlike(e.to_string()))?;
     for name in network.tensors() {
         let Some(mut want) = network.shape(name) else { continue };
@@ -93,7 +94,7 @@ fn check_shapes(network: &Network, goes: &[bool], editor: &Editor, options: &Opt
     Ok(())
 }
 
-/// The answer must be that of the network with zeros.
+/// Checks that the outputs equal those of the network with zeros.
 fn check_answer(network: &Network, goes: &[bool], editor: &Editor, options: &Options) -> Result<()> {
     let answers = |editor: &Editor| -> Result<Vec<f32>> {
         let model = Model::from_bytes(&editor.write(), options)?;
@@ -108,14 +109,14 @@ fn check_answer(network: &Network, goes: &[bool], editor: &Editor, options: &Opt
     let apart = want.iter().zip(&got).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
     if want.len() != got.len() || apart.is_nan() || apart > TOLERANCE * largest + f32::MIN_POSITIVE {
         let reason = format!(
-            "the model without channels answers {apart} off at most {largest}: its channels are not understood"
+            "the outputs without channels differ by {apart} of at most {largest}: its channels are not understood"
         );
         return Err(Error::Unsupported(reason));
     }
     Ok(())
 }
 
-/// A model that loses channels, node by node.
+/// A model from which channels are removed, node by node.
 struct Cut<'a> {
     network: &'a Network,
     goes: &'a [bool],
@@ -129,7 +130,7 @@ impl Cut<'_> {
         self.network.left(name, self.goes)
     }
 
-    /// Takes from the constants of a node what goes of its operands and results.
+    /// Removes channels from the constants of a node.
     fn node(&mut self, at: usize) -> Result<()> {
         let node = self.editor.graph.nodes[at].clone();
         let read = node.inputs.first().and_then(|name| self.left(name));
@@ -190,7 +191,7 @@ impl Cut<'_> {
         Ok(())
     }
 
-    /// A shape that is a constant operand: the length of the axis in it.
+    /// The length of the axis in a constant shape operand.
     fn length(&mut self, at: usize, operand: usize, output: &str, left: &Left) -> Result<()> {
         let Some(mut shape) = self.ints(at, operand) else { return Ok(()) };
         let rank = self.network.shape(output).map_or(shape.len(), |shape| shape.len());
@@ -203,7 +204,7 @@ impl Cut<'_> {
         Ok(())
     }
 
-    /// The lengths of the parts.
+    /// The lengths of a Split's parts.
     fn split(&mut self, at: usize, node: &Node) -> Result<()> {
         let lefts: Vec<Option<Left>> = node.outputs.iter().map(|name| self.left(name)).collect();
         let axis = node.attribute("axis").map_or(0, |a| a.int);
@@ -233,7 +234,7 @@ impl Cut<'_> {
         Ok(())
     }
 
-    /// Where the part of the followed axis begins and ends.
+    /// Start and end of a Slice along the followed axis.
     fn slice(&mut self, at: usize, node: &Node, read: &Left, written: Option<&Left>) -> Result<()> {
         let rank = self.network.shape(&node.inputs[0]).map_or(0, |shape| shape.len()) as i64;
         let (Some(mut starts), Some(mut ends)) = (self.ints(at, 1), self.ints(at, 2)) else { return Ok(()) };
@@ -241,7 +242,10 @@ impl Cut<'_> {
         let whole = |axis: &i64| if *axis < 0 { axis + rank } else { *axis };
         let Some(place) = axes.iter().position(|axis| whole(axis) == read.axis as i64) else { return Ok(()) };
         if self.ints(at, 4).is_some_and(|steps| steps[place] != 1) {
-            return Err(Error::Unsupported(format!("{}: takes every so many channels", node.label())));
+            return Err(Error::Unsupported(format!(
+                "{}: a Slice with steps over channels is not supported",
+                node.label()
+            )));
         }
         let of = read.of as i64;
         let start = if starts[place] < 0 { starts[place] + of } else { starts[place] }.clamp(0, of);
@@ -262,7 +266,7 @@ impl Cut<'_> {
         graph.initializer(graph.nodes[at].inputs.get(operand)?)?.ints()
     }
 
-    /// Gives a node a constant operand of its own.
+    /// Gives a node its own constant operand.
     fn set_ints(&mut self, at: usize, operand: usize, values: &[i64]) {
         let output = self.editor.graph.nodes[at].outputs[0].clone();
         let name = self.editor.fresh(&output, "lengths");
@@ -272,11 +276,11 @@ impl Cut<'_> {
         inputs[operand] = name;
     }
 
-    /// Leaves of a constant operand only these indices of an axis. What other nodes read stays as it is.
+    /// Keeps only these indices of an axis in a constant operand. Other readers of the constant keep the original.
     fn operand(&mut self, at: usize, operand: usize, axis: usize, indices: &[usize]) -> Result<()> {
         let graph = &self.editor.graph;
         let label = graph.nodes[at].label();
-        let unlike = || Error::Unsupported(format!("{label}: channels cannot be taken from its constants"));
+        let unlike = || Error::Unsupported(format!("{label}: channels cannot be removed from its constants"));
         let Some(name) = graph.nodes[at].inputs.get(operand).cloned().filter(|name| !name.is_empty()) else {
             return Ok(());
         };

@@ -1,4 +1,4 @@
-//! Scores of weights, as `[filters, depth, taps]`: the lower, the sooner a weight is pruned.
+//! Scores of weights, as `[filters, depth, taps]`: weights with lower scores are pruned first.
 
 use crate::layers::Layer;
 use crate::observe::Moments;
@@ -8,7 +8,7 @@ pub(super) fn magnitude(matrix: &[f32]) -> Vec<f32> {
     matrix.iter().map(|weight| weight.abs()).collect()
 }
 
-/// Chance; weights that are zero already go first. A layer's scores do not depend on what other layers there are.
+/// Random; weights that are already zero go first. A layer's scores do not depend on other layers.
 pub(super) fn random(matrix: &[f32], layer: &str, seed: u64) -> Vec<f32> {
     let mut state = layer.bytes().fold(seed, |hash, byte| mixed(hash ^ u64::from(byte)));
     let mut next = || {
@@ -25,8 +25,8 @@ fn mixed(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Wanda: `|w| * |x|`, with the Euclidean norm of the channel that the weight is multiplied by. All taps of a convolution
-/// have that of the whole channel.
+/// Wanda: `|w| * |x|`, with the Euclidean norm of the channel that the weight is multiplied by. All taps of a
+/// convolution use the norm of the whole channel.
 pub(super) fn wanda(layer: &Layer, matrix: &[f32], inputs: &Moments) -> Vec<f32> {
     let norm = |at: usize| {
         let (filter, within) = (at / layer.width(), at % layer.width());

@@ -6,7 +6,7 @@ use skipstone_onnx::write::{f32s, graph, int, ints, model, node, value};
 use super::*;
 use crate::tensor::Tensor;
 
-/// Numbers that are never twice the same, some of them below zero.
+/// Distinct values, some of them negative.
 fn numbers(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
@@ -83,7 +83,7 @@ fn recipe(method: Method) -> Recipe {
 fn the_smallest_weights_become_zeros() {
     let pruned = weights(&network(), &recipe(Method::Magnitude), None, &Options::default()).unwrap();
     let names: Vec<(usize, [usize; 2])> = pruned.layers.iter().map(|layer| (layer.weights[0], layer.zeros)).collect();
-    // The depthwise convolution is left out.
+    // The depthwise convolution is not pruned.
     assert_eq!(names, [(540, [0, 270]), (144, [0, 72]), (36, [0, 18])]);
     let (before, after) = (tensor(&network(), "w1").floats().unwrap(), tensor(&pruned.bytes, "w1").floats().unwrap());
     let mut sorted: Vec<f32> = before.iter().map(|w| w.abs()).collect();

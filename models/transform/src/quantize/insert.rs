@@ -1,4 +1,4 @@
-//! The quantized model: pairs of QuantizeLinear and DequantizeLinear behind tensors, weights as bytes.
+//! Writes the quantized model: pairs of QuantizeLinear and DequantizeLinear after tensors, weights as int8.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use crate::editor::{Attribute, Editor, INT8, INT32, Node, Tensor, UINT8};
 /// Largest magnitude of a bias in units of its scale.
 const MAX_BIAS: f32 = (1u32 << 30) as f32;
 
-/// Rewrites the graph, and answers how many weights are bytes now.
+/// Rewrites the graph; returns the number of quantized weights.
 pub(super) fn run(editor: &mut Editor, selection: &Selection, schemes: &[Scheme]) -> usize {
     let mut graph = std::mem::take(&mut editor.graph);
     let mut insert = Insert { editor, selection, schemes, made: HashMap::new(), tensors: Vec::new() };
@@ -30,7 +30,7 @@ pub(super) fn run(editor: &mut Editor, selection: &Selection, schemes: &[Scheme]
         nodes.push(node);
         outputs.iter().for_each(|name| insert.activation(name, &mut nodes));
     }
-    // Readers take the dequantized tensor; the pairs themselves read what they quantize.
+    // Readers take the dequantized tensor, except the pairs themselves.
     for node in nodes.iter_mut().filter(|node| !node.is("QuantizeLinear")) {
         for input in &mut node.inputs {
             if let Some(dequantized) = insert.made.get(input) {
@@ -58,14 +58,14 @@ struct Insert<'a> {
     editor: &'a mut Editor,
     selection: &'a Selection,
     schemes: &'a [Scheme],
-    /// Tensors with their dequantized form.
+    /// The dequantized version of each tensor.
     made: HashMap<String, String>,
     /// New constants.
     tensors: Vec<Tensor>,
 }
 
 impl Insert<'_> {
-    /// Quantizes and dequantizes the tensor `name`, if it becomes bytes.
+    /// Quantizes and dequantizes the tensor `name`, if it was selected.
     fn activation(&mut self, name: &str, nodes: &mut Vec<Node>) {
         let Some(scheme) = self.selection.root(name).map(|root| self.schemes[root]) else { return };
         let (scale, zero) = (self.editor.fresh(name, "scale"), self.editor.fresh(name, "zero_point"));
@@ -77,7 +77,7 @@ impl Insert<'_> {
         self.made.insert(name.to_owned(), floats);
     }
 
-    /// Makes the weights and the bias of a node bytes and integers.
+    /// Quantizes the weights and the bias of a node.
     fn weights(
         &mut self,
         target: &mut Node,
@@ -95,7 +95,7 @@ impl Insert<'_> {
             Some(name) => Some((name.clone(), held.get(name)?.floats()?)),
             None => None,
         };
-        // One bias for each channel, or none that could be an integer.
+        // One bias per channel; otherwise it stays float.
         let bias = bias.filter(|(_, values)| values.len() == channels);
 
         let mut scales = vec![0f32; channels];
@@ -104,7 +104,7 @@ impl Insert<'_> {
             *scale = scale.max(value.abs() / 127.0);
         }
         for (channel, scale) in scales.iter_mut().enumerate() {
-            // So large that the bias is in the range of its integer.
+            // Large enough for the bias to fit its integer.
             let least = bias.as_ref().map_or(0.0, |(_, bias)| bias[channel].abs() / (x.scale * MAX_BIAS));
             *scale = scale.max(least);
             if !scale.is_normal() || !(*scale * x.scale).is_normal() {
@@ -128,7 +128,8 @@ impl Insert<'_> {
         Some(())
     }
 
-    /// A constant of integers with scales along an axis, and the node that dequantizes it, whose result it answers.
+    /// Adds an integer constant with scales along an axis, and the node that dequantizes it; returns that node's
+    /// output.
     #[allow(clippy::too_many_arguments)]
     fn constant(
         &mut self,

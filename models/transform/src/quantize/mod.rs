@@ -1,4 +1,4 @@
-//! Post-training quantization: a model of floats becomes one of bytes.
+//! Post-training quantization: turns a float model into an 8-bit one.
 //!
 //! ```text
 //! x -> Conv(w, b) -> Relu -> y
@@ -6,13 +6,13 @@
 //! x -> Q -> DQ -> Conv(DQ(w), DQ(b)) -> Relu -> Q -> DQ -> y
 //! ```
 //!
-//! The result is standard ONNX in the QDQ form: floats that are quantized and dequantized again wherever a runtime may
-//! keep bytes. Activations are unsigned bytes with a zero point; weights are signed bytes with a scale for each output
-//! channel, biases 32-bit integers (B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
-//! Integer-Arithmetic-Only Inference", 2018).
+//! The result is standard ONNX in QDQ form: tensors are quantized and dequantized again wherever a runtime may keep
+//! them in 8 bits. Activations are uint8 with a zero point; weights are int8 with a scale per output channel, biases
+//! int32 (B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+//! Inference", 2018).
 //!
-//! In steps: [`Quantizer::calibrate`] runs the model on samples twice, first to find how far each tensor that will be bytes
-//! reaches, then how its numbers are spread within. [`Quantizer::finish`] chooses ranges and writes the model.
+//! [`Quantizer::calibrate`] runs the model on samples twice, first to find the range of each selected tensor, then the
+//! distribution of its elements within. [`Quantizer::finish`] chooses ranges and writes the model.
 
 mod insert;
 mod range;
@@ -29,25 +29,25 @@ use crate::error::{Error, Result};
 use crate::observe::{Observer, Samples};
 use crate::prepare;
 
-/// Least version of the operator set with a scale for each channel.
+/// Lowest opset with a scale per channel.
 const LEAST_OPSET: i64 = 13;
 
-/// A model on its way to bytes.
+/// A model being quantized.
 pub struct Quantizer {
     model: Editor,
     selection: Selection,
-    /// By the position of a tensor in the selection.
+    /// Indexed by a tensor's position in the selection.
     observed: Vec<Observed>,
 }
 
-/// What became of a model.
+/// The result of quantization.
 #[derive(Clone, Debug)]
 pub struct Quantized {
     /// The model, as a file.
     pub bytes: Vec<u8>,
-    /// Activations that are bytes now.
+    /// Number of quantized activations.
     pub activations: usize,
-    /// Weights that are bytes now.
+    /// Number of quantized weights.
     pub weights: usize,
 }
 
@@ -55,7 +55,7 @@ impl Quantizer {
     /// Prepares the model in `bytes`, an ONNX file.
     ///
     /// # Errors
-    /// A model that is malformed, quantized already, older than opset 13, or has nothing to quantize.
+    /// A model that is malformed, already quantized, older than opset 13, or has nothing to quantize.
     pub fn new(bytes: &[u8]) -> Result<Self> {
         let mut model = Editor::open(bytes)?;
         let opset = model.opset;
@@ -69,24 +69,24 @@ impl Quantizer {
             .iter()
             .any(|node| node.op_type.contains("QuantizeLinear") || node.op_type.starts_with("QLinear"))
         {
-            return Err(Error::Unsupported("the model is quantized already".into()));
+            return Err(Error::Unsupported("the model is already quantized".into()));
         }
         prepare::constants(&mut model.graph);
         prepare::fold_normalization(&mut model);
         let selection = Selection::of(&model.graph);
         if selection.is_empty() {
             return Err(Error::Unsupported(
-                "the model has no convolution or matrix product with weights of its own".into(),
+                "the model has no convolution or matrix product with constant weights".into(),
             ));
         }
         let observed = vec![Observed::default(); selection.roots().len()];
         Ok(Self { model, selection, observed })
     }
 
-    /// Runs the model on the samples, twice, and observes its tensors. The runs take the options of `options`.
+    /// Runs the model on the samples, twice, and observes its tensors. The runs use `options`.
     ///
     /// # Errors
-    /// What loading and running objects to; a tensor that holds numbers that are not finite; no samples.
+    /// Errors of loading and running; a tensor with elements that are not finite; no samples.
     pub fn calibrate(&mut self, options: &Options, samples: &mut dyn Samples) -> Result<()> {
         let names = self.selection.roots();
         let mut observer = Observer::new(&self.model, names, options)?;
@@ -106,7 +106,7 @@ impl Quantizer {
     /// The quantized model.
     ///
     /// # Errors
-    /// [`Error::Calibration`] where nothing was observed.
+    /// [`Error::Calibration`] if nothing was observed.
     pub fn finish(self, method: Method) -> Result<Quantized> {
         let Self { mut model, selection, observed } = self;
         let schemes = observed.iter().map(|observed| observed.scheme(method)).collect::<Option<Vec<_>>>();

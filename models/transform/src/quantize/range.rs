@@ -1,17 +1,17 @@
-//! From the numbers of a tensor to the range that its bytes stand for.
+//! From the elements of a tensor to the range of its quantized values.
 
-/// How a range is chosen among the numbers that were observed.
+/// How a range is chosen from the observed elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Method {
-    /// From the smallest to the largest.
+    /// From the minimum to the maximum.
     MinMax,
-    /// Without the outermost, so that this percentage lies inside.
+    /// Without outliers, so that this percentage is inside.
     Percentile(f64),
-    /// Whatever makes the mean square of the rounding and clipping errors smallest.
+    /// The range with the least mean squared error of rounding and clipping.
     Mse,
 }
 
-/// What one quantum stands for, and the byte that stands for 0.
+/// Scale and zero point.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Scheme {
     pub scale: f32,
@@ -20,15 +20,15 @@ pub(super) struct Scheme {
 
 /// Bins of a histogram.
 const BINS: usize = 2048;
-/// Ranges that are tried, from the whole one to a fifth of it.
+/// Number of ranges to try, from the whole one to a fifth of it.
 const TRIALS: usize = 80;
 
-/// The numbers of a tensor, as far as they were seen.
+/// The observed elements of a tensor.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
     min: f32,
     max: f32,
-    /// Counts between `min` and `max`, in the second round.
+    /// Histogram between `min` and `max`, from the second round.
     bins: Vec<u64>,
 }
 
@@ -39,7 +39,7 @@ impl Default for Observed {
 }
 
 impl Observed {
-    /// Takes in the numbers of a run; the number that is not finite, where there is one.
+    /// Adds the elements of a run; returns an element that is not finite, if there is one.
     pub fn add(&mut self, values: &[f32]) -> Result<(), f32> {
         if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
             return Err(value);
@@ -51,7 +51,7 @@ impl Observed {
         }
         let per_bin = BINS as f32 / (self.max - self.min).max(f32::MIN_POSITIVE);
         for value in values {
-            // Casts saturate: what lies outside counts at the ends.
+            // Casts saturate: elements outside count in the first and last bin.
             let bin = (((value - self.min) * per_bin) as usize).min(BINS - 1);
             self.bins[bin] += 1;
         }
@@ -62,7 +62,7 @@ impl Observed {
         self.bins = vec![0; BINS];
     }
 
-    /// The scheme of the chosen range; `None` where nothing was observed.
+    /// Scale and zero point of the chosen range; `None` if nothing was observed.
     pub fn scheme(&self, method: Method) -> Option<Scheme> {
         if self.min > self.max {
             return None;
@@ -84,7 +84,7 @@ impl Observed {
 
     fn percentile(&self, percent: f64) -> (f32, f32) {
         let total: u64 = self.bins.iter().sum();
-        // Half of what may lie outside on either side.
+        // Half of the excluded share at either end.
         let outside = (total as f64 * (100.0 - percent.clamp(0.0, 100.0)) / 200.0) as u64;
         let cut = |counts: &mut dyn Iterator<Item = &u64>| {
             let mut seen = 0;
@@ -120,11 +120,11 @@ impl Observed {
     }
 }
 
-/// The scheme of bytes from `min` to `max`. Zero has a byte of its own, so that padding is exact.
+/// Scale and zero point for `min` to `max`. Zero is represented exactly, so that padding is exact.
 fn scheme(min: f32, max: f32) -> Scheme {
     let (min, max) = (min.min(0.0), max.max(0.0));
     let scale = (max - min) / 255.0;
-    // A tensor of zeros, or of numbers too small to be divided by.
+    // For a tensor of zeros, or of values too small to divide by.
     let scale = if scale.is_normal() { scale } else { 1.0 };
     Scheme { scale, zero: (-min / scale).round_ties_even().clamp(0.0, 255.0) as u8 }
 }

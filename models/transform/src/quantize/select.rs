@@ -1,16 +1,16 @@
-//! Which tensors become bytes.
+//! Selects the tensors to quantize.
 //!
-//! Convolutions, matrix products with weights of their own, additions, multiplications and averages are computed in
-//! bytes: their operands become bytes, and so do their results, behind a bound such as a ReLU that follows. What only
-//! moves numbers keeps the range of its operand. Outputs of the model stay floats.
+//! Convolutions, matrix products with constant weights, additions, multiplications and averages are computed in 8 bits:
+//! their operands and results are quantized, the results after a bound such as a ReLU that follows. Operators that only
+//! move elements keep the range of their operand. Outputs of the model stay float.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::editor::{Graph, Node};
 
-/// Operators that bound their operand, and belong to what they bound.
+/// Operators that bound their operand, and are quantized together with it.
 const BOUNDS: [&str; 2] = ["Relu", "Clip"];
-/// Operators whose result has no number that their operand does not have.
+/// Operators whose result has only elements of their operand.
 const MOVES: [&str; 10] = [
     "MaxPool",
     "GlobalMaxPool",
@@ -24,7 +24,7 @@ const MOVES: [&str; 10] = [
     "Dropout",
 ];
 
-/// The tensors that become bytes, each with the one that its range is that of.
+/// The tensors to quantize, each with the tensor whose range it shares.
 pub(super) struct Selection {
     roots: Vec<String>,
     /// Tensors by name, with the position of their root.
@@ -59,7 +59,7 @@ impl Selection {
             wanted.clear();
         }
         wanted.retain(|name| !outputs.contains(name) && !weights.contains(name) && !name.is_empty());
-        // In the order of the graph, so that a range is known before what shares it.
+        // In the order of the graph, so that a range is known before the tensors that share it.
         let mut selection = Self { roots: Vec::new(), tensors: HashMap::new() };
         let inputs = graph.inputs.iter().map(|input| (input.name.as_str(), None));
         let results = graph.nodes.iter().flat_map(|node| node.outputs.first().map(|name| (name.as_str(), Some(node))));
@@ -80,7 +80,7 @@ impl Selection {
         selection
     }
 
-    /// The tensors that have a range of their own.
+    /// The tensors that have their own range.
     pub fn roots(&self) -> &[String] {
         &self.roots
     }
@@ -94,7 +94,7 @@ impl Selection {
         self.roots.is_empty()
     }
 
-    /// Tensors that become bytes.
+    /// Number of quantized tensors.
     pub fn len(&self) -> usize {
         self.tensors.len()
     }
@@ -105,7 +105,7 @@ pub(super) fn has_weights(node: &Node) -> bool {
     ["Conv", "Gemm", "MatMul"].iter().any(|op| node.is(op))
 }
 
-/// Whether a node can be computed in bytes.
+/// Whether a node can be computed in 8 bits.
 fn is_quantizable(node: &Node, graph: &Graph, weights: &HashSet<&str>) -> bool {
     let has = |index: usize| node.inputs.get(index).is_some_and(|name| weights.contains(name.as_str()));
     if has_weights(node) {

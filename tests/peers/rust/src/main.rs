@@ -13,14 +13,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// Runs before memory is read: what a runtime allocates on demand is there by then.
+/// Runs before memory is read, so that memory allocated on demand is included.
 const SETTLING_RUNS: usize = 10;
 
 /// A loaded model with its input in place.
 trait Engine {
     /// One inference.
     fn run(&mut self) -> Result<()>;
-    /// The output of the last one.
+    /// The output of the last inference.
     fn output(&self) -> Result<Vec<f32>>;
 }
 
@@ -54,7 +54,7 @@ fn arguments() -> Result<Arguments> {
     })
 }
 
-/// Loads the model into the engine of that name.
+/// Loads the model into the named engine.
 fn load(engine: &str, model: &Path, threads: usize, input: Input) -> Result<Box<dyn Engine>> {
     Ok(match engine {
         "skipstone" | "skipstone_package" | "skipstone_small" => Box::new(skipstone::Skipstone::load(model, threads, input)?),

@@ -1,4 +1,4 @@
-//! rten: weights packed beforehand, a pool of its own.
+//! rten: weights packed beforehand, with its own thread pool.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! tract: the optimized graph, its state kept between runs, a pool of its own for more threads than one.
+//! tract: the optimized graph, its state kept between runs, its own thread pool if there is more than one thread.
 
 use std::path::Path;
 
