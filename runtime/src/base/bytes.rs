@@ -1,7 +1,7 @@
-//! Bytes that never change: on the heap, or in a mapped file.
+//! Immutable bytes: on the heap, or in a mapped file.
 //!
-//! Packed weights and constants are read by every session of a model at once. Whether they were packed when the model
-//! was opened or lie in a package makes no difference to who reads them.
+//! Packed weights and constants are read by every session of a model at once. Readers do not see whether they were
+//! packed when the model was opened or are part of a package.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub struct Bytes {
 
 enum Whole {
     Heap(AlignedVec<u8>),
-    /// Elements that are read for a short time: memory that the allocator has at hand.
+    /// Short-lived elements, in memory from the allocator.
     Words(Vec<u64>),
     File(Mapping),
 }
@@ -29,20 +29,20 @@ impl Bytes {
     /// A copy of these bytes.
     ///
     /// # Errors
-    /// There is no memory for it.
+    /// Not enough memory.
     pub(crate) fn copy_of(bytes: &[u8]) -> Result<Self> {
         let copy = AlignedVec::try_from_slice(bytes).ok_or_else(|| OpError::no_memory(bytes.len()).at("graph"))?;
         Ok(copy.into())
     }
 
-    /// The bytes `range` of these; `None` if it reaches past the end.
+    /// The bytes in `range`; `None` if it reaches past the end.
     pub(crate) fn part(&self, range: Range<usize>) -> Option<Self> {
         self.get(range.clone())?;
         let start = self.range.start.checked_add(range.start)?;
         Some(Self { whole: self.whole.clone(), range: start..start.checked_add(range.len())? })
     }
 
-    /// The bytes, to be written: copied first, unless they are not shared.
+    /// The bytes, for writing: copied first if they are shared.
     pub(crate) fn make_mut(&mut self) -> &mut [u8] {
         let whole = 0..self.whole.len();
         if self.range != whole || !matches!(Arc::get_mut(&mut self.whole), Some(Whole::Heap(_))) {
@@ -58,8 +58,8 @@ impl Bytes {
 }
 
 impl Bytes {
-    /// A copy that starts at a multiple of eight, for elements that lie unaligned in a file; soon dropped. The file
-    /// need not be in memory beside it.
+    /// A copy aligned to eight bytes, for elements that are unaligned in a file; dropped soon. The file's pages are
+    /// evicted meanwhile.
     pub(crate) fn realigned(&self) -> Self {
         let mut words = vec![0u64; self.len().div_ceil(8)];
         if let Some(copy) = bytemuck::cast_slice_mut::<u64, u8>(&mut words).get_mut(..self.len()) {
@@ -69,14 +69,14 @@ impl Bytes {
         Self { whole: Arc::new(Whole::Words(words)), range: 0..self.len() }
     }
 
-    /// Lets go of the memory of a file's pages, which were copied or will hardly be read again.
+    /// Releases the memory of a file's pages that were copied or will hardly be read again.
     pub(crate) fn evict(&self) {
         if let Whole::File(mapping) = &*self.whole {
             mapping.evict(self.range.clone());
         }
     }
 
-    /// Whether these are a part of more.
+    /// Whether these are a part of a larger whole.
     pub(crate) fn is_part(&self) -> bool {
         self.range.len() < self.whole.len()
     }

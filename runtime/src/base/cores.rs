@@ -1,12 +1,12 @@
 //! Which cores of a phone a session runs on.
 //!
-//! A phone has cores of two or three sizes. A step shared by a large and a small one ends when the small one does, so
-//! [`PowerMode::Fast`] keeps to the large ones, and [`PowerMode::Efficient`] to the small ones, which need a fraction of
-//! the energy for the same work. The system says how large its cores are (Linux and Android); where it does not, or
-//! where they are all alike, or on other systems (iOS has no such call), a mode changes nothing.
+//! A phone has cores of two or three sizes. A step shared by a large and a small one ends when the small one finishes,
+//! so [`PowerMode::Fast`] uses only the large ones, and [`PowerMode::Efficient`] the small ones, which need a fraction
+//! of the energy for the same work. The system reports the speed of its cores (Linux and Android); if it does not, or
+//! if all are alike, or on other systems (iOS has no such call), a mode changes nothing.
 //!
-//! The threads of a session are bound to the chosen cores for good. The thread that calls `run` is the caller's: it is
-//! bound for the length of the run, and then has the cores back that it had before.
+//! The threads of a session are bound to the chosen cores permanently. The thread that calls `run` belongs to the
+//! caller: it is bound during the run, and gets its previous cores back afterwards.
 
 use std::path::Path;
 
@@ -22,8 +22,8 @@ pub enum PowerMode {
     Efficient,
 }
 
-/// How many cores the calling thread may use, at least 1: what the standard library says, without the quotas of
-/// containers, which take it several files to find.
+/// How many cores the calling thread may use, at least 1. The standard library's count also includes container quotas,
+/// which take several files to find; this does not.
 #[must_use]
 pub fn available_cores() -> usize {
     system::count().max(1)
@@ -44,12 +44,12 @@ impl Cores {
         choose(mode, speeds.into_iter().filter(|(core, _)| allowed(*core)).collect())
     }
 
-    /// How many.
+    /// The number of cores.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Binds the calling thread to these cores. A wish: the system may have reasons to refuse it.
+    /// Binds the calling thread to these cores. Best effort: the system may refuse.
     pub(crate) fn bind(&self) {
         system::bind(&self.0);
     }
@@ -62,7 +62,7 @@ impl Cores {
     }
 }
 
-/// The cores that the thread goes back to.
+/// The cores that the thread gets back.
 pub(crate) struct Visit(Option<system::Set>);
 
 impl Drop for Visit {
@@ -73,8 +73,8 @@ impl Drop for Visit {
     }
 }
 
-/// The cores that are on, with a measure of their speed, from a folder such as `/sys/devices/system/cpu`: the capacity
-/// that the scheduler reckons with, or else the highest clock. `None` unless all have the one, or all the other.
+/// The online cores with a measure of their speed, from a folder such as `/sys/devices/system/cpu`: the capacity used
+/// by the scheduler, or else the highest clock. `None` unless all cores have the same kind of measure.
 fn speeds(folder: &Path) -> Option<Vec<(usize, u64)>> {
     let number = |file: &Path| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
     let entries = std::fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -86,7 +86,7 @@ fn speeds(folder: &Path) -> Option<Vec<(usize, u64)>> {
     })
 }
 
-/// The cores for `mode`; `None` where that is all of them.
+/// The cores for `mode`; `None` if it is all of them.
 fn choose(mode: PowerMode, speeds: Vec<(usize, u64)>) -> Option<Cores> {
     let slowest = speeds.iter().map(|&(_, speed)| speed).min()?;
     let fastest = speeds.iter().map(|&(_, speed)| speed).max()?;
@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder as the system has it, with these files in it, and what `speeds` reads from it.
+    /// The result of `speeds` for a folder with these files.
     fn read(files: &[(&str, &str)]) -> Option<Vec<(usize, u64)>> {
         let folder = tempfile::tempdir().unwrap();
         for (path, text) in files.iter().chain(&[("cpufreq/boost", "1\n"), ("cpuidle/current_driver", "none\n")]) {
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(chosen(PowerMode::Fast, &PHONE), Some(vec![4, 5, 6, 7]));
         assert_eq!(chosen(PowerMode::Efficient, &PHONE), Some(vec![0, 1, 2, 3]));
         assert_eq!(chosen(PowerMode::Balanced, &PHONE), None);
-        // Large ones first, as some number them.
+        // Large ones first, as on some phones.
         assert_eq!(chosen(PowerMode::Efficient, &[1024, 1024, 380, 380]), Some(vec![2, 3]));
     }
 
@@ -210,7 +210,7 @@ mod tests {
     fn clocks_stand_in_for_capacities() {
         let clocks = [("cpu0/cpufreq/cpuinfo_max_freq", "1800000\n"), ("cpu1/cpufreq/cpuinfo_max_freq", "2400000\n")];
         assert_eq!(read(&clocks), Some(vec![(0, 1_800_000), (1, 2_400_000)]));
-        // One capacity among clocks is not to be compared with them.
+        // A capacity cannot be compared with clocks.
         let mixed = [clocks[0], clocks[1], ("cpu0/cpu_capacity", "1024\n")];
         assert_eq!(read(&mixed), Some(vec![(0, 1_800_000), (1, 2_400_000)]));
     }
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(read(&[("cpu0/topology/core_id", "0")]), None);
     }
 
-    /// On the machine that runs the test, which has at least one core.
+    /// Runs on any machine, which has at least one core.
     #[cfg(target_os = "linux")]
     #[test]
     fn the_calling_thread_gets_its_cores_back() {
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(now(), one.0);
         drop(visit);
         assert_eq!(now(), before);
-        // Cores that do not exist are a wish that the system refuses.
+        // The system refuses cores that do not exist, which is ignored.
         drop(Cores(vec![1023, 5000]).visit());
         assert_eq!(now(), before);
     }

@@ -1,7 +1,7 @@
 //! One error for the whole library: what went wrong, where, and what to do about it.
 //!
-//! Every error has a stable [`code`](Error::code), the word between the brackets of the
-//! command line's `error[code]: ...`, so that bindings and scripts need not read prose.
+//! Every error has a stable [`code`](Error::code), the word between the brackets of the command line's `error[code]:
+//! ...`, so that bindings and scripts need not parse prose.
 
 use std::fmt::Display;
 
@@ -13,13 +13,13 @@ use crate::tensor::{DType, Shape};
 /// Result of the library's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// `[2, 3]`: not by `Debug`, which device builds leave out.
+/// `[2, 3]`. Not `Debug`, which device builds leave out.
 pub(crate) fn list<T: Display>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(T::to_string).collect();
     format!("[{}]", items.join(", "))
 }
 
-/// Everything that loading, planning or running a model can answer instead of a result.
+/// Everything that can go wrong when loading, planning or running a model.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -34,15 +34,15 @@ pub enum Error {
     /// A model, package, tuning, frame or argument that breaks a rule.
     #[error("{message}")]
     Invalid {
-        /// Which one.
+        /// What is wrong, as a type.
         fault: Fault,
         /// What is wrong, and where.
         message: String,
     },
-    /// The model is well formed but asks for something that Skipstone does not do.
+    /// The model is well-formed but needs something that Skipstone does not support.
     #[error("node '{node}': {reason}")]
     Unsupported {
-        /// Name of the node, or of the graph where no single node is at fault.
+        /// Name of the node, or of the graph if no single node is at fault.
         node: String,
         /// What is not supported.
         reason: String,
@@ -52,9 +52,9 @@ pub enum Error {
     Node {
         /// Name of the node.
         node: String,
-        /// Its operator and place in the model file, as ` (Conv, node 12)`; empty if it comes from none.
+        /// Its operator and position in the model file, as ` (Conv, node 12)`; empty if it is not from a file.
         place: String,
-        /// What the operator says.
+        /// The operator's error.
         source: OpError,
     },
     /// A dimension is symbolic and no value was given for it.
@@ -72,25 +72,25 @@ pub enum Error {
     UnknownInput {
         /// The name as given.
         name: String,
-        /// The names there are.
+        /// The existing names.
         known: String,
     },
     /// An input of the model was not given.
-    #[error("input '{name}' is missing; the model wants {fact}")]
+    #[error("input '{name}' is missing; the model expects {fact}")]
     MissingInput {
         /// Name of the input.
         name: String,
         /// Its type and shape.
         fact: String,
     },
-    /// An input has another type or shape than the model wants.
-    #[error("input '{name}' is {got}, the model wants {want}")]
+    /// An input has a different type or shape than the model expects.
+    #[error("input '{name}' is {got}, the model expects {want}")]
     InputMismatch {
         /// Name of the input.
         name: String,
         /// Type and shape as given.
         got: String,
-        /// Type and shape of the model.
+        /// Expected type and shape.
         want: String,
     },
     /// No setting of the model has this name.
@@ -98,10 +98,10 @@ pub enum Error {
     UnknownSetting {
         /// The name as given.
         name: String,
-        /// The names there are.
+        /// The existing names.
         known: String,
     },
-    /// A setting is given a value of another type or number of elements.
+    /// A setting is given a value of the wrong type or number of elements.
     #[error("setting '{name}' is {fact}, which does not hold the value")]
     SettingValue {
         /// Name of the setting.
@@ -109,12 +109,12 @@ pub enum Error {
         /// Its type and shape.
         fact: String,
     },
-    /// The instruction set asked for does not exist on this CPU.
+    /// The requested instruction set does not exist on this CPU.
     #[error("this CPU has no {isa}; it has {available}")]
     IsaUnavailable {
-        /// The instruction set asked for.
+        /// The requested instruction set.
         isa: String,
-        /// Those there are.
+        /// The available ones.
         available: String,
     },
     /// A run was cancelled.
@@ -157,7 +157,7 @@ impl Error {
     }
 }
 
-/// What a single operator can object to; the caller adds the node's name.
+/// An error of a single operator; the caller adds the node's name.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpError {
@@ -169,7 +169,7 @@ pub enum OpError {
         /// How many it has.
         got: usize,
     },
-    /// An input of a type that the operator has no kernel for.
+    /// An input type that the operator has no kernel for.
     #[error("input {index} is {got}, expected {want}")]
     Type {
         /// Position of the input.
@@ -179,7 +179,7 @@ pub enum OpError {
         /// The type expected.
         want: &'static str,
     },
-    /// Shapes that do not fit each other.
+    /// Shapes that do not match.
     #[error("{rule}: {shapes}")]
     Shape {
         /// The rule broken.
@@ -195,10 +195,10 @@ pub enum OpError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A value met while running, such as an index out of range.
+    /// An invalid value found at run time, such as an index out of range.
     #[error("{0}")]
     Value(String),
-    /// A product of dimensions past the address space, or a rank above the limit.
+    /// A product of dimensions beyond the address space, or a rank above the limit.
     #[error("the tensor is too large: {0}")]
     TooLarge(String),
     /// An operand whose bytes do not match its type, or that overlaps another: a bug in the plan.
@@ -207,7 +207,7 @@ pub enum OpError {
 }
 
 impl OpError {
-    /// That the system has no memory for so many bytes.
+    /// The error for a failed allocation of `len` bytes.
     pub(crate) fn no_memory(len: usize) -> Self {
         Self::TooLarge(format!("there is no memory for {len} bytes"))
     }

@@ -1,9 +1,9 @@
-//! What can be wrong with what is given, as types: each has a stable code.
+//! The faults of models, packages and arguments, as types: each has a stable code.
 
 #[cfg(feature = "onnx")]
 use skipstone_onnx::Rule;
 
-/// What an [`Error::Invalid`](crate::Error::Invalid) objects to.
+/// The subject of an [`Error::Invalid`](crate::Error::Invalid).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -14,7 +14,7 @@ pub enum Fault {
     Model(ModelFault),
     /// A package.
     Package(PackageFault),
-    /// Measured times of kernels.
+    /// A tuning file.
     Tuning(TuningFault),
     /// An argument.
     Input(InputFault),
@@ -26,13 +26,13 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ModelFault {
-    /// It asks for more than the [limits](crate::Limits).
+    /// It exceeds the [limits](crate::Limits).
     Limit,
-    /// Its metadata holds what cannot be.
+    /// Its metadata is invalid.
     Metadata,
-    /// Its input is no image.
+    /// Its input is not an image.
     ImageInput,
-    /// Its output is no scores.
+    /// Its output is not scores.
     Output,
 }
 
@@ -40,15 +40,15 @@ pub enum ModelFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PackageFault {
-    /// It does not begin as a package does.
+    /// It does not begin like a package.
     Magic,
-    /// It has the format of another version.
+    /// It has another version of the format.
     Version,
-    /// It was cut short.
+    /// It is truncated.
     Truncated,
-    /// Its content makes no sense.
+    /// Its content is invalid.
     Format,
-    /// It is not signed, or not with the key that was asked for.
+    /// It is not signed, or not with the requested key.
     Signature,
     /// Its bytes were changed.
     Hash,
@@ -56,27 +56,27 @@ pub enum PackageFault {
     Target,
 }
 
-/// Measured times that cannot be used.
+/// A tuning file that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TuningFault {
-    /// It is no tuning, or damaged.
+    /// It is not a tuning file, or damaged.
     Format,
-    /// It is of another version.
+    /// It has another version.
     Version,
-    /// It is of another instruction set, or of other options.
+    /// It is for another instruction set, or for other options.
     Target,
-    /// It is of another processor.
+    /// It is for another processor.
     Cpu,
 }
 
-/// Settings of a classifier that cannot be.
+/// Invalid settings of a classifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InputFault {
     /// A threshold that is not a number.
     Threshold,
-    /// A class that there is not, or one that is both allowed and denied.
+    /// A class that does not exist, or one that is both allowed and denied.
     Label,
 }
 

@@ -1,4 +1,4 @@
-//! What is known of a model beside its graph: what its file says of itself, and what package it came in.
+//! Information on a model besides its graph: its metadata, and the package that it came in.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::options::{Memory, Precision};
 /// Shapes of dynamic inputs, by name.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// What a model file says of itself.
+/// Information stored in a model file.
 #[derive(Clone, Debug, Default)]
 pub struct Info {
     /// Pairs of the file's `metadata_props`; Skipstone's own begin with `skipstone.`.
@@ -20,43 +20,44 @@ pub struct Info {
     pub parameters: u64,
     /// Bytes of the model's weights as stored.
     pub weight_bytes: u64,
-    /// Inputs whose batch (the first dimension, the only one that the file leaves open) was not bound: 1 was assumed.
+    /// Inputs whose batch size (the first dimension, the only dynamic one) was not set: 1 was assumed.
     pub assumed_batch: Vec<String>,
-    /// What package it came in.
+    /// The package that it came in.
     pub package: Option<PackageInfo>,
 }
 
-/// What is known of a package beside its model.
+/// Information on a package besides its model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackageInfo {
-    /// What its weights are packed for; `None` for any instruction set.
+    /// The target that its weights are packed for; `None` for any instruction set.
     pub packed_for: Option<PackedFor>,
-    /// Ed25519 public key of who signed it.
+    /// Ed25519 public key of its signer.
     pub signer: Option<[u8; 32]>,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: usize,
 }
 
-/// What weights were packed for.
+/// The target that weights were packed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackedFor {
     /// Instruction set of the kernels.
     pub isa: Isa,
-    /// Memory against speed.
+    /// The memory policy.
     pub memory: Memory,
-    /// How weights are stored.
+    /// The storage format of the weights.
     pub precision: Precision,
-    /// Version of the kernels' packed forms.
+    /// Version of the kernels' packed layouts.
     packing: u32,
 }
 
 impl PackedFor {
-    /// The forms of this build.
+    /// The target for this build's packed layouts.
     pub(crate) fn new(isa: Isa, memory: Memory, precision: Precision) -> Self {
         Self { isa, memory, precision, packing: PACKING }
     }
 
-    /// Refuses forms that this build's kernels do not read, and instruction sets that the CPU or the caller rules out.
+    /// Refuses layouts that this build's kernels do not read, and instruction sets that the CPU does not have or the
+    /// caller did not request.
     pub(crate) fn check(&self, asked: Option<Isa>) -> Result<()> {
         let refused = |reason: String| Error::Invalid {
             fault: Fault::Package(PackageFault::Target),
@@ -64,7 +65,7 @@ impl PackedFor {
         };
         if self.packing != PACKING {
             return Err(refused(
-                "its weights are packed as another version's kernels want them; compile it again".into(),
+                "its weights are packed for another version's kernels; compile it again".into(),
             ));
         }
         if let Some(asked) = asked.filter(|&isa| isa != self.isa) {

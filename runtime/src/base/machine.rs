@@ -1,12 +1,12 @@
-//! The machine that we run on, as far as measured times depend on it.
+//! The processor of this machine, which measured times depend on.
 
 use std::path::Path;
 
-/// What names the processor's design in `/proc/cpuinfo`: x86 first, then ARM.
+/// The keys in `/proc/cpuinfo` that identify the processor's design: x86 first, then ARM.
 const KEYS: [&str; 5] = ["vendor_id", "model name", "CPU implementer", "CPU part", "CPU variant"];
 
-/// A name for the processor: equal for cores of the same designs. Where the system does not tell (it does on Linux and
-/// Android), of the architecture and system only.
+/// A name for the processor: equal for cores of the same designs. If the system does not report it (Linux and Android
+/// do), only the architecture and the system.
 pub(crate) fn cpu() -> String {
     let mut cpu = format!("{} {}", std::env::consts::ARCH, std::env::consts::OS);
     for design in std::fs::read_to_string(Path::new("/proc/cpuinfo")).map(|text| designs(&text)).unwrap_or_default() {

@@ -1,5 +1,5 @@
-//! What every other room builds on: tensors, errors, bytes, options, and what is known of a model file and of the
-//! machine. Knows nothing of operators and graphs.
+//! The foundation of every other room: tensors, errors, bytes, options, and information on the model file and the
+//! machine. Does not depend on operators or graphs.
 
 pub(crate) mod bytes;
 pub(crate) mod cores;

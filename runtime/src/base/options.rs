@@ -1,4 +1,4 @@
-//! What a caller may choose about how a model is planned and run.
+//! A caller's choices for planning and running a model.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,39 +16,40 @@ use crate::tuning::Tuning;
 /// How much memory planning may spend for speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Memory {
-    /// Whatever is fastest, transformed weights included: up to 5.4 times the memory of 3x3 kernels.
+    /// The fastest choice, with transformed weights: up to 5.4 times the memory of 3x3 kernels.
     #[default]
     Fast,
-    /// Weights take no more than in the file. Transforms that expand them are made in every run, part by part.
+    /// Weights take no more memory than in the file. Transforms that expand them are computed in every run, part by
+    /// part.
     Small,
 }
 
-/// How weights are stored, and products of them computed.
+/// How weights are stored, and how products with them are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precision {
-    /// As the model gives them.
+    /// As in the model.
     #[default]
     F32,
-    /// Rounded to half precision, those of convolutions and products that are large: half the memory, and half the
-    /// traffic where that is the limit. A weight is off by at most 1/2048 of itself.
+    /// Large weights of convolutions and products are rounded to half precision: half the memory, and half the traffic
+    /// if that is the limit. The relative error of a weight is at most 1/2048.
     ///
-    /// Where the CPU has arithmetic in half precision (ARM's, since about 2018), such products are also computed in it,
-    /// up to 64 at a time, which are added in f32: typically off by 1/500 of the sum of their magnitudes at most. All
-    /// else is in f32, the tensors between operators included, and so are products that go past 65504, the end of half
-    /// precision. Convolutions of 3x3 by Winograd's method and depthwise ones always are.
+    /// If the CPU has half-precision arithmetic (ARM since about 2018), such products are also computed in it, up to 64
+    /// at a time, and then added in f32: the error is typically at most 1/500 of the sum of their magnitudes.
+    /// Everything else is in f32, including the tensors between operators, and products beyond 65504, the largest
+    /// half-precision value. 3x3 convolutions by Winograd's method and depthwise ones always use f32 arithmetic.
     F16,
 }
 
-/// What planning needs to know beside the graph.
+/// The target of planning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Instruction set to choose kernels for.
     pub isa: Isa,
-    /// Threads the plan will be run with.
+    /// Number of threads that will run the plan.
     pub threads: usize,
-    /// Memory against speed.
+    /// The memory policy.
     pub memory: Memory,
-    /// How weights are stored.
+    /// The storage format of the weights.
     pub precision: Precision,
 }
 
@@ -66,21 +67,20 @@ impl fmt::Display for Target {
     }
 }
 
-/// How a kernel is chosen where several could run a step. All give the same answer within the tolerance of the library;
-/// a package for one instruction set was chosen for when it was made. All but the first want the feature `tuning`.
+/// How a kernel is chosen if several could run a step. All give the same result within the library's tolerance; in a
+/// package for one instruction set, kernels were chosen when it was made. All but the first need the feature `tuning`.
 #[derive(Clone, Debug, Default)]
 pub enum Tune {
-    /// By a model of what each costs on a typical core.
+    /// By a cost model of a typical core.
     #[default]
     Model,
-    /// By measuring them here and now, on random inputs, in the course of whole runs: opening a model takes one to ten
-    /// seconds more, and for that time the memory of its weights in the file. Store what
-    /// [`Model::tuning`](crate::Model::tuning) gives, and open by that the next time.
+    /// By measuring them now, on random inputs, during whole runs: opening a model takes one to ten seconds longer, and
+    /// meanwhile needs extra memory for its weights in the file. Store the result of
+    /// [`Model::tuning`](crate::Model::tuning), and use it the next time.
     #[cfg(any(feature = "tuning", test))]
     Measure,
-    /// By what was measured, and by the model of costs where that says nothing. Refused (`tuning.cpu`,
-    /// `tuning.target`) if it was measured on another processor, or for another instruction set, number of threads,
-    /// memory or precision.
+    /// By stored measurements, and by the cost model for steps without one. Refused (`tuning.cpu`, `tuning.target`) if
+    /// it was measured on another processor, or for another instruction set, number of threads, memory or precision.
     #[cfg(any(feature = "tuning", test))]
     Stored(Arc<Tuning>),
 }
@@ -89,24 +89,24 @@ pub enum Tune {
 /// the best instruction set of the CPU.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Threads of a session, the caller's included; at least 1, and no more than there are cores of the power mode.
+    /// Threads of a session, including the caller's; at least 1, and no more than there are cores of the power mode.
     pub threads: usize,
-    /// Which cores they run on, the caller's thread for the length of a run only.
+    /// Which cores they run on; for the caller's thread, only during a run.
     pub power: PowerMode,
     /// Instruction set to use; `None` takes `SKIPSTONE_ISA` from the environment, or else the
     /// CPU's best.
     pub isa: Option<Isa>,
-    /// Memory against speed.
+    /// The memory policy.
     pub memory: Memory,
-    /// How weights are stored.
+    /// The storage format of the weights.
     pub precision: Precision,
     /// How kernels are chosen.
     pub tune: Tune,
-    /// Ed25519 public key of the only signer whose packages are opened; `None` opens unsigned ones too.
+    /// Ed25519 public key of the only accepted signer of packages; `None` also accepts unsigned ones.
     pub signer: Option<[u8; 32]>,
     /// Shapes of dynamic inputs, by input name.
     pub shapes: BTreeMap<String, Vec<usize>>,
-    /// What a model may ask for.
+    /// Bounds on a model's resources.
     pub limits: Limits,
 }
 
@@ -155,35 +155,35 @@ impl Options {
         self
     }
 
-    /// With weights stored like this.
+    /// With weights stored in this precision.
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// With kernels chosen like this.
+    /// With this choice of kernels.
     #[must_use]
     pub fn tune(mut self, tune: Tune) -> Self {
         self.tune = tune;
         self
     }
 
-    /// Refusing all but packages that this Ed25519 public key signed.
+    /// Accepting only packages signed with this Ed25519 public key.
     #[must_use]
     pub fn signer(mut self, public_key: [u8; 32]) -> Self {
         self.signer = Some(public_key);
         self
     }
 
-    /// With the input `name` bound to `shape`.
+    /// With `shape` for the input `name`.
     #[must_use]
     pub fn shape(mut self, name: impl Into<String>, shape: &[usize]) -> Self {
         self.shapes.insert(name.into(), shape.to_vec());
         self
     }
 
-    /// With these bounds on what a model may ask for.
+    /// With these bounds on a model's resources.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;

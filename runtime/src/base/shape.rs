@@ -59,11 +59,11 @@ impl Shape {
         strides
     }
 
-    /// The shape that all of these broadcast to by numpy's rule: aligned at the last axis, an axis of 1 or a missing one
-    /// repeated.
+    /// The shape that all of these broadcast to by NumPy's rule: aligned at the last axis; a missing axis or one of
+    /// size 1 is repeated.
     ///
     /// # Errors
-    /// [`OpError::Shapes`] where two axes of other lengths meet.
+    /// [`OpError::Shapes`] if two axes of different lengths meet.
     pub fn broadcast(shapes: &[&Self]) -> Result<Self, OpError> {
         let rank = shapes.iter().map(|s| s.rank()).max().unwrap_or(0);
         let mut dims = heapless::Vec::<usize, MAX_RANK>::new();

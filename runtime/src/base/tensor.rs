@@ -1,8 +1,7 @@
-//! Tensors as the library hands them about: element type, shape and bytes.
+//! Tensors: element type, shape and bytes.
 //!
-//! A [`Tensor`] owns its bytes (64-byte aligned, so any kernel may read them), a
-//! [`TensorView`] borrows them. Data is dense and row-major; a layout is a matter of the
-//! shape's order, never of strides.
+//! A [`Tensor`] owns its bytes (64-byte aligned, so any kernel may read them), a [`TensorView`] borrows them. Data is
+//! dense and row-major; a layout is an order of dimensions, never strides.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -89,7 +88,7 @@ macro_rules! elements {
 elements!(f32 => F32, f64 => F64, f16 => F16, bf16 => Bf16, i8 => I8, i16 => I16, i32 => I32, i64 => I64,
     u8 => U8, u16 => U16, u32 => U32, u64 => U64);
 
-/// What is known of a tensor before it exists: element type and shape.
+/// The type of a tensor: element type and shape.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fact {
     /// Element type.
@@ -124,13 +123,13 @@ impl fmt::Debug for Fact {
     }
 }
 
-/// An owned dense tensor. Clones, reshaped ones too, share the bytes until one of them is written.
+/// An owned dense tensor. Clones, including reshaped ones, share the bytes until one of them is written.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "(Fact, Vec<u8>)", into = "(Fact, Vec<u8>)")]
 pub struct Tensor {
     fact: Fact,
     bytes: Bytes,
-    /// A copy for readers, made when the first comes, if the bytes are not aligned for the elements.
+    /// An aligned copy for readers, made on the first read if the bytes are not aligned for the elements.
     aligned: OnceLock<Bytes>,
 }
 
@@ -142,7 +141,7 @@ impl Tensor {
         Self::of(fact, bytes)
     }
 
-    /// A tensor of zeros, of a size that nobody has agreed to.
+    /// A tensor of zeros, for sizes that may exceed memory.
     ///
     /// # Errors
     /// [`OpError::TooLarge`] if there is no memory.
@@ -178,7 +177,7 @@ impl Tensor {
         Self { fact, bytes, aligned: OnceLock::new() }
     }
 
-    /// A tensor over bytes that others may share: copied when they are read, if they are not aligned for its elements.
+    /// A tensor over bytes that may be shared. If they are not aligned for its elements, they are copied when read.
     ///
     /// # Errors
     /// [`OpError::Shape`] if the byte count is not the fact's.
@@ -214,7 +213,7 @@ impl Tensor {
         &self.fact.shape
     }
 
-    /// The same elements under another shape of as many elements.
+    /// The same elements with another shape of the same element count.
     ///
     /// # Errors
     /// [`OpError::Shape`] if the counts differ.
@@ -232,14 +231,14 @@ impl Tensor {
         holds::<T>(self.fact.dtype).then(|| elements(self.bytes()))?
     }
 
-    /// The elements, wherever the bytes lie: read one by one and not copied, for those who look at weights of a file
-    /// once; `None` if `T` is not the element type.
+    /// The elements, aligned or not: read one by one without a copy, for reading a file's weights once; `None` if `T`
+    /// is not the element type.
     pub(crate) fn peek<T: Element>(&self) -> Option<Peek<'_, T>> {
         let bytes = self.aligned.get().unwrap_or(&self.bytes);
         holds::<T>(self.fact.dtype).then_some(Peek { bytes, element: PhantomData })
     }
 
-    /// The elements, to be written; `None` if `T` is not the element type.
+    /// The elements, for writing; `None` if `T` is not the element type.
     #[must_use]
     pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
         if let Some(aligned) = self.aligned.take() {
@@ -257,7 +256,7 @@ impl Tensor {
         self.aligned.get_or_init(|| self.bytes.realigned())
     }
 
-    /// The same tensor without a hold on a larger whole, such as a file, that its bytes are a part of.
+    /// The same tensor with its own bytes if they are part of a larger whole, such as a file.
     ///
     /// # Errors
     /// [`OpError::TooLarge`] if there is no memory.
@@ -268,12 +267,12 @@ impl Tensor {
         Ok(self.clone())
     }
 
-    /// Lets go of the memory of its pages, where it is a part of a mapped file.
+    /// Releases the memory of its pages, if it is part of a mapped file.
     pub(crate) fn evict(&self) {
         self.bytes.evict();
     }
 
-    /// As [`evict`](Self::evict), of some bytes.
+    /// Like [`evict`](Self::evict), for some of its bytes.
     pub(crate) fn evict_part(&self, bytes: Range<usize>) {
         if let Some(part) = self.bytes.part(bytes) {
             part.evict();
@@ -308,7 +307,7 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// A borrowed dense tensor: an input of a run, or a result that still lies in the arena.
+/// A borrowed dense tensor: an input of a run, or a result in the arena.
 #[derive(Clone)]
 pub struct TensorView<'a> {
     fact: Fact,
@@ -344,7 +343,7 @@ impl<'a> TensorView<'a> {
         &self.fact
     }
 
-    /// The elements; `None` if `T` is not the element type or the bytes lie unaligned.
+    /// The elements; `None` if `T` is not the element type or the bytes are unaligned.
     #[must_use]
     pub fn elements<T: Element>(&self) -> Option<&'a [T]> {
         holds::<T>(self.fact.dtype).then(|| elements(self.bytes))?
@@ -363,7 +362,7 @@ impl<'a> TensorView<'a> {
     }
 }
 
-/// Elements that may lie unaligned.
+/// Elements that may be unaligned.
 #[derive(Clone, Copy)]
 pub(crate) struct Peek<'a, T> {
     bytes: &'a [u8],
@@ -371,18 +370,18 @@ pub(crate) struct Peek<'a, T> {
 }
 
 impl<'a, T: Element> Peek<'a, T> {
-    /// How many there are.
+    /// The number of elements.
     pub fn len(self) -> usize {
         self.bytes.len() / size_of::<T>()
     }
 
-    /// Some of them; none if the range reaches past the end.
+    /// Some of them; empty if the range reaches past the end.
     pub fn part(self, range: Range<usize>) -> Self {
         let bytes = self.bytes.get(range.start * size_of::<T>()..range.end * size_of::<T>()).unwrap_or_default();
         Self { bytes, element: PhantomData }
     }
 
-    /// All of them, where they lie aligned.
+    /// All of them, if they are aligned.
     pub fn slice(self) -> Option<&'a [T]> {
         elements(self.bytes)
     }
@@ -402,12 +401,13 @@ fn holds<T: Element>(dtype: DType) -> bool {
     dtype == T::DTYPE || (dtype == DType::Bool && T::DTYPE == DType::U8)
 }
 
-/// Bytes as elements; `None` if they are none, or lie unaligned. No bytes lie anywhere, so not at an aligned place.
+/// Bytes as elements; `None` if the length does not match, or if they are unaligned. Empty bytes may have any address,
+/// so they are handled separately.
 pub(crate) fn elements<T: Element>(bytes: &[u8]) -> Option<&[T]> {
     if bytes.is_empty() { Some(&[]) } else { bytemuck::try_cast_slice(bytes).ok() }
 }
 
-/// As [`elements`], to be written.
+/// Like [`elements`], for writing.
 pub(crate) fn elements_mut<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
     if bytes.is_empty() { Some(&mut []) } else { bytemuck::try_cast_slice_mut(bytes).ok() }
 }

@@ -1,15 +1,15 @@
-//! What was measured of kernels, and the file that keeps it.
+//! Measured times of kernels, and the file that stores them.
 //!
 //! ```text
 //! offset  bytes
 //!      0      8  magic, "SKIPTUNE"
 //!      8      4  version of the format, little-endian
 //!     12     16  XXH3-128 of the rest, little-endian
-//!     28         the measurements as postcard writes them
+//!      28         the measurements in postcard format
 //! ```
 //!
-//! Times are true of one processor, one release and one target: a file says which, and is refused elsewhere. What it
-//! names is only ever looked for among the kernels that a step could run anyway.
+//! Times are valid for one processor, one release and one target: a file names them, and is refused elsewhere. The
+//! kernel names in it are only looked up among the kernels that a step could run anyway.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -29,10 +29,11 @@ const MAGIC: &[u8; 8] = b"SKIPTUNE";
 const VERSION: u32 = 1;
 /// Bytes before the measurements.
 const HEADER: usize = 8 + 4 + 16;
-/// Most bytes of a file: a network of ten thousand different steps would take a tenth.
+/// Largest file: a network of ten thousand different steps would take a tenth of it.
 const MAX_BYTES: u64 = 1 << 24;
 
-/// What a step computes, on operands of which types and shapes: equal tasks take equal time. Plain bytes, to be compared.
+/// The computation of a step, with the types and shapes of its operands: equal tasks take equal time. Stored as bytes,
+/// for comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Task(Vec<u8>);
 
@@ -56,13 +57,13 @@ pub struct Tuning {
 /// The measured kernels of a step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measured {
-    /// With their times: the model of costs would have taken the first.
+    /// The kernels with their times; the first is the cost model's choice.
     pub kernels: Vec<Timed>,
-    /// Which of them is taken.
+    /// Index of the chosen kernel.
     chosen: usize,
 }
 
-/// A kernel and what a step took with it.
+/// A kernel and the step's time with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timed {
     /// Its name.
@@ -72,7 +73,7 @@ pub struct Timed {
 }
 
 impl Measured {
-    /// Of kernels with their times, the first of which is taken unless another saves more than `doubt`, a part of one.
+    /// Chooses the first of these kernels, unless another saves more than the fraction `doubt`.
     pub(crate) fn new(kernels: Vec<Timed>, doubt: f64) -> Self {
         let fastest = (0..kernels.len()).min_by_key(|&at| kernels[at].nanos).unwrap_or(0);
         let nanos = |at: usize| kernels.get(at).map_or(0.0, |timed| timed.nanos as f64);
@@ -80,13 +81,13 @@ impl Measured {
         Self { kernels, chosen }
     }
 
-    /// The kernel that is taken.
+    /// The chosen kernel.
     #[must_use]
     pub fn chosen(&self) -> Option<&Timed> {
         self.kernels.get(self.chosen)
     }
 
-    /// The kernel that the model of costs would have taken.
+    /// The cost model's choice.
     #[must_use]
     pub fn by_model(&self) -> Option<&Timed> {
         self.kernels.first()
@@ -94,7 +95,7 @@ impl Measured {
 }
 
 impl Tuning {
-    /// Nothing measured yet, on this machine.
+    /// An empty tuning for this machine.
     pub(crate) fn new(target: Target) -> Self {
         let release = env!("CARGO_PKG_VERSION").to_owned();
         Self { cpu: machine::cpu(), release, target, tasks: BTreeMap::new() }
@@ -103,8 +104,8 @@ impl Tuning {
     /// Reads the file at `path`.
     ///
     /// # Errors
-    /// A file that cannot be read; `tuning.format` for one that is none or is damaged; `tuning.version` for one of
-    /// another release.
+    /// A file that cannot be read; `tuning.format` for one that is not a tuning or is damaged; `tuning.version` for one
+    /// from another release.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut bytes = Vec::new();
@@ -113,7 +114,7 @@ impl Tuning {
         Self::from_bytes(&bytes)
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) gave.
+    /// Reads the bytes written by [`to_bytes`](Self::to_bytes).
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -136,7 +137,7 @@ impl Tuning {
         let (tuning, rest): (Self, _) =
             postcard::take_from_bytes(content).map_err(|e| damaged(&format!("it cannot be read: {e}")))?;
         if !rest.is_empty() {
-            return Err(damaged("it is longer than what it holds"));
+            return Err(damaged("it has extra bytes at the end"));
         }
         if tuning.release != env!("CARGO_PKG_VERSION") {
             let reason = format!("release {} measured it, this is {}", tuning.release, env!("CARGO_PKG_VERSION"));
@@ -145,10 +146,10 @@ impl Tuning {
         Ok(tuning)
     }
 
-    /// Writes a file, so that there is never half of it.
+    /// Writes a file atomically.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let path = path.as_ref();
         let mut beside = path.as_os_str().to_owned();
@@ -156,7 +157,7 @@ impl Tuning {
         let beside = PathBuf::from(beside);
         let written = std::fs::write(&beside, self.to_bytes()?).and_then(|()| std::fs::rename(&beside, path));
         written.inspect_err(|_| {
-            // What could not be moved is of no use; that it cannot be removed either is not the error to report.
+            // Remove the temporary file. If that fails too, the first error is the one to report.
             let _ = std::fs::remove_file(&beside);
         })
     }
@@ -164,7 +165,7 @@ impl Tuning {
     /// The bytes of a file.
     ///
     /// # Errors
-    /// None that is known of.
+    /// None in practice.
     pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
         let content = postcard::to_stdvec(self).map_err(io::Error::other)?;
         let mut bytes = Vec::with_capacity(HEADER + content.len());
@@ -175,25 +176,25 @@ impl Tuning {
         Ok(bytes)
     }
 
-    /// What it was measured for.
+    /// The target of the measurement.
     #[must_use]
     pub fn target(&self) -> Target {
         self.target
     }
 
-    /// How many different steps were measured.
+    /// The number of different steps that were measured.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Whether nothing was measured: no step had a choice, or the model cannot be run on random inputs.
+    /// Whether nothing was measured: no step had a choice, or the model cannot run on random inputs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
 
-    /// What was measured of the kernels for a task.
+    /// The measurement for a task.
     #[must_use]
     pub fn task(&self, task: &Task) -> Option<&Measured> {
         self.tasks.get(task)
@@ -208,7 +209,7 @@ impl Tuning {
         self.task(task)?.chosen().map(|timed| timed.kernel.as_str())
     }
 
-    /// Refuses to say anything of another target.
+    /// Refuses a different target.
     pub(crate) fn check_target(&self, target: Target) -> Result<()> {
         if self.target == target {
             return Ok(());
@@ -217,7 +218,7 @@ impl Tuning {
         Err(refused(TuningFault::Target, &reason))
     }
 
-    /// Refuses to say anything of another machine.
+    /// Refuses a different machine.
     pub(crate) fn check_machine(&self) -> Result<()> {
         let cpu = machine::cpu();
         if self.cpu == cpu {

@@ -1,13 +1,13 @@
-//! Values that settings are given, as callers write them.
+//! Values for settings, as callers write them.
 
 use half::{bf16, f16};
 
 use crate::tensor::{DType, Fact, Tensor};
 
-/// What a variable is set to.
+/// The value of a variable.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// Elements, row by row: whole ones for variables of integers, 0 and 1 for bools.
+    /// Elements in row-major order: integers for integer variables, 0 and 1 for bools.
     Numbers(Vec<f64>),
     /// A tensor of the variable's type and shape.
     Tensor(Tensor),
@@ -32,7 +32,7 @@ from! {
 }
 
 impl Value {
-    /// Writes the value as the bytes of a tensor; false if it does not fit, and they are as they were.
+    /// Writes the value as the bytes of a tensor; returns false and changes nothing if it does not fit.
     pub(crate) fn write(&self, fact: &Fact, bytes: &mut [u8]) -> bool {
         let numbers = match self {
             Self::Numbers(numbers) => numbers,
@@ -54,7 +54,7 @@ impl Value {
     }
 }
 
-/// The bits of a number as an element; `None` if the type does not hold it, which for floats is past the largest.
+/// The bits of a number as an element; `None` if the type cannot represent it; for floats, if it is beyond the largest.
 fn bits(number: f64, dtype: DType) -> Option<u64> {
     let width = 8 * dtype.size() as u32;
     let single = number as f32;

@@ -1,43 +1,43 @@
-//! Axes: how a result lies to its operands, told by the operator itself.
+//! Axes: how the axes of a result relate to those of its operands, as told by the operator itself.
 //!
-//! Passes that move axes (layout), take parts of them away (zero channels) or swap operators
-//! (quantize) ask what follows what, and need no list of operators:
+//! Passes that permute axes (layout), remove parts of them (zero channels) or swap operators (quantize) use this
+//! instead of lists of operators:
 //!
 //! ```text
-//! Add(x [2, 8, 5, 5], b [8, 1, 1])     each element of one of x and one of b; axis 1 of b follows axis 1 of the result
+//! Add(x [2, 8, 5, 5], b [8, 1, 1])     elementwise in x and b; axis 1 of b follows axis 1 of the result
 //! Reshape([2, 8, 5, 5] -> [2, 200])    axis 1: 8 parts, of 1 element in the operand and of 25 in the result
-//! Concat(a [2, 3], b [2, 4])           axis 1: a from element 0 on, b from element 3 on
+//! Concat(a [2, 3], b [2, 4])           axis 1: a from element 0, b from element 3
 //! ```
 
 use crate::tensor::{Fact, Shape};
 
-/// How the elements of a result are made.
+/// How the elements of a result are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Elements {
     /// Each is an element of an operand.
     Moved,
-    /// Each is a function of one element of every operand, which are broadcast by numpy's rule.
+    /// Each is a function of one element of every operand, broadcast by NumPy's rule.
     Each,
-    /// Each is made of elements with the same place along the linked axes; along others, in any way.
+    /// Each depends on elements with the same position along the linked axes, and on any along the others.
     Mixed,
 }
 
-/// How the indices of two linked axes lie to each other.
+/// How the indices of two linked axes correspond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// One to one.
     Same,
-    /// By parts: index `i` of the operand is in part `i / inner[0] % count`, that of the result in part
-    /// `i / inner[1] % count`; elements come from the same part.
+    /// By parts: index `i` of the operand is in part `i / inner[0] % count`, index `i` of the result in part `i /
+    /// inner[1] % count`; elements come from the same part.
     Parts {
         /// Number of parts.
         count: usize,
-        /// Neighbors that belong to one part, in the operand and in the result.
+        /// Consecutive indices per part, in the operand and in the result.
         inner: [usize; 2],
     },
-    /// The operand's begin in the result at this one; the others come from elsewhere.
+    /// The operand's indices begin at this index of the result; the result's others come from elsewhere.
     At(usize),
-    /// The result's begin in the operand at this one; the others are left out.
+    /// The result's indices begin at this index of the operand; the operand's others are dropped.
     From(usize),
 }
 
@@ -50,12 +50,12 @@ pub struct Link {
     pub from: usize,
     /// The result's axis.
     pub to: usize,
-    /// How their indices lie to each other.
+    /// How their indices correspond.
     pub how: How,
 }
 
 impl Link {
-    /// An axis whose indices are one to one.
+    /// A link between axes whose indices are the same.
     #[must_use]
     pub fn same(operand: usize, from: usize, to: usize) -> Self {
         Self { operand, from, to, how: How::Same }
@@ -82,29 +82,29 @@ impl Link {
     }
 }
 
-/// What the axes of an operator's only result follow; an axis without a link follows nothing that can be told.
+/// What the axes of an operator's only result follow; an axis without a link has no known relation.
 #[derive(Clone, Debug)]
 pub struct Axes {
-    /// How the elements are made.
+    /// How the elements are computed.
     pub elements: Elements,
     /// The axes that follow others.
     pub links: Vec<Link>,
 }
 
 impl Axes {
-    /// Of an operator that tells nothing.
+    /// For an operator without known relations.
     #[must_use]
     pub fn unknown() -> Self {
         Self::new(Elements::Mixed, [])
     }
 
-    /// Of these links.
+    /// With these links.
     #[must_use]
     pub fn new(elements: Elements, links: impl IntoIterator<Item = Link>) -> Self {
         Self { elements, links: links.into_iter().collect() }
     }
 
-    /// Of a function of one element of every operand.
+    /// For an elementwise function.
     #[must_use]
     pub fn elementwise(inputs: &[&Fact]) -> Self {
         let shapes: Vec<&Shape> = inputs.iter().map(|fact| &fact.shape).collect();
@@ -117,7 +117,7 @@ impl Axes {
         Self::new(Elements::Each, links)
     }
 
-    /// Of an operator of one operand which does something along some axes, and keeps the others.
+    /// For an operator with one operand that computes along some axes and keeps the others.
     #[must_use]
     pub fn except(elements: Elements, inputs: &[&Fact], axes: &[usize]) -> Self {
         let rank = inputs.first().map_or(0, |x| x.shape.rank());
@@ -125,13 +125,13 @@ impl Axes {
         Self::new(elements, kept.map(|axis| Link::same(0, axis, axis)))
     }
 
-    /// Of elements in the same order under other dimensions.
+    /// For the same elements in the same order with other dimensions.
     #[must_use]
     pub fn reshaped(from: &Shape, to: &Shape) -> Self {
         let mut links = Vec::new();
         for (a, (&n, &behind)) in from.iter().zip(&from.strides()).enumerate() {
             for (b, (&m, &beyond)) in to.iter().zip(&to.strides()).enumerate() {
-                // The two axes have in common what lies between `low` and `high` in the order of all elements.
+                // The two axes share the strides from `low` to `high` in the order of all elements.
                 let (low, high) = (behind.max(beyond), (n * behind).min(m * beyond));
                 let whole =
                     |axis: usize, behind: usize| low.is_multiple_of(behind) && (axis * behind).is_multiple_of(high);
@@ -149,19 +149,19 @@ impl Axes {
     }
 }
 
-/// What is left of the indices of an axis, in order.
+/// The remaining indices of an axis, in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Left<'a> {
     /// The axis.
     pub axis: usize,
-    /// How many there were.
+    /// Length of the axis before.
     pub of: usize,
-    /// Those that stay.
+    /// The remaining indices.
     pub indices: &'a [usize],
 }
 
 impl Left<'_> {
-    /// A shape with what is left of the axis.
+    /// The shape with only the remaining indices of the axis.
     #[must_use]
     pub fn shape(&self, of: &Shape) -> Option<Shape> {
         let mut dims = of.to_vec();
@@ -170,14 +170,14 @@ impl Left<'_> {
     }
 }
 
-/// Whether an operator reads images that lie in NHWC.
+/// Whether an operator reads images in NHWC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nhwc {
     /// It does not.
     Never,
-    /// It can, where they lie so.
+    /// It can.
     Can,
-    /// Its kernels take nothing else.
+    /// Its kernels support nothing else.
     Must,
 }
 
@@ -210,7 +210,7 @@ mod tests {
         assert!(reshape(&[], &[1]).is_empty());
     }
 
-    /// Wherever a link says that two indices belong to different parts, no element goes from one to the other.
+    /// No element moves between indices that a link puts into different parts.
     #[test]
     fn what_a_reshape_links_is_where_elements_go() {
         for (from, to) in

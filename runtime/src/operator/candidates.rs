@@ -1,8 +1,8 @@
 //! The choice among the kernels that could run a step.
 //!
-//! An operator gives its kernels with what each costs by a model. The cheapest is taken, unless a package holds the
-//! weights in the form of another, or another was measured to be faster. What measurement and memory have in common is
-//! the task: everything about a step that its time depends on, but for the target.
+//! An operator lists its kernels with their modeled costs. The cheapest is chosen, unless a package holds the weights
+//! in another kernel's layout, or another was measured to be faster. Measurement and lookup identify a step by its
+//! task: everything that its time depends on, except the target.
 
 use serde::Serialize;
 
@@ -15,22 +15,22 @@ pub use crate::tuning::Task;
 pub struct Candidate {
     /// Its name, as [`Choice::kernel`](super::Choice::kernel).
     pub kernel: String,
-    /// What it costs by the model, in a unit that all candidates of the step share.
+    /// Its modeled cost, in a unit shared by all candidates of the step.
     pub cost: f64,
 }
 
-/// The kernels that a step was chosen from.
+/// The kernels that could run a step.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
-    /// What they are to do.
+    /// The step's task.
     pub task: Task,
     /// The cheapest first.
     pub kernels: Vec<Candidate>,
 }
 
 impl PlanContext<'_> {
-    /// The one of `kernels` to run `op` with: the one that reads the form the weights were packed in, or that was measured
-    /// to be the fastest, or else the cheapest, the first of equals. The candidates are listed where there is a tuning.
+    /// The one of `kernels` to run `op` with: the one that reads the layout the weights were packed in, or the one
+    /// measured to be fastest, or the cheapest, the first of equals. The candidates are listed if there is a tuning.
     ///
     /// # Errors
     /// No kernel at all.
@@ -49,11 +49,11 @@ impl PlanContext<'_> {
             None => measured.and_then(|asked| kernels.iter().position(|(kernel, _)| name(kernel) == asked)),
         };
         let cheapest = || (0..kernels.len()).min_by(|&a, &b| kernels[a].1.total_cmp(&kernels[b].1));
-        let at = asked.or_else(cheapest).ok_or_else(|| OpError::Value("no kernel takes this".into()))?;
+        let at = asked.or_else(cheapest).ok_or_else(|| OpError::Value("no kernel supports this".into()))?;
         Ok((kernels.swap_remove(at).0, candidates))
     }
 
-    /// The candidates, listed, and the name of the one that was measured to be the fastest.
+    /// Lists the candidates; returns them and the name of the one measured to be fastest.
     fn measured(
         &self,
         op: &impl Serialize,
@@ -75,6 +75,6 @@ impl PlanContext<'_> {
     fn task(&self, op: &impl Serialize) -> Result<Task, OpError> {
         let constant: Vec<bool> = (0..self.inputs.len()).map(|at| self.is_constant(at)).collect();
         let bytes = postcard::to_stdvec(&(op, &self.inputs, constant));
-        bytes.map(Task::new).map_err(|e| OpError::Value(format!("what it computes cannot be written down: {e}")))
+        bytes.map(Task::new).map_err(|e| OpError::Value(format!("its task cannot be serialized: {e}")))
     }
 }

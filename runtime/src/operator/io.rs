@@ -1,8 +1,7 @@
-//! What a running step sees: its operands as typed slices of the arena.
+//! The operands of a running step, as typed slices of the arena.
 //!
-//! All slices of a step live side by side, results mutable and operands shared; the arena
-//! checks on every step that no result overlaps anything else, so a wrong plan is an error
-//! and never a data race.
+//! All slices of a step exist at the same time, results mutable and operands shared; the arena checks in every step
+//! that no result overlaps anything else, so a wrong plan is an error and never a data race.
 
 use std::ops::Range;
 
@@ -13,10 +12,10 @@ use crate::bytes::Bytes;
 use crate::error::OpError;
 use crate::tensor::{Element, Fact, Tensor, elements, elements_mut};
 
-/// Where an operand lies.
+/// Location of an operand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In what the caller gave as input of this index.
+    /// In the caller's input with this index.
     Input(usize),
     /// In the plan's constants, at this index.
     Constant(usize),
@@ -24,29 +23,29 @@ pub enum Place {
     Arena(Range<usize>),
 }
 
-/// A named tensor at the plan's edge.
+/// A named input or output of the plan.
 #[derive(Clone, Debug)]
 pub struct Port {
     /// Name of the model's input or output.
     pub name: String,
     /// Type and shape.
     pub fact: Fact,
-    /// Where it lies.
+    /// Its location.
     pub place: Place,
 }
 
-/// Operands of one step, as the plan placed them.
+/// Locations of the operands of one step.
 #[derive(Clone, Debug, Default)]
 pub struct Operands {
-    /// Where each input lies.
+    /// Location of each input.
     pub inputs: Vec<Place>,
-    /// Where each result goes, followed by the scratch range if the step wants one.
+    /// Location of each result, followed by the scratch range if the step has one.
     pub writes: Vec<Range<usize>>,
-    /// Number of results: `writes` holds one more where there is scratch.
+    /// Number of results: `writes` has one more entry if there is scratch.
     pub outputs: usize,
 }
 
-/// Access of one running step.
+/// A running step's access to its operands.
 pub struct Io<'a, 'b> {
     pub(crate) operands: &'a Operands,
     pub(crate) views: Views<'a>,
@@ -81,7 +80,7 @@ impl<'a> Io<'a, '_> {
         elements(self.input_bytes(index)?).ok_or(OpError::Operand(index))
     }
 
-    /// The bytes of result `index`, once: a second call answers [`OpError::Operand`].
+    /// The bytes of result `index`, once: a second call returns [`OpError::Operand`].
     ///
     /// # Errors
     /// [`OpError::Operand`] if the plan has no such result.
@@ -100,8 +99,8 @@ impl<'a> Io<'a, '_> {
         elements_mut(self.output_bytes(index)?).ok_or(OpError::Operand(index))
     }
 
-    /// The scratch that the step's [`Choice`](super::Choice) asked for, once; empty if it
-    /// asked for none. Its content is undefined.
+    /// The scratch that the step's [`Choice`](super::Choice) requested, once; empty if it requested none. Its content
+    /// is undefined.
     ///
     /// # Errors
     /// [`OpError::Operand`] if it is taken twice.
@@ -123,7 +122,7 @@ impl<'a> Io<'a, '_> {
         elements(bytes).ok_or(OpError::Operand(role))
     }
 
-    /// Says that the step computed `some` of `all` multiply-adds, or of whatever they are counted in.
+    /// Records that the step computed `some` of `all` multiply-adds, or other units.
     pub fn active(&mut self, some: usize, all: usize) {
         self.active = some as f64 / all.max(1) as f64;
     }

@@ -1,5 +1,5 @@
-//! What [`Operator::plan`](super::Operator::plan) and [`Operator::bind`](super::Operator::bind) are given, and what a
-//! plan keeps of the answer.
+//! The inputs of [`Operator::plan`](super::Operator::plan) and [`Operator::bind`](super::Operator::bind), and the
+//! choice that a plan keeps.
 
 use std::cell::RefCell;
 
@@ -14,7 +14,7 @@ use crate::options::{Memory, Precision};
 use crate::tensor::{Element, Fact, Peek, Tensor};
 use crate::tuning::Tuning;
 
-/// What [`Operator::plan`](super::Operator::plan) may look at.
+/// The input of [`Operator::plan`](super::Operator::plan).
 pub struct PlanContext<'a> {
     /// Facts of the inputs.
     pub inputs: Vec<&'a Fact>,
@@ -22,24 +22,24 @@ pub struct PlanContext<'a> {
     pub outputs: Vec<&'a Fact>,
     /// Data of those inputs that are constants.
     pub constants: Vec<Option<&'a Tensor>>,
-    /// What a package holds of this step's weights, in place of their data.
+    /// A package's packed weights for this step, instead of their data.
     pub packing: Option<&'a Packing>,
-    /// Measured times of kernels, if kernels are chosen by them.
+    /// Measured times of kernels, if they decide the choice.
     pub tuning: Option<&'a Tuning>,
-    /// Where packed weights go.
+    /// Receives packed weights.
     pub slab: &'a RefCell<Slab>,
     /// Instruction set to choose for.
     pub isa: Isa,
-    /// Memory against speed.
+    /// The memory policy.
     pub memory: Memory,
-    /// How weights are stored.
+    /// The storage format of the weights.
     pub precision: Precision,
-    /// Threads the plan will be run with.
+    /// Number of threads that will run the plan.
     pub threads: usize,
 }
 
 impl<'a> PlanContext<'a> {
-    /// How the weights of a product are stored.
+    /// The storage format of a product's weights.
     pub(crate) fn weights(&self) -> Weights {
         match self.precision {
             Precision::F32 => Weights::F32,
@@ -59,18 +59,18 @@ impl<'a> PlanContext<'a> {
         tensor.and_then(Tensor::elements).ok_or(OpError::Operand(position))
     }
 
-    /// The elements of input `position`, a constant, wherever they lie.
+    /// The elements of input `position`, a constant, aligned or not.
     pub(crate) fn peek<T: Element>(&self, position: usize) -> Result<Peek<'a, T>, OpError> {
         let tensor = self.constants.get(position).copied().flatten();
         tensor.and_then(Tensor::peek).ok_or(OpError::Operand(position))
     }
 
-    /// Zeros, for packed weights.
+    /// Zeroed memory for packed weights.
     pub(crate) fn room(&self, len: usize) -> Result<AlignedVec<u8>, OpError> {
         self.slab.borrow_mut().try_zeroed(len).ok_or_else(|| OpError::no_memory(len))
     }
 
-    /// The packed constant `role`, which is `len` bytes: what `write` makes of the weights, or what a package holds.
+    /// The packed constant `role` of `len` bytes: written from the weights by `write`, or taken from a package.
     pub(crate) fn pack(
         &self,
         role: usize,
@@ -87,7 +87,7 @@ impl<'a> PlanContext<'a> {
     }
 }
 
-/// The weights of a step in the form of a kernel, as a package holds them.
+/// The weights of a step in a kernel's layout, as a package holds them.
 #[derive(Clone)]
 pub struct Packing {
     /// As [`Choice::form`].
@@ -99,7 +99,7 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// Refuses the choice of a kernel that reads another form.
+    /// Refuses the choice of a kernel that reads another layout.
     pub(crate) fn check(&self, choice: &Choice, node: &str) -> Result<(), Error> {
         let same = choice.form.as_ref() == Some(&self.form) && choice.packed.len() == self.packed.len();
         if same && choice.absorbed == self.absorbed {
@@ -120,37 +120,37 @@ impl Packing {
 pub struct Zeros {
     /// The share of the weights that are zero.
     pub share: f64,
-    /// Modeled time of the best kernel for dense weights by that of the best one for sparse weights; 0 if there is none.
+    /// Modeled time of the best dense kernel divided by that of the best sparse one; 0 if there is none.
     pub gain: f64,
 }
 
-/// A kernel chosen for a step, with what it needs: plain data.
+/// A kernel chosen for a step, with its data: plain data.
 #[derive(Clone, Default)]
 pub struct Choice {
     /// Name in the kernel family's table, as printed.
     pub kernel: String,
-    /// What is zero of the weights; `None` if nothing is, or if they were packed before.
+    /// The zeros among the weights; `None` if there are none, or if they were packed before.
     pub zeros: Option<Zeros>,
-    /// What it was chosen from; empty if there was no choice, or if there is no tuning.
+    /// The candidates; empty if there was no choice, or if there is no tuning.
     pub candidates: Candidates,
-    /// Constants in the kernel's own form, by role.
+    /// Constants in the kernel's packed layout, by role.
     pub packed: Vec<Bytes>,
-    /// Name of the packed form, which is that of a kernel: this one, or one that every CPU of the instruction set has.
-    /// `None` where CPUs of one instruction set pack differently: then no package holds that form.
+    /// Name of the packed layout, which is the name of a kernel: this one, or one that every CPU of the instruction set
+    /// has. `None` if CPUs of one instruction set pack differently: then no package holds that layout.
     pub form: Option<String>,
-    /// Positions of inputs whose constants were packed and need not be kept beside.
+    /// Positions of constant inputs that were packed, so that the originals are not needed.
     pub absorbed: Vec<usize>,
-    /// Scratch that the kernel wants for the time of the step, in bytes.
+    /// Scratch size of the step, in bytes.
     pub scratch: usize,
 }
 
-/// What [`Operator::bind`](super::Operator::bind) may look at.
+/// The input of [`Operator::bind`](super::Operator::bind).
 pub struct BindContext<'a> {
     /// Facts of the inputs.
     pub inputs: Vec<&'a Fact>,
     /// Facts of the results.
     pub outputs: Vec<&'a Fact>,
-    /// Data of those inputs that are constants and were not absorbed.
+    /// Data of constant inputs that were not absorbed.
     pub constants: Vec<Option<&'a Tensor>>,
     /// Positions of inputs that were packed.
     pub absorbed: &'a [usize],

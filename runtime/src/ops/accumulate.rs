@@ -1,6 +1,6 @@
-//! Scattering with a reduction: updates are combined with what they meet
-//! ([ONNX ScatterElements](https://onnx.ai/onnx/operators/onnx__ScatterElements.html),
-//! [ScatterND](https://onnx.ai/onnx/operators/onnx__ScatterND.html)). Updates that replace are operators of their own.
+//! Scatter with a reduction: updates are combined with the existing elements ([ONNX
+//! ScatterElements](https://onnx.ai/onnx/operators/onnx__ScatterElements.html),
+//! [ScatterND](https://onnx.ai/onnx/operators/onnx__ScatterND.html)). Scatters that overwrite are separate operators.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,17 +15,17 @@ use crate::operator::{
 };
 use crate::tensor::{DType, Fact, Tensor};
 
-/// A copy of x in which every update `u` makes of the `y` that its index points to `kind(y, u)`, in their order; inputs
-/// are x, the indices (i64) and the updates.
+/// A copy of x in which every update `u` replaces the element `y` at its index by `kind(y, u)`, in order; inputs are x,
+/// the indices (i64) and the updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accumulate {
-    /// The axis that single indices point along; `None` where tuples of them point to blocks.
+    /// The axis that single indices refer to; `None` if tuples of indices refer to blocks.
     pub axis: Option<usize>,
     /// Add, Mul, Min or Max.
     pub kind: BinaryKind,
 }
 
-/// How indices point into the result.
+/// How indices refer to the result.
 enum Target {
     Elements(Geometry),
     Blocks(Blocks),
@@ -72,7 +72,7 @@ impl Operator for Accumulate {
             return Err(OpError::Type { index: 0, got: x.dtype, want: "a number" });
         }
         if !matches!(self.kind, BinaryKind::Add | BinaryKind::Mul | BinaryKind::Min | BinaryKind::Max) {
-            return Err(OpError::Attribute { name: "reduction", reason: "is none of add, mul, min and max".into() });
+            return Err(OpError::Attribute { name: "reduction", reason: "must be add, mul, min or max".into() });
         }
         match self.axis {
             Some(axis) => ScatterElements { axis }.infer(inputs),
@@ -80,7 +80,7 @@ impl Operator for Accumulate {
         }
     }
 
-    /// Every update is combined for itself.
+    /// Each update is combined separately.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let updates = inputs.get(1).map_or(0, |indices| saturating_product(&[32, indices.shape.elements()]));
         elements_of(inputs).saturating_add(elements_of(outputs)).saturating_add(updates)

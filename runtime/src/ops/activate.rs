@@ -1,6 +1,6 @@
-//! Activation functions on their own, where no producing kernel took them along
-//! ([ONNX Relu](https://onnx.ai/onnx/operators/onnx__Relu.html), Clip, LeakyRelu, HardSwish,
-//! HardSigmoid, Sigmoid, Tanh, Gelu, and Swish/SiLU as exporters spell it out).
+//! Activation functions as separate steps, if no producing kernel fused them ([ONNX
+//! Relu](https://onnx.ai/onnx/operators/onnx__Relu.html), Clip, LeakyRelu, HardSwish, HardSigmoid, Sigmoid, Tanh, Gelu,
+//! and Swish/SiLU as exporters write it).
 
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::operator::axes::Axes;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Element, Fact, Tensor};
 
-/// `y = activation(x)`, element by element.
+/// `y = activation(x)`, elementwise.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Activate {
     /// The function.
@@ -38,7 +38,7 @@ pub fn activation_name(activation: Activation) -> &'static str {
     }
 }
 
-/// A half that is computed in f32.
+/// A half-precision type that is computed in f32.
 trait Half: Element {
     fn widen(self) -> f32;
     fn narrow(value: f32) -> Self;

@@ -11,7 +11,7 @@ use crate::operator::axes::{Axes, Elements};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor, elements};
 
-/// The index of the largest or smallest element of an axis, as i64; the axis stays, with length 1.
+/// The index of the largest or smallest element of an axis, as i64; the axis is kept, with length 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArgMax {
     /// The axis.
@@ -23,7 +23,7 @@ pub struct ArgMax {
 }
 
 impl ArgMax {
-    /// Elements that no vector kernel is for are compared one by one in a wide type.
+    /// Element types without a vector kernel are compared one by one in a wide type.
     fn search_wide<T: Wide>(&self, dtype: DType, shape: &Shape, x: &[u8], y: &mut [i64]) -> Result<(), OpError> {
         let (axis, inner) = (shape[self.axis], shape[self.axis + 1..].iter().product::<usize>());
         let mut read = [T::ZERO; CHUNK];
@@ -66,7 +66,7 @@ impl ArgMax {
     }
 }
 
-/// The search for elements of any type.
+/// The search for any element type.
 fn search_all(op: &ArgMax, dtype: DType, shape: &Shape, x: &[u8], y: &mut [i64]) -> Result<(), OpError> {
     if dtype == DType::F32 {
         op.search(shape, elements(x).ok_or(OpError::Operand(0))?, y);

@@ -5,11 +5,11 @@
 //! scores = softcap(scale * q kᵀ) + mask        y = softmax(scores) v
 //! ```
 //!
-//! The mask is added behind the soft cap, and a row whose keys are all masked gives zeros: both as in ONNX Runtime. (The
-//! text of opset 23 has the cap behind the mask, which lets masked keys through again.)
+//! The mask is added after the soft cap, and a row whose keys are all masked gives zeros: both as in ONNX Runtime. (By
+//! the text of opset 23 the cap comes after the mask, which would unmask keys.)
 //!
-//! The scores of some rows of one head are held at a time, never those of all; keys and values of a head are packed once
-//! for all query heads that share them.
+//! Only the scores of some rows of one head are kept at a time; keys and values of a head are packed once for all query
+//! heads that share them.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::Activation;
@@ -25,27 +25,27 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, saturating_product};
 use crate::tensor::{DType, Fact, Shape};
 
-/// Rows of queries whose scores are held at a time: a multiple of what the products' tiles have.
+/// Query rows whose scores are kept at a time: a multiple of the products' tile heights.
 const ROWS: usize = 48;
 
-/// Scores that are a result of their own.
+/// Scores that are also a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scores {
     /// The scaled products of queries and keys.
     Products,
-    /// Behind the soft cap.
+    /// After the soft cap.
     Capped,
-    /// Behind the mask.
+    /// After the mask.
     Masked,
     /// The softmax.
     Weights,
 }
 
-/// Attention of queries `[batch, heads, queries, size]` to keys `[batch, kv_heads, keys, size]` and values
-/// `[batch, kv_heads, keys, v_size]`, or each as `[batch, length, heads * size]`; then, as far as the flags say so, a mask
-/// that broadcasts to `[batch, heads, queries, keys]` (bool, or f32 to be added), past keys and values with 4 dimensions,
-/// and the number of keys that count in each image (i64). Results are y, in the form of the queries, then the keys and
-/// values with those of the past, and scores.
+/// Attention of queries `[batch, heads, queries, size]` to keys `[batch, kv_heads, keys, size]` and values `[batch,
+/// kv_heads, keys, v_size]`, or each as `[batch, length, heads * size]`; then, if the flags say so, a mask that
+/// broadcasts to `[batch, heads, queries, keys]` (bool, or f32 to be added), past keys and values with 4 dimensions,
+/// and the number of valid keys in each image (i64). Results are y, with the layout of the queries, then the keys and
+/// values including the past, and scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attention {
     /// Heads of the queries.
@@ -54,19 +54,19 @@ pub struct Attention {
     pub kv_heads: usize,
     /// Factor of the products.
     pub scale: f32,
-    /// Bound of the products, through a hyperbolic tangent; 0 for none.
+    /// Bound on the products, applied with a hyperbolic tangent; 0 for none.
     pub softcap: f32,
-    /// Whether a query sees only keys up to its own place, counted behind the past, or from the last key that counts.
+    /// Whether a query sees only keys up to its own position, counted after the past, or back from the last valid key.
     pub causal: bool,
     /// Whether there is a mask.
     pub mask: bool,
     /// Whether there are past keys and values.
     pub past: bool,
-    /// Whether the keys that count are given.
+    /// Whether the numbers of valid keys are given.
     pub lens: bool,
     /// Whether keys and values are results.
     pub present: bool,
-    /// Scores that are a result.
+    /// Which scores are a result, if any.
     pub scores: Option<Scores>,
 }
 
@@ -76,15 +76,15 @@ struct Sizes {
     batch: usize,
     queries: usize,
     past: usize,
-    /// Keys in all.
+    /// Total number of keys.
     keys: usize,
     size: usize,
     v_size: usize,
-    /// Whether heads lie side by side in a row.
+    /// Whether heads are interleaved in a row.
     rows: bool,
 }
 
-/// Where the rows of a head lie: its first element, and the elements from row to row.
+/// Location of a head's rows: the offset of its first element, and the stride from row to row.
 #[derive(Clone, Copy)]
 struct Head {
     start: usize,
@@ -92,7 +92,7 @@ struct Head {
 }
 
 impl Head {
-    /// Head `head` of `heads` of an image, of `len` rows of `size` elements.
+    /// Head `head` of `heads` of an image, with `len` rows of `size` elements.
     fn new(rows: bool, image: usize, (head, heads): (usize, usize), len: usize, size: usize) -> Self {
         match rows {
             true => Self { start: (image * len * heads + head) * size, row: heads * size },
@@ -101,7 +101,7 @@ impl Head {
     }
 }
 
-/// A mask, as its elements are read.
+/// A mask, by its element type.
 #[derive(Clone, Copy)]
 enum Mask<'a> {
     Bool(&'a [u8]),
@@ -109,7 +109,7 @@ enum Mask<'a> {
 }
 
 impl Attention {
-    /// With nothing beside queries, keys and values.
+    /// With only queries, keys and values.
     #[must_use]
     pub fn plain(heads: usize, kv_heads: usize) -> Self {
         let (scale, softcap, causal, mask, past, lens, present, scores) =
@@ -129,7 +129,7 @@ impl Attention {
         self.lens.then_some(3 + usize::from(self.mask) + 2 * usize::from(self.past))
     }
 
-    /// Batch, rows and elements of a row of `heads` heads.
+    /// Batch, rows, and elements per head in a row of `heads` heads.
     fn split(&self, shape: &Shape, heads: usize) -> Result<[usize; 3], OpError> {
         match *shape.dims() {
             [batch, of_shape, len, size] if of_shape == heads => Ok([batch, len, size]),
@@ -141,7 +141,7 @@ impl Attention {
     fn sizes(&self, inputs: &[&Fact]) -> Result<Sizes, OpError> {
         let given = [self.mask, self.past, self.past, self.lens].iter().filter(|&&given| given).count();
         if inputs.len() != 3 + given {
-            return Err(OpError::Arity { want: "queries, keys, values and what is given beside", got: inputs.len() });
+            return Err(OpError::Arity { want: "queries, keys, values and the flagged operands", got: inputs.len() });
         }
         for (index, fact) in inputs.iter().enumerate() {
             let right = match fact.dtype {
@@ -170,7 +170,7 @@ impl Attention {
         if [k_batch, v_batch, k_size, v_new] != [batch, batch, size, new]
             || shapes[1..3].iter().any(|s| s.rank() != rank)
         {
-            return misfit("queries, keys and values do not fit each other");
+            return misfit("queries, keys and values do not match");
         }
         let past = match self.past_at() {
             None => 0,
@@ -189,7 +189,7 @@ impl Attention {
         if let Some(at) = self.mask_at() {
             let whole = [batch, self.heads, queries];
             let fits = match shapes[at].dims().split_last() {
-                // A mask that is too short hides the keys behind it.
+                // Keys beyond the end of a short mask are hidden.
                 Some((&last, front)) => {
                     let front_fits = front.iter().rev().zip(whole.iter().rev()).all(|(&m, &w)| m == w || m == 1);
                     front.len() <= 3 && front_fits && (last == keys || (1 < last && last < keys))
@@ -210,7 +210,7 @@ impl Attention {
         Ok(s)
     }
 
-    /// First element of the mask's row of a query, and how many there are.
+    /// Offset of the mask's row for a query, and its length.
     fn mask_row(&self, shape: &Shape, place: [usize; 3]) -> (usize, usize) {
         let strides = shape.strides();
         let rank = shape.rank();
@@ -219,7 +219,7 @@ impl Attention {
         (start, shape.last().copied().unwrap_or(0))
     }
 
-    /// How many keys a query may see at most.
+    /// The largest number of keys that a query may see.
     fn visible(&self, s: &Sizes, query: usize, len: Option<usize>) -> usize {
         let counting = len.unwrap_or(s.keys);
         let causal = match (self.causal, len) {
@@ -230,7 +230,7 @@ impl Attention {
         counting.min(causal)
     }
 
-    /// Behind the soft cap: hides what a query does not see. Answers whether it sees anything.
+    /// Applied after the soft cap: hides what a query does not see. Returns whether it sees anything.
     fn hide(&self, s: &Sizes, row: &mut [f32], mask: Option<(Mask<'_>, usize, usize)>, seen: usize) -> bool {
         if let Some((mask, start, len)) = mask {
             match mask {
@@ -248,11 +248,11 @@ impl Attention {
     }
 }
 
-/// How many keys count in an image.
+/// The number of valid keys in an image.
 fn len_of(lens: Option<&[i64]>, image: usize, keys: usize) -> Result<Option<usize>, OpError> {
     let Some(&len) = lens.and_then(|lens| lens.get(image)) else { return Ok(None) };
     let known = usize::try_from(len).ok().filter(|&len| len <= keys);
-    known.map(Some).ok_or_else(|| OpError::Value(format!("{len} keys count where there are {keys}")))
+    known.map(Some).ok_or_else(|| OpError::Value(format!("{len} valid keys of {keys}")))
 }
 
 /// Copies the heads of keys or values, those of the past first, to `[batch, heads, keys, size]`.

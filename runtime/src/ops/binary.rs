@@ -1,9 +1,9 @@
-//! Arithmetic and logic of two tensors with numpy broadcasting
-//! ([ONNX Add](https://onnx.ai/onnx/operators/onnx__Add.html), Sub, Mul, Div, Min, Max, Pow,
-//! Mod, PRelu, And, Or, Xor, and of bits BitwiseAnd, BitwiseOr, BitwiseXor, BitShift).
+//! Arithmetic and logic of two tensors with NumPy broadcasting ([ONNX
+//! Add](https://onnx.ai/onnx/operators/onnx__Add.html), Sub, Mul, Div, Min, Max, Pow, Mod, PRelu, And, Or, Xor, and
+//! bitwise BitwiseAnd, BitwiseOr, BitwiseXor, BitShift).
 //!
-//! f32 runs by vector kernels; integers, halves and f64 by a plain loop in a wider type. Integers wrap on
-//! overflow, but a division by zero is an error: nothing is sensible there.
+//! f32 uses vector kernels; integers, half precision and f64 use a plain loop in a wider type. Integers wrap on
+//! overflow, but division by zero is an error, since no result would make sense.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar};
@@ -35,32 +35,32 @@ pub enum BinaryKind {
     Max,
     /// `a` to the power of `b`
     Pow,
-    /// `a` where it is not negative, `b * a` where it is
+    /// `a` if it is not negative, otherwise `b * a`
     PRelu,
     /// `(a - b)^2`
     SqDiff,
-    /// What `a / b` leaves, with the sign of `a`.
+    /// The remainder of `a / b`, with the sign of `a`.
     Rem,
-    /// Both; of booleans.
+    /// Logical and, of booleans.
     And,
-    /// Either; of booleans.
+    /// Logical or, of booleans.
     Or,
-    /// One but not both; of booleans.
+    /// Exclusive or, of booleans.
     Xor,
-    /// The bits that both have; of integers.
+    /// Bitwise and, of integers.
     BitAnd,
-    /// The bits that either has; of integers.
+    /// Bitwise or, of integers.
     BitOr,
-    /// The bits that one has but not both; of integers.
+    /// Bitwise exclusive or, of integers.
     BitXor,
-    /// The bits of `a` moved up by `b`; of unsigned integers.
+    /// `a` shifted left by `b` bits, of unsigned integers.
     ShiftLeft,
-    /// The bits of `a` moved down by `b`; of unsigned integers.
+    /// `a` shifted right by `b` bits, of unsigned integers.
     ShiftRight,
 }
 
 impl BinaryKind {
-    /// The vector kernel for f32, where there is one.
+    /// The vector kernel for f32, if there is one.
     fn kernel(self) -> Option<BinaryFn> {
         Some(match self {
             Self::Add => BinaryFn::Add,
@@ -80,12 +80,12 @@ impl BinaryKind {
         matches!(self, Self::And | Self::Or | Self::Xor)
     }
 
-    /// Whether it is a function of bits, which floats do not show.
+    /// Whether it is a bitwise function, which floats do not have.
     fn is_of_bits(self) -> bool {
         matches!(self, Self::BitAnd | Self::BitOr | Self::BitXor | Self::ShiftLeft | Self::ShiftRight)
     }
 
-    /// Whether the operands may be exchanged.
+    /// Whether the operands may be swapped.
     #[must_use]
     pub fn is_commutative(self) -> bool {
         !matches!(
@@ -95,12 +95,12 @@ impl BinaryKind {
     }
 }
 
-/// `y = activation(kind(a, b))` with numpy broadcasting.
+/// `y = activation(kind(a, b))` with NumPy broadcasting.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Binary {
     /// The function.
     pub kind: BinaryKind,
-    /// Applied to every result; of f32 only.
+    /// Applied to every result; only for f32.
     pub activation: Activation,
 }
 
@@ -131,13 +131,13 @@ fn combine<T: Number>(kind: BinaryKind, a: T, b: T) -> Result<T, OpError> {
     })
 }
 
-/// A function of the bits of integers.
+/// A bitwise function of integers.
 fn of_bits(kind: BinaryKind, a: i128, b: i128) -> Result<i128, OpError> {
     Ok(match kind {
         BinaryKind::BitAnd => a & b,
         BinaryKind::BitOr => a | b,
         BinaryKind::BitXor => a ^ b,
-        // Nothing is left of a number that moves by its width.
+        // Shifting by the width or more leaves nothing.
         BinaryKind::ShiftLeft | BinaryKind::ShiftRight if !(0..64).contains(&b) => 0,
         BinaryKind::ShiftLeft => a << b,
         BinaryKind::ShiftRight => a >> b,
@@ -195,7 +195,7 @@ fn zip_any(kind: BinaryKind, dtype: DType, walk: &Walk<2>, operands: [&[u8]; 2],
     by_wide!(dtype, W => zip::<W>(kind, dtype, walk, operands, y), else zip_bool(kind, walk, operands, y))
 }
 
-/// `y = kind(y, x)` for elements of type `dtype`, side by side.
+/// `y = kind(y, x)` for contiguous elements of type `dtype`.
 pub(super) fn accumulate(kind: BinaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
     fn of<W: Wide>(kind: BinaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
         let offsets: [usize; CHUNK] = std::array::from_fn(|i| i);

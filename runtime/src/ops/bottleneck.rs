@@ -1,8 +1,8 @@
-//! Bottleneck: a depthwise convolution with the 1x1 convolution before it, the one behind it, or both, as one step
-//! that never holds the whole image between them. Not an ONNX operator: a graph pass makes it of Conv nodes.
+//! Bottleneck: a depthwise convolution with the 1x1 convolution before it, the one after it, or both, as one step that
+//! never stores the whole intermediate image. Not an ONNX operator: a graph pass makes it from Conv nodes.
 //!
-//! Operands: the images (NHWC), then weights and bias of each convolution in turn, then the residual of the last one
-//! if it has one.
+//! Operands: the images (NHWC), then weights and bias of each convolution, then the residual of the last one if it has
+//! one.
 
 use std::cmp::Ordering;
 
@@ -20,18 +20,18 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Tensor};
 
-/// Convolutions in a row.
+/// Consecutive convolutions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bottleneck {
     /// 1x1, without residual or scale.
     pub expand: Option<Conv>,
-    /// One filter per channel; a residual only if nothing follows.
+    /// One filter per channel; with a residual only if it is the last.
     pub depthwise: Conv,
     /// 1x1, without scale.
     pub project: Option<Conv>,
 }
 
-/// What separates the kernels' names in a choice.
+/// Separates the kernels' names in a choice.
 const JOIN: &str = " + ";
 
 impl Bottleneck {
@@ -56,7 +56,7 @@ impl Bottleneck {
         last.roles.residual().map(|_| 1 + 2 * self.stages().count())
     }
 
-    /// The operands of a stage among those of the whole, with its images.
+    /// The operands of a stage, taken from those of the whole step and the stage's images.
     fn operands<'a, T: ?Sized>(
         &self,
         stage: usize,
@@ -72,7 +72,7 @@ impl Bottleneck {
         Ok(operands)
     }
 
-    /// The images that go into each stage, and what comes out of the last.
+    /// The input images of each stage, and the output of the last.
     fn images(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
         let first = inputs.first().copied().ok_or(OpError::Operand(0))?;
         let mut images = vec![first.clone()];
@@ -83,8 +83,8 @@ impl Bottleneck {
         Ok(images)
     }
 
-    /// Kernels for the stages, every combination, with the costs of their products; `shape` is the depthwise
-    /// convolution's.
+    /// All combinations of kernels for the stages, with the sums of their costs; `shape` is that of the depthwise
+    /// convolution.
     fn candidates(
         &self,
         shapes: &[ConvShape],
@@ -94,7 +94,7 @@ impl Bottleneck {
         let (expand_rows, project_rows) = bottleneck::product_rows(shape);
         let mut combined = vec![(Vec::new(), 0.0)];
         for (stage, shape) in shapes.iter().enumerate() {
-            // A product is made of some rows at a time.
+            // A product is computed for some rows at a time.
             let (shape, times) = match stage.cmp(&self.depthwise_at()) {
                 Ordering::Less => some_rows(shape, expand_rows),
                 Ordering::Equal => (shape.clone(), 1.0),
@@ -232,22 +232,22 @@ impl Semantics for Bottleneck {
     }
 }
 
-/// Some rows of a 1x1 convolution as a product, and how often they make up the whole.
+/// Some rows of a 1x1 convolution as a product, and how many such products make up the whole.
 fn some_rows(shape: &ConvShape, rows: usize) -> (ConvShape, f64) {
     (ConvShape::matrix(rows, shape.in_c, shape.out_c), shape.pixels() as f64 / rows.max(1) as f64)
 }
 
-/// The name of kernels for the stages.
+/// The joined names of the stages' kernels.
 fn joined(kernels: &[&'static dyn FloatKernel]) -> String {
     kernels.iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(JOIN)
 }
 
-/// Names of the forms of their packed weights.
+/// The joined names of their packed layouts.
 fn forms(kernels: &[&'static dyn FloatKernel]) -> String {
     kernels.iter().map(|kernel| kernel.layout()).collect::<Vec<_>>().join(JOIN)
 }
 
-/// A 1x1 convolution at one end, bound to its kernel.
+/// The first or last 1x1 convolution, bound to its kernel.
 struct End {
     stage: usize,
     variant: &'static Variant,

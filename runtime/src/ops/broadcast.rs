@@ -1,6 +1,5 @@
-//! Expand: a tensor repeated along axes of length 1
-//! ([ONNX Expand](https://onnx.ai/onnx/operators/onnx__Expand.html)), and Tile: repeated along
-//! any axis ([ONNX Tile](https://onnx.ai/onnx/operators/onnx__Tile.html)).
+//! Expand: repeats a tensor along axes of length 1 ([ONNX Expand](https://onnx.ai/onnx/operators/onnx__Expand.html)).
+//! Tile: repeats it along any axis ([ONNX Tile](https://onnx.ai/onnx/operators/onnx__Tile.html)).
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +12,7 @@ use crate::operator::axes::{Axes, Elements, Left, Link};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// A tensor broadcast to a fixed shape by numpy's rule.
+/// A tensor broadcast to a fixed shape by NumPy's rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expand {
     /// Dimensions of the result.

@@ -1,4 +1,4 @@
-//! Convolutions of bytes: what [`QConv`](super::qconv) and [`ConvInteger`](super::conv_integer) have in common.
+//! Shared by the 8-bit convolutions [`QConv`](super::qconv) and [`ConvInteger`](super::conv_integer).
 
 use serde::Serialize;
 use skipstone_kernels::conv::{self, BYTES, ByteKernel, ConvShape, Task};
@@ -15,13 +15,13 @@ pub(super) const X: usize = 0;
 /// Position of the weights.
 pub(super) const WEIGHTS: usize = 1;
 
-/// Refuses operands of other types than `want`, position by position.
+/// Refuses operands whose types differ from `want`.
 pub(super) fn check_types(inputs: &[&Fact], want: &[DType]) -> Result<(), OpError> {
     let wrong = inputs.iter().zip(want).position(|(fact, want)| fact.dtype != *want);
     wrong.map_or(Ok(()), |index| Err(OpError::Type { index, got: inputs[index].dtype, want: want[index].name() }))
 }
 
-/// The result's shape, after checking images, weights and one value per filter against each other.
+/// The result's shape, after checking the shapes of images, weights and per-filter values.
 pub(super) fn check(conv: &Conv, operands: [&Shape; 3]) -> Result<Shape, OpError> {
     let weights = operands[WEIGHTS];
     if weights.iter().skip(1).try_fold(1usize, |depth, &dim| depth.checked_mul(dim)).is_none_or(|d| d > MAX_DEPTH) {
@@ -37,13 +37,13 @@ pub(super) fn shape(conv: &Conv, operands: [&Shape; 3]) -> Result<ConvShape, OpE
     conv.shape(&floats(operands).each_ref())
 }
 
-/// Images, weights and bias as those of a [`Conv`], whose rules hold.
+/// Images, weights and bias as facts of a [`Conv`], to apply its rules.
 fn floats(operands: [&Shape; 3]) -> [Fact; 3] {
     operands.map(|shape| Fact::new(DType::F32, shape.clone()))
 }
 
-/// The filter of every element of the result and, over its window, the sum of `(x - zero) * weight(filter, at)`, where
-/// `at` is the position of a weight among all.
+/// For every element of the result: its filter and the sum over its window of `(x - zero) * weight(filter, at)`, where
+/// `at` is the index of a weight in the whole tensor.
 pub(super) fn sums<'a>(
     conv: &'a Conv,
     [x_shape, out]: [&Shape; 2],

@@ -1,8 +1,7 @@
-//! Cast: the same values in another element type
-//! ([ONNX Cast](https://onnx.ai/onnx/operators/onnx__Cast.html)).
+//! Cast: the same values in another element type ([ONNX Cast](https://onnx.ai/onnx/operators/onnx__Cast.html)).
 //!
-//! Floats become integers towards zero and saturate; integers keep their low bits; a number is
-//! true where it is not zero.
+//! Floats are truncated to integers and saturate; integers keep their low bits; a bool is true for every value except
+//! zero.
 
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
@@ -61,14 +60,14 @@ fn truth<X: Wide>(from: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
     Ok(())
 }
 
-/// Any type to any other. A truth value is a byte of 0 or 1.
+/// Converts any type to any other. A bool is a byte of 0 or 1.
 fn convert_all(from: DType, x: &[u8], to: DType, y: &mut [u8]) -> Result<(), OpError> {
     let from = if from == DType::Bool { DType::U8 } else { from };
     by_wide!(from, X => by_wide!(to, Y => convert_chunks::<X, Y>(from, x, to, y), else truth::<X>(from, x, y)),
         else Err(OpError::Operand(0)))
 }
 
-/// Whether a vector kernel converts these types.
+/// Whether there is a vector kernel for these types.
 fn has_kernel(from: DType, to: DType) -> bool {
     matches!((from, to), (DType::F32, DType::F16 | DType::Bf16) | (DType::F16 | DType::Bf16 | DType::U8, DType::F32))
 }

@@ -1,5 +1,5 @@
-//! What every operator's test needs: random tensors, and the plan held against the plain
-//! evaluation on every instruction set that this CPU has.
+//! Shared by the operators' tests: random tensors, and the comparison of a plan with the plain evaluation on every
+//! instruction set of this CPU.
 
 use skipstone_kernels::Isa;
 
@@ -12,7 +12,7 @@ use crate::package::attack::{Edit, Sections, attacks, edit, survives};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 use crate::{Info, Model, Options, package};
 
-/// A small generator (SplitMix64): tests must not differ from run to run.
+/// A small generator (SplitMix64), so that tests are the same in every run.
 pub(crate) struct Random(pub u64);
 
 impl Random {
@@ -24,7 +24,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`.
+    /// An integer below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
@@ -39,7 +39,7 @@ impl Random {
         from[self.below(from.len())].clone()
     }
 
-    /// A tensor of small numbers: floats in -4..4, integers in -9..10 (0..10 where unsigned).
+    /// A tensor of small values: floats in -4..4, integers in -9..10 (0..10 if unsigned).
     pub fn tensor(&mut self, dtype: DType, dims: &[usize]) -> Tensor {
         let count: usize = dims.iter().product();
         let fact = Fact::new(dtype, Shape::new(dims).unwrap());
@@ -65,13 +65,13 @@ impl Random {
         self.tensor(DType::F32, dims)
     }
 
-    /// Dimensions that meet vector widths and their remainders.
+    /// Dimensions around vector widths and their remainders.
     pub fn dims(&mut self, rank: usize) -> Vec<usize> {
         (0..rank).map(|_| self.pick(&[1, 2, 3, 5, 8, 17, 33])).collect()
     }
 }
 
-/// A graph of the one node `op`; an operand of `constant` is a constant of the graph.
+/// A graph with the one node `op`; the operands listed in `constant` are constants of the graph.
 pub(crate) fn single(op: impl Into<Op>, inputs: &[Tensor], constant: &[usize]) -> Graph {
     let mut graph = Graph::new();
     let ids: Vec<_> = inputs
@@ -87,13 +87,13 @@ pub(crate) fn single(op: impl Into<Op>, inputs: &[Tensor], constant: &[usize]) -
     graph
 }
 
-/// Runs `graph` planned for `isa`, passes included.
+/// Runs `graph` planned for `isa`, with the passes.
 pub(crate) fn planned(graph: &Graph, isa: Isa, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
     let options = Options { isa: Some(isa), ..Options::default() };
     outputs(&Model::from_graph(graph.clone(), &options)?, inputs)
 }
 
-/// Runs `graph` planned for `isa` as it is.
+/// Runs `graph` planned for `isa`, without passes.
 pub(crate) fn planned_as_it_is(graph: &Graph, isa: Isa, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
     let options = Options { isa: Some(isa), ..Options::default() };
     outputs(&Model::of_optimized(graph.clone(), &options)?, inputs)
@@ -107,9 +107,8 @@ fn outputs(model: &Model, inputs: &[Tensor]) -> crate::Result<Vec<Tensor>> {
     Ok((0..model.outputs().len()).map(|i| session.output(i).unwrap().to_tensor()).collect())
 }
 
-/// Holds the plan of the one node `op` against its evaluation, every instruction set in turn:
-/// floats within `tolerance` of the larger of 1 and the value, everything else bit by bit.
-/// Answers the evaluation's results.
+/// Compares the plan of the one node `op` with its evaluation, on every instruction set: floats within `tolerance` of
+/// the larger of 1 and the value, everything else bit by bit. Returns the evaluation's results.
 #[track_caller]
 pub(crate) fn check(op: impl Into<Op>, inputs: &[Tensor], tolerance: f64) -> Vec<Tensor> {
     let op = op.into();
@@ -130,7 +129,7 @@ pub(crate) fn check(op: impl Into<Op>, inputs: &[Tensor], tolerance: f64) -> Vec
     want
 }
 
-/// Holds a package of `graph` against the plan, and damages it in ways that hashes do not show.
+/// Compares a package of `graph` with the plan, and damages it in ways that hashes do not detect.
 #[track_caller]
 pub(crate) fn check_package(mut graph: Graph, inputs: &[Tensor]) {
     let isa = Isa::detect();
@@ -139,7 +138,7 @@ pub(crate) fn check_package(mut graph: Graph, inputs: &[Tensor]) {
     let package = package::write(&graph, &Info::default(), None, None).unwrap();
     let got = outputs(&Model::from_bytes(&package, &Options::default()).unwrap(), inputs).unwrap();
     for (got, want) in got.iter().zip(&want) {
-        assert_eq!((got.fact(), got.bytes()), (want.fact(), want.bytes()), "out of a package");
+        assert_eq!((got.fact(), got.bytes()), (want.fact(), want.bytes()), "from a package");
     }
     let whole = Sections::of(&package);
     let mut random = Random(package.len() as u64);
@@ -153,7 +152,7 @@ pub(crate) fn check_package(mut graph: Graph, inputs: &[Tensor]) {
     }
 }
 
-/// The error of the one node `op` when it is run, the same planned and evaluated.
+/// Expects an error from the one node `op`, both planned and evaluated.
 #[track_caller]
 pub(crate) fn check_fails(op: impl Into<Op>, inputs: &[Tensor]) {
     let op = op.into();

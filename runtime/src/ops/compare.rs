@@ -1,6 +1,6 @@
-//! Comparisons of two tensors with numpy broadcasting
-//! ([ONNX Greater](https://onnx.ai/onnx/operators/onnx__Greater.html), Less, Equal and their
-//! kin). The result is boolean; only `NotEqual` holds where an operand is NaN.
+//! Comparisons of two tensors with NumPy broadcasting ([ONNX
+//! Greater](https://onnx.ai/onnx/operators/onnx__Greater.html), Less, Equal and similar). The result is boolean; with a
+//! NaN operand only `NotEqual` is true.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::binary::{self, Broadcast, CompareFn};
@@ -14,7 +14,7 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// A question about two elements.
+/// A comparison of two elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CompareKind {
     /// `a == b`
@@ -58,11 +58,11 @@ impl CompareKind {
 /// `y = kind(a, b)`, 1 or 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compare {
-    /// The question.
+    /// The comparison.
     pub kind: CompareKind,
 }
 
-/// Compares in wide types, which keep the order of the narrow ones.
+/// Compares in wide types, which preserve the order of the narrow ones.
 fn zip<T: Wide>(
     kind: CompareKind,
     walk: &Walk<2>,

@@ -1,4 +1,4 @@
-//! Concat: tensors joined along one axis
+//! Concat: joins tensors along one axis
 //! ([ONNX Concat](https://onnx.ai/onnx/operators/onnx__Concat.html)).
 
 use serde::{Deserialize, Serialize};
@@ -18,8 +18,7 @@ pub struct Concat {
 }
 
 impl Concat {
-    /// For each input: how its bytes lie in the result, one block for every index of the axes
-    /// before the axis.
+    /// The location of each input's bytes in the result, one block for every index of the axes before the axis.
     fn blocks(&self, inputs: &[&Fact], output: &Fact) -> Vec<Blocks> {
         let count: usize = output.shape.iter().take(self.axis).product();
         let bytes = |fact: &Fact| fact.shape.iter().skip(self.axis).product::<usize>() * fact.dtype.size();

@@ -1,6 +1,6 @@
-//! Contract: the product of two tensors, summed over the axes that the result lacks
-//! ([ONNX Einsum](https://onnx.ai/onnx/operators/onnx__Einsum.html)), for what the kernels of matrix products do not
-//! take: integers and f64, and axes that one operand has twice, which are its diagonal.
+//! Contract: the product of two tensors, summed over the axes that are not in the result ([ONNX
+//! Einsum](https://onnx.ai/onnx/operators/onnx__Einsum.html)), for cases that the matrix kernels do not support:
+//! integers and f64, and axes that occur twice in one operand, which selects its diagonal.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,8 @@ use crate::error::{OpError, list};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
 use crate::tensor::{DType, Fact, MAX_RANK, Shape, Tensor};
 
-/// `y[...] = sum of a[...] * b[...]`, where axes of one label have one index. An axis of length 1 is broadcast.
+/// `y[...] = sum of a[...] * b[...]`, where axes with the same label have the same index. An axis of length 1 is
+/// broadcast.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contract {
     /// The label of every axis of the first operand.
@@ -22,12 +23,12 @@ pub struct Contract {
     pub y: Vec<u8>,
 }
 
-/// The two nested walks: over the results and, for each, over what is summed.
+/// The two nested loops: over the results and, for each, over the summed terms.
 struct Walks {
     outer: Walk<2>,
     inner: Walk<2>,
     dims: Vec<usize>,
-    /// Products that are summed to one result.
+    /// Number of terms per result.
     terms: usize,
 }
 
@@ -35,7 +36,7 @@ impl Contract {
     fn walks(&self, a: &Shape, b: &Shape) -> Result<Walks, OpError> {
         let wrong = |rule| OpError::shapes(rule, &[a, b]);
         if self.a.len() != a.rank() || self.b.len() != b.rank() || self.y.len() > MAX_RANK {
-            return Err(wrong("a label for every axis, of the result too"));
+            return Err(wrong("every axis needs a label, also in the result"));
         }
         let mut inner: Vec<u8> = Vec::new();
         for label in self.a.iter().chain(&self.b) {
@@ -45,21 +46,21 @@ impl Contract {
         }
         let twice = (0..self.y.len()).any(|at| self.y[..at].contains(&self.y[at]));
         if twice || inner.len() > MAX_RANK {
-            return Err(wrong("the result has every axis once, and few are summed over"));
+            return Err(wrong("the result must have every label once, and only few labels are summed over"));
         }
         let axes = || self.a.iter().zip(a.iter()).chain(self.b.iter().zip(b.iter()));
         let length = |label: u8| -> Result<usize, OpError> {
             let mut lengths = axes().filter(|&(other, _)| *other == label).map(|(_, &dim)| dim);
-            let mut joint = lengths.next().ok_or_else(|| wrong("an operand has every axis of the result"))?;
+            let mut joint = lengths.next().ok_or_else(|| wrong("every label of the result must be in an operand"))?;
             for dim in lengths {
                 if joint != dim && joint != 1 && dim != 1 {
-                    return Err(wrong("axes of one label have one length"));
+                    return Err(wrong("axes with the same label must have the same length"));
                 }
                 joint = if joint == 1 { dim } else { joint };
             }
             Ok(joint)
         };
-        // From one index of a label to the next, all of an operand's axes of that label move.
+        // When a label's index increases, all of an operand's axes with that label advance.
         let strides = |labels: &[u8], held: &[u8], shape: &Shape| -> Strides {
             let dense = shape.strides();
             let axes = |label| (0..held.len()).filter(move |&axis| held[axis] == label && shape[axis] != 1);
@@ -80,7 +81,7 @@ fn multiply<W: Wide>(dtype: DType, walks: &Walks, a: &[u8], b: &[u8], y: &mut [u
     let (mut left, mut right) = ([W::ZERO; CHUNK], [W::ZERO; CHUNK]);
     let mut results = y.chunks_exact_mut(dtype.size());
     walks.outer.try_each(|[i, j]| {
-        // Of an operand without elements there is nothing behind any offset, and nothing is read.
+        // Out of range for an operand without elements, which then reads nothing.
         let a = a.get(i * dtype.size()..).unwrap_or_default();
         let b = b.get(j * dtype.size()..).unwrap_or_default();
         let mut sum = W::ZERO;
@@ -127,7 +128,7 @@ impl Operator for Contract {
         (terms as u64).saturating_mul(y.shape.elements() as u64)
     }
 
-    /// A plain loop over what each result sums.
+    /// A plain loop over the terms of each result.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         self.macs(inputs, outputs).saturating_mul(4).saturating_add(elements_of(outputs).saturating_mul(32))
     }

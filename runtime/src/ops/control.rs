@@ -1,16 +1,16 @@
-//! Control: operators that own blocks of nodes and decide whether and how often these run
-//! ([ONNX If](https://onnx.ai/onnx/operators/onnx__If.html), [Loop](https://onnx.ai/onnx/operators/onnx__Loop.html),
+//! Control flow: operators that own blocks of nodes and decide whether and how often they run ([ONNX
+//! If](https://onnx.ai/onnx/operators/onnx__If.html), [Loop](https://onnx.ai/onnx/operators/onnx__Loop.html),
 //! [Scan](https://onnx.ai/onnx/operators/onnx__Scan.html)).
 //!
 //! ```text
-//! If      inputs: condition                                      blocks: where it is true, where it is false
+//! If      inputs: condition                                      blocks: for true, for false
 //! Loop    inputs: [limit,] [condition,] carried..., scanned...   blocks: the body
 //!         body: (iteration, condition, carried..., slices...) -> (condition, carried..., collected...)
 //!         results: carried..., collected...
 //! ```
 //!
-//! A Scan is a Loop over known iterations whose condition stays true. Every shape is the same in all iterations: what
-//! is collected has a known number of slices.
+//! A Scan is a Loop with a known number of iterations whose condition stays true. Every shape is the same in all
+//! iterations: collected results have a known number of slices.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,35 +21,35 @@ use crate::tensor::{DType, Fact, Shape, Tensor};
 /// An operator with blocks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Control {
-    /// One of two blocks, both without parameters and with results of the same facts.
+    /// One of two blocks, both without parameters and with results of the same types and shapes.
     If,
-    /// One block, again and again.
+    /// One block, repeatedly.
     Loop(Loop),
 }
 
-/// How often a body runs, and what it gets and gives.
+/// How often a body runs, and its inputs and results.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Loop {
-    /// Most iterations, where the model says it.
+    /// The largest number of iterations, if the model says it.
     pub iterations: Option<usize>,
-    /// Whether the first input, one i64, is the most iterations.
+    /// Whether the first input, one i64, is the largest number of iterations.
     pub limited: bool,
-    /// Whether the next input, one bool, says if there is a first iteration.
+    /// Whether the next input, one bool, decides about the first iteration.
     pub conditional: bool,
-    /// Number of values that every iteration gets from the one before.
+    /// Number of values passed from each iteration to the next.
     pub carried: usize,
-    /// How inputs are cut into slices, one for each of `iterations`.
+    /// How inputs are cut into slices, one for each of the `iterations`.
     pub scanned: Vec<Along>,
-    /// How results are put together from slices, one of each of `iterations`.
+    /// How results are assembled from slices, one from each of the `iterations`.
     pub collected: Vec<Along>,
 }
 
-/// An axis that iterations go along.
+/// The axis along which slices are cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Along {
     /// The axis.
     pub axis: usize,
-    /// Whether from its end.
+    /// Whether slices start at the end.
     pub reverse: bool,
 }
 
@@ -75,7 +75,7 @@ fn one(fact: Option<&&Fact>, index: usize, dtype: DType) -> Result<(), OpError> 
 }
 
 impl Control {
-    /// Facts of the results, from those of the inputs and blocks.
+    /// Facts of the results, computed from those of the inputs and blocks.
     pub(crate) fn facts(&self, inputs: &[&Fact], blocks: &[Signature<'_>]) -> Result<Vec<Fact>, OpError> {
         match (self, blocks) {
             (Self::If, [(none, then), (nothing, otherwise)]) if none.is_empty() && nothing.is_empty() => {
@@ -113,7 +113,7 @@ impl Loop {
         if counts.map(Some) != want {
             let [inputs, parameters, results] = counts;
             let counts = format!("{inputs} inputs, {parameters} parameters and {results} results");
-            return Err(refuse(format!("{counts} are not as many as it carries, scans and collects")));
+            return Err(refuse(format!("{counts} do not match its carried, scanned and collected values")));
         }
         if self.limited {
             one(inputs.first(), 0, DType::I64)?;
@@ -128,14 +128,14 @@ impl Loop {
         for at in 0..self.carried {
             let (given, held, next) = (inputs[first + at], parameters[2 + at], results[1 + at]);
             if given != held || held != next {
-                return Err(refuse(format!("value {at} is {given}, then {held}, then {next}: it may not change")));
+                return Err(refuse(format!("value {at} is {given}, then {held}, then {next}: it must not change")));
             }
             facts.push(held.clone());
         }
         let Some(iterations) = self.iterations else {
             return match scanned + collected {
                 0 => Ok(facts),
-                _ => Err(refuse("slices of a number of iterations that is not known")),
+                _ => Err(refuse("scanned or collected slices need a known number of iterations")),
             };
         };
         for (at, along) in self.scanned.iter().enumerate() {
@@ -152,7 +152,7 @@ impl Loop {
 }
 
 impl Along {
-    /// What so many slices make.
+    /// The fact of `count` slices together.
     fn whole(self, slice: &Fact, count: usize) -> Result<Fact, OpError> {
         let mut dims = slice.shape.dims().to_vec();
         if self.axis > dims.len() {
@@ -162,7 +162,7 @@ impl Along {
         Ok(Fact::new(slice.dtype, Shape::new(&dims)?))
     }
 
-    /// Where the slices of `whole` lie in it.
+    /// The location of slices in `whole`.
     pub(crate) fn slices(self, whole: &Fact) -> Slices {
         let count = whole.shape.get(self.axis).copied().unwrap_or(0);
         let runs = whole.shape.iter().take(self.axis).product();
@@ -171,12 +171,12 @@ impl Along {
     }
 }
 
-/// Slices of a tensor: `runs` runs of `run` bytes each, one behind the other in the slice.
+/// Slices of a tensor: `runs` runs of `run` bytes each, contiguous in the slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slices {
     /// How many slices there are.
     pub count: usize,
-    /// Runs of bytes of a slice.
+    /// Number of contiguous runs in a slice.
     pub runs: usize,
     /// Bytes of a run.
     pub run: usize,
@@ -185,7 +185,7 @@ pub struct Slices {
 }
 
 impl Slices {
-    /// For every run of the slice of an iteration: where it is in the whole, and in the slice.
+    /// For every run of an iteration's slice: its offset in the whole, and in the slice.
     pub(crate) fn of(self, iteration: usize) -> impl Iterator<Item = (usize, usize)> {
         let index = if self.reverse { self.count.saturating_sub(1 + iteration) } else { iteration };
         (0..self.runs).map(move |at| ((at * self.count + index) * self.run, at * self.run))
@@ -206,7 +206,7 @@ impl Operator for Control {
         Err(refuse("it is missing"))
     }
 
-    /// Steps of a plan branch and loop themselves.
+    /// Never called: the plan has its own steps for branches and loops.
     fn plan(&self, _: &PlanContext<'_>) -> Result<Choice, OpError> {
         Err(refuse("it is missing"))
     }

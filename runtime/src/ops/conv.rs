@@ -1,17 +1,16 @@
-//! Conv: two-dimensional convolution with its tail fused
-//! ([ONNX Conv](https://onnx.ai/onnx/operators/onnx__Conv.html)).
+//! Conv: two-dimensional convolution with its fused epilogue ([ONNX
+//! Conv](https://onnx.ai/onnx/operators/onnx__Conv.html)).
 //!
-//! Operands: the images, the weights `[out, in / groups, rows, columns]`, the bias `[out]`,
-//! then a residual of the result's shape, a squeeze-and-excite scale of one factor per image and
-//! input channel, and masks of the channels of images and result (`masked_conv`), as far as the
-//! [roles](Roles) say so:
+//! Operands: the images, the weights `[out, in / groups, rows, columns]`, the bias `[out]`, then, as selected by the
+//! [roles](Roles), a residual of the result's shape, a squeeze-and-excite scale with one factor per image and input
+//! channel, and masks for the channels of images and result (`masked_conv`):
 //!
 //! ```text
 //! act(conv(x * scale, weights) + bias + residual)      residual before the activation
-//! act(conv(x * scale, weights) + bias) + residual      residual behind it
+//! act(conv(x * scale, weights) + bias) + residual      residual after it
 //! ```
 //!
-//! One-dimensional convolutions are lowered with images of one row.
+//! One-dimensional convolutions are lowered to images of one row.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar::apply};
@@ -28,7 +27,7 @@ use crate::operator::axes::{Axes, Elements, How, Left, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
-/// A convolution and what is fused to it.
+/// A convolution and what is fused into it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Conv {
     /// Rows and columns of the kernel.
@@ -37,7 +36,7 @@ pub struct Conv {
     pub stride: [usize; 2],
     /// Distance between neighboring taps, vertical and horizontal.
     pub dilation: [usize; 2],
-    /// Zeros above, left of, below and right of the image.
+    /// Zero padding above, left, below and right of the image.
     pub pads: [usize; 4],
     /// Channel groups.
     pub groups: usize,
@@ -45,12 +44,12 @@ pub struct Conv {
     pub layout: Layout,
     /// Applied to the result.
     pub activation: Activation,
-    /// What the operands behind the bias are for.
+    /// The roles of the operands after the bias.
     pub roles: Roles,
 }
 
 impl Conv {
-    /// One tap on every pixel of images as ONNX has them, with nothing fused to it.
+    /// A 1x1 convolution on NCHW images, with nothing fused.
     pub const POINTWISE: Self = Self {
         kernel: [1, 1],
         stride: [1, 1],
@@ -94,7 +93,7 @@ impl Conv {
     /// The result's dimensions, after checking every operand.
     fn check(&self, inputs: &[&Fact]) -> Result<Image, OpError> {
         if !self.roles.is_sound() {
-            return Err(Self::refuse("roles", "operands of unknown roles, or two residuals"));
+            return Err(Self::refuse("roles", "an operand of unknown role, or two residuals"));
         }
         if inputs.len() != self.roles.arity() {
             return Err(OpError::Arity { want: "3, and one for each role", got: inputs.len() });
@@ -144,7 +143,7 @@ impl Conv {
         Ok(out)
     }
 
-    /// Of masked images: all channels, of which those that are not wanted are left out.
+    /// For masked images: computes all channels and drops the inactive ones.
     fn evaluate_masked(&self, inputs: &[&Tensor], out: Image) -> Result<Vec<Tensor>, OpError> {
         let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
         let masks = masked_conv::masks(self, &facts, out)?;
@@ -417,7 +416,7 @@ mod tests {
         }
     }
 
-    /// Regression: a package could ask for a stride that the kernels' own check ended the run with.
+    /// Regression: a package could request a stride that made the kernels' own check abort the run.
     #[test]
     fn steps_past_the_kernels_range_are_errors() {
         let (far, image) = (1 << 31, Image { batch: 1, channels: 2, height: 3, width: 3 });

@@ -1,18 +1,18 @@
-//! ConvInteger: a convolution of bytes with zero points, summed in 32 bits
-//! ([ONNX ConvInteger](https://onnx.ai/onnx/operators/onnx__ConvInteger.html)), or a matrix product as one of a single
-//! tap ([MatMulInteger](https://onnx.ai/onnx/operators/onnx__MatMulInteger.html)).
+//! ConvInteger: an 8-bit convolution with zero points, summed in 32 bits ([ONNX
+//! ConvInteger](https://onnx.ai/onnx/operators/onnx__ConvInteger.html)), or a matrix product as a 1x1 convolution
+//! ([MatMulInteger](https://onnx.ai/onnx/operators/onnx__MatMulInteger.html)).
 //!
-//! Operands: the images in unsigned bytes, the weights `[out, in / groups, rows, columns]` in signed ones, the zero
-//! point of the images, and the zero points of the weights, one or one for each filter. With two more, the scales and
-//! the bias of the filters (one or one each), the result is floats, as the pass
-//! [`integer`](crate::graph) makes it of what follows in a model:
+//! Operands: the images as uint8, the weights `[out, in / groups, rows, columns]` as int8, the zero point of the
+//! images, and the zero points of the weights, one or one per filter. With two more operands, the scales and the bias
+//! of the filters (one or one each), the result is float; the pass [`integer`](crate::graph) fuses them from the
+//! following nodes:
 //!
 //! ```text
 //! sum = sum over the window of (x - zero) * (weight - weight zero)
-//! y   = sum        or the float  sum * scale + bias
+//! y   = sum        or, as float,  sum * scale + bias
 //! ```
 //!
-//! Zero points and scales may be computed in the run, from the activations.
+//! Zero points and scales may be computed from the activations at run time.
 
 use bytemuck::cast_slice_mut;
 use serde::{Deserialize, Serialize};
@@ -26,12 +26,12 @@ use crate::operator::axes::{Axes, Elements, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
-/// A convolution of bytes.
+/// An 8-bit convolution.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConvInteger {
     /// The geometry; nothing is fused to it.
     pub conv: Conv,
-    /// Whether there are scales and a bias, and the result is floats.
+    /// Whether there are scales and a bias, and the result is float.
     pub floats: bool,
 }
 
@@ -54,7 +54,7 @@ impl ConvInteger {
         if self.floats { DType::F32 } else { DType::I32 }
     }
 
-    /// The shapes of images, weights and one value per filter, after checking all operands but those two.
+    /// The shapes of images, weights and per-filter values, after checking all operands except scales and bias.
     fn operands(&self, inputs: &[&Fact]) -> Result<[Shape; 3], OpError> {
         if inputs.len() != self.types().len() {
             return Err(OpError::Arity { want: if self.floats { "6" } else { "4" }, got: inputs.len() });
@@ -79,14 +79,14 @@ impl ConvInteger {
         byte_conv::shape(&self.conv, self.operands(inputs)?.each_ref())
     }
 
-    /// Whether weights may have other zero points than 0.
+    /// Whether weights may have zero points other than 0.
     fn has_zeros(constants: &[Option<&Tensor>]) -> bool {
         let zeros = constants.get(Self::WEIGHT_ZEROS).copied().flatten();
         zeros.is_none_or(|zeros| zeros.bytes().iter().any(|&zero| zero != 0))
     }
 }
 
-/// The number of a filter, where there is one for all or one for each.
+/// The value for a filter, if there is one for all or one for each.
 fn of_filter<T: Copy>(numbers: &[T], filter: usize) -> T {
     if let &[one] = numbers { one } else { numbers[filter] }
 }
@@ -161,7 +161,7 @@ impl Operator for ConvInteger {
                     Some(Scales { scales, bias })
                 }
             };
-            // Floats are as wide as sums, and take their place.
+            // Floats are as wide as sums, and overwrite them.
             let y = io.output::<i32>(0)?;
             let packed = Packed { weights, offsets, scales: &[] };
             let args = ByteConv { shape: &shape, input: x, zero, packed, out: Out::Sums(y) };
@@ -203,17 +203,17 @@ impl Semantics for ConvInteger {
     }
 }
 
-/// What a run keeps in its scratch beside the kernel's own: lengths in elements.
+/// The layout of a run's scratch in addition to the kernel's own: lengths in elements.
 #[derive(Clone, Copy)]
 struct Parts {
     offsets: usize,
-    /// None where the weights are packed beforehand.
+    /// 0 if the weights are packed beforehand.
     weights: usize,
     sums: usize,
-    /// Zero points of the filters and sums of the windows; none where all zero points are 0.
+    /// Zero points of the filters and sums of the windows; 0 if all zero points are 0.
     zeros: usize,
     windows: usize,
-    /// Scales, and as many biases; none for sums.
+    /// Scales, and as many biases; 0 for integer results.
     scales: usize,
 }
 
@@ -238,7 +238,7 @@ impl Parts {
     }
 }
 
-/// Bytes of a part with what keeps the next one aligned.
+/// Bytes of a part, padded so that the next one is aligned.
 fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(skipstone_kernels::arena::ALIGNMENT)
 }
@@ -315,7 +315,7 @@ mod tests {
                 inputs.extend([random.floats(&[scales]), random.floats(&[filters])]);
             }
             let want = check(op.clone(), &inputs, 0.0);
-            // What a quantizer has in the file: weights and their zero points.
+            // As quantizers store them: constant weights and zero points.
             let graph = single(op, &inputs, &[1, 3]);
             let given: Vec<Tensor> =
                 inputs.iter().enumerate().filter(|(i, _)| ![1, 3].contains(i)).map(|(_, t)| t.clone()).collect();

@@ -1,5 +1,4 @@
-//! CumSum: running sums along an axis
-//! ([ONNX CumSum](https://onnx.ai/onnx/operators/onnx__CumSum.html)).
+//! CumSum: cumulative sums along an axis ([ONNX CumSum](https://onnx.ai/onnx/operators/onnx__CumSum.html)).
 
 use serde::{Deserialize, Serialize};
 
@@ -10,19 +9,19 @@ use crate::operator::axes::{Axes, Elements};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Running sums along an axis.
+/// Cumulative sums along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CumSum {
     /// The axis.
     pub axis: usize,
-    /// Whether an element's sum leaves the element itself out.
+    /// Whether an element's sum excludes the element itself.
     pub exclusive: bool,
-    /// Whether sums run from the end.
+    /// Whether sums start at the end.
     pub reverse: bool,
 }
 
 impl CumSum {
-    /// Sums in a wide type; every sum is rounded to the elements' own once.
+    /// Sums in a wide type; every sum is rounded to the element type once.
     fn sum<T: Wide>(&self, dtype: DType, shape: &Shape, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
         let axis = shape[self.axis];
         let inner: usize = shape[self.axis + 1..].iter().product();

@@ -1,10 +1,10 @@
-//! Functions of one element with parameters, beside the activations that kernels fuse
-//! ([ONNX Elu](https://onnx.ai/onnx/operators/onnx__Elu.html), Selu, Celu, Mish, Shrink, Softplus, Softsign, Swish,
-//! ThresholdedRelu), and what recurrent layers name Affine and ScaledTanh.
+//! Functions of one element with parameters, in addition to the activations that kernels fuse ([ONNX
+//! Elu](https://onnx.ai/onnx/operators/onnx__Elu.html), Selu, Celu, Mish, Shrink, Softplus, Softsign, Swish,
+//! ThresholdedRelu), and Affine and ScaledTanh of recurrent layers.
 //!
-//! Every one is plain arithmetic on an exponential or a hyperbolic tangent, which the vector kernels compute for a block
-//! of elements at a time. What could overflow in between does not: the exponential's argument is never positive, or the
-//! formula holds at infinity too.
+//! Each is plain arithmetic on an exponential or a hyperbolic tangent, which the vector kernels compute for a block of
+//! elements at a time. Intermediate values do not overflow: the exponential's argument is never positive, or the
+//! formula also holds at infinity.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
@@ -18,7 +18,7 @@ use crate::operator::axes::Axes;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
-/// Elements that are computed at a time: two blocks of them lie on the stack.
+/// Elements per block: two blocks are on the stack.
 const BLOCK: usize = 256;
 
 /// A function of one element.
@@ -35,7 +35,7 @@ pub enum Curve {
     ThresholdedRelu(f32),
     /// `x < -lambda ? x + bias : x > lambda ? x - bias : 0`
     Shrink {
-        /// Half the width of what becomes zero.
+        /// Half the width of the interval that becomes zero.
         lambda: f32,
         /// Added below, subtracted above.
         bias: f32,
@@ -49,11 +49,11 @@ pub enum Curve {
         /// Factor of the argument.
         beta: f32,
     },
-    /// `gamma * (x > 0 ? x : alpha * (e^x - 1))`: Elu where gamma is 1.
+    /// `gamma * (x > 0 ? x : alpha * (e^x - 1))`; Elu has gamma 1.
     Selu {
         /// Factor below zero.
         alpha: f32,
-        /// Factor of all.
+        /// Factor of the whole.
         gamma: f32,
     },
     /// `max(0, x) + min(0, alpha * (e^(x / alpha) - 1))`
@@ -112,11 +112,11 @@ impl Curve {
                 Self::Selu { .. } => prepare(UnaryFn::Exp, &|x| if x > 0.0 { 0.0 } else { x }),
                 Self::Celu(alpha) => prepare(UnaryFn::Exp, &|x| x / alpha),
                 Self::Swish(alpha) => prepare(UnaryFn::Exp, &|x| -alpha * x),
-                // Beyond 20, the hyperbolic tangent of it is 1.
+                // Beyond 20, its hyperbolic tangent is 1.
                 Self::Mish => prepare(UnaryFn::Exp, &|x| if x > 20.0 { 20.0 } else { x }),
                 Self::Softplus => {
                     prepare(UnaryFn::Exp, &|x| -x.abs());
-                    // log(1 + e), with what rounding 1 + e has lost: log(u) * e / (u - 1).
+                    // log(1 + e), corrected for the rounding of 1 + e: log(u) * e / (u - 1).
                     let mut logarithms = [0f32; BLOCK];
                     let logarithms = &mut logarithms[..y.len()];
                     for (l, &e) in logarithms.iter_mut().zip(&*e) {
@@ -242,7 +242,7 @@ mod tests {
         let places = [-f32::INFINITY, -1e30, -200.0, -100.0, -88.0, -20.0, -1e-6, 0.0, 1e-6, 20.0, 88.0, 200.0, 1e30];
         let x = Tensor::from_slice(&[14], &[&places[..], &[f32::INFINITY]].concat()).unwrap();
         for curve in CURVES {
-            // What is -inf / inf or 0 * inf by the formula is no number in the definition either.
+            // If the formula gives -inf / inf or 0 * inf, the definition is NaN too.
             check(curve, std::slice::from_ref(&x), 1e-6);
         }
         let y = check(Curve::Softplus, std::slice::from_ref(&x), 1e-6);

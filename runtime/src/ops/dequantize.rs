@@ -1,7 +1,7 @@
 //! DequantizeLinear: quantized integers to floats
 //! ([ONNX DequantizeLinear](https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html)).
 //!
-//! `y = (x - zero) * scale`. Unsigned bytes with one scale run by a vector kernel.
+//! `y = (x - zero) * scale`. uint8 with one scale uses a vector kernel.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap::{self, Bytes};
@@ -17,7 +17,7 @@ use crate::tensor::{DType, Fact, Tensor};
 /// Operands: integers of 8, 16 or 32 bits, scale, zero point of their type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Dequantize {
-    /// The axis of the scales, where there are several.
+    /// The axis of the scales, if there are several.
     pub axis: usize,
 }
 

@@ -1,14 +1,14 @@
-//! DynamicQuantizeLinear: floats to unsigned bytes with a scale that they decide
-//! ([ONNX DynamicQuantizeLinear](https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html)).
+//! DynamicQuantizeLinear: quantizes floats to uint8 with a scale computed from them ([ONNX
+//! DynamicQuantizeLinear](https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html)).
 //!
 //! ```text
 //! [min, max] = range of x and 0
-//! scale      = (max - min) / 255                      1 where all elements are 0, as ONNX Runtime has it
+//! scale      = (max - min) / 255                      1 if all elements are 0, as in ONNX Runtime
 //! zero       = saturate(round(-min / scale))
 //! y          = saturate(round(x / scale) + zero)
 //! ```
 //!
-//! Of two equally near integers, both round to the even one.
+//! Both round ties to even.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::requantize::Requantize;
@@ -20,14 +20,14 @@ use crate::operator::axes::Nhwc;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Results: bytes, their scale and their zero point.
+/// Results: the quantized elements, their scale and their zero point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DynamicQuantize;
 
 /// The scale and the zero point for a range.
 fn scheme([min, max]: [f32; 2]) -> (f32, u8) {
     let scale = if min == max { 1.0 } else { (max - min) / 255.0 };
-    // Saturates; what is no number becomes 0.
+    // Saturates; NaN becomes 0.
     (scale, (-min / scale).round_ties_even() as u8)
 }
 

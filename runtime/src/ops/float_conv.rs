@@ -1,5 +1,5 @@
-//! Convolutions of f32: what [`Conv`](super::conv), [`Stem`](super::stem), [`MatMul`](super::matmul) and
-//! [`Bottleneck`](super::bottleneck) have in common. They name no family of kernels where any will do.
+//! Shared by the f32 convolutions [`Conv`](super::conv), [`Stem`](super::stem), [`MatMul`](super::matmul) and
+//! [`Bottleneck`](super::bottleneck), which do not name kernel families where any will do.
 
 use serde::Serialize;
 use skipstone_kernels::arena::AlignedVec;
@@ -14,25 +14,25 @@ use crate::tensor::{Peek, Tensor};
 /// Position of the weights among the operands.
 const WEIGHTS: usize = 1;
 
-/// Shares of weights that are not zero, from none to all, which tuning tells apart.
+/// Number of weight densities, from none to all, that tuning distinguishes.
 const DENSITIES: usize = 32;
 
-/// What the names of kernels for weights that are mostly zeros begin with.
+/// Prefix of the names of sparse kernels.
 const SPARSE: &str = "sparse_";
 
-/// Elements of a part of the weights that is copied to be packed: they stay in the first-level cache, or nearly, and the
-/// copies leave no holes in the heap that only they would fit in.
+/// Elements of the weights copied at a time for packing: they fit the first-level cache, or nearly, and the copies
+/// leave no large holes in the heap.
 const PART: usize = 1 << 14;
 
-/// Runs of weights, spread over all of them, and their length, that tell whether zeros are worth counting. Where a kernel
-/// gains by zeros, every third weight or more is one.
+/// Number of samples of the weights, and their length, that decide whether to count zeros. Sparse kernels pay off only
+/// if at least every third weight is zero.
 const SAMPLES: usize = 16;
 const SAMPLE: usize = 64;
 
-/// Reads a model's weights as filters.
+/// Interprets a model's weights as filters.
 pub(super) type Order = fn(&[f32]) -> Filters<'_>;
 
-/// The convolution that a step is planned for; its weights are the second operand, packed once if `constant`.
+/// The convolution task of a step; its weights are the second operand, packed once if `constant`.
 pub(super) fn task<'a>(cx: &PlanContext<'_>, shape: &'a ConvShape, constant: bool) -> Task<'a> {
     let weights = if constant { cx.weights() } else { conv::Weights::F32 };
     let mut task = Task { constant, weights, spacious: cx.memory == Memory::Fast, ..Task::new(shape) };
@@ -42,8 +42,8 @@ pub(super) fn task<'a>(cx: &PlanContext<'_>, shape: &'a ConvShape, constant: boo
     task
 }
 
-/// About how many weights are not zero: all of them where none of [`SAMPLES`] is, so that the weights of a dense network
-/// are not read for it.
+/// The approximate number of nonzero weights: all of them if none of the [`SAMPLES`] is zero, so that the weights of a
+/// dense network are not all read.
 pub(crate) fn nonzeros(tensor: &Tensor) -> Option<usize> {
     let weights = tensor.peek::<f32>()?;
     let sample = |index: usize| {
@@ -53,7 +53,7 @@ pub(crate) fn nonzeros(tensor: &Tensor) -> Option<usize> {
     Some(if (0..SAMPLES).any(sample) { count(tensor, weights) } else { weights.len() })
 }
 
-/// How many of the weights are not zero. Of those in a model file, only a part is in memory at a time.
+/// The number of nonzero weights. Of weights in a model file, only a part is in memory at a time.
 fn count(tensor: &Tensor, weights: Peek<'_, f32>) -> usize {
     let count = |first: usize| {
         let part = first..weights.len().min(first + PART);
@@ -72,11 +72,11 @@ pub(super) fn plan(
     order: Order,
 ) -> Result<Choice, OpError> {
     let kernels = conv::candidates(FLOATS, cx.isa, task);
-    // What is measured of a step is true of others with about as many zeros.
+    // Measurements apply to other steps with a similar density.
     let op = (op, task.nonzeros.saturating_mul(DENSITIES) / Task::new(task.shape).nonzeros.max(1));
     let (kernel, candidates) = cx.choose(&op, kernels, |k| k.name().to_owned(), |k| k.layout().to_owned())?;
     let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
-    // A device has nobody to tell.
+    // Device builds do not report it.
     choice.zeros = if cfg!(feature = "passes") { zeros(cx, task) } else { None };
     choice.scratch = kernel.scratch_len(task.shape, task.scaled, cx.threads) * size_of::<f32>();
     if task.constant {
@@ -84,13 +84,13 @@ pub(super) fn plan(
         choice.absorbed.push(WEIGHTS);
         choice.form = Some(kernel.layout().to_owned());
     } else {
-        // Weights that are computed are packed on every run.
+        // Weights computed at run time are packed in every run.
         choice.scratch += kernel.packed_len(task.shape, task.nonzeros);
     }
     Ok(choice)
 }
 
-/// What zero weights make of a convolution, where there are some and the model's own weights are known.
+/// The effect of zero weights on a convolution, if there are any and the model's weights are known.
 fn zeros(cx: &PlanContext<'_>, task: &Task<'_>) -> Option<Zeros> {
     let all = Task::new(task.shape).nonzeros;
     if !task.constant || cx.packing.is_some() || task.nonzeros == all {
@@ -106,7 +106,7 @@ fn zeros(cx: &PlanContext<'_>, task: &Task<'_>) -> Option<Zeros> {
     Some(Zeros { share: 1.0 - task.nonzeros as f64 / all as f64, gain })
 }
 
-/// The packed constant `role`: input `position`, packed for a kernel, or what a package holds.
+/// The packed constant `role`: input `position` packed for a kernel, or taken from a package.
 pub(super) fn store(
     cx: &PlanContext<'_>,
     (role, position): (usize, usize),
@@ -121,7 +121,7 @@ pub(super) fn store(
     }
     let tensor = cx.constants.get(position).copied().flatten().ok_or(OpError::Operand(position))?;
     let weights = cx.peek(position)?;
-    // Dense forms do not depend on it.
+    // Dense layouts do not depend on it.
     let nonzeros = if kernel.name().starts_with(SPARSE) { count(tensor, weights) } else { task.nonzeros };
     let mut bytes = cx.room(kernel.packed_len(shape, nonzeros))?;
     let part = kernel.part(shape).filter(|_| matches!(order(&[]), Filters::Oihw(_)));
@@ -132,8 +132,8 @@ pub(super) fn store(
     Ok(bytes.into())
 }
 
-/// Packs `part` filters (or a multiple) at a time. Where they lie in a model file, what is packed need not stay in
-/// memory; where they lie unaligned, a copy of all of them would be the largest allocation of loading.
+/// Packs `part` filters (or a multiple) at a time. If they are in a model file, packed parts need not stay in memory;
+/// if they are unaligned there, a copy of all of them would be the largest allocation of loading.
 fn pack_parts(
     kernel: &dyn FloatKernel,
     shape: &ConvShape,
@@ -164,7 +164,7 @@ fn pack_parts(
 pub(super) struct Bound {
     pub kernel: &'static dyn FloatKernel,
     order: Order,
-    /// Bytes of the weights where every run packs them.
+    /// Bytes of the packed weights if every run packs them.
     packed_in_run: Option<usize>,
 }
 
@@ -186,7 +186,7 @@ impl Bound {
         Ok((bytemuck::cast_slice(packed), scratch))
     }
 
-    /// Packs weights that were computed.
+    /// Packs weights computed at run time.
     pub fn pack(&self, shape: &ConvShape, weights: &[f32], to: &mut [f32]) {
         self.kernel.pack(shape, (self.order)(weights), bytemuck::cast_slice_mut(to));
     }
@@ -207,7 +207,7 @@ mod tests {
     use crate::tensor::Tensor;
     use crate::{Info, Model, package};
 
-    /// A classifier on one row, of whose weights one in `every` is not zero, and the row.
+    /// A classifier on one row, with one in `every` weights nonzero, and the row.
     fn classifier(every: usize) -> (Graph, Tensor) {
         let (mut random, [channels, classes]) = (Random(5), [960, 1280]);
         let (row, bias) = (random.floats(&[1, 1, channels]), random.floats(&[classes]));
@@ -258,7 +258,7 @@ mod tests {
             // A dense matrix takes 4.9 MB.
             assert_eq!(package.len() < 100_000, is_sparse, "{} bytes", package.len());
             let model = Model::from_bytes(&package, &Options::default()).unwrap();
-            assert_close(&answer(&model, &row), &want[0], 1e-3, "out of a package");
+            assert_close(&answer(&model, &row), &want[0], 1e-3, "from a package");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Operators of the front end that we have no kernel for.
+//! Operators without a kernel.
 //!
-//! They run by the front end's own evaluation, allocate, and are visible as `fallback` in
-//! `inspect` and `bench`. The graph knows them by a trait, so that it never names the front end.
+//! The fallback evaluates them itself; they allocate, and appear as `fallback` in `inspect` and `bench`. The graph only
+//! sees a trait, so that it does not depend on the fallback's library.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub trait Foreign: Send + Sync {
     /// Evaluates the operator.
     ///
     /// # Errors
-    /// Whatever the foreign operator objects to.
+    /// The operator's own errors.
     fn evaluate(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, OpError>;
 }
 
@@ -62,7 +62,7 @@ impl Operator for ForeignOp {
                 let out = io.output_bytes(i)?;
                 if out.len() != result.bytes().len() {
                     return Err(OpError::Value(format!(
-                        "{} answered {}, not what was planned",
+                        "{} returned {}, not what was planned",
                         foreign.name(),
                         result.fact()
                     )));

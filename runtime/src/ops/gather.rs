@@ -1,6 +1,6 @@
-//! Gather: slices of a tensor picked by index along one axis
-//! ([ONNX Gather](https://onnx.ai/onnx/operators/onnx__Gather.html)). Indices count from the
-//! end where they are negative; one out of range is an error of the run.
+//! Gather: selects slices of a tensor by index along one axis ([ONNX
+//! Gather](https://onnx.ai/onnx/operators/onnx__Gather.html)). Negative indices count from the end; an index out of
+//! range is an error at run time.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,11 +13,11 @@ use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 /// A gather along an axis; inputs are the data and the indices (i64 or i32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gather {
-    /// The axis of the data that indices point along.
+    /// The axis of the data that the indices refer to.
     pub axis: usize,
 }
 
-/// An element that is an index.
+/// An element type for indices.
 pub(crate) trait Index: Element + Send + Sync {
     /// Its value.
     fn value(self) -> i64;
@@ -35,7 +35,7 @@ impl Index for i32 {
     }
 }
 
-/// The position that `index` means on an axis of `dim`.
+/// The position of `index` on an axis of length `dim`.
 pub(crate) fn resolve(index: impl Index, dim: usize) -> Result<usize, OpError> {
     let index = index.value();
     let counted = if index < 0 {
@@ -67,7 +67,7 @@ impl<'a> Indices<'a> {
         Ok(if narrow { Self::Narrow(io.input(operand)?) } else { Self::Wide(io.input(operand)?) })
     }
 
-    /// How many there are.
+    /// Their number.
     pub fn len(self) -> usize {
         match self {
             Self::Narrow(indices) => indices.len(),
@@ -75,7 +75,7 @@ impl<'a> Indices<'a> {
         }
     }
 
-    /// The index at a place.
+    /// The index at a position.
     pub fn get(self, at: usize) -> Result<i64, OpError> {
         let index = match self {
             Self::Narrow(indices) => indices.get(at).map(|&index| i64::from(index)),
@@ -85,7 +85,7 @@ impl<'a> Indices<'a> {
     }
 }
 
-/// Refuses an input that holds no indices.
+/// Refuses an input that is not of an index type.
 pub(crate) fn index_type(index: usize, fact: &Fact) -> Result<(), OpError> {
     match fact.dtype {
         DType::I64 | DType::I32 => Ok(()),
@@ -93,7 +93,7 @@ pub(crate) fn index_type(index: usize, fact: &Fact) -> Result<(), OpError> {
     }
 }
 
-/// `[outer, axis, inner]` of the data, the last in bytes.
+/// The data as `[outer, axis, inner]`, with the last in bytes.
 #[derive(Clone, Copy)]
 struct View {
     axis: usize,

@@ -1,4 +1,4 @@
-//! GatherElements: one element for each index, along an axis
+//! GatherElements: selects one element for each index, along an axis
 //! ([ONNX GatherElements](https://onnx.ai/onnx/operators/onnx__GatherElements.html)).
 
 use serde::{Deserialize, Serialize};
@@ -13,11 +13,11 @@ use crate::tensor::{DType, Fact, Tensor};
 /// `y[.., i, ..] = x[.., indices[.., i, ..], ..]`; inputs are the data and the indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatherElements {
-    /// The axis that indices point along.
+    /// The axis that the indices refer to.
     pub axis: usize,
 }
 
-/// A walk over the indices with the data's offset beside, standing at 0 along the axis.
+/// A walk over the indices together with the data's offset at index 0 of the axis.
 #[derive(Clone)]
 struct Geometry {
     walk: Walk<1>,
@@ -37,7 +37,7 @@ impl GatherElements {
     }
 }
 
-/// Elements are `size` bytes. Compiled again for every size that is written out where it is called.
+/// Elements are `size` bytes. Inlined, so that it is specialized for every constant size at the call.
 #[inline(always)]
 fn gather(geometry: &Geometry, size: usize, x: &[u8], indices: Indices<'_>, y: &mut [u8]) -> Result<(), OpError> {
     let mut results = y.chunks_exact_mut(size).enumerate();
@@ -62,7 +62,7 @@ impl Operator for GatherElements {
             && self.axis < x.shape.rank()
             && pairs.all(|(axis, (x, i))| axis == self.axis || i <= x);
         if !fits {
-            return Err(OpError::shapes("indices lie inside the data but for the axis", &[&x.shape, &indices.shape]));
+            return Err(OpError::shapes("indices must fit the data in all other axes", &[&x.shape, &indices.shape]));
         }
         Ok(vec![Fact::new(x.dtype, indices.shape.clone())])
     }

@@ -1,5 +1,7 @@
-//! Normalization of groups of channels ([ONNX GroupNormalization](https://onnx.ai/onnx/operators/onnx__GroupNormalization.html),
-//! [InstanceNormalization](https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html), where every channel is a group):
+//! Normalization of groups of channels ([ONNX
+//! GroupNormalization](https://onnx.ai/onnx/operators/onnx__GroupNormalization.html),
+//! [InstanceNormalization](https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html), in which every channel is
+//! a group):
 //!
 //! ```text
 //! y = (x - mean of the group) / sqrt(variance of the group + epsilon) * scale[channel] + bias[channel]
@@ -12,7 +14,7 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
-/// Sums that are held side by side, so that a vector unit can add them.
+/// Number of parallel partial sums, so that the loop vectorizes.
 const LANES: usize = 16;
 
 /// A normalization of `[batch, channels, ...]`, with one scale and one bias for each channel.
@@ -39,14 +41,14 @@ impl GroupNorm {
             return Err(OpError::Attribute { name: "num_groups", reason });
         }
         if [scale, bias].iter().any(|fact| fact.shape.dims() != [channels]) {
-            return Err(OpError::shapes("one scale and one bias a channel", &[&x.shape, &scale.shape, &bias.shape]));
+            return Err(OpError::shapes("one scale and one bias per channel", &[&x.shape, &scale.shape, &bias.shape]));
         }
         let inner = if x.shape.elements() == 0 { 0 } else { x.shape.iter().skip(2).product() };
         Ok((channels, inner))
     }
 }
 
-/// The sum of `f` over all elements: f32 in lanes over short stretches, f64 over all.
+/// The sum of `f` over all elements: f32 lanes over short stretches, f64 in total.
 fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     x.chunks(64 * LANES)
         .map(|x| {
@@ -84,7 +86,8 @@ impl Operator for GroupNorm {
             let len = (group * inner).max(1);
             for (index, (x, y)) in x.chunks_exact(len).zip(y.chunks_exact_mut(len)).enumerate() {
                 let mean = (sum(x, |v| v) / len as f64) as f32;
-                // Rounding the mean moves what is summed by a part of its square: the second sum takes that back.
+                // The mean is rounded, which adds the square of its error to the variance: the second sum corrects
+                // that.
                 let (square, shift) = (sum(x, |v| (v - mean) * (v - mean)), sum(x, |v| v - mean));
                 let variance = (square - shift * shift / len as f64) / len as f64;
                 let root = (variance.max(0.0) + f64::from(op.epsilon)).sqrt();
@@ -140,7 +143,7 @@ mod tests {
         }
     }
 
-    /// A mean far from zero leaves the variance as it is.
+    /// The variance is accurate even if the mean is far from zero.
     #[test]
     fn a_large_mean_does_not_swallow_the_variance() {
         let mut random = Random(82);

@@ -1,8 +1,8 @@
-//! How a batch of images lies in memory.
+//! The memory layout of a batch of images.
 //!
-//! ONNX speaks of `[N, C, H, W]`. The dense kernels want the channels innermost,
-//! `[N, H, W, C]`; the layout pass rewrites every spatial operator to that. Until then, and in
-//! the plain evaluations, both orders are read through this module.
+//! ONNX uses `[N, C, H, W]`. The dense kernels need the channels innermost, `[N, H, W, C]`; the layout pass rewrites
+//! every spatial operator to that. Before that pass, and in plain evaluation, both layouts are read through this
+//! module.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,18 +12,18 @@ use crate::tensor::Shape;
 /// Order of the axes of a batch of images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Layout {
-    /// Channels before pixels, as ONNX has it.
+    /// Channels before pixels, as in ONNX.
     #[default]
     Nchw,
-    /// Channels innermost, as the kernels want it.
+    /// Channels innermost, as the kernels need.
     Nhwc,
 }
 
-/// Where each axis of NCHW stands in NHWC.
+/// The position of each NCHW axis in NHWC.
 pub const NHWC_AXIS: [usize; 4] = [0, 3, 1, 2];
 
 impl Layout {
-    /// Where channels stand.
+    /// The position of the channels axis.
     #[must_use]
     pub fn channels_axis(self) -> usize {
         match self {
@@ -32,7 +32,7 @@ impl Layout {
         }
     }
 
-    /// Refuses to plan an operator that the layout pass has not seen.
+    /// Refuses to plan an operator that the layout pass has not rewritten.
     pub(crate) fn kernel(self) -> Result<(), OpError> {
         match self {
             Self::Nhwc => Ok(()),
@@ -83,7 +83,7 @@ impl Image {
         }
     }
 
-    /// Where the element of an image, channel, row and column lies.
+    /// The offset of the element with this image, channel, row and column.
     #[must_use]
     pub fn offset(&self, layout: Layout, [n, c, y, x]: [usize; 4]) -> usize {
         match layout {
@@ -92,7 +92,7 @@ impl Image {
         }
     }
 
-    /// All `[image, channel, row, column]`, in the order of a layout's memory.
+    /// All `[image, channel, row, column]`, in memory order of the layout.
     pub fn positions(self, layout: Layout) -> impl Iterator<Item = [usize; 4]> {
         let (outer, middle, inner) = match layout {
             Layout::Nchw => (self.channels, self.height, self.width),
@@ -111,7 +111,7 @@ impl Image {
     }
 }
 
-/// The taps of a window along one axis that fall inside the image: pairs of tap and pixel.
+/// The taps of a window along one axis that are inside the image: pairs of tap and pixel.
 pub(crate) fn taps(
     out: usize,
     stride: usize,

@@ -1,7 +1,7 @@
-//! Blocks of a tensor addressed by tuples of indices: GatherND reads them, ScatterND writes
-//! them ([ONNX GatherND](https://onnx.ai/onnx/operators/onnx__GatherND.html),
-//! [ScatterND](https://onnx.ai/onnx/operators/onnx__ScatterND.html)). Indices count from the
-//! end where they are negative; one out of range is an error of the run.
+//! Blocks of a tensor addressed by tuples of indices: GatherND reads them, ScatterND writes them ([ONNX
+//! GatherND](https://onnx.ai/onnx/operators/onnx__GatherND.html),
+//! [ScatterND](https://onnx.ai/onnx/operators/onnx__ScatterND.html)). Negative indices count from the end; an index out
+//! of range is an error at run time.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,26 +11,26 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, MAX_RANK, Shape, Tensor};
 
-/// The blocks of x that the rows of the indices (i64) point to; inputs are x and the indices.
+/// The blocks of x addressed by the rows of the indices (i64); inputs are x and the indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatherNd {
-    /// Leading axes that x and the indices share, and that indices do not point along.
+    /// Leading axes shared by x and the indices, which indices do not address.
     pub batch_dims: usize,
 }
 
-/// A copy of x with the blocks that the rows of the indices (i64) point to replaced; inputs
-/// are x, the indices and the updates. Of rows that are equal the last one counts.
+/// A copy of x with the blocks addressed by the rows of the indices (i64) replaced; inputs are x, the indices and the
+/// updates. Of equal rows the last one wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScatterNd;
 
 /// How tuples of indices address blocks of bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Blocks {
-    /// Bytes of x that one batch spans.
+    /// Bytes of x per batch element.
     batch: usize,
-    /// Tuples a batch.
+    /// Tuples per batch element.
     tuples: usize,
-    /// Length of the axes pointed along and the bytes from one index to the next.
+    /// Length of each addressed axis, and its stride in bytes.
     axes: heapless::Vec<(usize, usize), MAX_RANK>,
     /// Bytes of a block.
     block: usize,
@@ -59,7 +59,7 @@ impl Blocks {
         })
     }
 
-    /// Calls `f` with the place of every block in x, and its number.
+    /// Calls `f` with the offset of every block in x, and the block's number.
     pub(super) fn each(
         &self,
         indices: &[i64],
@@ -95,7 +95,7 @@ impl Blocks {
     }
 }
 
-/// Refuses indices that are not i64, or that point along no axis.
+/// Refuses indices that are not i64, or without an axis of tuples.
 fn check_indices(indices: &Fact) -> Result<usize, OpError> {
     if indices.dtype != DType::I64 {
         return Err(OpError::Type { index: 1, got: indices.dtype, want: "i64" });

@@ -12,14 +12,14 @@ use crate::operator::axes::{Axes, Elements};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
-/// `y = (x - mean) / sqrt(var + epsilon) * scale + bias` over rows of the axes from `axis` on.
+/// `y = (x - mean) / sqrt(var + epsilon) * scale + bias` over rows that span the axes from `axis`.
 ///
 /// Inputs are x, the scale and, optionally, the bias; those have as many elements as a row.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerNorm {
     /// First of the normalized axes.
     pub axis: usize,
-    /// Added under the root.
+    /// Added under the square root.
     pub epsilon: f32,
     /// Whether the mean is subtracted.
     pub norm: Norm,

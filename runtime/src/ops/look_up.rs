@@ -1,7 +1,7 @@
 //! LookUp: a table with a result for every byte.
 //!
-//! Whatever happens to a quantized number alone, between two quantized tensors, is a function of a byte: an activation,
-//! another scale, a sign. The passes make a table of it.
+//! Everything that happens to a single quantized element between two quantized tensors is a function of a byte: an
+//! activation, another scale, a sign. The passes turn it into a table.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap;
@@ -13,17 +13,17 @@ use crate::operator::axes::Axes;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
-/// `y = table[x]`, of bytes.
+/// `y = table[x]`, for bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LookUp {
-    /// By the byte of the input, the byte of the result.
+    /// The result byte for each input byte.
     pub table: ByteTable,
-    /// Type of the result, signed or unsigned bytes.
+    /// Type of the result, int8 or uint8.
     pub to: DType,
 }
 
 impl LookUp {
-    /// Between signed bytes and the unsigned ones that are 128 larger.
+    /// Converts between int8 and uint8 that is 128 larger.
     #[must_use]
     pub fn flip(to: DType) -> Self {
         Self { table: ByteTable::of(flip), to }

@@ -1,10 +1,10 @@
-//! Masked: images of which a mask that is computed in the run says which channels there are.
+//! Masked: images for which a mask, computed at run time, selects the channels that exist.
 //!
-//! Such images lie in NHWC with their active channels alone, in order, one pixel behind the other; the images of a
-//! batch begin where they would with all channels, and what lies behind the active ones is undefined. A convolution
-//! reads and writes them by its roles ([`Role::MaskIn`](super::roles::Role), `MaskOut`). The operators here lead there
-//! and back, or do on the active channels what others do on all. The mask is f32 or bool, `[N, 1, 1, C]`; a channel is
-//! active where it is not zero, and all of it is zero where it is not.
+//! Such images are stored in NHWC with only their active channels, in order, pixel after pixel; the images of a batch
+//! begin at the same offsets as with all channels, and the memory after the active ones is undefined. A convolution
+//! reads and writes them by its roles ([`Role::MaskIn`](super::roles::Role), `MaskOut`). The operators here convert to
+//! and from this form, or do on the active channels what others do on all. The mask is f32 or bool, `[N, 1, 1, C]`; a
+//! channel is active if its element is not zero, and all elements of an inactive channel are zero.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::middle_axis::MiddleAxis;
@@ -22,17 +22,17 @@ use crate::tensor::{DType, Fact, Tensor};
 /// Operands: the images and their mask.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Masked {
-    /// Active channels to all, zeros between them.
+    /// Active channels to all, with zeros for the inactive ones.
     Spread,
-    /// All channels to those that are active.
+    /// All channels to the active ones.
     Gather,
-    /// Pooling of the active channels, in NHWC, without windows of padding alone.
+    /// Pooling of the active channels, in NHWC; no window may be only padding.
     Pool(Pool),
-    /// Every channel reduced to one element, of active channels to all: a mean or an extreme over the pixels.
+    /// Every channel reduced to one element, from active channels to all: a mean or an extreme over the pixels.
     Reduce(Reduce),
 }
 
-/// A mask among the operands of a step.
+/// A mask operand of a step.
 #[derive(Clone, Copy)]
 pub(super) struct Mask {
     position: usize,
@@ -67,7 +67,7 @@ impl Mask {
         list.get(..count).ok_or(OpError::Operand(self.position))
     }
 
-    /// As [`read`](Self::read), of a tensor.
+    /// Like [`read`](Self::read), for a tensor.
     pub fn of(&self, mask: &Tensor, image: usize) -> Result<Vec<u32>, OpError> {
         let active = |c: usize| match mask.elements::<f32>() {
             Some(factors) => factors.get(image * self.channels + c).is_some_and(|&factor| factor != 0.0),
@@ -77,7 +77,7 @@ impl Mask {
     }
 }
 
-/// Writes where `active` holds, as far as the list has room; answers how often it does.
+/// Writes the indices at which `active` is true, as far as they fit into the list; returns their number.
 fn number(active: impl Iterator<Item = bool>, list: &mut [u32]) -> usize {
     let mut count = 0;
     for (channel, active) in active.enumerate() {
@@ -89,7 +89,7 @@ fn number(active: impl Iterator<Item = bool>, list: &mut [u32]) -> usize {
     count
 }
 
-/// Pixels of active channels to pixels of `channels`.
+/// Expands pixels with active channels to pixels with `channels` channels.
 pub(super) fn spread(active: &[u32], from: &[f32], channels: usize, to: &mut [f32]) {
     to.fill(0.0);
     if active.is_empty() {
@@ -102,7 +102,7 @@ pub(super) fn spread(active: &[u32], from: &[f32], channels: usize, to: &mut [f3
     }
 }
 
-/// Pixels of `channels` to pixels of active channels.
+/// Reduces pixels with `channels` channels to the active ones.
 pub(super) fn gather(active: &[u32], from: &[f32], channels: usize, to: &mut [f32]) {
     if active.is_empty() {
         return;
@@ -137,7 +137,7 @@ impl Masked {
     }
 }
 
-/// Whether every window has a pixel: of padding alone, zeros would not become zeros.
+/// Whether every window has a pixel: in a window of only padding, zeros would not stay zeros.
 fn has_pixels(s: &PoolShape) -> bool {
     let axis = |at: usize, len: usize, pad: usize, out: usize| {
         (0..out).all(|o| {
@@ -145,7 +145,7 @@ fn has_pixels(s: &PoolShape) -> bool {
             taps.any(|position| position >= pad && position - pad < len)
         })
     };
-    // A package may claim anything: a look at more windows would take its time.
+    // A package may claim any size: checking more windows would take too long.
     s.out_h.max(s.out_w) <= 1 << 16
         && s.kernel.iter().all(|&taps| taps <= 64)
         && axis(0, s.in_h, s.pad_top, s.out_h)
@@ -266,7 +266,7 @@ mod tests {
     use crate::ops::reduce::ReduceKind;
     use crate::tensor::Shape;
 
-    /// The answer of `last` on masked images, and of their plan on every instruction set.
+    /// The evaluation of `last` on masked images, compared with its plan on every instruction set.
     fn check(op: Masked, x: &Tensor, mask: &Tensor, tolerance: f64) -> Tensor {
         let mut graph = Graph::new();
         let [input, of] = [x, mask].map(|t| graph.add_input("", t.fact().clone()));

@@ -1,9 +1,9 @@
-//! Convolutions between [masked](super::masked) images: of each image, the active output channels are computed from the
-//! active input channels.
+//! Convolutions between [masked](super::masked) images: for each image, the active output channels are computed from
+//! the active input channels.
 //!
 //! The packed weights of these channels are copied into scratch, and the kernel runs as if the convolution had no
-//! others. Copying touches a weight once where the convolution multiplies by it once per pixel (or tile, in a Winograd
-//! convolution), so it costs little from a few dozen pixels on. Where all channels are active, nothing is copied.
+//! others. Copying touches each weight once, while the convolution multiplies by it once per pixel (or per tile in a
+//! Winograd convolution), so it costs little from a few dozen pixels. If all channels are active, nothing is copied.
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::activation::scalar::apply;
@@ -21,11 +21,11 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, PlanContext};
 use crate::tensor::Fact;
 
-/// Parts of scratch begin at multiples of so many elements: a cache line.
+/// Alignment of parts of the scratch in elements: a cache line.
 const LINE: usize = 16;
 
-/// What a run has in scratch, in elements: the lists of input and output channels, the bias and the packed weights of
-/// the active ones; behind it the kernel's own.
+/// The layout of a run's scratch, in elements: the lists of input and output channels, the bias and the packed weights
+/// of the active ones; the kernel's own scratch follows.
 struct Parts([usize; 4]);
 
 impl Parts {
@@ -51,10 +51,10 @@ pub(super) fn masks(conv: &Conv, inputs: &[&Fact], out: Image) -> Result<[Option
     Ok([mask(Role::MaskIn, image)?, mask(Role::MaskOut, out)?])
 }
 
-/// Chooses the kernel that is fastest where five of eight channels are active.
+/// Chooses the kernel that is fastest if five of eight channels are active.
 pub(super) fn plan(cx: &PlanContext<'_>, conv: &Conv, shape: &ConvShape) -> Result<Choice, OpError> {
     if !cx.is_constant(Conv::WEIGHTS) {
-        return Err(OpError::Value("the weights of a masked convolution are constants".into()));
+        return Err(OpError::Value("the weights of a masked convolution must be constant".into()));
     }
     let share = |role, channels: usize| if conv.roles.has(role) { (5 * channels).div_ceil(8) } else { channels };
     let (in_c, out_c) = (share(Role::MaskIn, shape.in_c), share(Role::MaskOut, shape.out_c));
@@ -79,7 +79,7 @@ pub(super) fn plan(cx: &PlanContext<'_>, conv: &Conv, shape: &ConvShape) -> Resu
     })
 }
 
-/// Multiply-adds of a register in the time in which a register of weights is copied.
+/// Multiply-adds of a register in the time of copying a register of weights.
 const COPY: f64 = 4.0;
 
 fn lanes(isa: Isa) -> usize {
@@ -148,7 +148,7 @@ pub(super) fn bind(
     }))
 }
 
-/// The active channels of an image: all, where there is no mask.
+/// The active channels of an image: all if there is no mask.
 fn channels<'a>(
     mask: Option<Mask>,
     io: &Io<'_, '_>,
@@ -166,7 +166,7 @@ fn channels<'a>(
     }
 }
 
-/// The convolution of images that are zero.
+/// The result of a convolution of images without active channels.
 fn of_nothing(epilogue: &Epilogue<'_>, bias: &[f32], y: &mut [f32]) {
     for (at, y) in y.iter_mut().enumerate() {
         let (sum, residual) = (bias[at % bias.len()], epilogue.residual.map_or(0.0, |r| r[at]));
@@ -195,7 +195,7 @@ mod tests {
         inputs: Vec<Tensor>,
     }
 
-    /// A convolution of masked images to masked images, gathered before it and spread behind it.
+    /// A convolution from masked images to masked images, gathered before and spread after it.
     fn case(random: &mut Random, roles: Roles, dims: [usize; 4], filters: usize, kernel: usize, share: usize) -> Case {
         let [batch, height, width, channels] = dims;
         let (stride, activation) =

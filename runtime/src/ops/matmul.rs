@@ -13,8 +13,8 @@ use crate::operator::axes::{Axes, Elements, Link};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// A product of `[batch, m, k]` and `[batch or 1, k, n]`, or `[batch or 1, n, k]` where
-/// transposed; a third input is the bias `[n]`.
+/// A product of `[batch, m, k]` and `[batch or 1, k, n]`, or `[batch or 1, n, k]` if transposed; a third input is the
+/// bias `[n]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MatMul {
     /// Whether the second input is stored as `[n, k]`.
@@ -29,7 +29,7 @@ struct Sizes {
     m: usize,
     k: usize,
     n: usize,
-    /// Whether every image of the batch has a second operand of its own.
+    /// Whether every image of the batch has its own second operand.
     batched: bool,
 }
 
@@ -54,18 +54,18 @@ impl MatMul {
         Ok(Sizes { batch, m, k, n, batched: batches != 1 })
     }
 
-    /// How the second input is read.
+    /// The layout of the second input.
     fn order(&self) -> Order {
         if self.transposed { |w| Filters::Oihw(w) } else { |w| Filters::Io(w) }
     }
 }
 
 impl Sizes {
-    /// The product as a convolution: of all rows, or of those of an image that has a second operand of its own.
+    /// The product as a convolution: of all rows, or of the rows of an image with its own second operand.
     fn shape(&self) -> Result<ConvShape, OpError> {
         let rows = if self.batched { Some(self.m) } else { self.batch.checked_mul(self.m) };
         let shape = rows.map(|rows| ConvShape::matrix(rows, self.k, self.n));
-        shape.filter(ConvShape::is_sound).ok_or_else(|| OpError::Value("a product of too many rows".into()))
+        shape.filter(ConvShape::is_sound).ok_or_else(|| OpError::Value("the product has too many rows".into()))
     }
 }
 

@@ -1,14 +1,14 @@
-//! What stands in a build with some operators for those that it was built without.
+//! The replacement for operators that a build leaves out.
 
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Tensor};
 
-/// An operator that only says that it is not there.
+/// An operator that only reports that it is missing.
 pub(super) struct Missing;
 
 fn missing<T>() -> Result<T, OpError> {
-    Err(OpError::Value("this build of Skipstone goes without this operator; see SKIPSTONE_OPERATORS".into()))
+    Err(OpError::Value("this build of Skipstone does not contain this operator; see SKIPSTONE_OPERATORS".into()))
 }
 
 impl Operator for Missing {

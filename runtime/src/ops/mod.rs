@@ -1,8 +1,8 @@
 //! Operators: one file each, one line each in the table below.
 //!
-//! An operator's file says what it means (with the ONNX reference), its shape rule, its plain
-//! evaluation (the truth that its kernels are tested against), and how it is planned and bound to
-//! kernels. What nodes of a model file become which operators stands in the front end.
+//! An operator's file has its meaning (with the ONNX reference), its shape rule, its plain evaluation (the reference
+//! for testing its kernels), and how it is planned and bound to kernels. The importer decides which operators an ONNX
+//! node becomes.
 
 use std::fmt;
 
@@ -87,8 +87,8 @@ pub mod window_pool;
 
 pub use foreign::{FALLBACK, Foreign, ForeignOp};
 
-/// An [`Op`] as one of its traits. A trait each: a library that only runs packages has no table of [`Semantics`], and so
-/// the linker leaves out what is only reached by it.
+/// An [`Op`] as one of its traits, with a separate table per trait: a library that only runs packages has no table of
+/// [`Semantics`], and so the linker leaves out everything reachable only through it.
 macro_rules! view {
     ($name:ident(& $($mutable:ident)?) -> $trait:ty, [$($variant:ident)*]) => {
         impl Op {
@@ -100,7 +100,7 @@ macro_rules! view {
                     )*
                     #[cfg(any(not(operator_subset), Foreign))]
                     Self::Foreign(op) => op,
-                    // A type without bytes: nothing is allocated.
+                    // A zero-sized type: nothing is allocated.
                     #[cfg(operator_subset)]
                     _ => Box::leak(Box::new(missing::Missing)),
                 }
@@ -111,16 +111,16 @@ macro_rules! view {
 
 macro_rules! operators {
     ($($(#[$note:meta])* $number:literal => $variant:ident($type:ty),)*) => {
-        /// Every operator there is.
+        /// Any operator.
         #[derive(Clone)]
         pub enum Op {
             $($(#[$note])* $variant($type),)*
-            /// An operator of the front end without a kernel of ours: no package can hold it.
+            /// A fallback operator without a kernel: packages cannot store it.
             Foreign(ForeignOp),
         }
 
         impl Op {
-            /// Name in the table of operators, by which `SKIPSTONE_OPERATORS` chooses what is built.
+            /// Name in the table of operators; `SKIPSTONE_OPERATORS` uses it to choose what is built.
             #[must_use]
             pub fn entry(&self) -> &'static str {
                 match self {
@@ -142,7 +142,7 @@ macro_rules! operators {
             fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 match self {
                     $(Self::$variant(op) => to.serialize_newtype_variant("Op", $number, stringify!($variant), op),)*
-                    Self::Foreign(_) => Err(serde::ser::Error::custom("no package can hold it")),
+                    Self::Foreign(_) => Err(serde::ser::Error::custom("a fallback operator cannot be stored in a package")),
                 }
             }
         }
@@ -171,7 +171,7 @@ macro_rules! operators {
     };
 }
 
-/// Reads an operator as a package stores it: its number, then its attributes.
+/// Reads an operator in its package format: its number, then its attributes.
 struct Stored;
 
 impl<'de> Deserialize<'de> for Op {
@@ -186,16 +186,16 @@ impl From<ForeignOp> for Op {
     }
 }
 
-// The number is how packages store an operator, for good: a new one takes the next number, and one that goes takes its
-// number with it.
+// Packages store an operator by its number, permanently: a new one takes the next number, and the number of a removed
+// one is not reused.
 operators! {
-    /// Another shape over the same bytes.
+    /// Another shape for the same bytes.
     0 => Reshape(reshape::Reshape),
     /// Axes in another order.
     1 => Transpose(transpose::Transpose),
     /// Convolution.
     2 => Conv(conv::Conv),
-    /// A depthwise convolution and its neighbors.
+    /// A depthwise convolution with its neighbors.
     3 => Bottleneck(bottleneck::Bottleneck),
     /// Matrix product.
     4 => MatMul(matmul::MatMul),
@@ -203,7 +203,7 @@ operators! {
     5 => Pool(pool::Pool),
     /// Another height and width.
     6 => Resize(resize::Resize),
-    /// An activation on its own.
+    /// An activation as a separate step.
     7 => Activate(activate::Activate),
     /// A function of one element.
     8 => Unary(unary::Unary),
@@ -211,29 +211,29 @@ operators! {
     9 => Binary(binary::Binary),
     /// A comparison of two tensors.
     10 => Compare(compare::Compare),
-    /// One of two, by a condition.
+    /// Selects one of two elements by a condition.
     11 => Select(select::Select),
     /// Another element type.
     12 => Cast(cast::Cast),
-    /// The elements along some axes, combined into one.
+    /// Reduction along some axes.
     13 => Reduce(reduce::Reduce),
     /// Index of the largest or smallest element of an axis.
     14 => ArgMax(argmax::ArgMax),
-    /// Probabilities.
+    /// Softmax.
     15 => Softmax(softmax::Softmax),
     /// Layer normalization.
     16 => LayerNorm(layernorm::LayerNorm),
-    /// The best of an axis.
+    /// The largest or smallest elements of an axis.
     17 => TopK(topk::TopK),
-    /// Tensors joined.
+    /// Concatenation.
     18 => Concat(concat::Concat),
     /// A part of an axis.
     19 => Slice(slice::Slice),
-    /// Elements added around.
+    /// Padding.
     20 => Pad(pad::Pad),
-    /// Slices picked by index.
+    /// Slices selected by index.
     21 => Gather(gather::Gather),
-    /// Elements picked by index.
+    /// Elements selected by index.
     22 => GatherElements(gather_elements::GatherElements),
     /// Blocks read by tuples of indices.
     23 => GatherNd(indexed::GatherNd),
@@ -241,13 +241,13 @@ operators! {
     24 => ScatterNd(indexed::ScatterNd),
     /// Elements written by index.
     25 => ScatterElements(scatter_elements::ScatterElements),
-    /// Running sums.
+    /// Cumulative sums.
     26 => CumSum(cumsum::CumSum),
     /// One value at every index.
     27 => OneHot(one_hot::OneHot),
     /// A tensor repeated to a shape.
     28 => Expand(broadcast::Expand),
-    /// A tensor repeated whole.
+    /// A tensor repeated along its axes.
     29 => Tile(broadcast::Tile),
     /// Floats to quantized integers.
     30 => Quantize(quantize::Quantize),
@@ -263,9 +263,9 @@ operators! {
     35 => LookUp(look_up::LookUp),
     /// The first convolution.
     36 => Stem(stem::Stem),
-    /// Floats to bytes with a scale that they decide.
+    /// Quantization with a scale computed at run time.
     37 => DynamicQuantize(dynamic_quantize::DynamicQuantize),
-    /// Convolution or matrix product of bytes, summed in 32 bits.
+    /// 8-bit convolution or matrix product, summed in 32 bits.
     38 => ConvInteger(conv_integer::ConvInteger),
     /// A function of one element with parameters.
     39 => Curve(curve::Curve),
@@ -275,7 +275,7 @@ operators! {
     41 => Attention(attention::Attention),
     /// Convolution of volumes, and transposed convolution.
     42 => VolumeConv(volume::VolumeConv),
-    /// Pooling of volumes, with places, and by Lp norms.
+    /// 3-D pooling, pooling with indices, and Lp pooling.
     43 => WindowPool(window_pool::WindowPool),
     /// Normalization of groups of channels.
     44 => GroupNorm(group_norm::GroupNorm),
@@ -285,19 +285,19 @@ operators! {
     46 => Trees(trees::Trees),
     /// A branch or a loop over blocks of nodes.
     47 => Control(control::Control),
-    /// A product with one of several matrices, by an index.
+    /// A product with one of several matrices, selected by an index.
     48 => Routed(routed::Routed),
-    /// Updates by index that are combined with what they meet.
+    /// Updates by index, combined with the existing elements.
     49 => Accumulate(accumulate::Accumulate),
-    /// A product along any axes, of any element type.
+    /// A product along any axes, with any element type.
     50 => Contract(contract::Contract),
-    /// An image read between its pixels.
+    /// An image sampled between its pixels.
     51 => Sample(sample::Sample),
-    /// Parts of feature maps.
+    /// Regions of feature maps.
     52 => Regions(regions::Regions),
-    /// Images with their active channels alone.
+    /// Images with only their active channels.
     53 => Masked(masked::Masked),
-    /// An error where a branch cannot be computed.
+    /// An error in place of a branch that cannot be computed.
     54 => Refuse(refuse::Refuse),
 }
 
@@ -353,7 +353,7 @@ impl fmt::Debug for Op {
 mod tests {
     use super::NUMBERS;
 
-    /// Packages hold these numbers: a line may be added, and none may change.
+    /// Packages store these numbers: a line may be added, and none may change.
     #[test]
     fn operators_keep_their_numbers() {
         let known = [
@@ -414,6 +414,6 @@ mod tests {
             (54, "Refuse"),
         ];
         known.iter().for_each(|entry| assert!(NUMBERS.contains(entry), "{entry:?}"));
-        assert!(NUMBERS.is_sorted_by(|a, b| a.0 < b.0), "two operators with one number");
+        assert!(NUMBERS.is_sorted_by(|a, b| a.0 < b.0), "two operators have the same number");
     }
 }

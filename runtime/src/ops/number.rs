@@ -1,23 +1,22 @@
-//! Arithmetic on the element types that no kernel is written for.
+//! Arithmetic on element types without kernels.
 //!
-//! Vector kernels compute in f32. Integers (indices, shapes, token ids), halves and f64 are
-//! rare and small in a classifier; they run through plain loops, generic over [`Number`], that
-//! serve as evaluation and as kernel alike.
+//! Vector kernels compute in f32. Integers (indices, shapes, token ids), half precision and f64 are rare and small in a
+//! classifier; they use plain loops, generic over [`Number`], which serve as evaluation and as kernel alike.
 
 use half::{bf16, f16};
 
 use crate::error::OpError;
 use crate::tensor::Element;
 
-/// An element that can be computed with. Integers wrap where they overflow, as in numpy.
+/// An element type with arithmetic. Integers wrap on overflow, as in NumPy.
 pub(crate) trait Number: Element + PartialOrd + Send + Sync {
-    /// Nothing.
+    /// Zero.
     const ZERO: Self;
     /// One.
     const ONE: Self;
-    /// Below or equal to everything else; minus infinity where there is one.
+    /// The lowest value; minus infinity for floats.
     const LOWEST: Self;
-    /// Above or equal to everything else; infinity where there is one.
+    /// The highest value; infinity for floats.
     const HIGHEST: Self;
     /// `self + other`
     fn add(self, other: Self) -> Self;
@@ -30,24 +29,24 @@ pub(crate) trait Number: Element + PartialOrd + Send + Sync {
     /// # Errors
     /// [`OpError::Value`] for an integer divided by zero, or a quotient that overflows.
     fn div(self, other: Self) -> Result<Self, OpError>;
-    /// What `div` leaves, with the sign of `self`.
+    /// The remainder of `div`, with the sign of `self`.
     ///
     /// # Errors
     /// As for `div`.
     fn rem(self, other: Self) -> Result<Self, OpError>;
     /// `self` to the power of `other`. Integers wrap; a negative exponent truncates towards zero.
     fn pow(self, other: Self) -> Self;
-    /// Whether the type is a floating point number.
+    /// Whether it is a floating-point type.
     const FLOAT: bool;
-    /// The same integer, wide enough for every type; floats truncate and saturate.
+    /// The same integer in a type wide enough for all; floats truncate and saturate.
     fn to_i128(self) -> i128;
     /// The low bits of an integer.
     fn from_i128(value: i128) -> Self;
-    /// Whether it is no number.
+    /// Whether it is NaN.
     fn is_nan(self) -> bool;
     /// The nearest f64.
     fn to_f64(self) -> f64;
-    /// The nearest number of this type; integers truncate and saturate.
+    /// The nearest value of this type; integers truncate and saturate.
     fn from_f64(value: f64) -> Self;
 }
 
@@ -92,7 +91,7 @@ macro_rules! integers {
                 if other < 0 {
                     return <$type>::from_f64(self.to_f64().powf(other.to_f64()));
                 }
-                // By squaring, so that no exponent takes longer than 64 steps.
+                // By squaring, so that it takes at most 64 steps.
                 let (mut power, mut base, mut left) = (1 as $type, self, other);
                 while left > 0 {
                     if left & 1 == 1 {
@@ -178,8 +177,7 @@ floats! {
     bf16, f32, bf16::to_f32, bf16::from_f32_const;
 }
 
-/// A number in another type: towards zero and saturating from float to integer, the low bits
-/// from integer to integer.
+/// A value in another type: truncated and saturated from float to integer, the low bits from integer to integer.
 pub(crate) fn convert<X: Number, Y: Number>(x: X) -> Y {
     match (X::FLOAT, Y::FLOAT) {
         (false, false) => Y::from_i128(x.to_i128()),
@@ -248,8 +246,8 @@ macro_rules! by_number {
 #[cfg(test)]
 pub(crate) use by_number;
 
-/// Runs `$body` with `$word` standing for the unsigned integer as wide as an element of
-/// `$dtype`: for operators that only move elements about.
+/// Runs `$body` with `$word` standing for the unsigned integer as wide as an element of `$dtype`: for operators that
+/// only move elements.
 macro_rules! by_width {
     ($dtype:expr, $word:ident => $body:expr) => {
         match $dtype.size() {
@@ -277,13 +275,13 @@ pub(crate) use by_width;
 /// The bytes of a tensor as words of its elements' width.
 pub(crate) fn words<T: Element>(tensor: &crate::tensor::Tensor) -> Result<&[T], OpError> {
     match tensor.bytes() {
-        // No bytes lie anywhere, so not at an aligned place either.
+        // Empty bytes may have any address, so they are handled separately.
         [] => Ok(&[]),
         bytes => bytemuck::try_cast_slice(bytes).map_err(|_| OpError::Operand(0)),
     }
 }
 
-/// Makes a tensor by writing its elements as `T`, which must be as wide as they are.
+/// Makes a tensor by writing its elements as `T`, which must have the same width.
 pub(crate) fn filled<T: Element>(
     fact: crate::tensor::Fact,
     write: impl FnOnce(&mut [T]) -> Result<(), OpError>,
@@ -293,7 +291,7 @@ pub(crate) fn filled<T: Element>(
     crate::tensor::Tensor::from_bytes(fact, bytemuck::cast_slice(&elements))
 }
 
-/// Whether an element type is a floating point number.
+/// Whether an element type is a floating-point type.
 pub(crate) fn is_float(dtype: crate::tensor::DType) -> bool {
     use crate::tensor::DType;
     matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::Bf16)

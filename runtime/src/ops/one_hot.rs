@@ -9,11 +9,11 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// A new axis of `depth`, which holds `on` at the index (i64 or i32) and `off` elsewhere. An
-/// index out of range has no `on`.
+/// A new axis of length `depth`, with `on` at the index (i64 or i32) and `off` elsewhere. An index out of range has no
+/// `on`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OneHot {
-    /// Where the axis is inserted.
+    /// Position of the new axis.
     pub axis: usize,
     /// Its length.
     pub depth: usize,
@@ -31,7 +31,7 @@ impl OneHot {
             y.copy_from_slice(off);
         }
         for i in 0..indices.len() {
-            // Out of range is not an error here: ONNX wants all of them off.
+            // Out of range is not an error here: ONNX defines all elements as `off`.
             let Ok(index) = resolve(indices.get(i)?, self.depth) else { continue };
             let (outer, column) = (i / inner, i % inner);
             let at = ((outer * self.depth + index) * inner + column) * on.len();

@@ -1,4 +1,4 @@
-//! Pad: elements added around a tensor
+//! Pad: adds elements around a tensor
 //! ([ONNX Pad](https://onnx.ai/onnx/operators/onnx__Pad.html)).
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::operator::axes::{Axes, Elements, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, MAX_RANK, Shape, Tensor};
 
-/// What the added elements are.
+/// The values of the added elements.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum PadMode {
     /// A value: a tensor of one element, of the type of the input.
@@ -26,14 +26,14 @@ pub enum PadMode {
 /// Padding of every axis.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pad {
-    /// Elements added before and behind, for every axis.
+    /// Elements added before and after, for every axis.
     pub pads: Vec<(usize, usize)>,
-    /// What they are.
+    /// Their values.
     pub mode: PadMode,
 }
 
 impl Pad {
-    /// The input's index along an axis of `dim` for the result's; `None` if it is constant.
+    /// The input's index along an axis of length `dim` for an index of the result; `None` for the constant value.
     fn source(mode: &PadMode, before: usize, dim: usize, index: usize) -> Option<usize> {
         let inside = index.checked_sub(before).filter(|&i| i < dim);
         match mode {
@@ -41,12 +41,12 @@ impl Pad {
             PadMode::Edge => Some(index.saturating_sub(before).min(dim.checked_sub(1)?)),
             PadMode::Reflect if inside.is_some() => inside,
             PadMode::Reflect if index < before => Some(before - index),
-            // Behind the end: as far from the last element on the other side.
+            // After the end: mirrored at the last element.
             PadMode::Reflect => (2 * dim + before).checked_sub(index + 2),
         }
     }
 
-    /// The plain loop: every element of the result asks where it comes from.
+    /// The plain loop: reads the source of every element of the result.
     fn gather<T: Copy>(&self, x: &Shape, y_shape: &Shape, value: T, from: &[T], y: &mut [T]) -> Result<(), OpError> {
         let strides = x.strides();
         let mut index = [0usize; MAX_RANK];
@@ -99,7 +99,7 @@ impl Operator for Pad {
                 PadMode::Reflect => dim.saturating_sub(1),
             };
             if before > reach || behind > reach {
-                return wrong(format!("{before} and {behind} are more than an axis of {dim} can give"));
+                return wrong(format!("padding by {before} and {behind} is too large for an axis of {dim}"));
             }
             let padded = dim.checked_add(before).and_then(|dim| dim.checked_add(behind));
             dims.push(padded.ok_or_else(|| OpError::TooLarge(format!("{before} + {dim} + {behind}")))?);
@@ -167,7 +167,7 @@ impl Semantics for Pad {
     }
 
     fn turn_to_nhwc(&mut self) {
-        // The channels go behind rows and columns.
+        // The channels move after rows and columns.
         self.pads[1..].rotate_left(1);
     }
 }

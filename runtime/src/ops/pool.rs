@@ -1,8 +1,6 @@
-//! Max and average pooling
-//! ([ONNX MaxPool](https://onnx.ai/onnx/operators/onnx__MaxPool.html),
-//! [AveragePool](https://onnx.ai/onnx/operators/onnx__AveragePool.html)), one- and
-//! two-dimensional. The result's size is computed by the front end, so that rounding up or
-//! down is no matter here.
+//! Max and average pooling ([ONNX MaxPool](https://onnx.ai/onnx/operators/onnx__MaxPool.html),
+//! [AveragePool](https://onnx.ai/onnx/operators/onnx__AveragePool.html)), one- and two-dimensional. The importer
+//! computes the result's size, so that ceil and floor modes make no difference here.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::pool::{PoolFn, PoolShape, pool};
@@ -23,9 +21,9 @@ pub struct Pool {
     pub function: PoolFn,
     /// Rows and columns of a window.
     pub kernel: [usize; 2],
-    /// Rows and columns from one window to the next.
+    /// Stride: rows and columns from one window to the next.
     pub stride: [usize; 2],
-    /// Rows and columns from one place of a window to the next.
+    /// Dilation: rows and columns from one tap of a window to the next.
     pub dilation: [usize; 2],
     /// Padding above, left, below and right.
     pub pads: [usize; 4],
@@ -36,7 +34,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Over whole images.
+    /// Pooling over whole images.
     pub(crate) fn global(function: PoolFn, height: usize, width: usize) -> Self {
         let (kernel, one) = ([height.max(1), width.max(1)], [1, 1]);
         Self { function, kernel, stride: one, dilation: one, pads: [0; 4], out: one, layout: Layout::Nchw }
@@ -60,7 +58,7 @@ impl Pool {
         };
         let [top, left, bottom, right] = self.pads;
         if !starts(0, in_h, top, bottom) || !starts(1, in_w, left, right) {
-            return Err(OpError::shapes("a window begins behind the padded image", &[&x.shape]));
+            return Err(OpError::shapes("a window begins outside the padded image", &[&x.shape]));
         }
         Ok(PoolShape {
             batch,
@@ -142,7 +140,7 @@ impl Semantics for Pool {
         let to = Image { height: s.out_h, width: s.out_w, ..from };
         let mut result = Tensor::try_zeros(self.infer(&[x.fact()])?.remove(0))?;
         if x.dtype() != DType::F32 {
-            // Bytes are ordered as the floats of the same value.
+            // The bytes have the same order as the floats that they represent.
             let to = |to: DType, x: &Tensor| Cast { to }.evaluate(&[x]).map(|mut results| results.remove(0));
             return Ok(vec![to(x.dtype(), &self.evaluate(&[&to(DType::F32, x)?])?.remove(0))?]);
         }
@@ -170,7 +168,7 @@ impl Semantics for Pool {
             }
             y[index] = match self.function {
                 PoolFn::Max => largest,
-                // Over padding alone, the mean of nothing.
+                // The mean over no elements, in a window of only padding.
                 PoolFn::Average { count_padding: false } if inside == 0 => 0.0,
                 PoolFn::Average { count_padding } => (sum / if count_padding { counted } else { inside } as f64) as f32,
             };

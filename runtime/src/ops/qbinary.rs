@@ -1,4 +1,4 @@
-//! QBinary: two quantized tensors added or multiplied.
+//! QBinary: adds or multiplies two quantized tensors.
 //!
 //! ```text
 //! add       y = saturate(round((a - a_zero) * a_scale / y_scale + (b - b_zero) * b_scale / y_scale + y_zero))
@@ -17,21 +17,21 @@ use crate::operator::axes::Axes;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Addition or multiplication of unsigned bytes.
+/// Addition or multiplication of uint8.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QBinary {
-    /// What is done, with the scales in quanta of the result.
+    /// The function, with the scales in quanta of the result.
     pub function: QBinaryFn,
     /// Zero points of the operands.
     pub zeros: [u8; 2],
-    /// From quanta to bytes.
+    /// From quanta to uint8.
     pub by: Requantize,
-    /// What bytes are counted from: 128 where they stand for signed ones.
+    /// 128 if the bytes represent signed ones, otherwise 0.
     pub origin: u8,
 }
 
 impl QBinary {
-    /// The operands as `[outer, middle, inner]`, of which the second has no middle; `None` for other shapes.
+    /// The operands as `[outer, middle, inner]`, where the second has no middle; `None` for other shapes.
     #[must_use]
     pub fn dims(a: &Shape, b: &Shape) -> Option<[usize; 3]> {
         if a == b {
@@ -42,7 +42,7 @@ impl QBinary {
         }
         let repeated: Vec<usize> = (0..a.rank()).filter(|&axis| a[axis] != b[axis]).collect();
         let (&first, &last) = (repeated.first()?, repeated.last()?);
-        // Between the first and the last repeated axis, everything is repeated.
+        // All axes between the first and the last repeated one must be repeated.
         if (first..=last).any(|axis| b[axis] != 1) {
             return None;
         }
@@ -55,7 +55,7 @@ impl QBinary {
         if let Some((index, fact)) = [a, b].into_iter().enumerate().find(|(_, f)| f.dtype != DType::U8) {
             return Err(OpError::Type { index, got: fact.dtype, want: "u8" });
         }
-        let misfit = || OpError::shapes("the second operand is repeated along neighboring axes", &[&a.shape, &b.shape]);
+        let misfit = || OpError::shapes("the second operand must be repeated along adjacent axes", &[&a.shape, &b.shape]);
         Self::dims(&a.shape, &b.shape).ok_or_else(misfit)
     }
 }

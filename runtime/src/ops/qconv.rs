@@ -1,15 +1,15 @@
-//! QConv: a quantized convolution, or a matrix product as one of a single tap.
+//! QConv: a quantized convolution, or a matrix product as a 1x1 convolution.
 //!
-//! Operands: the images in unsigned bytes; then, all constant, the weights `[out, in / groups, rows, columns]` in signed
-//! bytes with zero point 0, the bias `[out]` in 32 bits, and for each filter what its sum is multiplied by:
+//! Operands: the images as uint8; then, all constant, the weights `[out, in / groups, rows, columns]` as int8 with zero
+//! point 0, the bias `[out]` in 32 bits, and for each filter the factor of its sum:
 //!
 //! ```text
 //! sum = sum over the window of (x - zero) * weight + bias
-//! y   = table[byte(sum * scale)]       or the float  sum * scale
+//! y   = table[byte(sum * scale)]       or, as float,  sum * scale
 //! ```
 //!
-//! The bias is in units of the input's scale times the filter's. For bytes, the scale is that product over the scale of
-//! the result.
+//! The bias is in units of the input's scale times the filter's. For a quantized result, the scale is that product
+//! divided by the result's scale.
 
 use bytemuck::{cast_slice, cast_slice_mut};
 use serde::{Deserialize, Serialize};
@@ -29,23 +29,23 @@ use crate::tensor::{DType, Fact, Shape, Tensor};
 pub struct QConv {
     /// The geometry; nothing is fused to it.
     pub conv: Conv,
-    /// The byte that stands for 0 in the images.
+    /// Zero point of the images.
     pub zero: u8,
-    /// What the result is.
+    /// The kind of result.
     pub result: QResult,
 }
 
-/// What a sum becomes.
+/// The conversion of a sum.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum QResult {
-    /// Unsigned bytes.
+    /// uint8.
     Bytes {
-        /// From quanta to bytes.
+        /// From quanta to uint8.
         by: Requantize,
-        /// Looked up afterwards.
+        /// Applied afterwards.
         table: Option<ByteTable>,
     },
-    /// Floats.
+    /// f32.
     Floats,
 }
 

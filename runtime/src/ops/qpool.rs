@@ -1,7 +1,7 @@
-//! QPool: the mean over windows of a quantized image, as a quantized image.
+//! QPool: average pooling of a quantized image, with a quantized result.
 //!
-//! `y = byte(sum over the window of (x - zero) * x_scale / (y_scale * count))`. The largest of a window is a
-//! [`Pool`] as it is: bytes are ordered as the values that they represent.
+//! `y = byte(sum over the window of (x - zero) * x_scale / (y_scale * count))`. Max pooling uses [`Pool`] directly,
+//! because bytes have the same order as the values that they represent.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::pool::PoolFn;
@@ -15,17 +15,17 @@ use crate::operator::axes::{Axes, Elements, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
-/// A pooling of unsigned bytes.
+/// A pooling of uint8.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QPool {
-    /// The windows, and that it is a mean.
+    /// The pooling, which must be an average.
     pub pool: Pool,
-    /// From bytes to bytes.
+    /// From uint8 to uint8.
     pub mean: Mean,
 }
 
 impl QPool {
-    /// The image as one of floats, for the shape rule of [`Pool`].
+    /// The image's fact as f32, for the shape rule of [`Pool`].
     fn floats(inputs: &[&Fact]) -> Result<Fact, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         match x.dtype {
@@ -67,7 +67,7 @@ impl Operator for QPool {
 
 impl Semantics for QPool {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        // The mean of the zero point is the zero point, and so is that of nothing.
+        // The mean of the zero point is the zero point, and so is the mean of no elements.
         let [x] = exactly::<1, _>(inputs)?;
         let values: Vec<f32> = x.bytes().iter().map(|&b| f32::from(i16::from(b) - i16::from(self.mean.zero))).collect();
         let means = self.pool.evaluate(&[&Tensor::from_slice(x.shape(), &values)?])?.remove(0);
@@ -97,7 +97,7 @@ impl QPool {
     /// The mean over whole images.
     ///
     /// # Errors
-    /// A shape that is not that of images.
+    /// A shape that is not an image's.
     pub fn global(image: &crate::tensor::Shape, mean: Mean) -> Result<Self, OpError> {
         let Image { height, width, .. } = Image::new(Layout::Nchw, image)?;
         Ok(Self { pool: Pool::global(PoolFn::Average { count_padding: false }, height, width), mean })

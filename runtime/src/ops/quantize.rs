@@ -1,8 +1,7 @@
 //! QuantizeLinear: floats to integers with a scale and a zero point
 //! ([ONNX QuantizeLinear](https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html)).
 //!
-//! `y = saturate(round(x / scale) + zero)`, of two equally near integers the even one. Bytes with one scale run by a
-//! vector kernel.
+//! `y = saturate(round(x / scale) + zero)`, with ties to even. 8-bit results with one scale use a vector kernel.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::qmap;
@@ -19,7 +18,7 @@ use crate::tensor::{DType, Fact, Tensor};
 /// Operands: elements, scale, zero point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Quantize {
-    /// The axis of the scales, where there are several.
+    /// The axis of the scales, if there are several.
     pub axis: usize,
     /// Type of the result: an integer of 8 or 16 bits.
     pub to: DType,
@@ -83,7 +82,7 @@ impl Operator for Quantize {
             let (x, scale): (&[f32], &[f32]) = (io.input(0)?, io.input(1)?);
             if is_bytes && let (&[scale], &[zero]) = (scale, io.input::<u8>(2)?) {
                 check_scales(&[scale])?;
-                // Signed bytes are unsigned ones less 128.
+                // int8 is uint8 minus 128.
                 let signed = to == DType::I8;
                 let y = io.output_bytes(0)?;
                 let by = Requantize::all(if signed { flip(zero) } else { zero });

@@ -1,5 +1,5 @@
-//! What quantizing and dequantizing have in common: scales and zero points, one for the whole tensor or one for each
-//! index of an axis.
+//! Shared by quantizing and dequantizing: scales and zero points, one for the whole tensor or one for each index of an
+//! axis.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::number::Number;
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Tensor};
 
-/// What each byte becomes: a function of a quantized number, evaluated for all there are.
+/// The result for each byte: a function of a quantized element, evaluated for all 256.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct ByteTable(Arc<[u8; 256]>);
@@ -50,7 +50,7 @@ pub(crate) fn is_quantized(dtype: DType) -> bool {
     matches!(dtype, DType::U8 | DType::I8 | DType::U16 | DType::I16)
 }
 
-/// Where the elements of each scale lie: `outer` runs of `channels` runs of `inner` elements.
+/// The location of the elements of each scale: `outer` runs of `channels` runs of `inner` elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Channels {
     pub channels: usize,
@@ -61,7 +61,7 @@ impl Channels {
     /// Checks the operands `x, scale, zero point`; the zero point has the type `quantized`.
     ///
     /// # Errors
-    /// Types and lengths that do not fit each other.
+    /// Types and lengths that do not match.
     pub fn new(axis: usize, x: &Fact, scale: &Fact, zero: &Fact, quantized: DType) -> Result<Self, OpError> {
         if scale.dtype != DType::F32 {
             return Err(OpError::Type { index: 1, got: scale.dtype, want: "f32" });
@@ -90,8 +90,8 @@ impl Channels {
     }
 }
 
-/// Runs `$body` with `$integer` standing for the Rust type of the element type `$dtype`, which is one that tensors are
-/// quantized to; others take `$otherwise`.
+/// Runs `$body` with `$integer` standing for the Rust type of the quantized element type `$dtype`; others take
+/// `$otherwise`.
 macro_rules! by_quantized {
     ($dtype:expr, $integer:ident => $body:expr, else $otherwise:expr) => {
         match $dtype {
@@ -121,10 +121,10 @@ macro_rules! by_quantized {
 }
 pub(crate) use by_quantized;
 
-/// Refuses scales that nothing can be divided by.
+/// Refuses scales that cannot be divided by.
 pub(crate) fn check_scales(scales: &[f32]) -> Result<(), OpError> {
     match scales.iter().position(|&scale| !scale.is_finite() || scale <= 0.0) {
-        Some(index) => Err(OpError::Value(format!("scale {index} is not a number above 0"))),
+        Some(index) => Err(OpError::Value(format!("scale {index} is not a positive number"))),
         None => Ok(()),
     }
 }
@@ -134,7 +134,7 @@ pub(crate) fn quantize<T: Number>(x: f32, scale: f32, zero: T) -> T {
     let zero = zero.to_f64() as f32;
     let (low, high) = (T::LOWEST.to_f64() as f32 - zero, T::HIGHEST.to_f64() as f32 - zero);
     let x = x / scale;
-    // NaN becomes the smallest.
+    // NaN becomes the lowest value.
     let x = if x > low { x.min(high) } else { low };
     T::from_f64(f64::from(x.round_ties_even() + zero))
 }
@@ -144,18 +144,17 @@ pub(crate) fn dequantize<T: Number>(x: T, scale: f32, zero: T) -> f32 {
     (x.to_f64() - zero.to_f64()) as f32 * scale
 }
 
-/// A scale and zero point for a whole tensor of bytes, the zero point as that of unsigned bytes: signed bytes are
-/// unsigned ones less 128.
+/// A scale and zero point for a whole 8-bit tensor. The zero point is that of uint8: int8 is uint8 minus 128.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scheme {
-    /// What one quantum stands for.
+    /// The size of a quantum.
     pub scale: f32,
-    /// The unsigned byte that stands for 0.
+    /// The uint8 zero point.
     pub zero: u8,
 }
 
 impl Scheme {
-    /// The scheme of a constant scale and zero point; `None` if there are several, or the bytes are no bytes.
+    /// The scheme of a constant scale and zero point; `None` if there are several, or if the type is not 8-bit.
     pub(crate) fn new(scale: &Tensor, zero: &Tensor) -> Option<Self> {
         let &[scale] = scale.elements::<f32>()? else { return None };
         check_scales(&[scale]).ok()?;
@@ -168,7 +167,7 @@ impl Scheme {
     }
 }
 
-/// A signed byte as the unsigned one that is 128 larger, and back.
+/// Converts int8 to the uint8 that is 128 larger, and back.
 #[must_use]
 pub fn flip(byte: u8) -> u8 {
     byte ^ 0x80

@@ -1,11 +1,11 @@
 //! Recurrent layers ([ONNX LSTM](https://onnx.ai/onnx/operators/onnx__LSTM.html),
 //! [GRU](https://onnx.ai/onnx/operators/onnx__GRU.html), [RNN](https://onnx.ai/onnx/operators/onnx__RNN.html)) in every
-//! form that ONNX has: direction, activations with their parameters, clipping, coupled gates, peepholes, initial states,
-//! sequences of several lengths, either order of the axes.
+//! ONNX variant: direction, activations with their parameters, clipping, coupled gates, peepholes, initial states,
+//! sequences of different lengths, either order of the axes.
 //!
-//! What the gates take from the input does not depend on the states: it is one product for all steps and gates. A step is
-//! then one product with the hidden state (two for a GRU whose reset gate comes first) and the gates' functions, and the
-//! states are updated where they lie.
+//! The input's contribution to the gates does not depend on the states: it is one product for all steps and gates. A
+//! step is then one product with the hidden state (two for a GRU whose reset gate comes first) and the gates'
+//! functions, and the states are updated in place.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::Activation;
@@ -22,20 +22,21 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, saturating_product};
 use crate::tensor::{DType, Fact, Shape};
 
-/// What a layer computes.
+/// The kind of layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cell {
     /// One gate: the new state.
     Rnn,
-    /// Update, reset and hidden gate. Whether the reset gate is applied behind the product with the hidden state
-    /// (`linear_before_reset`).
+    /// Update, reset and hidden gate. The flag says whether the reset gate is applied after the product with the hidden
+    /// state (`linear_before_reset`).
     Gru(bool),
-    /// Input, output, forget and cell gate. Whether the forget gate is one minus the input gate (`input_forget`).
+    /// Input, output, forget and cell gate. The flag says whether the forget gate is one minus the input gate
+    /// (`input_forget`).
     Lstm(bool),
 }
 
 impl Cell {
-    /// Gates of a step.
+    /// Number of gates.
     fn gates(self) -> usize {
         match self {
             Self::Rnn => 1,
@@ -44,7 +45,7 @@ impl Cell {
         }
     }
 
-    /// Gates whose sums are products with the hidden state itself: the first of them.
+    /// Number of gates, from the first, whose product is with the hidden state itself.
     fn direct(self) -> usize {
         match self {
             Self::Gru(false) => 2,
@@ -52,7 +53,7 @@ impl Cell {
         }
     }
 
-    /// Functions of a direction.
+    /// Number of functions per direction.
     fn functions(self) -> usize {
         match self {
             Self::Rnn => 1,
@@ -62,14 +63,14 @@ impl Cell {
     }
 }
 
-/// In which order the steps are taken.
+/// The order of the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     /// From the first to the last.
     Forward,
     /// From the last to the first.
     Reverse,
-    /// Both, each with weights of its own.
+    /// Both, each with its own weights.
     Both,
 }
 
@@ -82,38 +83,38 @@ pub enum Gate {
     Curve(Curve),
 }
 
-/// Operands that may be left out, in their order behind the input and the two weights.
+/// The optional operands, in order after the input and the two weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
     /// Biases of both products, `[directions, 2 * gates * hidden]`.
     pub bias: bool,
-    /// Steps of every sequence of the batch, i32.
+    /// Number of steps of every sequence in the batch, i32.
     pub lens: bool,
     /// The hidden state before the first step.
     pub hidden: bool,
-    /// The cell state before the first step, of an LSTM.
+    /// The cell state before the first step, for an LSTM.
     pub cell: bool,
-    /// Weights from the cell state to input, output and forget gate, `[directions, 3 * hidden]`, of an LSTM.
+    /// Weights from the cell state to input, output and forget gate, `[directions, 3 * hidden]`, for an LSTM.
     pub peepholes: bool,
 }
 
-/// A recurrent layer: x `[steps, batch, in]`, weights `[directions, gates * hidden, in]` and
-/// `[directions, gates * hidden, hidden]`, and what is [`Given`]; to the hidden states of all steps
-/// `[steps, directions, batch, hidden]`, the last ones `[directions, batch, hidden]` and, of an LSTM, the last cell states.
+/// A recurrent layer. Operands: x `[steps, batch, in]`, weights `[directions, gates * hidden, in]` and `[directions,
+/// gates * hidden, hidden]`, and those in [`Given`]. Results: the hidden states of all steps `[steps, directions,
+/// batch, hidden]`, the last ones `[directions, batch, hidden]` and, for an LSTM, the last cell states.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recurrent {
-    /// What it computes.
+    /// The kind of layer.
     pub cell: Cell,
     /// Order of the steps.
     pub direction: Direction,
-    /// The gates' functions, those of the second direction behind the first's: f, g and h as ONNX names them.
+    /// The gates' functions f, g and h of ONNX; those of the second direction follow.
     pub functions: Vec<Gate>,
-    /// Bound of what the functions are applied to, on both sides of zero; as in ONNX Runtime, not of the cell state that
+    /// Symmetric bound on the functions' arguments; as in ONNX Runtime, it does not apply to the cell state that
     /// becomes the hidden one.
     pub clip: Option<f32>,
-    /// Whether the batch is the first axis of all operands and results but the weights (layout 1).
+    /// Whether the batch is the first axis of all operands and results except the weights (layout 1).
     pub batch_first: bool,
-    /// Operands that are there.
+    /// The optional operands that are given.
     pub given: Given,
 }
 
@@ -127,7 +128,7 @@ struct Sizes {
     directions: usize,
 }
 
-/// Positions of operands that may be left out.
+/// Positions of optional operands.
 #[derive(Clone, Copy)]
 struct At {
     bias: Option<usize>,
@@ -164,7 +165,7 @@ impl Recurrent {
         let Given { bias, lens, hidden, cell, peepholes } = self.given;
         let arity = 3 + [bias, lens, hidden, cell, peepholes].iter().filter(|&&given| given).count();
         if inputs.len() != arity {
-            return Err(OpError::Arity { want: "x, two weights and what is given beside", got: inputs.len() });
+            return Err(OpError::Arity { want: "x, two weights and the flagged operands", got: inputs.len() });
         }
         let at = self.at();
         for (index, fact) in inputs.iter().enumerate() {
@@ -207,12 +208,12 @@ impl Recurrent {
         if self.clip.is_some_and(|clip| clip.is_nan() || clip < 0.0) {
             return Err(OpError::Attribute { name: "clip", reason: "is below zero, or no number".into() });
         }
-        // What the gates take from the input, of one direction, is held at once.
+        // The input's contribution to the gates, for one direction, is stored at once.
         Shape::new(&[steps, batch, rows])?;
         Ok(s)
     }
 
-    /// Where a hidden state of a step goes among the results.
+    /// The row of a step's hidden state in the results.
     fn row(&self, s: &Sizes, step: usize, direction: usize, image: usize) -> usize {
         let row = match self.batch_first {
             false => (step * s.directions + direction) * s.batch + image,
@@ -221,7 +222,7 @@ impl Recurrent {
         row * s.hidden
     }
 
-    /// Where the state of a direction and a sequence lies.
+    /// The row of the state of a direction and a sequence.
     fn state_row(&self, s: &Sizes, direction: usize, image: usize) -> usize {
         let row = if self.batch_first { image * s.directions + direction } else { direction * s.batch + image };
         row * s.hidden
@@ -237,12 +238,12 @@ impl Recurrent {
     }
 }
 
-/// The steps of a sequence.
+/// The number of steps of a sequence.
 fn len_of(lens: Option<&[i32]>, image: usize, steps: usize) -> Result<usize, OpError> {
     let Some(lens) = lens else { return Ok(steps) };
     let len = lens.get(image).copied().unwrap_or_default();
     let known = usize::try_from(len).ok().filter(|&len| len <= steps);
-    known.ok_or_else(|| OpError::Value(format!("a sequence of {len} steps where there are {steps}")))
+    known.ok_or_else(|| OpError::Value(format!("a sequence length of {len} exceeds the {steps} steps")))
 }
 
 impl Operator for Recurrent {
@@ -294,7 +295,7 @@ impl Operator for Recurrent {
             choice.absorbed.extend([1, 2]);
             choice.form = Some(format!("{} {}", products.x.form().name, products.h.form().name));
         } else {
-            // Weights that are computed are packed on every run.
+            // Weights computed at run time are packed in every run.
             scratch += of_x + first + second;
         }
         choice.scratch = scratch * size_of::<f32>();

@@ -1,8 +1,8 @@
-//! Reduce: combines the elements along some axes into one
-//! ([ONNX ReduceSum](https://onnx.ai/onnx/operators/onnx__ReduceSum.html), ReduceMean, ReduceMax,
-//! ReduceMin, ReduceProd, ReduceSumSquare, ReduceL1, ReduceL2; GlobalAveragePool is a mean).
+//! Reduce: combines the elements along some axes into one ([ONNX
+//! ReduceSum](https://onnx.ai/onnx/operators/onnx__ReduceSum.html), ReduceMean, ReduceMax, ReduceMin, ReduceProd,
+//! ReduceSumSquare, ReduceL1, ReduceL2; GlobalAveragePool is a mean).
 //!
-//! Axes that lie side by side run by a vector kernel for f32; everything else by a plain loop.
+//! Adjacent axes use a vector kernel for f32; everything else uses a plain loop.
 
 pub use skipstone_kernels::reduce::ReduceFn as ReduceKind;
 
@@ -25,17 +25,16 @@ use crate::tensor::{DType, Fact, Shape, Tensor};
 /// A reduction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reduce {
-    /// The axes that are reduced, ascending.
+    /// The reduced axes, ascending.
     pub axes: Vec<usize>,
-    /// How.
+    /// The kind of reduction.
     pub kind: ReduceKind,
-    /// Whether reduced axes stay, with length 1.
+    /// Whether reduced axes are kept, with length 1.
     pub keep_dims: bool,
 }
 
 impl Reduce {
-    /// The run of axes to reduce, where they lie side by side; axes of length 1 may lie in
-    /// between or be left out.
+    /// The range of the reduced axes, if they are adjacent; axes of length 1 may be between them or missing.
     fn adjacent(&self, shape: &Shape) -> Option<Range<usize>> {
         let wide = |axis: usize| shape.get(axis).is_some_and(|&dim| dim != 1);
         let reduced: Vec<usize> = self.axes.iter().copied().filter(|&axis| wide(axis)).collect();
@@ -44,8 +43,7 @@ impl Reduce {
         whole.then_some(first..last + 1)
     }
 
-    /// The two nested walks of the plain loop: over the results and, for each, over what is
-    /// reduced to it.
+    /// The two nested loops of the plain loop: over the results and, for each, over its terms.
     fn walks(&self, shape: &Shape) -> (Walk<1>, Walk<1>, usize) {
         let strides = shape.strides();
         let part = |reduced: bool| {
@@ -59,7 +57,7 @@ impl Reduce {
     }
 }
 
-/// What a reduction of elements of type `dtype` starts from.
+/// The initial value of a reduction of elements of type `dtype`.
 fn start<W: Wide>(kind: ReduceKind, dtype: DType) -> W {
     match kind {
         ReduceKind::Prod => W::ONE,
@@ -69,7 +67,7 @@ fn start<W: Wide>(kind: ReduceKind, dtype: DType) -> W {
     }
 }
 
-/// What has been reduced so far, and one element more.
+/// Adds one element to the intermediate value.
 fn step<W: Number>(kind: ReduceKind, sum: W, v: W) -> W {
     match kind {
         ReduceKind::Sum | ReduceKind::Mean => sum.add(v),
@@ -92,7 +90,7 @@ fn finish<W: Number>(kind: ReduceKind, sum: W, count: usize) -> Result<W, OpErro
     }
 }
 
-/// The plain loop, of f32 in f64.
+/// The plain loop for f32, computed in f64.
 fn reduce_f32(
     kind: ReduceKind,
     (outer, inner, count): &(Walk<1>, Walk<1>, usize),
@@ -111,7 +109,7 @@ fn reduce_f32(
     })
 }
 
-/// The plain loop of elements of type `dtype`, computed in `W`.
+/// The plain loop for elements of type `dtype`, computed in `W`.
 fn reduce_wide<W: Wide>(
     kind: ReduceKind,
     dtype: DType,
@@ -122,7 +120,7 @@ fn reduce_wide<W: Wide>(
     let mut wide = [W::ZERO; CHUNK];
     let mut results = y.chunks_exact_mut(dtype.size());
     outer.try_each(|[at]| {
-        // Behind any offset of no elements there are none.
+        // Out of range if there are no elements.
         let x = x.get(at * dtype.size()..).unwrap_or_default();
         let mut sum = start::<W>(kind, dtype);
         inner.try_chunks(&mut |[offsets]| {
@@ -135,7 +133,7 @@ fn reduce_wide<W: Wide>(
     })
 }
 
-/// The plain loop of any type.
+/// The plain loop for any type.
 fn reduce_any(
     kind: ReduceKind,
     dtype: DType,
@@ -228,7 +226,7 @@ impl Semantics for Reduce {
 
     fn nhwc(&self) -> Nhwc {
         let of_images = self.axes.iter().all(|&axis| axis < NHWC_AXIS.len());
-        // What is left of the axes has to stay in order.
+        // The remaining axes must stay in order.
         let left = (0..4).filter(|axis| !self.axes.contains(axis)).map(|axis| NHWC_AXIS[axis]);
         match of_images && (self.keep_dims || left.is_sorted()) {
             true => Nhwc::Can,

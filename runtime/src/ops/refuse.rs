@@ -1,8 +1,8 @@
-//! Refuse: what stands in the place of a branch that cannot be computed.
+//! Refuse: replaces a branch that cannot be computed.
 //!
-//! A file may hold a branch for inputs of another shape than they are bound to: a network for 8 kHz beside one for 16 kHz.
-//! In the bound shapes its nodes contradict each other. That is no fault as long as the other branch is taken; where
-//! this one is, the run ends with the reason.
+//! A file may hold a branch for other input shapes than the given ones: a network for 8 kHz beside one for 16 kHz. With
+//! the given shapes its nodes are inconsistent. That is fine as long as the other branch is taken; if this one is
+//! taken, the run ends with the reason.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,12 +10,12 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{Fact, Tensor};
 
-/// An error, in the place of results. Its operand, which is not read, keeps it from being computed ahead of the run.
+/// An error in place of results. Its operand, which is not read, keeps it from being folded before the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refuse {
     /// What cannot be computed, and why.
     pub reason: String,
-    /// Facts of the results that there would be.
+    /// Facts of the results that it replaces.
     pub results: Vec<Fact>,
 }
 

@@ -1,8 +1,9 @@
-//! Regions: parts of feature maps as images of one size
-//! ([ONNX RoiAlign](https://onnx.ai/onnx/operators/onnx__RoiAlign.html),
+//! Regions: resamples regions of feature maps to images of one size ([ONNX
+//! RoiAlign](https://onnx.ai/onnx/operators/onnx__RoiAlign.html),
 //! [MaxRoiPool](https://onnx.ai/onnx/operators/onnx__MaxRoiPool.html)).
 //!
-//! Regions are data of the run: one of an image that is not there, or one that would take forever to read, is an error.
+//! Regions are known only at run time: one that refers to an image that does not exist, or that would take too long to
+//! read, is an error.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,36 +13,36 @@ use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, S
 use crate::tensor::Tensor;
 use crate::tensor::{DType, Fact, Shape};
 
-/// Most samples of a pixel where the region's size decides how many there are.
+/// Most samples per pixel, if the region's size determines their number.
 const MAX_SAMPLES: usize = 1 << 16;
-/// Regions may reach outside of the image: so few of them may be this many times as large as it.
+/// Regions may reach outside of the image. They may read up to this many times the pixels of all images.
 const MAX_IMAGES: usize = 16;
 
-/// How a pixel of the result is made.
+/// How a pixel of the result is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RegionKind {
-    /// The largest of the pixels that its part of the region touches.
+    /// The largest of the pixels in its part of the region.
     MaxPool,
     /// From samples between pixels.
     Align {
-        /// Whether the largest weighted pixel counts, not the mean of the samples.
+        /// Whether it is the largest weighted pixel, not the mean of the samples.
         largest: bool,
-        /// Whether coordinates count from the edge of the first pixel, not from its middle.
+        /// Whether coordinates are relative to the edge of the first pixel, not to its center.
         half_pixel: bool,
-        /// Samples along each axis; 0 for one a pixel of the region.
+        /// Samples along each axis; 0 for one per pixel of the region.
         samples: u32,
     },
 }
 
-/// The regions (`[r, 4]` of f32: left, top, right, bottom) of the images that the indices (`[r]` of i64) name in
-/// `x [n, c, h, w]`, as `[r, c, size]`; inputs are x, regions and indices.
+/// The regions (f32 `[r, 4]`: left, top, right, bottom) of the images selected by the indices (i64 `[r]`) in `x [n, c,
+/// h, w]`, as `[r, c, size]`; inputs are x, regions and indices.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Regions {
-    /// How pixels are made.
+    /// How pixels are computed.
     pub kind: RegionKind,
     /// Height and width of the result.
     pub size: [usize; 2],
-    /// Pixels of x for one unit of the regions' coordinates.
+    /// Pixels of x per unit of the regions' coordinates.
     pub scale: f32,
 }
 
@@ -56,7 +57,7 @@ impl Map<'_> {
         self.pixels.get(row * self.sides[1] + column).copied().unwrap_or(0.0)
     }
 
-    /// The four pixels around a point with their weights multiplied in; `None` if it lies outside.
+    /// The four pixels around a point, multiplied by their weights; `None` if it is outside.
     fn around(&self, point: [f32; 2]) -> Option<[f32; 4]> {
         let [y, x] = [0, 1].map(|axis| {
             let (len, at) = (self.sides[axis], point[axis]);
@@ -78,7 +79,7 @@ impl Map<'_> {
     }
 }
 
-/// Where a region begins along an axis, how long a pixel of the result is, and its samples.
+/// The start of a region along an axis, the length of a pixel of the result, and its samples.
 #[derive(Clone, Copy)]
 struct Span {
     start: f32,
@@ -135,7 +136,7 @@ impl Regions {
         }
     }
 
-    /// Samples, or pixels, of so many regions of one channel: at most so many are read.
+    /// An upper bound on the samples, or pixels, read for so many regions of one channel.
     fn reads(&self, [height, width]: [usize; 2], regions: usize) -> u64 {
         let [rows, columns] = self.size;
         let along = |len: usize, size: usize, ends: usize| len.saturating_add(size.saturating_mul(ends));
@@ -151,7 +152,7 @@ impl Regions {
         }
     }
 
-    /// Ends early once `stops` says so: the results are of no use then.
+    /// Stops early once `stops` returns true, since the results are then discarded.
     fn run(
         &self,
         (x_shape, x): (&[usize], &[f32]),
@@ -165,7 +166,7 @@ impl Regions {
         let mut left = self.reads([height, width], of.len());
         for (region, &image) in regions.chunks_exact(4).zip(of) {
             let image = usize::try_from(image).ok().filter(|&image| image < images);
-            let image = image.ok_or_else(|| OpError::Value(format!("a region is of none of the {images} images")))?;
+            let image = image.ok_or_else(|| OpError::Value(format!("a region refers to none of the {images} images")))?;
             let spans = [self.span(region[1], region[3], rows)?, self.span(region[0], region[2], columns)?];
             let samples = [spans[0].samples, spans[1].samples];
             let reads = saturating_product(&[rows, columns, samples[0], samples[1]]);
@@ -206,15 +207,15 @@ impl Operator for Regions {
             }
         }
         let (&[_, channels, _, _], &[count, 4], &[indices]) = (&*x.shape, &*regions.shape, &*of.shape) else {
-            return Err(OpError::shapes("regions have four sides", &[&x.shape, &regions.shape, &of.shape]));
+            return Err(OpError::shapes("regions must be [r, 4]", &[&x.shape, &regions.shape, &of.shape]));
         };
         if indices != count || self.size.contains(&0) {
-            return Err(OpError::shapes("an image for every region", &[&regions.shape, &of.shape]));
+            return Err(OpError::shapes("one image index per region", &[&regions.shape, &of.shape]));
         }
         Ok(vec![Fact::new(DType::F32, Shape::new(&[count, channels, self.size[0], self.size[1]])?)])
     }
 
-    /// A sample is made of four pixels.
+    /// A sample is computed from four pixels.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let ([x, regions, _], [y]) = (inputs, outputs) else { return 0 };
         let (&[_, channels, height, width], Some(&regions)) = (&*x.shape, regions.shape.first()) else { return 0 };

@@ -1,8 +1,8 @@
-//! Reshape: the same elements, in the same order, under other dimensions
-//! ([ONNX Reshape](https://onnx.ai/onnx/operators/onnx__Reshape.html); Flatten, Squeeze and
-//! Unsqueeze are reshapes whose target follows from their attributes).
+//! Reshape: the same elements, in the same order, with other dimensions ([ONNX
+//! Reshape](https://onnx.ai/onnx/operators/onnx__Reshape.html); Flatten, Squeeze and Unsqueeze are reshapes whose
+//! target follows from their attributes).
 //!
-//! The plan leaves it out: the result shares its input's bytes.
+//! The plan has no step for it: the result shares its input's bytes.
 
 use serde::{Deserialize, Serialize};
 

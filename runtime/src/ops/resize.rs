@@ -1,11 +1,9 @@
-//! Resize: an image of another height and width
-//! ([ONNX Resize](https://onnx.ai/onnx/operators/onnx__Resize.html)), by the nearest pixel or by
-//! linear interpolation, of f32.
+//! Resize: an image with another height and width ([ONNX Resize](https://onnx.ai/onnx/operators/onnx__Resize.html)), by
+//! the nearest pixel or by linear interpolation, in f32.
 //!
-//! Where a pixel of the result looks in the input is a matter of one axis at a time, and known
-//! before the run: [`Resize::source`] says it, binding turns it into the tables that the kernels
-//! walk. Coordinates are computed in f32, as ONNX Runtime does: which pixel is the nearest one
-//! depends on the last bit where two are as near.
+//! The source position of a pixel is computed separately for each axis, and known before the run: [`Resize::source`]
+//! computes it, and binding turns it into the kernels' tables. Coordinates are computed in f32, as in ONNX Runtime: if
+//! two pixels are about equally near, the choice depends on the last bit.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::pool::ImageShape;
@@ -18,36 +16,36 @@ use crate::operator::axes::{Axes, Elements, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Tensor};
 
-/// How a place between pixels becomes a number.
+/// How a position between pixels is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResizeMode {
-    /// One of the two pixels beside it.
+    /// One of the two adjacent pixels.
     Nearest(Rounding),
-    /// Both pixels, weighted by how near they are; in both directions, so four in all.
+    /// Both pixels, weighted by distance; in both directions, so four in total.
     Linear,
 }
 
 /// Which of two pixels is the nearest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rounding {
-    /// The one before.
+    /// The lower one.
     Floor,
-    /// The one behind.
+    /// The upper one.
     Ceil,
-    /// The nearer one, the one before where both are as near.
+    /// The nearer one, or the lower one if both are equally near.
     PreferFloor,
-    /// The nearer one, the one behind where both are as near.
+    /// The nearer one, or the upper one if both are equally near.
     PreferCeil,
 }
 
-/// Where the pixels of the result lie in the input.
+/// How pixels of the result map to positions in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Coordinates {
     /// The borders of both images coincide: `(o + 0.5) / scale - 0.5`.
     HalfPixel,
-    /// As `HalfPixel`, but the only pixel of an axis lies at 0.
+    /// As `HalfPixel`, but the only pixel of an axis maps to 0.
     PytorchHalfPixel,
-    /// As `HalfPixel`, about the middle of the image where the scale does not hit the size.
+    /// As `HalfPixel`, but symmetric about the center of the image if the scale does not match the size exactly.
     HalfPixelSymmetric,
     /// The first and the last pixels coincide: `o * (in - 1) / (out - 1)`.
     AlignCorners,
@@ -60,12 +58,12 @@ pub enum Coordinates {
 /// A change of height and width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resize {
-    /// How a place between pixels becomes a number.
+    /// How a position between pixels is evaluated.
     pub mode: ResizeMode,
-    /// Where the pixels of the result lie in the input.
+    /// How pixels of the result map to positions in the input.
     pub coordinates: Coordinates,
-    /// Rows and columns of the result for each of the input, above 0. The size need not be their
-    /// product: it is rounded down.
+    /// Rows and columns of the result per row and column of the input, above 0. The size need not be exactly their
+    /// product, because it is rounded down.
     pub scales: [f32; 2],
     /// Rows and columns of the result.
     pub out: [usize; 2],
@@ -74,13 +72,13 @@ pub struct Resize {
 }
 
 impl Resize {
-    /// Where pixel `o` of axis `axis` (0 for rows, 1 for columns) looks in an input of `len`
-    /// pixels: a place in `0..=len - 1`. `len` is not 0.
+    /// The position of pixel `o` of axis `axis` (0 for rows, 1 for columns) in an input of `len` pixels, within
+    /// `0..=len - 1`. `len` is not 0.
     fn source(&self, axis: usize, len: usize, o: usize) -> f32 {
         place(self.coordinates, self.scales[axis], (self.out[axis], len), o).clamp(0.0, len as f32 - 1.0)
     }
 
-    /// The nearest pixel of every pixel of the result along an axis.
+    /// The nearest input pixel for every pixel of the result along an axis.
     fn nearest(&self, rounding: Rounding, axis: usize, len: usize) -> Result<NearestAxis, OpError> {
         let pixel = |o| {
             let place = self.source(axis, len, o);
@@ -89,7 +87,7 @@ impl Resize {
         (0..self.out[axis]).map(pixel).collect::<Result<_, _>>().map(NearestAxis)
     }
 
-    /// The two pixels of every pixel of the result along an axis.
+    /// The two input pixels for every pixel of the result along an axis.
     fn linear(&self, axis: usize, len: usize) -> Result<LinearAxis, OpError> {
         let (mut lo, mut hi, mut frac) = (Vec::new(), Vec::new(), Vec::new());
         for o in 0..self.out[axis] {
@@ -108,7 +106,7 @@ impl Resize {
         }
         let from = Image::new(self.layout, &x.shape)?;
         if !self.scales.iter().all(|&scale| scale > 0.0 && scale.is_finite()) {
-            return Err(OpError::Attribute { name: "scales", reason: "are not all above zero".into() });
+            return Err(OpError::Attribute { name: "scales", reason: "must be positive".into() });
         }
         let to = Image { height: self.out[0], width: self.out[1], ..from };
         if (from.height == 0 && to.height > 0) || (from.width == 0 && to.width > 0) {
@@ -118,8 +116,8 @@ impl Resize {
     }
 }
 
-/// Where element `o` of `out` lies among `len` elements, not 0, of which each is `scale` elements of the result; it may
-/// lie before the first or behind the last.
+/// The position of element `o` of `out` among `len` elements (not 0), with `scale` elements of the result for each; it
+/// may be before the first or after the last.
 pub(super) fn place(coordinates: Coordinates, scale: f32, (out, len): (usize, usize), o: usize) -> f32 {
     let (elements, resized, at) = (len as f32, out as f32, o as f32);
     let half_pixel = (at + 0.5) / scale - 0.5;
@@ -133,7 +131,7 @@ pub(super) fn place(coordinates: Coordinates, scale: f32, (out, len): (usize, us
     }
 }
 
-/// The element that is nearest to a place, which is not negative.
+/// The element nearest to a position, which is not negative.
 pub(super) fn nearest(rounding: Rounding, place: f32) -> usize {
     let whole = match rounding {
         Rounding::Floor => place.floor(),
@@ -145,14 +143,13 @@ pub(super) fn nearest(rounding: Rounding, place: f32) -> usize {
     whole as usize
 }
 
-/// Whether a place lies halfway between two pixels, give or take what dividing by the scale has
-/// rounded off: without the margin, `7 / (14 / 3)` would not be 1.5. ONNX Runtime has it since
-/// its version 1.32, and from there the 1e-6.
+/// Whether a position is halfway between two pixels, within the rounding error of dividing by the scale: without the
+/// margin, `7 / (14 / 3)` would not be 1.5. ONNX Runtime does this since version 1.32, with the same 1e-6.
 fn is_half(place: f32) -> bool {
     (place.fract() - 0.5).abs() < 1e-6
 }
 
-/// A pixel's index as the kernels take it.
+/// A pixel's index in the kernels' type.
 fn index(pixel: usize) -> Result<u32, OpError> {
     u32::try_from(pixel).map_err(|_| OpError::TooLarge(format!("pixel {pixel} of an axis")))
 }
@@ -180,7 +177,7 @@ impl Operator for Resize {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let (from, to) = self.images(x)?;
         let (height, width) = (from.height, from.width);
-        // With the channels before the pixels, every channel is an image of its own.
+        // In NCHW, every channel is treated as a separate image.
         let image = match self.layout {
             Layout::Nhwc => ImageShape { batch: from.batch, height, width, channels: from.channels },
             Layout::Nchw => ImageShape { batch: from.batch * from.channels, height, width, channels: 1 },
@@ -310,7 +307,7 @@ mod tests {
         assert_eq!(linear(Coordinates::HalfPixel, 0.25, 1), [2.5]);
         assert_eq!(linear(Coordinates::PytorchHalfPixel, 0.25, 1), [1.0]);
         assert_eq!(linear(Coordinates::AlignCorners, 0.25, 1), [1.0]);
-        // 4 * 0.6 is 2.4: the two pixels lie about the middle.
+        // 4 * 0.6 is 2.4: the two pixels are placed symmetrically about the center.
         for (got, want) in linear(Coordinates::HalfPixelSymmetric, 0.6, 2).iter().zip([5.0 / 3.0, 10.0 / 3.0]) {
             assert!((got - want).abs() < 1e-6, "{got} is not {want}");
         }

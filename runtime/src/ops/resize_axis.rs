@@ -1,8 +1,8 @@
 //! Resize along one axis of any tensor ([ONNX Resize](https://onnx.ai/onnx/operators/onnx__Resize.html)): cubic
-//! interpolation, filters that widen where the axis shrinks (`antialias`), crops, and axes that are no image's.
+//! interpolation, filters that widen when the axis shrinks (`antialias`), crops, and axes that are not an image's.
 //!
-//! Every form of Resize is separable: an element of the result is a weighted sum of some elements of the input, axis by
-//! axis. The weights are worked out when the step is bound, in f32 as ONNX Runtime does.
+//! Every variant of Resize is separable: an element of the result is a weighted sum of some elements of the input, axis
+//! by axis. The weights are computed when the step is bound, in f32 as in ONNX Runtime.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,12 +14,12 @@ use crate::operator::axes::{Axes, Elements, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// How a place between elements becomes one.
+/// How a position between elements is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Filter {
-    /// One of the two elements beside it.
+    /// One of the two adjacent elements.
     Nearest(Rounding),
-    /// Both, weighted by how near they are.
+    /// Both, weighted by distance.
     Linear,
     /// Two on either side, weighted by a cubic with this coefficient (-0.75 in ONNX, -0.5 in Pillow).
     Cubic(f32),
@@ -28,45 +28,45 @@ pub enum Filter {
 /// A part of an axis that is resized to the whole result (`tf_crop_and_resize`).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Crop {
-    /// Where it begins; 0 is the first element, 1 the last.
+    /// Its start; 0 is the first element, 1 the last.
     pub start: f32,
-    /// Where it ends.
+    /// Its end.
     pub end: f32,
-    /// The value of what lies beside the input.
+    /// The value outside the input.
     pub outside: f32,
 }
 
-/// A resize along an axis, of f32.
+/// A resize along an axis, in f32.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResizeAxis {
     /// The axis.
     pub axis: usize,
     /// Elements of the result along it.
     pub out: usize,
-    /// Elements of the result for each of the input, above 0; as given, not rounded to the size.
+    /// Elements of the result per element of the input, above 0; as given, not rounded to the size.
     pub scale: f32,
-    /// How a place between elements becomes one.
+    /// How a position between elements is evaluated.
     pub filter: Filter,
-    /// Where the elements of the result lie in the input.
+    /// How elements of the result map to positions in the input.
     pub coordinates: Coordinates,
-    /// What of the input, in place of `coordinates`.
+    /// The part of the input to use, instead of `coordinates`.
     pub crop: Option<Crop>,
-    /// Whether the filter widens with what it skips, where the axis shrinks.
+    /// Whether the filter widens in proportion when the axis shrinks.
     pub antialias: bool,
-    /// Whether elements beside the input have no weight; else those at its ends stand for them.
+    /// Whether elements outside the input have no weight; otherwise the outermost ones are repeated.
     pub exclude_outside: bool,
 }
 
 /// The weights of an axis.
 struct Table {
-    /// Of every element of the result, the end of its terms; `None` if it lies beside the input.
+    /// For every element of the result, the end of its terms; `None` if it is outside the input.
     ends: Vec<Option<usize>>,
-    /// Element of the input and weight.
+    /// Index in the input, and weight.
     terms: Vec<(usize, f32)>,
 }
 
 impl ResizeAxis {
-    /// Elements before the axis, along it and behind it.
+    /// The number of elements before the axis, along it and after it.
     fn view(&self, x: &Fact) -> Result<[usize; 3], OpError> {
         if x.dtype != DType::F32 {
             return Err(OpError::Type { index: 0, got: x.dtype, want: "f32" });
@@ -79,13 +79,13 @@ impl ResizeAxis {
         if !(self.scale > 0.0 && self.scale.is_finite() && finite && coefficient.is_finite()) {
             return Err(OpError::Attribute {
                 name: "scales",
-                reason: "no axis is resized by this scale, crop and coefficient".into(),
+                reason: "the scale, crop or coefficient is invalid".into(),
             });
         }
-        // A filter is as wide as what an element of the result stands for.
+        // A filter is as wide as an element of the result.
         let fits = self.out as f32 <= self.scale * len as f32 + 1.0 && self.scale * len as f32 >= 0.5;
         if self.antialias && (self.crop.is_some() || !fits) {
-            return Err(OpError::Attribute { name: "antialias", reason: "the scale is not that of the sizes".into() });
+            return Err(OpError::Attribute { name: "antialias", reason: "the scale does not match the sizes".into() });
         }
         if len == 0 && self.out > 0 {
             return Err(OpError::shapes("an axis without elements cannot be resized", &[&x.shape]));
@@ -116,7 +116,7 @@ impl ResizeAxis {
         table
     }
 
-    /// Adds the terms of an element at `at`.
+    /// Adds the terms of an element at position `at`.
     fn terms(&self, at: f32, len: usize, terms: &mut Vec<(usize, f32)>) {
         let inside = |index: f32| index.clamp(0.0, len as f32 - 1.0) as usize;
         let (radius, of): (f32, fn(f32, f32) -> f32) = match self.filter {
@@ -132,7 +132,7 @@ impl ResizeAxis {
         let reach = radius / shrink;
         let begin = terms.len();
         let (mut index, mut sum) = ((at - reach).floor() + 1.0, 0.0);
-        // Not all floats have a successor: the window ends all the same.
+        // Incrementing a large float may not change it, so the number of iterations is bounded.
         for _ in 0..(2.0 * reach).ceil() as usize + 1 {
             if index >= at + reach {
                 break;
@@ -149,13 +149,13 @@ impl ResizeAxis {
             }
             index += 1.0;
         }
-        // Without antialias they come to 1 already, unless some were left out.
+        // Without antialias the weights already sum to 1, unless some were excluded.
         if (self.antialias || self.exclude_outside) && sum != 0.0 {
             terms[begin..].iter_mut().for_each(|(_, weight)| *weight /= sum);
         }
     }
 
-    /// What lies beside the input.
+    /// The value outside the input.
     fn outside(&self) -> f32 {
         self.crop.map_or(0.0, |crop| crop.outside)
     }
@@ -184,7 +184,7 @@ impl Operator for ResizeAxis {
         Ok(vec![Fact::new(DType::F32, Shape::new(&dims)?)])
     }
 
-    /// At most four terms for each element, of the input where an antialiasing filter widens.
+    /// At most four terms per element, of the input if an antialiasing filter widens.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         elements_of(inputs).saturating_add(elements_of(outputs)).saturating_mul(4)
     }

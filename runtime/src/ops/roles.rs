@@ -1,19 +1,19 @@
-//! What the operands of a convolution are for, beside its images, weights and bias, which are always there.
+//! The roles of a convolution's optional operands, in addition to images, weights and bias.
 
 use serde::{Deserialize, Serialize};
 
-/// What an operand is for. Operands stand in the order of this list, behind the bias.
+/// The role of an operand. Operands are in the order of this list, after the bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Of the result's shape, added before the activation (ResNet).
     Residual,
-    /// Of the result's shape, added behind the activation (MobileNet).
+    /// Of the result's shape, added after the activation (MobileNet).
     LateResidual,
     /// One factor per image and input channel (squeeze-and-excite).
     Scale,
-    /// Which channels of the images are there: they are [masked](super::masked).
+    /// Which channels of the images exist: they are [masked](super::masked).
     MaskIn,
-    /// Which channels of the result are wanted: it is masked, and so is a residual, by the same mask.
+    /// Which channels of the result are needed: it is masked, and so is a residual, by the same mask.
     MaskOut,
 }
 
@@ -23,37 +23,37 @@ impl Role {
     }
 }
 
-/// The roles that a convolution has operands for; a bit each, in the order of [`Role`].
+/// The roles that a convolution has operands for; one bit each, in the order of [`Role`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roles(u8);
 
 impl Roles {
-    /// Images, weights and bias alone.
+    /// Only images, weights and bias.
     pub const NONE: Self = Self(0);
 
-    /// Operands that are always there.
+    /// Number of operands that are always present.
     const BEFORE: usize = 3;
 
-    /// These and one more.
+    /// These roles and one more.
     #[must_use]
     pub const fn with(self, role: Role) -> Self {
         Self(self.0 | role.bit())
     }
 
-    /// These with a late residual as one that is added before the activation.
+    /// These roles with a late residual turned into one added before the activation.
     #[must_use]
     pub fn early(self) -> Self {
         let late = Role::LateResidual;
         if self.has(late) { Self(self.0 & !late.bit()).with(Role::Residual) } else { self }
     }
 
-    /// Whether there is an operand for it.
+    /// Whether there is an operand with this role.
     #[must_use]
     pub fn has(self, role: Role) -> bool {
         self.0 & role.bit() != 0
     }
 
-    /// These without masks.
+    /// These roles without masks.
     #[must_use]
     pub fn unmasked(self) -> Self {
         Self(self.0 & (Role::MaskIn.bit() - 1))
@@ -72,7 +72,7 @@ impl Roles {
         self.position(Role::Residual).or(self.position(Role::LateResidual))
     }
 
-    /// Number of operands, those included that are always there.
+    /// Number of operands, including those that are always present.
     #[must_use]
     pub fn arity(self) -> usize {
         Self::BEFORE + self.0.count_ones() as usize
@@ -84,7 +84,7 @@ impl Roles {
         self.has(Role::MaskIn) || self.has(Role::MaskOut)
     }
 
-    /// Whether they are known, at most one of them is a residual, and no mask is beside a scale: a package may claim
+    /// Whether all roles are known, at most one is a residual, and there is no mask beside a scale: a package may claim
     /// anything.
     #[must_use]
     pub fn is_sound(self) -> bool {

@@ -1,10 +1,10 @@
-//! A product with one of several matrices, each group of rows with its own: the layers of a mixture of experts
-//! (W. Fedus et al., ["Switch Transformers"](https://arxiv.org/abs/2101.03961), 2022).
+//! A product with one of several matrices, chosen for each group of rows: the layers of a mixture of experts (W. Fedus
+//! et al., ["Switch Transformers"](https://arxiv.org/abs/2101.03961), 2022).
 //!
-//! `y[g, m, n] = act(sum over k of x[g, m, k] * w[i[g], k, n] + bias[i[g], n])`, where the indices `i` are computed in
-//! the run. Exporters write it as a Gather of whole matrices and a batched product, which copies a matrix for every
-//! group. Here the groups are sorted by index (a counting sort), and each matrix that is asked for is read once, for all
-//! of its rows; one that nobody asks for is not touched.
+//! `y[g, m, n] = act(sum over k of x[g, m, k] * w[i[g], k, n] + bias[i[g], n])`, where the indices `i` are computed at
+//! run time. Exporters write it as a Gather of whole matrices and a batched product, which copies a matrix for every
+//! group. Here the groups are sorted by index (a counting sort), and each matrix is read once, for all of its rows, or
+//! not at all if no group selects it.
 
 use std::ops::Range;
 
@@ -18,8 +18,8 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Inputs: rows `[groups, m, k]`, indices `[groups]` (i64 or i32, from the end where negative), matrices
-/// `[count, k, n]`, or `[count, n, k]` where transposed, and with `has_bias` biases `[count, n]`.
+/// Inputs: rows `[groups, m, k]`, indices `[groups]` (i64 or i32, negative ones count from the end), matrices `[count,
+/// k, n]`, or `[count, n, k]` if transposed, and with `has_bias` biases `[count, n]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Routed {
     /// Whether the matrices are stored as `[n, k]`.
@@ -30,7 +30,7 @@ pub struct Routed {
     pub activation: Activation,
 }
 
-/// Most matrices: each is packed by itself, so that many small ones, such as rows of a table of words, would grow.
+/// Most matrices: each is packed separately, so that many small ones, such as rows of an embedding table, would grow.
 const MAX_MATRICES: usize = 1024;
 
 const MATRICES: usize = 2;
@@ -52,13 +52,13 @@ impl Sizes {
         ConvShape::matrix(groups * self.m, self.k, self.n)
     }
 
-    /// Groups that a matrix meets in a run, if all matrices are asked for equally often.
+    /// Expected groups per matrix in a run, if all matrices are selected equally often.
     fn expected(&self) -> usize {
         self.groups.div_ceil(self.count.min(self.groups).max(1)).max(1)
     }
 
-    /// Elements of scratch for the order of the groups (a word each, and one for every matrix and the end), and for the
-    /// rows of a matrix side by side, in and out.
+    /// Elements of scratch for the order of the groups (a word each, plus one for every matrix and the end), and for
+    /// the contiguous rows of a matrix, in and out.
     fn scratch(&self) -> [usize; 3] {
         let rows = self.groups * self.m;
         [self.groups + self.count + 1, rows * self.k, rows * self.n]
@@ -66,7 +66,7 @@ impl Sizes {
 }
 
 impl Routed {
-    /// Whether these can be the matrices: `[count, rows, columns]`, some elements each, and not too many of them.
+    /// Whether this can be the shape of the matrices: `[count, rows, columns]`, not empty, and not too many of them.
     #[must_use]
     pub fn takes(matrices: &Shape) -> bool {
         matches!(*matrices.dims(), [1..=MAX_MATRICES, rows, columns] if rows > 0 && columns > 0)
@@ -83,7 +83,7 @@ impl Routed {
         }
         let (x, indices, matrices) = (&inputs[0].shape, &inputs[1].shape, &inputs[MATRICES].shape);
         let misfit = || {
-            OpError::shapes("rows [groups, m, k], an index a group, matrices [count, k, n]", &[x, indices, matrices])
+            OpError::shapes("rows [groups, m, k], one index per group, matrices [count, k, n]", &[x, indices, matrices])
         };
         let (&[groups, m, k], &[indices], &[count, rows, columns]) = (x.dims(), indices.dims(), matrices.dims()) else {
             return Err(misfit());
@@ -126,11 +126,11 @@ impl Operator for Routed {
     fn plan(&self, cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         let s = self.sizes(&cx.inputs)?;
         if !cx.is_constant(MATRICES) {
-            return Err(OpError::Value("the matrices are to be constants".into()));
+            return Err(OpError::Value("the matrices must be constant".into()));
         }
         let [one, expected, all] = [1, s.expected(), s.groups.max(1)].map(|groups| s.shape(groups));
         let of = |shape| Task { weights: cx.weights(), ..Task::new(shape) };
-        // A matrix that is packed once meets any number of rows.
+        // A matrix that is packed once is used for any number of rows.
         let len = |kernel: &dyn FloatKernel, shape| kernel.packed_len(shape, s.k * s.n);
         let fits = |kernel: &dyn FloatKernel| {
             let lens = [kernel.packed_len(&one, 0), len(kernel, &one), len(kernel, &expected), len(kernel, &all)];
@@ -197,7 +197,7 @@ impl Operator for Routed {
                 let packed: &[u8] = io.packed(index)?;
                 let first = first as usize;
                 if groups.last().is_some_and(|&last| last as usize - first + 1 == groups.len()) {
-                    // They lie side by side as it is.
+                    // They are already contiguous.
                     let rows = |len: usize| first * s.m * len..(first + groups.len()) * s.m * len;
                     let (input, out) = (&x[rows(s.k)], &mut out[rows(s.n)]);
                     kernel.run(Operands { shape: &shape, input, packed, out, epilogue, scale: None }, own, io.pool());
@@ -244,8 +244,8 @@ impl Semantics for Routed {
     }
 }
 
-/// Counting sort: `order` becomes the groups by their index, those of an index in the order that they were in, and
-/// `ends[i]..ends[i + 1]` where those of index `i` are.
+/// Counting sort: `order` becomes the groups sorted by index, stably, and `ends[i]..ends[i + 1]` the range of those
+/// with index `i`.
 fn sort(
     count: usize,
     indices: impl Iterator<Item = Result<usize, OpError>> + Clone,
@@ -260,7 +260,7 @@ fn sort(
     for start in &mut ends[..count] {
         (*start, end) = (end, end + *start);
     }
-    // Every start moves to the end of its own groups, which is the start of the next.
+    // Every start advances to the end of its own groups, which is the start of the next.
     for (group, index) in indices.enumerate() {
         let at = &mut ends[index?];
         order[*at as usize] = group as u32;
@@ -271,7 +271,7 @@ fn sort(
     Ok(())
 }
 
-/// The elements of the part at `at`, all parts being `len` long.
+/// The range of the part at `at`, with all parts of length `len`.
 fn range(at: usize, len: usize) -> Range<usize> {
     at * len..(at + 1) * len
 }

@@ -1,8 +1,8 @@
-//! Sample: an image or a volume read at points between its pixels
-//! ([ONNX GridSample](https://onnx.ai/onnx/operators/onnx__GridSample.html); DeformConv reads its taps the same way).
+//! Sample: reads an image or a volume at points between its pixels ([ONNX
+//! GridSample](https://onnx.ai/onnx/operators/onnx__GridSample.html); DeformConv reads its taps the same way).
 //!
-//! Points are data of the run: every index is held against the image, and a coordinate that is no number gives NaN or
-//! zero, never a read outside.
+//! Points are known only at run time: every index is checked against the image, and a NaN coordinate gives NaN or zero,
+//! never a read out of bounds.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +14,13 @@ use crate::tensor::{DType, Fact, Shape};
 
 /// Most spatial axes.
 const MAX_AXES: usize = 3;
-/// Most pixels that a point is made of: four along each axis.
+/// Most pixels per point: four along each axis.
 const MAX_TAPS: usize = 64;
 
-/// How the pixels around a point make its value.
+/// How the pixels around a point are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SampleMode {
-    /// The nearest one, halves to even.
+    /// The nearest one, ties to even.
     Nearest,
     /// Two along each axis, by distance.
     Linear,
@@ -28,7 +28,7 @@ pub enum SampleMode {
     Cubic,
 }
 
-/// What lies outside of the image.
+/// The values outside the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outside {
     /// Zeros.
@@ -39,24 +39,24 @@ pub enum Outside {
     Reflection,
 }
 
-/// `x [n, c, d1 .. dr]` of f32 read at points `[n, p, r]`, whose last coordinate is the one of the first axis; the
-/// result is `[n, c, p]`.
+/// Reads `x [n, c, d1 .. dr]` (f32) at points `[n, p, r]`, whose last coordinate is for the first axis; the result is
+/// `[n, c, p]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// How pixels make a value.
+    /// How pixels are combined.
     pub mode: SampleMode,
-    /// What lies outside.
+    /// The values outside the image.
     pub outside: Outside,
-    /// Whether the ends of the image are the middles of its outermost pixels, not their outer edges.
+    /// Whether the ends of the image are the centers of its outermost pixels, not their outer edges.
     pub align_corners: bool,
-    /// Whether coordinates go from -1 to 1 over the image; otherwise they count pixels.
+    /// Whether coordinates go from -1 to 1 over the image; otherwise they are in pixels.
     pub normalized: bool,
 }
 
-/// The pixels along one axis that a coordinate is made of: index and weight, none if it counts as zero.
+/// The pixels along one axis for a coordinate: index and weight; no index means the value zero.
 type Taps = heapless::Vec<(Option<usize>, f32), 4>;
 
-/// `x` mirrored at both ends until it lies between them.
+/// `x` mirrored at both ends until it is between them.
 fn reflect(x: f32, low: f32, high: f32) -> f32 {
     let range = high - low;
     let past = if x < low { low - x } else { x - high };
@@ -72,7 +72,7 @@ fn reflect(x: f32, low: f32, high: f32) -> f32 {
 }
 
 impl Sample {
-    /// The pixels of an axis of `len` for one coordinate.
+    /// The pixels of an axis of length `len` for one coordinate.
     fn taps(&self, coordinate: f32, len: usize) -> Taps {
         let length = len as f32;
         let mut x = match (self.normalized, self.align_corners) {
@@ -172,7 +172,7 @@ impl Operator for Sample {
             }
         }
         let wrong =
-            || OpError::shapes("every image has points with a coordinate for each axis", &[&x.shape, &points.shape]);
+            || OpError::shapes("every image needs points with a coordinate for each axis", &[&x.shape, &points.shape]);
         let (&[n, c, ref axes @ ..], &[batch, count, coordinates]) = (&*x.shape, &*points.shape) else {
             return Err(wrong());
         };
@@ -192,7 +192,7 @@ impl Operator for Sample {
         taps.saturating_mul(y.shape.elements() as u64)
     }
 
-    /// The place and weight of a tap take longer than its product.
+    /// Computing the position and weight of a tap takes longer than its product.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         self.macs(inputs, outputs).saturating_mul(4).saturating_add(elements_of(inputs))
     }

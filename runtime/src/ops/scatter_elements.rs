@@ -1,6 +1,6 @@
-//! ScatterElements: one element written for each index, along an axis
-//! ([ONNX ScatterElements](https://onnx.ai/onnx/operators/onnx__ScatterElements.html), without
-//! a reduction: of equal indices the last one counts).
+//! ScatterElements: writes one element for each index, along an axis ([ONNX
+//! ScatterElements](https://onnx.ai/onnx/operators/onnx__ScatterElements.html), without a reduction: of equal indices
+//! the last one wins).
 
 use serde::{Deserialize, Serialize};
 
@@ -15,11 +15,11 @@ use crate::tensor::{DType, Fact, Tensor};
 /// indices and the updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScatterElements {
-    /// The axis that indices point along.
+    /// The axis that indices refer to.
     pub axis: usize,
 }
 
-/// A walk over the updates with the result's offset beside, standing at 0 along the axis.
+/// A walk over the updates together with the result's offset at index 0 of the axis.
 #[derive(Clone)]
 pub(super) struct Geometry {
     walk: Walk<1>,
@@ -38,7 +38,7 @@ impl Geometry {
         Self { walk: Walk::new(&updates.shape, [strides]), dim, stride }
     }
 
-    /// Calls `f` with the offset in the result that every index points to, and its number.
+    /// Calls `f` with the offset in the result for every index, and the index's number.
     pub(super) fn each(
         &self,
         indices: Indices<'_>,
@@ -79,7 +79,7 @@ impl Operator for ScatterElements {
             && pairs.all(|(axis, (x, i))| axis == self.axis || i <= x);
         if !fits {
             let shapes = [&x.shape, &indices.shape, &updates.shape];
-            return Err(OpError::shapes("indices and updates lie inside the data but for the axis", &shapes));
+            return Err(OpError::shapes("indices and updates must fit the data in all other axes", &shapes));
         }
         Ok(vec![(*x).clone()])
     }

@@ -1,5 +1,5 @@
-//! Select: one of two tensors' elements, by a third tensor of truth values, with numpy
-//! broadcasting ([ONNX Where](https://onnx.ai/onnx/operators/onnx__Where.html)).
+//! Select: chooses elements of one of two tensors by a boolean tensor, with NumPy broadcasting ([ONNX
+//! Where](https://onnx.ai/onnx/operators/onnx__Where.html)).
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::tensor::{DType, Fact, Shape, Tensor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Select;
 
-/// Elements are `size` bytes. Compiled again for every size that is written out where it is called.
+/// Elements are `size` bytes. Inlined, so that it is specialized for every constant size at the call.
 #[inline(always)]
 fn choose(walk: &Walk<3>, size: usize, condition: &[u8], [a, b]: [&[u8]; 2], y: &mut [u8]) -> Result<(), OpError> {
     let mut results = y.chunks_exact_mut(size);

@@ -17,17 +17,17 @@ use crate::tensor::{Fact, Shape, Tensor};
 pub struct Slice {
     /// The axis.
     pub axis: usize,
-    /// First index taken.
+    /// The first index.
     pub start: usize,
-    /// How many are taken.
+    /// The number of indices.
     pub len: usize,
-    /// From one to the next; negative to go backwards, never 0.
+    /// The distance between indices; negative to go backwards, never 0.
     pub step: isize,
 }
 
 impl Slice {
-    /// The slice that ONNX's `start`, `end` and `step` mean on an axis of `dim`: negative
-    /// bounds count from the end, and bounds out of range are clamped.
+    /// The slice for ONNX's `start`, `end` and `step` on an axis of length `dim`: negative bounds count from the end,
+    /// and bounds out of range are clamped.
     #[must_use]
     pub fn from_bounds(axis: usize, dim: usize, start: i64, end: i64, step: i64) -> Option<Self> {
         let dim = i128::try_from(dim).ok()?;
@@ -43,14 +43,13 @@ impl Slice {
             return None;
         };
         debug_assert!(len == 0 || start != end);
-        // A single element has no next: any step will do, and the steps of long jumps do not
-        // fit everywhere.
+        // A single element needs no step, and large steps do not fit everywhere.
         let step = if len <= 1 { 1 } else { isize::try_from(step).ok()? };
         let start = if len == 0 { 0 } else { start };
         Some(Self { axis, start: usize::try_from(start).ok()?, len: usize::try_from(len).ok()?, step })
     }
 
-    /// The input's index of the last one taken.
+    /// The input's index of the last element.
     fn last(&self) -> Option<usize> {
         let steps = isize::try_from(self.len.checked_sub(1)?).ok()?;
         self.start.checked_add_signed(self.step.checked_mul(steps)?)

@@ -16,10 +16,10 @@ use crate::operator::axes::{Axes, Elements, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Softmax of f32 over axes that lie side by side.
+/// Softmax of f32 over adjacent axes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Softmax {
-    /// The axes, ascending and without gaps: mostly one, all behind some axis before opset 13.
+    /// The axes, ascending and without gaps: usually one; before opset 13 all from some axis on.
     pub axes: Vec<usize>,
     /// Probabilities or their logarithms.
     pub kind: SoftmaxKind,

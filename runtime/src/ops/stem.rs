@@ -1,5 +1,5 @@
-//! Stem: the first convolution of a network, which reads its images as they come, in NCHW, and answers in NHWC. Not an
-//! ONNX operator: the layout pass makes it of a Conv on few channels.
+//! Stem: the first convolution of a network, which reads its images in NCHW and writes NHWC. Not an ONNX operator: the
+//! layout pass makes it from a Conv on few channels.
 //!
 //! Operands: the images, the weights `[out, in, rows, columns]` and the bias `[out]`.
 
@@ -20,12 +20,12 @@ use crate::tensor::{DType, Fact, Tensor};
 /// A convolution from NCHW to NHWC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stem {
-    /// In NCHW, of one group, without residual or scale.
+    /// In NCHW, with one group, without residual or scale.
     conv: Conv,
 }
 
 impl Stem {
-    /// The convolution as a stem, for images of this fact; `None` if the kernels do not take it.
+    /// The convolution as a stem, for images of this fact; `None` if the kernels do not support it.
     #[must_use]
     pub fn of(conv: &Conv, inputs: &[&Fact]) -> Option<Self> {
         let stem = Self { conv: conv.clone() };
@@ -39,7 +39,7 @@ impl Stem {
         }
         let shape = self.conv.shape(inputs)?;
         if !stem::takes(&shape) {
-            return refused("no kernel takes this convolution");
+            return refused("no kernel supports this convolution");
         }
         Ok(shape)
     }

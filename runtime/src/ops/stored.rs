@@ -1,4 +1,4 @@
-//! Packed weights as a plan holds them: bytes, in the precision that the kernel multiplies with.
+//! Packed weights in a plan: bytes, in the precision of the kernel.
 
 use bytemuck::cast_slice_mut;
 use half::f16;
@@ -9,7 +9,8 @@ use crate::bytes::Bytes;
 use crate::error::OpError;
 use crate::operator::{Io, PlanContext};
 
-/// The packed constant `role`: the `len` elements that `pack` makes of input `position`, stored like this.
+/// The packed constant `role`: the `len` elements that `pack` makes from input `position`, stored in the given
+/// precision.
 pub(super) fn store(
     cx: &PlanContext<'_>,
     (role, position): (usize, usize),
@@ -39,7 +40,7 @@ pub(super) fn read<'a>(io: &Io<'a, '_>, role: usize, weights: Weights) -> Result
     })
 }
 
-/// Some elements of packed weights.
+/// A range of packed weights.
 pub(super) fn part(packed: Packed<'_>, range: std::ops::Range<usize>) -> Packed<'_> {
     match packed {
         Packed::F32(numbers) => Packed::F32(&numbers[range]),

@@ -1,5 +1,5 @@
-//! Boxes of elements that move: the geometry behind slices, pads, expansions and tiles, worked
-//! out once and run by one kernel.
+//! Strided copies of boxes of elements: the geometry of slices, pads, expansions and tiles, computed once and run by
+//! one kernel.
 
 use skipstone_kernels::copy::{StridedCopy, copy_strided};
 
@@ -11,7 +11,7 @@ const MAX_AXES: usize = 16;
 type Dims = heapless::Vec<usize, MAX_AXES>;
 type SignedStrides = heapless::Vec<isize, MAX_AXES>;
 
-/// A box of elements in an input and in an output; strides and starts in elements.
+/// A box of elements in an input and in an output; strides and offsets in elements.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BoxCopy {
     dims: Dims,
@@ -22,7 +22,7 @@ pub(crate) struct BoxCopy {
 }
 
 impl BoxCopy {
-    /// A box whose first element lies at `from` and goes to `to`.
+    /// A box whose first element is copied from offset `from` to offset `to`.
     pub fn new(from: usize, to: usize) -> Self {
         Self { from, to, ..Self::default() }
     }
@@ -51,7 +51,7 @@ impl BoxCopy {
     }
 }
 
-/// A stride as the kernels take it: shapes keep every offset below `isize::MAX`.
+/// A stride in the kernels' type: shapes keep every offset below `isize::MAX`.
 pub(crate) fn signed(stride: usize) -> isize {
     isize::try_from(stride).unwrap_or(isize::MAX)
 }

@@ -1,6 +1,6 @@
-//! TopK: the largest or smallest elements along an axis, and where they lie
-//! ([ONNX TopK](https://onnx.ai/onnx/operators/onnx__TopK.html)). Best first; of equals the
-//! one with the lower index; NaN counts as larger than everything.
+//! TopK: the largest or smallest elements along an axis, and their indices ([ONNX
+//! TopK](https://onnx.ai/onnx/operators/onnx__TopK.html)). Best first; of equal elements the one with the lower index;
+//! NaN counts as the largest.
 
 use std::cmp::Ordering;
 
@@ -18,7 +18,7 @@ use crate::tensor::{DType, Fact, Shape, Tensor, elements};
 pub struct TopK {
     /// The axis.
     pub axis: usize,
-    /// How many.
+    /// The number of elements.
     pub k: usize,
     /// The largest, rather than the smallest.
     pub largest: bool,
@@ -28,8 +28,8 @@ fn order<T: Number>(a: T, b: T) -> Ordering {
     a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
-/// Sorts the `k` best of all indices to the front. Not generic: a sort for every type of number is a tenth of a small
-/// library.
+/// Sorts the `k` best of all indices to the front. Not generic: a sort for every element type would be a tenth of a
+/// small library.
 fn rank(ranked: &mut [u64], k: usize, best_first: &dyn Fn(u64, u64) -> Ordering) {
     for (i, index) in ranked.iter_mut().enumerate() {
         *index = i as u64;
@@ -41,8 +41,8 @@ fn rank(ranked: &mut [u64], k: usize, best_first: &dyn Fn(u64, u64) -> Ordering)
 }
 
 impl TopK {
-    /// `at` reads an element in a type that keeps the order; values are copied as bytes. `scratch` has room for one
-    /// index for each element of the axis.
+    /// `at` reads an element in a type that preserves the order; values are copied as bytes. `scratch` has room for one
+    /// index per element of the axis.
     fn search<T: Number>(
         &self,
         (shape, size): (&Shape, usize),
@@ -79,7 +79,7 @@ impl TopK {
         Ok(())
     }
 
-    /// The search for elements of any type: f32 as they are, others in a wide type.
+    /// The search for elements of any type: f32 directly, others in a wide type.
     fn search_all(
         &self,
         x: &Fact,

@@ -1,8 +1,7 @@
-//! Transpose: the axes in another order
-//! ([ONNX Transpose](https://onnx.ai/onnx/operators/onnx__Transpose.html)), and the explicit
-//! conversions between NCHW and NHWC.
+//! Transpose: permutes the axes ([ONNX Transpose](https://onnx.ai/onnx/operators/onnx__Transpose.html)), and converts
+//! explicitly between NCHW and NHWC.
 //!
-//! Where only axes of length 1 change places, memory stays as it is and the plan leaves it out.
+//! If only axes of length 1 change places, memory stays the same and the plan has no step for it.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::transpose::{Permutation, transpose};
@@ -43,7 +42,7 @@ impl Transpose {
     /// The dimensions in their new order.
     ///
     /// # Errors
-    /// [`OpError::Attribute`] if the axes are no permutation of the shape's.
+    /// [`OpError::Attribute`] if the axes are not a permutation of the shape's.
     pub fn shape(&self, from: &Shape) -> Result<Shape, OpError> {
         let mut seen = [false; MAX_RANK];
         let valid = self.axes.len() == from.rank()

@@ -1,8 +1,8 @@
 //! Ensembles of decision trees ([ONNX TreeEnsemble](https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsemble.html)):
-//! each row of features walks down every tree, and the weights of the leaves that it reaches are gathered by target.
+//! each row of features walks down every tree, and the weights of the leaves that it reaches are aggregated by target.
 //!
-//! Trees come from strangers. A tree's nodes lie together, and children lie behind their parent, so that no walk can
-//! turn in a circle, and a row takes at most as many steps as there are nodes. The shape rule checks that.
+//! Trees are untrusted. A tree's nodes are contiguous, and children come after their parent, so that no walk can cycle,
+//! and a row takes at most as many steps as there are nodes. The shape rule checks that.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,67 +33,67 @@ pub enum Test {
     NotEqual,
 }
 
-/// Trees that are walked down before anybody asks whether the run is over.
+/// Trees that are walked between two checks for cancellation.
 const TREES: usize = 256;
 
-/// A node that branches. A child is the index of a node or, from the number of nodes on, that of a leaf.
+/// A branch node. A child is the index of a node or, from the number of nodes on, of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Branch {
     /// Column of the features.
     pub feature: u32,
     /// The comparison.
     pub test: Test,
-    /// Whether a feature that is not a number goes the way of a true comparison.
+    /// Whether a NaN feature counts as a true comparison.
     pub missing: bool,
-    /// What the feature is compared with.
+    /// The value that the feature is compared with.
     pub split: f64,
-    /// Child where the comparison holds.
+    /// Child if the comparison is true.
     pub yes: u32,
-    /// Child where it does not.
+    /// Child if it is false.
     pub no: u32,
 }
 
-/// What becomes of a target's weights.
+/// How a target's weights are aggregated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregate {
     /// Their sum.
     Sum,
-    /// Their sum over the number of trees.
+    /// Their sum divided by the number of trees.
     Average,
-    /// The smallest; 0 without any.
+    /// The smallest; 0 if there are none.
     Min,
-    /// The largest; 0 without any.
+    /// The largest; 0 if there are none.
     Max,
 }
 
 /// Trees over rows `[n, features]` of f32 or f64; the result is `[n, targets]` in the same type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trees {
-    /// Nodes, tree by tree; children behind their parent.
+    /// Nodes, tree by tree; children after their parent.
     pub branches: Vec<Branch>,
-    /// Where the weights of each leaf end; they begin where those of the leaf before end.
+    /// The end of each leaf's weights; they begin at the end of the previous leaf's.
     pub leaves: Vec<u32>,
     /// Target and weight.
     pub weights: Vec<(u32, f64)>,
-    /// The root of each tree, as a child is given.
+    /// The root of each tree, encoded like a child.
     pub roots: Vec<u32>,
     /// Columns of the result.
     pub targets: u32,
-    /// What becomes of a target's weights.
+    /// How a target's weights are aggregated.
     pub aggregate: Aggregate,
 }
 
 impl Trees {
-    /// Refuses indices out of range and trees that a walk might not leave.
+    /// Refuses indices out of range and trees in which a walk might not end.
     fn check(&self, features: usize) -> Result<(), OpError> {
         let bad = |reason: String| OpError::Attribute { name: "trees", reason };
         let (nodes, leaves) = (self.branches.len(), self.leaves.len());
         let sorted =
             self.leaves.is_sorted() && self.leaves.last().is_none_or(|&end| end as usize <= self.weights.len());
         if !sorted || self.weights.iter().any(|&(target, weight)| target >= self.targets || weight.is_nan()) {
-            return Err(bad("a leaf has NaN weights, or weights of no target".into()));
+            return Err(bad("a leaf has a NaN weight, or a weight without a target".into()));
         }
-        // Weights that one row can meet: trees that share leaves could make them many.
+        // The weights that one row can reach: trees that share leaves could multiply them.
         let (mut heaviest, mut end) = (0, nodes);
         for &root in self.roots.iter().rev() {
             let root = root as usize;
@@ -113,7 +113,7 @@ impl Trees {
                     }
                 }
                 if branch.feature as usize >= features {
-                    return Err(bad(format!("node {at} asks for feature {} of {features}", branch.feature)));
+                    return Err(bad(format!("node {at} reads feature {} of {features}", branch.feature)));
                 }
             }
             heaviest += most;
@@ -122,11 +122,11 @@ impl Trees {
         if heaviest > self.weights.len() { Err(bad("trees share leaves".into())) } else { Ok(()) }
     }
 
-    /// Branches on the longest way down each tree, in all.
+    /// Total number of branches on the longest paths of all trees.
     fn deepest(&self) -> usize {
         let mut depths = vec![0usize; self.branches.len()];
         for (at, branch) in self.branches.iter().enumerate().rev() {
-            // Children lie behind their parent.
+            // Children come after their parent.
             let of = |child: u32| depths.get(child as usize).copied().unwrap_or(0);
             depths[at] = 1 + of(branch.yes).max(of(branch.no));
         }
@@ -134,14 +134,14 @@ impl Trees {
         roots.fold(0, |sum: usize, depth| sum.saturating_add(*depth))
     }
 
-    /// The weights of a leaf; none if there is no such leaf.
+    /// The weights of a leaf; empty if there is no such leaf.
     fn weights_of(&self, leaf: usize) -> &[(u32, f64)] {
         let start = leaf.checked_sub(1).map_or(Some(0), |before| self.leaves.get(before).map(|&end| end as usize));
         let end = self.leaves.get(leaf).map(|&end| end as usize);
         start.zip(end).and_then(|(start, end)| self.weights.get(start..end)).unwrap_or_default()
     }
 
-    /// Ends early once `stops` says so: the results are of no use then.
+    /// Stops early once `stops` returns true, since the results are then discarded.
     fn walk<T: Number>(&self, features: usize, x: &[T], y: &mut [T], stops: &dyn Fn() -> bool) {
         let extreme = matches!(self.aggregate, Aggregate::Min | Aggregate::Max);
         let rows = y.chunks_exact_mut((self.targets as usize).max(1));
@@ -267,7 +267,7 @@ mod tests {
     const TESTS: [Test; 6] =
         [Test::LessEqual, Test::Less, Test::GreaterEqual, Test::Greater, Test::Equal, Test::NotEqual];
 
-    /// One tree: nodes in a row, each with a leaf on its one side.
+    /// One tree: a chain of nodes, each with a leaf on one side.
     fn chain(tests: &[Test], aggregate: Aggregate) -> Trees {
         let nodes = tests.len() as u32;
         let branch = |(at, &test): (u32, &Test)| Branch {

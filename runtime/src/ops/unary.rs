@@ -21,7 +21,7 @@ pub enum UnaryKind {
     Neg,
     /// `|x|`
     Abs,
-    /// The square root; NaN below zero.
+    /// The square root; NaN for negative elements.
     Sqrt,
     /// `e^x`
     Exp,
@@ -35,11 +35,11 @@ pub enum UnaryKind {
     Rsqrt,
     /// The error function.
     Erf,
-    /// The largest integral number not above `x`.
+    /// The largest integer not above `x`.
     Floor,
-    /// The smallest integral number not below `x`.
+    /// The smallest integer not below `x`.
     Ceil,
-    /// The nearest integral number, halves to even.
+    /// The nearest integer, ties to even.
     Round,
     /// -1, 0 or 1; NaN for NaN.
     Sign,
@@ -47,7 +47,7 @@ pub enum UnaryKind {
     Sin,
     /// The cosine.
     Cos,
-    /// The other truth value.
+    /// Logical not.
     Not,
     /// The tangent.
     Tan,
@@ -72,7 +72,7 @@ pub enum UnaryKind {
 }
 
 impl UnaryKind {
-    /// The vector kernel for f32, where there is one.
+    /// The vector kernel for f32, if there is one.
     fn kernel(self) -> Option<UnaryFn> {
         Some(match self {
             Self::Neg => UnaryFn::Neg,
@@ -92,7 +92,7 @@ impl UnaryKind {
         })
     }
 
-    /// Whether there is an answer for elements of this type.
+    /// Whether the function is defined for this element type.
     fn takes(self, dtype: DType) -> bool {
         match self {
             Self::Not => dtype == DType::Bool,
@@ -100,14 +100,14 @@ impl UnaryKind {
             Self::Neg | Self::Abs | Self::Sign => {
                 is_float(dtype) || matches!(dtype, DType::I8 | DType::I16 | DType::I32 | DType::I64)
             }
-            // The series of the reference is good for f32.
+            // The reference's series is accurate enough for f32.
             Self::Erf => is_float(dtype) && dtype != DType::F64,
             _ => is_float(dtype),
         }
     }
 }
 
-/// `y = kind(x)`, element by element.
+/// `y = kind(x)`, elementwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unary {
     /// The function.

@@ -1,10 +1,10 @@
-//! Convolution over three axes ([ONNX Conv](https://onnx.ai/onnx/operators/onnx__Conv.html)), and transposed convolution
-//! ([ONNX ConvTranspose](https://onnx.ai/onnx/operators/onnx__ConvTranspose.html)) over one to three: what the kernels for
-//! images do not take. Images and rows are volumes of depth, or depth and height, 1.
+//! 3-D convolution ([ONNX Conv](https://onnx.ai/onnx/operators/onnx__Conv.html)), and transposed convolution ([ONNX
+//! ConvTranspose](https://onnx.ai/onnx/operators/onnx__ConvTranspose.html)) in one to three dimensions, which the image
+//! kernels do not support. Images and rows are volumes of depth 1, or depth and height 1.
 //!
-//! Channels are innermost. A convolution gathers what some windows cover and multiplies it with the packed weights of a
-//! group; a transposed one multiplies some pixels with the weights of one tap and adds the products to the places that the
-//! tap reaches. Neither holds more than some rows at a time.
+//! Channels are innermost. A convolution gathers the inputs of some windows (im2col) and multiplies them with the
+//! packed weights of a group; a transposed one multiplies some pixels with the weights of one tap and adds the products
+//! to the positions that the tap reaches. Neither stores more than some rows at a time.
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::Activation;
@@ -17,14 +17,14 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Pixels that are computed at a time: a multiple of what the products' tiles have.
+/// Pixels computed at a time: a multiple of the products' tile heights.
 const ROWS: usize = 48;
 
-/// A convolution of volumes `[batch, depth, height, width, channels]` with weights `[out, in / groups, ...]`, or, where
-/// transposed, `[in, out / groups, ...]`, and one bias for each of the result's channels.
+/// A convolution of volumes `[batch, depth, height, width, channels]` with weights `[out, in / groups, ...]`, or, if
+/// transposed, `[in, out / groups, ...]`, and one bias per output channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VolumeConv {
-    /// Whether every pixel is spread over a window, rather than gathered from one.
+    /// Whether every pixel is scattered over a window, rather than gathered from one.
     pub transposed: bool,
     /// Taps along each axis.
     pub kernel: [usize; 3],
@@ -32,7 +32,7 @@ pub struct VolumeConv {
     pub stride: [usize; 3],
     /// Distance between neighboring taps.
     pub dilation: [usize; 3],
-    /// Zeros before the volume, or, where transposed, what is cut off the result in front.
+    /// Zeros before the volume; if transposed, the elements cut off at the result's start.
     pub pads: [usize; 3],
     /// Depth, height and width of the result.
     pub out: [usize; 3],
@@ -96,14 +96,14 @@ impl VolumeConv {
         let out_c = if self.transposed { other.unwrap_or(0) } else { first };
         let divides = self.groups > 0 && in_c % self.groups == 0 && out_c % self.groups == 0;
         if !fits || !divides || [ka, kb, kc] != [a, b, c] || bias.shape.dims() != [out_c] {
-            return misfit("weights, groups, channels and bias do not fit each other");
+            return misfit("weights, groups, channels and bias do not match");
         }
         let s = Sizes { batch, from: [depth, height, width], in_c, out_c, taps };
         Shape::new(&[ROWS, in_c.max(1), taps])?;
         Ok(s)
     }
 
-    /// Where a tap finds or, where transposed, puts a pixel: the index in a volume of `size`; `None` beside it.
+    /// The index in a volume of `size` that a tap reads or, if transposed, writes; `None` if it is outside.
     fn reach(&self, at: [usize; 3], tap: [usize; 3], size: [usize; 3]) -> Option<usize> {
         let mut index = 0;
         for axis in 0..3 {
@@ -114,7 +114,7 @@ impl VolumeConv {
         Some(index)
     }
 
-    /// Rows and columns of the packed matrices, and how many there are.
+    /// Rows and columns of the packed matrices, and their number.
     fn product(&self, s: &Sizes) -> (usize, usize, usize) {
         let (in_c, out_c) = s.group(self.groups);
         match self.transposed {
@@ -138,7 +138,7 @@ impl VolumeConv {
         }
     }
 
-    /// Whether every channel is a group of its own, and there is no product.
+    /// Whether every channel is its own group, so that there is no product.
     fn by_channel(&self, s: &Sizes) -> bool {
         self.transposed && s.in_c == self.groups && s.out_c == self.groups
     }
@@ -369,7 +369,7 @@ mod tests {
             let transposed = case % 2 == 0;
             let groups = random.pick(&[1, 1, 2, 3]);
             let [in_c, out_c] = [random.pick(&[1, 2, 9]), random.pick(&[1, 3, 8])];
-            // A group for each channel takes a path of its own.
+            // One group per channel takes a separate path.
             let (in_c, out_c) = if case % 10 == 4 { (1, 1) } else { (in_c, out_c) };
             let mut axis = || [random.pick(&[1, 1, 2, 3]), random.pick(&[1, 2]), random.pick(&[1, 2]), random.below(2)];
             let axes = [axis(), axis(), axis()];
@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_transposed_convolution_by_hand() {
-        // One row of 1, 2, 3, a stride of 2, taps 1, 10, 100, one pixel cut off in front.
+        // One row of 1, 2, 3, a stride of 2, taps 1, 10, 100, one pixel cut off at the start.
         let op = VolumeConv { stride: [1, 1, 2], pads: [0, 0, 1], ..plain(true, [1, 1, 3], [1, 1, 7]) };
         let tensor = |dims: &[usize], elements: &[f32]| Tensor::from_slice(dims, elements).unwrap();
         let inputs = [

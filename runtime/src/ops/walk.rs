@@ -1,4 +1,4 @@
-//! Walking operands along one output shape: numpy's broadcasting rule, and the plain loop.
+//! Walks operands along an output shape: NumPy's broadcasting rule, and the plain loop.
 
 use crate::error::OpError;
 use crate::tensor::{MAX_RANK, Shape};
@@ -19,7 +19,7 @@ pub(crate) fn broadcast_strides(from: &Shape, to: &Shape) -> Strides {
         .collect()
 }
 
-/// A walk over all elements of a dense output, with the offsets of `N` operands beside.
+/// A walk over all elements of a dense output, with the offsets of `N` operands.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk<const N: usize> {
     dims: Strides,
@@ -27,7 +27,7 @@ pub(crate) struct Walk<const N: usize> {
 }
 
 impl<const N: usize> Walk<N> {
-    /// A walk over `shape`; `strides` are those of each operand, one an axis.
+    /// A walk over `shape`; `strides` are those of each operand, one per axis.
     pub(crate) fn new(shape: &[usize], strides: [Strides; N]) -> Self {
         Self { dims: shape.iter().copied().take(MAX_RANK).collect(), strides }
     }
@@ -40,7 +40,7 @@ impl<const N: usize> Walk<N> {
     /// Calls `f` for every element of the output, in order, with the operands' offsets.
     ///
     /// # Errors
-    /// The first that `f` answers.
+    /// The first error of `f`.
     pub(crate) fn try_each(&self, mut f: impl FnMut([usize; N]) -> Result<(), OpError>) -> Result<(), OpError> {
         if self.dims.contains(&0) {
             return Ok(());
@@ -49,7 +49,7 @@ impl<const N: usize> Walk<N> {
         let mut offsets = [0usize; N];
         loop {
             f(offsets)?;
-            // Odometer: the last axis that has not reached its end moves, those behind it restart.
+            // Like an odometer: the last axis that has not reached its end advances, and those after it restart.
             let mut axis = self.dims.len();
             loop {
                 let Some(next) = axis.checked_sub(1) else { return Ok(()) };
@@ -69,9 +69,9 @@ impl<const N: usize> Walk<N> {
         }
     }
 
-    /// As [`try_each`](Self::try_each), for what cannot fail.
+    /// Like [`try_each`](Self::try_each), for functions that cannot fail.
     pub(crate) fn each(&self, mut f: impl FnMut([usize; N])) {
-        // The closure never answers an error.
+        // The closure never returns an error.
         let _ = self.try_each(|offsets| {
             f(offsets);
             Ok(())

@@ -1,8 +1,9 @@
-//! Arithmetic on the rare element types in three wide ones: a function is compiled for those, not for all twelve.
+//! Arithmetic for the rare element types in three wide ones: a function is compiled for those, not for all twelve
+//! types.
 //!
-//! f64, i64 and u64 hold every element of the float, signed and unsigned types as it is. Up to [`CHUNK`] elements at a
-//! time are widened on the stack, computed with, and narrowed: floats round to the nearest, integers keep their low
-//! bits, which is what wrapping in the narrow type gives.
+//! f64, i64 and u64 represent every element of the float, signed and unsigned types exactly. Up to [`CHUNK`] elements
+//! at a time are widened on the stack, computed, and narrowed: floats round to nearest, integers keep their low bits,
+//! which is the same as wrapping in the narrow type.
 
 use half::{bf16, f16};
 
@@ -11,21 +12,21 @@ use super::walk::Walk;
 use crate::error::OpError;
 use crate::tensor::DType;
 
-/// Elements that are widened at a time.
+/// Elements widened at a time.
 pub(crate) const CHUNK: usize = 256;
 
-/// A type that elements of narrower ones are computed in.
+/// A type in which elements of narrower types are computed.
 pub(crate) trait Wide: Number {
     /// Reads the elements of `x`, of type `dtype`, at `offsets` into the start of `to`.
     ///
     /// # Errors
-    /// [`OpError::Operand`] if `x` has no such element, or `dtype` is not one of those that this type is for.
+    /// [`OpError::Operand`] if `x` has no such element, or if this type does not support `dtype`.
     fn load(dtype: DType, x: &[u8], offsets: &[usize], to: &mut [Self; CHUNK]) -> Result<(), OpError>;
 
-    /// Writes `from` as the elements of `y`, of type `dtype`; answers whether no integer lost a high bit.
+    /// Writes `from` as the elements of `y`, of type `dtype`; returns whether no integer lost a high bit.
     ///
     /// # Errors
-    /// [`OpError::Operand`] if `y` has another length, or `dtype` is not one of those that this type is for.
+    /// [`OpError::Operand`] if `y` has another length, or if this type does not support `dtype`.
     fn store(dtype: DType, from: &[Self], y: &mut [u8]) -> Result<bool, OpError>;
 
     /// The lowest and the highest element of type `dtype`.
@@ -84,8 +85,7 @@ wide!(f64: F32 f32, F64 f64, F16 f16, Bf16 bf16);
 wide!(i64: I8 i8, I16 i16, I32 i32, I64 i64);
 wide!(u64: U8 u8, U16 u16, U32 u32, U64 u64);
 
-/// Runs `$body` with `$wide` standing for the type that elements of `$dtype` are computed in; booleans, which are no
-/// numbers, take `$otherwise`.
+/// Runs `$body` with `$wide` standing for the wide type of `$dtype`; booleans take `$otherwise`.
 macro_rules! by_wide {
     ($dtype:expr, $wide:ident => $body:expr, else $otherwise:expr) => {{
         use $crate::tensor::DType;
@@ -108,14 +108,14 @@ macro_rules! by_wide {
 }
 pub(crate) use by_wide;
 
-/// What is done with the offsets of up to [`CHUNK`] elements of each operand.
+/// Handles the offsets of up to [`CHUNK`] elements of each operand.
 type OnChunk<'f, const N: usize> = &'f mut dyn FnMut([&[usize]; N]) -> Result<(), OpError>;
 
 impl<const N: usize> Walk<N> {
-    /// As [`try_each`](Self::try_each), for up to [`CHUNK`] elements a call.
+    /// Like [`try_each`](Self::try_each), with up to [`CHUNK`] elements per call.
     ///
     /// # Errors
-    /// The first that `f` answers.
+    /// The first error of `f`.
     pub(crate) fn try_chunks(&self, f: OnChunk<'_, N>) -> Result<(), OpError> {
         let mut chunks = [[0; CHUNK]; N];
         let mut held = 0;

@@ -1,8 +1,8 @@
-//! Pooling that the kernels for images do not take: of volumes, with the places of the largest elements, by Lp norms
-//! ([ONNX MaxPool](https://onnx.ai/onnx/operators/onnx__MaxPool.html), AveragePool, LpPool).
+//! Pooling that the image kernels do not support: 3-D, with indices of the largest elements, and Lp pooling ([ONNX
+//! MaxPool](https://onnx.ai/onnx/operators/onnx__MaxPool.html), AveragePool, LpPool).
 //!
-//! Rows and images are volumes of depth, or depth and height, 1. The result's size is the importer's, so that rounding
-//! up or down is no matter here. One plain loop serves as evaluation and as kernel.
+//! Rows and images are volumes of depth 1, or depth and height 1. The importer computes the result's size, so that ceil
+//! and floor modes make no difference here. One plain loop serves as evaluation and as kernel.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,30 +11,30 @@ use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// How a window becomes one element.
+/// How the elements of a window are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Of {
     /// The largest element.
     Max,
-    /// The largest element, and as a second result, i64, where the first such lies: its index in the whole input, or, where
+    /// The largest element, and as a second result, i64, the index of its first occurrence in the whole input; with
     /// `columns_first`, as if the last axis of a volume were its outermost (`storage_order`).
     MaxIndex {
         /// `storage_order` 1.
         columns_first: bool,
     },
-    /// The mean of the elements, those of the padding counted as zeros where that is said.
+    /// The mean of the elements; padding counts as zeros if `count_padding` is set.
     Average {
         /// `count_include_pad`
         count_padding: bool,
     },
-    /// The p-th root of the sum of the absolute elements to the p.
+    /// The p-th root of the sum of the p-th powers of the absolute elements.
     Lp(i32),
 }
 
 /// A pooling of `[batch, channels, depth, height, width]`, f32.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowPool {
-    /// How a window becomes one element.
+    /// How the elements of a window are combined.
     pub of: Of,
     /// Taps along each axis.
     pub kernel: [usize; 3],
@@ -44,7 +44,7 @@ pub struct WindowPool {
     pub dilation: [usize; 3],
     /// Padding before the volume.
     pub before: [usize; 3],
-    /// Padding behind it, which an average counts.
+    /// Padding after it, which an average may count.
     pub behind: [usize; 3],
     /// Depth, height and width of the result.
     pub out: [usize; 3],
@@ -74,19 +74,19 @@ impl WindowPool {
             let (Some(padded), Some(last), Some(_)) = (padded, last, far) else {
                 return refuse("strides, dilations or pads are too large");
             };
-            // Every window begins inside the volume or its padding; its taps are not much more than those.
+            // Every window begins inside the volume or its padding; its taps are not many more than those elements.
             if self.out[axis] > 0 && (last >= padded || self.kernel[axis] > padded.saturating_mul(2)) {
-                return Err(OpError::shapes("a window lies behind the padded volume", &[&x.shape]));
+                return Err(OpError::shapes("a window begins outside the padded volume", &[&x.shape]));
             }
         }
         Ok([batch, channels, depth, height, width])
     }
 
-    /// The taps of a window along an axis that fall inside, with those that fall into the padding counted.
+    /// The taps of a window along an axis that are inside, and the count of those including padding.
     fn taps(&self, axis: usize, at: usize, len: usize) -> (impl Iterator<Item = usize> + Clone, usize) {
         let (start, step, before) = (at * self.stride[axis], self.dilation[axis], self.before[axis]);
         let end = len + before + self.behind[axis];
-        // The first tap at or behind `from`.
+        // The first tap at or after `from`.
         let first = |from: usize| from.saturating_sub(start).div_ceil(step).min(self.kernel[axis]);
         let inside = first(before)..first(before + len);
         (inside.map(move |tap| start + tap * step - before), first(end))
@@ -159,7 +159,7 @@ impl Operator for WindowPool {
         Ok([Fact::new(DType::F32, shape)].into_iter().chain(indices).collect())
     }
 
-    /// Taps are read one by one, and a power takes as long as many of them.
+    /// Taps are read one by one, and a power costs as much as many of them.
     fn work(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
         let ([x], [y, ..]) = (inputs, outputs) else { return 0 };
         let inside = |axis: usize| self.kernel[axis].min(x.shape.get(axis + 2).copied().unwrap_or(0)).max(1);

@@ -56,7 +56,7 @@ fn step(graph: &Graph, tuning: Option<&Tuning>) -> Step {
     Plan::with(graph.clone(), target(), &[], tuning).unwrap().steps.remove(0)
 }
 
-/// The names of what could run the one step of a graph, and a tuning that has it run by the one at `at` of them.
+/// The names of the kernels for the one step of a graph, and a tuning that chooses the one at `at`.
 fn tuned(graph: &Graph, at: usize) -> (Vec<String>, Tuning) {
     let mut tuning = Tuning::new(target());
     let candidates = step(graph, Some(&tuning)).choice.candidates;
@@ -97,7 +97,7 @@ fn every_candidate_computes_the_step_and_a_package_keeps_it() {
             assert_eq!(model.plan().unwrap().steps[0].choice.kernel, *name);
             let got = output(&model, &x);
             assert_close(&got, &want[0], 1e-3, name);
-            // The device goes by the choice that was made for it.
+            // The device uses the choice that was made for it.
             let target = Some((target(), Some(&tuning)));
             let bytes = package::write_tuned(&graph, &crate::Info::default(), target, None).unwrap();
             let packed = Model::from_bytes(&bytes, &Options::default()).unwrap();
@@ -169,7 +169,7 @@ fn equal_steps_are_one_task_and_others_are_not() {
         assert_ne!(*other, first, "{at}");
         assert!(!others[..at].contains(other), "{at}");
     }
-    // Where nobody asks, nothing is written down.
+    // Without a tuning, no candidates are listed.
     let plain = step(&graphs()[0].0, None).choice.candidates;
     assert_eq!((plain.task, plain.kernels.len()), (Task::default(), 0));
 }
@@ -227,7 +227,7 @@ fn what_is_no_tuning_is_an_error() {
     assert_eq!(code(Tuning::from_bytes(&vec![0; MAX_BYTES as usize + 1])), "tuning.format");
 }
 
-/// As an attacker would write it, with the right hash.
+/// Forged content with a correct hash.
 #[test]
 fn what_a_file_says_is_never_trusted() {
     let (graph, x) = graphs().remove(0);
@@ -250,7 +250,7 @@ fn what_a_file_says_is_never_trusted() {
         }
     }
     assert!(read > 100, "{read}");
-    // An index past the kernels is no choice.
+    // An index past the kernels is not a choice.
     let mut tuning = tuned(&graph, 0).1;
     tuning.tasks.values_mut().for_each(|measured| measured.chosen = usize::MAX);
     assert_eq!(step(&graph, Some(&tuning)).choice.kernel, step(&graph, None).choice.kernel);

@@ -1,4 +1,4 @@
-//! The definition of attention: one query of one head after the other, sums in f64.
+//! The definition of attention: one query of one head at a time, with sums in f64.
 
 use super::{Attention, Head, gather, len_of};
 use crate::error::OpError;

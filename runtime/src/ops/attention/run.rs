@@ -1,4 +1,4 @@
-//! One head of an attention at work: its products, their softmax, and the weighted sums.
+//! The run of one attention head: its products, their softmax, and the weighted sums.
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::epilogue::Epilogue;
@@ -35,7 +35,7 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// An attention at work.
+/// A running attention.
 pub(super) struct Run<'a> {
     pub(super) s: &'a Sizes,
     pub(super) isa: Isa,
@@ -64,7 +64,7 @@ impl Run<'_> {
         out
     }
 
-    /// The softmax of some rows of scores; zeros if a row is blind.
+    /// The softmax of some rows of scores; zeros for rows that see nothing.
     pub(super) fn softmax(&mut self, count: usize, blind: &[bool]) -> &[f32] {
         let (len, keys) = (count * self.s.keys, self.s.keys);
         let weights = &mut self.scratch.weights[..len];

@@ -83,7 +83,7 @@ fn empty_operands_end_at_once() {
     }
 }
 
-/// ONNX Runtime 1.32: soft cap, mask and causality together, with elements made as the script made them.
+/// From ONNX Runtime 1.32: soft cap, mask and causality together, with the elements of the generating script.
 #[test]
 fn values_are_those_of_onnx_runtime() {
     let make = |seed: usize, dims: &[usize], factor: f32| {

@@ -1,4 +1,4 @@
-//! The definition of a recurrent layer: one sequence after the other, sums in f64.
+//! The definition of a recurrent layer: one sequence at a time, with sums in f64.
 
 use skipstone_kernels::activation::{Activation, scalar};
 

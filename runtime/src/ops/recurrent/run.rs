@@ -1,4 +1,4 @@
-//! A recurrent layer at work: the products, and what is done with their sums at every step.
+//! The run of a recurrent layer: the products, and the update of the states at every step.
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::epilogue::Epilogue;
@@ -37,7 +37,7 @@ impl Products {
         }
     }
 
-    /// Lengths of the packed weights of one direction: of the input, of the direct gates and of the others.
+    /// Lengths of the packed weights of one direction: for the input, the direct gates and the others.
     pub(super) fn lens(&self, cell: Cell, s: &Sizes) -> [usize; 3] {
         let (gates, direct) = (cell.gates(), cell.direct());
         [
@@ -68,24 +68,24 @@ impl Products {
     }
 }
 
-/// Working memory of one direction at a time.
+/// Working memory, for one direction at a time.
 pub(super) struct Scratch<'a> {
-    /// Both biases of every gate, as far as they are added alike.
+    /// The sum of both biases of every gate, if they are simply added.
     bias: &'a mut [f32],
-    /// The second bias of a GRU's hidden gate, where the reset gate is applied to it.
+    /// The second bias of a GRU's hidden gate, if the reset gate applies to it.
     inner: &'a mut [f32],
-    /// What the gates take from the input, in the order of its rows.
+    /// The input's contribution to the gates, in the order of its rows.
     from_x: &'a mut [f32],
-    /// What they take from the hidden state, a row for each sequence.
+    /// The hidden state's contribution, one row per sequence.
     gates: &'a mut [f32],
     h: &'a mut [f32],
     c: &'a mut [f32],
-    /// The hidden state as the reset gate leaves it.
+    /// The hidden state multiplied by the reset gate.
     kept: &'a mut [f32],
 }
 
 impl<'a> Scratch<'a> {
-    /// Elements of each part.
+    /// Number of elements of each part.
     pub(super) fn lens(cell: Cell, s: &Sizes) -> [usize; 7] {
         let (rows, states) = (cell.gates() * s.hidden, s.batch * s.hidden);
         [rows, s.hidden, s.steps * s.batch * rows, s.batch * rows, states, states, states]
@@ -111,7 +111,7 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// A layer at work.
+/// A running layer.
 pub(super) struct Run<'a, 'o> {
     op: &'o Recurrent,
     s: &'o Sizes,
@@ -181,7 +181,7 @@ impl<'a, 'o> Run<'a, 'o> {
             let sizes = (s.batch, size, direct * size);
             product(v.h, rows_of(h, of_h, gates, sizes, rows, Epilogue::NONE));
             if direct * size < rows {
-                // The reset gate is known before the product that it is a part of.
+                // The reset gate is needed before the product that it enters.
                 for image in 0..s.batch {
                     let len = len_of(self.lens, image, s.steps)?;
                     if step >= len {
@@ -291,7 +291,8 @@ impl<'a, 'o> Run<'a, 'o> {
         }
     }
 
-    /// Writes the last states, and zeros behind the ends of sequences. One without steps has zeros for a last state.
+    /// Writes the last states, and zeros after the ends of sequences. The last state of a sequence without steps is
+    /// zero.
     fn results(&mut self, direction: usize) -> Result<(), OpError> {
         let (op, s, size) = (self.op, self.s, self.s.hidden);
         for image in 0..s.batch {
@@ -313,7 +314,7 @@ impl<'a, 'o> Run<'a, 'o> {
 }
 
 impl Recurrent {
-    /// Applies function `index` of a direction, behind the bounds.
+    /// Applies function `index` of a direction, after clipping.
     fn gate(&self, isa: Isa, pool: &Pool, direction: usize, index: usize, y: &mut [f32]) {
         if let Some(clip) = self.clip {
             y.iter_mut().for_each(|y| *y = y.clamp(-clip, clip));
@@ -326,7 +327,7 @@ impl Recurrent {
     }
 }
 
-/// A product of `(m, k, n)` whose results lie in rows of `ldc` elements.
+/// A product of `(m, k, n)` whose results are in rows with a stride of `ldc` elements.
 fn rows_of<'a>(
     a: &'a [f32],
     packed: Packed<'a>,
@@ -338,7 +339,7 @@ fn rows_of<'a>(
     Gemm { m, k, n, a, lda: k, packed, out, ldc, epilogue, a_scale: None }
 }
 
-/// `y += x`, as far as `y` goes.
+/// `y += x`, for the length of `y`.
 fn add(y: &mut [f32], x: &[f32]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
 }

@@ -17,7 +17,7 @@ fn default(cell: Cell) -> Vec<Gate> {
     }
 }
 
-/// Operands of a layer; `fill` makes a tensor of the n-th operand, in ONNX's order.
+/// Operands of a layer; `fill` makes a tensor for the n-th operand, in ONNX's order.
 fn operands(
     op: &Recurrent,
     [steps, batch, inputs, size]: [usize; 4],
@@ -65,7 +65,7 @@ fn every_form_agrees_with_the_definition() {
         };
         let sizes = [random.pick(&[1, 2, 5]), random.pick(&[1, 3]), random.pick(&[1, 3, 8]), random.pick(&[1, 4, 17])];
         let lens: Vec<i32> = (0..sizes[1]).map(|_| random.below(sizes[0] + 1) as i32).collect();
-        // Small, so that steps do not amplify what rounding differs by.
+        // Small, so that steps do not amplify rounding differences.
         let mut small = |dims: &[usize]| {
             let values: Vec<f32> = random.floats(dims).elements().unwrap().iter().map(|v: &f32| v / 8.0).collect();
             Tensor::from_slice(dims, &values).unwrap()
@@ -97,7 +97,7 @@ fn empty_operands_end_at_once() {
     }
 }
 
-/// Elements as the script that asked ONNX Runtime made them.
+/// The elements of the script that ran ONNX Runtime.
 fn elements(seed: usize, dims: &[usize]) -> Tensor {
     let count = dims.iter().product();
     let values: Vec<f32> = (0..count).map(|i| ((i * 29 + seed * 17 + i * i % 13) % 64) as f32 / 32.0 - 1.0).collect();
@@ -201,7 +201,7 @@ fn an_rnn_with_functions_for_each_direction() {
     ]);
 }
 
-/// As ONNX Runtime: a sequence without steps leaves no state, not the initial one.
+/// As in ONNX Runtime: a sequence without steps leaves zeros, not the initial state.
 #[test]
 fn a_sequence_without_steps_leaves_zeros() {
     let op = Recurrent {

@@ -6,7 +6,7 @@ fn axis(filter: Filter, coordinates: Coordinates, scale: f32, out: usize) -> Res
     ResizeAxis { axis: 0, out, scale, filter, coordinates, crop, antialias, exclude_outside }
 }
 
-/// The row that the script gave to ONNX Runtime.
+/// The row that the script passed to ONNX Runtime.
 const ROW: [f32; 7] = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0];
 
 #[track_caller]
