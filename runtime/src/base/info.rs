@@ -64,9 +64,7 @@ impl PackedFor {
             message: format!("the package is refused: {reason}"),
         };
         if self.packing != PACKING {
-            return Err(refused(
-                "its weights are packed for another version's kernels; compile it again".into(),
-            ));
+            return Err(refused("its weights are packed for another version's kernels; compile it again".into()));
         }
         if let Some(asked) = asked.filter(|&isa| isa != self.isa) {
             return Err(refused(format!(

@@ -1,4 +1,4 @@
-//! The engine: what the sessions of a model share. A program of ours, or a model that the fallback runs whole.
+//! The engine, shared by the sessions of a model: a program, or a model that the fallback runs as a whole.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::graph::ForeignModel;
 use crate::operator::Port;
 use crate::plan::{Plan, Program, Variable};
 
-/// What runs a model: our plan, or the front end.
+/// What runs a model: a plan, or the fallback.
 #[derive(Clone)]
 pub(crate) enum Engine {
     Native(Arc<Program>),

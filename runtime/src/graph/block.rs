@@ -1,8 +1,8 @@
-//! Blocks: nodes inside a node, run when and as often as it says.
+//! Blocks: nodes inside a node, which decides when and how often they run.
 //!
-//! A branch owns two blocks, a loop one. A block reads the values around it as its own nodes' results; what it writes
-//! is seen inside it alone. Blocks are built as the graph is: between [`Graph::begin_block`] and [`Graph::end_block`]
-//! every node that is added goes into the block, blocks inside it too.
+//! An If owns two blocks, a Loop one. A block reads outer values like its own nodes' results; the values that it writes
+//! are only visible inside it. Blocks are built like the graph: between [`Graph::begin_block`] and [`Graph::end_block`]
+//! every added node goes into the block, including nested blocks.
 //!
 //! ```text
 //! graph.begin_block();
@@ -20,21 +20,21 @@ use crate::ops::Op;
 use crate::ops::control::Control;
 use crate::tensor::Fact;
 
-/// Most blocks that lie in one another.
+/// Largest nesting depth of blocks.
 pub const MAX_DEPTH: usize = 16;
 
-/// Nodes that a node owns.
+/// Nodes owned by a node.
 #[derive(Clone, Debug, Default)]
 pub struct Block {
     /// Values that the owner writes before every run of the block.
     pub parameters: Vec<ValueId>,
     /// Nodes in topological order.
     pub nodes: Vec<Node>,
-    /// Values that the owner reads behind every run; they may be parameters, or come from around the block.
+    /// Values that the owner reads after every run; they may be parameters, or outer values.
     pub results: Vec<ValueId>,
 }
 
-/// What a graph's own fields held while they hold those of a block.
+/// The contents of the graph's own fields while these hold a block's.
 #[derive(Clone, Debug)]
 pub(super) struct Outer {
     nodes: Vec<Node>,
@@ -43,17 +43,17 @@ pub(super) struct Outer {
 }
 
 impl Graph {
-    /// Begins a block: nodes go into it until its end.
+    /// Begins a block: nodes go into it until it ends.
     pub fn begin_block(&mut self) {
         self.enter(Block::default());
     }
 
-    /// Adds a parameter to the block that was begun last.
+    /// Adds a parameter to the innermost open block.
     pub fn add_parameter(&mut self, name: impl Into<String>, fact: Fact) -> ValueId {
         self.add_input(name, fact)
     }
 
-    /// Ends the block that was begun last; its results may be values from around it.
+    /// Ends the innermost open block; its results may be outer values.
     pub fn end_block(&mut self, results: &[ValueId]) -> Block {
         self.outputs = results.iter().map(|&id| (String::new(), id)).collect();
         self.leave()
@@ -62,7 +62,7 @@ impl Graph {
     /// Appends a node that owns blocks.
     ///
     /// # Errors
-    /// What the operator's rule for its blocks objects to, with the node's name.
+    /// The error of the operator's rule for its blocks, with the node's name.
     pub fn add_control(
         &mut self,
         name: impl Into<String>,
@@ -82,10 +82,10 @@ impl Graph {
         Ok(outputs)
     }
 
-    /// Facts of a node's results, by its operator's shape rule.
+    /// Facts of a node's results, computed by its operator's shape rule.
     ///
     /// # Errors
-    /// What the rule objects to, with the node's name.
+    /// The rule's error, with the node's name.
     pub fn infer(&self, node: &Node) -> Result<Vec<Fact>> {
         let inputs = self.facts(&node.inputs);
         let facts = match &node.op {
@@ -94,14 +94,14 @@ impl Graph {
                 control.facts(&inputs, &blocks.collect::<Vec<_>>())
             }
             _ if !node.blocks.is_empty() => {
-                return Err(Error::Internal(format!("node '{}' has no use for blocks", node.name)));
+                return Err(Error::Internal(format!("the operator of node '{}' does not take blocks", node.name)));
             }
             op => op.infer(&inputs),
         };
         facts.map_err(|e| e.at(&node.name))
     }
 
-    /// Makes the graph's own nodes, inputs and outputs those of a block, until [`leave`](Self::leave).
+    /// Replaces the graph's own nodes, inputs and outputs by those of a block, until [`leave`](Self::leave).
     pub(super) fn enter(&mut self, block: Block) {
         let outputs = block.results.into_iter().map(|id| (String::new(), id)).collect();
         self.outer.push(Outer {
@@ -111,7 +111,7 @@ impl Graph {
         });
     }
 
-    /// The block that was entered last, as it is now.
+    /// The block entered last, in its current state.
     pub(super) fn leave(&mut self) -> Block {
         let Some(Outer { nodes, inputs, outputs }) = self.outer.pop() else { return Block::default() };
         Block {
@@ -121,7 +121,7 @@ impl Graph {
         }
     }
 
-    /// Every node, those in blocks behind the one that owns them.
+    /// Every node; nodes in blocks come after the node that owns them.
     pub fn walk(&self) -> impl Iterator<Item = &Node> {
         let mut ahead = vec![self.nodes.iter()];
         std::iter::from_fn(move || {
@@ -139,7 +139,7 @@ impl Graph {
 }
 
 impl Node {
-    /// Calls `visit` for every value that the node or a block of it reads.
+    /// Calls `visit` for every value that the node or its blocks read.
     pub fn for_each_read(&self, visit: &mut dyn FnMut(ValueId)) {
         self.inputs.iter().for_each(|&id| visit(id));
         for block in &self.blocks {
@@ -148,7 +148,7 @@ impl Node {
         }
     }
 
-    /// As [`for_each_read`](Self::for_each_read), to read another value instead.
+    /// Like [`for_each_read`](Self::for_each_read), allowing `visit` to replace the value.
     pub(crate) fn for_each_read_mut(&mut self, visit: &mut dyn FnMut(&mut ValueId)) {
         self.inputs.iter_mut().for_each(&mut *visit);
         for block in &mut self.blocks {

@@ -1,4 +1,4 @@
-//! Branches and loops: planned and run, they give what plain evaluation does.
+//! Branches and loops: their plans give the same results as plain evaluation.
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::activation::Activation;
@@ -19,7 +19,7 @@ fn fact(dtype: DType, dims: &[usize]) -> Fact {
     Fact::new(dtype, Shape::new(dims).unwrap())
 }
 
-/// Holds every instruction set's plan against plain evaluation, and a package against the plan.
+/// Compares every instruction set's plan with plain evaluation, and a package with the plan.
 #[track_caller]
 fn check(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
     graph.check().unwrap();
@@ -34,7 +34,7 @@ fn check(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
     want
 }
 
-/// Whether the sum of `x` is above 0, one bool.
+/// Whether the sum of `x` is above 0, as one bool.
 fn is_positive(build: &mut Build, x: ValueId) -> ValueId {
     let axes = (0..build.graph.fact(x).shape.rank()).collect();
     let sum = build.add(Reduce { axes, kind: ReduceKind::Sum, keep_dims: false }, &[x]);
@@ -55,7 +55,7 @@ fn conv(build: &mut Build, x: ValueId, filters: usize) -> ValueId {
     build.add(Conv { kernel: [3, 3], pads: [1; 4], ..Conv::POINTWISE }, &[x, weights, bias])
 }
 
-/// One arm convolves what was computed before, the other gives it as it is.
+/// One branch convolves the value computed before, the other returns it unchanged.
 fn branching() -> Graph {
     let mut build = Build::new(&[1, 4, 6, 5]);
     let given = build.x;
@@ -108,7 +108,7 @@ fn what_is_not_taken_does_not_run() {
     assert_eq!(runs(&mut session, -1.0), (1, 1));
 }
 
-/// Two values that change places in every iteration, a sum that grows, and every sum on the way.
+/// Two values that are swapped in every iteration, a growing sum, and every intermediate sum.
 fn looping(op: Loop, limit: Option<i64>) -> Graph {
     let mut build = Build::new(&[3]);
     let x = build.x;
@@ -237,7 +237,7 @@ fn blocks_in_blocks() {
     let body = build.graph.end_block(&[go, next]);
     let collected = vec![Along::default()];
     let op = Loop { iterations: Some(6), carried: 1, collected, ..Loop::default() };
-    // What is collected is what is carried: the body gives it twice.
+    // The collected value is also carried: the body returns it twice.
     let body = Block { results: vec![body.results[0], body.results[1], body.results[1]], ..body };
     let ys = control(&mut build, op, &[x], vec![body]);
     ys.into_iter().for_each(|y| build.output(y));
@@ -256,7 +256,7 @@ fn shapes_that_change_and_depths_without_end_are_refused() {
     let body = build.graph.end_block(&[go, y]);
     let op = Loop { iterations: Some(2), carried: 1, ..Loop::default() };
     let refused = build.graph.add_control("grows", op, &[x], vec![body]).unwrap_err().to_string();
-    assert!(refused.contains("'grows'") && refused.contains("may not change"), "{refused}");
+    assert!(refused.contains("'grows'") && refused.contains("must not change"), "{refused}");
 
     let mut build = Build::new(&[3]);
     let given = build.x;
@@ -271,5 +271,5 @@ fn shapes_that_change_and_depths_without_end_are_refused() {
         y = control(&mut build, Control::If, &[condition], vec![then, otherwise])[0];
     }
     build.output(y);
-    assert!(build.graph.check().unwrap_err().to_string().contains("lies in"));
+    assert!(build.graph.check().unwrap_err().to_string().contains("is nested in"));
 }

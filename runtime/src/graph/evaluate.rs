@@ -1,5 +1,5 @@
-//! Plain evaluation: a graph run node by node with the operators' own reference. Slow, and the truth that plans are
-//! tested against.
+//! Plain evaluation: runs a graph node by node with the operators' reference evaluation. Slow, and the reference that
+//! plans are tested against.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::ops::Op;
 use crate::ops::control::{Control, Loop, Slices};
 use crate::tensor::{DType, Fact, Tensor};
 
-/// Most iterations of a loop that nothing else ends.
+/// Most iterations of a loop that does not end otherwise.
 const MAX_ITERATIONS: usize = 1 << 20;
 
-/// The values that are known so far.
+/// The values computed so far.
 type Held = Vec<Option<Arc<Tensor>>>;
 
 impl Graph {
     /// Runs the graph node by node with the operators' plain evaluation.
     ///
     /// # Errors
-    /// What an operator objects to, with the node's name.
+    /// An operator's error, with the node's name.
     pub fn evaluate(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let mut held: Held = self.values.iter().map(|v| v.constant.clone()).collect();
         for (id, tensor) in self.inputs.iter().zip(inputs) {
@@ -112,9 +112,11 @@ impl Graph {
     }
 }
 
-/// Why a loop that ended by its condition has no result.
+/// The error of a loop that was ended by its condition and therefore has no result.
 fn ended_early(iterations: usize) -> String {
-    format!("the loop ended after {iterations} iterations, and what it collects has a slice of each there could be")
+    format!(
+        "the loop ended after {iterations} iterations, but its collected results need a slice of every possible iteration"
+    )
 }
 
 fn copy(from: &[u8], start: usize, to: &mut [u8], at: usize, slices: Slices) {
@@ -131,5 +133,5 @@ fn get(held: &Held, id: ValueId) -> Result<Arc<Tensor>> {
 
 fn truth(condition: Option<&Arc<Tensor>>) -> Result<bool> {
     let condition = condition.filter(|c| c.dtype() == DType::Bool).and_then(|c| c.bytes().first().copied());
-    condition.map(|byte| byte != 0).ok_or_else(|| Error::Internal("a condition is no bool".into()))
+    condition.map(|byte| byte != 0).ok_or_else(|| Error::Internal("a condition is not a bool".into()))
 }

@@ -1,8 +1,8 @@
-//! The Graph: a model as Skipstone sees it, between the front end and the plan.
+//! The Graph: Skipstone's representation of a model, between the importer and the plan.
 //!
-//! Nodes stand in topological order; every value has a known type and shape, and is written
-//! once: by a node, by the caller (an input) or by the model (a constant). Passes rewrite
-//! the graph, one file each, and leave it valid; [`optimize`] runs them in order.
+//! Nodes are in topological order; every value has a known type and shape, and is written once: by a node, by the
+//! caller (an input) or by the model (a constant). Passes rewrite the graph, one file each, and leave it valid;
+//! [`optimize`] runs them in order.
 
 mod block;
 #[cfg(test)]
@@ -34,13 +34,13 @@ pub struct ValueId(pub usize);
 /// A tensor of the graph.
 #[derive(Clone, Debug)]
 pub struct Value {
-    /// Name, as far as the model gave one.
+    /// Name, if the model gives one.
     pub name: String,
     /// Type and shape.
     pub fact: Fact,
-    /// The data, where it belongs to the model.
+    /// The data, if it is a constant.
     pub constant: Option<Arc<Tensor>>,
-    /// Whether it is a constant of which a package holds the packed form only.
+    /// Whether it is a constant that a package stores only in packed form.
     pub packed: bool,
 }
 
@@ -55,11 +55,11 @@ pub struct Node {
     pub inputs: Vec<ValueId>,
     /// Results.
     pub outputs: Vec<ValueId>,
-    /// Nodes inside it, where its operator has any.
+    /// Nodes inside it, if its operator has any.
     pub blocks: Vec<Block>,
 }
 
-/// What was removed from the weights of a node because it is zero: sizes before and after.
+/// Channels that were removed from a node's weights because they are zero: sizes before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
     /// Name of the node.
@@ -77,12 +77,12 @@ impl fmt::Display for Removed {
     }
 }
 
-/// An input that a session holds: its value between runs is none of the caller's business, unless it sets it.
+/// An input whose value the session holds between runs; the caller may set it.
 #[derive(Clone, Debug)]
 pub struct Variable {
-    /// What it is at first; zeros if there is nothing.
+    /// Its initial value; zeros if absent.
     pub initial: Option<Arc<Tensor>>,
-    /// Position of the output that it takes over behind every run, for state; `None` for a setting.
+    /// For state, the position of the output that replaces it after every run; `None` for a setting.
     pub next: Option<usize>,
 }
 
@@ -92,15 +92,15 @@ pub struct Graph {
     values: Vec<Value>,
     /// Nodes in topological order.
     pub nodes: Vec<Node>,
-    /// Values that the caller gives, in the model's order, and behind them those of the variables.
+    /// Inputs given by the caller, in the model's order, followed by the variables.
     pub inputs: Vec<ValueId>,
-    /// Of the last inputs, those that sessions hold.
+    /// The variables, which are the last of the inputs.
     pub variables: Vec<Variable>,
-    /// Values that the caller gets, with the names of the model's outputs.
+    /// Values returned to the caller, with the names of the model's outputs.
     pub outputs: Vec<(String, ValueId)>,
-    /// What passes took from weights.
+    /// Channels that passes removed from weights.
     pub removed: Vec<Removed>,
-    /// While a block is built or rewritten in their place: what these fields hold.
+    /// The saved contents of these fields while a block is built or rewritten in their place.
     outer: Vec<block::Outer>,
 }
 
@@ -117,7 +117,7 @@ impl Graph {
         &self.values
     }
 
-    /// The value of an id that this graph gave out.
+    /// The value with an id from this graph.
     #[must_use]
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.0]
@@ -148,16 +148,16 @@ impl Graph {
         self.add_value(name, tensor.fact().clone(), Some(tensor))
     }
 
-    /// Adds a value that a node will write: a pass that inserts nodes makes their results here.
+    /// Adds a value that a node will write; passes that insert nodes use it for their results.
     pub fn add_value(&mut self, name: impl Into<String>, fact: Fact, constant: Option<Arc<Tensor>>) -> ValueId {
         self.values.push(Value { name: name.into(), fact, constant, packed: false });
         ValueId(self.values.len() - 1)
     }
 
-    /// Appends a node whose results' facts come from its operator's shape rule.
+    /// Appends a node; its operator's shape rule computes the facts of its results.
     ///
     /// # Errors
-    /// What the shape rule objects to, with the node's name.
+    /// The shape rule's error, with the node's name.
     pub fn add_node(&mut self, name: impl Into<String>, op: impl Into<Op>, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
         let node = self.make_node(name, op, inputs)?;
         let outputs = node.outputs.clone();
@@ -165,11 +165,10 @@ impl Graph {
         Ok(outputs)
     }
 
-    /// As [`add_node`](Self::add_node), without placing the node: for passes that insert it
-    /// among the others.
+    /// Like [`add_node`](Self::add_node), but does not insert the node: for passes that insert it among the others.
     ///
     /// # Errors
-    /// What the shape rule objects to, with the node's name.
+    /// The shape rule's error, with the node's name.
     pub fn make_node(&mut self, name: impl Into<String>, op: impl Into<Op>, inputs: &[ValueId]) -> Result<Node> {
         let (name, op) = (name.into(), op.into());
         let facts = self.facts(inputs);
@@ -191,12 +190,12 @@ impl Graph {
         ids.iter().map(|&id| self.fact(id)).collect()
     }
 
-    /// Makes every reader of `old`, the graph's outputs included, read `new`.
+    /// Makes every reader of `old` read `new`, including the graph's outputs.
     pub fn redirect(&mut self, old: ValueId, new: ValueId) {
         self.rename(|id| if id == old { new } else { id });
     }
 
-    /// Makes every reader, the graph's outputs included, read another value in the place of its own.
+    /// Replaces the value that every reader reads, including the graph's outputs.
     fn rename(&mut self, name: impl Fn(ValueId) -> ValueId) {
         for node in &mut self.nodes {
             node.for_each_read_mut(&mut |id| *id = name(*id));
@@ -206,8 +205,8 @@ impl Graph {
         }
     }
 
-    /// For every value: the node that writes it (index into [`Graph::nodes`]) and those that
-    /// read it, themselves or in a block of theirs; an output of the graph counts as a reader past the last node.
+    /// For every value: the node that writes it (an index into [`Graph::nodes`]) and the nodes that read it, directly
+    /// or in a block; an output of the graph counts as a reader after the last node.
     #[must_use]
     pub fn uses(&self) -> Uses {
         let mut writer = vec![None; self.values.len()];
@@ -216,7 +215,7 @@ impl Graph {
                 writer[id.0] = Some(index);
             }
         }
-        // Counted, then listed: where each value's readers end, then where they begin.
+        // Counted, then listed: first the end of each value's readers, then their start.
         let mut read = Vec::with_capacity(2 * self.nodes.len());
         for (at, node) in self.nodes.iter().enumerate() {
             node.for_each_read(&mut |id| read.push((id, at)));
@@ -237,21 +236,21 @@ impl Graph {
         Uses { writer, readers, starts }
     }
 
-    /// Makes a value a constant, which no node writes any more.
+    /// Makes a value a constant; no node may write it any more.
     pub(crate) fn set_constant(&mut self, id: ValueId, tensor: Tensor) {
         if let Some(value) = self.values.get_mut(id.0) {
             value.constant = Some(Arc::new(tensor));
         }
     }
 
-    /// Makes a value a constant of which a package holds the packed form only.
+    /// Makes a value a constant that a package stores only in packed form.
     pub(crate) fn set_packed(&mut self, id: ValueId) {
         if let Some(value) = self.values.get_mut(id.0) {
             value.packed = true;
         }
     }
 
-    /// Drops the data of a constant that is not read again, and the memory of its pages where it lies in a file.
+    /// Drops the data of a constant that is not read again, and its pages if it is in a mapped file.
     pub(crate) fn release_constant(&mut self, id: ValueId) {
         if let Some(constant) = self.values.get_mut(id.0).and_then(|value| value.constant.take()) {
             constant.evict();
@@ -267,15 +266,15 @@ impl Graph {
         }
     }
 
-    /// Checks the invariants of the type's description: order, arity, facts, one writer for every value, in blocks too.
+    /// Checks the graph's invariants: order, arity, facts, a single writer for every value, in blocks too.
     ///
     /// # Errors
-    /// [`Error::Internal`], naming the node, or the shape rule's own objection.
+    /// [`Error::Internal`], naming the node, or the shape rule's own error.
     pub fn check(&self) -> Result<()> {
         let known: Vec<bool> = self.values.iter().map(|value| value.constant.is_some() || value.packed).collect();
         let mut check = Check { graph: self, written: known.clone(), known, depth: 0 };
         if let Some(id) = self.inputs.iter().find(|&&id| !check.write(id)) {
-            return Err(Error::Internal(format!("the input {} is written twice, or no value", id.0)));
+            return Err(Error::Internal(format!("the input {} is written twice, or does not exist", id.0)));
         }
         check.nodes(&self.nodes)?;
         self.check_variables()?;
@@ -287,7 +286,7 @@ impl Graph {
 }
 
 impl Graph {
-    /// Every variable has an input, and what it holds at first and takes over is of its type and shape.
+    /// Checks that every variable has an input, and that its initial and next value have the input's type and shape.
     fn check_variables(&self) -> Result<()> {
         let given = self.inputs.len().checked_sub(self.variables.len());
         let given = given.ok_or_else(|| Error::Internal("there are more variables than inputs".into()))?;
@@ -296,24 +295,24 @@ impl Graph {
             let next = match next.map(|at| self.outputs.get(at)) {
                 None => None,
                 Some(Some((_, id))) => Some(self.fact(*id)),
-                Some(None) => return Err(Error::Internal(format!("'{name}' takes over an output that is none"))),
+                Some(None) => return Err(Error::Internal(format!("the next value of '{name}' is not an output"))),
             };
             if let Some(other) = initial.as_ref().map(|held| held.fact()).into_iter().chain(next).find(|&f| f != fact) {
-                return Err(Error::Internal(format!("'{name}' is {fact}, and is to be {other}")));
+                return Err(Error::Internal(format!("'{name}' is {fact}, its initial or next value is {other}")));
             }
         }
         Ok(())
     }
 }
 
-/// A walk through a graph in the order of its run.
+/// Walks through a graph in execution order.
 struct Check<'a> {
     graph: &'a Graph,
-    /// Values that may be read here.
+    /// Values that may be read at this point.
     known: Vec<bool>,
-    /// Values that were written, in blocks that have ended too.
+    /// Values that were written, including those in blocks that have ended.
     written: Vec<bool>,
-    /// How many blocks are around.
+    /// Nesting depth of blocks.
     depth: usize,
 }
 
@@ -322,7 +321,7 @@ impl Check<'_> {
         self.known.get(id.0).copied().unwrap_or(false)
     }
 
-    /// False if there is no such value, or it has been written.
+    /// Returns false if there is no such value, or if it was already written.
     fn write(&mut self, id: ValueId) -> bool {
         let fresh = self.written.get_mut(id.0).is_some_and(|written| !std::mem::replace(written, true));
         if fresh {
@@ -341,7 +340,7 @@ impl Check<'_> {
                 self.block(node, block)?;
             }
             if let Some(id) = node.outputs.iter().find(|&&id| !self.write(id)) {
-                return broken(format!("writes value {}, which is written already, or is none", id.0));
+                return broken(format!("writes value {}, which was already written or does not exist", id.0));
             }
             let facts = self.graph.infer(node)?;
             let held = self.graph.facts(&node.outputs);
@@ -355,18 +354,18 @@ impl Check<'_> {
     fn block(&mut self, owner: &Node, block: &Block) -> Result<()> {
         let broken = |what: String| Err(Error::Internal(format!("a block of node '{}' {what}", owner.name)));
         if self.depth == MAX_DEPTH {
-            return broken(format!("lies in {MAX_DEPTH} others, and may not"));
+            return broken(format!("is nested in {MAX_DEPTH} others, the limit"));
         }
         if let Some(id) = block.parameters.iter().find(|&&id| !self.write(id)) {
-            return broken(format!("has the parameter {}, which is written elsewhere, or is none", id.0));
+            return broken(format!("has the parameter {}, which is written elsewhere or does not exist", id.0));
         }
         self.depth += 1;
         self.nodes(&block.nodes)?;
         self.depth -= 1;
         if let Some(id) = block.results.iter().find(|&&id| !self.is_known(id)) {
-            return broken(format!("gives value {}, which nothing writes", id.0));
+            return broken(format!("returns value {}, which nothing writes", id.0));
         }
-        // What it wrote is seen inside it alone.
+        // The values that it wrote are only visible inside it.
         for id in block.nodes.iter().flat_map(|node| &node.outputs).chain(&block.parameters) {
             self.known[id.0] = false;
         }
@@ -374,12 +373,12 @@ impl Check<'_> {
     }
 }
 
-/// Who writes and who reads each value, by [`ValueId`].
+/// The writer and the readers of each value, by [`ValueId`].
 pub struct Uses {
     writer: Vec<Option<usize>>,
-    /// Of all values, one after the other.
+    /// The readers of all values, concatenated.
     readers: Vec<usize>,
-    /// Where those of each value begin.
+    /// The start of each value's readers.
     starts: Vec<usize>,
 }
 
@@ -390,14 +389,14 @@ impl Uses {
         self.writer.get(id.0).copied().flatten()
     }
 
-    /// The nodes that read `id`, a node that reads it twice named twice.
+    /// The nodes that read `id`; a node that reads it twice is listed twice.
     #[must_use]
     pub fn readers(&self, id: ValueId) -> &[usize] {
         let range = self.starts.get(id.0).zip(self.starts.get(id.0 + 1));
         range.and_then(|(&start, &end)| self.readers.get(start..end)).unwrap_or_default()
     }
 
-    /// The one node that reads `id`; `None` if there are more, or none.
+    /// The only node that reads `id`; `None` if there are more, or none.
     #[must_use]
     pub fn only_reader(&self, id: ValueId) -> Option<usize> {
         match self.readers(id) {

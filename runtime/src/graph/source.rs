@@ -1,4 +1,4 @@
-//! Where graphs come from: a front end, which lowers a model for the shapes that its inputs are bound to.
+//! The source of graphs: an importer, which lowers a model for given input shapes.
 
 use super::Graph;
 use crate::error::Result;
@@ -6,9 +6,9 @@ use crate::info::Shapes;
 use crate::operator::Port;
 use crate::ops::Foreign;
 
-/// A front end that can lower one for any set of input shapes.
+/// An importer that can lower a model for any input shapes.
 pub(crate) trait Source: Send + Sync {
-    /// Whether some input has a dimension that is not a number.
+    /// Whether some input has a dynamic dimension.
     #[cfg(feature = "onnx")]
     fn is_dynamic(&self) -> bool;
 
@@ -16,20 +16,20 @@ pub(crate) trait Source: Send + Sync {
     fn lower(&self, shapes: &Shapes) -> Result<Lowered>;
 }
 
-/// What a front end makes of a model.
+/// The result of lowering a model.
 pub(crate) enum Lowered {
-    /// A graph of ours.
+    /// A graph.
     #[cfg_attr(
         not(any(feature = "passes", test)),
-        expect(dead_code, reason = "packages hold graphs behind the passes")
+        expect(dead_code, reason = "packages store graphs after the passes")
     )]
     Graph(Graph),
-    /// A model whose shapes depend on its data: the front end runs it whole.
+    /// A model whose shapes depend on its data: the fallback runs it as a whole.
     #[cfg_attr(not(feature = "tract"), expect(dead_code, reason = "only a fallback has such models"))]
     Foreign(ForeignModel),
 }
 
-/// A model that the front end runs as a whole.
+/// A model that the fallback runs as a whole.
 pub struct ForeignModel {
     pub(crate) foreign: Box<dyn Foreign>,
     pub(crate) inputs: Vec<Port>,

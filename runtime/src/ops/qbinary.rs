@@ -55,7 +55,8 @@ impl QBinary {
         if let Some((index, fact)) = [a, b].into_iter().enumerate().find(|(_, f)| f.dtype != DType::U8) {
             return Err(OpError::Type { index, got: fact.dtype, want: "u8" });
         }
-        let misfit = || OpError::shapes("the second operand must be repeated along adjacent axes", &[&a.shape, &b.shape]);
+        let misfit =
+            || OpError::shapes("the second operand must be repeated along adjacent axes", &[&a.shape, &b.shape]);
         Self::dims(&a.shape, &b.shape).ok_or_else(misfit)
     }
 }

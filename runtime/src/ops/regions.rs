@@ -166,7 +166,8 @@ impl Regions {
         let mut left = self.reads([height, width], of.len());
         for (region, &image) in regions.chunks_exact(4).zip(of) {
             let image = usize::try_from(image).ok().filter(|&image| image < images);
-            let image = image.ok_or_else(|| OpError::Value(format!("a region refers to none of the {images} images")))?;
+            let image =
+                image.ok_or_else(|| OpError::Value(format!("a region refers to none of the {images} images")))?;
             let spans = [self.span(region[1], region[3], rows)?, self.span(region[0], region[2], columns)?];
             let samples = [spans[0].samples, spans[1].samples];
             let reads = saturating_product(&[rows, columns, samples[0], samples[1]]);

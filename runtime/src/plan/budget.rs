@@ -1,4 +1,4 @@
-//! What a graph, and the plan of it, ask for, held against the limits.
+//! Checks the resources of a graph and of its plan against the limits.
 
 use super::{Plan, Port};
 use crate::error::Result;
@@ -12,7 +12,7 @@ impl Limits {
     /// Checks a graph before it is planned.
     ///
     /// # Errors
-    /// `model.limit`, naming what there is too much of.
+    /// `model.limit`, naming the exceeded limit.
     pub(crate) fn check_graph(&self, graph: &Graph) -> Result<()> {
         check("steps of work", work(graph), self.run_work)?;
         check("iterations of loops", iterations(graph, &graph.nodes), self.iterations)?;
@@ -21,18 +21,18 @@ impl Limits {
         check("bytes of inputs and outputs", bytes.fold(0, u64::saturating_add), self.memory_bytes)
     }
 
-    /// Checks what a session of `plan` will take.
+    /// Checks the memory of a session of `plan`.
     ///
     /// # Errors
-    /// `model.limit`, naming what there is too much of.
+    /// `model.limit`, naming the exceeded limit.
     pub(crate) fn check_plan(&self, plan: &Plan) -> Result<()> {
-        // An output that is an input unchanged is copied.
+        // An output that is an unchanged input is copied.
         let copies = plan.outputs.iter().filter(|port| matches!(port.place, Place::Input(_)));
         let held = plan.variables.iter().map(|variable| &variable.port);
         self.check_ports(plan.inputs.iter().chain(copies).chain(held), plan.arena_bytes)
     }
 
-    /// Checks the bytes of ports, beside others.
+    /// Checks the bytes of ports, plus `beside` other bytes.
     ///
     /// # Errors
     /// `model.limit`.
@@ -42,12 +42,12 @@ impl Limits {
     }
 }
 
-/// Work of one run of a graph. A loop that only a run knows the end of counts once.
+/// Work of one run of a graph. A loop whose trip count is only known at run time counts once.
 pub(crate) fn work(graph: &Graph) -> u64 {
     work_of(graph, &graph.nodes)
 }
 
-/// Work of nodes and of the blocks in them.
+/// Work of nodes and of their blocks.
 fn work_of(graph: &Graph, nodes: &[Node]) -> u64 {
     nodes.iter().fold(0, |sum: u64, node| {
         let own = node.op.work(&graph.facts(&node.inputs), &graph.facts(&node.outputs));
@@ -56,7 +56,7 @@ fn work_of(graph: &Graph, nodes: &[Node]) -> u64 {
     })
 }
 
-/// Iterations of all loops whose end is known, at the most.
+/// Largest number of iterations of all loops with a known end.
 fn iterations(graph: &Graph, nodes: &[Node]) -> u64 {
     nodes.iter().fold(0, |sum: u64, node| {
         let inner = node.blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(iterations(graph, &block.nodes)));
@@ -65,8 +65,8 @@ fn iterations(graph: &Graph, nodes: &[Node]) -> u64 {
     })
 }
 
-/// Iterations of a node that is a loop with a known end: its body computes no condition. Exporters write the largest
-/// count of iterations where only the condition ends a loop.
+/// Trip count of a node that is a loop with a known end: its body computes no condition. If only the condition ends a
+/// loop, exporters write the largest count.
 fn times(graph: &Graph, node: &Node) -> Option<u64> {
     let Op::Control(Control::Loop(op)) = &node.op else { return None };
     let condition = *node.blocks.first()?.results.first()?;
@@ -138,7 +138,7 @@ mod tests {
         refused(graph, Limits::default());
     }
 
-    /// A tensor without elements lies nowhere in particular, and is one all the same.
+    /// A tensor without elements has no particular address, but is valid.
     #[test]
     fn tensors_without_elements_are_run() {
         let mut graph = Graph::new();

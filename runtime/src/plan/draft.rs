@@ -1,4 +1,4 @@
-//! Steps whose operands have no places yet, and how they get them, once all requests are known.
+//! Draft steps, whose operands get their places once all requests are known.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ pub(super) struct Draft {
     pub flow: Option<FlowDraft>,
 }
 
-/// As [`Flow`], of values and requests.
+/// Like [`Flow`], with values and requests instead of places.
 pub(super) enum FlowDraft {
     Branch { condition: ValueId, arms: [ArmDraft; 2] },
     Repeat(Box<RepeatDraft>),
 }
 
-/// The first step that is not of the arm, and results to be moved to requests.
+/// The first step after the branch, and results to be moved to requests.
 pub(super) struct ArmDraft {
     pub end: usize,
     pub moves: Vec<(ValueId, usize)>,
@@ -42,9 +42,9 @@ pub(super) struct RepeatDraft {
     pub next: Vec<Draw>,
 }
 
-/// A move behind an iteration.
+/// A move after an iteration.
 pub(super) enum Draw {
-    /// Of a value to a request,
+    /// From a value to a request,
     Value(ValueId, usize),
     /// or between requests.
     Request(usize, usize),
@@ -130,7 +130,7 @@ impl Planner<'_> {
 }
 
 impl FlowDraft {
-    /// With places for values and requests; the step is the one at `at`.
+    /// Replaces values and requests by places; the step is at index `at`.
     fn placed(
         self,
         at: usize,
@@ -161,7 +161,8 @@ impl FlowDraft {
                 let scanned = scanned.into_iter().map(&mut cut).collect::<Result<_>>()?;
                 let collected = collected.into_iter().map(&mut cut).collect::<Result<_>>()?;
                 let given = |held: bool, at: usize| if held { operands.inputs.get(at).cloned() } else { None };
-                let goes_on = results.first().copied().ok_or_else(|| Error::Internal("a body gives nothing".into()))?;
+                let goes_on =
+                    results.first().copied().ok_or_else(|| Error::Internal("a body has no results".into()))?;
                 Ok(Flow::Repeat(Repeat {
                     body: at + 1..end,
                     iterations: op.iterations,
@@ -180,9 +181,9 @@ impl FlowDraft {
     }
 }
 
-/// Constants in order of first use, each once.
+/// Constants in order of first use, without duplicates.
 struct Constants {
-    /// By value, its position.
+    /// The position of each value.
     indices: Vec<Option<usize>>,
     tensors: Vec<Arc<Tensor>>,
 }

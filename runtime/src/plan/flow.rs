@@ -1,12 +1,11 @@
-//! Steps that decide which steps run: branches and loops over ranges of a plan's steps, with the bytes that go in and
-//! out of them.
+//! Control flow steps: branches and loops over ranges of a plan's steps, with the bytes that they move.
 
 use std::ops::Range;
 
 use crate::operator::Place;
 use crate::ops::control::Slices;
 
-/// What a step does with the steps behind it.
+/// What a step does with the steps after it.
 #[derive(Clone, Debug)]
 pub enum Flow {
     /// One of two ranges of steps runs.
@@ -16,7 +15,7 @@ pub enum Flow {
 }
 
 impl Flow {
-    /// The first step that is none of its own.
+    /// The first step that does not belong to it.
     #[must_use]
     pub fn end(&self) -> usize {
         match self {
@@ -33,16 +32,16 @@ pub struct Branch {
     pub condition: Place,
     /// Where it is true.
     pub then: Arm,
-    /// Where it is false.
+    /// If it is false.
     pub otherwise: Arm,
 }
 
-/// Steps that may run, and results that are moved to their place behind them.
+/// Steps that may run, and results that are moved to their places afterwards.
 #[derive(Clone, Debug, Default)]
 pub struct Arm {
     /// The steps.
     pub steps: Range<usize>,
-    /// Results that no step writes to their place.
+    /// Results that no step writes directly to their places.
     pub moves: Vec<Move>,
 }
 
@@ -51,32 +50,32 @@ pub struct Arm {
 pub struct Repeat {
     /// Steps of an iteration.
     pub body: Range<usize>,
-    /// Most iterations, where the plan knows it.
+    /// Largest number of iterations, if the plan knows it.
     pub iterations: Option<usize>,
-    /// Most iterations, one i64, where that is computed.
+    /// Largest number of iterations, one i64, if it is computed.
     pub limit: Option<Place>,
-    /// A bool that says if there is a first iteration.
+    /// A bool that decides whether there is a first iteration.
     pub begins: Option<Place>,
-    /// Where an iteration finds its number, one i64.
+    /// Location of the iteration's number, one i64.
     pub number: Range<usize>,
-    /// Where it finds the condition, one bool: true.
+    /// Location of the iteration's condition, one bool: true.
     pub condition: Range<usize>,
-    /// Before the first iteration: what is carried.
+    /// Before the first iteration: carried values.
     pub start: Vec<Move>,
-    /// Before every iteration: slices of whole tensors.
+    /// Before every iteration: slices from whole tensors.
     pub scanned: Vec<(Place, Range<usize>, Slices)>,
-    /// The bool behind an iteration that says if there is another.
+    /// The bool after an iteration that decides whether there is another.
     pub goes_on: Place,
-    /// Behind every iteration: slices to their places in whole tensors.
+    /// After every iteration: slices into whole tensors.
     pub collected: Vec<(Place, Range<usize>, Slices)>,
-    /// Behind that: what is carried to the next iteration, in an order in which nothing is overwritten too early.
+    /// After that: values carried to the next iteration, ordered so that nothing is overwritten too early.
     pub next: Vec<Move>,
 }
 
 /// Bytes that are copied.
 #[derive(Clone, Debug)]
 pub struct Move {
-    /// From here,
+    /// From this place,
     pub from: Place,
     /// to this range of the arena.
     pub to: Range<usize>,

@@ -1,20 +1,19 @@
-//! Where every tensor lies: offline placement of intervals in one arena.
+//! Memory layout: offline placement of tensors in one arena.
 //!
-//! Two tensors may share bytes if no step needs both. Finding the smallest arena is
-//! NP-hard (it is two-dimensional strip packing with fixed x), but greedy placement in a good
-//! order comes close; Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
-//! Inference" (2020), order by size. We try several orders, then improve the best by moving
-//! the tensors that stick out at the top to the front, and stop as soon as the lower bound,
-//! the widest moment of the graph, is reached.
+//! Two tensors may share bytes if no step needs both. Finding the smallest arena is NP-hard (it is two-dimensional
+//! strip packing with fixed x), but greedy placement in a good order comes close; Pisarchyk and Lee, "Efficient Memory
+//! Management for Deep Neural Net Inference" (2020), order by size. We try several orders, then improve the best by
+//! moving the tensors at the top to the front of the order, and stop as soon as the lower bound is reached: the largest
+//! number of bytes alive at one step.
 //!
-//! A greedy placement looks at every pair of tensors that live at the same time. Of those there may be as many as the
-//! square of the tensors: the pairs are counted, and where they are too many, tensors are placed as they come to be,
-//! each into the tightest gap of that moment, which takes O(n log n).
+//! A greedy placement looks at every pair of tensors that are alive at the same time. Their number can be quadratic:
+//! the pairs are counted, and if there are too many, tensors are placed in the order of their first step, each into the
+//! tightest gap at that step, which takes O(n log n).
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Every tensor starts at a multiple of this: a cache line, and the widest vector.
+/// Alignment of every tensor: a cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
 
 /// Rounds of improvement; each costs one greedy placement.
@@ -48,16 +47,16 @@ impl Request {
 /// An arena in which no two live tensors overlap.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// Offset of every request, in their order.
+    /// Offset of every request, in order.
     pub offsets: Vec<usize>,
     /// Bytes of the arena.
     pub bytes: usize,
-    /// Bytes alive at the widest moment.
+    /// Largest number of bytes alive at one step.
     pub lower_bound: usize,
 }
 
 impl Layout {
-    /// The bytes of request `index`, which is `bytes` long.
+    /// The bytes of request `index`, which has the length `bytes`.
     #[must_use]
     pub fn range(&self, index: usize, bytes: usize) -> Range<usize> {
         let start = self.offsets[index];
@@ -71,7 +70,7 @@ pub fn place(requests: &[Request]) -> Layout {
     place_within(requests, PAIRS)
 }
 
-/// As [`place`], looking at `pairs` pairs of tensors at most.
+/// Like [`place`], looking at most at `pairs` pairs of tensors.
 fn place_within(requests: &[Request], mut pairs: usize) -> Layout {
     let lower_bound = moments(requests).into_iter().max().unwrap_or(0);
     let pressure = pressures(requests);
@@ -102,7 +101,7 @@ fn place_within(requests: &[Request], mut pairs: usize) -> Layout {
         if best.bytes == lower_bound {
             break;
         }
-        // Whatever reaches the top was placed too late: let it choose first.
+        // A request that reaches the top was placed too late: place it first.
         let top = |&i: &usize| trial.offsets[i] + requests[i].padded() == trial.bytes;
         let (mut moved, rest): (Vec<usize>, Vec<usize>) = trial_order.iter().partition(|i| top(i));
         moved.extend(rest);
@@ -116,7 +115,7 @@ fn place_within(requests: &[Request], mut pairs: usize) -> Layout {
     Layout { offsets: best.offsets, bytes: best.bytes, lower_bound }
 }
 
-/// The requests' indices, those with the smallest key first.
+/// The requests' indices, ordered by key.
 fn in_order(requests: &[Request], key: &dyn Fn(usize, &Request) -> (usize, usize)) -> Vec<usize> {
     let keyed = requests.iter().enumerate().map(|(index, request)| {
         let (first, second) = key(index, request);
@@ -127,14 +126,14 @@ fn in_order(requests: &[Request], key: &dyn Fn(usize, &Request) -> (usize, usize
     keyed.into_iter().map(|(_, _, index)| index).collect()
 }
 
-/// Offsets of all requests, and the bytes that they take together.
+/// Offsets of all requests, and their total size.
 #[derive(Clone)]
 struct Placement {
     offsets: Vec<usize>,
     bytes: usize,
 }
 
-/// Number of steps that requests live through.
+/// Number of steps covered by the requests.
 fn steps(requests: &[Request]) -> usize {
     requests.iter().map(|r| r.last + 1).max().unwrap_or(0)
 }
@@ -158,11 +157,11 @@ fn moments(requests: &[Request]) -> Vec<usize> {
         .collect()
 }
 
-/// For every request, the widest moment that it lives through.
+/// For every request, the largest number of bytes alive during its life.
 fn pressures(requests: &[Request]) -> Vec<usize> {
     let moments = moments(requests);
     let steps = moments.len();
-    // A segment tree: node i is the larger of nodes 2i and 2i + 1, and the leaves are the moments.
+    // A segment tree: node i is the larger of nodes 2i and 2i + 1, and the leaves are the steps.
     let mut tree = [vec![0; steps], moments].concat();
     for i in (1..steps).rev() {
         tree[i] = tree[2 * i].max(tree[2 * i + 1]);
@@ -170,7 +169,7 @@ fn pressures(requests: &[Request]) -> Vec<usize> {
     requests.iter().map(|r| segments(steps, r.first..r.last + 1).map(|node| tree[node]).max().unwrap_or(0)).collect()
 }
 
-/// The nodes of a segment tree of `len` leaves that together cover a range, O(log len) of them.
+/// The nodes of a segment tree with `len` leaves that together cover a range, O(log len) of them.
 fn segments(len: usize, range: Range<usize>) -> impl Iterator<Item = usize> {
     let (mut left, mut right) = (range.start + len, range.end + len);
     std::iter::from_fn(move || {
@@ -189,12 +188,12 @@ fn segments(len: usize, range: Range<usize>) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Requests that were placed, to be found by the time in which they live.
+/// Placed requests, searchable by the steps in which they are alive.
 struct Placed<'a> {
     requests: &'a [Request],
     steps: usize,
-    /// Nodes of a segment tree over the steps: the requests that live through all steps of the node, and not of the
-    /// node above.
+    /// Nodes of a segment tree over the steps: the requests that are alive during all steps of the node, but not of its
+    /// parent.
     through: Vec<Vec<usize>>,
     /// Requests by their first step.
     starting: Vec<Vec<usize>>,
@@ -214,7 +213,7 @@ impl<'a> Placed<'a> {
         self.starting[first].push(index);
     }
 
-    /// Those that live at some time of `request`: at its first step, or they begin behind it.
+    /// Those alive at some step of `request`: at its first step, or starting after it.
     fn beside(&self, request: &Request) -> impl Iterator<Item = usize> {
         let above = |&node: &usize| (node > 1).then_some(node / 2);
         let at_first = std::iter::successors(Some(request.first + self.steps), above);
@@ -223,12 +222,12 @@ impl<'a> Placed<'a> {
     }
 }
 
-/// Places requests in this order, each into the tightest gap among those already placed that
-/// live at the same time; `None` if it would look at more than `pairs`, from which it takes what it looks at.
+/// Places requests in this order, each into the tightest gap among the already placed ones that are alive at the same
+/// time; `None` if it would look at more than `pairs`, which it decreases.
 fn greedy(requests: &[Request], order: &[usize], pairs: &mut usize) -> Option<Placement> {
     let mut offsets = vec![0; requests.len()];
     let mut placed = Placed::none(requests);
-    // Where they begin and end, and which they are.
+    // Start, end, and index.
     let mut neighbors: Vec<(usize, usize, usize)> = Vec::new();
     let mut total = 0;
     for &index in order {
@@ -237,7 +236,7 @@ fn greedy(requests: &[Request], order: &[usize], pairs: &mut usize) -> Option<Pl
         neighbors.clear();
         let ranges = placed.beside(request).map(|i| (offsets[i], offsets[i] + requests[i].padded(), i));
         neighbors.extend(ranges.take(*pairs));
-        // A long life is looked at step by step.
+        // A long life also takes time for each of its steps.
         *pairs = pairs.checked_sub(neighbors.len() + request.last - request.first + 1)?;
         neighbors.sort_unstable();
         let (mut end, mut gap): (usize, Option<Range<usize>>) = (0, None);
@@ -254,7 +253,7 @@ fn greedy(requests: &[Request], order: &[usize], pairs: &mut usize) -> Option<Pl
     Some(Placement { offsets, bytes: total })
 }
 
-/// Places requests step by step, each into the tightest gap that there is when it comes to be.
+/// Places requests step by step, each into the tightest gap at its first step.
 fn as_they_come(requests: &[Request]) -> Placement {
     let mut offsets = vec![0; requests.len()];
     let mut free = Gaps::default();
@@ -269,19 +268,19 @@ fn as_they_come(requests: &[Request]) -> Placement {
     Placement { offsets, bytes: free.end }
 }
 
-/// The free parts of an arena that grows; no two touch.
+/// The free parts of a growing arena; no two are adjacent.
 #[derive(Default)]
 struct Gaps {
     /// As (offset, length).
     by_offset: BTreeSet<(usize, usize)>,
     /// As (length, offset).
     by_length: BTreeSet<(usize, usize)>,
-    /// Where the arena ends.
+    /// End of the arena.
     end: usize,
 }
 
 impl Gaps {
-    /// The offset of `size` bytes that were free.
+    /// Takes `size` free bytes; returns their offset.
     fn take(&mut self, size: usize) -> usize {
         if size == 0 {
             return 0;
@@ -335,7 +334,7 @@ mod tests {
             let requests: Vec<Request> =
                 raw.into_iter().map(|(bytes, first, len)| Request { bytes, first, last: first + len }).collect();
             let total: usize = requests.iter().map(Request::padded).sum();
-            // Greedily, and where that would take too long.
+            // Greedily, and with too many pairs for that.
             for layout in [place(&requests), place_within(&requests, 0), place_within(&requests, 500)] {
                 prop_assert!(layout.bytes <= total);
                 for (i, a) in requests.iter().enumerate() {
@@ -352,8 +351,7 @@ mod tests {
         }
     }
 
-    /// As many tensors as a graph may have nodes, all alive at the end: placing them takes no work that grows with the
-    /// square of their number.
+    /// As many tensors as a graph may have nodes, all alive at the end: placing them takes no quadratic time.
     #[test]
     fn many_tensors_that_all_live_long_are_placed() {
         let count = 100_000;

@@ -1,8 +1,8 @@
 //! The Plan: which kernel runs when, on which bytes.
 //!
-//! Planning turns a Graph into a list of steps. Every step's kernel is chosen and its weights
-//! are packed, once; every tensor gets its place in one arena, known before the first run. A
-//! Plan is plain data: `inspect` prints it, [`Program`] makes it run.
+//! Planning turns a Graph into a list of steps. Every step's kernel is chosen and its weights are packed once; every
+//! tensor gets its place in one arena, known before the first run. A Plan is plain data: `inspect` prints it, and
+//! [`Program`] runs it.
 
 mod budget;
 mod draft;
@@ -26,7 +26,7 @@ use crate::operator::{BindContext, Choice, Execute, Io, Operands, Operator, Pack
 use crate::ops::Op;
 use crate::tensor::{Fact, Tensor};
 
-/// One kernel call, or a branch or loop over the steps behind it.
+/// One kernel call, or a branch or loop over the steps after it.
 #[derive(Clone)]
 pub struct Step {
     /// The node's name.
@@ -35,7 +35,7 @@ pub struct Step {
     pub op: Op,
     /// The kernel and its packed weights.
     pub choice: Choice,
-    /// Where its operands lie.
+    /// The locations of its operands.
     pub operands: Operands,
     /// Facts of the inputs.
     pub inputs: Vec<Fact>,
@@ -43,9 +43,9 @@ pub struct Step {
     pub outputs: Vec<Fact>,
     /// Multiply-adds of one run.
     pub macs: u64,
-    /// As [`Plan::work`].
+    /// Like [`Plan::work`].
     pub work: u64,
-    /// What it does with the steps behind it, where it is no kernel call.
+    /// What it does with the steps after it, if it is not a kernel call.
     pub flow: Option<Box<Flow>>,
 }
 
@@ -64,9 +64,9 @@ impl Step {
 pub struct Variable {
     /// Name, type, shape and place.
     pub port: Port,
-    /// What it is at first; zeros if there is nothing.
+    /// Its initial value; zeros if absent.
     pub initial: Option<Arc<Tensor>>,
-    /// Position of the output that it takes over behind every run, for state; `None` for a setting.
+    /// For state, the position of the output that replaces it after every run; `None` for a setting.
     pub next: Option<usize>,
 }
 
@@ -75,45 +75,44 @@ pub struct Variable {
 pub struct Plan {
     /// Instruction set of the kernels.
     pub isa: Isa,
-    /// What the caller gives.
+    /// Inputs given by the caller.
     pub inputs: Vec<Port>,
-    /// What the session gives; their places come behind those of the inputs.
+    /// Inputs held by the session; they follow the caller's inputs.
     pub variables: Vec<Variable>,
-    /// What the caller gets.
+    /// Outputs returned to the caller.
     pub outputs: Vec<Port>,
     /// Steps in order.
     pub steps: Vec<Step>,
-    /// Constants that kernels read as they are.
+    /// Constants that kernels read unpacked.
     pub constants: Vec<Arc<Tensor>>,
     /// Bytes of the arena.
     pub arena_bytes: usize,
-    /// Bytes that are alive at the widest moment: no arena can be smaller.
+    /// Largest number of bytes alive at one step: no arena can be smaller.
     pub arena_lower_bound: usize,
     /// Work of one run, as [`Limits`](crate::Limits) count it.
     pub work: u64,
-    /// Why the graph was planned unoptimized, where it was.
+    /// Why the graph was planned unoptimized, if it was.
     pub warning: Option<String>,
-    /// What was removed from weights because it is zero; a package lists it in its metadata.
+    /// Channels removed from weights because they are zero; a package lists them in its metadata.
     pub removed: Vec<Removed>,
 }
 
 impl Plan {
-    /// Plans `graph` for `target`. Weights are given up one by one as they are packed, so that both forms of all of
-    /// them are never there at once.
+    /// Plans `graph` for `target`. Weights are released one by one as they are packed, so that both forms of all of
+    /// them never exist at the same time.
     ///
     /// # Errors
-    /// A step that no kernel takes, with the node's name.
+    /// A step that no kernel supports, with the node's name.
     pub fn new(graph: Graph, target: Target) -> Result<Self> {
         Self::with(graph, target, &[], None)
     }
 
-    /// As [`new`](Self::new), with the weights of some nodes packed already: `packings[i]` is for node `i` of the walk
-    /// through the graph, blocks included. Where there is a tuning, kernels are chosen by it, and every choice lists its
-    /// candidates.
+    /// Like [`new`](Self::new), with the weights of some nodes already packed: `packings[i]` is for node `i` of the
+    /// walk through the graph, including blocks. With a tuning, it decides the choice of kernels, and every choice
+    /// lists its candidates.
     ///
     /// # Errors
-    /// As for [`new`](Self::new); `package.target` if the weights were packed for a kernel that the node cannot be
-    /// run with.
+    /// As for [`new`](Self::new); `package.target` if the weights were packed for a kernel that cannot run the node.
     pub(crate) fn with(
         graph: Graph,
         target: Target,
@@ -123,10 +122,10 @@ impl Plan {
         planner::Planner::new(graph, target, packings, tuning).plan()
     }
 
-    /// Takes constants out of the file that they are a part of.
+    /// Copies constants out of the file that they are a part of.
     ///
     /// # Errors
-    /// There is no memory for them.
+    /// Not enough memory.
     pub(crate) fn detach(&mut self) -> Result<()> {
         let initial = self.variables.iter_mut().filter_map(|variable| variable.initial.as_mut());
         for tensor in self.constants.iter_mut().chain(initial) {
@@ -141,20 +140,20 @@ impl Plan {
         self.steps.iter().map(|s| s.macs).sum()
     }
 
-    /// Bytes of weights in the kernels' own form.
+    /// Bytes of packed weights.
     #[must_use]
     pub fn packed_bytes(&self) -> usize {
         self.steps.iter().flat_map(|s| &s.choice.packed).map(|p| p.len()).sum()
     }
 
-    /// Bytes of constants that kernels read as they are.
+    /// Bytes of constants that kernels read unpacked.
     #[must_use]
     pub fn constant_bytes(&self) -> usize {
         self.constants.iter().map(|t| t.bytes().len()).sum()
     }
 }
 
-/// A Plan whose kernels are resolved, ready to be run by any number of sessions at once.
+/// A Plan with resolved kernels, which any number of sessions can run at the same time.
 pub struct Program {
     plan: Plan,
     executables: Vec<Box<dyn Execute>>,

@@ -1,11 +1,11 @@
-//! From a graph to a plan: a walk through the nodes and their blocks in the order of the run.
+//! From a graph to a plan: a walk through the nodes and their blocks in execution order.
 //!
-//! Every value gets a request for bytes, from the step that writes it to the last that reads it. Blocks lie in the plan
-//! one behind the other, so that the two arms of a branch share bytes by themselves, and:
+//! Every value gets a request for bytes, from the step that writes it to the last that reads it. Blocks are consecutive
+//! in the plan, so the two branches of an If share bytes without special handling, and:
 //!
-//! - a loop keeps what it reads from around it until its last step: the next iteration reads it again;
-//! - what is carried has one place throughout the loop, and is the loop's result;
-//! - the result of a branch has one place, from the branch on: the step of an arm that computes it writes it there.
+//! - a loop keeps the outer values that it reads until its last step, because the next iteration reads them again;
+//! - a carried value has one place throughout the loop, which is also the loop's result;
+//! - the result of an If has one place: the step of a branch that computes it writes it there.
 
 use std::cell::RefCell;
 
@@ -23,21 +23,21 @@ use crate::ops::control::{Control, Loop};
 use crate::options::Memory;
 use crate::tensor::Tensor;
 
-/// Packed weights may take this many times what the graph's constants take: more than any kernel's form does of weights
-/// that fill its tiles.
+/// Packed weights may take this many times the bytes of the graph's constants: more than any kernel's layout does for
+/// weights that fill its tiles.
 const PACKED_PER_BYTE: usize = 8;
-/// And this many bytes beyond, for weights that do not.
+/// In addition, this many bytes, for weights that do not.
 const PACKED_BYTES: usize = 64 << 20;
-/// Nodes that read one constant pack it each, though equal forms are kept once: for all that is packed, this many times
-/// the bytes that may be kept.
+/// Several nodes that read one constant each pack it, though equal results are stored once: the total of everything
+/// packed may be this many times the bytes that may be kept.
 const PACKED_AGAIN: usize = 16;
 
-/// What the planner knows of a value.
+/// The planner's information on a value.
 #[derive(Clone)]
 pub(super) struct Held {
-    /// The value whose bytes it shares: itself, but for the results of aliases.
+    /// The value whose bytes it shares: itself, except for results of aliases.
     pub root: ValueId,
-    /// How often it or an alias of it is read.
+    /// How many times it or an alias of it is read.
     readers: usize,
     /// Packed forms of a constant that several nodes read.
     forms: Vec<Bytes>,
@@ -54,21 +54,21 @@ pub(super) struct Planner<'a> {
     packings: &'a [Option<Packing>],
     tuning: Option<&'a Tuning>,
     slab: RefCell<Slab>,
-    /// For weights that several nodes read: blocks on their own, most of which are given up at once.
+    /// For weights that several nodes read: separate blocks, most of which are freed at once.
     apart: RefCell<Slab>,
     /// By id.
     pub values: Vec<Held>,
-    /// Bytes of packed weights, and of those that are kept.
+    /// Bytes of all packed weights, and of those that are kept.
     packed: usize,
     kept: usize,
     most_kept: usize,
     pub requests: Vec<Request>,
-    /// For every request, how many loops are around what it is for.
+    /// For every request, the number of enclosing loops.
     depths: Vec<usize>,
-    /// For every loop around the present node, the requests from around it that it reads.
+    /// For every loop around the current node, the outer requests that it reads.
     loops: Vec<Vec<usize>>,
     pub steps: Vec<Draft>,
-    /// Nodes seen so far.
+    /// Number of nodes so far.
     nodes: usize,
 }
 
@@ -180,7 +180,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Counts packed weights; those of a constant that several nodes read are kept once where they are equal.
+    /// Counts packed weights; equal packed forms of a constant that several nodes read are kept once.
     fn keep(&mut self, packed: &mut [Bytes], shared: Option<ValueId>) -> Result<()> {
         for bytes in packed {
             self.packed = self.packed.saturating_add(bytes.len());
@@ -217,12 +217,14 @@ impl<'a> Planner<'a> {
             }
             arms.push(ArmDraft { end, moves });
         }
-        let arms = <[ArmDraft; 2]>::try_from(arms).map_err(|_| Error::Internal(format!("'{name}' has no two arms")))?;
+        let arms = <[ArmDraft; 2]>::try_from(arms)
+            .map_err(|_| Error::Internal(format!("'{name}' does not have two branches")))?;
         self.steps[at].flow = Some(FlowDraft::Branch { condition, arms });
         Ok(())
     }
 
-    /// Lets the nodes of an arm write its results where they belong, and answers those that have to be moved there.
+    /// Makes the nodes of a branch write its results directly to their places, and returns those that have to be moved
+    /// there.
     fn arm(&mut self, nodes: &[Node], values: &[ValueId], results: &[usize]) -> Vec<(ValueId, usize)> {
         let aliased = |node: &&Node| node.op.alias(&self.graph.facts(&node.inputs)).is_some();
         let mut written: Vec<ValueId> =
@@ -245,7 +247,7 @@ impl<'a> Planner<'a> {
         let (first, count) = (op.first_carried(), op.carried);
         let inputs = node.inputs.clone();
         inputs.iter().for_each(|&id| self.read(id, at));
-        // Everything around the iterations lives as long as the loop does.
+        // Everything outside the iterations lives as long as the loop.
         let outputs: Vec<usize> = node.outputs.iter().map(|&id| self.write(id, at)).collect();
         let carried = 2..2 + count;
         for (&id, &request) in parameters[carried.clone()].iter().zip(&outputs) {
@@ -300,7 +302,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// The moves behind an iteration: what is another parameter itself is put aside before any is overwritten.
+    /// The moves after an iteration: a result that is another parameter is saved before any is overwritten.
     fn carry(
         &mut self,
         parameters: &[ValueId],
@@ -343,7 +345,7 @@ impl<'a> Planner<'a> {
         self.values[id.0].root
     }
 
-    /// The data of a value that is a constant; an alias of one has other dimensions, and is not.
+    /// The data of a constant value; an alias has other dimensions and does not count.
     fn constant(&self, id: ValueId) -> Option<&Tensor> {
         (self.root(id) == id).then(|| self.graph.constant(id)).flatten().map(AsRef::as_ref)
     }
@@ -359,7 +361,8 @@ impl<'a> Planner<'a> {
         request
     }
 
-    /// Step `at` reads a value; every loop around it that the value is not of reads it in the next iteration, too.
+    /// Step `at` reads a value; every enclosing loop outside of which the value was written reads it again in the next
+    /// iteration.
     fn read(&mut self, id: ValueId, at: usize) {
         let Some(request) = self.values[self.root(id).0].request else { return };
         self.requests[request].last = self.requests[request].last.max(at);
@@ -370,7 +373,7 @@ impl<'a> Planner<'a> {
 }
 
 fn unfit(node: &Node) -> Error {
-    Error::Internal(format!("the blocks of '{}' do not fit its operator", node.name))
+    Error::Internal(format!("the blocks of '{}' do not match its operator", node.name))
 }
 
 /// For every value, the value whose bytes it shares.

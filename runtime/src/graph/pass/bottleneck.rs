@@ -1,21 +1,21 @@
-//! Bottlenecks: the convolutions around a large depthwise one become one step with it.
+//! Bottlenecks: fuses the convolutions around a large depthwise one with it into one step.
 //!
 //! ```text
 //! x -> Conv 1x1 -> Conv depthwise -> Conv 1x1    =>    x -> Bottleneck
 //! ```
 //!
-//! When: the image between two of them is read by the next one alone, and is too large to stay in a
-//! cache from one step to the next. Either 1x1 convolution may be missing: a gate between the second
-//! and the third, for one, needs the whole image. Layouts are decided by now: only NHWC is fused.
+//! When: the image between two of them is read only by the next one, and is too large to stay in a cache from one step
+//! to the next. Either 1x1 convolution may be missing, for example if a gate between the second and the third needs the
+//! whole image. Layouts are already decided: only NHWC is fused.
 //!
-//! In a chain without residuals (MobileNetV1) a 1x1 convolution is the projection of one depthwise
-//! convolution and the expansion of the next. It belongs to one of them, the one that saves more:
+//! In a chain without residuals (MobileNetV1) a 1x1 convolution is the projection of one depthwise convolution and the
+//! expansion of the next. It is fused with the one that saves more:
 //!
 //! ```text
 //! x -> depthwise -> 1x1 -> depthwise -> 1x1    =>    x -> Bottleneck -> Bottleneck
 //! ```
 //!
-//! Every node's fusion is decided first, on the graph as it was; only then is the graph rewritten.
+//! All fusions are decided first, on the original graph; only then is the graph rewritten.
 
 use super::super::{Graph, Node, Uses};
 use crate::error::Result;
@@ -25,15 +25,15 @@ use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
 use crate::ops::roles::Role;
 
-/// Bytes of an image from which on it is not written: what fits into the second-level cache of the cores that matter
-/// is read from there faster than a band at a time can be organized.
+/// Minimum size in bytes of an image that fusion avoids writing: smaller ones fit the second-level cache of typical
+/// cores and are read from it faster than band by band.
 const WORTH_FUSING: usize = 512 * 1024;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     fuse(graph, WORTH_FUSING)
 }
 
-/// As [`run`], around images of any size: so small networks test what large ones do.
+/// Like [`run`], around images of any size, so that small networks test the same as large ones.
 #[cfg(test)]
 pub(super) fn everywhere(graph: &mut Graph) -> Result<()> {
     fuse(graph, 0)
@@ -56,7 +56,7 @@ fn fuse(graph: &mut Graph, worth: usize) -> Result<()> {
             inputs.extend(if inputs.is_empty() { node.inputs.get(Conv::X) } else { None });
             inputs.extend([node.inputs[Conv::WEIGHTS], node.inputs[Conv::BIAS]]);
         }
-        // The last node's place is where every operand is known.
+        // At the last node's position every operand is known.
         let last = project.unwrap_or(depthwise);
         let residual = match &graph.nodes[last].op {
             Op::Conv(conv) => conv.roles.residual(),
@@ -72,22 +72,22 @@ fn fuse(graph: &mut Graph, worth: usize) -> Result<()> {
     Ok(())
 }
 
-/// Nodes that become one, by index. No node is in two of them.
+/// Nodes to fuse, by index. No node is in two of them.
 struct Fusion {
     expand: Option<usize>,
     depthwise: usize,
     project: Option<usize>,
 }
 
-/// A depthwise convolution and a 1x1 convolution that could be fused with it.
+/// A depthwise convolution and a 1x1 convolution that can be fused with it.
 #[derive(Clone, Copy)]
 struct Claim {
     depthwise: usize,
-    /// Bytes of the image between them, which would not be written.
+    /// Bytes of the image between them, which fusion avoids writing.
     saved: usize,
 }
 
-/// Which node is fused with which: a depthwise convolution with every 1x1 convolution that is its own.
+/// Decides which nodes to fuse: a depthwise convolution with each 1x1 convolution assigned to it.
 fn find(graph: &Graph, worth: usize) -> Vec<Fusion> {
     let uses = graph.uses();
     let around = |at| neighbors(graph, &uses, at, worth);
@@ -112,7 +112,7 @@ fn find(graph: &Graph, worth: usize) -> Vec<Fusion> {
     owned.filter(|fusion| fusion.expand.or(fusion.project).is_some()).collect()
 }
 
-/// The depthwise convolution at `depthwise` with those around it that it could be fused with.
+/// The depthwise convolution at `depthwise` with its neighbors that can be fused with it.
 fn neighbors(graph: &Graph, uses: &Uses, depthwise: usize, worth: usize) -> Option<Fusion> {
     let node = graph.nodes.get(depthwise)?;
     let conv = plain(graph, node)?;
@@ -133,7 +133,7 @@ fn neighbors(graph: &Graph, uses: &Uses, depthwise: usize, worth: usize) -> Opti
     (expand.is_some() || project.is_some()).then_some(Fusion { expand, depthwise, project })
 }
 
-/// The convolution of a node, if it is NHWC, scales nothing and has constant weights.
+/// The convolution of a node, if it is NHWC, has no scale and has constant weights.
 fn plain<'a>(graph: &Graph, node: &'a Node) -> Option<&'a Conv> {
     let Op::Conv(conv) = &node.op else { return None };
     let constant = |at: usize| node.inputs.get(at).is_some_and(|&id| graph.constant(id).is_some());

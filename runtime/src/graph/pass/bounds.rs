@@ -21,7 +21,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
             node.inputs = vec![x];
         }
     }
-    // One bound behind the other becomes one interval.
+    // Two consecutive bounds become one interval.
     let uses = graph.uses();
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
@@ -31,7 +31,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
         };
         let Op::Activate(Activate { activation: first }) = graph.nodes[writer].op else { continue };
         let (Some((low, high)), Some((min, max))) = (interval(first), interval(second)) else { continue };
-        // min(max(x, low), high) clipped again; the bounds of the second win where they cross.
+        // min(max(x, low), high) clipped again; the second bounds win if they conflict.
         let both = Activation::Clip { min: low.max(min).min(max), max: high.min(max).max(min) };
         let x = graph.nodes[writer].inputs.clone();
         let node = &mut graph.nodes[index];
@@ -48,7 +48,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// `x` and the bound, where the node is a maximum or minimum with a constant number.
+/// `x` and the bound, if the node is a maximum or minimum with a constant.
 fn bound(graph: &Graph, node: &Node) -> Option<(ValueId, Activation)> {
     let Op::Binary(Binary { kind, activation: Activation::None }) = node.op else { return None };
     let &[a, b] = node.inputs.as_slice() else { return None };

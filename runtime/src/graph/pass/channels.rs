@@ -1,53 +1,53 @@
-//! Channels across a graph: which elements along the axes of values come and go together.
+//! Channels across a graph: which elements along the axes of values can only be removed together.
 //!
-//! A convolution or matrix product with constant weights begins channels, one per filter. Operators say
-//! what their results' axes follow, and pass the channels on:
+//! A convolution or matrix product with constant weights starts channels, one per filter. Operators say which operand
+//! axes their results' axes follow, and so propagate the channels:
 //!
 //! ```text
 //! Conv -> Relu -> Conv depthwise -> Mul(gate) -> Conv
 //! `------------ the same channels ----------'     `- others
 //! ```
 //!
-//! In every value one axis is followed. A sum makes the channels of its operands one, a concatenation has
-//! those of all its operands, a reshape to attention heads makes one of all channels of a head, and so does
-//! a grouped convolution of those of a group. A channel that is read in another way (an output of the graph,
-//! an operator that does not tell) is bound: it may not be taken away.
+//! In every value one axis is followed. A sum unites the channels of its operands, a concatenation has those of all its
+//! operands, a reshape to attention heads unites all channels of a head, and a grouped convolution those of a group. A
+//! channel that is read in any other way (as an output of the graph, or by an operator without axes) is bound: it must
+//! not be removed.
 
 use super::super::{Graph, Node, ValueId};
 use super::filters::Filters;
 use crate::operator::Semantics;
 use crate::operator::axes::{How, Link};
 
-/// Most elements along all axes together; what comes behind is bound.
+/// Most elements along all axes together; further ones are bound.
 const MOST: usize = 1 << 24;
 
-/// The axis of a value that is followed.
+/// The followed axis of a value.
 #[derive(Clone, Copy, Debug)]
 pub struct Track {
     /// The axis.
     pub axis: usize,
     /// Its length.
     pub len: usize,
-    /// The place of its first element among those of all values.
+    /// The index of its first element among those of all values.
     first: usize,
 }
 
 /// The channels of a graph.
 pub struct Channels {
     tracks: Vec<Option<Track>>,
-    /// For each element another one that belongs to the same channel, or itself: a forest whose roots stand for channels.
+    /// For each element another one of the same channel, or itself: a union-find forest whose roots represent channels.
     parents: Vec<usize>,
     /// By root: whether the channel is bound.
     bound: Vec<bool>,
-    /// Where a reshape splits an axis, which of the parts is followed: 0 for the outermost.
+    /// If a reshape splits an axis, which of the parts is followed: 0 for the outermost.
     choice: usize,
     /// Whether there was more than one part to choose from.
     pub ambiguous: bool,
 }
 
 impl Channels {
-    /// Follows the channels through a graph. Where a reshape splits an axis, such as into heads, `choice` says which of the
-    /// parts is followed: 0 for the outermost.
+    /// Follows the channels through a graph. If a reshape splits an axis, for example into heads, `choice` selects the
+    /// part that is followed: 0 for the outermost.
     #[must_use]
     pub fn new(graph: &Graph, choice: usize) -> Self {
         let tracks = vec![None; graph.values().len()];
@@ -64,25 +64,25 @@ impl Channels {
         channels
     }
 
-    /// The axis of a value that is followed.
+    /// The followed axis of a value.
     #[must_use]
     pub fn track(&self, id: ValueId) -> Option<Track> {
         self.tracks.get(id.0).copied().flatten()
     }
 
-    /// The channel that index `i` of the followed axis is.
+    /// The channel of index `i` of the followed axis.
     #[must_use]
     pub fn channel(&self, track: Track, i: usize) -> usize {
         self.root(track.first + i)
     }
 
-    /// Number of elements along all axes, above every channel.
+    /// Number of elements along all axes; every channel is below it.
     #[must_use]
     pub fn elements(&self) -> usize {
         self.parents.len()
     }
 
-    /// Whether a channel may not be taken away.
+    /// Whether a channel must not be removed.
     #[must_use]
     pub fn is_bound(&self, channel: usize) -> bool {
         self.bound.get(channel).copied().unwrap_or(true)
@@ -95,7 +95,7 @@ impl Channels {
         at
     }
 
-    /// As [`root`](Self::root), and makes the way there shorter.
+    /// Like [`root`](Self::root), with path compression.
     fn find(&mut self, mut at: usize) -> usize {
         while self.parents[at] != at {
             self.parents[at] = self.parents[self.parents[at]];
@@ -113,7 +113,7 @@ impl Channels {
         }
     }
 
-    /// Follows an axis of `len` elements that are new.
+    /// Follows an axis of `len` new elements.
     fn begin(&mut self, id: ValueId, axis: usize, len: usize) -> Option<Track> {
         let first = self.parents.len();
         let end = first.checked_add(len).filter(|&end| end <= MOST)?;
@@ -124,7 +124,7 @@ impl Channels {
         Some(track)
     }
 
-    /// Makes one channel of elements of both values that are linked.
+    /// Unites the channels of linked elements of both values.
     fn unite(&mut self, link: &Link, from: Track, to: Track) {
         if link.how == How::Same && from.first == to.first {
             return;
@@ -138,7 +138,7 @@ impl Channels {
             if let Some(other) = part.map(|other| self.find(other))
                 && other != root
             {
-                // The later one joins the earlier one: the ways are shortened as they are gone.
+                // The later one joins the earlier one; path compression keeps the paths short.
                 let (first, second) = (root.min(other), root.max(other));
                 self.parents[second] = first;
                 self.bound[first] |= self.bound[second];
@@ -148,7 +148,7 @@ impl Channels {
         }
     }
 
-    /// Binds the elements of the result that are linked to `len` elements that are in no channel.
+    /// Binds the elements of the result that are linked to `len` elements without a channel.
     fn bind_linked(&mut self, link: &Link, len: usize, to: Track) {
         let mut parts = vec![false; len.max(to.len)];
         for part in (0..len).filter_map(|i| link.part_of_operand(i)) {
@@ -164,7 +164,7 @@ impl Channels {
         }
     }
 
-    /// Takes the channels of a node's operands to its result; `None` if it does with them what is not understood.
+    /// Propagates the channels of a node's operands to its result; `None` if the operator is not understood.
     fn follow(&mut self, graph: &Graph, node: &Node) -> Option<()> {
         let &[y] = node.outputs.as_slice() else { return None };
         let links = node.op.axes(&graph.facts(&node.inputs)).links;
@@ -190,7 +190,7 @@ impl Channels {
             match (self.track(id), link) {
                 (Some(from), Some(link)) => self.unite(link, from, to),
                 (Some(from), None) => {
-                    // What filters read ends there.
+                    // The channels that filters read end there.
                     let read = at == 0 && filters.as_ref().is_some_and(|filters| filters.axis == from.axis);
                     if !read {
                         self.bind(id);
@@ -209,13 +209,13 @@ impl Channels {
         Some(())
     }
 
-    /// Whether a link begins at the axis of `id` that is followed, or at any where none is.
+    /// Whether a link begins at the followed axis of `id`, or anywhere if none is followed.
     fn leads(&self, link: &Link, id: ValueId) -> bool {
         self.track(id).is_none_or(|track| track.axis == link.from)
     }
 
-    /// The axis of the result that is followed, where the operand `at` is along `from`: one that keeps channels apart,
-    /// if there is one.
+    /// The followed axis of the result if operand `at` is followed along `from`: preferably one that keeps channels
+    /// apart.
     fn chosen(&mut self, links: &[Link], at: usize, from: Track) -> Option<Link> {
         let candidates: Vec<&Link> = links.iter().filter(|link| link.operand == at && link.from == from.axis).collect();
         if candidates.len() > 1 {
@@ -228,7 +228,7 @@ impl Channels {
         candidates.get(self.choice.min(candidates.len().checked_sub(1)?)).map(|&&link| link)
     }
 
-    /// Whether every part of the link has elements of one channel only.
+    /// Whether every part of the link has elements of only one channel.
     fn keeps_apart(&self, link: &Link, from: Track) -> bool {
         let mut parts = vec![None; from.len];
         (0..from.len).all(|i| {

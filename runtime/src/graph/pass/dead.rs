@@ -1,4 +1,4 @@
-//! Dead code: nodes whose results are not read are removed, in blocks too.
+//! Dead code: removes nodes whose results are not read, in blocks too.
 //!
 //! ```text
 //! x -> Relu -> (not read)      x
@@ -16,14 +16,14 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let mut nodes = std::mem::take(&mut graph.nodes);
     sweep(&mut nodes, &mut live);
     graph.nodes = nodes;
-    // What a block does not read may be read around it.
+    // A value that a block does not read may be read outside it.
     if graph.outer.is_empty() {
         graph.release_constants(&live);
     }
     Ok(())
 }
 
-/// Keeps the nodes of which a result is live, and makes live what they read.
+/// Keeps the nodes with a live result, and marks what they read as live.
 fn sweep(nodes: &mut Vec<Node>, live: &mut [bool]) {
     let mut keep = vec![false; nodes.len()];
     for (index, node) in nodes.iter_mut().enumerate().rev() {

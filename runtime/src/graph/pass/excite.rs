@@ -1,14 +1,13 @@
-//! Squeeze-and-excite: the scale of a convolution's input channels is applied while it reads them.
+//! Squeeze-and-excite: fuses the scale of a convolution's input channels into the convolution.
 //!
 //! ```text
 //! x -> Mul(s) -> Conv 1x1    =>    x, s -> Conv'(scale)
 //! ```
 //!
-//! When: `s` is one computed factor per image and channel (`[N, C, 1, 1]`, from whatever gate),
-//! the product has the shape of `x` and is read by that convolution alone, as its images. The
-//! convolution has a kernel of one pixel and one group: its kernel scales the weights, or every
-//! pixel once as it reads it, and nothing is written and read again. Behind a larger kernel a pixel
-//! could be scaled once per tap, and the kernels that know no scale would be ruled out.
+//! When: `s` is one computed factor per image and channel (`[N, C, 1, 1]`, from any gate), the product has the shape of
+//! `x` and is read only by that convolution, as its images. The convolution is 1x1 with one group: its kernel scales
+//! the weights, or every pixel once as it reads it, and the scaled image is never written. With a larger kernel a pixel
+//! would be scaled once per tap, and kernels without scale would be excluded.
 
 use super::super::{Graph, Node, Uses, ValueId};
 use super::masks;
@@ -43,7 +42,7 @@ fn excited(graph: &Graph, uses: &Uses, node: &Node) -> Option<(ValueId, ValueId)
     uses.only_reader(product)?;
     let multiply = graph.nodes.get(uses.writer(product)?)?;
     let [a, b] = Pattern::operands(multiply, BinaryKind::Mul)?;
-    // A mask does better: what it is 0 for is not computed.
+    // A mask saves more: channels where it is 0 are not computed.
     if masks::is_gate(graph, uses, multiply) {
         return None;
     }
@@ -91,7 +90,7 @@ mod tests {
         build.activate(Activation::Sigmoid, gate)
     }
 
-    /// Products left, and convolutions that scale.
+    /// Counts of remaining products, and of convolutions with a scale.
     fn counts(graph: &Graph) -> (usize, usize) {
         let products = graph.nodes.iter().filter(|n| Pattern::operands(n, BinaryKind::Mul).is_some());
         let scaling = graph.nodes.iter().filter(|n| matches!(&n.op, Op::Conv(conv) if conv.roles.has(Role::Scale)));
@@ -127,7 +126,7 @@ mod tests {
 
     #[test]
     fn products_that_are_no_scale_of_channels_stay() {
-        // Read elsewhere too.
+        // Also read elsewhere.
         let mut build = Build::new(&[1, 5, 3, 4]);
         let x = build.x;
         let s = gate(&mut build, x, 5);

@@ -1,4 +1,4 @@
-//! Filters: the constant weights of convolutions and matrix products, of which each writes a channel and reads channels.
+//! Filters: the constant weights of convolutions and matrix products; each filter writes a channel and reads channels.
 
 use skipstone_kernels::activation::Activation;
 
@@ -13,19 +13,19 @@ use crate::tensor::{Peek, Tensor};
 pub(super) struct Filters<'a> {
     /// Number of filters.
     pub count: usize,
-    /// Number of input elements that each filter reads a window of: channels of its group, or columns.
+    /// Number of input elements per filter and window position: channels of its group, or columns.
     pub depth: usize,
-    /// Groups of as many filters each, which read as many channels each.
+    /// Number of groups; all have the same number of filters and channels.
     pub groups: usize,
     /// Whether windows reach into padding.
     pub padded: bool,
-    /// What is applied to the sums.
+    /// Applied to the sums.
     pub activation: Activation,
-    /// What is added to them.
+    /// Added to them.
     pub residual: Option<ValueId>,
     /// Whether it is added before the activation.
     pub residual_first: bool,
-    /// The axis that channels stand at, before and after.
+    /// The axis of the channels, in the input and in the result.
     pub axis: usize,
     /// The axes of the weights: filters, depth.
     pub axes: [usize; 2],
@@ -38,7 +38,7 @@ pub(super) struct Filters<'a> {
 }
 
 impl<'a> Filters<'a> {
-    /// The filters of a node; `None` where weights or bias are computed.
+    /// The filters of a node; `None` if weights or bias are not constant.
     pub fn of(graph: &'a Graph, node: &Node) -> Option<Self> {
         let constant = |at: usize| graph.constant(*node.inputs.get(at)?).map(AsRef::as_ref);
         let weights: &Tensor = constant(1)?;
@@ -99,18 +99,18 @@ impl<'a> Filters<'a> {
         fits.then_some(filters)
     }
 
-    /// The channel, or column, that the element `depth` of what a filter reads is.
+    /// The input channel, or column, that a filter reads at `depth`.
     pub fn channel(&self, filter: usize, depth: usize) -> usize {
         filter / (self.count / self.groups).max(1) * self.depth + depth
     }
 
-    /// The window of weights of a filter and an input element.
+    /// The window of weights of a filter for an input element.
     pub fn window(&self, filter: usize, depth: usize) -> Peek<'a, f32> {
         let start = filter * self.strides[0] + depth * self.strides[1];
         self.elements.part(start..start + self.taps)
     }
 
-    /// What a filter adds to its sums.
+    /// The bias of a filter.
     pub fn bias(&self, filter: usize) -> f32 {
         self.bias.and_then(|bias| bias.get(filter).copied()).unwrap_or(0.0)
     }
@@ -121,12 +121,12 @@ impl<'a> Filters<'a> {
     pub const WEIGHTS: usize = Conv::WEIGHTS;
 }
 
-/// Whether a filter reads nothing there.
+/// Whether all weights of a window are zero.
 pub(super) fn is_zero(window: Peek<'_, f32>) -> bool {
     window.iter().all(|weight| weight == 0.0)
 }
 
-/// What a window over one value throughout adds to a sum.
+/// The contribution of a window to a sum if it reads the same value everywhere.
 pub(super) fn share(window: Peek<'_, f32>, value: f32) -> f64 {
     window.iter().map(|weight| f64::from(weight) * f64::from(value)).sum()
 }

@@ -1,12 +1,11 @@
-//! Constant folding: a node whose inputs are all constants is evaluated now.
+//! Constant folding: evaluates a node whose inputs are all constants.
 //!
 //! ```text
 //! constant -> Cast -> Reshape -> Conv    =>    constant -> Conv
 //! ```
 //!
-//! The front end folds what it needs for shapes; this takes what it leaves. Results above a
-//! budget in all, of bytes and of work, stay nodes, so that a few bytes of model cannot ask for
-//! gigabytes or minutes here.
+//! The importer folds what it needs for shapes; this pass folds the rest. Results beyond a total budget of bytes and
+//! work stay nodes, so that a few bytes of model cannot demand gigabytes or minutes here.
 
 use std::sync::Arc;
 
@@ -16,21 +15,21 @@ use crate::operator::{Operator, Semantics};
 use crate::ops::Op;
 use crate::tensor::Tensor;
 
-/// All results together, in bytes, beside a multiple of what the constants of the graph take.
+/// Budget for all results together, in bytes, in addition to a multiple of the graph's constants.
 const BYTES: usize = 64 << 20;
-/// And how many bytes for each of theirs: bytes that become f32, twice.
+/// Budget per byte of the graph's constants: enough for 8-bit constants converted to f32 twice.
 const PER_BYTE: usize = 8;
 
-/// Most work of all nodes that are folded together, beside a multiple of the bytes above: plain evaluation does some
-/// 10^8 steps a second.
+/// Budget of work for all folded nodes together, in addition to a multiple of the bytes above: plain evaluation does
+/// about 10^8 steps per second.
 const WORK: u64 = 1 << 26;
 
-/// As [`run`], weights that are dequantized included.
+/// Like [`run`], including dequantized weights.
 pub(super) fn dequantized(graph: &mut Graph) -> Result<()> {
     fold(graph, |_| true)
 }
 
-/// Leaves weights that are dequantized to the pass that computes with their bytes.
+/// Leaves dequantized weights to the pass that computes with their bytes.
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     fold(graph, |op| !matches!(op, Op::Dequantize(_)))
 }
@@ -46,7 +45,7 @@ fn fold(graph: &mut Graph, takes: fn(&Op) -> bool) -> Result<()> {
         let work = node.op.work(&graph.facts(&node.inputs), &graph.facts(&node.outputs));
         let allowed = takes(&node.op) && !matches!(node.op, Op::Foreign(_));
         let inputs = inputs.filter(|_| bytes <= left && work <= work_left && allowed);
-        // What cannot be evaluated is said when it is run, with the node's name.
+        // If the evaluation fails, the run will report the error with the node's name.
         let results = inputs.and_then(|inputs| {
             let inputs: Vec<&Tensor> = inputs.iter().map(AsRef::as_ref).collect();
             node.op.evaluate(&inputs).ok()

@@ -1,5 +1,5 @@
-//! Fusion into the producing kernel: what follows a convolution or matrix product element by
-//! element is done while its sums are still in registers.
+//! Fusion into the producing kernel: elementwise operators after a convolution or matrix product are applied while its
+//! sums are still in registers.
 //!
 //! ```text
 //! Conv -> Mul(scale) -> Add(shift)     =>    Conv', scale and shift in its weights and bias
@@ -8,8 +8,8 @@
 //! MatMul -> Add(bias) -> Activate      =>    MatMul(bias, act)
 //! ```
 //!
-//! A result that anyone else reads stays what it is. The fused node takes the place of the
-//! last one that it swallows, where every operand is known.
+//! A result with other readers is not fused. The fused node replaces the last node that it absorbs, where every operand
+//! is known.
 
 use std::sync::Arc;
 
@@ -24,12 +24,12 @@ use crate::ops::roles::Role;
 use crate::tensor::{Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
-    // Nodes only ever take the place of one behind them, and write its result: who reads the result of a producer that
-    // the walk has yet to meet stays true.
+    // A node only ever replaces a later one, and writes its result, so the uses of producers that the walk has not
+    // reached stay valid.
     let uses = graph.uses();
     for index in 0..graph.nodes.len() {
         let mut at = index;
-        // Each round swallows the one reader of the producer's result.
+        // Each round absorbs the only reader of the producer's result.
         while let Some((reader, fused)) = swallow(graph, &uses, at)? {
             graph.nodes[reader] = fused;
             // The producer is dead now: its result has no reader.
@@ -39,7 +39,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     super::dead::run(graph)
 }
 
-/// The node at `producer` with its only reader fused, to stand in the reader's place.
+/// The node at `producer` fused with its only reader, to replace the reader.
 fn swallow(graph: &mut Graph, uses: &Uses, producer: usize) -> Result<Option<(usize, Node)>> {
     let node = &graph.nodes[producer];
     if !matches!(node.op, Op::Conv(_) | Op::MatMul(_)) {
@@ -55,7 +55,7 @@ fn swallow(graph: &mut Graph, uses: &Uses, producer: usize) -> Result<Option<(us
     }
     let done = match (&mut fused.op, reading.op) {
         (Op::Conv(conv), Op::Activate(Activate { activation })) if conv.activation == Activation::None => {
-            // Behind a residual that was added to the bare sum, it is the residual that comes first.
+            // If a residual was added before the activation, that residual comes first.
             conv.roles = conv.roles.early();
             conv.activation = activation;
             true
@@ -131,7 +131,7 @@ fn fold_constant(
     Ok(true)
 }
 
-/// The constant as one value per channel, where it broadcasts to `shape` along `axis` alone.
+/// The constant as one value per channel, if it broadcasts to `shape` only along `axis`.
 fn per_channel(constant: &Tensor, shape: &Shape, axis: usize) -> Option<Vec<f32>> {
     let values = constant.peek::<f32>()?;
     let channels = *shape.get(axis)?;
@@ -144,7 +144,7 @@ fn per_channel(constant: &Tensor, shape: &Shape, axis: usize) -> Option<Vec<f32>
     along.then(|| values.iter().collect())
 }
 
-/// Weights with every filter times its factor; filters are the first axis, or else the last.
+/// Weights with every filter multiplied by its factor; filters are the first or the last axis.
 fn scale_filters(weights: &Tensor, scale: &[f32], first: bool) -> Option<Tensor> {
     let mut scaled = weights.clone();
     let values = scaled.elements_mut::<f32>()?;

@@ -1,4 +1,4 @@
-//! The smooth activations, as products of a number with its own gate.
+//! The smooth activations, which are products of a value with its own gate.
 //!
 //! ```text
 //! x -> Sigmoid -> Mul(x)                                            =>    x -> Silu
@@ -6,7 +6,7 @@
 //! x -> (x + 0.044715 x^3) sqrt(2/pi) -> Tanh -> Add(1) -> Mul(x/2)  =>    x -> GeluTanh
 //! ```
 //!
-//! When: factors and constants in any order; no value between is read elsewhere.
+//! When: factors and constants in any order; no intermediate value is read elsewhere.
 
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 
@@ -60,7 +60,7 @@ fn gate(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, Activation)> {
     of(a, b).or_else(|| of(b, a))
 }
 
-/// Whether a value is `sqrt(2/pi) * (x + 0.044715 x^3)`, or the same with x taken out.
+/// Whether a value is `sqrt(2/pi) * (x + 0.044715 x^3)`, or the same with x factored out.
 fn is_cubic(pattern: &Pattern<'_>, x: ValueId, value: ValueId) -> bool {
     let product = pattern.factors(value);
     if !near(product.scale, FRAC_2_PI.sqrt()) {

@@ -1,4 +1,4 @@
-//! The piecewise linear activations, however an exporter has spelled them.
+//! The piecewise linear activations, in the various forms that exporters write.
 //!
 //! ```text
 //! x -> Add(3) -> Clip(0, 6) -> Div(6)                      =>    x -> HardSigmoid(1/6, 1/2)
@@ -7,8 +7,8 @@
 //! x -> HardSigmoid(1/6, 1/2) -> Mul(x)                     =>    x -> HardSwish
 //! ```
 //!
-//! When: sums, products and quotients with constants, in any order, and no value between is
-//! read elsewhere. Bounds are activations already (the pass `bounds`).
+//! When: sums, products and quotients with constants, in any order, and no intermediate value is read elsewhere. Bounds
+//! are already activations (the pass `bounds`).
 
 use skipstone_kernels::activation::Activation;
 
@@ -31,7 +31,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// `scale * clip(alpha * x + beta, 0, high)`: what both functions are made of.
+/// `scale * clip(alpha * x + beta, 0, high)`: the common part of both functions.
 #[derive(Clone, Copy)]
 struct Ramp {
     x: ValueId,
@@ -41,7 +41,7 @@ struct Ramp {
 }
 
 impl Ramp {
-    /// The ramp that a node's result is; `scale` on top of what the node does.
+    /// The ramp that a node computes, multiplied by `scale`.
     fn of(pattern: &Pattern<'_>, node: &Node, scale: f32) -> Option<Self> {
         let (activation, x) = Pattern::activation(node)?;
         let (inside, high) = match activation {
@@ -62,12 +62,12 @@ impl Ramp {
 fn hard_sigmoid(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, Activation)> {
     let product = pattern.product(node);
     let &[clipped] = product.values.as_slice() else { return None };
-    // The last node is either the scale behind the clip, or the clip.
+    // The last node is either the scale after the clip, or the clip.
     let ramp = match product.scale {
         1.0 => Ramp::of(pattern, node, 1.0)?,
         scale => Ramp::of(pattern, pattern.inner(clipped)?, scale)?,
     };
-    // Between 0 and 1 as it is: a Clip, which says so better.
+    // A plain clip between 0 and 1 stays a Clip.
     if ramp.alpha == 1.0 && ramp.beta == 0.0 {
         return None;
     }

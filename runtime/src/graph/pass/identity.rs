@@ -5,10 +5,9 @@
 //! x -> Reshape -> Reshape     =>    x -> Reshape
 //! ```
 //!
-//! When: the result has the type and shape of the operand, and the operator is a product or
-//! quotient with 1, a sum or difference with 0, or one that shares its input's bytes: a cast to
-//! the same type, a reshape, expansion or slice to the same shape. A value that the caller
-//! gives and gets stays a copy.
+//! When: the result has the type and shape of the operand, and the operator is a product or quotient with 1, a sum or
+//! difference with 0, or one that shares its input's bytes: a cast to the same type, a reshape, expansion or slice to
+//! the same shape. If an input of the graph is also an output, the copy stays.
 
 use super::super::{Graph, Node, ValueId};
 use super::pattern::Pattern;
@@ -35,7 +34,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// The operand that the node's result equals.
+/// The operand that equals the node's result.
 fn unchanged(pattern: &Pattern<'_>, node: &Node) -> Option<ValueId> {
     let neutral = |kind, number| {
         let (x, held) = pattern.with_number(node, kind)?;
@@ -50,7 +49,7 @@ fn unchanged(pattern: &Pattern<'_>, node: &Node) -> Option<ValueId> {
     (pattern.graph.fact(x) == pattern.graph.fact(*node.outputs.first()?)).then_some(x)
 }
 
-/// A reshape of a reshape is one of the first's operand.
+/// Replaces a reshape of a reshape by a single one.
 fn merge_reshapes(graph: &mut Graph) {
     let uses = graph.uses();
     for index in 0..graph.nodes.len() {

@@ -1,11 +1,11 @@
-//! Integer products that end as floats: what a quantizer without calibration data writes.
+//! Integer products with a float result, as quantizers without calibration data write them.
 //!
 //! ```text
 //! ConvInteger -> Cast(f32) -> Mul(scales) [-> Add(bias)]    =>    ConvInteger with a float result
 //! ```
 //!
-//! The scales are the activations' times the weights'; they are computed in the run, as one value or one per
-//! filter. When: the sums and the floats between have no other reader, and scales and bias have no other axis than that of
+//! The scales are the activations' times the weights'; they are computed at run time, as one value or one per filter.
+//! When: the sums and the intermediate floats have no other reader, and scales and bias have no axis other than that of
 //! the filters.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::tensor::{DType, Fact, Shape, Tensor};
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let uses = graph.uses();
     let sums = |node: &Node| matches!(node.op, Op::ConvInteger(ConvInteger { floats: false, .. }));
-    // By the last node of its tail, the product that takes the place: of two that meet there, the first.
+    // For the last node of each tail, the product that replaces it: of two that meet there, the first.
     let mut fused: BTreeMap<usize, (usize, Tail)> = BTreeMap::new();
     for product in (0..graph.nodes.len()).filter(|&at| sums(&graph.nodes[at])) {
         if let Some(tail) = Tail::of(graph, &uses, product) {
@@ -44,7 +44,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     super::dead::run(graph)
 }
 
-/// What follows the sums of a product.
+/// The operators after the sums of a product.
 struct Tail {
     scales: ValueId,
     bias: Option<ValueId>,
@@ -68,7 +68,7 @@ impl Tail {
     }
 }
 
-/// The only reader of a value, behind reshapes.
+/// The only reader of a value, looking through reshapes.
 fn follow(graph: &Graph, uses: &Uses, mut id: ValueId) -> Option<usize> {
     loop {
         let reader = uses.only_reader(id)?;
@@ -79,11 +79,11 @@ fn follow(graph: &Graph, uses: &Uses, mut id: ValueId) -> Option<usize> {
     }
 }
 
-/// The arithmetic that follows `node`, and its other operand, if it is one value or one per filter.
+/// The arithmetic after `node`, and its other operand, if it is one value or one per filter.
 fn with_operand(graph: &Graph, uses: &Uses, product: usize, node: usize, kind: BinaryKind) -> Option<(usize, ValueId)> {
     let reader = follow(graph, uses, graph.nodes[node].outputs[0])?;
     let [a, b] = super::pattern::Pattern::operands(&graph.nodes[reader], kind)?;
-    // The operand that leads back to the product is the one without another reader, the other has to fit.
+    // The operand from the product is the one without another reader; the other has to match.
     let from_product = |id: ValueId| leads_to(graph, uses, id, node);
     let other = if from_product(a) { b } else { a };
     let result = graph.fact(graph.nodes[reader].outputs[0]);
@@ -91,7 +91,7 @@ fn with_operand(graph: &Graph, uses: &Uses, product: usize, node: usize, kind: B
     (fits && graph.fact(other).dtype == DType::F32).then_some((reader, other))
 }
 
-/// Whether `id` is the result of `node`, perhaps in another shape.
+/// Whether `id` is the result of `node`, perhaps reshaped.
 fn leads_to(graph: &Graph, uses: &Uses, mut id: ValueId, node: usize) -> bool {
     while let Some(writer) = uses.writer(id) {
         if writer == node {
@@ -105,8 +105,8 @@ fn leads_to(graph: &Graph, uses: &Uses, mut id: ValueId, node: usize) -> bool {
     false
 }
 
-/// Whether an operand that is broadcast to `result`, the sums of `product` in some shape, has one number or one for
-/// each filter.
+/// Whether an operand that is broadcast to `result`, the sums of `product` in some shape, has one value or one per
+/// filter.
 fn per_filter(graph: &Graph, product: usize, operand: &Fact, result: &Shape) -> bool {
     let node = &graph.nodes[product];
     let (Op::ConvInteger(op), sums) = (&node.op, &graph.fact(node.outputs[0]).shape) else { return false };
@@ -116,19 +116,19 @@ fn per_filter(graph: &Graph, product: usize, operand: &Fact, result: &Shape) -> 
     }
     let axis = match op.conv.layout {
         Layout::Nhwc => result.rank().checked_sub(1),
-        // Behind the images of a batch, which are as they were.
+        // After the batch axis, which must be unchanged.
         Layout::Nchw => (result.first() == sums.first()).then_some(1),
     };
     let Some(axis) = axis.filter(|&axis| result.get(axis) == Some(&filters)) else { return false };
     if operand.shape.elements() == 1 {
         return true;
     }
-    // Broadcasting lines up the last axes.
+    // Broadcasting aligns the last axes.
     let own = (axis + operand.shape.rank()).checked_sub(result.rank());
     own.is_some_and(|own| operand.shape.iter().enumerate().all(|(i, &dim)| dim == if i == own { filters } else { 1 }))
 }
 
-/// The product in floats, to stand in the place of the last node of its tail, where every operand is known.
+/// The product with a float result, to replace the last node of its tail, where every operand is known.
 fn fuse(graph: &mut Graph, product: usize, tail: &Tail) -> Result<Vec<Node>> {
     let Node { name, op, mut inputs, .. } = graph.nodes[product].clone();
     let Op::ConvInteger(ConvInteger { conv, .. }) = op else { return Ok(vec![graph.nodes[tail.last].clone()]) };
@@ -165,7 +165,7 @@ mod tests {
     use crate::ops::dynamic_quantize::DynamicQuantize;
     use skipstone_kernels::activation::Activation;
 
-    /// A graph as a quantizer writes it, and its operators after the passes.
+    /// A graph as a quantizer writes it; returns its operators after the passes.
     fn check(layout: Layout, image: [usize; 4], operand: &[usize], bias: bool) -> Vec<String> {
         let mut random = Random(31);
         let mut graph = Graph::new();

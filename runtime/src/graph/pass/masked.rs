@@ -1,5 +1,5 @@
-//! Masked convolutions: a mask of channels that the run computes comes before the convolution whose result it is
-//! multiplied by, and what reads that result.
+//! Masked convolutions: a channel mask computed at run time is evaluated before the convolution whose result it
+//! multiplies, so that this convolution and the readers of the product skip inactive channels.
 //!
 //! ```text
 //! x -> Conv -> Mul(mask) -> Conv           =>    x, mask -> Conv(mask out) -> Conv(mask in)
@@ -8,10 +8,10 @@
 //! x -> Mul(mask) -> Conv                   =>    x -> Gather -> Conv(mask in)
 //! ```
 //!
-//! When: the mask is one of those of the pass `masks`, which has put it behind the activation. The convolution is
-//! dense, of at least [`PIXELS`] pixels, with constant weights, and nothing but the product reads its result. Between
-//! the convolutions lie the active channels alone, as [`Masked`] says; readers that do not know such images get all of
-//! them from a Spread. A residual is gathered by the same mask.
+//! When: the mask is one found by the pass `masks`, which has moved it after the activation. The convolution is dense,
+//! with at least [`PIXELS`] pixels and constant weights, and its result is read only by the product. Between the
+//! convolutions, only the active channels are stored, as described in [`Masked`]; readers that do not support such
+//! images get all channels from a Spread. A residual is gathered by the same mask.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,8 +26,8 @@ use crate::ops::masked::Masked;
 use crate::ops::roles::Role;
 use crate::ops::unary::{Unary, UnaryKind};
 
-/// Pixels of a result from which on a convolution is masked: with fewer, choosing weights takes the time that
-/// multiplying by fewer of them saves.
+/// Minimum pixels of a masked convolution's result: with fewer, selecting weights takes the time that multiplying by
+/// fewer of them saves.
 const PIXELS: usize = 16;
 
 /// Most taps of a kernel.
@@ -58,11 +58,11 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// A mask that can come first.
+/// A mask that can be evaluated first.
 struct Found {
-    /// What it leaves channels of.
+    /// The value whose channels it selects.
     x: ValueId,
-    /// The convolution that computes those alone; without one, they are gathered.
+    /// The convolution that computes only those; without one, they are gathered.
     conv: Option<usize>,
     /// Poolings between it and the mask.
     pools: Vec<usize>,
@@ -100,7 +100,7 @@ fn find(graph: &Graph, uses: &Uses, gate: &Node) -> Option<Found> {
     (conv.is_some() || is_read_masked(graph, uses, *gate.outputs.first()?)).then_some(found)
 }
 
-/// Whether every reader of a value is a convolution that can read active channels alone, or a reduction.
+/// Whether every reader of a value is a convolution that can read only active channels, or a reduction.
 fn is_read_masked(graph: &Graph, uses: &Uses, id: ValueId) -> bool {
     let readers = || uses.readers(id).iter().map(|&at| graph.nodes.get(at));
     let reads = |node: &Node| match &node.op {
@@ -112,7 +112,7 @@ fn is_read_masked(graph: &Graph, uses: &Uses, id: ValueId) -> bool {
     readers().all(|node| node.is_some_and(reads)) && readers().flatten().any(conv)
 }
 
-/// Whether a convolution can leave channels out.
+/// Whether a convolution can skip channels.
 fn can_mask(graph: &Graph, node: &Node, conv: &Conv) -> bool {
     let pixels = node.outputs.first().and_then(|&y| Image::new(Layout::Nhwc, &graph.fact(y).shape).ok());
     conv.layout == Layout::Nhwc
@@ -124,7 +124,7 @@ fn can_mask(graph: &Graph, node: &Node, conv: &Conv) -> bool {
         && pixels.is_some_and(|image| image.height * image.width >= PIXELS)
 }
 
-/// Images of which only active channels lie in memory.
+/// Images with only the active channels in memory.
 #[derive(Clone, Copy)]
 struct Images {
     active: ValueId,
@@ -133,14 +133,14 @@ struct Images {
 
 struct Pass<'a> {
     graph: &'a mut Graph,
-    /// By the value that would have all channels.
+    /// By the value with all channels.
     masked: HashMap<ValueId, Images>,
     /// Those that have been spread.
     spread: HashSet<ValueId>,
 }
 
 impl Pass<'_> {
-    /// Places a convolution and the poolings behind it where the mask is known.
+    /// Adds a convolution and the poolings after it at the point where the mask is known.
     fn mask(&mut self, nodes: &[Node], gate: &Node, found: &Found) -> Result<()> {
         let mut mask = found.mask;
         if found.inverted {
@@ -162,10 +162,10 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Places a convolution that computes the active channels alone.
+    /// Adds a convolution that computes only the active channels.
     fn mask_conv(&mut self, node: &Node, mask: ValueId) -> Result<ValueId> {
         let (Op::Conv(conv), mut inputs) = (&node.op, node.inputs.clone()) else {
-            return Err(Error::Internal(format!("'{}' is no convolution", node.name)));
+            return Err(Error::Internal(format!("'{}' is not a convolution", node.name)));
         };
         if let Some(at) = conv.roles.residual() {
             inputs[at] = self.gathered(inputs[at], mask)?;
@@ -177,7 +177,7 @@ impl Pass<'_> {
         self.place(node.name.clone(), conv, &inputs)
     }
 
-    /// Lets a convolution read the active channels, if its images are masked.
+    /// Makes a convolution read the active channels, if its images are masked.
     fn read_masked(&self, conv: &mut Conv, inputs: &mut Vec<ValueId>) {
         if let Some(&Images { active, mask }) = self.masked.get(&inputs[Conv::X]) {
             inputs[Conv::X] = active;
@@ -198,7 +198,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Places a node that is not masked itself.
+    /// Adds a node that is not masked itself.
     fn read(&mut self, mut node: Node) -> Result<()> {
         let images = node.inputs.first().and_then(|id| self.masked.get(id)).copied();
         if let Some(Images { active, mask }) = images {
@@ -286,7 +286,7 @@ mod tests {
         build.add(Compare { kind }, &[head, number])
     }
 
-    /// `1` where a logit is above zero, in a spelling of its own.
+    /// `1` where a logit is above zero, written in one of several ways.
     fn spelled(build: &mut Build, spelling: usize, head: ValueId) -> ValueId {
         let [zero, one] = [0.0, 1.0].map(|number| build.constant(&[], &[number]));
         let cast = Cast { to: DType::F32 };
@@ -320,7 +320,7 @@ mod tests {
         graph.nodes.iter().filter(|node| of(&node.op)).count()
     }
 
-    /// Convolutions with a mask before and behind them, spreads, and gathers.
+    /// Counts of convolutions with a mask for the result and for the images, of spreads, and of gathers.
     fn counts(graph: &Graph) -> [usize; 4] {
         let conv = |role| move |op: &Op| matches!(op, Op::Conv(conv) if conv.roles.has(role));
         [
@@ -331,7 +331,7 @@ mod tests {
         ]
     }
 
-    /// The optimized graph, whose plan agrees on every instruction set.
+    /// The optimized graph; its plans are checked on every instruction set.
     fn optimized(build: Build, y: ValueId) -> Graph {
         let plain = build.graph.clone();
         let inputs = [Random(7).floats(&plain.fact(build.x).shape.clone())];
@@ -422,14 +422,14 @@ mod tests {
     #[test]
     fn what_is_no_mask_stays() {
         let cases: [fn(&mut Build, ValueId, ValueId) -> ValueId; 6] = [
-            // No convolution leaves its sigmoid out: it is not zero at zero.
+            // The sigmoid cannot be removed: it is not zero at zero.
             |b, y, logits| {
                 let mask = spelled(b, 0, logits);
                 let y = b.binary(BinaryKind::Mul, y, mask);
                 let y = b.activate(Activation::Sigmoid, y);
                 b.binary(BinaryKind::Mul, y, y)
             },
-            // A gate of any height.
+            // A gate with any value.
             |b, y, logits| {
                 let gate = b.activate(Activation::Relu, logits);
                 b.binary(BinaryKind::Mul, y, gate)
@@ -439,14 +439,14 @@ mod tests {
                 let gate = b.unary(UnaryKind::Round, logits);
                 b.binary(BinaryKind::Mul, y, gate)
             },
-            // Two where it is not zero.
+            // Two instead of one.
             |b, y, logits| {
                 let condition = compared(b, CompareKind::Greater, logits, 0.0);
                 let [zero, two] = [0.0, 2.0].map(|number| b.constant(&[], &[number]));
                 let gate = b.add(Select, &[condition, two, zero]);
                 b.binary(BinaryKind::Mul, y, gate)
             },
-            // Read elsewhere too.
+            // Also read elsewhere.
             |b, y, logits| {
                 let mask = spelled(b, 0, logits);
                 let masked = b.binary(BinaryKind::Mul, y, mask);

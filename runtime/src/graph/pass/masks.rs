@@ -1,5 +1,5 @@
-//! Masks: the product with a mask of channels goes behind what keeps zeros, so that this is fused to the convolution
-//! before it, and the mask says which channels of all of it are wanted.
+//! Masks: moves the product with a channel mask after operators that keep zeros, so that they can be fused into the
+//! convolution before it, and the mask tells which channels of all of them are needed.
 //!
 //! ```text
 //! Conv -> Mul(mask) -> Relu        =>    Conv -> Relu -> Mul(mask)
@@ -7,10 +7,10 @@
 //! Where(mask, x, 0) -> Relu        =>    Relu -> Where(mask, .., 0)
 //! ```
 //!
-//! When: the mask is computed in the run and can be nothing but 0 and 1 (the Cast of a comparison, Where between 1 and
-//! 0, Round of a Sigmoid, products and complements of these), one element per image and channel. The activation is 0
-//! at 0, or the scale is a constant without infinities. The product is read by that alone. A mask `[C, 1, 1]` of a
-//! single image is given its first axis.
+//! When: the mask is computed at run time and can only be 0 or 1 (the Cast of a comparison, Where between 1 and 0,
+//! Round of a Sigmoid, products and complements of these), with one element per image and channel. The activation maps
+//! 0 to 0, or the scale is a finite constant. The product has no other reader. A mask `[C, 1, 1]` of a single image
+//! gets its batch axis.
 
 use skipstone_kernels::activation::{Activation, scalar::apply};
 
@@ -35,7 +35,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     for index in 0..graph.nodes.len() {
         let mut at = index;
         while let Some(reader) = follower(graph, &uses, at) {
-            // The two swap places: the value between them is now that before the mask.
+            // The two swap places: the value between them is now the one before the mask.
             let ([gate, next], between) = ([at, reader].map(|at| graph.nodes[at].clone()), graph.nodes[at].outputs[0]);
             let Some(gated) = gated(graph, &uses, &gate, Layout::Nchw) else { break };
             let swap = |node: Node, from: ValueId, to: ValueId, outputs: Vec<ValueId>| {
@@ -51,7 +51,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     widen(graph)
 }
 
-/// Where the node that reads a masked value stands, if it keeps zeros.
+/// The position of the node that reads a masked value, if it keeps zeros.
 fn follower(graph: &Graph, uses: &Uses, at: usize) -> Option<usize> {
     let gated = gated(graph, uses, &graph.nodes[at], Layout::Nchw)?;
     let y = *graph.nodes[at].outputs.first()?;
@@ -69,7 +69,7 @@ fn follower(graph: &Graph, uses: &Uses, at: usize) -> Option<usize> {
     (whole && keeps).then_some(reader)
 }
 
-/// Gives masks of a single image their first axis, so that they follow its layout.
+/// Adds the batch axis to masks of a single image, so that they follow its layout.
 fn widen(graph: &mut Graph) -> Result<()> {
     let mut nodes = Vec::with_capacity(graph.nodes.len());
     for mut node in std::mem::take(&mut graph.nodes) {
@@ -94,17 +94,17 @@ fn widen(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// A value of which a mask leaves some channels.
+/// A value of which a mask keeps some channels.
 pub(super) struct Gated {
     /// All channels.
     pub x: ValueId,
-    /// 1 (or true) for the channels that are left, one element per image and channel.
+    /// 1 (or true) for the kept channels, one element per image and channel.
     pub mask: ValueId,
-    /// Whether it is the other way round.
+    /// Whether the mask is inverted.
     pub inverted: bool,
 }
 
-/// What a node takes channels from, if it does.
+/// The value and the mask, if the node is a product with a mask.
 pub(super) fn gated(graph: &Graph, writers: &Uses, node: &Node, layout: Layout) -> Option<Gated> {
     let y = graph.fact(*node.outputs.first()?);
     let image = Image::new(layout, &y.shape).ok()?;
@@ -139,7 +139,7 @@ pub(super) fn is_gate(graph: &Graph, uses: &Uses, gate: &Node) -> bool {
     gated(graph, uses, gate, Layout::Nchw).is_some()
 }
 
-/// Whether a value that the run computes can be nothing but 0 and 1.
+/// Whether a value computed at run time can only be 0 or 1.
 fn is_binary(graph: &Graph, writers: &Uses, id: ValueId, depth: usize) -> bool {
     let Some(node) = writers.writer(id).and_then(|at| graph.nodes.get(at)).filter(|_| depth > 0) else { return false };
     let binary = |id: ValueId| is_binary(graph, writers, id, depth - 1);

@@ -1,11 +1,11 @@
-//! The mean, which the front end spells as a sum and a quotient.
+//! The mean, which the importer writes as a sum and a quotient.
 //!
 //! ```text
 //! x -> ReduceSum(axes) -> Div(n)      =>    x -> ReduceMean(axes)
 //! x -> ReduceSum(axes) -> Mul(1/n)    =>    x -> ReduceMean(axes)
 //! ```
 //!
-//! When: f32, `n` is the number of elements that each sum is of, and the sum is read only here.
+//! When: f32, `n` is the number of summed elements, and the sum is read only here.
 
 use super::super::{Graph, Node, ValueId};
 use super::pattern::{Pattern, near};

@@ -1,5 +1,5 @@
-//! The passes and their order. Each is one file: what it turns into what, when it may, and a
-//! test on the smallest graph that shows it.
+//! The passes and their order. Each is one file: the pattern before and after, its conditions, and a test on the
+//! smallest graph that shows it.
 
 mod bottleneck;
 mod bounds;
@@ -36,7 +36,7 @@ pub use channels::{Channels, Track};
 use super::Graph;
 use crate::error::{Error, Result};
 
-/// A rewrite of the graph that keeps its answer.
+/// A rewrite of the graph that keeps its results.
 #[derive(Clone, Copy)]
 struct Pass {
     name: &'static str,
@@ -49,7 +49,7 @@ const fn pass(name: &'static str, run: fn(&mut Graph) -> Result<()>) -> Pass {
     Pass { name, run, required: false }
 }
 
-/// In order; a pass that leaves rubbish behind relies on `dead` after it.
+/// In order; a pass that leaves dead nodes relies on a `dead` after it.
 const PASSES: &[Pass] = &[
     pass("fold", fold::run),
     pass("identity", identity::run),
@@ -78,20 +78,19 @@ const PASSES: &[Pass] = &[
     pass("dead", dead::run),
 ];
 
-/// Most looks at values that a pass takes over all blocks.
+/// Most values that a pass visits over all blocks.
 const LOOKS: usize = 1 << 24;
 
-/// Whether a pass that breaks a graph is an error: where bugs are looked for, it must be seen.
+/// Whether a pass that breaks a graph is an error, so that bugs are noticed in tests.
 const STRICT: bool = cfg!(any(test, debug_assertions));
 
-/// Rewrites the graph by every pass, in order, and checks it after each.
+/// Runs every pass on the graph, in order, and checks the graph after each.
 ///
-/// A pass that fails or leaves an invalid graph is a bug of ours. A release build goes back to the graph as it was, runs
-/// the passes that planning cannot do without, and answers a warning that names the pass.
+/// A pass that fails or leaves an invalid graph is a bug. A release build then restores the original graph, runs only
+/// the required passes, and returns a warning that names the pass.
 ///
 /// # Errors
-/// In debug builds, what a pass could not rewrite, and the invariant that it broke; in release builds that of a required
-/// pass.
+/// In debug builds, the pass's error or the broken invariant; in release builds only that of a required pass.
 pub fn optimize(graph: &mut Graph) -> Result<Option<String>> {
     optimize_by(graph, PASSES, STRICT)
 }
@@ -106,7 +105,7 @@ fn optimize_by(graph: &mut Graph, passes: &[Pass], strict: bool) -> Result<Optio
     Ok(Some(format!("{reason}; the model runs unoptimized. Please report it")))
 }
 
-/// As [`optimize`], with bottlenecks around images of any size.
+/// Like [`optimize`], with bottlenecks around images of any size.
 #[cfg(test)]
 fn everywhere(graph: &mut Graph) -> Result<()> {
     let everywhere = |&given: &Pass| match given.name {
@@ -116,7 +115,7 @@ fn everywhere(graph: &mut Graph) -> Result<()> {
     optimize_by(graph, &PASSES.iter().map(everywhere).collect::<Vec<_>>(), true).map(|_| ())
 }
 
-/// Only what planning cannot do without.
+/// Only the required passes.
 #[cfg(test)]
 fn required(graph: &mut Graph) -> Result<()> {
     let required: Vec<Pass> = PASSES.iter().copied().filter(|pass| pass.required).collect();
@@ -126,7 +125,7 @@ fn required(graph: &mut Graph) -> Result<()> {
 /// Runs passes until one fails.
 fn run_all<'a>(graph: &mut Graph, passes: impl Iterator<Item = &'a Pass>) -> Result<(), (&'a Pass, Error)> {
     for pass in passes {
-        // A pass looks at every value of the graph, whatever the block: of very many blocks, none is optimized.
+        // A pass visits every value of the graph for every block: with very many blocks, none is optimized.
         let looks = graph.walk().map(|node| node.blocks.len()).sum::<usize>().saturating_mul(graph.values().len());
         let everywhere = pass.required || looks <= LOOKS;
         let done = if everywhere { in_every_block(graph, pass.run) } else { (pass.run)(graph) };
@@ -135,8 +134,8 @@ fn run_all<'a>(graph: &mut Graph, passes: impl Iterator<Item = &'a Pass>) -> Res
     Ok(())
 }
 
-/// Runs a pass on the graph's own nodes, then on every block as if it were the graph: values from around it are known
-/// and has no writer, as inputs.
+/// Runs a pass on the graph's own nodes, then on every block as if it were the graph: outer values are known and have
+/// no writer, like inputs.
 fn in_every_block(graph: &mut Graph, run: fn(&mut Graph) -> Result<()>) -> Result<()> {
     run(graph)?;
     for index in 0..graph.nodes.len() {
@@ -159,7 +158,7 @@ mod tests {
     use super::testing::Build;
     use super::*;
 
-    /// Takes the first node out, whoever reads its result.
+    /// Removes the first node, although its result is read.
     const BROKEN: Pass = pass("broken", |graph| {
         graph.nodes.remove(0);
         Ok(())

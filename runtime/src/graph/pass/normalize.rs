@@ -1,4 +1,4 @@
-//! Layer normalization, spelled out by exporters and by the front end.
+//! Layer normalization, as exporters and the importer write it.
 //!
 //! ```text
 //! x -> ReduceMean -> d = Sub(x, mean) -> Square -> ReduceMean -> Add(e) -> Rsqrt -> Mul(d)
@@ -7,8 +7,8 @@
 //! LayerNorm(x, ones) -> Mul(scale) -> Add(bias)                   =>    LayerNorm(x, scale, bias)
 //! ```
 //!
-//! When: f32, the means are over the last axes, scale and bias are constants along those axes,
-//! and no value between is read elsewhere. Means are reductions already (the pass `mean`).
+//! When: f32, the means are over the last axes, scale and bias are constants along those axes, and no intermediate
+//! value is read elsewhere. Means are already reductions (the pass `mean`).
 
 use super::super::{Graph, Node, ValueId};
 use super::pattern::Pattern;
@@ -39,7 +39,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// Makes every node that `find` answers for a normalization of those inputs.
+/// Replaces every node that `find` recognizes by the returned normalization and its inputs.
 fn rewrite(graph: &mut Graph, find: impl Fn(&Pattern<'_>, &Node) -> Option<(LayerNorm, Vec<ValueId>)>) {
     let pattern = Pattern::new(graph);
     let found: Vec<_> = graph.nodes.iter().map(|node| find(&pattern, node)).collect();
@@ -97,7 +97,7 @@ fn inverse_root(pattern: &Pattern<'_>, id: ValueId) -> Option<ValueId> {
     Pattern::unary(pattern.inner(inverted)?, UnaryKind::Sqrt)
 }
 
-/// What a mean over the axes from some axis on is of, and that axis.
+/// The operand of a mean over the axes from some axis on, and that axis.
 fn mean_over_last(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, usize)> {
     let Op::Reduce(Reduce { axes, kind: ReduceKind::Mean, keep_dims: true }) = &node.op else { return None };
     let &[x] = node.inputs.as_slice() else { return None };
@@ -108,7 +108,7 @@ fn mean_over_last(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, usize)
     (last && row > 0 && fact.dtype == crate::tensor::DType::F32).then_some((x, first))
 }
 
-/// Whether `parameter` is a constant that has one element for each of a row of `shape`.
+/// Whether `parameter` is a constant with one element for each of a row of `shape`.
 fn fits_row(pattern: &Pattern<'_>, parameter: ValueId, shape: &Shape, axis: usize) -> bool {
     let dims = pattern.graph.fact(parameter).shape.dims();
     let leading = dims.len().saturating_sub(shape.rank().saturating_sub(axis));

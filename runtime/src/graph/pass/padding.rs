@@ -1,11 +1,11 @@
-//! Zeros around an image are the padding of the convolution that reads it.
+//! Merges zeros around an image into the padding of the convolution that reads it.
 //!
 //! ```text
 //! x -> Pad(0) -> Conv    =>    x -> Conv
 //! ```
 //!
-//! When: rows and columns are padded, and nothing else. TensorFlow pads so that a stride of two ends at the last pixel,
-//! and Keras pads in front of every strided convolution.
+//! When: only rows and columns are padded. TensorFlow pads so that a stride of two ends at the last pixel, and Keras
+//! pads before every strided convolution.
 
 use super::super::{Graph, Node, ValueId};
 use super::pattern::Pattern;
@@ -27,7 +27,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// The image without its zeros, and the convolution that adds them.
+/// The image without its padding, and the convolution that includes it.
 fn padded(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, Conv)> {
     let Op::Conv(conv) = &node.op else { return None };
     let pad = pattern.writer(*node.inputs.get(Conv::X)?)?;
@@ -55,7 +55,7 @@ mod tests {
         build.add(Pad { pads: pads.to_vec(), mode }, &[build.x])
     }
 
-    /// What is left of a padded convolution of three by three at stride two.
+    /// The remaining operators of a padded 3x3 convolution with stride two.
     fn names(pads: [(usize, usize); 4], value: f32) -> Vec<String> {
         let mut build = Build::new(&[2, 3, 8, 7]);
         let x = pad(&mut build, pads, value);

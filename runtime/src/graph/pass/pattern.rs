@@ -1,7 +1,7 @@
-//! What recognizing passes ask of a graph: who computes this value, and is it read elsewhere.
+//! Helpers for recognizing patterns: which node computes a value, and whether the value is read elsewhere.
 //!
-//! A pattern is matched from its last node backwards. The values inside it must be read by the
-//! pattern alone, or else they have to be computed anyway; [`Pattern`] answers only those.
+//! A pattern is matched from its last node backwards. Values inside it must have no readers outside, otherwise they
+//! would have to be computed anyway; [`Pattern`] returns only such values.
 
 use super::super::{Graph, Node, Uses, ValueId};
 use crate::ops::Op;
@@ -10,8 +10,8 @@ use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::unary::{Unary, UnaryKind};
 use skipstone_kernels::activation::Activation;
 
-/// Most nodes of a chain of arithmetic that is taken for one expression: every activation that exporters spell out has
-/// fewer. Without a limit, a graph that is one long chain would be walked from each of its nodes.
+/// Longest chain of arithmetic that is treated as one expression: every activation that exporters write has fewer
+/// nodes. Without a limit, a graph that is one long chain would be walked from each of its nodes.
 const DEPTH: usize = 16;
 
 /// A graph under inspection, with its uses.
@@ -40,33 +40,33 @@ impl<'a> Pattern<'a> {
         Self { graph, uses: graph.uses() }
     }
 
-    /// The node that writes `id`, whoever reads it.
+    /// The node that writes `id`, however many readers it has.
     pub fn writer(&self, id: ValueId) -> Option<&'a Node> {
         self.graph.nodes.get(self.uses.writer(id)?)
     }
 
-    /// Where the node that writes `id` stands.
+    /// The position of the node that writes `id`.
     pub fn position(&self, id: ValueId) -> Option<usize> {
         self.uses.writer(id)
     }
 
-    /// The node that writes `id`, where only one node reads it.
+    /// The node that writes `id`, if only one node reads it.
     pub fn inner(&self, id: ValueId) -> Option<&'a Node> {
         self.uses.only_reader(id).and_then(|_| self.writer(id))
     }
 
-    /// How often `id` is read.
+    /// How many times `id` is read.
     pub fn readers(&self, id: ValueId) -> usize {
         self.uses.readers(id).len()
     }
 
-    /// The number, where `id` is an f32 constant of that number throughout.
+    /// The value, if `id` is an f32 constant with all elements equal.
     pub fn number(&self, id: ValueId) -> Option<f32> {
         let elements = self.graph.constant(id)?.peek::<f32>()?;
         elements.get(0).filter(|&first| elements.iter().all(|other| other == first))
     }
 
-    /// The operands of a plain `kind`.
+    /// The operands, if the node is a plain `kind`.
     pub fn operands(node: &Node, kind: BinaryKind) -> Option<[ValueId; 2]> {
         match node.op {
             Op::Binary(Binary { kind: held, activation: Activation::None }) if held == kind => {
@@ -76,9 +76,8 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// The value and the number of a plain `kind`, where one operand is a number and the
-    /// result has the shape of the other: operands in either order where `kind` commutes, else
-    /// the number second.
+    /// The value and the number of a plain `kind` with a number, if the result has the shape of the value: operands in
+    /// either order if `kind` commutes, otherwise the number second.
     pub fn with_number(&self, node: &Node, kind: BinaryKind) -> Option<(ValueId, f32)> {
         let [a, b] = Self::operands(node, kind)?;
         let swapped = || if kind.is_commutative() { Some((b, self.number(a)?)) } else { None };
@@ -102,7 +101,7 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// `id` seen as a chain of sums and products with constants; at least `id` itself.
+    /// `id` as a chain of sums and products with constants; at least `id` itself.
     pub fn affine(&self, id: ValueId) -> Affine {
         let mut seen = Affine { x: id, alpha: 1.0, beta: 0.0 };
         for _ in 0..DEPTH {
@@ -129,8 +128,8 @@ impl<'a> Pattern<'a> {
         self.with_number(node, BinaryKind::Mul).or_else(divided)
     }
 
-    /// The factors of the value that `node` writes: products inside are taken apart, powers
-    /// two and three are the base two or three times.
+    /// The factors of the value that `node` writes: products are expanded, and powers two and three count as two or
+    /// three factors.
     pub fn product(&self, node: &Node) -> Product {
         let mut product = Product { scale: 1.0, values: Vec::new() };
         if !self.multiply(node, &mut product, DEPTH) {
@@ -139,7 +138,7 @@ impl<'a> Pattern<'a> {
         product
     }
 
-    /// As `product`, of a value that is read by the pattern alone; else the value itself.
+    /// Like `product`, for a value that is only read by the pattern; otherwise the value itself.
     pub fn factors(&self, id: ValueId) -> Product {
         match self.inner(id) {
             Some(node) => self.product(node),
@@ -147,8 +146,8 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// Adds a node's factors to `product`, going back `depth` nodes at most and no further than to a few factors; false
-    /// where it is no product.
+    /// Multiplies a node's factors into `product`, going back at most `depth` nodes and to a few factors; returns false
+    /// if it is not a product.
     fn multiply(&self, node: &Node, product: &mut Product, depth: usize) -> bool {
         if depth == 0 || product.values.len() > DEPTH {
             return false;
@@ -168,7 +167,7 @@ impl<'a> Pattern<'a> {
         } else {
             return false;
         }
-        // A value that the pattern reads twice (a square) is not taken apart further.
+        // A value that the pattern reads twice (a square) is not expanded further.
         let single = operands.len() == 1 || operands.first() != operands.get(1);
         for id in operands {
             if !self.inner(id).is_some_and(|inner| single && self.multiply(inner, product, depth - 1)) {
@@ -179,7 +178,7 @@ impl<'a> Pattern<'a> {
     }
 }
 
-/// Whether two constants are equal up to the rounding of an exporter.
+/// Whether two constants are equal up to an exporter's rounding.
 pub(super) fn near(a: f32, b: f32) -> bool {
     (a - b).abs() <= 1e-5 * b.abs().max(1e-3)
 }

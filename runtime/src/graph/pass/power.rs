@@ -1,4 +1,4 @@
-//! Powers that have a function of their own.
+//! Replaces powers that have a dedicated function.
 //!
 //! ```text
 //! x -> Pow(2)     =>    x -> Square
@@ -6,8 +6,7 @@
 //! x -> Pow(-1)    =>    x -> Reciprocal
 //! ```
 //!
-//! When: f32. At minus infinity a root is NaN where the power is infinite; nothing that is
-//! trained comes there.
+//! When: f32. At minus infinity the root is NaN while the power is infinite; trained networks do not get there.
 
 use super::super::{Graph, Node, ValueId};
 use super::pattern::Pattern;

@@ -1,12 +1,11 @@
-//! PRelu, which the front end spells as a choice.
+//! PRelu, which the importer writes as a Where.
 //!
 //! ```text
 //! Where(x < 0, x * slope, x)    =>    PRelu(x, slope)
 //! Where(x > 0, x, x * slope)    =>    PRelu(x, slope)
 //! ```
 //!
-//! When: f32, and condition and product are read only here. A slope of one value for all
-//! makes it LeakyRelu.
+//! When: f32, and condition and product are read only here. A single slope makes it LeakyRelu.
 
 use skipstone_kernels::activation::Activation;
 
@@ -54,8 +53,8 @@ fn prelu(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, ValueId)> {
     fits.then_some((x, slope))
 }
 
-/// The value whose sign is asked for, and whether the condition holds for negative elements. At
-/// zero both answers lead to zero.
+/// The value whose sign is tested, and whether the condition is true for negative elements. At zero both cases give
+/// zero.
 fn sign(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, bool)> {
     let Op::Compare(Compare { kind }) = node.op else { return None };
     let &[a, b] = node.inputs.as_slice() else { return None };

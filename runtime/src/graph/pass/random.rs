@@ -1,5 +1,5 @@
-//! Random convolutional networks, with branches and loops: whatever the passes make of one, planned it gives the answer
-//! of the graph as it was, also out of a package.
+//! Random convolutional networks, with branches and loops: the optimized and planned network must give the results of
+//! the original graph, also from a package.
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::activation::Activation;
@@ -22,15 +22,15 @@ use crate::ops::transpose::Transpose;
 use crate::package::attack::attacks;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// A network that grows.
+/// A network under construction.
 struct Network {
     build: Build,
     random: Random,
     /// The images so far, of any size.
     images: Vec<ValueId>,
-    /// Weights so far, to be used again.
+    /// Weights so far, for reuse.
     weights: Vec<ValueId>,
-    /// How many blocks are around what grows.
+    /// Nesting depth of blocks.
     depth: usize,
 }
 
@@ -44,7 +44,7 @@ impl Network {
         let steps = 2 + network.random.below(9);
         let chain = network.random.below(2) == 0;
         for _ in 0..steps {
-            // Mostly a chain, for what is fused is read once.
+            // Mostly a chain, because values that are read once are fused.
             let x = if chain || network.random.below(4) > 0 { network.last() } else { network.any() };
             let y = network.grow(x);
             network.images.push(y);
@@ -109,7 +109,7 @@ impl Network {
         self.build.graph.add_control("branch", Control::If, &[condition], blocks).unwrap()[0]
     }
 
-    /// A block that an image goes through a few times.
+    /// A block that runs a few times on an image.
     fn repeat(&mut self, x: ValueId) -> ValueId {
         let one = |dtype| Fact::new(dtype, Shape::default());
         let fact = self.build.graph.fact(x).clone();
@@ -133,7 +133,7 @@ impl Network {
         ys[0]
     }
 
-    /// A few layers of a block, of which the last gives so many channels of as many pixels as `x`.
+    /// A few layers in a block; the last has this many channels and as many pixels as `x`.
     fn inside(&mut self, x: ValueId, filters: usize) -> ValueId {
         let around = self.images.len();
         self.depth += 1;
@@ -155,7 +155,7 @@ impl Network {
         self.activate(y)
     }
 
-    /// Values around an image, as TensorFlow puts zeros in front of a convolution.
+    /// Padding of an image, as TensorFlow adds it before a convolution.
     fn pad(&mut self, x: ValueId) -> ValueId {
         let mode = PadMode::Constant(Tensor::scalar(self.random.pick(&[0f32, 0.0, 0.5])));
         let mut around = || (self.random.below(3), self.random.below(3));
@@ -164,7 +164,7 @@ impl Network {
         if self.random.below(3) > 0 { self.any_conv(x) } else { x }
     }
 
-    /// Channels moved behind the pixels, which may become one axis, and back.
+    /// Moves channels after the pixels, which may become one axis, and back.
     fn tokens(&mut self, x: ValueId) -> ValueId {
         let dims = self.dims(x);
         let in_a_row = self.random.below(2) == 0;
@@ -211,7 +211,7 @@ impl Network {
         }
     }
 
-    /// A convolution with weights, new or used before; some filters are zero.
+    /// A convolution with weights, new or reused; some filters are zero.
     fn conv(&mut self, op: Conv, x: ValueId, filters: usize) -> ValueId {
         let dims = [filters, self.dims(x)[1] / op.groups, op.kernel[0], op.kernel[1]];
         let fits = |&&id: &&ValueId| self.build.graph.fact(id).shape.dims() == dims;
@@ -267,7 +267,7 @@ impl Network {
         self.activate(y)
     }
 
-    /// Any kernel, stride, dilation, padding and groups that give an image.
+    /// Any kernel, stride, dilation, padding and groups with a valid result.
     fn any_conv(&mut self, x: ValueId) -> ValueId {
         let [_, channels, rows, columns] = self.dims(x);
         let divisors: Vec<usize> = (1..=channels).filter(|groups| channels % groups == 0).collect();
@@ -286,7 +286,7 @@ impl Network {
         self.activate(y)
     }
 
-    /// The sum, difference or product with another image of the same size, if there is one, perhaps this one.
+    /// The sum, difference or product with another image of the same size, if there is one, perhaps the same image.
     fn add_another(&mut self, x: ValueId) -> ValueId {
         let same: Vec<ValueId> = self.images.iter().copied().filter(|&id| self.dims(id) == self.dims(x)).collect();
         let other = self.random.pick(&same);
@@ -299,7 +299,7 @@ impl Network {
         self.activate(y)
     }
 
-    /// A gate for every channel, from the image's mean.
+    /// A gate for every channel, computed from the image's mean.
     fn excite(&mut self, x: ValueId) -> ValueId {
         let channels = self.dims(x)[1];
         let mean = Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: true };
@@ -316,7 +316,7 @@ impl Network {
         self.conv(Conv::POINTWISE, x, filters)
     }
 
-    /// A scale and a shift for every channel, as batch normalization comes to be.
+    /// A scale and a shift for every channel, as from batch normalization.
     fn normalize(&mut self, x: ValueId) -> ValueId {
         let dims = [1, self.dims(x)[1], 1, 1];
         let (scale, shift) = (self.constant(&dims, 1), self.constant(&dims, 1));
@@ -338,7 +338,7 @@ impl Network {
         self.build.add(op, &[x])
     }
 
-    /// Joined with another image of as many pixels.
+    /// Concatenated with another image with as many pixels.
     fn concat(&mut self, x: ValueId) -> ValueId {
         let pixels = |[batch, _, rows, columns]: [usize; 4]| [batch, rows, columns];
         let same = |&id: &ValueId| pixels(self.dims(id)) == pixels(self.dims(x)) && self.dims(id)[1] < 20;
@@ -365,7 +365,7 @@ impl Network {
     }
 }
 
-/// The largest difference, in parts of the largest element or of 1.
+/// The largest difference, relative to the largest element or 1.
 fn difference(got: &Tensor, want: &Tensor) -> f32 {
     assert_eq!(got.fact(), want.fact());
     let (got, want) = (got.elements::<f32>().unwrap(), want.elements::<f32>().unwrap());

@@ -1,4 +1,4 @@
-//! Products with gathered matrices, which is how exporters write the experts of a mixture.
+//! Products with gathered matrices, which is how exporters write a mixture of experts.
 //!
 //! ```text
 //! Gather(matrices, i) -> MatMul(x, .)                          =>    Routed(x, i, matrices)
@@ -7,8 +7,9 @@
 //! Routed -> activation                                         =>    Routed
 //! ```
 //!
-//! When: the matrices are a constant of rank 3, not too many of them for an operator of their own, gathered along its first axis; reshapes may stand anywhere between, and
-//! a transposition of the matrices. What is computed between product, bias and activation is not read elsewhere.
+//! When: the matrices are a constant of rank 3 within the operator's limit on their number, gathered along the first
+//! axis; reshapes may be anywhere between, and a transposition of the matrices. Values between product, bias and
+//! activation are not read elsewhere.
 
 use skipstone_kernels::activation::Activation;
 
@@ -49,11 +50,11 @@ struct Found {
     transposed: bool,
 }
 
-/// What was gathered along the first axis of a constant.
+/// A constant gathered along its first axis.
 struct Gathered {
     indices: ValueId,
     constant: ValueId,
-    /// Whether the last two axes were exchanged behind it.
+    /// Whether its last two axes were transposed afterwards.
     turned: bool,
 }
 
@@ -62,7 +63,7 @@ fn gathered(pattern: &Pattern<'_>, id: ValueId, rank: usize) -> Option<Gathered>
     loop {
         let node = pattern.writer(id)?;
         match &node.op {
-            // Axes may be joined or split in front of what is gathered, but not inside it.
+            // Axes may be joined or split before the gathered matrices, but not inside them.
             Op::Reshape(_) => {
                 let [from, to] = [node.inputs.first()?, &id].map(|&id| pattern.graph.fact(id).shape.dims());
                 let inner = rank - 1;
@@ -138,7 +139,7 @@ fn replace(graph: &mut Graph, node: &Node, found: Found) -> Result<()> {
     Ok(())
 }
 
-/// The value under these dimensions.
+/// The value reshaped to these dimensions.
 fn reshaped(graph: &mut Graph, name: &str, id: ValueId, dims: &[usize]) -> Result<ValueId> {
     if graph.fact(id).shape.dims() == dims {
         return Ok(id);
@@ -147,17 +148,17 @@ fn reshaped(graph: &mut Graph, name: &str, id: ValueId, dims: &[usize]) -> Resul
     Ok(graph.add_node(name, Reshape { shape }, &[id])?[0])
 }
 
-/// What a product takes in from a node behind it.
+/// A node after a product to fuse into it.
 struct Taken {
-    /// The product's place among the nodes.
+    /// The product's position among the nodes.
     at: usize,
     routed: Routed,
     bias: Option<ValueId>,
-    /// The product's result, which becomes the node's.
+    /// The product's result, which is replaced by the node's.
     result: ValueId,
 }
 
-/// Lets products take in what `find` sees behind them.
+/// Fuses the nodes found by `find` into the products before them.
 fn fuse(graph: &mut Graph, find: fn(&Pattern<'_>, &Node) -> Option<Taken>) -> Result<()> {
     let pattern = Pattern::new(graph);
     let found: Vec<_> = graph.nodes.iter().map(|node| find(&pattern, node)).collect();
@@ -172,7 +173,7 @@ fn fuse(graph: &mut Graph, find: fn(&Pattern<'_>, &Node) -> Option<Taken>) -> Re
     Ok(())
 }
 
-/// The product that computes `id`, behind reshapes, where nothing else reads what is between.
+/// The product that computes `id`, looking through reshapes, if the intermediate values are not read elsewhere.
 fn product_of<'a>(pattern: &Pattern<'a>, id: ValueId) -> Option<(usize, &'a Node, &'a Routed)> {
     let mut node = pattern.inner(id)?;
     while let (Op::Reshape(_), &[x]) = (&node.op, node.inputs.as_slice()) {
@@ -199,7 +200,7 @@ fn bias(pattern: &Pattern<'_>, node: &Node) -> Option<Taken> {
         let &[_, m, n] = pattern.graph.fact(routed.outputs[0]).shape.dims() else { return None };
         let &[count, _, _] = pattern.graph.fact(*routed.inputs.get(2)?).shape.dims() else { return None };
         let [sum, product, bias] = [node.outputs[0], product, bias].map(|id| &pattern.graph.fact(id).shape);
-        // One bias for all rows of a group: the sum is of row and bias, and nothing is broadcast otherwise.
+        // One bias for all rows of a group; nothing else may be broadcast.
         let along =
             product == sum && (bias == sum || bias.last() == Some(&n)) && (m == 1 || is_per_group(product, bias));
         let same = source(pattern, from.indices) == source(pattern, routed.inputs[1]);
@@ -217,7 +218,7 @@ fn bias(pattern: &Pattern<'_>, node: &Node) -> Option<Taken> {
     of(a, b).or_else(|| of(b, a))
 }
 
-/// Whether biases `[groups, 1, n]` meet rows `[groups, m, n]`.
+/// Whether biases `[groups, 1, n]` are added to rows `[groups, m, n]`.
 fn is_per_group(product: &Shape, bias: &Shape) -> bool {
     matches!((product.dims(), bias.dims()), (&[groups, _, n], &[count, 1, width]) if groups == count && n == width)
 }
@@ -276,7 +277,7 @@ mod tests {
             self.add(MatMul { transposed, activation: Activation::None }, &[a, b])
         }
 
-        /// Optimizes the graph, which gives the same answer, and answers its one product.
+        /// Optimizes the graph, checks that the result stays the same, and returns its only product.
         fn routed(mut self, y: ValueId) -> Routed {
             self.graph.outputs.push(("y".into(), y));
             let [rows, indices] = [self.rows, self.indices].map(|id| self.graph.fact(id).shape.clone());

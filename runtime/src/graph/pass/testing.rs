@@ -1,5 +1,5 @@
-//! What the tests of passes share: a builder of small graphs, and the optimized graph held
-//! against the graph as it was built.
+//! Shared by the passes' tests: a builder for small graphs, and the comparison of the optimized graph with the
+//! original.
 
 use skipstone_kernels::activation::Activation;
 
@@ -56,7 +56,7 @@ impl Build {
         self.graph.outputs.push((name, id));
     }
 
-    /// The graph with the output `y` after every pass, which gives the same answer.
+    /// The graph with the output `y` after every pass; checks that its results stay the same.
     pub fn optimized(mut self, y: ValueId, tolerance: f64) -> Graph {
         self.output(y);
         let inputs = [Random(7).floats(&self.graph.fact(self.x).shape.clone())];
@@ -71,7 +71,7 @@ impl Build {
     }
 }
 
-/// The activation, where it is all there is.
+/// The activation, if it is the only node.
 pub(in crate::graph) fn only_activation(graph: &Graph) -> Option<Activation> {
     match graph.nodes.as_slice() {
         [node] => match node.op {

@@ -1,6 +1,6 @@
-//! Uniform channels: those that hold one value throughout, whatever the input of the network.
+//! Uniform channels: channels that have the same value everywhere, whatever the input of the network.
 //!
-//! A filter of zeros answers with its bias everywhere. That value is followed through activations, sums, depthwise
+//! A filter of zeros outputs its bias everywhere. That value is followed through activations, sums, depthwise
 //! convolutions, pools, concatenations, reshapes and attention.
 
 use skipstone_kernels::activation::scalar;
@@ -19,15 +19,15 @@ use crate::ops::pool::Pool;
 use crate::ops::reduce::ReduceKind;
 use crate::tensor::{Peek, Shape, Tensor};
 
-/// What elements along the followed axis hold.
+/// The uniform values along the followed axis of every value.
 pub(super) struct Uniform(Vec<Along>);
 
-/// Of one value.
+/// The uniform elements of one value.
 #[derive(Clone, Default)]
 struct Along {
     /// The axis.
     axis: usize,
-    /// What each index holds throughout; empty if no axis is followed.
+    /// The uniform value of each index; empty if no axis is followed.
     elements: Vec<Option<f32>>,
 }
 
@@ -47,7 +47,7 @@ impl Uniform {
         uniform
     }
 
-    /// What index `i` of an axis holds throughout, if it is known.
+    /// The uniform value of index `i` of an axis, if it is known.
     pub fn get(&self, id: ValueId, axis: usize, i: usize) -> Option<f32> {
         self.along(id, axis).get(i).copied().flatten()
     }
@@ -56,7 +56,7 @@ impl Uniform {
         self.0.get(id.0).filter(|along| along.axis == axis).map_or(&[], |along| &along.elements)
     }
 
-    /// What a node writes along the followed axis of its result; `None` where that is not known.
+    /// The uniform values that a node writes along the followed axis of its result; `None` if not known.
     fn of_result(&self, graph: &Graph, node: &Node, y: Track) -> Option<Vec<Option<f32>>> {
         let facts = graph.facts(&node.inputs);
         let axes = node.op.axes(&facts);
@@ -64,7 +64,7 @@ impl Uniform {
         if let Some(filters) = Filters::of(graph, node) {
             return Some((0..y.len).map(|filter| self.of_filter(&filters, x, filter)).collect());
         }
-        // Of operators that do the same to every channel of one operand.
+        // For operators that treat every channel of one operand alike.
         let kept = |keep: &dyn Fn(f32) -> bool| -> Vec<Option<f32>> {
             let values = self.operand(graph, node, &axes, 0, y);
             values.into_iter().map(|value| value.filter(|&value| keep(value))).collect()
@@ -73,7 +73,7 @@ impl Uniform {
             (_, Elements::Moved) => self.moved(graph, node, &axes, y),
             (_, Elements::Each) => self.each(graph, node, &axes, y),
             (Op::MatMul(product), _) if node.inputs.len() == 2 => {
-                // Rows, columns or whole matrices of zeros, on either side.
+                // Rows, columns or whole matrices of zeros, in either operand.
                 let operands: Vec<_> = (0..2).map(|at| self.operand(graph, node, &axes, at, y)).collect();
                 let zero = |i: usize| operands.iter().any(|values| values.get(i) == Some(&Some(0.0)));
                 (0..y.len).map(|i| zero(i).then(|| scalar::apply(product.activation, 0.0))).collect()
@@ -100,12 +100,12 @@ impl Uniform {
         })
     }
 
-    /// Elements of operands: what all those hold that may come to the same index.
+    /// For moved elements: the common value of all elements that may end up at the same index.
     fn moved(&self, graph: &Graph, node: &Node, axes: &Axes, y: Track) -> Vec<Option<f32>> {
         let mut found = vec![None; y.len];
         for link in axes.links.iter().filter(|link| link.to == y.axis) {
             let values = self.own(graph, node, link);
-            // By part: nothing so far, one value, or several.
+            // For each part: nothing so far, one value, or several.
             let mut parts: Vec<Option<Option<f32>>> = vec![None; values.len().max(y.len)];
             for (i, &value) in values.iter().enumerate() {
                 if let Some(part) = link.part_of_operand(i).and_then(|part| parts.get_mut(part)) {
@@ -121,7 +121,7 @@ impl Uniform {
         found
     }
 
-    /// A function of one element of every operand.
+    /// For elementwise functions.
     fn each(&self, graph: &Graph, node: &Node, axes: &Axes, y: Track) -> Vec<Option<f32>> {
         let operands: Vec<_> = (0..node.inputs.len()).map(|at| self.operand(graph, node, axes, at, y)).collect();
         let result = |i: usize| {
@@ -137,7 +137,7 @@ impl Uniform {
         (0..y.len).map(result).collect()
     }
 
-    /// What an operand holds for each index of the result's followed axis.
+    /// The uniform values of an operand for each index of the result's followed axis.
     fn operand(&self, graph: &Graph, node: &Node, axes: &Axes, at: usize, y: Track) -> Vec<Option<f32>> {
         match axes.links.iter().find(|link| link.operand == at && link.to == y.axis) {
             Some(link) => self.own(graph, node, link),
@@ -149,7 +149,7 @@ impl Uniform {
         }
     }
 
-    /// What an operand holds along the axis of a link.
+    /// The uniform values of an operand along the axis of a link.
     fn own(&self, graph: &Graph, node: &Node, link: &Link) -> Vec<Option<f32>> {
         let Some(&id) = node.inputs.get(link.operand) else { return Vec::new() };
         match graph.constant(id) {
@@ -158,7 +158,7 @@ impl Uniform {
         }
     }
 
-    /// The result of a filter, where it is the same at every pixel.
+    /// The result of a filter, if it is the same at every pixel.
     fn of_filter(&self, filters: &Filters<'_>, x: ValueId, filter: usize) -> Option<f32> {
         let mut sum = f64::from(filters.bias(filter));
         for depth in 0..filters.depth {
@@ -181,12 +181,12 @@ impl Uniform {
     }
 }
 
-/// The one value that all elements have.
+/// The common value of all elements, if there is one.
 fn same(elements: Peek<'_, f32>) -> Option<f32> {
     elements.get(0).filter(|&first| elements.iter().all(|other| other == first))
 }
 
-/// What a constant holds throughout at each index of an axis.
+/// The uniform values of a constant for each index of an axis.
 fn along_axis(tensor: &Tensor, axis: usize) -> Vec<Option<f32>> {
     let Some(&len) = tensor.shape().get(axis) else { return Vec::new() };
     let behind = tensor.shape().strides()[axis].max(1);
@@ -199,14 +199,14 @@ fn along_axis(tensor: &Tensor, axis: usize) -> Vec<Option<f32>> {
     found
 }
 
-/// An operator that works element by element, on one element each.
+/// Evaluates an elementwise operator on one element per operand.
 fn evaluate(op: &Op, operands: &[f32]) -> Option<f32> {
     let operands: Vec<Tensor> = operands.iter().map(|&value| Tensor::scalar(value)).collect();
     let results = op.evaluate(&operands.iter().collect::<Vec<_>>()).ok()?;
     results.first()?.elements::<f32>()?.first().copied()
 }
 
-/// Whether every window of a pool covers a pixel: one that does not has no value of the image.
+/// Whether every window of a pool covers a pixel: a window of only padding has no value of the image.
 fn windows_meet_the_image(pool: &Pool, x: &Shape) -> bool {
     let Ok(image) = Image::new(Layout::Nchw, x) else { return false };
     let lengths = [image.height, image.width];

@@ -1,21 +1,20 @@
-//! Channels that come to nothing: filters that were pruned to zero are cut out of a network.
+//! Zero channels: removes filters that were pruned to zero from a network.
 //!
 //! ```text
 //! Conv(8 filters, 3 of zeros) -> Relu -> Conv     =>    Conv(5 filters) -> Relu -> Conv'
 //! ```
 //!
-//! A filter of zeros answers with one value everywhere, its bias, which is followed through the graph
-//! (`uniform`). Where it arrives at the next convolution or matrix product, the channel is needless if one
-//! of these holds:
+//! A filter of zeros outputs one value everywhere, its bias, which is followed through the graph (`uniform`). If it
+//! arrives at the next convolution or matrix product, the channel is not needed there if one of these holds:
 //!
 //! - the value is 0, or the reader's own weights for the channel are (whatever the value);
-//! - the reader has no padding: the value's share of every sum is the same, and goes to the bias.
-//!   With padding it would be missing at the edges, and the channel stays.
+//! - the reader has no padding: the value contributes equally to every sum, and is added to the bias. With padding the
+//!   contribution would be missing at the edges, and the channel stays.
 //!
-//! A channel that is needless to all its readers is taken from every value that has it (see `channels`) and
-//! from all weights that write and read it. When: no output of the graph and nothing that is not understood
-//! reads it; one channel is kept in any case. What is cut can leave weights of zeros before and behind it,
-//! so the pass looks again a few times.
+//! A channel that no reader needs is removed from every value that has it (see `channels`) and from all weights that
+//! write and read it. When: it is not read by an output of the graph or by an operator that is not understood; at least
+//! one channel is kept in any case. The removal can leave zero weights before and after it, so the pass repeats a few
+//! times.
 
 use super::super::{Graph, Node, Removed, ValueId};
 use super::channels::{Channels, Track};
@@ -26,10 +25,10 @@ use crate::operator::Semantics;
 use crate::operator::axes::{Left, Link};
 use crate::tensor::{Fact, Shape, Tensor};
 
-/// How often the pass looks again. A pruned network needs two or three rounds.
+/// How often the pass repeats. A pruned network needs two or three rounds.
 const ROUNDS: usize = 8;
 
-/// Which part of an axis is followed where a reshape splits it: heads, or heads behind queries, keys and values.
+/// Which part of an axis is followed if a reshape splits it: heads, or heads after queries, keys and values.
 const CHOICES: usize = 2;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
@@ -61,25 +60,25 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// Filters and input channels of every node that has constant weights.
+/// Filters and input channels of every node with constant weights.
 fn sizes(graph: &Graph) -> Vec<Option<[usize; 2]>> {
     let size = |filters: Filters<'_>| [filters.count, filters.groups * filters.depth];
     graph.nodes.iter().map(|node| Filters::of(graph, node).map(size)).collect()
 }
 
-/// What is to be cut from a graph.
+/// The channels to remove from a graph.
 struct Cuts {
     channels: Channels,
     uniform: Uniform,
-    /// By channel: whether it goes.
+    /// For each channel, whether it is removed.
     goes: Vec<bool>,
 }
 
 impl Cuts {
-    /// `None` where every channel is needed.
+    /// `None` if every channel is needed.
     fn find(graph: &Graph, channels: Channels) -> Option<Self> {
         let uniform = Uniform::new(graph, &channels);
-        // A channel goes if it is read by filters, and needed by none.
+        // A channel is removed if filters read it, and none needs it.
         let (mut read, mut needed) = (vec![false; channels.elements()], vec![false; channels.elements()]);
         for node in &graph.nodes {
             let (Some(filters), Some(&x)) = (Filters::of(graph, node), node.inputs.first()) else { continue };
@@ -93,7 +92,7 @@ impl Cuts {
             }
         }
         let mut goes: Vec<bool> = read.iter().zip(&needed).map(|(&read, &needed)| read && !needed).collect();
-        // One channel is left of none.
+        // Every value keeps at least one channel.
         for track in (0..graph.values().len()).filter_map(|id| channels.track(ValueId(id))) {
             if track.len > 0 && (0..track.len).all(|i| goes[channels.channel(track, i)]) {
                 goes[channels.channel(track, 0)] = false;
@@ -106,7 +105,7 @@ impl Cuts {
         self.goes[self.channels.channel(track, i)]
     }
 
-    /// The followed axis of a value and what stays of it, where something goes.
+    /// The followed axis of a value and its remaining indices, if something is removed.
     fn left(&self, id: ValueId) -> Option<(Track, Vec<usize>)> {
         let track = self.channels.track(id)?;
         let left: Vec<usize> = (0..track.len).filter(|&i| !self.goes(track, i)).collect();
@@ -129,7 +128,7 @@ impl Cuts {
         Ok(())
     }
 
-    /// A node without what goes. Facts of the graph are still those before.
+    /// A node without the removed channels. The graph's facts are still the original ones.
     fn cut(&self, graph: &mut Graph, mut node: Node) -> Result<Node, OpError> {
         let facts = graph.facts(&node.inputs);
         let mut links = node.op.axes(&facts).links;
@@ -163,7 +162,7 @@ impl Cuts {
         Ok(node)
     }
 
-    /// What stays of `len` elements of a constant that are linked to the axis `to`.
+    /// The remaining indices of `len` elements of a constant that are linked to the axis `to`.
     fn stays(&self, link: &Link, len: usize, to: Track) -> Vec<usize> {
         let mut gone = vec![false; len.max(to.len)];
         for part in (0..to.len).filter(|&j| self.goes(to, j)).filter_map(|j| link.part_of_result(j)) {
@@ -174,7 +173,7 @@ impl Cuts {
         (0..len).filter(|&i| link.part_of_operand(i).and_then(|part| gone.get(part)) != Some(&true)).collect()
     }
 
-    /// Takes from weights what reads channels that go; what those add to every sum goes to the bias.
+    /// Removes the weights that read removed channels; their contribution to every sum is added to the bias.
     fn cut_depth(&self, graph: &mut Graph, node: &mut Node) -> Result<(), OpError> {
         let Some(filters) = Filters::of(graph, node).filter(|filters| filters.groups == 1) else { return Ok(()) };
         let Some((track, left)) = node.inputs.first().and_then(|&x| self.left(x)) else { return Ok(()) };
@@ -202,8 +201,8 @@ impl Cuts {
     }
 }
 
-/// Whether what a reader makes of a channel, which holds `value` throughout or what is not known, its bias could be as
-/// well.
+/// Whether a reader does not need a channel with this uniform value (if known), because its contribution can be part of
+/// the bias.
 fn is_needless(filters: &Filters<'_>, value: Option<f32>, depth: usize) -> bool {
     match value {
         Some(value) if value == 0.0 || !filters.padded => true,

@@ -9,7 +9,7 @@ use super::*;
 use crate::ops::check::{Random, assert_close, planned, planned_as_it_is};
 use crate::tensor::Tensor;
 
-/// A convolution of `groups` groups with padding for its size.
+/// A convolution with `groups` groups and padding that keeps the size.
 fn conv(build: &mut Build, x: ValueId, filters: usize, kernel: usize, groups: usize) -> ValueId {
     let channels = build.graph.fact(x).shape[1];
     let mut random = Random(filters as u64);
@@ -30,7 +30,7 @@ fn conv(build: &mut Build, x: ValueId, filters: usize, kernel: usize, groups: us
     build.activate(Activation::Clip { min: -9.0, max: 9.0 }, y)
 }
 
-/// Expansions and projections of the graph's bottlenecks, and convolutions beside.
+/// Counts of the expansions and projections in the graph's bottlenecks, and of the other convolutions.
 fn counts(graph: &Graph) -> (usize, usize, usize) {
     let fused = |node: &Node| match &node.op {
         Op::Bottleneck(b) => (usize::from(b.expand.is_some()), usize::from(b.project.is_some()), 0),
@@ -68,7 +68,7 @@ fn an_image_that_is_read_elsewhere_or_small_stays() {
     let wide = conv(&mut build, x, 19, 1, 1);
     let y = conv(&mut build, wide, 19, 3, 19);
     assert_eq!(counts(&build.optimized(y, 1e-4)), (0, 0, 2));
-    // Read elsewhere, before the depthwise convolution and behind it.
+    // Read elsewhere, before the depthwise convolution and after it.
     let mut build = Build::new(&[1, 5, 90, 83]);
     let x = build.x;
     let wide = conv(&mut build, x, 19, 1, 1);
@@ -85,16 +85,17 @@ fn an_image_that_is_read_elsewhere_or_small_stays() {
     assert_eq!(counts(&build.optimized(y, 1e-4)), (1, 0, 1));
 }
 
-/// A chain of depthwise and 1x1 convolutions as MobileNetV1 has it.
+/// A chain of depthwise and 1x1 convolutions as in MobileNetV1.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
-    /// Of the depthwise convolutions in turn.
+    /// Strides of the depthwise convolutions in order.
     strides: &'static [usize],
     /// Whether the chain begins with a 1x1 convolution.
     expansion_first: bool,
     activation: Activation,
     biases: bool,
-    /// Whether a 1x1 convolution that keeps the shape gets the image before its depthwise convolution added.
+    /// Whether the image before a depthwise convolution is added to the result of the following 1x1 convolution that
+    /// keeps its shape.
     residuals: bool,
 }
 
@@ -119,7 +120,7 @@ impl Chain {
         build.graph
     }
 
-    /// 1x1, or 3x3 where it is depthwise.
+    /// 1x1, or 3x3 if depthwise.
     fn conv(self, build: &mut Build, x: ValueId, filters: usize, stride: usize, groups: usize) -> ValueId {
         let depth = build.graph.fact(x).shape[1] / groups;
         let kernel = if groups == 1 { 1 } else { 3 };
@@ -137,8 +138,8 @@ impl Chain {
         if self.activation == Activation::None { y } else { build.activate(self.activation, y) }
     }
 
-    /// Holds the plans of every instruction set against plain evaluation, whatever the images' size that is worth a
-    /// fusion, and answers the fused graph.
+    /// Compares the plans of every instruction set with plain evaluation, with fusion for images of any size, and
+    /// returns the fused graph.
     #[track_caller]
     fn check(self) -> Graph {
         let plain = self.build();
@@ -156,7 +157,7 @@ impl Chain {
     }
 }
 
-/// The projection of one block was once fused as the expansion of the next one, too.
+/// Regression: the projection of one block was also fused as the expansion of the next one.
 #[test]
 fn a_1x1_convolution_between_two_depthwise_ones_belongs_to_one_of_them() {
     for strides in [&[1, 1, 1][..], &[2, 1, 2], &[1, 2, 1, 2], &[2, 2], &[1]] {
@@ -167,7 +168,7 @@ fn a_1x1_convolution_between_two_depthwise_ones_belongs_to_one_of_them() {
                     let fused = chain.check();
                     let (expansions, projections, _) = counts(&fused);
                     let pointwise = strides.len() + usize::from(expansion_first);
-                    // An image that is a residual too is read twice, and the convolution that writes it stays.
+                    // An image that is also a residual is read twice, so the convolution that writes it stays.
                     assert!(residuals || expansions + projections == pointwise, "{chain:?}");
                 }
             }
@@ -175,7 +176,7 @@ fn a_1x1_convolution_between_two_depthwise_ones_belongs_to_one_of_them() {
     }
 }
 
-/// Of the images before and behind the convolution between them, the larger one is not written.
+/// Of the images before and after the convolution between two depthwise ones, the larger one is not written.
 #[test]
 fn the_fusion_that_saves_more_gets_the_convolution_between() {
     let given = Chain {
@@ -185,7 +186,8 @@ fn the_fusion_that_saves_more_gets_the_convolution_between() {
         biases: true,
         residuals: false,
     };
-    // 6 channels become 6, then 12 at a quarter of the pixels: as large before as behind, and the first takes it.
+    // 6 channels become 6, then 12 at a quarter of the pixels: before and after are equally large, and the first fusion
+    // wins.
     assert_eq!(counts(&given.check()), (0, 2, 0));
     let mut build = Build::new(&[1, 4, 8, 8]);
     let x = build.x;

@@ -1,5 +1,4 @@
-//! Layout: dense regions in NHWC, where the channels of a pixel lie side by side; [sparse ones](regions) stay as they
-//! are.
+//! Layout: dense regions use NHWC, where the channels of a pixel are contiguous; [sparse ones](regions) stay in NCHW.
 //!
 //! ```text
 //! x -> Conv -> Add -> Conv -> output
@@ -7,14 +6,12 @@
 //! x -> Transpose -> Conv' -> Add -> Conv' -> Transpose -> output
 //! ```
 //!
-//! Walking forward, every spatial operator gets its image in NHWC and answers in NHWC; the
-//! result's NCHW form comes to be only if a reader cannot do without it. Operators that work
-//! element by element follow their operands, and so do those that can name their axes anew. So
-//! conversions stand at the edges of a region and nowhere else, and where they move nothing (one
-//! pixel) the plan leaves them out. Transpositions that the model has itself, between channels second and channels last,
-//! are such conversions too, and so is one behind a reshape of the pixels alone: an image that becomes a row of tokens
-//! stays where it is. The usual edge is a network's first convolution, on an image of
-//! three channels: it becomes a [`Stem`], which reads NCHW and answers in NHWC.
+//! Walking forward, every spatial operator gets its image in NHWC and returns NHWC; the NCHW form of a result is only
+//! made if a reader needs it. Elementwise operators follow their operands, and so do those that can renumber their
+//! axes. So conversions are only at the edges of a region, and if they move nothing (one pixel) the plan leaves them
+//! out. The model's own transpositions between channels second and channels last count as such conversions too, also
+//! after a reshape of only the pixels: an image that becomes a row of tokens stays in place. The usual edge is a
+//! network's first convolution, on an image of three channels: it becomes a [`Stem`], which reads NCHW and writes NHWC.
 
 mod regions;
 
@@ -63,9 +60,9 @@ struct Pass<'a> {
     graph: &'a mut Graph,
     /// The NHWC form of a value.
     twins: HashMap<ValueId, ValueId>,
-    /// Values that exist in NHWC only so far, with the name of their node.
+    /// Values that so far exist only in NHWC, with the name of their node.
     missing: HashMap<ValueId, String>,
-    /// Values that the model transposed to what exists already.
+    /// Values that the model transposes to a form that already exists.
     equals: HashMap<ValueId, ValueId>,
     /// The graph's outputs.
     gotten: HashSet<ValueId>,
@@ -85,7 +82,7 @@ impl Pass<'_> {
             }
             return self.place(node);
         }
-        // Images share their batch with the result; of a single operand there is no doubt.
+        // Images share their batch axis with the result; a single operand is always the image.
         let batch = |at: usize| axes.links.contains(&Link::same(at, 0, 0));
         let images: Vec<usize> = (0..node.inputs.len())
             .filter(|&at| self.graph.fact(node.inputs[at]).shape.rank() == 4 && (batch(at) || node.inputs.len() == 1))
@@ -105,7 +102,7 @@ impl Pass<'_> {
         self.place(node)
     }
 
-    /// Takes over what the model does itself to move channels; false if the node is something else.
+    /// Replaces the model's own conversion of the layout; returns false if the node is something else.
     fn convert(&mut self, node: &Node) -> Result<bool> {
         let (&[x], &[y]) = (node.inputs.as_slice(), node.outputs.as_slice()) else { return Ok(false) };
         let rank = self.graph.fact(x).shape.rank();
@@ -113,7 +110,7 @@ impl Pass<'_> {
         let there = !self.missing.contains_key(&x);
         match &node.op {
             Op::Transpose(op) if is_image(rank) => {
-                // Of tokens, both are the same transposition.
+                // For tokens, both are the same transposition.
                 let (last, second) = (channels_last(rank), channels_second(rank));
                 match twin {
                     Some(twin) if Some(op) == last.as_ref() && !self.gotten.contains(&y) => {
@@ -144,7 +141,7 @@ impl Pass<'_> {
         Ok(true)
     }
 
-    /// What a convolution becomes that reads few channels, of an image that is not there in NHWC.
+    /// The stem for a convolution that reads few channels, if its image does not exist in NHWC.
     fn stem(&self, node: &Node) -> Option<Stem> {
         let Op::Conv(conv) = &node.op else { return None };
         let constant = self.graph.constant(*node.inputs.get(Conv::WEIGHTS)?).is_some();
@@ -152,7 +149,7 @@ impl Pass<'_> {
         if constant && planar { Stem::of(conv, &self.graph.facts(&node.inputs)) } else { None }
     }
 
-    /// Places a node as it is, on operands in NCHW.
+    /// Adds a node unchanged, with operands in NCHW.
     fn leave(&mut self, node: Node) -> Result<()> {
         let mut read = Vec::new();
         node.for_each_read(&mut |id| read.push(id));
@@ -163,7 +160,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether a node that works element by element does so on images of which one is in NHWC.
+    /// Whether a node is elementwise on images of which one is in NHWC.
     fn follows(&self, node: &Node) -> bool {
         let image = |id: &ValueId| self.graph.fact(*id).shape.rank() == 4;
         let small = |id: &ValueId| self.graph.constant(*id).is_some_and(|c| c.shape().rank() <= 4);
@@ -172,7 +169,7 @@ impl Pass<'_> {
             && node.inputs.iter().any(|id| self.missing.contains_key(id))
     }
 
-    /// The NHWC form of a value, made where there is none yet.
+    /// The NHWC form of a value, made if it does not exist yet.
     fn twin(&mut self, id: ValueId) -> Result<ValueId> {
         if let Some(&twin) = self.twins.get(&id) {
             return Ok(twin);
@@ -180,7 +177,7 @@ impl Pass<'_> {
         let value = self.graph.value(id).clone();
         let twin = match value.constant {
             Some(constant) => {
-                // Aligned at the last axis, as broadcasting has it.
+                // Aligned at the last axis, like broadcasting.
                 let mut dims = vec![1; 4usize.saturating_sub(constant.shape().rank())];
                 dims.extend_from_slice(constant.shape());
                 let at = |e: crate::OpError| e.at(&value.name);
@@ -200,7 +197,7 @@ impl Pass<'_> {
         Ok(twin)
     }
 
-    /// Places a node whose inputs are in NHWC: of its results, the images are too.
+    /// Adds a node whose inputs are in NHWC: its image results are in NHWC too.
     fn place(&mut self, mut node: Node) -> Result<()> {
         let facts = node.op.infer(&self.graph.facts(&node.inputs)).map_err(|e| e.at(&node.name))?;
         for (output, fact) in node.outputs.iter_mut().zip(facts) {
@@ -239,7 +236,7 @@ impl Pass<'_> {
     }
 }
 
-/// Whether values of so many axes are images `[batch, channels, ..]`, of one or two axes of pixels.
+/// Whether values of this rank are images `[batch, channels, ..]`, with one or two pixel axes.
 fn is_image(rank: usize) -> bool {
     matches!(rank, 3 | 4)
 }
@@ -326,14 +323,14 @@ mod tests {
         assert_eq!(names, ["Transpose", "MaxPool", "Relu", "MaxPool", "Relu", "Transpose"]);
     }
 
-    /// A pool of two by two that keeps the size of an image of eight by six.
+    /// A 2x2 pool that keeps the size of an image of eight by six.
     fn pool() -> Pool {
         let function = PoolFn::Max;
         let (stride, dilation) = ([1, 1], [1, 1]);
         Pool { function, kernel: [2, 2], stride, dilation, pads: [0, 0, 1, 1], out: [8, 6], layout: Layout::Nchw }
     }
 
-    /// The operators of a graph after the pass, which keeps its answer.
+    /// The operators of a graph after the pass, which must not change its results.
     fn moved(mut graph: Graph, y: ValueId) -> Vec<String> {
         graph.outputs.push(("y".into(), y));
         let plain = graph.clone();

@@ -1,14 +1,14 @@
-//! Regions: where images stay in planes (NCHW), because the weights of the convolutions there are mostly zeros.
+//! Regions: where images stay in NCHW, because the weights of the convolutions there are mostly zeros.
 //!
 //! ```text
 //! x -> Conv sparse -> Conv depthwise -> Conv dense -> Conv dense -> output
 //!      [---------- planes ---------]                [- converted -]
 //! ```
 //!
-//! The kernels for sparse weights compute on planes, those for dense weights do not. So both forms of every node are
-//! compared by the cost model of the kernels, and the graph, in its order, is cut into regions: what a cut costs is the
-//! conversion of all images that are alive there. The cheapest cuts are found by going through the nodes once with the
-//! cheapest way to have arrived in either layout.
+//! Sparse kernels compute on NCHW, dense ones do not. So both forms of every node are compared by the kernels' cost
+//! model, and the graph, in its order, is cut into regions: the cost of a cut is the conversion of all images that are
+//! alive there. The cheapest cuts are found by dynamic programming: one walk through the nodes that keeps the cheapest
+//! cost of arriving in either layout.
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::conv::{self, FLOATS, Images, Task};
@@ -29,24 +29,24 @@ use crate::tensor::{DType, Fact, Tensor};
 /// Cost of converting an element, in the unit of the kernels' costs: half a cycle.
 const PER_ELEMENT: f64 = 1.0;
 
-/// What planes must gain at least: the model knows nothing of fused bottlenecks and of images that stay in a cache from
-/// one step to the next, which dense regions have more of.
+/// Minimum gain of NCHW: the model does not know fused bottlenecks, or images that stay in a cache from one step to the
+/// next, both of which favor dense regions.
 const MARGIN: f64 = 1.15;
 
-/// Most channels of an image that a [`Stem`] reads in planes and answers in NHWC.
+/// Most channels of an image that a [`Stem`] reads in NCHW and converts to NHWC.
 const FEW_CHANNELS: usize = 4;
 
-/// A node's operator on planes, and constants that it reads besides what the node reads.
+/// A node's operator for NCHW, and additional constants that it reads.
 pub(super) type Planar = (Op, Vec<Tensor>);
 
-/// For every node that is to compute on planes, what it becomes.
+/// The NCHW operator of every node that should compute in NCHW.
 pub(super) fn planar(graph: &Graph) -> Vec<Option<Planar>> {
     let isa = Isa::detect();
     let forms: Vec<Forms> = graph.nodes.iter().map(|node| Forms::new(graph, node, isa)).collect();
     if !forms.iter().any(|forms| forms.is_sparse) {
         return forms.iter().map(|_| None).collect();
     }
-    // The cost of the cheapest way to have come so far to images in NHWC and to planes, and whether it had a cut there.
+    // The cheapest costs of arriving here with images in NHWC and in NCHW, and whether there was a cut.
     let mut ways = [f64::INFINITY, 0.0];
     let mut came_by_cut = Vec::new();
     let cuts = cuts(graph);
@@ -66,15 +66,15 @@ pub(super) fn planar(graph: &Graph) -> Vec<Option<Planar>> {
     chosen
 }
 
-/// A node in either layout.
+/// A node in both layouts.
 struct Forms {
     /// Its cost in NHWC.
     nhwc: f64,
-    /// Its cost on planes.
+    /// Its cost in NCHW.
     planes: f64,
-    /// The operator for planes; `None` if there is none, or where both layouts are the same.
+    /// The operator for NCHW; `None` if there is none, or if both layouts are the same.
     op: Option<Planar>,
-    /// Whether it is a convolution that is cheaper on planes because more than half of its weights are zero.
+    /// Whether it is a convolution that is cheaper in NCHW because more than half of its weights are zero.
     is_sparse: bool,
 }
 
@@ -159,7 +159,7 @@ fn global(pool: &Pool, facts: &[&Fact]) -> Option<Reduce> {
     (is_global && height * width > 0).then(|| Reduce { axes: vec![2, 3], kind, keep_dims: true })
 }
 
-/// What a cut costs in front of every node and behind the last: all images alive there are converted.
+/// The cost of a cut before every node and after the last: all images alive there are converted.
 fn cuts(graph: &Graph) -> Vec<f64> {
     let behind = graph.nodes.len();
     let mut read = vec![None; graph.values().len()];
@@ -206,7 +206,7 @@ mod tests {
     use crate::ops::check::Random;
     use crate::ops::image::Layout;
 
-    /// A convolution of which one weight in `every` is not zero.
+    /// A convolution with one in `every` weights nonzero.
     fn conv(build: &mut Build, x: ValueId, op: Conv, filters: usize, every: usize) -> ValueId {
         let channels = build.graph.fact(x).shape[1] / op.groups;
         let [rows, columns] = op.kernel;
@@ -219,7 +219,7 @@ mod tests {
         build.add(op, &[x, weights, bias])
     }
 
-    /// Two bottlenecks with a gate, a shortcut and pooling behind a stem, and their operators after all passes.
+    /// Two bottlenecks with a gate, a shortcut and pooling after a stem; returns their operators after all passes.
     fn network(every: usize) -> Vec<(String, Option<Layout>)> {
         let mut build = Build::new(&[1, 3, 28, 28]);
         let window = Conv { kernel: [3, 3], pads: [1; 4], ..Conv::POINTWISE };
@@ -255,7 +255,7 @@ mod tests {
     fn a_sparse_network_stays_in_planes_to_its_end() {
         let nodes = network(20);
         let count = |is: &dyn Fn(&str, Option<Layout>) -> bool| nodes.iter().filter(|(op, at)| is(op, *at)).count();
-        // All but the gate's convolution; the first one may be cheaper in NHWC, and is converted then.
+        // All but the gate's convolution; the first one may be cheaper in NHWC, and is then converted.
         assert!(count(&|_, layout| layout == Some(Layout::Nchw)) >= 5, "{nodes:?}");
         assert_eq!(count(&|op, _| op == "Transpose"), count(&|op, _| op == "Stem"), "{nodes:?}");
         assert_eq!(count(&|op, _| ["AveragePool", "MaxPool"].contains(&op)), 0, "{nodes:?}");

@@ -1,4 +1,4 @@
-//! Weights and biases of a quantized product: constants behind a Dequantize, perhaps moved on the way.
+//! Weights and biases of a quantized product: constants after a Dequantize, perhaps with elements moved.
 
 use super::super::super::ValueId;
 use super::Pass;
@@ -7,23 +7,23 @@ use crate::ops::Op;
 use crate::ops::quantized::flip;
 use crate::tensor::{DType, Shape, Tensor};
 
-/// Weights in signed bytes, with zero point 0.
+/// int8 weights with zero point 0.
 pub(super) struct ByteWeights {
-    /// The bytes, in the shape that the product reads.
+    /// The elements, in the shape that the product reads.
     pub bytes: Tensor,
-    /// For every byte its scale; one for all where there is only one.
+    /// The scale of each element, or a single one for all.
     scales: Vec<f32>,
 }
 
 impl ByteWeights {
-    /// Weights of filters of `depth` each, one after the other.
+    /// Weights of filters with `depth` elements each, contiguous.
     pub fn of_filters(bytes: Tensor, scales: Vec<f32>, depth: usize) -> Self {
         let scales = scales.into_iter().flat_map(|scale| std::iter::repeat_n(scale, depth)).collect();
         Self { bytes, scales }
     }
 
-    /// The scale of each filter, where all weights of a filter have one; filter `f` has the weights at the offsets
-    /// that `filter` gives it.
+    /// The scale of each filter, if all weights of a filter have the same; `filter` returns the offsets of a filter's
+    /// weights.
     pub fn scales(&self, filters: usize, filter: impl Fn(usize) -> usize) -> Option<Vec<f32>> {
         if let &[scale] = self.scales.as_slice() {
             return Some(vec![scale; filters]);
@@ -83,8 +83,8 @@ impl Pass<'_> {
         Some(ByteWeights { bytes, scales: scales.elements::<f32>()?.to_vec() })
     }
 
-    /// The bias `id` of as many filters as there are `units`, in these: the integers themselves where it was
-    /// quantized so, else the nearest.
+    /// The bias `id` in the given `units`, one per filter: the integers themselves if it was quantized that way,
+    /// otherwise the nearest integers.
     pub(super) fn bias(&self, id: ValueId, units: &[f32]) -> Option<Vec<i32>> {
         let nearest = |value: f64, unit: f32| {
             let bias = (value / f64::from(unit)).round_ties_even();

@@ -1,4 +1,4 @@
-//! Quantized inference: what a quantized model computes in floats between bytes is computed in bytes.
+//! Quantized inference: replaces float computation between dequantize and quantize by 8-bit computation.
 //!
 //! ```text
 //! Dequantize -> Conv [-> Relu] -> Quantize          =>    QConv
@@ -7,14 +7,14 @@
 //! Dequantize, Dequantize -> Add | Mul -> Quantize   =>    QBinary
 //! Dequantize -> mean of windows -> Quantize         =>    QPool
 //! Dequantize -> functions of one element -> Quantize =>    LookUp
-//! Dequantize -> MaxPool, or what moves elements     =>    the same -> Dequantize
+//! Dequantize -> MaxPool, or moved elements          =>    the same -> Dequantize
 //! ```
 //!
-//! Kernels take unsigned bytes. A signed byte is an unsigned one less 128, its zero point too, so that every signed
-//! tensor gets an unsigned twin; a table turns one into the other where a reader needs the signed one.
+//! Kernels take uint8. int8 is uint8 minus 128, including its zero point, so every int8 tensor gets a uint8 twin; a
+//! table converts between them if a reader needs int8.
 //!
-//! When: one scale for each tensor of bytes, weights with zero point 0 (as signed bytes), and no other reader of the
-//! floats between. Whatever else a quantized model holds stays as it is, and is computed in floats.
+//! When: one scale per quantized tensor, weights with zero point 0 (as int8), and no other reader of the intermediate
+//! floats. Everything else in a quantized model stays, and is computed in floats.
 
 mod constants;
 mod products;
@@ -57,27 +57,27 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     super::fold::dequantized(graph)
 }
 
-/// A walk through the nodes, in which each is placed again, as it is or as something else.
+/// A walk through the nodes that adds each of them again, unchanged or replaced.
 struct Pass<'a> {
     graph: &'a mut Graph,
-    /// How often each value of the graph is read.
+    /// How many times each value of the graph is read.
     readers: Vec<usize>,
-    /// The nodes placed so far, by their results.
+    /// The nodes added so far, by their results.
     writers: HashMap<ValueId, usize>,
-    /// Unsigned forms of signed bytes.
+    /// uint8 forms of int8 values.
     twins: HashMap<ValueId, ValueId>,
-    /// Values that are others unchanged.
+    /// Values that equal others.
     same: HashMap<ValueId, ValueId>,
 }
 
-/// A tensor of unsigned bytes.
+/// A uint8 tensor.
 #[derive(Clone, Copy)]
 struct Source {
     bytes: ValueId,
     scheme: Scheme,
 }
 
-/// What a node is replaced by: an operator on unsigned bytes.
+/// The replacement for a node: an operator on uint8.
 type Fused = (Op, Vec<ValueId>);
 
 impl Pass<'_> {
@@ -115,7 +115,7 @@ impl Pass<'_> {
         self.graph.nodes.push(node);
     }
 
-    /// Places an operator, and answers its result.
+    /// Adds an operator, and returns its result.
     fn add(&mut self, name: String, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
         let node = self.graph.make_node(name, op, inputs)?;
         let result = node.outputs[0];
@@ -127,12 +127,12 @@ impl Pass<'_> {
         self.graph.nodes.get(*self.writers.get(&id)?)
     }
 
-    /// The node that writes `id`, where only one node reads it.
+    /// The node that writes `id`, if only one node reads it.
     fn inner(&self, id: ValueId) -> Option<&Node> {
         self.readers.get(id.0).filter(|&&readers| readers == 1).and_then(|_| self.writer(id))
     }
 
-    /// The bytes that `id` is dequantized from.
+    /// The quantized tensor that `id` is dequantized from.
     fn dequantized(&mut self, id: ValueId) -> Result<Option<Source>> {
         let Some(&[x, scale, zero]) =
             self.writer(id).filter(|n| matches!(n.op, Op::Dequantize(_))).map(|n| n.inputs.as_slice())
@@ -149,7 +149,7 @@ impl Pass<'_> {
         Scheme::new(self.graph.constant(scale)?, self.graph.constant(zero)?)
     }
 
-    /// Unsigned bytes for `id`, made where there are none yet.
+    /// The uint8 form of `id`, made if it does not exist yet.
     fn unsigned(&mut self, id: ValueId) -> Result<ValueId> {
         if self.graph.fact(id).dtype == DType::U8 {
             return Ok(id);
@@ -170,7 +170,7 @@ impl Pass<'_> {
         Ok(twin)
     }
 
-    /// Places a node that writes `result`, quantized or not, in the form of unsigned bytes.
+    /// Adds a node that writes `result`, quantized or not, in uint8 form.
     fn place_unsigned(&mut self, name: &str, (op, inputs): Fused, result: ValueId) -> Result<()> {
         let wanted = self.graph.fact(result).clone();
         let unchanged = matches!(&op, Op::Reshape(reshape) if reshape.shape == self.graph.fact(inputs[0]).shape);
@@ -205,7 +205,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Who reads `result` will read `made`, and one that led from `made` to `result` will not.
+    /// Readers of `result` now read `made`, and a reader that led from `made` to `result` is gone.
     fn inherit_readers(&mut self, made: ValueId, result: ValueId) {
         let gained = self.readers.get(result.0).copied().unwrap_or(0);
         if self.readers.len() <= made.0 {
@@ -214,7 +214,7 @@ impl Pass<'_> {
         self.readers[made.0] = self.readers[made.0].saturating_sub(1) + gained;
     }
 
-    /// Reads the unsigned twin where there is one.
+    /// Reads the uint8 twin if there is one.
     fn rewrite_dequantize(&mut self, mut node: Node) {
         if let &[x, scale, zero] = node.inputs.as_slice()
             && let (Some(&twin), Some(scheme)) = (self.twins.get(&x), self.scheme(scale, zero))
@@ -238,7 +238,7 @@ impl Pass<'_> {
         };
         let fused = match self.fused(&node, x, to)? {
             Some(fused) => fused,
-            // As it is, in unsigned bytes.
+            // As it is, in uint8.
             None => {
                 let tensor = Tensor::scalar(to.zero);
                 let zero = self.graph.add_constant(format!("{}.zero", node.name), tensor);
@@ -249,12 +249,12 @@ impl Pass<'_> {
         self.place_unsigned(&node.name, fused, result)
     }
 
-    /// What computes the bytes of `x` without the floats in between.
+    /// The operator that computes the quantized result from `x` without intermediate floats.
     fn fused(&mut self, node: &Node, x: ValueId, to: Scheme) -> Result<Option<Fused>> {
         if let Some(fused) = self.function(node, x, to)? {
             return Ok(Some(fused));
         }
-        // An activation that only bounds the result bounds the bytes.
+        // An activation that only bounds the result becomes a bound on the quantized result.
         let (mut x, mut by) = (x, Requantize::all(to.zero));
         while let Some((inner, bounds)) = self.inner(x).and_then(|node| bounds(node, to)) {
             (x, by) = (inner, Requantize { min: by.min.max(bounds.0), max: by.max.min(bounds.1), ..by });
@@ -278,7 +278,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Functions of one element between bytes and bytes, as a table.
+    /// Elementwise functions between quantized tensors, as a table.
     fn function(&mut self, node: &Node, x: ValueId, to: Scheme) -> Result<Option<Fused>> {
         let mut chain = Vec::new();
         let mut at = x;
@@ -312,14 +312,15 @@ impl Pass<'_> {
         Ok(Some((LookUp { table, to: DType::U8 }.into(), vec![source.bytes])))
     }
 
-    /// Whether the floats `dequantized`, read once, are all that the bytes they come from are read for.
+    /// Whether the dequantized floats, read once, are the only use of the quantized tensor.
     fn is_only_read_by(&self, dequantized: ValueId, bytes: ValueId) -> bool {
         let read = |id: ValueId| self.readers.get(id.0).copied().unwrap_or(0);
         let held = self.writer(dequantized).and_then(|node| node.inputs.first().copied());
         held == Some(bytes) && read(dequantized) == 1 && read(bytes) == 1
     }
 
-    /// Lets the convolution that writes `bytes` look them up; false if it is another node, or looks up already.
+    /// Makes the convolution that writes `bytes` apply the table; returns false if it is another node, or already has a
+    /// table.
     fn look_up_behind(&mut self, bytes: ValueId, by: &ByteTable) -> bool {
         let Some(&writer) = self.writers.get(&bytes) else { return false };
         let op = self.graph.nodes.get_mut(writer).map(|node| &mut node.op);
@@ -330,8 +331,8 @@ impl Pass<'_> {
         true
     }
 
-    /// A node as a function of one element: its operand, the operator with its other operands, constants, and the
-    /// position of the operand among them.
+    /// A node as a function of one element: its operand, the operator, its other (constant) operands, and the position
+    /// of the operand among them.
     #[allow(clippy::type_complexity)]
     fn step(&self, node: &Node) -> Option<(ValueId, (Op, Vec<Tensor>, usize))> {
         if node.op.axes(&self.graph.facts(&node.inputs)).elements != Elements::Each {
@@ -344,7 +345,7 @@ impl Pass<'_> {
         let operands: Vec<Option<Tensor>> = node.inputs.iter().map(number).collect();
         let position = operands.iter().position(Option::is_none)?;
         let numbers: Vec<Tensor> = operands.into_iter().flatten().collect();
-        // A number of higher rank gives the result more dimensions.
+        // A constant of higher rank gives the result more dimensions.
         let (x, fact) = (node.inputs[position], self.graph.fact(*node.outputs.first()?));
         let same = self.graph.fact(x) == fact && fact.dtype == DType::F32 && numbers.len() + 1 == node.inputs.len();
         same.then(|| (x, (node.op.clone(), numbers, position)))
@@ -356,7 +357,7 @@ impl Pass<'_> {
         if binary.activation != Activation::None || !matches!(binary.kind, BinaryKind::Add | BinaryKind::Mul) {
             return Ok(None);
         }
-        // The operand that is repeated comes second.
+        // The repeated operand comes second.
         let repeated = |x: ValueId| self.graph.fact(x).shape != self.graph.fact(root.outputs[0]).shape;
         let (a, b) = if repeated(a) { (b, a) } else { (a, b) };
         if repeated(a) || QBinary::dims(&self.graph.fact(a).shape, &self.graph.fact(b).shape).is_none() {
@@ -397,7 +398,7 @@ impl Pass<'_> {
         Ok(Some((Reshape { shape: shape.clone() }.into(), vec![pooled])))
     }
 
-    /// Operators that only move elements move bytes as well; dequantizing comes after them.
+    /// Operators that only move elements can move quantized ones; dequantizing comes after them.
     fn rewrite_movement(&mut self, node: Node) -> Result<()> {
         let (Some((&x, rest)), [y]) = (node.inputs.split_first(), node.outputs.as_slice()) else {
             self.place(node);
@@ -421,7 +422,7 @@ impl Pass<'_> {
         let inputs = |bytes: ValueId| [vec![bytes], rest].concat();
         let signed = fact.dtype == DType::I8 && (self.twins.contains_key(&x) || matches!(node.op, Op::Pool(_)));
         match op {
-            // Bytes in the model itself.
+            // Quantized constants of the model.
             Some(op) if signed && self.graph.constant(x).is_none() => {
                 let bytes = self.unsigned(x)?;
                 self.place_unsigned(&node.name, (op, inputs(bytes)), node.outputs[0])
@@ -475,7 +476,7 @@ fn windows_shape(graph: &Graph, op: &QPool, bytes: ValueId) -> Option<Shape> {
     Some(op.infer(&[graph.fact(bytes)]).ok()?.first()?.shape.clone())
 }
 
-/// An activation as the bytes between which it keeps its operand.
+/// An activation as the quantized bounds of its operand.
 fn bounds(node: &Node, to: Scheme) -> Option<(ValueId, (u8, u8))> {
     let Op::Activate(Activate { activation }) = node.op else { return None };
     let byte = |bound: f32| crate::ops::quantized::quantize::<u8>(bound, to.scale, to.zero);

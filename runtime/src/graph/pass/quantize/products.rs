@@ -1,4 +1,4 @@
-//! Convolutions and matrix products of bytes.
+//! 8-bit convolutions and matrix products.
 
 use skipstone_kernels::activation::Activation;
 use skipstone_kernels::qgemm::MAX_DEPTH;
@@ -21,21 +21,21 @@ use crate::ops::roles::Roles;
 use crate::ops::transpose::Transpose;
 use crate::tensor::{Shape, Tensor};
 
-/// The result in bytes: bounds and scheme; floats where there is none.
+/// Bounds and scheme of a quantized result; `None` for floats.
 type Target = Option<(Requantize, Scheme)>;
 
-/// The operands of a product that can be computed in bytes.
+/// The operands of a product that can be computed in 8 bits.
 struct Product {
     source: Source,
     /// `[out, in / groups, rows, columns]`
     weights: Tensor,
     bias: Vec<i32>,
-    /// For each filter, what a sum of its products stands for.
+    /// The unit of each filter's sums.
     units: Vec<f32>,
 }
 
 impl Pass<'_> {
-    /// In the second walk: products whose floats are read as such.
+    /// In the second walk: products whose floats are read directly.
     pub(super) fn rewrite_product(&mut self, node: Node) -> Result<()> {
         if matches!(node.op, Op::Conv(_) | Op::MatMul(_)) {
             let shape = self.graph.fact(node.outputs[0]).shape.clone();
@@ -47,7 +47,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// The product that ends in `root`, perhaps with a bias added and in another shape, as one of bytes.
+    /// The product that ends in `root`, perhaps with a bias added and reshaped, in 8 bits.
     pub(super) fn product(&mut self, root: &Node, target: Target, shape: &Shape) -> Result<Option<Fused>> {
         match &root.op {
             Op::Conv(conv) => self.convolution(root, conv.clone(), target),
@@ -99,7 +99,7 @@ impl Pass<'_> {
         let (depth, filters) = if transposed { (columns, rows) } else { (rows, columns) };
         let filter = move |at: usize| if transposed { at / depth.max(1) } else { at % filters.max(1) };
         let at = |e: crate::OpError| e.at(&name);
-        // As the kernels of a convolution of one tap.
+        // As the kernels of a 1x1 convolution.
         let kernel = Shape::new(&[filters, depth, 1, 1]).map_err(at)?;
         if !transposed {
             let Some(transpose) = Transpose::new(&[0, 2, 1]) else { return Ok(None) };
@@ -120,7 +120,7 @@ impl Pass<'_> {
         Ok(Some((Reshape { shape: shape.clone() }.into(), vec![rows])))
     }
 
-    /// The node itself, or the one behind reshapes that have no other reader.
+    /// The node itself, or the one before reshapes that have no other reader.
     fn skip_reshapes<'n>(&'n self, mut node: &'n Node) -> &'n Node {
         while let (Op::Reshape(_), Some(inner)) = (&node.op, node.inputs.first().and_then(|&x| self.inner(x))) {
             node = inner;
@@ -128,7 +128,7 @@ impl Pass<'_> {
         node
     }
 
-    /// Checks that the weights and the bias can be computed with.
+    /// Checks that the weights and the bias are usable.
     fn operands(
         &self,
         source: Source,

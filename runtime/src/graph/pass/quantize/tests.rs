@@ -1,5 +1,5 @@
-//! Small quantized graphs, as a quantizer writes them: after the pass they are computed in bytes, and give the bytes
-//! that they gave in floats, or a neighboring one.
+//! Small quantized graphs, as a quantizer writes them: after the pass they are computed in 8 bits, and give the same
+//! elements as in floats, or adjacent ones.
 
 use super::*;
 use crate::Isa;
@@ -48,7 +48,7 @@ impl Build {
         self.bytes(x, 0.03, 130)
     }
 
-    /// Weights and a bias of as many filters as `dims` has along `axis`, for activations of the scale `x_scale`.
+    /// Weights and a bias for as many filters as `dims` has along `axis`, for activations with the scale `x_scale`.
     fn weights(&mut self, dims: &[usize], axis: usize, x_scale: f32) -> [ValueId; 2] {
         let scales: Vec<f32> = (0..dims[axis]).map(|_| 0.02 * (0.5 + self.random.float().abs())).collect();
         let units: Vec<f32> = scales.iter().map(|scale| scale * x_scale).collect();
@@ -82,7 +82,7 @@ impl Build {
         self.add(conv, &[x, weights, bias])
     }
 
-    /// Optimizes the graph with the output `y`, holds it against what it was and answers its operators. Floats may
+    /// Optimizes the graph with the output `y`, compares it with the original and returns its operators. Floats may
     /// differ by `step`, a quantum.
     fn check(mut self, y: ValueId, step: f32) -> Vec<String> {
         self.graph.outputs.push(("y".into(), y));
@@ -111,7 +111,7 @@ impl Build {
 
 const TYPES: [DType; 2] = [DType::U8, DType::I8];
 
-/// The operators but for those at the edges: conversions and layouts.
+/// The operators except those at the edges: conversions and layouts.
 fn inner(operators: Vec<String>) -> Vec<String> {
     let edges = ["Quantize", "Dequantize", "Transpose", "Reshape"];
     operators.into_iter().filter(|name| !edges.contains(&name.as_str())).collect()
@@ -180,7 +180,7 @@ fn sums_products_and_means_are_computed_in_bytes() {
         let x = b.input(&[1, 8, 6, 6]);
         let y = b.conv(x, 0.03, 8, 3, 1);
         let y = b.bytes(y, 0.05, 120);
-        // Sums of quanta of 0.05 and 0.03 never lie halfway between two of these, where floats round either way.
+        // Sums of quanta of 0.05 and 0.03 are never halfway between two of these, where floats could round either way.
         let y = b.add(Binary::new(BinaryKind::Add), &[y, x]);
         let y = b.bytes(y, 0.061, 120);
         let mean = b.add(Reduce { axes: vec![2, 3], kind: ReduceKind::Mean, keep_dims: true }, &[y]);
@@ -203,7 +203,7 @@ fn a_function_of_one_number_is_a_table_behind_its_convolution() {
             let y = b.add(Unary { kind: UnaryKind::Neg }, &[y]);
             let mut y = b.bytes(y, 0.03, 128);
             if shared {
-                // The bytes before the function are read as well.
+                // The quantized tensor before the function is read too.
                 y = b.add(Binary::new(BinaryKind::Add), &[y, linear]);
                 y = b.bytes(y, 0.06, 128);
             }
@@ -246,7 +246,7 @@ fn what_does_not_fit_stays_in_floats() {
     let bytes = b.bytes(y, 0.05, 128);
     let y = b.add(Binary::new(BinaryKind::Sub), &[y, bytes]);
     assert_eq!(inner(b.check(y, 0.06)), ["QConv", "Sub"]);
-    // An activation between the convolution and its bytes that is no bound.
+    // An activation between the convolution and its quantized result that is not a bound.
     let mut b = Build::new(DType::U8);
     let x = b.input(&[1, 4, 6, 6]);
     let y = b.conv(x, 0.03, 4, 3, 1);

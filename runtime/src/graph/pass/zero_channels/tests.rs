@@ -1,4 +1,4 @@
-//! Pruned networks against themselves: the same answer, from as many channels as are left.
+//! Pruned networks compared with the original: the same results, with the expected number of remaining channels.
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::activation::Activation;
@@ -41,7 +41,7 @@ impl Layer<'_> {
         Self { filters, depth, kernel, pad: 0, groups: 1, zeros: &[], bias: 0.0, unread: &[] }
     }
 
-    /// Over the input of the graph.
+    /// On the input of the graph.
     fn first(&self, build: &mut Build) -> ValueId {
         let x = build.x;
         self.add(build, x)
@@ -78,7 +78,7 @@ impl Layer<'_> {
     }
 }
 
-/// A matrix product with `[columns, depth]` random weights stored as such or transposed.
+/// A matrix product with `[columns, depth]` random weights, stored like that or transposed.
 fn product(build: &mut Build, x: ValueId, columns: usize, depth: usize, transposed: bool, zeros: &[usize]) -> ValueId {
     let mut random = Random(columns as u64);
     let at = |i: usize| if transposed { i / depth } else { i % columns };
@@ -114,7 +114,7 @@ fn sizes(graph: &Graph) -> Vec<[usize; 2]> {
     graph.nodes.iter().filter_map(size).collect()
 }
 
-/// The optimized graph's sizes, its answers held against the original's, planned ones too.
+/// The sizes in the optimized graph; its results, also planned ones, are compared with the original's.
 fn cut(mut build: Build, y: ValueId) -> Vec<[usize; 2]> {
     build.output(y);
     let shape = build.graph.fact(build.x).shape.clone();
@@ -153,7 +153,7 @@ fn a_bias_moves_on_only_where_nothing_is_padded() {
 
 #[test]
 fn an_activation_may_make_a_number_of_zero() {
-    // sigmoid(0) is one half: foldable into a 1x1 kernel, not into a padded one.
+    // sigmoid(0) is one half: it can be folded into a 1x1 kernel, not into a padded one.
     for (kernel, left) in [(1, 4), (3, 5)] {
         let mut build = Build::new(&[1, 3, 4, 4]);
         let x = Layer { zeros: &[4], ..Layer::new(5, 3, 1) }.first(&mut build);
@@ -176,8 +176,8 @@ fn a_channel_that_nobody_has_weights_for_goes() {
 
 #[test]
 fn what_is_cut_leaves_zeros_that_go_too() {
-    // Filter 1 of the second layer reads channel 0 alone, which is a number; filter 2 is not read
-    // by the third layer, and channel 2 is read by filter 2 alone.
+    // Filter 1 of the second layer reads only channel 0, which is constant; filter 2 is not read by the third layer,
+    // and channel 2 is read only by filter 2.
     let mut build = Build::new(&[1, 2, 4, 4]);
     let x = Layer { zeros: &[0], ..Layer::new(3, 2, 1) }.first(&mut build);
     let weights = build.constant(&[3, 3, 1, 1], &[1., 2., 0., 5., 0., 0., 2., 1., 0.5]);
@@ -206,7 +206,7 @@ fn depthwise_layers_and_pools_pass_zeros_on() {
     let mut build = Build::new(&[1, 3, 8, 8]);
     let x = Layer { zeros: &[2, 5], ..Layer::new(9, 3, 1) }.first(&mut build);
     let x = relu(&mut build, x);
-    // The bias of channel 2 is what is left of it, behind the padding: it is the same at every pixel.
+    // Channel 2 becomes its bias after the padding: it is the same at every pixel.
     let x = Layer { groups: 9, pad: 1, zeros: &[5], ..Layer::new(9, 1, 3) }.add(&mut build, x);
     let x = relu(&mut build, x);
     let pool = |function| Pool {
@@ -221,7 +221,7 @@ fn depthwise_layers_and_pools_pass_zeros_on() {
     let x = build.add(pool(PoolFn::Max), &[x]);
     let y = Layer::new(4, 9, 1).add(&mut build, x);
     assert_eq!(cut(build, y), [[7, 3], [7, 1], [4, 7]]);
-    // A mean that counts the padding makes another number at the edges of it.
+    // A mean that counts the padding gives another value at the edges.
     let mut build = Build::new(&[1, 3, 8, 8]);
     let x = Layer { zeros: &[2, 5], bias: 1.0, ..Layer::new(9, 3, 1) }.first(&mut build);
     let x = build.add(pool(PoolFn::Average { count_padding: true }), &[x]);
@@ -241,7 +241,7 @@ fn a_padded_depthwise_layer_over_a_number_stays() {
     let x = Layer { groups: 5, pad: 1, ..Layer::new(5, 1, 3) }.add(&mut build, x);
     let y = Layer::new(4, 5, 1).add(&mut build, x);
     assert_eq!(cut(build, y), [[5, 3], [5, 1], [4, 5]]);
-    // Its own filter of zeros makes a number of whatever it reads.
+    // Its own filter of zeros gives a constant whatever it reads.
     let mut build = Build::new(&[1, 3, 6, 6]);
     let x = Layer::new(5, 3, 1).first(&mut build);
     let x = Layer { groups: 5, pad: 1, zeros: &[0, 1, 2, 3], bias: 0.5, ..Layer::new(5, 1, 3) }.add(&mut build, x);
@@ -251,19 +251,19 @@ fn a_padded_depthwise_layer_over_a_number_stays() {
 
 #[test]
 fn a_group_goes_with_all_its_filters() {
-    // One filter of each group is of zeros.
+    // One filter of each group is zero.
     let mut build = Build::new(&[1, 3, 6, 6]);
     let x = Layer { zeros: &[2], ..Layer::new(6, 3, 1) }.first(&mut build);
     let x = Layer { groups: 2, zeros: &[1, 3], ..Layer::new(4, 3, 3) }.add(&mut build, x);
     let y = Layer::new(4, 4, 1).add(&mut build, x);
     assert_eq!(cut(build, y), [[6, 3], [4, 3], [4, 4]]);
-    // All of the first group are.
+    // All of the first group are zero.
     let mut build = Build::new(&[1, 3, 6, 6]);
     let x = Layer { zeros: &[4], ..Layer::new(6, 3, 1) }.first(&mut build);
     let x = Layer { groups: 3, zeros: &[0, 1, 2, 5], bias: 0.5, ..Layer::new(9, 2, 3) }.add(&mut build, x);
     let y = Layer::new(4, 9, 1).add(&mut build, x);
     assert_eq!(cut(build, y), [[4, 3], [6, 2], [4, 6]]);
-    // A depthwise layer with two filters a channel.
+    // A depthwise layer with two filters per channel.
     let mut build = Build::new(&[1, 3, 6, 6]);
     let x = Layer { zeros: &[2], ..Layer::new(3, 3, 1) }.first(&mut build);
     let x = Layer { groups: 3, zeros: &[4, 5], ..Layer::new(6, 1, 3) }.add(&mut build, x);
@@ -281,7 +281,7 @@ fn a_concatenation_has_the_channels_of_all_its_operands() {
     let x = relu(&mut build, x);
     let y = Layer::new(2, 13, 1).add(&mut build, x);
     assert_eq!(cut(build, y), [[2, 3], [2, 3], [4, 2], [2, 10]]);
-    // What the caller gives is joined, and stays.
+    // An input of the graph is concatenated, and stays.
     let mut build = Build::new(&[1, 3, 5, 5]);
     let a = Layer { zeros: &[0, 3], ..Layer::new(4, 3, 1) }.first(&mut build);
     let x = build.add(Concat { axis: 1 }, &[build.x, a]);
@@ -301,7 +301,7 @@ fn parts_of_a_split_lose_what_is_theirs() {
     assert_eq!(cut(build, y), [[3, 3], [4, 2], [4, 1]]);
 }
 
-/// Attention of `heads` heads of 3 columns over `[batch, 4, 6]`, of which the heads `zeros` are pruned.
+/// Attention with `heads` heads of 3 columns over `[batch, 4, 6]`, of which the heads `zeros` are pruned.
 fn attention(batch: usize, heads: usize, zeros: &[usize], fused: bool) -> Vec<[usize; 2]> {
     let (length, width, size) = (4, 6, 3);
     let columns: Vec<usize> = zeros.iter().flat_map(|head| head * size..(head + 1) * size).collect();
@@ -356,7 +356,7 @@ fn heads_of_zeros_go_from_attention() {
     }
 }
 
-/// A network of `width` channels; if it is pruned, of twice as many, half of which are zeros.
+/// A network with `width` channels; if it is pruned, with twice as many, half of which are zeros.
 fn half(width: usize, pruned: bool) -> Graph {
     let all = if pruned { 2 * width } else { width };
     // Every other one.
@@ -456,14 +456,14 @@ fn one_channel_is_left_of_none() {
 fn constants_of_channels_are_cut_and_those_of_pixels_are_not() {
     let mut build = Build::new(&[1, 3, 2, 3]);
     let x = Layer { zeros: &[1], ..Layer::new(3, 3, 1) }.first(&mut build);
-    // PRelu, so that nothing of it goes into the weights.
+    // PRelu, so that it is not folded into the weights.
     let slopes = build.constant(&[3, 1, 1], &[0.1, 0.2, 0.3]);
     let x = build.binary(BinaryKind::PRelu, x, slopes);
     let pixels = build.constant(&[2, 3], &[1., 2., 3., 4., 5., 6.]);
     let x = build.binary(BinaryKind::Mul, x, pixels);
     let y = Layer { pad: 1, ..Layer::new(2, 3, 3) }.add(&mut build, x);
     assert_eq!(cut(build, y), [[2, 3], [2, 2]]);
-    // A sum with something of every pixel is no number any more.
+    // A sum with a varying value is not constant any more.
     let mut build = Build::new(&[1, 3, 2, 3]);
     let x = Layer { zeros: &[1], ..Layer::new(3, 3, 1) }.first(&mut build);
     let pixels = build.constant(&[2, 3], &[1., 2., 3., 4., 5., 6.]);
@@ -474,7 +474,7 @@ fn constants_of_channels_are_cut_and_those_of_pixels_are_not() {
 
 #[test]
 fn what_is_not_understood_binds_its_channels() {
-    // The input of the graph has channels that cannot be cut.
+    // The input of the graph has channels that cannot be removed.
     let mut build = Build::new(&[1, 5, 3, 4]);
     let x = Layer { zeros: &[1], ..Layer::new(5, 5, 1) }.first(&mut build);
     let x = build.binary(BinaryKind::Max, x, build.x);
@@ -504,8 +504,8 @@ fn a_flattened_image_takes_its_pixels_along() {
     }
 }
 
-/// A network of every kind of layer, with filters pruned to zero: stem, a block with a depthwise
-/// layer, a gate and a residual, and a classifier.
+/// A network with every kind of layer, with filters pruned to zero: stem, a block with a depthwise layer, a gate and a
+/// residual, and a classifier.
 #[test]
 fn a_whole_pruned_network() {
     let mut build = Build::new(&[1, 3, 9, 9]);
@@ -513,7 +513,7 @@ fn a_whole_pruned_network() {
     let stem = build.activate(Activation::HardSwish, x);
     let x = Layer { zeros: &[0, 5, 6, 10], ..Layer::new(11, 7, 1) }.add(&mut build, stem);
     let x = build.activate(Activation::HardSwish, x);
-    // Pruned with its filters, but channel 6: what comes of its bias is scaled, and so stays.
+    // Pruned together with its filters, except channel 6: its bias is scaled, and so it stays.
     let x = Layer { groups: 11, pad: 2, zeros: &[0, 5, 10], ..Layer::new(11, 1, 5) }.add(&mut build, x);
     let x = build.activate(Activation::HardSwish, x);
     let gate = mean(&mut build, x, true);
