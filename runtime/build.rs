@@ -1,5 +1,5 @@
-//! Leaves out operators: `SKIPSTONE_OPERATORS` lists those that a build is to have, as `skipstone operators` prints them
-//! for some packages. Unset or empty, all are built.
+//! Selects operators: `SKIPSTONE_OPERATORS` lists those to build, as `skipstone operators` prints them for some
+//! packages. Unset or empty, all are built.
 
 fn main() {
     println!("cargo::rerun-if-env-changed=SKIPSTONE_OPERATORS");
@@ -22,7 +22,8 @@ fn main() {
     }
 }
 
-/// The names in the table: lines such as `    2 => Conv(conv::Conv),`; and the operator that no package holds.
+/// The names in the table: lines such as `    2 => Conv(conv::Conv),`; and the fallback operator, which packages cannot
+/// store.
 fn variants(source: &str) -> Vec<&str> {
     let table = source.split("\noperators! {").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
     let entries = table.lines().map(str::trim).filter(|line| line.ends_with("),"));

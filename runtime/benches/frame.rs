@@ -1,9 +1,9 @@
 //! Camera frames to the input of a 224x224 network: `cargo bench -p skipstone --no-default-features --bench frame`.
 //!
-//! Prints the median time of each case in microseconds for every instruction set of this CPU, or for the one that
-//! `SKIPSTONE_ISA` names; beside it, in the same unit, what it takes to copy as many bytes as the case reads. Arguments
-//! that are not flags choose cases by their name. `warm` is one frame over and over, as benchmarks of other libraries
-//! have it; `cold` goes through more frames than caches hold, as a camera does.
+//! Prints the median time of each case in microseconds for every instruction set of this CPU, or for the one named by
+//! `SKIPSTONE_ISA`; beside it, the time to copy as many bytes as the case reads. Arguments that are not flags select
+//! cases by name. `warm` repeats one frame, like benchmarks of other libraries; `cold` cycles through more frames than
+//! caches hold, like a camera.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -58,7 +58,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Frames that together are more than caches hold.
+/// Frames that together exceed the caches.
 const COLD: usize = 48;
 
 fn main() {
@@ -71,7 +71,7 @@ fn main() {
     for case in cases().into_iter().filter(|case| wanted.is_empty() || wanted.iter().any(|name| name == case.name)) {
         let frames: Vec<Vec<u8>> = (0..COLD).map(|_| case.bytes.clone()).collect();
         let mut copy = vec![0u8; case.bytes.len()];
-        // The square in the middle: 1080 columns of 1920.
+        // The center square: 1080 columns of 1920.
         let read = case.bytes.len() * SIZE.1 / SIZE.0 * case.dims[2] / case.resize * case.dims[2] / case.resize;
         for &isa in &isas {
             let fact = Fact::new(DType::F32, Shape::new(&case.dims).expect("four dimensions"));

@@ -1,4 +1,4 @@
-//! The least that measures: a package's latency on a bare device, by `adb push` and `adb shell`.
+//! A minimal benchmark: a package's latency on a bare device, with `adb push` and `adb shell`.
 //!
 //!     cargo run --release -p skipstone --no-default-features --example bench -- model.skip [RUNS]
 

@@ -1,9 +1,9 @@
-//! The least that classifies: a package, and frames as a camera gives them, without a decoder and without a parser.
+//! A minimal classifier: a package, and frames as from a camera, without an image decoder or a parser.
 //!
 //!     cargo run --release -p skipstone --no-default-features --example classify -- model.skip 32 32 frame.rgb ...
 //!
 //! A frame is `width * height * 3` bytes, red first, rows from the top. Prints the file, the class and its probability,
-//! and at the end what it took on stderr.
+//! and at the end the times and memory on stderr.
 
 use std::error::Error;
 use std::process::ExitCode;

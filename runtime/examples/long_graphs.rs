@@ -1,4 +1,4 @@
-//! How the time to load a graph grows with its nodes: every doubling should take about twice as long.
+//! How the time to load a graph grows with its size: every doubling should take about twice as long.
 //!
 //! ```text
 //! cargo run --release -p skipstone --no-default-features --features passes --example long_graphs
@@ -17,7 +17,7 @@ use skipstone::ops::unary::{Unary, UnaryKind};
 use skipstone::{DType, Fact, Model, Options, Shape, Tensor};
 use skipstone_kernels::activation::Activation;
 
-/// A graph of so many nodes.
+/// A graph with this many nodes.
 type Network = fn(usize) -> skipstone::Result<Graph>;
 
 const NETWORKS: [(&str, Network); 6] = [

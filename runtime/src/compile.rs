@@ -1,4 +1,4 @@
-//! From an ONNX file to a package.
+//! Converts an ONNX file to a package.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,34 +19,34 @@ use crate::package::{Package, REMOVED, WARNING, write_tuned};
 use crate::plan::{Plan, Target, Tuning};
 use crate::tune::RandomInputs;
 
-/// What a package is to be.
+/// The options of a package.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe {
-    /// Instruction set to pack the weights for; `None` leaves that to the device.
+    /// Instruction set to pack the weights for; `None` leaves packing to the device.
     pub isa: Option<Isa>,
-    /// Memory against speed, where weights are packed.
+    /// The memory policy for packed weights.
     pub memory: Memory,
-    /// How packed weights are stored.
+    /// The storage format of packed weights.
     pub precision: Precision,
-    /// What was measured of kernels, on the machine that the package is for: it decides among those of `isa`.
+    /// Measured times of kernels on the machine that the package is for: they decide among the kernels of `isa`.
     pub tuning: Option<Arc<Tuning>>,
-    /// Shapes of dynamic inputs: a package has fixed ones.
+    /// Shapes of dynamic inputs, which are fixed in a package.
     pub shapes: Shapes,
-    /// Pairs that join the file's metadata, or take the place of those of the same name: labels, a model card.
+    /// Pairs added to the file's metadata, replacing those with the same name: labels, a model card.
     pub metadata: Vec<(String, String)>,
-    /// What the model may ask for.
+    /// Limits for the model.
     pub limits: Limits,
 }
 
-/// Longest that a package is tried out: on random values, a loop may never end.
+/// Longest trial run of a package: on random values, a loop may never end.
 const TRIAL: Duration = Duration::from_secs(10);
 
-/// Makes a package of the model file at `path`, signed if there is a key, and tries it out. Beside it comes what the file
-/// says of itself.
+/// Converts the model file at `path` to a package, signed if a key is given, and tries it out. Also returns the
+/// information from the file.
 ///
 /// # Errors
-/// As for [`Model::open`](crate::Model::open); [`Error::Unsupported`], naming the nodes, where a device could not run
-/// the model; `tuning.target` if the measurements are of another target than the recipe's.
+/// As for [`Model::open`](crate::Model::open); [`Error::Unsupported`], naming the nodes, if a device could not run the
+/// model; `tuning.target` if the measurements are for another target than the recipe's.
 pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result<(Vec<u8>, Info)> {
     let target = target(recipe)?;
     let (source, mut info) = crate::onnx::read(path, &recipe.limits.file, &recipe.shapes)?;
@@ -68,11 +68,11 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
     Ok((package, info))
 }
 
-/// Opens a package and runs it once, so that a package that cannot be used is never delivered; where it is for another processor, it
-/// is read and planned.
+/// Opens a package and runs it once, so that no unusable package is delivered; if it is for another processor, it is
+/// only read and planned.
 ///
 /// # Errors
-/// What opening or running it objects to, but for the values that it is run on: they are random.
+/// Errors of opening or running it, except for invalid values, since the inputs are random.
 fn try_out(package: &[u8], limits: &Limits) -> Result<()> {
     let read = Package::read(&Bytes::copy_of(package)?, None)?;
     let packed_for = read.packed_for;
@@ -86,7 +86,7 @@ fn try_out(package: &[u8], limits: &Limits) -> Result<()> {
     let inputs = RandomInputs::new(model.inputs(), 0)?;
     let mut session = model.session()?;
     session.set_deadline(Some(TRIAL));
-    // On random values an operator may object, and a loop that its condition ends may not end.
+    // On random values an operator may fail, and a loop with a condition may not end.
     match session.run(&inputs.views()) {
         Err(Error::Node { source: OpError::Value(_), .. } | Error::DeadlineExceeded { .. }) => Ok(()),
         Err(Error::Invalid { fault: Fault::Model(ModelFault::Limit), .. }) => Ok(()),
@@ -94,7 +94,7 @@ fn try_out(package: &[u8], limits: &Limits) -> Result<()> {
     }
 }
 
-/// What to pack for, if for one instruction set: with as many threads as there were when it was measured.
+/// The target to pack for, if for one instruction set: with as many threads as in the measurement.
 fn target(recipe: &Recipe) -> Result<Option<Target>> {
     let threads = recipe.tuning.as_ref().map_or(1, |tuning| tuning.target().threads);
     let Recipe { memory, precision, .. } = *recipe;

@@ -15,9 +15,8 @@
 //! # }
 //! ```
 //!
-//! The way of the data: [`onnx`] checks and parses a file and lowers it to a [`graph`], whose
-//! passes find the speed-ups; [`plan`] chooses kernels, packs weights and places every tensor
-//! in one arena; a [`session`] runs the plan.
+//! How data flows: [`onnx`] checks and parses a file and lowers it to a [`graph`], whose passes find the speed-ups;
+//! [`plan`] chooses kernels, packs weights and places every tensor in one arena; a [`session`] runs the plan.
 
 mod base;
 pub mod classify;

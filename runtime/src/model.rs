@@ -1,4 +1,4 @@
-//! The model: what was loaded, planned and bound, ready to be shared by sessions.
+//! The model: loaded, planned and bound, ready to be shared by sessions.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,34 +20,33 @@ use crate::plan::{Plan, Port, Program, Target, Variable};
 use crate::session::Session;
 use crate::tune::Tuner;
 
-/// A loaded model. `Send + Sync`: share it by `Arc` or reference among threads, and give each
-/// its own [`Session`].
+/// A loaded model. `Send + Sync`: share it by `Arc` or reference between threads, and give each its own [`Session`].
 pub struct Model {
     engine: Engine,
     info: Info,
     options: Options,
     target: Target,
-    /// Where its sessions run, if the power mode makes a difference.
+    /// The cores for its sessions, if the power mode makes a difference.
     cores: Option<Cores>,
-    /// Kept only where an input is dynamic: plans for further shapes are made on demand.
+    /// Kept only if an input is dynamic: plans for further shapes are made on demand.
     source: Option<Box<dyn Source>>,
     plans: Mutex<Plans>,
 }
 
-/// What was planned for sets of shapes, and what was learned of kernels for that.
+/// Plans for sets of shapes, and the measured times of kernels.
 struct Plans {
     engines: BTreeMap<Shapes, Engine>,
     tuner: Tuner,
 }
 
 impl Model {
-    /// Opens the model file at `path` and plans it: a package (`.skip`), which is mapped, or where the front end is
-    /// built in an `.onnx` file.
+    /// Opens the model file at `path` and plans it: a package (`.skip`), which is mapped, or, if the importer is built
+    /// in, an `.onnx` file.
     ///
     /// # Errors
-    /// A file that cannot be read, is malformed, or asks for what Skipstone does not do; a
-    /// dynamic input that `options.shapes` leaves unbound; a package that is damaged, is for another instruction set
-    /// or was not signed by `options.signer` (`package.*`).
+    /// A file that cannot be read, is malformed, or needs what Skipstone does not support; a dynamic input without a
+    /// shape in `options.shapes`; a package that is damaged, is for another instruction set or was not signed by
+    /// `options.signer` (`package.*`).
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self> {
         let path = path.as_ref();
         let io = |source| Error::Io { path: path.display().to_string(), source };
@@ -60,8 +59,8 @@ impl Model {
         }
     }
 
-    /// Opens a package that is a part of a file, such as an asset in an app's archive: `len` bytes from `offset` on.
-    /// It is mapped; the file may be closed, but must stay as it is.
+    /// Opens a package that is a part of a file, such as an asset in an app's archive: `len` bytes at `offset`. It is
+    /// mapped; the file may be closed, but must not change.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -69,8 +68,8 @@ impl Model {
         Self::from_package(&package::map(file, offset, len, Path::new("package"))?, options)
     }
 
-    /// Opens a model given as bytes, which are copied: a package, or where the front end is built in an ONNX file
-    /// without external data.
+    /// Opens a model from bytes, which are copied: a package, or, if the importer is built in, an ONNX file without
+    /// external data.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -86,7 +85,7 @@ impl Model {
         Err(package::not_one())
     }
 
-    /// Opens the file at `path`, which is no package.
+    /// Opens the file at `path`, which is not a package.
     fn open_other(path: &Path, options: &Options) -> Result<Self> {
         #[cfg(feature = "onnx")]
         if options.signer.is_none() {
@@ -105,7 +104,7 @@ impl Model {
             let PackedFor { isa, memory, precision, .. } = packed_for;
             target = Target { isa, memory, precision, ..target };
         }
-        // What was packed was chosen, too.
+        // For packed weights, the kernels are already chosen.
         let tune = if packed_for.is_some() { &Tune::Model } else { &options.tune };
         let mut tuner = Tuner::new(tune, target)?;
         options.limits.check_graph(&graph)?;
@@ -116,10 +115,10 @@ impl Model {
         Ok(Self::assemble(engine, Info { package, ..info }, options, (target, cores), tuner, None))
     }
 
-    /// Plans a graph made by hand.
+    /// Plans a graph made in code.
     ///
     /// # Errors
-    /// A graph that breaks its invariants, or a step that no kernel takes.
+    /// A graph that breaks its invariants, or a step that no kernel supports.
     #[cfg(any(feature = "passes", test))]
     pub fn from_graph(graph: Graph, options: &Options) -> Result<Self> {
         graph.check()?;
@@ -129,7 +128,7 @@ impl Model {
         Ok(Self::assemble(engine, Info::default(), options, (target, cores), tuner, None))
     }
 
-    /// Plans a graph as it is, without the passes.
+    /// Plans a graph without running the passes.
     #[cfg(test)]
     pub(crate) fn of_optimized(graph: Graph, options: &Options) -> Result<Self> {
         let (target, cores) = target(options)?;
@@ -143,7 +142,7 @@ impl Model {
         let (target, cores) = target(options)?;
         let mut tuner = Tuner::new(&options.tune, target)?;
         let lowered = source.lower(&options.shapes)?;
-        // The weights it holds go before they are packed, if no other shapes will want them.
+        // Its weights are freed before they are packed, unless other shapes will need them.
         let source: Option<Box<dyn Source>> = if source.is_dynamic() { Some(Box::new(source)) } else { None };
         let engine = engine(lowered, target, cores.as_ref(), &mut tuner, options)?;
         Ok(Self::assemble(engine, info, options, (target, cores), tuner, source))
@@ -173,8 +172,7 @@ impl Model {
     /// A session for other shapes of the dynamic inputs; each set of shapes is planned once.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a model without dynamic inputs; else as for
-    /// [`open`](Self::open).
+    /// [`Error::Unsupported`] for a model without dynamic inputs; otherwise as for [`open`](Self::open).
     pub fn session_for(&self, shapes: &Shapes) -> Result<Session> {
         let mut plans = self.plans();
         let engine = match (plans.engines.get(shapes), &self.source) {
@@ -200,35 +198,34 @@ impl Model {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of the kernels' times, to be stored: measured with [`Tune::Measure`] for all shapes that there was
-    /// a session for, or as given with [`Tune::Stored`]; `None` with [`Tune::Model`] and of a package that is packed
-    /// for one instruction set.
+    /// The measured times of kernels, for storing: measured with [`Tune::Measure`] for all shapes that had a session,
+    /// or as given with [`Tune::Stored`]; `None` with [`Tune::Model`] and for a package that is packed for one
+    /// instruction set.
     #[cfg(any(feature = "tuning", test))]
     #[must_use]
     pub fn tuning(&self) -> Option<Arc<crate::plan::Tuning>> {
         self.plans().tuner.tuning().cloned()
     }
 
-    /// What the file says of itself.
+    /// Information stored in the model file.
     #[must_use]
     pub fn info(&self) -> &Info {
         &self.info
     }
 
-    /// The plan; `None` if the front end runs the model whole (see
-    /// [`fallback_reason`](Self::fallback_reason)).
+    /// The plan; `None` if the fallback runs the whole model (see [`fallback_reason`](Self::fallback_reason)).
     #[must_use]
     pub fn plan(&self) -> Option<&Plan> {
         self.engine.plan()
     }
 
-    /// A fault of Skipstone that makes the model slower than it should be, not wrong: to be shown, and reported.
+    /// A bug in Skipstone that makes the model slower than it should be, but not wrong: show and report it.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
         self.plan()?.warning.as_deref()
     }
 
-    /// Why the model is not planned but run whole by the front end.
+    /// Why the model is not planned, but run as a whole by the fallback.
     #[must_use]
     pub fn fallback_reason(&self) -> Option<&str> {
         match &self.engine {
@@ -243,14 +240,14 @@ impl Model {
         self.engine.inputs()
     }
 
-    /// Inputs that every session holds itself: settings, and state that is carried from run to run.
+    /// Inputs that every session holds itself: settings, and state that is carried between runs.
     #[must_use]
     pub fn variables(&self) -> &[Variable] {
         self.engine.variables()
     }
 
-    /// Outputs, in order. Where the front end runs the model whole, a shape that depends on
-    /// the data reads as a scalar.
+    /// Outputs, in order. If the fallback runs the whole model, a shape that depends on the data is reported as a
+    /// scalar.
     #[must_use]
     pub fn outputs(&self) -> &[Port] {
         self.engine.outputs()
@@ -275,7 +272,7 @@ impl Model {
     }
 }
 
-/// Makes what runs a model of what a front end made of it.
+/// Makes an engine from a lowered model.
 fn engine(
     lowered: Lowered,
     target: Target,
@@ -317,14 +314,14 @@ fn native(
     let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
     options.limits.check_plan(&plan)?;
     let mut plan = Plan { warning, removed, ..plan };
-    // A package stays mapped; a model file is let go when its weights are packed.
+    // A package stays mapped; a model file is released when its weights are packed.
     if packings.is_empty() {
         plan.detach()?;
     }
     Ok(Engine::Native(Arc::new(Program::new(plan)?)))
 }
 
-/// The instruction set that `options` or else the environment asks for.
+/// The instruction set requested by `options` or else by the environment.
 fn asked_isa(options: &Options) -> Result<Option<Isa>> {
     match (options.isa, std::env::var("SKIPSTONE_ISA")) {
         (Some(isa), _) => Ok(Some(isa)),
@@ -333,7 +330,7 @@ fn asked_isa(options: &Options) -> Result<Option<Isa>> {
     }
 }
 
-/// The target that `options` and the environment ask for, and the cores.
+/// The target requested by `options` and the environment, and the cores.
 fn target(options: &Options) -> Result<(Target, Option<Cores>)> {
     let asked = asked_isa(options)?;
     let isa = asked.unwrap_or_else(Isa::detect);

@@ -1,4 +1,4 @@
-//! A stream of camera frames makes no heap allocation once its first frame is done.
+//! A stream of camera frames makes no heap allocation after its first frame.
 
 use std::collections::BTreeMap;
 

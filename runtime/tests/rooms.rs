@@ -1,8 +1,8 @@
-//! The rooms of the library, which are the folders and files at the top of `src`: a room imports those before it, and
-//! no two import each other, directly or through others. What only tests import does not count.
+//! The rooms of the library, which are the folders and files at the top of `src`: a room imports earlier ones, and no
+//! two import each other, directly or indirectly. Imports in tests do not count.
 //!
-//! `ARCHITECTURE.md` holds the drawing; where it is out of date, the test prints the one to put there. The same walk over
-//! the files finds messages that a device would print without their values.
+//! `ARCHITECTURE.md` has the drawing; if it is out of date, the test prints the correct one. The same walk over the
+//! files finds messages that a device would print without their values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// The rooms that each room imports.
 type Rooms = BTreeMap<String, BTreeSet<String>>;
 
-/// The source of a file, without comments and the modules of tests in it.
+/// The source of a file, without comments and test modules.
 fn source(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
@@ -31,7 +31,7 @@ fn source(path: &Path) -> String {
     kept
 }
 
-/// The files of the module in `path`, those of its tests left out.
+/// The files of the module in `path`, without its tests.
 fn files(path: &Path, into: &mut Vec<PathBuf>) {
     let text = source(path);
     let stem = path.file_stem().unwrap().to_str().unwrap();
@@ -51,7 +51,7 @@ fn files(path: &Path, into: &mut Vec<PathBuf>) {
     into.push(path.to_owned());
 }
 
-/// The names behind `crate::` in a text, and those of a list in braces.
+/// The names after `crate::` in a text, including those of a list in braces.
 fn imported(text: &str) -> BTreeSet<String> {
     let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut names = BTreeSet::new();
@@ -64,7 +64,7 @@ fn imported(text: &str) -> BTreeSet<String> {
     names
 }
 
-/// The room of every name at the root of the crate, as `lib.rs` says.
+/// The room of every name at the root of the crate, according to `lib.rs`.
 fn roots(src: &Path) -> BTreeMap<String, String> {
     let mut roots = BTreeMap::new();
     let text = source(&src.join("lib.rs"));
@@ -96,7 +96,7 @@ fn rooms() -> Rooms {
     rooms
 }
 
-/// A line for each room, behind those that it imports.
+/// A line for each room, after the rooms that it imports.
 fn drawing(mut rooms: Rooms) -> Result<String, Rooms> {
     let (mut drawn, mut lines) = (BTreeSet::new(), Vec::new());
     while !rooms.is_empty() {
@@ -116,7 +116,7 @@ fn rooms_import_only_rooms_before_them() {
     assert!(page.contains(&drawn), "the rooms in ARCHITECTURE.md are not these:\n\n{drawn}\n");
 }
 
-/// Device builds print nothing for `{:?}` (`-Zfmt-debug=none`): a message that uses it says nothing there.
+/// Device builds print nothing for `{:?}` (`-Zfmt-debug=none`), so messages must not use it.
 #[test]
 fn messages_show_nothing_by_debug() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -124,7 +124,7 @@ fn messages_show_nothing_by_debug() {
     for library in ["runtime", "runtime/kernels", "runtime/onnx", "bindings/uniffi", "bindings/jni"] {
         files(&root.join(library).join("src/lib.rs"), &mut all);
     }
-    // The fallback is in no device build; what a panic prints is for us.
+    // The fallback is not in device builds, and the text of a panic is for developers.
     for file in all.iter().filter(|file| !file.components().any(|part| part.as_os_str() == "fallback")) {
         let text = source(file);
         let shown = text.lines().find(|line| {

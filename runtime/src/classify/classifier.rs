@@ -1,4 +1,4 @@
-//! A session with what a picture needs before it and its scores need after it.
+//! A session with the preparation of its image and the evaluation of its scores.
 
 use super::filter::Filter;
 use super::head::Head;
@@ -19,16 +19,16 @@ pub struct Prediction {
     pub index: usize,
     /// Its name.
     pub label: String,
-    /// Its score, which means what the [`Head`] says.
+    /// Its score; the [`Head`] says what it means.
     pub score: f32,
 }
 
-/// Names what images show. Make one a thread of the same [`Model`].
+/// Classifies images. Make one per thread from the same [`Model`].
 pub struct Classifier {
     session: Session,
     preprocess: Preprocess,
     converter: Converter,
-    /// The input made of the last frame: its memory serves the next.
+    /// The input made from the last frame, reused for the next.
     prepared: Vec<f32>,
     labels: Labels,
     display: Option<Labels>,
@@ -38,12 +38,12 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// A classifier of `model`, which must have one image input and give its class scores as
-    /// its first output. What `settings` and `labels` leave open is read from the metadata.
+    /// A classifier of `model`, which must have one image input and class scores as its first output. What `settings`
+    /// and `labels` leave open is read from the metadata.
     ///
     /// # Errors
-    /// As for [`Preprocess::new`] and [`Head::of`]; a model with several inputs (`model.image-input`); a threshold or
-    /// a name of a class that cannot be (`input.threshold`, `input.label`).
+    /// As for [`Preprocess::new`] and [`Head::of`]; a model with several inputs (`model.image-input`); an invalid
+    /// threshold or class name (`input.threshold`, `input.label`).
     pub fn new(model: &Model, settings: &Settings, labels: Option<Labels>) -> Result<Self> {
         let [input] = model.inputs() else {
             return Err(Error::Invalid {
@@ -68,43 +68,43 @@ impl Classifier {
         })
     }
 
-    /// The session that it runs: for its cancel handle, its deadline and its profile.
+    /// Its session, for the cancel handle, the deadline and the profile.
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
     }
 
-    /// Names of the classes; empty if nothing names them.
+    /// Names of the classes; empty if the model has none.
     #[must_use]
     pub fn labels(&self) -> &Labels {
         &self.labels
     }
 
-    /// Names of the classes in the language that was asked for, for people; the labels where the model has no others.
+    /// Names of the classes in the requested language; the labels if the model has no others.
     #[must_use]
     pub fn display_names(&self) -> &Labels {
         self.display.as_ref().unwrap_or(&self.labels)
     }
 
-    /// What the scores mean, and who says so.
+    /// What the scores mean, and where that was specified.
     #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// What images are normalized by, and who says so.
+    /// How images are normalized, and where that was specified.
     #[must_use]
     pub fn normalization(&self) -> &Normalization {
         self.preprocess.normalization()
     }
 
-    /// The model's input for `image`: elements in the order that the model wants them.
+    /// The model's input for `image`, in the model's element order.
     #[must_use]
     pub fn prepare(&self, image: Image<'_>) -> Vec<f32> {
         self.preprocess.apply(image)
     }
 
-    /// The model's input for a camera frame, written to `out`. What is allocated serves all further frames of the same
-    /// size, strides, rotation and crop.
+    /// The model's input for a camera frame, written to `out`. Allocated memory is reused for all further frames with
+    /// the same size, strides, rotation and crop.
     ///
     /// # Errors
     /// `frame` if `out` has another length than the model's input.
@@ -112,10 +112,11 @@ impl Classifier {
         self.preprocess.apply_frame(frame, &mut self.converter, out)
     }
 
-    /// Runs the model on a prepared image and gives the score of every class, as the [`head`](Self::head) says.
+    /// Runs the model on a prepared image and returns the score of every class, as described by the
+    /// [`head`](Self::head).
     ///
     /// # Errors
-    /// What the run objects to; `model.output` if the first output is not f32 or is empty.
+    /// Errors of the run; `model.output` if the first output is not f32 or is empty.
     pub fn scores(&mut self, prepared: &[f32]) -> Result<Vec<f32>> {
         let input = TensorView::new(&self.dims, prepared).map_err(|e| Error::Internal(e.to_string()))?;
         self.session.run(&[input])?;
@@ -127,7 +128,7 @@ impl Classifier {
         Ok(scores)
     }
 
-    /// The `k` best classes, best first, of those that may be named: with score enough, allowed and not denied.
+    /// The `k` best classes, best first, among those that may be reported: above the threshold, allowed and not denied.
     #[must_use]
     pub fn rank(&self, scores: &[f32], k: usize) -> Vec<Prediction> {
         let named = |s: Scored| Prediction { index: s.index, label: self.labels.name(s.index), score: s.score };

@@ -1,16 +1,16 @@
-//! Which classes are named at all: those with score enough that the caller allows and does not deny.
+//! Which classes are reported: those above the threshold that the caller allows and does not deny.
 
 use super::labels::Labels;
 use super::preprocess::Settings;
 use super::scores::Scored;
 use crate::error::{Error, Fault, InputFault, Result};
 
-/// What keeps a class from being named.
+/// The conditions for reporting a class.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
-    /// The least score.
+    /// The lowest score.
     threshold: Option<f32>,
-    /// Sorted indices of the only classes that may be named, or of those that may not.
+    /// Sorted indices of the only classes that may be reported, or of those that may not.
     listed: Option<(Listed, Vec<usize>)>,
 }
 
@@ -21,11 +21,11 @@ enum Listed {
 }
 
 impl Filter {
-    /// What `settings` ask for among `labels`.
+    /// The filter of `settings`, with class names from `labels`.
     ///
     /// # Errors
-    /// `input.threshold` for a threshold that is not a number; `input.label` for a name that no class has, and for both
-    /// lists at once.
+    /// `input.threshold` for a threshold that is not a number; `input.label` for a name that no class has, and if both
+    /// lists are given.
     pub(super) fn new(settings: &Settings, labels: &Labels) -> Result<Self> {
         if settings.threshold.is_some_and(f32::is_nan) {
             return Err(Error::Invalid {
@@ -49,7 +49,7 @@ impl Filter {
         Ok(Self { threshold: settings.threshold, listed: Some((listed, indices)) })
     }
 
-    /// The classes that may be named, of all `scores`.
+    /// The classes that may be reported, of all `scores`.
     pub(super) fn apply(&self, scores: &[f32]) -> Vec<Scored> {
         let named = |it: &Scored| {
             self.threshold.is_none_or(|least| it.score >= least)

@@ -1,9 +1,9 @@
-//! What a model's output says of its classes: shares of one, each on its own, or something else.
+//! The meaning of a model's output: classes that exclude each other, independent classes, or something else.
 //!
-//! A model that tells cats from dogs ends in a softmax, or in logits that want one; a model that says everything an
-//! image shows ends in a sigmoid for each class. To put a softmax on the second kind gives scores that look right and
-//! are wrong, so what is done is told by the caller, by the file's metadata or by the model's last operator, in that
-//! order, and everybody can ask who it was.
+//! A model that distinguishes cats from dogs ends in a softmax, or in logits for one; a model that lists everything in
+//! an image ends in a sigmoid for each class. Applying a softmax to the second kind gives scores that look right and
+//! are wrong, so the activation is specified by the caller, by the file's metadata or by the model's last operator, in
+//! that order, and the origin can be queried.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,14 +21,14 @@ use crate::plan::Step;
 /// The metadata's key for an [`Activation`].
 const KEY: &str = "skipstone.activation";
 
-/// What makes scores of a model's output.
+/// How a model's output becomes scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// One class of all: the scores sum to 1.
+    /// The classes exclude each other: the scores sum to 1.
     Softmax,
-    /// Each class on its own: every score is a probability.
+    /// The classes are independent: every score is a probability.
     Sigmoid,
-    /// The output as it is.
+    /// The output unchanged.
     None,
 }
 
@@ -57,16 +57,16 @@ impl FromStr for Activation {
     }
 }
 
-/// Who decided how images are prepared, or what scores mean.
+/// Where the preparation of images, or the meaning of scores, was specified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The caller.
     Caller,
     /// The file's metadata.
     Metadata,
-    /// The operator that the model ends in.
+    /// The last operator of the model.
     Operator(String),
-    /// Not given: the default, which most models expect.
+    /// Nowhere: the default, which most models expect.
     Assumed,
 }
 
@@ -86,18 +86,18 @@ impl fmt::Display for Origin {
 pub struct Head {
     /// What the scores are.
     pub activation: Activation,
-    /// Whether the model computes them itself, so that its output is taken as it is.
+    /// Whether the model computes them itself, so that its output is used unchanged.
     pub by_model: bool,
-    /// Who says so.
+    /// Where this was specified.
     pub origin: Origin,
 }
 
 impl Head {
-    /// The head of `model`, whose first output are its classes: what `asked` says, or else its metadata, or else its
-    /// last operator. Without either, one class is scored by a sigmoid and several by a softmax.
+    /// The head of `model`, whose first output holds its classes: `asked`, or its metadata, or its last operator.
+    /// Without any of these, one class is scored by a sigmoid and several by a softmax.
     ///
     /// # Errors
-    /// `model.metadata` if the key holds another word.
+    /// `model.metadata` if the key has an unknown value.
     pub fn of(model: &Model, asked: Option<Activation>) -> Result<Self> {
         let classes = model.outputs().first().map_or(0, |output| output.fact.shape.elements());
         Self::from(last(model), classes, &model.info().metadata, asked)
@@ -115,7 +115,7 @@ impl Head {
             (None, None) => None,
         };
         Ok(match (told, last) {
-            // Not a second time.
+            // Do not apply it twice.
             (Some((activation, origin)), Last::Gives(own, _)) if own == activation => {
                 Self { activation, by_model: true, origin }
             }
@@ -138,7 +138,7 @@ impl Head {
     pub(super) fn apply(&self, values: &mut [f32]) {
         match self.activation {
             _ if self.by_model => {}
-            // A model may compute a softmax from other operators.
+            // A model may compute a softmax with other operators.
             Activation::Softmax if self.origin == Origin::Assumed && are_probabilities(values) => {}
             Activation::Softmax => super::softmax(values),
             Activation::Sigmoid => values.iter_mut().for_each(|v| *v = 1.0 / (1.0 + (-*v).exp())),
@@ -154,28 +154,29 @@ impl fmt::Display for Head {
     }
 }
 
-/// None is negative and their sum is 1 within 1e-3.
+/// Whether no value is negative and their sum is 1 within 1e-3.
 fn are_probabilities(values: &[f32]) -> bool {
     let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
     values.iter().all(|&v| v >= 0.0) && (sum - 1.0).abs() <= 1e-3
 }
 
-/// What a model ends in.
+/// The last operator of a model.
 enum Last {
-    /// An activation, by the step of this name.
+    /// An activation, and the name of its step.
     Gives(Activation, String),
-    /// A softmax's logarithm, by the step of this name.
+    /// The logarithm of a softmax, and the name of its step.
     Logarithms(String),
     /// Anything else, or unknown.
     Other,
 }
 
-/// What makes the first output of `model`, behind steps that only move, convert or quantize it.
+/// The operator that computes the first output of `model`, looking through steps that only move, convert or quantize
+/// it.
 fn last(model: &Model) -> Last {
     let Some(plan) = model.plan() else { return Last::Other };
     let Some(output) = plan.outputs.first() else { return Last::Other };
     let mut place = output.place.clone();
-    // Steps of branches and loops are left out: what several of them may have made, none of them tells.
+    // Steps of branches and loops are ignored: several of them may have written the output.
     let (mut outside, mut index) = (Vec::new(), 0);
     while let Some(step) = plan.steps.get(index) {
         outside.push(step);
@@ -197,7 +198,7 @@ fn last(model: &Model) -> Last {
     Last::Other
 }
 
-/// Whether a result of `step` lies at `place`.
+/// Whether `step` writes a result to `place`.
 fn writes(step: &Step, place: &Place) -> bool {
     let Place::Arena(bytes) = place else { return false };
     step.operands.writes.iter().take(step.operands.outputs).any(|range| range.start == bytes.start)
@@ -215,7 +216,7 @@ fn made_by(step: &Step) -> Last {
         Op::Conv(op) => op.activation,
         Op::MatMul(op) => op.activation,
         Op::Binary(op) => op.activation,
-        // The front end's operators keep the names that they have in ONNX.
+        // Fallback operators have their ONNX names.
         Op::Foreign(_) => match step.op.name() {
             "Softmax" => return Last::Gives(Activation::Softmax, step.name.clone()),
             "Sigmoid" => Function::Sigmoid,
@@ -240,7 +241,7 @@ mod tests {
     use crate::options::Options;
     use crate::tensor::{DType, Fact, Shape};
 
-    /// Three classes, the means of the channels, behind `ops`.
+    /// Three classes, the means of the channels, followed by `ops`.
     fn model(ops: Vec<Op>) -> Model {
         let mut graph = Graph::new();
         let image = Fact::new(DType::F32, Shape::new(&[1, 3, 4, 4]).unwrap());
@@ -290,7 +291,7 @@ mod tests {
         assert_eq!((head.activation, head.by_model, head.origin), (Activation::Sigmoid, false, Origin::Metadata));
         let head = of(Last::Other, &told("sigmoid"), Some(Activation::None));
         assert_eq!((head.activation, head.by_model, head.origin), (Activation::None, true, Origin::Caller));
-        // What the model does is not done again.
+        // The model's own activation is not applied again.
         let head = of(sigmoid(), &told("sigmoid"), None);
         assert_eq!((head.activation, head.by_model, head.origin), (Activation::Sigmoid, true, Origin::Metadata));
         let head = of(sigmoid(), &nothing, Some(Activation::Softmax));

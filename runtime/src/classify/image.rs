@@ -1,14 +1,13 @@
 //! A decoded image, and its resampling.
 //!
-//! Classifiers are trained on images that were shrunk with care: every source pixel counts in
-//! proportion to its overlap with the new one ("antialias"). The same is done here, in the
-//! fixed-point steps that Pillow and torchvision take, so that a model sees on the device the
-//! very bytes it was trained on. Only the part that a crop keeps is computed: memory is bounded
-//! by the crop, however long and thin the image.
+//! Classifiers are trained on carefully downscaled images: every source pixel contributes in proportion to its overlap
+//! with the new one ("antialias"). The same is done here, in the fixed-point steps of Pillow and torchvision, so that a
+//! model sees on the device exactly the bytes it was trained on. Only the part that a crop keeps is computed: memory is
+//! bounded by the crop, even for a very long image.
 
 use crate::vision::{Window, taps};
 
-/// A borrowed RGB image: 8 bits a channel, interleaved, rows from the top.
+/// A borrowed RGB image: 8 bits per channel, interleaved, rows from the top.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'a> {
     width: usize,
@@ -41,8 +40,8 @@ impl<'a> Image<'a> {
     }
 }
 
-/// The pixels of `image`, resized to `across.scaled` by `down.scaled`, that lie in both
-/// windows; interleaved RGB, `down.len` rows of `across.len` pixels.
+/// The pixels of `image`, resized to `across.scaled` by `down.scaled`, inside both windows; interleaved RGB, `down.len`
+/// rows of `across.len` pixels.
 pub(super) fn resample(image: Image<'_>, across: Window, down: Window) -> Vec<u8> {
     let columns = fixed_taps(image.width, across);
     let rows = fixed_taps(image.height, down);
@@ -81,7 +80,7 @@ pub(super) fn resample(image: Image<'_>, across: Window, down: Window) -> Vec<u8
     out
 }
 
-/// Fraction bits of a weight: weights sum to about 1, so that 8 bits of channel fit above.
+/// Fraction bits of a weight: weights sum to about 1, which leaves 8 bits for the channel.
 const FRACTION: u32 = 22;
 /// One half, for rounding.
 const HALF: i32 = 1 << (FRACTION - 1);
@@ -90,7 +89,7 @@ fn to_byte(sum: i32) -> u8 {
     (sum >> FRACTION).clamp(0, 255) as u8
 }
 
-/// The source pixels that make one new pixel.
+/// The source pixels of one new pixel.
 struct Taps {
     first: usize,
     weights: Vec<i32>,

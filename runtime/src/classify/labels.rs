@@ -1,7 +1,6 @@
-//! Names of the classes, one a line, in the order of the model's output.
+//! Names of the classes, one per line, in the order of the model's output.
 //!
-//! Labels are what programs compare; a model may have names for people beside them, in the metadata's
-//! `skipstone.labels.de` and the like.
+//! Programs compare labels; a model may also have localized display names, in metadata such as `skipstone.labels.de`.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +9,15 @@ use std::collections::BTreeMap;
 pub struct Labels(Vec<String>);
 
 impl Labels {
-    /// Reads newline-separated names: white space around a name, a leading byte-order mark and
-    /// empty lines at the end are dropped. An empty line in between keeps its index, so that
-    /// later classes keep theirs.
+    /// Reads newline-separated names: white space around a name, a leading byte-order mark and empty lines at the end
+    /// are dropped. An empty line in between keeps its index, so that later classes keep theirs.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         Self(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
     }
 
-    /// The names for people of `locale` (`pt-BR`, or `pt_BR`), or else of its language (`pt`).
+    /// The display names for `locale` (`pt-BR`, or `pt_BR`), or otherwise for its language (`pt`).
     pub(super) fn localized(metadata: &BTreeMap<String, String>, locale: &str) -> Option<Self> {
         let locale = locale.replace('_', "-");
         let language = locale.split('-').next().unwrap_or_default();
@@ -31,7 +29,7 @@ impl Labels {
         named(&locale).or_else(|| named(language)).map(|(_, text)| Self::parse(text))
     }
 
-    /// The name of class `index`; `class 7` where the list has none.
+    /// The name of class `index`; `class 7` if the list has none.
     #[must_use]
     pub fn name(&self, index: usize) -> String {
         match self.0.get(index) {
@@ -40,7 +38,7 @@ impl Labels {
         }
     }
 
-    /// The class called `name`: an exact match first, else one that differs in letter case only.
+    /// The class called `name`: an exact match first, otherwise one that differs only in case.
     #[must_use]
     pub fn index_of(&self, name: &str) -> Option<usize> {
         let exact = self.0.iter().position(|label| label == name);

@@ -1,18 +1,17 @@
-//! Classification: from a picture to named, ranked scores.
+//! Classification: from an image to named, ranked scores.
 //!
-//! A classifier's file says more than its graph: how its images were prepared and what its
-//! classes are called. That knowledge lives in the model's metadata, is read here once, and
-//! serves the command line and the mobile bindings alike.
+//! A classifier's file has more than a graph: how its images are normalized and what its classes are called. This is
+//! stored in the model's metadata, read here once, and used by the command line and the bindings alike.
 //!
-//! | metadata key | meaning | where absent |
+//! | metadata key | meaning | default |
 //! |---|---|---|
-//! | `skipstone.labels` | class names, one a line | `class 0`, `class 1`, ... |
-//! | `skipstone.labels.de`, ... | names to show to people of that language | the labels |
-//! | `skipstone.activation` | what makes scores of the output: `softmax`, `sigmoid` or `none` | the last operator tells |
+//! | `skipstone.labels` | class names, one per line | `class 0`, `class 1`, ... |
+//! | `skipstone.labels.de`, ... | display names in that language | the labels |
+//! | `skipstone.activation` | how the output becomes scores: `softmax`, `sigmoid` or `none` | derived from the last operator |
 //! | `skipstone.resize` | length that the image's shorter side is resized to | the crop's |
-//! | `skipstone.crop` | side of the square cut from the middle | the input's side |
+//! | `skipstone.crop` | side of the center square to crop | the input's side |
 //! | `skipstone.mean` | subtracted from each channel (of values 0 to 1), comma separated | ImageNet's; 0 for gray |
-//! | `skipstone.std` | what each channel is then divided by | ImageNet's; 1 for gray |
+//! | `skipstone.std` | divides each channel afterwards | ImageNet's; 1 for gray |
 
 mod classifier;
 mod filter;

@@ -1,4 +1,4 @@
-//! What is done to an image before a model sees it, as the model's metadata says.
+//! Prepares an image for a model, as the model's metadata says.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,37 +17,37 @@ const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// Longest side that an image may be resized to.
 const MAX_SIDE: usize = 1 << 15;
 
-/// A caller's own word on how images are prepared and classes are named; what is `None` is the model's to say.
+/// A caller's settings for preparing images and naming classes; for `None`, the model decides.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
-    /// Subtracted from each channel: one value for all, or one a channel.
+    /// Subtracted from each channel: one value for all, or one per channel.
     pub mean: Option<Vec<f32>>,
-    /// What each channel is then divided by.
+    /// Each channel is then divided by this.
     pub std: Option<Vec<f32>>,
     /// Length that the shorter side is resized to.
     pub resize: Option<usize>,
     /// Side of the square cut from the middle.
     pub crop: Option<usize>,
-    /// What makes scores of the model's output.
+    /// How the output becomes scores.
     pub activation: Option<Activation>,
-    /// The least score of a class that is named.
+    /// The lowest score that is reported.
     pub threshold: Option<f32>,
-    /// The only classes that may be named, by label or as `class 7`; all where empty.
+    /// The only classes that may be reported, by label or as `class 7`; all if empty.
     pub allow: Vec<String>,
-    /// Classes that are not named, by label or as `class 7`; not together with `allow`.
+    /// Classes that are never reported, by label or as `class 7`; not together with `allow`.
     pub deny: Vec<String>,
-    /// Language of the names to show, such as `de` or `pt-BR`; the labels are in none.
+    /// Language of the display names, such as `de` or `pt-BR`.
     pub locale: Option<String>,
 }
 
-/// What is subtracted from each channel of an image and what it is divided by, and who says so.
+/// The values subtracted from each channel of an image and those it is divided by, and where they were specified.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalization {
-    /// Mean of the channels, for values between 0 and 1: one value a channel.
+    /// Mean of the channels, for values between 0 and 1: one value per channel.
     pub mean: Vec<f32>,
     /// Standard deviation of the channels.
     pub std: Vec<f32>,
-    /// Who says so; [`Origin::Assumed`] where either of the two is ImageNet's by default.
+    /// Where they were specified; [`Origin::Assumed`] if either is ImageNet's by default.
     pub origin: Origin,
 }
 
@@ -59,8 +59,8 @@ impl fmt::Display for Normalization {
     }
 }
 
-/// Makes a model's input of an image or a camera frame: resize (antialiased bilinear) so that the image covers
-/// the crop, cut the middle, divide by 255, subtract the mean, divide by the deviation.
+/// Prepares an image or a camera frame as a model's input: resize (antialiased bilinear) so that the image covers the
+/// crop, crop the center, divide by 255, subtract the mean, divide by the standard deviation.
 #[derive(Clone, Debug)]
 pub struct Preprocess {
     width: usize,
@@ -70,17 +70,16 @@ pub struct Preprocess {
     resize: usize,
     normal: Normal,
     normalization: Normalization,
-    /// For every channel, what each of its 256 values becomes.
+    /// For every channel, the result for each of its 256 values.
     tables: Vec<[f32; 256]>,
 }
 
 impl Preprocess {
-    /// The preparation for a model's only image input `fact`, by `settings` or else by
-    /// `metadata`.
+    /// The preparation for a model's only image input `fact`, by `settings` or otherwise by `metadata`.
     ///
     /// # Errors
-    /// [`Error::Invalid`]: `model.image-input` if the input is no f32 image of 1 or 3
-    /// channels and batch 1, `model.metadata` if a setting cannot be read or does not fit it.
+    /// [`Error::Invalid`]: `model.image-input` if the input is not an f32 image with 1 or 3 channels and batch 1,
+    /// `model.metadata` for a value that is invalid or does not match the input.
     pub fn new(fact: &Fact, metadata: &BTreeMap<String, String>, settings: &Settings) -> Result<Self> {
         let (layout, channels, height, width) = image_layout(fact)?;
         let (default_mean, default_std) =
@@ -119,17 +118,17 @@ impl Preprocess {
         let tables: Vec<[f32; 256]> = mean.iter().zip(&std).map(table).collect();
         let tiny = std.iter().any(|std| std.abs() < f32::MIN_POSITIVE);
         if tiny || !tables.as_flattened().iter().all(|value| value.is_finite()) {
-            return Err(refused("skipstone.std", "and skipstone.mean make numbers that are not finite"));
+            return Err(refused("skipstone.std", "and skipstone.mean give values that are not finite"));
         }
         let three = |values: &[f32]| std::array::from_fn(|c| values[c % channels]);
         let normal = Normal { mean: three(&mean), std: three(&std), gray: channels == 1 };
-        // Of two origins the weaker: what one of them only assumes is assumed.
+        // The weaker of two origins: if one is only assumed, the result is assumed.
         let weaker = |a: Origin, b: Origin| if a == Origin::Assumed || b == Origin::Caller { a } else { b };
         let normalization = Normalization { mean, std, origin: weaker(mean_origin, std_origin) };
         Ok(Self { width, height, channels, layout, resize, normal, normalization, tables })
     }
 
-    /// What is subtracted and divided by, and who says so.
+    /// The normalization, and where it was specified.
     #[must_use]
     pub fn normalization(&self) -> &Normalization {
         &self.normalization
@@ -141,7 +140,7 @@ impl Preprocess {
         self.width * self.height * self.channels
     }
 
-    /// Prepares `image`, and gives the elements of the input tensor in its order.
+    /// Prepares `image`, and returns the elements of the input tensor in order.
     #[must_use]
     pub fn apply(&self, image: Image<'_>) -> Vec<f32> {
         let (across, down) = self.windows(image.width(), image.height());
@@ -162,8 +161,8 @@ impl Preprocess {
         out
     }
 
-    /// Prepares a camera frame: fills `out`, the elements of the input tensor in its order. They differ from those that
-    /// [`apply`](Self::apply) gives for the same picture by its roundings to bytes.
+    /// Prepares a camera frame: fills `out` with the elements of the input tensor in order. They differ from the result
+    /// of [`apply`](Self::apply) for the same image by its roundings to bytes.
     ///
     /// # Errors
     /// `frame` if `out` has another length than [`elements`](Self::elements).
@@ -178,10 +177,10 @@ impl Preprocess {
         Ok(())
     }
 
-    /// The size that an image is resized to, and the middle of it.
+    /// The size that an image is resized to, and the center crop.
     fn windows(&self, width: usize, height: usize) -> (Window, Window) {
-        // Only a model whose input is not square needs the sides apart: there, `resize` is for
-        // the shorter side of the input, and the longer one keeps its proportion.
+        // Only for a model whose input is not square do the sides differ: there, `resize` is for the shorter side of
+        // the input, and the longer one is in proportion.
         let shorter = self.width.min(self.height);
         let cover_width = self.resize * self.width / shorter;
         let cover_height = self.resize * self.height / shorter;
@@ -203,14 +202,14 @@ fn proportion(side: usize, other: usize, own: usize) -> usize {
     usize::try_from(wide(side) * wide(other) / wide(own)).unwrap_or(usize::MAX)
 }
 
-/// The middle `len` of `scaled` pixels; of two middles the even start, as torchvision has it.
+/// The center `len` of `scaled` pixels; of two possible starts the even one, as in torchvision.
 fn middle(scaled: usize, len: usize) -> Window {
     let over = scaled.saturating_sub(len);
     let start = if over % 4 == 3 { over / 2 + 1 } else { over / 2 };
     Window { scaled, start, len }
 }
 
-/// Brightness of an RGB pixel by ITU-R BT.601, in 16-bit fixed point.
+/// Luma of an RGB pixel by ITU-R BT.601, in 16-bit fixed point.
 fn luma(pixel: &[u8]) -> u8 {
     let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
     ((r * 19_595 + g * 38_470 + b * 7_471 + 0x8000) >> 16) as u8
@@ -223,21 +222,21 @@ fn image_layout(fact: &Fact) -> Result<(Layout, usize, usize, usize)> {
         message: format!("the model's input is {fact}: {reason}"),
     };
     if fact.dtype != DType::F32 {
-        return Err(refused("images are given as f32"));
+        return Err(refused("images must be f32"));
     }
     let &[batch, a, b, c] = fact.shape.dims() else {
-        return Err(refused("an image input is 1x3xHxW or 1xHxWx3"));
+        return Err(refused("an image input must be 1x3xHxW or 1xHxWx3"));
     };
     let (layout, channels, height, width) = match (a, c) {
         (1 | 3, _) => (Layout::Planar, a, b, c),
         (_, 1 | 3) => (Layout::Interleaved, c, a, b),
-        _ => return Err(refused("an image has 1 or 3 channels")),
+        _ => return Err(refused("an image must have 1 or 3 channels")),
     };
     if batch != 1 {
-        return Err(refused("images are given one at a time, in a batch of 1"));
+        return Err(refused("the batch size must be 1"));
     }
     if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
-        return Err(refused("its sides are out of range"));
+        return Err(refused("its height or width is out of range"));
     }
     Ok((layout, channels, height, width))
 }
@@ -255,8 +254,8 @@ fn parse_numbers(key: &str, text: &str) -> Result<Vec<f32>> {
 
 /// A decimal number such as `0.485` or `-1.25e-2`.
 ///
-/// The standard library reads the nearest number from any text, with 12 kB of tables; this is the nearest too, unless
-/// the text lies within 1e-15 of the middle between two.
+/// The standard library parses any number to the nearest value, with 12 kB of tables; this gives the nearest value too,
+/// unless the text is within 1e-15 of the midpoint between two.
 fn parse_number(text: &str) -> Option<f32> {
     let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let unsigned = digits.strip_prefix(['-', '+']).unwrap_or(digits);
@@ -269,7 +268,7 @@ fn parse_number(text: &str) -> Option<f32> {
         value = value * 10.0 + f64::from(digit.to_digit(10)?);
     }
     let exponent = exponent.parse::<i32>().ok()?.saturating_sub(i32::try_from(fraction.len()).ok()?);
-    // Powers of ten are exact up to 22, and beyond 400 there are no numbers.
+    // Powers of ten are exact up to 22, and beyond 400 all values overflow or vanish.
     let power = 10f64.powi(exponent.saturating_abs().min(400));
     let value = if exponent < 0 { value / power } else { value * power };
     Some(if digits.starts_with('-') { -value as f32 } else { value as f32 })
@@ -415,7 +414,7 @@ mod tests {
         }
     }
 
-    /// A picture as a camera would see it: colors that change slowly, none near the limits.
+    /// A synthetic camera image: colors that change slowly, none near the limits.
     fn scene(width: usize, height: usize) -> Vec<u8> {
         let level = |x: usize, y: usize, c: usize| {
             let (x, y) = (x as f64 / width as f64, y as f64 / height as f64);
@@ -425,7 +424,7 @@ mod tests {
         pixels.flat_map(|(x, y)| (0..3).map(move |c| level(x, y, c).round() as u8)).collect()
     }
 
-    /// The picture as a camera's NV21 (BT.601, full range), chroma that of each block's mean.
+    /// The image as a camera's NV21 (BT.601, full range), with each block's mean chroma.
     fn nv21(width: usize, height: usize, rgb: &[u8]) -> Vec<u8> {
         let pixel = |x: usize, y: usize| -> [f64; 3] {
             let at = (y.min(height - 1) * width + x.min(width - 1)) * 3;
@@ -460,8 +459,8 @@ mod tests {
                 let mut converter = Converter::new(skipstone_kernels::Isa::detect());
                 let want = p.apply(Image::new(w, h, &rgb).unwrap());
                 let mut got = vec![0.0; p.elements()];
-                // Levels by which the two may differ: the picture's two roundings to bytes, and a third where it
-                // becomes gray; for chroma also the frame's own, of three samples, and what its blocks do not show.
+                // Levels by which the two may differ: the image's two roundings to bytes, and a third for grayscale;
+                // for chroma also the frame's own roundings, of three samples, and the detail lost in its blocks.
                 let rounding = if p.normal.gray { 1.6 } else { 1.1 };
                 let mut near = |frame: &Frame<'_>, levels: f32| {
                     p.apply_frame(frame, &mut converter, &mut got).unwrap();
@@ -518,7 +517,7 @@ mod tests {
         }
     }
 
-    /// Regression: ImageNet's normalization was taken without a word.
+    /// Regression: ImageNet's normalization was applied silently.
     #[test]
     fn a_normalization_says_where_it_is_from() {
         let origin = |pairs: &[(&str, &str)], settings: &Settings| {

@@ -1,6 +1,6 @@
 //! From raw outputs to ranked scores.
 
-/// A class and what it scored.
+/// A class and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
     /// Index of the class in the model's output.
@@ -11,7 +11,7 @@ pub struct Scored {
 
 /// Turns logits into probabilities in place: `exp(x - max) / sum`, summed in f64.
 ///
-/// A row that holds NaN or positive infinity has no probabilities, and comes out as NaN throughout.
+/// A row with NaN or positive infinity has no probabilities, and becomes all NaN.
 pub fn softmax(values: &mut [f32]) {
     let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut total = 0.0;
@@ -24,13 +24,13 @@ pub fn softmax(values: &mut [f32]) {
     }
 }
 
-/// The `k` best of `scores`, best first; of equals the lower index first, NaN last.
+/// The `k` best of `scores`, best first; of equal ones the lower index first, NaN last.
 #[must_use]
 pub fn top_k(scores: &[f32], k: usize) -> Vec<Scored> {
     best(scores.iter().enumerate().map(|(index, &score)| Scored { index, score }).collect(), k)
 }
 
-/// The `k` best of `ranked`, as [`top_k`] orders them.
+/// The `k` best of `ranked`, in the order of [`top_k`].
 pub(super) fn best(mut ranked: Vec<Scored>, k: usize) -> Vec<Scored> {
     let better = |a: &Scored, b: &Scored| {
         let by_score = b.score.partial_cmp(&a.score).unwrap_or_else(|| a.score.is_nan().cmp(&b.score.is_nan()));

@@ -1,16 +1,16 @@
-//! Who lies where in the arena, and when: the plan's layout, told from its steps.
+//! The contents of the arena over time, from the plan's steps.
 
 use std::ops::Range;
 
 use crate::operator::Place;
 use crate::plan::Plan;
 
-/// A stay in the arena: of a step's result, or of its scratch.
+/// A tensor in the arena: a step's result, or its scratch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
     /// The step that writes it, as an index into the plan.
     pub first: usize,
-    /// The last step that needs it: the number of steps for what the caller reads after the run.
+    /// The last step that needs it; the number of steps if the caller reads it after the run.
     pub last: usize,
     /// Its bytes.
     pub bytes: Range<usize>,
@@ -18,13 +18,13 @@ pub struct Tenant {
     pub scratch: bool,
 }
 
-/// Every stay in the arena of a run, in order of its first step.
+/// Every tensor in the arena during a run, in order of its first step.
 #[must_use]
 pub fn tenants(plan: &Plan) -> Vec<Tenant> {
     let mut tenants: Vec<Tenant> = Vec::new();
     let extend = |tenants: &mut [Tenant], place: &Place, step: usize| {
         if let Place::Arena(range) = place {
-            // Bytes are read as they were written: the latest of the same range is the one.
+            // A reader reads the latest result written to the same range.
             let tenant = tenants.iter_mut().rfind(|t| t.bytes == *range && !t.scratch);
             tenant.into_iter().for_each(|t| t.last = step);
         }
@@ -53,7 +53,7 @@ mod tests {
     use crate::plan::ALIGNMENT;
     use crate::{Model, Options};
 
-    /// The planner's own figure for the widest moment is the truth that the stays must add up to.
+    /// The sizes must add up to the planner's own lower bound.
     #[test]
     fn the_stays_explain_the_arena() {
         let pretrained = "../models/pretrained/simplenet-310k-cifar10.onnx";

@@ -9,9 +9,9 @@ pub struct Latency {
     pub min: f64,
     /// The median.
     pub p50: f64,
-    /// Nine runs in ten are at most this slow.
+    /// The 90th percentile.
     pub p90: f64,
-    /// 99 runs in 100 are at most this slow.
+    /// The 99th percentile.
     pub p99: f64,
     /// The slowest run.
     pub max: f64,
@@ -20,8 +20,8 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Statistics of `runs`; `None` if there are none. Percentiles lie between two runs in
-    /// proportion (NumPy's `linear` method).
+    /// Statistics of `runs`; `None` if there are none. Percentiles are interpolated between runs (NumPy's `linear`
+    /// method).
     #[must_use]
     pub fn of(runs: &[Duration]) -> Option<Self> {
         let mut ms: Vec<f64> = runs.iter().map(|run| run.as_secs_f64() * 1e3).collect();

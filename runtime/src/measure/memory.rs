@@ -1,24 +1,24 @@
-//! What a model holds in memory: what the plan says, and what the system saw.
+//! The memory of a model: by the plan, and as the system reports it.
 
 use crate::model::Model;
 
-/// Bytes that a loaded model and one of its sessions hold.
+/// Bytes of a loaded model and one of its sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Weights as the file stores them.
     pub weights_bytes: u64,
-    /// Weights in the kernels' own form.
+    /// Packed weights.
     pub packed_bytes: u64,
-    /// Constants that kernels read as they are.
+    /// Constants that kernels read unpacked.
     pub constant_bytes: u64,
     /// The arena: every tensor between the inputs and the outputs.
     pub arena_bytes: u64,
-    /// What is alive at the widest moment: no arena can be smaller.
+    /// The largest number of bytes alive at one step: no arena can be smaller.
     pub arena_lower_bound_bytes: u64,
 }
 
 impl Memory {
-    /// The plan's account of `model`; where the model has no plan, only the weights are known.
+    /// The memory of `model` by its plan; if it has no plan, only the weights are known.
     #[must_use]
     pub fn of(model: &Model) -> Self {
         let plan = model.plan();
@@ -33,14 +33,14 @@ impl Memory {
     }
 }
 
-/// The memory that this process has resident, in bytes; `None` on systems other than Linux and
-/// Android, and where `/proc` is closed.
+/// The resident memory of this process in bytes; `None` on systems other than Linux and Android, and if `/proc` is not
+/// readable.
 #[must_use]
 pub fn rss_bytes() -> Option<u64> {
     bytes_in(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// The most memory that this process ever had resident, in bytes; `None` as for [`rss_bytes`].
+/// The peak resident memory of this process in bytes; `None` as for [`rss_bytes`].
 #[must_use]
 pub fn peak_rss_bytes() -> Option<u64> {
     bytes_in(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")

@@ -1,8 +1,7 @@
-//! Measurement: how long a model takes, how much memory it holds, and where the time goes.
+//! Measurement: latency, memory, and time per step.
 //!
-//! What is measured on a desktop and on a phone must mean the same, so the protocol, the
-//! statistics and the grouping are here, as plain data, and whoever reports them (the command
-//! line, a test app) only prints.
+//! Measurements on a desktop and on a phone must mean the same, so the protocol, the statistics and the grouping are
+//! here, as plain data; the command line or a test app only prints them.
 
 mod arena;
 mod latency;

@@ -1,4 +1,4 @@
-//! Where the time of a run goes: by step, by operator, and by kernel.
+//! The time of a run by step, by operator, and by kernel.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::operator::Operator;
 use crate::ops::Op;
 use crate::plan::{Plan, Step};
 
-/// What one step of a plan took.
+/// The time of one step of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepTime {
     /// Name of the step.
@@ -15,47 +15,47 @@ pub struct StepTime {
     pub op: String,
     /// Its kernel.
     pub kernel: String,
-    /// Milliseconds of one run.
+    /// Milliseconds per run of the model.
     pub ms: f64,
-    /// Part of all steps' time, 0 to 1.
+    /// Fraction of the time of all steps, 0 to 1.
     pub share: f64,
-    /// How often it ran in one run of the model: once, but for steps of branches and loops.
+    /// How many times it runs per run of the model: once, except for steps of branches and loops.
     pub runs: f64,
-    /// Multiply-adds of one run of the model, as far as masks let them be computed.
+    /// Multiply-adds per run of the model, as computed with masks.
     pub macs: u64,
-    /// The share of its multiply-adds that a step with masks computed, a mean over its runs; `None` for other steps.
+    /// The mean share of its multiply-adds that a step with masks computed; `None` for other steps.
     pub active: Option<f64>,
-    /// Bytes read and written in one run of the model, weights included.
+    /// Bytes read and written per run of the model, including weights.
     pub bytes: u64,
 }
 
-/// What steps that have an operator or a kernel in common took together.
+/// The total time of steps with the same operator or kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupTime {
     /// The operator or kernel.
     pub name: String,
-    /// How many steps.
+    /// Number of steps.
     pub steps: usize,
-    /// Milliseconds of one run.
+    /// Milliseconds per run.
     pub ms: f64,
-    /// Part of all steps' time, 0 to 1.
+    /// Fraction of the time of all steps, 0 to 1.
     pub share: f64,
-    /// Multiply-adds of one run.
+    /// Multiply-adds per run.
     pub macs: u64,
-    /// Bytes read and written in one run, weights included.
+    /// Bytes read and written per run, including weights.
     pub bytes: u64,
 }
 
-/// Billions of floating-point operations a second, at two for a multiply-add; `None` where
-/// nothing is counted or no time was taken.
+/// Billions of floating-point operations per second, two for a multiply-add; `None` if nothing is counted or the time
+/// is zero.
 #[must_use]
 pub fn gflops(macs: u64, ms: f64) -> Option<f64> {
     (macs > 0 && ms > 0.0).then(|| 2.0 * macs as f64 / ms / 1e6)
 }
 
-/// The time of each step of `plan`, in its order: `totals` and `counts` are what
-/// [`Session::profile`](crate::Session::profile) and [`Session::step_runs`](crate::Session::step_runs) give after `runs`
-/// runs, `active` is what [`Session::step_active`](crate::Session::step_active) gives.
+/// The time of each step of `plan`, in order: `totals` and `counts` are the results of
+/// [`Session::profile`](crate::Session::profile) and [`Session::step_runs`](crate::Session::step_runs) after `runs`
+/// runs, `active` that of [`Session::step_active`](crate::Session::step_active).
 #[must_use]
 pub fn per_step(plan: &Plan, totals: &[Duration], counts: &[u64], active: &[f64], runs: usize) -> Vec<StepTime> {
     let runs = runs.max(1) as f64;

@@ -1,8 +1,8 @@
-//! How a measurement is taken: runs that do not count, then runs that do.
+//! The protocol of a measurement: warm-up runs, then counted runs.
 
 use std::time::{Duration, Instant};
 
-/// How many runs count.
+/// How many runs to count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
     /// This many.
@@ -14,16 +14,15 @@ pub enum Amount {
 /// Warm-up and counted runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Protocol {
-    /// Runs before the first that counts: caches fill, the clock rises.
+    /// Runs before the first counted one, to fill caches and raise the clock.
     pub warmup: usize,
-    /// Runs that count.
+    /// Counted runs.
     pub amount: Amount,
 }
 
 impl Protocol {
-    /// Calls `run` as often as the protocol says, and gives the time that each counted call
-    /// reports. A call times itself, so that it can prepare its input untimed; it is told
-    /// whether it counts.
+    /// Calls `run` as the protocol says, and returns the time reported by each counted call. A call times itself, so
+    /// that it can prepare its input untimed; its argument says whether it is counted.
     ///
     /// # Errors
     /// The first error of a call.

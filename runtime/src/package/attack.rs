@@ -1,4 +1,4 @@
-//! What tests do to packages: change a section, hash everything anew as an attacker would, open and run.
+//! Attacks on packages for tests: change a section, hash everything again as an attacker would, open and run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::model::Model;
 use crate::options::Options;
 use crate::tensor::{Tensor, TensorView};
 
-/// How many attacks a test has time for: what is attacked is the same on every CPU, so an emulated one sees a few.
+/// How many attacks a test makes: they do not depend on the CPU, so an emulated one makes only a few.
 pub(crate) fn attacks(count: u32) -> u32 {
     if std::env::var_os("SKIPSTONE_EMULATED").is_some() { count.div_ceil(20) } else { count }
 }
 
-/// The sections of a package, apart.
+/// The sections of a package, separately.
 #[derive(Clone)]
 pub(crate) struct Sections {
     pub graph: Vec<u8>,
@@ -23,7 +23,7 @@ pub(crate) struct Sections {
     pub weights: Vec<u8>,
 }
 
-/// A change of a section: where (taken modulo its length), a byte, and what to do with it.
+/// A change of a section: position (modulo its length), a byte, and the kind of change.
 pub(crate) type Edit = (usize, u8, u8);
 
 impl Sections {
@@ -35,7 +35,7 @@ impl Sections {
         Self { graph, info, weights }
     }
 
-    /// The package of these sections, all hashes right.
+    /// The package of these sections, with correct hashes.
     pub fn package(&self) -> Vec<u8> {
         write(&[(Kind::Graph, &self.graph), (Kind::Info, &self.info), (Kind::Weights, &self.weights)], None)
     }
@@ -57,19 +57,19 @@ pub(crate) fn edit(section: &mut Vec<u8>, edits: &[Edit]) {
     }
 }
 
-/// Opens a package and runs it, if it is one: whatever comes of it, it must not be a panic.
+/// Opens a package and runs it, if it is valid: must not panic, whatever the outcome.
 #[must_use]
 pub(crate) fn survives(package: &[u8]) -> bool {
     let attempt = || {
-        // A graph that grew too large for a test is refused by the budget, as any is on a device.
+        // A graph that grew too large for a test is refused by its limits.
         let limits = Limits { memory_bytes: 1 << 27, run_work: 1 << 25, ..Limits::default() };
         let Ok(model) = Model::from_bytes(package, &Options::default().limits(limits)) else { return };
         let Ok(mut session) = model.session() else { return };
-        // A loop may go on for ever.
+        // A loop may be endless.
         session.set_deadline(Some(Duration::from_secs(1)));
         let inputs: Vec<Tensor> = model.inputs().iter().map(|port| Tensor::zeros(port.fact.clone())).collect();
         let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
-        // An error is as good as an answer.
+        // An error is fine.
         let _ = session.run(&views);
     };
     catch_unwind(AssertUnwindSafe(attempt)).is_ok()

@@ -1,4 +1,4 @@
-//! The container: sections of bytes under one header, every byte of it accounted for.
+//! The container: sections of bytes under one header, with every byte checked.
 //!
 //! ```text
 //! offset  bytes
@@ -7,18 +7,18 @@
 //!     12      4  number of sections
 //!     16      8  length of the file
 //!     24     32  hash of bytes 0..24 and of the table
-//!     56     32  Ed25519 public key of who signed, or zeros
+//!     56     32  Ed25519 public key of the signer, or zeros
 //!     88     64  signature of "skipstone package" and the hash at 24, or zeros
 //!    152     56  for each section, the table: kind (4), zeros (4), offset (8), length (8), hash (32)
-//!                the sections in order of the table, each from a multiple of 64 on, with zeros between
+//!                the sections in the order of the table, each at a multiple of 64, with zeros between
 //! ```
 //!
-//! Numbers are little-endian. The header's hash covers the sections' hashes, and the signature covers the header's hash:
-//! nothing in a file can change unseen, and nothing is used before all of it is checked.
+//! Integers are little-endian. The header's hash covers the sections' hashes, and the signature covers the header's
+//! hash: every change of a file is detected, and nothing is used before all of it is checked.
 //!
-//! A signed package is hashed by BLAKE3, section by section in parts of 1 MiB, so that all cores of a phone can check a
-//! large one. Without a signature anybody who changes a file can make its hashes right, whatever they are, so that they
-//! need to tell damage only: they are XXH3-128, which one core takes as fast as memory is read, and zeros behind.
+//! A signed package is hashed with BLAKE3, section by section in parts of 1 MiB, so that all cores of a phone can check
+//! a large one. Without a signature, anybody who changes a file can also correct its hashes, so they only have to
+//! detect accidental damage: they are XXH3-128, which one core computes at memory speed, padded with zeros.
 
 use std::fmt;
 
@@ -30,29 +30,29 @@ use crate::error::{Error, Fault, PackageFault, Result};
 
 /// First bytes of every package.
 pub(super) const MAGIC: &[u8; 8] = b"SKIPSTON";
-/// Version of the format: of the container, of what its sections hold, and of the list of operators.
+/// Version of the format: of the container, the content of its sections, and the list of operators.
 const VERSION: u32 = 4;
-/// What a section starts at a multiple of: a cache line, and the widest vector.
+/// Alignment of sections: a cache line, and the widest vector.
 pub(super) const ALIGNMENT: usize = 64;
 /// Bytes before the table.
 const HEADER: usize = 152;
 /// Bytes of an entry of the table.
 const ENTRY: usize = 56;
-/// Most sections a reader looks at.
+/// Most sections that a reader accepts.
 const MAX_SECTIONS: usize = 64;
-/// What stands for the key and the signature where there is none.
+/// Replaces the key and the signature of an unsigned package.
 const UNSIGNED: ([u8; 32], [u8; 64]) = ([0; 32], [0; 64]);
 
-/// What a section holds.
+/// The content of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The graph.
     Graph = 1,
     /// Constants and packed weights.
     Weights = 2,
-    /// What the model says of itself.
+    /// Information on the model.
     Info = 3,
-    /// Inputs that sessions hold, where there are any.
+    /// Inputs that sessions hold, if there are any.
     Variables = 4,
 }
 
@@ -73,7 +73,7 @@ impl Kind {
     }
 }
 
-/// Writes a container of these sections, signed if there is a key.
+/// Writes a container of these sections, signed if a key is given.
 pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Vec<u8> {
     let hash = Hash::of(key.is_some());
     let mut table = Vec::with_capacity(sections.len() * ENTRY);
@@ -105,15 +105,15 @@ pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Vec
     file
 }
 
-/// A container that was checked whole.
+/// A completely checked container.
 pub(super) struct Container {
     sections: Vec<(Kind, Bytes)>,
-    /// Who signed it.
+    /// Its signer.
     pub signer: Option<[u8; 32]>,
 }
 
 impl Container {
-    /// Checks every byte of `file`, and that `key` signed it, if one is demanded.
+    /// Checks every byte of `file`, and that `key` signed it, if a key is given.
     ///
     /// # Errors
     /// `package.magic`, `package.version`, `package.truncated`, `package.format`, `package.hash` and
@@ -121,7 +121,7 @@ impl Container {
     pub fn read(file: &Bytes, key: Option<&[u8; 32]>) -> Result<Self> {
         let mut header = Reader(file);
         if header.take(MAGIC.len()).is_ok_and(|magic| magic != MAGIC) {
-            return Err(refused(PackageFault::Magic, "it does not begin as a package does"));
+            return Err(refused(PackageFault::Magic, "it does not begin like a package"));
         }
         let (version, count, length) = (header.u32()?, header.u32()? as usize, header.u64()?);
         if version != VERSION {
@@ -131,9 +131,9 @@ impl Container {
         }
         if length != file.len() as u64 {
             let (code, what) = if length > file.len() as u64 {
-                (PackageFault::Truncated, "it was cut short")
+                (PackageFault::Truncated, "it is truncated")
             } else {
-                (PackageFault::Format, "something was added behind its end")
+                (PackageFault::Format, "it has extra bytes at the end")
             };
             return Err(refused(code, &format!("{what}: {} bytes of {length}", file.len())));
         }
@@ -158,7 +158,7 @@ impl Container {
         Ok(Self { sections: sections(file, table, hash)?, signer })
     }
 
-    /// The section of this kind.
+    /// The section with this kind.
     ///
     /// # Errors
     /// `package.format` if there is none.
@@ -166,13 +166,13 @@ impl Container {
         self.optional(kind).ok_or_else(|| refused(PackageFault::Format, &format!("the section {kind} is missing")))
     }
 
-    /// The section of this kind, if there is one.
+    /// The section with this kind, if there is one.
     pub fn optional(&self, kind: Kind) -> Option<&Bytes> {
         self.sections.iter().find(|(k, _)| *k == kind).map(|(_, bytes)| bytes)
     }
 }
 
-/// Who signed the hash, after checking that they did.
+/// The signer of the hash, after checking the signature.
 fn check_signature(
     root: &[u8; 32],
     signer: [u8; 32],
@@ -192,10 +192,10 @@ fn check_signature(
     signature::check(root, &signer, signature).map_err(refused).map(|()| Some(signer))
 }
 
-/// The sections of a table, each where the one before ends, after checking their hashes and the zeros between.
+/// The sections of a table, each at the end of the previous one, after checking their hashes and the zeros between.
 fn sections(file: &Bytes, table: &[u8], hash: Hash) -> Result<Vec<(Kind, Bytes)>> {
     let damaged = |what: String| refused(PackageFault::Hash, &what);
-    let odd = || refused(PackageFault::Format, "its table of sections makes no sense");
+    let odd = || refused(PackageFault::Format, "its table of sections is invalid");
     let mut end = HEADER + table.len();
     let mut sections: Vec<(Kind, Bytes)> = Vec::new();
     for entry in table.chunks_exact(ENTRY) {
@@ -222,17 +222,17 @@ fn sections(file: &Bytes, table: &[u8], hash: Hash) -> Result<Vec<(Kind, Bytes)>
     Ok(sections)
 }
 
-/// How a package is hashed.
+/// The kind of hash.
 #[derive(Clone, Copy)]
 enum Hash {
-    /// Against damage.
+    /// Against accidental damage.
     Xxh3,
-    /// Against malice.
+    /// Against tampering.
     Blake3,
 }
 
 impl Hash {
-    /// Of a package that is signed, or not.
+    /// The kind for a package that is signed, or not.
     fn of(signed: bool) -> Self {
         if signed { Self::Blake3 } else { Self::Xxh3 }
     }
@@ -248,7 +248,7 @@ impl Hash {
         }
     }
 
-    /// The hash that stands in the header, of its start and of the table.
+    /// The hash in the header, over its start and the table.
     fn header(self, start: &[u8], table: &[u8]) -> [u8; 32] {
         self.bytes(&[start, table].concat())
     }
@@ -265,20 +265,20 @@ pub(super) fn refused(fault: PackageFault, reason: &str) -> Error {
     Error::Invalid { fault: Fault::Package(fault), message: format!("the package is refused: {reason}") }
 }
 
-/// Takes integers from the front of bytes.
+/// Reads integers from the front of bytes.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
         let (taken, rest) =
-            self.0.split_at_checked(len).ok_or_else(|| refused(PackageFault::Truncated, "it was cut short"))?;
+            self.0.split_at_checked(len).ok_or_else(|| refused(PackageFault::Truncated, "it is truncated"))?;
         self.0 = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let taken = self.take(N)?;
-        taken.try_into().map_err(|_| refused(PackageFault::Truncated, "it was cut short"))
+        taken.try_into().map_err(|_| refused(PackageFault::Truncated, "it is truncated"))
     }
 
     fn u32(&mut self) -> Result<u32> {

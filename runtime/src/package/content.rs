@@ -1,10 +1,9 @@
-//! What a package's sections say: a graph as plain data, and where its constants and packed weights lie.
+//! The content of a package's sections: a graph as plain data, and the location of its constants and packed weights.
 //!
-//! The graph has been through the passes. A package for one instruction set holds the weights of the large products in
-//! the form of its kernels instead of their own; opening it chooses kernels and places tensors anew, which takes a
-//! millisecond, checks all that planning checks, and packs nothing. So what a package says is only ever taken as a
-//! graph is: every shape, type and attribute goes through the shape rules, and a length that a kernel would not expect
-//! is an error.
+//! The graph has been through the passes. A package for one instruction set holds the weights of large products in
+//! packed form instead of the original; opening it chooses kernels and places tensors again, which takes a millisecond,
+//! checks all that planning checks, and packs nothing. So a package is treated like any other graph: every shape, type
+//! and attribute goes through the shape rules, and a length that a kernel does not expect is an error.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -20,16 +19,16 @@ use crate::operator::{Choice, Packing};
 use crate::ops::Op;
 use crate::tensor::{Fact, Tensor};
 
-/// Most bytes that all tensors of a graph may take together.
+/// Most bytes of all tensors of a graph together.
 const MAX_BYTES: u64 = 1 << 32;
 
 /// The section [`Kind::Graph`](super::container::Kind::Graph).
 #[derive(Serialize, Deserialize)]
 pub(super) struct Content {
-    /// What the weights are packed for; `None` if they are not.
+    /// The target that the weights are packed for; `None` if they are not packed.
     pub target: Option<PackedFor>,
     values: Vec<StoredValue>,
-    /// Every node, those in blocks behind the one that owns them.
+    /// Every node; nodes in blocks come after the node that owns them.
     nodes: Vec<StoredNode>,
     inputs: Vec<usize>,
     outputs: Vec<(String, usize)>,
@@ -45,11 +44,11 @@ struct StoredValue {
 /// The data of a value.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
 enum Data {
-    /// It is computed, or given.
+    /// None: it is computed, or an input.
     None,
-    /// Only the packed form of it is kept.
+    /// Only its packed form is stored.
     Packed,
-    /// At this offset of the weights.
+    /// At this offset in the weights.
     At(usize),
 }
 
@@ -63,7 +62,7 @@ struct StoredNode {
     blocks: Vec<StoredBlock>,
 }
 
-/// A block whose nodes, so many without those in blocks of theirs, are the next ones in the list.
+/// A block. Its nodes are the next ones in the list; this is their number, without those in nested blocks.
 #[derive(Serialize, Deserialize)]
 struct StoredBlock {
     parameters: Vec<usize>,
@@ -79,9 +78,8 @@ struct StoredPacking {
     packed: Vec<(usize, usize)>,
 }
 
-/// The section [`Kind::Variables`](super::container::Kind::Variables): for each of the last inputs one more than the
-/// offset in the weights of what it is at first, and one more than the position of the output that it takes over; 0 where
-/// there is none.
+/// The section [`Kind::Variables`](super::container::Kind::Variables): for each of the last inputs, one plus the offset
+/// of its initial value in the weights, and one plus the position of the output that replaces it; 0 if there is none.
 pub(super) type StoredVariables = Vec<(usize, usize)>;
 
 /// The section [`Kind::Info`](super::container::Kind::Info).
@@ -110,21 +108,21 @@ impl From<StoredInfo> for Info {
     }
 }
 
-/// Bytes of a section as postcard writes `value`.
+/// Serializes `value` with postcard.
 pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
     postcard::to_stdvec(value).map_err(|e| Error::Internal(format!("a package cannot be written: {e}")))
 }
 
-/// The value of a section; all of its bytes belong to it.
+/// Deserializes a section, which must not have extra bytes.
 pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
-        Ok(_) => Err(refused(PackageFault::Format, "a section is longer than what it holds")),
+        Ok(_) => Err(refused(PackageFault::Format, "a section has extra bytes")),
         Err(e) => Err(refused(PackageFault::Format, &format!("a section cannot be read: {e}"))),
     }
 }
 
-/// The section of weights while it is written.
+/// The section of weights while it is being written.
 #[derive(Default)]
 pub(super) struct WeightBytes(pub Vec<u8>);
 
@@ -138,8 +136,8 @@ impl WeightBytes {
 }
 
 impl Content {
-    /// Stores `graph`; `choices` holds what was packed for each node, in the order of [`Graph::walk`], of a package for
-    /// one instruction set.
+    /// Stores `graph`; for a package for one instruction set, `choices` holds the packed weights of each node, in the
+    /// order of [`Graph::walk`].
     pub fn store(
         graph: &Graph,
         target: Option<PackedFor>,
@@ -184,15 +182,15 @@ impl Content {
         stored.collect()
     }
 
-    /// The graph and the packed weights of its nodes, out of the section of weights.
+    /// The graph and the packed weights of its nodes, restored with the section of weights.
     ///
     /// # Errors
-    /// `package.format` for what is no graph; what a node's shape rule objects to.
+    /// `package.format` for an invalid graph; errors of a node's shape rule.
     pub fn restore(self, weights: &Bytes, variables: &[(usize, usize)]) -> Result<(Graph, Vec<Option<Packing>>)> {
         let odd = |what: &str| refused(PackageFault::Format, what);
         let part = |offset: usize, len: usize| {
             let end = offset.checked_add(len).filter(|_| offset.is_multiple_of(ALIGNMENT));
-            end.and_then(|end| weights.part(offset..end)).ok_or_else(|| odd("weights lie where there are none"))
+            end.and_then(|end| weights.part(offset..end)).ok_or_else(|| odd("weights are out of range"))
         };
         let total = self.values.iter().try_fold(0usize, |all, value| all.checked_add(value.fact.bytes()));
         if total.is_none_or(|bytes| bytes as u64 > MAX_BYTES) {
@@ -203,9 +201,9 @@ impl Content {
         let packed = self.nodes.iter().filter_map(|node| node.packing.as_ref()).flat_map(|packing| &packing.packed);
         let stored = constants.chain(packed.map(|(_, len)| *len)).try_fold(0usize, usize::checked_add);
         if stored.is_none_or(|bytes| bytes > weights.len()) {
-            return Err(odd("the same weights are named twice"));
+            return Err(odd("the same weights are listed twice"));
         }
-        // Who writes each value: nobody yet, unless it is a constant.
+        // Whether each value is written: so far only the constants.
         let mut written = Vec::with_capacity(self.values.len());
         for StoredValue { name, fact, data } in self.values {
             let constant = match data {
@@ -225,7 +223,7 @@ impl Content {
             let in_range = ids.iter().all(|&id| id < written.len());
             in_range.then(|| ids.iter().map(|&id| ValueId(id)).collect::<Vec<_>>())
         };
-        let outside = || odd("a node names a value that is none");
+        let outside = || odd("a node refers to a value that does not exist");
         graph.inputs = known(&self.inputs).ok_or_else(outside)?;
         for (name, id) in self.outputs {
             let id = known(&[id]).and_then(|ids| ids.first().copied()).ok_or_else(outside)?;
@@ -265,7 +263,7 @@ impl Content {
     }
 }
 
-/// Nodes of a package that become those of a graph.
+/// Nodes of a package being turned into those of a graph.
 struct Restore<'a> {
     stored: &'a mut std::vec::IntoIter<StoredNode>,
     packings: &'a mut Vec<Option<Packing>>,
@@ -274,10 +272,11 @@ struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    /// The next node, which lies in `depth` blocks, and those in its own.
+    /// The next node, nested in `depth` blocks, and the nodes in its own blocks.
     fn node(&mut self, depth: usize) -> Result<Node> {
         let odd = |what: &str| refused(PackageFault::Format, what);
-        let known = |ids: &[usize]| (self.known)(ids).ok_or_else(|| odd("a node names a value that is none"));
+        let known =
+            |ids: &[usize]| (self.known)(ids).ok_or_else(|| odd("a node refers to a value that does not exist"));
         let stored = self.stored.next().ok_or_else(|| odd("a block has fewer nodes than it says"))?;
         let StoredNode { name, op, inputs, outputs, packing, blocks } = stored;
         let mut node = Node {
@@ -295,7 +294,7 @@ impl Restore<'_> {
         self.packings.push(packing.transpose()?);
         for StoredBlock { parameters, nodes, results } in blocks {
             if depth == MAX_DEPTH {
-                return Err(odd("blocks lie in one another too deep"));
+                return Err(odd("blocks are nested too deep"));
             }
             let (parameters, results) = (known(&parameters)?, known(&results)?);
             let nodes = (0..nodes).map(|_| self.node(depth + 1)).collect::<Result<_>>()?;
@@ -305,7 +304,7 @@ impl Restore<'_> {
     }
 }
 
-/// The values of a graph that something names, in order of first use, and whether their data is read unpacked.
+/// The values of a graph that are used, in order of first use, and whether their data is read unpacked.
 struct Kept {
     ids: Vec<ValueId>,
     at: HashMap<ValueId, usize>,

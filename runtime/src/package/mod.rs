@@ -1,11 +1,11 @@
 //! The package: a model prepared for a device, in one file (`.skip`).
 //!
-//! A package holds what opening an ONNX file works out: the graph behind all passes, weights in the form of one
-//! instruction set's kernels (or as they are, to be packed on any device), labels, how images are prepared, a model
-//! card. It is opened by mapping: weights are read where they lie, and what a device runs needs no parser of ONNX.
-//! Every byte is covered by a hash, and by a signature if there is one; all are checked before anything is used.
+//! A package holds what opening an ONNX file computes: the graph after all passes, weights packed for one instruction
+//! set's kernels (or unpacked, to be packed on any device), labels, image normalization, a model card. It is opened by
+//! mapping: weights are read in place, and a device needs no ONNX parser. Every byte is covered by a hash, and by a
+//! signature if there is one; all are checked before anything is used.
 //!
-//! What is written as one format: the container's layout in [`container`], the sections' content in [`content`].
+//! The format has two layers: the container's layout in [`container`], the sections' content in [`content`].
 
 // Packages are untrusted: nothing here can panic on one.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
@@ -39,29 +39,29 @@ use content::{Content, StoredInfo, StoredVariables, WeightBytes};
 pub use crate::info::{PackageInfo, PackedFor};
 pub use signature::*;
 
-/// The name of what was taken from weights in a package's metadata: a line for each node.
+/// The metadata key for channels removed from weights: one line per node.
 #[cfg(feature = "onnx")]
 pub(crate) const REMOVED: &str = "skipstone.removed";
 
-/// The name of a warning in a package's metadata: why its graph was stored unoptimized.
+/// The metadata key for a warning: why the graph was stored unoptimized.
 pub(crate) const WARNING: &str = "skipstone.warning";
 
-/// Whether `start`, the first bytes of a file, are those of a package.
+/// Whether `start`, the first bytes of a file, is the beginning of a package.
 #[must_use]
 pub fn is_package(start: &[u8]) -> bool {
     start.starts_with(container::MAGIC)
 }
 
 /// Writes a package of a graph that has been through the passes: for any instruction set, or with weights packed for
-/// `target`; signed, if there is a key.
+/// `target`; signed, if a key is given.
 ///
 /// # Errors
-/// [`Error::Unsupported`], naming the nodes that no kernel of ours runs; a step that no kernel takes.
+/// [`Error::Unsupported`], naming the nodes without a kernel; a step that no kernel supports.
 pub fn write(graph: &Graph, info: &Info, target: Option<Target>, key: Option<&SigningKey>) -> Result<Vec<u8>> {
     write_tuned(graph, info, target.map(|target| (target, None)), key)
 }
 
-/// As [`write`], with kernels chosen by what was measured of them, where there is that.
+/// Like [`write`], with kernels chosen by measurements, if given.
 pub(crate) fn write_tuned(
     graph: &Graph,
     info: &Info,
@@ -70,7 +70,7 @@ pub(crate) fn write_tuned(
 ) -> Result<Vec<u8>> {
     let foreign: Vec<&str> = graph.walk().filter(|n| matches!(n.op, Op::Foreign(_))).map(|n| n.name.as_str()).collect();
     if !foreign.is_empty() {
-        let reason = "has no kernel here and runs by the ONNX front end, which a device goes without".to_owned();
+        let reason = "has no kernel and needs the tract fallback, which devices do not have".to_owned();
         return Err(Error::Unsupported { node: foreign.join("', '"), reason });
     }
     let mut choices = Vec::new();
@@ -92,7 +92,7 @@ pub(crate) fn write_tuned(
     Ok(container::write(&sections, key))
 }
 
-/// The operators in a package, by their entries in the table: what a build must have to open it.
+/// The operators in a package, by their names in the table: a build needs these to open it.
 ///
 /// # Errors
 /// As for [`Model::open`](crate::Model::open).
@@ -104,22 +104,22 @@ pub fn operators(path: &Path) -> Result<BTreeSet<&'static str>> {
     Ok(package.graph.walk().map(|node| node.op.entry()).collect())
 }
 
-/// What a package holds, checked.
+/// The checked content of a package.
 pub(crate) struct Package {
     pub graph: Graph,
-    /// For each node of the walk through the graph, its weights if they are packed.
+    /// For each node of the walk through the graph, its packed weights, if any.
     pub packings: Vec<Option<Packing>>,
     pub packed_for: Option<PackedFor>,
     pub info: Info,
-    /// Public key of who signed it.
+    /// Public key of its signer.
     pub signer: Option<[u8; 32]>,
 }
 
 impl Package {
-    /// Checks and reads a package; `key` is the signer that is demanded.
+    /// Checks and reads a package; `key` is the required signer.
     ///
     /// # Errors
-    /// `package.*`, with the reason; what the shape rule of a node objects to.
+    /// `package.*`, with the reason; errors of a node's shape rule.
     pub fn read(file: &Bytes, key: Option<&[u8; 32]>) -> Result<Self> {
         let container = Container::read(file, key)?;
         let content: Content = content::decode(container.section(Kind::Graph)?)?;
@@ -132,7 +132,7 @@ impl Package {
     }
 }
 
-/// The error for a file that is no package.
+/// The error for a file that is not a package.
 pub(crate) fn not_one() -> Error {
     container::refused(
         PackageFault::Magic,
@@ -140,11 +140,11 @@ pub(crate) fn not_one() -> Error {
     )
 }
 
-/// The `len` bytes of `file` from `offset` on, if they begin as a package does: mapped, or copied where they would lie
-/// askew for the kernels. Moves the file's position.
+/// The `len` bytes of `file` from `offset`, if they begin like a package: mapped, or copied if they would be unaligned
+/// for the kernels. Moves the file's position.
 ///
 /// # Errors
-/// What the system says, of the file at `path`; `package.magic`, `package.truncated`.
+/// The system's error, for the file at `path`; `package.magic`, `package.truncated`.
 pub(crate) fn map(mut file: &File, offset: u64, len: u64, path: &Path) -> Result<Bytes> {
     let io = |source| Error::Io { path: path.display().to_string(), source };
     let mut start = [0; container::MAGIC.len()];
@@ -156,10 +156,10 @@ pub(crate) fn map(mut file: &File, offset: u64, len: u64, path: &Path) -> Result
     if !is_package(&start) {
         return Err(not_one());
     }
-    // What lies behind the end of a file can be mapped, but not read.
+    // Bytes past the end of a file can be mapped, but not read.
     let end = file.metadata().map_err(io)?.len();
     let len = usize::try_from(len).ok().filter(|_| offset.checked_add(len).is_some_and(|last| last <= end));
-    let len = len.ok_or_else(|| container::refused(PackageFault::Truncated, "the file ends before it does"))?;
+    let len = len.ok_or_else(|| container::refused(PackageFault::Truncated, "the file ends too early"))?;
     let mapping = Mapping::new(file, offset, len).map_err(io)?;
     if mapping.as_ptr().addr().is_multiple_of(align_of::<f32>()) {
         return Ok(mapping.into());

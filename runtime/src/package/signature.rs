@@ -1,7 +1,7 @@
-//! Signatures: who made a package, and that nobody has changed it since.
+//! Signatures: who made a package, and that it has not been changed since.
 //!
-//! Ed25519 over the header's hash, and BLAKE3 for the hashes below it. An app that opens only packages of its own
-//! goes without: `unsigned.rs` takes this file's place where the feature `signatures` is off.
+//! Ed25519 over the header's hash, and BLAKE3 for the hashes below it. An app that opens only its own packages may not
+//! need them: without the feature `signatures`, `unsigned.rs` replaces this file.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -11,9 +11,9 @@ pub use ed25519_dalek::{SigningKey, VerifyingKey};
 
 use crate::cores::available_cores;
 
-/// What a signature covers before the header's hash, so that it can be taken for nothing else.
+/// Signed together with the header's hash, so that the signature cannot be used for anything else.
 const CONTEXT: &[u8] = b"skipstone package";
-/// Bytes of a part of a section that is hashed by itself.
+/// Bytes of a section that are hashed together.
 const PART: usize = 1 << 20;
 
 /// Whether signed packages can be read at all.
@@ -32,9 +32,9 @@ pub(super) fn sign(root: &[u8; 32], key: &SigningKey) -> ([u8; 32], [u8; 64]) {
 /// Checks that the holder of the public key `signer` signed the header's hash.
 ///
 /// # Errors
-/// The reason why that is not so.
+/// The reason for the failure.
 pub(super) fn check(root: &[u8; 32], signer: &[u8; 32], signature: &[u8; 64]) -> Result<(), &'static str> {
-    let holder = VerifyingKey::from_bytes(signer).map_err(|_| "its public key is none")?;
+    let holder = VerifyingKey::from_bytes(signer).map_err(|_| "its public key is invalid")?;
     let signed = holder.verify_strict(&[CONTEXT, root].concat(), &Signature::from_bytes(signature));
     signed.map_err(|_| "its signature is wrong")
 }
@@ -44,12 +44,12 @@ pub(super) fn hash(bytes: &[u8]) -> [u8; 32] {
     *blake3::hash(bytes).as_bytes()
 }
 
-/// The hash of the hashes of a section's parts. Cores take part after part, so that one that wakes up late holds up
-/// nobody.
+/// The hash of the hashes of a section's parts. Cores take one part after another, so that a core that wakes up late
+/// does not delay the others.
 pub(super) fn section_hash(section: &[u8]) -> [u8; 32] {
     let parts: Vec<&[u8]> = section.chunks(PART).collect();
     let mut hashes = vec![[0; 32]; parts.len()];
-    // A thread starts in the time in which a few hundred kilobytes are hashed.
+    // Starting a thread takes as long as hashing a few hundred kilobytes.
     let threads = available_cores().min(parts.len() / 2).max(1);
     let next = AtomicUsize::new(0);
     let work = || {
@@ -63,7 +63,7 @@ pub(super) fn section_hash(section: &[u8]) -> [u8; 32] {
     thread::scope(|scope| {
         let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut done = work();
-        // What a helper could not do stays a hash of zeros, which no section has.
+        // A part that a helper did not hash keeps a hash of zeros, which no section has.
         helpers.into_iter().for_each(|helper| done.extend(helper.join().unwrap_or_default()));
         for (index, hash) in done {
             if let Some(place) = hashes.get_mut(index) {

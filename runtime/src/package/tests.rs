@@ -16,7 +16,7 @@ use crate::options::{Memory, Options, Precision};
 use crate::tensor::{DType, Fact, Shape, Tensor, TensorView};
 use crate::{Isa, graph};
 
-/// Numbers between -1 and 1, the same every time.
+/// Deterministic values between -1 and 1.
 fn numbers(dims: &[usize], seed: u32) -> Tensor {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let count = dims.iter().product();
@@ -29,7 +29,7 @@ fn numbers(dims: &[usize], seed: u32) -> Tensor {
     Tensor::from_slice(dims, &values).unwrap()
 }
 
-/// A classifier of images of 8x8 with a convolution of every kind: plain, depthwise, 1x1; and a matrix product.
+/// A classifier of 8x8 images with a convolution of every kind (plain, depthwise, 1x1) and a matrix product.
 fn given() -> Graph {
     let mut graph = Graph::new();
     let fact = |dims: &[usize]| Fact::new(DType::F32, Shape::new(dims).unwrap());
@@ -60,7 +60,7 @@ fn given() -> Graph {
     graph
 }
 
-/// The same behind the passes.
+/// The same after the passes.
 fn network() -> Graph {
     let mut graph = given();
     graph::optimize(&mut graph).unwrap();
@@ -113,7 +113,7 @@ fn a_package_gives_the_very_answer_of_its_graph() {
             let options = Options::default().isa(isa).memory(memory).precision(precision);
             let want = run(&Model::from_graph(given(), &options).unwrap());
             let packed = write(&graph, &info(), Some(target(isa, memory, precision)), None).unwrap();
-            // Of a packed package, only the instruction set is the caller's to choose.
+            // For a packed package, the caller can only choose the instruction set.
             assert_eq!(run(&Model::from_bytes(&packed, &Options::default().isa(isa)).unwrap()), want);
             let generic = write(&graph, &info(), None, None).unwrap();
             assert_eq!(run(&Model::from_bytes(&generic, &options).unwrap()), want);
@@ -138,7 +138,7 @@ fn what_a_model_says_of_itself_survives() {
 fn weights_are_read_where_the_file_has_them() {
     let bytes = host_package(None);
     let path = std::env::temp_dir().join(format!("skipstone-package-{}.skip", std::process::id()));
-    // As an app's archive has it: somewhere in a larger file.
+    // As in an app's archive: somewhere in a larger file.
     for offset in [0, 64, 4, 4096 + 4, 1, 7] {
         let mut archive = vec![7; offset];
         archive.extend(&bytes);
@@ -161,7 +161,7 @@ fn weights_are_read_where_the_file_has_them() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// A package, and one that is signed where the build has signatures.
+/// A package, and a signed one if the build supports signatures.
 fn packages() -> Vec<Vec<u8>> {
     let unsigned = host_package(None);
     #[cfg(feature = "signatures")]
@@ -173,13 +173,13 @@ fn packages() -> Vec<Vec<u8>> {
 #[test]
 fn a_flipped_bit_anywhere_is_refused() {
     for bytes in packages() {
-        // Every byte of the header and the table, and of the rest as many as a test has time for.
+        // Every byte of the header and the table, and a sample of the rest.
         for at in (0..400).chain((400..bytes.len()).step_by(97)).chain(bytes.len() - 3..bytes.len()) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             let Err(error) = open(&damaged) else { panic!("byte {at} may be anything") };
             let code = error.code();
-            // Without the magic it is no package, and the front end has its say where it is built in.
+            // Without the magic it is not a package, and the importer, if built in, reports its own error.
             assert!(code.starts_with("package.") || at < 8 && code.starts_with("model."), "byte {at}: {error}");
             assert!(error.to_string().len() > 20, "byte {at}: a reason");
         }
@@ -191,14 +191,14 @@ fn a_file_cut_short_anywhere_is_refused() {
     let bytes = host_package(None);
     for len in (0..400).chain((400..bytes.len()).step_by(61)) {
         let want = if len < 8 { "package.magic" } else { "package.truncated" };
-        // Without the magic, the front end has its say where it is built in.
+        // Without the magic, the importer, if built in, reports its own error.
         assert!(code(open(&bytes[..len])) == want || len < 8, "{len} bytes");
     }
     let longer = [&bytes[..], &[0]].concat();
     assert_eq!(code(open(&longer)), "package.format");
 }
 
-/// A build without signatures is told by the header alone, and believes nobody.
+/// A build without signatures decides by the header alone, and trusts no signature.
 #[cfg(not(feature = "signatures"))]
 #[test]
 fn signed_packages_and_demands_are_refused() {
@@ -219,12 +219,12 @@ fn signatures_hold() {
     assert_eq!(open(&signed).unwrap().info().package.as_ref().unwrap().signer, Some(ours.verifying_key().to_bytes()));
     assert_eq!(code(open(&host_package(Some(&theirs)))), "package.signature");
     assert_eq!(code(open(&host_package(None))), "package.signature");
-    // Somebody else's content under our signature.
+    // Another signer's content under our signature.
     let mut forged = host_package(Some(&theirs));
     forged[56..152].copy_from_slice(&signed[56..152]);
     forged[100] ^= 1;
     assert_eq!(code(open(&forged)), "package.signature");
-    // Without a demanded signer, a signature must still be right.
+    // Even without a required signer, a signature must be right.
     assert_eq!(code(super::tests::open(&forged)), "package.signature");
 }
 
@@ -286,13 +286,13 @@ fn a_section_longer_or_shorter_than_its_content_is_refused() {
     assert_eq!(changed(|s| s.weights.truncate(s.weights.len() - 1)), "package.format");
 }
 
-/// Packed weights that lay askew were once taken for weights that are computed, and a product read none.
+/// Regression: unaligned packed weights were taken for weights computed at run time, and a product read nothing.
 #[test]
 fn packed_weights_must_be_aligned() {
     let graph = network();
     let (mut weights, target) = (WeightBytes::default(), target(Isa::detect(), Memory::Fast, Precision::F32));
     let steps = Plan::new(graph.clone(), target).unwrap().steps;
-    // The first node and step is the change of layout, the second the first convolution.
+    // The first node and step is the layout conversion, the second the first convolution.
     let mut choices = vec![None; graph.nodes.len()];
     choices[1] = Some(steps[1].choice.clone());
     let packed_for = PackedFor::new(target.isa, target.memory, target.precision);
@@ -308,7 +308,7 @@ fn packed_weights_must_be_aligned() {
     assert_eq!(code(open(&askew.package())), "package.format");
 }
 
-/// A few bytes of weights under many names would each be packed, and kept, for themselves.
+/// Regression: weights listed under many names would be packed and kept once for each.
 #[test]
 fn weights_have_one_name() {
     let graph = network();
@@ -319,7 +319,7 @@ fn weights_have_one_name() {
     assert_eq!(code(open(&whole.package())), "opened");
     let content: Content = content::decode(&whole.graph).unwrap();
     let short = Bytes::copy_of(&whole.weights[..whole.weights.len() / 2]).unwrap();
-    assert!(content.restore(&short, &[]).is_err_and(|error| error.to_string().contains("named twice")));
+    assert!(content.restore(&short, &[]).is_err_and(|error| error.to_string().contains("listed twice")));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Takes the place of `signature.rs` in a library without the feature `signatures`: it opens unsigned packages only,
-//! and refuses every signed one, since it could not tell who changed it.
+//! Replaces `signature.rs` in a library without the feature `signatures`: it opens only unsigned packages, and refuses
+//! every signed one, since it could not detect changes.
 
 /// A key to sign with: this build has none.
 pub enum SigningKey {}
@@ -20,7 +20,7 @@ pub(super) fn check(_root: &[u8; 32], _signer: &[u8; 32], _signature: &[u8; 64])
     supported()
 }
 
-/// Of no bytes: nothing is found whole by it.
+/// An empty hash, which matches nothing.
 pub(super) fn hash(_bytes: &[u8]) -> [u8; 32] {
     [0; 32]
 }

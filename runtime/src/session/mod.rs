@@ -1,8 +1,7 @@
-//! The session: one arena, one pool of threads, and a walk through the plan's steps.
+//! The session: an arena, a thread pool, and a walk through the plan's steps.
 //!
-//! A session is cheap beside its model, which it shares with any number of others. A run of
-//! native steps makes no heap allocation: everything it needs was placed when the session
-//! was made.
+//! A session is cheap compared to its model, which it shares with any number of others. A run of native steps makes no
+//! heap allocation: everything it needs was placed when the session was made.
 
 mod run;
 mod variables;
@@ -26,7 +25,7 @@ use crate::value::Value;
 use run::Run;
 use variables::Variables;
 
-/// Most inputs that a model may have, its variables included; their slices are gathered without allocation.
+/// Most inputs of a model, including its variables; their slices are collected without allocation.
 const MAX_INPUTS: usize = 256;
 
 type InputBytes<'a> = heapless::Vec<&'a [u8], MAX_INPUTS>;
@@ -38,21 +37,21 @@ pub struct Session {
     variables: Variables,
     pool: Pool,
     cores: Option<Cores>,
-    /// What the last run gave, for engines that hold results on the heap.
+    /// The results of the last run, for engines that keep results on the heap.
     held: Vec<Tensor>,
     cancel: Cancel,
     deadline: Option<Duration>,
     profile: Option<Profile>,
-    /// What every run may take.
+    /// The limits of every run.
     allowance: Allowance,
 }
 
-/// What was measured of steps, by their index.
+/// Measurements of the steps, by index.
 #[derive(Clone, Debug, Default)]
 struct Profile {
     times: Vec<Duration>,
     runs: Vec<u64>,
-    /// The sum of the shares that were active, over all runs of a step.
+    /// The sum of the active shares over all runs of each step.
     active: Vec<f64>,
 }
 
@@ -61,12 +60,12 @@ struct Profile {
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// Asks the session to stop: the run that is going on, or else the next, answers [`Error::Cancelled`].
+    /// Asks the session to stop: the current run, or otherwise the next, returns [`Error::Cancelled`].
     pub fn cancel(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Takes back what no run has heard yet. A run that ends does so, too.
+    /// Withdraws a cancellation that no run has seen yet. The end of a run does so too.
     pub fn reset(&self) {
         self.0.store(false, Ordering::SeqCst);
     }
@@ -90,7 +89,7 @@ impl Session {
             });
         }
         let variables = Variables::new(engine.variables())?;
-        // How large it is, a file says: that there is no memory for it is the file's fault, and no reason to end the process.
+        // A file decides the size: failing to allocate it is an error of the file, and must not end the process.
         let arena = Arena::try_new(arena_bytes).ok_or_else(|| Error::Unsupported {
             node: "graph".into(),
             reason: format!("there is no memory for an arena of {arena_bytes} bytes"),
@@ -119,24 +118,24 @@ impl Session {
         self.engine.inputs()
     }
 
-    /// Sets a variable of the model: a setting, or the state that the next run begins with. No run allocates for it, and
-    /// which branches run is decided in the run: a setting that a branch depends on switches it without any planning.
+    /// Sets a variable of the model: a setting, or the initial state of the next run. This allocates nothing, and
+    /// branches are decided at run time, so a setting that selects a branch needs no planning.
     ///
     /// # Errors
-    /// [`Error::UnknownSetting`] with the names there are; [`Error::SettingValue`] for a value that the variable's type
-    /// does not hold or of another shape. The variable stays as it was.
+    /// [`Error::UnknownSetting`] with the existing names; [`Error::SettingValue`] for a value that the variable's type
+    /// cannot represent, or of another shape. The variable is then unchanged.
     pub fn set(&mut self, name: &str, value: impl Into<Value>) -> Result<()> {
         self.variables.set(self.engine.variables(), name, &value.into())
     }
 
-    /// What the variable at `index` of [`Model::variables`](crate::Model::variables) is now.
+    /// The current value of the variable at `index` of [`Model::variables`](crate::Model::variables).
     #[must_use]
     pub fn variable(&self, index: usize) -> Option<TensorView<'_>> {
         let fact = &self.engine.variables().get(index)?.port.fact;
         TensorView::from_bytes(fact.clone(), self.variables.get(index)?).ok()
     }
 
-    /// Forgets the state that was carried from run to run: the next begins as the first did. Settings stay.
+    /// Resets the state that is carried between runs, as before the first run. Settings keep their values.
     pub fn reset(&mut self) {
         self.variables.reset(self.engine.variables(), |variable| variable.next.is_some());
     }
@@ -147,13 +146,13 @@ impl Session {
         self.cancel.clone()
     }
 
-    /// Lets every later run take at most this long, else it answers [`Error::DeadlineExceeded`]; checked between steps,
-    /// and between the pieces that long ones are done in.
+    /// Limits the time of every later run, which otherwise returns [`Error::DeadlineExceeded`]; checked between steps,
+    /// and between the pieces of long ones.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
 
-    /// Starts (or restarts) adding up the time of every step.
+    /// Starts (or restarts) the profile, which adds up the time of every step.
     pub fn start_profile(&mut self) {
         let steps = self.engine.plan().map_or(0, |p| p.steps.len());
         self.profile =
@@ -166,15 +165,15 @@ impl Session {
         self.profile.as_ref().map(|profile| profile.times.as_slice())
     }
 
-    /// How often every step has run since [`start_profile`](Self::start_profile), in the plan's order: a step of a
-    /// branch that was not taken has 0.
+    /// How many times every step has run since [`start_profile`](Self::start_profile), in the plan's order: 0 for a
+    /// step of a branch that was not taken.
     #[must_use]
     pub fn step_runs(&self) -> Option<&[u64]> {
         self.profile.as_ref().map(|profile| profile.runs.as_slice())
     }
 
     /// The sum, over the runs of every step since [`start_profile`](Self::start_profile), of the share of its
-    /// multiply-adds that was computed: 1 for each run, but for steps with masks.
+    /// multiply-adds that was computed: 1 per run, except for steps with masks.
     #[must_use]
     pub fn step_active(&self) -> Option<&[f64]> {
         self.profile.as_ref().map(|profile| profile.active.as_slice())
@@ -183,8 +182,8 @@ impl Session {
     /// Runs the model on `inputs`, in the order of [`inputs`](Self::inputs).
     ///
     /// # Errors
-    /// An input that is missing or of another type or shape; [`Error::Cancelled`]; [`Error::DeadlineExceeded`]; what an
-    /// operator objects to, with the node's name.
+    /// An input that is missing or has another type or shape; [`Error::Cancelled`]; [`Error::DeadlineExceeded`]; an
+    /// operator's error, with the node's name.
     pub fn run(&mut self, inputs: &[TensorView<'_>]) -> Result<()> {
         let result = self.run_once(inputs);
         self.cancel.reset();
@@ -231,7 +230,7 @@ impl Session {
         }?;
         drop(bytes);
         self.keep_inputs_that_are_outputs(inputs);
-        // What an output is may be the variable itself, but that was copied.
+        // An output may be the variable itself, but that was copied.
         let (engine, arena, held) = (&self.engine, &self.arena, &self.held);
         self.variables.carry(engine.variables(), |index| output(engine, arena, held, index));
         Ok(())
@@ -242,14 +241,14 @@ impl Session {
         self.engine.outputs().iter().map(|p| p.name.as_str())
     }
 
-    /// Output `index` of the last run; `None` for an index past the last, or before the
-    /// first run of a model that is run by the fallback as a whole.
+    /// Output `index` of the last run; `None` for an index past the last, or before the first run of a model that the
+    /// fallback runs as a whole.
     #[must_use]
     pub fn output(&self, index: usize) -> Option<TensorView<'_>> {
         output(&self.engine, &self.arena, &self.held, index)
     }
 
-    /// An output that is an input unchanged has no bytes of its own: copies it.
+    /// An output that is an unchanged input has no memory of its own: copies it.
     fn keep_inputs_that_are_outputs(&mut self, inputs: &[TensorView<'_>]) {
         let Engine::Native(program) = &self.engine else { return };
         let outputs = &program.plan().outputs;

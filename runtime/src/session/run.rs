@@ -13,7 +13,7 @@ use crate::operator::{Io, Place};
 use crate::ops::control::Slices;
 use crate::plan::{Flow, Move, Program, Repeat, Step};
 
-/// A run that is going on.
+/// A run in progress.
 pub(super) struct Run<'a> {
     pub program: &'a Program,
     pub arena: &'a mut Arena,
@@ -60,7 +60,7 @@ impl Run<'_> {
                     at += 1;
                 }
                 Some(flow) => {
-                    // The time is that of the steps inside.
+                    // The time is counted by the steps inside.
                     self.count(at, began.map(|_| Duration::ZERO), 1.0);
                     self.flow(at, step, flow)?;
                     at = flow.end();
@@ -114,7 +114,8 @@ impl Run<'_> {
         if repeat.collected.iter().all(whole) {
             return Ok(());
         }
-        let reason = format!("it ended after {iteration} iterations, and what it collects has a slice of each");
+        let reason =
+            format!("it ended after {iteration} iterations, but its collected results need a slice of every iteration");
         Err(OpError::Value(reason).at(&step.name))
     }
 
@@ -122,7 +123,7 @@ impl Run<'_> {
         moves.iter().try_for_each(|Move { from, to }| self.copy((from, 0), (to, 0), to.len(), step))
     }
 
-    /// Copies `len` bytes from somewhere behind the start of a place to somewhere behind the start of a range.
+    /// Copies `len` bytes from an offset in a place to an offset in a range.
     fn copy(&mut self, from: (&Place, usize), to: (&Range<usize>, usize), len: usize, step: &Step) -> Result<()> {
         let part = |start: usize, end: usize, behind: usize| {
             let first = start.checked_add(behind)?;
@@ -176,7 +177,7 @@ impl Run<'_> {
         self.deadline.is_some_and(|deadline| self.started.elapsed() >= deadline)
     }
 
-    /// Why the run ends at this step.
+    /// The error with which the run ends at this step.
     fn halted(&self, step: usize) -> Error {
         if self.is_late() { Error::DeadlineExceeded { step } } else { Error::Cancelled { step } }
     }

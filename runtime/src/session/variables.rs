@@ -1,7 +1,7 @@
-//! Variables: inputs of a model that its sessions hold, in the caller's stead.
+//! Variables: inputs of a model that its sessions hold instead of the caller.
 //!
-//! A setting is one that the caller changes between runs: a threshold, a depth, which of two branches runs. State is one
-//! that takes over an output behind every run: what a recurrent network remembers of a stream.
+//! A setting is a variable that the caller changes between runs: a threshold, a depth, which of two branches runs.
+//! State is a variable that is replaced by an output after every run: what a recurrent network remembers of a stream.
 
 use skipstone_kernels::arena::AlignedVec;
 
@@ -10,14 +10,14 @@ use crate::plan::Variable;
 use crate::tensor::TensorView;
 use crate::value::Value;
 
-/// What a session holds of a model's variables.
+/// The values of a model's variables.
 pub(super) struct Variables(Vec<AlignedVec<u8>>);
 
 impl Variables {
-    /// Every variable as it is at first.
+    /// The initial values of the variables.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if there is no memory for them.
+    /// [`Error::Unsupported`] if there is not enough memory.
     pub fn new(of: &[Variable]) -> Result<Self> {
         let held = of.iter().map(|Variable { port, .. }| {
             AlignedVec::try_zeroed(port.fact.bytes()).ok_or_else(|| Error::Unsupported {
@@ -30,7 +30,7 @@ impl Variables {
         Ok(variables)
     }
 
-    /// Takes those that `which` names back to what they are at first.
+    /// Resets the selected variables to their initial values.
     pub fn reset(&mut self, of: &[Variable], which: impl Fn(&Variable) -> bool) {
         for (held, variable) in self.0.iter_mut().zip(of).filter(|(_, variable)| which(variable)) {
             match &variable.initial {
@@ -40,7 +40,7 @@ impl Variables {
         }
     }
 
-    /// Sets one.
+    /// Sets a variable.
     pub fn set(&mut self, of: &[Variable], name: &str, value: &Value) -> Result<()> {
         let Some((variable, held)) = of.iter().zip(&mut self.0).find(|(variable, _)| variable.port.name == name) else {
             let known: Vec<&str> = of.iter().map(|variable| variable.port.name.as_str()).collect();
@@ -54,17 +54,17 @@ impl Variables {
         Err(Error::SettingValue { name: name.to_owned(), fact: fact.to_string() })
     }
 
-    /// The bytes of each.
+    /// The bytes of each variable.
     pub fn bytes(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(|held| &held[..])
     }
 
-    /// The bytes of the one at `at`.
+    /// The bytes of the variable at `at`.
     pub fn get(&self, at: usize) -> Option<&[u8]> {
         self.0.get(at).map(|held| &held[..])
     }
 
-    /// Lets state take over the outputs that it comes from.
+    /// Replaces state by the outputs that it comes from.
     pub fn carry<'a>(&mut self, of: &[Variable], output: impl Fn(usize) -> Option<TensorView<'a>>) {
         for (held, variable) in self.0.iter_mut().zip(of) {
             if let Some(next) = variable.next.and_then(&output).filter(|next| next.bytes().len() == held.len()) {

@@ -1,11 +1,11 @@
-//! Kernels that compete.
+//! Measures competing kernels.
 //!
-//! A kernel's time depends on what the caches hold when it starts, and that on the steps before it: so candidates are
-//! not timed one by one, but in runs of the whole model. The first set of runs has every step use the kernel that the
-//! model of costs likes best, the second the one that it likes second best, and so on, as far as it thinks them worth
-//! it. Each set is planned, run and thrown away, and all of them again in turn, as a clock may change its mind meanwhile.
-//! A step's time is the first quartile of all runs: what else the machine does adds to some of them, and the least is
-//! a matter of luck where weights come from memory. Steps that do the same are measured as one.
+//! A kernel's time depends on the contents of the caches when it starts, and so on the steps before it: therefore
+//! candidates are not timed in isolation, but in runs of the whole model. In the first set of runs, every step uses the
+//! kernel that the cost model ranks first, in the second the one ranked second, and so on, as long as the cost model
+//! considers them promising. Each set is planned, run and discarded, and the sets are repeated in rounds, because the
+//! clock frequency may change. A step's time is the first quartile of all runs: other programs slow some of them down,
+//! and the minimum is a matter of luck if weights come from memory. Equal steps are measured as one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,24 +21,25 @@ use crate::operator::Task;
 use crate::plan::{Measured, Plan, Program, Target, Timed, Tuning};
 use crate::session::Session;
 
-/// A candidate that costs more than this many times the best by the model is not measured.
+/// A candidate whose modeled cost is more than this many times the best is not measured.
 const WORTH_MEASURING: f64 = 2.0;
 /// Most candidates of a step.
 const MAX_CANDIDATES: usize = 6;
-/// How often all sets of runs are made.
+/// Number of rounds over all sets.
 const ROUNDS: usize = 3;
-/// Time for the runs of a set.
+/// Time for one set of runs.
 const SET: Duration = Duration::from_millis(50);
-/// Least runs of a set, beside the first, which warms the caches up.
+/// Fewest runs of a set, in addition to the first, which warms the caches.
 const RUNS: usize = 3;
-/// Time after which no run starts, whatever is still to be measured.
+/// Time after which no run starts, even if something has not been measured.
 const BUDGET: Duration = Duration::from_secs(10);
-/// Part of a step's time that another kernel must save to be taken: what two measurements of one may differ by.
+/// Fraction of a step's time that another kernel must save to be chosen: the difference between two measurements of the
+/// same kernel.
 const DOUBT: f64 = 0.03;
 /// Seed of the inputs.
 const SEED: u64 = 0x7E57;
 
-/// The steps of a graph that do one task, and the kernels that could.
+/// The steps of a graph with the same task, and the candidate kernels.
 #[derive(Default)]
 struct Contest {
     kernels: Vec<String>,
@@ -47,7 +48,7 @@ struct Contest {
 }
 
 impl Contest {
-    /// The kernel of a set of runs.
+    /// The kernel in a set of runs.
     fn kernel(&self, set: usize) -> usize {
         if set < self.kernels.len() { set } else { 0 }
     }
@@ -59,7 +60,7 @@ impl Contest {
         }
     }
 
-    /// The kernels that there was time for, on the average of the steps; `None` where that is less than two.
+    /// The measured kernels, averaged over the steps; `None` if fewer than two were measured.
     fn measured(self) -> Option<Measured> {
         let nanos = |kernel: usize| {
             let times = self.times.values().map(|times| times.get(kernel).and_then(|times| quartile(times)));
@@ -73,14 +74,14 @@ impl Contest {
     }
 }
 
-/// The time that a quarter of `times` stay below.
+/// The first quartile of `times`.
 fn quartile(times: &[Duration]) -> Option<Duration> {
     let mut times = times.to_vec();
     times.sort_unstable();
     times.get(times.len() / 4).copied()
 }
 
-/// Measures the steps of `graph` that are not `known` yet: as far as there is time, and the graph can be run on random
+/// Measures the steps of `graph` that are not `known` yet, as far as time permits and the graph can run on random
 /// inputs.
 ///
 /// # Errors
@@ -117,7 +118,7 @@ pub(super) fn measure(
                 contest.record(step, contest.kernel(set), time);
             }
         });
-        // What failed is either out of time or does not run on random inputs.
+        // A failed run is either out of time or does not work on random inputs.
         if done.is_err() {
             break;
         }
@@ -125,7 +126,7 @@ pub(super) fn measure(
     Ok(contests.into_iter().filter_map(|(task, contest)| Some((task, contest.measured()?))).collect())
 }
 
-/// Runs a set, no longer than what is `left`, and gives every step's time in every run but the first.
+/// Runs a set, no longer than `left`, and returns every step's time in every run except the first.
 fn run(
     program: Program,
     target: Target,

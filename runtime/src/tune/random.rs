@@ -1,5 +1,5 @@
-//! Inputs for a measurement: seeded, so that two measurements see the same, and fresh for
-//! every run, so that a model whose path depends on its data is seen on many of its paths.
+//! Random inputs for a measurement: seeded, so that two measurements use the same, and fresh for every run, so that a
+//! model whose path depends on its data takes many of its paths.
 
 use half::{bf16, f16};
 
@@ -7,9 +7,8 @@ use crate::error::Result;
 use crate::plan::Port;
 use crate::tensor::{DType, Element, Tensor, TensorView};
 
-/// Random tensors of a model's input types and shapes. Floats are uniform between -1 and 1,
-/// bytes (as of images) over their whole range; wider integers are 0 or 1, since they are
-/// mostly indices and flags, as are booleans.
+/// Random tensors of a model's input types and shapes. Floats are uniform between -1 and 1, bytes (such as images) over
+/// their whole range; wider integers are 0 or 1, since they are mostly indices and flags, like booleans.
 pub struct RandomInputs {
     tensors: Vec<Tensor>,
     random: SplitMix,
@@ -19,7 +18,7 @@ impl RandomInputs {
     /// Inputs for `ports`; equal seeds give equal inputs.
     ///
     /// # Errors
-    /// There is no memory for them.
+    /// Not enough memory.
     pub fn new(ports: &[Port], seed: u64) -> Result<Self> {
         let tensors = ports.iter().map(|port| Tensor::try_zeros(port.fact.clone()).map_err(|e| e.at(&port.name)));
         let mut inputs = Self { tensors: tensors.collect::<Result<_>>()?, random: SplitMix(seed) };
@@ -27,7 +26,7 @@ impl RandomInputs {
         Ok(inputs)
     }
 
-    /// Draws every value anew.
+    /// Draws new values.
     pub fn refresh(&mut self) {
         let random = &mut self.random;
         for tensor in &mut self.tensors {
@@ -62,7 +61,7 @@ fn fill<T: Element>(tensor: &mut Tensor, mut value: impl FnMut() -> T) {
     }
 }
 
-/// Steele, Lea and Flood's SplitMix64: small, fast, and far better than this needs.
+/// SplitMix64 (Steele, Lea and Flood): small, fast, and more than good enough here.
 struct SplitMix(u64);
 
 impl SplitMix {
@@ -74,7 +73,7 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
-    /// Uniform in `[-1, 1)`, of 24 bits.
+    /// Uniform in `[-1, 1)`, with 24 bits.
     fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }

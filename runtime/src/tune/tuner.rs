@@ -1,4 +1,4 @@
-//! What the planner knows of measured times, and where it has that from.
+//! Provides the planner with measured times.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use crate::graph::Graph;
 use crate::options::Tune;
 use crate::plan::{Target, Tuning};
 
-/// Where the planner's knowledge of measured times comes from.
+/// The planner's source of measured times.
 #[derive(Clone, Default)]
 pub(crate) struct Tuner {
     tuning: Option<Arc<Tuning>>,
-    /// Whether what is not known is measured.
+    /// Whether to measure what is not known.
     #[cfg(any(feature = "tuning", test))]
     measures: bool,
 }
 
 impl Tuner {
-    /// A tuner as the caller wants it.
+    /// A tuner according to the caller's options.
     ///
     /// # Errors
-    /// `tuning.cpu`, `tuning.target`: what is stored was measured elsewhere.
+    /// `tuning.cpu`, `tuning.target`: the stored times were measured elsewhere.
     pub fn new(tune: &Tune, target: Target) -> Result<Self> {
         let _ = target;
         Ok(match tune {
@@ -37,13 +37,13 @@ impl Tuner {
         })
     }
 
-    /// What is known.
+    /// The known times.
     pub fn tuning(&self) -> Option<&Arc<Tuning>> {
         self.tuning.as_ref()
     }
 
-    /// Measures the steps of `graph` that are not known yet, if that is wanted. A graph that cannot be run on random
-    /// inputs is left to the model of costs.
+    /// Measures the steps of `graph` that are not known yet, if requested. For a graph that cannot run on random
+    /// inputs, the cost model decides.
     ///
     /// # Errors
     /// A graph that cannot be planned.

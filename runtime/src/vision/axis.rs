@@ -7,21 +7,21 @@ use skipstone_kernels::frame::Tap;
 pub(crate) struct Window {
     /// Length of the axis after resizing.
     pub scaled: usize,
-    /// First pixel that is kept.
+    /// First pixel of the window.
     pub start: usize,
-    /// Pixels that are kept.
+    /// Length of the window.
     pub len: usize,
 }
 
-/// Taps of a triangle filter on `source` pixels for each pixel of the window. The triangle reaches one new pixel to each
-/// side, or one source pixel where the image grows ("antialias").
+/// Taps of a triangle filter on `source` pixels for each pixel of the window. The triangle reaches one new pixel to
+/// each side, or one source pixel if the image is enlarged ("antialias").
 pub(crate) fn taps(source: usize, window: Window) -> Vec<Tap> {
     let scale = source as f64 / window.scaled as f64;
     let reach = scale.max(1.0);
     (window.start..window.start + window.len)
         .map(|at| {
             let center = (at as f64 + 0.5) * scale;
-            // Float to integer conversions saturate: what lies left of 0 becomes 0.
+            // Float to integer conversions saturate: positions left of 0 become 0.
             let first = ((center - reach + 0.5) as usize).min(source - 1);
             let end = ((center + reach + 0.5) as usize).clamp(first + 1, source);
             let weight = |x: usize| (1.0 - ((x as f64 - center + 0.5) / reach).abs()).max(0.0);
@@ -31,7 +31,7 @@ pub(crate) fn taps(source: usize, window: Window) -> Vec<Tap> {
         .collect()
 }
 
-/// The taps of an axis that is `len` long, once it runs the other way.
+/// Reverses the taps of an axis of length `len`.
 pub(super) fn reversed(len: usize, taps: &mut [Tap]) {
     for tap in taps {
         tap.first = len - tap.first - tap.weights.len();
@@ -39,7 +39,7 @@ pub(super) fn reversed(len: usize, taps: &mut [Tap]) {
     }
 }
 
-/// The taps of an axis of half the resolution, each of whose samples stands for two: 2i and 2i + 1.
+/// The taps for an axis of half the resolution, whose samples each represent two: 2i and 2i + 1.
 pub(super) fn halved(taps: &[Tap]) -> Vec<Tap> {
     taps.iter()
         .map(|tap| {
@@ -53,7 +53,7 @@ pub(super) fn halved(taps: &[Tap]) -> Vec<Tap> {
         .collect()
 }
 
-/// Drops the samples at the ends of each tap that count for nothing, so that they are not read.
+/// Drops samples with zero weight at the ends of each tap, so that they are not read.
 pub(super) fn trimmed(taps: &mut [Tap]) {
     for tap in taps {
         let counts = |weight: &f64| *weight > 0.0;

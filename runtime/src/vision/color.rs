@@ -1,11 +1,11 @@
-//! From luma and chroma to RGB, and from RGB to what a model wants, as one affine map.
+//! From luma and chroma to RGB, and from RGB to the model's input, as one affine map.
 
 use skipstone_kernels::frame::Color;
 
-/// How luma was weighted when the frame was made of RGB.
+/// The luma weights with which the frame was made from RGB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum YuvMatrix {
-    /// ITU-R BT.601: JPEG, and cameras unless they say otherwise.
+    /// ITU-R BT.601: JPEG, and cameras by default.
     #[default]
     Bt601,
     /// ITU-R BT.709: high-definition video.
@@ -14,27 +14,27 @@ pub enum YuvMatrix {
     Bt2020,
 }
 
-/// Which bytes stand for black and white.
+/// The values of black and white.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum YuvRange {
-    /// 0 and 255, as in JPEG; chroma 0 to 255 about 128.
+    /// 0 and 255, as in JPEG; chroma 0 to 255 around 128.
     #[default]
     Full,
-    /// 16 and 235, as in video; chroma 16 to 240 about 128.
+    /// 16 and 235, as in video; chroma 16 to 240 around 128.
     Video,
 }
 
-/// Weights of red, green and blue in brightness, by ITU-R BT.601.
+/// Luma weights of red, green and blue, by ITU-R BT.601.
 pub(crate) const BRIGHTNESS: [f64; 3] = [0.299, 0.587, 0.114];
 
-/// What the samples of a frame mean.
+/// The kind of samples in a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Meaning {
     /// Luma, blue and red chroma.
     Yuv(YuvMatrix, YuvRange),
     /// Red, green and blue.
     Rgb,
-    /// Brightness alone.
+    /// Luma only.
     Gray,
 }
 
@@ -54,8 +54,8 @@ impl Meaning {
     }
 }
 
-/// Luma is `kr R + kg G + kb B`; chroma is `(B - luma) / (2 - 2 kb)` and `(R - luma) / (2 - 2 kr)`, about 128. This is the
-/// inverse (ITU-T H.273).
+/// Luma is `kr R + kg G + kb B`; chroma is `(B - luma) / (2 - 2 kb)` and `(R - luma) / (2 - 2 kr)`, around 128. This is
+/// the inverse (ITU-T H.273).
 fn yuv_to_rgb(matrix: YuvMatrix, range: YuvRange) -> Rgb {
     let (kr, kb) = match matrix {
         YuvMatrix::Bt601 => (0.299, 0.114),
@@ -72,26 +72,26 @@ fn yuv_to_rgb(matrix: YuvMatrix, range: YuvRange) -> Rgb {
     Rgb { matrix, offset: matrix.map(|[y, u, v]| -black * y - 128.0 * (u + v)) }
 }
 
-/// What is done to RGB between 0 and 1: the mean is subtracted, then the deviation divides.
+/// The normalization of RGB between 0 and 1: subtract the mean, divide by the standard deviation.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Normal {
     /// The mean of each channel.
     pub mean: [f32; 3],
-    /// The deviation of each channel, never 0.
+    /// The standard deviation of each channel, never 0.
     pub std: [f32; 3],
-    /// Whether the model sees brightness alone; its mean and deviation are the first.
+    /// Whether the model takes grayscale; the first mean and standard deviation apply.
     pub gray: bool,
 }
 
-/// The whole map, from sums in which `unit[j]` is one level of sample j.
+/// The whole map, from sums in which one level of sample j is `unit[j]`.
 pub(super) fn map(meaning: Meaning, normal: &Normal, unit: [f32; 3]) -> Color {
     let rgb = meaning.to_rgb();
-    // `level * factor + constant` is what the model sees of a level, 0 to 255.
+    // `level * factor + constant` is the model's input for a level, 0 to 255.
     let seen = |c: usize| {
         let (mean, std) = (f64::from(normal.mean[c]), f64::from(normal.std[c]));
         (1.0 / (255.0 * std), -mean / std)
     };
-    // A gray model sees the brightness of clamped colors: they stay levels until then.
+    // A grayscale model needs the luma of clamped colors, so they stay levels until then.
     let of_levels: [(f64, f64); 3] = std::array::from_fn(|c| if normal.gray { (1.0, 0.0) } else { seen(c) });
     let per_channel = |f: &dyn Fn(usize, (f64, f64)) -> f64| std::array::from_fn(|c| f(c, of_levels[c]) as f32);
     let ends = |(factor, constant): (f64, f64)| (constant, 255.0f64.mul_add(factor, constant));
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn white_black_and_red_are_those_of_the_standards() {
-        // The codes are whole numbers: half a step of blue chroma is a level.
+        // The codes are integers: half a step of blue chroma is a level.
         let near =
             |a: [f64; 3], b: [f64; 3]| assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1.0), "{a:?} {b:?}");
         for matrix in [YuvMatrix::Bt601, YuvMatrix::Bt709, YuvMatrix::Bt2020] {

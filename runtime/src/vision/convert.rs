@@ -1,4 +1,4 @@
-//! Frames to tensors, with everything that depends on the geometry alone prepared once.
+//! Converts frames to tensors; everything that depends only on the geometry is prepared once.
 
 use std::ops::Range;
 
@@ -10,20 +10,20 @@ use super::color::{self, Meaning, Normal};
 use super::frame::{Frame, Orientation, Plane, Region};
 use super::source::{Component, Source, SourceShape, sources};
 
-/// What a frame is made into: a tensor of `down.len` by `across.len` pixels.
+/// The result of a conversion: a tensor of `down.len` by `across.len` pixels.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Target {
-    /// The columns, of the upright frame resized.
+    /// The columns, in the upright, resized frame.
     pub across: Window,
     /// The rows.
     pub down: Window,
-    /// Where channels lie.
+    /// Position of the channels axis.
     pub layout: Layout,
-    /// Mean and deviation.
+    /// Mean and standard deviation.
     pub normal: Normal,
 }
 
-/// Turns frames into tensors. Keep one for a stream of frames: while size, strides, rotation and crop stay the same, a
+/// Converts frames to tensors. Use one for a stream of frames: while size, strides, rotation and crop stay the same, a
 /// frame allocates nothing.
 #[derive(Debug)]
 pub struct Converter {
@@ -34,14 +34,14 @@ pub struct Converter {
 }
 
 impl Converter {
-    /// A converter that computes with `isa`, or with plain code where this CPU does not have it.
+    /// A converter that computes with `isa`, or with scalar code if this CPU does not have it.
     #[must_use]
     pub fn new(isa: Isa) -> Self {
         let isa = if isa.is_available() { isa } else { Isa::Scalar };
         Self { isa, plan: None, lines: Vec::new() }
     }
 
-    /// Fills `out`, which has as many elements as `target` says, with the frame.
+    /// Fills `out`, whose length is given by `target`, from the frame.
     pub(crate) fn convert(&mut self, frame: &Frame<'_>, target: &Target, out: &mut [f32]) {
         let (sources, components) = sources(frame);
         let geometry = Geometry {
@@ -62,7 +62,7 @@ impl Converter {
     }
 }
 
-/// All that a plan depends on.
+/// Everything that a plan depends on.
 #[derive(PartialEq, Debug)]
 struct Geometry {
     region: Region,
@@ -73,31 +73,31 @@ struct Geometry {
     target: Target,
 }
 
-/// The taps of a geometry. Lines are rows of the sensor: where it lies on its side they become columns of the tensor,
-/// [`LINES`] at a time so that whole runs of a tensor's row are written.
+/// The taps of a geometry. Lines are rows of the sensor. If the sensor is mounted sideways, they become columns of the
+/// tensor, computed [`LINES`] at a time so that contiguous parts of a tensor's row are written.
 #[derive(Debug)]
 struct Plan {
     geometry: Geometry,
     color: Color,
     strands: heapless::Vec<Strand, 3>,
-    /// Lines to make, in all.
+    /// Total number of lines.
     rows: usize,
     /// Scratch size in elements.
     lines: usize,
 }
 
-/// The part of a source that is read, and the scratch lines that it becomes.
+/// The part of a source that is read, and its lines in scratch.
 #[derive(Debug)]
 struct Strand {
-    /// First column that is read, in samples.
+    /// First column to read, in samples.
     column: usize,
-    /// Columns that are read.
+    /// Number of columns to read.
     columns: usize,
     down: Down,
     across: Across,
-    /// Where its lines begin in the scratch memory.
+    /// Start of its lines in scratch.
     start: usize,
-    /// From a line to the next: what is read, and padding for the weights' zeros.
+    /// Distance between lines: the samples, and padding for zero weights.
     stride: usize,
 }
 
@@ -166,7 +166,7 @@ impl Strand {
         Self { column, columns: end - column, down: Down::pack(&rows), across, start, stride }
     }
 
-    /// Asks for the rows that the lines after `done` will be made of, as many as those were.
+    /// Prefetches the rows for the lines after `done`, for as many lines.
     fn prefetch(&self, source: &Source<'_>, done: Range<usize>, lines: usize) {
         let rows = |lines: Range<usize>| {
             let all =

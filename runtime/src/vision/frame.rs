@@ -1,29 +1,29 @@
-//! What a camera delivers: planes of bytes, how they lie in memory, and how the camera was held.
+//! Camera frames: planes of bytes, their memory layout, and the camera's orientation.
 
 use super::color::{Meaning, YuvMatrix, YuvRange};
 use crate::error::{Error, Fault, Result};
 
 /// Longest side of a frame.
 const MAX_SIDE: usize = 1 << 16;
-/// Most bytes from a sample to its neighbor.
+/// Largest distance in bytes between neighboring samples.
 const MAX_PIXEL_STRIDE: usize = 16;
 
-/// Samples in memory: that of column x and row y begins at `bytes[y * row_stride + x * pixel_stride]`. The last row may
-/// end with its last sample.
+/// Samples in memory: the one in column x and row y begins at `bytes[y * row_stride + x * pixel_stride]`. The last row
+/// may end with its last sample.
 #[derive(Clone, Copy, Debug)]
 pub struct Plane<'a> {
-    /// From the first sample on.
+    /// The bytes, from the first sample.
     pub bytes: &'a [u8],
-    /// Bytes from the start of a row to that of the next.
+    /// Bytes from the start of one row to the next.
     pub row_stride: usize,
-    /// Bytes from a sample to its neighbor, at most 16.
+    /// Bytes between neighboring samples, at most 16.
     pub pixel_stride: usize,
 }
 
 /// The samples of a frame, 8 bits each.
 #[derive(Clone, Copy, Debug)]
 pub enum Pixels<'a> {
-    /// Luma and, for each block of 2x2 pixels, chroma (4:2:0). Where a side is odd, the last blocks are cut in half.
+    /// Luma and, for each block of 2x2 pixels, chroma (4:2:0). If a side is odd, the last blocks are cut in half.
     /// Interleaved chroma (NV12, NV21) is two planes with a pixel stride of 2, one byte apart.
     Yuv {
         /// Luma.
@@ -32,35 +32,35 @@ pub enum Pixels<'a> {
         u: Plane<'a>,
         /// Red chroma (Cr).
         v: Plane<'a>,
-        /// How luma was weighted.
+        /// The color standard.
         matrix: YuvMatrix,
-        /// Which bytes are black and white.
+        /// The value range.
         range: YuvRange,
     },
-    /// Interleaved colors, or brightness alone.
+    /// Interleaved colors, or grayscale.
     Color {
-        /// All samples of a pixel lie at its place.
+        /// The interleaved samples.
         plane: Plane<'a>,
-        /// What they are.
+        /// Their order.
         order: ColorOrder,
     },
 }
 
-/// The samples of a pixel, in the order of their addresses.
+/// The samples of a pixel, in memory order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ColorOrder {
-    /// Red, green, blue and a fourth byte that is ignored.
+    /// Red, green, blue and an ignored byte.
     Rgba,
-    /// Blue, green, red and a fourth byte that is ignored.
+    /// Blue, green, red and an ignored byte.
     Bgra,
     /// Red, green, blue.
     Rgb,
-    /// Brightness.
+    /// Grayscale.
     Gray,
 }
 
 impl ColorOrder {
-    /// Bytes of a pixel.
+    /// Bytes per pixel.
     fn bytes(self) -> usize {
         match self {
             Self::Rgba | Self::Bgra => 4,
@@ -70,10 +70,10 @@ impl ColorOrder {
     }
 }
 
-/// The clockwise turn that brings a frame upright.
+/// The clockwise rotation that brings a frame upright.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Rotation {
-    /// It is upright.
+    /// Already upright.
     #[default]
     None,
     /// 90 degrees.
@@ -85,7 +85,7 @@ pub enum Rotation {
 }
 
 impl Rotation {
-    /// The clockwise turn by `degrees`, which may be negative or more than a whole turn.
+    /// The clockwise rotation by `degrees`, which may be negative or more than 360.
     ///
     /// # Errors
     /// `frame` if `degrees` is not a multiple of 90.
@@ -113,33 +113,33 @@ pub struct Region {
     pub height: usize,
 }
 
-/// How the axes of the sensor lie to those of the upright picture.
+/// The orientation of the sensor's axes relative to the upright image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Orientation {
-    /// The sensor's rows are the picture's columns.
+    /// The sensor's rows are the image's columns.
     pub turned: bool,
-    /// The sensor's columns run against the axis they lie along.
+    /// The sensor's columns run against the image's axis.
     pub columns_reversed: bool,
-    /// The sensor's rows run against the axis they lie along.
+    /// The sensor's rows run against the image's axis.
     pub rows_reversed: bool,
 }
 
-/// A borrowed camera frame, checked: every sample that it speaks of is there.
+/// A borrowed camera frame, checked: all of its samples exist.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     pixels: Pixels<'a>,
-    /// What is left of the sensor's picture, in its own coordinates.
+    /// The remaining part of the sensor's image, in its own coordinates.
     region: Region,
     rotation: Rotation,
     mirrored: bool,
 }
 
 impl<'a> Frame<'a> {
-    /// A frame of `width` by `height` pixels as the sensor sees them, before any rotation.
+    /// A frame of `width` by `height` pixels as the sensor stores them, before any rotation.
     ///
     /// # Errors
-    /// `frame`, with the reason: a side that is 0 or above 65536, a pixel stride that is smaller than a pixel or above
-    /// 16, a row stride that is shorter than a row, a plane that ends before its last sample.
+    /// `frame`, with the reason: a side that is 0 or above 65536, a pixel stride smaller than a pixel or above 16, a
+    /// row stride shorter than a row, a plane that ends before its last sample.
     pub fn new(width: usize, height: usize, pixels: Pixels<'a>) -> Result<Self> {
         for (name, side) in [("width", width), ("height", height)] {
             if !(1..=MAX_SIDE).contains(&side) {
@@ -201,7 +201,7 @@ impl<'a> Frame<'a> {
         Self::color(width, height, bytes, ColorOrder::Rgb)
     }
 
-    /// A dense frame of red, green, blue and a byte that is ignored.
+    /// A dense frame of red, green, blue and an ignored byte.
     ///
     /// # Errors
     /// As for [`nv21`](Self::nv21).
@@ -209,7 +209,7 @@ impl<'a> Frame<'a> {
         Self::color(width, height, bytes, ColorOrder::Rgba)
     }
 
-    /// A dense frame of blue, green, red and a byte that is ignored.
+    /// A dense frame of blue, green, red and an ignored byte.
     ///
     /// # Errors
     /// As for [`nv21`](Self::nv21).
@@ -217,7 +217,7 @@ impl<'a> Frame<'a> {
         Self::color(width, height, bytes, ColorOrder::Bgra)
     }
 
-    /// A dense frame of brightness.
+    /// A dense grayscale frame.
     ///
     /// # Errors
     /// As for [`nv21`](Self::nv21).
@@ -234,7 +234,7 @@ impl<'a> Frame<'a> {
         Self::new(width, height, Pixels::Color { plane, order })
     }
 
-    /// The same samples, by another matrix; nothing changes where they are colors.
+    /// The same samples with another color standard; ignored for other formats.
     #[must_use]
     pub fn with_matrix(mut self, to: YuvMatrix) -> Self {
         if let Pixels::Yuv { matrix, .. } = &mut self.pixels {
@@ -243,7 +243,7 @@ impl<'a> Frame<'a> {
         self
     }
 
-    /// The same samples, in another range; nothing changes where they are colors.
+    /// The same samples with another range; ignored for other formats.
     #[must_use]
     pub fn with_range(mut self, to: YuvRange) -> Self {
         if let Pixels::Yuv { range, .. } = &mut self.pixels {
@@ -252,19 +252,19 @@ impl<'a> Frame<'a> {
         self
     }
 
-    /// The frame that `rotation` brings upright, instead of the rotation it had.
+    /// The same frame with this rotation, which brings it upright, instead of its previous one.
     #[must_use]
     pub fn rotated(self, rotation: Rotation) -> Self {
         Self { rotation, ..self }
     }
 
-    /// Whether left and right change places, after the rotation, as a front camera's preview wants.
+    /// Whether left and right are swapped, after the rotation, as in a front camera's preview.
     #[must_use]
     pub fn mirrored(self, mirrored: bool) -> Self {
         Self { mirrored, ..self }
     }
 
-    /// The part of the frame inside `region`, in pixels of the frame as it now is: upright, mirrored and cropped.
+    /// The part of the frame inside `region`, in pixels of the frame as it is now: upright, mirrored and cropped.
     ///
     /// # Errors
     /// `frame` if the region is empty or reaches outside of the frame.
@@ -282,7 +282,7 @@ impl<'a> Frame<'a> {
         let Orientation { turned, columns_reversed, rows_reversed } = self.orientation();
         let (across, down) = ((region.x, region.width), (region.y, region.height));
         let (columns, rows) = if turned { (down, across) } else { (across, down) };
-        // Inside of the region that is left, on the sensor's axis.
+        // The range inside the remaining region, on the sensor's axis.
         let on_sensor = |(start, len): (usize, usize), whole: usize, reversed: bool| {
             if reversed { whole - start - len } else { start }
         };
@@ -307,7 +307,7 @@ impl<'a> Frame<'a> {
         if self.orientation().turned { self.region.width } else { self.region.height }
     }
 
-    /// How the sensor's axes lie to those of the upright frame.
+    /// The orientation of the sensor's axes relative to the upright frame.
     pub(super) fn orientation(&self) -> Orientation {
         let (turned, columns_reversed, rows_reversed) = match self.rotation {
             Rotation::None => (false, self.mirrored, false),
@@ -318,7 +318,7 @@ impl<'a> Frame<'a> {
         Orientation { turned, columns_reversed, rows_reversed }
     }
 
-    /// What is left of the sensor's picture, in its own coordinates.
+    /// The remaining part of the sensor's image, in its own coordinates.
     pub(super) fn region(&self) -> Region {
         self.region
     }
@@ -328,7 +328,7 @@ impl<'a> Frame<'a> {
         &self.pixels
     }
 
-    /// What the samples mean.
+    /// The kind of samples.
     pub(super) fn meaning(&self) -> Meaning {
         match self.pixels {
             Pixels::Yuv { matrix, range, .. } => Meaning::Yuv(matrix, range),
@@ -342,7 +342,7 @@ fn refused(message: String) -> Error {
     Error::Invalid { fault: Fault::Frame, message }
 }
 
-/// Whether a plane holds `width` by `height` samples of `pixel` bytes.
+/// Checks that a plane has `width` by `height` samples of `pixel` bytes.
 fn check_plane(plane: &Plane<'_>, width: usize, height: usize, pixel: usize) -> Result<(), String> {
     let Plane { bytes, row_stride, pixel_stride } = *plane;
     if !(pixel..=MAX_PIXEL_STRIDE).contains(&pixel_stride) {
@@ -356,11 +356,11 @@ fn check_plane(plane: &Plane<'_>, width: usize, height: usize, pixel: usize) -> 
     match (height - 1).checked_mul(row_stride).and_then(|start| start.checked_add(row)) {
         Some(end) if end <= bytes.len() => Ok(()),
         Some(end) => Err(format!("has {} bytes, but its last sample ends at {end}", bytes.len())),
-        None => Err(format!("has a row stride of {row_stride} bytes, which no memory holds")),
+        None => Err(format!("has a row stride of {row_stride} bytes, which exceeds the address space")),
     }
 }
 
-/// Whether dense bytes are as many as the format wants.
+/// Checks that dense bytes have the length for the format.
 fn check_dense(width: usize, height: usize, bytes: &[u8], want: Option<usize>) -> Result<()> {
     match want {
         Some(want) if want == bytes.len() => Ok(()),
@@ -382,7 +382,7 @@ fn dense_luma(width: usize, height: usize, bytes: &[u8]) -> Result<(Plane<'_>, &
     Ok((Plane { bytes: luma, row_stride: width, pixel_stride: 1 }, chroma))
 }
 
-/// The planes of first and second samples of interleaved pairs.
+/// The planes of the first and second samples of interleaved pairs.
 fn pairs(width: usize, bytes: &[u8]) -> (Plane<'_>, Plane<'_>) {
     let plane = |bytes| Plane { bytes, row_stride: width.div_ceil(2).saturating_mul(2), pixel_stride: 2 };
     (plane(bytes), plane(bytes.get(1..).unwrap_or(&[])))

@@ -1,17 +1,16 @@
-//! Camera frames: from the planes that a camera delivers to the tensor that a model wants, in one pass.
+//! Camera frames: from a camera's planes to the model's input tensor, in one pass.
 //!
-//! A camera app that converts a frame to RGB, turns it upright, crops, resizes and normalizes it step by step spends
-//! longer on that than its network takes. All of these steps but the last are linear and so can change places: here each
-//! plane is resampled at its own resolution and where it lies, only the pixels that the crop needs are read, and
-//! conversion to RGB and normalization happen once for each pixel of the tensor. [`Frame`] says what the bytes are and
-//! checks that they can be; [`Converter`] does the work and keeps what depends on the geometry alone, so that the second
-//! frame of a stream allocates nothing.
+//! A camera app that converts a frame to RGB, rotates, crops, resizes and normalizes it step by step spends more time
+//! on that than on its network. All of these steps but the last are linear, so their order can change: here each plane
+//! is resampled in place at its own resolution, only the pixels that the crop needs are read, and conversion to RGB and
+//! normalization happen once per pixel of the tensor. [`Frame`] describes the bytes and checks them; [`Converter`] does
+//! the work and keeps what depends only on the geometry, so that the second frame of a stream allocates nothing.
 //!
-//! What a model sees of a frame is what `classify` would show it of the same picture: the same antialiased triangle,
-//! the same crop, mean and deviation. Each pixel's chroma is that of its 2x2 block, as in OpenCV. Colors are clamped to
-//! 0..=255 once, in the tensor, and not rounded to bytes on the way. Where a frame holds colors outside of RGB (noise
-//! and ringing beside saturated edges) that is the mean of the unclamped colors, and lies nearer to the scene than the
-//! mean of clamped ones.
+//! The model's input for a frame is the same as `classify` makes from the same image: the same antialiased triangle
+//! filter, crop, mean and standard deviation. Each pixel's chroma is that of its 2x2 block, as in OpenCV. Colors are
+//! clamped to 0..=255 once, in the tensor, and not rounded to bytes before. If a frame has colors outside of RGB (noise
+//! and ringing beside saturated edges), the result is the mean of the unclamped colors, which is closer to the scene
+//! than the mean of clamped ones.
 
 mod axis;
 mod color;

@@ -1,39 +1,39 @@
-//! Which rows of bytes hold which components of a frame.
+//! Sources: which rows of bytes hold which components of a frame.
 //!
-//! Interleaved components are read together: one weighted sum of rows serves them all, and they are picked apart
+//! Interleaved components are read together: one weighted sum of rows computes them all, and they are separated
 //! afterwards, when far fewer elements are left.
 
 use super::frame::{ColorOrder, Frame, Pixels, Plane};
 
-/// Rows of bytes that hold one component or several, interleaved.
+/// Rows of bytes that hold one component, or several interleaved.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
     /// Its rows.
     pub plane: Plane<'a>,
-    /// How they are laid out.
+    /// Their layout.
     pub shape: SourceShape,
-    /// The same rows a byte further on, where `plane` need not have the last byte of the last pixel.
+    /// The same rows one byte further, because `plane` need not include the last byte of the last pixel.
     pub further: Option<Plane<'a>>,
 }
 
-/// What there is to know of a source but for its bytes.
+/// The layout of a source, without its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SourceShape {
-    /// From a pixel to the next.
+    /// Bytes from one pixel to the next.
     pub pixel_stride: usize,
-    /// Bytes of a pixel that are wanted, from its first on.
+    /// Number of bytes of a pixel to use, from its first.
     pub span: usize,
-    /// Each sample stands for 2x2 pixels.
+    /// Whether each sample represents 2x2 pixels.
     pub halved: bool,
 }
 
-/// Where a component lies: index of the source, and byte of the pixel.
+/// Location of a component: index of the source, and byte of the pixel.
 pub(super) type Component = (usize, usize);
 
 /// Sources of a frame, and the components in the order that its colors are computed from.
 pub(super) type Sources<'a> = (heapless::Vec<Source<'a>, 3>, heapless::Vec<Component, 3>);
 
-/// The sources of `frame`: luma and chroma, or red, green and blue, or brightness.
+/// The sources of `frame`: luma and chroma, or red, green and blue, or luma only.
 pub(super) fn sources<'a>(frame: &Frame<'a>) -> Sources<'a> {
     let one = |plane: Plane<'a>, span, halved| {
         let shape = SourceShape { pixel_stride: plane.pixel_stride, span, halved };
@@ -66,7 +66,7 @@ fn list<T: Clone>(items: &[T]) -> heapless::Vec<T, 3> {
     items.iter().cloned().collect()
 }
 
-/// Whether the samples of `b` are the bytes behind those of `a`.
+/// Whether the samples of `b` are the bytes after those of `a`.
 fn is_next(a: Plane<'_>, b: Plane<'_>) -> bool {
     a.pixel_stride >= 2
         && (a.pixel_stride, a.row_stride) == (b.pixel_stride, b.row_stride)

@@ -1,4 +1,4 @@
-//! Frames against the definition, pixel by pixel in floating point; and what is refused.
+//! Frames compared with the definition, pixel by pixel in floating point; and refused frames.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::frame::Orientation;
 use super::*;
 use skipstone_kernels::Isa;
 
-/// How samples lie in memory.
+/// Memory layout of the samples.
 #[derive(Clone, Copy, Debug)]
 enum Format {
     /// Three planes; strides of the luma and of the chroma.
@@ -22,7 +22,7 @@ enum Format {
 struct Case {
     size: (usize, usize),
     format: Format,
-    /// Bytes behind the pixels of a row, and behind each pixel where the format allows it.
+    /// Extra bytes after the pixels of a row, and after each pixel if the format allows it.
     slack: (usize, usize),
     matrix: YuvMatrix,
     range: YuvRange,
@@ -30,7 +30,7 @@ struct Case {
     mirrored: bool,
     /// In percent of the upright frame: left, top, width, height.
     crop: Option<[usize; 4]>,
-    /// Size after resizing, and in percent of it what is left out before and behind.
+    /// Size after resizing, and the margins in percent of it.
     scaled: (usize, usize),
     outside: [usize; 4],
     layout: Layout,
@@ -92,7 +92,7 @@ impl Buffer {
         Self { bytes, row_stride, pixel_stride }
     }
 
-    /// The plane whose samples begin `offset` bytes on, cut short by `short` bytes.
+    /// The plane whose samples begin at `offset`, truncated by `short` bytes.
     fn plane(&self, offset: usize, short: usize) -> Plane<'_> {
         let bytes = &self.bytes[offset..self.bytes.len() - short];
         Plane { bytes, row_stride: self.row_stride, pixel_stride: self.pixel_stride }
@@ -103,7 +103,7 @@ fn sample(plane: &Plane<'_>, x: usize, y: usize) -> f64 {
     f64::from(plane.bytes[y * plane.row_stride + x * plane.pixel_stride])
 }
 
-/// RGB of a pixel of the sensor, 0 to 255 and beyond: the formulas of the standards.
+/// RGB of a sensor pixel, 0 to 255 and beyond: the formulas of the standards.
 fn rgb(pixels: &Pixels<'_>, x: usize, y: usize) -> [f64; 3] {
     match pixels {
         Pixels::Yuv { y: luma, u, v, matrix, range } => {
@@ -128,7 +128,7 @@ fn rgb(pixels: &Pixels<'_>, x: usize, y: usize) -> [f64; 3] {
     }
 }
 
-/// A picture, row by row.
+/// An image, row by row.
 struct Picture {
     width: usize,
     height: usize,
@@ -145,7 +145,7 @@ impl Picture {
         self.rgb[y * self.width + x]
     }
 
-    /// Turned clockwise by 90 degrees: the left column, upwards, becomes the top row.
+    /// Rotated clockwise by 90 degrees: the left column, upwards, becomes the top row.
     fn turned(&self) -> Self {
         Self::new(self.height, self.width, |x, y| self.at(y, self.height - 1 - x))
     }
@@ -162,7 +162,7 @@ impl Picture {
         Self::new(region.width, region.height, |x, y| self.at(region.x + x, region.y + y))
     }
 
-    /// One pixel of the picture resized, by the weights of its column and of its row.
+    /// One pixel of the resized image, by the weights of its column and of its row.
     fn resized(&self, column: &[(usize, f64)], row: &[(usize, f64)]) -> [f64; 3] {
         let mut sum = [0.0; 3];
         for &(y, v) in row {
@@ -174,7 +174,7 @@ impl Picture {
     }
 }
 
-/// The source pixels that count in pixel `at` of the resized axis, and their weights: the triangle, by its definition.
+/// The source pixels of pixel `at` of the resized axis, and their weights: the triangle filter by its definition.
 fn triangle(source: usize, scaled: usize, at: usize) -> Vec<(usize, f64)> {
     let scale = source as f64 / scaled as f64;
     let reach = scale.max(1.0);
@@ -185,7 +185,7 @@ fn triangle(source: usize, scaled: usize, at: usize) -> Vec<(usize, f64)> {
 }
 
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// One of them negative, which turns limits about.
+/// One is negative, which reverses the limits.
 const STD: [f32; 3] = [0.229, -0.5, 1.0];
 
 /// Calls `f` with the frame of a case.
@@ -220,7 +220,7 @@ fn with_frame(case: &Case, f: impl FnOnce(Frame<'_>)) {
     }
 }
 
-/// A part of `len`: what is left of it, at least 1.
+/// A part of `len`: the rest of it, at least 1.
 fn part(len: usize, before: usize, share: usize) -> (usize, usize) {
     let start = len * before / 100;
     (start, (len * share / 100).clamp(1, len - start))
@@ -289,7 +289,7 @@ proptest! {
     }
 }
 
-/// Sizes that take every path: whole vectors, many taps, lines by eights and what is left of them.
+/// Sizes that take every path: whole vectors, many taps, groups of eight lines and remainders.
 #[test]
 fn larger_frames_are_no_different() {
     let rotations = [Rotation::None, Rotation::Quarter, Rotation::Half, Rotation::ThreeQuarters];
@@ -320,7 +320,7 @@ fn larger_frames_are_no_different() {
     }
 }
 
-/// The colors 1 to 6 of a frame of three columns and two rows, once upright.
+/// The colors 1 to 6 of a frame of three columns and two rows, brought upright.
 fn turned(rotation: Rotation, mirrored: bool, region: Option<Region>) -> Vec<u8> {
     let bytes = [1, 2, 3, 4, 5, 6];
     let mut frame = Frame::gray(3, 2, &bytes).unwrap().rotated(rotation).mirrored(mirrored);
@@ -411,7 +411,7 @@ fn planes_that_cannot_be_are_refused_with_the_reason() {
     refused(frame(y, c, plane(4096, 4, 2)), "a row stride of 4 bytes, but a row has 5");
     refused(frame(y, c, plane(4096, 300, 100)), "a pixel stride of 100");
     refused(frame(plane(0, 5, 1), c, c), "has 0 bytes");
-    refused(frame(plane(4096, usize::MAX, 1), c, c), "which no memory holds");
+    refused(frame(plane(4096, usize::MAX, 1), c, c), "which exceeds the address space");
     let color = |plane, order| Frame::new(2, 2, Pixels::Color { plane, order });
     // The last pixel of RGB needs no fourth byte.
     assert!(color(plane(15, 8, 4), ColorOrder::Rgb).is_ok());
@@ -490,7 +490,7 @@ fn the_formats_of_the_constructors_are_what_their_names_say() {
     near(pixel(Frame::rgba(1, 1, &[1, 2, 3, 4]).unwrap()), [1.0, 2.0, 3.0]);
     near(pixel(Frame::bgra(1, 1, &[1, 2, 3, 4]).unwrap()), [3.0, 2.0, 1.0]);
     near(pixel(Frame::gray(1, 1, &[7]).unwrap()), [7.0; 3]);
-    // Video's black, and BT.709's red.
+    // Black in video range, and red in BT.709.
     let black = Frame::nv21(1, 1, &[16, 128, 128]).unwrap().with_range(YuvRange::Video);
     near(pixel(black), [0.0; 3]);
     let red = Frame::nv21(1, 1, &[100, 228, 128]).unwrap().with_matrix(YuvMatrix::Bt709);

@@ -10,13 +10,14 @@ use crate::options::{Options, Tune};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 use crate::tune::Tuner;
 
-/// Three convolutions, the last two of which do the same.
+/// Three convolutions, the last two of which have the same task.
 fn network() -> Graph {
     let mut random = Random(3);
     let mut graph = Graph::new();
     let mut x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[1, 10, 12, 12]).unwrap()));
     for (at, (channels, filters)) in [(10, 24), (24, 24), (24, 24)].into_iter().enumerate() {
-        // Of a size that a layer's result keeps its input's: larger ones would multiply what kernels round differently.
+        // Scaled so that a layer's result stays in the range of its input: larger values would amplify rounding
+        // differences between kernels.
         let dims = [filters, channels, 3, 3];
         let weights: Vec<f32> = random.floats(&dims).elements().unwrap().iter().map(|w: &f32| w / 32.0).collect();
         let weights = graph.add_constant("weights", Tensor::from_slice(&dims, &weights).unwrap());
