@@ -1,8 +1,7 @@
-//! The ONNX front end: from untrusted bytes to a Graph.
+//! The ONNX importer: from untrusted bytes to a Graph.
 //!
-//! Bytes are decoded and checked by [`skipstone_onnx`] before anything else sees them; then
-//! [`import`] turns the messages into our graph for concrete input shapes. What no operator of ours
-//! does is left to [`fallback`].
+//! Bytes are decoded and checked by [`skipstone_onnx`] before anything else sees them; then [`import`] turns the
+//! messages into our graph for concrete input shapes. Nodes without one of our operators are left to [`fallback`].
 
 mod fallback;
 mod import;
@@ -33,7 +32,7 @@ pub(crate) fn read(path: &Path, limits: &Limits, shapes: &Shapes) -> Result<(imp
     let file = File::open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     limits.check_file_size(metadata.len())?;
-    // A file that is mapped has to stay as it is while it is loaded; what no disk holds, such as a pipe, is read.
+    // A mapped file must not change while it is loaded; what is not on a disk, such as a pipe, is read.
     let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     let bytes = match metadata.is_file() && len > 0 {
         true => Mapping::new(&file, 0, len).map_err(io)?.into(),
@@ -47,7 +46,7 @@ pub(crate) fn read(path: &Path, limits: &Limits, shapes: &Shapes) -> Result<(imp
     check(bytes, Some(path), limits.clone(), shapes)
 }
 
-/// Checks a model that is given as bytes, which are copied.
+/// Checks a model given as bytes, which are copied.
 pub(crate) fn from_bytes(bytes: &[u8], limits: &Limits, shapes: &Shapes) -> Result<(impl Source + use<>, Info)> {
     check(Bytes::copy_of(bytes)?, None, limits.clone(), shapes)
 }
@@ -67,7 +66,7 @@ fn check(file: Bytes, path: Option<&Path>, limits: Limits, shapes: &Shapes) -> R
     Ok((OnnxSource { files: import::tensor::Files { model: file, folder }, limits, dynamic }, info))
 }
 
-/// A model as it was imported: before the passes, with the values that the names of its file stand for.
+/// A model as imported, before the passes, with the values by their names in the file.
 pub struct Imported {
     /// The graph.
     pub graph: Graph,
@@ -75,10 +74,10 @@ pub struct Imported {
     pub values: HashMap<String, ValueId>,
 }
 
-/// Imports a model that is given as bytes, without external data, for transformations to look into.
+/// Imports a model given as bytes, without external data, for transformations to analyze.
 ///
 /// # Errors
-/// What loading the model objects to; shapes that depend on its data.
+/// Errors of loading the model; shapes that depend on its data.
 pub fn imported(bytes: &[u8], limits: &Limits, shapes: &Shapes) -> Result<Imported> {
     let (source, _) = check(Bytes::copy_of(bytes)?, None, limits.clone(), shapes)?;
     let model = skipstone_onnx::decode(&source.files.model, limits).map_err(Error::from)?;

@@ -12,7 +12,7 @@ use crate::info::Shapes;
 pub(super) struct OnnxSource {
     pub files: Files,
     pub limits: Limits,
-    /// Whether some input has a dimension that the file does not know.
+    /// Whether some input has a dynamic dimension.
     pub dynamic: bool,
 }
 

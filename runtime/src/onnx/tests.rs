@@ -1,4 +1,4 @@
-//! From the bytes of a model to its results: what no part of the front end could test alone.
+//! From the bytes of a model to its results: tests that involve several parts of the importer.
 
 use skipstone_onnx::write::{FLOAT, Message, body, f32s, float, graph, i64s, int, model, named, node, text, value};
 
@@ -20,7 +20,7 @@ fn with(dims: &[i64], nodes: &[Message], initializers: &[Message]) -> Vec<u8> {
     model(&graph(nodes, initializers, &[value("x", FLOAT, dims)], &[named("y")]))
 }
 
-/// Code and text of the error that a model gives.
+/// Code and text of a model's error.
 #[track_caller]
 fn refused(bytes: &[u8]) -> (&'static str, String) {
     match load(bytes) {
@@ -69,7 +69,7 @@ fn an_axis_of_softmax_is_checked_where_only_the_front_end_knows_the_shape() {
     assert!(text.starts_with("node 'y' (Softmax, node 1): attribute axis"), "{text}");
 }
 
-/// Weights of another input size were multiplied with what lies behind the input.
+/// Regression: weights for another input size were multiplied with what follows the input in memory.
 #[test]
 fn a_recurrence_is_checked_where_the_file_does_not_say_the_shape() {
     for (op, gates) in [("RNN", 1), ("GRU", 3), ("LSTM", 4)] {
@@ -92,7 +92,7 @@ fn a_recurrence_is_checked_where_the_file_does_not_say_the_shape() {
     }
 }
 
-/// tract passes over these, and computes as if they were not there.
+/// tract ignores these options, and computes without them.
 #[test]
 fn a_recurrence_takes_every_option() {
     let with = |attributes: &[Message]| {
@@ -108,7 +108,7 @@ fn a_recurrence_takes_every_option() {
     assert!(refusal.contains("sideways") || refusal.contains("direction"), "{refusal}");
 }
 
-/// PaddlePaddle writes -1 for a batch that it does not know, in inputs, outputs and between.
+/// PaddlePaddle writes -1 for an unknown batch size, in inputs, outputs and between.
 #[test]
 fn a_dimension_of_minus_one_is_unknown() {
     let unknown = |name: &str| {
@@ -126,7 +126,7 @@ fn a_dimension_of_minus_one_is_unknown() {
     assert_eq!((bound.outputs()[0].fact.shape.dims(), bound.info().assumed_batch.len()), (&[2, 3][..], 0));
 }
 
-/// The least integer was negated.
+/// Regression: the least integer was negated.
 #[test]
 fn pads_that_leave_nothing_are_refused_in_every_mode() {
     for mode in ["constant", "edge", "reflect", "wrap"] {
@@ -137,7 +137,7 @@ fn pads_that_leave_nothing_are_refused_in_every_mode() {
     }
 }
 
-/// Files that ask for more than there is to read, or to hold.
+/// Files that demand more than can be read or stored.
 #[test]
 fn sizes_that_operators_make_things_of_are_held_to_limits() {
     let ints = |name: &str, values: &[i64]| i64s(name, &[values.len() as i64], values);
@@ -178,10 +178,10 @@ fn a_branch_that_does_not_fit_is_an_error_where_it_is_taken() {
             let error = run(!fits).unwrap_err();
             assert_eq!(error.code(), "model.node");
             assert!(
-                error.to_string().contains("this branch does not fit the shapes of the inputs: node 'p'"),
+                error.to_string().contains("this branch does not match the shapes of the inputs: node 'p'"),
                 "{error}"
             );
-            assert_eq!(run(fits).unwrap(), [-6.0, -6.0], "a run behind one that failed");
+            assert_eq!(run(fits).unwrap(), [-6.0, -6.0], "a run after one that failed");
         }
     }
     let (_, text) = refused(&branching(&[4, 2], &[5, 2]));

@@ -1,10 +1,9 @@
-//! What tract may compute: nodes whose operands our own rules have accepted.
+//! What tract may compute: only nodes whose operands our own rules have accepted.
 //!
-//! tract's kernels trust shapes: a product whose operands disagree reads past the end of the
-//! smaller one. The validator applies each operator's rule to what the file tells; here the same
-//! rule is applied once more when types have been inferred and every shape is known, before tract
-//! turns the node into steps that it runs, even those that it runs to infer types. Every builder of
-//! its register is replaced by [`admitted`], which asks the original:
+//! tract's kernels trust shapes: a product whose operands disagree reads past the end of the smaller one. The validator
+//! applies each operator's rule to what the file declares; here the same rule is applied once more when types have been
+//! inferred and every shape is known, before tract turns the node into steps that it runs, including those that it runs
+//! to infer types. Every builder in its register is replaced by [`admitted`], which calls the original:
 //!
 //! ```text
 //! NodeProto -> tract's operator    =>    NodeProto -> Admitted { tract's operator, the node }
@@ -27,8 +26,8 @@ use crate::tensor::DType;
 
 static ORIGINAL: LazyLock<Onnx> = LazyLock::new(tract_onnx::onnx);
 
-/// Operators that tract may run, ascending: our rules know what each of them asks of its operands, and how large its
-/// results can be. Those with subgraphs are here for what the nodes inside them are checked for themselves.
+/// Operators that tract may run, sorted: our rules know the requirements on their operands, and how large their results
+/// can be. Operators with subgraphs are included, because the nodes inside are checked separately.
 #[rustfmt::skip]
 const ADMITTED: &[&str] = &[
     "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "Attention",
@@ -60,7 +59,7 @@ pub(in crate::onnx) fn knows(op_type: &str) -> bool {
     ADMITTED.binary_search(&op_type).is_ok() && ORIGINAL.op_register.0.contains_key(op_type)
 }
 
-/// Whether an operator reads elements of this type, where tract finds out only in the run.
+/// Whether an operator supports this element type, for operators whose tract version only finds out at run time.
 pub(super) fn takes(op_type: &str, dtype: DType) -> bool {
     match op_type {
         "And" | "Not" | "Or" | "Xor" => dtype == DType::Bool,
@@ -71,7 +70,7 @@ pub(super) fn takes(op_type: &str, dtype: DType) -> bool {
     }
 }
 
-/// Puts the rules before tract's own operators.
+/// Inserts the rules before tract's own operators.
 pub(super) fn register(onnx: &mut Onnx) {
     for builder in onnx.op_register.0.values_mut() {
         *builder = admitted;
@@ -93,7 +92,7 @@ fn admitted(cx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn Infer
     Ok((expand(Admitted { inner: inner.clone(), node: ruled }), closures))
 }
 
-/// An option that tract would pass over, and compute something else.
+/// An option that tract would ignore, so that it would compute something else.
 fn ignored(node: &NodeProto) -> Option<&'static str> {
     let attribute = |name| node.attribute.iter().find(|attribute| attribute.name == name);
     match node.op_type.as_str() {
@@ -122,16 +121,16 @@ fn ignored(node: &NodeProto) -> Option<&'static str> {
     }
 }
 
-/// An operator of tract's behind the rule of its node.
+/// A tract operator with its node's rule before it.
 #[derive(Clone, Debug)]
 struct Admitted {
     inner: Box<dyn Expansion>,
-    /// The `NodeProto` and the version of its operator set, where the rule is applied again.
+    /// The `NodeProto` and its opset, if the rule is applied again.
     node: Option<Arc<(Vec<u8>, i64)>>,
 }
 
 impl Admitted {
-    /// Wires the operator by `wire` if its operands are sound, and if the products in it are.
+    /// Adds the operator with `wire` if its operands are valid, and if the products in it are.
     fn wire_checked(
         &self,
         model: &mut TypedModel,
@@ -218,8 +217,8 @@ fn operand(fact: &TypedFact) -> TractResult<node::Operand> {
     Ok((element, dims.iter().map(|&dim| dim as u64).collect()))
 }
 
-/// Refuses a product whose operands disagree in a dimension that they share, in a node or in the
-/// body of a recurrence. Only a dimension that the result keeps may be 1 in one of them.
+/// Refuses a product whose operands disagree in a common dimension, in a node or in the body of a recurrence. Only a
+/// dimension that the result keeps may be 1 in one of them.
 fn products_fit(model: &TypedModel, node: &TypedNode) -> TractResult<()> {
     if let Some(scan) = node.op_as::<Scan>() {
         return scan.body.nodes().iter().try_for_each(|inner| products_fit(&scan.body, inner));
@@ -227,7 +226,7 @@ fn products_fit(model: &TypedModel, node: &TypedNode) -> TractResult<()> {
     let Some(product) = node.op_as::<EinSum>() else {
         return Ok(());
     };
-    // Scales and zero points of a quantized product are behind its operands.
+    // Scales and zero points of a quantized product come after its operands.
     let operands = if product.q_params.is_some() { 2 } else { node.inputs.len() };
     let facts = node.inputs.iter().take(operands).map(|&outlet| model.outlet_fact(outlet));
     let facts: Vec<&TypedFact> = facts.collect::<TractResult<_>>()?;
@@ -236,7 +235,7 @@ fn products_fit(model: &TypedModel, node: &TypedNode) -> TractResult<()> {
         let mut common: Option<&TDim> = None;
         for (fact, positions) in facts.iter().zip(&axis.inputs) {
             for &position in positions {
-                let dim = fact.shape.get(position).context("a product names a dimension that is not there")?;
+                let dim = fact.shape.get(position).context("a product refers to a dimension that does not exist")?;
                 if is_kept && dim.is_one() {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Tensors and types between tract and us.
+//! Converts tensors and types between tract and Skipstone.
 
 use tract_onnx::prelude::{DatumType, TDim, Tensor as TractTensor};
 use tract_onnx::tract_core::internal::{ShapeFact, TypedFact};
@@ -6,7 +6,7 @@ use tract_onnx::tract_core::internal::{ShapeFact, TypedFact};
 use crate::error::OpError;
 use crate::tensor::{DType, Fact, Shape, Tensor, TensorView};
 
-/// Our element type; `None` for what tensors of ours do not hold (strings, quantized types).
+/// Our element type; `None` for types that our tensors do not have (strings, quantized types).
 pub(super) fn dtype(datum: DatumType) -> Option<DType> {
     Some(match datum {
         DatumType::F32 => DType::F32,
@@ -15,7 +15,7 @@ pub(super) fn dtype(datum: DatumType) -> Option<DType> {
         DatumType::I8 => DType::I8,
         DatumType::I16 => DType::I16,
         DatumType::I32 => DType::I32,
-        // Symbolic dimensions are integers once their symbols are bound.
+        // Symbolic dimensions are integers once their symbols have values.
         DatumType::I64 | DatumType::TDim => DType::I64,
         DatumType::U8 => DType::U8,
         DatumType::U16 => DType::U16,
@@ -69,10 +69,10 @@ pub(super) fn from_tract(tensor: &TractTensor) -> Result<Tensor, OpError> {
     Tensor::from_bytes(fact, plain.as_bytes())
 }
 
-/// Copies one of our tensors for tract, as `wanted` where that is a type that we hold as
-/// another (a symbolic dimension).
+/// Copies one of our tensors for tract, as `wanted` if our type represents several of tract's (such as a symbolic
+/// dimension).
 pub(super) fn to_tract(view: &TensorView<'_>, wanted: DatumType) -> Result<TractTensor, OpError> {
-    let refused = || OpError::Value(format!("the fallback takes no {}", view.fact()));
+    let refused = || OpError::Value(format!("the fallback does not support {}", view.fact()));
     let held = datum(view.fact().dtype).ok_or_else(refused)?;
     let mut tensor = TractTensor::zero_dt(held, &view.fact().shape).map_err(|_| refused())?;
     {

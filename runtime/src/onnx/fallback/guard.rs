@@ -1,8 +1,8 @@
-//! Where foreign code's panics end.
+//! Catches panics of foreign code.
 //!
-//! tract asserts on malformed models in places that a validator cannot all foresee. A guarded
-//! call turns such a panic into an error, and keeps its message off the process's stderr: the
-//! hook that we put in front of the process's own is silent only inside a guarded call.
+//! tract asserts on malformed models in places that a validator cannot all foresee. A guarded call turns such a panic
+//! into an error, and keeps its message off the process's stderr: our panic hook, which comes before the process's own,
+//! is silent only inside a guarded call.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ pub(super) fn guarded<T>(body: impl FnOnce() -> T) -> Result<T, String> {
         }));
     });
     let outer = GUARDED.replace(true);
-    // What the body had borrowed is dropped with the error: no half-written state can be seen.
+    // What the body had borrowed is dropped with the error: no half-written state is visible.
     let result = catch_unwind(AssertUnwindSafe(body));
     GUARDED.set(outer);
     result.map_err(|payload| {

@@ -1,6 +1,6 @@
-//! The operators of last resort: what no operator of ours does is evaluated by tract, a node at a
-//! time, or the whole model where shapes depend on data. The only room that names tract; without
-//! the feature `tract` it refuses instead, by the name of the node.
+//! The operators of last resort: nodes without one of our operators are evaluated by tract, a node at a time, or as a
+//! whole model if shapes depend on data. The only room that names tract; without the feature `tract` such nodes are
+//! refused by name.
 
 #[cfg(feature = "tract")]
 mod admit;
@@ -30,27 +30,27 @@ use crate::graph::{Graph, ValueId};
 use crate::ops::ForeignOp;
 use crate::tensor::Tensor;
 
-/// A node that no operator of ours does.
+/// A node without one of our operators.
 #[cfg_attr(not(feature = "tract"), expect(dead_code, reason = "without tract only the node is named"))]
 pub(super) struct Step<'a, 'm> {
     pub node: &'a Node<'m>,
     /// Versions of the operator sets by domain.
     pub opsets: &'a HashMap<&'m str, i64>,
-    /// What the node and the graphs in it read, each name once.
+    /// The values that the node and its subgraphs read, each name once.
     pub operands: &'a [(&'a str, ValueId)],
-    /// Where the operands are.
+    /// The graph with the operands.
     pub graph: &'a Graph,
     /// Bytes that constants may still take.
     pub room: u64,
 }
 
-/// What becomes of it.
+/// The result of making a step.
 #[cfg_attr(not(feature = "tract"), expect(dead_code, reason = "nothing is made without tract"))]
 pub(super) enum Made {
-    /// All operands were constants: the results, of the outputs that have names.
+    /// All operands were constants: the results, for the outputs that have names.
     Constants(Vec<Tensor>),
-    /// An operator of the graph, with the operands that are not constants.
+    /// An operator for the graph, with the operands that are not constants.
     Step(ForeignOp, Vec<ValueId>),
-    /// A result's shape depends on data: which, and why.
+    /// The shape of a result depends on data: which one, and why.
     Dynamic(String),
 }

@@ -1,5 +1,5 @@
-//! A single node in tract: the node's own message in a model of nothing else, its operands as
-//! inputs of known shapes or as constants.
+//! A single node in tract: a model with only this node's message, its operands as inputs of known shapes or as
+//! constants.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::limits;
 use crate::ops::{Foreign, ForeignOp};
 use crate::tensor::{DType, Fact, TensorView};
 
-/// Makes a fallback step of a node.
+/// Makes a fallback step from a node.
 ///
 /// # Errors
-/// An operator that tract does not have either; what tract objects to.
+/// An operator that tract does not have either; tract's errors.
 pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
     let node = step.node;
     let name = if node.name.is_empty() { node.outputs.first().copied().unwrap_or(node.op_type) } else { node.name };
@@ -31,7 +31,7 @@ pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
         }
     }
     let file = file(step, name)?;
-    // Its shapes are known now: our own rules come first.
+    // Its shapes are known now: apply our own rules first.
     skipstone_onnx::validate(&file, &Limits::default())?;
     let typed = guarded(|| typed(&file)).map_err(|panic| refused(name, &panic))?;
     let typed = typed.map_err(|e| objection(name, e))?;
@@ -43,7 +43,7 @@ pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
             Some(fact) => outputs.push(fact),
             None => {
                 let what = format!(
-                    "'{name}' ({}) gives {fact:?}: its type or shape is not known before the run",
+                    "'{name}' ({}) returns {fact:?}: its type or shape is not known before the run",
                     node.op_type
                 );
                 return Ok(Made::Dynamic(what));
@@ -68,12 +68,12 @@ fn outputs_bytes(outputs: &[Fact]) -> u64 {
     outputs.iter().fold(0, |sum, fact| sum.saturating_add(fact.bytes() as u64))
 }
 
-/// Parses and types the model of one node.
+/// Parses a model of one node and infers its types.
 fn typed(file: &[u8]) -> TractResult<TypedModel> {
     let mut onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true);
     admit::register(&mut onnx);
     let model = onnx.model_for_read(&mut &file[..])?;
-    // Parsing leaves operators it does not know in the graph; typing would only say that it failed.
+    // The parser leaves unknown operators in the graph; type inference would only report a failure.
     if let Some(node) = model.nodes().iter().find(|n| n.op.name().starts_with("Unimplemented")) {
         bail!(
             "operator {} is not supported",
@@ -108,7 +108,7 @@ fn file(step: &Step<'_, '_>, name: &str) -> Result<Vec<u8>> {
     Ok(write::model_with(&graph, &opsets))
 }
 
-/// Number of an element type in the file.
+/// Code of an element type in the file.
 fn element(dtype: DType) -> i64 {
     match dtype {
         DType::F32 => 1,

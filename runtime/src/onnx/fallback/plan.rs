@@ -1,4 +1,4 @@
-//! A model of tract's, behind the trait by which our graph knows foreign operators.
+//! A tract model as a foreign operator of our graph.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::tensor::{Fact, Tensor, TensorView};
 
 pub(super) type Runnable = Arc<RunnableModel<TypedFact, Box<dyn TypedOp>>>;
 
-/// A tract plan behind our [`Foreign`].
+/// A tract plan that implements [`Foreign`].
 pub(super) struct TractPlan {
     pub name: String,
-    /// Where the plan's symbols live, which it does not keep itself.
+    /// Owner of the plan's symbols, which the plan itself does not keep alive.
     #[expect(dead_code, reason = "kept alive, never read")]
     pub symbols: SymbolScope,
     pub plan: Runnable,
-    /// Types that tract wants its inputs in.
+    /// The input types that tract expects.
     pub inputs: Vec<DatumType>,
     pub outputs: Vec<Fact>,
 }
@@ -44,12 +44,12 @@ impl Foreign for TractPlan {
     }
 }
 
-/// A refusal in tract's words.
+/// An error with tract's reason.
 pub(super) fn refused(node: &str, reason: &str) -> Error {
     Error::Unsupported { node: node.to_owned(), reason: one_line(reason) }
 }
 
-/// What tract or a rule of ours, asked on the way, objects to.
+/// An error from tract, or from one of our rules called by it.
 pub(super) fn objection(node: &str, error: TractError) -> Error {
     match error.downcast::<Invalid>() {
         Ok(invalid) => invalid.into(),
@@ -57,7 +57,7 @@ pub(super) fn objection(node: &str, error: TractError) -> Error {
     }
 }
 
-/// What tract says, on one line, without the stack that the errors in its panics bring along.
+/// tract's message on one line, without the backtrace in the errors of its panics.
 fn one_line(text: &str) -> String {
     let text = text.split_once("Stack backtrace:").map_or(text, |(message, _)| message);
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! A whole model in tract: where a shape depends on data, nothing can be planned.
+//! A whole model in tract: used if a shape depends on data, so that nothing can be planned.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::operator::Place;
 use crate::plan::Port;
 use crate::tensor::{Fact, Shape};
 
-/// What tract has to know of a model.
+/// The information that tract needs on a model.
 struct Whole<'a> {
     /// The file.
     file: &'a [u8],
@@ -33,10 +33,10 @@ struct Whole<'a> {
     reason: String,
 }
 
-/// Makes tract run a model whose shapes depend on its data, which is why it could not be planned.
+/// Makes tract run a model whose shapes depend on its data, so that it could not be planned.
 ///
 /// # Errors
-/// An input of a type that none can have; operators that tract does not have; what tract objects to.
+/// An unsupported input type; operators that tract does not have; tract's errors.
 pub(in crate::onnx) fn whole(model: &Model<'_>, files: &Files, shapes: &Shapes, reason: String) -> Result<Lowered> {
     let outputs = model.graph.iter().flat_map(|graph| &graph.outputs).map(|info| info.name.to_owned()).collect();
     let given = model.graph.iter().flat_map(import::caller_inputs);
@@ -45,9 +45,10 @@ pub(in crate::onnx) fn whole(model: &Model<'_>, files: &Files, shapes: &Shapes, 
     let folder = files.folder.as_deref();
     let whole = run(Whole { file: &files.model, folder, inputs, outputs, reason: reason.clone() });
     whole.map(Lowered::Foreign).map_err(|error| match error {
-        Error::Unsupported { node, reason: theirs } => {
-            Error::Unsupported { node, reason: format!("{reason}; nor does the fallback run it whole: {theirs}") }
-        }
+        Error::Unsupported { node, reason: theirs } => Error::Unsupported {
+            node,
+            reason: format!("{reason}; the fallback cannot run the whole model either: {theirs}"),
+        },
         error => error,
     })
 }
@@ -78,7 +79,7 @@ fn run(model: Whole<'_>) -> Result<ForeignModel> {
     Ok(ForeignModel { foreign, inputs, outputs, reason: model.reason })
 }
 
-/// Leaves symbolic dimensions open: tract reads them as formulas, recursively, and they can be any text.
+/// Removes symbolic dimensions, which may be any text, because tract parses them as formulas, recursively.
 fn forget_symbols(graph: &mut GraphProto) {
     let values = graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info);
     for value in values.filter_map(|info| info.r#type.as_mut()?.value.as_mut()) {

@@ -1,4 +1,4 @@
-//! A build without tract: what only the fallback could do is refused, by the name of the node.
+//! A build without tract: nodes for the fallback are refused by name.
 
 use skipstone_onnx::proto::Model;
 
@@ -13,17 +13,17 @@ pub(in crate::onnx) fn knows(_op_type: &str) -> bool {
     false
 }
 
-/// Refuses a node that no operator of ours does.
+/// Refuses a node without one of our operators.
 ///
 /// # Errors
 /// Always.
 pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
     let name = if step.node.name.is_empty() { step.node.outputs.first().copied() } else { Some(step.node.name) };
-    let reason = format!("operator {} has no kernel here, and this build goes without a fallback", step.node.op_type);
+    let reason = format!("operator {} has no kernel, and this build has no fallback", step.node.op_type);
     Err(Error::Unsupported { node: name.unwrap_or_default().to_owned(), reason })
 }
 
-/// Refuses a model whose shapes depend on its data, which is why it cannot be planned.
+/// Refuses a model whose shapes depend on its data, so that it cannot be planned.
 ///
 /// # Errors
 /// Always.

@@ -23,7 +23,7 @@ impl Call<'_, '_> {
     }
 }
 
-/// An activation of f64, which kernels do not take, as arithmetic.
+/// An f64 activation, which kernels do not support, as arithmetic.
 fn composed(cx: &mut Call<'_, '_>, activation: Activation, x: ValueId) -> Result<ValueId, Halt> {
     match activation {
         Activation::None => Ok(x),
@@ -59,7 +59,7 @@ fn composed(cx: &mut Call<'_, '_>, activation: Activation, x: ValueId) -> Result
     }
 }
 
-/// Functions that kernels know as they are.
+/// Functions with a direct kernel equivalent.
 pub(super) fn plain(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let activation = named(cx, cx.node.op_type)?;
@@ -69,7 +69,7 @@ pub(super) fn plain(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.activate(activation, x)?])
 }
 
-/// The activation of an ONNX name, with the attributes of the node.
+/// The activation with an ONNX name, with the attributes of the node.
 pub(super) fn named(cx: &Call<'_, '_>, name: &str) -> Result<Activation, Halt> {
     Ok(match name {
         "Relu" => Activation::Relu,
@@ -102,7 +102,7 @@ pub(super) fn clip(cx: &mut Call<'_, '_>) -> Imported {
     if let ((Some(min), Some(max)), DType::F32) = (bounds, cx.dtype(x)) {
         return bounded(cx, x, min, max);
     }
-    // The lower bound first: where it passes the upper one, that decides.
+    // The lower bound first: if the bounds conflict, the upper one wins.
     let mut y = x;
     for (index, kind) in [(1, BinaryKind::Max), (2, BinaryKind::Min)] {
         if let Some(bound) = cx.optional(index) {
@@ -126,7 +126,7 @@ fn bounded(cx: &mut Call<'_, '_>, x: ValueId, min: f32, max: f32) -> Imported {
     cx.add_all(Activate { activation }, &[x])
 }
 
-/// Before opset 7 one slope for each channel lined up with axis 1.
+/// Before opset 7, one slope per channel was aligned with axis 1.
 pub(super) fn prelu(cx: &mut Call<'_, '_>) -> Imported {
     let (x, mut slope) = (cx.input(0)?, cx.input(1)?);
     if cx.opset < 7 && cx.rank(slope) == 1 && cx.rank(x) > 1 && cx.shape(slope)[0] != 1 {
@@ -152,7 +152,7 @@ pub(super) fn exponential(cx: &mut Call<'_, '_>) -> Imported {
         let curve = if cx.node.op_type == "Celu" { Curve::Celu(alpha) } else { Curve::Selu { alpha, gamma } };
         return cx.add_all(curve, &[x]);
     }
-    // The exponential of what is above zero might overflow, and is not wanted.
+    // The exponential of positive elements is not used and could overflow.
     let below = cx.with_number(BinaryKind::Min, x, 0.0)?;
     let scaled = if inner == 1.0 { below } else { cx.with_number(BinaryKind::Div, below, f64::from(inner))? };
     let power = cx.unary(UnaryKind::Exp, scaled)?;
@@ -234,7 +234,7 @@ pub(super) fn mish(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.binary(BinaryKind::Mul, x, gate)?])
 }
 
-/// `x` above alpha, else 0.
+/// `x` above alpha, otherwise 0.
 pub(super) fn thresholded_relu(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let alpha = cx.float("alpha", 1.0)?;
@@ -247,7 +247,7 @@ pub(super) fn thresholded_relu(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.select(above, x, zero)?])
 }
 
-/// `x + bias` below `-lambd`, `x - bias` above `lambd`, else 0.
+/// `x + bias` below `-lambd`, `x - bias` above `lambd`, otherwise 0.
 pub(super) fn shrink(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (bias, lambda) = (cx.float("bias", 0.0)?, cx.float("lambd", 0.5)?);
@@ -274,7 +274,7 @@ pub(super) fn bias_gelu(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(Activate { activation: Activation::Gelu }, &[x])
 }
 
-/// As `bias_gelu` with the tanh approximation; the bias may be left out.
+/// Like `bias_gelu` with the tanh approximation; the bias is optional.
 pub(super) fn fast_gelu(cx: &mut Call<'_, '_>) -> Imported {
     let mut x = cx.input(0)?;
     if let Some(bias) = cx.optional(1) {

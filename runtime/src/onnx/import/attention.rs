@@ -1,4 +1,4 @@
-//! Attention and what goes with it.
+//! Attention and related operators.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -21,7 +21,7 @@ fn heads(cx: &Call<'_, '_>, name: &'static str, x: ValueId) -> Result<usize, Hal
     heads.ok_or_else(|| cx.attribute_error(name, "must be above 0"))
 }
 
-/// The factor of the products: by default one over the root of a head's size.
+/// The factor of the products: by default one divided by the square root of the head size.
 fn scale(cx: &Call<'_, '_>, q: ValueId, heads: usize) -> Result<f32, Halt> {
     let width = cx.shape(q).last().copied().unwrap_or(1);
     let size = if cx.rank(q) == 4 { width } else { width / heads };
@@ -29,7 +29,7 @@ fn scale(cx: &Call<'_, '_>, q: ValueId, heads: usize) -> Result<f32, Halt> {
     Ok(if given == 0.0 { (size.max(1) as f32).sqrt().recip() } else { given })
 }
 
-/// What an attention reads beside queries, keys and values.
+/// The operands of an attention besides queries, keys and values.
 #[derive(Default)]
 struct Beside {
     mask: Option<ValueId>,
@@ -37,7 +37,7 @@ struct Beside {
     lens: Option<ValueId>,
 }
 
-/// Adds an attention; answers its results in ONNX's order: y, present keys and values, scores.
+/// Adds an attention; returns its results in ONNX's order: y, present keys and values, scores.
 fn attend(cx: &mut Call<'_, '_>, mut op: Attention, qkv: [ValueId; 3], beside: Beside) -> Imported {
     let mut inputs = qkv.to_vec();
     inputs.extend(beside.mask);
@@ -66,7 +66,7 @@ pub(super) fn attention(cx: &mut Call<'_, '_>) -> Imported {
         mask => mask,
     };
     let past = cx.optional(4).zip(cx.optional(5)).map(|(k, v)| [k, v]);
-    // The values of ONNX Runtime: the text of the specification swaps the two in the middle.
+    // As in ONNX Runtime: the text of the specification swaps the two values in the middle.
     let scores = match cx.int("qk_matmul_output_mode", 0)? {
         0 => Scores::Products,
         1 => Scores::Capped,
@@ -85,20 +85,20 @@ pub(super) fn attention(cx: &mut Call<'_, '_>) -> Imported {
     attend(cx, op, qkv, Beside { mask, past, lens })
 }
 
-/// `len` elements of the last axis from `start` on.
+/// `len` elements of the last axis, from `start`.
 fn columns(cx: &mut Call<'_, '_>, x: ValueId, start: usize, len: usize) -> Result<ValueId, Halt> {
     let axis = cx.axis_of(-1, cx.rank(x))?;
     cx.add(Slice { axis, start, len, step: 1 }, &[x])
 }
 
-/// com.microsoft: a mask of `[batch, keys]`, or of more axes, i32, in which 0 hides; and a bias of the scores. `None` where
-/// there are neither.
+/// com.microsoft: an i32 mask `[batch, keys]`, or with more axes, in which 0 hides; and a bias of the scores. `None` if
+/// there is neither.
 fn mask_of(cx: &mut Call<'_, '_>, mask: Option<ValueId>, bias: Option<ValueId>) -> Result<Option<ValueId>, Halt> {
     let Some(mask) = mask else { return Ok(bias) };
     let dims = match *cx.shape(mask).dims() {
         [batch, keys] => vec![batch, 1, 1, keys],
         [batch, queries, keys] => vec![batch, 1, queries, keys],
-        // Lengths, and first places of what counts.
+        // Lengths, and starts of the valid range.
         _ => return Err(Halt::Foreign),
     };
     let mask = cx.cast(mask, DType::Bool)?;
@@ -152,10 +152,10 @@ pub(super) fn packed(cx: &mut Call<'_, '_>) -> Imported {
         None => vec![whole / 3; 3],
     };
     let &[q_width, k_width, v_width] = widths.as_slice() else {
-        return Err(cx.attribute_error("qkv_hidden_sizes", "has not three entries"));
+        return Err(cx.attribute_error("qkv_hidden_sizes", "does not have three entries"));
     };
     if q_width.checked_add(k_width).and_then(|sum| sum.checked_add(v_width)) != Some(whole) {
-        return Err(cx.attribute_error("qkv_hidden_sizes", format!("{} are not {whole} in all", list(&widths))));
+        return Err(cx.attribute_error("qkv_hidden_sizes", format!("{} do not add up to {whole}", list(&widths))));
     }
     let qkv = [
         columns(cx, all, 0, q_width)?,
@@ -174,23 +174,23 @@ pub(super) fn rotary(cx: &mut Call<'_, '_>) -> Imported {
     rotated(cx, cos, sin, cx.optional(3))
 }
 
-/// com.microsoft: the places come before the tables.
+/// com.microsoft: the positions come before the tables.
 pub(super) fn rotary_with_places(cx: &mut Call<'_, '_>) -> Imported {
     let (places, cos, sin) = (cx.input(1)?, cx.input(2)?, cx.input(3)?);
     let plain = cx.float("scale", 1.0)? == 1.0 && !cx.flag("is_packed_batching", false)?;
-    // One place only is that of the first row.
+    // A single position is that of the first row.
     if cx.rank(places) != 2 || !plain {
         return Err(Halt::Foreign);
     }
     rotated(cx, cos, sin, Some(places))
 }
 
-/// Pairs of elements turned by the angles of their places.
+/// Pairs of elements rotated by the angles of their positions.
 fn rotated(cx: &mut Call<'_, '_>, cos: ValueId, sin: ValueId, places: Option<ValueId>) -> Imported {
     let x = cx.input(0)?;
     let dims = cx.shape(x).to_vec();
     let half = cx.shape(cos).last().copied().unwrap_or(0);
-    // Before the last axis: the one of lengths and that of heads, either way round.
+    // Before the last axis: the lengths and the heads, in either order.
     let by_heads = match *dims.as_slice() {
         [batch, len, width] => {
             let heads = match usize::try_from(cx.int("num_heads", 0)?).unwrap_or(0) {
@@ -211,7 +211,7 @@ fn rotated(cx: &mut Call<'_, '_>, cos: ValueId, sin: ValueId, places: Option<Val
         turned => turned,
     };
     if half == 0 || turned != 2 * half || turned > size {
-        return Err(cx.shape_error("tables of half as many columns as elements are turned", &[x, cos]));
+        return Err(cx.shape_error("tables must have half as many columns as there are rotated elements", &[x, cos]));
     }
     let mut tables = [cos, sin];
     for table in &mut tables {
@@ -219,7 +219,7 @@ fn rotated(cx: &mut Call<'_, '_>, cos: ValueId, sin: ValueId, places: Option<Val
             *table = cx.add(Gather { axis: 0 }, &[*table, places])?;
         }
         let &[batch, len, columns] = cx.shape(*table).dims() else {
-            return Err(cx.shape_error("tables are [batch, length, half]", &[*table]));
+            return Err(cx.shape_error("tables must be [batch, length, half]", &[*table]));
         };
         let mut wanted = [batch, 1, 1, columns];
         wanted[len_axis] = len;

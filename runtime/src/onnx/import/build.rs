@@ -1,5 +1,5 @@
-//! The graph under construction: nodes over constants are computed at once, so that the shape
-//! arithmetic of exporters vanishes, and values of half precision are held as f32.
+//! The graph under construction: nodes over constants are computed at once, which removes the shape arithmetic of
+//! exporters, and half-precision values are stored as f32.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -12,20 +12,20 @@ use crate::ops::Op;
 use crate::ops::control::Control;
 use crate::tensor::{DType, Tensor};
 
-/// Most elements of a result that is computed while importing; larger constants are left to the passes.
+/// Most elements of a result computed while importing; larger constants are left to the passes.
 const MAX_FOLDED: usize = 1 << 16;
-/// Most work of all nodes that are computed while importing: a second of plain evaluation.
+/// Most work of all nodes computed while importing: a second of plain evaluation.
 const FOLDING_WORK: u64 = 1 << 27;
-/// Most bytes of all constants that are computed while importing, those of the fallback included.
+/// Most bytes of all constants computed while importing, including by the fallback.
 const FOLDING_BYTES: u64 = 64 << 20;
 
-/// Why an operator is not imported as a node of ours.
+/// Why an operator is not imported as one of our nodes.
 pub(super) enum Halt {
-    /// The model is at fault, or asks for too much.
+    /// The model is invalid, or exceeds a limit.
     Error(Error),
     /// A shape depends on data: the reason, for `inspect`.
     Dynamic(String),
-    /// No operator of ours does this.
+    /// None of our operators supports this.
     Foreign,
 }
 
@@ -42,58 +42,58 @@ pub(super) type Imported = Result<Vec<ValueId>, Halt>;
 #[derive(Default)]
 pub(super) struct Build {
     pub graph: Graph,
-    /// Element types of values that are held as f32 though the file has them in half precision.
+    /// The file's element types of values that are half precision there and f32 here.
     declared: HashMap<ValueId, DType>,
-    /// Values that stand for something else than a tensor, and why no tensor can be read there.
+    /// Values that are not tensors, and why they cannot be read as one.
     withheld: HashMap<ValueId, String>,
     /// The tensors of the sequences among them.
     sequences: HashMap<ValueId, Vec<ValueId>>,
-    /// Values that settings and constants alone decide, and the first of those settings.
+    /// Values decided only by settings and constants, and the first of those settings.
     settings: HashMap<ValueId, Rc<str>>,
-    /// How many nodes bear a name, so that each gets one of its own.
+    /// How many nodes share a name, so that each gets a unique one.
     names: HashMap<String, usize>,
-    /// Work of what has been computed so far, and its bytes.
+    /// Total work of what has been computed so far, and its bytes.
     folded_work: u64,
     folded_bytes: u64,
-    /// Operator and place of the node that is being imported, for messages.
+    /// Operator and position of the node being imported, for messages.
     pub place: String,
 }
 
 impl Build {
-    /// An operator's objection as that of a node.
+    /// An operator's error as the error of a node.
     pub fn at(&self, name: &str, error: OpError) -> Error {
         Error::Node { node: name.to_owned(), place: self.place.clone(), source: error }
     }
 
-    /// The element type that the file gives a value.
+    /// The file's element type of a value.
     pub fn declared(&self, id: ValueId) -> DType {
         self.declared.get(&id).copied().unwrap_or_else(|| self.graph.fact(id).dtype)
     }
 
-    /// Remembers that the file has a value in half precision.
+    /// Records that a value is half precision in the file.
     pub fn declare(&mut self, id: ValueId, declared: Option<DType>) {
         if let Some(declared) = declared {
             self.declared.insert(id, declared);
         }
     }
 
-    /// The half precision in which the file has a value.
+    /// The half-precision type of a value in the file, if it has one.
     pub fn half(&self, id: ValueId) -> Option<DType> {
         self.declared.get(&id).copied()
     }
 
-    /// Keeps a value from being read as a tensor.
+    /// Forbids reading a value as a tensor.
     pub fn withhold(&mut self, id: ValueId, reason: String) {
         self.withheld.insert(id, reason);
     }
 
-    /// Refuses, as node or output `name`, to read a value that stands for something else than a tensor.
+    /// Refuses, for the node or output `name`, to read a value that is not a tensor.
     pub fn readable(&self, id: ValueId, name: &str) -> Result<(), Error> {
         let Some(reason) = self.withheld.get(&id) else { return Ok(()) };
         Err(Error::Unsupported { node: name.to_owned(), reason: reason.clone() })
     }
 
-    /// Remembers the tensors that a value stands for.
+    /// Records the tensors of a sequence.
     pub fn hold_sequence(&mut self, id: ValueId, parts: Vec<ValueId>) {
         self.sequences.insert(id, parts);
     }
@@ -103,22 +103,22 @@ impl Build {
         self.sequences.get(&id).map(Vec::as_slice)
     }
 
-    /// Remembers that a setting decides a value.
+    /// Records that a setting decides a value.
     pub fn mark_setting(&mut self, id: ValueId, name: &str) {
         self.settings.insert(id, name.into());
     }
 
-    /// The setting that decides a value, where no data does.
+    /// The setting that decides a value, if no data does.
     pub fn setting(&self, id: ValueId) -> Option<&Rc<str>> {
         self.settings.get(&id)
     }
 
-    /// Adds a node, or what it comes to where its operands are constants and its results small.
+    /// Adds a node, or its results as constants if its operands are constants and its results are small.
     pub fn add(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Imported {
         let own = self.fresh(name);
         let node = match self.graph.make_node(own, op, inputs) {
             Ok(node) => node,
-            // A type that the operator does not take is none of the model's faults.
+            // An unsupported element type is not an error of the model.
             Err(Error::Node { source: OpError::Type { .. }, .. }) => return Err(Halt::Foreign),
             Err(Error::Node { source, .. }) => return Err(Halt::Error(self.at(name, source))),
             Err(error) => return Err(error.into()),
@@ -148,26 +148,26 @@ impl Build {
         })
     }
 
-    /// A name that no node bears.
+    /// A unique name for a node.
     fn fresh(&mut self, name: &str) -> String {
         let count = self.names.entry(name.to_owned()).or_insert(0);
         *count += 1;
         if *count == 1 { name.to_owned() } else { format!("{name}.{}", *count - 1) }
     }
 
-    /// Bytes that constants which are computed may still take.
+    /// Bytes that computed constants may still take.
     pub fn room(&self) -> u64 {
         FOLDING_BYTES.saturating_sub(self.folded_bytes)
     }
 
-    /// Counts constants that the fallback has computed, within [`room`](Self::room).
+    /// Counts constants computed by the fallback, within [`room`](Self::room).
     pub fn count_folded(&mut self, tensors: &[Tensor]) {
         self.folded_bytes = tensors.iter().fold(self.folded_bytes, |sum, t| sum.saturating_add(t.bytes().len() as u64));
     }
 
-    /// Computes the results of an operator over constants; false if it has to be a node.
+    /// Computes the results of an operator over constants; returns false if it has to be a node.
     fn fold(&mut self, op: &Op, inputs: &[ValueId], outputs: &[ValueId]) -> Result<bool, OpError> {
-        // Kernels want the bytes of quantized weights, not the floats that they stand for.
+        // Kernels need the quantized weights, not the dequantized ones.
         let kept = matches!(op, Op::Dequantize(_) | Op::Foreign(_));
         let large = |id: &ValueId| self.graph.fact(*id).shape.elements() > MAX_FOLDED;
         let shares = matches!(op, Op::Reshape(_));
@@ -181,7 +181,7 @@ impl Build {
         let Some(constants) = constants else { return Ok(false) };
         let operands: Vec<&Tensor> = constants.iter().map(AsRef::as_ref).collect();
         let (all_work, all_bytes) = (self.folded_work.saturating_add(work), self.folded_bytes.saturating_add(bytes));
-        // What is not computed now is a node: the passes have a budget of their own, and a run a limit.
+        // What is not computed now becomes a node: the passes have their own budget, and a run has a limit.
         if all_work > FOLDING_WORK || all_bytes > FOLDING_BYTES {
             return Ok(false);
         }

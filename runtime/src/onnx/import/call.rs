@@ -1,5 +1,4 @@
-//! A node as its importer sees it: attributes by name, operands as values of the graph, and the
-//! graph to add to.
+//! A node for its importer: attributes by name, operands as values of the graph, and the graph to add to.
 
 use skipstone_onnx::proto::{Attribute, Node, Tensor as TensorProto};
 
@@ -21,45 +20,45 @@ const FLOATS: i64 = 6;
 const INTS: i64 = 7;
 const STRINGS: i64 = 8;
 
-/// A node that is being imported.
+/// A node being imported.
 pub(super) struct Call<'a, 'm> {
     /// The node in the file.
     pub node: &'m Node<'m>,
-    /// Version of its operator set.
+    /// Version of its opset.
     pub opset: i64,
-    /// Its attributes, those of a function's call in place of references to them.
+    /// Its attributes; references to attributes of a function's call are resolved.
     pub attributes: Vec<(&'m str, &'m Attribute<'m>)>,
-    /// Its operands; `None` for one that is left out.
+    /// Its operands; `None` for omitted ones.
     pub inputs: Vec<Option<ValueId>>,
-    /// Where to add nodes.
+    /// The graph to add nodes to.
     pub build: &'a mut Build,
-    /// Where tensors of attributes may lie beside the file.
+    /// The files with external tensors of attributes.
     pub files: &'a tensor::Files,
 }
 
 impl<'m> Call<'_, 'm> {
-    /// What the node is called in messages, the plan and the profile.
+    /// Its name in messages, the plan and the profile.
     pub fn name(&self) -> &str {
         name(self.node)
     }
 
-    /// The refusal of an attribute.
+    /// An error for an attribute.
     pub fn attribute_error(&self, name: &'static str, reason: impl Into<String>) -> Halt {
         self.at(OpError::Attribute { name, reason: reason.into() })
     }
 
-    /// An operator's objection as this node's.
+    /// An operator's error as the error of this node.
     pub fn at(&self, error: OpError) -> Halt {
         Halt::Error(self.build.at(self.name(), error))
     }
 
-    /// The refusal of shapes that do not fit each other.
+    /// An error for shapes that do not match.
     pub fn shape_error(&self, rule: &'static str, ids: &[ValueId]) -> Halt {
         let shapes: Vec<&Shape> = ids.iter().map(|&id| self.shape(id)).collect();
         self.at(OpError::shapes(rule, &shapes))
     }
 
-    /// Stops where a shape follows from data that are known in the run only.
+    /// Stops because a shape follows from data that is only known at run time.
     pub fn dynamic(&self, what: &str) -> Halt {
         Halt::Dynamic(format!("'{}' ({}): {what} is not known before the run", self.name(), self.node.op_type))
     }
@@ -68,12 +67,12 @@ impl<'m> Call<'_, 'm> {
 
     fn attribute(&self, name: &'static str, kind: i64) -> Result<Option<&'m Attribute<'m>>, Halt> {
         match self.attributes.iter().find(|(known, _)| *known == name) {
-            Some((_, attribute)) if attribute.kind != kind => Err(self.attribute_error(name, "is of another type")),
+            Some((_, attribute)) if attribute.kind != kind => Err(self.attribute_error(name, "has the wrong type")),
             found => Ok(found.map(|(_, attribute)| *attribute)),
         }
     }
 
-    /// Whether an attribute is there.
+    /// Whether an attribute is present.
     pub fn has(&self, name: &str) -> bool {
         self.attributes.iter().any(|(known, _)| *known == name)
     }
@@ -83,7 +82,7 @@ impl<'m> Call<'_, 'm> {
         Ok(self.attribute(name, INT)?.map_or(default, |attribute| attribute.int))
     }
 
-    /// A truth value, as ONNX has them: an integer.
+    /// A bool, which ONNX stores as an integer.
     pub fn flag(&self, name: &'static str, default: bool) -> Result<bool, Halt> {
         Ok(self.int(name, i64::from(default))? != 0)
     }
@@ -103,14 +102,14 @@ impl<'m> Call<'_, 'm> {
         Ok(self.attribute(name, FLOATS)?.map(|attribute| attribute.floats.floats().collect()))
     }
 
-    /// A text; the empty one counts as left out.
+    /// A string; an empty one counts as omitted.
     pub fn text(&self, name: &'static str) -> Result<Option<&'m str>, Halt> {
         let Some(attribute) = self.attribute(name, STRING)? else { return Ok(None) };
         let text = std::str::from_utf8(attribute.string).map_err(|_| self.attribute_error(name, "is not UTF-8"))?;
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
-    /// A list of texts.
+    /// A list of strings.
     pub fn texts(&self, name: &'static str) -> Result<Option<Vec<&'m str>>, Halt> {
         let Some(attribute) = self.attribute(name, STRINGS)? else { return Ok(None) };
         let texts = attribute.strings.iter().map(|text| std::str::from_utf8(text)).collect::<Result<_, _>>();
@@ -122,7 +121,7 @@ impl<'m> Call<'_, 'm> {
         Ok(self.attribute(name, TENSOR)?.and_then(|attribute| attribute.tensors.first()))
     }
 
-    /// An axis of `rank`, counted from the end where it is negative.
+    /// An axis of a tensor with this rank; negative ones count from the end.
     pub fn axis_of(&self, axis: i64, rank: usize) -> Result<usize, Halt> {
         let signed = i64::try_from(rank).unwrap_or(i64::MAX);
         let from_start = if axis < 0 { axis.saturating_add(signed) } else { axis };
@@ -132,7 +131,7 @@ impl<'m> Call<'_, 'm> {
             .ok_or_else(|| self.attribute_error("axis", format!("is {axis} for a tensor of {rank} dimensions")))
     }
 
-    /// Several axes of `rank`, ascending, each once.
+    /// Several axes of a tensor with this rank, ascending and distinct.
     pub fn axes_of(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>, Halt> {
         let mut found = axes.iter().map(|&axis| self.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?;
         found.sort_unstable();
@@ -149,22 +148,22 @@ impl<'m> Call<'_, 'm> {
 
     // Operands.
 
-    /// Operand `index`, which must be there.
+    /// Operand `index`, which must be present.
     pub fn input(&self, index: usize) -> Result<ValueId, Halt> {
         self.optional(index).ok_or_else(|| self.at(OpError::Value(format!("input {index} is missing"))))
     }
 
-    /// Operand `index`, if it is there.
+    /// Operand `index`, if it is present.
     pub fn optional(&self, index: usize) -> Option<ValueId> {
         self.inputs.get(index).copied().flatten()
     }
 
-    /// All operands, none of which may be left out.
+    /// All operands, none of which may be omitted.
     pub fn all_inputs(&self) -> Result<Vec<ValueId>, Halt> {
         (0..self.inputs.len()).map(|index| self.input(index)).collect()
     }
 
-    /// How many results are asked for.
+    /// The number of requested results.
     pub fn outputs(&self) -> usize {
         self.node.outputs.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1)
     }
@@ -194,7 +193,7 @@ impl<'m> Call<'_, 'm> {
         self.fact(id).dtype
     }
 
-    /// The element type that the file gives a value: half precision is computed as f32.
+    /// The file's element type of a value: half precision is computed as f32.
     pub fn declared(&self, id: ValueId) -> DType {
         self.build.declared(id)
     }
@@ -204,7 +203,7 @@ impl<'m> Call<'_, 'm> {
         self.build.graph.constant(id).map(AsRef::as_ref)
     }
 
-    /// The integers of operand `index`, which decide a shape and so must be constant; `None` if it is left out.
+    /// The integers of operand `index`, which decide a shape and so must be constant; `None` if it is omitted.
     pub fn integers(&self, index: usize) -> Result<Option<Vec<i64>>, Halt> {
         let Some(id) = self.optional(index) else { return Ok(None) };
         let Some(tensor) = self.constant_of(id) else { return Err(self.dynamic(&format!("input {index}"))) };
@@ -216,7 +215,7 @@ impl<'m> Call<'_, 'm> {
         wide.map(Some).ok_or_else(|| self.at(OpError::Type { index, got, want: "i64 or i32" }))
     }
 
-    /// As [`integers`](Self::integers), of an operand that must be there.
+    /// Like [`integers`](Self::integers), for a required operand.
     pub fn required_integers(&self, index: usize) -> Result<Vec<i64>, Halt> {
         let integers = self.integers(index)?;
         integers.ok_or_else(|| self.at(OpError::Value(format!("input {index} is missing"))))
@@ -239,14 +238,14 @@ impl<'m> Call<'_, 'm> {
         }
     }
 
-    /// The floats of operand `index`, if it is there and a constant.
+    /// The floats of operand `index`, if it is present and constant.
     pub fn constant_floats(&self, index: usize) -> Option<Vec<f32>> {
         self.constant_of(self.optional(index)?)?.elements::<f32>().map(<[f32]>::to_vec)
     }
 
     // Results.
 
-    /// Adds a node with one result. The first takes the name of the file's node, later ones a number behind it.
+    /// Adds a node with one result. The first one gets the name of the file's node, later ones get a number appended.
     pub fn add(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId, Halt> {
         let results = self.add_all(op, inputs)?;
         results.first().copied().ok_or_else(|| self.at(OpError::Value("the operator has no result".into())))
@@ -263,7 +262,7 @@ impl<'m> Call<'_, 'm> {
         self.build.graph.add_constant(name, tensor)
     }
 
-    /// Adds a constant of these elements.
+    /// Adds a constant with these elements.
     pub fn elements<T: Element>(&mut self, dims: &[usize], elements: &[T]) -> Result<ValueId, Halt> {
         let tensor = Tensor::from_slice(dims, elements).map_err(|e| self.at(e))?;
         Ok(self.constant(tensor))
@@ -287,7 +286,7 @@ impl<'m> Call<'_, 'm> {
         id
     }
 
-    /// A value under another shape of as many elements.
+    /// A value with another shape and the same number of elements.
     pub fn reshape(&mut self, id: ValueId, dims: &[usize]) -> Result<ValueId, Halt> {
         if self.shape(id).dims() == dims {
             return Ok(id);
@@ -302,7 +301,7 @@ impl<'m> Call<'_, 'm> {
     }
 }
 
-/// What a node is called: by its name, or else by its first result.
+/// The name of a node, or otherwise of its first result.
 pub(super) fn name<'m>(node: &Node<'m>) -> &'m str {
     let named = Some(node.name).filter(|name| !name.is_empty());
     named.or_else(|| node.outputs.iter().copied().find(|name| !name.is_empty())).unwrap_or(node.op_type)

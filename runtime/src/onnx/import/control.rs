@@ -1,7 +1,7 @@
 //! If, Loop and Scan: nodes that own blocks, whose bodies are imported as blocks of the graph.
 //!
-//! In a block every shape is known and the same in all iterations. A loop that is not like that, because what it
-//! carries grows or a shape follows from the iteration, is unrolled where the number of iterations is known: every
+//! In a block every shape is known and the same in all iterations. A loop for which this does not hold, because a
+//! carried value grows or a shape follows from the iteration, is unrolled if the number of iterations is known: every
 //! iteration's number is then a constant, and so is what follows from it.
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use crate::ops::reshape::Reshape;
 use crate::ops::slice::Slice;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Most iterations of a loop that is unrolled.
+/// Most iterations of an unrolled loop.
 const MAX_UNROLLED: usize = 1 << 10;
 
 /// Most nodes of all unrolled loops together.
@@ -29,7 +29,7 @@ pub(super) const MAX_REPEATED: usize = 1 << 14;
 /// Most bytes of constants that the iterations of all unrolled loops add.
 const MAX_REPEATED_BYTES: usize = 1 << 28;
 
-/// Most iterations that are written down as a limit: a condition ends a loop before.
+/// Largest iteration count that is stored as a limit: for larger ones a condition ends the loop first.
 const MAX_COUNTED: usize = 1 << 31;
 
 /// Whether an operator is imported here.
@@ -41,11 +41,11 @@ pub(super) fn takes(domain: &str, op_type: &str) -> bool {
 struct Source<'m> {
     node: &'m Node<'m>,
     body: &'m GraphProto<'m>,
-    /// Whether the body takes and gives what a Loop's does: an iteration's number and a condition.
+    /// Whether the body has a Loop's signature: an iteration's number and a condition.
     numbered: bool,
     op: Loop,
-    /// For each result that is put together from slices: along which axis of it, perhaps counted from the last, and
-    /// whether from its end.
+    /// For each result assembled from slices: the axis of the slices, perhaps counted from the last, and whether they
+    /// start at its end.
     collected: Vec<(i64, bool)>,
     /// Operands in the order of the operator.
     given: Vec<ValueId>,
@@ -56,7 +56,7 @@ impl Source<'_> {
         Halt::Dynamic(format!("'{}' ({}): {what}", call::name(self.node), self.node.op_type))
     }
 
-    /// Facts of an iteration's number and condition: of one element, in the rank that the body declares.
+    /// Facts of an iteration's number and condition: one element, with the rank that the body declares.
     fn numbers(&self) -> [Fact; 2] {
         let declared = |index: usize| match self.body.inputs.get(index).and_then(|info| info.kind.as_ref()) {
             Some(Type::Tensor(_, Some(dims))) if self.numbered && dims.len() == 1 => Shape::new(&[1]),
@@ -67,7 +67,7 @@ impl Source<'_> {
 }
 
 impl<'m> Importer<'m> {
-    /// Imports a node that [`takes`] names.
+    /// Imports a node that [`takes`] accepts.
     pub(super) fn control(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>], opset: i64) -> Imported {
         for &id in inputs.iter().flatten().filter(|&&id| self.build.sequence(id).is_none()) {
             self.build.readable(id, call::name(node))?;
@@ -86,7 +86,7 @@ impl<'m> Importer<'m> {
         }
     }
 
-    /// The branch of an If whose condition is a constant, in the place of its node; otherwise both as blocks.
+    /// If the condition is constant, imports its branch in place of the node; otherwise both branches as blocks.
     fn branches(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Imported {
         let name = call::name(node);
         let Some(&Some(condition)) = inputs.first() else { return Err(Halt::Foreign) };
@@ -107,7 +107,7 @@ impl<'m> Importer<'m> {
             (then, otherwise) => (then?, otherwise?),
         };
         for (&a, &b) in then.results.iter().zip(&otherwise.results) {
-            self.same(node, [a, b], "one branch gives", "the other")?;
+            self.same(node, [a, b], "one branch returns", "the other")?;
         }
         let halves: Vec<Option<DType>> = then.results.iter().map(|&id| self.build.half(id)).collect();
         let results = self.build.add_control(name, Control::If, &[condition], vec![then, otherwise])?;
@@ -115,8 +115,8 @@ impl<'m> Importer<'m> {
         Ok(results)
     }
 
-    /// A branch that refuses to run, since its nodes contradict each other in the shapes that are bound; what the other
-    /// one gives says what it would.
+    /// A branch that refuses to run, since its nodes are inconsistent with the given shapes; its results have the facts
+    /// of the other branch's.
     fn refusal(
         &mut self,
         node: &'m Node<'m>,
@@ -126,7 +126,7 @@ impl<'m> Importer<'m> {
     ) -> Result<Block, Halt> {
         let results = like.iter().map(|&id| self.build.graph.fact(id).clone()).collect();
         let halves: Vec<Option<DType>> = like.iter().map(|&id| self.build.half(id)).collect();
-        let reason = format!("this branch does not fit the shapes of the inputs: {error}");
+        let reason = format!("this branch does not match the shapes of the inputs: {error}");
         self.begin_block(node)?;
         let made = self.build.add(call::name(node), Refuse { reason, results }.into(), &[condition]);
         let block = self.end_block(made.as_deref().unwrap_or(&[]));
@@ -161,7 +161,7 @@ impl<'m> Importer<'m> {
             }
         }
         let carried: Option<Vec<ValueId>> = inputs.iter().skip(2).copied().collect();
-        let carried = carried.ok_or_else(|| self.objection(node, "what a loop carries is left out"))?;
+        let carried = carried.ok_or_else(|| self.objection(node, "a carried value of the loop is missing"))?;
         op.carried = carried.len();
         given.extend(carried);
         // Results that are not requested are not collected.
@@ -172,10 +172,10 @@ impl<'m> Importer<'m> {
     fn scan_source(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Result<Source<'m>, Halt> {
         let body = self.subgraph(node, "body")?;
         let given: Option<Vec<ValueId>> = inputs.iter().copied().collect();
-        let given = given.ok_or_else(|| self.objection(node, "an input is left out"))?;
+        let given = given.ok_or_else(|| self.objection(node, "an input is missing"))?;
         let cx = self.call(node, inputs);
         let scans = usize::try_from(cx.int("num_scan_inputs", 0)?).ok().filter(|&scans| scans <= given.len());
-        let scans = scans.ok_or_else(|| cx.attribute_error("num_scan_inputs", "is more than there are inputs"))?;
+        let scans = scans.ok_or_else(|| cx.attribute_error("num_scan_inputs", "exceeds the number of inputs"))?;
         let carried = given.len() - scans;
         let list = |name: &'static str, count: usize| -> Result<Vec<i64>, Halt> {
             let list = cx.ints(name)?.unwrap_or_else(|| vec![0; count]);
@@ -188,7 +188,7 @@ impl<'m> Importer<'m> {
             let along = Along { axis: cx.axis_of(axis, cx.rank(id))?, reverse: reverse != 0 };
             let dim = cx.shape(id)[along.axis];
             if *iterations.get_or_insert(dim) != dim {
-                return Err(cx.shape_error("all that is scanned has one length", &given[carried..]));
+                return Err(cx.shape_error("all scanned inputs must have the same length", &given[carried..]));
             }
             scanned.push(along);
         }
@@ -200,15 +200,15 @@ impl<'m> Importer<'m> {
         Ok(Source { node, body, numbered: false, op, collected, given })
     }
 
-    /// Scan of opset 8: every tensor begins with an axis of batches, which an outer loop goes along.
+    /// Scan of opset 8: every tensor begins with a batch axis, over which an outer loop runs.
     fn scan_of_batches(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Imported {
         let Some((lengths, inputs)) = inputs.split_first() else { return Err(Halt::Foreign) };
         let given: Option<Vec<ValueId>> = inputs.iter().copied().collect();
-        let given = given.ok_or_else(|| self.objection(node, "an input is left out"))?;
+        let given = given.ok_or_else(|| self.objection(node, "an input is missing"))?;
         let body = self.subgraph(node, "body")?;
         let cx = self.call(node, inputs);
         let scans = usize::try_from(cx.int("num_scan_inputs", 0)?).ok().filter(|&scans| scans <= given.len());
-        let scans = scans.ok_or_else(|| cx.attribute_error("num_scan_inputs", "is more than there are inputs"))?;
+        let scans = scans.ok_or_else(|| cx.attribute_error("num_scan_inputs", "exceeds the number of inputs"))?;
         let carried = given.len() - scans;
         let directions = cx.ints("directions")?.unwrap_or_else(|| vec![0; scans]);
         let along = |&direction: &i64| Along { axis: 0, reverse: direction != 0 };
@@ -218,18 +218,21 @@ impl<'m> Importer<'m> {
         let lens: Option<Vec<usize>> = shapes[carried..].iter().map(|shape| shape.get(1).copied()).collect();
         let len = lens.as_ref().and_then(|lens| lens.first()).copied();
         let (Some(batches), Some(lens), Some(len)) = (batches, lens, len) else {
-            return Err(cx.shape_error("inputs begin with an axis of batches, then one that is scanned", &given));
+            return Err(cx.shape_error("inputs must begin with a batch axis, then a scanned one", &given));
         };
         let alike =
             shapes.iter().all(|shape| shape.first() == Some(&batches)) && lens.iter().all(|&other| other == len);
         if !alike || scanned.len() != scans {
-            return Err(cx.shape_error("all inputs have as many batches, all that is scanned has one length", &given));
+            return Err(cx.shape_error(
+                "all inputs must have the same batch size, and all scanned ones the same length",
+                &given,
+            ));
         }
         if let Some(lengths) = *lengths {
             let whole = |of: &i64| usize::try_from(*of) == Ok(len);
             let all = cx.constant_of(lengths).and_then(Tensor::elements::<i64>).is_some_and(|of| of.iter().all(whole));
             if !all {
-                return Err(self.objection(node, "sequences of several lengths in one batch are not supported"));
+                return Err(self.objection(node, "sequences of different lengths in one batch are not supported"));
             }
         }
         let collected = vec![(0, false); node.outputs.len().saturating_sub(carried)];
@@ -262,7 +265,7 @@ impl<'m> Importer<'m> {
         Ok(results)
     }
 
-    /// A loop as a node with a block, or unrolled where no block can hold it, or it comes to constants.
+    /// Imports a loop as a node with a block; unrolled if it cannot be a block, or if it results in constants.
     fn iterated(&mut self, source: &Source<'m>) -> Imported {
         let constant = |importer: &Self, id: ValueId| importer.build.graph.constant(id).is_some();
         let sequences = source.given.iter().any(|&id| self.build.sequence(id).is_some());
@@ -310,7 +313,7 @@ impl<'m> Importer<'m> {
         };
         block.results.truncate(1 + op.carried + source.collected.len());
         for (&before, &behind) in given[first..].iter().zip(&block.results[1..]).take(op.carried) {
-            self.same(node, [before, behind], "before an iteration a value is", "behind it")?;
+            self.same(node, [before, behind], "before an iteration a value is", "after it")?;
         }
         let mut op = op.clone();
         for (&(axis, reverse), &id) in source.collected.iter().zip(&block.results[1 + op.carried..]) {
@@ -326,10 +329,10 @@ impl<'m> Importer<'m> {
         }
         let counted = op.iterations == Some(0) || !op.limited && !op.conditional && goes_on.is_some();
         if goes_on == Some(true) && op.iterations.is_none() && !op.limited {
-            return Err(self.objection(node, "the loop never ends: nothing limits it, and its condition stays true"));
+            return Err(self.objection(node, "the loop never ends: it has no limit, and its condition stays true"));
         }
         if !counted && !op.collected.is_empty() {
-            return Err(source.dynamic("how many slices its results have is not known before the run"));
+            return Err(source.dynamic("the number of slices in its results is not known before the run"));
         }
         if goes_on.is_none() {
             op.iterations = op.iterations.filter(|&iterations| iterations < MAX_COUNTED);
@@ -340,14 +343,14 @@ impl<'m> Importer<'m> {
         Ok(results)
     }
 
-    /// The iterations of a loop one behind the other, without blocks.
+    /// The iterations of a loop one after the other, without blocks.
     fn unrolled(&mut self, source: &Source<'m>) -> Imported {
         let op = &source.op;
         if op.limited || op.conditional {
-            return Err(source.dynamic("how often it runs is not known before the run"));
+            return Err(source.dynamic("its number of iterations is not known before the run"));
         }
         self.unrolling += 1;
-        // What the body holds is read once for all iterations.
+        // The body's initializers are read once for all iterations.
         self.enter();
         self.initializers(source.body);
         let results = self.iterations(source);
@@ -360,7 +363,7 @@ impl<'m> Importer<'m> {
         Ok(results)
     }
 
-    /// What is carried behind the last iteration, and the slices of each result that is collected.
+    /// The carried values after the last iteration, and the slices of each collected result.
     fn iterations(&mut self, source: &Source<'m>) -> Result<(Vec<ValueId>, Vec<Vec<ValueId>>), Halt> {
         let (op, name) = (&source.op, call::name(source.node));
         let (carried, scanned) = source.given.split_at(op.carried);
@@ -394,7 +397,7 @@ impl<'m> Importer<'m> {
             let added = self.build.graph.values()[known..].iter().filter_map(|value| value.constant.as_ref());
             self.repeated_bytes += added.map(|tensor| tensor.fact().bytes()).sum::<usize>();
             if self.repeated_bytes > MAX_REPEATED_BYTES {
-                return Err(source.dynamic("its iterations hold too much to be unrolled"));
+                return Err(source.dynamic("its iterations have too many constants to be unrolled"));
             }
             let goes_on = source.numbered.then(|| results.remove(0));
             let slices = results.split_off(op.carried);
@@ -402,18 +405,18 @@ impl<'m> Importer<'m> {
             collected.iter_mut().zip(slices).for_each(|(all, slice)| all.push(slice));
             match goes_on.map(|id| self.build.graph.constant(id).and_then(|held| held.bytes().first().copied())) {
                 Some(Some(0)) => break,
-                Some(None) => return Err(source.dynamic("how often it runs is not known before the run")),
+                Some(None) => return Err(source.dynamic("its number of iterations is not known before the run")),
                 Some(Some(_)) | None => {}
             }
         }
         Ok((carried, collected))
     }
 
-    /// Slices as one tensor.
+    /// Concatenates slices into one tensor.
     fn put_together(&mut self, source: &Source<'m>, slices: Vec<ValueId>, along: (i64, bool)) -> Result<ValueId, Halt> {
         let name = call::name(source.node);
         let Some(&first) = slices.first() else {
-            return Err(source.dynamic("the shape of what it collects is not known: there is no iteration"));
+            return Err(source.dynamic("the shape of its collected results is not known: there is no iteration"));
         };
         let half = self.build.half(first);
         let axis = self.collected_axis(source.node, along.0, first)?;
@@ -436,9 +439,9 @@ impl<'m> Importer<'m> {
         Ok(whole)
     }
 
-    // What loops and branches share.
+    // Shared by loops and branches.
 
-    /// The axis of what is put together from slices such as `slice`.
+    /// The axis of a result assembled from slices such as `slice`.
     fn collected_axis(&self, node: &'m Node<'m>, axis: i64, slice: ValueId) -> Result<usize, Halt> {
         let rank = self.build.graph.fact(slice).shape.rank() + 1;
         let from_start = if axis < 0 { axis.saturating_add_unsigned(rank as u64) } else { axis };
@@ -446,7 +449,7 @@ impl<'m> Importer<'m> {
         found.ok_or_else(|| self.objection(node, &format!("scan_output_axes has {axis} for a result of rank {rank}")))
     }
 
-    /// What is left of a value without an axis that is gone along.
+    /// The fact of a slice: a value without the axis that is iterated.
     fn slice_fact(&self, id: ValueId, axis: usize) -> Result<Fact, Halt> {
         let fact = self.build.graph.fact(id);
         let mut dims = fact.shape.dims().to_vec();
@@ -457,7 +460,8 @@ impl<'m> Importer<'m> {
         Ok(Fact::new(fact.dtype, shape))
     }
 
-    /// Holds two values to one type and shape: types that differ are an error, shapes depend on the run.
+    /// Requires the same type and shape of two values: different types are an error, different shapes depend on the
+    /// run.
     fn same(&self, node: &'m Node<'m>, values: [ValueId; 2], first: &str, second: &str) -> Result<(), Halt> {
         let name = call::name(node);
         for id in values {
@@ -482,15 +486,15 @@ impl<'m> Importer<'m> {
         }
     }
 
-    /// A subgraph of a node, or of the call of the function around it.
+    /// A subgraph of a node, or of the enclosing function call.
     fn subgraph(&self, node: &'m Node<'m>, name: &str) -> Result<&'m GraphProto<'m>, Halt> {
         let around = self.scopes.last().map(|scope| scope.attributes.clone()).unwrap_or_default();
         let graph = node.attribute(name).and_then(|held| resolved(held, &around)?.graphs.first());
         graph.ok_or_else(|| self.objection(node, &format!("{name} is missing")))
     }
 
-    /// Imports a subgraph as a block. Parameters of the facts `leading` come before those of its own inputs, which have
-    /// the facts and half precisions `given`.
+    /// Imports a subgraph as a block. Parameters with the facts `leading` come before those of its own inputs, which
+    /// have the facts and half-precision types `given`.
     fn block(
         &mut self,
         node: &'m Node<'m>,
@@ -510,7 +514,7 @@ impl<'m> Importer<'m> {
 
     fn begin_block(&mut self, node: &'m Node<'m>) -> Result<(), Halt> {
         if self.depth == MAX_DEPTH {
-            return Err(self.objection(node, &format!("its graphs lie in {MAX_DEPTH} others, and may not")));
+            return Err(self.objection(node, &format!("its graphs are nested in {MAX_DEPTH} others, the limit")));
         }
         self.depth += 1;
         self.build.graph.begin_block();
@@ -536,7 +540,7 @@ impl<'m> Importer<'m> {
         ids
     }
 
-    /// Imports the nodes of a subgraph in the place of its node; its inputs are these values.
+    /// Imports the nodes of a subgraph in place of its node, with these values for its inputs.
     fn body(&mut self, graph: &'m GraphProto<'m>, inputs: &[ValueId]) -> Imported {
         self.enter();
         self.initializers(graph);
@@ -545,7 +549,7 @@ impl<'m> Importer<'m> {
         results
     }
 
-    /// Imports the nodes of a subgraph whose initializers are known.
+    /// Imports the nodes of a subgraph whose initializers are already known.
     fn pass(&mut self, graph: &'m GraphProto<'m>, inputs: &[ValueId]) -> Imported {
         self.enter();
         for (info, &id) in graph.inputs.iter().zip(inputs) {
@@ -558,7 +562,7 @@ impl<'m> Importer<'m> {
         results
     }
 
-    /// Opens a scope inside the present one.
+    /// Opens a scope inside the current one.
     fn enter(&mut self) {
         let around = self.scopes.last();
         let attributes = around.map(|scope| scope.attributes.clone()).unwrap_or_default();

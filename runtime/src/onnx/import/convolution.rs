@@ -28,19 +28,21 @@ pub(super) fn groups(cx: &Call<'_, '_>) -> Result<usize, Halt> {
     groups.ok_or_else(|| cx.attribute_error("group", "must be above 0"))
 }
 
-/// The window of the convolution of `x` with `weights`, whose axes behind the first two are spatial.
+/// The window of the convolution of `x` with `weights`, whose axes after the first two are spatial.
 pub(super) fn window(cx: &Call<'_, '_>, x: ValueId, weights: ValueId) -> Result<Window, Halt> {
     let (from, kernel) = (cx.shape(x).clone(), cx.shape(weights).clone());
     if from.rank() < 3 || kernel.rank() != from.rank() {
-        return Err(cx.shape_error("images and weights have the same number of dimensions, at least 3", &[x, weights]));
+        return Err(
+            cx.shape_error("images and weights must have the same number of dimensions, at least 3", &[x, weights])
+        );
     }
     if kernel[2..].contains(&0) {
-        return Err(cx.shape_error("a kernel has at least one tap", &[weights]));
+        return Err(cx.shape_error("a kernel must have at least one tap", &[weights]));
     }
     Window::of(cx, &from[2..], Some(&kernel[2..]))
 }
 
-/// `x`, weights and bias (zeros if there is none) through a convolution over images.
+/// Convolves `x` with weights and bias (zeros if there is none) over images.
 fn convolve(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     let (x, weights) = (cx.input(0)?, cx.input(1)?);
     let window = window(cx, x, weights)?;
@@ -61,7 +63,8 @@ fn convolve(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     cx.reshape(y, &out)
 }
 
-/// A convolution of element types that no kernel takes: every window's elements, gathered axis by axis, times the weights.
+/// A convolution of element types without a kernel: the elements of every window, gathered axis by axis (im2col), times
+/// the weights.
 fn unfolded(cx: &mut Call<'_, '_>, window: &Window) -> Result<ValueId, Halt> {
     let (x, weights, groups) = (cx.input(0)?, cx.input(1)?, groups(cx)?);
     let (from, kernel) = (cx.shape(x).to_vec(), cx.shape(weights).to_vec());
@@ -70,7 +73,7 @@ fn unfolded(cx: &mut Call<'_, '_>, window: &Window) -> Result<ValueId, Halt> {
         return Err(Halt::Foreign);
     }
     if depth * groups != from[1] || filters % groups != 0 {
-        return Err(cx.shape_error("channels and filters of every group", &[x, weights]));
+        return Err(cx.shape_error("groups must divide channels and filters", &[x, weights]));
     }
     let pads: Vec<(usize, usize)> = [(0, 0); 2].iter().chain(&window.pads).copied().collect();
     let zero = Tensor::zeros(Fact::new(cx.dtype(x), Shape::default()));
@@ -78,7 +81,7 @@ fn unfolded(cx: &mut Call<'_, '_>, window: &Window) -> Result<ValueId, Halt> {
     if pads.iter().any(|&pads| pads != (0, 0)) {
         y = cx.add(Pad { pads, mode: PadMode::Constant(zero) }, &[x])?;
     }
-    // The last axis first, so that those before it stay where they are.
+    // The last axis first, so that the positions of earlier ones do not change.
     for axis in (0..axes).rev() {
         let (taps, out) = (kernel[2 + axis], window.out[axis]);
         let at = |i: usize| (i / out * window.dilations[axis] + i % out * window.strides[axis]) as i64;
@@ -90,7 +93,7 @@ fn unfolded(cx: &mut Call<'_, '_>, window: &Window) -> Result<ValueId, Halt> {
     let y = cx.reshape(y, &dims)?;
     let dims: Vec<usize> = [groups, filters / groups, depth].iter().chain(&kernel[2..]).copied().collect();
     let weights = cx.reshape(weights, &dims)?;
-    // Labels: image, group, channel and filter, then taps from 10 and places from 20 on.
+    // Labels: image, group, channel and filter, then taps from 10 and positions from 20.
     let axes = || 0..window.out.len() as u8;
     let product = Contract {
         a: [0, 1, 2].into_iter().chain(axes().flat_map(|axis| [10 + axis, 20 + axis])).collect(),
@@ -111,7 +114,7 @@ pub(super) fn conv(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![convolve(cx)?])
 }
 
-/// com.microsoft FusedConv: a sum with a fourth operand and an activation behind a convolution.
+/// com.microsoft FusedConv: a convolution followed by a sum with a fourth operand and an activation.
 pub(super) fn fused(cx: &mut Call<'_, '_>) -> Imported {
     let mut y = convolve(cx)?;
     if let Some(residual) = cx.optional(3) {
@@ -121,7 +124,7 @@ pub(super) fn fused(cx: &mut Call<'_, '_>) -> Imported {
     activated(cx, y, &parameters)
 }
 
-/// com.microsoft FusedGemm: an activation behind a Gemm.
+/// com.microsoft FusedGemm: a Gemm followed by an activation.
 pub(super) fn fused_gemm(cx: &mut Call<'_, '_>) -> Imported {
     let y = product::gemm(cx)?[0];
     let mut parameters = Vec::new();
@@ -133,7 +136,7 @@ pub(super) fn fused_gemm(cx: &mut Call<'_, '_>) -> Imported {
     activated(cx, y, &parameters)
 }
 
-/// The activation that a fused node names, with its parameters in their order.
+/// The activation of a fused node, with its parameters in order.
 fn activated(cx: &mut Call<'_, '_>, y: ValueId, parameters: &[f32]) -> Imported {
     let Some(name) = cx.text("activation")? else { return Ok(vec![y]) };
     let parameter = |index: usize, default: f32| parameters.get(index).copied().unwrap_or(default);

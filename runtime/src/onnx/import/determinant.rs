@@ -1,5 +1,5 @@
-//! Determinants of small matrices, by expansion along the first row: matrices that a classifier computes are maps of the
-//! plane or of space.
+//! Determinants of small matrices, by expansion along the first row: matrices in a classifier are maps of 2-D or 3-D
+//! space.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -7,10 +7,10 @@ use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::slice::Slice;
 
-/// Rows of the largest matrix: twice the products for every row more.
+/// Largest number of rows; each further one costs at least twice the products.
 const MAX_ROWS: usize = 4;
 
-/// The determinant of the rows from `row` on and these columns; elements are `[n, 1]` each.
+/// The determinant of the rows from `row` and these columns; elements are `[n, 1]` each.
 fn minor(cx: &mut Call<'_, '_>, elements: &[Vec<ValueId>], row: usize, columns: &[usize]) -> Result<ValueId, Halt> {
     let mut sum = None;
     for (at, &column) in columns.iter().enumerate() {
@@ -33,13 +33,13 @@ pub(super) fn det(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dims = cx.shape(x).to_vec();
     let [outer @ .., rows, columns] = dims.as_slice() else {
-        return Err(cx.shape_error("a matrix has 2 dimensions", &[x]));
+        return Err(cx.shape_error("a matrix must have 2 dimensions", &[x]));
     };
     if rows != columns || *rows == 0 {
-        return Err(cx.shape_error("a matrix with a determinant is square", &[x]));
+        return Err(cx.shape_error("a matrix with a determinant must be square", &[x]));
     }
     if *rows > MAX_ROWS {
-        return Err(cx.shape_error("determinants are of up to 4 rows", &[x]));
+        return Err(cx.shape_error("determinants are supported for up to 4 rows", &[x]));
     }
     let count = outer.iter().product();
     let flat = cx.reshape(x, &[count, rows * rows])?;

@@ -32,18 +32,18 @@ impl Call<'_, '_> {
         self.add(Unary { kind }, &[x])
     }
 
-    /// `kind(a, b)` as truth values.
+    /// `kind(a, b)` as bools.
     pub fn compare(&mut self, kind: CompareKind, a: ValueId, b: ValueId) -> Result<ValueId, Halt> {
         self.add(Compare { kind }, &[a, b])
     }
 
-    /// `a` where the condition holds, else `b`.
+    /// `a` if the condition is true, otherwise `b`.
     pub fn select(&mut self, condition: ValueId, a: ValueId, b: ValueId) -> Result<ValueId, Halt> {
         self.add(Select, &[condition, a, b])
     }
 }
 
-/// The operands of two, lined up as before opset 7: `broadcast` puts the second at `axis`.
+/// The two operands, aligned as before opset 7: `broadcast` aligns the second at `axis`.
 fn operands(cx: &mut Call<'_, '_>) -> Result<[ValueId; 2], Halt> {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     if cx.opset >= 7 || !cx.flag("broadcast", false)? || !cx.has("axis") {
@@ -72,7 +72,7 @@ pub(super) fn binary(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(Binary::new(kind), &[a, b])
 }
 
-/// The exponent may be of another type; the result has that of the base.
+/// The exponent may have another type; the result has that of the base.
 pub(super) fn pow(cx: &mut Call<'_, '_>) -> Imported {
     let [base, exponent] = operands(cx)?;
     let to = cx.dtype(base);
@@ -92,7 +92,7 @@ fn is_integer(dtype: DType) -> bool {
     !matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::Bf16 | DType::Bool)
 }
 
-/// What a division leaves: with the sign of the dividend (`fmod`), or of the divisor.
+/// The remainder of a division, with the sign of the dividend (`fmod`) or of the divisor.
 pub(super) fn modulo(cx: &mut Call<'_, '_>) -> Imported {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     let left = cx.binary(BinaryKind::Rem, a, b)?;
@@ -101,9 +101,9 @@ pub(super) fn modulo(cx: &mut Call<'_, '_>) -> Imported {
         return Ok(vec![left]);
     }
     if !is_integer(cx.dtype(a)) {
-        return Err(cx.attribute_error("fmod", "is 0, which floats do not have"));
+        return Err(cx.attribute_error("fmod", "must be 1 for floats"));
     }
-    // What is left is moved by the divisor where their signs differ.
+    // The divisor is added to the remainder if their signs differ.
     let zero = cx.scalar_of(cx.dtype(a), 0.0)?;
     let moved = cx.binary(BinaryKind::Add, left, b)?;
     let left_negative = cx.compare(CompareKind::Less, left, zero)?;
@@ -151,12 +151,12 @@ pub(super) fn select(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(Select, &inputs)
 }
 
-/// Half precision is held as f32: a cast to it only rounds.
+/// Half precision is stored as f32: a cast to it only rounds.
 pub(super) fn cast_to(cx: &mut Call<'_, '_>, to: DType) -> Imported {
     let x = cx.input(0)?;
     let (held, declared) = held_as(to);
     let Some(half) = declared else {
-        // A value of its own, which the file no longer has in half precision.
+        // A separate value, which is not half precision in the file.
         let same = cx.dtype(x) == held && cx.build.half(x).is_none();
         return if same { Ok(vec![x]) } else { cx.add_all(Cast { to: held }, &[x]) };
     };
@@ -215,7 +215,7 @@ pub(super) fn is_nan(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(Compare { kind: CompareKind::NotEqual }, &[x, x])
 }
 
-/// Infinity of either sign, or of those that are asked for. f32 that stands for half precision has its infinities.
+/// Infinity of either sign, or of the selected signs. f32 that represents half precision has its infinities.
 pub(super) fn is_inf(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dtype = cx.dtype(x);
@@ -238,7 +238,7 @@ pub(super) fn is_inf(cx: &mut Call<'_, '_>) -> Imported {
     }])
 }
 
-/// Every bit the other way: those that it does not share with all ones.
+/// Inverts every bit, by exclusive or with all ones.
 pub(super) fn bitwise_not(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let ones = cx.scalar(-1i64);
@@ -246,18 +246,18 @@ pub(super) fn bitwise_not(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.binary(BinaryKind::BitXor, x, ones)?])
 }
 
-/// Bits moved up or down, zeros behind them.
+/// Shifts bits left or right, filling with zeros.
 pub(super) fn bit_shift(cx: &mut Call<'_, '_>) -> Imported {
     let kind = match cx.text("direction")? {
         Some("LEFT") => BinaryKind::ShiftLeft,
         Some("RIGHT") => BinaryKind::ShiftRight,
-        _ => return Err(cx.attribute_error("direction", "is neither LEFT nor RIGHT")),
+        _ => return Err(cx.attribute_error("direction", "must be LEFT or RIGHT")),
     };
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     cx.add_all(Binary::new(kind), &[a, b])
 }
 
-/// Stretches a value to `shape`, or leaves it where it has that.
+/// Broadcasts a value to `shape`, or returns it if it already has that shape.
 pub(super) fn expand_to(cx: &mut Call<'_, '_>, x: ValueId, dims: &[usize]) -> Result<ValueId, Halt> {
     let asked = crate::tensor::Shape::new(dims).map_err(|e| cx.at(e))?;
     let shape = Shape::broadcast(&[cx.shape(x), &asked]).map_err(|e| cx.at(e))?;

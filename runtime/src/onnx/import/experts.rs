@@ -1,8 +1,8 @@
-//! com.microsoft MoE: a mixture of experts, routed inside
-//! ([ONNX Runtime's contributed operators](https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)).
+//! com.microsoft MoE: a mixture of experts with its routing ([ONNX Runtime's contributed
+//! operators](https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md)).
 //!
-//! It becomes what an exporter would write without it: a softmax of the router's logits, the best experts of every
-//! token, products with their matrices, and a sum weighted by their probabilities.
+//! It is imported as what an exporter would write without it: a softmax of the router's logits, the best experts of
+//! every token, products with their matrices, and a sum weighted by their probabilities.
 
 use skipstone_kernels::activation::Activation;
 
@@ -18,11 +18,12 @@ use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::ops::topk::TopK;
 use crate::tensor::DType;
 
-/// What stands between the two products of an expert.
+/// The operation between the two products of an expert.
 #[derive(Clone, Copy, PartialEq)]
 enum Between {
     Plain(Activation),
-    /// `g * sigmoid(alpha * g) * (l + beta)`, where gate and linear part come from one product, in turns or as halves.
+    /// `g * sigmoid(alpha * g) * (l + beta)`, where gate and linear part come from one product, interleaved or as
+    /// halves.
     SwiGlu {
         interleaved: bool,
         alpha: f32,
@@ -31,10 +32,10 @@ enum Between {
     },
 }
 
-/// The tokens' experts: indices `[rows]`, and how the products see the matrices.
+/// The tokens' experts: indices `[rows]`, and the layout of the matrices.
 struct Routes {
     indices: ValueId,
-    /// Whether matrices are `[inputs, outputs]`, as old files have them, instead of `[outputs, inputs]`.
+    /// Whether matrices are `[inputs, outputs]`, as in old files, instead of `[outputs, inputs]`.
     plain: bool,
 }
 
@@ -53,7 +54,7 @@ pub(super) fn mixture(cx: &mut Call<'_, '_>) -> Imported {
             &[x, logits, up, down],
         ));
     }
-    // The matrices are packed expert by expert: computed ones would have to be in every run.
+    // The matrices are packed for each expert, which would have to happen in every run if they were computed.
     if [Some(up), Some(down), cx.optional(6)].into_iter().flatten().any(|id| cx.constant_of(id).is_none()) {
         return Err(Halt::Foreign);
     }
@@ -77,7 +78,7 @@ pub(super) fn mixture(cx: &mut Call<'_, '_>) -> Imported {
         let of_token = cx.elements(&[tokens * k], &of_token)?;
         rows = cx.add(Gather { axis: 0 }, &[rows, of_token])?;
     }
-    // Old files have [experts, width, hidden] and [experts, hidden, width], where that can be told apart.
+    // Old files have [experts, width, hidden] and [experts, hidden, width], if that can be told apart.
     let (first, second) = (cx.shape(up).dims().to_vec(), cx.shape(down).dims().to_vec());
     let plain = first[1] == width && first[2] != width && second[2] == width;
     let routes = Routes { indices, plain };
@@ -99,7 +100,7 @@ pub(super) fn mixture(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(y, &dims)?])
 }
 
-/// A product of rows `[rows, 1, inputs]` with matrices and biases that are these inputs of the node.
+/// A product of rows `[rows, 1, inputs]` with the matrices and biases in these inputs of the node.
 fn product(
     cx: &mut Call<'_, '_>,
     routes: &Routes,
@@ -139,7 +140,7 @@ fn swiglu(
 ) -> Result<ValueId, Halt> {
     let both = cx.shape(x)[2];
     if !both.is_multiple_of(2) {
-        return Err(cx.shape_error("gate and linear part are of one size", &[x]));
+        return Err(cx.shape_error("gate and linear part must have the same size", &[x]));
     }
     let len = both / 2;
     let mut part = |at: usize| match interleaved {

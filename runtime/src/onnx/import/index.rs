@@ -1,4 +1,4 @@
-//! Elements and blocks picked or written by index.
+//! Elements and blocks read or written by index.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -14,7 +14,7 @@ use crate::ops::scatter_elements::ScatterElements;
 use crate::ops::slice::Slice;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// One constant index is a slice, which costs nothing if it begins a tensor.
+/// One constant index is a slice, which costs nothing if it is at the start of a tensor.
 pub(super) fn gather(cx: &mut Call<'_, '_>) -> Imported {
     let (x, indices) = (cx.input(0)?, cx.input(1)?);
     let axis = cx.axis(0, cx.rank(x))?;
@@ -29,7 +29,7 @@ pub(super) fn gather(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(y, &dims)?])
 }
 
-/// The only index, where it is a constant.
+/// The only index, if it is constant.
 fn single_index(cx: &Call<'_, '_>) -> Option<i64> {
     let tensor = cx.constant_of(cx.optional(1)?)?;
     match (tensor.elements::<i64>(), tensor.elements::<i32>()) {
@@ -52,7 +52,7 @@ pub(super) fn gather_nd(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(GatherNd { batch_dims }, &[x, indices])
 }
 
-/// What updates do with what they meet; `None` if they replace it.
+/// How updates are combined with existing elements; `None` if they replace them.
 fn reduction(cx: &Call<'_, '_>) -> Result<Option<BinaryKind>, Halt> {
     Ok(match cx.text("reduction")? {
         None | Some("none") => None,
@@ -80,7 +80,7 @@ pub(super) fn scatter_nd(cx: &mut Call<'_, '_>) -> Imported {
     }
 }
 
-/// Depth and values are constants.
+/// Depth and values must be constant.
 pub(super) fn one_hot(cx: &mut Call<'_, '_>) -> Imported {
     let (mut indices, depth, values) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let axis = cx.axis(-1, cx.rank(indices) + 1)?;
@@ -90,7 +90,7 @@ pub(super) fn one_hot(cx: &mut Call<'_, '_>) -> Imported {
         Some(&[depth]) => usize::try_from(depth).ok(),
         _ => None,
     };
-    let depth = depth.ok_or_else(|| cx.attribute_error("depth", "is not a single integer, or below 0"))?;
+    let depth = depth.ok_or_else(|| cx.attribute_error("depth", "must be a single integer, at least 0"))?;
     if !matches!(cx.dtype(indices), DType::I64 | DType::I32) {
         indices = cx.cast(indices, DType::I64)?;
     }
@@ -101,7 +101,7 @@ pub(super) fn one_hot(cx: &mut Call<'_, '_>) -> Imported {
         Tensor::from_bytes(Fact::new(held.dtype(), Shape::default()), bytes).ok()
     };
     let (Some(off), Some(on), 2) = (value(0), value(1), held.shape().elements()) else {
-        return Err(cx.shape_error("values are two: off and on", &[values]));
+        return Err(cx.shape_error("there must be two values: off and on", &[values]));
     };
     let y = cx.add(OneHot { axis, depth, off, on }, &[indices])?;
     let declared = cx.declared(values);

@@ -1,4 +1,4 @@
-//! Losses, which a graph exported together with its training criterion computes behind the classifier.
+//! Losses, from graphs that were exported together with the training criterion.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -12,13 +12,13 @@ use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::ops::unary::UnaryKind;
 use crate::tensor::DType;
 
-/// `-weight[t] * x[n, t, ...]` for every class `t` that the target names; one that is ignored counts 0.
+/// `-weight[t] * x[n, t, ...]` for the class `t` of every target; an ignored target counts 0.
 fn negative_log_likelihood(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
     let (mut target, weights) = (cx.input(1)?, cx.optional(2));
     let dims = cx.shape(target).to_vec();
     let fits = cx.rank(x) == dims.len() + 1 && !dims.is_empty();
     if !fits || cx.shape(x)[0] != dims[0] || cx.shape(x)[2..] != dims[1..] {
-        return Err(cx.shape_error("a class for every element but those along axis 1", &[x, target]));
+        return Err(cx.shape_error("the target must have a class for every position except along axis 1", &[x, target]));
     }
     target = cx.cast(target, DType::I64)?;
     let mut ignored = None;
@@ -26,7 +26,7 @@ fn negative_log_likelihood(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId,
         let index = cx.int("ignore_index", 0)?;
         let index = cx.scalar(index);
         let equal = cx.compare(CompareKind::Equal, target, index)?;
-        // An index that is ignored need not be a class.
+        // An ignored index need not be a class.
         let first = cx.scalar(0i64);
         target = cx.select(equal, first, target)?;
         ignored = Some(equal);
@@ -63,17 +63,17 @@ fn negative_log_likelihood(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId,
     }
 }
 
-/// Of log-probabilities.
+/// The loss of log-probabilities.
 pub(super) fn likelihood(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     Ok(vec![negative_log_likelihood(cx, x)?])
 }
 
-/// Of scores, whose log-probabilities are the second result.
+/// The loss of scores, whose log-probabilities are the second result.
 pub(super) fn cross_entropy(cx: &mut Call<'_, '_>) -> Imported {
     let scores = cx.input(0)?;
     if cx.rank(scores) < 2 {
-        return Err(cx.shape_error("scores have a class axis", &[scores]));
+        return Err(cx.shape_error("scores must have a class axis", &[scores]));
     }
     let logs = cx.add(Softmax { axes: vec![1], kind: SoftmaxKind::LogSoftmax }, &[scores])?;
     Ok(vec![negative_log_likelihood(cx, logs)?, logs])

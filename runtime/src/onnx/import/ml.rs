@@ -1,18 +1,18 @@
-//! ai.onnx.ml: what classical models are made of, in ordinary operators; trees have a file of their own.
+//! ai.onnx.ml: the operators of classical models, in ordinary operators; trees have a separate file.
 //!
-//! Tensors here hold no text. Where labels are text, the result that holds them is withheld: a model that gives it out
-//! is refused, one that only gives probabilities is not.
+//! Our tensors cannot hold text. If labels are text, the result with the labels is withheld: a model that outputs it is
+//! refused, one that only outputs probabilities is not.
 //!
-//! ONNX Runtime and the reference evaluator of ONNX differ in places. Followed are
-//! - the evaluator for the label of a tree ensemble: the class with the largest score that is given out. ONNX Runtime
-//!   gives 0 or 1 for two classes with weights of their own, and leaves classes without a weight out;
-//! - the evaluator for one score `s` of two classes of trees without a transform: `1 - s` and `s`, also where weights
-//!   are negative;
-//! - ONNX Runtime for a regressor of one target: no transform but PROBIT is done;
+//! ONNX Runtime and the reference evaluator of ONNX differ in some cases. We follow
+//! - the evaluator for the label of a tree ensemble: the class with the largest score in the output. ONNX Runtime
+//!   returns 0 or 1 for two classes that have separate weights, and ignores classes without a weight;
+//! - the evaluator for one score `s` of two classes of trees without a transform: `1 - s` and `s`, also if weights are
+//!   negative;
+//! - ONNX Runtime for a regressor with one target: no transform except PROBIT is applied;
 //! - ONNX Runtime for Normalizer: MAX divides by the largest element, not by the largest magnitude;
 //! - ONNX Runtime for one score `s` of LinearClassifier without a transform: `1 - s` and `s`.
 //!
-//! Refused is what the two read differently and no exporter is known to write.
+//! Other cases that the two treat differently, and that no exporter is known to write, are refused.
 
 use skipstone_kernels::activation::Activation;
 
@@ -33,10 +33,10 @@ use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::ops::unary::UnaryKind;
 use crate::tensor::{DType, Tensor};
 
-/// Most comparisons of a table of labels, and most pairs of classes: each costs a column of the arena.
+/// Most comparisons of a table of labels, and most pairs of classes: each takes a column of the arena.
 pub(super) const MAX_COLUMNS: usize = 1 << 12;
 
-/// What is done to scores at the end.
+/// The transform of scores at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transform {
     None,
@@ -46,10 +46,10 @@ pub(super) enum Transform {
     Probit,
 }
 
-/// What classes are called.
+/// The names of classes.
 pub(super) enum Classes {
     Numbers(Vec<i64>),
-    /// How many there are.
+    /// Their number.
     Texts(usize),
 }
 
@@ -97,7 +97,7 @@ pub(super) fn rows(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     match *cx.shape(x).dims() {
         [_, _] => Ok(x),
         [features] => cx.reshape(x, &[1, features]),
-        _ => Err(cx.shape_error("features are a matrix or a vector", &[x])),
+        _ => Err(cx.shape_error("features must be a matrix or a vector", &[x])),
     }
 }
 
@@ -107,7 +107,7 @@ pub(super) fn float_rows(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     cx.cast(x, DType::F32)
 }
 
-/// The class of each row: that of the largest of its scores.
+/// The class of each row: the one with the largest score.
 pub(super) fn labels(cx: &mut Call<'_, '_>, classes: &Classes, scores: ValueId) -> Result<ValueId, Halt> {
     let count = cx.shape(scores)[0];
     let at = cx.add(ArgMax { axis: 1, largest: true, last: false }, &[scores])?;
@@ -125,8 +125,8 @@ fn named(cx: &mut Call<'_, '_>, classes: &Classes, at: ValueId) -> Result<ValueI
         Classes::Texts(_) => {
             let output = cx.node.outputs.first().copied().unwrap_or_default();
             let reason = format!(
-                "the labels '{output}' are text, which no tensor here holds; leave that output out of the model and give \
-                 the names to classify with --labels"
+                "the labels '{output}' are text, which is not supported; remove that output from the model and give \
+                 the names with --labels"
             );
             cx.build.withhold(at, reason);
             Ok(at)
@@ -134,7 +134,7 @@ fn named(cx: &mut Call<'_, '_>, classes: &Classes, at: ValueId) -> Result<ValueI
     }
 }
 
-/// Two columns of scores from the one of the second class.
+/// Two columns of scores, computed from the score of the second class.
 pub(super) fn one_column(cx: &mut Call<'_, '_>, score: ValueId, transform: Transform) -> Result<ValueId, Halt> {
     match transform {
         Transform::None => {
@@ -147,9 +147,7 @@ pub(super) fn one_column(cx: &mut Call<'_, '_>, score: ValueId, transform: Trans
             let scores = cx.add(Concat { axis: 1 }, &[other, score])?;
             post_transform(cx, scores, transform)
         }
-        _ => {
-            Err(cx.attribute_error("post_transform", "of one score for two classes has no agreed meaning but LOGISTIC"))
-        }
+        _ => Err(cx.attribute_error("post_transform", "must be LOGISTIC for one score of two classes")),
     }
 }
 
@@ -177,7 +175,7 @@ fn softmax_zero(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
     cx.binary(BinaryKind::Div, power, sum)
 }
 
-/// `sqrt(2) * erfinv(2x - 1)` by the approximation of Winitzki with 0.147, as ONNX Runtime has it.
+/// `sqrt(2) * erfinv(2x - 1)` by Winitzki's approximation with 0.147, as in ONNX Runtime.
 fn probit(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
     let doubled = cx.with_number(BinaryKind::Mul, x, 2.0)?;
     let centered = cx.with_number(BinaryKind::Sub, doubled, 1.0)?;
@@ -199,7 +197,7 @@ fn probit(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
     cx.with_number(BinaryKind::Mul, signed, std::f64::consts::SQRT_2)
 }
 
-/// A row of constants that go with the columns of a matrix, or with all of them.
+/// A row of constants, one per column of a matrix, or one for all of them.
 fn columns(cx: &mut Call<'_, '_>, name: &'static str, list: &[f32], len: usize) -> Result<ValueId, Halt> {
     if list.len() != 1 && list.len() != len {
         return Err(cx.attribute_error(name, format!("has {} elements for {len} columns", list.len())));
@@ -226,7 +224,8 @@ pub(super) fn scaler(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![y])
 }
 
-/// Rows over their largest element, or over the sum or the length of their elements; rows where that is 0 stay.
+/// Rows divided by their largest element, or by the sum or the norm of their elements; rows where that is 0 stay
+/// unchanged.
 pub(super) fn normalizer(cx: &mut Call<'_, '_>) -> Imported {
     let given = cx.input(0)?;
     let x = float_rows(cx)?;
@@ -245,7 +244,7 @@ pub(super) fn normalizer(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(y, &dims)?])
 }
 
-/// 1 where an element is above the threshold, else 0.
+/// 1 for elements above the threshold, otherwise 0.
 pub(super) fn binarizer(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let threshold = cx.float("threshold", 0.0)?;
@@ -254,7 +253,7 @@ pub(super) fn binarizer(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.cast(above, cx.dtype(x))?])
 }
 
-/// Other values, a column each, in the place of one.
+/// Replaces one value by others, one per column.
 pub(super) fn imputer(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (len, dtype) = (width(cx, x), cx.dtype(x));
@@ -277,7 +276,7 @@ pub(super) fn imputer(cx: &mut Call<'_, '_>) -> Imported {
             };
             (values, missing)
         }
-        _ => return Err(cx.refusal(format!("Imputer has no values of {dtype}"))),
+        _ => return Err(cx.refusal(format!("Imputer does not support {dtype}"))),
     };
     Ok(vec![cx.select(missing, values, x)?])
 }
@@ -335,19 +334,19 @@ pub(super) fn linear_classifier(cx: &mut Call<'_, '_>) -> Imported {
 
 pub(super) fn linear_regressor(cx: &mut Call<'_, '_>) -> Imported {
     let targets = usize::try_from(cx.int("targets", 1)?).ok().filter(|&targets| targets > 0);
-    let targets = targets.ok_or_else(|| cx.attribute_error("targets", "is below 1"))?;
+    let targets = targets.ok_or_else(|| cx.attribute_error("targets", "must be at least 1"))?;
     let coefficients = cx.floats("coefficients")?.unwrap_or_default();
     let intercepts = cx.floats("intercepts")?.unwrap_or_default();
     let transform = cx.transform()?;
     let scores = linear(cx, &coefficients, &intercepts, targets)?;
-    // A single target is left as it is, as in ONNX Runtime, but for PROBIT.
+    // A single target is not transformed, as in ONNX Runtime, except by PROBIT.
     if targets == 1 && transform != Transform::Probit {
         return Ok(vec![scores]);
     }
     Ok(vec![post_transform(cx, scores, transform)?])
 }
 
-/// Columns of the last axis, picked by index.
+/// Columns of the last axis, selected by index.
 pub(super) fn array_feature_extractor(cx: &mut Call<'_, '_>) -> Imported {
     let (mut x, indices) = (cx.input(0)?, cx.input(1)?);
     if cx.rank(x) == 1 {
@@ -355,14 +354,14 @@ pub(super) fn array_feature_extractor(cx: &mut Call<'_, '_>) -> Imported {
         x = cx.reshape(x, &[1, len])?;
     }
     let Some(axis) = cx.rank(x).checked_sub(1) else {
-        return Err(cx.shape_error("the operand has an axis", &[x]));
+        return Err(cx.shape_error("the operand must have an axis", &[x]));
     };
     let count = cx.shape(indices).elements();
     let indices = cx.reshape(indices, &[count])?;
     cx.add_all(Gather { axis }, &[x, indices])
 }
 
-/// Columns of all operands side by side, of each as many as are asked for.
+/// Columns of all operands side by side, with the requested number from each.
 pub(super) fn feature_vectorizer(cx: &mut Call<'_, '_>) -> Imported {
     let inputs = cx.all_inputs()?;
     let lens = cx.ints("inputdimensions")?.unwrap_or_default();
@@ -377,7 +376,7 @@ pub(super) fn feature_vectorizer(cx: &mut Call<'_, '_>) -> Imported {
         let x = cx.cast(x, DType::F32)?;
         let len = usize::try_from(len).ok().filter(|&len| len > 0 && len <= held);
         let Some(len) = len else {
-            return Err(cx.attribute_error("inputdimensions", format!("asks for more than {held} columns, or none")));
+            return Err(cx.attribute_error("inputdimensions", format!("must be from 1 to {held} columns")));
         };
         parts.push(if len == held { x } else { cx.add(Slice { axis: 1, start: 0, len, step: 1 }, &[x])? });
     }
@@ -387,10 +386,10 @@ pub(super) fn feature_vectorizer(cx: &mut Call<'_, '_>) -> Imported {
     }
 }
 
-/// A table from numbers to numbers; every key is compared with, the first that fits counts.
+/// A table from numbers to numbers; an element is compared with every key, and the first match wins.
 pub(super) fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
-    let text = "LabelEncoder to or from text: no tensor here holds text; encode labels outside of the model";
+    let text = "LabelEncoder to or from text is not supported; encode labels outside of the model";
     if ["keys_strings", "values_strings", "classes_strings"].into_iter().any(|name| cx.has(name)) {
         return Err(cx.refusal(text));
     }
@@ -429,7 +428,7 @@ pub(super) fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
     let column = cx.reshape(x, &[all, 1])?;
     let equal = cx.compare(CompareKind::Equal, column, keys)?;
     let equal = cx.cast(equal, DType::U8)?;
-    // What equals no key meets the default behind them.
+    // Elements that equal no key get the default after them.
     let always = cx.elements(&[all, 1], &vec![1u8; all])?;
     let equal = cx.add(Concat { axis: 1 }, &[equal, always])?;
     let at = cx.add(ArgMax { axis: 1, largest: true, last: false }, &[equal])?;
@@ -437,18 +436,16 @@ pub(super) fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(Gather { axis: 0 }, &[table, at])
 }
 
-/// A sequence of maps from class to score is given as the scores, a column for each class.
+/// A sequence of maps from class to score becomes the scores, one column per class.
 pub(super) fn zip_map(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![rows(cx)?])
 }
 
-/// Refuses what is about text, or about maps.
+/// Refuses operators on text or maps.
 pub(super) fn refused(cx: &mut Call<'_, '_>) -> Imported {
     let what = match cx.node.op_type {
-        "CategoryMapper" => "maps between text and numbers; no tensor here holds text, so map outside of the model",
-        "DictVectorizer" | "CastMap" => {
-            "reads a map; only dense tensors can be given: make the vector outside of the model"
-        }
+        "CategoryMapper" => "maps between text and numbers, which is not supported; map outside of the model",
+        "DictVectorizer" | "CastMap" => "reads a map, which is not supported; make the vector outside of the model",
         _ => "is not supported",
     };
     Err(cx.refusal(format!("{} {what}", cx.node.op_type)))

@@ -1,10 +1,9 @@
 //! From the messages of a checked file to a Graph, for concrete input shapes.
 //!
-//! Nodes are walked in an order that can be run. Each operator's importer, one file a family, says
-//! what the node means in operators of ours, by the specification of the opset that the file
-//! imports; what depends on constants alone is computed at once ([`build`]). Local functions are
-//! imported where they are called, branches of an If whose condition is known in its place. What no
-//! operator of ours does becomes a fallback step, where that is built in.
+//! Nodes are walked in execution order. Each operator's importer, one file per family, translates the node to our
+//! operators, by the specification of the opset that the file imports; constant results are computed at once
+//! ([`build`]). Local functions are inlined at their calls, branches of an If with a known condition in place of the
+//! node. A node without one of our operators becomes a fallback step, if that is built in.
 
 mod activation;
 mod attention;
@@ -62,22 +61,22 @@ use crate::info::Shapes;
 use crate::ops::cast::Cast;
 use crate::tensor::{DType, Fact, Shape};
 
-/// A graph, or why there is none.
+/// A graph, or the reason why there is none.
 pub(super) enum Outcome {
     Graph(Graph),
-    /// A shape depends on data: the reason.
+    /// A shape depends on data; the reason.
     Dynamic(String),
 }
 
-/// Imports a model that was found valid, with its dynamic inputs bound to `shapes`.
+/// Imports a valid model, with `shapes` for its dynamic inputs.
 ///
 /// # Errors
-/// What an operator objects to, with the node's name; operators that nothing here runs.
+/// An operator's error, with the node's name; operators that nothing supports.
 pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Result<Outcome> {
     import_named(model, files, shapes).map(|(outcome, _)| outcome)
 }
 
-/// As [`import`], with the values that the names of the main graph stand for.
+/// Like [`import`], with the values of the main graph by name.
 pub(super) fn import_named(
     model: &Model<'_>,
     files: &Files,
@@ -118,7 +117,7 @@ pub(super) fn import_named(
     }
 }
 
-/// Versions of operator sets by domain; `ai.onnx` is the empty one.
+/// Opset versions by domain; `ai.onnx` is the empty one.
 type Opsets<'m> = HashMap<&'m str, i64>;
 
 fn opsets<'m>(imports: &[skipstone_onnx::proto::OpsetImport<'m>]) -> Opsets<'m> {
@@ -126,11 +125,11 @@ fn opsets<'m>(imports: &[skipstone_onnx::proto::OpsetImport<'m>]) -> Opsets<'m> 
     imports.iter().map(|import| (domain(import.domain), import.version.unwrap_or(1))).collect()
 }
 
-/// What a name stands for.
+/// The meaning of a name.
 #[derive(Clone, Copy)]
 enum Held<'m> {
     Value(ValueId),
-    /// Read when it is first used.
+    /// Read on first use.
     Initializer(&'m Tensor<'m>),
     Sparse(&'m SparseTensor<'m>),
 }
@@ -138,9 +137,9 @@ enum Held<'m> {
 /// The names of a graph, of a subgraph or of a function's body.
 struct Scope<'m> {
     names: HashMap<&'m str, Held<'m>>,
-    /// Whether the names around are hidden, as they are from a function.
+    /// Whether outer names are hidden, as in a function.
     isolated: bool,
-    /// Attributes of the call that a function's body belongs to.
+    /// Attributes of the call of the function.
     attributes: Rc<HashMap<&'m str, &'m Attribute<'m>>>,
     opsets: Rc<Opsets<'m>>,
 }
@@ -151,11 +150,11 @@ struct Importer<'m> {
     build: Build,
     /// From the main graph to the innermost body.
     scopes: Vec<Scope<'m>>,
-    /// How many blocks are around the node that is being imported.
+    /// Nesting depth of blocks at the node being imported.
     depth: usize,
-    /// How many loops are being unrolled around it.
+    /// Number of loops being unrolled around it.
     unrolling: usize,
-    /// Nodes of unrolled loops so far.
+    /// Number of nodes from unrolled loops so far.
     repeated: usize,
     /// Bytes of constants that they added.
     repeated_bytes: usize,
@@ -186,7 +185,7 @@ impl<'m> Importer<'m> {
             let given = match self.build.half(value) {
                 None => value,
                 Some(to) => {
-                    // The node that writes the output bears its name.
+                    // The node that writes the output has its name.
                     let name = format!("{}.{}", info.name, to.name());
                     self.build.add(&name, Cast { to }.into(), &[value])?[0]
                 }
@@ -197,7 +196,7 @@ impl<'m> Importer<'m> {
         Ok(())
     }
 
-    /// Adds an input, and answers what nodes read of it.
+    /// Adds an input, and returns the value that nodes read.
     fn input(&mut self, info: &ValueInfo<'m>, fact: Fact) -> Result<ValueId> {
         let (held, declared) = tensor::held_as(fact.dtype);
         let given = self.build.graph.add_input(info.name, fact);
@@ -224,7 +223,7 @@ impl<'m> Importer<'m> {
         }
     }
 
-    /// The value of a name; constants are read from the file when they are first asked for.
+    /// The value of a name; constants are read from the file on first use.
     fn value(&mut self, name: &str) -> Result<ValueId, Halt> {
         for scope in self.scopes.iter_mut().rev() {
             if let Some(held) = scope.names.get_mut(name) {
@@ -262,7 +261,7 @@ impl<'m> Importer<'m> {
         Ok(())
     }
 
-    /// Imports one node; answers its results, of which unnamed ones may be left out at the end.
+    /// Imports one node; returns its results, where trailing unnamed ones may be missing.
     fn node(&mut self, node: &'m Node<'m>) -> Result<Vec<ValueId>, Halt> {
         let names = node.inputs.iter();
         let inputs: Vec<Option<ValueId>> = names
@@ -291,7 +290,7 @@ impl<'m> Importer<'m> {
         };
         match imported {
             Ok(results) => {
-                // What is computed from half precision is half precision, unless the operator says the type itself.
+                // Results computed from half precision are half precision, unless the operator specifies the type.
                 if let (Some(half), false) = (halves, table::says_type(node.op_type)) {
                     for &id in &results {
                         if self.build.graph.fact(id).dtype == DType::F32 && self.build.half(id).is_none() {
@@ -301,7 +300,7 @@ impl<'m> Importer<'m> {
                 }
                 Ok(results)
             }
-            // The fallback computes other values.
+            // The fallback computes different values.
             Err(Halt::Foreign) if domain == "ai.onnx.ml" => {
                 let reason = format!("{} of these types is not supported", node.op_type);
                 Err(Error::Unsupported { node: call::name(node).to_owned(), reason }.into())
@@ -311,7 +310,7 @@ impl<'m> Importer<'m> {
         }
     }
 
-    /// Imports the body of a local function in the place of its call.
+    /// Imports the body of a local function in place of its call.
     fn function(
         &mut self,
         node: &'m Node<'m>,
@@ -333,7 +332,7 @@ impl<'m> Importer<'m> {
         results
     }
 
-    /// A node as its importer sees it.
+    /// A node for its importer.
     fn call<'a>(&'a mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Call<'a, 'm> {
         let domain = if is_standard(node.domain) { "" } else { node.domain };
         let scope = self.scopes.last();
@@ -343,7 +342,7 @@ impl<'m> Importer<'m> {
         Call { node, opset, attributes, inputs: inputs.to_vec(), build: &mut self.build, files: self.files }
     }
 
-    /// Makes a node that no operator of ours does a fallback step.
+    /// Turns a node without one of our operators into a fallback step.
     fn foreign(
         &mut self,
         node: &'m Node<'m>,
@@ -398,14 +397,14 @@ impl<'m> Importer<'m> {
     }
 }
 
-/// The results of a node by the positions of its outputs, from those that have a name.
+/// The results of a node by the positions of its outputs, from those with a name.
 fn spread(node: &Node<'_>, named: &[ValueId]) -> Vec<ValueId> {
     let mut next = named.iter().copied();
     let place = |name: &&str| if name.is_empty() { named.first().copied() } else { next.next() };
     node.outputs.iter().filter_map(place).collect()
 }
 
-/// An attribute, or what a reference to one of a function's stands for.
+/// An attribute, or the attribute of the function's call that it refers to.
 fn resolved<'m>(attribute: &'m Attribute<'m>, of: &HashMap<&'m str, &'m Attribute<'m>>) -> Option<&'m Attribute<'m>> {
     match attribute.reference {
         "" => Some(attribute),
@@ -413,12 +412,12 @@ fn resolved<'m>(attribute: &'m Attribute<'m>, of: &HashMap<&'m str, &'m Attribut
     }
 }
 
-/// Type and shape of an input, with unknown dimensions as the caller binds them.
+/// Type and shape of an input, with the caller's sizes for unknown dimensions.
 pub(super) fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> {
     let (name, bound) = (info.name, shapes.get(info.name));
     let unsupported = |reason: &str| Error::Unsupported { node: name.to_owned(), reason: reason.to_owned() };
     let Some(Type::Tensor(element, dims)) = &info.kind else {
-        return Err(unsupported("the input is no dense tensor; only those can be given"));
+        return Err(unsupported("the input is not a dense tensor"));
     };
     let dtype = tensor::known_dtype(*element, name)?;
     let shown = || match dims {
@@ -430,7 +429,7 @@ pub(super) fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> 
         (Some(bound), Some(dims)) => {
             let fits = |(dim, &asked): (&Dim<'_>, &usize)| known(dim).is_none_or(|dim| dim == asked);
             if dims.len() != bound.len() || !dims.iter().zip(bound).all(fits) {
-                let got = format!("bound to {}", list(bound));
+                let got = format!("given {}", list(bound));
                 return Err(Error::InputMismatch { name: name.to_owned(), got, want: format!("[{}]", shown()) });
             }
             bound.clone()
@@ -448,7 +447,7 @@ pub(super) fn input_fact(info: &ValueInfo<'_>, shapes: &Shapes) -> Result<Fact> 
     Ok(Fact::new(dtype, Shape::new(&dims).map_err(|e| e.at(name))?))
 }
 
-/// A dimension that the file knows: exporters write 0 and -1 for what they do not.
+/// A dimension that the file specifies: exporters write 0 and -1 for unknown ones.
 fn known(dim: &Dim<'_>) -> Option<usize> {
     match dim {
         Dim::Known(dim) => usize::try_from(*dim).ok().filter(|&dim| dim > 0),
@@ -456,12 +455,12 @@ fn known(dim: &Dim<'_>) -> Option<usize> {
     }
 }
 
-/// Whether the batch is the only open dimension: it is 1 unless it is bound.
+/// Whether the batch is the only dynamic dimension: it is 1 unless it is set.
 fn is_open_batch(dims: &[Dim<'_>]) -> bool {
     matches!(dims, [batch, rest @ ..] if !rest.is_empty() && known(batch).is_none() && rest.iter().all(|dim| known(dim).is_some()))
 }
 
-/// Names of the inputs that get a batch of 1 for want of a shape.
+/// Names of the inputs whose batch size is assumed to be 1.
 pub(super) fn assumed_batches(model: &Model<'_>, shapes: &Shapes) -> Vec<String> {
     let assumed = |info: &&ValueInfo<'_>| {
         let open = matches!(&info.kind, Some(Type::Tensor(_, Some(dims))) if is_open_batch(dims));
@@ -470,7 +469,7 @@ pub(super) fn assumed_batches(model: &Model<'_>, shapes: &Shapes) -> Vec<String>
     model.graph.iter().flat_map(caller_inputs).filter(assumed).map(|info| info.name.to_owned()).collect()
 }
 
-/// Whether some input has a dimension that a caller has to bind.
+/// Whether some input has a dimension that a caller has to set.
 pub(super) fn is_dynamic(model: &Model<'_>) -> bool {
     let open = |info: &ValueInfo<'_>| match &info.kind {
         Some(Type::Tensor(_, Some(dims))) => dims.iter().any(|dim| !matches!(dim, Dim::Known(1..))),

@@ -1,4 +1,4 @@
-//! TfIdfVectorizer: how often each n-gram of a list stands in a row of integers.
+//! TfIdfVectorizer: counts each n-gram of a list in rows of integers.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -12,10 +12,10 @@ use crate::ops::pad::{Pad, PadMode};
 use crate::ops::reduce::ReduceKind;
 use crate::tensor::{DType, Tensor};
 
-/// Most comparisons of one kind of n-gram: they are held at once.
+/// Most comparisons for one n-gram length: their results are all stored at once.
 const MAX_COMPARISONS: usize = 1 << 24;
 
-/// A count that an attribute gives.
+/// A count from an attribute.
 fn count(cx: &Call<'_, '_>, name: &'static str, range: std::ops::RangeInclusive<i64>) -> Result<usize, Halt> {
     let value = cx.int(name, *range.start())?;
     let found = usize::try_from(value).ok().filter(|_| range.contains(&value) && cx.has(name));
@@ -24,7 +24,7 @@ fn count(cx: &Call<'_, '_>, name: &'static str, range: std::ops::RangeInclusive<
     })
 }
 
-/// How often each of `grams` (of `n` items) stands in the rows of `x [rows, items]`, its items `skip` apart.
+/// Counts each of `grams` (with `n` items) in the rows of `x [rows, items]`, with items `skip` apart.
 fn counts(cx: &mut Call<'_, '_>, x: ValueId, n: usize, grams: &[i64], step: usize) -> Result<Option<ValueId>, Halt> {
     let (rows, items) = (cx.shape(x)[0], cx.shape(x)[1]);
     let Some(starts) = items.checked_sub(step * (n - 1)).filter(|&starts| starts > 0) else { return Ok(None) };
@@ -53,7 +53,7 @@ pub(super) fn tf_idf(cx: &mut Call<'_, '_>) -> Imported {
     let (rows, items) = match dims[..] {
         [items] => (1, items),
         [rows, items] => (rows, items),
-        _ => return Err(cx.shape_error("items are a row, or rows of a batch", &[x])),
+        _ => return Err(cx.shape_error("items must be a row, or rows of a batch", &[x])),
     };
     let [least, most] = [count(cx, "min_gram_length", 1..=64)?, count(cx, "max_gram_length", 1..=64)?];
     let skips = count(cx, "max_skip_count", 0..=255)?;
@@ -63,7 +63,7 @@ pub(super) fn tf_idf(cx: &mut Call<'_, '_>) -> Imported {
 
     let x = cx.cast(x, DType::I64)?;
     let x = cx.reshape(x, &[rows, items])?;
-    // The counts of all n-grams of the pool, in its order.
+    // The counts of all n-grams of the pool, in order.
     let mut all = Vec::new();
     let mut grams = 0;
     for (n, &begin) in (1..).zip(&begins) {
@@ -105,7 +105,7 @@ pub(super) fn tf_idf(cx: &mut Call<'_, '_>) -> Imported {
     };
     let mode = cx.text("mode")?.unwrap_or("TF");
     if mode == "IDF" {
-        // There, or not.
+        // Whether it occurs.
         y = cx.with_number(BinaryKind::Min, y, 1.0)?;
     }
     match (mode, weights) {
@@ -113,17 +113,19 @@ pub(super) fn tf_idf(cx: &mut Call<'_, '_>) -> Imported {
         ("IDF" | "TFIDF", Some(weights)) => y = cx.binary(BinaryKind::Mul, y, weights)?,
         (other, _) => return Err(cx.attribute_error("mode", format!("is '{other}', not TF, IDF or TFIDF"))),
     }
-    // Every n-gram into its column; columns of none are zero.
+    // Every n-gram into its column; unused columns are zero.
     let width = columns.iter().max().and_then(|&most| usize::try_from(most).ok()).map_or(0, |most| most + 1);
     if width > 1 << 20 {
-        return Err(cx.attribute_error("ngram_indexes", format!("ask for {width} columns")));
+        return Err(cx.attribute_error("ngram_indexes", format!("need {width} columns, which is too many")));
     }
     let mut from = vec![grams as i64; width];
     for (gram, &column) in (0..).zip(&columns) {
         let place = usize::try_from(column).ok().and_then(|column| from.get_mut(column));
         match place {
             Some(place) if *place == grams as i64 => *place = gram,
-            _ => return Err(cx.attribute_error("ngram_indexes", format!("name the column {column} twice, or none"))),
+            _ => {
+                return Err(cx.attribute_error("ngram_indexes", format!("must be distinct and not negative: {column}")));
+            }
         }
     }
     let y = cx.add(Pad { pads: vec![(0, 0), (0, 1)], mode: PadMode::Constant(Tensor::scalar(0f32)) }, &[y])?;

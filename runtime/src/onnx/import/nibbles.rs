@@ -1,4 +1,4 @@
-//! com.microsoft MatMulNBits: weights of a few bits, with a scale for each block, widened when they are loaded.
+//! com.microsoft MatMulNBits: weights of a few bits, with a scale per block, widened at load time.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -7,13 +7,13 @@ use crate::error::OpError;
 use crate::ops::binary::BinaryKind;
 use crate::tensor::DType;
 
-/// Value `index` of those that lie packed in `bytes`, the lowest bits first.
+/// Value `index` of those packed in `bytes`, lowest bits first.
 fn unpacked(bytes: &[u8], index: usize, bits: usize) -> Option<u8> {
     let bit = index * bits;
     Some(bytes.get(bit / 8)? >> (bit % 8) & (0xff >> (8 - bits)) as u8)
 }
 
-/// `a [.., k]` times weights `[n, blocks, bytes]`: every row of a block of `k` has a scale and a zero point.
+/// `a [.., k]` times weights `[n, blocks, bytes]`: each block of a row has a scale and a zero point.
 pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     let (a, weights, scales) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let size = |name: &'static str| -> Result<usize, Halt> {
@@ -22,9 +22,9 @@ pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     };
     let (depth, rows, block) = (size("K")?, size("N")?, size("block_size")?);
     let bits = usize::try_from(cx.int("bits", 4)?).ok().filter(|bits| matches!(bits, 2 | 4 | 8));
-    let bits = bits.ok_or_else(|| cx.attribute_error("bits", "are not 2, 4 or 8"))?;
+    let bits = bits.ok_or_else(|| cx.attribute_error("bits", "must be 2, 4 or 8"))?;
     if cx.optional(4).is_some() {
-        // An order of blocks of its own.
+        // Blocks in a different order.
         return Err(Halt::Foreign);
     }
     let blocks = depth.div_ceil(block);
@@ -43,7 +43,7 @@ pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
             || floats.is_some_and(|zeros| zeros.len() == rows * blocks)
             || packed.is_some_and(|zeros| zeros.len() == rows * row_of_zeros));
     if !fits {
-        return Err(cx.shape_error("weights, scales and zero points of every block", &[weights, scales]));
+        return Err(cx.shape_error("weights, scales and zero points must match the blocks", &[weights, scales]));
     }
     let mut wide = vec![0f32; depth * rows];
     for row in 0..rows {
@@ -60,7 +60,7 @@ pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
             };
             let value = unpacked(bytes, at % block, bits).map(f32::from);
             let (Some(value), Some(zero)) = (value, zero) else {
-                return Err(cx.at(OpError::Value("a block is not whole".into())));
+                return Err(cx.at(OpError::Value("a block is incomplete".into())));
             };
             wide[at * rows + row] = (value - zero) * scale[number];
         }

@@ -13,17 +13,17 @@ use crate::ops::reduce::ReduceKind;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::DType;
 
-/// One parameter for each channel, lined up with axis 1 of `rank`.
+/// One parameter per channel, aligned with axis 1 of `rank`.
 fn per_channel(cx: &mut Call<'_, '_>, id: ValueId, channels: usize, rank: usize) -> Result<ValueId, Halt> {
     if cx.shape(id).elements() != channels || cx.rank(id) > 1 {
-        return Err(cx.shape_error("one parameter for each channel", &[cx.input(0)?, id]));
+        return Err(cx.shape_error("there must be one parameter per channel", &[cx.input(0)?, id]));
     }
     let mut dims = vec![channels];
     dims.resize(rank.saturating_sub(1).max(1), 1);
     cx.reshape(id, &dims)
 }
 
-/// Mean and variance along axes, which stay with length 1.
+/// Mean and variance along axes, which are kept with length 1.
 fn moments(cx: &mut Call<'_, '_>, x: ValueId, axes: &[usize]) -> Result<(ValueId, ValueId), Halt> {
     let mean = cx.reduce(ReduceKind::Mean, x, axes, true)?;
     let square = cx.binary(BinaryKind::SqDiff, x, mean)?;
@@ -37,11 +37,11 @@ fn deviation(cx: &mut Call<'_, '_>, variance: ValueId, epsilon: f32) -> Result<V
 }
 
 /// `(x - mean) / sqrt(variance + epsilon) * scale + bias`, with statistics from training or, in training mode, of the
-/// batch. With known statistics it is one product and one sum, which convolutions take in.
+/// batch. With known statistics it is one product and one sum, which convolutions can absorb.
 pub(super) fn batch(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (dims, epsilon) = (cx.shape(x).to_vec(), cx.float("epsilon", 1e-5)?);
-    // Before opset 14, statistics as results were how training was told.
+    // Before opset 14, requesting statistics as results meant training mode.
     let training = cx.flag("training_mode", false)? || cx.opset < 14 && (1..cx.outputs()).any(|index| cx.wants(index));
     let spatial = cx.flag("spatial", true)?;
     if cx.dtype(x) != DType::F32 {
@@ -70,14 +70,14 @@ pub(super) fn batch(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.binary(BinaryKind::Add, y, shift)?])
 }
 
-/// Batch normalization by the statistics of the batch; they move the running ones, which are results too.
+/// Batch normalization with the statistics of the batch, which also update the running ones; those are results too.
 fn of_batch(cx: &mut Call<'_, '_>, x: ValueId, [scale, bias]: [ValueId; 2], epsilon: f32) -> Imported {
     let rank = cx.rank(x);
     let axes: Vec<usize> = (0..rank).filter(|&axis| axis != 1).collect();
     let (mean, variance) = moments(cx, x, &axes)?;
     let deviation = deviation(cx, variance, epsilon)?;
     let factor = cx.binary(BinaryKind::Div, scale, deviation)?;
-    // The mean first: what is left of large elements is small.
+    // Subtract the mean first, so that large elements become small.
     let centered = cx.binary(BinaryKind::Sub, x, mean)?;
     let y = cx.binary(BinaryKind::Mul, centered, factor)?;
     let mut results = vec![cx.binary(BinaryKind::Add, y, bias)?];
@@ -95,7 +95,7 @@ fn of_batch(cx: &mut Call<'_, '_>, x: ValueId, [scale, bias]: [ValueId; 2], epsi
     Ok(results)
 }
 
-/// Where scale and bias of rows are, and how they are normalized.
+/// Scale and bias of rows, and the kind of normalization.
 struct Rows {
     axis: usize,
     epsilon: f32,
@@ -104,7 +104,7 @@ struct Rows {
     bias: Option<ValueId>,
 }
 
-/// A normalization over the axes from `axis` on.
+/// A normalization over the axes from `axis`.
 fn rows(cx: &mut Call<'_, '_>, x: ValueId, Rows { axis, epsilon, norm, scale, bias }: Rows) -> Result<ValueId, Halt> {
     let row = cx.shape(x)[axis..].to_vec();
     let count: usize = row.iter().product();
@@ -119,12 +119,12 @@ fn rows(cx: &mut Call<'_, '_>, x: ValueId, Rows { axis, epsilon, norm, scale, bi
     cx.add(LayerNorm { axis, epsilon, norm }, &inputs)
 }
 
-/// A parameter of rows: one for each element, or what broadcasts to that.
+/// A parameter of rows: one per element, or a shape that broadcasts to that.
 fn row_parameter(cx: &mut Call<'_, '_>, id: ValueId, row: &[usize]) -> Result<ValueId, Halt> {
     if cx.shape(id).elements() == row.iter().product::<usize>() { Ok(id) } else { expand_to(cx, id, row) }
 }
 
-/// Mean and inverse deviation are results that only training asks for.
+/// Mean and inverse deviation are results that only training requests.
 pub(super) fn layer(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (axis, epsilon) = (cx.axis(-1, cx.rank(x))?, cx.float("epsilon", 1e-5)?);
@@ -139,7 +139,7 @@ pub(super) fn layer(cx: &mut Call<'_, '_>) -> Imported {
     Ok(results)
 }
 
-/// As `layer`, without the mean.
+/// Like `layer`, without the mean.
 pub(super) fn root_mean_square(cx: &mut Call<'_, '_>) -> Imported {
     if (1..cx.outputs()).any(|index| cx.wants(index)) {
         return Err(Halt::Foreign);
@@ -150,7 +150,7 @@ pub(super) fn root_mean_square(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![rows(cx, x, Rows { axis, epsilon, norm: Norm::RootMeanSquare, scale, bias: None })?])
 }
 
-/// com.microsoft: the normalization of a sum, which may be the fourth result. Simplified, without mean and bias.
+/// com.microsoft: normalizes a sum, which may be the fourth result. The simplified version has no mean and no bias.
 pub(super) fn skip_layer(cx: &mut Call<'_, '_>) -> Imported {
     if cx.wants(1) || cx.wants(2) {
         return Err(Halt::Foreign);
@@ -168,12 +168,11 @@ pub(super) fn skip_layer(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![y, sum, sum, sum])
 }
 
-/// com.microsoft: the sum of the rows that words, positions and segments stand for, normalized; the third result is the
-/// sum.
+/// com.microsoft: the normalized sum of the embeddings of words, positions and segments; the third result is the sum.
 pub(super) fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
     let [words, table, places] = [cx.input(0)?, cx.input(2)?, cx.input(3)?];
     let &[batch, length] = cx.shape(words).dims() else {
-        return Err(cx.shape_error("words are rows of a batch", &[words]));
+        return Err(cx.shape_error("words must be rows of a batch", &[words]));
     };
     let mask = cx.optional(7);
     if mask.is_some() && cx.wants(1) {
@@ -193,21 +192,21 @@ pub(super) fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
     let (scale, bias) = (Some(cx.input(5)?), Some(cx.input(6)?));
     let (axis, epsilon) = (cx.axis_of(-1, cx.rank(sum))?, cx.float("epsilon", 1e-12)?);
     let y = rows(cx, sum, Rows { axis, epsilon, norm: Norm::Standard, scale, bias })?;
-    // Without a mask, there is none to index.
+    // There is no index without a mask.
     let index = cx.elements(&[batch], &vec![0i32; batch])?;
     Ok(vec![y, index, sum])
 }
 
-/// Each channel of each image by its own statistics.
+/// Each channel of each image with its own statistics.
 pub(super) fn instance(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     if cx.rank(x) < 3 {
-        return Err(cx.shape_error("images have at least 3 dimensions", &[x]));
+        return Err(cx.shape_error("images must have at least 3 dimensions", &[x]));
     }
     grouped(cx, x, cx.shape(x)[1], false)
 }
 
-/// Groups of channels by their own statistics. Scale and bias are of channels since opset 21, before of groups.
+/// Groups of channels with their own statistics. Scale and bias are per channel since opset 21, before that per group.
 pub(super) fn group(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let groups = usize::try_from(cx.int("num_groups", 0)?).ok().filter(|&groups| groups > 0);
@@ -219,7 +218,7 @@ pub(super) fn group(cx: &mut Call<'_, '_>) -> Imported {
 fn grouped(cx: &mut Call<'_, '_>, x: ValueId, groups: usize, of_groups: bool) -> Imported {
     let dims = cx.shape(x).to_vec();
     let &[_, channels, ..] = dims.as_slice() else {
-        return Err(cx.shape_error("images have at least 2 dimensions", &[x]));
+        return Err(cx.shape_error("images must have at least 2 dimensions", &[x]));
     };
     if !channels.is_multiple_of(groups) {
         return Err(cx.attribute_error("num_groups", format!("{groups} groups do not divide {channels} channels")));
@@ -241,7 +240,7 @@ fn grouped(cx: &mut Call<'_, '_>, x: ValueId, groups: usize, of_groups: bool) ->
     cx.add_all(GroupNorm { groups, epsilon }, &inputs)
 }
 
-/// Each row over its length: the sum of absolute values (p = 1) or the root of the sum of squares (p = 2).
+/// Each row divided by its norm: the sum of absolute values (p = 1) or the root of the sum of squares (p = 2).
 pub(super) fn lp(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let axis = cx.axis(-1, cx.rank(x))?;
@@ -251,7 +250,7 @@ pub(super) fn lp(cx: &mut Call<'_, '_>) -> Imported {
         p => return Err(cx.attribute_error("p", format!("is {p}, not 1 or 2"))),
     };
     let length = cx.reduce(kind, x, &[axis], true)?;
-    // A row of zeros stays one.
+    // A row of zeros stays zero.
     let (zero, one) = (cx.scalar_of(cx.dtype(x), 0.0)?, cx.scalar_of(cx.dtype(x), 1.0)?);
     let empty = cx.compare(CompareKind::Equal, length, zero)?;
     let length = cx.select(empty, one, length)?;

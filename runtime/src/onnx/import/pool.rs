@@ -16,7 +16,7 @@ fn pool(cx: &mut Call<'_, '_>, function: PoolFn) -> Imported {
     let x = cx.input(0)?;
     let from = cx.shape(x).clone();
     if from.rank() < 3 {
-        return Err(cx.shape_error("images have at least 3 dimensions", &[x]));
+        return Err(cx.shape_error("images must have at least 3 dimensions", &[x]));
     }
     let window = Window::of(cx, &from[2..], None)?;
     let takes = match function {
@@ -52,7 +52,7 @@ pub(super) fn max(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let from = cx.shape(x).clone();
     if from.rank() < 3 {
-        return Err(cx.shape_error("images have at least 3 dimensions", &[x]));
+        return Err(cx.shape_error("images must have at least 3 dimensions", &[x]));
     }
     let window = Window::of(cx, &from[2..], None)?;
     let columns_first = cx.flag("storage_order", false)?;
@@ -64,12 +64,12 @@ pub(super) fn average(cx: &mut Call<'_, '_>) -> Imported {
     pool(cx, PoolFn::Average { count_padding })
 }
 
-/// One window over all of an image.
+/// One window over the whole image.
 pub(super) fn global(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let rank = cx.rank(x);
     if rank < 3 {
-        return Err(cx.shape_error("images have at least 3 dimensions", &[x]));
+        return Err(cx.shape_error("images must have at least 3 dimensions", &[x]));
     }
     let kind = if cx.node.op_type == "GlobalMaxPool" { ReduceKind::Max } else { ReduceKind::Mean };
     cx.add_all(Reduce { axes: (2..rank).collect(), kind, keep_dims: true }, &[x])

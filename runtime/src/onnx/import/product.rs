@@ -1,4 +1,4 @@
-//! Matrix products: MatMul, Gemm and Einsum as sums over axes with names.
+//! Matrix products: MatMul, Gemm and Einsum as sums over named axes.
 
 use skipstone_kernels::activation::Activation;
 
@@ -12,7 +12,7 @@ use crate::ops::matmul::MatMul;
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::tensor::{DType, Shape};
 
-/// An axis of a product: its length, and where it stands in the operands and the result.
+/// An axis of a product: its length, and its position in the operands and the result.
 struct Axis {
     len: usize,
     a: Option<usize>,
@@ -20,15 +20,15 @@ struct Axis {
     y: Option<usize>,
 }
 
-/// The axes of a product of two operands, by who has them.
+/// The axes of a product of two operands, by the tensors that have them.
 pub(super) struct Product {
-    /// Of both operands and the result.
+    /// In both operands and the result.
     batch: Vec<Axis>,
-    /// Of the first operand and the result.
+    /// In the first operand and the result.
     m: Vec<Axis>,
-    /// Of the second operand and the result.
+    /// In the second operand and the result.
     n: Vec<Axis>,
-    /// Of both operands: summed over.
+    /// In both operands only: summed over.
     k: Vec<Axis>,
     /// Dimensions of the result.
     pub y: Vec<usize>,
@@ -39,16 +39,16 @@ pub(super) struct Product {
 pub(super) enum Order {
     /// `[batch, m, k]`, `[batch, k, n]` or `[batch, m, n]`.
     Plain,
-    /// `[batch, n, k]`, of the second operand.
+    /// `[batch, n, k]`, for the second operand.
     Transposed,
-    /// `[m, batch, k]` of the first operand, `[m, batch, n]` of the result.
+    /// `[m, batch, k]` for the first operand, `[m, batch, n]` for the result.
     RowsFirst,
 }
 
 impl Product {
-    /// The product of operands whose axes bear these labels; those that the result lacks are summed over. An axis of
-    /// length 1 that the other operand has longer is broadcast. `None` if an axis is summed over one operand alone,
-    /// or an operand has it twice.
+    /// The product of operands whose axes have these labels; labels missing in the result are summed over. An axis of
+    /// length 1 that is longer in the other operand is broadcast. `None` if an axis is summed over one operand alone,
+    /// or occurs twice in an operand.
     pub fn of<L: PartialEq + Copy>(
         (a, a_labels): (&Shape, &[L]),
         (b, b_labels): (&Shape, &[L]),
@@ -73,7 +73,12 @@ impl Product {
                 match (len_a, len_b) {
                     (1, _) => in_a = None,
                     (_, 1) => in_b = None,
-                    _ => return Err(OpError::shapes("the operands of a product share their common axes", &[a, b])),
+                    _ => {
+                        return Err(OpError::shapes(
+                            "common axes of a product's operands must have the same length",
+                            &[a, b],
+                        ));
+                    }
                 }
             }
             let axis = Axis { len: if in_a.is_some() { len_a } else { len_b }, a: in_a, b: in_b, y: in_y };
@@ -96,17 +101,17 @@ impl Product {
         Ok(Some(product))
     }
 
-    /// The numpy product of `a` and `b`, whose last two axes are matrices.
+    /// The NumPy product of `a` and `b`, whose last two axes are matrices.
     pub fn of_matrices(a: &Shape, b: &Shape) -> Result<Option<Self>, OpError> {
-        // Batch axes are numbered from the last, so that those of both operands line up.
+        // Batch axes are numbered from the last, so that those of both operands align.
         const ROWS: usize = 1000;
         const COLUMNS: usize = 1001;
         const INNER: usize = 1002;
         let (Some(&depth), false) = (a.last(), b.is_empty()) else {
-            return Err(OpError::shapes("a product takes vectors or matrices", &[a, b]));
+            return Err(OpError::shapes("a product needs vectors or matrices", &[a, b]));
         };
         if depth != b[b.rank().saturating_sub(2)] {
-            return Err(OpError::shapes("columns of the first are rows of the second", &[a, b]));
+            return Err(OpError::shapes("the first operand must have as many columns as the second has rows", &[a, b]));
         }
         let batch = |rank: usize| (0..rank.saturating_sub(2)).rev();
         let labels = |rank: usize, matrix: [usize; 2]| -> Vec<usize> {
@@ -118,12 +123,12 @@ impl Product {
         Self::of((a, &a_labels), (b, &b_labels), &y_labels)
     }
 
-    /// The lengths of all axes of batch, m, n and k together.
+    /// The products of the lengths of all batch, m, n and k axes.
     pub fn lens(&self) -> [usize; 4] {
         [&self.batch, &self.m, &self.n, &self.k].map(|axes| len(axes))
     }
 
-    /// The first operand, its axes in this order.
+    /// The first operand with its axes in this order.
     pub fn first(&self, cx: &mut Call<'_, '_>, a: ValueId, order: Order) -> Result<ValueId, Halt> {
         let groups = match order {
             Order::RowsFirst => [&self.m, &self.batch, &self.k],
@@ -132,7 +137,7 @@ impl Product {
         operand(cx, a, groups, |axis| axis.a)
     }
 
-    /// The second operand, its axes in this order.
+    /// The second operand with its axes in this order.
     pub fn second(&self, cx: &mut Call<'_, '_>, b: ValueId, order: Order) -> Result<ValueId, Halt> {
         let groups = match order {
             Order::Transposed => [&self.batch, &self.n, &self.k],
@@ -141,7 +146,7 @@ impl Product {
         operand(cx, b, groups, |axis| axis.b)
     }
 
-    /// The result as the model has it, from one whose axes are in this order.
+    /// The result in the model's order, from one with its axes in this order.
     pub fn result(&self, cx: &mut Call<'_, '_>, value: ValueId, order: Order) -> Result<ValueId, Halt> {
         let groups = match order {
             Order::RowsFirst => [&self.m, &self.batch, &self.n],
@@ -166,7 +171,7 @@ impl Product {
             let (a, b) = (self.first(cx, a, Order::Plain)?, self.second(cx, b, Order::Plain)?);
             return cx.add(Contract { a: vec![0, 1, 2], b: vec![0, 2, 3], y: vec![0, 1, 3] }, &[a, b]);
         }
-        // The second operand is read as [n, k] where that needs no transposition.
+        // The second operand is read as [n, k] if that needs no transposition.
         let last = cx.rank(b).checked_sub(1);
         let transposed = self.k.last().is_some_and(|axis| axis.b.is_some() && axis.b == last);
         let a = self.first(cx, a, Order::Plain)?;
@@ -175,7 +180,8 @@ impl Product {
     }
 }
 
-/// An operand with its axes in the order of `groups`, one axis for each; `of` says where the operand has an axis.
+/// An operand with its axes in the order of `groups`, one axis for each; `of` gives the position of an axis in the
+/// operand.
 fn operand(
     cx: &mut Call<'_, '_>,
     value: ValueId,
@@ -185,7 +191,7 @@ fn operand(
     let order: Vec<usize> = groups.iter().flat_map(|axes| axes.iter()).filter_map(of).collect();
     let mut value = value;
     if !order.iter().filter(|&&axis| cx.shape(value)[axis] != 1).is_sorted() {
-        // Axes that were left out have length 1: they may stand anywhere.
+        // Omitted axes have length 1: their position does not matter.
         let missing = (0..cx.rank(value)).filter(|axis| !order.contains(axis));
         let full: Vec<usize> = missing.chain(order.iter().copied()).collect();
         value = cx.transpose(value, &full)?;
@@ -212,22 +218,22 @@ pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
 pub(super) fn gemm(cx: &mut Call<'_, '_>) -> Imported {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     if cx.rank(a) != 2 || cx.rank(b) != 2 {
-        return Err(cx.shape_error("the operands are matrices", &[a, b]));
+        return Err(cx.shape_error("the operands must be matrices", &[a, b]));
     }
     let [trans_a, trans_b] = [cx.flag("transA", false)?, cx.flag("transB", false)?];
     let depth = |id, at: usize| cx.shape(id)[at];
     if depth(a, usize::from(!trans_a)) != depth(b, usize::from(trans_b)) {
-        return Err(cx.shape_error("columns of the first are rows of the second", &[a, b]));
+        return Err(cx.shape_error("the first operand must have as many columns as the second has rows", &[a, b]));
     }
     let a_labels = if trans_a { ['k', 'm'] } else { ['m', 'k'] };
     let b_labels = if trans_b { ['n', 'k'] } else { ['k', 'n'] };
     let product = Product::of((cx.shape(a), &a_labels), (cx.shape(b), &b_labels), &['m', 'n']);
     let product = product.map_err(|e| cx.at(e))?.ok_or(Halt::Foreign)?;
-    // Sums with the product are made while it still is the matrix product's own result, which takes them in.
+    // Sums are added directly after the matrix product, which can absorb them.
     let mut y = product.multiply(cx, a, b)?;
     let (alpha, beta) = (cx.float("alpha", 1.0)?, cx.float("beta", 1.0)?);
     if !matches!(cx.dtype(a), DType::F32 | DType::F64) && (alpha.fract() != 0.0 || beta.fract() != 0.0) {
-        return Err(cx.attribute_error("alpha", "or beta is no integer, as the operands are"));
+        return Err(cx.attribute_error("alpha", "or beta must be an integer, like the operands"));
     }
     if alpha != 1.0 {
         y = cx.with_number(BinaryKind::Mul, y, f64::from(alpha))?;
@@ -235,7 +241,7 @@ pub(super) fn gemm(cx: &mut Call<'_, '_>) -> Imported {
     if let Some(mut c) = cx.optional(2).filter(|_| beta != 0.0) {
         let mut axes = cx.shape(c).iter().rev().zip(product.y.iter().rev());
         if cx.rank(c) > 2 || !axes.all(|(&c, &y)| c == 1 || c == y) {
-            return Err(cx.shape_error("the third operand broadcasts to the product", &[a, b, c]));
+            return Err(cx.shape_error("the third operand must broadcast to the product", &[a, b, c]));
         }
         if beta != 1.0 {
             c = cx.with_number(BinaryKind::Mul, c, f64::from(beta))?;
@@ -269,14 +275,14 @@ pub(super) fn fused_matmul(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![product.result(cx, y, Order::Plain)?])
 }
 
-/// The name of an axis in an equation: a letter, or the distance from the last axis that `...` stands for.
+/// The name of an axis in an equation: a letter, or for an axis in `...` its distance from the last of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Label {
     Letter(char),
     Dots(usize),
 }
 
-/// The labels of a term for an operand of `rank`.
+/// The labels of a term for an operand with this rank.
 fn labels(cx: &Call<'_, '_>, term: &str, rank: usize) -> Result<Vec<Label>, Halt> {
     let bad = || cx.attribute_error("equation", format!("has the term '{term}' for an operand of {rank} dimensions"));
     let letters = |text: &str| text.chars().map(Label::Letter).collect::<Vec<_>>();
@@ -292,8 +298,8 @@ fn labels(cx: &Call<'_, '_>, term: &str, rank: usize) -> Result<Vec<Label>, Halt
     if found.len() == rank && found.iter().all(alphabetic) { Ok(found) } else { Err(bad()) }
 }
 
-/// The labels of an equation's result; where it has none, the letters that stand once, in alphabetic order behind the
-/// dots.
+/// The labels of an equation's result; if the equation has none, the letters that occur once, in alphabetical order
+/// after the dots.
 fn result_labels(cx: &Call<'_, '_>, right: Option<&str>, all: &[Label]) -> Result<Vec<Label>, Halt> {
     let dots = all.iter().filter_map(|label| if let Label::Dots(at) = label { Some(at + 1) } else { None });
     let dots = dots.max().unwrap_or(0);
@@ -356,7 +362,7 @@ pub(super) fn einsum(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.transpose(value, &order)?])
 }
 
-/// An operand whose axes each have a label of their own: axes that share one become their diagonal.
+/// An operand in which each axis has a unique label: axes with the same label become their diagonal.
 fn diagonal(cx: &mut Call<'_, '_>, value: ValueId, held: Vec<Label>) -> Result<(ValueId, Vec<Label>), Halt> {
     let mut once: Vec<Label> = Vec::new();
     for &label in &held {
@@ -372,7 +378,7 @@ fn diagonal(cx: &mut Call<'_, '_>, value: ValueId, held: Vec<Label>) -> Result<(
     for (axis, label) in held.iter().enumerate() {
         let first = held.iter().position(|other| other == label).unwrap_or(axis);
         if cx.shape(value)[axis] != cx.shape(value)[first] {
-            return Err(cx.shape_error("axes of one letter have one length", &[value]));
+            return Err(cx.shape_error("axes with the same letter must have the same length", &[value]));
         }
     }
     let one = cx.scalar_of(cx.dtype(value), 1.0)?;
@@ -380,7 +386,7 @@ fn diagonal(cx: &mut Call<'_, '_>, value: ValueId, held: Vec<Label>) -> Result<(
     Ok((cx.add(Contract { a, b: Vec::new(), y }, &[value, one])?, once))
 }
 
-/// Sums over the axes of one operand that nothing else has.
+/// Sums over the axes that only one operand has.
 fn sum_lone(
     cx: &mut Call<'_, '_>,
     value: ValueId,

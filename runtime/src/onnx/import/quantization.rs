@@ -1,4 +1,4 @@
-//! Between floats and the integers that stand for them.
+//! Conversions between floats and quantized integers.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -23,7 +23,7 @@ impl Call<'_, '_> {
         }
     }
 
-    /// The floats that `x` stands for, by a scale and a zero point for the whole or for each index of `axis`.
+    /// `x` dequantized with a scale and a zero point for the whole tensor or for each index of `axis`.
     pub fn dequantized(
         &mut self,
         x: ValueId,
@@ -40,7 +40,7 @@ impl Call<'_, '_> {
         self.add(Dequantize { axis }, &[x, scale, zero])
     }
 
-    /// `x` in integers of the zero point's type.
+    /// `x` quantized to the zero point's type.
     pub fn quantized(&mut self, x: ValueId, scale: ValueId, zero: ValueId, axis: i64) -> Result<ValueId, Halt> {
         let axis = self.channel_axis(x, scale, axis)?;
         let to = self.dtype(zero);
@@ -50,13 +50,13 @@ impl Call<'_, '_> {
         self.add(Quantize { axis, to }, &[x, scale, zero])
     }
 
-    /// The axis that scales belong to; any where there is one scale for the whole.
+    /// The axis of the scales; any axis if there is a single scale.
     fn channel_axis(&self, x: ValueId, scale: ValueId, axis: i64) -> Result<usize, Halt> {
         if self.shape(scale).elements() == 1 { Ok(0) } else { self.axis_of(axis, self.rank(x)) }
     }
 }
 
-/// The result's type is the zero point's, or else said by `output_dtype`, or else u8.
+/// The result's type is the zero point's, or else given by `output_dtype`, or else u8.
 pub(super) fn quantize(cx: &mut Call<'_, '_>) -> Imported {
     let (mut x, scale) = (cx.input(0)?, cx.input(1)?);
     let axis = cx.int("axis", 1)?;
@@ -76,7 +76,7 @@ pub(super) fn quantize(cx: &mut Call<'_, '_>) -> Imported {
     }
 }
 
-/// `round(x / scale) + zero` with a scale and a zero point for each block, held to the range of the type.
+/// `round(x / scale) + zero` with a scale and a zero point per block, clamped to the range of the type.
 fn quantized_by_block(
     cx: &mut Call<'_, '_>,
     x: ValueId,
@@ -102,14 +102,14 @@ fn quantized_by_block(
     Ok(vec![cx.cast(y, to)?])
 }
 
-/// Parameters of blocks of an axis of `x`, each repeated over its block.
+/// Parameters of blocks along an axis of `x`, each repeated over its block.
 fn stretched(cx: &mut Call<'_, '_>, x: ValueId, id: ValueId, axis: i64, block: usize) -> Result<ValueId, Halt> {
     let dims = cx.shape(x).to_vec();
     let axis = cx.axis_of(axis, dims.len())?;
     let mut apart = dims.clone();
     apart[axis] = dims[axis].div_ceil(block);
     if cx.shape(id).dims() != apart || !dims[axis].is_multiple_of(block) {
-        return Err(cx.shape_error("one scale and zero point for each block", &[x, id]));
+        return Err(cx.shape_error("there must be one scale and zero point per block", &[x, id]));
     }
     apart.insert(axis + 1, 1);
     let id = cx.reshape(id, &apart)?;
@@ -129,7 +129,7 @@ pub(super) fn dequantize(cx: &mut Call<'_, '_>) -> Imported {
     }
 }
 
-/// A scale and a zero point for each block of `block` indices of an axis: `(x - zero) * scale`, both stretched.
+/// A scale and a zero point per block of `block` indices of an axis: `(x - zero) * scale`, both repeated.
 fn blocked(
     cx: &mut Call<'_, '_>,
     [x, scale]: [ValueId; 2],

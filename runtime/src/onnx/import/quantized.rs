@@ -1,6 +1,6 @@
 //! Operators on quantized tensors.
 //!
-//! Those with scales are spelled out in ordinary operators between dequantizing and quantizing:
+//! Those with scales are rewritten as ordinary operators between dequantizing and quantizing:
 //!
 //! ```text
 //! QLinearConv(x, .., w, .., y, .., b)
@@ -10,9 +10,9 @@
 //! Dequantize(b) /
 //! ```
 //!
-//! That is what they mean. ONNX Runtime's quantizer writes models in either form; after this there
-//! is one, in which the [passes](crate::graph) look for what can be computed in integers. Products
-//! of bytes that stay integers (ConvInteger, MatMulInteger) have an operator of their own.
+//! That is their definition. ONNX Runtime's quantizer writes models in either form; after this there is only one, in
+//! which the [passes](crate::graph) look for what can be computed in integers. Integer products with integer results
+//! (ConvInteger, MatMulInteger) have their own operator.
 
 use super::activation::named;
 use super::build::{Halt, Imported};
@@ -36,7 +36,7 @@ use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::tensor::{DType, Fact, Tensor};
 
 impl Call<'_, '_> {
-    /// The floats of the operand whose bytes, scale and zero point are the inputs from `first` on.
+    /// The dequantized operand whose elements, scale and zero point are the inputs from `first`.
     fn floats_at(&mut self, first: usize, axis: i64) -> Result<ValueId, Halt> {
         let (x, scale, zero) = (self.input(first)?, self.input(first + 1)?, self.optional(first + 2));
         self.dequantized(x, scale, zero, axis)
@@ -56,14 +56,14 @@ impl Call<'_, '_> {
         self.dequantized(bias, scale, None, -1).map(Some)
     }
 
-    /// Quantizes `y` by the scale and zero point in the inputs from `first` on.
+    /// Quantizes `y` with the scale and zero point in the inputs from `first`.
     fn quantized_at(&mut self, y: ValueId, first: usize) -> Imported {
         let scale = self.input(first)?;
         let zero = self.zero_point(self.optional(first + 1), scale, DType::U8);
         Ok(vec![self.quantized(y, scale, zero, 1)?])
     }
 
-    /// Runs the importer of an ordinary operator on other operands.
+    /// Runs the importer of an ordinary operator with other operands.
     fn on(&mut self, inputs: &[Option<ValueId>], importer: fn(&mut Self) -> Imported) -> Result<ValueId, Halt> {
         let own = std::mem::replace(&mut self.inputs, inputs.to_vec());
         let results = importer(self);
@@ -80,7 +80,7 @@ pub(super) fn convolution(cx: &mut Call<'_, '_>) -> Imported {
     cx.quantized_at(y, 6)
 }
 
-/// `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`: a scale for each row of the first, each column of the
+/// `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`: one scale per row of the first operand, per column of the
 /// second.
 pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     let (a, b) = (cx.floats_at(0, -2)?, cx.floats_at(3, -1)?);
@@ -88,7 +88,7 @@ pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     cx.quantized_at(y, 6)
 }
 
-/// `a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero`: bias and the result's scale can be left out.
+/// `a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero`: bias and the result's scale are optional.
 pub(super) fn gemm(cx: &mut Call<'_, '_>) -> Imported {
     let alpha = cx.float("alpha", 1.0)?;
     let by_columns = if cx.flag("transB", false)? { 0 } else { 1 };
@@ -113,7 +113,7 @@ pub(super) fn mul(cx: &mut Call<'_, '_>) -> Imported {
     binary(cx, BinaryKind::Mul)
 }
 
-/// `x, x_scale, x_zero, y_scale, y_zero`; channels lie before pixels.
+/// `x, x_scale, x_zero, y_scale, y_zero`; channels come before pixels.
 fn unary(cx: &mut Call<'_, '_>, importer: fn(&mut Call<'_, '_>) -> Imported) -> Imported {
     if cx.flag("channels_last", false)? {
         return Err(Halt::Foreign);
@@ -154,7 +154,7 @@ pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
     cx.quantized_at(y, 0)
 }
 
-/// As a softmax of the opset that the node names.
+/// The softmax of the opset that the node names.
 pub(super) fn softmax(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.floats_at(0, 1)?;
     let rank = cx.rank(x);
@@ -164,7 +164,7 @@ pub(super) fn softmax(cx: &mut Call<'_, '_>) -> Imported {
     cx.quantized_at(y, 3)
 }
 
-/// Floats of a product of bytes in units of two scales, and a bias.
+/// The floats of an integer product in units of two scales, plus a bias.
 fn scaled(cx: &mut Call<'_, '_>, product: ValueId, scales: [ValueId; 2], bias: Option<ValueId>) -> Imported {
     let floats = cx.cast(product, DType::F32)?;
     let scale = cx.binary(BinaryKind::Mul, scales[0], scales[1])?;
@@ -175,7 +175,7 @@ fn scaled(cx: &mut Call<'_, '_>, product: ValueId, scales: [ValueId; 2], bias: O
     Ok(vec![y])
 }
 
-/// `a, b, b_scale, b_zero, bias`: the floats of the first become bytes by a scale that they decide.
+/// `a, b, b_scale, b_zero, bias`: the first operand is quantized with a scale computed from it.
 pub(super) fn dynamic_matmul(cx: &mut Call<'_, '_>) -> Imported {
     let [a, b, b_scale] = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     let made = cx.add_all(DynamicQuantize, &[a])?;
@@ -191,7 +191,7 @@ pub(super) fn matmul_to_float(cx: &mut Call<'_, '_>) -> Imported {
     scaled(cx, product, [a_scale, b_scale], cx.optional(6))
 }
 
-/// The convolution of bytes less their zero points, as integers.
+/// The convolution of integers minus their zero points, with an integer result.
 pub(super) fn conv_integer(cx: &mut Call<'_, '_>) -> Imported {
     let (x, weights) = (cx.input(0)?, cx.input(1)?);
     let window = window(cx, x, weights)?;
@@ -207,14 +207,14 @@ pub(super) fn conv_integer(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(y, &out)?])
 }
 
-/// A product is a convolution of one tap over an image of one column, each product of a batch a group of channels.
+/// A product is a 1x1 convolution over an image of one column, with each product of a batch as a group of channels.
 pub(super) fn matmul_integer(cx: &mut Call<'_, '_>) -> Imported {
     let product: Product = of_operands(cx, cx.input(0)?, cx.input(1)?)?;
     let [batch, m, n, k] = product.lens();
     let filters = batch.saturating_mul(n);
     let [zero, mut weight_zeros] = zero_points(cx, [n, filters])?;
     if ![1, filters].contains(&cx.shape(weight_zeros).elements()) {
-        // The columns of every product have the same ones.
+        // The columns of every product have the same zero points.
         let columns = cx.reshape(weight_zeros, &[1, n])?;
         weight_zeros = expand_to(cx, columns, &[batch, n])?;
     }
@@ -228,14 +228,14 @@ pub(super) fn matmul_integer(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![product.result(cx, y, Order::RowsFirst)?])
 }
 
-/// The operands, the first in unsigned bytes, the second in signed ones.
+/// The operands, the first as uint8, the second as int8.
 fn operands(cx: &mut Call<'_, '_>) -> Result<[ValueId; 2], Halt> {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     Ok([flipped(cx, a, DType::U8)?, flipped(cx, b, DType::I8)?])
 }
 
-/// The zero points of the operands, the first in unsigned bytes, the second in signed ones: one of the first, of the
-/// second one or as many as `counts` says.
+/// The zero points of the operands, the first as uint8, the second as int8: one for the first operand, one or as many
+/// as `counts` allows for the second.
 fn zero_points(cx: &mut Call<'_, '_>, counts: [usize; 2]) -> Result<[ValueId; 2], Halt> {
     let mut found = [cx.input(0)?; 2];
     for (operand, want) in [DType::U8, DType::I8].into_iter().enumerate() {
@@ -254,17 +254,19 @@ fn zero_points(cx: &mut Call<'_, '_>, counts: [usize; 2]) -> Result<[ValueId; 2]
         }
         let count = cx.shape(zeros).elements();
         if operand == 0 && count != 1 {
-            return Err(cx.shape_error("one zero point for the whole first operand", &[zeros]));
+            return Err(cx.shape_error("there must be one zero point for the whole first operand", &[zeros]));
         }
         if operand == 1 && count != 1 && !counts.contains(&count) {
-            return Err(cx.shape_error("one zero point for all filters or columns, or for each", &[x, zeros]));
+            return Err(
+                cx.shape_error("there must be one zero point for all filters or columns, or one for each", &[x, zeros])
+            );
         }
         found[operand] = flipped(cx, zeros, want)?;
     }
     Ok(found)
 }
 
-/// Bytes in the type `want`: signed ones are unsigned ones less 128.
+/// Bytes in the type `want`: int8 is uint8 minus 128.
 fn flipped(cx: &mut Call<'_, '_>, bytes: ValueId, want: DType) -> Result<ValueId, Halt> {
     if cx.dtype(bytes) == want {
         return Ok(bytes);

@@ -1,5 +1,5 @@
-//! What puts elements elsewhere by rules that follow from shapes: columns back to images, crops around the middle,
-//! sequences the other way round, caches that grow.
+//! Operators that move elements by rules on shapes: columns back to images, center crops, reversed sequences, growing
+//! caches.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -15,7 +15,7 @@ use crate::ops::reduce::ReduceKind;
 use crate::ops::slice::Slice;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Most entries of a table of places: 64 MB.
+/// Most entries of a table of indices: 64 MB.
 const MAX_PLACES: usize = 1 << 23;
 
 /// Sizes from integers, all above zero.
@@ -26,7 +26,7 @@ fn sizes(cx: &Call<'_, '_>, name: &'static str, values: Vec<i64>, axes: usize) -
     sizes.ok_or_else(|| cx.attribute_error(name, format!("is {} for {axes} axes", list(&values))))
 }
 
-/// Along one axis: for every pixel, the taps of a window that meet it and the windows they are of.
+/// Along one axis: for every pixel, the taps of a window that cover it and their windows.
 fn meetings(
     image: usize,
     block: usize,
@@ -45,8 +45,8 @@ fn meetings(
     pixels
 }
 
-/// Sums the columns `[n, c * taps, windows]` into the pixels that they came from. Every pixel gathers what it is the sum
-/// of: as many columns for each as the most that one needs, where missing ones point to a zero.
+/// Sums the columns `[n, c * taps, windows]` into the pixels that they came from. Every pixel gathers its summands: the
+/// same number for each, where missing ones refer to a zero.
 pub(super) fn col2im(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let image = cx.required_integers(1)?;
@@ -63,10 +63,10 @@ pub(super) fn col2im(cx: &mut Call<'_, '_>) -> Imported {
     let pads: Option<Vec<usize>> =
         pads.iter().map(|&pad| usize::try_from(pad).ok().filter(|&pad| pad < 1 << 24)).collect();
     let Some(pads) = pads.filter(|pads| pads.len() == 2 * axes) else {
-        return Err(cx.attribute_error("pads", format!("are not two for each of {axes} axes, from 0 on")));
+        return Err(cx.attribute_error("pads", format!("must be two for each of {axes} axes, at least 0")));
     };
     let &[n, columns, length] = cx.shape(x).dims() else {
-        return Err(cx.shape_error("columns have 3 dimensions", &[x]));
+        return Err(cx.shape_error("columns must have 3 dimensions", &[x]));
     };
     let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
     let Some(pixels) = product(&image).filter(|&pixels| pixels <= MAX_PLACES && axes > 0) else {
@@ -81,7 +81,7 @@ pub(super) fn col2im(cx: &mut Call<'_, '_>) -> Imported {
     }
     let taps = product(&block).filter(|&taps| columns % taps == 0 && product(&windows) == Some(length));
     let Some(taps) = taps.filter(|&taps| columns > 0 && taps.saturating_mul(length) <= MAX_PLACES) else {
-        return Err(cx.shape_error("a column for every window, a row for every tap", &[x]));
+        return Err(cx.shape_error("there must be a column for every window and a row for every tap", &[x]));
     };
     let geometry = |axis: usize| [strides[axis], dilations[axis], pads[axis]];
     let along: Vec<_> =
@@ -94,7 +94,7 @@ pub(super) fn col2im(cx: &mut Call<'_, '_>) -> Imported {
     let nothing = (taps * length) as i64;
     let mut places = vec![nothing; most * pixels];
     for pixel in 0..pixels {
-        // (tap, window) of all axes together, one axis after the other.
+        // (tap, window) over all axes together, one axis after the other.
         let mut met = vec![(0, 0)];
         let mut behind = pixels;
         for axis in 0..axes {
@@ -117,7 +117,7 @@ pub(super) fn col2im(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(sum, &[&[n, channels], image.as_slice()].concat())?])
 }
 
-/// Cuts or pads around the middle, to a constant shape.
+/// Crops or pads around the center, to a constant shape.
 pub(super) fn center_crop_pad(cx: &mut Call<'_, '_>) -> Imported {
     let mut y = cx.input(0)?;
     let rank = cx.rank(y);
@@ -147,13 +147,15 @@ pub(super) fn center_crop_pad(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(Pad { pads, mode: PadMode::Constant(zero) }, &[y])
 }
 
-/// The first steps of each sequence of a batch the other way round, as many as its length says.
+/// Reverses the first steps of each sequence in a batch, as many as its length.
 pub(super) fn reverse_sequence(cx: &mut Call<'_, '_>) -> Imported {
     let (x, lengths) = (cx.input(0)?, cx.input(1)?);
     let time = cx.int("time_axis", 0)?;
     let batch = cx.int("batch_axis", 1)?;
     if cx.rank(x) < 2 || !matches!((batch, time), (0, 1) | (1, 0)) {
-        return Err(cx.attribute_error("batch_axis", format!("is {batch}, and time_axis {time}, not 0 and 1")));
+        return Err(
+            cx.attribute_error("batch_axis", format!("is {batch}, and time_axis is {time}: they must be 0 and 1"))
+        );
     }
     let mut order: Vec<usize> = (0..cx.rank(x)).collect();
     if time == 0 {
@@ -162,7 +164,7 @@ pub(super) fn reverse_sequence(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.transpose(x, &order)?;
     let (count, steps) = (cx.shape(x)[0], cx.shape(x)[1]);
     if cx.shape(lengths).dims() != [count] {
-        return Err(cx.shape_error("a length for every sequence", &[x, lengths]));
+        return Err(cx.shape_error("there must be a length for every sequence", &[x, lengths]));
     }
     let lengths = cx.cast(lengths, DType::I64)?;
     let lengths = cx.reshape(lengths, &[count, 1])?;
@@ -176,7 +178,7 @@ pub(super) fn reverse_sequence(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.transpose(y, &order)?])
 }
 
-/// Writes new steps into a cache, from the place on that each sequence has reached.
+/// Writes new steps into a cache, from the position that each sequence has reached.
 pub(super) fn tensor_scatter(cx: &mut Call<'_, '_>) -> Imported {
     let (cache, update) = (cx.input(0)?, cx.input(1)?);
     let rank = cx.rank(cache);
@@ -187,7 +189,7 @@ pub(super) fn tensor_scatter(cx: &mut Call<'_, '_>) -> Imported {
         Some(other) => return Err(cx.attribute_error("mode", format!("is '{other}'"))),
     };
     if axis == 0 || cx.rank(update) != rank {
-        return Err(cx.attribute_error("axis", "is that of the batch, or of no axis of the update"));
+        return Err(cx.attribute_error("axis", "must be an axis of the update other than the batch"));
     }
     // [batch, steps, ...]
     let order: Vec<usize> = [0, axis].into_iter().chain((1..rank).filter(|&other| other != axis)).collect();

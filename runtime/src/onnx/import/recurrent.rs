@@ -23,7 +23,7 @@ pub(super) fn lstm(cx: &mut Call<'_, '_>) -> Imported {
     layer(cx, Cell::Lstm(input_forget), &["Sigmoid", "Tanh", "Tanh"])
 }
 
-/// A layer; `functions` are those of a direction where the node names none.
+/// A layer; `functions` are the defaults for one direction.
 fn layer(cx: &mut Call<'_, '_>, cell: Cell, functions: &[&str]) -> Imported {
     let direction = match cx.text("direction")?.unwrap_or("forward") {
         "forward" => Direction::Forward,
@@ -42,7 +42,7 @@ fn layer(cx: &mut Call<'_, '_>, cell: Cell, functions: &[&str]) -> Imported {
     }
     let steps = cx.shape(inputs[0]).get(usize::from(batch_first)).copied().unwrap_or(0);
     let mut operand = |cx: &Call<'_, '_>, index: usize| {
-        // Zeros are what it is without, and full lengths too.
+        // Zeros, and full lengths, are the same as omitting the operand.
         let given = cx.optional(index).filter(|&id| !is_plain(cx, id, steps));
         inputs.extend(given);
         given.is_some()
@@ -57,14 +57,14 @@ fn layer(cx: &mut Call<'_, '_>, cell: Cell, functions: &[&str]) -> Imported {
     cx.add_all(Recurrent { cell, direction, functions, clip, batch_first, given }, &inputs)
 }
 
-/// Whether an operand is a constant that says no more than to leave it out: zeros, or as many steps as there are.
+/// Whether a constant operand is the same as omitting it: zeros, or full lengths.
 fn is_plain(cx: &Call<'_, '_>, id: ValueId, steps: usize) -> bool {
     let Some(tensor) = cx.constant_of(id) else { return false };
     let full = |lens: &[i32]| lens.iter().all(|&len| usize::try_from(len).is_ok_and(|len| len == steps));
     tensor.elements::<f32>().is_some_and(|all| all.iter().all(|&v| v == 0.0)) || tensor.elements().is_some_and(full)
 }
 
-/// The functions of all gates. Parameters go, in order, to those functions that have them, as in ONNX Runtime.
+/// The functions of all gates. Parameters are assigned in order to the functions that have them, as in ONNX Runtime.
 fn gates(cx: &Call<'_, '_>, default: &[&str]) -> Result<Vec<Gate>, Halt> {
     let named = cx.texts("activations")?.unwrap_or_default();
     let names = if named.is_empty() { default } else { &named };

@@ -1,4 +1,4 @@
-//! What goes along axes: sums and their kin, the largest elements, running sums, softmax.
+//! Operators along axes: sums and other reductions, the largest elements, cumulative sums, softmax.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -15,8 +15,8 @@ use crate::ops::topk::TopK;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::{DType, Tensor};
 
-/// The axes that a node reduces; `None` if it leaves its operand as it is. They were an attribute before opset 18
-/// (of sums before 13).
+/// The axes that a node reduces; `None` if it leaves its operand unchanged. They were an attribute before opset 18 (for
+/// sums before 13).
 fn axes(cx: &Call<'_, '_>, rank: usize) -> Result<Option<Vec<usize>>, Halt> {
     let axes = cx.ints_or_input("axes", 1)?.filter(|axes| !axes.is_empty());
     match axes {
@@ -49,7 +49,7 @@ pub(super) fn reduce(cx: &mut Call<'_, '_>) -> Imported {
         "ReduceSumSquare" => ReduceKind::SumSquare,
         _ => return log_sum_exp(cx, x, axes, keep),
     };
-    // Without axes, what the reduction does with each element remains.
+    // Without axes, only the elementwise part of the reduction remains.
     let axes = axes.unwrap_or_default();
     let is_bool = cx.dtype(x) == DType::Bool;
     if is_bool && matches!(kind, ReduceKind::Max | ReduceKind::Min) {
@@ -71,13 +71,13 @@ fn log_sum_exp(cx: &mut Call<'_, '_>, x: ValueId, axes: Option<Vec<usize>>, keep
     let Some(axes) = axes.filter(|axes| !axes.is_empty()) else { return Ok(vec![x]) };
     let from = cx.shape(x).to_vec();
     if axes.iter().any(|&axis| from[axis] == 0) {
-        // There is no largest element: the logarithm of an empty sum.
+        // Without elements there is no maximum: the logarithm of an empty sum.
         let power = cx.unary(UnaryKind::Exp, x)?;
         let sum = cx.reduce(ReduceKind::Sum, power, &axes, keep)?;
         return Ok(vec![cx.unary(UnaryKind::Log, sum)?]);
     }
     let max = cx.reduce(ReduceKind::Max, x, &axes, true)?;
-    // Infinity less infinity is not a number: such a largest element is not subtracted.
+    // Infinity minus infinity is NaN, so an infinite maximum is not subtracted.
     let size = cx.unary(UnaryKind::Abs, max)?;
     let (infinity, zero) = (cx.scalar_of(cx.dtype(x), f64::INFINITY)?, cx.scalar_of(cx.dtype(x), 0.0)?);
     let finite = cx.compare(CompareKind::Less, size, infinity)?;
@@ -125,12 +125,12 @@ pub(super) fn top_k(cx: &mut Call<'_, '_>) -> Imported {
         false => cx.integer(1)?,
     };
     let k = k.and_then(|k| usize::try_from(k).ok());
-    let k = k.ok_or_else(|| cx.attribute_error("k", "is missing, or negative"))?;
+    let k = k.ok_or_else(|| cx.attribute_error("k", "must be given, and not negative"))?;
     let largest = cx.flag("largest", true)?;
     cx.add_all(TopK { axis, k, largest }, &[x])
 }
 
-/// The axes of a softmax: one since opset 13, all from one on before.
+/// The axes of a softmax: one since opset 13, all from some axis on before that.
 fn softmax_axes(cx: &Call<'_, '_>, rank: usize) -> Result<Vec<usize>, Halt> {
     if cx.opset >= 13 {
         return Ok(vec![cx.axis(-1, rank)?]);
@@ -156,7 +156,7 @@ pub(super) fn softmax(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.binary(BinaryKind::Sub, less, sum)?])
 }
 
-/// 1 at the first of the largest elements, 0 elsewhere.
+/// 1 at the first of the largest elements, otherwise 0.
 pub(super) fn hardmax(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     if cx.dtype(x) != DType::F32 {
@@ -172,7 +172,7 @@ pub(super) fn hardmax(cx: &mut Call<'_, '_>) -> Imported {
     let at = cx.reshape(at, &[before, behind])?;
     let y = cx.add(OneHot { axis: 1, depth: row, off: Tensor::scalar(0f32), on: Tensor::scalar(1f32) }, &[at])?;
     if cx.shape(y).elements() != cx.shape(x).elements() {
-        return Err(cx.at(OpError::shapes("one index for each row", &[cx.shape(x), cx.shape(y)])));
+        return Err(cx.at(OpError::shapes("there must be one index per row", &[cx.shape(x), cx.shape(y)])));
     }
     Ok(vec![cx.reshape(y, &dims)?])
 }

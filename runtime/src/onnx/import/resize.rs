@@ -1,4 +1,4 @@
-//! Resize and its forerunner Upsample.
+//! Resize and its predecessor Upsample.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -9,15 +9,15 @@ use crate::ops::resize::{Coordinates, Resize, ResizeMode, Rounding};
 use crate::ops::resize_axis::{Crop, Filter, ResizeAxis};
 use crate::tensor::DType;
 
-/// What is resized to what.
+/// The target of a resize.
 struct Target {
-    /// By axis: the size of the result for each of the input.
+    /// For each axis, the scale from the input to the result.
     scales: Vec<f32>,
     /// Dimensions of the result.
     dims: Vec<usize>,
 }
 
-/// Before opset 11 places were those of the first pixel, rounded down.
+/// Before opset 11, positions were relative to the first pixel, rounded down.
 pub(super) fn upsample(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let scales = match cx.floats("scales")? {
@@ -53,7 +53,7 @@ pub(super) fn resize(cx: &mut Call<'_, '_>) -> Imported {
         }
     };
     let coordinates = match cx.text("coordinate_transformation_mode")?.unwrap_or("half_pixel") {
-        // Which part is said by another operand.
+        // Another operand selects the part.
         "half_pixel" | "tf_crop_and_resize" => Coordinates::HalfPixel,
         "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
         "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
@@ -88,7 +88,7 @@ pub(super) fn resize(cx: &mut Call<'_, '_>) -> Imported {
 
 /// The part of each axis that is resized: starts, then ends, in the second operand.
 fn crops(cx: &Call<'_, '_>, axes: &[usize]) -> Result<Vec<(usize, Crop)>, Halt> {
-    let given = cx.constant_floats(1).ok_or_else(|| cx.dynamic("the part that is resized"))?;
+    let given = cx.constant_floats(1).ok_or_else(|| cx.dynamic("the region to resize"))?;
     if given.len() != 2 * axes.len() {
         return Err(cx.attribute_error("roi", format!("has {} elements for {} axes", given.len(), axes.len())));
     }
@@ -155,7 +155,7 @@ fn by_sizes(cx: &Call<'_, '_>, x: ValueId, axes: &[usize], given: &[i64]) -> Res
     Ok(target)
 }
 
-/// Which axes of a tensor are the rows and the columns of images.
+/// The axes of a tensor that are the rows and the columns of images.
 struct ImageAxes {
     /// `None` if the images have one row.
     rows: Option<usize>,
@@ -164,7 +164,8 @@ struct ImageAxes {
 }
 
 impl ImageAxes {
-    /// Images of which only rows and columns are resized; `None` where three axes are, or two that are apart.
+    /// Images of which only rows and columns are resized; `None` if three axes are resized, or two that are not
+    /// adjacent.
     fn of(rank: usize, resized: &[usize]) -> Option<Self> {
         if rank == 4 && resized.iter().all(|&axis| axis >= 2) {
             return Some(Self { rows: Some(2), columns: Some(3), layout: Layout::Nchw });
@@ -190,7 +191,7 @@ impl ImageAxes {
     }
 }
 
-/// How elements are found along every axis.
+/// How elements are interpolated along every axis.
 struct Along {
     filter: Filter,
     coordinates: Coordinates,
@@ -208,7 +209,7 @@ fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &Target, along: &Along) ->
         return Ok(vec![x]);
     }
     let dtype = cx.dtype(x);
-    // Bytes that are moved only.
+    // 8-bit elements that are only moved.
     let moves = matches!(along.filter, Filter::Nearest(_)) && matches!(dtype, DType::U8 | DType::I8);
     if dtype != DType::F32 && !moves {
         return Err(Halt::Foreign);
@@ -235,7 +236,7 @@ fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &Target, along: &Along) ->
             cx.reshape(y, dims)?
         }
         None => {
-            // A crop may leave the size as it is.
+            // A crop may keep the size.
             let cropped = |axis: usize| along.crops.as_ref()?.iter().find(|crop| crop.0 == axis).map(|crop| crop.1);
             let mut y = x;
             for axis in (0..from.len()).filter(|&axis| axes.contains(&axis) || cropped(axis).is_some()) {

@@ -1,4 +1,4 @@
-//! Images read at points that the run computes: grids, deformable convolutions and regions of interest.
+//! Images sampled at points computed at run time: grids, deformable convolutions and regions of interest.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -13,10 +13,10 @@ use crate::ops::sample::{Outside, Sample, SampleMode};
 use crate::ops::slice::Slice;
 use crate::tensor::DType;
 
-/// Most entries of a grid that is made while importing.
+/// Most entries of a grid computed while importing.
 const MAX_MADE: usize = 1 << 23;
 
-/// Names of modes changed with opset 20.
+/// Names of modes changed in opset 20.
 pub(super) fn grid_sample(cx: &mut Call<'_, '_>) -> Imported {
     let (x, grid) = (cx.input(0)?, cx.input(1)?);
     let mode = match cx.text("mode")?.unwrap_or("linear") {
@@ -33,13 +33,13 @@ pub(super) fn grid_sample(cx: &mut Call<'_, '_>) -> Imported {
     };
     let (&[n, c, ref axes @ ..], &[batch, ref out @ .., coordinates]) = (cx.shape(x).dims(), cx.shape(grid).dims())
     else {
-        return Err(cx.shape_error("an image and a grid", &[x, grid]));
+        return Err(cx.shape_error("there must be an image and a grid", &[x, grid]));
     };
     if batch != n || coordinates != axes.len() || out.len() != axes.len() {
-        return Err(cx.shape_error("a grid has as many axes as the image, and a coordinate for each", &[x, grid]));
+        return Err(cx.shape_error("a grid must have as many axes as the image, and a coordinate for each", &[x, grid]));
     }
     if mode == SampleMode::Cubic && axes.len() != 2 {
-        return Err(cx.attribute_error("mode", "is cubic, which only images of two axes have"));
+        return Err(cx.attribute_error("mode", "is cubic, which is only supported for 2-D images"));
     }
     let dims = [&[n, c], out].concat();
     let points = [n, out.iter().product(), coordinates];
@@ -49,17 +49,17 @@ pub(super) fn grid_sample(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(y, &dims)?])
 }
 
-/// The points that an affine map makes of the pixels of an image of constant size.
+/// The points to which an affine map takes the pixels of an image of constant size.
 pub(super) fn affine_grid(cx: &mut Call<'_, '_>) -> Imported {
     let theta = cx.input(0)?;
     let size = cx.required_integers(1)?;
     let size: Option<Vec<usize>> = size.iter().map(|&dim| usize::try_from(dim).ok().filter(|&dim| dim > 0)).collect();
     let Some([n, _, axes @ ..]) = size.as_deref() else {
-        return Err(cx.attribute_error("size", "is no shape of images"));
+        return Err(cx.attribute_error("size", "is not a shape of images"));
     };
     let rank = axes.len();
     if cx.shape(theta).dims() != [*n, rank, rank + 1] || !matches!(rank, 2 | 3) {
-        return Err(cx.shape_error("theta is a map of 2 or 3 coordinates for every image", &[theta]));
+        return Err(cx.shape_error("theta must be a map of 2 or 3 coordinates for every image", &[theta]));
     }
     let points = axes.iter().try_fold(1usize, |all, &dim| all.checked_mul(dim));
     let points = points.filter(|&points| points <= MAX_MADE / 4);
@@ -73,7 +73,7 @@ pub(super) fn affine_grid(cx: &mut Call<'_, '_>) -> Imported {
     let mut base = Vec::with_capacity(points * (rank + 1));
     for point in 0..points {
         let mut rest = point;
-        // The last axis first, then 1 for what the map adds.
+        // The last axis first, then 1 for the map's offset.
         for &dim in axes.iter().rev() {
             base.push(coordinate(rest % dim, dim));
             rest /= dim;
@@ -90,8 +90,8 @@ pub(super) fn affine_grid(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(y, &dims)?])
 }
 
-/// A convolution whose taps are moved: every tap of every window is read at its place and the offset that the second
-/// operand gives, then weighted as in any convolution.
+/// A convolution with moved taps: every tap of every window is sampled at its position plus the offset in the second
+/// operand, then weighted as in any convolution.
 pub(super) fn deform_conv(cx: &mut Call<'_, '_>) -> Imported {
     let (x, weights, offset) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let (&[n, channels, height, width], &[filters, depth, kernel_h, kernel_w]) =
@@ -108,12 +108,12 @@ pub(super) fn deform_conv(cx: &mut Call<'_, '_>) -> Imported {
     let (taps, [rows, columns]) = (kernel_h * kernel_w, [window.out[0], window.out[1]]);
     let points = rows * columns;
     if cx.shape(offset).dims() != [n, offset_groups * taps * 2, rows, columns] {
-        return Err(cx.shape_error("an offset for every tap of every window", &[x, weights, offset]));
+        return Err(cx.shape_error("there must be an offset for every tap of every window", &[x, weights, offset]));
     }
     if depth * groups != channels || filters % groups != 0 || taps.saturating_mul(points) > MAX_MADE / 2 {
-        return Err(cx.shape_error("channels and filters of every group", &[x, weights]));
+        return Err(cx.shape_error("groups must divide channels and filters", &[x, weights]));
     }
-    // Where taps stand without an offset, column first, as points are given.
+    // Positions of the taps without an offset, column first, in the order of points.
     let mut base = Vec::with_capacity(taps * points * 2);
     for tap in 0..taps {
         for point in 0..points {
@@ -138,7 +138,9 @@ pub(super) fn deform_conv(cx: &mut Call<'_, '_>) -> Imported {
     let mut read = cx.add(read, &[x, places])?;
     if let Some(mask) = cx.optional(4) {
         if cx.shape(mask).dims() != [n, offset_groups * taps, rows, columns] {
-            return Err(cx.shape_error("a factor for every tap of every window", &[weights, offset, mask]));
+            return Err(
+                cx.shape_error("there must be a factor for every tap of every window", &[weights, offset, mask])
+            );
         }
         let mask = cx.reshape(mask, &[images, 1, taps * points])?;
         read = cx.binary(BinaryKind::Mul, read, mask)?;
@@ -161,13 +163,13 @@ pub(super) fn deform_conv(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![y])
 }
 
-/// A size that is above zero.
+/// A size, which must be positive.
 fn size(cx: &Call<'_, '_>, name: &'static str, value: i64) -> Result<usize, Halt> {
     let size = usize::try_from(value).ok().filter(|size| (1..1 << 16).contains(size));
     size.ok_or_else(|| cx.attribute_error(name, format!("is {value}")))
 }
 
-/// Since opset 16, coordinates count from the edge of a pixel unless the node says otherwise.
+/// Since opset 16, coordinates are relative to the edge of a pixel unless the node says otherwise.
 pub(super) fn roi_align(cx: &mut Call<'_, '_>) -> Imported {
     let [x, regions, of] = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     let largest = match cx.text("mode")?.unwrap_or("avg") {
@@ -198,10 +200,12 @@ pub(super) fn roi_align(cx: &mut Call<'_, '_>) -> Imported {
 pub(super) fn max_roi_pool(cx: &mut Call<'_, '_>) -> Imported {
     let (x, regions) = (cx.input(0)?, cx.input(1)?);
     let &[count, 5] = cx.shape(regions).dims() else {
-        return Err(cx.shape_error("a region is its image and four sides", &[regions]));
+        return Err(cx.shape_error("a region must have its image and four sides", &[regions]));
     };
     let sides = cx.ints("pooled_shape")?.unwrap_or_default();
-    let &[rows, columns] = sides.as_slice() else { return Err(cx.attribute_error("pooled_shape", "is not two sizes")) };
+    let &[rows, columns] = sides.as_slice() else {
+        return Err(cx.attribute_error("pooled_shape", "must have two sizes"));
+    };
     let sides = [size(cx, "pooled_shape", rows)?, size(cx, "pooled_shape", columns)?];
     let mut part = |start: usize, len: usize| -> Result<ValueId, Halt> {
         cx.add(Slice { axis: 1, start, len, step: 1 }, &[regions])

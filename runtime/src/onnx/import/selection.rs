@@ -1,5 +1,5 @@
-//! Operators whose results are as long as their data make them. Over constants they are computed here; in a run no plan
-//! could give such a result its place.
+//! Operators whose result size depends on their data. Over constants they are computed here; in a run no plan could
+//! place such a result.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -7,7 +7,7 @@ use crate::graph::ValueId;
 use crate::ops::gather::Gather;
 use crate::tensor::DType;
 
-/// The slices of an axis, or elements, where a constant condition holds.
+/// The slices of an axis, or elements, for which a constant condition is true.
 pub(super) fn compress(cx: &mut Call<'_, '_>) -> Imported {
     let (mut x, condition) = (cx.input(0)?, cx.input(1)?);
     let axis = match cx.has("axis") {
@@ -18,24 +18,26 @@ pub(super) fn compress(cx: &mut Call<'_, '_>) -> Imported {
             0
         }
     };
-    let Some(held) = cx.constant_of(condition) else { return Err(cx.dynamic("how many elements the condition keeps")) };
+    let Some(held) = cx.constant_of(condition) else {
+        return Err(cx.dynamic("the number of elements that the condition keeps"));
+    };
     if held.dtype() != DType::Bool || held.shape().rank() != 1 || held.bytes().len() > cx.shape(x)[axis] {
-        return Err(cx.shape_error("a condition has one axis, no longer than that of the data", &[x, condition]));
+        return Err(cx.shape_error("a condition must have one axis, no longer than the data's", &[x, condition]));
     }
     let kept: Vec<i64> = (0..).zip(held.bytes()).filter_map(|(at, &holds)| (holds != 0).then_some(at)).collect();
     let kept = cx.elements(&[kept.len()], &kept)?;
     cx.add_all(Gather { axis }, &[x, kept])
 }
 
-/// The elements of a constant, in their order; `None` for one that is none.
+/// The elements of a constant in order; `None` if it is not constant.
 fn elements(cx: &mut Call<'_, '_>, x: ValueId) -> Result<Option<Vec<f64>>, Halt> {
-    // Integers that f64 does not hold are rare enough to go without.
+    // Integers that f64 cannot represent are rare enough to be refused.
     let wide = cx.cast(x, DType::F64)?;
     let values = cx.constant_of(wide).and_then(|held| held.elements::<f64>().map(<[f64]>::to_vec));
     Ok(values.filter(|values| values.iter().all(|value| value.abs() < 9e15 || !value.is_finite())))
 }
 
-/// The indices of elements that are not zero, one row an axis.
+/// The indices of nonzero elements, one row per axis.
 pub(super) fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dims = cx.shape(x).to_vec();
@@ -53,11 +55,11 @@ pub(super) fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.elements(&[dims.len(), found.len()], &indices)?])
 }
 
-/// What is different among the elements of a constant, or among its slices along an axis; with the place of the first of
-/// each, which of them each is, and how many there are.
+/// The distinct elements of a constant, or distinct slices along an axis; with the index of the first occurrence of
+/// each, the group of every element, and the size of each group.
 pub(super) fn unique(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
-    let Some(values) = elements(cx, x)? else { return Err(cx.dynamic("how many elements are different")) };
+    let Some(values) = elements(cx, x)? else { return Err(cx.dynamic("the number of distinct elements")) };
     let dims = cx.shape(x).to_vec();
     let axis = if cx.has("axis") { Some(cx.axis(0, dims.len())?) } else { None };
     let (before, count, behind) = match axis {
@@ -77,7 +79,7 @@ pub(super) fn unique(cx: &mut Call<'_, '_>) -> Imported {
     };
     let mut sorted: Vec<usize> = (0..count).collect();
     sorted.sort_by(compare);
-    // Equal ones stand together, the first of them first.
+    // Equal ones are adjacent, in their original order.
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for at in sorted {
         match groups.last_mut() {

@@ -1,5 +1,5 @@
-//! Sequences of tensors that are known while importing: lists of values, of which nothing remains in the graph.
-//! A sequence has a handle among the values, which only the operators here take.
+//! Sequences of tensors that are known while importing: lists of values, of which nothing remains in the graph. A
+//! sequence has a handle among the values, which only these operators accept.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -38,14 +38,14 @@ impl Call<'_, '_> {
         let empty: [u8; 0] = [];
         let handle = Tensor::from_slice(&[0], &empty).map_err(|e| self.at(e))?;
         let handle = self.constant(handle);
-        let reason = "a sequence of tensors goes where only a tensor can; take one by SequenceAt, or join them by \
+        let reason = "a sequence is used where a tensor is needed; select one with SequenceAt, or join them with \
                       ConcatFromSequence";
         self.build.withhold(handle, reason.to_owned());
         self.build.hold_sequence(handle, parts);
         Ok(vec![handle])
     }
 
-    /// The place that the constant operand `index` means among `len`; the end where it is left out.
+    /// The position in the constant operand `index`, in a list of length `len`; the end if it is omitted.
     fn place(&self, index: usize, len: usize, end: usize) -> Result<usize, Halt> {
         let Some(at) = self.integer(index)? else { return Ok(end) };
         let from_start = if at < 0 { at.saturating_add_unsigned(len as u64) } else { at };
@@ -54,7 +54,7 @@ impl Call<'_, '_> {
     }
 }
 
-/// Whether there is something: a tensor or a sequence always is, an operand that is left out never.
+/// Whether an operand is present: true for a tensor or a sequence, false if it is omitted.
 pub(super) fn has_element(cx: &mut Call<'_, '_>) -> Imported {
     let there = cx.scalar(u8::from(cx.optional(0).is_some()));
     Ok(vec![cx.cast(there, DType::Bool)?])
@@ -99,7 +99,7 @@ pub(super) fn length(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.scalar(len)])
 }
 
-/// Tensors joined along an axis, or along one of their own.
+/// Tensors concatenated along an axis, or stacked along a new one.
 pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
     let mut parts = cx.sequence(0)?;
     let Some(&first) = parts.first() else { return Err(cx.attribute_error("axis", "is of an empty sequence")) };
@@ -118,8 +118,8 @@ pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
     }
 }
 
-/// Parts of one length or of several; without lengths each element of the axis is one, and `keepdims` tells whether the
-/// axis stays.
+/// Parts of one length or of several; without lengths each element of the axis is a part, and `keepdims` says whether
+/// the axis is kept.
 pub(super) fn split(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let axis = cx.axis(0, cx.rank(x))?;

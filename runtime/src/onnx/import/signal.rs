@@ -1,5 +1,5 @@
-//! What turns sound into spectra: window functions, mel filters and Fourier transforms. Transforms of a length that is
-//! known are products with a matrix of waves, so that the kernels of products do them.
+//! Spectra of signals: window functions, mel filters and Fourier transforms. Transforms of known length are products
+//! with a Fourier matrix, so that the matrix kernels compute them.
 
 use std::f64::consts::PI;
 
@@ -14,17 +14,17 @@ use crate::ops::binary::BinaryKind;
 use crate::ops::gather::Gather;
 use crate::tensor::DType;
 
-/// Most elements of a matrix of waves: 16 MB of f32.
+/// Most elements of a Fourier matrix: 16 MB of f32.
 const MAX_WAVES: usize = 1 << 22;
 /// Most multiply-adds of transforms that are summed in f64.
 const MAX_EXACT: usize = 1 << 17;
 /// Most elements of a window or of mel filters.
 const MAX_MADE: usize = 1 << 23;
 
-/// The positive size that the constant operand `index` is.
+/// The positive size in the constant operand `index`.
 fn size_at(cx: &Call<'_, '_>, index: usize) -> Result<usize, Halt> {
     let size = cx.integer(index)?.and_then(|size| usize::try_from(size).ok());
-    let size = size.ok_or_else(|| cx.at(OpError::Value(format!("input {index} is no size"))))?;
+    let size = size.ok_or_else(|| cx.at(OpError::Value(format!("input {index} is not a valid size"))))?;
     if size > MAX_MADE { Err(cx.at(OpError::TooLarge(format!("{size} elements")))) } else { Ok(size) }
 }
 
@@ -56,7 +56,7 @@ pub(super) fn window(cx: &mut Call<'_, '_>) -> Imported {
 pub(super) fn mel_weights(cx: &mut Call<'_, '_>) -> Imported {
     let (bins, length) = (size_at(cx, 0)?, size_at(cx, 1)?);
     let rate = cx.integer(2)?.filter(|&rate| rate > 0);
-    let rate = rate.ok_or_else(|| cx.at(OpError::Value("the sample rate is not above 0".into())))?;
+    let rate = rate.ok_or_else(|| cx.at(OpError::Value("the sample rate must be positive".into())))?;
     let mut edges = [0f64; 2];
     for (edge, index) in edges.iter_mut().zip([3, 4]) {
         let id = cx.input(index)?;
@@ -80,7 +80,7 @@ pub(super) fn mel_weights(cx: &mut Call<'_, '_>) -> Imported {
     };
     let places: Vec<f64> = (0..bins + 2).map(place).collect();
     if places.iter().any(|place| !(0.0..=frequencies as f64).contains(place)) {
-        return Err(cx.at(OpError::Value("the edges of the filters lie outside of the spectrum".into())));
+        return Err(cx.at(OpError::Value("the edges of the filters are outside of the spectrum".into())));
     }
     let mut weights = vec![0f64; frequencies * bins];
     for bin in 0..bins {
@@ -105,7 +105,7 @@ pub(super) fn mel_weights(cx: &mut Call<'_, '_>) -> Imported {
     made(cx, &[frequencies, bins], &weights)
 }
 
-/// A transform of `length` of which `given` samples are not zero.
+/// A transform of `length` samples of which the first `given` may be nonzero.
 struct Transform {
     given: usize,
     length: usize,
@@ -115,7 +115,8 @@ struct Transform {
 }
 
 impl Transform {
-    /// The matrix that makes the spectrum of a row: `[given, 1 or 2] -> [results, 2]`, real and imaginary parts last.
+    /// The matrix that computes the spectrum of a row: `[given, 1 or 2] -> [results, 2]`, real and imaginary parts
+    /// last.
     fn matrix(&self, cx: &mut Call<'_, '_>, dtype: DType) -> Result<ValueId, Halt> {
         let parts = if self.complex { 2 } else { 1 };
         let dims = [self.given * parts, self.results * 2];
@@ -127,7 +128,7 @@ impl Transform {
         for sample in 0..self.given {
             for part in 0..parts {
                 for result in 0..self.results {
-                    // The angle of less than a turn.
+                    // The angle, reduced to less than a turn.
                     let turn = (sample as u128 * result as u128 % self.length as u128) as f64 / self.length as f64;
                     let (sin, cos) = (sign * 2.0 * PI * turn).sin_cos();
                     let wave = if part == 0 { [cos, sin] } else { [-sin, cos] };
@@ -146,7 +147,7 @@ impl Transform {
         let parts = if self.complex { 2 } else { 1 };
         let dtype = cx.dtype(x);
         let mut flat = cx.reshape(x, &[rows, self.given * parts])?;
-        // What cancels leaves less behind in f64, which costs nothing if there is little to do.
+        // Cancellation leaves smaller errors in f64, which is affordable for little work.
         if rows.saturating_mul(self.given * parts).saturating_mul(self.results * 2) <= MAX_EXACT {
             flat = cx.cast(flat, DType::F64)?;
         }
@@ -159,12 +160,12 @@ impl Transform {
     }
 }
 
-/// Whether the last axis holds real and imaginary parts, or real numbers alone.
+/// Whether the last axis holds real and imaginary parts, or only real parts.
 fn is_complex(cx: &Call<'_, '_>, x: ValueId) -> Result<bool, Halt> {
     match cx.shape(x).last() {
         Some(1) if cx.rank(x) >= 2 => Ok(false),
         Some(2) if cx.rank(x) >= 2 => Ok(true),
-        _ => Err(cx.shape_error("the last axis holds real numbers, or real and imaginary parts", &[x])),
+        _ => Err(cx.shape_error("the last axis must have one (real) or two (real and imaginary) elements", &[x])),
     }
 }
 
@@ -176,7 +177,7 @@ pub(super) fn dft(cx: &mut Call<'_, '_>) -> Imported {
     let axis = if cx.opset >= 20 { cx.integer(2)?.unwrap_or(-2) } else { cx.int("axis", 1)? };
     let axis = cx.axis_of(axis, rank)?;
     if axis + 1 == rank {
-        return Err(cx.attribute_error("axis", "is that of real and imaginary parts"));
+        return Err(cx.attribute_error("axis", "must not be the axis of real and imaginary parts"));
     }
     let samples = cx.shape(x)[axis];
     let length = match cx.optional(1) {
@@ -195,7 +196,7 @@ pub(super) fn dft(cx: &mut Call<'_, '_>) -> Imported {
     };
     let transform =
         Transform { given, length, complex, inverse, results: if onesided { length / 2 + 1 } else { length } };
-    // The axis stands beside the parts.
+    // Moves the axis next to the parts.
     let order: Vec<usize> = (0..rank - 1).filter(|&other| other != axis).chain([axis, rank - 1]).collect();
     let x = cx.transpose(x, &order)?;
     let mut dims = cx.shape(x).to_vec();
@@ -208,12 +209,12 @@ pub(super) fn dft(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.transpose(y, &back)?])
 }
 
-/// Transforms of frames of a signal `[batch, samples, parts]`, each under a window.
+/// Transforms of frames of a signal `[batch, samples, parts]`, each multiplied by a window.
 pub(super) fn stft(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let complex = is_complex(cx, x)?;
     let &[batch, samples, parts] = cx.shape(x).dims() else {
-        return Err(cx.shape_error("a signal has a batch, samples and parts", &[x]));
+        return Err(cx.shape_error("a signal must have a batch, samples and parts", &[x]));
     };
     let step = size_at(cx, 1)?;
     let window = cx.optional(2);

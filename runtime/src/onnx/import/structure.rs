@@ -1,4 +1,4 @@
-//! What moves elements or counts them: constants, shapes, slices, joins, padding.
+//! Operators that move or count elements: constants, shapes, slices, concatenation, padding.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -16,7 +16,7 @@ use crate::ops::slice::Slice;
 use crate::ops::transpose::Transpose;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Most elements of a constant that a node makes out of nothing, such as a Range: 64 MB of integers.
+/// Most elements of a constant that a node creates, such as a Range: 64 MB of integers.
 const MAX_MADE: usize = 1 << 23;
 
 pub(super) fn constant(cx: &mut Call<'_, '_>) -> Imported {
@@ -44,17 +44,17 @@ pub(super) fn constant(cx: &mut Call<'_, '_>) -> Imported {
             let held = tensor::sparse(sparse, cx.files)?;
             Ok(vec![cx.held(held)])
         }
-        None => Err(cx.attribute_error("value", "is text, which tensors here do not hold")),
+        None => Err(cx.attribute_error("value", "is text, which is not supported")),
     }
 }
 
-/// Dimensions from integers that must not be negative.
+/// Dimensions from integers, which must not be negative.
 fn dims_of(cx: &Call<'_, '_>, integers: &[i64]) -> Result<Vec<usize>, Halt> {
     let dims: Option<Vec<usize>> = integers.iter().map(|&dim| usize::try_from(dim).ok()).collect();
-    dims.ok_or_else(|| cx.at(OpError::Value(format!("{} is no shape", list(integers)))))
+    dims.ok_or_else(|| cx.at(OpError::Value(format!("{} is not a shape", list(integers)))))
 }
 
-/// Without a value, zeros of type f32.
+/// Without a value, f32 zeros.
 pub(super) fn constant_of_shape(cx: &mut Call<'_, '_>) -> Imported {
     let dims = cx.required_integers(0)?;
     let dims = dims_of(cx, &dims)?;
@@ -125,7 +125,7 @@ pub(super) fn range(cx: &mut Call<'_, '_>) -> Imported {
     let declared = cx.build.half(ids[0]);
     let at = |i: usize| integers[0] + i as i64 * integers[2];
     let made = match dtype {
-        // As the reference: the start and multiples of delta, in the type of the operands.
+        // Like the reference: the start plus multiples of delta, in the type of the operands.
         DType::F32 => {
             cx.elements(&[count], &(0..count).map(|i| start as f32 + i as f32 * delta as f32).collect::<Vec<_>>())
         }
@@ -141,7 +141,9 @@ pub(super) fn range(cx: &mut Call<'_, '_>) -> Imported {
 /// Ones on a diagonal of zeros.
 pub(super) fn eye_like(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
-    let &[rows, columns] = cx.shape(x).dims() else { return Err(cx.shape_error("a matrix has 2 dimensions", &[x])) };
+    let &[rows, columns] = cx.shape(x).dims() else {
+        return Err(cx.shape_error("a matrix must have 2 dimensions", &[x]));
+    };
     let to = match cx.has("dtype") {
         true => tensor::known_dtype(cx.int("dtype", 1)?, cx.name())?,
         false => cx.declared(x),
@@ -188,7 +190,7 @@ pub(super) fn dropout(cx: &mut Call<'_, '_>) -> Imported {
     Ok(results)
 }
 
-/// The shape was an attribute before opset 5. 0 keeps a dimension, -1 takes what is left.
+/// The shape was an attribute before opset 5. 0 keeps a dimension, -1 is computed from the others.
 pub(super) fn reshape(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let asked = match cx.ints("shape")? {
@@ -202,13 +204,18 @@ pub(super) fn reshape(cx: &mut Call<'_, '_>) -> Imported {
     for (axis, &dim) in asked.iter().enumerate() {
         dims.push(match dim {
             0 if !literal => *from.get(axis).ok_or_else(|| {
-                cx.at(OpError::shapes("a 0 in the new shape keeps a dimension that the input lacks", &[&from]))
+                cx.at(OpError::shapes(
+                    "a 0 in the new shape refers to a dimension that the input does not have",
+                    &[&from],
+                ))
             })?,
             -1 if open.is_none() => {
                 open = Some(axis);
                 1
             }
-            dim => usize::try_from(dim).map_err(|_| cx.at(OpError::Value(format!("{} is no shape", list(&asked)))))?,
+            dim => {
+                usize::try_from(dim).map_err(|_| cx.at(OpError::Value(format!("{} is not a shape", list(&asked)))))?
+            }
         });
     }
     let product = |dims: &[usize]| dims.iter().try_fold(1usize, |all, &dim| all.checked_mul(dim));
@@ -225,7 +232,7 @@ pub(super) fn reshape(cx: &mut Call<'_, '_>) -> Imported {
     }
     if product(&dims) != Some(from.elements()) {
         let baked = asked.first() == Some(&1) && from.first().is_some_and(|&batch| batch > 1);
-        let hint = if baked { "; the exporter has baked in a batch of 1" } else { "" };
+        let hint = if baked { "; the exporter has fixed the batch size to 1" } else { "" };
         let what = format!("{} elements of {from} do not fill the shape {}{hint}", from.elements(), list(&asked));
         return Err(cx.at(OpError::Value(what)));
     }
@@ -254,7 +261,7 @@ pub(super) fn squeeze(cx: &mut Call<'_, '_>) -> Imported {
         None => (0..dims.len()).filter(|&axis| dims[axis] == 1).collect(),
     };
     if gone.iter().any(|&axis| dims[axis] != 1) {
-        return Err(cx.shape_error("an axis that is squeezed has length 1", &[x]));
+        return Err(cx.shape_error("a squeezed axis must have length 1", &[x]));
     }
     let dims: Vec<usize> = (0..dims.len()).filter(|axis| !gone.contains(axis)).map(|axis| dims[axis]).collect();
     Ok(vec![cx.reshape(x, &dims)?])
@@ -272,7 +279,7 @@ pub(super) fn unsqueeze(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 impl Call<'_, '_> {
-    /// A value with its axes in another order.
+    /// A value with its axes permuted.
     pub fn transpose(&mut self, x: ValueId, axes: &[usize]) -> Result<ValueId, Halt> {
         if axes.is_sorted() {
             return Ok(x);
@@ -298,7 +305,7 @@ pub(super) fn transpose(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.transpose(x, &axes)?])
 }
 
-/// Before opset 4 the axis was 1 where it was left out.
+/// Before opset 4, the default axis was 1.
 pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
     let inputs = cx.all_inputs()?;
     let rank = inputs.first().map_or(0, |&id| cx.rank(id));
@@ -309,7 +316,7 @@ pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
     }
 }
 
-/// Parts of the lengths given (an attribute before opset 13), or equal ones, the last of which may be shorter.
+/// Parts with the given lengths (an attribute before opset 13), or equal parts, the last of which may be shorter.
 pub(super) fn split(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let axis = cx.axis(0, cx.rank(x))?;
@@ -390,7 +397,7 @@ pub(super) fn tile(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(Tile { repeats }, &[x])
 }
 
-/// Pads were an attribute before opset 11; negative ones cut.
+/// Pads were an attribute before opset 11; negative ones crop.
 pub(super) fn pad(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let rank = cx.rank(x);
@@ -419,7 +426,7 @@ pub(super) fn pad(cx: &mut Call<'_, '_>) -> Imported {
         "reflect" => PadMode::Reflect,
         other => return Err(cx.attribute_error("mode", format!("is '{other}'"))),
     };
-    // Elements are repeated from the input as it is, then those cut away that are not wanted.
+    // Pad the original input first, then crop.
     let grown: Vec<(usize, usize)> = sides
         .iter()
         .map(|&(before, after)| (before.max(0).unsigned_abs() as usize, after.max(0).unsigned_abs() as usize))
@@ -451,12 +458,12 @@ fn pad_value(cx: &mut Call<'_, '_>, x: ValueId) -> Result<Tensor, Halt> {
     };
     let value = cx.reshape(value, &[])?;
     let value = if dtype == DType::Bool && cx.dtype(value) != DType::Bool { value } else { cx.cast(value, dtype)? };
-    let Some(tensor) = cx.constant_of(value) else { return Err(cx.dynamic("the value that is padded with")) };
+    let Some(tensor) = cx.constant_of(value) else { return Err(cx.dynamic("the padding value")) };
     Tensor::from_bytes(Fact::new(dtype, Shape::default()), tensor.bytes().get(..dtype.size()).unwrap_or_default())
         .map_err(|e| cx.at(e))
 }
 
-/// An axis goes on where it began, as often as it takes; negative pads cut.
+/// Wraps around an axis as often as needed; negative pads crop.
 fn wrapped(cx: &mut Call<'_, '_>, x: ValueId, sides: &[(i64, i64)]) -> Imported {
     let mut y = x;
     for (axis, &(before, after)) in sides.iter().enumerate() {
@@ -466,7 +473,7 @@ fn wrapped(cx: &mut Call<'_, '_>, x: ValueId, sides: &[(i64, i64)]) -> Imported 
         let dim = cx.shape(y)[axis] as i128;
         let (start, end) = (-i128::from(before), dim + i128::from(after));
         if end < start || end - start > MAX_MADE as i128 || dim == 0 {
-            return Err(cx.attribute_error("pads", format!("({before}, {after}) do not fit an axis of {dim}")));
+            return Err(cx.attribute_error("pads", format!("({before}, {after}) are too large for an axis of {dim}")));
         }
         let places: Vec<i64> = (start..end).map(|at| at.rem_euclid(dim) as i64).collect();
         let places = cx.elements(&[places.len()], &places)?;
@@ -481,10 +488,10 @@ fn block_size(cx: &Call<'_, '_>) -> Result<usize, Halt> {
 }
 
 fn image(cx: &Call<'_, '_>, x: ValueId) -> Result<[usize; 4], Halt> {
-    <[usize; 4]>::try_from(cx.shape(x).dims()).map_err(|_| cx.shape_error("images have 4 dimensions", &[x]))
+    <[usize; 4]>::try_from(cx.shape(x).dims()).map_err(|_| cx.shape_error("images must have 4 dimensions", &[x]))
 }
 
-/// Channels become pixels: `DCR` takes the block first, `CRD` the channel.
+/// Moves channels to pixels: in `DCR` order the block comes first, in `CRD` order the channel.
 pub(super) fn depth_to_space(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let ([n, c, h, w], b) = (image(cx, x)?, block_size(cx)?);
@@ -502,7 +509,7 @@ pub(super) fn depth_to_space(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(moved, &[n, depth, h * b, w * b])?])
 }
 
-/// Pixels become channels.
+/// Moves pixels to channels.
 pub(super) fn space_to_depth(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let ([n, c, h, w], b) = (image(cx, x)?, block_size(cx)?);
@@ -514,12 +521,12 @@ pub(super) fn space_to_depth(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(moved, &[n, c * b * b, h / b, w / b])?])
 }
 
-/// The upper or lower triangle of the last two axes; the rest is 0. The diagonal may be known in the run only.
+/// The upper or lower triangle of the last two axes; the rest is 0. The diagonal may be known only at run time.
 pub(super) fn trilu(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let kind = if cx.flag("upper", true)? { CompareKind::GreaterEqual } else { CompareKind::LessEqual };
     let &[.., rows, columns] = cx.shape(x).dims() else {
-        return Err(cx.shape_error("a matrix has 2 dimensions", &[x]));
+        return Err(cx.shape_error("a matrix must have 2 dimensions", &[x]));
     };
     if rows.saturating_mul(columns) > MAX_MADE {
         return Err(cx.at(OpError::TooLarge(format!("{rows}x{columns}"))));

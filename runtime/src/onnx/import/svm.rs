@@ -13,7 +13,7 @@ use crate::ops::reduce::ReduceKind;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::DType;
 
-/// Kernels of support vectors with every row: `[n, vectors]`.
+/// The kernel function of every row with every support vector: `[n, vectors]`.
 fn kernel(cx: &mut Call<'_, '_>, vectors: usize) -> Result<ValueId, Halt> {
     let x = float_rows(cx)?;
     let features = cx.shape(x)[1];
@@ -26,7 +26,7 @@ fn kernel(cx: &mut Call<'_, '_>, vectors: usize) -> Result<ValueId, Halt> {
     let [gamma, coef0, degree] = match *params.as_slice() {
         [] => [0.0; 3],
         [gamma, coef0, degree] => [gamma, coef0, degree].map(f64::from),
-        _ => return Err(cx.attribute_error("kernel_params", "are not gamma, coef0 and degree")),
+        _ => return Err(cx.attribute_error("kernel_params", "must be gamma, coef0 and degree")),
     };
     let products = times(cx, x, vectors)?;
     let scaled = |cx: &mut Call<'_, '_>| {
@@ -44,7 +44,7 @@ fn kernel(cx: &mut Call<'_, '_>, vectors: usize) -> Result<ValueId, Halt> {
             cx.activate(Activation::Tanh, y)
         }
         Some("RBF") => {
-            // Differences, not |x|^2 - 2xy + |y|^2: that loses what is small.
+            // Differences, not |x|^2 - 2xy + |y|^2, which loses small values.
             let count = cx.shape(x)[0];
             let wide = cx.reshape(x, &[count, 1, features])?;
             let apart = cx.binary(BinaryKind::SqDiff, wide, vectors)?;
@@ -61,7 +61,7 @@ pub(super) fn regressor(cx: &mut Call<'_, '_>) -> Imported {
     let rho = cx.floats("rho")?.unwrap_or_default();
     let Some(&rho) = rho.first() else { return Err(cx.attribute_error("rho", "is missing")) };
     if cx.transform()? != Transform::None {
-        return Err(cx.attribute_error("post_transform", "of a support vector regressor has no agreed meaning"));
+        return Err(cx.attribute_error("post_transform", "is not supported for a support vector regressor"));
     }
     let supports = usize::try_from(cx.int("n_supports", 0)?).unwrap_or(0);
     let y = if supports > 0 {
@@ -83,15 +83,14 @@ pub(super) fn regressor(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.select(above, in_class, outside)?])
 }
 
-/// Support vectors that tell each pair of classes apart; a row belongs to the class with most votes. Coefficients are
-/// `[classes - 1, vectors]`: those of class `i` against class `j` are in row `j - 1` before the diagonal, in row `j`
-/// behind it.
+/// Support vectors that separate each pair of classes; a row gets the class with most votes. Coefficients are `[classes
+/// - 1, vectors]`: those of class `i` against class `j` are in row `j - 1` before the diagonal, in row `j` after it.
 pub(super) fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let (classes, transform) = (cx.classes()?, cx.transform()?);
     let count = classes.count();
     let per_class = cx.ints("vectors_per_class")?.unwrap_or_default();
     let per_class: Option<Vec<usize>> = per_class.iter().map(|&len| usize::try_from(len).ok()).collect();
-    let per_class = per_class.ok_or_else(|| cx.attribute_error("vectors_per_class", "has a negative number"))?;
+    let per_class = per_class.ok_or_else(|| cx.attribute_error("vectors_per_class", "has a negative entry"))?;
     let vectors = per_class.iter().try_fold(0usize, |all, &len| all.checked_add(len)).unwrap_or(usize::MAX);
     if cx.has("prob_a") || vectors == 0 {
         let what = "with probabilities (prob_a, prob_b) or without support vectors is not supported; export the scores";
@@ -105,15 +104,15 @@ pub(super) fn classifier(cx: &mut Call<'_, '_>) -> Imported {
         && pairs <= MAX_COLUMNS
         && Some(coefficients.len()) == vectors.checked_mul(count - 1)
         && rho.len() == pairs
-        // One row of coefficients for each pair comes to this.
+        // One row of coefficients per pair is made from this.
         && pairs.checked_mul(vectors).is_some_and(|all| all <= coefficients.len().saturating_mul(MAX_COLUMNS));
     if !fits {
-        let what = format!("do not fit {vectors} support vectors of {count} classes");
+        let what = format!("do not match {vectors} support vectors of {count} classes");
         return Err(cx.attribute_error("coefficients", what));
     }
     let kernels = kernel(cx, vectors)?;
 
-    // Which vectors each pair weighs, and whom it votes for.
+    // The vectors that each pair weighs, and the class that it votes for.
     let starts: Vec<usize> = per_class.iter().scan(0, |at, len| Some(std::mem::replace(at, *at + len))).collect();
     let mut weights = vec![0f32; pairs * vectors];
     let (mut first, mut second) = (vec![0f32; count * pairs], vec![0f32; count * pairs]);
@@ -143,9 +142,9 @@ pub(super) fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     if count > 2 {
         return Ok(vec![label, post_transform(cx, scores, transform)?]);
     }
-    // ONNX Runtime gives the one score of two classes with both signs.
+    // ONNX Runtime returns the single score of two classes with both signs.
     if !matches!(transform, Transform::None | Transform::Logistic) {
-        return Err(cx.attribute_error("post_transform", "of one score for two classes has no agreed meaning"));
+        return Err(cx.attribute_error("post_transform", "is not supported for one score of two classes"));
     }
     let other = cx.unary(UnaryKind::Neg, scores)?;
     let both = cx.add(Concat { axis: 1 }, &[other, scores])?;

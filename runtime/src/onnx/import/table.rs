@@ -1,4 +1,4 @@
-//! Which function imports which operator.
+//! The table of operators and their importers.
 
 use super::build::Imported;
 use super::call::Call;
@@ -6,7 +6,7 @@ use super::{activation, attention, convolution, determinant, elementwise, expert
 use super::{normalization, pool, product, quantization, quantized, rearrange, recurrent, reduce, resize, sampling};
 use super::{selection, sequence, signal, structure, svm, trees, volume};
 
-/// Adds the nodes that an ONNX node comes to, and answers its results.
+/// Adds the nodes for an ONNX node, and returns its results.
 pub(super) type Importer = fn(&mut Call<'_, '_>) -> Imported;
 
 /// The importer of an operator; `ai.onnx` is the empty domain.
@@ -19,7 +19,7 @@ pub(super) fn importer(domain: &str, op_type: &str) -> Option<Importer> {
     }
 }
 
-/// Whether the element type of an operator's result is its own, not that of its operands.
+/// Whether an operator specifies the element type of its result, instead of taking its operands'.
 pub(super) fn says_type(op_type: &str) -> bool {
     matches!(op_type, "Cast" | "CastLike" | "Range" | "OneHot" | "EyeLike" | "ConstantOfShape" | "QuantizeLinear")
 }
@@ -170,7 +170,7 @@ fn standard(op_type: &str) -> Option<Importer> {
     })
 }
 
-/// ai.onnx.ml, of which nothing is left to the fallback: it computes other values.
+/// ai.onnx.ml, of which nothing is left to the fallback, because it computes different values.
 fn classical(op_type: &str) -> Importer {
     match op_type {
         "TreeEnsembleClassifier" => trees::classifier,

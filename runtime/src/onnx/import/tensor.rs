@@ -1,5 +1,5 @@
-//! Tensors of the file as tensors of ours: typed fields, raw bytes, data in files beside the model
-//! and sparse tensors, in any element type that we hold or can widen without loss.
+//! Converts tensors of the file: typed fields, raw bytes, data in files beside the model and sparse tensors, in any
+//! element type that we have or can widen without loss.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -14,16 +14,16 @@ use crate::bytes::Bytes;
 use crate::error::{Error, OpError, Result};
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
-/// Where tensors lie.
+/// The files with tensors.
 pub(in crate::onnx) struct Files {
     /// The model file.
     pub model: Bytes,
-    /// The model's folder, below which the files with external data lie.
+    /// The model's folder, with the files for external data.
     pub folder: Option<PathBuf>,
 }
 
-/// Bytes from which on a tensor stays in the file until it is read; smaller ones are copied, so that they do not keep
-/// the file.
+/// Minimum size in bytes of a tensor that stays in the file until it is read; smaller ones are copied, so that they do
+/// not keep the file open.
 const LARGE: usize = 16 * 1024;
 
 impl Files {
@@ -36,20 +36,20 @@ impl Files {
 
 /// A tensor of the file.
 pub(super) struct Held {
-    /// Half precision is held as f32.
+    /// Half precision is stored as f32.
     pub tensor: Tensor,
-    /// The type that the file gives it, where that is half precision.
+    /// The type in the file, if that is half precision.
     pub declared: Option<DType>,
 }
 
-/// Our element type; `None` for what tensors of ours do not hold.
+/// Our element type; `None` for types that our tensors do not have.
 pub(in crate::onnx) fn dtype(element: ElementType) -> Option<DType> {
     Some(match element {
         ElementType::Float => DType::F32,
         ElementType::Double => DType::F64,
         ElementType::Float16 => DType::F16,
         ElementType::Bfloat16 => DType::Bf16,
-        // Four bits are held as eight.
+        // 4-bit elements are stored as 8-bit ones.
         ElementType::Int8 | ElementType::Int4 => DType::I8,
         ElementType::Int16 => DType::I16,
         ElementType::Int32 => DType::I32,
@@ -63,7 +63,7 @@ pub(in crate::onnx) fn dtype(element: ElementType) -> Option<DType> {
     })
 }
 
-/// The type in which values of `dtype` are computed, and the declared one where that is another.
+/// The type in which values of `dtype` are computed, and the declared one if it differs.
 pub(super) fn held_as(dtype: DType) -> (DType, Option<DType>) {
     match dtype {
         DType::F16 | DType::Bf16 => (DType::F32, Some(dtype)),
@@ -71,10 +71,10 @@ pub(super) fn held_as(dtype: DType) -> (DType, Option<DType>) {
     }
 }
 
-/// Our element type of a number in the file.
+/// Our element type for a code in the file.
 ///
 /// # Errors
-/// [`Error::Unsupported`], naming the type and the value it belongs to.
+/// [`Error::Unsupported`], naming the type and the value.
 pub(super) fn known_dtype(number: i64, name: &str) -> Result<DType> {
     let element = ElementType::from_number(number);
     element.and_then(dtype).ok_or_else(|| {
@@ -83,7 +83,7 @@ pub(super) fn known_dtype(number: i64, name: &str) -> Result<DType> {
     })
 }
 
-/// Reads a dense tensor, which was found valid.
+/// Reads a dense tensor, which has been validated.
 pub(super) fn dense(tensor: &TensorProto<'_>, files: &Files) -> Result<Held> {
     let at = |e: OpError| e.at(tensor.name);
     let dtype = known_dtype(tensor.data_type, tensor.name)?;
@@ -131,7 +131,7 @@ fn typed(tensor: &TensorProto<'_>, fact: Fact) -> Result<Tensor, OpError> {
         let elements: Vec<T> = elements.take(fact.shape.elements()).collect();
         Tensor::from_slice(&fact.shape, &elements)
     }
-    // Narrow integers are stored as their values or as their bit patterns: either way the low bits are theirs.
+    // Narrow integers are stored as values or as bit patterns: the low bits are the same.
     let narrow = || tensor.int32_data.ints();
     let bytes = |bytes: Vec<u8>| Tensor::from_bytes(fact.clone(), &bytes);
     match fact.dtype {
@@ -151,7 +151,7 @@ fn typed(tensor: &TensorProto<'_>, fact: Fact) -> Result<Tensor, OpError> {
     }
 }
 
-/// Elements of four bits, two in a byte, the first in the low half.
+/// 4-bit elements, two per byte, the first in the low half.
 fn nibbles(tensor: &TensorProto<'_>, raw: &[u8], count: usize, signed: bool) -> Vec<u8> {
     let typed: Vec<u8>;
     let pairs = if raw.is_empty() {
@@ -179,12 +179,12 @@ fn read_external(tensor: &TensorProto<'_>, len: usize, files: &Files) -> Result<
     Ok(bytes)
 }
 
-/// Zeros for the tensor `name`; that there is no memory for what a file asks for ends nothing but its loading.
+/// Zeroed memory for the tensor `name`; failing to allocate a size from a file only fails loading.
 fn room(name: &str, len: usize) -> Result<AlignedVec<u8>> {
     AlignedVec::try_zeroed(len).ok_or_else(|| OpError::no_memory(len).at(name))
 }
 
-/// A sparse tensor with its zeros.
+/// A sparse tensor converted to a dense one.
 pub(super) fn sparse(tensor: &SparseTensor<'_>, files: &Files) -> Result<Held> {
     let name = tensor.values.name;
     let at = |e: OpError| e.at(name);

@@ -1,8 +1,8 @@
-//! ai.onnx.ml: ensembles of decision trees, from the lists of nodes and leaves of the file to the
-//! trees of [`crate::ops::trees`].
+//! ai.onnx.ml: ensembles of decision trees, from the file's lists of nodes and leaves to the trees of
+//! [`crate::ops::trees`].
 //!
-//! The operators up to opset 3 name a node by the number of its tree and one within the tree, and a
-//! leaf is a node; since opset 5 nodes and leaves are two lists, and children are places in them.
+//! Up to opset 3, a node is identified by its tree's number and a number within the tree, and a leaf is a node; since
+//! opset 5 nodes and leaves are two lists, and children are positions in them.
 
 use std::collections::HashMap;
 
@@ -15,25 +15,25 @@ use crate::ops::binary::BinaryKind;
 use crate::ops::trees::{Aggregate, Branch, Test, Trees};
 use crate::tensor::{DType, Tensor};
 
-/// A node or leaf of the file by its place in the lists.
+/// A node or leaf of the file, by its position in the lists.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Child {
     Node(usize),
     Leaf(usize),
 }
 
-/// A branching node of the file.
+/// A branch node of the file.
 struct Node {
     feature: u32,
     test: Test,
-    /// What the feature is compared with; any of several, where it is a member of a set.
+    /// The value that the feature is compared with; several for membership in a set.
     splits: Vec<f64>,
     missing: bool,
     yes: Child,
     no: Child,
 }
 
-/// Trees as a file has them.
+/// Trees as in the file.
 struct Forest {
     nodes: Vec<Node>,
     leaves: Vec<Vec<(u32, f64)>>,
@@ -41,7 +41,7 @@ struct Forest {
 }
 
 impl Forest {
-    /// Puts nodes in the order of a walk. Every node belongs to one parent, and is reached.
+    /// Puts nodes into the order of a walk. Every node must have one parent, and be reachable.
     fn planted(self, cx: &Call<'_, '_>, targets: u32, aggregate: Aggregate) -> Result<Trees, Halt> {
         let refuse = |reason: String| cx.attribute_error("nodes", reason);
         let total = self.nodes.iter().map(|node| node.splits.len()).sum::<usize>();
@@ -53,7 +53,7 @@ impl Forest {
             while let Some(child) = open.pop() {
                 let Child::Node(at) = child else { continue };
                 if places.insert(at, next).is_some() {
-                    return Err(refuse(format!("lead to node {at} twice")));
+                    return Err(refuse(format!("refer to node {at} twice")));
                 }
                 let node = &self.nodes[at];
                 order.push(node);
@@ -72,7 +72,7 @@ impl Forest {
         };
         let mut branches: Vec<Branch> = Vec::with_capacity(total);
         for node in order {
-            // Members of a set are compared with in a row.
+            // Members of a set are compared one after the other.
             for (at, &split) in node.splits.iter().enumerate() {
                 let last = at + 1 == node.splits.len();
                 let no = if last { code(node.no) } else { branches.len() as u32 + 1 };
@@ -91,7 +91,7 @@ impl Forest {
     }
 }
 
-/// A list that may be given as floats or as a tensor.
+/// A list given as floats or as a tensor.
 fn floats(cx: &Call<'_, '_>, name: &'static str, as_tensor: &'static str) -> Result<Option<Vec<f64>>, Halt> {
     match cx.floats(name)? {
         Some(floats) => Ok(Some(floats.into_iter().map(f64::from).collect())),
@@ -99,11 +99,11 @@ fn floats(cx: &Call<'_, '_>, name: &'static str, as_tensor: &'static str) -> Res
     }
 }
 
-/// A list that is given as a tensor of floats.
+/// A list given as a tensor of floats.
 fn tensor_floats(cx: &Call<'_, '_>, name: &'static str) -> Result<Option<Vec<f64>>, Halt> {
     let Some(tensor) = cx.tensor(name)? else { return Ok(None) };
     let held = tensor::dense(tensor, cx.files)?.tensor;
-    wide(&held).map(Some).ok_or_else(|| cx.attribute_error(name, format!("is of {}", held.dtype())))
+    wide(&held).map(Some).ok_or_else(|| cx.attribute_error(name, format!("has elements of type {}", held.dtype())))
 }
 
 fn wide(tensor: &Tensor) -> Option<Vec<f64>> {
@@ -111,7 +111,7 @@ fn wide(tensor: &Tensor) -> Option<Vec<f64>> {
     floats.or_else(|| tensor.elements::<f64>().map(<[f64]>::to_vec))
 }
 
-/// Refuses a list that is not as long as the list of nodes.
+/// Refuses a list whose length differs from the list of nodes.
 fn as_long<T>(cx: &Call<'_, '_>, name: &'static str, list: Option<Vec<T>>, len: usize) -> Result<Vec<T>, Halt> {
     let list = list.unwrap_or_default();
     if list.len() == len {
@@ -120,7 +120,7 @@ fn as_long<T>(cx: &Call<'_, '_>, name: &'static str, list: Option<Vec<T>>, len: 
     Err(cx.attribute_error(name, format!("has {} elements for {len}", list.len())))
 }
 
-/// The trees of an operator up to opset 3, the weights of whose leaves are lists with names from `prefix` on.
+/// The trees of an operator up to opset 3; `lists` names the lists of the leaves' weights.
 fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Result<Forest, Halt> {
     let tree_ids = cx.ints("nodes_treeids")?.unwrap_or_default();
     let len = tree_ids.len();
@@ -135,7 +135,7 @@ fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Re
         None => vec![0; len],
     };
 
-    // Nodes and leaves, each counted for itself.
+    // Nodes and leaves are numbered separately.
     let mut known: HashMap<(i64, i64), Child> = HashMap::with_capacity(len);
     let (mut nodes, mut leaves) = (0, 0);
     for (at, (&tree, &id)) in tree_ids.iter().zip(&ids).enumerate() {
@@ -154,7 +154,7 @@ fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Re
             known.get(&(tree_ids[at], id)).copied().ok_or_else(|| {
                 cx.attribute_error(
                     "nodes_truenodeids",
-                    format!("asks for node {id}, which tree {} lacks", tree_ids[at]),
+                    format!("refers to node {id}, which tree {} does not have", tree_ids[at]),
                 )
             })
         };
@@ -177,13 +177,14 @@ fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Re
     let (of_tree, of_node, to) = (list(tree_list)?, list(node_list)?, list(target_list)?);
     for (at, &weight) in weights.iter().enumerate() {
         let target = u32::try_from(to[at]).ok().filter(|&target| (target as usize) < targets);
-        let target = target.ok_or_else(|| cx.attribute_error(target_list, format!("has {} of {targets}", to[at])))?;
+        let target = target
+            .ok_or_else(|| cx.attribute_error(target_list, format!("refers to target {} of {targets}", to[at])))?;
         match known.get(&(of_tree[at], of_node[at])) {
             Some(&Child::Leaf(leaf)) => forest.leaves[leaf].push((target, weight)),
-            // Some converters write the weights of inner nodes too.
+            // Some converters also write the weights of inner nodes.
             Some(Child::Node(_)) => {}
             None => {
-                let what = format!("has node {}, which tree {} lacks", of_node[at], of_tree[at]);
+                let what = format!("refers to node {}, which tree {} does not have", of_node[at], of_tree[at]);
                 return Err(cx.attribute_error(node_list, what));
             }
         }
@@ -213,7 +214,7 @@ fn features(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     if cx.dtype(x) == DType::F64 { Ok(x) } else { cx.cast(x, DType::F32) }
 }
 
-/// Adds base values, one for each column.
+/// Adds base values, one per column.
 fn add_base(cx: &mut Call<'_, '_>, scores: ValueId, columns: usize) -> Result<ValueId, Halt> {
     let base = floats(cx, "base_values", "base_values_as_tensor")?.unwrap_or_default();
     if base.is_empty() {
@@ -229,7 +230,7 @@ const CLASS: [&str; 5] = ["class_treeids", "class_nodeids", "class_ids", "class_
 const TARGET: [&str; 5] =
     ["target_treeids", "target_nodeids", "target_ids", "target_weights", "target_weights_as_tensor"];
 
-/// Where all weights are of the first of two classes, they are the score of the second.
+/// If all weights are for the first of two classes, they are the score of the second.
 pub(super) fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let classes = cx.classes()?;
     let (count, transform) = (classes.count(), cx.transform()?);
@@ -240,7 +241,9 @@ pub(super) fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let used = cx.ints(CLASS[2])?.unwrap_or_default();
     let single = count == 2 && !used.is_empty() && used.iter().all(|&id| id == used[0]);
     if single && used[0] != 0 {
-        return Err(cx.attribute_error("class_ids", "are all of the second class, which readers disagree on"));
+        return Err(
+            cx.attribute_error("class_ids", "are all of the second class, which runtimes interpret differently")
+        );
     }
     let columns = if single { 1 } else { count };
     let trees = old_forest(cx, CLASS, columns)?.planted(cx, columns as u32, Aggregate::Sum)?;
@@ -275,7 +278,7 @@ pub(super) fn regressor(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![transformed(cx, scores, transform)?])
 }
 
-/// ONNX Runtime leaves a single target as it is, but for PROBIT.
+/// Like ONNX Runtime, does not transform a single target, except by PROBIT.
 fn transformed(cx: &mut Call<'_, '_>, scores: ValueId, transform: Transform) -> Result<ValueId, Halt> {
     if cx.shape(scores)[1] == 1 && transform != Transform::Probit {
         return Ok(scores);
@@ -295,13 +298,14 @@ pub(super) fn ensemble(cx: &mut Call<'_, '_>) -> Imported {
         3 => Aggregate::Max,
         other => return Err(cx.attribute_error("aggregate_function", format!("is {other}"))),
     };
-    // ONNX Runtime takes 1 for LOGISTIC and 2 for SOFTMAX, the specification the other way round.
+    // ONNX Runtime uses 1 for LOGISTIC and 2 for SOFTMAX, the specification the reverse.
     let transform = match cx.int("post_transform", 0)? {
         0 => Transform::None,
         3 => Transform::SoftmaxZero,
         4 => Transform::Probit,
         other => {
-            let reason = format!("is {other}, which readers disagree on; apply Softmax or Sigmoid behind the trees");
+            let reason =
+                format!("is {other}, which runtimes interpret differently; apply Softmax or Sigmoid after the trees");
             return Err(cx.attribute_error("post_transform", reason));
         }
     };
@@ -335,10 +339,10 @@ fn new_forest(cx: &Call<'_, '_>, targets: u32) -> Result<Forest, Halt> {
     let child = |at: i64, leaf: i64| {
         let count = if leaf != 0 { weights.len() } else { len };
         let at = usize::try_from(at).ok().filter(|&at| at < count);
-        let at = at.ok_or_else(|| cx.attribute_error("nodes_truenodeids", "names a child that is not there"))?;
+        let at = at.ok_or_else(|| cx.attribute_error("nodes_truenodeids", "refers to a child that does not exist"))?;
         Ok::<_, Halt>(if leaf != 0 { Child::Leaf(at) } else { Child::Node(at) })
     };
-    // The members of sets, each set closed by a NaN, in the order of the nodes that ask for them.
+    // The members of sets, each set terminated by a NaN, in the order of their nodes.
     let members = numbers("membership_values")?.unwrap_or_default();
     let mut sets = members.split(|member| member.is_nan());
     let mut nodes = Vec::with_capacity(len);
@@ -346,7 +350,7 @@ fn new_forest(cx: &Call<'_, '_>, targets: u32) -> Result<Forest, Halt> {
         let (test, splits) = match modes[at] {
             6 => {
                 let set = sets.next().unwrap_or_default();
-                // Nothing equals what is not a number.
+                // NaN equals nothing.
                 (Test::Equal, if set.is_empty() { vec![f64::NAN] } else { set.to_vec() })
             }
             mode => {
@@ -361,7 +365,7 @@ fn new_forest(cx: &Call<'_, '_>, targets: u32) -> Result<Forest, Halt> {
     }
     let leaf = |(&target, &weight): (&i64, &f64)| match u32::try_from(target).ok().filter(|&target| target < targets) {
         Some(target) => Ok(vec![(target, weight)]),
-        None => Err(cx.attribute_error("leaf_targetids", format!("has {target} of {targets}"))),
+        None => Err(cx.attribute_error("leaf_targetids", format!("refers to target {target} of {targets}"))),
     };
     let leaves = leaf_targets.iter().zip(&weights).map(leaf).collect::<Result<_, Halt>>()?;
     let roots = cx.ints("tree_roots")?.unwrap_or_default();
@@ -377,7 +381,7 @@ mod tests {
 
     use crate::{Model, Options, Tensor};
 
-    /// A classifier of two trees, each a node and two leaves, with `change` made to its lists.
+    /// A classifier of two trees, each with a node and two leaves; `change` modifies its lists.
     fn trees(change: impl Fn(&str, &mut Vec<i64>), labels: Message, outputs: &[&str]) -> crate::Result<Model> {
         let list = |name: &str, held: &[i64]| {
             let mut held = held.to_vec();
@@ -422,14 +426,14 @@ mod tests {
     fn lists_that_are_no_trees_are_refused() {
         let damages: [(&str, usize, i64, &str); 9] = [
             ("nodes_truenodeids", 0, 0, "are 2, of which 1 are reached"),
-            ("nodes_truenodeids", 0, 9, "asks for node 9"),
+            ("nodes_truenodeids", 0, 9, "refers to node 9"),
             ("nodes_nodeids", 1, 0, "has node 0 of tree 0 twice"),
             ("nodes_falsenodeids", 0, 1, "gives tree 0 two roots"),
             ("nodes_featureids", 0, -1, "has -1"),
             ("nodes_featureids", 0, 2, "feature 2 of 2"),
-            ("class_nodeids", 0, 5, "has node 5"),
-            ("class_ids", 0, 2, "has 2 of 2"),
-            ("class_ids", 0, -1, "has -1 of 2"),
+            ("class_nodeids", 0, 5, "refers to node 5"),
+            ("class_ids", 0, 2, "refers to target 2 of 2"),
+            ("class_ids", 0, -1, "refers to target -1 of 2"),
         ];
         for (list, at, to, why) in damages {
             let change = |name: &str, held: &mut Vec<i64>| {
@@ -448,7 +452,7 @@ mod tests {
         assert!(trees(short, numbers(), &["label"]).is_err());
     }
 
-    /// Tensors hold no text, which hinders only a model that gives the labels out.
+    /// Text labels are only a problem for a model that outputs them.
     #[test]
     fn labels_of_text_are_refused_where_they_are_asked_for() {
         let texts = || Message::new().text(1, "classlabels_strings").texts(9, &["cat", "dog"]).int(20, 8);

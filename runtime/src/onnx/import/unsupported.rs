@@ -1,4 +1,4 @@
-//! Operators that nothing here runs, all of a file at once: whoever exports a model learns about them in one go.
+//! Reports all unsupported operators of a file at once.
 
 use std::collections::HashSet;
 
@@ -9,8 +9,8 @@ use super::super::fallback;
 use super::{call, control, table};
 use crate::error::{Error, Result};
 
-/// Refuses a graph with nodes that neither an importer, a local function nor the fallback takes. What subgraphs and
-/// functions hold is found where it is imported.
+/// Refuses a graph with nodes that no importer, local function or fallback supports. Those in subgraphs and functions
+/// are found when these are imported.
 pub(super) fn check(graph: &Graph<'_>, functions: &HashSet<(&str, &str)>) -> Result<()> {
     let unknown = |node: &&Node<'_>| {
         let domain = if is_standard(node.domain) { "" } else { node.domain };

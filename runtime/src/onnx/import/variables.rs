@@ -1,12 +1,12 @@
-//! Variables: inputs that the file's metadata takes from the caller and gives to the session.
+//! Variables: inputs that the file's metadata assigns to the session instead of the caller.
 //!
 //! ```text
-//! skipstone.settings   threshold, depth            inputs with an initializer: the value that they have until they are set
-//! skipstone.state      hn -> h0, cn -> c0          outputs that inputs take over behind every run
+//! skipstone.settings   threshold, depth            inputs with an initializer, which is their default value
+//! skipstone.state      hn -> h0, cn -> c0          inputs that are replaced by outputs after every run
 //! ```
 //!
-//! In ONNX Runtime the same inputs may be fed, and state has to be. What only settings and constants decide is
-//! remembered, so that a setting which would decide a shape can be named.
+//! In ONNX Runtime the same inputs may be fed, and state must be. Values decided only by settings and constants are
+//! tracked, so that an error can name a setting that would decide a shape.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,11 +27,11 @@ const SETTINGS: &str = "skipstone.settings";
 /// Pairs `output -> input`, separated by commas.
 const STATE: &str = "skipstone.state";
 
-/// What the metadata of a file says of its inputs.
+/// The metadata's declarations on inputs.
 #[derive(Default)]
 pub(super) struct Declared<'m> {
     settings: HashSet<&'m str>,
-    /// By input, the output that it takes over.
+    /// For each input, the output that replaces it.
     state: HashMap<&'m str, &'m str>,
 }
 
@@ -43,7 +43,7 @@ impl<'m> Declared<'m> {
     /// Reads the metadata.
     ///
     /// # Errors
-    /// `model.metadata` for names that the graph does not have, and names twice.
+    /// `model.metadata` for names that the graph does not have, and for duplicates.
     pub fn read(model: &Model<'m>) -> Result<Self> {
         let mut declared = Self::default();
         let Some(graph) = &model.graph else { return Ok(declared) };
@@ -57,17 +57,17 @@ impl<'m> Declared<'m> {
         let is_input = |name: &str| graph.inputs.iter().any(|info| info.name == name);
         for name in entries(SETTINGS) {
             if !is_input(name) || !initialized.contains(name) {
-                let reason = format!("'{name}' has to be an input of the graph that has an initializer, too");
+                let reason = format!("'{name}' must be an input of the graph with an initializer");
                 return Err(refused(SETTINGS, &reason));
             }
             if !declared.settings.insert(name) {
-                return Err(refused(SETTINGS, &format!("'{name}' is named twice")));
+                return Err(refused(SETTINGS, &format!("'{name}' is listed twice")));
             }
         }
         for entry in entries(STATE) {
             let pair = entry.split_once("->").map(|(output, input)| (output.trim(), input.trim()));
             let (output, input) =
-                pair.ok_or_else(|| refused(STATE, &format!("'{entry}' is no pair 'output -> input'")))?;
+                pair.ok_or_else(|| refused(STATE, &format!("'{entry}' is not a pair 'output -> input'")))?;
             if !is_input(input) {
                 return Err(refused(STATE, &format!("the graph has no input '{input}'")));
             }
@@ -75,7 +75,7 @@ impl<'m> Declared<'m> {
                 return Err(refused(STATE, &format!("the graph has no output '{output}'")));
             }
             if declared.settings.contains(input) || declared.state.insert(input, output).is_some() {
-                return Err(refused(STATE, &format!("'{input}' is named twice")));
+                return Err(refused(STATE, &format!("'{input}' is listed twice")));
             }
         }
         Ok(declared)
@@ -93,7 +93,7 @@ impl<'m> Declared<'m> {
 }
 
 impl<'m> Importer<'m> {
-    /// Adds the inputs that the session holds, behind those of the caller.
+    /// Adds the inputs that the session holds, after those of the caller.
     pub(super) fn variables(
         &mut self,
         graph: &'m GraphProto<'m>,
@@ -129,7 +129,8 @@ impl<'m> Importer<'m> {
         Ok(())
     }
 
-    /// A halt because of data that are not known before the run, as the refusal of a setting where that decides them.
+    /// A halt because of data that is only known at run time becomes an error for the setting, if a setting decides
+    /// that data.
     pub(super) fn decided(&mut self, node: &Node<'m>, halt: Halt) -> Halt {
         let Halt::Dynamic(reason) = &halt else { return halt };
         let setting = node.inputs.iter().find_map(|name| {
@@ -137,11 +138,11 @@ impl<'m> Importer<'m> {
             self.build.setting(id).cloned()
         });
         let Some(setting) = setting else { return halt };
-        let reason = format!("the setting '{setting}' may not decide a shape: {reason}");
+        let reason = format!("the setting '{setting}' must not decide a shape: {reason}");
         Halt::Error(Error::Unsupported { node: call::name(node).to_owned(), reason })
     }
 
-    /// Holds state to the type and shape of the outputs that it takes over.
+    /// Checks that state has the type and shape of the outputs that replace it.
     pub(super) fn check_state(&self) -> Result<()> {
         let graph = &self.build.graph;
         let given = graph.inputs.len() - graph.variables.len();

@@ -2,13 +2,13 @@ use skipstone_onnx::write::{FLOAT, INT64, Message, body, f32s, graph, i64s, int,
 
 use crate::{DType, Error, Model, Options, Session, Tensor};
 
-/// A model with these pairs of metadata.
+/// A model with this metadata.
 fn with(graph: &Message, metadata: &[(&str, &str)]) -> Vec<u8> {
     let pairs: Vec<Message> = metadata.iter().map(|(key, text)| Message::new().text(1, key).text(2, text)).collect();
     Message::of(&model(graph)).all(14, &pairs).into_bytes()
 }
 
-/// The model from its file, and again out of a package.
+/// The model from its file, and from a package.
 fn both(bytes: &[u8]) -> [Model; 2] {
     let model = Model::from_bytes(bytes, &Options::default()).unwrap();
     let path = tempfile::NamedTempFile::new().unwrap();
@@ -29,7 +29,7 @@ fn run(session: &mut Session, x: &[f32]) -> Vec<f32> {
     session.output(0).unwrap().elements::<f32>().unwrap().to_vec()
 }
 
-/// `y` is `x + 1` where `depth` is above `least`, and else `-x`.
+/// `y` is `x + 1` if `depth` is above `least`, otherwise `-x`.
 fn branching() -> Vec<u8> {
     let arm = |nodes: &[Message], name: &str| graph(nodes, &[f32s("one", &[], &[1.0])], &[], &[named(name)]);
     let nodes = [
@@ -109,7 +109,7 @@ fn a_setting_may_be_of_half_precision() {
     }
 }
 
-/// A node that reads the setting `k`, one i64 `[1]`, or what it makes with a constant.
+/// A node that reads the setting `k`, one i64 `[1]`, or a value computed from it and a constant.
 fn decided(nodes: &[Message], initializers: &[Message]) -> Error {
     let inputs = [value("x", FLOAT, &[4, 6]), value("k", INT64, &[1])];
     let held = [&[i64s("k", &[1], &[1])], initializers].concat();
@@ -161,7 +161,7 @@ fn a_setting_that_decides_a_shape_is_refused_by_its_name() {
     ] {
         let error = decided(&nodes, &held);
         assert_eq!(error.code(), "model.unsupported", "{what}: {error}");
-        assert!(error.to_string().contains("the setting 'k' may not decide a shape"), "{what}: {error}");
+        assert!(error.to_string().contains("the setting 'k' must not decide a shape"), "{what}: {error}");
     }
 }
 
@@ -227,13 +227,13 @@ fn metadata_that_fits_no_input_is_refused() {
         error.to_string()
     };
     let settings = |text: &str| made(&[("skipstone.settings", text)]);
-    assert!(settings("x").contains("'x' has to be an input of the graph that has an initializer"));
-    assert!(settings("inner").contains("'inner' has to be an input"));
-    assert!(settings("k,k").contains("named twice"));
+    assert!(settings("x").contains("'x' must be an input of the graph with an initializer"));
+    assert!(settings("inner").contains("'inner' must be an input"));
+    assert!(settings("k,k").contains("listed twice"));
     let state = |text: &str| made(&[("skipstone.state", text)]);
-    assert!(state("y").contains("no pair"));
+    assert!(state("y").contains("is not a pair"));
     assert!(state("y -> w").contains("no input 'w'"));
     assert!(state("w -> x").contains("no output 'w'"));
     assert!(state("z -> x").contains("the output 'z' is bool 2, the input 'x' f32 2"));
-    assert!(made(&[("skipstone.state", "y -> k"), ("skipstone.settings", "k")]).contains("named twice"));
+    assert!(made(&[("skipstone.state", "y -> k"), ("skipstone.settings", "k")]).contains("listed twice"));
 }
