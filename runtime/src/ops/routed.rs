@@ -101,7 +101,7 @@ impl Routed {
         let sizes = Sizes { groups, m, k, n, count };
         let rows = groups.checked_mul(m).filter(|&rows| ConvShape::matrix(rows, k, n).is_sound());
         let rows = rows.filter(|_| u32::try_from(groups).is_ok());
-        rows.map(|_| sizes).ok_or_else(|| OpError::Value("a product of too many rows".into()))
+        rows.map(|_| sizes).ok_or_else(|| OpError::Value("the product has too many rows".into()))
     }
 
     fn filters<'a>(&self, matrix: &'a [f32]) -> Filters<'a> {

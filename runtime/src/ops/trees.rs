@@ -202,7 +202,7 @@ impl Operator for Trees {
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let &[rows, features] = &*x.shape else {
-            return Err(OpError::shapes("features are a matrix", &[&x.shape]));
+            return Err(OpError::shapes("features must be a matrix", &[&x.shape]));
         };
         if !matches!(x.dtype, DType::F32 | DType::F64) {
             return Err(OpError::Type { index: 0, got: x.dtype, want: "f32 or f64" });

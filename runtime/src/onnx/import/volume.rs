@@ -1,4 +1,4 @@
-//! Convolutions of volumes, and transposed ones; pooling of volumes, with places, and by Lp norms.
+//! Convolutions and transposed convolutions of volumes; pooling of volumes, with indices, and by Lp norms.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -12,7 +12,7 @@ use crate::ops::volume::VolumeConv;
 use crate::ops::window_pool::{Of, WindowPool};
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
-/// Sizes of up to three axes as those of three, with `filler` in front; `None` for more.
+/// Up to three sizes, padded with `filler` in front to three; `None` for more.
 fn three(sizes: &[usize], filler: usize) -> Option<[usize; 3]> {
     match *sizes {
         [a] => Some([filler, filler, a]),
@@ -22,7 +22,7 @@ fn three(sizes: &[usize], filler: usize) -> Option<[usize; 3]> {
     }
 }
 
-/// Dimensions with axes of length 1 behind the first two, as many as there are to five.
+/// The dimensions with axes of length 1 inserted after the first two, up to five.
 fn volume(dims: &[usize]) -> Option<Vec<usize>> {
     Some([&dims[..2], &three(&dims[2..], 1)?].concat())
 }
@@ -64,13 +64,15 @@ fn convolve(cx: &mut Call<'_, '_>, transposed: bool, window: &Window, (before, o
     Ok(vec![cx.reshape(y, &result)?])
 }
 
-/// Where sizes are given, what is cut off follows from them; the odd element is cut off behind with `SAME_UPPER`, in front
-/// with all else, as in ONNX Runtime.
+/// Given sizes determine what is cut off. The odd element is cut off at the end with `SAME_UPPER` and at the start
+/// otherwise, as in ONNX Runtime.
 pub(super) fn conv_transpose(cx: &mut Call<'_, '_>) -> Imported {
     let (x, weights) = (cx.input(0)?, cx.input(1)?);
     let (from, kernel) = (cx.shape(x).to_vec(), cx.shape(weights).to_vec());
     if from.len() < 3 || kernel.len() != from.len() || kernel[2..].contains(&0) {
-        return Err(cx.shape_error("images and weights have the same number of dimensions, at least 3", &[x, weights]));
+        return Err(
+            cx.shape_error("images and weights must have the same number of dimensions, at least 3", &[x, weights])
+        );
     }
     let axes = from.len() - 2;
     let sizes_of = |name: &'static str, default: usize| -> Result<Vec<usize>, Halt> {
@@ -116,7 +118,7 @@ pub(super) fn conv_transpose(cx: &mut Call<'_, '_>) -> Imported {
                 (front, whole - front - behind)
             }
         };
-        // With sizes that are not given, what auto_pad cuts off says how many are left.
+        // Without given sizes, what auto_pad cuts off determines how many elements are left.
         let size = if given.is_none() && wanted.is_some() { whole - (whole - size).max(0) } else { size };
         let (Ok(front), Ok(size)) = (usize::try_from(front), usize::try_from(size)) else {
             return Err(cx.attribute_error("pads", format!("leave {size} elements of axis {}", axis + 2)));
@@ -129,11 +131,11 @@ pub(super) fn conv_transpose(cx: &mut Call<'_, '_>) -> Imported {
     convolve(cx, true, &window, (&before, &out))
 }
 
-/// A pooling that the kernels for images do not take.
+/// Pooling that the image kernels do not support.
 pub(super) fn pool(cx: &mut Call<'_, '_>, of: Of, window: &Window) -> Imported {
     let x = cx.input(0)?;
     let dtype = cx.dtype(x);
-    // Bytes are ordered as the floats of the same value.
+    // Bytes have the same order as floats of the same value.
     let bytes = matches!(dtype, DType::U8 | DType::I8) && matches!(of, Of::Max | Of::MaxIndex { .. });
     let (before, behind): (Vec<usize>, Vec<usize>) = window.pads.iter().copied().unzip();
     let sizes = [
@@ -167,7 +169,7 @@ pub(super) fn lp_pool(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let from = cx.shape(x).to_vec();
     if from.len() < 3 {
-        return Err(cx.shape_error("images have at least 3 dimensions", &[x]));
+        return Err(cx.shape_error("images must have at least 3 dimensions", &[x]));
     }
     let of = lp(cx)?;
     let window = match cx.node.op_type {
@@ -189,7 +191,7 @@ fn lp(cx: &Call<'_, '_>) -> Result<Of, Halt> {
     i32::try_from(p).map(Of::Lp).map_err(|_| cx.attribute_error("p", format!("is {p}")))
 }
 
-/// The elements at their places, zeros elsewhere. Places count in the result, as in ONNX Runtime.
+/// The elements at their indices, zeros elsewhere. Indices refer to the result, as in ONNX Runtime.
 pub(super) fn max_unpool(cx: &mut Call<'_, '_>) -> Imported {
     let (x, places) = (cx.input(0)?, cx.input(1)?);
     let from = cx.shape(x).to_vec();
@@ -224,7 +226,7 @@ pub(super) fn max_unpool(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(y, &dims)?])
 }
 
-/// Each element over a power of the mean square of the channels about it.
+/// Divides each element by a power of the mean square of the neighboring channels.
 pub(super) fn local_response(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dims = cx.shape(x).to_vec();

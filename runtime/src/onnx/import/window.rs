@@ -1,24 +1,24 @@
-//! Windows that slide over lines, images or volumes: kernel, strides, dilations and padding as
-//! convolution and pooling share them.
+//! Windows that slide over lines, images or volumes: the kernel, strides, dilations and padding that convolution and
+//! pooling share.
 
 use super::build::Halt;
 use super::call::Call;
 use crate::error::list;
 
-/// A window's attributes, an entry for each spatial axis.
+/// A window's attributes, with one entry per spatial axis.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     pub kernel: Vec<usize>,
     pub strides: Vec<usize>,
     pub dilations: Vec<usize>,
-    /// Padding before and behind each axis.
+    /// Padding before and after each axis.
     pub pads: Vec<(usize, usize)>,
     /// Lengths of the result.
     pub out: Vec<usize>,
 }
 
 impl Window {
-    /// The window of a node over axes of these `lengths`; `kernel` where the node does not say it.
+    /// The window of a node over axes of these `lengths`; `kernel` is used if the node does not specify one.
     pub fn of(cx: &Call<'_, '_>, lengths: &[usize], kernel: Option<&[usize]>) -> Result<Self, Halt> {
         let axes = lengths.len();
         let sizes_of = |name: &'static str| -> Result<Option<Vec<usize>>, Halt> {
@@ -70,7 +70,7 @@ impl Window {
                     }
                     let steps = padded - reach;
                     let mut out = if ceil { steps.div_ceil(stride) } else { steps / stride } + 1;
-                    // A window that would begin in the padding behind is left out.
+                    // A window that would begin in the trailing padding is left out.
                     if ceil && (out - 1).saturating_mul(stride) >= len.saturating_add(before) {
                         out -= 1;
                     }
@@ -91,7 +91,7 @@ impl Window {
         Ok(window)
     }
 
-    /// The window as one over images: a line is an image of one row. `None` for volumes.
+    /// The window as an image window: a line is an image with one row. `None` for volumes.
     pub fn as_image(&self) -> Option<ImageWindow> {
         let pair = |values: &[usize], row: usize| match *values {
             [column] => Some([row, column]),
@@ -110,18 +110,18 @@ impl Window {
     }
 }
 
-/// A window over images.
+/// An image window.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ImageWindow {
     pub kernel: [usize; 2],
     pub stride: [usize; 2],
     pub dilation: [usize; 2],
-    /// Above, left, below, right.
+    /// Top, left, bottom, right.
     pub pads: [usize; 4],
     pub out: [usize; 2],
 }
 
-/// Dimensions with a row inserted where there are lines only: `[N, C, L]` is `[N, C, 1, L]`.
+/// Dimensions with a row axis inserted for lines: `[N, C, L]` becomes `[N, C, 1, L]`.
 pub(super) fn image_dims(dims: &[usize]) -> Vec<usize> {
     match *dims {
         [batch, channels, length] => vec![batch, channels, 1, length],
