@@ -1,9 +1,9 @@
 //! The cost of sharing a call among the threads of a pool.
 //!
 //! `cargo bench -p skipstone-kernels --bench threads [-- THREADS]`. Every task waits until all have begun, so a call
-//! lasts until the last worker has arrived and left: it measures fork and join and nothing else. `parked` calls are
-//! outside a run and wake the workers; `in a run` calls find them awake; `after a gap` calls find them awake after a
-//! step of several microseconds on the calling thread alone. Other programs interfere, hence the percentiles.
+//! lasts until the last worker has arrived and left: the bench measures fork and join only. `parked` calls are outside
+//! a run and wake the workers; `in a run` calls find them awake; `after a gap` calls find them awake after a step of
+//! several microseconds on the calling thread alone. Other programs interfere, hence the percentiles.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ fn report(name: &str, pool: &Pool, gap: Duration, calls: usize) {
     println!("{name:12} least {:6.2}  10 % {:6.2}  median {:6.2}  90 % {:6.2}", at(0), at(10), at(50), at(90));
 }
 
-/// Spins until `done`, which is passed the time when the wait began.
+/// Spins until `done` returns true; its argument is the time when the wait began.
 fn wait_for(done: impl Fn(Instant) -> bool) {
     let began = Instant::now();
     while !done(began) {

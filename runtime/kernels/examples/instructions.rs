@@ -34,7 +34,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("skipnet_m", "14x14, 672 to 672, 5x5 / 2"),
 ];
 
-/// Layers for sparse kernels, and the percentage of weights that are not zero.
+/// Layers for sparse kernels, and the percentage of nonzero weights.
 const SPARSE: &[(&str, &str, usize)] = &[
     ("skipnet_m", "56x56, 72 to 24, 1x1 / 1", 10),
     ("skipnet_m", "14x14, 80 to 200, 1x1 / 1", 10),

@@ -16,7 +16,7 @@ use memmap2::MmapMut;
 /// Alignment in bytes of every allocation: one cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
 
-/// Where a block of no bytes starts: aligned as every other.
+/// Start of an empty block: aligned like every other block.
 const NOWHERE: NonZero<usize> = NonZero::new(ALIGNMENT).unwrap();
 
 /// The most write ranges that one [`Views`] may hold.
@@ -42,7 +42,7 @@ unsafe impl Plain for half::f16 {}
 unsafe impl Plain for half::bf16 {}
 
 /// Blocks of at least this many bytes are mapped: their pages are zero without being written, they return to the system
-/// when the block is dropped, and where the system has huge pages, reading a block in order causes fewer TLB misses.
+/// when the block is dropped, and on systems with huge pages, reading a block in order causes fewer TLB misses.
 const MAPPED: usize = 256 * 1024;
 
 /// An owned slice that starts on an [`ALIGNMENT`]-byte boundary: packed weights, arenas, scratch.
@@ -71,7 +71,7 @@ impl<T: Plain> AlignedVec<T> {
             let start = NonNull::new(map.as_mut_ptr())?;
             return Some(AlignedVec { start: start.cast(), len, map: Some(Arc::new(map)) });
         }
-        // SAFETY: the layout is not of size zero.
+        // SAFETY: the size of the layout is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         Some(AlignedVec { start: start.cast(), len, map: None })
     }
@@ -273,9 +273,8 @@ impl Arena {
         &mut self.memory
     }
 
-    /// Borrows the ranges `writes` exclusively and everything else shared.
-    /// Borrows the ranges in `writes` exclusively and everything else shared.
-    /// [`MAX_WRITES`]. Allocates nothing.
+    /// Borrows the ranges in `writes` exclusively and everything else shared. `None` if a range is out of bounds or
+    /// overlaps another, or if there are more than [`MAX_WRITES`]. Allocates nothing.
     pub fn views<'a>(&'a mut self, writes: &[Range<usize>]) -> Option<Views<'a>> {
         if writes.len() > MAX_WRITES {
             return None;
@@ -313,7 +312,7 @@ pub struct Views<'a> {
 }
 
 impl<'a> Views<'a> {
-    /// The bytes of `range`, or `None` if it is out of bounds or overlaps a range that may be written.
+    /// The bytes of `range`; `None` if it is out of bounds or overlaps a write range.
     pub fn read(&self, range: Range<usize>) -> Option<&'a [u8]> {
         if range.start > range.end || range.end > self.len {
             return None;

@@ -1,6 +1,6 @@
-//! What is applied to the sums of a convolution or matrix product before they are stored.
+//! Operations on the sums of a convolution or matrix product before they are stored.
 //!
-//! Bias, activation and residual add each cost a pass over memory if they are operators of their own. Fused, they are
+//! Bias, activation and residual add each cost a pass over memory if they run as separate operators. Fused, they are
 //! applied while the sums are still in registers or, for activations that need an exponential, while the tile just
 //! stored is still in the first-level cache.
 
@@ -10,7 +10,7 @@ use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized, dispatch};
 
 /// The fused tail of a kernel. For every output `(row, channel)` it computes `act(sum + bias[channel] + residual)` with
-/// `residual_first`, else `act(sum + bias[channel]) + residual`.
+/// `residual_first`, otherwise `act(sum + bias[channel]) + residual`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// One value per output channel.
@@ -24,12 +24,12 @@ pub struct Epilogue<'a> {
 }
 
 impl Epilogue<'_> {
-    /// Nothing fused: the sum is the output.
+    /// No fused operations: the sum is the output.
     pub const NONE: Epilogue<'static> =
         Epilogue { bias: None, activation: Activation::None, residual: None, residual_first: false };
 
     /// # Panics
-    /// If the bias is not one element per channel or the residual is shorter than the output.
+    /// If the bias does not have one element per channel or the residual is shorter than the output.
     pub(crate) fn check(&self, channels: usize, output_len: usize) {
         assert!(self.bias.is_none_or(|bias| bias.len() == channels), "bias length");
         assert!(self.residual.is_none_or(|residual| residual.len() >= output_len), "residual length");
@@ -66,7 +66,7 @@ impl Epilogue<'_> {
         }
     }
 
-    /// What a kernel applies in registers, and what remains for the stored tile.
+    /// The part that a kernel applies in registers, and the part that remains for the stored tile.
     pub(crate) fn parts(&self) -> (InRegisters, Option<Rest<'_>>) {
         let none = InRegisters::Clamp(f32::NEG_INFINITY, f32::INFINITY);
         let (in_registers, activation) = match self.in_registers() {
@@ -129,7 +129,7 @@ pub(crate) enum Bounds {
     Both(f32, f32),
 }
 
-/// What remains to be done on a stored tile, which is still in the first-level cache.
+/// The part of the epilogue that is applied to a stored tile, which is still in the first-level cache.
 #[derive(Clone, Copy)]
 pub(crate) struct Rest<'a> {
     activation: Activation,
@@ -154,7 +154,7 @@ impl Rest<'_> {
     /// Applies the rest of the epilogue to the stored tile.
     ///
     /// # Safety
-    /// The output contains the tile, and nothing else accesses the tile meanwhile.
+    /// The output contains the tile, and nothing else accesses the tile during the call.
     ///
     /// # Panics
     /// If the residual is too short or the CPU lacks the instruction set.
@@ -168,7 +168,7 @@ impl Rest<'_> {
             _ if matches!(self.activation, Activation::None | Activation::Relu | Activation::HardSwish) => {
                 dispatch(isa, FinishTile { rest: *self, tile });
             }
-            // These go in several passes over a row: a loop for every activation, with and without a residual, would be
+            // These take several passes over a row: a loop for every activation, with and without a residual, would be
             // a lot of code.
             _ => {
                 let row = |out: &mut [f32], residual: Option<&[f32]>| {
@@ -184,7 +184,7 @@ impl Rest<'_> {
     }
 
     /// Calls `f` for every row of the tile and of the residual, or once for all rows if they are contiguous: a row of
-    /// few channels fills no register.
+    /// few channels does not fill a register.
     ///
     /// # Safety
     /// As for `finish`.
@@ -255,7 +255,7 @@ impl FinishTile<'_> {
                 simd.store_partial(f(simd.load_partial(out_rest), r), out_rest);
             }
         };
-        // SAFETY: guaranteed by the caller of `Rest::finish`, the only place that makes a `FinishTile`.
+        // SAFETY: guaranteed by the caller of `Rest::finish`, the only code that constructs a `FinishTile`.
         unsafe { self.rest.rows(self.tile, row) }
     }
 }

@@ -1,7 +1,7 @@
 //! Buffers with an unreadable page directly before or after them, for tests.
 //!
-//! A kernel that touches one element outside its slice crashes the test process at once instead of reading whatever the
-//! allocator left there.
+//! A kernel that accesses one element outside its slice crashes the test process immediately instead of reading other
+//! memory of the allocator.
 
 use std::ffi::{c_int, c_void};
 use std::ops::{Deref, DerefMut};
@@ -15,7 +15,7 @@ unsafe extern "C" {
 const PROT_NONE: c_int = 0;
 const PROT_READ_WRITE: c_int = 1 | 2;
 const MAP_PRIVATE_ANONYMOUS: c_int = 0x02 | 0x20;
-/// A multiple of the page size of every Linux that tests run on.
+/// A multiple of the page size on every Linux system that tests run on.
 const PAGE: usize = 64 * 1024;
 
 /// Which end of the buffer the unreadable page touches.

@@ -1,7 +1,7 @@
-//! Which vector instructions this CPU has, decided once at run time.
+//! Which vector instructions this CPU has, detected once at run time.
 //!
-//! A build for one architecture has the kernels of every instruction set of that architecture. The table of each kernel
-//! family names the set that an entry needs, and [`Isa::is_available`] says whether this CPU may run it.
+//! A build for one architecture contains the kernels of all its instruction sets. The table of each kernel family lists
+//! the instruction set that an entry needs, and [`Isa::is_available`] reports whether this CPU can run it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -45,7 +45,7 @@ impl Isa {
         }
     }
 
-    /// Whether this build has kernels for it. A build for another architecture knows at most their names and packed
+    /// Whether this build has kernels for it. A build for another architecture contains at most their names and packed
     /// layouts.
     pub fn is_built(self) -> bool {
         match self {

@@ -1,14 +1,14 @@
-//! The compute kernels of Skipstone: every inner loop of the runtime, and the only place with SIMD and the `unsafe`
-//! code it takes.
+//! The compute kernels of Skipstone: every inner loop of the runtime, and the only code with SIMD and the `unsafe` that
+//! it needs.
 //!
-//! Each kernel family is one folder. `mod.rs` states what is computed and holds the table of variants and the choice
-//! among them; `scalar.rs` is the readable reference where the family has one of its own; files named after an
-//! instruction set (`avx2.rs`, `avx512.rs`, `neon.rs`) hold its variants, and `vector.rs` or `tile.rs` holds loops that
-//! are generic over the vector width. Dispatch, tests and benches all use the same table. Every entry point is safe:
-//! before unsafe code runs, it checks the lengths of its slices and that the CPU has the instruction set.
+//! Each kernel family is one folder. `mod.rs` documents the computation and contains the table of variants and the
+//! choice among them; `scalar.rs`, if the family has one, is the readable reference; files named after an instruction
+//! set (`avx2.rs`, `avx512.rs`, `neon.rs`) contain its variants, and `vector.rs` or `tile.rs` contains loops that are
+//! generic over the vector width. Dispatch, tests and benches all use the same table. Every entry point is safe: before
+//! unsafe code runs, it checks the lengths of its slices and that the CPU has the instruction set.
 //!
-//! Tensors are row-major f32, or bytes in the families whose names begin with q (quantized). Images are NHWC unless a
-//! family says otherwise.
+//! Tensors are row-major f32, or bytes in the families whose names start with q (quantized). Images are NHWC unless
+//! documented otherwise.
 
 #![cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
@@ -59,6 +59,6 @@ pub mod winograd;
 
 pub use isa::Isa;
 
-/// Version of the packed layouts of weights, which packages store. Increment it when a variant reads a different layout
-/// under the same name.
+/// Version of the packed layouts, stored in packages. Increment it when the layout of a variant changes under the same
+/// name.
 pub const PACKING: u32 = 1;

@@ -13,24 +13,25 @@ use memmap2::{Mmap, MmapOptions};
 pub struct Mapping(Mmap);
 
 impl Mapping {
-    /// Maps `len` bytes of `file` from `offset` on.
+    /// Maps `len` bytes of `file` starting at `offset`.
     ///
-    /// The caller trusts the file not to change: reading a part that has been truncated ends the process, and writes by
-    /// other processes are visible. Installed files, such as the assets of an app, are replaced and never modified.
+    /// The caller must ensure that the file does not change: reading a part that has been truncated ends the process,
+    /// and writes by other processes are visible. Installed files, such as the assets of an app, are replaced and never
+    /// modified.
     ///
     /// # Errors
-    /// The system's error, for a file that cannot be mapped, such as a pipe.
+    /// The system's error for a file that cannot be mapped, such as a pipe.
     pub fn new(file: &File, offset: u64, len: usize) -> io::Result<Self> {
         let mut options = MmapOptions::new();
         options.offset(offset).len(len);
-        // SAFETY: the mapping is private and read-only, so Rust code cannot write it; that nothing else changes the
-        // file is the caller's trust stated above, which no check could replace. All byte values are valid `u8`.
+        // SAFETY: the mapping is private and read-only, so Rust code cannot write it; the caller ensures that nothing
+        // else changes the file, as documented above, which no check could replace. All byte values are valid `u8`.
         let map = unsafe { options.map(file)? };
         Ok(Self(map))
     }
 
-    /// Lets the system take back the memory of the whole pages in `range`, which will hardly be read again; reading
-    /// them anyway loads them from the file again. Does nothing on systems without such advice.
+    /// Lets the system reclaim the memory of the whole pages in `range`, which are unlikely to be read again; reading
+    /// them loads them from the file again. Does nothing on systems without such advice.
     pub fn evict(&self, range: Range<usize>) {
         #[cfg(unix)]
         if range.end <= self.0.len() && range.start < range.end {

@@ -1,7 +1,7 @@
-//! A contiguous tensor seen as `[outer, axis, inner]`.
+//! A view of a contiguous tensor as `[outer, axis, inner]`.
 //!
 //! Reductions and softmax work along one axis (or a run of adjacent axes). The axes before it merge into one, and so do
-//! the axes after it: such a kernel needs no more of a shape.
+//! the axes after it, so such a kernel needs only three sizes.
 
 /// The lengths of a view `[outer, axis, inner]` of a contiguous tensor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

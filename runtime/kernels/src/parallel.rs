@@ -1,7 +1,7 @@
 //! Shares the output of a kernel among the threads of a pool.
 //!
 //! The memory-bound families all parallelize in the same way ([`split`]): the output is cut into consecutive pieces,
-//! and one task computes each piece from shared inputs. Another thread is used only if its share costs more than the
+//! and one task computes each piece from shared inputs. Another thread is used only if its share takes longer than the
 //! handover. The compute-bound families write tiles of the output ([`Output`]) and have scratch per thread
 //! ([`share_units`]).
 
@@ -12,28 +12,28 @@ use crate::threads::Pool;
 /// 32k elements of f32 take about 10 microseconds at 12 GB/s: several times the cost of handing work to a thread that
 /// is awake and of fetching what it wrote from its core's cache.
 pub(crate) const WORTH_SPLITTING: usize = 32 * 1024;
-/// Multiply-adds of a window below which a second thread does not pay off: about 10 microseconds, as above. In tests all
-/// is shared.
+/// Multiply-adds of a convolution over windows below which a second thread does not pay off: about 10 microseconds, as
+/// above. In tests, everything is shared.
 pub(crate) const WINDOWS_WORTH_SHARING: usize = if cfg!(test) { 1 } else { 50_000 };
-/// Likewise of a matrix product, which does more of them at a time.
+/// The same for a matrix product, which computes more of them at a time.
 pub(crate) const PRODUCTS_WORTH_SHARING: usize = 100_000;
-/// Likewise of bytes.
+/// The same for products of bytes.
 pub(crate) const BYTES_WORTH_SHARING: usize = 400_000;
 
-/// Units per thread where a unit is a part of a product or of a convolution: several, so that a slow thread delays the
-/// others little.
+/// Units per thread if a unit is a part of a product or convolution: several, so that a slow thread delays the others
+/// only a little.
 pub(crate) const UNITS_PER_THREAD: usize = 4;
 
-/// Pieces per thread: several, so that a slow thread, or one still waking up, delays the others little.
+/// Pieces per thread: several, so that a slow thread, or one that is still waking up, delays the others only a little.
 const PIECES_PER_THREAD: usize = 4;
 
-/// Elements that a piece moves at most, if it can be split: a run is stopped between pieces, so within a millisecond.
+/// Most elements that a piece moves, if it can be split: a run is canceled between pieces, within a millisecond.
 const PIECE: usize = 1 << 20;
 
 /// Calls `f(offset, piece)` for consecutive pieces that together are `y`.
 ///
-/// Each piece but the last is a multiple of `unit` long. `work` is how many elements the whole call moves: it decides
-/// how many threads are used.
+/// The length of each piece except the last is a multiple of `unit`. `work`, the count of elements that the whole call
+/// moves, determines how many threads are used.
 ///
 /// # Panics
 /// If `unit` is 0.
@@ -56,7 +56,7 @@ pub(crate) fn split<T: Send>(pool: &Pool, y: &mut [T], unit: usize, work: usize,
     });
 }
 
-/// Calls `f(unit, slot)` once for each unit of `0..units`, on up to `slots` threads. Each thread has a slot of its own,
+/// Calls `f(unit, slot)` once for each unit of `0..units`, on up to `slots` threads. Each thread has its own slot of
 /// `slot_len` elements of `scratch`.
 ///
 /// # Panics
@@ -89,7 +89,7 @@ impl Output {
     }
 }
 
-/// A slice that tasks take disjoint pieces of.
+/// A slice whose disjoint pieces are accessed by tasks.
 struct Shared<T> {
     start: *mut T,
     len: usize,
@@ -100,8 +100,8 @@ struct Shared<T> {
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    /// The piece of `len` elements from `offset`. Each piece is requested by one task, or by one thread for one task at
-    /// a time.
+    /// The piece of `len` elements at `offset`. Each piece is requested by one task, or by one thread for one task at a
+    /// time.
     #[allow(clippy::mut_from_ref)]
     fn piece(&self, offset: usize, len: usize) -> &mut [T] {
         assert!(offset <= self.len && len <= self.len - offset);

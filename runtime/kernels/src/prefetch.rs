@@ -12,8 +12,8 @@ pub(crate) fn prefetch_line(at: *const u8) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
 }
 
-/// Prefetches elements that will be read soon into the second-level cache: worthwhile where a computation leaves the
-/// memory idle before another one has to wait for it.
+/// Prefetches elements that will be read soon into the second-level cache: worthwhile if memory is idle during one
+/// computation and the next would wait for it.
 #[inline]
 pub(crate) fn prefetch<T>(numbers: &[T]) {
     for line in numbers.iter().step_by(LINE / size_of::<T>()) {

@@ -1,4 +1,4 @@
-//! From sums back to bytes: the tail that all quantized kernels share.
+//! Conversion of sums back to bytes: the tail that all quantized kernels share.
 //!
 //! A quantized tensor holds bytes; a byte `q` represents the real value `(q - zero) * scale`. A kernel computes with
 //! the bytes and obtains its result as a float `v` in units of the output scale. The output byte is `v` clamped,
@@ -7,12 +7,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a float in units of the output scale becomes a byte.
+/// Conversion of a float in units of the output scale to a byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Requantize {
     /// The zero point: the byte that represents 0.
     pub zero: u8,
-    /// Smallest output byte; above 0 where a ReLU or clip is fused.
+    /// Smallest output byte; above 0 if a ReLU or clip is fused.
     pub min: u8,
     /// Largest output byte.
     pub max: u8,
@@ -22,7 +22,7 @@ pub struct Requantize {
 const ROUNDER: f32 = 12_582_912.0;
 
 impl Requantize {
-    /// No bounds but those of a byte.
+    /// No bounds except those of a byte.
     pub fn all(zero: u8) -> Self {
         Requantize { zero, min: 0, max: 255 }
     }
@@ -46,7 +46,7 @@ impl Requantize {
     }
 }
 
-/// What a kernel stores for a finished sum.
+/// The form in which a kernel stores a finished sum.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Form {
     /// The byte of the sum times its scale.

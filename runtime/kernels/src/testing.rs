@@ -1,10 +1,10 @@
-//! What the tests of the memory-bound families share: random values, special values and comparison.
+//! Helpers for the tests of the memory-bound families: random values, special values and comparison.
 
 use crate::guard::{Edge, Guarded};
 use crate::isa::Isa;
 use crate::threads::Pool;
 
-/// A small generator (xorshift) with a fixed seed, so that a failure repeats.
+/// A small generator (xorshift) with a fixed seed, so that failures are reproducible.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -40,7 +40,7 @@ impl Random {
         (0..len).map(|_| self.number() * scale).collect()
     }
 
-    /// As `numbers`, but about one value in eight is special.
+    /// Like `numbers`, but about one value in eight is special.
     pub(crate) fn numbers_with_specials(&mut self, len: usize, scale: f32) -> Vec<f32> {
         let special = |random: &mut Self| SPECIALS[random.below(SPECIALS.len())];
         (0..len).map(|_| if self.below(8) == 0 { special(self) } else { self.number() * scale }).collect()

@@ -3,10 +3,10 @@
 //! A model on a phone runs for a few milliseconds in tens of steps, and waking a parked thread takes longer than many
 //! of these steps. A worker is therefore woken once per run: from the first shared call to the end of the run
 //! ([`Awake`]) it polls for the next call without sleeping and picks it up within a microsecond. Between runs it is
-//! parked and costs nothing. In every call each thread first takes its own range of tasks, the same part in every call,
-//! so that its core's cache still holds what it wrote one step before; then it takes tasks that other threads have not
-//! begun, so a slow core does not hold up the call. A call never waits for a worker that has not woken up: such a
-//! worker finds the call closed. A call allocates nothing.
+//! parked and costs nothing. In every call, each thread first takes its own range of tasks, the same share in every
+//! call, so that its core's cache still holds the data that it wrote in the previous step; then it takes tasks that
+//! other threads have not started, so a slow core does not delay the call. A call never waits for a worker that has not
+//! woken up: when it does, the worker finds the call closed. A call allocates nothing.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a thread polls for work, or for the other threads to finish, before it parks. The time covers a few steps
-/// that are too small to share, and is short enough not to matter to the battery.
+/// How long a thread polls for work, or for the other threads to finish, before it parks. It spans a few steps that are
+/// too small to share, and is too short to affect the battery.
 ///
 /// Under test it is unlimited, so that a thread parks only for the reason that the test checks.
 const SPIN: Duration = if cfg!(test) { Duration::MAX } else { Duration::from_micros(200) };
@@ -31,13 +31,13 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `threads` threads, the caller included: `threads - 1` are started. 0 counts as 1.
+    /// A pool of `threads` threads, including the caller: `threads - 1` are started. 0 counts as 1.
     pub fn new(threads: usize) -> Pool {
         Self::with(threads, || (), Arc::default())
     }
 
-    /// As `new`, but every started thread calls `begin` first. Once `cancel` is set, tasks that have not begun are
-    /// left out: see [`allow`](Self::allow).
+    /// Like `new`, but every started thread calls `begin` first. Once `cancel` is set, tasks that have not started are
+    /// skipped: see [`allow`](Self::allow).
     pub fn with(threads: usize, begin: impl Fn() + Send + Sync + 'static, cancel: Arc<AtomicBool>) -> Pool {
         let (shared, begin) = (Arc::new(Shared::new(threads, cancel)), Arc::new(begin));
         let workers = (1..threads)
@@ -53,15 +53,15 @@ impl Pool {
         Pool { shared, workers, caller: Mutex::new(()) }
     }
 
-    /// Keeps workers from parking between calls while the guard lives, which is for the run of a model. The first call
-    /// wakes them.
+    /// Keeps workers from parking between calls while the guard lives, for the duration of a model's run. The first
+    /// call wakes them.
     pub fn awake(&self) -> Awake<'_> {
         self.shared.call.0.awake.fetch_add(1, Ordering::Relaxed);
         Awake(&self.shared)
     }
 
-    /// Begins a run, which may take this long. Once the time is over, or the pool's `cancel` is set, tasks that have not
-    /// begun are left out, and [`halted`](Self::halted) says so: what the calls have computed is of no use.
+    /// Begins a run with this time limit. Once the time is over, or the pool's `cancel` is set, tasks that have not
+    /// started are skipped and [`halted`](Self::halted) returns true: the results of the calls are then invalid.
     pub fn allow(&self, time: Option<Duration>) {
         let limit = &self.shared.limit;
         let end = time.map(|time| limit.epoch.elapsed().saturating_add(time).as_nanos());
@@ -69,18 +69,18 @@ impl Pool {
         limit.end.store(end.map_or(u64::MAX, |end| u64::try_from(end).unwrap_or(u64::MAX)), Ordering::Relaxed);
     }
 
-    /// Whether tasks have been left out since the run began.
+    /// Whether tasks have been skipped since the run began.
     pub fn halted(&self) -> bool {
         self.shared.limit.halted.load(Ordering::Relaxed)
     }
 
-    /// Whether the run is over: its tasks may return early.
+    /// Whether the run is to stop: its tasks may return early.
     pub fn stops(&self) -> bool {
         self.shared.limit.stops()
     }
 
-    /// How many threads share the tasks of a call, the caller included. This is the count that was asked for, and
-    /// scratch is sized for it; if the system refused some threads, the others do their tasks.
+    /// How many threads share the tasks of a call, including the caller. This is the requested count, and scratch is
+    /// sized for it; if the system could not start some threads, the others run their tasks.
     pub fn threads(&self) -> usize {
         self.shared.next.len()
     }
@@ -93,7 +93,7 @@ impl Pool {
     /// calling thread with index 0.
     ///
     /// # Panics
-    /// With the panic of `body`, if it panics; tasks that have not begun are then skipped.
+    /// If `body` panics, with that panic; tasks that have not started are then skipped.
     pub fn run(&self, tasks: usize, threads: usize, body: &Body<'_>) {
         let threads = threads.min(tasks).min(self.threads());
         let free = if threads > 1 && !self.workers.is_empty() { self.caller.try_lock().ok() } else { None };
@@ -132,7 +132,7 @@ const OPEN: u64 = 1 << 31;
 /// Bits of `gate`: the call's epoch; a worker enters each call once. Wraps harmlessly.
 const EPOCH: u64 = 1 << 32;
 
-/// While it lives, the workers of the pool stay awake between calls. Made by [`Pool::awake`].
+/// Keeps the workers of the pool awake between calls while it lives. Created by [`Pool::awake`].
 pub struct Awake<'a>(&'a Shared);
 
 impl Drop for Awake<'_> {
@@ -141,14 +141,14 @@ impl Drop for Awake<'_> {
     }
 }
 
-/// A value alone on its cache lines: two lines, since some CPUs fetch them in pairs.
+/// A value that shares its cache lines with no other: two lines, since some CPUs fetch them in pairs.
 #[derive(Default)]
 #[repr(align(128))]
 struct Apart<T>(T);
 
-/// What the caller and the workers share.
+/// The state that the caller and the workers share.
 struct Shared {
-    /// What a waiting worker polls, and everything it must fetch to begin.
+    /// The state that a waiting worker polls, and everything it needs to start.
     call: Apart<Call>,
     /// For each thread, the next task of its range.
     next: Box<[Apart<AtomicUsize>]>,
@@ -156,18 +156,18 @@ struct Shared {
     waiting: Mutex<Option<Thread>>,
     /// The first panic of the current job.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    /// How long a run may go on.
+    /// The limit of the run.
     limit: Limit,
 }
 
-/// When a run is over, whether or not all is done.
+/// When a run ends, whether or not it is complete.
 struct Limit {
     cancel: Arc<AtomicBool>,
-    /// What `end` counts from.
+    /// The time that `end` is relative to.
     epoch: Instant,
-    /// Nanoseconds after the epoch; the greatest number for never.
+    /// Nanoseconds after the epoch; `u64::MAX` for no limit.
     end: AtomicU64,
-    /// Whether somebody has seen that the run is over. It stays so until the next one, whatever becomes of `cancel`.
+    /// Whether any thread has seen that the run is to stop. Stays set until the next run, even if `cancel` is reset.
     halted: AtomicBool,
 }
 
@@ -214,13 +214,13 @@ struct Job {
 impl Job {
     /// The end of a thread's range of tasks, where the range of the next thread begins.
     fn end(&self, thread: usize) -> usize {
-        // In this order, which cannot overflow.
+        // Divided before multiplying, so that nothing overflows.
         let (each, left) = (self.tasks / self.threads, self.tasks % self.threads);
         each * (thread + 1) + left.min(thread + 1)
     }
 }
 
-/// Forgets the lifetime of `body`.
+/// Erases the lifetime of `body`.
 fn erase(body: &Body<'_>) -> *const Body<'static> {
     let body: *const Body<'_> = body;
     // SAFETY: only the lifetime in the type changes; `Pool::run` keeps the pointer from outliving the referent.
@@ -241,8 +241,8 @@ impl Shared {
         for (thread, next) in self.next[..job.threads].iter().enumerate() {
             next.0.store(thread.checked_sub(1).map_or(0, |before| job.end(before)), Ordering::Relaxed);
         }
-        // SAFETY: the gate is closed and empty (only the holder of `caller` opens it, and `close` leaves it so), so no
-        // worker reads the job.
+        // SAFETY: the gate is closed and empty (only the holder of `caller` opens it, and `close` leaves it closed and
+        // empty), so no worker reads the job.
         unsafe { *self.call.0.job.get() = Some(job) };
         *lock(&self.waiting) = Some(thread::current());
         self.call.0.gate.fetch_add(EPOCH | OPEN, Ordering::Release);
@@ -251,7 +251,7 @@ impl Shared {
         }
     }
 
-    /// Lets no more workers in and waits until all have left; after that the body of the job may go out of scope.
+    /// Admits no more workers and waits until all have left; after that, the body of the job may go out of scope.
     fn close(&self) {
         let mut spinning = Spinning::default();
         let mut gate = self.call.0.gate.fetch_and(!OPEN, Ordering::AcqRel);
@@ -263,7 +263,7 @@ impl Shared {
         }
     }
 
-    /// Runs tasks until none is left, the thread's own range first. Keeps the first panic.
+    /// Runs tasks until none are left, starting with the thread's own range. Keeps the first panic.
     fn take_tasks(&self, body: &Body<'_>, job: &Job, thread: usize) {
         let result = catch_unwind(AssertUnwindSafe(|| {
             for of in (thread..job.threads).chain(0..thread) {
@@ -334,11 +334,11 @@ fn work(shared: &Shared, thread: usize) {
     }
 }
 
-/// How much of [`SPIN`] is left.
+/// Measures how much of [`SPIN`] is left.
 #[derive(Default)]
 struct Spinning {
     pauses: u32,
-    /// When the first pauses were over. Most waits end before that, so the clock is not read.
+    /// When the first pauses ended. Most waits end earlier, without reading the clock.
     since: Option<Instant>,
 }
 
@@ -346,7 +346,7 @@ impl Spinning {
     /// Pauses between two readings of the clock, about a microsecond.
     const PAUSES: u32 = 64;
 
-    /// Spins for a moment; returns false, at once, when it is time to park.
+    /// Spins briefly; returns false, immediately, when it is time to park.
     fn pause(&mut self) -> bool {
         std::hint::spin_loop();
         self.pauses += 1;
@@ -358,7 +358,7 @@ impl Spinning {
     }
 }
 
-/// Code that holds these locks does not panic, so poison means nothing here.
+/// Code that holds these locks does not panic, so poisoning can be ignored.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -431,7 +431,7 @@ mod tests {
             pool.allow(None);
             assert_eq!((run(usize::MAX), pool.halted()), (1000, false));
             assert!(run(5) <= 5 + threads);
-            // Taken back before anybody asks: what was left out stays left out.
+            // Reset before it is checked: skipped tasks stay skipped.
             cancel.store(false, Ordering::Relaxed);
             assert!(pool.halted());
             pool.allow(Some(Duration::ZERO));
@@ -491,7 +491,7 @@ mod tests {
 
     /// Between runs the threads of a pool use no processor time. A thread parks at a time that the test cannot know,
     /// and the test must not sleep: it polls the system for the thread's state until the thread sleeps. If the thread
-    /// has not been scheduled since, while this thread was busy, it is still in that same sleep.
+    /// has not been scheduled since then, while this thread was busy, it has been asleep all the time.
     #[cfg(target_os = "linux")]
     #[test]
     fn workers_are_parked_between_runs() {

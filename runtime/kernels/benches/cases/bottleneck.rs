@@ -1,4 +1,4 @@
-//! Bottlenecks, with the kernels that the runtime chooses for their parts.
+//! Bottlenecks, with the kernels that the runtime chooses for their stages.
 
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::bottleneck::{Bottleneck, Pointwise, bottleneck, product_rows, scratch_len};
@@ -12,7 +12,7 @@ use skipstone_kernels::threads::Pool;
 use super::convolution::epilogue;
 use super::{Case, Work, numbers};
 
-/// An expansion from `channels`, the depthwise convolution and a projection to `filters`.
+/// An expansion from `channels`, a depthwise convolution and a projection to `filters`.
 pub fn case(isa: Isa, depthwise: &ConvShape, channels: usize, filters: usize) -> Case {
     let s = depthwise.clone();
     let (pixels_in, pixels_out) = (s.in_h * s.in_w, s.out_h * s.out_w);

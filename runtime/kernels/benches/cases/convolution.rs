@@ -62,7 +62,7 @@ impl Kernel {
     }
 
     /// Whether the runtime chooses the kernel for the layer on a CPU with the instruction set, with the weight dtype of
-    /// the file and memory to spare. The kernel may be one of a lesser set.
+    /// the file and memory to spare. The kernel may belong to a smaller instruction set.
     pub fn is_chosen(self, isa: Isa, shape: &ConvShape) -> bool {
         let chosen = match self {
             Kernel::Floats(_) => {
@@ -97,7 +97,7 @@ impl Kernel {
     }
 }
 
-/// A layer in which `percent` of the weights are not zero, for every sparse kernel of this CPU that takes it in planes.
+/// A layer in which `percent` of the weights are nonzero, for every sparse kernel of this CPU that takes it in NCHW.
 pub fn sparse(shape: &ConvShape, percent: usize) -> impl Iterator<Item = (Isa, Case)> + use<> {
     let kernels = FLOATS.iter().filter(|family| family.name == "sparse").flat_map(Family::kernels);
     let task = Task { images: Images::Nchw, ..Task::new(shape) };
@@ -113,7 +113,7 @@ pub fn sparse(shape: &ConvShape, percent: usize) -> impl Iterator<Item = (Isa, C
     })
 }
 
-/// Random weights, of which `percent` are not zero.
+/// Random weights, of which `percent` are nonzero.
 fn thinned(len: usize, percent: usize) -> AlignedVec<f32> {
     let mut weights = numbers(len);
     for (weight, chance) in weights.iter_mut().zip(bytes(len).iter()) {
@@ -141,7 +141,7 @@ fn cheapest<K: ?Sized>(candidates: Vec<(&'static K, f64)>) -> Option<&'static K>
     candidates.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(kernel, _)| kernel)
 }
 
-/// The case of a pooling layer, which has one kernel for each instruction set; over whole images it is a reduction.
+/// The case of a pooling layer, which has one kernel for each instruction set; global pooling is a reduction.
 pub fn pooling(isa: Isa, f: PoolFn, shape: PoolShape) -> Case {
     let s = shape;
     let image = MiddleAxis { outer: 1, axis: s.in_h * s.in_w, inner: s.channels };

@@ -1,4 +1,4 @@
-//! The two passes over a camera frame, one row of output each: a square from 640 x 480 pixels of luma and half as many
+//! The two passes over a camera frame, one output row each: a square cut from 640 x 480 pixels of luma and half as many
 //! pairs of chroma, resized to 224 x 224.
 
 use skipstone_kernels::arena::AlignedVec;

@@ -87,7 +87,7 @@ fn softmax_of(isa: Isa, rows: usize, len: usize) -> Case {
 
 fn layernorm_of(isa: Isa, rows: usize, len: usize) -> Case {
     floats("layernorm", isa, format!("{rows}x{len}"), [rows * len; 2], move |x, y, pool| {
-        // Any values will do: those of the input.
+        // Any values will do, so the input's are used.
         let params = LayerNorm { norm: Norm::Standard, scale: &x[..len], bias: Some(&x[..len]), epsilon: 1e-5 };
         layernorm(isa, &params, x, y, pool);
     })

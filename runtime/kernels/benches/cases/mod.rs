@@ -27,11 +27,11 @@ pub struct Case {
     make: Box<dyn Fn() -> Call + Send + Sync>,
 }
 
-/// Calls the kernel once, with buffers of its own.
+/// Calls the kernel once, with buffers that it owns.
 pub type Call = Box<dyn FnMut()>;
 
 impl Case {
-    /// The buffers are only made by [`ready`](Self::ready).
+    /// The buffers are allocated by [`ready`](Self::ready).
     pub fn new(
         kernel: impl Into<String>,
         layer: impl Into<String>,
@@ -54,7 +54,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// The amount of work that a kernel's speed is measured by.
+/// The amount of work that a kernel's speed is based on.
 #[derive(Clone, Copy)]
 pub enum Work {
     /// Multiply-adds of the plain convolution: Winograd computes fewer.

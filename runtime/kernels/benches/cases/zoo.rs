@@ -19,7 +19,8 @@ pub struct Layer {
 /// The sizes of a layer.
 #[derive(Clone)]
 pub enum Shape {
-    /// A convolution. A matrix product counts as one over an image of one row, whose pixels are the rows of the matrix.
+    /// A convolution. A matrix product counts as a convolution over an image of one row, whose pixels are the rows of
+    /// the matrix.
     Convolution(ConvShape),
     /// A pooling.
     Pooling(PoolFn, PoolShape),

@@ -1,9 +1,9 @@
-//! The layers of a network, summed up.
+//! Sums over the layers of a network.
 
 use crate::cases::Work;
 use crate::cases::zoo::{Layer, Shape};
 
-/// Kinds of layers, by what bounds them.
+/// Kinds of layers, by what limits their speed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Pointwise,

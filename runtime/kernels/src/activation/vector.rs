@@ -76,7 +76,7 @@ pub(crate) fn tanh<L: Lanes>(x: L) -> L {
 }
 
 /// The error function: up to 1, `x p(x^2)` within 6e-8; beyond it `1 - e^q(|x|)`, where `q` is the logarithm of the
-/// complement on 1..4 (5e-8 of the result); from 4 on the result is 1.
+/// complement on 1..4 (5e-8 of the result); at 4 and above the result is 1.
 #[inline(always)]
 pub(crate) fn erf<L: Lanes>(x: L) -> L {
     let magnitude = x.abs();

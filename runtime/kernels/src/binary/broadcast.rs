@@ -8,8 +8,8 @@ pub const MAX_RANK: usize = 8;
 
 /// The positions of the operands of an elementwise function, for every element of the output.
 ///
-/// The output is contiguous. Axes of length 1 are dropped, and axes that both operands cross with one stride are
-/// merged, so that a broadcast of two tensors of the same shape has one axis.
+/// The output is contiguous. Axes of length 1 are dropped, and axes that both operands traverse with a single stride
+/// are merged, so the broadcast of two tensors of the same shape has one axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Broadcast {
     /// The merged axes, outermost first; only the first `rank`, at least one, are used.
@@ -31,7 +31,7 @@ struct Axis {
 pub enum BroadcastError {
     /// More than [`MAX_RANK`] axes.
     Rank,
-    /// The count of strides is not the rank, or an operand's shape does not broadcast to the output's.
+    /// The number of strides differs from the rank, or an operand's shape does not broadcast to the output's.
     Shape,
     /// The element count, or the reach of the strides, does not fit in `usize`.
     TooLarge,
@@ -72,7 +72,7 @@ impl Broadcast {
         Ok(this)
     }
 
-    /// The broadcast of two contiguous tensors by numpy's rule: shapes are aligned at the last axis, and an axis that
+    /// The broadcast of two contiguous tensors by NumPy's rule: shapes are aligned at the last axis, and an axis that
     /// is 1 or missing is repeated.
     pub fn of_shapes(a: &[usize], b: &[usize]) -> Result<Self, BroadcastError> {
         let rank = a.len().max(b.len());
@@ -122,7 +122,7 @@ impl Broadcast {
         self.rank += 1;
     }
 
-    /// How many elements of `a` and of `b` the walk spans, counted from their first.
+    /// How many elements of `a` and of `b` the walk spans, starting at the first.
     fn reach(&self) -> Option<(usize, usize)> {
         if self.len == 0 {
             return Some((0, 0));

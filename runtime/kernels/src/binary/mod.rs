@@ -1,8 +1,9 @@
-//! Elementwise functions of two tensors with numpy broadcasting: `y[i] = f(a[i'], b[i''])`.
+//! Elementwise functions of two tensors with NumPy broadcasting: `y[i] = f(a[i'], b[i''])`.
 //!
-//! Residual adds, squeeze-and-excitation scales, biases that could not be fused, and the masks of dynamic pruning
-//! (comparisons). Broadcasting is described by strides, 0 where an operand is repeated. [`Broadcast`] first merges axes
-//! that both operands traverse alike. What remains is a loop over rows whose last axis is one of three simple cases:
+//! Used for residual adds, squeeze-and-excitation scales, biases that could not be fused, and the masks of dynamic
+//! pruning (comparisons). Broadcasting is described by strides, 0 where an operand is repeated. [`Broadcast`] first
+//! merges axes that both operands traverse in the same way. What remains is a loop over rows whose last axis is one of
+//! three simple cases:
 //!
 //! | last axis of a, b  | example                                      |
 //! |--------------------|----------------------------------------------|
@@ -43,7 +44,7 @@ pub enum BinaryFn {
     Min,
     /// The larger; NaN if either is NaN.
     Max,
-    /// `a` to the power of `b`, as `powf` of the standard library.
+    /// `a` to the power of `b`, like `powf` of the standard library.
     Pow,
     /// `a` where it is not negative, `b * a` elsewhere.
     PRelu,

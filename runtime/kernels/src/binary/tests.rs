@@ -1,4 +1,4 @@
-//! Every function on every instruction set, against a loop over numpy's indices.
+//! Every function on every instruction set, against a loop over NumPy's indices.
 
 use super::*;
 use crate::guard::Guarded;
@@ -26,7 +26,7 @@ fn formula(f: BinaryFn, a: f64, b: f64) -> f64 {
     }
 }
 
-/// The pairs of elements combined by the broadcast of two shapes, by numpy's rule, and its shape.
+/// The pairs of elements that the broadcast of two shapes combines by NumPy's rule.
 fn pairs(a_shape: &[usize], a: &[f32], b_shape: &[usize], b: &[f32]) -> Vec<(f32, f32)> {
     let rank = a_shape.len().max(b_shape.len());
     let axis = |shape: &[usize], i: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);

@@ -32,9 +32,9 @@ const WORTH_SHARING: usize = if cfg!(test) { 1 } else { PRODUCTS_WORTH_SHARING }
 /// Kernel of a stage.
 #[derive(Clone, Copy)]
 pub enum Stage {
-    /// Of an expansion or a projection.
+    /// Kernel of an expansion or a projection.
     Pointwise(&'static gemm::Variant),
-    /// Of the convolution in the middle.
+    /// Kernel of the depthwise convolution.
     Depthwise(&'static depthwise::Variant),
 }
 
@@ -47,7 +47,7 @@ pub struct Pointwise<'a> {
     pub channels: usize,
     /// Weights, packed by [`gemm::pack_conv`] or [`gemm::pack`] for the variant.
     pub packed: Packed<'a>,
-    /// Applied to the sums. Only a projection may have a residual, which is that of the whole output.
+    /// Applied to the sums. Only a projection may have a residual: that of the whole output.
     pub epilogue: Epilogue<'a>,
 }
 
@@ -71,7 +71,7 @@ pub struct Bottleneck<'a> {
     pub out: &'a mut [f32],
 }
 
-/// How the output is split. Depends on sizes only, so that scratch can be planned.
+/// How the output is split. Depends only on sizes, so that scratch can be planned.
 struct Split {
     /// Output rows computed at a time.
     band: usize,
@@ -111,11 +111,11 @@ impl Split {
         let threads = if work < WORTH_SHARING { 1 } else { threads.max(1) };
         let all = product(&[shape.batch, panels]).max(1);
         let units = if all == 1 && threads > 1 { UNITS_PER_THREAD } else { 1 };
-        // What a thread with `whole` panels and its part of the others expands, in elements of depthwise channels: rows
-        // at the borders of the parts are expanded twice.
+        // Elements of depthwise channels that a thread with `whole` panels and its part of the others expands: rows at
+        // the borders between parts are expanded twice.
         let halo = if threads > 1 { units.saturating_mul(reach.saturating_sub(shape.stride[0])) } else { 0 };
         let cost = |whole: usize| {
-            // The products are only compared, so they may saturate for the sizes that a file claims.
+            // These products are only compared, so they may saturate for the sizes that a file claims.
             let times = |sizes: [usize; 2]| sizes[0].saturating_mul(sizes[1]);
             let own = times([whole, channels]);
             let rest = times([shape.batch, shape.in_c]).saturating_sub(times([threads, own]));
@@ -162,7 +162,7 @@ impl Split {
     }
 }
 
-/// Scratch size in elements for [`bottleneck`], with this kernel for the expansion.
+/// Scratch size in elements for [`bottleneck`] with this kernel for the expansion.
 pub fn scratch_len(shape: &ConvShape, expand: Option<&gemm::Variant>, projects: bool, threads: usize) -> usize {
     shape.check();
     let split = Split::new(shape, expand, projects, threads);
@@ -303,8 +303,7 @@ impl Blocks<'_> {
     /// The depthwise convolution of some output rows of one image, counted over all images.
     ///
     /// # Safety
-    /// From `out` on there are these rows of the convolution's output, and no other code accesses these channels of
-    /// them.
+    /// `out` points to these rows of the convolution's output, and no other code accesses these channels of them.
     unsafe fn convolve(&self, rows: Range<usize>, channels: Range<usize>, ring: &[f32], image: usize, out: *mut f32) {
         let s = self.shape;
         let (ring, ring_rows) = match self.expand {

@@ -1,4 +1,4 @@
-//! Every instruction set of this CPU against three convolutions by their definition.
+//! Every instruction set of this CPU against the definition of the three convolutions.
 
 use proptest::prelude::*;
 

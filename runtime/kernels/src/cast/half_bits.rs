@@ -1,5 +1,5 @@
-//! Conversions of the 16-bit floats on their bits, without branches, so that the compiler can vectorize a loop over
-//! them.
+//! Conversions of 16-bit floats by operations on their bits, without branches, so that the compiler can vectorize a
+//! loop over them.
 //!
 //! The types' own conversions branch on special values.
 

@@ -1,10 +1,10 @@
-//! Convolutions of which a run needs some channels only: packed weights for the others are left out.
+//! Convolutions of which a run needs only some channels: the packed weights of the others are left out.
 //!
-//! A mask that is computed in the run says which output channels are wanted, and which input channels are not zero. The
-//! rows and columns of those are copied out of the packed weights, in the packed layout of the smaller convolution,
-//! which is then an ordinary one. Both the GEMM and the Winograd family pack matrices in panels of filters; a row of
-//! a panel is copied register by register: one load, one permutation that moves the wanted filters to the front, one
-//! store, whose other lanes the next store overwrites.
+//! A mask computed during the run selects the output channels that are needed and the input channels that are nonzero.
+//! Their rows and columns are copied from the packed weights, in the packed layout of the smaller convolution, which
+//! then runs like any other. Both the GEMM and the Winograd family pack matrices in panels of filters; a row of a panel
+//! is copied register by register: one load, one permutation that moves the selected filters to the front, and one
+//! store. The next store overwrites the remaining lanes.
 
 use super::{ConvShape, product};
 use crate::isa::Isa;
@@ -23,24 +23,24 @@ pub struct Active<'a> {
 }
 
 impl Active<'_> {
-    /// The convolution of one image that has these channels alone.
+    /// The convolution of one image with only these channels.
     pub fn shape(&self, of: &ConvShape) -> ConvShape {
         ConvShape { batch: 1, in_c: self.inputs.len(), out_c: self.outputs.len(), ..of.clone() }
     }
 }
 
-/// Packed weights: for each panel of filters, `taps` matrices of a row (or several) for every channel.
+/// Packed weights: for each panel of filters, `taps` matrices with one or more rows per channel.
 pub(crate) struct Panels {
     pub channels: usize,
     pub filters: usize,
     pub taps: usize,
-    /// Rows of a matrix for each channel.
+    /// Rows per channel of a matrix.
     pub rows: usize,
     /// Filters of a panel.
     pub nr: usize,
     /// The last panel is as wide as its filters need, rounded up to a multiple of this.
     pub lanes: usize,
-    /// Elements of a panel, where all take the same; else they lie side by side.
+    /// Elements per panel if all panels take the same space; otherwise panels are contiguous.
     pub spaced: Option<usize>,
 }
 
@@ -55,20 +55,20 @@ impl Panels {
         self.spaced.unwrap_or(product(&[self.nr, self.taps, self.channels, self.rows]))
     }
 
-    /// Where the matrix of a tap begins.
+    /// Offset of the matrix of a tap.
     fn matrix(&self, panel: usize, tap: usize) -> usize {
         let matrix = self.spaced.map_or(self.width(panel) * self.channels * self.rows, |len| len / self.taps);
         panel * self.len() + tap * matrix
     }
 }
 
-/// Rows that are prefetched ahead.
+/// How many rows ahead are prefetched.
 const AHEAD: usize = 16;
 /// Most filters of a panel.
 const MAX_FILTERS: usize = 128;
 
 /// Copies the weights of the active channels from `packed`, laid out as `from`, to `out`, laid out as `to`. Columns
-/// that pad a row get any weights.
+/// that pad a row contain arbitrary weights.
 ///
 /// # Panics
 /// If a channel is out of range or a slice is too short.
@@ -101,15 +101,15 @@ struct Panel<'a> {
     out: &'a mut [f32],
 }
 
-/// A register of a row of a panel, of which some lanes move to the front.
+/// A register in a row of a panel, some of whose lanes move to the front.
 #[derive(Clone, Copy)]
 struct Move {
-    /// The panel it is in, and its first column.
+    /// Its panel and first column.
     panel: usize,
     column: usize,
-    /// The column that its first wanted lane goes to.
+    /// The destination column of its first selected lane.
     to: usize,
-    /// Where the matrix begins, and elements from row to row.
+    /// Start of the matrix, and elements from one row to the next.
     start: usize,
     width: usize,
     lanes: [u8; 16],
@@ -137,7 +137,7 @@ impl<'a> Panel<'a> {
         }
     }
 
-    /// The moves that make a row, in ascending order.
+    /// The moves that produce a row, in ascending order.
     fn moves(&self, lanes: usize) -> ([Move; MAX_FILTERS], usize) {
         let none = Move { panel: usize::MAX, column: 0, to: 0, start: 0, width: 0, lanes: [0; 16] };
         let (mut moves, mut count, mut moved) = ([none; MAX_FILTERS], 0, 0);
@@ -170,7 +170,7 @@ impl Vectorized for Panel<'_> {
             }
             let mut row = to.matrix(panel, tap) - to.matrix(panel, 0);
             for (at, &channel) in active.inputs.iter().enumerate() {
-                // Rows are skipped in no order that the CPU could see.
+                // The hardware prefetcher cannot predict which rows are skipped.
                 let next = active.inputs[(at + AHEAD / to.rows).min(active.inputs.len() - 1)] as usize * to.rows;
                 for step in &*moves {
                     for row in next..next + to.rows {
@@ -184,7 +184,7 @@ impl Vectorized for Panel<'_> {
                         let whole =
                             if packed.len() >= S::LANES { simd.load(packed) } else { simd.load_partial(packed) };
                         let wanted = simd.pick(whole, &step.lanes);
-                        // What lies behind the wanted lanes is written later: in this row, the next, or nowhere.
+                        // The remaining lanes are overwritten later, by this row or the next, or lie in padding.
                         if out.len() >= S::LANES { simd.store(wanted, out) } else { simd.store_partial(wanted, out) }
                     }
                     row += width;

@@ -1,15 +1,15 @@
 //! Convolutions and matrix products: their geometry, and the contract that every family of kernels for them
 //! implements.
 //!
-//! A kernel states which convolutions it takes and what they cost, the packed layout of its weights and its length, and
-//! how much scratch it needs; then it packs weights and runs. [`FLOATS`] and [`BYTES`] list the families. Code that
-//! chooses, packs, tests, times or counts kernels goes through these tables, so a new family is a folder that
-//! implements the contract and a line here.
+//! A kernel reports which convolutions it supports and their cost, the layout and size of its packed weights, and its
+//! scratch size; then it packs weights and runs. [`FLOATS`] and [`BYTES`] list the families. Code that chooses, packs,
+//! tests, times or counts kernels goes through these tables, so a new family is a folder that implements the contract
+//! and a line here.
 //!
-//! A matrix product is a convolution of one tap over an image of one column: [`ConvShape::matrix`].
+//! A matrix product is a convolution with one tap over an image with one column: [`ConvShape::matrix`].
 //!
-//! Work that a family does once per step, or once per plan, is never inlined into the methods of its kernels: inlining
-//! would gain nothing, and this way a device build carries that code once.
+//! Code that a family runs once per step or once per plan is never inlined into the methods of its kernels: inlining
+//! would gain nothing, and a device build contains that code only once.
 
 mod active;
 mod shape;
@@ -36,11 +36,11 @@ pub static BYTES: &[Family<dyn ByteKernel>] = &[qdepthwise::FAMILY, qgemm::FAMIL
 
 /// A family of kernels.
 pub struct Family<K: ?Sized + 'static> {
-    /// First word of its kernels' names.
+    /// Prefix of its kernels' names.
     pub name: &'static str,
-    /// The kernels of this build, by index from 0 on.
+    /// The kernels of this build, by index starting at 0.
     pub kernel: fn(usize) -> Option<&'static K>,
-    /// The kernels of an instruction set that take a task, each with its modeled cost: time in multiply-adds of a
+    /// The kernels of an instruction set that support a task, each with its modeled cost: time in multiply-adds of a
     /// register, two of which start per cycle. Costs of different families are comparable.
     pub candidates: fn(Isa, &Task<'_>) -> Vec<(&'static K, f64)>,
 }
@@ -52,7 +52,7 @@ impl<K: ?Sized> Family<K> {
     }
 }
 
-/// The kernels of all families for an instruction set that take a task, with their costs.
+/// The kernels of all families for an instruction set that support a task, with their costs.
 pub fn candidates<K: ?Sized>(families: &[Family<K>], isa: Isa, task: &Task<'_>) -> Vec<(&'static K, f64)> {
     families.iter().flat_map(|family| (family.candidates)(isa, task)).collect()
 }
@@ -68,7 +68,7 @@ pub fn by_name<K: Kernel + ?Sized>(families: &[Family<K>], name: &str) -> Option
     families.iter().flat_map(Family::kernels).find(|kernel| kernel.name() == name && kernel.isa().is_built())
 }
 
-/// A convolution as far as the choice of a kernel depends on it.
+/// The properties of a convolution that the choice of a kernel depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
     /// Its geometry.
@@ -79,11 +79,11 @@ pub struct Task<'a> {
     pub weights: Weights,
     /// Whether the weights are packed once, before the first run.
     pub constant: bool,
-    /// How many weights are not zero. All of them, if the weights are computed during the run.
+    /// Count of nonzero weights; all of them if the weights are computed during the run.
     pub nonzeros: usize,
     /// Whether the input is scaled by a factor per image and input channel.
     pub scaled: bool,
-    /// Whether runs compute some channels only, each run others: [`FloatKernel::select`].
+    /// Whether each run computes only some channels, which differ from run to run: [`FloatKernel::select`].
     pub masked: bool,
     /// Whether packed weights may take several times the memory of the weights themselves.
     pub spacious: bool,
@@ -101,11 +101,11 @@ impl<'a> Task<'a> {
 /// Axis order of input and output. A residual has the layout of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Images {
-    /// Channels innermost, in input and output.
+    /// NHWC for input and output.
     Nhwc,
-    /// Planes in the input, channels innermost in the output: the first convolution of a network.
+    /// NCHW input, NHWC output: the first convolution of a network.
     NchwToNhwc,
-    /// Planes in input and output.
+    /// NCHW for input and output.
     Nchw,
 }
 
@@ -114,7 +114,7 @@ pub enum Images {
 pub enum Filters<'a> {
     /// `[out_c, in_c / groups, kernel_h, kernel_w]`
     Oihw(&'a [f32]),
-    /// `[in_c, out_c]`, for a kernel of one tap and one group: the second operand of a matrix product.
+    /// `[in_c, out_c]`, for one tap and one group: the second operand of a matrix product.
     Io(&'a [f32]),
 }
 
@@ -129,7 +129,7 @@ pub trait Kernel: Sync {
     /// Whether this build has it and this CPU has all of its instructions.
     fn is_available(&self) -> bool;
 
-    /// Name of the packed layout of its weights: the name of a kernel that every CPU of the instruction set can run.
+    /// Name of the packed layout of its weights: the name of a kernel that every CPU with the instruction set can run.
     /// All kernels with the same packed layout can read the same packed weights.
     fn layout(&self) -> &'static str {
         self.name()
@@ -141,17 +141,17 @@ pub trait Kernel: Sync {
 
 /// A kernel that computes with f32.
 pub trait FloatKernel: Kernel {
-    /// Size in bytes of the packed weights of a convolution that it takes, `nonzeros` of which are not zero.
+    /// Size in bytes of the packed weights of a supported convolution with `nonzeros` nonzero weights.
     fn packed_len(&self, shape: &ConvShape, nonzeros: usize) -> usize;
 
-    /// Whether `packed` can be the packed weights of the convolution. Packed weights from a file get no other check. No
-    /// content makes [`run`](Self::run) read past its operands.
+    /// Whether `packed` can be the packed weights of the convolution. This is the only check of packed weights from a
+    /// file. [`run`](Self::run) does not read past its operands, whatever they contain.
     fn reads(&self, shape: &ConvShape, packed: &[u8]) -> bool {
         packed.len() == self.packed_len(shape, 0)
     }
 
-    /// Filters of a part that can be packed by itself: packed weights are those of parts of so many filters, one behind
-    /// the other; the last part may have fewer. `None` if all filters have to be packed at once.
+    /// Number of filters in a part that can be packed on its own: packed weights consist of such parts in sequence, and
+    /// the last may have fewer filters. `None` if all filters must be packed at once.
     fn part(&self, _shape: &ConvShape) -> Option<usize> {
         None
     }
@@ -163,7 +163,7 @@ pub trait FloatKernel: Kernel {
     fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]);
 
     /// Copies the packed weights of some channels to `to`, packed for the convolution of these channels alone: the
-    /// [shape](Active::shape) that [`run`](Self::run) gets then. Only for a kernel that takes a task that is masked.
+    /// [shape](Active::shape) that [`run`](Self::run) gets then. Only for a kernel that supports masked tasks.
     ///
     /// # Panics
     /// If a channel is out of range, a list is empty, or a length does not match.
@@ -174,7 +174,7 @@ pub trait FloatKernel: Kernel {
     /// Scratch size in elements for `threads` threads.
     fn scratch_len(&self, shape: &ConvShape, scaled: bool, threads: usize) -> usize;
 
-    /// Scratch size in elements for `threads` threads that is enough for the convolution of any of its channels.
+    /// Scratch size in elements for `threads` threads that suffices for the convolution of any subset of its channels.
     fn scratch_bound(&self, shape: &ConvShape, threads: usize) -> usize {
         self.scratch_len(shape, false, threads)
     }
@@ -187,7 +187,7 @@ pub trait FloatKernel: Kernel {
     fn run(&self, args: Conv<'_>, scratch: &mut [f32], pool: &Pool);
 
     /// The kernel as a stage of a [bottleneck](crate::bottleneck), which computes some rows at a time; `None` if it
-    /// computes whole images only.
+    /// computes only whole images.
     fn stage(&'static self) -> Option<Stage> {
         None
     }
@@ -209,7 +209,7 @@ pub struct Conv<'a> {
     pub scale: Option<&'a [f32]>,
 }
 
-/// A kernel that multiplies unsigned bytes by signed ones.
+/// A kernel that multiplies unsigned by signed bytes.
 pub trait ByteKernel: Kernel {
     /// Element counts of the packed weights, offsets and scales.
     fn packed_lens(&self, shape: &ConvShape) -> [usize; 3];
@@ -240,7 +240,7 @@ pub trait ByteKernel: Kernel {
     /// Computes the convolution.
     ///
     /// # Panics
-    /// As [`FloatKernel::run`].
+    /// Like [`FloatKernel::run`].
     fn run(&self, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool);
 }
 

@@ -111,7 +111,7 @@ impl ConvShape {
         first.min(kernel)..end.min(kernel).max(first.min(kernel))
     }
 
-    /// Whether divisors are not zero, channels divide into groups and no coordinate can overflow: every kernel requires
+    /// Whether divisors are nonzero, channels divide into groups and no coordinate can overflow: every kernel requires
     /// this.
     #[must_use]
     pub fn is_sound(&self) -> bool {
@@ -133,7 +133,7 @@ impl ConvShape {
 /// The product of sizes.
 ///
 /// # Panics
-/// If it overflows: a wrapped length would pass the checks as a short one.
+/// If it overflows: a wrapped length would be short enough to pass the checks.
 pub(crate) fn product(sizes: &[usize]) -> usize {
     let mut product = 1usize;
     for &size in sizes {

@@ -1,4 +1,4 @@
-//! Tests every kernel of the tables, through the contract alone, against the definition of the convolution.
+//! Tests every kernel of the tables, using only the contract, against the definition of the convolution.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::gemm::tests::{assert_close, definition, halves, numbers};
 use crate::guard::{Edge, Guarded};
 use crate::isa::Extension;
 
-/// Converts images between channels innermost and planes.
+/// Converts images between NHWC and NCHW.
 fn turned(image: &[f32], [batch, pixels, channels]: [usize; 3], to_planes: bool) -> Vec<f32> {
     let at = |i: usize| {
         let (rest, per_image) = (i % (pixels * channels).max(1), pixels * channels);
@@ -124,7 +124,7 @@ proptest! {
         }
     }
 
-    /// Of the packed weights of a convolution, those of some channels are those of the smaller convolution.
+    /// The selected packed weights of some channels equal the packed weights of the smaller convolution.
     #[test]
     fn channels_are_selected(shape in shapes(), seed in 1usize..64, threads in 1usize..3, spacious in prop::bool::ANY) {
         let (shape, pool) = (ConvShape { batch: 1, groups: 1, ..shape }, Pool::new(threads));
@@ -161,7 +161,7 @@ proptest! {
         }
     }
 
-    /// The bound is one, for larger convolutions too.
+    /// The scratch bound covers convolutions of any subset of the channels, also for large sizes.
     #[test]
     fn scratch_is_bounded(side in 1usize..40, in_c in 1usize..700, out_c in 1usize..400, kernel in 1usize..6, flags in 0usize..4, share in 1usize..100, threads in 1usize..5) {
         let (stride, pad) = ([1 + flags % 2; 2], kernel / 2);

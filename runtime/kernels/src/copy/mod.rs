@@ -1,4 +1,4 @@
-//! Moving blocks of a tensor to another place: Concat, Split, Slice, Pad, Expand.
+//! Copies blocks of a tensor: Concat, Split, Slice, Pad, Expand.
 //!
 //! Elements are opaque bytes. `memcpy` moves long runs at memory speed on every CPU, so each function has only one
 //! variant.
@@ -43,7 +43,7 @@ pub fn copy_blocks(blocks: &Blocks, x: &[u8], y: &mut [u8]) {
     }
 }
 
-/// A walk over a box of elements that is in the input and in the output, each with its own strides.
+/// A walk over a box of elements in the input and in the output, with separate strides.
 ///
 /// Strides are in elements. They may be negative (a reversed slice) or, in the input, 0 (an element is repeated).
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ pub fn copy_strided(size: usize, copy: &StridedCopy, x: &[u8], y: &mut [u8]) {
     if copy.shape.contains(&0) {
         return;
     }
-    // Innermost axes that are contiguous in both become part of the element.
+    // Innermost axes that are contiguous in both tensors become part of the element.
     let mut run = size;
     let mut outer = rank;
     while let Some(axis) = outer.checked_sub(1) {

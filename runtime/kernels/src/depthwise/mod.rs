@@ -130,7 +130,7 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
     let work = product(&[shape.output_len(), shape.taps()]);
     let shared =
         if pool.threads() > 1 && work >= WINDOWS_WORTH_SHARING { pool.threads() * UNITS_PER_THREAD } else { 1 };
-    // A run that is to stop does so between tasks.
+    // A canceled run stops between tasks.
     let tasks = rows.min(shared.max(work / TASK_WORK));
     let to = Output::new(out);
     pool.run(tasks, pool.threads(), &|task, _| {
@@ -152,7 +152,7 @@ pub(crate) struct Band<'a> {
     pub rows: Range<usize>,
     /// Channels of the output.
     pub channels: Range<usize>,
-    /// The input rows under them, with these channels only: row `y` of the image is at place `y % ring_rows`.
+    /// The input rows under them, with only these channels: row `y` of the image is at position `y % ring_rows`.
     pub ring: &'a [f32],
     /// Rows that the ring holds.
     pub ring_rows: usize,
@@ -167,7 +167,7 @@ pub(crate) struct Band<'a> {
 /// Computes some rows and channels on the calling thread.
 ///
 /// # Safety
-/// From `out` on there are the rows of the output, and no other code accesses these channels of them meanwhile.
+/// `out` points to the rows of the output, and no other code accesses these channels of them during the call.
 ///
 /// # Panics
 /// If the length of a slice does not match `shape`, or the input rows under the output rows do not fit in the ring.

@@ -28,8 +28,8 @@ pub(super) struct Rows<'a> {
 pub(super) enum Input<'a> {
     /// All images.
     Images(&'a [f32]),
-    /// The rows of one image that the output rows need, with only the channels that are computed: row `y` is at place
-    /// `y % rows`.
+    /// The rows of one image that the output rows need, with only the channels that are computed: row `y` is at
+    /// position `y % rows`.
     Ring { numbers: &'a [f32], rows: usize },
 }
 
@@ -57,7 +57,7 @@ impl Rows<'_> {
 /// AVX2: eight channels.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; the slices are as long as the shape says.
+/// The CPU has AVX2 and FMA; the lengths of the slices match the shape.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn avx2(rows: &Rows<'_>) {
@@ -68,7 +68,7 @@ pub(super) unsafe fn avx2(rows: &Rows<'_>) {
 /// AVX-512: sixteen channels.
 ///
 /// # Safety
-/// The CPU has AVX-512 F, BW, DQ and VL; the slices are as long as the shape says.
+/// The CPU has AVX-512 F, BW, DQ and VL; the lengths of the slices match the shape.
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn avx512(rows: &Rows<'_>) {
@@ -79,7 +79,7 @@ pub(super) unsafe fn avx512(rows: &Rows<'_>) {
 /// NEON: four channels.
 ///
 /// # Safety
-/// The CPU has NEON; the slices are as long as the shape says.
+/// The CPU has NEON; the lengths of the slices match the shape.
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn neon(rows: &Rows<'_>) {
@@ -90,7 +90,7 @@ pub(super) unsafe fn neon(rows: &Rows<'_>) {
 /// The reference, element by element.
 ///
 /// # Safety
-/// The slices are as long as the shape says.
+/// The lengths of the slices match the shape.
 pub(super) unsafe fn scalar(args: &Rows<'_>) {
     let s = args.shape;
     for row in args.rows.clone() {
@@ -139,7 +139,7 @@ const MAX_LINES: usize = 8;
 /// first-level cache for all its channels.
 ///
 /// # Safety
-/// The CPU has the instructions of `L`, and the caller is compiled for them; the slices are as long as the shape says.
+/// The CPU has the instructions of `L`, and the caller is compiled for them; the lengths of the slices match the shape.
 #[inline(always)]
 unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
     let (s, epilogue) = (args.shape, &args.epilogue);
@@ -175,8 +175,8 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
     }
 }
 
-/// Applies what was not done in registers to rows that were just written: to a whole row at once, or pixel by pixel
-/// where other code computes the remaining channels.
+/// Applies the part of the epilogue that was not applied in registers to rows that were just written: to a whole row at
+/// once, or pixel by pixel where other code computes the remaining channels.
 fn finish(args: &Rows<'_>, isa: Isa, activation: Activation, rows: Range<usize>) {
     let (s, epilogue) = (args.shape, &args.epilogue);
     let whole = args.channels.len() == s.out_c;
@@ -196,7 +196,7 @@ fn finish(args: &Rows<'_>, isa: Isa, activation: Activation, rows: Range<usize>)
 /// One output row, or two.
 struct Line<'a, 'b> {
     args: &'a Rows<'b>,
-    /// Pointers to the whole bias and residual.
+    /// Pointers to the bias and the residual of the whole output.
     tail: Tail,
     /// The first row, counted over all images.
     row: usize,
@@ -205,16 +205,16 @@ struct Line<'a, 'b> {
     image: usize,
     /// Kernel rows that fall inside the input; for two output rows they are counted from the first output row's.
     taps_y: Range<usize>,
-    /// The input rows under these, from the first on: found once, not for every tile and channel.
+    /// The input rows under these, starting at the first: computed once, not for every tile and channel.
     lines: [*const f32; MAX_LINES],
 }
 
 impl<'a, 'b> Line<'a, 'b> {
-    /// The `rows` output rows from `row` on: one, or two of the same image.
+    /// The `rows` output rows starting at `row`: one, or two of the same image.
     #[inline(always)]
     fn new(args: &'a Rows<'b>, tail: Tail, row: usize, rows: usize) -> Self {
         let (s, y) = (args.shape, row % args.shape.out_h);
-        // Two rows, whose stride and dilation are 1, need the taps of a kernel that is one row higher.
+        // Two rows, with stride and dilation 1, need the taps of a kernel that is one row higher.
         let taps_y = ConvShape { kernel: [s.kernel[0] + rows - 1, s.kernel[1]], ..*s }.valid_taps(0, y);
         let lines = [std::ptr::null(); MAX_LINES];
         let mut line = Line { args, tail, row, y, image: row / s.out_h, taps_y, lines };
@@ -286,11 +286,12 @@ impl<'a, 'b> Line<'a, 'b> {
     unsafe fn tile<L: Lanes, const K: usize, const S: usize, const EDGE: bool>(&self, tile: &Window) {
         let s = self.args.shape;
         let (channels, width) = (self.args.channels.clone(), self.args.pixel());
-        // In the padding this points before the row or the image; it is read only after an offset back inside.
+        // In the padding this points before the row or the image; it is read only after an offset has moved it back
+        // inside.
         let left = (tile.x * S).wrapping_sub(s.pad_left).wrapping_mul(width);
         let inside = tile.inside;
         for channel in channels.clone().step_by(L::WIDTH) {
-            // The last register reaches back over channels before it, which are then computed and stored twice.
+            // The last register overlaps the channels before it, which are then computed and stored twice.
             let channel = channel.min(channels.end - L::WIDTH);
             // SAFETY: value instructions, and the bias has a register of channels here.
             let mut sums = [unsafe { self.bias::<L>(channel) }; WIDTH];
@@ -301,7 +302,7 @@ impl<'a, 'b> Line<'a, 'b> {
                     let w: [L; K] = std::array::from_fn(|kx| L::load(weights.add(kx * s.in_c)));
                     let left = left.wrapping_add(channel - channels.start);
                     let mut pixels = Pixels { at: self.lines[ky].wrapping_add(left), width };
-                    // Written out, because the compiler does not unroll a loop of this many columns.
+                    // Unrolled by hand, because the compiler does not unroll a loop over this many columns.
                     macro_rules! columns {
                         ($($column:literal)*) => {$(
                             if $column < (WIDTH - 1) * S + K {
@@ -438,7 +439,7 @@ impl<'a, 'b> Line<'a, 'b> {
     }
 
     /// # Safety
-    /// As for [`run`]; there is a whole register of channels from `channel` on.
+    /// As for [`run`]; there is a whole register of channels starting at `channel`.
     #[inline(always)]
     unsafe fn bias<L: Lanes>(&self, channel: usize) -> L {
         let bias = self.tail.bias;
@@ -456,8 +457,8 @@ struct Pixels {
 
 impl Pixels {
     /// Whether there are enough general-purpose registers for the offsets of all of a tile's columns, which are then
-    /// the same for every row and register of channels. Otherwise the address of a column is computed from that of the
-    /// one before.
+    /// the same for every row and register of channels. Otherwise the address of a column is computed from the address
+    /// of the previous one.
     const BY_OFFSET: bool = cfg!(target_arch = "aarch64");
 
     /// The pixel in `column`, after that many calls of `advance`.
@@ -509,7 +510,7 @@ struct Window {
 }
 
 impl Window {
-    /// The tile from output column `x` on, for a kernel of width `K` with stride `S`.
+    /// The tile starting at output column `x`, for a kernel of width `K` with stride `S`.
     #[inline(always)]
     fn new<const K: usize, const S: usize>(s: &ConvShape, x: usize) -> Self {
         let columns = (WIDTH - 1) * S + K;
@@ -518,7 +519,7 @@ impl Window {
         Window { x, outputs: WIDTH.min(s.out_w - x), inside: ((1u32 << end) - 1) & !((1u32 << first) - 1) }
     }
 
-    /// Whether no column and no output is missing.
+    /// Whether all columns and outputs exist.
     #[inline(always)]
     fn is_whole<const K: usize, const S: usize>(&self) -> bool {
         self.outputs == WIDTH && self.inside == (1 << ((WIDTH - 1) * S + K)) - 1

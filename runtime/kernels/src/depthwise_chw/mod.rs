@@ -1,11 +1,11 @@
-//! Depthwise convolution over planes (NCHW), between sparse 1x1 convolutions, which read and write planes too.
+//! Depthwise convolution over NCHW images, between sparse 1x1 convolutions, which also read and write NCHW.
 //!
 //! `out[c, y, x] = epilogue(sum over taps of in[c, y * sy + ky * dy - pad, x * sx + kx * dx - pad] * w[c, ky, kx])`
 //!
 //! Columns are in the lanes of registers. A plane, or as many of its rows as fit in the first-level cache, is
 //! [copied](crate::planes) with zeros around it; the usual kernels (3x3 and 5x5, strides 1 and 2) then compute seven
 //! output rows at once, so that an input is loaded once for all of them. The next copy is made before the last one is
-//! read: a load right behind the stores that it overlaps would wait for them.
+//! read: a load directly after the stores that it overlaps would wait for them.
 
 mod contract;
 mod run;
@@ -58,7 +58,8 @@ pub static VARIANTS: &[Variant] = variants! {
     "depthwise_chw_f32_scalar" Scalar 1 run::scalar;
 };
 
-/// Whether a convolution is of this family: one filter per channel, and windows that the copies of planes are made for.
+/// Whether a convolution belongs to this family: one filter per channel, and windows that [`planes`](crate::planes)
+/// supports.
 fn takes(shape: &ConvShape) -> bool {
     shape.groups == shape.in_c && shape.in_c == shape.out_c && Padded::takes(shape)
 }
@@ -69,7 +70,7 @@ const COPY: usize = 3 * 1024;
 /// How a plane is split into bands of output rows.
 struct Bands {
     padded: Padded,
-    /// Output rows per band, but for the last.
+    /// Output rows per band, except the last.
     rows: usize,
     /// Input rows under a band.
     lines: usize,

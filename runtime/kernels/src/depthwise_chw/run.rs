@@ -10,7 +10,7 @@ use crate::epilogue::{Epilogue, InRegisters, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
 
-/// Output rows that are computed at once, as [`depthwise`](crate::depthwise) computes that many columns.
+/// Output rows that are computed at once, as many as the columns that [`depthwise`](crate::depthwise) computes at once.
 pub(super) const ROWS: usize = depthwise::WIDTH;
 
 /// Some planes of a convolution whose lengths were checked.
@@ -24,14 +24,14 @@ pub(super) struct Planes<'a> {
     /// The whole output.
     pub out: *mut f32,
     pub epilogue: Epilogue<'a>,
-    /// Room for the copies of two bands, all zeros.
+    /// Space for the copies of two bands, all zeros.
     pub copies: &'a mut [f32],
 }
 
 /// The reference, element by element.
 ///
 /// # Safety
-/// The slices are as long as the shape says, and nothing else accesses the planes of the output.
+/// The lengths of the slices match the shape, and nothing else accesses the planes of the output.
 pub(super) unsafe fn scalar(args: &mut Planes<'_>) {
     let s = args.shape;
     for plane in args.planes.clone() {
@@ -91,8 +91,8 @@ pub(super) unsafe fn neon(args: &mut Planes<'_>) {
 /// Loops over planes and their bands; the copy of a band is made one band ahead.
 ///
 /// # Safety
-/// The CPU has the instructions of `L`, and the caller is compiled for them; the slices are as long as the shape says;
-/// the bands are for the width of `L`, and `copies` has room for two; nothing else accesses the planes of the output.
+/// The CPU has the instructions of `L`, and the caller is compiled for them; the lengths of the slices match the shape;
+/// the bands are for the width of `L`, and `copies` has space for two; nothing else accesses the planes of the output.
 #[inline(always)]
 unsafe fn run<L: Lanes>(args: &mut Planes<'_>, isa: Isa) {
     let (s, bands) = (args.shape, args.bands);
@@ -102,7 +102,7 @@ unsafe fn run<L: Lanes>(args: &mut Planes<'_>, isa: Isa) {
     let ends = (args.planes.end, 0);
     let (mut next, mut last) = ((args.planes.start, 0), None);
     let mut turn = 0;
-    // One loop with one place for each of copy and kernel, so that both are inlined.
+    // One loop with a single call of the copy and of the kernel, so that both are inlined.
     loop {
         let copied = copies.wrapping_add(turn * bands.copy_len());
         let (plane, band) = next;
@@ -178,7 +178,7 @@ impl Band<'_> {
         let (row, [_, columns]) = (self.bands.padded.row_len(), self.shape.kernel);
         let last = self.shape.out_w.saturating_sub(L::WIDTH);
         for y in (0..self.rows).step_by(ROWS) {
-            // The last tiles reach back over outputs that are already done and compute them again.
+            // The last tiles overlap outputs that are already done and compute them again.
             let y = y.min(self.rows - ROWS);
             for x in (0..self.shape.out_w).step_by(L::WIDTH) {
                 let x = x.min(last);
@@ -189,7 +189,7 @@ impl Band<'_> {
                     for kx in 0..columns {
                         let mut at = from.add(self.bands.padded.column(kx * self.shape.dilation[1]));
                         let w: [L; K] = std::array::from_fn(|ky| L::splat(*self.weights.add(ky * columns + kx)));
-                        // Written out, because the compiler does not unroll a loop of this many lines.
+                        // Unrolled by hand, because the compiler does not unroll a loop over this many lines.
                         macro_rules! lines {
                             ($($line:literal)*) => {$(
                                 if $line < (ROWS - 1) * S + K {
@@ -232,8 +232,9 @@ impl Band<'_> {
         }
     }
 
-    /// Applies what is applied in registers and stores the sums of `R` rows. A row shorter than a register is stored
-    /// whole where the plane goes on behind it: what comes there is stored later.
+    /// Applies the part of the epilogue that is applied in registers, and stores the sums of `R` rows. If the plane
+    /// continues after a row shorter than a register, the whole register is stored: the elements after the row are
+    /// stored again later.
     ///
     /// # Safety
     /// As for [`run`]; the rows exist.

@@ -6,7 +6,7 @@ use crate::conv::{Conv, FloatKernel};
 use crate::gemm::tests::{assert_close, definition, numbers};
 use crate::guard::{Edge, Guarded};
 
-/// Images with channels innermost, as planes; or the other way round.
+/// Converts images from NHWC to NCHW or back.
 fn turned(images: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
     let image = rows * columns;
     (0..images.len()).map(|i| images[i / image * image + i % image % rows * columns + i % image / rows]).collect()
@@ -57,7 +57,7 @@ fn shape(
     }
 }
 
-/// Images of real networks and odd ones, in one band and in several.
+/// Images with the sizes of real networks and unusual sizes, in one band and in several.
 #[test]
 fn images_of_all_sizes_follow_the_definition() {
     for size in [[1, 1], [7, 7], [14, 14], [13, 9], [9, 130], [28, 28], [56, 56], [113, 112]] {
@@ -74,7 +74,7 @@ fn images_of_all_sizes_follow_the_definition() {
     }
 }
 
-/// Kernels that are wider than the image, dilated, or lie entirely in the padding.
+/// Kernels that are wider than the image, dilated, or entirely in the padding.
 #[test]
 fn unusual_windows_follow_the_definition() {
     let mut shapes = vec![shape(1, 2, [2, 3], 5, 1, 4), shape(2, 2, [9, 10], 3, 1, 3), shape(1, 1, [20, 40], 3, 2, 2)];

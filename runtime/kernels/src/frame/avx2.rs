@@ -9,7 +9,7 @@ use crate::lanes::avx2::F32x8;
 /// Columns that are summed at once: a cache line of bytes, whose sums take half of the registers.
 const COLUMNS: usize = 64;
 
-/// As [`super::down`].
+/// Like [`super::down`].
 ///
 /// # Safety
 /// `rows` has a row for each weight, as long as `line`; there is at least one weight; the CPU has AVX2.
@@ -33,7 +33,7 @@ pub(super) unsafe fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mu
 /// Sums of `COLUMNS` columns.
 ///
 /// # Safety
-/// From `bytes` on, each weight has a row of `COLUMNS` bytes; `to` is writable for `COLUMNS` elements.
+/// `bytes` points to a row of `COLUMNS` bytes per weight; `to` is writable for `COLUMNS` elements.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to: *mut i16) {
@@ -42,7 +42,7 @@ unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to
     let (pairs, single) = weights.as_chunks::<2>();
     let mut row = bytes;
     for pair in pairs {
-        // SAFETY: this row and the next have a weight each; a pair of weights has the size of an i32.
+        // SAFETY: this row and the next each have a weight; a pair of weights has the size of an i32.
         unsafe {
             let weights = _mm256_set1_epi32(pair.as_ptr().cast::<i32>().read_unaligned());
             let next = row.add(stride);
@@ -76,7 +76,7 @@ unsafe fn load(from: *const u8) -> __m256i {
     unsafe { _mm256_loadu_si256(from.cast()) }
 }
 
-/// Adds `a * w0 + b * w1` of 32 columns, for weights `w0, w1, w0, ...`; each register gets four columns of each half.
+/// Adds `a * w0 + b * w1` for 32 columns and weights `w0, w1, w0, ...`; each register gets four columns of each half.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn add_products(sums: &mut [__m256i; 4], a: __m256i, b: __m256i, weights: __m256i) {
@@ -110,7 +110,7 @@ unsafe fn store(sums: [__m256i; 4], count: __m128i, to: *mut i16) {
     }
 }
 
-/// As [`super::across`].
+/// Like [`super::across`].
 ///
 /// # Safety
 /// The checks of `across` have passed; the CPU has AVX2, FMA and F16C.

@@ -6,12 +6,12 @@
 //! out[c][i] = clamp(bias[c] + sum over j of matrix[c][j] * sum[j][i], low[c], high[c])
 //! ```
 //!
-//! `down` reads contiguous bytes of any meaning: one call serves a row of luma, of interleaved chroma or of interleaved
-//! colors. `across` separates the components j: if a component's samples are `step` apart in the line, its packed
-//! weights have zeros in between. It computes the sums of adjacent outputs at once: the columns of one line, or one
-//! column of several lines if the frame lies on its side, so that a rotation by 90 degrees needs no transposition.
-//! Color conversion, normalization and the limits of a byte are one affine map and one clamp, applied while the sums
-//! are in registers.
+//! `down` reads contiguous bytes, whatever they represent: one call processes a row of luma, of interleaved chroma or
+//! of interleaved colors. `across` separates the components j: if a component's samples are `step` apart in the line,
+//! its packed weights have zeros in between. It computes the sums of adjacent outputs at once: the columns of one line,
+//! or one column of several lines if the frame is rotated by 90 degrees, so that no transposition is needed. Color
+//! conversion, normalization and the limits of a byte are one affine map and one clamp, applied while the sums are in
+//! registers.
 //!
 //! Bytes times weights are summed exactly in 32 bits; [`Down`] and [`Across`] choose the fixed-point format so that
 //! nothing overflows and the total error of the weights is a small part of one level.
@@ -38,14 +38,14 @@ pub const LINES: usize = 8;
 /// Rows of bytes: row r begins at `bytes[r * stride]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
-    /// The bytes from the first one needed on; the last row may end with the last byte needed.
+    /// The bytes, starting at the first one needed; the last row may end with the last byte needed.
     pub bytes: &'a [u8],
     /// Bytes from one row to the next.
     pub stride: usize,
 }
 
-/// Prefetches the first `len` bytes of `count` rows into the second-level cache. Best called before [`across`], which
-/// leaves the memory idle, for the rows that [`down`] reads next.
+/// Prefetches the first `len` bytes of `count` rows into the second-level cache. Best called for the rows that [`down`]
+/// reads next, before [`across`], during which memory is idle.
 ///
 /// # Panics
 /// If there are fewer rows, or they are shorter.
@@ -86,7 +86,7 @@ pub fn down(isa: Isa, rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i
 /// One component of the source: luma, one of chroma, or one of RGB.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    /// The lines that contain it, from its first sample on. After the last sample there is padding of any value,
+    /// The lines that contain it, starting at its first sample. The padding after the last sample may have any value,
     /// because weights are padded with zeros.
     pub lines: &'a [i16],
     /// Elements from one line to the next.
@@ -150,10 +150,10 @@ impl Course {
     }
 }
 
-/// Sums across lines and converts the sums to pixels: those of `out` from the pixel `at` on, in the order of `course`.
+/// Sums across lines and converts the sums to the pixels of `out` starting at pixel `at`, in the order of `course`.
 ///
-/// Every input's taps have the same count of outputs per line, at least one; there are one or three inputs. A sum is
-/// exact if no element of a line is above `255 << taps.line_bits()`.
+/// There are one or three inputs, whose taps have the same number of outputs per line, at least one. A sum is exact if
+/// no element of a line is above `255 << taps.line_bits()`.
 ///
 /// # Panics
 /// If there are not one or three inputs with equally many outputs, a line is shorter than its taps reach, there are no

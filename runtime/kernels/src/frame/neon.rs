@@ -9,7 +9,7 @@ use crate::lanes::neon::F32x4;
 /// Columns that are summed at once.
 const COLUMNS: usize = 16;
 
-/// As [`super::down`].
+/// Like [`super::down`].
 ///
 /// # Safety
 /// `rows` has a row for each weight, as long as `line`; there is at least one weight; the CPU has NEON.
@@ -33,7 +33,7 @@ pub(super) unsafe fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mu
 /// Sums of `COLUMNS` columns.
 ///
 /// # Safety
-/// From `bytes` on, each weight has a row of `COLUMNS` bytes; `to` is writable for `COLUMNS` elements.
+/// `bytes` points to a row of `COLUMNS` bytes per weight; `to` is writable for `COLUMNS` elements.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to: *mut i16) {
@@ -59,7 +59,7 @@ unsafe fn strip(bytes: *const u8, stride: usize, weights: &[i16], shift: u32, to
     }
 }
 
-/// As [`super::across`].
+/// Like [`super::across`].
 ///
 /// # Safety
 /// The checks of `across` have passed; the CPU has NEON.

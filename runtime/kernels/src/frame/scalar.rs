@@ -3,12 +3,12 @@
 use super::tile::Job;
 use super::{Course, Layout, Rows};
 
-/// As [`super::down`].
+/// Like [`super::down`].
 pub(super) fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
     columns(rows, weights, shift, 0, line);
 }
 
-/// Computes the elements of a line from `start` on.
+/// Computes the elements of a line starting at `start`.
 pub(super) fn columns(rows: Rows<'_>, weights: &[i16], shift: u32, start: usize, line: &mut [i16]) {
     for (x, to) in line.iter_mut().enumerate().skip(start) {
         let column = rows.bytes[x..].iter().step_by(rows.stride.max(1));
@@ -17,7 +17,7 @@ pub(super) fn columns(rows: Rows<'_>, weights: &[i16], shift: u32, start: usize,
     }
 }
 
-/// As [`super::across`], after its checks.
+/// Like [`super::across`], after its checks.
 pub(super) fn across<const J: usize>(job: &Job<'_, J>, out: &mut [f32]) {
     let outputs = job.inputs[0].taps.outputs();
     for line in 0..job.course.lines() {

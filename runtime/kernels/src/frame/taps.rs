@@ -1,7 +1,7 @@
 //! Weights in fixed point.
 
-/// The samples that make one output along an axis: adjacent samples from `first` on, with a weight for each. Weights
-/// are not negative and sum to 1.
+/// The samples that contribute to one output along an axis: adjacent samples starting at `first`, each with a weight.
+/// Weights are not negative and sum to 1.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Tap {
     /// Index of the first sample.
@@ -17,7 +17,7 @@ const LINE_BITS: u32 = 7;
 /// Most fraction bits of a weight in `across`, so that at least three are left for a line.
 const ACROSS_BITS: u32 = 19;
 
-/// As many fraction bits as the largest weight leaves room for in 16 bits, at most `most` and at least 14.
+/// The fraction bits available next to the largest weight in 16 bits, at most `most` and at least 14.
 fn bits(taps: &[Tap], most: u32) -> u32 {
     let largest = taps.iter().flat_map(|tap| &tap.weights).fold(0.0f64, |a, &b| a.max(b));
     // Rounding adds at most one.
@@ -77,7 +77,7 @@ impl Down {
 #[derive(Clone, Debug)]
 pub struct Across {
     outputs: usize,
-    /// First element of the line for each output; the last one is repeated up to a whole group.
+    /// First element of the line for each output; the last one is repeated to fill a group.
     first: Vec<usize>,
     /// `padded` weights for each element of `first`.
     weights: Vec<i16>,
@@ -126,7 +126,7 @@ impl Across {
         (SUM_BITS - self.bits).min(LINE_BITS)
     }
 
-    /// The value in a sum of one level of a byte.
+    /// The value in a sum that corresponds to one level of a byte.
     pub fn unit(&self) -> f32 {
         (1u32 << (self.bits + self.line_bits())) as f32
     }
@@ -141,7 +141,7 @@ impl Across {
         self.padded
     }
 
-    /// First element of the line for each output, padded to a whole count of groups.
+    /// First element of the line for each output, padded to whole groups.
     pub(super) fn first(&self) -> &[usize] {
         &self.first
     }

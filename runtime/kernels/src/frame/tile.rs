@@ -44,7 +44,7 @@ pub(super) trait Sums: Lanes {
     }
 }
 
-/// As [`super::across`].
+/// Like [`super::across`].
 ///
 /// # Safety
 /// The checks of `across` have passed; the CPU has the instruction set of `L` and the caller is compiled for it.
@@ -58,8 +58,8 @@ pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut
             let mut output = 0;
             while output < outputs {
                 for (sum, input) in sums.iter_mut().zip(job.inputs) {
-                    // SAFETY: taps are stored for whole groups of outputs; each reads `padded` elements from its first,
-                    // which the line has.
+                    // SAFETY: taps are stored for whole groups of outputs; each reads `padded` elements starting at its
+                    // first, all inside the line.
                     *sum = unsafe { neighbors(input, output) };
                 }
                 // SAFETY: these pixels lie inside `out`.
@@ -72,7 +72,7 @@ pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut
                 let mut line = 0;
                 while line < lines {
                     for (sum, input) in sums.iter_mut().zip(job.inputs) {
-                        // SAFETY: every line has the `padded` elements from the output's first.
+                        // SAFETY: every line has the `padded` elements starting at the output's first.
                         *sum = unsafe { column(input, output, line, lines) };
                     }
                     let pixel = job.at + output * step + line;
@@ -102,7 +102,7 @@ unsafe fn neighbors<L: Sums>(input: &Input<'_>, output: usize) -> L {
     }
 }
 
-/// As `neighbors`, for taps of `padded` weights.
+/// Like `neighbors`, for taps of `padded` weights.
 ///
 /// # Safety
 /// As for `neighbors`.
@@ -121,7 +121,7 @@ unsafe fn neighbors_of<L: Sums>(input: &Input<'_>, output: usize, padded: usize)
     }
 }
 
-/// Sums of one output in adjacent lines from `line` on; lines past the last are replaced by the last.
+/// Sums of one output in adjacent lines starting at `line`; lines past the last are replaced by the last.
 ///
 /// # Safety
 /// As for [`Sums::sums`]: `output` is below the input's outputs and `line` below `lines`.
@@ -153,7 +153,7 @@ unsafe fn column<L: Sums>(input: &Input<'_>, output: usize, line: usize, lines: 
 unsafe fn put<L: Sums, const J: usize>(job: &Job<'_, J>, sums: &[L; J], pixel: usize, count: usize, out: &mut [f32]) {
     let color = job.color;
     let to = out.as_mut_ptr();
-    // SAFETY: guaranteed by the caller; a pixel has one channel where it is gray, and three elsewhere.
+    // SAFETY: guaranteed by the caller; a gray pixel has one channel, others have three.
     unsafe {
         let mut channels = [L::splat(0.0); 3];
         for (c, channel) in channels.iter_mut().enumerate() {

@@ -2,7 +2,7 @@
 //!
 //! The twelve sums of 6x16 hide the latency (four cycles times two) and leave room for the operands. 3x24 fits channel
 //! counts that are multiples of 24; a fourth row would need all 16 registers and make the compiler spill. A single row
-//! benefits from neither: 1x64 keeps eight independent sums and is bound by streaming B.
+//! benefits from neither: 1x64 keeps eight independent sums and is limited by the bandwidth for B.
 
 use half::f16;
 

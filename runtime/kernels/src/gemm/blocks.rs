@@ -23,7 +23,7 @@ pub(super) const SHORT_RUN: usize = 8;
 /// Multiply-adds of a unit that can be cut: one to three milliseconds.
 const UNIT_WORK: usize = 1 << 25;
 
-/// How a product is split into units. Depends on sizes only, so that scratch can be planned.
+/// How a product is split into units. Depends only on sizes, so that scratch can be planned.
 pub(crate) struct Split {
     /// Rows of a row block.
     rows: usize,
@@ -49,13 +49,13 @@ pub(crate) enum Access {
     InPlace,
     /// In place, but a tap that is partly in the padding is copied.
     CopyEdges,
-    /// All rows are copied, taps side by side and scaled.
+    /// All rows are copied, with contiguous taps, and scaled.
     Gather,
 }
 
 impl Split {
     /// Splits a product of `m` rows by `n` columns per group, each row `taps * depth` elements per group. If a row has
-    /// more taps than there is room for pointers, rows are gathered whatever `access` says.
+    /// more taps than fit as pointers, rows are gathered regardless of `access`.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         v: &Variant,
@@ -85,12 +85,12 @@ impl Split {
                 panels = all_panels.div_ceil(wanted);
             }
             let others = all_panels.div_ceil(panels);
-            // As many blocks as are wanted, but each at least one tile high, and none much smaller than the others.
+            // The desired number of blocks, but each at least one tile high and none much smaller than the others.
             let blocks = m.div_ceil(rows).max(wanted.div_ceil(others)).min(m.div_ceil(v.mr)).max(1);
             rows = m.div_ceil(blocks).max(1);
             panels = panels.min((all_panels * m.div_ceil(rows)).div_ceil(wanted)).max(1);
         }
-        // A run that is to stop does so between units.
+        // A canceled run stops between units.
         panels = panels.min((UNIT_WORK / product(&[rows, v.nr, taps, depth]).max(1)).max(1));
         let (row_blocks, panel_blocks) = (m.div_ceil(rows), all_panels.div_ceil(panels));
         let slots = product(&[row_blocks, panel_blocks, groups]).min(threads).max(1);
@@ -102,7 +102,7 @@ impl Split {
         if self.access == Access::Gather { 0 } else { self.depth }
     }
 
-    /// Scratch size in elements: room for the rows that each thread copies.
+    /// Scratch size in elements, for the rows that each thread copies.
     pub(crate) fn scratch_len(&self) -> usize {
         product(&[self.slot_len(), self.slots])
     }
@@ -116,9 +116,9 @@ impl Split {
 pub(crate) enum Rows<'a> {
     /// Rows at a constant distance.
     Matrix { a: &'a [f32], lda: usize },
-    /// A row for each output pixel: the window of the input under it, tap by tap.
+    /// One row per output pixel: the window of the input under it, tap by tap.
     Image(Image<'a>),
-    /// The same, but a whole kernel row counts as one tap, which is contiguous: for images of few channels.
+    /// The same, but a whole kernel row, which is contiguous, counts as one tap: for images with few channels.
     Lines(Image<'a>),
 }
 
@@ -126,13 +126,13 @@ pub(crate) enum Rows<'a> {
 pub(crate) struct Image<'a> {
     pub shape: &'a ConvShape,
     pub input: &'a [f32],
-    /// What taps in the padding point to, if there is padding and rows are not gathered.
+    /// Zeros that taps in the padding point to, if there is padding and rows are not gathered.
     pub zeros: &'a [f32],
 }
 
 impl Image<'_> {
-    /// Calls `f(row, tap, offset)` for every tap of `len` output pixels from `first` on; the offset is `None` in the
-    /// padding.
+    /// Calls `f(row, tap, offset)` for every tap of `len` output pixels starting at `first`; the offset is `None` in
+    /// the padding.
     #[inline(always)]
     fn taps(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, usize, Option<usize>)) {
         let s = self.shape;
@@ -161,13 +161,13 @@ impl Image<'_> {
 }
 
 impl Image<'_> {
-    /// Writes the pointers of `len` output pixels from `first` on, one for each kernel row, whose pixels are
-    /// contiguous. Windows that reach past the left or right edge are copied and padded with zeros.
+    /// Writes the pointers of `len` output pixels starting at `first`, one per kernel row, whose pixels are contiguous.
+    /// Windows that reach past the left or right edge are copied and padded with zeros.
     fn lines(&self, first: usize, len: usize, copies: &mut [f32], pointers: &mut [*const f32]) {
         let s = self.shape;
         let (depth, step) = (s.kernel[1] * s.in_c, s.stride[1] * s.in_c);
         let mut copies = copies.chunks_exact_mut(depth.max(1));
-        // Columns whose windows lie inside the line.
+        // Columns whose windows are inside the line.
         let inside = s.pad_left.div_ceil(s.stride[1])
             ..(s.in_w + s.pad_left).checked_sub(s.kernel[1]).map_or(0, |last| last / s.stride[1] + 1);
         let mut row = 0;
@@ -204,7 +204,7 @@ impl Image<'_> {
         }
     }
 
-    /// Copies the pixels of `line` from column `left` on, with zeros outside the line.
+    /// Copies the pixels of `line` starting at column `left`, with zeros outside the line.
     fn copy_window(&self, line: &[f32], left: isize, copy: &mut [f32]) {
         let inside = |column: isize| column.clamp(0, self.shape.in_w as isize);
         let (from, end) = (inside(left), inside(left + self.shape.kernel[1] as isize));
@@ -222,17 +222,17 @@ pub(crate) struct Product<'a> {
     pub v: &'a Variant,
     /// Rows of the output.
     pub m: usize,
-    /// Columns of the output, of one group.
+    /// Output columns of one group.
     pub n: usize,
-    /// Pieces that a row of A consists of.
+    /// Contiguous pieces per row of A.
     pub taps: usize,
-    /// Elements in a piece, of one group.
+    /// Elements per piece of one group.
     pub depth: usize,
     pub groups: usize,
     pub rows: Rows<'a>,
     /// `[images, groups * depth]`
     pub scale: Option<&'a [f32]>,
-    /// Packed B of each group in turn.
+    /// Packed B of all groups, one after another.
     pub packed: Packed<'a>,
     /// Elements from one row of the output to the next.
     pub ldc: usize,
@@ -254,7 +254,7 @@ impl Product<'_> {
         });
     }
 
-    /// As `run`, on the calling thread; the rows of A are read in place.
+    /// Like `run`, on the calling thread; the rows of A are read in place.
     pub(crate) fn run_alone(&self, split: &Split, out: &mut [f32]) {
         assert!(self.v.is_available(), "this CPU cannot run {}", self.v.name);
         assert!(split.slot_len() == 0, "rows that have to be copied");
@@ -329,7 +329,7 @@ impl Product<'_> {
         }
     }
 
-    /// Writes the pointers of `len` rows from `first` on: for each tap, one pointer per row. Line edges are copied.
+    /// Writes the pointers of `len` rows starting at `first`: for each tap, one pointer per row. Line edges are copied.
     fn point(&self, first: usize, len: usize, group: usize, copies: &mut [f32], pointers: &mut [*const f32]) {
         match &self.rows {
             Rows::Matrix { a, lda } => {
@@ -348,7 +348,7 @@ impl Product<'_> {
         }
     }
 
-    /// Copies `len` rows of `k` elements from `first` on, taps side by side and scaled.
+    /// Copies `len` rows of `k` elements starting at `first`, with contiguous taps, and scales them.
     fn gather(&self, first: usize, len: usize, group: usize, to: &mut [f32], k: usize) {
         if self.scale.is_some() && self.v.isa != Isa::Scalar {
             dispatch(self.v.isa, GatherScaled { product: self, first, len, group, to, k });
@@ -357,7 +357,7 @@ impl Product<'_> {
         }
     }
 
-    /// As `gather`; `copy` copies and scales one run of elements.
+    /// Like `gather`; `copy` copies and scales one run of elements.
     #[inline(always)]
     fn gather_by(
         &self,

@@ -30,13 +30,13 @@ fn of_task(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
     kernels.map(|(v, cost)| (v as &dyn FloatKernel, cost * s.groups as f64 + streamed(weights))).collect()
 }
 
-/// Whether the family takes a convolution: all except those that [`depthwise`] handles.
+/// Whether the family supports a convolution: all except those that [`depthwise`] handles.
 fn takes(task: &Task<'_>) -> bool {
     let masks = !task.masked || (task.shape.groups == 1 && task.shape.taps() <= MASKED_TAPS);
     task.images == Images::Nhwc && masks && (task.scaled || task.masked || !depthwise::takes(task.shape))
 }
 
-/// Most taps of a kernel whose channels are masked: rows are then read in place, unless channels are few.
+/// Most taps of a kernel with masked channels: rows are then read in place, unless there are few channels.
 const MASKED_TAPS: usize = 49;
 
 impl Variant {
@@ -97,7 +97,7 @@ impl FloatKernel for Variant {
     }
 
     fn scratch_bound(&self, shape: &ConvShape, threads: usize) -> usize {
-        // Few channels are copied, many are read in place, where all that is needed is a pixel of zeros.
+        // Few channels are copied; many are read in place, which needs only one pixel of zeros.
         let of = |in_c: usize| conv_scratch(self, &ConvShape { batch: 1, in_c, ..shape.clone() }, false, 1);
         product(&[(0..=shape.in_c.min(SHORT_RUN)).chain([shape.in_c]).map(of).max().unwrap_or(0), threads.max(1)])
     }
@@ -143,7 +143,7 @@ impl Weights {
     /// Interprets bytes as packed elements of this dtype.
     ///
     /// # Panics
-    /// If they are not aligned, or their count is not that of whole elements.
+    /// If they are not aligned, or do not form whole elements.
     pub(crate) fn read(self, bytes: &[u8]) -> Packed<'_> {
         match self {
             Self::F32 if bytes.is_empty() => Packed::F32(&[]),

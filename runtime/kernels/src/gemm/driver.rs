@@ -1,4 +1,4 @@
-//! The entry points: checks of every length, and the matrix product that a convolution becomes.
+//! The entry points: they check every length and turn a convolution into a matrix product.
 
 use super::blocks::{Access, Image, Product, Rows, SHORT_RUN, Split};
 use super::scale::{by_weights, scale_weights};
@@ -63,10 +63,10 @@ pub fn gemm(v: &Variant, args: Gemm<'_>, scratch: &mut [f32], pool: &Pool) {
     }
 }
 
-/// Computes a matrix product, with A not scaled, on the calling thread: for kernels composed of several products.
+/// Computes a matrix product with unscaled A on the calling thread: for kernels composed of several products.
 ///
 /// # Panics
-/// As [`gemm`].
+/// Like [`gemm`].
 pub(crate) fn gemm_alone(v: &Variant, args: Gemm<'_>) {
     let split = Split::new(v, args.m, args.n, 1, args.k, 1, access(args.a_scale.is_some()), 1);
     if let Some((product, out)) = checked(v, args) {

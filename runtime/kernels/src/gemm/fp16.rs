@@ -1,8 +1,8 @@
 //! Tiles for NEON with half-precision arithmetic: eight products per instruction, where f32 has four.
 //!
 //! Only the inner loop uses half precision. Rows of A are f32 in memory and rounded as they are loaded. After at most
-//! [`TERMS`] products, a sum is widened and added to a sum in f32, which is used for everything else. With `u = 2^-11`,
-//! the error of a sum is at most about `(TERMS + 1) u` times the sum of the products' magnitudes, and typically
+//! [`TERMS`] products, a sum is widened and added to a sum in f32, and everything else is computed in f32. With `u =
+//! 2^-11`, the error of a sum is at most about `(TERMS + 1) u` times the sum of the products' magnitudes, and typically
 //! `u sqrt(TERMS) / 2` of it, however long the product is.
 //!
 //! The largest value in half precision is 65504. A tile in which a sum or an element of A exceeds it is computed again
@@ -26,7 +26,7 @@ const NARROW: usize = 8;
 const WIDE: usize = 32;
 
 /// Up to eight rows by two registers: 16 registers of sums, eight of A, the others for B. There are tiles of one, four
-/// and eight rows, in which some rows may be missing: one tile per row count would take seven times the code.
+/// and eight rows, in which some rows may be missing: one tile per row count would multiply the code size by seven.
 pub(super) static TILE_8X16: &[&[TileFn]] = &[
     &[some::<1, 1, 1, 1>, some::<1, 1, 2, 1>, some::<1, 1, 3, 2>, some::<1, 1, 4, 2>],
     &[some::<2, 4, 1, 1>, some::<2, 4, 2, 1>, some::<2, 4, 3, 2>, some::<2, 4, 4, 2>],
@@ -38,7 +38,7 @@ pub(super) static TILE_8X16: &[&[TileFn]] = &[
     &[some::<8, 8, 1, 1>, some::<8, 8, 2, 1>, some::<8, 8, 3, 2>, some::<8, 8, 4, 2>],
 ];
 
-/// A tile of M rows of which N exist.
+/// A tile of M rows, N of which exist.
 ///
 /// # Safety
 /// As for [`tile`].
@@ -87,7 +87,7 @@ macro_rules! step {
 }
 
 /// Computes a tile of M rows by R times four columns, which are V registers of eight, the last possibly half full, with
-/// S sums for each. `count` rows exist: in place of missing rows the last one is computed again, but not stored.
+/// S sums for each. `count` rows exist: the last one is computed again in place of missing rows, but not stored.
 ///
 /// # Safety
 /// As for [`TileFn`], with `count` rows, at least one and at most M; B is packed in panels of PANEL columns; the CPU
@@ -100,8 +100,8 @@ unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usiz
 ) {
     const { assert!(R.div_ceil(2) == V) };
     let none = vreinterpret_f16_u16(vdup_n_u16(0));
-    // SAFETY: every tap has `count` pointers to `depth` elements; the panels have `taps * depth` rows, which together
-    // are R times four columns wide.
+    // SAFETY: every tap has `count` pointers to `depth` elements; together, the rows of the panels, `taps * depth`
+    // each, are R times four columns wide.
     unsafe {
         let mut sums: [[F32x4; R]; M] = start(tile, 0, count);
         let mut short = [[[vcombine_f16(none, none); V]; M]; S];
@@ -156,7 +156,7 @@ unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usiz
     }
 }
 
-/// Width of the panel that contains a column, if there are R times four columns in all.
+/// Width of the panel that contains a column, for R times four columns in total.
 const fn width(column: usize, panel: usize, r: usize) -> usize {
     let first = column / panel * panel;
     if r * 4 - first < panel { r * 4 - first } else { panel }

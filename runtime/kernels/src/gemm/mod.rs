@@ -1,12 +1,12 @@
 //! Matrix products and dense convolutions: `out[M, N] = epilogue(A[M, K] B[K, N])`.
 //!
 //! One microkernel serves both. It multiplies up to `mr` rows of A, each given by a pointer, by one panel of `nr`
-//! columns of B, which is packed so that the inner loop reads it in order. For a matrix product the pointers are rows
-//! of A. For a convolution over NHWC images, A is never built: a row is an output pixel, and for every tap of the
-//! kernel its pointer is the input pixel under that tap, or a row of zeros in the padding (the indirect convolution of
-//! M. Dukhan, "The Indirect Convolution Algorithm", 2019). Where a tap has few channels (an image of three), the pixels
-//! of a tile are first gathered into scratch. Where the input is scaled per channel (squeeze-and-excite), either the
-//! weights are scaled or the pixels as they are gathered.
+//! columns of B, packed so that the inner loop reads it in order. For a matrix product the pointers are rows of A. For
+//! a convolution over NHWC images, A is never built: a row is an output pixel, and for every tap of the kernel its
+//! pointer is the input pixel under that tap, or a row of zeros in the padding (the indirect convolution of M. Dukhan,
+//! "The Indirect Convolution Algorithm", 2019). If a tap has few channels (an image with three, for example), the
+//! pixels of a tile are first gathered into scratch. If the input is scaled per channel (squeeze-and-excite), either
+//! the weights are scaled, or the pixels while they are gathered.
 
 mod blocks;
 mod contract;
@@ -43,8 +43,8 @@ use tile::TileFn;
 pub enum Weights {
     /// f32.
     F32,
-    /// Rounded to half precision: half the memory, and half the traffic where that is the limit. They are multiplied as
-    /// f32, or in half precision by the variants that have the extension for it.
+    /// Rounded to half precision: half the memory, and half the memory traffic where that is the limit. Multiplied in
+    /// f32, or in half precision by the variants with the extension for it.
     F16,
 }
 
@@ -75,7 +75,8 @@ impl<'a> Packed<'a> {
         }
     }
 
-    /// The panels of `columns` of a matrix of `k` rows that was packed for `v`; the first column must begin a panel.
+    /// The panels of `columns` of a matrix with `k` rows that was packed for `v`; the first column must be the start of
+    /// a panel.
     pub(crate) fn columns(self, v: &Variant, k: usize, columns: Range<usize>) -> Self {
         debug_assert!(columns.start.is_multiple_of(v.nr), "columns from a panel's first on");
         let range = k * columns.start..k * columns.start + packed_len(v, k, columns.len());
@@ -116,7 +117,7 @@ pub struct Variant {
     pub isa: Isa,
     /// The extension it needs beyond that.
     pub extension: Extension,
-    /// Name of the variant whose packed layout of B it uses, which needs no extension: for most variants their own
+    /// Name of the variant whose packed layout of B it uses and which needs no extension: for most variants, their own
     /// name.
     form: &'static str,
     /// Most rows of a tile.
@@ -134,7 +135,7 @@ pub struct Variant {
 }
 
 /// The entries of the table: whether the kernels are built, name, instruction set, rows, columns, lanes of the
-/// narrowest register and of a full one, weight dtype, kernels; and for a variant that needs an extension, the variant
+/// narrowest and of a full register, weight dtype, kernels; for a variant that needs an extension, also the variant
 /// whose packed layout it uses, and the extension.
 macro_rules! variants {
     (@form $name:literal) => { $name };
@@ -162,7 +163,7 @@ macro_rules! variants {
     };
 }
 
-/// Every variant of this build. Of those with the same packed layout, the most capable comes first; the last of each
+/// Every variant of this build. Among those with the same packed layout, the most capable comes first; the last of each
 /// weight dtype is its reference. With the feature `foreign` the table also has the variants of other architectures,
 /// without kernels: weights can be packed for them.
 pub static VARIANTS: &[Variant] = variants! {
@@ -218,8 +219,8 @@ impl Variant {
         self.isa.is_available() && self.extension.is_available()
     }
 
-    /// The variant whose packed layout of B it uses. It is the same on every CPU of the instruction set, so a packed B
-    /// can be moved from one CPU to another.
+    /// The variant whose packed layout of B it uses. It is the same on every CPU with the instruction set, so a packed
+    /// B can be moved between CPUs.
     pub fn form(&self) -> &'static Variant {
         named(self.form).expect("the table holds the variants that it names")
     }
@@ -236,7 +237,7 @@ impl Variant {
     }
 
     /// Time of a product by a model of the core, in multiply-adds of a register: two start per cycle, each takes four
-    /// cycles, two loads are issued beside them, and every tile has an epilogue. A narrow register costs its share of a
+    /// cycles, two loads are issued in parallel, and every tile has an epilogue. A narrow register costs its share of a
     /// full one.
     pub(crate) fn cost(&self, m: usize, k: usize, n: usize) -> f64 {
         let tiles = m.div_ceil(self.mr).max(1);
@@ -253,7 +254,7 @@ impl Variant {
 /// The variants of `isa` for this weight dtype, each with its modeled cost for a product of this shape (for a
 /// convolution, `m` is its output pixels and `k` its taps times input channels); the scalar variant if this build has
 /// none. For each packed layout it returns the best variant that this CPU can run, at the cost of the layout's own
-/// variant, because what is packed must not depend on the CPU.
+/// variant, because packed weights must not depend on the CPU.
 pub fn candidates(
     isa: Isa,
     weights: Weights,

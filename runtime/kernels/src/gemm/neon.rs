@@ -2,7 +2,7 @@
 //!
 //! A multiply-add can take one operand from a lane of a register, so A is loaded four elements at a time instead of
 //! broadcast: 8x8 loads 16 registers for 64 multiply-adds. With 16 sums, 8 registers of A and 2 of B nothing spills.
-//! 4x16 is for few rows; a single row keeps eight independent sums.
+//! 4x16 is used for few rows; a single row keeps eight independent sums.
 
 use half::f16;
 

@@ -67,7 +67,7 @@ pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) 
 
 /// Writes filters `[filters, channels, taps]` as a panel `[taps, channels, columns]`; columns without a filter are zeros.
 fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32]) {
-    // Rows that stay in the first-level cache while all filters write their columns.
+    // Number of rows that stay in the first-level cache while all filters write their columns.
     const ROWS: usize = 16;
     let filter_len = panel.len() / columns;
     if filters.len() < panel.len() {
@@ -91,8 +91,8 @@ pub(crate) fn pack_by(v: &Variant, k: usize, n: usize, out: &mut [f32], at: impl
     positions(v, k, n, |to, row, col| out[to] = if col < n { at(row, col) } else { 0.0 });
 }
 
-/// Calls `f(offset, row, col)` for every element of a packed `k x n` matrix, in order of the offset. Columns from `n`
-/// on are padding.
+/// Calls `f(offset, row, col)` for every element of a packed `k x n` matrix, in order of the offset. Columns `n` and
+/// above are padding.
 pub(crate) fn positions(v: &Variant, k: usize, n: usize, mut f: impl FnMut(usize, usize, usize)) {
     let (mut offset, mut first) = (0, 0);
     for registers in v.form().panels(n) {

@@ -1,7 +1,7 @@
 //! Scaled input channels: `x * s` times the weights is `x` times the weights with their rows scaled.
 //!
-//! A squeeze-and-excite gate scales the images that a convolution reads, with one factor per image and channel. Scaling
-//! the weights instead touches `channels x filters` elements, where scaling the pixels touches `channels x pixels` and
+//! A squeeze-and-excite gate scales the input of a convolution with one factor per image and channel. Scaling the
+//! weights instead touches `channels x filters` elements, while scaling the pixels touches `channels x pixels` and
 //! prevents reading them in place. So for a single image with more pixels than filters, the weights are scaled into
 //! scratch; otherwise the rows of a tile are gathered and scaled (`blocks`). On one thread of a Zen 4, in microseconds:
 //!

@@ -47,12 +47,12 @@ const ACTIVATIONS: [Activation; 6] = [
     Activation::LeakyRelu(0.1),
 ];
 
-/// Values that half precision represents exactly, so that both weight dtypes give the same answer.
+/// Values that half precision represents exactly, so that both weight dtypes give the same result.
 pub(crate) fn halves(seed: u32, len: usize) -> Vec<f32> {
     numbers(seed, len).into_iter().map(|x| f16::from_f32(x).to_f32()).collect()
 }
 
-/// Packed elements in half precision, if a variant reads them so.
+/// Packed elements in half precision, if the variant reads half precision.
 pub(crate) fn halved(wanted: bool, packed: &[f32], edge: Edge) -> Option<Guarded<f16>> {
     wanted.then(|| {
         let mut halved = Guarded::new(&vec![f16::NAN; packed.len()], edge);
@@ -208,10 +208,9 @@ proptest! {
     }
 
     /// With `u = 2^-11` and `e = 2^-25`, the largest relative and absolute errors of rounding to half precision: an
-    /// element of A is off by `u |a| + e`. Each of the at most n products of a sum is added with one rounding, which
-    /// takes the sum off by `u` of itself, or by `e`. So a sum is off by at most `(1 + u)^(n + 1) - 1` times the sum of
-    /// the products' magnitudes, plus `e (1 + |w|) (1 + u)^n` for each product; then there are as many roundings in f32
-    /// as there are parts.
+    /// element of A is off by `u |a| + e`. Each of the at most n products of a sum is added with one rounding, whose
+    /// error is `u` times the sum, or `e`. So the error of a sum is at most `(1 + u)^(n + 1) - 1` times the sum of the
+    /// products' magnitudes, plus `e (1 + |w|) (1 + u)^n` for each product; each part adds one rounding in f32.
     #[test]
     fn sums_in_half_precision_are_within_their_bound(shape in shapes(), edge in 0usize..2) {
         let k = shape.taps() * shape.group_in();
@@ -239,7 +238,7 @@ proptest! {
     #[test]
     fn what_half_precision_cannot_hold_is_computed_in_f32(shape in shapes(), large in 1e3f32..1e30, edge in 0usize..2) {
         let mut x = numbers(1, shape.input_len());
-        // A few rows only.
+        // Only in a few rows.
         x.iter_mut().skip(5).step_by(1000).for_each(|x| *x = large);
         let w: Vec<f32> = halves(2, shape.out_c * shape.group_in() * shape.taps()).iter().map(|w| w * 64.0).collect();
         let bias = numbers(3, shape.out_c);

@@ -33,11 +33,11 @@ pub(crate) struct Tile {
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 4096;
 
-/// Computes a tile of a fixed count of rows and registers.
+/// Computes a tile with a fixed number of rows and registers.
 ///
 /// # Safety
-/// The CPU has the instruction set of the kernel's table. The pointers of the tile are valid as its fields say, for
-/// the rows and registers of the kernel; the output overlaps nothing else.
+/// The CPU has the instruction set of the kernel's table. The pointers of the tile are valid as documented on its
+/// fields, for the rows and registers of the kernel; the output overlaps nothing else.
 pub(crate) type TileFn = unsafe fn(&Tile);
 
 /// The microkernel for instruction sets that broadcast an element of A from memory. `M x V` sums stay in registers
@@ -95,7 +95,7 @@ where
     }
 }
 
-/// Start values of the sums of the tile's columns from `first` on, for its `rows <= M` rows.
+/// Start values of the sums of the tile's columns starting at `first`, for its `rows <= M` rows.
 ///
 /// # Safety
 /// As for [`TileFn`], and the caller enables the instruction set of `L`.
@@ -105,7 +105,7 @@ pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(
     first: usize,
     rows: usize,
 ) -> [[L; V]; M] {
-    // Loops, not closures over arrays: a closure that is not inlined is compiled without the instruction set.
+    // Loops instead of closures over arrays: a closure that is not inlined is compiled without the instruction set.
     // SAFETY: there is a bias for every column of the tile, and an output in each of the rows.
     unsafe {
         let mut sums = [[L::splat(0.0); V]; M];
@@ -129,7 +129,7 @@ pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(
     }
 }
 
-/// Clamps and stores the sums of the tile's columns from `first` on, for its `rows` rows.
+/// Clamps and stores the sums of the tile's columns starting at `first`, for its `rows` rows.
 ///
 /// # Safety
 /// As for [`TileFn`], and the caller enables the instruction set of `L`.
@@ -152,8 +152,8 @@ pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(
     }
 }
 
-/// Stores `f` of the sums. Written so that the loops are unrolled: sums indexed by a variable would live in memory, and
-/// the inner loop of the tile would keep that memory up to date.
+/// Stores `f` of the sums. Written so that the loops are unrolled: sums indexed by a variable would be kept in memory,
+/// which the inner loop of the tile would have to update.
 ///
 /// # Safety
 /// As for [`store`].

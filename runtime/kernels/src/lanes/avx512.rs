@@ -112,7 +112,7 @@ impl Lanes for F32x16 {
     }
     #[inline(always)]
     fn round(self) -> Self {
-        // SAFETY: `self` is the proof. The scale 2^0 leaves integers, to nearest even.
+        // SAFETY: `self` is the proof. The scale 2^0 rounds to integers, ties to even.
         F32x16(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
     }
     #[inline(always)]

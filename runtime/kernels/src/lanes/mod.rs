@@ -1,11 +1,11 @@
 //! The vector registers that kernels are written with: one type per instruction set, all with the same operations.
 //!
-//! A microkernel is unsafe code however it is written, because it walks raw pointers at full speed. Code that is the
-//! same for every instruction set (the epilogue, the activation polynomials, the Winograd transforms) is written once,
-//! generic over [`Lanes`], and inlined into functions that enable the instruction set; code that differs (how an
-//! element of A is multiplied by a row of B) is written per instruction set.
+//! A microkernel is always unsafe code, because it walks raw pointers without checks. Code that is the same for every
+//! instruction set (the epilogue, the activation polynomials, the Winograd transforms) is written once, generic over
+//! [`Lanes`], and inlined into functions that enable the instruction set; code that differs (how an element of A is
+//! multiplied by a row of B) is written per instruction set.
 //!
-//! A value of a `Lanes` type proves that the CPU has the instructions: only `unsafe` functions make such values, so
+//! A value of a `Lanes` type proves that the CPU has the instructions: only `unsafe` functions create such values, so
 //! arithmetic on them is safe.
 
 #[cfg(target_arch = "x86_64")]
@@ -55,8 +55,8 @@ pub(crate) trait Lanes: Copy {
     /// All lanes `x`.
     ///
     /// # Safety
-    /// The CPU has the instruction set, and the caller is compiled for it. This holds for every function that makes a
-    /// value.
+    /// The CPU has the instruction set, and the caller is compiled for it. This applies to every function that creates
+    /// a value.
     unsafe fn splat(x: f32) -> Self;
     /// Loads the `WIDTH` elements at `from`.
     ///
@@ -114,7 +114,7 @@ pub(crate) trait Lanes: Copy {
     fn round(self) -> Self;
     /// 2 to the power of `self`, for integers `self` in -126..=127; unspecified where `self` is NaN.
     fn pow2(self) -> Self;
-    /// The lanes of `self` and then of `next` with even and those with odd index.
+    /// The lanes of `self` followed by `next` with even index, and those with odd index.
     fn unzip(self, next: Self) -> (Self, Self);
     /// `self < bound ? yes : no`; `no` where either is NaN.
     fn if_less(self, bound: Self, yes: Self, no: Self) -> Self;

@@ -1,8 +1,8 @@
 //! Layer normalization over the last axes: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
 //!
-//! Mean and variance are those of each row of `scale.len()` elements. The root-mean-square form leaves out the mean:
-//! `y = x / sqrt(mean(x^2) + epsilon) * scale + bias`. A row stays in the first-level cache, so it can be read three
-//! times: computing the variance from the centered elements loses no precision where the mean is large.
+//! Mean and variance are computed for each row of `scale.len()` elements. The root-mean-square form omits the mean: `y
+//! = x / sqrt(mean(x^2) + epsilon) * scale + bias`. A row stays in the first-level cache, so it can be read three
+//! times: computing the variance from the centered elements loses no precision if the mean is large.
 
 mod scalar;
 mod vector;
@@ -22,14 +22,14 @@ use crate::threads::Pool;
 pub enum Norm {
     /// The standard deviation, after the mean has been subtracted.
     Standard,
-    /// The root of the mean square; the mean stays.
+    /// The root of the mean square; the mean is not subtracted.
     RootMeanSquare,
 }
 
 /// The parameters of a layer normalization.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm<'a> {
-    /// Which of the two norms.
+    /// The norm.
     pub norm: Norm,
     /// One factor for each element of a row: its length is the length of a row.
     pub scale: &'a [f32],

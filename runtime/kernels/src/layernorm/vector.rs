@@ -66,7 +66,7 @@ fn sum_of_squares<S: Simd>(simd: S, x: &[f32], mean: f32) -> f32 {
         let a = simd.load(x).sub(center);
         acc[0] = a.mul_add(a, acc[0]);
     }
-    // The lanes beyond the end are filled with the mean, and so add nothing.
+    // The lanes beyond the end are filled with the mean, so they add nothing.
     let a = simd.load_or(rest.remainder(), mean).sub(center);
     acc[1] = a.mul_add(a, acc[1]);
     simd.sum_lanes(acc[0].add(acc[1]))

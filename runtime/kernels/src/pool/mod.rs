@@ -1,12 +1,12 @@
-//! Pooling over windows of an NHWC image: the largest or the mean of each window, per channel.
+//! Pooling over windows of an NHWC image: the maximum or the mean of each window, per channel.
 //!
 //! `y[n, oh, ow, c] = max or mean over the window's (h, w) of x[n, h, w, c]`, where the window of output row `o` has
 //! the input rows `o * stride - pad_top + k * dilation` for `k < kernel` that exist. Channels are in the lanes, so one
 //! loop serves any kernel size, stride and padding.
 //!
 //! Padding has no value: the maximum is taken over actual pixels only (minus infinity if a window has none). A mean
-//! divides by the count of pixels in the window or, with `count_padding`, by the count of its positions inside the
-//! padded image (0 if there are none). NaN in a window gives NaN.
+//! divides by the number of pixels in the window or, with `count_padding`, by the number of its positions inside the
+//! padded image (the mean is 0 if there are none). NaN in a window gives NaN.
 //!
 //! Global pooling is a [reduction](crate::reduce) over pixels.
 
@@ -24,10 +24,10 @@ use crate::threads::Pool;
 use serde::{Deserialize, Serialize};
 use window::{Taps, Windows};
 
-/// How a window becomes one element.
+/// The function of a window.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum PoolFn {
-    /// The largest.
+    /// The maximum.
     Max,
     /// The mean.
     Average {

@@ -2,7 +2,7 @@
 
 use super::{PoolFn, Pooling};
 
-/// Computes the output rows (counted over all images) from `first_row` on that `y` has room for.
+/// Computes the output rows (counted over all images) starting at `first_row` that fit in `y`.
 pub(super) fn rows(p: &Pooling, x: &[f32], first_row: usize, y: &mut [f32]) {
     let [out_h, out_w] = p.out;
     let channels = p.image.channels;

@@ -5,7 +5,7 @@ use super::{PoolFn, Pooling};
 use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized};
 
-/// The output rows (counted over all images) from `first_row` on that `y` has room for.
+/// The output rows (counted over all images) starting at `first_row` that fit in `y`.
 pub(super) struct Rows<'a> {
     pub(super) pooling: &'a Pooling,
     pub(super) x: &'a [f32],
@@ -92,7 +92,7 @@ fn pixel<S: Simd, const MAX: bool>(simd: S, window: Window, y: &mut [f32]) {
     }
 }
 
-/// Pools `N` vectors of channels from channel `c` on.
+/// Pools `N` vectors of channels starting at channel `c`.
 #[inline(always)]
 fn whole<S: Simd, const MAX: bool, const N: usize>(simd: S, window: Window, c: usize) -> [S::F32; N] {
     let mut acc = [start::<S, MAX>(simd); N];

@@ -1,6 +1,6 @@
 //! The pixels along one axis that belong to the window of an output.
 
-/// The windows of all outputs along one axis: of one size, at constant distances.
+/// The windows of all outputs along one axis: equally large, at constant distances.
 #[derive(Clone, Copy)]
 pub(super) struct Windows {
     /// Pixels of the image.
@@ -10,7 +10,7 @@ pub(super) struct Windows {
     pub(super) dilation: usize,
     /// Padding before the first pixel.
     pub(super) before: usize,
-    /// Padding behind the last one.
+    /// Padding after the last pixel.
     pub(super) after: usize,
 }
 
@@ -20,12 +20,12 @@ pub(super) struct Taps {
     pub(super) first: usize,
     pub(super) step: usize,
     pub(super) count: usize,
-    /// How many there would be if the padding were pixels.
+    /// The count if the padding consisted of pixels.
     pub(super) padded_count: usize,
 }
 
 impl Windows {
-    /// The window of output `o`. Inlined, its variables would take the registers of the loop over channels.
+    /// The window of output `o`. Not inlined: its variables would take the registers of the loop over channels.
     #[inline(never)]
     pub(super) fn at(&self, o: usize) -> Taps {
         let Self { len, kernel, stride, dilation, before, after } = *self;

@@ -1,4 +1,4 @@
-//! Depthwise rows for AVX2: two taps of 32 or 16 channels at a time, by products of 16 bits, exact in 32 bits.
+//! Depthwise rows for AVX2: two taps of 32 or 16 channels at a time, with 16-bit products, exact in 32 bits.
 
 use core::arch::x86_64::*;
 

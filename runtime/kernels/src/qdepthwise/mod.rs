@@ -3,9 +3,9 @@
 //! `out[y, x, c] = byte((sum over taps of (in[.., c] - zero) * w[tap, c] + bias[c]) * scale[c])`, or a float, or the
 //! sum.
 //!
-//! As in [`qgemm`](crate::qgemm), the zero point is taken out of the sum beforehand, and taps in the padding point to a
-//! row of zero points: every output is a sum of all taps, and one instruction multiplies several of them. Sums are
-//! exact, so every variant gives the same bytes.
+//! As in [`qgemm`](crate::qgemm), the zero point is subtracted from the sum in advance, and taps in the padding point
+//! to a row of zero points: every output is a sum over all taps, and one instruction multiplies several of them. Sums
+//! are exact, so every variant gives the same bytes.
 
 mod contract;
 mod scalar;
@@ -41,7 +41,7 @@ pub struct Variant {
     widths: &'static [usize],
     /// Taps that one instruction multiplies.
     group: usize,
-    /// What the kernel subtracts from every activation.
+    /// Subtracted from every activation by the kernel.
     shift: u8,
     /// `None` for the reference.
     kernel: Option<RowFn>,
@@ -79,7 +79,7 @@ impl Variant {
         self.isa.is_available() && self.extension.is_available()
     }
 
-    /// Whether it can compute the convolution: vectors need a block of channels, and the stack has room for few taps.
+    /// Whether it can compute the convolution: vectors need a block of channels, and only a few taps fit on the stack.
     pub fn takes(&self, shape: &ConvShape) -> bool {
         match self.widths.last() {
             Some(&narrowest) => shape.in_c >= narrowest && shape.taps().next_multiple_of(self.group) <= MAX_TAPS,
@@ -104,13 +104,13 @@ impl Variant {
         (0..plain).chain(self.blocks(channels).flat_map(in_block))
     }
 
-    /// Channels of all blocks together.
+    /// Total channels of all blocks.
     fn packed_channels(&self, channels: usize) -> usize {
         if self.widths.is_empty() { channels } else { self.blocks(channels).map(|(_, width)| width).sum() }
     }
 }
 
-/// The best variant of `isa` on this CPU that takes the shape.
+/// The best variant of `isa` on this CPU that supports the shape.
 #[inline(never)]
 pub fn choose(isa: Isa, shape: &ConvShape) -> &'static Variant {
     let best = VARIANTS.iter().find(|v| v.isa <= isa && v.is_available() && v.takes(shape));
@@ -218,8 +218,8 @@ pub fn offsets(v: &Variant, sums: &[i32], zero: u8, to: &mut [i32]) {
     }
 }
 
-/// What weights with this sum add to a sum of products because of the zero point of the activations. The reference
-/// subtracts the zero point from every activation itself.
+/// The term that weights with this sum add to a sum of products because of the zero point of the activations. The
+/// reference subtracts the zero point from every activation instead.
 fn offset(v: &Variant, sum: i32, zero: u8) -> i32 {
     if v.widths.is_empty() { 0 } else { sum.wrapping_mul(i32::from(v.shift) - i32::from(zero)) }
 }
@@ -290,8 +290,8 @@ struct Image<'a> {
 }
 
 impl Image<'_> {
-    /// Computes the output rows `to` from row `first` on, in elements of the type that `form` says. The reference makes
-    /// each element with `finish`, from its sum and scale.
+    /// Computes the output rows `to` starting at row `first`, with the element type of `form`. The reference computes
+    /// each element with `finish` from its sum and scale.
     fn rows<T>(&self, first: usize, to: &mut [T], row_len: usize, form: Form, finish: impl Fn(i32, f32) -> T) {
         let rows = first..first + to.len() / row_len;
         let Some(kernel) = self.v.kernel else {
@@ -304,7 +304,7 @@ impl Image<'_> {
         }
     }
 
-    /// Computes one output row, in elements of the type that `to` says.
+    /// Computes one output row, with the element type of `to`.
     fn row(&self, kernel: RowFn, row: usize, out: *mut u8, to: Form) {
         let s = self.shape;
         let (image, y) = (row / s.out_h, row % s.out_h);
@@ -332,9 +332,9 @@ impl Image<'_> {
             out,
             to,
         };
-        // SAFETY: the CPU has the instructions. A tap is read only at pixels where it is in the image: its line is one
-        // of the input's, by `valid`, and its column by `valid_taps` or `inner`. The packed constants were checked
-        // against the blocks, and the output row is borrowed exclusively, in elements of the type that `to` says.
+        // SAFETY: the CPU has the instructions. A tap is read only at pixels where it is inside the image: `valid`
+        // guarantees this for its line, and `valid_taps` or `inner` for its column. The packed constants were checked
+        // against the blocks, and the output row is borrowed exclusively, with the element type of `to`.
         unsafe { kernel(&row) }
     }
 }

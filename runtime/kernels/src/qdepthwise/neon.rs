@@ -1,4 +1,5 @@
-//! Depthwise rows for NEON, 16 channels at a time: four taps with `sdot` or `usdot`, else one by products of 16 bits.
+//! Depthwise rows for NEON, 16 channels at a time: four taps with `sdot` or `usdot`, otherwise one with 16-bit
+//! products.
 //!
 //! As in the matrix products of bytes, for `sdot` 128 is subtracted from activations to make them signed, and the
 //! packed offsets compensate for that.
@@ -44,7 +45,7 @@ impl<S: Sums> Widths for S {
     }
 }
 
-/// Sixteen sums, by `sdot` on activations minus 128 (`FLIPPED`) or by `usdot` on unchanged activations.
+/// Sixteen sums, with `sdot` on activations minus 128 (`FLIPPED`) or `usdot` on unchanged activations.
 #[derive(Clone, Copy)]
 struct Dot<const FLIPPED: bool>([int32x4_t; 4]);
 
@@ -118,7 +119,7 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
     }
 }
 
-/// Sixteen sums, by products of 16 bits.
+/// Sixteen sums, with 16-bit products.
 #[derive(Clone, Copy)]
 struct Plain([int32x4_t; 4]);
 

@@ -2,8 +2,8 @@
 //!
 //! Channels are in the lanes, in blocks of the widths that an instruction set supports. The bytes of a group of taps
 //! are interleaved so that one instruction multiplies and sums them per channel. Interleaving permutes the channels of
-//! a block, and weights, offsets and scales are packed in that order: register `j` of four holds in lane `l` the
-//! channel `16 * (l / 4) + 4 * j + l % 4`. Narrowing the four registers to bytes restores the natural order.
+//! a block, and weights, offsets and scales are packed in that order: lane `l` of register `j` of four holds channel
+//! `16 * (l / 4) + 4 * j + l % 4`. Narrowing the four registers to bytes restores the natural order.
 
 use std::ops::Range;
 
@@ -15,21 +15,21 @@ pub(super) const MAX_TAPS: usize = 64;
 
 /// What a kernel computes: a row of output pixels.
 pub(super) struct Row<'a> {
-    /// For each tap, its pixel under the first output pixel. The kernel pads taps to whole groups.
+    /// The taps. The kernel pads them to whole groups.
     pub taps: &'a [Tap],
     pub shape: &'a ConvShape,
     /// Output pixels whose windows are inside the image horizontally.
     pub inner: Range<usize>,
-    /// As many zero points as there are channels.
+    /// One zero point per channel.
     pub zeros: *const u8,
     /// Widths of the blocks of channels.
     pub widths: &'a [usize],
-    /// Block after block, group after group.
+    /// All blocks, each with all groups.
     pub weights: *const i8,
     pub offsets: *const i32,
     /// Not read if the output is sums.
     pub scales: *const f32,
-    /// Elements of the type that `to` says.
+    /// Elements of the type given by `to`.
     pub out: *mut u8,
     pub to: Form,
 }
@@ -37,7 +37,7 @@ pub(super) struct Row<'a> {
 /// A tap of a row.
 #[derive(Clone, Copy)]
 pub(super) struct Tap {
-    /// Its pixel under the first output pixel; in the padding this may point outside the image, and is then not read.
+    /// Its pixel under the first output pixel. In the padding it may point outside the image, but is then not read.
     pub first: *const u8,
     /// Bytes from one output pixel to the next; 0 if the whole kernel row is in the padding.
     pub step: usize,
@@ -48,8 +48,9 @@ pub(super) struct Tap {
 /// Computes a row.
 ///
 /// # Safety
-/// The CPU has the instructions of the kernel's table. The pointers are valid as the fields say: taps for all channels
-/// of every pixel where they are in the image, the packed constants for all blocks; the output overlaps nothing else.
+/// The CPU has the instructions of the kernel's table. The pointers are valid as documented on the fields: taps for all
+/// channels of every pixel where they are inside the image, the packed constants for all blocks; the output overlaps
+/// nothing else.
 pub(super) type RowFn = unsafe fn(&Row<'_>);
 
 /// Four registers of sums of a block of channels.
@@ -62,7 +63,7 @@ pub(super) trait Sums: Copy {
     /// # Safety
     /// The CPU has the instructions.
     unsafe fn zero() -> Self;
-    /// Adds the products of a group of taps for the channels from `channel` on.
+    /// Adds the products of a group of taps for the channels starting at `channel`.
     ///
     /// # Safety
     /// The CPU has the instructions; `GROUP` taps are readable for `WIDTH` channels, weights for both.
@@ -93,7 +94,7 @@ pub(super) trait Widths {
 
 /// The loops over pixels and blocks.
 ///
-/// No closures here or below: what the compiler does not inline is compiled without the instruction set.
+/// There are no closures here or below: a closure that is not inlined is compiled without the instruction set.
 ///
 /// # Safety
 /// As for [`RowFn`], and the caller enables the instructions of `W`.
@@ -136,9 +137,8 @@ pub(super) unsafe fn row<W: Widths>(row: &Row<'_>) {
     }
 }
 
-/// First channel and width of the block after the first `done` channels: the widest that fits. If the remaining
-/// channels are fewer than the narrowest width, the last block reaches back over channels that another block also
-/// computes.
+/// First channel and width of the block after the first `done` channels: the widest that fits. If fewer channels remain
+/// than the narrowest width, the last block overlaps channels that another block also computes.
 #[inline(always)]
 pub(super) fn block(widths: &[usize], channels: usize, done: usize) -> Option<(usize, usize)> {
     let left = channels - done;

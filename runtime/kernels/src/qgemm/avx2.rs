@@ -1,4 +1,4 @@
-//! Tiles for AVX2: pairs of 16-bit products summed in one instruction, exact in 32 bits.
+//! Tiles for AVX2: one instruction sums pairs of 16-bit products, exact in 32 bits.
 //!
 //! The instruction that multiplies bytes (`vpmaddubsw`) saturates. Activations are therefore widened to 16 bits when a
 //! row is gathered, and weights when they are loaded.

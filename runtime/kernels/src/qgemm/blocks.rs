@@ -2,9 +2,9 @@
 //!
 //! The output is split into units, each a block of tiles times a block of panels. Inside a unit, every panel of weights
 //! is multiplied with all tiles of the block before the next panel is read, so the panel stays in the second-level
-//! cache and the activations stay in the first two levels. Where windows are read in place, a tile consists of whole
-//! lines of the image, or lies within one line. At the upper and lower edge, all its pixels then have the same kernel
-//! rows in the padding, and these rows are skipped.
+//! cache and the activations stay in the first two levels. If windows are read in place, a tile consists of whole lines
+//! of the image or lies within one line. At the upper and lower edge, all its pixels then have the same kernel rows in
+//! the padding, and these rows are skipped.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ const SHORT_RUN: usize = 16;
 /// Multiply-adds of a unit that can be cut: about a millisecond.
 const UNIT_WORK: usize = 1 << 25;
 
-/// How a product is split into units. Depends on sizes only, so that scratch can be planned.
+/// How a product is split into units. Depends only on sizes, so that scratch can be planned.
 pub(super) struct Split {
     tiles: Tiles,
     /// Blocks of tiles.
@@ -35,7 +35,7 @@ pub(super) struct Split {
     panel_blocks: usize,
     /// Threads that work, each with its own scratch.
     slots: usize,
-    /// Whether rows are copied, taps side by side.
+    /// Whether rows are copied, with contiguous taps.
     gathered: bool,
     /// Taps as the microkernel sees them.
     taps: usize,
@@ -70,20 +70,20 @@ impl Split {
             let blocks = (tiles.count.div_ceil(in_block) * shape.groups).max(1);
             panels = (all_panels * blocks).div_ceil(wanted).min(all_panels);
         }
-        // A run that is to stop does so between units.
+        // A canceled run stops between units.
         panels = panels.min((UNIT_WORK / product(&[in_block, v.mr, v.nr, taps, depth]).max(1)).max(1));
         let (blocks, panel_blocks) = (tiles.count.div_ceil(in_block).max(1), all_panels.div_ceil(panels));
         let slots = product(&[blocks, panel_blocks, shape.groups]).min(threads).max(1);
         Split { tiles, blocks, panels, panel_blocks, slots, gathered, taps, depth }
     }
 
-    /// Length of the row of zero points that padding is read from, rounded up so that the scratch after it stays
+    /// Length of the row of zero points that taps in the padding read, rounded up so that the scratch after it stays
     /// aligned.
     pub(super) fn zeros_len(&self, shape: &ConvShape) -> usize {
         if self.gathered || !shape.is_padded() { 0 } else { self.depth.next_multiple_of(2) }
     }
 
-    /// Scratch size in bytes: room for the rows that each thread copies.
+    /// Scratch size in bytes, for the rows that each thread copies.
     pub(super) fn scratch_len(&self) -> usize {
         product(&[self.slot_len(), self.slots])
     }
@@ -99,12 +99,12 @@ impl Split {
     }
 }
 
-/// The output pixels split into tiles of at most `mr`, as equal as possible.
+/// The output pixels, split into tiles of at most `mr`, as equal as possible.
 struct Tiles {
     count: usize,
     /// Pixels of the largest tile.
     most_rows: usize,
-    /// Pixels that are split into `per_run` tiles, with whole lines per tile if `line` is not 1.
+    /// Pixels that are split into `per_run` tiles, with whole lines in each tile if `line` is not 1.
     run: usize,
     per_run: usize,
     line: usize,
@@ -140,7 +140,7 @@ pub(super) struct Product<'a> {
     pub shape: &'a ConvShape,
     pub input: &'a [u8],
     pub zero: u8,
-    /// What taps in the padding point to.
+    /// Zero points that taps in the padding point to.
     pub zeros: &'a [u8],
     pub packed: Packed<'a>,
     pub form: Form,
@@ -154,7 +154,7 @@ struct Output(*mut u8);
 unsafe impl Sync for Output {}
 
 impl Product<'_> {
-    /// Computes the product into `out`, which has the shape's output length in elements of the type that `form` says.
+    /// Computes the product into `out`, which has the shape's output length and the element type of `form`.
     pub(super) fn run(&self, split: &Split, out: *mut u8, scratch: &mut [u8], pool: &Pool) {
         let out = Output(out);
         let units = self.shape.groups * split.blocks * split.panel_blocks;
@@ -189,7 +189,7 @@ impl Product<'_> {
         let (n, padded) = (shape.group_out(), padded_filters(v, shape));
         let steps = split.depth / (v.group * v.element);
         let group_weights = &self.packed.weights[self.packed.weights.len() / shape.groups * group..];
-        // The slice is empty for sums, which are not scaled.
+        // Empty for sums, which are not scaled.
         let scales = self.packed.scales.get(group * padded..).unwrap_or_default();
         let first_panel = panel_block * split.panels;
         for panel in first_panel..n.div_ceil(v.nr).min(first_panel + split.panels) {
@@ -249,11 +249,11 @@ impl Product<'_> {
         let (first, last) = (start / s.out_w % s.out_h, (start + len - 1) / s.out_w % s.out_h);
         let (above, below) = (s.valid_taps(0, first), s.valid_taps(0, last));
         let rows = above.start.min(below.start)..above.end.max(below.end);
-        // There are no packed offsets for an empty range.
+        // An empty range has no packed offsets.
         if rows.is_empty() { all } else { rows }
     }
 
-    /// Writes the pointers of `len` rows from `first` on: for each tap, one pointer per row.
+    /// Writes the pointers of `len` rows starting at `first`: for each tap, one pointer per row.
     fn point(&self, first: usize, len: usize, group: usize, pointers: &mut [*const u8]) {
         let depth = self.shape.group_in();
         self.taps(first, len, |row, tap, pixel| {
@@ -265,8 +265,8 @@ impl Product<'_> {
         });
     }
 
-    /// Copies rows from `first` on into `to`, `row_len` bytes each: taps side by side, widened if the kernel needs
-    /// that, and padded with zeros.
+    /// Copies rows starting at `first` to `to`, `row_len` bytes each: with contiguous taps, widened if the kernel
+    /// requires it, and padded with zeros.
     fn gather(&self, first: usize, group: usize, row_len: usize, to: &mut [u8]) {
         let (s, depth) = (self.shape, self.shape.group_in());
         let size = self.v.element;
@@ -297,7 +297,7 @@ impl Product<'_> {
         });
     }
 
-    /// Copies a run of activations, or fills it with zero points, widened if the kernel needs that.
+    /// Copies a run of activations, or fills it with zero points, widened if the kernel requires it.
     #[inline(always)]
     fn copy(&self, run: Option<&[u8]>, to: &mut [u8]) {
         match (run, self.v.element == 2) {
@@ -318,8 +318,8 @@ impl Product<'_> {
         }
     }
 
-    /// Calls `f(row, kernel row, offset of the input line, first column)` for `len` output pixels from `first` on; the
-    /// offset is `None` in the padding.
+    /// Calls `f(row, kernel row, offset of the input line, first column)` for `len` output pixels starting at `first`;
+    /// the offset is `None` in the padding.
     #[inline(always)]
     fn lines(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, Option<usize>, isize)) {
         let s = self.shape;
@@ -334,8 +334,8 @@ impl Product<'_> {
         }
     }
 
-    /// Calls `f(row, tap, offset)` for every tap of `len` output pixels from `first` on; the offset is `None` in the
-    /// padding.
+    /// Calls `f(row, tap, offset)` for every tap of `len` output pixels starting at `first`; the offset is `None` in
+    /// the padding.
     #[inline(always)]
     fn taps(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, Option<usize>)) {
         let s = self.shape;

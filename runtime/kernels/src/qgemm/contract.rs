@@ -22,7 +22,7 @@ fn of_task(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn ByteKernel, f64)> {
     kernels.map(|(v, cost)| (v as &dyn ByteKernel, cost * s.groups as f64)).collect()
 }
 
-/// Whether the family takes a convolution: all except those that [`qdepthwise`](crate::qdepthwise) handles.
+/// Whether the family supports a convolution: all except those that [`qdepthwise`](crate::qdepthwise) handles.
 fn takes(task: &Task<'_>) -> bool {
     task.images == Images::Nhwc && !task.scaled && !depthwise::takes(task.shape)
 }

@@ -1,4 +1,4 @@
-//! The entry point: checks of every length, and the matrix product that a convolution becomes.
+//! The entry point: checks every length and turns a convolution into a matrix product.
 
 use super::blocks::{Product, Split};
 use super::pack::{offsets_len, scales_len, weights_len};
@@ -7,13 +7,13 @@ use crate::conv::{ByteConv, ConvShape, product};
 use crate::requantize::{Form, Requantize};
 use crate::threads::Pool;
 
-/// What a convolution writes, NHWC.
+/// The NHWC output of a convolution.
 pub enum Out<'a> {
     /// Bytes.
     Bytes {
         /// The output.
         to: &'a mut [u8],
-        /// From units of the output scale to bytes.
+        /// Converts units of the output scale to bytes.
         by: Requantize,
         /// Applied to every output byte, for an activation for example.
         table: Option<&'a [u8; 256]>,

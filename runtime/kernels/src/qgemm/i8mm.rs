@@ -1,6 +1,5 @@
 //! Tiles for NEON with products of 8-bit matrices: one `usmmla` multiplies two rows by two columns, with eight products
-//! for each of the four sums. That is twice the work of `usdot`, for two loads of half a register where `usdot` has
-//! one.
+//! for each of the four sums. That is twice the work of `usdot`, for two loads of half a register instead of one.
 //!
 //! A pair of rows by four columns takes two registers of sums, whose halves are recombined when the tile is stored. A
 //! single row takes as long as a pair, so products of one row use `usdot`.

@@ -7,8 +7,8 @@
 //!
 //! Activations are unsigned with one zero point; weights are signed with zero point 0 and a scale for each output
 //! channel. As in [`gemm`](crate::gemm), A is never built: a row is a list of pointers to input pixels, and padding
-//! points to a row of zero points. The zero point is taken out of the sum beforehand: the sum of `(a - a_zero) * w` is
-//! the sum of `a * w` minus `a_zero` times the sum of the weights, and the latter is part of the packed bias.
+//! points to a row of zero points. The zero point is subtracted from the sum in advance: the sum of `(a - a_zero) * w`
+//! is the sum of `a * w` minus `a_zero` times the sum of the weights, and the latter is part of the packed bias.
 //!
 //! The sums are exact, so every variant gives the same bytes. They cannot overflow if a filter has at most
 //! [`MAX_DEPTH`] weights.
@@ -57,16 +57,16 @@ pub struct Variant {
     rows: usize,
     /// Products that one instruction sums. Weights are packed, and activations read, in groups of this many.
     group: usize,
-    /// Bytes of an activation as the kernel reads it; if 2, it is widened first.
+    /// Bytes per activation that the kernel reads; if 2, activations are widened first.
     element: usize,
-    /// What the kernel subtracts from every activation.
+    /// Subtracted from every activation by the kernel.
     shift: u8,
     /// `kernels[rows - 1][registers - 1]`
     kernels: &'static [&'static [TileFn]],
 }
 
 /// The entries of the table: name, instruction set, extension, rows, columns, lanes, rows per instruction, activations
-/// per group, bytes per activation and what is subtracted from it, kernels.
+/// per group, bytes per activation, the value that is subtracted from it, kernels.
 macro_rules! variants {
     ($($(#[$cfg:meta])* $name:literal $isa:ident $ext:ident $mr:literal x $nr:literal / $lanes:literal
         $rows:literal by $group:literal of $element:literal less $shift:literal $kernels:path;)*) => {

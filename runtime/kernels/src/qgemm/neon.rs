@@ -1,4 +1,4 @@
-//! Tiles for NEON: 16 products per instruction with `sdot` or `usdot`, else four products of 16 bits.
+//! Tiles for NEON: 16 products per instruction with `sdot` or `usdot`, otherwise four 16-bit products.
 //!
 //! The dot products have no intrinsics in stable Rust and are written as inline assembly. `sdot` multiplies signed
 //! bytes only: 128 is subtracted from activations to make them signed, and the packed offsets compensate for that.
@@ -70,7 +70,7 @@ unsafe fn plain_tile<const M: usize, const V: usize>(tile: &Tile) {
     unsafe { broadcast::<Plain, M, V>(tile) }
 }
 
-/// Four sums, by `sdot` on activations minus 128 (`FLIPPED`) or by `usdot` on unchanged activations.
+/// Four sums, with `sdot` on activations minus 128 (`FLIPPED`) or `usdot` on unchanged activations.
 #[derive(Clone, Copy)]
 pub(super) struct Dot<const FLIPPED: bool>(pub(super) int32x4_t);
 
@@ -132,7 +132,7 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
             let words = vmovn_u32(bytes);
             let bytes = vmovn_u16(vcombine_u16(words, words));
             let bytes = vget_lane_u32::<0>(vreinterpret_u32_u8(bytes));
-            // Copying a variable count of bytes would be a call.
+            // Copying a variable number of bytes would call a function.
             if count == 4 {
                 to.cast::<u32>().write_unaligned(bytes);
             } else {
@@ -154,7 +154,7 @@ impl<const FLIPPED: bool> Sums for Dot<FLIPPED> {
     }
 }
 
-/// Four sums, by products of 16 bits.
+/// Four sums, with 16-bit products.
 #[derive(Clone, Copy)]
 struct Plain(int32x4_t);
 

@@ -14,7 +14,7 @@ pub struct Packed<'a> {
     pub scales: &'a [f32],
 }
 
-/// Kernels of more rows than this are always computed whole.
+/// Kernels with more rows than this are always computed completely.
 const MAX_RANGED_ROWS: usize = 5;
 
 /// Filters of a group, rounded up to whole registers.
@@ -52,7 +52,7 @@ fn ranges(shape: &ConvShape) -> usize {
 
 /// Index of the range of kernel rows `first..end`; the range of the whole kernel has index 0.
 pub(super) fn range_index(rows: usize, first: usize, end: usize) -> usize {
-    // Ranges that leave out `out` rows come after those that leave out fewer, of which there are 1 + 2 + .. + out.
+    // Ranges that omit `out` rows come after the 1 + 2 + .. + out ranges that omit fewer.
     let out = rows - (end - first);
     out * (out + 1) / 2 + first
 }
@@ -162,7 +162,7 @@ pub fn offsets(v: &Variant, sums: &[i32], zero: u8, to: &mut [i32]) {
     }
 }
 
-/// What weights with this sum add to a sum of products because of the zero point of the activations.
+/// The term that weights with this sum add to a sum of products because of the zero point of the activations.
 fn offset(v: &Variant, sum: i32, zero: u8) -> i32 {
     sum.wrapping_mul(i32::from(v.shift) - i32::from(zero))
 }

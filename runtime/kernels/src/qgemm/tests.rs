@@ -1,4 +1,4 @@
-//! Every variant of this CPU against loops that follow the definition, bit by bit, on shapes with remainders
+//! Every variant of this CPU against loops that follow the definition: equal bit for bit, on shapes with remainders
 //! everywhere.
 
 use proptest::prelude::*;
@@ -68,7 +68,7 @@ proptest! {
         flags in 0u32..32, threads in 1usize..3, zero in any::<u8>(), out_zero in any::<u8>(),
     ) {
         let edge = Edge::BOTH[usize::from(flags & 8 > 0)];
-        // Often a multiple of four channels, as in networks: such inputs are read in place.
+        // Often a multiple of four channels, as in real networks: such inputs are read in place.
         let group_in = if flags & 16 > 0 { group_in.next_multiple_of(4) } else { group_in };
         let out = |len: usize, axis: usize, pads: usize| {
             (len + pads).checked_sub((kernel[axis] - 1) * dilation[axis] + 1).map(|free| free / stride[axis] + 1)

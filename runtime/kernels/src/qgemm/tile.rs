@@ -17,7 +17,7 @@ pub(crate) struct Tile {
     pub offsets: *const i32,
     /// One for each column of the registers; not read if the output is sums.
     pub scales: *const f32,
-    /// Elements of the type that `to` says.
+    /// Elements of the type given by `to`.
     pub out: *mut u8,
     /// Elements from one row of `out` to the next.
     pub ldc: usize,
@@ -26,14 +26,14 @@ pub(crate) struct Tile {
     pub to: Form,
 }
 
-/// Computes a tile of a fixed count of rows and registers.
+/// Computes a tile with a fixed number of rows and registers.
 ///
 /// # Safety
-/// The CPU has the instructions of the kernel's table. The pointers of the tile are valid as its fields say, for the
-/// rows and registers of the kernel; the output overlaps nothing else.
+/// The CPU has the instructions of the kernel's table. The pointers of the tile are valid as documented on its fields,
+/// for the rows and registers of the kernel; the output overlaps nothing else.
 pub(crate) type TileFn = unsafe fn(&Tile);
 
-/// A register of 32-bit sums, and how products are added to it.
+/// A register of 32-bit sums, and the addition of products to it.
 pub(crate) trait Sums: Copy {
     /// Columns.
     const LANES: usize;
@@ -68,7 +68,7 @@ pub(crate) trait Sums: Copy {
     /// # Safety
     /// The CPU has the instructions; scales have every lane, `to` is writable for `count` of them.
     unsafe fn store_bytes(self, scales: *const f32, by: &Requantize, to: *mut u8, count: usize);
-    /// As `store_bytes`, but as floats.
+    /// Like `store_bytes`, but stores floats.
     ///
     /// # Safety
     /// As for `store_bytes`.
@@ -87,8 +87,8 @@ pub(crate) trait Sums: Copy {
 /// As for [`TileFn`], and the caller enables the instructions of `S`.
 #[inline(always)]
 pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &Tile) {
-    // SAFETY: the caller has the instructions; every tap has M pointers to `steps` groups, and the panel has
-    // `taps * steps` rows of V registers; the rest is as the fields of the tile say.
+    // SAFETY: the caller has the instructions; every tap has M pointers to `steps` groups, and the panel has `taps *
+    // steps` rows of V registers; the rest is guaranteed by the fields of the tile.
     unsafe {
         let mut sums = [[S::zero(); V]; M];
         let mut panel = tile.panel;
@@ -115,7 +115,7 @@ pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &T
 /// Finishes the sums and stores them.
 ///
 /// The sums with their offsets are in a separate array. The loop that stores them is too long to be unrolled, so it
-/// indexes memory; if that were the array of the running sums, the inner loop would keep that memory up to date.
+/// indexes memory; if it indexed the array of the running sums, the inner loop would have to update that memory.
 ///
 /// # Safety
 /// As for [`TileFn`], and the caller enables the instructions of `S`.

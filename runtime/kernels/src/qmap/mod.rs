@@ -9,10 +9,10 @@
 //! multiply     y = saturate(round((a - a_zero) * (b - b_zero) * scale + y_zero))
 //! ```
 //!
-//! All are bound by memory. The loop is plain Rust, which the compiler vectorizes for each instruction set, provided
-//! that everything in it, closures included, is inlined into the function that enables the set. Scales of `add` and
-//! `multiply` are relative to the output scale. The zero point of the output is added before rounding, as in ONNX
-//! Runtime, which matters where a sum lies halfway between two bytes.
+//! All are limited by memory bandwidth. The loop is plain Rust, which the compiler vectorizes for each instruction set,
+//! provided that all code in it, including closures, is inlined into the function that enables the instruction set.
+//! Scales of `add` and `multiply` are relative to the output scale. The zero point of the output is added before
+//! rounding, as in ONNX Runtime, which matters where a sum lies halfway between two bytes.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ pub struct Bytes<'a> {
     pub zero: u8,
 }
 
-/// How two quantized elements become one.
+/// A function of two quantized elements.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub enum QBinaryFn {
     /// Their sum, each multiplied by its scale.
@@ -61,7 +61,7 @@ struct Range<'a>(&'a [f32]);
 impl Range<'_> {
     #[inline(always)]
     fn plain(self) -> [f32; 2] {
-        // Enough elements at a time to fill several registers, so that operations do not wait for each other.
+        // Enough elements to fill several registers, so that operations do not wait for each other.
         let (mut least, mut most) = ([0.0f32; 64], [0.0f32; 64]);
         let chunks = self.0.chunks_exact(64);
         let rest = chunks.remainder();
@@ -161,7 +161,7 @@ pub fn binary(
     if y.is_empty() {
         return;
     }
-    // Rows are as long as possible: a single one if nothing is repeated.
+    // Rows are as long as possible: a single row if no operand is repeated.
     let (rows, row_len) = if middle == 1 { (1, y.len()) } else { (middle, inner) };
     let (a_zero, b_zero, y_zero) = (value(a.zero, origin), value(b.zero, origin), value(by.zero, origin));
     let by = Requantize { zero: origin, ..by };

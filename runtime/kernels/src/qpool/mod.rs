@@ -1,4 +1,4 @@
-//! Pooling of quantized NHWC images: the largest byte of each window, or the mean.
+//! Pooling of quantized NHWC images: the maximum or the mean of each window.
 //!
 //! ```text
 //! max    y = max over the window of x
@@ -20,18 +20,18 @@ use crate::threads::Pool;
 /// Channels that are pooled at once.
 const BLOCK: usize = 64;
 
-/// How the mean of bytes becomes a byte. Max pooling does not change the scale.
+/// Parameters of the mean. Max pooling does not change the scale.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Mean {
     /// The zero point of the input.
     pub zero: u8,
     /// Scales of the input and of the output.
     pub scales: [f32; 2],
-    /// From units of the output scale to bytes.
+    /// Converts units of the output scale to bytes.
     pub by: Requantize,
 }
 
-/// The largest byte of each window; 0 for a window without pixels.
+/// The maximum of each window; 0 for a window without pixels.
 ///
 /// # Panics
 /// If the length of `x` or `y` does not match `shape`, or a stride or dilation is 0.
@@ -40,8 +40,8 @@ pub fn largest(isa: Isa, shape: &PoolShape, x: &[u8], y: &mut [u8], threads: &Po
     pool(isa, PoolFn::Max, unused, shape, x, y, threads);
 }
 
-/// The mean of each window, over its pixels or, with `count_padding`, over its positions inside the padded image; the
-/// zero point of the output for a window without any.
+/// The mean of each window, over its pixels or, with `count_padding`, over its positions inside the padded image; for a
+/// window without any, the zero point of the output.
 ///
 /// # Panics
 /// If the length of `x` or `y` does not match `shape`, or a stride or dilation is 0.
@@ -166,7 +166,7 @@ impl Taps {
             _ => (s.pad_left, s.in_w, s.pad_right),
         };
         let (start, step, kernel) = (out * s.stride[axis], s.dilation[axis], s.kernel[axis]);
-        // Positions before `end`, counted from the left end of the padding.
+        // Positions before `end`, counted from the start of the padding.
         let places = |end: usize| end.saturating_sub(start).div_ceil(step).min(kernel);
         let (skipped, inside) = (places(before), places(before + len));
         let first = (start + skipped * step).saturating_sub(before);

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The product itself uses the raw weights: the sum of `(x - x_zero) * (w - zero)` is the product with `w` minus `zero`
-//! times the sum of the window, which is the same for all filters of a group. Both functions are a small share of a
-//! product, and plain Rust, which the compiler vectorizes for each instruction set.
+//! times the sum of the window, which is the same for all filters of a group. Both functions take a small share of the
+//! time of a product and are plain Rust, which the compiler vectorizes for each instruction set.
 
 use crate::conv::{ConvShape, product};
 use crate::isa::Isa;
@@ -30,7 +30,7 @@ pub fn windows(isa: Isa, shape: &ConvShape, input: &[u8], zero: u8, to: &mut [i3
     assert_eq!(input.len(), shape.input_len(), "input length");
     assert_eq!(to.len(), windows_len(shape), "one sum for each group of each window");
     let line_len = product(&[shape.out_w, shape.groups]).max(1);
-    // Moving four bytes costs as much as moving one 32-bit element.
+    // Moving four bytes takes as long as moving one 32-bit element.
     let work = shape.pixels().saturating_mul(shape.taps()).saturating_mul(shape.in_c) / 4;
     parallel::split(pool, to, line_len, work, |offset, to| {
         on(isa, Windows { shape, input, zero, first_line: offset / line_len, to });
@@ -97,8 +97,8 @@ pub struct Scales<'a> {
     pub bias: &'a [f32],
 }
 
-/// Finishes the sums `y` of all output pixels, `filters` each, in place. With `scales`, the elements become the bits of
-/// floats.
+/// Finishes the sums `y` of all output pixels, `filters` each, in place. With `scales`, the elements become the bit
+/// patterns of floats.
 ///
 /// # Panics
 /// If a length does not match.
@@ -227,8 +227,8 @@ mod tests {
                 let zeros: Vec<i32> = signed(round + 2, shape.out_c).into_iter().map(i32::from).collect();
                 let none = vec![0; shape.out_c];
                 let mut y = Guarded::new(&sums(&shape, &x, zero, &weights, &none), edge);
-                // The zero point of a filter applied to all its weights, which may no longer fit in a byte: computed
-                // one tap at a time.
+                // With the zero point of a filter subtracted, weights may no longer fit in a byte: computed one tap at
+                // a time.
                 let ones = vec![1i8; weights.len()];
                 let want: Vec<i32> = sums(&shape, &x, zero, &ones, &none)
                     .iter()

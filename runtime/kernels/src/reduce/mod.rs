@@ -1,8 +1,8 @@
 //! Sums, extrema and norms along an axis: `y[o, i] = reduce over a of x[o, a, i]`.
 //!
 //! Global pooling is a reduction over pixels, and the mean over tokens pools a sentence. Sums are accumulated in
-//! blocks, in registers within a block and then block by block, so that the rounding error grows with the count of
-//! blocks instead of the length of the axis.
+//! registers within a block and then over the blocks, so that the rounding error grows with the number of blocks
+//! instead of the length of the axis.
 //!
 //! NaN anywhere along the axis gives NaN, also for `Max` and `Min`. An empty axis gives the neutral element (0, 1, or
 //! plus or minus infinity), and NaN for `Mean`.
@@ -21,7 +21,7 @@ use crate::parallel;
 use crate::simd::dispatch;
 use crate::threads::Pool;
 
-/// How an axis becomes one element.
+/// The function that reduces an axis to one element.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum ReduceFn {
     /// `sum x`

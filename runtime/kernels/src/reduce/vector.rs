@@ -19,11 +19,11 @@ pub(super) struct Reduce<'a> {
 
 /// Independent accumulators: enough to hide the latency of an addition.
 const UNROLL: usize = 4;
-/// The fewest groups of vectors (of a row) or rows (of a column) in a block of a sum.
+/// Minimum of groups of vectors (in a row) or rows (in a column) per block of a sum.
 const BLOCK: usize = 128;
 
-/// How many of `n` summands form a block: about as many as there are blocks, so that neither the sums within blocks nor
-/// the sum of the blocks is much longer than the other.
+/// Summands per block, out of `n`: about as many as there are blocks, so that the sums within blocks and the sum over
+/// the blocks have similar lengths.
 #[inline(always)]
 fn block_len(n: usize) -> usize {
     n.isqrt().max(BLOCK)
@@ -35,7 +35,7 @@ impl Vectorized for Reduce<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         match self.f {
-            // What is done at the end costs nothing: one loop for both.
+            // The final division is negligible, so both share a loop.
             ReduceFn::Sum | ReduceFn::Mean => self.fold(simd, ReduceFn::Sum),
             ReduceFn::SumSquare | ReduceFn::L2 => self.fold(simd, ReduceFn::SumSquare),
             ReduceFn::L1 => self.fold(simd, ReduceFn::L1),
@@ -139,7 +139,7 @@ fn fold_columns<S: Simd>(simd: S, f: ReduceFn, plane: &[f32], inner: usize, mut 
     }
 }
 
-/// Reduces `N` vectors of columns from `column` on.
+/// Reduces `N` vectors of columns starting at `column`.
 #[inline(always)]
 fn fold_column_group<S: Simd, const N: usize>(
     simd: S,

@@ -1,6 +1,6 @@
 //! Resizing an NHWC image to another height and width.
 //!
-//! The operator decides where an output pixel reads the input (half-pixel centers, aligned corners, rounding) and
+//! The operator determines which input pixels an output pixel reads (half-pixel centers, aligned corners, rounding) and
 //! passes one table per axis. For the nearest pixel, `y[oh, ow] = x[rows[oh], columns[ow]]`. For linear interpolation,
 //! with `lerp(a, b, f) = a + f * (b - a)`, the pixels `(lo, hi)` of the two axes are blended along the columns and then
 //! along the rows.
@@ -33,7 +33,7 @@ pub struct LinearAxis {
 }
 
 impl LinearAxis {
-    /// The count of output pixels, if the tables have equal lengths and all indices are below `len`.
+    /// The number of output pixels, if the tables have equal lengths and all indices are below `len`.
     fn checked_len(&self, len: usize) -> Option<usize> {
         let inside = |table: &[u32]| table.iter().all(|&at| (at as usize) < len);
         let n = self.frac.len();
@@ -66,7 +66,7 @@ pub fn resize_nearest(
     each_row(image, rows.len(), columns.len(), x, y, pool, |x, oh, y| {
         let row_len = image.width * image.channels;
         let row = &x[rows[oh] as usize * row_len..][..row_len];
-        // Copying a pixel is the same for every instruction set.
+        // Copying pixels is the same on every instruction set.
         for (&w, y) in columns.iter().zip(y.chunks_exact_mut(image.channels)) {
             y.copy_from_slice(&row[w as usize * image.channels..][..image.channels]);
         }

@@ -29,7 +29,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn min(self, F32x8(a): F32x8, F32x8(b): F32x8) -> F32x8 {
-        // The instruction returns `b` if either is NaN: only a NaN in `a` has to be restored.
+        // The instruction returns `b` if either is NaN: only a NaN in `a` must be restored.
         F32x8(with_avx2!(_mm256_blendv_ps(_mm256_min_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))))
     }
 

@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 use super::{Simd, Vectorized};
 use crate::lanes::avx512::F32x16;
 
-/// Proof of AVX-512 F, BW, DQ and VL, and of all that [`Avx2`](super::avx2::Avx2) proves.
+/// Proof of AVX-512 F, BW, DQ and VL, and of everything that [`Avx2`](super::avx2::Avx2) proves.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
 
@@ -36,7 +36,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn min(self, F32x16(a): F32x16, F32x16(b): F32x16) -> F32x16 {
-        // The instruction returns `b` if either is NaN: only a NaN in `a` has to be restored.
+        // The instruction returns `b` if either is NaN: only a NaN in `a` must be restored.
         F32x16(with_avx512!({
             let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
             _mm512_mask_mov_ps(_mm512_min_ps(a, b), nan, a)

@@ -1,14 +1,14 @@
 //! One set of vector operations for the families that move more data than they compute.
 //!
-//! Elementwise, pooling, reduction and normalization kernels are bound by memory: the same loop suits every instruction
-//! set once the vector width is a parameter. Such a family writes its loop once, generic over [`Simd`], and
+//! Elementwise, pooling, reduction and normalization kernels are limited by memory bandwidth: the same loop suits every
+//! instruction set if the vector width is a parameter. Such a family writes its loop once, generic over [`Simd`], and
 //! [`dispatch`] compiles it for each instruction set. Families whose inner loop depends on the register file (GEMM,
 //! convolution) do not use this module.
 //!
 //! The registers are those of [`lanes`](crate::lanes). This module adds a token: a value of a type that implements
-//! [`Simd`] proves that the CPU has the instructions, because only [`dispatch`] makes one, after the check. Given the
-//! token, loads and stores take slices and check their length, so the loops built on them are safe code; the checks
-//! vanish where the slice comes from `chunks_exact`.
+//! [`Simd`] proves that the CPU has the instructions, because only [`dispatch`] creates one, after the check. With the
+//! token, loads and stores take slices and check their length, so the loops that use them are safe code; the compiler
+//! removes the checks for slices from `chunks_exact`.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -22,7 +22,7 @@ use crate::lanes::Lanes;
 
 /// The vector operations of one instruction set on `f32` lanes.
 ///
-/// Every method is a handful of instructions and is inlined into the loop that uses it.
+/// Every method is a few instructions and is inlined into the loop that uses it.
 pub(crate) trait Simd: Copy + Send + Sync {
     /// A vector of [`Simd::LANES`] elements.
     type F32: Lanes;
@@ -76,7 +76,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
         unsafe { Self::F32::load_first(x.as_ptr(), x.len()) }
     }
 
-    /// As `load_partial`, with `fill` in the other lanes.
+    /// Like `load_partial`, with `fill` in the other lanes.
     #[inline(always)]
     fn load_or(self, x: &[f32], fill: f32) -> Self::F32 {
         let mut lanes = [fill; 16];
@@ -104,12 +104,12 @@ pub(crate) trait Simd: Copy + Send + Sync {
     #[inline(always)]
     fn pick(self, v: Self::F32, lanes: &[u8; 16]) -> Self::F32 {
         debug_assert!(lanes[..Self::LANES].iter().all(|&lane| usize::from(lane) < Self::LANES));
-        // SAFETY: no register has more lanes than there are indices. An index that is out of range, which no caller
-        // makes, picks any lane or zero.
+        // SAFETY: no register has more lanes than there are indices. An index out of range, which no caller passes,
+        // selects an arbitrary lane or zero.
         unsafe { v.pick(lanes.as_ptr()) }
     }
 
-    /// `f` of every lane, one by one.
+    /// Applies `f` to every lane, one by one.
     #[inline(always)]
     fn each_lane(self, v: Self::F32, f: impl Fn(f32) -> f32) -> Self::F32 {
         let mut lanes = [0.0; 16];

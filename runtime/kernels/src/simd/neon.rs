@@ -74,7 +74,7 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn store_mask(self, mask: uint32x4_t, y: &mut [u8]) {
-        // All ones or zeros per lane, narrowed to a byte each and cut to the lowest bit.
+        // All ones or zeros per lane, narrowed to one byte each and masked to the lowest bit.
         let bytes = with_neon!({
             let halves = vmovn_u32(mask);
             let bytes = vmovn_u16(vcombine_u16(halves, halves));

@@ -1,4 +1,4 @@
-//! The operations that this module adds to the registers, lane by lane.
+//! Tests of the operations that this module adds to the registers, lane by lane.
 
 use super::*;
 use crate::guard::{Edge, Guarded};
@@ -41,7 +41,7 @@ impl Vectorized for Pairs {
     }
 }
 
-/// Reads and writes every count of lanes at the edge of accessible memory.
+/// Reads and writes every possible number of lanes at the edge of accessible memory.
 struct Parts(Edge);
 
 impl Vectorized for Parts {

@@ -1,8 +1,8 @@
 //! Softmax and its logarithm along an axis.
 //!
-//! `softmax(x)[a] = e^(x[a] - m) / sum over b of e^(x[b] - m)`, where `m` is the maximum along the axis, which keeps
-//! every exponent at or below zero. The logarithm is `x[a] - m - ln(sum)`. If the axis contains NaN, or nothing but
-//! minus infinity, all results along it are NaN.
+//! `softmax(x)[a] = e^(x[a] - m) / sum over b of e^(x[b] - m)`, where `m` is the maximum along the axis, so that no
+//! exponent is above zero. The logarithm is `x[a] - m - ln(sum)`. If the axis contains NaN, or nothing but minus
+//! infinity, all results along it are NaN.
 
 mod scalar;
 mod vector;

@@ -7,22 +7,22 @@ use crate::conv::{ConvShape, product};
 use crate::lanes::Lanes;
 use crate::planes::Padded;
 
-/// How an image is split into bands of output rows, whose pixels are gathered at once.
+/// How an image is split into bands of output rows whose pixels are gathered at once.
 pub(super) struct Windows {
     padded: Padded,
     out_h: usize,
     out_w: usize,
-    /// Output rows per band, but for the last.
+    /// Output rows per band, except the last.
     band: usize,
     /// Input rows under a band.
     lines: usize,
-    /// Planes: taps of all channels.
+    /// Count of planes: taps of all channels.
     planes: usize,
-    /// Elements of a register, which the last store may write past the planes.
+    /// Elements of a register, by which the last store may exceed the planes.
     width: usize,
 }
 
-/// Elements of gathered planes: they stay in the second-level cache.
+/// Most elements of gathered planes, so that they stay in the second-level cache.
 const GATHERED: usize = 32 * 1024;
 
 impl Windows {
@@ -45,12 +45,12 @@ impl Windows {
         band * self.band..((band + 1) * self.band).min(self.out_h)
     }
 
-    /// Pixels of a band, but for the last.
+    /// Pixels per band, except the last.
     pub fn pixels(&self) -> usize {
         product(&[self.band, self.out_w])
     }
 
-    /// Elements of a copy; the planes behind it begin at a line of the cache.
+    /// Elements of a copy, rounded up so that the planes after it start at a cache line.
     fn copy_len(&self) -> usize {
         product(&[self.lines, self.padded.row_len()]).next_multiple_of(LINE)
     }
@@ -61,11 +61,11 @@ impl Windows {
     }
 }
 
-/// Gathers the pixels under all taps for some output rows of an image (NCHW) in `scratch`, and returns them: a plane per
-/// channel and tap, with as many elements as the rows have.
+/// Gathers the pixels under all taps for some output rows of an image (NCHW) in `scratch`, and returns them: one plane
+/// per channel and tap, with one element per pixel of the rows.
 ///
 /// # Safety
-/// The CPU has the instruction set. The windows are those of the shape, for the width of the instruction set; the rows
+/// The CPU has the instruction set. The windows belong to the shape and have the width of the instruction set; the rows
 /// are at most a band.
 ///
 /// # Panics
@@ -93,7 +93,7 @@ unsafe fn gather<'a, L: Lanes>(
     let last = s.out_w.saturating_sub(L::WIDTH);
     for channel in 0..s.in_c {
         let from = image[channel * s.in_h * s.in_w..].as_ptr();
-        // SAFETY: the image has this channel, and the copy room for its rows.
+        // SAFETY: the image has this channel, and the copy has space for its rows.
         unsafe { windows.padded.copy::<L>(from, lines.clone(), copy.as_mut_ptr(), false) };
         for tap in 0..s.taps() {
             let (ky, kx) = (tap / s.kernel[1], tap % s.kernel[1]);
@@ -102,8 +102,8 @@ unsafe fn gather<'a, L: Lanes>(
                 let at = (y * s.stride[0] + ky * s.dilation[0]) * row + windows.padded.column(kx * s.dilation[1]);
                 for x in (0..s.out_w).step_by(L::WIDTH) {
                     let x = x.min(last);
-                    // SAFETY: the copy has the row, with a register from every output column on. There is room for the
-                    // planes and a register; what is written past a row is overwritten by the next.
+                    // SAFETY: the copy has the row, with a whole register readable at every output column. There is
+                    // space for the planes and a register; elements written past a row are overwritten by the next.
                     unsafe {
                         L::load(copy.as_ptr().add(at + x)).store(planes.as_mut_ptr().add(plane + y * s.out_w + x))
                     }

@@ -1,23 +1,23 @@
-//! Sparse convolution over planes (NCHW), and products of a single row: zero weights cost nothing.
+//! Sparse convolution over NCHW images, and products of a single row: zero weights cost nothing.
 //!
 //! `out[f, pixel] = epilogue(sum over the nonzero weights of filter f of w[f, c] * in[c, pixel])`
 //!
 //! This is the 1x1 convolution. For a larger kernel, each tap of each channel counts as a channel: the pixels under a
 //! tap are gathered into a plane first, for as many rows at once as stay in the cache. So the first convolution of a
-//! network can write planes, even though hardly any of its weights are zero.
+//! network can write NCHW, even though hardly any of its weights are zero.
 //!
-//! Pixels are in the lanes of registers. A filter's weights come one by one, each with the 16-bit index of its channel:
-//! a weight is broadcast and multiplied with a tile of its channel's plane, and the sums of the tile stay in registers
-//! until all weights of the filter are done. A tile is up to thirteen registers: a plane of 14x14 is one tile with
-//! AVX-512, and a plane of 7x7 is one with NEON. The last register of a tile and the last tile of a plane reach back
-//! over pixels that are already done and compute them again, so no load is masked unless the whole plane is smaller
-//! than a register. Short tiles have several sets of sums, used by successive weights in turn, so that no multiply-add
-//! waits for the one before. If input channels are scaled (squeeze-and-excite), the pixels under a tile are
-//! scaled when they are copied, or else the weights of a filter before they are used.
+//! Pixels are in the lanes of registers. Each weight of a filter is stored with the 16-bit index of its channel: it is
+//! broadcast and multiplied with a tile of its channel's plane, and the sums of the tile stay in registers until all
+//! weights of the filter are done. A tile is up to thirteen registers: a plane of 14x14 is one tile with AVX-512, and a
+//! plane of 7x7 is one with NEON. The last register of a tile and the last tile of a plane overlap pixels that are
+//! already done and compute them again, so no load is masked unless the whole plane is smaller than a register. Short
+//! tiles have several sets of sums, used alternately by successive weights, so that no multiply-add waits for the
+//! previous one. If input channels are scaled (squeeze-and-excite), either the pixels under a tile are scaled when they
+//! are copied, or the weights of a filter before they are used.
 //!
 //! A zero weight is not multiplied even if the pixel is infinite or NaN.
 //!
-//! In the packed layout a weight takes 6 bytes. It stores the ends of the filters (32 bits each, `out_c + 1` of them),
+//! In the packed layout a weight takes 6 bytes. It contains the ends of the filters (`out_c + 1` values of 32 bits),
 //! then the weights, then their channels.
 
 mod contract;
@@ -53,8 +53,8 @@ pub struct Variant {
     gather: Gather,
 }
 
-/// The entries of the table: whether the kernel is built, name, instruction set, pixels per register, kernel, and what
-/// gathers the pixels under its taps.
+/// The entries of the table: whether the kernel is built, name, instruction set, pixels per register, kernel, and the
+/// function that gathers the pixels under its taps.
 macro_rules! variants {
     ($(#[cfg($built:meta)] $name:literal $isa:ident $width:literal $kernel:path, $gather:path;)*) => {
         &[$(#[cfg(any($built, feature = "foreign"))] Variant {
@@ -89,18 +89,18 @@ pub static VARIANTS: &[Variant] = variants! {
 /// Most weights of a filter: their indices have 16 bits.
 const MAX_DEPTH: usize = 1 << 16;
 
-/// Weights of a filter, the zeros included.
+/// Weights of a filter, including zeros.
 fn depth(shape: &ConvShape) -> usize {
     shape.in_c.saturating_mul(shape.taps())
 }
 
-/// Whether the geometry is of this family.
+/// Whether the geometry belongs to this family.
 fn fits(s: &ConvShape) -> bool {
     s.groups == 1 && depth(s) <= MAX_DEPTH && (s.is_pointwise() || Padded::takes(s))
 }
 
-/// Whether a convolution is of this family: no groups, and constant weights. The images must be planes, or a single
-/// pixel each.
+/// Whether a convolution belongs to this family: no groups, and constant weights. Images must be NCHW or have a single
+/// pixel.
 fn takes(task: &Task<'_>) -> bool {
     let s = task.shape;
     let single = s.is_pointwise() && s.in_h * s.in_w == 1;
@@ -112,7 +112,7 @@ fn takes(task: &Task<'_>) -> bool {
 }
 
 impl Variant {
-    /// Splits planes into the tiles that take the least time, for filters of `weights` weights each.
+    /// Splits planes into the fastest tiles for filters of `weights` weights each.
     #[inline(never)]
     fn tiles(&self, plane: usize, depth: usize, filters: usize, weights: usize, scaled: bool) -> Tiles {
         let all = plane.div_ceil(self.width).max(1);
@@ -120,7 +120,7 @@ impl Variant {
         let tiles = fits.map(|&(registers, sets)| {
             let count = all.div_ceil(registers);
             let uses = filters as f64 * weights as f64;
-            // A plane that begins anywhere has all its registers across two lines of the cache.
+            // In a plane that starts at an arbitrary address, every register spans two cache lines.
             let across = !plane.is_multiple_of(self.width);
             let pays = (across || count > 1) && uses >= WORTH_PACKING * depth as f64;
             let packed = self.isa != Isa::Scalar && plane >= self.width && (pays || scaled);
@@ -137,8 +137,8 @@ impl Variant {
         tiles.min_by(|a, b| a.time.total_cmp(&b.time)).expect("a tile of one register")
     }
 
-    /// Time by the model of [`gemm`](crate::gemm): every weight loads itself, its channel index and the pixels of its
-    /// plane.
+    /// Time by the model of [`gemm`](crate::gemm): every weight requires loads of the weight, its channel index and the
+    /// pixels of its plane.
     fn cost(&self, task: &Task<'_>) -> f64 {
         let (shape, nonzeros) = (task.shape, task.nonzeros);
         let windows = (!shape.is_pointwise()).then(|| Windows::new(shape, self.width));
@@ -163,12 +163,12 @@ struct Tiles {
 
 /// Bytes of the first-level cache that pixels may take.
 const FIRST_LEVEL: f64 = 40.0 * 1024.0;
-/// Time of reading a byte from the second-level cache, in loads: a line of 64 bytes takes about a cycle.
+/// Time to read a byte from the second-level cache, in loads: a line of 64 bytes takes about one cycle.
 const FAR: f64 = 2.0 / 64.0;
-/// Weights per input channel from which on the pixels are copied.
+/// Weights per input channel from which copying the pixels pays off.
 const WORTH_PACKING: f64 = 6.0;
 
-/// Size in bytes of the packed weights, of which `nonzeros` are not zero.
+/// Size in bytes of packed weights with `nonzeros` nonzero weights.
 pub fn packed_len(shape: &ConvShape, nonzeros: usize) -> usize {
     let ends = product(&[shape.out_c + 1, size_of::<u32>()]);
     ends + (product(&[nonzeros, 6])).next_multiple_of(4)
@@ -177,7 +177,7 @@ pub fn packed_len(shape: &ConvShape, nonzeros: usize) -> usize {
 /// Packs the weights.
 ///
 /// # Panics
-/// If a length does not match the shape, or the count of nonzero weights does not fit in a `u32`.
+/// If a length does not match the shape, or the number of nonzero weights does not fit in a `u32`.
 #[inline(never)]
 pub fn pack(shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
     let (depth, count) = (depth(shape), shape.out_c);
@@ -216,7 +216,7 @@ pub(crate) struct SparseWeights<'a> {
     ends: &'a [u32],
     values: &'a [f32],
     channels: &'a [u16],
-    /// Channels of the input, or taps of all of them.
+    /// Input channels, or the taps of all of them.
     depth: usize,
 }
 
@@ -256,8 +256,8 @@ fn are_below(channels: &[u16], bound: usize) -> bool {
     channels.is_empty() || usize::from(last) < bound
 }
 
-/// Scratch elements of a thread: for the pixels under a tile, for the scaled weights of a filter, and for gathered
-/// pixels. Each part begins at a line of the cache.
+/// Scratch elements per thread: for the pixels under a tile, for the scaled weights of a filter, and for gathered
+/// pixels. Each part starts at a cache line.
 fn slot_parts(v: &Variant, shape: &ConvShape, scaled: bool) -> [usize; 3] {
     let windows = (!shape.is_pointwise()).then(|| Windows::new(shape, v.width));
     let plane = windows.as_ref().map_or(shape.in_h * shape.in_w, Windows::pixels);
@@ -267,7 +267,7 @@ fn slot_parts(v: &Variant, shape: &ConvShape, scaled: bool) -> [usize; 3] {
     [packed, scaled, windows.map_or(0, |windows| windows.scratch_len())].map(|len| len.next_multiple_of(LINE))
 }
 
-/// Elements of a line of the cache.
+/// Elements per cache line.
 const LINE: usize = 16;
 
 /// A convolution whose slices were checked.
@@ -310,8 +310,8 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
             let rows = windows.rows(task % blocks);
             pixels.first += rows.start * shape.out_w;
             pixels.count = rows.len() * shape.out_w;
-            // SAFETY: the CPU has the instructions; the windows are those of the shape, for this width, and the slot
-            // has room for them.
+            // SAFETY: the CPU has the instructions; the windows belong to the shape and this width, and the slot has
+            // space for them.
             pixels.input = unsafe { (v.gather)(windows, shape, input, rows, gathered) };
             pixels.plane = pixels.count;
             block = 0..filters;
@@ -324,7 +324,7 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
 
 /// Pixels that are computed at once.
 struct Pixels<'a> {
-    /// From the first pixel of the first plane on.
+    /// The input, starting at the first pixel of the first plane.
     input: &'a [f32],
     /// Elements from one plane to the next.
     plane: usize,
@@ -335,7 +335,7 @@ struct Pixels<'a> {
     first: usize,
 }
 
-/// Where the results go.
+/// The destination of the results.
 struct Out<'a> {
     start: &'a Output,
     /// Elements from one plane to the next.
@@ -365,7 +365,7 @@ impl Variant {
         let whole = tiles.registers * self.width;
         let pixels = whole.min(on.count);
         for tile in 0..tiles.count {
-            // The last tile reaches back.
+            // The last tile overlaps the one before.
             let first = (tile * whole).min(on.count - pixels);
             let input = on.input.get(first..).unwrap_or_default();
             let (mut input, mut plane, mut last) = (input, on.plane, pixels.saturating_sub(self.width));
@@ -398,7 +398,7 @@ impl Variant {
                     out: out.start.start().wrapping_add(at),
                 };
                 // SAFETY: guaranteed by the caller. Each of the weights' planes, and the output, has the tile's pixels
-                // from `first` on.
+                // starting at `first`.
                 unsafe { (self.kernel)(&tile, tiles.registers) };
                 if let Some(rest) = out.rest.as_ref().filter(|_| out.plane > 1) {
                     let stored = Stored { out: out.start.start(), at, ldc: pixels, rows: 1, columns: pixels };
@@ -422,9 +422,9 @@ impl Variant {
     }
 }
 
-/// Copies the registers of a tile, of one plane after the other, and scales them.
+/// Copies the registers of a tile, plane by plane, and scales them.
 struct PackPixels<'a> {
-    /// From the tile's first pixel in the first plane on.
+    /// The input, starting at the tile's first pixel in the first plane.
     from: &'a [f32],
     /// Elements from one plane to the next.
     plane: usize,

@@ -25,7 +25,7 @@ pub(super) unsafe fn rows(tile: &Tile<'_>, _registers: usize) {
 }
 
 /// # Safety
-/// None; unsafe as [`Gather`](super::gather::Gather) is.
+/// None; unsafe only because [`Gather`](super::gather::Gather) is.
 pub(super) unsafe fn gather<'a>(
     _windows: &Windows,
     s: &ConvShape,

@@ -1,4 +1,4 @@
-//! Every variant of this CPU against the definition, at every density, on planes of all kinds.
+//! Every variant of this CPU against the definition, at every density, on planes of all sizes.
 
 use proptest::prelude::*;
 
@@ -13,13 +13,13 @@ fn pointwise([batch, height, width]: [usize; 3], in_c: usize, out_c: usize) -> C
     ConvShape { batch, in_h: height, out_h: height, in_w: width, out_w: width, ..ConvShape::matrix(1, in_c, out_c) }
 }
 
-/// `len` weights, of which about `density` in 256 are not zero.
+/// `len` weights, of which about `density` in 256 are nonzero.
 fn weights(seed: u32, len: usize, density: usize) -> Vec<f32> {
     let keep = numbers(seed + 7, len).into_iter().map(|x| ((x + 1.0) * 128.0) as usize >= density);
     numbers(seed, len).into_iter().zip(keep).map(|(w, zero)| if zero { 0.0 } else { w }).collect()
 }
 
-/// Images with channels innermost, made from planes.
+/// Converts images from NCHW to NHWC.
 fn innermost(planes: &[f32], pixels: usize, channels: usize) -> Vec<f32> {
     let at = |i: usize| {
         let (image, pixel, channel) = (i / channels / pixels, i / channels % pixels, i % channels);

@@ -8,11 +8,11 @@ pub(super) const TILES: [(usize, usize); 6] = [(1, 8), (2, 4), (4, 2), (7, 1), (
 
 /// The arguments of a kernel.
 pub(super) struct Tile<'a> {
-    /// The filter's weights that are not zero.
+    /// The filter's nonzero weights.
     pub values: &'a [f32],
     /// The input channel of each weight.
     pub channels: &'a [u16],
-    /// The input from the tile's first pixel in the first plane on.
+    /// The input, starting at the tile's first pixel in the first plane.
     pub input: &'a [f32],
     /// Pixels from one plane to the next.
     pub plane: usize,
@@ -30,9 +30,9 @@ pub(super) struct Tile<'a> {
 ///
 /// # Safety
 /// The CPU has the instruction set. There are as many channels as weights. The input has the plane of each channel,
-/// with all of the tile's pixels readable from the tile's first pixel on; the output likewise has these pixels and
-/// overlaps nothing else. The tile has more pixels than all of its registers but the last hold, and at least one
-/// register of them, unless it consists of a single register.
+/// with all of the tile's pixels readable starting at the tile's first pixel; the output also has these pixels and
+/// overlaps nothing else. Unless the tile consists of a single register, it has at least one register of pixels, and
+/// more pixels than all of its registers but the last hold.
 pub(super) type TileFn = unsafe fn(&Tile<'_>, usize);
 
 /// # Safety
@@ -53,7 +53,7 @@ unsafe fn run<L: Lanes>(tile: &Tile<'_>, registers: usize) {
     }
 }
 
-/// Computes the sums of `T` registers, in `S` sets that successive weights use in turn.
+/// Computes the sums of `T` registers, in `S` sets that successive weights use alternately.
 ///
 /// # Safety
 /// As for [`run`].
@@ -92,13 +92,13 @@ unsafe fn sums<L: Lanes, const T: usize, const S: usize>(tile: &Tile<'_>) {
     }
 }
 
-/// First pixel of a register, if that of the last one is `last`.
+/// First pixel of a register, where `last` is that of the last register.
 #[inline(always)]
 fn place<L: Lanes, const T: usize>(register: usize, last: usize) -> usize {
     if register + 1 < T { register * L::WIDTH } else { last }
 }
 
-/// Sums of a single pixel, used by successive weights in turn.
+/// Sums of a single pixel, used alternately by successive weights.
 const SINGLE: usize = 4;
 
 /// Computes a tile of one pixel.

@@ -16,7 +16,7 @@ fn candidates(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)>
     if !Kernel::takes(kernel, task) {
         return Vec::new();
     }
-    // The cost of two registers per panel, even if it has one.
+    // Counts two registers per panel, even if it has one.
     let registers = s.out_c.div_ceil(kernel.filters) * 2;
     vec![(kernel, s.pixels() as f64 * product(&[s.taps(), s.in_c]) as f64 * registers as f64)]
 }

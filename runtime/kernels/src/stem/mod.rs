@@ -1,11 +1,11 @@
-//! The first convolution of a network: reads images as they arrive, in NCHW with few channels, and writes NHWC.
+//! The first convolution of a network: reads NCHW images with few channels and writes NHWC.
 //!
 //! `out[y, x, f] = epilogue(sum over c, ky, kx of in[c, y * sy + ky * dy - pad, x * sx + kx - pad] * w[f, c, ky, kx])`
 //!
-//! As a matrix product it would need adjacent channels: the image would be written once more in NHWC, with a pointer
-//! for every pixel and kernel row to a run of only nine elements. Here, filters are in the lanes of a register and a
-//! tile is several adjacent outputs of a row. The inputs of a tile are at distances known to the compiler in every row
-//! of every channel, and each is broadcast from its place.
+//! A matrix product would need adjacent channels: the image would first be converted to NHWC, with a pointer for every
+//! pixel and kernel row to a run of only nine elements. Here, filters are in the lanes of a register and a tile is
+//! several adjacent outputs of a row. The inputs of a tile are at distances known to the compiler in every row of every
+//! channel, and each is broadcast from its place.
 
 mod contract;
 mod run;
@@ -63,8 +63,8 @@ pub static VARIANTS: &[Variant] = variants! {
     "stem_f32_scalar" Scalar 1 run::scalar;
 };
 
-/// The variant of `isa` for this many filters: the widest whose panels they fill, or else the narrowest. AVX-512 may
-/// also use the variants of AVX2.
+/// The variant of `isa` for this many filters: the widest whose panels they fill, or otherwise the narrowest. AVX-512
+/// may also use the variants of AVX2.
 #[inline(never)]
 pub fn choose(isa: Isa, filters: usize) -> &'static Variant {
     let mut usable = VARIANTS.iter().filter(|v| v.isa == isa || (isa == Isa::Avx512 && v.isa == Isa::Avx2));
@@ -81,7 +81,7 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
 /// Most channels of an image: with more, a run of channels fills a register.
 const MAX_CHANNELS: usize = 4;
 
-/// Whether a convolution is of this family: few kernel rows over few channels, and no horizontal dilation.
+/// Whether a convolution belongs to this family: few kernel rows over few channels, and no horizontal dilation.
 #[inline(never)]
 pub fn takes(shape: &ConvShape) -> bool {
     let [rows, columns] = shape.kernel;
@@ -128,7 +128,7 @@ pub struct Stem<'a> {
     pub packed: &'a [f32],
     /// NHWC.
     pub out: &'a mut [f32],
-    /// Applied to the sums; without a residual.
+    /// Applied to the sums; must not have a residual.
     pub epilogue: Epilogue<'a>,
 }
 
@@ -157,7 +157,7 @@ pub fn stem(v: &Variant, args: Stem<'_>, pool: &Pool) {
     let work = product(&[shape.in_c, shape.taps()]).saturating_mul(shape.output_len());
     let shared =
         if pool.threads() > 1 && work >= WINDOWS_WORTH_SHARING { pool.threads() * UNITS_PER_THREAD } else { 1 };
-    // A run that is to stop does so between tasks.
+    // A canceled run stops between tasks.
     let tasks = rows.min(shared.max(work / TASK_WORK));
     let to = Output::new(out);
     pool.run(tasks, pool.threads(), &|task, _| {

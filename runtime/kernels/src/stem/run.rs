@@ -25,7 +25,7 @@ pub(super) struct Rows<'a> {
     pub packed: &'a [f32],
     /// First element of the first of the rows.
     pub out: *mut f32,
-    /// Without a residual.
+    /// Has no residual.
     pub epilogue: Epilogue<'a>,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Rows<'a> {
 macro_rules! kernels {
     ($($(#[$attribute:meta])* $name:ident $lanes:path, $isa:ident, $width:literal or $last:literal x $registers:literal;)*) => {$(
         /// # Safety
-        /// The CPU has the instruction set; the slices are as long as the shape says, and the weights are packed for
+        /// The CPU has the instruction set; the lengths of the slices match the shape, and the weights are packed for
         /// this many filters.
         $(#[$attribute])*
         pub(super) unsafe fn $name(rows: &Rows<'_>) {
@@ -68,7 +68,7 @@ kernels! {
 /// The reference, element by element, for panels of one filter.
 ///
 /// # Safety
-/// The slices are as long as the shape says.
+/// The lengths of the slices match the shape.
 pub(super) unsafe fn scalar(args: &Rows<'_>) {
     let s = args.shape;
     for row in args.rows.clone() {
@@ -108,7 +108,7 @@ struct Line {
 /// for all filters, and the weights always do.
 ///
 /// # Safety
-/// The CPU has the instructions of `L`, and the caller is compiled for them; the slices are as long as the shape says;
+/// The CPU has the instructions of `L`, and the caller is compiled for them; the lengths of the slices match the shape;
 /// weights are in panels of `R` registers.
 #[inline(always)]
 unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args: &Rows<'_>, isa: Isa) {
@@ -172,7 +172,7 @@ impl Tile<'_, '_> {
         let s = self.args.shape;
         let columns = (P - 1) * S + s.kernel[1];
         let first = (self.x * S).wrapping_sub(s.pad_left);
-        // The window also has columns past the last output, which need not exist.
+        // The window also covers columns past the last output, which may not exist.
         let inside = self.x * S >= s.pad_left && first + columns <= s.in_w;
         let mut lines = [Line { row: std::ptr::null(), weights: 0 }; MAX_LINES];
         let lines = &mut lines[..self.lines.len()];
@@ -198,7 +198,7 @@ impl Tile<'_, '_> {
         unsafe { self.panels::<L, P, R, S>(lines) }
     }
 
-    /// Computes the filters, panel after panel.
+    /// Computes the filters panel by panel.
     ///
     /// # Safety
     /// As for [`run`]; every line has the columns under the tile.
@@ -264,7 +264,7 @@ impl Tile<'_, '_> {
         })
     }
 
-    /// Stores the sums of the filters from `filter` on, as far as they exist.
+    /// Stores the sums of the existing filters starting at `filter`.
     ///
     /// # Safety
     /// `to` is writable for them.

@@ -1,11 +1,11 @@
-//! Permuting the axes of a tensor: NCHW to NHWC and back, attention heads, anything else.
+//! Permutes the axes of a tensor: NCHW to NHWC and back, attention heads and others.
 //!
 //! Axes that stay adjacent are merged first. Two cases remain. If the last axis stays last, its runs are copied.
 //! Otherwise the tensor is a batch of matrix transpositions between the input's last axis and the output's last axis,
 //! done in blocks that fit in the first-level cache. Elements of 4 bytes have register tiles (8 x 8 with AVX2, 4 x 4
 //! with NEON).
 //!
-//! Elements are opaque: sizes of 1, 2, 4 and 8 bytes serve every type.
+//! Elements are opaque: sizes of 1, 2, 4 and 8 bytes cover every type.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -36,7 +36,7 @@ pub fn transpose(isa: Isa, size: usize, p: &Permutation, x: &[u8], y: &mut [u8],
     if y.is_empty() {
         return;
     }
-    // A thread's share is a range of the output's first axis.
+    // Each thread computes a range of the output's first axis.
     let row = p.row_len();
     parallel::split(pool, y, row * size, x.len() / 4, |offset, y| {
         let first = offset / size / row;
@@ -78,7 +78,7 @@ impl Matrix {
         starts(self.rows).flat_map(move |r| starts(self.columns).map(move |c| self.part(r, c, BLOCK, BLOCK)))
     }
 
-    /// At most `rows` x `columns` elements from row `r` and column `c`.
+    /// At most `rows` x `columns` elements starting at row `r` and column `c`.
     #[inline(always)]
     fn part(self, r: usize, c: usize, rows: usize, columns: usize) -> Matrix {
         Matrix {
@@ -90,8 +90,8 @@ impl Matrix {
         }
     }
 
-    /// The parts that a kernel with square tiles of `tile` leaves over: the columns on the right and the rows at the
-    /// bottom.
+    /// The remainders that a kernel with square tiles of `tile` does not cover: the columns on the right and the rows
+    /// at the bottom.
     #[inline(always)]
     fn edges(self, tile: usize) -> [Matrix; 2] {
         let (rows, columns) = (self.rows / tile * tile, self.columns / tile * tile);

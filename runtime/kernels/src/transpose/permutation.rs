@@ -1,4 +1,4 @@
-//! A permutation of axes as a walk along the output.
+//! A permutation of axes as a walk over the output.
 
 use std::fmt;
 
@@ -25,12 +25,12 @@ struct Axis {
     to: usize,
 }
 
-/// Why axes cannot be permuted.
+/// The reason why axes cannot be permuted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PermutationError {
     /// More than 8 axes.
     Rank,
-    /// Not every axis is named once.
+    /// Not every axis occurs exactly once.
     Axes,
     /// The element count does not fit in `usize`.
     TooLarge,
@@ -103,7 +103,7 @@ impl Permutation {
         self.axes[0].to
     }
 
-    /// Indices `first..first + count` of the output's first axis, as a permutation of their own.
+    /// Indices `first..first + count` of the output's first axis, as a separate permutation.
     pub(super) fn rows(&self, first: usize, count: usize) -> Share {
         let mut steps = *self;
         steps.axes[0].len = count;
@@ -114,8 +114,8 @@ impl Permutation {
     pub(super) fn for_each_step(&self, mut f: impl FnMut(Step)) {
         let axes = &self.axes[..self.rank];
         let last = self.rank - 1;
-        // The input's last axis. If its length was 1, it has been dropped: then the last axis of the output, whatever
-        // its stride, is read element by element as a matrix of one column.
+        // The input's last axis. If its length was 1, it has been dropped, and the last axis of the output, whatever
+        // its stride, is read element by element as a matrix with one column.
         let unit = axes.iter().position(|axis| axis.from == 1);
         let mut outer = *self;
         outer.axes[last].len = 1;

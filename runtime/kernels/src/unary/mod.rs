@@ -1,7 +1,8 @@
 //! Elementwise functions of one tensor: `y[i] = f(x[i])`.
 //!
-//! Activations that could not be fused into the kernel before them, and the arithmetic of normalization layers that an
-//! exporter has written out as single operators. Bound by memory: two streams, a few operations per element.
+//! Used for activations that could not be fused into the previous kernel, and for the arithmetic of normalization
+//! layers that were exported as single operators. Limited by memory bandwidth: two streams, a few operations per
+//! element.
 //!
 //! The exponential, the error function and the activations have the accuracy documented in
 //! [`activation`](crate::activation); the other functions are correctly rounded (`Log` to one unit in the last place)

@@ -45,7 +45,7 @@ macro_rules! specialize {
     };
 }
 
-/// `y = f(x)`, or `y = f(y)` where there is no `x`: one loop for both.
+/// `y = f(x)`, or `y = f(y)` without `x`: one loop for both.
 pub(super) struct Map<'a> {
     pub(super) f: Function,
     pub(super) x: Option<&'a [f32]>,
@@ -64,8 +64,8 @@ impl Vectorized for Map<'_> {
         let rest = len % S::LANES;
         specialize!(self.f, f => {
             let (mut from, mut to) = (from, to);
-            // SAFETY: `from` and `to` have `len` elements, and elements that are both are read before they are written;
-            // the token proves the instruction set.
+            // SAFETY: `from` and `to` have `len` elements, and where they overlap, elements are read before they are
+            // written; the token proves the instruction set.
             unsafe {
                 for _ in 0..len / S::LANES {
                     eval(simd, f, S::F32::load(from)).store(to);
@@ -98,7 +98,7 @@ fn eval<S: Simd>(simd: S, f: Function, x: S::F32) -> S::F32 {
         UnaryFn::Floor => simd.floor(x),
         UnaryFn::Ceil => simd.ceil(x),
         UnaryFn::Round => x.round(),
-        // Zero and NaN are neither less nor greater than zero, and stay.
+        // Zero and NaN are neither less nor greater than zero, and remain unchanged.
         UnaryFn::Sign => {
             let zero = simd.splat(0.0);
             let positive = simd.select(simd.less(zero, x), one, x);

@@ -1,5 +1,5 @@
-//! Tiles in blocks that fit the cache and are shared among threads: transform the windows, multiply per point,
-//! transform the sums.
+//! Splits tiles into blocks that fit in the cache and are shared among threads: transforms the windows, multiplies per
+//! point, transforms the sums.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::isa::Isa;
 use crate::parallel::{Output, share_units, split};
 use crate::threads::Pool;
 
-/// Elements of a block, transformed windows and sums together, that fill most of a second-level cache.
+/// Elements of a block (transformed windows and sums) that fill most of a second-level cache.
 fn block_len(isa: Isa) -> usize {
     match isa {
         Isa::Avx2 | Isa::Avx512 => 160 * 1024,
@@ -21,10 +21,10 @@ fn block_len(isa: Isa) -> usize {
     }
 }
 
-/// Most channels whose kernels are transformed at a time: they are then multiplied while still in the second-level
+/// Most channels whose kernels are transformed at a time, so that they are multiplied while still in the second-level
 /// cache.
 const CHANNELS: usize = if cfg!(test) { 7 } else { 128 };
-/// Up to this many elements, all transformed kernels are made first and shared by the blocks: 2.5 MiB.
+/// Up to this many elements (2.5 MiB), all kernels are transformed first and shared by the blocks.
 const SHARED: usize = 640 * 1024;
 /// Elements between the matrices of adjacent points, so that they do not all map to the same cache sets.
 const GAP: usize = 16;
@@ -33,26 +33,26 @@ const MAX_POINTS: usize = 81;
 /// Most rows of a tile of the matrix product.
 const MAX_ROWS: usize = 16;
 
-/// How the tiles are split. Depends on sizes only, so that scratch can be planned.
+/// How the tiles are split. Depends only on sizes, so that scratch can be planned.
 pub(super) struct Split {
     /// Tiles of all images.
     tiles: usize,
     /// Tiles of a block.
     per_block: usize,
     blocks: usize,
-    /// Panels of the weights that a unit multiplies by, and how many such panel blocks there are.
+    /// Panels of weights per unit, and the number of such panel blocks.
     panels: usize,
     panel_blocks: usize,
     all_panels: usize,
     /// Threads that work, each with its own scratch.
     slots: usize,
-    /// Elements of a slot for transformed windows, and for sums.
+    /// Elements of a slot for transformed windows and for sums.
     windows: usize,
     sums: usize,
-    /// Elements of the transformed kernels of one part of a panel, and how many parts there are in all.
+    /// Elements of the transformed kernels of one part of a panel, and the total number of parts.
     part: usize,
     parts: usize,
-    /// Where the transformed kernels are.
+    /// The location of the transformed kernels.
     place: Place,
     /// Elements of a zero pixel, for the padding.
     zeros: usize,
@@ -69,13 +69,13 @@ impl Split {
         let parts = product(&[all_panels, shape.in_c.div_ceil(channels)]);
 
         let per_tile = product(&[v.points(), shape.in_c + shape.out_c.min(gemm.nr)]).max(1);
-        // Every block reads all weights, so where those are much larger than the cache, larger blocks pay off.
+        // Every block reads all weights, so if they are much larger than the cache, larger blocks pay off.
         let block = block_len(v.isa).max(product(&[part, parts]) / 8);
         let fit = (block / per_tile / gemm.mr * gemm.mr).max(gemm.mr);
         let share = tiles.div_ceil(threads).next_multiple_of(gemm.mr);
         let blocks = tiles.div_ceil(fit.min(share));
         let per_block = tiles.div_ceil(blocks);
-        // With too few tiles for all threads, threads share the filters, and each transforms all windows for itself.
+        // With too few tiles for all threads, threads share the filters, and each thread transforms all windows.
         let panel_blocks = if blocks < threads { threads.div_ceil(blocks).min(all_panels) } else { 1 };
         let panels = all_panels.div_ceil(panel_blocks);
         let panel_blocks = all_panels.div_ceil(panels);
@@ -93,8 +93,8 @@ impl Split {
             parts,
             place: match product(&[part, parts]) {
                 _ if v.storage == Storage::Transformed => Place::Packed,
-                // Where a thread has at most one block, it transforms kernels for itself: no thread waits, and the data
-                // stays in its core's cache.
+                // If threads have at most one block each, every thread transforms the kernels itself: no thread waits,
+                // and the data stays in its core's cache.
                 len if blocks > threads && len <= SHARED => Place::Shared,
                 _ => Place::Slot,
             },
@@ -124,8 +124,8 @@ impl Split {
         self.part
     }
 
-    /// Scratch size that is enough for any channels of the convolution this was made for. Of fewer channels, a block
-    /// has more tiles, but not more elements: all it depends on grows with the channels.
+    /// Scratch size that suffices for any subset of the channels of the convolution. With fewer channels, a block has
+    /// more tiles, but not more elements: its size grows with the channels.
     pub(super) fn scratch_bound(&self, v: &Variant, threads: usize) -> usize {
         let gemm = v.gemm();
         let widest = product(&[v.points(), self.zeros + gemm.nr, gemm.mr]);
@@ -153,12 +153,12 @@ impl Split {
     }
 }
 
-/// Where the transformed kernels are.
+/// The location of the transformed kernels.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// In the packed weights.
     Packed,
-    /// In scratch, all of them, shared by all threads.
+    /// All in scratch, shared by all threads.
     Shared,
     /// In scratch, one part at a time for each thread.
     Slot,
@@ -168,11 +168,11 @@ enum Place {
 enum Kernels<'a> {
     /// All parts, already transformed, each of this length.
     Made(&'a [f32], usize),
-    /// The block transforms one part after the other into this buffer.
+    /// The block transforms the parts, one after another, into this buffer.
     Make(&'a mut [f32]),
 }
 
-/// Channels of a part: the parts are of nearly equal size.
+/// Channels per part; the parts have nearly equal sizes.
 fn channels_of(v: &Variant, shape: &ConvShape) -> usize {
     if v.storage == Storage::Transformed { shape.in_c } else { shape.in_c.div_ceil(shape.in_c.div_ceil(CHANNELS)) }
 }
@@ -230,7 +230,7 @@ impl Product<'_> {
             };
             self.transform_windows(first, tiles, windows, zeros);
             for panel in first_panel..(first_panel + cut.panels).min(cut.all_panels) {
-                // Units are large where weights are: a run that is to stop does not wait for one.
+                // Units are large if the weights are large: a canceled run does not wait for one.
                 if pool.stops() {
                     return;
                 }
@@ -249,7 +249,7 @@ impl Product<'_> {
         (tile / (down * across), tile / across % down * m, tile % across * m)
     }
 
-    /// Transforms the windows of `tiles` tiles from `first` on to `[point, tile, channel]`, with gaps between the
+    /// Transforms the windows of `tiles` tiles starting at `first` to `[point, tile, channel]`, with gaps between the
     /// points.
     fn transform_windows(&self, first: usize, tiles: usize, windows: &mut [f32], zeros: &[f32]) {
         let s = self.shape;
@@ -271,7 +271,7 @@ impl Product<'_> {
             }
             let out = windows[tile * s.in_c..].as_mut_ptr();
             // SAFETY: the entry point has checked the instruction set. Each pointer is to a pixel or to as many zeros,
-            // and `out` reaches to the last point of the tile, by the assertion above.
+            // and `out` extends to the last point of the tile, by the assertion above.
             unsafe { (self.v.input)(&InputTile { pixels: pixels.as_ptr(), channels: s.in_c, out, stride }) }
         }
     }
@@ -333,7 +333,7 @@ impl Product<'_> {
                     (&**own, self.kernels(part + 1))
                 }
             };
-            // Prefetches what is transformed next while multiplying.
+            // Prefetches the next kernels to transform while multiplying.
             let at_a_time = next.len().div_ceil(v.weights * v.weights).max(1);
             let mut next = next.clone().step_by(at_a_time).map(|at| at..next.end.min(at + at_a_time));
             let (_, channels) = self.part(part);
@@ -388,7 +388,7 @@ impl Product<'_> {
         }
     }
 
-    /// Transforms the sums of `tiles` tiles from `first` on and stores the outputs.
+    /// Transforms the sums of `tiles` tiles starting at `first` and stores the outputs.
     fn transform_sums(
         &self,
         first: usize,
@@ -412,7 +412,7 @@ impl Product<'_> {
                 activation: epilogue.in_registers(),
             };
             // SAFETY: the entry point has checked the instruction set and that bias, residual and output contain the
-            // tile's rows, columns and filters, which no other unit writes; the sums reach to the last point of the
+            // tile's rows, columns and filters, which no other unit writes; the sums extend to the last point of the
             // tile, by the assertion above.
             unsafe {
                 (self.v.output)(&OutputTile {

@@ -27,8 +27,8 @@ fn takes(task: &Task<'_>) -> bool {
     task.images == Images::Nhwc && task.constant && !task.scaled
 }
 
-/// What the packed weights contain: transformed weights take up to 5.4 times the memory, and as much longer to select
-/// channels of.
+/// What the packed weights contain: transformed weights take up to 5.4 times the memory, and selecting channels of them
+/// takes that much longer.
 fn storage(task: &Task<'_>) -> Storage {
     match task.weights {
         Weights::F32 if task.spacious && !task.masked => Storage::Transformed,

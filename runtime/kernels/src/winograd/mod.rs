@@ -11,9 +11,9 @@
 //!
 //! The transformed weights are 16/9, 4 and 5.4 times as large as the kernels. A variant either stores them, or stores
 //! the kernels and transforms them in every run. It then transforms one part (some channels of a panel of filters) at a
-//! time and multiplies by it while it is in the second-level cache. Only if the tiles take several blocks, which
-//! happens where kernels are small, are all kernels transformed first, into scratch. Transforming costs a tenth of the
-//! time where pixels are few, but needs no memory or load time.
+//! time and multiplies by it while it is in the second-level cache. If the tiles need several blocks, which happens
+//! with small kernels, all kernels are transformed into scratch first. With few pixels, the transform takes a tenth of
+//! the time, but it saves memory and load time.
 //!
 //! Tiles are processed in blocks whose transforms stay in the second-level cache.
 
@@ -52,7 +52,7 @@ pub struct Variant {
     pub storage: Storage,
     /// Outputs along a side of a tile.
     outputs: usize,
-    /// Points along a side of a tile, which is also the size of its window.
+    /// Points along a side of a tile; also the side of its window.
     side: usize,
     stride: usize,
     /// Weights along a side of a kernel.
@@ -60,15 +60,15 @@ pub struct Variant {
     /// The variant of [`gemm`] for the products.
     gemm: &'static str,
     kernels: unsafe fn(&WeightTile),
-    /// The same function, for packing on a CPU without the instruction set.
+    /// The transform of the weights in plain Rust, for packing on a CPU without the instruction set.
     #[cfg(feature = "foreign")]
     portable: unsafe fn(&WeightTile),
     input: unsafe fn(&InputTile),
     output: unsafe fn(&OutputTile),
 }
 
-/// The entries of the table, three per line: whether they are built, name, instruction set, its lanes, transform with
-/// points, outputs and weights along a side, and the variant of [`gemm`] for the products.
+/// The entries of the table, three per line: whether they are built, name, instruction set, its lanes, the transform
+/// with points, outputs and weights along a side, and the [`gemm`] variant for the products.
 macro_rules! variants {
     ($(#[cfg($built:meta)]
     $name:literal $isa:ident $module:ident $lanes:literal $transform:ident<$n:literal, $m:literal, $w:literal>
@@ -120,8 +120,8 @@ macro_rules! variants {
     };
 }
 
-/// Every variant of this build; the reference is that of the [`gemm`] family. With the feature `foreign` the table also
-/// has the variants of other architectures, for packing only.
+/// Every variant of this build; the reference is the one of the [`gemm`] family. With the feature `foreign` the table
+/// also has the variants of other architectures, for packing only.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
     "f2" Avx512 avx512 16 F2<4, 2, 4> "gemm_f32_12x32_avx512";
@@ -187,7 +187,7 @@ impl Variant {
         product(&[shape.batch, shape.out_h.div_ceil(self.outputs), shape.out_w.div_ceil(self.outputs)])
     }
 
-    /// The transform of the weights that this CPU can pack with.
+    /// The transform of the weights that this CPU can run.
     fn packing(&self) -> unsafe fn(&WeightTile) {
         #[cfg(feature = "foreign")]
         if !self.isa.is_available() {
@@ -197,8 +197,8 @@ impl Variant {
         self.kernels
     }
 
-    /// Time by the model of [`gemm::Variant::cost`]: the transforms and the products, where the first rows of each
-    /// product take at least the time to load the stored weights.
+    /// Time by the model of [`gemm::Variant::cost`]: the transforms and the products, whose first rows take at least
+    /// the time to load the stored weights.
     fn cost(&self, shape: &ConvShape) -> f64 {
         let split = Split::new(self, shape, 1);
         let width = self.gemm().width;
@@ -227,24 +227,24 @@ impl Variant {
     }
 }
 
-/// A variant must cost at most this share of one that stores less: weights take memory and have to be loaded.
+/// A variant must cost at most this share of one that stores less: weights take memory and must be loaded.
 const GAIN: f64 = 0.93;
 
 /// The fastest variant of `isa` for this shape and storage, if there is one and the cost model rates it cheaper than
 /// the [`gemm`] variant `direct`.
 pub fn choose(isa: Isa, shape: &ConvShape, storage: Storage, direct: &gemm::Variant) -> Option<&'static Variant> {
-    // By sizes alone: what is packed must not depend on the CPU.
+    // Chosen by sizes alone: packed weights must not depend on the CPU.
     let direct = direct.form().cost(shape.pixels(), product(&[shape.taps(), shape.in_c]), shape.out_c);
     let (best, cost) = candidates(isa, shape, storage).into_iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     (cost < direct).then_some(best)
 }
 
 /// The variants of `isa` for this shape and storage, with their costs by the model of [`gemm::candidates`]. A variant
-/// that stores more than another must be 7 % faster, or else counts as no faster.
+/// that stores more than another must be 7 % faster, or it counts as no faster.
 #[inline(never)]
 pub fn candidates(isa: Isa, shape: &ConvShape, storage: Storage) -> Vec<(&'static Variant, f64)> {
     let mut best: Option<(f64, usize)> = None;
-    // In the order of the table, from the fewest points to the most.
+    // In the order of the table: ascending numbers of points.
     let variants = VARIANTS.iter().filter(|v| v.isa == isa && v.storage == storage && v.takes(shape));
     let cost = |v: &'static Variant| {
         let (cost, len) = (v.cost(shape), packed_len(v, shape));
@@ -264,7 +264,7 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
     VARIANTS.iter().find(|v| v.name == name && v.isa.is_built())
 }
 
-/// Whether a convolution is of this family.
+/// Whether a convolution belongs to this family.
 pub fn takes(shape: &ConvShape) -> bool {
     shape.in_c > 0
         && shape.kernel == [3, 3]
@@ -287,8 +287,8 @@ fn kernels_len(v: &Variant, shape: &ConvShape) -> usize {
     gemm::packed_len(v.gemm(), product(&[shape.in_c, 9]), shape.out_c)
 }
 
-/// Packs the weights `[out_c, in_c, 3, 3]` in panels of filters, row after row: the taps of each channel in turn, or
-/// the transformed weights. For kernels in half precision, the caller then applies [`halve`](gemm::halve).
+/// Packs the weights `[out_c, in_c, 3, 3]` in panels of filters, row by row: the taps of each channel, or the
+/// transformed weights. For kernels in half precision, the caller then applies [`halve`](gemm::halve).
 ///
 /// # Panics
 /// If the lengths do not match `shape`, or if the CPU lacks the variant's instructions and the build lacks the feature
@@ -313,7 +313,7 @@ pub fn scratch_len(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
     Split::new(v, shape, threads).scratch_len()
 }
 
-/// As [`scratch_len`], for the convolution of any channels of one image of this shape.
+/// Like [`scratch_len`], for the convolution of any subset of the channels of one image of this shape.
 #[inline(never)]
 fn scratch_bound(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
     Split::new(v, &ConvShape { batch: 1, ..shape.clone() }, threads).scratch_bound(v, threads)
@@ -331,7 +331,7 @@ fn panels(v: &Variant, shape: &ConvShape) -> Panels {
     }
 }
 
-/// A convolution that the family [`takes`].
+/// A convolution that the family [supports](takes).
 pub struct Winograd<'a> {
     /// Its geometry.
     pub shape: &'a ConvShape,

@@ -7,15 +7,15 @@ use crate::activation::Activation;
 use crate::gemm::tests::{definition, halved, halves, numbers};
 use crate::guard::{Edge, Guarded};
 
-/// The transforms cost accuracy: allows an error of a tenth of the design's limit, relative to `size`.
+/// The transforms reduce accuracy: allows a tenth of the design's error limit, relative to `size`.
 fn assert_close(got: &[f32], want: &[f32], size: f32, name: &str) {
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         assert!((g - w).abs() <= 1e-5 * size, "{name}: {g} instead of {w} at {i}, of a layer of outputs up to {size}");
     }
 }
 
-/// What errors of a layer are relative to: its largest output, or what an output deviates from 0 by, the root of the sum
-/// of its products' squares, where the few outputs of a small layer all happen to lie near 0.
+/// The scale of a layer's errors: its largest output, or the standard deviation of an output (the root of the sum of
+/// its products' squares) if the few outputs of a small layer all happen to be near 0.
 fn output_size(shape: &ConvShape, x: &[f32], w: &[f32], outputs: &[f32]) -> f32 {
     let squares = |values: &[f32]| values.iter().map(|v| v * v).collect::<Vec<_>>();
     let deviations = definition(shape, &squares(x), &squares(w), None, &Epilogue::default());

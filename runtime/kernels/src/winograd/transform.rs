@@ -4,7 +4,7 @@
 //! are 0, 1 and -1. For `M = 4` they are 0, ±sqrt(1/2) and ±sqrt(2): the powers of such points stay closer together
 //! than those of the usual 0, ±1 and ±2, and the error of the result is half as large. For `M = 5` they are 0, ±0.6,
 //! ±1.15 and ±3.2, without infinity, so that all points but 0 form pairs whose computations differ only in signs. They
-//! were chosen to minimize the rounding error from summing over channels, which is most of the error: it is a bit more
+//! were chosen to minimize the rounding error of the sum over channels, which is most of the error: it is slightly more
 //! than twice as large as for `M = 4`. With the best points for `M = 6` it would be six times as large, more than the
 //! tests of this family allow.
 //!
@@ -19,8 +19,8 @@ use half::f16;
 use crate::epilogue::Tail;
 use crate::lanes::Lanes;
 
-/// A transform of `N` inputs and `W` weights that gives `M` outputs, along one axis. Each point has its own weight,
-/// except that all points from the last weight on share it.
+/// A transform of `N` inputs and `W` weights to `M` outputs, along one axis. Each point has its own weight, except that
+/// all points from the last weight onward share it.
 pub(super) trait Transform<const N: usize, const M: usize, const W: usize> {
     /// Input elements between the windows of adjacent outputs.
     const STRIDE: usize;
@@ -281,14 +281,14 @@ pub(super) struct InputTile {
     pub stride: usize,
 }
 
-/// Sums to transform, and where the outputs go.
+/// Sums to transform, and the destination of the outputs.
 pub(super) struct OutputTile {
     /// The elements of the first point.
     pub sums: *const f32,
     /// Elements from one point to the next.
     pub stride: usize,
     pub channels: usize,
-    /// The first channel of the first output pixel; the tail's bias and residual point likewise.
+    /// The first channel of the first output pixel; the same for the tail's bias and residual.
     pub out: *mut f32,
     /// Elements from one output row, or pixel, to the next.
     pub row_stride: usize,
@@ -302,7 +302,8 @@ pub(super) struct OutputTile {
 /// Transforms kernels: `G g Gt`.
 ///
 /// # Safety
-/// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as the fields say.
+/// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as documented on the
+/// fields.
 #[allow(clippy::needless_range_loop)] // Rows of columns.
 #[inline(always)]
 pub(super) unsafe fn weights<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(
@@ -311,7 +312,7 @@ pub(super) unsafe fn weights<L: Lanes, F: Transform<N, M, W>, const N: usize, co
     let WeightTile { kernels, half, channels, width, stride, .. } = *tile;
     for channel in 0..channels {
         for filter in (0..width).step_by(L::WIDTH) {
-            // SAFETY: every tap and every matrix has a register's elements from this filter on.
+            // SAFETY: every tap and every matrix has a register's elements starting at this filter.
             unsafe {
                 let columns: [[L; W]; 3] = std::array::from_fn(|x| {
                     F::weights(std::array::from_fn(|y| {
@@ -337,7 +338,8 @@ pub(super) unsafe fn weights<L: Lanes, F: Transform<N, M, W>, const N: usize, co
 /// Transforms a window.
 ///
 /// # Safety
-/// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as the fields say.
+/// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as documented on the
+/// fields.
 #[allow(clippy::needless_range_loop)] // Columns of rows.
 #[inline(always)]
 pub(super) unsafe fn input<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(
@@ -345,7 +347,7 @@ pub(super) unsafe fn input<L: Lanes, F: Transform<N, M, W>, const N: usize, cons
 ) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
         let count = L::WIDTH.min(tile.channels - channel);
-        // SAFETY: every pixel and every point has `count` elements from this channel on.
+        // SAFETY: every pixel and every point has `count` elements starting at this channel.
         unsafe {
             let rows: [[L; N]; N] = std::array::from_fn(|y| {
                 F::input(std::array::from_fn(|x| {
@@ -375,7 +377,7 @@ pub(super) unsafe fn output<L: Lanes, F: Transform<N, M, W>, const N: usize, con
 ) {
     for channel in (0..tile.channels).step_by(L::WIDTH) {
         let count = L::WIDTH.min(tile.channels - channel);
-        // SAFETY: every point, output pixel, residual and the bias have `count` elements from this channel on.
+        // SAFETY: every point, output pixel, residual and the bias have `count` elements starting at this channel.
         unsafe {
             let load = |from: *const f32| if count == L::WIDTH { L::load(from) } else { L::load_first(from, count) };
             let bias = if tile.tail.bias.is_null() { L::splat(0.0) } else { load(tile.tail.bias.add(channel)) };
