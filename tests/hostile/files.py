@@ -202,7 +202,7 @@ def bad_external(folder: Path) -> dict[str, bytes]:
         "negative length": kept(length="-12"),
         "length past the end": kept(length="16"),
         "length of another shape": kept(length="8"),
-        "length that is no number": kept(length="twelve"),
+        "length that is not a number": kept(length="twelve"),
         "unknown key": kept(color="red"),
     }
     return {f"data elsewhere, {title}": data for title, data in cases.items()}

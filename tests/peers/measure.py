@@ -25,9 +25,9 @@ TIMEOUT_SECONDS = 120
 BURST_SECONDS = 0.25
 WARM_UP = 3
 TIMED_AT_LEAST, TIMED_AT_MOST = 3, 200
-# A burst is quiet if others used at most this CPU time, as a share of one core; and how often to try.
+# A burst is quiet if other processes used at most this share of one core; a disturbed burst is repeated.
 QUIET = 0.1
-PATIENCE = 5
+ATTEMPTS = 5
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -109,10 +109,10 @@ def machine_cpu_seconds() -> float:
 
 
 def undisturbed(action) -> tuple[object, bool]:
-    """The result of `action`, which returns it with the CPU time it took, measured while the machine does nothing else;
-    and whether that was so."""
+    """The result of `action`, which returns it with the CPU time it took, and whether the machine was otherwise idle
+    meanwhile. A disturbed action is repeated."""
     best = None
-    for attempt in range(PATIENCE):
+    for attempt in range(ATTEMPTS):
         before, began = machine_cpu_seconds(), time.perf_counter()
         result, own = action()
         elapsed = time.perf_counter() - began

@@ -40,7 +40,7 @@ CLOSE = 1e-4
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Constants by name, including those behind a Cast."""
+    """Constants by name, including those that go through a Cast."""
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Cast" and node.input[0] in held:

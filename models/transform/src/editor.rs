@@ -227,7 +227,7 @@ impl Graph {
         self.initializers.iter().find(|tensor| tensor.name == name)
     }
 
-    /// The position of the constant that a value holds, also behind casts (stored as f16, computed in f32).
+    /// The position of the constant that a value holds, directly or through casts (stored as f16, computed in f32).
     pub fn stored(&self, name: &str) -> Option<usize> {
         if let Some(at) = self.initializers.iter().position(|tensor| tensor.name == name) {
             return Some(at);

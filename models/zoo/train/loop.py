@@ -37,7 +37,7 @@ class Options:
     seed: int = 1
     bf16: bool = False
     sides: tuple[tuple[float, int], ...] = ()
-    """(share of the epochs from which on, side of the training images)."""
+    """(share of the epochs after which it applies, side of the training images)."""
     smoothing: float = 0.1
     cutmix: float = 0.0
     """Share of the batches that are mixed."""

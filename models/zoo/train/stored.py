@@ -18,7 +18,7 @@ from zoo.networks.simplenet import SimpleNet
 
 
 def _constants(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Weights by name, including those behind a Cast, as f32."""
+    """Weights by name, including those that go through a Cast, as f32."""
     found = {t.name: numpy_helper.to_array(t).astype(np.float32) for t in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "Cast" and node.input[0] in found:

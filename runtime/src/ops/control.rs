@@ -30,7 +30,7 @@ pub enum Control {
 /// How often a body runs, and its inputs and results.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Loop {
-    /// The largest number of iterations, if the model says it.
+    /// The largest number of iterations, if the model specifies it.
     pub iterations: Option<usize>,
     /// Whether the first input, one i64, is the largest number of iterations.
     pub limited: bool,

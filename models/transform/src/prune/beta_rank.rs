@@ -28,7 +28,7 @@ pub(super) fn scores(network: &Network, samples: &mut dyn Samples, options: &Opt
     prepare::fold_normalization(&mut folded);
     let layers = Layer::all(&folded.graph);
     if layers.len() != network.layers.len() {
-        return Err(Error::Unsupported("normalization behind layers that share their weights".into()));
+        return Err(Error::Unsupported("normalization after layers that share their weights".into()));
     }
     let ranked: Vec<&Layer> = layers.iter().filter(|layer| layer.groups == 1).collect();
     let names: Vec<String> = ranked.iter().flat_map(|layer| [layer.input.clone(), layer.output.clone()]).collect();

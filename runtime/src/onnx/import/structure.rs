@@ -239,7 +239,7 @@ pub(super) fn reshape(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(x, &dims)?])
 }
 
-/// A matrix: the axes before `axis`, and those from it on.
+/// A matrix: the axes before `axis`, and the axes starting at it.
 pub(super) fn flatten(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let rank = cx.rank(x);
