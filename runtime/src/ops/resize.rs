@@ -109,11 +109,20 @@ impl Resize {
             return Err(OpError::Attribute { name: "scales", reason: "must be positive".into() });
         }
         let to = Image { height: self.out[0], width: self.out[1], ..from };
+        [from.height, from.width, to.height, to.width].into_iter().try_for_each(check_axis)?;
         if (from.height == 0 && to.height > 0) || (from.width == 0 && to.width > 0) {
             return Err(OpError::shapes("an image without pixels cannot be resized", &[&x.shape]));
         }
         Ok((from, to))
     }
+}
+
+/// Longest axis before and after a resize: the positions of its elements are computed beforehand.
+const MAX_AXIS: usize = 1 << 21;
+
+/// Refuses an axis that is too long.
+pub(super) fn check_axis(len: usize) -> Result<(), OpError> {
+    if len > MAX_AXIS { Err(OpError::TooLarge(format!("an axis of {len}, at most {MAX_AXIS}"))) } else { Ok(()) }
 }
 
 /// The position of element `o` of `out` among `len` elements (not 0), with `scale` elements of the result for each; it

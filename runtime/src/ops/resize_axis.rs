@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
 use super::image::NHWC_AXIS;
-use super::resize::{Coordinates, Rounding, nearest, place};
+use super::resize::{Coordinates, Rounding, check_axis, nearest, place};
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
@@ -62,7 +62,7 @@ struct Table {
     /// For every element of the result, the end of its terms; `None` if it is outside the input.
     ends: Vec<Option<usize>>,
     /// Index in the input, and weight.
-    terms: Vec<(usize, f32)>,
+    terms: Vec<(u32, f32)>,
 }
 
 impl ResizeAxis {
@@ -74,6 +74,7 @@ impl ResizeAxis {
         let Some(&len) = x.shape.get(self.axis) else {
             return Err(OpError::Attribute { name: "axes", reason: format!("{} of {}", self.axis, x.shape) });
         };
+        [len, self.out].into_iter().try_for_each(check_axis)?;
         let finite = self.crop.is_none_or(|crop| crop.start.is_finite() && crop.end.is_finite());
         let coefficient = if let Filter::Cubic(a) = self.filter { a } else { 0.0 };
         if !(self.scale > 0.0 && self.scale.is_finite() && finite && coefficient.is_finite()) {
@@ -117,11 +118,12 @@ impl ResizeAxis {
     }
 
     /// Adds the terms of an element at position `at`.
-    fn terms(&self, at: f32, len: usize, terms: &mut Vec<(usize, f32)>) {
-        let inside = |index: f32| index.clamp(0.0, len as f32 - 1.0) as usize;
+    fn terms(&self, at: f32, len: usize, terms: &mut Vec<(u32, f32)>) {
+        let inside = |index: f32| index.clamp(0.0, len as f32 - 1.0) as u32;
         let (radius, of): (f32, fn(f32, f32) -> f32) = match self.filter {
             Filter::Nearest(rounding) => {
-                terms.push((nearest(rounding, at.clamp(0.0, len as f32 - 1.0)).min(len - 1), 1.0));
+                let nearest = nearest(rounding, at.clamp(0.0, len as f32 - 1.0)).min(len - 1);
+                terms.push((nearest as u32, 1.0));
                 return;
             }
             Filter::Linear => (1.0, |x, _| (1.0 - x.abs()).max(0.0)),
@@ -212,11 +214,11 @@ impl Operator for ResizeAxis {
                     let terms = &table.terms[begin..end];
                     begin = end;
                     match y {
-                        [y] => *y = terms.iter().map(|&(index, weight)| x[index] * weight).sum(),
+                        [y] => *y = terms.iter().map(|&(index, weight)| x[index as usize] * weight).sum(),
                         y => {
                             y.fill(0.0);
                             for &(index, weight) in terms {
-                                let x = &x[index * inner..][..inner];
+                                let x = &x[index as usize * inner..][..inner];
                                 y.iter_mut().zip(x).for_each(|(y, x)| *y += x * weight);
                             }
                         }
@@ -243,7 +245,7 @@ impl Semantics for ResizeAxis {
                     let terms = &table.terms[begin..end.unwrap_or(begin)];
                     for inner_at in 0..inner {
                         let element = |index: usize| f64::from(x[(outer * len + index) * inner + inner_at]);
-                        let sum: f64 = terms.iter().map(|&(index, w)| element(index) * f64::from(w)).sum();
+                        let sum: f64 = terms.iter().map(|&(index, w)| element(index as usize) * f64::from(w)).sum();
                         y.push(if end.is_some() { sum as f32 } else { self.outside() });
                     }
                     begin = end.unwrap_or(begin);

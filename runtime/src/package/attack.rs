@@ -7,6 +7,7 @@ use super::container::{Container, Kind, write};
 use super::*;
 use crate::limits::Limits;
 use crate::model::Model;
+use crate::ops::check::{Random, assert_close};
 use crate::options::Options;
 use crate::tensor::{Tensor, TensorView};
 
@@ -62,8 +63,7 @@ pub(crate) fn edit(section: &mut Vec<u8>, edits: &[Edit]) {
 pub(crate) fn survives(package: &[u8]) -> bool {
     let attempt = || {
         // A graph that grew too large for a test is refused by its limits.
-        let limits = Limits { memory_bytes: 1 << 27, run_work: 1 << 25, ..Limits::default() };
-        let Ok(model) = Model::from_bytes(package, &Options::default().limits(limits)) else { return };
+        let Ok(model) = Model::from_bytes(package, &Options::default().limits(limits())) else { return };
         let Ok(mut session) = model.session() else { return };
         // A loop may be endless.
         session.set_deadline(Some(Duration::from_secs(1)));
@@ -73,4 +73,32 @@ pub(crate) fn survives(package: &[u8]) -> bool {
         let _ = session.run(&views);
     };
     catch_unwind(AssertUnwindSafe(attempt)).is_ok()
+}
+
+/// Small limits, so that large graphs are refused and nothing is skipped.
+pub(crate) fn limits() -> Limits {
+    Limits { memory_bytes: 1 << 27, run_work: 1 << 25, ..Limits::default() }
+}
+
+/// Opens a package and compares its results to the plain evaluation of its graph. Whether it could be opened.
+///
+/// # Panics
+/// If they differ, or if it runs what the plain evaluation refuses.
+pub(crate) fn agrees(package: &[u8], limits: &Limits) -> bool {
+    let Ok(model) = Model::from_bytes(package, &Options::default().limits(limits.clone())) else { return false };
+    let graph = super::Package::read(&Bytes::copy_of(package).unwrap(), None).unwrap().graph;
+    let mut random = Random(package.len() as u64);
+    let facts = model.inputs().iter().map(|port| port.fact.clone());
+    let inputs: Vec<Tensor> = facts.map(|fact| random.tensor(fact.dtype, &fact.shape)).collect();
+    let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
+    let mut session = model.session().unwrap();
+    if session.run(&views).is_err() {
+        return true;
+    }
+    let want = graph.evaluate(&inputs).unwrap();
+    for (index, want) in want.iter().enumerate() {
+        let got = session.output(index).unwrap().to_tensor();
+        assert_close(&got, want, 1e-4, &format!("output {index} of {:?}", graph.nodes));
+    }
+    true
 }

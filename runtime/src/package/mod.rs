@@ -14,6 +14,8 @@
 pub(crate) mod attack;
 mod container;
 mod content;
+#[cfg(test)]
+mod kinds;
 #[cfg_attr(not(feature = "signatures"), path = "unsigned.rs")]
 mod signature;
 #[cfg(test)]

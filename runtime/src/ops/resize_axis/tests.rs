@@ -158,6 +158,8 @@ fn impossible_sizes_are_refused() {
     }
     assert!(refused(ResizeAxis { axis: 1, ..op.clone() }));
     assert!(refused(ResizeAxis { out: usize::MAX, ..op.clone() }));
+    let long = |out| ResizeAxis { out, scale: out as f32 / 5.0, ..op.clone() };
+    assert!(!refused(long(1 << 21)) && refused(long((1 << 21) + 1)), "a table of any size");
     assert!(refused(ResizeAxis { antialias: true, scale: 1e-9, ..op.clone() }), "a window of millions");
     assert!(refused(ResizeAxis { antialias: true, out: 50, ..op.clone() }));
     assert!(refused(ResizeAxis { filter: Filter::Cubic(f32::NAN), ..op }));
