@@ -4,6 +4,7 @@ use skipstone_kernels::activation::Activation;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, microsoft, standard};
 use crate::graph::ValueId;
 use crate::ops::activate::Activate;
 use crate::ops::binary::{Binary, BinaryKind};
@@ -11,6 +12,23 @@ use crate::ops::compare::CompareKind;
 use crate::ops::curve::Curve;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::DType;
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Gelu"], plain),
+    standard(&["Clip"], clip),
+    standard(&["PRelu"], prelu),
+    standard(&["Elu", "Selu", "Celu"], exponential),
+    standard(&["Softplus"], softplus),
+    standard(&["Softsign"], softsign),
+    standard(&["Swish"], swish),
+    standard(&["Mish"], mish),
+    standard(&["ThresholdedRelu"], thresholded_relu),
+    standard(&["Shrink"], shrink),
+    microsoft(&["Gelu"], plain),
+    microsoft(&["FastGelu"], fast_gelu),
+    microsoft(&["BiasGelu"], bias_gelu),
+    microsoft(&["QuickGelu"], quick_gelu),
+];
 
 impl Call<'_, '_> {
     /// `activation(x)`
@@ -60,7 +78,7 @@ fn composed(cx: &mut Call<'_, '_>, activation: Activation, x: ValueId) -> Result
 }
 
 /// Functions with a direct kernel equivalent.
-pub(super) fn plain(cx: &mut Call<'_, '_>) -> Imported {
+fn plain(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let activation = named(cx, cx.node.op_type)?;
     if activation == Activation::Relu && cx.dtype(x) != DType::F32 {
@@ -88,7 +106,7 @@ pub(super) fn named(cx: &Call<'_, '_>, name: &str) -> Result<Activation, Halt> {
 }
 
 /// Bounds were attributes before opset 11, operands since.
-pub(super) fn clip(cx: &mut Call<'_, '_>) -> Imported {
+fn clip(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     if cx.opset < 11 {
         let (min, max) = (cx.float("min", f32::MIN)?, cx.float("max", f32::MAX)?);
@@ -127,7 +145,7 @@ fn bounded(cx: &mut Call<'_, '_>, x: ValueId, min: f32, max: f32) -> Imported {
 }
 
 /// Before opset 7, one slope per channel was aligned with axis 1.
-pub(super) fn prelu(cx: &mut Call<'_, '_>) -> Imported {
+fn prelu(cx: &mut Call<'_, '_>) -> Imported {
     let (x, mut slope) = (cx.input(0)?, cx.input(1)?);
     if cx.opset < 7 && cx.rank(slope) == 1 && cx.rank(x) > 1 && cx.shape(slope)[0] != 1 {
         let mut dims = vec![cx.shape(slope)[0]];
@@ -138,7 +156,7 @@ pub(super) fn prelu(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Elu: `x` above zero, `alpha * (e^x - 1)` below; Selu scales that by `gamma`; Celu divides by alpha inside.
-pub(super) fn exponential(cx: &mut Call<'_, '_>) -> Imported {
+fn exponential(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (alpha, inner, gamma) = match cx.node.op_type {
         "Selu" => (cx.float("alpha", 1.673_263_2)?, 1.0, cx.float("gamma", 1.050_701)?),
@@ -180,7 +198,7 @@ fn softplus_of(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
     cx.binary(BinaryKind::Add, above, rest)
 }
 
-pub(super) fn softplus(cx: &mut Call<'_, '_>) -> Imported {
+fn softplus(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     match cx.dtype(x) {
         DType::F32 => cx.add_all(Curve::Softplus, &[x]),
@@ -189,7 +207,7 @@ pub(super) fn softplus(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// `x / (1 + |x|)`
-pub(super) fn softsign(cx: &mut Call<'_, '_>) -> Imported {
+fn softsign(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     if cx.dtype(x) == DType::F32 {
         return cx.add_all(Curve::Softsign, &[x]);
@@ -213,18 +231,18 @@ fn swish_of(cx: &mut Call<'_, '_>, alpha: f32) -> Imported {
     Ok(vec![cx.binary(BinaryKind::Mul, x, gate)?])
 }
 
-pub(super) fn swish(cx: &mut Call<'_, '_>) -> Imported {
+fn swish(cx: &mut Call<'_, '_>) -> Imported {
     let alpha = cx.float("alpha", 1.0)?;
     swish_of(cx, alpha)
 }
 
-pub(super) fn quick_gelu(cx: &mut Call<'_, '_>) -> Imported {
+fn quick_gelu(cx: &mut Call<'_, '_>) -> Imported {
     let alpha = cx.float("alpha", 1.702)?;
     swish_of(cx, alpha)
 }
 
 /// `x * tanh(softplus(x))`
-pub(super) fn mish(cx: &mut Call<'_, '_>) -> Imported {
+fn mish(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     if cx.dtype(x) == DType::F32 {
         return cx.add_all(Curve::Mish, &[x]);
@@ -235,7 +253,7 @@ pub(super) fn mish(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// `x` above alpha, otherwise 0.
-pub(super) fn thresholded_relu(cx: &mut Call<'_, '_>) -> Imported {
+fn thresholded_relu(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let alpha = cx.float("alpha", 1.0)?;
     if cx.dtype(x) == DType::F32 {
@@ -248,7 +266,7 @@ pub(super) fn thresholded_relu(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// `x + bias` below `-lambd`, `x - bias` above `lambd`, otherwise 0.
-pub(super) fn shrink(cx: &mut Call<'_, '_>) -> Imported {
+fn shrink(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (bias, lambda) = (cx.float("bias", 0.0)?, cx.float("lambd", 0.5)?);
     if cx.dtype(x) == DType::F32 {
@@ -268,14 +286,14 @@ pub(super) fn shrink(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// `gelu(x + bias)`
-pub(super) fn bias_gelu(cx: &mut Call<'_, '_>) -> Imported {
+fn bias_gelu(cx: &mut Call<'_, '_>) -> Imported {
     let (x, bias) = (cx.input(0)?, cx.input(1)?);
     let x = cx.binary(BinaryKind::Add, x, bias)?;
     cx.add_all(Activate { activation: Activation::Gelu }, &[x])
 }
 
 /// Like `bias_gelu` with the tanh approximation; the bias is optional.
-pub(super) fn fast_gelu(cx: &mut Call<'_, '_>) -> Imported {
+fn fast_gelu(cx: &mut Call<'_, '_>) -> Imported {
     let mut x = cx.input(0)?;
     if let Some(bias) = cx.optional(1) {
         x = cx.binary(BinaryKind::Add, x, bias)?;

@@ -3,6 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::product::of_operands;
+use super::table::{Entry, microsoft, standard};
 use crate::error::list;
 use crate::graph::ValueId;
 use crate::ops::attention::{Attention, Scores};
@@ -11,6 +12,14 @@ use crate::ops::concat::Concat;
 use crate::ops::gather::Gather;
 use crate::ops::slice::Slice;
 use crate::tensor::DType;
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["Attention"], attention),
+    standard(&["RotaryEmbedding"], rotary),
+    microsoft(&["Attention"], packed),
+    microsoft(&["MultiHeadAttention"], multi_head),
+    microsoft(&["RotaryEmbedding"], rotary_with_places),
+];
 
 /// A number of heads.
 fn heads(cx: &Call<'_, '_>, name: &'static str, x: ValueId) -> Result<usize, Halt> {
@@ -55,7 +64,7 @@ fn attend(cx: &mut Call<'_, '_>, mut op: Attention, qkv: [ValueId; 3], beside: B
     Ok(results)
 }
 
-pub(super) fn attention(cx: &mut Call<'_, '_>) -> Imported {
+fn attention(cx: &mut Call<'_, '_>) -> Imported {
     let qkv = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     if qkv.iter().any(|&id| cx.dtype(id) != DType::F32) {
         return Err(Halt::Foreign);
@@ -111,7 +120,7 @@ fn mask_of(cx: &mut Call<'_, '_>, mask: Option<ValueId>, bias: Option<ValueId>) 
 }
 
 /// com.microsoft MultiHeadAttention of queries, keys and values `[batch, length, heads * size]`.
-pub(super) fn multi_head(cx: &mut Call<'_, '_>) -> Imported {
+fn multi_head(cx: &mut Call<'_, '_>) -> Imported {
     let (Some(mut k), Some(mut v)) = (cx.optional(1), cx.optional(2)) else { return Err(Halt::Foreign) };
     let mut q = cx.input(0)?;
     if [q, k, v].iter().any(|&id| cx.rank(id) != 3 || cx.dtype(id) != DType::F32) || cx.inputs.len() > 8 {
@@ -135,7 +144,7 @@ pub(super) fn multi_head(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// com.microsoft Attention: queries, keys and values are one product of the input.
-pub(super) fn packed(cx: &mut Call<'_, '_>) -> Imported {
+fn packed(cx: &mut Call<'_, '_>) -> Imported {
     let (x, weights) = (cx.input(0)?, cx.input(1)?);
     let rotary = cx.flag("do_rotary", false)?;
     if cx.dtype(x) != DType::F32 || cx.rank(x) != 3 || cx.optional(4).is_some() || rotary || cx.wants(1) {
@@ -169,13 +178,13 @@ pub(super) fn packed(cx: &mut Call<'_, '_>) -> Imported {
     attend(cx, op, qkv, Beside { mask, ..Beside::default() })
 }
 
-pub(super) fn rotary(cx: &mut Call<'_, '_>) -> Imported {
+fn rotary(cx: &mut Call<'_, '_>) -> Imported {
     let (cos, sin) = (cx.input(1)?, cx.input(2)?);
     rotated(cx, cos, sin, cx.optional(3))
 }
 
 /// com.microsoft: the positions come before the tables.
-pub(super) fn rotary_with_places(cx: &mut Call<'_, '_>) -> Imported {
+fn rotary_with_places(cx: &mut Call<'_, '_>) -> Imported {
     let (places, cos, sin) = (cx.input(1)?, cx.input(2)?, cx.input(3)?);
     let plain = cx.float("scale", 1.0)? == 1.0 && !cx.flag("is_packed_batching", false)?;
     // A single position is that of the first row.

@@ -6,6 +6,7 @@ use super::activation;
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::product;
+use super::table::{Entry, microsoft, standard};
 use super::volume;
 use super::window::{ImageWindow, Window, image_dims};
 use crate::graph::ValueId;
@@ -15,6 +16,9 @@ use crate::ops::conv::Conv;
 use crate::ops::gather::Gather;
 use crate::ops::pad::{Pad, PadMode};
 use crate::tensor::{DType, Fact, Shape, Tensor};
+
+pub(super) const OPERATORS: &[Entry] =
+    &[standard(&["Conv"], conv), microsoft(&["FusedConv"], fused), microsoft(&["FusedGemm"], fused_gemm)];
 
 /// The convolution of a window.
 pub(super) fn of_window(window: &ImageWindow, groups: usize) -> Conv {
@@ -115,7 +119,7 @@ pub(super) fn conv(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// com.microsoft FusedConv: a convolution followed by a sum with a fourth operand and an activation.
-pub(super) fn fused(cx: &mut Call<'_, '_>) -> Imported {
+fn fused(cx: &mut Call<'_, '_>) -> Imported {
     let mut y = convolve(cx)?;
     if let Some(residual) = cx.optional(3) {
         y = cx.binary(BinaryKind::Add, y, residual)?;
@@ -125,7 +129,7 @@ pub(super) fn fused(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// com.microsoft FusedGemm: a Gemm followed by an activation.
-pub(super) fn fused_gemm(cx: &mut Call<'_, '_>) -> Imported {
+fn fused_gemm(cx: &mut Call<'_, '_>) -> Imported {
     let y = product::gemm(cx)?[0];
     let mut parameters = Vec::new();
     for name in ["activation_alpha", "activation_beta"] {

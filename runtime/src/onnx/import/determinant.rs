@@ -3,9 +3,12 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::slice::Slice;
+
+pub(super) const OPERATORS: &[Entry] = &[standard(&["Det"], det)];
 
 /// Largest number of rows; each further one costs at least twice the products.
 const MAX_ROWS: usize = 4;
@@ -29,7 +32,7 @@ fn minor(cx: &mut Call<'_, '_>, elements: &[Vec<ValueId>], row: usize, columns: 
     sum.ok_or(Halt::Foreign)
 }
 
-pub(super) fn det(cx: &mut Call<'_, '_>) -> Imported {
+fn det(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dims = cx.shape(x).to_vec();
     let [outer @ .., rows, columns] = dims.as_slice() else {

@@ -4,6 +4,7 @@ use skipstone_onnx::proto::Tensor as TensorProto;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, standard};
 use super::tensor::{held_as, known_dtype};
 use crate::error::OpError;
 use crate::graph::ValueId;
@@ -14,6 +15,24 @@ use crate::ops::compare::{Compare, CompareKind};
 use crate::ops::select::Select;
 use crate::ops::unary::{Unary, UnaryKind};
 use crate::tensor::{DType, Shape};
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["Add", "Sub", "Mul", "Div", "And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor"], binary),
+    standard(&["BitwiseNot"], bitwise_not),
+    standard(&["BitShift"], bit_shift),
+    standard(&["Pow"], pow),
+    standard(&["Mod"], modulo),
+    standard(&["Min", "Max", "Sum", "Mean"], variadic),
+    standard(&["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"], compare),
+    standard(&["Where"], select),
+    standard(&["Cast"], cast),
+    standard(&["CastLike"], cast_like),
+    standard(&["Neg", "Abs", "Sqrt", "Exp", "Log", "Reciprocal", "Erf", "Floor", "Ceil", "Round", "Sign"], unary),
+    standard(&["Sin", "Cos", "Tan", "Asin", "Acos", "Atan"], unary),
+    standard(&["Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Not"], unary),
+    standard(&["IsNaN"], is_nan),
+    standard(&["IsInf"], is_inf),
+];
 
 impl Call<'_, '_> {
     /// `kind(a, b)`, broadcast.
@@ -55,7 +74,7 @@ fn operands(cx: &mut Call<'_, '_>) -> Result<[ValueId; 2], Halt> {
     Ok([a, cx.reshape(b, &dims)?])
 }
 
-pub(super) fn binary(cx: &mut Call<'_, '_>) -> Imported {
+fn binary(cx: &mut Call<'_, '_>) -> Imported {
     let kind = match cx.node.op_type {
         "Add" => BinaryKind::Add,
         "Sub" => BinaryKind::Sub,
@@ -73,7 +92,7 @@ pub(super) fn binary(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// The exponent may have another type; the result has that of the base.
-pub(super) fn pow(cx: &mut Call<'_, '_>) -> Imported {
+fn pow(cx: &mut Call<'_, '_>) -> Imported {
     let [base, exponent] = operands(cx)?;
     let to = cx.dtype(base);
     if cx.dtype(exponent) != to {
@@ -93,7 +112,7 @@ fn is_integer(dtype: DType) -> bool {
 }
 
 /// The remainder of a division, with the sign of the dividend (`fmod`) or of the divisor.
-pub(super) fn modulo(cx: &mut Call<'_, '_>) -> Imported {
+fn modulo(cx: &mut Call<'_, '_>) -> Imported {
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     let left = cx.binary(BinaryKind::Rem, a, b)?;
     let unsigned = matches!(cx.dtype(a), DType::U8 | DType::U16 | DType::U32 | DType::U64);
@@ -114,7 +133,7 @@ pub(super) fn modulo(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.select(moves, moved, left)?])
 }
 
-pub(super) fn variadic(cx: &mut Call<'_, '_>) -> Imported {
+fn variadic(cx: &mut Call<'_, '_>) -> Imported {
     let kind = match cx.node.op_type {
         "Min" => BinaryKind::Min,
         "Max" => BinaryKind::Max,
@@ -134,7 +153,7 @@ pub(super) fn variadic(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![all])
 }
 
-pub(super) fn compare(cx: &mut Call<'_, '_>) -> Imported {
+fn compare(cx: &mut Call<'_, '_>) -> Imported {
     let kind = match cx.node.op_type {
         "Equal" => CompareKind::Equal,
         "Less" => CompareKind::Less,
@@ -146,7 +165,7 @@ pub(super) fn compare(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(Compare { kind }, &[a, b])
 }
 
-pub(super) fn select(cx: &mut Call<'_, '_>) -> Imported {
+fn select(cx: &mut Call<'_, '_>) -> Imported {
     let inputs = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     cx.add_all(Select, &inputs)
 }
@@ -169,17 +188,17 @@ pub(super) fn cast_to(cx: &mut Call<'_, '_>, to: DType) -> Imported {
     Ok(vec![y])
 }
 
-pub(super) fn cast(cx: &mut Call<'_, '_>) -> Imported {
+fn cast(cx: &mut Call<'_, '_>) -> Imported {
     let to = known_dtype(cx.int("to", 0)?, cx.name())?;
     cast_to(cx, to)
 }
 
-pub(super) fn cast_like(cx: &mut Call<'_, '_>) -> Imported {
+fn cast_like(cx: &mut Call<'_, '_>) -> Imported {
     let to = cx.declared(cx.input(1)?);
     cast_to(cx, to)
 }
 
-pub(super) fn unary(cx: &mut Call<'_, '_>) -> Imported {
+fn unary(cx: &mut Call<'_, '_>) -> Imported {
     let kind = match cx.node.op_type {
         "Neg" => UnaryKind::Neg,
         "Abs" => UnaryKind::Abs,
@@ -210,13 +229,13 @@ pub(super) fn unary(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Only NaN differs from itself.
-pub(super) fn is_nan(cx: &mut Call<'_, '_>) -> Imported {
+fn is_nan(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     cx.add_all(Compare { kind: CompareKind::NotEqual }, &[x, x])
 }
 
 /// Infinity of either sign, or of the selected signs. f32 that represents half precision has its infinities.
-pub(super) fn is_inf(cx: &mut Call<'_, '_>) -> Imported {
+fn is_inf(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dtype = cx.dtype(x);
     if is_integer(dtype) || dtype == DType::Bool {
@@ -239,7 +258,7 @@ pub(super) fn is_inf(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Inverts every bit, by exclusive or with all ones.
-pub(super) fn bitwise_not(cx: &mut Call<'_, '_>) -> Imported {
+fn bitwise_not(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let ones = cx.scalar(-1i64);
     let ones = cx.cast(ones, cx.dtype(x))?;
@@ -247,7 +266,7 @@ pub(super) fn bitwise_not(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Shifts bits left or right, filling with zeros.
-pub(super) fn bit_shift(cx: &mut Call<'_, '_>) -> Imported {
+fn bit_shift(cx: &mut Call<'_, '_>) -> Imported {
     let kind = match cx.text("direction")? {
         Some("LEFT") => BinaryKind::ShiftLeft,
         Some("RIGHT") => BinaryKind::ShiftRight,

@@ -8,6 +8,7 @@ use skipstone_kernels::activation::Activation;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, microsoft};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::gather::Gather;
@@ -17,6 +18,8 @@ use crate::ops::slice::Slice;
 use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::ops::topk::TopK;
 use crate::tensor::DType;
+
+pub(super) const OPERATORS: &[Entry] = &[microsoft(&["MoE"], mixture)];
 
 /// The operation between the two products of an expert.
 #[derive(Clone, Copy, PartialEq)]
@@ -39,7 +42,7 @@ struct Routes {
     plain: bool,
 }
 
-pub(super) fn mixture(cx: &mut Call<'_, '_>) -> Imported {
+fn mixture(cx: &mut Call<'_, '_>) -> Imported {
     let (x, logits) = (cx.input(0)?, cx.input(1)?);
     let dims = cx.shape(x).dims().to_vec();
     let (Some(&width), &[_, experts]) = (dims.last(), cx.shape(logits).dims()) else {

@@ -3,6 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::elementwise::cast_to;
+use super::table::{Entry, standard};
 use crate::error::OpError;
 use crate::ops::accumulate::Accumulate;
 use crate::ops::binary::BinaryKind;
@@ -14,8 +15,17 @@ use crate::ops::scatter_elements::ScatterElements;
 use crate::ops::slice::Slice;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["Gather"], gather),
+    standard(&["GatherElements"], gather_elements),
+    standard(&["GatherND"], gather_nd),
+    standard(&["ScatterElements", "Scatter"], scatter_elements),
+    standard(&["ScatterND"], scatter_nd),
+    standard(&["OneHot"], one_hot),
+];
+
 /// One constant index is a slice, which costs nothing if it is at the start of a tensor.
-pub(super) fn gather(cx: &mut Call<'_, '_>) -> Imported {
+fn gather(cx: &mut Call<'_, '_>) -> Imported {
     let (x, indices) = (cx.input(0)?, cx.input(1)?);
     let axis = cx.axis(0, cx.rank(x))?;
     let Some(index) = single_index(cx) else { return cx.add_all(Gather { axis }, &[x, indices]) };
@@ -39,13 +49,13 @@ fn single_index(cx: &Call<'_, '_>) -> Option<i64> {
     }
 }
 
-pub(super) fn gather_elements(cx: &mut Call<'_, '_>) -> Imported {
+fn gather_elements(cx: &mut Call<'_, '_>) -> Imported {
     let (x, indices) = (cx.input(0)?, cx.input(1)?);
     let axis = cx.axis(0, cx.rank(x))?;
     cx.add_all(GatherElements { axis }, &[x, indices])
 }
 
-pub(super) fn gather_nd(cx: &mut Call<'_, '_>) -> Imported {
+fn gather_nd(cx: &mut Call<'_, '_>) -> Imported {
     let (x, indices) = (cx.input(0)?, cx.input(1)?);
     let batch_dims = usize::try_from(cx.int("batch_dims", 0)?);
     let batch_dims = batch_dims.map_err(|_| cx.attribute_error("batch_dims", "is negative"))?;
@@ -64,7 +74,7 @@ fn reduction(cx: &Call<'_, '_>) -> Result<Option<BinaryKind>, Halt> {
     })
 }
 
-pub(super) fn scatter_elements(cx: &mut Call<'_, '_>) -> Imported {
+fn scatter_elements(cx: &mut Call<'_, '_>) -> Imported {
     let [x, indices, updates] = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     let axis = cx.axis(0, cx.rank(x))?;
     let Some(kind) = reduction(cx)? else { return cx.add_all(ScatterElements { axis }, &[x, indices, updates]) };
@@ -72,7 +82,7 @@ pub(super) fn scatter_elements(cx: &mut Call<'_, '_>) -> Imported {
     cx.add_all(Accumulate { axis: Some(axis), kind }, &[x, indices, updates])
 }
 
-pub(super) fn scatter_nd(cx: &mut Call<'_, '_>) -> Imported {
+fn scatter_nd(cx: &mut Call<'_, '_>) -> Imported {
     let inputs = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     match reduction(cx)? {
         None => cx.add_all(ScatterNd, &inputs),
@@ -81,7 +91,7 @@ pub(super) fn scatter_nd(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Depth and values must be constant.
-pub(super) fn one_hot(cx: &mut Call<'_, '_>) -> Imported {
+fn one_hot(cx: &mut Call<'_, '_>) -> Imported {
     let (mut indices, depth, values) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let axis = cx.axis(-1, cx.rank(indices) + 1)?;
     let depth = cx.cast(depth, DType::I64)?;

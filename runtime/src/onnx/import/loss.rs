@@ -2,6 +2,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::compare::CompareKind;
@@ -11,6 +12,9 @@ use crate::ops::reduce::ReduceKind;
 use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::ops::unary::UnaryKind;
 use crate::tensor::DType;
+
+pub(super) const OPERATORS: &[Entry] =
+    &[standard(&["NegativeLogLikelihoodLoss"], likelihood), standard(&["SoftmaxCrossEntropyLoss"], cross_entropy)];
 
 /// `-weight[t] * x[n, t, ...]` for the class `t` of every target; an ignored target counts 0.
 fn negative_log_likelihood(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
@@ -64,13 +68,13 @@ fn negative_log_likelihood(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId,
 }
 
 /// The loss of log-probabilities.
-pub(super) fn likelihood(cx: &mut Call<'_, '_>) -> Imported {
+fn likelihood(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     Ok(vec![negative_log_likelihood(cx, x)?])
 }
 
 /// The loss of scores, whose log-probabilities are the second result.
-pub(super) fn cross_entropy(cx: &mut Call<'_, '_>) -> Imported {
+fn cross_entropy(cx: &mut Call<'_, '_>) -> Imported {
     let scores = cx.input(0)?;
     if cx.rank(scores) < 2 {
         return Err(cx.shape_error("scores must have a class axis", &[scores]));

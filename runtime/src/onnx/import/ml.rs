@@ -19,6 +19,7 @@ use skipstone_kernels::activation::Activation;
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::product::{Order, of_operands};
+use super::table::{Entry, classical};
 use super::tensor;
 use crate::error::Error;
 use crate::graph::ValueId;
@@ -32,6 +33,19 @@ use crate::ops::slice::Slice;
 use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::ops::unary::UnaryKind;
 use crate::tensor::{DType, Tensor};
+
+pub(super) const OPERATORS: &[Entry] = &[
+    classical(&["LinearClassifier"], linear_classifier),
+    classical(&["LinearRegressor"], linear_regressor),
+    classical(&["Scaler"], scaler),
+    classical(&["Normalizer"], normalizer),
+    classical(&["Binarizer"], binarizer),
+    classical(&["Imputer"], imputer),
+    classical(&["ArrayFeatureExtractor"], array_feature_extractor),
+    classical(&["FeatureVectorizer"], feature_vectorizer),
+    classical(&["LabelEncoder"], label_encoder),
+    classical(&["ZipMap"], zip_map),
+];
 
 /// Most comparisons of a table of labels, and most pairs of classes: each takes a column of the arena.
 pub(super) const MAX_COLUMNS: usize = 1 << 12;
@@ -211,7 +225,7 @@ fn width(cx: &Call<'_, '_>, x: ValueId) -> usize {
 }
 
 /// `(x - offset) * scale`
-pub(super) fn scaler(cx: &mut Call<'_, '_>) -> Imported {
+fn scaler(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let mut y = cx.cast(x, DType::F32)?;
     let len = width(cx, y);
@@ -226,7 +240,7 @@ pub(super) fn scaler(cx: &mut Call<'_, '_>) -> Imported {
 
 /// Rows divided by their largest element, or by the sum or the norm of their elements; rows where that is 0 stay
 /// unchanged.
-pub(super) fn normalizer(cx: &mut Call<'_, '_>) -> Imported {
+fn normalizer(cx: &mut Call<'_, '_>) -> Imported {
     let given = cx.input(0)?;
     let x = float_rows(cx)?;
     let kind = match cx.text("norm")? {
@@ -245,7 +259,7 @@ pub(super) fn normalizer(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// 1 for elements above the threshold, otherwise 0.
-pub(super) fn binarizer(cx: &mut Call<'_, '_>) -> Imported {
+fn binarizer(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let threshold = cx.float("threshold", 0.0)?;
     let threshold = cx.scalar_of(cx.dtype(x), threshold.into())?;
@@ -254,7 +268,7 @@ pub(super) fn binarizer(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Replaces one value by others, one per column.
-pub(super) fn imputer(cx: &mut Call<'_, '_>) -> Imported {
+fn imputer(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (len, dtype) = (width(cx, x), cx.dtype(x));
     let (values, missing) = match (dtype, cx.floats("imputed_value_floats")?, cx.ints("imputed_value_int64s")?) {
@@ -311,7 +325,7 @@ pub(super) fn times(cx: &mut Call<'_, '_>, a: ValueId, b: ValueId) -> Result<Val
     product.result(cx, y, Order::Plain)
 }
 
-pub(super) fn linear_classifier(cx: &mut Call<'_, '_>) -> Imported {
+fn linear_classifier(cx: &mut Call<'_, '_>) -> Imported {
     let (classes, transform) = (cx.classes()?, cx.transform()?);
     let coefficients = cx.floats("coefficients")?.unwrap_or_default();
     let intercepts = cx.floats("intercepts")?.unwrap_or_default();
@@ -332,7 +346,7 @@ pub(super) fn linear_classifier(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![label, one_column(cx, scores, transform)?])
 }
 
-pub(super) fn linear_regressor(cx: &mut Call<'_, '_>) -> Imported {
+fn linear_regressor(cx: &mut Call<'_, '_>) -> Imported {
     let targets = usize::try_from(cx.int("targets", 1)?).ok().filter(|&targets| targets > 0);
     let targets = targets.ok_or_else(|| cx.attribute_error("targets", "must be at least 1"))?;
     let coefficients = cx.floats("coefficients")?.unwrap_or_default();
@@ -347,7 +361,7 @@ pub(super) fn linear_regressor(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Columns of the last axis, selected by index.
-pub(super) fn array_feature_extractor(cx: &mut Call<'_, '_>) -> Imported {
+fn array_feature_extractor(cx: &mut Call<'_, '_>) -> Imported {
     let (mut x, indices) = (cx.input(0)?, cx.input(1)?);
     if cx.rank(x) == 1 {
         let len = cx.shape(x)[0];
@@ -362,7 +376,7 @@ pub(super) fn array_feature_extractor(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Columns of all operands side by side, with the requested number from each.
-pub(super) fn feature_vectorizer(cx: &mut Call<'_, '_>) -> Imported {
+fn feature_vectorizer(cx: &mut Call<'_, '_>) -> Imported {
     let inputs = cx.all_inputs()?;
     let lens = cx.ints("inputdimensions")?.unwrap_or_default();
     if lens.len() != inputs.len() {
@@ -387,7 +401,7 @@ pub(super) fn feature_vectorizer(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// A table from numbers to numbers; an element is compared with every key, and the first match wins.
-pub(super) fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
+fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let text = "LabelEncoder to or from text is not supported; encode labels outside of the model";
     if ["keys_strings", "values_strings", "classes_strings"].into_iter().any(|name| cx.has(name)) {
@@ -437,7 +451,7 @@ pub(super) fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// A sequence of maps from class to score becomes the scores, one column per class.
-pub(super) fn zip_map(cx: &mut Call<'_, '_>) -> Imported {
+fn zip_map(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![rows(cx)?])
 }
 

@@ -2,6 +2,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, standard};
 use crate::error::{OpError, list};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
@@ -11,6 +12,8 @@ use crate::ops::gather::Gather;
 use crate::ops::pad::{Pad, PadMode};
 use crate::ops::reduce::ReduceKind;
 use crate::tensor::{DType, Tensor};
+
+pub(super) const OPERATORS: &[Entry] = &[standard(&["TfIdfVectorizer"], tf_idf)];
 
 /// Most comparisons for one n-gram length: their results are all stored at once.
 const MAX_COMPARISONS: usize = 1 << 24;
@@ -44,7 +47,7 @@ fn counts(cx: &mut Call<'_, '_>, x: ValueId, n: usize, grams: &[i64], step: usiz
     cx.reduce(ReduceKind::Sum, whole, &[1], false).map(Some)
 }
 
-pub(super) fn tf_idf(cx: &mut Call<'_, '_>) -> Imported {
+fn tf_idf(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let Some(pool) = cx.ints("pool_int64s")? else {
         return Err(cx.attribute_error("pool_int64s", "is missing: n-grams of texts are not supported"));

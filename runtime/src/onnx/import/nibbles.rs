@@ -3,9 +3,12 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::product::{Order, of_operands};
+use super::table::{Entry, microsoft};
 use crate::error::OpError;
 use crate::ops::binary::BinaryKind;
 use crate::tensor::DType;
+
+pub(super) const OPERATORS: &[Entry] = &[microsoft(&["MatMulNBits"], matmul)];
 
 /// Value `index` of those packed in `bytes`, lowest bits first.
 fn unpacked(bytes: &[u8], index: usize, bits: usize) -> Option<u8> {
@@ -14,7 +17,7 @@ fn unpacked(bytes: &[u8], index: usize, bits: usize) -> Option<u8> {
 }
 
 /// `a [.., k]` times weights `[n, blocks, bytes]`: each block of a row has a scale and a zero point.
-pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
+fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     let (a, weights, scales) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let size = |name: &'static str| -> Result<usize, Halt> {
         let size = usize::try_from(cx.int(name, 0)?).ok().filter(|size| (1..1 << 24).contains(size));

@@ -3,6 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::elementwise::expand_to;
+use super::table::{Entry, microsoft, standard};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::compare::CompareKind;
@@ -12,6 +13,19 @@ use crate::ops::layernorm::{LayerNorm, Norm};
 use crate::ops::reduce::ReduceKind;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::DType;
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["BatchNormalization"], batch),
+    standard(&["LayerNormalization"], layer),
+    standard(&["RMSNormalization", "SimplifiedLayerNormalization"], root_mean_square),
+    standard(&["InstanceNormalization"], instance),
+    standard(&["GroupNormalization"], group),
+    standard(&["LpNormalization"], lp),
+    standard(&["MeanVarianceNormalization"], mean_variance),
+    microsoft(&["EmbedLayerNormalization"], embed_layer),
+    microsoft(&["LayerNormalization"], layer),
+    microsoft(&["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"], skip_layer),
+];
 
 /// One parameter per channel, aligned with axis 1 of `rank`.
 fn per_channel(cx: &mut Call<'_, '_>, id: ValueId, channels: usize, rank: usize) -> Result<ValueId, Halt> {
@@ -38,7 +52,7 @@ fn deviation(cx: &mut Call<'_, '_>, variance: ValueId, epsilon: f32) -> Result<V
 
 /// `(x - mean) / sqrt(variance + epsilon) * scale + bias`, with statistics from training or, in training mode, of the
 /// batch. With known statistics it is one product and one sum, which convolutions can absorb.
-pub(super) fn batch(cx: &mut Call<'_, '_>) -> Imported {
+fn batch(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (dims, epsilon) = (cx.shape(x).to_vec(), cx.float("epsilon", 1e-5)?);
     // Before opset 14, requesting statistics as results meant training mode.
@@ -125,7 +139,7 @@ fn row_parameter(cx: &mut Call<'_, '_>, id: ValueId, row: &[usize]) -> Result<Va
 }
 
 /// Mean and inverse deviation are results that only training requests.
-pub(super) fn layer(cx: &mut Call<'_, '_>) -> Imported {
+fn layer(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (axis, epsilon) = (cx.axis(-1, cx.rank(x))?, cx.float("epsilon", 1e-5)?);
     let (scale, bias) = (cx.optional(1), cx.optional(2));
@@ -140,7 +154,7 @@ pub(super) fn layer(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Like `layer`, without the mean.
-pub(super) fn root_mean_square(cx: &mut Call<'_, '_>) -> Imported {
+fn root_mean_square(cx: &mut Call<'_, '_>) -> Imported {
     if (1..cx.outputs()).any(|index| cx.wants(index)) {
         return Err(Halt::Foreign);
     }
@@ -151,7 +165,7 @@ pub(super) fn root_mean_square(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// com.microsoft: normalizes a sum, which may be the fourth result. The simplified version has no mean and no bias.
-pub(super) fn skip_layer(cx: &mut Call<'_, '_>) -> Imported {
+fn skip_layer(cx: &mut Call<'_, '_>) -> Imported {
     if cx.wants(1) || cx.wants(2) {
         return Err(Halt::Foreign);
     }
@@ -169,7 +183,7 @@ pub(super) fn skip_layer(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// com.microsoft: the normalized sum of the embeddings of words, positions and segments; the third result is the sum.
-pub(super) fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
+fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
     let [words, table, places] = [cx.input(0)?, cx.input(2)?, cx.input(3)?];
     let &[batch, length] = cx.shape(words).dims() else {
         return Err(cx.shape_error("words must be rows of a batch", &[words]));
@@ -198,7 +212,7 @@ pub(super) fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Each channel of each image with its own statistics.
-pub(super) fn instance(cx: &mut Call<'_, '_>) -> Imported {
+fn instance(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     if cx.rank(x) < 3 {
         return Err(cx.shape_error("images must have at least 3 dimensions", &[x]));
@@ -207,7 +221,7 @@ pub(super) fn instance(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Groups of channels with their own statistics. Scale and bias are per channel since opset 21, before that per group.
-pub(super) fn group(cx: &mut Call<'_, '_>) -> Imported {
+fn group(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let groups = usize::try_from(cx.int("num_groups", 0)?).ok().filter(|&groups| groups > 0);
     let groups = groups.ok_or_else(|| cx.attribute_error("num_groups", "must be above 0"))?;
@@ -241,7 +255,7 @@ fn grouped(cx: &mut Call<'_, '_>, x: ValueId, groups: usize, of_groups: bool) ->
 }
 
 /// Each row divided by its norm: the sum of absolute values (p = 1) or the root of the sum of squares (p = 2).
-pub(super) fn lp(cx: &mut Call<'_, '_>) -> Imported {
+fn lp(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let axis = cx.axis(-1, cx.rank(x))?;
     let kind = match cx.int("p", 2)? {
@@ -258,7 +272,7 @@ pub(super) fn lp(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// `(x - mean) / (deviation + 1e-9)` along axes, by default all but the channels.
-pub(super) fn mean_variance(cx: &mut Call<'_, '_>) -> Imported {
+fn mean_variance(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let axes = cx.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
     let axes = cx.axes_of(&axes, cx.rank(x))?;

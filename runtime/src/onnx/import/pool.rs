@@ -4,6 +4,7 @@ use skipstone_kernels::pool::PoolFn;
 
 use super::build::Imported;
 use super::call::Call;
+use super::table::{Entry, standard};
 use super::volume;
 use super::window::{Window, image_dims};
 use crate::ops::image::Layout;
@@ -11,6 +12,12 @@ use crate::ops::pool::Pool;
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::window_pool::Of;
 use crate::tensor::DType;
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["MaxPool"], max),
+    standard(&["AveragePool"], average),
+    standard(&["GlobalMaxPool", "GlobalAveragePool"], global),
+];
 
 fn pool(cx: &mut Call<'_, '_>, function: PoolFn) -> Imported {
     let x = cx.input(0)?;
@@ -45,7 +52,7 @@ fn pool(cx: &mut Call<'_, '_>, function: PoolFn) -> Imported {
     Ok(vec![cx.reshape(y, &out)?])
 }
 
-pub(super) fn max(cx: &mut Call<'_, '_>) -> Imported {
+fn max(cx: &mut Call<'_, '_>) -> Imported {
     if !cx.wants(1) {
         return pool(cx, PoolFn::Max);
     }

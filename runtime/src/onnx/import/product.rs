@@ -4,6 +4,7 @@ use skipstone_kernels::activation::Activation;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, microsoft, standard};
 use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
@@ -11,6 +12,13 @@ use crate::ops::contract::Contract;
 use crate::ops::matmul::MatMul;
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::tensor::{DType, Shape};
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["MatMul"], matmul),
+    standard(&["Gemm"], gemm),
+    standard(&["Einsum"], einsum),
+    microsoft(&["FusedMatMul"], fused_matmul),
+];
 
 /// An axis of a product: its length, and its position in the operands and the result.
 struct Axis {
@@ -252,7 +260,7 @@ pub(super) fn gemm(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// com.microsoft FusedMatMul: a product of transposed operands, times alpha.
-pub(super) fn fused_matmul(cx: &mut Call<'_, '_>) -> Imported {
+fn fused_matmul(cx: &mut Call<'_, '_>) -> Imported {
     if cx.flag("transBatchA", false)? || cx.flag("transBatchB", false)? {
         return Err(Halt::Foreign);
     }
@@ -315,7 +323,7 @@ fn result_labels(cx: &Call<'_, '_>, right: Option<&str>, all: &[Label]) -> Resul
 }
 
 /// Operands are multiplied from the left, two at a time.
-pub(super) fn einsum(cx: &mut Call<'_, '_>) -> Imported {
+fn einsum(cx: &mut Call<'_, '_>) -> Imported {
     let Some(equation) = cx.text("equation")? else { return Err(cx.attribute_error("equation", "is missing")) };
     let equation: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
     let (left, right) = equation.split_once("->").map_or((equation.as_str(), None), |(l, r)| (l, Some(r)));

@@ -2,6 +2,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, microsoft, standard};
 use super::tensor::known_dtype;
 use crate::error::OpError;
 use crate::graph::ValueId;
@@ -13,6 +14,14 @@ use crate::ops::quantize::Quantize;
 use crate::ops::quantized::is_quantized;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::{DType, Fact, Shape, Tensor};
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["QuantizeLinear"], quantize),
+    standard(&["DequantizeLinear"], dequantize),
+    standard(&["DynamicQuantizeLinear"], dynamic_quantize),
+    microsoft(&["QuantizeLinear"], quantize),
+    microsoft(&["DequantizeLinear"], dequantize),
+];
 
 impl Call<'_, '_> {
     /// Zero points of type `dtype`: operand `id`, or zeros in the shape of the scale.
@@ -57,7 +66,7 @@ impl Call<'_, '_> {
 }
 
 /// The result's type is the zero point's, or else given by `output_dtype`, or else u8.
-pub(super) fn quantize(cx: &mut Call<'_, '_>) -> Imported {
+fn quantize(cx: &mut Call<'_, '_>) -> Imported {
     let (mut x, scale) = (cx.input(0)?, cx.input(1)?);
     let axis = cx.int("axis", 1)?;
     let block = cx.int("block_size", 0)?;
@@ -119,7 +128,7 @@ fn stretched(cx: &mut Call<'_, '_>, x: ValueId, id: ValueId, axis: i64, block: u
     cx.reshape(id, &dims)
 }
 
-pub(super) fn dequantize(cx: &mut Call<'_, '_>) -> Imported {
+fn dequantize(cx: &mut Call<'_, '_>) -> Imported {
     let (x, scale, zero) = (cx.input(0)?, cx.input(1)?, cx.optional(2));
     let axis = cx.int("axis", 1)?;
     match usize::try_from(cx.int("block_size", 0)?) {
@@ -147,7 +156,7 @@ fn blocked(
     Ok(vec![cx.binary(BinaryKind::Mul, y, scale)?])
 }
 
-pub(super) fn dynamic_quantize(cx: &mut Call<'_, '_>) -> Imported {
+fn dynamic_quantize(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     cx.add_all(DynamicQuantize, &[x])
 }

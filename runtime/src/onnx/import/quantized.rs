@@ -20,6 +20,7 @@ use super::call::Call;
 use super::convolution::{groups, of_window, window};
 use super::elementwise::expand_to;
 use super::product::{Order, Product, of_operands};
+use super::table::{Entry, microsoft, standard};
 use super::window::image_dims;
 use super::{convolution, pool, product};
 use crate::error::OpError;
@@ -34,6 +35,24 @@ use crate::ops::look_up::LookUp;
 use crate::ops::quantized::flip;
 use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::tensor::{DType, Fact, Tensor};
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["ConvInteger"], conv_integer),
+    standard(&["MatMulInteger"], matmul_integer),
+    standard(&["QLinearConv"], convolution),
+    standard(&["QLinearMatMul"], matmul),
+    microsoft(&["QGemm"], gemm),
+    microsoft(&["QLinearAdd"], add),
+    microsoft(&["QLinearMul"], mul),
+    microsoft(&["QLinearAveragePool"], average_pool),
+    microsoft(&["QLinearGlobalAveragePool"], global_average_pool),
+    microsoft(&["QLinearSigmoid"], sigmoid),
+    microsoft(&["QLinearLeakyRelu"], leaky_relu),
+    microsoft(&["QLinearConcat"], concat),
+    microsoft(&["QLinearSoftmax"], softmax),
+    microsoft(&["DynamicQuantizeMatMul"], dynamic_matmul),
+    microsoft(&["MatMulIntegerToFloat"], matmul_to_float),
+];
 
 impl Call<'_, '_> {
     /// The dequantized operand whose elements, scale and zero point are the inputs from `first`.
@@ -73,7 +92,7 @@ impl Call<'_, '_> {
 }
 
 /// `x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias`
-pub(super) fn convolution(cx: &mut Call<'_, '_>) -> Imported {
+fn convolution(cx: &mut Call<'_, '_>) -> Imported {
     let (x, w) = (cx.floats_at(0, 1)?, cx.floats_at(3, 0)?);
     let bias = cx.bias_at(8, [1, 4], 1.0)?;
     let y = cx.on(&[Some(x), Some(w), bias], convolution::conv)?;
@@ -82,14 +101,14 @@ pub(super) fn convolution(cx: &mut Call<'_, '_>) -> Imported {
 
 /// `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`: one scale per row of the first operand, per column of the
 /// second.
-pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
+fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     let (a, b) = (cx.floats_at(0, -2)?, cx.floats_at(3, -1)?);
     let y = cx.on(&[Some(a), Some(b)], product::matmul)?;
     cx.quantized_at(y, 6)
 }
 
 /// `a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero`: bias and the result's scale are optional.
-pub(super) fn gemm(cx: &mut Call<'_, '_>) -> Imported {
+fn gemm(cx: &mut Call<'_, '_>) -> Imported {
     let alpha = cx.float("alpha", 1.0)?;
     let by_columns = if cx.flag("transB", false)? { 0 } else { 1 };
     let (a, b) = (cx.floats_at(0, 1)?, cx.floats_at(3, by_columns)?);
@@ -105,11 +124,11 @@ fn binary(cx: &mut Call<'_, '_>, kind: BinaryKind) -> Imported {
     cx.quantized_at(y, 6)
 }
 
-pub(super) fn add(cx: &mut Call<'_, '_>) -> Imported {
+fn add(cx: &mut Call<'_, '_>) -> Imported {
     binary(cx, BinaryKind::Add)
 }
 
-pub(super) fn mul(cx: &mut Call<'_, '_>) -> Imported {
+fn mul(cx: &mut Call<'_, '_>) -> Imported {
     binary(cx, BinaryKind::Mul)
 }
 
@@ -123,19 +142,19 @@ fn unary(cx: &mut Call<'_, '_>, importer: fn(&mut Call<'_, '_>) -> Imported) -> 
     cx.quantized_at(y, 3)
 }
 
-pub(super) fn average_pool(cx: &mut Call<'_, '_>) -> Imported {
+fn average_pool(cx: &mut Call<'_, '_>) -> Imported {
     unary(cx, pool::average)
 }
 
-pub(super) fn global_average_pool(cx: &mut Call<'_, '_>) -> Imported {
+fn global_average_pool(cx: &mut Call<'_, '_>) -> Imported {
     unary(cx, pool::global)
 }
 
-pub(super) fn sigmoid(cx: &mut Call<'_, '_>) -> Imported {
+fn sigmoid(cx: &mut Call<'_, '_>) -> Imported {
     unary(cx, |cx| activated(cx, "Sigmoid"))
 }
 
-pub(super) fn leaky_relu(cx: &mut Call<'_, '_>) -> Imported {
+fn leaky_relu(cx: &mut Call<'_, '_>) -> Imported {
     unary(cx, |cx| activated(cx, "LeakyRelu"))
 }
 
@@ -145,7 +164,7 @@ fn activated(cx: &mut Call<'_, '_>, name: &str) -> Imported {
 }
 
 /// `y_scale, y_zero`, then three inputs for each operand.
-pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
+fn concat(cx: &mut Call<'_, '_>) -> Imported {
     let firsts = (2..cx.inputs.len()).step_by(3);
     let operands = firsts.map(|first| cx.floats_at(first, 1)).collect::<Result<Vec<_>, _>>()?;
     let Some(&first) = operands.first() else { return Err(cx.at(OpError::Arity { want: "at least 5", got: 2 })) };
@@ -155,7 +174,7 @@ pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// The softmax of the opset that the node names.
-pub(super) fn softmax(cx: &mut Call<'_, '_>) -> Imported {
+fn softmax(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.floats_at(0, 1)?;
     let rank = cx.rank(x);
     let axis = cx.axis(-1, rank)?;
@@ -176,7 +195,7 @@ fn scaled(cx: &mut Call<'_, '_>, product: ValueId, scales: [ValueId; 2], bias: O
 }
 
 /// `a, b, b_scale, b_zero, bias`: the first operand is quantized with a scale computed from it.
-pub(super) fn dynamic_matmul(cx: &mut Call<'_, '_>) -> Imported {
+fn dynamic_matmul(cx: &mut Call<'_, '_>) -> Imported {
     let [a, b, b_scale] = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     let made = cx.add_all(DynamicQuantize, &[a])?;
     let &[bytes, scale, zero] = made.as_slice() else { return Err(Halt::Foreign) };
@@ -185,14 +204,14 @@ pub(super) fn dynamic_matmul(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// `a, b, a_scale, b_scale, a_zero, b_zero, bias`
-pub(super) fn matmul_to_float(cx: &mut Call<'_, '_>) -> Imported {
+fn matmul_to_float(cx: &mut Call<'_, '_>) -> Imported {
     let [a, b, a_scale, b_scale] = [cx.input(0)?, cx.input(1)?, cx.input(2)?, cx.input(3)?];
     let product = cx.on(&[Some(a), Some(b), cx.optional(4), cx.optional(5)], matmul_integer)?;
     scaled(cx, product, [a_scale, b_scale], cx.optional(6))
 }
 
 /// The convolution of integers minus their zero points, with an integer result.
-pub(super) fn conv_integer(cx: &mut Call<'_, '_>) -> Imported {
+fn conv_integer(cx: &mut Call<'_, '_>) -> Imported {
     let (x, weights) = (cx.input(0)?, cx.input(1)?);
     let window = window(cx, x, weights)?;
     let Some(image) = window.as_image() else { return Err(Halt::Foreign) };
@@ -208,7 +227,7 @@ pub(super) fn conv_integer(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// A product is a 1x1 convolution over an image of one column, with each product of a batch as a group of channels.
-pub(super) fn matmul_integer(cx: &mut Call<'_, '_>) -> Imported {
+fn matmul_integer(cx: &mut Call<'_, '_>) -> Imported {
     let product: Product = of_operands(cx, cx.input(0)?, cx.input(1)?)?;
     let [batch, m, n, k] = product.lens();
     let filters = batch.saturating_mul(n);

@@ -3,6 +3,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, standard};
 use crate::error::{OpError, list};
 use crate::ops::binary::BinaryKind;
 use crate::ops::broadcast::Expand;
@@ -14,6 +15,13 @@ use crate::ops::pad::{Pad, PadMode};
 use crate::ops::reduce::ReduceKind;
 use crate::ops::slice::Slice;
 use crate::tensor::{DType, Fact, Shape, Tensor};
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["Col2Im"], col2im),
+    standard(&["CenterCropPad"], center_crop_pad),
+    standard(&["ReverseSequence"], reverse_sequence),
+    standard(&["TensorScatter"], tensor_scatter),
+];
 
 /// Most entries of a table of indices: 64 MB.
 const MAX_PLACES: usize = 1 << 23;
@@ -47,7 +55,7 @@ fn meetings(
 
 /// Sums the columns `[n, c * taps, windows]` into the pixels that they came from. Every pixel gathers its summands: the
 /// same number for each, where missing ones refer to a zero.
-pub(super) fn col2im(cx: &mut Call<'_, '_>) -> Imported {
+fn col2im(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let image = cx.required_integers(1)?;
     let axes = image.len();
@@ -118,7 +126,7 @@ pub(super) fn col2im(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Crops or pads around the center, to a constant shape.
-pub(super) fn center_crop_pad(cx: &mut Call<'_, '_>) -> Imported {
+fn center_crop_pad(cx: &mut Call<'_, '_>) -> Imported {
     let mut y = cx.input(0)?;
     let rank = cx.rank(y);
     let target = cx.required_integers(1)?;
@@ -148,7 +156,7 @@ pub(super) fn center_crop_pad(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Reverses the first steps of each sequence in a batch, as many as its length.
-pub(super) fn reverse_sequence(cx: &mut Call<'_, '_>) -> Imported {
+fn reverse_sequence(cx: &mut Call<'_, '_>) -> Imported {
     let (x, lengths) = (cx.input(0)?, cx.input(1)?);
     let time = cx.int("time_axis", 0)?;
     let batch = cx.int("batch_axis", 1)?;
@@ -179,7 +187,7 @@ pub(super) fn reverse_sequence(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Writes new steps into a cache, from the position that each sequence has reached.
-pub(super) fn tensor_scatter(cx: &mut Call<'_, '_>) -> Imported {
+fn tensor_scatter(cx: &mut Call<'_, '_>) -> Imported {
     let (cache, update) = (cx.input(0)?, cx.input(1)?);
     let rank = cx.rank(cache);
     let axis = cx.axis(-2, rank)?;

@@ -4,21 +4,24 @@ use skipstone_kernels::activation::Activation;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::curve::Curve;
 use crate::ops::recurrent::{Cell, Direction, Gate, Given, Recurrent};
 use crate::tensor::DType;
 
-pub(super) fn rnn(cx: &mut Call<'_, '_>) -> Imported {
+pub(super) const OPERATORS: &[Entry] = &[standard(&["LSTM"], lstm), standard(&["GRU"], gru), standard(&["RNN"], rnn)];
+
+fn rnn(cx: &mut Call<'_, '_>) -> Imported {
     layer(cx, Cell::Rnn, &["Tanh"])
 }
 
-pub(super) fn gru(cx: &mut Call<'_, '_>) -> Imported {
+fn gru(cx: &mut Call<'_, '_>) -> Imported {
     let linear_before_reset = cx.flag("linear_before_reset", false)?;
     layer(cx, Cell::Gru(linear_before_reset), &["Sigmoid", "Tanh"])
 }
 
-pub(super) fn lstm(cx: &mut Call<'_, '_>) -> Imported {
+fn lstm(cx: &mut Call<'_, '_>) -> Imported {
     let input_forget = cx.flag("input_forget", false)?;
     layer(cx, Cell::Lstm(input_forget), &["Sigmoid", "Tanh", "Tanh"])
 }

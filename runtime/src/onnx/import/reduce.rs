@@ -2,6 +2,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, standard};
 use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::argmax::ArgMax;
@@ -14,6 +15,16 @@ use crate::ops::softmax::{Softmax, SoftmaxKind};
 use crate::ops::topk::TopK;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::{DType, Tensor};
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"], reduce),
+    standard(&["ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"], reduce),
+    standard(&["ArgMax", "ArgMin"], arg),
+    standard(&["CumSum"], cum_sum),
+    standard(&["TopK"], top_k),
+    standard(&["Softmax", "LogSoftmax"], softmax),
+    standard(&["Hardmax"], hardmax),
+];
 
 /// The axes that a node reduces; `None` if it leaves its operand unchanged. They were an attribute before opset 18 (for
 /// sums before 13).
@@ -33,7 +44,7 @@ impl Call<'_, '_> {
     }
 }
 
-pub(super) fn reduce(cx: &mut Call<'_, '_>) -> Imported {
+fn reduce(cx: &mut Call<'_, '_>) -> Imported {
     let mut x = cx.input(0)?;
     let op = cx.node.op_type;
     let axes = axes(cx, cx.rank(x))?;
@@ -95,7 +106,7 @@ fn log_sum_exp(cx: &mut Call<'_, '_>, x: ValueId, axes: Option<Vec<usize>>, keep
 }
 
 /// Index of the largest or smallest element along an axis.
-pub(super) fn arg(cx: &mut Call<'_, '_>) -> Imported {
+fn arg(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let axis = cx.axis(0, cx.rank(x))?;
     let op = ArgMax { axis, largest: cx.node.op_type == "ArgMax", last: cx.flag("select_last_index", false)? };
@@ -108,7 +119,7 @@ pub(super) fn arg(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(y, &dims)?])
 }
 
-pub(super) fn cum_sum(cx: &mut Call<'_, '_>) -> Imported {
+fn cum_sum(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let Some(axis) = cx.integer(1)? else { return Err(cx.attribute_error("axis", "is missing")) };
     let axis = cx.axis_of(axis, cx.rank(x))?;
@@ -117,7 +128,7 @@ pub(super) fn cum_sum(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// The number of elements was an attribute before opset 10.
-pub(super) fn top_k(cx: &mut Call<'_, '_>) -> Imported {
+fn top_k(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let axis = cx.axis(-1, cx.rank(x))?;
     let k = match cx.has("k") {
@@ -138,7 +149,7 @@ fn softmax_axes(cx: &Call<'_, '_>, rank: usize) -> Result<Vec<usize>, Halt> {
     Ok((cx.axis(1, rank)?..rank).collect())
 }
 
-pub(super) fn softmax(cx: &mut Call<'_, '_>) -> Imported {
+fn softmax(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let kind = if cx.node.op_type == "Softmax" { SoftmaxKind::Softmax } else { SoftmaxKind::LogSoftmax };
     let axes = softmax_axes(cx, cx.rank(x))?;
@@ -157,7 +168,7 @@ pub(super) fn softmax(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// 1 at the first of the largest elements, otherwise 0.
-pub(super) fn hardmax(cx: &mut Call<'_, '_>) -> Imported {
+fn hardmax(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     if cx.dtype(x) != DType::F32 {
         return Err(Halt::Foreign);

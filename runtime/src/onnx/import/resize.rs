@@ -2,12 +2,15 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, standard};
 use crate::error::{OpError, list};
 use crate::graph::ValueId;
 use crate::ops::image::Layout;
 use crate::ops::resize::{Coordinates, Resize, ResizeMode, Rounding};
 use crate::ops::resize_axis::{Crop, Filter, ResizeAxis};
 use crate::tensor::DType;
+
+pub(super) const OPERATORS: &[Entry] = &[standard(&["Resize"], resize), standard(&["Upsample"], upsample)];
 
 /// The target of a resize.
 struct Target {
@@ -18,7 +21,7 @@ struct Target {
 }
 
 /// Before opset 11, positions were relative to the first pixel, rounded down.
-pub(super) fn upsample(cx: &mut Call<'_, '_>) -> Imported {
+fn upsample(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let scales = match cx.floats("scales")? {
         Some(scales) => scales,
@@ -34,7 +37,7 @@ pub(super) fn upsample(cx: &mut Call<'_, '_>) -> Imported {
     resized(cx, x, &target, &Along { filter, coordinates, crops, antialias, exclude_outside })
 }
 
-pub(super) fn resize(cx: &mut Call<'_, '_>) -> Imported {
+fn resize(cx: &mut Call<'_, '_>) -> Imported {
     if cx.opset < 11 {
         return upsample(cx);
     }

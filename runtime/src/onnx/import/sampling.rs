@@ -4,6 +4,7 @@ use super::build::{Halt, Imported};
 use super::call::Call;
 use super::convolution::{groups, window};
 use super::product::{Order, Product, of_operands};
+use super::table::{Entry, microsoft, standard};
 use crate::error::{OpError, list};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
@@ -13,11 +14,20 @@ use crate::ops::sample::{Outside, Sample, SampleMode};
 use crate::ops::slice::Slice;
 use crate::tensor::DType;
 
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["GridSample"], grid_sample),
+    standard(&["AffineGrid"], affine_grid),
+    standard(&["DeformConv"], deform_conv),
+    standard(&["RoiAlign"], roi_align),
+    standard(&["MaxRoiPool"], max_roi_pool),
+    microsoft(&["GridSample"], grid_sample),
+];
+
 /// Most entries of a grid computed while importing.
 const MAX_MADE: usize = 1 << 23;
 
 /// Names of modes changed in opset 20.
-pub(super) fn grid_sample(cx: &mut Call<'_, '_>) -> Imported {
+fn grid_sample(cx: &mut Call<'_, '_>) -> Imported {
     let (x, grid) = (cx.input(0)?, cx.input(1)?);
     let mode = match cx.text("mode")?.unwrap_or("linear") {
         "linear" | "bilinear" => SampleMode::Linear,
@@ -50,7 +60,7 @@ pub(super) fn grid_sample(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// The points to which an affine map takes the pixels of an image of constant size.
-pub(super) fn affine_grid(cx: &mut Call<'_, '_>) -> Imported {
+fn affine_grid(cx: &mut Call<'_, '_>) -> Imported {
     let theta = cx.input(0)?;
     let size = cx.required_integers(1)?;
     let size: Option<Vec<usize>> = size.iter().map(|&dim| usize::try_from(dim).ok().filter(|&dim| dim > 0)).collect();
@@ -92,7 +102,7 @@ pub(super) fn affine_grid(cx: &mut Call<'_, '_>) -> Imported {
 
 /// A convolution with moved taps: every tap of every window is sampled at its position plus the offset in the second
 /// operand, then weighted as in any convolution.
-pub(super) fn deform_conv(cx: &mut Call<'_, '_>) -> Imported {
+fn deform_conv(cx: &mut Call<'_, '_>) -> Imported {
     let (x, weights, offset) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
     let (&[n, channels, height, width], &[filters, depth, kernel_h, kernel_w]) =
         (cx.shape(x).dims(), cx.shape(weights).dims())
@@ -170,7 +180,7 @@ fn size(cx: &Call<'_, '_>, name: &'static str, value: i64) -> Result<usize, Halt
 }
 
 /// Since opset 16, coordinates are relative to the edge of a pixel unless the node says otherwise.
-pub(super) fn roi_align(cx: &mut Call<'_, '_>) -> Imported {
+fn roi_align(cx: &mut Call<'_, '_>) -> Imported {
     let [x, regions, of] = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     let largest = match cx.text("mode")?.unwrap_or("avg") {
         "avg" => false,
@@ -197,7 +207,7 @@ pub(super) fn roi_align(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// The first of a region's five elements is the index of its image.
-pub(super) fn max_roi_pool(cx: &mut Call<'_, '_>) -> Imported {
+fn max_roi_pool(cx: &mut Call<'_, '_>) -> Imported {
     let (x, regions) = (cx.input(0)?, cx.input(1)?);
     let &[count, 5] = cx.shape(regions).dims() else {
         return Err(cx.shape_error("a region must have its image and four sides", &[regions]));

@@ -3,12 +3,16 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::gather::Gather;
 use crate::tensor::DType;
 
+pub(super) const OPERATORS: &[Entry] =
+    &[standard(&["Compress"], compress), standard(&["NonZero"], non_zero), standard(&["Unique"], unique)];
+
 /// The slices of an axis, or elements, for which a constant condition is true.
-pub(super) fn compress(cx: &mut Call<'_, '_>) -> Imported {
+fn compress(cx: &mut Call<'_, '_>) -> Imported {
     let (mut x, condition) = (cx.input(0)?, cx.input(1)?);
     let axis = match cx.has("axis") {
         true => cx.axis(0, cx.rank(x))?,
@@ -38,7 +42,7 @@ fn elements(cx: &mut Call<'_, '_>, x: ValueId) -> Result<Option<Vec<f64>>, Halt>
 }
 
 /// The indices of nonzero elements, one row per axis.
-pub(super) fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
+fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dims = cx.shape(x).to_vec();
     if dims.is_empty() {
@@ -57,7 +61,7 @@ pub(super) fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
 
 /// The distinct elements of a constant, or distinct slices along an axis; with the index of the first occurrence of
 /// each, the group of every element, and the size of each group.
-pub(super) fn unique(cx: &mut Call<'_, '_>) -> Imported {
+fn unique(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let Some(values) = elements(cx, x)? else { return Err(cx.dynamic("the number of distinct elements")) };
     let dims = cx.shape(x).to_vec();

@@ -3,10 +3,23 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::concat::Concat;
 use crate::ops::slice::Slice;
 use crate::tensor::{DType, Tensor};
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["SequenceConstruct"], construct),
+    standard(&["SequenceEmpty"], empty),
+    standard(&["SequenceInsert"], insert),
+    standard(&["SequenceErase"], erase),
+    standard(&["SequenceAt"], at),
+    standard(&["SequenceLength"], length),
+    standard(&["ConcatFromSequence"], concat),
+    standard(&["SplitToSequence"], split),
+    standard(&["OptionalHasElement"], has_element),
+];
 
 /// Most tensors that a sequence is split into: each is a node of the graph.
 const MAX_PARTS: usize = 1 << 12;
@@ -55,28 +68,28 @@ impl Call<'_, '_> {
 }
 
 /// Whether an operand is present: true for a tensor or a sequence, false if it is omitted.
-pub(super) fn has_element(cx: &mut Call<'_, '_>) -> Imported {
+fn has_element(cx: &mut Call<'_, '_>) -> Imported {
     let there = cx.scalar(u8::from(cx.optional(0).is_some()));
     Ok(vec![cx.cast(there, DType::Bool)?])
 }
 
-pub(super) fn construct(cx: &mut Call<'_, '_>) -> Imported {
+fn construct(cx: &mut Call<'_, '_>) -> Imported {
     let parts = cx.all_inputs()?;
     cx.sequence_of(parts)
 }
 
-pub(super) fn empty(cx: &mut Call<'_, '_>) -> Imported {
+fn empty(cx: &mut Call<'_, '_>) -> Imported {
     cx.sequence_of(Vec::new())
 }
 
-pub(super) fn insert(cx: &mut Call<'_, '_>) -> Imported {
+fn insert(cx: &mut Call<'_, '_>) -> Imported {
     let (mut parts, part) = (cx.sequence(0)?, cx.input(1)?);
     let at = cx.place(2, parts.len(), parts.len())?;
     parts.insert(at, part);
     cx.sequence_of(parts)
 }
 
-pub(super) fn erase(cx: &mut Call<'_, '_>) -> Imported {
+fn erase(cx: &mut Call<'_, '_>) -> Imported {
     let mut parts = cx.sequence(0)?;
     let Some(last) = parts.len().checked_sub(1) else {
         return Err(cx.attribute_error("position", "is in an empty sequence"));
@@ -86,7 +99,7 @@ pub(super) fn erase(cx: &mut Call<'_, '_>) -> Imported {
     cx.sequence_of(parts)
 }
 
-pub(super) fn at(cx: &mut Call<'_, '_>) -> Imported {
+fn at(cx: &mut Call<'_, '_>) -> Imported {
     let parts = cx.sequence(0)?;
     let Some(last) = parts.len().checked_sub(1) else {
         return Err(cx.attribute_error("position", "is in an empty sequence"));
@@ -94,13 +107,13 @@ pub(super) fn at(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![parts[cx.place(1, parts.len(), last)?]])
 }
 
-pub(super) fn length(cx: &mut Call<'_, '_>) -> Imported {
+fn length(cx: &mut Call<'_, '_>) -> Imported {
     let len = cx.sequence(0)?.len() as i64;
     Ok(vec![cx.scalar(len)])
 }
 
 /// Tensors concatenated along an axis, or stacked along a new one.
-pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
+fn concat(cx: &mut Call<'_, '_>) -> Imported {
     let mut parts = cx.sequence(0)?;
     let Some(&first) = parts.first() else { return Err(cx.attribute_error("axis", "is of an empty sequence")) };
     let stacked = cx.flag("new_axis", false)?;
@@ -120,7 +133,7 @@ pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
 
 /// Parts of one length or of several; without lengths each element of the axis is a part, and `keepdims` says whether
 /// the axis is kept.
-pub(super) fn split(cx: &mut Call<'_, '_>) -> Imported {
+fn split(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let axis = cx.axis(0, cx.rank(x))?;
     let dim = cx.shape(x)[axis];

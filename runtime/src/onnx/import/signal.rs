@@ -7,12 +7,20 @@ use super::build::{Halt, Imported};
 use super::call::Call;
 use super::elementwise::cast_to;
 use super::product::{Order, of_operands};
+use super::table::{Entry, standard};
 use super::tensor::known_dtype;
 use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::gather::Gather;
 use crate::tensor::DType;
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["HannWindow", "HammingWindow", "BlackmanWindow"], window),
+    standard(&["MelWeightMatrix"], mel_weights),
+    standard(&["DFT"], dft),
+    standard(&["STFT"], stft),
+];
 
 /// Most elements of a Fourier matrix: 16 MB of f32.
 const MAX_WAVES: usize = 1 << 22;
@@ -37,7 +45,7 @@ fn made(cx: &mut Call<'_, '_>, dims: &[usize], values: &[f64]) -> Imported {
 }
 
 /// HannWindow, HammingWindow and BlackmanWindow of a constant size: cosines of one turn and two.
-pub(super) fn window(cx: &mut Call<'_, '_>) -> Imported {
+fn window(cx: &mut Call<'_, '_>) -> Imported {
     let size = size_at(cx, 0)?;
     let turn = if cx.flag("periodic", true)? { size as f64 } else { size as f64 - 1.0 };
     let [mean, once, twice] = match cx.node.op_type {
@@ -53,7 +61,7 @@ pub(super) fn window(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Triangles over the frequencies of a transform, evenly spaced on the mel scale.
-pub(super) fn mel_weights(cx: &mut Call<'_, '_>) -> Imported {
+fn mel_weights(cx: &mut Call<'_, '_>) -> Imported {
     let (bins, length) = (size_at(cx, 0)?, size_at(cx, 1)?);
     let rate = cx.integer(2)?.filter(|&rate| rate > 0);
     let rate = rate.ok_or_else(|| cx.at(OpError::Value("the sample rate must be positive".into())))?;
@@ -170,7 +178,7 @@ fn is_complex(cx: &Call<'_, '_>, x: ValueId) -> Result<bool, Halt> {
 }
 
 /// The transform along an axis: an attribute before opset 20, the third operand since.
-pub(super) fn dft(cx: &mut Call<'_, '_>) -> Imported {
+fn dft(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let complex = is_complex(cx, x)?;
     let rank = cx.rank(x);
@@ -210,7 +218,7 @@ pub(super) fn dft(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Transforms of frames of a signal `[batch, samples, parts]`, each multiplied by a window.
-pub(super) fn stft(cx: &mut Call<'_, '_>) -> Imported {
+fn stft(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let complex = is_complex(cx, x)?;
     let &[batch, samples, parts] = cx.shape(x).dims() else {

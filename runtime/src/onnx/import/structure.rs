@@ -3,6 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::elementwise::{cast_to, expand_to, one_element};
+use super::table::{Entry, standard};
 use super::tensor;
 use crate::error::{OpError, list};
 use crate::graph::ValueId;
@@ -16,10 +17,36 @@ use crate::ops::slice::Slice;
 use crate::ops::transpose::Transpose;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["Constant"], constant),
+    standard(&["ConstantOfShape"], constant_of_shape),
+    standard(&["Shape"], shape),
+    standard(&["Size"], size),
+    standard(&["Range"], range),
+    standard(&["EyeLike"], eye_like),
+    standard(&["Identity"], identity),
+    standard(&["Dropout"], dropout),
+    standard(&["Reshape"], reshape),
+    standard(&["Flatten"], flatten),
+    standard(&["Squeeze"], squeeze),
+    standard(&["Unsqueeze"], unsqueeze),
+    standard(&["Transpose"], transpose),
+    standard(&["Concat"], concat),
+    standard(&["Split"], split),
+    standard(&["Slice"], slice),
+    standard(&["Expand"], expand),
+    standard(&["Tile"], tile),
+    standard(&["Pad"], pad),
+    standard(&["DepthToSpace"], depth_to_space),
+    standard(&["SpaceToDepth"], space_to_depth),
+    standard(&["Trilu"], trilu),
+    standard(&["OptionalGetElement"], identity),
+];
+
 /// Most elements of a constant that a node creates, such as a Range: 64 MB of integers.
 const MAX_MADE: usize = 1 << 23;
 
-pub(super) fn constant(cx: &mut Call<'_, '_>) -> Imported {
+fn constant(cx: &mut Call<'_, '_>) -> Imported {
     if let Some(tensor) = cx.tensor("value")? {
         let held = tensor::dense(tensor, cx.files)?;
         return Ok(vec![cx.held(held)]);
@@ -55,7 +82,7 @@ fn dims_of(cx: &Call<'_, '_>, integers: &[i64]) -> Result<Vec<usize>, Halt> {
 }
 
 /// Without a value, f32 zeros.
-pub(super) fn constant_of_shape(cx: &mut Call<'_, '_>) -> Imported {
+fn constant_of_shape(cx: &mut Call<'_, '_>) -> Imported {
     let dims = cx.required_integers(0)?;
     let dims = dims_of(cx, &dims)?;
     let value = cx.tensor("value")?;
@@ -70,7 +97,7 @@ pub(super) fn constant_of_shape(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![y])
 }
 
-pub(super) fn shape(cx: &mut Call<'_, '_>) -> Imported {
+fn shape(cx: &mut Call<'_, '_>) -> Imported {
     let dims: Vec<i64> = cx.shape(cx.input(0)?).iter().map(|&dim| dim as i64).collect();
     let rank = dims.len() as i64;
     let bound = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
@@ -79,13 +106,13 @@ pub(super) fn shape(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.elements(&[dims.len()], &dims)?])
 }
 
-pub(super) fn size(cx: &mut Call<'_, '_>) -> Imported {
+fn size(cx: &mut Call<'_, '_>) -> Imported {
     let elements = cx.shape(cx.input(0)?).elements() as i64;
     Ok(vec![cx.scalar(elements)])
 }
 
 /// `start, start + delta, ...` up to `limit`, which must be constants.
-pub(super) fn range(cx: &mut Call<'_, '_>) -> Imported {
+fn range(cx: &mut Call<'_, '_>) -> Imported {
     let ids = [cx.input(0)?, cx.input(1)?, cx.input(2)?];
     let dtype = cx.dtype(ids[0]);
     let mut ends = [0f64; 3];
@@ -139,7 +166,7 @@ pub(super) fn range(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Ones on a diagonal of zeros.
-pub(super) fn eye_like(cx: &mut Call<'_, '_>) -> Imported {
+fn eye_like(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let &[rows, columns] = cx.shape(x).dims() else {
         return Err(cx.shape_error("a matrix must have 2 dimensions", &[x]));
@@ -164,12 +191,12 @@ pub(super) fn eye_like(cx: &mut Call<'_, '_>) -> Imported {
     cast_to(cx, to)
 }
 
-pub(super) fn identity(cx: &mut Call<'_, '_>) -> Imported {
+fn identity(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.input(0)?])
 }
 
 /// Changes nothing outside of training; the mask keeps everything.
-pub(super) fn dropout(cx: &mut Call<'_, '_>) -> Imported {
+fn dropout(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     if let Some(training) = cx.optional(2) {
         let off = cx.constant_of(training).map(|flag| flag.bytes().iter().all(|&byte| byte == 0));
@@ -191,7 +218,7 @@ pub(super) fn dropout(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// The shape was an attribute before opset 5. 0 keeps a dimension, -1 is computed from the others.
-pub(super) fn reshape(cx: &mut Call<'_, '_>) -> Imported {
+fn reshape(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let asked = match cx.ints("shape")? {
         Some(shape) => shape,
@@ -240,7 +267,7 @@ pub(super) fn reshape(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// A matrix: the axes before `axis`, and the axes starting at it.
-pub(super) fn flatten(cx: &mut Call<'_, '_>) -> Imported {
+fn flatten(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let rank = cx.rank(x);
     let axis = match cx.int("axis", 1)? {
@@ -253,7 +280,7 @@ pub(super) fn flatten(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Axes were an attribute before opset 13.
-pub(super) fn squeeze(cx: &mut Call<'_, '_>) -> Imported {
+fn squeeze(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dims = cx.shape(x).to_vec();
     let gone: Vec<usize> = match cx.ints_or_input("axes", 1)? {
@@ -267,7 +294,7 @@ pub(super) fn squeeze(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(x, &dims)?])
 }
 
-pub(super) fn unsqueeze(cx: &mut Call<'_, '_>) -> Imported {
+fn unsqueeze(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let Some(axes) = cx.ints_or_input("axes", 1)? else { return Err(cx.attribute_error("axes", "is missing")) };
     let new = cx.axes_of(&axes, cx.rank(x) + axes.len())?;
@@ -289,7 +316,7 @@ impl Call<'_, '_> {
     }
 }
 
-pub(super) fn transpose(cx: &mut Call<'_, '_>) -> Imported {
+fn transpose(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let rank = cx.rank(x);
     let axes = match cx.ints("perm")? {
@@ -306,7 +333,7 @@ pub(super) fn transpose(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Before opset 4, the default axis was 1.
-pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
+fn concat(cx: &mut Call<'_, '_>) -> Imported {
     let inputs = cx.all_inputs()?;
     let rank = inputs.first().map_or(0, |&id| cx.rank(id));
     let axis = cx.axis(1, rank)?;
@@ -317,7 +344,7 @@ pub(super) fn concat(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Parts with the given lengths (an attribute before opset 13), or equal parts, the last of which may be shorter.
-pub(super) fn split(cx: &mut Call<'_, '_>) -> Imported {
+fn split(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let axis = cx.axis(0, cx.rank(x))?;
     let dim = cx.shape(x)[axis];
@@ -351,7 +378,7 @@ pub(super) fn split(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Bounds were attributes before opset 10.
-pub(super) fn slice(cx: &mut Call<'_, '_>) -> Imported {
+fn slice(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (starts, ends, axes, steps) = match (cx.ints("starts")?, cx.ints("ends")?) {
         (Some(starts), Some(ends)) => (starts, ends, cx.ints("axes")?, None),
@@ -376,7 +403,7 @@ pub(super) fn slice(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![y])
 }
 
-pub(super) fn expand(cx: &mut Call<'_, '_>) -> Imported {
+fn expand(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dims = cx.required_integers(1)?;
     let dims = dims_of(cx, &dims)?;
@@ -384,7 +411,7 @@ pub(super) fn expand(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Before opset 6, a number of tiles along one axis.
-pub(super) fn tile(cx: &mut Call<'_, '_>) -> Imported {
+fn tile(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let repeats = cx.required_integers(1)?;
     let repeats = dims_of(cx, &repeats)?;
@@ -398,7 +425,7 @@ pub(super) fn tile(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Pads were an attribute before opset 11; negative ones crop.
-pub(super) fn pad(cx: &mut Call<'_, '_>) -> Imported {
+fn pad(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let rank = cx.rank(x);
     let pads = match (cx.ints("pads")?, cx.ints("paddings")?) {
@@ -492,7 +519,7 @@ fn image(cx: &Call<'_, '_>, x: ValueId) -> Result<[usize; 4], Halt> {
 }
 
 /// Moves channels to pixels: in `DCR` order the block comes first, in `CRD` order the channel.
-pub(super) fn depth_to_space(cx: &mut Call<'_, '_>) -> Imported {
+fn depth_to_space(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let ([n, c, h, w], b) = (image(cx, x)?, block_size(cx)?);
     if !c.is_multiple_of(b * b) {
@@ -510,7 +537,7 @@ pub(super) fn depth_to_space(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Moves pixels to channels.
-pub(super) fn space_to_depth(cx: &mut Call<'_, '_>) -> Imported {
+fn space_to_depth(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let ([n, c, h, w], b) = (image(cx, x)?, block_size(cx)?);
     if !h.is_multiple_of(b) || !w.is_multiple_of(b) {
@@ -522,7 +549,7 @@ pub(super) fn space_to_depth(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// The upper or lower triangle of the last two axes; the rest is 0. The diagonal may be known only at run time.
-pub(super) fn trilu(cx: &mut Call<'_, '_>) -> Imported {
+fn trilu(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let kind = if cx.flag("upper", true)? { CompareKind::GreaterEqual } else { CompareKind::LessEqual };
     let &[.., rows, columns] = cx.shape(x).dims() else {

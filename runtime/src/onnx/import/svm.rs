@@ -5,6 +5,7 @@ use skipstone_kernels::activation::Activation;
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::ml::{MAX_COLUMNS, Transform, float_rows, labels, linear, post_transform, times};
+use super::table::{Entry, classical};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::compare::CompareKind;
@@ -12,6 +13,9 @@ use crate::ops::concat::Concat;
 use crate::ops::reduce::ReduceKind;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::DType;
+
+pub(super) const OPERATORS: &[Entry] =
+    &[classical(&["SVMRegressor"], regressor), classical(&["SVMClassifier"], classifier)];
 
 /// The kernel function of every row with every support vector: `[n, vectors]`.
 fn kernel(cx: &mut Call<'_, '_>, vectors: usize) -> Result<ValueId, Halt> {
@@ -56,7 +60,7 @@ fn kernel(cx: &mut Call<'_, '_>, vectors: usize) -> Result<ValueId, Halt> {
     }
 }
 
-pub(super) fn regressor(cx: &mut Call<'_, '_>) -> Imported {
+fn regressor(cx: &mut Call<'_, '_>) -> Imported {
     let coefficients = cx.floats("coefficients")?.unwrap_or_default();
     let rho = cx.floats("rho")?.unwrap_or_default();
     let Some(&rho) = rho.first() else { return Err(cx.attribute_error("rho", "is missing")) };
@@ -85,7 +89,7 @@ pub(super) fn regressor(cx: &mut Call<'_, '_>) -> Imported {
 
 /// Support vectors that separate each pair of classes; a row gets the class with most votes. Coefficients are `[classes
 /// - 1, vectors]`: those of class `i` against class `j` are in row `j - 1` before the diagonal, in row `j` after it.
-pub(super) fn classifier(cx: &mut Call<'_, '_>) -> Imported {
+fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let (classes, transform) = (cx.classes()?, cx.transform()?);
     let count = classes.count();
     let per_class = cx.ints("vectors_per_class")?.unwrap_or_default();

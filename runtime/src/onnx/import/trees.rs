@@ -9,11 +9,18 @@ use std::collections::HashMap;
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::ml::{Transform, labels, one_column, post_transform, rows};
+use super::table::{Entry, classical};
 use super::tensor;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::trees::{Aggregate, Branch, Test, Trees};
 use crate::tensor::{DType, Tensor};
+
+pub(super) const OPERATORS: &[Entry] = &[
+    classical(&["TreeEnsembleClassifier"], classifier),
+    classical(&["TreeEnsembleRegressor"], regressor),
+    classical(&["TreeEnsemble"], ensemble),
+];
 
 /// A node or leaf of the file, by its position in the lists.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -231,7 +238,7 @@ const TARGET: [&str; 5] =
     ["target_treeids", "target_nodeids", "target_ids", "target_weights", "target_weights_as_tensor"];
 
 /// If all weights are for the first of two classes, they are the score of the second.
-pub(super) fn classifier(cx: &mut Call<'_, '_>) -> Imported {
+fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let classes = cx.classes()?;
     let (count, transform) = (classes.count(), cx.transform()?);
     if count < 2 {
@@ -258,7 +265,7 @@ pub(super) fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![label, post_transform(cx, scores, transform)?])
 }
 
-pub(super) fn regressor(cx: &mut Call<'_, '_>) -> Imported {
+fn regressor(cx: &mut Call<'_, '_>) -> Imported {
     let targets = cx.int("n_targets", 1)?;
     let targets = u32::try_from(targets).ok().filter(|&targets| targets > 0 && targets < 1 << 20);
     let targets = targets.ok_or_else(|| cx.attribute_error("n_targets", "is out of range"))?;
@@ -287,7 +294,7 @@ fn transformed(cx: &mut Call<'_, '_>, scores: ValueId, transform: Transform) -> 
 }
 
 /// The operator of opset 5: lists of nodes, and of leaves with one weight each.
-pub(super) fn ensemble(cx: &mut Call<'_, '_>) -> Imported {
+fn ensemble(cx: &mut Call<'_, '_>) -> Imported {
     let targets = cx.int("n_targets", 1)?;
     let targets = u32::try_from(targets).ok().filter(|&targets| targets > 0 && targets < 1 << 20);
     let targets = targets.ok_or_else(|| cx.attribute_error("n_targets", "is out of range"))?;

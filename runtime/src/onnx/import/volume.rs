@@ -3,6 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::convolution::groups;
+use super::table::{Entry, standard};
 use super::window::Window;
 use crate::error::list;
 use crate::ops::binary::BinaryKind;
@@ -11,6 +12,13 @@ use crate::ops::scatter_elements::ScatterElements;
 use crate::ops::volume::VolumeConv;
 use crate::ops::window_pool::{Of, WindowPool};
 use crate::tensor::{DType, Fact, Shape, Tensor};
+
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["ConvTranspose"], conv_transpose),
+    standard(&["LpPool", "GlobalLpPool"], lp_pool),
+    standard(&["MaxUnpool"], max_unpool),
+    standard(&["LRN"], local_response),
+];
 
 /// Up to three sizes, padded with `filler` in front to three; `None` for more.
 fn three(sizes: &[usize], filler: usize) -> Option<[usize; 3]> {
@@ -66,7 +74,7 @@ fn convolve(cx: &mut Call<'_, '_>, transposed: bool, window: &Window, (before, o
 
 /// Given sizes determine what is cut off. The odd element is cut off at the end with `SAME_UPPER` and at the start
 /// otherwise, as in ONNX Runtime.
-pub(super) fn conv_transpose(cx: &mut Call<'_, '_>) -> Imported {
+fn conv_transpose(cx: &mut Call<'_, '_>) -> Imported {
     let (x, weights) = (cx.input(0)?, cx.input(1)?);
     let (from, kernel) = (cx.shape(x).to_vec(), cx.shape(weights).to_vec());
     if from.len() < 3 || kernel.len() != from.len() || kernel[2..].contains(&0) {
@@ -165,7 +173,7 @@ pub(super) fn pool(cx: &mut Call<'_, '_>, of: Of, window: &Window) -> Imported {
     Ok(shaped)
 }
 
-pub(super) fn lp_pool(cx: &mut Call<'_, '_>) -> Imported {
+fn lp_pool(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let from = cx.shape(x).to_vec();
     if from.len() < 3 {
@@ -192,7 +200,7 @@ fn lp(cx: &Call<'_, '_>) -> Result<Of, Halt> {
 }
 
 /// The elements at their indices, zeros elsewhere. Indices refer to the result, as in ONNX Runtime.
-pub(super) fn max_unpool(cx: &mut Call<'_, '_>) -> Imported {
+fn max_unpool(cx: &mut Call<'_, '_>) -> Imported {
     let (x, places) = (cx.input(0)?, cx.input(1)?);
     let from = cx.shape(x).to_vec();
     let axes = from.len().saturating_sub(2);
@@ -227,7 +235,7 @@ pub(super) fn max_unpool(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Divides each element by a power of the mean square of the neighboring channels.
-pub(super) fn local_response(cx: &mut Call<'_, '_>) -> Imported {
+fn local_response(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dims = cx.shape(x).to_vec();
     let size = usize::try_from(cx.int("size", 0)?).ok().filter(|&size| size > 0 && size <= 1 << 20);
