@@ -11,7 +11,7 @@ use skipstone::measure::{
 
 use crate::args::ModelArgs;
 use crate::failure::Failure;
-use crate::measurement::{LatencyReport, MemoryReport, Report, StepReport};
+use crate::measurement::{MemoryReport, Report, StepReport};
 use crate::numbers;
 use crate::output::{json, print};
 use crate::report::{Details, page};
@@ -122,14 +122,7 @@ impl Bench {
             load_ms: load.as_secs_f64() * 1e3,
             first_ms: first.as_secs_f64() * 1e3,
             runs: times.len(),
-            latency_ms: LatencyReport {
-                min: latency.min,
-                p50: latency.p50,
-                p90: latency.p90,
-                p99: latency.p99,
-                max: latency.max,
-                mean: latency.mean,
-            },
+            latency_ms: latency,
             memory: MemoryReport {
                 weights_bytes: memory.weights_bytes,
                 packed_bytes: memory.packed_bytes,

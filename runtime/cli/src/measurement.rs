@@ -1,7 +1,7 @@
 //! A measurement of a model, as `bench --json` writes it and the HTML report shows it.
 
 use serde::Serialize;
-use skipstone::measure::{StepTime, gflops};
+use skipstone::measure::{Latency, StepTime, gflops};
 
 /// The measurement, as written to JSON.
 #[derive(Serialize)]
@@ -15,22 +15,12 @@ pub struct Report {
     pub load_ms: f64,
     pub first_ms: f64,
     pub runs: usize,
-    pub latency_ms: LatencyReport,
+    pub latency_ms: Latency,
     pub memory: MemoryReport,
     /// Absent if tract runs the whole model.
     pub macs: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<Vec<StepReport>>,
-}
-
-#[derive(Serialize)]
-pub struct LatencyReport {
-    pub min: f64,
-    pub p50: f64,
-    pub p90: f64,
-    pub p99: f64,
-    pub max: f64,
-    pub mean: f64,
 }
 
 #[derive(Serialize)]
