@@ -73,3 +73,36 @@ pub(super) fn section_hash(section: &[u8]) -> [u8; 32] {
     });
     hash(hashes.as_flattened())
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::tests::{self as package_tests, code, host_package};
+    use super::*;
+    use crate::{Model, Options};
+
+    /// Packages of every kind that this build writes.
+    pub fn packages() -> Vec<Vec<u8>> {
+        vec![host_package(None), host_package(Some(&SigningKey::from_bytes(&[7; 32])))]
+    }
+
+    #[test]
+    fn signatures_hold() {
+        let (ours, theirs) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let demand = Options::default().signer(ours.verifying_key().to_bytes());
+        let open = |bytes: &[u8]| Model::from_bytes(bytes, &demand);
+        let signed = host_package(Some(&ours));
+        assert_eq!(
+            open(&signed).unwrap().info().package.as_ref().unwrap().signer,
+            Some(ours.verifying_key().to_bytes())
+        );
+        assert_eq!(code(open(&host_package(Some(&theirs)))), "package.signature");
+        assert_eq!(code(open(&host_package(None))), "package.signature");
+        // Another signer's content under our signature.
+        let mut forged = host_package(Some(&theirs));
+        forged[56..152].copy_from_slice(&signed[56..152]);
+        forged[100] ^= 1;
+        assert_eq!(code(open(&forged)), "package.signature");
+        // Even without a required signer, a signature must be right.
+        assert_eq!(code(package_tests::open(&forged)), "package.signature");
+    }
+}

@@ -88,18 +88,18 @@ fn run(model: &Model) -> Vec<f32> {
     session.output(0).unwrap().elements::<f32>().unwrap().to_vec()
 }
 
-fn host_package(key: Option<&SigningKey>) -> Vec<u8> {
+pub(super) fn host_package(key: Option<&SigningKey>) -> Vec<u8> {
     write(&network(), &info(), Some(target(Isa::detect(), Memory::Fast, Precision::F32)), key).unwrap()
 }
 
-fn code(result: Result<Model>) -> &'static str {
+pub(super) fn code(result: Result<Model>) -> &'static str {
     match result {
         Ok(_) => "opened",
         Err(error) => error.code(),
     }
 }
 
-fn open(bytes: &[u8]) -> Result<Model> {
+pub(super) fn open(bytes: &[u8]) -> Result<Model> {
     Model::from_bytes(bytes, &Options::default())
 }
 
@@ -161,18 +161,9 @@ fn weights_are_read_where_the_file_has_them() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// A package, and a signed one if the build supports signatures.
-fn packages() -> Vec<Vec<u8>> {
-    let unsigned = host_package(None);
-    #[cfg(feature = "signatures")]
-    return vec![unsigned, host_package(Some(&SigningKey::from_bytes(&[7; 32])))];
-    #[cfg(not(feature = "signatures"))]
-    vec![unsigned]
-}
-
 #[test]
 fn a_flipped_bit_anywhere_is_refused() {
-    for bytes in packages() {
+    for bytes in signature::tests::packages() {
         // Every byte of the header and the table, and a sample of the rest.
         for at in (0..400).chain((400..bytes.len()).step_by(97)).chain(bytes.len() - 3..bytes.len()) {
             let mut damaged = bytes.clone();
@@ -196,36 +187,6 @@ fn a_file_cut_short_anywhere_is_refused() {
     }
     let longer = [&bytes[..], &[0]].concat();
     assert_eq!(code(open(&longer)), "package.format");
-}
-
-/// A build without signatures decides by the header alone, and trusts no signature.
-#[cfg(not(feature = "signatures"))]
-#[test]
-fn signed_packages_and_demands_are_refused() {
-    let mut signed = host_package(None);
-    signed[100] = 1;
-    assert_eq!(code(open(&signed)), "package.signature");
-    let demand = Options::default().signer([7; 32]);
-    assert_eq!(code(Model::from_bytes(&host_package(None), &demand)), "package.signature");
-}
-
-#[cfg(feature = "signatures")]
-#[test]
-fn signatures_hold() {
-    let (ours, theirs) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
-    let demand = Options::default().signer(ours.verifying_key().to_bytes());
-    let open = |bytes: &[u8]| Model::from_bytes(bytes, &demand);
-    let signed = host_package(Some(&ours));
-    assert_eq!(open(&signed).unwrap().info().package.as_ref().unwrap().signer, Some(ours.verifying_key().to_bytes()));
-    assert_eq!(code(open(&host_package(Some(&theirs)))), "package.signature");
-    assert_eq!(code(open(&host_package(None))), "package.signature");
-    // Another signer's content under our signature.
-    let mut forged = host_package(Some(&theirs));
-    forged[56..152].copy_from_slice(&signed[56..152]);
-    forged[100] ^= 1;
-    assert_eq!(code(open(&forged)), "package.signature");
-    // Even without a required signer, a signature must be right.
-    assert_eq!(code(super::tests::open(&forged)), "package.signature");
 }
 
 #[test]

@@ -28,3 +28,24 @@ pub(super) fn hash(_bytes: &[u8]) -> [u8; 32] {
 pub(super) fn section_hash(_section: &[u8]) -> [u8; 32] {
     [0; 32]
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::tests::{code, host_package, open};
+    use crate::{Model, Options};
+
+    /// Packages of every kind that this build writes.
+    pub fn packages() -> Vec<Vec<u8>> {
+        vec![host_package(None)]
+    }
+
+    /// A build without signatures decides by the header alone, and trusts no signature.
+    #[test]
+    fn signed_packages_and_demands_are_refused() {
+        let mut signed = host_package(None);
+        signed[100] = 1;
+        assert_eq!(code(open(&signed)), "package.signature");
+        let demand = Options::default().signer([7; 32]);
+        assert_eq!(code(Model::from_bytes(&host_package(None), &demand)), "package.signature");
+    }
+}

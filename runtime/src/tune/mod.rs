@@ -3,6 +3,7 @@
 #[cfg(any(feature = "tuning", test))]
 mod contest;
 mod random;
+#[cfg_attr(not(any(feature = "tuning", test)), path = "untuned.rs")]
 mod tuner;
 
 pub use random::RandomInputs;

@@ -1,7 +1,8 @@
-//! Provides the planner with measured times.
+//! Provides the planner with measured times. `untuned.rs` replaces this file where the feature `tuning` is off.
 
 use std::sync::Arc;
 
+use super::contest;
 use crate::cores::Cores;
 use crate::error::Result;
 use crate::graph::Graph;
@@ -13,7 +14,6 @@ use crate::plan::{Target, Tuning};
 pub(crate) struct Tuner {
     tuning: Option<Arc<Tuning>>,
     /// Whether to measure what is not known.
-    #[cfg(any(feature = "tuning", test))]
     measures: bool,
 }
 
@@ -23,12 +23,9 @@ impl Tuner {
     /// # Errors
     /// `tuning.cpu`, `tuning.target`: the stored times were measured elsewhere.
     pub fn new(tune: &Tune, target: Target) -> Result<Self> {
-        let _ = target;
         Ok(match tune {
             Tune::Model => Self::default(),
-            #[cfg(any(feature = "tuning", test))]
             Tune::Measure => Self { tuning: Some(Tuning::new(target).into()), measures: true },
-            #[cfg(any(feature = "tuning", test))]
             Tune::Stored(tuning) => {
                 tuning.check_target(target)?;
                 tuning.check_machine()?;
@@ -48,14 +45,12 @@ impl Tuner {
     /// # Errors
     /// A graph that cannot be planned.
     pub fn tune(&mut self, graph: &Graph, target: Target, cores: Option<&Cores>) -> Result<()> {
-        #[cfg(any(feature = "tuning", test))]
         if let (true, Some(tuning)) = (self.measures, &mut self.tuning) {
             let tuning = Arc::make_mut(tuning);
-            for (task, measured) in super::contest::measure(graph, target, cores, tuning)? {
+            for (task, measured) in contest::measure(graph, target, cores, tuning)? {
                 tuning.insert(task, measured);
             }
         }
-        let _ = (graph, target, cores);
         Ok(())
     }
 }
