@@ -3,6 +3,8 @@
 //! [`quantize`] turns a float model into an 8-bit one, with ranges observed on sample inputs. [`prune`] removes weights
 //! or whole channels.
 
+mod channels;
+pub mod deepen;
 mod editor;
 mod error;
 mod layers;
@@ -10,7 +12,9 @@ mod observe;
 mod prepare;
 pub mod prune;
 pub mod quantize;
+mod random;
 mod tensor;
+pub mod widen;
 
 pub use error::{Error, Result};
 pub use observe::Samples;

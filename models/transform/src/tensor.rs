@@ -94,6 +94,16 @@ impl Tensor {
         );
     }
 
+    /// Multiplies the elements by a factor for each index of an axis, rounded to the tensor's type, f32 or f16.
+    pub fn scale(&mut self, axis: usize, factors: &[f32]) {
+        let Some(mut values) = self.numbers() else { return };
+        let run: usize = self.lengths().iter().skip(axis + 1).product();
+        for (value, at) in values.iter_mut().zip(0..) {
+            *value *= factors.get(at / run.max(1) % factors.len().max(1)).copied().unwrap_or(1.0);
+        }
+        self.set_numbers(&values);
+    }
+
     /// A tensor with the same type and name and only these indices of an axis; `None` if an index is out of range, or
     /// if elements are not whole bytes.
     pub fn take(&self, axis: usize, indices: &[usize]) -> Option<Self> {
@@ -171,6 +181,15 @@ mod tests {
         let ints = Message::new().int(1, 2).int(2, INT64).int(7, -1).int(7, 5);
         assert_eq!(Tensor::read(&ints.into_bytes()).unwrap().ints(), Some(vec![-1, 5]));
         assert_eq!(Tensor::read(&head.float(4, 1.0).into_bytes()).unwrap().numbers(), None, "one of two");
+    }
+
+    #[test]
+    fn a_factor_for_each_index_of_an_axis() {
+        let mut tensor = Tensor::of_floats("t", &[2, 2, 2], &[1.0; 8]);
+        tensor.scale(1, &[2.0, 0.5]);
+        assert_eq!(tensor.numbers().unwrap(), [2.0, 2.0, 0.5, 0.5, 2.0, 2.0, 0.5, 0.5]);
+        tensor.scale(2, &[1.0, 4.0]);
+        assert_eq!(tensor.numbers().unwrap(), [2.0, 8.0, 0.5, 2.0, 2.0, 8.0, 0.5, 2.0]);
     }
 
     #[test]

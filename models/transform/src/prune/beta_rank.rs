@@ -9,7 +9,7 @@
 use skipstone::Options;
 
 use super::channels::scaled;
-use super::network::Network;
+use crate::channels::Network;
 use crate::editor::Graph;
 use crate::error::{Error, Result};
 use crate::layers::Layer;

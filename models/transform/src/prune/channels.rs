@@ -3,8 +3,8 @@
 
 use skipstone::Options;
 
-use super::network::{Family, Network};
-use super::{Outcome, Pruned, beta_rank, remove, score};
+use super::{Outcome, Pruned, beta_rank, score};
+use crate::channels::{Copies, Family, Network, resized};
 use crate::editor::Editor;
 use crate::error::{Error, Result};
 use crate::layers::Layer;
@@ -72,12 +72,13 @@ pub fn channels(
         (method, _) => plain(&network, method),
     };
     let scores: Vec<Vec<f32>> = network.families.iter().map(|family| of_family(&network, family, &of_layers)).collect();
-    let goes = choose(&network, &scores, recipe.less);
+    let copies = choose(&network, &scores, recipe.less);
+    let zeroed = zeroed(&network, &copies);
     let pruned = match recipe.form {
-        Form::Zeros => remove::zeroed(&network, &goes),
-        Form::Removal => remove::removed(&network, &goes, options)?,
+        Form::Zeros => zeroed,
+        Form::Removal => resized(&network, &copies, &zeroed, options)?,
     };
-    Ok(Pruned { layers: outcomes(&network, &goes, &pruned, recipe.form), bytes: pruned.write() })
+    Ok(Pruned { layers: outcomes(&network, &copies, &pruned, recipe.form), bytes: pruned.write() })
 }
 
 /// Scores of the filters of every layer, for methods that need no samples.
@@ -102,7 +103,7 @@ pub(super) fn scaled(scores: &[f32]) -> Vec<f32> {
 
 /// The score of every channel of a family: the mean over the filters that write it.
 fn of_family(network: &Network, family: &Family, of_layers: &[Vec<f32>]) -> Vec<f32> {
-    let mut sums = vec![(0f32, 0usize); network.all_stay().len()];
+    let mut sums = vec![(0f32, 0usize); network.all_stay().0.len()];
     for &writer in &family.writers {
         let channels = network.elements(&network.layers[writer].output);
         for (channel, score) in channels.into_iter().zip(&of_layers[writer]) {
@@ -114,7 +115,7 @@ fn of_family(network: &Network, family: &Family, of_layers: &[Vec<f32>]) -> Vec<
 }
 
 /// Which channels to remove.
-fn choose(network: &Network, scores: &[Vec<f32>], less: f64) -> Vec<bool> {
+fn choose(network: &Network, scores: &[Vec<f32>], less: f64) -> Copies {
     let dense = network.multiply_adds(&network.all_stay()) as f64;
     // The channels of each family, in the order in which they are kept.
     let orders: Vec<Vec<usize>> = scores
@@ -126,30 +127,59 @@ fn choose(network: &Network, scores: &[Vec<f32>], less: f64) -> Vec<bool> {
         })
         .collect();
     let candidate = |share: f64, rounding: f64| {
-        let mut goes = network.all_stay();
+        let mut copies = network.all_stay();
         for (family, order) in network.families.iter().zip(&orders) {
             let multiple = if family.wide || family.channels.len() < 2 * MULTIPLE { 1 } else { MULTIPLE };
             let whole = (order.len() as f64 * share / multiple as f64 + 1.0 - rounding).floor();
             let kept = order.len().min((whole as usize).max(1) * multiple);
-            order[kept..].iter().for_each(|&at| goes[family.channels[at]] = true);
+            order[kept..].iter().for_each(|&at| copies.0[family.channels[at]].clear());
         }
-        goes
+        copies
     };
     let shares = (5..=50).flat_map(|i| (1..4).map(move |j| (f64::from(i) / 50.0, f64::from(j) / 4.0)));
-    let off = |goes: &[bool]| (network.multiply_adds(goes) as f64 / dense - (1.0 - less)).abs();
-    let all = shares.map(|(share, rounding)| candidate(share, rounding)).map(|goes| (off(&goes), goes));
+    let off = |copies: &Copies| (network.multiply_adds(copies) as f64 / dense - (1.0 - less)).abs();
+    let all = shares.map(|(share, rounding)| candidate(share, rounding)).map(|copies| (off(&copies), copies));
     // Of equal ones, the first.
     let best = all.reduce(|best, next| if next.0 < best.0 { next } else { best });
-    best.map_or_else(|| network.all_stay(), |(_, goes)| goes)
+    best.map_or_else(|| network.all_stay(), |(_, copies)| copies)
 }
 
-fn outcomes(network: &Network, goes: &[bool], pruned: &Editor, form: Form) -> Vec<Outcome> {
+/// The model with zeros for the removed channels, in the weights that write them and in those that read them.
+fn zeroed(network: &Network, copies: &Copies) -> Editor {
+    let mut editor = network.editor.clone();
+    for layer in &network.layers {
+        let mut matrix = layer.matrix(&editor.graph);
+        let written = network.elements(&layer.output);
+        let read = network.elements(&layer.input);
+        for (at, weight) in matrix.iter_mut().enumerate() {
+            let (filter, depth) = (at / layer.width(), at % layer.width() / layer.taps);
+            let of = |channels: &[usize], at: usize| channels.get(at).is_some_and(|&channel| copies.removes(channel));
+            if of(&written, filter) || of(&read, layer.channel(filter, depth)) {
+                *weight = 0.0;
+            }
+        }
+        layer.set_matrix(&mut editor.graph, &matrix);
+        let bias = layer.bias.and_then(|at| Some((at, editor.graph.initializers[at].numbers()?)));
+        if let Some((at, mut bias)) = bias.filter(|(_, bias)| bias.len() == layer.filters)
+            && editor.graph.readers(&editor.graph.initializers[at].name) == 1
+        {
+            bias.iter_mut()
+                .zip(&written)
+                .filter(|(_, channel)| copies.removes(**channel))
+                .for_each(|(bias, _)| *bias = 0.0);
+            editor.graph.initializers[at].set_numbers(&bias);
+        }
+    }
+    editor
+}
+
+fn outcomes(network: &Network, copies: &Copies, pruned: &Editor, form: Form) -> Vec<Outcome> {
     let graph = &network.editor.graph;
     let pruned_layers = Layer::all(&pruned.graph);
     let outcome = |layer: &Layer| {
         let zeros = |matrix: &[f32]| matrix.iter().filter(|&&weight| weight == 0.0).count();
         let before = layer.matrix(graph);
-        let left = network.left(&layer.output, goes).map_or(layer.filters, |left| left.indices.len());
+        let left = network.filters(layer, copies);
         let after = pruned_layers.iter().find(|other| other.output == layer.output);
         let after = after.map(|layer| layer.matrix(&pruned.graph)).unwrap_or_default();
         Outcome {

@@ -14,9 +14,7 @@
 mod beta_rank;
 mod channels;
 mod dsnot;
-mod network;
 mod pattern;
-mod remove;
 mod score;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::layers::Layer;
 
 /// A model with its channels.
-pub(super) struct Network {
+pub(crate) struct Network {
     pub editor: Editor,
     pub layers: Vec<Layer>,
     imported: Imported,
@@ -26,9 +26,9 @@ pub(super) struct Network {
     pub families: Vec<Family>,
 }
 
-/// Channels written by the same layers: some of them are chosen for removal.
+/// Channels written by the same layers: the choice of which to remove, or to copy, is among them.
 #[derive(Clone, Debug)]
-pub(super) struct Family {
+pub(crate) struct Family {
     /// Positions of the layers that write them.
     pub writers: Vec<usize>,
     /// The channels, in the order of the first writer.
@@ -37,14 +37,28 @@ pub(super) struct Family {
     pub wide: bool,
 }
 
-/// The remaining part of a tensor along an axis.
+/// What becomes of every channel, by number: the shares of its weights that its copies get in the layers that read it. Without
+/// a share the channel is removed, with the single share 1 it stays as it is; shares add up to 1.
 #[derive(Clone, Debug)]
-pub(super) struct Left {
+pub(crate) struct Copies(pub Vec<Vec<f32>>);
+
+impl Copies {
+    /// Whether a channel is removed.
+    pub fn removes(&self, channel: usize) -> bool {
+        self.0[channel].is_empty()
+    }
+}
+
+/// A tensor's elements along an axis after some channels are removed or copied.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
     pub axis: usize,
-    /// Length of the axis before removal.
+    /// Length of the axis before.
     pub of: usize,
-    /// The remaining indices.
+    /// Indices before, one for each element after.
     pub indices: Vec<usize>,
+    /// The share of each element after.
+    pub shares: Vec<f32>,
 }
 
 impl Network {
@@ -64,7 +78,8 @@ impl Network {
         network.sides = network.layers.iter().map(side).collect();
         network.families = network.find_families(skip);
         if network.families.is_empty() {
-            let reason = "the model has no channels to remove: those that a layer writes and only layers read";
+            let reason =
+                "the model has no channels to remove or to copy: those that a layer writes and only layers read";
             return Err(Error::Unsupported(reason.into()));
         }
         Ok(network)
@@ -129,11 +144,22 @@ impl Network {
         (0..track.len).map(|i| self.channels.channel(track, i)).collect()
     }
 
-    /// The remaining part of a tensor without the removed channels; `None` if nothing is removed.
-    pub fn left(&self, name: &str, goes: &[bool]) -> Option<Left> {
+    /// The elements of a tensor afterwards; `None` if none of its channels is removed or copied.
+    pub fn kept(&self, name: &str, copies: &Copies) -> Option<Kept> {
         let track = self.track(name)?;
-        let indices: Vec<usize> = (0..track.len).filter(|&i| !goes[self.channels.channel(track, i)]).collect();
-        (indices.len() < track.len).then_some(Left { axis: track.axis, of: track.len, indices })
+        let (mut indices, mut shares) = (Vec::new(), Vec::new());
+        for i in 0..track.len {
+            let of = &copies.0[self.channels.channel(track, i)];
+            indices.extend(of.iter().map(|_| i));
+            shares.extend(of);
+        }
+        let changes = indices.len() != track.len || indices.iter().enumerate().any(|(at, &i)| at != i);
+        changes.then_some(Kept { axis: track.axis, of: track.len, indices, shares })
+    }
+
+    /// How many filters a layer has afterwards.
+    pub fn filters(&self, layer: &Layer, copies: &Copies) -> usize {
+        self.kept(&layer.output, copies).map_or(layer.filters, |kept| kept.indices.len())
     }
 
     /// The shape of a tensor; `None` for a name that the imported model does not have.
@@ -147,16 +173,16 @@ impl Network {
         self.editor.graph.nodes.iter().flat_map(|node| node.outputs.iter().map(String::as_str))
     }
 
-    /// A selection that removes no channel.
-    pub fn all_stay(&self) -> Vec<bool> {
-        vec![false; self.channels.elements()]
+    /// Every channel once, as it is.
+    pub fn all_stay(&self) -> Copies {
+        Copies(vec![vec![1.0]; self.channels.elements()])
     }
 
-    /// Multiply-adds of the layers without the removed channels.
-    pub fn multiply_adds(&self, goes: &[bool]) -> u64 {
+    /// Multiply-adds of the layers afterwards.
+    pub fn multiply_adds(&self, copies: &Copies) -> u64 {
         let left = |channels: &[usize], whole: usize| match channels.len() {
             0 => whole,
-            _ => channels.iter().filter(|&&channel| !goes[channel]).count(),
+            _ => channels.iter().map(|&channel| copies.0[channel].len()).sum(),
         };
         let of = |(layer, ([written, read], positions)): (&Layer, &([Vec<usize>; 2], usize))| {
             let depth = if layer.groups == 1 { left(read, layer.depth) } else { layer.depth };
