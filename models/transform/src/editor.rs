@@ -345,6 +345,14 @@ impl Attribute {
         Self { name: name.to_owned(), ints: ints.to_vec(), rest, ..Self::default() }
     }
 
+    /// Whether name and value are equal.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let graphs = |attribute: &Self| -> Vec<Vec<u8>> {
+            attribute.graphs.iter().map(|(_, graph)| graph.write().into_bytes()).collect()
+        };
+        self.name == other.name && self.rest == other.rest && graphs(self) == graphs(other)
+    }
+
     fn read(bytes: &[u8]) -> Result<Self> {
         let mut attribute = Self::default();
         for field in fields(bytes) {

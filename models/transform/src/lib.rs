@@ -1,7 +1,8 @@
 //! Transformations of ONNX models: from a standard file to another standard file that runs anywhere, and better here.
 //!
 //! [`quantize`] turns a float model into an 8-bit one, with ranges observed on sample inputs. [`prune`] removes weights
-//! or whole channels.
+//! or whole channels. [`soup`] averages models of one architecture. [`widen`] and [`deepen`] make larger ones
+//! with the same outputs.
 
 mod channels;
 pub mod deepen;
@@ -13,6 +14,7 @@ mod prepare;
 pub mod prune;
 pub mod quantize;
 mod random;
+pub mod soup;
 mod tensor;
 pub mod widen;
 

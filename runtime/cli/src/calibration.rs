@@ -75,11 +75,16 @@ impl Samples for Pictures {
             let image = images::decode(&self.files[index])?;
             Ok(self.preprocess.apply(images::view(&image)?).to_vec())
         };
-        let prepared = prepared().map_err(|failure| match failure {
-            Failure::Fault { code, message } => Error::Sample { code, message },
-            failure => Error::Sample { code: "image", message: failure.to_string() },
-        })?;
+        let prepared = prepared().map_err(as_sample)?;
         self.progress.step();
         Ok(prepared)
+    }
+}
+
+/// A failure of the command while it serves a transformation.
+pub fn as_sample(failure: Failure) -> Error {
+    match failure {
+        Failure::Fault { code, message } => Error::Sample { code, message },
+        failure => Error::Sample { code: "image", message: failure.to_string() },
     }
 }

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use skipstone::Options;
 use skipstone::classify::{Classifier, Labels, top_k};
 use skipstone::measure::Latency;
+use skipstone::{Model, Options};
 
 use crate::args::{ImageArgs, ModelArgs};
 use crate::classify::Failed;
@@ -110,24 +110,9 @@ struct ClassReport {
 impl Evaluate {
     /// Classifies the data set and reports the accuracy.
     pub fn execute(self) -> Result<(), Failure> {
-        let labels = self.image.labels()?;
-        // One thread per session, as the sessions run in parallel.
-        let options = Options { threads: 1, ..self.model.options() };
-        let model = self.model.open_with(&options)?;
-        let classifier = || Classifier::new(&model, &self.image.settings(), labels.clone());
-        let mut first = classifier()?;
-        self.model.prepare(first.session())?;
-        let labels = first.labels().clone();
-        let classes = model.outputs().first().map_or(0, |port| port.fact.shape.elements());
-        let samples = samples(&self.dataset, &labels, classes)?;
-
-        let mut sessions = vec![first];
-        while sessions.len() < self.model.threads.min(samples.len()) {
-            sessions.push(classifier()?);
-        }
-        let began = Instant::now();
-        let outcome = judge(sessions, &self.model, &samples);
-        let report = self.report(&labels, outcome, began.elapsed());
+        let model = self.model.open_with(&options(&self.model))?;
+        let Judged { labels, outcome, wall } = judged(&model, &self.model, &self.image, &self.dataset)?;
+        let report = self.report(&labels, outcome, wall);
         print(&if self.json { json(&report)? } else { text(&report) })?;
         if report.failed.is_empty() { Ok(()) } else { Err(Failure::Reported) }
     }
@@ -160,6 +145,49 @@ impl Evaluate {
             failed: outcome.failed,
         }
     }
+}
+
+/// Share of the images in a data set that a model, a file as bytes, names right.
+///
+/// # Errors
+/// Those of the model and the data set; an image that cannot be read.
+pub fn accuracy(bytes: &[u8], args: &ModelArgs, image: &ImageArgs, dataset: &Path) -> Result<f64, Failure> {
+    let model = Model::from_bytes(bytes, &options(args))?;
+    let Judged { outcome, .. } = judged(&model, args, image, dataset)?;
+    if let Some(Failed { file, error }) = outcome.failed.first() {
+        return Err(Failure::new("dataset", format!("{file}: {error}")));
+    }
+    let right: usize = outcome.tallies.values().map(|tally| tally.top1).sum();
+    Ok(right as f64 / outcome.times.len().max(1) as f64)
+}
+
+/// One thread per session, as the sessions run in parallel.
+fn options(args: &ModelArgs) -> Options {
+    Options { threads: 1, ..args.options() }
+}
+
+/// A model's results on a data set.
+struct Judged {
+    labels: Labels,
+    outcome: Outcome,
+    wall: Duration,
+}
+
+fn judged(model: &Model, args: &ModelArgs, image: &ImageArgs, dataset: &Path) -> Result<Judged, Failure> {
+    let given = image.labels()?;
+    let classifier = || Classifier::new(model, &image.settings(), given.clone());
+    let mut first = classifier()?;
+    args.prepare(first.session())?;
+    let labels = first.labels().clone();
+    let classes = model.outputs().first().map_or(0, |port| port.fact.shape.elements());
+    let samples = samples(dataset, &labels, classes)?;
+    let mut sessions = vec![first];
+    while sessions.len() < args.threads.min(samples.len()) {
+        sessions.push(classifier()?);
+    }
+    let began = Instant::now();
+    let outcome = judge(sessions, args, &samples);
+    Ok(Judged { labels, outcome, wall: began.elapsed() })
 }
 
 /// Results over all samples.

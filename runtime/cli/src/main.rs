@@ -12,6 +12,7 @@ mod effect;
 mod evaluate;
 mod failure;
 mod files;
+mod grow;
 mod images;
 mod inspect;
 mod limits;
@@ -28,6 +29,7 @@ mod prune;
 mod quantize;
 mod report;
 mod run;
+mod soup;
 mod table;
 mod tune;
 
@@ -53,6 +55,8 @@ Examples:
   skipstone tune model.onnx -o model.tune     which kernels are the fastest here?
   skipstone quantize model.onnx --calibrate photos/ -o small.onnx
   skipstone prune model.onnx --zeros 80 -o sparse.onnx
+  skipstone soup a.onnx b.onnx c.onnx -o soup.onnx
+  skipstone widen model.onnx --by 50 -o wide.onnx
 
 `skipstone COMMAND --help` explains a command and its options.
 Exit status: 0 success, 1 error in the model or an input, 2 error in the command line."
@@ -73,6 +77,9 @@ enum Command {
     Operators(operators::Operators),
     Quantize(quantize::Quantize),
     Prune(prune::Prune),
+    Soup(soup::SoupOf),
+    Widen(grow::Widen),
+    Deepen(grow::Deepen),
     Tune(tune::Tune),
     Completions(manual::Completions),
     Man(manual::Man),
@@ -92,6 +99,9 @@ fn main() -> ExitCode {
         Command::Operators(command) => command.execute(),
         Command::Quantize(command) => command.execute(),
         Command::Prune(command) => command.execute(),
+        Command::Soup(command) => command.execute(),
+        Command::Widen(command) => command.execute(),
+        Command::Deepen(command) => command.execute(),
         Command::Tune(command) => command.execute(),
         Command::Completions(command) => command.execute(Cli::command()),
         Command::Man(command) => command.execute(Cli::command()),
