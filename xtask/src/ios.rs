@@ -55,7 +55,8 @@ pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
 fn prepare(workspace: &Workspace) -> Result<()> {
     let (shell, folder) = (&workspace.shell, workspace.build("swift/lib"));
     say("the library for this machine");
-    workspace.cargo("build --quiet --release -p skipstone-ffi --features onnx")?;
+    // Built with the same kernels as the command.
+    workspace.cargo("build --quiet --release -p skipstone-ffi --features onnx,skipstone/avx512")?;
     // The Debian root sees only this tree, wherever cargo's target folder is.
     shell.create_dir(&folder)?;
     shell.copy_file(workspace.target.join("release/libskipstone_ffi.a"), &folder)?;

@@ -178,11 +178,12 @@ fn dependencies(workspace: &Workspace) -> Result<()> {
     Ok(cmd!(workspace.shell, "{deny} --locked --log-level error check bans licenses sources").quiet().run()?)
 }
 
-/// tract takes minutes to build: what needs it is tested in release, where the command has built it, and the rest without.
+/// tract takes minutes to build, so tests that need it run in release, for which the command was built, and the others
+/// without it.
 fn rust(workspace: &Workspace) -> Result<()> {
     workspace.cargo(
         "test --quiet --workspace --exclude skipstone-cli --exclude skipstone-tests --no-default-features \
-         --features skipstone/onnx,skipstone/avx512,skipstone/tuning,skipstone/signatures",
+         --features skipstone/onnx,skipstone/avx512,skipstone/tuning,skipstone/signatures,skipstone-ffi/onnx",
     )?;
     workspace.cargo("test --quiet --release -p skipstone-cli -p skipstone-tests")?;
     workspace.cargo("test --quiet --release -p skipstone --lib onnx::fallback::")
@@ -192,13 +193,12 @@ fn device(workspace: &Workspace) -> Result<()> {
     workspace.cargo("clippy --quiet -p skipstone --no-default-features --all-targets -- -D warnings")?;
     workspace.cargo("test --quiet -p skipstone --no-default-features --lib package::")?;
     workspace.cargo("test --quiet -p skipstone --no-default-features --features signatures")?;
-    workspace.cargo("test --quiet -p skipstone-ffi -p skipstone-jni")?;
-    workspace.cargo("test --quiet -p skipstone-ffi --features onnx onnx_tests::")
+    workspace.cargo("test --quiet -p skipstone-ffi -p skipstone-jni")
 }
 
 fn aarch64(workspace: &Workspace) -> Result<()> {
     let of = |arguments: &str| cross::test(workspace, &cross::CPUS, &arguments.split_whitespace().collect::<Vec<_>>());
-    of("--quiet -p skipstone-kernels")?;
+    of("--quiet -p skipstone-kernels --no-default-features")?;
     of("--quiet -p skipstone --no-default-features --features signatures")
 }
 
