@@ -160,9 +160,19 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "transform",
-        about: "the results of `skipstone prune`, `soup`, `widen` and `deepen`",
+        about: "the results of `skipstone prune`, `soup`, `slice`, `widen` and `deepen`",
         after: &["release", "environment"],
-        run: |w| modules(w, &[("transform.pruning", ""), ("transform.soups", ""), ("transform.growth", "")]),
+        run: |w| {
+            modules(
+                w,
+                &[
+                    ("transform.pruning", ""),
+                    ("transform.soups", ""),
+                    ("transform.slices", ""),
+                    ("transform.growth", ""),
+                ],
+            )
+        },
     },
 ];
 

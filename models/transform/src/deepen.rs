@@ -84,7 +84,8 @@ fn add(editor: &mut Editor, at: usize, dims: &[usize], kernel: usize) -> Result<
     (0..side).for_each(|i| values[(i * side + i) * taps + taps / 2] = 1.0);
     editor.graph.initializers.push(Tensor::of_floats(&weights, &shape, &values));
     editor.graph.nodes[at].outputs[0].clone_from(&first);
-    let mut again = Node { name: format!("{}_again", activation.label()), ..activation };
+    let mut again = activation.clone();
+    again.name = format!("{}_again", activation.label());
     again.inputs[0].clone_from(&layer);
     editor.graph.nodes.splice(at + 1..at + 1, [Node::new(operator, &[&first, &weights], &layer, attributes), again]);
     Ok(())

@@ -391,6 +391,49 @@ impl Port {
         Self { name: name.to_owned(), rest: Message::new().nested(2, &kind).into_bytes() }
     }
 
+    /// Declares these dimensions of a tensor.
+    ///
+    /// # Errors
+    /// A port that is not a tensor.
+    pub fn set_dims(&mut self, dims: &[usize]) -> Result<()> {
+        let dimension = |dim: &usize| Message::new().nested(1, &Message::new().int(1, *dim as i64));
+        let shape = dims.iter().map(dimension).fold(Vec::new(), |shape, dim| [shape, dim.into_bytes()].concat());
+        self.declare(Some(&Message::of(&shape)))
+    }
+
+    /// Leaves the dimensions of a tensor open.
+    ///
+    /// # Errors
+    /// A port that is not a tensor.
+    pub fn clear_dims(&mut self) -> Result<()> {
+        self.declare(None)
+    }
+
+    /// Puts a shape in the place of the one that is declared.
+    fn declare(&mut self, shape: Option<&Message>) -> Result<()> {
+        let part = |bytes: &[u8], wanted: u32| -> Result<Option<Vec<u8>>> {
+            for field in fields(bytes) {
+                let Field { number, value } = field?;
+                if number == wanted {
+                    return Ok(Some(message(value)?.to_vec()));
+                }
+            }
+            Ok(None)
+        };
+        let tensor = part(&part(&self.rest, 2)?.unwrap_or_default(), 1)?;
+        let tensor = tensor.ok_or_else(|| Error::Unsupported(format!("'{}' is not a tensor", self.name)))?;
+        let mut element = FLOAT;
+        for field in fields(&tensor) {
+            if let Field { number: 1, value: Value::Varint(number) } = field? {
+                element = number as i64;
+            }
+        }
+        let kind = Message::new().int(1, element);
+        let kind = shape.map_or(kind.clone(), |shape| kind.nested(2, shape));
+        self.rest = Message::new().nested(2, &Message::new().nested(1, &kind)).into_bytes();
+        Ok(())
+    }
+
     fn read(bytes: &[u8]) -> Result<Self> {
         let mut port = Self::default();
         for field in fields(bytes) {

@@ -50,18 +50,19 @@ impl Effect {
         let models = [Model::from_bytes(before, options)?, Model::from_bytes(after, options)?];
         let mut sessions = [models[0].session()?, models[1].session()?];
         let mut times = [Vec::new(), Vec::new()];
-        let mut inputs = RandomInputs::new(models[0].inputs(), SEED)?;
+        // The same for both, unless the images have another size afterwards.
+        let mut inputs = [RandomInputs::new(models[0].inputs(), SEED)?, RandomInputs::new(models[1].inputs(), SEED)?];
         let began = Instant::now();
         for run in 0..RUNS.end + WARMUP {
             if began.elapsed() > ENOUGH && run >= RUNS.start + WARMUP {
                 break;
             }
-            inputs.refresh();
-            let views = inputs.views();
+            inputs.iter_mut().for_each(RandomInputs::refresh);
+            let views = [inputs[0].views(), inputs[1].views()];
             // Alternate the order, because the second model finds the inputs in the cache.
             for side in [run % 2, 1 - run % 2] {
                 let began = Instant::now();
-                sessions[side].run(&views)?;
+                sessions[side].run(&views[side])?;
                 if run >= WARMUP {
                     times[side].push(began.elapsed());
                 }

@@ -29,6 +29,7 @@ mod prune;
 mod quantize;
 mod report;
 mod run;
+mod slice;
 mod soup;
 mod table;
 mod tune;
@@ -56,6 +57,7 @@ Examples:
   skipstone quantize model.onnx --calibrate photos/ -o small.onnx
   skipstone prune model.onnx --zeros 80 -o sparse.onnx
   skipstone soup a.onnx b.onnx c.onnx -o soup.onnx
+  skipstone slice model.onnx --width 50 -o narrow.onnx
   skipstone widen model.onnx --by 50 -o wide.onnx
 
 `skipstone COMMAND --help` explains a command and its options.
@@ -78,6 +80,7 @@ enum Command {
     Quantize(quantize::Quantize),
     Prune(prune::Prune),
     Soup(soup::SoupOf),
+    Slice(slice::SliceOf),
     Widen(grow::Widen),
     Deepen(grow::Deepen),
     Tune(tune::Tune),
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Command::Quantize(command) => command.execute(),
         Command::Prune(command) => command.execute(),
         Command::Soup(command) => command.execute(),
+        Command::Slice(command) => command.execute(),
         Command::Widen(command) => command.execute(),
         Command::Deepen(command) => command.execute(),
         Command::Tune(command) => command.execute(),

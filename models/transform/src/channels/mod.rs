@@ -4,4 +4,4 @@ mod network;
 mod resize;
 
 pub(crate) use network::{Copies, Family, Network};
-pub(crate) use resize::resized;
+pub(crate) use resize::{resized, zeroed};

@@ -145,7 +145,7 @@ impl Network {
     }
 
     /// The elements of a tensor afterwards; `None` if none of its channels is removed or copied.
-    pub fn kept(&self, name: &str, copies: &Copies) -> Option<Kept> {
+    pub(super) fn kept(&self, name: &str, copies: &Copies) -> Option<Kept> {
         let track = self.track(name)?;
         let (mut indices, mut shares) = (Vec::new(), Vec::new());
         for i in 0..track.len {

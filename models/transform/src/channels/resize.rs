@@ -26,6 +26,35 @@ const TOLERANCE: f32 = 1e-3;
 /// Seed of the random inputs.
 const SEED: u64 = 11;
 
+/// The model with zeros for the removed channels, in the weights that write them and in those that read them.
+pub(crate) fn zeroed(network: &Network, copies: &Copies) -> Editor {
+    let mut editor = network.editor.clone();
+    for layer in &network.layers {
+        let mut matrix = layer.matrix(&editor.graph);
+        let written = network.elements(&layer.output);
+        let read = network.elements(&layer.input);
+        for (at, weight) in matrix.iter_mut().enumerate() {
+            let (filter, depth) = (at / layer.width(), at % layer.width() / layer.taps);
+            let of = |channels: &[usize], at: usize| channels.get(at).is_some_and(|&channel| copies.removes(channel));
+            if of(&written, filter) || of(&read, layer.channel(filter, depth)) {
+                *weight = 0.0;
+            }
+        }
+        layer.set_matrix(&mut editor.graph, &matrix);
+        let bias = layer.bias.and_then(|at| Some((at, editor.graph.initializers[at].numbers()?)));
+        if let Some((at, mut bias)) = bias.filter(|(_, bias)| bias.len() == layer.filters)
+            && editor.graph.readers(&editor.graph.initializers[at].name) == 1
+        {
+            bias.iter_mut()
+                .zip(&written)
+                .filter(|(_, channel)| copies.removes(**channel))
+                .for_each(|(bias, _)| *bias = 0.0);
+            editor.graph.initializers[at].set_numbers(&bias);
+        }
+    }
+    editor
+}
+
 /// The model with channels removed or copied, which has to give the same outputs as `same`.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 use skipstone::Options;
 
 use super::{Outcome, Pruned, beta_rank, score};
-use crate::channels::{Copies, Family, Network, resized};
+use crate::channels::{Copies, Family, Network, resized, zeroed};
 use crate::editor::Editor;
 use crate::error::{Error, Result};
 use crate::layers::Layer;
@@ -142,35 +142,6 @@ fn choose(network: &Network, scores: &[Vec<f32>], less: f64) -> Copies {
     // Of equal ones, the first.
     let best = all.reduce(|best, next| if next.0 < best.0 { next } else { best });
     best.map_or_else(|| network.all_stay(), |(_, copies)| copies)
-}
-
-/// The model with zeros for the removed channels, in the weights that write them and in those that read them.
-fn zeroed(network: &Network, copies: &Copies) -> Editor {
-    let mut editor = network.editor.clone();
-    for layer in &network.layers {
-        let mut matrix = layer.matrix(&editor.graph);
-        let written = network.elements(&layer.output);
-        let read = network.elements(&layer.input);
-        for (at, weight) in matrix.iter_mut().enumerate() {
-            let (filter, depth) = (at / layer.width(), at % layer.width() / layer.taps);
-            let of = |channels: &[usize], at: usize| channels.get(at).is_some_and(|&channel| copies.removes(channel));
-            if of(&written, filter) || of(&read, layer.channel(filter, depth)) {
-                *weight = 0.0;
-            }
-        }
-        layer.set_matrix(&mut editor.graph, &matrix);
-        let bias = layer.bias.and_then(|at| Some((at, editor.graph.initializers[at].numbers()?)));
-        if let Some((at, mut bias)) = bias.filter(|(_, bias)| bias.len() == layer.filters)
-            && editor.graph.readers(&editor.graph.initializers[at].name) == 1
-        {
-            bias.iter_mut()
-                .zip(&written)
-                .filter(|(_, channel)| copies.removes(**channel))
-                .for_each(|(bias, _)| *bias = 0.0);
-            editor.graph.initializers[at].set_numbers(&bias);
-        }
-    }
-    editor
 }
 
 fn outcomes(network: &Network, copies: &Copies, pruned: &Editor, form: Form) -> Vec<Outcome> {
