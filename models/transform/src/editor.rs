@@ -172,6 +172,34 @@ impl Editor {
         bytes
     }
 
+    /// Replaces the values of metadata: `change` returns the new value of a key, or nothing to remove the key.
+    ///
+    /// # Errors
+    /// Damaged metadata.
+    pub fn change_metadata(&mut self, change: impl Fn(&str, &str) -> Option<String>) -> Result<()> {
+        let given = std::mem::take(&mut self.rest);
+        for field in fields(&given) {
+            let field = field?;
+            if field.number != 14 {
+                put(&mut self.rest, field);
+                continue;
+            }
+            let (mut key, mut value) = (String::new(), String::new());
+            for part in fields(message(field.value)?) {
+                match part? {
+                    Field { number: 1, value } => key = text(value)?,
+                    Field { number: 2, value: held } => value = text(held)?,
+                    _ => {}
+                }
+            }
+            if let Some(value) = change(&key, &value) {
+                let entry = Message::new().text(1, &key).text(2, &value);
+                self.rest.extend(Message::new().nested(14, &entry).into_bytes());
+            }
+        }
+        Ok(())
+    }
+
     /// An unused name for a value: `base_suffix`, with underscores appended until it is free.
     pub fn fresh(&mut self, base: &str, suffix: &str) -> String {
         let mut name = format!("{base}_{suffix}");

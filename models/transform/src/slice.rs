@@ -81,9 +81,20 @@ fn shape(known: &Imported, name: &str) -> Option<Vec<usize>> {
     known.values.get(name).map(|&id| known.graph.fact(id).shape.dims().to_vec())
 }
 
-/// Declares images of this size.
+/// Declares images of this size, and how pictures are resized and cropped to it.
 fn resize_input(editor: &mut Editor, [rows, columns]: [usize; 2], options: &Options) -> Result<()> {
     let known = known(editor, options)?;
+    // The share of a picture that is cropped stays; a crop is a square.
+    let crop = Model::from_bytes(&editor.write(), options)?.info().metadata.get("skipstone.crop").cloned();
+    let crop = crop.and_then(|crop| crop.parse::<f64>().ok());
+    editor.change_metadata(|key, value| match key {
+        "skipstone.crop" => (rows == columns).then(|| rows.to_string()),
+        "skipstone.resize" => {
+            let (resize, crop) = (value.parse::<f64>().ok()?, crop?);
+            (rows == columns).then(|| (rows as f64 * resize / crop).round().to_string())
+        }
+        _ => Some(value.to_owned()),
+    })?;
     let graph = &mut editor.graph;
     let held: HashSet<&str> = graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
     let mut inputs: Vec<_> = graph.inputs.iter_mut().filter(|port| !held.contains(port.name.as_str())).collect();
