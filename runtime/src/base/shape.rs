@@ -63,7 +63,7 @@ impl Shape {
     /// size 1 is repeated.
     ///
     /// # Errors
-    /// [`OpError::Shapes`] if two axes of different lengths meet.
+    /// [`OpError::Shape`] if two axes of different lengths meet.
     pub fn broadcast(shapes: &[&Self]) -> Result<Self, OpError> {
         let rank = shapes.iter().map(|s| s.rank()).max().unwrap_or(0);
         let mut dims = heapless::Vec::<usize, MAX_RANK>::new();
