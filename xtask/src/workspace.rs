@@ -7,7 +7,7 @@ use xshell::{Shell, cmd};
 
 /// The checkout that the command was built from.
 pub struct Workspace {
-    /// Its root, which is the shell's folder.
+    /// Its root, also the shell's current folder.
     pub root: PathBuf,
     /// Where cargo builds: CARGO_TARGET_DIR, or `target`.
     pub target: PathBuf,

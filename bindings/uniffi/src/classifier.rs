@@ -189,7 +189,7 @@ impl Classifier {
         self.info.clone()
     }
 
-    /// The number that stands for this classifier where objects cannot be passed.
+    /// Handle of this classifier, for calls that cannot pass objects.
     pub fn handle(&self) -> u64 {
         self.handle
     }

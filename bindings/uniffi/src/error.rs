@@ -29,7 +29,7 @@ pub enum SkipstoneError {
     Input {
         /// Stable code, beginning with `input.` or `setting.`.
         code: String,
-        /// Which one, and what would fit.
+        /// The input or setting, and what is expected.
         message: String,
     },
     /// A camera frame whose sizes, strides or planes contradict each other.

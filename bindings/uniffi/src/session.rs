@@ -66,7 +66,7 @@ impl Session {
         })
     }
 
-    /// The number that stands for this session where objects cannot be passed.
+    /// Handle of this session, for calls that cannot pass objects.
     pub fn handle(&self) -> u64 {
         self.handle
     }

@@ -36,7 +36,7 @@ pub enum Test {
 /// Trees that are walked between two checks for cancellation.
 const TREES: usize = 256;
 
-/// A branch node. A child is the index of a node or, from the number of nodes on, of a leaf.
+/// A branch node. A child below the number of nodes is the index of a node, otherwise of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Branch {
     /// Column of the features.

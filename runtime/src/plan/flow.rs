@@ -10,7 +10,7 @@ use crate::ops::control::Slices;
 pub enum Flow {
     /// One of two ranges of steps runs.
     Branch(Branch),
-    /// A range of steps runs again and again.
+    /// A range of steps runs repeatedly.
     Repeat(Repeat),
 }
 

@@ -449,7 +449,7 @@ fn work_on_constants_has_a_bound() {
     refuses(&product(2048), "model.generated-size");
 }
 
-/// Operators that the fallback runs, and whose results depend on data: what they can be at most is bounded.
+/// Operators of the fallback whose result sizes depend on data: the largest possible size is limited.
 #[test]
 fn results_that_depend_on_data_are_bounded() {
     accepts(&one(&[1, 3, 8, 8], "GridSample", &["x", "g"], &[], &[zeros("g", &[1, 4, 4, 2])]));
