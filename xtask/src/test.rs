@@ -47,12 +47,7 @@ pub const SECTIONS: &[Section] = &[
         after: &["format"],
         run: |w| w.cargo("build --quiet --release -p skipstone-cli"),
     },
-    Section {
-        name: "lint",
-        about: "clippy over everything",
-        after: &["format"],
-        run: |w| w.cargo("clippy --quiet --workspace --all-targets -- -D warnings"),
-    },
+    Section { name: "lint", about: "clippy over everything, and the documentation", after: &["format"], run: lint },
     Section { name: "rust", about: "unit, property and documentation tests", after: &["lint", "release"], run: rust },
     Section { name: "device", about: "the libraries of a device, without the importer", after: &["rust"], run: device },
     Section {
@@ -181,6 +176,12 @@ fn modules(workspace: &Workspace, programs: &[(&str, &str)]) -> Result<()> {
     programs.iter().try_for_each(|(module, argument)| {
         python::run(workspace, module, &argument.split_whitespace().collect::<Vec<_>>())
     })
+}
+
+fn lint(workspace: &Workspace) -> Result<()> {
+    workspace.cargo("clippy --quiet --workspace --all-targets -- -D warnings")?;
+    let _strict = workspace.shell.push_env("RUSTDOCFLAGS", "-D warnings");
+    workspace.cargo("doc --quiet --workspace --no-deps")
 }
 
 fn dependencies(workspace: &Workspace) -> Result<()> {
