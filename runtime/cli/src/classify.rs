@@ -131,7 +131,7 @@ impl Classify {
             return Err(Failure::new("image", "no images found (png, jpg, jpeg, bmp, webp)"));
         }
 
-        let rows = (!self.json).then(|| Rows::new(&files, &classifier));
+        let rows = (!self.json).then(|| TableRows::new(&files, &classifier));
         let Normalization { mean, std, origin } = classifier.normalization().clone();
         let mut report = Report {
             model: self.model.name(),
@@ -199,9 +199,9 @@ fn classify(
 }
 
 /// The table, printed row by row: its column widths are known before its rows.
-struct Rows(Columns);
+struct TableRows(Columns);
 
-impl Rows {
+impl TableRows {
     fn new(files: &[PathBuf], classifier: &Classifier) -> Self {
         let length = |text: &str| text.chars().count();
         let file = files.iter().map(|f| length(&f.display().to_string())).max().unwrap_or(0);

@@ -72,7 +72,7 @@ pub struct Attention {
 
 /// The sizes of an attention.
 #[derive(Clone, Copy)]
-struct Sizes {
+struct AttentionSizes {
     batch: usize,
     queries: usize,
     past: usize,
@@ -138,7 +138,7 @@ impl Attention {
         }
     }
 
-    fn sizes(&self, inputs: &[&Fact]) -> Result<Sizes, OpError> {
+    fn sizes(&self, inputs: &[&Fact]) -> Result<AttentionSizes, OpError> {
         let given = [self.mask, self.past, self.past, self.lens].iter().filter(|&&given| given).count();
         if inputs.len() != 3 + given {
             return Err(OpError::Arity { want: "queries, keys, values and the flagged operands", got: inputs.len() });
@@ -185,7 +185,7 @@ impl Attention {
             },
         };
         let keys = past.checked_add(new).ok_or_else(|| OpError::TooLarge("keys and past keys".into()))?;
-        let s = Sizes { batch, queries, past, keys, size, v_size, rows: rank == 3 };
+        let s = AttentionSizes { batch, queries, past, keys, size, v_size, rows: rank == 3 };
         if let Some(at) = self.mask_at() {
             let whole = [batch, self.heads, queries];
             let fits = match shapes[at].dims().split_last() {
@@ -220,7 +220,7 @@ impl Attention {
     }
 
     /// The largest number of keys that a query may see.
-    fn visible(&self, s: &Sizes, query: usize, len: Option<usize>) -> usize {
+    fn visible(&self, s: &AttentionSizes, query: usize, len: Option<usize>) -> usize {
         let counting = len.unwrap_or(s.keys);
         let causal = match (self.causal, len) {
             (false, _) => s.keys,
@@ -231,7 +231,7 @@ impl Attention {
     }
 
     /// Applied after the soft cap: hides what a query does not see. Returns whether it sees anything.
-    fn hide(&self, s: &Sizes, row: &mut [f32], mask: Option<(Mask<'_>, usize, usize)>, seen: usize) -> bool {
+    fn hide(&self, s: &AttentionSizes, row: &mut [f32], mask: Option<(Mask<'_>, usize, usize)>, seen: usize) -> bool {
         if let Some((mask, start, len)) = mask {
             match mask {
                 Mask::Bool(mask) => {
@@ -256,7 +256,7 @@ fn len_of(lens: Option<&[i64]>, image: usize, keys: usize) -> Result<Option<usiz
 }
 
 /// Copies the heads of keys or values, those of the past first, to `[batch, heads, keys, size]`.
-fn gather(s: &Sizes, heads: usize, size: usize, new: &[f32], past: &[f32], out: &mut [f32]) {
+fn gather(s: &AttentionSizes, heads: usize, size: usize, new: &[f32], past: &[f32], out: &mut [f32]) {
     let (len, whole) = (s.keys - s.past, s.keys * size);
     if whole == 0 {
         return;

@@ -24,7 +24,7 @@ pub struct MatMul {
 }
 
 /// The sizes of a product.
-struct Sizes {
+struct MatMulSizes {
     batch: usize,
     m: usize,
     k: usize,
@@ -34,7 +34,7 @@ struct Sizes {
 }
 
 impl MatMul {
-    fn sizes(&self, inputs: &[&Fact]) -> Result<Sizes, OpError> {
+    fn sizes(&self, inputs: &[&Fact]) -> Result<MatMulSizes, OpError> {
         if !(2..=3).contains(&inputs.len()) {
             return Err(OpError::Arity { want: "2 or 3", got: inputs.len() });
         }
@@ -51,7 +51,7 @@ impl MatMul {
         if inputs.get(2).is_some_and(|bias| bias.shape.dims() != [n]) {
             return Err(OpError::shapes("one bias per column", &[&inputs[2].shape, b]));
         }
-        Ok(Sizes { batch, m, k, n, batched: batches != 1 })
+        Ok(MatMulSizes { batch, m, k, n, batched: batches != 1 })
     }
 
     /// The layout of the second input.
@@ -60,7 +60,7 @@ impl MatMul {
     }
 }
 
-impl Sizes {
+impl MatMulSizes {
     /// The product as a convolution: of all rows, or of the rows of an image with its own second operand.
     fn shape(&self) -> Result<ConvShape, OpError> {
         let rows = if self.batched { Some(self.m) } else { self.batch.checked_mul(self.m) };

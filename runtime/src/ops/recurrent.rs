@@ -120,7 +120,7 @@ pub struct Recurrent {
 
 /// The sizes of a layer.
 #[derive(Clone, Copy)]
-struct Sizes {
+struct RecurrentSizes {
     steps: usize,
     batch: usize,
     inputs: usize,
@@ -157,11 +157,11 @@ impl Recurrent {
     }
 
     /// The shape of a state.
-    fn state(&self, s: &Sizes) -> [usize; 3] {
+    fn state(&self, s: &RecurrentSizes) -> [usize; 3] {
         if self.batch_first { [s.batch, s.directions, s.hidden] } else { [s.directions, s.batch, s.hidden] }
     }
 
-    fn sizes(&self, inputs: &[&Fact]) -> Result<Sizes, OpError> {
+    fn sizes(&self, inputs: &[&Fact]) -> Result<RecurrentSizes, OpError> {
         let Given { bias, lens, hidden, cell, peepholes } = self.given;
         let arity = 3 + [bias, lens, hidden, cell, peepholes].iter().filter(|&&given| given).count();
         if inputs.len() != arity {
@@ -181,7 +181,7 @@ impl Recurrent {
         };
         let (batch, steps) = if self.batch_first { (first, second) } else { (second, first) };
         let gates = self.cell.gates();
-        let s = Sizes { steps, batch, inputs: columns, hidden: rows / gates, directions };
+        let s = RecurrentSizes { steps, batch, inputs: columns, hidden: rows / gates, directions };
         let wanted = if self.direction == Direction::Both { 2 } else { 1 };
         if s.hidden == 0 || rows % gates != 0 || directions != wanted || w[2] != columns {
             return Err(misfit(1, "weights are [directions, gates * hidden, inputs]"));
@@ -214,7 +214,7 @@ impl Recurrent {
     }
 
     /// The row of a step's hidden state in the results.
-    fn row(&self, s: &Sizes, step: usize, direction: usize, image: usize) -> usize {
+    fn row(&self, s: &RecurrentSizes, step: usize, direction: usize, image: usize) -> usize {
         let row = match self.batch_first {
             false => (step * s.directions + direction) * s.batch + image,
             true => (image * s.steps + step) * s.directions + direction,
@@ -223,13 +223,13 @@ impl Recurrent {
     }
 
     /// The row of the state of a direction and a sequence.
-    fn state_row(&self, s: &Sizes, direction: usize, image: usize) -> usize {
+    fn state_row(&self, s: &RecurrentSizes, direction: usize, image: usize) -> usize {
         let row = if self.batch_first { image * s.directions + direction } else { direction * s.batch + image };
         row * s.hidden
     }
 
     /// Row of the input at a step.
-    fn x_row(&self, s: &Sizes, step: usize, image: usize) -> usize {
+    fn x_row(&self, s: &RecurrentSizes, step: usize, image: usize) -> usize {
         if self.batch_first { image * s.steps + step } else { step * s.batch + image }
     }
 

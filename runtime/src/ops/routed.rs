@@ -38,7 +38,7 @@ const BIAS: usize = 3;
 
 /// The sizes of a product.
 #[derive(Clone, Copy)]
-struct Sizes {
+struct RoutedSizes {
     groups: usize,
     m: usize,
     k: usize,
@@ -46,7 +46,7 @@ struct Sizes {
     count: usize,
 }
 
-impl Sizes {
+impl RoutedSizes {
     /// The product of some groups as a convolution.
     fn shape(&self, groups: usize) -> ConvShape {
         ConvShape::matrix(groups * self.m, self.k, self.n)
@@ -72,7 +72,7 @@ impl Routed {
         matches!(*matrices.dims(), [1..=MAX_MATRICES, rows, columns] if rows > 0 && columns > 0)
     }
 
-    fn sizes(&self, inputs: &[&Fact]) -> Result<Sizes, OpError> {
+    fn sizes(&self, inputs: &[&Fact]) -> Result<RoutedSizes, OpError> {
         let want = if self.has_bias { 4 } else { 3 };
         if inputs.len() != want {
             return Err(OpError::Arity { want: if self.has_bias { "4" } else { "3" }, got: inputs.len() });
@@ -98,7 +98,7 @@ impl Routed {
         if self.has_bias && inputs[BIAS].shape.dims() != [count, n] {
             return Err(OpError::shapes("a bias [count, n] for matrices", &[&inputs[BIAS].shape, matrices]));
         }
-        let sizes = Sizes { groups, m, k, n, count };
+        let sizes = RoutedSizes { groups, m, k, n, count };
         let rows = groups.checked_mul(m).filter(|&rows| ConvShape::matrix(rows, k, n).is_sound());
         let rows = rows.filter(|_| u32::try_from(groups).is_ok());
         rows.map(|_| sizes).ok_or_else(|| OpError::Value("the product has too many rows".into()))

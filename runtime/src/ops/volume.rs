@@ -42,7 +42,7 @@ pub struct VolumeConv {
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy)]
-struct Sizes {
+struct VolumeSizes {
     batch: usize,
     from: [usize; 3],
     in_c: usize,
@@ -50,7 +50,7 @@ struct Sizes {
     taps: usize,
 }
 
-impl Sizes {
+impl VolumeSizes {
     fn group(&self, groups: usize) -> (usize, usize) {
         (self.in_c / groups, self.out_c / groups)
     }
@@ -62,7 +62,7 @@ fn place(index: usize, [_, height, width]: [usize; 3]) -> [usize; 3] {
 }
 
 impl VolumeConv {
-    fn sizes(&self, inputs: &[&Fact]) -> Result<Sizes, OpError> {
+    fn sizes(&self, inputs: &[&Fact]) -> Result<VolumeSizes, OpError> {
         let [x, w, bias] = exactly::<3, _>(inputs)?;
         if let Some((index, fact)) = inputs.iter().enumerate().find(|(_, fact)| fact.dtype != DType::F32) {
             return Err(OpError::Type { index, got: fact.dtype, want: "f32" });
@@ -98,7 +98,7 @@ impl VolumeConv {
         if !fits || !divides || [ka, kb, kc] != [a, b, c] || bias.shape.dims() != [out_c] {
             return misfit("weights, groups, channels and bias do not match");
         }
-        let s = Sizes { batch, from: [depth, height, width], in_c, out_c, taps };
+        let s = VolumeSizes { batch, from: [depth, height, width], in_c, out_c, taps };
         Shape::new(&[ROWS, in_c.max(1), taps])?;
         Ok(s)
     }
@@ -115,7 +115,7 @@ impl VolumeConv {
     }
 
     /// Rows and columns of the packed matrices, and their number.
-    fn product(&self, s: &Sizes) -> (usize, usize, usize) {
+    fn product(&self, s: &VolumeSizes) -> (usize, usize, usize) {
         let (in_c, out_c) = s.group(self.groups);
         match self.transposed {
             true => (in_c, out_c, self.groups * s.taps),
@@ -123,7 +123,7 @@ impl VolumeConv {
         }
     }
 
-    fn pack(&self, v: &Variant, s: &Sizes, w: &[f32], out: &mut [f32]) {
+    fn pack(&self, v: &Variant, s: &VolumeSizes, w: &[f32], out: &mut [f32]) {
         let ((in_c, out_c), (k, n, count)) = (s.group(self.groups), self.product(s));
         let len = gemm::packed_len(v, k, n);
         for index in 0..if len == 0 { 0 } else { count } {
@@ -139,13 +139,13 @@ impl VolumeConv {
     }
 
     /// Whether every channel is its own group, so that there is no product.
-    fn by_channel(&self, s: &Sizes) -> bool {
+    fn by_channel(&self, s: &VolumeSizes) -> bool {
         self.transposed && s.in_c == self.groups && s.out_c == self.groups
     }
 
     fn gathered(
         &self,
-        s: &Sizes,
+        s: &VolumeSizes,
         (v, packed): (&Variant, Packed<'_>),
         scratch: &mut [f32],
         (io, y): (&Io<'_, '_>, &mut [f32]),
@@ -183,7 +183,7 @@ impl VolumeConv {
 
     fn spread(
         &self,
-        s: &Sizes,
+        s: &VolumeSizes,
         (v, packed): (&Variant, Packed<'_>),
         scratch: &mut [f32],
         (io, y): (&Io<'_, '_>, &mut [f32]),
@@ -217,7 +217,7 @@ impl VolumeConv {
 
     fn spread_by_channel(
         &self,
-        s: &Sizes,
+        s: &VolumeSizes,
         weights: &mut [f32],
         (io, y): (&Io<'_, '_>, &mut [f32]),
     ) -> Result<(), OpError> {

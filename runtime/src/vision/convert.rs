@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use skipstone_kernels::Isa;
-use skipstone_kernels::frame::{Across, Color, Course, Down, Input, LINES, Layout, Rows, Tap, across, down, prefetch};
+use skipstone_kernels::frame::{
+    Across, Color, Course, Down, FrameRows, Input, LINES, Layout, Tap, across, down, prefetch,
+};
 
 use super::axis::{Window, halved, reversed, taps, trimmed};
 use super::color::{self, Meaning, Normal};
@@ -186,7 +188,7 @@ impl Strand {
         }
         let SourceShape { pixel_stride, .. } = source.shape;
         let start = next.start * source.plane.row_stride + self.column * pixel_stride;
-        let rows = Rows { bytes: &source.plane.bytes[start..], stride: source.plane.row_stride };
+        let rows = FrameRows { bytes: &source.plane.bytes[start..], stride: source.plane.row_stride };
         prefetch(rows, next.len(), (self.columns - 1) * pixel_stride + 1);
     }
 
@@ -198,7 +200,7 @@ impl Strand {
         let last = (self.columns - 1) * pixel_stride;
         let rows = |plane: Plane<'a>, column: usize| {
             let start = first * plane.row_stride + (self.column + column) * pixel_stride;
-            Rows { bytes: &plane.bytes[start..], stride: plane.row_stride }
+            FrameRows { bytes: &plane.bytes[start..], stride: plane.row_stride }
         };
         match source.further {
             None => down(isa, rows(source.plane, 0), weights, shift, &mut line[..last + span]),

@@ -2,7 +2,7 @@
 //! pairs of chroma, resized to 224 x 224.
 
 use skipstone_kernels::arena::AlignedVec;
-use skipstone_kernels::frame::{Across, Color, Course, Down, Input, LINES, Layout, Rows, Tap, across, down};
+use skipstone_kernels::frame::{Across, Color, Course, Down, FrameRows, Input, LINES, Layout, Tap, across, down};
 use skipstone_kernels::isa::Isa;
 
 use super::{Case, Work, bytes};
@@ -33,7 +33,7 @@ fn down_case(isa: Isa) -> Case {
         let mut line = AlignedVec::<i16>::zeroed(SOURCE);
         Box::new(move || {
             let (first, weights) = taps.row(OUTPUT / 2);
-            let rows = Rows { bytes: &frame[first * STRIDE..], stride: STRIDE };
+            let rows = FrameRows { bytes: &frame[first * STRIDE..], stride: STRIDE };
             down(isa, rows, weights, taps.shift(7), &mut line);
         })
     })

@@ -144,8 +144,8 @@ impl Broadcast {
     }
 
     /// The elements `range` of the output as parts of rows of the last axis.
-    pub(super) fn rows(&self, range: Range<usize>) -> Rows<'_> {
-        let mut rows = Rows { broadcast: self, index: [0; MAX_RANK], a: 0, b: 0, left: range.len() };
+    pub(super) fn rows(&self, range: Range<usize>) -> BroadcastRows<'_> {
+        let mut rows = BroadcastRows { broadcast: self, index: [0; MAX_RANK], a: 0, b: 0, left: range.len() };
         let last = self.rank - 1;
         let mut rest = range.start;
         for (i, axis) in self.axes[..self.rank].iter().enumerate().rev() {
@@ -194,7 +194,7 @@ pub(super) struct Row {
 
 /// The runs of a range of outputs, in order.
 #[derive(Clone)]
-pub(super) struct Rows<'a> {
+pub(super) struct BroadcastRows<'a> {
     broadcast: &'a Broadcast,
     index: [usize; MAX_RANK],
     /// Start of the current row in each operand.
@@ -203,7 +203,7 @@ pub(super) struct Rows<'a> {
     left: usize,
 }
 
-impl Iterator for Rows<'_> {
+impl Iterator for BroadcastRows<'_> {
     type Item = Row;
 
     #[inline(always)]
@@ -228,7 +228,7 @@ impl Iterator for Rows<'_> {
     }
 }
 
-impl Rows<'_> {
+impl BroadcastRows<'_> {
     /// Advances to the next index of the axes before `last`.
     #[inline(always)]
     fn step(&mut self, last: usize) {

@@ -37,7 +37,7 @@ pub const LINES: usize = 8;
 
 /// Rows of bytes: row r begins at `bytes[r * stride]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Rows<'a> {
+pub struct FrameRows<'a> {
     /// The bytes, starting at the first one needed; the last row may end with the last byte needed.
     pub bytes: &'a [u8],
     /// Bytes from one row to the next.
@@ -49,7 +49,7 @@ pub struct Rows<'a> {
 ///
 /// # Panics
 /// If there are fewer rows, or they are shorter.
-pub fn prefetch(rows: Rows<'_>, count: usize, len: usize) {
+pub fn prefetch(rows: FrameRows<'_>, count: usize, len: usize) {
     for row in 0..count {
         crate::prefetch::prefetch(&rows.bytes[row * rows.stride..][..len]);
     }
@@ -62,7 +62,7 @@ pub fn prefetch(rows: Rows<'_>, count: usize, len: usize) {
 /// # Panics
 /// If there are fewer rows than weights or they are shorter than `line`, a weight is negative, the weights sum to more
 /// than 2^22, `shift` is not in 1..=22, or the CPU does not have `isa`.
-pub fn down(isa: Isa, rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
+pub fn down(isa: Isa, rows: FrameRows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
     assert!(isa.is_available(), "this CPU does not have {isa}");
     assert!((1..=22).contains(&shift), "a shift of {shift}");
     let total: i64 = weights.iter().map(|&w| i64::from(w)).sum();

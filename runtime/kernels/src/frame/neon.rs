@@ -3,7 +3,7 @@
 use core::arch::aarch64::*;
 
 use super::tile::{self, Job, MOST, Sums};
-use super::{Across, Rows, scalar};
+use super::{Across, FrameRows, scalar};
 use crate::lanes::neon::F32x4;
 
 /// Columns that are summed at once.
@@ -14,7 +14,7 @@ const COLUMNS: usize = 16;
 /// # Safety
 /// `rows` has a row for each weight, as long as `line`; there is at least one weight; the CPU has NEON.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
+pub(super) unsafe fn down(rows: FrameRows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
     let Some(last) = line.len().checked_sub(COLUMNS) else {
         return scalar::columns(rows, weights, shift, 0, line);
     };

@@ -1,15 +1,15 @@
 //! The formulas, element by element.
 
 use super::tile::Job;
-use super::{Course, Layout, Rows};
+use super::{Course, FrameRows, Layout};
 
 /// Like [`super::down`].
-pub(super) fn down(rows: Rows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
+pub(super) fn down(rows: FrameRows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
     columns(rows, weights, shift, 0, line);
 }
 
 /// Computes the elements of a line starting at `start`.
-pub(super) fn columns(rows: Rows<'_>, weights: &[i16], shift: u32, start: usize, line: &mut [i16]) {
+pub(super) fn columns(rows: FrameRows<'_>, weights: &[i16], shift: u32, start: usize, line: &mut [i16]) {
     for (x, to) in line.iter_mut().enumerate().skip(start) {
         let column = rows.bytes[x..].iter().step_by(rows.stride.max(1));
         let sum: i32 = weights.iter().zip(column).map(|(&w, &byte)| i32::from(w) * i32::from(byte)).sum();

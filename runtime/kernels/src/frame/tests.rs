@@ -43,7 +43,7 @@ fn rows_are_summed_down() {
             let mut line = Guarded::new(&vec![-1i16; len], edge);
             let (first, weights) = packed.row(0);
             assert_eq!(first, tap.first);
-            down(isa, Rows { bytes: &x, stride }, weights, packed.shift(line_bits), &mut line);
+            down(isa, FrameRows { bytes: &x, stride }, weights, packed.shift(line_bits), &mut line);
             for (i, &got) in line.iter().enumerate() {
                 let exact: f64 = tap.weights.iter().enumerate().map(|(t, w)| w * f64::from(x[t * stride + i])).sum();
                 let got = f64::from(got) / f64::from(1 << line_bits);
@@ -51,7 +51,7 @@ fn rows_are_summed_down() {
                 assert!((got - exact).abs() <= half + 0.05, "case {case} {isa} at {i}: {got} instead of {exact}");
             }
             let mut reference = vec![0i16; len];
-            scalar::down(Rows { bytes: &x, stride }, weights, packed.shift(line_bits), &mut reference);
+            scalar::down(FrameRows { bytes: &x, stride }, weights, packed.shift(line_bits), &mut reference);
             assert_eq!(*line, *reference, "case {case} {isa}");
         });
     }
@@ -168,14 +168,20 @@ fn one_sample_is_exact_and_white_stays_white() {
         let all: Vec<u8> = (0..=255).collect();
         let mut line = vec![0i16; 256];
         let shift = down_taps.shift(across_taps.line_bits());
-        down(isa, Rows { bytes: &all, stride: 256 }, down_taps.row(0).1, shift, &mut line);
+        down(isa, FrameRows { bytes: &all, stride: 256 }, down_taps.row(0).1, shift, &mut line);
         for (byte, number) in line.iter().enumerate() {
             assert_eq!(f64::from(*number), byte as f64 * f64::from(1 << across_taps.line_bits()), "{isa}");
         }
         for i in 0..3 {
             let weights = white.row(i).1;
             let mut line = [0i16; 33];
-            down(isa, Rows { bytes: &vec![255; 33 * weights.len()], stride: 33 }, weights, white.shift(7), &mut line);
+            down(
+                isa,
+                FrameRows { bytes: &vec![255; 33 * weights.len()], stride: 33 },
+                weights,
+                white.shift(7),
+                &mut line,
+            );
             assert_eq!(line, [255 << 7; 33], "{isa}");
         }
     });
@@ -191,14 +197,14 @@ fn weights_of_a_great_reduction_keep_their_precision() {
     let x: Vec<u8> = (0..8000).map(|i| if i % 3 == 0 { 255 } else { (i % 200) as u8 }).collect();
     let exact: f64 = tap.weights.iter().zip(&x).map(|(w, &x)| w * f64::from(x)).sum();
     let mut line = [0i16];
-    down(Isa::Scalar, Rows { bytes: &x, stride: 1 }, packed.row(0).1, packed.shift(7), &mut line);
+    down(Isa::Scalar, FrameRows { bytes: &x, stride: 1 }, packed.row(0).1, packed.shift(7), &mut line);
     assert!((f64::from(line[0]) / 128.0 - exact).abs() < 0.05);
 }
 
 #[test]
 #[should_panic(expected = "a row for each weight")]
 fn rows_that_end_early_are_refused() {
-    down(Isa::Scalar, Rows { bytes: &[0; 9], stride: 5 }, &[1, 1], 1, &mut [0; 5]);
+    down(Isa::Scalar, FrameRows { bytes: &[0; 9], stride: 5 }, &[1, 1], 1, &mut [0; 5]);
 }
 
 #[test]

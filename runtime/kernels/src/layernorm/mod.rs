@@ -55,7 +55,7 @@ pub fn layernorm(isa: Isa, params: &LayerNorm, x: &[f32], y: &mut [f32], pool: &
         let x = &x[offset..][..y.len()];
         match isa {
             Isa::Scalar => scalar::layernorm(params, x, y),
-            _ => dispatch(isa, vector::Rows { params, x, y }),
+            _ => dispatch(isa, vector::NormalizedRows { params, x, y }),
         }
     });
 }

@@ -5,18 +5,18 @@ use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized};
 
 /// Normalizes whole rows.
-pub(super) struct Rows<'a> {
+pub(super) struct NormalizedRows<'a> {
     pub(super) params: &'a LayerNorm<'a>,
     pub(super) x: &'a [f32],
     pub(super) y: &'a mut [f32],
 }
 
-impl Vectorized for Rows<'_> {
+impl Vectorized for NormalizedRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Rows { params: &LayerNorm { norm, scale, bias, epsilon }, x, y } = self;
+        let NormalizedRows { params: &LayerNorm { norm, scale, bias, epsilon }, x, y } = self;
         let len = scale.len();
         for (x, y) in x.chunks_exact(len).zip(y.chunks_exact_mut(len)) {
             let mean = match norm {

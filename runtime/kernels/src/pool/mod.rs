@@ -150,7 +150,7 @@ fn run(isa: Isa, p: &Pooling, taps: usize, x: &[f32], y: &mut [f32], pool: &Pool
         let first_row = offset / row_len;
         match isa {
             Isa::Scalar => scalar::rows(p, x, first_row, y),
-            _ => dispatch(isa, vector::Rows { pooling: p, x, first_row, y }),
+            _ => dispatch(isa, vector::PoolRows { pooling: p, x, first_row, y }),
         }
     });
 }

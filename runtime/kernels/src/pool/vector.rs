@@ -6,7 +6,7 @@ use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized};
 
 /// The output rows (counted over all images) starting at `first_row` that fit in `y`.
-pub(super) struct Rows<'a> {
+pub(super) struct PoolRows<'a> {
     pub(super) pooling: &'a Pooling,
     pub(super) x: &'a [f32],
     pub(super) first_row: usize,
@@ -29,7 +29,7 @@ struct Window<'a> {
     factor: f32,
 }
 
-impl Vectorized for Rows<'_> {
+impl Vectorized for PoolRows<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -41,10 +41,10 @@ impl Vectorized for Rows<'_> {
     }
 }
 
-impl Rows<'_> {
+impl PoolRows<'_> {
     #[inline(always)]
     fn with<S: Simd, const MAX: bool>(self, simd: S) {
-        let Rows { pooling: p, x, first_row, y } = self;
+        let PoolRows { pooling: p, x, first_row, y } = self;
         let [out_h, out_w] = p.out;
         let channels = p.image.channels;
         let image_len = p.image.height * p.image.width * channels;

@@ -60,7 +60,7 @@ fn pool(isa: Isa, f: PoolFn, mean: Mean, shape: &PoolShape, x: &[u8], y: &mut [u
     let row_len = shape.out_w * shape.channels;
     let work = y.len().saturating_mul(shape.kernel[0] * shape.kernel[1]);
     parallel::split(threads, y, row_len, work, |offset, y| {
-        let rows = Rows { f, mean, shape, x, first_row: offset / row_len, y };
+        let rows = BytePoolRows { f, mean, shape, x, first_row: offset / row_len, y };
         match isa {
             Isa::Scalar => rows.plain(),
             _ => dispatch(isa, rows),
@@ -69,7 +69,7 @@ fn pool(isa: Isa, f: PoolFn, mean: Mean, shape: &PoolShape, x: &[u8], y: &mut [u
 }
 
 /// Some output rows, counted over all images.
-struct Rows<'a> {
+struct BytePoolRows<'a> {
     f: PoolFn,
     mean: Mean,
     shape: &'a PoolShape,
@@ -78,7 +78,7 @@ struct Rows<'a> {
     y: &'a mut [u8],
 }
 
-impl Vectorized for Rows<'_> {
+impl Vectorized for BytePoolRows<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -87,10 +87,10 @@ impl Vectorized for Rows<'_> {
     }
 }
 
-impl Rows<'_> {
+impl BytePoolRows<'_> {
     #[inline(always)]
     fn plain(self) {
-        let Rows { f, mean, shape: s, x, first_row, y } = self;
+        let BytePoolRows { f, mean, shape: s, x, first_row, y } = self;
         for (row, y) in (first_row..).zip(y.chunks_exact_mut(s.out_w * s.channels)) {
             let (image, oy) = (row / s.out_h, row % s.out_h);
             for (ox, y) in y.chunks_exact_mut(s.channels).enumerate() {

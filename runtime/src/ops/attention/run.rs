@@ -7,7 +7,7 @@ use skipstone_kernels::middle_axis::MiddleAxis;
 use skipstone_kernels::softmax::{SoftmaxFn, softmax};
 use skipstone_kernels::threads::Pool;
 
-use super::{Head, ROWS, Sizes};
+use super::{AttentionSizes, Head, ROWS};
 use crate::error::OpError;
 
 /// Working memory of one head.
@@ -19,12 +19,12 @@ pub(super) struct Scratch<'a> {
 }
 
 impl<'a> Scratch<'a> {
-    pub(super) fn lens(s: &Sizes, qk: &Variant, pv: &Variant) -> [usize; 4] {
+    pub(super) fn lens(s: &AttentionSizes, qk: &Variant, pv: &Variant) -> [usize; 4] {
         let rows = s.queries.min(ROWS) * s.keys;
         [gemm::packed_len(qk, s.size, s.keys), gemm::packed_len(pv, s.keys, s.v_size), rows, rows]
     }
 
-    pub(super) fn new(s: &Sizes, qk: &Variant, pv: &Variant, scratch: &'a mut [f32]) -> Result<Self, OpError> {
+    pub(super) fn new(s: &AttentionSizes, qk: &Variant, pv: &Variant, scratch: &'a mut [f32]) -> Result<Self, OpError> {
         let [k, v, scores, weights] = Self::lens(s, qk, pv);
         let missing = || OpError::Operand(0);
         let (k, scratch) = scratch.split_at_mut_checked(k).ok_or_else(missing)?;
@@ -37,7 +37,7 @@ impl<'a> Scratch<'a> {
 
 /// A running attention.
 pub(super) struct Run<'a> {
-    pub(super) s: &'a Sizes,
+    pub(super) s: &'a AttentionSizes,
     pub(super) isa: Isa,
     pub(super) qk: &'static Variant,
     pub(super) pv: &'static Variant,

@@ -6,7 +6,7 @@ use skipstone_kernels::gemm::{self, Gemm, Packed, Variant};
 use skipstone_kernels::threads::Pool;
 use skipstone_kernels::unary::activation_in_place;
 
-use super::{Cell, Gate, Recurrent, Sizes, len_of};
+use super::{Cell, Gate, Recurrent, RecurrentSizes, len_of};
 use crate::error::OpError;
 use crate::operator::Io;
 
@@ -38,7 +38,7 @@ impl Products {
     }
 
     /// Lengths of the packed weights of one direction: for the input, the direct gates and the others.
-    pub(super) fn lens(&self, cell: Cell, s: &Sizes) -> [usize; 3] {
+    pub(super) fn lens(&self, cell: Cell, s: &RecurrentSizes) -> [usize; 3] {
         let (gates, direct) = (cell.gates(), cell.direct());
         [
             gemm::packed_len(self.x, s.inputs, gates * s.hidden),
@@ -47,7 +47,7 @@ impl Products {
         ]
     }
 
-    pub(super) fn pack_x(&self, cell: Cell, s: &Sizes, w: &[f32], out: &mut [f32]) {
+    pub(super) fn pack_x(&self, cell: Cell, s: &RecurrentSizes, w: &[f32], out: &mut [f32]) {
         let rows = cell.gates() * s.hidden;
         let len = self.lens(cell, s)[0];
         for direction in 0..s.directions {
@@ -56,7 +56,7 @@ impl Products {
         }
     }
 
-    pub(super) fn pack_h(&self, cell: Cell, s: &Sizes, r: &[f32], out: &mut [f32]) {
+    pub(super) fn pack_h(&self, cell: Cell, s: &RecurrentSizes, r: &[f32], out: &mut [f32]) {
         let (rows, direct) = (cell.gates() * s.hidden, cell.direct() * s.hidden);
         let [_, first, second] = self.lens(cell, s);
         for direction in 0..s.directions {
@@ -86,12 +86,12 @@ pub(super) struct Scratch<'a> {
 
 impl<'a> Scratch<'a> {
     /// Number of elements of each part.
-    pub(super) fn lens(cell: Cell, s: &Sizes) -> [usize; 7] {
+    pub(super) fn lens(cell: Cell, s: &RecurrentSizes) -> [usize; 7] {
         let (rows, states) = (cell.gates() * s.hidden, s.batch * s.hidden);
         [rows, s.hidden, s.steps * s.batch * rows, s.batch * rows, states, states, states]
     }
 
-    fn new(cell: Cell, s: &Sizes, scratch: &'a mut [f32]) -> Result<Self, OpError> {
+    fn new(cell: Cell, s: &RecurrentSizes, scratch: &'a mut [f32]) -> Result<Self, OpError> {
         let mut rest = scratch;
         let mut parts = Self::lens(cell, s).map(Some).map(|len| {
             let (part, behind) = std::mem::take(&mut rest).split_at_mut_checked(len?)?;
@@ -114,7 +114,7 @@ impl<'a> Scratch<'a> {
 /// A running layer.
 pub(super) struct Run<'a, 'o> {
     op: &'o Recurrent,
-    s: &'o Sizes,
+    s: &'o RecurrentSizes,
     isa: Isa,
     pool: &'a Pool,
     x: &'a [f32],
@@ -130,7 +130,7 @@ pub(super) struct Run<'a, 'o> {
 impl<'a, 'o> Run<'a, 'o> {
     pub(super) fn new(
         op: &'o Recurrent,
-        s: &'o Sizes,
+        s: &'o RecurrentSizes,
         isa: Isa,
         io: &mut Io<'a, '_>,
         scratch: &'a mut [f32],

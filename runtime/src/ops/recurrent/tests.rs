@@ -26,7 +26,7 @@ fn operands(
 ) -> Vec<Tensor> {
     let directions = if op.direction == Direction::Both { 2 } else { 1 };
     let rows = op.cell.gates() * size;
-    let s = Sizes { steps, batch, inputs, hidden: size, directions };
+    let s = RecurrentSizes { steps, batch, inputs, hidden: size, directions };
     let x = if op.batch_first { [batch, steps, inputs] } else { [steps, batch, inputs] };
     let mut operands = vec![fill(1, &x), fill(2, &[directions, rows, inputs]), fill(3, &[directions, rows, size])];
     let Given { bias, lens: has_lens, hidden, cell, peepholes } = op.given;
