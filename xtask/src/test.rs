@@ -197,7 +197,8 @@ fn rust(workspace: &Workspace) -> Result<()> {
          --features skipstone/onnx,skipstone/avx512,skipstone/tuning,skipstone/signatures,skipstone-ffi/onnx",
     )?;
     workspace.cargo("test --quiet --release -p skipstone-cli -p skipstone-tests")?;
-    workspace.cargo("test --quiet --release -p skipstone --lib onnx::fallback::")
+    // With the command's features: with others, tract would be built again.
+    workspace.cargo("test --quiet --release -p skipstone-cli -p skipstone --lib onnx::fallback::")
 }
 
 fn device(workspace: &Workspace) -> Result<()> {

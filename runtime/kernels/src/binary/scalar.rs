@@ -1,6 +1,6 @@
 //! The functions in plain Rust.
 
-use super::broadcast::Rows;
+use super::broadcast::BroadcastRows;
 use super::{BinaryFn, CompareFn};
 
 pub(super) fn binary(f: BinaryFn, rows: BroadcastRows, a: &[f32], b: &[f32], y: &mut [f32]) {
