@@ -25,7 +25,7 @@ pub enum Command {
     },
     /// The overhead of a call beyond the native library's own time
     Overhead,
-    /// Build libskipstone.so for the phones' instruction sets into FOLDER/<abi>; Gradle calls this
+    /// Build libskipstone.so for the phones' instruction sets into FOLDER/ABI; Gradle calls this
     ///
     /// Needs the NDK (ANDROID_NDK_HOME), `cargo install cargo-ndk`, `rustup component add rust-src` and `rustup target
     /// add aarch64-linux-android armv7-linux-androideabi x86_64-linux-android`. SKIPSTONE_OPERATORS leaves out what no

@@ -2,7 +2,7 @@
 //!
 //! [`quantize`] turns a float model into an 8-bit one, with ranges observed on sample inputs. [`prune`] removes weights
 //! or whole channels. [`soup`] averages models of one architecture. [`widen`] and [`deepen`] make larger ones
-//! with the same outputs, [`slice`] takes a part of one.
+//! with the same outputs, [`mod@slice`] takes a part of one.
 
 mod channels;
 pub mod deepen;
