@@ -84,11 +84,10 @@ const LOOKS: usize = 1 << 24;
 /// Whether a pass that breaks a graph is an error, so that bugs are noticed in tests.
 const STRICT: bool = cfg!(any(test, debug_assertions));
 
-/// Runs every pass on the graph, in order.
+/// Runs every pass on the graph, in order, and checks the graph after each.
 ///
-/// A pass that fails or leaves an invalid graph is a bug. Debug builds check the graph after each pass. A release build
-/// checks it once, at the end; if it is invalid, the original graph is restored, only the required passes run, and a warning
-/// names the faulty pass.
+/// A pass that fails or leaves an invalid graph is a bug. A release build then restores the original graph, runs only
+/// the required passes, and returns a warning that names the pass.
 ///
 /// # Errors
 /// In debug builds, the pass's error or the broken invariant; in release builds only that of a required pass.
@@ -97,25 +96,13 @@ pub fn optimize(graph: &mut Graph) -> Result<Option<String>> {
 }
 
 fn optimize_by(graph: &mut Graph, passes: &[Pass], strict: bool) -> Result<Option<String>> {
-    if strict {
-        let broken = |(failed, error): (&Pass, Error)| Error::Internal(reason(failed, &error));
-        return run_all(graph, passes, Checks::EveryPass).map(|()| None).map_err(broken);
-    }
-    let given = graph.clone();
-    if run_all(graph, passes, Checks::End).is_ok() {
-        return Ok(None);
-    }
-    // Again, to find the pass that broke the graph.
-    graph.clone_from(&given);
-    let Err((failed, error)) = run_all(graph, passes, Checks::EveryPass) else { return Ok(None) };
+    let given = (!strict).then(|| graph.clone());
+    let Err((failed, error)) = run_all(graph, passes.iter()) else { return Ok(None) };
+    let reason = format!("the graph pass '{}' failed ({error})", failed.name);
+    let Some(given) = given else { return Err(Error::Internal(reason)) };
     *graph = given;
-    let required: Vec<Pass> = passes.iter().copied().filter(|pass| pass.required).collect();
-    run_all(graph, &required, Checks::End).map_err(|(_, error)| error)?;
-    Ok(Some(format!("{}; the model runs unoptimized. Please report it", reason(failed, &error))))
-}
-
-fn reason(failed: &Pass, error: &Error) -> String {
-    format!("the graph pass '{}' failed ({error})", failed.name)
+    run_all(graph, passes.iter().filter(|pass| pass.required)).map_err(|(_, error)| error)?;
+    Ok(Some(format!("{reason}; the model runs unoptimized. Please report it")))
 }
 
 /// Like [`optimize`], with bottlenecks around images of any size.
@@ -135,22 +122,14 @@ fn required(graph: &mut Graph) -> Result<()> {
     optimize_by(graph, &required, true).map(|_| ())
 }
 
-/// When the graph is checked while passes run.
-#[derive(Clone, Copy, PartialEq)]
-enum Checks {
-    EveryPass,
-    End,
-}
-
-/// Runs passes until one fails or a check finds the graph invalid; the error has the last pass that ran.
-fn run_all<'a>(graph: &mut Graph, passes: &'a [Pass], checks: Checks) -> Result<(), (&'a Pass, Error)> {
-    for (index, pass) in passes.iter().enumerate() {
+/// Runs passes until one fails.
+fn run_all<'a>(graph: &mut Graph, passes: impl Iterator<Item = &'a Pass>) -> Result<(), (&'a Pass, Error)> {
+    for pass in passes {
         // A pass visits every value of the graph for every block: with very many blocks, none is optimized.
         let looks = graph.walk().map(|node| node.blocks.len()).sum::<usize>().saturating_mul(graph.values().len());
         let everywhere = pass.required || looks <= LOOKS;
         let done = if everywhere { in_every_block(graph, pass.run) } else { (pass.run)(graph) };
-        let checked = checks == Checks::EveryPass || index + 1 == passes.len();
-        done.and_then(|()| if checked { graph.check() } else { Ok(()) }).map_err(|error| (pass, error))?;
+        done.and_then(|()| graph.check()).map_err(|error| (pass, error))?;
     }
     Ok(())
 }
@@ -197,15 +176,6 @@ mod tests {
     fn a_pass_that_breaks_a_graph_is_named_and_the_graph_stays_as_it_was() {
         let mut graph = two_activations();
         let warning = optimize_by(&mut graph, &[BROKEN], false).unwrap().unwrap();
-        assert!(warning.contains("'broken'"), "{warning}");
-        graph.check().unwrap();
-        assert_eq!(graph.nodes.len(), 2);
-    }
-
-    #[test]
-    fn it_is_named_also_where_other_passes_follow() {
-        let mut graph = two_activations();
-        let warning = optimize_by(&mut graph, &[BROKEN, pass("identity", identity::run)], false).unwrap().unwrap();
         assert!(warning.contains("'broken'"), "{warning}");
         graph.check().unwrap();
         assert_eq!(graph.nodes.len(), 2);
