@@ -39,7 +39,7 @@ pub fn deepen(bytes: &[u8], deepening: &Deepening, options: &Options) -> Result<
         let at = find(&editor.graph, name)?;
         let output = editor.graph.nodes[at].outputs[0].clone();
         let dims = known.values.get(&output).map(|&id| known.graph.fact(id).shape.dims().to_vec()).unwrap_or_default();
-        add(&mut editor, at, &dims, deepening.kernel)?;
+        add(&mut editor, at, &dims, deepening.kernel, options.limits.file.max_tensor_elements)?;
     }
     Ok(editor.write())
 }
@@ -62,8 +62,8 @@ fn find(graph: &Graph, name: &str) -> Result<usize> {
     Err(Error::Unsupported(format!("the model has no node '{name}'; {there}")))
 }
 
-/// Puts an identity layer and the activation behind node `at`, whose result has these dimensions.
-fn add(editor: &mut Editor, at: usize, dims: &[usize], kernel: usize) -> Result<()> {
+/// Puts an identity layer of at most `limit` weights and the activation behind node `at`, whose result has these dimensions.
+fn add(editor: &mut Editor, at: usize, dims: &[usize], kernel: usize, limit: u64) -> Result<()> {
     let activation = editor.graph.nodes[at].clone();
     let last = activation.outputs[0].clone();
     // The new nodes write what was written before, so that no reader has to change.
@@ -79,7 +79,12 @@ fn add(editor: &mut Editor, at: usize, dims: &[usize], kernel: usize) -> Result<
             return Err(Error::Unsupported(reason));
         }
     };
-    let mut values = vec![0.0; shape.iter().product()];
+    let elements = shape.iter().try_fold(1usize, |product, &length| product.checked_mul(length));
+    let elements = elements.filter(|&elements| elements as u64 <= limit).ok_or_else(|| {
+        let reason = format!("{}: a layer behind it has {shape:?} weights, of at most {limit}", activation.label());
+        Error::Unsupported(reason)
+    })?;
+    let mut values = vec![0.0; elements];
     let (side, taps) = (shape[0], shape[2..].iter().product::<usize>());
     (0..side).for_each(|i| values[(i * side + i) * taps + taps / 2] = 1.0);
     editor.graph.initializers.push(Tensor::of_floats(&weights, &shape, &values));
@@ -128,5 +133,6 @@ mod tests {
         assert!(error("Neg of 'y'", 3).contains("Neg"));
         assert!(error("missing", 3).contains("Relu of 'r'"));
         assert!(error("Relu of 'r'", 2).contains("odd"));
+        assert!(error("Relu of 'r'", usize::MAX / 2).contains("at most"), "weights that no memory holds");
     }
 }

@@ -172,11 +172,12 @@ impl Editor {
         bytes
     }
 
-    /// Replaces the values of metadata: `change` returns the new value of a key, or nothing to remove the key.
+    /// Takes the pairs of metadata out of the model.
     ///
     /// # Errors
     /// Damaged metadata.
-    pub fn change_metadata(&mut self, change: impl Fn(&str, &str) -> Option<String>) -> Result<()> {
+    pub fn take_metadata(&mut self) -> Result<Vec<(String, String)>> {
+        let mut pairs = Vec::new();
         let given = std::mem::take(&mut self.rest);
         for field in fields(&given) {
             let field = field?;
@@ -184,20 +185,25 @@ impl Editor {
                 put(&mut self.rest, field);
                 continue;
             }
-            let (mut key, mut value) = (String::new(), String::new());
+            let mut pair = (String::new(), String::new());
             for part in fields(message(field.value)?) {
                 match part? {
-                    Field { number: 1, value } => key = text(value)?,
-                    Field { number: 2, value: held } => value = text(held)?,
+                    Field { number: 1, value } => pair.0 = text(value)?,
+                    Field { number: 2, value } => pair.1 = text(value)?,
                     _ => {}
                 }
             }
-            if let Some(value) = change(&key, &value) {
-                let entry = Message::new().text(1, &key).text(2, &value);
-                self.rest.extend(Message::new().nested(14, &entry).into_bytes());
-            }
+            pairs.push(pair);
         }
-        Ok(())
+        Ok(pairs)
+    }
+
+    /// Adds pairs of metadata.
+    pub fn add_metadata(&mut self, pairs: &[(String, String)]) {
+        for (key, value) in pairs {
+            let pair = Message::new().text(1, key).text(2, value);
+            self.rest.extend(Message::new().nested(14, &pair).into_bytes());
+        }
     }
 
     /// An unused name for a value: `base_suffix`, with underscores appended until it is free.

@@ -44,6 +44,9 @@ const MULTIPLE: usize = 4;
 /// # Errors
 /// A model that is malformed; a part that it does not have; a result that cannot be loaded.
 pub fn slice(bytes: &[u8], part: &Slice, options: &Options) -> Result<Vec<u8>> {
+    if part.kernel == Some(0) {
+        return Err(Error::Unsupported("a kernel has at least one row and column".into()));
+    }
     let mut editor = Editor::open(bytes)?;
     prepare::constants(&mut editor.graph);
     if let Some(size) = part.size {
@@ -85,16 +88,21 @@ fn shape(known: &Imported, name: &str) -> Option<Vec<usize>> {
 fn resize_input(editor: &mut Editor, [rows, columns]: [usize; 2], options: &Options) -> Result<()> {
     let known = known(editor, options)?;
     // The share of a picture that is cropped stays; a crop is a square.
-    let crop = Model::from_bytes(&editor.write(), options)?.info().metadata.get("skipstone.crop").cloned();
-    let crop = crop.and_then(|crop| crop.parse::<f64>().ok());
-    editor.change_metadata(|key, value| match key {
-        "skipstone.crop" => (rows == columns).then(|| rows.to_string()),
-        "skipstone.resize" => {
-            let (resize, crop) = (value.parse::<f64>().ok()?, crop?);
-            (rows == columns).then(|| (rows as f64 * resize / crop).round().to_string())
+    let mut metadata = editor.take_metadata()?;
+    let side = |key: &str| metadata.iter().find(|(held, _)| held == key).and_then(|(_, side)| side.parse::<f64>().ok());
+    let share = side("skipstone.resize").zip(side("skipstone.crop")).map(|(resize, crop)| resize / crop);
+    metadata.retain_mut(|(key, value)| match key.as_str() {
+        "skipstone.crop" => {
+            *value = rows.to_string();
+            rows == columns
         }
-        _ => Some(value.to_owned()),
-    })?;
+        "skipstone.resize" => {
+            *value = (rows as f64 * share.unwrap_or(1.0)).round().to_string();
+            rows == columns && share.is_some()
+        }
+        _ => true,
+    });
+    editor.add_metadata(&metadata);
     let graph = &mut editor.graph;
     let held: HashSet<&str> = graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
     let mut inputs: Vec<_> = graph.inputs.iter_mut().filter(|port| !held.contains(port.name.as_str())).collect();

@@ -22,6 +22,8 @@ use crate::prepare;
 
 /// Layers with at least this share of zeros are sparse: their zeros must be shared.
 const SPARSE: f64 = 0.1;
+/// This share of them, since a weight may be zero by chance.
+const SHARED: f64 = 0.95;
 
 /// A soup.
 #[derive(Clone, Debug)]
@@ -92,7 +94,8 @@ pub fn recalibrate(soup: &[u8], parts: &[Vec<u8>], samples: &mut dyn Samples, op
     // Mean and deviation of every channel, over the parts.
     let mut wanted: Vec<Vec<[f64; 2]>> = layers.iter().map(|layer| vec![[0.0; 2]; layer.filters]).collect();
     let parts = if layers.is_empty() { Vec::new() } else { opened(parts)? };
-    for part in &parts {
+    for (at, part) in parts.iter().enumerate() {
+        counterparts(&editor, part, at)?;
         // A part may call its tensors otherwise.
         let of_part: Vec<String> = layers.iter().map(|layer| part.graph.nodes[layer.node].outputs[0].clone()).collect();
         for (wanted, moments) in wanted.iter_mut().zip(moments(part, &of_part, samples, options)?) {
@@ -176,7 +179,7 @@ fn mean(models: &[Editor]) -> Result<Editor> {
     };
     let mut soup = first.clone();
     let others: Vec<HashMap<&str, &str>> =
-        models.iter().enumerate().map(|(at, model)| names(first, model, at)).collect::<Result<_>>()?;
+        models.iter().enumerate().map(|(at, model)| counterparts(first, model, at)).collect::<Result<_>>()?;
     for tensor in &mut soup.graph.initializers {
         let of = |(model, names): (&Editor, &HashMap<&str, &str>)| -> Option<crate::editor::Tensor> {
             model.graph.initializer(names.get(tensor.name.as_str())?).cloned()
@@ -188,12 +191,14 @@ fn mean(models: &[Editor]) -> Result<Editor> {
             return Err(unlike("type or shape"));
         }
         if [FLOAT, HALF].contains(&tensor.data_type) {
-            let parts: Vec<Vec<f32>> = parts.iter().filter_map(|part| part.numbers()).collect();
+            let parts: Option<Vec<Vec<f32>>> = parts.iter().map(|part| part.numbers()).collect();
+            let parts = parts.ok_or_else(|| unlike("storage"))?;
             let mean = |i: usize| parts.iter().map(|part| f64::from(part[i])).sum::<f64>() / parts.len() as f64;
             let mean: Vec<f32> = (0..parts[0].len()).map(|i| mean(i) as f32).collect();
             let zeros = |numbers: &[f32]| numbers.iter().filter(|&&number| number == 0.0).count();
-            let fewest = parts.iter().map(|part| zeros(part)).min().unwrap_or(0);
-            if fewest as f64 >= SPARSE * mean.len() as f64 && tensor.dims.len() > 1 && zeros(&mean) < fewest {
+            let most = parts.iter().map(|part| zeros(part)).max().unwrap_or(0) as f64;
+            let is_sparse = most >= SPARSE * mean.len() as f64 && tensor.dims.len() > 1;
+            if is_sparse && (zeros(&mean) as f64) < SHARED * most {
                 return Err(unlike("places of zeros, and would lose them,"));
             }
             tensor.set_numbers(&mean);
@@ -205,7 +210,7 @@ fn mean(models: &[Editor]) -> Result<Editor> {
 }
 
 /// From the names in `first` to those in `other`, matched by position in the graph.
-fn names<'a>(first: &'a Editor, other: &'a Editor, at: usize) -> Result<HashMap<&'a str, &'a str>> {
+fn counterparts<'a>(first: &'a Editor, other: &'a Editor, at: usize) -> Result<HashMap<&'a str, &'a str>> {
     let unlike = |what: String| Error::Unsupported(format!("model {} is no sibling of the first: {what}", at + 1));
     if first.graph.nodes.len() != other.graph.nodes.len() {
         return Err(unlike(format!("{} nodes instead of {}", other.graph.nodes.len(), first.graph.nodes.len())));
@@ -281,6 +286,11 @@ mod tests {
         let soup = uniform(&[network(&A, false), network(&B, false)]).unwrap();
         assert_eq!(numbers(&soup.bytes, "w"), [1.5, 0.0, 1.0, 0.0, 1.0, 3.0, 0.0, 0.0]);
         assert_eq!(numbers(&soup.bytes, "b"), [1.5, 1.0]);
+        let dense = [1.0; 8];
+        assert!(
+            uniform(&[network(&A, false), network(&dense, false)]).is_err(),
+            "a soup of a sparse and a dense model"
+        );
         let elsewhere = [0.0, 1.0, 0.0, 3.0, 0.0, 0.0, 1.0, 2.0];
         let refused = uniform(&[network(&A, false), network(&elsewhere, false)]);
         assert!(refused.unwrap_err().to_string().contains("places of zeros"));
@@ -311,6 +321,7 @@ mod tests {
             assert!((normalized.mean(channel) - mean).abs() < 1e-4, "{}", normalized.mean(channel));
             assert!((normalized.variance(channel).sqrt() - deviation).abs() < 1e-3);
         }
+        assert!(recalibrate(&network(&A, false), &[network(&A, true)], &mut Waves, &options).is_err(), "no sibling");
         let parts = [network(&A, false), network(&B, false)];
         let soup = recalibrate(&uniform(&parts).unwrap().bytes, &parts, &mut Waves, &options).unwrap();
         let (a, b, soup) = (of(&parts[0], "c"), of(&parts[1], "c"), of(&soup, "c"));

@@ -55,6 +55,10 @@ pub fn widen(bytes: &[u8], widening: &Widening, options: &Options) -> Result<Wid
     for (at, family) in network.families.iter().enumerate() {
         copy(&mut copies, family, widening.by, &mut Random::new(widening.seed, &format!("family {at}")));
     }
+    if copies.0.iter().all(|shares| shares.len() == 1) {
+        let reason = "the model has no channels to copy but attention heads, whose parts would be torn apart";
+        return Err(Error::Unsupported(reason.into()));
+    }
     let wide = resized(&network, &copies, &network.editor, options)?;
     let layers = network.layers.iter();
     let layers = layers.map(|layer| (layer.name.clone(), [layer.filters, network.filters(layer, &copies)])).collect();

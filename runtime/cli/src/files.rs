@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
+/// The bytes of a file.
+pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::io(path, &error))
+}
+
 /// The text of a file.
 pub fn read_text(path: &Path) -> Result<String, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::io(path, &error))?;
-    String::from_utf8(bytes).map_err(|_| Failure::new("text", format!("{}: not UTF-8 text", path.display())))
+    String::from_utf8(read(path)?).map_err(|_| Failure::new("text", format!("{}: not UTF-8 text", path.display())))
 }
 
 /// Writes a file atomically: to `FILE.part` first, then renames it.

@@ -105,7 +105,7 @@ impl Widen {
         if !(self.by > 0.0 && self.by <= 700.0) {
             return Err(Failure::Usage("--by must be above 0 and at most 700".into()));
         }
-        let bytes = read(&self.model)?;
+        let bytes = files::read(&self.model.path)?;
         let widening = Widening { by: self.by / 100.0, seed: self.seed, skip: self.skip };
         let widened = widen(&bytes, &widening, &self.model.options())?;
         let layers = widened.layers.into_iter().filter(|(_, [before, after])| before != after);
@@ -117,7 +117,7 @@ impl Widen {
 impl Deepen {
     /// Writes the deeper model.
     pub fn execute(self) -> Result<(), Failure> {
-        let bytes = read(&self.model)?;
+        let bytes = files::read(&self.model.path)?;
         let deepening = Deepening { after: self.after, kernel: self.kernel };
         let deep = deepen(&bytes, &deepening, &self.model.options())?;
         self.result.write(&self.model, Vec::new(), &bytes, &deep)
@@ -135,10 +135,6 @@ impl ResultArgs {
         files::write(&self.output, after)?;
         print(&if self.json { json(&report)? } else { text(&report) })
     }
-}
-
-fn read(model: &ModelArgs) -> Result<Vec<u8>, Failure> {
-    std::fs::read(&model.path).map_err(|error| Failure::io(&model.path, &error))
 }
 
 /// The report for a person.

@@ -171,7 +171,7 @@ impl Prune {
         if needs_samples && self.calibration.calibrate.is_none() {
             return Err(usage("this method runs the model on images: give their folder with --calibrate"));
         }
-        let bytes = std::fs::read(&self.model.path).map_err(|error| Failure::io(&self.model.path, &error))?;
+        let bytes = files::read(&self.model.path)?;
         let options = self.model.options();
         let model = Model::from_bytes(&bytes, &options)?;
         let mut pictures = if needs_samples { self.calibration.pictures(&model, 1)? } else { None };

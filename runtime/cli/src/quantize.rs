@@ -76,7 +76,7 @@ impl Quantize {
             MethodArg::Percentile => return Err(Failure::Usage("--percentile must be between 50 and 100".into())),
             MethodArg::Mse => Method::Mse,
         };
-        let bytes = std::fs::read(&self.model.path).map_err(|error| Failure::io(&self.model.path, &error))?;
+        let bytes = files::read(&self.model.path)?;
         let mut quantizer = Quantizer::new(&bytes)?;
         let options = self.model.options();
         let model = Model::from_bytes(&bytes, &options)?;

@@ -77,7 +77,7 @@ impl SliceOf {
             return usage("--kernel must be at least 1");
         }
         let options = self.model.options();
-        let bytes = std::fs::read(&self.model.path).map_err(|error| Failure::io(&self.model.path, &error))?;
+        let bytes = files::read(&self.model.path)?;
         let part = Slice {
             width: self.width.map(|width| width / 100.0),
             kernel: self.kernel,

@@ -79,8 +79,7 @@ impl SoupOf {
     /// Writes the soup.
     pub fn execute(self) -> Result<(), Failure> {
         let paths: Vec<&PathBuf> = std::iter::once(&self.model.path).chain(&self.others).collect();
-        let read = |path: &&PathBuf| std::fs::read(path).map_err(|error| Failure::io(path, &error));
-        let models: Vec<Vec<u8>> = paths.iter().map(read).collect::<Result<_, _>>()?;
+        let models: Vec<Vec<u8>> = paths.iter().map(|path| files::read(path)).collect::<Result<_, _>>()?;
         let mut top1 = vec![None; models.len()];
         let mut soup = match &self.evaluate {
             None => uniform(&models)?,

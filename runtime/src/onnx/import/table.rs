@@ -1,5 +1,8 @@
 //! The operators and their importers: every family lists its own, and this is the list of families.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use super::build::Imported;
 use super::call::Call;
 use super::{activation, attention, convolution, determinant, elementwise, experts, index, loss, ml, ngrams, nibbles};
@@ -65,12 +68,16 @@ const FAMILIES: &[&[Entry]] = &[
     svm::OPERATORS,
 ];
 
+/// By domain and name: every node of a file is looked up.
+static IMPORTERS: LazyLock<HashMap<(&str, &str), Importer>> = LazyLock::new(|| {
+    let entries = FAMILIES.iter().copied().flatten();
+    entries.flat_map(|entry| entry.names.iter().map(|&name| ((entry.domain, name), entry.importer))).collect()
+});
+
 /// The importer of an operator; `ai.onnx` is the empty domain.
 pub(super) fn importer(domain: &str, op_type: &str) -> Option<Importer> {
-    let mut entries = FAMILIES.iter().copied().flatten();
-    let found = entries.find(|entry| entry.domain == domain && entry.names.contains(&op_type));
     // Of ai.onnx.ml nothing is left to the fallback, because it computes different values.
-    found.map(|entry| entry.importer).or((domain == ML).then_some(ml::refused))
+    IMPORTERS.get(&(domain, op_type)).copied().or((domain == ML).then_some(ml::refused))
 }
 
 /// Whether an operator specifies the element type of its result, instead of taking its operands'.
