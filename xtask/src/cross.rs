@@ -40,7 +40,7 @@ pub enum Command {
         target: String,
         /// `check`, `build`, `rustc`
         subcommand: String,
-        /// Where cargo builds, instead of build/cross/target
+        /// Where cargo builds, instead of build/cross/phones
         #[arg(long)]
         target_folder: Option<PathBuf>,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -83,17 +83,20 @@ pub fn test<A: AsRef<str>>(workspace: &Workspace, cpus: &[&str], arguments: &[A]
         say(format!("cargo test on {cpu}"));
         let _emulated = workspace.shell.push_env("SKIPSTONE_EMULATED", "1");
         let _runner = workspace.shell.push_env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", emulator(cpu));
-        tools.cargo(&["test", "--target", TARGET], arguments, None)?;
+        tools.cargo(&["test", "--target", TARGET], arguments, &tools.folder.join("target"))?;
     }
     Ok(())
 }
 
 /// `cargo build` for aarch64.
 pub fn build<A: AsRef<str>>(workspace: &Workspace, arguments: &[A]) -> Result<()> {
-    Tools::ready(workspace, false)?.cargo(&["build", "--target", TARGET], arguments, None)
+    let tools = Tools::ready(workspace, false)?;
+    tools.cargo(&["build", "--target", TARGET], arguments, &tools.folder.join("target"))
 }
 
-/// Runs cargo for a phone's target; builds into `target_folder`, or the folder of all aarch64 builds.
+/// Runs cargo for a phone's target; builds into `target_folder`, or one for phones. With the emulated programs' folder
+/// cargo would build macros again, since RUSTC_BOOTSTRAP is set for one and not for the other, also while tests that
+/// need them run.
 pub fn phone<A: AsRef<str>>(
     workspace: &Workspace,
     target: &str,
@@ -112,7 +115,8 @@ pub fn phone<A: AsRef<str>>(
     ];
     // The C part of blake3 would need a compiler and headers for the phone: use the Rust version.
     let _pure = (!target.ends_with("-linux-gnu")).then(|| shell.push_env("CARGO_FEATURE_PURE", "1"));
-    tools.cargo(&[subcommand, "-Zbuild-std=std,panic_unwind", "--target", target], arguments, target_folder)
+    let target_folder = target_folder.map_or(tools.folder.join("phones"), Path::to_path_buf);
+    tools.cargo(&[subcommand, "-Zbuild-std=std,panic_unwind", "--target", target], arguments, &target_folder)
 }
 
 /// The command that runs an aarch64 program.
@@ -225,17 +229,16 @@ impl<'a> Tools<'a> {
         Ok(())
     }
 
-    /// Runs cargo with this compiler and linker.
-    fn cargo<A: AsRef<str>>(&self, command: &[&str], arguments: &[A], target_folder: Option<&Path>) -> Result<()> {
+    /// Runs cargo with this compiler and linker, building into `target_folder`.
+    fn cargo<A: AsRef<str>>(&self, command: &[&str], arguments: &[A], target_folder: &Path) -> Result<()> {
         let bin = self.folder.join("bin");
         let arguments = arguments.iter().map(AsRef::as_ref);
-        let folder = target_folder.map_or(self.folder.join("target"), Path::to_path_buf);
         cmd!(self.workspace.shell, "cargo {command...} {arguments...}")
             .env("RUSTC", bin.join("rustc"))
             .env("RUSTDOC", bin.join("rustdoc"))
             // Set by the cargo that runs this program, for its own compiler.
             .env_remove("RUSTUP_TOOLCHAIN")
-            .env("CARGO_TARGET_DIR", folder)
+            .env("CARGO_TARGET_DIR", target_folder)
             .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")
             .env("CC_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-gcc")
             .env("AR_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-ar")
