@@ -26,6 +26,8 @@ from pathlib import Path
 from harness import driver
 
 FOLDER = driver.ROOT / "build" / "size"
+# Where `cargo xtask cross phone` builds.
+PHONES = driver.ROOT / "build" / "phones"
 TABLE = driver.ROOT / "bindings" / "size.md"
 LINK = ["-fuse-ld=lld", "-Wl,--icf=all", "-Wl,-z,pack-relative-relocs"]
 # As in xtask/src/android.rs.
@@ -72,7 +74,6 @@ def linker() -> str:
 def operators() -> str:
     """The operators that a package of NETWORK needs."""
     skipstone = driver.Skipstone(driver.TARGET / "release" / "skipstone")
-    FOLDER.mkdir(parents=True, exist_ok=True)
     package = FOLDER / "network.skip"
     skipstone.call("compile", NETWORK, "-o", package)
     return skipstone.call("operators", package).strip()
@@ -81,15 +82,16 @@ def operators() -> str:
 def build(name: str) -> tuple[Path, Path]:
     """The library with and without its symbols: NAME.symbols.so and NAME.so."""
     it = BUILDS[name]
+    FOLDER.mkdir(parents=True, exist_ok=True)
     target = f"{it.architecture}-unknown-linux-gnu"
-    command = ["cross", "phone", target, "rustc", "--target-folder", FOLDER, "--quiet", "--profile", "device"]
+    command = ["cross", "phone", target, "rustc", "--quiet", "--profile", "device"]
     command += ["-p", "skipstone-jni", *it.features, STANDARD_LIBRARY, "--"]
     command += [f"-Clink-arg={argument}" for argument in [linker(), *LINK]]
     environment = os.environ | {"RUSTFLAGS": FLAGS, "CARGO_PROFILE_DEVICE_STRIP": "none"}
     environment["SKIPSTONE_OPERATORS"] = operators() if it.subset else ""
     driver.xtask(*command, environment=environment)
     symbols, stripped = FOLDER / f"{name}.symbols.so", FOLDER / f"{name}.so"
-    symbols.write_bytes((FOLDER / target / "device" / "libskipstone.so").read_bytes())
+    symbols.write_bytes((PHONES / target / "device" / "libskipstone.so").read_bytes())
     strip = "strip" if it.architecture == "x86_64" else f"{it.architecture}-linux-gnu-strip"
     subprocess.run([strip, "-o", stripped, symbols], check=True)
     return symbols, stripped

@@ -129,7 +129,7 @@ fn report(workspace: &Workspace, text: &str) -> Result<()> {
 fn check_for_phones(workspace: &Workspace) -> Result<()> {
     for target in ["aarch64-linux-android", "armv7-linux-androideabi", "x86_64-linux-android"] {
         say(format!("checking for {target}"));
-        cross::phone(workspace, target, "check", &["--quiet", "-p", "skipstone-jni"], None)?;
+        cross::phone(workspace, target, "check", &["--quiet", "-p", "skipstone-jni"])?;
     }
     Ok(())
 }

@@ -35,14 +35,12 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// cargo for a phone's target, such as aarch64-apple-ios, with the standard library built from source
+    /// cargo for a phone's target, such as aarch64-apple-ios, with the standard library built from source, into
+    /// build/phones
     Phone {
         target: String,
         /// `check`, `build`, `rustc`
         subcommand: String,
-        /// Where cargo builds, instead of build/cross/phones
-        #[arg(long)]
-        target_folder: Option<PathBuf>,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -62,9 +60,7 @@ pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
             test(workspace, &cpu.as_deref().map_or(CPUS.to_vec(), |cpu| vec![cpu]), arguments)
         }
         Command::Build { arguments } => build(workspace, arguments),
-        Command::Phone { target, subcommand, target_folder, arguments } => {
-            phone(workspace, target, subcommand, arguments, target_folder.as_deref())
-        }
+        Command::Phone { target, subcommand, arguments } => phone(workspace, target, subcommand, arguments),
         Command::Emulator { cpu } => {
             println!("{}", emulator(cpu));
             Ok(())
@@ -94,16 +90,9 @@ pub fn build<A: AsRef<str>>(workspace: &Workspace, arguments: &[A]) -> Result<()
     tools.cargo(&["build", "--target", TARGET], arguments, &tools.folder.join("target"))
 }
 
-/// Runs cargo for a phone's target; builds into `target_folder`, or one for phones. With the emulated programs' folder
-/// cargo would build macros again, since RUSTC_BOOTSTRAP is set for one and not for the other, also while tests that
-/// need them run.
-pub fn phone<A: AsRef<str>>(
-    workspace: &Workspace,
-    target: &str,
-    subcommand: &str,
-    arguments: &[A],
-    target_folder: Option<&Path>,
-) -> Result<()> {
+/// Runs cargo for a phone's target; builds into `build/phones`. With the emulated programs' folder cargo would build macros
+/// again, since RUSTC_BOOTSTRAP is set for one and not for the other, also while tests that need them run.
+pub fn phone<A: AsRef<str>>(workspace: &Workspace, target: &str, subcommand: &str, arguments: &[A]) -> Result<()> {
     let (shell, tools) = (&workspace.shell, Tools::ready(workspace, true)?);
     // Apple's targets need an SDK path even if nothing is linked.
     let sdk = tools.folder.join("iPhoneOS.sdk");
@@ -115,8 +104,8 @@ pub fn phone<A: AsRef<str>>(
     ];
     // The C part of blake3 would need a compiler and headers for the phone: use the Rust version.
     let _pure = (!target.ends_with("-linux-gnu")).then(|| shell.push_env("CARGO_FEATURE_PURE", "1"));
-    let target_folder = target_folder.map_or(tools.folder.join("phones"), Path::to_path_buf);
-    tools.cargo(&[subcommand, "-Zbuild-std=std,panic_unwind", "--target", target], arguments, &target_folder)
+    let command = [subcommand, "-Zbuild-std=std,panic_unwind", "--target", target];
+    tools.cargo(&command, arguments, &workspace.build("phones"))
 }
 
 /// The command that runs an aarch64 program.

@@ -104,15 +104,13 @@ fn test(workspace: &Workspace, races: u32, arguments: &[&str]) -> Result<()> {
 }
 
 fn library(workspace: &Workspace) -> Result<()> {
-    // The folder of the size measurements, which use the same profile: build scripts and macros are built once.
-    let folder = workspace.build("size");
     say("the library for iOS");
     let device = "--quiet --profile device -p skipstone-ffi --lib --crate-type staticlib".split_whitespace();
-    cross::phone(workspace, "aarch64-apple-ios", "rustc", &device.collect::<Vec<_>>(), Some(&folder))?;
-    let library = folder.join("aarch64-apple-ios/device/libskipstone_ffi.a");
+    cross::phone(workspace, "aarch64-apple-ios", "rustc", &device.collect::<Vec<_>>())?;
+    let library = workspace.build("phones").join("aarch64-apple-ios/device/libskipstone_ffi.a");
     say(format!("{}: {} bytes", library.display(), library.metadata()?.len()));
     say("a check for the simulator");
-    cross::phone(workspace, "aarch64-apple-ios-sim", "check", &["--quiet", "-p", "skipstone-ffi"], None)
+    cross::phone(workspace, "aarch64-apple-ios-sim", "check", &["--quiet", "-p", "skipstone-ffi"])
 }
 
 /// A platform of the XCFramework, with the library for each of its architectures.

@@ -58,9 +58,9 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "size",
-        about: "the size of the native library for phones",
+        about: "the size of the native library for phones, of those builds that `android` does not measure",
         after: &["android"],
-        run: |w| python::run::<&str>(w, "devices.size", &[]),
+        run: |w| python::run(w, "devices.size", &["--only", "aarch64", "network"]),
     },
     Section { name: "aarch64", about: "kernels and runtime on emulated CPUs", after: &["release"], run: aarch64 },
     Section {
@@ -155,7 +155,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "transform",
-        about: "the results of `skipstone prune`, `soup`, `slice`, `widen` and `deepen`",
+        about: "the results of `skipstone prune`, `soup`, `stitch`, `slice`, `widen` and `deepen`",
         after: &["release", "environment"],
         run: |w| {
             modules(
@@ -163,6 +163,7 @@ pub const SECTIONS: &[Section] = &[
                 &[
                     ("transform.pruning", ""),
                     ("transform.soups", ""),
+                    ("transform.stitches", ""),
                     ("transform.slices", ""),
                     ("transform.growth", ""),
                 ],
@@ -199,21 +200,31 @@ fn rust(workspace: &Workspace) -> Result<()> {
          --features skipstone/onnx,skipstone/avx512,skipstone/tuning,skipstone/signatures,skipstone-ffi/onnx",
     )?;
     workspace.cargo("test --quiet --release -p skipstone-cli -p skipstone-tests")?;
-    // With the command's features: with others, tract would be built again.
-    workspace.cargo("test --quiet --release -p skipstone-cli -p skipstone --lib onnx::fallback::")
+    // With the command's features: with others, tract would be built again. The library itself need not be fast here.
+    workspace.cargo(
+        "test --quiet --release --config profile.release.package.skipstone.opt-level=0 -p skipstone-cli -p skipstone \
+         --lib onnx::fallback::",
+    )
 }
 
+/// With the kernels that the section `rust` has built; the library for phones, without those for AVX-512, is tested by
+/// `android` and `aarch64`.
 fn device(workspace: &Workspace) -> Result<()> {
     workspace.cargo("clippy --quiet -p skipstone --no-default-features --all-targets -- -D warnings")?;
-    workspace.cargo("test --quiet -p skipstone --no-default-features --lib package::")?;
-    workspace.cargo("test --quiet -p skipstone --no-default-features --features signatures")?;
-    workspace.cargo("test --quiet -p skipstone-ffi -p skipstone-jni")
+    workspace.cargo("test --quiet -p skipstone --no-default-features --features avx512 --lib package::")?;
+    workspace.cargo("test --quiet -p skipstone --no-default-features --features avx512,signatures")?;
+    workspace.cargo("test --quiet -p skipstone-ffi -p skipstone-jni --features skipstone/avx512")
 }
 
+/// The kernels and the operators on every CPU; the rest of the library, in which no CPU differs, on the first.
 fn aarch64(workspace: &Workspace) -> Result<()> {
-    let of = |arguments: &str| cross::test(workspace, &cross::CPUS, &arguments.split_whitespace().collect::<Vec<_>>());
-    of("--quiet -p skipstone-kernels --no-default-features")?;
-    of("--quiet -p skipstone --no-default-features --features signatures")
+    let of = |cpus: &[&str], arguments: &str| {
+        cross::test(workspace, cpus, &arguments.split_whitespace().collect::<Vec<_>>())
+    };
+    let library = "--quiet -p skipstone --no-default-features --features signatures";
+    of(&cross::CPUS, "--quiet -p skipstone-kernels --no-default-features")?;
+    of(&cross::CPUS[..1], library)?;
+    of(&cross::CPUS[1..], &format!("{library} --lib ops::"))
 }
 
 /// The emulated programs, built together so that common dependencies are built once.

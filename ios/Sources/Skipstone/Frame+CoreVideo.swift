@@ -27,8 +27,9 @@
             case kCVPixelFormatType_OneComponent8:
                 layout = .packed(.gray, rowStride: CVPixelBufferGetBytesPerRow(buffer))
             default:
+                let format = fourCharacters(kind)
                 throw SkipstoneError(
-                    .unsupported, code: "frame.format", "pixel buffers of format \(fourCharacters(kind)) are not supported")
+                    .unsupported, code: "frame.format", "pixel buffers of format \(format) are not supported")
             }
             self.init(
                 width: CVPixelBufferGetWidth(buffer), height: CVPixelBufferGetHeight(buffer), layout: layout,
@@ -46,7 +47,8 @@
         if name == kCVImageBufferYCbCrMatrix_ITU_R_601_4 as String { return .bt601 }
         if name == kCVImageBufferYCbCrMatrix_ITU_R_709_2 as String { return .bt709 }
         if name == kCVImageBufferYCbCrMatrix_ITU_R_2020 as String { return .bt2020 }
-        throw SkipstoneError(.unsupported, code: "frame.format", "pixel buffers with the color matrix \(name) are not supported")
+        throw SkipstoneError(
+            .unsupported, code: "frame.format", "pixel buffers with the color matrix \(name) are not supported")
     }
 
     /// Core Video buffers may be retained and locked from any thread, but are not declared `Sendable`; the initializer

@@ -135,7 +135,8 @@ extension ModelInfo {
 extension ModelInfo.Port {
     init(_ info: SkipstoneBindings.TensorInfo) throws {
         guard let element = Tensor.Element(rawValue: info.element) else {
-            throw SkipstoneError(.unsupported, code: "model.unsupported", "'\(info.name)' has unsupported elements: \(info.element)")
+            throw SkipstoneError(
+                .unsupported, code: "model.unsupported", "'\(info.name)' has unsupported elements: \(info.element)")
         }
         self.element = element
         name = info.name

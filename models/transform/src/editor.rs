@@ -206,6 +206,17 @@ impl Editor {
         }
     }
 
+    /// Reserves a name that is documented, and so has to be just this.
+    ///
+    /// # Errors
+    /// A value of the model that has it.
+    pub fn reserve(&mut self, name: &str) -> Result<String> {
+        if self.names.insert(name.to_owned()) {
+            return Ok(name.to_owned());
+        }
+        Err(Error::Unsupported(format!("the model already has a value '{name}'")))
+    }
+
     /// An unused name for a value: `base_suffix`, with underscores appended until it is free.
     pub fn fresh(&mut self, base: &str, suffix: &str) -> String {
         let mut name = format!("{base}_{suffix}");
@@ -230,6 +241,12 @@ fn standard_version(opset: &[u8]) -> Result<Option<i64>> {
 }
 
 impl Graph {
+    /// A subgraph that computes one f32 tensor.
+    pub fn of_nodes(output: &str, nodes: Vec<Node>) -> Self {
+        let rest = Message::new().text(2, output).into_bytes();
+        Self { nodes, outputs: vec![Port::of(output, FLOAT)], rest, ..Self::default() }
+    }
+
     fn read(bytes: &[u8]) -> Result<Self> {
         let mut graph = Self::default();
         for field in fields(bytes) {
@@ -379,6 +396,12 @@ impl Attribute {
         Self { name: name.to_owned(), ints: ints.to_vec(), rest, ..Self::default() }
     }
 
+    /// A subgraph.
+    pub fn of_graph(name: &str, graph: Graph) -> Self {
+        let rest = Message::new().int(20, 5).into_bytes();
+        Self { name: name.to_owned(), graphs: vec![(6, graph)], rest, ..Self::default() }
+    }
+
     /// Whether name and value are equal.
     pub fn is_same(&self, other: &Self) -> bool {
         let graphs = |attribute: &Self| -> Vec<Vec<u8>> {
@@ -419,9 +442,9 @@ impl Attribute {
 }
 
 impl Port {
-    /// An f32 tensor of any shape.
-    pub fn of_floats(name: &str) -> Self {
-        let kind = Message::new().nested(1, &Message::new().int(1, FLOAT));
+    /// A tensor of any shape, with elements of this type.
+    pub fn of(name: &str, element: i64) -> Self {
+        let kind = Message::new().nested(1, &Message::new().int(1, element));
         Self { name: name.to_owned(), rest: Message::new().nested(2, &kind).into_bytes() }
     }
 

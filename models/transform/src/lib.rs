@@ -1,8 +1,8 @@
 //! Transformations of ONNX models: from a standard file to another standard file that runs anywhere, and better here.
 //!
 //! [`quantize`] turns a float model into an 8-bit one, with ranges observed on sample inputs. [`prune`] removes weights
-//! or whole channels. [`soup`] averages models of one architecture. [`widen`] and [`deepen`] make larger ones
-//! with the same outputs, [`mod@slice`] takes a part of one.
+//! or whole channels. [`soup`] averages models of one architecture, [`mod@stitch`] makes two of one family switchable in
+//! one file. [`widen`] and [`deepen`] make larger ones with the same outputs, [`mod@slice`] takes a part of one.
 
 mod channels;
 pub mod deepen;
@@ -16,6 +16,7 @@ pub mod quantize;
 mod random;
 pub mod slice;
 pub mod soup;
+pub mod stitch;
 mod tensor;
 pub mod widen;
 

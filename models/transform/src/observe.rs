@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use skipstone::{Model, Options, Session, TensorView};
 
-use crate::editor::{Editor, Port};
+use crate::editor::{Editor, FLOAT, Port};
 use crate::error::{Error, Result};
 
 /// The samples that a model is run on: prepared inputs, which can be read repeatedly.
@@ -52,7 +52,7 @@ impl Observer {
         let known: Vec<&str> = graph.outputs.iter().chain(&graph.inputs).map(|port| port.name.as_str()).collect();
         let mut asked: HashSet<&str> = known.into_iter().collect();
         let wanted = names.iter().filter(|name| asked.insert(name));
-        let outputs: Vec<Port> = wanted.map(|name| Port::of_floats(name)).collect();
+        let outputs: Vec<Port> = wanted.map(|name| Port::of(name, FLOAT)).collect();
         graph.outputs.extend(outputs);
         graph.value_infos.clear();
         let model = Model::from_bytes(&editor.write(), options)?;

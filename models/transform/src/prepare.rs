@@ -1,10 +1,12 @@
-//! Normalizes a model for transformations: constants become initializers, and BatchNormalization is folded into
-//! weights.
+//! Normalizes a model for transformations: constants become initializers, BatchNormalization is folded into weights, and
+//! what nothing reads is removed.
 //!
 //! ```text
 //! Constant -> w                    =>    initializer w
 //! Conv(w, b) -> BatchNormalization =>    Conv(w', b')
 //! ```
+
+use std::collections::HashSet;
 
 use crate::editor::{Editor, Graph, Tensor};
 
@@ -31,6 +33,21 @@ pub(crate) fn constants(graph: &mut Graph) {
             _ => graph.nodes.push(node),
         }
     }
+}
+
+/// Removes nodes and constants that nothing reads.
+pub(crate) fn remove_dead(graph: &mut Graph) {
+    let mut live: HashSet<String> = graph.outputs.iter().map(|port| port.name.clone()).collect();
+    let mut keep = vec![false; graph.nodes.len()];
+    for (node, keep) in graph.nodes.iter().zip(&mut keep).rev() {
+        *keep = node.outputs.iter().any(|name| live.contains(name));
+        if *keep {
+            live.extend(node.inputs.iter().cloned());
+        }
+    }
+    let mut keep = keep.into_iter();
+    graph.nodes.retain(|_| keep.next().unwrap_or(true));
+    graph.initializers.retain(|tensor| live.contains(&tensor.name));
 }
 
 /// Folds the BatchNormalization at `index` into the convolution before it, and removes it.

@@ -55,7 +55,7 @@ pub fn slice(bytes: &[u8], part: &Slice, options: &Options) -> Result<Vec<u8>> {
     if !part.drop.is_empty() {
         let known = known(&editor, options)?;
         part.drop.iter().try_for_each(|name| drop_node(&mut editor.graph, name, &known))?;
-        remove_dead(&mut editor.graph);
+        prepare::remove_dead(&mut editor.graph);
     }
     if let Some(side) = part.kernel {
         crop_kernels(&mut editor.graph, side, &part.skip)?;
@@ -165,21 +165,6 @@ fn depends(graph: &Graph, of: &str, on: &str) -> bool {
         }
     }
     false
-}
-
-/// Removes nodes and constants that nothing reads.
-fn remove_dead(graph: &mut Graph) {
-    let mut live: HashSet<String> = graph.outputs.iter().map(|port| port.name.clone()).collect();
-    let mut keep = vec![false; graph.nodes.len()];
-    for (node, keep) in graph.nodes.iter().zip(&mut keep).rev() {
-        *keep = node.outputs.iter().any(|name| live.contains(name));
-        if *keep {
-            live.extend(node.inputs.iter().cloned());
-        }
-    }
-    let mut keep = keep.into_iter();
-    graph.nodes.retain(|_| keep.next().unwrap_or(true));
-    graph.initializers.retain(|tensor| live.contains(&tensor.name));
 }
 
 /// Crops the kernels of convolutions to their middle, at most `side` rows and columns.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use skipstone::measure::{Latency, RandomInputs};
 use skipstone::plan::{Plan, Step};
-use skipstone::{Model, Options};
+use skipstone::{Model, Options, Session};
 
 use crate::failure::Failure;
 use crate::numbers::{bytes, count, ms, percent};
@@ -15,7 +15,7 @@ use crate::table::{Align, Table};
 const WARMUP: usize = 3;
 /// Fewest and most measured runs of each model; the models alternate.
 const RUNS: std::ops::Range<usize> = 5..200;
-/// No further run starts after this time.
+/// No further run of a changed model starts after this time.
 const ENOUGH: Duration = Duration::from_secs(2);
 /// Seed of the random inputs.
 const SEED: u64 = 0x5EED;
@@ -48,29 +48,7 @@ impl Effect {
     /// Loads both models, given as the bytes of their files, and runs them alternately on random inputs.
     pub fn measure(before: &[u8], after: &[u8], options: &Options) -> Result<Self, Failure> {
         let models = [Model::from_bytes(before, options)?, Model::from_bytes(after, options)?];
-        let mut sessions = [models[0].session()?, models[1].session()?];
-        let mut times = [Vec::new(), Vec::new()];
-        // The same for both, unless the images have another size afterwards.
-        let mut inputs = [RandomInputs::new(models[0].inputs(), SEED)?, RandomInputs::new(models[1].inputs(), SEED)?];
-        let began = Instant::now();
-        for run in 0..RUNS.end + WARMUP {
-            if began.elapsed() > ENOUGH && run >= RUNS.start + WARMUP {
-                break;
-            }
-            inputs.iter_mut().for_each(RandomInputs::refresh);
-            let views = [inputs[0].views(), inputs[1].views()];
-            // Alternate the order, because the second model finds the inputs in the cache.
-            for side in [run % 2, 1 - run % 2] {
-                let began = Instant::now();
-                sessions[side].run(&views[side])?;
-                if run >= WARMUP {
-                    times[side].push(began.elapsed());
-                }
-            }
-        }
-        let mut ratios: Vec<f64> =
-            times[0].iter().zip(&times[1]).map(|(a, b)| b.as_secs_f64() / a.as_secs_f64().max(1e-9)).collect();
-        ratios.sort_by(f64::total_cmp);
+        let Pairs { times, ratio } = Pairs::run(&mut [models[0].session()?, models[1].session()?], ENOUGH)?;
         let side = |model: &Model, file: &[u8], times: &[Duration]| {
             let plan = model.plan();
             Side {
@@ -86,7 +64,7 @@ impl Effect {
         Ok(Self {
             before: side(&models[0], before, &times[0]),
             after: side(&models[1], after, &times[1]),
-            latency_ratio: ratios.get(ratios.len() / 2).copied().unwrap_or(1.0),
+            latency_ratio: ratio,
         })
     }
 
@@ -110,6 +88,45 @@ impl Effect {
         row("arena", a.arena_bytes, b.arena_bytes, bytes);
         table.row(["latency, ms".into(), ms(a.ms), ms(b.ms), ratio(self.latency_ratio)]);
         table.render("")
+    }
+}
+
+/// Two models that were run alternately.
+pub struct Pairs {
+    /// The times of each.
+    pub times: [Vec<Duration>; 2],
+    /// Median of the ratios of consecutive runs, the second's time to the first's.
+    pub ratio: f64,
+}
+
+impl Pairs {
+    /// Runs both on random inputs; no further run starts after the time `enough`.
+    pub fn run(sessions: &mut [Session; 2], enough: Duration) -> Result<Self, Failure> {
+        // The same for both, unless the images have another size afterwards.
+        let mut inputs =
+            [RandomInputs::new(sessions[0].inputs(), SEED)?, RandomInputs::new(sessions[1].inputs(), SEED)?];
+        let mut times = [Vec::new(), Vec::new()];
+        let began = Instant::now();
+        for run in 0..RUNS.end + WARMUP {
+            if began.elapsed() > enough && run >= RUNS.start + WARMUP {
+                break;
+            }
+            inputs.iter_mut().for_each(RandomInputs::refresh);
+            let views = [inputs[0].views(), inputs[1].views()];
+            // Alternate the order, because the second model finds the inputs in the cache.
+            for side in [run % 2, 1 - run % 2] {
+                let began = Instant::now();
+                sessions[side].run(&views[side])?;
+                if run >= WARMUP {
+                    times[side].push(began.elapsed());
+                }
+            }
+        }
+        let mut ratios: Vec<f64> =
+            times[0].iter().zip(&times[1]).map(|(a, b)| b.as_secs_f64() / a.as_secs_f64().max(1e-9)).collect();
+        ratios.sort_by(f64::total_cmp);
+        let ratio = ratios.get(ratios.len() / 2).copied().unwrap_or(1.0);
+        Ok(Self { times, ratio })
     }
 }
 

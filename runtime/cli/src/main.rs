@@ -31,6 +31,7 @@ mod report;
 mod run;
 mod slice;
 mod soup;
+mod stitch;
 mod table;
 mod tune;
 
@@ -57,6 +58,7 @@ Examples:
   skipstone quantize model.onnx --calibrate photos/ -o small.onnx
   skipstone prune model.onnx --zeros 80 -o sparse.onnx
   skipstone soup a.onnx b.onnx c.onnx -o soup.onnx
+  skipstone stitch small.onnx large.onnx --calibrate photos/ -o both.onnx
   skipstone slice model.onnx --width 50 -o narrow.onnx
   skipstone widen model.onnx --by 50 -o wide.onnx
 
@@ -80,6 +82,7 @@ enum Command {
     Quantize(quantize::Quantize),
     Prune(prune::Prune),
     Soup(soup::SoupOf),
+    Stitch(stitch::StitchOf),
     Slice(slice::SliceOf),
     Widen(grow::Widen),
     Deepen(grow::Deepen),
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
         Command::Quantize(command) => command.execute(),
         Command::Prune(command) => command.execute(),
         Command::Soup(command) => command.execute(),
+        Command::Stitch(command) => command.execute(),
         Command::Slice(command) => command.execute(),
         Command::Widen(command) => command.execute(),
         Command::Deepen(command) => command.execute(),
