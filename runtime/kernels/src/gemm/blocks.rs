@@ -218,7 +218,7 @@ impl Image<'_> {
 }
 
 /// A product whose slices have been checked against its sizes.
-pub(crate) struct Product<'a> {
+pub(crate) struct CheckedGemm<'a> {
     pub v: &'a Variant,
     /// Rows of the output.
     pub m: usize,
@@ -239,7 +239,7 @@ pub(crate) struct Product<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
-impl Product<'_> {
+impl CheckedGemm<'_> {
     /// Computes the product. The rows of `out` are `ldc` apart; `split` was made for these sizes.
     ///
     /// # Panics
@@ -401,9 +401,9 @@ fn copy_scaled(from: &[f32], scale: Option<&[f32]>, to: &mut [f32]) {
     }
 }
 
-/// `Product::gather` with the vectors of an instruction set: scaled rows are copied as fast as they can be loaded.
+/// `CheckedGemm::gather` with the vectors of an instruction set: scaled rows are copied as fast as they can be loaded.
 struct GatherScaled<'a> {
-    product: &'a Product<'a>,
+    product: &'a CheckedGemm<'a>,
     first: usize,
     len: usize,
     group: usize,

@@ -1,6 +1,6 @@
 //! The entry points: they check every length and turn a convolution into a matrix product.
 
-use super::blocks::{Access, Image, Product, Rows, SHORT_RUN, Split};
+use super::blocks::{Access, CheckedGemm, Image, Rows, SHORT_RUN, Split};
 use super::scale::{by_weights, scale_weights};
 use super::{Packed, Variant, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
@@ -75,7 +75,7 @@ pub(crate) fn gemm_alone(v: &Variant, args: Gemm<'_>) {
 }
 
 /// The checked product and its output; `None` if the output is empty.
-fn checked<'a>(v: &'a Variant, args: Gemm<'a>) -> Option<(Product<'a>, &'a mut [f32])> {
+fn checked<'a>(v: &'a Variant, args: Gemm<'a>) -> Option<(CheckedGemm<'a>, &'a mut [f32])> {
     let Gemm { m, k, n, a, lda, packed, out, ldc, epilogue, a_scale } = args;
     if m == 0 || n == 0 {
         return None;
@@ -87,7 +87,7 @@ fn checked<'a>(v: &'a Variant, args: Gemm<'a>) -> Option<(Product<'a>, &'a mut [
     assert!(a_scale.is_none_or(|s| s.len() == k), "one factor per column of A");
     epilogue.check(n, end);
     let rows = Rows::Matrix { a, lda };
-    Some((Product { v, m, n, taps: 1, depth: k, groups: 1, rows, scale: a_scale, packed, ldc, epilogue }, out))
+    Some((CheckedGemm { v, m, n, taps: 1, depth: k, groups: 1, rows, scale: a_scale, packed, ldc, epilogue }, out))
 }
 
 fn access(scaled: bool) -> Access {
@@ -140,7 +140,7 @@ pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
         Access::InPlace if shape.is_pointwise() && shape.groups == 1 => Rows::Matrix { a: input, lda: shape.in_c },
         Access::InPlace | Access::Gather => Rows::Image(image),
     };
-    Product {
+    CheckedGemm {
         v,
         m: shape.pixels(),
         n: shape.group_out(),

@@ -248,7 +248,7 @@ pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Poo
     assert!(matches!(out, Out::Sums(_)) || packed.scales.len() == constants, "packed scale length");
     let zeros = &mut scratch[..shape.in_c];
     zeros.fill(zero);
-    let image = Image { v, shape, input, zero, zeros, packed };
+    let conv = CheckedConv { v, shape, input, zero, zeros, packed };
     let row_len = (shape.out_w * shape.out_c).max(1);
     let work = shape.output_len().saturating_mul(shape.taps());
     // `split` counts elements moved; a multiply-add takes about a twentieth of the time of one.
@@ -258,7 +258,7 @@ pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Poo
             assert_eq!(to.len(), shape.output_len(), "output length");
             crate::parallel::split(pool, to, row_len, work, |offset, to| {
                 let first = offset / row_len;
-                image.rows(first, to, row_len, Form::Bytes(by), |sum, scale| by.byte(sum as f32 * scale));
+                conv.rows(first, to, row_len, Form::Bytes(by), |sum, scale| by.byte(sum as f32 * scale));
                 if let Some(table) = table {
                     to.iter_mut().for_each(|byte| *byte = table[usize::from(*byte)]);
                 }
@@ -267,20 +267,20 @@ pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Poo
         Out::Floats(to) => {
             assert_eq!(to.len(), shape.output_len(), "output length");
             crate::parallel::split(pool, to, row_len, work, |offset, to| {
-                image.rows(offset / row_len, to, row_len, Form::Floats, |sum, scale| sum as f32 * scale);
+                conv.rows(offset / row_len, to, row_len, Form::Floats, |sum, scale| sum as f32 * scale);
             });
         }
         Out::Sums(to) => {
             assert_eq!(to.len(), shape.output_len(), "output length");
             crate::parallel::split(pool, to, row_len, work, |offset, to| {
-                image.rows(offset / row_len, to, row_len, Form::Sums, |sum, _| sum);
+                conv.rows(offset / row_len, to, row_len, Form::Sums, |sum, _| sum);
             });
         }
     }
 }
 
-/// A convolution whose slices were checked.
-struct Image<'a> {
+/// A convolution whose slices have been checked against its shape.
+struct CheckedConv<'a> {
     v: &'a Variant,
     shape: &'a ConvShape,
     input: &'a [u8],
@@ -289,7 +289,7 @@ struct Image<'a> {
     packed: Packed<'a>,
 }
 
-impl Image<'_> {
+impl CheckedConv<'_> {
     /// Computes the output rows `to` starting at row `first`, with the element type of `form`. The reference computes
     /// each element with `finish` from its sum and scale.
     fn rows<T>(&self, first: usize, to: &mut [T], row_len: usize, form: Form, finish: impl Fn(i32, f32) -> T) {

@@ -134,8 +134,8 @@ impl Tiles {
     }
 }
 
-/// A product whose slices have been checked against its sizes.
-pub(super) struct Product<'a> {
+/// A convolution whose slices have been checked against its shape.
+pub(super) struct CheckedConv<'a> {
     pub v: &'a Variant,
     pub shape: &'a ConvShape,
     pub input: &'a [u8],
@@ -153,8 +153,8 @@ struct Output(*mut u8);
 // SAFETY: only a pointer; units write disjoint parts.
 unsafe impl Sync for Output {}
 
-impl Product<'_> {
-    /// Computes the product into `out`, which has the shape's output length and the element type of `form`.
+impl CheckedConv<'_> {
+    /// Computes the convolution into `out`, which has the shape's output length and the element type of `form`.
     pub(super) fn run(&self, split: &Split, out: *mut u8, scratch: &mut [u8], pool: &Pool) {
         let out = Output(out);
         let units = self.shape.groups * split.blocks * split.panel_blocks;

@@ -1,6 +1,6 @@
 //! The entry point: checks every length and turns a convolution into a matrix product.
 
-use super::blocks::{Product, Split};
+use super::blocks::{CheckedConv, Split};
 use super::pack::{offsets_len, scales_len, weights_len};
 use super::{MAX_DEPTH, Variant};
 use crate::conv::{ByteConv, ConvShape, product};
@@ -60,5 +60,5 @@ pub fn conv(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool) {
     assert!(v.element == 1 || scratch.as_ptr().cast::<u16>().is_aligned(), "the scratch must be aligned for 16 bits");
     let (zeros, scratch) = scratch.split_at_mut(split.zeros_len(shape));
     zeros.fill(zero);
-    Product { v, shape, input, zero, zeros, packed, form, table }.run(&split, to, scratch, pool);
+    CheckedConv { v, shape, input, zero, zeros, packed, form, table }.run(&split, to, scratch, pool);
 }

@@ -180,15 +180,15 @@ fn channels_of(v: &Variant, shape: &ConvShape) -> usize {
 /// Transforms all packed kernels, part by part.
 pub(super) fn transform_all(v: &Variant, shape: &ConvShape, kernels: &[f32], out: &mut [f32]) {
     let split = Split::new(v, shape, 1);
-    let product = Product { v, gemm: v.gemm(), shape, input: &[], packed: kernels.into(), epilogue: Epilogue::NONE };
+    let conv = CheckedConv { v, gemm: v.gemm(), shape, input: &[], packed: kernels.into(), epilogue: Epilogue::NONE };
     let transform = v.packing();
     for (part, out) in out.chunks_exact_mut(split.part).enumerate() {
-        product.transform_kernels(transform, part, out);
+        conv.transform_kernels(transform, part, out);
     }
 }
 
 /// A convolution whose slices have been checked against its shape.
-pub(super) struct Product<'a> {
+pub(super) struct CheckedConv<'a> {
     pub v: &'a Variant,
     pub gemm: &'static gemm::Variant,
     pub shape: &'a ConvShape,
@@ -197,7 +197,7 @@ pub(super) struct Product<'a> {
     pub epilogue: Epilogue<'a>,
 }
 
-impl Product<'_> {
+impl CheckedConv<'_> {
     /// # Panics
     /// If the scratch is too short.
     pub(super) fn run(&self, cut: &Split, out: &mut [f32], scratch: &mut [f32], pool: &Pool) {

@@ -29,7 +29,7 @@ use crate::isa::Isa;
 #[cfg(feature = "foreign")]
 use crate::lanes::portable::Portable;
 use crate::threads::Pool;
-use blocks::{Product, Split};
+use blocks::{CheckedConv, Split};
 pub(crate) use contract::FAMILY;
 use transform::{F2, F2Stride2, F4, F4Stride2, F5, InputTile, OutputTile, Transform, WeightTile};
 
@@ -363,7 +363,7 @@ pub fn winograd(v: &Variant, args: Winograd<'_>, scratch: &mut [f32], pool: &Poo
         return;
     }
     let split = Split::new(v, shape, pool.threads());
-    Product { v, gemm: v.gemm(), shape, input, packed, epilogue }.run(&split, out, scratch, pool);
+    CheckedConv { v, gemm: v.gemm(), shape, input, packed, epilogue }.run(&split, out, scratch, pool);
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub(super) struct Affine {
 
 /// A product of values and a constant.
 #[derive(Clone, Debug)]
-pub(super) struct Product {
+pub(super) struct ScaledProduct {
     pub scale: f32,
     pub values: Vec<ValueId>,
 }
@@ -130,8 +130,8 @@ impl<'a> Pattern<'a> {
 
     /// The factors of the value that `node` writes: products are expanded, and powers two and three count as two or
     /// three factors.
-    pub fn product(&self, node: &Node) -> Product {
-        let mut product = Product { scale: 1.0, values: Vec::new() };
+    pub fn product(&self, node: &Node) -> ScaledProduct {
+        let mut product = ScaledProduct { scale: 1.0, values: Vec::new() };
         if !self.multiply(node, &mut product, DEPTH) {
             product.values.extend(node.outputs.first());
         }
@@ -139,16 +139,16 @@ impl<'a> Pattern<'a> {
     }
 
     /// Like `product`, for a value that is only read by the pattern; otherwise the value itself.
-    pub fn factors(&self, id: ValueId) -> Product {
+    pub fn factors(&self, id: ValueId) -> ScaledProduct {
         match self.inner(id) {
             Some(node) => self.product(node),
-            None => Product { scale: 1.0, values: vec![id] },
+            None => ScaledProduct { scale: 1.0, values: vec![id] },
         }
     }
 
     /// Multiplies a node's factors into `product`, going back at most `depth` nodes and to a few factors; returns false
     /// if it is not a product.
-    fn multiply(&self, node: &Node, product: &mut Product, depth: usize) -> bool {
+    fn multiply(&self, node: &Node, product: &mut ScaledProduct, depth: usize) -> bool {
         if depth == 0 || product.values.len() > DEPTH {
             return false;
         }

@@ -29,7 +29,7 @@ struct Axis {
 }
 
 /// The axes of a product of two operands, by the tensors that have them.
-pub(super) struct Product {
+pub(super) struct ProductAxes {
     /// In both operands and the result.
     batch: Vec<Axis>,
     /// In the first operand and the result.
@@ -53,7 +53,7 @@ pub(super) enum Order {
     RowsFirst,
 }
 
-impl Product {
+impl ProductAxes {
     /// The product of operands whose axes have these labels; labels missing in the result are summed over. An axis of
     /// length 1 that is longer in the other operand is broadcast. `None` if an axis is summed over one operand alone,
     /// or occurs twice in an operand.
@@ -211,8 +211,8 @@ fn len(axes: &[Axis]) -> usize {
     axes.iter().map(|axis| axis.len).product()
 }
 
-pub(super) fn of_operands(cx: &Call<'_, '_>, a: ValueId, b: ValueId) -> Result<Product, Halt> {
-    Product::of_matrices(cx.shape(a), cx.shape(b)).map_err(|e| cx.at(e))?.ok_or(Halt::Foreign)
+pub(super) fn of_operands(cx: &Call<'_, '_>, a: ValueId, b: ValueId) -> Result<ProductAxes, Halt> {
+    ProductAxes::of_matrices(cx.shape(a), cx.shape(b)).map_err(|e| cx.at(e))?.ok_or(Halt::Foreign)
 }
 
 pub(super) fn matmul(cx: &mut Call<'_, '_>) -> Imported {
@@ -235,7 +235,7 @@ pub(super) fn gemm(cx: &mut Call<'_, '_>) -> Imported {
     }
     let a_labels = if trans_a { ['k', 'm'] } else { ['m', 'k'] };
     let b_labels = if trans_b { ['n', 'k'] } else { ['k', 'n'] };
-    let product = Product::of((cx.shape(a), &a_labels), (cx.shape(b), &b_labels), &['m', 'n']);
+    let product = ProductAxes::of((cx.shape(a), &a_labels), (cx.shape(b), &b_labels), &['m', 'n']);
     let product = product.map_err(|e| cx.at(e))?.ok_or(Halt::Foreign)?;
     // Sums are added directly after the matrix product, which can absorb them.
     let mut y = product.multiply(cx, a, b)?;
@@ -359,7 +359,7 @@ fn einsum(cx: &mut Call<'_, '_>) -> Imported {
                 }
             }
         }
-        let product = Product::of((cx.shape(value), &held), (cx.shape(next), &next_held), &kept);
+        let product = ProductAxes::of((cx.shape(value), &held), (cx.shape(next), &next_held), &kept);
         let product = product.map_err(|e| cx.at(e))?.ok_or(Halt::Foreign)?;
         let y = product.multiply(cx, value, next)?;
         (value, held) = (product.result(cx, y, Order::Plain)?, kept);

@@ -19,7 +19,7 @@ use super::build::{Halt, Imported};
 use super::call::Call;
 use super::convolution::{groups, of_window, window};
 use super::elementwise::expand_to;
-use super::product::{Order, Product, of_operands};
+use super::product::{Order, of_operands};
 use super::table::{Entry, microsoft, standard};
 use super::window::image_dims;
 use super::{convolution, pool, product};
@@ -228,7 +228,7 @@ fn conv_integer(cx: &mut Call<'_, '_>) -> Imported {
 
 /// A product is a 1x1 convolution over an image of one column, with each product of a batch as a group of channels.
 fn matmul_integer(cx: &mut Call<'_, '_>) -> Imported {
-    let product: Product = of_operands(cx, cx.input(0)?, cx.input(1)?)?;
+    let product = of_operands(cx, cx.input(0)?, cx.input(1)?)?;
     let [batch, m, n, k] = product.lens();
     let filters = batch.saturating_mul(n);
     let [zero, mut weight_zeros] = zero_points(cx, [n, filters])?;

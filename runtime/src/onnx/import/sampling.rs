@@ -3,7 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::convolution::{groups, window};
-use super::product::{Order, Product, of_operands};
+use super::product::{Order, ProductAxes, of_operands};
 use super::table::{Entry, microsoft, standard};
 use crate::error::{OpError, list};
 use crate::graph::ValueId;
@@ -157,7 +157,7 @@ fn deform_conv(cx: &mut Call<'_, '_>) -> Imported {
     }
     let read = cx.reshape(read, &[n, groups, depth * taps, points])?;
     let weights = cx.reshape(weights, &[groups, filters / groups, depth * taps])?;
-    let product = Product::of(
+    let product = ProductAxes::of(
         (cx.shape(weights), &['g', 'm', 'k']),
         (cx.shape(read), &['n', 'g', 'k', 'p']),
         &['n', 'g', 'm', 'p'],

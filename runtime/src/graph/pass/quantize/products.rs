@@ -25,7 +25,7 @@ use crate::tensor::{Shape, Tensor};
 type Target = Option<(Requantize, Scheme)>;
 
 /// The operands of a product that can be computed in 8 bits.
-struct Product {
+struct ByteProduct {
     source: Source,
     /// `[out, in / groups, rows, columns]`
     weights: Tensor,
@@ -114,7 +114,7 @@ impl Pass<'_> {
         let rows = self.graph.fact(source.bytes).shape.elements() / depth.max(1);
         let image = Shape::new(&[1, rows, 1, depth]).map_err(at)?;
         let bytes = self.add(format!("{name}.rows"), Reshape { shape: image }, &[source.bytes])?;
-        let product = Product { source: Source { bytes, ..source }, ..product };
+        let product = ByteProduct { source: Source { bytes, ..source }, ..product };
         let (op, inputs) = self.fuse(&name, Conv { layout: Layout::Nhwc, ..Conv::POINTWISE }, product, target)?;
         let rows = self.add(format!("{name}.product"), op, &inputs)?;
         Ok(Some((Reshape { shape: shape.clone() }.into(), vec![rows])))
@@ -136,7 +136,7 @@ impl Pass<'_> {
         bias: Option<ValueId>,
         filters: usize,
         filter: impl Fn(usize) -> usize,
-    ) -> Option<Product> {
+    ) -> Option<ByteProduct> {
         let depth = weights.bytes.shape().iter().skip(1).product::<usize>();
         if depth > MAX_DEPTH {
             return None;
@@ -147,11 +147,11 @@ impl Pass<'_> {
             Some(id) => self.bias(id, &units)?,
             None => vec![0; filters],
         };
-        Some(Product { source, weights: weights.bytes, bias, units })
+        Some(ByteProduct { source, weights: weights.bytes, bias, units })
     }
 
-    fn fuse(&mut self, name: &str, conv: Conv, product: Product, target: Target) -> Result<Fused> {
-        let Product { source, weights, bias, units } = product;
+    fn fuse(&mut self, name: &str, conv: Conv, product: ByteProduct, target: Target) -> Result<Fused> {
+        let ByteProduct { source, weights, bias, units } = product;
         let (scales, result) = match target {
             Some((by, to)) => (units.iter().map(|unit| unit / to.scale).collect(), QResult::Bytes { by, table: None }),
             None => (units, QResult::Floats),
