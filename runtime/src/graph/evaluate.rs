@@ -14,7 +14,7 @@ use crate::tensor::{DType, Fact, Tensor};
 const MAX_ITERATIONS: usize = 1 << 20;
 
 /// The values computed so far.
-type Held = Vec<Option<Arc<Tensor>>>;
+type Computed = Vec<Option<Arc<Tensor>>>;
 
 impl Graph {
     /// Runs the graph node by node with the operators' plain evaluation.
@@ -22,32 +22,32 @@ impl Graph {
     /// # Errors
     /// An operator's error, with the node's name.
     pub fn evaluate(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let mut held: Held = self.values.iter().map(|v| v.constant.clone()).collect();
+        let mut computed: Computed = self.values.iter().map(|v| v.constant.clone()).collect();
         for (id, tensor) in self.inputs.iter().zip(inputs) {
-            held[id.0] = Some(Arc::new(tensor.clone()));
+            computed[id.0] = Some(Arc::new(tensor.clone()));
         }
-        self.run(&self.nodes, &mut held)?;
-        self.outputs.iter().map(|&(_, id)| Ok(get(&held, id)?.as_ref().clone())).collect()
+        self.run(&self.nodes, &mut computed)?;
+        self.outputs.iter().map(|&(_, id)| Ok(get(&computed, id)?.as_ref().clone())).collect()
     }
 
-    fn run(&self, nodes: &[Node], held: &mut Held) -> Result<()> {
+    fn run(&self, nodes: &[Node], computed: &mut Computed) -> Result<()> {
         for node in nodes {
-            let operands: Vec<Arc<Tensor>> = node.inputs.iter().map(|&id| get(held, id)).collect::<Result<_>>()?;
+            let operands: Vec<Arc<Tensor>> = node.inputs.iter().map(|&id| get(computed, id)).collect::<Result<_>>()?;
             let at = |e: OpError| e.at(&node.name);
             let results = match (&node.op, node.blocks.as_slice()) {
                 (Op::Control(Control::If), [then, otherwise]) => {
                     let taken = if truth(operands.first())? { then } else { otherwise };
-                    self.run(&taken.nodes, held)?;
-                    taken.results.iter().map(|&id| get(held, id)).collect::<Result<_>>()?
+                    self.run(&taken.nodes, computed)?;
+                    taken.results.iter().map(|&id| get(computed, id)).collect::<Result<_>>()?
                 }
-                (Op::Control(Control::Loop(op)), [body]) => self.repeat(node, op, body, &operands, held)?,
+                (Op::Control(Control::Loop(op)), [body]) => self.repeat(node, op, body, &operands, computed)?,
                 _ => {
                     let operands: Vec<&Tensor> = operands.iter().map(AsRef::as_ref).collect();
                     node.op.evaluate(&operands).map_err(at)?.into_iter().map(Arc::new).collect()
                 }
             };
             for (id, tensor) in node.outputs.iter().zip(results) {
-                held[id.0] = Some(tensor);
+                computed[id.0] = Some(tensor);
             }
         }
         Ok(())
@@ -59,7 +59,7 @@ impl Graph {
         op: &Loop,
         body: &Block,
         operands: &[Arc<Tensor>],
-        held: &mut Held,
+        computed: &mut Computed,
     ) -> Result<Vec<Arc<Tensor>>> {
         let (given, rest) = operands.split_at(op.first_carried());
         let (carried, scanned) = rest.split_at(op.carried);
@@ -88,10 +88,10 @@ impl Graph {
                 parameters.push(Arc::new(bytes(self.fact(id), &slice)?));
             }
             for (id, tensor) in body.parameters.iter().zip(parameters) {
-                held[id.0] = Some(tensor);
+                computed[id.0] = Some(tensor);
             }
-            self.run(&body.nodes, held)?;
-            let results: Vec<Arc<Tensor>> = body.results.iter().map(|&id| get(held, id)).collect::<Result<_>>()?;
+            self.run(&body.nodes, computed)?;
+            let results: Vec<Arc<Tensor>> = body.results.iter().map(|&id| get(computed, id)).collect::<Result<_>>()?;
             goes_on = truth(results.first())?;
             carried = results.iter().skip(1).take(op.carried).cloned().collect();
             for ((whole, along), slice) in
@@ -127,8 +127,8 @@ fn bytes(fact: &Fact, bytes: &[u8]) -> Result<Tensor> {
     Tensor::from_bytes(fact.clone(), bytes).map_err(|e| e.at("loop"))
 }
 
-fn get(held: &Held, id: ValueId) -> Result<Arc<Tensor>> {
-    held[id.0].clone().ok_or_else(|| Error::Internal(format!("value {} was never computed", id.0)))
+fn get(computed: &Computed, id: ValueId) -> Result<Arc<Tensor>> {
+    computed[id.0].clone().ok_or_else(|| Error::Internal(format!("value {} was never computed", id.0)))
 }
 
 fn truth(condition: Option<&Arc<Tensor>>) -> Result<bool> {

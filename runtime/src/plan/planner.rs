@@ -34,7 +34,7 @@ const PACKED_AGAIN: usize = 16;
 
 /// The planner's information on a value.
 #[derive(Clone)]
-pub(super) struct Held {
+pub(super) struct PlannedValue {
     /// The value whose bytes it shares: itself, except for results of aliases.
     pub root: ValueId,
     /// How many times it or an alias of it is read.
@@ -57,7 +57,7 @@ pub(super) struct Planner<'a> {
     /// For weights that several nodes read: separate blocks, most of which are freed at once.
     apart: RefCell<Slab>,
     /// By id.
-    pub values: Vec<Held>,
+    pub values: Vec<PlannedValue>,
     /// Bytes of all packed weights, and of those that are kept.
     packed: usize,
     kept: usize,
@@ -74,8 +74,8 @@ pub(super) struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     pub fn new(graph: Graph, target: Target, packings: &'a [Option<Packing>], tuning: Option<&'a Tuning>) -> Self {
-        let held = |root| Held { root, readers: 0, forms: Vec::new(), request: None };
-        let mut values: Vec<Held> = alias_roots(&graph).into_iter().map(held).collect();
+        let planned = |root| PlannedValue { root, readers: 0, forms: Vec::new(), request: None };
+        let mut values: Vec<PlannedValue> = alias_roots(&graph).into_iter().map(planned).collect();
         let mut read = |id: ValueId| {
             let root = values[id.0].root;
             values[root.0].readers += 1;
@@ -138,8 +138,8 @@ impl<'a> Planner<'a> {
     fn call(&mut self, node: Node, index: usize) -> Result<()> {
         let target = self.target;
         let shared = node.inputs.iter().map(|&id| self.root(id)).find(|&root| {
-            let held = &self.values[root.0];
-            self.graph.constant(root).is_some() && (held.readers > 1 || !held.forms.is_empty())
+            let value = &self.values[root.0];
+            self.graph.constant(root).is_some() && (value.readers > 1 || !value.forms.is_empty())
         });
         let cx = PlanContext {
             constants: node.inputs.iter().map(|&id| self.constant(id)).collect(),
@@ -234,7 +234,7 @@ impl<'a> Planner<'a> {
         for (&id, &request) in values.iter().zip(results) {
             let root = self.root(id);
             match &mut self.values[root.0].request {
-                held @ None if written.binary_search(&root).is_ok() => *held = Some(request),
+                place @ None if written.binary_search(&root).is_ok() => *place = Some(request),
                 _ => moves.push((id, request)),
             }
         }

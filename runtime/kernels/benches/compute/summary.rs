@@ -41,10 +41,10 @@ impl Kind {
 /// Times of a network's layers.
 #[derive(Default)]
 pub struct Summary {
-    rows: Vec<Row>,
+    rows: Vec<LayerTime>,
 }
 
-struct Row {
+struct LayerTime {
     kind: Kind,
     layer: String,
     count: f64,
@@ -74,7 +74,7 @@ impl Summary {
             Shape::Pooling(..) => false,
         };
         let (layer, count) = (layer.shape.to_string(), layer.count as f64);
-        self.rows.push(Row { kind, layer, count, operations, seconds, is_marked });
+        self.rows.push(LayerTime { kind, layer, count, operations, seconds, is_marked });
     }
 
     pub fn print(&self, peak: f64) {
@@ -82,7 +82,7 @@ impl Summary {
             print_sum(kind.name(), peak, self.rows.iter().filter(|row| row.kind == kind));
         }
         print_sum("all", peak, self.rows.iter());
-        let share = |row: &Row| row.operations / row.seconds / 1e9 / peak;
+        let share = |row: &LayerTime| row.operations / row.seconds / 1e9 / peak;
         let marked = self.rows.iter().filter(|row| row.is_marked);
         if let Some(least) = marked.min_by(|a, b| share(a).total_cmp(&share(b))) {
             let percent = 100.0 * share(least);
@@ -92,8 +92,8 @@ impl Summary {
 }
 
 /// Prints the sum of some layers, each as often as the network has it.
-fn print_sum<'a>(name: &str, peak: f64, rows: impl Iterator<Item = &'a Row> + Clone) {
-    let sum = |f: fn(&Row) -> f64| -> f64 { rows.clone().map(|row| row.count * f(row)).sum() };
+fn print_sum<'a>(name: &str, peak: f64, rows: impl Iterator<Item = &'a LayerTime> + Clone) {
+    let sum = |f: fn(&LayerTime) -> f64| -> f64 { rows.clone().map(|row| row.count * f(row)).sum() };
     let (layers, seconds, operations) = (sum(|_| 1.0), sum(|row| row.seconds), sum(|row| row.operations));
     if layers == 0.0 {
         return;

@@ -144,8 +144,8 @@ impl Broadcast {
     }
 
     /// The elements `range` of the output as parts of rows of the last axis.
-    pub(super) fn rows(&self, range: Range<usize>) -> BroadcastRows<'_> {
-        let mut rows = BroadcastRows { broadcast: self, index: [0; MAX_RANK], a: 0, b: 0, left: range.len() };
+    pub(super) fn rows(&self, range: Range<usize>) -> BroadcastRuns<'_> {
+        let mut rows = BroadcastRuns { broadcast: self, index: [0; MAX_RANK], a: 0, b: 0, left: range.len() };
         let last = self.rank - 1;
         let mut rest = range.start;
         for (i, axis) in self.axes[..self.rank].iter().enumerate().rev() {
@@ -181,7 +181,7 @@ fn contiguous_strides(shape: &[usize]) -> Option<[usize; MAX_RANK]> {
 
 /// A run of consecutive outputs in one row of the last axis.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
+pub(super) struct BroadcastRun {
     /// Start of the run in each operand.
     pub(super) a: usize,
     pub(super) b: usize,
@@ -194,7 +194,7 @@ pub(super) struct Row {
 
 /// The runs of a range of outputs, in order.
 #[derive(Clone)]
-pub(super) struct BroadcastRows<'a> {
+pub(super) struct BroadcastRuns<'a> {
     broadcast: &'a Broadcast,
     index: [usize; MAX_RANK],
     /// Start of the current row in each operand.
@@ -203,18 +203,18 @@ pub(super) struct BroadcastRows<'a> {
     left: usize,
 }
 
-impl Iterator for BroadcastRows<'_> {
-    type Item = Row;
+impl Iterator for BroadcastRuns<'_> {
+    type Item = BroadcastRun;
 
     #[inline(always)]
-    fn next(&mut self) -> Option<Row> {
+    fn next(&mut self) -> Option<BroadcastRun> {
         if self.left == 0 {
             return None;
         }
         let last = self.broadcast.rank - 1;
         let axis = self.broadcast.axes[last];
         let start = self.index[last];
-        let row = Row {
+        let row = BroadcastRun {
             a: self.a + start * axis.a,
             b: self.b + start * axis.b,
             a_stride: axis.a,
@@ -228,7 +228,7 @@ impl Iterator for BroadcastRows<'_> {
     }
 }
 
-impl BroadcastRows<'_> {
+impl BroadcastRuns<'_> {
     /// Advances to the next index of the axes before `last`.
     #[inline(always)]
     fn step(&mut self, last: usize) {

@@ -1,17 +1,17 @@
 //! The functions in plain Rust.
 
-use super::broadcast::BroadcastRows;
+use super::broadcast::BroadcastRuns;
 use super::{BinaryFn, CompareFn};
 
-pub(super) fn binary(f: BinaryFn, rows: BroadcastRows, a: &[f32], b: &[f32], y: &mut [f32]) {
+pub(super) fn binary(f: BinaryFn, rows: BroadcastRuns, a: &[f32], b: &[f32], y: &mut [f32]) {
     for_each(rows, a, b, y, |a, b| eval(f, a, b));
 }
 
-pub(super) fn compare(f: CompareFn, rows: BroadcastRows, a: &[f32], b: &[f32], y: &mut [u8]) {
+pub(super) fn compare(f: CompareFn, rows: BroadcastRuns, a: &[f32], b: &[f32], y: &mut [u8]) {
     for_each(rows, a, b, y, |a, b| u8::from(holds(f, a, b)));
 }
 
-fn for_each<T>(rows: BroadcastRows, a: &[f32], b: &[f32], y: &mut [T], f: impl Fn(f32, f32) -> T) {
+fn for_each<T>(rows: BroadcastRuns, a: &[f32], b: &[f32], y: &mut [T], f: impl Fn(f32, f32) -> T) {
     let mut start = 0;
     for row in rows {
         for (i, y) in y[start..][..row.len].iter_mut().enumerate() {

@@ -1,6 +1,6 @@
 //! The functions on vectors, for every instruction set.
 
-use super::broadcast::{BroadcastRows, Row};
+use super::broadcast::{BroadcastRuns, BroadcastRun};
 use super::{BinaryFn, CompareFn, scalar};
 use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized};
@@ -8,7 +8,7 @@ use crate::simd::{Simd, Vectorized};
 /// `y = f(a, b)`; `rows` are the rows of `y`.
 pub(super) struct Binary<'a> {
     pub(super) f: BinaryFn,
-    pub(super) rows: BroadcastRows<'a>,
+    pub(super) rows: BroadcastRuns<'a>,
     pub(super) a: &'a [f32],
     pub(super) b: &'a [f32],
     pub(super) y: &'a mut [f32],
@@ -17,7 +17,7 @@ pub(super) struct Binary<'a> {
 /// `y = f(a, b)` as 1 or 0; `rows` are the rows of `y`.
 pub(super) struct Compare<'a> {
     pub(super) f: CompareFn,
-    pub(super) rows: BroadcastRows<'a>,
+    pub(super) rows: BroadcastRuns<'a>,
     pub(super) a: &'a [f32],
     pub(super) b: &'a [f32],
     pub(super) y: &'a mut [u8],
@@ -136,12 +136,12 @@ fn holds<S: Simd>(simd: S, f: CompareFn, a: S::F32, b: S::F32) -> S::Mask {
 }
 
 #[inline(always)]
-fn walk<S: Simd, F: Apply>(simd: S, f: F, rows: BroadcastRows, a: &[f32], b: &[f32], y: &mut [F::Out]) {
+fn walk<S: Simd, F: Apply>(simd: S, f: F, rows: BroadcastRuns, a: &[f32], b: &[f32], y: &mut [F::Out]) {
     let mut rest = y;
     for row in rows {
         let (y, after) = rest.split_at_mut(row.len);
         rest = after;
-        let Row { a: a0, b: b0, len, .. } = row;
+        let BroadcastRun { a: a0, b: b0, len, .. } = row;
         match (row.a_stride, row.b_stride) {
             (1, 1) => both_move(simd, f, &a[a0..][..len], &b[b0..][..len], y),
             (1, 0) => a_moves(simd, f, &a[a0..][..len], b[b0], y),

@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use super::tile::{Tile, TileFn, broadcast};
+use super::tile::{GemmTile, TileFn, broadcast};
 use crate::lanes::Stored;
 use crate::lanes::avx2::F32x8;
 
@@ -47,7 +47,7 @@ tables!(f16: HALF_6X16 HALF_3X24 HALF_1X64);
 /// # Safety
 /// As for [`TileFn`], with M rows of V registers; the CPU has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &Tile) {
+unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &GemmTile) {
     // SAFETY: guaranteed by the caller; the instruction set is enabled here.
     unsafe { broadcast::<F32x8, F32x8, B, M, V, 0>(tile) }
 }

@@ -7,7 +7,7 @@
 
 use half::f16;
 
-use super::tile::{Tile, TileFn, broadcast};
+use super::tile::{GemmTile, TileFn, broadcast};
 use crate::lanes::Stored;
 use crate::lanes::avx2::F32x8;
 use crate::lanes::avx512::F32x16;
@@ -124,7 +124,7 @@ tables!(f16: HALF_12X32 HALF_8X48 HALF_1X128);
 /// # Safety
 /// As for [`TileFn`], with M rows of V registers and W halves; the CPU has AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn tile<B: Stored, const M: usize, const V: usize, const W: usize>(tile: &Tile) {
+unsafe fn tile<B: Stored, const M: usize, const V: usize, const W: usize>(tile: &GemmTile) {
     // SAFETY: guaranteed by the caller; the instruction sets are enabled here.
     unsafe { broadcast::<F32x16, F32x8, B, M, V, W>(tile) }
 }

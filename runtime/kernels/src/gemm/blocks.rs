@@ -4,7 +4,7 @@
 //! multiplied with all tiles of the row block before the next panel is read, so the panel stays in the second-level
 //! cache and the rows of A stay in the first two levels. The pointers of a row block are made once per unit.
 
-use super::tile::Tile;
+use super::tile::GemmTile;
 use super::{Packed, Variant};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::{Epilogue, Stored};
@@ -24,7 +24,7 @@ pub(super) const SHORT_RUN: usize = 8;
 const UNIT_WORK: usize = 1 << 25;
 
 /// How a product is split into units. Depends only on sizes, so that scratch can be planned.
-pub(crate) struct Split {
+pub(crate) struct GemmSplit {
     /// Rows of a row block.
     rows: usize,
     row_blocks: usize,
@@ -53,7 +53,7 @@ pub(crate) enum Access {
     Gather,
 }
 
-impl Split {
+impl GemmSplit {
     /// Splits a product of `m` rows by `n` columns per group, each row `taps * depth` elements per group. If a row has
     /// more taps than fit as pointers, rows are gathered regardless of `access`.
     #[allow(clippy::too_many_arguments)]
@@ -66,7 +66,7 @@ impl Split {
         groups: usize,
         access: Access,
         threads: usize,
-    ) -> Split {
+    ) -> GemmSplit {
         let access = if product(&[taps, v.mr]) > MAX_POINTERS { Access::Gather } else { access };
         let (taps, depth) = if access == Access::Gather { (1, product(&[taps, depth])) } else { (taps, depth) };
 
@@ -94,7 +94,7 @@ impl Split {
         panels = panels.min((UNIT_WORK / product(&[rows, v.nr, taps, depth]).max(1)).max(1));
         let (row_blocks, panel_blocks) = (m.div_ceil(rows), all_panels.div_ceil(panels));
         let slots = product(&[row_blocks, panel_blocks, groups]).min(threads).max(1);
-        Split { rows: rows.min(m), row_blocks, panels, panel_blocks, groups, slots, access, taps, depth }
+        GemmSplit { rows: rows.min(m), row_blocks, panels, panel_blocks, groups, slots, access, taps, depth }
     }
 
     /// Length of the row of zeros that padding needs.
@@ -244,7 +244,7 @@ impl CheckedGemm<'_> {
     ///
     /// # Panics
     /// If the scratch is too short or the CPU lacks the variant's instructions.
-    pub(crate) fn run(&self, split: &Split, out: &mut [f32], scratch: &mut [f32], pool: &Pool) {
+    pub(crate) fn run(&self, split: &GemmSplit, out: &mut [f32], scratch: &mut [f32], pool: &Pool) {
         assert!(self.v.is_available(), "this CPU cannot run {}", self.v.name);
         assert!(scratch.len() >= split.scratch_len(), "the scratch is too short");
         let out = Output::new(out);
@@ -255,7 +255,7 @@ impl CheckedGemm<'_> {
     }
 
     /// Like `run`, on the calling thread; the rows of A are read in place.
-    pub(crate) fn run_alone(&self, split: &Split, out: &mut [f32]) {
+    pub(crate) fn run_alone(&self, split: &GemmSplit, out: &mut [f32]) {
         assert!(self.v.is_available(), "this CPU cannot run {}", self.v.name);
         assert!(split.slot_len() == 0, "rows that have to be copied");
         for unit in 0..split.groups * split.row_blocks * split.panel_blocks {
@@ -264,7 +264,7 @@ impl CheckedGemm<'_> {
     }
 
     /// One block of rows times one block of panels of one group.
-    fn unit(&self, split: &Split, unit: usize, slot: &mut [f32], out: *mut f32) {
+    fn unit(&self, split: &GemmSplit, unit: usize, slot: &mut [f32], out: *mut f32) {
         let v = self.v;
         let panel_block = unit % split.panel_blocks;
         let row_block = unit / split.panel_blocks % split.row_blocks;
@@ -308,7 +308,7 @@ impl CheckedGemm<'_> {
                 // to `depth` elements each; the panel was just sliced; the entry points have checked that bias and
                 // output contain these rows and columns, which no other unit writes.
                 unsafe {
-                    v.kernel(len, registers)(&Tile {
+                    v.kernel(len, registers)(&GemmTile {
                         rows: pointers[start * split.taps..].as_ptr(),
                         taps: split.taps,
                         depth: split.depth,

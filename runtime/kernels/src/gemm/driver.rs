@@ -1,6 +1,6 @@
 //! The entry points: they check every length and turn a convolution into a matrix product.
 
-use super::blocks::{Access, CheckedGemm, Image, Rows, SHORT_RUN, Split};
+use super::blocks::{Access, CheckedGemm, Image, Rows, SHORT_RUN, GemmSplit};
 use super::scale::{by_weights, scale_weights};
 use super::{Packed, Variant, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
@@ -49,7 +49,7 @@ pub struct Conv<'a> {
 
 /// Scratch size in elements for [`gemm`]; 0 unless `A` is scaled.
 pub fn gemm_scratch(v: &Variant, m: usize, k: usize, n: usize, scaled: bool, threads: usize) -> usize {
-    Split::new(v, m, n, 1, k, 1, access(scaled), threads).scratch_len()
+    GemmSplit::new(v, m, n, 1, k, 1, access(scaled), threads).scratch_len()
 }
 
 /// Computes a matrix product.
@@ -57,7 +57,7 @@ pub fn gemm_scratch(v: &Variant, m: usize, k: usize, n: usize, scaled: bool, thr
 /// # Panics
 /// If a slice is shorter than its description requires, or the CPU lacks the variant's instructions.
 pub fn gemm(v: &Variant, args: Gemm<'_>, scratch: &mut [f32], pool: &Pool) {
-    let split = Split::new(v, args.m, args.n, 1, args.k, 1, access(args.a_scale.is_some()), pool.threads());
+    let split = GemmSplit::new(v, args.m, args.n, 1, args.k, 1, access(args.a_scale.is_some()), pool.threads());
     if let Some((product, out)) = checked(v, args) {
         product.run(&split, out, scratch, pool);
     }
@@ -68,7 +68,7 @@ pub fn gemm(v: &Variant, args: Gemm<'_>, scratch: &mut [f32], pool: &Pool) {
 /// # Panics
 /// Like [`gemm`].
 pub(crate) fn gemm_alone(v: &Variant, args: Gemm<'_>) {
-    let split = Split::new(v, args.m, args.n, 1, args.k, 1, access(args.a_scale.is_some()), 1);
+    let split = GemmSplit::new(v, args.m, args.n, 1, args.k, 1, access(args.a_scale.is_some()), 1);
     if let Some((product, out)) = checked(v, args) {
         product.run_alone(&split, out);
     }
@@ -181,13 +181,13 @@ impl Reading {
         Reading { access: access(scaled || short), taps, depth }
     }
 
-    fn split(&self, v: &Variant, shape: &ConvShape, threads: usize) -> Split {
+    fn split(&self, v: &Variant, shape: &ConvShape, threads: usize) -> GemmSplit {
         let (m, n) = (shape.pixels(), shape.group_out());
-        Split::new(v, m, n, self.taps, self.depth, shape.groups, self.access, threads)
+        GemmSplit::new(v, m, n, self.taps, self.depth, shape.groups, self.access, threads)
     }
 }
 
 /// Length of the row of zeros.
-fn zeros(split: &Split, shape: &ConvShape) -> usize {
+fn zeros(split: &GemmSplit, shape: &ConvShape) -> usize {
     if shape.is_padded() { split.zeros_len() } else { 0 }
 }

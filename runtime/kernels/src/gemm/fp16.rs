@@ -13,7 +13,7 @@
 use core::arch::aarch64::*;
 
 use super::neon::{HALF_1X32, HALF_8X8};
-use super::tile::{Tile, TileFn, start, store};
+use super::tile::{GemmTile, TileFn, start, store};
 use crate::lanes::Lanes;
 use crate::lanes::neon::F32x4;
 
@@ -42,7 +42,7 @@ pub(super) static TILE_8X16: &[&[TileFn]] = &[
 ///
 /// # Safety
 /// As for [`tile`].
-unsafe fn some<const N: usize, const M: usize, const R: usize, const V: usize>(tile: &Tile) {
+unsafe fn some<const N: usize, const M: usize, const R: usize, const V: usize>(tile: &GemmTile) {
     const { assert!(N > 0 && N <= M) };
     // SAFETY: guaranteed by the caller.
     unsafe { self::tile::<NARROW, 1, M, R, V>(tile, N) }
@@ -64,7 +64,7 @@ pub(super) static TILE_1X32: &[&[TileFn]] = &[&[
 ///
 /// # Safety
 /// As for [`tile`].
-unsafe fn single<const R: usize, const V: usize>(tile: &Tile) {
+unsafe fn single<const R: usize, const V: usize>(tile: &GemmTile) {
     // SAFETY: guaranteed by the caller.
     unsafe { self::tile::<WIDE, 2, 1, R, V>(tile, 1) }
 }
@@ -95,7 +95,7 @@ macro_rules! step {
 #[target_feature(enable = "neon,fp16")]
 #[inline(never)]
 unsafe fn tile<const PANEL: usize, const S: usize, const M: usize, const R: usize, const V: usize>(
-    tile: &Tile,
+    tile: &GemmTile,
     count: usize,
 ) {
     const { assert!(R.div_ceil(2) == V) };
@@ -207,7 +207,7 @@ fn is_finite<const M: usize, const R: usize>(sums: &[[F32x4; R]; M]) -> bool {
 /// # Safety
 /// As for [`tile`].
 #[cold]
-unsafe fn in_f32<const PANEL: usize, const R: usize>(tile: &Tile, count: usize) {
+unsafe fn in_f32<const PANEL: usize, const R: usize>(tile: &GemmTile, count: usize) {
     let table = if PANEL == NARROW { HALF_8X8 } else { HALF_1X32 };
     let mut first = 0;
     while first < R * 4 {
@@ -215,7 +215,7 @@ unsafe fn in_f32<const PANEL: usize, const R: usize>(tile: &Tile, count: usize) 
         let panel = first * tile.taps * tile.depth * size_of::<u16>();
         // SAFETY: guaranteed by the caller, for the columns of one panel.
         unsafe {
-            table[count - 1][width / 4 - 1](&Tile {
+            table[count - 1][width / 4 - 1](&GemmTile {
                 panel: tile.panel.add(panel),
                 out: tile.out.add(first),
                 columns: (tile.columns - first).min(width),

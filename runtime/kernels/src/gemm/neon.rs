@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use super::tile::{Tile, TileFn, start, store};
+use super::tile::{GemmTile, TileFn, start, store};
 use crate::lanes::neon::F32x4;
 use crate::lanes::{Lanes, Stored};
 
@@ -50,7 +50,7 @@ tables!(f16: HALF_8X8 HALF_4X16 HALF_1X32);
 /// # Safety
 /// As for [`TileFn`], with M rows of V registers; the CPU has NEON.
 #[target_feature(enable = "neon")]
-unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &Tile) {
+unsafe fn tile<B: Stored, const M: usize, const V: usize>(tile: &GemmTile) {
     // SAFETY: every tap has M pointers to `depth` elements, and the panel has `taps * depth` rows of V registers.
     unsafe {
         let mut sums: [[F32x4; V]; M] = start(tile, 0, M);

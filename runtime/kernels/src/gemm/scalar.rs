@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::tile::{Tile, TileFn};
+use super::tile::{GemmTile, TileFn};
 use crate::activation::{Activation, scalar::apply};
 use crate::epilogue::Bounds;
 
@@ -16,7 +16,7 @@ pub(super) static HALF_4X8: &[&[TileFn]] =
 
 /// # Safety
 /// As for [`TileFn`], with M rows of up to eight columns.
-unsafe fn tile<B: Copy + Into<f32>, const M: usize>(tile: &Tile) {
+unsafe fn tile<B: Copy + Into<f32>, const M: usize>(tile: &GemmTile) {
     for r in 0..M {
         // SAFETY: guaranteed by the caller.
         unsafe { finish(tile, r, &sums::<B>(tile, M, r)) };
@@ -28,7 +28,7 @@ unsafe fn tile<B: Copy + Into<f32>, const M: usize>(tile: &Tile) {
 /// # Safety
 /// As for [`TileFn`], with `rows` rows of up to eight columns.
 #[inline(never)]
-unsafe fn sums<B: Copy + Into<f32>>(tile: &Tile, rows: usize, r: usize) -> [f32; N] {
+unsafe fn sums<B: Copy + Into<f32>>(tile: &GemmTile, rows: usize, r: usize) -> [f32; N] {
     let mut sums = [0.0; N];
     for tap in 0..tile.taps {
         // SAFETY: every tap has a pointer to `depth` elements for each row; the panel has `taps * depth` rows of N.
@@ -51,7 +51,7 @@ unsafe fn sums<B: Copy + Into<f32>>(tile: &Tile, rows: usize, r: usize) -> [f32;
 /// # Safety
 /// As for [`TileFn`].
 #[inline(never)]
-unsafe fn finish(tile: &Tile, r: usize, sums: &[f32; N]) {
+unsafe fn finish(tile: &GemmTile, r: usize, sums: &[f32; N]) {
     for (c, &sum) in sums.iter().enumerate().take(tile.columns) {
         let at = r * tile.ldc + c;
         // SAFETY: bias and output have the tile's columns in each of its rows.

@@ -9,7 +9,7 @@ use crate::prefetch::{LINE, prefetch_line};
 
 /// What a microkernel computes:
 /// `out[r, c] = bounds(start + sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
-pub(crate) struct Tile {
+pub(crate) struct GemmTile {
     /// For each tap, one pointer per row of the tile, to `depth` elements.
     pub rows: *const *const f32,
     pub taps: usize,
@@ -38,7 +38,7 @@ const AHEAD: usize = 4096;
 /// # Safety
 /// The CPU has the instruction set of the kernel's table. The pointers of the tile are valid as documented on its
 /// fields, for the rows and registers of the kernel; the output overlaps nothing else.
-pub(crate) type TileFn = unsafe fn(&Tile);
+pub(crate) type TileFn = unsafe fn(&GemmTile);
 
 /// The microkernel for instruction sets that broadcast an element of A from memory. `M x V` sums stay in registers
 /// while each step loads V registers of B and M elements of A, followed by `M x W` sums in narrower registers.
@@ -47,7 +47,7 @@ pub(crate) type TileFn = unsafe fn(&Tile);
 /// As for [`TileFn`], and the caller enables the instruction sets of `L` and of `N`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(crate) unsafe fn broadcast<L, N, B, const M: usize, const V: usize, const W: usize>(tile: &Tile)
+pub(crate) unsafe fn broadcast<L, N, B, const M: usize, const V: usize, const W: usize>(tile: &GemmTile)
 where
     L: Lanes,
     N: Lanes,
@@ -101,7 +101,7 @@ where
 /// As for [`TileFn`], and the caller enables the instruction set of `L`.
 #[inline(always)]
 pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(
-    tile: &Tile,
+    tile: &GemmTile,
     first: usize,
     rows: usize,
 ) -> [[L; V]; M] {
@@ -135,7 +135,7 @@ pub(crate) unsafe fn start<L: Lanes, const M: usize, const V: usize>(
 /// As for [`TileFn`], and the caller enables the instruction set of `L`.
 #[inline(always)]
 pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(
-    tile: &Tile,
+    tile: &GemmTile,
     first: usize,
     rows: usize,
     sums: &[[L; V]; M],
@@ -159,7 +159,7 @@ pub(crate) unsafe fn store<L: Lanes, const M: usize, const V: usize>(
 /// As for [`store`].
 #[inline(always)]
 unsafe fn store_by<L: Lanes, const M: usize, const V: usize>(
-    tile: &Tile,
+    tile: &GemmTile,
     (first, rows): (usize, usize),
     sums: &[[L; V]; M],
     f: impl Fn(L) -> L,

@@ -2,13 +2,13 @@
 
 use core::arch::x86_64::*;
 
-use super::tile::{Block, Row, Sums, Widths, row};
+use super::tile::{Block, OutputRow, Sums, Widths, row};
 use crate::requantize::Requantize;
 
 /// # Safety
 /// As for [`RowFn`](super::tile::RowFn); the CPU has AVX2.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn kernel(of: &Row<'_>) {
+pub(super) unsafe fn kernel(of: &OutputRow<'_>) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { row::<Avx2>(of) }
 }

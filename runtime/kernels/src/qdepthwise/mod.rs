@@ -27,7 +27,7 @@ use crate::qgemm::{Out, Packed};
 use crate::requantize::Form;
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
-use tile::{MAX_TAPS, Row, RowFn, Tap, block, channel_of};
+use tile::{MAX_TAPS, OutputRow, RowFn, Tap, block, channel_of};
 
 /// A kernel of the family.
 pub struct Variant {
@@ -320,7 +320,7 @@ impl CheckedConv<'_> {
                 *tap = Tap { first: column, step: s.stride[1] * s.in_c, column: kx };
             }
         }
-        let row = Row {
+        let row = OutputRow {
             taps: &taps[..s.taps()],
             shape: s,
             inner: inner(s),

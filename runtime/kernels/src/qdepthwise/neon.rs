@@ -7,13 +7,13 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::tile::{Block, Row, Sums, Widths, row};
+use super::tile::{Block, OutputRow, Sums, Widths, row};
 use crate::requantize::Requantize;
 
 /// # Safety
 /// As for [`RowFn`](super::tile::RowFn); the CPU has NEON with dot products.
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn dot(of: &Row<'_>) {
+pub(super) unsafe fn dot(of: &OutputRow<'_>) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { row::<Dot<true>>(of) }
 }
@@ -21,7 +21,7 @@ pub(super) unsafe fn dot(of: &Row<'_>) {
 /// # Safety
 /// As for [`RowFn`](super::tile::RowFn); the CPU has NEON with products of 8-bit matrices.
 #[target_feature(enable = "neon,dotprod,i8mm")]
-pub(super) unsafe fn i8mm(of: &Row<'_>) {
+pub(super) unsafe fn i8mm(of: &OutputRow<'_>) {
     // SAFETY: as for `dot`.
     unsafe { row::<Dot<false>>(of) }
 }
@@ -29,7 +29,7 @@ pub(super) unsafe fn i8mm(of: &Row<'_>) {
 /// # Safety
 /// As for [`RowFn`](super::tile::RowFn); the CPU has NEON.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn plain(of: &Row<'_>) {
+pub(super) unsafe fn plain(of: &OutputRow<'_>) {
     // SAFETY: as for `dot`.
     unsafe { row::<Plain>(of) }
 }

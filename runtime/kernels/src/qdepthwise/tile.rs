@@ -14,7 +14,7 @@ use crate::requantize::{Form, Requantize};
 pub(super) const MAX_TAPS: usize = 64;
 
 /// What a kernel computes: a row of output pixels.
-pub(super) struct Row<'a> {
+pub(super) struct OutputRow<'a> {
     /// The taps. The kernel pads them to whole groups.
     pub taps: &'a [Tap],
     pub shape: &'a ConvShape,
@@ -51,7 +51,7 @@ pub(super) struct Tap {
 /// The CPU has the instructions of the kernel's table. The pointers are valid as documented on the fields: taps for all
 /// channels of every pixel where they are inside the image, the packed constants for all blocks; the output overlaps
 /// nothing else.
-pub(super) type RowFn = unsafe fn(&Row<'_>);
+pub(super) type RowFn = unsafe fn(&OutputRow<'_>);
 
 /// Four registers of sums of a block of channels.
 pub(super) trait Sums: Copy {
@@ -99,7 +99,7 @@ pub(super) trait Widths {
 /// # Safety
 /// As for [`RowFn`], and the caller enables the instructions of `W`.
 #[inline(always)]
-pub(super) unsafe fn row<W: Widths>(row: &Row<'_>) {
+pub(super) unsafe fn row<W: Widths>(row: &OutputRow<'_>) {
     let mut taps = [row.zeros; MAX_TAPS];
     let count = row.taps.len().next_multiple_of(W::GROUP);
     let size = row.to.size();

@@ -5,7 +5,7 @@
 
 use core::arch::x86_64::*;
 
-use super::tile::{Sums, Tile, TileFn, broadcast};
+use super::tile::{Sums, QgemmTile, TileFn, broadcast};
 use crate::requantize::Requantize;
 
 pub(super) static TILE_6X16: &[&[TileFn]] = &[
@@ -31,7 +31,7 @@ pub(super) static TILE_1X64: &[&[TileFn]] = &[&[
 /// # Safety
 /// As for [`TileFn`], with M rows of V registers; the CPU has AVX2.
 #[target_feature(enable = "avx2")]
-unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
+unsafe fn tile<const M: usize, const V: usize>(tile: &QgemmTile) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { broadcast::<I32x8, M, V>(tile) }
 }

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::pack::{is_ranged, padded_filters, range_index};
-use super::tile::Tile;
+use super::tile::QgemmTile;
 use super::{Packed, Variant};
 use crate::conv::{ConvShape, product};
 use crate::parallel::{BYTES_WORTH_SHARING, UNITS_PER_THREAD, share_units};
@@ -26,7 +26,7 @@ const SHORT_RUN: usize = 16;
 const UNIT_WORK: usize = 1 << 25;
 
 /// How a product is split into units. Depends only on sizes, so that scratch can be planned.
-pub(super) struct Split {
+pub(super) struct QgemmSplit {
     tiles: Tiles,
     /// Blocks of tiles.
     blocks: usize,
@@ -43,8 +43,8 @@ pub(super) struct Split {
     depth: usize,
 }
 
-impl Split {
-    pub(super) fn new(v: &Variant, shape: &ConvShape, threads: usize) -> Split {
+impl QgemmSplit {
+    pub(super) fn new(v: &Variant, shape: &ConvShape, threads: usize) -> QgemmSplit {
         let (taps, channels) = (shape.taps(), shape.group_in());
         let in_place = v.element == 1
             && channels.is_multiple_of(v.group)
@@ -74,7 +74,7 @@ impl Split {
         panels = panels.min((UNIT_WORK / product(&[in_block, v.mr, v.nr, taps, depth]).max(1)).max(1));
         let (blocks, panel_blocks) = (tiles.count.div_ceil(in_block).max(1), all_panels.div_ceil(panels));
         let slots = product(&[blocks, panel_blocks, shape.groups]).min(threads).max(1);
-        Split { tiles, blocks, panels, panel_blocks, slots, gathered, taps, depth }
+        QgemmSplit { tiles, blocks, panels, panel_blocks, slots, gathered, taps, depth }
     }
 
     /// Length of the row of zero points that taps in the padding read, rounded up so that the scratch after it stays
@@ -155,7 +155,7 @@ unsafe impl Sync for Output {}
 
 impl CheckedConv<'_> {
     /// Computes the convolution into `out`, which has the shape's output length and the element type of `form`.
-    pub(super) fn run(&self, split: &Split, out: *mut u8, scratch: &mut [u8], pool: &Pool) {
+    pub(super) fn run(&self, split: &QgemmSplit, out: *mut u8, scratch: &mut [u8], pool: &Pool) {
         let out = Output(out);
         let units = self.shape.groups * split.blocks * split.panel_blocks;
         // The closure captures the whole wrapper, which is `Sync`.
@@ -166,7 +166,7 @@ impl CheckedConv<'_> {
     }
 
     /// One block of tiles times one block of panels of one group.
-    fn unit(&self, split: &Split, unit: usize, slot: &mut [u8], out: *mut u8) {
+    fn unit(&self, split: &QgemmSplit, unit: usize, slot: &mut [u8], out: *mut u8) {
         let (v, shape) = (self.v, self.shape);
         let panel_block = unit % split.panel_blocks;
         let block = split.block(unit / split.panel_blocks % split.blocks);
@@ -214,7 +214,7 @@ impl CheckedConv<'_> {
                 // `taps` times `len` pointers to `steps` groups each; panel, offsets and scales have the columns'
                 // registers; the output has these rows and columns, which no other unit writes.
                 unsafe {
-                    v.kernels[len - 1][registers - 1](&Tile {
+                    v.kernels[len - 1][registers - 1](&QgemmTile {
                         rows: pointers[(start - base) * split.taps + taps.start * len..].as_ptr(),
                         taps: taps.len(),
                         steps,
@@ -239,7 +239,7 @@ impl CheckedConv<'_> {
     }
 
     /// The kernel rows that fall inside the image for at least one pixel of a tile.
-    fn kernel_rows(&self, split: &Split, start: usize, len: usize) -> Range<usize> {
+    fn kernel_rows(&self, split: &QgemmSplit, start: usize, len: usize) -> Range<usize> {
         let s = self.shape;
         let all = 0..s.kernel[0];
         if split.gathered || !is_ranged(s) {

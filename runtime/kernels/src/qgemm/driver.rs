@@ -1,6 +1,6 @@
 //! The entry point: checks every length and turns a convolution into a matrix product.
 
-use super::blocks::{CheckedConv, Split};
+use super::blocks::{CheckedConv, QgemmSplit};
 use super::pack::{offsets_len, scales_len, weights_len};
 use super::{MAX_DEPTH, Variant};
 use crate::conv::{ByteConv, ConvShape, product};
@@ -27,7 +27,7 @@ pub enum Out<'a> {
 /// Scratch size in bytes for [`conv`]: a row of zero points for the padding, and copied rows.
 #[inline(never)]
 pub fn conv_scratch(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
-    let split = Split::new(v, shape, threads);
+    let split = QgemmSplit::new(v, shape, threads);
     split.zeros_len(shape) + split.scratch_len()
 }
 
@@ -55,7 +55,7 @@ pub fn conv(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Pool) {
     if len == 0 {
         return;
     }
-    let split = Split::new(v, shape, pool.threads());
+    let split = QgemmSplit::new(v, shape, pool.threads());
     assert!(scratch.len() >= split.zeros_len(shape) + split.scratch_len(), "the scratch is too short");
     assert!(v.element == 1 || scratch.as_ptr().cast::<u16>().is_aligned(), "the scratch must be aligned for 16 bits");
     let (zeros, scratch) = scratch.split_at_mut(split.zeros_len(shape));

@@ -8,7 +8,7 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 use super::neon::Dot;
-use super::tile::{Tile, TileFn, store};
+use super::tile::{QgemmTile, TileFn, store};
 
 /// Up to eight rows, in pairs, by up to three times four columns: 24 registers of sums, four of rows, the others for
 /// weights.
@@ -29,7 +29,7 @@ const STEP: usize = 8;
 /// # Safety
 /// As for [`TileFn`], with M rows, which are P pairs, of V registers; the CPU has NEON with `usmmla`.
 #[target_feature(enable = "neon,dotprod,i8mm")]
-unsafe fn tile<const M: usize, const P: usize, const V: usize>(tile: &Tile) {
+unsafe fn tile<const M: usize, const P: usize, const V: usize>(tile: &QgemmTile) {
     const { assert!(M.div_ceil(2) == P) };
     // SAFETY: the instructions are enabled here; every tap has M pointers to `steps` groups of eight, and the panel has
     // `taps * steps` rows of such groups for each of the four columns of V registers.

@@ -7,7 +7,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::tile::{Sums, Tile, TileFn, broadcast};
+use super::tile::{Sums, QgemmTile, TileFn, broadcast};
 use crate::requantize::Requantize;
 
 /// The table for tiles of up to six rows by up to four registers.
@@ -49,7 +49,7 @@ rows!(TILE_1X32 plain_tile);
 /// # Safety
 /// As for [`TileFn`], with M rows of V registers; the CPU has NEON with dot products.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn dot_tile<const M: usize, const V: usize>(tile: &Tile) {
+unsafe fn dot_tile<const M: usize, const V: usize>(tile: &QgemmTile) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { broadcast::<Dot<true>, M, V>(tile) }
 }
@@ -57,7 +57,7 @@ unsafe fn dot_tile<const M: usize, const V: usize>(tile: &Tile) {
 /// # Safety
 /// As for [`TileFn`], with M rows of V registers; the CPU has NEON with `usdot`.
 #[target_feature(enable = "neon,dotprod,i8mm")]
-unsafe fn i8mm_tile<const M: usize, const V: usize>(tile: &Tile) {
+unsafe fn i8mm_tile<const M: usize, const V: usize>(tile: &QgemmTile) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { broadcast::<Dot<false>, M, V>(tile) }
 }
@@ -65,7 +65,7 @@ unsafe fn i8mm_tile<const M: usize, const V: usize>(tile: &Tile) {
 /// # Safety
 /// As for [`TileFn`], with M rows of V registers; the CPU has NEON.
 #[target_feature(enable = "neon")]
-unsafe fn plain_tile<const M: usize, const V: usize>(tile: &Tile) {
+unsafe fn plain_tile<const M: usize, const V: usize>(tile: &QgemmTile) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { broadcast::<Plain, M, V>(tile) }
 }

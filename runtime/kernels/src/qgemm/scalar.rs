@@ -1,6 +1,6 @@
 //! The tile in plain Rust: the reference for all others.
 
-use super::tile::{Tile, TileFn};
+use super::tile::{QgemmTile, TileFn};
 use crate::requantize::Form;
 
 /// Columns of the tile.
@@ -12,7 +12,7 @@ pub(super) static TILE_4X8: &[&[TileFn]] = &[&[tile::<1>], &[tile::<2>], &[tile:
 
 /// # Safety
 /// As for [`TileFn`], with M rows of up to eight columns.
-unsafe fn tile<const M: usize>(tile: &Tile) {
+unsafe fn tile<const M: usize>(tile: &QgemmTile) {
     for r in 0..M {
         // SAFETY: guaranteed by the caller.
         unsafe { row(tile, M, r) };
@@ -24,7 +24,7 @@ unsafe fn tile<const M: usize>(tile: &Tile) {
 /// # Safety
 /// As for [`TileFn`], with `rows` rows of up to eight columns.
 #[inline(never)]
-unsafe fn row(tile: &Tile, rows: usize, r: usize) {
+unsafe fn row(tile: &QgemmTile, rows: usize, r: usize) {
     let mut sums = [0i32; N];
     for tap in 0..tile.taps {
         // SAFETY: every tap has a pointer to `steps` groups for each row; the panel has `taps * steps` rows of N

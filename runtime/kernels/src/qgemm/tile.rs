@@ -5,7 +5,7 @@ use crate::requantize::{Form, Requantize};
 /// What a microkernel computes: for every row `r` and column `c`
 /// `(offsets[c] + sum over tap, k of rows[tap][r][k] * panel[tap, k, c]) * scales[c]`, as a byte or a float, or the sum
 /// before it is scaled.
-pub(crate) struct Tile {
+pub(crate) struct QgemmTile {
     /// For each tap, one pointer per row of the tile, to `steps` groups of activations.
     pub rows: *const *const u8,
     pub taps: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Tile {
 /// # Safety
 /// The CPU has the instructions of the kernel's table. The pointers of the tile are valid as documented on its fields,
 /// for the rows and registers of the kernel; the output overlaps nothing else.
-pub(crate) type TileFn = unsafe fn(&Tile);
+pub(crate) type TileFn = unsafe fn(&QgemmTile);
 
 /// A register of 32-bit sums, and the addition of products to it.
 pub(crate) trait Sums: Copy {
@@ -86,7 +86,7 @@ pub(crate) trait Sums: Copy {
 /// # Safety
 /// As for [`TileFn`], and the caller enables the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &Tile) {
+pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &QgemmTile) {
     // SAFETY: the caller has the instructions; every tap has M pointers to `steps` groups, and the panel has `taps *
     // steps` rows of V registers; the rest is guaranteed by the fields of the tile.
     unsafe {
@@ -120,7 +120,7 @@ pub(crate) unsafe fn broadcast<S: Sums, const M: usize, const V: usize>(tile: &T
 /// # Safety
 /// As for [`TileFn`], and the caller enables the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn store<S: Sums, const M: usize, const V: usize>(tile: &Tile, sums: &[[S; V]; M]) {
+pub(crate) unsafe fn store<S: Sums, const M: usize, const V: usize>(tile: &QgemmTile, sums: &[[S; V]; M]) {
     let last = tile.columns - (V - 1) * S::LANES;
     // SAFETY: all registers but the last cover LANES columns, the last covers `last` of them; the output has these
     // columns in each of the M rows, offsets and scales, where they are read, have whole registers.

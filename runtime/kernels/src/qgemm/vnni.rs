@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::tile::{Sums, Tile, TileFn, broadcast};
+use super::tile::{Sums, QgemmTile, TileFn, broadcast};
 use crate::requantize::Requantize;
 
 pub(super) static TILE_12X32: &[&[TileFn]] = &[
@@ -45,7 +45,7 @@ pub(super) static TILE_1X128: &[&[TileFn]] = &[&[
 /// # Safety
 /// As for [`TileFn`], with M rows of V registers; the CPU has AVX-512 F, BW, DQ, VL and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn tile<const M: usize, const V: usize>(tile: &Tile) {
+unsafe fn tile<const M: usize, const V: usize>(tile: &QgemmTile) {
     // SAFETY: guaranteed by the caller; the instructions are enabled here.
     unsafe { broadcast::<I32x16, M, V>(tile) }
 }

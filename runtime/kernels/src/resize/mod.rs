@@ -92,7 +92,7 @@ pub fn resize_linear(
     each_row(image, out_h, out_w, x, y, pool, |x, oh, y| {
         let (lo, hi, frac) = rows.at(oh);
         let row_len = image.width * image.channels;
-        let row = Row {
+        let row = RowPair {
             above: &x[lo * row_len..][..row_len],
             below: &x[hi * row_len..][..row_len],
             frac,
@@ -109,7 +109,7 @@ pub fn resize_linear(
 }
 
 /// The two input rows that one row of the output is blended from.
-struct Row<'a> {
+struct RowPair<'a> {
     above: &'a [f32],
     below: &'a [f32],
     /// 0 at `above`, 1 at `below`.

@@ -1,8 +1,8 @@
 //! Interpolation in plain Rust.
 
-use super::Row;
+use super::RowPair;
 
-pub(super) fn linear_row(row: &Row, y: &mut [f32]) {
+pub(super) fn linear_row(row: &RowPair, y: &mut [f32]) {
     let channels = row.channels;
     for (ow, y) in y.chunks_exact_mut(channels).enumerate() {
         let (left, right, frac) = row.columns.at(ow);

@@ -1,12 +1,12 @@
 //! Interpolation on vectors of channels, for every instruction set.
 
-use super::Row;
+use super::RowPair;
 use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized};
 
 /// One row of the output.
 pub(super) struct LinearRow<'a> {
-    pub(super) row: Row<'a>,
+    pub(super) row: RowPair<'a>,
     pub(super) y: &'a mut [f32],
 }
 

@@ -44,8 +44,8 @@ pub fn softmax(isa: Isa, f: SoftmaxFn, view: MiddleAxis, x: &[f32], y: &mut [f32
         for (x, y) in planes {
             match isa {
                 Isa::Scalar => scalar::plane(f, axis, inner, x, y),
-                _ if inner == 1 => dispatch(isa, vector::Row { f, x, y }),
-                _ => dispatch(isa, vector::Columns { f, inner, x, y }),
+                _ if inner == 1 => dispatch(isa, vector::SoftmaxRow { f, x, y }),
+                _ => dispatch(isa, vector::SoftmaxColumns { f, inner, x, y }),
             }
         }
     });

@@ -6,26 +6,26 @@ use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized};
 
 /// Along a contiguous row: the lanes are adjacent elements of the axis.
-pub(super) struct Row<'a> {
+pub(super) struct SoftmaxRow<'a> {
     pub(super) f: SoftmaxFn,
     pub(super) x: &'a [f32],
     pub(super) y: &'a mut [f32],
 }
 
 /// Along the first axis of an `[axis, inner]` plane: the lanes are adjacent columns.
-pub(super) struct Columns<'a> {
+pub(super) struct SoftmaxColumns<'a> {
     pub(super) f: SoftmaxFn,
     pub(super) inner: usize,
     pub(super) x: &'a [f32],
     pub(super) y: &'a mut [f32],
 }
 
-impl Vectorized for Row<'_> {
+impl Vectorized for SoftmaxRow<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Row { f, x, y } = self;
+        let SoftmaxRow { f, x, y } = self;
         let max = simd.splat(largest(simd, x));
         let sum = exponentials(simd, x, max, y);
         let (scale, shift) = match f {
@@ -80,12 +80,12 @@ fn exponentials<S: Simd>(simd: S, x: &[f32], max: S::F32, y: &mut [f32]) -> f32 
     simd.sum_lanes(sum.add(simd.load_partial(y)))
 }
 
-impl Vectorized for Columns<'_> {
+impl Vectorized for SoftmaxColumns<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Columns { f, inner, x, y } = self;
+        let SoftmaxColumns { f, inner, x, y } = self;
         let mut column = 0;
         while column < inner {
             let width = (inner - column).min(S::LANES);

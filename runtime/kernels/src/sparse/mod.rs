@@ -39,7 +39,7 @@ use crate::simd::{self, Simd, dispatch};
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
 use gather::{Gather, Windows};
-use tile::{TILES, Tile, TileFn};
+use tile::{TILES, SparseTile, TileFn};
 
 /// A kernel of the family.
 pub struct Variant {
@@ -386,7 +386,7 @@ impl Variant {
                     values = scaled;
                 }
                 let at = on.first + filter * out.plane + first;
-                let tile = Tile {
+                let tile = SparseTile {
                     values,
                     channels,
                     input,

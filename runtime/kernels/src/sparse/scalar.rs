@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use super::gather::Windows;
-use super::tile::Tile;
+use super::tile::SparseTile;
 use crate::activation::{Activation, scalar::apply};
 use crate::conv::ConvShape;
 use crate::epilogue::InRegisters;
 
 /// # Safety
 /// As for [`TileFn`](super::tile::TileFn).
-pub(super) unsafe fn rows(tile: &Tile<'_>, _registers: usize) {
+pub(super) unsafe fn rows(tile: &SparseTile<'_>, _registers: usize) {
     for pixel in 0..tile.pixels {
         let products = tile.values.iter().zip(tile.channels);
         let sum: f32 = products.map(|(w, &channel)| w * tile.input[usize::from(channel) * tile.plane + pixel]).sum();

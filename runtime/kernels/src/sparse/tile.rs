@@ -7,7 +7,7 @@ use crate::lanes::Lanes;
 pub(super) const TILES: [(usize, usize); 6] = [(1, 8), (2, 4), (4, 2), (7, 1), (10, 1), (13, 1)];
 
 /// The arguments of a kernel.
-pub(super) struct Tile<'a> {
+pub(super) struct SparseTile<'a> {
     /// The filter's nonzero weights.
     pub values: &'a [f32],
     /// The input channel of each weight.
@@ -33,12 +33,12 @@ pub(super) struct Tile<'a> {
 /// with all of the tile's pixels readable starting at the tile's first pixel; the output also has these pixels and
 /// overlaps nothing else. Unless the tile consists of a single register, it has at least one register of pixels, and
 /// more pixels than all of its registers but the last hold.
-pub(super) type TileFn = unsafe fn(&Tile<'_>, usize);
+pub(super) type TileFn = unsafe fn(&SparseTile<'_>, usize);
 
 /// # Safety
 /// As for [`TileFn`], and the caller enables the instruction set of `L`.
 #[inline(always)]
-unsafe fn run<L: Lanes>(tile: &Tile<'_>, registers: usize) {
+unsafe fn run<L: Lanes>(tile: &SparseTile<'_>, registers: usize) {
     // SAFETY: guaranteed by the caller; a tile smaller than a register consists of one.
     unsafe {
         match registers {
@@ -58,7 +58,7 @@ unsafe fn run<L: Lanes>(tile: &Tile<'_>, registers: usize) {
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn sums<L: Lanes, const T: usize, const S: usize>(tile: &Tile<'_>) {
+unsafe fn sums<L: Lanes, const T: usize, const S: usize>(tile: &SparseTile<'_>) {
     // SAFETY: guaranteed by the caller; there are as many weights as `step` is called for.
     unsafe {
         let mut sums = [[L::splat(0.0); T]; S];
@@ -106,7 +106,7 @@ const SINGLE: usize = 4;
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn single<L: Lanes>(tile: &Tile<'_>) {
+unsafe fn single<L: Lanes>(tile: &SparseTile<'_>) {
     let mut sums = [0.0f32; SINGLE];
     let pixel = |channel: u16| {
         // SAFETY: the input has this channel.
@@ -135,7 +135,7 @@ unsafe fn single<L: Lanes>(tile: &Tile<'_>) {
 /// # Safety
 /// As for [`run`]; the weight exists.
 #[inline(always)]
-unsafe fn step<L: Lanes, const T: usize>(tile: &Tile<'_>, at: usize, sums: &mut [L; T]) {
+unsafe fn step<L: Lanes, const T: usize>(tile: &SparseTile<'_>, at: usize, sums: &mut [L; T]) {
     // SAFETY: the pixels of every register lie in the tile, and the channel's plane in the input.
     unsafe {
         let pixels = tile.input.as_ptr().add(usize::from(*tile.channels.as_ptr().add(at)) * tile.plane);
@@ -154,7 +154,7 @@ unsafe fn step<L: Lanes, const T: usize>(tile: &Tile<'_>, at: usize, sums: &mut 
 /// As for [`TileFn`]; the CPU has AVX-512 F, BW, DQ and VL.
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) unsafe fn avx512(tile: &Tile<'_>, registers: usize) {
+pub(super) unsafe fn avx512(tile: &SparseTile<'_>, registers: usize) {
     // SAFETY: guaranteed by the caller; the instruction set is enabled here.
     unsafe { run::<crate::lanes::avx512::F32x16>(tile, registers) }
 }
@@ -163,7 +163,7 @@ pub(super) unsafe fn avx512(tile: &Tile<'_>, registers: usize) {
 /// As for [`TileFn`]; the CPU has AVX2, FMA and F16C.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn avx2(tile: &Tile<'_>, registers: usize) {
+pub(super) unsafe fn avx2(tile: &SparseTile<'_>, registers: usize) {
     // SAFETY: guaranteed by the caller; the instruction set is enabled here.
     unsafe { run::<crate::lanes::avx2::F32x8>(tile, registers) }
 }
@@ -172,7 +172,7 @@ pub(super) unsafe fn avx2(tile: &Tile<'_>, registers: usize) {
 /// As for [`TileFn`]; the CPU has NEON.
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn neon(tile: &Tile<'_>, registers: usize) {
+pub(super) unsafe fn neon(tile: &SparseTile<'_>, registers: usize) {
     // SAFETY: guaranteed by the caller; the instruction set is enabled here.
     unsafe { run::<crate::lanes::neon::F32x4>(tile, registers) }
 }

@@ -7,7 +7,7 @@ use super::transform::{InputTile, OutputTile, WeightTile};
 use super::{Storage, Variant};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::{Bounds, Epilogue, Tail, finish_row};
-use crate::gemm::tile::Tile;
+use crate::gemm::tile::GemmTile;
 use crate::gemm::{self, Packed};
 use crate::isa::Isa;
 use crate::parallel::{Output, share_units, split};
@@ -34,7 +34,7 @@ const MAX_POINTS: usize = 81;
 const MAX_ROWS: usize = 16;
 
 /// How the tiles are split. Depends only on sizes, so that scratch can be planned.
-pub(super) struct Split {
+pub(super) struct WinogradSplit {
     /// Tiles of all images.
     tiles: usize,
     /// Tiles of a block.
@@ -58,8 +58,8 @@ pub(super) struct Split {
     zeros: usize,
 }
 
-impl Split {
-    pub(super) fn new(v: &Variant, shape: &ConvShape, threads: usize) -> Split {
+impl WinogradSplit {
+    pub(super) fn new(v: &Variant, shape: &ConvShape, threads: usize) -> WinogradSplit {
         let gemm = v.gemm();
         let tiles = v.tiles(shape).max(1);
         let all_panels = shape.out_c.div_ceil(gemm.nr).max(1);
@@ -79,7 +79,7 @@ impl Split {
         let panel_blocks = if blocks < threads { threads.div_ceil(blocks).min(all_panels) } else { 1 };
         let panels = all_panels.div_ceil(panel_blocks);
         let panel_blocks = all_panels.div_ceil(panels);
-        Split {
+        WinogradSplit {
             tiles,
             per_block,
             blocks,
@@ -179,7 +179,7 @@ fn channels_of(v: &Variant, shape: &ConvShape) -> usize {
 
 /// Transforms all packed kernels, part by part.
 pub(super) fn transform_all(v: &Variant, shape: &ConvShape, kernels: &[f32], out: &mut [f32]) {
-    let split = Split::new(v, shape, 1);
+    let split = WinogradSplit::new(v, shape, 1);
     let conv = CheckedConv { v, gemm: v.gemm(), shape, input: &[], packed: kernels.into(), epilogue: Epilogue::NONE };
     let transform = v.packing();
     for (part, out) in out.chunks_exact_mut(split.part).enumerate() {
@@ -200,7 +200,7 @@ pub(super) struct CheckedConv<'a> {
 impl CheckedConv<'_> {
     /// # Panics
     /// If the scratch is too short.
-    pub(super) fn run(&self, cut: &Split, out: &mut [f32], scratch: &mut [f32], pool: &Pool) {
+    pub(super) fn run(&self, cut: &WinogradSplit, out: &mut [f32], scratch: &mut [f32], pool: &Pool) {
         assert!(scratch.len() >= cut.scratch_len(), "the scratch is too short");
         assert!(self.v.points() <= MAX_POINTS && self.gemm.mr <= MAX_ROWS);
         let (zeros, scratch) = scratch.split_at_mut(cut.zeros);
@@ -372,7 +372,7 @@ impl CheckedConv<'_> {
             // there are channels, the panel has as many rows of its registers, and the sums contain these rows and
             // columns.
             unsafe {
-                gemm.kernel(end - start, panel.len() / channels.len() / gemm.lanes)(&Tile {
+                gemm.kernel(end - start, panel.len() / channels.len() / gemm.lanes)(&GemmTile {
                     rows: rows.as_ptr(),
                     taps: 1,
                     depth: channels.len(),

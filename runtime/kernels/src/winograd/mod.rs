@@ -29,7 +29,7 @@ use crate::isa::Isa;
 #[cfg(feature = "foreign")]
 use crate::lanes::portable::Portable;
 use crate::threads::Pool;
-use blocks::{CheckedConv, Split};
+use blocks::{CheckedConv, WinogradSplit};
 pub(crate) use contract::FAMILY;
 use transform::{F2, F2Stride2, F4, F4Stride2, F5, InputTile, OutputTile, Transform, WeightTile};
 
@@ -200,7 +200,7 @@ impl Variant {
     /// Time by the model of [`gemm::Variant::cost`]: the transforms and the products, whose first rows take at least
     /// the time to load the stored weights.
     fn cost(&self, shape: &ConvShape) -> f64 {
-        let split = Split::new(self, shape, 1);
+        let split = WinogradSplit::new(self, shape, 1);
         let width = self.gemm().width;
         let registers = |channels: usize| channels.div_ceil(width) as f64;
         let (inputs, outputs) = (registers(shape.in_c), registers(shape.out_c));
@@ -277,7 +277,7 @@ pub fn takes(shape: &ConvShape) -> bool {
 #[inline(never)]
 pub fn packed_len(v: &Variant, shape: &ConvShape) -> usize {
     match v.storage {
-        Storage::Transformed => Split::new(v, shape, 1).all_parts_len(),
+        Storage::Transformed => WinogradSplit::new(v, shape, 1).all_parts_len(),
         Storage::Kernels(_) => kernels_len(v, shape),
     }
 }
@@ -310,13 +310,13 @@ pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
 /// Scratch size in elements for [`winograd`].
 #[inline(never)]
 pub fn scratch_len(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
-    Split::new(v, shape, threads).scratch_len()
+    WinogradSplit::new(v, shape, threads).scratch_len()
 }
 
 /// Like [`scratch_len`], for the convolution of any subset of the channels of one image of this shape.
 #[inline(never)]
 fn scratch_bound(v: &Variant, shape: &ConvShape, threads: usize) -> usize {
-    Split::new(v, &ConvShape { batch: 1, ..shape.clone() }, threads).scratch_bound(v, threads)
+    WinogradSplit::new(v, &ConvShape { batch: 1, ..shape.clone() }, threads).scratch_bound(v, threads)
 }
 
 /// The layout of the packed weights.
@@ -324,7 +324,7 @@ fn panels(v: &Variant, shape: &ConvShape) -> Panels {
     let (channels, filters, nr, lanes) = (shape.in_c, shape.out_c, v.gemm().nr, v.gemm().lanes);
     match v.storage {
         Storage::Transformed => {
-            let (taps, spaced) = (v.weights * v.weights, Some(Split::new(v, shape, 1).part_len()));
+            let (taps, spaced) = (v.weights * v.weights, Some(WinogradSplit::new(v, shape, 1).part_len()));
             Panels { channels, filters, taps, rows: 1, nr, lanes, spaced }
         }
         Storage::Kernels(_) => Panels { channels, filters, taps: 1, rows: 9, nr, lanes, spaced: None },
@@ -362,7 +362,7 @@ pub fn winograd(v: &Variant, args: Winograd<'_>, scratch: &mut [f32], pool: &Poo
     if out.is_empty() {
         return;
     }
-    let split = Split::new(v, shape, pool.threads());
+    let split = WinogradSplit::new(v, shape, pool.threads());
     CheckedConv { v, gemm: v.gemm(), shape, input, packed, epilogue }.run(&split, out, scratch, pool);
 }
 

@@ -3,7 +3,7 @@
 use skipstone_onnx::proto::{Attribute, Node, Tensor as TensorProto};
 
 use super::build::{Build, Halt, Imported};
-use super::tensor::{self, Held};
+use super::tensor::{self, FileTensor};
 use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::Op;
@@ -280,9 +280,9 @@ impl<'m> Call<'_, 'm> {
     }
 
     /// A tensor of the file as a constant.
-    pub fn held(&mut self, held: Held) -> ValueId {
-        let id = self.constant(held.tensor);
-        self.build.declare(id, held.declared);
+    pub fn file_constant(&mut self, tensor: FileTensor) -> ValueId {
+        let id = self.constant(tensor.tensor);
+        self.build.declare(id, tensor.declared);
         id
     }
 

@@ -5,7 +5,7 @@ use skipstone_onnx::proto::Tensor as TensorProto;
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::table::{Entry, standard};
-use super::tensor::{held_as, known_dtype};
+use super::tensor::{computed_as, known_dtype};
 use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::binary::{Binary, BinaryKind};
@@ -173,17 +173,17 @@ fn select(cx: &mut Call<'_, '_>) -> Imported {
 /// Half precision is stored as f32: a cast to it only rounds.
 pub(super) fn cast_to(cx: &mut Call<'_, '_>, to: DType) -> Imported {
     let x = cx.input(0)?;
-    let (held, declared) = held_as(to);
+    let (dtype, declared) = computed_as(to);
     let Some(half) = declared else {
         // A separate value, which is not half precision in the file.
-        let same = cx.dtype(x) == held && cx.build.half(x).is_none();
-        return if same { Ok(vec![x]) } else { cx.add_all(Cast { to: held }, &[x]) };
+        let same = cx.dtype(x) == dtype && cx.build.half(x).is_none();
+        return if same { Ok(vec![x]) } else { cx.add_all(Cast { to: dtype }, &[x]) };
     };
     if cx.declared(x) == half {
         return Ok(vec![x]);
     }
     let rounded = cx.add(Cast { to: half }, &[x])?;
-    let y = cx.add(Cast { to: held }, &[rounded])?;
+    let y = cx.add(Cast { to: dtype }, &[rounded])?;
     cx.build.declare(y, declared);
     Ok(vec![y])
 }
@@ -286,7 +286,7 @@ pub(super) fn expand_to(cx: &mut Call<'_, '_>, x: ValueId, dims: &[usize]) -> Re
 /// Whether a tensor attribute of one element is given.
 pub(super) fn one_element(cx: &mut Call<'_, '_>, tensor: Option<&TensorProto<'_>>) -> Result<Option<ValueId>, Halt> {
     let Some(tensor) = tensor else { return Ok(None) };
-    let held = super::tensor::dense(tensor, cx.files)?;
-    let id = cx.held(held);
+    let constant = super::tensor::dense(tensor, cx.files)?;
+    let id = cx.file_constant(constant);
     cx.reshape(id, &[]).map(Some)
 }

@@ -101,9 +101,9 @@ pub(super) fn import_named(
     match importer.main(main, Rc::new(opsets), &declared, shapes) {
         Ok(()) => {
             let names = importer.scopes.into_iter().next().map(|scope| scope.names).unwrap_or_default();
-            let values = names.into_iter().filter_map(|(name, held)| match held {
-                Held::Value(id) => Some((name.to_owned(), id)),
-                Held::Initializer(_) | Held::Sparse(_) => None,
+            let values = names.into_iter().filter_map(|(name, binding)| match binding {
+                Binding::Value(id) => Some((name.to_owned(), id)),
+                Binding::Initializer(_) | Binding::Sparse(_) => None,
             });
             Ok((Outcome::Graph(importer.build.graph), values.collect()))
         }
@@ -127,7 +127,7 @@ fn opsets<'m>(imports: &[skipstone_onnx::proto::OpsetImport<'m>]) -> Opsets<'m> 
 
 /// The meaning of a name.
 #[derive(Clone, Copy)]
-enum Held<'m> {
+enum Binding<'m> {
     Value(ValueId),
     /// Read on first use.
     Initializer(&'m Tensor<'m>),
@@ -136,7 +136,7 @@ enum Held<'m> {
 
 /// The names of a graph, of a subgraph or of a function's body.
 struct Scope<'m> {
-    names: HashMap<&'m str, Held<'m>>,
+    names: HashMap<&'m str, Binding<'m>>,
     /// Whether outer names are hidden, as in a function.
     isolated: bool,
     /// Attributes of the call of the function.
@@ -198,11 +198,11 @@ impl<'m> Importer<'m> {
 
     /// Adds an input, and returns the value that nodes read.
     fn input(&mut self, info: &ValueInfo<'m>, fact: Fact) -> Result<ValueId> {
-        let (held, declared) = tensor::held_as(fact.dtype);
+        let (dtype, declared) = tensor::computed_as(fact.dtype);
         let given = self.build.graph.add_input(info.name, fact);
         let value = match declared {
             None => given,
-            Some(_) => self.build.graph.add_node(format!("{}.f32", info.name), Cast { to: held }, &[given])?[0],
+            Some(_) => self.build.graph.add_node(format!("{}.f32", info.name), Cast { to: dtype }, &[given])?[0],
         };
         self.build.declare(value, declared);
         self.define(info.name, value);
@@ -211,30 +211,30 @@ impl<'m> Importer<'m> {
 
     fn initializers(&mut self, graph: &'m GraphProto<'m>) {
         let Some(scope) = self.scopes.last_mut() else { return };
-        scope.names.extend(graph.initializers.iter().map(|tensor| (tensor.name, Held::Initializer(tensor))));
-        scope.names.extend(graph.sparse_initializers.iter().map(|sparse| (sparse.values.name, Held::Sparse(sparse))));
+        scope.names.extend(graph.initializers.iter().map(|tensor| (tensor.name, Binding::Initializer(tensor))));
+        scope.names.extend(graph.sparse_initializers.iter().map(|sparse| (sparse.values.name, Binding::Sparse(sparse))));
     }
 
     fn define(&mut self, name: &'m str, value: ValueId) {
         if let Some(scope) = self.scopes.last_mut()
             && !name.is_empty()
         {
-            scope.names.insert(name, Held::Value(value));
+            scope.names.insert(name, Binding::Value(value));
         }
     }
 
     /// The value of a name; constants are read from the file on first use.
     fn value(&mut self, name: &str) -> Result<ValueId, Halt> {
         for scope in self.scopes.iter_mut().rev() {
-            if let Some(held) = scope.names.get_mut(name) {
-                let tensor = match *held {
-                    Held::Value(id) => return Ok(id),
-                    Held::Initializer(tensor) => tensor::dense(tensor, self.files)?,
-                    Held::Sparse(sparse) => tensor::sparse(sparse, self.files)?,
+            if let Some(binding) = scope.names.get_mut(name) {
+                let tensor = match *binding {
+                    Binding::Value(id) => return Ok(id),
+                    Binding::Initializer(tensor) => tensor::dense(tensor, self.files)?,
+                    Binding::Sparse(sparse) => tensor::sparse(sparse, self.files)?,
                 };
                 let id = self.build.graph.add_constant(name, tensor.tensor);
                 self.build.declare(id, tensor.declared);
-                *held = Held::Value(id);
+                *binding = Binding::Value(id);
                 return Ok(id);
             }
             if scope.isolated {
@@ -321,7 +321,7 @@ impl<'m> Importer<'m> {
         let mut attributes: HashMap<&str, &Attribute<'m>> =
             function.default_attributes.iter().map(|attribute| (attribute.name, attribute)).collect();
         attributes.extend(node.attributes.iter().filter_map(|a| Some((a.name, resolved(a, around)?))));
-        let names = function.inputs.iter().zip(inputs).filter_map(|(&name, id)| Some((name, Held::Value((*id)?))));
+        let names = function.inputs.iter().zip(inputs).filter_map(|(&name, id)| Some((name, Binding::Value((*id)?))));
         let names = names.collect();
         let opsets = Rc::new(opsets(&function.opset_imports));
         self.scopes.push(Scope { names, isolated: true, attributes: Rc::new(attributes), opsets });
@@ -380,17 +380,17 @@ impl<'m> Importer<'m> {
             }
             fallback::Made::Step(op, inputs) => {
                 let results = self.build.add(name, op.into(), &inputs)?;
-                let mut held = Vec::with_capacity(results.len());
+                let mut values = Vec::with_capacity(results.len());
                 for id in results {
-                    let (to, declared) = tensor::held_as(self.build.graph.fact(id).dtype);
+                    let (to, declared) = tensor::computed_as(self.build.graph.fact(id).dtype);
                     let value = match declared {
                         None => id,
                         Some(_) => self.build.add(&format!("{name}.f32"), Cast { to }.into(), &[id])?[0],
                     };
                     self.build.declare(value, declared);
-                    held.push(value);
+                    values.push(value);
                 }
-                Ok(spread(node, &held))
+                Ok(spread(node, &values))
             }
             fallback::Made::Dynamic(reason) => Err(Halt::Dynamic(reason)),
         }

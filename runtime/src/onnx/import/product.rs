@@ -70,8 +70,8 @@ impl ProductAxes {
         }
         let mut product = Self { batch: vec![], m: vec![], n: vec![], k: vec![], y: vec![1; y_labels.len()] };
         for label in labels {
-            let position = |held: &[L]| held.iter().position(|&other| other == label);
-            let twice = |held: &[L]| held.iter().filter(|&&other| other == label).count() > 1;
+            let position = |labels: &[L]| labels.iter().position(|&other| other == label);
+            let twice = |labels: &[L]| labels.iter().filter(|&&other| other == label).count() > 1;
             if twice(a_labels) || twice(b_labels) || twice(y_labels) {
                 return Ok(None);
             }
@@ -160,15 +160,15 @@ impl ProductAxes {
             Order::RowsFirst => [&self.m, &self.batch, &self.n],
             Order::Plain | Order::Transposed => [&self.batch, &self.m, &self.n],
         };
-        let held: Vec<usize> = groups.iter().flat_map(|axes| axes.iter()).filter_map(|axis| axis.y).collect();
+        let found: Vec<usize> = groups.iter().flat_map(|axes| axes.iter()).filter_map(|axis| axis.y).collect();
         // Axes of length 1 move without a transposition.
-        if held.iter().filter(|&&axis| self.y[axis] != 1).is_sorted() {
+        if found.iter().filter(|&&axis| self.y[axis] != 1).is_sorted() {
             return cx.reshape(value, &self.y);
         }
-        let unit = (0..self.y.len()).filter(|axis| !held.contains(axis));
-        let held: Vec<usize> = unit.chain(held.iter().copied()).collect();
-        let dims: Vec<usize> = held.iter().map(|&axis| self.y[axis]).collect();
-        let back: Vec<usize> = (0..held.len()).filter_map(|axis| held.iter().position(|&h| h == axis)).collect();
+        let unit = (0..self.y.len()).filter(|axis| !found.contains(axis));
+        let found: Vec<usize> = unit.chain(found.iter().copied()).collect();
+        let dims: Vec<usize> = found.iter().map(|&axis| self.y[axis]).collect();
+        let back: Vec<usize> = (0..found.len()).filter_map(|axis| found.iter().position(|&other| other == axis)).collect();
         let value = cx.reshape(value, &dims)?;
         cx.transpose(value, &back)
     }
@@ -297,8 +297,8 @@ fn labels(cx: &Call<'_, '_>, term: &str, rank: usize) -> Result<Vec<Label>, Halt
     let found = match term.split_once("...") {
         None => letters(term),
         Some((before, behind)) => {
-            let held = before.chars().count() + behind.chars().count();
-            let dots = (0..rank.checked_sub(held).ok_or_else(bad)?).rev().map(Label::Dots);
+            let letters_len = before.chars().count() + behind.chars().count();
+            let dots = (0..rank.checked_sub(letters_len).ok_or_else(bad)?).rev().map(Label::Dots);
             letters(before).into_iter().chain(dots).chain(letters(behind)).collect()
         }
     };
@@ -336,55 +336,55 @@ fn einsum(cx: &mut Call<'_, '_>) -> Imported {
     for (term, &id) in terms.iter().zip(&inputs) {
         operands.push((id, labels(cx, term, cx.rank(id))?));
     }
-    let all: Vec<Label> = operands.iter().flat_map(|(_, held)| held.iter().copied()).collect();
+    let all: Vec<Label> = operands.iter().flat_map(|(_, labels)| labels.iter().copied()).collect();
     let result = result_labels(cx, right, &all)?;
-    for (id, held) in &mut operands {
-        (*id, *held) = diagonal(cx, *id, held.clone())?;
+    for (id, labels) in &mut operands {
+        (*id, *labels) = diagonal(cx, *id, labels.clone())?;
     }
 
-    let (mut value, mut held) = operands.remove(0);
+    let (mut value, mut labels) = operands.remove(0);
     for index in 0..operands.len() {
-        let (next, next_held) = operands[index].clone();
+        let (next, next_labels) = operands[index].clone();
         let later =
             |label: &Label| result.contains(label) || operands[index + 1..].iter().any(|(_, l)| l.contains(label));
-        (value, held) = sum_lone(cx, value, held, |label| next_held.contains(label) || later(label))?;
-        let (next, next_held) = sum_lone(cx, next, next_held, |label| held.contains(label) || later(label))?;
+        (value, labels) = sum_lone(cx, value, labels, |label| next_labels.contains(label) || later(label))?;
+        let (next, next_labels) = sum_lone(cx, next, next_labels, |label| labels.contains(label) || later(label))?;
         let mut kept: Vec<Label> = Vec::new();
         if index + 1 == operands.len() {
             kept.clone_from(&result);
         } else {
-            for &label in held.iter().chain(&next_held) {
+            for &label in labels.iter().chain(&next_labels) {
                 if later(&label) && !kept.contains(&label) {
                     kept.push(label);
                 }
             }
         }
-        let product = ProductAxes::of((cx.shape(value), &held), (cx.shape(next), &next_held), &kept);
+        let product = ProductAxes::of((cx.shape(value), &labels), (cx.shape(next), &next_labels), &kept);
         let product = product.map_err(|e| cx.at(e))?.ok_or(Halt::Foreign)?;
         let y = product.multiply(cx, value, next)?;
-        (value, held) = (product.result(cx, y, Order::Plain)?, kept);
+        (value, labels) = (product.result(cx, y, Order::Plain)?, kept);
     }
-    (value, held) = sum_lone(cx, value, held, |label| result.contains(label))?;
-    let order: Option<Vec<usize>> = result.iter().map(|label| held.iter().position(|other| other == label)).collect();
-    let order = order.filter(|order| order.len() == held.len()).ok_or(Halt::Foreign)?;
+    (value, labels) = sum_lone(cx, value, labels, |label| result.contains(label))?;
+    let order: Option<Vec<usize>> = result.iter().map(|label| labels.iter().position(|other| other == label)).collect();
+    let order = order.filter(|order| order.len() == labels.len()).ok_or(Halt::Foreign)?;
     Ok(vec![cx.transpose(value, &order)?])
 }
 
 /// An operand in which each axis has a unique label: axes with the same label become their diagonal.
-fn diagonal(cx: &mut Call<'_, '_>, value: ValueId, held: Vec<Label>) -> Result<(ValueId, Vec<Label>), Halt> {
+fn diagonal(cx: &mut Call<'_, '_>, value: ValueId, labels: Vec<Label>) -> Result<(ValueId, Vec<Label>), Halt> {
     let mut once: Vec<Label> = Vec::new();
-    for &label in &held {
+    for &label in &labels {
         if !once.contains(&label) {
             once.push(label);
         }
     }
-    if once.len() == held.len() {
-        return Ok((value, held));
+    if once.len() == labels.len() {
+        return Ok((value, labels));
     }
     let number = |label: &Label| once.iter().position(|other| other == label).unwrap_or(0) as u8;
-    let a: Vec<u8> = held.iter().map(number).collect();
-    for (axis, label) in held.iter().enumerate() {
-        let first = held.iter().position(|other| other == label).unwrap_or(axis);
+    let a: Vec<u8> = labels.iter().map(number).collect();
+    for (axis, label) in labels.iter().enumerate() {
+        let first = labels.iter().position(|other| other == label).unwrap_or(axis);
         if cx.shape(value)[axis] != cx.shape(value)[first] {
             return Err(cx.shape_error("axes with the same letter must have the same length", &[value]));
         }
@@ -398,14 +398,14 @@ fn diagonal(cx: &mut Call<'_, '_>, value: ValueId, held: Vec<Label>) -> Result<(
 fn sum_lone(
     cx: &mut Call<'_, '_>,
     value: ValueId,
-    held: Vec<Label>,
+    labels: Vec<Label>,
     wanted: impl Fn(&Label) -> bool,
 ) -> Result<(ValueId, Vec<Label>), Halt> {
-    let axes: Vec<usize> = (0..held.len()).filter(|&axis| !wanted(&held[axis])).collect();
+    let axes: Vec<usize> = (0..labels.len()).filter(|&axis| !wanted(&labels[axis])).collect();
     if axes.is_empty() {
-        return Ok((value, held));
+        return Ok((value, labels));
     }
-    let kept = held.into_iter().filter(|label| wanted(label)).collect();
+    let kept = labels.into_iter().filter(|label| wanted(label)).collect();
     let sum = cx.add(Reduce { axes, kind: ReduceKind::Sum, keep_dims: false }, &[value])?;
     Ok((sum, kept))
 }

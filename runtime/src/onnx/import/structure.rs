@@ -48,8 +48,8 @@ const MAX_MADE: usize = 1 << 23;
 
 fn constant(cx: &mut Call<'_, '_>) -> Imported {
     if let Some(tensor) = cx.tensor("value")? {
-        let held = tensor::dense(tensor, cx.files)?;
-        return Ok(vec![cx.held(held)]);
+        let constant = tensor::dense(tensor, cx.files)?;
+        return Ok(vec![cx.file_constant(constant)]);
     }
     if let Some(values) = cx.floats("value_floats")? {
         return Ok(vec![cx.elements(&[values.len()], &values)?]);
@@ -68,8 +68,8 @@ fn constant(cx: &mut Call<'_, '_>) -> Imported {
     let sparse = cx.attributes.iter().find_map(|(_, attribute)| attribute.sparse_tensors.first());
     match sparse {
         Some(sparse) => {
-            let held = tensor::sparse(sparse, cx.files)?;
-            Ok(vec![cx.held(held)])
+            let constant = tensor::sparse(sparse, cx.files)?;
+            Ok(vec![cx.file_constant(constant)])
         }
         None => Err(cx.attribute_error("value", "is text, which is not supported")),
     }

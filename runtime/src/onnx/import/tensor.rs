@@ -35,7 +35,7 @@ impl Files {
 }
 
 /// A tensor of the file.
-pub(super) struct Held {
+pub(super) struct FileTensor {
     /// Half precision is stored as f32.
     pub tensor: Tensor,
     /// The type in the file, if that is half precision.
@@ -64,7 +64,7 @@ pub(in crate::onnx) fn dtype(element: ElementType) -> Option<DType> {
 }
 
 /// The type in which values of `dtype` are computed, and the declared one if it differs.
-pub(super) fn held_as(dtype: DType) -> (DType, Option<DType>) {
+pub(super) fn computed_as(dtype: DType) -> (DType, Option<DType>) {
     match dtype {
         DType::F16 | DType::Bf16 => (DType::F32, Some(dtype)),
         other => (other, None),
@@ -78,13 +78,13 @@ pub(super) fn held_as(dtype: DType) -> (DType, Option<DType>) {
 pub(super) fn known_dtype(number: i64, name: &str) -> Result<DType> {
     let element = ElementType::from_number(number);
     element.and_then(dtype).ok_or_else(|| {
-        let held = element.map_or_else(|| format!("type {number}"), |element| element.name().to_owned());
-        Error::Unsupported { node: name.to_owned(), reason: format!("tensors of {held} are not supported") }
+        let dtype = element.map_or_else(|| format!("type {number}"), |element| element.name().to_owned());
+        Error::Unsupported { node: name.to_owned(), reason: format!("tensors of {dtype} are not supported") }
     })
 }
 
 /// Reads a dense tensor, which has been validated.
-pub(super) fn dense(tensor: &TensorProto<'_>, files: &Files) -> Result<Held> {
+pub(super) fn dense(tensor: &TensorProto<'_>, files: &Files) -> Result<FileTensor> {
     let at = |e: OpError| e.at(tensor.name);
     let dtype = known_dtype(tensor.data_type, tensor.name)?;
     let dims: Option<Vec<usize>> = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
@@ -100,10 +100,10 @@ pub(super) fn dense(tensor: &TensorProto<'_>, files: &Files) -> Result<Held> {
     } else {
         tensor.raw
     };
-    let (held, declared) = held_as(dtype);
+    let (computed, declared) = computed_as(dtype);
     if packed_nibbles {
         let bytes = nibbles(tensor, raw, count, tensor.element() == Some(ElementType::Int4));
-        return Ok(Held { tensor: Tensor::from_bytes(Fact::new(dtype, shape), &bytes).map_err(at)?, declared });
+        return Ok(FileTensor { tensor: Tensor::from_bytes(Fact::new(dtype, shape), &bytes).map_err(at)?, declared });
     }
     let fact = Fact::new(dtype, shape);
     let tensor = match files.share(raw) {
@@ -111,8 +111,8 @@ pub(super) fn dense(tensor: &TensorProto<'_>, files: &Files) -> Result<Held> {
         _ if raw.is_empty() => typed(tensor, fact).map_err(at)?,
         _ => Tensor::from_bytes(fact, raw).map_err(at)?,
     };
-    let tensor = if held == dtype { tensor } else { widen(&tensor).map_err(at)? };
-    Ok(Held { tensor, declared })
+    let tensor = if computed == dtype { tensor } else { widen(&tensor).map_err(at)? };
+    Ok(FileTensor { tensor, declared })
 }
 
 /// Half precision as f32.
@@ -185,10 +185,10 @@ fn room(name: &str, len: usize) -> Result<AlignedVec<u8>> {
 }
 
 /// A sparse tensor converted to a dense one.
-pub(super) fn sparse(tensor: &SparseTensor<'_>, files: &Files) -> Result<Held> {
+pub(super) fn sparse(tensor: &SparseTensor<'_>, files: &Files) -> Result<FileTensor> {
     let name = tensor.values.name;
     let at = |e: OpError| e.at(name);
-    let Held { tensor: values, declared } = dense(&tensor.values, files)?;
+    let FileTensor { tensor: values, declared } = dense(&tensor.values, files)?;
     let dims: Option<Vec<usize>> = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
     let dims = dims.ok_or_else(|| Error::Internal(format!("'{name}' has a negative dimension")))?;
     let shape = Shape::new(&dims).map_err(at)?;
@@ -207,5 +207,5 @@ pub(super) fn sparse(tensor: &SparseTensor<'_>, files: &Files) -> Result<Held> {
         place.ok_or_else(|| Error::Internal(format!("an index of '{name}' is out of range")))?.copy_from_slice(value);
     }
     let tensor = Tensor::shared(Fact::new(values.dtype(), shape), bytes.into()).map_err(at)?;
-    Ok(Held { tensor, declared })
+    Ok(FileTensor { tensor, declared })
 }

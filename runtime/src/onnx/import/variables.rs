@@ -14,7 +14,7 @@ use std::sync::Arc;
 use skipstone_onnx::proto::{Graph as GraphProto, Model, Node};
 
 use super::build::Halt;
-use super::{Held, Importer, call, input_fact, tensor};
+use super::{Binding, Importer, call, input_fact, tensor};
 use crate::error::{Error, Fault, ModelFault, Result};
 use crate::graph::Variable;
 use crate::info::Shapes;
@@ -102,11 +102,11 @@ impl<'m> Importer<'m> {
     ) -> Result<(), Halt> {
         for info in graph.inputs.iter().filter(|info| declared.holds(info.name)) {
             let initial = match self.scopes.last().and_then(|scope| scope.names.get(info.name)) {
-                Some(&Held::Initializer(of)) => Some(tensor::dense(of, self.files)?),
-                Some(&Held::Sparse(of)) => Some(tensor::sparse(of, self.files)?),
-                Some(Held::Value(_)) | None => None,
+                Some(&Binding::Initializer(of)) => Some(tensor::dense(of, self.files)?),
+                Some(&Binding::Sparse(of)) => Some(tensor::sparse(of, self.files)?),
+                Some(Binding::Value(_)) | None => None,
             };
-            let initial = initial.map(|tensor::Held { tensor, declared }| match declared {
+            let initial = initial.map(|tensor::FileTensor { tensor, declared }| match declared {
                 // It is given in the file's type.
                 Some(to) => {
                     Cast { to }.evaluate(&[&tensor]).map(|mut cast| cast.remove(0)).map_err(|e| e.at(info.name))

@@ -18,10 +18,10 @@ fn check_row(op: &ResizeAxis, wanted: &[f32]) {
 }
 
 /// ONNX Runtime 1.32: filter, coordinates, antialias, exclude_outside, scale, values.
-type Row = (Filter, Coordinates, bool, bool, f32, &'static [f32]);
+type Reference = (Filter, Coordinates, bool, bool, f32, &'static [f32]);
 
 #[rustfmt::skip]
-const ROWS: &[Row] = &[
+const REFERENCES: &[Reference] = &[
     (Filter::Cubic(-0.75), Coordinates::HalfPixel, false, false, 0.5, &[0.53125, 3.5312, 2.0938]),
     (Filter::Cubic(-0.75), Coordinates::HalfPixel, false, false, 0.8, &[2.5308, 0.56006, 3.0698, -5.4087, 9.2734]),
     (Filter::Cubic(-0.75), Coordinates::HalfPixel, false, false, 1.7, &[3.3895, 1.1875, -1.0131, 1.8141, 4.1094, 2.5626, -1.9019, -5.3561, 2.0938, 9.2685, 4.873]),
@@ -104,7 +104,7 @@ const ROWS: &[Row] = &[
 
 #[test]
 fn filters_are_those_of_onnx_runtime() {
-    for &(filter, coordinates, antialias, exclude_outside, scale, wanted) in ROWS {
+    for &(filter, coordinates, antialias, exclude_outside, scale, wanted) in REFERENCES {
         let op = ResizeAxis { antialias, exclude_outside, ..axis(filter, coordinates, scale, wanted.len()) };
         check_row(&op, wanted);
     }
