@@ -14,7 +14,7 @@ use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::isa::Isa;
 
 use cases::convolution::{self, Kernel, kernels};
-use cases::zoo::{self, Shape};
+use cases::zoo::{self, LayerShape};
 use cases::{Case, Work, bottleneck, frame, memory};
 
 /// Representative layers of the zoo: every variant of every family that takes a layer runs it.
@@ -60,7 +60,7 @@ fn main() {
         close(-1);
         call();
         close(-1);
-        let (Work::MultiplyAdds(amount) | Work::Numbers(amount)) = case.work;
+        let (Work::MultiplyAdds(amount) | Work::Elements(amount)) = case.work;
         println!("{}\t{}\t{amount}", case.kernel, case.layer);
     }
 }
@@ -85,7 +85,7 @@ fn cases(isa: Isa) -> Vec<Case> {
 fn layer(network: &str, sizes: &str) -> ConvShape {
     let mut found = zoo::layers().filter(|layer| layer.network == network && layer.shape.to_string() == sizes);
     match found.next().map(|layer| layer.shape) {
-        Some(Shape::Convolution(shape)) => shape,
+        Some(LayerShape::Convolution(shape)) => shape,
         _ => panic!("{network} has no convolution of {sizes}"),
     }
 }

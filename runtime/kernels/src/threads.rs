@@ -56,7 +56,7 @@ impl Pool {
     /// Keeps workers from parking between calls while the guard lives, for the duration of a model's run. The first
     /// call wakes them.
     pub fn awake(&self) -> Awake<'_> {
-        self.shared.call.0.awake.fetch_add(1, Ordering::Relaxed);
+        self.shared.state.0.awake.fetch_add(1, Ordering::Relaxed);
         Awake(&self.shared)
     }
 
@@ -116,7 +116,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.call.0.shutdown.store(true, Ordering::Release);
+        self.shared.state.0.shutdown.store(true, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             // A worker catches the panics of tasks and does not panic itself.
@@ -137,7 +137,7 @@ pub struct Awake<'a>(&'a Shared);
 
 impl Drop for Awake<'_> {
     fn drop(&mut self) {
-        self.0.call.0.awake.fetch_sub(1, Ordering::Relaxed);
+        self.0.state.0.awake.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -149,7 +149,7 @@ struct Apart<T>(T);
 /// The state that the caller and the workers share.
 struct Shared {
     /// The state that a waiting worker polls, and everything it needs to start.
-    call: Apart<Call>,
+    state: Apart<PoolState>,
     /// For each thread, the next task of its range.
     next: Box<[Apart<AtomicUsize>]>,
     /// The caller, which the last worker to leave wakes.
@@ -184,7 +184,7 @@ impl Limit {
 }
 
 #[derive(Default)]
-struct Call {
+struct PoolState {
     /// Epoch, open bit and count of workers inside, changed in one atomic step.
     gate: AtomicU64,
     /// Written by the caller while the gate is closed and empty, read by the workers inside.
@@ -196,9 +196,9 @@ struct Call {
 
 // SAFETY: `job` is the only member that is not `Sync` by itself. It is written only while the gate is closed and empty,
 // and read only by workers that entered through the gate, whose count orders the accesses.
-unsafe impl Sync for Call {}
+unsafe impl Sync for PoolState {}
 // SAFETY: as above; the body it refers to is `Sync`.
-unsafe impl Send for Call {}
+unsafe impl Send for PoolState {}
 
 /// Called for every task with the index of the task and of the thread.
 pub type Body<'a> = dyn Fn(usize, usize) + Sync + 'a;
@@ -232,7 +232,7 @@ impl Shared {
         let next = (0..threads.max(1)).map(|_| Apart::default()).collect();
         let (end, halted) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
         let limit = Limit { cancel, epoch: Instant::now(), end, halted };
-        Shared { call: Apart::default(), next, waiting: Mutex::default(), panic: Mutex::default(), limit }
+        Shared { state: Apart::default(), next, waiting: Mutex::default(), panic: Mutex::default(), limit }
     }
 
     /// Lets workers begin the job, and wakes `workers`. Only the holder of `Pool::caller` calls this, followed by
@@ -243,9 +243,9 @@ impl Shared {
         }
         // SAFETY: the gate is closed and empty (only the holder of `caller` opens it, and `close` leaves it closed and
         // empty), so no worker reads the job.
-        unsafe { *self.call.0.job.get() = Some(job) };
+        unsafe { *self.state.0.job.get() = Some(job) };
         *lock(&self.waiting) = Some(thread::current());
-        self.call.0.gate.fetch_add(EPOCH | OPEN, Ordering::Release);
+        self.state.0.gate.fetch_add(EPOCH | OPEN, Ordering::Release);
         for worker in workers {
             worker.thread().unpark();
         }
@@ -254,12 +254,12 @@ impl Shared {
     /// Admits no more workers and waits until all have left; after that, the body of the job may go out of scope.
     fn close(&self) {
         let mut spinning = Spinning::default();
-        let mut gate = self.call.0.gate.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut gate = self.state.0.gate.fetch_and(!OPEN, Ordering::AcqRel);
         while gate & INSIDE != 0 {
             if !spinning.pause() {
                 thread::park();
             }
-            gate = self.call.0.gate.load(Ordering::Acquire);
+            gate = self.state.0.gate.load(Ordering::Acquire);
         }
     }
 
@@ -289,9 +289,9 @@ impl Shared {
 
     /// Enters the open call unless its epoch is `last`, the last one entered. Returns its epoch.
     fn enter(&self, last: u64) -> Option<u64> {
-        let mut gate = self.call.0.gate.load(Ordering::Relaxed);
+        let mut gate = self.state.0.gate.load(Ordering::Relaxed);
         while gate & OPEN != 0 && gate / EPOCH != last {
-            match self.call.0.gate.compare_exchange_weak(gate, gate + 1, Ordering::Acquire, Ordering::Relaxed) {
+            match self.state.0.gate.compare_exchange_weak(gate, gate + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(gate / EPOCH),
                 Err(now) => gate = now,
             }
@@ -301,7 +301,7 @@ impl Shared {
 
     /// Leaves the call; the last worker to leave a closed call wakes the caller.
     fn leave(&self) {
-        let before = self.call.0.gate.fetch_sub(1, Ordering::AcqRel);
+        let before = self.state.0.gate.fetch_sub(1, Ordering::AcqRel);
         if before & OPEN == 0
             && before & INSIDE == 1
             && let Some(caller) = &*lock(&self.waiting)
@@ -314,16 +314,16 @@ impl Shared {
 /// The main loop of a worker.
 fn work(shared: &Shared, thread: usize) {
     let (mut last, mut spinning) = (0, Spinning::default());
-    while !shared.call.0.shutdown.load(Ordering::Acquire) {
+    while !shared.state.0.shutdown.load(Ordering::Acquire) {
         let Some(epoch) = shared.enter(last) else {
-            if shared.call.0.awake.load(Ordering::Relaxed) == 0 || !spinning.pause() {
+            if shared.state.0.awake.load(Ordering::Relaxed) == 0 || !spinning.pause() {
                 thread::park();
                 spinning = Spinning::default();
             }
             continue;
         };
         // SAFETY: inside the gate the job is not written, and its body lives until this worker has left.
-        let job = unsafe { (*shared.call.0.job.get()).map(|job| (&*job.body, job)) };
+        let job = unsafe { (*shared.state.0.job.get()).map(|job| (&*job.body, job)) };
         if let Some((body, job)) = job
             && thread < job.threads
         {
@@ -402,7 +402,7 @@ mod tests {
 
     /// Other threads take the tasks of a thread that is stuck in its first task.
     #[test]
-    fn what_a_slow_thread_leaves_is_taken() {
+    fn idle_threads_take_the_tasks_of_slow_ones() {
         let pool = Pool::new(2);
         let (tasks, done) = (20, AtomicUsize::new(0));
         pool.run(tasks, 2, &|_, thread| {
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_is_cancelled_or_late_begins_no_more_tasks() {
+    fn a_cancelled_or_late_run_starts_no_more_tasks() {
         for threads in [1, 3] {
             let cancel = Arc::new(AtomicBool::new(false));
             let pool = Pool::with(threads, || (), cancel.clone());
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+    fn a_panic_reaches_the_caller_and_the_pool_stays_usable() {
         let pool = Pool::new(2);
         for bad in [0, 7, 99] {
             let result = catch_unwind(AssertUnwindSafe(|| {

@@ -15,8 +15,8 @@ use skipstone_kernels::requantize::Requantize;
 use skipstone_kernels::threads::Pool;
 use skipstone_kernels::{depthwise, stem};
 
-use super::zoo::Shape;
-use super::{Call, Case, Work, bytes, numbers};
+use super::zoo::LayerShape;
+use super::{Case, Invocation, Work, bytes, numbers};
 
 /// A kernel.
 #[derive(Clone, Copy)]
@@ -89,7 +89,7 @@ impl Kernel {
         };
         let moved = (s.input_len() + s.output_len()) * number + weights * stored;
         let work = Work::MultiplyAdds(s.output_len() * s.group_in() * s.taps());
-        let layer = Shape::Convolution(s.clone()).to_string();
+        let layer = LayerShape::Convolution(s.clone()).to_string();
         Case::new(self.name(), layer, work, moved, move || match self {
             Kernel::Floats(kernel) => float_call(kernel, s.clone(), 100),
             Kernel::Bytes(kernel) => byte_call(kernel, s.clone()),
@@ -105,7 +105,7 @@ pub fn sparse(shape: &ConvShape, percent: usize) -> impl Iterator<Item = (Isa, C
     let s = shape.clone();
     kernels.into_iter().map(move |kernel| {
         let nonzeros = nonzeros(&thinned(s.out_c * s.in_c, percent));
-        let layer = format!("{}, {percent} %", Shape::Convolution(s.clone()));
+        let layer = format!("{}, {percent} %", LayerShape::Convolution(s.clone()));
         let moved = (s.input_len() + s.output_len()) * 4 + kernel.packed_len(&s, nonzeros);
         let work = Work::MultiplyAdds(nonzeros * s.pixels());
         let shape = s.clone();
@@ -149,8 +149,8 @@ pub fn pooling(isa: Isa, f: PoolFn, shape: PoolShape) -> Case {
     let global = s.kernel == [s.in_h, s.in_w];
     let (input, output) = (s.in_h * s.in_w * s.channels, s.out_h * s.out_w * s.channels);
     let name = format!("{}_{isa}", if global { "reduce" } else { "pool" });
-    let layer = Shape::Pooling(f, s).to_string();
-    Case::new(name, layer, Work::Numbers(input.max(output)), (input + output) * 4, move || {
+    let layer = LayerShape::Pooling(f, s).to_string();
+    Case::new(name, layer, Work::Elements(input.max(output)), (input + output) * 4, move || {
         let (x, mut y, threads) = (numbers(input), AlignedVec::zeroed(output), Pool::new(1));
         match global {
             true => Box::new(move || reduce(isa, reduction, image, &x, &mut y, &threads)),
@@ -164,7 +164,7 @@ pub fn epilogue(bias: &[f32]) -> Epilogue<'_> {
     Epilogue { bias: Some(bias), activation: Activation::Relu, ..Epilogue::NONE }
 }
 
-fn float_call(kernel: &'static dyn FloatKernel, shape: ConvShape, percent: usize) -> Call {
+fn float_call(kernel: &'static dyn FloatKernel, shape: ConvShape, percent: usize) -> Invocation {
     let weights = thinned(shape.out_c * shape.group_in() * shape.taps(), percent);
     let mut packed = AlignedVec::<u8>::zeroed(kernel.packed_len(&shape, nonzeros(&weights)));
     kernel.pack(&shape, Filters::Oihw(&weights), &mut packed);
@@ -180,7 +180,7 @@ fn float_call(kernel: &'static dyn FloatKernel, shape: ConvShape, percent: usize
 /// The zero point of input and output.
 const ZERO: u8 = 128;
 
-fn byte_call(kernel: &'static dyn ByteKernel, shape: ConvShape) -> Call {
+fn byte_call(kernel: &'static dyn ByteKernel, shape: ConvShape) -> Invocation {
     let plain: Vec<i8> = bytes(shape.out_c * shape.group_in() * shape.taps()).iter().map(|&byte| byte as i8).collect();
     let [weights, offsets, scales] = kernel.packed_lens(&shape);
     let (mut weights, mut offsets) = (AlignedVec::zeroed(weights), AlignedVec::zeroed(offsets));

@@ -2,7 +2,9 @@
 //! pairs of chroma, resized to 224 x 224.
 
 use skipstone_kernels::arena::AlignedVec;
-use skipstone_kernels::frame::{Across, Color, Course, Down, FrameRows, Input, LINES, Layout, Tap, across, down};
+use skipstone_kernels::frame::{
+    Across, ChannelOrder, Color, ComponentLines, Course, Down, FrameRows, LINES, Tap, across, down,
+};
 use skipstone_kernels::isa::Isa;
 
 use super::{Case, Work, bytes};
@@ -28,7 +30,7 @@ fn down_case(isa: Isa) -> Case {
     let taps = Down::pack(&triangles(SOURCE));
     let rows = taps.row(OUTPUT / 2).1.len();
     let layer = format!("{rows} rows of {SOURCE}");
-    Case::new(format!("frame_down_{isa}"), layer, Work::Numbers(SOURCE), (rows + 2) * SOURCE, move || {
+    Case::new(format!("frame_down_{isa}"), layer, Work::Elements(SOURCE), (rows + 2) * SOURCE, move || {
         let (frame, taps) = (bytes(STRIDE * SOURCE), taps.clone());
         let mut line = AlignedVec::<i16>::zeroed(SOURCE);
         Box::new(move || {
@@ -46,7 +48,7 @@ fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize)
     let stride = luma.reach().max(chroma.reach() + 1);
     let layer = format!("{way}, lines of {SOURCE} to {OUTPUT}");
     let moved = 4 * count * SOURCE + 12 * pixels;
-    Case::new(format!("frame_across_{isa}"), layer, Work::Numbers(3 * pixels), moved, move || {
+    Case::new(format!("frame_across_{isa}"), layer, Work::Elements(3 * pixels), moved, move || {
         let (luma, chroma) = (luma.clone(), chroma.clone());
         let lines = AlignedVec::<i16>::zeroed(2 * count * stride);
         // With several lines side by side, their columns are rows of the output.
@@ -55,11 +57,11 @@ fn across_case(isa: Isa, way: &str, course: Course, pixels: usize, count: usize)
         Box::new(move || {
             let (luma_lines, chroma_lines) = lines.split_at(count * stride);
             let inputs = [
-                Input { lines: luma_lines, stride, taps: &luma },
-                Input { lines: chroma_lines, stride, taps: &chroma },
-                Input { lines: &chroma_lines[1..], stride, taps: &chroma },
+                ComponentLines { lines: luma_lines, stride, taps: &luma },
+                ComponentLines { lines: chroma_lines, stride, taps: &chroma },
+                ComponentLines { lines: &chroma_lines[1..], stride, taps: &chroma },
             ];
-            across(isa, &inputs, &color, Layout::Planar, course, 0, &mut out);
+            across(isa, &inputs, &color, ChannelOrder::Planar, course, 0, &mut out);
         })
     })
 }

@@ -52,7 +52,7 @@ fn floats(
     [input, output]: [usize; 2],
     kernel: impl Fn(&[f32], &mut [f32], &Pool) + Clone + Send + Sync + 'static,
 ) -> Case {
-    let work = Work::Numbers(input.max(output));
+    let work = Work::Elements(input.max(output));
     Case::new(format!("{name}_{isa}"), layer, work, (input + output) * 4, move || {
         let (x, mut y, pool, kernel) = (numbers(input), AlignedVec::zeroed(output), Pool::new(1), kernel.clone());
         Box::new(move || kernel(&x, &mut y, &pool))
@@ -97,7 +97,7 @@ fn layernorm_of(isa: Isa, rows: usize, len: usize) -> Case {
 fn transposition(isa: Isa, [rows, columns]: [usize; 2]) -> Case {
     let len = rows * columns;
     let layer = format!("{rows}x{columns}");
-    Case::new(format!("transpose_{isa}"), layer, Work::Numbers(len), len * 8, move || {
+    Case::new(format!("transpose_{isa}"), layer, Work::Elements(len), len * 8, move || {
         let p = Permutation::new(&[rows, columns], &[1, 0]).expect("two axes");
         let (x, mut y, pool) = (super::bytes(len * 4), AlignedVec::zeroed(len * 4), Pool::new(1));
         Box::new(move || transpose(isa, 4, &p, &x, &mut y, &pool))
@@ -140,7 +140,7 @@ fn bilinear(isa: Isa, size: usize, channels: usize) -> Case {
 fn conversion<From: CastTo<To> + Plain, To: Plain>(isa: Isa, name: &str) -> Case {
     let len = 1 << 20;
     let bytes = len * (size_of::<From>() + size_of::<To>());
-    Case::new(format!("{name}_{isa}"), len.to_string(), Work::Numbers(len), bytes, move || {
+    Case::new(format!("{name}_{isa}"), len.to_string(), Work::Elements(len), bytes, move || {
         let (x, mut y, pool) = (AlignedVec::<From>::zeroed(len), AlignedVec::<To>::zeroed(len), Pool::new(1));
         Box::new(move || cast(isa, &x, &mut y, &pool))
     })

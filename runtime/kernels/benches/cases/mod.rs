@@ -24,11 +24,11 @@ pub struct Case {
     pub work: Work,
     /// The bytes that a call reads and writes, at least.
     pub bytes: usize,
-    make: Box<dyn Fn() -> Call + Send + Sync>,
+    make: Box<dyn Fn() -> Invocation + Send + Sync>,
 }
 
 /// Calls the kernel once, with buffers that it owns.
-pub type Call = Box<dyn FnMut()>;
+pub type Invocation = Box<dyn FnMut()>;
 
 impl Case {
     /// The buffers are allocated by [`ready`](Self::ready).
@@ -37,13 +37,13 @@ impl Case {
         layer: impl Into<String>,
         work: Work,
         bytes: usize,
-        make: impl Fn() -> Call + Send + Sync + 'static,
+        make: impl Fn() -> Invocation + Send + Sync + 'static,
     ) -> Self {
         Case { kernel: kernel.into(), layer: layer.into(), work, bytes, make: Box::new(make) }
     }
 
     /// Allocates buffers and packs weights.
-    pub fn ready(&self) -> Call {
+    pub fn ready(&self) -> Invocation {
         (self.make)()
     }
 }
@@ -60,7 +60,7 @@ pub enum Work {
     /// Multiply-adds of the plain convolution: Winograd computes fewer.
     MultiplyAdds(usize),
     /// Elements of the larger of input and output.
-    Numbers(usize),
+    Elements(usize),
 }
 
 /// Values between -1 and 1, the same in every run.

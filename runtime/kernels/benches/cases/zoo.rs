@@ -13,12 +13,12 @@ pub struct Layer {
     /// How often the layer occurs in the network.
     pub count: usize,
     /// Its sizes.
-    pub shape: Shape,
+    pub shape: LayerShape,
 }
 
 /// The sizes of a layer.
 #[derive(Clone)]
-pub enum Shape {
+pub enum LayerShape {
     /// A convolution. A matrix product counts as a convolution over an image of one row, whose pixels are the rows of
     /// the matrix.
     Convolution(ConvShape),
@@ -64,10 +64,10 @@ fn layer(line: &'static str) -> Option<Layer> {
             pad_bottom,
             pad_right,
         };
-        Shape::Pooling(f, shape)
+        LayerShape::Pooling(f, shape)
     };
     let shape = match operator {
-        "conv" | "matmul" => Shape::Convolution(ConvShape {
+        "conv" | "matmul" => LayerShape::Convolution(ConvShape {
             batch: 1,
             in_h,
             in_w,
@@ -94,11 +94,11 @@ fn sizes<const N: usize>(text: &str, separator: char) -> Option<[usize; N]> {
     sizes.ok()?.try_into().ok()
 }
 
-impl fmt::Display for Shape {
+impl fmt::Display for LayerShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (size, channels, kernel, stride) = match self {
-            Shape::Convolution(s) => ([s.in_h, s.in_w], [s.in_c, s.out_c], s.kernel, s.stride[0]),
-            Shape::Pooling(_, s) => ([s.in_h, s.in_w], [s.channels; 2], s.kernel, s.stride[0]),
+            LayerShape::Convolution(s) => ([s.in_h, s.in_w], [s.in_c, s.out_c], s.kernel, s.stride[0]),
+            LayerShape::Pooling(_, s) => ([s.in_h, s.in_w], [s.channels; 2], s.kernel, s.stride[0]),
         };
         let ([h, w], [inputs, outputs], [rows, columns]) = (size, channels, kernel);
         write!(f, "{h}x{w}, {inputs} to {outputs}, {rows}x{columns} / {stride}")

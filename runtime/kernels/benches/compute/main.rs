@@ -16,7 +16,7 @@ mod summary;
 use skipstone_kernels::conv::ConvShape;
 use skipstone_kernels::isa::Isa;
 
-use cases::zoo::{self, Layer, Shape};
+use cases::zoo::{self, Layer, LayerShape};
 use cases::{Case, Work, convolution};
 use summary::{Kind, Summary};
 
@@ -108,8 +108,8 @@ fn cases(isa: Isa, layer: &Layer, options: &Options) -> Vec<(Case, bool)> {
         kernels.map(|(kernel, is_chosen)| (kernel.case(shape), is_chosen)).collect()
     };
     let mut cases = match &layer.shape {
-        Shape::Convolution(shape) => of_convolution(shape),
-        Shape::Pooling(f, shape) => vec![(convolution::pooling(isa, *f, *shape), true)],
+        LayerShape::Convolution(shape) => of_convolution(shape),
+        LayerShape::Pooling(f, shape) => vec![(convolution::pooling(isa, *f, *shape), true)],
     };
     cases.retain(|(case, _)| {
         let family = case.kernel.split('_').next().unwrap_or_default();
@@ -126,7 +126,7 @@ fn report(layer: &Layer, case: &Case, is_chosen: bool, seconds: f64, peak: f64) 
             let rate = 2.0 * count as f64 / seconds / 1e9;
             format!("{rate:6.1} GFLOP/s  {:3.0} %", 100.0 * rate / peak)
         }
-        Work::Numbers(_) => format!("{:6.1} GB/s", case.bytes as f64 / seconds / 1e9),
+        Work::Elements(_) => format!("{:6.1} GB/s", case.bytes as f64 / seconds / 1e9),
     };
     println!(
         "{mark} {:2} of {:34} {:12} {:34} {:8.1} us  {speed}",

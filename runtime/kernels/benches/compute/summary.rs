@@ -1,7 +1,7 @@
 //! Sums over the layers of a network.
 
 use crate::cases::Work;
-use crate::cases::zoo::{Layer, Shape};
+use crate::cases::zoo::{Layer, LayerShape};
 
 /// Kinds of layers, by what limits their speed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,13 +17,13 @@ pub enum Kind {
 impl Kind {
     const ALL: [Kind; 5] = [Kind::Pointwise, Kind::Dense, Kind::Depthwise, Kind::Row, Kind::Pooling];
 
-    pub fn of(shape: &Shape) -> Kind {
+    pub fn of(shape: &LayerShape) -> Kind {
         match shape {
-            Shape::Pooling(..) => Kind::Pooling,
-            Shape::Convolution(s) if s.groups > 1 => Kind::Depthwise,
-            Shape::Convolution(s) if s.pixels() == 1 => Kind::Row,
-            Shape::Convolution(s) if s.taps() == 1 => Kind::Pointwise,
-            Shape::Convolution(_) => Kind::Dense,
+            LayerShape::Pooling(..) => Kind::Pooling,
+            LayerShape::Convolution(s) if s.groups > 1 => Kind::Depthwise,
+            LayerShape::Convolution(s) if s.pixels() == 1 => Kind::Row,
+            LayerShape::Convolution(s) if s.taps() == 1 => Kind::Pointwise,
+            LayerShape::Convolution(_) => Kind::Dense,
         }
     }
 
@@ -63,15 +63,15 @@ impl Summary {
         let kind = Kind::of(&layer.shape);
         let operations = match work {
             Work::MultiplyAdds(count) => 2.0 * count as f64,
-            Work::Numbers(_) => 0.0,
+            Work::Elements(_) => 0.0,
         };
         let is_marked = match &layer.shape {
-            Shape::Convolution(s) => {
+            LayerShape::Convolution(s) => {
                 matches!(kind, Kind::Pointwise | Kind::Dense)
                     && (s.kernel == [1, 1] || s.kernel == [3, 3])
                     && s.in_c.min(s.out_c) >= MANY
             }
-            Shape::Pooling(..) => false,
+            LayerShape::Pooling(..) => false,
         };
         let (layer, count) = (layer.shape.to_string(), layer.count as f64);
         self.rows.push(LayerTime { kind, layer, count, operations, seconds, is_marked });

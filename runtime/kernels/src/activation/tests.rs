@@ -21,13 +21,13 @@ const ACTIVATIONS: [Activation; 12] = [
 
 /// A function of one register.
 #[derive(Clone, Copy)]
-enum Function {
+enum RegisterFn {
     Apply(Activation),
     Exp,
     Erf,
 }
 
-struct Sixteen<'a>(Function, &'a mut [f32; 16]);
+struct Sixteen<'a>(RegisterFn, &'a mut [f32; 16]);
 
 impl Vectorized for Sixteen<'_> {
     type Output = ();
@@ -37,9 +37,9 @@ impl Vectorized for Sixteen<'_> {
         for chunk in self.1.chunks_exact_mut(S::LANES) {
             let x = simd.load(chunk);
             let y = match self.0 {
-                Function::Apply(act) => vector::apply(act, x),
-                Function::Exp => vector::exp(x),
-                Function::Erf => vector::erf(x),
+                RegisterFn::Apply(act) => vector::apply(act, x),
+                RegisterFn::Exp => vector::exp(x),
+                RegisterFn::Erf => vector::erf(x),
             };
             simd.store(y, chunk);
         }
@@ -56,7 +56,7 @@ fn inputs() -> Vec<f32> {
 }
 
 /// Checks that `got` is near `want`, relative to `want` but with an absolute floor; checks NaN and infinity too.
-fn check(isa: Isa, function: Function, want: impl Fn(f32) -> f32, tolerance: f32, floor: f32) {
+fn check(isa: Isa, function: RegisterFn, want: impl Fn(f32) -> f32, tolerance: f32, floor: f32) {
     for chunk in inputs().chunks_exact(16) {
         let mut y: [f32; 16] = chunk.try_into().unwrap();
         dispatch(isa, Sixteen(function, &mut y));
@@ -72,8 +72,8 @@ fn check(isa: Isa, function: Function, want: impl Fn(f32) -> f32, tolerance: f32
 #[test]
 fn vectors_agree_with_the_definition() {
     for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {
-        check(isa, Function::Exp, f32::exp, 3e-7, 1e-44);
-        check(isa, Function::Erf, scalar::erf, 3e-7, 0.0);
+        check(isa, RegisterFn::Exp, f32::exp, 3e-7, 1e-44);
+        check(isa, RegisterFn::Erf, scalar::erf, 3e-7, 0.0);
         for act in ACTIVATIONS {
             // GELU's factor 1 + erf cancels for negative x, and so do the hard gates near their zero: there the error
             // is relative to x instead of the result.
@@ -82,7 +82,7 @@ fn vectors_agree_with_the_definition() {
                 Activation::HardSwish | Activation::HardSigmoid { .. } => 1e-6,
                 _ => 1e-37,
             };
-            check(isa, Function::Apply(act), |x| scalar::apply(act, x), 5e-7, floor);
+            check(isa, RegisterFn::Apply(act), |x| scalar::apply(act, x), 5e-7, floor);
         }
     }
 }

@@ -13,14 +13,14 @@ pub const MAX_RANK: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Broadcast {
     /// The merged axes, outermost first; only the first `rank`, at least one, are used.
-    axes: [Axis; MAX_RANK],
+    axes: [BroadcastAxis; MAX_RANK],
     rank: usize,
     len: usize,
 }
 
 /// One axis of the output, with the stride of each operand in elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Axis {
+struct BroadcastAxis {
     len: usize,
     a: usize,
     b: usize,
@@ -61,12 +61,12 @@ impl Broadcast {
         }
         let len = shape.iter().try_fold(1usize, |len, &axis| len.checked_mul(axis));
         let len = len.ok_or(BroadcastError::TooLarge)?;
-        let mut this = Broadcast { axes: [Axis::default(); MAX_RANK], rank: 0, len };
+        let mut this = Broadcast { axes: [BroadcastAxis::default(); MAX_RANK], rank: 0, len };
         for i in (0..shape.len()).filter(|&i| shape[i] != 1) {
-            this.push(Axis { len: shape[i], a: a[i], b: b[i] });
+            this.push(BroadcastAxis { len: shape[i], a: a[i], b: b[i] });
         }
         if this.rank == 0 {
-            this.push(Axis { len: 1, a: 0, b: 0 });
+            this.push(BroadcastAxis { len: 1, a: 0, b: 0 });
         }
         this.reach().ok_or(BroadcastError::TooLarge)?;
         Ok(this)
@@ -109,12 +109,12 @@ impl Broadcast {
     }
 
     /// Adds the next inner axis, merging it with the one before if the strides of both operands allow it.
-    fn push(&mut self, inner: Axis) {
+    fn push(&mut self, inner: BroadcastAxis) {
         if let Some(outer) = self.rank.checked_sub(1).map(|i| &mut self.axes[i]) {
             let joins = |outer: usize, stride: usize| stride.checked_mul(inner.len) == Some(outer);
             if joins(outer.a, inner.a) && joins(outer.b, inner.b) {
                 // Cannot overflow unless an axis is empty: the product divides `self.len`.
-                *outer = Axis { len: outer.len.saturating_mul(inner.len), ..inner };
+                *outer = BroadcastAxis { len: outer.len.saturating_mul(inner.len), ..inner };
                 return;
             }
         }

@@ -121,7 +121,7 @@ pub fn binary(
                 _ => dispatch(isa, vector::Binary { f, rows, a, b, y }),
             }
             if !matches!(act, Activation::None) {
-                unary::map_slice_in_place(isa, unary::Function::Activation(act), y);
+                unary::map_slice_in_place(isa, unary::ElementwiseFn::Activation(act), y);
             }
             start += y.len();
         }

@@ -114,7 +114,7 @@ fn functions_broadcast_like_numpy() {
 }
 
 #[test]
-fn an_activation_follows() {
+fn an_activation_is_applied_to_the_result() {
     let mut random = Random::new(4);
     let (a, b) = (random.numbers(20_000, 3.0), random.numbers(20_000, 3.0));
     let broadcast = Broadcast::of_shapes(&[20_000], &[20_000]).unwrap();

@@ -1,6 +1,6 @@
 //! The functions on vectors, for every instruction set.
 
-use super::broadcast::{BroadcastRuns, BroadcastRun};
+use super::broadcast::{BroadcastRun, BroadcastRuns};
 use super::{BinaryFn, CompareFn, scalar};
 use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized};

@@ -89,7 +89,7 @@ fn long_inputs_are_shared_among_threads() {
 }
 
 #[test]
-fn truth_is_what_is_not_zero() {
+fn everything_but_zero_is_true() {
     let mut y = [7; 5];
     nonzero(&[0.0f32, -0.0, 1e-45, f32::NAN, -3.0], &mut y, &Pool::new(1));
     assert_eq!(y, [0, 0, 1, 1, 1]);

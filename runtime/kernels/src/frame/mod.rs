@@ -85,7 +85,7 @@ pub fn down(isa: Isa, rows: FrameRows<'_>, weights: &[i16], shift: u32, line: &m
 
 /// One component of the source: luma, one of chroma, or one of RGB.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub struct ComponentLines<'a> {
     /// The lines that contain it, starting at its first sample. The padding after the last sample may have any value,
     /// because weights are padded with zeros.
     pub lines: &'a [i16],
@@ -119,7 +119,7 @@ impl Color {
 
 /// Memory layout of the channels of a pixel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Layout {
+pub enum ChannelOrder {
     /// All pixels of a channel, then all of the next channel.
     Planar,
     /// All channels of a pixel, then those of the next pixel.
@@ -160,9 +160,9 @@ impl Course {
 /// lines or more than [`LINES`], a pixel lies outside `out`, or the CPU does not have `isa`.
 pub fn across(
     isa: Isa,
-    inputs: &[Input<'_>],
+    inputs: &[ComponentLines<'_>],
     color: &Color,
-    layout: Layout,
+    layout: ChannelOrder,
     course: Course,
     at: usize,
     out: &mut [f32],
@@ -196,9 +196,9 @@ pub fn across(
 /// `across` for J inputs, after its checks.
 fn sums<const J: usize>(
     isa: Isa,
-    inputs: &[Input<'_>; J],
+    inputs: &[ComponentLines<'_>; J],
     color: &Color,
-    layout: Layout,
+    layout: ChannelOrder,
     course: Course,
     at: usize,
     out: &mut [f32],

@@ -1,7 +1,7 @@
 //! The formulas, element by element.
 
 use super::tile::Job;
-use super::{Course, FrameRows, Layout};
+use super::{ChannelOrder, Course, FrameRows};
 
 /// Like [`super::down`].
 pub(super) fn down(rows: FrameRows<'_>, weights: &[i16], shift: u32, line: &mut [i16]) {
@@ -51,8 +51,8 @@ fn put<const J: usize>(job: &Job<'_, J>, sums: [f32; J], pixel: usize, out: &mut
     let pixels = out.len() / 3;
     for (c, channel) in channels.into_iter().enumerate() {
         match job.layout {
-            Layout::Planar => out[c * pixels + pixel] = channel,
-            Layout::Interleaved => out[pixel * 3 + c] = channel,
+            ChannelOrder::Planar => out[c * pixels + pixel] = channel,
+            ChannelOrder::Interleaved => out[pixel * 3 + c] = channel,
         }
     }
 }

@@ -121,7 +121,7 @@ fn lines_are_summed_across() {
         for (j, (_, _, _, packed, _)) in inputs.iter().enumerate() {
             color.matrix.iter_mut().for_each(|row| row[j] /= packed.unit());
         }
-        let layout = [Layout::Planar, Layout::Interleaved][random.below(2)];
+        let layout = [ChannelOrder::Planar, ChannelOrder::Interleaved][random.below(2)];
         let step = lines + random.below(5);
         let (course, size) = if beside {
             (Course::Beside { lines, step }, (outputs - 1) * step + lines)
@@ -136,7 +136,8 @@ fn lines_are_summed_across() {
             for output in 0..outputs {
                 let pixel_at = at + if beside { output * step + line } else { output };
                 for (c, value) in pixel(&inputs, &color, line, output).into_iter().enumerate() {
-                    let to = if layout == Layout::Planar { c * pixels + pixel_at } else { pixel_at * channels + c };
+                    let to =
+                        if layout == ChannelOrder::Planar { c * pixels + pixel_at } else { pixel_at * channels + c };
                     expected[to] = value as f32;
                 }
             }
@@ -146,7 +147,7 @@ fn lines_are_summed_across() {
             let arguments: Vec<_> = inputs
                 .iter()
                 .zip(&lines)
-                .map(|((_, stride, _, taps, _), lines)| Input { lines, stride: *stride, taps })
+                .map(|((_, stride, _, taps, _), lines)| ComponentLines { lines, stride: *stride, taps })
                 .collect();
             let mut out = Guarded::new(&vec![unwritten; expected.len()], edge);
             across(isa, &arguments, &color, layout, course, at, &mut out);
@@ -211,7 +212,7 @@ fn rows_that_end_early_are_refused() {
 #[should_panic(expected = "every pixel is one of the output")]
 fn pixels_outside_the_output_are_refused() {
     let taps = Across::pack(&[Tap { first: 0, weights: vec![1.0] }, Tap { first: 0, weights: vec![1.0] }], 1);
-    let input = Input { lines: &[0; 16], stride: 16, taps: &taps };
+    let input = ComponentLines { lines: &[0; 16], stride: 16, taps: &taps };
     let color = Color { matrix: [[1.0; 3]; 3], bias: [0.0; 3], low: [0.0; 3], high: [1.0; 3], gray: None };
-    across(Isa::Scalar, &[input], &color, Layout::Planar, Course::Along, 1, &mut [0.0; 6]);
+    across(Isa::Scalar, &[input], &color, ChannelOrder::Planar, Course::Along, 1, &mut [0.0; 6]);
 }

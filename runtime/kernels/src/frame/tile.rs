@@ -1,13 +1,13 @@
 //! `across` for any instruction set that can sum products of 16 bits: one register of outputs at a time.
 
-use super::{Across, Color, Course, Input, Layout};
+use super::{Across, ChannelOrder, Color, ComponentLines, Course};
 use crate::lanes::Lanes;
 
 /// The arguments of `across`.
 pub(super) struct Job<'a, const J: usize> {
-    pub inputs: &'a [Input<'a>; J],
+    pub inputs: &'a [ComponentLines<'a>; J],
     pub color: &'a Color,
-    pub layout: Layout,
+    pub layout: ChannelOrder,
     pub course: Course,
     pub at: usize,
 }
@@ -90,7 +90,7 @@ pub(super) unsafe fn across<L: Sums, const J: usize>(job: &Job<'_, J>, out: &mut
 /// # Safety
 /// As for [`Sums::sums`]: `output` is below the input's outputs and a multiple of `WIDTH`.
 #[inline(always)]
-unsafe fn neighbors<L: Sums>(input: &Input<'_>, output: usize) -> L {
+unsafe fn neighbors<L: Sums>(input: &ComponentLines<'_>, output: usize) -> L {
     let padded = input.taps.padded();
     // SAFETY: guaranteed by the caller. The usual case is compiled separately, without loops.
     unsafe {
@@ -107,7 +107,7 @@ unsafe fn neighbors<L: Sums>(input: &Input<'_>, output: usize) -> L {
 /// # Safety
 /// As for `neighbors`.
 #[inline(always)]
-unsafe fn neighbors_of<L: Sums>(input: &Input<'_>, output: usize, padded: usize) -> L {
+unsafe fn neighbors_of<L: Sums>(input: &ComponentLines<'_>, output: usize, padded: usize) -> L {
     let (mut numbers, mut weights) = ([std::ptr::null(); MOST], [std::ptr::null(); MOST]);
     // SAFETY: guaranteed by the caller; `first` holds whole groups of MOST, a multiple of WIDTH.
     unsafe {
@@ -126,7 +126,7 @@ unsafe fn neighbors_of<L: Sums>(input: &Input<'_>, output: usize, padded: usize)
 /// # Safety
 /// As for [`Sums::sums`]: `output` is below the input's outputs and `line` below `lines`.
 #[inline(always)]
-unsafe fn column<L: Sums>(input: &Input<'_>, output: usize, line: usize, lines: usize) -> L {
+unsafe fn column<L: Sums>(input: &ComponentLines<'_>, output: usize, line: usize, lines: usize) -> L {
     let (first, packed) = input.taps.output(output);
     let mut numbers = [std::ptr::null(); MOST];
     for (i, numbers) in numbers.iter_mut().enumerate().take(L::WIDTH) {
@@ -167,7 +167,7 @@ unsafe fn put<L: Sums, const J: usize>(job: &Job<'_, J>, sums: &[L; J], pixel: u
             let gray = channels[0].mul_add(L::splat(r), L::splat(constant));
             let gray = channels[1].mul_add(L::splat(g), gray);
             store(channels[2].mul_add(L::splat(b), gray), to.add(pixel), count);
-        } else if job.layout == Layout::Planar {
+        } else if job.layout == ChannelOrder::Planar {
             let pixels = out.len() / 3;
             for (c, channel) in channels.into_iter().enumerate() {
                 store(channel, to.add(c * pixels + pixel), count);

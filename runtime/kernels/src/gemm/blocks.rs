@@ -113,24 +113,24 @@ impl GemmSplit {
 }
 
 /// The rows of A.
-pub(crate) enum Rows<'a> {
+pub(crate) enum GemmRows<'a> {
     /// Rows at a constant distance.
     Matrix { a: &'a [f32], lda: usize },
     /// One row per output pixel: the window of the input under it, tap by tap.
-    Image(Image<'a>),
+    Image(ConvInput<'a>),
     /// The same, but a whole kernel row, which is contiguous, counts as one tap: for images with few channels.
-    Lines(Image<'a>),
+    Lines(ConvInput<'a>),
 }
 
 /// The input of a convolution.
-pub(crate) struct Image<'a> {
+pub(crate) struct ConvInput<'a> {
     pub shape: &'a ConvShape,
     pub input: &'a [f32],
     /// Zeros that taps in the padding point to, if there is padding and rows are not gathered.
     pub zeros: &'a [f32],
 }
 
-impl Image<'_> {
+impl ConvInput<'_> {
     /// Calls `f(row, tap, offset)` for every tap of `len` output pixels starting at `first`; the offset is `None` in
     /// the padding.
     #[inline(always)]
@@ -160,7 +160,7 @@ impl Image<'_> {
     }
 }
 
-impl Image<'_> {
+impl ConvInput<'_> {
     /// Writes the pointers of `len` output pixels starting at `first`, one per kernel row, whose pixels are contiguous.
     /// Windows that reach past the left or right edge are copied and padded with zeros.
     fn lines(&self, first: usize, len: usize, copies: &mut [f32], pointers: &mut [*const f32]) {
@@ -229,7 +229,7 @@ pub(crate) struct CheckedGemm<'a> {
     /// Elements per piece of one group.
     pub depth: usize,
     pub groups: usize,
-    pub rows: Rows<'a>,
+    pub rows: GemmRows<'a>,
     /// `[images, groups * depth]`
     pub scale: Option<&'a [f32]>,
     /// Packed B of all groups, one after another.
@@ -332,19 +332,19 @@ impl CheckedGemm<'_> {
     /// Writes the pointers of `len` rows starting at `first`: for each tap, one pointer per row. Line edges are copied.
     fn point(&self, first: usize, len: usize, group: usize, copies: &mut [f32], pointers: &mut [*const f32]) {
         match &self.rows {
-            Rows::Matrix { a, lda } => {
+            GemmRows::Matrix { a, lda } => {
                 for (i, pointer) in pointers.iter_mut().enumerate() {
                     *pointer = a[(first + i) * lda..][..self.depth].as_ptr();
                 }
             }
-            Rows::Image(image) => image.taps(first, len, |row, _, tap, offset| {
+            GemmRows::Image(image) => image.taps(first, len, |row, _, tap, offset| {
                 let numbers = match offset {
                     Some(at) => &image.input[at + group * self.depth..][..self.depth],
                     None => &image.zeros[..self.depth],
                 };
                 pointers[tap * len + row] = numbers.as_ptr();
             }),
-            Rows::Lines(image) => image.lines(first, len, copies, pointers),
+            GemmRows::Lines(image) => image.lines(first, len, copies, pointers),
         }
     }
 
@@ -371,19 +371,19 @@ impl CheckedGemm<'_> {
         let depth = self.depth;
         let scale = |image: usize| self.scale.map(|s| &s[(image * self.groups + group) * depth..][..depth]);
         match &self.rows {
-            Rows::Matrix { a, lda } => {
+            GemmRows::Matrix { a, lda } => {
                 for row in 0..len {
                     copy(&a[(first + row) * lda..][..k], scale(0), &mut to[row * k..][..k]);
                 }
             }
-            Rows::Image(image) => image.taps(first, len, |row, picture, tap, offset| {
+            GemmRows::Image(image) => image.taps(first, len, |row, picture, tap, offset| {
                 let to = &mut to[row * k + tap * depth..][..depth];
                 match offset {
                     Some(at) => copy(&image.input[at + group * depth..][..depth], scale(picture), to),
                     None => to.fill(0.0),
                 }
             }),
-            Rows::Lines(_) => unreachable!("lines are read in place"),
+            GemmRows::Lines(_) => unreachable!("lines are read in place"),
         }
     }
 }

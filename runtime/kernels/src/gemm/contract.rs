@@ -109,7 +109,7 @@ impl FloatKernel for Variant {
     fn run(&self, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
         let Conv { shape, input, packed, out, epilogue, scale } = args;
         let packed = self.weights.read(packed);
-        conv(self, super::Conv { shape, input, packed, out, epilogue, a_scale: scale }, scratch, pool);
+        conv(self, super::GemmConv { shape, input, packed, out, epilogue, a_scale: scale }, scratch, pool);
     }
 
     fn stage(&'static self) -> Option<Stage> {

@@ -1,6 +1,6 @@
 //! The entry points: they check every length and turn a convolution into a matrix product.
 
-use super::blocks::{Access, CheckedGemm, Image, Rows, SHORT_RUN, GemmSplit};
+use super::blocks::{Access, CheckedGemm, ConvInput, GemmRows, GemmSplit, SHORT_RUN};
 use super::scale::{by_weights, scale_weights};
 use super::{Packed, Variant, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
@@ -32,7 +32,7 @@ pub struct Gemm<'a> {
 }
 
 /// A convolution.
-pub struct Conv<'a> {
+pub struct GemmConv<'a> {
     /// Its geometry.
     pub shape: &'a ConvShape,
     /// NHWC.
@@ -86,7 +86,7 @@ fn checked<'a>(v: &'a Variant, args: Gemm<'a>) -> Option<(CheckedGemm<'a>, &'a m
     assert_eq!((packed.len(), packed.weights()), (packed_len(v, k, n), v.weights), "the packed weights");
     assert!(a_scale.is_none_or(|s| s.len() == k), "one factor per column of A");
     epilogue.check(n, end);
-    let rows = Rows::Matrix { a, lda };
+    let rows = GemmRows::Matrix { a, lda };
     Some((CheckedGemm { v, m, n, taps: 1, depth: k, groups: 1, rows, scale: a_scale, packed, ldc, epilogue }, out))
 }
 
@@ -109,8 +109,8 @@ pub fn conv_scratch(v: &Variant, shape: &ConvShape, scaled: bool, threads: usize
 /// If the length of a slice does not match `shape`, if `scratch` is shorter than [`conv_scratch`], or if the CPU lacks
 /// the variant's instructions.
 #[inline(never)]
-pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
-    let Conv { shape, input, packed, out, epilogue, a_scale } = args;
+pub fn conv(v: &Variant, args: GemmConv<'_>, scratch: &mut [f32], pool: &Pool) {
+    let GemmConv { shape, input, packed, out, epilogue, a_scale } = args;
     shape.check();
     assert_eq!(input.len(), shape.input_len(), "input length");
     assert_eq!(out.len(), shape.output_len(), "output length");
@@ -134,11 +134,11 @@ pub fn conv(v: &Variant, args: Conv<'_>, scratch: &mut [f32], pool: &Pool) {
     assert!(scratch.len() >= zeros(&split, shape), "the scratch is too short");
     let (zeros, scratch) = scratch.split_at_mut(zeros(&split, shape));
     zeros.fill(0.0);
-    let image = Image { shape, input, zeros };
+    let image = ConvInput { shape, input, zeros };
     let rows = match reading.access {
-        Access::CopyEdges => Rows::Lines(image),
-        Access::InPlace if shape.is_pointwise() && shape.groups == 1 => Rows::Matrix { a: input, lda: shape.in_c },
-        Access::InPlace | Access::Gather => Rows::Image(image),
+        Access::CopyEdges => GemmRows::Lines(image),
+        Access::InPlace if shape.is_pointwise() && shape.groups == 1 => GemmRows::Matrix { a: input, lda: shape.in_c },
+        Access::InPlace | Access::Gather => GemmRows::Image(image),
     };
     CheckedGemm {
         v,

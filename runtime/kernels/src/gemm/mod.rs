@@ -27,7 +27,7 @@ mod neon;
 
 pub(crate) use contract::FAMILY;
 pub(crate) use driver::gemm_alone;
-pub use driver::{Conv, Gemm, conv, conv_scratch, gemm, gemm_scratch};
+pub use driver::{Gemm, GemmConv, conv, conv_scratch, gemm, gemm_scratch};
 pub use pack::{halve, pack, pack_conv, packed_conv_len, packed_len};
 
 use std::ops::Range;

@@ -144,7 +144,7 @@ proptest! {
             let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
             let scratch_len = conv_scratch(v, &shape, a_scale.is_some(), threads);
             let mut scratch = Guarded::new(&vec![f32::NAN; scratch_len], edge);
-            conv(v, Conv { shape: &shape, input: &x, packed, out: &mut got, epilogue, a_scale }, &mut scratch, &pool);
+            conv(v, GemmConv { shape: &shape, input: &x, packed, out: &mut got, epilogue, a_scale }, &mut scratch, &pool);
             assert_close(&got, &want, v.name);
         }
     }
@@ -183,7 +183,7 @@ fn convolve(v: &Variant, shape: &ConvShape, x: &[f32], w: &[f32], epilogue: Epil
     let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
     let mut scratch = Guarded::new(&vec![f32::NAN; conv_scratch(v, shape, false, 1)], edge);
     let input = Guarded::new(x, edge);
-    let args = Conv { shape, input: &input, packed, out: &mut out, epilogue, a_scale: None };
+    let args = GemmConv { shape, input: &input, packed, out: &mut out, epilogue, a_scale: None };
     conv(v, args, &mut scratch, &Pool::new(1));
     out
 }
@@ -236,7 +236,7 @@ proptest! {
 
     /// Activations and sums beyond 65504, the largest value in half precision.
     #[test]
-    fn what_half_precision_cannot_hold_is_computed_in_f32(shape in shapes(), large in 1e3f32..1e30, edge in 0usize..2) {
+    fn values_beyond_half_precision_are_computed_in_f32(shape in shapes(), large in 1e3f32..1e30, edge in 0usize..2) {
         let mut x = numbers(1, shape.input_len());
         // Only in a few rows.
         x.iter_mut().skip(5).step_by(1000).for_each(|x| *x = large);

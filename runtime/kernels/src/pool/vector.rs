@@ -18,7 +18,7 @@ const UNROLL: usize = 4;
 
 /// The pixels of one window.
 #[derive(Clone, Copy)]
-struct Window<'a> {
+struct WindowPixels<'a> {
     /// One image.
     x: &'a [f32],
     width: usize,
@@ -54,7 +54,7 @@ impl PoolRows<'_> {
             for (ow, y) in y.chunks_exact_mut(channels).enumerate() {
                 let columns = p.columns.at(ow);
                 let factor = p.factor(rows, columns);
-                let window = Window { x, width: p.image.width, channels, rows, columns, factor };
+                let window = WindowPixels { x, width: p.image.width, channels, rows, columns, factor };
                 pixel::<S, MAX>(simd, window, y);
             }
         }
@@ -63,7 +63,7 @@ impl PoolRows<'_> {
 
 /// Pools all channels of one output pixel.
 #[inline(always)]
-fn pixel<S: Simd, const MAX: bool>(simd: S, window: Window, y: &mut [f32]) {
+fn pixel<S: Simd, const MAX: bool>(simd: S, window: WindowPixels, y: &mut [f32]) {
     let mut c = 0;
     let mut groups = y.chunks_exact_mut(UNROLL * S::LANES);
     for group in &mut groups {
@@ -94,7 +94,7 @@ fn pixel<S: Simd, const MAX: bool>(simd: S, window: Window, y: &mut [f32]) {
 
 /// Pools `N` vectors of channels starting at channel `c`.
 #[inline(always)]
-fn whole<S: Simd, const MAX: bool, const N: usize>(simd: S, window: Window, c: usize) -> [S::F32; N] {
+fn whole<S: Simd, const MAX: bool, const N: usize>(simd: S, window: WindowPixels, c: usize) -> [S::F32; N] {
     let mut acc = [start::<S, MAX>(simd); N];
     for h in window.rows.pixels() {
         for w in window.columns.pixels() {

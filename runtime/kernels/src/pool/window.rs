@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_holds_the_places_that_exist() {
+    fn a_window_contains_only_pixels_inside_the_image() {
         for len in 0..6usize {
             for kernel in 1..5 {
                 for stride in 1..4 {

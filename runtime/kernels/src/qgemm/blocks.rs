@@ -148,15 +148,15 @@ pub(super) struct CheckedConv<'a> {
 }
 
 /// First byte of an output in which every unit writes its own parts.
-struct Output(*mut u8);
+struct OutputBytes(*mut u8);
 
 // SAFETY: only a pointer; units write disjoint parts.
-unsafe impl Sync for Output {}
+unsafe impl Sync for OutputBytes {}
 
 impl CheckedConv<'_> {
     /// Computes the convolution into `out`, which has the shape's output length and the element type of `form`.
     pub(super) fn run(&self, split: &QgemmSplit, out: *mut u8, scratch: &mut [u8], pool: &Pool) {
-        let out = Output(out);
+        let out = OutputBytes(out);
         let units = self.shape.groups * split.blocks * split.panel_blocks;
         // The closure captures the whole wrapper, which is `Sync`.
         let out = &out;

@@ -7,7 +7,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::tile::{Sums, QgemmTile, TileFn, broadcast};
+use super::tile::{QgemmTile, Sums, TileFn, broadcast};
 use crate::requantize::Requantize;
 
 /// The table for tiles of up to six rows by up to four registers.

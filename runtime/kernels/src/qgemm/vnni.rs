@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::tile::{Sums, QgemmTile, TileFn, broadcast};
+use super::tile::{QgemmTile, Sums, TileFn, broadcast};
 use crate::requantize::Requantize;
 
 pub(super) static TILE_12X32: &[&[TileFn]] = &[

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_range_holds_zero() {
+    fn the_range_contains_zero() {
         let mut random = Random::new(3);
         everywhere(|isa, _, edge| {
             for _ in 0..40 {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_become_one() {
+    fn pairs_of_bytes_are_combined() {
         let mut random = Random::new(2);
         everywhere(|isa, pool, edge| {
             for round in 0..60 {

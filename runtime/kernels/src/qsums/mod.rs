@@ -33,12 +33,12 @@ pub fn windows(isa: Isa, shape: &ConvShape, input: &[u8], zero: u8, to: &mut [i3
     // Moving four bytes takes as long as moving one 32-bit element.
     let work = shape.pixels().saturating_mul(shape.taps()).saturating_mul(shape.in_c) / 4;
     parallel::split(pool, to, line_len, work, |offset, to| {
-        on(isa, Windows { shape, input, zero, first_line: offset / line_len, to });
+        on(isa, WindowSums { shape, input, zero, first_line: offset / line_len, to });
     });
 }
 
 /// Output lines of window sums.
-struct Windows<'a> {
+struct WindowSums<'a> {
     shape: &'a ConvShape,
     input: &'a [u8],
     zero: u8,
@@ -46,7 +46,7 @@ struct Windows<'a> {
     to: &'a mut [i32],
 }
 
-impl Plain for Windows<'_> {
+impl PlainLoop for WindowSums<'_> {
     #[inline(always)]
     fn plain(self) {
         let (s, depth) = (self.shape, self.shape.group_in());
@@ -137,7 +137,7 @@ struct Finish<'a> {
     scales: Option<Scales<'a>>,
 }
 
-impl Plain for Finish<'_> {
+impl PlainLoop for Finish<'_> {
     #[inline(always)]
     fn plain(self) {
         for (pixel, y) in (self.first_pixel..).zip(self.y.chunks_exact_mut(self.filters)) {
@@ -160,12 +160,12 @@ impl Plain for Finish<'_> {
 }
 
 /// A loop in plain Rust, vectorized by the compiler.
-trait Plain {
+trait PlainLoop {
     fn plain(self);
 }
 
 /// Runs a loop, compiled for an instruction set.
-fn on(isa: Isa, of: impl Plain) {
+fn on(isa: Isa, of: impl PlainLoop) {
     match isa {
         Isa::Scalar => of.plain(),
         _ => dispatch(isa, Compiled(of)),
@@ -174,7 +174,7 @@ fn on(isa: Isa, of: impl Plain) {
 
 struct Compiled<P>(P);
 
-impl<P: Plain> Vectorized for Compiled<P> {
+impl<P: PlainLoop> Vectorized for Compiled<P> {
     type Output = ();
 
     #[inline(always)]

@@ -42,9 +42,9 @@ impl Vectorized for Pairs {
 }
 
 /// Reads and writes every possible number of lanes at the edge of accessible memory.
-struct Parts(Edge);
+struct PartialLanes(Edge);
 
-impl Vectorized for Parts {
+impl Vectorized for PartialLanes {
     type Output = ();
 
     #[inline(always)]
@@ -75,6 +75,6 @@ fn operations_hold_for_special_numbers() {
 #[test]
 fn parts_of_vectors_stay_inside_their_slices() {
     for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {
-        Edge::BOTH.into_iter().for_each(|edge| dispatch(isa, Parts(edge)));
+        Edge::BOTH.into_iter().for_each(|edge| dispatch(isa, PartialLanes(edge)));
     }
 }

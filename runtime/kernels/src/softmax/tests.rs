@@ -24,7 +24,7 @@ fn expected(f: SoftmaxFn, view: MiddleAxis, x: &[f32]) -> Vec<f32> {
 }
 
 #[test]
-fn both_match_the_formula() {
+fn softmax_and_log_softmax_match_the_formula() {
     let mut random = Random::new(9);
     everywhere(|isa, pool, edge| {
         let mut views = vec![

@@ -8,7 +8,7 @@ use crate::lanes::Lanes;
 use crate::planes::Padded;
 
 /// How an image is split into bands of output rows whose pixels are gathered at once.
-pub(super) struct Windows {
+pub(super) struct RowBands {
     padded: Padded,
     out_h: usize,
     out_w: usize,
@@ -25,18 +25,18 @@ pub(super) struct Windows {
 /// Most elements of gathered planes, so that they stay in the second-level cache.
 const GATHERED: usize = 32 * 1024;
 
-impl Windows {
+impl RowBands {
     #[inline(never)]
     pub fn new(s: &ConvShape, width: usize) -> Self {
         let planes = product(&[s.in_c, s.taps()]);
         let row = product(&[planes, s.out_w]).max(1);
         let band = (GATHERED / row).clamp(1, s.out_h.max(1));
         let lines = (band - 1) * s.stride[0] + (s.kernel[0] - 1) * s.dilation[0] + 1;
-        Windows { padded: Padded::new(s, width), out_h: s.out_h, out_w: s.out_w, band, lines, planes, width }
+        RowBands { padded: Padded::new(s, width), out_h: s.out_h, out_w: s.out_w, band, lines, planes, width }
     }
 
     /// Bands of an image.
-    pub fn bands(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.out_h.div_ceil(self.band)
     }
 
@@ -65,41 +65,41 @@ impl Windows {
 /// per channel and tap, with one element per pixel of the rows.
 ///
 /// # Safety
-/// The CPU has the instruction set. The windows belong to the shape and have the width of the instruction set; the rows
+/// The CPU has the instruction set. The bands belong to the shape and have the width of the instruction set; the rows
 /// are at most a band.
 ///
 /// # Panics
 /// If the image or the scratch is too short.
-pub(super) type Gather = for<'a> unsafe fn(&Windows, &ConvShape, &[f32], Range<usize>, &'a mut [f32]) -> &'a [f32];
+pub(super) type Gather = for<'a> unsafe fn(&RowBands, &ConvShape, &[f32], Range<usize>, &'a mut [f32]) -> &'a [f32];
 
 /// # Safety
 /// As for [`Gather`], and the caller enables the instruction set of `L`.
 #[inline(always)]
 unsafe fn gather<'a, L: Lanes>(
-    windows: &Windows,
+    bands: &RowBands,
     s: &ConvShape,
     image: &[f32],
     rows: Range<usize>,
     scratch: &'a mut [f32],
 ) -> &'a [f32] {
     let pixels = rows.len() * s.out_w;
-    let (copy, planes) = scratch.split_at_mut(windows.copy_len());
-    let len = product(&[windows.planes, pixels]);
+    let (copy, planes) = scratch.split_at_mut(bands.copy_len());
+    let len = product(&[bands.planes, pixels]);
     assert!(planes.len() >= len + L::WIDTH && image.len() >= product(&[s.in_c, s.in_h, s.in_w]));
     copy.fill(0.0);
-    let row = windows.padded.row_len();
+    let row = bands.padded.row_len();
     let top = rows.start * s.stride[0];
-    let lines = top..top + windows.lines;
+    let lines = top..top + bands.lines;
     let last = s.out_w.saturating_sub(L::WIDTH);
     for channel in 0..s.in_c {
         let from = image[channel * s.in_h * s.in_w..].as_ptr();
         // SAFETY: the image has this channel, and the copy has space for its rows.
-        unsafe { windows.padded.copy::<L>(from, lines.clone(), copy.as_mut_ptr(), false) };
+        unsafe { bands.padded.copy::<L>(from, lines.clone(), copy.as_mut_ptr(), false) };
         for tap in 0..s.taps() {
             let (ky, kx) = (tap / s.kernel[1], tap % s.kernel[1]);
             let plane = (channel * s.taps() + tap) * pixels;
             for y in 0..rows.len() {
-                let at = (y * s.stride[0] + ky * s.dilation[0]) * row + windows.padded.column(kx * s.dilation[1]);
+                let at = (y * s.stride[0] + ky * s.dilation[0]) * row + bands.padded.column(kx * s.dilation[1]);
                 for x in (0..s.out_w).step_by(L::WIDTH) {
                     let x = x.min(last);
                     // SAFETY: the copy has the row, with a whole register readable at every output column. There is
@@ -119,14 +119,14 @@ unsafe fn gather<'a, L: Lanes>(
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub(super) unsafe fn avx512<'a>(
-    windows: &Windows,
+    bands: &RowBands,
     s: &ConvShape,
     image: &[f32],
     rows: Range<usize>,
     scratch: &'a mut [f32],
 ) -> &'a [f32] {
     // SAFETY: guaranteed by the caller; the instruction set is enabled here.
-    unsafe { gather::<crate::lanes::avx512::F32x16>(windows, s, image, rows, scratch) }
+    unsafe { gather::<crate::lanes::avx512::F32x16>(bands, s, image, rows, scratch) }
 }
 
 /// # Safety
@@ -134,14 +134,14 @@ pub(super) unsafe fn avx512<'a>(
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn avx2<'a>(
-    windows: &Windows,
+    bands: &RowBands,
     s: &ConvShape,
     image: &[f32],
     rows: Range<usize>,
     scratch: &'a mut [f32],
 ) -> &'a [f32] {
     // SAFETY: guaranteed by the caller; the instruction set is enabled here.
-    unsafe { gather::<crate::lanes::avx2::F32x8>(windows, s, image, rows, scratch) }
+    unsafe { gather::<crate::lanes::avx2::F32x8>(bands, s, image, rows, scratch) }
 }
 
 /// # Safety
@@ -149,12 +149,12 @@ pub(super) unsafe fn avx2<'a>(
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn neon<'a>(
-    windows: &Windows,
+    bands: &RowBands,
     s: &ConvShape,
     image: &[f32],
     rows: Range<usize>,
     scratch: &'a mut [f32],
 ) -> &'a [f32] {
     // SAFETY: guaranteed by the caller; the instruction set is enabled here.
-    unsafe { gather::<crate::lanes::neon::F32x4>(windows, s, image, rows, scratch) }
+    unsafe { gather::<crate::lanes::neon::F32x4>(bands, s, image, rows, scratch) }
 }

@@ -38,8 +38,8 @@ use crate::planes::Padded;
 use crate::simd::{self, Simd, dispatch};
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
-use gather::{Gather, Windows};
-use tile::{TILES, SparseTile, TileFn};
+use gather::{Gather, RowBands};
+use tile::{SparseTile, TILES, TileFn};
 
 /// A kernel of the family.
 pub struct Variant {
@@ -141,13 +141,13 @@ impl Variant {
     /// pixels of its plane.
     fn cost(&self, task: &Task<'_>) -> f64 {
         let (shape, nonzeros) = (task.shape, task.nonzeros);
-        let windows = (!shape.is_pointwise()).then(|| Windows::new(shape, self.width));
-        let (plane, bands) = windows.as_ref().map_or((shape.in_h * shape.in_w, 1), |w| (w.pixels(), w.bands()));
+        let bands = (!shape.is_pointwise()).then(|| RowBands::new(shape, self.width));
+        let (plane, count) = bands.as_ref().map_or((shape.in_h * shape.in_w, 1), |b| (b.pixels(), b.count()));
         let tiles = self.tiles(plane, depth(shape), shape.out_c, nonzeros.div_ceil(shape.out_c.max(1)), task.scaled);
         // A gathered pixel is loaded and stored.
-        let gathered = windows.map_or(0, |_| 3 * depth(shape) * plane.div_ceil(self.width));
+        let gathered = bands.map_or(0, |_| 3 * depth(shape) * plane.div_ceil(self.width));
         let read = if shape.pixels() == 1 { streamed(packed_len(shape, nonzeros)) } else { 0.0 };
-        (tiles.time + gathered as f64) * bands as f64 * shape.batch as f64 + read
+        (tiles.time + gathered as f64) * count as f64 * shape.batch as f64 + read
     }
 }
 
@@ -259,12 +259,12 @@ fn are_below(channels: &[u16], bound: usize) -> bool {
 /// Scratch elements per thread: for the pixels under a tile, for the scaled weights of a filter, and for gathered
 /// pixels. Each part starts at a cache line.
 fn slot_parts(v: &Variant, shape: &ConvShape, scaled: bool) -> [usize; 3] {
-    let windows = (!shape.is_pointwise()).then(|| Windows::new(shape, v.width));
-    let plane = windows.as_ref().map_or(shape.in_h * shape.in_w, Windows::pixels);
+    let bands = (!shape.is_pointwise()).then(|| RowBands::new(shape, v.width));
+    let plane = bands.as_ref().map_or(shape.in_h * shape.in_w, RowBands::pixels);
     let largest = plane.div_ceil(v.width).min(TILES[TILES.len() - 1].0) * v.width;
     let packed = if plane < v.width || v.isa == Isa::Scalar { 0 } else { product(&[depth(shape), largest]) };
     let scaled = if scaled { shape.in_c } else { 0 };
-    [packed, scaled, windows.map_or(0, |windows| windows.scratch_len())].map(|len| len.next_multiple_of(LINE))
+    [packed, scaled, bands.map_or(0, |bands| bands.scratch_len())].map(|len| len.next_multiple_of(LINE))
 }
 
 /// Elements per cache line.
@@ -285,17 +285,17 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
     let Sparse { shape, input, weights, out, epilogue, scale } = args;
     assert!(are_below(weights.channels, weights.depth), "channels of the input");
     let (plane, filters) = (shape.in_h * shape.in_w, shape.out_c);
-    let windows = (!shape.is_pointwise()).then(|| Windows::new(shape, v.width));
+    let bands = (!shape.is_pointwise()).then(|| RowBands::new(shape, v.width));
     let work = product(&[weights.values.len(), shape.out_h, shape.out_w]);
     // Threads share the filters, or the bands if pixels are gathered.
-    let blocks = match (&windows, pool.threads()) {
-        (Some(windows), _) => windows.bands(),
+    let blocks = match (&bands, pool.threads()) {
+        (Some(bands), _) => bands.count(),
         (None, threads) if threads > 1 && work >= WINDOWS_WORTH_SHARING => filters.min(threads * UNITS_PER_THREAD),
         _ => 1,
     };
     let (in_registers, rest) = epilogue.parts();
     let to = Output::new(out);
-    let out = Out { start: &to, plane: shape.out_h * shape.out_w, bias: epilogue.bias, in_registers, rest };
+    let out = PlaneOutput { start: &to, plane: shape.out_h * shape.out_w, bias: epilogue.bias, in_registers, rest };
     let parts = slot_parts(v, shape, scale.is_some());
     share_units(pool, shape.batch * blocks, pool.threads(), parts.iter().sum(), scratch, |task, slot| {
         let (image, block) = (task / blocks, task % blocks);
@@ -304,15 +304,15 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
         let (packed, slot) = slot.split_at_mut(parts[0]);
         let (scaled, gathered) = slot.split_at_mut(parts[1]);
         let scale = scale.map(|scale| &scale[image * shape.in_c..][..shape.in_c]);
-        let mut pixels = Pixels { input, plane, count: plane, scale, first: image * filters * out.plane };
+        let mut pixels = PixelBlock { input, plane, count: plane, scale, first: image * filters * out.plane };
         let mut block = filters * block / blocks..filters * (block + 1) / blocks;
-        if let Some(windows) = &windows {
-            let rows = windows.rows(task % blocks);
+        if let Some(bands) = &bands {
+            let rows = bands.rows(task % blocks);
             pixels.first += rows.start * shape.out_w;
             pixels.count = rows.len() * shape.out_w;
-            // SAFETY: the CPU has the instructions; the windows belong to the shape and this width, and the slot has
+            // SAFETY: the CPU has the instructions; the bands belong to the shape and this width, and the slot has
             // space for them.
-            pixels.input = unsafe { (v.gather)(windows, shape, input, rows, gathered) };
+            pixels.input = unsafe { (v.gather)(bands, shape, input, rows, gathered) };
             pixels.plane = pixels.count;
             block = 0..filters;
         }
@@ -323,7 +323,7 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
 }
 
 /// Pixels that are computed at once.
-struct Pixels<'a> {
+struct PixelBlock<'a> {
     /// The input, starting at the first pixel of the first plane.
     input: &'a [f32],
     /// Elements from one plane to the next.
@@ -336,7 +336,7 @@ struct Pixels<'a> {
 }
 
 /// The destination of the results.
-struct Out<'a> {
+struct PlaneOutput<'a> {
     start: &'a Output,
     /// Elements from one plane to the next.
     plane: usize,
@@ -355,9 +355,9 @@ impl Variant {
     unsafe fn filters(
         &self,
         weights: SparseWeights<'_>,
-        on: &Pixels<'_>,
+        on: &PixelBlock<'_>,
         filters: Range<usize>,
-        out: &Out<'_>,
+        out: &PlaneOutput<'_>,
         (packed, scaled): (&mut [f32], &mut [f32]),
     ) {
         let all = weights.ends.len() - 1;

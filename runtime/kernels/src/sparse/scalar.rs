@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::gather::Windows;
+use super::gather::RowBands;
 use super::tile::SparseTile;
 use crate::activation::{Activation, scalar::apply};
 use crate::conv::ConvShape;
@@ -27,7 +27,7 @@ pub(super) unsafe fn rows(tile: &SparseTile<'_>, _registers: usize) {
 /// # Safety
 /// None; unsafe only because [`Gather`](super::gather::Gather) is.
 pub(super) unsafe fn gather<'a>(
-    _windows: &Windows,
+    _bands: &RowBands,
     s: &ConvShape,
     image: &[f32],
     rows: Range<usize>,

@@ -96,7 +96,7 @@ fn whole_planes_follow_the_definition() {
 }
 
 #[test]
-fn both_orders_of_weights_pack_alike() {
+fn both_weight_layouts_pack_to_the_same_bytes() {
     let shape = ConvShape::matrix(1, 19, 23);
     let oihw = weights(5, 19 * 23, 100);
     let io: Vec<f32> = (0..19 * 23).map(|i| oihw[i % 23 * 19 + i / 23]).collect();
@@ -107,7 +107,7 @@ fn both_orders_of_weights_pack_alike() {
 /// Packed weights from a file may contain anything: those that do not match the shape are detected, and none make a
 /// kernel access memory out of bounds.
 #[test]
-fn packed_weights_that_do_not_fit_are_told() {
+fn inconsistent_packed_weights_are_detected() {
     let shape = ConvShape::matrix(1, 10, 3);
     let w = weights(1, 30, 128);
     let whole: Vec<u8> = cast_slice(&packed(&shape, Filters::Oihw(&w), Edge::End)).to_vec();

@@ -21,7 +21,7 @@ use crate::isa::Isa;
 use crate::parallel;
 use crate::threads::Pool;
 
-use permutation::Step;
+use permutation::TransposeStep;
 pub use permutation::{Permutation, PermutationError};
 
 /// Writes `x` to `y` with its axes permuted. `size` is the size of an element in bytes: 1, 2, 4 or 8.
@@ -43,13 +43,13 @@ pub fn transpose(isa: Isa, size: usize, p: &Permutation, x: &[u8], y: &mut [u8],
         let share = p.rows(first, y.len() / size / row);
         let x = &x[share.start * size..];
         share.steps.for_each_step(|step| match (size, step) {
-            (_, Step::Copy { from, to, len }) => {
+            (_, TransposeStep::Copy { from, to, len }) => {
                 y[to * size..][..len * size].copy_from_slice(&x[from * size..][..len * size]);
             }
-            (1, Step::Matrix(m)) => scalar::transpose::<1>(&m, x, y),
-            (2, Step::Matrix(m)) => scalar::transpose::<2>(&m, x, y),
-            (4, Step::Matrix(m)) => transpose_words(isa, &m, x, y),
-            (8, Step::Matrix(m)) => scalar::transpose::<8>(&m, x, y),
+            (1, TransposeStep::Matrix(m)) => scalar::transpose::<1>(&m, x, y),
+            (2, TransposeStep::Matrix(m)) => scalar::transpose::<2>(&m, x, y),
+            (4, TransposeStep::Matrix(m)) => transpose_words(isa, &m, x, y),
+            (8, TransposeStep::Matrix(m)) => scalar::transpose::<8>(&m, x, y),
             _ => panic!("elements of {size} bytes"),
         });
     });

@@ -11,13 +11,13 @@ const MAX_RANK: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Permutation {
     /// The merged axes of the output, outermost first; only the first `rank`, at least one, are used.
-    axes: [Axis; MAX_RANK],
+    axes: [PermutedAxis; MAX_RANK],
     rank: usize,
 }
 
 /// One axis of the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Axis {
+struct PermutedAxis {
     len: usize,
     /// Stride in the input, in elements.
     from: usize,
@@ -65,12 +65,12 @@ impl Permutation {
             strides[i] = len;
             len = len.checked_mul(shape[i]).ok_or(PermutationError::TooLarge)?;
         }
-        let mut this = Permutation { axes: [Axis::default(); MAX_RANK], rank: 0 };
+        let mut this = Permutation { axes: [PermutedAxis::default(); MAX_RANK], rank: 0 };
         for &p in perm.iter().filter(|&&p| shape[p] != 1) {
-            this.push(Axis { len: shape[p], from: strides[p], to: 0 });
+            this.push(PermutedAxis { len: shape[p], from: strides[p], to: 0 });
         }
         if this.rank == 0 {
-            this.push(Axis { len: 1, from: 1, to: 1 });
+            this.push(PermutedAxis { len: 1, from: 1, to: 1 });
         }
         let mut stride = 1;
         for axis in this.axes[..this.rank].iter_mut().rev() {
@@ -81,11 +81,11 @@ impl Permutation {
     }
 
     /// Adds the next inner axis, merging it with the one before if they are adjacent in the input.
-    fn push(&mut self, inner: Axis) {
+    fn push(&mut self, inner: PermutedAxis) {
         if let Some(outer) = self.rank.checked_sub(1).map(|i| &mut self.axes[i])
             && outer.from == inner.from * inner.len
         {
-            *outer = Axis { len: outer.len * inner.len, ..inner };
+            *outer = PermutedAxis { len: outer.len * inner.len, ..inner };
             return;
         }
         self.axes[self.rank] = inner;
@@ -111,7 +111,7 @@ impl Permutation {
     }
 
     /// Calls `f` with the copies and matrix transpositions that together make up this permutation.
-    pub(super) fn for_each_step(&self, mut f: impl FnMut(Step)) {
+    pub(super) fn for_each_step(&self, mut f: impl FnMut(TransposeStep)) {
         let axes = &self.axes[..self.rank];
         let last = self.rank - 1;
         // The input's last axis. If its length was 1, it has been dropped, and the last axis of the output, whatever
@@ -124,12 +124,13 @@ impl Permutation {
         }
         let mut index = [0; MAX_RANK];
         loop {
-            let at =
-                |stride: fn(&Axis) -> usize| axes.iter().zip(index).map(|(axis, i)| stride(axis) * i).sum::<usize>();
+            let at = |stride: fn(&PermutedAxis) -> usize| {
+                axes.iter().zip(index).map(|(axis, i)| stride(axis) * i).sum::<usize>()
+            };
             let (from, to) = (at(|axis| axis.from), at(|axis| axis.to));
             f(match unit {
-                Some(unit) if unit == last => Step::Copy { from, to, len: axes[last].len },
-                _ => Step::Matrix(Matrix {
+                Some(unit) if unit == last => TransposeStep::Copy { from, to, len: axes[last].len },
+                _ => TransposeStep::Matrix(Matrix {
                     rows: axes[last].len,
                     columns: unit.map_or(1, |unit| axes[unit].len),
                     from,
@@ -157,7 +158,7 @@ pub(super) struct Share {
 
 /// A piece of work with simple strides, in elements.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
+pub(super) enum TransposeStep {
     /// A contiguous run, copied as it is.
     Copy { from: usize, to: usize, len: usize },
     /// A matrix transposition.

@@ -72,32 +72,32 @@ impl UnaryFn {
 
 /// The functions that [`vector`] and [`scalar`] implement: an activation or another function.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Function {
+pub(crate) enum ElementwiseFn {
     Activation(Activation),
     Unary(UnaryFn),
 }
 
 /// `y = act(x)`. Panics if the lengths differ.
 pub fn activation(isa: Isa, act: Activation, x: &[f32], y: &mut [f32], pool: &Pool) {
-    map(isa, Function::Activation(act), x, y, pool);
+    map(isa, ElementwiseFn::Activation(act), x, y, pool);
 }
 
 /// `y = act(y)`
 pub fn activation_in_place(isa: Isa, act: Activation, y: &mut [f32], pool: &Pool) {
-    map_in_place(isa, Function::Activation(act), y, pool);
+    map_in_place(isa, ElementwiseFn::Activation(act), y, pool);
 }
 
 /// `y = f(x)`. Panics if the lengths differ.
 pub fn unary(isa: Isa, f: UnaryFn, x: &[f32], y: &mut [f32], pool: &Pool) {
-    map(isa, Function::Unary(f), x, y, pool);
+    map(isa, ElementwiseFn::Unary(f), x, y, pool);
 }
 
 /// `y = f(y)`
 pub fn unary_in_place(isa: Isa, f: UnaryFn, y: &mut [f32], pool: &Pool) {
-    map_in_place(isa, Function::Unary(f), y, pool);
+    map_in_place(isa, ElementwiseFn::Unary(f), y, pool);
 }
 
-fn map(isa: Isa, f: Function, x: &[f32], y: &mut [f32], pool: &Pool) {
+fn map(isa: Isa, f: ElementwiseFn, x: &[f32], y: &mut [f32], pool: &Pool) {
     assert_eq!(x.len(), y.len(), "input and output lengths differ");
     parallel::split(pool, y, 64, x.len(), |offset, y| {
         let x = &x[offset..][..y.len()];
@@ -108,13 +108,13 @@ fn map(isa: Isa, f: Function, x: &[f32], y: &mut [f32], pool: &Pool) {
     });
 }
 
-fn map_in_place(isa: Isa, f: Function, y: &mut [f32], pool: &Pool) {
+fn map_in_place(isa: Isa, f: ElementwiseFn, y: &mut [f32], pool: &Pool) {
     let work = y.len();
     parallel::split(pool, y, 64, work, |_, y| map_slice_in_place(isa, f, y));
 }
 
 /// One thread's share of `map_in_place`.
-pub(crate) fn map_slice_in_place(isa: Isa, f: Function, y: &mut [f32]) {
+pub(crate) fn map_slice_in_place(isa: Isa, f: ElementwiseFn, y: &mut [f32]) {
     match isa {
         Isa::Scalar => scalar::map_in_place(f, y),
         _ => dispatch(isa, vector::Map { f, x: None, y }),

@@ -1,24 +1,24 @@
 //! The functions in plain Rust.
 
-use super::{Function, UnaryFn};
+use super::{ElementwiseFn, UnaryFn};
 use crate::activation;
 
-pub(super) fn map(f: Function, x: &[f32], y: &mut [f32]) {
+pub(super) fn map(f: ElementwiseFn, x: &[f32], y: &mut [f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
         *y = eval(f, x);
     }
 }
 
-pub(super) fn map_in_place(f: Function, y: &mut [f32]) {
+pub(super) fn map_in_place(f: ElementwiseFn, y: &mut [f32]) {
     for y in y {
         *y = eval(f, *y);
     }
 }
 
-pub(super) fn eval(f: Function, x: f32) -> f32 {
+pub(super) fn eval(f: ElementwiseFn, x: f32) -> f32 {
     let f = match f {
-        Function::Activation(act) => return activation::scalar::apply(act, x),
-        Function::Unary(f) => f,
+        ElementwiseFn::Activation(act) => return activation::scalar::apply(act, x),
+        ElementwiseFn::Unary(f) => f,
     };
     match f {
         UnaryFn::Neg => -x,

@@ -1,6 +1,6 @@
 //! The functions on vectors, for every instruction set.
 
-use super::{Function, UnaryFn};
+use super::{ElementwiseFn, UnaryFn};
 use crate::activation::{self, Activation};
 use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized};
@@ -9,30 +9,30 @@ use crate::simd::{Simd, Vectorized};
 macro_rules! specialize {
     ($function:expr, $f:ident => $body:block) => {
         specialize!($function, $f => $body, {
-            [Function::Activation(Activation::None)]
-            [Function::Activation(Activation::Relu)]
-            [Function::Activation(Activation::Clip { min, max })]
-            [Function::Activation(Activation::LeakyRelu(slope))]
-            [Function::Activation(Activation::HardSwish)]
-            [Function::Activation(Activation::HardSigmoid { alpha, beta })]
-            [Function::Activation(Activation::Sigmoid)]
-            [Function::Activation(Activation::Tanh)]
-            [Function::Activation(Activation::Silu)]
-            [Function::Activation(Activation::Gelu)]
-            [Function::Activation(Activation::GeluTanh)]
-            [Function::Unary(UnaryFn::Neg)]
-            [Function::Unary(UnaryFn::Abs)]
-            [Function::Unary(UnaryFn::Sqrt)]
-            [Function::Unary(UnaryFn::Exp)]
-            [Function::Unary(UnaryFn::Log)]
-            [Function::Unary(UnaryFn::Reciprocal)]
-            [Function::Unary(UnaryFn::Square)]
-            [Function::Unary(UnaryFn::Rsqrt)]
-            [Function::Unary(UnaryFn::Erf)]
-            [Function::Unary(UnaryFn::Floor)]
-            [Function::Unary(UnaryFn::Ceil)]
-            [Function::Unary(UnaryFn::Round)]
-            [Function::Unary(UnaryFn::Sign)]
+            [ElementwiseFn::Activation(Activation::None)]
+            [ElementwiseFn::Activation(Activation::Relu)]
+            [ElementwiseFn::Activation(Activation::Clip { min, max })]
+            [ElementwiseFn::Activation(Activation::LeakyRelu(slope))]
+            [ElementwiseFn::Activation(Activation::HardSwish)]
+            [ElementwiseFn::Activation(Activation::HardSigmoid { alpha, beta })]
+            [ElementwiseFn::Activation(Activation::Sigmoid)]
+            [ElementwiseFn::Activation(Activation::Tanh)]
+            [ElementwiseFn::Activation(Activation::Silu)]
+            [ElementwiseFn::Activation(Activation::Gelu)]
+            [ElementwiseFn::Activation(Activation::GeluTanh)]
+            [ElementwiseFn::Unary(UnaryFn::Neg)]
+            [ElementwiseFn::Unary(UnaryFn::Abs)]
+            [ElementwiseFn::Unary(UnaryFn::Sqrt)]
+            [ElementwiseFn::Unary(UnaryFn::Exp)]
+            [ElementwiseFn::Unary(UnaryFn::Log)]
+            [ElementwiseFn::Unary(UnaryFn::Reciprocal)]
+            [ElementwiseFn::Unary(UnaryFn::Square)]
+            [ElementwiseFn::Unary(UnaryFn::Rsqrt)]
+            [ElementwiseFn::Unary(UnaryFn::Erf)]
+            [ElementwiseFn::Unary(UnaryFn::Floor)]
+            [ElementwiseFn::Unary(UnaryFn::Ceil)]
+            [ElementwiseFn::Unary(UnaryFn::Round)]
+            [ElementwiseFn::Unary(UnaryFn::Sign)]
         })
     };
     ($function:expr, $f:ident => $body:block, { $([$($arm:tt)+])+ }) => {
@@ -47,7 +47,7 @@ macro_rules! specialize {
 
 /// `y = f(x)`, or `y = f(y)` without `x`: one loop for both.
 pub(super) struct Map<'a> {
-    pub(super) f: Function,
+    pub(super) f: ElementwiseFn,
     pub(super) x: Option<&'a [f32]>,
     pub(super) y: &'a mut [f32],
 }
@@ -79,10 +79,10 @@ impl Vectorized for Map<'_> {
 
 /// `f(x)`
 #[inline(always)]
-fn eval<S: Simd>(simd: S, f: Function, x: S::F32) -> S::F32 {
+fn eval<S: Simd>(simd: S, f: ElementwiseFn, x: S::F32) -> S::F32 {
     let f = match f {
-        Function::Activation(act) => return activation::vector::apply(act, x),
-        Function::Unary(f) => f,
+        ElementwiseFn::Activation(act) => return activation::vector::apply(act, x),
+        ElementwiseFn::Unary(f) => f,
     };
     let one = simd.splat(1.0);
     match f {

@@ -53,7 +53,7 @@ pub(super) struct WinogradSplit {
     part: usize,
     parts: usize,
     /// The location of the transformed kernels.
-    place: Place,
+    place: KernelsPlace,
     /// Elements of a zero pixel, for the padding.
     zeros: usize,
 }
@@ -92,11 +92,11 @@ impl WinogradSplit {
             part,
             parts,
             place: match product(&[part, parts]) {
-                _ if v.storage == Storage::Transformed => Place::Packed,
+                _ if v.storage == Storage::Transformed => KernelsPlace::Packed,
                 // If threads have at most one block each, every thread transforms the kernels itself: no thread waits,
                 // and the data stays in its core's cache.
-                len if blocks > threads && len <= SHARED => Place::Shared,
-                _ => Place::Slot,
+                len if blocks > threads && len <= SHARED => KernelsPlace::Shared,
+                _ => KernelsPlace::Slot,
             },
             zeros: shape.in_c,
         }
@@ -131,31 +131,31 @@ impl WinogradSplit {
         let widest = product(&[v.points(), self.zeros + gemm.nr, gemm.mr]);
         let block = (block_len(v.isa) + product(&[self.part, self.parts]) / 8).max(widest) + 2 * MAX_POINTS * GAP;
         let part = product(&[v.weights * v.weights, CHANNELS.min(self.zeros) * gemm.nr + GAP]);
-        let made = if self.place == Place::Packed { [0; 2] } else { [SHARED, part] };
+        let made = if self.place == KernelsPlace::Packed { [0; 2] } else { [SHARED, part] };
         self.zeros + made[0] + product(&[threads.max(1), block + made[1]])
     }
 
     /// How often a run transforms all kernels.
     pub(super) fn transforms(&self) -> usize {
         match self.place {
-            Place::Packed => 0,
-            Place::Shared => 1,
-            Place::Slot => self.blocks,
+            KernelsPlace::Packed => 0,
+            KernelsPlace::Shared => 1,
+            KernelsPlace::Slot => self.blocks,
         }
     }
 
     fn shared_len(&self) -> usize {
-        if self.place == Place::Shared { self.all_parts_len() } else { 0 }
+        if self.place == KernelsPlace::Shared { self.all_parts_len() } else { 0 }
     }
 
     fn slot_len(&self) -> usize {
-        self.windows + self.sums + if self.place == Place::Slot { self.part } else { 0 }
+        self.windows + self.sums + if self.place == KernelsPlace::Slot { self.part } else { 0 }
     }
 }
 
 /// The location of the transformed kernels.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum KernelsPlace {
     /// In the packed weights.
     Packed,
     /// All in scratch, shared by all threads.
@@ -221,12 +221,12 @@ impl CheckedConv<'_> {
             let tiles = cut.per_block.min(cut.tiles.saturating_sub(first));
             let first_panel = unit % cut.panel_blocks * cut.panels;
             let mut kernels = match cut.place {
-                Place::Packed => match self.packed {
+                KernelsPlace::Packed => match self.packed {
                     Packed::F32(packed) => Kernels::Made(packed, cut.part),
                     Packed::F16(_) => unreachable!("transformed weights are not stored in half precision"),
                 },
-                Place::Shared => Kernels::Made(shared, cut.part),
-                Place::Slot => Kernels::Make(part),
+                KernelsPlace::Shared => Kernels::Made(shared, cut.part),
+                KernelsPlace::Slot => Kernels::Make(part),
             };
             self.transform_windows(first, tiles, windows, zeros);
             for panel in first_panel..(first_panel + cut.panels).min(cut.all_panels) {
