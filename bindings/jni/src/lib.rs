@@ -14,7 +14,7 @@ use jni_sys::{jint, jlong};
 use skipstone_ffi::{Classifier, Result, Session, SkipstoneError, TensorAddress};
 
 use crate::machine::{Machine, Reference};
-use crate::wire::{Area, Call, LEAST_BYTES};
+use crate::wire::{Area, CallBuffer, LEAST_BYTES};
 
 skipstone_ffi::uniffi_reexport_scaffolding!();
 
@@ -65,7 +65,7 @@ pub extern "system" fn Java_dev_skipstone_internal_Native_run(
 
 /// The call buffer. If there is none, an `IllegalArgumentException` is made pending, since there is nowhere to write an
 /// error to.
-fn call_buffer<'a>(machine: &'a Machine, buffer: &'a Reference) -> Option<Call<'a>> {
+fn call_buffer<'a>(machine: &'a Machine, buffer: &'a Reference) -> Option<CallBuffer<'a>> {
     let Some(area) = machine.area(buffer).filter(|area| area.length >= LEAST_BYTES as u64) else {
         machine.throw(c"java/lang/IllegalArgumentException", "no call buffer");
         return None;
@@ -73,7 +73,7 @@ fn call_buffer<'a>(machine: &'a Machine, buffer: &'a Reference) -> Option<Call<'
     // SAFETY: the JVM states that these bytes are a direct buffer's, which the caller's reference keeps alive; they are
     // used until the call returns, and by this thread alone, since each thread has its own call buffer.
     let bytes = unsafe { std::slice::from_raw_parts_mut(area.address as *mut u8, area.length as usize) };
-    Some(Call(bytes))
+    Some(CallBuffer(bytes))
 }
 
 /// The address and length of a direct buffer.

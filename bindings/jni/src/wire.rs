@@ -44,9 +44,9 @@ pub(crate) struct Area {
 }
 
 /// A call buffer of at least [`LEAST_BYTES`].
-pub(crate) struct Call<'a>(pub(crate) &'a mut [u8]);
+pub(crate) struct CallBuffer<'a>(pub(crate) &'a mut [u8]);
 
-impl Call<'_> {
+impl CallBuffer<'_> {
     /// The frame that the buffer describes, over these planes, and the most classes to return.
     ///
     /// # Errors `Frame` for a value that no frame can have.
@@ -160,9 +160,9 @@ mod tests {
     const YUV: [i32; 19] = [0, 640, 480, 90, 1, 1, 10, 20, 300, 400, 1, 1, 5, 640, 1, 320, 2, 320, 2];
 
     #[test]
-    fn every_number_finds_its_place() {
+    fn every_field_is_read_from_its_offset() {
         let areas = [1, 2, 3].map(|n| Area { address: n * 1000, length: n });
-        let (frame, top) = Call(&mut buffer(&YUV)).frame(&areas).unwrap();
+        let (frame, top) = CallBuffer(&mut buffer(&YUV)).frame(&areas).unwrap();
         assert_eq!(top, 5);
         let plane =
             |address, length, row_stride, pixel_stride| PlaneAddress { address, length, row_stride, pixel_stride };
@@ -191,13 +191,13 @@ mod tests {
         {
             let mut ints = YUV;
             ints[index] = value;
-            let error = Call(&mut buffer(&ints)).frame(&areas).unwrap_err();
+            let error = CallBuffer(&mut buffer(&ints)).frame(&areas).unwrap_err();
             assert_eq!(error.code(), "frame", "{index} is {value}");
         }
     }
 
     #[test]
-    fn an_answer_is_read_where_it_was_written() {
+    fn answers_are_written_at_the_offsets_that_callers_read() {
         let prediction = |index, score| Prediction { index, label: "name".into(), score };
         let shown = Classification {
             predictions: vec![prediction(7, 0.75), prediction(u32::MAX, f32::NAN)],
@@ -205,19 +205,19 @@ mod tests {
             run_ms: 2.5,
         };
         let mut bytes = buffer(&[]);
-        assert_eq!(Call(&mut bytes).answer(&shown).unwrap(), 2);
+        assert_eq!(CallBuffer(&mut bytes).answer(&shown).unwrap(), 2);
         let number = |at: usize| f64::from_ne_bytes(*bytes[at..].first_chunk().unwrap());
         assert_eq!((number(0), number(8)), (1.5, 2.5));
         assert_eq!(bytes[16..24], [7u32.to_ne_bytes(), 0.75f32.to_ne_bytes()].concat());
         let many = Classification { predictions: vec![prediction(0, 0.0); 127], ..shown };
-        assert_eq!(Call(&mut bytes).answer(&many).unwrap_err().code(), "input.size");
+        assert_eq!(CallBuffer(&mut bytes).answer(&many).unwrap_err().code(), "input.size");
     }
 
     #[test]
-    fn an_error_is_cut_between_letters() {
+    fn a_long_error_is_truncated_at_a_character() {
         let error = SkipstoneError::Frame { code: "frame".into(), message: "ü".repeat(LEAST_BYTES) };
         let mut bytes = buffer(&[]);
-        assert_eq!(Call(&mut bytes).refuse(&error), -4);
+        assert_eq!(CallBuffer(&mut bytes).refuse(&error), -4);
         let length = |at: usize| i32::from_ne_bytes(*bytes[at..].first_chunk().unwrap()) as usize;
         assert_eq!((length(0), length(4)), (5, 1010));
         assert_eq!(bytes[8..13], *b"frame");

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_slice_is_made_of_an_impossible_range() {
+    fn impossible_address_ranges_are_refused() {
         for (address, length) in [
             (0, 0),
             (0, 16),
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_go_where_there_is_room_for_all_of_them() {
+    fn bytes_are_written_only_if_all_of_them_fit() {
         let mut room = [0u8; 4];
         let address = room.as_mut_ptr() as u64;
         // SAFETY: `room` is writable and used by nothing else.

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_thread_count_is_out_of_range() {
+    fn thread_counts_are_clamped() {
         let threads = |threads| Config { threads, ..Config::default() }.options().unwrap().threads;
         assert_eq!(threads(1), 1);
         assert!(threads(0) >= 1);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_its_length() {
+    fn keys_of_other_lengths_are_refused() {
         let with = |bytes| Config { public_key: Some(vec![7; bytes]), ..Config::default() }.options();
         assert!(with(32).is_ok());
         for bytes in [0, 31, 33] {

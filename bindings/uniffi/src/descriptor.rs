@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_callers_descriptor_stays_its_own() {
+    fn the_callers_descriptor_stays_open() {
         let own = File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
         drop(duplicate(own.as_raw_fd()).unwrap());
         let mut text = String::new();
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_open_is_refused() {
+    fn a_closed_descriptor_is_refused() {
         for fd in [-1, i32::MIN, i32::MAX, 1_000_000] {
             assert_eq!(duplicate(fd).unwrap_err().code(), "io");
         }

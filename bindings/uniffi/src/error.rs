@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_choose_the_variant_and_codes_stay() {
+    fn errors_map_to_their_variant_and_keep_their_code() {
         let hash = of(Fault::Package(PackageFault::Hash));
         assert!(matches!(hash, SkipstoneError::Package { .. }));
         assert_eq!((hash.code(), hash.to_string().as_str()), ("package.hash", "why"));

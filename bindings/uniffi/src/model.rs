@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Result, SkipstoneError, guarded};
 use crate::measure::Memory;
 use crate::session::Session;
-use crate::source::{Aside, Source, refused};
+use crate::source::{Aside, MappedFile, refused};
 
 /// A loaded model. Any number of threads may share it.
 #[derive(uniffi::Object)]
@@ -22,7 +22,7 @@ pub struct Model {
     runtime: skipstone::Model,
     name: String,
     /// The file that its weights are mapped from.
-    source: Option<Source>,
+    source: Option<MappedFile>,
 }
 
 /// What a model says about itself.
@@ -79,7 +79,7 @@ impl Model {
     }
 
     /// The package that is `length` bytes at `offset` of a file: mapped, or read.
-    fn of_part(source: Source, offset: u64, length: u64, name: &str, config: &Config) -> Result<Arc<Self>> {
+    fn of_part(source: MappedFile, offset: u64, length: u64, name: &str, config: &Config) -> Result<Arc<Self>> {
         let options = config.options()?;
         if config.copy {
             let bytes = source.read(offset, length)?;
@@ -93,7 +93,7 @@ impl Model {
     fn of_file(path: &Path, named: &Path, config: &Config) -> Result<Arc<Self>> {
         let name = named.file_stem().map_or("model".into(), |stem| stem.to_string_lossy());
         let file = File::open(path).map_err(|error| refused(&path.display(), &error))?;
-        let source = Source::new(file)?;
+        let source = MappedFile::new(file)?;
         let length = source.length();
         match Self::of_part(source, 0, length, &name, config) {
             // By its path, because an ONNX file may keep tensors in files beside it.
@@ -114,7 +114,7 @@ impl Model {
 
     /// Refuses to run if the file has changed since it was checked.
     pub(crate) fn check_source(&self) -> Result<()> {
-        self.source.as_ref().map_or(Ok(()), Source::check)
+        self.source.as_ref().map_or(Ok(()), MappedFile::check)
     }
 
     pub(crate) fn runtime(&self) -> &skipstone::Model {
@@ -209,7 +209,7 @@ impl Model {
     pub fn open_descriptor(fd: i32, offset: u64, length: u64, config: Config) -> Result<Arc<Self>> {
         guarded(|| {
             let open = |copy| {
-                let source = Source::new(crate::descriptor::duplicate(fd)?)?;
+                let source = MappedFile::new(crate::descriptor::duplicate(fd)?)?;
                 Self::of_part(source, offset, length, "model", &Config { copy, ..config.clone() })
             };
             match open(config.copy) {

@@ -48,7 +48,7 @@ fn run(model: Arc<Model>) -> Vec<f32> {
 }
 
 #[test]
-fn a_file_opens_however_it_is_given() {
+fn a_file_opens_by_path_descriptor_and_bytes() {
     use std::os::fd::AsRawFd;
     let bytes = fs::read(SIMPLENET).unwrap();
     let opened = Model::open(SIMPLENET.into(), Config::default()).unwrap();
@@ -80,7 +80,7 @@ fn a_converted_file_is_a_package_for_this_machine() {
 }
 
 #[test]
-fn what_cannot_be_converted_leaves_the_target_as_it_was() {
+fn a_failed_conversion_leaves_the_target_unchanged() {
     let folder = Folder::new("refused");
     let to = folder.file("model.skip");
     fs::write(&to, "the old one").unwrap();
@@ -102,7 +102,7 @@ fn what_cannot_be_converted_leaves_the_target_as_it_was() {
 
 /// With a key, ONNX files are refused: they cannot be signed.
 #[test]
-fn a_key_refuses_onnx_files() {
+fn onnx_files_are_refused_if_a_key_is_required() {
     let signed = Config { public_key: Some(vec![7; 32]), ..Config::default() };
     let bytes = fs::read(SIMPLENET).unwrap();
     for refused in [Model::open(SIMPLENET.into(), signed.clone()), Model::from_bytes(&bytes, signed)] {

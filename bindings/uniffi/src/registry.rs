@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn handles_are_never_given_out_twice() {
+    fn handles_are_never_reused() {
         static ONES: Registry<u64> = Registry::new("one");
         static OTHERS: Registry<u64> = Registry::new("other");
         let mut given = BTreeSet::new();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_gone_is_not_found() {
+    fn a_closed_handle_finds_nothing() {
         static GONE: Registry<u64> = Registry::new("one");
         let handle = *GONE.add(|handle| handle);
         assert_eq!(GONE.get(handle).unwrap_err().to_string(), "the one is closed");

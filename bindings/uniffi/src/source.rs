@@ -22,12 +22,12 @@ use std::time::SystemTime;
 use crate::error::{Result, SkipstoneError};
 
 /// A mapped file, with its state when it was mapped.
-pub(crate) struct Source {
+pub(crate) struct MappedFile {
     file: File,
     state: (u64, Option<SystemTime>),
 }
 
-impl Source {
+impl MappedFile {
     /// Records the file's state before it is mapped.
     ///
     /// # Errors
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_not_installed() {
+    fn failed_installations_leave_the_target_unchanged() {
         let folder = Folder::new("broken");
         let to = folder.file("model.skip");
         Model::install_bytes(&package(3), to.clone(), Config::default()).unwrap();

@@ -98,7 +98,7 @@ fn a_frame_is_classified_from_its_address() {
 
 /// Regression: a softmax was applied to every model's output.
 #[test]
-fn scores_are_what_they_are_asked_to_be() {
+fn scores_follow_the_requested_activation() {
     let scores = |options: ClassifierOptions| {
         let classifier = Classifier::with(brightest_channel(), options).unwrap();
         let found = classifier.classify_frame_at(Picture::of(1).frame(), 3).unwrap().predictions;
@@ -125,7 +125,7 @@ fn scores_are_what_they_are_asked_to_be() {
 }
 
 #[test]
-fn frames_that_contradict_themselves_are_errors() {
+fn inconsistent_frames_are_errors() {
     let classifier = Classifier::new(brightest_channel()).unwrap();
     let picture = Picture::of(0);
     type Breaking = fn(&mut FrameAddress);
@@ -250,7 +250,7 @@ fn a_cancel_while_nothing_runs_is_forgotten() {
 
 /// Regression: a cancel was lost if it came while the frame was prepared.
 #[test]
-fn a_cancel_before_the_first_step_is_heard() {
+fn a_cancel_before_the_first_step_stops_the_run() {
     let model = brightest_channel();
     let live = Live::new(model.runtime().session().unwrap());
     let image = Tensor::zeros(model.runtime().inputs()[0].fact.clone());
@@ -366,7 +366,7 @@ fn settings_are_set_between_runs_and_state_is_carried() {
 }
 
 #[test]
-fn a_panic_is_an_error_and_closes_what_it_broke() {
+fn a_panic_is_an_error_and_closes_its_object() {
     let live = Live::new(brightest_channel().runtime().session().unwrap());
     let error = live.run::<()>(|_| panic!("broken")).unwrap_err();
     assert!(matches!(error, SkipstoneError::Internal { .. }), "{error:?}");
@@ -375,7 +375,7 @@ fn a_panic_is_an_error_and_closes_what_it_broke() {
 }
 
 #[test]
-fn what_is_no_package_is_an_error() {
+fn a_file_that_is_not_a_package_is_an_error() {
     let config = Config::default;
     let code = |result: Result<Arc<Model>>| result.map(drop).unwrap_err().code().to_owned();
     for bytes in [&[][..], &[0], b"PK\x03\x04 and so on", &[0xff; 4096]] {

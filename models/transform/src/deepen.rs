@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_stay_and_a_layer_is_there() {
+    fn a_deeper_model_has_another_layer_and_the_same_outputs() {
         let options = Options::default();
         for (dims, op) in [(&[1, 3, 5, 4][..], "Conv"), (&[2, 3], "MatMul")] {
             let deepening = Deepening { after: vec!["Relu of 'r'".into()], kernel: 3 };
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_change_the_outputs_is_refused() {
+    fn unsuitable_layers_and_kernels_are_refused() {
         let error = |name: &str, kernel| {
             let deepening = Deepening { after: vec![name.into()], kernel };
             deepen(&network(&[1, 3, 5, 4]), &deepening, &Options::default()).unwrap_err().to_string()

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use skipstone::onnx::{Limits, validate};
 use skipstone_onnx::is_standard;
-use skipstone_onnx::wire::{Field, Reader, Value, put, varint};
+use skipstone_onnx::wire::{Field, FieldValue, Reader, put, varint};
 use skipstone_onnx::write::Message;
 
 use crate::error::{Error, Result};
@@ -94,25 +94,25 @@ pub(crate) fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>>> 
     std::iter::from_fn(move || reader.field().map_err(|_| damaged()).transpose())
 }
 
-pub(crate) fn text(value: Value<'_>) -> Result<String> {
+pub(crate) fn text(value: FieldValue<'_>) -> Result<String> {
     match value {
-        Value::Bytes(bytes) => String::from_utf8(bytes.to_vec()).map_err(|_| damaged()),
+        FieldValue::Bytes(bytes) => String::from_utf8(bytes.to_vec()).map_err(|_| damaged()),
         _ => Err(damaged()),
     }
 }
 
-fn message(value: Value<'_>) -> Result<&[u8]> {
+fn message(value: FieldValue<'_>) -> Result<&[u8]> {
     match value {
-        Value::Bytes(bytes) => Ok(bytes),
+        FieldValue::Bytes(bytes) => Ok(bytes),
         _ => Err(damaged()),
     }
 }
 
 /// Adds the integers of a repeated field, packed or not.
-pub(crate) fn push_ints(to: &mut Vec<i64>, value: Value<'_>) -> Result<()> {
+pub(crate) fn push_ints(to: &mut Vec<i64>, value: FieldValue<'_>) -> Result<()> {
     match value {
-        Value::Varint(value) => to.push(value as i64),
-        Value::Bytes(mut packed) => {
+        FieldValue::Varint(value) => to.push(value as i64),
+        FieldValue::Bytes(mut packed) => {
             while !packed.is_empty() {
                 let (value, rest) = varint(packed).map_err(|_| damaged())?;
                 to.push(value as i64);
@@ -233,7 +233,7 @@ fn standard_version(opset: &[u8]) -> Result<Option<i64>> {
     for field in fields(opset) {
         match field? {
             Field { number: 1, value } => domain = text(value)?,
-            Field { number: 2, value: Value::Varint(number) } => version = number as i64,
+            Field { number: 2, value: FieldValue::Varint(number) } => version = number as i64,
             _ => {}
         }
     }
@@ -423,8 +423,8 @@ impl Attribute {
                     attribute.graphs.push((field.number, Graph::read(message(value)?)?));
                     continue;
                 }
-                (2, Value::Fixed32(bits)) => attribute.float = f32::from_bits(bits),
-                (3, Value::Varint(int)) => attribute.int = int as i64,
+                (2, FieldValue::Fixed32(bits)) => attribute.float = f32::from_bits(bits),
+                (3, FieldValue::Varint(int)) => attribute.int = int as i64,
                 (4, value) => attribute.text = message(value)?.to_vec(),
                 (5, value) => attribute.tensor = Some(Tensor::read(message(value)?)?),
                 (8, value) => push_ints(&mut attribute.ints, value)?,
@@ -481,7 +481,7 @@ impl Port {
         let tensor = tensor.ok_or_else(|| Error::Unsupported(format!("'{}' is not a tensor", self.name)))?;
         let mut element = FLOAT;
         for field in fields(&tensor) {
-            if let Field { number: 1, value: Value::Varint(number) } = field? {
+            if let Field { number: 1, value: FieldValue::Varint(number) } = field? {
                 element = number as i64;
             }
         }

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_those_of_a_channel() {
+    fn moments_are_computed_per_channel() {
         let mut moments = Moments::default();
         for sample in [[1.0, 2.0, -1.0, 0.0, 3.0, 4.0, 5.0, 5.0], [0.0; 8]] {
             moments.add(&Seen { tensor: 0, dims: &[2, 2, 2], values: &sample }, 1);

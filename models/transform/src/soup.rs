@@ -282,7 +282,7 @@ mod tests {
     const B: [f32; 8] = [2.0, 0.0, -1.0, 0.0, 3.0, 4.0, 0.0, 0.0];
 
     #[test]
-    fn a_soup_is_the_mean() {
+    fn a_uniform_soup_is_the_mean_of_the_weights() {
         let soup = uniform(&[network(&A, false), network(&B, false)]).unwrap();
         assert_eq!(numbers(&soup.bytes, "w"), [1.5, 0.0, 1.0, 0.0, 1.0, 3.0, 0.0, 0.0]);
         assert_eq!(numbers(&soup.bytes, "b"), [1.5, 1.0]);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_greedy_soup_takes_in_what_helps() {
+    fn a_greedy_soup_keeps_only_models_that_help() {
         let models = [network(&A, false), network(&B, false), network(&A, false)];
         // The nearer the first weight to 1.75, the better: B has the best score alone, A makes it worse.
         let mut score = |bytes: &[u8]| Ok(-f64::from((numbers(bytes, "w")[0] - 1.75).abs()));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_are_measured_anew() {
+    fn batch_statistics_are_measured_again() {
         let options = Options::default();
         let of = |bytes: &[u8], name: &str| {
             let editor = opened(&[bytes.to_vec()]).unwrap().remove(0);

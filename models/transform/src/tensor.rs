@@ -2,7 +2,7 @@
 
 use half::f16;
 use skipstone_onnx::ElementType;
-use skipstone_onnx::wire::{Field, Value, put, varint};
+use skipstone_onnx::wire::{Field, FieldValue, put, varint};
 use skipstone_onnx::write::Message;
 
 use crate::editor::{FLOAT, HALF, INT32, INT64, fields, push_ints, text};
@@ -41,7 +41,7 @@ impl Tensor {
             let field = field?;
             match (field.number, field.value) {
                 (1, value) => push_ints(&mut tensor.dims, value)?,
-                (2, Value::Varint(number)) => tensor.data_type = number as i64,
+                (2, FieldValue::Varint(number)) => tensor.data_type = number as i64,
                 (8, value) => tensor.name = text(value)?,
                 _ => put(&mut tensor.rest, field),
             }
@@ -131,14 +131,14 @@ impl Tensor {
         let mut raw = Vec::new();
         for field in fields(&self.rest) {
             match (field.ok()?, self.data_type) {
-                (Field { number: 9, value: Value::Bytes(bytes) }, _) => raw.extend_from_slice(bytes),
-                (Field { number: 4, value: Value::Bytes(bytes) }, FLOAT) => raw.extend_from_slice(bytes),
-                (Field { number: 4, value: Value::Fixed32(bits) }, FLOAT) => raw.extend(bits.to_le_bytes()),
+                (Field { number: 9, value: FieldValue::Bytes(bytes) }, _) => raw.extend_from_slice(bytes),
+                (Field { number: 4, value: FieldValue::Bytes(bytes) }, FLOAT) => raw.extend_from_slice(bytes),
+                (Field { number: 4, value: FieldValue::Fixed32(bits) }, FLOAT) => raw.extend(bits.to_le_bytes()),
                 (Field { number: 5 | 7, value }, _) => {
                     let mut push = |value: u64| raw.extend_from_slice(&value.to_le_bytes()[..bytes_each as usize]);
                     match value {
-                        Value::Varint(value) => push(value),
-                        Value::Bytes(mut packed) => {
+                        FieldValue::Varint(value) => push(value),
+                        FieldValue::Bytes(mut packed) => {
                             while !packed.is_empty() {
                                 let (value, rest) = varint(packed).ok()?;
                                 push(value);

@@ -48,7 +48,7 @@ pub struct Compile {
 
     /// Instruction set to pack the weights for: host, generic, neon (or aarch64), avx2 (or x86_64), avx512, scalar
     #[arg(long, value_name = "NAME", default_value = "generic", value_parser = parse_target)]
-    target: Target,
+    target: TargetIsa,
 
     /// Whether packed weights may use more memory for speed
     #[arg(long, value_enum, default_value_t = MemoryArg::Fast)]
@@ -87,9 +87,9 @@ pub struct Compile {
 }
 
 /// The instruction set of `--target`; `None` for a generic package.
-type Target = Option<Isa>;
+type TargetIsa = Option<Isa>;
 
-fn parse_target(name: &str) -> Result<Target, String> {
+fn parse_target(name: &str) -> Result<TargetIsa, String> {
     match name {
         "generic" => Ok(None),
         "host" => Ok(Some(Isa::detect())),

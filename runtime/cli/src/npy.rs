@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_and_rank_goes_round() {
+    fn every_type_and_rank_round_trips() {
         let types = [
             DType::F32,
             DType::F64,
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_says_so() {
+    fn unsupported_arrays_are_named() {
         assert!(refusal(&plain("<c8", "(1,)", &[0; 8])).contains("'<c8' are not supported"));
         assert!(refusal(&plain("|O", "(1,)", &[0; 8])).contains("not supported"));
         assert!(refusal(&plain("", "(1,)", &[0; 8])).contains("not supported"));

@@ -7,7 +7,7 @@ use serde::Serialize;
 use skipstone::Model;
 use skipstone_transform::Samples;
 use skipstone_transform::prune::{
-    ChannelMethod, ChannelRecipe, Choice, Form, Method, Outcome, Pattern, Recipe, Scope, channels, weights,
+    ChannelMethod, ChannelRecipe, Choice, Form, Method, Outcome, Pattern, PruneScope, Recipe, channels, weights,
 };
 
 use crate::args::ModelArgs;
@@ -250,11 +250,11 @@ impl Prune {
             MethodArg::BetaRank => return Err(usage("Beta-Rank scores channels")),
         };
         let scope = match self.scope {
-            Some(ScopeArg::Row) => Scope::Row,
-            Some(ScopeArg::Layer) => Scope::Layer,
-            Some(ScopeArg::Network) => Scope::Network,
-            None if method.needs_samples() => Scope::Row,
-            None => Scope::Layer,
+            Some(ScopeArg::Row) => PruneScope::Row,
+            Some(ScopeArg::Layer) => PruneScope::Layer,
+            Some(ScopeArg::Network) => PruneScope::Network,
+            None if method.needs_samples() => PruneScope::Row,
+            None => PruneScope::Layer,
         };
         let layers = Choice { pointwise: self.pointwise, small: self.small, skip: self.skip.clone() };
         Ok(Recipe { method, pattern, scope, zeros, layers })

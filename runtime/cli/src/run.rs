@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn no_output_leaves_its_directory() {
+    fn output_files_stay_in_their_directory() {
         assert_eq!(
             file_names(&["..", "../x", "/etc/passwd", "a\0b\n", "", "."]),
             ["_...npy", "_.._x.npy", "_etc_passwd.npy", "a_b_.npy", "_.npy", "_..npy"]

@@ -51,7 +51,7 @@ fn flags_come_before_metadata() {
 
 /// Regression: a softmax and ImageNet's normalization were applied silently.
 #[test]
-fn it_is_said_what_scores_are_and_what_normalization_was_taken() {
+fn the_activation_and_the_normalization_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let green = path(&picture(directory.path(), "g.png", [0, 255, 0]));
     let base = ["classify", &model("color.onnx"), &green].map(str::to_owned);
@@ -120,7 +120,7 @@ fn a_directory_is_walked_and_a_broken_image_does_not_stop_it() {
 /// Regression: a pipe named like an image blocked the command.
 #[cfg(unix)]
 #[test]
-fn a_pipe_is_no_picture() {
+fn a_pipe_is_refused_as_an_image() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = path(&directory.path().join("pipe.png"));
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

@@ -111,7 +111,7 @@ fn bench_writes_json_beside_its_tables() {
 }
 
 #[test]
-fn inspect_tells_what_runs() {
+fn inspect_lists_every_step() {
     let outcome = skipstone(["inspect", &model("color.onnx"), "--json"]);
     let json = outcome.json();
     outcome.success();
@@ -152,7 +152,7 @@ fn the_instruction_set_can_be_forced() {
 }
 
 #[test]
-fn models_that_are_none_are_faults() {
+fn files_that_are_not_models_are_faults() {
     skipstone(["inspect", "/no/such/model.onnx"]).fault("io");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("odd\nname.onnx");
@@ -166,7 +166,7 @@ fn models_that_are_none_are_faults() {
 }
 
 #[test]
-fn usage_errors_are_told_from_faults() {
+fn usage_errors_and_faults_have_different_exit_codes() {
     skipstone(["no-such-command"]).usage("no-such-command");
     skipstone(["bench", "m.onnx", "--threads", "0"]).usage("--threads");
     skipstone(["bench", "m.onnx", "--runs", "1", "--seconds", "1"]).usage("cannot be used with");

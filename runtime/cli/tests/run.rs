@@ -16,7 +16,7 @@ fn run(inputs: &[String], directory: &str, more: &[&str]) -> Outcome {
 }
 
 #[test]
-fn arrays_go_round_and_outputs_stay_distinct() {
+fn arrays_round_trip_and_outputs_stay_distinct() {
     let directory = tempfile::tempdir().unwrap();
     let a = npy(directory.path(), "a.npy", "(2, 3)", &A);
     let b = npy(directory.path(), "b.npy", "(2, 3)", &B);
@@ -36,7 +36,7 @@ fn arrays_go_round_and_outputs_stay_distinct() {
 
 /// Keras, PaddlePaddle and PyTorch's dynamic axes leave the batch size open.
 #[test]
-fn an_open_batch_is_one_until_somebody_says_otherwise() {
+fn an_open_batch_is_one_by_default() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("open.onnx");
     let nodes = [write::node("Relu", &["x"], &["y"], &[])];

@@ -8,7 +8,7 @@
 mod message;
 
 use crate::limits::Limits;
-use crate::wire::{Value, varint};
+use crate::wire::{FieldValue, varint};
 
 use crate::invalid::{Invalid, Place, Rule};
 use crate::proto::{
@@ -111,10 +111,10 @@ impl Decoder<'_> {
     /// Count of the values in one occurrence of a numeric field.
     fn count_numbers(&self, item: Item<'_>, scalar: Scalar) -> Result<u64> {
         Ok(match (item.value, scalar) {
-            (Value::Varint(_), Scalar::Varint)
-            | (Value::Fixed32(_), Scalar::Fixed32)
-            | (Value::Fixed64(_), Scalar::Fixed64) => 1,
-            (Value::Bytes(mut packed), Scalar::Varint) => {
+            (FieldValue::Varint(_), Scalar::Varint)
+            | (FieldValue::Fixed32(_), Scalar::Fixed32)
+            | (FieldValue::Fixed64(_), Scalar::Fixed64) => 1,
+            (FieldValue::Bytes(mut packed), Scalar::Varint) => {
                 let mut count = 0;
                 while !packed.is_empty() {
                     packed = varint(packed).map_err(|error| wire_error(error, item.at))?.1;
@@ -122,7 +122,7 @@ impl Decoder<'_> {
                 }
                 count
             }
-            (Value::Bytes(packed), Scalar::Fixed32 | Scalar::Fixed64) => {
+            (FieldValue::Bytes(packed), Scalar::Fixed32 | Scalar::Fixed64) => {
                 let width = if matches!(scalar, Scalar::Fixed32) { 4 } else { 8 };
                 if packed.len() % width != 0 {
                     return Err(item.invalid(
@@ -145,7 +145,7 @@ impl Decoder<'_> {
             );
         }
         match item.value {
-            Value::Bytes(mut packed) => {
+            FieldValue::Bytes(mut packed) => {
                 while let Ok((value, rest)) = varint(packed) {
                     dims.push(value as i64);
                     packed = rest;

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_round_trip_and_strangers_are_unknown() {
+    fn numbers_round_trip_and_others_are_unknown() {
         for number in 1..=24 {
             assert_eq!(ElementType::from_number(number).map(|e| e as i64), Some(number));
         }

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn ways_out_of_the_folder_are_refused() {
+    fn paths_out_of_the_folder_are_refused() {
         let folder = Folder::new();
         let absolute = folder.path("w.bin").to_string_lossy().into_owned();
         for location in [
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plain_file_is_refused() {
+    fn pipes_sockets_and_folders_are_refused() {
         let folder = Folder::new();
         let _listener = UnixListener::bind(folder.path("socket")).unwrap();
         let made = std::process::Command::new("mkfifo").arg(folder.path("pipe")).status();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn all_tensors_together_are_bounded() {
+    fn the_total_of_all_tensors_is_bounded() {
         let folder = Folder::new();
         let tensor = ExternalTensor { tensor: "w".into(), location: "w.bin".into(), offset: 0, length: 64 };
         let model = Checked { external: vec![tensor; 10], ..Checked::default() };

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_escaped_and_cut() {
+    fn names_are_escaped_and_truncated() {
         assert_eq!(quoted("a\nb"), "a\\nb");
         assert_eq!(quoted(&"x".repeat(500)), format!("{}...", "x".repeat(QUOTED_CHARS)));
     }

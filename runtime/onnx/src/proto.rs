@@ -5,7 +5,7 @@
 
 #![allow(missing_docs, reason = "the fields have the names and meanings of onnx.proto3")]
 
-use crate::wire::{Reader, Value, varint};
+use crate::wire::{FieldValue, Reader, varint};
 
 use crate::element::ElementType;
 use crate::invalid::{Place, quoted};
@@ -274,7 +274,7 @@ pub struct Numbers<'a> {
 
 impl<'a> Numbers<'a> {
     /// The occurrences of the field; a packed occurrence is one item.
-    fn values(self) -> impl Iterator<Item = Value<'a>> {
+    fn values(self) -> impl Iterator<Item = FieldValue<'a>> {
         let mut reader = Reader::new(self.fields);
         std::iter::from_fn(move || reader.field().ok().flatten().map(|field| field.value))
     }
@@ -283,8 +283,8 @@ impl<'a> Numbers<'a> {
     pub fn ints(self) -> impl Iterator<Item = i64> + 'a {
         self.values().flat_map(|value| {
             let (mut single, mut packed) = match value {
-                Value::Varint(value) => (Some(value), &[][..]),
-                Value::Bytes(bytes) => (None, bytes),
+                FieldValue::Varint(value) => (Some(value), &[][..]),
+                FieldValue::Bytes(bytes) => (None, bytes),
                 _ => (None, &[][..]),
             };
             std::iter::from_fn(move || {
@@ -302,8 +302,8 @@ impl<'a> Numbers<'a> {
     pub fn floats(self) -> impl Iterator<Item = f32> + 'a {
         self.values().flat_map(|value| {
             let (single, packed) = match value {
-                Value::Fixed32(bits) => (Some(f32::from_bits(bits)), &[][..]),
-                Value::Bytes(bytes) => (None, bytes),
+                FieldValue::Fixed32(bits) => (Some(f32::from_bits(bits)), &[][..]),
+                FieldValue::Bytes(bytes) => (None, bytes),
                 _ => (None, &[][..]),
             };
             single.into_iter().chain(packed.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)))
@@ -314,8 +314,8 @@ impl<'a> Numbers<'a> {
     pub fn doubles(self) -> impl Iterator<Item = f64> + 'a {
         self.values().flat_map(|value| {
             let (single, packed) = match value {
-                Value::Fixed64(bits) => (Some(f64::from_bits(bits)), &[][..]),
-                Value::Bytes(bytes) => (None, bytes),
+                FieldValue::Fixed64(bits) => (Some(f64::from_bits(bits)), &[][..]),
+                FieldValue::Bytes(bytes) => (None, bytes),
                 _ => (None, &[][..]),
             };
             single.into_iter().chain(packed.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)))

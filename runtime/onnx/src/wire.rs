@@ -25,7 +25,7 @@ pub enum WireError {
 
 /// The value of a field, classified by wire type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Value<'a> {
+pub enum FieldValue<'a> {
     /// Integers, booleans and enums.
     Varint(u64),
     /// A double.
@@ -42,7 +42,7 @@ pub struct Field<'a> {
     /// Its number in the schema, from 1.
     pub number: u32,
     /// Its value.
-    pub value: Value<'a>,
+    pub value: FieldValue<'a>,
 }
 
 /// Walks the fields of one message.
@@ -80,21 +80,21 @@ impl<'a> Reader<'a> {
         let (value, rest) = match key & 7 {
             0 => {
                 let (value, rest) = varint(rest)?;
-                (Value::Varint(value), rest)
+                (FieldValue::Varint(value), rest)
             }
             1 => {
                 let (bytes, rest) = rest.split_first_chunk().ok_or(WireError::Truncated)?;
-                (Value::Fixed64(u64::from_le_bytes(*bytes)), rest)
+                (FieldValue::Fixed64(u64::from_le_bytes(*bytes)), rest)
             }
             2 => {
                 let (length, rest) = varint(rest)?;
                 let length = usize::try_from(length).map_err(|_| WireError::Truncated)?;
                 let (bytes, rest) = rest.split_at_checked(length).ok_or(WireError::Truncated)?;
-                (Value::Bytes(bytes), rest)
+                (FieldValue::Bytes(bytes), rest)
             }
             5 => {
                 let (bytes, rest) = rest.split_first_chunk().ok_or(WireError::Truncated)?;
-                (Value::Fixed32(u32::from_le_bytes(*bytes)), rest)
+                (FieldValue::Fixed32(u32::from_le_bytes(*bytes)), rest)
             }
             _ => return Err(WireError::WireType),
         };
@@ -107,20 +107,20 @@ impl<'a> Reader<'a> {
 pub fn put(message: &mut Vec<u8>, field: Field<'_>) {
     let mut key = |wire_type: u64| put_varint(message, u64::from(field.number) << 3 | wire_type);
     match field.value {
-        Value::Varint(value) => {
+        FieldValue::Varint(value) => {
             key(0);
             put_varint(message, value);
         }
-        Value::Fixed64(value) => {
+        FieldValue::Fixed64(value) => {
             key(1);
             message.extend(value.to_le_bytes());
         }
-        Value::Bytes(bytes) => {
+        FieldValue::Bytes(bytes) => {
             key(2);
             put_varint(message, bytes.len() as u64);
             message.extend(bytes);
         }
-        Value::Fixed32(value) => {
+        FieldValue::Fixed32(value) => {
             key(5);
             message.extend(value.to_le_bytes());
         }
@@ -184,10 +184,10 @@ mod tests {
         assert_eq!(
             values,
             [
-                (1, Value::Varint(150)),
-                (2, Value::Bytes(b"hi")),
-                (3, Value::Fixed32(1f32.to_bits())),
-                (4, Value::Fixed64(1f64.to_bits())),
+                (1, FieldValue::Varint(150)),
+                (2, FieldValue::Bytes(b"hi")),
+                (3, FieldValue::Fixed32(1f32.to_bits())),
+                (4, FieldValue::Fixed64(1f64.to_bits())),
             ]
         );
     }

@@ -9,7 +9,7 @@
 //! assert!(skipstone_onnx::validate(&file, &skipstone_onnx::Limits::default()).is_ok());
 //! ```
 
-use crate::wire::{Field, Value, put};
+use crate::wire::{Field, FieldValue, put};
 
 /// `DataType` code of `float32`.
 pub const FLOAT: i64 = 1;
@@ -39,7 +39,7 @@ impl Message {
         self.0
     }
 
-    fn field(mut self, number: u32, value: Value<'_>) -> Self {
+    fn field(mut self, number: u32, value: FieldValue<'_>) -> Self {
         put(&mut self.0, Field { number, value });
         self
     }
@@ -54,19 +54,19 @@ impl Message {
     /// Adds an integer as a varint; negative values are in two's complement.
     #[must_use]
     pub fn int(self, number: u32, value: i64) -> Self {
-        self.field(number, Value::Varint(value as u64))
+        self.field(number, FieldValue::Varint(value as u64))
     }
 
     /// Adds a float.
     #[must_use]
     pub fn float(self, number: u32, value: f32) -> Self {
-        self.field(number, Value::Fixed32(value.to_bits()))
+        self.field(number, FieldValue::Fixed32(value.to_bits()))
     }
 
     /// Adds bytes.
     #[must_use]
     pub fn bytes(self, number: u32, value: &[u8]) -> Self {
-        self.field(number, Value::Bytes(value))
+        self.field(number, FieldValue::Bytes(value))
     }
 
     /// Adds a string.

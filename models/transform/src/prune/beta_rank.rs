@@ -32,9 +32,9 @@ pub(super) fn scores(network: &Network, samples: &mut dyn Samples, options: &Opt
     }
     let ranked: Vec<&Layer> = layers.iter().filter(|layer| layer.groups == 1).collect();
     let names: Vec<String> = ranked.iter().flat_map(|layer| [layer.input.clone(), layer.output.clone()]).collect();
-    let windows = ranked.iter().map(|layer| Window::of(layer, &folded.graph));
-    let windows: Vec<Option<Window>> = windows.collect::<Result<_>>()?;
-    let mut spreads: Vec<[Sums; 2]> = vec![Default::default(); ranked.len()];
+    let windows = ranked.iter().map(|layer| ConvWindow::of(layer, &folded.graph));
+    let windows: Vec<Option<ConvWindow>> = windows.collect::<Result<_>>()?;
+    let mut spreads: Vec<[PositionSums; 2]> = vec![Default::default(); ranked.len()];
     Observer::new(&folded, &names, options)?.run(samples, &mut |seen| {
         let at = seen.tensor / 2;
         let [read, written] = &mut spreads[at];
@@ -71,14 +71,14 @@ pub(super) fn scores(network: &Network, samples: &mut dyn Samples, options: &Opt
 
 /// Sums of elements and of their squares at every position.
 #[derive(Clone, Debug, Default)]
-struct Sums {
+struct PositionSums {
     sums: Vec<f64>,
     squares: Vec<f64>,
     /// Number of elements in each sum.
     count: f64,
 }
 
-impl Sums {
+impl PositionSums {
     fn add(&mut self, values: &[f32]) {
         self.sums.resize(values.len(), 0.0);
         self.squares.resize(values.len(), 0.0);
@@ -97,7 +97,7 @@ impl Sums {
 }
 
 /// Adds the rows that a matrix product reads, one patch each.
-fn rows(seen: &Seen<'_>, depth: usize, into: &mut Sums) {
+fn rows(seen: &Seen<'_>, depth: usize, into: &mut PositionSums) {
     let rows = seen.values.len() / depth;
     into.sums.resize(rows, 0.0);
     into.squares.resize(rows, 0.0);
@@ -116,7 +116,7 @@ fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
 
 /// The windows of a 2-D convolution without groups.
 #[derive(Clone, Debug)]
-struct Window {
+struct ConvWindow {
     kernel: [usize; 2],
     strides: [usize; 2],
     dilations: [usize; 2],
@@ -124,7 +124,7 @@ struct Window {
     pads: [usize; 4],
 }
 
-impl Window {
+impl ConvWindow {
     /// `None` for a matrix product.
     fn of(layer: &Layer, graph: &Graph) -> Result<Option<Self>> {
         let node = &graph.nodes[layer.node];
@@ -146,7 +146,7 @@ impl Window {
     }
 
     /// Adds the patch at every position; padding is 0.
-    fn patches(&self, seen: &Seen<'_>, into: &mut Sums) {
+    fn patches(&self, seen: &Seen<'_>, into: &mut PositionSums) {
         let &[batch, channels, rows, columns] = seen.dims else { return };
         // Sum over channels first, since a patch contains all of them.
         let (mut sums, mut squares) = (vec![0f64; rows * columns], vec![0f64; rows * columns]);

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mean_output_comes_back() {
+    fn the_mean_output_is_restored() {
         // 0.5 and 0.2 are pruned: 0.7 is missing. 0.5 is restored, and of the two with negative means the one with the
         // lower score is pruned.
         let means = [0.5, 0.2, -0.1, -0.3, 2.0];

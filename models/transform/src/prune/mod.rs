@@ -22,7 +22,7 @@ mod tests;
 use skipstone::Options;
 
 pub use channels::{ChannelMethod, ChannelRecipe, Form, channels};
-pub use pattern::{Pattern, Scope};
+pub use pattern::{Pattern, PruneScope};
 
 use crate::editor::{Editor, Graph};
 use crate::error::{Error, Result};
@@ -74,7 +74,7 @@ pub struct Recipe {
     /// Which of them become zeros together.
     pub pattern: Pattern,
     /// Within which group they are ranked.
-    pub scope: Scope,
+    pub scope: PruneScope,
     /// The share to set to zero, from 0 to 1; ignored for [`Pattern::OfEvery`], which defines it.
     pub zeros: f64,
     /// The layers to prune.
@@ -163,7 +163,7 @@ impl Recipe {
             "the share of zeros must be between 0 and 1"
         } else if self.method == Method::Dsnot && matches!(self.pattern, Pattern::Block(_)) {
             "DSnoT exchanges single weights, so it does not support blocks"
-        } else if self.method == Method::Dsnot && self.scope != Scope::Row {
+        } else if self.method == Method::Dsnot && self.scope != PruneScope::Row {
             "DSnoT exchanges weights within a filter, so it needs --scope row"
         } else {
             return self.pattern.check();

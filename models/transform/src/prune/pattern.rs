@@ -23,7 +23,7 @@ pub enum Pattern {
 
 /// The group in which weights are ranked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum PruneScope {
     /// The weights of a filter, or of a row of blocks.
     Row,
     /// The weights of a layer.
@@ -67,7 +67,7 @@ pub(super) fn select(
     layers: &[Layer],
     scores: &[Vec<f32>],
     pattern: Pattern,
-    scope: Scope,
+    scope: PruneScope,
     zeros: f64,
 ) -> Vec<Vec<bool>> {
     let mut keeps: Vec<Vec<bool>> = scores.iter().map(|scores| vec![true; scores.len()]).collect();
@@ -83,9 +83,9 @@ pub(super) fn select(
         for first in (0..layer.filters).step_by(rows) {
             let members = first..(first + rows).min(layer.filters);
             let key = match scope {
-                Scope::Row => [at, first],
-                Scope::Layer => [at, 0],
-                Scope::Network => [0, 0],
+                PruneScope::Row => [at, first],
+                PruneScope::Layer => [at, 0],
+                PruneScope::Network => [0, 0],
             };
             let units = units.entry(key).or_default();
             for within in 0..layer.width() {

@@ -76,7 +76,7 @@ fn tensor(bytes: &[u8], name: &str) -> Tensor {
 }
 
 fn recipe(method: Method) -> Recipe {
-    Recipe { method, pattern: Pattern::Weights, scope: Scope::Layer, zeros: 0.5, layers: Choice::default() }
+    Recipe { method, pattern: Pattern::Weights, scope: PruneScope::Layer, zeros: 0.5, layers: Choice::default() }
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn the_smallest_weights_become_zeros() {
 #[test]
 fn wanda_weighs_by_the_norm_of_the_input() {
     let options = Options::default();
-    let recipe = Recipe { scope: Scope::Row, zeros: 0.4, ..recipe(Method::Wanda) };
+    let recipe = Recipe { scope: PruneScope::Row, zeros: 0.4, ..recipe(Method::Wanda) };
     assert!(matches!(weights(&network(), &recipe, None, &options), Err(Error::Calibration(_))));
     let pruned = weights(&network(), &recipe, Some(&mut Numbers(3)), &options).unwrap();
     let mut norms = [0f64; 5];
@@ -116,7 +116,7 @@ fn wanda_weighs_by_the_norm_of_the_input() {
 }
 
 #[test]
-fn channels_go_through_everything_between_layers() {
+fn pruned_channels_are_removed_from_the_operators_between_layers() {
     let options = Options::default();
     for method in [ChannelMethod::Magnitude, ChannelMethod::Random(3), ChannelMethod::BetaRank] {
         let recipe = |form| ChannelRecipe { method, less: 0.5, form, skip: Vec::new() };
@@ -136,7 +136,7 @@ fn channels_go_through_everything_between_layers() {
 }
 
 #[test]
-fn what_cannot_be_pruned_is_refused() {
+fn models_that_cannot_be_pruned_are_refused() {
     let relu = graph(&[node("Relu", &["x"], &["y"], &[])], &[], &[value("x", 1, &[1, 4])], &[value("y", 1, &[1, 4])]);
     let options = Options::default();
     let nothing = weights(&model(&relu), &recipe(Method::Magnitude), None, &options);
@@ -148,7 +148,7 @@ fn what_cannot_be_pruned_is_refused() {
     assert!(
         channels(&network(), &beta, Some(&mut Numbers(1)), &options).unwrap_err().to_string().contains("two samples")
     );
-    let block = Recipe { pattern: Pattern::Block(4), scope: Scope::Row, ..recipe(Method::Dsnot) };
+    let block = Recipe { pattern: Pattern::Block(4), scope: PruneScope::Row, ..recipe(Method::Dsnot) };
     assert!(weights(&network(), &block, Some(&mut Numbers(1)), &options).unwrap_err().to_string().contains("blocks"));
     let skip =
         Recipe { layers: Choice { skip: vec!["nobody".into()], ..Choice::default() }, ..recipe(Method::Magnitude) };

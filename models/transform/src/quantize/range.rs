@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_has_a_byte() {
+    fn zero_is_represented_exactly() {
         let seen = observed(&[-1.0, 4.1, 0.3]).scheme(Method::MinMax).unwrap();
         assert!((seen.scale - 0.02).abs() < 1e-6 && seen.zero == 50, "{seen:?}");
         assert_eq!(observed(&[0.0, 255.0]).scheme(Method::MinMax), Some(Scheme { scale: 1.0, zero: 0 }));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn outliers_are_clipped_where_that_is_asked() {
+    fn outliers_are_clipped_on_request() {
         let mut values: Vec<f32> = (0..100_000).map(|i| (i % 1000) as f32 / 1000.0).collect();
         values.push(10.0);
         let seen = observed(&values);

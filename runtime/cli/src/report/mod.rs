@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_cannot_leave_their_place() {
+    fn names_are_escaped_in_html() {
         assert_eq!(escape("a<b>&\"'\u{0}\n\u{ffff}"), "a&lt;b&gt;&amp;&quot;&#39;   ");
         assert!(matches!(escape("/features.3/Conv"), Cow::Borrowed(_)));
     }

@@ -1,7 +1,7 @@
 //! Iterates over the fields of one message, with their offsets in the file, and converts their
 //! values to the types that ONNX declares.
 
-use crate::wire::{Reader, Value, WireError};
+use crate::wire::{FieldValue, Reader, WireError};
 
 use crate::invalid::{Invalid, Place, Rule};
 
@@ -23,7 +23,7 @@ pub(super) struct Message<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Item<'a> {
     pub number: u32,
-    pub value: Value<'a>,
+    pub value: FieldValue<'a>,
     pub at: usize,
 }
 
@@ -91,21 +91,21 @@ impl<'a> Item<'a> {
     pub fn int(self) -> Result<i64> {
         match self.value {
             // Two's complement, as protobuf stores negative numbers.
-            Value::Varint(value) => Ok(value as i64),
+            FieldValue::Varint(value) => Ok(value as i64),
             _ => Err(self.wrong_type()),
         }
     }
 
     pub fn float(self) -> Result<f32> {
         match self.value {
-            Value::Fixed32(bits) => Ok(f32::from_bits(bits)),
+            FieldValue::Fixed32(bits) => Ok(f32::from_bits(bits)),
             _ => Err(self.wrong_type()),
         }
     }
 
     pub fn bytes(self) -> Result<&'a [u8]> {
         match self.value {
-            Value::Bytes(bytes) => Ok(bytes),
+            FieldValue::Bytes(bytes) => Ok(bytes),
             _ => Err(self.wrong_type()),
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::limits::Limits;
 
-use super::scope::{Constant, Scope, Shape, Summaries, Summary};
+use super::scope::{Constant, PartialShape, Scope, Summaries, Summary};
 use crate::invalid::{Invalid, Rule};
 use crate::proto::{Attribute, Node};
 
@@ -41,7 +41,7 @@ impl<'m> Call<'_, 'm> {
     }
 
     /// Shape of an input, as far as it is known.
-    pub fn shape(&self, index: usize) -> Option<Shape> {
+    pub fn shape(&self, index: usize) -> Option<PartialShape> {
         self.scope.shape(self.input(index)?)
     }
 

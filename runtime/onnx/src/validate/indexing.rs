@@ -1,7 +1,7 @@
 //! Operators that select elements: constant indices must be in range, and steps must not be zero.
 
 use super::call::Call;
-use super::scope::Shape;
+use super::scope::PartialShape;
 use crate::invalid::{Invalid, Rule};
 
 /// Constant indices are in range along the axis.
@@ -143,6 +143,6 @@ pub(super) fn top_k(call: &Call<'_, '_>) -> Result<(), Invalid> {
     }
 }
 
-fn size_along(call: &Call<'_, '_>, shape: &Shape, axis: i64) -> Result<Option<u64>, Invalid> {
+fn size_along(call: &Call<'_, '_>, shape: &PartialShape, axis: i64) -> Result<Option<u64>, Invalid> {
     Ok(shape.get(call.axis(axis, shape.len())?).copied().flatten())
 }

@@ -5,7 +5,7 @@
 
 use super::attributes::is_standard;
 use super::call::Call;
-use super::scope::Shape;
+use super::scope::PartialShape;
 use super::{attention, indexing, quantization, recurrent, shaping, windows};
 use crate::element::ElementType;
 use crate::invalid::{Invalid, Rule};
@@ -80,7 +80,7 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
 /// with the channels. Current parsers align the last axes, so both must give the same result.
 fn legacy_broadcast(call: &Call<'_, '_>) -> Result<(), Invalid> {
     if call.node.op_type == "PRelu" {
-        let one_slope = |slopes: &Shape| slopes.iter().all(|dim| *dim == Some(1));
+        let one_slope = |slopes: &PartialShape| slopes.iter().all(|dim| *dim == Some(1));
         let last_are_channels = call.shape(0).is_some_and(|x| x.len() == 2);
         let same = call.shape(1).is_some_and(|slopes| slopes.len() != 1 || one_slope(&slopes));
         let what = "since opset 7, slopes align with the last axis, not with the channels";

@@ -47,7 +47,7 @@ pub(super) enum Constant<'m> {
 }
 
 /// Dimensions of a tensor; `None` for an unknown dimension.
-pub(super) type Shape = Vec<Option<u64>>;
+pub(super) type PartialShape = Vec<Option<u64>>;
 
 impl<'m> Scope<'_, 'm> {
     /// This graph and the enclosing graphs, innermost first.
@@ -98,7 +98,7 @@ impl<'m> Scope<'_, 'm> {
     }
 
     /// The shape of a value, as far as it is known.
-    pub fn shape(&self, name: &str) -> Option<Shape> {
+    pub fn shape(&self, name: &str) -> Option<PartialShape> {
         let (scope, producer) = self.find(name)?;
         if let Some(shape) = scope.shapes.get(name) {
             return Some(shape.iter().copied().map(Some).collect());

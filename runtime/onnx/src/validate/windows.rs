@@ -6,7 +6,7 @@
 
 use super::call::Call;
 use super::operators::MAX_SIZE;
-use super::scope::Shape;
+use super::scope::PartialShape;
 use crate::invalid::{Invalid, Rule};
 
 /// The attributes of a window, and the count of its spatial dimensions, if known.
@@ -57,7 +57,7 @@ impl Window {
     }
 
     /// Checks that the window fits its padded input, as far as their sizes are known.
-    fn check_fit(&self, call: &Call<'_, '_>, input: Option<&Shape>, kernel: &[u64]) -> Result<(), Invalid> {
+    fn check_fit(&self, call: &Call<'_, '_>, input: Option<&PartialShape>, kernel: &[u64]) -> Result<(), Invalid> {
         let Some(input) = input.filter(|_| !self.pads_itself) else {
             return Ok(());
         };
@@ -171,7 +171,7 @@ pub(super) fn regions(call: &Call<'_, '_>) -> Result<(), Invalid> {
 
 /// Spatial sizes of the kernel, from the weights. They must be above zero and match
 /// `kernel_shape`.
-fn kernel(call: &Call<'_, '_>, window: &Window, weights: &Shape) -> Result<Vec<u64>, Invalid> {
+fn kernel(call: &Call<'_, '_>, window: &Window, weights: &PartialShape) -> Result<Vec<u64>, Invalid> {
     if weights.contains(&Some(0)) {
         return Err(call.invalid(Rule::Shape, "the weights have a dimension of zero"));
     }
@@ -189,7 +189,7 @@ fn kernel(call: &Call<'_, '_>, window: &Window, weights: &Shape) -> Result<Vec<u
     Ok(sizes)
 }
 
-fn dim(shape: &Shape, index: usize) -> Option<u64> {
+fn dim(shape: &PartialShape, index: usize) -> Option<u64> {
     shape.get(index).copied().flatten()
 }
 

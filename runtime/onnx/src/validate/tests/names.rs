@@ -103,7 +103,7 @@ fn names_that_are_missing_too_long_or_not_text() {
 }
 
 #[test]
-fn a_long_name_is_cut_in_messages() {
+fn a_long_name_is_truncated_in_messages() {
     let name = format!("{}\u{1b}[31m", "n".repeat(3000));
     let said = refuses(&chain(&[node("Relu", &["nowhere"], &["y"], &[]).text(3, &name)]), "model.undefined-value");
     assert!(said.len() < 300 && !said.contains('\u{1b}'), "{said}");

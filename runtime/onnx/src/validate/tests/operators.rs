@@ -224,7 +224,7 @@ fn top_k() {
 }
 
 #[test]
-fn tensors_made_from_little() {
+fn large_tensors_made_from_small_files() {
     let shape = |dims: &[i64]| i64s("s", &[dims.len() as i64], dims);
     let filled = |dims: &[i64]| {
         let nodes = [node("ConstantOfShape", &["s"], &["c"], &[]), node("Add", &["x", "c"], &["y"], &[])];
@@ -266,7 +266,7 @@ fn ranges() {
 }
 
 #[test]
-fn bombs_in_steps() {
+fn sizes_that_grow_over_several_nodes() {
     let repeats = i64s("r", &[2], &[1 << 10, 1 << 10]);
     let nodes = [
         node("Tile", &["one", "r"], &["a"], &[]),

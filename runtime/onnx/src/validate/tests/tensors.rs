@@ -49,7 +49,7 @@ fn raw_data_unlike_the_shape() {
 }
 
 #[test]
-fn data_raw_and_typed() {
+fn both_raw_and_typed_data() {
     refuses(&adding(&f32s("w", &[1], &[1.0]).float(4, 1.0)), "model.tensor-data");
     refuses(&adding(&head("w", FLOAT, &[1]).float(4, 1.0).int(7, 1)), "model.tensor-data");
 }
