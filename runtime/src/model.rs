@@ -100,7 +100,7 @@ impl Model {
         let (mut target, cores) = target(options)?;
         let Package { graph, packings, packed_for, info, signer } = Package::read(bytes, options.signer.as_ref())?;
         if let Some(packed_for) = packed_for {
-            packed_for.check(asked_isa(options)?)?;
+            packed_for.check(requested_isa(options)?)?;
             let PackedFor { isa, memory, precision, .. } = packed_for;
             target = Target { isa, memory, precision, ..target };
         }
@@ -322,7 +322,7 @@ fn native(
 }
 
 /// The instruction set requested by `options` or else by the environment.
-fn asked_isa(options: &Options) -> Result<Option<Isa>> {
+fn requested_isa(options: &Options) -> Result<Option<Isa>> {
     match (options.isa, std::env::var("SKIPSTONE_ISA")) {
         (Some(isa), _) => Ok(Some(isa)),
         (None, Ok(name)) if !name.is_empty() => name.parse().map(Some).map_err(|_| unavailable(&name)),
@@ -332,7 +332,7 @@ fn asked_isa(options: &Options) -> Result<Option<Isa>> {
 
 /// The target requested by `options` and the environment, and the cores.
 fn target(options: &Options) -> Result<(Target, Option<Cores>)> {
-    let asked = asked_isa(options)?;
+    let asked = requested_isa(options)?;
     let isa = asked.unwrap_or_else(Isa::detect);
     if !isa.is_available() {
         return Err(unavailable(isa.name()));

@@ -7,7 +7,7 @@ use skipstone::{Model, Options};
 
 /// The sizes must add up to the planner's own lower bound.
 #[test]
-fn the_stays_explain_the_arena() {
+fn lifetimes_explain_the_arena() {
     let pretrained = "../models/pretrained/simplenet-310k-cifar10.onnx";
     for path in [pretrained, "../tests/fixtures/blocks.onnx"] {
         let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));

@@ -118,7 +118,7 @@ fn rooms_import_only_rooms_before_them() {
 
 /// Device builds print nothing for `{:?}` (`-Zfmt-debug=none`), so messages must not use it.
 #[test]
-fn messages_show_nothing_by_debug() {
+fn messages_do_not_use_debug_formatting() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut all = Vec::new();
     for library in ["runtime", "runtime/kernels", "runtime/onnx", "bindings/uniffi", "bindings/jni"] {

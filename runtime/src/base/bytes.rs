@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_read_is_copied_before_it_is_written() {
+    fn shared_bytes_are_copied_before_they_are_written() {
         let mut all = numbers();
         let start = all.as_ptr();
         all.make_mut()[0] = 9;

@@ -181,7 +181,7 @@ mod tests {
     const PHONE: [u64; 8] = [325, 325, 325, 325, 830, 830, 830, 1024];
 
     #[test]
-    fn a_phone_has_large_cores_and_small_ones() {
+    fn large_cores_are_told_from_small_ones() {
         assert_eq!(chosen(PowerMode::Fast, &PHONE), Some(vec![4, 5, 6, 7]));
         assert_eq!(chosen(PowerMode::Efficient, &PHONE), Some(vec![0, 1, 2, 3]));
         assert_eq!(chosen(PowerMode::Balanced, &PHONE), None);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn cores_that_are_alike_are_all_used() {
+    fn equal_cores_are_all_used() {
         for mode in [PowerMode::Fast, PowerMode::Balanced, PowerMode::Efficient] {
             for speeds in [&[][..], &[1024], &[1024; 8], &[5_200_000, 5_100_000], &[0, 0]] {
                 assert_eq!(chosen(mode, speeds), None, "{mode:?} {speeds:?}");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_stand_in_for_capacities() {
+    fn clock_rates_replace_missing_capacities() {
         let clocks = [("cpu0/cpufreq/cpuinfo_max_freq", "1800000\n"), ("cpu1/cpufreq/cpuinfo_max_freq", "2400000\n")];
         assert_eq!(read(&clocks), Some(vec![(0, 1_800_000), (1, 2_400_000)]));
         // A capacity cannot be compared with clocks.
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_that_is_off_does_not_count() {
+    fn offline_cores_do_not_count() {
         let files = [("cpu0/cpu_capacity", "400"), ("cpu1/cpu_capacity", "1024"), ("cpu1/online", "1\n")];
         assert_eq!(read(&files), Some(vec![(0, 400), (1, 1024)]));
         let files = [files[0], files[1], files[2], ("cpu2/online", "0\n")];
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_unknown() {
+    fn unreadable_capacities_are_unknown() {
         assert_eq!(speeds(Path::new("/nowhere")), None);
         assert_eq!(read(&[("cpu0/cpu_capacity", "400"), ("cpu1/cpu_capacity", "much")]), None);
         assert_eq!(read(&[("cpu0/cpu_capacity", "-1")]), None);

@@ -134,7 +134,7 @@ impl Options {
         self
     }
 
-    /// On the cores of this mode.
+    /// Runs on the cores of this mode.
     #[must_use]
     pub fn power(mut self, power: PowerMode) -> Self {
         self.power = power;

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn values_that_do_not_fit_are_refused() {
         for (value, dtype, dims) in [
             (Value::from(0.5), DType::I64, &[][..]),
             (2.into(), DType::Bool, &[]),

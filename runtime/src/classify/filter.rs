@@ -78,12 +78,12 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_named_unless_told_otherwise() {
+    fn every_class_is_named_by_default() {
         assert_eq!(named(&settings(None, &[], &[])), [0, 1, 2, 3, 4]);
     }
 
     #[test]
-    fn a_threshold_keeps_what_reaches_it() {
+    fn a_threshold_keeps_scores_at_or_above_it() {
         assert_eq!(named(&settings(Some(0.3), &[], &[])), [1, 3, 4]);
         assert_eq!(named(&settings(Some(0.41), &[], &[])), [0; 0]);
         assert_eq!(named(&settings(Some(f32::NEG_INFINITY), &[], &[])), [0, 1, 3, 4]);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn impossible_filters_are_refused() {
         let code = |settings| Filter::new(&settings, &Labels::parse("ant")).unwrap_err().code();
         assert_eq!(code(settings(None, &["wolf"], &[])), "input.label");
         assert_eq!(code(settings(None, &[], &["class one"])), "input.label");

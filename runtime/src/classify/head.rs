@@ -115,7 +115,7 @@ impl Head {
             (None, None) => None,
         };
         Ok(match (told, last) {
-            // Do not apply it twice.
+            // The model applies it already.
             (Some((activation, origin)), Last::Gives(own, _)) if own == activation => {
                 Self { activation, by_model: true, origin }
             }
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_operator_tells() {
+    fn the_last_operator_decides_the_activation() {
         let head = |ops| Head::of(&model(ops), None).unwrap();
         let same = || Reshape { shape: Shape::new(&[1, 3]).unwrap() }.into();
         let operator = |index| Origin::Operator(format!("node {index}"));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_comes_before_what_is_found() {
+    fn settings_and_metadata_override_the_detected_activation() {
         let of = |last, metadata: &BTreeMap<_, _>, asked| Head::from(last, 3, metadata, asked).unwrap();
         let sigmoid = || Last::Gives(Activation::Sigmoid, "last".into());
         let nothing = BTreeMap::new();

@@ -5,7 +5,7 @@
 //! model sees on the device exactly the bytes it was trained on. Only the part that a crop keeps is computed: memory is
 //! bounded by the crop, even for a very long image.
 
-use crate::vision::{Window, taps};
+use crate::vision::{PixelWindow, taps};
 
 /// A borrowed RGB image: 8 bits per channel, interleaved, rows from the top.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +42,7 @@ impl<'a> Image<'a> {
 
 /// The pixels of `image`, resized to `across.scaled` by `down.scaled`, inside both windows; interleaved RGB, `down.len`
 /// rows of `across.len` pixels.
-pub(super) fn resample(image: Image<'_>, across: Window, down: Window) -> Vec<u8> {
+pub(super) fn resample(image: Image<'_>, across: PixelWindow, down: PixelWindow) -> Vec<u8> {
     let columns = fixed_taps(image.width, across);
     let rows = fixed_taps(image.height, down);
     // Across first, for the source rows that the second pass reads.
@@ -96,7 +96,7 @@ struct Taps {
 }
 
 /// Taps in fixed point for each pixel of the window.
-fn fixed_taps(source: usize, window: Window) -> Vec<Taps> {
+fn fixed_taps(source: usize, window: PixelWindow) -> Vec<Taps> {
     let fixed = |weight: &f64| (weight * f64::from(1 << FRACTION)).round() as i32;
     let taps = taps(source, window).into_iter();
     taps.map(|tap| Taps { first: tap.first, weights: tap.weights.iter().map(fixed).collect() }).collect()
@@ -143,8 +143,8 @@ mod tests {
         {
             let rgb = noise(w, h);
             let image = Image::new(w, h, &rgb).unwrap();
-            let across = Window { scaled: scaled.0, start: scaled.0 / 3, len: scaled.0 - scaled.0 / 3 };
-            let down = Window { scaled: scaled.1, start: scaled.1 / 4, len: scaled.1 - scaled.1 / 4 - 1 };
+            let across = PixelWindow { scaled: scaled.0, start: scaled.0 / 3, len: scaled.0 - scaled.0 / 3 };
+            let down = PixelWindow { scaled: scaled.1, start: scaled.1 / 4, len: scaled.1 - scaled.1 / 4 - 1 };
             let got = resample(image, across, down);
             assert_eq!(got.len(), across.len * down.len * 3);
             for y in 0..down.len {
@@ -163,15 +163,15 @@ mod tests {
     #[test]
     fn the_same_size_is_the_same_image() {
         let rgb = noise(6, 4);
-        let whole = |len| Window { scaled: len, start: 0, len };
+        let whole = |len| PixelWindow { scaled: len, start: 0, len };
         assert_eq!(resample(Image::new(6, 4, &rgb).unwrap(), whole(6), whole(4)), rgb);
     }
 
     #[test]
     fn a_long_thin_image_costs_only_its_crop() {
         let rgb = noise(1, 30_000);
-        let across = Window { scaled: 224, start: 0, len: 224 };
-        let down = Window { scaled: 30_000 * 224, start: 3_000_000, len: 224 };
+        let across = PixelWindow { scaled: 224, start: 0, len: 224 };
+        let down = PixelWindow { scaled: 30_000 * 224, start: 3_000_000, len: 224 };
         assert_eq!(resample(Image::new(1, 30_000, &rgb).unwrap(), across, down).len(), 224 * 224 * 3);
     }
 

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_become_names_whatever_ends_them() {
+    fn labels_are_split_at_any_line_ending() {
         let labels = Labels::parse("\u{feff}cat\r\n  dog \n\nübung\n\n");
         assert_eq!(labels.len(), 4);
         assert_eq!(labels.name(0), "cat");
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_labels() {
+    fn blank_text_has_no_labels() {
         assert!(Labels::parse("").is_empty());
         assert!(Labels::parse("\n \n").is_empty());
         assert_eq!(Labels::default().name(3), "class 3");

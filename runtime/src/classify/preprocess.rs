@@ -7,7 +7,7 @@ use super::head::{Activation, Origin};
 use super::image::{Image, resample};
 use crate::error::{Error, Fault, ModelFault, Result};
 use crate::tensor::{DType, Fact};
-use crate::vision::{Converter, Frame, Layout, Normal, Target, Window};
+use crate::vision::{ChannelOrder, Converter, Frame, Normal, PixelWindow, TensorSpec};
 
 /// Mean of ImageNet's channels, red first, for values between 0 and 1.
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -66,7 +66,7 @@ pub struct Preprocess {
     width: usize,
     height: usize,
     channels: usize,
-    layout: Layout,
+    layout: ChannelOrder,
     resize: usize,
     normal: Normal,
     normalization: Normalization,
@@ -149,8 +149,8 @@ impl Preprocess {
         let mut out = vec![0.0; self.elements()];
         for (channel, table) in self.tables.iter().enumerate() {
             let (start, step) = match self.layout {
-                Layout::Planar => (channel * pixels, 1),
-                Layout::Interleaved => (channel, self.channels),
+                ChannelOrder::Planar => (channel * pixels, 1),
+                ChannelOrder::Interleaved => (channel, self.channels),
             };
             let values = out.iter_mut().skip(start).step_by(step);
             for (value, pixel) in values.zip(rgb.chunks_exact(3)) {
@@ -173,14 +173,14 @@ impl Preprocess {
             return Err(Error::Invalid { fault: Fault::Frame, message });
         }
         let (across, down) = self.windows(frame.width(), frame.height());
-        converter.convert(frame, &Target { across, down, layout: self.layout, normal: self.normal }, out);
+        converter.convert(frame, &TensorSpec { across, down, layout: self.layout, normal: self.normal }, out);
         Ok(())
     }
 
     /// The size that an image is resized to, and the center crop.
-    fn windows(&self, width: usize, height: usize) -> (Window, Window) {
-        // Only for a model whose input is not square do the sides differ: there, `resize` is for the shorter side of
-        // the input, and the longer one is in proportion.
+    fn windows(&self, width: usize, height: usize) -> (PixelWindow, PixelWindow) {
+        // If the model's input is not square, `resize` is the length for its shorter side, and the longer side is
+        // resized in proportion.
         let shorter = self.width.min(self.height);
         let cover_width = self.resize * self.width / shorter;
         let cover_height = self.resize * self.height / shorter;
@@ -203,10 +203,10 @@ fn proportion(side: usize, other: usize, own: usize) -> usize {
 }
 
 /// The center `len` of `scaled` pixels; of two possible starts the even one, as in torchvision.
-fn middle(scaled: usize, len: usize) -> Window {
+fn middle(scaled: usize, len: usize) -> PixelWindow {
     let over = scaled.saturating_sub(len);
     let start = if over % 4 == 3 { over / 2 + 1 } else { over / 2 };
-    Window { scaled, start, len }
+    PixelWindow { scaled, start, len }
 }
 
 /// Luma of an RGB pixel by ITU-R BT.601, in 16-bit fixed point.
@@ -216,7 +216,7 @@ fn luma(pixel: &[u8]) -> u8 {
 }
 
 /// Layout, channels, height and width of an image input.
-fn image_layout(fact: &Fact) -> Result<(Layout, usize, usize, usize)> {
+fn image_layout(fact: &Fact) -> Result<(ChannelOrder, usize, usize, usize)> {
     let refused = |reason: &str| Error::Invalid {
         fault: Fault::Model(ModelFault::ImageInput),
         message: format!("the model's input is {fact}: {reason}"),
@@ -228,8 +228,8 @@ fn image_layout(fact: &Fact) -> Result<(Layout, usize, usize, usize)> {
         return Err(refused("an image input must be 1x3xHxW or 1xHxWx3"));
     };
     let (layout, channels, height, width) = match (a, c) {
-        (1 | 3, _) => (Layout::Planar, a, b, c),
-        (_, 1 | 3) => (Layout::Interleaved, c, a, b),
+        (1 | 3, _) => (ChannelOrder::Planar, a, b, c),
+        (_, 1 | 3) => (ChannelOrder::Interleaved, c, a, b),
         _ => return Err(refused("an image must have 1 or 3 channels")),
     };
     if batch != 1 {
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_would_not_be_finite_are_refused() {
+    fn normalizations_that_are_not_finite_are_refused() {
         for (key, text) in [("std", "1e-40"), ("std", "1e-38,1,1"), ("mean", "3e38"), ("mean", "-3.4e38")] {
             let other = if key == "std" { ("mean", "9") } else { ("std", "0.1") };
             assert!(prepare(&[1, 3, 4, 4], &[(key, text), other]).is_err(), "{key} {text}");
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_is_not_square_is_covered() {
+    fn images_cover_an_input_that_is_not_square() {
         let p = prepare(&[1, 3, 120, 160], &[]).unwrap();
         for (w, h) in [(160, 120), (1000, 1000), (3000, 100), (7, 5000), (161, 121)] {
             let (across, down) = p.windows(w, h);
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_seen_as_its_picture_is() {
+    fn a_frame_gives_the_same_tensor_as_its_image() {
         let models = [
             (&[1, 3, 224, 224][..], &[("resize", "256"), ("crop", "224")][..]),
             (&[1, 32, 48, 3], &[]),
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_needs_the_room_of_the_input() {
+    fn a_frame_needs_a_buffer_of_the_inputs_size() {
         let p = prepare(&[1, 3, 4, 4], &[]).unwrap();
         let frame = Frame::gray(2, 2, &[1, 2, 3, 4]).unwrap();
         let mut converter = Converter::new(skipstone_kernels::Isa::Scalar);
@@ -519,7 +519,7 @@ mod tests {
 
     /// Regression: ImageNet's normalization was applied silently.
     #[test]
-    fn a_normalization_says_where_it_is_from() {
+    fn a_normalization_names_its_origin() {
         let origin = |pairs: &[(&str, &str)], settings: &Settings| {
             let p = Preprocess::new(&input(&[1, 3, 8, 8]), &metadata(pairs), settings).unwrap();
             p.normalization().origin.clone()
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_key() {
+    fn impossible_metadata_is_refused_with_its_key() {
         let square = [1, 3, 8, 8];
         for (pair, dims) in [
             (("mean", "a,b,c"), square),

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn not_a_number_spoils_the_row_but_does_not_panic() {
+    fn nan_makes_the_row_nan_but_does_not_panic() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut row = [1.0, bad, 2.0];
             softmax(&mut row);

@@ -79,7 +79,7 @@ fn branching() -> Graph {
 }
 
 #[test]
-fn a_branch_gives_what_the_taken_block_gives() {
+fn a_branch_returns_the_results_of_the_taken_block() {
     let graph = branching();
     let mut answers = Vec::new();
     for sign in [1.0, -1.0] {
@@ -90,7 +90,7 @@ fn a_branch_gives_what_the_taken_block_gives() {
 }
 
 #[test]
-fn what_is_not_taken_does_not_run() {
+fn blocks_that_are_not_taken_do_not_run() {
     let model = Model::from_graph(branching(), &Options::default()).unwrap();
     let mut session = model.session().unwrap();
     let runs = |session: &mut crate::Session, number: f32| {
@@ -245,7 +245,7 @@ fn blocks_in_blocks() {
 }
 
 #[test]
-fn shapes_that_change_and_depths_without_end_are_refused() {
+fn changing_shapes_and_unbounded_depths_are_refused() {
     let mut build = Build::new(&[3]);
     let x = build.x;
     build.graph.begin_block();

@@ -215,7 +215,7 @@ impl Graph {
                 writer[id.0] = Some(index);
             }
         }
-        // Counted, then listed: first the end of each value's readers, then their start.
+        // The readers of every value, by a counting sort: a start is first the end, and moves back as readers are listed.
         let mut read = Vec::with_capacity(2 * self.nodes.len());
         for (at, node) in self.nodes.iter().enumerate() {
             node.for_each_read(&mut |id| read.push((id, at)));

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn one_run_is_all_of_its_statistics() {
+    fn all_statistics_of_one_run_are_equal() {
         let got = of(&[7]).unwrap();
         for got in [got.min, got.p50, got.p90, got.p99, got.max, got.mean] {
             near(got, 7.0);

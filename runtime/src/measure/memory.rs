@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_of_a_status_are_read_in_bytes() {
+    fn status_lines_are_converted_to_bytes() {
         let status = "Name:\tx\nVmPeak:\t 999 kB\nVmHWM:\t    1234 kB\nVmRSS:\t 1 kB\n";
         assert_eq!(bytes_in(status, "VmHWM:"), Some(1234 * 1024));
         assert_eq!(bytes_in(status, "VmRSS:"), Some(1024));
@@ -68,7 +68,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_process_holds_something() {
+    fn this_process_uses_memory() {
         assert!(rss_bytes().unwrap() > 100_000);
     }
 }

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn two_operations_make_a_multiply_add() {
+    fn a_multiply_add_is_two_operations() {
         assert_eq!(gflops(500_000, 1.0), Some(1.0));
         assert_eq!(gflops(0, 1.0), None);
         assert_eq!(gflops(1, 0.0), None);

@@ -62,13 +62,13 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_still_one_run() {
+    fn at_least_one_run_is_timed() {
         let protocol = Protocol { warmup: 0, amount: Amount::For(Duration::ZERO) };
         assert_eq!(protocol.measure(|_| Ok::<_, ()>(Duration::ZERO)), Ok(vec![Duration::ZERO]));
     }
 
     #[test]
-    fn the_first_error_ends_it() {
+    fn the_first_error_ends_the_measurement() {
         let protocol = Protocol { warmup: 1, amount: Amount::Runs(5) };
         let mut calls = 0;
         let result = protocol.measure(|_| {

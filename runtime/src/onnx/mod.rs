@@ -82,8 +82,8 @@ pub fn imported(bytes: &[u8], limits: &Limits, shapes: &Shapes) -> Result<Import
     let (source, _) = check(Bytes::copy_of(bytes)?, None, limits.clone(), shapes)?;
     let model = skipstone_onnx::decode(&source.files.model, limits).map_err(Error::from)?;
     match import::import_named(&model, &source.files, shapes)? {
-        (import::Outcome::Graph(graph), values) => Ok(Imported { graph, values }),
-        (import::Outcome::Dynamic(reason), _) => Err(Error::Unsupported { node: "graph".into(), reason }),
+        (import::ImportOutcome::Graph(graph), values) => Ok(Imported { graph, values }),
+        (import::ImportOutcome::Dynamic(reason), _) => Err(Error::Unsupported { node: "graph".into(), reason }),
     }
 }
 

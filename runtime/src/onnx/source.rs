@@ -3,7 +3,7 @@
 use skipstone_onnx::{Limits, decode};
 
 use super::fallback;
-use super::import::{self, Outcome, tensor::Files};
+use super::import::{self, ImportOutcome, tensor::Files};
 use crate::error::{Error, Result};
 use crate::graph::{Lowered, Source};
 use crate::info::Shapes;
@@ -24,8 +24,8 @@ impl Source for OnnxSource {
     fn lower(&self, shapes: &Shapes) -> Result<Lowered> {
         let model = decode(&self.files.model, &self.limits).map_err(Error::from)?;
         match import::import(&model, &self.files, shapes)? {
-            Outcome::Graph(graph) => Ok(Lowered::Graph(graph)),
-            Outcome::Dynamic(reason) => fallback::whole(&model, &self.files, shapes, reason),
+            ImportOutcome::Graph(graph) => Ok(Lowered::Graph(graph)),
+            ImportOutcome::Dynamic(reason) => fallback::whole(&model, &self.files, shapes, reason),
         }
     }
 }

@@ -139,7 +139,7 @@ fn pads_that_leave_nothing_are_refused_in_every_mode() {
 
 /// Files that demand more than can be read or stored.
 #[test]
-fn sizes_that_operators_make_things_of_are_held_to_limits() {
+fn sizes_from_which_tensors_are_made_are_limited() {
     let ints = |name: &str, values: &[i64]| i64s(name, &[values.len() as i64], values);
     let huge = 1 << 23;
     let columns = [ints("image", &[huge, huge]), ints("block", &[huge, huge])];
@@ -153,7 +153,7 @@ fn sizes_that_operators_make_things_of_are_held_to_limits() {
 }
 
 #[test]
-fn a_branch_that_does_not_fit_is_an_error_where_it_is_taken() {
+fn an_invalid_branch_is_an_error_if_it_is_taken() {
     let arm = |weights: &[i64], name: &str| {
         let nodes = [node("MatMul", &["x", "w"], &["p"], &[]), node("Relu", &["p"], &[name], &[])];
         graph(&nodes, &[f32s("w", weights, &vec![1.0; weights.iter().product::<i64>() as usize])], &[], &[named(name)])

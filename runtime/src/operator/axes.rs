@@ -212,7 +212,7 @@ mod tests {
 
     /// No element moves between indices that a link puts into different parts.
     #[test]
-    fn what_a_reshape_links_is_where_elements_go() {
+    fn a_reshape_links_the_axes_that_its_elements_follow() {
         for (from, to) in
             [([2, 6, 4], [4, 3, 4]), ([4, 6, 5], [2, 12, 5]), ([8, 3, 2], [2, 4, 6]), ([6, 6, 1], [4, 3, 3])]
         {

@@ -43,7 +43,7 @@ impl PlanContext<'_> {
     ) -> Result<(K, Candidates), OpError> {
         let named = kernels.iter().map(|(kernel, cost)| Candidate { kernel: name(kernel), cost: *cost });
         let (candidates, measured) = self.measured(op, named)?;
-        // A name that is not among them, from a file for another CPU or version, is ignored.
+        // A measured kernel that is not among them, from a file for another CPU or version, is ignored.
         let asked = match self.packing {
             Some(packing) => kernels.iter().position(|(kernel, _)| form(kernel) == packing.form),
             None => measured.and_then(|asked| kernels.iter().position(|(kernel, _)| name(kernel) == asked)),

@@ -81,7 +81,7 @@ pub trait Semantics {
     /// result.
     fn narrow(&mut self, _from: Left<'_>, _to: Left<'_>) {}
 
-    /// Whether it reads images in NHWC; elementwise functions need not tell.
+    /// Whether it reads images in NHWC; not asked of elementwise functions, which have no layout.
     fn nhwc(&self) -> Nhwc {
         Nhwc::Never
     }

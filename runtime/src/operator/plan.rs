@@ -66,7 +66,7 @@ impl<'a> PlanContext<'a> {
     }
 
     /// Zeroed memory for packed weights.
-    pub(crate) fn room(&self, len: usize) -> Result<AlignedVec<u8>, OpError> {
+    pub(crate) fn allocate(&self, len: usize) -> Result<AlignedVec<u8>, OpError> {
         self.slab.borrow_mut().try_zeroed(len).ok_or_else(|| OpError::no_memory(len))
     }
 
@@ -78,7 +78,7 @@ impl<'a> PlanContext<'a> {
         write: impl FnOnce(&mut [u8]) -> Result<(), OpError>,
     ) -> Result<Bytes, OpError> {
         let Some(packing) = self.packing else {
-            let mut bytes = self.room(len)?;
+            let mut bytes = self.allocate(len)?;
             write(&mut bytes)?;
             return Ok(bytes.into());
         };

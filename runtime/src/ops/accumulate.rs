@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use super::binary::{BinaryKind, accumulate};
 use super::gather::Indices;
-use super::indexed::{Blocks, ScatterNd};
+use super::indexed::{AddressedBlocks, ScatterNd};
 use super::scatter_elements::{Geometry, ScatterElements};
 use crate::error::OpError;
 use crate::operator::{
@@ -26,22 +26,29 @@ pub struct Accumulate {
 }
 
 /// How indices refer to the result.
-enum Target {
+enum Addressing {
     Elements(Geometry),
-    Blocks(Blocks),
+    Blocks(AddressedBlocks),
 }
 
 impl Accumulate {
-    fn target(&self, x: &Fact, indices: &Fact, updates: &Fact) -> Result<Target, OpError> {
+    fn target(&self, x: &Fact, indices: &Fact, updates: &Fact) -> Result<Addressing, OpError> {
         Ok(match self.axis {
-            Some(axis) => Target::Elements(Geometry::new(axis, x, updates)),
-            None => Target::Blocks(Blocks::new(x, &indices.shape, 0)?),
+            Some(axis) => Addressing::Elements(Geometry::new(axis, x, updates)),
+            None => Addressing::Blocks(AddressedBlocks::new(x, &indices.shape, 0)?),
         })
     }
 
-    fn run(&self, dtype: DType, target: &Target, indices: &[i64], updates: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+    fn run(
+        &self,
+        dtype: DType,
+        target: &Addressing,
+        indices: &[i64],
+        updates: &[u8],
+        y: &mut [u8],
+    ) -> Result<(), OpError> {
         match target {
-            Target::Elements(geometry) => {
+            Addressing::Elements(geometry) => {
                 let size = dtype.size();
                 geometry.each(Indices::Wide(indices), |at, number| {
                     let y = y.get_mut(at * size..(at + 1) * size).ok_or(OpError::Operand(0))?;
@@ -49,7 +56,7 @@ impl Accumulate {
                     accumulate(self.kind, dtype, update, y)
                 })
             }
-            Target::Blocks(blocks) => blocks.each(indices, |place, number| {
+            Addressing::Blocks(blocks) => blocks.each(indices, |place, number| {
                 let from = number * place.len();
                 let update = updates.get(from..from + place.len())?;
                 accumulate(self.kind, dtype, update, y.get_mut(place)?).ok()
@@ -124,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_indices_count_each() {
+    fn repeated_indices_accumulate() {
         let x = Tensor::from_slice(&[2, 2], &[1f32, 2.0, 3.0, 4.0]).unwrap();
         let updates = Tensor::from_slice(&[1, 2], &[10f32, 20.0]).unwrap();
         let add = Accumulate { axis: Some(0), kind: BinaryKind::Add };

@@ -124,7 +124,7 @@ mod tests {
     use crate::ops::check::{Random, check};
 
     #[test]
-    fn the_extreme_is_found_on_every_axis() {
+    fn the_largest_and_smallest_are_found_on_every_axis() {
         let mut random = Random(16);
         for axis in 0..3 {
             for (largest, last) in [(true, true), (true, false), (false, true), (false, false)] {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_go_to_the_first_or_the_last() {
+    fn ties_take_the_first_or_the_last() {
         let x = Tensor::from_slice(&[4], &[1f32, 5.0, 5.0, 2.0]).unwrap();
         let at = |last| {
             check(ArgMax { axis: 0, largest: true, last }, std::slice::from_ref(&x), 0.0)[0].elements::<i64>().unwrap()

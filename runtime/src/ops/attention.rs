@@ -103,7 +103,7 @@ impl Head {
 
 /// A mask, by its element type.
 #[derive(Clone, Copy)]
-enum Mask<'a> {
+enum AttentionMask<'a> {
     Bool(&'a [u8]),
     Float(&'a [f32]),
 }
@@ -231,14 +231,20 @@ impl Attention {
     }
 
     /// Applied after the soft cap: hides what a query does not see. Returns whether it sees anything.
-    fn hide(&self, s: &AttentionSizes, row: &mut [f32], mask: Option<(Mask<'_>, usize, usize)>, seen: usize) -> bool {
+    fn hide(
+        &self,
+        s: &AttentionSizes,
+        row: &mut [f32],
+        mask: Option<(AttentionMask<'_>, usize, usize)>,
+        seen: usize,
+    ) -> bool {
         if let Some((mask, start, len)) = mask {
             match mask {
-                Mask::Bool(mask) => {
+                AttentionMask::Bool(mask) => {
                     let hidden = row.iter_mut().zip(&mask[start..start + len]).filter(|(_, m)| **m == 0);
                     hidden.for_each(|(score, _)| *score = f32::NEG_INFINITY);
                 }
-                Mask::Float(mask) => row.iter_mut().zip(&mask[start..start + len]).for_each(|(s, m)| *s += m),
+                AttentionMask::Float(mask) => row.iter_mut().zip(&mask[start..start + len]).for_each(|(s, m)| *s += m),
             }
             row[len..].fill(f32::NEG_INFINITY);
         }
@@ -319,8 +325,8 @@ impl Operator for Attention {
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let lens: Option<&[i64]> = op.lens_at().map(|at| io.input(at)).transpose()?;
             let elements = match (&mask, op.mask_at()) {
-                (Some(fact), Some(at)) if fact.dtype == DType::Bool => Some(Mask::Bool(io.input_bytes(at)?)),
-                (Some(_), Some(at)) => Some(Mask::Float(io.input(at)?)),
+                (Some(fact), Some(at)) if fact.dtype == DType::Bool => Some(AttentionMask::Bool(io.input_bytes(at)?)),
+                (Some(_), Some(at)) => Some(AttentionMask::Float(io.input(at)?)),
                 _ => None,
             };
             let (mut k, mut v): (&[f32], &[f32]) = (io.input(1)?, io.input(2)?);

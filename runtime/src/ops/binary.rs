@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_type_runs_natively() {
+    fn the_other_types_agree_with_the_definition() {
         let mut random = Random(3);
         for dtype in [DType::I64, DType::I32, DType::U8, DType::I8, DType::F64, DType::F16] {
             for kind in [BinaryKind::Add, BinaryKind::Sub, BinaryKind::Mul, BinaryKind::Min, BinaryKind::Max] {
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_of_every_integer_and_shifts_beyond_its_width() {
+    fn bitwise_operators_and_shifts_beyond_the_width() {
         let mut random = Random(4);
         for dtype in [DType::I8, DType::I64, DType::U8, DType::U64] {
             for kind in [BinaryKind::BitAnd, BinaryKind::BitOr, BinaryKind::BitXor] {

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_repeat_the_whole() {
+    fn tile_repeats_the_whole_tensor() {
         let x = Tensor::from_slice(&[2], &[1i32, 2]).unwrap();
         let y = check(Tile { repeats: vec![3] }, std::slice::from_ref(&x), 0.0);
         assert_eq!(y[0].elements::<i32>(), Some(&[1, 2, 1, 2, 1, 2][..]));

@@ -5,7 +5,7 @@ use skipstone_kernels::conv::{self, BYTES, ByteKernel, ConvShape, Task};
 use skipstone_kernels::qgemm::MAX_DEPTH;
 
 use super::conv::Conv;
-use super::image::{Image, taps};
+use super::image::{ImageDims, taps};
 use crate::error::OpError;
 use crate::operator::{Candidates, Operator, PlanContext};
 use crate::tensor::{DType, Fact, Shape};
@@ -51,7 +51,7 @@ pub(super) fn sums<'a>(
     zero: u8,
     weight: impl Fn(usize, usize) -> i32 + 'a,
 ) -> Result<impl Iterator<Item = (usize, i32)> + 'a, OpError> {
-    let (image, out) = (Image::new(conv.layout, x_shape)?, Image::new(conv.layout, out)?);
+    let (image, out) = (ImageDims::new(conv.layout, x_shape)?, ImageDims::new(conv.layout, out)?);
     let (depth, filters) = (image.channels / conv.groups, out.channels / conv.groups);
     let [rows, columns] = conv.kernel;
     Ok(out.positions(conv.layout).map(move |[n, filter, oy, ox]| {

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_stand_side_by_side() {
+    fn rows_are_concatenated_side_by_side() {
         let a = Tensor::from_slice(&[2, 1], &[1i32, 2]).unwrap();
         let b = Tensor::from_slice(&[2, 2], &[3i32, 4, 5, 6]).unwrap();
         let y = check(Concat { axis: 1 }, &[a.clone(), b.clone()], 0.0);

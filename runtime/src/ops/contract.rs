@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_and_lengths_of_nothing() {
+    fn every_type_and_axes_of_length_zero() {
         let mut random = Random(81);
         for dtype in [DType::F32, DType::F64, DType::F16, DType::I32, DType::I8, DType::U8] {
             for depth in [0, 1, 3, 300] {

@@ -18,7 +18,7 @@ use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters, Images, Task
 use skipstone_kernels::epilogue::Epilogue;
 
 use super::float_conv::{self, Bound};
-use super::image::{Image, Layout, taps};
+use super::image::{ImageDims, Layout, taps};
 use super::masked;
 use super::masked_conv;
 use super::roles::{Role, Roles};
@@ -91,7 +91,7 @@ impl Conv {
     }
 
     /// The result's dimensions, after checking every operand.
-    fn check(&self, inputs: &[&Fact]) -> Result<Image, OpError> {
+    fn check(&self, inputs: &[&Fact]) -> Result<ImageDims, OpError> {
         if !self.roles.is_sound() {
             return Err(Self::refuse("roles", "an operand of unknown role, or two residuals"));
         }
@@ -105,7 +105,7 @@ impl Conv {
             return Err(OpError::Type { index, got: fact.dtype, want: "f32" });
         }
         let (x, weights, bias) = (inputs[Self::X], inputs[Self::WEIGHTS], inputs[Self::BIAS]);
-        let image = Image::new(self.layout, &x.shape)?;
+        let image = ImageDims::new(self.layout, &x.shape)?;
         let &[filters, depth, rows, columns] = weights.shape.dims() else {
             return Err(OpError::shapes("weights have 4 dimensions", &[&weights.shape]));
         };
@@ -118,7 +118,7 @@ impl Conv {
         if bias.shape.dims() != [filters] {
             return Err(OpError::shapes("one bias per filter", &[&weights.shape, &bias.shape]));
         }
-        let out = Image {
+        let out = ImageDims {
             channels: filters,
             height: self.out_len(0, image.height)?,
             width: self.out_len(1, image.width)?,
@@ -130,7 +130,7 @@ impl Conv {
             return Err(OpError::shapes("the residual has the result's shape", &[&residual.shape]));
         }
         if let Some(scale) = self.roles.position(Role::Scale).and_then(|at| inputs.get(at))
-            && scale.shape != (Image { height: 1, width: 1, ..image }).shape(self.layout)?
+            && scale.shape != (ImageDims { height: 1, width: 1, ..image }).shape(self.layout)?
         {
             return Err(OpError::shapes("one factor per image and channel", &[&x.shape, &scale.shape]));
         }
@@ -144,7 +144,7 @@ impl Conv {
     }
 
     /// For masked images: computes all channels and drops the inactive ones.
-    fn evaluate_masked(&self, inputs: &[&Tensor], out: Image) -> Result<Vec<Tensor>, OpError> {
+    fn evaluate_masked(&self, inputs: &[&Tensor], out: ImageDims) -> Result<Vec<Tensor>, OpError> {
         let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
         let masks = masked_conv::masks(self, &facts, out)?;
         let of = |role| self.roles.position(role).and_then(|at| inputs.get(at).copied());
@@ -167,7 +167,7 @@ impl Conv {
     /// The kernels' description of the geometry.
     pub(crate) fn shape(&self, inputs: &[&Fact]) -> Result<ConvShape, OpError> {
         let out = self.check(inputs)?;
-        let image = Image::new(self.layout, &inputs[Self::X].shape)?;
+        let image = ImageDims::new(self.layout, &inputs[Self::X].shape)?;
         let shape = ConvShape {
             batch: image.batch,
             in_h: image.height,
@@ -253,7 +253,7 @@ impl Semantics for Conv {
         if self.roles.are_masked() {
             return self.evaluate_masked(inputs, out);
         }
-        let image = Image::new(self.layout, &facts[Self::X].shape)?;
+        let image = ImageDims::new(self.layout, &facts[Self::X].shape)?;
         let numbers = |at: usize| inputs.get(at).and_then(|t| t.elements::<f32>()).ok_or(OpError::Operand(at));
         let (x, weights, bias) = (numbers(Self::X)?, numbers(Self::WEIGHTS)?, numbers(Self::BIAS)?);
         let residual = self.roles.residual().map(numbers).transpose()?;
@@ -384,7 +384,7 @@ mod tests {
                 ..conv(kernel)
             };
             let (depth, filters) = (groups * random.pick(&[1, 3, 9]), groups * random.pick(&[1, 4, 17]));
-            let image = Image {
+            let image = ImageDims {
                 batch: random.pick(&[1, 2]),
                 channels: depth,
                 height: 5 + random.below(8),
@@ -405,7 +405,7 @@ mod tests {
             let stride = random.pick(&[1, 2]);
             let op =
                 Conv { stride: [stride; 2], pads: [k / 2; 4], groups, activation: Activation::Relu, ..conv([k, k]) };
-            let image = Image { batch: 1, channels, height: k + random.below(12), width: k + random.below(12) };
+            let image = ImageDims { batch: 1, channels, height: k + random.below(12), width: k + random.below(12) };
             let inputs = operands(&mut random, &op, image, channels);
             let graph = single(op, &inputs, &[Conv::WEIGHTS, Conv::BIAS]);
             let want = graph.evaluate(&inputs[..1]).unwrap();
@@ -418,17 +418,17 @@ mod tests {
 
     /// Regression: a package could request a stride that made the kernels' own check abort the run.
     #[test]
-    fn steps_past_the_kernels_range_are_errors() {
-        let (far, image) = (1 << 31, Image { batch: 1, channels: 2, height: 3, width: 3 });
+    fn strides_and_dilations_beyond_the_kernels_range_are_errors() {
+        let (far, image) = (1 << 31, ImageDims { batch: 1, channels: 2, height: 3, width: 3 });
         for op in [Conv { stride: [far, 1], ..conv([1, 1]) }, Conv { dilation: [1, far], ..conv([1, 1]) }] {
             let inputs = operands(&mut Random(2), &op, image, 2);
             assert!(planned(&single(op, &inputs, &[Conv::WEIGHTS]), Isa::detect(), &inputs[..1]).is_err());
         }
     }
 
-    fn operands(random: &mut Random, op: &Conv, image: Image, filters: usize) -> Vec<Tensor> {
+    fn operands(random: &mut Random, op: &Conv, image: ImageDims, filters: usize) -> Vec<Tensor> {
         let [rows, columns] = op.kernel;
-        let dims = |image: Image| image.shape(op.layout).unwrap().to_vec();
+        let dims = |image: ImageDims| image.shape(op.layout).unwrap().to_vec();
         let (height, width) = (op.out_len(0, image.height).unwrap(), op.out_len(1, image.width).unwrap());
         let mut operands = vec![
             random.floats(&dims(image)),
@@ -436,10 +436,10 @@ mod tests {
             random.floats(&[filters]),
         ];
         if op.roles.residual().is_some() {
-            operands.push(random.floats(&dims(Image { channels: filters, height, width, ..image })));
+            operands.push(random.floats(&dims(ImageDims { channels: filters, height, width, ..image })));
         }
         if op.roles.has(Role::Scale) {
-            operands.push(random.floats(&dims(Image { height: 1, width: 1, ..image })));
+            operands.push(random.floats(&dims(ImageDims { height: 1, width: 1, ..image })));
         }
         operands
     }

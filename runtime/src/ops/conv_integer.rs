@@ -111,8 +111,8 @@ impl Operator for ConvInteger {
         let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
         if cx.constants[WEIGHTS].is_some() {
             let [weights, sums, _] = kernel.packed_lens(&shape);
-            let mut to = cx.room(weights)?;
-            let mut to_sums = cx.room(sums * size_of::<i32>())?;
+            let mut to = cx.allocate(weights)?;
+            let mut to_sums = cx.allocate(sums * size_of::<i32>())?;
             kernel.pack_sums(&shape, cx.constant(WEIGHTS)?, cast_slice_mut(&mut to), cast_slice_mut(&mut to_sums));
             choice.packed = vec![to.into(), to_sums.into()];
             choice.absorbed = vec![WEIGHTS];
@@ -268,7 +268,7 @@ mod tests {
 
     use super::*;
     use crate::ops::check::{Random, assert_close, check, planned, single};
-    use crate::ops::image::{Image, Layout};
+    use crate::ops::image::{ImageDims, Layout};
 
     #[test]
     fn a_hand_computed_product() {
@@ -296,7 +296,8 @@ mod tests {
                 ..Conv::POINTWISE
             };
             let (depth, filters) = (groups * random.pick(&[1, 3, 16]), groups * random.pick(&[1, 4, 17]));
-            let image = Image { batch: random.pick(&[1, 2]), channels: depth, height: 5 + random.below(8), width: 6 };
+            let image =
+                ImageDims { batch: random.pick(&[1, 2]), channels: depth, height: 5 + random.below(8), width: 6 };
             let (kernel, layout) = (conv.kernel, conv.layout);
             let op = ConvInteger { conv, floats: case % 2 == 0 };
             let (zero_shape, per_filter, scales) =

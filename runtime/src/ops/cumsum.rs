@@ -95,7 +95,7 @@ mod tests {
     use crate::ops::check::{Random, check};
 
     #[test]
-    fn sums_run_in_every_direction() {
+    fn sums_run_forward_and_backward() {
         let x = Tensor::from_slice(&[3], &[1i64, 2, 4]).unwrap();
         let sums = |exclusive, reverse| {
             let y = check(CumSum { axis: 0, exclusive, reverse }, std::slice::from_ref(&x), 0.0);

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scale_of_nothing_is_an_error() {
+    fn zero_and_nan_scales_are_errors() {
         let x = Tensor::from_slice(&[2], &[1u8, 2]).unwrap();
         for bad in [0.0, f32::NAN] {
             check_fails(Dequantize { axis: 0 }, &[x.clone(), Tensor::scalar(bad), Tensor::scalar(0u8)]);

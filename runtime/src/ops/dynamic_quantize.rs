@@ -94,13 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_the_standard() {
+    fn the_example_of_the_onnx_page() {
         assert_eq!(of(&[0.0, 2.0, -3.0, -2.5, 1.34, 0.5]), (vec![153, 255, 0, 26, 221, 179], 5.0 / 255.0, 153));
         assert_eq!(of(&[-1.0, -2.1, -1.3, -2.5, -3.34, -4.0]), (vec![191, 121, 172, 96, 42, 0], 4.0 / 255.0, 255));
     }
 
     #[test]
-    fn numbers_without_a_range_and_what_is_no_number() {
+    fn constants_nan_and_extremes_are_quantized() {
         assert_eq!(of(&[0.0, -0.0]), (vec![0, 0], 1.0, 0));
         assert_eq!(of(&[f32::NAN, 255.0]), (vec![0, 255], 1.0, 0));
         for extremes in [[f32::INFINITY, 1.0], [f32::NEG_INFINITY, 1.0], [f32::MAX, f32::MIN], [1e-45, 0.0]] {

@@ -123,7 +123,7 @@ pub(super) fn store(
     let weights = cx.peek(position)?;
     // Dense layouts do not depend on it.
     let nonzeros = if kernel.name().starts_with(SPARSE) { count(tensor, weights) } else { task.nonzeros };
-    let mut bytes = cx.room(kernel.packed_len(shape, nonzeros))?;
+    let mut bytes = cx.allocate(kernel.packed_len(shape, nonzeros))?;
     let part = kernel.part(shape).filter(|_| matches!(order(&[]), Filters::Oihw(_)));
     match part {
         Some(part) => pack_parts(kernel, shape, (tensor, weights), part, &mut bytes),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_that_lie_unaligned_in_a_file_are_packed_alike() {
+    fn unaligned_weights_are_packed_alike() {
         let (mut random, [channels, classes]) = (Random(9), [961, 1003]);
         let (row, bias) = (random.floats(&[1, 1, channels]), random.floats(&[classes]));
         let weights = random.floats(&[1, classes, channels]);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_choose_the_kernel_and_a_package_keeps_it() {
+    fn sparsity_chooses_the_kernel_and_a_package_keeps_it() {
         for (every, is_sparse) in [(1, false), (2, false), (101, true)] {
             let (graph, row) = classifier(every);
             let want = graph.evaluate(std::slice::from_ref(&row)).unwrap();

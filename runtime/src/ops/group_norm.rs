@@ -145,7 +145,7 @@ mod tests {
 
     /// The variance is accurate even if the mean is far from zero.
     #[test]
-    fn a_large_mean_does_not_swallow_the_variance() {
+    fn a_large_mean_does_not_cancel_the_variance() {
         let mut random = Random(82);
         let far: Vec<f32> =
             random.floats(&[1, 2, 3000]).elements::<f32>().unwrap().iter().map(|v| v + 1000.0).collect();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn operands_that_do_not_fit_are_refused() {
         let mut random = Random(83);
         let inputs = [random.floats(&[1, 4, 2]), random.floats(&[4]), random.floats(&[4]), random.floats(&[2])];
         let fact = |at: usize| inputs[at].fact();

@@ -46,7 +46,7 @@ impl Layout {
 
 /// Dimensions of a batch of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Image {
+pub struct ImageDims {
     /// Images.
     pub batch: usize,
     /// Channels.
@@ -57,7 +57,7 @@ pub struct Image {
     pub width: usize,
 }
 
-impl Image {
+impl ImageDims {
     /// Reads a rank-4 shape.
     ///
     /// # Errors
@@ -132,11 +132,11 @@ mod tests {
 
     #[test]
     fn positions_walk_memory_in_order() {
-        let image = Image { batch: 2, channels: 3, height: 2, width: 5 };
+        let image = ImageDims { batch: 2, channels: 3, height: 2, width: 5 };
         for layout in [Layout::Nchw, Layout::Nhwc] {
             let offsets: Vec<usize> = image.positions(layout).map(|at| image.offset(layout, at)).collect();
             assert_eq!(offsets, (0..60).collect::<Vec<_>>());
-            assert_eq!(Image::new(layout, &image.shape(layout).unwrap()).unwrap(), image);
+            assert_eq!(ImageDims::new(layout, &image.shape(layout).unwrap()).unwrap(), image);
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct ScatterNd;
 
 /// How tuples of indices address blocks of bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Blocks {
+pub(super) struct AddressedBlocks {
     /// Bytes of x per batch element.
     batch: usize,
     /// Tuples per batch element.
@@ -36,7 +36,7 @@ pub(super) struct Blocks {
     block: usize,
 }
 
-impl Blocks {
+impl AddressedBlocks {
     /// The geometry of indices of shape `[batch.., tuples.., axes]` into x.
     pub(super) fn new(x: &Fact, indices: &Shape, batch_dims: usize) -> Result<Self, OpError> {
         let wrong = || OpError::shapes("the last axis of the indices counts axes of the data", &[&x.shape, indices]);
@@ -118,7 +118,7 @@ impl Operator for GatherNd {
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
         let [x, indices] = exactly::<2, _>(inputs)?;
         let pointed = check_indices(indices)?;
-        Blocks::new(x, &indices.shape, self.batch_dims)?;
+        AddressedBlocks::new(x, &indices.shape, self.batch_dims)?;
         let outer = &indices.shape[..indices.shape.rank() - 1];
         let dims = [outer, &x.shape[self.batch_dims + pointed..]].concat();
         Ok(vec![Fact::new(x.dtype, Shape::new(&dims)?)])
@@ -130,7 +130,7 @@ impl Operator for GatherNd {
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x, indices] = exactly::<2, _>(&cx.inputs)?;
-        let blocks = Blocks::new(x, &indices.shape, self.batch_dims)?;
+        let blocks = AddressedBlocks::new(x, &indices.shape, self.batch_dims)?;
         Ok(Box::new(move |io: &mut Io<'_, '_>| blocks.gather(io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?)))
     }
 }
@@ -140,7 +140,7 @@ impl Semantics for GatherNd {
         let [x, indices] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
         let mut bytes = vec![0; fact.bytes()];
-        let blocks = Blocks::new(x.fact(), indices.shape(), self.batch_dims)?;
+        let blocks = AddressedBlocks::new(x.fact(), indices.shape(), self.batch_dims)?;
         blocks.gather(x.bytes(), elements(indices)?, &mut bytes)?;
         Ok(vec![Tensor::from_bytes(fact, &bytes)?])
     }
@@ -166,7 +166,7 @@ impl Operator for ScatterNd {
 
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x, indices, _] = exactly::<3, _>(&cx.inputs)?;
-        let blocks = Blocks::new(x, &indices.shape, 0)?;
+        let blocks = AddressedBlocks::new(x, &indices.shape, 0)?;
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let y = io.output_bytes(0)?;
             y.copy_from_slice(io.input_bytes(0)?);
@@ -180,7 +180,7 @@ impl Semantics for ScatterNd {
         let [x, indices, updates] = exactly::<3, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
         let mut bytes = x.bytes().to_vec();
-        let blocks = Blocks::new(x.fact(), indices.shape(), 0)?;
+        let blocks = AddressedBlocks::new(x.fact(), indices.shape(), 0)?;
         blocks.scatter(elements(indices)?, updates.bytes(), &mut bytes)?;
         Ok(vec![Tensor::from_bytes(fact, &bytes)?])
     }

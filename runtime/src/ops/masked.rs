@@ -12,7 +12,7 @@ use skipstone_kernels::pool::{PoolShape, pool};
 use skipstone_kernels::reduce;
 
 use super::arity::exactly;
-use super::image::{Image, Layout};
+use super::image::{ImageDims, Layout};
 use super::pool::Pool;
 use super::reduce::Reduce;
 use crate::error::OpError;
@@ -34,20 +34,20 @@ pub enum Masked {
 
 /// A mask operand of a step.
 #[derive(Clone, Copy)]
-pub(super) struct Mask {
+pub(super) struct MaskOperand {
     position: usize,
     dtype: DType,
     channels: usize,
 }
 
-impl Mask {
+impl MaskOperand {
     /// The mask at `position` for images of these dimensions.
-    pub fn new(inputs: &[&Fact], position: usize, image: Image) -> Result<Self, OpError> {
+    pub fn new(inputs: &[&Fact], position: usize, image: ImageDims) -> Result<Self, OpError> {
         let fact = inputs.get(position).ok_or(OpError::Operand(position))?;
         if !matches!(fact.dtype, DType::F32 | DType::Bool) {
             return Err(OpError::Type { index: position, got: fact.dtype, want: "f32 or bool" });
         }
-        if fact.shape != (Image { height: 1, width: 1, ..image }).shape(Layout::Nhwc)? {
+        if fact.shape != (ImageDims { height: 1, width: 1, ..image }).shape(Layout::Nhwc)? {
             return Err(OpError::shapes("a mask has one element per image and channel", &[&fact.shape]));
         }
         Ok(Self { position, dtype: fact.dtype, channels: image.channels })
@@ -115,12 +115,12 @@ pub(super) fn gather(active: &[u32], from: &[f32], channels: usize, to: &mut [f3
 }
 
 impl Masked {
-    fn check(&self, inputs: &[&Fact]) -> Result<(Image, Mask), OpError> {
+    fn check(&self, inputs: &[&Fact]) -> Result<(ImageDims, MaskOperand), OpError> {
         let [x, _] = exactly::<2, _>(inputs)?;
         if x.dtype != DType::F32 {
             return Err(OpError::Type { index: 0, got: x.dtype, want: "f32" });
         }
-        let image = Image::new(Layout::Nhwc, &x.shape)?;
+        let image = ImageDims::new(Layout::Nhwc, &x.shape)?;
         if u32::try_from(image.channels).is_err() {
             return Err(OpError::TooLarge(x.shape.to_string()));
         }
@@ -132,7 +132,7 @@ impl Masked {
             Self::Reduce(reduce) if reduce.axes != [1, 2] || image.height * image.width == 0 => {
                 refused("channels are reduced over their pixels")
             }
-            _ => Ok((image, Mask::new(inputs, 1, image)?)),
+            _ => Ok((image, MaskOperand::new(inputs, 1, image)?)),
         }
     }
 }
@@ -243,7 +243,7 @@ impl Semantics for Masked {
 pub(super) fn moved(
     x: &Tensor,
     mask: &Tensor,
-    read: Mask,
+    read: MaskOperand,
     channels: fn(&[u32], &[f32], usize, &mut [f32]),
 ) -> Result<Tensor, OpError> {
     let mut y = Tensor::zeros(x.fact().clone());
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gathered_and_spread_is_the_product_with_the_mask() {
+    fn gather_and_spread_equal_a_product_with_the_mask() {
         let mut random = Random(12);
         for case in 0..40 {
             let [batch, height, width, channels] =
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_of_other_shapes_and_windows_of_padding_are_refused() {
+    fn masks_of_other_shapes_and_windows_in_the_padding_are_refused() {
         let fact = |dims: &[usize]| Fact::new(DType::F32, Shape::new(dims).unwrap());
         let x = fact(&[1, 4, 4, 3]);
         assert!(Masked::Spread.infer(&[&x, &fact(&[1, 1, 1, 3])]).is_ok());

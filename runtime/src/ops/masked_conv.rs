@@ -14,8 +14,8 @@ use skipstone_kernels::epilogue::Epilogue;
 
 use super::conv::Conv;
 use super::float_conv::{self, Bound};
-use super::image::{Image, Layout};
-use super::masked::Mask;
+use super::image::{ImageDims, Layout};
+use super::masked::MaskOperand;
 use super::roles::Role;
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, PlanContext};
@@ -45,9 +45,9 @@ impl Parts {
 }
 
 /// The masks of the images and of the result.
-pub(super) fn masks(conv: &Conv, inputs: &[&Fact], out: Image) -> Result<[Option<Mask>; 2], OpError> {
-    let image = Image::new(Layout::Nhwc, &inputs[Conv::X].shape)?;
-    let mask = |role, image| conv.roles.position(role).map(|at| Mask::new(inputs, at, image)).transpose();
+pub(super) fn masks(conv: &Conv, inputs: &[&Fact], out: ImageDims) -> Result<[Option<MaskOperand>; 2], OpError> {
+    let image = ImageDims::new(Layout::Nhwc, &inputs[Conv::X].shape)?;
+    let mask = |role, image| conv.roles.position(role).map(|at| MaskOperand::new(inputs, at, image)).transpose();
     Ok([mask(Role::MaskIn, image)?, mask(Role::MaskOut, out)?])
 }
 
@@ -95,7 +95,7 @@ pub(super) fn bind(
     cx: &BindContext<'_>,
     conv: &Conv,
     shape: ConvShape,
-    out: Image,
+    out: ImageDims,
 ) -> Result<Box<dyn Execute>, OpError> {
     let bound = Bound::new(cx, &shape, |w| Filters::Oihw(w))?;
     let [mask_in, mask_out] = masks(conv, &cx.inputs, out)?;
@@ -150,7 +150,7 @@ pub(super) fn bind(
 
 /// The active channels of an image: all if there is no mask.
 fn channels<'a>(
-    mask: Option<Mask>,
+    mask: Option<MaskOperand>,
     io: &Io<'_, '_>,
     image: usize,
     all: usize,

@@ -147,7 +147,7 @@ macro_rules! operators {
             }
         }
 
-        impl<'de> Visitor<'de> for Stored {
+        impl<'de> Visitor<'de> for StoredOp {
             type Value = Op;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -172,11 +172,11 @@ macro_rules! operators {
 }
 
 /// Reads an operator in its package format: its number, then its attributes.
-struct Stored;
+struct StoredOp;
 
 impl<'de> Deserialize<'de> for Op {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_enum("Op", &[], Stored)
+        from.deserialize_enum("Op", &[], StoredOp)
     }
 }
 

@@ -93,7 +93,7 @@ mod tests {
     use crate::ops::check::check;
 
     #[test]
-    fn the_index_is_on_and_out_of_range_is_off() {
+    fn negative_indices_count_from_the_end_and_others_select_nothing() {
         let indices = Tensor::from_slice(&[2, 2], &[0i64, 2, -1, 7]).unwrap();
         let hot = |axis| {
             let op = OneHot { axis, depth: 3, off: Tensor::scalar(0u8), on: Tensor::scalar(1u8) };

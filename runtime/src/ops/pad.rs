@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn pads_without_a_source_are_refused() {
+    fn pads_that_do_not_fit_are_refused() {
         let x = Random(1).floats(&[3]);
         let refused = |pads, mode| Pad { pads, mode }.infer(&[x.fact()]).is_err();
         assert!(refused(vec![(3, 0)], PadMode::Reflect));

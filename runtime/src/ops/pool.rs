@@ -8,7 +8,7 @@ use skipstone_kernels::qpool;
 
 use super::arity::exactly;
 use super::cast::Cast;
-use super::image::{Image, Layout};
+use super::image::{ImageDims, Layout};
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
@@ -45,7 +45,7 @@ impl Pool {
         if x.dtype != DType::F32 && !bytes {
             return Err(OpError::Type { index: 0, got: x.dtype, want: "f32, or the largest of u8 or i8" });
         }
-        let Image { batch, channels, height: in_h, width: in_w } = Image::new(self.layout, &x.shape)?;
+        let ImageDims { batch, channels, height: in_h, width: in_w } = ImageDims::new(self.layout, &x.shape)?;
         let positive = |v: &[usize]| v.iter().all(|&v| v > 0);
         if !positive(&self.kernel) || !positive(&self.stride) || !positive(&self.dilation) {
             return Err(OpError::Attribute { name: "kernel_shape", reason: "sizes must not be 0".into() });
@@ -91,7 +91,7 @@ impl Operator for Pool {
         let s = self.geometry(x)?;
         Ok(vec![Fact::new(
             x.dtype,
-            Image { batch: s.batch, channels: s.channels, height: s.out_h, width: s.out_w }.shape(self.layout)?,
+            ImageDims { batch: s.batch, channels: s.channels, height: s.out_h, width: s.out_w }.shape(self.layout)?,
         )])
     }
 
@@ -136,8 +136,8 @@ impl Semantics for Pool {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let s = self.geometry(x.fact())?;
-        let from = Image { batch: s.batch, channels: s.channels, height: s.in_h, width: s.in_w };
-        let to = Image { height: s.out_h, width: s.out_w, ..from };
+        let from = ImageDims { batch: s.batch, channels: s.channels, height: s.in_h, width: s.in_w };
+        let to = ImageDims { height: s.out_h, width: s.out_w, ..from };
         let mut result = Tensor::try_zeros(self.infer(&[x.fact()])?.remove(0))?;
         if x.dtype() != DType::F32 {
             // The bytes have the same order as the floats that they represent.

@@ -97,8 +97,8 @@ impl Operator for QConv {
         let scales: &[f32] = cx.constant(Self::SCALES)?;
         let (kernel, candidates) = byte_conv::choose(cx, self, &shape)?;
         let [weight_bytes, offsets, packed_scales] = kernel.packed_lens(&shape);
-        let [mut w, mut o] = [cx.room(weight_bytes)?, cx.room(offsets * size_of::<i32>())?];
-        let mut s = cx.room(packed_scales * size_of::<f32>())?;
+        let [mut w, mut o] = [cx.allocate(weight_bytes)?, cx.allocate(offsets * size_of::<i32>())?];
+        let mut s = cx.allocate(packed_scales * size_of::<f32>())?;
         let to: (&mut [i8], &mut [i32], &mut [f32]) =
             (cast_slice_mut(&mut w), cast_slice_mut(&mut o), cast_slice_mut(&mut s));
         kernel.pack(&shape, weights, self.zero, (bias, scales), to);
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::ops::check::{Random, assert_close, planned, single};
-    use crate::ops::image::{Image, Layout};
+    use crate::ops::image::{ImageDims, Layout};
 
     #[test]
     fn kernels_agree_with_the_definition() {
@@ -190,7 +190,8 @@ mod tests {
                 ..Conv::POINTWISE
             };
             let (depth, filters) = (groups * random.pick(&[1, 3, 16]), groups * random.pick(&[1, 4, 17]));
-            let image = Image { batch: random.pick(&[1, 2]), channels: depth, height: 5 + random.below(8), width: 6 };
+            let image =
+                ImageDims { batch: random.pick(&[1, 2]), channels: depth, height: 5 + random.below(8), width: 6 };
             let table = random.pick(&[true, false]).then(|| ByteTable::of(|byte| 255 - byte));
             let result = match random.below(2) {
                 0 => QResult::Bytes { by: Requantize::all(100), table },

@@ -8,7 +8,7 @@ use skipstone_kernels::pool::PoolFn;
 use skipstone_kernels::qpool::{self, Mean};
 
 use super::arity::exactly;
-use super::image::{Image, Layout};
+use super::image::{ImageDims, Layout};
 use super::pool::Pool;
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, Link, Nhwc};
@@ -99,7 +99,7 @@ impl QPool {
     /// # Errors
     /// A shape that is not an image's.
     pub fn global(image: &crate::tensor::Shape, mean: Mean) -> Result<Self, OpError> {
-        let Image { height, width, .. } = Image::new(Layout::Nchw, image)?;
+        let ImageDims { height, width, .. } = ImageDims::new(Layout::Nchw, image)?;
         Ok(Self { pool: Pool::global(PoolFn::Average { count_padding: false }, height, width), mean })
     }
 }

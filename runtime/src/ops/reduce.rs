@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_of_bytes_divides_by_a_count_that_is_no_byte() {
+    fn a_mean_of_bytes_may_divide_by_more_than_a_byte() {
         let x = Tensor::from_slice(&[300, 1], &[-7i8; 300]).unwrap();
         let mean = Reduce { axes: vec![0], kind: ReduceKind::Mean, keep_dims: false };
         assert_eq!(check(mean, &[x], 0.0)[0].elements::<i8>(), Some(&[-7][..]));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn many_sums_of_nothing_are_zeros() {
+    fn sums_over_empty_axes_are_zero() {
         for dtype in [DType::F32, DType::F64, DType::I32] {
             let x = Tensor::zeros(Fact::new(dtype, Shape::new(&[2, 0, 4]).unwrap()));
             let sum = Reduce { axes: vec![1], kind: ReduceKind::Sum, keep_dims: true };
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_of_nothing_have_no_mean_but_do_not_panic() {
+    fn the_mean_of_no_integers_is_an_error() {
         let x = Tensor::from_slice::<i64>(&[0], &[]).unwrap();
         let mean = Reduce { axes: vec![0], kind: ReduceKind::Mean, keep_dims: false };
         assert!(mean.evaluate(&[&x]).is_err());

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn images_that_are_not_there_and_endless_regions_are_errors() {
+    fn missing_images_and_infinite_regions_are_errors() {
         let mut random = Random(102);
         let x = random.floats(&[1, 1, 3, 3]);
         let op = Regions { kind: align(false, true, 0), size: [1, 1], scale: 1.0 };

@@ -10,7 +10,7 @@ use skipstone_kernels::pool::ImageShape;
 use skipstone_kernels::resize::{LinearAxis, NearestAxis, resize_linear, resize_nearest};
 
 use super::arity::exactly;
-use super::image::{Image, Layout};
+use super::image::{ImageDims, Layout};
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
@@ -100,15 +100,15 @@ impl Resize {
         Ok(LinearAxis { lo, hi, frac })
     }
 
-    fn images(&self, x: &Fact) -> Result<(Image, Image), OpError> {
+    fn images(&self, x: &Fact) -> Result<(ImageDims, ImageDims), OpError> {
         if x.dtype != DType::F32 {
             return Err(OpError::Type { index: 0, got: x.dtype, want: "f32" });
         }
-        let from = Image::new(self.layout, &x.shape)?;
+        let from = ImageDims::new(self.layout, &x.shape)?;
         if !self.scales.iter().all(|&scale| scale > 0.0 && scale.is_finite()) {
             return Err(OpError::Attribute { name: "scales", reason: "must be positive".into() });
         }
-        let to = Image { height: self.out[0], width: self.out[1], ..from };
+        let to = ImageDims { height: self.out[0], width: self.out[1], ..from };
         [from.height, from.width, to.height, to.width].into_iter().try_for_each(check_axis)?;
         if (from.height == 0 && to.height > 0) || (from.width == 0 && to.width > 0) {
             return Err(OpError::shapes("an image without pixels cannot be resized", &[&x.shape]));
@@ -291,7 +291,7 @@ mod tests {
                 for layout in [Layout::Nchw, Layout::Nhwc] {
                     let [height, width] = [1 + random.below(6), 1 + random.below(6)];
                     let out = [1 + random.below(12), 1 + random.below(12)];
-                    let image = Image { batch: 2, channels: random.pick(&[1, 3, 8, 17]), height, width };
+                    let image = ImageDims { batch: 2, channels: random.pick(&[1, 3, 8, 17]), height, width };
                     let scales = [out[0] as f32 / height as f32, out[1] as f32 / width as f32];
                     let x = random.floats(&image.shape(layout).unwrap());
                     check(Resize { mode, coordinates, scales, out, layout }, &[x], 1e-6);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn roundings_differ_where_two_pixels_are_as_near() {
+    fn rounding_decides_between_equally_near_pixels() {
         let nearest = |rounding| row(ResizeMode::Nearest(rounding), Coordinates::Asymmetric, 2.0, 8);
         assert_eq!(nearest(Rounding::Floor), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0]);
         assert_eq!(nearest(Rounding::PreferFloor), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0]);
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_that_division_misses_is_a_half() {
+    fn inexact_halves_round_like_halves() {
         let nearest = |rounding| row(ResizeMode::Nearest(rounding), Coordinates::Asymmetric, 4.0 / 7.0, 2)[1];
         assert!(1.0 / (4f32 / 7.0) < 1.75 && nearest(Rounding::PreferCeil) == 3.0);
         let row = |rounding| row(ResizeMode::Nearest(rounding), Coordinates::Asymmetric, 14.0 / 3.0, 18)[7];

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operands_stand_in_the_order_of_their_roles() {
+    fn operands_follow_the_order_of_their_roles() {
         let both = Roles::NONE.with(Role::Scale).with(Role::LateResidual);
         assert_eq!([both.position(Role::LateResidual), both.position(Role::Scale)], [Some(3), Some(4)]);
         assert_eq!((both.residual(), both.position(Role::Residual), both.arity()), (Some(3), None, 5));

@@ -68,7 +68,7 @@ impl RoutedSizes {
 impl Routed {
     /// Whether this can be the shape of the matrices: `[count, rows, columns]`, not empty, and not too many of them.
     #[must_use]
-    pub fn takes(matrices: &Shape) -> bool {
+    pub fn supports(matrices: &Shape) -> bool {
         matches!(*matrices.dims(), [1..=MAX_MATRICES, rows, columns] if rows > 0 && columns > 0)
     }
 
@@ -88,7 +88,7 @@ impl Routed {
         let (&[groups, m, k], &[indices], &[count, rows, columns]) = (x.dims(), indices.dims(), matrices.dims()) else {
             return Err(misfit());
         };
-        if !Self::takes(matrices) {
+        if !Self::supports(matrices) {
             return Err(OpError::shapes("from 1 to 1024 matrices, none of them empty", &[matrices]));
         }
         let (depth, n) = if self.transposed { (columns, rows) } else { (rows, columns) };
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_meet_the_matrix_of_their_index() {
+    fn rows_are_multiplied_by_the_matrix_of_their_index() {
         let mut random = Random(31);
         for case in 0..60 {
             let [groups, m, k, n] = std::array::from_fn(|_| random.pick(&[1, 2, 3, 7, 16, 33]));
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counting_sort_keeps_the_order_of_equals() {
+    fn the_counting_sort_is_stable() {
         let (mut ends, mut order) = ([7; 4], [9; 5]);
         sort(3, [2, 0, 2, 0, 2].into_iter().map(Ok), &mut ends, &mut order).unwrap();
         assert_eq!((ends, order), ([0, 2, 2, 5], [1, 3, 0, 2, 4]));

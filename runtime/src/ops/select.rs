@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_condition_decides() {
+    fn the_condition_selects_each_element() {
         let condition = Tensor::from_bytes(Fact::new(DType::Bool, crate::Shape::new(&[2]).unwrap()), &[1, 0]).unwrap();
         let a = Tensor::from_slice(&[2], &[1.0f32, 2.0]).unwrap();
         let y = check(Select, &[condition, a, Tensor::scalar(9.0f32)], 0.0);

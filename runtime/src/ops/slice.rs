@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_stays_inside() {
+    fn slices_beyond_the_axis_are_refused() {
         let fact = Random(1).floats(&[4]).fact().clone();
         for slice in [
             Slice { axis: 1, start: 0, len: 1, step: 1 },

@@ -10,7 +10,7 @@ use skipstone_kernels::stem;
 
 use super::conv::Conv;
 use super::float_conv::{self, Bound};
-use super::image::{Image, Layout};
+use super::image::{ImageDims, Layout};
 use super::roles::Roles;
 use super::transpose::Transpose;
 use crate::error::OpError;
@@ -54,7 +54,7 @@ impl Operator for Stem {
         self.shape(inputs)?;
         let facts = self.conv.infer(inputs)?;
         let out = facts.first().ok_or(OpError::Operand(0))?;
-        Ok(vec![Fact::new(DType::F32, Image::new(Layout::Nchw, &out.shape)?.shape(Layout::Nhwc)?)])
+        Ok(vec![Fact::new(DType::F32, ImageDims::new(Layout::Nchw, &out.shape)?.shape(Layout::Nhwc)?)])
     }
 
     fn macs(&self, inputs: &[&Fact], outputs: &[&Fact]) -> u64 {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_kernel_takes_is_none() {
+    fn unsupported_shapes_have_no_kernel() {
         let inputs = operands(&mut Random(4), 3, 8);
         let facts: Vec<&Fact> = inputs.iter().map(Tensor::fact).collect();
         assert!(Stem::of(&conv(3, 2), &facts).is_some());

@@ -170,7 +170,7 @@ mod tests {
     use crate::ops::check::{Random, check};
 
     #[test]
-    fn the_best_of_every_axis() {
+    fn top_k_agrees_on_every_axis() {
         let mut random = Random(21);
         for axis in 0..3 {
             for dtype in [DType::F32, DType::F16, DType::I64, DType::U8] {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn best_first_and_equals_by_index() {
+    fn results_are_sorted_and_ties_ordered_by_index() {
         let x = Tensor::from_slice(&[6], &[2f32, 7.0, f32::NAN, 7.0, -1.0, 3.0]).unwrap();
         let indices = |k, largest| {
             check(TopK { axis: 0, k, largest }, std::slice::from_ref(&x), 0.0)[1].elements::<i64>().unwrap().to_vec()

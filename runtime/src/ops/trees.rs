@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_any_number_walk_down() {
+    fn any_number_of_rows_walks_the_trees() {
         let mut random = Random(51);
         for aggregate in [Aggregate::Sum, Aggregate::Average, Aggregate::Min, Aggregate::Max] {
             for dtype in [DType::F32, DType::F64] {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_goes_its_way() {
+    fn missing_values_take_their_branch() {
         // 0.25 <= 0 fails in the first row; the NaN of the second counts as true there, but not in `x < 0.5`.
         let trees = chain(&[Test::LessEqual, Test::Less], Aggregate::Sum);
         let x = Tensor::from_slice(&[3, 2], &[0.25f32, 0.0, f32::NAN, f32::NAN, -1.0, 0.25]).unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn trees_that_no_walk_leaves_are_refused() {
+    fn impossible_trees_are_refused() {
         let good = chain(&TESTS, Aggregate::Sum);
         let fact = Fact::new(DType::F32, Shape::new(&[1, 2]).unwrap());
         assert!(good.infer(&[&fact]).is_ok());

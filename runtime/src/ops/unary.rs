@@ -93,7 +93,7 @@ impl UnaryKind {
     }
 
     /// Whether the function is defined for this element type.
-    fn takes(self, dtype: DType) -> bool {
+    fn supports(self, dtype: DType) -> bool {
         match self {
             Self::Not => dtype == DType::Bool,
             Self::Square => dtype != DType::Bool,
@@ -219,7 +219,7 @@ impl Operator for Unary {
 
     fn infer(&self, inputs: &[&Fact]) -> Result<Vec<Fact>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
-        if !self.kind.takes(x.dtype) {
+        if !self.kind.supports(x.dtype) {
             return Err(OpError::Type { index: 0, got: x.dtype, want: "a type that the function is defined for" });
         }
         Ok(vec![(*x).clone()])
@@ -299,7 +299,7 @@ mod tests {
         ];
         for kind in kinds {
             for dtype in [DType::F32, DType::F16, DType::F64, DType::I64, DType::I8] {
-                if kind.takes(dtype) {
+                if kind.supports(dtype) {
                     let dims = random.dims(2);
                     check(Unary { kind }, &[random.tensor(dtype, &dims)], 1e-6);
                 }

@@ -104,7 +104,7 @@ impl VolumeConv {
     }
 
     /// The index in a volume of `size` that a tap reads or, if transposed, writes; `None` if it is outside.
-    fn reach(&self, at: [usize; 3], tap: [usize; 3], size: [usize; 3]) -> Option<usize> {
+    fn element_at(&self, at: [usize; 3], tap: [usize; 3], size: [usize; 3]) -> Option<usize> {
         let mut index = 0;
         for axis in 0..3 {
             let moved = at[axis] * self.stride[axis] + tap[axis] * self.dilation[axis];
@@ -161,7 +161,7 @@ impl VolumeConv {
                 for (row, a) in a.chunks_exact_mut(k.max(1)).take(m).enumerate() {
                     let (image, at) = ((first + row) / pixels, place((first + row) % pixels, self.out));
                     for tap in 0..s.taps {
-                        let from = self.reach(at, place(tap, self.kernel), s.from);
+                        let from = self.element_at(at, place(tap, self.kernel), s.from);
                         let from = from.map(|index| (image * volume + index) * s.in_c + group * in_c);
                         let column = a[tap..].iter_mut().step_by(s.taps);
                         match from {
@@ -205,7 +205,7 @@ impl VolumeConv {
                 let tap = place(tap, self.kernel);
                 for (row, products) in products.chunks_exact(n).take(m).enumerate() {
                     let (image, at) = ((first + row) / volume, place((first + row) % volume, s.from));
-                    if let Some(to) = self.reach(at, tap, self.out) {
+                    if let Some(to) = self.element_at(at, tap, self.out) {
                         let to = (image * pixels + to) * s.out_c + group * out_c;
                         y[to..to + n].iter_mut().zip(products).for_each(|(y, product)| *y += product);
                     }
@@ -230,7 +230,7 @@ impl VolumeConv {
         for (index, x) in x.chunks_exact(s.in_c).enumerate() {
             let (image, at) = (index / volume, place(index % volume, s.from));
             for (tap, w) in weights.chunks_exact(s.in_c).enumerate().take(s.taps) {
-                if let Some(to) = self.reach(at, place(tap, self.kernel), self.out) {
+                if let Some(to) = self.element_at(at, place(tap, self.kernel), self.out) {
                     let y = &mut y[(image * pixels + to) * s.out_c..][..s.out_c];
                     y.iter_mut().zip(x.iter().zip(w)).for_each(|(y, (x, w))| *y += x * w);
                 }
@@ -334,7 +334,7 @@ impl Semantics for VolumeConv {
         for (index, tap) in (0..windows).flat_map(|index| (0..s.taps).map(move |tap| (index, tap))) {
             let (image, index) = (index / around, index % around);
             let (at, size) = if self.transposed { (s.from, self.out) } else { (self.out, s.from) };
-            let Some(reached) = self.reach(place(index, at), place(tap, self.kernel), size) else { continue };
+            let Some(reached) = self.element_at(place(index, at), place(tap, self.kernel), size) else { continue };
             let (from, to) = if self.transposed { (index, reached) } else { (reached, index) };
             for (o, c) in (0..s.out_c).flat_map(|o| (0..in_c).map(move |c| (o, c))) {
                 let group = o / out_c;
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_read_leaves_the_bias() {
+    fn empty_sums_give_the_bias() {
         let mut random = Random(62);
         for (transposed, dims, weights) in [
             (true, [1, 0, 2, 2, 3], [3, 2, 1, 1, 1]),
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transposed_convolution_by_hand() {
+    fn a_hand_computed_transposed_convolution() {
         // One row of 1, 2, 3, a stride of 2, taps 1, 10, 100, one pixel cut off at the start.
         let op = VolumeConv { stride: [1, 1, 2], pads: [0, 0, 1], ..plain(true, [1, 1, 3], [1, 1, 7]) };
         let tensor = |dims: &[usize], elements: &[f32]| Tensor::from_slice(dims, elements).unwrap();
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn operands_that_do_not_fit_are_refused() {
         let mut random = Random(63);
         let inputs = [random.floats(&[1, 2, 2, 2, 4]), random.floats(&[4, 3, 1, 1, 2]), random.floats(&[6])];
         let facts: Vec<&Fact> = inputs.iter().map(Tensor::fact).collect();

@@ -136,7 +136,7 @@ mod tests {
     use crate::tensor::Shape;
 
     #[test]
-    fn every_integer_comes_back_and_a_lost_bit_is_told() {
+    fn integers_round_trip_and_lost_bits_are_detected() {
         let mut wide = [0i64; CHUNK];
         let x = [i64::MIN, -1, 0, i64::MAX];
         i64::load(DType::I64, bytemuck::bytes_of(&x), &[3, 2, 1, 0], &mut wide).unwrap();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_the_walk_cut() {
+    fn chunks_cover_the_walk() {
         for count in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
             let shape = Shape::new(&[count]).unwrap();
             let mut seen = Vec::new();

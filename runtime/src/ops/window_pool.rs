@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_counted_along_rows_or_columns() {
+    fn indices_are_counted_along_rows_or_columns() {
         let x = Tensor::from_slice(&[1, 2, 1, 2, 3], &[1f32, 5.0, 2.0, 5.0, 0.0, 3.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0])
             .unwrap();
         let places = |columns_first| {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn operands_that_do_not_fit_are_refused() {
         let x = Random(72).floats(&[1, 1, 2, 3, 4]);
         let refused = |op: WindowPool| op.infer(&[x.fact()]).is_err();
         let op = plain(Of::Max, [1, 2, 2], [2, 2, 3]);

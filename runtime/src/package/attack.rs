@@ -11,7 +11,7 @@ use crate::ops::check::{Random, assert_close};
 use crate::options::Options;
 use crate::tensor::{Tensor, TensorView};
 
-/// How many attacks a test makes: they do not depend on the CPU, so an emulated one makes only a few.
+/// The number of attacks that a test makes: a twentieth under an emulator, which is slow and would find the same.
 pub(crate) fn attacks(count: u32) -> u32 {
     if std::env::var_os("SKIPSTONE_EMULATED").is_some() { count.div_ceil(20) } else { count }
 }
@@ -60,7 +60,7 @@ pub(crate) fn edit(section: &mut Vec<u8>, edits: &[Edit]) {
 
 /// Opens a package and runs it, if it is valid: must not panic, whatever the outcome.
 #[must_use]
-pub(crate) fn survives(package: &[u8]) -> bool {
+pub(crate) fn opens_without_panic(package: &[u8]) -> bool {
     let attempt = || {
         // A graph that grew too large for a test is refused by its limits.
         let Ok(model) = Model::from_bytes(package, &Options::default().limits(limits())) else { return };
@@ -80,7 +80,7 @@ pub(crate) fn limits() -> Limits {
     Limits { memory_bytes: 1 << 27, run_work: 1 << 25, ..Limits::default() }
 }
 
-/// Opens a package and compares its results to the plain evaluation of its graph. Whether it could be opened.
+/// Opens a package and compares its results to the plain evaluation of its graph; returns whether it could be opened.
 ///
 /// # Panics
 /// If they differ, or if it runs what the plain evaluation refuses.

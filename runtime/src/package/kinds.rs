@@ -115,7 +115,7 @@ fn no_channels() {
 
 /// A graph that a byte of the package has changed still answers as its plain evaluation does.
 #[test]
-fn what_runs_gives_the_answer_of_the_plain_evaluation() {
+fn packages_agree_with_the_plain_evaluation() {
     let mut graph = Graph::new();
     let x = graph.add_input("x", fact(&[1, 4, 4, 8]));
     let weights = graph.add_constant("w", Tensor::from_slice(&[8, 8, 1, 1], &[0.25f32; 64]).unwrap());

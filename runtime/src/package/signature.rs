@@ -16,10 +16,10 @@ const CONTEXT: &[u8] = b"skipstone package";
 /// Bytes of a section that are hashed together.
 const PART: usize = 1 << 20;
 
-/// Whether signed packages can be read at all.
+/// Checks that this build can read signed packages.
 ///
 /// # Errors
-/// The reason why not.
+/// The reason why it cannot.
 pub(super) fn supported() -> Result<(), &'static str> {
     Ok(())
 }
@@ -86,7 +86,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn signatures_hold() {
+    fn signatures_are_verified() {
         let (ours, theirs) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
         let demand = Options::default().signer(ours.verifying_key().to_bytes());
         let open = |bytes: &[u8]| Model::from_bytes(bytes, &demand);

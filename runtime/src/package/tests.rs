@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use skipstone_kernels::activation::Activation;
 
-use super::attack::{Sections, attacks, edit, survives};
+use super::attack::{Sections, attacks, edit, opens_without_panic};
 use super::container::{ALIGNMENT, Kind};
 use super::*;
 use crate::classify::{Classifier, Image, Settings};
@@ -122,7 +122,7 @@ fn a_package_gives_the_very_answer_of_its_graph() {
 }
 
 #[test]
-fn what_a_model_says_of_itself_survives() {
+fn metadata_round_trips() {
     let model = open(&host_package(None)).unwrap();
     let read = model.info();
     assert_eq!((&read.metadata, read.parameters, read.weight_bytes), (&info().metadata, 20_000, 80_000));
@@ -135,7 +135,7 @@ fn what_a_model_says_of_itself_survives() {
 }
 
 #[test]
-fn weights_are_read_where_the_file_has_them() {
+fn weights_are_read_in_place() {
     let bytes = host_package(None);
     let path = std::env::temp_dir().join(format!("skipstone-package-{}.skip", std::process::id()));
     // As in an app's archive: somewhere in a larger file.
@@ -220,12 +220,12 @@ proptest! {
         thread_local!(static SECTIONS: Sections = Sections::of(&host_package(None)));
         let mut sections = SECTIONS.with(Clone::clone);
         edit(if in_info { &mut sections.info } else { &mut sections.graph }, &edits);
-        prop_assert!(survives(&sections.package()), "a panic");
+        prop_assert!(opens_without_panic(&sections.package()), "a panic");
     }
 }
 
 #[test]
-fn sections_start_where_vectors_like_it() {
+fn sections_are_aligned() {
     let bytes = Bytes::copy_of(&host_package(None)).unwrap();
     let container = Container::read(&bytes, None).unwrap();
     for kind in [Kind::Graph, Kind::Info, Kind::Weights] {
@@ -271,7 +271,7 @@ fn packed_weights_must_be_aligned() {
 
 /// Regression: weights listed under many names would be packed and kept once for each.
 #[test]
-fn weights_have_one_name() {
+fn weights_listed_twice_are_refused() {
     let graph = network();
     let mut weights = WeightBytes::default();
     let content = content::encode(&Content::store(&graph, None, &[], &mut weights)).unwrap();

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_is_not_packed_without_end() {
+    fn packed_forms_of_a_constant_are_bounded() {
         let text = refused(products(4000), Limits::default());
         assert!(text.contains("bytes to pack"), "{text}");
     }

@@ -46,7 +46,7 @@ impl Request {
 
 /// An arena in which no two live tensors overlap.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct ArenaLayout {
     /// Offset of every request, in order.
     pub offsets: Vec<usize>,
     /// Bytes of the arena.
@@ -55,7 +55,7 @@ pub struct Layout {
     pub lower_bound: usize,
 }
 
-impl Layout {
+impl ArenaLayout {
     /// The bytes of request `index`, which has the length `bytes`.
     #[must_use]
     pub fn range(&self, index: usize, bytes: usize) -> Range<usize> {
@@ -66,12 +66,12 @@ impl Layout {
 
 /// Places every request.
 #[must_use]
-pub fn place(requests: &[Request]) -> Layout {
+pub fn place(requests: &[Request]) -> ArenaLayout {
     place_within(requests, PAIRS)
 }
 
 /// Like [`place`], looking at most at `pairs` pairs of tensors.
-fn place_within(requests: &[Request], mut pairs: usize) -> Layout {
+fn place_within(requests: &[Request], mut pairs: usize) -> ArenaLayout {
     let lower_bound = moments(requests).into_iter().max().unwrap_or(0);
     let pressure = pressures(requests);
     let largest = |size: usize| usize::MAX - size;
@@ -94,7 +94,7 @@ fn place_within(requests: &[Request], mut pairs: usize) -> Layout {
     }
     let Some((mut trial_order, mut best)) = best else {
         let Placement { offsets, bytes } = as_they_come(requests);
-        return Layout { offsets, bytes, lower_bound };
+        return ArenaLayout { offsets, bytes, lower_bound };
     };
     let mut trial = best.clone();
     for _ in 0..ROUNDS {
@@ -112,7 +112,7 @@ fn place_within(requests: &[Request], mut pairs: usize) -> Layout {
             best = trial.clone();
         }
     }
-    Layout { offsets: best.offsets, bytes: best.bytes, lower_bound }
+    ArenaLayout { offsets: best.offsets, bytes: best.bytes, lower_bound }
 }
 
 /// The requests' indices, ordered by key.

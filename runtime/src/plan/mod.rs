@@ -18,7 +18,7 @@ pub use crate::operator::Port;
 pub use crate::options::Target;
 pub use crate::tuning::{Measured, Timed, Tuning};
 pub use flow::{Arm, Branch, Flow, Move, Repeat};
-pub use memory::{ALIGNMENT, Layout, Request};
+pub use memory::{ALIGNMENT, ArenaLayout, Request};
 
 use crate::error::Result;
 use crate::graph::{Graph, Removed};

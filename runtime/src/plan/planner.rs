@@ -48,7 +48,7 @@ pub(super) struct PlannedValue {
 /// A plan under construction.
 pub(super) struct Planner<'a> {
     pub graph: Graph,
-    /// Of one run.
+    /// The work of one run, see [`Operator::work`].
     pub work: u64,
     pub target: Target,
     packings: &'a [Option<Packing>],
@@ -201,7 +201,7 @@ impl<'a> Planner<'a> {
     fn branch(&mut self, mut node: Node) -> Result<()> {
         let at = self.steps.len();
         let blocks = std::mem::take(&mut node.blocks);
-        let Some(&condition) = node.inputs.first() else { return Err(unfit(&node)) };
+        let Some(&condition) = node.inputs.first() else { return Err(block_mismatch(&node)) };
         self.read(condition, at);
         let results: Vec<usize> = node.outputs.iter().map(|&id| self.write(id, at)).collect();
         let name = node.name.clone();
@@ -243,7 +243,7 @@ impl<'a> Planner<'a> {
 
     fn repeat(&mut self, mut node: Node, op: Loop) -> Result<()> {
         let at = self.steps.len();
-        let Some(Block { parameters, nodes, results }) = node.blocks.pop() else { return Err(unfit(&node)) };
+        let Some(Block { parameters, nodes, results }) = node.blocks.pop() else { return Err(block_mismatch(&node)) };
         let (first, count) = (op.first_carried(), op.carried);
         let inputs = node.inputs.clone();
         inputs.iter().for_each(|&id| self.read(id, at));
@@ -372,7 +372,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn unfit(node: &Node) -> Error {
+fn block_mismatch(node: &Node) -> Error {
     Error::Internal(format!("the blocks of '{}' do not match its operator", node.name))
 }
 

@@ -70,7 +70,7 @@ impl Cancel {
         self.0.store(false, Ordering::SeqCst);
     }
 
-    fn is_asked(&self) -> bool {
+    fn is_requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -222,7 +222,7 @@ impl Session {
                 };
                 run.steps(0..program.plan().steps.len())
             }
-            Engine::Foreign(_) if self.cancel.is_asked() => Err(Error::Cancelled { step: 0 }),
+            Engine::Foreign(_) if self.cancel.is_requested() => Err(Error::Cancelled { step: 0 }),
             Engine::Foreign(model) => {
                 self.held = model.foreign.evaluate(inputs).map_err(|e| e.at(model.foreign.name()))?;
                 Ok(())

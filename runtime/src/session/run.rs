@@ -33,7 +33,7 @@ impl Run<'_> {
         let program = self.program;
         let mut at = range.start;
         while at < range.end {
-            self.may_go_on(at)?;
+            self.check_stop(at)?;
             let (step, executable) = program.step(at).ok_or_else(|| Error::Internal("a step past the last".into()))?;
             self.allowance.work(step.work)?;
             let began = self.profile.is_some().then(Instant::now);
@@ -90,9 +90,9 @@ impl Run<'_> {
         self.moves(&repeat.start, step)?;
         let mut iteration = 0;
         while goes_on && iteration < limit {
-            self.may_go_on(at)?;
+            self.check_stop(at)?;
             self.allowance.iteration()?;
-            let index = usize::try_from(iteration).map_err(|_| unfit(step))?;
+            let index = usize::try_from(iteration).map_err(|_| wrong_operands(step))?;
             self.write(&repeat.number, &iteration.to_le_bytes(), step)?;
             self.write(&repeat.condition, &[1], step)?;
             for (whole, slice, slices) in &repeat.scanned {
@@ -130,25 +130,26 @@ impl Run<'_> {
             let last = first.checked_add(len)?;
             (last <= end).then_some(first..last)
         };
-        let to = part(to.0.start, to.0.end, to.1).ok_or_else(|| unfit(step))?;
+        let to = part(to.0.start, to.0.end, to.1).ok_or_else(|| wrong_operands(step))?;
         let bytes = match from.0 {
             Place::Arena(range) => {
                 let from = part(range.start, range.end, from.1).filter(|from| from.end <= self.arena.len());
-                let from = from.filter(|_| to.end <= self.arena.len()).ok_or_else(|| unfit(step))?;
+                let from = from.filter(|_| to.end <= self.arena.len()).ok_or_else(|| wrong_operands(step))?;
                 self.arena.bytes_mut().copy_within(from, to.start);
                 return Ok(());
             }
             Place::Input(index) => self.inputs.get(*index).copied(),
             Place::Constant(index) => self.program.plan().constants.get(*index).map(|tensor| tensor.bytes()),
         };
-        let bytes = bytes.and_then(|bytes| bytes.get(part(0, bytes.len(), from.1)?)).ok_or_else(|| unfit(step))?;
-        self.arena.bytes_mut().get_mut(to).ok_or_else(|| unfit(step))?.copy_from_slice(bytes);
+        let bytes =
+            bytes.and_then(|bytes| bytes.get(part(0, bytes.len(), from.1)?)).ok_or_else(|| wrong_operands(step))?;
+        self.arena.bytes_mut().get_mut(to).ok_or_else(|| wrong_operands(step))?.copy_from_slice(bytes);
         Ok(())
     }
 
     fn write(&mut self, range: &Range<usize>, bytes: &[u8], step: &Step) -> Result<()> {
         let held = self.arena.bytes_mut().get_mut(range.clone()).filter(|held| held.len() == bytes.len());
-        held.ok_or_else(|| unfit(step))?.copy_from_slice(bytes);
+        held.ok_or_else(|| wrong_operands(step))?.copy_from_slice(bytes);
         Ok(())
     }
 
@@ -158,7 +159,7 @@ impl Run<'_> {
             Place::Input(index) => self.inputs.get(*index).copied(),
             Place::Constant(index) => self.program.plan().constants.get(*index).map(|tensor| tensor.bytes()),
         };
-        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| unfit(step))
+        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| wrong_operands(step))
     }
 
     fn truth(&self, place: &Place, step: &Step) -> Result<bool> {
@@ -169,8 +170,9 @@ impl Run<'_> {
         self.read(place, step).map(i64::from_le_bytes)
     }
 
-    fn may_go_on(&self, step: usize) -> Result<()> {
-        if self.cancel.is_asked() || self.is_late() { Err(self.halted(step)) } else { Ok(()) }
+    /// An error if the run was cancelled or is late.
+    fn check_stop(&self, step: usize) -> Result<()> {
+        if self.cancel.is_requested() || self.is_late() { Err(self.halted(step)) } else { Ok(()) }
     }
 
     fn is_late(&self) -> bool {
@@ -194,6 +196,6 @@ impl Run<'_> {
     }
 }
 
-fn unfit(step: &Step) -> Error {
+fn wrong_operands(step: &Step) -> Error {
     OpError::Operand(usize::MAX).at(&step.name)
 }

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_seeds_give_equal_inputs_and_every_run_others() {
+    fn equal_seeds_give_equal_inputs_and_runs_differ() {
         let ports = [port(DType::F32, &[3, 5])];
         let new = |seed| RandomInputs::new(&ports, seed).unwrap();
         let (mut a, b, c) = (new(1), new(1), new(2));

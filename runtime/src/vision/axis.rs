@@ -4,7 +4,7 @@ use skipstone_kernels::frame::Tap;
 
 /// A window of the pixel grid, along one axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
+pub(crate) struct PixelWindow {
     /// Length of the axis after resizing.
     pub scaled: usize,
     /// First pixel of the window.
@@ -15,7 +15,7 @@ pub(crate) struct Window {
 
 /// Taps of a triangle filter on `source` pixels for each pixel of the window. The triangle reaches one new pixel to
 /// each side, or one source pixel if the image is enlarged ("antialias").
-pub(crate) fn taps(source: usize, window: Window) -> Vec<Tap> {
+pub(crate) fn taps(source: usize, window: PixelWindow) -> Vec<Tap> {
     let scale = source as f64 / window.scaled as f64;
     let reach = scale.max(1.0);
     (window.start..window.start + window.len)
@@ -74,20 +74,20 @@ mod tests {
     }
 
     #[test]
-    fn the_same_size_takes_each_pixel_alone() {
-        let mut same = taps(4, Window { scaled: 4, start: 1, len: 3 });
+    fn the_same_size_has_one_tap_per_pixel() {
+        let mut same = taps(4, PixelWindow { scaled: 4, start: 1, len: 3 });
         trimmed(&mut same);
         assert_eq!(same, [tap(1, &[1.0]), tap(2, &[1.0]), tap(3, &[1.0])]);
     }
 
     #[test]
-    fn a_half_takes_four() {
-        let half = taps(8, Window { scaled: 4, start: 1, len: 1 });
+    fn half_the_size_has_four_taps() {
+        let half = taps(8, PixelWindow { scaled: 4, start: 1, len: 1 });
         assert_eq!(half, [tap(1, &[0.125, 0.375, 0.375, 0.125])]);
     }
 
     #[test]
-    fn turned_round_the_first_is_the_last() {
+    fn reversed_taps_start_at_the_last_pixel() {
         let mut ends = [tap(0, &[0.7, 0.3]), tap(3, &[1.0])];
         reversed(5, &mut ends);
         assert_eq!(ends, [tap(3, &[0.3, 0.7]), tap(1, &[1.0])]);

@@ -29,7 +29,7 @@ pub(crate) const BRIGHTNESS: [f64; 3] = [0.299, 0.587, 0.114];
 
 /// The kind of samples in a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Meaning {
+pub(super) enum SampleKind {
     /// Luma, blue and red chroma.
     Yuv(YuvMatrix, YuvRange),
     /// Red, green and blue.
@@ -44,7 +44,7 @@ struct Rgb {
     offset: [f64; 3],
 }
 
-impl Meaning {
+impl SampleKind {
     fn to_rgb(self) -> Rgb {
         match self {
             Self::Rgb => Rgb { matrix: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], offset: [0.0; 3] },
@@ -84,8 +84,8 @@ pub(crate) struct Normal {
 }
 
 /// The whole map, from sums in which one level of sample j is `unit[j]`.
-pub(super) fn map(meaning: Meaning, normal: &Normal, unit: [f32; 3]) -> Color {
-    let rgb = meaning.to_rgb();
+pub(super) fn map(kind: SampleKind, normal: &Normal, unit: [f32; 3]) -> Color {
+    let rgb = kind.to_rgb();
     // `level * factor + constant` is the model's input for a level, 0 to 255.
     let seen = |c: usize| {
         let (mean, std) = (f64::from(normal.mean[c]), f64::from(normal.std[c]));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn white_black_and_red_are_those_of_the_standards() {
+    fn white_black_and_red_follow_the_standards() {
         // The codes are integers: half a step of blue chroma is a level.
         let near =
             |a: [f64; 3], b: [f64; 3]| assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1.0), "{a:?} {b:?}");

@@ -4,23 +4,23 @@ use std::ops::Range;
 
 use skipstone_kernels::Isa;
 use skipstone_kernels::frame::{
-    Across, Color, Course, Down, FrameRows, Input, LINES, Layout, Tap, across, down, prefetch,
+    Across, ChannelOrder, Color, ComponentLines, Course, Down, FrameRows, LINES, Tap, across, down, prefetch,
 };
 
-use super::axis::{Window, halved, reversed, taps, trimmed};
-use super::color::{self, Meaning, Normal};
+use super::axis::{PixelWindow, halved, reversed, taps, trimmed};
+use super::color::{self, Normal, SampleKind};
 use super::frame::{Frame, Orientation, Plane, Region};
-use super::source::{Component, Source, SourceShape, sources};
+use super::source::{Component, SourceRows, SourceShape, sources};
 
 /// The result of a conversion: a tensor of `down.len` by `across.len` pixels.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Target {
+pub(crate) struct TensorSpec {
     /// The columns, in the upright, resized frame.
-    pub across: Window,
+    pub across: PixelWindow,
     /// The rows.
-    pub down: Window,
+    pub down: PixelWindow,
     /// Position of the channels axis.
-    pub layout: Layout,
+    pub layout: ChannelOrder,
     /// Mean and standard deviation.
     pub normal: Normal,
 }
@@ -44,19 +44,19 @@ impl Converter {
     }
 
     /// Fills `out`, whose length is given by `target`, from the frame.
-    pub(crate) fn convert(&mut self, frame: &Frame<'_>, target: &Target, out: &mut [f32]) {
+    pub(crate) fn convert(&mut self, frame: &Frame<'_>, target: &TensorSpec, out: &mut [f32]) {
         let (sources, components) = sources(frame);
-        let geometry = Geometry {
+        let key = ConversionKey {
             region: frame.region(),
             orientation: frame.orientation(),
-            meaning: frame.meaning(),
+            kind: frame.sample_kind(),
             shapes: sources.iter().map(|source| source.shape).collect(),
             components,
             target: *target,
         };
         let plan = match self.plan.take() {
-            Some(plan) if plan.geometry == geometry => plan,
-            _ => Plan::new(geometry),
+            Some(plan) if plan.key == key => plan,
+            _ => Plan::new(key),
         };
         self.lines.resize(plan.lines, 0);
         plan.run(self.isa, &sources, &mut self.lines, out);
@@ -66,20 +66,20 @@ impl Converter {
 
 /// Everything that a plan depends on.
 #[derive(PartialEq, Debug)]
-struct Geometry {
+struct ConversionKey {
     region: Region,
     orientation: Orientation,
-    meaning: Meaning,
+    kind: SampleKind,
     shapes: heapless::Vec<SourceShape, 3>,
     components: heapless::Vec<Component, 3>,
-    target: Target,
+    target: TensorSpec,
 }
 
-/// The taps of a geometry. Lines are rows of the sensor. If the sensor is mounted sideways, they become columns of the
+/// The taps of a key. Lines are rows of the sensor. If the sensor is mounted sideways, they become columns of the
 /// tensor, computed [`LINES`] at a time so that contiguous parts of a tensor's row are written.
 #[derive(Debug)]
 struct Plan {
-    geometry: Geometry,
+    key: ConversionKey,
     color: Color,
     strands: heapless::Vec<Strand, 3>,
     /// Total number of lines.
@@ -104,8 +104,8 @@ struct Strand {
 }
 
 impl Plan {
-    fn new(geometry: Geometry) -> Self {
-        let Geometry { region, orientation, target, .. } = &geometry;
+    fn new(key: ConversionKey) -> Self {
+        let ConversionKey { region, orientation, target, .. } = &key;
         let (columns, rows) =
             if orientation.turned { (target.down, target.across) } else { (target.across, target.down) };
         let columns = sensor_taps(region.x, region.width, columns, orientation.columns_reversed);
@@ -117,14 +117,14 @@ impl Plan {
             lines += strand.stride * at_once;
             strand
         };
-        let strands: heapless::Vec<Strand, 3> = geometry.shapes.iter().map(strand).collect();
-        let unit = |j: usize| geometry.components.get(j).map_or(1.0, |&(source, _)| strands[source].across.unit());
-        let color = color::map(geometry.meaning, &target.normal, [unit(0), unit(1), unit(2)]);
-        Self { color, strands, rows: rows.len(), lines, geometry }
+        let strands: heapless::Vec<Strand, 3> = key.shapes.iter().map(strand).collect();
+        let unit = |j: usize| key.components.get(j).map_or(1.0, |&(source, _)| strands[source].across.unit());
+        let color = color::map(key.kind, &target.normal, [unit(0), unit(1), unit(2)]);
+        Self { color, strands, rows: rows.len(), lines, key }
     }
 
-    fn run(&self, isa: Isa, sources: &[Source<'_>], lines: &mut [i16], out: &mut [f32]) {
-        let Geometry { orientation, components, target, .. } = &self.geometry;
+    fn run(&self, isa: Isa, sources: &[SourceRows<'_>], lines: &mut [i16], out: &mut [f32]) {
+        let ConversionKey { orientation, components, target, .. } = &self.key;
         let width = target.across.len;
         let at_once = if orientation.turned { LINES } else { 1 };
         for row in (0..self.rows).step_by(at_once) {
@@ -143,11 +143,11 @@ impl Plan {
             } else {
                 (Course::Along, row * width)
             };
-            let inputs: heapless::Vec<Input<'_>, 3> = components
+            let inputs: heapless::Vec<ComponentLines<'_>, 3> = components
                 .iter()
                 .map(|&(source, byte)| {
                     let Strand { start, stride, across, .. } = &self.strands[source];
-                    Input { lines: &lines[start + byte..], stride: *stride, taps: across }
+                    ComponentLines { lines: &lines[start + byte..], stride: *stride, taps: across }
                 })
                 .collect();
             across(isa, &inputs, &self.color, target.layout, course, at, out);
@@ -169,7 +169,7 @@ impl Strand {
     }
 
     /// Prefetches the rows for the lines after `done`, for as many lines.
-    fn prefetch(&self, source: &Source<'_>, done: Range<usize>, lines: usize) {
+    fn prefetch(&self, source: &SourceRows<'_>, done: Range<usize>, lines: usize) {
         let rows = |lines: Range<usize>| {
             let all =
                 || lines.clone().map(|line| self.down.row(line)).map(|(first, weights)| first..first + weights.len());
@@ -193,7 +193,7 @@ impl Strand {
     }
 
     /// Resamples the rows of one line.
-    fn fill<'a>(&self, isa: Isa, source: &Source<'a>, row: usize, line: &mut [i16]) {
+    fn fill<'a>(&self, isa: Isa, source: &SourceRows<'a>, row: usize, line: &mut [i16]) {
         let SourceShape { pixel_stride, span, .. } = source.shape;
         let (first, weights) = self.down.row(row);
         let shift = self.down.shift(self.across.line_bits());
@@ -214,7 +214,7 @@ impl Strand {
 }
 
 /// Taps of one of the sensor's axes, in its own coordinates, in the order of the tensor.
-fn sensor_taps(start: usize, len: usize, window: Window, against: bool) -> Vec<Tap> {
+fn sensor_taps(start: usize, len: usize, window: PixelWindow, against: bool) -> Vec<Tap> {
     let mut taps = taps(len, window);
     trimmed(&mut taps);
     if against {

@@ -1,6 +1,6 @@
 //! Camera frames: planes of bytes, their memory layout, and the camera's orientation.
 
-use super::color::{Meaning, YuvMatrix, YuvRange};
+use super::color::{SampleKind, YuvMatrix, YuvRange};
 use crate::error::{Error, Fault, Result};
 
 /// Longest side of a frame.
@@ -329,11 +329,11 @@ impl<'a> Frame<'a> {
     }
 
     /// The kind of samples.
-    pub(super) fn meaning(&self) -> Meaning {
+    pub(super) fn sample_kind(&self) -> SampleKind {
         match self.pixels {
-            Pixels::Yuv { matrix, range, .. } => Meaning::Yuv(matrix, range),
-            Pixels::Color { order: ColorOrder::Gray, .. } => Meaning::Gray,
-            Pixels::Color { .. } => Meaning::Rgb,
+            Pixels::Yuv { matrix, range, .. } => SampleKind::Yuv(matrix, range),
+            Pixels::Color { order: ColorOrder::Gray, .. } => SampleKind::Gray,
+            Pixels::Color { .. } => SampleKind::Rgb,
         }
     }
 }

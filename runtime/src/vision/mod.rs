@@ -25,7 +25,7 @@ pub use color::{YuvMatrix, YuvRange};
 pub use convert::Converter;
 pub use frame::{ColorOrder, Frame, Pixels, Plane, Region, Rotation};
 
-pub(crate) use axis::{Window, taps};
+pub(crate) use axis::{PixelWindow, taps};
 pub(crate) use color::Normal;
-pub(crate) use convert::Target;
-pub(crate) use skipstone_kernels::frame::Layout;
+pub(crate) use convert::TensorSpec;
+pub(crate) use skipstone_kernels::frame::ChannelOrder;

@@ -7,7 +7,7 @@ use super::frame::{ColorOrder, Frame, Pixels, Plane};
 
 /// Rows of bytes that hold one component, or several interleaved.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source<'a> {
+pub(super) struct SourceRows<'a> {
     /// Its rows.
     pub plane: Plane<'a>,
     /// Their layout.
@@ -31,13 +31,13 @@ pub(super) struct SourceShape {
 pub(super) type Component = (usize, usize);
 
 /// Sources of a frame, and the components in the order that its colors are computed from.
-pub(super) type Sources<'a> = (heapless::Vec<Source<'a>, 3>, heapless::Vec<Component, 3>);
+pub(super) type Sources<'a> = (heapless::Vec<SourceRows<'a>, 3>, heapless::Vec<Component, 3>);
 
 /// The sources of `frame`: luma and chroma, or red, green and blue, or luma only.
 pub(super) fn sources<'a>(frame: &Frame<'a>) -> Sources<'a> {
     let one = |plane: Plane<'a>, span, halved| {
         let shape = SourceShape { pixel_stride: plane.pixel_stride, span, halved };
-        Source { plane, shape, further: None }
+        SourceRows { plane, shape, further: None }
     };
     match *frame.pixels() {
         Pixels::Color { plane, order } => {
@@ -50,7 +50,7 @@ pub(super) fn sources<'a>(frame: &Frame<'a>) -> Sources<'a> {
         }
         Pixels::Yuv { y, u, v, .. } => {
             let luma = one(y, 1, false);
-            let pair = |first, second| Source { further: Some(second), ..one(first, 2, true) };
+            let pair = |first, second| SourceRows { further: Some(second), ..one(first, 2, true) };
             if is_next(u, v) {
                 (list(&[luma, pair(u, v)]), list(&[(0, 0), (1, 0), (1, 1)]))
             } else if is_next(v, u) {

@@ -33,7 +33,7 @@ struct Case {
     /// Size after resizing, and the margins in percent of it.
     scaled: (usize, usize),
     outside: [usize; 4],
-    layout: Layout,
+    layout: ChannelOrder,
     gray: bool,
     seed: u32,
 }
@@ -62,7 +62,7 @@ fn case() -> impl Strategy<Value = Case> {
             matrix: if flags[0] { YuvMatrix::Bt601 } else { YuvMatrix::Bt709 },
             range: if flags[1] { YuvRange::Full } else { YuvRange::Video },
             mirrored: flags[2],
-            layout: if flags[3] { Layout::Planar } else { Layout::Interleaved },
+            layout: if flags[3] { ChannelOrder::Planar } else { ChannelOrder::Interleaved },
             rotation,
             crop,
             scaled,
@@ -241,12 +241,12 @@ fn check(case: &Case) {
         }
         let window = |scaled: usize, before, behind: usize| {
             let (start, len) = part(scaled, before, 100 - before - behind.min(40));
-            Window { scaled, start, len }
+            PixelWindow { scaled, start, len }
         };
         let across = window(case.scaled.0, case.outside[0] / 2, case.outside[1]);
         let down = window(case.scaled.1, case.outside[2] / 2, case.outside[3]);
         let normal = Normal { mean: MEAN, std: STD, gray: case.gray };
-        let target = Target { across, down, layout: case.layout, normal };
+        let target = TensorSpec { across, down, layout: case.layout, normal };
         let channels = if case.gray { 1 } else { 3 };
         let size = across.len * down.len;
         let columns: Vec<_> =
@@ -264,8 +264,8 @@ fn check(case: &Case) {
                 for (c, want) in want.into_iter().enumerate().take(channels) {
                     let want = if case.gray { brightness } else { want };
                     let at = match case.layout {
-                        Layout::Planar => c * size + y * across.len + x,
-                        Layout::Interleaved => (y * across.len + x) * channels + c,
+                        ChannelOrder::Planar => c * size + y * across.len + x,
+                        ChannelOrder::Interleaved => (y * across.len + x) * channels + c,
                     };
                     let got = f64::from(out[at]) * f64::from(STD[c]) + f64::from(MEAN[c]);
                     // A fifth of a level.
@@ -284,14 +284,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn a_frame_is_its_picture_resized_and_normalized(case in case()) {
+    fn a_frame_is_resized_and_normalized_like_its_image(case in case()) {
         check(&case);
     }
 }
 
 /// Sizes that take every path: whole vectors, many taps, groups of eight lines and remainders.
 #[test]
-fn larger_frames_are_no_different() {
+fn large_frames_follow_the_definition() {
     let rotations = [Rotation::None, Rotation::Quarter, Rotation::Half, Rotation::ThreeQuarters];
     let formats = [
         Format::SemiPlanar { blue_first: false },
@@ -312,7 +312,7 @@ fn larger_frames_are_no_different() {
                 crop: (j % 2 == 0).then_some([10, 7, 71, 83]),
                 scaled: [(41, 37), (19, 90)][j % 2],
                 outside: [3, 5, 0, 10],
-                layout: [Layout::Planar, Layout::Interleaved][i % 2],
+                layout: [ChannelOrder::Planar, ChannelOrder::Interleaved][i % 2],
                 gray: false,
                 seed: 5,
             });
@@ -327,9 +327,10 @@ fn turned(rotation: Rotation, mirrored: bool, region: Option<Region>) -> Vec<u8>
     if let Some(region) = region {
         frame = frame.cropped(region).unwrap();
     }
-    let whole = |len| Window { scaled: len, start: 0, len };
+    let whole = |len| PixelWindow { scaled: len, start: 0, len };
     let normal = Normal { mean: [0.0; 3], std: [1.0; 3], gray: true };
-    let target = Target { across: whole(frame.width()), down: whole(frame.height()), layout: Layout::Planar, normal };
+    let target =
+        TensorSpec { across: whole(frame.width()), down: whole(frame.height()), layout: ChannelOrder::Planar, normal };
     let mut out = vec![0.0; frame.width() * frame.height()];
     Converter::new(Isa::detect()).convert(&frame, &target, &mut out);
     out.iter().map(|level| (level * 255.0).round() as u8).collect()
@@ -393,7 +394,7 @@ fn refused(result: crate::Result<Frame<'_>>, reason: &str) {
 }
 
 #[test]
-fn planes_that_cannot_be_are_refused_with_the_reason() {
+fn impossible_planes_are_refused_with_the_reason() {
     let bytes = [0u8; 4096];
     let plane = |len, row_stride, pixel_stride| Plane { bytes: &bytes[..len], row_stride, pixel_stride };
     let yuv = |y, u, v| Pixels::Yuv { y, u, v, matrix: YuvMatrix::Bt601, range: YuvRange::Full };
@@ -420,7 +421,7 @@ fn planes_that_cannot_be_are_refused_with_the_reason() {
 }
 
 #[test]
-fn sizes_that_cannot_be_are_refused_with_the_reason() {
+fn impossible_sizes_are_refused_with_the_reason() {
     let bytes = [0u8; 64];
     type Make = fn(usize, usize, &[u8]) -> crate::Result<Frame<'_>>;
     let all: [Make; 7] = [
@@ -469,14 +470,14 @@ fn crops_outside_are_refused() {
 }
 
 #[test]
-fn the_formats_of_the_constructors_are_what_their_names_say() {
+fn constructors_make_the_formats_in_their_names() {
     // One pixel of luma 100, blue chroma 128, red chroma 228: see the matrices' own test.
     let want = [240.2, 28.5864, 100.0];
     let pixel = |frame: Frame<'_>| {
-        let one = Window { scaled: 1, start: 0, len: 1 };
+        let one = PixelWindow { scaled: 1, start: 0, len: 1 };
         let normal = Normal { mean: [0.0; 3], std: [1.0; 3], gray: false };
         let mut out = [0.0f32; 3];
-        let target = Target { across: one, down: one, layout: Layout::Planar, normal };
+        let target = TensorSpec { across: one, down: one, layout: ChannelOrder::Planar, normal };
         Converter::new(Isa::detect()).convert(&frame, &target, &mut out);
         out.map(|x| f64::from(x) * 255.0)
     };

@@ -109,7 +109,7 @@ fn every_candidate_computes_the_step_and_a_package_keeps_it() {
 }
 
 #[test]
-fn a_file_gives_back_what_was_stored() {
+fn tuning_round_trips_through_a_file() {
     let mut tuning = Tuning::new(Target { threads: 3, memory: Memory::Small, ..target() });
     assert_eq!(Tuning::from_bytes(&tuning.to_bytes().unwrap()).unwrap(), tuning);
     for (graph, _) in graphs() {
@@ -131,7 +131,7 @@ fn a_file_gives_back_what_was_stored() {
 }
 
 #[test]
-fn a_kernel_must_save_more_than_the_doubt() {
+fn a_kernel_must_save_more_than_the_measurement_error() {
     let chosen = |nanos: &[u64]| {
         let timed = nanos.iter().map(|&nanos| Timed { kernel: String::new(), nanos }).collect();
         Measured::new(timed, 0.02).chosen().map(|timed| timed.nanos)
@@ -175,7 +175,7 @@ fn equal_steps_are_one_task_and_others_are_not() {
 }
 
 #[test]
-fn a_name_that_is_no_candidate_has_no_say() {
+fn kernels_that_are_not_candidates_are_ignored() {
     let (graph, x) = graphs().remove(0);
     let by_model = step(&graph, None).choice.kernel;
     let mut names = vec!["", "nonsense", "depthwise_f32_scalar", "gemm_f32_4x8_scalar", "gemm_f16_4x8_scalar"];
@@ -212,7 +212,7 @@ fn another_machine_or_target_is_refused() {
 }
 
 #[test]
-fn what_is_no_tuning_is_an_error() {
+fn a_file_that_is_not_tuning_is_an_error() {
     let whole = tuned(&graphs()[0].0, 0).1.to_bytes().unwrap();
     for len in 0..whole.len() {
         assert_eq!(code(Tuning::from_bytes(&whole[..len])), "tuning.format", "{len} bytes");
@@ -229,7 +229,7 @@ fn what_is_no_tuning_is_an_error() {
 
 /// Forged content with a correct hash.
 #[test]
-fn what_a_file_says_is_never_trusted() {
+fn mutated_tuning_files_are_checked() {
     let (graph, x) = graphs().remove(0);
     let whole = tuned(&graph, 0).1.to_bytes().unwrap();
     let mut random = Random(9);

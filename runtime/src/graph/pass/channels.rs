@@ -186,7 +186,7 @@ impl Channels {
             }
         };
         for (at, &id) in node.inputs.iter().enumerate() {
-            let link = links.iter().find(|link| link.operand == at && link.to == to.axis && self.leads(link, id));
+            let link = links.iter().find(|link| link.operand == at && link.to == to.axis && self.starts_at(link, id));
             match (self.track(id), link) {
                 (Some(from), Some(link)) => self.unite(link, from, to),
                 (Some(from), None) => {
@@ -210,7 +210,7 @@ impl Channels {
     }
 
     /// Whether a link begins at the followed axis of `id`, or anywhere if none is followed.
-    fn leads(&self, link: &Link, id: ValueId) -> bool {
+    fn starts_at(&self, link: &Link, id: ValueId) -> bool {
         self.track(id).is_none_or(|track| track.axis == link.from)
     }
 
@@ -219,7 +219,7 @@ impl Channels {
     fn chosen(&mut self, links: &[Link], at: usize, from: Track) -> Option<Link> {
         let candidates: Vec<&Link> = links.iter().filter(|link| link.operand == at && link.from == from.axis).collect();
         if candidates.len() > 1 {
-            let apart = candidates.iter().copied().find(|link| self.keeps_apart(link, from));
+            let apart = candidates.iter().copied().find(|link| self.separates_channels(link, from));
             if let Some(link) = apart {
                 return Some(*link);
             }
@@ -229,7 +229,7 @@ impl Channels {
     }
 
     /// Whether every part of the link has elements of only one channel.
-    fn keeps_apart(&self, link: &Link, from: Track) -> bool {
+    fn separates_channels(&self, link: &Link, from: Track) -> bool {
         let mut parts = vec![None; from.len];
         (0..from.len).all(|i| {
             let channel = self.channel(from, i);

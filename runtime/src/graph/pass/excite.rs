@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::ops::Op;
 use crate::ops::binary::BinaryKind;
 use crate::ops::conv::Conv;
-use crate::ops::image::{Image, Layout};
+use crate::ops::image::{ImageDims, Layout};
 use crate::ops::roles::Role;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
@@ -46,8 +46,8 @@ fn excited(graph: &Graph, uses: &Uses, node: &Node) -> Option<(ValueId, ValueId)
     if masks::is_gate(graph, uses, multiply) {
         return None;
     }
-    let image = Image::new(Layout::Nchw, &graph.fact(product).shape).ok()?;
-    let factors = Image { height: 1, width: 1, ..image }.shape(Layout::Nchw).ok()?;
+    let image = ImageDims::new(Layout::Nchw, &graph.fact(product).shape).ok()?;
+    let factors = ImageDims { height: 1, width: 1, ..image }.shape(Layout::Nchw).ok()?;
     let fits = |x: ValueId, scale: ValueId| {
         graph.fact(x) == graph.fact(product)
             && graph.fact(scale).shape == factors
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn beside_a_residual_the_scale_comes_last() {
+    fn a_residual_and_a_scale_fit_one_convolution() {
         let mut build = Build::new(&[1, 5, 3, 4]);
         let x = build.x;
         let s = gate(&mut build, x, 5);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn products_that_are_no_scale_of_channels_stay() {
+    fn products_that_do_not_scale_channels_stay() {
         // Also read elsewhere.
         let mut build = Build::new(&[1, 5, 3, 4]);
         let x = build.x;

@@ -71,7 +71,7 @@ mod tests {
     use crate::tensor::Shape;
 
     #[test]
-    fn a_small_constant_may_not_grow_without_bound() {
+    fn folding_does_not_grow_a_constant_without_bound() {
         let mut graph = Graph::new();
         let c = graph.add_constant("c", Tensor::scalar(1f32));
         let shape = Shape::new(&[BYTES / 4 + 16]).unwrap();

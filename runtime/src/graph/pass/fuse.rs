@@ -30,7 +30,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     for index in 0..graph.nodes.len() {
         let mut at = index;
         // Each round absorbs the only reader of the producer's result.
-        while let Some((reader, fused)) = swallow(graph, &uses, at)? {
+        while let Some((reader, fused)) = fused_with_reader(graph, &uses, at)? {
             graph.nodes[reader] = fused;
             // The producer is dead now: its result has no reader.
             at = reader;
@@ -40,7 +40,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
 }
 
 /// The node at `producer` fused with its only reader, to replace the reader.
-fn swallow(graph: &mut Graph, uses: &Uses, producer: usize) -> Result<Option<(usize, Node)>> {
+fn fused_with_reader(graph: &mut Graph, uses: &Uses, producer: usize) -> Result<Option<(usize, Node)>> {
     let node = &graph.nodes[producer];
     if !matches!(node.op, Op::Conv(_) | Op::MatMul(_)) {
         return Ok(None);

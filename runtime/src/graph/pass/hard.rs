@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_hard_swish() {
+    fn every_form_of_hard_swish() {
         type Spelling = fn(&mut Build, ValueId) -> ValueId;
         let spellings: [Spelling; 6] = [
             |b, x| {

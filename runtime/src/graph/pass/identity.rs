@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn neutral_numbers_and_aliases_go() {
+    fn neutral_constants_and_aliases_are_removed() {
         let mut build = Build::new(&[2, 3]);
         let x = build.unary(UnaryKind::Abs, build.x);
         let x = build.with(BinaryKind::Mul, x, 1.0);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_broadcasts_or_changes_stays() {
+    fn operators_that_broadcast_or_change_values_stay() {
         let mut build = Build::new(&[1, 3]);
         let ones = build.constant(&[2, 3], &[1.0; 6]);
         let y = build.binary(BinaryKind::Mul, build.x, ones);

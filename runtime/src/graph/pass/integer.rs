@@ -116,7 +116,7 @@ fn per_filter(graph: &Graph, product: usize, operand: &Fact, result: &Shape) -> 
     }
     let axis = match op.conv.layout {
         Layout::Nhwc => result.rank().checked_sub(1),
-        // After the batch axis, which must be unchanged.
+        // The axis after the batch axis, whose length must be unchanged.
         Layout::Nchw => (result.first() == sums.first()).then_some(1),
     };
     let Some(axis) = axis.filter(|&axis| result.get(axis) == Some(&filters)) else { return false };

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::operator::Operator;
 use crate::ops::Op;
 use crate::ops::conv::Conv;
-use crate::ops::image::{Image, Layout};
+use crate::ops::image::{ImageDims, Layout};
 use crate::ops::masked::Masked;
 use crate::ops::roles::Role;
 use crate::ops::unary::{Unary, UnaryKind};
@@ -44,7 +44,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     }
     let gone: HashSet<usize> = found.values().flat_map(|one| one.pools.iter().copied().chain(one.conv)).collect();
     let nodes = std::mem::take(&mut graph.nodes);
-    let mut pass = Pass { graph, masked: HashMap::new(), spread: HashSet::new() };
+    let mut pass = MaskPass { graph, masked: HashMap::new(), spread: HashSet::new() };
     for (at, node) in nodes.iter().enumerate() {
         match found.get(&at) {
             Some(one) => pass.mask(&nodes, node, one)?,
@@ -114,7 +114,7 @@ fn is_read_masked(graph: &Graph, uses: &Uses, id: ValueId) -> bool {
 
 /// Whether a convolution can skip channels.
 fn can_mask(graph: &Graph, node: &Node, conv: &Conv) -> bool {
-    let pixels = node.outputs.first().and_then(|&y| Image::new(Layout::Nhwc, &graph.fact(y).shape).ok());
+    let pixels = node.outputs.first().and_then(|&y| ImageDims::new(Layout::Nhwc, &graph.fact(y).shape).ok());
     conv.layout == Layout::Nhwc
         && conv.groups == 1
         && conv.kernel.iter().product::<usize>() <= TAPS
@@ -131,7 +131,7 @@ struct Images {
     mask: ValueId,
 }
 
-struct Pass<'a> {
+struct MaskPass<'a> {
     graph: &'a mut Graph,
     /// By the value with all channels.
     masked: HashMap<ValueId, Images>,
@@ -139,7 +139,7 @@ struct Pass<'a> {
     spread: HashSet<ValueId>,
 }
 
-impl Pass<'_> {
+impl MaskPass<'_> {
     /// Adds a convolution and the poolings after it at the point where the mask is known.
     fn mask(&mut self, nodes: &[Node], gate: &Node, found: &Found) -> Result<()> {
         let mut mask = found.mask;
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_mask_comes_before_its_convolution() {
+    fn every_form_of_a_mask_moves_before_its_convolution() {
         for spelling in 0..5 {
             for before in [false, true] {
                 let mut build = Build::new(&[2, 9, 9, 7]);
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mask_stays() {
+    fn products_that_are_not_masks_stay() {
         let cases: [fn(&mut Build, ValueId, ValueId) -> ValueId; 6] = [
             // The sigmoid cannot be removed: it is not zero at zero.
             |b, y, logits| {
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_pixels_are_not_worth_it() {
+    fn masks_of_few_pixels_are_not_worth_it() {
         let mut build = Build::new(&[1, 9, 3, 5]);
         let x = build.x;
         let logits = head(&mut build, x, [12, 9]);
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_depthwise_convolution_makes_is_gathered() {
+    fn results_of_a_depthwise_convolution_are_gathered() {
         let mut build = Build::new(&[1, 9, 6, 5]);
         let x = build.x;
         let logits = head(&mut build, x, [9, 9]);

@@ -22,7 +22,7 @@ use crate::ops::activate::Activate;
 use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::cast::Cast;
 use crate::ops::conv::Conv;
-use crate::ops::image::{Image, Layout};
+use crate::ops::image::{ImageDims, Layout};
 use crate::ops::reshape::Reshape;
 use crate::ops::unary::{Unary, UnaryKind};
 use crate::tensor::DType;
@@ -80,7 +80,7 @@ fn widen(graph: &mut Graph) -> Result<()> {
                 let id = node.inputs[at];
                 let narrow = graph.constant(id).is_none() && graph.fact(id).shape.dims() == [channels, 1, 1];
                 if narrow {
-                    let shape = Image { batch: 1, channels, height: 1, width: 1 }.shape(Layout::Nchw);
+                    let shape = ImageDims { batch: 1, channels, height: 1, width: 1 }.shape(Layout::Nchw);
                     let shape = shape.map_err(|e| e.at(&node.name))?;
                     let reshape = graph.make_node(format!("{}.mask", node.name), Reshape { shape }, &[id])?;
                     node.inputs[at] = reshape.outputs[0];
@@ -107,8 +107,8 @@ pub(super) struct Gated {
 /// The value and the mask, if the node is a product with a mask.
 pub(super) fn gated(graph: &Graph, writers: &Uses, node: &Node, layout: Layout) -> Option<Gated> {
     let y = graph.fact(*node.outputs.first()?);
-    let image = Image::new(layout, &y.shape).ok()?;
-    let per_channel = Image { height: 1, width: 1, ..image }.shape(layout).ok()?;
+    let image = ImageDims::new(layout, &y.shape).ok()?;
+    let per_channel = ImageDims { height: 1, width: 1, ..image }.shape(layout).ok()?;
     let fits = |x: ValueId, mask: ValueId| {
         graph.fact(x) == y && graph.fact(mask).shape == per_channel && graph.constant(x).is_none()
     };

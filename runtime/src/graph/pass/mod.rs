@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn where_bugs_are_looked_for_it_is_an_error() {
+    fn a_broken_pass_is_an_error_in_strict_mode() {
         let error = optimize_by(&mut two_activations(), &[BROKEN], true).unwrap_err();
         assert!(error.to_string().contains("'broken'"), "{error}");
     }

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_front_ends_and_pytorchs_spelling() {
+    fn forms_of_the_importer_and_of_pytorch() {
         for front_end in [true, false] {
             let mut build = Build::new(&[2, 3, 8]);
             let x = build.x;

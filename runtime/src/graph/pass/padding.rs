@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_around_an_image_are_the_convolutions() {
+    fn zero_padding_moves_into_the_convolution() {
         assert_eq!(names([(0, 0), (0, 0), (0, 1), (2, 1)], 0.0).len(), 1);
     }
 

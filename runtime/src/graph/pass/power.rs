@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn common_powers_are_functions() {
+    fn common_powers_become_functions() {
         for (power, name) in [(2.0, "Square"), (0.5, "Sqrt"), (-1.0, "Reciprocal"), (3.0, "Pow")] {
             let mut build = Build::new(&[2, 5]);
             let positive = build.unary(UnaryKind::Exp, build.x);

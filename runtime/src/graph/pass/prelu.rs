@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slope_for_all_is_leaky() {
+    fn a_uniform_slope_is_leaky_relu() {
         let mut build = Build::new(&[3, 2]);
         let slope = build.constant(&[1, 1], &[0.1]);
         let graph = choice(&mut build, slope, CompareKind::Greater, true, true);

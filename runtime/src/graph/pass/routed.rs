@@ -106,7 +106,7 @@ fn product(pattern: &Pattern<'_>, node: &Node) -> Option<Found> {
         return None;
     }
     let found = |rows, dims, from: Gathered, transposed| {
-        if !Routed::takes(&pattern.graph.fact(from.constant).shape) {
+        if !Routed::supports(&pattern.graph.fact(from.constant).shape) {
             return None;
         }
         let indices = pattern.graph.fact(from.indices).shape.elements() == groups;
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn matrices_on_the_left_and_biases_behind_a_squeeze() {
+    fn matrices_on_the_left_and_biases_after_a_squeeze() {
         let mut build = Build::new(&[6, 5], &[3, 2]);
         let (w, b) = (build.gather(&[4, 7, 5]), build.gather(&[4, 7]));
         let (w, b) = (build.reshape(w, &[6, 7, 5]), build.reshape(b, &[6, 7]));
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn matrices_turned_and_groups_of_rows() {
+    fn transposed_matrices_and_groups_of_rows() {
         for (rows, turned) in [(1, true), (3, false), (3, true)] {
             let mut build = Build::new(&[6, rows, 5], &[6]);
             let mut w = build.gather(&[4, 7, 5]);

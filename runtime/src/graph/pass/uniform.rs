@@ -13,18 +13,18 @@ use crate::operator::Semantics;
 use crate::operator::axes::{Axes, Elements, Link};
 use crate::ops::Op;
 use crate::ops::binary::BinaryKind;
-use crate::ops::image::{Image, Layout, taps};
+use crate::ops::image::{ImageDims, Layout, taps};
 use crate::ops::pad::PadMode;
 use crate::ops::pool::Pool;
 use crate::ops::reduce::ReduceKind;
 use crate::tensor::{Peek, Shape, Tensor};
 
 /// The uniform values along the followed axis of every value.
-pub(super) struct Uniform(Vec<Along>);
+pub(super) struct Uniform(Vec<UniformAxis>);
 
 /// The uniform elements of one value.
 #[derive(Clone, Default)]
-struct Along {
+struct UniformAxis {
     /// The axis.
     axis: usize,
     /// The uniform value of each index; empty if no axis is followed.
@@ -34,14 +34,14 @@ struct Along {
 impl Uniform {
     /// Follows the values through a graph whose images are in NCHW.
     pub fn new(graph: &Graph, channels: &Channels) -> Self {
-        let mut uniform = Self(vec![Along::default(); graph.values().len()]);
+        let mut uniform = Self(vec![UniformAxis::default(); graph.values().len()]);
         for node in &graph.nodes {
             let &[y] = node.outputs.as_slice() else { continue };
             if let Some(track) = channels.track(y) {
                 let mut found = uniform.of_result(graph, node, track).unwrap_or_default();
                 found.iter_mut().for_each(|value| *value = value.filter(|value| value.is_finite()));
                 found.resize(track.len, None);
-                uniform.0[y.0] = Along { axis: track.axis, elements: found };
+                uniform.0[y.0] = UniformAxis { axis: track.axis, elements: found };
             }
         }
         uniform
@@ -208,7 +208,7 @@ fn evaluate(op: &Op, operands: &[f32]) -> Option<f32> {
 
 /// Whether every window of a pool covers a pixel: a window of only padding has no value of the image.
 fn windows_meet_the_image(pool: &Pool, x: &Shape) -> bool {
-    let Ok(image) = Image::new(Layout::Nchw, x) else { return false };
+    let Ok(image) = ImageDims::new(Layout::Nchw, x) else { return false };
     let lengths = [image.height, image.width];
     (0..2).all(|axis| {
         let (stride, dilation, pad) = (pool.stride[axis], pool.dilation[axis], pool.pads[axis]);

@@ -71,7 +71,7 @@ struct Cuts {
     channels: Channels,
     uniform: Uniform,
     /// For each channel, whether it is removed.
-    goes: Vec<bool>,
+    removed: Vec<bool>,
 }
 
 impl Cuts {
@@ -91,24 +91,24 @@ impl Cuts {
                     || !is_needless(&filters, uniform.get(x, track.axis, depth), depth);
             }
         }
-        let mut goes: Vec<bool> = read.iter().zip(&needed).map(|(&read, &needed)| read && !needed).collect();
+        let mut removed: Vec<bool> = read.iter().zip(&needed).map(|(&read, &needed)| read && !needed).collect();
         // Every value keeps at least one channel.
         for track in (0..graph.values().len()).filter_map(|id| channels.track(ValueId(id))) {
-            if track.len > 0 && (0..track.len).all(|i| goes[channels.channel(track, i)]) {
-                goes[channels.channel(track, 0)] = false;
+            if track.len > 0 && (0..track.len).all(|i| removed[channels.channel(track, i)]) {
+                removed[channels.channel(track, 0)] = false;
             }
         }
-        goes.contains(&true).then_some(Self { channels, uniform, goes })
+        removed.contains(&true).then_some(Self { channels, uniform, removed })
     }
 
-    fn goes(&self, track: Track, i: usize) -> bool {
-        self.goes[self.channels.channel(track, i)]
+    fn removed(&self, track: Track, i: usize) -> bool {
+        self.removed[self.channels.channel(track, i)]
     }
 
     /// The followed axis of a value and its remaining indices, if something is removed.
     fn left(&self, id: ValueId) -> Option<(Track, Vec<usize>)> {
         let track = self.channels.track(id)?;
-        let left: Vec<usize> = (0..track.len).filter(|&i| !self.goes(track, i)).collect();
+        let left: Vec<usize> = (0..track.len).filter(|&i| !self.removed(track, i)).collect();
         (left.len() < track.len).then_some((track, left))
     }
 
@@ -143,8 +143,8 @@ impl Cuts {
         for link in &links {
             let Some(id) = node.inputs.get(link.operand).copied() else { continue };
             if let Some(constant) = graph.constant(id).cloned() {
-                let stays = self.stays(link, constant.shape().get(link.from).copied().unwrap_or(0), to);
-                let cut = take(&constant, link.from, &stays)?;
+                let remaining = self.remaining(link, constant.shape().get(link.from).copied().unwrap_or(0), to);
+                let cut = take(&constant, link.from, &remaining)?;
                 node.inputs[link.operand] = graph.add_constant(graph.value(id).name.clone(), cut);
             }
         }
@@ -163,9 +163,9 @@ impl Cuts {
     }
 
     /// The remaining indices of `len` elements of a constant that are linked to the axis `to`.
-    fn stays(&self, link: &Link, len: usize, to: Track) -> Vec<usize> {
+    fn remaining(&self, link: &Link, len: usize, to: Track) -> Vec<usize> {
         let mut gone = vec![false; len.max(to.len)];
-        for part in (0..to.len).filter(|&j| self.goes(to, j)).filter_map(|j| link.part_of_result(j)) {
+        for part in (0..to.len).filter(|&j| self.removed(to, j)).filter_map(|j| link.part_of_result(j)) {
             if let Some(gone) = gone.get_mut(part) {
                 *gone = true;
             }
@@ -179,7 +179,7 @@ impl Cuts {
         let Some((track, left)) = node.inputs.first().and_then(|&x| self.left(x)) else { return Ok(()) };
         let x = node.inputs[0];
         let gone: Vec<(usize, f32)> = (0..track.len)
-            .filter(|&depth| self.goes(track, depth))
+            .filter(|&depth| self.removed(track, depth))
             .filter_map(|depth| Some((depth, self.uniform.get(x, track.axis, depth).filter(|&value| value != 0.0)?)))
             .collect();
         let bias: Vec<f32> = (0..filters.count)

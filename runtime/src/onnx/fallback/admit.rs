@@ -55,12 +55,12 @@ const ADMITTED: &[&str] = &[
 const RULED: [&str; 6] = ["Attention", "GRU", "LSTM", "MultiHeadAttention", "RNN", "RotaryEmbedding"];
 
 /// Whether tract has an operator of this name, and may run it.
-pub(in crate::onnx) fn knows(op_type: &str) -> bool {
+pub(in crate::onnx) fn is_admitted(op_type: &str) -> bool {
     ADMITTED.binary_search(&op_type).is_ok() && ORIGINAL.op_register.0.contains_key(op_type)
 }
 
 /// Whether an operator supports this element type, for operators whose tract version only finds out at run time.
-pub(super) fn takes(op_type: &str, dtype: DType) -> bool {
+pub(super) fn supports(op_type: &str, dtype: DType) -> bool {
     match op_type {
         "And" | "Not" | "Or" | "Xor" => dtype == DType::Bool,
         "BitShift" | "BitwiseAnd" | "BitwiseNot" | "BitwiseOr" | "BitwiseXor" => {
@@ -78,7 +78,7 @@ pub(super) fn register(onnx: &mut Onnx) {
 }
 
 fn admitted(cx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    ensure!(knows(&node.op_type), "operator {} of node '{}' is not supported", node.op_type, node.name);
+    ensure!(is_admitted(&node.op_type), "operator {} of node '{}' is not supported", node.op_type, node.name);
     if let Some(option) = ignored(node) {
         bail!("node '{}': {} with {option} is not supported", node.name, node.op_type);
     }
@@ -252,10 +252,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_admitted_is_there() {
+    fn admitted_operators_exist() {
         assert!(ADMITTED.windows(2).all(|pair| pair[0] < pair[1]));
-        let missing: Vec<_> = ADMITTED.iter().filter(|op| !knows(op)).collect();
+        let missing: Vec<_> = ADMITTED.iter().filter(|op| !is_admitted(op)).collect();
         assert!(missing.is_empty(), "{missing:?}");
-        assert!(!knows("Rsqrt") && !knows("MatMulNBits"));
+        assert!(!is_admitted("Rsqrt") && !is_admitted("MatMulNBits"));
     }
 }

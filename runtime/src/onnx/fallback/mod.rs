@@ -22,9 +22,9 @@ use std::collections::HashMap;
 use skipstone_onnx::proto::Node;
 
 #[cfg(not(feature = "tract"))]
-pub(super) use self::without::{knows, node, whole};
+pub(super) use self::without::{is_admitted, node, whole};
 #[cfg(feature = "tract")]
-pub(super) use self::{admit::knows, node::node, whole::whole};
+pub(super) use self::{admit::is_admitted, node::node, whole::whole};
 
 use crate::graph::{Graph, ValueId};
 use crate::ops::ForeignOp;
@@ -32,7 +32,7 @@ use crate::tensor::Tensor;
 
 /// A node without one of our operators.
 #[cfg_attr(not(feature = "tract"), expect(dead_code, reason = "without tract only the node is named"))]
-pub(super) struct Step<'a, 'm> {
+pub(super) struct ForeignNode<'a, 'm> {
     pub node: &'a Node<'m>,
     /// Versions of the operator sets by domain.
     pub opsets: &'a HashMap<&'m str, i64>,

@@ -9,8 +9,8 @@ use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, TractResul
 use tract_onnx::tract_core::internal::bail;
 
 use super::guard::guarded;
-use super::plan::{TractPlan, objection, refused};
-use super::{Made, Step, admit, convert};
+use super::plan::{TractPlan, refused, tract_error};
+use super::{ForeignNode, Made, admit, convert};
 use crate::error::Result;
 use crate::limits;
 use crate::ops::{Foreign, ForeignOp};
@@ -20,13 +20,13 @@ use crate::tensor::{DType, Fact, TensorView};
 ///
 /// # Errors
 /// An operator that tract does not have either; tract's errors.
-pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
+pub(in crate::onnx) fn node(step: &ForeignNode<'_, '_>) -> Result<Made> {
     let node = step.node;
     let name = if node.name.is_empty() { node.outputs.first().copied().unwrap_or(node.op_type) } else { node.name };
     let variable: Vec<_> = step.operands.iter().copied().filter(|(_, id)| step.graph.constant(*id).is_none()).collect();
     for (_, id) in step.operands {
         let dtype = step.graph.fact(*id).dtype;
-        if !admit::takes(node.op_type, dtype) {
+        if !admit::supports(node.op_type, dtype) {
             return Err(refused(name, &format!("{} of {dtype}", node.op_type)));
         }
     }
@@ -34,7 +34,7 @@ pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
     // Its shapes are known now: apply our own rules first.
     skipstone_onnx::validate(&file, &Limits::default())?;
     let typed = guarded(|| typed(&file)).map_err(|panic| refused(name, &panic))?;
-    let typed = typed.map_err(|e| objection(name, e))?;
+    let typed = typed.map_err(|e| tract_error(name, e))?;
     let outlets = typed.output_outlets().map_err(|e| refused(name, &e.to_string()))?.to_vec();
     let mut outputs: Vec<Fact> = Vec::with_capacity(outlets.len());
     for outlet in outlets {
@@ -84,7 +84,7 @@ fn typed(file: &[u8]) -> TractResult<TypedModel> {
 }
 
 /// The model of one node.
-fn file(step: &Step<'_, '_>, name: &str) -> Result<Vec<u8>> {
+fn file(step: &ForeignNode<'_, '_>, name: &str) -> Result<Vec<u8>> {
     let (mut inputs, mut constants) = (Vec::new(), Vec::new());
     for (operand, id) in step.operands {
         let fact = step.graph.fact(*id);

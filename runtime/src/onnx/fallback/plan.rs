@@ -50,7 +50,7 @@ pub(super) fn refused(node: &str, reason: &str) -> Error {
 }
 
 /// An error from tract, or from one of our rules called by it.
-pub(super) fn objection(node: &str, error: TractError) -> Error {
+pub(super) fn tract_error(node: &str, error: TractError) -> Error {
     match error.downcast::<Invalid>() {
         Ok(invalid) => invalid.into(),
         Err(error) => refused(node, &format!("{error:#}")),

@@ -9,7 +9,7 @@ use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, OutletId, 
 use tract_onnx::tract_core::internal::bail;
 
 use super::guard::guarded;
-use super::plan::{TractPlan, objection, refused};
+use super::plan::{TractPlan, refused, tract_error};
 use super::{admit, convert};
 use crate::error::{Error, Result};
 use crate::graph::{ForeignModel, Lowered};
@@ -56,7 +56,7 @@ pub(in crate::onnx) fn whole(model: &Model<'_>, files: &Files, shapes: &Shapes, 
 fn run(model: Whole<'_>) -> Result<ForeignModel> {
     let at = |reason: &str| refused("graph", reason);
     let typed = guarded(|| typed(&model)).map_err(|panic| at(&panic))?;
-    let typed = typed.map_err(|e| objection("graph", e))?;
+    let typed = typed.map_err(|e| tract_error("graph", e))?;
     let port = |name: String, outlet: OutletId, place| {
         let fact = typed.outlet_fact(outlet).map_err(|e| at(&e.to_string()))?;
         let dtype = convert::dtype(fact.datum_type)

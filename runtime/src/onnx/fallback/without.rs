@@ -3,13 +3,13 @@
 use skipstone_onnx::proto::Model;
 
 use super::super::import::tensor::Files;
-use super::{Made, Step};
+use super::{ForeignNode, Made};
 use crate::error::{Error, Result};
 use crate::graph::Lowered;
 use crate::info::Shapes;
 
 /// Whether the fallback has an operator of this name.
-pub(in crate::onnx) fn knows(_op_type: &str) -> bool {
+pub(in crate::onnx) fn is_admitted(_op_type: &str) -> bool {
     false
 }
 
@@ -17,7 +17,7 @@ pub(in crate::onnx) fn knows(_op_type: &str) -> bool {
 ///
 /// # Errors
 /// Always.
-pub(in crate::onnx) fn node(step: &Step<'_, '_>) -> Result<Made> {
+pub(in crate::onnx) fn node(step: &ForeignNode<'_, '_>) -> Result<Made> {
     let name = if step.node.name.is_empty() { step.node.outputs.first().copied() } else { Some(step.node.name) };
     let reason = format!("operator {} has no kernel, and this build has no fallback", step.node.op_type);
     Err(Error::Unsupported { node: name.unwrap_or_default().to_owned(), reason })

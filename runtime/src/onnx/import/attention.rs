@@ -53,8 +53,8 @@ fn attend(cx: &mut Call<'_, '_>, mut op: Attention, qkv: [ValueId; 3], beside: B
     inputs.extend(beside.past.into_iter().flatten());
     inputs.extend(beside.lens);
     (op.mask, op.past, op.lens) = (beside.mask.is_some(), beside.past.is_some(), beside.lens.is_some());
-    op.present = op.past || cx.wants(1) || cx.wants(2);
-    op.scores = op.scores.filter(|_| cx.wants(3));
+    op.present = op.past || cx.is_requested(1) || cx.is_requested(2);
+    op.scores = op.scores.filter(|_| cx.is_requested(3));
     let present = op.present;
     let mut results = cx.add_all(op, &inputs)?;
     if !present {
@@ -147,7 +147,7 @@ fn multi_head(cx: &mut Call<'_, '_>) -> Imported {
 fn packed(cx: &mut Call<'_, '_>) -> Imported {
     let (x, weights) = (cx.input(0)?, cx.input(1)?);
     let rotary = cx.flag("do_rotary", false)?;
-    if cx.dtype(x) != DType::F32 || cx.rank(x) != 3 || cx.optional(4).is_some() || rotary || cx.wants(1) {
+    if cx.dtype(x) != DType::F32 || cx.rank(x) != 3 || cx.optional(4).is_some() || rotary || cx.is_requested(1) {
         return Err(Halt::Foreign);
     }
     let product = of_operands(cx, x, weights)?;

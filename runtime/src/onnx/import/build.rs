@@ -156,11 +156,11 @@ impl Build {
     }
 
     /// Bytes that computed constants may still take.
-    pub fn room(&self) -> u64 {
+    pub fn folding_room(&self) -> u64 {
         FOLDING_BYTES.saturating_sub(self.folded_bytes)
     }
 
-    /// Counts constants computed by the fallback, within [`room`](Self::room).
+    /// Counts constants computed by the fallback, within [`folding_room`](Self::folding_room).
     pub fn count_folded(&mut self, tensors: &[Tensor]) {
         self.folded_bytes = tensors.iter().fold(self.folded_bytes, |sum, t| sum.saturating_add(t.bytes().len() as u64));
     }

@@ -168,8 +168,8 @@ impl<'m> Call<'_, 'm> {
         self.node.outputs.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1)
     }
 
-    /// Whether result `index` has a name.
-    pub fn wants(&self, index: usize) -> bool {
+    /// Whether result `index` is requested: it has a name.
+    pub fn is_requested(&self, index: usize) -> bool {
         self.node.outputs.get(index).is_some_and(|name| !name.is_empty())
     }
 

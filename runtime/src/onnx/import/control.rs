@@ -32,13 +32,13 @@ const MAX_REPEATED_BYTES: usize = 1 << 28;
 /// Largest iteration count that is stored as a limit: for larger ones a condition ends the loop first.
 const MAX_COUNTED: usize = 1 << 31;
 
-/// Whether an operator is imported here.
-pub(super) fn takes(domain: &str, op_type: &str) -> bool {
+/// Whether an operator has subgraphs and is imported here.
+pub(super) fn is_control_flow(domain: &str, op_type: &str) -> bool {
     domain.is_empty() && matches!(op_type, "If" | "Loop" | "Scan")
 }
 
 /// A Loop or Scan of the file.
-struct Source<'m> {
+struct FileLoop<'m> {
     node: &'m Node<'m>,
     body: &'m GraphProto<'m>,
     /// Whether the body has a Loop's signature: an iteration's number and a condition.
@@ -51,7 +51,7 @@ struct Source<'m> {
     given: Vec<ValueId>,
 }
 
-impl Source<'_> {
+impl FileLoop<'_> {
     fn dynamic(&self, what: &str) -> Halt {
         Halt::Dynamic(format!("'{}' ({}): {what}", call::name(self.node), self.node.op_type))
     }
@@ -134,7 +134,7 @@ impl<'m> Importer<'m> {
         Ok(block)
     }
 
-    fn loop_source(&self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Result<Source<'m>, Halt> {
+    fn loop_source(&self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Result<FileLoop<'m>, Halt> {
         let body = self.subgraph(node, "body")?;
         let mut op = Loop::default();
         let mut given = Vec::new();
@@ -161,18 +161,18 @@ impl<'m> Importer<'m> {
             }
         }
         let carried: Option<Vec<ValueId>> = inputs.iter().skip(2).copied().collect();
-        let carried = carried.ok_or_else(|| self.objection(node, "a carried value of the loop is missing"))?;
+        let carried = carried.ok_or_else(|| self.value_error(node, "a carried value of the loop is missing"))?;
         op.carried = carried.len();
         given.extend(carried);
         // Results that are not requested are not collected.
         let collected = vec![(0, false); node.outputs.len().saturating_sub(op.carried)];
-        Ok(Source { node, body, numbered: true, op, collected, given })
+        Ok(FileLoop { node, body, numbered: true, op, collected, given })
     }
 
-    fn scan_source(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Result<Source<'m>, Halt> {
+    fn scan_source(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Result<FileLoop<'m>, Halt> {
         let body = self.subgraph(node, "body")?;
         let given: Option<Vec<ValueId>> = inputs.iter().copied().collect();
-        let given = given.ok_or_else(|| self.objection(node, "an input is missing"))?;
+        let given = given.ok_or_else(|| self.value_error(node, "an input is missing"))?;
         let cx = self.call(node, inputs);
         let scans = usize::try_from(cx.int("num_scan_inputs", 0)?).ok().filter(|&scans| scans <= given.len());
         let scans = scans.ok_or_else(|| cx.attribute_error("num_scan_inputs", "exceeds the number of inputs"))?;
@@ -197,14 +197,14 @@ impl<'m> Importer<'m> {
         let collected = axes.into_iter().zip(directions).map(|(axis, reverse)| (axis, reverse != 0)).take(collects);
         let collected = collected.collect();
         let op = Loop { iterations: Some(iterations.unwrap_or(0)), carried, scanned, ..Loop::default() };
-        Ok(Source { node, body, numbered: false, op, collected, given })
+        Ok(FileLoop { node, body, numbered: false, op, collected, given })
     }
 
     /// Scan of opset 8: every tensor begins with a batch axis, over which an outer loop runs.
     fn scan_of_batches(&mut self, node: &'m Node<'m>, inputs: &[Option<ValueId>]) -> Imported {
         let Some((lengths, inputs)) = inputs.split_first() else { return Err(Halt::Foreign) };
         let given: Option<Vec<ValueId>> = inputs.iter().copied().collect();
-        let given = given.ok_or_else(|| self.objection(node, "an input is missing"))?;
+        let given = given.ok_or_else(|| self.value_error(node, "an input is missing"))?;
         let body = self.subgraph(node, "body")?;
         let cx = self.call(node, inputs);
         let scans = usize::try_from(cx.int("num_scan_inputs", 0)?).ok().filter(|&scans| scans <= given.len());
@@ -232,7 +232,7 @@ impl<'m> Importer<'m> {
             let whole = |of: &i64| usize::try_from(*of) == Ok(len);
             let all = cx.constant_of(lengths).and_then(Tensor::elements::<i64>).is_some_and(|of| of.iter().all(whole));
             if !all {
-                return Err(self.objection(node, "sequences of different lengths in one batch are not supported"));
+                return Err(self.value_error(node, "sequences of different lengths in one batch are not supported"));
             }
         }
         let collected = vec![(0, false); node.outputs.len().saturating_sub(carried)];
@@ -246,7 +246,7 @@ impl<'m> Importer<'m> {
         self.begin_block(node)?;
         let leading = self.leading(node, &first);
         let parameters = self.parameters(node, &slices);
-        let source = Source { node, body, numbered: false, op, collected, given: parameters };
+        let source = FileLoop { node, body, numbered: false, op, collected, given: parameters };
         let inner = self.iterated(&source);
         let results: Vec<ValueId> = leading[1..2].iter().chain(inner.as_deref().unwrap_or(&[])).copied().collect();
         let block = self.end_block(&results);
@@ -266,7 +266,7 @@ impl<'m> Importer<'m> {
     }
 
     /// Imports a loop as a node with a block; unrolled if it cannot be a block, or if it results in constants.
-    fn iterated(&mut self, source: &Source<'m>) -> Imported {
+    fn iterated(&mut self, source: &FileLoop<'m>) -> Imported {
         let constant = |importer: &Self, id: ValueId| importer.build.graph.constant(id).is_some();
         let sequences = source.given.iter().any(|&id| self.build.sequence(id).is_some());
         let mut constants = source.op.iterations.is_some() && source.given.iter().all(|&id| constant(self, id));
@@ -292,8 +292,8 @@ impl<'m> Importer<'m> {
         }
     }
 
-    fn looped(&mut self, source: &Source<'m>) -> Imported {
-        let &Source { node, body, numbered, ref op, ref given, .. } = source;
+    fn looped(&mut self, source: &FileLoop<'m>) -> Imported {
+        let &FileLoop { node, body, numbered, ref op, ref given, .. } = source;
         let first = op.first_carried();
         let own = source.numbers();
         let mut facts = Vec::new();
@@ -329,7 +329,7 @@ impl<'m> Importer<'m> {
         }
         let counted = op.iterations == Some(0) || !op.limited && !op.conditional && goes_on.is_some();
         if goes_on == Some(true) && op.iterations.is_none() && !op.limited {
-            return Err(self.objection(node, "the loop never ends: it has no limit, and its condition stays true"));
+            return Err(self.value_error(node, "the loop never ends: it has no limit, and its condition stays true"));
         }
         if !counted && !op.collected.is_empty() {
             return Err(source.dynamic("the number of slices in its results is not known before the run"));
@@ -344,7 +344,7 @@ impl<'m> Importer<'m> {
     }
 
     /// The iterations of a loop one after the other, without blocks.
-    fn unrolled(&mut self, source: &Source<'m>) -> Imported {
+    fn unrolled(&mut self, source: &FileLoop<'m>) -> Imported {
         let op = &source.op;
         if op.limited || op.conditional {
             return Err(source.dynamic("its number of iterations is not known before the run"));
@@ -364,7 +364,7 @@ impl<'m> Importer<'m> {
     }
 
     /// The carried values after the last iteration, and the slices of each collected result.
-    fn iterations(&mut self, source: &Source<'m>) -> Result<(Vec<ValueId>, Vec<Vec<ValueId>>), Halt> {
+    fn iterations(&mut self, source: &FileLoop<'m>) -> Result<(Vec<ValueId>, Vec<Vec<ValueId>>), Halt> {
         let (op, name) = (&source.op, call::name(source.node));
         let (carried, scanned) = source.given.split_at(op.carried);
         let mut carried = carried.to_vec();
@@ -413,7 +413,12 @@ impl<'m> Importer<'m> {
     }
 
     /// Concatenates slices into one tensor.
-    fn put_together(&mut self, source: &Source<'m>, slices: Vec<ValueId>, along: (i64, bool)) -> Result<ValueId, Halt> {
+    fn put_together(
+        &mut self,
+        source: &FileLoop<'m>,
+        slices: Vec<ValueId>,
+        along: (i64, bool),
+    ) -> Result<ValueId, Halt> {
         let name = call::name(source.node);
         let Some(&first) = slices.first() else {
             return Err(source.dynamic("the shape of its collected results is not known: there is no iteration"));
@@ -446,7 +451,7 @@ impl<'m> Importer<'m> {
         let rank = self.build.graph.fact(slice).shape.rank() + 1;
         let from_start = if axis < 0 { axis.saturating_add_unsigned(rank as u64) } else { axis };
         let found = usize::try_from(from_start).ok().filter(|&axis| axis < rank);
-        found.ok_or_else(|| self.objection(node, &format!("scan_output_axes has {axis} for a result of rank {rank}")))
+        found.ok_or_else(|| self.value_error(node, &format!("scan_output_axes has {axis} for a result of rank {rank}")))
     }
 
     /// The fact of a slice: a value without the axis that is iterated.
@@ -472,11 +477,11 @@ impl<'m> Importer<'m> {
         match (a.0 == b.0, a.1 == b.1) {
             (true, true) => Ok(()),
             (true, false) => Err(Halt::Dynamic(format!("'{name}' ({}): {told}", node.op_type))),
-            (false, _) => Err(self.objection(node, &told)),
+            (false, _) => Err(self.value_error(node, &told)),
         }
     }
 
-    fn objection(&self, node: &'m Node<'m>, reason: &str) -> Halt {
+    fn value_error(&self, node: &'m Node<'m>, reason: &str) -> Halt {
         Halt::Error(self.build.at(call::name(node), OpError::Value(reason.to_owned())))
     }
 
@@ -490,7 +495,7 @@ impl<'m> Importer<'m> {
     fn subgraph(&self, node: &'m Node<'m>, name: &str) -> Result<&'m GraphProto<'m>, Halt> {
         let around = self.scopes.last().map(|scope| scope.attributes.clone()).unwrap_or_default();
         let graph = node.attribute(name).and_then(|held| resolved(held, &around)?.graphs.first());
-        graph.ok_or_else(|| self.objection(node, &format!("{name} is missing")))
+        graph.ok_or_else(|| self.value_error(node, &format!("{name} is missing")))
     }
 
     /// Imports a subgraph as a block. Parameters with the facts `leading` come before those of its own inputs, which
@@ -514,7 +519,7 @@ impl<'m> Importer<'m> {
 
     fn begin_block(&mut self, node: &'m Node<'m>) -> Result<(), Halt> {
         if self.depth == MAX_DEPTH {
-            return Err(self.objection(node, &format!("its graphs are nested in {MAX_DEPTH} others, the limit")));
+            return Err(self.value_error(node, &format!("its graphs are nested in {MAX_DEPTH} others, the limit")));
         }
         self.depth += 1;
         self.build.graph.begin_block();

@@ -52,7 +52,7 @@ pub(super) const MAX_COLUMNS: usize = 1 << 12;
 
 /// The transform of scores at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transform {
+pub(super) enum PostTransform {
     None,
     Softmax,
     Logistic,
@@ -78,13 +78,13 @@ impl Classes {
 
 impl Call<'_, '_> {
     /// The attribute `post_transform`.
-    pub fn transform(&self) -> Result<Transform, Halt> {
+    pub fn transform(&self) -> Result<PostTransform, Halt> {
         Ok(match self.text("post_transform")? {
-            None | Some("NONE") => Transform::None,
-            Some("SOFTMAX") => Transform::Softmax,
-            Some("LOGISTIC") => Transform::Logistic,
-            Some("SOFTMAX_ZERO") => Transform::SoftmaxZero,
-            Some("PROBIT") => Transform::Probit,
+            None | Some("NONE") => PostTransform::None,
+            Some("SOFTMAX") => PostTransform::Softmax,
+            Some("LOGISTIC") => PostTransform::Logistic,
+            Some("SOFTMAX_ZERO") => PostTransform::SoftmaxZero,
+            Some("PROBIT") => PostTransform::Probit,
             Some(other) => return Err(self.attribute_error("post_transform", format!("is '{other}'"))),
         })
     }
@@ -149,14 +149,14 @@ fn named(cx: &mut Call<'_, '_>, classes: &Classes, at: ValueId) -> Result<ValueI
 }
 
 /// Two columns of scores, computed from the score of the second class.
-pub(super) fn one_column(cx: &mut Call<'_, '_>, score: ValueId, transform: Transform) -> Result<ValueId, Halt> {
+pub(super) fn one_column(cx: &mut Call<'_, '_>, score: ValueId, transform: PostTransform) -> Result<ValueId, Halt> {
     match transform {
-        Transform::None => {
+        PostTransform::None => {
             let one = cx.scalar(1f32);
             let other = cx.binary(BinaryKind::Sub, one, score)?;
             cx.add(Concat { axis: 1 }, &[other, score])
         }
-        Transform::Logistic => {
+        PostTransform::Logistic => {
             let other = cx.unary(UnaryKind::Neg, score)?;
             let scores = cx.add(Concat { axis: 1 }, &[other, score])?;
             post_transform(cx, scores, transform)
@@ -166,13 +166,13 @@ pub(super) fn one_column(cx: &mut Call<'_, '_>, score: ValueId, transform: Trans
 }
 
 /// The transform of scores `[n, classes]`.
-pub(super) fn post_transform(cx: &mut Call<'_, '_>, x: ValueId, transform: Transform) -> Result<ValueId, Halt> {
+pub(super) fn post_transform(cx: &mut Call<'_, '_>, x: ValueId, transform: PostTransform) -> Result<ValueId, Halt> {
     match transform {
-        Transform::None => Ok(x),
-        Transform::Softmax => cx.add(Softmax { axes: vec![1], kind: SoftmaxKind::Softmax }, &[x]),
-        Transform::Logistic => cx.activate(Activation::Sigmoid, x),
-        Transform::SoftmaxZero => softmax_zero(cx, x),
-        Transform::Probit => probit(cx, x),
+        PostTransform::None => Ok(x),
+        PostTransform::Softmax => cx.add(Softmax { axes: vec![1], kind: SoftmaxKind::Softmax }, &[x]),
+        PostTransform::Logistic => cx.activate(Activation::Sigmoid, x),
+        PostTransform::SoftmaxZero => softmax_zero(cx, x),
+        PostTransform::Probit => probit(cx, x),
     }
 }
 
@@ -354,7 +354,7 @@ fn linear_regressor(cx: &mut Call<'_, '_>) -> Imported {
     let transform = cx.transform()?;
     let scores = linear(cx, &coefficients, &intercepts, targets)?;
     // A single target is not transformed, as in ONNX Runtime, except by PROBIT.
-    if targets == 1 && transform != Transform::Probit {
+    if targets == 1 && transform != PostTransform::Probit {
         return Ok(vec![scores]);
     }
     Ok(vec![post_transform(cx, scores, transform)?])

@@ -62,7 +62,7 @@ use crate::ops::cast::Cast;
 use crate::tensor::{DType, Fact, Shape};
 
 /// A graph, or the reason why there is none.
-pub(super) enum Outcome {
+pub(super) enum ImportOutcome {
     Graph(Graph),
     /// A shape depends on data; the reason.
     Dynamic(String),
@@ -72,7 +72,7 @@ pub(super) enum Outcome {
 ///
 /// # Errors
 /// An operator's error, with the node's name; operators that nothing supports.
-pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Result<Outcome> {
+pub(super) fn import(model: &Model<'_>, files: &Files, shapes: &Shapes) -> Result<ImportOutcome> {
     import_named(model, files, shapes).map(|(outcome, _)| outcome)
 }
 
@@ -81,7 +81,7 @@ pub(super) fn import_named(
     model: &Model<'_>,
     files: &Files,
     shapes: &Shapes,
-) -> Result<(Outcome, HashMap<String, ValueId>)> {
+) -> Result<(ImportOutcome, HashMap<String, ValueId>)> {
     let Some(main) = &model.graph else { return Err(Error::Internal("a checked model has no graph".into())) };
     let functions: HashMap<_, _> =
         model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
@@ -105,14 +105,14 @@ pub(super) fn import_named(
                 Binding::Value(id) => Some((name.to_owned(), id)),
                 Binding::Initializer(_) | Binding::Sparse(_) => None,
             });
-            Ok((Outcome::Graph(importer.build.graph), values.collect()))
+            Ok((ImportOutcome::Graph(importer.build.graph), values.collect()))
         }
         Err(Halt::Error(error)) => Err(error),
         Err(Halt::Dynamic(reason)) if declared.any() => {
             let reason = format!("{reason}; models like that cannot have settings or state");
             Err(Error::Unsupported { node: "graph".into(), reason })
         }
-        Err(Halt::Dynamic(reason)) => Ok((Outcome::Dynamic(reason), HashMap::new())),
+        Err(Halt::Dynamic(reason)) => Ok((ImportOutcome::Dynamic(reason), HashMap::new())),
         Err(Halt::Foreign) => Err(Error::Internal("an operator was left over".into())),
     }
 }
@@ -174,7 +174,7 @@ impl<'m> Importer<'m> {
         if let Some(name) = shapes.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(Error::UnknownInput { name: name.clone(), known: known.join(", ") }.into());
         }
-        for info in caller_inputs(graph).filter(|info| !declared.holds(info.name)) {
+        for info in caller_inputs(graph).filter(|info| !declared.contains(info.name)) {
             self.input(info, input_fact(info, shapes)?)?;
         }
         self.variables(graph, declared, shapes)?;
@@ -212,7 +212,9 @@ impl<'m> Importer<'m> {
     fn initializers(&mut self, graph: &'m GraphProto<'m>) {
         let Some(scope) = self.scopes.last_mut() else { return };
         scope.names.extend(graph.initializers.iter().map(|tensor| (tensor.name, Binding::Initializer(tensor))));
-        scope.names.extend(graph.sparse_initializers.iter().map(|sparse| (sparse.values.name, Binding::Sparse(sparse))));
+        scope
+            .names
+            .extend(graph.sparse_initializers.iter().map(|sparse| (sparse.values.name, Binding::Sparse(sparse))));
     }
 
     fn define(&mut self, name: &'m str, value: ValueId) {
@@ -253,7 +255,7 @@ impl<'m> Importer<'m> {
                 return Err(Halt::Dynamic("the loops have too many iterations to be unrolled".into()));
             }
             self.build.place = format!(" ({}, node {position})", node.op_type);
-            let results = self.node(node).map_err(|halt| self.decided(node, halt))?;
+            let results = self.node(node).map_err(|halt| self.name_setting(node, halt))?;
             for (name, value) in node.outputs.iter().zip(results) {
                 self.define(name, value);
             }
@@ -274,11 +276,11 @@ impl<'m> Importer<'m> {
         }
         let domain = if is_standard(node.domain) { "" } else { node.domain };
         let opset = opsets.get(domain).copied().unwrap_or(1);
-        if control::takes(domain, node.op_type) {
+        if control::is_control_flow(domain, node.op_type) {
             return self.control(node, &inputs, opset);
         }
         for &id in inputs.iter().flatten() {
-            if !(sequence::takes(node.op_type) && self.build.sequence(id).is_some()) {
+            if !(sequence::takes_sequences(node.op_type) && self.build.sequence(id).is_some()) {
                 self.build.readable(id, call::name(node))?;
             }
         }
@@ -369,8 +371,13 @@ impl<'m> Importer<'m> {
             }
             operands.push((name, id));
         }
-        let step =
-            fallback::Step { node, opsets, operands: &operands, graph: &self.build.graph, room: self.build.room() };
+        let step = fallback::ForeignNode {
+            node,
+            opsets,
+            operands: &operands,
+            graph: &self.build.graph,
+            room: self.build.folding_room(),
+        };
         match fallback::node(&step)? {
             fallback::Made::Constants(tensors) => {
                 self.build.count_folded(&tensors);

@@ -56,7 +56,8 @@ fn batch(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (dims, epsilon) = (cx.shape(x).to_vec(), cx.float("epsilon", 1e-5)?);
     // Before opset 14, requesting statistics as results meant training mode.
-    let training = cx.flag("training_mode", false)? || cx.opset < 14 && (1..cx.outputs()).any(|index| cx.wants(index));
+    let training =
+        cx.flag("training_mode", false)? || cx.opset < 14 && (1..cx.outputs()).any(|index| cx.is_requested(index));
     let spatial = cx.flag("spatial", true)?;
     if cx.dtype(x) != DType::F32 {
         return Err(Halt::Foreign);
@@ -110,7 +111,7 @@ fn of_batch(cx: &mut Call<'_, '_>, x: ValueId, [scale, bias]: [ValueId; 2], epsi
 }
 
 /// Scale and bias of rows, and the kind of normalization.
-struct Rows {
+struct RowNormalization {
     axis: usize,
     epsilon: f32,
     norm: Norm,
@@ -119,7 +120,11 @@ struct Rows {
 }
 
 /// A normalization over the axes from `axis`.
-fn rows(cx: &mut Call<'_, '_>, x: ValueId, Rows { axis, epsilon, norm, scale, bias }: Rows) -> Result<ValueId, Halt> {
+fn rows(
+    cx: &mut Call<'_, '_>,
+    x: ValueId,
+    RowNormalization { axis, epsilon, norm, scale, bias }: RowNormalization,
+) -> Result<ValueId, Halt> {
     let row = cx.shape(x)[axis..].to_vec();
     let count: usize = row.iter().product();
     let scale = match scale {
@@ -143,7 +148,7 @@ fn layer(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let (axis, epsilon) = (cx.axis(-1, cx.rank(x))?, cx.float("epsilon", 1e-5)?);
     let (scale, bias) = (cx.optional(1), cx.optional(2));
-    let mut results = vec![rows(cx, x, Rows { axis, epsilon, norm: Norm::Standard, scale, bias })?];
+    let mut results = vec![rows(cx, x, RowNormalization { axis, epsilon, norm: Norm::Standard, scale, bias })?];
     if cx.outputs() > 1 {
         let axes: Vec<usize> = (axis..cx.rank(x)).collect();
         let (mean, variance) = moments(cx, x, &axes)?;
@@ -155,18 +160,18 @@ fn layer(cx: &mut Call<'_, '_>) -> Imported {
 
 /// Like `layer`, without the mean.
 fn root_mean_square(cx: &mut Call<'_, '_>) -> Imported {
-    if (1..cx.outputs()).any(|index| cx.wants(index)) {
+    if (1..cx.outputs()).any(|index| cx.is_requested(index)) {
         return Err(Halt::Foreign);
     }
     let x = cx.input(0)?;
     let (axis, epsilon) = (cx.axis(-1, cx.rank(x))?, cx.float("epsilon", 1e-5)?);
     let scale = cx.optional(1);
-    Ok(vec![rows(cx, x, Rows { axis, epsilon, norm: Norm::RootMeanSquare, scale, bias: None })?])
+    Ok(vec![rows(cx, x, RowNormalization { axis, epsilon, norm: Norm::RootMeanSquare, scale, bias: None })?])
 }
 
 /// com.microsoft: normalizes a sum, which may be the fourth result. The simplified version has no mean and no bias.
 fn skip_layer(cx: &mut Call<'_, '_>) -> Imported {
-    if cx.wants(1) || cx.wants(2) {
+    if cx.is_requested(1) || cx.is_requested(2) {
         return Err(Halt::Foreign);
     }
     let simplified = cx.node.op_type == "SkipSimplifiedLayerNormalization";
@@ -178,7 +183,7 @@ fn skip_layer(cx: &mut Call<'_, '_>) -> Imported {
     let epsilon = cx.float("epsilon", if simplified { 1e-6 } else { 1e-12 })?;
     let norm = if simplified { Norm::RootMeanSquare } else { Norm::Standard };
     let (scale, bias) = (cx.optional(2), cx.optional(3).filter(|_| !simplified));
-    let y = rows(cx, sum, Rows { axis, epsilon, norm, scale, bias })?;
+    let y = rows(cx, sum, RowNormalization { axis, epsilon, norm, scale, bias })?;
     Ok(vec![y, sum, sum, sum])
 }
 
@@ -189,7 +194,7 @@ fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
         return Err(cx.shape_error("words must be rows of a batch", &[words]));
     };
     let mask = cx.optional(7);
-    if mask.is_some() && cx.wants(1) {
+    if mask.is_some() && cx.is_requested(1) {
         return Err(Halt::Foreign);
     }
     let mut sum = cx.add(Gather { axis: 0 }, &[table, words])?;
@@ -205,7 +210,7 @@ fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
     }
     let (scale, bias) = (Some(cx.input(5)?), Some(cx.input(6)?));
     let (axis, epsilon) = (cx.axis_of(-1, cx.rank(sum))?, cx.float("epsilon", 1e-12)?);
-    let y = rows(cx, sum, Rows { axis, epsilon, norm: Norm::Standard, scale, bias })?;
+    let y = rows(cx, sum, RowNormalization { axis, epsilon, norm: Norm::Standard, scale, bias })?;
     // There is no index without a mask.
     let index = cx.elements(&[batch], &vec![0i32; batch])?;
     Ok(vec![y, index, sum])

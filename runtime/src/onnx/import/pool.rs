@@ -53,7 +53,7 @@ fn pool(cx: &mut Call<'_, '_>, function: PoolFn) -> Imported {
 }
 
 fn max(cx: &mut Call<'_, '_>) -> Imported {
-    if !cx.wants(1) {
+    if !cx.is_requested(1) {
         return pool(cx, PoolFn::Max);
     }
     let x = cx.input(0)?;

@@ -21,7 +21,7 @@ pub(super) const OPERATORS: &[Entry] = &[
 ];
 
 /// An axis of a product: its length, and its position in the operands and the result.
-struct Axis {
+struct ProductAxis {
     len: usize,
     a: Option<usize>,
     b: Option<usize>,
@@ -31,13 +31,13 @@ struct Axis {
 /// The axes of a product of two operands, by the tensors that have them.
 pub(super) struct ProductAxes {
     /// In both operands and the result.
-    batch: Vec<Axis>,
+    batch: Vec<ProductAxis>,
     /// In the first operand and the result.
-    m: Vec<Axis>,
+    m: Vec<ProductAxis>,
     /// In the second operand and the result.
-    n: Vec<Axis>,
+    n: Vec<ProductAxis>,
     /// In both operands only: summed over.
-    k: Vec<Axis>,
+    k: Vec<ProductAxis>,
     /// Dimensions of the result.
     pub y: Vec<usize>,
 }
@@ -89,7 +89,7 @@ impl ProductAxes {
                     }
                 }
             }
-            let axis = Axis { len: if in_a.is_some() { len_a } else { len_b }, a: in_a, b: in_b, y: in_y };
+            let axis = ProductAxis { len: if in_a.is_some() { len_a } else { len_b }, a: in_a, b: in_b, y: in_y };
             if let Some(y) = in_y {
                 product.y[y] = axis.len;
             }
@@ -168,7 +168,8 @@ impl ProductAxes {
         let unit = (0..self.y.len()).filter(|axis| !found.contains(axis));
         let found: Vec<usize> = unit.chain(found.iter().copied()).collect();
         let dims: Vec<usize> = found.iter().map(|&axis| self.y[axis]).collect();
-        let back: Vec<usize> = (0..found.len()).filter_map(|axis| found.iter().position(|&other| other == axis)).collect();
+        let back: Vec<usize> =
+            (0..found.len()).filter_map(|axis| found.iter().position(|&other| other == axis)).collect();
         let value = cx.reshape(value, &dims)?;
         cx.transpose(value, &back)
     }
@@ -193,8 +194,8 @@ impl ProductAxes {
 fn operand(
     cx: &mut Call<'_, '_>,
     value: ValueId,
-    groups: [&Vec<Axis>; 3],
-    of: fn(&Axis) -> Option<usize>,
+    groups: [&Vec<ProductAxis>; 3],
+    of: fn(&ProductAxis) -> Option<usize>,
 ) -> Result<ValueId, Halt> {
     let order: Vec<usize> = groups.iter().flat_map(|axes| axes.iter()).filter_map(of).collect();
     let mut value = value;
@@ -207,7 +208,7 @@ fn operand(
     cx.reshape(value, &groups.map(|axes| len(axes)))
 }
 
-fn len(axes: &[Axis]) -> usize {
+fn len(axes: &[ProductAxis]) -> usize {
     axes.iter().map(|axis| axis.len).product()
 }
 

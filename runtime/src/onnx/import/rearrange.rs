@@ -35,7 +35,7 @@ fn sizes(cx: &Call<'_, '_>, name: &'static str, values: Vec<i64>, axes: usize) -
 }
 
 /// Along one axis: for every pixel, the taps of a window that cover it and their windows.
-fn meetings(
+fn taps_by_pixel(
     image: usize,
     block: usize,
     windows: usize,
@@ -93,7 +93,7 @@ fn col2im(cx: &mut Call<'_, '_>) -> Imported {
     };
     let geometry = |axis: usize| [strides[axis], dilations[axis], pads[axis]];
     let along: Vec<_> =
-        (0..axes).map(|axis| meetings(image[axis], block[axis], windows[axis], geometry(axis))).collect();
+        (0..axes).map(|axis| taps_by_pixel(image[axis], block[axis], windows[axis], geometry(axis))).collect();
     let most: usize = along.iter().map(|pixels| pixels.iter().map(Vec::len).max().unwrap_or(0)).product();
     if most.saturating_mul(pixels) > MAX_PLACES {
         return Err(cx.at(OpError::TooLarge(format!("{most} x {pixels} places"))));

@@ -13,7 +13,7 @@ use crate::tensor::DType;
 pub(super) const OPERATORS: &[Entry] = &[standard(&["Resize"], resize), standard(&["Upsample"], upsample)];
 
 /// The target of a resize.
-struct Target {
+struct ResizeTarget {
     /// For each axis, the scale from the input to the result.
     scales: Vec<f32>,
     /// Dimensions of the result.
@@ -34,7 +34,7 @@ fn upsample(cx: &mut Call<'_, '_>) -> Imported {
         _ => return Err(Halt::Foreign),
     };
     let (coordinates, crops, antialias, exclude_outside) = (Coordinates::Asymmetric, None, false, false);
-    resized(cx, x, &target, &Along { filter, coordinates, crops, antialias, exclude_outside })
+    resized(cx, x, &target, &Sampling { filter, coordinates, crops, antialias, exclude_outside })
 }
 
 fn resize(cx: &mut Call<'_, '_>) -> Imported {
@@ -79,7 +79,7 @@ fn resize(cx: &mut Call<'_, '_>) -> Imported {
         other => return Err(cx.attribute_error("mode", format!("is '{other}'"))),
     };
     let cropped = cx.text("coordinate_transformation_mode")? == Some("tf_crop_and_resize");
-    let plain = Along {
+    let plain = Sampling {
         filter,
         coordinates,
         crops: if cropped { Some(crops(cx, &axes)?) } else { None },
@@ -111,11 +111,11 @@ fn scales_at(cx: &Call<'_, '_>, index: usize) -> Result<Option<Vec<f32>>, Halt> 
     scales.map(Some).ok_or_else(|| cx.dynamic("the scales"))
 }
 
-fn by_scales(cx: &Call<'_, '_>, x: ValueId, axes: Vec<usize>, given: &[f32]) -> Result<Target, Halt> {
+fn by_scales(cx: &Call<'_, '_>, x: ValueId, axes: Vec<usize>, given: &[f32]) -> Result<ResizeTarget, Halt> {
     if given.len() != axes.len() {
         return Err(cx.attribute_error("scales", format!("has {} entries for {} axes", given.len(), axes.len())));
     }
-    let mut target = Target { scales: vec![1.0; cx.rank(x)], dims: cx.shape(x).to_vec() };
+    let mut target = ResizeTarget { scales: vec![1.0; cx.rank(x)], dims: cx.shape(x).to_vec() };
     for (&axis, &scale) in axes.iter().zip(given) {
         if !(scale > 0.0 && scale.is_finite()) {
             return Err(cx.attribute_error("scales", format!("holds {scale}")));
@@ -126,12 +126,12 @@ fn by_scales(cx: &Call<'_, '_>, x: ValueId, axes: Vec<usize>, given: &[f32]) -> 
     Ok(target)
 }
 
-fn by_sizes(cx: &Call<'_, '_>, x: ValueId, axes: &[usize], given: &[i64]) -> Result<Target, Halt> {
+fn by_sizes(cx: &Call<'_, '_>, x: ValueId, axes: &[usize], given: &[i64]) -> Result<ResizeTarget, Halt> {
     let sizes: Option<Vec<usize>> = given.iter().map(|&size| usize::try_from(size).ok()).collect();
     let Some(sizes) = sizes.filter(|sizes| sizes.len() == axes.len()) else {
         return Err(cx.attribute_error("sizes", format!("is {} for {} axes", list(given), axes.len())));
     };
-    let mut target = Target { scales: vec![1.0; cx.rank(x)], dims: cx.shape(x).to_vec() };
+    let mut target = ResizeTarget { scales: vec![1.0; cx.rank(x)], dims: cx.shape(x).to_vec() };
     let ratio = |axis: usize, size: usize| size as f32 / cx.shape(x)[axis] as f32;
     let ratios = axes.iter().zip(&sizes).map(|(&axis, &size)| ratio(axis, size));
     let common = match cx.text("keep_aspect_ratio_policy")?.unwrap_or("stretch") {
@@ -195,7 +195,7 @@ impl ImageAxes {
 }
 
 /// How elements are interpolated along every axis.
-struct Along {
+struct Sampling {
     filter: Filter,
     coordinates: Coordinates,
     crops: Option<Vec<(usize, Crop)>>,
@@ -203,9 +203,9 @@ struct Along {
     exclude_outside: bool,
 }
 
-fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &Target, along: &Along) -> Imported {
+fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &ResizeTarget, sampling: &Sampling) -> Imported {
     let from = cx.shape(x).to_vec();
-    let Target { scales, dims } = target;
+    let ResizeTarget { scales, dims } = target;
     let axes: Vec<usize> = (0..from.len()).filter(|&axis| scales[axis] != 1.0 || from[axis] != dims[axis]).collect();
     // Equal sizes are a copy, whatever the scales, as in ONNX Runtime.
     if axes.is_empty() || from == *dims {
@@ -213,23 +213,23 @@ fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &Target, along: &Along) ->
     }
     let dtype = cx.dtype(x);
     // 8-bit elements that are only moved.
-    let moves = matches!(along.filter, Filter::Nearest(_)) && matches!(dtype, DType::U8 | DType::I8);
+    let moves = matches!(sampling.filter, Filter::Nearest(_)) && matches!(dtype, DType::U8 | DType::I8);
     if dtype != DType::F32 && !moves {
         return Err(Halt::Foreign);
     }
     let x = cx.cast(x, DType::F32)?;
-    let mode = match along.filter {
+    let mode = match sampling.filter {
         Filter::Nearest(rounding) => Some(ResizeMode::Nearest(rounding)),
         Filter::Linear => Some(ResizeMode::Linear),
         Filter::Cubic(_) => None,
     };
-    let plain = along.crops.is_none() && !along.antialias;
+    let plain = sampling.crops.is_none() && !sampling.antialias;
     let image = ImageAxes::of(from.len(), &axes).zip(mode).filter(|_| plain);
     let y = match image {
         Some((image, mode)) => {
             let op = Resize {
                 mode,
-                coordinates: along.coordinates,
+                coordinates: sampling.coordinates,
                 scales: [image.rows, image.columns].map(|axis| axis.map_or(1.0, |axis| scales[axis])),
                 out: [image.rows, image.columns].map(|axis| axis.map_or(1, |axis| dims[axis])),
                 layout: image.layout,
@@ -240,10 +240,10 @@ fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &Target, along: &Along) ->
         }
         None => {
             // A crop may keep the size.
-            let cropped = |axis: usize| along.crops.as_ref()?.iter().find(|crop| crop.0 == axis).map(|crop| crop.1);
+            let cropped = |axis: usize| sampling.crops.as_ref()?.iter().find(|crop| crop.0 == axis).map(|crop| crop.1);
             let mut y = x;
             for axis in (0..from.len()).filter(|&axis| axes.contains(&axis) || cropped(axis).is_some()) {
-                let &Along { filter, coordinates, antialias, exclude_outside, .. } = along;
+                let &Sampling { filter, coordinates, antialias, exclude_outside, .. } = sampling;
                 let (out, scale, crop) = (dims[axis], scales[axis], cropped(axis));
                 let op = ResizeAxis { axis, out, scale, filter, coordinates, crop, antialias, exclude_outside };
                 y = cx.add(op, &[y])?;

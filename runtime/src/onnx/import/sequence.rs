@@ -25,7 +25,7 @@ pub(super) const OPERATORS: &[Entry] = &[
 const MAX_PARTS: usize = 1 << 12;
 
 /// Whether an operator takes sequences.
-pub(super) fn takes(op_type: &str) -> bool {
+pub(super) fn takes_sequences(op_type: &str) -> bool {
     matches!(
         op_type,
         "SequenceInsert"

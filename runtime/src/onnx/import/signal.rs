@@ -114,7 +114,7 @@ fn mel_weights(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// A transform of `length` samples of which the first `given` may be nonzero.
-struct Transform {
+struct FourierTransform {
     given: usize,
     length: usize,
     complex: bool,
@@ -122,7 +122,7 @@ struct Transform {
     results: usize,
 }
 
-impl Transform {
+impl FourierTransform {
     /// The matrix that computes the spectrum of a row: `[given, 1 or 2] -> [results, 2]`, real and imaginary parts
     /// last.
     fn matrix(&self, cx: &mut Call<'_, '_>, dtype: DType) -> Result<ValueId, Halt> {
@@ -203,7 +203,7 @@ fn dft(cx: &mut Call<'_, '_>) -> Imported {
         cx.add(crate::ops::slice::Slice { axis, start: 0, len: given, step: 1 }, &[x])?
     };
     let transform =
-        Transform { given, length, complex, inverse, results: if onesided { length / 2 + 1 } else { length } };
+        FourierTransform { given, length, complex, inverse, results: if onesided { length / 2 + 1 } else { length } };
     // Moves the axis next to the parts.
     let order: Vec<usize> = (0..rank - 1).filter(|&other| other != axis).chain([axis, rank - 1]).collect();
     let x = cx.transpose(x, &order)?;
@@ -252,7 +252,7 @@ fn stft(cx: &mut Call<'_, '_>) -> Imported {
     }
     debug_assert_eq!(cx.shape(y).dims(), [batch, frames, length, parts]);
     let results = if onesided { length / 2 + 1 } else { length };
-    let transform = Transform { given: length, length, complex, inverse: false, results };
+    let transform = FourierTransform { given: length, length, complex, inverse: false, results };
     let y = transform.of(cx, y, batch * frames)?;
     Ok(vec![cx.reshape(y, &[batch, frames, results, 2])?])
 }

@@ -206,7 +206,7 @@ fn dropout(cx: &mut Call<'_, '_>) -> Imported {
         }
     }
     let mut results = vec![x];
-    if cx.wants(1) {
+    if cx.is_requested(1) {
         // The mask was of the data's type before opset 10.
         let dims = cx.shape(x).to_vec();
         let to = if cx.opset < 10 { cx.dtype(x) } else { DType::Bool };

@@ -4,7 +4,7 @@ use skipstone_kernels::activation::Activation;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
-use super::ml::{MAX_COLUMNS, Transform, float_rows, labels, linear, post_transform, times};
+use super::ml::{MAX_COLUMNS, PostTransform, float_rows, labels, linear, post_transform, times};
 use super::table::{Entry, classical};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
@@ -64,7 +64,7 @@ fn regressor(cx: &mut Call<'_, '_>) -> Imported {
     let coefficients = cx.floats("coefficients")?.unwrap_or_default();
     let rho = cx.floats("rho")?.unwrap_or_default();
     let Some(&rho) = rho.first() else { return Err(cx.attribute_error("rho", "is missing")) };
-    if cx.transform()? != Transform::None {
+    if cx.transform()? != PostTransform::None {
         return Err(cx.attribute_error("post_transform", "is not supported for a support vector regressor"));
     }
     let supports = usize::try_from(cx.int("n_supports", 0)?).unwrap_or(0);
@@ -147,7 +147,7 @@ fn classifier(cx: &mut Call<'_, '_>) -> Imported {
         return Ok(vec![label, post_transform(cx, scores, transform)?]);
     }
     // ONNX Runtime returns the single score of two classes with both signs.
-    if !matches!(transform, Transform::None | Transform::Logistic) {
+    if !matches!(transform, PostTransform::None | PostTransform::Logistic) {
         return Err(cx.attribute_error("post_transform", "is not supported for one score of two classes"));
     }
     let other = cx.unary(UnaryKind::Neg, scores)?;

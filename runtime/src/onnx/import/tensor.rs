@@ -173,14 +173,14 @@ fn read_external(tensor: &TensorProto<'_>, len: usize, files: &Files) -> Result<
     let offset: u64 = entry("offset").map_or(Ok(0), str::parse).map_err(|_| lost())?;
     let io = |source| Error::Io { path: path.display().to_string(), source };
     let mut file = File::open(&path).map_err(io)?;
-    let mut bytes = room(tensor.name, len)?;
+    let mut bytes = allocate(tensor.name, len)?;
     file.seek(SeekFrom::Start(offset)).map_err(io)?;
     file.read_exact(&mut bytes).map_err(io)?;
     Ok(bytes)
 }
 
 /// Zeroed memory for the tensor `name`; failing to allocate a size from a file only fails loading.
-fn room(name: &str, len: usize) -> Result<AlignedVec<u8>> {
+fn allocate(name: &str, len: usize) -> Result<AlignedVec<u8>> {
     AlignedVec::try_zeroed(len).ok_or_else(|| OpError::no_memory(len).at(name))
 }
 
@@ -196,7 +196,7 @@ pub(super) fn sparse(tensor: &SparseTensor<'_>, files: &Files) -> Result<FileTen
     let indices: Vec<i64> = tensor.indices.integers().into_iter().flatten().collect();
     let width = if tensor.indices.dims.len() == 2 { dims.len() } else { 1 };
     let size = values.dtype().size();
-    let mut bytes = room(name, shape.elements() * size)?;
+    let mut bytes = allocate(name, shape.elements() * size)?;
     for (value, index) in values.bytes().chunks_exact(size).zip(indices.chunks_exact(width)) {
         let linear: i64 = match width {
             1 => index[0],

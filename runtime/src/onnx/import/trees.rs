@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
-use super::ml::{Transform, labels, one_column, post_transform, rows};
+use super::ml::{PostTransform, labels, one_column, post_transform, rows};
 use super::table::{Entry, classical};
 use super::tensor;
 use crate::graph::ValueId;
@@ -30,7 +30,7 @@ enum Child {
 }
 
 /// A branch node of the file.
-struct Node {
+struct BranchNode {
     feature: u32,
     test: Test,
     /// The value that the feature is compared with; several for membership in a set.
@@ -42,7 +42,7 @@ struct Node {
 
 /// Trees as in the file.
 struct Forest {
-    nodes: Vec<Node>,
+    nodes: Vec<BranchNode>,
     leaves: Vec<Vec<(u32, f64)>>,
     roots: Vec<Child>,
 }
@@ -168,7 +168,7 @@ fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Re
         let (yes, no) = (child(yes[at])?, child(no[at])?);
         let feature = feature(cx, features[at])?;
         let test = test(cx, modes[at])?;
-        forest.nodes.push(Node { feature, test, splits: vec![splits[at]], missing: missing[at] != 0, yes, no });
+        forest.nodes.push(BranchNode { feature, test, splits: vec![splits[at]], missing: missing[at] != 0, yes, no });
     }
     let mut trees: HashMap<i64, i64> = HashMap::new();
     for (&tree, &id) in tree_ids.iter().zip(&ids).filter(|(tree, id)| !parents.contains_key(&(**tree, **id))) {
@@ -286,8 +286,8 @@ fn regressor(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 /// Like ONNX Runtime, does not transform a single target, except by PROBIT.
-fn transformed(cx: &mut Call<'_, '_>, scores: ValueId, transform: Transform) -> Result<ValueId, Halt> {
-    if cx.shape(scores)[1] == 1 && transform != Transform::Probit {
+fn transformed(cx: &mut Call<'_, '_>, scores: ValueId, transform: PostTransform) -> Result<ValueId, Halt> {
+    if cx.shape(scores)[1] == 1 && transform != PostTransform::Probit {
         return Ok(scores);
     }
     post_transform(cx, scores, transform)
@@ -307,9 +307,9 @@ fn ensemble(cx: &mut Call<'_, '_>) -> Imported {
     };
     // ONNX Runtime uses 1 for LOGISTIC and 2 for SOFTMAX, the specification the reverse.
     let transform = match cx.int("post_transform", 0)? {
-        0 => Transform::None,
-        3 => Transform::SoftmaxZero,
-        4 => Transform::Probit,
+        0 => PostTransform::None,
+        3 => PostTransform::SoftmaxZero,
+        4 => PostTransform::Probit,
         other => {
             let reason =
                 format!("is {other}, which runtimes interpret differently; apply Softmax or Sigmoid after the trees");
@@ -368,7 +368,14 @@ fn new_forest(cx: &Call<'_, '_>, targets: u32) -> Result<Forest, Halt> {
             }
         };
         let (yes, no) = (child(yes[at], yes_leaf[at])?, child(no[at], no_leaf[at])?);
-        nodes.push(Node { feature: feature(cx, feature_ids[at])?, test, splits, missing: missing[at] != 0, yes, no });
+        nodes.push(BranchNode {
+            feature: feature(cx, feature_ids[at])?,
+            test,
+            splits,
+            missing: missing[at] != 0,
+            yes,
+            no,
+        });
     }
     let leaf = |(&target, &weight): (&i64, &f64)| match u32::try_from(target).ok().filter(|&target| target < targets) {
         Some(target) => Ok(vec![(target, weight)]),
@@ -430,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_are_no_trees_are_refused() {
+    fn lists_that_do_not_form_trees_are_refused() {
         let damages: [(&str, usize, i64, &str); 9] = [
             ("nodes_truenodeids", 0, 0, "are 2, of which 1 are reached"),
             ("nodes_truenodeids", 0, 9, "refers to node 9"),
@@ -461,7 +468,7 @@ mod tests {
 
     /// Text labels are only a problem for a model that outputs them.
     #[test]
-    fn labels_of_text_are_refused_where_they_are_asked_for() {
+    fn text_labels_are_refused_if_they_are_requested() {
         let texts = || Message::new().text(1, "classlabels_strings").texts(9, &["cat", "dog"]).int(20, 8);
         assert!(trees(|_, _| {}, texts(), &["scores"]).is_ok());
         let error = trees(|_, _| {}, texts(), &["label", "scores"]).map(|_| ()).unwrap_err().to_string();

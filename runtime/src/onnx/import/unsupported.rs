@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 pub(super) fn check(graph: &Graph<'_>, functions: &HashSet<(&str, &str)>) -> Result<()> {
     let unknown = |node: &&Node<'_>| {
         let domain = if is_standard(node.domain) { "" } else { node.domain };
-        !control::takes(domain, node.op_type)
+        !control::is_control_flow(domain, node.op_type)
             && !functions.contains(&(node.domain, node.op_type))
             && table::importer(domain, node.op_type).is_none()
-            && !fallback::knows(node.op_type)
+            && !fallback::is_admitted(node.op_type)
     };
     let mut kinds: Vec<(&str, usize, &str)> = Vec::new();
     for node in graph.nodes.iter().filter(unknown) {

@@ -81,13 +81,13 @@ impl<'m> Declared<'m> {
         Ok(declared)
     }
 
-    /// Whether there is any.
+    /// Whether the model declares settings or state.
     pub fn any(&self) -> bool {
         !self.settings.is_empty() || !self.state.is_empty()
     }
 
     /// Whether the session holds this input.
-    pub fn holds(&self, input: &str) -> bool {
+    pub fn contains(&self, input: &str) -> bool {
         self.settings.contains(input) || self.state.contains_key(input)
     }
 }
@@ -100,7 +100,7 @@ impl<'m> Importer<'m> {
         declared: &Declared<'_>,
         shapes: &Shapes,
     ) -> Result<(), Halt> {
-        for info in graph.inputs.iter().filter(|info| declared.holds(info.name)) {
+        for info in graph.inputs.iter().filter(|info| declared.contains(info.name)) {
             let initial = match self.scopes.last().and_then(|scope| scope.names.get(info.name)) {
                 Some(&Binding::Initializer(of)) => Some(tensor::dense(of, self.files)?),
                 Some(&Binding::Sparse(of)) => Some(tensor::sparse(of, self.files)?),
@@ -131,7 +131,7 @@ impl<'m> Importer<'m> {
 
     /// A halt because of data that is only known at run time becomes an error for the setting, if a setting decides
     /// that data.
-    pub(super) fn decided(&mut self, node: &Node<'m>, halt: Halt) -> Halt {
+    pub(super) fn name_setting(&mut self, node: &Node<'m>, halt: Halt) -> Halt {
         let Halt::Dynamic(reason) = &halt else { return halt };
         let setting = node.inputs.iter().find_map(|name| {
             let id = self.value(name).ok()?;

@@ -62,7 +62,7 @@ fn every_form_agrees_with_the_definition() {
 }
 
 #[test]
-fn masked_rows_are_zeros_and_short_masks_hide_the_rest() {
+fn fully_masked_rows_are_zero_and_short_masks_hide_the_rest() {
     let mut random = Random(52);
     let inputs = |random: &mut Random, mask: Tensor| {
         vec![random.floats(&[1, 1, 2, 3]), random.floats(&[1, 1, 4, 3]), random.floats(&[1, 1, 4, 2]), mask]
@@ -75,7 +75,7 @@ fn masked_rows_are_zeros_and_short_masks_hide_the_rest() {
 }
 
 #[test]
-fn empty_operands_end_at_once() {
+fn empty_operands_give_empty_results() {
     let mut random = Random(53);
     for [batch, queries, keys, size] in [[0, 2, 3, 4], [1, 0, 3, 4], [1, 2, 0, 4], [1, 2, 3, 0]] {
         let [q, k] = [queries, keys].map(|len| random.floats(&[batch, 1, len, size]));
@@ -102,7 +102,7 @@ fn values_are_those_of_onnx_runtime() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn operands_that_do_not_fit_are_refused() {
     let mut random = Random(54);
     let [q, k] = [2, 5].map(|len| random.floats(&[2, len, 12]));
     let refused =

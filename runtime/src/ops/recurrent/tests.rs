@@ -83,7 +83,7 @@ fn every_form_agrees_with_the_definition() {
 }
 
 #[test]
-fn empty_operands_end_at_once() {
+fn empty_operands_give_empty_results() {
     let op = Recurrent {
         cell: Cell::Lstm(false),
         direction: Direction::Both,
@@ -219,7 +219,7 @@ fn a_sequence_without_steps_leaves_zeros() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn operands_that_do_not_fit_are_refused() {
     let op = Recurrent {
         cell: Cell::Gru(false),
         direction: Direction::Forward,

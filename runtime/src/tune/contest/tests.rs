@@ -73,7 +73,7 @@ fn a_measured_plan_computes_the_same_and_is_made_again_of_what_was_stored() {
 }
 
 #[test]
-fn what_is_known_is_not_measured_again() {
+fn known_tasks_are_not_measured_again() {
     let mut optimized = network();
     crate::graph::optimize(&mut optimized).unwrap();
     let target = Target {
@@ -91,7 +91,7 @@ fn what_is_known_is_not_measured_again() {
 }
 
 #[test]
-fn a_contest_has_first_quartiles_on_the_average_of_its_steps() {
+fn a_contest_compares_first_quartiles_averaged_over_its_steps() {
     let mut contest = Contest { kernels: vec!["a".into(), "b".into(), "c".into()], times: BTreeMap::new() };
     let mut record = |step, kernel, nanos| contest.record(step, kernel, Duration::from_nanos(nanos));
     for (step, kernel, nanos) in [(1, 0, 30), (1, 0, 40), (1, 1, 20), (4, 0, 10), (4, 1, 10), (4, 1, 90), (4, 2, 1)] {

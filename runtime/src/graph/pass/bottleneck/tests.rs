@@ -61,7 +61,7 @@ fn three_convolutions_around_a_large_image_become_one_step_with_the_residual() {
 }
 
 #[test]
-fn an_image_that_is_read_elsewhere_or_small_stays() {
+fn small_images_and_those_read_elsewhere_are_not_fused() {
     // Small.
     let mut build = Build::new(&[1, 5, 20, 20]);
     let x = build.x;

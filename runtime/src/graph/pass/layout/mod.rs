@@ -33,7 +33,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let planar = regions::planar(graph);
     let nodes = std::mem::take(&mut graph.nodes);
     let gotten = graph.outputs.iter().map(|&(_, id)| id).collect();
-    let mut pass = Pass { graph, twins: HashMap::new(), missing: HashMap::new(), equals: HashMap::new(), gotten };
+    let mut pass = LayoutPass { graph, twins: HashMap::new(), missing: HashMap::new(), equals: HashMap::new(), gotten };
     for (mut node, planar) in nodes.into_iter().zip(planar) {
         node.for_each_read_mut(&mut |id| *id = pass.equals.get(id).copied().unwrap_or(*id));
         if pass.convert(&node)? {
@@ -56,7 +56,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-struct Pass<'a> {
+struct LayoutPass<'a> {
     graph: &'a mut Graph,
     /// The NHWC form of a value.
     twins: HashMap<ValueId, ValueId>,
@@ -68,7 +68,7 @@ struct Pass<'a> {
     gotten: HashSet<ValueId>,
 }
 
-impl Pass<'_> {
+impl LayoutPass<'_> {
     fn rewrite(&mut self, mut node: Node) -> Result<()> {
         if let Some(stem) = self.stem(&node) {
             node.op = stem.into();
@@ -266,7 +266,7 @@ mod tests {
     use skipstone_kernels::pool::PoolFn;
 
     #[test]
-    fn reductions_read_the_image_as_it_lies() {
+    fn reductions_read_nhwc_without_a_conversion() {
         for (axes, keep_dims, want) in [
             (vec![2, 3], true, vec!["Transpose", "MaxPool", "ReduceMean", "Transpose"]),
             (vec![1], true, vec!["Transpose", "MaxPool", "ReduceMean", "Transpose"]),
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_moves_channels_itself_moves_nothing() {
+    fn explicit_transpositions_become_part_of_the_layout() {
         let mut graph = Graph::new();
         let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
         let x = graph.add_node("before", pool(), &[x]).unwrap()[0];
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_becomes_a_row_of_tokens_and_back_where_it_lies() {
+    fn images_become_tokens_and_back_without_a_copy() {
         let mut graph = Graph::new();
         let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
         let x = graph.add_node("before", pool(), &[x]).unwrap()[0];
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caller_gets_is_written() {
+    fn outputs_are_written_in_the_models_layout() {
         let mut graph = Graph::new();
         let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
         let x = graph.add_node("before", pool(), &[x]).unwrap()[0];

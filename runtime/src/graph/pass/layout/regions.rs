@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sparse_network_stays_in_planes_to_its_end() {
+    fn a_sparse_network_stays_in_nchw_to_its_end() {
         let nodes = network(20);
         let count = |is: &dyn Fn(&str, Option<Layout>) -> bool| nodes.iter().filter(|(op, at)| is(op, *at)).count();
         // All but the gate's convolution; the first one may be cheaper in NHWC, and is then converted.
@@ -262,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn a_dense_network_has_no_planes() {
+    fn a_dense_network_is_all_nhwc() {
         for every in [1, 2] {
             assert!(network(every).iter().all(|(_, layout)| *layout != Some(Layout::Nchw)));
         }
     }
 
     #[test]
-    fn a_sparse_part_alone_stays_in_planes() {
+    fn only_the_sparse_part_stays_in_nchw() {
         let mut build = Build::new(&[1, 64, 14, 14]);
         let mut x = build.x;
         for every in [20, 20, 20, 1, 1, 1] {

@@ -1,7 +1,7 @@
 //! Weights and biases of a quantized product: constants after a Dequantize, perhaps with elements moved.
 
 use super::super::super::ValueId;
-use super::Pass;
+use super::QuantizePass;
 use crate::operator::Semantics;
 use crate::ops::Op;
 use crate::ops::quantized::flip;
@@ -39,7 +39,7 @@ impl ByteWeights {
     }
 }
 
-impl Pass<'_> {
+impl QuantizePass<'_> {
     /// The operators between a Dequantize of a constant and `id`, from the last to the first, and its operands.
     fn constant_behind(&self, mut id: ValueId) -> Option<(Vec<Op>, usize, [ValueId; 3])> {
         let mut moves = Vec::new();

@@ -50,15 +50,15 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
     if !graph.nodes.iter().any(quantized) {
         return Ok(());
     }
-    Pass::over(graph, |pass, node| pass.rewrite(node))?;
+    QuantizePass::over(graph, |pass, node| pass.rewrite(node))?;
     super::dead::run(graph)?;
-    Pass::over(graph, |pass, node| pass.rewrite_product(node))?;
+    QuantizePass::over(graph, |pass, node| pass.rewrite_product(node))?;
     super::dead::run(graph)?;
     super::fold::dequantized(graph)
 }
 
 /// A walk through the nodes that adds each of them again, unchanged or replaced.
-struct Pass<'a> {
+struct QuantizePass<'a> {
     graph: &'a mut Graph,
     /// How many times each value of the graph is read.
     readers: Vec<usize>,
@@ -72,7 +72,7 @@ struct Pass<'a> {
 
 /// A uint8 tensor.
 #[derive(Clone, Copy)]
-struct Source {
+struct QuantizedValue {
     bytes: ValueId,
     scheme: Scheme,
 }
@@ -80,13 +80,13 @@ struct Source {
 /// The replacement for a node: an operator on uint8.
 type Fused = (Op, Vec<ValueId>);
 
-impl Pass<'_> {
-    fn over(graph: &mut Graph, rewrite: fn(&mut Pass<'_>, Node) -> Result<()>) -> Result<()> {
+impl QuantizePass<'_> {
+    fn over(graph: &mut Graph, rewrite: fn(&mut QuantizePass<'_>, Node) -> Result<()>) -> Result<()> {
         let uses = graph.uses();
         let readers = (0..graph.values().len()).map(|id| uses.readers(ValueId(id)).len()).collect();
         let nodes = std::mem::take(&mut graph.nodes);
         let (writers, twins, same) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut pass = Pass { graph, readers, writers, twins, same };
+        let mut pass = QuantizePass { graph, readers, writers, twins, same };
         for mut node in nodes {
             node.for_each_read_mut(&mut |id| *id = pass.same.get(id).copied().unwrap_or(*id));
             rewrite(&mut pass, node)?;
@@ -133,14 +133,14 @@ impl Pass<'_> {
     }
 
     /// The quantized tensor that `id` is dequantized from.
-    fn dequantized(&mut self, id: ValueId) -> Result<Option<Source>> {
+    fn dequantized(&mut self, id: ValueId) -> Result<Option<QuantizedValue>> {
         let Some(&[x, scale, zero]) =
             self.writer(id).filter(|n| matches!(n.op, Op::Dequantize(_))).map(|n| n.inputs.as_slice())
         else {
             return Ok(None);
         };
         match self.scheme(scale, zero) {
-            Some(scheme) => Ok(Some(Source { bytes: self.unsigned(x)?, scheme })),
+            Some(scheme) => Ok(Some(QuantizedValue { bytes: self.unsigned(x)?, scheme })),
             None => Ok(None),
         }
     }

@@ -6,7 +6,7 @@ use skipstone_kernels::requantize::Requantize;
 
 use super::super::super::{Node, ValueId};
 use super::constants::ByteWeights;
-use super::{Fused, Pass, Source};
+use super::{Fused, QuantizePass, QuantizedValue};
 use crate::error::Result;
 use crate::operator::Semantics;
 use crate::ops::Op;
@@ -22,11 +22,11 @@ use crate::ops::transpose::Transpose;
 use crate::tensor::{Shape, Tensor};
 
 /// Bounds and scheme of a quantized result; `None` for floats.
-type Target = Option<(Requantize, Scheme)>;
+type ResultScheme = Option<(Requantize, Scheme)>;
 
 /// The operands of a product that can be computed in 8 bits.
 struct ByteProduct {
-    source: Source,
+    source: QuantizedValue,
     /// `[out, in / groups, rows, columns]`
     weights: Tensor,
     bias: Vec<i32>,
@@ -34,7 +34,7 @@ struct ByteProduct {
     units: Vec<f32>,
 }
 
-impl Pass<'_> {
+impl QuantizePass<'_> {
     /// In the second walk: products whose floats are read directly.
     pub(super) fn rewrite_product(&mut self, node: Node) -> Result<()> {
         if matches!(node.op, Op::Conv(_) | Op::MatMul(_)) {
@@ -48,14 +48,14 @@ impl Pass<'_> {
     }
 
     /// The product that ends in `root`, perhaps with a bias added and reshaped, in 8 bits.
-    pub(super) fn product(&mut self, root: &Node, target: Target, shape: &Shape) -> Result<Option<Fused>> {
+    pub(super) fn product(&mut self, root: &Node, to: ResultScheme, shape: &Shape) -> Result<Option<Fused>> {
         match &root.op {
-            Op::Conv(conv) => self.convolution(root, conv.clone(), target),
-            _ => self.matmul(root, target, shape),
+            Op::Conv(conv) => self.convolution(root, conv.clone(), to),
+            _ => self.matmul(root, to, shape),
         }
     }
 
-    fn convolution(&mut self, root: &Node, conv: Conv, target: Target) -> Result<Option<Fused>> {
+    fn convolution(&mut self, root: &Node, conv: Conv, to: ResultScheme) -> Result<Option<Fused>> {
         let &[x, weights, bias] = root.inputs.as_slice() else { return Ok(None) };
         if conv.activation != Activation::None || conv.roles != Roles::NONE {
             return Ok(None);
@@ -67,11 +67,11 @@ impl Pass<'_> {
         let Some(product) = self.operands(source, weights, Some(bias), filters, |at| at / depth.max(1)) else {
             return Ok(None);
         };
-        self.fuse(&root.name, conv, product, target).map(Some)
+        self.fuse(&root.name, conv, product, to).map(Some)
     }
 
     /// `MatMul [-> Reshape] [-> Add(bias)] [-> Reshape]`
-    fn matmul(&mut self, root: &Node, target: Target, shape: &Shape) -> Result<Option<Fused>> {
+    fn matmul(&mut self, root: &Node, to: ResultScheme, shape: &Shape) -> Result<Option<Fused>> {
         let mut node = self.skip_reshapes(root);
         let mut bias = None;
         if let Op::Binary(Binary { kind: BinaryKind::Add, activation: Activation::None }) = node.op {
@@ -114,8 +114,8 @@ impl Pass<'_> {
         let rows = self.graph.fact(source.bytes).shape.elements() / depth.max(1);
         let image = Shape::new(&[1, rows, 1, depth]).map_err(at)?;
         let bytes = self.add(format!("{name}.rows"), Reshape { shape: image }, &[source.bytes])?;
-        let product = ByteProduct { source: Source { bytes, ..source }, ..product };
-        let (op, inputs) = self.fuse(&name, Conv { layout: Layout::Nhwc, ..Conv::POINTWISE }, product, target)?;
+        let product = ByteProduct { source: QuantizedValue { bytes, ..source }, ..product };
+        let (op, inputs) = self.fuse(&name, Conv { layout: Layout::Nhwc, ..Conv::POINTWISE }, product, to)?;
         let rows = self.add(format!("{name}.product"), op, &inputs)?;
         Ok(Some((Reshape { shape: shape.clone() }.into(), vec![rows])))
     }
@@ -131,7 +131,7 @@ impl Pass<'_> {
     /// Checks that the weights and the bias are usable.
     fn operands(
         &self,
-        source: Source,
+        source: QuantizedValue,
         weights: ByteWeights,
         bias: Option<ValueId>,
         filters: usize,
@@ -150,9 +150,9 @@ impl Pass<'_> {
         Some(ByteProduct { source, weights: weights.bytes, bias, units })
     }
 
-    fn fuse(&mut self, name: &str, conv: Conv, product: ByteProduct, target: Target) -> Result<Fused> {
+    fn fuse(&mut self, name: &str, conv: Conv, product: ByteProduct, to: ResultScheme) -> Result<Fused> {
         let ByteProduct { source, weights, bias, units } = product;
-        let (scales, result) = match target {
+        let (scales, result) = match to {
             Some((by, to)) => (units.iter().map(|unit| unit / to.scale).collect(), QResult::Bytes { by, table: None }),
             None => (units, QResult::Floats),
         };

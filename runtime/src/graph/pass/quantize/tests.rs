@@ -192,7 +192,7 @@ fn sums_products_and_means_are_computed_in_bytes() {
 }
 
 #[test]
-fn a_function_of_one_number_is_a_table_behind_its_convolution() {
+fn a_function_of_one_element_becomes_a_table_after_its_convolution() {
     for dtype in TYPES {
         for shared in [false, true] {
             let mut b = Build::new(dtype);
@@ -214,7 +214,7 @@ fn a_function_of_one_number_is_a_table_behind_its_convolution() {
 }
 
 #[test]
-fn what_only_moves_numbers_moves_bytes() {
+fn operators_that_only_move_elements_move_bytes() {
     for dtype in TYPES {
         let mut b = Build::new(dtype);
         let x = b.input(&[1, 4, 6, 6]);
@@ -238,7 +238,7 @@ fn what_only_moves_numbers_moves_bytes() {
 }
 
 #[test]
-fn what_does_not_fit_stays_in_floats() {
+fn operators_that_do_not_match_stay_in_floats() {
     // The convolution's result is read twice, once in floats.
     let mut b = Build::new(DType::U8);
     let x = b.input(&[1, 4, 6, 6]);

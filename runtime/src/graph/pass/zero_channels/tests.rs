@@ -41,7 +41,7 @@ impl Layer<'_> {
         Self { filters, depth, kernel, pad: 0, groups: 1, zeros: &[], bias: 0.0, unread: &[] }
     }
 
-    /// On the input of the graph.
+    /// Adds it as the layer that reads the input of the graph.
     fn first(&self, build: &mut Build) -> ValueId {
         let x = build.x;
         self.add(build, x)
@@ -130,7 +130,7 @@ fn cut(mut build: Build, y: ValueId) -> Vec<[usize; 2]> {
 }
 
 #[test]
-fn a_filter_of_zeros_goes_with_what_reads_it() {
+fn zero_filters_are_removed_with_their_readers_channels() {
     for pad in [0, 1] {
         let mut build = Build::new(&[2, 3, 5, 4]);
         let x = Layer { zeros: &[0, 3], bias: -0.5, pad, ..Layer::new(7, 3, 3) }.first(&mut build);
@@ -141,7 +141,7 @@ fn a_filter_of_zeros_goes_with_what_reads_it() {
 }
 
 #[test]
-fn a_bias_moves_on_only_where_nothing_is_padded() {
+fn a_bias_moves_to_the_next_layer_only_without_padding() {
     for (kernel, pad, left) in [(1, 0, 5), (3, 0, 5), (3, 1, 7), (1, 1, 7)] {
         let mut build = Build::new(&[2, 3, 5, 4]);
         let x = Layer { zeros: &[1, 6], bias: 0.75, ..Layer::new(7, 3, 1) }.first(&mut build);
@@ -152,7 +152,7 @@ fn a_bias_moves_on_only_where_nothing_is_padded() {
 }
 
 #[test]
-fn an_activation_may_make_a_number_of_zero() {
+fn an_activation_of_zero_may_be_nonzero() {
     // sigmoid(0) is one half: it can be folded into a 1x1 kernel, not into a padded one.
     for (kernel, left) in [(1, 4), (3, 5)] {
         let mut build = Build::new(&[1, 3, 4, 4]);
@@ -164,7 +164,7 @@ fn an_activation_may_make_a_number_of_zero() {
 }
 
 #[test]
-fn a_channel_that_nobody_has_weights_for_goes() {
+fn channels_without_weights_in_any_reader_are_removed() {
     let mut build = Build::new(&[1, 2, 4, 4]);
     let x = Layer::new(5, 2, 1).first(&mut build);
     let x = relu(&mut build, x);
@@ -175,7 +175,7 @@ fn a_channel_that_nobody_has_weights_for_goes() {
 }
 
 #[test]
-fn what_is_cut_leaves_zeros_that_go_too() {
+fn removed_channels_leave_further_zeros_that_are_removed() {
     // Filter 1 of the second layer reads only channel 0, which is constant; filter 2 is not read by the third layer,
     // and channel 2 is read only by filter 2.
     let mut build = Build::new(&[1, 2, 4, 4]);
@@ -202,7 +202,7 @@ fn what_is_cut_leaves_zeros_that_go_too() {
 }
 
 #[test]
-fn depthwise_layers_and_pools_pass_zeros_on() {
+fn zeros_pass_through_depthwise_layers_and_pools() {
     let mut build = Build::new(&[1, 3, 8, 8]);
     let x = Layer { zeros: &[2, 5], ..Layer::new(9, 3, 1) }.first(&mut build);
     let x = relu(&mut build, x);
@@ -235,7 +235,7 @@ fn depthwise_layers_and_pools_pass_zeros_on() {
 }
 
 #[test]
-fn a_padded_depthwise_layer_over_a_number_stays() {
+fn a_padded_depthwise_layer_of_a_nonzero_channel_stays() {
     let mut build = Build::new(&[1, 3, 6, 6]);
     let x = Layer { zeros: &[2], bias: 1.0, ..Layer::new(5, 3, 1) }.first(&mut build);
     let x = Layer { groups: 5, pad: 1, ..Layer::new(5, 1, 3) }.add(&mut build, x);
@@ -250,7 +250,7 @@ fn a_padded_depthwise_layer_over_a_number_stays() {
 }
 
 #[test]
-fn a_group_goes_with_all_its_filters() {
+fn a_group_is_removed_if_all_its_filters_are_zero() {
     // One filter of each group is zero.
     let mut build = Build::new(&[1, 3, 6, 6]);
     let x = Layer { zeros: &[2], ..Layer::new(6, 3, 1) }.first(&mut build);
@@ -290,7 +290,7 @@ fn a_concatenation_has_the_channels_of_all_its_operands() {
 }
 
 #[test]
-fn parts_of_a_split_lose_what_is_theirs() {
+fn parts_of_a_split_lose_their_own_channels() {
     let mut build = Build::new(&[1, 3, 5, 5]);
     let x = Layer { zeros: &[0, 1, 4], ..Layer::new(6, 3, 1) }.first(&mut build);
     let part = |start| Slice { axis: 1, start, len: 3, step: 1 };
@@ -348,7 +348,7 @@ fn attention(batch: usize, heads: usize, zeros: &[usize], fused: bool) -> Vec<[u
 }
 
 #[test]
-fn heads_of_zeros_go_from_attention() {
+fn zero_heads_are_removed_from_attention() {
     for batch in [1, 2] {
         assert_eq!(attention(batch, 5, &[1, 2, 4], false), [[6, 6], [6, 6], [6, 6], [5, 6]], "batch {batch}");
         assert_eq!(attention(batch, 5, &[0, 4], true), [[27, 6], [5, 9]], "batch {batch}, fused");
@@ -410,7 +410,7 @@ fn half_of_the_filters_zeroed_is_half_of_the_width() {
 }
 
 #[test]
-fn a_sum_loses_what_both_sides_have_lost() {
+fn a_sum_loses_channels_that_both_operands_lost() {
     for first in [false, true] {
         let mut build = Build::new(&[1, 3, 5, 5]);
         let x = Layer { zeros: &[0, 1, 4], ..Layer::new(5, 3, 1) }.first(&mut build);
@@ -426,7 +426,7 @@ fn a_sum_loses_what_both_sides_have_lost() {
 }
 
 #[test]
-fn what_the_caller_reads_keeps_its_shape() {
+fn outputs_keep_their_shape() {
     let mut build = Build::new(&[1, 3, 5, 5]);
     let x = Layer { zeros: &[1], ..Layer::new(5, 3, 1) }.first(&mut build);
     let x = relu(&mut build, x);
@@ -444,7 +444,7 @@ fn what_the_caller_reads_keeps_its_shape() {
 }
 
 #[test]
-fn one_channel_is_left_of_none() {
+fn one_channel_remains_if_all_are_zero() {
     let mut build = Build::new(&[1, 3, 5, 5]);
     let x = Layer { zeros: &[0, 1, 2, 3], bias: 0.5, ..Layer::new(4, 3, 3) }.first(&mut build);
     let x = relu(&mut build, x);
@@ -453,7 +453,7 @@ fn one_channel_is_left_of_none() {
 }
 
 #[test]
-fn constants_of_channels_are_cut_and_those_of_pixels_are_not() {
+fn constants_are_cut_along_channels_but_not_along_pixels() {
     let mut build = Build::new(&[1, 3, 2, 3]);
     let x = Layer { zeros: &[1], ..Layer::new(3, 3, 1) }.first(&mut build);
     // PRelu, so that it is not folded into the weights.
@@ -473,7 +473,7 @@ fn constants_of_channels_are_cut_and_those_of_pixels_are_not() {
 }
 
 #[test]
-fn what_is_not_understood_binds_its_channels() {
+fn channels_meeting_other_axes_or_inputs_are_kept() {
     // The input of the graph has channels that cannot be removed.
     let mut build = Build::new(&[1, 5, 3, 4]);
     let x = Layer { zeros: &[1], ..Layer::new(5, 5, 1) }.first(&mut build);
@@ -490,7 +490,7 @@ fn what_is_not_understood_binds_its_channels() {
 }
 
 #[test]
-fn a_flattened_image_takes_its_pixels_along() {
+fn all_pixels_of_a_channel_are_removed_after_flattening() {
     for transposed in [false, true] {
         let mut build = Build::new(&[2, 3, 3, 2]);
         let x = Layer { zeros: &[3, 4], bias: 0.5, ..Layer::new(5, 3, 1) }.first(&mut build);

@@ -79,7 +79,7 @@ fn a_setting_switches_branches_between_runs_and_only_the_one_taken_runs() {
 }
 
 #[test]
-fn a_setting_is_refused_with_those_there_are() {
+fn an_unknown_setting_is_refused_with_a_list_of_the_known() {
     let mut session = Model::from_bytes(&branching(), &Options::default()).unwrap().session().unwrap();
     let error = session.set("x", 1).unwrap_err();
     assert_eq!(error.code(), "setting.unknown");
@@ -110,7 +110,7 @@ fn a_setting_may_be_of_half_precision() {
 }
 
 /// A node that reads the setting `k`, one i64 `[1]`, or a value computed from it and a constant.
-fn decided(nodes: &[Message], initializers: &[Message]) -> Error {
+fn shape_error_of(nodes: &[Message], initializers: &[Message]) -> Error {
     let inputs = [value("x", FLOAT, &[4, 6]), value("k", INT64, &[1])];
     let held = [&[i64s("k", &[1], &[1])], initializers].concat();
     refused(&with(&graph(nodes, &held, &inputs, &[named("y")]), &[("skipstone.settings", "k")]))
@@ -159,7 +159,7 @@ fn a_setting_that_decides_a_shape_is_refused_by_its_name() {
             vec![],
         ),
     ] {
-        let error = decided(&nodes, &held);
+        let error = shape_error_of(&nodes, &held);
         assert_eq!(error.code(), "model.unsupported", "{what}: {error}");
         assert!(error.to_string().contains("the setting 'k' must not decide a shape"), "{what}: {error}");
     }
