@@ -21,11 +21,11 @@ class Report(unittest.TestCase):
         self.assertEqual(report.ratio(row, "median_ms", "mnn"), 0.5)
         self.assertIsNone(report.ratio(row, "median_ms", "ncnn"))
 
-    def test_a_failure_of_ours_is_no_ratio(self):
+    def test_our_failure_has_no_ratio(self):
         row = {"skipstone": {"error": "status 1"}, "mnn": facts(4.0)}
         self.assertIsNone(report.ratio(row, "median_ms", "mnn"))
 
-    def test_nobody_to_compare_with(self):
+    def test_without_peers_there_is_no_comparison(self):
         alone = result(facts(2.0), ncnn={"error": "status 1"})
         self.assertIsNone(report.best_peer(alone["models"]["net"]["1"], "median_ms"))
         self.assertNotIn("net", "".join(report.summary(alone)))
@@ -34,7 +34,7 @@ class Report(unittest.TestCase):
         lines = report.figures(result(facts(2.0), ncnn=facts(1.0), mnn={"error": "wrong output: x"}), "1", "median_ms")
         self.assertEqual(lines[-2], "| net | 2.00 (2.00) | **1.00** (1.00) | wrong | ncnn | 2.00 |")
 
-    def test_our_other_ways_are_no_peers_and_have_their_own_ratios(self):
+    def test_our_variants_are_not_peers_and_have_ratios_of_their_own(self):
         ways = result(facts(2.0), skipstone_package=facts(1.0), ncnn=facts(4.0))
         self.assertEqual(report.best_peer(ways["models"]["net"]["1"], "median_ms"), "ncnn")
         lines = report.figures(ways, "1", "median_ms")
@@ -42,7 +42,7 @@ class Report(unittest.TestCase):
         latencies = [line for line in report.summary(ways) if line.startswith("| latency")]
         self.assertEqual([line.split(" | ")[3] for line in latencies], ["**0.50**", "**0.25**"])
 
-    def test_no_memory_is_a_figure(self):
+    def test_zero_memory_is_a_measurement(self):
         row = {"skipstone": facts(2.0), "mnn": facts(4.0)}
         self.assertEqual(report.ratio(row, "resident_mb", "mnn"), 1.0)
 

@@ -78,7 +78,7 @@ mod tests {
     use super::internal;
 
     #[test]
-    fn what_is_declared_for_everybody_becomes_internal() {
+    fn public_declarations_become_internal() {
         for (line, wanted) in [
             ("public interface Session {\n", "internal interface Session {\n"),
             ("open class Model: Disposable {\n", "internal open class Model: Disposable {\n"),

@@ -377,7 +377,7 @@ mod tests {
     use super::SECTIONS;
 
     #[test]
-    fn every_section_comes_after_those_that_it_needs() {
+    fn sections_follow_the_sections_that_they_need() {
         for (index, section) in SECTIONS.iter().enumerate() {
             for name in section.after {
                 assert!(SECTIONS[..index].iter().any(|before| before.name == *name), "{} needs {name}", section.name);

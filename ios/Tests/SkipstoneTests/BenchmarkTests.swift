@@ -20,7 +20,7 @@ import Testing
         #expect(Set(step.keys) == ["name", "op", "kernel", "ms", "share"])
     }
 
-    @Test func timeEndsABenchmarkToo() async throws {
+    @Test func aBenchmarkMayBeGivenATime() async throws {
         let seconds = Counter()
         let report = try await Benchmark(length: .time(.milliseconds(1100)), warmup: 0, profiled: 0)
             .run(Fixtures.package) { _ in seconds.increment() }

@@ -7,7 +7,7 @@ import Testing
 
     init() async throws { classifier = try await Classifier(contentsOf: Fixtures.package) }
 
-    @Test func modelSaysWhatItIs() {
+    @Test func aModelDescribesItself() {
         let info = classifier.model.info
         #expect(info.inputs.map(\.shape) == [[1, 3, 32, 32]])
         #expect(info.inputs.map(\.element) == [.float32])
@@ -36,7 +36,7 @@ import Testing
         #expect(Double(right) >= Double(Fixtures.answers.count) * 5 / 6)
     }
 
-    @Test func topSaysHowMany() async throws {
+    @Test func topLimitsTheNumberOfClasses() async throws {
         let frame = Fixtures.cat.frame
         for (top, count) in [(0, 0), (1, 1), (3, 3), (10, 10), (1000, 10), (Int.max, 10), (-1, 0)] {
             let predictions = try await classifier.classify(frame, top: top).predictions
@@ -45,7 +45,7 @@ import Testing
         }
     }
 
-    @Test func scoresAndNamesAreAsAskedFor() async throws {
+    @Test func scoresAndNamesFollowTheOptions() async throws {
         func predictions(_ options: ClassifierOptions) async throws -> [Prediction] {
             try await Classifier(classifier.model, options: options).classify(Fixtures.cat.frame, top: 10).predictions
         }
@@ -67,7 +67,7 @@ import Testing
         #expect(classifier.info.normalization.origin.contains("metadata"), "\(classifier.info.normalization)")
     }
 
-    @Test func dataInMemoryIsAsGoodAsAFile() async throws {
+    @Test func dataInMemoryEqualsAFile() async throws {
         let model = try Model(data: Data(contentsOf: Fixtures.package))
         #expect(model.info.labels == classifier.model.info.labels)
         let frame = Fixtures.cat.frame
@@ -75,7 +75,7 @@ import Testing
         #expect(one.predictions == other.predictions)
     }
 
-    @Test func everyNumberOfThreadsAnswersAlike() async throws {
+    @Test func answersAreEqualForAnyNumberOfThreads() async throws {
         let answer = Fixtures.answers[0]
         for threads in [nil, 1, 2, 1000, -1] {
             for power in Config.Power.allCases {

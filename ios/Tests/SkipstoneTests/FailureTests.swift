@@ -6,7 +6,7 @@ import Testing
 @Suite struct PackageTests {
     let whole = try! Data(contentsOf: Fixtures.package)
 
-    @Test func whatIsNotThere() async throws {
+    @Test func missingFilesAreErrors() async throws {
         await expectError(.io, code: "io") { _ = try Model(contentsOf: URL(fileURLWithPath: "/nowhere/model.skip")) }
         await expectError(.io, code: "io") { _ = try Model(contentsOf: Fixtures.folder) }
         await expectError(.io, code: "io") { _ = try Model(contentsOf: URL(string: "https://example.org/model.skip")!) }
@@ -14,7 +14,7 @@ import Testing
         await expectError(.io) { _ = try await Session(contentsOf: URL(fileURLWithPath: "/nul\0byte")) }
     }
 
-    @Test func whatIsNoPackage() async throws {
+    @Test func filesThatAreNotPackagesAreErrors() async throws {
         for bytes in [Data(), Data([0]), Data(repeating: 0xff, count: 10_000), Data("not a package".utf8)] {
             // With the feature `onnx` the bytes count as a broken ONNX file.
             await expectError(.package, .model, of: "\(bytes)") { _ = try Model(data: bytes) }
@@ -23,7 +23,7 @@ import Testing
         await expectError(.package, .model) { _ = try Model(contentsOf: picture) }
     }
 
-    @Test func packagesCutShort() async throws {
+    @Test func truncatedPackagesAreErrors() async throws {
         for part in 0..<64 {
             let begin = whole.prefix(whole.count * part / 64)
             await expectError(.package, .model, of: "\(part)/64") { _ = try Model(data: begin) }
@@ -32,7 +32,7 @@ import Testing
     }
 
     /// Regression: a package that was truncated or overwritten while mapped ended the process.
-    @Test func packagesThatChangeWhileTheyAreOpen() async throws {
+    @Test func packagesThatChangeWhileOpenAreErrors() async throws {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -52,7 +52,7 @@ import Testing
         _ = try await copied.classify(Fixtures.cat.frame)
     }
 
-    @Test func packagesWithAFlippedBit() async throws {
+    @Test func packagesWithAFlippedBitAreErrors() async throws {
         for part in 0..<64 {
             var bytes = whole
             bytes[whole.count * part / 64] ^= 1
@@ -60,7 +60,7 @@ import Testing
         }
     }
 
-    @Test func aSignatureIsAskedForByTheKey() async throws {
+    @Test func aKeyRequiresASignature() async throws {
         let key = Fixtures.publicKey
         _ = try Model(contentsOf: Fixtures.signed, config: Config(publicKey: key))
         _ = try Model(contentsOf: Fixtures.signed)
@@ -84,7 +84,7 @@ import Testing
 
     init() throws { model = try Model(contentsOf: Fixtures.package) }
 
-    @Test func whatIsClosedSaysSo() async throws {
+    @Test func closedObjectsAreErrors() async throws {
         let classifier = try Classifier(model)
         _ = try await classifier.classify(frame)
         classifier.close()
@@ -150,7 +150,7 @@ import Testing
         #expect(classifier.latency.runs == 0)
     }
 
-    @Test func aDeadlineIsKept() async throws {
+    @Test func aLateRunEnds() async throws {
         let classifier = try Classifier(model)
         await expectError(.deadline, code: "deadline") { _ = try await classifier.classify(frame, deadline: .zero) }
         await expectError(.deadline) { _ = try await classifier.classify(frame, deadline: .nanoseconds(1)) }

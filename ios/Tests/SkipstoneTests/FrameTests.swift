@@ -45,7 +45,7 @@ import Testing
     }
 
     @Test(arguments: [(61, 47), (64, 48), (32, 32), (33, 32), (32, 33)])
-    func grayIsGrayInEveryFormat(width: Int, height: Int) async throws {
+    func grayGivesTheSameScoresInEveryFormat(width: Int, height: Int) async throws {
         let gray = Image(width: width, height: height) { x, y in
             Array(repeating: UInt8((x * 3 + y * y) & 255), count: 3)
         }
@@ -135,7 +135,7 @@ import Testing
     /// Rotation, mirroring and crop are applied in their fixed order, whichever was set first: bit-equal to a plain
     /// loop over the stored image. The crop has the size of the input, so nothing is resampled.
     @Test(arguments: Frame.Rotation.allCases, [false, true])
-    func everyTurnMirrorAndCropIsThatOfAPlainLoop(rotation: Frame.Rotation, mirrored: Bool) async throws {
+    func rotationsMirrorsAndCropsAgreeWithAPlainLoop(rotation: Frame.Rotation, mirrored: Bool) async throws {
         let turns = rotation.rawValue / 90
         let upright = (0..<turns).reduce(picture) { picture, _ in picture.turnedClockwise }
         let seen = mirrored ? upright.flipped : upright

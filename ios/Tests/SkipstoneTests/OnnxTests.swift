@@ -22,7 +22,7 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["model.skip"])
     }
 
-    @Test func whatCannotBeConvertedLeavesTheTargetAsItWas() async throws {
+    @Test func aFailedConversionLeavesTheTargetUnchanged() async throws {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         let package = folder.appendingPathComponent("model.skip")

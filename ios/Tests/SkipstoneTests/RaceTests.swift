@@ -96,7 +96,7 @@ import Testing
     }
 
     /// Regression: runs kept the threads that all tasks share, and as many of them as cores stopped the app.
-    @Test func runsKeepNoThreadFromOtherTasks() async throws {
+    @Test func runsDoNotBlockTheThreadsOfOtherTasks() async throws {
         let gate = Gate()
         let frame = Frame(gate, format: .rgb, width: 32, height: 32)
         let runs = try (0..<ProcessInfo.processInfo.activeProcessorCount + 2).map { _ in

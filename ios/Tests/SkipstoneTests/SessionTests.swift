@@ -40,7 +40,7 @@ import Testing
         }
     }
 
-    @Test func anOutputStaysWhatItWas() async throws {
+    @Test func anOutputKeepsItsValuesAfterTheNextRun() async throws {
         let answers = Fixtures.answers
         let first = try await session.run([prepared(answers[0].pixels)])[0]
         let before = first.values(as: Float.self)
@@ -74,7 +74,7 @@ import Testing
         _ = try await session.run([right])
     }
 
-    @Test func numbersOfAnyValueAreANumberOfValues() async throws {
+    @Test func extremeInputValuesGiveAllOutputs() async throws {
         for value in [Float.nan, .infinity, -.infinity, .leastNonzeroMagnitude, .greatestFiniteMagnitude] {
             let outputs = try await session.run([Tensor([Float](repeating: value, count: 3072), shape: [1, 3, 32, 32])])
             #expect(outputs[0].values(as: Float.self)?.count == 10)

@@ -35,7 +35,7 @@ class AndroidTest {
     }
 
     @Test
-    fun `a package is opened where it lies in another file`() {
+    fun `a package inside another file is opened in place`() {
         val bytes = PACKAGE.readBytes()
         val archive = File.createTempFile("assets", ".apk")
         try {
@@ -58,7 +58,7 @@ class AndroidTest {
 
     /** Regression: a missing asset, or a closed descriptor, threw the system's own exceptions. */
     @Test
-    fun `what Android refuses is an exception of the library`() {
+    fun `errors of Android become exceptions of the library`() {
         val context = org.robolectric.RuntimeEnvironment.getApplication()
         val missing = assertFailsWith<SkipstoneException.Io> { Classifier.open(context, "nothing.skip") }
         assertTrue("no asset 'nothing.skip'" in missing.message, missing.message)

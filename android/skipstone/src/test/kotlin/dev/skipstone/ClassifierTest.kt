@@ -34,7 +34,7 @@ class ClassifierTest {
     }
 
     @Test
-    fun `a plane begins where its buffer stands`() {
+    fun `a plane begins at the position of its buffer`() {
         open().use { classifier ->
             val sample = SAMPLES.first()
             val pixels = sample.bytes(listOf(0, 1, 2))
@@ -49,7 +49,7 @@ class ClassifierTest {
     }
 
     @Test
-    fun `as many classes come as are wanted, best first`() {
+    fun `the requested number of classes is returned, best first`() {
         open().use { classifier ->
             for (top in listOf(0, 1, 3, 10)) {
                 val found = classifier.classifyBlocking(SAMPLES.first().rgb(), top).predictions
@@ -63,7 +63,7 @@ class ClassifierTest {
     }
 
     @Test
-    fun `scores and names are as asked for`() {
+    fun `scores and names follow the options`() {
         Model.open(PACKAGE).use { model ->
             val found = { options: ClassifierOptions ->
                 Classifier(model, options).use { it.classifyBlocking(SAMPLES.first().rgb(), 10).predictions }
@@ -86,7 +86,7 @@ class ClassifierTest {
     }
 
     @Test
-    fun `a model says what it is`() {
+    fun `a model describes itself`() {
         Model.open(PACKAGE).use { model ->
             assertEquals("cifar10", model.info.name)
             assertEquals(listOf(1, 3, 32, 32), model.info.inputs.single().shape)
@@ -98,7 +98,7 @@ class ClassifierTest {
     }
 
     @Test
-    fun `a package in memory is the package on disk`() {
+    fun `a package in memory equals the package on disk`() {
         val bytes = PACKAGE.readBytes()
         val direct = java.nio.ByteBuffer.allocateDirect(bytes.size + 3)
         direct.position(3)

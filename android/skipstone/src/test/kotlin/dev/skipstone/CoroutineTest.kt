@@ -24,7 +24,7 @@ class CoroutineTest {
     /** Regression: coroutines waited on the threads of `Dispatchers.Default`, and as many as there are cores stopped the
      * app. */
     @Test
-    fun `runs that wait keep no thread from other coroutines`() {
+    fun `waiting runs do not block the threads of other coroutines`() {
         val runs = Runs {}
         val held = CountDownLatch(1)
         val free = CountDownLatch(1)
@@ -42,7 +42,7 @@ class CoroutineTest {
 
     /** The same while runs are in progress. */
     @Test
-    fun `runs keep no thread from other coroutines`() {
+    fun `runs do not block the threads of other coroutines`() {
         val free = CountDownLatch(1)
         val scope = CoroutineScope(Dispatchers.Default)
         val going = List(Runtime.getRuntime().availableProcessors() + 2) { scope.async { Runs {}.await { free.await() } } }
@@ -102,7 +102,7 @@ class CoroutineTest {
     /** Regression: an exception from making a frame was thrown on the camera's thread, and one from a release ended the
      * analyzer. */
     @Test
-    fun `what refuses to be a frame is a failure`(): Unit = runBlocking {
+    fun `a frame that cannot be made is a failure`(): Unit = runBlocking {
         open().use { classifier ->
             FrameAnalyzer(classifier).use { analyzer ->
                 analyzer.analyze { throw SkipstoneException.Frame("frame", "format 7 is not read") }
@@ -131,7 +131,7 @@ class CoroutineTest {
     }
 
     @Test
-    fun `what was closed says so to coroutines too`(): Unit = runBlocking {
+    fun `closed objects are errors in coroutines too`(): Unit = runBlocking {
         val classifier = open()
         classifier.close()
         assertFailsWith<SkipstoneException.Closed> { classifier.classify(SAMPLES[0].rgb()) }

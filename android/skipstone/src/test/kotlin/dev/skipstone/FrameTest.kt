@@ -9,7 +9,7 @@ class FrameTest {
 
     /** The crop has the size of the input, so nothing is resampled, and the scores are bit-equal to the loop's. */
     @Test
-    fun `every turn, mirror and crop is that of a plain loop, in the order of the calls`() {
+    fun `rotations, mirrors and crops agree with a plain loop, in the order of the calls`() {
         open().use { classifier ->
             val scores = { frame: Frame -> classifier.classifyBlocking(frame, 10).predictions }
             for (degrees in listOf(0, 90, 180, 270, -90)) for (mirrored in listOf(false, true)) {
@@ -35,7 +35,7 @@ class FrameTest {
     }
 
     @Test
-    fun `a turn after a crop keeps its pixels`() {
+    fun `a rotation after a crop keeps its pixels`() {
         open().use { classifier ->
             for (degrees in listOf(0, 90, 180, 270)) {
                 val frame = stored.frame().cropped(Region(20, 3, 32, 32)).rotated(degrees)

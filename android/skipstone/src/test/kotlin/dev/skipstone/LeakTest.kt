@@ -7,7 +7,7 @@ import kotlin.test.assertTrue
 class LeakTest {
     /** Opening and closing ten thousand times leaks nothing, on either side. */
     @Test
-    fun `opening and closing takes no memory`() {
+    fun `opening and closing does not leak memory`() {
         val frame = SAMPLES.first().rgb()
         val round = { open().use { it.classifyBlocking(frame) } }
         // The JIT's own memory grows at first.

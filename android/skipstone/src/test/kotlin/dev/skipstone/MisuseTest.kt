@@ -17,7 +17,7 @@ class MisuseTest {
     private val sample = SAMPLES.first()
 
     @Test
-    fun `what is closed says so`() {
+    fun `closed objects are errors`() {
         val classifier = open()
         classifier.close()
         classifier.close()
@@ -130,7 +130,7 @@ class MisuseTest {
     }
 
     @Test
-    fun `arguments that cannot be are refused by name`() {
+    fun `impossible arguments are refused by name`() {
         assertFailsWith<SkipstoneException.Input> { Config(threads = -1) }
         assertFailsWith<SkipstoneException.Input> { Model.of(ByteBuffer.allocate(100)) }
         assertFailsWith<SkipstoneException.Input> { Model.install(ByteBuffer.allocate(100), File("/nowhere")) }
@@ -193,7 +193,7 @@ class MisuseTest {
     }
 
     @Test
-    fun `a run that is late ends`() {
+    fun `a run that exceeds its deadline ends`() {
         open().use { classifier ->
             classifier.setDeadline(0.0001)
             assertFailsWith<SkipstoneException.Deadline> { classifier.classifyBlocking(sample.rgb()) }

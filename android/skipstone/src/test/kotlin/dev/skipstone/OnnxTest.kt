@@ -36,7 +36,7 @@ class OnnxTest {
     }
 
     @Test
-    fun `what cannot be converted leaves the target as it was`() {
+    fun `a failed conversion leaves the target unchanged`() {
         assumeTrue(hasFeature)
         target.writeText("the old one")
         val cut = File(folder, "cut.onnx")
@@ -52,7 +52,7 @@ class OnnxTest {
     }
 
     @Test
-    fun `a library without the feature says so`() {
+    fun `a library without the importer says so`() {
         assumeFalse(hasFeature)
         assertEquals("package.magic", assertFailsWith<SkipstoneException.Package> { Model.open(onnx) }.code)
         assertEquals("onnx", assertFailsWith<SkipstoneException.Unsupported> { Model.convert(onnx, target) }.code)

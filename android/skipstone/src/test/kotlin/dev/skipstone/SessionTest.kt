@@ -8,7 +8,7 @@ import kotlin.test.assertFailsWith
 class SessionTest {
     /** The input prepared here by hand must give the same scores as the classifier's own preparation. */
     @Test
-    fun `tensors are read and written where they lie`() {
+    fun `tensors are read and written in place`() {
         Session.open(PACKAGE).use { session ->
             val numbers = { key: String -> session.model.metadata.getValue(key).split(',').map { it.trim().toFloat() } }
             val (mean, std) = numbers("skipstone.mean") to numbers("skipstone.std")

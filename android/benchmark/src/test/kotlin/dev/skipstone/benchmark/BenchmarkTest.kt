@@ -45,7 +45,7 @@ class BenchmarkTest {
     }
 
     @Test
-    fun `time is an amount too`(): Unit = runBlocking {
+    fun `a benchmark may be given a time instead of a count of runs`(): Unit = runBlocking {
         var clock = 0L
         Session.open(model).use { session ->
             val report = Benchmark(session, Device(context)) { clock += 1_000_000L; clock }.run(Amount.Time(50), warmUp = 0)
