@@ -2,8 +2,10 @@
 //!
 //! The memory-bound families all parallelize in the same way ([`split`]): the output is cut into consecutive pieces,
 //! and one task computes each piece from shared inputs. Another thread is used only if its share takes longer than the
-//! handover. The compute-bound families write tiles of the output ([`Output`]) and have scratch per thread
-//! ([`share_units`]).
+//! handover. Convolutions over windows share the output rows ([`share_rows`]). The other compute-bound families write
+//! tiles of the output ([`Output`]) and have scratch per thread ([`share_units`]).
+
+use std::ops::Range;
 
 use crate::threads::Pool;
 
@@ -56,6 +58,33 @@ pub(crate) fn split<T: Send>(pool: &Pool, y: &mut [T], unit: usize, work: usize,
     });
 }
 
+/// Calls `f(range, part)` for consecutive ranges of the output rows of a convolution, `rows` in all, with the part of
+/// `out` that holds them.
+///
+/// The convolution has `work` multiply-adds; a task has at most about `task_work` of them, unless it is a single row. A
+/// canceled run stops between tasks.
+///
+/// # Panics
+/// If there are no rows.
+pub(crate) fn share_rows(
+    pool: &Pool,
+    out: &mut [f32],
+    rows: usize,
+    work: usize,
+    task_work: usize,
+    f: impl Fn(Range<usize>, &mut [f32]) + Sync,
+) {
+    let row_len = out.len() / rows;
+    let threads = if work >= WINDOWS_WORTH_SHARING { pool.threads() } else { 1 };
+    let tasks = rows.min((work / task_work).max(if threads > 1 { threads * UNITS_PER_THREAD } else { 1 }));
+    let shared = Shared { start: out.as_mut_ptr(), len: out.len() };
+    pool.run(tasks, pool.threads(), &|task, _| {
+        let range = rows * task / tasks..rows * (task + 1) / tasks;
+        let part = shared.piece(range.start * row_len, range.len() * row_len);
+        f(range, part);
+    });
+}
+
 /// Calls `f(unit, slot)` once for each unit of `0..units`, on up to `slots` threads. Each thread has its own slot of
 /// `slot_len` elements of `scratch`.
 ///
@@ -95,8 +124,8 @@ struct Shared<T> {
     len: usize,
 }
 
-// SAFETY: the tasks of `split` and `share_units`, the only users, access disjoint pieces of a slice that these
-// functions borrow mutably while they run; `T: Send` lets another thread write them.
+// SAFETY: the tasks of `split`, `share_rows` and `share_units`, the only users, access disjoint pieces of a slice that
+// these functions borrow mutably while they run; `T: Send` lets another thread write them.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {

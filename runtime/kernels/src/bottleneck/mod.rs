@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use crate::conv::{ConvShape, product};
-use crate::depthwise::{self, Band, depthwise_band};
+use crate::depthwise::{self, Band, Columns, depthwise_band};
 use crate::epilogue::Epilogue;
 use crate::gemm::{self, Gemm, Packed, gemm_alone};
 use crate::parallel::{Output, PRODUCTS_WORTH_SHARING, share_units};
@@ -240,23 +240,24 @@ impl Blocks<'_> {
             }
             let over_all = image * s.out_h + band.start..image * s.out_h + band.end;
             let at = over_all.start * row_len;
+            let pixels = band.len() * s.out_w;
             // SAFETY: the output was checked to hold this row.
             let out = unsafe { self.out.start().add(at) };
             match &self.project {
                 None => {
                     // SAFETY: the output holds these rows, and no other unit writes these channels of them.
-                    unsafe { self.convolve(over_all, channels.clone(), ring, image, out) }
+                    let out = unsafe { Columns::some(out, pixels, channels.clone(), s.out_c) };
+                    self.convolve(over_all, channels.clone(), ring, image, out);
                 }
                 Some(project) => {
-                    let middle = &mut middle[..band.len() * s.out_w * s.out_c];
-                    // SAFETY: the middle buffer has these rows and belongs to this thread.
-                    unsafe { self.convolve(over_all, channels.clone(), ring, image, middle.as_mut_ptr()) }
+                    let middle = &mut middle[..pixels * s.out_c];
+                    self.convolve(over_all, channels.clone(), ring, image, Columns::all(middle, s.out_c));
                     // SAFETY: the output has these rows, which no other unit writes: with a projection, units have all
                     // channels.
-                    let out = unsafe { std::slice::from_raw_parts_mut(out, band.len() * row_len) };
+                    let out = unsafe { std::slice::from_raw_parts_mut(out, pixels * filters) };
                     let residual = project.epilogue.residual.map(|r| &r[at..][..out.len()]);
                     let args = Gemm {
-                        m: band.len() * s.out_w,
+                        m: pixels,
                         k: s.out_c,
                         n: filters,
                         a: middle,
@@ -301,10 +302,7 @@ impl Blocks<'_> {
     }
 
     /// The depthwise convolution of some output rows of one image, counted over all images.
-    ///
-    /// # Safety
-    /// `out` points to these rows of the convolution's output, and no other code accesses these channels of them.
-    unsafe fn convolve(&self, rows: Range<usize>, channels: Range<usize>, ring: &[f32], image: usize, out: *mut f32) {
+    fn convolve(&self, rows: Range<usize>, channels: Range<usize>, ring: &[f32], image: usize, out: Columns<'_>) {
         let s = self.shape;
         let (ring, ring_rows) = match self.expand {
             Some(_) => (ring, self.split.ring_rows),
@@ -313,8 +311,7 @@ impl Blocks<'_> {
         };
         let (packed, epilogue) = (self.packed, self.epilogue);
         let band = Band { shape: s, rows, channels, ring, ring_rows, packed, out, epilogue };
-        // SAFETY: guaranteed by the caller.
-        unsafe { depthwise_band(self.depthwise, band) }
+        depthwise_band(self.depthwise, band);
     }
 }
 

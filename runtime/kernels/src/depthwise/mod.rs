@@ -7,6 +7,7 @@
 //! load every input pixel under them once per kernel row; 3x3 at stride 1 computes two rows at once if there are enough
 //! registers.
 
+mod columns;
 mod contract;
 mod run;
 
@@ -15,10 +16,11 @@ use std::ops::Range;
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
-use crate::parallel::{Output, UNITS_PER_THREAD, WINDOWS_WORTH_SHARING};
+use crate::parallel::share_rows;
 use crate::threads::Pool;
+pub(crate) use columns::Columns;
 pub(crate) use contract::FAMILY;
-use run::{Input, Rows};
+use run::{DepthwiseRows, Input};
 pub(crate) use run::{WIDTH, column};
 
 /// A kernel of the family.
@@ -29,7 +31,7 @@ pub struct Variant {
     pub isa: Isa,
     /// Channels per register; with fewer channels, pixels are computed one by one.
     channels: usize,
-    kernel: unsafe fn(&Rows<'_>),
+    kernel: unsafe fn(&mut DepthwiseRows<'_>),
 }
 
 /// The entries of the table: whether the kernel is built, name, instruction set, its channels, kernel.
@@ -128,19 +130,11 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
     }
     let rows = shape.batch * shape.out_h;
     let work = product(&[shape.output_len(), shape.taps()]);
-    let shared =
-        if pool.threads() > 1 && work >= WINDOWS_WORTH_SHARING { pool.threads() * UNITS_PER_THREAD } else { 1 };
-    // A canceled run stops between tasks.
-    let tasks = rows.min(shared.max(work / TASK_WORK));
-    let to = Output::new(out);
-    pool.run(tasks, pool.threads(), &|task, _| {
-        let range = rows * task / tasks..rows * (task + 1) / tasks;
-        // SAFETY: the output has these rows.
-        let out = unsafe { to.start().add(range.start * shape.out_w * shape.out_c) };
-        let input = Input::Images(input);
-        let args = Rows { shape, rows: range, channels: 0..shape.in_c, input, packed, out, epilogue };
-        // SAFETY: the lengths were checked, the CPU has the instructions, and tasks have disjoint output rows.
-        unsafe { (v.kernel)(&args) }
+    share_rows(pool, out, rows, work, TASK_WORK, |rows, out| {
+        let (input, out) = (Input::Images(input), Columns::all(out, shape.out_c));
+        let mut args = DepthwiseRows { shape, rows, channels: 0..shape.in_c, input, packed, out, epilogue };
+        // SAFETY: the CPU has the instructions.
+        unsafe { (v.kernel)(&mut args) }
     });
 }
 
@@ -158,20 +152,17 @@ pub(crate) struct Band<'a> {
     pub ring_rows: usize,
     /// Weights of all channels from [`pack`].
     pub packed: &'a [f32],
-    /// The first element of the output rows, which have all channels; the channels not computed stay unchanged.
-    pub out: *mut f32,
+    /// These channels of these rows.
+    pub out: Columns<'a>,
     /// Applied to the sums; the residual is that of the whole output.
     pub epilogue: Epilogue<'a>,
 }
 
 /// Computes some rows and channels on the calling thread.
 ///
-/// # Safety
-/// `out` points to the rows of the output, and no other code accesses these channels of them during the call.
-///
 /// # Panics
 /// If the length of a slice does not match `shape`, or the input rows under the output rows do not fit in the ring.
-pub(crate) unsafe fn depthwise_band(v: &Variant, args: Band<'_>) {
+pub(crate) fn depthwise_band(v: &Variant, args: Band<'_>) {
     let Band { shape, rows, channels, ring, ring_rows, packed, out, epilogue } = args;
     shape.check();
     assert!(takes(shape), "one filter per channel");
@@ -188,9 +179,10 @@ pub(crate) unsafe fn depthwise_band(v: &Variant, args: Band<'_>) {
     assert_eq!(packed.len(), shape.taps() * shape.in_c, "weight length");
     epilogue.check(shape.out_c, shape.output_len());
     let input = Input::Ring { numbers: ring, rows: ring_rows };
-    let args = Rows { shape, rows, channels, input, packed, out, epilogue };
-    // SAFETY: the lengths were checked, the CPU has the instructions, and the caller guarantees the output.
-    unsafe { (v.kernel)(&args) }
+    assert_eq!(out.pixels(), product(&[rows.len(), shape.out_w]), "pixels of the output");
+    let mut args = DepthwiseRows { shape, rows, channels, input, packed, out, epilogue };
+    // SAFETY: the CPU has the instructions.
+    unsafe { (v.kernel)(&mut args) }
 }
 
 #[cfg(test)]

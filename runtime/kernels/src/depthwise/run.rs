@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::columns::Columns;
 use crate::activation::{self, Activation};
 use crate::conv::ConvShape;
 use crate::epilogue::{Epilogue, Tail, finish_row};
@@ -9,7 +10,7 @@ use crate::isa::Isa;
 use crate::lanes::Lanes;
 
 /// Some output rows of a convolution whose lengths were checked.
-pub(super) struct Rows<'a> {
+pub(super) struct DepthwiseRows<'a> {
     pub shape: &'a ConvShape,
     /// Rows, counted over all images.
     pub rows: Range<usize>,
@@ -17,8 +18,8 @@ pub(super) struct Rows<'a> {
     pub channels: Range<usize>,
     pub input: Input<'a>,
     pub packed: &'a [f32],
-    /// First element of the first of the rows, at channel 0.
-    pub out: *mut f32,
+    /// These channels of these rows.
+    pub out: Columns<'a>,
     /// The residual is that of the whole output.
     pub epilogue: Epilogue<'a>,
 }
@@ -33,7 +34,7 @@ pub(super) enum Input<'a> {
     Ring { numbers: &'a [f32], rows: usize },
 }
 
-impl Rows<'_> {
+impl DepthwiseRows<'_> {
     /// Elements from one input pixel to the next.
     #[inline(always)]
     fn pixel(&self) -> usize {
@@ -43,24 +44,25 @@ impl Rows<'_> {
         }
     }
 
-    /// Row `y` of an image, starting at the first of the computed channels.
+    /// Row `y` of an image, from the first of the computed channels of its first pixel to the last of its last.
     #[inline(always)]
     fn input_row(&self, image: usize, y: usize) -> &[f32] {
         let (numbers, row, channel) = match self.input {
             Input::Images(numbers) => (numbers, image * self.shape.in_h + y, self.channels.start),
             Input::Ring { numbers, rows } => (numbers, y % rows, 0),
         };
-        &numbers[row * self.shape.in_w * self.pixel() + channel..]
+        let (pixel, row_len) = (self.pixel(), self.shape.in_w * self.pixel());
+        &numbers[row * row_len + channel..][..row_len.saturating_sub(pixel - self.channels.len())]
     }
 }
 
 /// AVX2: eight channels.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; the lengths of the slices match the shape.
+/// The CPU has AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn avx2(rows: &Rows<'_>) {
+pub(super) unsafe fn avx2(rows: &mut DepthwiseRows<'_>) {
     // SAFETY: guaranteed by the caller.
     unsafe { run::<crate::lanes::avx2::F32x8>(rows, Isa::Avx2) }
 }
@@ -68,10 +70,10 @@ pub(super) unsafe fn avx2(rows: &Rows<'_>) {
 /// AVX-512: sixteen channels.
 ///
 /// # Safety
-/// The CPU has AVX-512 F, BW, DQ and VL; the lengths of the slices match the shape.
+/// The CPU has AVX-512 F, BW, DQ and VL.
 #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn avx512(rows: &Rows<'_>) {
+pub(super) unsafe fn avx512(rows: &mut DepthwiseRows<'_>) {
     // SAFETY: guaranteed by the caller.
     unsafe { run::<crate::lanes::avx512::F32x16>(rows, Isa::Avx512) }
 }
@@ -79,25 +81,21 @@ pub(super) unsafe fn avx512(rows: &Rows<'_>) {
 /// NEON: four channels.
 ///
 /// # Safety
-/// The CPU has NEON; the lengths of the slices match the shape.
+/// The CPU has NEON.
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn neon(rows: &Rows<'_>) {
+pub(super) unsafe fn neon(rows: &mut DepthwiseRows<'_>) {
     // SAFETY: guaranteed by the caller.
     unsafe { run::<crate::lanes::neon::F32x4>(rows, Isa::Neon) }
 }
 
 /// The reference, element by element.
-///
-/// # Safety
-/// The lengths of the slices match the shape.
-pub(super) unsafe fn scalar(args: &Rows<'_>) {
+pub(super) fn scalar(args: &mut DepthwiseRows<'_>) {
     let s = args.shape;
     for row in args.rows.clone() {
         let (image, y) = (row / s.out_h, row % s.out_h);
         for x in 0..s.out_w {
             let at = (row * s.out_w + x) * s.out_c;
-            let to = ((row - args.rows.start) * s.out_w + x) * s.out_c;
             for c in args.channels.clone() {
                 let mut sum = args.epilogue.bias.map_or(0.0, |b| b[c]);
                 for ky in s.valid_taps(0, y) {
@@ -114,8 +112,7 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
                     true => activation::scalar::apply(args.epilogue.activation, sum + residual),
                     false => activation::scalar::apply(args.epilogue.activation, sum) + residual,
                 };
-                // SAFETY: the output has this pixel and channel.
-                unsafe { *args.out.add(to + c) = out };
+                args.out.slice((row - args.rows.start) * s.out_w + x, 1)[c - args.channels.start] = out;
             }
         }
     }
@@ -139,10 +136,16 @@ const MAX_LINES: usize = 8;
 /// first-level cache for all its channels.
 ///
 /// # Safety
-/// The CPU has the instructions of `L`, and the caller is compiled for them; the lengths of the slices match the shape.
+/// The CPU has the instructions of `L`, and the caller is compiled for them.
+///
+/// # Panics
+/// If a slice is shorter than the shape requires.
 #[inline(always)]
-unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
-    let (s, epilogue) = (args.shape, &args.epilogue);
+unsafe fn run<L: Lanes>(args: &mut DepthwiseRows<'_>, isa: Isa) {
+    let (s, epilogue) = (args.shape, args.epilogue);
+    assert!(args.packed.len() >= s.taps() * s.in_c && args.channels.end <= s.in_c, "weights of every channel");
+    assert_eq!((args.out.channels(), args.out.pitch()), (args.channels.len(), s.out_c), "channels of the output");
+    epilogue.check(s.out_c, args.rows.end * s.out_w * s.out_c);
     let tail = Tail {
         bias: epilogue.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
         residual: epilogue.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
@@ -177,25 +180,23 @@ unsafe fn run<L: Lanes>(args: &Rows<'_>, isa: Isa) {
 
 /// Applies the part of the epilogue that was not applied in registers to rows that were just written: to a whole row at
 /// once, or pixel by pixel where other code computes the remaining channels.
-fn finish(args: &Rows<'_>, isa: Isa, activation: Activation, rows: Range<usize>) {
-    let (s, epilogue) = (args.shape, &args.epilogue);
-    let whole = args.channels.len() == s.out_c;
-    let (runs, len) = if whole { (1, s.out_w * s.out_c) } else { (s.out_w, args.channels.len()) };
+fn finish(args: &mut DepthwiseRows<'_>, isa: Isa, activation: Activation, rows: Range<usize>) {
+    let (s, epilogue) = (args.shape, args.epilogue);
+    let whole = args.out.is_contiguous();
+    let (runs, count) = if whole { (1, s.out_w) } else { (s.out_w, 1) };
     let residual = epilogue.residual.filter(|_| !epilogue.residual_first);
     for row in rows {
         for run in 0..runs {
-            let at = run * s.out_c + args.channels.start;
-            let (out, row_len) = ((row - args.rows.start) * s.out_w * s.out_c + at, s.out_w * s.out_c);
-            // SAFETY: the part of the output row that was just written, by this task alone.
-            let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(out), len) };
-            finish_row(isa, activation, out, residual.map(|r| &r[row * row_len + at..][..len]));
+            let at = (row * s.out_w + run) * s.out_c + args.channels.start;
+            let out = args.out.slice((row - args.rows.start) * s.out_w + run, count);
+            finish_row(isa, activation, out, residual.map(|r| &r[at..][..out.len()]));
         }
     }
 }
 
 /// One output row, or two.
 struct Line<'a, 'b> {
-    args: &'a Rows<'b>,
+    args: &'a DepthwiseRows<'b>,
     /// Pointers to the bias and the residual of the whole output.
     tail: Tail,
     /// The first row, counted over all images.
@@ -212,7 +213,7 @@ struct Line<'a, 'b> {
 impl<'a, 'b> Line<'a, 'b> {
     /// The `rows` output rows starting at `row`: one, or two of the same image.
     #[inline(always)]
-    fn new(args: &'a Rows<'b>, tail: Tail, row: usize, rows: usize) -> Self {
+    fn new(args: &'a DepthwiseRows<'b>, tail: Tail, row: usize, rows: usize) -> Self {
         let (s, y) = (args.shape, row % args.shape.out_h);
         // Two rows, with stride and dilation 1, need the taps of a kernel that is one row higher.
         let taps_y = ConvShape { kernel: [s.kernel[0] + rows - 1, s.kernel[1]], ..*s }.valid_taps(0, y);
@@ -232,10 +233,21 @@ impl<'a, 'b> Line<'a, 'b> {
         self.args.input_row(self.image, in_y).as_ptr()
     }
 
-    /// Offset of the row in the part of the output that is written.
+    /// The row's first pixel in the part of the output that is written.
     #[inline(always)]
     fn out_row(&self) -> usize {
-        (self.row - self.args.rows.start) * self.args.shape.out_w * self.args.shape.out_c
+        (self.row - self.args.rows.start) * self.args.shape.out_w
+    }
+
+    /// Where a tile of `R` rows is written, from the first channel of its first pixel on.
+    ///
+    /// # Panics
+    /// If the part of the output that is written lacks a pixel of the tile.
+    #[inline(always)]
+    fn place<const R: usize, const EDGE: bool>(&self, tile: &Window) -> *mut f32 {
+        // The pixels from the first of the first row to the last of the last.
+        let count = (R - 1) * self.args.shape.out_w + if EDGE { tile.outputs } else { WIDTH };
+        self.args.out.at(self.out_row() + tile.x, count)
     }
 
     /// Computes the row for a kernel of width `K` with stride `S`.
@@ -290,6 +302,7 @@ impl<'a, 'b> Line<'a, 'b> {
         // inside.
         let left = (tile.x * S).wrapping_sub(s.pad_left).wrapping_mul(width);
         let inside = tile.inside;
+        let out = self.place::<1, EDGE>(tile);
         for channel in channels.clone().step_by(L::WIDTH) {
             // The last register overlaps the channels before it, which are then computed and stored twice.
             let channel = channel.min(channels.end - L::WIDTH);
@@ -317,7 +330,7 @@ impl<'a, 'b> Line<'a, 'b> {
                 }
             }
             // SAFETY: guaranteed by the caller.
-            unsafe { self.store::<L, 1, EDGE>(tile, channel, [sums]) }
+            unsafe { self.store::<L, 1, EDGE>(tile, out, channel, [sums]) }
         }
     }
 
@@ -330,6 +343,7 @@ impl<'a, 'b> Line<'a, 'b> {
         let s = self.args.shape;
         let (channels, width) = (self.args.channels.clone(), self.args.pixel());
         let left = tile.x.wrapping_sub(s.pad_left).wrapping_mul(width);
+        let out = self.place::<2, EDGE>(tile);
         for channel in channels.clone().step_by(L::WIDTH) {
             let channel = channel.min(channels.end - L::WIDTH);
             // SAFETY: value instructions, and the bias has a register of channels here.
@@ -360,24 +374,25 @@ impl<'a, 'b> Line<'a, 'b> {
                 }
             }
             // SAFETY: guaranteed by the caller.
-            unsafe { self.store::<L, 2, EDGE>(tile, channel, [upper, lower]) }
+            unsafe { self.store::<L, 2, EDGE>(tile, out, channel, [upper, lower]) }
         }
     }
 
     /// Stores the sums of a register of channels, for a tile of `R` rows.
     ///
     /// # Safety
-    /// As for `tile`; the rows exist.
+    /// As for `tile`; `out` is the tile's place in the output, from [`place`](Self::place).
     #[inline(always)]
     unsafe fn store<L: Lanes, const R: usize, const EDGE: bool>(
         &self,
         tile: &Window,
+        out: *mut f32,
         channel: usize,
         mut sums: [[L; WIDTH]; R],
     ) {
         // Read before anything is stored, so that they are read only once.
         let (out_w, out_c) = (self.args.shape.out_w, self.args.shape.out_c);
-        let out = self.args.out.wrapping_add(self.out_row() + tile.x * out_c + channel);
+        let out = out.wrapping_add(channel - self.args.channels.start);
         let (plain, residual) = (self.tail.residual.is_null(), self.tail.residual);
         let residual = residual.wrapping_add((self.row * out_w + tile.x) * out_c + channel);
         if plain {
@@ -387,7 +402,8 @@ impl<'a, 'b> Line<'a, 'b> {
             for (p, sum) in sums.into_iter().enumerate() {
                 if !EDGE || p < tile.outputs {
                     let at = (row * out_w + p) * out_c;
-                    // SAFETY: residual and output have a register of channels at this output pixel, which exists.
+                    // SAFETY: the pixel is one of the tile's, which `place` found in the output; the register's
+                    // channels are among those that are written, and the residual has every pixel and channel.
                     unsafe {
                         let y = if plain { sum } else { self.tail.apply(sum, || L::load(residual.wrapping_add(at))) };
                         y.store(out.wrapping_add(at));
@@ -406,6 +422,7 @@ impl<'a, 'b> Line<'a, 'b> {
         let (s, channels, width) = (self.args.shape, self.args.channels.clone(), self.args.pixel());
         for x in 0..s.out_w {
             let taps_x = s.valid_taps(1, x);
+            let out = self.args.out.at(self.out_row() + x, 1);
             for channel in channels.clone().step_by(L::WIDTH) {
                 let count = L::WIDTH.min(channels.end - channel);
                 // SAFETY: `count` channels of a pixel, a weight or the bias are readable from the first.
@@ -431,7 +448,7 @@ impl<'a, 'b> Line<'a, 'b> {
                 unsafe {
                     let residual = self.row * s.out_w * s.out_c + at;
                     let y = self.tail.apply(sum, || load(self.tail.residual.add(residual)));
-                    let to = self.args.out.add(self.out_row() + at);
+                    let to = out.wrapping_add(channel - channels.start);
                     if count == L::WIDTH { y.store(to) } else { y.store_first(to, count) }
                 }
             }
