@@ -60,22 +60,22 @@ def layers(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, np.ndarray]]:
     return [(node, weights) for node, weights in constants_of_layers(model) if weights.shape[1] > 4]
 
 
-def samples(model: onnx.ModelProto) -> list[np.ndarray]:
-    """The sample images as the model's input."""
+def samples(model: onnx.ModelProto, folder: Path = SAMPLES) -> list[np.ndarray]:
+    """The images of a folder, which have the size that the model wants, as its input."""
     metadata = {p.key.removeprefix("skipstone."): p.value for p in model.metadata_props}
     mean, std = (np.array(list(map(float, metadata[key].split(",")))).reshape(3, 1, 1) for key in ("mean", "std"))
-    images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(SAMPLES.glob("*.png"))]
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.glob("*.png"))]
     return [((image.transpose(2, 0, 1) / 255 - mean) / std).astype(np.float32)[None] for image in images]
 
 
-def observed(model: onnx.ModelProto, names: list[str]) -> dict[str, np.ndarray]:
-    """Values of these tensors over all samples, computed by ONNX Runtime."""
+def observed(model: onnx.ModelProto, names: list[str], folder: Path = SAMPLES) -> dict[str, np.ndarray]:
+    """Values of these tensors over all images of a folder, computed by ONNX Runtime."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     known = {port.name for port in [*model.graph.output, *model.graph.input]}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in known)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     entry, outputs = session.get_inputs()[0].name, [output.name for output in session.get_outputs()]
-    batch = samples(model)
+    batch = samples(model, folder)
     runs = [dict(zip(outputs, session.run(None, {entry: image}))) | {entry: image} for image in batch]
     return {name: np.concatenate([run[name] for run in runs]) for name in names}
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
+from PIL import Image
 
 from harness import driver, fill
 from transform.pruning import RECIPE, SAMPLES, SIMPLENET, TOLERANCE, observed
@@ -37,9 +38,20 @@ def normalized(path: Path, folder: Path) -> Path:
     """The model with the preprocessing that the samples are read with."""
     model = onnx.load(path)
     held = {prop.key: prop.value for prop in model.metadata_props}
-    helper.set_model_props(model, {"skipstone.mean": "0.5, 0.5, 0.5", "skipstone.std": "0.25, 0.25, 0.25"} | held)
+    given = {"mean": "0.5, 0.5, 0.5", "std": "0.25, 0.25, 0.25", "resize": "224", "crop": "224"}
+    helper.set_model_props(model, held | {f"skipstone.{key}": value for key, value in given.items()})
     onnx.save(model, folder / path.name)
     return folder / path.name
+
+
+def pictures(folder: Path, count: int, side: int) -> Path:
+    """A folder with images of random gradients."""
+    folder.mkdir()
+    random, (y, x) = np.random.default_rng(5), np.mgrid[:side, :side][..., None] / side
+    for at in range(count):
+        waves = sum(np.sin(random.normal(scale=9, size=3) * x + random.normal(scale=9, size=3) * y) for _ in range(4))
+        Image.fromarray((127.5 + 31 * waves).astype(np.uint8)).save(folder / f"{at:03}.png")
+    return folder
 
 
 def tail(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
@@ -69,10 +81,12 @@ def rows(values: np.ndarray) -> np.ndarray:
     return places[:, taken].reshape(-1, channels).astype(np.float64)
 
 
-def check_pair(skipstone: driver.Skipstone, small: Path, large: Path, points: int, folder: Path) -> list[str]:
+def check_pair(
+    skipstone: driver.Skipstone, small: Path, large: Path, points: int, images: Path, folder: Path
+) -> list[str]:
     path, package = folder / "both.onnx", folder / "both.skip"
     report = json.loads(
-        skipstone.call("stitch", small, large, "--calibrate", SAMPLES, "--points", points, "-o", path, "--json")
+        skipstone.call("stitch", small, large, "--calibrate", images, "--points", points, "-o", path, "--json")
     )
     both, parts = onnx.load(path), [onnx.load(small), onnx.load(large)]
     onnx.checker.check_model(both, full_check=True)
@@ -91,7 +105,7 @@ def check_pair(skipstone: driver.Skipstone, small: Path, large: Path, points: in
             want = run(parts[0 if number == 0 else 1], {entry(parts[0 if number == 0 else 1]): image})
         else:
             weights, bias = held[f"{row['large']}_weights"], held[f"{row['large']}_bias"]
-            x, y = (rows(observed(part, [row[side]])[row[side]]) for part, side in zip(parts, ("small", "large")))
+            x, y = (rows(observed(part, [row[side]], images)[row[side]]) for part, side in zip(parts, ("small", "large")))
             x1 = np.c_[x, np.ones(len(x))]
             best = np.linalg.lstsq(x1, y, rcond=None)[0]
             least, spread = ((y - x1 @ best) ** 2).sum(), ((y - y.mean(0)) ** 2).sum()
@@ -122,7 +136,6 @@ def check_refusals(skipstone: driver.Skipstone, folder: Path) -> list[str]:
     other = fill.fill("skipnet_xs")
     for arguments, expected in (
         ((SIMPLENET, other, "--calibrate", SAMPLES), "inputs"),
-        ((RECIPE, SIMPLENET), "--calibrate"),
         ((RECIPE, SIMPLENET, "--calibrate", SAMPLES, "--images", 1), "more images"),
     ):
         try:
@@ -141,8 +154,16 @@ def main() -> None:
     failed = 0
     with tempfile.TemporaryDirectory(prefix="skipstone-stitch-") as scratch:
         folder = Path(scratch)
-        zoo = [normalized(fill.fill(name), folder) for name in ("skipnet_xs", "skipnet_s", "mobilenetv3_large", "resnet18")]
-        pairs = [(RECIPE, SIMPLENET, 4), (SIMPLENET, RECIPE, 1), (zoo[0], zoo[1], 2), (zoo[1], zoo[3], 1), (zoo[3], zoo[2], 1)]
+        large = pictures(folder / "pictures", 24, 224)
+        names = ("skipnet_xs", "skipnet_s", "mobilenetv3_large", "resnet18")
+        xs, small, mobile, residual = (normalized(fill.fill(name), folder) for name in names)
+        pairs = [
+            (RECIPE, SIMPLENET, 4, SAMPLES),
+            (SIMPLENET, RECIPE, 1, SAMPLES),
+            (xs, small, 2, large),
+            (small, residual, 1, large),
+            (residual, mobile, 1, large),
+        ]
         checks = [(check_pair, pair) for pair in pairs] + [(check_refusals, ())]
         for check, arguments in checks:
             try:

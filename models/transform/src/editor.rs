@@ -377,6 +377,15 @@ impl Node {
         }
     }
 
+    /// Visits the values that it reads, also in subgraphs, whose own values are visited too.
+    pub fn for_each_read(&self, visit: &mut dyn FnMut(&str)) {
+        self.inputs.iter().for_each(|name| visit(name));
+        for graph in self.subgraphs() {
+            graph.nodes.iter().for_each(|node| node.for_each_read(visit));
+            graph.outputs.iter().for_each(|port| visit(&port.name));
+        }
+    }
+
     /// The graphs in its attributes.
     pub fn subgraphs(&self) -> impl Iterator<Item = &Graph> {
         self.attributes.iter().flat_map(|attribute| attribute.graphs.iter().map(|(_, graph)| graph))

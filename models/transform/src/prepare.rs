@@ -42,7 +42,9 @@ pub(crate) fn remove_dead(graph: &mut Graph) {
     for (node, keep) in graph.nodes.iter().zip(&mut keep).rev() {
         *keep = node.outputs.iter().any(|name| live.contains(name));
         if *keep {
-            live.extend(node.inputs.iter().cloned());
+            node.for_each_read(&mut |name| {
+                live.insert(name.to_owned());
+            });
         }
     }
     let mut keep = keep.into_iter();
