@@ -83,7 +83,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "ios",
-        about: "the Swift package on Linux; the library for an iPhone",
+        about: "the Swift package on Linux; checks for an iPhone",
         after: &["release", "size"],
         run: |w| ios::run(w, &ios::Command::Test),
     },
@@ -253,7 +253,8 @@ fn aarch64_zoo(workspace: &Workspace) -> Result<()> {
 
 fn package(workspace: &Workspace) -> Result<()> {
     python::run::<&str>(workspace, "golden.packages", &[])?;
-    let arguments = "--quiet -p skipstone --no-default-features --example classify";
+    // With the features of the section `aarch64`, which has built the library.
+    let arguments = "--quiet -p skipstone --no-default-features --features signatures --example classify";
     cross::build(workspace, &arguments.split_whitespace().collect::<Vec<_>>())?;
     python::run(workspace, "devices.package", &["--device", &cross_built(workspace, "debug/examples/classify")])
 }

@@ -272,7 +272,7 @@ mod tests {
     fn only_the_sparse_part_stays_in_nchw() {
         let mut build = Build::new(&[1, 64, 14, 14]);
         let mut x = build.x;
-        for every in [20, 20, 20, 1, 1, 1] {
+        for every in [20, 20, 1, 1] {
             x = conv(&mut build, x, Conv::POINTWISE, 256, every);
         }
         let graph = build.optimized(x, 1e-4);
@@ -284,7 +284,7 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(layouts, [[Layout::Nchw; 3], [Layout::Nhwc; 3]].concat());
-        assert_eq!(graph.nodes.len(), 8);
+        assert_eq!(layouts, [[Layout::Nchw; 2], [Layout::Nhwc; 2]].concat());
+        assert_eq!(graph.nodes.len(), 6);
     }
 }
