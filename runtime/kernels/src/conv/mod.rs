@@ -3,8 +3,8 @@
 //!
 //! A kernel reports which convolutions it supports and their cost, the layout and size of its packed weights, and its
 //! scratch size; then it packs weights and runs. [`FLOATS`] and [`BYTES`] list the families. Code that chooses, packs,
-//! tests, times or counts kernels goes through these tables, so a new family is a folder that implements the contract
-//! and a line here.
+//! tests, times or counts kernels goes through these tables, so a new family is a folder that implements the contract,
+//! its name in `lib.rs` and a line here.
 //!
 //! A matrix product is a convolution with one tap over an image with one column: [`ConvShape::matrix`].
 //!
@@ -25,14 +25,19 @@ use crate::bottleneck::Stage;
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::threads::Pool;
-use crate::{depthwise, depthwise_chw, gemm, qdepthwise, qgemm, sparse, stem, winograd};
 
 /// The families that compute with f32. Of two kernels with equal cost, the first is chosen.
-pub static FLOATS: &[Family<dyn FloatKernel>] =
-    &[depthwise::FAMILY, gemm::FAMILY, winograd::FAMILY, stem::FAMILY, sparse::FAMILY, depthwise_chw::FAMILY];
+pub static FLOATS: &[Family<dyn FloatKernel>] = &[
+    crate::depthwise::FAMILY,
+    crate::gemm::FAMILY,
+    crate::winograd::FAMILY,
+    crate::stem::FAMILY,
+    crate::sparse::FAMILY,
+    crate::depthwise_chw::FAMILY,
+];
 
 /// The families that multiply bytes.
-pub static BYTES: &[Family<dyn ByteKernel>] = &[qdepthwise::FAMILY, qgemm::FAMILY];
+pub static BYTES: &[Family<dyn ByteKernel>] = &[crate::qdepthwise::FAMILY, crate::qgemm::FAMILY];
 
 /// A family of kernels.
 pub struct Family<K: ?Sized + 'static> {

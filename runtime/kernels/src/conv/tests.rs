@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::activation::Activation;
+use crate::arena::AlignedVec;
+use crate::gemm;
 use crate::gemm::tests::{assert_close, definition, halves, numbers};
 use crate::guard::{Edge, Guarded};
 use crate::isa::Extension;
@@ -70,7 +72,7 @@ fn packed_by_parts(kernel: &dyn FloatKernel, shape: &ConvShape, w: &[f32], part:
     let mut all = Vec::new();
     for filters in w.chunks(part * filter_len) {
         let shape = ConvShape { out_c: filters.len() / filter_len, ..shape.clone() };
-        let mut packed = crate::arena::AlignedVec::zeroed(kernel.packed_len(&shape, nonzeros));
+        let mut packed = AlignedVec::zeroed(kernel.packed_len(&shape, nonzeros));
         kernel.pack(&shape, Filters::Oihw(filters), &mut packed);
         all.extend_from_slice(&packed);
     }
@@ -110,6 +112,13 @@ proptest! {
             kernel.pack(&shape, Filters::Oihw(&w), packed);
             prop_assert!(kernel.reads(&shape, packed), "{}", kernel.name());
             prop_assert!(!kernel.reads(&shape, &packed[..len.saturating_sub(1)]) || len == 0, "{}", kernel.name());
+            if images == Images::Nhwc && shape.taps() == 1 && shape.groups == 1 {
+                // The same weights as the second operand of a matrix product.
+                let io: Vec<f32> = (0..w.len()).map(|i| w[i % shape.out_c * shape.in_c + i / shape.out_c]).collect();
+                let mut product = AlignedVec::zeroed(len);
+                kernel.pack(&shape, Filters::Io(&io), &mut product);
+                prop_assert!(product[..] == packed[..], "{}", kernel.name());
+            }
             if let Some(part) = kernel.part(&shape) {
                 prop_assert_eq!(&*packed, packed_by_parts(kernel, &shape, &w, part, nonzeros), "{}", kernel.name());
             }
