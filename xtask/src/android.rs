@@ -41,7 +41,8 @@ pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
             prepare(workspace)?;
             check_alignment(workspace, "readelf", &built(workspace, "native").join("libskipstone.so"))?;
             test(workspace)?;
-            check_for_phones(workspace)
+            // Linking needs the NDK. An emulator of a phone runs what the tests here run, x86-64 code.
+            cross::check(workspace, "skipstone-jni", &["aarch64-linux-android", "armv7-linux-androideabi"])
         }
         Command::Races { runs } => {
             prepare(workspace)?;
@@ -121,15 +122,6 @@ fn report(workspace: &Workspace, text: &str) -> Result<()> {
             let lines = workspace.shell.read_file(&file)?;
             lines.lines().filter(|line| line.contains(text)).for_each(|line| println!("{line}"));
         }
-    }
-    Ok(())
-}
-
-/// Everything except linking, which needs the NDK. Emulators run what the tests here run, x86-64 code.
-fn check_for_phones(workspace: &Workspace) -> Result<()> {
-    for target in ["aarch64-linux-android", "armv7-linux-androideabi"] {
-        say(format!("checking for {target}"));
-        cross::phone(workspace, target, "check", &["--quiet", "-p", "skipstone-jni"])?;
     }
     Ok(())
 }

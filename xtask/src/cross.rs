@@ -108,6 +108,15 @@ pub fn phone<A: AsRef<str>>(workspace: &Workspace, target: &str, subcommand: &st
     tools.cargo(&command, arguments, &workspace.build("phones"))
 }
 
+/// Checks a package for phones' targets: everything but generating code and linking.
+pub fn check(workspace: &Workspace, package: &str, targets: &[&str]) -> Result<()> {
+    for target in targets {
+        say(format!("checking for {target}"));
+        phone(workspace, target, "check", &["--quiet", "-p", package])?;
+    }
+    Ok(())
+}
+
 /// The command that runs an aarch64 program.
 pub fn emulator(cpu: &str) -> String {
     format!("qemu-aarch64-static -cpu {cpu} -L /usr/aarch64-linux-gnu")
