@@ -136,7 +136,6 @@ def check_refusals(skipstone: driver.Skipstone, folder: Path) -> list[str]:
     other = fill.fill("skipnet_xs")
     for arguments, expected in (
         ((SIMPLENET, other, "--calibrate", SAMPLES), "inputs"),
-        ((RECIPE, SIMPLENET, "--calibrate", SAMPLES, "--images", 1), "more images"),
     ):
         try:
             skipstone.call("stitch", *arguments, "-o", folder / "refused.onnx")

@@ -3,8 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Part;
-use crate::error::Result;
+use crate::editor::Node;
 use crate::layers::Layer;
+
+/// Most channels at a place: least squares takes the square of that in memory.
+const MOST_CHANNELS: usize = 2048;
 
 /// A value that everything behind it is computed from.
 #[derive(Clone, Debug)]
@@ -23,6 +26,10 @@ impl Cut {
         places
     }
 
+    pub fn channels(&self) -> usize {
+        self.dims[self.axis()]
+    }
+
     /// The axis of the channels.
     fn axis(&self) -> usize {
         if self.dims.len() == 4 { 1 } else { self.dims.len() - 1 }
@@ -36,20 +43,26 @@ pub(super) struct Pair(pub [Cut; 2]);
 impl Pair {
     /// The number of channels of both.
     pub fn channels(&self) -> [usize; 2] {
-        [0, 1].map(|side| self.0[side].dims[self.0[side].axis()])
+        [0, 1].map(|side| self.0[side].channels())
+    }
+
+    /// Number of positions.
+    pub fn positions(&self) -> usize {
+        self.0[0].places().iter().product()
     }
 }
 
 impl Part {
     /// The places where the network can be cut: between every two layers the last one, none before the first layer or behind
     /// the last.
-    pub(super) fn cuts(&self) -> Result<Vec<Cut>> {
+    pub(super) fn cuts(&self) -> Vec<Cut> {
         let layers: HashSet<String> = Layer::all(&self.editor.graph).into_iter().map(|layer| layer.output).collect();
         let mut reads: HashMap<&str, usize> = HashMap::new();
-        for name in self.nodes.iter().flat_map(|node| &node.inputs) {
+        for name in self.nodes.iter().flat_map(|node| &node.inputs).filter(|name| !name.is_empty()) {
             *reads.entry(name).or_default() += 1;
         }
-        let all = self.nodes.iter().filter(|node| layers.contains(&node.outputs[0])).count();
+        let is_layer = |node: &Node| node.outputs.first().is_some_and(|output| layers.contains(output));
+        let all = self.nodes.iter().filter(|node| is_layer(node)).count();
         let mut open: HashMap<&str, usize> = HashMap::new();
         open.insert(&self.input, reads.get(self.input.as_str()).copied().unwrap_or(0));
         let (mut passed, mut cuts) = (0, Vec::<(usize, Cut)>::new());
@@ -63,25 +76,27 @@ impl Part {
                 }
             }
             open.extend(node.outputs.iter().filter_map(|name| Some((name.as_str(), *reads.get(name.as_str())?))));
-            passed += usize::from(layers.contains(&node.outputs[0]));
+            passed += usize::from(is_layer(node));
             let mut values = open.keys();
             let (Some(&value), None, true) = (values.next(), values.next(), passed > 0 && passed < all) else {
                 continue;
             };
             let Some(dims) = self.dims(value).filter(|dims| (2..=4).contains(&dims.len())) else { continue };
+            let cut = Cut { value: value.to_owned(), at: at + 1, dims };
+            if !(1..=MOST_CHANNELS).contains(&cut.channels()) {
+                continue;
+            }
             if cuts.last().is_some_and(|(before, _)| *before == passed) {
                 cuts.pop();
             }
-            cuts.push((passed, Cut { value: value.to_owned(), at: at + 1, dims }));
+            cuts.push((passed, cut));
         }
-        Ok(cuts.into_iter().map(|(_, cut)| cut).collect())
+        cuts.into_iter().map(|(_, cut)| cut).collect()
     }
 }
 
-/// Pairs of corresponding places, no more than `most`, evenly over the depth.
-///
-/// Places correspond if they are equally deep among those of their size.
-pub(super) fn pairs(small: &[Cut], large: &[Cut], most: usize) -> Vec<Pair> {
+/// Pairs of corresponding places: those that are equally deep among the places of their size.
+pub(super) fn pairs(small: &[Cut], large: &[Cut]) -> Vec<Pair> {
     let mut pairs = Vec::new();
     let mut rest = small;
     while let Some(first) = rest.first() {
@@ -94,6 +109,11 @@ pub(super) fn pairs(small: &[Cut], large: &[Cut], most: usize) -> Vec<Pair> {
             pairs.extend(like.map(|&other| Pair([cut.clone(), other.clone()])));
         }
     }
+    pairs
+}
+
+/// No more than `most` pairs, evenly over the depth.
+pub(super) fn spread(pairs: &[Pair], most: usize) -> Vec<Pair> {
     let count = pairs.len();
     let most = most.min(count);
     (0..most).map(|k| pairs[(2 * k + 1) * count / (2 * most)].clone()).collect()
@@ -109,7 +129,7 @@ mod tests {
     }
 
     fn paired(small: &[usize], large: &[usize], most: usize) -> Vec<[usize; 2]> {
-        pairs(&cuts(small), &cuts(large), most).iter().map(|pair| [0, 1].map(|side| pair.0[side].at)).collect()
+        spread(&pairs(&cuts(small), &cuts(large)), most).iter().map(|pair| [0, 1].map(|side| pair.0[side].at)).collect()
     }
 
     #[test]

@@ -6,6 +6,11 @@ const POSITIONS: usize = 64;
 /// This share of the mean square of an input is added to each: what decides where inputs are multiples of each other.
 const RIDGE: f64 = 1e-6;
 
+/// Whether so many samples with so many positions each determine a map of `inner` inputs.
+pub(super) fn suffices(positions: usize, samples: usize, inner: usize) -> bool {
+    positions.min(POSITIONS).saturating_mul(samples) > inner + 1
+}
+
 /// A map that is being fitted: the products of inputs and outputs, summed over positions.
 #[derive(Clone, Debug)]
 pub(super) struct Fit {
@@ -36,11 +41,6 @@ impl Fit {
     pub fn new([inner, outer]: [usize; 2]) -> Self {
         let (gram, cross) = (vec![0.0; (inner + 1).pow(2)], vec![0.0; (inner + 1) * outer]);
         Self { inner, outer, gram, cross, squares: 0.0, places: 0, shown: Default::default() }
-    }
-
-    /// Number of positions so far.
-    pub fn places(&self) -> usize {
-        self.places
     }
 
     /// Takes a tensor of inputs (side 0) or outputs (side 1): images with channels first, or rows.
@@ -75,7 +75,8 @@ impl Fit {
         }
     }
 
-    /// The map with the least squared error; `None` if there are not more positions than inputs.
+    /// The map with the least squared error; `None` if there are not more positions than inputs, or values that are not
+    /// finite.
     pub fn solve(mut self) -> Option<Stitch> {
         let (size, outer) = (self.inner + 1, self.outer);
         if self.places <= size {
@@ -163,7 +164,7 @@ mod tests {
                 fit.show(1, &of_outputs, &y);
                 fit.add();
             }
-            assert_eq!(fit.places(), 60);
+            assert_eq!(fit.places, 60);
             let stitch = fit.solve().unwrap();
             let near = |a: f32, b: f32| (a - b).abs() < 1e-4;
             assert!(stitch.weights.iter().zip(weights.as_flattened()).all(|(&a, &b)| near(a, b)), "{stitch:?}");
@@ -194,5 +195,6 @@ mod tests {
         fit.show(1, &[4, 1], &[1.0; 4]);
         fit.add();
         assert!(fit.solve().is_none());
+        assert!(!suffices(1, 4, 3) && suffices(2, 4, 3) && !suffices(1000, 1, 64));
     }
 }

@@ -72,12 +72,20 @@ pub fn stitch(
     let parts = [Part::open(small, "the small", options)?, Part::open(large, "the large", options)?];
     let [front, back] = &parts;
     front.check_like(back)?;
-    let pairs = cuts::pairs(&front.cuts()?, &back.cuts()?, points);
+    let mut pairs = cuts::pairs(&front.cuts(), &back.cuts());
     if pairs.is_empty() {
         let reason = "the networks have no common place to be stitched at: a single value, of equal height and width or of \
                       as many tokens, that everything behind it is computed from";
         return Err(Error::Unsupported(reason.into()));
     }
+    // A pooled image, say, has a single position, and thousands of channels.
+    pairs.retain(|pair| fit::suffices(pair.positions(), samples.len(), pair.channels()[0]));
+    if pairs.is_empty() {
+        let reason =
+            format!("{} samples show fewer positions than a stitch has inputs; give more images", samples.len());
+        return Err(Error::Calibration(reason));
+    }
+    let pairs = cuts::spread(&pairs, points);
     let stitches = fitted(&parts, &pairs, samples, options)?;
     let [front, back] = parts;
     Assembly::new(front, back)?.assemble(&pairs, &stitches)
@@ -113,7 +121,7 @@ impl Part {
         let mut computed = HashSet::from([input.clone()]);
         for node in std::mem::take(&mut graph.nodes) {
             if node.inputs.iter().any(|name| computed.contains(name)) {
-                computed.extend(node.outputs.iter().cloned());
+                computed.extend(node.outputs.iter().filter(|name| !name.is_empty()).cloned());
                 nodes.push(node);
             } else {
                 constants.push(node);
@@ -171,9 +179,6 @@ fn fitted(parts: &[Part; 2], pairs: &[Pair], samples: &mut dyn Samples, options:
     };
     let mut observers = [observer(0)?, observer(1)?];
     let mut fits: Vec<Fit> = pairs.iter().map(|pair| Fit::new(pair.channels())).collect();
-    if samples.is_empty() {
-        return Err(Error::Calibration("there are no samples".into()));
-    }
     for at in 0..samples.len() {
         let mut sample = One(samples.sample(at)?);
         for (side, observer) in observers.iter_mut().enumerate() {
@@ -185,15 +190,8 @@ fn fitted(parts: &[Part; 2], pairs: &[Pair], samples: &mut dyn Samples, options:
         fits.iter_mut().for_each(Fit::add);
     }
     let solved = |(fit, pair): (Fit, &Pair)| {
-        let places = fit.places();
-        fit.solve().ok_or_else(|| {
-            let reason = format!(
-                "the stitch at '{}' has {} inputs, and the samples show only {places} positions; give more images",
-                pair.0[0].value,
-                pair.channels()[0]
-            );
-            Error::Calibration(reason)
-        })
+        let reason = || format!("'{}' holds values that no stitch can be computed from", pair.0[0].value);
+        fit.solve().ok_or_else(|| Error::Calibration(reason()))
     };
     fits.into_iter().zip(pairs).map(solved).collect()
 }
