@@ -13,7 +13,7 @@ use crate::graph;
 use crate::graph::{Lowered, Source};
 use crate::info::{Info, PackedFor, Shapes};
 use crate::limits::Limits;
-use crate::model::Model;
+use crate::model::{Model, unavailable};
 use crate::options::{Memory, Options, Precision};
 use crate::package::{Package, REMOVED, WARNING, write_tuned};
 use crate::plan::{Plan, Target, Tuning};
@@ -46,7 +46,8 @@ const TRIAL: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// As for [`Model::open`](crate::Model::open); [`Error::Unsupported`], naming the nodes, if a device could not run the
-/// model; `tuning.target` if the measurements are for another target than the recipe's.
+/// model; `tuning.target` if the measurements are for another target than the recipe's; [`Error::IsaUnavailable`] in a
+/// build without the feature `foreign`, for another machine's instruction set.
 pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result<(Vec<u8>, Info)> {
     let target = target(recipe)?;
     let (source, mut info) = crate::onnx::read(path, &recipe.limits.file, &recipe.shapes)?;
@@ -99,6 +100,9 @@ fn target(recipe: &Recipe) -> Result<Option<Target>> {
     let threads = recipe.tuning.as_ref().map_or(1, |tuning| tuning.target().threads);
     let Recipe { memory, precision, .. } = *recipe;
     let target = recipe.isa.map(|isa| Target { isa, threads, memory, precision });
+    if let Some(isa) = recipe.isa.filter(|isa| !isa.is_available() && !cfg!(feature = "foreign")) {
+        return Err(unavailable(isa.name()));
+    }
     if let (Some(tuning), Some(target)) = (&recipe.tuning, target) {
         tuning.check_target(target)?;
     }

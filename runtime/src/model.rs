@@ -342,7 +342,7 @@ fn target(options: &Options) -> Result<(Target, Option<Cores>)> {
     Ok((Target { isa, threads, memory: options.memory, precision: options.precision }, cores))
 }
 
-fn unavailable(name: &str) -> Error {
+pub(crate) fn unavailable(name: &str) -> Error {
     let available = Isa::available().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
     Error::IsaUnavailable { isa: name.to_owned(), available }
 }
