@@ -49,7 +49,12 @@ pub const SECTIONS: &[Section] = &[
     },
     Section { name: "lint", about: "clippy over everything, and the documentation", after: &["format"], run: lint },
     Section { name: "rust", about: "unit, property and documentation tests", after: &["lint", "release"], run: rust },
-    Section { name: "device", about: "the libraries of a device, without the importer", after: &["rust"], run: device },
+    Section {
+        name: "device",
+        about: "the libraries of a device, without the importer: lints, unsigned packages",
+        after: &["rust"],
+        run: device,
+    },
     Section {
         name: "android",
         about: "the Android library on the JVM; checks for phones",
@@ -58,9 +63,9 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "size",
-        about: "the size of the native library for phones, of those builds that `android` does not measure",
+        about: "the size of the native library with the operators of one network",
         after: &["android"],
-        run: |w| python::run(w, "devices.size", &["--only", "aarch64", "network"]),
+        run: |w| python::run(w, "devices.size", &["--only", "network"]),
     },
     Section { name: "aarch64", about: "kernels and runtime on emulated CPUs", after: &["release"], run: aarch64 },
     Section {
@@ -197,7 +202,8 @@ fn rust(workspace: &Workspace) -> Result<()> {
     workspace.cargo(
         "test --quiet --workspace --exclude skipstone-cli --exclude skipstone-tests --exclude skipstone-bindgen \
          --no-default-features \
-         --features skipstone/onnx,skipstone/avx512,skipstone/tuning,skipstone/signatures,skipstone-ffi/onnx",
+         --features skipstone/onnx,skipstone/avx512,skipstone/foreign,skipstone/tuning,skipstone/signatures,\
+         skipstone-ffi/onnx",
     )?;
     workspace.cargo("test --quiet --release -p skipstone-cli -p skipstone-tests")?;
     // With the command's features: with others, tract would be built again. The library itself need not be fast here.
@@ -207,13 +213,12 @@ fn rust(workspace: &Workspace) -> Result<()> {
     )
 }
 
-/// With the kernels that the section `rust` has built; the library for phones, without those for AVX-512, is tested by
-/// `android` and `aarch64`.
+/// What no other section builds: no features at all, and the bindings without the importer. `aarch64` runs all tests of
+/// the library with a device's features, `android` and `ios` those of the bindings. The kernels are those of `rust`.
 fn device(workspace: &Workspace) -> Result<()> {
     workspace.cargo("clippy --quiet -p skipstone --no-default-features --all-targets -- -D warnings")?;
-    workspace.cargo("test --quiet -p skipstone --no-default-features --features avx512 --lib package::")?;
-    workspace.cargo("test --quiet -p skipstone --no-default-features --features avx512,signatures")?;
-    workspace.cargo("test --quiet -p skipstone-ffi -p skipstone-jni --features skipstone/avx512")
+    workspace.cargo("clippy --quiet -p skipstone-ffi -p skipstone-jni --all-targets -- -D warnings")?;
+    workspace.cargo("test --quiet -p skipstone --no-default-features --features avx512,foreign --lib package::")
 }
 
 /// The kernels and the operators on every CPU; the rest of the library, in which no CPU differs, on the first.

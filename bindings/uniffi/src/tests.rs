@@ -36,7 +36,7 @@ fn brightest_channel_after(waves: usize, side: usize) -> Arc<Model> {
 
 /// A model that takes long enough to be caught running.
 fn slow() -> Arc<Model> {
-    brightest_channel_after(300, 256)
+    brightest_channel_after(100, 128)
 }
 
 /// A frame of one color, with `channel` brightest.

@@ -259,7 +259,7 @@ impl Semantics for Conv {
         let residual = self.roles.residual().map(numbers).transpose()?;
         let scale = self.roles.position(Role::Scale).map(numbers).transpose()?;
         let (depth, filters) = (image.channels / self.groups, out.channels / self.groups);
-        let [rows, columns] = self.kernel;
+        let ([rows, columns], step) = (self.kernel, image.channel_step(self.layout));
 
         let mut tensor = Tensor::try_zeros(Fact::new(DType::F32, out.shape(self.layout)?))?;
         let y = tensor.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
@@ -268,11 +268,14 @@ impl Semantics for Conv {
             let mut sum = 0.0f64;
             for (ky, iy) in taps(oy, self.stride[0], self.dilation[0], self.pads[0], rows, image.height) {
                 for (kx, ix) in taps(ox, self.stride[1], self.dilation[1], self.pads[1], columns, image.width) {
+                    let pixel = image.offset(self.layout, [n, first, iy, ix]);
+                    let weight = (filter * depth * rows + ky) * columns + kx;
                     for c in 0..depth {
-                        let value = x[image.offset(self.layout, [n, first + c, iy, ix])];
-                        let factor = scale.map_or(1.0, |s| s[n * image.channels + first + c]);
-                        let weight = weights[((filter * depth + c) * rows + ky) * columns + kx];
-                        sum += f64::from(value * factor) * f64::from(weight);
+                        let mut value = x[pixel + c * step];
+                        if let Some(scale) = scale {
+                            value *= scale[n * image.channels + first + c];
+                        }
+                        sum += value as f64 * weights[weight + c * rows * columns] as f64;
                     }
                 }
             }

@@ -92,6 +92,15 @@ impl ImageDims {
         }
     }
 
+    /// Elements from a channel to the next one of the same pixel.
+    #[must_use]
+    pub fn channel_step(&self, layout: Layout) -> usize {
+        match layout {
+            Layout::Nchw => self.height * self.width,
+            Layout::Nhwc => 1,
+        }
+    }
+
     /// All `[image, channel, row, column]`, in memory order of the layout.
     pub fn positions(self, layout: Layout) -> impl Iterator<Item = [usize; 4]> {
         let (outer, middle, inner) = match layout {

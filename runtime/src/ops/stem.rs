@@ -112,7 +112,7 @@ mod tests {
 
     fn operands(random: &mut Random, kernel: usize, filters: usize) -> Vec<Tensor> {
         let channels = 1 + random.below(4);
-        let [batch, height, width] = [1 + random.below(2), kernel + random.below(12), kernel + random.below(40)];
+        let [batch, height, width] = [1 + random.below(2), kernel + random.below(6), kernel + random.below(40)];
         vec![
             random.floats(&[batch, channels, height, width]),
             random.floats(&[filters, channels, kernel, kernel]),
@@ -124,7 +124,7 @@ mod tests {
     fn plan_agrees_with_the_evaluation() {
         let mut random = Random(41);
         for case in 0..24 {
-            let (kernel, filters) = (random.pick(&[1, 2, 3, 5, 7]), random.pick(&[1, 3, 8, 16, 17, 24, 33, 64]));
+            let (kernel, filters) = (random.pick(&[1, 2, 3, 5, 7]), random.pick(&[1, 3, 8, 16, 17, 24, 33]));
             let stem = Stem { conv: conv(kernel, 1 + case % 2) };
             let inputs = operands(&mut random, kernel, filters);
             check(stem.clone(), &inputs, 1e-3);
