@@ -108,11 +108,12 @@ pub fn phone<A: AsRef<str>>(workspace: &Workspace, target: &str, subcommand: &st
     tools.cargo(&command, arguments, &workspace.build("phones"))
 }
 
-/// Checks a package for phones' targets: everything but generating code and linking.
+/// Checks a package for phones' targets: everything but generating code and linking. Macros are shared with the libraries
+/// that are built for phones.
 pub fn check(workspace: &Workspace, package: &str, targets: &[&str]) -> Result<()> {
     for target in targets {
         say(format!("checking for {target}"));
-        phone(workspace, target, "check", &["--quiet", "-p", package])?;
+        phone(workspace, target, "check", &["--quiet", "--profile", "device", "-p", package])?;
     }
     Ok(())
 }

@@ -223,13 +223,26 @@ fn device(workspace: &Workspace) -> Result<()> {
 
 /// The kernels and the operators on every CPU; the rest of the library, in which no CPU differs, on the first.
 fn aarch64(workspace: &Workspace) -> Result<()> {
-    let of = |cpus: &[&str], arguments: &str| {
+    let of = |cpus: &[&str], package: &str, others: &str| {
+        let arguments = emulated(package, others);
         cross::test(workspace, cpus, &arguments.split_whitespace().collect::<Vec<_>>())
     };
-    let library = "--quiet -p skipstone --no-default-features --features signatures";
-    of(&cross::CPUS, "--quiet -p skipstone-kernels --no-default-features")?;
-    of(&cross::CPUS[..1], library)?;
-    of(&cross::CPUS[1..], &format!("{library} --lib ops::"))
+    cross_programs(workspace)?;
+    of(&cross::CPUS, "skipstone-kernels", "--lib")?;
+    of(&cross::CPUS[..1], "skipstone", EMULATED_LIBRARY)?;
+    of(&cross::CPUS[1..], "skipstone", &format!("{EMULATED_LIBRARY} --lib ops::"))
+}
+
+/// The library with a device's features; it need not be fast.
+const EMULATED_LIBRARY: &str = "--features signatures --config profile.cross.package.skipstone.opt-level=0";
+
+/// cargo's arguments for a package with all checks, and everything below it as in the emulated programs.
+fn emulated(package: &str, others: &str) -> String {
+    format!(
+        "--quiet --profile cross --config profile.cross.package.{package}.debug-assertions=true \
+         --config profile.cross.package.{package}.overflow-checks=true -p {package} --no-default-features \
+         --features avx512,foreign {others}"
+    )
 }
 
 /// The emulated programs, built together so that common dependencies are built once.
@@ -258,10 +271,9 @@ fn aarch64_zoo(workspace: &Workspace) -> Result<()> {
 
 fn package(workspace: &Workspace) -> Result<()> {
     python::run::<&str>(workspace, "golden.packages", &[])?;
-    // With the features of the section `aarch64`, which has built the library.
-    let arguments = "--quiet -p skipstone --no-default-features --features signatures --example classify";
+    let arguments = emulated("skipstone", &format!("{EMULATED_LIBRARY} --example classify"));
     cross::build(workspace, &arguments.split_whitespace().collect::<Vec<_>>())?;
-    python::run(workspace, "devices.package", &["--device", &cross_built(workspace, "debug/examples/classify")])
+    python::run(workspace, "devices.package", &["--device", &cross_built(workspace, "cross/examples/classify")])
 }
 
 fn instructions(workspace: &Workspace) -> Result<()> {
