@@ -61,7 +61,7 @@ BUILDS = {
     "network": Build(
         "the operators of SimpleNet, without signatures, x86-64", 1_200_000, features=["--no-default-features"], subset=True
     ),
-    "onnx": Build("every operator, opens ONNX files too, x86-64", 3_370_000, features=["--features", "onnx"]),
+    "onnx": Build("every operator, opens ONNX files too, x86-64", 2_700_000, features=["--features", "onnx"]),
 }
 
 

@@ -2,8 +2,8 @@
 //!
 //! The memory-bound families all parallelize in the same way ([`split`]): the output is cut into consecutive pieces,
 //! and one task computes each piece from shared inputs. Another thread is used only if its share takes longer than the
-//! handover. Depthwise convolutions share the output rows ([`share_rows`]). The other compute-bound families write
-//! tiles of the output ([`Output`]) and have scratch per thread ([`share_units`]).
+//! handover. Depthwise and first convolutions share the output rows ([`share_rows`]). The other compute-bound families
+//! write tiles of the output ([`Output`]) and have scratch per thread ([`share_units`]).
 
 use std::ops::Range;
 

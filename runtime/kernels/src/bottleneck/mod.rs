@@ -13,8 +13,8 @@
 
 use std::ops::Range;
 
-use crate::conv::{ConvShape, product};
-use crate::depthwise::{self, Band, Columns, depthwise_band};
+use crate::conv::{Columns, ConvShape, product};
+use crate::depthwise::{self, Band, depthwise_band};
 use crate::epilogue::Epilogue;
 use crate::gemm::{self, Gemm, Packed, gemm_alone};
 use crate::parallel::{Output, PRODUCTS_WORTH_SHARING, share_units};

@@ -12,12 +12,14 @@
 //! would gain nothing, and a device build contains that code only once.
 
 mod active;
+mod columns;
 mod shape;
 
 pub use crate::gemm::Weights;
 pub use crate::qgemm::{Out, Packed};
 pub use active::Active;
 pub(crate) use active::{Panels, select};
+pub(crate) use columns::Columns;
 pub use shape::ConvShape;
 pub(crate) use shape::product;
 

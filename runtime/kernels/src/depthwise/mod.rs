@@ -7,18 +7,16 @@
 //! load every input pixel under them once per kernel row; 3x3 at stride 1 computes two rows at once if there are enough
 //! registers.
 
-mod columns;
 mod contract;
 mod run;
 
 use std::ops::Range;
 
-use crate::conv::{ConvShape, product};
+use crate::conv::{Columns, ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::parallel::share_rows;
 use crate::threads::Pool;
-pub(crate) use columns::Columns;
 pub(crate) use contract::FAMILY;
 use run::{DepthwiseRows, Input};
 pub(crate) use run::{WIDTH, column};

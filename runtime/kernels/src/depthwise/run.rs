@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use super::columns::Columns;
 use crate::activation::{self, Activation};
-use crate::conv::ConvShape;
+use crate::conv::{Columns, ConvShape};
 use crate::epilogue::{Epilogue, Tail, finish_row};
 use crate::isa::Isa;
 use crate::lanes::Lanes;

@@ -10,10 +10,10 @@
 mod contract;
 mod run;
 
-use crate::conv::{ConvShape, product};
+use crate::conv::{Columns, ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
-use crate::parallel::{Output, UNITS_PER_THREAD, WINDOWS_WORTH_SHARING};
+use crate::parallel::share_rows;
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
 use run::{MAX_LINES, MAX_WINDOW, Rows, WIDTH};
@@ -26,7 +26,7 @@ pub struct Variant {
     pub isa: Isa,
     /// Filters of a panel.
     filters: usize,
-    kernel: unsafe fn(&Rows<'_>),
+    kernel: unsafe fn(&mut Rows<'_>),
 }
 
 /// The entries of the table: whether the kernel is built, name, instruction set, filters, kernel.
@@ -155,17 +155,10 @@ pub fn stem(v: &Variant, args: Stem<'_>, pool: &Pool) {
     }
     let rows = product(&[shape.batch, shape.out_h]);
     let work = product(&[shape.in_c, shape.taps()]).saturating_mul(shape.output_len());
-    let shared =
-        if pool.threads() > 1 && work >= WINDOWS_WORTH_SHARING { pool.threads() * UNITS_PER_THREAD } else { 1 };
-    // A canceled run stops between tasks.
-    let tasks = rows.min(shared.max(work / TASK_WORK));
-    let to = Output::new(out);
-    pool.run(tasks, pool.threads(), &|task, _| {
-        let rows = rows * task / tasks..rows * (task + 1) / tasks;
-        // SAFETY: the output has these rows.
-        let out = unsafe { to.start().add(rows.start * shape.out_w * shape.out_c) };
-        // SAFETY: the lengths were checked, the CPU has the instructions, and tasks have disjoint output rows.
-        unsafe { (v.kernel)(&Rows { shape, rows, input, packed, out, epilogue }) }
+    share_rows(pool, out, rows, work, TASK_WORK, |rows, out| {
+        let out = Columns::all(out, shape.out_c);
+        // SAFETY: the lengths were checked, and the CPU has the instructions.
+        unsafe { (v.kernel)(&mut Rows { shape, rows, input, packed, out, epilogue }) }
     });
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::activation;
-use crate::conv::ConvShape;
+use crate::conv::{Columns, ConvShape};
 use crate::epilogue::{Epilogue, finish_row};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
@@ -23,8 +23,8 @@ pub(super) struct Rows<'a> {
     /// NCHW.
     pub input: &'a [f32],
     pub packed: &'a [f32],
-    /// First element of the first of the rows.
-    pub out: *mut f32,
+    /// These rows, of all filters.
+    pub out: Columns<'a>,
     /// Has no residual.
     pub epilogue: Epilogue<'a>,
 }
@@ -37,7 +37,7 @@ macro_rules! kernels {
         /// The CPU has the instruction set; the lengths of the slices match the shape, and the weights are packed for
         /// this many filters.
         $(#[$attribute])*
-        pub(super) unsafe fn $name(rows: &Rows<'_>) {
+        pub(super) unsafe fn $name(rows: &mut Rows<'_>) {
             // SAFETY: guaranteed by the caller.
             unsafe { run::<$lanes, $width, $last, $registers>(rows, Isa::$isa) }
         }
@@ -66,10 +66,7 @@ kernels! {
 }
 
 /// The reference, element by element, for panels of one filter.
-///
-/// # Safety
-/// The lengths of the slices match the shape.
-pub(super) unsafe fn scalar(args: &Rows<'_>) {
+pub(super) fn scalar(args: &mut Rows<'_>) {
     let s = args.shape;
     for row in args.rows.clone() {
         let (image, y) = (row / s.out_h, row % s.out_h);
@@ -87,9 +84,8 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
                         }
                     }
                 }
-                let at = ((row - args.rows.start) * s.out_w + x) * s.out_c + filter;
-                // SAFETY: the output has this pixel and filter.
-                unsafe { *args.out.add(at) = activation::scalar::apply(args.epilogue.activation, sum) };
+                let pixel = (row - args.rows.start) * s.out_w + x;
+                args.out.slice(pixel, 1)[filter] = activation::scalar::apply(args.epilogue.activation, sum);
             }
         }
     }
@@ -97,10 +93,18 @@ pub(super) unsafe fn scalar(args: &Rows<'_>) {
 
 /// A kernel row in one channel: the input row under it and its weights.
 #[derive(Clone, Copy)]
-struct Line {
-    /// The input row.
-    row: *const f32,
-    /// Offset of its weights in a panel.
+struct Line<'a> {
+    row: &'a [f32],
+    /// Offset of the weights in a panel.
+    weights: usize,
+}
+
+/// The part of a line under a tile.
+#[derive(Clone, Copy)]
+struct Window {
+    /// Its first column: an element of the input or, at an edge, of a copy with zeros outside.
+    first: *const f32,
+    /// As in the line.
     weights: usize,
 }
 
@@ -111,40 +115,42 @@ struct Line {
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the lengths of the slices match the shape;
 /// weights are in panels of `R` registers.
 #[inline(always)]
-unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args: &Rows<'_>, isa: Isa) {
+unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args: &mut Rows<'_>, isa: Isa) {
     let s = args.shape;
     let mut copies = [0.0; MAX_WINDOW];
+    let mut windows = [Window { first: std::ptr::null(), weights: 0 }; MAX_LINES];
     for row in args.rows.clone() {
         let (image, y) = (row / s.out_h, row % s.out_h);
-        let mut lines = [Line { row: std::ptr::null(), weights: 0 }; MAX_LINES];
+        let mut lines = [Line { row: &[], weights: 0 }; MAX_LINES];
         let mut count = 0;
         for c in 0..s.in_c {
             for ky in s.valid_taps(0, y) {
                 let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
                 let row = &args.input[((image * s.in_c + c) * s.in_h + in_y) * s.in_w..][..s.in_w];
                 let weights = (c * s.kernel[0] + ky) * s.kernel[1] * R * L::WIDTH;
-                lines[count] = Line { row: row.as_ptr(), weights };
+                lines[count] = Line { row, weights };
                 count += 1;
             }
         }
-        let out_row = (row - args.rows.start) * s.out_w * s.out_c;
+        let out_row = (row - args.rows.start) * s.out_w;
         for x in (0..s.out_w).step_by(P) {
-            let tile = Tile { args, lines: &lines[..count], x, outputs: P.min(s.out_w - x), out: out_row };
-            // SAFETY: guaranteed by the caller.
+            let outputs = P.min(s.out_w - x);
+            let tile = Tile { args, lines: &lines[..count], x, outputs, out: args.out.at(out_row + x, outputs) };
+            let narrow = outputs <= LAST;
+            let windows = &mut windows[..count];
+            tile.windows(if narrow { LAST } else { P }, &mut copies, windows);
+            // SAFETY: guaranteed by the caller; every window has the columns under the tile.
             unsafe {
-                match (s.stride[1], tile.outputs <= LAST) {
-                    (1, false) => tile.run::<L, P, R, 1>(&mut copies),
-                    (1, true) => tile.run::<L, LAST, R, 1>(&mut copies),
-                    (_, false) => tile.run::<L, P, R, 2>(&mut copies),
-                    (_, true) => tile.run::<L, LAST, R, 2>(&mut copies),
+                match (s.stride[1], narrow) {
+                    (1, false) => tile.panels::<L, P, R, 1>(windows),
+                    (1, true) => tile.panels::<L, LAST, R, 1>(windows),
+                    (_, false) => tile.panels::<L, P, R, 2>(windows),
+                    (_, true) => tile.panels::<L, LAST, R, 2>(windows),
                 }
             }
         }
         if let Some(activation) = args.epilogue.later() {
-            let len = s.out_w * s.out_c;
-            // SAFETY: the output row was just written, by this task alone.
-            let out = unsafe { std::slice::from_raw_parts_mut(args.out.add(out_row), len) };
-            finish_row(isa, activation, out, None);
+            finish_row(isa, activation, args.out.slice(out_row, s.out_w), None);
         }
     }
 }
@@ -153,71 +159,62 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
 struct Tile<'a, 'b> {
     args: &'a Rows<'b>,
     /// The kernel rows that fall inside the image.
-    lines: &'a [Line],
+    lines: &'a [Line<'b>],
     /// First output column.
     x: usize,
     /// Output columns that exist.
     outputs: usize,
-    /// Offset of the output row.
-    out: usize,
+    /// The first filter of the first output.
+    out: *mut f32,
 }
 
 impl Tile<'_, '_> {
-    /// Computes the tile; `copies` is a buffer for windows at an edge.
-    ///
-    /// # Safety
-    /// As for [`run`]; the horizontal stride is `S`.
-    #[inline(always)]
-    unsafe fn run<L: Lanes, const P: usize, const R: usize, const S: usize>(&self, copies: &mut [f32; MAX_WINDOW]) {
+    /// Finds the windows of the lines under a tile of `width` outputs; `copies` is a buffer for those at an edge. They
+    /// also cover columns past the last output, which may not exist.
+    #[inline(never)]
+    fn windows(&self, width: usize, copies: &mut [f32; MAX_WINDOW], windows: &mut [Window]) {
         let s = self.args.shape;
-        let columns = (P - 1) * S + s.kernel[1];
-        let first = (self.x * S).wrapping_sub(s.pad_left);
-        // The window also covers columns past the last output, which may not exist.
-        let inside = self.x * S >= s.pad_left && first + columns <= s.in_w;
-        let mut lines = [Line { row: std::ptr::null(), weights: 0 }; MAX_LINES];
-        let lines = &mut lines[..self.lines.len()];
-        let from = s.pad_left.saturating_sub(self.x * S).min(columns);
-        let end = (s.in_w + s.pad_left).saturating_sub(self.x * S).clamp(from, columns);
-        for (index, (line, to)) in self.lines.iter().zip(&mut *lines).enumerate() {
-            if inside {
-                *to = Line { row: line.row.wrapping_add(first), ..*line };
-                continue;
+        let columns = (width - 1) * s.stride[1] + s.kernel[1];
+        let start = self.x * s.stride[1];
+        // The columns that are inside the image, and where they are.
+        let from = s.pad_left.saturating_sub(start).min(columns);
+        let end = (s.in_w + s.pad_left).saturating_sub(start).clamp(from, columns);
+        let first = (start + from).wrapping_sub(s.pad_left);
+        let mut copies = copies.chunks_exact_mut(columns);
+        for (line, window) in self.lines.iter().zip(windows) {
+            let inside = if from < end { &line.row[first..][..end - from] } else { &[] };
+            let mut place = inside;
+            if inside.len() < columns {
+                let copy = copies.next().expect("a buffer for every line");
+                copy[..from].fill(0.0);
+                copy[from..end].copy_from_slice(inside);
+                copy[end..].fill(0.0);
+                place = copy;
             }
-            let window = &mut copies[index * columns..][..columns];
-            window[..from].fill(0.0);
-            window[end..].fill(0.0);
-            if from < end {
-                // SAFETY: the row has `in_w` elements, and the columns from `from` to `end` are inside.
-                let inside =
-                    unsafe { std::slice::from_raw_parts(line.row.add(self.x * S + from - s.pad_left), end - from) };
-                window[from..end].copy_from_slice(inside);
-            }
-            *to = Line { row: window.as_ptr(), ..*line };
+            *window = Window { first: place.as_ptr(), weights: line.weights };
         }
-        // SAFETY: guaranteed by the caller; the lines, or the copies of them, hold the columns under the tile.
-        unsafe { self.panels::<L, P, R, S>(lines) }
     }
 
     /// Computes the filters panel by panel.
     ///
     /// # Safety
-    /// As for [`run`]; every line has the columns under the tile.
+    /// As for [`run`]; the horizontal stride is `S`, and every window has the columns under a tile of `P` outputs.
     #[inline(always)]
-    unsafe fn panels<L: Lanes, const P: usize, const R: usize, const S: usize>(&self, lines: &[Line]) {
+    unsafe fn panels<L: Lanes, const P: usize, const R: usize, const S: usize>(&self, windows: &[Window]) {
         let s = self.args.shape;
         let panel_len = s.in_c * s.kernel[0] * s.kernel[1] * R * L::WIDTH;
         for (panel, filter) in (0..s.out_c).step_by(R * L::WIDTH).enumerate() {
-            // SAFETY: value instructions, the bias of filters that exist, and lines and weights as the caller
-            // guarantees.
+            // SAFETY: value instructions, the bias of filters that exist, and windows and weights as the caller
+            // guarantees; the output has the filters of the tile's outputs that exist.
             unsafe {
                 let bias = self.bias::<L, R>(filter);
                 let mut sums = [bias; P];
-                for line in lines {
-                    let mut weights = self.args.packed.as_ptr().add(panel * panel_len + line.weights);
+                for window in windows {
+                    let mut weights = self.args.packed.as_ptr().add(panel * panel_len + window.weights);
                     for kx in 0..s.kernel[1] {
                         let w: [L; R] = std::array::from_fn(|r| L::load(weights.add(r * L::WIDTH)));
                         for (p, sums) in sums.iter_mut().enumerate() {
-                            let pixel = L::splat(*line.row.add(p * S + kx));
+                            let pixel = L::splat(*window.first.add(p * S + kx));
                             for (sum, w) in sums.iter_mut().zip(w) {
                                 *sum = w.mul_add(pixel, *sum);
                             }
@@ -226,7 +223,7 @@ impl Tile<'_, '_> {
                     }
                 }
                 self.args.epilogue.in_registers().apply(&mut sums);
-                let out = self.args.out.add(self.out + self.x * s.out_c + filter);
+                let out = self.out.add(filter);
                 let whole = filter + R * L::WIDTH <= s.out_c;
                 for (p, sums) in sums.into_iter().enumerate() {
                     if p < self.outputs {

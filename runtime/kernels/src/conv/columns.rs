@@ -1,4 +1,4 @@
-//! The part of an output that a task of the depthwise convolution writes: some channels of some rows.
+//! The part of an output that a task of a depthwise or first convolution writes: all or some channels of some rows.
 
 use std::marker::PhantomData;
 use std::ops::Range;
