@@ -201,10 +201,12 @@ fn dependencies(workspace: &Workspace) -> Result<()> {
 fn rust(workspace: &Workspace) -> Result<()> {
     workspace.cargo(
         "test --quiet --workspace --exclude skipstone-cli --exclude skipstone-tests --exclude skipstone-bindgen \
-         --no-default-features \
+         --exclude xtask --no-default-features \
          --features skipstone/onnx,skipstone/avx512,skipstone/foreign,skipstone/tuning,skipstone/signatures,\
          skipstone-ffi/onnx",
     )?;
+    // Apart: its dependencies change the features of others, and the section `device` would build the kernels again.
+    workspace.cargo("test --quiet -p xtask")?;
     workspace.cargo("test --quiet --release -p skipstone-cli -p skipstone-tests")?;
     // With the command's features: with others, tract would be built again. The library itself need not be fast here.
     workspace.cargo(
