@@ -8,6 +8,8 @@ mod channels;
 pub mod deepen;
 mod editor;
 mod error;
+pub mod experts;
+mod fit;
 mod layers;
 mod observe;
 mod prepare;

@@ -100,6 +100,16 @@ fn unseen(name: &str) -> Error {
     Error::Calibration(format!("the tensor '{name}' cannot be observed as floats"))
 }
 
+/// The channels of at most `most` positions of a tensor, evenly spaced, one row each; channels are along `axis`.
+pub(crate) fn rows(dims: &[usize], values: &[f32], axis: usize, most: usize) -> Vec<f32> {
+    let channels = dims.get(axis).copied().unwrap_or(1).max(1);
+    let inner = dims.iter().skip(axis + 1).product::<usize>().max(1);
+    let places = values.len() / channels;
+    let taken = (0..places.min(most)).map(|k| k * places / places.min(most));
+    let element = |place: usize, channel: usize| (place / inner * channels + channel) * inner + place % inner;
+    taken.flat_map(|place| (0..channels).map(move |channel| values[element(place, channel)])).collect()
+}
+
 /// Mean, variance and norm of each channel of a tensor, over everything observed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Moments {
@@ -148,6 +158,14 @@ impl Moments {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_taken_evenly_along_any_axis() {
+        let values: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        assert_eq!(rows(&[1, 2, 2, 3], &values, 1, 9), [0., 6., 1., 7., 2., 8., 3., 9., 4., 10., 5., 11.]);
+        assert_eq!(rows(&[1, 2, 2, 3], &values, 1, 2), [0., 6., 3., 9.]);
+        assert_eq!(rows(&[2, 2, 3], &values, 2, 2), [0., 1., 2., 6., 7., 8.]);
+    }
 
     #[test]
     fn moments_are_computed_per_channel() {

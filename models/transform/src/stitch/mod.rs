@@ -15,7 +15,6 @@
 //! stored once.
 
 mod cuts;
-mod fit;
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,10 +23,10 @@ use skipstone::onnx::{Imported, imported};
 
 use crate::editor::{Attribute, Editor, Graph, INT64, Node, Port, Tensor};
 use crate::error::{Error, Result};
+use crate::fit::{self, Fit, Stitch};
 use crate::observe::{Observer, Samples};
 use crate::prepare;
 use cuts::Pair;
-use fit::{Fit, Stitch};
 
 /// Name of the input that chooses the configuration.
 pub const SETTING: &str = "configuration";

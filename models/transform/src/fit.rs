@@ -1,5 +1,7 @@
 //! Least squares: the linear map with bias from the channels of one tensor to those of another.
 
+use crate::observe::rows;
+
 /// Most positions of a sample that are used, evenly spaced: neighbors say much the same.
 const POSITIONS: usize = 64;
 
@@ -7,13 +9,13 @@ const POSITIONS: usize = 64;
 const RIDGE: f64 = 1e-6;
 
 /// Whether so many samples with so many positions each determine a map of `inner` inputs.
-pub(super) fn suffices(positions: usize, samples: usize, inner: usize) -> bool {
+pub(crate) fn suffices(positions: usize, samples: usize, inner: usize) -> bool {
     positions.min(POSITIONS).saturating_mul(samples) > inner + 1
 }
 
 /// A map that is being fitted: the products of inputs and outputs, summed over positions.
 #[derive(Clone, Debug)]
-pub(super) struct Fit {
+pub(crate) struct Fit {
     inner: usize,
     outer: usize,
     /// Inputs by inputs, a constant 1 being the last input; only what is on and left of the diagonal.
@@ -29,7 +31,7 @@ pub(super) struct Fit {
 
 /// A map that was fitted.
 #[derive(Clone, Debug)]
-pub(super) struct Stitch {
+pub(crate) struct Stitch {
     /// Inputs by outputs.
     pub weights: Vec<f32>,
     pub bias: Vec<f32>,
@@ -45,23 +47,20 @@ impl Fit {
 
     /// Takes a tensor of inputs (side 0) or outputs (side 1): images with channels first, or rows.
     pub fn show(&mut self, side: usize, dims: &[usize], values: &[f32]) {
-        let channels = [self.inner, self.outer][side];
-        let places = values.len() / channels.max(1);
-        let taken = (0..places.min(POSITIONS)).map(|k| k * places / places.min(POSITIONS));
-        let plane = if dims.len() == 4 { dims[2] * dims[3] } else { 1 };
-        let element = |place: usize, channel: usize| {
-            let (image, at) = (place / plane, place % plane);
-            if dims.len() == 4 { (image * channels + channel) * plane + at } else { place * channels + channel }
-        };
-        self.shown[side] =
-            taken.flat_map(|place| (0..channels).map(move |channel| values[element(place, channel)])).collect();
+        let axis = if dims.len() == 4 { 1 } else { dims.len().saturating_sub(1) };
+        self.shown[side] = rows(dims, values, axis, POSITIONS);
     }
 
     /// Adds the sample that was shown.
     pub fn add(&mut self) {
+        let [x, y] = std::mem::take(&mut self.shown);
+        self.add_rows(&x, &y);
+    }
+
+    /// Adds rows of inputs and the rows of outputs that belong to them.
+    pub fn add_rows(&mut self, x: &[f32], y: &[f32]) {
         let size = self.inner + 1;
-        let rows = self.shown[0].chunks_exact(self.inner).zip(self.shown[1].chunks_exact(self.outer));
-        for (x, y) in rows {
+        for (x, y) in x.chunks_exact(self.inner).zip(y.chunks_exact(self.outer)) {
             let x: Vec<f64> = x.iter().map(|&v| f64::from(v)).chain([1.0]).collect();
             for (i, &a) in x.iter().enumerate() {
                 self.gram[i * size..][..=i].iter_mut().zip(&x).for_each(|(sum, b)| *sum += a * b);
