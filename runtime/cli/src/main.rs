@@ -10,6 +10,7 @@ mod classify;
 mod compile;
 mod effect;
 mod evaluate;
+mod experts;
 mod failure;
 mod files;
 mod grow;
@@ -60,6 +61,7 @@ Examples:
   skipstone soup a.onnx b.onnx c.onnx -o soup.onnx
   skipstone stitch small.onnx large.onnx --calibrate photos/ -o both.onnx
   skipstone slice model.onnx --width 50 -o narrow.onnx
+  skipstone experts model.onnx --split 8 --calibrate photos/ -o experts.onnx
   skipstone widen model.onnx --by 50 -o wide.onnx
 
 `skipstone COMMAND --help` explains a command and its options.
@@ -84,6 +86,7 @@ enum Command {
     Soup(soup::SoupOf),
     Stitch(stitch::StitchOf),
     Slice(slice::SliceOf),
+    Experts(experts::ExpertsOf),
     Widen(grow::Widen),
     Deepen(grow::Deepen),
     Tune(tune::Tune),
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Command::Soup(command) => command.execute(),
         Command::Stitch(command) => command.execute(),
         Command::Slice(command) => command.execute(),
+        Command::Experts(command) => command.execute(),
         Command::Widen(command) => command.execute(),
         Command::Deepen(command) => command.execute(),
         Command::Tune(command) => command.execute(),

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 const TASKS: &[(&str, &[&str])] = &[
     ("Use a model", &["classify", "run", "evaluate"]),
     ("Inspect a model", &["inspect", "bench"]),
-    ("Change a model", &["quantize", "prune", "soup", "stitch", "slice", "widen", "deepen"]),
+    ("Change a model", &["quantize", "prune", "soup", "stitch", "slice", "experts", "widen", "deepen"]),
     ("Prepare a model for an app", &["compile", "tune", "operators"]),
     ("This command", &["completions", "man", "help"]),
 ];

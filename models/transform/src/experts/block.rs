@@ -16,13 +16,37 @@ use crate::editor::{Graph, Node};
 use crate::layers::Layer;
 
 /// Element-wise operators of one value and constants.
-const UNARY: [&str; 27] = [
-    "Abs", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg",
-    "PRelu", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh",
-    "ThresholdedRelu", "Max", "Min",
+pub(super) const UNARY: [&str; 27] = [
+    "Abs",
+    "Celu",
+    "Clip",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "Mish",
+    "Neg",
+    "PRelu",
+    "Pow",
+    "Reciprocal",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Swish",
+    "Tanh",
+    "ThresholdedRelu",
+    "Max",
+    "Min",
 ];
 /// Arithmetic, which alone is no activation.
-const ARITHMETIC: [&str; 4] = ["Add", "Sub", "Mul", "Div"];
+pub(super) const ARITHMETIC: [&str; 4] = ["Add", "Sub", "Mul", "Div"];
 
 /// Highest rank of a single constant: the values of experts have three axes.
 const MOST_AXES: usize = 3;
@@ -93,9 +117,10 @@ impl Block {
                 return None;
             }
             for input in node.inputs.iter().filter(|input| !input.is_empty()) {
-                match graph.stored(input) {
-                    Some(_) => drop(Operand::of(graph, input, neurons)?),
-                    None => open.push(input.clone()),
+                if graph.stored(input).is_none() {
+                    open.push(input.clone());
+                } else if Operand::of(graph, input, neurons).is_none() {
+                    return None;
                 }
             }
         }

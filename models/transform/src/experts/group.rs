@@ -149,8 +149,7 @@ mod tests {
                     let sign = if neuron % 2 == 0 { 1.0 } else { -1.0 };
                     if kind_of_token[token] == of[neuron] { sign * size } else { sign * noise }
                 };
-                let hidden: Vec<f32> =
-                    (0..tokens * of.len()).map(|i| value(i / of.len(), i % of.len())).collect();
+                let hidden: Vec<f32> = (0..tokens * of.len()).map(|i| value(i / of.len(), i % of.len())).collect();
                 Profiles::of(&hidden, of.len(), &(0..of.len()).collect::<Vec<_>>())
             })
             .collect();

@@ -5,10 +5,16 @@
 //! Router-Decoupled Mixture of Experts with System Co-Design", 2024). Every neuron is in one expert only, or is always
 //! computed, so that all experts together are the block. What an expert adds on average where it is left out is added
 //! instead of it.
+//!
+//! [`reduce`] makes experts fewer, those of a split model or of one that was trained with them: it merges those that are
+//! alike, or drops the least used.
 
+mod align;
 mod block;
+mod find;
 mod group;
 mod plan;
+mod reduce;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -24,6 +30,7 @@ use crate::observe::{Observer, Samples, rows};
 use crate::prepare;
 use block::Block;
 use plan::Seen;
+pub use reduce::{Fewer, Reduced, Reduction, reduce};
 
 /// Most tokens that a block is shown.
 const TOKENS: usize = 4096;
@@ -100,8 +107,7 @@ pub fn split(bytes: &[u8], split: &Split, samples: &mut dyn Samples, options: &O
         let of_group: Vec<&Block> = group.iter().map(|&at| &blocks[at]).collect();
         let tokens: Vec<&Seen> = group.iter().map(|&at| &seen[at]).collect();
         check_tokens(&of_group, &tokens)?;
-        let (plans, router) =
-            plan::plans(&editor.graph, &of_group, &tokens, [split.experts, split.top], split.shared)?;
+        let (plans, router) = plan::plans(&editor.graph, &of_group, &tokens, [split.experts, split.top], split.shared)?;
         let mut routing = None;
         for (block, plan) in of_group.into_iter().zip(plans) {
             let (nodes, used) = write::write(&mut editor, block, &plan, &router, routing.take())?;
@@ -145,8 +151,7 @@ fn chosen(all: Vec<Block>, split: &Split) -> Result<Vec<Block>> {
         let reason = format!("no feed-forward block of the model has a layer '{name}' to skip");
         return Err(Error::Unsupported(reason));
     }
-    let blocks: Vec<Block> =
-        all.into_iter().filter(|block| !split.skip.iter().any(|name| has(block, name))).collect();
+    let blocks: Vec<Block> = all.into_iter().filter(|block| !split.skip.iter().any(|name| has(block, name))).collect();
     if blocks.is_empty() {
         let reason = "the model has no feed-forward block: a matrix product or 1x1 convolution, an activation, and another one, \
                       with constant f32 or f16 weights, whose values between nothing else reads";

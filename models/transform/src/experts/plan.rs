@@ -57,7 +57,8 @@ pub(super) fn plans(
         .iter()
         .zip(&parts)
         .map(|(groups, [_, rest])| {
-            let of = |group: usize| rest.iter().zip(groups).filter(|(_, of)| **of == group).map(|(&at, _)| at).collect();
+            let of =
+                |group: usize| rest.iter().zip(groups).filter(|(_, of)| **of == group).map(|(&at, _)| at).collect();
             (0..count).map(of).collect()
         })
         .collect();
@@ -114,12 +115,7 @@ fn shared_and_rest(hidden: &[f32], weights: &[f32], shared: usize) -> [Vec<usize
 
 /// The least-squares map from a token to how much each expert adds: the sum of its neurons' absolute values, each times the
 /// length of its weights in the last layer, as a share of the mean over all experts where there are several blocks.
-fn router(
-    blocks: &[&Block],
-    seen: &[&Seen],
-    members: &[Vec<Vec<usize>>],
-    weights: &[Vec<f32>],
-) -> Result<Stitch> {
+fn router(blocks: &[&Block], seen: &[&Seen], members: &[Vec<Vec<usize>>], weights: &[Vec<f32>]) -> Result<Stitch> {
     let (width, count) = (blocks[0].width, members[0].len());
     let tokens = seen[0].input.len() / width;
     let mut targets = vec![0f32; tokens * count];

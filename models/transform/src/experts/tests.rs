@@ -1,4 +1,6 @@
-//! Splitting of small models, against their plain definitions.
+//! Small models with experts, against their plain definitions.
+
+mod fewer;
 
 use skipstone::operator::Operator;
 use skipstone::{Model, Options, TensorView};

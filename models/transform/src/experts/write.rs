@@ -222,7 +222,10 @@ impl Writer<'_> {
             let width = block.width;
             let suffix = format!("{prefix}up{at}");
             let part = |neurons: &[usize]| -> Vec<f32> {
-                (0..width).flat_map(|i| neurons.iter().map(move |&neuron| (neuron, i))).map(|(n, i)| matrix[n * width + i]).collect()
+                (0..width)
+                    .flat_map(|i| neurons.iter().map(move |&neuron| (neuron, i)))
+                    .map(|(n, i)| matrix[n * width + i])
+                    .collect()
             };
             let mut y = self.product(place, x, kind, &suffix, |neurons| [width, neurons], part);
             if let Some(values) = bias(self, up)? {
