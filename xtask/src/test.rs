@@ -160,7 +160,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         name: "transform",
-        about: "the results of `skipstone prune`, `soup`, `stitch`, `slice`, `widen` and `deepen`",
+        about: "the results of `skipstone prune`, `soup`, `stitch`, `slice`, `experts`, `widen` and `deepen`",
         after: &["release", "environment"],
         run: |w| {
             modules(
@@ -171,6 +171,7 @@ pub const SECTIONS: &[Section] = &[
                     ("transform.stitches", ""),
                     ("transform.slices", ""),
                     ("transform.growth", ""),
+                    ("transform.experts", ""),
                 ],
             )
         },

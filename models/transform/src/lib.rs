@@ -2,7 +2,8 @@
 //!
 //! [`quantize`] turns a float model into an 8-bit one, with ranges observed on sample inputs. [`prune`] removes weights
 //! or whole channels. [`soup`] averages models of one architecture, [`mod@stitch`] makes two of one family switchable in
-//! one file. [`widen`] and [`deepen`] make larger ones with the same outputs, [`mod@slice`] takes a part of one.
+//! one file, [`experts`] lets each token compute a part of a layer. [`widen`] and [`deepen`] make larger ones with the
+//! same outputs, [`mod@slice`] takes a part of one.
 
 mod channels;
 pub mod deepen;
