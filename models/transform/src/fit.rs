@@ -135,10 +135,26 @@ fn subtract(row: &mut [f64], other: &[f64], factor: f64) {
     row.iter_mut().zip(other).for_each(|(value, other)| *value -= factor * other);
 }
 
+/// The sum of products, in eight parts at once.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut parts = [0f32; 8];
+    let (a, rest_a) = a.as_chunks::<8>();
+    let (b, rest_b) = b.as_chunks::<8>();
+    for (a, b) in a.iter().zip(b) {
+        (0..8).for_each(|i| parts[i] += a[i] * b[i]);
+    }
+    parts.iter().sum::<f32>() + rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum::<f32>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::random::Random;
+
+    #[test]
+    fn products_are_summed_with_their_rest() {
+        assert!(dot(&[1.0; 11], &[2.0; 11]) == 22.0);
+    }
 
     #[test]
     fn a_linear_map_is_found() {

@@ -5,7 +5,9 @@
 //! one file, [`experts`] lets each token compute a part of a layer. [`widen`] and [`deepen`] make larger ones with the
 //! same outputs, [`mod@slice`] takes a part of one.
 
+mod blocks;
 mod channels;
+mod cuts;
 pub mod deepen;
 mod editor;
 mod error;

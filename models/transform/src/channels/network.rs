@@ -10,7 +10,9 @@ use skipstone::Options;
 use skipstone::graph::{Channels, Track};
 use skipstone::onnx::{Imported, imported};
 
-use crate::editor::Editor;
+use crate::blocks::Block;
+use crate::cuts::{Cut, cuts};
+use crate::editor::{Editor, Node};
 use crate::error::{Error, Result};
 use crate::layers::Layer;
 
@@ -171,6 +173,23 @@ impl Network {
     /// Names of the tensors that nodes write.
     pub fn tensors(&self) -> impl Iterator<Item = &str> {
         self.editor.graph.nodes.iter().flat_map(|node| node.outputs.iter().map(String::as_str))
+    }
+
+    /// The feed-forward blocks.
+    pub fn blocks(&self) -> Vec<Block> {
+        Block::all(&self.editor.graph, &self.imported)
+    }
+
+    /// The places where it can be cut, given the nodes that depend on its input.
+    pub fn cuts(&self, nodes: &[Node], input: &str) -> Vec<Cut> {
+        cuts(nodes, input, &self.layers.iter().map(|layer| layer.output.clone()).collect(), &self.imported)
+    }
+
+    /// The axis of a tensor along which its channels are, if that is the one that a layer multiplies.
+    pub fn multiplied_axis(&self, layer: &Layer) -> Option<usize> {
+        let rank = self.shape(&layer.input)?.len();
+        let axis = layer.input_axis(&self.editor.graph, rank);
+        self.track(&layer.input).filter(|track| track.axis == axis).map(|track| track.axis)
     }
 
     /// Every channel once, as it is.

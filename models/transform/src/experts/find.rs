@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use skipstone::onnx::Imported;
 
-use super::block::{ARITHMETIC, UNARY};
+use crate::blocks::{ARITHMETIC, UNARY};
 use crate::editor::{Graph, Node};
 use crate::error::{Error, Result};
 use crate::layers::Layer;

@@ -5,6 +5,8 @@
 //! that fit a group best are assigned to it first (a balanced k-means, as in Z. Zhang et al., "MoEfication: Transformer
 //! Feed-forward Layers are Mixtures of Experts", 2022).
 
+use crate::fit::dot;
+
 /// A neuron whose deviation is less than this share of its mean is constant but for rounding.
 const CONSTANT: f64 = 1e-5;
 /// Most rounds of assignment.
@@ -117,17 +119,6 @@ fn normalize(row: &mut [f32]) {
     row.iter_mut().for_each(|value| *value *= factor);
 }
 
-/// The sum of products, in eight parts at once.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut parts = [0f32; 8];
-    let (a, rest_a) = a.as_chunks::<8>();
-    let (b, rest_b) = b.as_chunks::<8>();
-    for (a, b) in a.iter().zip(b) {
-        (0..8).for_each(|i| parts[i] += a[i] * b[i]);
-    }
-    parts.iter().sum::<f32>() + rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum::<f32>()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +160,5 @@ mod tests {
         for group in 0..3 {
             assert_eq!(found[0].iter().filter(|&&of| of == group).count(), 2, "{found:?}");
         }
-        assert!(dot(&[1.0; 11], &[2.0; 11]) == 22.0);
     }
 }

@@ -10,7 +10,6 @@
 //! alike, or drops the least used.
 
 mod align;
-mod block;
 mod find;
 mod group;
 mod plan;
@@ -24,11 +23,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use skipstone::onnx::imported;
 use skipstone::{Model, Options};
 
+use crate::blocks::Block;
 use crate::editor::{Editor, Node};
 use crate::error::{Error, Result};
 use crate::observe::{Observer, Samples, rows};
 use crate::prepare;
-use block::Block;
 use plan::Seen;
 pub use reduce::{Fewer, Reduced, Reduction, reduce};
 

@@ -1,10 +1,10 @@
 //! How a block is split: its experts' neurons, the router, and what stands for the experts that are left out.
 
-use super::block::Block;
-use super::group::{Profiles, dot, groups};
+use super::group::{Profiles, groups};
+use crate::blocks::Block;
 use crate::editor::Graph;
 use crate::error::{Error, Result};
-use crate::fit::{Fit, Stitch};
+use crate::fit::{Fit, Stitch, dot};
 
 /// Tokens on which the loss is measured.
 const JUDGED: usize = 256;

@@ -11,11 +11,11 @@ use skipstone::{Model, Options};
 
 use super::align::{assignment, clusters};
 use super::find::{Network, Router, routers};
-use super::group::dot;
 use super::plan::best;
 use super::{ELEMENTS, TOKENS};
 use crate::editor::{Editor, Graph, Tensor};
 use crate::error::{Error, Result};
+use crate::fit::dot;
 use crate::observe::{Observer, Samples, rows};
 use crate::prepare;
 

@@ -10,8 +10,8 @@
 
 use std::collections::HashMap;
 
-use super::block::{Block, Operand};
 use super::plan::Plan;
+use crate::blocks::{Block, Operand};
 use crate::editor::{Attribute, Editor, FLOAT, HALF, Node, Tensor};
 use crate::error::{Error, Result};
 use crate::fit::Stitch;

@@ -3,7 +3,7 @@
 
 use skipstone::Options;
 
-use super::{Outcome, Pruned, beta_rank, score};
+use super::{Outcome, Pruned, beta_rank, optin, score};
 use crate::channels::{Copies, Family, Network, resized, zeroed};
 use crate::editor::Editor;
 use crate::error::{Error, Result};
@@ -20,6 +20,17 @@ pub enum ChannelMethod {
     Random(u64),
     /// How much a filter amplifies its input, on a batch of samples.
     BetaRank,
+    /// For attention heads and neurons of feed-forward blocks: how much the features of all later layers change without
+    /// them, on a batch of samples.
+    Optin,
+}
+
+impl ChannelMethod {
+    /// Whether it needs samples.
+    #[must_use]
+    pub fn needs_samples(self) -> bool {
+        matches!(self, Self::BetaRank | Self::Optin)
+    }
 }
 
 /// What happens to pruned channels.
@@ -45,12 +56,12 @@ pub struct ChannelRecipe {
 }
 
 /// Channels are kept in multiples of this, since kernels compute four or more at once.
-const MULTIPLE: usize = 4;
+pub(super) const MULTIPLE: usize = 4;
 
-/// Prunes channels of the model in `bytes`, an ONNX file. Samples are only needed for Beta-Rank, at least two.
+/// Prunes channels of the model in `bytes`, an ONNX file. Samples are only needed for Beta-Rank, at least two, and for OPTIN.
 ///
 /// # Errors
-/// A malformed model, or one without removable channels; no samples for Beta-Rank; a node that channels cannot be
+/// A malformed model, or one without removable channels; a method without the samples that it needs; a node that channels cannot be
 /// removed from; errors of running the model.
 pub fn channels(
     bytes: &[u8],
@@ -64,15 +75,16 @@ pub fn channels(
     let mut editor = Editor::open(bytes)?;
     prepare::constants(&mut editor.graph);
     let network = Network::new(editor, &recipe.skip, options)?;
-    let of_layers = match (recipe.method, samples) {
-        (ChannelMethod::BetaRank, Some(samples)) => beta_rank::scores(&network, samples, options)?,
-        (ChannelMethod::BetaRank, None) => {
-            return Err(Error::Calibration("Beta-Rank needs samples to run the model on".into()));
+    let copies = match (recipe.method, samples) {
+        (ChannelMethod::Optin, Some(samples)) => optin::choose(&network, recipe.less, samples, options)?,
+        (ChannelMethod::BetaRank, Some(samples)) => {
+            choose(&network, &beta_rank::scores(&network, samples, options)?, recipe.less)
         }
-        (method, _) => plain(&network, method),
+        (method, _) if method.needs_samples() => {
+            return Err(Error::Calibration("this method needs samples to run the model on".into()));
+        }
+        (method, _) => choose(&network, &plain(&network, method), recipe.less),
     };
-    let scores: Vec<Vec<f32>> = network.families.iter().map(|family| of_family(&network, family, &of_layers)).collect();
-    let copies = choose(&network, &scores, recipe.less);
     let zeroed = zeroed(&network, &copies);
     let pruned = match recipe.form {
         Form::Zeros => zeroed,
@@ -114,8 +126,9 @@ fn of_family(network: &Network, family: &Family, of_layers: &[Vec<f32>]) -> Vec<
     family.channels.iter().map(|&channel| sums[channel].0 / sums[channel].1.max(1) as f32).collect()
 }
 
-/// Which channels to remove.
-fn choose(network: &Network, scores: &[Vec<f32>], less: f64) -> Copies {
+/// Which channels to remove, by the scores of every layer's filters.
+fn choose(network: &Network, of_layers: &[Vec<f32>], less: f64) -> Copies {
+    let scores: Vec<Vec<f32>> = network.families.iter().map(|family| of_family(network, family, of_layers)).collect();
     let dense = network.multiply_adds(&network.all_stay()) as f64;
     // The channels of each family, in the order in which they are kept.
     let orders: Vec<Vec<usize>> = scores

@@ -9,11 +9,13 @@
 //! | DSnoT | Wanda's mask, then weights are exchanged until the mean output of a filter is restored (Y. Zhang et al., "Dynamic Sparse No Training", 2024) | yes |
 //!
 //! [`weights`] sets weights to zero, one by one or in small blocks: shapes stay the same, and sparse kernels skip the
-//! zeros. [`channels`] removes whole channels from the network, by magnitude, at random, or by Beta-Rank.
+//! zeros. [`channels`] removes whole channels from the network, by magnitude, at random, by
+//! Beta-Rank or by OPTIN.
 
 mod beta_rank;
 mod channels;
 mod dsnot;
+mod optin;
 mod pattern;
 mod score;
 #[cfg(test)]

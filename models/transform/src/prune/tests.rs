@@ -1,7 +1,7 @@
 //! Pruning of small models, against their plain definitions.
 
 use skipstone::{Model, Options, TensorView};
-use skipstone_onnx::write::{f32s, graph, int, ints, model, node, value};
+use skipstone_onnx::write::{f32s, graph, i64s, int, ints, model, node, value};
 
 use super::*;
 use crate::tensor::Tensor;
@@ -153,4 +153,84 @@ fn models_that_cannot_be_pruned_are_refused() {
     let skip =
         Recipe { layers: Choice { skip: vec!["nobody".into()], ..Choice::default() }, ..recipe(Method::Magnitude) };
     assert!(weights(&network(), &skip, None, &options).unwrap_err().to_string().contains("nobody"));
+}
+
+/// Attention with four heads and a feed-forward block, on six tokens of eight features. Heads 1 and 2 and every odd neuron
+/// add nothing to the next value.
+fn transformer() -> Vec<u8> {
+    let heads = [ints("perm", &[0, 2, 1, 3])];
+    let nodes = [
+        node("MatMul", &["x", "wq"], &["q"], &[]),
+        node("MatMul", &["x", "wk"], &["k"], &[]),
+        node("MatMul", &["x", "wv"], &["v"], &[]),
+        node("Reshape", &["q", "split"], &["q1"], &[]),
+        node("Reshape", &["k", "split"], &["k1"], &[]),
+        node("Reshape", &["v", "split"], &["v1"], &[]),
+        node("Transpose", &["q1"], &["q2"], &heads),
+        node("Transpose", &["k1"], &["k2"], &[ints("perm", &[0, 2, 3, 1])]),
+        node("Transpose", &["v1"], &["v2"], &heads),
+        node("MatMul", &["q2", "k2"], &["s"], &[]),
+        node("Softmax", &["s"], &["p"], &[int("axis", -1)]),
+        node("MatMul", &["p", "v2"], &["a"], &[]),
+        node("Transpose", &["a"], &["a1"], &heads),
+        node("Reshape", &["a1", "join"], &["a2"], &[]),
+        node("MatMul", &["a2", "wo"], &["o"], &[]),
+        node("Add", &["o", "x"], &["r"], &[]),
+        node("MatMul", &["r", "up"], &["u"], &[]),
+        node("Relu", &["u"], &["h"], &[]),
+        node("MatMul", &["h", "down"], &["d"], &[]),
+        node("Add", &["d", "r"], &["t"], &[]),
+        node("ReduceMean", &["t"], &["m"], &[ints("axes", &[1]), int("keepdims", 0)]),
+        node("MatMul", &["m", "head"], &["y"], &[]),
+    ];
+    let (mut out, mut down) = (numbers(64, 24), numbers(16 * 8, 26));
+    out[16..48].fill(0.0);
+    down.chunks_exact_mut(8).skip(1).step_by(2).for_each(|row| row.fill(0.0));
+    let weights = [
+        f32s("wq", &[8, 8], &numbers(64, 21)),
+        f32s("wk", &[8, 8], &numbers(64, 22)),
+        f32s("wv", &[8, 8], &numbers(64, 23)),
+        i64s("split", &[4], &[0, 0, 4, 2]),
+        i64s("join", &[3], &[0, 0, 8]),
+        f32s("wo", &[8, 8], &out),
+        f32s("up", &[8, 16], &numbers(128, 25)),
+        f32s("down", &[16, 8], &down),
+        f32s("head", &[8, 5], &numbers(40, 27)),
+    ];
+    model(&graph(&nodes, &weights, &[value("x", 1, &[1, 6, 8])], &[value("y", 1, &[1, 5])]))
+}
+
+struct Tokens;
+
+impl Samples for Tokens {
+    fn len(&self) -> usize {
+        3
+    }
+
+    fn sample(&mut self, index: usize) -> Result<Vec<f32>> {
+        Ok(numbers(48, index as u32 + 60))
+    }
+}
+
+#[test]
+fn heads_and_neurons_that_change_nothing_go_first() {
+    let recipe = |less| ChannelRecipe { method: ChannelMethod::Optin, less, form: Form::Removal, skip: Vec::new() };
+    let bytes = transformer();
+    let pruned = channels(&bytes, &recipe(0.45), Some(&mut Tokens), &Options::default()).unwrap();
+    let filters: Vec<[usize; 2]> = pruned.layers.iter().map(|layer| layer.filters).collect();
+    assert_eq!(filters, [[8, 4], [8, 4], [8, 4], [8, 8], [16, 8], [8, 8], [5, 5]]);
+    let answer = |bytes: &[u8]| {
+        let model = Model::from_bytes(bytes, &Options::default()).unwrap();
+        let mut session = model.session().unwrap();
+        session.run(&[TensorView::new(&[1, 6, 8], &numbers(48, 7)).unwrap()]).unwrap();
+        session.output(0).unwrap().elements::<f32>().unwrap().to_vec()
+    };
+    let apart = answer(&bytes).iter().zip(answer(&pruned.bytes)).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(apart < 1e-5, "{apart}");
+    let error = channels(&bytes, &recipe(0.99), Some(&mut Tokens), &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("ask for less"), "{error}");
+    let error = channels(&network(), &recipe(0.3), Some(&mut Numbers(2)), &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("no attention heads"), "{error}");
+    let error = channels(&bytes, &recipe(0.3), None, &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("needs samples"), "{error}");
 }

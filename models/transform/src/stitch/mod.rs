@@ -14,19 +14,21 @@
 //! as a setting of the session, and each is a branch of an If, so that only the nodes of the chosen one run. Weights are
 //! stored once.
 
-mod cuts;
+mod pairs;
 
 use std::collections::{HashMap, HashSet};
 
 use skipstone::Options;
 use skipstone::onnx::{Imported, imported};
 
+use crate::cuts::{Cut, cuts, parted};
 use crate::editor::{Attribute, Editor, Graph, INT64, Node, Port, Tensor};
 use crate::error::{Error, Result};
 use crate::fit::{self, Fit, Stitch};
+use crate::layers::Layer;
 use crate::observe::{Observer, Samples};
 use crate::prepare;
-use cuts::Pair;
+use pairs::Pair;
 
 /// Name of the input that chooses the configuration.
 pub const SETTING: &str = "configuration";
@@ -71,7 +73,7 @@ pub fn stitch(
     let parts = [Part::open(small, "the small", options)?, Part::open(large, "the large", options)?];
     let [front, back] = &parts;
     front.check_like(back)?;
-    let mut pairs = cuts::pairs(&front.cuts(), &back.cuts());
+    let mut pairs = pairs::pairs(&front.cuts(), &back.cuts());
     if pairs.is_empty() {
         let reason = "the networks have no common place to be stitched at: a single value, of equal height and width or of \
                       as many tokens, that everything behind it is computed from";
@@ -84,7 +86,7 @@ pub fn stitch(
             format!("{} samples show fewer positions than a stitch has inputs; give more images", samples.len());
         return Err(Error::Calibration(reason));
     }
-    let pairs = cuts::spread(&pairs, points);
+    let pairs = pairs::spread(&pairs, points);
     let stitches = fitted(&parts, &pairs, samples, options)?;
     let [front, back] = parts;
     Assembly::new(front, back)?.assemble(&pairs, &stitches)
@@ -116,22 +118,15 @@ impl Part {
             return Err(Error::Unsupported(format!("{reason}; a stitch takes networks with one of each")));
         };
         let (input, output) = (input.clone(), output.name.clone());
-        let (mut constants, mut nodes) = (Vec::new(), Vec::new());
-        let mut computed = HashSet::from([input.clone()]);
-        for node in std::mem::take(&mut graph.nodes) {
-            if node.inputs.iter().any(|name| computed.contains(name)) {
-                computed.extend(node.outputs.iter().filter(|name| !name.is_empty()).cloned());
-                nodes.push(node);
-            } else {
-                constants.push(node);
-            }
-        }
+        let [constants, nodes] = parted(graph, &input);
         graph.nodes = constants.iter().chain(&nodes).cloned().collect();
         Ok(Self { editor, constants, nodes, input, output, known })
     }
 
-    fn dims(&self, value: &str) -> Option<Vec<usize>> {
-        self.known.values.get(value).map(|&id| self.known.graph.fact(id).shape.dims().to_vec())
+    /// Where it can be cut.
+    fn cuts(&self) -> Vec<Cut> {
+        let layers: HashSet<String> = Layer::all(&self.editor.graph).into_iter().map(|layer| layer.output).collect();
+        cuts(&self.nodes, &self.input, &layers, &self.known)
     }
 
     /// Checks that one file can hold both networks.

@@ -16,7 +16,7 @@ use crate::editor::{Graph, Node};
 use crate::layers::Layer;
 
 /// Element-wise operators of one value and constants.
-pub(super) const UNARY: [&str; 27] = [
+pub(crate) const UNARY: [&str; 27] = [
     "Abs",
     "Celu",
     "Clip",
@@ -46,14 +46,14 @@ pub(super) const UNARY: [&str; 27] = [
     "Min",
 ];
 /// Arithmetic, which alone is no activation.
-pub(super) const ARITHMETIC: [&str; 4] = ["Add", "Sub", "Mul", "Div"];
+pub(crate) const ARITHMETIC: [&str; 4] = ["Add", "Sub", "Mul", "Div"];
 
 /// Highest rank of a single constant: the values of experts have three axes.
 const MOST_AXES: usize = 3;
 
 /// A feed-forward block.
 #[derive(Clone, Debug)]
-pub(super) struct Block {
+pub(crate) struct Block {
     /// The name of its last layer.
     pub name: String,
     /// The value that it reads.
@@ -74,7 +74,7 @@ pub(super) struct Block {
 
 /// What a constant between the layers is for the neurons.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Operand {
+pub(crate) enum Operand {
     /// A single number.
     Single,
     /// A number for each neuron.
