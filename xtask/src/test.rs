@@ -170,6 +170,7 @@ pub const SECTIONS: &[Section] = &[
                     ("transform.soups", ""),
                     ("transform.stitches", ""),
                     ("transform.slices", ""),
+                    ("transform.optin", ""),
                     ("transform.growth", ""),
                     ("transform.experts", ""),
                 ],

@@ -25,8 +25,9 @@ The result is a standard ONNX file. With zeros, shapes stay the same, and enough
 `skipstone inspect` shows the kernel of every layer and the reason. Channels are removed from the file if they only
 go from layer to layer. Without further training a network loses accuracy: measure it with `skipstone evaluate`.
 
-Wanda, DSnoT and Beta-Rank run the model on the images in FOLDER; a few dozen like those that it will see are enough. Images
-are prepared as for `skipstone classify`.
+Wanda, DSnoT, Beta-Rank and OPTIN run the model on the images in FOLDER; a few dozen like those that it will see are enough.
+OPTIN takes 16 of them at most, and runs what is behind each attention head and each neuron once without it: that can take long.
+Images are prepared as for `skipstone classify`.
 
 Examples:
   skipstone prune model.onnx --zeros 80 -o sparse.onnx
@@ -34,7 +35,8 @@ Examples:
   skipstone prune model.onnx --pattern 2:4 -o half.onnx
   skipstone prune model.onnx --zeros 80 --pattern 4x1 --scope network -o blocks.onnx
   skipstone prune model.onnx --less 50 --method beta-rank --calibrate photos/ -o narrow.onnx
-  skipstone prune model.onnx --less 30 --pattern channels -o narrow.onnx")]
+  skipstone prune model.onnx --less 30 --pattern channels -o narrow.onnx
+  skipstone prune transformer.onnx --less 40 --method optin --calibrate photos/ -o narrow.onnx")]
 pub struct Prune {
     #[command(flatten)]
     model: ModelArgs,
@@ -105,6 +107,8 @@ enum MethodArg {
     Dsnot,
     /// For channels: how much a filter amplifies its input
     BetaRank,
+    /// For attention heads and neurons of feed-forward blocks: how much the features of later layers change without them
+    Optin,
 }
 
 /// The values of `--pattern`.
@@ -166,7 +170,7 @@ impl Prune {
         let work = self.work()?;
         let needs_samples = match &work {
             Work::Weights(recipe) => recipe.method.needs_samples(),
-            Work::Channels(recipe) => recipe.method == ChannelMethod::BetaRank,
+            Work::Channels(recipe) => recipe.method.needs_samples(),
         };
         if needs_samples && self.calibration.calibrate.is_none() {
             return Err(usage("this method runs the model on images: give their folder with --calibrate"));
@@ -195,7 +199,7 @@ impl Prune {
     }
 
     fn work(&self) -> Result<Work, Failure> {
-        let of_channels = self.less.is_some() || self.method == MethodArg::BetaRank;
+        let of_channels = self.less.is_some() || matches!(self.method, MethodArg::BetaRank | MethodArg::Optin);
         let pattern = match self.pattern {
             Some(pattern) => pattern,
             None if of_channels => PatternArg::Channels,
@@ -203,7 +207,7 @@ impl Prune {
         };
         match pattern {
             PatternArg::Channels => self.of_channels().map(Work::Channels),
-            PatternArg::Of(_) if of_channels => Err(usage("--less and Beta-Rank are for --pattern channels")),
+            PatternArg::Of(_) if of_channels => Err(usage("--less, Beta-Rank and OPTIN are for --pattern channels")),
             PatternArg::Of(pattern) => self.of_weights(pattern).map(Work::Weights),
         }
     }
@@ -222,6 +226,7 @@ impl Prune {
             MethodArg::Magnitude => ChannelMethod::Magnitude,
             MethodArg::Random => ChannelMethod::Random(self.seed),
             MethodArg::BetaRank => ChannelMethod::BetaRank,
+            MethodArg::Optin => ChannelMethod::Optin,
             MethodArg::Wanda | MethodArg::Dsnot => return Err(usage("Wanda and DSnoT score weights, not channels")),
         };
         let form = if self.form == FormArg::Zeros { Form::Zeros } else { Form::Removal };
@@ -247,7 +252,7 @@ impl Prune {
             MethodArg::Random => Method::Random(self.seed),
             MethodArg::Wanda => Method::Wanda,
             MethodArg::Dsnot => Method::Dsnot,
-            MethodArg::BetaRank => return Err(usage("Beta-Rank scores channels")),
+            MethodArg::BetaRank | MethodArg::Optin => return Err(usage("Beta-Rank and OPTIN score channels")),
         };
         let scope = match self.scope {
             Some(ScopeArg::Row) => PruneScope::Row,

@@ -10,15 +10,12 @@ pub(super) fn clusters(scores: &[f32], count: usize, left: usize) -> Vec<Vec<usi
         let best = pairs.reduce(|best, next| if like[next.0][next.1] > like[best.0][best.1] { next } else { best });
         let Some((a, b)) = best else { break };
         let [of_a, of_b] = [a, b].map(|at| clusters[at].len() as f64);
-        let taken = like.remove(b);
-        for other in 0..like.len() {
-            let mean = (like[other][a] * of_a + taken[other + usize::from(other >= b)] * of_b) / (of_a + of_b);
-            like[other].remove(b);
-            like[other][a] = mean;
+        like.remove(b);
+        for row in &mut like {
+            let other = row.remove(b);
+            row[a] = (row[a] * of_a + other * of_b) / (of_a + of_b);
         }
-        for other in 0..like.len() {
-            like[a][other] = like[other][a];
-        }
+        like[a] = like.iter().map(|row| row[a]).collect();
         let joined = clusters.remove(b);
         clusters[a].extend(joined);
     }

@@ -133,9 +133,9 @@ fn source(graph: &Graph, layers: &[Layer], of: &Use) -> Result<(usize, Router)> 
             continue;
         }
         let stored: Vec<Option<usize>> = node.inputs.iter().map(|name| graph.stored(name)).collect();
-        let (bias, next) = match stored.as_slice() {
-            &[None, Some(bias)] if node.is("Add") => (bias, 0),
-            &[Some(bias), None] if node.is("Add") => (bias, 1),
+        let (bias, next) = match *stored.as_slice() {
+            [None, Some(bias)] if node.is("Add") => (bias, 0),
+            [Some(bias), None] if node.is("Add") => (bias, 1),
             _ => return Err(odd()),
         };
         own.push((bias, graph.initializers[bias].dims.len().saturating_sub(1)));

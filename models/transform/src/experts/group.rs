@@ -137,7 +137,7 @@ mod tests {
                 let mut value = |token: usize, neuron: usize| {
                     let size = (1.0 + neuron as f32) * (1.0 + random.below(100) as f32 / 100.0);
                     let noise = random.below(100) as f32 / 200.0;
-                    let sign = if neuron % 2 == 0 { 1.0 } else { -1.0 };
+                    let sign = if neuron.is_multiple_of(2) { 1.0 } else { -1.0 };
                     if kind_of_token[token] == of[neuron] { sign * size } else { sign * noise }
                 };
                 let hidden: Vec<f32> = (0..tokens * of.len()).map(|i| value(i / of.len(), i % of.len())).collect();
