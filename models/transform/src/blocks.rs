@@ -119,7 +119,7 @@ impl Block {
             for input in node.inputs.iter().filter(|input| !input.is_empty()) {
                 if graph.stored(input).is_none() {
                     open.push(input.clone());
-                } else if Operand::of(graph, input, neurons).is_none() {
+                } else if Operand::of(graph, input, neurons, down.is_convolution(graph)).is_none() {
                     return None;
                 }
             }
@@ -151,19 +151,12 @@ impl Block {
         if !ups.iter().map(|layer| &layer.output).chain(between_outputs).all(alone) {
             return None;
         }
-        let rank = known.graph.fact(*known.values.get(&first.input)?).shape.dims().len();
-        let fits = if images { rank == 4 } else { rank >= 2 };
+        let dims = known.graph.fact(*known.values.get(&first.input)?).shape.dims();
+        // A single pixel is that of a gate, such as squeeze-and-excite.
+        let fits = if images { dims.len() == 4 && dims[2] * dims[3] > 1 } else { dims.len() >= 2 };
+        let axis = if images { 1 } else { dims.len().saturating_sub(1) };
         let (input, width) = (first.input.clone(), first.depth);
-        fits.then(|| Self {
-            name: down.name.clone(),
-            input,
-            width,
-            axis: if images { 1 } else { rank - 1 },
-            ups,
-            between,
-            down: down.clone(),
-            neurons,
-        })
+        fits.then(|| Self { name: down.name.clone(), input, width, axis, ups, between, down: down.clone(), neurons })
     }
 
     /// Whether tokens are the pixels of images.
@@ -174,12 +167,14 @@ impl Block {
 
 impl Operand {
     /// A constant between the layers; `None` if it is neither a single number nor one for each neuron.
-    pub fn of(graph: &Graph, name: &str, neurons: usize) -> Option<Self> {
+    /// Neurons are along the last axis, or those of channels of images.
+    pub fn of(graph: &Graph, name: &str, neurons: usize, images: bool) -> Option<Self> {
         let tensor = &graph.initializers[graph.stored(name)?];
         let lengths = tensor.lengths();
+        let axis = lengths.len().checked_sub(if images { 3 } else { 1 });
         match lengths.iter().filter(|&&length| length != 1).count() {
             0 if lengths.len() <= MOST_AXES => Some(Self::Single),
-            1 if lengths.contains(&neurons) => tensor.numbers().map(Self::PerNeuron),
+            1 if lengths.get(axis?) == Some(&neurons) => tensor.numbers().map(Self::PerNeuron),
             _ => None,
         }
     }

@@ -34,7 +34,7 @@ pub use reduce::{Fewer, Reduced, Reduction, reduce};
 /// Most tokens that a block is shown.
 const TOKENS: usize = 4096;
 /// Most elements of all tokens' inputs and neurons together, of all blocks.
-const ELEMENTS: usize = 1 << 28;
+const ELEMENTS: usize = 1 << 27;
 /// Oldest version of the operators in which axes are inputs.
 const OPSET: i64 = 13;
 

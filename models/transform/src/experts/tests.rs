@@ -223,3 +223,22 @@ fn what_cannot_be_split_is_refused_with_a_reason() {
     ));
     assert!(error(&linear, &into(4, 1), 8).contains("no feed-forward block"));
 }
+
+#[test]
+fn a_constant_for_each_token_is_none_for_each_neuron() {
+    let nodes = [
+        node("MatMul", &["x", "up"], &["a"], &[]),
+        node("Add", &["a", "of_tokens"], &["s"], &[]),
+        node("Relu", &["s"], &["h"], &[]),
+        node("MatMul", &["h", "down"], &["y"], &[]),
+    ];
+    let weights = [
+        f32s("up", &[8, 20], &numbers(160, "up")),
+        f32s("of_tokens", &[20, 1], &numbers(20, "tokens")),
+        f32s("down", &[20, 8], &numbers(160, "down")),
+    ];
+    let ports = [value("x", 1, &[1, 20, 8])];
+    let given = model(&graph(&nodes, &weights, &ports, &[value("y", 1, &[1, 20, 8])]));
+    let error = split(&given, &into(4, 4), &mut Kinds { width: 8, samples: 9 }, &Options::default()).unwrap_err();
+    assert!(error.to_string().contains("no feed-forward block"), "{error}");
+}

@@ -241,7 +241,8 @@ impl Writer<'_> {
                 if let Some(name) = renamed.get(input) {
                     input.clone_from(name);
                 } else if !input.is_empty()
-                    && let Some(Operand::PerNeuron(values)) = Operand::of(&self.editor.graph, input, block.neurons)
+                    && let Some(Operand::PerNeuron(values)) =
+                        Operand::of(&self.editor.graph, input, block.neurons, block.reads_images(&self.editor.graph))
                 {
                     let stored = self.editor.graph.stored(input);
                     let kind = stored.map_or(FLOAT, |at| self.editor.graph.initializers[at].data_type);
