@@ -35,6 +35,8 @@ pub use reduce::{Fewer, Reduced, Reduction, reduce};
 const TOKENS: usize = 4096;
 /// Most elements of all tokens' inputs and neurons together, of all blocks.
 const ELEMENTS: usize = 1 << 27;
+/// Most features of a token: least squares takes the square of that in memory.
+const WIDEST: usize = 4096;
 /// Oldest version of the operators in which axes are inputs.
 const OPSET: i64 = 13;
 
@@ -155,6 +157,10 @@ fn chosen(all: Vec<Block>, split: &Split) -> Result<Vec<Block>> {
         let reason = "the model has no feed-forward block: a matrix product or 1x1 convolution, an activation, and another one, \
                       with constant f32 or f16 weights, whose values between nothing else reads";
         return Err(Error::Unsupported(reason.into()));
+    }
+    if let Some(block) = blocks.iter().find(|block| block.width > WIDEST) {
+        let reason = format!("{}: a router of {} inputs is too large, of at most {WIDEST}", block.name, block.width);
+        return Err(Error::Unsupported(format!("{reason}; exclude it with --skip")));
     }
     let least = |block: &Block| (block.neurons as f64 * split.shared).round() as usize + split.experts;
     match blocks.iter().find(|block| block.neurons < least(block)) {

@@ -204,17 +204,18 @@ fn what_cannot_be_split_is_refused_with_a_reason() {
     let skipped = Split { skip: vec!["MatMul of 'out'".into()], ..into(4, 1) };
     assert!(error(&given, &skipped, 8).contains("no feed-forward block"));
     assert!(error(&given, &into(4, 1), 0).contains("no samples"));
-    let few = model(&graph(
-        &[
+    let wide = |width: i64| {
+        let nodes = [
             node("Gemm", &["x", "up"], &["a"], &[int("transB", 1)]),
             node("Relu", &["a"], &["h"], &[]),
             node("Gemm", &["h", "down"], &["y"], &[]),
-        ],
-        &[f32s("up", &[16, 160], &numbers(2560, "up")), f32s("down", &[16, 4], &numbers(64, "down"))],
-        &[value("x", 1, &[1, 160])],
-        &[value("y", 1, &[1, 4])],
-    ));
-    assert!(error(&few, &into(4, 1), 8).contains("8 tokens do not determine a router of 160 inputs"));
+        ];
+        let up = f32s("up", &[16, width], &numbers(16 * width as usize, "up"));
+        let weights = [up, f32s("down", &[16, 4], &numbers(64, "down"))];
+        model(&graph(&nodes, &weights, &[value("x", 1, &[1, width])], &[value("y", 1, &[1, 4])]))
+    };
+    assert!(error(&wide(160), &into(4, 1), 8).contains("8 tokens do not determine a router of 160 inputs"));
+    assert!(error(&wide(5000), &into(4, 1), 8).contains("too large"));
     let linear = model(&graph(
         &[node("MatMul", &["x", "up"], &["a"], &[]), node("MatMul", &["a", "down"], &["y"], &[])],
         &[f32s("up", &[8, 16], &numbers(128, "up")), f32s("down", &[16, 4], &numbers(64, "down"))],
