@@ -52,9 +52,9 @@ pub(crate) fn parted(graph: &Graph, input: &str) -> [Vec<Node>; 2] {
     [constants, nodes]
 }
 
-/// The places where a network can be cut, whose nodes compute no constants: between every two of the layers, which write
-/// these values, the last place; none before the first layer or behind the last.
-pub(crate) fn cuts(nodes: &[Node], input: &str, layers: &HashSet<String>, known: &Imported) -> Vec<Cut> {
+/// The places where a network can be cut, whose nodes compute no constants: those between every two of the layers, which
+/// write these values, in order; none before the first layer or behind the last.
+pub(crate) fn cuts(nodes: &[Node], input: &str, layers: &HashSet<String>, known: &Imported) -> Vec<Vec<Cut>> {
     let mut reads: HashMap<&str, usize> = HashMap::new();
     for name in nodes.iter().flat_map(|node| &node.inputs).filter(|name| !name.is_empty()) {
         *reads.entry(name).or_default() += 1;
@@ -63,7 +63,7 @@ pub(crate) fn cuts(nodes: &[Node], input: &str, layers: &HashSet<String>, known:
     let all = nodes.iter().filter(|node| is_layer(node)).count();
     let mut open: HashMap<&str, usize> = HashMap::new();
     open.insert(input, reads.get(input).copied().unwrap_or(0));
-    let (mut passed, mut cuts) = (0, Vec::<(usize, Cut)>::new());
+    let (mut passed, mut cuts) = (0, Vec::<(usize, Vec<Cut>)>::new());
     for (at, node) in nodes.iter().enumerate() {
         for name in &node.inputs {
             if let Some(left) = open.get_mut(name.as_str()) {
@@ -85,10 +85,10 @@ pub(crate) fn cuts(nodes: &[Node], input: &str, layers: &HashSet<String>, known:
         if !(1..=MOST_CHANNELS).contains(&cut.channels()) {
             continue;
         }
-        if cuts.last().is_some_and(|(before, _)| *before == passed) {
-            cuts.pop();
+        match cuts.last_mut().filter(|(before, _)| *before == passed) {
+            Some((_, between)) => between.push(cut),
+            None => cuts.push((passed, vec![cut])),
         }
-        cuts.push((passed, cut));
     }
-    cuts.into_iter().map(|(_, cut)| cut).collect()
+    cuts.into_iter().map(|(_, between)| between).collect()
 }

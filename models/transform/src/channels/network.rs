@@ -180,8 +180,8 @@ impl Network {
         Block::all(&self.editor.graph, &self.imported)
     }
 
-    /// The places where it can be cut, given the nodes that depend on its input.
-    pub fn cuts(&self, nodes: &[Node], input: &str) -> Vec<Cut> {
+    /// The places where it can be cut between every two layers, given the nodes that depend on its input.
+    pub fn cuts(&self, nodes: &[Node], input: &str) -> Vec<Vec<Cut>> {
         cuts(nodes, input, &self.layers.iter().map(|layer| layer.output.clone()).collect(), &self.imported)
     }
 

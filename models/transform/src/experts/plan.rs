@@ -114,7 +114,7 @@ fn shared_and_rest(hidden: &[f32], weights: &[f32], shared: usize) -> [Vec<usize
 }
 
 /// The least-squares map from a token to how much each expert adds: the sum of its neurons' absolute values, each times the
-/// length of its weights in the last layer, as a share of the mean over all experts where there are several blocks.
+/// length of its weights in the last layer, as a share of the mean over all tokens and experts.
 fn router(blocks: &[&Block], seen: &[&Seen], members: &[Vec<Vec<usize>>], weights: &[Vec<f32>]) -> Result<Stitch> {
     let (width, count) = (blocks[0].width, members[0].len());
     let tokens = seen[0].input.len() / width;

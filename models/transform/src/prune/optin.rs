@@ -79,7 +79,9 @@ impl<'a> Trajectory<'a> {
             return Err(Error::Unsupported(reason));
         };
         let parts = parted(graph, &input.name);
-        let cuts = network.cuts(&parts[1], &input.name);
+        // Between two layers, the last place with all tokens: behind it there may be a pooling.
+        let largest = |between: Vec<Cut>| between.into_iter().max_by_key(|cut| cut.dims.iter().product::<usize>());
+        let cuts: Vec<Cut> = network.cuts(&parts[1], &input.name).into_iter().filter_map(largest).collect();
         let writer = graph.writer(&output.name).map(|at| &graph.nodes[at]);
         let mut all = Self {
             network,

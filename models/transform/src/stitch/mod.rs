@@ -123,10 +123,11 @@ impl Part {
         Ok(Self { editor, constants, nodes, input, output, known })
     }
 
-    /// Where it can be cut.
+    /// Where it can be cut: between every two layers, the last place.
     fn cuts(&self) -> Vec<Cut> {
         let layers: HashSet<String> = Layer::all(&self.editor.graph).into_iter().map(|layer| layer.output).collect();
-        cuts(&self.nodes, &self.input, &layers, &self.known)
+        let all = cuts(&self.nodes, &self.input, &layers, &self.known);
+        all.into_iter().filter_map(|mut between| between.pop()).collect()
     }
 
     /// Checks that one file can hold both networks.
