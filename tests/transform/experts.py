@@ -28,9 +28,9 @@ WIDTH, TOKENS = 16, 64
 JUDGED = 256
 # Feed-forward blocks of 1x1 convolutions, the second stored as f16; of matrix products, with GELU in many nodes.
 PRETRAINED = (SIMPLENET, RECIPE)
-# Enough for a router of 512 inputs where an image has 49 tokens.
-IMAGES = 11
-NETWORKS = ("vit_tiny_patch16_224", "poolformer_s12")
+# Enough for a router of 128 inputs where an image has 16 tokens.
+IMAGES = 9
+NETWORKS = ("vit_tiny_patch16_224", "convnext_atto")
 PREPROCESSING = {"mean": "0.5, 0.5, 0.5", "std": "0.25, 0.25, 0.25", "resize": "32", "crop": "32"}
 
 
@@ -211,7 +211,7 @@ def check_network(skipstone: driver.Skipstone, folder: Path, name: str) -> list[
     if report["after"]["macs"] < report["before"]["macs"]:
         wrong.append("all experts have fewer multiply-adds")
     report = call(skipstone, source, target, "--split", 4, "--top", 2, "--shared", 10, "--images", IMAGES)
-    if report["after"]["macs"] > 0.99 * report["before"]["macs"]:
+    if report["after"]["macs"] >= report["before"]["macs"]:
         wrong.append("half of the experts have no fewer multiply-adds")
     if routed(skipstone, target) < 2 * len(report["blocks"]):
         wrong.append("products are not routed")
