@@ -308,8 +308,8 @@ impl CheckedConv<'_> {
         let (half, out) = (matches!(self.packed, Packed::F16(_)), out.as_mut_ptr());
         let tile = WeightTile { kernels, half, channels: channels.len(), width, out, stride };
         // SAFETY: the CPU has the instruction set of the transform: the entry point has checked the variant's own, and
-        // `packing` chose the other. Both slices are as long as the tile says, and the width
-        // is a multiple of the registers of the products, which are those of the transforms.
+        // `packing` chose the other. Both slices are as long as the tile says, and the width is a multiple of the lanes
+        // of the products.
         unsafe { transform(&tile) }
     }
 

@@ -67,8 +67,8 @@ pub struct Variant {
     output: unsafe fn(&OutputTile),
 }
 
-/// The entries of the table, three per line: whether they are built, name, instruction set, its lanes, the transform
-/// with points, outputs and weights along a side, and the [`gemm`] variant for the products.
+/// The entries of the table, three per line: whether they are built, name, instruction set, the lanes that the products
+/// pad filters to, the transform with points, outputs and weights along a side, and the [`gemm`] variant for the products.
 macro_rules! variants {
     ($(#[cfg($built:meta)]
     $name:literal $isa:ident $module:ident $lanes:literal $transform:ident<$n:literal, $m:literal, $w:literal>
@@ -124,15 +124,15 @@ macro_rules! variants {
 /// also has the variants of other architectures, for packing only.
 pub static VARIANTS: &[Variant] = variants! {
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "f2" Avx512 avx512 16 F2<4, 2, 4> "gemm_f32_12x32_avx512";
+    "f2" Avx512 avx512 8 F2<4, 2, 4> "gemm_f32_12x32_avx512";
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "f4" Avx512 avx512 16 F4<6, 4, 6> "gemm_f32_12x32_avx512";
+    "f4" Avx512 avx512 8 F4<6, 4, 6> "gemm_f32_12x32_avx512";
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "f5" Avx512 avx512 16 F5<7, 5, 7> "gemm_f32_12x32_avx512";
+    "f5" Avx512 avx512 8 F5<7, 5, 7> "gemm_f32_12x32_avx512";
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "f2s2" Avx512 avx512 16 F2Stride2<5, 2, 4> "gemm_f32_12x32_avx512";
+    "f2s2" Avx512 avx512 8 F2Stride2<5, 2, 4> "gemm_f32_12x32_avx512";
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    "f4s2" Avx512 avx512 16 F4Stride2<9, 4, 6> "gemm_f32_12x32_avx512";
+    "f4s2" Avx512 avx512 8 F4Stride2<9, 4, 6> "gemm_f32_12x32_avx512";
     #[cfg(target_arch = "x86_64")]
     "f2" Avx2 avx2 8 F2<4, 2, 4> "gemm_f32_6x16_avx2";
     #[cfg(target_arch = "x86_64")]

@@ -13,6 +13,7 @@
 //! (`M = 4`) and infinity; the second is one product per output. `M` such products share one weight.
 
 use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
+use std::ops::Range;
 
 use half::f16;
 
@@ -262,7 +263,7 @@ pub(super) struct WeightTile {
     pub kernels: *const u8,
     pub half: bool,
     pub channels: usize,
-    /// Whole registers.
+    /// A multiple of [`gemm::Variant::lanes`](crate::gemm::Variant::lanes).
     pub width: usize,
     /// The first of `W * W` matrices of `channels` rows of `width` filters.
     pub out: *mut f32,
@@ -303,15 +304,30 @@ pub(super) struct OutputTile {
 ///
 /// # Safety
 /// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as documented on the
-/// fields.
-#[allow(clippy::needless_range_loop)] // Rows of columns.
+/// fields; the tile's width is a multiple of `L`'s.
+#[cfg(feature = "foreign")]
 #[inline(always)]
 pub(super) unsafe fn weights<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(
     tile: &WeightTile,
 ) {
+    // SAFETY: guaranteed by the caller.
+    unsafe { weights_of::<L, F, N, M, W>(tile, 0..tile.width) }
+}
+
+/// Transforms some of the filters of kernels.
+///
+/// # Safety
+/// The CPU has the instructions of `L`, and the caller is compiled for them; the pointers are valid as documented on the
+/// fields; the number of `filters` is a multiple of `L`'s width.
+#[allow(clippy::needless_range_loop)] // Rows of columns.
+#[inline(always)]
+unsafe fn weights_of<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: usize, const W: usize>(
+    tile: &WeightTile,
+    filters: Range<usize>,
+) {
     let WeightTile { kernels, half, channels, width, stride, .. } = *tile;
     for channel in 0..channels {
-        for filter in (0..width).step_by(L::WIDTH) {
+        for filter in filters.clone().step_by(L::WIDTH) {
             // SAFETY: every tap and every matrix has a register's elements starting at this filter.
             unsafe {
                 let columns: [[L; W]; 3] = std::array::from_fn(|x| {
@@ -399,22 +415,28 @@ pub(super) unsafe fn output<L: Lanes, F: Transform<N, M, W>, const N: usize, con
     }
 }
 
-/// The three functions for an instruction set.
+/// The three functions for an instruction set: its features and registers, and the registers that the products pad
+/// filters to, if they are narrower.
 macro_rules! instruction_set {
-    ($(#[$cfg:meta])* $name:ident $features:literal $lanes:path) => {
+    ($(#[$cfg:meta])* $name:ident $features:literal $lanes:path $(, $narrow:path)?) => {
         $(#[$cfg])*
         pub(super) mod $name {
-            use super::{InputTile, OutputTile, Transform, WeightTile};
+            use super::{InputTile, Lanes, OutputTile, Transform, WeightTile};
 
             /// # Safety
-            /// As for [`super::weights`]; the CPU has the instruction set.
+            /// The CPU has the instruction set; the pointers are valid as documented on the fields.
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn weights<F, const N: usize, const M: usize, const W: usize>(tile: &WeightTile)
             where
                 F: Transform<N, M, W>,
             {
+                let whole = tile.width / <$lanes as Lanes>::WIDTH * <$lanes as Lanes>::WIDTH;
                 // SAFETY: guaranteed by the caller; the instruction set is enabled here.
-                unsafe { super::weights::<$lanes, F, N, M, W>(tile) }
+                unsafe { super::weights_of::<$lanes, F, N, M, W>(tile, 0..whole) }
+                $(
+                    // SAFETY: guaranteed by the caller, and the rest is a multiple of these registers.
+                    unsafe { super::weights_of::<$narrow, F, N, M, W>(tile, whole..tile.width) }
+                )?
             }
 
             /// # Safety
@@ -445,6 +467,7 @@ macro_rules! instruction_set {
 instruction_set!(#[cfg(target_arch = "x86_64")] avx2 "avx2,fma,f16c" crate::lanes::avx2::F32x8);
 instruction_set!(
     #[cfg(all(target_arch = "x86_64", feature = "avx512"))]
-    avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" crate::lanes::avx512::F32x16
+    avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" crate::lanes::avx512::F32x16,
+    crate::lanes::avx2::F32x8
 );
 instruction_set!(#[cfg(target_arch = "aarch64")] neon "neon" crate::lanes::neon::F32x4);
