@@ -1,12 +1,15 @@
 //! Fuzzing bodies: each takes arbitrary bytes, and must neither panic nor take long. Errors are fine.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use skipstone::classify::{Preprocess, Settings};
 use skipstone::vision::{Converter, Frame, Region, Rotation};
-use skipstone::{DType, Fact, Isa, Limits, Model, Options, Shape, Tensor, TensorView};
+use skipstone::{DType, Fact, Isa, Limits, Model, Options, Recipe, Shape, Tensor, TensorView, compile};
 use skipstone_onnx::write;
+use twox_hash::XxHash3_128;
 
 /// The operators to attack, with the positional attributes that they may have.
 const OPERATORS: [&str; 64] = [
@@ -170,12 +173,17 @@ pub fn one_node(bytes: &[u8]) -> Vec<u8> {
     write::model_with(&graph, &[write::opset("", [13, 17, 18, 23][choices.below(4)])])
 }
 
-/// Opens a model and runs it on zeros.
-pub fn model(bytes: &[u8]) {
+/// Small limits, so that no input takes long.
+fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.memory_bytes = 64 << 20;
     limits.run_work = 1 << 24;
-    let Ok(model) = Model::from_bytes(bytes, &Options::default().limits(limits)) else { return };
+    limits
+}
+
+/// Opens a model and runs it on zeros.
+pub fn model(bytes: &[u8]) {
+    let Ok(model) = Model::from_bytes(bytes, &Options::default().limits(limits())) else { return };
     let Ok(mut session) = model.session() else { return };
     session.set_deadline(Some(Duration::from_secs(1)));
     let facts = model.inputs().iter().map(|port| port.fact.clone());
@@ -183,6 +191,117 @@ pub fn model(bytes: &[u8]) {
     let inputs: Vec<Tensor> = facts.filter(|fact| fact.bytes() < 64 << 20).map(Tensor::zeros).collect();
     let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
     let _ = session.run(&views);
+}
+
+/// Changes the content of a small package, corrects its hashes as an attacker would, opens it and runs it. The first
+/// byte chooses the package; then come changes of six bytes each: section, position (3), kind, new byte.
+pub fn package(bytes: &[u8]) {
+    let packages = packages();
+    let mut choices = Choices(bytes);
+    let mut sections = packages[choices.below(packages.len())].clone();
+    while !choices.0.is_empty() {
+        let index = choices.below(sections.len());
+        let position = (0..3).fold(0, |position, _| position << 8 | usize::from(choices.byte()));
+        let (kind, new) = (choices.byte(), choices.byte());
+        let content = &mut sections[index].content;
+        let Some(at) = position.checked_rem(content.len()) else { return };
+        match kind % 4 {
+            0 => content[at] = new,
+            1 => content[at] ^= 1 << (new % 8),
+            2 => drop(content.remove(at)),
+            _ => content.insert(at, new),
+        }
+    }
+    model(&container(&sections));
+}
+
+/// A section of a package.
+#[derive(Clone)]
+struct Section {
+    kind: [u8; 4],
+    content: Vec<u8>,
+}
+
+/// Bytes of a container's header before the table, and of each entry of the table; see docs/package-format.md.
+const HEADER: usize = 152;
+const ENTRY: usize = 56;
+
+/// The packages to change: those that every version must open, and one for each of many nodes.
+fn packages() -> &'static [Vec<Section>] {
+    static PACKAGES: OnceLock<Vec<Vec<Section>>> = OnceLock::new();
+    PACKAGES.get_or_init(|| {
+        let golden = [
+            &include_bytes!("../golden/v4/classifier-generic.skip")[..],
+            include_bytes!("../golden/v4/classifier-scalar.skip"),
+            include_bytes!("../golden/v4/control-generic.skip"),
+            include_bytes!("../golden/v4/operators-generic.skip"),
+        ];
+        let file = std::env::temp_dir().join(format!("skipstone-attack-{}.onnx", std::process::id()));
+        let nodes = (0..1000).filter_map(|seed| compiled(&one_node(&random(seed, 96)), &file));
+        let packages = golden.into_iter().map(<[u8]>::to_vec).chain(nodes);
+        let packages = packages.map(|package| sections(&package)).collect();
+        // Only a later run would overwrite it.
+        let _ = std::fs::remove_file(&file);
+        packages
+    })
+}
+
+/// The package of an ONNX file, if it can be one; `file` is where it is read from.
+fn compiled(model: &[u8], file: &Path) -> Option<Vec<u8>> {
+    std::fs::write(file, model).ok()?;
+    let recipe = Recipe { limits: limits(), ..Recipe::default() };
+    compile(file, &recipe, None).ok().map(|(package, _)| package)
+}
+
+/// The sections of a valid package.
+fn sections(package: &[u8]) -> Vec<Section> {
+    let number = |at: usize| package[at..at + 8].iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+    let count = number(8) >> 32;
+    let entries = (0..count).map(|index| HEADER + index * ENTRY);
+    let section = |at: usize| {
+        let (offset, length) = (number(at + 8), number(at + 16));
+        let kind = [package[at], package[at + 1], package[at + 2], package[at + 3]];
+        Section { kind, content: package[offset..offset + length].to_vec() }
+    };
+    entries.map(section).collect()
+}
+
+/// An unsigned package of these sections with correct hashes.
+fn container(sections: &[Section]) -> Vec<u8> {
+    let hash = |bytes: &[u8]| {
+        let mut padded = [0; 32];
+        padded[..16].copy_from_slice(&XxHash3_128::oneshot(bytes).to_le_bytes());
+        padded
+    };
+    let (mut table, mut data) = (Vec::new(), Vec::new());
+    let begin = HEADER + sections.len() * ENTRY;
+    for Section { kind, content } in sections {
+        data.resize((begin + data.len()).next_multiple_of(64) - begin, 0);
+        table.extend(kind);
+        table.extend([0; 4]);
+        table.extend(((begin + data.len()) as u64).to_le_bytes());
+        table.extend((content.len() as u64).to_le_bytes());
+        table.extend(hash(content));
+        data.extend(content);
+    }
+    let mut file = b"SKIPSTON".to_vec();
+    file.extend(4u32.to_le_bytes());
+    file.extend((sections.len() as u32).to_le_bytes());
+    file.extend(((begin + data.len()) as u64).to_le_bytes());
+    file.extend(hash(&[&file[..], &table].concat()));
+    file.resize(HEADER, 0);
+    [file, table, data].concat()
+}
+
+/// `count` bytes from a linear congruential generator.
+#[must_use]
+pub fn random(seed: u64, count: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 /// Makes a camera frame from the bytes, and a tensor from the frame.
