@@ -1,8 +1,8 @@
 //! The test command: all tests, in sections.
 //!
-//! A section lists what it depends on, and two run at once: hardly any keeps two cores busy by itself, since one waits
-//! for a linker or an interpreter while the other computes. Each runs in its own process, whose output is printed in
-//! one piece when it ends. Sections start in the order of [`SECTIONS`].
+//! A section lists what it depends on, and three run at once: hardly any keeps two cores busy by itself, and one may wait
+//! for a linker, an interpreter, or the build of another. Each runs in its own process, whose output is printed in one
+//! piece when it ends. Sections start in the order of [`SECTIONS`].
 
 use std::fs::File;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::workspace::Workspace;
 use crate::{android, cross, ios, python};
 
 /// Number of sections that run at the same time.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 3;
 
 /// A part of the tests.
 pub struct Section {
