@@ -64,8 +64,8 @@ fn maven(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     Ok(cmd!(workspace.shell, "mvn --batch-mode --quiet --file android/pom.xml {arguments...}").quiet().run()?)
 }
 
-/// Prepares Maven, the libraries with their bindings, and a package with the command line's answers for the sample
-/// images, which the library's answers are compared with.
+/// Prepares Maven, the libraries with their bindings, a package with settings and state, and another with the command
+/// line's answers for the sample images, which the library's answers are compared with.
 fn prepare(workspace: &Workspace) -> Result<()> {
     let shell = &workspace.shell;
     debian::install(shell, &[("mvn", &["maven"]), ("javac", &["default-jdk-headless"])])?;
@@ -86,6 +86,7 @@ fn prepare(workspace: &Workspace) -> Result<()> {
     shell.create_dir(&models)?;
     let target = std::env::consts::ARCH;
     cmd!(shell, "{skipstone} compile {model} -o {package} --target {target}").quiet().run()?;
+    python::run(workspace, "devices.variables", &[models.join("variables.skip").display().to_string()])?;
     let seen = cmd!(shell, "{skipstone} classify {model} models/samples --top 1 --json").quiet().read()?;
     shell.write_file(models.join("samples.txt"), samples(&seen)?)?;
     Ok(())

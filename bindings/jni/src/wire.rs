@@ -62,6 +62,7 @@ impl CallBuffer<'_> {
         let matrix = match self.int(MATRIX) {
             0 => FrameMatrix::Bt601,
             1 => FrameMatrix::Bt709,
+            2 => FrameMatrix::Bt2020,
             other => return Err(refused("matrix", other)),
         };
         let range = match self.int(RANGE) {
@@ -187,12 +188,34 @@ mod tests {
     fn numbers_out_of_range_are_errors() {
         let areas = [Area { address: 1, length: 1 }; 3];
         for (index, value) in
-            [(0, 5), (0, -1), (1, -1), (2, -640), (6, -1), (9, -1), (10, 2), (11, 2), (12, -1), (18, -2)]
+            [(0, 5), (0, -1), (1, -1), (2, -640), (6, -1), (9, -1), (10, 3), (11, 2), (12, -1), (18, -2)]
         {
             let mut ints = YUV;
             ints[index] = value;
             let error = CallBuffer(&mut buffer(&ints)).frame(&areas).unwrap_err();
             assert_eq!(error.code(), "frame", "{index} is {value}");
+        }
+    }
+
+    /// Regression: BT.2020 was refused. The numbers are the positions in the enums of `Frame.kt`.
+    #[test]
+    fn every_format_matrix_and_range_is_read_from_its_number() {
+        use FrameFormat::{Bgra, Gray, Rgb, Rgba, Yuv420};
+        use FrameMatrix::{Bt601, Bt709, Bt2020};
+        use FrameRange::{Full, Video};
+        let read = |index: usize, value: usize| {
+            let mut ints = YUV;
+            ints[index] = value as i32;
+            CallBuffer(&mut buffer(&ints)).frame(&[Area { address: 1, length: 1 }; 3]).unwrap().0
+        };
+        for (number, format) in [Yuv420, Rgba, Bgra, Rgb, Gray].into_iter().enumerate() {
+            assert_eq!(read(FORMAT, number).format, format);
+        }
+        for (number, matrix) in [Bt601, Bt709, Bt2020].into_iter().enumerate() {
+            assert_eq!(read(MATRIX, number).matrix, matrix);
+        }
+        for (number, range) in [Full, Video].into_iter().enumerate() {
+            assert_eq!(read(RANGE, number).range, range);
         }
     }
 

@@ -124,6 +124,47 @@ fn scores_follow_the_requested_activation() {
     assert!(info.normalization.origin.starts_with("assumed"), "{info:?}");
 }
 
+/// The scores of a frame of one color are those of the color that the standards define.
+#[test]
+fn colors_of_every_matrix_and_range_are_those_of_the_standards() {
+    let raw = ClassifierOptions { activation: Some(Activation::None), ..ClassifierOptions::default() };
+    let classifier = Classifier::with(brightest_channel(), raw).unwrap();
+    let normalization = classifier.info().normalization;
+    let yuv = [120u8, 110, 150];
+    let samples = yuv.map(|value| vec![value; SIDE * SIDE]);
+    let plane = |bytes: &Vec<u8>| PlaneAddress {
+        address: bytes.as_ptr() as u64,
+        length: bytes.len() as u64,
+        row_stride: SIDE as u32,
+        pixel_stride: 1,
+    };
+    for (matrix, kr, kb) in [
+        (FrameMatrix::Bt601, 0.299, 0.114),
+        (FrameMatrix::Bt709, 0.2126, 0.0722),
+        (FrameMatrix::Bt2020, 0.2627, 0.0593),
+    ] {
+        for (range, black, luma, chroma) in
+            [(FrameRange::Full, 0.0, 1.0, 1.0), (FrameRange::Video, 16.0, 255.0 / 219.0, 255.0 / 224.0)]
+        {
+            let [y, u, v] = yuv.map(f64::from);
+            let (y, u, v) = ((y - black) * luma, (u - 128.0) * chroma, (v - 128.0) * chroma);
+            let (red, blue) = (y + 2.0 * (1.0 - kr) * v, y + 2.0 * (1.0 - kb) * u);
+            let want = [red, (y - kr * red - kb * blue) / (1.0 - kr - kb), blue];
+            let planes = samples.iter().map(plane).collect();
+            let frame =
+                FrameAddress { format: FrameFormat::Yuv420, planes, matrix, range, ..Picture(Vec::new()).frame() };
+            for found in classifier.classify_frame_at(frame, 3).unwrap().predictions {
+                let channel = found.index as usize;
+                let (mean, std) = (f64::from(normalization.mean[channel]), f64::from(normalization.std[channel]));
+                let want = ((want[channel] / 255.0 - mean) / std).sin();
+                // A fifth of a level.
+                let error = (f64::from(found.score) - want).abs();
+                assert!(error <= 0.2 / 255.0 / std, "{matrix:?} {range:?} {channel}: {} {want}", found.score);
+            }
+        }
+    }
+}
+
 #[test]
 fn inconsistent_frames_are_errors() {
     let classifier = Classifier::new(brightest_channel()).unwrap();

@@ -51,23 +51,27 @@ fn case() -> impl Strategy<Value = Case> {
     ];
     let rotation =
         proptest::sample::select(vec![Rotation::None, Rotation::Quarter, Rotation::Half, Rotation::ThreeQuarters]);
-    let source = ((side(), side()), format, (0..20usize, 0..3usize), any::<[bool; 4]>(), any::<u32>());
+    let colors = (
+        proptest::sample::select(vec![YuvMatrix::Bt601, YuvMatrix::Bt709, YuvMatrix::Bt2020]),
+        proptest::sample::select(vec![YuvRange::Full, YuvRange::Video]),
+    );
+    let source = ((side(), side()), format, (0..20usize, 0..3usize), colors, any::<u32>());
     let turn = (rotation, proptest::option::of(proptest::array::uniform4(0..100usize)));
-    let target = ((side(), side()), proptest::array::uniform4(0..60usize), any::<bool>());
+    let target = ((side(), side()), proptest::array::uniform4(0..60usize), any::<[bool; 3]>());
     (source, turn, target).prop_map(
-        |((size, format, slack, flags, seed), (rotation, crop), (scaled, outside, gray))| Case {
+        |((size, format, slack, (matrix, range), seed), (rotation, crop), (scaled, outside, flags))| Case {
             size,
             format,
             slack,
-            matrix: if flags[0] { YuvMatrix::Bt601 } else { YuvMatrix::Bt709 },
-            range: if flags[1] { YuvRange::Full } else { YuvRange::Video },
-            mirrored: flags[2],
-            layout: if flags[3] { ChannelOrder::Planar } else { ChannelOrder::Interleaved },
+            matrix,
+            range,
+            mirrored: flags[0],
+            layout: if flags[1] { ChannelOrder::Planar } else { ChannelOrder::Interleaved },
             rotation,
             crop,
             scaled,
             outside,
-            gray,
+            gray: flags[2],
             seed,
         },
     )
@@ -107,7 +111,11 @@ fn sample(plane: &Plane<'_>, x: usize, y: usize) -> f64 {
 fn rgb(pixels: &Pixels<'_>, x: usize, y: usize) -> [f64; 3] {
     match pixels {
         Pixels::Yuv { y: luma, u, v, matrix, range } => {
-            let (kr, kb) = if *matrix == YuvMatrix::Bt601 { (0.299, 0.114) } else { (0.2126, 0.0722) };
+            let (kr, kb) = match matrix {
+                YuvMatrix::Bt601 => (0.299, 0.114),
+                YuvMatrix::Bt709 => (0.2126, 0.0722),
+                YuvMatrix::Bt2020 => (0.2627, 0.0593),
+            };
             let (mut l, mut cb, mut cr) =
                 (sample(luma, x, y), sample(u, x / 2, y / 2) - 128.0, sample(v, x / 2, y / 2) - 128.0);
             if *range == YuvRange::Video {
@@ -286,6 +294,32 @@ proptest! {
     #[test]
     fn a_frame_is_resized_and_normalized_like_its_image(case in case()) {
         check(&case);
+    }
+}
+
+/// Every matrix and range against the formulas, whatever the random cases hit.
+#[test]
+fn every_matrix_and_range_follows_the_standards() {
+    for matrix in [YuvMatrix::Bt601, YuvMatrix::Bt709, YuvMatrix::Bt2020] {
+        for range in [YuvRange::Full, YuvRange::Video] {
+            for gray in [false, true] {
+                check(&Case {
+                    size: (45, 27),
+                    format: Format::SemiPlanar { blue_first: gray },
+                    slack: (3, 0),
+                    matrix,
+                    range,
+                    rotation: Rotation::None,
+                    mirrored: false,
+                    crop: None,
+                    scaled: (19, 13),
+                    outside: [0; 4],
+                    layout: ChannelOrder::Planar,
+                    gray,
+                    seed: 5,
+                });
+            }
+        }
     }
 }
 

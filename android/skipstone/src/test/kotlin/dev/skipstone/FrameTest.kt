@@ -1,5 +1,7 @@
 package dev.skipstone
 
+import java.nio.ByteBuffer
+import kotlin.math.roundToInt
 import kotlin.test.Test
 import kotlin.test.assertEquals
 
@@ -43,5 +45,44 @@ class FrameTest {
                 assertEquals(want.predictions, classifier.classifyBlocking(frame, 10).predictions, "$degrees")
             }
         }
+    }
+
+    /** Regression: BT.2020 was refused. The scores of this model are the mean of each channel. */
+    @Test
+    fun `every matrix and range gives the colors of its standard`() {
+        val plane = { size: Int, value: Int ->
+            val bytes = ByteBuffer.allocateDirect(size * size)
+            for (at in 0 until size * size) bytes.put(at, value.toByte())
+            Plane(bytes, size)
+        }
+        val frame = Frame.yuv420(8, 8, plane(8, 120), plane(4, 90), plane(4, 200))
+        val found = YuvMatrix.entries.flatMap { matrix ->
+            YuvRange.entries.map { range ->
+                val got = Classifier.open(VARIABLES, options = ClassifierOptions(Activation.NONE)).use { classifier ->
+                    val best = classifier.classifyBlocking(frame.colors(matrix, range), 3).predictions
+                    best.sortedBy { it.index }.map { it.score * 255.0 }
+                }
+                color(matrix, range, 120.0, 90.0, 200.0).zip(got).forEachIndexed { channel, (want, seen) ->
+                    assertEquals(want, seen, 0.2, "$matrix $range $channel")
+                }
+                got.map { it.roundToInt() }
+            }
+        }
+        assertEquals(found.size, found.toSet().size, "colors that are alike show nothing: $found")
+    }
+
+    /** Red, green and blue, 0 to 255, by the definition of the standards (ITU-T H.273). */
+    private fun color(matrix: YuvMatrix, range: YuvRange, y: Double, u: Double, v: Double): List<Double> {
+        val (kr, kb) = when (matrix) {
+            YuvMatrix.BT601 -> 0.299 to 0.114
+            YuvMatrix.BT709 -> 0.2126 to 0.0722
+            YuvMatrix.BT2020 -> 0.2627 to 0.0593
+        }
+        val (luma, blue, red) = when (range) {
+            YuvRange.FULL -> Triple(y, u - 128, v - 128)
+            YuvRange.VIDEO -> Triple((y - 16) * 255 / 219, (u - 128) * 255 / 224, (v - 128) * 255 / 224)
+        }
+        val (r, b) = luma + 2 * (1 - kr) * red to luma + 2 * (1 - kb) * blue
+        return listOf(r, (luma - kr * r - kb * b) / (1 - kr - kb), b)
     }
 }

@@ -8,6 +8,9 @@ import javax.imageio.ImageIO
 /** A package of the CIFAR-10 model, made by `skipstone compile`. */
 internal val PACKAGE = File(System.getProperty("skipstone.models"), "cifar10.skip")
 
+/** A package of a small model with settings and state: see `tests/devices/variables.py`. */
+internal val VARIABLES = File(System.getProperty("skipstone.models"), "variables.skip")
+
 /** The label that the command line gives each image. */
 private val NAMED: Map<String, String> =
     File(System.getProperty("skipstone.models"), "samples.txt").readLines().associate { line ->
