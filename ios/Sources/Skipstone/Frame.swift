@@ -11,6 +11,8 @@ import Foundation
 /// frame.rotation = .quarter          // the camera is mounted sideways
 /// ```
 ///
+/// A frame is rotated and then mirrored, whichever was set first; a crop is in pixels of the image as both show it.
+///
 /// Nothing is checked before the run, which throws ``SkipstoneError`` of kind `frame` if a plane is too short for its
 /// size.
 public struct Frame: Sendable {

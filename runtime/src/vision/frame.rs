@@ -125,6 +125,9 @@ pub(super) struct Orientation {
 }
 
 /// A borrowed camera frame, checked: all of its samples exist.
+///
+/// A frame is rotated and then mirrored, whichever was set first; a crop is in pixels of the image as both show it.
+/// [`cropped`](Self::cropped) cuts at once: rotating or mirroring the frame later keeps the pixels of the crop.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     pixels: Pixels<'a>,

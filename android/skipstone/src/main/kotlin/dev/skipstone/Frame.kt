@@ -58,8 +58,8 @@ public data class Region(val x: Int, val y: Int, val width: Int, val height: Int
  * An image in memory that the camera or other code owns: it is read in place and never copied. Its bytes must not
  * change until the call that uses it returns; [close] then tells the owner.
  *
- * Rotation, mirroring and crops apply in the order of the calls: [cropped] is in pixels of the frame at that point,
- * and a later rotation or mirroring keeps the pixels of the crop.
+ * A frame is rotated and then mirrored, whichever was set first; a crop is in pixels of the image as both show it.
+ * [cropped] cuts at once: rotating or mirroring the frame later keeps the pixels of the crop.
  *
  * Sizes, strides and the rotation are checked by the call that reads the frame ([SkipstoneException.Frame]).
  */
@@ -78,7 +78,7 @@ public class Frame private constructor(
     internal val range: YuvRange = YuvRange.FULL,
     private val release: () -> Unit = {},
 ) : AutoCloseable {
-    /** The same frame with another clockwise rotation by [degrees] (a multiple of 90) that brings it upright. */
+    /** The same frame with another clockwise rotation, by [degrees] (a multiple of 90), that brings it upright. */
     public fun rotated(degrees: Int): Frame = with(rotationDegrees = degrees)
 
     /** The same frame with left and right swapped, after the rotation, as the preview of a front camera shows it. */
