@@ -49,9 +49,10 @@ pub fn version() -> String {
 /// `Input` for a name that is not a setting (the message lists the settings), and for values that do not fit; `Closed`.
 #[uniffi::export]
 pub fn set_variable(handle: u64, name: Option<String>, values: Vec<f64>) -> Result<()> {
-    match Classifier::find(handle) {
-        Ok(classifier) => classifier.live.set(name.as_deref(), values),
-        Err(_) => Session::find(handle)?.live.set(name.as_deref(), values),
+    match (Classifier::find(handle), Session::find(handle)) {
+        (Ok(classifier), _) => classifier.live.set(name.as_deref(), values),
+        (_, Ok(session)) => session.live.set(name.as_deref(), values),
+        _ => Err(SkipstoneError::closed("classifier or session")),
     }
 }
 

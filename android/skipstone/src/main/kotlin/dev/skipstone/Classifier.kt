@@ -6,6 +6,7 @@ import dev.skipstone.internal.Native
 import dev.skipstone.internal.Runs
 import dev.skipstone.internal.facade
 import dev.skipstone.internal.ffi.Classifier as NativeClassifier
+import dev.skipstone.internal.ffi.setVariable
 import java.io.File
 
 /**
@@ -73,6 +74,32 @@ public class Classifier @JvmOverloads constructor(
         // After a close there is nothing left to stop.
         runCatching { facade("classifier") { native.cancel() } }
     }
+
+    /**
+     * Sets a setting of the model, such as the threshold of an early exit, for all later runs; or its state, for the
+     * next one. Waits for the runs before it, off the caller's thread.
+     *
+     * @param name an input that the model's metadata assigns to the session.
+     * @throws SkipstoneException.Input for another name (code `setting.unknown`; the message lists the names), and for
+     * a [value] that does not fit the input's shape and element type (`setting.value`). Nothing is changed then.
+     */
+    public suspend fun set(name: String, value: Setting): Unit = runs.await { change(name, value) }
+
+    /** The same on the calling thread. */
+    public fun setBlocking(name: String, value: Setting): Unit = runs.run { change(name, value) }
+
+    /**
+     * Resets the state that is carried from run to run, as before the first run; settings keep their values. Waits for
+     * the runs before it, off the caller's thread.
+     */
+    public suspend fun reset(): Unit = runs.await { change(null, Setting()) }
+
+    /** The same on the calling thread. */
+    public fun resetBlocking(): Unit = runs.run { change(null, Setting()) }
+
+    /** Sets a variable; without a name, resets the state. */
+    private fun change(name: String?, value: Setting) =
+        facade("classifier") { setVariable(handle.toULong(), name, value.numbers) }
 
     /** Limits every later run to this many milliseconds; null for no limit. */
     public fun setDeadline(milliseconds: Double?): Unit = facade("classifier") { native.setDeadlineMs(milliseconds) }
