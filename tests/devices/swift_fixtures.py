@@ -11,6 +11,7 @@ import subprocess
 
 from PIL import Image
 
+from devices import variables
 from harness import driver
 
 MODEL = driver.ROOT / "models" / "pretrained" / "simplenet-310k-cifar10.onnx"
@@ -39,6 +40,8 @@ def main() -> None:
     # Mapped, with packed weights: the fastest to open.
     skipstone.call("compile", MODEL, "-o", FOLDER / "mapped.skip", "--target", platform.machine(), "--memory", "small")
 
+    variables.write(skipstone, FOLDER / "variables.skip")
+
     images = sorted(SAMPLES.glob("*.png"))
     for image in images:
         Image.open(image).convert("RGB").save(FOLDER / f"{image.stem}.ppm")
@@ -48,7 +51,7 @@ def main() -> None:
         for image, entry in zip(images, report["images"], strict=True)
     ]
     (FOLDER / "answers.json").write_text(json.dumps(answers, indent=1))
-    print(f"{len(answers)} samples and 3 packages in {FOLDER.relative_to(driver.ROOT)}")
+    print(f"{len(answers)} samples and 4 packages in {FOLDER.relative_to(driver.ROOT)}")
 
 
 if __name__ == "__main__":

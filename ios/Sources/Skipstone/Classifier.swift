@@ -63,6 +63,28 @@ public final class Classifier: Sendable {
         }
     }
 
+    /// Sets a setting of the model, such as the threshold of an early exit, for all later runs; or its state, for the
+    /// next one. Waits for the runs before it.
+    ///
+    /// - Parameters:
+    ///   - name: An input that the model's metadata assigns to the session.
+    ///   - value: A value of the input's shape, whose numbers its element type can represent.
+    /// - Throws: ``SkipstoneError`` of kind `input` for another name (code `setting.unknown`; the message lists the
+    ///   names) and for a value that does not fit (`setting.value`), and nothing is changed then; of kind `closed`.
+    public func set(_ name: String, to value: Setting) async throws {
+        try await runs.run { [binding] in
+            try setVariable(handle: binding.number(), name: name, values: value.numbers)
+        }
+    }
+
+    /// Resets the state that is carried from run to run, as before the first run; settings keep their values. Waits for
+    /// the runs before it.
+    ///
+    /// - Throws: ``SkipstoneError`` of kind `closed`.
+    public func reset() async throws {
+        try await runs.run { [binding] in try setVariable(handle: binding.number(), name: nil, values: []) }
+    }
+
     /// Latency of the latest runs, from frame to classes; all zero before the first.
     public var latency: Latency { Latency(binding.latency()) }
 

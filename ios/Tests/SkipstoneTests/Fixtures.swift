@@ -9,6 +9,8 @@ enum Fixtures {
     static let package = folder.appendingPathComponent("simplenet.skip")
     /// The same with weights packed for this machine's kernels.
     static let mapped = folder.appendingPathComponent("mapped.skip")
+    /// A model with settings and state: see `tests/devices/variables.py`.
+    static let variables = folder.appendingPathComponent("variables.skip")
     static let signed = folder.appendingPathComponent("signed.skip")
     static let publicKey = try! Data(contentsOf: folder.appendingPathComponent("key.public"))
 
