@@ -7,20 +7,20 @@ import java.nio.ByteBuffer
 
 fun main(arguments: Array<String>) {
     val (model, calls) = File(arguments[0]) to 20_000
-    Classifier.open(model).use { classifier ->
+    Classifier.openBlocking(model).use { classifier ->
         val frame = Frame.rgb(32, 32, ByteBuffer.allocateDirect(32 * 32 * 3))
         report("classify, 5 classes", calls) {
             val shown = classifier.classifyBlocking(frame)
             shown.prepareMs + shown.runMs
         }
     }
-    Session.open(model).use { session ->
+    Session.openBlocking(model).use { session ->
         val (inputs, outputs) = session.inputs() to session.outputs()
         // The session's latency is measured on the native side; the medians are compared.
         val whole = median(List(calls) { timed { session.runBlocking(inputs, outputs) } }.drop(calls / 2))
         println("session: %.2f us of %.1f us".format(whole - 1e3 * session.latency.p50, whole))
     }
-    val closed = Classifier.open(model).apply { close() }
+    val closed = Classifier.openBlocking(model).apply { close() }
     val nothing = median(List(calls) { timed { runCatching { closed.classifyBlocking(FRAME) } } }.drop(calls / 2))
     println("classify, refused: %.2f us".format(nothing))
 }

@@ -2,12 +2,15 @@ package dev.skipstone
 
 import android.content.Context
 import dev.skipstone.internal.CallBuffer
+import dev.skipstone.internal.Limit
 import dev.skipstone.internal.Native
 import dev.skipstone.internal.Runs
 import dev.skipstone.internal.facade
 import dev.skipstone.internal.ffi.Classifier as NativeClassifier
 import dev.skipstone.internal.ffi.setVariable
+import dev.skipstone.internal.opening
 import java.io.File
+import java.nio.ByteBuffer
 
 /**
  * Classifies frames.
@@ -35,6 +38,7 @@ public class Classifier @JvmOverloads constructor(
     private val native: NativeClassifier = facade("model") { model.native.classifier(options.native()) }
     private val handle = native.handle().toLong()
     private val runs = Runs { cancel() }
+    private val limit = Limit { facade("classifier") { native.setDeadlineMs(it) } }
 
     /** What the model says about itself. */
     public val model: ModelInfo = model.info
@@ -49,16 +53,17 @@ public class Classifier @JvmOverloads constructor(
      * The [top] best classes of [frame], best first, among those allowed. Runs off the caller's thread; cancelling the
      * coroutine stops the run, and it resumes once the frame is no longer being read.
      *
+     * @param deadlineMs the longest that this run may take, in milliseconds; null for the limit of [setDeadline].
      * @throws SkipstoneException.Frame for an inconsistent frame.
-     * @throws SkipstoneException.Deadline if the run exceeded the limit of [setDeadline].
+     * @throws SkipstoneException.Deadline if the run took longer.
      */
-    public suspend fun classify(frame: Frame, top: Int = DEFAULT_TOP): Classification =
-        runs.await { call -> classify(frame, top, call) }
+    public suspend fun classify(frame: Frame, top: Int = DEFAULT_TOP, deadlineMs: Double? = null): Classification =
+        runs.await { call -> limit.during(deadlineMs) { classify(frame, top, call) } }
 
     /** The same on the calling thread. */
     @JvmOverloads
-    public fun classifyBlocking(frame: Frame, top: Int = DEFAULT_TOP): Classification =
-        runs.run { call -> classify(frame, top, call) }
+    public fun classifyBlocking(frame: Frame, top: Int = DEFAULT_TOP, deadlineMs: Double? = null): Classification =
+        runs.run { call -> limit.during(deadlineMs) { classify(frame, top, call) } }
 
     private fun classify(frame: Frame, top: Int, call: CallBuffer): Classification {
         call.describe(frame, top)
@@ -67,6 +72,20 @@ public class Classifier @JvmOverloads constructor(
         val third = planes.getOrNull(2)?.bytes
         val answer = Native.classify(handle, planes.first().bytes, second, third, call.bytes)
         return if (answer < 0) throw call.error(answer) else call.classification(answer, info)
+    }
+
+    /**
+     * Classifies a black image, off the caller's thread, so that the first frame does not wait for the model's memory.
+     * Call it before the first frame: it resets the state, and counts as a run in [latency].
+     */
+    public suspend fun warmUp(): Unit = runs.await { call -> warmUp(call) }
+
+    /** The same on the calling thread. */
+    public fun warmUpBlocking(): Unit = runs.run { call -> warmUp(call) }
+
+    private fun warmUp(call: CallBuffer) {
+        classify(Frame.gray(1, 1, ByteBuffer.allocateDirect(1)), 1, call)
+        change(null, Setting())
     }
 
     /** Stops the current run, which then throws [SkipstoneException.Cancelled]; does nothing if there is none. */
@@ -101,8 +120,8 @@ public class Classifier @JvmOverloads constructor(
     private fun change(name: String?, value: Setting) =
         facade("classifier") { setVariable(handle.toULong(), name, value.numbers) }
 
-    /** Limits every later run to this many milliseconds; null for no limit. */
-    public fun setDeadline(milliseconds: Double?): Unit = facade("classifier") { native.setDeadlineMs(milliseconds) }
+    /** Limits every later run to this many milliseconds; null for no limit. Waits for the current run. */
+    public fun setDeadline(milliseconds: Double?): Unit = runs.run { limit.set(milliseconds) }
 
     /** Statistics of the latest runs, from frame to classes. */
     public val latency: Latency get() = facade("classifier") { Latency.of(native.latency()) }
@@ -126,19 +145,34 @@ public class Classifier @JvmOverloads constructor(
         /** Number of classes returned if `top` is not given. */
         public const val DEFAULT_TOP: Int = 5
 
-        /** A classifier of the package file [file]; see [Model.open]. */
+        /** A classifier of the package file [file], opened off the caller's thread; see [Model.open]. */
+        public suspend fun open(
+            file: File,
+            config: Config = Config(),
+            options: ClassifierOptions = ClassifierOptions(),
+        ): Classifier = opening { openBlocking(file, config, options) }
+
+        /** The same on the calling thread. */
         @JvmStatic
         @JvmOverloads
-        public fun open(
+        public fun openBlocking(
             file: File,
             config: Config = Config(),
             options: ClassifierOptions = ClassifierOptions(),
         ): Classifier = Model.open(file, config).use { Classifier(it, options) }
 
-        /** A classifier of the package [asset] among the app's assets; see [Model.open]. */
+        /** A classifier of the package [asset] among the app's assets, opened off the caller's thread. */
+        public suspend fun open(
+            context: Context,
+            asset: String,
+            config: Config = Config(),
+            options: ClassifierOptions = ClassifierOptions(),
+        ): Classifier = opening { openBlocking(context, asset, config, options) }
+
+        /** The same on the calling thread. */
         @JvmStatic
         @JvmOverloads
-        public fun open(
+        public fun openBlocking(
             context: Context,
             asset: String,
             config: Config = Config(),

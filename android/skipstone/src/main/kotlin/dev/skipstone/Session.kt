@@ -2,11 +2,13 @@ package dev.skipstone
 
 import android.content.Context
 import dev.skipstone.internal.CallBuffer
+import dev.skipstone.internal.Limit
 import dev.skipstone.internal.Native
 import dev.skipstone.internal.Runs
 import dev.skipstone.internal.facade
 import dev.skipstone.internal.ffi.Session as NativeSession
 import dev.skipstone.internal.ffi.setVariable
+import dev.skipstone.internal.opening
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
@@ -23,6 +25,7 @@ public class Session(model: Model) : AutoCloseable {
     private val native: NativeSession = facade("model") { model.native.session() }
     private val handle = native.handle().toLong()
     private val runs = Runs { cancel() }
+    private val limit = Limit { facade("session") { native.setDeadlineMs(it) } }
 
     /** What the model says about itself. */
     public val model: ModelInfo = model.info
@@ -37,18 +40,35 @@ public class Session(model: Model) : AutoCloseable {
      * Reads [inputs], runs the model and writes [outputs], off the caller's thread. Cancelling the coroutine stops
      * the run, and it resumes once the buffers are no longer in use.
      *
+     * @param deadlineMs the longest that this run may take, in milliseconds; null for the limit of [setDeadline].
      * @throws SkipstoneException.Input for a buffer that is missing, not direct, or has another size.
+     * @throws SkipstoneException.Deadline if the run took longer.
      */
-    public suspend fun run(inputs: List<ByteBuffer>, outputs: List<ByteBuffer>): Unit =
-        runs.await { call -> run(inputs, outputs, call) }
+    public suspend fun run(inputs: List<ByteBuffer>, outputs: List<ByteBuffer>, deadlineMs: Double? = null): Unit =
+        runs.await { call -> limit.during(deadlineMs) { run(inputs, outputs, call) } }
 
     /** The same on the calling thread. */
-    public fun runBlocking(inputs: List<ByteBuffer>, outputs: List<ByteBuffer>): Unit =
-        runs.run { call -> run(inputs, outputs, call) }
+    @JvmOverloads
+    public fun runBlocking(inputs: List<ByteBuffer>, outputs: List<ByteBuffer>, deadlineMs: Double? = null): Unit =
+        runs.run { call -> limit.during(deadlineMs) { run(inputs, outputs, call) } }
 
     private fun run(inputs: List<ByteBuffer>, outputs: List<ByteBuffer>, call: CallBuffer) {
         val answer = Native.run(handle, slices(inputs), slices(outputs), call.bytes)
         if (answer < 0) throw call.error(answer)
+    }
+
+    /**
+     * Runs the model once on zeros, off the caller's thread, so that the first run does not wait for its memory. Call
+     * it before the first run: it resets the state, and counts as a run in [latency].
+     */
+    public suspend fun warmUp(): Unit = runs.await { call -> warmUp(call) }
+
+    /** The same on the calling thread. */
+    public fun warmUpBlocking(): Unit = runs.run { call -> warmUp(call) }
+
+    private fun warmUp(call: CallBuffer) {
+        run(inputs(), outputs(), call)
+        change(null, Setting())
     }
 
     /** Stops the current run, which then throws [SkipstoneException.Cancelled]; does nothing if there is none. */
@@ -83,8 +103,8 @@ public class Session(model: Model) : AutoCloseable {
     private fun change(name: String?, value: Setting) =
         facade("session") { setVariable(handle.toULong(), name, value.numbers) }
 
-    /** Limits every later run to this many milliseconds; null for no limit. */
-    public fun setDeadline(milliseconds: Double?): Unit = facade("session") { native.setDeadlineMs(milliseconds) }
+    /** Limits every later run to this many milliseconds; null for no limit. Waits for the current run. */
+    public fun setDeadline(milliseconds: Double?): Unit = runs.run { limit.set(milliseconds) }
 
     /** Statistics of the latest runs. */
     public val latency: Latency get() = facade("session") { Latency.of(native.latency()) }
@@ -109,15 +129,24 @@ public class Session(model: Model) : AutoCloseable {
     private fun slices(buffers: List<ByteBuffer>) = Array(buffers.size) { buffers[it].slice() }
 
     public companion object {
-        /** A session of the package file [file]; see [Model.open]. */
-        @JvmStatic
-        @JvmOverloads
-        public fun open(file: File, config: Config = Config()): Session = Model.open(file, config).use(::Session)
+        /** A session of the package file [file], opened off the caller's thread; see [Model.open]. */
+        public suspend fun open(file: File, config: Config = Config()): Session =
+            opening { openBlocking(file, config) }
 
-        /** A session of the package [asset] among the app's assets; see [Model.open]. */
+        /** The same on the calling thread. */
         @JvmStatic
         @JvmOverloads
-        public fun open(context: Context, asset: String, config: Config = Config()): Session =
+        public fun openBlocking(file: File, config: Config = Config()): Session =
+            Model.open(file, config).use(::Session)
+
+        /** A session of the package [asset] among the app's assets, opened off the caller's thread. */
+        public suspend fun open(context: Context, asset: String, config: Config = Config()): Session =
+            opening { openBlocking(context, asset, config) }
+
+        /** The same on the calling thread. */
+        @JvmStatic
+        @JvmOverloads
+        public fun openBlocking(context: Context, asset: String, config: Config = Config()): Session =
             Model.open(context, asset, config).use(::Session)
     }
 }

@@ -60,7 +60,7 @@ class AndroidTest {
     @Test
     fun `errors of Android become exceptions of the library`() {
         val context = org.robolectric.RuntimeEnvironment.getApplication()
-        val missing = assertFailsWith<SkipstoneException.Io> { Classifier.open(context, "nothing.skip") }
+        val missing = assertFailsWith<SkipstoneException.Io> { Classifier.openBlocking(context, "nothing.skip") }
         assertTrue("no asset 'nothing.skip'" in missing.message, missing.message)
         val file = ParcelFileDescriptor.open(PACKAGE, ParcelFileDescriptor.MODE_READ_ONLY)
         val unknown = AssetFileDescriptor(file, 0, AssetFileDescriptor.UNKNOWN_LENGTH)

@@ -1,6 +1,7 @@
 package dev.skipstone
 
 import dev.skipstone.internal.Runs
+import java.io.File
 import java.util.concurrent.CountDownLatch
 import java.util.concurrent.TimeUnit
 import java.util.concurrent.atomic.AtomicInteger
@@ -128,6 +129,20 @@ class CoroutineTest {
             while (closed.get() < 200) yield()
             assertEquals(200, closed.get())
         }
+    }
+
+    @Test
+    fun `opening suspends, and an object that nobody waits for is closed`(): Unit = runBlocking {
+        val before = Skipstone.openObjects
+        Classifier.open(PACKAGE).use { assertEquals(SAMPLES[0].label, it.classify(SAMPLES[0].rgb()).best?.label) }
+        Session.open(PACKAGE).use { it.run(it.inputs(), it.outputs()) }
+        assertFailsWith<SkipstoneException.Io> { Session.open(File("/nowhere/model.skip")) }
+        repeat(100) {
+            val given = launch(Dispatchers.Default) { Classifier.open(PACKAGE).close() }
+            yield()
+            given.cancelAndJoin()
+        }
+        assertEquals(before, Skipstone.openObjects)
     }
 
     @Test

@@ -63,7 +63,8 @@ class FrameTest {
         val frame = Frame.yuv420(8, 8, plane(8, 120), plane(4, 90), plane(4, 200))
         val found = YuvMatrix.entries.flatMap { matrix ->
             YuvRange.entries.map { range ->
-                val got = Classifier.open(VARIABLES, options = ClassifierOptions(Activation.NONE)).use { classifier ->
+                val raw = ClassifierOptions(Activation.NONE)
+                val got = Classifier.openBlocking(VARIABLES, options = raw).use { classifier ->
                     val best = classifier.classifyBlocking(frame.colors(matrix, range), 3).predictions
                     best.sortedBy { it.index }.map { it.score * 255.0 }
                 }

@@ -26,7 +26,7 @@ class MisuseTest {
         assertFailsWith<SkipstoneException.Closed> { classifier.latency }
         assertFailsWith<SkipstoneException.Closed> { classifier.profile() }
         assertFailsWith<SkipstoneException.Closed> { classifier.setDeadline(1.0) }
-        val session = Session.open(PACKAGE)
+        val session = Session.openBlocking(PACKAGE)
         session.close()
         assertFailsWith<SkipstoneException.Closed> { session.runBlocking(session.inputs(), session.outputs()) }
         val model = Model.open(PACKAGE)
@@ -110,14 +110,14 @@ class MisuseTest {
         val file = File(folder, "model.skip")
         try {
             val old = Model.install(PACKAGE, file).use { Classifier(it) }
-            val copied = Classifier.open(file, Config(copy = true))
+            val copied = Classifier.openBlocking(file, Config(copy = true))
             val bytes = PACKAGE.readBytes()
             val direct = ByteBuffer.allocateDirect(bytes.size).put(bytes).flip()
             Model.install(direct, file).close()
             assertFailsWith<SkipstoneException.Package> { Model.install(direct.duplicate().limit(bytes.size - 1), file) }
             assertFailsWith<SkipstoneException.Io> { Model.install(File(folder, "none"), file) }
             assertEquals(sample.label, old.classifyBlocking(sample.rgb()).best?.label)
-            val new = Classifier.open(file)
+            val new = Classifier.openBlocking(file)
             assertEquals(sample.label, new.classifyBlocking(sample.rgb()).best?.label)
             assertEquals(listOf("model.skip"), folder.list()?.toList())
             file.writeBytes(ByteArray(10))
@@ -198,8 +198,19 @@ class MisuseTest {
             classifier.setDeadline(0.0001)
             assertFailsWith<SkipstoneException.Deadline> { classifier.classifyBlocking(sample.rgb()) }
             assertFailsWith<SkipstoneException.Input> { classifier.setDeadline(Double.NaN) }
+            assertFailsWith<SkipstoneException.Deadline> { classifier.classifyBlocking(sample.rgb()) }
+            // A run's own deadline replaces it, for this run only.
+            classifier.classifyBlocking(sample.rgb(), deadlineMs = 1e6)
+            assertFailsWith<SkipstoneException.Deadline> { classifier.classifyBlocking(sample.rgb()) }
             classifier.setDeadline(null)
+            assertFailsWith<SkipstoneException.Deadline> { classifier.classifyBlocking(sample.rgb(), deadlineMs = 0.0) }
+            assertFailsWith<SkipstoneException.Input> { classifier.classifyBlocking(sample.rgb(), deadlineMs = -1.0) }
             classifier.classifyBlocking(sample.rgb())
+        }
+        Session.openBlocking(PACKAGE).use { session ->
+            val (inputs, outputs) = session.inputs() to session.outputs()
+            assertFailsWith<SkipstoneException.Deadline> { session.runBlocking(inputs, outputs, deadlineMs = 0.0) }
+            session.runBlocking(inputs, outputs)
         }
     }
 }

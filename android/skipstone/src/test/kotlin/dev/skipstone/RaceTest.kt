@@ -23,7 +23,7 @@ class RaceTest {
 
     private fun values(outputs: List<ByteBuffer>) = List(10) { outputs.single().getFloat(4 * it) }
 
-    private fun truth(tasks: Int): List<List<Float>> = Session.open(PACKAGE).use { session ->
+    private fun truth(tasks: Int): List<List<Float>> = Session.openBlocking(PACKAGE).use { session ->
         val truth = List(tasks) { task ->
             session.outputs().also { session.runBlocking(inputs(session, task), it) }.let(::values)
         }
@@ -35,7 +35,7 @@ class RaceTest {
     fun `every coroutine gets its own outputs`(): Unit = runBlocking(Dispatchers.Default) {
         for (tasks in listOf(4, 16)) {
             val truth = truth(tasks)
-            Session.open(PACKAGE).use { session ->
+            Session.openBlocking(PACKAGE).use { session ->
                 val wrong = List(tasks) { task ->
                     async {
                         val (inputs, outputs) = inputs(session, task) to session.outputs()
@@ -51,7 +51,7 @@ class RaceTest {
     fun `cancelling changes nobody else's outputs`(): Unit = runBlocking(Dispatchers.Default) {
         for (tasks in listOf(4, 16)) {
             val truth = truth(tasks)
-            Session.open(PACKAGE).use { session ->
+            Session.openBlocking(PACKAGE).use { session ->
                 List(tasks) { task ->
                     async {
                         for (round in 0 until runs / tasks) {
@@ -77,7 +77,7 @@ class RaceTest {
         for (tasks in listOf(4, 16)) {
             val truth = truth(tasks)
             repeat(20) {
-                val session = Session.open(PACKAGE)
+                val session = Session.openBlocking(PACKAGE)
                 val begun = Channel<Unit>(Channel.CONFLATED)
                 val jobs = List(tasks) { task ->
                     launch {

@@ -60,4 +60,4 @@ internal open class Pixels(val width: Int, val height: Int, val color: (x: Int, 
     fun frame(): Frame = Frame.rgb(width, height, bytes(listOf(0, 1, 2)))
 }
 
-internal fun open(): Classifier = Classifier.open(PACKAGE)
+internal fun open(): Classifier = Classifier.openBlocking(PACKAGE)

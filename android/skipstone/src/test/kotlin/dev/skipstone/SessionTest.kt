@@ -9,7 +9,7 @@ class SessionTest {
     /** The input prepared here by hand must give the same scores as the classifier's own preparation. */
     @Test
     fun `tensors are read and written in place`() {
-        Session.open(PACKAGE).use { session ->
+        Session.openBlocking(PACKAGE).use { session ->
             val numbers = { key: String -> session.model.metadata.getValue(key).split(',').map { it.trim().toFloat() } }
             val (mean, std) = numbers("skipstone.mean") to numbers("skipstone.std")
             val (inputs, outputs) = session.inputs() to session.outputs()
@@ -28,7 +28,7 @@ class SessionTest {
 
     @Test
     fun `tensors that do not fit are refused`() {
-        Session.open(PACKAGE).use { session ->
+        Session.openBlocking(PACKAGE).use { session ->
             val (inputs, outputs) = session.inputs() to session.outputs()
             val code = { i: List<ByteBuffer>, o: List<ByteBuffer> ->
                 assertFailsWith<SkipstoneException.Input> { session.runBlocking(i, o) }.code

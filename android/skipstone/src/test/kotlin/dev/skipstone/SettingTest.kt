@@ -32,7 +32,7 @@ class SettingTest {
 
     @Test
     fun `settings hold until they are set again, and state until it is reset`(): Unit = runBlocking {
-        Session.open(VARIABLES).use { session ->
+        Session.openBlocking(VARIABLES).use { session ->
             assertEquals(listOf(1f, 2f, 4f), scores(session))
             assertEquals(listOf(2f, 4f, 8f), scores(session))
             session.reset()
@@ -46,14 +46,14 @@ class SettingTest {
             session.set("last", Setting(10.0, 20.0, 30.0))
             assertEquals(listOf(10.5f, 20f, 26f), scores(session))
             // Another session of the same model has values of its own.
-            Session.open(VARIABLES).use { assertEquals(listOf(1f, 2f, 4f), scores(it)) }
+            Session.openBlocking(VARIABLES).use { assertEquals(listOf(1f, 2f, 4f), scores(it)) }
         }
     }
 
     @Test
     fun `settings of a classifier change its answer, and it carries state from frame to frame`(): Unit = runBlocking {
         val gray = Pixels(8, 8) { _, _ -> 0x808080 }.frame()
-        Classifier.open(VARIABLES, options = ClassifierOptions(Activation.NONE)).use { classifier ->
+        Classifier.openBlocking(VARIABLES, options = ClassifierOptions(Activation.NONE)).use { classifier ->
             classifier.set("gain", Setting(0.0, 1.0, 0.0))
             val best = classifier.classify(gray).best!!
             assertEquals("green", best.label)
@@ -68,8 +68,31 @@ class SettingTest {
     }
 
     @Test
-    fun `names and values that do not fit are refused and change nothing`(): Unit = runBlocking {
+    fun `warming up leaves settings, and no state`(): Unit = runBlocking {
         Session.open(VARIABLES).use { session ->
+            session.set("gain", Setting(2.0, 2.0, 2.0))
+            session.set("last", Setting(10.0, 20.0, 30.0))
+            session.warmUp()
+            assertEquals(listOf(2f, 4f, 8f), scores(session))
+            session.warmUpBlocking()
+            assertEquals(listOf(2f, 4f, 8f), scores(session))
+            assertEquals(4L, session.latency.runs)
+        }
+        val gray = Pixels(8, 8) { _, _ -> 0x808080 }.frame()
+        Classifier.open(VARIABLES).use { classifier ->
+            val want = classifier.classify(gray).predictions
+            classifier.warmUp()
+            assertEquals(want, classifier.classify(gray).predictions)
+            classifier.warmUpBlocking()
+            assertEquals(want, classifier.classify(gray).predictions)
+            classifier.close()
+            assertFailsWith<SkipstoneException.Closed> { classifier.warmUp() }
+        }
+    }
+
+    @Test
+    fun `names and values that do not fit are refused and change nothing`(): Unit = runBlocking {
+        Session.openBlocking(VARIABLES).use { session ->
             for ((code, name, value) in listOf(
                 Triple("setting.unknown", "image", Setting(1.0)),
                 Triple("setting.unknown", "", Setting(1.0)),
@@ -96,7 +119,7 @@ class SettingTest {
 
     @Test
     fun `closed objects have no settings`(): Unit = runBlocking {
-        val (session, classifier) = Session.open(VARIABLES) to Classifier.open(VARIABLES)
+        val (session, classifier) = Session.openBlocking(VARIABLES) to Classifier.openBlocking(VARIABLES)
         session.close()
         classifier.close()
         assertFailsWith<SkipstoneException.Closed> { session.set("negate", Setting(true)) }
@@ -108,7 +131,7 @@ class SettingTest {
     /** All channels and gains are alike, so the scores of a run are too, unless a setting changed during it. */
     @Test
     fun `settings change only between runs`(): Unit = runBlocking(Dispatchers.Default) {
-        Session.open(VARIABLES).use { session ->
+        Session.openBlocking(VARIABLES).use { session ->
             val setter = { first: Int ->
                 launch {
                     for (gain in first until first + 500) {

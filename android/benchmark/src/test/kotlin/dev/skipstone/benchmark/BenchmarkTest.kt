@@ -29,7 +29,7 @@ class BenchmarkTest {
     fun `a report holds what was measured`(): Unit = runBlocking {
         shadowOf(context.getSystemService(PowerManager::class.java)).setCurrentThermalStatus(PowerManager.THERMAL_STATUS_MODERATE)
         var clock = 0L
-        Session.open(model).use { session ->
+        Session.openBlocking(model).use { session ->
             // A clock that advances by a second whenever it is read: a moment is recorded every few runs.
             val report = Benchmark(session, Device(context)) { clock += 1_000_000_000L; clock }.run(Amount.Runs(20))
             val json = JSONObject(report.json().toString())
@@ -47,7 +47,7 @@ class BenchmarkTest {
     @Test
     fun `a benchmark may be given a time instead of a count of runs`(): Unit = runBlocking {
         var clock = 0L
-        Session.open(model).use { session ->
+        Session.openBlocking(model).use { session ->
             val report = Benchmark(session, Device(context)) { clock += 1_000_000L; clock }.run(Amount.Time(50), warmUp = 0)
             assertTrue(report.json().getInt("runs") in 10..50)
         }

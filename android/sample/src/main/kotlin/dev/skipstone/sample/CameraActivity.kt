@@ -37,7 +37,7 @@ class CameraActivity : ComponentActivity() {
         )
 
         val analyzer = try {
-            val classifier = Classifier.open(this, "model.skip").also { classifier = it }
+            val classifier = Classifier.openBlocking(this, "model.skip").also { classifier = it }
             FrameAnalyzer(classifier, top = 3).also { analyzer = it }
         } catch (refused: SkipstoneException) {
             label.text = refused.message
