@@ -85,6 +85,15 @@ public final class Classifier: Sendable {
         try await runs.run { [binding] in try setVariable(handle: binding.number(), name: nil, values: []) }
     }
 
+    /// Classifies a black image, so that the first frame does not wait for the model's memory. Call it before the first
+    /// frame: it resets the state, and counts as a run in ``latency``.
+    ///
+    /// - Throws: As ``classify(_:top:deadline:)``.
+    public func warmUp() async throws {
+        _ = try await classify(Frame([0] as [UInt8], format: .gray, width: 1, height: 1))
+        try await reset()
+    }
+
     /// Latency of the latest runs, from frame to classes; all zero before the first.
     public var latency: Latency { Latency(binding.latency()) }
 

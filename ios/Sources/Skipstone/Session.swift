@@ -79,6 +79,15 @@ public final class Session: Sendable {
         try await runs.run { [binding] in try setVariable(handle: binding.number(), name: nil, values: []) }
     }
 
+    /// Runs the model once on zeros, so that the first run does not wait for its memory. Call it before the first run:
+    /// it resets the state, and counts as a run in ``latency``.
+    ///
+    /// - Throws: As ``run(_:deadline:)``.
+    public func warmUp() async throws {
+        _ = try await run(model.info.inputs.map(Tensor.init(zerosFor:)))
+        try await reset()
+    }
+
     /// Latency of the latest runs; all zero before the first.
     public var latency: Latency { Latency(binding.latency()) }
 

@@ -81,6 +81,11 @@ import Testing
         }
     }
 
+    @Test func theLibraryCountsOpenObjects() {
+        #expect(!SkipstoneLibrary.version.isEmpty)
+        #expect(SkipstoneLibrary.openObjects >= 1)
+    }
+
     @Test func runsAreCancelledAndTimedAndMeasured() async throws {
         let zeros = Tensor(zerosFor: port)
         await expectError(.deadline) { _ = try await session.run([zeros], deadline: .zero) }

@@ -50,6 +50,21 @@ import Testing
         #expect(try await classifier.classify(gray).predictions[0].label == "blue")
     }
 
+    @Test func warmingUpLeavesSettingsAndNoState() async throws {
+        try await session.set("gain", to: [2, 2, 2])
+        try await session.set("last", to: [10, 20, 30])
+        try await session.warmUp()
+        #expect(try await scores(session) == [2, 4, 8])
+        #expect(session.latency.runs == 2)
+        let gray = Image(width: 8, height: 8) { _, _ in [128, 128, 128] }.frame
+        let classifier = try Classifier(session.model)
+        let want = try await classifier.classify(gray).predictions
+        try await classifier.warmUp()
+        #expect(try await classifier.classify(gray).predictions == want)
+        classifier.close()
+        await expectError(.closed, code: "closed") { try await classifier.warmUp() }
+    }
+
     @Test func namesAndValuesThatDoNotFitAreRefusedAndChangeNothing() async throws {
         let wrong: [(code: String, name: String, value: Setting)] = [
             ("setting.unknown", "image", 1),
