@@ -1,5 +1,7 @@
 //! Converts an ONNX file to a package.
 
+mod batch;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +40,10 @@ pub struct Recipe {
     pub limits: Limits,
 }
 
+/// The metadata key for the inputs, one per line, whose first axis is a batch of any size: the package is planned for a
+/// batch of one and runs once for each image.
+pub const BATCH: &str = "skipstone.batch";
+
 /// Longest trial run of a package: on random values, a loop may never end.
 const TRIAL: Duration = Duration::from_secs(10);
 
@@ -62,6 +68,9 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
     let removed: Vec<String> = graph.removed.iter().map(ToString::to_string).collect();
     info.metadata.extend((!removed.is_empty()).then(|| (REMOVED.to_owned(), removed.join("\n"))));
     recipe.limits.check_graph(&graph)?;
+    if !info.assumed_batch.is_empty() && batch::is_independent(path, recipe, &info.assumed_batch)? {
+        info.metadata.insert(BATCH.to_owned(), info.assumed_batch.join("\n"));
+    }
     let tuning = recipe.tuning.as_deref();
     let package = write_tuned(&graph, &info, target.map(|target| (target, tuning)), key)?;
     drop(graph);

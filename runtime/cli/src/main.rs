@@ -4,6 +4,7 @@
 //! 0 on success, 1 on an error in the model or an input, and 2 on an error in the command line.
 
 mod args;
+mod batch;
 mod bench;
 mod calibration;
 mod classify;

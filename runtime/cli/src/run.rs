@@ -7,6 +7,7 @@ use clap::Args;
 use skipstone::{Error, Model, Tensor, TensorView};
 
 use crate::args::ModelArgs;
+use crate::batch::Batch;
 use crate::failure::Failure;
 use crate::npy;
 use crate::output::print;
@@ -17,7 +18,8 @@ use crate::table::{Align, Table};
 #[command(after_help = "\
 Each output is written to DIR/<output name>.npy; a '/' in a name becomes '_'.
 If NAME or FILE contains '=', the split is chosen so that FILE exists.
-A dynamic input takes the shape of its file, unless --shape says otherwise.
+A dynamic input takes the shape of its file, unless --shape says otherwise. A package whose file left the batch open
+runs once for each image of a batch.
 `skipstone inspect MODEL` lists a model's inputs and outputs.
 
 Examples:
@@ -51,13 +53,16 @@ impl Run {
         let views = in_order(&model, &given)?;
         let mut session = model.session()?;
         self.model.prepare(&mut session)?;
-        session.run(&views)?;
+        let stacked = Batch::of(&model, &views).map(|batch| batch.run(&model, &mut session, &views)).transpose()?;
+        if stacked.is_none() {
+            session.run(&views)?;
+        }
 
         std::fs::create_dir_all(&self.output_dir).map_err(|error| Failure::io(&self.output_dir, &error))?;
         let names: Vec<&str> = session.output_names().collect();
         let mut table = Table::untitled([Align::Left, Align::Left, Align::Left]);
         for (index, (name, file)) in names.iter().zip(file_names(&names)).enumerate() {
-            let output = session.output(index);
+            let output = stacked.as_ref().map_or_else(|| session.output(index), |all| all.get(index).map(Tensor::view));
             let output = output.ok_or_else(|| Failure::new("internal", format!("output '{name}' was not written")))?;
             let path = self.output_dir.join(file);
             npy::write(&path, &output)?;
