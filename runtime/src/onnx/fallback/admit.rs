@@ -51,12 +51,21 @@ const ADMITTED: &[&str] = &[
     "Where", "Xor",
 ];
 
+/// Operators of com.microsoft among them that mean the same there: others share only the name.
+const MICROSOFT: [&str; 6] =
+    ["DequantizeLinear", "Gelu", "LayerNormalization", "MultiHeadAttention", "QuantizeLinear", "RotaryEmbedding"];
+
 /// Operators whose rules are applied again when all shapes are known.
 const RULED: [&str; 6] = ["Attention", "GRU", "LSTM", "MultiHeadAttention", "RNN", "RotaryEmbedding"];
 
-/// Whether tract has an operator of this name, and may run it.
-pub(in crate::onnx) fn is_admitted(op_type: &str) -> bool {
-    ADMITTED.binary_search(&op_type).is_ok() && ORIGINAL.op_register.0.contains_key(op_type)
+/// Whether tract has this operator, and may run it. tract itself looks only at the name, not at the domain.
+pub(in crate::onnx) fn is_admitted(domain: &str, op_type: &str) -> bool {
+    let of_domain = match domain {
+        "" | "ai.onnx" => true,
+        "com.microsoft" => MICROSOFT.contains(&op_type),
+        _ => false,
+    };
+    of_domain && ADMITTED.binary_search(&op_type).is_ok() && ORIGINAL.op_register.0.contains_key(op_type)
 }
 
 /// Whether an operator supports this element type, for operators whose tract version only finds out at run time.
@@ -78,8 +87,9 @@ pub(super) fn register(onnx: &mut Onnx) {
 }
 
 fn admitted(cx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    ensure!(is_admitted(&node.op_type), "operator {} of node '{}' is not supported", node.op_type, node.name);
-    if let Some(option) = ignored(node) {
+    let known = is_admitted(&node.domain, &node.op_type);
+    ensure!(known, "operator {} of node '{}' is not supported", node.op_type, node.name);
+    if let Some(option) = ignored(node, cx.onnx_operator_set_version) {
         bail!("node '{}': {} with {option} is not supported", node.name, node.op_type);
     }
     let builder = ORIGINAL.op_register.0.get(&node.op_type).context("the operator is not implemented")?;
@@ -93,9 +103,13 @@ fn admitted(cx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn Infer
 }
 
 /// An option that tract would ignore, so that it would compute something else.
-fn ignored(node: &NodeProto) -> Option<&'static str> {
+fn ignored(node: &NodeProto, opset: i64) -> Option<&'static str> {
     let attribute = |name| node.attribute.iter().find(|attribute| attribute.name == name);
+    if opset < 7 && attribute("broadcast").is_some_and(|held| held.i != 0) && attribute("axis").is_some() {
+        return Some("the axis of a broadcast before opset 7");
+    }
     match node.op_type.as_str() {
+        "PRelu" if opset < 7 => Some("slopes of channels, as before opset 7,"),
         "RNN" | "GRU" | "LSTM" => {
             let defaults: &[&str] = match node.op_type.as_str() {
                 "RNN" => &["Tanh"],
@@ -116,7 +130,7 @@ fn ignored(node: &NodeProto) -> Option<&'static str> {
             }
             attribute("clip").map(|_| "clip")
         }
-        "Attention" if node.domain == "com.microsoft" => Some("packed weights (com.microsoft)"),
+        "MultiHeadAttention" if attribute("unidirectional").is_some_and(|held| held.i != 0) => Some("unidirectional"),
         _ => None,
     }
 }
@@ -254,8 +268,10 @@ mod tests {
     #[test]
     fn admitted_operators_exist() {
         assert!(ADMITTED.windows(2).all(|pair| pair[0] < pair[1]));
-        let missing: Vec<_> = ADMITTED.iter().filter(|op| !is_admitted(op)).collect();
+        let missing: Vec<_> = ADMITTED.iter().filter(|op| !is_admitted("", op)).collect();
         assert!(missing.is_empty(), "{missing:?}");
-        assert!(!is_admitted("Rsqrt") && !is_admitted("MatMulNBits"));
+        assert!(!is_admitted("", "Rsqrt") && !is_admitted("", "MatMulNBits"));
+        assert!(MICROSOFT.iter().all(|op| is_admitted("com.microsoft", op)));
+        assert!(!is_admitted("com.microsoft", "Pad") && !is_admitted("my.functions", "Gelu"));
     }
 }

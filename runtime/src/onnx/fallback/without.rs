@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::graph::Lowered;
 use crate::info::Shapes;
 
-/// Whether the fallback has an operator of this name.
-pub(in crate::onnx) fn is_admitted(_op_type: &str) -> bool {
+/// Whether the fallback has this operator.
+pub(in crate::onnx) fn is_admitted(_domain: &str, _op_type: &str) -> bool {
     false
 }
 

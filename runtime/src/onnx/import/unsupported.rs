@@ -17,7 +17,7 @@ pub(super) fn check(graph: &Graph<'_>, functions: &HashSet<(&str, &str)>) -> Res
         !control::is_control_flow(domain, node.op_type)
             && !functions.contains(&(node.domain, node.op_type))
             && table::importer(domain, node.op_type).is_none()
-            && !fallback::is_admitted(node.op_type)
+            && !fallback::is_admitted(domain, node.op_type)
     };
     let mut kinds: Vec<(&str, usize, &str)> = Vec::new();
     for node in graph.nodes.iter().filter(unknown) {
