@@ -1,6 +1,9 @@
 //! From the bytes of a model to its results: tests that involve several parts of the importer.
 
-use skipstone_onnx::write::{FLOAT, Message, body, f32s, float, graph, i64s, int, model, named, node, text, value};
+use skipstone_onnx::write::{
+    FLOAT, Message, body, f32s, float, graph, i64s, int, model, model_with, named, node, opset, text,
+    value,
+};
 
 use crate::{Model, Options, Tensor};
 
@@ -106,6 +109,23 @@ fn a_recurrence_takes_every_option() {
     }
     let (_, refusal) = refused(&with(&[text("direction", "sideways")]));
     assert!(refusal.contains("sideways") || refusal.contains("direction"), "{refusal}");
+}
+
+/// The second operand begins at `axis`, and slopes belong to channels, even if the last axis is as long.
+#[test]
+fn broadcasts_of_opset_6_follow_their_own_rule() {
+    let run = |op: &str, attributes: &[Message]| {
+        let nodes = [node(op, &["x", "b"], &["y"], attributes)];
+        let graph = graph(&nodes, &[f32s("b", &[2], &[1.0, 10.0])], &[value("x", FLOAT, &[1, 2, 2])], &[named("y")]);
+        let model = load(&model_with(&graph, &[opset("", 6)])).unwrap();
+        let mut session = model.session().unwrap();
+        session.run(&[Tensor::from_slice(&[1, 2, 2], &[-1f32, -2.0, -3.0, -4.0]).unwrap().view()]).unwrap();
+        session.output(0).unwrap().elements::<f32>().unwrap().to_vec()
+    };
+    assert_eq!(run("PRelu", &[]), [-1.0, -2.0, -30.0, -40.0]);
+    assert_eq!(run("Mul", &[int("broadcast", 1), int("axis", 1)]), [-1.0, -2.0, -30.0, -40.0]);
+    assert_eq!(run("Mul", &[int("broadcast", 1), int("axis", 2)]), [-1.0, -20.0, -3.0, -40.0]);
+    assert_eq!(run("Mul", &[int("broadcast", 1)]), [-1.0, -20.0, -3.0, -40.0]);
 }
 
 /// PaddlePaddle writes -1 for an unknown batch size, in inputs, outputs and between.

@@ -5,7 +5,6 @@
 
 use super::attributes::is_standard;
 use super::call::Call;
-use super::scope::PartialShape;
 use super::{attention, indexing, quantization, recurrent, shaping, windows};
 use crate::element::ElementType;
 use crate::invalid::{Invalid, Rule};
@@ -20,9 +19,6 @@ const MAX_EQUATION: usize = 1024;
 pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let standard = is_standard(call.node.domain);
     let op = call.node.op_type;
-    if standard && call.opset < 7 {
-        legacy_broadcast(call)?;
-    }
     match op {
         // com.microsoft defines its own operators and redefines some of ai.onnx.
         "MoE" | "QMoE" if call.node.domain == "com.microsoft" => mixture_of_experts(call),
@@ -74,29 +70,6 @@ pub(super) fn check(call: &Call<'_, '_>) -> Result<(), Invalid> {
         "Constant" => constant(call),
         _ => Ok(()),
     }
-}
-
-/// Before opset 7, `broadcast` aligned the second operand at `axis`, and PRelu aligned its slopes
-/// with the channels. Current parsers align the last axes, so both must give the same result.
-fn legacy_broadcast(call: &Call<'_, '_>) -> Result<(), Invalid> {
-    if call.node.op_type == "PRelu" {
-        let one_slope = |slopes: &PartialShape| slopes.iter().all(|dim| *dim == Some(1));
-        let last_are_channels = call.shape(0).is_some_and(|x| x.len() == 2);
-        let same = call.shape(1).is_some_and(|slopes| slopes.len() != 1 || one_slope(&slopes));
-        let what = "since opset 7, slopes align with the last axis, not with the channels";
-        return if same || last_are_channels { Ok(()) } else { Err(call.invalid(Rule::Opset, what)) };
-    }
-    if call.node.op_type == "Gemm" || call.int("broadcast")?.unwrap_or(0) == 0 {
-        return Ok(());
-    }
-    let Some(axis) = call.int("axis")? else {
-        return Ok(());
-    };
-    let ranks = call.shape(0).zip(call.shape(1)).map(|(one, other)| one.len() as i64 - other.len() as i64);
-    if ranks != Some(axis) {
-        return call.bad_attribute("axis", "requires a broadcast that exists only before opset 7");
-    }
-    Ok(())
 }
 
 /// Integer division by a constant: the divisor must not be zero, and the least integer must not be

@@ -148,6 +148,9 @@ fn bounded(cx: &mut Call<'_, '_>, x: ValueId, min: f32, max: f32) -> Imported {
 fn prelu(cx: &mut Call<'_, '_>) -> Imported {
     let (x, mut slope) = (cx.input(0)?, cx.input(1)?);
     if cx.opset < 7 && cx.rank(slope) == 1 && cx.rank(x) > 1 && cx.shape(slope)[0] != 1 {
+        if cx.shape(slope)[0] != cx.shape(x)[1] {
+            return Err(cx.shape_error("there must be one slope, or one for each channel", &[x, slope]));
+        }
         let mut dims = vec![cx.shape(slope)[0]];
         dims.resize(cx.rank(x) - 1, 1);
         slope = cx.reshape(slope, &dims)?;

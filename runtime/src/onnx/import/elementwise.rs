@@ -70,7 +70,10 @@ fn operands(cx: &mut Call<'_, '_>) -> Result<[ValueId; 2], Halt> {
     }
     let axis = cx.axis(0, cx.rank(a))?;
     let mut dims = cx.shape(b).to_vec();
-    dims.resize(cx.rank(a).saturating_sub(axis).max(dims.len()), 1);
+    if axis + dims.len() > cx.rank(a) {
+        return Err(cx.shape_error("from the axis on, the first operand must have all axes of the second", &[a, b]));
+    }
+    dims.resize(cx.rank(a) - axis, 1);
     Ok([a, cx.reshape(b, &dims)?])
 }
 

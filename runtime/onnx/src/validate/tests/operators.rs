@@ -383,33 +383,6 @@ fn experts() {
 }
 
 #[test]
-fn broadcasting_of_old_opsets() {
-    let with = |attributes: &[Message]| {
-        let nodes = [node("Add", &["x", "b"], &["y"], attributes)];
-        let graph = graph(&nodes, &[zeros("b", &[3])], &[value("x", FLOAT, &[3, 3])], &[message().text(1, "y")]);
-        message().int(1, 3).nested(7, &graph).nested(8, &opset("", 6)).0
-    };
-    accepts(&with(&[int("broadcast", 1)]));
-    accepts(&with(&[int("broadcast", 1), int("axis", 1)]));
-    refuses(&with(&[int("broadcast", 1), int("axis", 0)]), "model.attribute");
-}
-
-#[test]
-fn slopes_of_old_opsets() {
-    let with = |dims: &[i64], slopes: &[i64]| {
-        let nodes = [node("PRelu", &["x", "s"], &["y"], &[])];
-        let graph = graph(&nodes, &[zeros("s", slopes)], &[value("x", FLOAT, dims)], &[message().text(1, "y")]);
-        message().int(1, 3).nested(7, &graph).nested(8, &opset("", 6)).0
-    };
-    accepts(&with(&[1, 3, 4, 4], &[1]));
-    accepts(&with(&[1, 3, 4, 4], &[3, 1, 1]));
-    accepts(&with(&[1, 3], &[3]));
-    // With as many channels as columns the model would run, but give wrong results.
-    refuses(&with(&[1, 4, 4, 4], &[4]), "model.opset");
-    refuses(&with(&[1, 3, 4, 4], &[3]), "model.opset");
-}
-
-#[test]
 fn a_node_has_so_many_inputs() {
     let most = Limits::default().max_operands;
     let concat = |count: usize| one(&[1], "Concat", &vec!["x"; count], &[int("axis", 0)], &[]);
