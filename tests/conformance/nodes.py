@@ -77,9 +77,9 @@ def load(path: Path, value: onnx.ValueInfoProto) -> np.ndarray:
 
 
 def is_dynamic(value: onnx.ValueInfoProto) -> bool:
-    """Whether an input's shape is not fully specified."""
+    """Whether an input's shape is not fully specified. A size of 0 means one that is not known, as some exporters write."""
     kind = value.type.tensor_type
-    return not kind.HasField("shape") or any(not dim.HasField("dim_value") for dim in kind.shape.dim)
+    return not kind.HasField("shape") or any(dim.dim_value <= 0 for dim in kind.shape.dim)
 
 
 def mismatch(got: np.ndarray, want: np.ndarray) -> str | None:

@@ -47,10 +47,11 @@ pub(super) fn attention(call: &Call<'_, '_>) -> Result<(), Invalid> {
     sizes.operand(6, &[BATCH])?;
     sizes.floats(&[0, 1, 2, 4, 5])?;
     let past = if call.input(4).is_some() { sizes.get(PAST.0) } else { Some(0) };
-    products(call, &sizes, past)
+    products(call, &sizes, past, 3)
 }
 
-/// `query[batch, queries, heads * head]`, and key and value likewise (com.microsoft).
+/// `query[batch, queries, heads * head]`, and key and value likewise (com.microsoft). After the biases of these and the
+/// mask of the keys comes a bias of the scores.
 pub(super) fn multi_head_attention(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let Some(heads) = call.int_in("num_heads", 1..=MAX_SIZE)? else {
         return call.bad_attribute("num_heads", "is missing");
@@ -58,7 +59,8 @@ pub(super) fn multi_head_attention(call: &Call<'_, '_>) -> Result<(), Invalid> {
     let mut sizes = Sizes::new(call);
     split(&mut sizes, heads.unsigned_abs(), heads.unsigned_abs())?;
     sizes.floats(&[0, 1, 2])?;
-    products(call, &sizes, Some(0))
+    let past = if call.input(6).is_some() { None } else { Some(0) };
+    products(call, &sizes, past, 5)
 }
 
 /// Queries, keys and values with three dimensions: the last one holds all heads, concatenated.
@@ -71,8 +73,9 @@ fn split(sizes: &mut Sizes<'_, '_, '_>, queries: u64, keys: u64) -> Result<(), I
 }
 
 /// The query head count is a multiple of the key head count, the scores stay within the limits,
-/// and the mask broadcasts to them.
-fn products(call: &Call<'_, '_>, sizes: &Sizes<'_, '_, '_>, past: Option<u64>) -> Result<(), Invalid> {
+/// and the mask, input `mask`, broadcasts to them. Since opset 24 a mask may end before the keys, which hides the
+/// others.
+fn products(call: &Call<'_, '_>, sizes: &Sizes<'_, '_, '_>, past: Option<u64>, mask: usize) -> Result<(), Invalid> {
     let [batch, heads, queries, keys] = [BATCH, QUERY_HEADS, QUERIES, KEYS].map(|size| sizes.get(size.0));
     if let (Some(heads), Some(keys)) = (heads, sizes.get(KEY_HEADS.0))
         && heads % keys.max(1) != 0
@@ -86,11 +89,11 @@ fn products(call: &Call<'_, '_>, sizes: &Sizes<'_, '_, '_>, past: Option<u64>) -
         let what = format!("there are more than {} attention scores", call.limits.max_tensor_elements);
         return Err(call.invalid(Rule::Generated, what));
     }
-    let Some(mask) = call.shape(3) else {
+    let Some(mask) = call.shape(mask) else {
         return Ok(());
     };
-    let unfit = mask.iter().rev().zip(scores.iter().rev()).any(|(mask, size)| match (mask, size) {
-        (Some(mask), Some(size)) => *mask != 1 && mask != size,
+    let unfit = mask.iter().rev().zip(scores.iter().rev()).enumerate().any(|(at, (mask, size))| match (mask, size) {
+        (Some(mask), Some(size)) => *mask != 1 && mask != size && (at > 0 || mask > size || call.opset < 24),
         _ => false,
     });
     if mask.len() > 4 || mask.is_empty() || unfit {

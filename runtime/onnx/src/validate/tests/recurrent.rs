@@ -149,6 +149,10 @@ fn attention_of_heads_side_by_side() {
     refuses(&contrib([&[2, 3, 32], &[2, 5, 16], &[2, 5, 16]], 4), "model.shape");
     refuses(&contrib([&[2, 3, 32], &[2, 5, 32], &[2, 6, 16]], 4), "model.shape");
     refuses(&contrib([&[2, 3, 32], &[2, 5, 32], &[2, 5, 16]], 3), "model.shape");
+    // In com.microsoft, operand 3 is a bias, not a mask.
+    let biased = node("MultiHeadAttention", &["q", "q", "q", "b"], &["y"], &[int("num_heads", 4)]);
+    let biased = biased.text(7, "com.microsoft");
+    accepts(&opset_23(&[biased], &[value("q", FLOAT, &[2, 3, 32])], &[zeros("b", &[96])]));
 }
 
 #[test]
