@@ -392,6 +392,54 @@ def embed_layer_normalization(g):
 
 
 @case
+def microsoft_pad(g):
+    shape = g.shape(g.between(1, 4), 9)
+    mode = g.pick("constant", "edge", "reflect")
+    most = [dim - 1 if mode == "reflect" else 3 for dim in shape]
+    pads = [g.between(0, most[axis % len(shape)]) for axis in range(2 * len(shape))]
+    value = [g.constant(np.float32(0.5))] if mode == "constant" and g.chance() else []
+    return g.node("Pad", g.input(g.normal(*shape)), g.ints(*pads), *value, mode=mode, **MICROSOFT)
+
+
+@case
+def microsoft_range(g):
+    dtype = np.dtype(g.pick("f4", "i4", "i8"))
+    start, count, step = g.between(-5, 5), g.between(1, 9), g.pick(None, 1, 2, 3, -2)
+    ends = [np.array(end, dtype) for end in (start, start + count * (step or 1), step or 1)]
+    ends = [g.constant(end.reshape(g.pick((), (1,)))) for end in ends[: 2 if step is None else 3]]
+    return g.node("Add", g.node("Range", *ends, **MICROSOFT), g.input(np.ones(1, dtype)))
+
+
+@case
+def microsoft_trilu(g):
+    x = g.normal(*g.shape(g.between(0, 2), 5), *g.shape(2, 10))
+    k = [g.constant(g.between(-4, 4), np.int64)] if g.chance() else []
+    return g.node("Trilu", g.input(x), *k, upper=g.pick(None, 0, 1), **MICROSOFT)
+
+
+@case
+def quantized_images_with_channels_last(g):
+    """What ONNX Runtime makes of a quantized network when it saves the optimized model; all sums are exact."""
+    channels, groups, out, sides = g.size(9), g.pick(1, 2), g.size(9), [g.between(3, 9), g.between(3, 9)]
+    scale, zero = lambda value: g.constant(np.float32(value)), lambda: g.constant(np.uint8(g.pick(0, 128, 131)))
+    x, x_scale = g.input(_integers(g, np.dtype("u1"), (g.between(1, 2), *sides, channels * groups))), [scale(0.25), zero()]
+    weights = g.random.integers(-9, 9, (out * groups, channels, 3, 3)).astype(np.int8)
+    weights = [g.constant(weights), scale(0.125), g.constant(np.int8(0))]
+    bias = [g.constant(g.random.integers(-99, 99, out * groups).astype(np.int32))] if g.chance() else []
+    pads = {"pads": [g.between(0, 1) for _ in range(4)]}
+    y_scale = [scale(2.0), zero()]
+    y = g.node(
+        "QLinearConv", x, *x_scale, *weights, *y_scale, *bias, channels_last=1, group=groups, kernel_shape=[3, 3],
+        strides=[g.between(1, 2)] * 2, **pads, **MICROSOFT,
+    )  # fmt: skip
+    if g.chance():
+        y = g.node("NhwcMaxPool", y, kernel_shape=[2, 2], pads=[1, 1, 1, 1], **MICROSOFT)
+    if g.chance():
+        return y
+    return g.node("QLinearGlobalAveragePool", y, *y_scale, *y_scale, channels_last=1, **MICROSOFT)
+
+
+@case
 def qlinear_softmax(g):
     shape = g.shape()
     scale = lambda value: g.constant(np.float32(value))

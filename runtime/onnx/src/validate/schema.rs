@@ -35,6 +35,7 @@ pub(super) fn is_runtime_extension(domain: &str, op_type: &str) -> bool {
                 | "GridSample"
                 | "LayerNormalization"
                 | "Pad"
+                | "QLinearConv"
                 | "QuantizeLinear"
                 | "Range"
                 | "RotaryEmbedding"

@@ -52,7 +52,7 @@ fn pool(cx: &mut Call<'_, '_>, function: PoolFn) -> Imported {
     Ok(vec![cx.reshape(y, &out)?])
 }
 
-fn max(cx: &mut Call<'_, '_>) -> Imported {
+pub(super) fn max(cx: &mut Call<'_, '_>) -> Imported {
     if !cx.is_requested(1) {
         return pool(cx, PoolFn::Max);
     }

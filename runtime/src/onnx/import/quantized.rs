@@ -41,6 +41,8 @@ pub(super) const OPERATORS: &[Entry] = &[
     standard(&["MatMulInteger"], matmul_integer),
     standard(&["QLinearConv"], convolution),
     standard(&["QLinearMatMul"], matmul),
+    microsoft(&["QLinearConv"], convolution),
+    microsoft(&["NhwcMaxPool"], max_pool),
     microsoft(&["QGemm"], gemm),
     microsoft(&["QLinearAdd"], add),
     microsoft(&["QLinearMul"], mul),
@@ -91,12 +93,46 @@ impl Call<'_, '_> {
     }
 }
 
-/// `x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias`
+/// Images with their channels moved from the last axis to the second one.
+fn channels_second(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
+    let Some(last) = cx.rank(x).checked_sub(1).filter(|&last| last > 0) else {
+        return Err(cx.shape_error("images must have at least 3 dimensions", &[x]));
+    };
+    cx.transpose(x, &[0, last].into_iter().chain(1..last).collect::<Vec<_>>())
+}
+
+/// Images with their channels moved from the second axis to the last one.
+fn channels_last(cx: &mut Call<'_, '_>, y: ValueId) -> Result<ValueId, Halt> {
+    cx.transpose(y, &[0].into_iter().chain(2..cx.rank(y)).chain([1]).collect::<Vec<_>>())
+}
+
+/// Runs the importer of an operator on images, whose channels may come last, and further operands.
+fn on_images(
+    cx: &mut Call<'_, '_>,
+    last: bool,
+    x: ValueId,
+    operands: &[Option<ValueId>],
+    importer: fn(&mut Call<'_, '_>) -> Imported,
+) -> Result<ValueId, Halt> {
+    let x = if last { channels_second(cx, x)? } else { x };
+    let y = cx.on(&[&[Some(x)], operands].concat(), importer)?;
+    if last { channels_last(cx, y) } else { Ok(y) }
+}
+
+/// `x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias`; in com.microsoft the channels of the images may come
+/// last, those of the weights come before the taps.
 fn convolution(cx: &mut Call<'_, '_>) -> Imported {
+    let last = cx.flag("channels_last", false)?;
     let (x, w) = (cx.floats_at(0, 1)?, cx.floats_at(3, 0)?);
     let bias = cx.bias_at(8, [1, 4], 1.0)?;
-    let y = cx.on(&[Some(x), Some(w), bias], convolution::conv)?;
+    let y = on_images(cx, last, x, &[Some(w), bias], convolution::conv)?;
     cx.quantized_at(y, 6)
+}
+
+/// Pooling of images whose channels come last.
+fn max_pool(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    Ok(vec![on_images(cx, true, x, &[], pool::max)?])
 }
 
 /// `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`: one scale per row of the first operand, per column of the
@@ -132,13 +168,11 @@ fn mul(cx: &mut Call<'_, '_>) -> Imported {
     binary(cx, BinaryKind::Mul)
 }
 
-/// `x, x_scale, x_zero, y_scale, y_zero`; channels come before pixels.
+/// `x, x_scale, x_zero, y_scale, y_zero`
 fn unary(cx: &mut Call<'_, '_>, importer: fn(&mut Call<'_, '_>) -> Imported) -> Imported {
-    if cx.flag("channels_last", false)? {
-        return Err(Halt::Foreign);
-    }
+    let last = cx.flag("channels_last", false)?;
     let x = cx.floats_at(0, 1)?;
-    let y = cx.on(&[Some(x)], importer)?;
+    let y = on_images(cx, last, x, &[], importer)?;
     cx.quantized_at(y, 3)
 }
 

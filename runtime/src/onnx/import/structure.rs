@@ -3,7 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::elementwise::{cast_to, expand_to, one_element};
-use super::table::{Entry, standard};
+use super::table::{Entry, microsoft, standard};
 use super::tensor;
 use crate::error::{OpError, list};
 use crate::graph::ValueId;
@@ -41,6 +41,9 @@ pub(super) const OPERATORS: &[Entry] = &[
     standard(&["SpaceToDepth"], space_to_depth),
     standard(&["Trilu"], trilu),
     standard(&["OptionalGetElement"], identity),
+    microsoft(&["Pad"], pad),
+    microsoft(&["Range"], range_of_ones),
+    microsoft(&["Trilu"], trilu),
 ];
 
 /// Most elements of a constant that a node creates, such as a Range: 64 MB of integers.
@@ -163,6 +166,16 @@ fn range(cx: &mut Call<'_, '_>) -> Imported {
     }?;
     cx.build.declare(made, declared);
     Ok(vec![made])
+}
+
+/// com.microsoft: the step is 1 if it is omitted.
+fn range_of_ones(cx: &mut Call<'_, '_>) -> Imported {
+    if cx.optional(2).is_none() {
+        let (start, limit) = (cx.input(0)?, cx.input(1)?);
+        let step = cx.scalar_of(cx.dtype(start), 1.0)?;
+        cx.inputs = vec![Some(start), Some(limit), Some(step)];
+    }
+    range(cx)
 }
 
 /// Ones on a diagonal of zeros.
