@@ -17,6 +17,7 @@ mod functions;
 mod generated;
 mod graph;
 mod indexing;
+mod known;
 pub mod node;
 mod operators;
 mod quantization;

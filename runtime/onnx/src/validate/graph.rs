@@ -12,7 +12,7 @@ use super::checked::Checked;
 use super::functions::Functions;
 use super::schema;
 use super::scope::{Producer, Scope, Summaries};
-use super::{KNOWN_DOMAINS, control, generated, operators, tensor};
+use super::{KNOWN_DOMAINS, control, generated, known, operators, tensor};
 use crate::invalid::{Invalid, Place, Rule, quoted};
 use crate::proto::{Dim, Function, Graph, Node, SparseTensor, Tensor, Type, ValueInfo};
 
@@ -229,6 +229,7 @@ impl<'w, 'm> Walker<'w, 'm> {
             _ => {}
         }
         let call = Call { node, scope, opset, limits: self.limits, summaries: &self.summaries };
+        known::check(&call)?;
         operators::check(&call)?;
         control::check(&call)?;
         let outputs = generated::infer(&call, &mut self.folded, self.checked.parameters)?;

@@ -354,8 +354,9 @@ fn casts_normalization_and_equations() {
     refuses(&norm([4; 4]), "model.shape");
     accepts(&one(&[2, 2], "Einsum", &["x"], &[text("equation", "ii->i")], &[]));
     refuses(&one(&[2, 2], "Einsum", &["x"], &[text("equation", &"i".repeat(5000))], &[]), "model.attribute");
-    let upsample = [floats("scales", &[1.0, 0.0])];
-    refuses(&one(&[2, 2], "Upsample", &["x"], &upsample, &[]), "model.shape");
+    let upsample = node("Upsample", &["x"], &["y"], &[floats("scales", &[1.0, 0.0])]);
+    let graph = graph(&[upsample], &[], &[value("x", FLOAT, &[2, 2])], &[message().text(1, "y")]);
+    refuses(&message().int(1, 8).nested(7, &graph).nested(8, &opset("", 8)).0, "model.shape");
 }
 
 #[test]
@@ -380,6 +381,24 @@ fn experts() {
     accepts(&with(4));
     refuses(&with(5), "model.attribute");
     refuses(&with(0), "model.attribute");
+}
+
+#[test]
+fn attributes_belong_to_their_opset() {
+    let with = |op: &str, attributes: &[Message], version: i64| {
+        let nodes = [node(op, &["x"], &["y"], attributes)];
+        let graph = graph(&nodes, &[], &[value("x", FLOAT, &[1, 2, 3, 3])], &[message().text(1, "y")]);
+        message().int(1, 8).nested(7, &graph).nested(8, &opset("", version)).0
+    };
+    let pool = |name: &str, values: &[i64]| [ints("kernel_shape", &[2, 2]), ints(name, values)];
+    accepts(&with("AveragePool", &pool("dilations", &[2, 2]), 19));
+    refuses(&with("AveragePool", &pool("dilations", &[2, 2]), 18), "model.attribute");
+    refuses(&with("Squeeze", &[ints("axes", &[0])], 13), "model.attribute");
+    accepts(&with("Squeeze", &[ints("axes", &[0])], 12));
+    refuses(&with("Relu", &[float("alpha", 0.1)], 13), "model.attribute");
+    refuses(&with("LeakyRelu", &[float("alhpa", 0.1)], 13), "model.attribute");
+    // Notes of tools.
+    accepts(&with("Relu", &[float("__alpha", 0.1)], 13));
 }
 
 #[test]
