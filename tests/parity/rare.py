@@ -417,6 +417,56 @@ def microsoft_trilu(g):
     return g.node("Trilu", g.input(x), *k, upper=g.pick(None, 0, 1), **MICROSOFT)
 
 
+def _exact(g: Graph, *shape) -> np.ndarray:
+    """Multiples of 1/2, so that no sum of products is rounded, not even after the -10000 of a hidden key."""
+    return (g.random.integers(-2, 3, shape) / 2).astype(np.float32)
+
+
+def _key_mask(g: Graph, batch: int, keys: int, queries: int, forms) -> str:
+    """Which keys count: some images have none."""
+    form = g.pick(*forms)
+    if form == "lengths":
+        return g.either(g.random.integers(0, keys + 1, batch).astype(np.int32))
+    if form == "bounds":
+        return g.either(g.random.integers(0, keys + 1, 2 * batch).astype(np.int32))
+    mask = g.random.random((batch, queries, keys) if form == "rows" else (batch, keys)) < g.pick(0.2, 0.7)
+    return g.either(mask.astype(np.int32)) if form else ""
+
+
+@case
+def multi_head_attention(g):
+    batch, heads, queries, new = g.between(1, 3), g.between(1, 3), g.size(9), g.size(9)
+    size, v_size = g.between(1, 8), g.between(1, 8)
+    causal = g.chance(0.3)
+    past = g.between(1, 3) if g.chance(0.3) and size == v_size else 0
+    new = queries if causal else new
+    q, k = (g.input(_exact(g, batch, length, heads * size)) for length in (queries, new))
+    v = g.input(g.normal(batch, new, heads * v_size))
+    bias = g.either(_exact(g, heads * (2 * size + v_size))) if g.chance() else ""
+    forms = (None, "keys", "rows") if past else (None, "keys", "rows", "lengths")
+    mask = _key_mask(g, batch, new + past, queries, forms)
+    added = g.either(_exact(g, g.pick(1, batch), g.pick(1, heads), queries, new + past)) if g.chance() else ""
+    operands = [q, k, v, bias, mask, added]
+    if past:
+        operands += [g.input(_exact(g, batch, heads, past, size)), g.input(g.normal(batch, heads, past, v_size))]
+    while operands[-1] == "":
+        operands.pop()
+    attributes = {"num_heads": heads, "scale": 0.25, "unidirectional": 1 if causal else None}
+    return g.node("MultiHeadAttention", *operands, outputs=3 if past else 1, **attributes, **MICROSOFT)
+
+
+@case
+def packed_attention(g):
+    batch, heads, length, size, width = g.between(1, 3), g.between(1, 3), g.size(9), g.between(1, 8), g.between(1, 4)
+    weights = g.constant(_exact(g, width, 3 * heads * size))
+    operands = [g.input(_exact(g, batch, length, width)), weights, g.constant(_exact(g, 3 * heads * size))]
+    operands.append(_key_mask(g, batch, length, length, (None, "keys", "rows", "lengths", "bounds")))
+    if operands[-1] == "":
+        operands.pop()
+    causal = 1 if g.chance(0.3) else None
+    return g.node("Attention", *operands, num_heads=heads, scale=0.25, unidirectional=causal, **MICROSOFT)
+
+
 @case
 def quantized_images_with_channels_last(g):
     """What ONNX Runtime makes of a quantized network when it saves the optimized model; all sums are exact."""

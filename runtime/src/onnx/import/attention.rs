@@ -2,12 +2,13 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
-use super::product::of_operands;
+use super::product::{Order, of_operands};
 use super::table::{Entry, microsoft, standard};
 use crate::error::list;
 use crate::graph::ValueId;
 use crate::ops::attention::{Attention, Scores};
 use crate::ops::binary::BinaryKind;
+use crate::ops::compare::CompareKind;
 use crate::ops::concat::Concat;
 use crate::ops::gather::Gather;
 use crate::ops::slice::Slice;
@@ -69,6 +70,11 @@ fn attention(cx: &mut Call<'_, '_>) -> Imported {
     if qkv.iter().any(|&id| cx.dtype(id) != DType::F32) {
         return Err(Halt::Foreign);
     }
+    for window in ["left_window_size", "right_window_size"] {
+        if cx.int(window, -1)? >= 0 {
+            return Err(cx.attribute_error(window, "is not supported: give the window as a mask"));
+        }
+    }
     let (of_q, of_kv) = (heads(cx, "q_num_heads", qkv[0])?, heads(cx, "kv_num_heads", qkv[1])?);
     let mask = match cx.optional(3) {
         Some(mask) if cx.dtype(mask) != DType::Bool => Some(cx.cast(mask, DType::F32)?),
@@ -100,23 +106,54 @@ fn columns(cx: &mut Call<'_, '_>, x: ValueId, start: usize, len: usize) -> Resul
     cx.add(Slice { axis, start, len, step: 1 }, &[x])
 }
 
-/// com.microsoft: an i32 mask `[batch, keys]`, or with more axes, in which 0 hides; and a bias of the scores. `None` if
-/// there is neither.
-fn mask_of(cx: &mut Call<'_, '_>, mask: Option<ValueId>, bias: Option<ValueId>) -> Result<Option<ValueId>, Halt> {
+/// com.microsoft: an i32 mask `[batch, keys]`, or with more axes, in which 0 hides, or with one axis the numbers of valid
+/// keys, then perhaps the first valid ones; and a bias of the scores. `None` if there is neither. Hidden keys have their
+/// scores lowered, not removed: if all of them are hidden, the result is as if none was.
+fn mask_of(
+    cx: &mut Call<'_, '_>,
+    mask: Option<ValueId>,
+    bias: Option<ValueId>,
+    [batch, keys]: [usize; 2],
+) -> Result<Option<ValueId>, Halt> {
     let Some(mask) = mask else { return Ok(bias) };
     let dims = match *cx.shape(mask).dims() {
+        [ends] if ends == batch || ends == 2 * batch => vec![batch, 1, 1, keys],
         [batch, keys] => vec![batch, 1, 1, keys],
         [batch, queries, keys] => vec![batch, 1, queries, keys],
-        // Lengths, and starts of the valid range.
+        // Offsets of packed sequences.
         _ => return Err(Halt::Foreign),
     };
-    let mask = cx.cast(mask, DType::Bool)?;
+    let mask = match cx.rank(mask) {
+        1 => valid_keys(cx, mask, [batch, keys])?,
+        _ => cx.cast(mask, DType::Bool)?,
+    };
     let mask = cx.reshape(mask, &dims)?;
-    let Some(bias) = bias else { return Ok(Some(mask)) };
     let (zero, hidden) = (cx.scalar(0f32), cx.float("mask_filter_value", -10000.0)?);
     let hidden = cx.scalar(hidden);
     let mask = cx.select(mask, zero, hidden)?;
-    cx.binary(BinaryKind::Add, mask, bias).map(Some)
+    match bias {
+        Some(bias) => cx.binary(BinaryKind::Add, mask, bias).map(Some),
+        None => Ok(Some(mask)),
+    }
+}
+
+/// Whether each key is before the end of its image's keys, and not before the start, if starts follow the ends.
+fn valid_keys(cx: &mut Call<'_, '_>, bounds: ValueId, [batch, keys]: [usize; 2]) -> Result<ValueId, Halt> {
+    let starts = cx.shape(bounds).elements() > batch;
+    let bounds = cx.cast(bounds, DType::I64)?;
+    let places = cx.elements(&[1, keys], &(0..keys as i64).collect::<Vec<_>>())?;
+    let part = |cx: &mut Call<'_, '_>, start| {
+        let part = cx.add(Slice { axis: 0, start, len: batch, step: 1 }, &[bounds])?;
+        cx.reshape(part, &[batch, 1])
+    };
+    let ends = part(cx, 0)?;
+    let valid = cx.compare(CompareKind::Less, places, ends)?;
+    if !starts {
+        return Ok(valid);
+    }
+    let starts = part(cx, batch)?;
+    let started = cx.compare(CompareKind::GreaterEqual, places, starts)?;
+    cx.binary(BinaryKind::And, valid, started)
 }
 
 /// com.microsoft MultiHeadAttention of queries, keys and values `[batch, length, heads * size]`.
@@ -136,8 +173,10 @@ fn multi_head(cx: &mut Call<'_, '_>) -> Imported {
         }
     }
     let count = heads(cx, "num_heads", q)?;
-    let mask = mask_of(cx, cx.optional(4), cx.optional(5))?;
     let past = cx.optional(6).zip(cx.optional(7)).map(|(k, v)| [k, v]);
+    let before = past.map_or(0, |[k, _]| cx.shape(k).dims().get(2).copied().unwrap_or(0));
+    let sizes = [cx.shape(k)[0], cx.shape(k)[1] + before];
+    let mask = mask_of(cx, cx.optional(4), cx.optional(5), sizes)?;
     let causal = cx.flag("unidirectional", false)?;
     let op = Attention { scale: scale(cx, q, count)?, causal, ..Attention::plain(count, count) };
     attend(cx, op, [q, k, v], Beside { mask, past, lens: None })
@@ -151,7 +190,8 @@ fn packed(cx: &mut Call<'_, '_>) -> Imported {
         return Err(Halt::Foreign);
     }
     let product = of_operands(cx, x, weights)?;
-    let mut all = product.multiply(cx, x, weights)?;
+    let all = product.multiply(cx, x, weights)?;
+    let mut all = product.result(cx, all, Order::Plain)?;
     if let Some(bias) = cx.optional(2) {
         all = cx.binary(BinaryKind::Add, all, bias)?;
     }
@@ -172,7 +212,8 @@ fn packed(cx: &mut Call<'_, '_>) -> Imported {
         columns(cx, all, q_width + k_width, v_width)?,
     ];
     let count = heads(cx, "num_heads", qkv[0])?;
-    let mask = mask_of(cx, cx.optional(3), cx.optional(5))?;
+    let sizes = [cx.shape(all)[0], cx.shape(all)[1]];
+    let mask = mask_of(cx, cx.optional(3), cx.optional(5), sizes)?;
     let causal = cx.flag("unidirectional", false)?;
     let op = Attention { scale: scale(cx, qkv[0], count)?, causal, ..Attention::plain(count, count) };
     attend(cx, op, qkv, Beside { mask, ..Beside::default() })
