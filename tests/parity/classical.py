@@ -203,6 +203,30 @@ def support_vector_classifier(g):
 
 
 @case
+def support_vector_probabilities(g):
+    """Of each class, from those of all pairs: scikit-learn's default export."""
+    classes, columns = g.between(2, 5), g.size(10)
+    counts, pairs = [g.between(1, 5) for _ in range(classes)], classes * (classes - 1) // 2
+    x = g.input(g.normal(g.pick(1, 3, 17), columns))
+    return g.node(
+        "SVMClassifier",
+        x,
+        outputs=2,
+        domain=ML,
+        coefficients=[float(value) for value in g.normal((classes - 1) * sum(counts))],
+        support_vectors=[float(value) for value in g.normal(sum(counts) * columns)],
+        rho=[float(value) for value in g.normal(pairs)],
+        prob_a=[-float(value) for value in g.positive(pairs)],
+        prob_b=[float(value) for value in g.normal(pairs, scale=0.1)],
+        vectors_per_class=counts,
+        kernel_type=g.pick("LINEAR", "RBF", "SIGMOID"),
+        kernel_params=[0.125, 0.5, 3.0],
+        classlabels_ints=[5 * label for label in range(classes)],
+        post_transform="NONE",
+    )
+
+
+@case
 def feature_scaling(g):
     columns = g.size()
     x = g.input(g.normal(g.pick(1, 3, 17), columns))

@@ -11,6 +11,7 @@ mod build;
 mod call;
 mod control;
 mod convolution;
+mod coupling;
 mod determinant;
 mod elementwise;
 mod experts;

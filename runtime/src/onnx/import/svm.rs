@@ -4,6 +4,7 @@ use skipstone_kernels::activation::Activation;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::coupling;
 use super::ml::{MAX_COLUMNS, PostTransform, float_rows, labels, linear, post_transform, times};
 use super::table::{Entry, classical};
 use crate::graph::ValueId;
@@ -96,9 +97,8 @@ fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let per_class: Option<Vec<usize>> = per_class.iter().map(|&len| usize::try_from(len).ok()).collect();
     let per_class = per_class.ok_or_else(|| cx.attribute_error("vectors_per_class", "has a negative entry"))?;
     let vectors = per_class.iter().try_fold(0usize, |all, &len| all.checked_add(len)).unwrap_or(usize::MAX);
-    if cx.has("prob_a") || vectors == 0 {
-        let what = "with probabilities (prob_a, prob_b) or without support vectors is not supported; export the scores";
-        return Err(cx.refusal(format!("SVMClassifier {what}")));
+    if vectors == 0 {
+        return Err(cx.refusal("SVMClassifier without support vectors is not supported"));
     }
     let pairs = count.saturating_mul(count.saturating_sub(1)) / 2;
     let coefficients = cx.floats("coefficients")?.unwrap_or_default();
@@ -143,6 +143,11 @@ fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let (first, second) = (times(cx, above, first)?, times(cx, below, second)?);
     let votes = cx.binary(BinaryKind::Add, first, second)?;
     let label = labels(cx, &classes, votes)?;
+    let (a, b) = (cx.floats("prob_a")?.unwrap_or_default(), cx.floats("prob_b")?.unwrap_or_default());
+    if !a.is_empty() || !b.is_empty() {
+        let scores = probabilities(cx, scores, [&a, &b], count)?;
+        return Ok(vec![label, post_transform(cx, scores, transform)?]);
+    }
     if count > 2 {
         return Ok(vec![label, post_transform(cx, scores, transform)?]);
     }
@@ -153,4 +158,27 @@ fn classifier(cx: &mut Call<'_, '_>) -> Imported {
     let other = cx.unary(UnaryKind::Neg, scores)?;
     let both = cx.add(Concat { axis: 1 }, &[other, scores])?;
     Ok(vec![label, post_transform(cx, both, transform)?])
+}
+
+/// Least probability of a class of a pair.
+const LEAST: f32 = 1e-7;
+
+/// Probabilities of classes by Platt scaling of the pairs' scores: `1 / (1 + e^(a score + b))` for the first class.
+fn probabilities(
+    cx: &mut Call<'_, '_>,
+    scores: ValueId,
+    scaling: [&[f32]; 2],
+    classes: usize,
+) -> Result<ValueId, Halt> {
+    let pairs = cx.shape(scores)[1];
+    if scaling.iter().any(|list| list.len() != pairs) {
+        return Err(cx.attribute_error("prob_a", format!("and prob_b must have one entry for each of {pairs} pairs")));
+    }
+    let [a, b] = [cx.elements(&[1, pairs], scaling[0])?, cx.elements(&[1, pairs], scaling[1])?];
+    let scaled = cx.binary(BinaryKind::Mul, scores, a)?;
+    let scaled = cx.binary(BinaryKind::Add, scaled, b)?;
+    let scaled = cx.unary(UnaryKind::Neg, scaled)?;
+    let first = cx.activate(Activation::Sigmoid, scaled)?;
+    let first = cx.activate(Activation::Clip { min: LEAST, max: 1.0 - LEAST }, first)?;
+    coupling::probabilities(cx, first, classes)
 }
