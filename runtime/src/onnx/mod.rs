@@ -9,7 +9,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -53,11 +53,16 @@ pub(crate) fn from_bytes(bytes: &[u8], limits: &Limits, shapes: &Shapes) -> Resu
 
 fn check(file: Bytes, path: Option<&Path>, limits: Limits, shapes: &Shapes) -> Result<(OnnxSource, Info)> {
     let (model, checked) = skipstone_onnx::read(&file, &limits)?;
+    let class_names = import::class_names(&model);
     let (dynamic, assumed_batch) = (import::is_dynamic(&model), import::assumed_batches(&model, shapes));
     drop(model);
     let folder = skipstone_onnx::external::resolve(path, &checked, &limits)?;
+    let mut metadata: BTreeMap<String, String> = checked.metadata.into_iter().collect();
+    if let Some(names) = class_names {
+        metadata.entry("skipstone.labels".into()).or_insert(names);
+    }
     let info = Info {
-        metadata: checked.metadata.into_iter().collect(),
+        metadata,
         parameters: checked.parameters,
         weight_bytes: checked.weight_bytes,
         assumed_batch,

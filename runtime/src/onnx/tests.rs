@@ -1,7 +1,7 @@
 //! From the bytes of a model to its results: tests that involve several parts of the importer.
 
 use skipstone_onnx::write::{
-    FLOAT, Message, body, f32s, float, graph, i64s, int, model, model_with, named, node, opset, text,
+    FLOAT, INT64, Message, body, f32s, float, graph, i64s, int, ints, model, model_with, named, node, opset, text,
     value,
 };
 
@@ -126,6 +126,25 @@ fn broadcasts_of_opset_6_follow_their_own_rule() {
     assert_eq!(run("Mul", &[int("broadcast", 1), int("axis", 1)]), [-1.0, -2.0, -30.0, -40.0]);
     assert_eq!(run("Mul", &[int("broadcast", 1), int("axis", 2)]), [-1.0, -20.0, -3.0, -40.0]);
     assert_eq!(run("Mul", &[int("broadcast", 1)]), [-1.0, -20.0, -3.0, -40.0]);
+}
+
+/// What a text means is lost if a node reads an index in its place.
+#[test]
+fn names_of_classes_are_read_by_no_node() {
+    let keys = ints("keys_int64s", &[0, 1]);
+    let names = Message::new().text(1, "values_strings").texts(9, &["cat", "dog"]).int(20, 8);
+    let encoder = node("LabelEncoder", &["x"], &["y"], &[keys, names]).text(7, "ai.onnx.ml");
+    let opsets = [opset("", 17), opset("ai.onnx.ml", 3)];
+    let with = |nodes: &[Message], output: &str| {
+        model_with(&graph(nodes, &[], &[value("x", INT64, &[4])], &[named(output)]), &opsets)
+    };
+    let model = load(&with(&[encoder.clone()], "y")).unwrap();
+    assert_eq!(model.info().metadata["skipstone.labels"], "cat\ndog");
+    let mut session = model.session().unwrap();
+    session.run(&[Tensor::from_slice(&[4], &[1i64, 0, 2, -3]).unwrap().view()]).unwrap();
+    assert_eq!(session.output(0).unwrap().elements::<i64>().unwrap(), [1, 0, -1, -1]);
+    let (code, text) = refused(&with(&[encoder, node("Neg", &["y"], &["z"], &[])], "z"));
+    assert!(code == "model.unsupported" && text.contains("returns text"), "{text}");
 }
 
 /// PaddlePaddle writes -1 for an unknown batch size, in inputs, outputs and between.

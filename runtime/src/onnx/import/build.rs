@@ -1,7 +1,7 @@
 //! The graph under construction: nodes over constants are computed at once, which removes the shape arithmetic of
 //! exporters, and half-precision values are stored as f32.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,6 +46,8 @@ pub(super) struct Build {
     declared: HashMap<ValueId, DType>,
     /// Values that are not tensors, and why they cannot be read as one.
     withheld: HashMap<ValueId, String>,
+    /// Those among them that may be outputs: indices instead of text.
+    indices: HashSet<ValueId>,
     /// The tensors of the sequences among them.
     sequences: HashMap<ValueId, Vec<ValueId>>,
     /// Values decided only by settings and constants, and the first of those settings.
@@ -91,6 +93,17 @@ impl Build {
     pub fn readable(&self, id: ValueId, name: &str) -> Result<(), Error> {
         let Some(reason) = self.withheld.get(&id) else { return Ok(()) };
         Err(Error::Unsupported { node: name.to_owned(), reason: reason.clone() })
+    }
+
+    /// Forbids reading the indices of names by nodes, which would take them for the names; an output may be indices.
+    pub fn withhold_names(&mut self, id: ValueId, reason: String) {
+        self.withhold(id, reason);
+        self.indices.insert(id);
+    }
+
+    /// Whether a value is indices of names.
+    pub fn is_indices(&self, id: ValueId) -> bool {
+        self.indices.contains(&id)
     }
 
     /// Records the tensors of a sequence.

@@ -1,7 +1,7 @@
 //! ai.onnx.ml: the operators of classical models, in ordinary operators; trees have a separate file.
 //!
-//! Our tensors cannot hold text. If labels are text, the result with the labels is withheld: a model that outputs it is
-//! refused, one that only outputs probabilities is not.
+//! Our tensors cannot hold text. If labels are text, the result with the labels is the indices of the classes, whose names
+//! become the labels of the model; it can be an output, but nodes cannot read it.
 //!
 //! ONNX Runtime and the reference evaluator of ONNX differ in some cases. We follow
 //! - the evaluator for the label of a tree ensemble: the class with the largest score in the output. ONNX Runtime
@@ -15,6 +15,7 @@
 //! Other cases that the two treat differently, and that no exporter is known to write, are refused.
 
 use skipstone_kernels::activation::Activation;
+use skipstone_onnx::proto::{Model, Node};
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -138,11 +139,7 @@ fn named(cx: &mut Call<'_, '_>, classes: &Classes, at: ValueId) -> Result<ValueI
         }
         Classes::Texts(_) => {
             let output = cx.node.outputs.first().copied().unwrap_or_default();
-            let reason = format!(
-                "the labels '{output}' are text, which is not supported; remove that output from the model and give \
-                 the names with --labels"
-            );
-            cx.build.withhold(at, reason);
+            cx.build.withhold_names(at, format!("the labels '{output}' are text, which nodes cannot read"));
             Ok(at)
         }
     }
@@ -400,9 +397,45 @@ fn feature_vectorizer(cx: &mut Call<'_, '_>) -> Imported {
     }
 }
 
-/// A table from numbers to numbers; an element is compared with every key, and the first match wins.
+/// The names of the classes: the same in all nodes of the main graph that have some.
+pub(in super::super) fn class_names(model: &Model<'_>) -> Option<String> {
+    let classical = model.graph.iter().flat_map(|graph| &graph.nodes).filter(|node| node.domain == "ai.onnx.ml");
+    let lists = classical.filter_map(|node| match node.op_type {
+        "LabelEncoder" => node.attribute("values_strings").filter(|_| encodes_indices(node)),
+        _ => node.attribute("classlabels_strings"),
+    });
+    let mut lists = lists.map(|list| &list.strings).filter(|list| !list.is_empty());
+    let names = lists.next()?;
+    let names = names.iter().map(|name| std::str::from_utf8(name)).collect::<Result<Vec<_>, _>>().ok()?;
+    let is_line = |name: &&str| !name.trim().is_empty() && !name.contains(['\n', '\r']);
+    let same = lists.all(|list| list.iter().copied().eq(names.iter().map(|name| name.as_bytes())));
+    (same && names.iter().all(|name| is_line(name))).then(|| names.join("\n"))
+}
+
+/// Whether a LabelEncoder has the keys 0, 1, ..
+fn encodes_indices(node: &Node<'_>) -> bool {
+    node.attribute("keys_int64s").is_some_and(|keys| keys.ints.ints().eq(0..keys.ints.count as i64))
+}
+
+/// Indices of names: other numbers become -1.
+fn indices_of_names(cx: &mut Call<'_, '_>, x: ValueId, names: usize) -> Imported {
+    let (zero, end, other) = (cx.scalar(0i64), cx.scalar(names as i64), cx.scalar(-1i64));
+    let after = cx.compare(CompareKind::GreaterEqual, x, zero)?;
+    let before = cx.compare(CompareKind::Less, x, end)?;
+    let known = cx.binary(BinaryKind::And, after, before)?;
+    let y = cx.select(known, x, other)?;
+    cx.build.withhold_names(y, "a LabelEncoder returns text, which nodes cannot read".into());
+    Ok(vec![y])
+}
+
+/// A table from numbers to numbers; an element is compared with every key, and the first match wins. Text is encoded
+/// only from indices.
 fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
+    let names = cx.texts("values_strings")?.map_or(0, |names| names.len());
+    if names > 0 && encodes_indices(cx.node) && cx.ints("keys_int64s")?.is_some_and(|keys| keys.len() == names) {
+        return indices_of_names(cx, x, names);
+    }
     let text = "LabelEncoder to or from text is not supported; encode labels outside of the model";
     if ["keys_strings", "values_strings", "classes_strings"].into_iter().any(|name| cx.has(name)) {
         return Err(cx.refusal(text));

@@ -53,6 +53,7 @@ use skipstone_onnx::{captures, is_standard, order};
 
 use self::build::{Build, Halt};
 use self::call::Call;
+pub(super) use self::ml::class_names;
 use self::tensor::Files;
 use self::variables::Declared;
 use super::fallback;
@@ -182,7 +183,9 @@ impl<'m> Importer<'m> {
         self.nodes(&graph.nodes)?;
         for info in &graph.outputs {
             let value = self.value(info.name)?;
-            self.build.readable(value, info.name)?;
+            if !self.build.is_indices(value) {
+                self.build.readable(value, info.name)?;
+            }
             let given = match self.build.half(value) {
                 None => value,
                 Some(to) => {

@@ -466,13 +466,16 @@ mod tests {
         assert!(trees(short, numbers(), &["label"]).is_err());
     }
 
-    /// Text labels are only a problem for a model that outputs them.
+    /// The names become the labels of the model.
     #[test]
-    fn text_labels_are_refused_if_they_are_requested() {
+    fn text_labels_are_indices_of_names() {
         let texts = || Message::new().text(1, "classlabels_strings").texts(9, &["cat", "dog"]).int(20, 8);
         assert!(trees(|_, _| {}, texts(), &["scores"]).is_ok());
-        let error = trees(|_, _| {}, texts(), &["label", "scores"]).map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains("node 'label'") && error.contains("are text"), "{error}");
+        let model = trees(|_, _| {}, texts(), &["label", "scores"]).unwrap();
+        assert_eq!(model.info().metadata["skipstone.labels"], "cat\ndog");
+        let mut session = model.session().unwrap();
+        session.run(&[Tensor::from_slice(&[2, 2], &[0.5f32, -1.0, 1.0, 0.0]).unwrap().view()]).unwrap();
+        assert_eq!(session.output(0).unwrap().elements::<i64>(), Some(&[0, 1][..]));
         let post = text("post_transform", "MYSTERY");
         assert!(trees(|_, _| {}, post, &["scores"]).is_err());
     }
