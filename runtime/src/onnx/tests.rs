@@ -128,6 +128,22 @@ fn broadcasts_of_opset_6_follow_their_own_rule() {
     assert_eq!(run("Mul", &[int("broadcast", 1)]), [-1.0, -20.0, -3.0, -40.0]);
 }
 
+/// One error names them all, also those of a branch; a branch that is not taken may contain anything.
+#[test]
+fn unsupported_operators_of_subgraphs_and_functions_are_listed_together() {
+    let arm = |op: &str, name: &str| graph(&[node(op, &["x"], &[name], &[])], &[], &[], &[named(name)]);
+    let branch = [body("then_branch", &arm("Relu", "a")), body("else_branch", &arm("ImageDecoder", "b"))];
+    let conditional = node("If", &["c"], &["y"], &branch);
+    let condition = [value("x", FLOAT, &[1]), value("c", BOOL, &[])];
+    let (code, text) = refused(&model(&graph(&[conditional.clone()], &[], &condition, &[named("y")])));
+    assert_eq!((code, text.contains("operator ImageDecoder is not supported")), ("model.unsupported", true), "{text}");
+    let nodes = [conditional.clone(), node("RegexFullMatch", &["y"], &["z"], &[])];
+    let (_, text) = refused(&model(&graph(&nodes, &[], &condition, &[named("z")])));
+    assert!(text.contains("ImageDecoder (1, the first is 'b'), RegexFullMatch (1, the first is 'z')"), "{text}");
+    let known = skipstone_onnx::write::tensor("c", BOOL, &[], &[1]);
+    assert!(load(&model(&graph(&[conditional], &[known], &[value("x", FLOAT, &[1])], &[named("y")]))).is_ok());
+}
+
 /// What a text means is lost if a node reads an index in its place.
 #[test]
 fn names_of_classes_are_read_by_no_node() {

@@ -87,10 +87,11 @@ pub(super) fn import_named(
     let Some(main) = &model.graph else { return Err(Error::Internal("a checked model has no graph".into())) };
     let functions: HashMap<_, _> =
         model.functions.iter().map(|function| ((function.domain, function.name), function)).collect();
-    unsupported::check(main, &functions.keys().copied().collect())?;
+    unsupported::check(main, &functions)?;
     let opsets = opsets(&model.opset_imports);
     let declared = Declared::read(model)?;
     let mut importer = Importer {
+        main,
         functions,
         files,
         build: Build::default(),
@@ -147,6 +148,7 @@ struct Scope<'m> {
 }
 
 struct Importer<'m> {
+    main: &'m GraphProto<'m>,
     functions: HashMap<(&'m str, &'m str), &'m Function<'m>>,
     files: &'m Files,
     build: Build,
@@ -292,6 +294,9 @@ impl<'m> Importer<'m> {
         let mut call = self.call(node, &inputs);
         let imported = match table::importer(domain, node.op_type) {
             Some(importer) => importer(&mut call),
+            None if unsupported::is_unsupported(node) => {
+                return Err(unsupported::all(self.main, &self.functions).into());
+            }
             None => Err(Halt::Foreign),
         };
         match imported {

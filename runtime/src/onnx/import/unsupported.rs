@@ -1,33 +1,31 @@
 //! Reports all unsupported operators of a file at once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use skipstone_onnx::is_standard;
-use skipstone_onnx::proto::{Graph, Node};
+use skipstone_onnx::proto::{Function, Graph, Node};
 
 use super::super::fallback;
 use super::{call, control, table};
 use crate::error::{Error, Result};
 
-/// Refuses a graph with nodes that no importer, local function or fallback supports. Those in subgraphs and functions
-/// are found when these are imported.
-pub(super) fn check(graph: &Graph<'_>, functions: &HashSet<(&str, &str)>) -> Result<()> {
-    let unknown = |node: &&Node<'_>| {
-        let domain = if is_standard(node.domain) { "" } else { node.domain };
-        !control::is_control_flow(domain, node.op_type)
-            && !functions.contains(&(node.domain, node.op_type))
-            && table::importer(domain, node.op_type).is_none()
-            && !fallback::is_admitted(domain, node.op_type)
-    };
-    let mut kinds: Vec<(&str, usize, &str)> = Vec::new();
-    for node in graph.nodes.iter().filter(unknown) {
-        match kinds.iter_mut().find(|(op, ..)| *op == node.op_type) {
-            Some((_, count, _)) => *count += 1,
-            None => kinds.push((node.op_type, 1, call::name(node))),
-        }
-    }
+/// Local functions by domain and name.
+type Functions<'m> = HashMap<(&'m str, &'m str), &'m Function<'m>>;
+
+/// Refuses a graph with nodes that no importer, local function or fallback supports. Subgraphs alone are no reason: a
+/// branch that is never taken may contain anything.
+pub(super) fn check(graph: &Graph<'_>, functions: &Functions<'_>) -> Result<()> {
+    let mut certain = Search { functions, subgraphs: false, visited: HashSet::new(), kinds: Vec::new() };
+    certain.nodes(&graph.nodes);
+    if certain.kinds.is_empty() { Ok(()) } else { Err(all(graph, functions)) }
+}
+
+/// The error that lists the unsupported operators of a graph, its subgraphs and functions.
+pub(super) fn all(graph: &Graph<'_>, functions: &Functions<'_>) -> Error {
+    let mut search = Search { functions, subgraphs: true, visited: HashSet::new(), kinds: Vec::new() };
+    search.nodes(&graph.nodes);
+    let kinds = search.kinds;
     let reason = match *kinds.as_slice() {
-        [] => return Ok(()),
         [(op, 1, _)] => format!("operator {op} is not supported"),
         [(op, count, _)] => format!("operator {op} is not supported, of which the model has {count} nodes"),
         _ => {
@@ -35,5 +33,43 @@ pub(super) fn check(graph: &Graph<'_>, functions: &HashSet<(&str, &str)>) -> Res
             format!("these operators are not supported: {}", each.collect::<Vec<_>>().join(", "))
         }
     };
-    Err(Error::Unsupported { node: kinds[0].2.to_owned(), reason })
+    Error::Unsupported { node: kinds.first().map_or("graph", |(.., first)| first).to_owned(), reason }
+}
+
+/// Whether nothing can compute a node that is not a call of a local function.
+pub(super) fn is_unsupported(node: &Node<'_>) -> bool {
+    let domain = if is_standard(node.domain) { "" } else { node.domain };
+    !control::is_control_flow(domain, node.op_type)
+        && table::importer(domain, node.op_type).is_none()
+        && !fallback::is_admitted(domain, node.op_type)
+}
+
+struct Search<'a, 'm> {
+    functions: &'a Functions<'m>,
+    /// Whether to search subgraphs too.
+    subgraphs: bool,
+    visited: HashSet<(&'a str, &'a str)>,
+    /// Operators, how many nodes have them, and the name of the first.
+    kinds: Vec<(&'a str, usize, &'a str)>,
+}
+
+impl<'a> Search<'a, '_> {
+    /// Recurses as deep as graphs and functions nest, which validation bounds.
+    fn nodes(&mut self, nodes: &'a [Node<'a>]) {
+        for node in nodes {
+            if self.subgraphs {
+                node.subgraphs().for_each(|graph| self.nodes(&graph.nodes));
+            }
+            if let Some(function) = self.functions.get(&(node.domain, node.op_type)) {
+                if self.visited.insert((node.domain, node.op_type)) {
+                    self.nodes(&function.nodes);
+                }
+            } else if is_unsupported(node) {
+                match self.kinds.iter_mut().find(|(op, ..)| *op == node.op_type) {
+                    Some((_, count, _)) => *count += 1,
+                    None => self.kinds.push((node.op_type, 1, call::name(node))),
+                }
+            }
+        }
+    }
 }
