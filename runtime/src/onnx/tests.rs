@@ -163,6 +163,31 @@ fn names_of_classes_are_read_by_no_node() {
     assert!(code == "model.unsupported" && text.contains("returns text"), "{text}");
 }
 
+/// A query sees the keys around its own place: the mean of their values if all scores are equal.
+#[test]
+fn windows_of_an_attention_hide_distant_keys() {
+    let run = |attributes: &[Message], mask: &str| {
+        let masks = [f32s("added", &[1, 1, 1, 3], &[0.0, 0.0, f32::NEG_INFINITY]), zeros("q", &[1, 1, 3, 1])];
+        let graph = graph(
+            &[node("Attention", &["q", "q", "v", mask], &["y"], attributes)],
+            &masks,
+            &[value("v", FLOAT, &[1, 1, 3, 1])],
+            &[named("y")],
+        );
+        let model = load(&model_with(&graph, &[opset("", 25)])).unwrap();
+        let mut session = model.session().unwrap();
+        session.run(&[Tensor::from_slice(&[1, 1, 3, 1], &[1f32, 2.0, 6.0]).unwrap().view()]).unwrap();
+        session.output(0).unwrap().elements::<f32>().unwrap().to_vec()
+    };
+    let (left, right) = (|size| int("left_window_size", size), |size| int("right_window_size", size));
+    assert_eq!(run(&[left(1), right(0)], ""), [1.0, 1.5, 4.0]);
+    assert_eq!(run(&[right(1)], ""), [1.5, 3.0, 3.0]);
+    assert_eq!(run(&[left(0)], ""), [3.0, 4.0, 6.0]);
+    assert_eq!(run(&[left(-1), right(-1)], ""), [3.0; 3]);
+    // The last key is hidden by the mask: nothing is left for the last query.
+    assert_eq!(run(&[left(0)], "added"), [1.5, 2.0, 0.0]);
+}
+
 /// PaddlePaddle writes -1 for an unknown batch size, in inputs, outputs and between.
 #[test]
 fn a_dimension_of_minus_one_is_unknown() {

@@ -4,7 +4,7 @@ use super::build::{Halt, Imported};
 use super::call::Call;
 use super::product::{Order, of_operands};
 use super::table::{Entry, microsoft, standard};
-use crate::error::list;
+use crate::error::{OpError, list};
 use crate::graph::ValueId;
 use crate::ops::attention::{Attention, Scores};
 use crate::ops::binary::BinaryKind;
@@ -21,6 +21,9 @@ pub(super) const OPERATORS: &[Entry] = &[
     microsoft(&["MultiHeadAttention"], multi_head),
     microsoft(&["RotaryEmbedding"], rotary_with_places),
 ];
+
+/// Most elements of a mask that is made of a window.
+const MAX_WINDOW: usize = 1 << 23;
 
 /// A number of heads.
 fn heads(cx: &Call<'_, '_>, name: &'static str, x: ValueId) -> Result<usize, Halt> {
@@ -70,17 +73,13 @@ fn attention(cx: &mut Call<'_, '_>) -> Imported {
     if qkv.iter().any(|&id| cx.dtype(id) != DType::F32) {
         return Err(Halt::Foreign);
     }
-    for window in ["left_window_size", "right_window_size"] {
-        if cx.int(window, -1)? >= 0 {
-            return Err(cx.attribute_error(window, "is not supported: give the window as a mask"));
-        }
-    }
     let (of_q, of_kv) = (heads(cx, "q_num_heads", qkv[0])?, heads(cx, "kv_num_heads", qkv[1])?);
     let mask = match cx.optional(3) {
         Some(mask) if cx.dtype(mask) != DType::Bool => Some(cx.cast(mask, DType::F32)?),
         mask => mask,
     };
     let past = cx.optional(4).zip(cx.optional(5)).map(|(k, v)| [k, v]);
+    let mask = within_window(cx, mask, qkv, past)?;
     // As in ONNX Runtime: the text of the specification swaps the two values in the middle.
     let scores = match cx.int("qk_matmul_output_mode", 0)? {
         0 => Scores::Products,
@@ -98,6 +97,42 @@ fn attention(cx: &mut Call<'_, '_>) -> Imported {
     };
     let lens = cx.optional(6);
     attend(cx, op, qkv, Beside { mask, past, lens })
+}
+
+/// The mask that also hides keys farther from a query than the attributes allow, or the given one if they allow all.
+fn within_window(
+    cx: &mut Call<'_, '_>,
+    mask: Option<ValueId>,
+    [q, k, _]: [ValueId; 3],
+    past: Option<[ValueId; 2]>,
+) -> Result<Option<ValueId>, Halt> {
+    let sides = [cx.int("left_window_size", -1)?, cx.int("right_window_size", -1)?];
+    if sides.iter().all(|&side| side < 0) {
+        return Ok(mask);
+    }
+    if cx.optional(6).is_some() {
+        return Err(cx.attribute_error("left_window_size", "with lengths of the valid keys is not supported"));
+    }
+    // [batch, length, width] or [batch, heads, length, size].
+    let length = |id: ValueId| cx.shape(id).iter().rev().nth(1).copied().unwrap_or(0);
+    let before = past.map_or(0, |[k, _]| length(k));
+    let (queries, keys) = (length(q), length(k) + before);
+    if queries.saturating_mul(keys) > MAX_WINDOW {
+        return Err(cx.at(OpError::TooLarge(format!("a mask of {queries}x{keys}"))));
+    }
+    let [left, right] = sides.map(|side| if side < 0 { i64::MAX } else { side });
+    let places = (0..queries as i64).flat_map(|query| (0..keys as i64).map(move |key| key - query - before as i64));
+    let seen: Vec<u8> = places.map(|apart| u8::from(-left <= apart && apart <= right)).collect();
+    let seen = cx.elements(&[queries, keys], &seen)?;
+    let seen = cx.cast(seen, DType::Bool)?;
+    match mask {
+        None => Ok(Some(seen)),
+        Some(mask) if cx.dtype(mask) == DType::Bool => cx.binary(BinaryKind::And, mask, seen).map(Some),
+        Some(mask) => {
+            let hidden = cx.scalar(f32::NEG_INFINITY);
+            cx.select(seen, mask, hidden).map(Some)
+        }
+    }
 }
 
 /// `len` elements of the last axis, from `start`.
