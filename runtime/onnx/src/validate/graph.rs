@@ -56,6 +56,10 @@ impl<'m> Body<'m> {
     }
 }
 
+/// The problem with operators of the domain com.microsoft.nchwc.
+const OF_ONE_CPU: &str = "ONNX Runtime optimized the model for the CPU that saved it (domain com.microsoft.nchwc): save it \
+                          with ORT_ENABLE_EXTENDED, not ORT_ENABLE_ALL";
+
 /// Walks a body and its subgraphs. It recurses as deep as graphs nest, which the decoder bounds.
 pub(super) struct Walker<'w, 'm> {
     limits: &'w Limits,
@@ -209,7 +213,11 @@ impl<'w, 'm> Walker<'w, 'm> {
         }
         let domain = if is_standard(node.domain) { "" } else { node.domain };
         if !KNOWN_DOMAINS.contains(&domain) {
-            return Err(invalid(Rule::Domain, format!("the operator domain '{}' is unknown", quoted(domain))));
+            let what = match domain {
+                "com.microsoft.nchwc" => OF_ONE_CPU.to_owned(),
+                _ => format!("the operator domain '{}' is unknown", quoted(domain)),
+            };
+            return Err(invalid(Rule::Domain, what));
         }
         let Some(&opset) = self.opsets.get(domain) else {
             let what = format!("the model imports no opset of the domain '{}'", quoted(domain));

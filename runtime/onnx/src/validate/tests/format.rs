@@ -142,6 +142,9 @@ fn operators_and_domains() {
         message().int(1, 8).nested(7, &graph).nested(8, &opset("", 17)).all(8, imports).0
     };
     refuses(&foreign("evil", "Relu", &[opset("evil", 1)]), "model.domain");
+    let blocked = "com.microsoft.nchwc";
+    let error = validate(&foreign(blocked, "Conv", &[opset(blocked, 1)]), &Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("ORT_ENABLE_EXTENDED"), "{error}");
     refuses(&foreign("com.microsoft", "QuickGelu", &[]), "model.domain");
     refuses(&foreign("com.microsoft", "Conv", &[opset("com.microsoft", 1)]), "model.operator");
     accepts(&foreign("com.microsoft", "QuickGelu", &[opset("com.microsoft", 1)]));
