@@ -135,7 +135,7 @@ fn unsupported_operators_of_subgraphs_and_functions_are_listed_together() {
     let branch = [body("then_branch", &arm("Relu", "a")), body("else_branch", &arm("ImageDecoder", "b"))];
     let conditional = node("If", &["c"], &["y"], &branch);
     let condition = [value("x", FLOAT, &[1]), value("c", BOOL, &[])];
-    let (code, text) = refused(&model(&graph(&[conditional.clone()], &[], &condition, &[named("y")])));
+    let (code, text) = refused(&model(&graph(std::slice::from_ref(&conditional), &[], &condition, &[named("y")])));
     assert_eq!((code, text.contains("operator ImageDecoder is not supported")), ("model.unsupported", true), "{text}");
     let nodes = [conditional.clone(), node("RegexFullMatch", &["y"], &["z"], &[])];
     let (_, text) = refused(&model(&graph(&nodes, &[], &condition, &[named("z")])));
@@ -154,7 +154,7 @@ fn names_of_classes_are_read_by_no_node() {
     let with = |nodes: &[Message], output: &str| {
         model_with(&graph(nodes, &[], &[value("x", INT64, &[4])], &[named(output)]), &opsets)
     };
-    let model = load(&with(&[encoder.clone()], "y")).unwrap();
+    let model = load(&with(std::slice::from_ref(&encoder), "y")).unwrap();
     assert_eq!(model.info().metadata["skipstone.labels"], "cat\ndog");
     let mut session = model.session().unwrap();
     session.run(&[Tensor::from_slice(&[4], &[1i64, 0, 2, -3]).unwrap().view()]).unwrap();

@@ -409,7 +409,7 @@ pub(in super::super) fn class_names(model: &Model<'_>) -> Option<String> {
     let names = names.iter().map(|name| std::str::from_utf8(name)).collect::<Result<Vec<_>, _>>().ok()?;
     let is_line = |name: &&str| !name.trim().is_empty() && !name.contains(['\n', '\r']);
     let same = lists.all(|list| list.iter().copied().eq(names.iter().map(|name| name.as_bytes())));
-    (same && names.iter().all(|name| is_line(name))).then(|| names.join("\n"))
+    (same && names.iter().all(is_line)).then(|| names.join("\n"))
 }
 
 /// Whether a LabelEncoder has the keys 0, 1, ..
