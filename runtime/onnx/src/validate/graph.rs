@@ -57,8 +57,8 @@ impl<'m> Body<'m> {
 }
 
 /// The problem with operators of the domain com.microsoft.nchwc.
-const OF_ONE_CPU: &str = "ONNX Runtime optimized the model for the CPU that saved it (domain com.microsoft.nchwc): save it \
-                          with ORT_ENABLE_EXTENDED, not ORT_ENABLE_ALL";
+const OF_ONE_CPU: &str = "ONNX Runtime optimized the model for the CPU that saved it, with operators of the domain \
+                          com.microsoft.nchwc: save it with ORT_ENABLE_EXTENDED, not ORT_ENABLE_ALL";
 
 /// Walks a body and its subgraphs. It recurses as deep as graphs nest, which the decoder bounds.
 pub(super) struct Walker<'w, 'm> {

@@ -141,9 +141,9 @@ fn columns(cx: &mut Call<'_, '_>, x: ValueId, start: usize, len: usize) -> Resul
     cx.add(Slice { axis, start, len, step: 1 }, &[x])
 }
 
-/// com.microsoft: an i32 mask `[batch, keys]`, or with more axes, in which 0 hides, or with one axis the numbers of valid
-/// keys, then perhaps the first valid ones; and a bias of the scores. `None` if there is neither. Hidden keys have their
-/// scores lowered, not removed: if all of them are hidden, the result is as if none was.
+/// com.microsoft: an i32 mask `[batch, keys]`, or with more axes, in which 0 hides, or with one axis the numbers of
+/// valid keys, then perhaps the first valid ones; and a bias of the scores. `None` if there is neither. Hidden keys
+/// have their scores lowered, not removed: if all of them are hidden, the result is as if none was.
 fn mask_of(
     cx: &mut Call<'_, '_>,
     mask: Option<ValueId>,

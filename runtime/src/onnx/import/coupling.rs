@@ -6,9 +6,10 @@
 //! sum over i, j of (r[j, i] p[i] - r[i, j] p[j])^2 = 2 p' Q p
 //! ```
 //!
-//! (Wu, Lin and Weng, Probability Estimates for Multi-class Classification by Pairwise Coupling, 2004, section 4). As in
-//! LIBSVM and ONNX Runtime, one `p[i]` after the other is set to its best value and `p` is scaled to a sum of 1, until `Q
-//! p` is nearly the same for all classes. The loop runs for all rows of a batch; rows that are done stay as they are.
+//! (Wu, Lin and Weng, Probability Estimates for Multi-class Classification by Pairwise Coupling, 2004, section 4). As
+//! in LIBSVM and ONNX Runtime, one `p[i]` after the other is set to its best value and `p` is scaled to a sum of 1,
+//! until `Q p` is nearly the same for all classes. The loop runs for all rows of a batch; rows that are done stay as
+//! they are.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -59,7 +60,8 @@ impl Call<'_, '_> {
     }
 }
 
-/// The probabilities `[n, classes]` for those of pairs `[n, pairs]`: of the first class of (0, 1), (0, 2), .., (1, 2), ..
+/// The probabilities `[n, classes]` for those of pairs `[n, pairs]`: of the first class of (0, 1), (0, 2), .., (1, 2),
+/// and so on.
 pub(super) fn probabilities(cx: &mut Call<'_, '_>, pairs: ValueId, classes: usize) -> Result<ValueId, Halt> {
     let &[n, count] = cx.shape(pairs).dims() else { return Err(cx.shape_error("pairs must be a matrix", &[pairs])) };
     let (zero, one) = (cx.elements(&[n, 1], &vec![0f32; n])?, cx.scalar(1f32));

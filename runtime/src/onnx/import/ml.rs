@@ -1,7 +1,7 @@
 //! ai.onnx.ml: the operators of classical models, in ordinary operators; trees have a separate file.
 //!
-//! Our tensors cannot hold text. If labels are text, the result with the labels is the indices of the classes, whose names
-//! become the labels of the model; it can be an output, but nodes cannot read it.
+//! Our tensors cannot hold text. If labels are text, the result with the labels is the indices of the classes, whose
+//! names become the labels of the model; it can be an output, but nodes cannot read it.
 //!
 //! ONNX Runtime and the reference evaluator of ONNX differ in some cases. We follow
 //! - the evaluator for the label of a tree ensemble: the class with the largest score in the output. ONNX Runtime

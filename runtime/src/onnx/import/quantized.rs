@@ -119,8 +119,8 @@ fn on_images(
     if last { channels_last(cx, y) } else { Ok(y) }
 }
 
-/// `x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias`; in com.microsoft the channels of the images may come
-/// last, those of the weights come before the taps.
+/// `x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias`; in com.microsoft the channels of the images may
+/// come last, those of the weights come before the taps.
 fn convolution(cx: &mut Call<'_, '_>) -> Imported {
     let last = cx.flag("channels_last", false)?;
     let (x, w) = (cx.floats_at(0, 1)?, cx.floats_at(3, 0)?);
