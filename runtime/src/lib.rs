@@ -49,7 +49,7 @@ pub mod session;
 mod tune;
 pub mod vision;
 
-use base::{bytes, cores, error, fault, info, limits, machine, options, shape, tensor, tuning, value};
+use base::{bytes, cores, error, fault, info, limits, machine, options, reserve, shape, tensor, tuning, value};
 pub use bytes::Bytes;
 #[cfg(feature = "onnx")]
 pub use compile::{BATCH, Recipe, compile};

@@ -10,6 +10,7 @@ use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::mapping::Mapping;
 
 use crate::error::{OpError, Result};
+use crate::reserve;
 
 /// A part of shared, immutable bytes. A clone shares them.
 #[derive(Clone)]
@@ -42,31 +43,31 @@ impl Bytes {
         Some(Self { whole: self.whole.clone(), range: start..start.checked_add(range.len())? })
     }
 
-    /// The bytes, for writing: copied first if they are shared.
-    pub(crate) fn make_mut(&mut self) -> &mut [u8] {
+    /// The bytes, for writing: copied first if they are shared. `None` if there is no memory for a copy.
+    pub(crate) fn make_mut(&mut self) -> Option<&mut [u8]> {
         let whole = 0..self.whole.len();
         if self.range != whole || !matches!(Arc::get_mut(&mut self.whole), Some(Whole::Heap(_))) {
-            let copy = AlignedVec::from_slice(self).into();
+            let copy = AlignedVec::try_from_slice(self)?.into();
             self.evict();
             *self = copy;
         }
         match Arc::get_mut(&mut self.whole) {
-            Some(Whole::Heap(bytes)) => bytes,
-            _ => &mut [],
+            Some(Whole::Heap(bytes)) => Some(bytes),
+            _ => None,
         }
     }
 }
 
 impl Bytes {
     /// A copy aligned to eight bytes, for elements that are unaligned in a file; dropped soon. The file's pages are
-    /// evicted meanwhile.
-    pub(crate) fn realigned(&self) -> Self {
-        let mut words = vec![0u64; self.len().div_ceil(8)];
+    /// evicted meanwhile. `None` if there is no memory for it.
+    pub(crate) fn realigned(&self) -> Option<Self> {
+        let mut words = reserve::copies(0u64, self.len().div_ceil(8)).ok()?;
         if let Some(copy) = bytemuck::cast_slice_mut::<u64, u8>(&mut words).get_mut(..self.len()) {
             copy.copy_from_slice(self);
         }
         self.evict();
-        Self { whole: Arc::new(Whole::Words(words)), range: 0..self.len() }
+        Some(Self { whole: Arc::new(Whole::Words(words)), range: 0..self.len() })
     }
 
     /// Releases the memory of a file's pages that were copied or will hardly be read again.
@@ -135,14 +136,14 @@ mod tests {
     fn shared_bytes_are_copied_before_they_are_written() {
         let mut all = numbers();
         let start = all.as_ptr();
-        all.make_mut()[0] = 9;
+        all.make_mut().unwrap()[0] = 9;
         assert_eq!(all.as_ptr(), start);
         let shared = all.clone();
-        all.make_mut()[0] = 7;
+        all.make_mut().unwrap()[0] = 7;
         assert_eq!((all[0], shared[0]), (7, 9));
         let mut part = shared.part(1..3).unwrap();
         drop(shared);
-        part.make_mut()[0] = 8;
+        part.make_mut().unwrap()[0] = 8;
         assert_eq!(*part, [8, 3]);
     }
 }

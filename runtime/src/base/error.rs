@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 
+use skipstone_kernels::arena::NoMemory;
 use thiserror::Error;
 
 pub(crate) use crate::fault::{Fault, InputFault, ModelFault, PackageFault, TuningFault};
@@ -13,10 +14,13 @@ use crate::tensor::{DType, Shape};
 /// Result of the library's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// `[2, 3]`. Not `Debug`, which device builds leave out.
+/// Most items of a list that a message shows.
+const SHOWN: usize = 64;
+
+/// `[2, 3]`; of very many items, only the first are shown. Not `Debug`, which device builds leave out.
 pub(crate) fn list<T: Display>(items: &[T]) -> String {
-    let items: Vec<String> = items.iter().map(T::to_string).collect();
-    format!("[{}]", items.join(", "))
+    let shown: Vec<String> = items.iter().take(SHOWN).map(T::to_string).collect();
+    format!("[{}{}]", shown.join(", "), if items.len() > SHOWN { ", ..." } else { "" })
 }
 
 /// Everything that can go wrong when loading, planning or running a model.
@@ -201,15 +205,24 @@ pub enum OpError {
     /// A product of dimensions beyond the address space, or a rank above the limit.
     #[error("the tensor is too large: {0}")]
     TooLarge(String),
+    /// The system has no memory for this many bytes.
+    #[error("there is no memory for {0} bytes")]
+    NoMemory(usize),
     /// An operand whose bytes do not match its type, or that overlaps another: a bug in the plan.
     #[error("operand {0} of the step does not fit its buffer")]
     Operand(usize),
 }
 
+impl From<NoMemory> for OpError {
+    fn from(NoMemory(bytes): NoMemory) -> Self {
+        Self::no_memory(bytes)
+    }
+}
+
 impl OpError {
     /// The error for a failed allocation of `len` bytes.
     pub(crate) fn no_memory(len: usize) -> Self {
-        Self::TooLarge(format!("there is no memory for {len} bytes"))
+        Self::NoMemory(len)
     }
 
     /// Two shapes that break `rule`.

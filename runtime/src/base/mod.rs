@@ -10,6 +10,8 @@ pub(crate) mod limits;
 #[cfg_attr(not(any(feature = "tuning", test)), allow(dead_code, reason = "only tuning uses it"))]
 pub(crate) mod machine;
 pub(crate) mod options;
+#[cfg_attr(not(any(feature = "passes", test)), allow(dead_code, reason = "some of it only the passes use"))]
+pub(crate) mod reserve;
 pub(crate) mod shape;
 #[cfg_attr(not(any(feature = "passes", test)), allow(dead_code, reason = "some of it only the passes use"))]
 pub(crate) mod tensor;

@@ -144,10 +144,31 @@ impl Tensor {
     /// A tensor of zeros, for sizes that may exceed memory.
     ///
     /// # Errors
-    /// [`OpError::TooLarge`] if there is no memory.
+    /// [`OpError::NoMemory`].
     pub(crate) fn try_zeros(fact: Fact) -> Result<Self, OpError> {
-        let bytes = AlignedVec::try_zeroed(fact.bytes()).ok_or_else(|| OpError::no_memory(fact.bytes()))?;
+        Self::written(fact, |_| Ok(()))
+    }
+
+    /// A tensor whose bytes `write` changes from zeros.
+    ///
+    /// # Errors
+    /// [`OpError::NoMemory`]; the error of `write`.
+    pub(crate) fn written(fact: Fact, write: impl FnOnce(&mut [u8]) -> Result<(), OpError>) -> Result<Self, OpError> {
+        let mut bytes = AlignedVec::try_zeroed(fact.bytes()).ok_or_else(|| OpError::no_memory(fact.bytes()))?;
+        write(&mut bytes)?;
         Ok(Self::of(fact, bytes.into()))
+    }
+
+    /// A tensor of the items of an iterator, one for each element; `T` has the width of the fact's elements.
+    ///
+    /// # Errors
+    /// [`OpError::NoMemory`].
+    pub(crate) fn collected<T: Element>(fact: Fact, items: impl IntoIterator<Item = T>) -> Result<Self, OpError> {
+        Self::written(fact, |bytes| {
+            let elements = elements_mut::<T>(bytes).ok_or(OpError::Operand(0))?;
+            elements.iter_mut().zip(items).for_each(|(element, item)| *element = item);
+            Ok(())
+        })
     }
 
     /// A tensor of these elements, copied.
@@ -225,7 +246,8 @@ impl Tensor {
         Ok(self)
     }
 
-    /// The elements; `None` if `T` is not the element type.
+    /// The elements; `None` if `T` is not the element type, or if they are unaligned in a file and there is no memory
+    /// for a copy.
     #[must_use]
     pub fn elements<T: Element>(&self) -> Option<&[T]> {
         holds::<T>(self.fact.dtype).then(|| elements(self.bytes()))?
@@ -238,28 +260,43 @@ impl Tensor {
         holds::<T>(self.fact.dtype).then_some(Peek { bytes, element: PhantomData })
     }
 
-    /// The elements, for writing; `None` if `T` is not the element type.
+    /// The elements, for writing; `None` if `T` is not the element type, or if they are shared and there is no memory
+    /// for a copy.
     #[must_use]
     pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
         if let Some(aligned) = self.aligned.take() {
             self.bytes = aligned;
         }
-        holds::<T>(self.fact.dtype).then(|| elements_mut(self.bytes.make_mut()))?
+        holds::<T>(self.fact.dtype).then(|| self.bytes.make_mut().and_then(elements_mut))?
     }
 
-    /// The native-endian bytes, aligned for the elements.
+    /// The native-endian bytes, aligned for the elements; as they are if there is no memory for an aligned copy.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         if self.bytes.as_ptr().addr().is_multiple_of(self.fact.dtype.size()) {
             return &self.bytes;
         }
-        self.aligned.get_or_init(|| self.bytes.realigned())
+        let aligned: &Bytes = match (self.aligned.get(), &self.bytes) {
+            (Some(aligned), _) => aligned,
+            (None, bytes) => bytes.realigned().map_or(bytes, |copy| self.aligned.get_or_init(|| copy)),
+        };
+        aligned
+    }
+
+    /// Makes the aligned copy that readers need if the bytes are unaligned.
+    ///
+    /// # Errors
+    /// [`OpError::NoMemory`].
+    pub(crate) fn align(&self) -> Result<(), OpError> {
+        let bytes = self.bytes();
+        let aligned = bytes.is_empty() || bytes.as_ptr().addr().is_multiple_of(self.fact.dtype.size());
+        if aligned { Ok(()) } else { Err(OpError::no_memory(bytes.len())) }
     }
 
     /// The same tensor with its own bytes if they are part of a larger whole, such as a file.
     ///
     /// # Errors
-    /// [`OpError::TooLarge`] if there is no memory.
+    /// [`OpError::NoMemory`].
     pub(crate) fn detached(&self) -> Result<Self, OpError> {
         if self.bytes.is_part() || self.aligned.get().is_some() {
             return Self::from_bytes(self.fact.clone(), self.bytes());

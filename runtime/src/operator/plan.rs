@@ -55,8 +55,9 @@ impl<'a> PlanContext<'a> {
 
     /// The elements of input `position`, a constant.
     pub(crate) fn constant<T: Element>(&self, position: usize) -> Result<&'a [T], OpError> {
-        let tensor = self.constants.get(position).copied().flatten();
-        tensor.and_then(Tensor::elements).ok_or(OpError::Operand(position))
+        let tensor = self.constants.get(position).copied().flatten().ok_or(OpError::Operand(position))?;
+        tensor.align()?;
+        tensor.elements().ok_or(OpError::Operand(position))
     }
 
     /// The elements of input `position`, a constant, aligned or not.

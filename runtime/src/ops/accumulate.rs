@@ -113,9 +113,12 @@ impl Semantics for Accumulate {
         let [x, indices, updates] = exactly::<3, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
         let target = self.target(x.fact(), indices.fact(), updates.fact())?;
-        let mut y = x.bytes().to_vec();
-        self.run(fact.dtype, &target, super::number::words(indices)?, updates.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
+        let dtype = fact.dtype;
+        let y = Tensor::written(fact, |y| {
+            y.copy_from_slice(x.bytes());
+            self.run(dtype, &target, super::number::words(indices)?, updates.bytes(), y)
+        });
+        Ok(vec![y?])
     }
 }
 

@@ -292,9 +292,9 @@ impl Semantics for Binary {
         let [a, b] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
         let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
-        let mut bytes = vec![0; fact.bytes()];
-        zip_any(self.kind, fact.dtype, &walk, [a.bytes(), b.bytes()], &mut bytes)?;
-        let mut y = Tensor::from_bytes(fact, &bytes)?;
+        let dtype = fact.dtype;
+        let operands = [a.bytes(), b.bytes()];
+        let mut y = Tensor::written(fact, |y| zip_any(self.kind, dtype, &walk, operands, y))?;
         for y in y.elements_mut::<f32>().unwrap_or_default() {
             *y = scalar::apply(self.activation, *y);
         }

@@ -122,9 +122,7 @@ impl Semantics for Cast {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = Fact::new(self.to, x.shape().clone());
         let from = x.dtype();
-        let mut y = vec![0; fact.bytes()];
-        convert_all(from, x.bytes(), self.to, &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
+        Ok(vec![Tensor::written(fact, |y| convert_all(from, x.bytes(), self.to, y))?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

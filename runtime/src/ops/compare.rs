@@ -149,9 +149,7 @@ impl Semantics for Compare {
         let [a, b] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
         let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
-        let mut y = vec![0; fact.bytes()];
-        compare_all(self.kind, &walk, a.dtype(), [a.bytes(), b.bytes()], &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
+        Ok(vec![Tensor::written(fact, |y| compare_all(self.kind, &walk, a.dtype(), [a.bytes(), b.bytes()], y))?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

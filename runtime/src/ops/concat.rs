@@ -8,6 +8,7 @@ use super::image::NHWC_AXIS;
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, How, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// Concatenation along an axis.
@@ -84,7 +85,7 @@ impl Semantics for Concat {
         let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
         let fact = self.infer(&facts)?.remove(0);
         let outer: usize = fact.shape.iter().take(self.axis).product();
-        let mut bytes = Vec::with_capacity(fact.bytes());
+        let mut bytes = reserve::empty(fact.bytes())?;
         for i in 0..outer {
             for x in inputs {
                 let row = x.bytes().len() / outer;

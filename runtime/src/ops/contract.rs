@@ -151,9 +151,10 @@ impl Semantics for Contract {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [a, b] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
-        let mut y = vec![0; fact.bytes()];
-        multiply_any(fact.dtype, &self.walks(a.shape(), b.shape())?, a.bytes(), b.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
+        let dtype = fact.dtype;
+        Ok(vec![Tensor::written(fact, |y| {
+            multiply_any(dtype, &self.walks(a.shape(), b.shape())?, a.bytes(), b.bytes(), y)
+        })?])
     }
 }
 

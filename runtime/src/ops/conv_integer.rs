@@ -180,13 +180,14 @@ impl Semantics for ConvInteger {
         let (weights, zeros, zero) = (bytes(WEIGHTS)?, bytes(Self::WEIGHT_ZEROS)?, inputs[Self::ZERO].bytes()[0]);
         let weight = |filter: usize, at: usize| i32::from(weights[at]) - i32::from(of_filter(zeros, filter));
         let sums = byte_conv::sums(&self.conv, [&facts[X].shape, &shape], inputs[X].bytes(), zero, weight)?;
+        let fact = Fact::new(self.dtype(), shape.clone());
         if !self.floats {
-            return Ok(vec![Tensor::from_slice(&shape, &sums.map(|(_, sum)| sum).collect::<Vec<i32>>())?]);
+            return Ok(vec![Tensor::collected(fact, sums.map(|(_, sum)| sum))?]);
         }
         let numbers = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
         let (scales, bias) = (numbers(Self::SCALES)?, numbers(Self::BIAS)?);
         let value = |(filter, sum): (usize, i32)| sum as f32 * of_filter(scales, filter) + of_filter(bias, filter);
-        Ok(vec![Tensor::from_slice(&shape, &sums.map(value).collect::<Vec<f32>>())?])
+        Ok(vec![Tensor::collected(fact, sums.map(value))?])
     }
 
     fn axes(&self, _inputs: &[&Fact]) -> Axes {

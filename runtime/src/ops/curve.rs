@@ -198,8 +198,7 @@ impl Semantics for Curve {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let values = x.elements::<f32>().ok_or(OpError::Operand(0))?;
-        let y: Vec<f32> = values.iter().map(|&x| self.at(f64::from(x)) as f32).collect();
-        Ok(vec![Tensor::from_slice(x.shape(), &y)?])
+        Ok(vec![Tensor::collected(x.fact().clone(), values.iter().map(|&x| self.at(f64::from(x)) as f32))?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

@@ -73,8 +73,9 @@ impl Semantics for DynamicQuantize {
             numbers.iter().fold(0.0, |best, x| if better(x, &best) { *x } else { best })
         };
         let (scale, zero) = scheme([extreme(f32::lt), extreme(f32::gt)]);
-        let bytes: Vec<u8> = numbers.iter().map(|&x| super::quantized::quantize(x, scale, zero)).collect();
-        Ok(vec![Tensor::from_slice(x.shape(), &bytes)?, Tensor::scalar(scale), Tensor::scalar(zero)])
+        let bytes = numbers.iter().map(|&x| super::quantized::quantize(x, scale, zero));
+        let bytes = Tensor::collected(Fact::new(DType::U8, x.shape().clone()), bytes)?;
+        Ok(vec![bytes, Tensor::scalar(scale), Tensor::scalar(zero)])
     }
 
     fn nhwc(&self) -> Nhwc {

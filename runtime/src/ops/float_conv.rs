@@ -126,8 +126,8 @@ pub(super) fn store(
     let mut bytes = cx.allocate(kernel.packed_len(shape, nonzeros))?;
     let part = kernel.part(shape).filter(|_| matches!(order(&[]), Filters::Oihw(_)));
     match part {
-        Some(part) => pack_parts(kernel, shape, (tensor, weights), part, &mut bytes),
-        None => kernel.pack(shape, order(cx.constant(position)?), &mut bytes),
+        Some(part) => pack_parts(kernel, shape, (tensor, weights), part, &mut bytes)?,
+        None => kernel.pack(shape, order(cx.constant(position)?), &mut bytes)?,
     }
     Ok(bytes.into())
 }
@@ -140,11 +140,11 @@ fn pack_parts(
     (tensor, filters): (&Tensor, Peek<'_, f32>),
     part: usize,
     mut to: &mut [u8],
-) {
+) -> Result<(), OpError> {
     let filter_len = filters.len() / shape.out_c.max(1);
     let some = part * (PART / (part * filter_len).max(1)).max(1);
     let copied = if filters.slice().is_some() { 0 } else { filter_len * some.min(shape.out_c) };
-    let mut copy = AlignedVec::zeroed(copied);
+    let mut copy = AlignedVec::try_zeroed(copied).ok_or_else(|| OpError::no_memory(copied * size_of::<f32>()))?;
     for first in (0..shape.out_c).step_by(some) {
         let count = some.min(shape.out_c - first);
         let elements = first * filter_len..(first + count) * filter_len;
@@ -154,10 +154,11 @@ fn pack_parts(
         let aligned = filters.slice().unwrap_or_else(|| &copy[..filters.len()]);
         let shape = ConvShape { out_c: count, ..shape.clone() };
         let (packed, rest) = to.split_at_mut(kernel.packed_len(&shape, 0));
-        kernel.pack(&shape, Filters::Oihw(aligned), packed);
+        kernel.pack(&shape, Filters::Oihw(aligned), packed)?;
         tensor.evict_part(bytes);
         to = rest;
     }
+    Ok(())
 }
 
 /// A kernel, bound to a step.
@@ -182,13 +183,13 @@ impl Bound {
         let Some(len) = self.packed_in_run else { return Ok((io.packed(0)?, scratch)) };
         let split = scratch.split_at_mut_checked(len / size_of::<f32>());
         let (packed, scratch) = split.ok_or(OpError::Operand(WEIGHTS))?;
-        self.pack(shape, io.input(WEIGHTS)?, packed);
+        self.pack(shape, io.input(WEIGHTS)?, packed)?;
         Ok((bytemuck::cast_slice(packed), scratch))
     }
 
     /// Packs weights computed at run time.
-    pub fn pack(&self, shape: &ConvShape, weights: &[f32], to: &mut [f32]) {
-        self.kernel.pack(shape, (self.order)(weights), bytemuck::cast_slice_mut(to));
+    pub fn pack(&self, shape: &ConvShape, weights: &[f32], to: &mut [f32]) -> Result<(), OpError> {
+        Ok(self.kernel.pack(shape, (self.order)(weights), bytemuck::cast_slice_mut(to))?)
     }
 }
 

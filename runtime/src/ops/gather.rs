@@ -157,14 +157,13 @@ impl Semantics for Gather {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x, indices] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
-        let mut bytes = vec![0; fact.bytes()];
         let view = self.view(x.fact());
-        match (indices.elements::<i64>(), indices.elements::<i32>()) {
-            (Some(indices), _) => gather(view, x.bytes(), indices, &mut bytes)?,
-            (_, Some(indices)) => gather(view, x.bytes(), indices, &mut bytes)?,
-            _ => return Err(OpError::Operand(1)),
-        }
-        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
+        let y = Tensor::written(fact, |y| match (indices.elements::<i64>(), indices.elements::<i32>()) {
+            (Some(indices), _) => gather(view, x.bytes(), indices, y),
+            (_, Some(indices)) => gather(view, x.bytes(), indices, y),
+            _ => Err(OpError::Operand(1)),
+        });
+        Ok(vec![y?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

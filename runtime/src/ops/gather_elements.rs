@@ -90,9 +90,8 @@ impl Semantics for GatherElements {
         let [x, indices] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
         let geometry = self.geometry(x.fact(), indices.fact());
-        let mut y = vec![0; fact.bytes()];
-        gather(&geometry, fact.dtype.size(), x.bytes(), Indices::of(indices)?, &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
+        let dtype = fact.dtype;
+        Ok(vec![Tensor::written(fact, |y| gather(&geometry, dtype.size(), x.bytes(), Indices::of(indices)?, y))?])
     }
 }
 

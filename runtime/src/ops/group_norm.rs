@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::arity::exactly;
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// Number of parallel partial sums, so that the loop vectorizes.
@@ -112,7 +113,7 @@ impl Semantics for GroupNorm {
         let elements = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
         let (x, scale, bias) = (elements(0)?, elements(1)?, elements(2)?);
         let group = channels / self.groups * inner;
-        let mut y = Vec::with_capacity(x.len());
+        let mut y = reserve::empty(x.len())?;
         for (index, x) in x.chunks(group.max(1)).enumerate() {
             let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / group as f64;
             let variance = x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / group as f64;

@@ -139,10 +139,8 @@ impl Semantics for GatherNd {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x, indices] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
-        let mut bytes = vec![0; fact.bytes()];
         let blocks = AddressedBlocks::new(x.fact(), indices.shape(), self.batch_dims)?;
-        blocks.gather(x.bytes(), elements(indices)?, &mut bytes)?;
-        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
+        Ok(vec![Tensor::written(fact, |y| blocks.gather(x.bytes(), elements(indices)?, y))?])
     }
 }
 
@@ -179,10 +177,12 @@ impl Semantics for ScatterNd {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x, indices, updates] = exactly::<3, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
-        let mut bytes = x.bytes().to_vec();
         let blocks = AddressedBlocks::new(x.fact(), indices.shape(), 0)?;
-        blocks.scatter(elements(indices)?, updates.bytes(), &mut bytes)?;
-        Ok(vec![Tensor::from_bytes(fact, &bytes)?])
+        let y = Tensor::written(fact, |y| {
+            y.copy_from_slice(x.bytes());
+            blocks.scatter(elements(indices)?, updates.bytes(), y)
+        });
+        Ok(vec![y?])
     }
 }
 

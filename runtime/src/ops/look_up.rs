@@ -61,8 +61,8 @@ impl Operator for LookUp {
 impl Semantics for LookUp {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
-        let bytes: Vec<u8> = x.bytes().iter().map(|&byte| self.table[usize::from(byte)]).collect();
-        Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
+        let bytes = x.bytes().iter().map(|&byte| self.table[usize::from(byte)]);
+        Ok(vec![Tensor::collected(self.infer(&[x.fact()])?.remove(0), bytes)?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

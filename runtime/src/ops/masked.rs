@@ -246,7 +246,7 @@ pub(super) fn moved(
     read: MaskOperand,
     channels: fn(&[u32], &[f32], usize, &mut [f32]),
 ) -> Result<Tensor, OpError> {
-    let mut y = Tensor::zeros(x.fact().clone());
+    let mut y = Tensor::try_zeros(x.fact().clone())?;
     let from = x.elements::<f32>().ok_or(OpError::Operand(0))?;
     let to = y.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
     let len = from.len() / x.shape().first().copied().unwrap_or(1).max(1);

@@ -11,6 +11,7 @@ use super::float_conv::{self, Bound, Order};
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, Link};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// A product of `[batch, m, k]` and `[batch or 1, k, n]`, or `[batch or 1, n, k]` if transposed; a third input is the
@@ -114,7 +115,7 @@ impl Operator for MatMul {
             let (packed, scratch) = scratch.split_at_mut_checked(len).ok_or(OpError::Operand(1))?;
             for image in 0..s.batch {
                 let part = |len: usize| image * len..(image + 1) * len;
-                bound.pack(&shape, &b[part(s.k * s.n)], packed);
+                bound.pack(&shape, &b[part(s.k * s.n)], packed)?;
                 let packed = bytemuck::cast_slice(packed);
                 product(&a[part(s.m * s.k)], packed, &mut out[part(s.m * s.n)], scratch);
             }
@@ -130,7 +131,7 @@ impl Semantics for MatMul {
         let f32s = |index: usize| inputs[index].elements::<f32>().ok_or(OpError::Operand(index));
         let (a, b) = (f32s(0)?, f32s(1)?);
         let bias = if inputs.len() > 2 { Some(f32s(2)?) } else { None };
-        let mut y = Vec::with_capacity(s.batch * s.m * s.n);
+        let mut y = reserve::empty(s.batch * s.m * s.n)?;
         for image in 0..s.batch {
             let b = &b[if s.batched { image * s.k * s.n } else { 0 }..];
             for row in 0..s.m {

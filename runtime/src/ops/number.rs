@@ -286,9 +286,7 @@ pub(crate) fn filled<T: Element>(
     fact: crate::tensor::Fact,
     write: impl FnOnce(&mut [T]) -> Result<(), OpError>,
 ) -> Result<crate::tensor::Tensor, OpError> {
-    let mut elements = vec![T::zeroed(); fact.shape.elements()];
-    write(&mut elements)?;
-    crate::tensor::Tensor::from_bytes(fact, bytemuck::cast_slice(&elements))
+    crate::tensor::Tensor::written(fact, |bytes| write(crate::tensor::elements_mut(bytes).ok_or(OpError::Operand(0))?))
 }
 
 /// Whether an element type is a floating-point type.

@@ -81,9 +81,7 @@ impl Semantics for OneHot {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [indices] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[indices.fact()])?.remove(0);
-        let mut y = vec![0; fact.bytes()];
-        self.write(self.inner(indices.shape()), Indices::of(indices)?, &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
+        Ok(vec![Tensor::written(fact, |y| self.write(self.inner(indices.shape()), Indices::of(indices)?, y))?])
     }
 }
 

@@ -97,19 +97,14 @@ impl Semantics for QBinary {
         let value = |byte: u8| f32::from(i16::from(byte) - i16::from(self.origin));
         let [a_zero, b_zero, y_zero] = [self.zeros[0], self.zeros[1], self.by.zero].map(value);
         let by = Requantize { zero: self.origin, ..self.by };
-        let bytes: Vec<u8> = a
-            .bytes()
-            .iter()
-            .enumerate()
-            .map(|(i, &byte)| {
-                let (x, y) = (value(byte), value(b.bytes()[i / (middle * inner) * inner + i % inner]));
-                by.byte(match self.function {
-                    QBinaryFn::Add { a, b } => y.mul_add(b, x.mul_add(a, y_zero - (a * a_zero + b * b_zero))),
-                    QBinaryFn::Multiply { scale } => (x - a_zero) * (y - b_zero) * scale + y_zero,
-                })
+        let bytes = a.bytes().iter().enumerate().map(|(i, &byte)| {
+            let (x, y) = (value(byte), value(b.bytes()[i / (middle * inner) * inner + i % inner]));
+            by.byte(match self.function {
+                QBinaryFn::Add { a, b } => y.mul_add(b, x.mul_add(a, y_zero - (a * a_zero + b * b_zero))),
+                QBinaryFn::Multiply { scale } => (x - a_zero) * (y - b_zero) * scale + y_zero,
             })
-            .collect();
-        Ok(vec![Tensor::from_bytes(a.fact().clone(), &bytes)?])
+        });
+        Ok(vec![Tensor::collected(a.fact().clone(), bytes)?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

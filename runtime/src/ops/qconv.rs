@@ -142,11 +142,12 @@ impl Semantics for QConv {
         let weight = |_: usize, at: usize| i32::from(weights[at]);
         let sums = byte_conv::sums(&self.conv, [&facts[X].shape, &shape], inputs[X].bytes(), self.zero, weight)?;
         let values = sums.map(|(filter, sum)| sum.wrapping_add(bias[filter]) as f32 * scales[filter]);
+        let fact = Fact::new(self.dtype(), shape.clone());
         Ok(vec![match &self.result {
-            QResult::Floats => Tensor::from_slice(&shape, &values.collect::<Vec<f32>>())?,
+            QResult::Floats => Tensor::collected(fact, values)?,
             QResult::Bytes { by, table } => {
                 let look_up = |byte: u8| table.as_ref().map_or(byte, |table| table[usize::from(byte)]);
-                Tensor::from_slice(&shape, &values.map(|v| look_up(by.byte(v))).collect::<Vec<u8>>())?
+                Tensor::collected(fact, values.map(|v| look_up(by.byte(v))))?
             }
         }])
     }

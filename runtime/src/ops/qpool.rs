@@ -69,14 +69,14 @@ impl Semantics for QPool {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         // The mean of the zero point is the zero point, and so is the mean of no elements.
         let [x] = exactly::<1, _>(inputs)?;
-        let values: Vec<f32> = x.bytes().iter().map(|&b| f32::from(i16::from(b) - i16::from(self.mean.zero))).collect();
-        let means = self.pool.evaluate(&[&Tensor::from_slice(x.shape(), &values)?])?.remove(0);
+        let values = x.bytes().iter().map(|&b| f32::from(i16::from(b) - i16::from(self.mean.zero)));
+        let values = Tensor::collected(Fact::new(DType::F32, x.shape().clone()), values)?;
+        let means = self.pool.evaluate(&[&values])?.remove(0);
         let means = means.elements::<f32>().ok_or(OpError::Operand(0))?;
-        let bytes: Vec<u8> = means
+        let bytes = means
             .iter()
-            .map(|&v| self.mean.by.byte(if v.is_nan() { 0.0 } else { v * self.mean.scales[0] / self.mean.scales[1] }))
-            .collect();
-        Ok(vec![Tensor::from_bytes(self.infer(&[x.fact()])?.remove(0), &bytes)?])
+            .map(|&v| self.mean.by.byte(if v.is_nan() { 0.0 } else { v * self.mean.scales[0] / self.mean.scales[1] }));
+        Ok(vec![Tensor::collected(self.infer(&[x.fact()])?.remove(0), bytes)?])
     }
 
     fn axes(&self, _inputs: &[&Fact]) -> Axes {

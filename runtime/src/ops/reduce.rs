@@ -212,9 +212,8 @@ impl Semantics for Reduce {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[x.fact()])?.remove(0);
         let walks = self.walks(x.shape());
-        let mut y = vec![0; fact.bytes()];
-        reduce_any(self.kind, fact.dtype, &walks, x.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
+        let dtype = fact.dtype;
+        Ok(vec![Tensor::written(fact, |y| reduce_any(self.kind, dtype, &walks, x.bytes(), y))?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

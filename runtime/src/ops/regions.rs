@@ -241,12 +241,11 @@ impl Operator for Regions {
 
 impl Semantics for Regions {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
-        use super::number::words;
+        use super::number::{filled, words};
         let [x, regions, of] = exactly::<3, _>(inputs)?;
         let fact = self.infer(&[x.fact(), regions.fact(), of.fact()])?.remove(0);
-        let mut y = vec![0f32; fact.shape.elements()];
-        self.run((x.shape(), words(x)?), (words(regions)?, words(of)?), &mut y, &|| false)?;
-        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
+        let regions = (words(regions)?, words(of)?);
+        Ok(vec![filled(fact, |y| self.run((x.shape(), words(x)?), regions, y, &|| false))?])
     }
 }
 

@@ -14,6 +14,7 @@ use super::image::{ImageDims, Layout};
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Tensor};
 
 /// How a position between pixels is evaluated.
@@ -84,13 +85,18 @@ impl Resize {
             let place = self.source(axis, len, o);
             index(nearest(rounding, place).min(len - 1))
         };
-        (0..self.out[axis]).map(pixel).collect::<Result<_, _>>().map(NearestAxis)
+        let mut pixels = reserve::empty(self.out[axis])?;
+        for o in 0..self.out[axis] {
+            pixels.push(pixel(o)?);
+        }
+        Ok(NearestAxis(pixels))
     }
 
     /// The two input pixels for every pixel of the result along an axis.
     fn linear(&self, axis: usize, len: usize) -> Result<LinearAxis, OpError> {
-        let (mut lo, mut hi, mut frac) = (Vec::new(), Vec::new(), Vec::new());
-        for o in 0..self.out[axis] {
+        let len_out = self.out[axis];
+        let (mut lo, mut hi, mut frac) = (reserve::empty(len_out)?, reserve::empty(len_out)?, reserve::empty(len_out)?);
+        for o in 0..len_out {
             let place = self.source(axis, len, o);
             let before = (place as usize).min(len - 1);
             lo.push(index(before)?);

@@ -12,6 +12,7 @@ use super::resize::{Coordinates, Rounding, check_axis, nearest, place};
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// How a position between elements is evaluated.
@@ -96,8 +97,8 @@ impl ResizeAxis {
         Ok([count(0..self.axis), len, count(self.axis + 1..x.shape.rank())])
     }
 
-    fn table(&self, len: usize) -> Table {
-        let mut table = Table { ends: Vec::with_capacity(self.out), terms: Vec::new() };
+    fn table(&self, len: usize) -> Result<Table, OpError> {
+        let mut table = Table { ends: reserve::empty(self.out)?, terms: Vec::new() };
         let last = len as f32 - 1.0;
         for o in 0..self.out {
             let at = match self.crop {
@@ -111,20 +112,19 @@ impl ResizeAxis {
                 table.ends.push(None);
                 continue;
             }
-            self.terms(at, len, &mut table.terms);
+            self.terms(at, len, &mut table.terms)?;
             table.ends.push(Some(table.terms.len()));
         }
-        table
+        Ok(table)
     }
 
     /// Adds the terms of an element at position `at`.
-    fn terms(&self, at: f32, len: usize, terms: &mut Vec<(u32, f32)>) {
+    fn terms(&self, at: f32, len: usize, terms: &mut Vec<(u32, f32)>) -> Result<(), OpError> {
         let inside = |index: f32| index.clamp(0.0, len as f32 - 1.0) as u32;
         let (radius, of): (f32, fn(f32, f32) -> f32) = match self.filter {
             Filter::Nearest(rounding) => {
                 let nearest = nearest(rounding, at.clamp(0.0, len as f32 - 1.0)).min(len - 1);
-                terms.push((nearest as u32, 1.0));
-                return;
+                return reserve::push(terms, (nearest as u32, 1.0));
             }
             Filter::Linear => (1.0, |x, _| (1.0 - x.abs()).max(0.0)),
             Filter::Cubic(_) => (2.0, cubic),
@@ -146,7 +146,7 @@ impl ResizeAxis {
                 let element = inside(index);
                 match terms[begin..].last_mut() {
                     Some((known, held)) if *known == element => *held += weight,
-                    _ => terms.push((element, weight)),
+                    _ => reserve::push(terms, (element, weight))?,
                 }
             }
             index += 1.0;
@@ -155,6 +155,7 @@ impl ResizeAxis {
         if (self.antialias || self.exclude_outside) && sum != 0.0 {
             terms[begin..].iter_mut().for_each(|(_, weight)| *weight /= sum);
         }
+        Ok(())
     }
 
     /// The value outside the input.
@@ -201,7 +202,7 @@ impl Operator for ResizeAxis {
         if self.infer(&cx.inputs)?.iter().any(|fact| fact.shape.elements() == 0) {
             return Ok(Box::new(|_: &mut Io<'_, '_>| Ok(())));
         }
-        let (table, outside, out) = (self.table(len), self.outside(), self.out);
+        let (table, outside, out) = (self.table(len)?, self.outside(), self.out);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let (x, y): (&[f32], &mut [f32]) = (io.input(0)?, io.output(0)?);
             for (x, y) in x.chunks_exact(len * inner).zip(y.chunks_exact_mut(out * inner)) {
@@ -236,9 +237,9 @@ impl Semantics for ResizeAxis {
         let fact = self.infer(&[x.fact()])?.remove(0);
         let [outer, len, inner] = self.view(x.fact())?;
         let x = x.elements::<f32>().ok_or(OpError::Operand(0))?;
-        let mut y = Vec::with_capacity(fact.shape.elements());
+        let mut y = reserve::empty(fact.shape.elements())?;
         if fact.shape.elements() > 0 {
-            let table = self.table(len);
+            let table = self.table(len)?;
             for outer in 0..outer {
                 let mut begin = 0;
                 for &end in &table.ends {

@@ -16,6 +16,7 @@ use skipstone_kernels::epilogue::Epilogue;
 use super::gather::{index_type, resolve};
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Inputs: rows `[groups, m, k]`, indices `[groups]` (i64 or i32, negative ones count from the end), matrices `[count,
@@ -145,8 +146,7 @@ impl Operator for Routed {
         for index in 0..s.count {
             let packed = cx.pack(index, len, |to| {
                 let matrix = part(cx.constant::<f32>(MATRICES)?, index, s.k * s.n)?;
-                kernel.pack(&expected, self.filters(matrix), to);
-                Ok(())
+                Ok(kernel.pack(&expected, self.filters(matrix), to)?)
             })?;
             choice.packed.push(packed);
         }
@@ -225,7 +225,7 @@ impl Semantics for Routed {
         let f32s = |index: usize| inputs[index].elements::<f32>().ok_or(OpError::Operand(index));
         let (x, w) = (f32s(0)?, f32s(MATRICES)?);
         let bias = if self.has_bias { Some(f32s(BIAS)?) } else { None };
-        let mut y = Vec::with_capacity(s.groups * s.m * s.n);
+        let mut y = reserve::empty(s.groups * s.m * s.n)?;
         for group in 0..s.groups {
             let index = match inputs[1].elements::<i64>() {
                 Some(all) => resolve(all[group], s.count)?,

@@ -212,9 +212,8 @@ impl Semantics for Sample {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x, points] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[x.fact(), points.fact()])?.remove(0);
-        let mut y = vec![0f32; fact.shape.elements()];
-        self.run(x.shape(), super::number::words(points)?, super::number::words(x)?, &mut y)?;
-        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
+        let (points, elements) = (super::number::words(points)?, super::number::words(x)?);
+        Ok(vec![super::number::filled(fact, |y| self.run(x.shape(), points, elements, y))?])
     }
 }
 

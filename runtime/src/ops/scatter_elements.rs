@@ -105,9 +105,12 @@ impl Semantics for ScatterElements {
         let [x, indices, updates] = exactly::<3, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact(), updates.fact()])?.remove(0);
         let geometry = Geometry::new(self.axis, x.fact(), updates.fact());
-        let mut y = x.bytes().to_vec();
-        geometry.scatter(fact.dtype.size(), Indices::of(indices)?, updates.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
+        let size = fact.dtype.size();
+        let y = Tensor::written(fact, |y| {
+            y.copy_from_slice(x.bytes());
+            geometry.scatter(size, Indices::of(indices)?, updates.bytes(), y)
+        });
+        Ok(vec![y?])
     }
 }
 

@@ -72,9 +72,8 @@ impl Semantics for Select {
         let [condition, a, b] = exactly::<3, _>(inputs)?;
         let fact = self.infer(&[condition.fact(), a.fact(), b.fact()])?.remove(0);
         let walk = Walk::broadcast(&fact.shape, [condition.shape(), a.shape(), b.shape()]);
-        let mut y = vec![0; fact.bytes()];
-        choose(&walk, fact.dtype.size(), condition.bytes(), [a.bytes(), b.bytes()], &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
+        let dtype = fact.dtype;
+        Ok(vec![Tensor::written(fact, |y| choose(&walk, dtype.size(), condition.bytes(), [a.bytes(), b.bytes()], y))?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

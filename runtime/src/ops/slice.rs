@@ -10,6 +10,7 @@ use super::strided::{BoxCopy, signed};
 use crate::error::OpError;
 use crate::operator::axes::{Axes, Elements, How, Left, Link, Nhwc};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// A slice of one axis: the result's index `i` is the input's `start + i * step`.
@@ -111,7 +112,7 @@ impl Semantics for Slice {
         let outer: usize = fact.shape.iter().take(self.axis).product();
         let inner = fact.shape.iter().skip(self.axis + 1).product::<usize>() * fact.dtype.size();
         let dim = x.shape().get(self.axis).copied().unwrap_or(0);
-        let mut bytes = Vec::with_capacity(fact.bytes());
+        let mut bytes = reserve::empty(fact.bytes())?;
         for i in 0..outer {
             for taken in 0..self.len {
                 let index = self.start.wrapping_add_signed(self.step * signed(taken));

@@ -24,7 +24,8 @@ pub(super) fn store(
             Ok(())
         }),
         Weights::F16 => cx.pack(role, len * size_of::<f16>(), |out| {
-            let mut whole = AlignedVec::<f32>::try_zeroed(len).ok_or_else(|| OpError::no_memory(len))?;
+            let mut whole =
+                AlignedVec::<f32>::try_zeroed(len).ok_or_else(|| OpError::no_memory(len * size_of::<f32>()))?;
             pack(cx.constant(position)?, &mut whole);
             halve(&whole, cast_slice_mut(out));
             Ok(())

@@ -11,6 +11,7 @@ use super::number::Number;
 use super::wide::{CHUNK, Wide, by_wide};
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor, elements};
 
 /// The `k` best along an axis: values, and indices as i64.
@@ -154,13 +155,14 @@ impl Semantics for TopK {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let facts = self.infer(&[x.fact()])?;
-        let mut indices = vec![0i64; facts.last().map_or(0, |fact| fact.shape.elements())];
-        let mut scratch = vec![0; x.shape()[self.axis]];
+        let mut scratch = reserve::copies(0, x.shape()[self.axis])?;
         let [values_fact, indices_fact] = exactly::<2, _>(&facts)?.clone();
-        let mut values = vec![0; values_fact.bytes()];
-        self.search_all(x.fact(), x.bytes(), (&mut values, &mut indices), &mut scratch)?;
-        let values = Tensor::from_bytes(values_fact, &values)?;
-        Ok(vec![values, Tensor::from_bytes(indices_fact, bytemuck::cast_slice(&indices))?])
+        let mut indices = Tensor::try_zeros(indices_fact)?;
+        let positions = indices.elements_mut().ok_or(OpError::Operand(1))?;
+        let values = Tensor::written(values_fact, |values| {
+            self.search_all(x.fact(), x.bytes(), (values, positions), &mut scratch)
+        });
+        Ok(vec![values?, indices])
     }
 }
 

@@ -11,6 +11,7 @@ use super::walk::Walk;
 use crate::error::{OpError, list};
 use crate::operator::axes::{Axes, Elements, Link};
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics};
+use crate::reserve;
 use crate::tensor::{Fact, MAX_RANK, Shape, Tensor};
 
 /// Axis `i` of the result is axis `axes[i]` of the input.
@@ -93,7 +94,7 @@ impl Semantics for Transpose {
         let from = x.shape().strides();
         let strides = self.axes.iter().map(|&a| from[a]).collect();
         let size = x.dtype().size();
-        let mut bytes = Vec::with_capacity(x.bytes().len());
+        let mut bytes = reserve::empty(x.bytes().len())?;
         Walk::new(&shape, [strides]).each(|[at]| bytes.extend_from_slice(&x.bytes()[at * size..(at + 1) * size]));
         Ok(vec![Tensor::from_bytes(Fact::new(x.dtype(), shape), &bytes)?])
     }

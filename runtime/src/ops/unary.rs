@@ -252,9 +252,8 @@ impl Semantics for Unary {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[x.fact()])?.remove(0);
-        let mut y = vec![0; fact.bytes()];
-        map_any(self.kind, fact.dtype, x.bytes(), &mut y)?;
-        Ok(vec![Tensor::from_bytes(fact, &y)?])
+        let dtype = fact.dtype;
+        Ok(vec![Tensor::written(fact, |y| map_any(self.kind, dtype, x.bytes(), y))?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

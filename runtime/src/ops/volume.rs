@@ -15,6 +15,7 @@ use super::arity::exactly;
 use super::stored::{part, read, store};
 use crate::error::OpError;
 use crate::operator::{BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, saturating_product};
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Pixels computed at a time: a multiple of the products' tile heights.
@@ -328,7 +329,7 @@ impl Semantics for VolumeConv {
         let (x, w, bias) = (elements(0)?, elements(1)?, elements(2)?);
         let (volume, pixels): (usize, usize) = (s.from.iter().product(), self.out.iter().product());
         let (in_c, out_c) = s.group(self.groups);
-        let mut sums = vec![0f64; fact.shape.elements()];
+        let mut sums = reserve::copies(0f64, fact.shape.elements())?;
         let around = if self.transposed { volume } else { pixels };
         let windows = if x.is_empty() || sums.is_empty() { 0 } else { s.batch * around };
         for (index, tap) in (0..windows).flat_map(|index| (0..s.taps).map(move |tap| (index, tap))) {
@@ -346,8 +347,8 @@ impl Semantics for VolumeConv {
                 sums[(image * pixels + to) * s.out_c + o] += f64::from(x) * f64::from(w[weight]);
             }
         }
-        let y: Vec<f32> = sums.iter().zip(bias.iter().cycle()).map(|(sum, &b)| (sum + f64::from(b)) as f32).collect();
-        Ok(vec![Tensor::from_slice(&fact.shape, &y)?])
+        let y = sums.iter().zip(bias.iter().cycle()).map(|(sum, &b)| (sum + f64::from(b)) as f32);
+        Ok(vec![Tensor::collected(fact, y)?])
     }
 }
 

@@ -187,14 +187,12 @@ impl Semantics for WindowPool {
         let [x] = exactly::<1, _>(inputs)?;
         let sizes = self.sizes(x.fact())?;
         let facts = self.infer(&[x.fact()])?;
-        let mut y = vec![0f32; facts[0].shape.elements()];
-        let mut indices = vec![0i64; y.len()];
-        self.run(sizes, x.elements().ok_or(OpError::Operand(0))?, &mut y, Some(&mut indices));
-        let y = Tensor::from_slice(&facts[0].shape, &y)?;
-        match facts.get(1) {
-            Some(fact) => Ok(vec![y, Tensor::from_slice(&fact.shape, &indices)?]),
-            None => Ok(vec![y]),
-        }
+        let mut results = facts.into_iter().map(Tensor::try_zeros).collect::<Result<Vec<_>, _>>()?;
+        let (y, indices) = results.split_at_mut(1);
+        let y = y.first_mut().and_then(Tensor::elements_mut).ok_or(OpError::Operand(0))?;
+        let indices = indices.first_mut().and_then(Tensor::elements_mut);
+        self.run(sizes, x.elements().ok_or(OpError::Operand(0))?, y, indices);
+        Ok(results)
     }
 }
 

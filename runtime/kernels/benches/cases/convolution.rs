@@ -167,7 +167,7 @@ pub fn epilogue(bias: &[f32]) -> Epilogue<'_> {
 fn float_call(kernel: &'static dyn FloatKernel, shape: ConvShape, percent: usize) -> Invocation {
     let weights = thinned(shape.out_c * shape.group_in() * shape.taps(), percent);
     let mut packed = AlignedVec::<u8>::zeroed(kernel.packed_len(&shape, nonzeros(&weights)));
-    kernel.pack(&shape, Filters::Oihw(&weights), &mut packed);
+    kernel.pack(&shape, Filters::Oihw(&weights), &mut packed).expect("memory");
     let (input, bias, pool) = (numbers(shape.input_len()), numbers(shape.out_c), Pool::new(1));
     let mut out = AlignedVec::<f32>::zeroed(shape.output_len());
     let mut scratch = AlignedVec::zeroed(kernel.scratch_len(&shape, false, 1));

@@ -23,6 +23,7 @@ pub(crate) use columns::Columns;
 pub use shape::ConvShape;
 pub(crate) use shape::product;
 
+use crate::arena::NoMemory;
 use crate::bottleneck::Stage;
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
@@ -163,11 +164,15 @@ pub trait FloatKernel: Kernel {
         None
     }
 
-    /// Packs the weights into `to`, which is aligned for the elements it will hold.
+    /// Packs the weights into `to`, which is aligned for the elements it will hold. Weights that may be computed during
+    /// a run are packed without allocating.
+    ///
+    /// # Errors
+    /// No memory for a copy of the weights in a layout between the two.
     ///
     /// # Panics
     /// If a length does not match the shape.
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]);
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory>;
 
     /// Copies the packed weights of some channels to `to`, packed for the convolution of these channels alone: the
     /// [shape](Active::shape) that [`run`](Self::run) gets then. Only for a kernel that supports masked tasks.

@@ -73,7 +73,7 @@ fn packed_by_parts(kernel: &dyn FloatKernel, shape: &ConvShape, w: &[f32], part:
     for filters in w.chunks(part * filter_len) {
         let shape = ConvShape { out_c: filters.len() / filter_len, ..shape.clone() };
         let mut packed = AlignedVec::zeroed(kernel.packed_len(&shape, nonzeros));
-        kernel.pack(&shape, Filters::Oihw(filters), &mut packed);
+        kernel.pack(&shape, Filters::Oihw(filters), &mut packed).unwrap();
         all.extend_from_slice(&packed);
     }
     all
@@ -109,14 +109,14 @@ proptest! {
             // The guarded buffer holds 2-byte elements, so the packed bytes may end at its edge.
             let mut packed = Guarded::new(&vec![half::f16::NAN; len / 2], edge);
             let packed: &mut [u8] = bytemuck::cast_slice_mut(&mut packed);
-            kernel.pack(&shape, Filters::Oihw(&w), packed);
+            kernel.pack(&shape, Filters::Oihw(&w), packed).unwrap();
             prop_assert!(kernel.reads(&shape, packed), "{}", kernel.name());
             prop_assert!(!kernel.reads(&shape, &packed[..len.saturating_sub(1)]) || len == 0, "{}", kernel.name());
             if images == Images::Nhwc && shape.taps() == 1 && shape.groups == 1 {
                 // The same weights as the second operand of a matrix product.
                 let io: Vec<f32> = (0..w.len()).map(|i| w[i % shape.out_c * shape.in_c + i / shape.out_c]).collect();
                 let mut product = AlignedVec::zeroed(len);
-                kernel.pack(&shape, Filters::Io(&io), &mut product);
+                kernel.pack(&shape, Filters::Io(&io), &mut product).unwrap();
                 prop_assert!(product[..] == packed[..], "{}", kernel.name());
             }
             if let Some(part) = kernel.part(&shape) {
@@ -157,7 +157,7 @@ proptest! {
         let kernels = FLOATS.iter().flat_map(Family::kernels);
         for kernel in kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task)) {
             let mut packed = vec![0.0f32; kernel.packed_len(&shape, 0) / 4];
-            kernel.pack(&shape, Filters::Oihw(&w), bytemuck::cast_slice_mut(&mut packed));
+            kernel.pack(&shape, Filters::Oihw(&w), bytemuck::cast_slice_mut(&mut packed)).unwrap();
             let mut selected = Guarded::new(&vec![f32::NAN; kernel.packed_len(&small, 0) / 4], Edge::BOTH[seed % 2]);
             kernel.select(&shape, bytemuck::cast_slice(&packed), active, &mut selected, &pool);
             let needed = kernel.scratch_len(&small, false, threads);

@@ -1,6 +1,7 @@
 //! The contract of convolution kernels, implemented by this family.
 
 use super::{Depthwise, VARIANTS, Variant, choose, depthwise, pack, takes};
+use crate::arena::NoMemory;
 use crate::bottleneck::Stage;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
 use crate::gemm::Packed;
@@ -42,10 +43,13 @@ impl FloatKernel for Variant {
         product(&[shape.taps(), shape.in_c, size_of::<f32>()])
     }
 
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
         // With one channel and one tap per filter, both layouts are the same.
         let (Filters::Oihw(weights) | Filters::Io(weights)) = filters;
-        Weights::F32.store(to, |to| pack(shape, weights, to));
+        Weights::F32.store(to, |to| {
+            pack(shape, weights, to);
+            Ok(())
+        })
     }
 
     fn scratch_len(&self, _shape: &ConvShape, _scaled: bool, _threads: usize) -> usize {

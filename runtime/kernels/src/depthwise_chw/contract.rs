@@ -1,6 +1,7 @@
 //! The contract of convolution kernels, implemented by this family.
 
 use super::{Bands, Depthwise, VARIANTS, Variant, depthwise, takes};
+use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
 use crate::gemm::Packed;
 use crate::isa::Isa;
@@ -46,9 +47,12 @@ impl FloatKernel for Variant {
         product(&[shape.taps(), shape.in_c, size_of::<f32>()])
     }
 
-    fn pack(&self, _shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
+    fn pack(&self, _shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
         let (Filters::Oihw(weights) | Filters::Io(weights)) = filters;
-        Weights::F32.store(to, |to| to.copy_from_slice(weights));
+        Weights::F32.store(to, |to| {
+            to.copy_from_slice(weights);
+            Ok(())
+        })
     }
 
     fn scratch_len(&self, shape: &ConvShape, _scaled: bool, threads: usize) -> usize {

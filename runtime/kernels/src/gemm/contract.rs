@@ -6,7 +6,7 @@ use super::blocks::SHORT_RUN;
 use super::{
     Packed, VARIANTS, Variant, Weights, candidates, conv, conv_scratch, halve, pack, pack_conv, packed_conv_len,
 };
-use crate::arena::AlignedVec;
+use crate::arena::{AlignedVec, NoMemory};
 use crate::bottleneck::Stage;
 use crate::conv::{
     Active, Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Panels, Task, product, select, streamed,
@@ -80,14 +80,17 @@ impl FloatKernel for Variant {
         (shape.groups == 1).then_some(self.form().nr)
     }
 
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
-        self.weights.store(to, |to| match filters {
-            Filters::Oihw(weights) => pack_conv(self, shape, weights, to),
-            Filters::Io(weights) => {
-                assert!(shape.taps() == 1 && shape.groups == 1, "the second operand of a matrix product");
-                pack(self, shape.in_c, shape.out_c, weights, shape.out_c, 1, to);
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
+        self.weights.store(to, |to| {
+            match filters {
+                Filters::Oihw(weights) => pack_conv(self, shape, weights, to),
+                Filters::Io(weights) => {
+                    assert!(shape.taps() == 1 && shape.groups == 1, "the second operand of a matrix product");
+                    pack(self, shape.in_c, shape.out_c, weights, shape.out_c, 1, to);
+                }
             }
-        });
+            Ok(())
+        })
     }
 
     fn select(&self, shape: &ConvShape, packed: &[u8], active: Active<'_>, to: &mut [f32], pool: &Pool) {
@@ -127,15 +130,23 @@ impl Weights {
     }
 
     /// Stores the elements that `pack` writes, converted to this dtype.
-    pub(crate) fn store(self, to: &mut [u8], pack: impl FnOnce(&mut [f32])) {
+    ///
+    /// # Errors
+    /// The error of `pack`; no memory for the elements before they are converted.
+    pub(crate) fn store(
+        self,
+        to: &mut [u8],
+        pack: impl FnOnce(&mut [f32]) -> Result<(), NoMemory>,
+    ) -> Result<(), NoMemory> {
         // An empty slice may have any alignment.
         match self {
             _ if to.is_empty() => pack(&mut []),
             Self::F32 => pack(cast_slice_mut(to)),
             Self::F16 => {
-                let mut whole = AlignedVec::zeroed(to.len() / self.size());
-                pack(&mut whole);
+                let mut whole = AlignedVec::try_zeroed(to.len() / self.size()).ok_or(NoMemory(2 * to.len()))?;
+                pack(&mut whole)?;
                 halve(&whole, cast_slice_mut(to));
+                Ok(())
             }
         }
     }

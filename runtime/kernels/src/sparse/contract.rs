@@ -1,6 +1,7 @@
 //! The contract of convolution kernels, implemented by this family.
 
 use super::{Sparse, SparseWeights, VARIANTS, Variant, fits, pack, packed_len, run, slot_parts, takes};
+use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};
 use crate::isa::Isa;
 use crate::threads::Pool;
@@ -42,8 +43,9 @@ impl FloatKernel for Variant {
         SparseWeights::new(shape, packed).is_some_and(|weights| weights.is_sound())
     }
 
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
         pack(shape, filters, to);
+        Ok(())
     }
 
     fn scratch_len(&self, shape: &ConvShape, scaled: bool, threads: usize) -> usize {

@@ -1,6 +1,7 @@
 //! The contract of convolution kernels, implemented by this family.
 
 use super::{Stem, VARIANTS, Variant, choose, pack, packed_len, stem, takes};
+use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
 use crate::gemm::Packed;
 use crate::isa::Isa;
@@ -41,9 +42,12 @@ impl FloatKernel for Variant {
         product(&[packed_len(self, shape), size_of::<f32>()])
     }
 
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
         let Filters::Oihw(weights) = filters else { panic!("a matrix product has no planes") };
-        Weights::F32.store(to, |to| pack(self, shape, weights, to));
+        Weights::F32.store(to, |to| {
+            pack(self, shape, weights, to);
+            Ok(())
+        })
     }
 
     fn scratch_len(&self, _shape: &ConvShape, _scaled: bool, _threads: usize) -> usize {

@@ -5,6 +5,7 @@ use bytemuck::cast_slice;
 use super::{
     Storage, VARIANTS, Variant, Winograd, candidates, pack, packed_len, panels, scratch_bound, scratch_len, winograd,
 };
+use crate::arena::NoMemory;
 use crate::conv::{
     Active, Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product, select,
 };
@@ -69,9 +70,9 @@ impl FloatKernel for Variant {
         product(&[packed_len(self, shape), self.weights().size()])
     }
 
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) {
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
         let Filters::Oihw(weights) = filters else { panic!("a matrix product has one tap") };
-        self.weights().store(to, |to| pack(self, shape, weights, to));
+        self.weights().store(to, |to| pack(self, shape, weights, to))
     }
 
     fn select(&self, shape: &ConvShape, packed: &[u8], active: Active<'_>, to: &mut [f32], pool: &Pool) {

@@ -21,7 +21,7 @@ mod blocks;
 mod contract;
 mod transform;
 
-use crate::arena::AlignedVec;
+use crate::arena::{AlignedVec, NoMemory};
 use crate::conv::{ConvShape, Panels, product};
 use crate::epilogue::Epilogue;
 use crate::gemm::{self, Packed, Weights};
@@ -290,21 +290,27 @@ fn kernels_len(v: &Variant, shape: &ConvShape) -> usize {
 /// Packs the weights `[out_c, in_c, 3, 3]` in panels of filters, row by row: the taps of each channel, or the
 /// transformed weights. For kernels in half precision, the caller then applies [`halve`](gemm::halve).
 ///
+/// # Errors
+/// No memory for a copy of the weights that are to be transformed.
+///
 /// # Panics
 /// If the lengths do not match `shape`, or if the CPU lacks the variant's instructions and the build lacks the feature
 /// `foreign`.
 #[inline(never)]
-pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
+pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) -> Result<(), NoMemory> {
     assert!(v.takes(shape), "a 3x3 kernel at the variant's stride");
     let rows = product(&[shape.in_c, 9]);
     assert_eq!(oihw.len(), product(&[shape.out_c, rows]));
     assert_eq!(out.len(), packed_len(v, shape));
     if v.storage != Storage::Transformed {
-        return gemm::pack(v.gemm(), rows, shape.out_c, oihw, 1, rows, out);
+        gemm::pack(v.gemm(), rows, shape.out_c, oihw, 1, rows, out);
+        return Ok(());
     }
-    let mut kernels = AlignedVec::zeroed(kernels_len(v, shape));
+    let len = kernels_len(v, shape);
+    let mut kernels = AlignedVec::try_zeroed(len).ok_or(NoMemory(product(&[len, size_of::<f32>()])))?;
     gemm::pack(v.gemm(), rows, shape.out_c, oihw, 1, rows, &mut kernels);
     blocks::transform_all(v, shape, &kernels, out);
+    Ok(())
 }
 
 /// Scratch size in elements for [`winograd`].

@@ -58,7 +58,7 @@ proptest! {
         let pool = Pool::new(threads);
         for v in VARIANTS.iter().filter(|v| v.isa.is_available() && v.takes(&shape)) {
             let mut packed = Guarded::new(&vec![f32::NAN; packed_len(v, &shape)], edge);
-            pack(v, &shape, &w, &mut packed);
+            pack(v, &shape, &w, &mut packed).unwrap();
             let halved = halved(v.storage == Storage::Kernels(Weights::F16), &packed, edge);
             let packed = halved.as_ref().map_or(Packed::F32(&packed), |halved| Packed::F16(halved));
             let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);

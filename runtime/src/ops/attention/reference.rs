@@ -3,6 +3,7 @@
 use super::{Attention, Head, gather, len_of};
 use crate::error::OpError;
 use crate::operator::{Operator, Semantics};
+use crate::reserve;
 use crate::tensor::{Fact, Tensor};
 
 impl Semantics for Attention {
@@ -10,12 +11,12 @@ impl Semantics for Attention {
         let facts: Vec<&Fact> = inputs.iter().map(|t| t.fact()).collect();
         let s = self.sizes(&facts)?;
         let elements = |at: usize| inputs[at].elements::<f32>().ok_or(OpError::Operand(at));
-        let mut results: Vec<Vec<f32>> =
-            self.infer(&facts)?.iter().map(|fact| vec![0.0; fact.shape.elements()]).collect();
+        let zeros = |fact: Fact| reserve::copies(0.0, fact.shape.elements());
+        let mut results: Vec<Vec<f32>> = self.infer(&facts)?.into_iter().map(zeros).collect::<Result<_, _>>()?;
         let no_past: (&[f32], &[f32]) = (&[], &[]);
         let past = self.past_at().map_or(Ok(no_past), |at| Ok::<_, OpError>((elements(at)?, elements(at + 1)?)))?;
-        let mut k = vec![0.0; s.batch * self.kv_heads * s.keys * s.size];
-        let mut v = vec![0.0; s.batch * self.kv_heads * s.keys * s.v_size];
+        let mut k = reserve::copies(0.0, s.batch * self.kv_heads * s.keys * s.size)?;
+        let mut v = reserve::copies(0.0, s.batch * self.kv_heads * s.keys * s.v_size)?;
         gather(&s, self.kv_heads, s.size, elements(1)?, past.0, &mut k);
         gather(&s, self.kv_heads, s.v_size, elements(2)?, past.1, &mut v);
         let q = elements(0)?;
@@ -29,6 +30,9 @@ impl Semantics for Attention {
             for query in 0..s.queries {
                 let q = &q[of_q.start + query * of_q.row..][..s.size];
                 let mut stages: [Vec<f64>; 4] = Default::default();
+                for stage in &mut stages {
+                    *stage = reserve::empty(s.keys)?;
+                }
                 let seen = self.visible(&s, query, len_of(lens, image, s.keys)?);
                 for key in 0..s.keys {
                     let k = &k[(kv * s.keys + key) * s.size..][..s.size];
@@ -50,7 +54,8 @@ impl Semantics for Attention {
                 let largest = stages[2].iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let power = |score: f64| if largest == f64::NEG_INFINITY { 0.0 } else { (score - largest).exp() };
                 let sum = stages[2].iter().map(|&score| power(score)).sum::<f64>();
-                stages[3] = stages[2].iter().map(|&score| power(score) / if sum == 0.0 { 1.0 } else { sum }).collect();
+                let [_, _, masked, weights] = &mut stages;
+                weights.extend(masked.iter().map(|&score| power(score) / if sum == 0.0 { 1.0 } else { sum }));
                 for (j, y) in results[0][of_y.start + query * of_y.row..][..s.v_size].iter_mut().enumerate() {
                     let terms = stages[3].iter().enumerate();
                     *y = terms.map(|(key, w)| w * f64::from(v[(kv * s.keys + key) * s.v_size + j])).sum::<f64>() as f32;

@@ -5,6 +5,7 @@ use skipstone_kernels::activation::{Activation, scalar};
 use super::{Cell, Gate, Recurrent, len_of};
 use crate::error::OpError;
 use crate::operator::{Operator, Semantics};
+use crate::reserve;
 use crate::tensor::{Fact, Tensor};
 
 impl Gate {
@@ -27,17 +28,19 @@ impl Semantics for Recurrent {
         let some = |at: Option<usize>| at.map(elements).transpose();
         let (bias, hidden, cell, peepholes) = (some(at.bias)?, some(at.hidden)?, some(at.cell)?, some(at.peepholes)?);
         let lens = at.lens.and_then(|at| inputs[at].elements::<i32>());
-        let mut results: Vec<Tensor> = self.infer(&facts)?.into_iter().map(Tensor::zeros).collect();
+        let results = self.infer(&facts)?.into_iter().map(Tensor::try_zeros);
+        let mut results: Vec<Tensor> = results.collect::<Result<_, _>>()?;
         let (gates, size) = (self.cell.gates(), s.hidden);
         let clip = f64::from(self.clip.unwrap_or(f32::INFINITY));
         for (direction, image) in (0..s.directions).flat_map(|d| (0..s.batch).map(move |n| (d, n))) {
             let functions = &self.functions[direction * self.cell.functions()..];
             let gate = |function: usize, v: f64| functions[function].at(v.clamp(-clip, clip));
             let state = self.state_row(&s, direction, image)..self.state_row(&s, direction, image) + size;
-            let from = |v: Option<&[f32]>| -> Vec<f64> {
-                v.map_or(vec![0.0; size], |v| v[state.clone()].iter().map(|&v| f64::from(v)).collect())
+            let from = |v: Option<&[f32]>| match v {
+                None => reserve::copies(0.0, size),
+                Some(v) => reserve::list(v[state.clone()].iter().map(|&v| f64::from(v))),
             };
-            let (mut h, mut c) = (from(hidden), from(cell));
+            let (mut h, mut c) = (from(hidden)?, from(cell)?);
             let peephole =
                 |which: usize, j: usize| peepholes.map_or(0.0, |p| f64::from(p[(direction * 3 + which) * size + j]));
             let biases = |second: usize, row: usize| {
@@ -60,10 +63,10 @@ impl Semantics for Recurrent {
                 };
                 let sum = |which: usize, j: usize| from_x(which * size + j) + from_h(&h, which * size + j);
                 h = match self.cell {
-                    Cell::Rnn => (0..size).map(|j| gate(0, sum(0, j))).collect(),
+                    Cell::Rnn => reserve::list((0..size).map(|j| gate(0, sum(0, j))))?,
                     Cell::Gru(linear_before_reset) => {
-                        let reset: Vec<f64> = (0..size).map(|j| gate(0, sum(1, j))).collect();
-                        let kept: Vec<f64> = h.iter().zip(&reset).map(|(h, r)| h * r).collect();
+                        let reset = reserve::list((0..size).map(|j| gate(0, sum(1, j))))?;
+                        let kept = reserve::list(h.iter().zip(&reset).map(|(h, r)| h * r))?;
                         let new = |j: usize| {
                             let from_h = match linear_before_reset {
                                 true => reset[j] * from_h(&h, 2 * size + j),
@@ -71,15 +74,13 @@ impl Semantics for Recurrent {
                             };
                             gate(1, from_x(2 * size + j) + from_h)
                         };
-                        (0..size)
-                            .map(|j| {
-                                let update = gate(0, sum(0, j));
-                                (1.0 - update) * new(j) + update * h[j]
-                            })
-                            .collect()
+                        reserve::list((0..size).map(|j| {
+                            let update = gate(0, sum(0, j));
+                            (1.0 - update) * new(j) + update * h[j]
+                        }))?
                     }
                     Cell::Lstm(coupled) => {
-                        let mut next = Vec::with_capacity(size);
+                        let mut next = reserve::empty(size)?;
                         for (j, c) in c.iter_mut().enumerate() {
                             let input = gate(0, sum(0, j) + peephole(0, j) * *c);
                             let forget = match coupled {
