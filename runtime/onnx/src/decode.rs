@@ -14,6 +14,7 @@ use crate::invalid::{Invalid, Place, Rule};
 use crate::proto::{
     Attribute, Dim, Function, Graph, Model, Node, Numbers, OpsetImport, SparseTensor, Tensor, Type, ValueInfo,
 };
+use crate::reserve::push;
 use message::{Item, Message, Scalar, wire_error};
 
 type Result<T> = std::result::Result<T, Invalid>;
@@ -165,10 +166,10 @@ impl Decoder<'_> {
                 2..=4 | 6 => item.text_up_to(self.limits.max_string_bytes).map(drop)?,
                 5 => item.int().map(drop)?,
                 7 => model.graph = Some(self.nested(&message, item, Self::graph)?),
-                8 => model.opset_imports.push(self.nested(&message, item, Self::opset_import)?),
-                14 => model.metadata.push(self.nested(&message, item, Self::entry)?),
+                8 => push(&mut model.opset_imports, self.nested(&message, item, Self::opset_import)?)?,
+                14 => push(&mut model.metadata, self.nested(&message, item, Self::entry)?)?,
                 20 => self.nested(&message, item, Self::training).map(drop)?,
-                25 => model.functions.push(self.nested(&message, item, Self::function)?),
+                25 => push(&mut model.functions, self.nested(&message, item, Self::function)?)?,
                 _ => {}
             }
         }
@@ -224,15 +225,15 @@ impl Decoder<'_> {
         let mut graph = Graph::default();
         while let Some(item) = message.next()? {
             match item.number {
-                1 => graph.nodes.push(self.nested(&message, item, Self::node)?),
+                1 => push(&mut graph.nodes, self.nested(&message, item, Self::node)?)?,
                 2 => self.name(item).map(drop)?,
-                5 => graph.initializers.push(self.nested(&message, item, Self::tensor)?),
+                5 => push(&mut graph.initializers, self.nested(&message, item, Self::tensor)?)?,
                 10 => item.text().map(drop)?,
-                11 => graph.inputs.push(self.nested(&message, item, Self::value_info)?),
-                12 => graph.outputs.push(self.nested(&message, item, Self::value_info)?),
-                13 => graph.value_infos.push(self.nested(&message, item, Self::value_info)?),
+                11 => push(&mut graph.inputs, self.nested(&message, item, Self::value_info)?)?,
+                12 => push(&mut graph.outputs, self.nested(&message, item, Self::value_info)?)?,
+                13 => push(&mut graph.value_infos, self.nested(&message, item, Self::value_info)?)?,
                 14 => self.nested(&message, item, Self::annotation).map(drop)?,
-                15 => graph.sparse_initializers.push(self.nested(&message, item, Self::sparse_tensor)?),
+                15 => push(&mut graph.sparse_initializers, self.nested(&message, item, Self::sparse_tensor)?)?,
                 16 => self.nested(&message, item, Self::entry).map(drop)?,
                 _ => {}
             }
@@ -259,15 +260,15 @@ impl Decoder<'_> {
         while let Some(item) = message.next()? {
             match item.number {
                 1 => function.name = self.name(item)?,
-                4 => function.inputs.push(self.name(item)?),
-                5 => function.outputs.push(self.name(item)?),
-                6 => function.attributes.push(self.name(item)?),
-                7 => function.nodes.push(self.nested(&message, item, Self::node)?),
+                4 => push(&mut function.inputs, self.name(item)?)?,
+                5 => push(&mut function.outputs, self.name(item)?)?,
+                6 => push(&mut function.attributes, self.name(item)?)?,
+                7 => push(&mut function.nodes, self.nested(&message, item, Self::node)?)?,
                 8 => item.text().map(drop)?,
-                9 => function.opset_imports.push(self.nested(&message, item, Self::opset_import)?),
+                9 => push(&mut function.opset_imports, self.nested(&message, item, Self::opset_import)?)?,
                 10 => function.domain = self.name(item)?,
-                11 => function.default_attributes.push(self.nested(&message, item, Self::attribute)?),
-                12 => function.value_infos.push(self.nested(&message, item, Self::value_info)?),
+                11 => push(&mut function.default_attributes, self.nested(&message, item, Self::attribute)?)?,
+                12 => push(&mut function.value_infos, self.nested(&message, item, Self::value_info)?)?,
                 13 => function.overload = self.name(item)?,
                 14 => self.nested(&message, item, Self::entry).map(drop)?,
                 _ => {}
@@ -286,8 +287,8 @@ impl Decoder<'_> {
         let mut node = Node { bytes: message.bytes(), ..Node::default() };
         while let Some(item) = message.next()? {
             match item.number {
-                1 => node.inputs.push(self.name(item)?),
-                2 => node.outputs.push(self.name(item)?),
+                1 => push(&mut node.inputs, self.name(item)?)?,
+                2 => push(&mut node.outputs, self.name(item)?)?,
                 3 => node.name = self.name(item)?,
                 4 => node.op_type = self.name(item)?,
                 5 => {
@@ -295,7 +296,7 @@ impl Decoder<'_> {
                         let what = format!("a node has more than {} attributes", self.limits.max_attributes);
                         return Err(item.invalid(Rule::Limit, what));
                     }
-                    node.attributes.push(self.nested(&message, item, Self::attribute)?);
+                    push(&mut node.attributes, self.nested(&message, item, Self::attribute)?)?;
                 }
                 6 => item.text().map(drop)?,
                 7 => node.domain = self.name(item)?,
@@ -320,19 +321,19 @@ impl Decoder<'_> {
                 2 => attribute.float = item.float()?,
                 3 => attribute.int = item.int()?,
                 4 => attribute.string = self.string(item)?,
-                5 | 10 => attribute.tensors.push(self.nested(&message, item, Self::tensor)?),
-                6 | 11 => attribute.graphs.push(self.nested(&message, item, Self::graph)?),
+                5 | 10 => push(&mut attribute.tensors, self.nested(&message, item, Self::tensor)?)?,
+                6 | 11 => push(&mut attribute.graphs, self.nested(&message, item, Self::graph)?)?,
                 7 => self.numbers(&mut attribute.floats, &message, item, Scalar::Fixed32)?,
                 8 => self.numbers(&mut attribute.ints, &message, item, Scalar::Varint)?,
                 9 => {
                     self.count(item)?;
-                    attribute.strings.push(self.string(item)?);
+                    push(&mut attribute.strings, self.string(item)?)?;
                 }
                 13 => item.text().map(drop)?,
-                14 | 15 => attribute.types.push(self.nested(&message, item, Self::type_proto)?),
+                14 | 15 => push(&mut attribute.types, self.nested(&message, item, Self::type_proto)?)?,
                 20 => attribute.kind = item.int()?,
                 21 => attribute.reference = self.name(item)?,
-                22 | 23 => attribute.sparse_tensors.push(self.nested(&message, item, Self::sparse_tensor)?),
+                22 | 23 => push(&mut attribute.sparse_tensors, self.nested(&message, item, Self::sparse_tensor)?)?,
                 _ => {}
             }
         }
@@ -371,7 +372,7 @@ impl Decoder<'_> {
                 10 => self.numbers(&mut tensor.double_data, &message, item, Scalar::Fixed64)?,
                 11 => self.numbers(&mut tensor.uint64_data, &message, item, Scalar::Varint)?,
                 12 => item.text().map(drop)?,
-                13 => tensor.external.push(self.nested(&message, item, Self::entry)?),
+                13 => push(&mut tensor.external, self.nested(&message, item, Self::entry)?)?,
                 14 => tensor.data_location = item.int()?,
                 16 => self.nested(&message, item, Self::entry).map(drop)?,
                 _ => {}

@@ -78,10 +78,13 @@ impl fmt::Display for Place {
     }
 }
 
-/// `[2, 3]`. Not `Debug`, which device builds leave out.
+/// Most items of a list that a message shows.
+const SHOWN_ITEMS: usize = 64;
+
+/// `[2, 3]`; of very many items, only the first are shown. Not `Debug`, which device builds leave out.
 pub(crate) fn list<T: fmt::Display>(items: &[T]) -> String {
-    let items: Vec<String> = items.iter().map(T::to_string).collect();
-    format!("[{}]", items.join(", "))
+    let shown: Vec<String> = items.iter().take(SHOWN_ITEMS).map(T::to_string).collect();
+    format!("[{}{}]", shown.join(", "), if items.len() > SHOWN_ITEMS { ", ..." } else { "" })
 }
 
 /// A name from the file, made safe to print: special characters are escaped, and names of more
@@ -140,6 +143,8 @@ rules! {
     Depth, "model.depth", "real models are not nested this deep; Limits::max_depth is the bound";
     /// A count or size exceeds the limits.
     Limit, "model.limit", "if you trust the file, raise the limit in Limits";
+    /// The system has no memory for the model.
+    Memory, "model.memory", "close other programs, or use a machine with more memory";
     /// A field that may occur once occurs twice.
     RepeatedField, "model.repeated-field", "parsers disagree on such files: save the model again";
     /// A string that is not UTF-8 or a name that is missing.

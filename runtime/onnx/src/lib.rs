@@ -15,6 +15,7 @@ mod invalid;
 mod limits;
 mod order;
 pub mod proto;
+mod reserve;
 mod validate;
 pub mod wire;
 pub mod write;

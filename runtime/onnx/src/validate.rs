@@ -41,6 +41,7 @@ use crate::decode;
 use crate::invalid::{Invalid, Place, Rule, quoted};
 use crate::limits::Limits;
 use crate::proto::{Graph, Model, OpsetImport, ValueInfo};
+use crate::reserve;
 use graph::{Body, Walker};
 
 /// Newest supported version of the file format.
@@ -82,7 +83,11 @@ pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Model<'a>, Checked)
     let mut checked = Checked {
         ir_version,
         opsets: opsets.iter().map(|(domain, version)| ((*domain).to_owned(), *version)).collect(),
-        metadata: model.metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        metadata: model
+            .metadata
+            .iter()
+            .map(|(key, value)| Ok((reserve::text(key)?, reserve::text(value)?)))
+            .collect::<Result<_, Invalid>>()?,
         functions: model.functions.len(),
         ..Checked::default()
     };

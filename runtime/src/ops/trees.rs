@@ -4,6 +4,8 @@
 //! Trees are untrusted. A tree's nodes are contiguous, and children come after their parent, so that no walk can cycle,
 //! and a row takes at most as many steps as there are nodes. The shape rule checks that.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::arity::exactly;
@@ -13,6 +15,7 @@ use crate::error::OpError;
 use crate::operator::{
     BindContext, Choice, Execute, Io, Operator, PlanContext, Semantics, elements_of, saturating_product,
 };
+use crate::reserve;
 use crate::tensor::Tensor;
 use crate::tensor::{DType, Fact, Shape};
 
@@ -70,13 +73,17 @@ pub enum Aggregate {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trees {
     /// Nodes, tree by tree; children after their parent.
-    pub branches: Vec<Branch>,
+    #[serde(deserialize_with = "reserve::deserialize")]
+    pub branches: Arc<Vec<Branch>>,
     /// The end of each leaf's weights; they begin at the end of the previous leaf's.
-    pub leaves: Vec<u32>,
+    #[serde(deserialize_with = "reserve::deserialize")]
+    pub leaves: Arc<Vec<u32>>,
     /// Target and weight.
-    pub weights: Vec<(u32, f64)>,
+    #[serde(deserialize_with = "reserve::deserialize")]
+    pub weights: Arc<Vec<(u32, f64)>>,
     /// The root of each tree, encoded like a child.
-    pub roots: Vec<u32>,
+    #[serde(deserialize_with = "reserve::deserialize")]
+    pub roots: Arc<Vec<u32>>,
     /// Columns of the result.
     pub targets: u32,
     /// How a target's weights are aggregated.
@@ -124,7 +131,8 @@ impl Trees {
 
     /// Total number of branches on the longest paths of all trees.
     fn deepest(&self) -> usize {
-        let mut depths = vec![0usize; self.branches.len()];
+        // Without memory for it, the work counts as more than any limit.
+        let Ok(mut depths) = reserve::copies(0usize, self.branches.len()) else { return usize::MAX };
         for (at, branch) in self.branches.iter().enumerate().rev() {
             // Children come after their parent.
             let of = |child: u32| depths.get(child as usize).copied().unwrap_or(0);
@@ -279,10 +287,10 @@ mod tests {
             no: nodes + at,
         };
         Trees {
-            branches: (0..).zip(tests).map(branch).collect(),
-            leaves: (1..=nodes + 1).collect(),
-            weights: (0..=nodes).map(|leaf| (leaf % 3, f64::from(leaf) - 1.5)).collect(),
-            roots: vec![0],
+            branches: (0..).zip(tests).map(branch).collect::<Vec<_>>().into(),
+            leaves: (1..=nodes + 1).collect::<Vec<_>>().into(),
+            weights: (0..=nodes).map(|leaf| (leaf % 3, f64::from(leaf) - 1.5)).collect::<Vec<_>>().into(),
+            roots: vec![0].into(),
             targets: 3,
             aggregate,
         }
@@ -316,15 +324,15 @@ mod tests {
         let fact = Fact::new(DType::F32, Shape::new(&[1, 2]).unwrap());
         assert!(good.infer(&[&fact]).is_ok());
         let damages: [fn(&mut Trees); 9] = [
-            |trees| trees.branches[3].yes = 3,
-            |trees| trees.branches[3].no = 1,
-            |trees| trees.branches[0].yes = u32::MAX,
-            |trees| trees.branches[2].feature = 2,
-            |trees| trees.roots = vec![0, 0],
-            |trees| trees.roots = vec![99],
-            |trees| trees.leaves[2] = 99,
-            |trees| trees.weights[1].0 = 3,
-            |trees| trees.roots = vec![0; 1].into_iter().chain([6; 8]).collect(),
+            |trees| Arc::make_mut(&mut trees.branches)[3].yes = 3,
+            |trees| Arc::make_mut(&mut trees.branches)[3].no = 1,
+            |trees| Arc::make_mut(&mut trees.branches)[0].yes = u32::MAX,
+            |trees| Arc::make_mut(&mut trees.branches)[2].feature = 2,
+            |trees| trees.roots = vec![0, 0].into(),
+            |trees| trees.roots = vec![99].into(),
+            |trees| Arc::make_mut(&mut trees.leaves)[2] = 99,
+            |trees| Arc::make_mut(&mut trees.weights)[1].0 = 3,
+            |trees| trees.roots = [vec![0], vec![6; 8]].concat().into(),
         ];
         for (at, damage) in damages.into_iter().enumerate() {
             let mut trees = good.clone();

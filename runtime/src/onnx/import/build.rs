@@ -198,6 +198,7 @@ impl Build {
         if all_work > FOLDING_WORK || all_bytes > FOLDING_BYTES {
             return Ok(false);
         }
+        operands.iter().try_for_each(|operand| operand.align())?;
         (self.folded_work, self.folded_bytes) = (all_work, all_bytes);
         for (&id, tensor) in outputs.iter().zip(op.evaluate(&operands)?) {
             self.graph.set_constant(id, tensor);

@@ -9,6 +9,7 @@ use crate::graph::ValueId;
 use crate::ops::Op;
 use crate::ops::cast::Cast;
 use crate::ops::reshape::Reshape;
+use crate::reserve;
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
 /// `AttributeType` numbers.
@@ -94,12 +95,12 @@ impl<'m> Call<'_, 'm> {
 
     /// A list of integers.
     pub fn ints(&self, name: &'static str) -> Result<Option<Vec<i64>>, Halt> {
-        Ok(self.attribute(name, INTS)?.map(|attribute| attribute.ints.ints().collect()))
+        self.attribute(name, INTS)?.map(|attribute| self.list(attribute.ints.ints())).transpose()
     }
 
     /// A list of floats.
     pub fn floats(&self, name: &'static str) -> Result<Option<Vec<f32>>, Halt> {
-        Ok(self.attribute(name, FLOATS)?.map(|attribute| attribute.floats.floats().collect()))
+        self.attribute(name, FLOATS)?.map(|attribute| self.list(attribute.floats.floats())).transpose()
     }
 
     /// A string; an empty one counts as omitted.
@@ -112,8 +113,11 @@ impl<'m> Call<'_, 'm> {
     /// A list of strings.
     pub fn texts(&self, name: &'static str) -> Result<Option<Vec<&'m str>>, Halt> {
         let Some(attribute) = self.attribute(name, STRINGS)? else { return Ok(None) };
-        let texts = attribute.strings.iter().map(|text| std::str::from_utf8(text)).collect::<Result<_, _>>();
-        texts.map(Some).map_err(|_| self.attribute_error(name, "is not UTF-8"))
+        let mut texts = reserve::empty(attribute.strings.len()).map_err(|e| self.at(e))?;
+        for text in &attribute.strings {
+            texts.push(std::str::from_utf8(text).map_err(|_| self.attribute_error(name, "is not UTF-8"))?);
+        }
+        Ok(Some(texts))
     }
 
     /// A tensor.
@@ -131,9 +135,18 @@ impl<'m> Call<'_, 'm> {
             .ok_or_else(|| self.attribute_error("axis", format!("is {axis} for a tensor of {rank} dimensions")))
     }
 
+    /// Several axes of a tensor with this rank, in their order.
+    pub fn each_axis(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>, Halt> {
+        let mut found = self.reserve(axes.len())?;
+        for &axis in axes {
+            found.push(self.axis_of(axis, rank)?);
+        }
+        Ok(found)
+    }
+
     /// Several axes of a tensor with this rank, ascending and distinct.
     pub fn axes_of(&self, axes: &[i64], rank: usize) -> Result<Vec<usize>, Halt> {
-        let mut found = axes.iter().map(|&axis| self.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?;
+        let mut found = self.each_axis(axes, rank)?;
         found.sort_unstable();
         match found.windows(2).find(|pair| pair[0] == pair[1]) {
             Some(twice) => Err(self.attribute_error("axes", format!("names axis {} twice", twice[0]))),
@@ -144,6 +157,23 @@ impl<'m> Call<'_, 'm> {
     /// The attribute `axis` for an operand of `rank`.
     pub fn axis(&self, default: i64, rank: usize) -> Result<usize, Halt> {
         self.axis_of(self.int("axis", default)?, rank)
+    }
+
+    // Lists that may not fit memory.
+
+    /// The items of an iterator.
+    pub fn list<T>(&self, items: impl IntoIterator<Item = T>) -> Result<Vec<T>, Halt> {
+        reserve::list(items).map_err(|e| self.at(e))
+    }
+
+    /// As many equal items.
+    pub fn copies<T: Clone>(&self, item: T, len: usize) -> Result<Vec<T>, Halt> {
+        reserve::copies(item, len).map_err(|e| self.at(e))
+    }
+
+    /// An empty list with room for as many items.
+    pub fn reserve<T>(&self, len: usize) -> Result<Vec<T>, Halt> {
+        reserve::empty(len).map_err(|e| self.at(e))
     }
 
     // Operands.
@@ -207,12 +237,11 @@ impl<'m> Call<'_, 'm> {
     pub fn integers(&self, index: usize) -> Result<Option<Vec<i64>>, Halt> {
         let Some(id) = self.optional(index) else { return Ok(None) };
         let Some(tensor) = self.constant_of(id) else { return Err(self.dynamic(&format!("input {index}"))) };
-        let wide = tensor
-            .elements::<i64>()
-            .map(<[i64]>::to_vec)
-            .or_else(|| Some(tensor.elements::<i32>()?.iter().map(|&v| i64::from(v)).collect()));
-        let got = tensor.dtype();
-        wide.map(Some).ok_or_else(|| self.at(OpError::Type { index, got, want: "i64 or i32" }))
+        match (tensor.peek::<i64>(), tensor.peek::<i32>()) {
+            (Some(wide), _) => self.list(wide.iter()).map(Some),
+            (_, Some(narrow)) => self.list(narrow.iter().map(i64::from)).map(Some),
+            _ => Err(self.at(OpError::Type { index, got: tensor.dtype(), want: "i64 or i32" })),
+        }
     }
 
     /// Like [`integers`](Self::integers), for a required operand.
@@ -240,7 +269,7 @@ impl<'m> Call<'_, 'm> {
 
     /// The floats of operand `index`, if it is present and constant.
     pub fn constant_floats(&self, index: usize) -> Option<Vec<f32>> {
-        self.constant_of(self.optional(index)?)?.elements::<f32>().map(<[f32]>::to_vec)
+        reserve::list(self.constant_of(self.optional(index)?)?.peek::<f32>()?.iter()).ok()
     }
 
     // Results.
@@ -265,6 +294,17 @@ impl<'m> Call<'_, 'm> {
     /// Adds a constant with these elements.
     pub fn elements<T: Element>(&mut self, dims: &[usize], elements: &[T]) -> Result<ValueId, Halt> {
         let tensor = Tensor::from_slice(dims, elements).map_err(|e| self.at(e))?;
+        Ok(self.constant(tensor))
+    }
+
+    /// Adds a constant with the elements of an iterator.
+    pub fn collected<T: Element>(
+        &mut self,
+        dims: &[usize],
+        elements: impl IntoIterator<Item = T>,
+    ) -> Result<ValueId, Halt> {
+        let shape = Shape::new(dims).map_err(|e| self.at(e))?;
+        let tensor = Tensor::collected(Fact::new(T::DTYPE, shape), elements).map_err(|e| self.at(e))?;
         Ok(self.constant(tensor))
     }
 

@@ -57,7 +57,7 @@ fn convolve(cx: &mut Call<'_, '_>) -> Result<ValueId, Halt> {
     let filters = cx.shape(weights)[0];
     let bias = match cx.optional(2) {
         Some(bias) => bias,
-        None => cx.elements(&[filters], &vec![0f32; filters])?,
+        None => cx.collected(&[filters], std::iter::repeat_n(0f32, filters))?,
     };
     let out: Vec<usize> = [cx.shape(x)[0], filters].iter().chain(&window.out).copied().collect();
     let (from, kernel) = (image_dims(cx.shape(x)), image_dims(cx.shape(weights)));
@@ -89,7 +89,7 @@ fn unfolded(cx: &mut Call<'_, '_>, window: &Window) -> Result<ValueId, Halt> {
     for axis in (0..axes).rev() {
         let (taps, out) = (kernel[2 + axis], window.out[axis]);
         let at = |i: usize| (i / out * window.dilations[axis] + i % out * window.strides[axis]) as i64;
-        let places = cx.elements(&[taps, out], &(0..taps * out).map(at).collect::<Vec<_>>())?;
+        let places = cx.collected(&[taps, out], (0..taps * out).map(at))?;
         y = cx.add(Gather { axis: 2 + axis }, &[y, places])?;
     }
     let windows = (0..axes).flat_map(|axis| [kernel[2 + axis], window.out[axis]]);

@@ -77,8 +77,8 @@ fn mixture(cx: &mut Call<'_, '_>) -> Imported {
     }
     let mut rows = cx.reshape(x, &[tokens, 1, width])?;
     if k > 1 {
-        let of_token: Vec<i64> = (0..tokens as i64).flat_map(|token| std::iter::repeat_n(token, k)).collect();
-        let of_token = cx.elements(&[tokens * k], &of_token)?;
+        let of_token = (0..tokens as i64).flat_map(|token| std::iter::repeat_n(token, k));
+        let of_token = cx.collected(&[tokens * k], of_token)?;
         rows = cx.add(Gather { axis: 0 }, &[rows, of_token])?;
     }
     // Old files have [experts, width, hidden] and [experts, hidden, width], if that can be told apart.

@@ -476,7 +476,7 @@ fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
     let equal = cx.compare(CompareKind::Equal, column, keys)?;
     let equal = cx.cast(equal, DType::U8)?;
     // Elements that equal no key get the default after them.
-    let always = cx.elements(&[all, 1], &vec![1u8; all])?;
+    let always = cx.collected(&[all, 1], std::iter::repeat_n(1u8, all))?;
     let equal = cx.add(Concat { axis: 1 }, &[equal, always])?;
     let at = cx.add(ArgMax { axis: 1, largest: true, last: false }, &[equal])?;
     let at = cx.reshape(at, &dims)?;

@@ -36,8 +36,8 @@ fn counts(cx: &mut Call<'_, '_>, x: ValueId, n: usize, grams: &[i64], step: usiz
     if comparisons.is_none_or(|all| all > MAX_COMPARISONS) {
         return Err(cx.at(OpError::TooLarge(format!("{count} n-grams at {starts} places of {rows} rows"))));
     }
-    let places = (0..starts).flat_map(|start| (0..n).map(move |i| (start + i * step) as i64)).collect::<Vec<_>>();
-    let places = cx.elements(&[starts, n], &places)?;
+    let places = (0..starts).flat_map(|start| (0..n).map(move |i| (start + i * step) as i64));
+    let places = cx.collected(&[starts, n], places)?;
     let windows = cx.add(Gather { axis: 1 }, &[x, places])?;
     let windows = cx.reshape(windows, &[rows, starts, 1, n])?;
     let grams = cx.elements(&[count, n], grams)?;
@@ -95,7 +95,7 @@ fn tf_idf(cx: &mut Call<'_, '_>) -> Imported {
         }
         all.push(match sum {
             Some(sum) => sum,
-            None => cx.elements(&[rows, part.len() / n], &vec![0f32; rows * part.len() / n])?,
+            None => cx.collected(&[rows, part.len() / n], std::iter::repeat_n(0f32, rows * part.len() / n))?,
         });
     }
     if columns.len() != grams || all.is_empty() || weights.as_ref().is_some_and(|weights| weights.len() != grams) {
@@ -121,7 +121,7 @@ fn tf_idf(cx: &mut Call<'_, '_>) -> Imported {
     if width > 1 << 20 {
         return Err(cx.attribute_error("ngram_indexes", format!("need {width} columns, which is too many")));
     }
-    let mut from = vec![grams as i64; width];
+    let mut from = cx.copies(grams as i64, width)?;
     for (gram, &column) in (0..).zip(&columns) {
         let place = usize::try_from(column).ok().and_then(|column| from.get_mut(column));
         match place {

@@ -48,7 +48,7 @@ fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     if !fits {
         return Err(cx.shape_error("weights, scales and zero points must match the blocks", &[weights, scales]));
     }
-    let mut wide = vec![0f32; depth * rows];
+    let mut wide = cx.copies(0f32, depth * rows)?;
     for row in 0..rows {
         for at in 0..depth {
             let number = row * blocks + at / block;

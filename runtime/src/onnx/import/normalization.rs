@@ -129,7 +129,7 @@ fn rows(
     let count: usize = row.iter().product();
     let scale = match scale {
         Some(scale) => row_parameter(cx, scale, &row)?,
-        None => cx.elements(&[count], &vec![1f32; count])?,
+        None => cx.collected(&[count], std::iter::repeat_n(1f32, count))?,
     };
     let mut inputs = vec![x, scale];
     if let Some(bias) = bias {
@@ -200,7 +200,7 @@ fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
     let mut sum = cx.add(Gather { axis: 0 }, &[table, words])?;
     let positions = match cx.optional(8) {
         Some(positions) => positions,
-        None => cx.elements(&[1, length], &(0..length as i64).collect::<Vec<_>>())?,
+        None => cx.collected(&[1, length], 0..length as i64)?,
     };
     let positions = cx.add(Gather { axis: 0 }, &[places, positions])?;
     sum = cx.binary(BinaryKind::Add, sum, positions)?;
@@ -212,7 +212,7 @@ fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
     let (axis, epsilon) = (cx.axis_of(-1, cx.rank(sum))?, cx.float("epsilon", 1e-12)?);
     let y = rows(cx, sum, RowNormalization { axis, epsilon, norm: Norm::Standard, scale, bias })?;
     // There is no index without a mask.
-    let index = cx.elements(&[batch], &vec![0i32; batch])?;
+    let index = cx.collected(&[batch], std::iter::repeat_n(0i32, batch))?;
     Ok(vec![y, index, sum])
 }
 

@@ -25,11 +25,12 @@ pub(super) const OPERATORS: &[Entry] = &[
 
 impl Call<'_, '_> {
     /// Zero points of type `dtype`: operand `id`, or zeros in the shape of the scale.
-    pub fn zero_point(&mut self, id: Option<ValueId>, scale: ValueId, dtype: DType) -> ValueId {
-        match id {
-            Some(zero) => zero,
-            None => self.constant(Tensor::zeros(Fact::new(dtype, self.shape(scale).clone()))),
+    pub fn zero_point(&mut self, id: Option<ValueId>, scale: ValueId, dtype: DType) -> Result<ValueId, Halt> {
+        if let Some(zero) = id {
+            return Ok(zero);
         }
+        let zeros = Tensor::try_zeros(Fact::new(dtype, self.shape(scale).clone())).map_err(|e| self.at(e))?;
+        Ok(self.constant(zeros))
     }
 
     /// `x` dequantized with a scale and a zero point for the whole tensor or for each index of `axis`.
@@ -44,7 +45,7 @@ impl Call<'_, '_> {
         if !is_quantized(got) && got != DType::I32 {
             return Err(self.at(OpError::Type { index: 0, got, want: "u8, i8, u16, i16 or i32" }));
         }
-        let zero = self.zero_point(zero, scale, got);
+        let zero = self.zero_point(zero, scale, got)?;
         let axis = self.channel_axis(x, scale, axis)?;
         self.add(Dequantize { axis }, &[x, scale, zero])
     }
@@ -77,7 +78,7 @@ fn quantize(cx: &mut Call<'_, '_>) -> Imported {
     if cx.dtype(x) == DType::I32 {
         x = cx.cast(x, DType::F32)?;
     }
-    let zero = cx.zero_point(cx.optional(2), scale, said);
+    let zero = cx.zero_point(cx.optional(2), scale, said)?;
     match usize::try_from(block) {
         Ok(0) => Ok(vec![cx.quantized(x, scale, zero, axis)?]),
         Ok(block) => quantized_by_block(cx, x, [scale, zero], axis, block),

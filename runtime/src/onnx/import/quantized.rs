@@ -80,7 +80,7 @@ impl Call<'_, '_> {
     /// Quantizes `y` with the scale and zero point in the inputs from `first`.
     fn quantized_at(&mut self, y: ValueId, first: usize) -> Imported {
         let scale = self.input(first)?;
-        let zero = self.zero_point(self.optional(first + 1), scale, DType::U8);
+        let zero = self.zero_point(self.optional(first + 1), scale, DType::U8)?;
         Ok(vec![self.quantized(y, scale, zero, 1)?])
     }
 
@@ -325,7 +325,7 @@ fn flipped(cx: &mut Call<'_, '_>, bytes: ValueId, want: DType) -> Result<ValueId
         return Ok(bytes);
     }
     let Some(constant) = cx.constant_of(bytes) else { return cx.add(LookUp::flip(want), &[bytes]) };
-    let flipped: Vec<u8> = constant.bytes().iter().map(|&byte| flip(byte)).collect();
-    let tensor = Tensor::from_bytes(Fact::new(want, constant.shape().clone()), &flipped).map_err(|e| cx.at(e))?;
+    let flipped = constant.bytes().iter().map(|&byte| flip(byte));
+    let tensor = Tensor::collected(Fact::new(want, constant.shape().clone()), flipped).map_err(|e| cx.at(e))?;
     Ok(cx.constant(tensor))
 }

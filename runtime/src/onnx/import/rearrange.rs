@@ -14,6 +14,7 @@ use crate::ops::indexed::{GatherNd, ScatterNd};
 use crate::ops::pad::{Pad, PadMode};
 use crate::ops::reduce::ReduceKind;
 use crate::ops::slice::Slice;
+use crate::reserve;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
 pub(super) const OPERATORS: &[Entry] = &[
@@ -40,17 +41,17 @@ fn taps_by_pixel(
     block: usize,
     windows: usize,
     [stride, dilation, pad]: [usize; 3],
-) -> Vec<Vec<(usize, usize)>> {
-    let mut pixels = vec![Vec::new(); image];
+) -> Result<Vec<Vec<(usize, usize)>>, OpError> {
+    let mut pixels = reserve::copies(Vec::new(), image)?;
     for window in 0..windows {
         for tap in 0..block {
             let pixel = (window * stride + tap * dilation).checked_sub(pad);
             if let Some(pixel) = pixel.and_then(|pixel| pixels.get_mut(pixel)) {
-                pixel.push((tap, window));
+                reserve::push(pixel, (tap, window))?;
             }
         }
     }
-    pixels
+    Ok(pixels)
 }
 
 /// Sums the columns `[n, c * taps, windows]` into the pixels that they came from. Every pixel gathers its summands: the
@@ -92,15 +93,15 @@ fn col2im(cx: &mut Call<'_, '_>) -> Imported {
         return Err(cx.shape_error("there must be a column for every window and a row for every tap", &[x]));
     };
     let geometry = |axis: usize| [strides[axis], dilations[axis], pads[axis]];
-    let along: Vec<_> =
-        (0..axes).map(|axis| taps_by_pixel(image[axis], block[axis], windows[axis], geometry(axis))).collect();
+    let along = (0..axes).map(|axis| taps_by_pixel(image[axis], block[axis], windows[axis], geometry(axis)));
+    let along = along.collect::<Result<Vec<_>, _>>().map_err(|e| cx.at(e))?;
     let most: usize = along.iter().map(|pixels| pixels.iter().map(Vec::len).max().unwrap_or(0)).product();
     if most.saturating_mul(pixels) > MAX_PLACES {
         return Err(cx.at(OpError::TooLarge(format!("{most} x {pixels} places"))));
     }
     let channels = columns / taps;
     let nothing = (taps * length) as i64;
-    let mut places = vec![nothing; most * pixels];
+    let mut places = cx.copies(nothing, most * pixels)?;
     for pixel in 0..pixels {
         // (tap, window) over all axes together, one axis after the other.
         let mut met = vec![(0, 0)];
@@ -131,7 +132,7 @@ fn center_crop_pad(cx: &mut Call<'_, '_>) -> Imported {
     let rank = cx.rank(y);
     let target = cx.required_integers(1)?;
     let axes = match cx.ints("axes")? {
-        Some(axes) => axes.iter().map(|&axis| cx.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?,
+        Some(axes) => cx.each_axis(&axes, rank)?,
         None => (0..rank).collect(),
     };
     if axes.len() != target.len() {
@@ -176,7 +177,7 @@ fn reverse_sequence(cx: &mut Call<'_, '_>) -> Imported {
     }
     let lengths = cx.cast(lengths, DType::I64)?;
     let lengths = cx.reshape(lengths, &[count, 1])?;
-    let step = cx.elements(&[1, steps], &(0..steps as i64).collect::<Vec<_>>())?;
+    let step = cx.collected(&[1, steps], 0..steps as i64)?;
     let last = cx.with_number(BinaryKind::Sub, lengths, 1.0)?;
     let back = cx.binary(BinaryKind::Sub, last, step)?;
     let inside = cx.compare(CompareKind::Less, step, lengths)?;
@@ -205,9 +206,9 @@ fn tensor_scatter(cx: &mut Call<'_, '_>) -> Imported {
         (0..rank).map(|axis| order.iter().position(|&other| other == axis).unwrap_or(axis)).collect();
     let (cache, update) = (cx.transpose(cache, &order)?, cx.transpose(update, &order)?);
     let (count, steps, room) = (cx.shape(update)[0], cx.shape(update)[1], cx.shape(cache)[1]);
-    let ids = (0..count * steps).map(|i| (i / steps.max(1)) as i64).collect::<Vec<_>>();
-    let ids = cx.elements(&[count, steps, 1], &ids)?;
-    let step = cx.elements(&[1, steps, 1], &(0..steps as i64).collect::<Vec<_>>())?;
+    let ids = (0..count * steps).map(|i| (i / steps.max(1)) as i64);
+    let ids = cx.collected(&[count, steps, 1], ids)?;
+    let step = cx.collected(&[1, steps, 1], 0..steps as i64)?;
     let place = match cx.optional(2) {
         Some(first) => {
             let first = cx.cast(first, DType::I64)?;

@@ -44,7 +44,7 @@ fn resize(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let rank = cx.rank(x);
     let axes = match cx.ints("axes")? {
-        Some(axes) => axes.iter().map(|&axis| cx.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?,
+        Some(axes) => cx.each_axis(&axes, rank)?,
         None => (0..rank).collect::<Vec<_>>(),
     };
     let target = match scales_at(cx, 2)?.filter(|scales| !scales.is_empty()) {

@@ -80,7 +80,7 @@ fn affine_grid(cx: &mut Call<'_, '_>) -> Imported {
         true => 2.0 * i as f64 / (dim - 1) as f64 - 1.0,
         false => (2.0 * i as f64 + 1.0) / dim as f64 - 1.0,
     };
-    let mut base = Vec::with_capacity(points * (rank + 1));
+    let mut base = cx.reserve(points * (rank + 1))?;
     for point in 0..points {
         let mut rest = point;
         // The last axis first, then 1 for the map's offset.
@@ -124,7 +124,7 @@ fn deform_conv(cx: &mut Call<'_, '_>) -> Imported {
         return Err(cx.shape_error("groups must divide channels and filters", &[x, weights]));
     }
     // Positions of the taps without an offset, column first, in the order of points.
-    let mut base = Vec::with_capacity(taps * points * 2);
+    let mut base = cx.reserve(taps * points * 2)?;
     for tap in 0..taps {
         for point in 0..points {
             let place = |axis: usize, tap: usize, step: usize| {

@@ -6,7 +6,8 @@ use super::call::Call;
 use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::gather::Gather;
-use crate::tensor::DType;
+use crate::reserve;
+use crate::tensor::{DType, Tensor};
 
 pub(super) const OPERATORS: &[Entry] =
     &[standard(&["Compress"], compress), standard(&["NonZero"], non_zero), standard(&["Unique"], unique)];
@@ -28,7 +29,7 @@ fn compress(cx: &mut Call<'_, '_>) -> Imported {
     if held.dtype() != DType::Bool || held.shape().rank() != 1 || held.bytes().len() > cx.shape(x)[axis] {
         return Err(cx.shape_error("a condition must have one axis, no longer than the data's", &[x, condition]));
     }
-    let kept: Vec<i64> = (0..).zip(held.bytes()).filter_map(|(at, &holds)| (holds != 0).then_some(at)).collect();
+    let kept = cx.list((0i64..).zip(held.bytes()).filter_map(|(at, &holds)| (holds != 0).then_some(at)))?;
     let kept = cx.elements(&[kept.len()], &kept)?;
     cx.add_all(Gather { axis }, &[x, kept])
 }
@@ -37,7 +38,8 @@ fn compress(cx: &mut Call<'_, '_>) -> Imported {
 fn elements(cx: &mut Call<'_, '_>, x: ValueId) -> Result<Option<Vec<f64>>, Halt> {
     // Integers that f64 cannot represent are rare enough to be refused.
     let wide = cx.cast(x, DType::F64)?;
-    let values = cx.constant_of(wide).and_then(|held| held.elements::<f64>().map(<[f64]>::to_vec));
+    let values = cx.constant_of(wide).and_then(Tensor::peek::<f64>);
+    let values = values.map(|values| cx.list(values.iter())).transpose()?;
     Ok(values.filter(|values| values.iter().all(|value| value.abs() < 9e15 || !value.is_finite())))
 }
 
@@ -49,9 +51,9 @@ fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
         return Err(Halt::Foreign);
     }
     let Some(values) = elements(cx, x)? else { return Err(Halt::Foreign) };
-    let found: Vec<usize> = (0..values.len()).filter(|&at| values[at] != 0.0).collect();
+    let found = cx.list((0..values.len()).filter(|&at| values[at] != 0.0))?;
     let mut behind = values.len();
-    let mut indices = Vec::with_capacity(dims.len() * found.len());
+    let mut indices = cx.reserve(dims.len() * found.len())?;
     for &dim in &dims {
         behind /= dim.max(1);
         indices.extend(found.iter().map(|at| (at / behind.max(1) % dim.max(1)) as i64));
@@ -70,33 +72,37 @@ fn unique(cx: &mut Call<'_, '_>) -> Imported {
         Some(axis) => (dims[..axis].iter().product(), dims[axis], dims[axis + 1..].iter().product::<usize>()),
         None => (1, values.len(), 1),
     };
-    let slice = |at: usize| -> Vec<f64> {
+    let slice = |at: usize| {
         let rows = (0..before).flat_map(|row| (0..behind).map(move |i| (row * count + at) * behind + i));
-        rows.filter_map(|place| values.get(place).copied()).collect()
+        cx.list(rows.filter_map(|place| values.get(place).copied()))
     };
-    let slices: Vec<Vec<f64>> = (0..count).map(slice).collect();
+    let mut slices = cx.reserve(count)?;
+    for at in 0..count {
+        slices.push(slice(at)?);
+    }
     let compare = |a: &usize, b: &usize| {
         let pairs = slices[*a].iter().zip(&slices[*b]);
         // -0 is 0.
         let order = pairs.map(|(a, b)| (a + 0.0).total_cmp(&(b + 0.0))).find(|order| order.is_ne());
         order.unwrap_or(std::cmp::Ordering::Equal)
     };
-    let mut sorted: Vec<usize> = (0..count).collect();
-    sorted.sort_by(compare);
+    let mut sorted = cx.list(0..count)?;
+    // A stable sort would need memory.
+    sorted.sort_unstable_by(|a, b| compare(a, b).then(a.cmp(b)));
     // Equal ones are adjacent, in their original order.
-    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut groups: Vec<Vec<usize>> = cx.reserve(count)?;
     for at in sorted {
         match groups.last_mut() {
-            Some(group) if compare(&group[0], &at).is_eq() => group.push(at),
+            Some(group) if compare(&group[0], &at).is_eq() => reserve::push(group, at).map_err(|e| cx.at(e))?,
             _ => groups.push(vec![at]),
         }
     }
     if !cx.flag("sorted", true)? {
-        groups.sort_by_key(|group| group[0]);
+        groups.sort_unstable_by_key(|group| group[0]);
     }
-    let first: Vec<i64> = groups.iter().map(|group| group[0] as i64).collect();
-    let counts: Vec<i64> = groups.iter().map(|group| group.len() as i64).collect();
-    let mut inverse = vec![0i64; count];
+    let first = cx.list(groups.iter().map(|group| group[0] as i64))?;
+    let counts = cx.list(groups.iter().map(|group| group.len() as i64))?;
+    let mut inverse = cx.copies(0i64, count)?;
     for (number, group) in (0..).zip(&groups) {
         for &at in group {
             inverse[at] = number;

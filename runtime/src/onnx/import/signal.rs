@@ -37,9 +37,9 @@ fn size_at(cx: &Call<'_, '_>, index: usize) -> Result<usize, Halt> {
 }
 
 /// A constant in the type of the attribute `output_datatype`.
-fn made(cx: &mut Call<'_, '_>, dims: &[usize], values: &[f64]) -> Imported {
+fn made(cx: &mut Call<'_, '_>, dims: &[usize], values: impl IntoIterator<Item = f64>) -> Imported {
     let to = known_dtype(cx.int("output_datatype", 1)?, cx.name())?;
-    let wide = cx.elements(dims, values)?;
+    let wide = cx.collected(dims, values)?;
     cx.inputs = vec![Some(wide)];
     cast_to(cx, to)
 }
@@ -57,7 +57,7 @@ fn window(cx: &mut Call<'_, '_>) -> Imported {
         let angle = 2.0 * PI * i as f64 / turn;
         mean + once * angle.cos() + twice * (2.0 * angle).cos()
     };
-    made(cx, &[size], &(0..size).map(at).collect::<Vec<_>>())
+    made(cx, &[size], (0..size).map(at))
 }
 
 /// Triangles over the frequencies of a transform, evenly spaced on the mel scale.
@@ -86,11 +86,11 @@ fn mel_weights(cx: &mut Call<'_, '_>) -> Imported {
         let hertz = 700.0 * (10f64.powf((i as f64 * step + low) / 2595.0) - 1.0);
         ((length as f64 + 1.0) * hertz / rate as f64).floor()
     };
-    let places: Vec<f64> = (0..bins + 2).map(place).collect();
+    let places = cx.list((0..bins + 2).map(place))?;
     if places.iter().any(|place| !(0.0..=frequencies as f64).contains(place)) {
         return Err(cx.at(OpError::Value("the edges of the filters are outside of the spectrum".into())));
     }
-    let mut weights = vec![0f64; frequencies * bins];
+    let mut weights = cx.copies(0f64, frequencies * bins)?;
     for bin in 0..bins {
         let [lower, center, upper] = [0, 1, 2].map(|i| places[bin + i] as usize);
         let mut set = |row: usize, value: f64| {
@@ -110,7 +110,7 @@ fn mel_weights(cx: &mut Call<'_, '_>) -> Imported {
             set(row, (upper - row) as f64 / (upper - center) as f64);
         }
     }
-    made(cx, &[frequencies, bins], &weights)
+    made(cx, &[frequencies, bins], weights)
 }
 
 /// A transform of `length` samples of which the first `given` may be nonzero.
@@ -132,7 +132,7 @@ impl FourierTransform {
             return Err(Halt::Foreign);
         }
         let (sign, unit) = if self.inverse { (1.0, 1.0 / self.length as f64) } else { (-1.0, 1.0) };
-        let mut waves = Vec::with_capacity(dims[0] * dims[1]);
+        let mut waves = cx.reserve(dims[0] * dims[1])?;
         for sample in 0..self.given {
             for part in 0..parts {
                 for result in 0..self.results {
@@ -145,8 +145,8 @@ impl FourierTransform {
             }
         }
         match dtype {
-            DType::F64 => cx.elements(&dims, &waves),
-            _ => cx.elements(&dims, &waves.iter().map(|&wave| wave as f32).collect::<Vec<_>>()),
+            DType::F64 => cx.collected(&dims, waves),
+            _ => cx.collected(&dims, waves.into_iter().map(|wave| wave as f32)),
         }
     }
 
@@ -244,7 +244,7 @@ fn stft(cx: &mut Call<'_, '_>) -> Imported {
         return Err(cx.at(OpError::TooLarge(format!("{frames} frames of {length}"))));
     }
     let places = (0..frames).flat_map(|frame| (0..length).map(move |i| (frame * step + i) as i64));
-    let places = cx.elements(&[frames, length], &places.collect::<Vec<_>>())?;
+    let places = cx.collected(&[frames, length], places)?;
     let mut y = cx.add(Gather { axis: 1 }, &[x, places])?;
     if let Some(window) = window {
         let window = cx.reshape(window, &[length, 1])?;

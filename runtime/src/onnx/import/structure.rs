@@ -80,8 +80,12 @@ fn constant(cx: &mut Call<'_, '_>) -> Imported {
 
 /// Dimensions from integers, which must not be negative.
 fn dims_of(cx: &Call<'_, '_>, integers: &[i64]) -> Result<Vec<usize>, Halt> {
-    let dims: Option<Vec<usize>> = integers.iter().map(|&dim| usize::try_from(dim).ok()).collect();
-    dims.ok_or_else(|| cx.at(OpError::Value(format!("{} is not a shape", list(integers)))))
+    let mut dims = cx.reserve(integers.len())?;
+    for &dim in integers {
+        let dim = usize::try_from(dim);
+        dims.push(dim.map_err(|_| cx.at(OpError::Value(format!("{} is not a shape", list(integers)))))?);
+    }
+    Ok(dims)
 }
 
 /// Without a value, f32 zeros.
@@ -156,13 +160,11 @@ fn range(cx: &mut Call<'_, '_>) -> Imported {
     let at = |i: usize| integers[0] + i as i64 * integers[2];
     let made = match dtype {
         // Like the reference: the start plus multiples of delta, in the type of the operands.
-        DType::F32 => {
-            cx.elements(&[count], &(0..count).map(|i| start as f32 + i as f32 * delta as f32).collect::<Vec<_>>())
-        }
-        DType::F64 => cx.elements(&[count], &(0..count).map(|i| start + i as f64 * delta).collect::<Vec<_>>()),
-        DType::I64 => cx.elements(&[count], &(0..count).map(at).collect::<Vec<_>>()),
-        DType::I32 => cx.elements(&[count], &(0..count).map(|i| at(i) as i32).collect::<Vec<_>>()),
-        _ => cx.elements(&[count], &(0..count).map(|i| at(i) as i16).collect::<Vec<_>>()),
+        DType::F32 => cx.collected(&[count], (0..count).map(|i| start as f32 + i as f32 * delta as f32)),
+        DType::F64 => cx.collected(&[count], (0..count).map(|i| start + i as f64 * delta)),
+        DType::I64 => cx.collected(&[count], (0..count).map(at)),
+        DType::I32 => cx.collected(&[count], (0..count).map(|i| at(i) as i32)),
+        _ => cx.collected(&[count], (0..count).map(|i| at(i) as i16)),
     }?;
     cx.build.declare(made, declared);
     Ok(vec![made])
@@ -192,7 +194,7 @@ fn eye_like(cx: &mut Call<'_, '_>) -> Imported {
     if rows.saturating_mul(columns) > MAX_MADE {
         return Err(cx.at(OpError::TooLarge(format!("{rows}x{columns}"))));
     }
-    let mut ones = vec![0u8; rows * columns];
+    let mut ones = cx.copies(0u8, rows * columns)?;
     for row in 0..rows {
         let column = i64::try_from(row).ok().and_then(|row| row.checked_add(offset));
         if let Some(column) = column.and_then(|c| usize::try_from(c).ok()).filter(|&c| c < columns) {
@@ -239,7 +241,7 @@ fn reshape(cx: &mut Call<'_, '_>) -> Imported {
     };
     let from = cx.shape(x).clone();
     let literal = cx.flag("allowzero", false)?;
-    let mut dims = Vec::with_capacity(asked.len());
+    let mut dims = cx.reserve(asked.len())?;
     let mut open = None;
     for (axis, &dim) in asked.iter().enumerate() {
         dims.push(match dim {
@@ -312,9 +314,8 @@ fn unsqueeze(cx: &mut Call<'_, '_>) -> Imported {
     let Some(axes) = cx.ints_or_input("axes", 1)? else { return Err(cx.attribute_error("axes", "is missing")) };
     let new = cx.axes_of(&axes, cx.rank(x) + axes.len())?;
     let mut kept = cx.shape(x).to_vec().into_iter();
-    let dims: Vec<usize> = (0..cx.rank(x) + new.len())
-        .map(|axis| if new.contains(&axis) { 1 } else { kept.next().unwrap_or(1) })
-        .collect();
+    let dims = (0..cx.rank(x) + new.len()).map(|axis| if new.contains(&axis) { 1 } else { kept.next().unwrap_or(1) });
+    let dims = cx.list(dims)?;
     Ok(vec![cx.reshape(x, &dims)?])
 }
 
@@ -339,7 +340,7 @@ fn transpose(cx: &mut Call<'_, '_>) -> Imported {
             if sorted.len() != rank {
                 return Err(cx.attribute_error("perm", format!("is {} for a tensor of {rank} dimensions", list(&axes))));
             }
-            axes.iter().map(|&axis| cx.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?
+            cx.each_axis(&axes, rank)?
         }
     };
     Ok(vec![cx.transpose(x, &axes)?])
@@ -372,14 +373,14 @@ fn split(cx: &mut Call<'_, '_>) -> Imported {
                 return Err(cx.attribute_error("num_outputs", format!("is {parts} for an axis of {dim}")));
             }
             let len = dim.div_ceil(parts);
-            (0..parts).map(|part| len.min(dim.saturating_sub(part * len))).collect()
+            cx.list((0..parts).map(|part| len.min(dim.saturating_sub(part * len))))?
         }
     };
     if lens.iter().try_fold(0usize, |all, &len| all.checked_add(len)) != Some(dim) || lens.len() < cx.outputs() {
         return Err(cx.attribute_error("split", format!("has parts {} of an axis of {dim}", list(&lens))));
     }
     let mut start = 0;
-    let mut results = Vec::with_capacity(lens.len());
+    let mut results = cx.reserve(lens.len())?;
     for len in lens {
         results.push(match (start, len) {
             (0, len) if len == dim => x,
@@ -397,8 +398,8 @@ fn slice(cx: &mut Call<'_, '_>) -> Imported {
         (Some(starts), Some(ends)) => (starts, ends, cx.ints("axes")?, None),
         _ => (cx.required_integers(1)?, cx.required_integers(2)?, cx.integers(3)?, cx.integers(4)?),
     };
-    let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
-    let steps = steps.unwrap_or_else(|| vec![1; starts.len()]);
+    let axes = axes.map_or_else(|| cx.list(0..starts.len() as i64), Ok)?;
+    let steps = steps.map_or_else(|| cx.copies(1, starts.len()), Ok)?;
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
         return Err(cx.at(OpError::Value("starts, ends, axes and steps have different lengths".into())));
     }
@@ -447,7 +448,7 @@ fn pad(cx: &mut Call<'_, '_>) -> Imported {
     };
     let axes = match cx.integers(3)? {
         None => (0..rank).collect(),
-        Some(axes) => axes.iter().map(|&axis| cx.axis_of(axis, rank)).collect::<Result<Vec<_>, _>>()?,
+        Some(axes) => cx.each_axis(&axes, rank)?,
     };
     if pads.len() != 2 * axes.len() {
         return Err(cx.attribute_error("pads", format!("has {} entries for {} axes", pads.len(), axes.len())));
@@ -515,7 +516,7 @@ fn wrapped(cx: &mut Call<'_, '_>, x: ValueId, sides: &[(i64, i64)]) -> Imported 
         if end < start || end - start > MAX_MADE as i128 || dim == 0 {
             return Err(cx.attribute_error("pads", format!("({before}, {after}) are too large for an axis of {dim}")));
         }
-        let places: Vec<i64> = (start..end).map(|at| at.rem_euclid(dim) as i64).collect();
+        let places = cx.list((start..end).map(|at| at.rem_euclid(dim) as i64))?;
         let places = cx.elements(&[places.len()], &places)?;
         y = cx.add(Gather { axis }, &[y, places])?;
     }
@@ -581,7 +582,7 @@ fn trilu(cx: &mut Call<'_, '_>) -> Imported {
             let upper = kind == CompareKind::GreaterEqual;
             let inside = |at: i64| u8::from(if upper { at >= k } else { at <= k });
             let shape = Shape::new(&[rows, columns]).map_err(|e| cx.at(e))?;
-            let mask = Tensor::from_bytes(Fact::new(DType::Bool, shape), &diagonals.map(inside).collect::<Vec<_>>());
+            let mask = Tensor::collected(Fact::new(DType::Bool, shape), diagonals.map(inside));
             let mask = mask.map_err(|e| cx.at(e))?;
             cx.constant(mask)
         }
@@ -589,7 +590,7 @@ fn trilu(cx: &mut Call<'_, '_>) -> Imported {
             let k = cx.input(1)?;
             let k = cx.cast(k, DType::I64)?;
             let k = cx.reshape(k, &[])?;
-            let diagonals = cx.elements(&[rows, columns], &diagonals.collect::<Vec<_>>())?;
+            let diagonals = cx.collected(&[rows, columns], diagonals)?;
             cx.compare(kind, diagonals, k)?
         }
     };

@@ -118,8 +118,8 @@ fn classifier(cx: &mut Call<'_, '_>) -> Imported {
 
     // The vectors that each pair weighs, and the class that it votes for.
     let starts: Vec<usize> = per_class.iter().scan(0, |at, len| Some(std::mem::replace(at, *at + len))).collect();
-    let mut weights = vec![0f32; pairs * vectors];
-    let (mut first, mut second) = (vec![0f32; count * pairs], vec![0f32; count * pairs]);
+    let mut weights = cx.copies(0f32, pairs * vectors)?;
+    let (mut first, mut second) = (cx.copies(0f32, count * pairs)?, cx.copies(0f32, count * pairs)?);
     let all = (0..count).flat_map(|i| (i + 1..count).map(move |j| (i, j)));
     for (pair, (i, j)) in all.enumerate() {
         for (class, row) in [(i, j - 1), (j, i)] {

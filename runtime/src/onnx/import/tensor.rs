@@ -12,6 +12,7 @@ use skipstone_onnx::proto::{SparseTensor, Tensor as TensorProto};
 
 use crate::bytes::Bytes;
 use crate::error::{Error, OpError, Result};
+use crate::reserve;
 use crate::tensor::{DType, Element, Fact, Shape, Tensor};
 
 /// The files with tensors.
@@ -102,7 +103,7 @@ pub(super) fn dense(tensor: &TensorProto<'_>, files: &Files) -> Result<FileTenso
     };
     let (computed, declared) = computed_as(dtype);
     if packed_nibbles {
-        let bytes = nibbles(tensor, raw, count, tensor.element() == Some(ElementType::Int4));
+        let bytes = nibbles(tensor, raw, count, tensor.element() == Some(ElementType::Int4)).map_err(at)?;
         return Ok(FileTensor { tensor: Tensor::from_bytes(Fact::new(dtype, shape), &bytes).map_err(at)?, declared });
     }
     let fact = Fact::new(dtype, shape);
@@ -117,23 +118,22 @@ pub(super) fn dense(tensor: &TensorProto<'_>, files: &Files) -> Result<FileTenso
 
 /// Half precision as f32.
 fn widen(tensor: &Tensor) -> Result<Tensor, OpError> {
-    let wide: Vec<f32> = match (tensor.elements::<f16>(), tensor.elements::<bf16>()) {
-        (Some(halves), _) => halves.iter().map(|half| half.to_f32()).collect(),
-        (_, Some(halves)) => halves.iter().map(|half| half.to_f32()).collect(),
-        _ => return Err(OpError::Operand(0)),
-    };
-    Tensor::from_slice(tensor.shape(), &wide)
+    let fact = Fact::new(DType::F32, tensor.shape().clone());
+    match (tensor.peek::<f16>(), tensor.peek::<bf16>()) {
+        (Some(halves), _) => Tensor::collected(fact, halves.iter().map(f16::to_f32)),
+        (_, Some(halves)) => Tensor::collected(fact, halves.iter().map(bf16::to_f32)),
+        _ => Err(OpError::Operand(0)),
+    }
 }
 
 /// The elements of a tensor in the field of its type.
 fn typed(tensor: &TensorProto<'_>, fact: Fact) -> Result<Tensor, OpError> {
     fn of<T: Element>(fact: &Fact, elements: impl Iterator<Item = T>) -> Result<Tensor, OpError> {
-        let elements: Vec<T> = elements.take(fact.shape.elements()).collect();
+        let elements = reserve::list(elements.take(fact.shape.elements()))?;
         Tensor::from_slice(&fact.shape, &elements)
     }
     // Narrow integers are stored as values or as bit patterns: the low bits are the same.
     let narrow = || tensor.int32_data.ints();
-    let bytes = |bytes: Vec<u8>| Tensor::from_bytes(fact.clone(), &bytes);
     match fact.dtype {
         DType::F32 => of(&fact, tensor.float_data.floats()),
         DType::F64 => of(&fact, tensor.double_data.doubles()),
@@ -147,21 +147,24 @@ fn typed(tensor: &TensorProto<'_>, fact: Fact) -> Result<Tensor, OpError> {
         DType::U16 => of(&fact, narrow().map(|value| value as u16)),
         DType::U32 => of(&fact, tensor.uint64_data.ints().map(|value| value as u32)),
         DType::U64 => of(&fact, tensor.uint64_data.ints().map(|value| value as u64)),
-        DType::Bool => bytes(narrow().take(fact.shape.elements()).map(|value| u8::from(value != 0)).collect()),
+        DType::Bool => {
+            let bytes = reserve::list(narrow().take(fact.shape.elements()).map(|value| u8::from(value != 0)))?;
+            Tensor::from_bytes(fact, &bytes)
+        }
     }
 }
 
 /// 4-bit elements, two per byte, the first in the low half.
-fn nibbles(tensor: &TensorProto<'_>, raw: &[u8], count: usize, signed: bool) -> Vec<u8> {
+fn nibbles(tensor: &TensorProto<'_>, raw: &[u8], count: usize, signed: bool) -> Result<Vec<u8>, OpError> {
     let typed: Vec<u8>;
     let pairs = if raw.is_empty() {
-        typed = tensor.int32_data.ints().map(|pair| pair as u8).collect();
+        typed = reserve::list(tensor.int32_data.ints().map(|pair| pair as u8))?;
         &typed[..]
     } else {
         raw
     };
     let extend = |nibble: u8| if signed && nibble & 8 != 0 { nibble | 0xf0 } else { nibble };
-    pairs.iter().flat_map(|&pair| [extend(pair & 15), extend(pair >> 4)]).take(count).collect()
+    reserve::list(pairs.iter().flat_map(|&pair| [extend(pair & 15), extend(pair >> 4)]).take(count))
 }
 
 /// The bytes of a tensor in a file beside the model.
@@ -193,7 +196,7 @@ pub(super) fn sparse(tensor: &SparseTensor<'_>, files: &Files) -> Result<FileTen
     let dims = dims.ok_or_else(|| Error::Internal(format!("'{name}' has a negative dimension")))?;
     let shape = Shape::new(&dims).map_err(at)?;
     let strides = shape.strides();
-    let indices: Vec<i64> = tensor.indices.integers().into_iter().flatten().collect();
+    let indices = reserve::list(tensor.indices.integers().into_iter().flatten()).map_err(at)?;
     let width = if tensor.indices.dims.len() == 2 { dims.len() } else { 1 };
     let size = values.dtype().size();
     let mut bytes = allocate(name, shape.elements() * size)?;

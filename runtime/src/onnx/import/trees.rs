@@ -14,7 +14,8 @@ use super::tensor;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::trees::{Aggregate, Branch, Test, Trees};
-use crate::tensor::{DType, Tensor};
+use crate::reserve;
+use crate::tensor::DType;
 
 pub(super) const OPERATORS: &[Entry] = &[
     classical(&["TreeEnsembleClassifier"], classifier),
@@ -52,8 +53,8 @@ impl Forest {
     fn planted(self, cx: &Call<'_, '_>, targets: u32, aggregate: Aggregate) -> Result<Trees, Halt> {
         let refuse = |reason: String| cx.attribute_error("nodes", reason);
         let total = self.nodes.iter().map(|node| node.splits.len()).sum::<usize>();
-        let mut places: HashMap<usize, usize> = HashMap::new();
-        let mut order = Vec::with_capacity(self.nodes.len());
+        let mut places: HashMap<usize, usize> = reserve::map(self.nodes.len()).map_err(|e| cx.at(e))?;
+        let mut order = cx.reserve(self.nodes.len())?;
         let mut next = 0;
         for &root in &self.roots {
             let mut open = vec![root];
@@ -65,7 +66,9 @@ impl Forest {
                 let node = &self.nodes[at];
                 order.push(node);
                 next += node.splits.len();
-                open.extend([node.no, node.yes]);
+                for child in [node.no, node.yes] {
+                    reserve::push(&mut open, child).map_err(|e| cx.at(e))?;
+                }
             }
         }
         if order.len() != self.nodes.len() {
@@ -77,7 +80,7 @@ impl Forest {
             Child::Node(at) => places.get(&at).copied().unwrap_or(usize::MAX) as u32,
             Child::Leaf(at) => (total + at) as u32,
         };
-        let mut branches: Vec<Branch> = Vec::with_capacity(total);
+        let mut branches: Vec<Branch> = cx.reserve(total)?;
         for node in order {
             // Members of a set are compared one after the other.
             for (at, &split) in node.splits.iter().enumerate() {
@@ -87,21 +90,22 @@ impl Forest {
                 branches.push(Branch { feature, test, missing, split, yes: code(node.yes), no });
             }
         }
-        let mut ends = Vec::with_capacity(self.leaves.len());
-        let mut weights = Vec::new();
+        let mut ends: Vec<u32> = cx.reserve(self.leaves.len())?;
+        let mut weights: Vec<(u32, f64)> = cx.reserve(self.leaves.iter().map(Vec::len).sum())?;
         for leaf in self.leaves {
             weights.extend(leaf);
             ends.push(number(weights.len())?);
         }
-        let roots = self.roots.into_iter().map(code).collect();
-        Ok(Trees { branches, leaves: ends, weights, roots, targets, aggregate })
+        let roots = cx.list(self.roots.into_iter().map(code))?;
+        let (branches, leaves, weights, roots) = (branches.into(), ends.into(), weights.into(), roots.into());
+        Ok(Trees { branches, leaves, weights, roots, targets, aggregate })
     }
 }
 
 /// A list given as floats or as a tensor.
 fn floats(cx: &Call<'_, '_>, name: &'static str, as_tensor: &'static str) -> Result<Option<Vec<f64>>, Halt> {
     match cx.floats(name)? {
-        Some(floats) => Ok(Some(floats.into_iter().map(f64::from).collect())),
+        Some(floats) => cx.list(floats.into_iter().map(f64::from)).map(Some),
         None => tensor_floats(cx, as_tensor),
     }
 }
@@ -110,12 +114,11 @@ fn floats(cx: &Call<'_, '_>, name: &'static str, as_tensor: &'static str) -> Res
 fn tensor_floats(cx: &Call<'_, '_>, name: &'static str) -> Result<Option<Vec<f64>>, Halt> {
     let Some(tensor) = cx.tensor(name)? else { return Ok(None) };
     let held = tensor::dense(tensor, cx.files)?.tensor;
-    wide(&held).map(Some).ok_or_else(|| cx.attribute_error(name, format!("has elements of type {}", held.dtype())))
-}
-
-fn wide(tensor: &Tensor) -> Option<Vec<f64>> {
-    let floats = tensor.elements::<f32>().map(|all| all.iter().map(|&x| f64::from(x)).collect());
-    floats.or_else(|| tensor.elements::<f64>().map(<[f64]>::to_vec))
+    match (held.peek::<f32>(), held.peek::<f64>()) {
+        (Some(floats), _) => cx.list(floats.iter().map(f64::from)).map(Some),
+        (_, Some(floats)) => cx.list(floats.iter()).map(Some),
+        _ => Err(cx.attribute_error(name, format!("has elements of type {}", held.dtype()))),
+    }
 }
 
 /// Refuses a list whose length differs from the list of nodes.
@@ -139,11 +142,11 @@ fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Re
     let missing = "nodes_missing_value_tracks_true";
     let missing = match cx.ints(missing)?.filter(|list| !list.is_empty()) {
         Some(list) => as_long(cx, missing, Some(list), len)?,
-        None => vec![0; len],
+        None => cx.copies(0, len)?,
     };
 
     // Nodes and leaves are numbered separately.
-    let mut known: HashMap<(i64, i64), Child> = HashMap::with_capacity(len);
+    let mut known: HashMap<(i64, i64), Child> = reserve::map(len).map_err(|e| cx.at(e))?;
     let (mut nodes, mut leaves) = (0, 0);
     for (at, (&tree, &id)) in tree_ids.iter().zip(&ids).enumerate() {
         let (count, child): (&mut usize, fn(usize) -> Child) =
@@ -153,8 +156,9 @@ fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Re
         }
         *count += 1;
     }
-    let mut forest = Forest { nodes: Vec::with_capacity(nodes), leaves: vec![Vec::new(); leaves], roots: Vec::new() };
-    let mut parents: HashMap<(i64, i64), usize> = HashMap::with_capacity(len);
+    let mut forest = Forest { nodes: cx.reserve(nodes)?, leaves: cx.copies(Vec::new(), leaves)?, roots: Vec::new() };
+    // With room for the children that a file lists but does not have.
+    let mut parents: HashMap<(i64, i64), usize> = reserve::map(2 * len).map_err(|e| cx.at(e))?;
     for at in (0..len).filter(|&at| modes[at] != "LEAF") {
         let mut child = |id: i64| {
             *parents.entry((tree_ids[at], id)).or_insert(0) += 1;
@@ -170,12 +174,14 @@ fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Re
         let test = test(cx, modes[at])?;
         forest.nodes.push(BranchNode { feature, test, splits: vec![splits[at]], missing: missing[at] != 0, yes, no });
     }
-    let mut trees: HashMap<i64, i64> = HashMap::new();
+    let mut trees: HashMap<i64, i64> = reserve::map(len).map_err(|e| cx.at(e))?;
     for (&tree, &id) in tree_ids.iter().zip(&ids).filter(|(tree, id)| !parents.contains_key(&(**tree, **id))) {
         if trees.insert(tree, id).is_some() {
             return Err(cx.attribute_error("nodes_nodeids", format!("gives tree {tree} two roots")));
         }
-        forest.roots.extend(known.get(&(tree, id)));
+        if let Some(&root) = known.get(&(tree, id)) {
+            reserve::push(&mut forest.roots, root).map_err(|e| cx.at(e))?;
+        }
     }
 
     let [tree_list, node_list, target_list, weight_list, weight_tensor] = lists;
@@ -332,12 +338,15 @@ fn new_forest(cx: &Call<'_, '_>, targets: u32) -> Result<Forest, Halt> {
     let missing = "nodes_missing_value_tracks_true";
     let missing = match cx.ints(missing)? {
         Some(list) => as_long(cx, missing, Some(list), len)?,
-        None => vec![0; len],
+        None => cx.copies(0, len)?,
     };
     let numbers = |name| tensor_floats(cx, name);
     let splits = as_long(cx, "nodes_splits", numbers("nodes_splits")?, len)?;
     let modes = match cx.tensor("nodes_modes")? {
-        Some(modes) => tensor::dense(modes, cx.files)?.tensor.elements::<u8>().map(<[u8]>::to_vec),
+        Some(modes) => {
+            let modes = tensor::dense(modes, cx.files)?.tensor;
+            modes.peek::<u8>().map(|modes| cx.list(modes.iter())).transpose()?
+        }
         None => None,
     };
     let modes = as_long(cx, "nodes_modes", modes, len)?;
@@ -352,13 +361,13 @@ fn new_forest(cx: &Call<'_, '_>, targets: u32) -> Result<Forest, Halt> {
     // The members of sets, each set terminated by a NaN, in the order of their nodes.
     let members = numbers("membership_values")?.unwrap_or_default();
     let mut sets = members.split(|member| member.is_nan());
-    let mut nodes = Vec::with_capacity(len);
+    let mut nodes = cx.reserve(len)?;
     for at in 0..len {
         let (test, splits) = match modes[at] {
             6 => {
                 let set = sets.next().unwrap_or_default();
                 // NaN equals nothing.
-                (Test::Equal, if set.is_empty() { vec![f64::NAN] } else { set.to_vec() })
+                (Test::Equal, if set.is_empty() { vec![f64::NAN] } else { cx.list(set.iter().copied())? })
             }
             mode => {
                 let tests =
@@ -381,7 +390,10 @@ fn new_forest(cx: &Call<'_, '_>, targets: u32) -> Result<Forest, Halt> {
         Some(target) => Ok(vec![(target, weight)]),
         None => Err(cx.attribute_error("leaf_targetids", format!("refers to target {target} of {targets}"))),
     };
-    let leaves = leaf_targets.iter().zip(&weights).map(leaf).collect::<Result<_, Halt>>()?;
+    let mut leaves = cx.reserve(weights.len())?;
+    for pair in leaf_targets.iter().zip(&weights) {
+        leaves.push(leaf(pair)?);
+    }
     let roots = cx.ints("tree_roots")?.unwrap_or_default();
     let roots = roots.into_iter().map(|root| child(root, 0)).collect::<Result<_, Halt>>()?;
     Ok(Forest { nodes, leaves, roots })

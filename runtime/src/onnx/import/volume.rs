@@ -57,7 +57,7 @@ fn convolve(cx: &mut Call<'_, '_>, transposed: bool, window: &Window, (before, o
     let channels = if transposed { held[1].saturating_mul(groups) } else { held[0] };
     let bias = match cx.optional(2) {
         Some(bias) => bias,
-        None => cx.elements(&[channels], &vec![0f32; channels])?,
+        None => cx.collected(&[channels], std::iter::repeat_n(0f32, channels))?,
     };
     let result = [&[cx.shape(x)[0], channels], out].concat();
     let (Some(from), Some(kernels)) = (volume(cx.shape(x)), volume(cx.shape(weights))) else {
@@ -228,7 +228,8 @@ fn max_unpool(cx: &mut Call<'_, '_>) -> Imported {
     let shape = Shape::new(&dims).map_err(|e| cx.at(e))?;
     let (whole, count) = (shape.elements(), from.iter().product());
     let flat = Shape::new(&[whole]).map_err(|e| cx.at(e))?;
-    let zeros = cx.constant(Tensor::zeros(Fact::new(cx.dtype(x), flat)));
+    let zeros = Tensor::try_zeros(Fact::new(cx.dtype(x), flat)).map_err(|e| cx.at(e))?;
+    let zeros = cx.constant(zeros);
     let (x, places) = (cx.reshape(x, &[count])?, cx.reshape(places, &[count])?);
     let y = cx.add(ScatterElements { axis: 0 }, &[zeros, places, x])?;
     Ok(vec![cx.reshape(y, &dims)?])
