@@ -17,6 +17,7 @@ use super::super::{Graph, Node, ValueId};
 use super::filters::Filters;
 use crate::operator::Semantics;
 use crate::operator::axes::{How, Link};
+use crate::reserve;
 
 /// Most elements along all axes together; further ones are bound.
 const MOST: usize = 1 << 24;
@@ -113,10 +114,12 @@ impl Channels {
         }
     }
 
-    /// Follows an axis of `len` new elements.
+    /// Follows an axis of `len` new elements; `None` if they are too many.
     fn begin(&mut self, id: ValueId, axis: usize, len: usize) -> Option<Track> {
         let first = self.parents.len();
         let end = first.checked_add(len).filter(|&end| end <= MOST)?;
+        self.parents.try_reserve(len).ok()?;
+        self.bound.try_reserve(len).ok()?;
         self.parents.extend(first..end);
         self.bound.resize(end, false);
         let track = Track { axis, len, first };
@@ -124,12 +127,12 @@ impl Channels {
         Some(track)
     }
 
-    /// Unites the channels of linked elements of both values.
-    fn unite(&mut self, link: &Link, from: Track, to: Track) {
+    /// Unites the channels of linked elements of both values; `None` if there is no memory for it.
+    fn unite(&mut self, link: &Link, from: Track, to: Track) -> Option<()> {
         if link.how == How::Same && from.first == to.first {
-            return;
+            return Some(());
         }
-        let mut parts = vec![None; from.len.max(to.len)];
+        let mut parts = reserve::copies(None, from.len.max(to.len)).ok()?;
         let elements = (0..from.len).map(|i| (link.part_of_operand(i), from.first + i));
         let elements = elements.chain((0..to.len).map(|i| (link.part_of_result(i), to.first + i)));
         for (part, element) in elements {
@@ -146,11 +149,13 @@ impl Channels {
             }
             *part = Some(root);
         }
+        Some(())
     }
 
-    /// Binds the elements of the result that are linked to `len` elements without a channel.
-    fn bind_linked(&mut self, link: &Link, len: usize, to: Track) {
-        let mut parts = vec![false; len.max(to.len)];
+    /// Binds the elements of the result that are linked to `len` elements without a channel; `None` if there is no
+    /// memory for it.
+    fn bind_linked(&mut self, link: &Link, len: usize, to: Track) -> Option<()> {
+        let mut parts = reserve::copies(false, len.max(to.len)).ok()?;
         for part in (0..len).filter_map(|i| link.part_of_operand(i)) {
             if let Some(part) = parts.get_mut(part) {
                 *part = true;
@@ -162,9 +167,11 @@ impl Channels {
                 self.bound[root] = true;
             }
         }
+        Some(())
     }
 
-    /// Propagates the channels of a node's operands to its result; `None` if the operator is not understood.
+    /// Propagates the channels of a node's operands to its result; `None` if the operator is not understood, or if
+    /// there is no memory for it.
     fn follow(&mut self, graph: &Graph, node: &Node) -> Option<()> {
         let &[y] = node.outputs.as_slice() else { return None };
         let links = node.op.axes(&graph.facts(&node.inputs)).links;
@@ -188,7 +195,7 @@ impl Channels {
         for (at, &id) in node.inputs.iter().enumerate() {
             let link = links.iter().find(|link| link.operand == at && link.to == to.axis && self.starts_at(link, id));
             match (self.track(id), link) {
-                (Some(from), Some(link)) => self.unite(link, from, to),
+                (Some(from), Some(link)) => self.unite(link, from, to)?,
                 (Some(from), None) => {
                     // The channels that filters read end there.
                     let read = at == 0 && filters.as_ref().is_some_and(|filters| filters.axis == from.axis);
@@ -201,7 +208,7 @@ impl Channels {
                 }
                 (None, Some(link)) if graph.constant(id).is_none() => {
                     let len = graph.fact(id).shape.get(link.from).copied()?;
-                    self.bind_linked(link, len, to);
+                    self.bind_linked(link, len, to)?;
                 }
                 _ => {}
             }
@@ -230,7 +237,7 @@ impl Channels {
 
     /// Whether every part of the link has elements of only one channel.
     fn separates_channels(&self, link: &Link, from: Track) -> bool {
-        let mut parts = vec![None; from.len];
+        let Ok(mut parts) = reserve::copies(None, from.len) else { return false };
         (0..from.len).all(|i| {
             let channel = self.channel(from, i);
             let part = link.part_of_operand(i).and_then(|part| parts.get_mut(part));

@@ -32,7 +32,7 @@ pub(super) struct Filters<'a> {
     /// The weights.
     pub weights: &'a Tensor,
     elements: Peek<'a, f32>,
-    bias: Option<&'a [f32]>,
+    bias: Option<Peek<'a, f32>>,
     taps: usize,
     strides: [usize; 2],
 }
@@ -45,7 +45,7 @@ impl<'a> Filters<'a> {
         let elements = weights.peek::<f32>()?;
         let bias = match node.inputs.len() {
             2 => None,
-            _ => Some(constant(2)?.elements::<f32>()?),
+            _ => Some(constant(2)?.peek::<f32>()?),
         };
         let filters = match &node.op {
             Op::Conv(conv) => {
@@ -112,7 +112,7 @@ impl<'a> Filters<'a> {
 
     /// The bias of a filter.
     pub fn bias(&self, filter: usize) -> f32 {
-        self.bias.and_then(|bias| bias.get(filter).copied()).unwrap_or(0.0)
+        self.bias.and_then(|bias| bias.get(filter)).unwrap_or(0.0)
     }
 
     /// Position of the bias among the operands.

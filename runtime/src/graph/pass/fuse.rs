@@ -21,6 +21,7 @@ use crate::ops::Op;
 use crate::ops::activate::Activate;
 use crate::ops::binary::{Binary, BinaryKind};
 use crate::ops::roles::Role;
+use crate::reserve;
 use crate::tensor::{Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
@@ -82,6 +83,9 @@ fn other(inputs: &[ValueId], result: ValueId) -> Option<(ValueId, bool)> {
     }
 }
 
+/// A number that depends on a channel's value in a constant.
+type OfValue = fn(f32) -> f32;
+
 /// Fuses arithmetic with a constant per output channel into weights and bias.
 fn fold_constant(
     graph: &mut Graph,
@@ -102,20 +106,22 @@ fn fold_constant(
         return Ok(false);
     };
     // result * scale + shift
-    let (scale, shift): (Vec<f32>, Vec<f32>) = match (kind, first) {
-        (BinaryKind::Mul, _) => values.iter().map(|&v| (v, 0.0)).unzip(),
-        (BinaryKind::Div, true) => values.iter().map(|&v| (1.0 / v, 0.0)).unzip(),
-        (BinaryKind::Add, _) => values.iter().map(|&v| (1.0, v)).unzip(),
-        (BinaryKind::Sub, true) => values.iter().map(|&v| (1.0, -v)).unzip(),
-        (BinaryKind::Sub, false) => values.iter().map(|&v| (-1.0, v)).unzip(),
+    let (scale, shift): (OfValue, OfValue) = match (kind, first) {
+        (BinaryKind::Mul, _) => (|v| v, |_| 0.0),
+        (BinaryKind::Div, true) => (|v| 1.0 / v, |_| 0.0),
+        (BinaryKind::Add, _) => (|_| 1.0, |v| v),
+        (BinaryKind::Sub, true) => (|_| 1.0, |v| -v),
+        (BinaryKind::Sub, false) => (|_| -1.0, |v| v),
         _ => return Ok(false),
     };
+    let of_channels = |of: OfValue| reserve::list(values.iter().map(|&v| of(v))).map_err(|e| e.at(&fused.name));
+    let (scale, shift) = (of_channels(scale)?, of_channels(shift)?);
     let transposed = matches!(&fused.op, Op::MatMul(m) if m.transposed);
     let filter_first = matches!(fused.op, Op::Conv(_)) || transposed;
     let weights = graph.constant(fused.inputs[1]).filter(|w| filter_first || w.shape().rank() == 3).cloned();
     let old_bias = match fused.inputs.get(2) {
-        None => Some(vec![0.0; scale.len()]),
-        Some(&id) => graph.constant(id).and_then(|b| b.elements::<f32>().map(<[f32]>::to_vec)),
+        None => reserve::copies(0.0, scale.len()).ok(),
+        Some(&id) => graph.constant(id).and_then(|b| reserve::list(b.peek::<f32>()?.iter()).ok()),
     };
     let Some(old_bias) = old_bias else { return Ok(false) };
     if scale.iter().any(|&s| s != 1.0) {
@@ -123,8 +129,8 @@ fn fold_constant(
         let Some(scaled) = scale_filters(weights, &scale, filter_first) else { return Ok(false) };
         fused.inputs[1] = graph.add_constant(format!("{}.weights", fused.name), Arc::new(scaled));
     }
-    let bias: Vec<f32> = old_bias.iter().zip(&scale).zip(&shift).map(|((b, s), t)| b * s + t).collect();
-    let tensor = Tensor::from_slice(&[bias.len()], &bias).map_err(|e| e.at(&fused.name))?;
+    let bias = reserve::list(old_bias.iter().zip(&scale).zip(&shift).map(|((b, s), t)| b * s + t));
+    let tensor = bias.and_then(|bias| Tensor::from_slice(&[bias.len()], &bias)).map_err(|e| e.at(&fused.name))?;
     let bias = graph.add_constant(format!("{}.bias", fused.name), tensor);
     fused.inputs.truncate(2);
     fused.inputs.push(bias);
@@ -136,12 +142,12 @@ fn per_channel(constant: &Tensor, shape: &Shape, axis: usize) -> Option<Vec<f32>
     let values = constant.peek::<f32>()?;
     let channels = *shape.get(axis)?;
     if values.len() == 1 && constant.shape().rank() <= shape.rank() {
-        return Some(vec![values.get(0)?; channels]);
+        return reserve::copies(values.get(0)?, channels).ok();
     }
     let from = constant.shape();
     let own = axis.checked_sub(shape.rank().checked_sub(from.rank())?)?;
     let along = from.iter().enumerate().all(|(i, &d)| if i == own { d == channels } else { d == 1 });
-    along.then(|| values.iter().collect())
+    along.then(|| reserve::list(values.iter()).ok())?
 }
 
 /// Weights with every filter multiplied by its factor; filters are the first or the last axis.

@@ -34,7 +34,7 @@ mod zero_channels;
 pub use channels::{Channels, Track};
 
 use super::Graph;
-use crate::error::{Error, Result};
+use crate::error::{Error, OpError, Result};
 
 /// A rewrite of the graph that keeps its results.
 #[derive(Clone, Copy)]
@@ -90,7 +90,8 @@ const STRICT: bool = cfg!(any(test, debug_assertions));
 /// the required passes, and returns a warning that names the pass.
 ///
 /// # Errors
-/// In debug builds, the pass's error or the broken invariant; in release builds only that of a required pass.
+/// No memory. In debug builds, the pass's error or the broken invariant; in release builds only that of a required
+/// pass.
 pub fn optimize(graph: &mut Graph) -> Result<Option<String>> {
     optimize_by(graph, PASSES, STRICT)
 }
@@ -98,6 +99,10 @@ pub fn optimize(graph: &mut Graph) -> Result<Option<String>> {
 fn optimize_by(graph: &mut Graph, passes: &[Pass], strict: bool) -> Result<Option<String>> {
     let given = (!strict).then(|| graph.clone());
     let Err((failed, error)) = run_all(graph, passes.iter()) else { return Ok(None) };
+    // That is no bug of the pass.
+    if let Error::Node { source: OpError::NoMemory(_), .. } = error {
+        return Err(error);
+    }
     let reason = format!("the graph pass '{}' failed ({error})", failed.name);
     let Some(given) = given else { return Err(Error::Internal(reason)) };
     *graph = given;

@@ -18,6 +18,7 @@ use crate::ops::binary::BinaryKind;
 use crate::ops::layernorm::{LayerNorm, Norm};
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::unary::UnaryKind;
+use crate::reserve;
 use crate::tensor::{Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
@@ -30,7 +31,8 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
         let (Op::LayerNorm(op), &[x]) = (&node.op, node.inputs.as_slice()) else { continue };
         let row = graph.fact(x).shape.iter().skip(op.axis).product::<usize>();
         let name = format!("{}.scale", node.name);
-        let ones = Tensor::from_slice(&[row], &vec![1f32; row]).map_err(|e| e.at(&node.name))?;
+        let ones = reserve::copies(1f32, row).and_then(|ones| Tensor::from_slice(&[row], &ones));
+        let ones = ones.map_err(|e| e.at(&node.name))?;
         let scale = graph.add_constant(name, ones);
         graph.nodes[index].inputs.push(scale);
     }

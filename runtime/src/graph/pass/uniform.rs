@@ -17,6 +17,7 @@ use crate::ops::image::{ImageDims, Layout, taps};
 use crate::ops::pad::PadMode;
 use crate::ops::pool::Pool;
 use crate::ops::reduce::ReduceKind;
+use crate::reserve;
 use crate::tensor::{Peek, Shape, Tensor};
 
 /// The uniform values along the followed axis of every value.
@@ -27,7 +28,7 @@ pub(super) struct Uniform(Vec<UniformAxis>);
 struct UniformAxis {
     /// The axis.
     axis: usize,
-    /// The uniform value of each index; empty if no axis is followed.
+    /// The uniform value of each index; those at the end may be missing.
     elements: Vec<Option<f32>>,
 }
 
@@ -40,7 +41,7 @@ impl Uniform {
             if let Some(track) = channels.track(y) {
                 let mut found = uniform.of_result(graph, node, track).unwrap_or_default();
                 found.iter_mut().for_each(|value| *value = value.filter(|value| value.is_finite()));
-                found.resize(track.len, None);
+                found.truncate(track.len);
                 uniform.0[y.0] = UniformAxis { axis: track.axis, elements: found };
             }
         }
@@ -62,21 +63,22 @@ impl Uniform {
         let axes = node.op.axes(&facts);
         let x = *node.inputs.first()?;
         if let Some(filters) = Filters::of(graph, node) {
-            return Some((0..y.len).map(|filter| self.of_filter(&filters, x, filter)).collect());
+            return reserve::list((0..y.len).map(|filter| self.of_filter(&filters, x, filter))).ok();
         }
         // For operators that treat every channel of one operand alike.
-        let kept = |keep: &dyn Fn(f32) -> bool| -> Vec<Option<f32>> {
-            let values = self.operand(graph, node, &axes, 0, y);
-            values.into_iter().map(|value| value.filter(|&value| keep(value))).collect()
+        let kept = |keep: &dyn Fn(f32) -> bool| {
+            let mut values = self.operand(graph, node, &axes, 0, y)?;
+            values.iter_mut().for_each(|value| *value = value.filter(|&value| keep(value)));
+            Some(values)
         };
-        Some(match (&node.op, axes.elements) {
+        match (&node.op, axes.elements) {
             (_, Elements::Moved) => self.moved(graph, node, &axes, y),
             (_, Elements::Each) => self.each(graph, node, &axes, y),
             (Op::MatMul(product), _) if node.inputs.len() == 2 => {
                 // Rows, columns or whole matrices of zeros, in either operand.
-                let operands: Vec<_> = (0..2).map(|at| self.operand(graph, node, &axes, at, y)).collect();
+                let operands = reserve::all((0..2).map(|at| self.operand(graph, node, &axes, at, y)))?;
                 let zero = |i: usize| operands.iter().any(|values| values.get(i) == Some(&Some(0.0)));
-                (0..y.len).map(|i| zero(i).then(|| scalar::apply(product.activation, 0.0))).collect()
+                reserve::list((0..y.len).map(|i| zero(i).then(|| scalar::apply(product.activation, 0.0)))).ok()
             }
             (Op::Pool(pool), _) => {
                 let inside = windows_meet_the_image(pool, &graph.fact(x).shape);
@@ -96,17 +98,17 @@ impl Uniform {
                     ReduceKind::Prod => false,
                 })
             }
-            _ => return None,
-        })
+            _ => None,
+        }
     }
 
     /// For moved elements: the common value of all elements that may end up at the same index.
-    fn moved(&self, graph: &Graph, node: &Node, axes: &Axes, y: Track) -> Vec<Option<f32>> {
-        let mut found = vec![None; y.len];
+    fn moved(&self, graph: &Graph, node: &Node, axes: &Axes, y: Track) -> Option<Vec<Option<f32>>> {
+        let mut found = reserve::copies(None, y.len).ok()?;
         for link in axes.links.iter().filter(|link| link.to == y.axis) {
-            let values = self.own(graph, node, link);
+            let values = self.own(graph, node, link)?;
             // For each part: nothing so far, one value, or several.
-            let mut parts: Vec<Option<Option<f32>>> = vec![None; values.len().max(y.len)];
+            let mut parts: Vec<Option<Option<f32>>> = reserve::copies(None, values.len().max(y.len)).ok()?;
             for (i, &value) in values.iter().enumerate() {
                 if let Some(part) = link.part_of_operand(i).and_then(|part| parts.get_mut(part)) {
                     *part = Some(part.map_or(value, |other| other.filter(|_| other == value)));
@@ -118,12 +120,12 @@ impl Uniform {
                 }
             }
         }
-        found
+        Some(found)
     }
 
     /// For elementwise functions.
-    fn each(&self, graph: &Graph, node: &Node, axes: &Axes, y: Track) -> Vec<Option<f32>> {
-        let operands: Vec<_> = (0..node.inputs.len()).map(|at| self.operand(graph, node, axes, at, y)).collect();
+    fn each(&self, graph: &Graph, node: &Node, axes: &Axes, y: Track) -> Option<Vec<Option<f32>>> {
+        let operands = reserve::all((0..node.inputs.len()).map(|at| self.operand(graph, node, axes, at, y)))?;
         let result = |i: usize| {
             let operands: Vec<Option<f32>> = operands.iter().map(|values| values.get(i).copied().flatten()).collect();
             if let Op::Binary(binary) = &node.op
@@ -134,27 +136,27 @@ impl Uniform {
             }
             evaluate(&node.op, &operands.into_iter().collect::<Option<Vec<_>>>()?)
         };
-        (0..y.len).map(result).collect()
+        reserve::list((0..y.len).map(result)).ok()
     }
 
     /// The uniform values of an operand for each index of the result's followed axis.
-    fn operand(&self, graph: &Graph, node: &Node, axes: &Axes, at: usize, y: Track) -> Vec<Option<f32>> {
+    fn operand(&self, graph: &Graph, node: &Node, axes: &Axes, at: usize, y: Track) -> Option<Vec<Option<f32>>> {
         match axes.links.iter().find(|link| link.operand == at && link.to == y.axis) {
             Some(link) => self.own(graph, node, link),
             // Repeated for all.
             None => {
                 let tensor = node.inputs.get(at).and_then(|&id| graph.constant(id));
-                vec![tensor.and_then(|tensor| same(tensor.peek()?)); y.len]
+                reserve::copies(tensor.and_then(|tensor| same(tensor.peek()?)), y.len).ok()
             }
         }
     }
 
     /// The uniform values of an operand along the axis of a link.
-    fn own(&self, graph: &Graph, node: &Node, link: &Link) -> Vec<Option<f32>> {
-        let Some(&id) = node.inputs.get(link.operand) else { return Vec::new() };
+    fn own(&self, graph: &Graph, node: &Node, link: &Link) -> Option<Vec<Option<f32>>> {
+        let Some(&id) = node.inputs.get(link.operand) else { return Some(Vec::new()) };
         match graph.constant(id) {
             Some(tensor) => along_axis(tensor, link.from),
-            None => self.along(id, link.from).to_vec(),
+            None => reserve::list(self.along(id, link.from).iter().copied()).ok(),
         }
     }
 
@@ -186,17 +188,17 @@ fn same(elements: Peek<'_, f32>) -> Option<f32> {
     elements.get(0).filter(|&first| elements.iter().all(|other| other == first))
 }
 
-/// The uniform values of a constant for each index of an axis.
-fn along_axis(tensor: &Tensor, axis: usize) -> Vec<Option<f32>> {
-    let Some(&len) = tensor.shape().get(axis) else { return Vec::new() };
+/// The uniform values of a constant for each index of an axis; `None` if there is no memory for them.
+fn along_axis(tensor: &Tensor, axis: usize) -> Option<Vec<Option<f32>>> {
+    let Some(&len) = tensor.shape().get(axis) else { return Some(Vec::new()) };
     let behind = tensor.shape().strides()[axis].max(1);
-    let Some(elements) = tensor.peek::<f32>() else { return vec![None; len] };
-    let mut found: Vec<Option<f32>> = (0..len).map(|i| elements.get(i * behind)).collect();
+    let Some(elements) = tensor.peek::<f32>() else { return reserve::copies(None, len).ok() };
+    let mut found = reserve::list((0..len).map(|i| elements.get(i * behind))).ok()?;
     for (at, element) in elements.iter().enumerate() {
         let value = &mut found[at / behind % len];
         *value = value.filter(|value| *value == element);
     }
-    found
+    Some(found)
 }
 
 /// Evaluates an elementwise operator on one element per operand.

@@ -23,6 +23,7 @@ use super::uniform::Uniform;
 use crate::error::{OpError, Result};
 use crate::operator::Semantics;
 use crate::operator::axes::{Left, Link};
+use crate::reserve;
 use crate::tensor::{Fact, Shape, Tensor};
 
 /// How often the pass repeats. A pruned network needs two or three rounds.
@@ -75,11 +76,12 @@ struct Cuts {
 }
 
 impl Cuts {
-    /// `None` if every channel is needed.
+    /// `None` if every channel is needed, or if there is no memory for the search.
     fn find(graph: &Graph, channels: Channels) -> Option<Self> {
         let uniform = Uniform::new(graph, &channels);
         // A channel is removed if filters read it, and none needs it.
-        let (mut read, mut needed) = (vec![false; channels.elements()], vec![false; channels.elements()]);
+        let unread = || reserve::copies(false, channels.elements()).ok();
+        let (mut read, mut needed) = (unread()?, unread()?);
         for node in &graph.nodes {
             let (Some(filters), Some(&x)) = (Filters::of(graph, node), node.inputs.first()) else { continue };
             let Some(track) = channels.track(x).filter(|_| filters.groups == 1) else { continue };
@@ -91,7 +93,7 @@ impl Cuts {
                     || !is_needless(&filters, uniform.get(x, track.axis, depth), depth);
             }
         }
-        let mut removed: Vec<bool> = read.iter().zip(&needed).map(|(&read, &needed)| read && !needed).collect();
+        let mut removed = reserve::list(read.iter().zip(&needed).map(|(&read, &needed)| read && !needed)).ok()?;
         // Every value keeps at least one channel.
         for track in (0..graph.values().len()).filter_map(|id| channels.track(ValueId(id))) {
             if track.len > 0 && (0..track.len).all(|i| removed[channels.channel(track, i)]) {
@@ -106,10 +108,10 @@ impl Cuts {
     }
 
     /// The followed axis of a value and its remaining indices, if something is removed.
-    fn left(&self, id: ValueId) -> Option<(Track, Vec<usize>)> {
-        let track = self.channels.track(id)?;
-        let left: Vec<usize> = (0..track.len).filter(|&i| !self.removed(track, i)).collect();
-        (left.len() < track.len).then_some((track, left))
+    fn left(&self, id: ValueId) -> Result<Option<(Track, Vec<usize>)>, OpError> {
+        let Some(track) = self.channels.track(id) else { return Ok(None) };
+        let left = reserve::list((0..track.len).filter(|&i| !self.removed(track, i)))?;
+        Ok((left.len() < track.len).then_some((track, left)))
     }
 
     fn apply(&self, graph: &mut Graph) -> Result<()> {
@@ -138,22 +140,28 @@ impl Cuts {
             links.push(Link::same(Filters::BIAS, 0, filters.axis));
         }
         let &[y] = node.outputs.as_slice() else { return Ok(node) };
-        let Some((to, left)) = self.left(y) else { return Ok(node) };
+        let Some((to, left)) = self.left(y)? else { return Ok(node) };
         let links: Vec<Link> = links.into_iter().filter(|link| link.to == to.axis).collect();
         for link in &links {
             let Some(id) = node.inputs.get(link.operand).copied() else { continue };
             if let Some(constant) = graph.constant(id).cloned() {
-                let remaining = self.remaining(link, constant.shape().get(link.from).copied().unwrap_or(0), to);
+                let remaining = self.remaining(link, constant.shape().get(link.from).copied().unwrap_or(0), to)?;
                 let cut = take(&constant, link.from, &remaining)?;
                 node.inputs[link.operand] = graph.add_constant(graph.value(id).name.clone(), cut);
             }
         }
         let to = Left { axis: to.axis, of: to.len, indices: &left };
-        let from = links.iter().find_map(|link| {
+        let tracked = links.iter().filter_map(|link| {
             let id = *before.get(link.operand)?;
-            self.channels.track(id).filter(|track| track.axis == link.from)?;
-            self.left(id)
+            self.channels.track(id).filter(|track| track.axis == link.from).map(|_| id)
         });
+        let mut from = None;
+        for id in tracked {
+            from = self.left(id)?;
+            if from.is_some() {
+                break;
+            }
+        }
         let from = match &from {
             Some((track, left)) => Left { axis: track.axis, of: track.len, indices: left },
             None => to,
@@ -163,31 +171,30 @@ impl Cuts {
     }
 
     /// The remaining indices of `len` elements of a constant that are linked to the axis `to`.
-    fn remaining(&self, link: &Link, len: usize, to: Track) -> Vec<usize> {
-        let mut gone = vec![false; len.max(to.len)];
+    fn remaining(&self, link: &Link, len: usize, to: Track) -> Result<Vec<usize>, OpError> {
+        let mut gone = reserve::copies(false, len.max(to.len))?;
         for part in (0..to.len).filter(|&j| self.removed(to, j)).filter_map(|j| link.part_of_result(j)) {
             if let Some(gone) = gone.get_mut(part) {
                 *gone = true;
             }
         }
-        (0..len).filter(|&i| link.part_of_operand(i).and_then(|part| gone.get(part)) != Some(&true)).collect()
+        reserve::list((0..len).filter(|&i| link.part_of_operand(i).and_then(|part| gone.get(part)) != Some(&true)))
     }
 
     /// Removes the weights that read removed channels; their contribution to every sum is added to the bias.
     fn cut_depth(&self, graph: &mut Graph, node: &mut Node) -> Result<(), OpError> {
         let Some(filters) = Filters::of(graph, node).filter(|filters| filters.groups == 1) else { return Ok(()) };
-        let Some((track, left)) = node.inputs.first().and_then(|&x| self.left(x)) else { return Ok(()) };
-        let x = node.inputs[0];
-        let gone: Vec<(usize, f32)> = (0..track.len)
-            .filter(|&depth| self.removed(track, depth))
-            .filter_map(|depth| Some((depth, self.uniform.get(x, track.axis, depth).filter(|&value| value != 0.0)?)))
-            .collect();
-        let bias: Vec<f32> = (0..filters.count)
-            .map(|filter| {
-                let shares = gone.iter().map(|&(depth, value)| share(filters.window(filter, depth), value));
-                (f64::from(filters.bias(filter)) + shares.sum::<f64>()) as f32
-            })
-            .collect();
+        let Some(&x) = node.inputs.first() else { return Ok(()) };
+        let Some((track, left)) = self.left(x)? else { return Ok(()) };
+        let removed = (0..track.len).filter(|&depth| self.removed(track, depth));
+        let gone = reserve::list(removed.filter_map(|depth| {
+            let value = self.uniform.get(x, track.axis, depth).filter(|&value| value != 0.0)?;
+            Some((depth, value))
+        }))?;
+        let bias = reserve::list((0..filters.count).map(|filter| {
+            let shares = gone.iter().map(|&(depth, value)| share(filters.window(filter, depth), value));
+            (f64::from(filters.bias(filter)) + shares.sum::<f64>()) as f32
+        }))?;
         let weights = take(filters.weights, filters.axes[1], &left)?;
         let bias = Tensor::from_slice(&[bias.len()], &bias)?;
         node.inputs[Filters::WEIGHTS] = graph.add_constant(format!("{}.weights", node.name), weights);
@@ -217,7 +224,7 @@ fn take(tensor: &Tensor, axis: usize, indices: &[usize]) -> Result<Tensor, OpErr
     let dim = dims.get_mut(axis).ok_or(OpError::Operand(1))?;
     let whole = *dim * run;
     *dim = indices.len();
-    let mut taken = Vec::with_capacity(dims.iter().product::<usize>() * tensor.dtype().size());
+    let mut taken = reserve::empty(dims.iter().product::<usize>() * tensor.dtype().size())?;
     for part in tensor.bytes().chunks_exact(whole.max(1)) {
         for &index in indices {
             taken.extend_from_slice(part.get(index * run..(index + 1) * run).ok_or(OpError::Operand(1))?);

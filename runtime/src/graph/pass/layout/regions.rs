@@ -24,7 +24,8 @@ use crate::ops::pool::Pool;
 use crate::ops::reduce::{Reduce, ReduceKind};
 use crate::ops::roles::Role;
 use crate::ops::stem::Stem;
-use crate::tensor::{DType, Fact, Tensor};
+use crate::reserve;
+use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// Cost of converting an element, in the unit of the kernels' costs: half a cycle.
 const PER_ELEMENT: f64 = 1.0;
@@ -139,9 +140,9 @@ fn average(pool: &Pool, facts: &[&Fact]) -> Option<(Conv, Vec<Tensor>)> {
         return None;
     }
     let [rows, columns] = pool.kernel;
-    let filters = vec![1.0 / (rows * columns) as f32; channels * rows * columns];
+    let filters = reserve::copies(1.0 / (rows * columns) as f32, channels * rows * columns).ok()?;
     let weights = Tensor::from_slice(&[channels, 1, rows, columns], &filters).ok()?;
-    let bias = Tensor::from_slice(&[channels], &vec![0f32; channels]).ok()?;
+    let bias = Tensor::try_zeros(Fact::new(DType::F32, Shape::new(&[channels]).ok()?)).ok()?;
     let (kernel, stride, dilation) = (pool.kernel, pool.stride, pool.dilation);
     let conv = Conv { kernel, stride, dilation, groups: channels, ..Conv::POINTWISE };
     let out = conv.shape(&[x, weights.fact(), bias.fact()]).ok()?;

@@ -2,10 +2,12 @@
 
 use super::super::super::ValueId;
 use super::QuantizePass;
+use crate::error::OpError;
 use crate::operator::Semantics;
 use crate::ops::Op;
 use crate::ops::quantized::flip;
-use crate::tensor::{DType, Shape, Tensor};
+use crate::reserve;
+use crate::tensor::{DType, Fact, Shape, Tensor};
 
 /// int8 weights with zero point 0.
 pub(super) struct ByteWeights {
@@ -17,25 +19,25 @@ pub(super) struct ByteWeights {
 
 impl ByteWeights {
     /// Weights of filters with `depth` elements each, contiguous.
-    pub fn of_filters(bytes: Tensor, scales: Vec<f32>, depth: usize) -> Self {
-        let scales = scales.into_iter().flat_map(|scale| std::iter::repeat_n(scale, depth)).collect();
-        Self { bytes, scales }
+    pub fn of_filters(bytes: Tensor, scales: &[f32], depth: usize) -> Result<Self, OpError> {
+        let scales = reserve::list(scales.iter().flat_map(|&scale| std::iter::repeat_n(scale, depth)))?;
+        Ok(Self { bytes, scales })
     }
 
     /// The scale of each filter, if all weights of a filter have the same; `filter` returns the offsets of a filter's
     /// weights.
     pub fn scales(&self, filters: usize, filter: impl Fn(usize) -> usize) -> Option<Vec<f32>> {
         if let &[scale] = self.scales.as_slice() {
-            return Some(vec![scale; filters]);
+            return reserve::copies(scale, filters).ok();
         }
-        let mut scales = vec![None; filters];
+        let mut scales = reserve::copies(None, filters).ok()?;
         for (at, &scale) in self.scales.iter().enumerate() {
             let held = scales.get_mut(filter(at))?;
             if *held.get_or_insert(scale) != scale {
                 return None;
             }
         }
-        scales.into_iter().collect()
+        reserve::all(scales)
     }
 }
 
@@ -61,13 +63,14 @@ impl QuantizePass<'_> {
         let (moves, axis, operands) = self.constant_behind(id)?;
         let [x, scale, zero] = operands.map(|id| self.graph.constant(id));
         let (x, scale, zero) = (x?, scale?, zero?);
-        let bytes: Vec<u8> = match (x.dtype(), zero.bytes()) {
-            (DType::I8, zeros) if zeros.iter().all(|&zero| zero == 0) => x.bytes().to_vec(),
-            (DType::U8, zeros) if zeros.iter().all(|&zero| zero == 128) => x.bytes().iter().map(|&b| flip(b)).collect(),
+        let mut bytes = match (x.dtype(), zero.bytes()) {
+            (DType::I8, zeros) if zeros.iter().all(|&zero| zero == 0) => Tensor::clone(x),
+            (DType::U8, zeros) if zeros.iter().all(|&zero| zero == 128) => {
+                let signed = Fact::new(DType::I8, x.shape().clone());
+                Tensor::collected(signed, x.bytes().iter().map(|&byte| flip(byte))).ok()?
+            }
             _ => return None,
         };
-        let signed: Vec<i8> = bytes.into_iter().map(u8::cast_signed).collect();
-        let mut bytes = Tensor::from_slice(x.shape(), &signed).ok()?;
         let values = scale.elements::<f32>()?;
         crate::ops::quantized::check_scales(values).ok()?;
         let mut scales = match values {
@@ -80,7 +83,7 @@ impl QuantizePass<'_> {
                 scales = op.evaluate(&[&scales]).ok()?.into_iter().next()?;
             }
         }
-        Some(ByteWeights { bytes, scales: scales.elements::<f32>()?.to_vec() })
+        Some(ByteWeights { bytes, scales: reserve::list(scales.peek::<f32>()?.iter()).ok()? })
     }
 
     /// The bias `id` in the given `units`, one per filter: the integers themselves if it was quantized that way,
@@ -91,7 +94,7 @@ impl QuantizePass<'_> {
             (bias.abs() < f64::from(1 << 30)).then_some(bias as i32)
         };
         let numbers: Vec<f64> = match self.graph.constant(id).and_then(|t| t.elements::<f32>()) {
-            Some(values) => values.iter().map(|&v| v.into()).collect(),
+            Some(values) => reserve::list(values.iter().map(|&v| v.into())).ok()?,
             None => {
                 let (_, _, operands) = self.constant_behind(id)?;
                 let [x, scale, zero] = operands.map(|id| self.graph.constant(id));
@@ -100,12 +103,13 @@ impl QuantizePass<'_> {
                 if zero.iter().any(|&zero| zero != 0) || (scale.len() != 1 && scale.len() != x.len()) {
                     return None;
                 }
-                x.iter().enumerate().map(|(i, &x)| f64::from(x) * f64::from(scale[i % scale.len()])).collect()
+                let value = |(i, &x): (usize, &i32)| f64::from(x) * f64::from(scale[i % scale.len()]);
+                reserve::list(x.iter().enumerate().map(value)).ok()?
             }
         };
         match numbers.as_slice() {
-            &[one] => units.iter().map(|&unit| nearest(one, unit)).collect(),
-            all if all.len() == units.len() => all.iter().zip(units).map(|(&v, &unit)| nearest(v, unit)).collect(),
+            &[one] => reserve::all(units.iter().map(|&unit| nearest(one, unit))),
+            all if all.len() == units.len() => reserve::all(all.iter().zip(units).map(|(&v, &unit)| nearest(v, unit))),
             _ => None,
         }
     }
@@ -115,6 +119,6 @@ impl QuantizePass<'_> {
 fn spread(shape: &Shape, axis: usize, scales: &[f32]) -> Option<Tensor> {
     let inner = shape.iter().skip(axis + 1).product::<usize>().max(1);
     let count = scales.len();
-    let all: Vec<f32> = (0..shape.elements()).map(|i| scales[i / inner % count]).collect();
-    Tensor::from_slice(shape, &all).ok()
+    let all = (0..shape.elements()).map(|i| scales[i / inner % count]);
+    Tensor::collected(Fact::new(DType::F32, shape.clone()), all).ok()
 }

@@ -160,8 +160,9 @@ impl QuantizePass<'_> {
         let name = format!("{}.unsigned", self.graph.value(id).name);
         let twin = match self.graph.constant(id).cloned() {
             Some(constant) => {
-                let bytes: Vec<u8> = constant.bytes().iter().map(|&byte| flip(byte)).collect();
-                let tensor = Tensor::from_slice(constant.shape(), &bytes).map_err(|e| e.at(&name))?;
+                let bytes = constant.bytes().iter().map(|&byte| flip(byte));
+                let fact = Fact::new(DType::U8, constant.shape().clone());
+                let tensor = Tensor::collected(fact, bytes).map_err(|e| e.at(&name))?;
                 self.graph.add_constant(name, tensor)
             }
             None => self.add(name, LookUp::flip(DType::U8), &[id])?,

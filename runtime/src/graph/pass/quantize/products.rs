@@ -19,6 +19,7 @@ use crate::ops::quantized::Scheme;
 use crate::ops::reshape::Reshape;
 use crate::ops::roles::Roles;
 use crate::ops::transpose::Transpose;
+use crate::reserve;
 use crate::tensor::{Shape, Tensor};
 
 /// Bounds and scheme of a quantized result; `None` for floats.
@@ -105,7 +106,7 @@ impl QuantizePass<'_> {
             let Some(transpose) = Transpose::new(&[0, 2, 1]) else { return Ok(None) };
             let turned = transpose.evaluate(&[&weights.bytes]).map_err(at)?.remove(0);
             let Some(scales) = weights.scales(filters, filter) else { return Ok(None) };
-            weights = ByteWeights::of_filters(turned, scales, depth);
+            weights = ByteWeights::of_filters(turned, &scales, depth).map_err(at)?;
         }
         weights.bytes = weights.bytes.reshaped(kernel).map_err(at)?;
         let Some(product) = self.operands(source, weights, bias, filters, |at| at / depth.max(1)) else {
@@ -142,21 +143,24 @@ impl QuantizePass<'_> {
             return None;
         }
         let scales = weights.scales(filters, filter)?;
-        let units: Vec<f32> = scales.iter().map(|scale| source.scheme.scale * scale).collect();
+        let units = reserve::list(scales.iter().map(|scale| source.scheme.scale * scale)).ok()?;
         let bias = match bias {
             Some(id) => self.bias(id, &units)?,
-            None => vec![0; filters],
+            None => reserve::copies(0, filters).ok()?,
         };
         Some(ByteProduct { source, weights: weights.bytes, bias, units })
     }
 
     fn fuse(&mut self, name: &str, conv: Conv, product: ByteProduct, to: ResultScheme) -> Result<Fused> {
         let ByteProduct { source, weights, bias, units } = product;
+        let at = |e: crate::OpError| e.at(name);
         let (scales, result) = match to {
-            Some((by, to)) => (units.iter().map(|unit| unit / to.scale).collect(), QResult::Bytes { by, table: None }),
+            Some((by, to)) => {
+                let scales = reserve::list(units.iter().map(|unit| unit / to.scale)).map_err(at)?;
+                (scales, QResult::Bytes { by, table: None })
+            }
             None => (units, QResult::Floats),
         };
-        let at = |e: crate::OpError| e.at(name);
         let count = [bias.len()];
         let bias = Tensor::from_slice(&count, &bias).map_err(at)?;
         let scales = Tensor::from_slice(&count, &scales).map_err(at)?;
