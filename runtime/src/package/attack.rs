@@ -38,7 +38,7 @@ impl Sections {
 
     /// The package of these sections, with correct hashes.
     pub fn package(&self) -> Vec<u8> {
-        write(&[(Kind::Graph, &self.graph), (Kind::Info, &self.info), (Kind::Weights, &self.weights)], None)
+        write(&[(Kind::Graph, &self.graph), (Kind::Info, &self.info), (Kind::Weights, &self.weights)], None).unwrap()
     }
 }
 

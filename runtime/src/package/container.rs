@@ -27,6 +27,7 @@ use twox_hash::XxHash3_128;
 use super::signature::{self, SigningKey};
 use crate::bytes::Bytes;
 use crate::error::{Error, Fault, PackageFault, Result};
+use crate::reserve;
 
 /// First bytes of every package.
 pub(super) const MAGIC: &[u8; 8] = b"SKIPSTON";
@@ -74,7 +75,10 @@ impl Kind {
 }
 
 /// Writes a container of these sections, signed if a key is given.
-pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Vec<u8> {
+///
+/// # Errors
+/// Not enough memory.
+pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Result<Vec<u8>> {
     let hash = Hash::of(key.is_some());
     let mut table = Vec::with_capacity(sections.len() * ENTRY);
     let mut end = HEADER + sections.len() * ENTRY;
@@ -87,7 +91,7 @@ pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Vec
         table.extend(hash.section(bytes));
         end = offset + bytes.len();
     }
-    let mut file = Vec::with_capacity(end);
+    let mut file = reserve::empty(end).map_err(|e| e.at("package"))?;
     file.extend(MAGIC);
     file.extend(VERSION.to_le_bytes());
     file.extend((sections.len() as u32).to_le_bytes());
@@ -102,7 +106,7 @@ pub(super) fn write(sections: &[(Kind, &[u8])], key: Option<&SigningKey>) -> Vec
         file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
         file.extend(*bytes);
     }
-    file
+    Ok(file)
 }
 
 /// A completely checked container.

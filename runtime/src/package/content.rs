@@ -8,15 +8,17 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use postcard::ser_flavors::Size;
 use serde::{Deserialize, Serialize};
 
 use super::container::{ALIGNMENT, refused};
 use crate::bytes::Bytes;
-use crate::error::{Error, PackageFault, Result};
+use crate::error::{Error, OpError, PackageFault, Result};
 use crate::graph::{Block, Graph, MAX_DEPTH, Node, ValueId, Variable};
 use crate::info::{Info, PackedFor};
 use crate::operator::{Choice, Packing};
 use crate::ops::Op;
+use crate::reserve;
 use crate::tensor::{Fact, Tensor};
 
 /// Most bytes of all tensors of a graph together.
@@ -84,33 +86,42 @@ pub(super) type StoredVariables = Vec<(usize, usize)>;
 
 /// The section [`Kind::Info`](super::container::Kind::Info).
 #[derive(Serialize, Deserialize)]
-pub(super) struct StoredInfo {
-    metadata: BTreeMap<String, String>,
+pub(super) struct StoredInfo<'a> {
+    #[serde(borrow)]
+    metadata: BTreeMap<&'a str, &'a str>,
     parameters: u64,
     weight_bytes: u64,
 }
 
-impl From<&Info> for StoredInfo {
-    fn from(info: &Info) -> Self {
-        Self { metadata: info.metadata.clone(), parameters: info.parameters, weight_bytes: info.weight_bytes }
+impl<'a> From<&'a Info> for StoredInfo<'a> {
+    fn from(info: &'a Info) -> Self {
+        let metadata = info.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        Self { metadata, parameters: info.parameters, weight_bytes: info.weight_bytes }
     }
 }
 
-impl From<StoredInfo> for Info {
-    fn from(stored: StoredInfo) -> Self {
-        Self {
-            metadata: stored.metadata,
+impl TryFrom<StoredInfo<'_>> for Info {
+    type Error = Error;
+
+    fn try_from(stored: StoredInfo<'_>) -> Result<Self> {
+        let pairs = stored.metadata.iter().map(|(key, value)| Ok((reserve::text(key)?, reserve::text(value)?)));
+        Ok(Self {
+            metadata: pairs.collect::<Result<_, OpError>>().map_err(|e| e.at("package"))?,
             parameters: stored.parameters,
             weight_bytes: stored.weight_bytes,
             assumed_batch: Vec::new(),
             package: None,
-        }
+        })
     }
 }
 
 /// Serializes `value` with postcard.
 pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
-    postcard::to_stdvec(value).map_err(|e| Error::Internal(format!("a package cannot be written: {e}")))
+    let bad = |e| Error::Internal(format!("a package cannot be written: {e}"));
+    let len = postcard::serialize_with_flavor(value, Size::default()).map_err(bad)?;
+    let mut bytes = reserve::copies(0, len).map_err(|e| e.at("package"))?;
+    postcard::to_slice(value, &mut bytes).map_err(bad)?;
+    Ok(bytes)
 }
 
 /// Deserializes a section, which must not have extra bytes.
@@ -118,6 +129,10 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
         Ok(_) => Err(refused(PackageFault::Format, "a section has extra bytes")),
+        // Lists that do not fit memory have no error of their own here.
+        Err(e @ postcard::Error::SerdeDeCustom) => {
+            Err(refused(PackageFault::Format, &format!("a section cannot be read, or there is no memory for it: {e}")))
+        }
         Err(e) => Err(refused(PackageFault::Format, &format!("a section cannot be read: {e}"))),
     }
 }
@@ -127,38 +142,50 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
 pub(super) struct WeightBytes(pub Vec<u8>);
 
 impl WeightBytes {
-    fn add(&mut self, bytes: &[u8]) -> usize {
-        self.0.resize(self.0.len().next_multiple_of(ALIGNMENT), 0);
-        let offset = self.0.len();
+    /// Appends bytes, and returns their offset.
+    fn add(&mut self, bytes: &[u8]) -> Result<usize> {
+        let offset = self.0.len().next_multiple_of(ALIGNMENT);
+        let more = offset - self.0.len() + bytes.len();
+        self.0.try_reserve(more).map_err(|_| OpError::no_memory(offset + bytes.len()).at("package"))?;
+        self.0.resize(offset, 0);
         self.0.extend(bytes);
-        offset
+        Ok(offset)
     }
 }
 
 impl Content {
     /// Stores `graph`; for a package for one instruction set, `choices` holds the packed weights of each node, in the
     /// order of [`Graph::walk`].
+    ///
+    /// # Errors
+    /// Not enough memory.
     pub fn store(
         graph: &Graph,
         target: Option<PackedFor>,
         choices: &[Option<Choice>],
         weights: &mut WeightBytes,
-    ) -> Self {
+    ) -> Result<Self> {
         let packed = |index: usize| choices.get(index).and_then(Option::as_ref).filter(|choice| choice.form.is_some());
         let mut kept = Kept::of(graph, packed);
-        let nodes = graph.walk().enumerate().map(|(index, node)| StoredNode {
-            name: node.name.clone(),
-            op: node.op.clone(),
-            inputs: node.inputs.iter().map(|&id| kept.index(id)).collect(),
-            outputs: node.outputs.iter().map(|&id| kept.index(id)).collect(),
-            packing: packed(index).map(|choice| StoredPacking {
+        let mut packing = |choice: &Choice| {
+            let packed = choice.packed.iter().map(|bytes| Ok((weights.add(bytes)?, bytes.len())));
+            Ok::<_, Error>(StoredPacking {
                 form: choice.form.clone().unwrap_or_default(),
                 absorbed: choice.absorbed.clone(),
-                packed: choice.packed.iter().map(|bytes| (weights.add(bytes), bytes.len())).collect(),
-            }),
-            blocks: node.blocks.iter().map(|block| kept.block(block)).collect(),
+                packed: packed.collect::<Result<_>>()?,
+            })
+        };
+        let nodes = graph.walk().enumerate().map(|(index, node)| {
+            Ok::<_, Error>(StoredNode {
+                name: node.name.clone(),
+                op: node.op.clone(),
+                inputs: node.inputs.iter().map(|&id| kept.index(id)).collect(),
+                outputs: node.outputs.iter().map(|&id| kept.index(id)).collect(),
+                packing: packed(index).map(&mut packing).transpose()?,
+                blocks: node.blocks.iter().map(|block| kept.block(block)).collect(),
+            })
         });
-        let nodes = nodes.collect();
+        let nodes = nodes.collect::<Result<_>>()?;
         let inputs = graph.inputs.iter().map(|&id| kept.index(id)).collect();
         let outputs = graph.outputs.iter().map(|(name, id)| (name.clone(), kept.index(*id))).collect();
         let values = kept.ids.iter().map(|&id| {
@@ -166,18 +193,21 @@ impl Content {
             let data = match &value.constant {
                 None => Data::None,
                 Some(_) if !kept.read.contains(&id) => Data::Packed,
-                Some(tensor) => Data::At(weights.add(tensor.bytes())),
+                Some(tensor) => Data::At(weights.add(tensor.bytes())?),
             };
-            StoredValue { name: value.name.clone(), fact: value.fact.clone(), data }
+            Ok::<_, Error>(StoredValue { name: value.name.clone(), fact: value.fact.clone(), data })
         });
-        Self { target, values: values.collect(), nodes, inputs, outputs }
+        Ok(Self { target, values: values.collect::<Result<_>>()?, nodes, inputs, outputs })
     }
 
     /// Stores the variables of `graph`.
-    pub fn store_variables(graph: &Graph, weights: &mut WeightBytes) -> StoredVariables {
-        let mut offset = |tensor: &Arc<Tensor>| weights.add(tensor.bytes()) + 1;
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub fn store_variables(graph: &Graph, weights: &mut WeightBytes) -> Result<StoredVariables> {
+        let mut offset = |tensor: &Arc<Tensor>| Ok::<_, Error>(weights.add(tensor.bytes())? + 1);
         let stored = graph.variables.iter().map(|Variable { initial, next }| {
-            (initial.as_ref().map_or(0, &mut offset), next.map_or(0, |next| next + 1))
+            Ok((initial.as_ref().map_or(Ok(0), &mut offset)?, next.map_or(0, |next| next + 1)))
         });
         stored.collect()
     }

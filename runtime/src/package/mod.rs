@@ -86,12 +86,12 @@ pub(crate) fn write_tuned(
     }
     let packed_for = target.map(|(t, _)| PackedFor::new(t.isa, t.memory, t.precision));
     let mut weights = WeightBytes::default();
-    let content = content::encode(&Content::store(graph, packed_for, &choices, &mut weights))?;
-    let variables = content::encode(&Content::store_variables(graph, &mut weights))?;
+    let content = content::encode(&Content::store(graph, packed_for, &choices, &mut weights)?)?;
+    let variables = content::encode(&Content::store_variables(graph, &mut weights)?)?;
     let info = content::encode(&StoredInfo::from(info))?;
     let mut sections = vec![(Kind::Graph, &content[..]), (Kind::Info, &info), (Kind::Weights, &weights.0)];
     sections.extend((!graph.variables.is_empty()).then_some((Kind::Variables, &variables[..])));
-    Ok(container::write(&sections, key))
+    container::write(&sections, key)
 }
 
 /// The operators in a package, by their names in the table: a build needs these to open it.
@@ -125,12 +125,12 @@ impl Package {
     pub fn read(file: &Bytes, key: Option<&[u8; 32]>) -> Result<Self> {
         let container = Container::read(file, key)?;
         let content: Content = content::decode(container.section(Kind::Graph)?)?;
-        let info: StoredInfo = content::decode(container.section(Kind::Info)?)?;
+        let info: StoredInfo<'_> = content::decode(container.section(Kind::Info)?)?;
         let packed_for = content.target;
         let variables: StoredVariables =
             container.optional(Kind::Variables).map_or(Ok(Vec::new()), |bytes| content::decode(bytes))?;
         let (graph, packings) = content.restore(container.section(Kind::Weights)?, &variables)?;
-        Ok(Self { graph, packings, packed_for, info: info.into(), signer: container.signer })
+        Ok(Self { graph, packings, packed_for, info: info.try_into()?, signer: container.signer })
     }
 }
 

@@ -257,7 +257,7 @@ fn packed_weights_must_be_aligned() {
     let mut choices = vec![None; graph.nodes.len()];
     choices[1] = Some(steps[1].choice.clone());
     let packed_for = PackedFor::new(target.isa, target.memory, target.precision);
-    let content = content::encode(&Content::store(&graph, Some(packed_for), &choices, &mut weights)).unwrap();
+    let content = content::encode(&Content::store(&graph, Some(packed_for), &choices, &mut weights).unwrap()).unwrap();
     let whole = Sections { graph: content, info: Sections::of(&host_package(None)).info, weights: weights.0 };
     assert_eq!(code(open(&whole.package())), "opened");
     let length = steps[1].choice.packed[0].len();
@@ -274,7 +274,7 @@ fn packed_weights_must_be_aligned() {
 fn weights_listed_twice_are_refused() {
     let graph = network();
     let mut weights = WeightBytes::default();
-    let content = content::encode(&Content::store(&graph, None, &[], &mut weights)).unwrap();
+    let content = content::encode(&Content::store(&graph, None, &[], &mut weights).unwrap()).unwrap();
     let info = Sections::of(&host_package(None)).info;
     let whole = Sections { graph: content, info, weights: weights.0 };
     assert_eq!(code(open(&whole.package())), "opened");
