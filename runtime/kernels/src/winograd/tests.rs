@@ -80,7 +80,7 @@ fn no_weights_are_read_past_the_last_eight_filters() {
         let want = definition(&shape, &x, &w, None, &Epilogue::default());
         for v in VARIANTS.iter().filter(|v| v.isa.is_available() && v.takes(&shape)) {
             let mut packed = Guarded::new(&vec![f32::NAN; packed_len(v, &shape)], Edge::End);
-            pack(v, &shape, &w, &mut packed);
+            pack(v, &shape, &w, &mut packed).unwrap();
             let halved = halved(v.storage == Storage::Kernels(Weights::F16), &packed, Edge::End);
             let packed = halved.as_ref().map_or(Packed::F32(&packed), |halved| Packed::F16(halved));
             let (mut got, mut scratch) = (vec![f32::NAN; want.len()], vec![0.0; scratch_len(v, &shape, 1)]);

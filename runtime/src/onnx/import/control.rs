@@ -98,11 +98,11 @@ impl<'m> Importer<'m> {
         let (then, otherwise) = (self.subgraph(node, "then_branch")?, self.subgraph(node, "else_branch")?);
         let (then, otherwise) = match (self.block(node, then, &[], &[]), self.block(node, otherwise, &[], &[])) {
             (Ok(then), Err(Halt::Error(error @ Error::Node { .. }))) => {
-                let otherwise = self.refusal(node, condition, &then.results, &error)?;
+                let otherwise = self.refusal(node, condition, &then.results, error)?;
                 (then, otherwise)
             }
             (Err(Halt::Error(error @ Error::Node { .. })), Ok(otherwise)) => {
-                (self.refusal(node, condition, &otherwise.results, &error)?, otherwise)
+                (self.refusal(node, condition, &otherwise.results, error)?, otherwise)
             }
             (then, otherwise) => (then?, otherwise?),
         };
@@ -122,8 +122,12 @@ impl<'m> Importer<'m> {
         node: &'m Node<'m>,
         condition: ValueId,
         like: &[ValueId],
-        error: &Error,
+        error: Error,
     ) -> Result<Block, Halt> {
+        // Shapes have no part in that.
+        if let Error::Node { source: OpError::NoMemory(_), .. } = error {
+            return Err(error.into());
+        }
         let results = like.iter().map(|&id| self.build.graph.fact(id).clone()).collect();
         let halves: Vec<Option<DType>> = like.iter().map(|&id| self.build.half(id)).collect();
         let reason = format!("this branch does not match the shapes of the inputs: {error}");
