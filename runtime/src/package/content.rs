@@ -87,8 +87,9 @@ pub(super) type StoredVariables = Vec<(usize, usize)>;
 /// The section [`Kind::Info`](super::container::Kind::Info).
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredInfo<'a> {
+    /// Keys and values.
     #[serde(borrow)]
-    metadata: BTreeMap<&'a str, &'a str>,
+    metadata: Vec<(&'a str, &'a str)>,
     parameters: u64,
     weight_bytes: u64,
 }
@@ -104,9 +105,13 @@ impl TryFrom<StoredInfo<'_>> for Info {
     type Error = Error;
 
     fn try_from(stored: StoredInfo<'_>) -> Result<Self> {
-        let pairs = stored.metadata.iter().map(|(key, value)| Ok((reserve::text(key)?, reserve::text(value)?)));
+        let copy = |text: &str| reserve::text(text).map_err(|e| e.at("package"));
+        let mut metadata = BTreeMap::new();
+        for (key, value) in stored.metadata {
+            metadata.insert(copy(key)?, copy(value)?);
+        }
         Ok(Self {
-            metadata: pairs.collect::<Result<_, OpError>>().map_err(|e| e.at("package"))?,
+            metadata,
             parameters: stored.parameters,
             weight_bytes: stored.weight_bytes,
             assumed_batch: Vec::new(),
