@@ -116,7 +116,7 @@ impl Classifier {
     /// [`head`](Self::head).
     ///
     /// # Errors
-    /// Errors of the run; `model.output` if the first output is not f32 or is empty.
+    /// Errors of the run; `model.output` if the first output is not f32 or is empty, or if a score is not a number.
     pub fn scores(&mut self, prepared: &[f32]) -> Result<Vec<f32>> {
         let input = TensorView::new(&self.dims, prepared).map_err(|e| Error::Internal(e.to_string()))?;
         self.session.run(&[input])?;
@@ -125,6 +125,9 @@ impl Classifier {
         let scores = scores.ok_or_else(|| no_scores(&format!("the first output is {}", output.fact())))?;
         let mut scores = scores.to_vec();
         self.head.apply(&mut scores);
+        if scores.iter().any(|score| score.is_nan()) {
+            return Err(no_numbers());
+        }
         Ok(scores)
     }
 
@@ -163,5 +166,12 @@ fn no_scores(what: &str) -> Error {
     Error::Invalid {
         fault: Fault::Model(ModelFault::Output),
         message: format!("{what}; class scores are expected there, as f32"),
+    }
+}
+
+fn no_numbers() -> Error {
+    Error::Invalid {
+        fault: Fault::Model(ModelFault::Output),
+        message: "the scores are not numbers (NaN): check the mean and std of the images, and the model's weights".into(),
     }
 }
