@@ -55,8 +55,23 @@ const TRIAL: Duration = Duration::from_secs(10);
 /// model; `tuning.target` if the measurements are for another target than the recipe's; [`Error::IsaUnavailable`] in a
 /// build without the feature `foreign`, for another machine's instruction set.
 pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result<(Vec<u8>, Info)> {
+    package(crate::onnx::read(path, &recipe.limits.file, &recipe.shapes)?, recipe, key)
+}
+
+/// The same for the bytes of a model file without external data.
+///
+/// # Errors
+/// As for [`compile`].
+pub fn compile_bytes(bytes: &[u8], recipe: &Recipe, key: Option<&SigningKey>) -> Result<(Vec<u8>, Info)> {
+    package(crate::onnx::from_bytes(bytes, &recipe.limits.file, &recipe.shapes)?, recipe, key)
+}
+
+fn package(
+    (source, mut info): (impl Source, Info),
+    recipe: &Recipe,
+    key: Option<&SigningKey>,
+) -> Result<(Vec<u8>, Info)> {
     let target = target(recipe)?;
-    let (source, mut info) = crate::onnx::read(path, &recipe.limits.file, &recipe.shapes)?;
     let mut graph = match source.lower(&recipe.shapes)? {
         Lowered::Graph(graph) => graph,
         Lowered::Foreign(model) => return Err(Error::Unsupported { node: "graph".into(), reason: model.reason }),

@@ -52,7 +52,7 @@ pub mod vision;
 use base::{bytes, cores, error, fault, info, limits, machine, options, reserve, shape, tensor, tuning, value};
 pub use bytes::Bytes;
 #[cfg(feature = "onnx")]
-pub use compile::{BATCH, Recipe, compile};
+pub use compile::{BATCH, Recipe, compile, compile_bytes};
 pub use cores::{PowerMode, available_cores};
 pub use error::{Error, OpError, Result};
 pub use fault::{Fault, InputFault, ModelFault, PackageFault, TuningFault};

@@ -1,6 +1,6 @@
 //! Options shared by all commands that open a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::RangedU64ValueParser;
@@ -20,7 +20,7 @@ use crate::printable::printable;
 /// A model and how to run it.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// The model, an .onnx file or a .skip package
+    /// The model, an .onnx file or a .skip package; - is standard input
     #[arg(value_name = "MODEL")]
     pub path: PathBuf,
 
@@ -173,7 +173,7 @@ impl ModelArgs {
 
     /// Opens the model with the command's own options.
     pub fn open_with(&self, options: &Options) -> Result<Model, skipstone::Error> {
-        let model = Model::open(&self.path, options)?;
+        let model = open(&self.path, options)?;
         if let Some(warning) = model.warning() {
             note(format!("warning: {}: {}", self.name(), printable(warning)));
         }
@@ -201,6 +201,15 @@ impl ModelArgs {
 }
 
 /// The inputs whose batch size was assumed to be 1, with a shape that would set another.
+/// Opens a model file, or standard input.
+pub fn open(path: &Path, options: &Options) -> Result<Model, skipstone::Error> {
+    if !files::is_stream(path) {
+        return Model::open(path, options);
+    }
+    let unreadable = |source| skipstone::Error::Io { path: "standard input".into(), source };
+    Model::from_bytes(files::input().map_err(unreadable)?, options)
+}
+
 fn assumed_batches(model: &Model) -> impl Iterator<Item = (&str, String)> {
     let inputs = model.inputs().iter().filter(|port| model.info().assumed_batch.contains(&port.name));
     inputs.map(|port| {

@@ -14,7 +14,7 @@ use crate::output::{json, print};
 use crate::printable::printable;
 use crate::progress::Progress;
 use crate::table::{Align, Columns};
-use crate::{images, numbers};
+use crate::{files, images, numbers};
 
 /// Classify images
 #[derive(Args, Debug)]
@@ -26,18 +26,22 @@ that of the model's input and the normalization is ImageNet's. The output ends w
 and the kind of scores, and where each was specified. The time is that of the model alone, without
 reading the image.
 
-An image that cannot be read is reported in one line on stderr, the others are classified, and the exit status is 1.
+An image that cannot be read, or whose scores are not numbers, is reported in one line on stderr, the others are
+classified, and the exit status is 1. `-` is standard input, as the model or as an image.
 
 Examples:
   skipstone classify model.onnx cat.jpg
   skipstone classify model.onnx photos/ --top 1 --threads 2
   skipstone classify imagenet.onnx cat.jpg --labels classes.txt --resize 256
   skipstone classify model.onnx photos/ --json > results.json")]
+  skipstone classify keras.onnx cat.jpg --labels class_indices.json --resize stretch --scale 1/127.5 --mean 1
+  skipstone classify caffe.onnx cat.jpg --colors bgr --scale 1 --mean 103.939,116.779,123.68
+  curl -s https://example.org/cat.jpg | skipstone classify model.onnx -
 pub struct Classify {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Images (png, jpg, bmp, webp), or directories with images
+    /// Images (png, jpg, bmp, webp), or directories with images; - is standard input
     #[arg(value_name = "IMAGE|DIR", required = true)]
     images: Vec<PathBuf>,
 
@@ -120,6 +124,9 @@ impl Classify {
         let settings = Settings {
             threshold: self.threshold,
             allow: self.allow.clone(),
+        let labels = self.image.labels.as_deref();
+        let streams = self.images.iter().map(PathBuf::as_path).chain([self.model.path.as_path()]).chain(labels);
+        files::only_one_stream(streams)?;
             deny: self.deny.clone(),
             locale: self.locale.clone(),
             ..self.image.settings()

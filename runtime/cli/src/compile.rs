@@ -6,10 +6,10 @@ use std::sync::Arc;
 use clap::Args;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
-use skipstone::classify::Classifier;
-use skipstone::{Error, Fault, Isa, Model, ModelFault, Options, Recipe, Tuning, compile};
+use skipstone::classify::{Classifier, Labels};
+use skipstone::{Error, Fault, Isa, ModelFault, Options, Recipe, Tuning, compile, compile_bytes};
 
-use crate::args::{ImageArgs, MemoryArg, PrecisionArg, parse_shape, parse_tuning};
+use crate::args::{ImageArgs, MemoryArg, PrecisionArg, open, parse_shape, parse_tuning};
 use crate::failure::Failure;
 use crate::files;
 use crate::limits::{Limit, limits, parse_limit};
@@ -27,7 +27,8 @@ instruction set holds weights packed for its kernels, so opening it packs nothin
 `host` is this machine's, `neon` that of every 64-bit phone.
 For an image classifier, the command prints the normalization and the kind of scores, and where each was specified;
 the image options are stored in the package.
-A model with operators that only run on the desktop is refused, with their names.
+A model with operators that only run on the desktop is refused, with their names. `-` is standard input for MODEL, and
+standard output for --output; the report then goes to stderr.
 
 Make keys for --sign with openssl; the app checks packages with the public key:
   openssl genpkey -algorithm ed25519 -out key.pem
@@ -38,11 +39,11 @@ Examples:
   skipstone compile model.onnx -o model.skip --target generic --labels labels.txt --sign key.pem
   skipstone classify model.skip photos/")]
 pub struct Compile {
-    /// The model, an .onnx file
+    /// The model, an .onnx file; - is standard input
     #[arg(value_name = "MODEL")]
     model: PathBuf,
 
-    /// File to write
+    /// File to write; - is standard output
     #[arg(short, long, value_name = "FILE.skip")]
     output: PathBuf,
 
@@ -110,6 +111,9 @@ impl Compile {
     /// Writes the package.
     pub fn execute(self) -> Result<(), Failure> {
         let plain = (self.precision, self.memory) == (PrecisionArg::F32, MemoryArg::Fast) && self.tuning.is_none();
+        files::only_one_stream(
+            [Some(&self.model), self.image.labels.as_ref()].into_iter().flatten().map(PathBuf::as_path),
+        )?;
         if self.target.is_none() && !plain {
             let reason = "--precision, --memory and --tuning apply to packed weights; a generic package is packed when \
                           it is opened";
@@ -126,7 +130,11 @@ impl Compile {
         };
         let classifier = self.classifier()?;
         let key = self.sign.as_deref().map(read_key).transpose()?;
-        let (package, info) = compile(&self.model, &recipe, key.as_ref())?;
+        let (package, info) = if files::is_stream(&self.model) {
+            compile_bytes(&files::read(&self.model)?, &recipe, key.as_ref())?
+        } else {
+            compile(&self.model, &recipe, key.as_ref())?
+        };
         for name in info.assumed_batch.iter().map(|name| printable(name)) {
             note(format!(
                 "note: input '{name}' has an open batch size; the package is for 1, --shape {name}=... sets another"
@@ -145,7 +153,7 @@ impl Compile {
     /// Image options that do not fit the model are refused here, not when an app opens the package.
     fn classifier(&self) -> Result<String, Failure> {
         let options = Options { shapes: self.shapes.iter().cloned().collect(), ..Options::default() };
-        let model = Model::open(&self.model, &options)?;
+        let model = open(&self.model, &options)?;
         match Classifier::new(&model, &self.image.settings(), self.image.labels()?) {
             Ok(classifier) => {
                 let (normalization, scores) = (classifier.normalization().to_string(), classifier.head().to_string());

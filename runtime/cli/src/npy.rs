@@ -12,6 +12,7 @@ use std::path::Path;
 use skipstone::{DType, Fact, Shape, Tensor, TensorView};
 
 use crate::failure::Failure;
+use crate::{files, output};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 
@@ -26,8 +27,12 @@ const ALIGNMENT: usize = 64;
 /// Accepts booleans, integers and floats of 16 to 64 bits, little-endian, in C or Fortran order.
 /// Memory use is bounded by the size of the file, whatever shape its header declares.
 pub fn read(path: &Path) -> Result<Tensor, Failure> {
-    let file = File::open(path).map_err(|error| Failure::io(path, &error))?;
-    read_from(BufReader::new(file)).map_err(|error| match error {
+    let read = if files::is_stream(path) {
+        read_from(files::read(path)?.as_slice())
+    } else {
+        read_from(BufReader::new(File::open(path).map_err(|error| Failure::io(path, &error))?))
+    };
+    read.map_err(|error| match error {
         NpyError::Io(error) => Failure::io(path, &error),
         NpyError::Invalid(reason) => Failure::new("input.npy", format!("{}: {reason}", path.display())),
     })
@@ -39,6 +44,11 @@ pub fn write(path: &Path, tensor: &TensorView<'_>) -> Result<(), Failure> {
     let file = File::create(path).map_err(|error| Failure::io(path, &error))?;
     let mut file = io::BufWriter::new(file);
     write_to(&mut file, tensor).and_then(|()| file.flush()).map_err(|error| Failure::io(path, &error))
+}
+
+/// Writes `tensor` to stdout.
+pub fn print(tensor: &TensorView<'_>) -> Result<(), Failure> {
+    output::file(|stdout| write_to(stdout, tensor))
 }
 
 #[derive(Debug)]

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use skipstone::{Error, Model, Tensor, TensorView};
+use skipstone::{Error, Model, Session, Tensor, TensorView};
 
 use crate::args::ModelArgs;
 use crate::batch::Batch;
 use crate::failure::Failure;
+use crate::files;
 use crate::npy;
 use crate::output::print;
 use crate::table::{Align, Table};
@@ -17,6 +18,7 @@ use crate::table::{Align, Table};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Each output is written to DIR/<output name>.npy; a '/' in a name becomes '_'.
+MODEL or one FILE may be `-`, standard input; DIR may be `-`, standard output, if the model has one output.
 If NAME or FILE contains '=', the split is chosen so that FILE exists.
 A dynamic input takes the shape of its file, unless --shape says otherwise. A package whose file left the batch open
 runs once for each image of a batch.
@@ -41,6 +43,8 @@ pub struct Run {
 impl Run {
     /// Runs the model once.
     pub fn execute(self) -> Result<(), Failure> {
+        let streams = self.inputs.iter().map(|(_, path)| path.as_path()).chain([self.model.path.as_path()]);
+        files::only_one_stream(streams)?;
         let mut given: Vec<(String, Tensor)> = Vec::new();
         for (name, path) in &self.inputs {
             if given.iter().any(|(known, _)| known == name) {
@@ -58,6 +62,9 @@ impl Run {
             session.run(&views)?;
         }
 
+        if files::is_stream(&self.output_dir) {
+            return one(&session);
+        }
         std::fs::create_dir_all(&self.output_dir).map_err(|error| Failure::io(&self.output_dir, &error))?;
         let names: Vec<&str> = session.output_names().collect();
         let mut table = Table::untitled([Align::Left, Align::Left, Align::Left]);
@@ -78,6 +85,16 @@ impl Run {
             options.shapes.entry(name.clone()).or_insert_with(|| tensor.shape().dims().to_vec());
         }
         Ok(self.model.open_with(&options)?)
+    }
+}
+
+/// Writes the only output of a session to stdout.
+fn one(session: &Session) -> Result<(), Failure> {
+    match (session.output_names().count(), session.output(0)) {
+        (1, Some(output)) => npy::print(&output),
+        (count, _) => {
+            Err(Failure::Usage(format!("the model has {count} outputs, but standard output is only one file")))
+        }
     }
 }
 
