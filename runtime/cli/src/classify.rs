@@ -134,9 +134,6 @@ impl Classify {
         let mut classifier = Classifier::new(&model, &settings, labels)?;
         self.model.prepare(classifier.session())?;
         let files = images::find(&self.images)?;
-        if files.is_empty() {
-            return Err(Failure::new("image", "no images found (png, jpg, jpeg, bmp, webp)"));
-        }
 
         let rows = (!self.json).then(|| TableRows::new(&files, &classifier));
         let Normalization { mean, std, origin } = classifier.normalization().clone();

@@ -7,9 +7,13 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbIma
 use skipstone::classify::Image;
 
 use crate::failure::{Failure, catch_panics};
+use crate::notes::note;
+use crate::{files, formats};
 
 /// File name extensions of the formats that this build decodes.
 const ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
+/// Those of pictures that it does not.
+const OTHERS: [&str; 9] = ["heic", "heif", "avif", "gif", "tif", "tiff", "jxl", "jp2", "dng"];
 
 /// Longest side of an image, in pixels.
 const MAX_SIDE: u32 = 1 << 15;
@@ -21,23 +25,34 @@ const MAX_BYTES: u64 = 4 * MAX_PIXELS;
 const MAX_FILE: u64 = 128 << 20;
 
 /// The image files in `paths`: files as given, and all images below directories, sorted by name.
+///
+/// # Errors
+/// `io`; `image` if there are none.
 pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
-    let mut files = Vec::new();
+    let (mut files, mut others) = (Vec::new(), 0);
     for path in paths {
         if path.is_dir() {
-            walk(path, &mut files)?;
+            others += walk(path, &mut files)?;
         } else {
             files.push(path.clone());
         }
     }
-    Ok(files)
+    match (files.is_empty(), others) {
+        (false, _) => Ok(files),
+        (true, 0) => Err(Failure::new("image", format!("no images found; {}", formats::READ))),
+        (true, others) => {
+            let reason =
+                format!("no images found, but {others} of other formats; {}, so convert them first", formats::READ);
+            Err(Failure::new("image", reason))
+        }
+    }
 }
 
-/// Adds the images below `directory`. Skips links to directories, which could form a cycle, and
-/// hidden directories.
-pub fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+/// Adds the images below `directory`. Skips links to directories, which could form a cycle, hidden directories, and
+/// pictures of other formats, with a note; returns how many.
+pub fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<usize, Failure> {
     let mut pending = vec![directory.to_owned()];
-    let mut found = Vec::new();
+    let (mut found, mut others) = (Vec::new(), 0);
     while let Some(directory) = pending.pop() {
         let refused = |error| Failure::io(&directory, &error);
         for entry in std::fs::read_dir(&directory).map_err(refused)? {
@@ -48,32 +63,44 @@ pub fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
             }
             if entry.file_type().map_err(refused)?.is_dir() {
                 pending.push(path);
-            } else if has_image_ending(&path) {
+            } else if has_ending(&path, &ENDINGS) {
                 found.push(path);
+            } else if has_ending(&path, &OTHERS) {
+                others += 1;
             }
         }
     }
+    if others > 0 {
+        let (directory, read) = (directory.display(), formats::READ);
+        note(format!(
+            "note: {directory}: {others} pictures of other formats (such as heic or gif) were left out; {read}"
+        ));
+    }
     found.sort_unstable();
     files.append(&mut found);
-    Ok(())
+    Ok(others)
 }
 
-fn has_image_ending(path: &Path) -> bool {
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+    ending.is_some_and(|ending| endings.contains(&ending.as_str()))
 }
 
-/// Decodes the image at `path` to RGB without alpha and applies its orientation. The format is detected from the
-/// content, not from the name.
+/// Decodes the image at `path`, or on standard input if that is `-`, to RGB without alpha and applies its orientation.
+/// The format is detected from the content, not from the name.
 pub fn decode(path: &Path) -> Result<RgbImage, Failure> {
     let unreadable = |error| Failure::io(path, &error);
     let broken = |reason: String| Failure::new("image", format!("{}: {reason}", path.display()));
-    // Reading a pipe could block, and reading a device might never end.
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() || metadata.len() > MAX_FILE {
-        return Err(broken(format!("is not a regular file of at most {} MiB", MAX_FILE >> 20)));
-    }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let bytes = if files::is_stream(path) {
+        files::read(path)?
+    } else {
+        // Reading a pipe could block, and reading a device might never end.
+        let metadata = std::fs::metadata(path).map_err(unreadable)?;
+        if !metadata.is_file() || metadata.len() > MAX_FILE {
+            return Err(broken(format!("is not a regular file of at most {} MiB", MAX_FILE >> 20)));
+        }
+        std::fs::read(path).map_err(unreadable)?
+    };
     // If a decoder panics on a malformed file, continue with the next file.
     catch_panics(|| decode_bytes(&bytes)).map_err(|panic| broken(panic.to_string()))?.map_err(broken)
 }
@@ -86,6 +113,10 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
     limits.max_alloc = Some(MAX_BYTES);
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
     reader.limits(limits);
+    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Bmp | ImageFormat::WebP)) {
+        let other = if bytes.is_empty() { Some("an empty file") } else { formats::name(bytes) };
+        return Err(format!("is {}; {}, so convert it first", other.unwrap_or("no picture"), formats::READ));
+    }
     if reader.format() == Some(ImageFormat::Jpeg) && !is_whole_jpeg(bytes) {
         return Err("the file is truncated".into());
     }
@@ -143,6 +174,14 @@ mod tests {
             assert!(!is_whole_jpeg(&bytes[..len]), "{len}");
             assert!(decode_bytes(&bytes[..len]).is_err(), "{len}");
         }
+    }
+
+    #[test]
+    fn a_picture_of_another_format_is_named() {
+        let error = decode_bytes(b"GIF89a\x01\0\x01\0\0\0\0").unwrap_err();
+        assert_eq!(error, "is a GIF picture; png, jpg, bmp and webp are read, so convert it first");
+        assert!(decode_bytes(b"").unwrap_err().starts_with("is an empty file; "));
+        assert!(decode_bytes(b"cat").unwrap_err().starts_with("is no picture; "));
     }
 
     /// The first bytes of a PNG of this size.

@@ -14,6 +14,7 @@ mod evaluate;
 mod experts;
 mod failure;
 mod files;
+mod formats;
 mod grow;
 mod images;
 mod inspect;
