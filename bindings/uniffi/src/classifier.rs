@@ -88,7 +88,9 @@ pub struct Normalization {
 
 impl From<&classify::Normalization> for Normalization {
     fn from(it: &classify::Normalization) -> Self {
-        Self { mean: it.mean.clone(), std: it.std.clone(), origin: it.origin.to_string() }
+        let unit = it.scale * 255.0;
+        let scaled = |values: &[f32]| values.iter().map(|value| value / unit).collect();
+        Self { mean: scaled(&it.mean), std: scaled(&it.std), origin: it.origin.to_string() }
     }
 }
 

@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
-use skipstone::classify::{Activation, Labels, Settings};
+use skipstone::classify::{Activation, Colors, Fit, Interpolation, Labels, Settings};
 use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Session, Tune, Tuning, Value};
 
 use crate::failure::Failure;
@@ -200,7 +200,6 @@ impl ModelArgs {
     }
 }
 
-/// The inputs whose batch size was assumed to be 1, with a shape that would set another.
 /// Opens a model file, or standard input.
 pub fn open(path: &Path, options: &Options) -> Result<Model, skipstone::Error> {
     if !files::is_stream(path) {
@@ -225,15 +224,32 @@ pub struct ImageArgs {
     #[arg(long, value_name = "FILE", help_heading = "Image options")]
     pub labels: Option<PathBuf>,
 
-    /// Resize the shorter side to this many pixels [default: `skipstone.resize`, or the input's side]
-    #[arg(long, value_name = "PIXELS", help_heading = "Image options")]
-    pub resize: Option<usize>,
+    /// Resize the shorter side to this many pixels and cut out the middle; or `stretch` both sides to the input's, or
+    /// `letterbox`: the whole image between black bars; or both, as in stretch:256 [default: `skipstone.fit` and
+    /// `skipstone.resize`, or `shortest` to the input's side]
+    #[arg(long, value_name = "PIXELS|HOW", value_parser = parse_resize, help_heading = "Image options")]
+    pub resize: Option<Resize>,
+
+    /// How resized pixels are made: bilinear, bicubic, lanczos, box or nearest, as in Pillow and in torchvision with
+    /// antialias; or linear, as in OpenCV [default: `skipstone.interpolation`, or bilinear]
+    #[arg(long, value_name = "NAME", value_parser = parse_interpolation, help_heading = "Image options")]
+    pub interpolation: Option<Interpolation>,
 
     /// Cut this square from the middle [default: `skipstone.crop`, or the input's side]
     #[arg(long, value_name = "PIXELS", help_heading = "Image options")]
     pub crop: Option<usize>,
 
-    /// Mean of the channels, for values from 0 to 1 [default: `skipstone.mean`, or ImageNet's with a note]
+    /// The channels: rgb, bgr or gray [default: `skipstone.colors`, or rgb, and gray for one channel]
+    #[arg(long, value_name = "NAME", value_parser = parse_colors, help_heading = "Image options")]
+    pub colors: Option<Colors>,
+
+    /// Factor of each byte before the mean is subtracted: 1 for values from 0 to 255 [default: `skipstone.scale`, or
+    /// 1/255 for values from 0 to 1]
+    #[arg(long, value_name = "FACTOR", value_parser = parse_scale, help_heading = "Image options")]
+    pub scale: Option<f32>,
+
+    /// Mean of the channels in the model's order, for scaled values; one for all or one for each [default:
+    /// `skipstone.mean`, or ImageNet's with a note, or 0 with --scale]
     #[arg(
         long,
         value_name = "R,G,B",
@@ -243,7 +259,7 @@ pub struct ImageArgs {
     )]
     pub mean: Option<Vec<f32>>,
 
-    /// Standard deviation of the channels [default: `skipstone.std`, or ImageNet's with a note]
+    /// Standard deviation of the channels [default: `skipstone.std`, or ImageNet's with a note, or 1 with --scale]
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Image options")]
     pub std: Option<Vec<f32>>,
 
@@ -259,7 +275,11 @@ impl ImageArgs {
         Settings {
             mean: self.mean.clone(),
             std: self.std.clone(),
-            resize: self.resize,
+            scale: self.scale,
+            colors: self.colors,
+            resize: self.resize.and_then(|resize| resize.side),
+            fit: self.resize.and_then(|resize| resize.fit),
+            interpolation: self.interpolation,
             crop: self.crop,
             activation: self.activation,
             ..Settings::default()
@@ -275,6 +295,46 @@ impl ImageArgs {
 fn parse_activation(name: &str) -> Result<Activation, String> {
     name.parse().map_err(|_| "expected softmax, sigmoid or none".into())
 }
+/// The value of `--resize`: how, to which length, or both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resize {
+    /// What happens to an image of another aspect ratio.
+    pub fit: Option<Fit>,
+    /// Length of the shorter side.
+    pub side: Option<usize>,
+}
+
+/// `256`, `stretch` or `stretch:256`
+fn parse_resize(text: &str) -> Result<Resize, String> {
+    let expected =
+        || "expected a number of pixels, shortest, stretch or letterbox, or both as in stretch:256".to_owned();
+    let side = |text: &str| text.parse().map(Some).map_err(|_| expected());
+    let fit = |text: &str| text.parse().map(Some).map_err(|_| expected());
+    match text.split_once(':') {
+        Some((how, pixels)) => Ok(Resize { fit: fit(how)?, side: side(pixels)? }),
+        None if text.starts_with(|c: char| c.is_ascii_digit()) => Ok(Resize { fit: None, side: side(text)? }),
+        None => Ok(Resize { fit: fit(text)?, side: None }),
+    }
+}
+
+fn parse_interpolation(name: &str) -> Result<Interpolation, String> {
+    name.parse().map_err(|_| "expected bilinear, bicubic, lanczos, box, nearest or linear".into())
+}
+
+fn parse_colors(name: &str) -> Result<Colors, String> {
+    name.parse().map_err(|_| "expected rgb, bgr or gray".into())
+}
+
+/// `0.5`, or a fraction such as `1/127.5`, which a decimal number does not give exactly.
+fn parse_scale(text: &str) -> Result<f32, String> {
+    let number = |text: &str| text.trim().parse::<f64>().map_err(|_| format!("'{text}' is not a number"));
+    let factor = match text.split_once('/') {
+        Some((above, below)) => number(above)? / number(below)?,
+        None => number(text)?,
+    };
+    if (factor as f32).is_normal() { Ok(factor as f32) } else { Err("expected a factor such as 1 or 1/127.5".into()) }
+}
+
 
 /// Reads a tuning file.
 pub fn parse_tuning(path: &str) -> Result<Arc<Tuning>, String> {
@@ -342,6 +402,27 @@ mod tests {
     #[test]
     fn shapes_are_read() {
         assert_eq!(parse_shape("x=1x3x224x224"), Ok(("x".into(), vec![1, 3, 224, 224])));
+    #[test]
+    fn resizing_is_read() {
+        let read = |text| parse_resize(text).map(|it| (it.fit, it.side));
+        assert_eq!(read("256"), Ok((None, Some(256))));
+        assert_eq!(read("stretch"), Ok((Some(Fit::Stretch), None)));
+        assert_eq!(read("letterbox:320"), Ok((Some(Fit::Letterbox), Some(320))));
+        assert_eq!(read("shortest:0"), Ok((Some(Fit::Shortest), Some(0))));
+        for bad in ["", "squash", "256:stretch", "stretch:", "-1", "1e3"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn scales_are_read() {
+        assert_eq!(parse_scale("1/255"), Ok(1.0 / 255.0));
+        assert_eq!(parse_scale("0.5"), Ok(0.5));
+        for bad in ["", "a", "1/0", "0", "nan", "1/2/3", "1e-60"] {
+            assert!(parse_scale(bad).is_err(), "{bad}");
+        }
+    }
+
         assert_eq!(parse_shape("a=b=7"), Ok(("a=b".into(), vec![7])));
         assert_eq!(parse_shape("x="), Ok(("x".into(), vec![])));
         for bad in ["x", "=1", "x=1x", "x=-1", "x=1,3", "x=99999999999999999999"] {

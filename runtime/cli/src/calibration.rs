@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use skipstone::Model;
 use skipstone::classify::Preprocess;
+use skipstone::{DType, Model};
 use skipstone_transform::{Error, Samples};
 
 use crate::args::ImageArgs;
@@ -59,6 +59,10 @@ impl Pictures {
             let reason = format!("the model has {} inputs; images need a model with one", model.inputs().len());
             return Err(Failure::new("model.image-input", reason));
         };
+        if input.fact.dtype != DType::F32 {
+            let reason = format!("the model's input is {}; a model is calibrated with images of f32", input.fact);
+            return Err(Failure::new("model.image-input", reason));
+        }
         let preprocess = Preprocess::new(&input.fact, &model.info().metadata, &image.settings())?;
         let progress = Progress::new(files.len() * rounds);
         Ok(Self { files, preprocess, progress })

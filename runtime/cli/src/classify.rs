@@ -20,11 +20,12 @@ use crate::{files, images, numbers};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 An image is resized so that its shorter side has the right length, the middle is cut out, and
-its channels are normalized, as the model's metadata says (keys skipstone.labels, .resize, .crop,
-.mean, .std, .activation); the image options override it. If the metadata is missing, the size is
-that of the model's input and the normalization is ImageNet's. The output ends with the normalization
-and the kind of scores, and where each was specified. The time is that of the model alone, without
-reading the image.
+its channels are normalized, as the model's metadata says (keys skipstone.labels, .fit, .resize, .crop,
+.interpolation, .colors, .scale, .mean, .std, .activation); the image options override it. If the metadata is missing,
+the size is that of the model's input and the normalization is ImageNet's. A model whose input is u8 gets the bytes. The
+output ends with what was done to the images, their normalization and the kind of scores, and where each was specified.
+The scores are the first output of floats; labels that are more or fewer than its classes are refused. The time is that
+of the model alone, without reading the image.
 
 An image that cannot be read, or whose scores are not numbers, is reported in one line on stderr, the others are
 classified, and the exit status is 1. `-` is standard input, as the model or as an image.
@@ -33,10 +34,10 @@ Examples:
   skipstone classify model.onnx cat.jpg
   skipstone classify model.onnx photos/ --top 1 --threads 2
   skipstone classify imagenet.onnx cat.jpg --labels classes.txt --resize 256
-  skipstone classify model.onnx photos/ --json > results.json")]
   skipstone classify keras.onnx cat.jpg --labels class_indices.json --resize stretch --scale 1/127.5 --mean 1
   skipstone classify caffe.onnx cat.jpg --colors bgr --scale 1 --mean 103.939,116.779,123.68
   curl -s https://example.org/cat.jpg | skipstone classify model.onnx -
+  skipstone classify model.onnx photos/ --json > results.json")]
 pub struct Classify {
     #[command(flatten)]
     model: ModelArgs,
@@ -78,6 +79,8 @@ struct Report {
     model: String,
     /// What the scores are, and where that was specified.
     scores: String,
+    /// What is done to an image before its normalization.
+    image: String,
     normalization: NormalizationReport,
     images: Vec<Classified>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -88,6 +91,8 @@ struct Report {
 struct NormalizationReport {
     mean: Vec<f32>,
     std: Vec<f32>,
+    /// The factor of a byte, before.
+    scale: f32,
     /// Where it was specified.
     from: String,
 }
@@ -136,11 +141,12 @@ impl Classify {
         let files = images::find(&self.images)?;
 
         let rows = (!self.json).then(|| TableRows::new(&files, &classifier));
-        let Normalization { mean, std, origin } = classifier.normalization().clone();
+        let Normalization { mean, std, scale, origin } = classifier.normalization().clone();
         let mut report = Report {
             model: self.model.name(),
             scores: classifier.head().to_string(),
-            normalization: NormalizationReport { mean, std, from: origin.to_string() },
+            image: classifier.preprocess().to_string(),
+            normalization: NormalizationReport { mean, std, scale, from: origin.to_string() },
             images: Vec::new(),
             failed: Vec::new(),
         };
@@ -170,7 +176,8 @@ impl Classify {
         if self.json {
             print(&json(&report)?)?;
         } else {
-            print(&format!("\nnormalization: {}\n", printable(&classifier.normalization().to_string())))?;
+            print(&format!("\nimage: {}\n", report.image))?;
+            print(&format!("normalization: {}\n", printable(&classifier.normalization().to_string())))?;
             print(&format!("scores: {}\n", printable(&report.scores)))?;
             if let (true, Some(latency)) = (files.len() > 1, Latency::of(&times)) {
                 print(&format!("{} images, {} ms median\n", times.len(), numbers::ms(latency.p50)))?;
@@ -190,7 +197,7 @@ fn classify(
     let prepared = classifier.prepare(images::view(&image)?);
     model.prepare(classifier.session())?;
     let began = Instant::now();
-    let scores = classifier.scores(&prepared)?;
+    let scores = classifier.scores(&prepared).map_err(|error| Failure::from(error).of(file))?;
     let time = began.elapsed();
     let top = classifier.rank(&scores, top);
     let top = top.into_iter().map(|Prediction { index, label, score }| {

@@ -110,11 +110,11 @@ fn parse_locale(text: &str) -> Result<(String, PathBuf), String> {
 impl Compile {
     /// Writes the package.
     pub fn execute(self) -> Result<(), Failure> {
-        let plain = (self.precision, self.memory) == (PrecisionArg::F32, MemoryArg::Fast) && self.tuning.is_none();
         files::only_one_stream(
             [Some(&self.model), self.image.labels.as_ref()].into_iter().flatten().map(PathBuf::as_path),
         )?;
         if self.target.is_none() && !plain {
+        let plain = (self.precision, self.memory) == (PrecisionArg::F32, MemoryArg::Fast) && self.tuning.is_none();
             let reason = "--precision, --memory and --tuning apply to packed weights; a generic package is packed when \
                           it is opened";
             return Err(Failure::Usage(format!("{reason}: give a --target")));
@@ -174,7 +174,11 @@ impl Compile {
             ("skipstone.card", self.card.as_ref().map(text).transpose()?),
             ("skipstone.mean", image.mean.as_ref().map(numbers)),
             ("skipstone.std", image.std.as_ref().map(numbers)),
-            ("skipstone.resize", image.resize.map(|side| side.to_string())),
+            ("skipstone.scale", image.scale.map(|scale| scale.to_string())),
+            ("skipstone.colors", image.colors.map(|colors| colors.name().to_owned())),
+            ("skipstone.interpolation", image.interpolation.map(|by| by.name().to_owned())),
+            ("skipstone.fit", image.resize.and_then(|resize| resize.fit).map(|fit| fit.name().to_owned())),
+            ("skipstone.resize", image.resize.and_then(|resize| resize.side).map(|side| side.to_string())),
             ("skipstone.crop", image.crop.map(|side| side.to_string())),
             ("skipstone.activation", image.activation.map(|activation| activation.name().to_owned())),
         ];

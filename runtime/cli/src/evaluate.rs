@@ -179,8 +179,7 @@ fn judged(model: &Model, args: &ModelArgs, image: &ImageArgs, dataset: &Path) ->
     let mut first = classifier()?;
     args.prepare(first.session())?;
     let labels = first.labels().clone();
-    let classes = model.outputs().first().map_or(0, |port| port.fact.shape.elements());
-    let samples = samples(dataset, &labels, classes)?;
+    let samples = samples(dataset, &labels, first.classes())?;
     let mut sessions = vec![first];
     while sessions.len() < args.threads.min(samples.len()) {
         sessions.push(classifier()?);
@@ -250,7 +249,7 @@ fn verdict(session: &mut Classifier, model: &ModelArgs, sample: &Sample) -> Resu
     let prepared = session.prepare(images::view(&image)?);
     model.prepare(session.session())?;
     let began = Instant::now();
-    let scores = session.scores(&prepared)?;
+    let scores = session.scores(&prepared).map_err(|error| Failure::from(error).of(&sample.file))?;
     let time = began.elapsed();
     let best = top_k(&scores, BEST);
     let rank = best.iter().position(|scored| scored.index == sample.class);

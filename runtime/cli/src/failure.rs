@@ -35,6 +35,14 @@ impl Failure {
         Self::new("io", format!("{}: {error}", path.display()))
     }
 
+    /// The same failure, of this input among several.
+    pub fn of(self, path: &Path) -> Self {
+        match self {
+            Self::Fault { code, message } => Self::new(code, format!("{}: {message}", path.display())),
+            other => other,
+        }
+    }
+
     /// Prints the failure as one line on stderr.
     pub fn report(&self) {
         match self {

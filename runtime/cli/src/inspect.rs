@@ -10,10 +10,11 @@ use skipstone::measure::Memory;
 use skipstone::operator::{Operator, Zeros};
 use skipstone::ops::Op;
 use skipstone::plan::{Plan, Port, Step, Variable};
-use skipstone::{Fact, Model, Tensor};
+use skipstone::{Error, Fact, Fault, Model, ModelFault, Tensor};
 
 use crate::args::ModelArgs;
 use crate::failure::Failure;
+use crate::notes::note;
 use crate::numbers::{bytes, count, elements, percent};
 use crate::output::{json, print};
 use crate::printable::printable;
@@ -107,6 +108,7 @@ struct VariableReport {
 /// How a classifier treats an image and the model's output, and where that was specified.
 #[derive(Serialize)]
 struct ClassifierReport {
+    image: String,
     normalization: String,
     /// `softmax`, `sigmoid` or `none`.
     activation: &'static str,
@@ -212,9 +214,17 @@ impl Report {
 
 impl ClassifierReport {
     fn new(model: &Model) -> Option<Self> {
-        let classifier = Classifier::new(model, &Settings::default(), None).ok()?;
+        let classifier = match Classifier::new(model, &Settings::default(), None) {
+            Ok(classifier) => classifier,
+            Err(Error::Invalid { fault: Fault::Model(ModelFault::ImageInput), .. }) => return None,
+            Err(error) => {
+                note(format!("warning: no image can be classified: {}", printable(&error.to_string())));
+                return None;
+            }
+        };
         let Head { activation, by_model, origin } = classifier.head();
         Some(Self {
+            image: classifier.preprocess().to_string(),
             normalization: classifier.normalization().to_string(),
             activation: activation.name(),
             activation_by_model: *by_model,
@@ -311,6 +321,7 @@ fn text(report: &Report, model: &Model) -> String {
     }
     if let Some(it) = &report.classifier {
         let by_model = if it.activation_by_model && it.activation != "none" { " inside the model" } else { "" };
+        fact("image", String::new(), it.image.clone());
         fact("normalization", String::new(), it.normalization.clone());
         fact("scores", String::new(), format!("{}{by_model}, {}", it.activation, it.activation_from));
     }

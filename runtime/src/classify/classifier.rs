@@ -1,15 +1,19 @@
 //! A session with the preparation of its image and the evaluation of its scores.
 
+use half::f16;
+
 use super::filter::Filter;
 use super::head::Head;
 use super::image::Image;
 use super::labels::Labels;
-use super::preprocess::{Normalization, Preprocess, Settings};
+use super::preprocess::{Normalization, Preprocess};
 use super::scores::{Scored, best};
-use crate::error::{Error, Fault, ModelFault, Result};
+use super::settings::Settings;
+use crate::error::{Error, Fault, InputFault, ModelFault, Result};
 use crate::model::Model;
+use crate::plan::Port;
 use crate::session::Session;
-use crate::tensor::TensorView;
+use crate::tensor::{DType, Shape, Tensor, TensorView};
 use crate::vision::{Converter, Frame};
 
 /// A class that an image may show.
@@ -35,15 +39,22 @@ pub struct Classifier {
     head: Head,
     filter: Filter,
     dims: Vec<usize>,
+    /// The input, if its elements are not f32.
+    converted: Option<Tensor>,
+    /// Index of the output with the scores.
+    output: usize,
+    classes: usize,
 }
 
 impl Classifier {
-    /// A classifier of `model`, which must have one image input and class scores as its first output. What `settings`
-    /// and `labels` leave open is read from the metadata.
+    /// A classifier of `model`, which must have one image input and class scores as its first output of floats: an
+    /// integer before it is the label that some converters add. What `settings` and `labels` leave open is read from
+    /// the metadata.
     ///
     /// # Errors
     /// As for [`Preprocess::new`] and [`Head::of`]; a model with several inputs (`model.image-input`); an invalid
-    /// threshold or class name (`input.threshold`, `input.label`).
+    /// threshold or class name (`input.threshold`, `input.label`); `labels` (`input.label`), or those of the metadata
+    /// (`model.metadata`), that are more or fewer than the classes.
     pub fn new(model: &Model, settings: &Settings, labels: Option<Labels>) -> Result<Self> {
         let [input] = model.inputs() else {
             return Err(Error::Invalid {
@@ -53,18 +64,32 @@ impl Classifier {
         };
         let metadata = &model.info().metadata;
         let preprocess = Preprocess::new(&input.fact, metadata, settings)?;
+        let output = scores_output(model.outputs());
+        let shape = model.outputs().get(output).map(|port| &port.fact.shape);
+        let classes = shape.map_or(0, Shape::elements);
+        let display = settings.locale.as_deref().and_then(|locale| Labels::localized(metadata, locale));
+        let at_fault =
+            if labels.is_some() { Fault::Input(InputFault::Label) } else { Fault::Model(ModelFault::Metadata) };
         let labels = labels.or_else(|| metadata.get("skipstone.labels").map(|text| Labels::parse(text)));
         let labels = labels.unwrap_or_default();
+        // Of a map, such as a detector's, the labels name only one axis.
+        if shape.is_some_and(|shape| shape.iter().all(|&dim| dim == 1 || dim == classes)) {
+            labels.check(classes, at_fault)?;
+            display.iter().try_for_each(|names| names.check(classes, Fault::Model(ModelFault::Metadata)))?;
+        }
         Ok(Self {
             head: Head::of(model, settings.activation)?,
             filter: Filter::new(settings, &labels)?,
-            display: settings.locale.as_deref().and_then(|locale| Labels::localized(metadata, locale)),
+            display,
             session: model.session()?,
             preprocess,
             converter: Converter::new(model.isa()),
             prepared: Vec::new(),
             labels,
             dims: input.fact.shape.dims().to_vec(),
+            converted: (input.fact.dtype != DType::F32).then(|| Tensor::zeros(input.fact.clone())),
+            output,
+            classes,
         })
     }
 
@@ -89,6 +114,18 @@ impl Classifier {
     #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// Number of scores.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// How images are prepared.
+    #[must_use]
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
     }
 
     /// How images are normalized, and where that was specified.
@@ -116,14 +153,17 @@ impl Classifier {
     /// [`head`](Self::head).
     ///
     /// # Errors
-    /// Errors of the run; `model.output` if the first output is not f32 or is empty, or if a score is not a number.
+    /// Errors of the run; `model.output` if no output holds floats, or it is empty, or if a score is not a number.
     pub fn scores(&mut self, prepared: &[f32]) -> Result<Vec<f32>> {
-        let input = TensorView::new(&self.dims, prepared).map_err(|e| Error::Internal(e.to_string()))?;
+        let mut input = TensorView::new(&self.dims, prepared).map_err(|e| Error::Internal(e.to_string()))?;
+        if let Some(converted) = &mut self.converted {
+            convert(prepared, converted);
+            input = converted.view();
+        }
         self.session.run(&[input])?;
-        let output = self.session.output(0).ok_or_else(|| no_scores("the model has no output"))?;
-        let scores = output.elements::<f32>().filter(|scores| !scores.is_empty());
-        let scores = scores.ok_or_else(|| no_scores(&format!("the first output is {}", output.fact())))?;
-        let mut scores = scores.to_vec();
+        let output = self.session.output(self.output).ok_or_else(|| no_scores("the model has no output"))?;
+        let scores = floats(&output).filter(|scores| !scores.is_empty());
+        let mut scores = scores.ok_or_else(|| no_scores(&format!("the output is {}", output.fact())))?;
         self.head.apply(&mut scores);
         if scores.iter().any(|score| score.is_nan()) {
             return Err(no_numbers());
@@ -162,16 +202,39 @@ impl Classifier {
     }
 }
 
+/// The index of the first output of floats; 0 if there is none.
+pub(super) fn scores_output(outputs: &[Port]) -> usize {
+    let float = |port: &Port| matches!(port.fact.dtype, DType::F32 | DType::F16 | DType::F64);
+    outputs.iter().position(float).unwrap_or(0)
+}
+
+/// Converts a prepared image to bytes, to the nearest, or to f16.
+fn convert(prepared: &[f32], to: &mut Tensor) {
+    if let Some(bytes) = to.elements_mut::<u8>() {
+        bytes.iter_mut().zip(prepared).for_each(|(byte, level)| *byte = (level + 0.5) as u8);
+    } else if let Some(halves) = to.elements_mut::<f16>() {
+        halves.iter_mut().zip(prepared).for_each(|(half, &value)| *half = f16::from_f32(value));
+    }
+}
+
+/// The elements of floats as f32.
+fn floats(output: &TensorView<'_>) -> Option<Vec<f32>> {
+    let halves = || Some(output.elements::<f16>()?.iter().map(|half| half.to_f32()).collect());
+    let doubles = || Some(output.elements::<f64>()?.iter().map(|&double| double as f32).collect());
+    output.elements::<f32>().map(<[f32]>::to_vec).or_else(halves).or_else(doubles)
+}
+
 fn no_scores(what: &str) -> Error {
     Error::Invalid {
         fault: Fault::Model(ModelFault::Output),
-        message: format!("{what}; class scores are expected there, as f32"),
+        message: format!("{what}; class scores are expected there, as floats"),
     }
 }
 
 fn no_numbers() -> Error {
     Error::Invalid {
         fault: Fault::Model(ModelFault::Output),
-        message: "the scores are not numbers (NaN): check the mean and std of the images, and the model's weights".into(),
+        message: "the scores are not numbers (NaN): check the mean and std of the images, and the model's weights"
+            .into(),
     }
 }

@@ -1,8 +1,8 @@
 //! Which classes are reported: those above the threshold that the caller allows and does not deny.
 
 use super::labels::Labels;
-use super::preprocess::Settings;
 use super::scores::Scored;
+use super::settings::Settings;
 use crate::error::{Error, Fault, InputFault, Result};
 
 /// The conditions for reporting a class.

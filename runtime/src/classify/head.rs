@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use skipstone_kernels::activation::Activation as Function;
 
+use super::classifier::scores_output;
 use crate::error::{Error, Fault, ModelFault, Result};
 use crate::model::Model;
 use crate::operator::{Operator, Place};
@@ -66,6 +67,8 @@ pub enum Origin {
     Metadata,
     /// The last operator of the model.
     Operator(String),
+    /// The type of the model's input.
+    Input,
     /// Nowhere: the default, which most models expect.
     Assumed,
 }
@@ -76,6 +79,7 @@ impl fmt::Display for Origin {
             Self::Caller => f.write_str("as requested"),
             Self::Metadata => f.write_str("by the model's metadata"),
             Self::Operator(name) => write!(f, "by the model's last operator, {name}"),
+            Self::Input => f.write_str("by the model's input, which takes bytes"),
             Self::Assumed => f.write_str("assumed: neither the caller nor the model says"),
         }
     }
@@ -93,14 +97,15 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head of `model`, whose first output holds its classes: `asked`, or its metadata, or its last operator.
-    /// Without any of these, one class is scored by a sigmoid and several by a softmax.
+    /// The head of `model`, whose first output of floats holds its classes: `asked`, or its metadata, or its last
+    /// operator. Without any of these, one class is scored by a sigmoid and several by a softmax.
     ///
     /// # Errors
     /// `model.metadata` if the key has an unknown value.
     pub fn of(model: &Model, asked: Option<Activation>) -> Result<Self> {
-        let classes = model.outputs().first().map_or(0, |output| output.fact.shape.elements());
-        Self::from(last(model), classes, &model.info().metadata, asked)
+        let output = scores_output(model.outputs());
+        let classes = model.outputs().get(output).map_or(0, |output| output.fact.shape.elements());
+        Self::from(last(model, output), classes, &model.info().metadata, asked)
     }
 
     fn from(
@@ -170,11 +175,11 @@ enum Last {
     Other,
 }
 
-/// The operator that computes the first output of `model`, looking through steps that only move, convert or quantize
+/// The operator that computes an output of `model`, looking through steps that only move, convert or quantize
 /// it.
-fn last(model: &Model) -> Last {
+fn last(model: &Model, output: usize) -> Last {
     let Some(plan) = model.plan() else { return Last::Other };
-    let Some(output) = plan.outputs.first() else { return Last::Other };
+    let Some(output) = plan.outputs.get(output) else { return Last::Other };
     let mut place = output.place.clone();
     // Steps of branches and loops are ignored: several of them may have written the output.
     let (mut outside, mut index) = (Vec::new(), 0);

@@ -5,7 +5,7 @@
 //! model sees on the device exactly the bytes it was trained on. Only the part that a crop keeps is computed: memory is
 //! bounded by the crop, even for a very long image.
 
-use crate::vision::{PixelWindow, taps};
+use crate::vision::{Interpolation, PixelWindow, taps};
 
 /// A borrowed RGB image: 8 bits per channel, interleaved, rows from the top.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +42,9 @@ impl<'a> Image<'a> {
 
 /// The pixels of `image`, resized to `across.scaled` by `down.scaled`, inside both windows; interleaved RGB, `down.len`
 /// rows of `across.len` pixels.
-pub(super) fn resample(image: Image<'_>, across: PixelWindow, down: PixelWindow) -> Vec<u8> {
-    let columns = fixed_taps(image.width, across);
-    let rows = fixed_taps(image.height, down);
+pub(super) fn resample(image: Image<'_>, across: PixelWindow, down: PixelWindow, by: Interpolation) -> Vec<u8> {
+    let columns = fixed_taps(image.width, across, by);
+    let rows = fixed_taps(image.height, down, by);
     // Across first, for the source rows that the second pass reads.
     let first = rows.iter().map(|t| t.first).min().unwrap_or(0);
     let last = rows.iter().map(|t| t.first + t.weights.len()).max().unwrap_or(0);
@@ -80,7 +80,8 @@ pub(super) fn resample(image: Image<'_>, across: PixelWindow, down: PixelWindow)
     out
 }
 
-/// Fraction bits of a weight: weights sum to about 1, which leaves 8 bits for the channel.
+/// Fraction bits of a weight: weights sum to about 1, which leaves 8 bits for the channel, and one for the weights of
+/// either sign, whose magnitudes sum to less than 1.6.
 const FRACTION: u32 = 22;
 /// One half, for rounding.
 const HALF: i32 = 1 << (FRACTION - 1);
@@ -96,9 +97,9 @@ struct Taps {
 }
 
 /// Taps in fixed point for each pixel of the window.
-fn fixed_taps(source: usize, window: PixelWindow) -> Vec<Taps> {
+fn fixed_taps(source: usize, window: PixelWindow, by: Interpolation) -> Vec<Taps> {
     let fixed = |weight: &f64| (weight * f64::from(1 << FRACTION)).round() as i32;
-    let taps = taps(source, window).into_iter();
+    let taps = taps(source, window, by).into_iter();
     taps.map(|tap| Taps { first: tap.first, weights: tap.weights.iter().map(fixed).collect() }).collect()
 }
 
@@ -116,13 +117,27 @@ mod tests {
             .collect()
     }
 
+    /// The filters as functions of the distance in pixels of the smaller image.
+    fn filter(by: Interpolation, x: f64) -> f64 {
+        let sinc = |x: f64| if x == 0.0 { 1.0 } else { (x * std::f64::consts::PI).sin() / (x * std::f64::consts::PI) };
+        match (by, x.abs()) {
+            (Interpolation::Bilinear | Interpolation::Linear, x) => (1.0 - x).max(0.0),
+            (Interpolation::Bicubic, x) if x <= 1.0 => 1.5 * x.powi(3) - 2.5 * x.powi(2) + 1.0,
+            (Interpolation::Bicubic, x) if x <= 2.0 => -0.5 * x.powi(3) + 2.5 * x.powi(2) - 4.0 * x + 2.0,
+            (Interpolation::Lanczos, x) if x <= 3.0 => sinc(x) * sinc(x / 3.0),
+            (Interpolation::Bicubic | Interpolation::Lanczos, _) => 0.0,
+            (Interpolation::Box | Interpolation::Nearest, _) => f64::from(-0.5 < x && x <= 0.5),
+        }
+    }
+
     /// The definition, in floating point and in two dimensions at once.
-    fn plain(image: Image<'_>, scaled: (usize, usize), x: usize, y: usize, channel: usize) -> f64 {
+    fn plain(image: Image<'_>, scaled: (usize, usize), by: Interpolation, x: usize, y: usize, channel: usize) -> f64 {
         let axis = |source: usize, scaled: usize, at: usize| -> Vec<f64> {
             let scale = source as f64 / scaled as f64;
-            let reach = scale.max(1.0);
+            let antialias = !matches!(by, Interpolation::Nearest | Interpolation::Linear);
+            let unit = if antialias { scale.max(1.0) } else { 1.0 };
             let center = (at as f64 + 0.5) * scale;
-            let raw: Vec<f64> = (0..source).map(|i| (1.0 - (i as f64 + 0.5 - center).abs() / reach).max(0.0)).collect();
+            let raw: Vec<f64> = (0..source).map(|i| filter(by, (i as f64 + 0.5 - center) / unit)).collect();
             let total: f64 = raw.iter().sum();
             raw.into_iter().map(|w| w / total).collect()
         };
@@ -137,24 +152,62 @@ mod tests {
     }
 
     #[test]
-    fn resampling_is_the_antialiased_triangle() {
-        for ((w, h), scaled) in
-            [((7, 5), (3, 4)), ((1, 1), (4, 3)), ((33, 17), (8, 17)), ((5, 6), (11, 13)), ((64, 3), (2, 2))]
-        {
+    fn resampling_is_the_filters_sum() {
+        let sizes = [((7, 5), (3, 4)), ((1, 1), (4, 3)), ((33, 17), (8, 17)), ((5, 6), (11, 13)), ((64, 3), (2, 2))];
+        for (by, ((w, h), scaled)) in Interpolation::ALL.into_iter().flat_map(|by| sizes.map(|size| (by, size))) {
             let rgb = noise(w, h);
             let image = Image::new(w, h, &rgb).unwrap();
             let across = PixelWindow { scaled: scaled.0, start: scaled.0 / 3, len: scaled.0 - scaled.0 / 3 };
             let down = PixelWindow { scaled: scaled.1, start: scaled.1 / 4, len: scaled.1 - scaled.1 / 4 - 1 };
-            let got = resample(image, across, down);
+            let got = resample(image, across, down, by);
             assert_eq!(got.len(), across.len * down.len * 3);
             for y in 0..down.len {
                 for x in 0..across.len {
                     for c in 0..3 {
-                        let want = plain(image, scaled, x + across.start, y + down.start, c);
+                        let want = plain(image, scaled, by, x + across.start, y + down.start, c);
                         let got = f64::from(got[(y * across.len + x) * 3 + c]);
-                        // Two roundings to bytes.
-                        assert!((got - want).abs() <= 1.01, "{w}x{h} to {scaled:?} at {x},{y},{c}: {got} {want}");
+                        // Two roundings to bytes. Where a filter overshoots, the limits of a byte are another, and of
+                        // noise they cut off much.
+                        let cut = if by.overshoots() { 40.0 } else { 1.01 };
+                        assert!(
+                            (got - want.clamp(0.0, 255.0)).abs() <= cut,
+                            "{by:?} {w}x{h} to {scaled:?} at {x},{y},{c}: {got} {want}"
+                        );
                     }
+                }
+            }
+        }
+    }
+
+    /// Without noise nothing is cut off, so that the filters with negative weights can be compared exactly.
+    #[test]
+    fn smooth_images_are_resampled_to_within_two_roundings() {
+        let (w, h) = (40, 30);
+        let level =
+            |x: usize, y: usize, c: usize| 128.0 + 60.0 * (0.3 * x as f64 + c as f64).sin() * (0.2 * y as f64).cos();
+        let rgb: Vec<u8> = (0..w * h * 3).map(|i| level(i / 3 % w, i / 3 / w, i % 3).round() as u8).collect();
+        let image = Image::new(w, h, &rgb).unwrap();
+        let whole = |len| PixelWindow { scaled: len, start: 0, len };
+        for (by, (across, down)) in Interpolation::ALL
+            .into_iter()
+            .flat_map(|by| [(17, 11), (40, 7), (90, 31), (100, 100)].map(|size| (by, size)))
+        {
+            let got = resample(image, whole(across), whole(down), by);
+            for (i, got) in got.into_iter().enumerate() {
+                let want = plain(image, (across, down), by, i / 3 % across, i / 3 / across, i % 3);
+                assert!((f64::from(got) - want).abs() <= 1.3, "{by:?} to {across}x{down} at {i}: {got} {want}");
+            }
+        }
+    }
+
+    /// The sums of [`resample`] stay within 32 bits.
+    #[test]
+    fn weights_have_bounded_magnitudes() {
+        for by in Interpolation::ALL {
+            for (source, scaled) in (1..14).flat_map(|source| (1..40).map(move |scaled| (source, scaled))) {
+                for taps in fixed_taps(source, PixelWindow { scaled, start: 0, len: scaled }, by) {
+                    let total: i64 = taps.weights.iter().map(|&weight| i64::from(weight).abs()).sum();
+                    assert!(total <= (1.6 * f64::from(1 << FRACTION)) as i64, "{by:?} {source} to {scaled}: {total}");
                 }
             }
         }
@@ -164,7 +217,9 @@ mod tests {
     fn the_same_size_is_the_same_image() {
         let rgb = noise(6, 4);
         let whole = |len| PixelWindow { scaled: len, start: 0, len };
-        assert_eq!(resample(Image::new(6, 4, &rgb).unwrap(), whole(6), whole(4)), rgb);
+        for by in Interpolation::ALL {
+            assert_eq!(resample(Image::new(6, 4, &rgb).unwrap(), whole(6), whole(4), by), rgb, "{by:?}");
+        }
     }
 
     #[test]
@@ -172,7 +227,10 @@ mod tests {
         let rgb = noise(1, 30_000);
         let across = PixelWindow { scaled: 224, start: 0, len: 224 };
         let down = PixelWindow { scaled: 30_000 * 224, start: 3_000_000, len: 224 };
-        assert_eq!(resample(Image::new(1, 30_000, &rgb).unwrap(), across, down).len(), 224 * 224 * 3);
+        assert_eq!(
+            resample(Image::new(1, 30_000, &rgb).unwrap(), across, down, Interpolation::Bicubic).len(),
+            224 * 224 * 3
+        );
     }
 
     #[test]

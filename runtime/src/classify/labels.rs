@@ -4,17 +4,39 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::{Error, Fault, Result};
+
 /// Class names by index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(Vec<String>);
 
 impl Labels {
-    /// Reads newline-separated names: white space around a name, a leading byte-order mark and empty lines at the end
-    /// are dropped. An empty line in between keeps its index, so that later classes keep theirs.
+    /// Reads names, one per line: white space around a name, a leading byte-order mark and empty lines at the end are
+    /// dropped. An empty line in between keeps its index, so that later classes keep theirs.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end();
+        if text.is_empty() {
+            return Self::default();
+        }
+        // Before 2001, a Macintosh ended its lines with a carriage return alone, and some programs still do.
+        let end = if text.contains('\n') { '\n' } else { '\r' };
+        Self(text.split(end).map(|line| line.trim().to_owned()).collect())
+    }
+
+    /// Refuses names that are more or fewer than the classes; no names are as good as all.
+    ///
+    /// # Errors
+    /// `fault`, with both counts.
+    pub(super) fn check(&self, classes: usize, fault: Fault) -> Result<()> {
+        if self.is_empty() || self.len() == classes {
+            return Ok(());
+        }
+        let message = format!(
+            "there are {} labels, but the model has {classes} classes: name each, in the order of its output",
+            self.len()
+        );
+        Err(Error::Invalid { fault, message })
     }
 
     /// The display names for `locale` (`pt-BR`, or `pt_BR`), or otherwise for its language (`pt`).
@@ -75,6 +97,14 @@ mod tests {
         assert_eq!(labels.name(2), "class 2");
         assert_eq!(labels.name(3), "übung");
         assert_eq!(labels.name(4), "class 4");
+    }
+
+    /// Regression: a file with carriage returns alone was the name of one class.
+    #[test]
+    fn a_carriage_return_alone_ends_a_line() {
+        assert_eq!(Labels::parse("cat\rdog\r\rbird\r"), Labels::parse("cat\ndog\n\nbird"));
+        assert_eq!(Labels::parse("cat\r\ndog\r\n"), Labels::parse("cat\ndog"));
+        assert!(Labels::parse("\r\r").is_empty());
     }
 
     #[test]

@@ -8,10 +8,14 @@
 //! | `skipstone.labels` | class names, one per line | `class 0`, `class 1`, ... |
 //! | `skipstone.labels.de`, ... | display names in that language | the labels |
 //! | `skipstone.activation` | how the output becomes scores: `softmax`, `sigmoid` or `none` | derived from the last operator |
+//! | `skipstone.fit` | what happens to another aspect ratio: `shortest`, `stretch` or `letterbox` | `shortest` |
+//! | `skipstone.interpolation` | a filter of Pillow, such as `bicubic`, or `linear`, OpenCV's | `bilinear` |
 //! | `skipstone.resize` | length that the image's shorter side is resized to | the crop's |
 //! | `skipstone.crop` | side of the center square to crop | the input's side |
-//! | `skipstone.mean` | subtracted from each channel (of values 0 to 1), comma separated | ImageNet's; 0 for gray |
-//! | `skipstone.std` | divides each channel afterwards | ImageNet's; 1 for gray |
+//! | `skipstone.colors` | the channels: `rgb`, `bgr`, or `gray` | `rgb`; `gray` for one channel |
+//! | `skipstone.scale` | factor of each byte | 1/255, so that values are 0 to 1 |
+//! | `skipstone.mean` | subtracted from each scaled channel, comma separated | ImageNet's; 0 for gray or with a scale |
+//! | `skipstone.std` | divides each channel afterwards | ImageNet's; 1 for gray or with a scale |
 
 mod classifier;
 mod filter;
@@ -20,10 +24,13 @@ mod image;
 mod labels;
 mod preprocess;
 mod scores;
+mod settings;
 
+pub use crate::vision::{Colors, Interpolation};
 pub use classifier::{Classifier, Prediction};
 pub use head::{Activation, Head, Origin};
 pub use image::Image;
 pub use labels::Labels;
-pub use preprocess::{Normalization, Preprocess, Settings};
+pub use preprocess::{Normalization, Preprocess};
 pub use scores::{Scored, softmax, top_k};
+pub use settings::{Fit, Settings};

@@ -68,7 +68,11 @@ fn network() -> Graph {
 }
 
 fn info() -> Info {
-    let metadata = [("skipstone.labels", "a\nb\nc"), ("skipstone.mean", "0.5"), ("skipstone.card", "What it is for.")];
+    let metadata = [
+        ("skipstone.labels", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj"),
+        ("skipstone.mean", "0.5"),
+        ("skipstone.card", "What it is for."),
+    ];
     Info {
         metadata: metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         parameters: 20_000,

@@ -1,4 +1,4 @@
-//! Resampling along one axis: the triangle filter of Pillow and torchvision.
+//! Resampling along one axis: the filters of Pillow and torchvision.
 
 use skipstone_kernels::frame::Tap;
 
@@ -13,18 +13,84 @@ pub(crate) struct PixelWindow {
     pub len: usize,
 }
 
-/// Taps of a triangle filter on `source` pixels for each pixel of the window. The triangle reaches one new pixel to
-/// each side, or one source pixel if the image is enlarged ("antialias").
-pub(crate) fn taps(source: usize, window: PixelWindow) -> Vec<Tap> {
+/// How the pixels of a resized image are made from those of the source. Except for the first two, a filter that shrinks
+/// an image reaches over all the pixels under a new one ("antialias"), as in Pillow and torchvision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interpolation {
+    /// The nearest pixel.
+    Nearest,
+    /// The two nearest pixels of each axis, also if the image is shrunk: OpenCV's and TensorFlow's `bilinear`.
+    Linear,
+    /// The mean of the pixels under the new one: Pillow's `box`, and nearly OpenCV's `area`.
+    Box,
+    /// A triangle: the default.
+    #[default]
+    Bilinear,
+    /// A cubic spline with a = -0.5.
+    Bicubic,
+    /// A sinc within three pixels.
+    Lanczos,
+}
+
+impl Interpolation {
+    /// All of them, in the order of their names.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Nearest, Self::Linear, Self::Box, Self::Bilinear, Self::Bicubic, Self::Lanczos];
+    pub(crate) const NAMES: [&'static str; 6] = ["nearest", "linear", "box", "bilinear", "bicubic", "lanczos"];
+
+    /// Its name on the command line and in metadata.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// Whether it has negative weights.
+    pub(crate) fn overshoots(self) -> bool {
+        matches!(self, Self::Bicubic | Self::Lanczos)
+    }
+
+    /// The distance beyond which its weights are zero.
+    fn reach(self) -> f64 {
+        match self {
+            Self::Nearest | Self::Box => 0.5,
+            Self::Linear | Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+            Self::Lanczos => 3.0,
+        }
+    }
+
+    /// The weight of a pixel at distance `x`.
+    fn weight(self, x: f64) -> f64 {
+        let far = x.abs();
+        match self {
+            Self::Nearest | Self::Box => f64::from(x > -0.5 && x <= 0.5),
+            Self::Linear | Self::Bilinear => (1.0 - far).max(0.0),
+            Self::Bicubic if far < 1.0 => (1.5 * far - 2.5) * far * far + 1.0,
+            Self::Bicubic if far < 2.0 => ((far - 5.0) * far + 8.0) * far * -0.5 + 2.0,
+            Self::Lanczos if far < 3.0 => sinc(x) * sinc(x / 3.0),
+            Self::Bicubic | Self::Lanczos => 0.0,
+        }
+    }
+}
+
+fn sinc(x: f64) -> f64 {
+    let x = x * std::f64::consts::PI;
+    if x == 0.0 { 1.0 } else { x.sin() / x }
+}
+
+/// Taps of a filter on `source` pixels for each pixel of the window.
+pub(crate) fn taps(source: usize, window: PixelWindow, by: Interpolation) -> Vec<Tap> {
     let scale = source as f64 / window.scaled as f64;
-    let reach = scale.max(1.0);
+    // Source pixels per unit of the filter.
+    let unit = if matches!(by, Interpolation::Nearest | Interpolation::Linear) { 1.0 } else { scale.max(1.0) };
+    let reach = by.reach() * unit;
     (window.start..window.start + window.len)
         .map(|at| {
             let center = (at as f64 + 0.5) * scale;
             // Float to integer conversions saturate: positions left of 0 become 0.
             let first = ((center - reach + 0.5) as usize).min(source - 1);
             let end = ((center + reach + 0.5) as usize).clamp(first + 1, source);
-            let weight = |x: usize| (1.0 - ((x as f64 - center + 0.5) / reach).abs()).max(0.0);
+            let weight = |x: usize| by.weight((x as f64 - center + 0.5) / unit);
             let total: f64 = (first..end).map(weight).sum();
             Tap { first, weights: (first..end).map(|x| weight(x) / total).collect() }
         })
@@ -75,15 +141,23 @@ mod tests {
 
     #[test]
     fn the_same_size_has_one_tap_per_pixel() {
-        let mut same = taps(4, PixelWindow { scaled: 4, start: 1, len: 3 });
-        trimmed(&mut same);
-        assert_eq!(same, [tap(1, &[1.0]), tap(2, &[1.0]), tap(3, &[1.0])]);
+        for by in Interpolation::ALL.into_iter().filter(|by| !by.overshoots()) {
+            let mut same = taps(4, PixelWindow { scaled: 4, start: 1, len: 3 }, by);
+            trimmed(&mut same);
+            assert_eq!(same, [tap(1, &[1.0]), tap(2, &[1.0]), tap(3, &[1.0])], "{by:?}");
+        }
     }
 
     #[test]
     fn half_the_size_has_four_taps() {
-        let half = taps(8, PixelWindow { scaled: 4, start: 1, len: 1 });
-        assert_eq!(half, [tap(1, &[0.125, 0.375, 0.375, 0.125])]);
+        let half = |by| taps(8, PixelWindow { scaled: 4, start: 1, len: 1 }, by);
+        assert_eq!(half(Interpolation::Bilinear), [tap(1, &[0.125, 0.375, 0.375, 0.125])]);
+        assert_eq!(half(Interpolation::Box), [tap(2, &[0.5, 0.5])]);
+        assert_eq!(half(Interpolation::Linear), [tap(2, &[0.5, 0.5])]);
+        assert_eq!(half(Interpolation::Nearest), [tap(3, &[1.0])]);
+        // Keys' cubic with a = -0.5 at distances 0.25, 0.75, 1.25 and 1.75, in 128ths; the first pixel is outside.
+        let cubic = [-9.0, 29.0, 111.0, 111.0, 29.0, -9.0, -3.0].map(|w| w / 259.0);
+        assert_eq!(half(Interpolation::Bicubic), [tap(0, &cubic)]);
     }
 
     #[test]

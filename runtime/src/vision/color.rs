@@ -54,6 +54,25 @@ impl SampleKind {
     }
 }
 
+impl Rgb {
+    /// The map to channels of these colors.
+    fn to(mut self, colors: Colors) -> Self {
+        match colors {
+            Colors::Rgb => {}
+            Colors::Bgr => {
+                self.matrix.reverse();
+                self.offset.reverse();
+            }
+            Colors::Gray => {
+                let luma = |of: [f64; 3]| of.iter().zip(BRIGHTNESS).map(|(it, weight)| it * weight).sum();
+                self.matrix = [std::array::from_fn(|j| luma(self.matrix.map(|row| row[j]))); 3];
+                self.offset = [luma(self.offset); 3];
+            }
+        }
+        self
+    }
+}
+
 /// Luma is `kr R + kg G + kb B`; chroma is `(B - luma) / (2 - 2 kb)` and `(R - luma) / (2 - 2 kr)`, around 128. This is
 /// the inverse (ITU-T H.273).
 fn yuv_to_rgb(matrix: YuvMatrix, range: YuvRange) -> Rgb {
@@ -72,27 +91,52 @@ fn yuv_to_rgb(matrix: YuvMatrix, range: YuvRange) -> Rgb {
     Rgb { matrix, offset: matrix.map(|[y, u, v]| -black * y - 128.0 * (u + v)) }
 }
 
-/// The normalization of RGB between 0 and 1: subtract the mean, divide by the standard deviation.
+/// The colors that a model's channels are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colors {
+    /// Red, green, blue.
+    Rgb,
+    /// Blue, green, red, as OpenCV and Caffe have them.
+    Bgr,
+    /// Brightness, in one channel or the same in three.
+    Gray,
+}
+
+impl Colors {
+    /// All of them, in the order of their names.
+    pub(crate) const ALL: [Self; 3] = [Self::Rgb, Self::Bgr, Self::Gray];
+    pub(crate) const NAMES: [&'static str; 3] = ["rgb", "bgr", "gray"];
+
+    /// Its name on the command line and in metadata.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+/// The normalization of colors between 0 and 1: subtract the mean, divide by the standard deviation.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Normal {
     /// The mean of each channel.
     pub mean: [f32; 3],
     /// The standard deviation of each channel, never 0.
     pub std: [f32; 3],
-    /// Whether the model takes grayscale; the first mean and standard deviation apply.
-    pub gray: bool,
+    /// The model's channels.
+    pub colors: Colors,
+    /// Whether it has one channel, which is gray; the first mean and standard deviation apply.
+    pub single: bool,
 }
 
 /// The whole map, from sums in which one level of sample j is `unit[j]`.
 pub(super) fn map(kind: SampleKind, normal: &Normal, unit: [f32; 3]) -> Color {
-    let rgb = kind.to_rgb();
+    let rgb = if normal.single { kind.to_rgb() } else { kind.to_rgb().to(normal.colors) };
     // `level * factor + constant` is the model's input for a level, 0 to 255.
     let seen = |c: usize| {
         let (mean, std) = (f64::from(normal.mean[c]), f64::from(normal.std[c]));
         (1.0 / (255.0 * std), -mean / std)
     };
     // A grayscale model needs the luma of clamped colors, so they stay levels until then.
-    let of_levels: [(f64, f64); 3] = std::array::from_fn(|c| if normal.gray { (1.0, 0.0) } else { seen(c) });
+    let of_levels: [(f64, f64); 3] = std::array::from_fn(|c| if normal.single { (1.0, 0.0) } else { seen(c) });
     let per_channel = |f: &dyn Fn(usize, (f64, f64)) -> f64| std::array::from_fn(|c| f(c, of_levels[c]) as f32);
     let ends = |(factor, constant): (f64, f64)| (constant, 255.0f64.mul_add(factor, constant));
     Color {
@@ -102,7 +146,7 @@ pub(super) fn map(kind: SampleKind, normal: &Normal, unit: [f32; 3]) -> Color {
         bias: per_channel(&|c, (factor, constant)| rgb.offset[c].mul_add(factor, constant)),
         low: per_channel(&|_, map| ends(map).0.min(ends(map).1)),
         high: per_channel(&|_, map| ends(map).0.max(ends(map).1)),
-        gray: normal.gray.then(|| {
+        gray: normal.single.then(|| {
             let (factor, constant) = seen(0);
             let [r, g, b] = BRIGHTNESS.map(|weight| (weight * factor) as f32);
             [r, g, b, constant as f32]

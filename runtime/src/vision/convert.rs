@@ -7,7 +7,7 @@ use skipstone_kernels::frame::{
     Across, ChannelOrder, Color, ComponentLines, Course, Down, FrameRows, LINES, Tap, across, down, prefetch,
 };
 
-use super::axis::{PixelWindow, halved, reversed, taps, trimmed};
+use super::axis::{Interpolation, PixelWindow, halved, reversed, taps, trimmed};
 use super::color::{self, Normal, SampleKind};
 use super::frame::{Frame, Orientation, Plane, Region};
 use super::source::{Component, SourceRows, SourceShape, sources};
@@ -19,6 +19,8 @@ pub(crate) struct TensorSpec {
     pub across: PixelWindow,
     /// The rows.
     pub down: PixelWindow,
+    /// How pixels are made, without negative weights.
+    pub by: Interpolation,
     /// Position of the channels axis.
     pub layout: ChannelOrder,
     /// Mean and standard deviation.
@@ -108,8 +110,8 @@ impl Plan {
         let ConversionKey { region, orientation, target, .. } = &key;
         let (columns, rows) =
             if orientation.turned { (target.down, target.across) } else { (target.across, target.down) };
-        let columns = sensor_taps(region.x, region.width, columns, orientation.columns_reversed);
-        let rows = sensor_taps(region.y, region.height, rows, orientation.rows_reversed);
+        let columns = sensor_taps(region.x, region.width, columns, target.by, orientation.columns_reversed);
+        let rows = sensor_taps(region.y, region.height, rows, target.by, orientation.rows_reversed);
         let at_once = if orientation.turned { LINES } else { 1 };
         let mut lines = 0;
         let strand = |&shape: &SourceShape| {
@@ -214,8 +216,8 @@ impl Strand {
 }
 
 /// Taps of one of the sensor's axes, in its own coordinates, in the order of the tensor.
-fn sensor_taps(start: usize, len: usize, window: PixelWindow, against: bool) -> Vec<Tap> {
-    let mut taps = taps(len, window);
+fn sensor_taps(start: usize, len: usize, window: PixelWindow, by: Interpolation, against: bool) -> Vec<Tap> {
+    let mut taps = taps(len, window, by);
     trimmed(&mut taps);
     if against {
         reversed(len, &mut taps);

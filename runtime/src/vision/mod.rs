@@ -21,7 +21,8 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use color::{YuvMatrix, YuvRange};
+pub use axis::Interpolation;
+pub use color::{Colors, YuvMatrix, YuvRange};
 pub use convert::Converter;
 pub use frame::{ColorOrder, Frame, Pixels, Plane, Region, Rotation};
 

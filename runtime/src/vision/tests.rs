@@ -253,8 +253,8 @@ fn check(case: &Case) {
         };
         let across = window(case.scaled.0, case.outside[0] / 2, case.outside[1]);
         let down = window(case.scaled.1, case.outside[2] / 2, case.outside[3]);
-        let normal = Normal { mean: MEAN, std: STD, gray: case.gray };
-        let target = TensorSpec { across, down, layout: case.layout, normal };
+        let normal = Normal { mean: MEAN, std: STD, colors: Colors::Rgb, single: case.gray };
+        let target = TensorSpec { across, down, by: Interpolation::Bilinear, layout: case.layout, normal };
         let channels = if case.gray { 1 } else { 3 };
         let size = across.len * down.len;
         let columns: Vec<_> =
@@ -362,9 +362,14 @@ fn turned(rotation: Rotation, mirrored: bool, region: Option<Region>) -> Vec<u8>
         frame = frame.cropped(region).unwrap();
     }
     let whole = |len| PixelWindow { scaled: len, start: 0, len };
-    let normal = Normal { mean: [0.0; 3], std: [1.0; 3], gray: true };
-    let target =
-        TensorSpec { across: whole(frame.width()), down: whole(frame.height()), layout: ChannelOrder::Planar, normal };
+    let normal = Normal { mean: [0.0; 3], std: [1.0; 3], colors: Colors::Gray, single: true };
+    let target = TensorSpec {
+        across: whole(frame.width()),
+        down: whole(frame.height()),
+        by: Interpolation::Bilinear,
+        layout: ChannelOrder::Planar,
+        normal,
+    };
     let mut out = vec![0.0; frame.width() * frame.height()];
     Converter::new(Isa::detect()).convert(&frame, &target, &mut out);
     out.iter().map(|level| (level * 255.0).round() as u8).collect()
@@ -504,14 +509,37 @@ fn crops_outside_are_refused() {
 }
 
 #[test]
+fn channels_have_the_models_colors() {
+    let frame = Frame::rgb(1, 1, &[200, 100, 50]).unwrap();
+    let one = PixelWindow { scaled: 1, start: 0, len: 1 };
+    for (colors, want) in [
+        (Colors::Rgb, [200.0, 100.0, 50.0]),
+        (Colors::Bgr, [50.0, 100.0, 200.0]),
+        // 0.299 R + 0.587 G + 0.114 B
+        (Colors::Gray, [124.2; 3]),
+    ] {
+        let normal = Normal { mean: [0.0, 0.1, 0.2], std: [1.0, 2.0, 4.0], colors, single: false };
+        let by = Interpolation::Bilinear;
+        let mut out = [0.0f32; 3];
+        let target = TensorSpec { across: one, down: one, by, layout: ChannelOrder::Planar, normal };
+        Converter::new(Isa::detect()).convert(&frame, &target, &mut out);
+        for c in 0..3 {
+            let level = (out[c] * normal.std[c] + normal.mean[c]) * 255.0;
+            assert!((level - want[c]).abs() < 0.05, "{colors:?} {c}: {level}");
+        }
+    }
+}
+
+#[test]
 fn constructors_make_the_formats_in_their_names() {
     // One pixel of luma 100, blue chroma 128, red chroma 228: see the matrices' own test.
     let want = [240.2, 28.5864, 100.0];
     let pixel = |frame: Frame<'_>| {
         let one = PixelWindow { scaled: 1, start: 0, len: 1 };
-        let normal = Normal { mean: [0.0; 3], std: [1.0; 3], gray: false };
+        let normal = Normal { mean: [0.0; 3], std: [1.0; 3], colors: Colors::Rgb, single: false };
         let mut out = [0.0f32; 3];
-        let target = TensorSpec { across: one, down: one, layout: ChannelOrder::Planar, normal };
+        let target =
+            TensorSpec { across: one, down: one, by: Interpolation::Bilinear, layout: ChannelOrder::Planar, normal };
         Converter::new(Isa::detect()).convert(&frame, &target, &mut out);
         out.map(|x| f64::from(x) * 255.0)
     };
