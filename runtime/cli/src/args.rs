@@ -12,6 +12,7 @@ use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Session, Tune
 
 use crate::failure::Failure;
 use crate::files;
+use crate::labels;
 use crate::limits::{Limit, limits, parse_limit};
 use crate::notes::note;
 use crate::npy;
@@ -209,6 +210,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Model, skipstone::Error> {
     Model::from_bytes(files::input().map_err(unreadable)?, options)
 }
 
+/// The inputs whose batch size was assumed to be 1, with a shape that would set another.
 fn assumed_batches(model: &Model) -> impl Iterator<Item = (&str, String)> {
     let inputs = model.inputs().iter().filter(|port| model.info().assumed_batch.contains(&port.name));
     inputs.map(|port| {
@@ -220,7 +222,8 @@ fn assumed_batches(model: &Model) -> impl Iterator<Item = (&str, String)> {
 /// How images become the model's input, if its metadata is missing or wrong.
 #[derive(Args, Clone, Debug)]
 pub struct ImageArgs {
-    /// Class names, one per line [default: the model's `skipstone.labels`]
+    /// Class names: one per line, a JSON list or object (also Keras's class_indices), or CSV of index,name [default:
+    /// the model's `skipstone.labels`]
     #[arg(long, value_name = "FILE", help_heading = "Image options")]
     pub labels: Option<PathBuf>,
 
@@ -288,13 +291,10 @@ impl ImageArgs {
 
     /// The labels of `--labels`.
     pub fn labels(&self) -> Result<Option<Labels>, Failure> {
-        self.labels.as_ref().map(|path| Ok(Labels::parse(&files::read_text(path)?))).transpose()
+        self.labels.as_ref().map(|path| Ok(Labels::parse(&labels::read(path)?))).transpose()
     }
 }
 
-fn parse_activation(name: &str) -> Result<Activation, String> {
-    name.parse().map_err(|_| "expected softmax, sigmoid or none".into())
-}
 /// The value of `--resize`: how, to which length, or both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resize {
@@ -335,6 +335,9 @@ fn parse_scale(text: &str) -> Result<f32, String> {
     if (factor as f32).is_normal() { Ok(factor as f32) } else { Err("expected a factor such as 1 or 1/127.5".into()) }
 }
 
+fn parse_activation(name: &str) -> Result<Activation, String> {
+    name.parse().map_err(|_| "expected softmax, sigmoid or none".into())
+}
 
 /// Reads a tuning file.
 pub fn parse_tuning(path: &str) -> Result<Arc<Tuning>, String> {
@@ -400,9 +403,6 @@ mod tests {
     }
 
     #[test]
-    fn shapes_are_read() {
-        assert_eq!(parse_shape("x=1x3x224x224"), Ok(("x".into(), vec![1, 3, 224, 224])));
-    #[test]
     fn resizing_is_read() {
         let read = |text| parse_resize(text).map(|it| (it.fit, it.side));
         assert_eq!(read("256"), Ok((None, Some(256))));
@@ -423,6 +423,9 @@ mod tests {
         }
     }
 
+    #[test]
+    fn shapes_are_read() {
+        assert_eq!(parse_shape("x=1x3x224x224"), Ok(("x".into(), vec![1, 3, 224, 224])));
         assert_eq!(parse_shape("a=b=7"), Ok(("a=b".into(), vec![7])));
         assert_eq!(parse_shape("x="), Ok(("x".into(), vec![])));
         for bad in ["x", "=1", "x=1x", "x=-1", "x=1,3", "x=99999999999999999999"] {

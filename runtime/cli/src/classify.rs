@@ -124,14 +124,14 @@ pub struct Failed {
 impl Classify {
     /// Classifies every image.
     pub fn execute(self) -> Result<(), Failure> {
+        let labels = self.image.labels.as_deref();
+        let streams = self.images.iter().map(PathBuf::as_path).chain([self.model.path.as_path()]).chain(labels);
+        files::only_one_stream(streams)?;
         let labels = self.image.labels()?;
         let model = self.model.open()?;
         let settings = Settings {
             threshold: self.threshold,
             allow: self.allow.clone(),
-        let labels = self.image.labels.as_deref();
-        let streams = self.images.iter().map(PathBuf::as_path).chain([self.model.path.as_path()]).chain(labels);
-        files::only_one_stream(streams)?;
             deny: self.deny.clone(),
             locale: self.locale.clone(),
             ..self.image.settings()

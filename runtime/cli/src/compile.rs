@@ -12,6 +12,7 @@ use skipstone::{Error, Fault, Isa, ModelFault, Options, Recipe, Tuning, compile,
 use crate::args::{ImageArgs, MemoryArg, PrecisionArg, open, parse_shape, parse_tuning};
 use crate::failure::Failure;
 use crate::files;
+use crate::labels;
 use crate::limits::{Limit, limits, parse_limit};
 use crate::notes::note;
 use crate::numbers::bytes;
@@ -67,7 +68,7 @@ pub struct Compile {
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape)]
     shapes: Vec<(String, Vec<usize>)>,
 
-    /// Class names to show in a language, one per line, in the order of the labels; once for each language
+    /// Class names to show in a language, as for --labels; once for each language
     #[arg(long = "labels-for", value_name = "LOCALE=FILE", value_parser = parse_locale, help_heading = "Image options")]
     localized: Vec<(String, PathBuf)>,
 
@@ -113,8 +114,8 @@ impl Compile {
         files::only_one_stream(
             [Some(&self.model), self.image.labels.as_ref()].into_iter().flatten().map(PathBuf::as_path),
         )?;
-        if self.target.is_none() && !plain {
         let plain = (self.precision, self.memory) == (PrecisionArg::F32, MemoryArg::Fast) && self.tuning.is_none();
+        if self.target.is_none() && !plain {
             let reason = "--precision, --memory and --tuning apply to packed weights; a generic package is packed when \
                           it is opened";
             return Err(Failure::Usage(format!("{reason}: give a --target")));
@@ -156,8 +157,15 @@ impl Compile {
         let model = open(&self.model, &options)?;
         match Classifier::new(&model, &self.image.settings(), self.image.labels()?) {
             Ok(classifier) => {
-                let (normalization, scores) = (classifier.normalization().to_string(), classifier.head().to_string());
-                Ok(format!("normalization: {}\nscores: {}\n", printable(&normalization), printable(&scores)))
+                for (_, path) in &self.localized {
+                    Classifier::new(&model, &self.image.settings(), Some(Labels::parse(&labels::read(path)?)))?;
+                }
+                let lines = [
+                    ("image", classifier.preprocess().to_string()),
+                    ("normalization", classifier.normalization().to_string()),
+                    ("scores", classifier.head().to_string()),
+                ];
+                Ok(lines.map(|(name, text)| format!("{name}: {}\n", printable(&text))).concat())
             }
             Err(Error::Invalid { fault: Fault::Model(ModelFault::ImageInput), .. }) => Ok(String::new()),
             Err(error) => Err(error.into()),
@@ -170,7 +178,7 @@ impl Compile {
         let text = |path: &PathBuf| files::read_text(path);
         let image = &self.image;
         let pairs = [
-            ("skipstone.labels", image.labels.as_ref().map(text).transpose()?),
+            ("skipstone.labels", image.labels.as_deref().map(labels::read).transpose()?),
             ("skipstone.card", self.card.as_ref().map(text).transpose()?),
             ("skipstone.mean", image.mean.as_ref().map(numbers)),
             ("skipstone.std", image.std.as_ref().map(numbers)),
@@ -183,7 +191,7 @@ impl Compile {
             ("skipstone.activation", image.activation.map(|activation| activation.name().to_owned())),
         ];
         let localized =
-            self.localized.iter().map(|(locale, path)| Ok((format!("skipstone.labels.{locale}"), text(path)?)));
+            self.localized.iter().map(|(locale, path)| Ok((format!("skipstone.labels.{locale}"), labels::read(path)?)));
         let pairs = pairs.into_iter().filter_map(|(key, value)| Some(Ok((key.to_owned(), value?))));
         pairs.chain(localized).collect()
     }

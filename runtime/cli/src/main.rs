@@ -18,6 +18,7 @@ mod formats;
 mod grow;
 mod images;
 mod inspect;
+mod labels;
 mod limits;
 mod manual;
 mod measurement;

@@ -6,8 +6,9 @@
 
 #![allow(dead_code, reason = "every test program uses a part")]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The result of running `skipstone`.
 pub struct Outcome {
@@ -23,6 +24,29 @@ pub fn skipstone<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = 
     Outcome {
         status: output.status.code().expect("the command ends by itself"),
         stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The result of running `skipstone` whose output is a file.
+pub struct Piped {
+    pub status: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+/// Runs `skipstone` on standard input.
+pub fn skipstone_on<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, input: &[u8]) -> Piped {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skipstone"));
+    command.args(arguments).env_remove("SKIPSTONE_ISA").env_remove("RUST_BACKTRACE");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A command that refuses its arguments does not read; these inputs fit a pipe.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    Piped {
+        status: output.status.code().expect("the command ends by itself"),
+        stdout: output.stdout,
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
