@@ -160,6 +160,11 @@ impl Compile {
                 for (_, path) in &self.localized {
                     Classifier::new(&model, &self.image.settings(), Some(Labels::parse(&labels::read(path)?)))?;
                 }
+                let interpolation = classifier.preprocess().interpolation();
+                if interpolation.overshoots() {
+                    let by = interpolation.name();
+                    note(format!("note: camera frames cannot be resized by {by}, so that apps will refuse them"));
+                }
                 let lines = [
                     ("image", classifier.preprocess().to_string()),
                     ("normalization", classifier.normalization().to_string()),

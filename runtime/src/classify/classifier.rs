@@ -13,7 +13,7 @@ use crate::error::{Error, Fault, InputFault, ModelFault, Result};
 use crate::model::Model;
 use crate::plan::Port;
 use crate::session::Session;
-use crate::tensor::{DType, Shape, Tensor, TensorView};
+use crate::tensor::{DType, Fact, Shape, TensorView};
 use crate::vision::{Converter, Frame};
 
 /// A class that an image may show.
@@ -40,7 +40,7 @@ pub struct Classifier {
     filter: Filter,
     dims: Vec<usize>,
     /// The input, if its elements are not f32.
-    converted: Option<Tensor>,
+    converted: Option<Converted>,
     /// Index of the output with the scores.
     output: usize,
     classes: usize,
@@ -87,7 +87,7 @@ impl Classifier {
             prepared: Vec::new(),
             labels,
             dims: input.fact.shape.dims().to_vec(),
-            converted: (input.fact.dtype != DType::F32).then(|| Tensor::zeros(input.fact.clone())),
+            converted: Converted::new(&input.fact),
             output,
             classes,
         })
@@ -157,8 +157,7 @@ impl Classifier {
     pub fn scores(&mut self, prepared: &[f32]) -> Result<Vec<f32>> {
         let mut input = TensorView::new(&self.dims, prepared).map_err(|e| Error::Internal(e.to_string()))?;
         if let Some(converted) = &mut self.converted {
-            convert(prepared, converted);
-            input = converted.view();
+            input = converted.fill(prepared)?;
         }
         self.session.run(&[input])?;
         let output = self.session.output(self.output).ok_or_else(|| no_scores("the model has no output"))?;
@@ -208,12 +207,30 @@ pub(super) fn scores_output(outputs: &[Port]) -> usize {
     outputs.iter().position(float).unwrap_or(0)
 }
 
-/// Converts a prepared image to bytes, to the nearest, or to f16.
-fn convert(prepared: &[f32], to: &mut Tensor) {
-    if let Some(bytes) = to.elements_mut::<u8>() {
-        bytes.iter_mut().zip(prepared).for_each(|(byte, level)| *byte = (level + 0.5) as u8);
-    } else if let Some(halves) = to.elements_mut::<f16>() {
-        halves.iter_mut().zip(prepared).for_each(|(half, &value)| *half = f16::from_f32(value));
+/// An input of f16 or u8.
+struct Converted {
+    fact: Fact,
+    /// Halves, or pairs of bytes.
+    elements: Vec<u16>,
+}
+
+impl Converted {
+    /// Room for an input; `None` if it is f32.
+    fn new(fact: &Fact) -> Option<Self> {
+        let elements = || vec![0; fact.bytes().div_ceil(2)];
+        (fact.dtype != DType::F32).then(|| Self { fact: fact.clone(), elements: elements() })
+    }
+
+    /// Converts a prepared image: to halves, or to the nearest bytes, because frames are not rounded before.
+    fn fill(&mut self, prepared: &[f32]) -> Result<TensorView<'_>> {
+        if self.fact.dtype == DType::F16 {
+            self.elements.iter_mut().zip(prepared).for_each(|(half, &value)| *half = f16::from_f32(value).to_bits());
+        } else {
+            let bytes = bytemuck::cast_slice_mut::<u16, u8>(&mut self.elements);
+            bytes.iter_mut().zip(prepared).for_each(|(byte, level)| *byte = (level + 0.5) as u8);
+        }
+        let bytes = &bytemuck::cast_slice(&self.elements)[..self.fact.bytes()];
+        TensorView::from_bytes(self.fact.clone(), bytes).map_err(|e| Error::Internal(e.to_string()))
     }
 }
 

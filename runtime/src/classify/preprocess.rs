@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::head::Origin;
 use super::image::{Image, resample};
-use super::settings::{Fit, Settings, chosen, parse_numbers, refused};
+use super::settings::{COLORS, FIT, Fit, INTERPOLATION, Settings, parse_numbers, refused};
 use crate::error::{Error, Fault, ModelFault, Result};
 use crate::tensor::{DType, Fact};
 use crate::vision::{ChannelOrder, Colors, Converter, Frame, Interpolation, Normal, PixelWindow, TensorSpec};
@@ -17,6 +17,15 @@ const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// From a byte to a value between 0 and 1.
 const UNIT: f32 = 1.0 / 255.0;
+
+/// Where a number was specified, the strongest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    ByCaller,
+    ByMetadata,
+    ByInput,
+    Nowhere,
+}
 
 /// Longest side that an image may be resized to.
 const MAX_SIDE: usize = 1 << 15;
@@ -73,40 +82,41 @@ impl Preprocess {
     /// f16 or u8, `model.metadata` for a value that is invalid or does not match the input.
     pub fn new(fact: &Fact, metadata: &BTreeMap<String, String>, settings: &Settings) -> Result<Self> {
         let (layout, channels, height, width) = image_layout(fact)?;
-        let colors = match (chosen(metadata, Colors::KEY, settings.colors)?, channels) {
+        let colors = COLORS.of(metadata, settings.colors.map(|it| it as usize))?.map(|index| Colors::ALL[index]);
+        let colors = match (colors, channels) {
             (None | Some(Colors::Gray), 1) => Colors::Gray,
-            (Some(_), 1) => return Err(refused(Colors::KEY, "must be gray: the model's input has one channel")),
+            (Some(_), 1) => return Err(refused(COLORS.0, "must be gray: the model's input has one channel")),
             (colors, _) => colors.unwrap_or(Colors::Rgb),
         };
-        let numbers = |key, own: Option<&[f32]>, count| -> Result<_> {
-            let (values, origin) = match (own, metadata.get(key)) {
-                (Some(own), _) => (own.to_vec(), Origin::Caller),
-                (None, Some(text)) => (parse_numbers(key, text)?, Origin::Metadata),
+        let numbers = |key, own: Option<&[f32]>, count| -> Result<Option<(Vec<f32>, Told)>> {
+            let (values, told) = match (own, metadata.get(key)) {
+                (Some(own), _) => (own.to_vec(), Told::ByCaller),
+                (None, Some(text)) => (parse_numbers(key, text)?, Told::ByMetadata),
                 (None, None) => return Ok(None),
             };
             if fact.dtype == DType::U8 {
                 return Err(refused(key, "is given, but the model's input is u8: it takes the bytes as they are"));
             }
-            Ok(Some((per_channel(key, values, count)?, origin)))
+            Ok(Some((per_channel(key, values, count)?, told)))
         };
-        let scale = numbers("skipstone.scale", settings.scale.as_ref().map(std::slice::from_ref), 1)?;
-        let (scale, scale_origin) = match scale {
-            Some((values, origin)) => (values[0], Some(origin)),
-            None if fact.dtype == DType::U8 => (1.0, Some(Origin::Input)),
-            None => (UNIT, None),
+        let (scale, default) = match numbers("skipstone.scale", settings.scale.as_ref().map(std::slice::from_ref), 1)? {
+            Some((values, told)) => (values[0], told),
+            None if fact.dtype == DType::U8 => (1.0, Told::ByInput),
+            None => (UNIT, Told::Nowhere),
         };
         // Of other values than those between 0 and 1, ImageNet's mean says nothing.
-        let (mut mean, mut std) =
-            if channels == 3 && scale_origin.is_none() { (IMAGENET_MEAN, IMAGENET_STD) } else { ([0.0; 3], [1.0; 3]) };
-        if colors == Colors::Bgr {
-            mean.reverse();
-            std.reverse();
+        let (mut mean, mut std) = ([0.0; 3], [1.0; 3]);
+        if channels == 3 && default == Told::Nowhere {
+            (mean, std) = (IMAGENET_MEAN, IMAGENET_STD);
         }
-        let default = |values: [f32; 3]| (values[..channels].to_vec(), scale_origin.clone().unwrap_or(Origin::Assumed));
-        let (mean, mean_origin) =
-            numbers("skipstone.mean", settings.mean.as_deref(), channels)?.unwrap_or_else(|| default(mean));
-        let (std, std_origin) =
-            numbers("skipstone.std", settings.std.as_deref(), channels)?.unwrap_or_else(|| default(std));
+        if colors == Colors::Bgr {
+            mean.swap(0, 2);
+            std.swap(0, 2);
+        }
+        let or_default =
+            |told: Option<_>, values: [f32; 3]| told.unwrap_or_else(|| (values[..channels].to_vec(), default));
+        let (mean, mean_told) = or_default(numbers("skipstone.mean", settings.mean.as_deref(), channels)?, mean);
+        let (std, std_told) = or_default(numbers("skipstone.std", settings.std.as_deref(), channels)?, std);
         if std.contains(&0.0) {
             return Err(refused("skipstone.std", "holds a zero, which nothing can be divided by"));
         }
@@ -140,11 +150,17 @@ impl Preprocess {
         let unit = scale * 255.0;
         let three = |values: &[f32]| std::array::from_fn(|c| values[c % channels] / unit);
         let normal = Normal { mean: three(&mean), std: three(&std), colors, single: channels == 1 };
-        // The weaker of two origins: if one is only assumed, the result is assumed.
-        let weaker = |a: Origin, b: Origin| if a == Origin::Assumed || b == Origin::Caller { a } else { b };
-        let normalization = Normalization { mean, std, scale, origin: weaker(mean_origin, std_origin) };
-        let fit = chosen(metadata, Fit::KEY, settings.fit)?.unwrap_or_default();
-        let interpolation = chosen(metadata, Interpolation::KEY, settings.interpolation)?.unwrap_or_default();
+        // The weaker of two: if one is only assumed, the result is assumed.
+        let origin = match mean_told.max(std_told) {
+            Told::ByCaller => Origin::Caller,
+            Told::ByMetadata => Origin::Metadata,
+            Told::ByInput => Origin::Input,
+            Told::Nowhere => Origin::Assumed,
+        };
+        let normalization = Normalization { mean, std, scale, origin };
+        let fit = FIT.of(metadata, settings.fit.map(|it| it as usize))?.map_or(Fit::default(), |index| Fit::ALL[index]);
+        let interpolation = INTERPOLATION.of(metadata, settings.interpolation.map(|it| it as usize))?;
+        let interpolation = interpolation.map_or(Interpolation::default(), |index| Interpolation::ALL[index]);
         Ok(Self { width, height, channels, layout, resize, fit, interpolation, normal, normalization, tables })
     }
 
@@ -152,6 +168,12 @@ impl Preprocess {
     #[must_use]
     pub fn normalization(&self) -> &Normalization {
         &self.normalization
+    }
+
+    /// How the pixels of a resized image are made.
+    #[must_use]
+    pub fn interpolation(&self) -> Interpolation {
+        self.interpolation
     }
 
     /// Number of elements of the input tensor.
@@ -191,7 +213,8 @@ impl Preprocess {
     /// of [`apply`](Self::apply) for the same image by its roundings to bytes.
     ///
     /// # Errors
-    /// `frame` if `out` has another length than [`elements`](Self::elements).
+    /// `frame` if `out` has another length than [`elements`](Self::elements), or if the interpolation is bicubic or
+    /// lanczos, which only images have.
     pub fn apply_frame(&self, frame: &Frame<'_>, converter: &mut Converter, out: &mut [f32]) -> Result<()> {
         if out.len() != self.elements() {
             let (got, want) = (out.len(), self.elements());
@@ -199,8 +222,10 @@ impl Preprocess {
             return Err(Error::Invalid { fault: Fault::Frame, message });
         }
         if self.interpolation.overshoots() {
-            out.copy_from_slice(&self.apply_pixels(frame, converter));
-            return Ok(());
+            // The converter's fixed point has no room for negative weights.
+            let by = self.interpolation.name();
+            let message = format!("frames cannot be resized by {by}: compile the model with another interpolation");
+            return Err(Error::Invalid { fault: Fault::Frame, message });
         }
         let (across, down) = self.windows(frame.width(), frame.height());
         let spec = TensorSpec { across, down, by: self.interpolation, layout: self.layout, normal: self.normal };
@@ -210,19 +235,6 @@ impl Preprocess {
             self.center(across.len, down.len, out);
         }
         Ok(())
-    }
-
-    /// Prepares a frame as an image. The converter's fixed point has no room for negative weights and their overshoot.
-    fn apply_pixels(&self, frame: &Frame<'_>, converter: &mut Converter) -> Vec<f32> {
-        let (width, height) = (frame.width(), frame.height());
-        let whole = |len| PixelWindow { scaled: len, start: 0, len };
-        let normal = Normal { mean: [0.0; 3], std: [UNIT; 3], colors: Colors::Rgb, single: false };
-        let (across, down, by) = (whole(width), whole(height), Interpolation::Bilinear);
-        let mut levels = vec![0.0; width * height * 3];
-        let spec = TensorSpec { across, down, by, layout: ChannelOrder::Interleaved, normal };
-        converter.convert(frame, &spec, &mut levels);
-        let rgb: Vec<u8> = levels.into_iter().map(|level| (level + 0.5) as u8).collect();
-        Image::new(width, height, &rgb).map_or_else(Vec::new, |image| self.apply(image))
     }
 
     /// Moves an image of `width` by `height` pixels from the start of `out` to its middle, and makes the rest black.

@@ -20,7 +20,7 @@ pub enum Fit {
 }
 
 impl Fit {
-    const ALL: [Self; 3] = [Self::Shortest, Self::Stretch, Self::Letterbox];
+    pub(super) const ALL: [Self; 3] = [Self::Shortest, Self::Stretch, Self::Letterbox];
     const NAMES: [&'static str; 3] = ["shortest", "stretch", "letterbox"];
 
     /// Its name on the command line and in metadata.
@@ -30,28 +30,43 @@ impl Fit {
     }
 }
 
-macro_rules! named {
-    ($($choice:ty, $key:literal;)*) => { $(
-        impl $choice {
-            pub(super) const KEY: &str = $key;
-        }
+/// The metadata's choices: keys, and their values by index.
+pub(super) const FIT: Choice = Choice("skipstone.fit", &Fit::NAMES);
+pub(super) const COLORS: Choice = Choice("skipstone.colors", &Colors::NAMES);
+pub(super) const INTERPOLATION: Choice = Choice("skipstone.interpolation", &Interpolation::NAMES);
 
+/// A key, and the names of its values.
+pub(super) struct Choice(pub &'static str, &'static [&'static str]);
+
+impl Choice {
+    /// The index of a name.
+    fn index(&self, name: &str) -> Result<usize> {
+        let Self(key, names) = self;
+        let unknown = || refused(key, &format!("is '{name}', expected {} or another of its names", names[0]));
+        names.iter().position(|it| *it == name.trim()).ok_or_else(unknown)
+    }
+
+    /// The caller's choice, or otherwise the metadata's, by index.
+    pub(super) fn of(&self, metadata: &BTreeMap<String, String>, own: Option<usize>) -> Result<Option<usize>> {
+        match own {
+            Some(own) => Ok(Some(own)),
+            None => metadata.get(self.0).map(|name| self.index(name)).transpose(),
+        }
+    }
+}
+
+macro_rules! from_name {
+    ($($choice:ty = $names:ident;)*) => { $(
         impl FromStr for $choice {
             type Err = Error;
 
             fn from_str(name: &str) -> Result<Self> {
-                choice($key, name, &Self::NAMES).map(|index| Self::ALL[index])
+                $names.index(name).map(|index| Self::ALL[index])
             }
         }
     )* };
 }
-named!(Fit, "skipstone.fit"; Colors, "skipstone.colors"; Interpolation, "skipstone.interpolation";);
-
-/// The index of a name.
-fn choice(key: &str, name: &str, names: &[&str]) -> Result<usize> {
-    let expected = || refused(key, &format!("is '{name}', expected one of {}", names.join(", ")));
-    names.iter().position(|it| *it == name.trim()).ok_or_else(expected)
-}
+from_name!(Fit = FIT; Colors = COLORS; Interpolation = INTERPOLATION;);
 
 /// A caller's settings for preparing images and naming classes; for `None`, the model decides.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,18 +97,6 @@ pub struct Settings {
     pub deny: Vec<String>,
     /// Language of the display names, such as `de` or `pt-BR`.
     pub locale: Option<String>,
-}
-
-/// The caller's choice, or otherwise the metadata's.
-pub(super) fn chosen<T: FromStr<Err = Error>>(
-    metadata: &BTreeMap<String, String>,
-    key: &str,
-    own: Option<T>,
-) -> Result<Option<T>> {
-    match own {
-        Some(own) => Ok(Some(own)),
-        None => metadata.get(key).map(|name| name.parse()).transpose(),
-    }
 }
 
 pub(super) fn parse_numbers(key: &str, text: &str) -> Result<Vec<f32>> {

@@ -44,8 +44,9 @@ impl Interpolation {
         Self::NAMES[self as usize]
     }
 
-    /// Whether it has negative weights.
-    pub(crate) fn overshoots(self) -> bool {
+    /// Whether it has negative weights, which camera frames cannot be resized with.
+    #[must_use]
+    pub fn overshoots(self) -> bool {
         matches!(self, Self::Bicubic | Self::Lanczos)
     }
 

@@ -60,8 +60,8 @@ impl Rgb {
         match colors {
             Colors::Rgb => {}
             Colors::Bgr => {
-                self.matrix.reverse();
-                self.offset.reverse();
+                self.matrix.swap(0, 2);
+                self.offset.swap(0, 2);
             }
             Colors::Gray => {
                 let luma = |of: [f64; 3]| of.iter().zip(BRIGHTNESS).map(|(it, weight)| it * weight).sum();
