@@ -5,7 +5,7 @@
 //! model sees on the device exactly the bytes it was trained on. Only the part that a crop keeps is computed: memory is
 //! bounded by the crop, even for a very long image.
 
-use crate::vision::{Interpolation, PixelWindow, taps};
+use crate::vision::{Filter, Interpolation, PixelWindow, taps};
 
 /// A borrowed RGB image: 8 bits per channel, interleaved, rows from the top.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +99,7 @@ struct Taps {
 /// Taps in fixed point for each pixel of the window.
 fn fixed_taps(source: usize, window: PixelWindow, by: Interpolation) -> Vec<Taps> {
     let fixed = |weight: &f64| (weight * f64::from(1 << FRACTION)).round() as i32;
-    let taps = taps(source, window, by).into_iter();
+    let taps = taps(source, window, by, Filter::new(by)).into_iter();
     taps.map(|tap| Taps { first: tap.first, weights: tap.weights.iter().map(fixed).collect() }).collect()
 }
 

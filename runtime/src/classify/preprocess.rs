@@ -240,20 +240,20 @@ impl Preprocess {
     /// Moves an image of `width` by `height` pixels from the start of `out` to its middle, and makes the rest black.
     fn center(&self, width: usize, height: usize, out: &mut [f32]) {
         let (left, top) = (middle(self.width, width).start, middle(self.height, height).start);
+        // Elements from one channel, row and column to the next, of a tensor of some size.
+        let steps = |width: usize, height: usize| match self.layout {
+            ChannelOrder::Planar => [width * height, width, 1],
+            ChannelOrder::Interleaved => [1, width * self.channels, self.channels],
+        };
+        let ([to_channel, to_row, to_column], [channel, row, column]) =
+            (steps(self.width, self.height), steps(width, height));
         // Elements only move towards the end, so the last one goes first.
         for at in (0..out.len()).rev() {
-            let (channel, pixel) = match self.layout {
-                ChannelOrder::Planar => (at / (self.width * self.height), at % (self.width * self.height)),
-                ChannelOrder::Interleaved => (at % self.channels, at / self.channels),
-            };
-            let (x, y) = ((pixel % self.width).wrapping_sub(left), (pixel / self.width).wrapping_sub(top));
-            let from = match self.layout {
-                ChannelOrder::Planar => (channel * height).wrapping_add(y).wrapping_mul(width).wrapping_add(x),
-                ChannelOrder::Interleaved => {
-                    y.wrapping_mul(width).wrapping_add(x).wrapping_mul(self.channels).wrapping_add(channel)
-                }
-            };
-            out[at] = if x < width && y < height { out[from] } else { self.tables[channel][0] };
+            let c = at / to_channel % self.channels;
+            let x = (at / to_column % self.width).wrapping_sub(left);
+            let y = (at / to_row % self.height).wrapping_sub(top);
+            let inside = x < width && y < height;
+            out[at] = if inside { out[c * channel + y * row + x * column] } else { self.tables[c][0] };
         }
     }
 
@@ -265,7 +265,7 @@ impl Preprocess {
         let shorter = self.width.min(self.height);
         let box_width = self.resize * self.width / shorter;
         let box_height = self.resize * self.height / shorter;
-        let wider = wide(width) * wide(box_height) > wide(height) * wide(box_width);
+        let wider = product(width, box_height) > product(height, box_width);
         let (scaled_width, scaled_height) = match self.fit {
             Fit::Stretch => (box_width, box_height),
             Fit::Shortest if wider => (proportion(box_height, width, height), box_height),
@@ -292,21 +292,22 @@ impl fmt::Display for Preprocess {
     }
 }
 
-fn wide(value: usize) -> u128 {
-    value as u128
+/// `side * other`; it saturates for images that no memory holds.
+fn product(side: usize, other: usize) -> u64 {
+    (side as u64).saturating_mul(other as u64)
 }
 
 /// `side * other / own`, rounded down.
 fn proportion(side: usize, other: usize, own: usize) -> usize {
-    usize::try_from(wide(side) * wide(other) / wide(own)).unwrap_or(usize::MAX)
+    (product(side, other) / own as u64) as usize
 }
 
 /// `side * other / own` to the nearest, halves to even, as in Python; at least 1.
 fn rounded(side: usize, other: usize, own: usize) -> usize {
-    let double = 2 * wide(side) * wide(other);
-    let halves = double / wide(own);
-    let up = halves % 2 == 1 && (!double.is_multiple_of(wide(own)) || halves % 4 == 3);
-    usize::try_from(halves / 2 + u128::from(up)).unwrap_or(usize::MAX).max(1)
+    let (whole, own) = (product(side, other), own as u64);
+    let (down, rest) = (whole / own, whole % own);
+    let up = rest > own / 2 || (2 * rest == own && down % 2 == 1);
+    (down + u64::from(up)).max(1) as usize
 }
 
 /// The center `len` of `scaled` pixels, or all if they are fewer; of two possible starts the even one, as in

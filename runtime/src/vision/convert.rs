@@ -7,7 +7,7 @@ use skipstone_kernels::frame::{
     Across, ChannelOrder, Color, ComponentLines, Course, Down, FrameRows, LINES, Tap, across, down, prefetch,
 };
 
-use super::axis::{Interpolation, PixelWindow, halved, reversed, taps, trimmed};
+use super::axis::{Filter, Interpolation, PixelWindow, halved, reversed, taps, trimmed};
 use super::color::{self, Normal, SampleKind};
 use super::frame::{Frame, Orientation, Plane, Region};
 use super::source::{Component, SourceRows, SourceShape, sources};
@@ -217,7 +217,7 @@ impl Strand {
 
 /// Taps of one of the sensor's axes, in its own coordinates, in the order of the tensor.
 fn sensor_taps(start: usize, len: usize, window: PixelWindow, by: Interpolation, against: bool) -> Vec<Tap> {
-    let mut taps = taps(len, window, by);
+    let mut taps = taps(len, window, by, Filter::positive(by));
     trimmed(&mut taps);
     if against {
         reversed(len, &mut taps);

@@ -26,7 +26,7 @@ pub use color::{Colors, YuvMatrix, YuvRange};
 pub use convert::Converter;
 pub use frame::{ColorOrder, Frame, Pixels, Plane, Region, Rotation};
 
-pub(crate) use axis::{PixelWindow, taps};
+pub(crate) use axis::{Filter, PixelWindow, taps};
 pub(crate) use color::Normal;
 pub(crate) use convert::TensorSpec;
 pub(crate) use skipstone_kernels::frame::ChannelOrder;
