@@ -55,7 +55,8 @@ const TRIAL: Duration = Duration::from_secs(10);
 /// model; `tuning.target` if the measurements are for another target than the recipe's; [`Error::IsaUnavailable`] in a
 /// build without the feature `foreign`, for another machine's instruction set.
 pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result<(Vec<u8>, Info)> {
-    package(crate::onnx::read(path, &recipe.limits.file, &recipe.shapes)?, recipe, key)
+    let read = crate::onnx::read(path, &recipe.limits.file, &recipe.shapes)?;
+    package(read, &|options| Model::open(path, options), recipe, key)
 }
 
 /// The same for the bytes of a model file without external data.
@@ -63,11 +64,14 @@ pub fn compile(path: &Path, recipe: &Recipe, key: Option<&SigningKey>) -> Result
 /// # Errors
 /// As for [`compile`].
 pub fn compile_bytes(bytes: &[u8], recipe: &Recipe, key: Option<&SigningKey>) -> Result<(Vec<u8>, Info)> {
-    package(crate::onnx::from_bytes(bytes, &recipe.limits.file, &recipe.shapes)?, recipe, key)
+    let read = crate::onnx::from_bytes(bytes, &recipe.limits.file, &recipe.shapes)?;
+    package(read, &|options| Model::from_bytes(bytes, options), recipe, key)
 }
 
+/// The package of a file that was read; `open` opens the file.
 fn package(
     (source, mut info): (impl Source, Info),
+    open: &dyn Fn(&Options) -> Result<Model>,
     recipe: &Recipe,
     key: Option<&SigningKey>,
 ) -> Result<(Vec<u8>, Info)> {
@@ -83,7 +87,7 @@ fn package(
     let removed: Vec<String> = graph.removed.iter().map(ToString::to_string).collect();
     info.metadata.extend((!removed.is_empty()).then(|| (REMOVED.to_owned(), removed.join("\n"))));
     recipe.limits.check_graph(&graph)?;
-    if !info.assumed_batch.is_empty() && batch::is_independent(path, recipe, &info.assumed_batch)? {
+    if !info.assumed_batch.is_empty() && batch::is_independent(open, recipe, &info.assumed_batch)? {
         info.metadata.insert(BATCH.to_owned(), info.assumed_batch.join("\n"));
     }
     let tuning = recipe.tuning.as_deref();

@@ -4,8 +4,6 @@
 //! one, and a caller with more images runs it once for each. That gives the same answer only if no image of a batch
 //! looks at another, as a normalization over the batch does: it is tried out with the file itself.
 
-use std::path::Path;
-
 use super::{Recipe, TRIAL};
 use crate::error::Result;
 use crate::info::Shapes;
@@ -17,20 +15,24 @@ use crate::tune::RandomInputs;
 /// Largest difference of an image's outputs alone and in a batch, relative to the largest element of the output.
 const TOLERANCE: f64 = 1e-4;
 
-/// Whether the images of a batch are computed independently of each other, with `open` the inputs whose first axis is
-/// the batch: two random images give the same outputs in one batch and one by one.
+/// Whether the images of a batch are computed independently of each other: two random images give the same outputs in
+/// one batch and one by one. `open` opens the file, `batched` are the inputs whose first axis is the batch.
 ///
 /// # Errors
-/// Those of [`Model::open`].
-pub(super) fn is_independent(path: &Path, recipe: &Recipe, open: &[String]) -> Result<bool> {
+/// Those of opening the file.
+pub(super) fn is_independent(
+    open: &dyn Fn(&Options) -> Result<Model>,
+    recipe: &Recipe,
+    batched: &[String],
+) -> Result<bool> {
     let options = |shapes: Shapes| Options { shapes, limits: recipe.limits.clone(), ..Options::default() };
-    let alone = Model::open(path, &options(recipe.shapes.clone()))?;
+    let alone = open(&options(recipe.shapes.clone()))?;
     let mut shapes = recipe.shapes.clone();
-    for port in alone.inputs().iter().filter(|port| open.contains(&port.name)) {
+    for port in alone.inputs().iter().filter(|port| batched.contains(&port.name)) {
         shapes.insert(port.name.clone(), with_first(&port.fact.shape, 2));
     }
     // State that a run leaves for the next would mix the images.
-    let Ok(both) = Model::open(path, &options(shapes)) else { return Ok(false) };
+    let Ok(both) = open(&options(shapes)) else { return Ok(false) };
     if !alone.variables().is_empty() || alone.plan().is_none() || both.plan().is_none() {
         return Ok(false);
     }
@@ -39,7 +41,7 @@ pub(super) fn is_independent(path: &Path, recipe: &Recipe, open: &[String]) -> R
     for image in 0..2 {
         let views =
             alone.inputs().iter().zip(images.views()).map(|(port, both)| {
-                if open.contains(&port.name) { part(&both, &port.fact, image) } else { Some(both) }
+                if batched.contains(&port.name) { part(&both, &port.fact, image) } else { Some(both) }
             });
         let Some(views) = views.collect::<Option<Vec<_>>>() else { return Ok(false) };
         let Some(got) = run(&alone, &views)? else { return Ok(false) };
