@@ -1,8 +1,6 @@
 //! Lists whose length a file decides: no memory for one is an error, not the end of the process.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -51,16 +49,6 @@ pub(crate) fn all<T>(items: impl IntoIterator<Item = Option<T>>) -> Option<Vec<T
         push(&mut list, item?).ok()?;
     }
     Some(list)
-}
-
-/// An empty map with room for `len` entries.
-///
-/// # Errors
-/// Like [`empty`].
-pub(crate) fn map<K: Eq + Hash, V>(len: usize) -> Result<HashMap<K, V>, OpError> {
-    let mut map = HashMap::new();
-    map.try_reserve(len).map_err(|_| OpError::no_memory(len.saturating_mul(size_of::<(K, V)>())))?;
-    Ok(map)
 }
 
 /// Appends an item to a list.

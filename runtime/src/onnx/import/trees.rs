@@ -5,12 +5,14 @@
 //! opset 5 nodes and leaves are two lists, and children are positions in them.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::ml::{PostTransform, labels, one_column, post_transform, rows};
 use super::table::{Entry, classical};
 use super::tensor;
+use crate::error::OpError;
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
 use crate::ops::trees::{Aggregate, Branch, Test, Trees};
@@ -53,7 +55,7 @@ impl Forest {
     fn planted(self, cx: &Call<'_, '_>, targets: u32, aggregate: Aggregate) -> Result<Trees, Halt> {
         let refuse = |reason: String| cx.attribute_error("nodes", reason);
         let total = self.nodes.iter().map(|node| node.splits.len()).sum::<usize>();
-        let mut places: HashMap<usize, usize> = reserve::map(self.nodes.len()).map_err(|e| cx.at(e))?;
+        let mut places: HashMap<usize, usize> = map(self.nodes.len()).map_err(|e| cx.at(e))?;
         let mut order = cx.reserve(self.nodes.len())?;
         let mut next = 0;
         for &root in &self.roots {
@@ -146,7 +148,7 @@ fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Re
     };
 
     // Nodes and leaves are numbered separately.
-    let mut known: HashMap<(i64, i64), Child> = reserve::map(len).map_err(|e| cx.at(e))?;
+    let mut known: HashMap<(i64, i64), Child> = map(len).map_err(|e| cx.at(e))?;
     let (mut nodes, mut leaves) = (0, 0);
     for (at, (&tree, &id)) in tree_ids.iter().zip(&ids).enumerate() {
         let (count, child): (&mut usize, fn(usize) -> Child) =
@@ -158,7 +160,7 @@ fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Re
     }
     let mut forest = Forest { nodes: cx.reserve(nodes)?, leaves: cx.copies(Vec::new(), leaves)?, roots: Vec::new() };
     // With room for the children that a file lists but does not have.
-    let mut parents: HashMap<(i64, i64), usize> = reserve::map(2 * len).map_err(|e| cx.at(e))?;
+    let mut parents: HashMap<(i64, i64), usize> = map(2 * len).map_err(|e| cx.at(e))?;
     for at in (0..len).filter(|&at| modes[at] != "LEAF") {
         let mut child = |id: i64| {
             *parents.entry((tree_ids[at], id)).or_insert(0) += 1;
@@ -174,7 +176,7 @@ fn old_forest(cx: &Call<'_, '_>, lists: [&'static str; 5], targets: usize) -> Re
         let test = test(cx, modes[at])?;
         forest.nodes.push(BranchNode { feature, test, splits: vec![splits[at]], missing: missing[at] != 0, yes, no });
     }
-    let mut trees: HashMap<i64, i64> = reserve::map(len).map_err(|e| cx.at(e))?;
+    let mut trees: HashMap<i64, i64> = map(len).map_err(|e| cx.at(e))?;
     for (&tree, &id) in tree_ids.iter().zip(&ids).filter(|(tree, id)| !parents.contains_key(&(**tree, **id))) {
         if trees.insert(tree, id).is_some() {
             return Err(cx.attribute_error("nodes_nodeids", format!("gives tree {tree} two roots")));
@@ -397,6 +399,16 @@ fn new_forest(cx: &Call<'_, '_>, targets: u32) -> Result<Forest, Halt> {
     let roots = cx.ints("tree_roots")?.unwrap_or_default();
     let roots = roots.into_iter().map(|root| child(root, 0)).collect::<Result<_, Halt>>()?;
     Ok(Forest { nodes, leaves, roots })
+}
+
+/// An empty map with room for `len` entries.
+///
+/// # Errors
+/// Not enough memory.
+fn map<K: Eq + Hash, V>(len: usize) -> Result<HashMap<K, V>, OpError> {
+    let mut map = HashMap::new();
+    map.try_reserve(len).map_err(|_| OpError::no_memory(len.saturating_mul(size_of::<(K, V)>())))?;
+    Ok(map)
 }
 
 #[cfg(test)]
