@@ -34,6 +34,7 @@ mod lanes;
 pub mod layernorm;
 pub mod mapping;
 pub mod middle_axis;
+pub mod pace;
 mod parallel;
 mod planes;
 pub mod pool;

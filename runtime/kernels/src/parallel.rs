@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use crate::pace::PIECE;
 use crate::threads::Pool;
 
 /// One thread is used per this many elements moved.
@@ -29,32 +30,74 @@ pub(crate) const UNITS_PER_THREAD: usize = 4;
 /// Pieces per thread: several, so that a slow thread, or one that is still waking up, delays the others only a little.
 const PIECES_PER_THREAD: usize = 4;
 
-/// Most elements that a piece moves, if it can be split: a run is canceled between pieces, within a millisecond.
-const PIECE: usize = 1 << 20;
-
 /// Calls `f(offset, piece)` for consecutive pieces that together are `y`.
 ///
 /// The length of each piece except the last is a multiple of `unit`. `work`, the count of elements that the whole call
-/// moves, determines how many threads are used.
+/// moves, determines how many threads are used, and that a piece moves at most [`PIECE`], unless it is a single unit: a
+/// canceled run stops between pieces.
 ///
 /// # Panics
 /// If `unit` is 0.
 pub(crate) fn split<T: Send>(pool: &Pool, y: &mut [T], unit: usize, work: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    let units = y.len().div_ceil(unit);
+    let shared = Shared { start: y.as_mut_ptr(), len: y.len() };
+    split_range(pool, y.len(), unit, work, &|offset, len| f(offset, shared.piece(offset, len)));
+}
+
+/// Calls `f(offset, len)` for the pieces of `split`. Compiled once, for every type and loop.
+#[inline(never)]
+fn split_range(pool: &Pool, len: usize, unit: usize, work: usize, f: &(dyn Fn(usize, usize) + Sync)) {
+    let units = len.div_ceil(unit);
     let threads = pool.threads().min(work / WORTH_SPLITTING);
     let pieces = work.div_ceil(PIECE).max(if threads > 1 { threads * PIECES_PER_THREAD } else { 1 });
     if pieces <= 1 || units <= 1 {
-        if !y.is_empty() {
-            f(0, y);
+        if len > 0 {
+            f(0, len);
         }
         return;
     }
     let piece_len = units.div_ceil(pieces) * unit;
-    let shared = Shared { start: y.as_mut_ptr(), len: y.len() };
-    pool.run(y.len().div_ceil(piece_len), threads, &|task, _| {
+    pool.run(len.div_ceil(piece_len), threads, &|task, _| {
         let offset = task * piece_len;
-        let len = piece_len.min(shared.len.saturating_sub(offset));
-        f(offset, shared.piece(offset, len));
+        f(offset, piece_len.min(len.saturating_sub(offset)));
+    });
+}
+
+/// Calls `f(row, pixel, part)` for consecutive parts of the rows of `y`, which have `row_len` elements, with the first
+/// pixel of the part in its row. A part is a whole row or, if rows are long, fewer pixels of `pixel_len` elements each.
+///
+/// # Panics
+/// If a row has no pixels, or a pixel no elements.
+pub(crate) fn split_rows<T: Send>(
+    pool: &Pool,
+    y: &mut [T],
+    [row_len, pixel_len]: [usize; 2],
+    work: usize,
+    f: impl Fn(usize, usize, &mut [T]) + Sync,
+) {
+    let shared = Shared { start: y.as_mut_ptr(), len: y.len() };
+    split_row_ranges(pool, y.len(), [row_len, pixel_len], work, &|offset, len| {
+        f(offset / row_len, offset % row_len / pixel_len, shared.piece(offset, len));
+    });
+}
+
+/// Calls `f(offset, len)` for the parts of `split_rows`. Compiled once, like `split_range`.
+#[inline(never)]
+fn split_row_ranges(
+    pool: &Pool,
+    len: usize,
+    [row_len, pixel_len]: [usize; 2],
+    work: usize,
+    f: &(dyn Fn(usize, usize) + Sync),
+) {
+    let of_row = work / (len / row_len).max(1);
+    let unit = if of_row > PIECE { pixel_len } else { row_len };
+    split_range(pool, len, unit, work, &|offset, len| {
+        let (mut at, end) = (offset, offset + len);
+        while at < end {
+            let part = (row_len - at % row_len).min(end - at);
+            f(at, part);
+            at += part;
+        }
     });
 }
 
@@ -124,7 +167,7 @@ struct Shared<T> {
     len: usize,
 }
 
-// SAFETY: the tasks of `split`, `share_rows` and `share_units`, the only users, access disjoint pieces of a slice that
+// SAFETY: the tasks of `split`, `split_rows`, `share_rows` and `share_units`, the only users, access disjoint pieces of a slice that
 // these functions borrow mutably while they run; `T: Send` lets another thread write them.
 unsafe impl<T: Send> Sync for Shared<T> {}
 

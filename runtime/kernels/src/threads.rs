@@ -74,9 +74,16 @@ impl Pool {
         self.shared.limit.halted.load(Ordering::Relaxed)
     }
 
-    /// Whether the run is to stop: its tasks may return early.
+    /// Whether the run is to stop: its tasks may return early. Long tasks ask through [`Pace`](crate::pace::Pace).
     pub fn stops(&self) -> bool {
         self.shared.limit.stops()
+    }
+
+    /// How often the run has been asked whether it is to stop, and the question from which on it is: for tests, which
+    /// can see without a clock that long steps are cut into pieces. Only debug builds count.
+    #[cfg(debug_assertions)]
+    pub fn questions(&self) -> &Questions {
+        &self.shared.limit.questions
     }
 
     /// How many threads share the tasks of a call, including the caller. This is the requested count, and scratch is
@@ -169,6 +176,41 @@ struct Limit {
     end: AtomicU64,
     /// Whether any thread has seen that the run is to stop. Stays set until the next run, even if `cancel` is reset.
     halted: AtomicBool,
+    #[cfg(debug_assertions)]
+    questions: Questions,
+}
+
+/// A count of the questions whether to stop.
+#[cfg(debug_assertions)]
+pub struct Questions {
+    asked: AtomicU64,
+    last: AtomicU64,
+}
+
+#[cfg(debug_assertions)]
+impl Default for Questions {
+    fn default() -> Self {
+        Questions { asked: AtomicU64::new(0), last: AtomicU64::new(u64::MAX) }
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Questions {
+    /// Starts counting at 0. Question `last` and all after it are answered with yes.
+    pub fn restart(&self, last: u64) {
+        self.asked.store(0, Ordering::Relaxed);
+        self.last.store(last, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Counts one; returns whether the answer is yes.
+    fn ask(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed) + 1 >= self.last.load(Ordering::Relaxed)
+    }
 }
 
 impl Limit {
@@ -176,6 +218,8 @@ impl Limit {
         let end = self.end.load(Ordering::Relaxed);
         let late = || end != u64::MAX && self.epoch.elapsed().as_nanos() >= u128::from(end);
         let stops = self.cancel.load(Ordering::Relaxed) || late();
+        #[cfg(debug_assertions)]
+        let stops = self.questions.ask() || stops;
         if stops {
             self.halted.store(true, Ordering::Relaxed);
         }
@@ -231,7 +275,14 @@ impl Shared {
     fn new(threads: usize, cancel: Arc<AtomicBool>) -> Shared {
         let next = (0..threads.max(1)).map(|_| Apart::default()).collect();
         let (end, halted) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
-        let limit = Limit { cancel, epoch: Instant::now(), end, halted };
+        let limit = Limit {
+            cancel,
+            epoch: Instant::now(),
+            end,
+            halted,
+            #[cfg(debug_assertions)]
+            questions: Questions::default(),
+        };
         Shared { state: Apart::default(), next, waiting: Mutex::default(), panic: Mutex::default(), limit }
     }
 

@@ -6,6 +6,7 @@
 use std::fmt::Display;
 
 use skipstone_kernels::arena::NoMemory;
+use skipstone_kernels::pace::Stopped;
 use thiserror::Error;
 
 pub(crate) use crate::fault::{Fault, InputFault, ModelFault, PackageFault, TuningFault};
@@ -216,6 +217,13 @@ pub enum OpError {
 impl From<NoMemory> for OpError {
     fn from(NoMemory(bytes): NoMemory) -> Self {
         Self::no_memory(bytes)
+    }
+}
+
+/// A run that is to stop ends its step with an error that nobody sees: the session has another for it.
+impl From<Stopped> for OpError {
+    fn from(_: Stopped) -> Self {
+        Self::Operand(usize::MAX)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use skipstone_kernels::arena::Views;
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::threads::Pool;
 
 use crate::bytes::Bytes;
@@ -131,5 +132,11 @@ impl<'a> Io<'a, '_> {
     #[must_use]
     pub fn pool(&self) -> &'a Pool {
         self.pool
+    }
+
+    /// Counts the work of a loop that the calling thread runs, and asks whether it is to stop.
+    #[must_use]
+    pub fn pace(&self) -> Pace<'a> {
+        Pace::of(self.pool)
     }
 }

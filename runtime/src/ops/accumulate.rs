@@ -3,6 +3,8 @@
 //! [ScatterND](https://onnx.ai/onnx/operators/onnx__ScatterND.html)). Scatters that overwrite are separate operators.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::copy::copy;
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::binary::{BinaryKind, accumulate};
@@ -46,20 +48,21 @@ impl Accumulate {
         indices: &[i64],
         updates: &[u8],
         y: &mut [u8],
+        pace: &Pace<'_>,
     ) -> Result<(), OpError> {
         match target {
             Addressing::Elements(geometry) => {
                 let size = dtype.size();
-                geometry.each(Indices::Wide(indices), |at, number| {
+                geometry.each(Indices::Wide(indices), pace, |at, number| {
                     let y = y.get_mut(at * size..(at + 1) * size).ok_or(OpError::Operand(0))?;
                     let update = updates.get(number * size..(number + 1) * size).ok_or(OpError::Operand(2))?;
-                    accumulate(self.kind, dtype, update, y)
+                    accumulate(self.kind, dtype, update, y, pace)
                 })
             }
-            Addressing::Blocks(blocks) => blocks.each(indices, |place, number| {
+            Addressing::Blocks(blocks) => blocks.each(indices, pace, |place, number| {
                 let from = number * place.len();
-                let update = updates.get(from..from + place.len())?;
-                accumulate(self.kind, dtype, update, y.get_mut(place)?).ok()
+                let update = updates.get(from..from + place.len()).ok_or(OpError::Operand(2))?;
+                accumulate(self.kind, dtype, update, y.get_mut(place).ok_or(OpError::Operand(0))?, pace)
             }),
         }
     }
@@ -101,9 +104,9 @@ impl Operator for Accumulate {
         let [x, indices, updates] = exactly::<3, _>(&cx.inputs)?;
         let (this, dtype, target) = (*self, x.dtype, self.target(x, indices, updates)?);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let y = io.output_bytes(0)?;
-            y.copy_from_slice(io.input_bytes(0)?);
-            this.run(dtype, &target, io.input(1)?, io.input_bytes(2)?, y)
+            let (y, pace) = (io.output_bytes(0)?, io.pace());
+            copy(io.input_bytes(0)?, y, &pace)?;
+            this.run(dtype, &target, io.input(1)?, io.input_bytes(2)?, y, &pace)
         }))
     }
 }
@@ -116,7 +119,7 @@ impl Semantics for Accumulate {
         let dtype = fact.dtype;
         let y = Tensor::written(fact, |y| {
             y.copy_from_slice(x.bytes());
-            self.run(dtype, &target, super::number::words(indices)?, updates.bytes(), y)
+            self.run(dtype, &target, super::number::words(indices)?, updates.bytes(), y, &Pace::free())
         });
         Ok(vec![y?])
     }

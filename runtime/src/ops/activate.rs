@@ -5,6 +5,7 @@
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar};
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::unary;
 
 use super::arity::exactly;
@@ -62,10 +63,13 @@ impl Half for bf16 {
     }
 }
 
-fn apply_half<T: Half>(activation: Activation, x: &[T], y: &mut [T]) {
+fn apply_half<T: Half>(activation: Activation, x: &[T], y: &mut [T], pace: &Pace<'_>) -> Result<(), OpError> {
     for (y, x) in y.iter_mut().zip(x) {
+        // As long as an exponential.
+        pace.spend(32)?;
         *y = T::narrow(scalar::apply(activation, x.widen()));
     }
+    Ok(())
 }
 
 fn wrong_type(got: DType) -> OpError {
@@ -103,12 +107,10 @@ impl Operator for Activate {
                 Ok(())
             }),
             DType::F16 => Box::new(move |io: &mut Io<'_, '_>| {
-                apply_half::<f16>(activation, io.input(0)?, io.output(0)?);
-                Ok(())
+                apply_half::<f16>(activation, io.input(0)?, io.output(0)?, &io.pace())
             }),
             DType::Bf16 => Box::new(move |io: &mut Io<'_, '_>| {
-                apply_half::<bf16>(activation, io.input(0)?, io.output(0)?);
-                Ok(())
+                apply_half::<bf16>(activation, io.input(0)?, io.output(0)?, &io.pace())
             }),
             got => return Err(wrong_type(got)),
         })
@@ -124,9 +126,9 @@ impl Semantics for Activate {
                 *y = scalar::apply(self.activation, x);
             }
         } else if let (Some(x), Some(y)) = (x.elements::<f16>(), y.elements_mut()) {
-            apply_half(self.activation, x, y);
+            apply_half(self.activation, x, y, &Pace::free())?;
         } else if let (Some(x), Some(y)) = (x.elements::<bf16>(), y.elements_mut()) {
-            apply_half(self.activation, x, y);
+            apply_half(self.activation, x, y, &Pace::free())?;
         } else {
             return Err(wrong_type(x.dtype()));
         }

@@ -2,6 +2,7 @@
 //! ([ONNX ArgMax](https://onnx.ai/onnx/operators/onnx__ArgMax.html)).
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::number::filled;
@@ -22,9 +23,19 @@ pub struct ArgMax {
     pub last: bool,
 }
 
+/// Columns of which the best are searched at once.
+const COLUMNS: usize = 1 << 12;
+
 impl ArgMax {
     /// Element types without a vector kernel are compared one by one in a wide type.
-    fn search_wide<T: Wide>(&self, dtype: DType, shape: &Shape, x: &[u8], y: &mut [i64]) -> Result<(), OpError> {
+    fn search_wide<T: Wide>(
+        &self,
+        dtype: DType,
+        shape: &Shape,
+        x: &[u8],
+        y: &mut [i64],
+        pace: &Pace<'_>,
+    ) -> Result<(), OpError> {
         let (axis, inner) = (shape[self.axis], shape[self.axis + 1..].iter().product::<usize>());
         let mut read = [T::ZERO; CHUNK];
         for (at, y) in y.iter_mut().enumerate() {
@@ -32,6 +43,7 @@ impl ArgMax {
             let mut best = T::ZERO;
             *y = 0;
             for index in 0..axis {
+                pace.spend(16)?;
                 T::load(dtype, x, &[first + index * inner], &mut read)?;
                 if index == 0 || self.is_better(read[0], best) {
                     (best, *y) = (read[0], index as i64);
@@ -50,29 +62,39 @@ impl ArgMax {
         }
     }
 
-    fn search(&self, shape: &Shape, x: &[f32], y: &mut [i64]) {
+    fn search(&self, shape: &Shape, x: &[f32], y: &mut [i64], pace: &Pace<'_>) -> Result<(), OpError> {
         let axis = shape[self.axis];
         let inner: usize = shape[self.axis + 1..].iter().product();
         for (plane, y) in x.chunks_exact((axis * inner).max(1)).zip(y.chunks_exact_mut(inner.max(1))) {
-            y.fill(0);
-            for (i, row) in plane.chunks_exact(inner.max(1)).enumerate().skip(1) {
-                for (column, (&new, y)) in row.iter().zip(y.iter_mut()).enumerate() {
-                    if self.is_better(new, plane[*y as usize * inner + column]) {
-                        *y = i as i64;
+            for (first, y) in (0..inner).step_by(COLUMNS).zip(y.chunks_mut(COLUMNS)) {
+                y.fill(0);
+                for (i, row) in plane.chunks_exact(inner).enumerate().skip(1) {
+                    pace.spend(4 + 4 * y.len())?;
+                    for ((column, &new), y) in row.iter().enumerate().skip(first).zip(y.iter_mut()) {
+                        if self.is_better(new, plane[*y as usize * inner + column]) {
+                            *y = i as i64;
+                        }
                     }
                 }
             }
         }
+        Ok(())
     }
 }
 
 /// The search for any element type.
-fn search_all(op: &ArgMax, dtype: DType, shape: &Shape, x: &[u8], y: &mut [i64]) -> Result<(), OpError> {
+fn search_all(
+    op: &ArgMax,
+    dtype: DType,
+    shape: &Shape,
+    x: &[u8],
+    y: &mut [i64],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
     if dtype == DType::F32 {
-        op.search(shape, elements(x).ok_or(OpError::Operand(0))?, y);
-        return Ok(());
+        return op.search(shape, elements(x).ok_or(OpError::Operand(0))?, y, pace);
     }
-    by_wide!(dtype, T => op.search_wide::<T>(dtype, shape, x, y), else Err(OpError::Operand(0)))
+    by_wide!(dtype, T => op.search_wide::<T>(dtype, shape, x, y, pace), else Err(OpError::Operand(0)))
 }
 
 impl Operator for ArgMax {
@@ -101,7 +123,9 @@ impl Operator for ArgMax {
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let (this, shape, dtype) = (*self, x.shape.clone(), x.dtype);
-        Ok(Box::new(move |io: &mut Io<'_, '_>| search_all(&this, dtype, &shape, io.input_bytes(0)?, io.output(0)?)))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            search_all(&this, dtype, &shape, io.input_bytes(0)?, io.output(0)?, &io.pace())
+        }))
     }
 }
 
@@ -109,7 +133,7 @@ impl Semantics for ArgMax {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[x.fact()])?.remove(0);
-        let y = filled::<i64>(fact, |y| search_all(self, x.dtype(), x.shape(), x.bytes(), y))?;
+        let y = filled::<i64>(fact, |y| search_all(self, x.dtype(), x.shape(), x.bytes(), y, &Pace::free()))?;
         Ok(vec![y])
     }
 

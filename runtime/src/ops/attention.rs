@@ -13,7 +13,9 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::Activation;
+use skipstone_kernels::copy::{copy, fill};
 use skipstone_kernels::gemm::{self, Weights};
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::unary::activation_in_place;
 
 mod reference;
@@ -27,6 +29,8 @@ use crate::tensor::{DType, Fact, Shape};
 
 /// Query rows whose scores are kept at a time: a multiple of the products' tile heights.
 const ROWS: usize = 48;
+/// Scores that one thread handles at once.
+const PART: usize = 1 << 12;
 
 /// Scores that are also a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,20 +241,28 @@ impl Attention {
         row: &mut [f32],
         mask: Option<(AttentionMask<'_>, usize, usize)>,
         seen: usize,
-    ) -> bool {
+        pace: &Pace<'_>,
+    ) -> Result<bool, OpError> {
+        let hide = |row: &mut [f32]| fill(&f32::NEG_INFINITY.to_ne_bytes(), bytemuck::cast_slice_mut(row), pace);
         if let Some((mask, start, len)) = mask {
-            match mask {
-                AttentionMask::Bool(mask) => {
-                    let hidden = row.iter_mut().zip(&mask[start..start + len]).filter(|(_, m)| **m == 0);
-                    hidden.for_each(|(score, _)| *score = f32::NEG_INFINITY);
+            for first in (0..len).step_by(PART) {
+                let count = PART.min(len - first);
+                let (row, at) = (&mut row[first..first + count], start + first..start + first + count);
+                pace.spend(2 * count)?;
+                match mask {
+                    AttentionMask::Bool(mask) => {
+                        let hidden = row.iter_mut().zip(&mask[at]).filter(|(_, m)| **m == 0);
+                        hidden.for_each(|(score, _)| *score = f32::NEG_INFINITY);
+                    }
+                    AttentionMask::Float(mask) => row.iter_mut().zip(&mask[at]).for_each(|(s, m)| *s += m),
                 }
-                AttentionMask::Float(mask) => row.iter_mut().zip(&mask[start..start + len]).for_each(|(s, m)| *s += m),
             }
-            row[len..].fill(f32::NEG_INFINITY);
+            hide(&mut row[len..])?;
         }
-        row[seen.min(s.keys)..].fill(f32::NEG_INFINITY);
+        hide(&mut row[seen.min(s.keys)..])?;
         let masked = mask.is_some() || seen < s.keys;
-        !masked || row.iter().any(|&score| score != f32::NEG_INFINITY)
+        let sees = |some: &[f32]| pace.stops(some.len()) || some.iter().any(|&score| score != f32::NEG_INFINITY);
+        Ok(!masked || row.chunks(PART).any(sees))
     }
 }
 
@@ -262,20 +274,43 @@ fn len_of(lens: Option<&[i64]>, image: usize, keys: usize) -> Result<Option<usiz
 }
 
 /// Copies the heads of keys or values, those of the past first, to `[batch, heads, keys, size]`.
-fn gather(s: &AttentionSizes, heads: usize, size: usize, new: &[f32], past: &[f32], out: &mut [f32]) {
+fn gather(
+    s: &AttentionSizes,
+    (heads, size): (usize, usize),
+    new: &[f32],
+    past: &[f32],
+    out: &mut [f32],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
     let (len, whole) = (s.keys - s.past, s.keys * size);
     if whole == 0 {
-        return;
+        return Ok(());
     }
     for (index, out) in out.chunks_exact_mut(whole).enumerate() {
         let (image, head) = (index / heads, index % heads);
         let (before, behind) = out.split_at_mut(s.past * size);
-        before.copy_from_slice(&past[index * s.past * size..][..s.past * size]);
+        copy_all(&past[index * s.past * size..][..s.past * size], before, pace)?;
         let from = Head::new(s.rows, image, (head, heads), len, size);
         for (row, out) in behind.chunks_exact_mut(size).enumerate() {
-            out.copy_from_slice(&new[from.start + row * from.row..][..size]);
+            pace.spend(8)?;
+            copy_all(&new[from.start + row * from.row..][..size], out, pace)?;
         }
     }
+    Ok(())
+}
+
+#[inline(never)]
+fn copy_all(from: &[f32], to: &mut [f32], pace: &Pace<'_>) -> Result<(), OpError> {
+    Ok(copy(bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to), pace)?)
+}
+
+/// Multiplies all scores.
+fn scale_all(scores: &mut [f32], by: f32, pace: &Pace<'_>) -> Result<(), OpError> {
+    for scores in scores.chunks_mut(PART) {
+        pace.spend(scores.len())?;
+        scores.iter_mut().for_each(|score| *score *= by);
+    }
+    Ok(())
 }
 
 impl Operator for Attention {
@@ -330,14 +365,15 @@ impl Operator for Attention {
                 _ => None,
             };
             let (mut k, mut v): (&[f32], &[f32]) = (io.input(1)?, io.input(2)?);
+            let pace = io.pace();
             let mut of_kv = s;
             if op.present {
                 let past = op.past_at();
                 let past = |next: usize| past.map_or(Ok(&[][..]), |at| io.input(at + next));
                 let (past_k, past_v) = (past(0)?, past(1)?);
                 let (out_k, out_v) = (io.output(1)?, io.output(2)?);
-                gather(&s, op.kv_heads, s.size, k, past_k, out_k);
-                gather(&s, op.kv_heads, s.v_size, v, past_v, out_v);
+                gather(&s, (op.kv_heads, s.size), k, past_k, out_k, &pace)?;
+                gather(&s, (op.kv_heads, s.v_size), v, past_v, out_v, &pace)?;
                 (k, v) = (out_k, out_v);
                 of_kv.rows = false;
             }
@@ -360,26 +396,32 @@ impl Operator for Attention {
                         run.pack(
                             (k, Head::new(of_kv.rows, image, kv, s.keys, s.size)),
                             (v, Head::new(of_kv.rows, image, kv, s.keys, s.v_size)),
+                            &pace,
                         );
                     }
                     let of_q = Head::new(s.rows, image, (head, op.heads), s.queries, s.size);
                     let of_y = Head::new(s.rows, image, (head, op.heads), s.queries, s.v_size);
                     for first in (0..s.queries).step_by(ROWS) {
                         let count = ROWS.min(s.queries - first);
-                        let held = run.products(&q[of_q.start + first * of_q.row..], of_q.row, count, op.scale);
+                        let held = run.products(&q[of_q.start + first * of_q.row..], of_q.row, count);
+                        scale_all(held, op.scale, &pace)?;
                         let start = ((image * op.heads + head) * s.queries + first) * s.keys;
-                        let mut keep = |stage: Scores, held: &[f32]| {
-                            if let (Some(out), true) = (scores.as_deref_mut(), op.scores == Some(stage)) {
-                                out[start..start + held.len()].copy_from_slice(held);
+                        let mut keep = |stage: Scores, held: &[f32]| match scores.as_deref_mut() {
+                            Some(out) if op.scores == Some(stage) => {
+                                copy_all(held, &mut out[start..start + held.len()], &pace)
                             }
+                            _ => Ok(()),
                         };
-                        keep(Scores::Products, held);
+                        keep(Scores::Products, held)?;
                         if op.softcap > 0.0 {
-                            held.iter_mut().for_each(|score| *score /= op.softcap);
+                            for held in held.chunks_mut(PART) {
+                                pace.spend(4 * held.len())?;
+                                held.iter_mut().for_each(|score| *score /= op.softcap);
+                            }
                             activation_in_place(isa, Activation::Tanh, held, io.pool());
-                            held.iter_mut().for_each(|score| *score *= op.softcap);
+                            scale_all(held, op.softcap, &pace)?;
                         }
-                        keep(Scores::Capped, held);
+                        keep(Scores::Capped, held)?;
                         let mut blind = [false; ROWS];
                         for (row, blind) in (0..count).zip(&mut blind) {
                             let place = [image, head, first + row];
@@ -388,11 +430,11 @@ impl Operator for Attention {
                                 (elements, start, len)
                             });
                             let seen = op.visible(&s, first + row, len);
-                            *blind = !op.hide(&s, &mut held[row * s.keys..][..s.keys], mask, seen);
+                            *blind = !op.hide(&s, &mut held[row * s.keys..][..s.keys], mask, seen, &pace)?;
                         }
-                        keep(Scores::Masked, held);
-                        let weights = run.softmax(count, &blind);
-                        keep(Scores::Weights, weights);
+                        keep(Scores::Masked, held)?;
+                        let weights = run.softmax(count, &blind, &pace)?;
+                        keep(Scores::Weights, weights)?;
                         run.values(&mut y[of_y.start + first * of_y.row..], of_y.row, count);
                     }
                 }

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::binary::{self, BinaryFn, Broadcast};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::number::{Number, division_overflow, is_float};
@@ -162,10 +163,12 @@ fn zip<W: Wide>(
     walk: &Walk<2>,
     [a, b]: [&[u8]; 2],
     y: &mut [u8],
+    pace: &Pace<'_>,
 ) -> Result<(), OpError> {
     let (mut left, mut right) = ([W::ZERO; CHUNK], [W::ZERO; CHUNK]);
     let mut results = y.chunks_mut(CHUNK * dtype.size());
-    walk.try_chunks(&mut |[i, j]| {
+    walk.try_chunks(pace, &mut |[i, j]| {
+        pace.spend(if kind == BinaryKind::Pow { 64 } else { 8 } * i.len())?;
         W::load(dtype, a, i, &mut left)?;
         W::load(dtype, b, j, &mut right)?;
         let results = results.next().ok_or(OpError::Operand(0))?;
@@ -181,9 +184,15 @@ fn zip<W: Wide>(
 }
 
 /// The plain loop over booleans.
-fn zip_bool(kind: BinaryKind, walk: &Walk<2>, [a, b]: [&[u8]; 2], y: &mut [u8]) -> Result<(), OpError> {
+fn zip_bool(
+    kind: BinaryKind,
+    walk: &Walk<2>,
+    [a, b]: [&[u8]; 2],
+    y: &mut [u8],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
     let mut results = y.iter_mut();
-    walk.try_each(|[i, j]| {
+    walk.try_each(pace, |[i, j]| {
         let (Some(&a), Some(&b)) = (a.get(i), b.get(j)) else { return Err(OpError::Operand(0)) };
         *results.next().ok_or(OpError::Operand(0))? = combine_bool(kind, a, b)?;
         Ok(())
@@ -191,17 +200,32 @@ fn zip_bool(kind: BinaryKind, walk: &Walk<2>, [a, b]: [&[u8]; 2], y: &mut [u8]) 
 }
 
 /// The plain loop over elements of type `dtype`.
-fn zip_any(kind: BinaryKind, dtype: DType, walk: &Walk<2>, operands: [&[u8]; 2], y: &mut [u8]) -> Result<(), OpError> {
-    by_wide!(dtype, W => zip::<W>(kind, dtype, walk, operands, y), else zip_bool(kind, walk, operands, y))
+fn zip_any(
+    kind: BinaryKind,
+    dtype: DType,
+    walk: &Walk<2>,
+    operands: [&[u8]; 2],
+    y: &mut [u8],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
+    by_wide!(dtype, W => zip::<W>(kind, dtype, walk, operands, y, pace), else zip_bool(kind, walk, operands, y, pace))
 }
 
 /// `y = kind(y, x)` for contiguous elements of type `dtype`.
-pub(super) fn accumulate(kind: BinaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
-    fn of<W: Wide>(kind: BinaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+pub(super) fn accumulate(
+    kind: BinaryKind,
+    dtype: DType,
+    x: &[u8],
+    y: &mut [u8],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
+    fn of<W: Wide>(kind: BinaryKind, dtype: DType, x: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
         let offsets: [usize; CHUNK] = std::array::from_fn(|i| i);
         let (mut left, mut right) = ([W::ZERO; CHUNK], [W::ZERO; CHUNK]);
         for (x, y) in x.chunks(CHUNK * dtype.size()).zip(y.chunks_mut(CHUNK * dtype.size())) {
             let count = y.len() / dtype.size();
+            // The offsets of a whole chunk are made for every call.
+            pace.spend(CHUNK + 16 * count)?;
             W::load(dtype, y, &offsets[..count], &mut left)?;
             W::load(dtype, x, &offsets[..count], &mut right)?;
             for (a, &b) in left[..count].iter_mut().zip(&right) {
@@ -211,7 +235,8 @@ pub(super) fn accumulate(kind: BinaryKind, dtype: DType, x: &[u8], y: &mut [u8])
         }
         Ok(())
     }
-    by_wide!(dtype, W => of::<W>(kind, dtype, x, y), else Err(OpError::Type { index: 0, got: dtype, want: "a number" }))
+    let not_a_number = || Err(OpError::Type { index: 0, got: dtype, want: "a number" });
+    by_wide!(dtype, W => of::<W>(kind, dtype, x, y, pace), else not_a_number())
 }
 
 impl Operator for Binary {
@@ -282,7 +307,8 @@ impl Operator for Binary {
         let walk = Walk::broadcast(&y.shape, [&a.shape, &b.shape]);
         let dtype = a.dtype;
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            zip_any(kind, dtype, &walk, [io.input_bytes(0)?, io.input_bytes(1)?], io.output_bytes(0)?)
+            let operands = [io.input_bytes(0)?, io.input_bytes(1)?];
+            zip_any(kind, dtype, &walk, operands, io.output_bytes(0)?, &io.pace())
         }))
     }
 }
@@ -294,7 +320,7 @@ impl Semantics for Binary {
         let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
         let dtype = fact.dtype;
         let operands = [a.bytes(), b.bytes()];
-        let mut y = Tensor::written(fact, |y| zip_any(self.kind, dtype, &walk, operands, y))?;
+        let mut y = Tensor::written(fact, |y| zip_any(self.kind, dtype, &walk, operands, y, &Pace::free()))?;
         for y in y.elements_mut::<f32>().unwrap_or_default() {
             *y = scalar::apply(self.activation, *y);
         }

@@ -2,6 +2,7 @@
 //! Tile: repeats it along any axis ([ONNX Tile](https://onnx.ai/onnx/operators/onnx__Tile.html)).
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::number::{by_width, filled, words};
@@ -55,10 +56,7 @@ impl Operator for Expand {
             copy.push(dim, signed(from), signed(to))?;
         }
         let size = x.dtype.size();
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            copy.run(size, io.input_bytes(0)?, io.output_bytes(0)?);
-            Ok(())
-        }))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| copy.run(size, io.input_bytes(0)?, io.output_bytes(0)?, &io.pace())))
     }
 }
 
@@ -69,7 +67,7 @@ impl Semantics for Expand {
         let walk = Walk::broadcast(&self.shape, [x.shape()]);
         let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
             let (x, mut results) = (words::<T>(x)?, y.iter_mut());
-            walk.try_each(|[i]| {
+            walk.try_each(&Pace::free(), |[i]| {
                 *results.next().ok_or(OpError::Operand(0))? = *x.get(i).ok_or(OpError::Operand(0))?;
                 Ok(())
             })
@@ -123,10 +121,7 @@ impl Operator for Tile {
             copy.push(dim, signed(from[axis]), signed(to[axis]))?;
         }
         let size = x.dtype.size();
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            copy.run(size, io.input_bytes(0)?, io.output_bytes(0)?);
-            Ok(())
-        }))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| copy.run(size, io.input_bytes(0)?, io.output_bytes(0)?, &io.pace())))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::{Isa, cast};
 
 use super::arity::exactly;
@@ -23,12 +24,19 @@ pub struct Cast {
 }
 
 /// Converts chunk by chunk in wide types: `X` for the elements of `x`, `Y` for those of `y`.
-fn convert_chunks<X: Wide, Y: Wide>(from: DType, x: &[u8], to: DType, y: &mut [u8]) -> Result<(), OpError> {
+fn convert_chunks<X: Wide, Y: Wide>(
+    from: DType,
+    x: &[u8],
+    to: DType,
+    y: &mut [u8],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
     let (lowest, highest) = Y::limits(to);
     let mut offsets = [0; CHUNK];
     let (mut read, mut converted) = ([X::ZERO; CHUNK], [Y::ZERO; CHUNK]);
     for (chunk, y) in y.chunks_mut(CHUNK * to.size()).enumerate() {
         let count = y.len() / to.size();
+        pace.spend(16 * count)?;
         let offsets = &mut offsets[..count];
         offsets.iter_mut().enumerate().for_each(|(i, offset)| *offset = chunk * CHUNK + i);
         X::load(from, x, offsets, &mut read)?;
@@ -51,9 +59,10 @@ fn convert_chunks<X: Wide, Y: Wide>(from: DType, x: &[u8], to: DType, y: &mut [u
 }
 
 /// 1 for every element that is not zero.
-fn truth<X: Wide>(from: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+fn truth<X: Wide>(from: DType, x: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
     let mut read = [X::ZERO; CHUNK];
     for (at, y) in y.iter_mut().enumerate() {
+        pace.spend(16)?;
         X::load(from, x, &[at], &mut read)?;
         *y = u8::from(read[0] != X::ZERO);
     }
@@ -61,10 +70,11 @@ fn truth<X: Wide>(from: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
 }
 
 /// Converts any type to any other. A bool is a byte of 0 or 1.
-fn convert_all(from: DType, x: &[u8], to: DType, y: &mut [u8]) -> Result<(), OpError> {
+fn convert_all(from: DType, x: &[u8], to: DType, y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
     let from = if from == DType::Bool { DType::U8 } else { from };
-    by_wide!(from, X => by_wide!(to, Y => convert_chunks::<X, Y>(from, x, to, y), else truth::<X>(from, x, y)),
-        else Err(OpError::Operand(0)))
+    by_wide!(from, X => {
+        by_wide!(to, Y => convert_chunks::<X, Y>(from, x, to, y, pace), else truth::<X>(from, x, y, pace))
+    }, else Err(OpError::Operand(0)))
 }
 
 /// Whether there is a vector kernel for these types.
@@ -113,7 +123,9 @@ impl Operator for Cast {
         if has_kernel(from, to) {
             return Ok(Box::new(move |io: &mut Io<'_, '_>| by_kernel(isa, from, to, io)));
         }
-        Ok(Box::new(move |io: &mut Io<'_, '_>| convert_all(from, io.input_bytes(0)?, to, io.output_bytes(0)?)))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            convert_all(from, io.input_bytes(0)?, to, io.output_bytes(0)?, &io.pace())
+        }))
     }
 }
 
@@ -122,7 +134,7 @@ impl Semantics for Cast {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = Fact::new(self.to, x.shape().clone());
         let from = x.dtype();
-        Ok(vec![Tensor::written(fact, |y| convert_all(from, x.bytes(), self.to, y))?])
+        Ok(vec![Tensor::written(fact, |y| convert_all(from, x.bytes(), self.to, y, &Pace::free()))?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::binary::{self, Broadcast, CompareFn};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use crate::operator::axes::Axes;
@@ -69,10 +70,12 @@ fn zip<T: Wide>(
     dtype: DType,
     [a, b]: [&[u8]; 2],
     y: &mut [u8],
+    pace: &Pace<'_>,
 ) -> Result<(), OpError> {
     let mut left = y;
     let (mut wide_a, mut wide_b) = ([T::ZERO; CHUNK], [T::ZERO; CHUNK]);
-    walk.try_chunks(&mut |[at_a, at_b]| {
+    walk.try_chunks(pace, &mut |[at_a, at_b]| {
+        pace.spend(4 * at_a.len())?;
         T::load(dtype, a, at_a, &mut wide_a)?;
         T::load(dtype, b, at_b, &mut wide_b)?;
         let results = left.split_off_mut(..at_a.len()).ok_or(OpError::Operand(0))?;
@@ -89,9 +92,10 @@ fn compare_all(
     dtype: DType,
     operands: [&[u8]; 2],
     y: &mut [u8],
+    pace: &Pace<'_>,
 ) -> Result<(), OpError> {
     let dtype = if dtype == DType::Bool { DType::U8 } else { dtype };
-    by_wide!(dtype, T => zip::<T>(kind, walk, dtype, operands, y), else Err(OpError::Operand(0)))
+    by_wide!(dtype, T => zip::<T>(kind, walk, dtype, operands, y, pace), else Err(OpError::Operand(0)))
 }
 
 impl Operator for Compare {
@@ -139,7 +143,7 @@ impl Operator for Compare {
         let dtype = a.dtype;
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let operands = [io.input_bytes(0)?, io.input_bytes(1)?];
-            compare_all(kind, &walk, dtype, operands, io.output_bytes(0)?)
+            compare_all(kind, &walk, dtype, operands, io.output_bytes(0)?, &io.pace())
         }))
     }
 }
@@ -149,7 +153,9 @@ impl Semantics for Compare {
         let [a, b] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
         let walk = Walk::broadcast(&fact.shape, [a.shape(), b.shape()]);
-        Ok(vec![Tensor::written(fact, |y| compare_all(self.kind, &walk, a.dtype(), [a.bytes(), b.bytes()], y))?])
+        Ok(vec![Tensor::written(fact, |y| {
+            compare_all(self.kind, &walk, a.dtype(), [a.bytes(), b.bytes()], y, &Pace::free())
+        })?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

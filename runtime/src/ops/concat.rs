@@ -71,9 +71,9 @@ impl Operator for Concat {
         let output = cx.outputs.first().ok_or(OpError::Operand(0))?;
         let blocks = self.blocks(&cx.inputs, output);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let y = io.output_bytes(0)?;
+            let (y, pace) = (io.output_bytes(0)?, io.pace());
             for (i, blocks) in blocks.iter().enumerate() {
-                copy_blocks(blocks, io.input_bytes(i)?, y);
+                copy_blocks(blocks, io.input_bytes(i)?, y, &pace)?;
             }
             Ok(())
         }))

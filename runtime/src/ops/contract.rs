@@ -3,6 +3,7 @@
 //! integers and f64, and axes that occur twice in one operand, which selects its diagonal.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::walk::{Strides, Walk};
@@ -77,15 +78,21 @@ impl Contract {
 }
 
 /// The plain loop over elements of type `dtype`, computed in `W`.
-fn multiply<W: Wide>(dtype: DType, walks: &Walks, a: &[u8], b: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+fn multiply<W: Wide>(
+    dtype: DType,
+    walks: &Walks,
+    [a, b]: [&[u8]; 2],
+    y: &mut [u8],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
     let (mut left, mut right) = ([W::ZERO; CHUNK], [W::ZERO; CHUNK]);
     let mut results = y.chunks_exact_mut(dtype.size());
-    walks.outer.try_each(|[i, j]| {
+    walks.outer.try_each(pace, |[i, j]| {
         // Out of range for an operand without elements, which then reads nothing.
         let a = a.get(i * dtype.size()..).unwrap_or_default();
         let b = b.get(j * dtype.size()..).unwrap_or_default();
         let mut sum = W::ZERO;
-        walks.inner.try_chunks(&mut |[i, j]| {
+        walks.inner.try_chunks(pace, &mut |[i, j]| {
             W::load(dtype, a, i, &mut left)?;
             W::load(dtype, b, j, &mut right)?;
             for (&a, &b) in left[..i.len()].iter().zip(&right) {
@@ -98,8 +105,14 @@ fn multiply<W: Wide>(dtype: DType, walks: &Walks, a: &[u8], b: &[u8], y: &mut [u
     })
 }
 
-fn multiply_any(dtype: DType, walks: &Walks, a: &[u8], b: &[u8], y: &mut [u8]) -> Result<(), OpError> {
-    by_wide!(dtype, W => multiply::<W>(dtype, walks, a, b, y), else Err(not_a_number()))
+fn multiply_any(
+    dtype: DType,
+    walks: &Walks,
+    operands: [&[u8]; 2],
+    y: &mut [u8],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
+    by_wide!(dtype, W => multiply::<W>(dtype, walks, operands, y, pace), else Err(not_a_number()))
 }
 
 fn not_a_number() -> OpError {
@@ -142,7 +155,8 @@ impl Operator for Contract {
         let [a, b] = exactly::<2, _>(&cx.inputs)?;
         let (dtype, walks) = (a.dtype, self.walks(&a.shape, &b.shape)?);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            multiply_any(dtype, &walks, io.input_bytes(0)?, io.input_bytes(1)?, io.output_bytes(0)?)
+            let operands = [io.input_bytes(0)?, io.input_bytes(1)?];
+            multiply_any(dtype, &walks, operands, io.output_bytes(0)?, &io.pace())
         }))
     }
 }
@@ -153,7 +167,7 @@ impl Semantics for Contract {
         let fact = self.infer(&[a.fact(), b.fact()])?.remove(0);
         let dtype = fact.dtype;
         Ok(vec![Tensor::written(fact, |y| {
-            multiply_any(dtype, &self.walks(a.shape(), b.shape())?, a.bytes(), b.bytes(), y)
+            multiply_any(dtype, &self.walks(a.shape(), b.shape())?, [a.bytes(), b.bytes()], y, &Pace::free())
         })?])
     }
 }

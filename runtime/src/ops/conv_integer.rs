@@ -17,6 +17,7 @@
 use bytemuck::cast_slice_mut;
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::conv::{ByteConv, ByteKernel, ConvShape, Out, Packed};
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::qsums::{self, Scales, Zeros};
 
 use super::byte_conv::{self, WEIGHTS, X};
@@ -113,7 +114,13 @@ impl Operator for ConvInteger {
             let [weights, sums, _] = kernel.packed_lens(&shape);
             let mut to = cx.allocate(weights)?;
             let mut to_sums = cx.allocate(sums * size_of::<i32>())?;
-            kernel.pack_sums(&shape, cx.constant(WEIGHTS)?, cast_slice_mut(&mut to), cast_slice_mut(&mut to_sums));
+            kernel.pack_sums(
+                &shape,
+                cx.constant(WEIGHTS)?,
+                cast_slice_mut(&mut to),
+                cast_slice_mut(&mut to_sums),
+                &Pace::free(),
+            );
             choice.packed = vec![to.into(), to_sums.into()];
             choice.absorbed = vec![WEIGHTS];
         }
@@ -139,7 +146,7 @@ impl Operator for ConvInteger {
                 (io.packed(0)?, io.packed(1)?)
             } else {
                 let (to, sums) = (part(scratch, parts.weights)?, part(scratch, parts.sums)?);
-                kernel.pack_sums(&shape, io.input(WEIGHTS)?, to, sums);
+                kernel.pack_sums(&shape, io.input(WEIGHTS)?, to, sums, &io.pace());
                 (to, sums)
             };
             kernel.offsets(sums, zero, offsets);

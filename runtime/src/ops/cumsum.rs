@@ -1,6 +1,7 @@
 //! CumSum: cumulative sums along an axis ([ONNX CumSum](https://onnx.ai/onnx/operators/onnx__CumSum.html)).
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::wide::{CHUNK, Wide, by_wide};
@@ -22,7 +23,14 @@ pub struct CumSum {
 
 impl CumSum {
     /// Sums in a wide type; every sum is rounded to the element type once.
-    fn sum<T: Wide>(&self, dtype: DType, shape: &Shape, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+    fn sum<T: Wide>(
+        &self,
+        dtype: DType,
+        shape: &Shape,
+        x: &[u8],
+        y: &mut [u8],
+        pace: &Pace<'_>,
+    ) -> Result<(), OpError> {
         let axis = shape[self.axis];
         let inner: usize = shape[self.axis + 1..].iter().product();
         let (size, planes) = (dtype.size(), shape.elements() / (axis * inner).max(1));
@@ -31,6 +39,7 @@ impl CumSum {
             let first = row / inner * axis * inner + row % inner;
             let mut sum = T::ZERO;
             for step in 0..axis {
+                pace.spend(16)?;
                 let at = first + if self.reverse { axis - 1 - step } else { step } * inner;
                 T::load(dtype, x, &[at], &mut read)?;
                 let through = sum.add(read[0]);
@@ -42,8 +51,8 @@ impl CumSum {
         Ok(())
     }
 
-    fn sum_all(&self, fact: &Fact, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
-        by_wide!(fact.dtype, T => self.sum::<T>(fact.dtype, &fact.shape, x, y), else Err(OpError::Operand(0)))
+    fn sum_all(&self, fact: &Fact, x: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
+        by_wide!(fact.dtype, T => self.sum::<T>(fact.dtype, &fact.shape, x, y, pace), else Err(OpError::Operand(0)))
     }
 }
 
@@ -71,7 +80,9 @@ impl Operator for CumSum {
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x] = exactly::<1, _>(&cx.inputs)?;
         let (this, fact) = (*self, (*x).clone());
-        Ok(Box::new(move |io: &mut Io<'_, '_>| this.sum_all(&fact, io.input_bytes(0)?, io.output_bytes(0)?)))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            this.sum_all(&fact, io.input_bytes(0)?, io.output_bytes(0)?, &io.pace())
+        }))
     }
 }
 
@@ -79,7 +90,7 @@ impl Semantics for CumSum {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[x.fact()])?.remove(0);
-        Ok(vec![Tensor::written(fact, |y| self.sum_all(x.fact(), x.bytes(), y))?])
+        Ok(vec![Tensor::written(fact, |y| self.sum_all(x.fact(), x.bytes(), y, &Pace::free()))?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

@@ -9,6 +9,8 @@
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::Isa;
 use skipstone_kernels::activation::Activation;
+use skipstone_kernels::copy::copy;
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::threads::Pool;
 use skipstone_kernels::unary::{UnaryFn, activation_in_place, unary_in_place};
 
@@ -89,10 +91,13 @@ impl Curve {
         }
     }
 
-    /// Applies it to every element.
+    /// Applies it to every element, unless the run is to stop.
     pub(super) fn apply(self, isa: Isa, y: &mut [f32], pool: &Pool) {
-        let mut block = [0f32; BLOCK];
+        let (mut block, pace) = ([0f32; BLOCK], Pace::of(pool));
         for y in y.chunks_mut(BLOCK) {
+            if pace.stops(16 * y.len()) {
+                return;
+            }
             let e = &mut block[..y.len()];
             // Sets `e` to a kernel's function of `argument(x)`.
             let mut prepare = |f: UnaryFn, argument: &dyn Fn(f32) -> f32| {
@@ -187,7 +192,7 @@ impl Operator for Curve {
         let (curve, isa) = (*self, cx.isa);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let y: &mut [f32] = io.output(0)?;
-            y.copy_from_slice(io.input(0)?);
+            copy(io.input_bytes(0)?, bytemuck::cast_slice_mut(y), &io.pace())?;
             curve.apply(isa, y, io.pool());
             Ok(())
         }))

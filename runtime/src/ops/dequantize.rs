@@ -4,6 +4,7 @@
 //! `y = (x - zero) * scale`. uint8 with one scale uses a vector kernel.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::qmap::{self, Bytes};
 
 use super::arity::exactly;
@@ -37,14 +38,14 @@ fn dequantize_all<T: Number>(
     scale: &[f32],
     zero: &[T],
     y: &mut [f32],
+    pace: &Pace<'_>,
 ) -> Result<(), OpError> {
     check_scales(scale)?;
-    channels.each(x, y, |x, y, channel| {
-        for (y, &x) in y.iter_mut().zip(x) {
+    channels.each(y.len(), pace, &mut |part, channel| {
+        for (y, &x) in y[part.clone()].iter_mut().zip(&x[part]) {
             *y = dequantize(x, scale[channel], zero[channel]);
         }
-    });
-    Ok(())
+    })
 }
 
 impl Operator for Dequantize {
@@ -81,8 +82,9 @@ impl Operator for Dequantize {
                 qmap::dequantize(isa, x, scale, io.output(0)?, io.pool());
                 return Ok(());
             }
-            by_quantized!(from, T => dequantize_all::<T>(&channels, io.input(0)?, scale, io.input(2)?, io.output(0)?),
-                else Err(OpError::Operand(0)))
+            by_quantized!(from, T => {
+                dequantize_all::<T>(&channels, io.input(0)?, scale, io.input(2)?, io.output(0)?, &io.pace())
+            }, else Err(OpError::Operand(0)))
         }))
     }
 }
@@ -93,7 +95,7 @@ impl Semantics for Dequantize {
         let channels = self.channels(&[x.fact(), scale.fact(), zero.fact()])?;
         let fact = Fact::new(DType::F32, x.shape().clone());
         let y = by_quantized!(x.dtype(), T => filled::<f32>(fact, |y| {
-            dequantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y)
+            dequantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y, &Pace::free())
         }), else return Err(OpError::Operand(0)))?;
         Ok(vec![y])
     }

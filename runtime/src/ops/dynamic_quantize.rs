@@ -55,7 +55,7 @@ impl Operator for DynamicQuantize {
         let isa: Isa = cx.isa;
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let x: &[f32] = io.input(0)?;
-            let (scale, zero) = scheme(qmap::range(isa, x));
+            let (scale, zero) = scheme(qmap::range(isa, x, io.pool()));
             qmap::quantize(isa, x, scale, Requantize::all(zero), io.output(0)?, io.pool());
             io.output::<f32>(1)?.fill(scale);
             io.output::<u8>(2)?.fill(zero);

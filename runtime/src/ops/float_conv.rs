@@ -4,6 +4,7 @@
 use serde::Serialize;
 use skipstone_kernels::arena::AlignedVec;
 use skipstone_kernels::conv::{self, ConvShape, FLOATS, Filters, FloatKernel, Images, Task};
+use skipstone_kernels::pace::Pace;
 
 use crate::bytes::Bytes;
 use crate::error::OpError;
@@ -127,7 +128,7 @@ pub(super) fn store(
     let part = kernel.part(shape).filter(|_| matches!(order(&[]), Filters::Oihw(_)));
     match part {
         Some(part) => pack_parts(kernel, shape, (tensor, weights), part, &mut bytes)?,
-        None => kernel.pack(shape, order(cx.constant(position)?), &mut bytes)?,
+        None => kernel.pack(shape, order(cx.constant(position)?), &mut bytes, &Pace::free())?,
     }
     Ok(bytes.into())
 }
@@ -154,7 +155,7 @@ fn pack_parts(
         let aligned = filters.slice().unwrap_or_else(|| &copy[..filters.len()]);
         let shape = ConvShape { out_c: count, ..shape.clone() };
         let (packed, rest) = to.split_at_mut(kernel.packed_len(&shape, 0));
-        kernel.pack(&shape, Filters::Oihw(aligned), packed)?;
+        kernel.pack(&shape, Filters::Oihw(aligned), packed, &Pace::free())?;
         tensor.evict_part(bytes);
         to = rest;
     }
@@ -183,13 +184,13 @@ impl Bound {
         let Some(len) = self.packed_in_run else { return Ok((io.packed(0)?, scratch)) };
         let split = scratch.split_at_mut_checked(len / size_of::<f32>());
         let (packed, scratch) = split.ok_or(OpError::Operand(WEIGHTS))?;
-        self.pack(shape, io.input(WEIGHTS)?, packed)?;
+        self.pack(shape, io.input(WEIGHTS)?, packed, &io.pace())?;
         Ok((bytemuck::cast_slice(packed), scratch))
     }
 
-    /// Packs weights computed at run time.
-    pub fn pack(&self, shape: &ConvShape, weights: &[f32], to: &mut [f32]) -> Result<(), OpError> {
-        Ok(self.kernel.pack(shape, (self.order)(weights), bytemuck::cast_slice_mut(to))?)
+    /// Packs weights computed at run time. Incomplete if the run is to stop.
+    pub fn pack(&self, shape: &ConvShape, weights: &[f32], to: &mut [f32], pace: &Pace<'_>) -> Result<(), OpError> {
+        Ok(self.kernel.pack(shape, (self.order)(weights), bytemuck::cast_slice_mut(to), pace)?)
     }
 }
 

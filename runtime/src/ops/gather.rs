@@ -3,6 +3,8 @@
 //! range is an error at run time.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::copy::copy;
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use crate::error::OpError;
@@ -100,7 +102,7 @@ struct View {
     inner: usize,
 }
 
-fn gather<I: Index>(view: View, x: &[u8], indices: &[I], y: &mut [u8]) -> Result<(), OpError> {
+fn gather<I: Index>(view: View, x: &[u8], indices: &[I], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
     let View { axis, inner } = view;
     if inner == 0 || y.is_empty() {
         return Ok(());
@@ -108,7 +110,8 @@ fn gather<I: Index>(view: View, x: &[u8], indices: &[I], y: &mut [u8]) -> Result
     for (outer, y) in y.chunks_exact_mut(inner * indices.len()).enumerate() {
         for (&index, y) in indices.iter().zip(y.chunks_exact_mut(inner)) {
             let at = (outer * axis + resolve(index, axis)?) * inner;
-            y.copy_from_slice(x.get(at..at + inner).ok_or(OpError::Operand(0))?);
+            pace.spend(16)?;
+            copy(x.get(at..at + inner).ok_or(OpError::Operand(0))?, y, pace)?;
         }
     }
     Ok(())
@@ -144,10 +147,10 @@ impl Operator for Gather {
         let view = self.view(x);
         Ok(match indices.dtype {
             DType::I32 => Box::new(move |io: &mut Io<'_, '_>| {
-                gather::<i32>(view, io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?)
+                gather::<i32>(view, io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?, &io.pace())
             }),
             _ => Box::new(move |io: &mut Io<'_, '_>| {
-                gather::<i64>(view, io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?)
+                gather::<i64>(view, io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?, &io.pace())
             }),
         })
     }
@@ -159,8 +162,8 @@ impl Semantics for Gather {
         let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
         let view = self.view(x.fact());
         let y = Tensor::written(fact, |y| match (indices.elements::<i64>(), indices.elements::<i32>()) {
-            (Some(indices), _) => gather(view, x.bytes(), indices, y),
-            (_, Some(indices)) => gather(view, x.bytes(), indices, y),
+            (Some(indices), _) => gather(view, x.bytes(), indices, y, &Pace::free()),
+            (_, Some(indices)) => gather(view, x.bytes(), indices, y, &Pace::free()),
             _ => Err(OpError::Operand(1)),
         });
         Ok(vec![y?])

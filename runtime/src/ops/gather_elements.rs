@@ -2,6 +2,7 @@
 //! ([ONNX GatherElements](https://onnx.ai/onnx/operators/onnx__GatherElements.html)).
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::gather::{Indices, index_type, resolve};
@@ -39,9 +40,16 @@ impl GatherElements {
 
 /// Elements are `size` bytes. Inlined, so that it is specialized for every constant size at the call.
 #[inline(always)]
-fn gather(geometry: &Geometry, size: usize, x: &[u8], indices: Indices<'_>, y: &mut [u8]) -> Result<(), OpError> {
+fn gather(
+    geometry: &Geometry,
+    size: usize,
+    x: &[u8],
+    indices: Indices<'_>,
+    y: &mut [u8],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
     let mut results = y.chunks_exact_mut(size).enumerate();
-    geometry.walk.try_each(|[at]| {
+    geometry.walk.try_each(pace, |[at]| {
         let (number, y) = results.next().ok_or(OpError::Operand(1))?;
         let at = (at + resolve(indices.get(number)?, geometry.dim)? * geometry.stride) * size;
         y.copy_from_slice(x.get(at..at + size).ok_or(OpError::Operand(0))?);
@@ -78,8 +86,8 @@ impl Operator for GatherElements {
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let (x, indices, y) = (io.input_bytes(0)?, Indices::read(io, 1, narrow)?, io.output_bytes(0)?);
             match size {
-                4 => gather(&geometry, 4, x, indices, y),
-                _ => gather(&geometry, size, x, indices, y),
+                4 => gather(&geometry, 4, x, indices, y, &io.pace()),
+                _ => gather(&geometry, size, x, indices, y, &io.pace()),
             }
         }))
     }
@@ -91,7 +99,9 @@ impl Semantics for GatherElements {
         let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
         let geometry = self.geometry(x.fact(), indices.fact());
         let dtype = fact.dtype;
-        Ok(vec![Tensor::written(fact, |y| gather(&geometry, dtype.size(), x.bytes(), Indices::of(indices)?, y))?])
+        Ok(vec![Tensor::written(fact, |y| {
+            gather(&geometry, dtype.size(), x.bytes(), Indices::of(indices)?, y, &Pace::free())
+        })?])
     }
 }
 

@@ -8,6 +8,7 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use crate::error::OpError;
@@ -17,6 +18,8 @@ use crate::tensor::{DType, Fact, Tensor};
 
 /// Number of parallel partial sums, so that the loop vectorizes.
 const LANES: usize = 16;
+/// Elements that are scaled at once.
+const PART: usize = 1 << 12;
 
 /// A normalization of `[batch, channels, ...]`, with one scale and one bias for each channel.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,9 +52,10 @@ impl GroupNorm {
     }
 }
 
-/// The sum of `f` over all elements: f32 lanes over short stretches, f64 in total.
-fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
+/// The sum of `f` over all elements, or some if the run is to stop: f32 lanes over short stretches, f64 in total.
+fn sum(x: &[f32], pace: &Pace<'_>, f: impl Fn(f32) -> f32) -> f64 {
     x.chunks(64 * LANES)
+        .take_while(|x| !pace.stops(x.len()))
         .map(|x| {
             let mut lanes = [0f32; LANES];
             let mut chunks = x.chunks_exact(LANES);
@@ -83,13 +87,13 @@ impl Operator for GroupNorm {
         let group = channels / self.groups;
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let (x, scale, bias): (&[f32], &[f32], &[f32]) = (io.input(0)?, io.input(1)?, io.input(2)?);
-            let y: &mut [f32] = io.output(0)?;
+            let (y, pace): (&mut [f32], _) = (io.output(0)?, &io.pace());
             let len = (group * inner).max(1);
             for (index, (x, y)) in x.chunks_exact(len).zip(y.chunks_exact_mut(len)).enumerate() {
-                let mean = (sum(x, |v| v) / len as f64) as f32;
+                let mean = (sum(x, pace, |v| v) / len as f64) as f32;
                 // The mean is rounded, which adds the square of its error to the variance: the second sum corrects
                 // that.
-                let (square, shift) = (sum(x, |v| (v - mean) * (v - mean)), sum(x, |v| v - mean));
+                let (square, shift) = (sum(x, pace, |v| (v - mean) * (v - mean)), sum(x, pace, |v| v - mean));
                 let variance = (square - shift * shift / len as f64) / len as f64;
                 let root = (variance.max(0.0) + f64::from(op.epsilon)).sqrt();
                 let off = shift / len as f64;
@@ -98,7 +102,10 @@ impl Operator for GroupNorm {
                 for (channel, (x, y)) in channels.map(|(at, pair)| (first + at, pair)) {
                     let factor = (f64::from(scale[channel]) / root) as f32;
                     let bias = (f64::from(bias[channel]) - off * f64::from(factor)) as f32;
-                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * factor + bias);
+                    for (y, x) in y.chunks_mut(PART).zip(x.chunks(PART)) {
+                        pace.spend(8 + y.len())?;
+                        y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * factor + bias);
+                    }
                 }
             }
             Ok(())

@@ -4,6 +4,8 @@
 //! of range is an error at run time.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::copy::copy;
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::gather::resolve;
@@ -63,7 +65,8 @@ impl AddressedBlocks {
     pub(super) fn each(
         &self,
         indices: &[i64],
-        mut f: impl FnMut(std::ops::Range<usize>, usize) -> Option<()>,
+        pace: &Pace<'_>,
+        mut f: impl FnMut(std::ops::Range<usize>, usize) -> Result<(), OpError>,
     ) -> Result<(), OpError> {
         if self.block == 0 || indices.is_empty() && !self.axes.is_empty() {
             return Ok(());
@@ -73,24 +76,25 @@ impl AddressedBlocks {
             for (&index, &(dim, step)) in tuple.iter().zip(&self.axes) {
                 at += resolve(index, dim)? * step;
             }
-            f(at..at + self.block, number).ok_or(OpError::Operand(0))?;
+            pace.spend(16 + 8 * self.axes.len())?;
+            f(at..at + self.block, number)?;
         }
         Ok(())
     }
 
-    fn gather(&self, x: &[u8], indices: &[i64], y: &mut [u8]) -> Result<(), OpError> {
-        self.each(indices, |place, number| {
+    fn gather(&self, x: &[u8], indices: &[i64], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
+        self.each(indices, pace, |place, number| {
             let to = number * self.block;
-            y.get_mut(to..to + self.block)?.copy_from_slice(x.get(place)?);
-            Some(())
+            let y = y.get_mut(to..to + self.block).ok_or(OpError::Operand(0))?;
+            Ok(copy(x.get(place).ok_or(OpError::Operand(0))?, y, pace)?)
         })
     }
 
-    fn scatter(&self, indices: &[i64], updates: &[u8], y: &mut [u8]) -> Result<(), OpError> {
-        self.each(indices, |place, number| {
+    fn scatter(&self, indices: &[i64], updates: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
+        self.each(indices, pace, |place, number| {
             let from = number * self.block;
-            y.get_mut(place)?.copy_from_slice(updates.get(from..from + self.block)?);
-            Some(())
+            let update = updates.get(from..from + self.block).ok_or(OpError::Operand(0))?;
+            Ok(copy(update, y.get_mut(place).ok_or(OpError::Operand(0))?, pace)?)
         })
     }
 }
@@ -131,7 +135,9 @@ impl Operator for GatherNd {
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x, indices] = exactly::<2, _>(&cx.inputs)?;
         let blocks = AddressedBlocks::new(x, &indices.shape, self.batch_dims)?;
-        Ok(Box::new(move |io: &mut Io<'_, '_>| blocks.gather(io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?)))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            blocks.gather(io.input_bytes(0)?, io.input(1)?, io.output_bytes(0)?, &io.pace())
+        }))
     }
 }
 
@@ -140,7 +146,7 @@ impl Semantics for GatherNd {
         let [x, indices] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[x.fact(), indices.fact()])?.remove(0);
         let blocks = AddressedBlocks::new(x.fact(), indices.shape(), self.batch_dims)?;
-        Ok(vec![Tensor::written(fact, |y| blocks.gather(x.bytes(), elements(indices)?, y))?])
+        Ok(vec![Tensor::written(fact, |y| blocks.gather(x.bytes(), elements(indices)?, y, &Pace::free()))?])
     }
 }
 
@@ -166,9 +172,9 @@ impl Operator for ScatterNd {
         let [x, indices, _] = exactly::<3, _>(&cx.inputs)?;
         let blocks = AddressedBlocks::new(x, &indices.shape, 0)?;
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let y = io.output_bytes(0)?;
-            y.copy_from_slice(io.input_bytes(0)?);
-            blocks.scatter(io.input(1)?, io.input_bytes(2)?, y)
+            let (y, pace) = (io.output_bytes(0)?, io.pace());
+            copy(io.input_bytes(0)?, y, &pace)?;
+            blocks.scatter(io.input(1)?, io.input_bytes(2)?, y, &pace)
         }))
     }
 }
@@ -180,7 +186,7 @@ impl Semantics for ScatterNd {
         let blocks = AddressedBlocks::new(x.fact(), indices.shape(), 0)?;
         let y = Tensor::written(fact, |y| {
             y.copy_from_slice(x.bytes());
-            blocks.scatter(elements(indices)?, updates.bytes(), y)
+            blocks.scatter(elements(indices)?, updates.bytes(), y, &Pace::free())
         });
         Ok(vec![y?])
     }

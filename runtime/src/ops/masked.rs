@@ -7,7 +7,9 @@
 //! channel is active if its element is not zero, and all elements of an inactive channel are zero.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::copy::fill;
 use skipstone_kernels::middle_axis::MiddleAxis;
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::pool::{PoolShape, pool};
 use skipstone_kernels::reduce;
 
@@ -56,12 +58,12 @@ impl MaskOperand {
     /// Writes the active channels of an image to `list`, in order.
     pub fn read<'a>(&self, io: &Io<'_, '_>, image: usize, list: &'a mut [u32]) -> Result<&'a [u32], OpError> {
         let of_image = image * self.channels..(image + 1) * self.channels;
-        let all = io.input_bytes(self.position)?;
+        let (all, pace) = (io.input_bytes(self.position)?, io.pace());
         let count = match self.dtype {
-            DType::Bool => number(all.get(of_image).into_iter().flatten().map(|&active| active != 0), list),
+            DType::Bool => number(all.get(of_image).into_iter().flatten().map(|&active| active != 0), list, &pace)?,
             _ => {
                 let all = io.input::<f32>(self.position)?;
-                number(all.get(of_image).into_iter().flatten().map(|&factor| factor != 0.0), list)
+                number(all.get(of_image).into_iter().flatten().map(|&factor| factor != 0.0), list, &pace)?
             }
         };
         list.get(..count).ok_or(OpError::Operand(self.position))
@@ -78,40 +80,57 @@ impl MaskOperand {
 }
 
 /// Writes the indices at which `active` is true, as far as they fit into the list; returns their number.
-fn number(active: impl Iterator<Item = bool>, list: &mut [u32]) -> usize {
+fn number(active: impl Iterator<Item = bool>, list: &mut [u32], pace: &Pace<'_>) -> Result<usize, OpError> {
     let mut count = 0;
     for (channel, active) in active.enumerate() {
+        pace.spend(4)?;
         if let Some(place) = list.get_mut(count) {
             *place = channel as u32;
         }
         count += usize::from(active);
     }
-    count
+    Ok(count)
 }
 
 /// Expands pixels with active channels to pixels with `channels` channels.
-pub(super) fn spread(active: &[u32], from: &[f32], channels: usize, to: &mut [f32]) {
-    to.fill(0.0);
+pub(super) fn spread(
+    active: &[u32],
+    from: &[f32],
+    channels: usize,
+    to: &mut [f32],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
+    fill(&[0; 4], bytemuck::cast_slice_mut(to), pace)?;
     if active.is_empty() {
-        return;
+        return Ok(());
     }
     for (from, to) in from.chunks_exact(active.len()).zip(to.chunks_exact_mut(channels)) {
+        pace.spend(8 + 4 * active.len())?;
         for (x, &channel) in from.iter().zip(active) {
             to[channel as usize] = *x;
         }
     }
+    Ok(())
 }
 
 /// Reduces pixels with `channels` channels to the active ones.
-pub(super) fn gather(active: &[u32], from: &[f32], channels: usize, to: &mut [f32]) {
+pub(super) fn gather(
+    active: &[u32],
+    from: &[f32],
+    channels: usize,
+    to: &mut [f32],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
     if active.is_empty() {
-        return;
+        return Ok(());
     }
     for (from, to) in from.chunks_exact(channels).zip(to.chunks_exact_mut(active.len())) {
+        pace.spend(8 + 4 * active.len())?;
         for (y, &channel) in to.iter_mut().zip(active) {
             *y = from[channel as usize];
         }
     }
+    Ok(())
 }
 
 impl Masked {
@@ -196,7 +215,9 @@ impl Operator for Masked {
             let scratch: &mut [f32] = io.scratch()?;
             let (list, row) = scratch.split_at_mut_checked(channels).ok_or(OpError::Operand(1))?;
             let (x, y): (&[f32], &mut [f32]) = (io.input(0)?, io.output(0)?);
+            let pace = io.pace();
             for n in 0..image.batch {
+                pace.spend(8)?;
                 let x = x.get(n * pixels * channels..(n + 1) * pixels * channels).ok_or(OpError::Operand(0))?;
                 let y = y.get_mut(n * result..(n + 1) * result).ok_or(OpError::Operand(0))?;
                 let active = mask.read(io, n, bytemuck::cast_slice_mut(list))?;
@@ -211,10 +232,10 @@ impl Operator for Masked {
                         let view = MiddleAxis { outer: 1, axis: pixels, inner: count };
                         let row = row.get_mut(..count).ok_or(OpError::Operand(1))?;
                         reduce::reduce(isa, op.kind, view, packed, row, io.pool());
-                        spread(active, row, channels, y);
+                        spread(active, row, channels, y, &pace)?;
                     }
-                    (Masked::Gather, _) => gather(active, x, channels, y),
-                    _ => spread(active, packed, channels, y),
+                    (Masked::Gather, _) => gather(active, x, channels, y, &pace)?,
+                    _ => spread(active, packed, channels, y, &pace)?,
                 }
             }
             Ok(())
@@ -244,14 +265,14 @@ pub(super) fn moved(
     x: &Tensor,
     mask: &Tensor,
     read: MaskOperand,
-    channels: fn(&[u32], &[f32], usize, &mut [f32]),
+    channels: fn(&[u32], &[f32], usize, &mut [f32], &Pace<'_>) -> Result<(), OpError>,
 ) -> Result<Tensor, OpError> {
     let mut y = Tensor::try_zeros(x.fact().clone())?;
     let from = x.elements::<f32>().ok_or(OpError::Operand(0))?;
     let to = y.elements_mut::<f32>().ok_or(OpError::Operand(0))?;
     let len = from.len() / x.shape().first().copied().unwrap_or(1).max(1);
     for (n, (from, to)) in from.chunks_exact(len.max(1)).zip(to.chunks_exact_mut(len.max(1))).enumerate() {
-        channels(&read.of(mask, n)?, from, read.channels, to);
+        channels(&read.of(mask, n)?, from, read.channels, to, &Pace::free())?;
     }
     Ok(y)
 }

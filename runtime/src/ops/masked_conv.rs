@@ -11,6 +11,7 @@ use skipstone_kernels::conv::{
     Active, Conv as Operands, ConvShape, FLOATS, Filters, FloatKernel, Task, Weights, candidates,
 };
 use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::pace::Pace;
 
 use super::conv::Conv;
 use super::float_conv::{self, Bound};
@@ -109,7 +110,9 @@ pub(super) fn bind(
         let out: &mut [f32] = io.output(0)?;
         let (x_len, y_len) = (x.len() / shape.batch.max(1), out.len() / shape.batch.max(1));
         let mut computed = 0;
+        let pace = io.pace();
         for n in 0..shape.batch {
+            pace.spend(8)?;
             let inputs = channels(mask_in, io, n, shape.in_c, inputs)?;
             let outputs = channels(mask_out, io, n, shape.out_c, outputs)?;
             computed += inputs.len() * outputs.len();
@@ -122,14 +125,17 @@ pub(super) fn bind(
             let bias = match outputs.len() == shape.out_c {
                 true => bias,
                 false => {
-                    some_bias.iter_mut().zip(outputs).for_each(|(b, &channel)| *b = bias[channel as usize]);
+                    for (b, &channel) in some_bias.iter_mut().zip(outputs) {
+                        pace.spend(4)?;
+                        *b = bias[channel as usize];
+                    }
                     &some_bias[..outputs.len()]
                 }
             };
             let residual = residual.map(|r| &r[n * y_len..][..small.output_len()]);
             let epilogue = Epilogue { bias: Some(bias), activation, residual, residual_first };
             if inputs.is_empty() {
-                of_nothing(&epilogue, bias, y);
+                of_nothing(&epilogue, bias, y, &pace)?;
                 continue;
             }
             let packed = match (inputs.len(), outputs.len()) == (shape.in_c, shape.out_c) {
@@ -160,21 +166,27 @@ fn channels<'a>(
     match mask {
         Some(mask) => mask.read(io, image, list),
         None => {
-            list.iter_mut().enumerate().for_each(|(channel, place)| *place = channel as u32);
+            let pace = io.pace();
+            for (channel, place) in list.iter_mut().enumerate() {
+                pace.spend(4)?;
+                *place = channel as u32;
+            }
             Ok(list)
         }
     }
 }
 
 /// The result of a convolution of images without active channels.
-fn of_nothing(epilogue: &Epilogue<'_>, bias: &[f32], y: &mut [f32]) {
+fn of_nothing(epilogue: &Epilogue<'_>, bias: &[f32], y: &mut [f32], pace: &Pace<'_>) -> Result<(), OpError> {
     for (at, y) in y.iter_mut().enumerate() {
+        pace.spend(32)?;
         let (sum, residual) = (bias[at % bias.len()], epilogue.residual.map_or(0.0, |r| r[at]));
         *y = match epilogue.residual_first {
             true => apply(epilogue.activation, sum + residual),
             false => apply(epilogue.activation, sum) + residual,
         };
     }
+    Ok(())
 }
 
 #[cfg(test)]

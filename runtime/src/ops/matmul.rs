@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::conv::{Conv as Operands, ConvShape, Filters};
 use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::pace::Pace;
 
 use super::float_conv::{self, Bound, Order};
 use crate::error::OpError;
@@ -113,9 +114,11 @@ impl Operator for MatMul {
             let (b, scratch): (&[f32], &mut [f32]) = (io.input(1)?, io.scratch()?);
             let len = bound.kernel.packed_len(&shape, 0) / size_of::<f32>();
             let (packed, scratch) = scratch.split_at_mut_checked(len).ok_or(OpError::Operand(1))?;
+            let pace = Pace::of(pool);
             for image in 0..s.batch {
+                pace.spend(64)?;
                 let part = |len: usize| image * len..(image + 1) * len;
-                bound.pack(&shape, &b[part(s.k * s.n)], packed)?;
+                bound.pack(&shape, &b[part(s.k * s.n)], packed, &pace)?;
                 let packed = bytemuck::cast_slice(packed);
                 product(&a[part(s.m * s.k)], packed, &mut out[part(s.m * s.n)], scratch);
             }

@@ -2,6 +2,8 @@
 //! ([ONNX OneHot](https://onnx.ai/onnx/operators/onnx__OneHot.html)).
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::copy::fill;
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::gather::{Indices, index_type, resolve};
@@ -25,12 +27,11 @@ pub struct OneHot {
 
 impl OneHot {
     /// Writes the result, `[outer, depth, inner]`.
-    fn write(&self, inner: usize, indices: Indices<'_>, y: &mut [u8]) -> Result<(), OpError> {
+    fn write(&self, inner: usize, indices: Indices<'_>, y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
         let (on, off) = (self.on.bytes(), self.off.bytes());
-        for y in y.chunks_exact_mut(off.len()) {
-            y.copy_from_slice(off);
-        }
+        fill(off, y, pace)?;
         for i in 0..indices.len() {
+            pace.spend(16)?;
             // Out of range is not an error here: ONNX defines all elements as `off`.
             let Ok(index) = resolve(indices.get(i)?, self.depth) else { continue };
             let (outer, column) = (i / inner, i % inner);
@@ -72,7 +73,7 @@ impl Operator for OneHot {
         let (this, narrow, inner) = (self.clone(), indices.dtype == DType::I32, self.inner(&indices.shape));
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let indices = Indices::read(io, 0, narrow)?;
-            this.write(inner, indices, io.output_bytes(0)?)
+            this.write(inner, indices, io.output_bytes(0)?, &io.pace())
         }))
     }
 }
@@ -81,7 +82,9 @@ impl Semantics for OneHot {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let [indices] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[indices.fact()])?.remove(0);
-        Ok(vec![Tensor::written(fact, |y| self.write(self.inner(indices.shape()), Indices::of(indices)?, y))?])
+        Ok(vec![Tensor::written(fact, |y| {
+            self.write(self.inner(indices.shape()), Indices::of(indices)?, y, &Pace::free())
+        })?])
     }
 }
 

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::copy::fill;
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::number::{by_width, filled, words};
@@ -47,10 +48,18 @@ impl Pad {
     }
 
     /// The plain loop: reads the source of every element of the result.
-    fn gather<T: Copy>(&self, x: &Shape, y_shape: &Shape, value: T, from: &[T], y: &mut [T]) -> Result<(), OpError> {
+    fn gather<T: Copy>(
+        &self,
+        (x, y_shape): (&Shape, &Shape),
+        value: T,
+        from: &[T],
+        y: &mut [T],
+        pace: &Pace<'_>,
+    ) -> Result<(), OpError> {
         let strides = x.strides();
         let mut index = [0usize; MAX_RANK];
         for y in y {
+            pace.spend(8 + 8 * self.pads.len())?;
             let mut at = Some(0);
             for (axis, &(before, _)) in self.pads.iter().enumerate() {
                 let source = Self::source(&self.mode, before, x[axis], index[axis]);
@@ -134,14 +143,14 @@ impl Operator for Pad {
             let (size, value) = (x.dtype.size(), value.clone());
             return Ok(Box::new(move |io: &mut Io<'_, '_>| {
                 let y = io.output_bytes(0)?;
-                fill(value.bytes(), y);
-                copy.run(size, io.input_bytes(0)?, y);
-                Ok(())
+                let pace = io.pace();
+                fill(value.bytes(), y, &pace)?;
+                copy.run(size, io.input_bytes(0)?, y, &pace)
             }));
         }
         let (pad, x_shape, y_shape) = (self.clone(), x.shape.clone(), y.shape.clone());
         Ok(by_width!(x.dtype, T => Box::new(move |io: &mut Io<'_, '_>| {
-            pad.gather::<T>(&x_shape, &y_shape, 0, io.input(0)?, io.output(0)?)
+            pad.gather::<T>((&x_shape, &y_shape), 0, io.input(0)?, io.output(0)?, &io.pace())
         })))
     }
 }
@@ -152,7 +161,7 @@ impl Semantics for Pad {
         let fact = self.infer(&[x.fact()])?.remove(0);
         let shape = fact.shape.clone();
         let y = by_width!(fact.dtype, T => filled::<T>(fact, |y| {
-            self.gather(x.shape(), &shape, self.value::<T>()?, words(x)?, y)
+            self.gather((x.shape(), &shape), self.value::<T>()?, words(x)?, y, &Pace::free())
         }))?;
         Ok(vec![y])
     }

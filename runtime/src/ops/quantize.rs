@@ -4,6 +4,7 @@
 //! `y = saturate(round(x / scale) + zero)`, with ties to even. 8-bit results with one scale use a vector kernel.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::{PIECE, Pace};
 use skipstone_kernels::qmap;
 use skipstone_kernels::requantize::Requantize;
 
@@ -43,14 +44,14 @@ fn quantize_all<T: Number>(
     scale: &[f32],
     zero: &[T],
     y: &mut [T],
+    pace: &Pace<'_>,
 ) -> Result<(), OpError> {
     check_scales(scale)?;
-    channels.each(x, y, |x, y, channel| {
-        for (y, &x) in y.iter_mut().zip(x) {
+    channels.each(y.len(), pace, &mut |part, channel| {
+        for (y, &x) in y[part.clone()].iter_mut().zip(&x[part]) {
             *y = quantize(x, scale[channel], zero[channel]);
         }
-    });
-    Ok(())
+    })
 }
 
 impl Operator for Quantize {
@@ -87,12 +88,13 @@ impl Operator for Quantize {
                 let y = io.output_bytes(0)?;
                 let by = Requantize::all(if signed { flip(zero) } else { zero });
                 qmap::quantize(isa, x, scale, by, y, io.pool());
-                if signed {
+                let pace = io.pace();
+                for y in y.chunks_mut(PIECE / 4).take_while(|y| signed && !pace.stops(y.len())) {
                     y.iter_mut().for_each(|y| *y = flip(*y));
                 }
                 return Ok(());
             }
-            by_quantized!(to, T => quantize_all::<T>(&channels, x, scale, io.input(2)?, io.output(0)?),
+            by_quantized!(to, T => quantize_all::<T>(&channels, x, scale, io.input(2)?, io.output(0)?, &io.pace()),
                 else Err(OpError::Operand(2)))
         }))
     }
@@ -104,7 +106,7 @@ impl Semantics for Quantize {
         let channels = self.channels(&[x.fact(), scale.fact(), zero.fact()])?;
         let fact = Fact::new(self.to, x.shape().clone());
         let y = by_quantized!(self.to, T => filled::<T>(fact, |y| {
-            quantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y)
+            quantize_all::<T>(&channels, words(x)?, words(scale)?, words(zero)?, y, &Pace::free())
         }), else return Err(OpError::Operand(2)))?;
         Ok(vec![y])
     }

@@ -1,10 +1,11 @@
 //! Shared by quantizing and dequantizing: scales and zero points, one for the whole tensor or one for each index of an
 //! axis.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::number::Number;
 use crate::error::OpError;
@@ -50,6 +51,9 @@ pub(crate) fn is_quantized(dtype: DType) -> bool {
     matches!(dtype, DType::U8 | DType::I8 | DType::U16 | DType::I16)
 }
 
+/// Elements of a run that are converted at once.
+const PART: usize = 1 << 12;
+
 /// The location of the elements of each scale: `outer` runs of `channels` runs of `inner` elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Channels {
@@ -82,11 +86,21 @@ impl Channels {
         Ok(Self { channels: count, inner: x.shape.iter().skip(axis + 1).product::<usize>().max(1) })
     }
 
-    /// Calls `f` with every run of elements and the scale and zero point of its channel.
-    pub fn each<X, Y>(&self, x: &[X], y: &mut [Y], f: impl Fn(&[X], &mut [Y], usize)) {
-        for (run, (x, y)) in x.chunks(self.inner).zip(y.chunks_mut(self.inner)).enumerate() {
-            f(x, y, run % self.channels);
+    /// Calls `f` with every run of `len` elements, or parts of it, and the scale and zero point of its channel.
+    ///
+    /// # Errors
+    /// If the run is to stop.
+    #[inline(never)]
+    pub fn each(&self, len: usize, pace: &Pace<'_>, f: &mut dyn FnMut(Range<usize>, usize)) -> Result<(), OpError> {
+        for (run, first) in (0..len).step_by(self.inner).enumerate() {
+            let end = len.min(first + self.inner);
+            for part in (first..end).step_by(PART) {
+                let part = part..end.min(part + PART);
+                pace.spend(16 * (1 + part.len()))?;
+                f(part, run % self.channels);
+            }
         }
+        Ok(())
     }
 }
 

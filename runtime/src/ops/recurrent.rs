@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::Activation;
 use skipstone_kernels::gemm::{Packed, Weights, choose};
+use skipstone_kernels::pace::Pace;
 
 mod reference;
 mod run;
@@ -288,8 +289,8 @@ impl Operator for Recurrent {
         let mut choice = Choice { kernel: format!("{} {}", products.x.name, products.h.name), ..Choice::default() };
         let mut scratch = Scratch::lens(self.cell, &s).iter().sum::<usize>();
         if constant {
-            let pack_x = |w: &[f32], out: &mut [f32]| products.pack_x(self.cell, &s, w, out);
-            let pack_h = |r: &[f32], out: &mut [f32]| products.pack_h(self.cell, &s, r, out);
+            let pack_x = |w: &[f32], out: &mut [f32]| products.pack_x(self.cell, &s, w, out, &Pace::free());
+            let pack_h = |r: &[f32], out: &mut [f32]| products.pack_h(self.cell, &s, r, out, &Pace::free());
             choice.packed.push(store(cx, (0, 1), weights, of_x, pack_x)?);
             choice.packed.push(store(cx, (1, 2), weights, first + second, pack_h)?);
             choice.absorbed.extend([1, 2]);
@@ -317,8 +318,8 @@ impl Operator for Recurrent {
             let (of_x, of_h) = if is_packed {
                 (read(io, 0, products.x.weights)?, read(io, 1, products.h.weights)?)
             } else {
-                products.pack_x(op.cell, &s, io.input(1)?, of_x);
-                products.pack_h(op.cell, &s, io.input(2)?, of_h);
+                products.pack_x(op.cell, &s, io.input(1)?, of_x, &io.pace());
+                products.pack_h(op.cell, &s, io.input(2)?, of_h, &io.pace());
                 (Packed::F32(of_x), Packed::F32(of_h))
             };
             let mut run = Run::new(&op, &s, isa, io, scratch)?;

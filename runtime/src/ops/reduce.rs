@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::middle_axis::MiddleAxis;
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::reduce;
 
 use super::arity::exactly;
@@ -96,11 +97,12 @@ fn reduce_f32(
     (outer, inner, count): &(Walk<1>, Walk<1>, usize),
     x: &[f32],
     y: &mut [f32],
+    pace: &Pace<'_>,
 ) -> Result<(), OpError> {
     let mut results = y.iter_mut();
-    outer.try_each(|[at]| {
+    outer.try_each(pace, |[at]| {
         let mut sum: f64 = start(kind, DType::F32);
-        inner.try_each(|[offset]| {
+        inner.try_each(pace, |[offset]| {
             sum = step(kind, sum, f64::from(*x.get(at + offset).ok_or(OpError::Operand(0))?));
             Ok(())
         })?;
@@ -116,14 +118,15 @@ fn reduce_wide<W: Wide>(
     (outer, inner, count): &(Walk<1>, Walk<1>, usize),
     x: &[u8],
     y: &mut [u8],
+    pace: &Pace<'_>,
 ) -> Result<(), OpError> {
     let mut wide = [W::ZERO; CHUNK];
     let mut results = y.chunks_exact_mut(dtype.size());
-    outer.try_each(|[at]| {
+    outer.try_each(pace, |[at]| {
         // Out of range if there are no elements.
         let x = x.get(at * dtype.size()..).unwrap_or_default();
         let mut sum = start::<W>(kind, dtype);
-        inner.try_chunks(&mut |[offsets]| {
+        inner.try_chunks(pace, &mut |[offsets]| {
             W::load(dtype, x, offsets, &mut wide)?;
             sum = wide[..offsets.len()].iter().fold(sum, |sum, &v| step(kind, sum, v));
             Ok(())
@@ -140,8 +143,9 @@ fn reduce_any(
     walks: &(Walk<1>, Walk<1>, usize),
     x: &[u8],
     y: &mut [u8],
+    pace: &Pace<'_>,
 ) -> Result<(), OpError> {
-    by_wide!(dtype, W => reduce_wide::<W>(kind, dtype, walks, x, y), else Err(not_a_number()))
+    by_wide!(dtype, W => reduce_wide::<W>(kind, dtype, walks, x, y, pace), else Err(not_a_number()))
 }
 
 fn not_a_number() -> OpError {
@@ -199,9 +203,11 @@ impl Operator for Reduce {
         }
         let walks = self.walks(&x.shape);
         Ok(match dtype {
-            DType::F32 => Box::new(move |io: &mut Io<'_, '_>| reduce_f32(kind, &walks, io.input(0)?, io.output(0)?)),
+            DType::F32 => {
+                Box::new(move |io: &mut Io<'_, '_>| reduce_f32(kind, &walks, io.input(0)?, io.output(0)?, &io.pace()))
+            }
             _ => Box::new(move |io: &mut Io<'_, '_>| {
-                reduce_any(kind, dtype, &walks, io.input_bytes(0)?, io.output_bytes(0)?)
+                reduce_any(kind, dtype, &walks, io.input_bytes(0)?, io.output_bytes(0)?, &io.pace())
             }),
         })
     }
@@ -213,7 +219,7 @@ impl Semantics for Reduce {
         let fact = self.infer(&[x.fact()])?.remove(0);
         let walks = self.walks(x.shape());
         let dtype = fact.dtype;
-        Ok(vec![Tensor::written(fact, |y| reduce_any(self.kind, dtype, &walks, x.bytes(), y))?])
+        Ok(vec![Tensor::written(fact, |y| reduce_any(self.kind, dtype, &walks, x.bytes(), y, &Pace::free()))?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

@@ -6,6 +6,7 @@
 //! read, is an error.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use crate::error::OpError;
@@ -107,7 +108,7 @@ impl Regions {
         Ok(Span { start: from, step, samples })
     }
 
-    fn pixel(&self, map: &Map<'_>, spans: [Span; 2], place: [usize; 2]) -> f32 {
+    fn pixel(&self, map: &Map<'_>, spans: [Span; 2], place: [usize; 2], pace: &Pace<'_>) -> Result<f32, OpError> {
         let RegionKind::Align { largest, .. } = self.kind else {
             let [rows, columns] = [0, 1].map(|axis| {
                 let Span { start, step, .. } = spans[axis];
@@ -116,7 +117,8 @@ impl Regions {
                 clip(start + end(place[axis]).floor())..clip(start + end(place[axis] + 1).ceil())
             });
             let all = rows.flat_map(|row| columns.clone().map(move |column| (row, column)));
-            return all.map(|(row, column)| map.at(row, column)).reduce(f32::max).unwrap_or(0.0);
+            let all = all.take_while(|_| !pace.stops(8));
+            return Ok(all.map(|(row, column)| map.at(row, column)).reduce(f32::max).unwrap_or(0.0));
         };
         let point = |axis: usize, sample: usize| {
             let Span { start, step, samples } = spans[axis];
@@ -125,15 +127,16 @@ impl Regions {
         let (mut sum, mut most) = (0.0, None);
         for row in 0..spans[0].samples {
             for column in 0..spans[1].samples {
+                pace.spend(32)?;
                 let four = map.around([point(0, row), point(1, column)]).unwrap_or([0.0; 4]);
                 sum += four.iter().sum::<f32>();
                 most = four.into_iter().chain(most).reduce(f32::max);
             }
         }
-        match largest {
+        Ok(match largest {
             true => most.unwrap_or(0.0),
             false => sum / (spans[0].samples * spans[1].samples).max(1) as f32,
-        }
+        })
     }
 
     /// An upper bound on the samples, or pixels, read for so many regions of one channel.
@@ -158,7 +161,7 @@ impl Regions {
         (x_shape, x): (&[usize], &[f32]),
         (regions, of): (&[f32], &[i64]),
         y: &mut [f32],
-        stops: &dyn Fn() -> bool,
+        pace: &Pace<'_>,
     ) -> Result<(), OpError> {
         let &[images, channels, height, width] = x_shape else { return Err(OpError::Operand(0)) };
         let (pixels, [rows, columns]) = (height * width, self.size);
@@ -180,11 +183,9 @@ impl Regions {
                 let held = x.get(from..from + pixels).ok_or(OpError::Operand(0))?;
                 let map = Map { pixels: held, sides: [height, width] };
                 for row in 0..rows {
-                    if stops() {
-                        return Ok(());
-                    }
                     for column in 0..columns {
-                        *results.next().ok_or(OpError::Operand(0))? = self.pixel(&map, spans, [row, column]);
+                        pace.spend(64)?;
+                        *results.next().ok_or(OpError::Operand(0))? = self.pixel(&map, spans, [row, column], pace)?;
                     }
                 }
             }
@@ -232,9 +233,8 @@ impl Operator for Regions {
         let [x, _, _] = exactly::<3, _>(&cx.inputs)?;
         let (this, shape) = (*self, x.shape.clone());
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let pool = io.pool();
             let regions = (io.input(1)?, io.input(2)?);
-            this.run((&shape, io.input(0)?), regions, io.output(0)?, &|| pool.stops())
+            this.run((&shape, io.input(0)?), regions, io.output(0)?, &io.pace())
         }))
     }
 }
@@ -245,7 +245,7 @@ impl Semantics for Regions {
         let [x, regions, of] = exactly::<3, _>(inputs)?;
         let fact = self.infer(&[x.fact(), regions.fact(), of.fact()])?.remove(0);
         let regions = (words(regions)?, words(of)?);
-        Ok(vec![filled(fact, |y| self.run((x.shape(), words(x)?), regions, y, &|| false))?])
+        Ok(vec![filled(fact, |y| self.run((x.shape(), words(x)?), regions, y, &Pace::free()))?])
     }
 }
 

@@ -5,6 +5,7 @@
 //! by axis. The weights are computed when the step is bound, in f32 as in ONNX Runtime.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::copy::fill;
 
 use super::arity::exactly;
 use super::image::NHWC_AXIS;
@@ -57,6 +58,9 @@ pub struct ResizeAxis {
     /// Whether elements outside the input have no weight; otherwise the outermost ones are repeated.
     pub exclude_outside: bool,
 }
+
+/// Elements, and terms, that are added at once.
+const PART: usize = 1 << 12;
 
 /// The weights of an axis.
 struct Table {
@@ -205,22 +209,31 @@ impl Operator for ResizeAxis {
         let (table, outside, out) = (self.table(len)?, self.outside(), self.out);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let (x, y): (&[f32], &mut [f32]) = (io.input(0)?, io.output(0)?);
+            let pace = io.pace();
             for (x, y) in x.chunks_exact(len * inner).zip(y.chunks_exact_mut(out * inner)) {
                 let mut begin = 0;
                 for (y, &end) in y.chunks_exact_mut(inner).zip(&table.ends) {
                     let Some(end) = end else {
-                        y.fill(outside);
+                        fill(bytemuck::bytes_of(&outside), bytemuck::cast_slice_mut(y), &pace)?;
                         continue;
                     };
                     let terms = &table.terms[begin..end];
                     begin = end;
-                    match y {
-                        [y] => *y = terms.iter().map(|&(index, weight)| x[index as usize] * weight).sum(),
-                        y => {
-                            y.fill(0.0);
-                            for &(index, weight) in terms {
-                                let x = &x[index as usize * inner..][..inner];
-                                y.iter_mut().zip(x).for_each(|(y, x)| *y += x * weight);
+                    pace.spend(8)?;
+                    for (first, y) in (0..).step_by(PART).zip(y.chunks_mut(PART)) {
+                        match y {
+                            [y] => {
+                                let read = |&(index, weight): &(u32, f32)| x[index as usize * inner + first] * weight;
+                                let parts = terms.chunks(PART).take_while(|terms| !pace.stops(4 * terms.len()));
+                                *y = parts.flatten().map(read).sum();
+                            }
+                            y => {
+                                y.fill(0.0);
+                                for &(index, weight) in terms {
+                                    pace.spend(8 + y.len())?;
+                                    let x = &x[index as usize * inner + first..][..y.len()];
+                                    y.iter_mut().zip(x).for_each(|(y, x)| *y += x * weight);
+                                }
                             }
                         }
                     }

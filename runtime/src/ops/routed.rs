@@ -11,7 +11,9 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::{Activation, scalar};
 use skipstone_kernels::conv::{self, Conv as Operands, ConvShape, FLOATS, Filters, FloatKernel, Task};
+use skipstone_kernels::copy::copy;
 use skipstone_kernels::epilogue::Epilogue;
+use skipstone_kernels::pace::Pace;
 
 use super::gather::{index_type, resolve};
 use crate::error::OpError;
@@ -146,7 +148,7 @@ impl Operator for Routed {
         for index in 0..s.count {
             let packed = cx.pack(index, len, |to| {
                 let matrix = part(cx.constant::<f32>(MATRICES)?, index, s.k * s.n)?;
-                Ok(kernel.pack(&expected, self.filters(matrix), to)?)
+                Ok(kernel.pack(&expected, self.filters(matrix), to, &Pace::free())?)
             })?;
             choice.packed.push(packed);
         }
@@ -168,7 +170,7 @@ impl Operator for Routed {
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let (x, out): (&[f32], &mut [f32]) = (io.input(0)?, io.output(0)?);
             let biases: &[f32] = if has_bias { io.input(BIAS)? } else { &[] };
-            let scratch: &mut [f32] = io.scratch()?;
+            let (scratch, pace): (&mut [f32], _) = (io.scratch()?, io.pace());
             let misfit = OpError::Operand(MATRICES);
             let [order, rows_in, rows_out] = s.scratch();
             let (order, rest) = scratch.split_at_mut_checked(order).ok_or(misfit)?;
@@ -177,10 +179,10 @@ impl Operator for Routed {
             let (ends, order) = bytemuck::cast_slice_mut::<f32, u32>(order).split_at_mut(s.count + 1);
             if wide {
                 let indices: &[i64] = io.input(1)?;
-                sort(s.count, indices.iter().map(|&index| resolve(index, s.count)), ends, order)?;
+                sort(s.count, indices.iter().map(|&index| resolve(index, s.count)), ends, order, &pace)?;
             } else {
                 let indices: &[i32] = io.input(1)?;
-                sort(s.count, indices.iter().map(|&index| resolve(index, s.count)), ends, order)?;
+                sort(s.count, indices.iter().map(|&index| resolve(index, s.count)), ends, order, &pace)?;
             }
             for index in 0..s.count {
                 let groups = &order[ends[index] as usize..ends[index + 1] as usize];
@@ -205,12 +207,16 @@ impl Operator for Routed {
                 }
                 let (input, result) = (&mut rows_in[..shape.input_len()], &mut rows_out[..shape.output_len()]);
                 for (at, &group) in groups.iter().enumerate() {
-                    input[range(at, s.m * s.k)].copy_from_slice(&x[range(group as usize, s.m * s.k)]);
+                    let (from, to) = (&x[range(group as usize, s.m * s.k)], &mut input[range(at, s.m * s.k)]);
+                    pace.spend(8)?;
+                    copy(bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to), &pace)?;
                 }
                 let args = Operands { shape: &shape, input, packed, out: result, epilogue, scale: None };
                 kernel.run(args, own, io.pool());
                 for (at, &group) in groups.iter().enumerate() {
-                    out[range(group as usize, s.m * s.n)].copy_from_slice(&result[range(at, s.m * s.n)]);
+                    let (from, to) = (&result[range(at, s.m * s.n)], &mut out[range(group as usize, s.m * s.n)]);
+                    pace.spend(8)?;
+                    copy(bytemuck::cast_slice(from), bytemuck::cast_slice_mut(to), &pace)?;
                 }
             }
             Ok(())
@@ -251,9 +257,11 @@ fn sort(
     indices: impl Iterator<Item = Result<usize, OpError>> + Clone,
     ends: &mut [u32],
     order: &mut [u32],
+    pace: &Pace<'_>,
 ) -> Result<(), OpError> {
     ends.fill(0);
     for index in indices.clone() {
+        pace.spend(8)?;
         ends[index?] += 1;
     }
     let mut end = 0;
@@ -262,6 +270,7 @@ fn sort(
     }
     // Every start advances to the end of its own groups, which is the start of the next.
     for (group, index) in indices.enumerate() {
+        pace.spend(8)?;
         let at = &mut ends[index?];
         order[*at as usize] = group as u32;
         *at += 1;
@@ -357,7 +366,7 @@ mod tests {
     #[test]
     fn the_counting_sort_is_stable() {
         let (mut ends, mut order) = ([7; 4], [9; 5]);
-        sort(3, [2, 0, 2, 0, 2].into_iter().map(Ok), &mut ends, &mut order).unwrap();
+        sort(3, [2, 0, 2, 0, 2].into_iter().map(Ok), &mut ends, &mut order, &Pace::free()).unwrap();
         assert_eq!((ends, order), ([0, 2, 2, 5], [1, 3, 0, 2, 4]));
     }
 }

@@ -5,6 +5,7 @@
 //! never a read out of bounds.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use crate::error::OpError;
@@ -124,7 +125,7 @@ impl Sample {
     }
 
     /// Reads all points of all images.
-    fn run(&self, x_shape: &[usize], points: &[f32], x: &[f32], y: &mut [f32]) -> Result<(), OpError> {
+    fn run(&self, x_shape: &[usize], points: &[f32], x: &[f32], y: &mut [f32], pace: &Pace<'_>) -> Result<(), OpError> {
         let &[n, c, ref axes @ ..] = x_shape else { return Err(OpError::Operand(0)) };
         let pixels: usize = axes.iter().product();
         let count = points.len() / n.max(1) / axes.len().max(1);
@@ -135,6 +136,7 @@ impl Sample {
             let from = x.get(image * c * pixels..(image + 1) * c * pixels).ok_or(OpError::Operand(0))?;
             let to = y.get_mut(image * c * count..(image + 1) * c * count).ok_or(OpError::Operand(0))?;
             for (at, point) in points.chunks_exact(axes.len()).enumerate() {
+                pace.spend(128)?;
                 let mut all = heapless::Vec::<(Option<usize>, f32), MAX_TAPS>::new();
                 let _ = all.push((Some(0), 1.0));
                 for (&len, &coordinate) in axes.iter().zip(point.iter().rev()) {
@@ -148,6 +150,7 @@ impl Sample {
                     }
                 }
                 for channel in 0..c {
+                    pace.spend(8 * all.len())?;
                     let from = from.get(channel * pixels..).ok_or(OpError::Operand(0))?;
                     let pixel = |offset: Option<usize>| offset.and_then(|at| from.get(at)).copied().unwrap_or(0.0);
                     let sum = all.iter().map(|&(offset, weight)| weight * pixel(offset)).sum();
@@ -204,7 +207,7 @@ impl Operator for Sample {
     fn bind(&self, cx: &BindContext<'_>) -> Result<Box<dyn Execute>, OpError> {
         let [x, _] = exactly::<2, _>(&cx.inputs)?;
         let (this, shape) = (*self, x.shape.clone());
-        Ok(Box::new(move |io: &mut Io<'_, '_>| this.run(&shape, io.input(1)?, io.input(0)?, io.output(0)?)))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| this.run(&shape, io.input(1)?, io.input(0)?, io.output(0)?, &io.pace())))
     }
 }
 
@@ -213,7 +216,7 @@ impl Semantics for Sample {
         let [x, points] = exactly::<2, _>(inputs)?;
         let fact = self.infer(&[x.fact(), points.fact()])?.remove(0);
         let (points, elements) = (super::number::words(points)?, super::number::words(x)?);
-        Ok(vec![super::number::filled(fact, |y| self.run(x.shape(), points, elements, y))?])
+        Ok(vec![super::number::filled(fact, |y| self.run(x.shape(), points, elements, y, &Pace::free()))?])
     }
 }
 

@@ -3,6 +3,8 @@
 //! the last one wins).
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::copy::copy;
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::gather::{Indices, index_type, resolve};
@@ -42,18 +44,26 @@ impl Geometry {
     pub(super) fn each(
         &self,
         indices: Indices<'_>,
+        pace: &Pace<'_>,
         mut f: impl FnMut(usize, usize) -> Result<(), OpError>,
     ) -> Result<(), OpError> {
         let mut numbers = 0..indices.len();
-        self.walk.try_each(|[at]| {
+        self.walk.try_each(pace, |[at]| {
             let number = numbers.next().ok_or(OpError::Operand(1))?;
             f(at + resolve(indices.get(number)?, self.dim)? * self.stride, number)
         })
     }
 
     /// Writes updates of `size` bytes each.
-    fn scatter(&self, size: usize, indices: Indices<'_>, updates: &[u8], y: &mut [u8]) -> Result<(), OpError> {
-        self.each(indices, |at, number| {
+    fn scatter(
+        &self,
+        size: usize,
+        indices: Indices<'_>,
+        updates: &[u8],
+        y: &mut [u8],
+        pace: &Pace<'_>,
+    ) -> Result<(), OpError> {
+        self.each(indices, pace, |at, number| {
             let update = updates.get(number * size..(number + 1) * size).ok_or(OpError::Operand(2))?;
             y.get_mut(at * size..(at + 1) * size).ok_or(OpError::Operand(0))?.copy_from_slice(update);
             Ok(())
@@ -93,9 +103,9 @@ impl Operator for ScatterElements {
         let geometry = Geometry::new(self.axis, x, updates);
         let (narrow, size) = (indices.dtype == DType::I32, x.dtype.size());
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            let y = io.output_bytes(0)?;
-            y.copy_from_slice(io.input_bytes(0)?);
-            geometry.scatter(size, Indices::read(io, 1, narrow)?, io.input_bytes(2)?, y)
+            let (y, pace) = (io.output_bytes(0)?, io.pace());
+            copy(io.input_bytes(0)?, y, &pace)?;
+            geometry.scatter(size, Indices::read(io, 1, narrow)?, io.input_bytes(2)?, y, &pace)
         }))
     }
 }
@@ -108,7 +118,7 @@ impl Semantics for ScatterElements {
         let size = fact.dtype.size();
         let y = Tensor::written(fact, |y| {
             y.copy_from_slice(x.bytes());
-            geometry.scatter(size, Indices::of(indices)?, updates.bytes(), y)
+            geometry.scatter(size, Indices::of(indices)?, updates.bytes(), y, &Pace::free())
         });
         Ok(vec![y?])
     }

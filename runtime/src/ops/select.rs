@@ -2,6 +2,7 @@
 //! Where](https://onnx.ai/onnx/operators/onnx__Where.html)).
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::walk::Walk;
@@ -16,9 +17,16 @@ pub struct Select;
 
 /// Elements are `size` bytes. Inlined, so that it is specialized for every constant size at the call.
 #[inline(always)]
-fn choose(walk: &Walk<3>, size: usize, condition: &[u8], [a, b]: [&[u8]; 2], y: &mut [u8]) -> Result<(), OpError> {
+fn choose(
+    walk: &Walk<3>,
+    size: usize,
+    condition: &[u8],
+    [a, b]: [&[u8]; 2],
+    y: &mut [u8],
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
     let mut results = y.chunks_exact_mut(size);
-    walk.try_each(|[c, i, j]| {
+    walk.try_each(pace, |[c, i, j]| {
         let taken = match condition.get(c) {
             Some(0) => b.get(j * size..(j + 1) * size),
             Some(_) => a.get(i * size..(i + 1) * size),
@@ -58,10 +66,10 @@ impl Operator for Select {
         let size = a.dtype.size();
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let operands = [io.input_bytes(1)?, io.input_bytes(2)?];
-            let (condition, y) = (io.input_bytes(0)?, io.output_bytes(0)?);
+            let (condition, y, pace) = (io.input_bytes(0)?, io.output_bytes(0)?, io.pace());
             match size {
-                4 => choose(&walk, 4, condition, operands, y),
-                _ => choose(&walk, size, condition, operands, y),
+                4 => choose(&walk, 4, condition, operands, y, &pace),
+                _ => choose(&walk, size, condition, operands, y, &pace),
             }
         }))
     }
@@ -73,7 +81,9 @@ impl Semantics for Select {
         let fact = self.infer(&[condition.fact(), a.fact(), b.fact()])?.remove(0);
         let walk = Walk::broadcast(&fact.shape, [condition.shape(), a.shape(), b.shape()]);
         let dtype = fact.dtype;
-        Ok(vec![Tensor::written(fact, |y| choose(&walk, dtype.size(), condition.bytes(), [a.bytes(), b.bytes()], y))?])
+        Ok(vec![Tensor::written(fact, |y| {
+            choose(&walk, dtype.size(), condition.bytes(), [a.bytes(), b.bytes()], y, &Pace::free())
+        })?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

@@ -98,10 +98,7 @@ impl Operator for Slice {
             copy.push(y.shape[axis], from, signed(to))?;
         }
         let size = x.dtype.size();
-        Ok(Box::new(move |io: &mut Io<'_, '_>| {
-            copy.run(size, io.input_bytes(0)?, io.output_bytes(0)?);
-            Ok(())
-        }))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| copy.run(size, io.input_bytes(0)?, io.output_bytes(0)?, &io.pace())))
     }
 }
 

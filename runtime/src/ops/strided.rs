@@ -2,6 +2,7 @@
 //! one kernel.
 
 use skipstone_kernels::copy::{StridedCopy, copy_strided};
+use skipstone_kernels::pace::Pace;
 
 use crate::error::OpError;
 
@@ -39,7 +40,10 @@ impl BoxCopy {
     }
 
     /// Copies the box; elements are `size` bytes.
-    pub fn run(&self, size: usize, x: &[u8], y: &mut [u8]) {
+    ///
+    /// # Errors
+    /// If the run is to stop.
+    pub fn run(&self, size: usize, x: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
         let copy = StridedCopy {
             shape: &self.dims,
             from: self.from,
@@ -47,7 +51,7 @@ impl BoxCopy {
             to: self.to,
             to_strides: &self.to_strides,
         };
-        copy_strided(size, &copy, x, y);
+        Ok(copy_strided(size, &copy, x, y, pace)?)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::number::Number;
@@ -29,9 +30,21 @@ fn order<T: Number>(a: T, b: T) -> Ordering {
     a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
+/// Elements from which the ranking can be stopped: fewer are ranked within a millisecond or two.
+const LONG: usize = 1 << 15;
+
 /// Sorts the `k` best of all indices to the front. Not generic: a sort for every element type would be a tenth of a
 /// small library.
-fn rank(ranked: &mut [u64], k: usize, best_first: &dyn Fn(u64, u64) -> Ordering) {
+fn rank(
+    ranked: &mut [u64],
+    k: usize,
+    best_first: &dyn Fn(u64, u64) -> Ordering,
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
+    pace.spend(16 * ranked.len().min(LONG))?;
+    if ranked.len() > LONG {
+        return rank_long(ranked, k, best_first, pace);
+    }
     for (i, index) in ranked.iter_mut().enumerate() {
         *index = i as u64;
     }
@@ -39,6 +52,53 @@ fn rank(ranked: &mut [u64], k: usize, best_first: &dyn Fn(u64, u64) -> Ordering)
         ranked.select_nth_unstable_by(k, |a, b| best_first(*a, *b));
     }
     ranked[..k].sort_unstable_by(|a, b| best_first(*a, *b));
+    Ok(())
+}
+
+/// Like `rank`, by a heap of the best with the worst of them on top, which unlike a sort can stop.
+fn rank_long(
+    ranked: &mut [u64],
+    k: usize,
+    best_first: &dyn Fn(u64, u64) -> Ordering,
+    pace: &Pace<'_>,
+) -> Result<(), OpError> {
+    let count = ranked.len() as u64;
+    let heap = &mut ranked[..k];
+    // Moves the index at a place down until none below it is worse.
+    let sink = |heap: &mut [u64], mut at: usize| -> Result<(), OpError> {
+        pace.spend(16 * heap.len().max(1).ilog2() as usize)?;
+        loop {
+            let mut worst = at;
+            for child in [2 * at + 1, 2 * at + 2] {
+                if child < heap.len() && best_first(heap[child], heap[worst]).is_gt() {
+                    worst = child;
+                }
+            }
+            if worst == at {
+                return Ok(());
+            }
+            heap.swap(at, worst);
+            at = worst;
+        }
+    };
+    for (index, place) in (0..).zip(&mut *heap) {
+        *place = index;
+    }
+    for at in (0..k / 2).rev() {
+        sink(heap, at)?;
+    }
+    for index in k as u64..count {
+        pace.spend(8)?;
+        if best_first(index, heap[0]).is_lt() {
+            heap[0] = index;
+            sink(heap, 0)?;
+        }
+    }
+    for end in (1..k).rev() {
+        heap.swap(0, end);
+        sink(&mut heap[..end], 0)?;
+    }
+    Ok(())
 }
 
 impl TopK {
@@ -50,6 +110,7 @@ impl TopK {
         (x, at): (&[u8], &dyn Fn(usize) -> Result<T, OpError>),
         (values, indices): (&mut [u8], &mut [i64]),
         scratch: &mut [u64],
+        pace: &Pace<'_>,
     ) -> Result<(), OpError> {
         let (axis, k) = (shape[self.axis], self.k);
         let inner: usize = shape[self.axis + 1..].iter().product();
@@ -67,8 +128,9 @@ impl TopK {
                     let by_value = if self.largest { by_value.reverse() } else { by_value };
                     by_value.then(a.cmp(&b))
                 };
-                rank(ranked, k, &best_first);
+                rank(ranked, k, &best_first, pace)?;
                 for (place, &index) in ranked[..k].iter().enumerate() {
+                    pace.spend(8)?;
                     let from = place_of(index) * size;
                     let to = (place * inner + column) * size;
                     let bytes = x.get(from..from + size).ok_or(OpError::Operand(0))?;
@@ -87,12 +149,13 @@ impl TopK {
         bytes: &[u8],
         results: (&mut [u8], &mut [i64]),
         scratch: &mut [u64],
+        pace: &Pace<'_>,
     ) -> Result<(), OpError> {
         let shape = (&x.shape, x.dtype.size());
         if x.dtype == DType::F32 {
             let floats: &[f32] = elements(bytes).ok_or(OpError::Operand(0))?;
             let at = |index: usize| floats.get(index).copied().ok_or(OpError::Operand(0));
-            return self.search::<f32>(shape, (bytes, &at), results, scratch);
+            return self.search::<f32>(shape, (bytes, &at), results, scratch, pace);
         }
         by_wide!(x.dtype, T => {
             let at = |index: usize| {
@@ -100,7 +163,7 @@ impl TopK {
                 T::load(x.dtype, bytes, &[index], &mut read)?;
                 Ok(read[0])
             };
-            self.search::<T>(shape, (bytes, &at), results, scratch)
+            self.search::<T>(shape, (bytes, &at), results, scratch, pace)
         }, else Err(OpError::Operand(0)))
     }
 }
@@ -146,7 +209,7 @@ impl Operator for TopK {
         let (this, fact) = (*self, (*x).clone());
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let (indices, scratch) = (io.output(1)?, io.scratch()?);
-            this.search_all(&fact, io.input_bytes(0)?, (io.output_bytes(0)?, indices), scratch)
+            this.search_all(&fact, io.input_bytes(0)?, (io.output_bytes(0)?, indices), scratch, &io.pace())
         }))
     }
 }
@@ -160,7 +223,7 @@ impl Semantics for TopK {
         let mut indices = Tensor::try_zeros(indices_fact)?;
         let positions = indices.elements_mut().ok_or(OpError::Operand(1))?;
         let values = Tensor::written(values_fact, |values| {
-            self.search_all(x.fact(), x.bytes(), (values, positions), &mut scratch)
+            self.search_all(x.fact(), x.bytes(), (values, positions), &mut scratch, &Pace::free())
         });
         Ok(vec![values?, indices])
     }

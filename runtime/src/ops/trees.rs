@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::number::Number;
@@ -36,8 +37,8 @@ pub enum Test {
     NotEqual,
 }
 
-/// Trees that are walked between two checks for cancellation.
-const TREES: usize = 256;
+/// Targets of a row that are reset at once.
+const TARGETS: usize = 1 << 12;
 
 /// A branch node. A child below the number of nodes is the index of a node, otherwise of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -149,23 +150,26 @@ impl Trees {
         start.zip(end).and_then(|(start, end)| self.weights.get(start..end)).unwrap_or_default()
     }
 
-    /// Stops early once `stops` returns true, since the results are then discarded.
-    fn walk<T: Number>(&self, features: usize, x: &[T], y: &mut [T], stops: &dyn Fn() -> bool) {
+    /// Walks all trees for every row.
+    fn walk<T: Number>(&self, features: usize, x: &[T], y: &mut [T], pace: &Pace<'_>) -> Result<(), OpError> {
         let extreme = matches!(self.aggregate, Aggregate::Min | Aggregate::Max);
         let rows = y.chunks_exact_mut((self.targets as usize).max(1));
         for (at, y) in rows.enumerate() {
             let x = x.get(at * features..(at + 1) * features).unwrap_or_default();
-            y.fill(T::from_f64(if extreme { f64::NAN } else { 0.0 }));
-            for (number, &root) in self.roots.iter().enumerate() {
-                if number.is_multiple_of(TREES) && stops() {
-                    return;
-                }
+            for y in y.chunks_mut(TARGETS) {
+                pace.spend(16 + y.len())?;
+                y.fill(T::from_f64(if extreme { f64::NAN } else { 0.0 }));
+            }
+            for &root in self.roots.iter() {
+                pace.spend(32)?;
                 let mut at = root as usize;
                 while let Some(branch) = self.branches.get(at) {
+                    pace.spend(16)?;
                     let value = x.get(branch.feature as usize).map_or(f64::NAN, |x| x.to_f64());
                     at = if branch.holds(value) { branch.yes } else { branch.no } as usize;
                 }
                 for &(target, weight) in self.weights_of(at - self.branches.len()) {
+                    pace.spend(8)?;
                     let Some(y) = y.get_mut(target as usize) else { continue };
                     let weight = T::from_f64(weight);
                     match self.aggregate {
@@ -177,6 +181,7 @@ impl Trees {
                 }
             }
             for y in y {
+                pace.spend(8)?;
                 match self.aggregate {
                     Aggregate::Average => *y = T::from_f64(y.to_f64() / self.roots.len().max(1) as f64),
                     Aggregate::Min | Aggregate::Max if y.is_nan() => *y = T::ZERO,
@@ -184,6 +189,7 @@ impl Trees {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -235,16 +241,12 @@ impl Operator for Trees {
         let features = x.shape.get(1).copied().unwrap_or(0);
         let this = self.clone();
         Ok(match x.dtype {
-            DType::F32 => Box::new(move |io: &mut Io<'_, '_>| {
-                let pool = io.pool();
-                this.walk::<f32>(features, io.input(0)?, io.output(0)?, &|| pool.stops());
-                Ok(())
-            }),
-            _ => Box::new(move |io: &mut Io<'_, '_>| {
-                let pool = io.pool();
-                this.walk::<f64>(features, io.input(0)?, io.output(0)?, &|| pool.stops());
-                Ok(())
-            }),
+            DType::F32 => {
+                Box::new(move |io: &mut Io<'_, '_>| this.walk::<f32>(features, io.input(0)?, io.output(0)?, &io.pace()))
+            }
+            _ => {
+                Box::new(move |io: &mut Io<'_, '_>| this.walk::<f64>(features, io.input(0)?, io.output(0)?, &io.pace()))
+            }
         })
     }
 }
@@ -254,14 +256,8 @@ impl Semantics for Trees {
         let [x] = exactly::<1, _>(inputs)?;
         let (fact, features) = (self.infer(&[x.fact()])?.remove(0), x.shape()[1]);
         let y = match x.dtype() {
-            DType::F32 => filled::<f32>(fact, |y| {
-                self.walk::<f32>(features, words(x)?, y, &|| false);
-                Ok(())
-            }),
-            _ => filled::<f64>(fact, |y| {
-                self.walk::<f64>(features, words(x)?, y, &|| false);
-                Ok(())
-            }),
+            DType::F32 => filled::<f32>(fact, |y| self.walk::<f32>(features, words(x)?, y, &Pace::free())),
+            _ => filled::<f64>(fact, |y| self.walk::<f64>(features, words(x)?, y, &Pace::free())),
         };
         Ok(vec![y?])
     }

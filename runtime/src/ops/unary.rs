@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::scalar::erf;
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::unary::{self, UnaryFn};
 
 use super::arity::exactly;
@@ -158,12 +159,14 @@ fn real(kind: UnaryKind, x: f64) -> f64 {
 }
 
 /// The plain loop over elements of type `dtype`, computed in `W`.
-fn map<W: Wide>(kind: UnaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
+fn map<W: Wide>(kind: UnaryKind, dtype: DType, x: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
     let offsets: [usize; CHUNK] = std::array::from_fn(|i| i);
     let mut wide = [W::ZERO; CHUNK];
     let bytes = CHUNK * dtype.size();
     for (x, y) in x.chunks(bytes).zip(y.chunks_mut(bytes)) {
         let count = x.len() / dtype.size();
+        // Most functions take several ten nanoseconds.
+        pace.spend(64 * count)?;
         W::load(dtype, x, &offsets[..count], &mut wide)?;
         for x in &mut wide[..count] {
             *x = apply(kind, *x);
@@ -173,16 +176,17 @@ fn map<W: Wide>(kind: UnaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result
     Ok(())
 }
 
-fn not(x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = u8::from(x == 0);
+fn not(x: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
+    for (y, x) in y.chunks_mut(CHUNK).zip(x.chunks(CHUNK)) {
+        pace.spend(CHUNK)?;
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y = u8::from(x == 0));
     }
     Ok(())
 }
 
 /// The plain loop over elements of type `dtype`.
-fn map_any(kind: UnaryKind, dtype: DType, x: &[u8], y: &mut [u8]) -> Result<(), OpError> {
-    by_wide!(dtype, W => map::<W>(kind, dtype, x, y), else not(x, y))
+fn map_any(kind: UnaryKind, dtype: DType, x: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), OpError> {
+    by_wide!(dtype, W => map::<W>(kind, dtype, x, y, pace), else not(x, y, pace))
 }
 
 impl Operator for Unary {
@@ -244,7 +248,9 @@ impl Operator for Unary {
             }));
         }
         let dtype = x.dtype;
-        Ok(Box::new(move |io: &mut Io<'_, '_>| map_any(kind, dtype, io.input_bytes(0)?, io.output_bytes(0)?)))
+        Ok(Box::new(move |io: &mut Io<'_, '_>| {
+            map_any(kind, dtype, io.input_bytes(0)?, io.output_bytes(0)?, &io.pace())
+        }))
     }
 }
 
@@ -253,7 +259,7 @@ impl Semantics for Unary {
         let [x] = exactly::<1, _>(inputs)?;
         let fact = self.infer(&[x.fact()])?.remove(0);
         let dtype = fact.dtype;
-        Ok(vec![Tensor::written(fact, |y| map_any(self.kind, dtype, x.bytes(), y))?])
+        Ok(vec![Tensor::written(fact, |y| map_any(self.kind, dtype, x.bytes(), y, &Pace::free()))?])
     }
 
     fn axes(&self, inputs: &[&Fact]) -> Axes {

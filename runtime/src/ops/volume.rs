@@ -8,8 +8,10 @@
 
 use serde::{Deserialize, Serialize};
 use skipstone_kernels::activation::Activation;
+use skipstone_kernels::copy::copy;
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::gemm::{self, Gemm, Packed, Variant, Weights};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use super::stored::{part, read, store};
@@ -124,7 +126,7 @@ impl VolumeConv {
         }
     }
 
-    fn pack(&self, v: &Variant, s: &VolumeSizes, w: &[f32], out: &mut [f32]) {
+    fn pack(&self, v: &Variant, s: &VolumeSizes, w: &[f32], out: &mut [f32], pace: &Pace<'_>) {
         let ((in_c, out_c), (k, n, count)) = (s.group(self.groups), self.product(s));
         let len = gemm::packed_len(v, k, n);
         for index in 0..if len == 0 { 0 } else { count } {
@@ -132,9 +134,10 @@ impl VolumeConv {
             match self.transposed {
                 true => {
                     let (group, tap) = (index / s.taps, index % s.taps);
-                    gemm::pack(v, k, n, &w[group * in_c * out_c * s.taps + tap..], out_c * s.taps, s.taps, out);
+                    let w = &w[group * in_c * out_c * s.taps + tap..];
+                    gemm::pack(v, k, n, (w, out_c * s.taps, s.taps), out, pace);
                 }
-                false => gemm::pack(v, k, n, &w[index * k * n..], 1, k, out),
+                false => gemm::pack(v, k, n, (&w[index * k * n..], 1, k), out, pace),
             }
         }
     }
@@ -156,12 +159,14 @@ impl VolumeConv {
         let (volume, pixels): (usize, usize) = (s.from.iter().product(), self.out.iter().product());
         let len = gemm::packed_len(v, k, n);
         let a = scratch.get_mut(..ROWS * k).ok_or(OpError::Operand(0))?;
+        let pace = io.pace();
         for first in (0..s.batch * pixels).step_by(ROWS) {
             let m = ROWS.min(s.batch * pixels - first);
             for group in 0..self.groups {
                 for (row, a) in a.chunks_exact_mut(k.max(1)).take(m).enumerate() {
                     let (image, at) = ((first + row) / pixels, place((first + row) % pixels, self.out));
                     for tap in 0..s.taps {
+                        pace.spend(16 + 2 * in_c)?;
                         let from = self.element_at(at, place(tap, self.kernel), s.from);
                         let from = from.map(|index| (image * volume + index) * s.in_c + group * in_c);
                         let column = a[tap..].iter_mut().step_by(s.taps);
@@ -194,6 +199,7 @@ impl VolumeConv {
         let (volume, pixels): (usize, usize) = (s.from.iter().product(), self.out.iter().product());
         let len = gemm::packed_len(v, k, n);
         let products = scratch.get_mut(..ROWS * n).ok_or(OpError::Operand(0))?;
+        let pace = io.pace();
         for first in (0..s.batch * volume).step_by(ROWS) {
             let m = ROWS.min(s.batch * volume - first);
             for (group, tap) in (0..self.groups).flat_map(|group| (0..s.taps).map(move |tap| (group, tap))) {
@@ -205,6 +211,7 @@ impl VolumeConv {
                 gemm::gemm(v, args, &mut [], io.pool());
                 let tap = place(tap, self.kernel);
                 for (row, products) in products.chunks_exact(n).take(m).enumerate() {
+                    pace.spend(16 + n)?;
                     let (image, at) = ((first + row) / volume, place((first + row) % volume, s.from));
                     if let Some(to) = self.element_at(at, tap, self.out) {
                         let to = (image * pixels + to) * s.out_c + group * out_c;
@@ -225,12 +232,15 @@ impl VolumeConv {
         let (x, w): (&[f32], &[f32]) = (io.input(0)?, io.input(1)?);
         let (volume, pixels): (usize, usize) = (s.from.iter().product(), self.out.iter().product());
         // Taps before channels.
+        let pace = io.pace();
         for (index, weight) in weights.iter_mut().take(s.taps * s.in_c).enumerate() {
+            pace.spend(8)?;
             *weight = w[index % s.in_c * s.taps + index / s.in_c];
         }
         for (index, x) in x.chunks_exact(s.in_c).enumerate() {
             let (image, at) = (index / volume, place(index % volume, s.from));
             for (tap, w) in weights.chunks_exact(s.in_c).enumerate().take(s.taps) {
+                pace.spend(16 + s.in_c)?;
                 if let Some(to) = self.element_at(at, place(tap, self.kernel), self.out) {
                     let y = &mut y[(image * pixels + to) * s.out_c..][..s.out_c];
                     y.iter_mut().zip(x.iter().zip(w)).for_each(|(y, (x, w))| *y += x * w);
@@ -275,7 +285,7 @@ impl Operator for VolumeConv {
         let mut scratch = ROWS * if self.transposed { n } else { k };
         let mut choice = Choice { kernel: v.name.to_owned(), candidates, ..Choice::default() };
         if cx.is_constant(1) {
-            choice.packed.push(store(cx, (0, 1), weights, len, |w, out| self.pack(v, &s, w, out))?);
+            choice.packed.push(store(cx, (0, 1), weights, len, |w, out| self.pack(v, &s, w, out, &Pace::free()))?);
             choice.absorbed.push(1);
             choice.form = Some(v.form().name.to_owned());
         } else {
@@ -298,7 +308,11 @@ impl Operator for VolumeConv {
             }
             if op.transposed || io.input_bytes(0)?.is_empty() {
                 let bias: &[f32] = io.input(2)?;
-                y.chunks_exact_mut(s.out_c).for_each(|y| y.copy_from_slice(bias));
+                let pace = io.pace();
+                for y in y.chunks_exact_mut(s.out_c) {
+                    pace.spend(8)?;
+                    copy(bytemuck::cast_slice(bias), bytemuck::cast_slice_mut(y), &pace)?;
+                }
             }
             if io.input_bytes(0)?.is_empty() {
                 return Ok(());
@@ -308,7 +322,7 @@ impl Operator for VolumeConv {
             let packed = match is_packed {
                 true => read(io, 0, v.weights)?,
                 false => {
-                    op.pack(v, &s, io.input(1)?, own);
+                    op.pack(v, &s, io.input(1)?, own, &io.pace());
                     Packed::F32(own)
                 }
             };

@@ -1,5 +1,7 @@
 //! Walks operands along an output shape: NumPy's broadcasting rule, and the plain loop.
 
+use skipstone_kernels::pace::{PIECE, Pace};
+
 use crate::error::OpError;
 use crate::tensor::{MAX_RANK, Shape};
 
@@ -40,42 +42,92 @@ impl<const N: usize> Walk<N> {
     /// Calls `f` for every element of the output, in order, with the operands' offsets.
     ///
     /// # Errors
-    /// The first error of `f`.
-    pub(crate) fn try_each(&self, mut f: impl FnMut([usize; N]) -> Result<(), OpError>) -> Result<(), OpError> {
-        if self.dims.contains(&0) {
-            return Ok(());
-        }
-        let mut index = [0usize; MAX_RANK];
-        let mut offsets = [0usize; N];
-        loop {
-            f(offsets)?;
-            // Like an odometer: the last axis that has not reached its end advances, and those after it restart.
-            let mut axis = self.dims.len();
-            loop {
-                let Some(next) = axis.checked_sub(1) else { return Ok(()) };
-                axis = next;
-                index[axis] += 1;
-                if index[axis] < self.dims[axis] {
-                    break;
-                }
-                index[axis] = 0;
-                for (offset, strides) in offsets.iter_mut().zip(&self.strides) {
-                    *offset -= strides[axis] * (self.dims[axis] - 1);
+    /// The first error of `f`, or if the run is to stop.
+    pub(crate) fn try_each(
+        &self,
+        pace: &Pace<'_>,
+        mut f: impl FnMut([usize; N]) -> Result<(), OpError>,
+    ) -> Result<(), OpError> {
+        let steps = self.strides.each_ref().map(|strides| strides.last().copied().unwrap_or(0));
+        let mut first = [0; N];
+        let mut runs = Runs::new(&self.dims, &self.strides, &mut first);
+        let mut offsets = [0; N];
+        while let Some(len) = runs.next(pace, &mut offsets)? {
+            for _ in 0..len {
+                f(offsets)?;
+                for (offset, step) in offsets.iter_mut().zip(steps) {
+                    *offset += step;
                 }
             }
-            for (offset, strides) in offsets.iter_mut().zip(&self.strides) {
-                *offset += strides[axis];
-            }
         }
+        Ok(())
     }
 
     /// Like [`try_each`](Self::try_each), for functions that cannot fail.
     pub(crate) fn each(&self, mut f: impl FnMut([usize; N])) {
-        // The closure never returns an error.
-        let _ = self.try_each(|offsets| {
+        // Neither the closure nor the pace returns an error.
+        let _ = self.try_each(&Pace::free(), |offsets| {
             f(offsets);
             Ok(())
         });
+    }
+}
+
+/// Most elements of a run.
+const RUN: usize = PIECE / 16;
+
+/// The elements of a walk, in runs along the last axis. Compiled once, for any number of operands.
+struct Runs<'a> {
+    dims: &'a [usize],
+    strides: &'a [Strides],
+    index: [usize; MAX_RANK],
+    offsets: &'a mut [usize],
+    ended: bool,
+}
+
+impl<'a> Runs<'a> {
+    /// A walk from its first element on; `offsets` are zeros.
+    #[inline(never)]
+    fn new(dims: &'a [usize], strides: &'a [Strides], offsets: &'a mut [usize]) -> Self {
+        Runs { dims, strides, index: [0; MAX_RANK], offsets, ended: dims.contains(&0) }
+    }
+
+    /// Writes the offsets of the next run, and returns its length.
+    #[inline(never)]
+    fn next(&mut self, pace: &Pace<'_>, offsets: &mut [usize]) -> Result<Option<usize>, OpError> {
+        if self.ended {
+            return Ok(None);
+        }
+        offsets.copy_from_slice(self.offsets);
+        let Some(last) = self.dims.len().checked_sub(1) else {
+            self.ended = true;
+            return Ok(Some(1));
+        };
+        let len = (self.dims[last] - self.index[last]).min(RUN);
+        // An element takes as long as several steps, and so does a run.
+        pace.spend(16 + 4 * len)?;
+        // Like an odometer: an axis that has reached its end restarts, and the one before it advances.
+        let (mut axis, mut by) = (last, len);
+        loop {
+            self.index[axis] += by;
+            let at_end = self.index[axis] == self.dims[axis];
+            for (offset, strides) in self.offsets.iter_mut().zip(self.strides) {
+                *offset += strides[axis] * by;
+                if at_end {
+                    *offset -= strides[axis] * self.dims[axis];
+                }
+            }
+            if !at_end {
+                break;
+            }
+            self.index[axis] = 0;
+            let Some(next) = axis.checked_sub(1) else {
+                self.ended = true;
+                break;
+            };
+            (axis, by) = (next, 1);
+        }
+        Ok(Some(len))
     }
 }
 
@@ -93,6 +145,19 @@ mod tests {
         let mut seen = Vec::new();
         walk.each(|offsets| seen.push(offsets));
         assert_eq!(seen, [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]);
+    }
+
+    #[test]
+    fn a_long_walk_is_the_same_in_runs() {
+        for dims in [&[3, 2 * RUN + 5][..], &[RUN, 3], &[2 * RUN + 1], &[]] {
+            let walk = Walk::broadcast(&shape(dims), [&shape(dims)]);
+            let mut next = 0;
+            walk.each(|[at]| {
+                assert_eq!(at, next);
+                next += 1;
+            });
+            assert_eq!(next, dims.iter().product());
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! which is the same as wrapping in the narrow type.
 
 use half::{bf16, f16};
+use skipstone_kernels::pace::Pace;
 
 use super::number::{Number, convert};
 use super::walk::Walk;
@@ -115,11 +116,11 @@ impl<const N: usize> Walk<N> {
     /// Like [`try_each`](Self::try_each), with up to [`CHUNK`] elements per call.
     ///
     /// # Errors
-    /// The first error of `f`.
-    pub(crate) fn try_chunks(&self, f: OnChunk<'_, N>) -> Result<(), OpError> {
+    /// The first error of `f`, or if the run is to stop.
+    pub(crate) fn try_chunks(&self, pace: &Pace<'_>, f: OnChunk<'_, N>) -> Result<(), OpError> {
         let mut chunks = [[0; CHUNK]; N];
         let mut held = 0;
-        self.try_each(|offsets| {
+        self.try_each(pace, |offsets| {
             for (chunk, offset) in chunks.iter_mut().zip(offsets) {
                 chunk[held] = offset;
             }
@@ -159,7 +160,7 @@ mod tests {
                 seen.extend_from_slice(offsets);
                 Ok(())
             };
-            Walk::broadcast(&shape, [&shape]).try_chunks(&mut push).unwrap();
+            Walk::broadcast(&shape, [&shape]).try_chunks(&Pace::free(), &mut push).unwrap();
             assert_eq!(seen, (0..count).collect::<Vec<_>>());
         }
     }

@@ -5,6 +5,7 @@
 //! and floor modes make no difference here. One plain loop serves as evaluation and as kernel.
 
 use serde::{Deserialize, Serialize};
+use skipstone_kernels::pace::Pace;
 
 use super::arity::exactly;
 use crate::error::OpError;
@@ -50,6 +51,9 @@ pub struct WindowPool {
     pub out: [usize; 3],
 }
 
+/// Taps of a line of a window that are read at once.
+const LINE: usize = 1 << 12;
+
 impl WindowPool {
     fn sizes(&self, x: &Fact) -> Result<[usize; 5], OpError> {
         if x.dtype != DType::F32 {
@@ -83,7 +87,7 @@ impl WindowPool {
     }
 
     /// The taps of a window along an axis that are inside, and the count of those including padding.
-    fn taps(&self, axis: usize, at: usize, len: usize) -> (impl Iterator<Item = usize> + Clone, usize) {
+    fn taps(&self, axis: usize, at: usize, len: usize) -> (impl ExactSizeIterator<Item = usize> + Clone, usize) {
         let (start, step, before) = (at * self.stride[axis], self.dilation[axis], self.before[axis]);
         let end = len + before + self.behind[axis];
         // The first tap at or after `from`.
@@ -92,12 +96,21 @@ impl WindowPool {
         (inside.map(move |tap| start + tap * step - before), first(end))
     }
 
-    fn run(&self, sizes: [usize; 5], x: &[f32], y: &mut [f32], mut indices: Option<&mut [i64]>) {
+    fn run(
+        &self,
+        sizes: [usize; 5],
+        x: &[f32],
+        y: &mut [f32],
+        mut indices: Option<&mut [i64]>,
+        pace: &Pace<'_>,
+    ) -> Result<(), OpError> {
         let [_, _, depth, height, width] = sizes;
         let (volume, windows) = (depth * height * width, self.out.iter().product::<usize>());
         if y.is_empty() {
-            return;
+            return Ok(());
         }
+        // A power takes long.
+        let of_tap = if matches!(self.of, Of::Lp(_)) { 32 } else { 8 };
         for (index, result) in y.iter_mut().enumerate() {
             let (plane, window) = (index / windows, index % windows);
             let x = &x[plane * volume..(plane + 1) * volume];
@@ -107,20 +120,27 @@ impl WindowPool {
             let (pixels, counted_w) = self.taps(2, window % columns, width);
             let (mut largest, mut at, mut sum, mut count) = (f32::NEG_INFINITY, None, 0f64, 0usize);
             for (d, h) in planes.flat_map(|d| lines.clone().map(move |h| (d, h))) {
-                for w in pixels.clone() {
-                    let value = x[(d * height + h) * width + w];
-                    if at.is_none() || value > largest || (value.is_nan() && !largest.is_nan()) {
-                        (largest, at) = (value, Some([d, h, w]));
+                pace.spend(8)?;
+                let mut left = pixels.clone();
+                while left.len() > 0 {
+                    let some = left.len().min(LINE);
+                    pace.spend(of_tap * some)?;
+                    for w in left.by_ref().take(some) {
+                        let value = x[(d * height + h) * width + w];
+                        if at.is_none() || value > largest || (value.is_nan() && !largest.is_nan()) {
+                            (largest, at) = (value, Some([d, h, w]));
+                        }
+                        sum += match self.of {
+                            Of::Lp(1) => f64::from(value.abs()),
+                            Of::Lp(2) => f64::from(value) * f64::from(value),
+                            Of::Lp(p) => f64::from(value.abs()).powi(p),
+                            _ => f64::from(value),
+                        };
+                        count += 1;
                     }
-                    sum += match self.of {
-                        Of::Lp(1) => f64::from(value.abs()),
-                        Of::Lp(2) => f64::from(value) * f64::from(value),
-                        Of::Lp(p) => f64::from(value.abs()).powi(p),
-                        _ => f64::from(value),
-                    };
-                    count += 1;
                 }
             }
+            pace.spend(64)?;
             *result = match self.of {
                 Of::Max | Of::MaxIndex { .. } => largest,
                 Of::Average { count_padding: true } => (sum / (counted_d * counted_h * counted_w) as f64) as f32,
@@ -138,6 +158,7 @@ impl WindowPool {
                 indices[index] = (plane * volume + inner) as i64;
             }
         }
+        Ok(())
     }
 }
 
@@ -176,8 +197,7 @@ impl Operator for WindowPool {
         let (op, sizes) = (self.clone(), self.sizes(x)?);
         Ok(Box::new(move |io: &mut Io<'_, '_>| {
             let indices = if let Of::MaxIndex { .. } = op.of { Some(io.output(1)?) } else { None };
-            op.run(sizes, io.input(0)?, io.output(0)?, indices);
-            Ok(())
+            op.run(sizes, io.input(0)?, io.output(0)?, indices, &io.pace())
         }))
     }
 }
@@ -191,7 +211,7 @@ impl Semantics for WindowPool {
         let (y, indices) = results.split_at_mut(1);
         let y = y.first_mut().and_then(Tensor::elements_mut).ok_or(OpError::Operand(0))?;
         let indices = indices.first_mut().and_then(Tensor::elements_mut);
-        self.run(sizes, x.elements().ok_or(OpError::Operand(0))?, y, indices);
+        self.run(sizes, x.elements().ok_or(OpError::Operand(0))?, y, indices, &Pace::free())?;
         Ok(results)
     }
 }

@@ -3,6 +3,8 @@
 //! A session is cheap compared to its model, which it shares with any number of others. A run of native steps makes no
 //! heap allocation: everything it needs was placed when the session was made.
 
+#[cfg(all(test, debug_assertions, feature = "passes"))]
+mod pieces;
 mod run;
 mod variables;
 
@@ -219,6 +221,7 @@ impl Session {
                     started: Instant::now(),
                     profile: self.profile.as_mut(),
                     allowance: self.allowance,
+                    at: 0,
                 };
                 run.steps(0..program.plan().steps.len())
             }

@@ -25,7 +25,12 @@ pub(super) struct Run<'a> {
     pub started: Instant,
     pub profile: Option<&'a mut Profile>,
     pub allowance: Allowance,
+    /// Index of the step that is running.
+    pub at: usize,
 }
+
+/// Bytes that are copied between two questions whether to stop.
+const COPIED: usize = 1 << 20;
 
 impl Run<'_> {
     /// Runs a range of the plan's steps.
@@ -34,6 +39,7 @@ impl Run<'_> {
         let mut at = range.start;
         while at < range.end {
             self.check_stop(at)?;
+            self.at = at;
             let (step, executable) = program.step(at).ok_or_else(|| Error::Internal("a step past the last".into()))?;
             self.allowance.work(step.work)?;
             let began = self.profile.is_some().then(Instant::now);
@@ -135,7 +141,15 @@ impl Run<'_> {
             Place::Arena(range) => {
                 let from = part(range.start, range.end, from.1).filter(|from| from.end <= self.arena.len());
                 let from = from.filter(|_| to.end <= self.arena.len()).ok_or_else(|| wrong_operands(step))?;
-                self.arena.bytes_mut().copy_within(from, to.start);
+                if from.start < to.end && to.start < from.end {
+                    self.arena.bytes_mut().copy_within(from, to.start);
+                    return Ok(());
+                }
+                for part in from.clone().step_by(COPIED) {
+                    self.check_stop(self.at)?;
+                    let end = from.end.min(part + COPIED);
+                    self.arena.bytes_mut().copy_within(part..end, to.start + (part - from.start));
+                }
                 return Ok(());
             }
             Place::Input(index) => self.inputs.get(*index).copied(),
@@ -143,7 +157,11 @@ impl Run<'_> {
         };
         let bytes =
             bytes.and_then(|bytes| bytes.get(part(0, bytes.len(), from.1)?)).ok_or_else(|| wrong_operands(step))?;
-        self.arena.bytes_mut().get_mut(to).ok_or_else(|| wrong_operands(step))?.copy_from_slice(bytes);
+        for (part, bytes) in (to.start..).step_by(COPIED).zip(bytes.chunks(COPIED)) {
+            self.check_stop(self.at)?;
+            let to = self.arena.bytes_mut().get_mut(part..part + bytes.len());
+            to.ok_or_else(|| wrong_operands(step))?.copy_from_slice(bytes);
+        }
         Ok(())
     }
 

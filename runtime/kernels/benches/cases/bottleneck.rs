@@ -7,6 +7,7 @@ use skipstone_kernels::depthwise;
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::gemm::{self, Packed, Weights};
 use skipstone_kernels::isa::Isa;
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::threads::Pool;
 
 use super::convolution::epilogue;
@@ -27,7 +28,7 @@ pub fn case(isa: Isa, depthwise: &ConvShape, channels: usize, filters: usize) ->
         let expand = end(isa, expand_rows, channels, s.in_c);
         let project = end(isa, project_rows, s.out_c, filters);
         let mut packed = AlignedVec::zeroed(s.taps() * s.in_c);
-        depthwise::pack(&s, &numbers(packed.len()), &mut packed);
+        depthwise::pack(&s, &numbers(packed.len()), &mut packed, &Pace::free());
         let (input, bias) = (numbers(pixels_in * channels), numbers(s.in_c));
         let mut out = AlignedVec::zeroed(pixels_out * filters);
         let mut scratch = AlignedVec::zeroed(scratch_len(&s, Some(expand.0), true, 1));
@@ -62,6 +63,6 @@ pub fn case(isa: Isa, depthwise: &ConvShape, channels: usize, filters: usize) ->
 fn end(isa: Isa, rows: usize, inputs: usize, outputs: usize) -> (&'static gemm::Variant, AlignedVec<f32>) {
     let v = gemm::choose(isa, Weights::F32, rows, inputs, outputs);
     let mut packed = AlignedVec::zeroed(gemm::packed_len(v, inputs, outputs));
-    gemm::pack(v, inputs, outputs, &numbers(inputs * outputs), outputs, 1, &mut packed);
+    gemm::pack(v, inputs, outputs, (&numbers(inputs * outputs), outputs, 1), &mut packed, &Pace::free());
     (v, packed)
 }

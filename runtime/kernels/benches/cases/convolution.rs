@@ -9,6 +9,7 @@ use skipstone_kernels::conv::{
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::isa::Isa;
 use skipstone_kernels::middle_axis::MiddleAxis;
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::pool::{PoolFn, PoolShape, pool};
 use skipstone_kernels::reduce::{ReduceFn, reduce};
 use skipstone_kernels::requantize::Requantize;
@@ -167,7 +168,7 @@ pub fn epilogue(bias: &[f32]) -> Epilogue<'_> {
 fn float_call(kernel: &'static dyn FloatKernel, shape: ConvShape, percent: usize) -> Invocation {
     let weights = thinned(shape.out_c * shape.group_in() * shape.taps(), percent);
     let mut packed = AlignedVec::<u8>::zeroed(kernel.packed_len(&shape, nonzeros(&weights)));
-    kernel.pack(&shape, Filters::Oihw(&weights), &mut packed).expect("memory");
+    kernel.pack(&shape, Filters::Oihw(&weights), &mut packed, &Pace::free()).expect("memory");
     let (input, bias, pool) = (numbers(shape.input_len()), numbers(shape.out_c), Pool::new(1));
     let mut out = AlignedVec::<f32>::zeroed(shape.output_len());
     let mut scratch = AlignedVec::zeroed(kernel.scratch_len(&shape, false, 1));

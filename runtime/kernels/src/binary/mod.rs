@@ -92,6 +92,9 @@ impl CompareFn {
 /// its 32 KiB).
 const ACTIVATION_BLOCK: usize = 4096;
 
+/// A power, computed one by one, takes about as long as moving this many elements.
+const ONE_BY_ONE: usize = 16;
+
 /// `y = act(f(a, b))` for every element of the shape of `broadcast`.
 ///
 /// # Panics
@@ -112,7 +115,8 @@ pub fn binary(
         Activation::None => usize::MAX,
         _ => ACTIVATION_BLOCK,
     };
-    parallel::split(pool, y, 64, broadcast.len(), |offset, y| {
+    let work = broadcast.len().saturating_mul(if f == BinaryFn::Pow { ONE_BY_ONE } else { 1 });
+    parallel::split(pool, y, 64, work, |offset, y| {
         let mut start = offset;
         for y in y.chunks_mut(block) {
             let rows = broadcast.rows(start..start + y.len());

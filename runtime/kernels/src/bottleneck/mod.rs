@@ -196,7 +196,8 @@ pub fn bottleneck(args: Bottleneck<'_>, scratch: &mut [f32], pool: &Pool) {
         return;
     }
     let split = Split::new(shape, expand.map(|p| p.variant), project.is_some(), pool.threads());
-    let blocks = Blocks { shape, input, expand, depthwise, packed, epilogue, project, split, out: Output::new(out) };
+    let out = Output::new(out);
+    let blocks = Blocks { shape, input, expand, depthwise, packed, epilogue, project, split, out, pool };
     let split = &blocks.split;
     let (tasks, slot_len) = (split.slots * split.tasks(shape.batch), split.ring + split.middle);
     share_units(pool, tasks, split.slots, slot_len, scratch, |task, slot| {
@@ -217,6 +218,7 @@ struct Blocks<'a> {
     split: Split,
     /// The whole output; every unit writes its own rows and channels.
     out: Output,
+    pool: &'a Pool,
 }
 
 impl Blocks<'_> {
@@ -231,6 +233,9 @@ impl Blocks<'_> {
         // The next input row to expand.
         let mut next = (rows.start * s.stride[0]).saturating_sub(s.pad_top);
         for y in rows.clone().step_by(self.split.band) {
+            if y > rows.start && self.pool.stops() {
+                return;
+            }
             let band = y..rows.end.min(y + self.split.band);
             let needed = (band.end - 1) * s.stride[0] + (s.kernel[0] - 1) * s.dilation[0] + 1;
             let needed = needed.saturating_sub(s.pad_top).min(s.in_h);
@@ -268,7 +273,7 @@ impl Blocks<'_> {
                         epilogue: Epilogue { residual, ..project.epilogue },
                         a_scale: None,
                     };
-                    gemm_alone(project.variant, args);
+                    gemm_alone(project.variant, args, self.pool);
                 }
             }
         }
@@ -296,7 +301,7 @@ impl Blocks<'_> {
                 epilogue: Epilogue { bias, ..expand.epilogue },
                 a_scale: None,
             };
-            gemm_alone(expand.variant, args);
+            gemm_alone(expand.variant, args, self.pool);
             row += count;
         }
     }
@@ -309,8 +314,8 @@ impl Blocks<'_> {
             // Without an expansion the image itself serves as the ring.
             None => (&self.input[image * s.in_h * s.in_w * s.in_c..][..s.in_h * s.in_w * s.in_c], s.in_h),
         };
-        let (packed, epilogue) = (self.packed, self.epilogue);
-        let band = Band { shape: s, rows, channels, ring, ring_rows, packed, out, epilogue };
+        let (packed, epilogue, pool) = (self.packed, self.epilogue, self.pool);
+        let band = Band { shape: s, rows, channels, ring, ring_rows, packed, out, epilogue, pool };
         depthwise_band(self.depthwise, band);
     }
 }

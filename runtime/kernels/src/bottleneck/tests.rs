@@ -8,6 +8,7 @@ use crate::gemm::tests::{assert_close, definition, numbers};
 use crate::gemm::{Weights, pack_conv, packed_conv_len};
 use crate::guard::{Edge, Guarded};
 use crate::isa::Isa;
+use crate::pace::Pace;
 
 /// The shape of a 1x1 convolution.
 fn pointwise(batch: usize, in_h: usize, in_w: usize, in_c: usize, out_c: usize) -> ConvShape {
@@ -81,12 +82,12 @@ proptest! {
         let pool = Pool::new(threads);
         for isa in Isa::available() {
             let mut packed = Guarded::new(&vec![f32::NAN; weights[1].len()], edge);
-            depthwise::pack(&shape, &weights[1], &mut packed);
+            depthwise::pack(&shape, &weights[1], &mut packed, &Pace::free());
             let (expand_rows, project_rows) = product_rows(&shape);
             let ends = [(&first, expand_rows, &weights[0]), (&last, project_rows, &weights[2])].map(|(s, rows, w)| {
                 let v = gemm::choose(isa, Weights::F32, rows, s.in_c, s.out_c);
                 let mut packed = Guarded::new(&vec![f32::NAN; packed_conv_len(v, s)], edge);
-                pack_conv(v, s, w, &mut packed);
+                pack_conv(v, s, w, &mut packed, &Pace::free());
                 (v, packed)
             });
             let end = |at: usize, channels, epilogue| {

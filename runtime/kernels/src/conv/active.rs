@@ -85,7 +85,7 @@ pub(crate) fn select(
     let work = out.len();
     parallel::split(pool, out, len, work, |offset, out| {
         for (at, out) in out.chunks_mut(len).enumerate() {
-            let panel = Panel { from, packed, to, panel: offset / len + at, active, out };
+            let panel = Panel { from, packed, to, panel: offset / len + at, active, out, pool };
             if isa == Isa::Scalar { panel.one_by_one() } else { dispatch(isa, panel) }
         }
     });
@@ -99,7 +99,11 @@ struct Panel<'a> {
     panel: usize,
     active: Active<'a>,
     out: &'a mut [f32],
+    pool: &'a Pool,
 }
+
+/// Rows between two questions whether to stop.
+const ROWS: usize = 1 << 12;
 
 /// A register in a row of a panel, some of whose lanes move to the front.
 #[derive(Clone, Copy)]
@@ -127,6 +131,9 @@ impl<'a> Panel<'a> {
         for tap in 0..to.taps {
             let start = to.matrix(self.panel, tap) - to.matrix(self.panel, 0);
             for row in 0..to.channels * to.rows {
+                if row % ROWS == ROWS - 1 && self.pool.stops() {
+                    return;
+                }
                 let read = self.active.inputs[row / to.rows] as usize * to.rows + row % to.rows;
                 for (column, &filter) in self.filters().iter().enumerate() {
                     let (panel, filter) = (filter as usize / from.nr, filter as usize % from.nr);
@@ -162,7 +169,7 @@ impl Vectorized for Panel<'_> {
     fn run<S: Simd>(self, simd: S) {
         let (mut moves, count) = self.moves(S::LANES);
         let moves = &mut moves[..count];
-        let Panel { from, packed, to, panel, active, out } = self;
+        let Panel { from, packed, to, panel, active, out, pool } = self;
         let width = to.width(panel);
         for tap in 0..to.taps {
             for step in &mut *moves {
@@ -170,6 +177,9 @@ impl Vectorized for Panel<'_> {
             }
             let mut row = to.matrix(panel, tap) - to.matrix(panel, 0);
             for (at, &channel) in active.inputs.iter().enumerate() {
+                if at % ROWS == ROWS - 1 && pool.stops() {
+                    return;
+                }
                 // The hardware prefetcher cannot predict which rows are skipped.
                 let next = active.inputs[(at + AHEAD / to.rows).min(active.inputs.len() - 1)] as usize * to.rows;
                 for step in &*moves {

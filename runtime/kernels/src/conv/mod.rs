@@ -27,6 +27,7 @@ use crate::arena::NoMemory;
 use crate::bottleneck::Stage;
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::threads::Pool;
 
 /// The families that compute with f32. Of two kernels with equal cost, the first is chosen.
@@ -165,14 +166,14 @@ pub trait FloatKernel: Kernel {
     }
 
     /// Packs the weights into `to`, which is aligned for the elements it will hold. Weights that may be computed during
-    /// a run are packed without allocating.
+    /// a run are packed without allocating. Incomplete if the run is to stop.
     ///
     /// # Errors
     /// No memory for a copy of the weights in a layout between the two.
     ///
     /// # Panics
     /// If a length does not match the shape.
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory>;
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8], pace: &Pace<'_>) -> Result<(), NoMemory>;
 
     /// Copies the packed weights of some channels to `to`, packed for the convolution of these channels alone: the
     /// [shape](Active::shape) that [`run`](Self::run) gets then. Only for a kernel that supports masked tasks.
@@ -234,11 +235,11 @@ pub trait ByteKernel: Kernel {
     fn pack(&self, shape: &ConvShape, weights: &[i8], zero: u8, constants: (&[i32], &[f32]), to: PackTo<'_>);
 
     /// Packs weights and their sums, from which [`offsets`](Self::offsets) computes offsets for activations with any
-    /// zero point.
+    /// zero point. Incomplete if the run is to stop.
     ///
     /// # Panics
     /// If a length does not match the shape.
-    fn pack_sums(&self, shape: &ConvShape, weights: &[i8], to: &mut [i8], sums: &mut [i32]);
+    fn pack_sums(&self, shape: &ConvShape, weights: &[i8], to: &mut [i8], sums: &mut [i32], pace: &Pace<'_>);
 
     /// Computes the packed offsets of a convolution without bias from its packed sums.
     ///

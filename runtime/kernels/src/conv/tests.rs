@@ -73,7 +73,7 @@ fn packed_by_parts(kernel: &dyn FloatKernel, shape: &ConvShape, w: &[f32], part:
     for filters in w.chunks(part * filter_len) {
         let shape = ConvShape { out_c: filters.len() / filter_len, ..shape.clone() };
         let mut packed = AlignedVec::zeroed(kernel.packed_len(&shape, nonzeros));
-        kernel.pack(&shape, Filters::Oihw(filters), &mut packed).unwrap();
+        kernel.pack(&shape, Filters::Oihw(filters), &mut packed, &Pace::free()).unwrap();
         all.extend_from_slice(&packed);
     }
     all
@@ -109,14 +109,14 @@ proptest! {
             // The guarded buffer holds 2-byte elements, so the packed bytes may end at its edge.
             let mut packed = Guarded::new(&vec![half::f16::NAN; len / 2], edge);
             let packed: &mut [u8] = bytemuck::cast_slice_mut(&mut packed);
-            kernel.pack(&shape, Filters::Oihw(&w), packed).unwrap();
+            kernel.pack(&shape, Filters::Oihw(&w), packed, &Pace::free()).unwrap();
             prop_assert!(kernel.reads(&shape, packed), "{}", kernel.name());
             prop_assert!(!kernel.reads(&shape, &packed[..len.saturating_sub(1)]) || len == 0, "{}", kernel.name());
             if images == Images::Nhwc && shape.taps() == 1 && shape.groups == 1 {
                 // The same weights as the second operand of a matrix product.
                 let io: Vec<f32> = (0..w.len()).map(|i| w[i % shape.out_c * shape.in_c + i / shape.out_c]).collect();
                 let mut product = AlignedVec::zeroed(len);
-                kernel.pack(&shape, Filters::Io(&io), &mut product).unwrap();
+                kernel.pack(&shape, Filters::Io(&io), &mut product, &Pace::free()).unwrap();
                 prop_assert!(product[..] == packed[..], "{}", kernel.name());
             }
             if let Some(part) = kernel.part(&shape) {
@@ -157,7 +157,7 @@ proptest! {
         let kernels = FLOATS.iter().flat_map(Family::kernels);
         for kernel in kernels.filter(|kernel| kernel.is_available() && kernel.takes(&task)) {
             let mut packed = vec![0.0f32; kernel.packed_len(&shape, 0) / 4];
-            kernel.pack(&shape, Filters::Oihw(&w), bytemuck::cast_slice_mut(&mut packed)).unwrap();
+            kernel.pack(&shape, Filters::Oihw(&w), bytemuck::cast_slice_mut(&mut packed), &Pace::free()).unwrap();
             let mut selected = Guarded::new(&vec![f32::NAN; kernel.packed_len(&small, 0) / 4], Edge::BOTH[seed % 2]);
             kernel.select(&shape, bytemuck::cast_slice(&packed), active, &mut selected, &pool);
             let needed = kernel.scratch_len(&small, false, threads);
@@ -223,4 +223,95 @@ fn names_begin_with_the_family_and_are_unique() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), all);
+}
+
+/// Layers of which each is large in another way: many pixels in a row, or many channels.
+fn large_layers() -> Vec<ConvShape> {
+    let of = |[in_h, in_w, in_c, out_c]: [usize; 4], kernel: [usize; 2], step: usize, groups: usize| {
+        let (pad_top, pad_left) = (kernel[0] / 2, kernel[1] / 2);
+        let (out_h, out_w) = (in_h.div_ceil(step), in_w.div_ceil(step));
+        let (stride, dilation) = ([step; 2], [1; 2]);
+        let batch = 1;
+        ConvShape { batch, in_h, in_w, in_c, out_h, out_w, out_c, kernel, stride, dilation, pad_top, pad_left, groups }
+    };
+    vec![
+        of([1, 1 << 14, 64, 64], [1, 1], 1, 1),
+        of([64, 64, 64, 64], [3, 3], 1, 1),
+        of([128, 128, 64, 64], [3, 3], 2, 1),
+        of([1, 1 << 20, 32, 32], [1, 3], 1, 32),
+        of([1, 1 << 18, 1, 32], [1, 9], 1, 1),
+        // A whole row of pixels is gathered, tile by tile of filters.
+        of([64, 64, 16, 128], [3, 3], 1, 1),
+        of([1, 1, 1 << 15, 1 << 11], [1, 1], 1, 1),
+    ]
+}
+
+/// Most multiply-adds between two questions whether to stop, as a power of two.
+#[cfg(debug_assertions)]
+const PIECE_MACS: u32 = 25;
+
+/// Every kernel asks often enough whether to stop, on one large layer at least, and ends soon when it is.
+#[cfg(debug_assertions)]
+#[test]
+fn every_kernel_can_stop() {
+    let (layers, pool) = (large_layers(), Pool::new(1));
+    let check = |name: &str, shape: &ConvShape, run: &mut dyn FnMut()| {
+        let macs = (shape.output_len() * shape.group_in() * shape.taps()) as u64;
+        pool.questions().restart(u64::MAX);
+        run();
+        let asked = pool.questions().count();
+        assert!(macs >> PIECE_MACS >= 2 && asked >= macs >> PIECE_MACS, "{name}: {asked} for {shape:?}");
+        pool.questions().restart(asked / 2);
+        run();
+        assert!(pool.questions().count() - asked / 2 <= 100, "{name}: {} for {shape:?}", pool.questions().count());
+    };
+    for kernel in FLOATS.iter().flat_map(Family::kernels).filter(|kernel| kernel.is_available()) {
+        let images = [Images::Nhwc, Images::NchwToNhwc, Images::Nchw];
+        let forms = [Weights::F32, Weights::F16].map(|weights| [(weights, false), (weights, true)]);
+        let tasks = images.iter().flat_map(|images| forms.as_flattened().iter().map(move |form| (*images, *form)));
+        let mut taken = 0;
+        for (shape, (images, (weights, spacious))) in
+            layers.iter().flat_map(|shape| tasks.clone().map(move |t| (shape, t)))
+        {
+            if !kernel.takes(&Task { images, weights, spacious, ..Task::new(shape) }) || taken == 2 {
+                continue;
+            }
+            taken += 1;
+            let w = vec![0.5; shape.out_c * shape.group_in() * shape.taps()];
+            let mut packed = AlignedVec::zeroed(kernel.packed_len(shape, w.len()));
+            kernel.pack(shape, Filters::Oihw(&w), &mut packed, &Pace::free()).unwrap();
+            let (input, mut out) = (vec![0.5; shape.input_len()], vec![0.0; shape.output_len()]);
+            let mut scratch = vec![0.0; kernel.scratch_len(shape, false, 1)];
+            check(kernel.name(), shape, &mut || {
+                let args = Conv {
+                    shape,
+                    input: &input,
+                    packed: &packed,
+                    out: &mut out,
+                    epilogue: Epilogue::NONE,
+                    scale: None,
+                };
+                kernel.run(args, &mut scratch, &pool);
+            });
+        }
+        assert!(taken > 0, "{} takes none of the layers", kernel.name());
+    }
+    for kernel in BYTES.iter().flat_map(Family::kernels).filter(|kernel| kernel.is_available()) {
+        let mut taken = 0;
+        for shape in layers.iter().filter(|shape| kernel.takes(&Task::new(shape))).take(2) {
+            taken += 1;
+            let w = vec![1; shape.out_c * shape.group_in() * shape.taps()];
+            let [weights, offsets, _] = kernel.packed_lens(shape);
+            let (mut weights, mut offsets) = (vec![0; weights], vec![0; offsets]);
+            kernel.pack_sums(shape, &w, &mut weights, &mut offsets, &Pace::free());
+            let (input, mut sums) = (vec![3; shape.input_len()], vec![0; shape.output_len()]);
+            let mut scratch = AlignedVec::zeroed(kernel.scratch_len(shape, 1));
+            check(kernel.name(), shape, &mut || {
+                let packed = Packed { weights: &weights, offsets: &offsets, scales: &[] };
+                let out = Out::Sums(&mut sums);
+                kernel.run(ByteConv { shape, input: &input, zero: 0, packed, out }, &mut scratch, &pool);
+            });
+        }
+        assert!(taken > 0, "{} takes none of the layers", kernel.name());
+    }
 }

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod tests;
 
+use crate::pace::{PIECE, Pace, Stopped};
+
 /// Blocks of bytes at constant distances in the input and in the output.
 ///
 /// Concatenating along an axis copies, for each input, one block for every index of the axes before it.
@@ -25,22 +27,52 @@ pub struct Blocks {
     pub to_step: usize,
 }
 
+/// Copies `x` to `y`, piece by piece.
+///
+/// # Errors
+/// If the run is to stop.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn copy(x: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), Stopped> {
+    assert_eq!(x.len(), y.len(), "input and output lengths differ");
+    for (x, y) in x.chunks(PIECE).zip(y.chunks_mut(PIECE)) {
+        pace.spend(x.len() / 4)?;
+        y.copy_from_slice(x);
+    }
+    Ok(())
+}
+
+/// Steps of a copy of `len` bytes, apart from its own.
+fn steps(len: usize) -> usize {
+    8 + len / 4
+}
+
 /// Copies blocks.
+///
+/// # Errors
+/// If the run is to stop.
 ///
 /// # Panics
 /// If a block lies outside `x` or `y`.
-pub fn copy_blocks(blocks: &Blocks, x: &[u8], y: &mut [u8]) {
+pub fn copy_blocks(blocks: &Blocks, x: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), Stopped> {
     let Blocks { len, count, from, from_step, to, to_step } = *blocks;
     if len == 0 {
-        return;
+        return Ok(());
     }
     if len == from_step && len == to_step {
-        y[to..][..len * count].copy_from_slice(&x[from..][..len * count]);
-        return;
+        return copy(&x[from..][..len * count], &mut y[to..][..len * count], pace);
     }
     for i in 0..count {
-        y[to + i * to_step..][..len].copy_from_slice(&x[from + i * from_step..][..len]);
+        let (x, y) = (&x[from + i * from_step..][..len], &mut y[to + i * to_step..][..len]);
+        if len > PIECE {
+            copy(x, y, pace)?;
+        } else {
+            pace.spend(steps(len))?;
+            y.copy_from_slice(x);
+        }
     }
+    Ok(())
 }
 
 /// A walk over a box of elements in the input and in the output, with separate strides.
@@ -62,14 +94,23 @@ pub struct StridedCopy<'a> {
 
 /// Copies a box of elements of `size` bytes.
 ///
+/// # Errors
+/// If the run is to stop.
+///
 /// # Panics
 /// If the axis counts differ, there are more than 16 axes, `size` is 0, or the walk leaves `x` or `y`.
-pub fn copy_strided(size: usize, copy: &StridedCopy, x: &[u8], y: &mut [u8]) {
+pub fn copy_strided(
+    size: usize,
+    copy: &StridedCopy<'_>,
+    x: &[u8],
+    y: &mut [u8],
+    pace: &Pace<'_>,
+) -> Result<(), Stopped> {
     assert!(size > 0, "the element size is 0");
     let rank = copy.shape.len();
     assert!(copy.from_strides.len() == rank && copy.to_strides.len() == rank, "stride count");
     if copy.shape.contains(&0) {
-        return;
+        return Ok(());
     }
     // Innermost axes that are contiguous in both tensors become part of the element.
     let mut run = size;
@@ -92,14 +133,20 @@ pub fn copy_strided(size: usize, copy: &StridedCopy, x: &[u8], y: &mut [u8]) {
         let from = at(copy.from, copy.from_strides, index);
         let to = at(copy.to, copy.to_strides, index);
         let (x, y) = (&x[from..][..run], &mut y[to..][..run]);
+        if run > PIECE {
+            self::copy(x, y, pace)?;
+        } else {
+            pace.spend(steps(run))?;
+        }
         match run {
+            _ if run > PIECE => {}
             // The compiler turns these into a single load and store.
             4 => y.copy_from_slice(&x[..4]),
             8 => y.copy_from_slice(&x[..8]),
             _ => y.copy_from_slice(x),
         }
         let Some(axis) = (0..outer).rev().find(|&i| index[i] + 1 < copy.shape[i]) else {
-            return;
+            return Ok(());
         };
         index[axis] += 1;
         index[axis + 1..].fill(0);
@@ -108,12 +155,20 @@ pub fn copy_strided(size: usize, copy: &StridedCopy, x: &[u8], y: &mut [u8]) {
 
 /// Repeats `element` until `y` is full.
 ///
+/// # Errors
+/// If the run is to stop.
+///
 /// # Panics
 /// If the length of `y` is not a multiple of the element's.
-pub fn fill(element: &[u8], y: &mut [u8]) {
+pub fn fill(element: &[u8], y: &mut [u8], pace: &Pace<'_>) -> Result<(), Stopped> {
     assert!(!element.is_empty() && y.len().is_multiple_of(element.len()), "whole elements");
-    match element {
-        [byte] => y.fill(*byte),
-        _ => y.chunks_exact_mut(element.len()).for_each(|y| y.copy_from_slice(element)),
+    for y in y.chunks_mut(element.len() << 12) {
+        pace.spend(y.len())?;
+        match *element {
+            [byte] => y.fill(byte),
+            [a, b, c, d] => y.as_chunks_mut().0.fill([a, b, c, d]),
+            _ => y.chunks_exact_mut(element.len()).for_each(|y| y.copy_from_slice(element)),
+        }
     }
+    Ok(())
 }

@@ -11,8 +11,20 @@ fn blocks_concatenate_along_a_middle_axis() {
     for edge in Edge::BOTH {
         let (a, b) = (Guarded::new(&a, edge), Guarded::new(&b, edge));
         let mut y = Guarded::new(&[255u8; 32], edge);
-        copy_blocks(&Blocks { len: 12, count: 2, from: 0, from_step: 12, to: 0, to_step: 16 }, &a, &mut y);
-        copy_blocks(&Blocks { len: 4, count: 2, from: 0, from_step: 4, to: 12, to_step: 16 }, &b, &mut y);
+        copy_blocks(
+            &Blocks { len: 12, count: 2, from: 0, from_step: 12, to: 0, to_step: 16 },
+            &a,
+            &mut y,
+            &Pace::free(),
+        )
+        .unwrap();
+        copy_blocks(
+            &Blocks { len: 4, count: 2, from: 0, from_step: 4, to: 12, to_step: 16 },
+            &b,
+            &mut y,
+            &Pace::free(),
+        )
+        .unwrap();
         let expected: Vec<u8> = [&a[..12], &b[..4], &a[12..], &b[4..]].concat();
         assert_eq!(*y, expected);
     }
@@ -60,7 +72,7 @@ fn boxes_move_between_any_strides() {
         let x = Guarded::new(&x, edge);
         let mut y = Guarded::new(&vec![0xee; expected.len()], edge);
         let copy = StridedCopy { shape: &shape, from, from_strides: &from_strides, to, to_strides: &to_strides };
-        copy_strided(size, &copy, &x, &mut y);
+        copy_strided(size, &copy, &x, &mut y, &Pace::free()).unwrap();
         assert_eq!(*y, expected, "{shape:?} {steps:?} {margin:?} of {size} bytes");
     }
 }
@@ -69,14 +81,14 @@ fn boxes_move_between_any_strides() {
 #[should_panic]
 fn a_walk_that_leaves_the_input_panics() {
     let copy = StridedCopy { shape: &[3], from: 1, from_strides: &[-1], to: 0, to_strides: &[1] };
-    copy_strided(4, &copy, &[0; 16], &mut [0; 16]);
+    copy_strided(4, &copy, &[0; 16], &mut [0; 16], &Pace::free()).unwrap();
 }
 
 #[test]
 fn fill_repeats_an_element() {
     let mut y = [0; 6];
-    fill(&[1, 2], &mut y);
+    fill(&[1, 2], &mut y, &Pace::free()).unwrap();
     assert_eq!(y, [1, 2, 1, 2, 1, 2]);
-    fill(&[9], &mut y);
+    fill(&[9], &mut y, &Pace::free()).unwrap();
     assert_eq!(y, [9; 6]);
 }

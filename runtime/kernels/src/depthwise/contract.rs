@@ -6,6 +6,7 @@ use crate::bottleneck::Stage;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
 use crate::gemm::Packed;
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::threads::Pool;
 
 /// The family's entry in the table of convolutions.
@@ -43,11 +44,11 @@ impl FloatKernel for Variant {
         product(&[shape.taps(), shape.in_c, size_of::<f32>()])
     }
 
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8], pace: &Pace<'_>) -> Result<(), NoMemory> {
         // With one channel and one tap per filter, both layouts are the same.
         let (Filters::Oihw(weights) | Filters::Io(weights)) = filters;
         Weights::F32.store(to, |to| {
-            pack(shape, weights, to);
+            pack(shape, weights, to, pace);
             Ok(())
         })
     }

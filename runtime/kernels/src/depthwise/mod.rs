@@ -15,6 +15,7 @@ use std::ops::Range;
 use crate::conv::{Columns, ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::parallel::share_rows;
 use crate::threads::Pool;
 pub(crate) use contract::FAMILY;
@@ -79,17 +80,29 @@ pub fn takes(shape: &ConvShape) -> bool {
     shape.groups == shape.in_c && shape.in_c == shape.out_c
 }
 
-/// Packs the weights `[channels, 1, kernel_h, kernel_w]` as `[kernel_h, kernel_w, channels]`.
+/// Packs the weights `[channels, 1, kernel_h, kernel_w]` as `[kernel_h, kernel_w, channels]`. Incomplete if the run is
+/// to stop.
 ///
+/// # Panics
 /// If the lengths do not match `shape`.
 #[inline(never)]
-pub fn pack(shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
+pub fn pack(shape: &ConvShape, oihw: &[f32], out: &mut [f32], pace: &Pace<'_>) {
     let (taps, channels) = (shape.taps(), shape.out_c);
     assert!(oihw.len() == taps * channels && out.len() == oihw.len());
-    for (i, to) in out.iter_mut().enumerate() {
-        *to = oihw[i % channels * taps + i / channels];
+    for (tap, out) in out.chunks_exact_mut(channels.max(1)).enumerate() {
+        for (some, out) in out.chunks_mut(PACKED).enumerate() {
+            if pace.stops(8 + 4 * out.len()) {
+                return;
+            }
+            for (channel, to) in (some * PACKED..).zip(out) {
+                *to = oihw[channel * taps + tap];
+            }
+        }
     }
 }
+
+/// Weights that are packed at once.
+const PACKED: usize = 1 << 12;
 
 /// A depthwise convolution.
 pub struct Depthwise<'a> {
@@ -106,7 +119,7 @@ pub struct Depthwise<'a> {
 }
 
 /// Multiply-adds of a task that can be cut: about a millisecond.
-const TASK_WORK: usize = 1 << 23;
+const TASK_WORK: usize = 1 << 22;
 
 /// Computes a depthwise convolution.
 ///
@@ -130,7 +143,7 @@ pub fn depthwise(v: &Variant, args: Depthwise<'_>, pool: &Pool) {
     let work = product(&[shape.output_len(), shape.taps()]);
     share_rows(pool, out, rows, work, TASK_WORK, |rows, out| {
         let (input, out) = (Input::Images(input), Columns::all(out, shape.out_c));
-        let mut args = DepthwiseRows { shape, rows, channels: 0..shape.in_c, input, packed, out, epilogue };
+        let mut args = DepthwiseRows { shape, rows, channels: 0..shape.in_c, input, packed, out, epilogue, pool };
         // SAFETY: the CPU has the instructions.
         unsafe { (v.kernel)(&mut args) }
     });
@@ -154,6 +167,8 @@ pub(crate) struct Band<'a> {
     pub out: Columns<'a>,
     /// Applied to the sums; the residual is that of the whole output.
     pub epilogue: Epilogue<'a>,
+    /// Asked whether to stop.
+    pub pool: &'a Pool,
 }
 
 /// Computes some rows and channels on the calling thread.
@@ -161,7 +176,7 @@ pub(crate) struct Band<'a> {
 /// # Panics
 /// If the length of a slice does not match `shape`, or the input rows under the output rows do not fit in the ring.
 pub(crate) fn depthwise_band(v: &Variant, args: Band<'_>) {
-    let Band { shape, rows, channels, ring, ring_rows, packed, out, epilogue } = args;
+    let Band { shape, rows, channels, ring, ring_rows, packed, out, epilogue, pool } = args;
     shape.check();
     assert!(takes(shape), "one filter per channel");
     assert!(v.isa.is_available(), "this CPU does not have {}", v.isa);
@@ -178,7 +193,7 @@ pub(crate) fn depthwise_band(v: &Variant, args: Band<'_>) {
     epilogue.check(shape.out_c, shape.output_len());
     let input = Input::Ring { numbers: ring, rows: ring_rows };
     assert_eq!(out.pixels(), product(&[rows.len(), shape.out_w]), "pixels of the output");
-    let mut args = DepthwiseRows { shape, rows, channels, input, packed, out, epilogue };
+    let mut args = DepthwiseRows { shape, rows, channels, input, packed, out, epilogue, pool };
     // SAFETY: the CPU has the instructions.
     unsafe { (v.kernel)(&mut args) }
 }

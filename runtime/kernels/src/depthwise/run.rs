@@ -7,6 +7,8 @@ use crate::conv::{Columns, ConvShape};
 use crate::epilogue::{Epilogue, Tail, finish_row};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
+use crate::pace::Pace;
+use crate::threads::Pool;
 
 /// Some output rows of a convolution whose lengths were checked.
 pub(super) struct DepthwiseRows<'a> {
@@ -21,6 +23,8 @@ pub(super) struct DepthwiseRows<'a> {
     pub out: Columns<'a>,
     /// The residual is that of the whole output.
     pub epilogue: Epilogue<'a>,
+    /// Asked whether to stop.
+    pub pool: &'a Pool,
 }
 
 /// The rows of the input.
@@ -91,11 +95,15 @@ pub(super) unsafe fn neon(rows: &mut DepthwiseRows<'_>) {
 /// The reference, element by element.
 pub(super) fn scalar(args: &mut DepthwiseRows<'_>) {
     let s = args.shape;
+    let pace = Pace::of(args.pool);
     for row in args.rows.clone() {
         let (image, y) = (row / s.out_h, row % s.out_h);
         for x in 0..s.out_w {
             let at = (row * s.out_w + x) * s.out_c;
             for c in args.channels.clone() {
+                if pace.stops(4 * s.taps()) {
+                    return;
+                }
                 let mut sum = args.epilogue.bias.map_or(0.0, |b| b[c]);
                 for ky in s.valid_taps(0, y) {
                     let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
@@ -154,38 +162,57 @@ unsafe fn run<L: Lanes>(args: &mut DepthwiseRows<'_>, isa: Isa) {
     let tiled = s.kernel[0] <= MAX_LINES && s.dilation[1] == 1 && args.channels.len() >= L::WIDTH;
     let square = s.kernel[0] == s.kernel[1] && s.stride == [1, 1] && s.dilation[0] == 1;
     let pairs = tiled && square && s.kernel[0] == 3 && L::REGISTERS >= PAIRS;
+    // The columns of a long row that are computed before the thread asks whether to stop.
+    let column = (s.taps() * args.channels.len()).max(1);
+    let some = (ROW_WORK / column).max(1).next_multiple_of(WIDTH);
     let mut next = args.rows.start;
     while next < args.rows.end {
         let row = next;
         let paired = pairs && row + 1 < args.rows.end && row % s.out_h + 1 < s.out_h;
         let line = Line::new(args, tail, row, if paired { 2 } else { 1 });
         next += if paired { 2 } else { 1 };
-        // SAFETY: guaranteed by the caller; each tile is of the kernel's width and stride.
-        unsafe {
-            match (s.kernel[1], s.stride[1]) {
-                (3, 1) if paired => line.pairs::<L, 3>(),
-                (3, 1) if tiled => line.tiles::<L, 3, 1>(),
-                (3, 2) if tiled => line.tiles::<L, 3, 2>(),
-                (5, 1) if tiled => line.tiles::<L, 5, 1>(),
-                (5, 2) if tiled => line.tiles::<L, 5, 2>(),
-                _ => line.pixels::<L>(),
+        let mut first = 0;
+        while first < s.out_w {
+            if first > 0 && args.pool.stops() {
+                return;
+            }
+            let columns = first..s.out_w.min(first + some);
+            first = columns.end;
+            // SAFETY: guaranteed by the caller; each tile is of the kernel's width and stride.
+            unsafe {
+                match (s.kernel[1], s.stride[1]) {
+                    (3, 1) if paired => line.pairs::<L, 3>(columns),
+                    (3, 1) if tiled => line.tiles::<L, 3, 1>(columns),
+                    (3, 2) if tiled => line.tiles::<L, 3, 2>(columns),
+                    (5, 1) if tiled => line.tiles::<L, 5, 1>(columns),
+                    (5, 2) if tiled => line.tiles::<L, 5, 2>(columns),
+                    _ => line.pixels::<L>(columns),
+                }
             }
         }
         if let Some(activation) = epilogue.later() {
-            finish(args, isa, activation, row..next);
+            for first in (0..s.out_w).step_by(some) {
+                if first > 0 && args.pool.stops() {
+                    return;
+                }
+                finish(args, isa, activation, row..next, first..s.out_w.min(first + some));
+            }
         }
     }
 }
 
-/// Applies the part of the epilogue that was not applied in registers to rows that were just written: to a whole row at
+/// Multiply-adds of a part of a long row.
+const ROW_WORK: usize = 1 << 19;
+
+/// Applies the part of the epilogue that was not applied in registers to columns that were just written: to all at
 /// once, or pixel by pixel where other code computes the remaining channels.
-fn finish(args: &mut DepthwiseRows<'_>, isa: Isa, activation: Activation, rows: Range<usize>) {
+fn finish(args: &mut DepthwiseRows<'_>, isa: Isa, activation: Activation, rows: Range<usize>, columns: Range<usize>) {
     let (s, epilogue) = (args.shape, args.epilogue);
     let whole = args.out.is_contiguous();
-    let (runs, count) = if whole { (1, s.out_w) } else { (s.out_w, 1) };
+    let count = if whole { columns.len() } else { 1 };
     let residual = epilogue.residual.filter(|_| !epilogue.residual_first);
     for row in rows {
-        for run in 0..runs {
+        for run in columns.clone().step_by(count) {
             let at = (row * s.out_w + run) * s.out_c + args.channels.start;
             let out = args.out.slice((row - args.rows.start) * s.out_w + run, count);
             finish_row(isa, activation, out, residual.map(|r| &r[at..][..out.len()]));
@@ -249,14 +276,15 @@ impl<'a, 'b> Line<'a, 'b> {
         self.args.out.at(self.out_row() + tile.x, count)
     }
 
-    /// Computes the row for a kernel of width `K` with stride `S`.
+    /// Computes columns of the row for a kernel of width `K` with stride `S`; only the last tile of a row is narrower
+    /// than the others.
     ///
     /// # Safety
     /// As for [`run`]; the kernel's width and stride are `K` and `S`, its dilation is 1, and the channels fill at least
     /// a register.
     #[inline(always)]
-    unsafe fn tiles<L: Lanes, const K: usize, const S: usize>(&self) {
-        for x in (0..self.args.shape.out_w).step_by(WIDTH) {
+    unsafe fn tiles<L: Lanes, const K: usize, const S: usize>(&self, columns: Range<usize>) {
+        for x in columns.step_by(WIDTH) {
             let tile = Window::new::<K, S>(self.args.shape, x);
             // SAFETY: guaranteed by the caller; the tile knows which columns and outputs are missing.
             unsafe {
@@ -269,14 +297,14 @@ impl<'a, 'b> Line<'a, 'b> {
         }
     }
 
-    /// Computes both rows for a `K x K` kernel with stride 1.
+    /// Computes columns of both rows for a `K x K` kernel with stride 1.
     ///
     /// # Safety
     /// As for [`run`]; the kernel is of that size and stride, its dilation is 1, and the channels fill at least a
     /// register.
     #[inline(always)]
-    unsafe fn pairs<L: Lanes, const K: usize>(&self) {
-        for x in (0..self.args.shape.out_w).step_by(WIDTH) {
+    unsafe fn pairs<L: Lanes, const K: usize>(&self, columns: Range<usize>) {
+        for x in columns.step_by(WIDTH) {
             let tile = Window::new::<K, 1>(self.args.shape, x);
             // SAFETY: guaranteed by the caller; the tile knows which columns and outputs are missing.
             unsafe {
@@ -412,14 +440,14 @@ impl<'a, 'b> Line<'a, 'b> {
         }
     }
 
-    /// Computes the row for any kernel, pixel by pixel.
+    /// Computes columns of the row for any kernel, pixel by pixel.
     ///
     /// # Safety
     /// As for [`run`].
     #[inline(always)]
-    unsafe fn pixels<L: Lanes>(&self) {
+    unsafe fn pixels<L: Lanes>(&self, columns: Range<usize>) {
         let (s, channels, width) = (self.args.shape, self.args.channels.clone(), self.args.pixel());
-        for x in 0..s.out_w {
+        for x in columns {
             let taps_x = s.valid_taps(1, x);
             let out = self.args.out.at(self.out_row() + x, 1);
             for channel in channels.clone().step_by(L::WIDTH) {

@@ -76,7 +76,7 @@ fn rows_in_the_padding_follow_the_definition() {
 fn follows_the_definition(shape: &ConvShape, x: &[f32], w: &[f32], epilogue: Epilogue<'_>, edge: Edge, threads: usize) {
     let want = definition(shape, x, w, None, &epilogue);
     let mut packed = Guarded::new(&vec![f32::NAN; w.len()], edge);
-    pack(shape, w, &mut packed);
+    pack(shape, w, &mut packed, &Pace::free());
     let pool = Pool::new(threads);
     for v in VARIANTS.iter().filter(|v| v.isa.is_available()) {
         let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);

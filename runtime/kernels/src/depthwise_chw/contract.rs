@@ -3,8 +3,10 @@
 use super::{Bands, Depthwise, VARIANTS, Variant, depthwise, takes};
 use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
+use crate::copy::copy;
 use crate::gemm::Packed;
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::threads::Pool;
 
 /// The family's entry in the table of convolutions.
@@ -47,12 +49,11 @@ impl FloatKernel for Variant {
         product(&[shape.taps(), shape.in_c, size_of::<f32>()])
     }
 
-    fn pack(&self, _shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
+    fn pack(&self, _shape: &ConvShape, filters: Filters<'_>, to: &mut [u8], pace: &Pace<'_>) -> Result<(), NoMemory> {
         let (Filters::Oihw(weights) | Filters::Io(weights)) = filters;
-        Weights::F32.store(to, |to| {
-            to.copy_from_slice(weights);
-            Ok(())
-        })
+        // Incomplete if the run is to stop.
+        let _ = copy(bytemuck::cast_slice(weights), to, pace);
+        Ok(())
     }
 
     fn scratch_len(&self, shape: &ConvShape, _scaled: bool, threads: usize) -> usize {

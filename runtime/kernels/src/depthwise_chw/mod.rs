@@ -13,6 +13,7 @@ mod run;
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::parallel::{Output, UNITS_PER_THREAD, WINDOWS_WORTH_SHARING, share_units};
 use crate::planes::Padded;
 use crate::threads::Pool;
@@ -58,10 +59,17 @@ pub static VARIANTS: &[Variant] = variants! {
     "depthwise_chw_f32_scalar" Scalar 1 run::scalar;
 };
 
-/// Whether a convolution belongs to this family: one filter per channel, and windows that [`planes`](crate::planes)
-/// supports.
+/// Most multiply-adds of an output row, which is computed at once.
+const ROW_WORK: usize = 1 << 22;
+
+/// Whether a convolution belongs to this family: one filter per channel, windows that [`planes`](crate::planes)
+/// supports, and rows that are not too long.
 fn takes(shape: &ConvShape) -> bool {
-    shape.groups == shape.in_c && shape.in_c == shape.out_c && Padded::takes(shape)
+    shape.groups == shape.in_c
+        && shape.in_c == shape.out_c
+        && Padded::takes(shape)
+        && shape.out_w.saturating_mul(shape.taps()) <= ROW_WORK
+        && shape.in_w.saturating_mul(shape.kernel[0]) <= ROW_WORK
 }
 
 /// Elements of a copy: two of them fit in the first-level cache.
@@ -118,9 +126,11 @@ fn depthwise(v: &Variant, args: Depthwise<'_>, scratch: &mut [f32], pool: &Pool)
     let to = Output::new(out);
     share_units(pool, tasks, pool.threads(), 2 * bands.copy_len(), scratch, |task, copies| {
         copies.fill(0.0);
+        let pace = Pace::of(pool);
         let planes = planes * task / tasks..planes * (task + 1) / tasks;
         let out = to.start();
-        let mut args = Planes { shape, bands: &bands, planes, input, weights, out, epilogue, copies };
+        let pace = &pace;
+        let mut args = Planes { shape, bands: &bands, planes, input, weights, out, epilogue, copies, pace };
         // SAFETY: the CPU has the instructions and the lengths were checked; the bands are for the kernel's width; no
         // other task writes these planes.
         unsafe { (v.kernel)(&mut args) }

@@ -9,6 +9,7 @@ use crate::depthwise::{self, column};
 use crate::epilogue::{Epilogue, InRegisters, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
+use crate::pace::Pace;
 
 /// Output rows that are computed at once, as many as the columns that [`depthwise`](crate::depthwise) computes at once.
 pub(super) const ROWS: usize = depthwise::WIDTH;
@@ -26,6 +27,8 @@ pub(super) struct Planes<'a> {
     pub epilogue: Epilogue<'a>,
     /// Space for the copies of two bands, all zeros.
     pub copies: &'a mut [f32],
+    /// Asked whether to stop.
+    pub pace: &'a Pace<'a>,
 }
 
 /// The reference, element by element.
@@ -40,6 +43,9 @@ pub(super) unsafe fn scalar(args: &mut Planes<'_>) {
         let weights = &args.weights[channel * s.taps()..][..s.taps()];
         for y in 0..s.out_h {
             for x in 0..s.out_w {
+                if args.pace.stops(4 * s.taps()) {
+                    return;
+                }
                 let mut sum = args.epilogue.bias.map_or(0.0, |b| b[channel]);
                 for ky in s.valid_taps(0, y) {
                     let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
@@ -104,6 +110,10 @@ unsafe fn run<L: Lanes>(args: &mut Planes<'_>, isa: Isa) {
     let mut turn = 0;
     // One loop with a single call of the copy and of the kernel, so that both are inlined.
     loop {
+        // A multiply-add takes an eighth of a step.
+        if args.pace.stops(bands.copy_len() + bands.rows * s.out_w * s.taps() / 8) {
+            break;
+        }
         let copied = copies.wrapping_add(turn * bands.copy_len());
         let (plane, band) = next;
         if next != ends {

@@ -20,8 +20,8 @@ const ROW_BLOCK: usize = 32 * 1024;
 const MAX_POINTERS: usize = 1024;
 /// With fewer channels than this, reading one run of memory per tap would be mostly overhead.
 pub(super) const SHORT_RUN: usize = 8;
-/// Multiply-adds of a unit that can be cut: one to three milliseconds.
-const UNIT_WORK: usize = 1 << 25;
+/// Multiply-adds of a unit that can be cut: about a millisecond.
+const UNIT_WORK: usize = 1 << 24;
 
 /// How a product is split into units. Depends only on sizes, so that scratch can be planned.
 pub(crate) struct GemmSplit {
@@ -255,10 +255,13 @@ impl CheckedGemm<'_> {
     }
 
     /// Like `run`, on the calling thread; the rows of A are read in place.
-    pub(crate) fn run_alone(&self, split: &GemmSplit, out: &mut [f32]) {
+    pub(crate) fn run_alone(&self, split: &GemmSplit, out: &mut [f32], pool: &Pool) {
         assert!(self.v.is_available(), "this CPU cannot run {}", self.v.name);
         assert!(split.slot_len() == 0, "rows that have to be copied");
         for unit in 0..split.groups * split.row_blocks * split.panel_blocks {
+            if unit > 0 && pool.stops() {
+                return;
+            }
             self.unit(split, unit, &mut [], out.as_mut_ptr());
         }
     }

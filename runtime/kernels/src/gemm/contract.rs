@@ -13,6 +13,7 @@ use crate::conv::{
 };
 use crate::depthwise;
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::threads::Pool;
 
 /// The family's entry in the table of convolutions.
@@ -80,13 +81,13 @@ impl FloatKernel for Variant {
         (shape.groups == 1).then_some(self.form().nr)
     }
 
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8], pace: &Pace<'_>) -> Result<(), NoMemory> {
         self.weights.store(to, |to| {
             match filters {
-                Filters::Oihw(weights) => pack_conv(self, shape, weights, to),
+                Filters::Oihw(weights) => pack_conv(self, shape, weights, to, pace),
                 Filters::Io(weights) => {
                     assert!(shape.taps() == 1 && shape.groups == 1, "the second operand of a matrix product");
-                    pack(self, shape.in_c, shape.out_c, weights, shape.out_c, 1, to);
+                    pack(self, shape.in_c, shape.out_c, (weights, shape.out_c, 1), to, pace);
                 }
             }
             Ok(())

@@ -5,6 +5,7 @@ use super::scale::{by_weights, scale_weights};
 use super::{Packed, Variant, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
+use crate::pace::Pace;
 use crate::threads::Pool;
 
 /// A matrix product.
@@ -63,14 +64,15 @@ pub fn gemm(v: &Variant, args: Gemm<'_>, scratch: &mut [f32], pool: &Pool) {
     }
 }
 
-/// Computes a matrix product with unscaled A on the calling thread: for kernels composed of several products.
+/// Computes a matrix product with unscaled A on the calling thread: for kernels composed of several products. The pool
+/// is only asked whether to stop.
 ///
 /// # Panics
 /// Like [`gemm`].
-pub(crate) fn gemm_alone(v: &Variant, args: Gemm<'_>) {
+pub(crate) fn gemm_alone(v: &Variant, args: Gemm<'_>, pool: &Pool) {
     let split = GemmSplit::new(v, args.m, args.n, 1, args.k, 1, access(args.a_scale.is_some()), 1);
     if let Some((product, out)) = checked(v, args) {
-        product.run_alone(&split, out);
+        product.run_alone(&split, out, pool);
     }
 }
 
@@ -124,7 +126,7 @@ pub fn conv(v: &Variant, args: GemmConv<'_>, scratch: &mut [f32], pool: &Pool) {
         (Packed::F32(packed), Some(scale)) if by_weights(v, shape) => {
             assert!(scratch.len() >= packed.len(), "the scratch is too short");
             let (weights, scratch) = scratch.split_at_mut(packed.len());
-            scale_weights(v, shape, packed, scale, weights);
+            scale_weights(v, shape, packed, scale, weights, &Pace::of(pool));
             (Packed::F32(weights), None, scratch)
         }
         _ => (packed, a_scale, scratch),

@@ -6,19 +6,42 @@ use half::f16;
 
 use super::Variant;
 use crate::conv::{ConvShape, product};
+use crate::pace::Pace;
 
 /// Elements that `pack` writes for `k` rows and `n` columns.
 pub fn packed_len(v: &Variant, k: usize, n: usize) -> usize {
     product(&[k, n.div_ceil(v.lanes), v.lanes])
 }
 
-/// Packs `B[k, n]`, whose element `(row, col)` is `b[row * row_stride + col * col_stride]`.
+/// Packs `B[k, n]`, whose element `(row, col)` is `b[row * row_stride + col * col_stride]`. Incomplete if the run is to
+/// stop.
 ///
 /// # Panics
 /// If `b` is too short or `out` is not [`packed_len`] long.
 #[inline(never)]
-pub fn pack(v: &Variant, k: usize, n: usize, b: &[f32], row_stride: usize, col_stride: usize, out: &mut [f32]) {
-    pack_by(v, k, n, out, |row, col| b[row * row_stride + col * col_stride]);
+pub fn pack(
+    v: &Variant,
+    k: usize,
+    n: usize,
+    (b, row_stride, col_stride): (&[f32], usize, usize),
+    out: &mut [f32],
+    pace: &Pace<'_>,
+) {
+    assert_eq!(out.len(), packed_len(v, k, n), "packed length");
+    let (mut first, mut rest) = (0, out);
+    for registers in v.form().panels(n) {
+        let columns = registers * v.lanes;
+        let (panel, after) = rest.split_at_mut(k * columns);
+        for (row, to) in panel.chunks_exact_mut(columns.max(1)).enumerate() {
+            if pace.stops(4 * columns) {
+                return;
+            }
+            for (col, to) in (first..).zip(to) {
+                *to = if col < n { b[row * row_stride + col * col_stride] } else { 0.0 };
+            }
+        }
+        (first, rest) = (first + columns, after);
+    }
 }
 
 /// Rounds packed elements to half precision.
@@ -40,12 +63,12 @@ pub fn packed_conv_len(v: &Variant, shape: &ConvShape) -> usize {
 }
 
 /// Packs the weights `[out_c, in_c / groups, kernel_h, kernel_w]` of a convolution, group after group; the rows of
-/// B are ordered by tap, then channel.
+/// B are ordered by tap, then channel. Incomplete if the run is to stop.
 ///
 /// # Panics
 /// If the lengths do not match `shape`.
 #[inline(never)]
-pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) {
+pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32], pace: &Pace<'_>) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
     assert_eq!(oihw.len(), shape.out_c * channels * taps);
     assert_eq!(out.len(), packed_conv_len(v, shape));
@@ -59,14 +82,14 @@ pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) 
             let columns = registers * v.lanes;
             let (panel, after) = rest.split_at_mut(filter_len * columns);
             let (filters, others) = group.split_at(group.len().min(filter_len * columns));
-            pack_panel(filters, taps, columns, panel);
+            pack_panel(filters, taps, columns, panel, pace);
             (rest, group) = (after, others);
         }
     }
 }
 
 /// Writes filters `[filters, channels, taps]` as a panel `[taps, channels, columns]`; columns without a filter are zeros.
-fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32]) {
+fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32], pace: &Pace<'_>) {
     // Number of rows that stay in the first-level cache while all filters write their columns.
     const ROWS: usize = 16;
     let filter_len = panel.len() / columns;
@@ -75,6 +98,9 @@ fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32]) {
     }
     for (tap, rows) in panel.chunks_exact_mut(filter_len / taps * columns).enumerate() {
         for (block, rows) in rows.chunks_mut(ROWS * columns).enumerate() {
+            if pace.stops(4 * rows.len()) {
+                return;
+            }
             for (column, filter) in filters.chunks_exact(filter_len).enumerate() {
                 let weights = filter[block * ROWS * taps + tap..].iter().step_by(taps);
                 for (row, &weight) in rows.chunks_exact_mut(columns).zip(weights) {
@@ -82,27 +108,5 @@ fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32]) {
                 }
             }
         }
-    }
-}
-
-/// Packs the `k x n` matrix whose element `(row, col)` is `at(row, col)`.
-pub(crate) fn pack_by(v: &Variant, k: usize, n: usize, out: &mut [f32], at: impl Fn(usize, usize) -> f32) {
-    assert_eq!(out.len(), packed_len(v, k, n), "packed length");
-    positions(v, k, n, |to, row, col| out[to] = if col < n { at(row, col) } else { 0.0 });
-}
-
-/// Calls `f(offset, row, col)` for every element of a packed `k x n` matrix, in order of the offset. Columns `n` and
-/// above are padding.
-pub(crate) fn positions(v: &Variant, k: usize, n: usize, mut f: impl FnMut(usize, usize, usize)) {
-    let (mut offset, mut first) = (0, 0);
-    for registers in v.form().panels(n) {
-        let columns = registers * v.lanes;
-        for row in 0..k {
-            for col in first..first + columns {
-                f(offset, row, col);
-                offset += 1;
-            }
-        }
-        first += columns;
     }
 }

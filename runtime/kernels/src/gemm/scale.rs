@@ -15,6 +15,7 @@ use super::{Variant, Weights, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
+use crate::pace::Pace;
 use crate::simd::{Simd, Vectorized, dispatch};
 
 /// Whether the weights of a convolution are scaled instead of its pixels.
@@ -27,7 +28,14 @@ pub(super) fn by_weights(v: &Variant, shape: &ConvShape) -> bool {
 ///
 /// # Panics
 /// If `packed` and `to` are not [`packed_conv_len`] long, or `scale` does not have a factor per channel.
-pub(super) fn scale_weights(v: &Variant, shape: &ConvShape, packed: &[f32], scale: &[f32], to: &mut [f32]) {
+pub(super) fn scale_weights(
+    v: &Variant,
+    shape: &ConvShape,
+    packed: &[f32],
+    scale: &[f32],
+    to: &mut [f32],
+    pace: &Pace<'_>,
+) {
     let (depth, filters) = (shape.group_in(), shape.group_out());
     let rows = product(&[shape.taps(), depth]);
     assert_eq!(packed.len(), packed_conv_len(v, shape), "the packed weights");
@@ -44,6 +52,9 @@ pub(super) fn scale_weights(v: &Variant, shape: &ConvShape, packed: &[f32], scal
             let (panel, panel_to);
             (panel, packed) = packed.split_at(width * rows);
             (panel_to, to) = to.split_at_mut(width * rows);
+            if pace.stops(panel.len()) {
+                return;
+            }
             let panel = ScaleRows { panel, width, scale, to: panel_to };
             if v.isa == Isa::Scalar { panel.one_by_one() } else { dispatch(v.isa, panel) }
         }

@@ -7,6 +7,7 @@ use crate::activation::{Activation, scalar::apply};
 use crate::conv::ConvShape;
 use crate::epilogue::Epilogue;
 use crate::guard::{Edge, Guarded};
+use crate::pace::Pace;
 use crate::threads::Pool;
 
 pub(crate) fn numbers(seed: u32, len: usize) -> Vec<f32> {
@@ -92,7 +93,7 @@ proptest! {
         }
         for v in available() {
             let mut packed = Guarded::new(&vec![f32::NAN; packed_len(v, k, n)], edge);
-            pack(v, k, n, &b, n, 1, &mut packed);
+            pack(v, k, n, (&b, n, 1), &mut packed, &Pace::free());
             let halved = halved(v.weights == Weights::F16, &packed, edge);
             let packed = halved.as_ref().map_or(Packed::F32(&packed), |halved| Packed::F16(halved));
             let mut out = Guarded::new(&vec![7.0; out_len], edge);
@@ -138,7 +139,7 @@ proptest! {
         let pool = Pool::new(threads);
         for v in available() {
             let mut packed = Guarded::new(&vec![f32::NAN; packed_conv_len(v, &shape)], edge);
-            pack_conv(v, &shape, &w, &mut packed);
+            pack_conv(v, &shape, &w, &mut packed, &Pace::free());
             let halved = halved(v.weights == Weights::F16, &packed, edge);
             let packed = halved.as_ref().map_or(Packed::F32(&packed), |halved| Packed::F16(halved));
             let mut got = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);
@@ -177,7 +178,7 @@ fn shapes() -> impl Strategy<Value = ConvShape> {
 /// The convolution computed by a variant, with its buffers at the edge of readable memory.
 fn convolve(v: &Variant, shape: &ConvShape, x: &[f32], w: &[f32], epilogue: Epilogue<'_>, edge: Edge) -> Guarded<f32> {
     let mut packed = Guarded::new(&vec![f32::NAN; packed_conv_len(v, shape)], edge);
-    pack_conv(v, shape, w, &mut packed);
+    pack_conv(v, shape, w, &mut packed, &Pace::free());
     let halved = halved(v.weights == Weights::F16, &packed, edge);
     let packed = halved.as_ref().map_or(Packed::F32(&packed), |halved| Packed::F16(halved));
     let mut out = Guarded::new(&vec![f32::NAN; shape.output_len()], edge);

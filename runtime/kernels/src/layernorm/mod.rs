@@ -13,7 +13,10 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use crate::isa::Isa;
+use crate::middle_axis::MiddleAxis;
+use crate::pace::PIECE;
 use crate::parallel;
+use crate::reduce::{ReduceFn, reduce};
 use crate::simd::dispatch;
 use crate::threads::Pool;
 
@@ -51,11 +54,35 @@ pub fn layernorm(isa: Isa, params: &LayerNorm, x: &[f32], y: &mut [f32], pool: &
     let len = params.scale.len();
     assert!(len > 0 && x.len().is_multiple_of(len), "the input is whole rows");
     assert!(params.bias.is_none_or(|bias| bias.len() == len), "one bias for each scale");
+    if len > PIECE {
+        x.chunks_exact(len).zip(y.chunks_exact_mut(len)).for_each(|(x, y)| long_row(isa, params, x, y, pool));
+        return;
+    }
     parallel::split(pool, y, len, x.len(), |offset, y| {
         let x = &x[offset..][..y.len()];
         match isa {
             Isa::Scalar => scalar::layernorm(params, x, y),
             _ => dispatch(isa, vector::NormalizedRows { params, x, y }),
+        }
+    });
+}
+
+/// Normalizes a row that takes long, in steps that are each cut into pieces.
+fn long_row(isa: Isa, params: &LayerNorm, x: &[f32], y: &mut [f32], pool: &Pool) {
+    let &LayerNorm { norm, scale, bias, epsilon } = params;
+    let view = MiddleAxis { outer: 1, axis: x.len(), inner: 1 };
+    let (mut mean, mut square) = ([0.0], [0.0]);
+    if norm == Norm::Standard {
+        reduce(isa, ReduceFn::Mean, view, x, &mut mean, pool);
+    }
+    parallel::split(pool, y, 64, x.len(), |offset, y| {
+        y.iter_mut().zip(&x[offset..]).for_each(|(y, x)| *y = x - mean[0]);
+    });
+    reduce(isa, ReduceFn::SumSquare, view, y, &mut square, pool);
+    let factor = 1.0 / (square[0] / x.len() as f32 + epsilon).sqrt();
+    parallel::split(pool, y, 64, x.len(), |offset, y| {
+        for (i, y) in (offset..).zip(y) {
+            *y = *y * factor * scale[i] + bias.map_or(0.0, |bias| bias[i]);
         }
     });
 }

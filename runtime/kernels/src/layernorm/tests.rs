@@ -48,3 +48,19 @@ fn rows_are_normalized() {
         }
     });
 }
+
+#[test]
+fn long_rows_are_normalized() {
+    let (mut random, pool, n) = (Random::new(11), Pool::new(2), PIECE + 5);
+    let x: Vec<f32> = random.numbers(2 * n, 3.0).iter().map(|x| x + 1.0).collect();
+    let (scale, bias) = (random.numbers(n, 2.0), random.numbers(n, 2.0));
+    for norm in [Norm::Standard, Norm::RootMeanSquare] {
+        let params = LayerNorm { norm, scale: &scale, bias: Some(&bias), epsilon: 1e-5 };
+        let want = expected(&params, &x);
+        for isa in Isa::available() {
+            let mut y = vec![0.0; x.len()];
+            layernorm(isa, &params, &x, &mut y, &pool);
+            assert_close(&y, &want, 1e-5, &format!("{norm:?} {isa}"));
+        }
+    }
+}

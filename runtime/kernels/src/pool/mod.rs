@@ -18,6 +18,7 @@ mod window;
 mod tests;
 
 use crate::isa::Isa;
+use crate::pace::{PIECE, Pace};
 use crate::parallel;
 use crate::simd::dispatch;
 use crate::threads::Pool;
@@ -145,12 +146,39 @@ fn run(isa: Isa, p: &Pooling, taps: usize, x: &[f32], y: &mut [f32], pool: &Pool
     if y.is_empty() {
         return;
     }
-    let row_len = p.out[1] * p.image.channels;
-    parallel::split(pool, y, row_len, y.len().saturating_mul(taps), |offset, y| {
-        let first_row = offset / row_len;
-        match isa {
-            Isa::Scalar => scalar::rows(p, x, first_row, y),
-            _ => dispatch(isa, vector::PoolRows { pooling: p, x, first_row, y }),
-        }
+    let channels = p.image.channels;
+    let work = y.len().saturating_mul(taps);
+    parallel::split_rows(pool, y, [p.out[1] * channels, channels], work, |row, first, y| match isa {
+        _ if taps.saturating_mul(channels) > PIECE => large(p, x, (row, first), y, &Pace::of(pool)),
+        Isa::Scalar => scalar::row(p, x, (row, first), y),
+        _ => dispatch(isa, vector::PoolRow { pooling: p, x, row, first, y }),
     });
+}
+
+/// Pools over windows each of which takes long: adds up `y` pixel by pixel of the window, and asks in between.
+fn large(p: &Pooling, x: &[f32], (row, first): (usize, usize), y: &mut [f32], pace: &Pace<'_>) {
+    let ImageShape { height, width, channels, .. } = p.image;
+    let (image, rows) = (row / p.out[0] * height, p.rows.at(row % p.out[0]));
+    for (y, column) in y.chunks_exact_mut(channels).zip(first..) {
+        let columns = p.columns.at(column);
+        y.fill(if p.f == PoolFn::Max { f32::NEG_INFINITY } else { 0.0 });
+        for (h, w) in rows.pixels().flat_map(|h| columns.pixels().map(move |w| (h, w))) {
+            let x = &x[((image + h) * width + w) * channels..][..channels];
+            if pace.stops(channels + 4) {
+                return;
+            }
+            let is_max = p.f == PoolFn::Max;
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = match is_max {
+                    true if x.is_nan() || x > *y => x,
+                    true => *y,
+                    false => *y + x,
+                };
+            }
+        }
+        if p.f != PoolFn::Max {
+            let factor = p.factor(rows, columns);
+            y.iter_mut().for_each(|y| *y *= factor);
+        }
+    }
 }

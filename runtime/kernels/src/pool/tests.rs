@@ -121,3 +121,32 @@ fn regular_windows() {
         }
     });
 }
+
+#[test]
+fn a_window_of_more_than_a_piece() {
+    let (mut random, threads) = (Random::new(13), Pool::new(2));
+    let shape = PoolShape {
+        batch: 1,
+        in_h: 400,
+        in_w: 401,
+        channels: 3,
+        out_h: 1,
+        out_w: 2,
+        kernel: [400, 400],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad_top: 0,
+        pad_left: 0,
+        pad_bottom: 0,
+        pad_right: 0,
+    };
+    let x = random.numbers(shape.in_h * shape.in_w * shape.channels, 5.0);
+    for f in KINDS {
+        let want = expected(f, &shape, &x);
+        for isa in Isa::available() {
+            let mut y = vec![0.0; want.len()];
+            pool(isa, f, &shape, &x, &mut y, &threads);
+            assert_close(&y, &want, 1e-5, &format!("{f:?} {isa}"));
+        }
+    }
+}

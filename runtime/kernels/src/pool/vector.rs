@@ -5,11 +5,12 @@ use super::{PoolFn, Pooling};
 use crate::lanes::Lanes;
 use crate::simd::{Simd, Vectorized};
 
-/// The output rows (counted over all images) starting at `first_row` that fit in `y`.
-pub(super) struct PoolRows<'a> {
+/// The pixels of an output row, counted over all images, from `first` on that fit in `y`.
+pub(super) struct PoolRow<'a> {
     pub(super) pooling: &'a Pooling,
     pub(super) x: &'a [f32],
-    pub(super) first_row: usize,
+    pub(super) row: usize,
+    pub(super) first: usize,
     pub(super) y: &'a mut [f32],
 }
 
@@ -29,7 +30,7 @@ struct WindowPixels<'a> {
     factor: f32,
 }
 
-impl Vectorized for PoolRows<'_> {
+impl Vectorized for PoolRow<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -41,22 +42,19 @@ impl Vectorized for PoolRows<'_> {
     }
 }
 
-impl PoolRows<'_> {
+impl PoolRow<'_> {
     #[inline(always)]
     fn with<S: Simd, const MAX: bool>(self, simd: S) {
-        let PoolRows { pooling: p, x, first_row, y } = self;
-        let [out_h, out_w] = p.out;
+        let PoolRow { pooling: p, x, row, first, y } = self;
         let channels = p.image.channels;
         let image_len = p.image.height * p.image.width * channels;
-        for (row, y) in (first_row..).zip(y.chunks_exact_mut(out_w * channels)) {
-            let x = &x[row / out_h * image_len..][..image_len];
-            let rows = p.rows.at(row % out_h);
-            for (ow, y) in y.chunks_exact_mut(channels).enumerate() {
-                let columns = p.columns.at(ow);
-                let factor = p.factor(rows, columns);
-                let window = WindowPixels { x, width: p.image.width, channels, rows, columns, factor };
-                pixel::<S, MAX>(simd, window, y);
-            }
+        let x = &x[row / p.out[0] * image_len..][..image_len];
+        let rows = p.rows.at(row % p.out[0]);
+        for (ow, y) in (first..).zip(y.chunks_exact_mut(channels)) {
+            let columns = p.columns.at(ow);
+            let factor = p.factor(rows, columns);
+            let window = WindowPixels { x, width: p.image.width, channels, rows, columns, factor };
+            pixel::<S, MAX>(simd, window, y);
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::conv::{ByteConv, ByteKernel, ConvShape, Family, Images, Kernel, PackTo, Task};
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::threads::Pool;
 
 /// The family's entry in the table of convolutions.
@@ -49,9 +50,9 @@ impl ByteKernel for Variant {
         pack(self, shape, weights, zero, constants, to);
     }
 
-    fn pack_sums(&self, shape: &ConvShape, weights: &[i8], to: &mut [i8], sums: &mut [i32]) {
-        pack_weights(self, shape, weights, to);
-        pack_sums(self, shape, weights, sums);
+    fn pack_sums(&self, shape: &ConvShape, weights: &[i8], to: &mut [i8], sums: &mut [i32], pace: &Pace<'_>) {
+        pack_weights(self, shape, weights, to, pace);
+        pack_sums(self, shape, weights, sums, pace);
     }
 
     fn offsets(&self, sums: &[i32], zero: u8, to: &mut [i32]) {

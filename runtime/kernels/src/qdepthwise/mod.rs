@@ -22,7 +22,8 @@ use std::ops::Range;
 
 use crate::conv::{ByteConv, ConvShape, product};
 use crate::isa::{Extension, Isa};
-use crate::parallel::BYTES_WORTH_SHARING;
+use crate::pace::Pace;
+use crate::parallel::{BYTES_WORTH_SHARING, split_rows};
 use crate::qgemm::{Out, Packed};
 use crate::requantize::Form;
 use crate::threads::Pool;
@@ -155,25 +156,28 @@ pub fn pack(
 ) {
     assert!(bias.len() == shape.out_c && scales.len() == shape.out_c, "one bias and scale per channel");
     assert_eq!(to_scales.len(), constants_len(v, shape), "packed scale length");
-    pack_weights(v, shape, oihw, to_weights);
-    pack_sums(v, shape, oihw, to_offsets);
+    pack_weights(v, shape, oihw, to_weights, &Pace::free());
+    pack_sums(v, shape, oihw, to_offsets, &Pace::free());
     for ((channel, offset), scale) in v.channels(shape.out_c).zip(to_offsets).zip(to_scales) {
         *offset = bias[channel].wrapping_add(self::offset(v, *offset, zero));
         *scale = scales[channel];
     }
 }
 
-/// Packs the weights `[channels, 1, kernel_h, kernel_w]`.
+/// Packs the weights `[channels, 1, kernel_h, kernel_w]`. Incomplete if the run is to stop.
 ///
 /// # Panics
 /// If the lengths do not match `shape`.
 #[inline(never)]
-pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) {
+pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8], pace: &Pace<'_>) {
     let (taps, channels) = (shape.taps(), shape.out_c);
     assert_eq!(oihw.len(), product(&[taps, channels]), "weight length");
     assert_eq!(to.len(), weights_len(v, shape), "the packed weights");
     if v.widths.is_empty() {
         for (i, to) in to.iter_mut().enumerate() {
+            if pace.stops(8) {
+                return;
+            }
             *to = oihw[i % channels * taps + i / channels];
         }
         return;
@@ -181,6 +185,9 @@ pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) 
     let mut to = to.iter_mut();
     for (first, width) in v.blocks(channels) {
         for group in 0..taps.div_ceil(v.group) {
+            if pace.stops(8 * v.group * width) {
+                return;
+            }
             for lane in 0..width {
                 let weights = &oihw[(first + channel_of(lane, width)) * taps..][..taps];
                 for (tap, to) in (group * v.group..(group + 1) * v.group).zip(&mut to) {
@@ -191,16 +198,19 @@ pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) 
     }
 }
 
-/// Packs the sums of the weights, which [`offsets`] turns into packed offsets.
+/// Packs the sums of the weights, which [`offsets`] turns into packed offsets. Incomplete if the run is to stop.
 ///
 /// # Panics
 /// If the lengths do not match `shape`.
 #[inline(never)]
-pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
+pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32], pace: &Pace<'_>) {
     let taps = shape.taps();
     assert_eq!(oihw.len(), product(&[taps, shape.out_c]), "weight length");
     assert_eq!(to.len(), constants_len(v, shape), "packed offset length");
     for (channel, to) in v.channels(shape.out_c).zip(to) {
+        if pace.stops(8 + taps) {
+            return;
+        }
         *to = oihw[channel * taps..][..taps].iter().map(|&w| i32::from(w)).sum();
     }
 }
@@ -229,6 +239,9 @@ pub fn scratch_len(shape: &ConvShape) -> usize {
     shape.in_c
 }
 
+/// Multiply-adds of a large convolution.
+const LARGE: usize = 16 * BYTES_WORTH_SHARING;
+
 /// Computes a depthwise convolution.
 ///
 /// # Panics
@@ -248,17 +261,21 @@ pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Poo
     assert!(matches!(out, Out::Sums(_)) || packed.scales.len() == constants, "packed scale length");
     let zeros = &mut scratch[..shape.in_c];
     zeros.fill(zero);
-    let conv = CheckedConv { v, shape, input, zero, zeros, packed };
-    let row_len = (shape.out_w * shape.out_c).max(1);
+    let conv = CheckedConv { v, shape, input, zero, zeros, packed, pool };
+    let row_len = [(shape.out_w * shape.out_c).max(1), shape.out_c.max(1)];
     let work = shape.output_len().saturating_mul(shape.taps());
-    // `split` counts elements moved; a multiply-add takes about a twentieth of the time of one.
-    let work = if work < BYTES_WORTH_SHARING { 0 } else { work / 20 };
+    // `split_rows` counts elements moved; a multiply-add takes about a twentieth of the time of one. The pieces of a large
+    // convolution, which all threads share in any case, are smaller.
+    let work = match work {
+        0..BYTES_WORTH_SHARING => 0,
+        BYTES_WORTH_SHARING..LARGE => work / 20,
+        _ => work / 8,
+    };
     match out {
         Out::Bytes { to, by, table } => {
             assert_eq!(to.len(), shape.output_len(), "output length");
-            crate::parallel::split(pool, to, row_len, work, |offset, to| {
-                let first = offset / row_len;
-                conv.rows(first, to, row_len, Form::Bytes(by), |sum, scale| by.byte(sum as f32 * scale));
+            split_rows(pool, to, row_len, work, |row, first, to| {
+                conv.pixels((row, first), to, Form::Bytes(by), |sum, scale| by.byte(sum as f32 * scale));
                 if let Some(table) = table {
                     to.iter_mut().for_each(|byte| *byte = table[usize::from(*byte)]);
                 }
@@ -266,14 +283,14 @@ pub fn depthwise(v: &Variant, args: ByteConv<'_>, scratch: &mut [u8], pool: &Poo
         }
         Out::Floats(to) => {
             assert_eq!(to.len(), shape.output_len(), "output length");
-            crate::parallel::split(pool, to, row_len, work, |offset, to| {
-                conv.rows(offset / row_len, to, row_len, Form::Floats, |sum, scale| sum as f32 * scale);
+            split_rows(pool, to, row_len, work, |row, first, to| {
+                conv.pixels((row, first), to, Form::Floats, |sum, scale| sum as f32 * scale);
             });
         }
         Out::Sums(to) => {
             assert_eq!(to.len(), shape.output_len(), "output length");
-            crate::parallel::split(pool, to, row_len, work, |offset, to| {
-                conv.rows(offset / row_len, to, row_len, Form::Sums, |sum, _| sum);
+            split_rows(pool, to, row_len, work, |row, first, to| {
+                conv.pixels((row, first), to, Form::Sums, |sum, _| sum);
             });
         }
     }
@@ -287,25 +304,25 @@ struct CheckedConv<'a> {
     zero: u8,
     zeros: &'a [u8],
     packed: Packed<'a>,
+    pool: &'a Pool,
 }
 
 impl CheckedConv<'_> {
-    /// Computes the output rows `to` starting at row `first`, with the element type of `form`. The reference computes
-    /// each element with `finish` from its sum and scale.
-    fn rows<T>(&self, first: usize, to: &mut [T], row_len: usize, form: Form, finish: impl Fn(i32, f32) -> T) {
-        let rows = first..first + to.len() / row_len;
+    /// Computes the pixels `to` of an output row from `first` on, with the element type of `form`. The reference
+    /// computes each element with `finish` from its sum and scale.
+    fn pixels<T>(&self, (row, first): (usize, usize), to: &mut [T], form: Form, finish: impl Fn(i32, f32) -> T) {
+        let columns = first..first + to.len() / self.shape.out_c;
         let Some(kernel) = self.v.kernel else {
-            return scalar::rows(self.shape, self.input, self.zero, self.packed, rows, |at, sum, scale| {
+            let conv = (self.shape, self.input, self.zero, self.packed);
+            return scalar::row(conv, row, columns, &Pace::of(self.pool), |at, sum, scale| {
                 to[at] = finish(sum, scale);
             });
         };
-        for (row, to) in rows.zip(to.chunks_exact_mut(row_len)) {
-            self.row(kernel, row, to.as_mut_ptr().cast(), form);
-        }
+        self.row(kernel, row, columns, to.as_mut_ptr().cast(), form);
     }
 
-    /// Computes one output row, with the element type of `to`.
-    fn row(&self, kernel: RowFn, row: usize, out: *mut u8, to: Form) {
+    /// Computes some pixels of an output row, with the element type of `to`.
+    fn row(&self, kernel: RowFn, row: usize, columns: Range<usize>, out: *mut u8, to: Form) {
         let s = self.shape;
         let (image, y) = (row / s.out_h, row % s.out_h);
         let zeros = self.zeros.as_ptr();
@@ -323,6 +340,7 @@ impl CheckedConv<'_> {
         let row = OutputRow {
             taps: &taps[..s.taps()],
             shape: s,
+            columns,
             inner: inner(s),
             zeros,
             widths: self.v.widths,
@@ -334,7 +352,7 @@ impl CheckedConv<'_> {
         };
         // SAFETY: the CPU has the instructions. A tap is read only at pixels where it is inside the image: `valid`
         // guarantees this for its line, and `valid_taps` or `inner` for its column. The packed constants were checked
-        // against the blocks, and the output row is borrowed exclusively, with the element type of `to`.
+        // against the blocks, and these pixels of the output are borrowed exclusively, with the element type of `to`.
         unsafe { kernel(&row) }
     }
 }
@@ -408,7 +426,7 @@ mod tests {
                 prop_assert_eq!(&bytes[..], &want[..], "{}", v.name);
                 prop_assert_eq!(&numbers[..], &floats[..], "{}", v.name);
                 let mut weight_sums = Guarded::new(&vec![0i32; constants], edge);
-                pack_sums(v, &shape, &w, &mut weight_sums);
+                pack_sums(v, &shape, &w, &mut weight_sums, &Pace::free());
                 self::offsets(v, &weight_sums, zero, &mut offsets);
                 let packed = Packed { weights: &weights, offsets: &offsets, scales: &[] };
                 let mut got = Guarded::new(&vec![77i32; shape.output_len()], edge);

@@ -13,11 +13,13 @@ use crate::requantize::{Form, Requantize};
 /// Most taps of a filter, rounded up to whole groups.
 pub(super) const MAX_TAPS: usize = 64;
 
-/// What a kernel computes: a row of output pixels.
+/// What a kernel computes: some pixels of an output row.
 pub(super) struct OutputRow<'a> {
     /// The taps. The kernel pads them to whole groups.
     pub taps: &'a [Tap],
     pub shape: &'a ConvShape,
+    /// The output pixels to compute.
+    pub columns: Range<usize>,
     /// Output pixels whose windows are inside the image horizontally.
     pub inner: Range<usize>,
     /// One zero point per channel.
@@ -29,7 +31,7 @@ pub(super) struct OutputRow<'a> {
     pub offsets: *const i32,
     /// Not read if the output is sums.
     pub scales: *const f32,
-    /// Elements of the type given by `to`.
+    /// Elements of the type given by `to`, starting at the first of `columns`.
     pub out: *mut u8,
     pub to: Form,
 }
@@ -103,7 +105,7 @@ pub(super) unsafe fn row<W: Widths>(row: &OutputRow<'_>) {
     let mut taps = [row.zeros; MAX_TAPS];
     let count = row.taps.len().next_multiple_of(W::GROUP);
     let size = row.to.size();
-    for pixel in 0..row.shape.out_w {
+    for pixel in row.columns.clone() {
         if row.inner.contains(&pixel) {
             for (to, tap) in taps.iter_mut().zip(row.taps) {
                 *to = tap.first.wrapping_add(pixel * tap.step);
@@ -126,7 +128,7 @@ pub(super) unsafe fn row<W: Widths>(row: &OutputRow<'_>) {
                     weights: row.weights.add(packed * count),
                     offsets: row.offsets.add(packed),
                     scales: row.scales.wrapping_add(packed),
-                    out: row.out.add((pixel * row.shape.out_c + first) * size),
+                    out: row.out.add(((pixel - row.columns.start) * row.shape.out_c + first) * size),
                     to: &row.to,
                 };
                 W::compute(&block, width);

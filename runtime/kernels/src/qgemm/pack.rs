@@ -2,6 +2,7 @@
 
 use super::Variant;
 use crate::conv::{ConvShape, product};
+use crate::pace::Pace;
 
 /// The constants of a convolution in the packed layout of a kernel.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +74,8 @@ pub fn pack(
 ) {
     assert!(bias.len() == shape.out_c && scales.len() == shape.out_c, "one bias and scale per filter");
     assert_eq!(to_scales.len(), scales_len(v, shape), "packed scale length");
-    pack_weights(v, shape, oihw, to_weights);
-    pack_sums(v, shape, oihw, to_offsets);
+    pack_weights(v, shape, oihw, to_weights, &Pace::free());
+    pack_sums(v, shape, oihw, to_offsets, &Pace::free());
     let (padded, filters) = (padded_filters(v, shape), shape.group_out());
     for group in to_offsets.chunks_exact_mut(padded.max(1)).enumerate() {
         let (group, offsets) = (group.0 % shape.groups, group.1);
@@ -88,12 +89,12 @@ pub fn pack(
     }
 }
 
-/// Packs the weights `[out_c, in_c / groups, kernel_h, kernel_w]`.
+/// Packs the weights `[out_c, in_c / groups, kernel_h, kernel_w]`. Incomplete if the run is to stop.
 ///
 /// # Panics
 /// If a length does not match `shape`.
 #[inline(never)]
-pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) {
+pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8], pace: &Pace<'_>) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
     assert_eq!(oihw.len(), product(&[shape.out_c, channels, taps]), "weight length");
     assert_eq!(to.len(), weights_len(v, shape), "the packed weights");
@@ -105,6 +106,9 @@ pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) 
         for registers in v.panels(filters) {
             let columns = registers * v.lanes;
             for step in 0..depth / v.group {
+                if pace.stops(8 * columns * v.group) {
+                    return;
+                }
                 for filter in first..first + columns {
                     for (row, to) in (step * v.group..(step + 1) * v.group).zip(&mut to) {
                         let inside = filter < filters && row < taps * channels;
@@ -119,18 +123,21 @@ pub fn pack_weights(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i8]) 
 }
 
 /// Packs the sums of the weights, which [`offsets`] turns into packed offsets: for each range of kernel rows, one sum
-/// per filter.
+/// per filter. Incomplete if the run is to stop.
 ///
 /// # Panics
 /// If a length does not match `shape`.
 #[inline(never)]
-pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32]) {
+pub fn pack_sums(v: &Variant, shape: &ConvShape, oihw: &[i8], to: &mut [i32], pace: &Pace<'_>) {
     let (taps, channels, filters) = (shape.taps(), shape.group_in(), shape.group_out());
     assert_eq!(oihw.len(), product(&[shape.out_c, channels, taps]), "weight length");
     assert_eq!(to.len(), offsets_len(v, shape), "packed offset length");
     let (padded, [rows, columns]) = (padded_filters(v, shape), shape.kernel);
     to.fill(0);
     for (filter, weights) in oihw.chunks_exact((channels * taps).max(1)).enumerate() {
+        if pace.stops(8 + 8 * weights.len()) {
+            return;
+        }
         let (group, column) = (filter / filters, filter % filters);
         let mut set = |index: usize, sum: i32| to[(index * shape.groups + group) * padded + column] = sum;
         if !is_ranged(shape) {

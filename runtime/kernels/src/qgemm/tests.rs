@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::conv::{ByteConv, ConvShape};
 use crate::guard::{Edge, Guarded};
+use crate::pace::Pace;
 use crate::requantize::Requantize;
 use crate::threads::Pool;
 
@@ -116,7 +117,7 @@ proptest! {
                 prop_assert_eq!(&got[..], &want[..], "{}", v.name);
             }
             let mut weight_sums = Guarded::new(&vec![99i32; offsets_len(v, &shape)], edge);
-            pack_sums(v, &shape, &w, &mut weight_sums);
+            pack_sums(v, &shape, &w, &mut weight_sums, &Pace::free());
             super::offsets(v, &weight_sums, zero, &mut offsets);
             let packed = Packed { weights: &weights, offsets: &offsets, scales: &[] };
             let mut got = Guarded::new(&vec![77i32; shape.output_len()], edge);

@@ -17,6 +17,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::isa::Isa;
+use crate::pace::PIECE;
 use crate::parallel;
 use crate::requantize::Requantize;
 use crate::simd::{Simd, Vectorized, dispatch};
@@ -49,11 +50,21 @@ pub enum QBinaryFn {
 }
 
 /// The smallest and largest of 0 and the elements of `x`; NaN is ignored.
-pub fn range(isa: Isa, x: &[f32]) -> [f32; 2] {
-    match isa {
-        Isa::Scalar => Range(x).plain(),
-        _ => dispatch(isa, Range(x)),
+pub fn range(isa: Isa, x: &[f32], pool: &Pool) -> [f32; 2] {
+    let [mut smallest, mut largest] = [0.0f32; 2];
+    // The first question was asked before the step.
+    for (at, x) in x.chunks(PIECE).enumerate() {
+        if at > 0 && pool.stops() {
+            break;
+        }
+        let [least, most] = match isa {
+            Isa::Scalar => Range(x).plain(),
+            _ => dispatch(isa, Range(x)),
+        };
+        (smallest, largest) =
+            (if least < smallest { least } else { smallest }, if most > largest { most } else { largest });
     }
+    [smallest, largest]
 }
 
 struct Range<'a>(&'a [f32]);
@@ -165,34 +176,31 @@ pub fn binary(
     let (rows, row_len) = if middle == 1 { (1, y.len()) } else { (middle, inner) };
     let (a_zero, b_zero, y_zero) = (value(a.zero, origin), value(b.zero, origin), value(by.zero, origin));
     let by = Requantize { zero: origin, ..by };
-    parallel::split(pool, y, row_len, a.bytes.len(), |offset, y| {
-        for (row, y) in (offset / row_len..).zip(y.chunks_mut(row_len)) {
-            let a = &a.bytes[row * row_len..][..y.len()];
-            let b = &b.bytes[row / rows * row_len..][..y.len()];
-            let (x, z) = (a, b);
-            match f {
-                QBinaryFn::Add { a, b } => {
-                    let offset = y_zero - (a * a_zero + b * b_zero);
-                    each(
-                        isa,
-                        y,
-                        #[inline(always)]
-                        |i| {
-                            let first = value(x[i], origin).mul_add(a, offset);
-                            by.byte(value(z[i], origin).mul_add(b, first))
-                        },
-                    );
-                }
-                QBinaryFn::Multiply { scale } => each(
+    parallel::split_rows(pool, y, [row_len, 1], a.bytes.len(), |row, first, y| {
+        let x = &a.bytes[row * row_len + first..][..y.len()];
+        let z = &b.bytes[row / rows * row_len + first..][..y.len()];
+        match f {
+            QBinaryFn::Add { a, b } => {
+                let offset = y_zero - (a * a_zero + b * b_zero);
+                each(
                     isa,
                     y,
                     #[inline(always)]
                     |i| {
-                        let product = (value(x[i], origin) - a_zero) * (value(z[i], origin) - b_zero);
-                        by.byte(product * scale + y_zero)
+                        let first = value(x[i], origin).mul_add(a, offset);
+                        by.byte(value(z[i], origin).mul_add(b, first))
                     },
-                ),
+                );
             }
+            QBinaryFn::Multiply { scale } => each(
+                isa,
+                y,
+                #[inline(always)]
+                |i| {
+                    let product = (value(x[i], origin) - a_zero) * (value(z[i], origin) - b_zero);
+                    by.byte(product * scale + y_zero)
+                },
+            ),
         }
     });
 }
@@ -267,14 +275,14 @@ mod tests {
     #[test]
     fn the_range_contains_zero() {
         let mut random = Random::new(3);
-        everywhere(|isa, _, edge| {
+        everywhere(|isa, pool, edge| {
             for _ in 0..40 {
                 let len = random.length() * random.length();
                 let shift = [-2.0, 0.0, 2.0][random.below(3)];
                 let numbers: Vec<f32> = random.numbers_with_specials(len, 1.0).iter().map(|x| x + shift).collect();
                 let x = Guarded::new(&numbers, edge);
                 let want = [x.iter().fold(0.0, |a: f32, &b| a.min(b)), x.iter().fold(0.0, |a: f32, &b| a.max(b))];
-                assert_eq!(range(isa, &x), want, "{isa}");
+                assert_eq!(range(isa, &x, pool), want, "{isa}");
             }
         });
     }

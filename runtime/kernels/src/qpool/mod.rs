@@ -59,26 +59,31 @@ fn pool(isa: Isa, f: PoolFn, mean: Mean, shape: &PoolShape, x: &[u8], y: &mut [u
     }
     let row_len = shape.out_w * shape.channels;
     let work = y.len().saturating_mul(shape.kernel[0] * shape.kernel[1]);
-    parallel::split(threads, y, row_len, work, |offset, y| {
-        let rows = BytePoolRows { f, mean, shape, x, first_row: offset / row_len, y };
+    parallel::split_rows(threads, y, [row_len, shape.channels], work, |row, first, y| {
+        let row = BytePoolRow { f, mean, shape, x, row, first, y, pool: threads };
         match isa {
-            Isa::Scalar => rows.plain(),
-            _ => dispatch(isa, rows),
+            Isa::Scalar => row.plain(),
+            _ => dispatch(isa, row),
         }
     });
 }
 
-/// Some output rows, counted over all images.
-struct BytePoolRows<'a> {
+/// The pixels of an output row, counted over all images, from `first` on.
+struct BytePoolRow<'a> {
     f: PoolFn,
     mean: Mean,
     shape: &'a PoolShape,
     x: &'a [u8],
-    first_row: usize,
+    row: usize,
+    first: usize,
     y: &'a mut [u8],
+    pool: &'a Pool,
 }
 
-impl Vectorized for BytePoolRows<'_> {
+/// Pixels of a window after which the thread asks whether to stop, before the next row of them.
+const READ: usize = 1 << 12;
+
+impl Vectorized for BytePoolRow<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -87,44 +92,50 @@ impl Vectorized for BytePoolRows<'_> {
     }
 }
 
-impl BytePoolRows<'_> {
+impl BytePoolRow<'_> {
     #[inline(always)]
     fn plain(self) {
-        let BytePoolRows { f, mean, shape: s, x, first_row, y } = self;
-        for (row, y) in (first_row..).zip(y.chunks_exact_mut(s.out_w * s.channels)) {
-            let (image, oy) = (row / s.out_h, row % s.out_h);
-            for (ox, y) in y.chunks_exact_mut(s.channels).enumerate() {
-                let rows = Taps::new(s, 0, oy);
-                let columns = Taps::new(s, 1, ox);
-                let factor = match f {
-                    PoolFn::Average { count_padding: true } => rows.padded * columns.padded,
-                    _ => rows.count * columns.count,
-                };
-                let factor = if factor == 0 { 0.0 } else { mean.scales[0] / (mean.scales[1] * factor as f32) };
-                // The zero points of the window's pixels, summed.
-                let zeros = i32::from(mean.zero) * (rows.count * columns.count) as i32;
-                for (block, y) in y.chunks_mut(BLOCK).enumerate() {
-                    let mut sums = [0i32; BLOCK];
-                    let mut largest = [0u8; BLOCK];
-                    for ty in 0..rows.count {
-                        for tx in 0..columns.count {
-                            let (iy, ix) = (rows.pixel(ty), columns.pixel(tx));
-                            let at = ((image * s.in_h + iy) * s.in_w + ix) * s.channels + block * BLOCK;
-                            let x = &x[at..][..y.len()];
-                            match (f, <&[u8; BLOCK]>::try_from(x)) {
-                                (PoolFn::Max, Ok(x)) => take_largest(&mut largest, x),
-                                (PoolFn::Max, Err(_)) => take_largest(&mut largest, x),
-                                (_, Ok(x)) => add(&mut sums, x),
-                                (_, Err(_)) => add(&mut sums, x),
-                            }
+        let BytePoolRow { f, mean, shape: s, x, row, first, y, pool } = self;
+        let (image, oy) = (row / s.out_h, row % s.out_h);
+        for (ox, y) in (first..).zip(y.chunks_exact_mut(s.channels)) {
+            let rows = Taps::new(s, 0, oy);
+            let columns = Taps::new(s, 1, ox);
+            let factor = match f {
+                PoolFn::Average { count_padding: true } => rows.padded * columns.padded,
+                _ => rows.count * columns.count,
+            };
+            let factor = if factor == 0 { 0.0 } else { mean.scales[0] / (mean.scales[1] * factor as f32) };
+            // The zero points of the window's pixels, summed.
+            let zeros = i32::from(mean.zero) * (rows.count * columns.count) as i32;
+            for (block, y) in y.chunks_mut(BLOCK).enumerate() {
+                let mut sums = [0i32; BLOCK];
+                let mut largest = [0u8; BLOCK];
+                let mut read = 0;
+                for ty in 0..rows.count {
+                    read += columns.count;
+                    if read > READ {
+                        read = 0;
+                        if pool.stops() {
+                            return;
                         }
                     }
-                    match f {
-                        PoolFn::Max => y.copy_from_slice(&largest[..y.len()]),
-                        PoolFn::Average { .. } => {
-                            for (y, sum) in y.iter_mut().zip(&sums) {
-                                *y = mean.by.byte((sum - zeros) as f32 * factor);
-                            }
+                    for tx in 0..columns.count {
+                        let (iy, ix) = (rows.pixel(ty), columns.pixel(tx));
+                        let at = ((image * s.in_h + iy) * s.in_w + ix) * s.channels + block * BLOCK;
+                        let x = &x[at..][..y.len()];
+                        match (f, <&[u8; BLOCK]>::try_from(x)) {
+                            (PoolFn::Max, Ok(x)) => take_largest(&mut largest, x),
+                            (PoolFn::Max, Err(_)) => take_largest(&mut largest, x),
+                            (_, Ok(x)) => add(&mut sums, x),
+                            (_, Err(_)) => add(&mut sums, x),
+                        }
+                    }
+                }
+                match f {
+                    PoolFn::Max => y.copy_from_slice(&largest[..y.len()]),
+                    PoolFn::Average { .. } => {
+                        for (y, sum) in y.iter_mut().zip(&sums) {
+                            *y = mean.by.byte((sum - zeros) as f32 * factor);
                         }
                     }
                 }

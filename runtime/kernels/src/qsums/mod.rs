@@ -12,6 +12,7 @@
 
 use crate::conv::{ConvShape, product};
 use crate::isa::Isa;
+use crate::pace::PIECE;
 use crate::parallel;
 use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
@@ -32,43 +33,50 @@ pub fn windows(isa: Isa, shape: &ConvShape, input: &[u8], zero: u8, to: &mut [i3
     let line_len = product(&[shape.out_w, shape.groups]).max(1);
     // Moving four bytes takes as long as moving one 32-bit element.
     let work = shape.pixels().saturating_mul(shape.taps()).saturating_mul(shape.in_c) / 4;
-    parallel::split(pool, to, line_len, work, |offset, to| {
-        on(isa, WindowSums { shape, input, zero, first_line: offset / line_len, to });
+    if to.is_empty() {
+        return;
+    }
+    parallel::split_rows(pool, to, [line_len, shape.groups], work, |line, first, to| {
+        on(isa, WindowSums { shape, input, zero, line, first, to, pool });
     });
 }
 
-/// Output lines of window sums.
+/// The window sums of an output line from pixel `first` on.
 struct WindowSums<'a> {
     shape: &'a ConvShape,
     input: &'a [u8],
     zero: u8,
-    first_line: usize,
+    line: usize,
+    first: usize,
     to: &'a mut [i32],
+    pool: &'a Pool,
 }
 
 impl PlainLoop for WindowSums<'_> {
     #[inline(always)]
     fn plain(self) {
         let (s, depth) = (self.shape, self.shape.group_in());
-        for (line, to) in (self.first_line..).zip(self.to.chunks_exact_mut((s.out_w * s.groups).max(1))) {
-            let (image, y) = (line / s.out_h, line % s.out_h);
-            for (x, to) in to.chunks_exact_mut(s.groups).enumerate() {
-                let (rows, columns) = (s.valid_taps(0, y), s.valid_taps(1, x));
-                let zeros = (rows.len() * columns.len() * depth) as i32 * i32::from(self.zero);
-                to.fill(zeros.wrapping_neg());
-                for ky in rows {
-                    let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
-                    for kx in columns.clone() {
-                        let in_x = x * s.stride[1] + kx * s.dilation[1] - s.pad_left;
-                        let pixel = &self.input[((image * s.in_h + in_y) * s.in_w + in_x) * s.in_c..][..s.in_c];
-                        if depth == 1 {
-                            for (to, &byte) in to.iter_mut().zip(pixel) {
-                                *to += i32::from(byte);
-                            }
-                        } else {
-                            for (to, run) in to.iter_mut().zip(pixel.chunks_exact(depth.max(1))) {
-                                *to += run.iter().map(|&byte| i32::from(byte)).sum::<i32>();
-                            }
+        let (image, y) = (self.line / s.out_h, self.line % s.out_h);
+        let is_large = s.taps().saturating_mul(s.in_c) > PIECE;
+        for (x, to) in (self.first..).zip(self.to.chunks_exact_mut(s.groups)) {
+            let (rows, columns) = (s.valid_taps(0, y), s.valid_taps(1, x));
+            let zeros = (rows.len() * columns.len() * depth) as i32 * i32::from(self.zero);
+            to.fill(zeros.wrapping_neg());
+            for ky in rows {
+                let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
+                for kx in columns.clone() {
+                    if is_large && self.pool.stops() {
+                        return;
+                    }
+                    let in_x = x * s.stride[1] + kx * s.dilation[1] - s.pad_left;
+                    let pixel = &self.input[((image * s.in_h + in_y) * s.in_w + in_x) * s.in_c..][..s.in_c];
+                    if depth == 1 {
+                        for (to, &byte) in to.iter_mut().zip(pixel) {
+                            *to += i32::from(byte);
+                        }
+                    } else {
+                        for (to, run) in to.iter_mut().zip(pixel.chunks_exact(depth.max(1))) {
+                            *to += run.iter().map(|&byte| i32::from(byte)).sum::<i32>();
                         }
                     }
                 }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::isa::Isa;
 use crate::middle_axis::MiddleAxis;
+use crate::pace::{PIECE, Pace};
 use crate::parallel;
 use crate::simd::dispatch;
 use crate::threads::Pool;
@@ -73,8 +74,65 @@ impl ReduceFn {
 pub fn reduce(isa: Isa, f: ReduceFn, view: MiddleAxis, x: &[f32], y: &mut [f32], pool: &Pool) {
     assert_eq!(x.len(), view.len(), "input length");
     assert_eq!(Some(y.len()), view.outer.checked_mul(view.inner), "output length");
-    parallel::split(pool, y, 64, x.len(), |offset, y| match isa {
+    let long = PIECE / view.inner.clamp(1, COLUMNS);
+    parallel::split(pool, y, COLUMNS, x.len(), |offset, y| match view.axis > PIECE / COLUMNS {
+        true => in_parts((isa, f), view, x, (offset, y), long, &Pace::of(pool)),
+        false => results(isa, f, view, x, offset, y),
+    });
+}
+
+/// Columns that are reduced together.
+const COLUMNS: usize = 64;
+
+/// Computes the results `offset..offset + y.len()`.
+#[inline(never)]
+fn results(isa: Isa, f: ReduceFn, view: MiddleAxis, x: &[f32], offset: usize, y: &mut [f32]) {
+    match isa {
         Isa::Scalar => scalar::reduce(f, view, x, offset, y),
         _ => dispatch(isa, vector::Reduce { f, view, x, offset, y }),
-    });
+    }
+}
+
+/// Like `results`, for a long axis: in parts of `len` of its elements. Incomplete if the run is to stop.
+fn in_parts(
+    (isa, f): (Isa, ReduceFn),
+    MiddleAxis { axis, inner, .. }: MiddleAxis,
+    x: &[f32],
+    (offset, y): (usize, &mut [f32]),
+    len: usize,
+    pace: &Pace<'_>,
+) {
+    // The function within a part, and that of the parts.
+    let (within, among) = match f {
+        ReduceFn::Mean => (ReduceFn::Sum, ReduceFn::Sum),
+        ReduceFn::L1 => (f, ReduceFn::Sum),
+        ReduceFn::SumSquare | ReduceFn::L2 => (ReduceFn::SumSquare, ReduceFn::Sum),
+        f => (f, f),
+    };
+    let (mut at, mut rest) = (offset, y);
+    while !rest.is_empty() {
+        let column = at % inner;
+        let (y, after) = rest.split_at_mut((inner - column).min(rest.len()).min(COLUMNS));
+        let plane = &x[at / inner * axis * inner..][..axis * inner];
+        y.fill(f.neutral());
+        for rows in plane.chunks(len * inner) {
+            let view = MiddleAxis { outer: 1, axis: rows.len() / inner, inner };
+            if pace.stops(view.axis * y.len()) {
+                return;
+            }
+            let mut both = [0.0; 2 * COLUMNS];
+            let both = &mut both[..2 * y.len()];
+            let (before, part) = both.split_at_mut(y.len());
+            before.copy_from_slice(y);
+            results(isa, within, view, rows, column, part);
+            results(isa, among, MiddleAxis { outer: 1, axis: 2, inner: y.len() }, both, 0, y);
+        }
+        match f {
+            ReduceFn::Mean => y.iter_mut().for_each(|y| *y /= axis as f32),
+            ReduceFn::L2 => y.iter_mut().for_each(|y| *y = y.sqrt()),
+            _ => {}
+        }
+        at += y.len();
+        rest = after;
+    }
 }

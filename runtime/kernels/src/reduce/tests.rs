@@ -88,3 +88,33 @@ fn long_sums_keep_their_digits() {
         }
     }
 }
+
+#[test]
+fn a_long_axis_is_reduced_like_a_short_one() {
+    let (mut random, pool) = (Random::new(9), Pool::new(2));
+    // Rows and columns of several parts, the last of which is short.
+    let views = [
+        MiddleAxis { outer: 1, axis: PIECE + 9, inner: 1 },
+        MiddleAxis { outer: 2, axis: 5001, inner: 70 },
+        MiddleAxis { outer: 1, axis: PIECE / 3 + 2, inner: 3 },
+    ];
+    for view in views {
+        let mut x: Vec<f32> = random.numbers(view.len(), 0.001).iter().map(|x| x + 1.0).collect();
+        for f in ReduceFn::ALL {
+            let want = expected(f, view, &x);
+            for isa in Isa::available() {
+                let mut y = vec![0.0; view.outer * view.inner];
+                reduce(isa, f, view, &x, &mut y, &pool);
+                let tolerance = if f == ReduceFn::Prod { 1e-4 } else { 2e-6 };
+                assert_close(&y, &want, tolerance, &format!("{f:?} {view:?} {isa}"));
+            }
+        }
+        // In the last part.
+        *x.last_mut().unwrap() = f32::NAN;
+        for (f, isa) in Isa::available().flat_map(|isa| [(ReduceFn::Max, isa), (ReduceFn::Min, isa)]) {
+            let mut y = vec![0.0; view.outer * view.inner];
+            reduce(isa, f, view, &x, &mut y, &pool);
+            assert!(y.last().unwrap().is_nan(), "{f:?} {view:?} {isa}");
+        }
+    }
+}

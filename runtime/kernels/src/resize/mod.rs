@@ -63,11 +63,11 @@ pub fn resize_nearest(
     let inside = |axis: &NearestAxis, len| axis.0.iter().all(|&at| (at as usize) < len);
     assert!(inside(rows, image.height) && inside(columns, image.width), "tables in the image");
     let (rows, columns) = (&rows.0, &columns.0);
-    each_row(image, rows.len(), columns.len(), x, y, pool, |x, oh, y| {
+    each_row(image, rows.len(), columns.len(), x, y, pool, |x, oh, first, y| {
         let row_len = image.width * image.channels;
         let row = &x[rows[oh] as usize * row_len..][..row_len];
         // Copying pixels is the same on every instruction set.
-        for (&w, y) in columns.iter().zip(y.chunks_exact_mut(image.channels)) {
+        for (&w, y) in columns[first..].iter().zip(y.chunks_exact_mut(image.channels)) {
             y.copy_from_slice(&row[w as usize * image.channels..][..image.channels]);
         }
     });
@@ -89,7 +89,7 @@ pub fn resize_linear(
 ) {
     let out_h = rows.checked_len(image.height).expect("a row table in the image");
     let out_w = columns.checked_len(image.width).expect("a column table in the image");
-    each_row(image, out_h, out_w, x, y, pool, |x, oh, y| {
+    each_row(image, out_h, out_w, x, y, pool, |x, oh, first, y| {
         let (lo, hi, frac) = rows.at(oh);
         let row_len = image.width * image.channels;
         let row = RowPair {
@@ -98,6 +98,7 @@ pub fn resize_linear(
             frac,
             channels: image.channels,
             columns,
+            first,
         };
         match isa {
             Isa::Scalar => scalar::linear_row(&row, y),
@@ -116,9 +117,11 @@ struct RowPair<'a> {
     frac: f32,
     channels: usize,
     columns: &'a LinearAxis,
+    /// The first column that is computed.
+    first: usize,
 }
 
-/// Calls `f(x, oh, y)` for each image `x` and each of its output rows `y`.
+/// Calls `f(x, oh, first, y)` for each image `x` and its output rows `oh`, or parts of them from column `first` on.
 fn each_row(
     image: ImageShape,
     out_h: usize,
@@ -126,7 +129,7 @@ fn each_row(
     x: &[f32],
     y: &mut [f32],
     pool: &Pool,
-    f: impl Fn(&[f32], usize, &mut [f32]) + Sync,
+    f: impl Fn(&[f32], usize, usize, &mut [f32]) + Sync,
 ) {
     let out = ImageShape { height: out_h, width: out_w, ..image };
     assert_eq!(x.len(), image.len(), "input length");
@@ -134,11 +137,9 @@ fn each_row(
     if y.is_empty() {
         return;
     }
-    let row_len = out_w * image.channels;
     let image_len = image.height * image.width * image.channels;
-    parallel::split(pool, y, row_len, 2 * y.len(), |offset, y| {
-        for (row, y) in (offset / row_len..).zip(y.chunks_exact_mut(row_len)) {
-            f(&x[row / out_h * image_len..][..image_len], row % out_h, y);
-        }
+    let work = 2 * y.len();
+    parallel::split_rows(pool, y, [out_w * image.channels, image.channels], work, |row, first, y| {
+        f(&x[row / out_h * image_len..][..image_len], row % out_h, first, y);
     });
 }

@@ -4,7 +4,7 @@ use super::RowPair;
 
 pub(super) fn linear_row(row: &RowPair, y: &mut [f32]) {
     let channels = row.channels;
-    for (ow, y) in y.chunks_exact_mut(channels).enumerate() {
+    for (ow, y) in (row.first..).zip(y.chunks_exact_mut(channels)) {
         let (left, right, frac) = row.columns.at(ow);
         let pixel = |line: &'_ [f32], w: usize, c: usize| line[w * channels + c];
         for (c, y) in y.iter_mut().enumerate() {

@@ -18,7 +18,7 @@ impl Vectorized for LinearRow<'_> {
         let LinearRow { row, y } = self;
         let channels = row.channels;
         let down = simd.splat(row.frac);
-        for (ow, y) in y.chunks_exact_mut(channels).enumerate() {
+        for (ow, y) in (row.first..).zip(y.chunks_exact_mut(channels)) {
             let (left, right, frac) = row.columns.at(ow);
             let across = simd.splat(frac);
             let corners = [

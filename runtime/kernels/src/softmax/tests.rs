@@ -82,3 +82,23 @@ fn special_numbers_follow_the_formula() {
         }
     });
 }
+
+#[test]
+fn long_rows_match_the_formula() {
+    let (mut random, pool) = (Random::new(12), Pool::new(2));
+    let view = MiddleAxis { outer: 2, axis: PIECE / EXP_WORK + 3, inner: 1 };
+    let x = random.numbers(view.len(), 3.0);
+    // In units of a uniform distribution.
+    let scaled = |y: &[f32]| y.iter().map(|y| y * view.axis as f32).collect::<Vec<_>>();
+    for f in [SoftmaxFn::Softmax, SoftmaxFn::LogSoftmax] {
+        let want = expected(f, view, &x);
+        for isa in Isa::available() {
+            let mut y = vec![0.0; x.len()];
+            softmax(isa, f, view, &x, &mut y, &pool);
+            match f {
+                SoftmaxFn::Softmax => assert_close(&scaled(&y), &scaled(&want), 1e-5, &format!("{f:?} {isa}")),
+                SoftmaxFn::LogSoftmax => assert_close(&y, &want, 1e-6, &format!("{f:?} {isa}")),
+            }
+        }
+    }
+}

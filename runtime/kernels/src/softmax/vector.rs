@@ -3,6 +3,7 @@
 use super::SoftmaxFn;
 use crate::activation;
 use crate::lanes::Lanes;
+use crate::pace::Pace;
 use crate::simd::{Simd, Vectorized};
 
 /// Along a contiguous row: the lanes are adjacent elements of the axis.
@@ -18,6 +19,7 @@ pub(super) struct SoftmaxColumns<'a> {
     pub(super) inner: usize,
     pub(super) x: &'a [f32],
     pub(super) y: &'a mut [f32],
+    pub(super) pace: &'a Pace<'a>,
 }
 
 impl Vectorized for SoftmaxRow<'_> {
@@ -85,9 +87,12 @@ impl Vectorized for SoftmaxColumns<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let SoftmaxColumns { f, inner, x, y } = self;
+        let SoftmaxColumns { f, inner, x, y, pace } = self;
         let mut column = 0;
         while column < inner {
+            if pace.stops(x.len() / inner * S::LANES) {
+                return;
+            }
             let width = (inner - column).min(S::LANES);
             column_group(simd, f, inner, column, width, x, y);
             column += width;

@@ -4,6 +4,7 @@ use super::{Sparse, SparseWeights, VARIANTS, Variant, fits, pack, packed_len, ru
 use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Kernel, Task, product};
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::threads::Pool;
 
 /// The family's entry in the table of convolutions.
@@ -43,7 +44,7 @@ impl FloatKernel for Variant {
         SparseWeights::new(shape, packed).is_some_and(|weights| weights.is_sound())
     }
 
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8], _pace: &Pace<'_>) -> Result<(), NoMemory> {
         pack(shape, filters, to);
         Ok(())
     }

@@ -33,6 +33,7 @@ use crate::conv::{ConvShape, Filters, Images, Task, product, streamed};
 use crate::epilogue::{Epilogue, InRegisters, Rest, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
+use crate::pace::{PIECE, Pace};
 use crate::parallel::{Output, UNITS_PER_THREAD, WINDOWS_WORTH_SHARING, share_units};
 use crate::planes::Padded;
 use crate::simd::{self, Simd, dispatch};
@@ -94,9 +95,13 @@ fn depth(shape: &ConvShape) -> usize {
     shape.in_c.saturating_mul(shape.taps())
 }
 
+/// Most gathered pixels of an output row, which are gathered at once.
+const MAX_ROW: usize = 1 << 20;
+
 /// Whether the geometry belongs to this family.
 fn fits(s: &ConvShape) -> bool {
-    s.groups == 1 && depth(s) <= MAX_DEPTH && (s.is_pointwise() || Padded::takes(s))
+    let gathers = || Padded::takes(s) && depth(s).saturating_mul(s.out_w.max(s.in_w)) <= MAX_ROW;
+    s.groups == 1 && depth(s) <= MAX_DEPTH && (s.is_pointwise() || gathers())
 }
 
 /// Whether a convolution belongs to this family: no groups, and constant weights. Images must be NCHW or have a single
@@ -283,7 +288,12 @@ struct Sparse<'a> {
 
 fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
     let Sparse { shape, input, weights, out, epilogue, scale } = args;
-    assert!(are_below(weights.channels, weights.depth), "channels of the input");
+    for some in weights.channels.chunks(PIECE) {
+        if pool.stops() {
+            return;
+        }
+        assert!(are_below(some, weights.depth), "channels of the input");
+    }
     let (plane, filters) = (shape.in_h * shape.in_w, shape.out_c);
     let bands = (!shape.is_pointwise()).then(|| RowBands::new(shape, v.width));
     let work = product(&[weights.values.len(), shape.out_h, shape.out_w]);
@@ -318,7 +328,7 @@ fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
         }
         // SAFETY: the CPU has the instructions; the input has `count` pixels of every channel; the output has every
         // filter's, and no other task writes them.
-        unsafe { v.filters(weights, &pixels, block, &out, (packed, scaled)) }
+        unsafe { v.filters(weights, &pixels, block, &out, (packed, scaled), pool) }
     });
 }
 
@@ -359,11 +369,15 @@ impl Variant {
         filters: Range<usize>,
         out: &PlaneOutput<'_>,
         (packed, scaled): (&mut [f32], &mut [f32]),
+        pool: &Pool,
     ) {
+        let pace = Pace::of(pool);
         let all = weights.ends.len() - 1;
         let tiles = self.tiles(on.count, weights.depth, all, weights.values.len() / all, on.scale.is_some());
         let whole = tiles.registers * self.width;
         let pixels = whole.min(on.count);
+        // Filters between which the thread may ask whether to stop.
+        let at_once = if weights.depth > LONG_FILTER { 1 } else { 16 };
         for tile in 0..tiles.count {
             // The last tile overlaps the one before.
             let first = (tile * whole).min(on.count - pixels);
@@ -371,40 +385,50 @@ impl Variant {
             let (mut input, mut plane, mut last) = (input, on.plane, pixels.saturating_sub(self.width));
             if tiles.packed {
                 let to = &mut packed[..weights.depth * whole];
+                if pace.stops(to.len()) {
+                    return;
+                }
                 let (registers, scale) = (tiles.registers, on.scale);
                 let pack = PackPixels { from: input, plane, last, registers, scale, to: &mut *to };
                 dispatch(self.isa, pack);
                 (input, plane, last) = (to, whole, whole - self.width);
             }
-            for filter in filters.clone() {
-                let (mut values, channels) = weights.filter(filter);
-                if let Some(scale) = on.scale.filter(|_| !tiles.packed) {
-                    let scaled = &mut scaled[..values.len()];
-                    for ((to, value), &channel) in scaled.iter_mut().zip(values).zip(channels) {
-                        *to = value * scale[usize::from(channel)];
-                    }
-                    values = scaled;
+            for start in filters.clone().step_by(at_once) {
+                let some = start..filters.end.min(start + at_once);
+                let nonzeros = weights.ends[some.end].saturating_sub(weights.ends[some.start]) as usize;
+                if pace.stops(nonzeros * pixels.max(8) / 8 + 16 * at_once) {
+                    return;
                 }
-                let at = on.first + filter * out.plane + first;
-                let tile = SparseTile {
-                    values,
-                    channels,
-                    input,
-                    plane,
-                    last,
-                    pixels,
-                    bias: out.bias.map_or(0.0, |bias| bias[filter]),
-                    in_registers: out.in_registers,
-                    out: out.start.start().wrapping_add(at),
-                };
-                // SAFETY: guaranteed by the caller. Each of the weights' planes, and the output, has the tile's pixels
-                // starting at `first`.
-                unsafe { (self.kernel)(&tile, tiles.registers) };
-                if let Some(rest) = out.rest.as_ref().filter(|_| out.plane > 1) {
-                    let stored = Stored { out: out.start.start(), at, ldc: pixels, rows: 1, columns: pixels };
-                    // SAFETY: the output has the tile, which was computed above. Pixels that are computed twice were
-                    // stored anew.
-                    unsafe { rest.finish(self.isa, &stored) };
+                for filter in some {
+                    let (mut values, channels) = weights.filter(filter);
+                    if let Some(scale) = on.scale.filter(|_| !tiles.packed) {
+                        let scaled = &mut scaled[..values.len()];
+                        for ((to, value), &channel) in scaled.iter_mut().zip(values).zip(channels) {
+                            *to = value * scale[usize::from(channel)];
+                        }
+                        values = scaled;
+                    }
+                    let at = on.first + filter * out.plane + first;
+                    let tile = SparseTile {
+                        values,
+                        channels,
+                        input,
+                        plane,
+                        last,
+                        pixels,
+                        bias: out.bias.map_or(0.0, |bias| bias[filter]),
+                        in_registers: out.in_registers,
+                        out: out.start.start().wrapping_add(at),
+                    };
+                    // SAFETY: guaranteed by the caller. Each of the weights' planes, and the output, has the tile's
+                    // pixels starting at `first`.
+                    unsafe { (self.kernel)(&tile, tiles.registers) };
+                    if let Some(rest) = out.rest.as_ref().filter(|_| out.plane > 1) {
+                        let stored = Stored { out: out.start.start(), at, ldc: pixels, rows: 1, columns: pixels };
+                        // SAFETY: the output has the tile, which was computed above. Pixels that are computed twice
+                        // were stored anew.
+                        unsafe { rest.finish(self.isa, &stored) };
+                    }
                 }
             }
         }
@@ -421,6 +445,9 @@ impl Variant {
         }
     }
 }
+
+/// Most weights of a filter of which several are computed before the thread may ask whether to stop.
+const LONG_FILTER: usize = 1 << 12;
 
 /// Copies the registers of a tile, plane by plane, and scales them.
 struct PackPixels<'a> {

@@ -5,6 +5,7 @@ use crate::arena::NoMemory;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
 use crate::gemm::Packed;
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::threads::Pool;
 
 /// The family's entry in the table of convolutions.
@@ -42,7 +43,8 @@ impl FloatKernel for Variant {
         product(&[packed_len(self, shape), size_of::<f32>()])
     }
 
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
+    /// Weights are few.
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8], _pace: &Pace<'_>) -> Result<(), NoMemory> {
         let Filters::Oihw(weights) = filters else { panic!("a matrix product has no planes") };
         Weights::F32.store(to, |to| {
             pack(self, shape, weights, to);

@@ -81,7 +81,8 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
 /// Most channels of an image: with more, a run of channels fills a register.
 const MAX_CHANNELS: usize = 4;
 
-/// Whether a convolution belongs to this family: few kernel rows over few channels, and no horizontal dilation.
+/// Whether a convolution belongs to this family: few kernel rows over few channels, no horizontal dilation, and not too
+/// many weights.
 #[inline(never)]
 pub fn takes(shape: &ConvShape) -> bool {
     let [rows, columns] = shape.kernel;
@@ -94,6 +95,7 @@ pub fn takes(shape: &ConvShape) -> bool {
         && columns > 0
         && (1..=MAX_LINES).contains(&lines)
         && lines.saturating_mul(window) <= MAX_WINDOW
+        && lines.saturating_mul(columns).saturating_mul(shape.out_c) <= MAX_WEIGHTS
 }
 
 /// Elements that [`pack`] writes.
@@ -133,7 +135,9 @@ pub struct Stem<'a> {
 }
 
 /// Multiply-adds of a task that can be cut: about a millisecond.
-const TASK_WORK: usize = 1 << 24;
+const TASK_WORK: usize = 1 << 23;
+/// Most weights: a tile, which is computed at once, takes several multiply-adds for each.
+const MAX_WEIGHTS: usize = 1 << 18;
 
 /// Computes a convolution.
 ///
@@ -158,7 +162,7 @@ pub fn stem(v: &Variant, args: Stem<'_>, pool: &Pool) {
     share_rows(pool, out, rows, work, TASK_WORK, |rows, out| {
         let out = Columns::all(out, shape.out_c);
         // SAFETY: the lengths were checked, and the CPU has the instructions.
-        unsafe { (v.kernel)(&mut Rows { shape, rows, input, packed, out, epilogue }) }
+        unsafe { (v.kernel)(&mut Rows { shape, rows, input, packed, out, epilogue, pool }) }
     });
 }
 

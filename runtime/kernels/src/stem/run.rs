@@ -7,6 +7,8 @@ use crate::conv::{Columns, ConvShape};
 use crate::epilogue::{Epilogue, finish_row};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
+use crate::pace::Pace;
+use crate::threads::Pool;
 
 /// Output columns of the widest tile.
 pub(super) const WIDTH: usize = 14;
@@ -27,6 +29,15 @@ pub(super) struct Rows<'a> {
     pub out: Columns<'a>,
     /// Has no residual.
     pub epilogue: Epilogue<'a>,
+    /// Asked whether to stop.
+    pub pool: &'a Pool,
+}
+
+impl Rows<'_> {
+    /// Steps of a pixel: a multiply-add takes a small part of one.
+    fn pixel_work(&self, of_step: usize) -> usize {
+        self.shape.in_c * self.shape.taps() * self.shape.out_c / of_step
+    }
 }
 
 /// The kernels by instruction set: name, attributes, register type, outputs per tile, outputs per tile at the end of a
@@ -68,9 +79,13 @@ kernels! {
 /// The reference, element by element, for panels of one filter.
 pub(super) fn scalar(args: &mut Rows<'_>) {
     let s = args.shape;
+    let (pace, work) = (Pace::of(args.pool), args.pixel_work(1));
     for row in args.rows.clone() {
         let (image, y) = (row / s.out_h, row % s.out_h);
         for x in 0..s.out_w {
+            if pace.stops(work) {
+                return;
+            }
             for filter in 0..s.out_c {
                 let mut sum = args.epilogue.bias.map_or(0.0, |b| b[filter]);
                 for c in 0..s.in_c {
@@ -108,6 +123,9 @@ struct Window {
     weights: usize,
 }
 
+/// Columns of a row whose activation is applied at once.
+const FINISHED: usize = 1 << 10;
+
 /// Loops over rows, then tiles of columns, then panels of filters: the window of a tile stays in the first-level cache
 /// for all filters, and the weights always do.
 ///
@@ -117,6 +135,7 @@ struct Window {
 #[inline(always)]
 unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args: &mut Rows<'_>, isa: Isa) {
     let s = args.shape;
+    let (pace, work) = (Pace::of(args.pool), P * args.pixel_work(8) + 16);
     let mut copies = [0.0; MAX_WINDOW];
     let mut windows = [Window { first: std::ptr::null(), weights: 0 }; MAX_LINES];
     for row in args.rows.clone() {
@@ -134,6 +153,9 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
         }
         let out_row = (row - args.rows.start) * s.out_w;
         for x in (0..s.out_w).step_by(P) {
+            if pace.stops(work) {
+                return;
+            }
             let outputs = P.min(s.out_w - x);
             let tile = Tile { args, lines: &lines[..count], x, outputs, out: args.out.at(out_row + x, outputs) };
             let narrow = outputs <= LAST;
@@ -150,7 +172,13 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
             }
         }
         if let Some(activation) = args.epilogue.later() {
-            finish_row(isa, activation, args.out.slice(out_row, s.out_w), None);
+            for first in (0..s.out_w).step_by(FINISHED) {
+                let count = FINISHED.min(s.out_w - first);
+                if pace.stops(count * s.out_c) {
+                    return;
+                }
+                finish_row(isa, activation, args.out.slice(out_row + first, count), None);
+            }
         }
     }
 }

@@ -17,7 +17,9 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
+use crate::copy::copy;
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::parallel;
 use crate::threads::Pool;
 
@@ -42,15 +44,33 @@ pub fn transpose(isa: Isa, size: usize, p: &Permutation, x: &[u8], y: &mut [u8],
         let first = offset / size / row;
         let share = p.rows(first, y.len() / size / row);
         let x = &x[share.start * size..];
-        share.steps.for_each_step(|step| match (size, step) {
-            (_, TransposeStep::Copy { from, to, len }) => {
-                y[to * size..][..len * size].copy_from_slice(&x[from * size..][..len * size]);
+        let pace = Pace::of(pool);
+        share.steps.for_each_step(|step| {
+            match step {
+                TransposeStep::Copy { from, to, len } => {
+                    let (x, y) = (&x[from * size..][..len * size], &mut y[to * size..][..len * size]);
+                    // A short copy takes as long as finding its place.
+                    pace.spend(8)?;
+                    copy(x, y, &pace)
+                }
+                TransposeStep::Matrix(m) => {
+                    let [rows, columns] = m.piece();
+                    for r in (0..m.rows).step_by(rows) {
+                        for c in (0..m.columns).step_by(columns) {
+                            let m = m.part(r, c, rows, columns);
+                            pace.spend(8 + 2 * m.rows * m.columns)?;
+                            match size {
+                                1 => scalar::transpose::<1>(&m, x, y),
+                                2 => scalar::transpose::<2>(&m, x, y),
+                                4 => transpose_words(isa, &m, x, y),
+                                8 => scalar::transpose::<8>(&m, x, y),
+                                _ => panic!("elements of {size} bytes"),
+                            }
+                        }
+                    }
+                    Ok(())
+                }
             }
-            (1, TransposeStep::Matrix(m)) => scalar::transpose::<1>(&m, x, y),
-            (2, TransposeStep::Matrix(m)) => scalar::transpose::<2>(&m, x, y),
-            (4, TransposeStep::Matrix(m)) => transpose_words(isa, &m, x, y),
-            (8, TransposeStep::Matrix(m)) => scalar::transpose::<8>(&m, x, y),
-            _ => panic!("elements of {size} bytes"),
         });
     });
 }
@@ -70,12 +90,20 @@ struct Matrix {
 /// Rows and columns of a block whose input and output stay in the first-level cache
 /// (2 x 16 KiB at 4 bytes).
 const BLOCK: usize = 64;
+/// Columns of a piece of a matrix; it has as many rows as a block's columns are long.
+const PIECE_COLUMNS: usize = 1 << 10;
 
 impl Matrix {
     /// The blocks of this matrix, row blocks outermost.
     fn blocks(self) -> impl Iterator<Item = Matrix> {
         let starts = |len: usize| (0..len).step_by(BLOCK);
         starts(self.rows).flat_map(move |r| starts(self.columns).map(move |c| self.part(r, c, BLOCK, BLOCK)))
+    }
+
+    /// Rows and columns of the parts between which a run may stop: a block of rows, or all of a matrix that is small.
+    fn piece(self) -> [usize; 2] {
+        let small = self.rows.saturating_mul(self.columns) <= BLOCK * PIECE_COLUMNS;
+        if small { [self.rows.max(1), self.columns.max(1)] } else { [BLOCK, PIECE_COLUMNS] }
     }
 
     /// At most `rows` x `columns` elements starting at row `r` and column `c`.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Matrix;
+use crate::pace::Stopped;
 
 /// The highest rank of a permutation, before axes are merged.
 const MAX_RANK: usize = 8;
@@ -110,8 +111,9 @@ impl Permutation {
         Share { start: first * self.axes[0].from, steps }
     }
 
-    /// Calls `f` with the copies and matrix transpositions that together make up this permutation.
-    pub(super) fn for_each_step(&self, mut f: impl FnMut(TransposeStep)) {
+    /// Calls `f` with the copies and matrix transpositions that together make up this permutation, unless the run is
+    /// to stop.
+    pub(super) fn for_each_step(&self, mut f: impl FnMut(TransposeStep) -> Result<(), Stopped>) {
         let axes = &self.axes[..self.rank];
         let last = self.rank - 1;
         // The input's last axis. If its length was 1, it has been dropped, and the last axis of the output, whatever
@@ -128,7 +130,7 @@ impl Permutation {
                 axes.iter().zip(index).map(|(axis, i)| stride(axis) * i).sum::<usize>()
             };
             let (from, to) = (at(|axis| axis.from), at(|axis| axis.to));
-            f(match unit {
+            let done = f(match unit {
                 Some(unit) if unit == last => TransposeStep::Copy { from, to, len: axes[last].len },
                 _ => TransposeStep::Matrix(Matrix {
                     rows: axes[last].len,
@@ -139,6 +141,9 @@ impl Permutation {
                     to_stride: unit.map_or(1, |unit| axes[unit].to),
                 }),
             });
+            if done.is_err() {
+                return;
+            }
             // Advances to the next index, innermost axis first.
             let Some(i) = (0..self.rank).rev().find(|&i| index[i] + 1 < outer.axes[i].len) else {
                 return;

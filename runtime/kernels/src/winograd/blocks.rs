@@ -10,6 +10,7 @@ use crate::epilogue::{Bounds, Epilogue, Tail, finish_row};
 use crate::gemm::tile::GemmTile;
 use crate::gemm::{self, Packed};
 use crate::isa::Isa;
+use crate::pace::{PIECE, Pace};
 use crate::parallel::{Output, share_units, split};
 use crate::threads::Pool;
 
@@ -20,6 +21,9 @@ fn block_len(isa: Isa) -> usize {
         Isa::Neon | Isa::Scalar => 64 * 1024,
     }
 }
+
+/// Most elements of a block, unless it is a single row of tiles.
+const MAX_BLOCK: usize = 1 << 21;
 
 /// Most channels whose kernels are transformed at a time, so that they are multiplied while still in the second-level
 /// cache.
@@ -70,7 +74,7 @@ impl WinogradSplit {
 
         let per_tile = product(&[v.points(), shape.in_c + shape.out_c.min(gemm.nr)]).max(1);
         // Every block reads all weights, so if they are much larger than the cache, larger blocks pay off.
-        let block = block_len(v.isa).max(product(&[part, parts]) / 8);
+        let block = block_len(v.isa).max((product(&[part, parts]) / 8).min(MAX_BLOCK));
         let fit = (block / per_tile / gemm.mr * gemm.mr).max(gemm.mr);
         let share = tiles.div_ceil(threads).next_multiple_of(gemm.mr);
         let blocks = tiles.div_ceil(fit.min(share));
@@ -215,6 +219,7 @@ impl CheckedConv<'_> {
         let out = Output::new(out);
         let units = cut.blocks * cut.panel_blocks;
         share_units(pool, units, cut.slots, cut.slot_len(), slots, |unit, slot| {
+            let pace = &Pace::of(pool);
             let (windows, slot) = slot.split_at_mut(cut.windows);
             let (sums, part) = slot.split_at_mut(cut.sums);
             let first = unit / cut.panel_blocks * cut.per_block;
@@ -228,7 +233,7 @@ impl CheckedConv<'_> {
                 KernelsPlace::Shared => Kernels::Made(shared, cut.part),
                 KernelsPlace::Slot => Kernels::Make(part),
             };
-            self.transform_windows(first, tiles, windows, zeros);
+            self.transform_windows(first, tiles, windows, zeros, pace);
             for panel in first_panel..(first_panel + cut.panels).min(cut.all_panels) {
                 // Units are large if the weights are large: a canceled run does not wait for one.
                 if pool.stops() {
@@ -236,8 +241,9 @@ impl CheckedConv<'_> {
                 }
                 let first_filter = panel * self.gemm.nr;
                 let filters = self.gemm.nr.min(self.shape.out_c - first_filter);
-                self.multiply(tiles, panel, filters, windows, &mut kernels, sums);
-                self.transform_sums(first, tiles, first_filter, filters, sums, out.start());
+                let of_panel = (panel, filters);
+                self.multiply(tiles, of_panel, windows, &mut kernels, sums, pool);
+                self.transform_sums((first, tiles), (first_filter, filters), sums, out.start(), pace);
             }
         });
     }
@@ -249,15 +255,25 @@ impl CheckedConv<'_> {
         (tile / (down * across), tile / across % down * m, tile % across * m)
     }
 
+    /// Whether a thread asks whether to stop while it transforms tiles of as many channels or filters, whose elements
+    /// are steps.
+    fn asks(&self, tiles: usize, channels: usize) -> bool {
+        product(&[tiles, channels, self.v.points()]) > PIECE
+    }
+
     /// Transforms the windows of `tiles` tiles starting at `first` to `[point, tile, channel]`, with gaps between the
     /// points.
-    fn transform_windows(&self, first: usize, tiles: usize, windows: &mut [f32], zeros: &[f32]) {
+    fn transform_windows(&self, first: usize, tiles: usize, windows: &mut [f32], zeros: &[f32], pace: &Pace<'_>) {
         let s = self.shape;
         let side = self.v.side;
         let stride = tiles * s.in_c + GAP;
         assert!(windows.len() >= self.v.points() * stride);
         let mut pixels = [zeros.as_ptr(); MAX_POINTS];
+        let asks = self.asks(tiles, s.in_c);
         for tile in 0..tiles {
+            if asks && pace.stops(s.in_c * self.v.points()) {
+                return;
+            }
             let (image, y, x) = self.place(first + tile);
             for (i, pixel) in pixels[..side * side].iter_mut().enumerate() {
                 // Rows and columns before the first wrap to huge values: one comparison checks both ends.
@@ -317,11 +333,11 @@ impl CheckedConv<'_> {
     fn multiply(
         &self,
         tiles: usize,
-        panel: usize,
-        filters: usize,
+        (panel, filters): (usize, usize),
         windows: &[f32],
         kernels: &mut Kernels<'_>,
         sums: &mut [f32],
+        pool: &Pool,
     ) {
         let (v, depth) = (self.v, self.shape.in_c);
         let parts = depth.div_ceil(channels_of(self.v, self.shape));
@@ -337,7 +353,11 @@ impl CheckedConv<'_> {
             let at_a_time = next.len().div_ceil(v.weights * v.weights).max(1);
             let mut next = next.clone().step_by(at_a_time).map(|at| at..next.end.min(at + at_a_time));
             let (_, channels) = self.part(part);
+            let asks = product(&[tiles, channels.len(), filters]) > PIECE;
             for (weight, matrix) in kernels.chunks_exact(kernels.len() / (v.weights * v.weights)).enumerate() {
+                if asks && pool.stops() {
+                    return;
+                }
                 let matrix = &matrix[..channels.len() * self.width(panel)];
                 if let Some(next) = next.next() {
                     self.packed.prefetch(next);
@@ -391,17 +411,20 @@ impl CheckedConv<'_> {
     /// Transforms the sums of `tiles` tiles starting at `first` and stores the outputs.
     fn transform_sums(
         &self,
-        first: usize,
-        tiles: usize,
-        first_filter: usize,
-        filters: usize,
+        (first, tiles): (usize, usize),
+        (first_filter, filters): (usize, usize),
         sums: &[f32],
         out: *mut f32,
+        pace: &Pace<'_>,
     ) {
         let (s, epilogue) = (self.shape, &self.epilogue);
         let stride = tiles * filters + GAP;
         assert!(sums.len() >= self.v.points() * stride);
+        let asks = self.asks(tiles, filters);
         for tile in 0..tiles {
+            if asks && pace.stops(filters * self.v.points()) {
+                return;
+            }
             let (image, y, x) = self.place(first + tile);
             let (rows, columns) = (self.v.outputs.min(s.out_h - y), self.v.outputs.min(s.out_w - x));
             let at = ((image * s.out_h + y) * s.out_w + x) * s.out_c + first_filter;

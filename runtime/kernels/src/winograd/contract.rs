@@ -10,6 +10,7 @@ use crate::conv::{
     Active, Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product, select,
 };
 use crate::isa::Isa;
+use crate::pace::Pace;
 use crate::threads::Pool;
 
 /// The family's entry in the table of convolutions.
@@ -70,7 +71,7 @@ impl FloatKernel for Variant {
         product(&[packed_len(self, shape), self.weights().size()])
     }
 
-    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8]) -> Result<(), NoMemory> {
+    fn pack(&self, shape: &ConvShape, filters: Filters<'_>, to: &mut [u8], _pace: &Pace<'_>) -> Result<(), NoMemory> {
         let Filters::Oihw(weights) = filters else { panic!("a matrix product has one tap") };
         self.weights().store(to, |to| pack(self, shape, weights, to))
     }

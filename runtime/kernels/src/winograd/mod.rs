@@ -28,6 +28,7 @@ use crate::gemm::{self, Packed, Weights};
 use crate::isa::Isa;
 #[cfg(feature = "foreign")]
 use crate::lanes::portable::Portable;
+use crate::pace::Pace;
 use crate::threads::Pool;
 use blocks::{CheckedConv, WinogradSplit};
 pub(crate) use contract::FAMILY;
@@ -264,9 +265,12 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
     VARIANTS.iter().find(|v| v.name == name && v.isa.is_built())
 }
 
+/// Most channels: the windows of a tile are transformed at once.
+const MAX_CHANNELS: usize = 1 << 14;
+
 /// Whether a convolution belongs to this family.
 pub fn takes(shape: &ConvShape) -> bool {
-    shape.in_c > 0
+    (1..=MAX_CHANNELS).contains(&shape.in_c)
         && shape.kernel == [3, 3]
         && shape.dilation == [1, 1]
         && shape.groups == 1
@@ -303,12 +307,12 @@ pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) -> Re
     assert_eq!(oihw.len(), product(&[shape.out_c, rows]));
     assert_eq!(out.len(), packed_len(v, shape));
     if v.storage != Storage::Transformed {
-        gemm::pack(v.gemm(), rows, shape.out_c, oihw, 1, rows, out);
+        gemm::pack(v.gemm(), rows, shape.out_c, (oihw, 1, rows), out, &Pace::free());
         return Ok(());
     }
     let len = kernels_len(v, shape);
     let mut kernels = AlignedVec::try_zeroed(len).ok_or(NoMemory(product(&[len, size_of::<f32>()])))?;
-    gemm::pack(v.gemm(), rows, shape.out_c, oihw, 1, rows, &mut kernels);
+    gemm::pack(v.gemm(), rows, shape.out_c, (oihw, 1, rows), &mut kernels, &Pace::free());
     blocks::transform_all(v, shape, &kernels, out);
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The definition of attention: one query of one head at a time, with sums in f64.
 
+use skipstone_kernels::pace::Pace;
+
 use super::{Attention, Head, gather, len_of};
 use crate::error::OpError;
 use crate::operator::{Operator, Semantics};
@@ -17,8 +19,8 @@ impl Semantics for Attention {
         let past = self.past_at().map_or(Ok(no_past), |at| Ok::<_, OpError>((elements(at)?, elements(at + 1)?)))?;
         let mut k = reserve::copies(0.0, s.batch * self.kv_heads * s.keys * s.size)?;
         let mut v = reserve::copies(0.0, s.batch * self.kv_heads * s.keys * s.v_size)?;
-        gather(&s, self.kv_heads, s.size, elements(1)?, past.0, &mut k);
-        gather(&s, self.kv_heads, s.v_size, elements(2)?, past.1, &mut v);
+        gather(&s, (self.kv_heads, s.size), elements(1)?, past.0, &mut k, &Pace::free())?;
+        gather(&s, (self.kv_heads, s.v_size), elements(2)?, past.1, &mut v, &Pace::free())?;
         let q = elements(0)?;
         let lens = self.lens_at().and_then(|at| inputs[at].elements::<i64>());
         let empty = results[0].is_empty() && (self.scores.is_none() || results.last().is_none_or(Vec::is_empty));

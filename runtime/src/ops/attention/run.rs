@@ -1,9 +1,11 @@
 //! The run of one attention head: its products, their softmax, and the weighted sums.
 
 use skipstone_kernels::Isa;
+use skipstone_kernels::copy::fill;
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::gemm::{self, Gemm, Packed, Variant};
 use skipstone_kernels::middle_axis::MiddleAxis;
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::softmax::{SoftmaxFn, softmax};
 use skipstone_kernels::threads::Pool;
 
@@ -47,34 +49,33 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     /// Packs keys and values of a head.
-    pub(super) fn pack(&mut self, (k, of_k): (&[f32], Head), (v, of_v): (&[f32], Head)) {
+    pub(super) fn pack(&mut self, (k, of_k): (&[f32], Head), (v, of_v): (&[f32], Head), pace: &Pace<'_>) {
         let s = self.s;
         let (k, v) = (k.get(of_k.start..).unwrap_or(&[]), v.get(of_v.start..).unwrap_or(&[]));
-        gemm::pack(self.qk, s.size, s.keys, k, 1, of_k.row, self.scratch.k);
-        gemm::pack(self.pv, s.keys, s.v_size, v, of_v.row, 1, self.scratch.v);
+        gemm::pack(self.qk, s.size, s.keys, (k, 1, of_k.row), self.scratch.k, pace);
+        gemm::pack(self.pv, s.keys, s.v_size, (v, of_v.row, 1), self.scratch.v, pace);
     }
 
-    /// The scaled products of some queries with all keys.
-    pub(super) fn products(&mut self, a: &[f32], lda: usize, m: usize, scale: f32) -> &mut [f32] {
+    /// The products of some queries with all keys.
+    pub(super) fn products(&mut self, a: &[f32], lda: usize, m: usize) -> &mut [f32] {
         let (s, out) = (self.s, &mut self.scratch.scores[..m * self.s.keys]);
         let packed = Packed::F32(self.scratch.k);
         let (k, n, epilogue) = (s.size, s.keys, Epilogue::NONE);
         gemm::gemm(self.qk, Gemm { m, k, n, a, lda, packed, out, ldc: n, epilogue, a_scale: None }, &mut [], self.pool);
-        out.iter_mut().for_each(|score| *score *= scale);
         out
     }
 
     /// The softmax of some rows of scores; zeros for rows that see nothing.
-    pub(super) fn softmax(&mut self, count: usize, blind: &[bool]) -> &[f32] {
+    pub(super) fn softmax(&mut self, count: usize, blind: &[bool], pace: &Pace<'_>) -> Result<&[f32], OpError> {
         let (len, keys) = (count * self.s.keys, self.s.keys);
         let weights = &mut self.scratch.weights[..len];
         if let Some(view) = MiddleAxis::new(&[count, keys], 1..2) {
             softmax(self.isa, SoftmaxFn::Softmax, view, &self.scratch.scores[..len], weights, self.pool);
         }
         for (row, _) in blind.iter().enumerate().filter(|(_, blind)| **blind) {
-            weights[row * keys..][..keys].fill(0.0);
+            fill(&[0; 4], bytemuck::cast_slice_mut(&mut weights[row * keys..][..keys]), pace)?;
         }
-        weights
+        Ok(weights)
     }
 
     /// The weighted sums of the values.

@@ -3,6 +3,7 @@
 use skipstone_kernels::Isa;
 use skipstone_kernels::epilogue::Epilogue;
 use skipstone_kernels::gemm::{self, Gemm, Packed, Variant};
+use skipstone_kernels::pace::Pace;
 use skipstone_kernels::threads::Pool;
 use skipstone_kernels::unary::activation_in_place;
 
@@ -47,23 +48,23 @@ impl Products {
         ]
     }
 
-    pub(super) fn pack_x(&self, cell: Cell, s: &RecurrentSizes, w: &[f32], out: &mut [f32]) {
+    pub(super) fn pack_x(&self, cell: Cell, s: &RecurrentSizes, w: &[f32], out: &mut [f32], pace: &Pace<'_>) {
         let rows = cell.gates() * s.hidden;
         let len = self.lens(cell, s)[0];
         for direction in 0..s.directions {
             let w = &w[direction * rows * s.inputs..];
-            gemm::pack(self.x, s.inputs, rows, w, 1, s.inputs, &mut out[direction * len..][..len]);
+            gemm::pack(self.x, s.inputs, rows, (w, 1, s.inputs), &mut out[direction * len..][..len], pace);
         }
     }
 
-    pub(super) fn pack_h(&self, cell: Cell, s: &RecurrentSizes, r: &[f32], out: &mut [f32]) {
+    pub(super) fn pack_h(&self, cell: Cell, s: &RecurrentSizes, r: &[f32], out: &mut [f32], pace: &Pace<'_>) {
         let (rows, direct) = (cell.gates() * s.hidden, cell.direct() * s.hidden);
         let [_, first, second] = self.lens(cell, s);
         for direction in 0..s.directions {
             let r = &r[direction * rows * s.hidden..];
             let (head, tail) = out[direction * (first + second)..][..first + second].split_at_mut(first);
-            gemm::pack(self.h, s.hidden, direct, r, 1, s.hidden, head);
-            gemm::pack(self.h, s.hidden, rows - direct, &r[direct * s.hidden..], 1, s.hidden, tail);
+            gemm::pack(self.h, s.hidden, direct, (r, 1, s.hidden), head, pace);
+            gemm::pack(self.h, s.hidden, rows - direct, (&r[direct * s.hidden..], 1, s.hidden), tail, pace);
         }
     }
 }
@@ -166,23 +167,23 @@ impl<'a, 'o> Run<'a, 'o> {
         if s.batch == 0 {
             return Ok(());
         }
+        let pace = Pace::of(pool);
         self.biases(direction);
-        self.states(direction);
+        self.states(direction, &pace)?;
         let epilogue = Epilogue { bias: Some(self.scratch.bias), ..Epilogue::NONE };
         let [of_x, of_h, of_kept] = weights;
         let product = |v: &Variant, args: Gemm<'_>| gemm::gemm(v, args, &mut [], pool);
         let sizes = (s.steps * s.batch, s.inputs, rows);
         product(v.x, rows_of(self.x, of_x, self.scratch.from_x, sizes, rows, epilogue));
         for step in 0..s.steps {
-            if pool.stops() {
-                return Ok(());
-            }
+            pace.spend(64)?;
             let Scratch { inner, from_x, gates, h, c, kept, .. } = &mut self.scratch;
             let sizes = (s.batch, size, direct * size);
             product(v.h, rows_of(h, of_h, gates, sizes, rows, Epilogue::NONE));
             if direct * size < rows {
                 // The reset gate is needed before the product that it enters.
                 for image in 0..s.batch {
+                    pace.spend(16 + 4 * rows)?;
                     let len = len_of(self.lens, image, s.steps)?;
                     if step >= len {
                         continue;
@@ -199,6 +200,8 @@ impl<'a, 'o> Run<'a, 'o> {
                 product(v.h, rows_of(kept, of_kept, behind, sizes, rows, Epilogue::NONE));
             }
             for image in 0..s.batch {
+                // Activations, too, which are pieces of a kernel only if there are many.
+                pace.spend(16 + 8 * rows)?;
                 let len = len_of(self.lens, image, s.steps)?;
                 if step >= len {
                     continue;
@@ -256,7 +259,7 @@ impl<'a, 'o> Run<'a, 'o> {
                 self.y[op.row(s, at, direction, image)..][..size].copy_from_slice(h);
             }
         }
-        self.results(direction)
+        self.results(direction, &pace)
     }
 
     /// Sums the biases of a direction.
@@ -276,10 +279,11 @@ impl<'a, 'o> Run<'a, 'o> {
     }
 
     /// Sets the states before the first step.
-    fn states(&mut self, direction: usize) {
+    fn states(&mut self, direction: usize, pace: &Pace<'_>) -> Result<(), OpError> {
         let size = self.s.hidden;
         for (state, initial) in [&mut *self.scratch.h, &mut *self.scratch.c].into_iter().zip(self.initial) {
             for image in 0..self.s.batch {
+                pace.spend(16 + size)?;
                 let state = &mut state[image * size..][..size];
                 match initial {
                     Some(given) => {
@@ -289,14 +293,16 @@ impl<'a, 'o> Run<'a, 'o> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Writes the last states, and zeros after the ends of sequences. The last state of a sequence without steps is
     /// zero.
-    fn results(&mut self, direction: usize) -> Result<(), OpError> {
+    fn results(&mut self, direction: usize, pace: &Pace<'_>) -> Result<(), OpError> {
         let (op, s, size) = (self.op, self.s, self.s.hidden);
         for image in 0..s.batch {
             let len = len_of(self.lens, image, s.steps)?;
+            pace.spend(16 + 2 * size)?;
             for (last, state) in self.last.iter_mut().zip([&*self.scratch.h, &*self.scratch.c]) {
                 let Some(last) = last else { continue };
                 let last = &mut last[op.state_row(s, direction, image)..][..size];
@@ -306,6 +312,7 @@ impl<'a, 'o> Run<'a, 'o> {
                 }
             }
             for step in len..s.steps {
+                pace.spend(16 + size)?;
                 self.y[op.row(s, step, direction, image)..][..size].fill(0.0);
             }
         }
