@@ -58,7 +58,7 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "android",
         about: "the Android library on the JVM; checks for phones",
-        after: &["release"],
+        after: &["release", "environment"],
         run: |w| android::run(w, &android::Command::Test),
     },
     Section {
