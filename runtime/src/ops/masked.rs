@@ -58,12 +58,13 @@ impl MaskOperand {
     /// Writes the active channels of an image to `list`, in order.
     pub fn read<'a>(&self, io: &Io<'_, '_>, image: usize, list: &'a mut [u32]) -> Result<&'a [u32], OpError> {
         let of_image = image * self.channels..(image + 1) * self.channels;
-        let (all, pace) = (io.input_bytes(self.position)?, io.pace());
+        let all = io.input_bytes(self.position)?;
+        io.pace().spend(4 * self.channels)?;
         let count = match self.dtype {
-            DType::Bool => number(all.get(of_image).into_iter().flatten().map(|&active| active != 0), list, &pace)?,
+            DType::Bool => number(all.get(of_image).into_iter().flatten().map(|&active| active != 0), list),
             _ => {
                 let all = io.input::<f32>(self.position)?;
-                number(all.get(of_image).into_iter().flatten().map(|&factor| factor != 0.0), list, &pace)?
+                number(all.get(of_image).into_iter().flatten().map(|&factor| factor != 0.0), list)
             }
         };
         list.get(..count).ok_or(OpError::Operand(self.position))
@@ -80,16 +81,15 @@ impl MaskOperand {
 }
 
 /// Writes the indices at which `active` is true, as far as they fit into the list; returns their number.
-fn number(active: impl Iterator<Item = bool>, list: &mut [u32], pace: &Pace<'_>) -> Result<usize, OpError> {
+fn number(active: impl Iterator<Item = bool>, list: &mut [u32]) -> usize {
     let mut count = 0;
     for (channel, active) in active.enumerate() {
-        pace.spend(4)?;
         if let Some(place) = list.get_mut(count) {
             *place = channel as u32;
         }
         count += usize::from(active);
     }
-    Ok(count)
+    count
 }
 
 /// Expands pixels with active channels to pixels with `channels` channels.
@@ -260,13 +260,11 @@ impl Semantics for Masked {
     }
 }
 
+/// [`spread`] or [`gather`].
+type MoveChannels = fn(&[u32], &[f32], usize, &mut [f32], &Pace<'_>) -> Result<(), OpError>;
+
 /// The images of a tensor with their channels moved, one by one.
-pub(super) fn moved(
-    x: &Tensor,
-    mask: &Tensor,
-    read: MaskOperand,
-    channels: fn(&[u32], &[f32], usize, &mut [f32], &Pace<'_>) -> Result<(), OpError>,
-) -> Result<Tensor, OpError> {
+pub(super) fn moved(x: &Tensor, mask: &Tensor, read: MaskOperand, channels: MoveChannels) -> Result<Tensor, OpError> {
     let mut y = Tensor::try_zeros(x.fact().clone())?;
     let from = x.elements::<f32>().ok_or(OpError::Operand(0))?;
     let to = y.elements_mut::<f32>().ok_or(OpError::Operand(0))?;

@@ -9,7 +9,7 @@ use crate::depthwise::{self, column};
 use crate::epilogue::{Epilogue, InRegisters, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
-use crate::pace::Pace;
+use crate::pace::{PIECE, Pace};
 
 /// Output rows that are computed at once, as many as the columns that [`depthwise`](crate::depthwise) computes at once.
 pub(super) const ROWS: usize = depthwise::WIDTH;
@@ -108,11 +108,16 @@ unsafe fn run<L: Lanes>(args: &mut Planes<'_>, isa: Isa) {
     let ends = (args.planes.end, 0);
     let (mut next, mut last) = ((args.planes.start, 0), None);
     let mut turn = 0;
+    // A multiply-add takes an eighth of a step. Counted here, since the bands of small images take little time.
+    let (mut left, band_work) = (PIECE, bands.copy_len() + bands.rows * s.out_w * s.taps() / 8);
     // One loop with a single call of the copy and of the kernel, so that both are inlined.
     loop {
-        // A multiply-add takes an eighth of a step.
-        if args.pace.stops(bands.copy_len() + bands.rows * s.out_w * s.taps() / 8) {
-            break;
+        left = left.saturating_sub(band_work);
+        if left == 0 {
+            if args.pace.stops(PIECE) {
+                break;
+            }
+            left = PIECE;
         }
         let copied = copies.wrapping_add(turn * bands.copy_len());
         let (plane, band) = next;

@@ -105,6 +105,8 @@ pub(super) unsafe fn row<W: Widths>(row: &OutputRow<'_>) {
     let mut taps = [row.zeros; MAX_TAPS];
     let count = row.taps.len().next_multiple_of(W::GROUP);
     let size = row.to.size();
+    // The start of the line, which may be before the pixels to compute.
+    let line = row.out.wrapping_sub(row.columns.start * row.shape.out_c * size);
     for pixel in row.columns.clone() {
         if row.inner.contains(&pixel) {
             for (to, tap) in taps.iter_mut().zip(row.taps) {
@@ -128,7 +130,7 @@ pub(super) unsafe fn row<W: Widths>(row: &OutputRow<'_>) {
                     weights: row.weights.add(packed * count),
                     offsets: row.offsets.add(packed),
                     scales: row.scales.wrapping_add(packed),
-                    out: row.out.add(((pixel - row.columns.start) * row.shape.out_c + first) * size),
+                    out: line.wrapping_add((pixel * row.shape.out_c + first) * size),
                     to: &row.to,
                 };
                 W::compute(&block, width);

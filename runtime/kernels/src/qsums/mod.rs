@@ -57,7 +57,7 @@ impl PlainLoop for WindowSums<'_> {
     fn plain(self) {
         let (s, depth) = (self.shape, self.shape.group_in());
         let (image, y) = (self.line / s.out_h, self.line % s.out_h);
-        let is_large = s.taps().saturating_mul(s.in_c) > PIECE;
+        let mut read = 0;
         for (x, to) in (self.first..).zip(self.to.chunks_exact_mut(s.groups)) {
             let (rows, columns) = (s.valid_taps(0, y), s.valid_taps(1, x));
             let zeros = (rows.len() * columns.len() * depth) as i32 * i32::from(self.zero);
@@ -65,8 +65,12 @@ impl PlainLoop for WindowSums<'_> {
             for ky in rows {
                 let in_y = y * s.stride[0] + ky * s.dilation[0] - s.pad_top;
                 for kx in columns.clone() {
-                    if is_large && self.pool.stops() {
-                        return;
+                    read += s.in_c;
+                    if read > PIECE {
+                        read = 0;
+                        if self.pool.stops() {
+                            return;
+                        }
                     }
                     let in_x = x * s.stride[1] + kx * s.dilation[1] - s.pad_left;
                     let pixel = &self.input[((image * s.in_h + in_y) * s.in_w + in_x) * s.in_c..][..s.in_c];

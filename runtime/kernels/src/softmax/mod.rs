@@ -53,11 +53,22 @@ pub fn softmax(isa: Isa, f: SoftmaxFn, view: MiddleAxis, x: &[f32], y: &mut [f32
             match isa {
                 Isa::Scalar => scalar::plane(f, axis, inner, x, y, &pace),
                 _ if inner == 1 => dispatch(isa, vector::SoftmaxRow { f, x, y }),
-                _ => dispatch(isa, vector::SoftmaxColumns { f, inner, x, y, pace: &pace }),
+                _ => {
+                    for first in (0..inner).step_by(COLUMNS) {
+                        let columns = first..inner.min(first + COLUMNS);
+                        if pace.stops(axis * columns.len() * EXP_WORK) {
+                            return;
+                        }
+                        dispatch(isa, vector::SoftmaxColumns { f, inner, x, y, columns });
+                    }
+                }
             }
         }
     });
 }
+
+/// Columns of a plane that are computed at once: some registers of them.
+const COLUMNS: usize = 32;
 
 /// Computes a row that takes long, in steps that are each cut into pieces.
 fn long_row(isa: Isa, f: SoftmaxFn, x: &[f32], y: &mut [f32], pool: &Pool) {

@@ -1,9 +1,10 @@
 //! The functions on vectors, for every instruction set.
 
+use std::ops::Range;
+
 use super::SoftmaxFn;
 use crate::activation;
 use crate::lanes::Lanes;
-use crate::pace::Pace;
 use crate::simd::{Simd, Vectorized};
 
 /// Along a contiguous row: the lanes are adjacent elements of the axis.
@@ -19,7 +20,7 @@ pub(super) struct SoftmaxColumns<'a> {
     pub(super) inner: usize,
     pub(super) x: &'a [f32],
     pub(super) y: &'a mut [f32],
-    pub(super) pace: &'a Pace<'a>,
+    pub(super) columns: Range<usize>,
 }
 
 impl Vectorized for SoftmaxRow<'_> {
@@ -87,13 +88,10 @@ impl Vectorized for SoftmaxColumns<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let SoftmaxColumns { f, inner, x, y, pace } = self;
-        let mut column = 0;
-        while column < inner {
-            if pace.stops(x.len() / inner * S::LANES) {
-                return;
-            }
-            let width = (inner - column).min(S::LANES);
+        let SoftmaxColumns { f, inner, x, y, columns } = self;
+        let mut column = columns.start;
+        while column < columns.end {
+            let width = (columns.end - column).min(S::LANES);
             column_group(simd, f, inner, column, width, x, y);
             column += width;
         }

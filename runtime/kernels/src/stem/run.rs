@@ -7,7 +7,7 @@ use crate::conv::{Columns, ConvShape};
 use crate::epilogue::{Epilogue, finish_row};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
-use crate::pace::Pace;
+use crate::pace::{PIECE, Pace};
 use crate::threads::Pool;
 
 /// Output columns of the widest tile.
@@ -135,7 +135,9 @@ const FINISHED: usize = 1 << 10;
 #[inline(always)]
 unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args: &mut Rows<'_>, isa: Isa) {
     let s = args.shape;
-    let (pace, work) = (Pace::of(args.pool), P * args.pixel_work(8) + 16);
+    let pace = Pace::of(args.pool);
+    // Counted here, since a tile takes little time.
+    let (mut left, work) = (PIECE, P * args.pixel_work(8) + 16);
     let mut copies = [0.0; MAX_WINDOW];
     let mut windows = [Window { first: std::ptr::null(), weights: 0 }; MAX_LINES];
     for row in args.rows.clone() {
@@ -153,8 +155,12 @@ unsafe fn run<L: Lanes, const P: usize, const LAST: usize, const R: usize>(args:
         }
         let out_row = (row - args.rows.start) * s.out_w;
         for x in (0..s.out_w).step_by(P) {
-            if pace.stops(work) {
-                return;
+            left = left.saturating_sub(work);
+            if left == 0 {
+                if pace.stops(PIECE) {
+                    return;
+                }
+                left = PIECE;
             }
             let outputs = P.min(s.out_w - x);
             let tile = Tile { args, lines: &lines[..count], x, outputs, out: args.out.at(out_row + x, outputs) };
