@@ -18,7 +18,8 @@ fn interpreter(workspace: &Workspace) -> PathBuf {
 /// Creates the environment, or updates it to `tests/requirements.txt`.
 pub fn environment(workspace: &Workspace) -> Result<()> {
     let (shell, python) = (&workspace.shell, interpreter(workspace));
-    if !python.exists() {
+    // Its last part: creating the environment may have been interrupted.
+    if !workspace.build("venv/bin/pip").exists() {
         cmd!(shell, "python3 -m venv build/venv").quiet().run()?;
     }
     cmd!(shell, "{python} -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt")
