@@ -156,7 +156,7 @@ mod tests {
                 assert_eq!(at, next);
                 next += 1;
             });
-            assert_eq!(next, dims.iter().product());
+            assert_eq!(next, dims.iter().product::<usize>());
         }
     }
 

@@ -23,7 +23,7 @@ const MAX_POINTERS: usize = 1024;
 /// With fewer channels than this, reading one run of memory per tap would be mostly overhead.
 const SHORT_RUN: usize = 16;
 /// Multiply-adds of a unit that can be cut: about a millisecond.
-const UNIT_WORK: usize = 1 << 24;
+const UNIT_WORK: usize = 1 << 25;
 
 /// How a product is split into units. Depends only on sizes, so that scratch can be planned.
 pub(super) struct QgemmSplit {

@@ -33,7 +33,7 @@ use crate::conv::{ConvShape, Filters, Images, Task, product, streamed};
 use crate::epilogue::{Epilogue, InRegisters, Rest, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
-use crate::pace::{PIECE, Pace};
+use crate::pace::Pace;
 use crate::parallel::{Output, UNITS_PER_THREAD, WINDOWS_WORTH_SHARING, share_units};
 use crate::planes::Padded;
 use crate::simd::{self, Simd, dispatch};
@@ -288,12 +288,7 @@ struct Sparse<'a> {
 
 fn run(v: &Variant, args: Sparse<'_>, scratch: &mut [f32], pool: &Pool) {
     let Sparse { shape, input, weights, out, epilogue, scale } = args;
-    for some in weights.channels.chunks(PIECE) {
-        if pool.stops() {
-            return;
-        }
-        assert!(are_below(some, weights.depth), "channels of the input");
-    }
+    assert!(are_below(weights.channels, weights.depth), "channels of the input");
     let (plane, filters) = (shape.in_h * shape.in_w, shape.out_c);
     let bands = (!shape.is_pointwise()).then(|| RowBands::new(shape, v.width));
     let work = product(&[weights.values.len(), shape.out_h, shape.out_w]);
