@@ -20,8 +20,12 @@ impl Batch {
         let inputs: Vec<usize> =
             (0..ports.len()).filter(|&at| names.lines().any(|name| name == ports[at].name)).collect();
         let images = *given.get(*inputs.first()?)?.fact().shape.first()?;
+        // Anyone may write a package: one that is planned for another batch takes its inputs as they are.
+        let one = |fact: &Fact| fact.shape.first() == Some(&1);
+        let planned =
+            inputs.iter().all(|&at| one(&ports[at].fact)) && model.outputs().iter().all(|port| one(&port.fact));
         let fits = |at: &usize| given.get(*at).is_some_and(|given| *given.fact() == stacked(&ports[*at].fact, images));
-        (images != 1 && inputs.iter().all(fits)).then_some(Self { images, inputs })
+        (planned && images != 1 && inputs.iter().all(fits)).then_some(Self { images, inputs })
     }
 
     /// Runs the session once for each image; returns the outputs of all.

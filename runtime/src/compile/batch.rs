@@ -31,8 +31,8 @@ pub(super) fn is_independent(
     for port in alone.inputs().iter().filter(|port| batched.contains(&port.name)) {
         shapes.insert(port.name.clone(), with_first(&port.fact.shape, 2));
     }
-    // State that a run leaves for the next would mix the images.
     let Ok(both) = open(&options(shapes)) else { return Ok(false) };
+    // State that a run leaves for the next would mix the images.
     if !alone.variables().is_empty() || alone.plan().is_none() || both.plan().is_none() {
         return Ok(false);
     }
