@@ -12,6 +12,15 @@ pub(crate) fn prefetch_line(at: *const u8) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
 }
 
+/// Prefetches the line at an address, which need not be valid memory, into the second-level cache.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn prefetch_line_early(at: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    // SAFETY: a hint, which never faults; SSE is part of every x86-64.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+}
+
 /// Prefetches elements that will be read soon into the second-level cache: worthwhile if memory is idle during one
 /// computation and the next would wait for it.
 #[inline]

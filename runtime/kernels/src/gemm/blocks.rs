@@ -4,18 +4,28 @@
 //! multiplied with all tiles of the row block before the next panel is read, so the panel stays in the second-level
 //! cache and the rows of A stay in the first two levels. The pointers of a row block are made once per unit.
 
-use super::tile::GemmTile;
+use std::ops::Range;
+
+use super::tile::{GemmTile, ahead};
 use super::{Packed, Variant};
 use crate::conv::{ConvShape, product};
-use crate::epilogue::{Epilogue, Stored};
+use crate::epilogue::{Bounds, Epilogue, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::parallel::{Output, PRODUCTS_WORTH_SHARING, UNITS_PER_THREAD, share_units};
 use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
 
-/// Elements of A that a row block may touch: 128 KiB, a share of the second-level cache.
+/// Elements that a row block may touch: 128 KiB, a share of the second-level cache.
 const ROW_BLOCK: usize = 32 * 1024;
+/// The same where every row block reads a large B again, which takes longer than reading A from a slower cache: 512 KiB,
+/// half of the smallest second-level cache of CPUs with AVX-512.
+const TALL_ROW_BLOCK: usize = 128 * 1024;
+/// Elements of a B that is read from the second-level cache by all row blocks but the first: 512 KiB.
+const SMALL_B: usize = 128 * 1024;
+/// Rows of a panel that all tiles of a row block use before the next rows are read: 96 to 128 KiB, so that the next ones
+/// can be prefetched into the same cache.
+const PIECE_ROWS: usize = 640;
 /// Row pointers of a unit, on the stack. If a convolution has more taps than fit for one tile, its rows are gathered.
 const MAX_POINTERS: usize = 1024;
 /// With fewer channels than this, reading one run of memory per tap would be mostly overhead.
@@ -40,6 +50,8 @@ pub(crate) struct GemmSplit {
     taps: usize,
     /// Elements per tap as the microkernel sees them.
     depth: usize,
+    /// Parts that rows of A and panels are cut into.
+    pieces: usize,
 }
 
 /// How rows of A are read.
@@ -71,8 +83,14 @@ impl GemmSplit {
         let (taps, depth) = if access == Access::Gather { (1, product(&[taps, depth])) } else { (taps, depth) };
 
         // Neighboring pixels share most of a window: about three runs per pixel are new to the cache.
-        let footprint = product(&[depth, taps.min(3)]).max(1);
-        let tiles = (ROW_BLOCK / footprint / v.mr).max(1).min((MAX_POINTERS / (taps.max(1) * v.mr)).max(1));
+        let input = product(&[depth, taps.min(3)]).max(1);
+        let (block, row) = match (v.isa, access) {
+            (Isa::Avx512, Access::InPlace) if product(&[taps, depth, n]) > SMALL_B => (TALL_ROW_BLOCK, input),
+            // Outputs are written in pieces as wide as a panel, and stay in the cache until all panels are done.
+            (Isa::Avx512, Access::InPlace) => (ROW_BLOCK, input.saturating_add(n)),
+            _ => (ROW_BLOCK, input),
+        };
+        let tiles = (block / row / v.mr).max(1).min((MAX_POINTERS / (taps.max(1) * v.mr)).max(1));
         let all_panels = n.div_ceil(v.nr).max(1);
         let (mut rows, mut panels) = (tiles * v.mr, all_panels);
         let work = [m, n, taps, depth, groups].iter().fold(1usize, |work, &size| work.saturating_mul(size));
@@ -94,7 +112,18 @@ impl GemmSplit {
         panels = panels.min((UNIT_WORK / product(&[rows, v.nr, taps, depth]).max(1)).max(1));
         let (row_blocks, panel_blocks) = (m.div_ceil(rows), all_panels.div_ceil(panels));
         let slots = product(&[row_blocks, panel_blocks, groups]).min(threads).max(1);
-        GemmSplit { rows: rows.min(m), row_blocks, panels, panel_blocks, groups, slots, access, taps, depth }
+        let most = if taps == 1 { depth } else { taps };
+        let pieces = match v.isa {
+            Isa::Avx512 => product(&[taps, depth]).div_ceil(PIECE_ROWS).clamp(1, most.max(1)),
+            _ => 1,
+        };
+        GemmSplit { rows: rows.min(m), row_blocks, panels, panel_blocks, groups, slots, access, taps, depth, pieces }
+    }
+
+    /// The taps, and of each the elements, that are multiplied in piece `index` of `count`.
+    fn piece(&self, index: usize, count: usize) -> (Range<usize>, Range<usize>) {
+        let part = |len: usize| index * len / count..(index + 1) * len / count;
+        if self.taps == 1 { (0..1, part(self.depth)) } else { (part(self.taps), 0..self.depth) }
     }
 
     /// Length of the row of zeros that padding needs.
@@ -224,8 +253,6 @@ pub(crate) struct CheckedGemm<'a> {
     pub m: usize,
     /// Output columns of one group.
     pub n: usize,
-    /// Contiguous pieces per row of A.
-    pub taps: usize,
     /// Elements per piece of one group.
     pub depth: usize,
     pub groups: usize,
@@ -294,39 +321,64 @@ impl CheckedGemm<'_> {
             }
         }
 
-        let k = self.taps * self.depth;
         let first_panel = panel_block * split.panels;
         let end_panel = self.n.div_ceil(v.nr).min(first_panel + split.panels);
         let group_packed = group * (self.packed.len() / self.groups);
+        let k = split.taps * split.depth;
+        let pieces = if tiles.count > 1 { split.pieces } else { 1 };
         for panel in first_panel..end_panel {
             let column = panel * v.nr;
             let columns = v.nr.min(self.n - column);
             let registers = columns.div_ceil(v.lanes);
+            let row = registers * v.lanes;
             let first = group_packed + column * k;
-            let panel = self.packed.range(first..first + registers * v.lanes * k);
-            for tile in 0..tiles.count {
-                let (start, len) = tiles.range(tile);
-                let at = (first_row + start) * self.ldc + group * self.n + column;
-                // SAFETY: `run` has checked the instructions. `point` or `gather` has made `taps` times `len` pointers
-                // to `depth` elements each; the panel was just sliced; the entry points have checked that bias and
-                // output contain these rows and columns, which no other unit writes.
-                unsafe {
-                    v.kernel(len, registers)(&GemmTile {
-                        rows: pointers[start * split.taps..].as_ptr(),
-                        taps: split.taps,
-                        depth: split.depth,
-                        panel,
-                        out: out.add(at),
-                        ldc: self.ldc,
-                        columns,
-                        add: false,
-                        bias: self.epilogue.bias.map_or(std::ptr::null(), |b| b[group * self.n + column..].as_ptr()),
-                        bounds: self.epilogue.bounds(),
-                    });
-                }
-                if let Some(rest) = self.epilogue.rest() {
-                    // SAFETY: the tile was just written and belongs to this unit alone.
-                    unsafe { rest.finish(v.isa, &Stored { out, at, ldc: self.ldc, rows: len, columns }) }
+            for piece in 0..pieces {
+                let (taps, depths) = split.piece(piece, pieces);
+                let (begin, len_k) = (taps.start * split.depth + depths.start, taps.len() * depths.len());
+                let packed = self.packed.range(first + begin * row..first + (begin + len_k) * row);
+                let is_last = piece + 1 == pieces;
+                for tile in 0..tiles.count {
+                    let (start, len) = tiles.range(tile);
+                    let at = (first_row + start) * self.ldc + group * self.n + column;
+                    let rows =
+                        &mut pointers[start * split.taps..][..len * split.taps][taps.start * len..taps.end * len];
+                    // SAFETY: `run` has checked the instructions. `point` or `gather` has made `taps` times `len`
+                    // pointers to `depth` elements each, of which the piece is a part; its part of the panel was just
+                    // sliced; the entry points have checked that bias and output contain these rows and columns, which
+                    // no other unit writes.
+                    unsafe {
+                        v.kernel(len, registers)(&GemmTile {
+                            rows: rows.as_ptr(),
+                            taps: taps.len(),
+                            depth: depths.len(),
+                            panel: packed,
+                            out: out.add(at),
+                            ldc: self.ldc,
+                            ahead: if is_last && panel + 1 == end_panel {
+                                0
+                            } else {
+                                ahead(len_k * row * v.weights.size(), len_k, tile)
+                            },
+                            columns,
+                            add: piece > 0,
+                            bias: self
+                                .epilogue
+                                .bias
+                                .map_or(std::ptr::null(), |b| b[group * self.n + column..].as_ptr()),
+                            bounds: if is_last { self.epilogue.bounds() } else { Bounds::None },
+                        });
+                    }
+                    if split.taps == 1 && pieces > 1 {
+                        // The next piece continues where this one ends; after the last, the next panel begins anew.
+                        for row in rows {
+                            *row =
+                                if is_last { row.wrapping_sub(depths.start) } else { row.wrapping_add(depths.len()) };
+                        }
+                    }
+                    if let Some(rest) = self.epilogue.rest().filter(|_| is_last) {
+                        // SAFETY: the tile was just written and belongs to this unit alone.
+                        unsafe { rest.finish(v.isa, &Stored { out, at, ldc: self.ldc, rows: len, columns }) }
+                    }
                 }
             }
         }

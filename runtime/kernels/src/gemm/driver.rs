@@ -89,7 +89,7 @@ fn checked<'a>(v: &'a Variant, args: Gemm<'a>) -> Option<(CheckedGemm<'a>, &'a m
     assert!(a_scale.is_none_or(|s| s.len() == k), "one factor per column of A");
     epilogue.check(n, end);
     let rows = GemmRows::Matrix { a, lda };
-    Some((CheckedGemm { v, m, n, taps: 1, depth: k, groups: 1, rows, scale: a_scale, packed, ldc, epilogue }, out))
+    Some((CheckedGemm { v, m, n, depth: k, groups: 1, rows, scale: a_scale, packed, ldc, epilogue }, out))
 }
 
 fn access(scaled: bool) -> Access {
@@ -146,7 +146,6 @@ pub fn conv(v: &Variant, args: GemmConv<'_>, scratch: &mut [f32], pool: &Pool) {
         v,
         m: shape.pixels(),
         n: shape.group_out(),
-        taps: reading.taps,
         depth: reading.depth,
         groups: shape.groups,
         rows,

@@ -4,8 +4,9 @@ use crate::epilogue::Bounds;
 use crate::lanes::Lanes;
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::Stored;
+use crate::prefetch::LINE;
 #[cfg(target_arch = "x86_64")]
-use crate::prefetch::{LINE, prefetch_line};
+use crate::prefetch::{prefetch_line, prefetch_line_early};
 
 /// What a microkernel computes:
 /// `out[r, c] = bounds(start + sum over tap, d of rows[tap][r][d] * panel[tap * depth + d][c])`.
@@ -19,6 +20,9 @@ pub(crate) struct GemmTile {
     pub out: *mut f32,
     /// Elements from one row of `out` to the next.
     pub ldc: usize,
+    /// Bytes from the panel to what is read after this tile. Kernels that load whole lines prefetch it into the
+    /// second-level cache, one line per row of the panel; 0 for nothing.
+    pub ahead: usize,
     /// Columns to store: all registers but the last are full, and the last is not empty.
     pub columns: usize,
     /// Whether the sums are added to what `out` holds.
@@ -26,6 +30,13 @@ pub(crate) struct GemmTile {
     /// One element per column, or null for zeros: the start value of the sums unless `add` is set.
     pub bias: *const f32,
     pub bounds: Bounds,
+}
+
+/// [`GemmTile::ahead`] for a tile of a panel of `bytes` bytes in `rows` rows, if the next panel follows it: the first tile
+/// prefetches the first line of each of its rows, the second tile the second line, until all are.
+pub(crate) fn ahead(bytes: usize, rows: usize, tile: usize) -> usize {
+    let line = tile * LINE;
+    if line * rows < bytes { bytes + line } else { 0 }
 }
 
 /// How far ahead, in bytes, a panel and the memory after it are prefetched: one page, because the hardware prefetcher
@@ -62,13 +73,14 @@ where
         for tap in 0..tile.taps {
             let rows: [*const f32; M] = *tile.rows.add(tap * M).cast();
             for d in 0..tile.depth {
-                // Prefetch only where measurements show that it helps. It does not for loads of whole lines, which hide
-                // the latency of the third-level cache and of memory by themselves, nor for a single row, which has no
-                // load slot to spare.
+                // Prefetch only where measurements show that it helps: for loads of whole lines, the next panel while
+                // this one is used; for shorter loads, the next lines. A single row has no load slot to spare.
                 if M > 1 && L::WIDTH * size_of::<f32>() < LINE {
                     for line in 0..(V * L::WIDTH * size_of::<B>()).div_ceil(LINE) {
                         prefetch_line(b.cast::<u8>().wrapping_add(AHEAD + line * LINE));
                     }
+                } else if M > 1 {
+                    prefetch_line_early(b.cast::<u8>().wrapping_add(tile.ahead));
                 }
                 let mut columns = [L::splat(0.0); V];
                 for (v, column) in columns.iter_mut().enumerate() {

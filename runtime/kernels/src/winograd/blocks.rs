@@ -7,7 +7,7 @@ use super::transform::{InputTile, OutputTile, WeightTile};
 use super::{Storage, Variant};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::{Bounds, Epilogue, Tail, finish_row};
-use crate::gemm::tile::GemmTile;
+use crate::gemm::tile::{GemmTile, ahead};
 use crate::gemm::{self, Packed};
 use crate::isa::Isa;
 use crate::pace::{PIECE, Pace};
@@ -400,6 +400,7 @@ impl CheckedConv<'_> {
                     out: sums[start * columns..].as_mut_ptr(),
                     ldc: columns,
                     columns,
+                    ahead: ahead(size_of_val(panel), channels.len(), group),
                     add: channels.start > 0,
                     bias: std::ptr::null(),
                     bounds: Bounds::None,
