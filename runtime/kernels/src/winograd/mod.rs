@@ -198,6 +198,18 @@ impl Variant {
         self.kernels
     }
 
+    /// Multiply-adds that could start while one point of one register is transformed: a load, a store and about five
+    /// additions. Products on AVX-512 are so fast that the second-level cache, which the points go through, is what the
+    /// transforms wait for (measured on a Sapphire Rapids core); those of many points do not fit in the registers either.
+    fn transform_cost(&self) -> f64 {
+        match (self.isa, self.side) {
+            (Isa::Avx512, 4 | 6) => 28.0,
+            (Isa::Avx512, 5 | 7) => 44.0,
+            (Isa::Avx512, _) => 100.0,
+            _ => 7.0,
+        }
+    }
+
     /// Time by the model of [`gemm::Variant::cost`]: the transforms and the products, whose first rows take at least
     /// the time to load the stored weights.
     fn cost(&self, shape: &ConvShape) -> f64 {
@@ -207,18 +219,17 @@ impl Variant {
         let (inputs, outputs) = (registers(shape.in_c), registers(shape.out_c));
         let weights = (self.weights * self.weights) as f64 * shape.in_c as f64 * outputs;
         // Multiply-adds that could start while one register of weights is loaded from the level of memory that holds
-        // this many bytes: measured on a Zen 4 core, at 13 bytes per cycle from the third-level cache and 8 from
-        // memory. Registers of 64 bytes take twice as long as those of 32.
-        let arrival = (width / 8).max(1) as f64
-            * match packed_len(self, shape) * size_of::<f32>() {
-                0..0x8_0000 => 1.0,
-                0x8_0000..0x100_0000 => 5.0,
-                _ => 8.0,
-            };
+        // this many bytes. Measured on a Zen 4 core, at 13 bytes per cycle from the third-level cache and 8 from memory;
+        // registers of 64 bytes on a Sapphire Rapids core, at 4 to 8 bytes per cycle from either.
+        let arrival = match packed_len(self, shape) * size_of::<f32>() {
+            0..0x8_0000 => 1.0,
+            _ if width > 8 => 20.0,
+            0x8_0000..0x100_0000 => 5.0,
+            _ => 8.0,
+        };
         let products = self.gemm().cost(split.tiles_per_block(), shape.in_c, shape.out_c) * self.points() as f64;
         let first_rows = products / split.tiles_per_block().div_ceil(self.gemm().mr) as f64;
-        // Per register: a load, a store and about five additions for each point.
-        let tiles = 7.0 * self.points() as f64 * (inputs + outputs) * self.tiles(shape) as f64;
+        let tiles = self.transform_cost() * self.points() as f64 * (inputs + outputs) * self.tiles(shape) as f64;
         match self.storage {
             Storage::Transformed => {
                 (products - first_rows + first_rows.max(arrival * weights)) * split.blocks() as f64 + tiles
