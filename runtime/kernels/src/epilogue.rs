@@ -168,18 +168,7 @@ impl Rest<'_> {
             _ if matches!(self.activation, Activation::None | Activation::Relu | Activation::HardSwish) => {
                 dispatch(isa, FinishTile { rest: *self, tile });
             }
-            // These take several passes over a row: a loop for every activation, with and without a residual, would be
-            // a lot of code.
-            _ => {
-                let row = |out: &mut [f32], residual: Option<&[f32]>| {
-                    for (x, r) in out.iter_mut().zip(residual.filter(|_| self.residual_first).unwrap_or_default()) {
-                        *x += r;
-                    }
-                    finish_row(isa, self.activation, out, residual.filter(|_| !self.residual_first));
-                };
-                // SAFETY: guaranteed by the caller.
-                unsafe { self.rows(tile, row) }
-            }
+            _ => dispatch(isa, FinishRows { rest: *self, tile }),
         }
     }
 
@@ -294,37 +283,57 @@ impl Tail {
 
 /// The rest of an epilogue on one row of a stored tile: the activation, then the residual if it is added afterwards.
 pub(crate) fn finish_row(isa: Isa, activation: Activation, out: &mut [f32], residual: Option<&[f32]>) {
+    assert!(residual.is_none_or(|residual| residual.len() == out.len()), "residual length");
+    let (ldc, columns) = (out.len(), out.len());
+    let tile = Stored { out: out.as_mut_ptr(), at: 0, ldc, rows: 1, columns };
+    let rest = Rest { activation, residual, residual_first: false };
     if isa == Isa::Scalar {
-        for x in out.iter_mut() {
-            *x = scalar::apply(activation, *x);
-        }
-        for (x, r) in out.iter_mut().zip(residual.unwrap_or_default()) {
-            *x += r;
-        }
+        // SAFETY: the tile is the row, which is borrowed exclusively.
+        unsafe { rest.finish(isa, &tile) }
     } else {
-        dispatch(isa, FinishRow { activation, out, residual });
+        dispatch(isa, FinishRows { rest, tile: &tile });
     }
 }
 
-struct FinishRow<'a> {
-    activation: Activation,
-    out: &'a mut [f32],
-    residual: Option<&'a [f32]>,
+/// [`Rest::finish`] with the vectors of an instruction set, for any activation. Takes several passes over a row: a loop
+/// for every activation, with and without a residual, would be a lot of code.
+struct FinishRows<'a> {
+    rest: Rest<'a>,
+    tile: &'a Stored,
 }
 
-impl Vectorized for FinishRow<'_> {
+impl Vectorized for FinishRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let mut chunks = self.out.chunks_exact_mut(S::LANES);
-        for x in &mut chunks {
-            simd.store(vector::apply(self.activation, simd.load(x)), x);
+        let Rest { activation, residual_first, .. } = self.rest;
+        // SAFETY: guaranteed by the callers of `Rest::finish`, which constructs this as `finish_row` does, whose tile is
+        // a row that it borrows.
+        unsafe {
+            self.rest.rows(
+                self.tile,
+                #[inline(always)]
+                |out, residual| {
+                    add(out, residual.filter(|_| residual_first));
+                    let mut chunks = out.chunks_exact_mut(S::LANES);
+                    for x in &mut chunks {
+                        simd.store(vector::apply(activation, simd.load(x)), x);
+                    }
+                    let rest = chunks.into_remainder();
+                    if !rest.is_empty() {
+                        simd.store_partial(vector::apply(activation, simd.load_partial(rest)), rest);
+                    }
+                    add(out, residual.filter(|_| !residual_first));
+                },
+            );
         }
-        let rest = chunks.into_remainder();
-        simd.store_partial(vector::apply(self.activation, simd.load_partial(rest)), rest);
-        for (x, r) in self.out.iter_mut().zip(self.residual.unwrap_or_default()) {
-            *x += r;
-        }
+    }
+}
+
+#[inline(always)]
+fn add(out: &mut [f32], residual: Option<&[f32]>) {
+    for (x, r) in out.iter_mut().zip(residual.unwrap_or_default()) {
+        *x += r;
     }
 }

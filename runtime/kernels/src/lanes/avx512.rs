@@ -124,6 +124,11 @@ impl Lanes for F32x16 {
         })
     }
     #[inline(always)]
+    fn scale(self, n: Self) -> Self {
+        // SAFETY: `self` is the proof.
+        F32x16(unsafe { _mm512_scalef_ps(self.0, n.0) })
+    }
+    #[inline(always)]
     fn unzip(self, next: Self) -> (Self, Self) {
         // SAFETY: `self` is the proof.
         unsafe {

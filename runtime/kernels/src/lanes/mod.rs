@@ -114,6 +114,13 @@ pub(crate) trait Lanes: Copy {
     fn round(self) -> Self;
     /// 2 to the power of `self`, for integers `self` in -126..=127; unspecified where `self` is NaN.
     fn pow2(self) -> Self;
+    /// `self * 2^n` for integers `n` in -252..=254: as two factors, so that neither leaves the normal range while the
+    /// product does.
+    #[inline(always)]
+    fn scale(self, n: Self) -> Self {
+        let half = n.mul(n.like(0.5)).round();
+        self.mul(half.pow2()).mul(n.sub(half).pow2())
+    }
     /// The lanes of `self` followed by `next` with even index, and those with odd index.
     fn unzip(self, next: Self) -> (Self, Self);
     /// `self < bound ? yes : no`; `no` where either is NaN.
