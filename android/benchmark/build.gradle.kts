@@ -12,8 +12,6 @@ android {
         targetSdk = 36
         versionCode = 1
         versionName = "0.1.0"
-        // There is no library for 32-bit x86: without this, an app would install there and fail to run.
-        ndk { abiFilters += setOf("arm64-v8a", "armeabi-v7a", "x86_64") }
     }
     // Packages are mapped from the APK: they must not be compressed in it.
     androidResources { noCompress += "skip" }

@@ -12,7 +12,7 @@ android {
         targetSdk = 36
         versionCode = 1
         versionName = "0.1.0"
-        // There is no library for 32-bit x86: without this, an app would install there and fail to run.
+        // CameraX supports 32-bit x86, but Skipstone does not: without this, the app would install there and fail.
         ndk { abiFilters += setOf("arm64-v8a", "armeabi-v7a", "x86_64") }
     }
     // Packages are mapped from the APK: they must not be compressed in it.

@@ -25,12 +25,10 @@ kotlin {
 dependencies {
     api(libs.coroutines.core)
     implementation(libs.coroutines.android)
-    implementation(variantOf(libs.jna) { artifactType("aar") })
 }
 
-// The repository's commands build the native library and generate the Kotlin bindings; nothing generated is checked in.
+// One of the repository's commands builds the native library.
 val libraries = layout.buildDirectory.dir("native")
-val bindings = layout.buildDirectory.dir("bindings")
 
 val native by tasks.registering(Exec::class) {
     inputs.dir("../../runtime")
@@ -46,19 +44,7 @@ val native by tasks.registering(Exec::class) {
     commandLine("cargo", "xtask", "android", "native", libraries.get().asFile.path)
 }
 
-val generate by tasks.registering(Exec::class) {
-    inputs.dir("../../bindings")
-    inputs.dir("../../xtask/src")
-    inputs.files("../../Cargo.toml", "../../Cargo.lock", "../../rust-toolchain.toml")
-    outputs.dir(bindings)
-    workingDir("../..")
-    commandLine("cargo", "xtask", "kotlin", bindings.get().asFile.path)
-}
+// As a file: AGP 9 takes no providers here.
+android.sourceSets["main"].jniLibs.srcDir(libraries.get().asFile)
 
-android.sourceSets["main"].apply {
-    // As files: AGP 9 takes no providers here.
-    jniLibs.srcDir(libraries.get().asFile)
-    kotlin.srcDir(bindings.get().asFile)
-}
-
-tasks.named("preBuild") { dependsOn(native, generate) }
+tasks.named("preBuild") { dependsOn(native) }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use xshell::cmd;
 
 use crate::workspace::{Workspace, say};
-use crate::{bindings, cross, debian, python};
+use crate::{cross, debian, python};
 
 /// Android 15 and later refuse libraries whose segments are not aligned to pages of this size.
 const PAGE: u64 = 16 << 10;
@@ -23,7 +23,8 @@ pub enum Command {
         #[arg(default_value_t = 100_000)]
         runs: u32,
     },
-    /// The overhead of a call beyond the native library's own time
+    /// The overhead of a call beyond the native library's own time, and the time from the first use of the library in a
+    /// new process to its first answer
     Overhead,
     /// Build libskipstone.so for the phones' instruction sets into FOLDER/ABI; Gradle calls this
     ///
@@ -64,7 +65,7 @@ fn maven(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     Ok(cmd!(workspace.shell, "mvn --batch-mode --quiet --file android/pom.xml {arguments...}").quiet().run()?)
 }
 
-/// Prepares Maven, the libraries with their bindings, a package with settings and state, and another with the command
+/// Prepares Maven, the libraries, a package with settings and state, and another with the command
 /// line's answers for the sample images, which the library's answers are compared with.
 fn prepare(workspace: &Workspace) -> Result<()> {
     let shell = &workspace.shell;
@@ -77,9 +78,6 @@ fn prepare(workspace: &Workspace) -> Result<()> {
         shell.create_dir(&folder)?;
         shell.copy_file(library(name), folder.join("libskipstone.so"))?;
     }
-    // The bindings are generated from metadata in the library, which stripping removes.
-    shell.create_dir(built(workspace, "kotlin"))?;
-    bindings::kotlin(workspace, &built(workspace, "kotlin"), Some(&library("full.symbols.so")))?;
 
     let (skipstone, models) = (workspace.skipstone(), built(workspace, "models"));
     let (model, package) = ("models/pretrained/simplenet-310k-cifar10.onnx", models.join("cifar10.skip"));
@@ -134,10 +132,19 @@ fn overhead(workspace: &Workspace) -> Result<()> {
     maven(workspace, &["test-compile", "dependency:build-classpath", &output])?;
     let classes = format!("android/target/classes:android/target/test-classes:{}", shell.read_file(path)?.trim());
     let native = built(workspace, "native");
-    let options = ["java", "jna"].map(|of| format!("-D{of}.library.path={}", native.display()));
+    let libraries = format!("-Djava.library.path={}", native.display());
     let package = built(workspace, "models/cifar10.skip");
-    Ok(cmd!(shell, "java {options...} -cp {classes} dev.skipstone.OverheadKt {package}").quiet().run()?)
+    let java = |program: &str| cmd!(shell, "java {libraries} -cp {classes} dev.skipstone.{program} {package}").quiet();
+    java("OverheadKt").run()?;
+    let starts = (0..COLD_STARTS).map(|_| Ok(java("ColdStartKt").read()?.trim().parse()?));
+    let mut starts = starts.collect::<Result<Vec<f64>>>()?;
+    starts.sort_by(f64::total_cmp);
+    println!("cold start: {} ms, median of {COLD_STARTS} processes", starts[COLD_STARTS / 2]);
+    Ok(())
 }
+
+/// Processes that measure the first answer.
+const COLD_STARTS: usize = 11;
 
 /// The libraries for phones.
 ///

@@ -149,7 +149,7 @@ fn xcframework(workspace: &Workspace) -> Result<()> {
 fn framework(workspace: &Workspace, slice: &Slice, work: &Path) -> Result<std::path::PathBuf> {
     let (shell, targets) = (&workspace.shell, slice.targets);
     let features = match std::env::var("SKIPSTONE_FEATURES") {
-        Ok(features) => vec!["--no-default-features".to_owned(), "--features".to_owned(), features],
+        Ok(features) => vec!["--no-default-features".to_owned(), "--features".to_owned(), format!("uniffi {features}")],
         Err(_) => Vec::new(),
     };
     cmd!(shell, "rustup target add {targets...}").quiet().run()?;

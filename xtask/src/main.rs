@@ -1,6 +1,6 @@
 //! The project's own commands, run as `cargo xtask COMMAND`: instead of shell scripts, on any system that has cargo.
 //!
-//! `cargo xtask test` is the test command. The others build the libraries for phones and generate the code that calls
+//! `cargo xtask test` is the test command. The others build the libraries for phones and generate the Swift that calls
 //! them. Commands that need other tools (a cross compiler, an emulator, Maven, Swift) install them on Debian, as root,
 //! by package name; on a Mac or with an NDK they use the existing tools.
 
@@ -57,12 +57,6 @@ enum Command {
     /// The Swift package on Linux, and the library that it links on Apple's systems
     #[command(subcommand)]
     Ios(ios::Command),
-    /// Generate the Kotlin bindings of the facade into a folder
-    Kotlin {
-        folder: PathBuf,
-        /// An unstripped build of libskipstone.so for any machine [default: one is built]
-        library: Option<PathBuf>,
-    },
     /// Generate the Swift bindings of the facade and the C header into ios/Sources
     Swift {
         /// A build of skipstone-ffi, such as target/release/libskipstone_ffi.a
@@ -92,7 +86,6 @@ fn run(command: Command) -> Result<()> {
         Command::Cross(command) => cross::run(&workspace, &command),
         Command::Android(command) => android::run(&workspace, &command),
         Command::Ios(command) => ios::run(&workspace, &command),
-        Command::Kotlin { folder, library } => bindings::kotlin(&workspace, &folder, library.as_deref()),
         Command::Swift { library } => bindings::swift(&workspace, &library),
     }
 }

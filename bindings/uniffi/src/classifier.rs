@@ -11,21 +11,18 @@ use crate::frame::FrameAddress;
 use crate::live::{Live, Owner};
 use crate::measure::{Latency, Memory, StepTime};
 use crate::model::Model;
-use crate::registry::Registry;
-
-static CLASSIFIERS: Registry<Classifier> = Registry::new("classifier");
 
 /// Classifies frames. Any thread may call at any time; runs of one classifier wait for each other.
-#[derive(uniffi::Object)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Object))]
 pub struct Classifier {
     pub(crate) live: Live<Running>,
     model: Arc<Model>,
     info: ClassifierInfo,
-    handle: u64,
 }
 
 /// How a model's output becomes scores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Enum))]
 pub enum Activation {
     /// The classes exclude each other: the scores sum to 1.
     Softmax,
@@ -46,7 +43,8 @@ impl From<Activation> for classify::Activation {
 }
 
 /// What a classifier should do differently from what its model says.
-#[derive(Clone, Debug, Default, PartialEq, uniffi::Record)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct ClassifierOptions {
     /// How the output becomes scores; if absent, as the model's metadata or its last operator says.
     pub activation: Option<Activation>,
@@ -63,7 +61,8 @@ pub struct ClassifierOptions {
 }
 
 /// How a classifier makes its input and its scores, and where that was specified.
-#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct ClassifierInfo {
     /// Names of the classes, in the order of the output; empty if the model has none.
     pub labels: Vec<String>,
@@ -76,7 +75,8 @@ pub struct ClassifierInfo {
 }
 
 /// The values subtracted from each channel of an image (scaled to 0..1), and those it is then divided by.
-#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct Normalization {
     /// Mean of the channels.
     pub mean: Vec<f32>,
@@ -95,7 +95,8 @@ impl From<&classify::Normalization> for Normalization {
 }
 
 /// A class that a frame may show, with its score.
-#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct Prediction {
     /// Index of the class in the model's output.
     pub index: u32,
@@ -106,7 +107,8 @@ pub struct Prediction {
 }
 
 /// The classes of a frame, and the time it took.
-#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct Classification {
     /// The best classes, best first.
     pub predictions: Vec<Prediction>,
@@ -130,27 +132,13 @@ impl Owner for Running {
     }
 }
 
-impl Classifier {
-    /// The classifier with a handle.
-    ///
-    /// # Errors
-    /// `Closed` if there is none, or if it was closed.
-    pub fn find(handle: u64) -> Result<Arc<Self>> {
-        CLASSIFIERS.get(handle)
-    }
-
-    pub(crate) fn count() -> usize {
-        CLASSIFIERS.len()
-    }
-}
-
-#[uniffi::export]
+#[cfg_attr(feature = "uniffi", uniffi::export)]
 impl Classifier {
     /// A classifier of `model`, which must have one image input and class scores as its first output.
     ///
     /// # Errors
     /// `Model` if it does not.
-    #[uniffi::constructor]
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn new(model: Arc<Model>) -> Result<Arc<Self>> {
         Self::with(model, ClassifierOptions::default())
     }
@@ -159,7 +147,7 @@ impl Classifier {
     ///
     /// # Errors
     /// `Model`; `Input` for a class that does not exist.
-    #[uniffi::constructor]
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn with(model: Arc<Model>, options: ClassifierOptions) -> Result<Arc<Self>> {
         guarded(|| {
             let runtime = model.runtime();
@@ -182,18 +170,13 @@ impl Classifier {
                 normalization: classifier.normalization().into(),
             };
             let live = Live::new(Running { classifier, prepared: vec![0.0; elements] });
-            Ok(CLASSIFIERS.add(|handle| Self { live, model, info, handle }))
+            Ok(Arc::new(Self { live, model, info }))
         })
     }
 
     /// How this classifier makes its input and its scores.
     pub fn info(&self) -> ClassifierInfo {
         self.info.clone()
-    }
-
-    /// Handle of this classifier, for calls that cannot pass objects.
-    pub fn handle(&self) -> u64 {
-        self.handle
     }
 
     /// The `top` best classes of a frame, best first. The frame's bytes must not change until this returns.
@@ -228,6 +211,17 @@ impl Classifier {
     /// Stops the current run, which then returns `Cancelled`; does nothing if there is none.
     pub fn cancel(&self) {
         self.live.cancel();
+    }
+
+    /// Sets a variable that the model leaves to its user, such as the threshold of an early exit. Waits for the current
+    /// run. Values are elements in row-major order; bools are 0 and 1. Without a name, resets the state carried from run
+    /// to run.
+    ///
+    /// # Errors
+    /// `Input` for a name that is not a setting (the message lists the settings), and for values that do not fit;
+    /// `Closed`.
+    pub fn set_variable(&self, name: Option<String>, values: Vec<f64>) -> Result<()> {
+        self.live.set(name.as_deref(), values)
     }
 
     /// Limits the time of every later run; `None` removes the limit.
@@ -266,13 +260,6 @@ impl Classifier {
 
     /// Stops the current run and frees the memory. Later calls return `Closed`.
     pub fn close(&self) {
-        CLASSIFIERS.remove(self.handle);
         self.live.close();
-    }
-}
-
-impl Drop for Classifier {
-    fn drop(&mut self) {
-        CLASSIFIERS.remove(self.handle);
     }
 }

@@ -7,7 +7,8 @@ use skipstone::{Options, PowerMode, Shapes, available_cores};
 use crate::error::{Result, SkipstoneError};
 
 /// Which cores of the phone a model runs on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, uniffi::Enum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Enum))]
 pub enum Power {
     /// The large cores.
     Fast,
@@ -19,7 +20,8 @@ pub enum Power {
 }
 
 /// Choices for opening a model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct Config {
     /// Threads per run, including the caller's; 0 means as many as the power mode has cores.
     pub threads: u32,

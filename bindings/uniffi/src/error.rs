@@ -6,7 +6,8 @@ use skipstone::{Error, Fault};
 ///
 /// The variant says what an app can do about it; `code` is stable and the same as the command line's `error[code]:
 /// ...`; `message` is for people.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, uniffi::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Error))]
 pub enum SkipstoneError {
     /// The package file is damaged, truncated, signed with another key, or made for another machine.
     #[error("{message}")]
@@ -164,7 +165,10 @@ impl From<Error> for SkipstoneError {
 }
 
 /// Runs `body`; a panic becomes an error.
-pub(crate) fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+///
+/// # Errors
+/// Those of `body`; `Internal` for a panic.
+pub fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     // What a panic leaves half done is dropped by the caller, or was never reachable.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref().map(String::as_str));

@@ -6,7 +6,8 @@ use crate::address;
 use crate::error::{Result, SkipstoneError};
 
 /// Memory layout of a frame's pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Enum))]
 pub enum FrameFormat {
     /// Three planes, Y, U and V, the last two at half size (4:2:0). With a pixel stride of 2, U and V are one
     /// interleaved plane, as cameras deliver it (NV12, NV21).
@@ -22,7 +23,8 @@ pub enum FrameFormat {
 }
 
 /// The color standard of a YUV frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Enum))]
 pub enum FrameMatrix {
     /// ITU-R BT.601: what phone cameras deliver for analysis.
     Bt601,
@@ -33,7 +35,8 @@ pub enum FrameMatrix {
 }
 
 /// The range of byte values in a YUV frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Enum))]
 pub enum FrameRange {
     /// All 256.
     Full,
@@ -42,7 +45,8 @@ pub enum FrameRange {
 }
 
 /// A part of a frame, in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct Region {
     /// Left edge.
     pub x: u32,
@@ -55,7 +59,8 @@ pub struct Region {
 }
 
 /// A plane of a frame. Its bytes must not change until the call returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct PlaneAddress {
     /// Address of its first byte.
     pub address: u64,
@@ -69,7 +74,8 @@ pub struct PlaneAddress {
 
 /// A camera frame, by address, and how to look at it. The steps are always applied in the order of the fields: the part
 /// is cut out of the stored image, rotated, mirrored, and cropped.
-#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct FrameAddress {
     /// The layout of its pixels.
     pub format: FrameFormat,

@@ -4,7 +4,7 @@
 //! current call, whether it is preparing a frame or running, stops before the next step.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,14 @@ use crate::model::Model;
 
 /// Number of runs whose latency is kept.
 const WINDOW: usize = 1024;
+
+/// Number of objects that are not closed.
+static OPEN: AtomicU64 = AtomicU64::new(0);
+
+/// The number of classifiers and sessions that are not closed.
+pub(crate) fn open() -> u64 {
+    OPEN.load(Ordering::Relaxed)
+}
 
 /// What owns a session.
 pub(crate) trait Owner {
@@ -50,6 +58,7 @@ struct Latencies {
 impl<T: Owner> Live<T> {
     pub(crate) fn new(mut owner: T) -> Self {
         let cancel = owner.session().cancel_handle();
+        OPEN.fetch_add(1, Ordering::Relaxed);
         Self {
             state: Mutex::new(Some(State { owner, profiled: 0 })),
             latencies: Mutex::default(),
@@ -131,7 +140,9 @@ impl<T: Owner> Live<T> {
 
     /// Stops the current run and frees the memory; every later call returns `Closed`.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        if !self.closed.swap(true, Ordering::SeqCst) {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
         self.cancel.cancel();
         drop(lock(&self.state).take());
     }
@@ -156,6 +167,14 @@ impl<T: Owner> Live<T> {
             *state = None;
         }
         result
+    }
+}
+
+impl<T> Drop for Live<T> {
+    fn drop(&mut self) {
+        if !*self.closed.get_mut() {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

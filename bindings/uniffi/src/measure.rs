@@ -7,7 +7,8 @@ use skipstone::measure;
 use crate::model::Model;
 
 /// Latency of the latest runs (at most 1024), in milliseconds; zero if there were none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, uniffi::Record)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct Latency {
     /// The count of all runs that succeeded.
     pub runs: u64,
@@ -40,7 +41,8 @@ impl Latency {
 }
 
 /// Memory of a model and one session, and of their process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct Memory {
     /// Weights as the file stores them.
     pub weights_bytes: u64,
@@ -68,7 +70,8 @@ impl Memory {
 }
 
 /// The time of one step of a model.
-#[derive(Clone, Debug, PartialEq, uniffi::Record)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct StepTime {
     /// Name of the step.
     pub name: String,

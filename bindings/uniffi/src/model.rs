@@ -17,7 +17,7 @@ use crate::session::Session;
 use crate::source::{Aside, MappedFile, refused};
 
 /// A loaded model. Any number of threads may share it.
-#[derive(uniffi::Object)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Object))]
 pub struct Model {
     runtime: skipstone::Model,
     name: String,
@@ -26,7 +26,8 @@ pub struct Model {
 }
 
 /// What a model says about itself.
-#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct ModelInfo {
     /// The name of its file without folder and extension; `model` if it did not come from a file.
     pub name: String,
@@ -51,7 +52,8 @@ pub struct ModelInfo {
 }
 
 /// An input or output of a model.
-#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct TensorInfo {
     /// Its name.
     pub name: String,
@@ -145,7 +147,7 @@ fn packed(_path: &Path, _config: &Config) -> Result<Vec<u8>> {
     Err(SkipstoneError::Unsupported { code: "onnx".into(), message: message.into() })
 }
 
-#[uniffi::export]
+#[cfg_attr(feature = "uniffi", uniffi::export)]
 impl Model {
     /// Opens the package file at `path`; its weights are mapped, not read. A library with the feature `onnx` opens ONNX
     /// files too, if `config` has no key: it plans them and packs their weights in memory, each time.
@@ -153,7 +155,7 @@ impl Model {
     /// # Errors
     /// `Io` if it cannot be read, `Package` if it is damaged, not signed with the key of `config`, or made for another
     /// machine; `Model` and `Unsupported` for an ONNX file, as for `convert`.
-    #[uniffi::constructor]
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn open(path: String, config: Config) -> Result<Arc<Self>> {
         guarded(|| Self::of_file(Path::new(&path), Path::new(&path), &config))
     }
@@ -164,7 +166,7 @@ impl Model {
     ///
     /// # Errors
     /// As for `open`, and `Io` if nothing can be written; `to` is then unchanged.
-    #[uniffi::constructor]
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn install(from: String, to: String, config: Config) -> Result<Arc<Self>> {
         guarded(|| {
             let mut file = File::open(&from).map_err(|error| refused(&from, &error))?;
@@ -176,7 +178,7 @@ impl Model {
     ///
     /// # Errors
     /// As for `install`.
-    #[uniffi::constructor]
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn install_bytes(bytes: &[u8], to: String, config: Config) -> Result<Arc<Self>> {
         guarded(|| Self::install_from(&mut { bytes }, Path::new(&to), &config))
     }
@@ -189,7 +191,7 @@ impl Model {
     /// `Model` for a malformed file; `Unsupported` for operators without a kernel in this library, or if it was built
     /// without the feature `onnx` (code `onnx`); `Input` if `config` has a key, since the new package is not signed;
     /// `Io`. `to` is then unchanged.
-    #[uniffi::constructor]
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn convert(from: String, to: String, config: Config) -> Result<Arc<Self>> {
         guarded(|| {
             if config.public_key.is_some() {
@@ -205,7 +207,7 @@ impl Model {
     ///
     /// # Errors
     /// As for `open`.
-    #[uniffi::constructor]
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn open_descriptor(fd: i32, offset: u64, length: u64, config: Config) -> Result<Arc<Self>> {
         guarded(|| {
             let open = |copy| {
@@ -223,7 +225,7 @@ impl Model {
     ///
     /// # Errors
     /// As for `open`.
-    #[uniffi::constructor]
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn from_bytes(bytes: &[u8], config: Config) -> Result<Arc<Self>> {
         guarded(|| Ok(Self::from_runtime(skipstone::Model::from_bytes(bytes, &config.options()?)?, "model")))
     }

@@ -9,20 +9,17 @@ use crate::error::{Result, SkipstoneError, guarded};
 use crate::live::{Live, Owner};
 use crate::measure::{Latency, Memory, StepTime};
 use crate::model::Model;
-use crate::registry::Registry;
-
-static SESSIONS: Registry<Session> = Registry::new("session");
 
 /// Runs a model on tensors. Any thread may call at any time; runs of one session wait for each other.
-#[derive(uniffi::Object)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Object))]
 pub struct Session {
     pub(crate) live: Live<skipstone::Session>,
     model: Arc<Model>,
-    handle: u64,
 }
 
 /// The dense elements of a tensor, in native byte order. They must not move until the call returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "uniffi", derive(uniffi::Record))]
 pub struct TensorAddress {
     /// Address of the first element: a multiple of the element size.
     pub address: u64,
@@ -38,37 +35,18 @@ impl Owner for skipstone::Session {
     }
 }
 
-impl Session {
-    /// The session with a handle.
-    ///
-    /// # Errors
-    /// `Closed` if there is none, or if it was closed.
-    pub fn find(handle: u64) -> Result<Arc<Self>> {
-        SESSIONS.get(handle)
-    }
-
-    pub(crate) fn count() -> usize {
-        SESSIONS.len()
-    }
-}
-
-#[uniffi::export]
+#[cfg_attr(feature = "uniffi", uniffi::export)]
 impl Session {
     /// A session of `model`.
     ///
     /// # Errors
     /// `Unsupported` for a model with more inputs than a session takes.
-    #[uniffi::constructor]
+    #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn new(model: Arc<Model>) -> Result<Arc<Self>> {
         guarded(|| {
             let live = Live::new(model.runtime().session()?);
-            Ok(SESSIONS.add(|handle| Self { live, model, handle }))
+            Ok(Arc::new(Self { live, model }))
         })
-    }
-
-    /// Handle of this session, for calls that cannot pass objects.
-    pub fn handle(&self) -> u64 {
-        self.handle
     }
 
     /// Runs the model: reads `inputs` and writes `outputs`, whose count and lengths must be the model's. No output is
@@ -112,6 +90,17 @@ impl Session {
         self.live.cancel();
     }
 
+    /// Sets a variable that the model leaves to its user, such as the threshold of an early exit. Waits for the current
+    /// run. Values are elements in row-major order; bools are 0 and 1. Without a name, resets the state carried from run
+    /// to run.
+    ///
+    /// # Errors
+    /// `Input` for a name that is not a setting (the message lists the settings), and for values that do not fit;
+    /// `Closed`.
+    pub fn set_variable(&self, name: Option<String>, values: Vec<f64>) -> Result<()> {
+        self.live.set(name.as_deref(), values)
+    }
+
     /// Limits the time of every later run; `None` removes the limit.
     ///
     /// # Errors
@@ -148,14 +137,7 @@ impl Session {
 
     /// Stops the current run and frees the memory. Later calls return `Closed`.
     pub fn close(&self) {
-        SESSIONS.remove(self.handle);
         self.live.close();
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        SESSIONS.remove(self.handle);
     }
 }
 

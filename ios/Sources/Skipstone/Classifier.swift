@@ -73,7 +73,7 @@ public final class Classifier: Sendable {
     ///   names) and for a value that does not fit (`setting.value`), and nothing is changed then; of kind `closed`.
     public func set(_ name: String, to value: Setting) async throws {
         try await runs.run { [binding] in
-            try setVariable(handle: binding.number(), name: name, values: value.numbers)
+            try binding.setVariable(name: name, values: value.numbers)
         }
     }
 
@@ -82,7 +82,7 @@ public final class Classifier: Sendable {
     ///
     /// - Throws: ``SkipstoneError`` of kind `closed`.
     public func reset() async throws {
-        try await runs.run { [binding] in try setVariable(handle: binding.number(), name: nil, values: []) }
+        try await runs.run { [binding] in try binding.setVariable(name: nil, values: []) }
     }
 
     /// Classifies a black image, so that the first frame does not wait for the model's memory. Call it before the first

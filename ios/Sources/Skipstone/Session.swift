@@ -67,7 +67,7 @@ public final class Session: Sendable {
     ///   names) and for a value that does not fit (`setting.value`), and nothing is changed then; of kind `closed`.
     public func set(_ name: String, to value: Setting) async throws {
         try await runs.run { [binding] in
-            try setVariable(handle: binding.number(), name: name, values: value.numbers)
+            try binding.setVariable(name: name, values: value.numbers)
         }
     }
 
@@ -76,7 +76,7 @@ public final class Session: Sendable {
     ///
     /// - Throws: ``SkipstoneError`` of kind `closed`.
     public func reset() async throws {
-        try await runs.run { [binding] in try setVariable(handle: binding.number(), name: nil, values: []) }
+        try await runs.run { [binding] in try binding.setVariable(name: nil, values: []) }
     }
 
     /// Runs the model once on zeros, so that the first run does not wait for its memory. Call it before the first run:

@@ -3,11 +3,8 @@ package dev.skipstone
 import android.content.Context
 import dev.skipstone.internal.CallBuffer
 import dev.skipstone.internal.Limit
-import dev.skipstone.internal.Native
+import dev.skipstone.internal.NativeObject
 import dev.skipstone.internal.Runs
-import dev.skipstone.internal.facade
-import dev.skipstone.internal.ffi.Classifier as NativeClassifier
-import dev.skipstone.internal.ffi.setVariable
 import dev.skipstone.internal.opening
 import java.io.File
 import java.nio.ByteBuffer
@@ -35,16 +32,15 @@ public class Classifier @JvmOverloads constructor(
     model: Model,
     options: ClassifierOptions = ClassifierOptions(),
 ) : AutoCloseable {
-    private val native: NativeClassifier = facade("model") { model.native.classifier(options.native()) }
-    private val handle = native.handle().toLong()
+    private val native: NativeObject = model.native.classifier(options.request())
     private val runs = Runs { cancel() }
-    private val limit = Limit { facade("classifier") { native.setDeadlineMs(it) } }
+    private val limit = Limit(native::limit)
 
     /** What the model says about itself. */
     public val model: ModelInfo = model.info
 
     /** How it makes its input and its scores, and where that was specified. */
-    public val info: ClassifierInfo = facade("classifier") { ClassifierInfo.of(native.info()) }
+    public val info: ClassifierInfo = ClassifierInfo.of(native.info())
 
     /** Names of the classes, in the order of the model's output; empty if the model has none. */
     public val labels: List<String> get() = info.labels
@@ -70,7 +66,7 @@ public class Classifier @JvmOverloads constructor(
         val planes = frame.planes
         val second = planes.getOrNull(1)?.bytes
         val third = planes.getOrNull(2)?.bytes
-        val answer = Native.classify(handle, planes.first().bytes, second, third, call.bytes)
+        val answer = native.classify(planes.first().bytes, second, third, call)
         return if (answer < 0) throw call.error(answer) else call.classification(answer, info)
     }
 
@@ -85,14 +81,11 @@ public class Classifier @JvmOverloads constructor(
 
     private fun warmUp(call: CallBuffer) {
         classify(Frame.gray(1, 1, ByteBuffer.allocateDirect(1)), 1, call)
-        change(null, Setting())
+        resetState()
     }
 
     /** Stops the current run, which then throws [SkipstoneException.Cancelled]; does nothing if there is none. */
-    public fun cancel() {
-        // After a close there is nothing left to stop.
-        runCatching { facade("classifier") { native.cancel() } }
-    }
+    public fun cancel(): Unit = native.cancel()
 
     /**
      * Sets a setting of the model, such as the threshold of an early exit, for all later runs; or its state, for the
@@ -102,44 +95,38 @@ public class Classifier @JvmOverloads constructor(
      * @throws SkipstoneException.Input for another name (code `setting.unknown`; the message lists the names), and for
      * a [value] that does not fit the input's shape and element type (`setting.value`). Nothing is changed then.
      */
-    public suspend fun set(name: String, value: Setting): Unit = runs.await { change(name, value) }
+    public suspend fun set(name: String, value: Setting): Unit = runs.await { native.set(name, value.numbers) }
 
     /** The same on the calling thread. */
-    public fun setBlocking(name: String, value: Setting): Unit = runs.run { change(name, value) }
+    public fun setBlocking(name: String, value: Setting): Unit = runs.run { native.set(name, value.numbers) }
 
     /**
      * Resets the state that is carried from run to run, as before the first run; settings keep their values. Waits for
      * the runs before it, off the caller's thread.
      */
-    public suspend fun reset(): Unit = runs.await { change(null, Setting()) }
+    public suspend fun reset(): Unit = runs.await { resetState() }
 
     /** The same on the calling thread. */
-    public fun resetBlocking(): Unit = runs.run { change(null, Setting()) }
+    public fun resetBlocking(): Unit = runs.run { resetState() }
 
-    /** Sets a variable; without a name, resets the state. */
-    private fun change(name: String?, value: Setting) =
-        facade("classifier") { setVariable(handle.toULong(), name, value.numbers) }
+    private fun resetState() = native.set(null, emptyList())
 
     /** Limits every later run to this many milliseconds; null for no limit. Waits for the current run. */
     public fun setDeadline(milliseconds: Double?): Unit = runs.run { limit.set(milliseconds) }
 
     /** Statistics of the latest runs, from frame to classes. */
-    public val latency: Latency get() = facade("classifier") { Latency.of(native.latency()) }
+    public val latency: Latency get() = Latency.of(native.latency())
 
     /** What the model and this classifier hold in memory. */
-    public val memory: Memory get() = facade("classifier") { Memory.of(native.memory()) }
+    public val memory: Memory get() = Memory.of(native.memory())
 
     /** Starts or restarts the profile, which adds up the time of every step. */
-    public fun startProfile(): Unit = facade("classifier") { native.startProfile() }
+    public fun startProfile(): Unit = native.startProfile()
 
     /** The time of every step since the profile was started, in order; empty if it was not started. */
-    public fun profile(): List<StepTime> = facade("classifier") { native.profile().map(StepTime::of) }
+    public fun profile(): List<StepTime> = native.profile().list(StepTime::of)
 
-    override fun close() {
-        // Closing twice is allowed.
-        runCatching { facade("classifier") { native.shut() } }
-        native.destroy()
-    }
+    override fun close(): Unit = native.close()
 
     public companion object {
         /** Number of classes returned if `top` is not given. */

@@ -1,11 +1,9 @@
 package dev.skipstone
 
-import dev.skipstone.internal.ffi.Activation as NativeActivation
-import dev.skipstone.internal.ffi.ClassifierInfo as NativeClassifierInfo
-import dev.skipstone.internal.ffi.ClassifierOptions as NativeClassifierOptions
-import dev.skipstone.internal.ffi.Normalization as NativeNormalization
+import dev.skipstone.internal.Reply
+import dev.skipstone.internal.Request
 
-/** How a model's output becomes scores. */
+/** How a model's output becomes scores. The order is that of the native library. */
 public enum class Activation {
     /** The classes exclude each other: the scores sum to 1. */
     SOFTMAX,
@@ -36,19 +34,13 @@ public class ClassifierOptions @JvmOverloads constructor(
     public val locale: String? = null,
     public val labels: String? = null,
 ) {
-    internal fun native() = NativeClassifierOptions(
-        when (activation) {
-            Activation.SOFTMAX -> NativeActivation.SOFTMAX
-            Activation.SIGMOID -> NativeActivation.SIGMOID
-            Activation.NONE -> NativeActivation.NONE
-            null -> null
-        },
-        threshold,
-        allow,
-        deny,
-        locale,
-        labels,
-    )
+    internal fun request(): Request = Request()
+        .int(activation?.ordinal ?: -1)
+        .optional(threshold, Request::float)
+        .list(allow, Request::text)
+        .list(deny, Request::text)
+        .optional(locale, Request::text)
+        .optional(labels, Request::text)
 }
 
 /**
@@ -66,8 +58,8 @@ public class ClassifierInfo internal constructor(
     public val normalization: Normalization,
 ) {
     internal companion object {
-        fun of(info: NativeClassifierInfo): ClassifierInfo =
-            ClassifierInfo(info.labels, info.displayNames, info.scores, Normalization.of(info.normalization))
+        fun of(reply: Reply): ClassifierInfo =
+            ClassifierInfo(reply.list(Reply::text), reply.list(Reply::text), reply.text(), Normalization.of(reply))
     }
 }
 
@@ -84,6 +76,7 @@ public class Normalization internal constructor(
     public val origin: String,
 ) {
     internal companion object {
-        fun of(it: NativeNormalization): Normalization = Normalization(it.mean, it.std, it.origin)
+        fun of(reply: Reply): Normalization =
+            Normalization(reply.list(Reply::float), reply.list(Reply::float), reply.text())
     }
 }

@@ -1,9 +1,8 @@
 package dev.skipstone
 
-import dev.skipstone.internal.ffi.Config as NativeConfig
-import dev.skipstone.internal.ffi.Power as NativePower
+import dev.skipstone.internal.Request
 
-/** Which cores of the phone a model runs on. */
+/** Which cores of the phone a model runs on. The order is that of the native library. */
 public enum class Power {
     /** The large cores. */
     FAST,
@@ -40,15 +39,11 @@ public class Config @JvmOverloads constructor(
         }
     }
 
-    internal fun native() = NativeConfig(
-        threads.toUInt(),
-        when (power) {
-            Power.FAST -> NativePower.FAST
-            Power.BALANCED -> NativePower.BALANCED
-            Power.EFFICIENT -> NativePower.EFFICIENT
-        },
-        publicKey,
-        copy,
-        shapes.mapValues { (_, shape) -> shape.map(Int::toULong) },
-    )
+    /** A request that begins with this configuration. */
+    internal fun request(): Request = Request()
+        .int(threads)
+        .int(power.ordinal)
+        .optional(publicKey, Request::bytes)
+        .flag(copy)
+        .list(shapes.entries) { (input, shape) -> text(input).list(shape, Request::int) }
 }

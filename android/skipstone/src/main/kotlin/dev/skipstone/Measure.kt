@@ -1,8 +1,6 @@
 package dev.skipstone
 
-import dev.skipstone.internal.ffi.Latency as NativeLatency
-import dev.skipstone.internal.ffi.Memory as NativeMemory
-import dev.skipstone.internal.ffi.StepTime as NativeStepTime
+import dev.skipstone.internal.Reply
 
 /**
  * Latency of the latest runs (at most 1024), in milliseconds; zero if there were none.
@@ -25,7 +23,15 @@ public data class Latency(
     val mean: Double,
 ) {
     internal companion object {
-        fun of(it: NativeLatency): Latency = Latency(it.runs.toLong(), it.min, it.p50, it.p90, it.p99, it.max, it.mean)
+        fun of(reply: Reply): Latency = Latency(
+            runs = reply.long(),
+            min = reply.number(),
+            p50 = reply.number(),
+            p90 = reply.number(),
+            p99 = reply.number(),
+            max = reply.number(),
+            mean = reply.number(),
+        )
     }
 }
 
@@ -46,12 +52,12 @@ public data class Memory(
     val peakResidentBytes: Long?,
 ) {
     internal companion object {
-        fun of(it: NativeMemory): Memory = Memory(
-            it.weightsBytes.toLong(),
-            it.packedBytes.toLong(),
-            it.arenaBytes.toLong(),
-            it.residentBytes?.toLong(),
-            it.peakResidentBytes?.toLong(),
+        fun of(reply: Reply): Memory = Memory(
+            weightsBytes = reply.long(),
+            packedBytes = reply.long(),
+            arenaBytes = reply.long(),
+            residentBytes = reply.optional(Reply::long),
+            peakResidentBytes = reply.optional(Reply::long),
         )
     }
 }
@@ -67,6 +73,12 @@ public data class Memory(
  */
 public data class StepTime(val name: String, val op: String, val kernel: String, val ms: Double, val share: Double) {
     internal companion object {
-        fun of(it: NativeStepTime): StepTime = StepTime(it.name, it.op, it.kernel, it.ms, it.share)
+        fun of(reply: Reply): StepTime = StepTime(
+            name = reply.text(),
+            op = reply.text(),
+            kernel = reply.text(),
+            ms = reply.number(),
+            share = reply.number(),
+        )
     }
 }

@@ -2,9 +2,9 @@ package dev.skipstone
 
 import android.content.Context
 import android.content.res.AssetFileDescriptor
-import dev.skipstone.internal.facade
-import dev.skipstone.internal.ffi.Model as NativeModel
-import dev.skipstone.internal.ffi.TensorInfo as NativeTensorInfo
+import dev.skipstone.internal.Native
+import dev.skipstone.internal.NativeObject
+import dev.skipstone.internal.Reply
 import java.io.File
 import java.io.IOException
 import java.nio.ByteBuffer
@@ -15,11 +15,11 @@ import java.nio.ByteBuffer
  *
  * Any thread may call. [close] frees the memory; a model that was not closed frees it when it is garbage-collected.
  */
-public class Model private constructor(internal val native: NativeModel) : AutoCloseable {
+public class Model private constructor(internal val native: NativeObject) : AutoCloseable {
     /** What the model says about itself. */
-    public val info: ModelInfo = ModelInfo.of(native)
+    public val info: ModelInfo = ModelInfo.of(native.info())
 
-    override fun close(): Unit = native.destroy()
+    override fun close(): Unit = native.close()
 
     public companion object {
         /**
@@ -33,7 +33,7 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
         @JvmStatic
         @JvmOverloads
         public fun open(file: File, config: Config = Config()): Model =
-            Model(facade("model") { NativeModel.open(file.path, config.native()) })
+            made(Native.open(config.request().text(file.path).bytes()))
 
         /**
          * Opens a package among the app's assets, directly from the APK. It must be stored uncompressed: see
@@ -80,8 +80,7 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
                 throw SkipstoneException.Io("io", "the descriptor is closed")
             }
             if (descriptor.length < 0) throw SkipstoneException.Io("io", "the length of the descriptor's part is not known")
-            val (start, length) = descriptor.startOffset.toULong() to descriptor.length.toULong()
-            return Model(facade("model") { NativeModel.openDescriptor(fd, start, length, config.native()) })
+            return made(Native.openDescriptor(fd, descriptor.startOffset, descriptor.length, config.request().bytes()))
         }
 
         /**
@@ -93,7 +92,7 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
         @JvmStatic
         @JvmOverloads
         public fun of(bytes: ByteBuffer, config: Config = Config()): Model =
-            Model(facade("model") { NativeModel.fromBytes(direct(bytes), config.native()) })
+            made(Native.openBytes(direct(bytes), config.request().bytes()))
 
         /**
          * Copies the package file [from] to [to] and opens it there. It is written beside [to], checked completely, and
@@ -106,13 +105,13 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
         @JvmStatic
         @JvmOverloads
         public fun install(from: File, to: File, config: Config = Config()): Model =
-            Model(facade("model") { NativeModel.install(from.path, to.path, config.native()) })
+            made(Native.install(config.request().text(from.path).text(to.path).bytes()))
 
         /** The same for a package in memory: from the position to the limit of a direct buffer. */
         @JvmStatic
         @JvmOverloads
         public fun install(bytes: ByteBuffer, to: File, config: Config = Config()): Model =
-            Model(facade("model") { NativeModel.installBytes(direct(bytes), to.path, config.native()) })
+            made(Native.installBytes(direct(bytes), config.request().text(to.path).bytes()))
 
         /**
          * Converts the ONNX file [from] to a package at [to], for this phone, and opens it there. It is planned and
@@ -129,7 +128,9 @@ public class Model private constructor(internal val native: NativeModel) : AutoC
         @JvmStatic
         @JvmOverloads
         public fun convert(from: File, to: File, config: Config = Config()): Model =
-            Model(facade("model") { NativeModel.convert(from.path, to.path, config.native()) })
+            made(Native.convert(config.request().text(from.path).text(to.path).bytes()))
+
+        private fun made(reply: ByteArray) = Model(NativeObject(reply))
 
         private fun direct(bytes: ByteBuffer): ByteBuffer {
             if (!bytes.isDirect) {
@@ -167,20 +168,18 @@ public data class ModelInfo(
     val metadata: Map<String, String>,
 ) {
     internal companion object {
-        fun of(model: NativeModel): ModelInfo = model.info().let {
-            ModelInfo(
-                name = it.name,
-                parameters = it.parameters.toLong(),
-                weightsBytes = it.weightsBytes.toLong(),
-                arenaBytes = it.arenaBytes.toLong(),
-                isa = it.isa,
-                threads = it.threads.toInt(),
-                inputs = it.inputs.map(TensorInfo::of),
-                outputs = it.outputs.map(TensorInfo::of),
-                labels = it.labels,
-                metadata = it.metadata,
-            )
-        }
+        fun of(reply: Reply): ModelInfo = ModelInfo(
+            name = reply.text(),
+            parameters = reply.long(),
+            weightsBytes = reply.long(),
+            arenaBytes = reply.long(),
+            isa = reply.text(),
+            threads = reply.int(),
+            inputs = reply.list(TensorInfo::of),
+            outputs = reply.list(TensorInfo::of),
+            labels = reply.list(Reply::text),
+            metadata = reply.list { text() to text() }.toMap(),
+        )
     }
 }
 
@@ -203,6 +202,7 @@ public data class TensorInfo(val name: String, val element: String, val shape: L
             "f64" to 8, "i64" to 8, "u64" to 8,
         )
 
-        fun of(info: NativeTensorInfo): TensorInfo = TensorInfo(info.name, info.element, info.shape.map { it.toInt() })
+        fun of(reply: Reply): TensorInfo =
+            TensorInfo(reply.text(), reply.text(), reply.list { Math.toIntExact(long()) })
     }
 }

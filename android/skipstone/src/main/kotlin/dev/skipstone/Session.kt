@@ -3,11 +3,8 @@ package dev.skipstone
 import android.content.Context
 import dev.skipstone.internal.CallBuffer
 import dev.skipstone.internal.Limit
-import dev.skipstone.internal.Native
+import dev.skipstone.internal.NativeObject
 import dev.skipstone.internal.Runs
-import dev.skipstone.internal.facade
-import dev.skipstone.internal.ffi.Session as NativeSession
-import dev.skipstone.internal.ffi.setVariable
 import dev.skipstone.internal.opening
 import java.io.File
 import java.nio.ByteBuffer
@@ -22,10 +19,9 @@ import java.nio.ByteOrder
  * Any thread may call at any time; runs of one session wait for each other. [close] may be called during a run.
  */
 public class Session(model: Model) : AutoCloseable {
-    private val native: NativeSession = facade("model") { model.native.session() }
-    private val handle = native.handle().toLong()
+    private val native: NativeObject = model.native.session()
     private val runs = Runs { cancel() }
-    private val limit = Limit { facade("session") { native.setDeadlineMs(it) } }
+    private val limit = Limit(native::limit)
 
     /** What the model says about itself. */
     public val model: ModelInfo = model.info
@@ -41,7 +37,8 @@ public class Session(model: Model) : AutoCloseable {
      * the run, and it resumes once the buffers are no longer in use.
      *
      * @param deadlineMs the longest that this run may take, in milliseconds; null for the limit of [setDeadline].
-     * @throws SkipstoneException.Input for a buffer that is missing, not direct, or has another size.
+     * @throws SkipstoneException.Input for a buffer that is missing, not direct, or has another size, and for an output
+     * that is read-only.
      * @throws SkipstoneException.Deadline if the run took longer.
      */
     public suspend fun run(inputs: List<ByteBuffer>, outputs: List<ByteBuffer>, deadlineMs: Double? = null): Unit =
@@ -53,7 +50,9 @@ public class Session(model: Model) : AutoCloseable {
         runs.run { call -> limit.during(deadlineMs) { run(inputs, outputs, call) } }
 
     private fun run(inputs: List<ByteBuffer>, outputs: List<ByteBuffer>, call: CallBuffer) {
-        val answer = Native.run(handle, slices(inputs), slices(outputs), call.bytes)
+        // The native library could not tell, and may not write to a file that is mapped for reading.
+        if (outputs.any(ByteBuffer::isReadOnly)) throw SkipstoneException.Input("input.buffer", "an output is read-only")
+        val answer = native.run(slices(inputs), slices(outputs), call)
         if (answer < 0) throw call.error(answer)
     }
 
@@ -68,14 +67,11 @@ public class Session(model: Model) : AutoCloseable {
 
     private fun warmUp(call: CallBuffer) {
         run(inputs(), outputs(), call)
-        change(null, Setting())
+        resetState()
     }
 
     /** Stops the current run, which then throws [SkipstoneException.Cancelled]; does nothing if there is none. */
-    public fun cancel() {
-        // After a close there is nothing left to stop.
-        runCatching { facade("session") { native.cancel() } }
-    }
+    public fun cancel(): Unit = native.cancel()
 
     /**
      * Sets a setting of the model, such as the threshold of an early exit, for all later runs; or its state, for the
@@ -85,44 +81,38 @@ public class Session(model: Model) : AutoCloseable {
      * @throws SkipstoneException.Input for another name (code `setting.unknown`; the message lists the names), and for
      * a [value] that does not fit the input's shape and element type (`setting.value`). Nothing is changed then.
      */
-    public suspend fun set(name: String, value: Setting): Unit = runs.await { change(name, value) }
+    public suspend fun set(name: String, value: Setting): Unit = runs.await { native.set(name, value.numbers) }
 
     /** The same on the calling thread. */
-    public fun setBlocking(name: String, value: Setting): Unit = runs.run { change(name, value) }
+    public fun setBlocking(name: String, value: Setting): Unit = runs.run { native.set(name, value.numbers) }
 
     /**
      * Resets the state that is carried from run to run, as before the first run; settings keep their values. Waits for
      * the runs before it, off the caller's thread.
      */
-    public suspend fun reset(): Unit = runs.await { change(null, Setting()) }
+    public suspend fun reset(): Unit = runs.await { resetState() }
 
     /** The same on the calling thread. */
-    public fun resetBlocking(): Unit = runs.run { change(null, Setting()) }
+    public fun resetBlocking(): Unit = runs.run { resetState() }
 
-    /** Sets a variable; without a name, resets the state. */
-    private fun change(name: String?, value: Setting) =
-        facade("session") { setVariable(handle.toULong(), name, value.numbers) }
+    private fun resetState() = native.set(null, emptyList())
 
     /** Limits every later run to this many milliseconds; null for no limit. Waits for the current run. */
     public fun setDeadline(milliseconds: Double?): Unit = runs.run { limit.set(milliseconds) }
 
     /** Statistics of the latest runs. */
-    public val latency: Latency get() = facade("session") { Latency.of(native.latency()) }
+    public val latency: Latency get() = Latency.of(native.latency())
 
     /** What the model and this session hold in memory. */
-    public val memory: Memory get() = facade("session") { Memory.of(native.memory()) }
+    public val memory: Memory get() = Memory.of(native.memory())
 
     /** Starts or restarts the profile, which adds up the time of every step. */
-    public fun startProfile(): Unit = facade("session") { native.startProfile() }
+    public fun startProfile(): Unit = native.startProfile()
 
     /** The time of every step since the profile was started, in order; empty if it was not started. */
-    public fun profile(): List<StepTime> = facade("session") { native.profile().map(StepTime::of) }
+    public fun profile(): List<StepTime> = native.profile().list(StepTime::of)
 
-    override fun close() {
-        // Closing twice is allowed.
-        runCatching { facade("session") { native.shut() } }
-        native.destroy()
-    }
+    override fun close(): Unit = native.close()
 
     private fun buffer(tensor: TensorInfo) = ByteBuffer.allocateDirect(tensor.bytes).order(ByteOrder.nativeOrder())
 

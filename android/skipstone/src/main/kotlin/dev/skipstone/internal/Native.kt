@@ -3,27 +3,41 @@ package dev.skipstone.internal
 import java.nio.ByteBuffer
 
 /**
- * The calls made for every frame, which bypass the generated bindings: direct buffers in, one direct buffer out.
+ * Functions of the native library that need no object of it. It registers them when it is loaded.
  *
- * Each returns a count, or minus the number of the error in [CallBuffer]. The handle of a closed object finds
- * nothing, so no order of calls touches freed memory.
+ * Arguments and results that are not numbers are the bytes of a [Request] and a [Reply]; those of [open] and of the
+ * others that make a model begin with its configuration, and return its handle.
  */
 internal object Native {
     init {
         System.loadLibrary("skipstone")
     }
 
-    /** The classes of the frame over these planes. [call] describes the frame and receives the classes. */
     @JvmStatic
-    external fun classify(
-        handle: Long,
-        first: ByteBuffer,
-        second: ByteBuffer?,
-        third: ByteBuffer?,
-        call: ByteBuffer,
-    ): Int
+    external fun version(): ByteArray
 
-    /** One run of a session. */
     @JvmStatic
-    external fun run(handle: Long, inputs: Array<ByteBuffer>, outputs: Array<ByteBuffer>, call: ByteBuffer): Int
+    external fun openObjects(): Long
+
+    @JvmStatic
+    external fun open(request: ByteArray): ByteArray
+
+    @JvmStatic
+    external fun openDescriptor(fd: Int, offset: Long, length: Long, request: ByteArray): ByteArray
+
+    @JvmStatic
+    external fun openBytes(bytes: ByteBuffer, request: ByteArray): ByteArray
+
+    @JvmStatic
+    external fun install(request: ByteArray): ByteArray
+
+    @JvmStatic
+    external fun installBytes(bytes: ByteBuffer, request: ByteArray): ByteArray
+
+    @JvmStatic
+    external fun convert(request: ByteArray): ByteArray
+
+    /** Closes the object of a handle; a handle that was closed is ignored. */
+    @JvmStatic
+    external fun close(handle: Long)
 }
