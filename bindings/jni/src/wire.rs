@@ -12,7 +12,7 @@
 //! | 4 | 1 if mirrored | | | | |
 //! | 5 to 9 | 1 if only a part of the stored image is used, then its x, y, width, height | | | | |
 //! | 10, 11 | matrix, range | | | | |
-//! | 12 | top: the most classes to return | | | | |
+//! | 12 | the most classes to return, or the index of the input | | | | |
 //! | 13 to 18 | row and pixel stride of each plane | | | | |
 
 use skipstone_ffi::{
@@ -30,7 +30,7 @@ const MIRRORED: usize = 4;
 const PART: usize = 5;
 const MATRIX: usize = 10;
 const RANGE: usize = 11;
-const TOP: usize = 12;
+const NUMBER: usize = 12;
 const STRIDES: usize = 13;
 
 /// Offset of the classes in the output.
@@ -47,7 +47,7 @@ pub(crate) struct Area {
 pub(crate) struct CallBuffer<'a>(pub(crate) &'a mut [u8]);
 
 impl CallBuffer<'_> {
-    /// The frame that the buffer describes, over these planes, and the most classes to return.
+    /// The frame that the buffer describes, over these planes, and the most classes to return or the index of the input.
     ///
     /// # Errors `Frame` for a value that no frame can have.
     pub(crate) fn frame(&self, planes: &[Area]) -> Result<(FrameAddress, u32)> {
@@ -99,7 +99,7 @@ impl CallBuffer<'_> {
             matrix,
             range,
         };
-        Ok((frame, self.size("number of classes", TOP)?))
+        Ok((frame, self.size("number of classes or input", NUMBER)?))
     }
 
     /// Writes the predictions; returns the number of classes.

@@ -83,6 +83,11 @@ impl<T: Owner> Live<T> {
         })
     }
 
+    /// Calls `body` between two runs.
+    pub(crate) fn between_runs<R>(&self, body: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
+        self.with(|state| body(&mut state.owner))
+    }
+
     /// Limits the time of every later run.
     pub(crate) fn set_deadline_ms(&self, ms: Option<f64>) -> Result<()> {
         let seconds = ms.map(|ms| Duration::try_from_secs_f64(ms / 1e3)).transpose();

@@ -1,11 +1,14 @@
 //! A session: tensors in, tensors out, for models that are not image classifiers.
 
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 
 use skipstone::TensorView;
+use skipstone::classify::FrameInput;
 
 use crate::address;
 use crate::error::{Result, SkipstoneError, guarded};
+use crate::frame::FrameAddress;
 use crate::live::{Live, Owner};
 use crate::measure::{Latency, Memory, StepTime};
 use crate::model::Model;
@@ -13,7 +16,7 @@ use crate::model::Model;
 /// Runs a model on tensors. Any thread may call at any time; runs of one session wait for each other.
 #[cfg_attr(feature = "uniffi", derive(uniffi::Object))]
 pub struct Session {
-    pub(crate) live: Live<skipstone::Session>,
+    pub(crate) live: Live<Running>,
     model: Arc<Model>,
 }
 
@@ -27,11 +30,17 @@ pub struct TensorAddress {
     pub length_bytes: u64,
 }
 
-impl Owner for skipstone::Session {
+pub(crate) struct Running {
+    session: skipstone::Session,
+    /// The inputs that frames were prepared for, by index.
+    frames: BTreeMap<u32, FrameInput>,
+}
+
+impl Owner for Running {
     const WHAT: &'static str = "session";
 
     fn session(&mut self) -> &mut skipstone::Session {
-        self
+        &mut self.session
     }
 }
 
@@ -44,7 +53,7 @@ impl Session {
     #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn new(model: Arc<Model>) -> Result<Arc<Self>> {
         guarded(|| {
-            let live = Live::new(model.runtime().session()?);
+            let live = Live::new(Running { session: model.runtime().session()?, frames: BTreeMap::new() });
             Ok(Arc::new(Self { live, model }))
         })
     }
@@ -59,7 +68,7 @@ impl Session {
         let model = self.model.runtime();
         expect(model.inputs().iter().map(|port| (port.name.as_str(), port.fact.bytes())), "input", &inputs)?;
         expect(model.outputs().iter().map(|port| (port.name.as_str(), port.fact.bytes())), "output", &outputs)?;
-        self.live.run(|session| {
+        self.live.run(|Running { session, .. }| {
             self.model.check_source()?;
             let mut views = Vec::with_capacity(inputs.len());
             for (port, at) in model.inputs().iter().zip(&inputs) {
@@ -82,6 +91,32 @@ impl Session {
                 unsafe { address::write(at.address, at.length_bytes, output.bytes()) }?;
             }
             Ok(())
+        })
+    }
+
+    /// Writes the elements of input `index` for a camera frame to `output`: resized, cropped and normalized as the
+    /// model's metadata says. Waits for the current run. The frame's bytes must not change until this returns.
+    ///
+    /// # Errors
+    /// `Frame` or `Input` for an inconsistent frame; `Input` if there is no such input, or for an output of the wrong
+    /// length or at an impossible address; `Model` for an input that is not an image; `Closed`.
+    pub fn prepare_frame_at(&self, frame: FrameAddress, index: u32, output: TensorAddress) -> Result<()> {
+        let model = self.model.runtime();
+        let unknown = || {
+            let message = format!("the model has {} inputs: there is no input {index}", model.inputs().len());
+            SkipstoneError::input("input.unknown", message)
+        };
+        let port = model.inputs().get(index as usize).ok_or_else(unknown)?;
+        self.live.between_runs(|Running { frames, .. }| {
+            let input = match frames.entry(index) {
+                Entry::Occupied(made) => made.into_mut(),
+                Entry::Vacant(place) => place.insert(FrameInput::new(model, port)?),
+            };
+            // SAFETY: the caller promises that the planes do not change until this returns; the frame does not outlive
+            // the closure.
+            let frame = unsafe { frame.borrow() }?;
+            // SAFETY: the caller lends these bytes for writing until this returns.
+            unsafe { address::write(output.address, output.length_bytes, input.prepare(&frame)?) }
         })
     }
 

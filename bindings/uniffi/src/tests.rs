@@ -9,7 +9,7 @@ use skipstone::ops::unary::{Unary, UnaryKind};
 use skipstone::{DType, Fact, Options, Shape, Tensor};
 
 use super::*;
-use crate::live::Live;
+use crate::live::{Live, Owner};
 
 /// Height and width of the frames, and of most test images.
 const SIDE: usize = 16;
@@ -230,6 +230,17 @@ fn closed_objects_refuse_every_call() {
     closed(session.start_profile().unwrap_err());
 }
 
+/// A session alone.
+struct Plain(skipstone::Session);
+
+impl Owner for Plain {
+    const WHAT: &'static str = "session";
+
+    fn session(&mut self) -> &mut skipstone::Session {
+        &mut self.0
+    }
+}
+
 /// Whatever the order, a run that is closed ends in success or in a named error.
 #[test]
 fn closing_while_eight_threads_run_is_safe() {
@@ -288,14 +299,14 @@ fn a_cancel_while_nothing_runs_is_forgotten() {
 #[test]
 fn a_cancel_before_the_first_step_stops_the_run() {
     let model = brightest_channel();
-    let live = Live::new(model.runtime().session().unwrap());
+    let live = Live::new(Plain(model.runtime().session().unwrap()));
     let image = Tensor::zeros(model.runtime().inputs()[0].fact.clone());
-    let cancelled = live.run(|session| {
+    let cancelled = live.run(|Plain(session)| {
         live.cancel();
         Ok(session.run(&[image.view()])?)
     });
     assert!(matches!(cancelled, Err(SkipstoneError::Cancelled { .. })), "{cancelled:?}");
-    live.run(|session| Ok(session.run(&[image.view()])?)).unwrap();
+    live.run(|Plain(session)| Ok(session.run(&[image.view()])?)).unwrap();
 }
 
 #[test]
@@ -401,9 +412,50 @@ fn settings_are_set_between_runs_and_state_is_carried() {
     assert_eq!(set("gain", &[1.0]).unwrap_err().code(), "closed");
 }
 
+/// A session sees the frame that a classifier of the same model sees.
+#[test]
+fn a_session_prepares_frames_as_a_classifier_does() {
+    let model = brightest_channel();
+    let raw = ClassifierOptions { activation: Some(Activation::None), ..ClassifierOptions::default() };
+    let (classifier, session) = (Classifier::with(model.clone(), raw).unwrap(), Session::new(model).unwrap());
+    let mut picture = Picture(Vec::new());
+    picture.0.extend((0..SIDE * SIDE * 3).map(|i| (i * 37 % 251) as u8));
+    let turned = FrameAddress {
+        rotation_degrees: 90,
+        mirrored: true,
+        part: Some(Region { x: 1, y: 2, width: 11, height: 13 }),
+        ..picture.frame()
+    };
+    let (mut image, mut scores) = (vec![0.0f32; 3 * SIDE * SIDE], [0.0f32; 3]);
+    let at = |address: *const f32, elements: usize| TensorAddress {
+        address: address as u64,
+        length_bytes: elements as u64 * 4,
+    };
+    let (input, output) = (at(image.as_mut_ptr(), 3 * SIDE * SIDE), at(scores.as_mut_ptr(), 3));
+    for frame in [picture.frame(), turned, picture.frame()] {
+        session.prepare_frame_at(frame.clone(), 0, input).unwrap();
+        session.run_at(vec![input], vec![output]).unwrap();
+        for found in classifier.classify_frame_at(frame, 3).unwrap().predictions {
+            assert_eq!(scores[found.index as usize], found.score);
+        }
+    }
+    let code = |frame, index, output| session.prepare_frame_at(frame, index, output).unwrap_err().code().to_owned();
+    assert_eq!(code(picture.frame(), 1, input), "input.unknown");
+    assert_eq!(code(picture.frame(), u32::MAX, input), "input.unknown");
+    assert_eq!(code(picture.frame(), 0, output), "input.size");
+    assert_eq!(code(picture.frame(), 0, TensorAddress { address: 0, ..input }), "input.address");
+    assert_eq!(code(FrameAddress { width: 0, ..picture.frame() }, 0, input), "frame");
+    assert_eq!(session.latency().runs, 3);
+    session.close();
+    assert_eq!(code(picture.frame(), 0, input), "closed");
+    let vector = Session::new(with_gain()).unwrap();
+    let refused = vector.prepare_frame_at(picture.frame(), 0, input).unwrap_err();
+    assert!(matches!(refused, SkipstoneError::Model { .. }), "{refused:?}");
+}
+
 #[test]
 fn a_panic_is_an_error_and_closes_its_object() {
-    let live = Live::new(brightest_channel().runtime().session().unwrap());
+    let live = Live::new(Plain(brightest_channel().runtime().session().unwrap()));
     let error = live.run::<()>(|_| panic!("broken")).unwrap_err();
     assert!(matches!(error, SkipstoneError::Internal { .. }), "{error:?}");
     assert!(matches!(live.run(|_| Ok(())).unwrap_err(), SkipstoneError::Closed { .. }));

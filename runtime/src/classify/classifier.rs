@@ -157,7 +157,7 @@ impl Classifier {
     pub fn scores(&mut self, prepared: &[f32]) -> Result<Vec<f32>> {
         let mut input = TensorView::new(&self.dims, prepared).map_err(|e| Error::Internal(e.to_string()))?;
         if let Some(converted) = &mut self.converted {
-            input = converted.fill(prepared)?;
+            input = converted.view(prepared)?;
         }
         self.session.run(&[input])?;
         let output = self.session.output(self.output).ok_or_else(|| no_scores("the model has no output"))?;
@@ -208,7 +208,7 @@ pub(super) fn scores_output(outputs: &[Port]) -> usize {
 }
 
 /// An input of f16 or u8.
-struct Converted {
+pub(super) struct Converted {
     fact: Fact,
     /// Halves, or pairs of bytes.
     elements: Vec<u16>,
@@ -216,21 +216,26 @@ struct Converted {
 
 impl Converted {
     /// Room for an input; `None` if it is f32.
-    fn new(fact: &Fact) -> Option<Self> {
+    pub(super) fn new(fact: &Fact) -> Option<Self> {
         let elements = || vec![0; fact.bytes().div_ceil(2)];
         (fact.dtype != DType::F32).then(|| Self { fact: fact.clone(), elements: elements() })
     }
 
-    /// Converts a prepared image: to halves, or to the nearest bytes, because frames are not rounded before.
-    fn fill(&mut self, prepared: &[f32]) -> Result<TensorView<'_>> {
+    /// Converts a prepared image: to halves, or to the nearest bytes, because frames are not rounded before. Returns the
+    /// bytes of the elements.
+    pub(super) fn fill(&mut self, prepared: &[f32]) -> &[u8] {
         if self.fact.dtype == DType::F16 {
             self.elements.iter_mut().zip(prepared).for_each(|(half, &value)| *half = f16::from_f32(value).to_bits());
         } else {
             let bytes = bytemuck::cast_slice_mut::<u16, u8>(&mut self.elements);
             bytes.iter_mut().zip(prepared).for_each(|(byte, level)| *byte = (level + 0.5) as u8);
         }
-        let bytes = &bytemuck::cast_slice(&self.elements)[..self.fact.bytes()];
-        TensorView::from_bytes(self.fact.clone(), bytes).map_err(|e| Error::Internal(e.to_string()))
+        &bytemuck::cast_slice(&self.elements)[..self.fact.bytes()]
+    }
+
+    fn view(&mut self, prepared: &[f32]) -> Result<TensorView<'_>> {
+        let fact = self.fact.clone();
+        TensorView::from_bytes(fact, self.fill(prepared)).map_err(|e| Error::Internal(e.to_string()))
     }
 }
 

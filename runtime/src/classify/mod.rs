@@ -19,6 +19,7 @@
 
 mod classifier;
 mod filter;
+mod frame_input;
 mod head;
 mod image;
 mod labels;
@@ -28,6 +29,7 @@ mod settings;
 
 pub use crate::vision::{Colors, Interpolation};
 pub use classifier::{Classifier, Prediction};
+pub use frame_input::FrameInput;
 pub use head::{Activation, Head, Origin};
 pub use image::Image;
 pub use labels::Labels;

@@ -33,6 +33,38 @@ public class Session(model: Model) : AutoCloseable {
     public fun outputs(): List<ByteBuffer> = model.outputs.map(::buffer)
 
     /**
+     * An input of the model for a camera frame, off the caller's thread: resized, cropped and normalized as the model's
+     * metadata says, like the input of a [Classifier]. The frame's bytes must not change until this returns.
+     *
+     * @param input index of an input that is an image.
+     * @param tensor the buffer to write to, one of [inputs]; null for a new one.
+     * @return [tensor], or the new one.
+     * @throws SkipstoneException.Frame for an inconsistent frame.
+     * @throws SkipstoneException.Input if there is no such input, and for a [tensor] that does not fit it.
+     * @throws SkipstoneException.Model for an input that is not an image.
+     */
+    public suspend fun prepare(frame: Frame, input: Int = 0, tensor: ByteBuffer? = null): ByteBuffer =
+        runs.await { call -> prepare(frame, input, tensor, call) }
+
+    /** The same on the calling thread. */
+    @JvmOverloads
+    public fun prepareBlocking(frame: Frame, input: Int = 0, tensor: ByteBuffer? = null): ByteBuffer =
+        runs.run { call -> prepare(frame, input, tensor, call) }
+
+    private fun prepare(frame: Frame, input: Int, tensor: ByteBuffer?, call: CallBuffer): ByteBuffer {
+        val port = model.inputs.getOrNull(input)
+            ?: throw SkipstoneException.Input("input.unknown", "the model has ${model.inputs.size} inputs, and no input $input")
+        val prepared = tensor ?: buffer(port)
+        writable(prepared)
+        call.describeInput(frame, input)
+        val planes = frame.planes
+        val (second, third) = planes.getOrNull(1)?.bytes to planes.getOrNull(2)?.bytes
+        val answer = native.prepare(planes.first().bytes, second, third, prepared.slice(), call)
+        if (answer < 0) throw call.error(answer)
+        return prepared
+    }
+
+    /**
      * Reads [inputs], runs the model and writes [outputs], off the caller's thread. Cancelling the coroutine stops
      * the run, and it resumes once the buffers are no longer in use.
      *
@@ -50,8 +82,7 @@ public class Session(model: Model) : AutoCloseable {
         runs.run { call -> limit.during(deadlineMs) { run(inputs, outputs, call) } }
 
     private fun run(inputs: List<ByteBuffer>, outputs: List<ByteBuffer>, call: CallBuffer) {
-        // The native library could not tell, and may not write to a file that is mapped for reading.
-        if (outputs.any(ByteBuffer::isReadOnly)) throw SkipstoneException.Input("input.buffer", "an output is read-only")
+        outputs.forEach(::writable)
         val answer = native.run(slices(inputs), slices(outputs), call)
         if (answer < 0) throw call.error(answer)
     }
@@ -113,6 +144,11 @@ public class Session(model: Model) : AutoCloseable {
     public fun profile(): List<StepTime> = native.profile().list(StepTime::of)
 
     override fun close(): Unit = native.close()
+
+    /** The native library could not tell, and must not write to a file that is mapped for reading. */
+    private fun writable(tensor: ByteBuffer) {
+        if (tensor.isReadOnly) throw SkipstoneException.Input("input.buffer", "a buffer to write to is read-only")
+    }
 
     private fun buffer(tensor: TensorInfo) = ByteBuffer.allocateDirect(tensor.bytes).order(ByteOrder.nativeOrder())
 

@@ -4,6 +4,7 @@ import java.nio.ByteBuffer
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
+import kotlinx.coroutines.runBlocking
 
 class SessionTest {
     /** The input prepared here by hand must give the same scores as the classifier's own preparation. */
@@ -24,6 +25,38 @@ class SessionTest {
             }
             assertEquals(SAMPLES.size.toLong(), session.latency.runs)
         }
+    }
+
+    /** A model that is no classifier gets its input from the same frames. */
+    @Test
+    fun `frames become inputs`(): Unit = runBlocking {
+        val options = ClassifierOptions(activation = Activation.NONE)
+        val (session, classifier) = Session.open(PACKAGE) to Classifier.open(PACKAGE, options = options)
+        val (inputs, outputs) = session.inputs() to session.outputs()
+        for (sample in SAMPLES) {
+            for (frame in listOf(sample.rgb(), sample.rgb().rotated(90).mirrored().cropped(Region(3, 5, 20, 17)))) {
+                session.run(listOf(session.prepare(frame)), outputs)
+                for (shown in classifier.classify(frame, top = 10).predictions) {
+                    assertEquals(shown.score, outputs.single().getFloat(4 * shown.index), sample.name)
+                }
+                session.prepareBlocking(frame, tensor = inputs.single())
+                assertEquals(session.prepare(frame), inputs.single())
+            }
+        }
+        assertEquals(2L * SAMPLES.size, session.latency.runs)
+        val frame = SAMPLES.first().rgb()
+        val code = { input: Int, tensor: ByteBuffer? ->
+            assertFailsWith<SkipstoneException.Input> { session.prepareBlocking(frame, input, tensor) }.code
+        }
+        assertEquals("input.unknown", code(1, null))
+        assertEquals("input.unknown", code(-1, null))
+        assertEquals("input.size", code(0, outputs.single()))
+        assertEquals("input.buffer", code(0, ByteBuffer.allocate(4 * 3 * 32 * 32)))
+        assertEquals("input.buffer", code(0, inputs.single().asReadOnlyBuffer()))
+        assertFailsWith<SkipstoneException.Frame> { session.prepare(Frame.rgb(33, 32, frame.planes.single().bytes)) }
+        session.close()
+        classifier.close()
+        assertFailsWith<SkipstoneException.Closed> { session.prepare(frame) }
     }
 
     @Test

@@ -20,6 +20,13 @@ internal class CallBuffer {
     fun describe(frame: Frame, top: Int) {
         val wanted = CLASSES + top.coerceIn(0, MOST_CLASSES) * 8
         if (bytes.capacity() < wanted) bytes = allocate(wanted)
+        write(frame, top.coerceAtMost(MOST_CLASSES))
+    }
+
+    /** Writes the description of [frame], and the index of the input that it is for. */
+    fun describeInput(frame: Frame, index: Int): Unit = write(frame, index)
+
+    private fun write(frame: Frame, number: Int) {
         bytes.clear()
         val part = frame.part
         bytes.putInt(frame.format.ordinal).putInt(frame.width).putInt(frame.height)
@@ -27,7 +34,7 @@ internal class CallBuffer {
         bytes.putInt(if (part == null) 0 else 1)
         bytes.putInt(part?.x ?: 0).putInt(part?.y ?: 0).putInt(part?.width ?: 0).putInt(part?.height ?: 0)
         bytes.putInt(frame.matrix.ordinal).putInt(frame.range.ordinal)
-        bytes.putInt(top.coerceAtMost(MOST_CLASSES))
+        bytes.putInt(number)
         for (plane in frame.planes) bytes.putInt(plane.rowStride).putInt(plane.pixelStride)
     }
 

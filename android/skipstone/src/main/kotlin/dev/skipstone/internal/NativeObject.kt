@@ -31,6 +31,10 @@ internal class NativeObject private constructor(private val handle: Long) : Auto
     fun classify(first: ByteBuffer, second: ByteBuffer?, third: ByteBuffer?, call: CallBuffer): Int =
         classify(handle, first, second, third, call.bytes)
 
+    /** Writes the input of a session for the frame over these planes to [tensor]: 0, or minus the number of the error. */
+    fun prepare(first: ByteBuffer, second: ByteBuffer?, third: ByteBuffer?, tensor: ByteBuffer, call: CallBuffer): Int =
+        prepare(handle, first, second, third, tensor, call.bytes)
+
     /** One run of a session: 0, or minus the number of the error in [call]. */
     fun run(inputs: Array<ByteBuffer>, outputs: Array<ByteBuffer>, call: CallBuffer): Int =
         run(handle, inputs, outputs, call.bytes)
@@ -72,6 +76,15 @@ internal class NativeObject private constructor(private val handle: Long) : Auto
         first: ByteBuffer,
         second: ByteBuffer?,
         third: ByteBuffer?,
+        call: ByteBuffer,
+    ): Int
+
+    private external fun prepare(
+        handle: Long,
+        first: ByteBuffer,
+        second: ByteBuffer?,
+        third: ByteBuffer?,
+        tensor: ByteBuffer,
         call: ByteBuffer,
     ): Int
 
