@@ -57,6 +57,30 @@ public final class Session: Sendable {
         }
     }
 
+    /// An input of the model for an image: resized, cropped and normalized as the model's metadata says, like the input
+    /// of a ``Classifier``.
+    ///
+    /// - Parameters:
+    ///   - frame: The image, of any size and rotation.
+    ///   - input: Index of an input that is an image.
+    /// - Throws: `CancellationError` if the task was cancelled; ``SkipstoneError`` of kind `frame`, `closed`, `input` if
+    ///   there is no such input, or `model` if it is not an image.
+    public func prepare(_ frame: Frame, input: Int = 0) async throws -> Tensor {
+        let ports = model.info.inputs
+        guard ports.indices.contains(input) else {
+            let message = "the model has \(ports.count) inputs, and no input \(input)"
+            throw SkipstoneError(.input, code: "input.unknown", message)
+        }
+        return try await runs.run { [binding] in
+            let prepared = OutputBytes(count: ports[input].byteCount)
+            try frame.withAddress { address in
+                try binding.prepareFrameAt(
+                    frame: address, index: UInt32(input), output: TensorAddress(prepared.bytes))
+            }
+            return Tensor(prepared, of: ports[input])
+        }
+    }
+
     /// Sets a setting of the model, such as the threshold of an early exit, for all later runs; or its state, for the
     /// next one. Waits for the runs before it.
     ///

@@ -40,6 +40,24 @@ import Testing
         }
     }
 
+    @Test(arguments: Fixtures.answers.prefix(5))
+    func framesBecomeInputs(answer: Answer) async throws {
+        let values = try await session.prepare(answer.pixels.frame).values(as: Float.self)
+        let wanted = try prepared(answer.pixels).values(as: Float.self)
+        for (value, want) in zip(try #require(values), try #require(wanted)) { #expect(abs(value - want) < 0.02) }
+        #expect(values?.count == wanted?.count)
+    }
+
+    @Test func inputsThatAreNotThereAreRefused() async throws {
+        for input in [-1, 1, Int.max] {
+            await expectError(.input, code: "input.unknown") {
+                _ = try await session.prepare(Fixtures.cat.frame, input: input)
+            }
+        }
+        session.close()
+        await expectError(.closed) { _ = try await session.prepare(Fixtures.cat.frame) }
+    }
+
     @Test func anOutputKeepsItsValuesAfterTheNextRun() async throws {
         let answers = Fixtures.answers
         let first = try await session.run([prepared(answers[0].pixels)])[0]
