@@ -23,6 +23,8 @@ pub enum Command {
         #[arg(default_value_t = 100_000)]
         runs: u32,
     },
+    /// Write what is public in Kotlin to android/skipstone/api, which the tests compare it with
+    Api,
     /// The overhead of a call beyond the native library's own time, and the time from the first use of the library in a
     /// new process to its first answer
     Overhead,
@@ -50,6 +52,11 @@ pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
             let _runs = workspace.shell.push_env("SKIPSTONE_RACES", runs.to_string());
             maven(workspace, &["test", "-Dtest=RaceTest"])
         }
+        Command::Api => {
+            install(workspace)?;
+            let _write = workspace.shell.push_env("SKIPSTONE_WRITE_API", "1");
+            maven(workspace, &["test", "-Dtest=ApiTest"])
+        }
         Command::Overhead => {
             prepare(workspace)?;
             overhead(workspace)
@@ -65,11 +72,16 @@ fn maven(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     Ok(cmd!(workspace.shell, "mvn --batch-mode --quiet --file android/pom.xml {arguments...}").quiet().run()?)
 }
 
+/// Installs Maven and a JDK.
+fn install(workspace: &Workspace) -> Result<()> {
+    debian::install(&workspace.shell, &[("mvn", &["maven"]), ("javac", &["default-jdk-headless"])])
+}
+
 /// Prepares Maven, the libraries, a package with settings and state, and another with the command
 /// line's answers for the sample images, which the library's answers are compared with.
 fn prepare(workspace: &Workspace) -> Result<()> {
     let shell = &workspace.shell;
-    debian::install(shell, &[("mvn", &["maven"]), ("javac", &["default-jdk-headless"])])?;
+    install(workspace)?;
     say("building the library");
     python::run(workspace, "devices.size", &["--only", "full", "onnx"])?;
     let library = |name: &str| workspace.build("size").join(name);
