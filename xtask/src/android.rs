@@ -44,6 +44,7 @@ pub fn run(workspace: &Workspace, command: &Command) -> Result<()> {
             prepare(workspace)?;
             check_alignment(workspace, "readelf", &built(workspace, "native").join("libskipstone.so"))?;
             test(workspace)?;
+            publish(workspace)?;
             // Linking needs the NDK. An emulator of a phone runs what the tests here run, x86-64 code.
             cross::check(workspace, "skipstone-jni", &["aarch64-linux-android", "armv7-linux-androideabi"])
         }
@@ -70,6 +71,30 @@ fn built(workspace: &Workspace, name: &str) -> PathBuf {
 
 fn maven(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     Ok(cmd!(workspace.shell, "mvn --batch-mode --quiet --file android/pom.xml {arguments...}").quiet().run()?)
+}
+
+/// Publishes the compiled library and its sources to a Maven repository in a folder, and runs the tests of a project that
+/// takes the library from there.
+fn publish(workspace: &Workspace) -> Result<()> {
+    say("publishing to a local repository, and building a project that takes the library from there");
+    let shell = &workspace.shell;
+    let repository = built(workspace, "repository");
+    shell.remove_path(&repository)?;
+    let target = format!("-DaltDeploymentRepository=skipstone::file://{}", repository.display());
+    maven(workspace, &["jar:jar", "source:jar-no-fork", "deploy:deploy", &target])?;
+    let models = built(workspace, "models");
+    let properties = [
+        ("repository", repository),
+        ("native", built(workspace, "native")),
+        ("model", models.join("cifar10.skip")),
+        ("labels", models.join("samples.txt")),
+        ("images", workspace.root.join("models/samples")),
+    ];
+    let properties = properties.map(|(name, path)| format!("-D{name}={}", path.display()));
+    cmd!(shell, "mvn --batch-mode --quiet --update-snapshots --file android/consumer/pom.xml test {properties...}")
+        .quiet()
+        .run()?;
+    report(workspace, "android/consumer", "Tests run")
 }
 
 /// Installs Maven and a JDK.
@@ -119,16 +144,16 @@ fn samples(json: &str) -> Result<String> {
 fn test(workspace: &Workspace) -> Result<()> {
     say("compiling the library and running its tests");
     maven(workspace, &["test"])?;
-    report(workspace, "Tests run")?;
+    report(workspace, "android", "Tests run")?;
     say("running the tests of ONNX files with the library that opens them");
     let library = format!("-Dnative={}", built(workspace, "native-onnx").display());
     maven(workspace, &["surefire:test", "-Dtest=OnnxTest", "-Dfeatures=onnx", &library])?;
-    report(workspace, "rounds:")
+    report(workspace, "android", "rounds:")
 }
 
-/// Prints the lines of Maven's reports that contain `text`.
-fn report(workspace: &Workspace, text: &str) -> Result<()> {
-    for file in workspace.shell.read_dir("android/target/surefire-reports")? {
+/// Prints the lines of a project's Maven reports that contain `text`.
+fn report(workspace: &Workspace, project: &str, text: &str) -> Result<()> {
+    for file in workspace.shell.read_dir(format!("{project}/target/surefire-reports"))? {
         if file.extension().is_some_and(|it| it == "txt") {
             let lines = workspace.shell.read_file(&file)?;
             lines.lines().filter(|line| line.contains(text)).for_each(|line| println!("{line}"));
