@@ -63,6 +63,12 @@ pub fn copy_blocks(blocks: &Blocks, x: &[u8], y: &mut [u8], pace: &Pace<'_>) -> 
     if len == from_step && len == to_step {
         return copy(&x[from..][..len * count], &mut y[to..][..len * count], pace);
     }
+    // Stacking along the last axis copies single elements.
+    if len <= 8 && [from, from_step, to, to_step].iter().all(|at| at.is_multiple_of(len)) {
+        let [from, from_step, to, to_step] = [from, from_step, to, to_step].map(|at| at / len);
+        let axis = Axis { len: count, from: from_step as isize, to: to_step as isize };
+        return copy_line(len, axis, (x, from), (y, to), pace);
+    }
     for i in 0..count {
         let (x, y) = (&x[from + i * from_step..][..len], &mut y[to + i * to_step..][..len]);
         if len > PIECE {
@@ -92,7 +98,30 @@ pub struct StridedCopy<'a> {
     pub to_strides: &'a [isize],
 }
 
+/// An axis of a box: its length, and its strides in the input and in the output.
+#[derive(Clone, Copy)]
+struct Axis {
+    len: usize,
+    from: isize,
+    to: isize,
+}
+
+impl Axis {
+    /// One element.
+    const SINGLE: Self = Self { len: 1, from: 1, to: 1 };
+
+    /// This axis and the next inner one as a single axis, if the strides allow it.
+    fn joined(self, inner: Self) -> Option<Self> {
+        let len = inner.len as isize;
+        let joins = self.from == inner.from.wrapping_mul(len) && self.to == inner.to.wrapping_mul(len);
+        joins.then_some(Self { len: self.len * inner.len, ..inner })
+    }
+}
+
 /// Copies a box of elements of `size` bytes.
+///
+/// Axes are joined where possible. The innermost that remains is a loop: `memcpy` if it is contiguous, a fill if one
+/// element is repeated, otherwise a walk with two strides.
 ///
 /// # Errors
 /// If the run is to stop.
@@ -112,44 +141,107 @@ pub fn copy_strided(
     if copy.shape.contains(&0) {
         return Ok(());
     }
-    // Innermost axes that are contiguous in both tensors become part of the element.
-    let mut run = size;
-    let mut outer = rank;
-    while let Some(axis) = outer.checked_sub(1) {
-        let elements = (run / size) as isize;
-        if copy.shape[axis] != 1 && (copy.from_strides[axis] != elements || copy.to_strides[axis] != elements) {
-            break;
+    let mut axes = [Axis::SINGLE; 16];
+    let mut count = 0usize;
+    for i in (0..rank).filter(|&i| copy.shape[i] != 1) {
+        let axis = Axis { len: copy.shape[i], from: copy.from_strides[i], to: copy.to_strides[i] };
+        match count.checked_sub(1).and_then(|last| axes[last].joined(axis)) {
+            Some(joined) => axes[count - 1] = joined,
+            None => {
+                axes[count] = axis;
+                count += 1;
+            }
         }
-        run *= copy.shape[axis];
-        outer = axis;
     }
+    let inner = count.saturating_sub(1);
+    let (outer, line) = (&axes[..inner], axes[inner]);
     let mut index = [0usize; 16];
-    let index = &mut index[..outer];
-    let at = |start: usize, strides: &[isize], index: &[usize]| {
-        let offset: isize = strides.iter().zip(index).map(|(&s, &i)| s * i as isize).sum();
-        start.checked_add_signed(offset).expect("a walk inside the tensor") * size
-    };
+    let (mut from, mut to) = (copy.from, copy.to);
     loop {
-        let from = at(copy.from, copy.from_strides, index);
-        let to = at(copy.to, copy.to_strides, index);
-        let (x, y) = (&x[from..][..run], &mut y[to..][..run]);
-        if run > PIECE {
-            self::copy(x, y, pace)?;
-        } else {
-            pace.spend(steps(run))?;
+        copy_line(size, line, (x, from), (y, to), pace)?;
+        let Some(next) = (0..inner).rev().find(|&i| index[i] + 1 < outer[i].len) else { return Ok(()) };
+        index[next] += 1;
+        let (mut from_step, mut to_step) = (outer[next].from, outer[next].to);
+        for (index, axis) in index[next + 1..inner].iter_mut().zip(&outer[next + 1..]) {
+            from_step -= axis.from * *index as isize;
+            to_step -= axis.to * *index as isize;
+            *index = 0;
         }
-        match run {
-            _ if run > PIECE => {}
-            // The compiler turns these into a single load and store.
-            4 => y.copy_from_slice(&x[..4]),
-            8 => y.copy_from_slice(&x[..8]),
-            _ => y.copy_from_slice(x),
+        from = from.wrapping_add_signed(from_step);
+        to = to.wrapping_add_signed(to_step);
+    }
+}
+
+/// Copies the elements along one axis, starting at an element of each tensor.
+fn copy_line(
+    size: usize,
+    axis: Axis,
+    (x, mut from): (&[u8], usize),
+    (y, mut to): (&mut [u8], usize),
+    pace: &Pace<'_>,
+) -> Result<(), Stopped> {
+    let bytes = axis.len.saturating_mul(size);
+    match (axis.from, axis.to) {
+        (1, 1) => {
+            let (x, y) = (&x[from * size..][..bytes], &mut y[to * size..][..bytes]);
+            if bytes > PIECE {
+                return self::copy(x, y, pace);
+            }
+            pace.spend(steps(bytes))?;
+            y.copy_from_slice(x);
         }
-        let Some(axis) = (0..outer).rev().find(|&i| index[i] + 1 < copy.shape[i]) else {
-            return Ok(());
-        };
-        index[axis] += 1;
-        index[axis + 1..].fill(0);
+        (0, 1) => return fill(&x[from * size..][..size], &mut y[to * size..][..bytes], pace),
+        _ => {
+            let mut left = axis.len;
+            while left > 0 {
+                let len = left.min(PIECE / 8);
+                pace.spend(8 + 2 * len)?;
+                let part = Axis { len, ..axis };
+                match size {
+                    1 => walk::<1>(part, (x, from), (y, to)),
+                    2 => walk::<2>(part, (x, from), (y, to)),
+                    4 => walk::<4>(part, (x, from), (y, to)),
+                    8 => walk::<8>(part, (x, from), (y, to)),
+                    _ => {
+                        for i in 0..len as isize {
+                            let x = &x[from.wrapping_add_signed(i * axis.from) * size..][..size];
+                            y[to.wrapping_add_signed(i * axis.to) * size..][..size].copy_from_slice(x);
+                        }
+                    }
+                }
+                from = from.wrapping_add_signed(axis.from.wrapping_mul(len as isize));
+                to = to.wrapping_add_signed(axis.to.wrapping_mul(len as isize));
+                left -= len;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies elements of `N` bytes with two strides.
+fn walk<const N: usize>(axis: Axis, (x, mut from): (&[u8], usize), (y, mut to): (&mut [u8], usize)) {
+    let (x, y) = (x.as_chunks::<N>().0, y.as_chunks_mut::<N>().0);
+    // Every other element of one of the two: loops without a check of each index.
+    match (axis.from, axis.to) {
+        (2, 1) => {
+            let (pairs, y) = (x[from..].as_chunks::<2>().0, &mut y[to..][..axis.len]);
+            y.iter_mut().zip(pairs).for_each(|(y, pair)| *y = pair[0]);
+            (pairs.len()..y.len()).for_each(|i| y[i] = x[from + 2 * i]);
+        }
+        (1, 2) => {
+            let (x, y) = (&x[from..][..axis.len], &mut y[to..]);
+            let pairs = y.as_chunks_mut::<2>().0;
+            let whole = pairs.len();
+            pairs.iter_mut().zip(x).for_each(|(pair, x)| pair[0] = *x);
+            (whole..x.len()).for_each(|i| y[2 * i] = x[i]);
+        }
+        _ => {
+            for _ in 0..axis.len {
+                y[to] = x[from];
+                from = from.wrapping_add_signed(axis.from);
+                to = to.wrapping_add_signed(axis.to);
+            }
+        }
     }
 }
 

@@ -78,6 +78,35 @@ fn boxes_move_between_any_strides() {
 }
 
 #[test]
+fn elements_are_stacked_and_taken_apart() {
+    for size in [1, 2, 3, 4, 8] {
+        for count in [0, 1, 2, 7, 40] {
+            let x: Vec<u8> = (0..count * size).map(|i| (i * 5 + 1) as u8).collect();
+            let mut both = vec![0; 2 * x.len()];
+            for to in [0, size] {
+                let blocks = Blocks { len: size, count, from: 0, from_step: size, to, to_step: 2 * size };
+                copy_blocks(&blocks, &x, &mut both, &Pace::free()).unwrap();
+            }
+            let want: Vec<u8> = x.chunks(size).flat_map(|x| [x, x].concat()).collect();
+            assert_eq!(both, want);
+            for from in [0, 1] {
+                let mut y = vec![0; x.len()];
+                let copy = StridedCopy { shape: &[count], from, from_strides: &[2], to: 0, to_strides: &[1] };
+                copy_strided(size, &copy, &both, &mut y, &Pace::free()).unwrap();
+                assert_eq!(y, x);
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic]
+fn a_longer_walk_of_every_other_element_panics() {
+    let copy = StridedCopy { shape: &[3], from: 0, from_strides: &[2], to: 0, to_strides: &[1] };
+    copy_strided(4, &copy, &[0; 16], &mut [0; 16], &Pace::free()).unwrap();
+}
+
+#[test]
 #[should_panic]
 fn a_walk_that_leaves_the_input_panics() {
     let copy = StridedCopy { shape: &[3], from: 1, from_strides: &[-1], to: 0, to_strides: &[1] };
