@@ -31,6 +31,8 @@ fn softmax_and_log_softmax_match_the_formula() {
             MiddleAxis { outer: 1, axis: 1000, inner: 1 },
             MiddleAxis { outer: 50, axis: 197, inner: 1 },
             MiddleAxis { outer: 2, axis: 21, inner: 100 },
+            MiddleAxis { outer: 3, axis: 49, inner: 4 },
+            MiddleAxis { outer: 2, axis: 7, inner: 3 },
             MiddleAxis { outer: 2, axis: 0, inner: 3 },
         ];
         for _ in 0..20 {

@@ -53,15 +53,15 @@ impl Vectorized for SoftmaxRow<'_> {
     }
 }
 
-/// The maximum of a row; NaN if the row contains one.
+/// The maximum of a row. If the row contains NaN, the sum of its exponentials is NaN, whatever this is.
 #[inline(always)]
 fn largest<S: Simd>(simd: S, x: &[f32]) -> f32 {
     let mut xs = x.chunks_exact(S::LANES);
     let mut max = simd.splat(f32::NEG_INFINITY);
     for x in &mut xs {
-        max = simd.max(max, simd.load(x));
+        max = simd.load(x).at_least(max);
     }
-    let max = simd.max(max, simd.load_or(xs.remainder(), f32::NEG_INFINITY));
+    let max = simd.load_or(xs.remainder(), f32::NEG_INFINITY).at_least(max);
     simd.fold_lanes(max, |a, b| if a.is_nan() || a > b { a } else { b })
 }
 
@@ -77,6 +77,9 @@ fn exponentials<S: Simd>(simd: S, x: &[f32], max: S::F32, y: &mut [f32]) -> f32 
         simd.store(e, y);
     }
     let y = ys.into_remainder();
+    if y.is_empty() {
+        return simd.sum_lanes(sum);
+    }
     let e = activation::vector::exp(simd.load_partial(xs.remainder()).sub(max));
     simd.store_partial(e, y);
     // Loading what was stored sets the lanes beyond the end of the row to zero.
@@ -89,52 +92,98 @@ impl Vectorized for SoftmaxColumns<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let SoftmaxColumns { f, inner, x, y, columns } = self;
+        let rows = S::LANES / inner;
+        if rows > 1 && columns.len() == inner {
+            return column_group(simd, f, Group { pitch: rows * inner, column: 0, width: rows * inner, inner }, x, y);
+        }
         let mut column = columns.start;
         while column < columns.end {
             let width = (columns.end - column).min(S::LANES);
-            column_group(simd, f, inner, column, width, x, y);
+            column_group(simd, f, Group { pitch: inner, column, width, inner: width }, x, y);
             column += width;
         }
     }
 }
 
-/// Computes columns `column..column + width`, at most one vector of them.
-#[inline(always)]
-fn column_group<S: Simd>(simd: S, f: SoftmaxFn, inner: usize, column: usize, width: usize, x: &[f32], y: &mut [f32]) {
-    let mut max = simd.splat(f32::NEG_INFINITY);
-    for x in x.chunks_exact(inner) {
-        max = simd.max(max, load(simd, &x[column..][..width]));
+/// A vector of columns: elements `column..column + width` of every `pitch`. The columns of a narrow plane repeat every
+/// `inner` lanes: each vector holds several rows.
+#[derive(Clone, Copy)]
+struct Group {
+    pitch: usize,
+    column: usize,
+    width: usize,
+    inner: usize,
+}
+
+impl Group {
+    /// The part of a run of `pitch` elements; the last run of a narrow plane may be shorter.
+    #[inline(always)]
+    fn of(self, len: usize) -> Range<usize> {
+        self.column..len.min(self.column + self.width)
     }
+
+    /// The first elements in the lanes. Those that the last rows lack count for nothing: `e^-inf` is 0.
+    #[inline(always)]
+    fn load<S: Simd>(self, simd: S, x: &[f32]) -> S::F32 {
+        match x.len() {
+            len if len == S::LANES => simd.load(x),
+            len if len == self.width => simd.load_partial(x),
+            _ => simd.load_or(x, f32::NEG_INFINITY),
+        }
+    }
+
+    /// Combines the lanes of every column by `f`.
+    #[inline(always)]
+    fn fold<S: Simd>(self, simd: S, v: S::F32, f: impl Fn(f32, f32) -> f32) -> S::F32 {
+        if self.inner == self.width {
+            return v;
+        }
+        let mut lanes = [0.0; 16];
+        simd.store(v, &mut lanes);
+        for lane in self.inner..self.width {
+            lanes[lane % self.inner] = f(lanes[lane % self.inner], lanes[lane]);
+        }
+        for lane in self.inner..self.width {
+            lanes[lane] = lanes[lane % self.inner];
+        }
+        simd.load(&lanes)
+    }
+}
+
+/// Computes a group of columns.
+#[inline(always)]
+fn column_group<S: Simd>(simd: S, f: SoftmaxFn, group: Group, x: &[f32], y: &mut [f32]) {
+    let mut max = simd.splat(f32::NEG_INFINITY);
+    for x in x.chunks(group.pitch) {
+        max = group.load(simd, &x[group.of(x.len())]).at_least(max);
+    }
+    let max = group.fold(simd, max, |a, b| if a.is_nan() || a > b { a } else { b });
     let mut sum = simd.splat(0.0);
-    for (x, y) in x.chunks_exact(inner).zip(y.chunks_exact_mut(inner)) {
-        let shifted = load(simd, &x[column..][..width]).sub(max);
+    for (x, y) in x.chunks(group.pitch).zip(y.chunks_mut(group.pitch)) {
+        let shifted = group.load(simd, &x[group.of(x.len())]).sub(max);
         let e = activation::vector::exp(shifted);
         sum = sum.add(e);
         let v = match f {
             SoftmaxFn::Softmax => e,
             SoftmaxFn::LogSoftmax => shifted,
         };
-        store(simd, v, &mut y[column..][..width]);
+        store(simd, v, &mut y[group.of(x.len())]);
     }
+    let sum = group.fold(simd, sum, |a, b| a + b);
     let factor = match f {
         SoftmaxFn::Softmax => simd.splat(1.0).div(sum),
         SoftmaxFn::LogSoftmax => simd.each_lane(sum, f32::ln),
     };
-    for y in y.chunks_exact_mut(inner) {
-        let y = &mut y[column..][..width];
-        let v = load(simd, y);
+    for y in y.chunks_mut(group.pitch) {
+        let columns = group.of(y.len());
+        let y = &mut y[columns];
+        let v = group.load(simd, y);
         let v = match f {
             SoftmaxFn::Softmax => v.mul(factor),
             SoftmaxFn::LogSoftmax => v.sub(factor),
         };
         store(simd, v, y);
     }
-}
-
-/// Loads a whole vector, or fewer elements.
-#[inline(always)]
-fn load<S: Simd>(simd: S, x: &[f32]) -> S::F32 {
-    if x.len() == S::LANES { simd.load(x) } else { simd.load_partial(x) }
 }
 
 /// Stores a whole vector, or fewer elements.

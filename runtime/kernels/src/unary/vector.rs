@@ -71,7 +71,9 @@ impl Vectorized for Map<'_> {
                     eval(simd, f, S::F32::load(from)).store(to);
                     (from, to) = (from.add(S::LANES), to.add(S::LANES));
                 }
-                eval(simd, f, S::F32::load_first(from, rest)).store_first(to, rest);
+                if rest > 0 {
+                    eval(simd, f, S::F32::load_first(from, rest)).store_first(to, rest);
+                }
             }
         })
     }
