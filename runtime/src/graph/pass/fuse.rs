@@ -84,7 +84,20 @@ fn other(inputs: &[ValueId], result: ValueId) -> Option<(ValueId, bool)> {
 }
 
 /// A number that depends on a channel's value in a constant.
-type OfValue = fn(f32) -> f32;
+pub(super) type OfValue = fn(f32) -> f32;
+
+/// `kind(x, constant)` as `x * scale + shift`; `kind(constant, x)` if `x` is not the first operand.
+pub(super) fn scale_and_shift(kind: BinaryKind, first: bool) -> Option<(OfValue, OfValue)> {
+    let both: (OfValue, OfValue) = match (kind, first) {
+        (BinaryKind::Mul, _) => (|v| v, |_| 0.0),
+        (BinaryKind::Div, true) => (|v| 1.0 / v, |_| 0.0),
+        (BinaryKind::Add, _) => (|_| 1.0, |v| v),
+        (BinaryKind::Sub, true) => (|_| 1.0, |v| -v),
+        (BinaryKind::Sub, false) => (|_| -1.0, |v| v),
+        _ => return None,
+    };
+    Some(both)
+}
 
 /// Fuses arithmetic with a constant per output channel into weights and bias.
 fn fold_constant(
@@ -105,15 +118,7 @@ fn fold_constant(
     let Some(values) = graph.constant(constant).and_then(|c| per_channel(c, &shape, axis)).filter(|_| fits) else {
         return Ok(false);
     };
-    // result * scale + shift
-    let (scale, shift): (OfValue, OfValue) = match (kind, first) {
-        (BinaryKind::Mul, _) => (|v| v, |_| 0.0),
-        (BinaryKind::Div, true) => (|v| 1.0 / v, |_| 0.0),
-        (BinaryKind::Add, _) => (|_| 1.0, |v| v),
-        (BinaryKind::Sub, true) => (|_| 1.0, |v| -v),
-        (BinaryKind::Sub, false) => (|_| -1.0, |v| v),
-        _ => return Ok(false),
-    };
+    let Some((scale, shift)) = scale_and_shift(kind, first) else { return Ok(false) };
     let of_channels = |of: OfValue| reserve::list(values.iter().map(|&v| of(v))).map_err(|e| e.at(&fused.name));
     let (scale, shift) = (of_channels(scale)?, of_channels(shift)?);
     let transposed = matches!(&fused.op, Op::MatMul(m) if m.transposed);
@@ -138,7 +143,7 @@ fn fold_constant(
 }
 
 /// The constant as one value per channel, if it broadcasts to `shape` only along `axis`.
-fn per_channel(constant: &Tensor, shape: &Shape, axis: usize) -> Option<Vec<f32>> {
+pub(super) fn per_channel(constant: &Tensor, shape: &Shape, axis: usize) -> Option<Vec<f32>> {
     let values = constant.peek::<f32>()?;
     let channels = *shape.get(axis)?;
     if values.len() == 1 && constant.shape().rank() <= shape.rank() {

@@ -407,7 +407,9 @@ mod tests {
     fn a_residual_is_gathered_and_other_readers_get_all_channels() {
         let mut build = Build::new(&[2, 9, 6, 5]);
         let x = build.x;
-        let shortcut = conv(&mut build, x, [12, 9], 1);
+        // Of another image: otherwise the two convolutions would become one.
+        let other = build.activate(Activation::Tanh, x);
+        let shortcut = conv(&mut build, other, [12, 9], 1);
         let logits = head(&mut build, x, [12, 9]);
         let mask = spelled(&mut build, 0, logits);
         let y = conv(&mut build, x, [12, 9], 3);

@@ -1,15 +1,19 @@
 //! The passes and their order. Each is one file: the pattern before and after, its conditions, and a test on the
 //! smallest graph that shows it.
 
+mod ahead;
 mod bottleneck;
 mod bounds;
+mod branches;
 mod channels;
 mod dead;
 mod excite;
+mod expand;
 mod filters;
 mod fold;
 mod fuse;
 mod gated;
+mod gathered;
 mod hard;
 mod identity;
 mod integer;
@@ -17,6 +21,7 @@ mod layout;
 mod masked;
 mod masks;
 mod mean;
+mod moves;
 mod normalize;
 mod padding;
 mod pattern;
@@ -28,6 +33,7 @@ mod random;
 mod routed;
 #[cfg(test)]
 pub(in crate::graph) mod testing;
+mod tokens;
 mod uniform;
 mod zero_channels;
 
@@ -52,6 +58,8 @@ const fn pass(name: &'static str, run: fn(&mut Graph) -> Result<()>) -> Pass {
 /// In order; a pass that leaves dead nodes relies on a `dead` after it.
 const PASSES: &[Pass] = &[
     pass("fold", fold::run),
+    pass("expand", expand::run),
+    pass("gathered", gathered::run),
     pass("identity", identity::run),
     pass("bounds", bounds::run),
     pass("dead", dead::run),
@@ -68,12 +76,16 @@ const PASSES: &[Pass] = &[
     pass("dead", dead::run),
     pass("padding", padding::run),
     pass("masks", masks::run),
+    pass("ahead", ahead::run),
+    pass("branches", branches::run),
+    pass("tokens", tokens::run),
     pass("fuse", fuse::run),
     pass("zero channels", zero_channels::run),
     pass("excite", excite::run),
     // Kernels take images in NHWC.
     Pass { required: true, ..pass("layout", layout::run) },
     pass("masked", masked::run),
+    pass("moves", moves::run),
     pass("bottleneck", bottleneck::run),
     pass("dead", dead::run),
 ];

@@ -10,7 +10,8 @@
 //! made if a reader needs it. Elementwise operators follow their operands, and so do those that can renumber their
 //! axes. So conversions are only at the edges of a region, and if they move nothing (one pixel) the plan leaves them
 //! out. The model's own transpositions between channels second and channels last count as such conversions too, also
-//! after a reshape of only the pixels: an image that becomes a row of tokens stays in place. The usual edge is a
+//! after a reshape of only the pixels: an image that becomes a row of tokens stays in place. A whole image that is
+//! flattened, normalized and restored may be in any order. The usual edge is a
 //! network's first convolution, on an image of three channels: it becomes a [`Stem`], which reads NCHW and writes NHWC.
 
 mod regions;
@@ -31,9 +32,11 @@ use crate::tensor::Shape;
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let planar = regions::planar(graph);
+    let normalized = normalized_whole(graph);
     let nodes = std::mem::take(&mut graph.nodes);
     let gotten = graph.outputs.iter().map(|&(_, id)| id).collect();
-    let mut pass = LayoutPass { graph, twins: HashMap::new(), missing: HashMap::new(), equals: HashMap::new(), gotten };
+    let (twins, missing, equals, mixed) = Default::default();
+    let mut pass = LayoutPass { graph, twins, missing, equals, gotten, normalized, mixed };
     for (mut node, planar) in nodes.into_iter().zip(planar) {
         node.for_each_read_mut(&mut |id| *id = pass.equals.get(id).copied().unwrap_or(*id));
         if pass.convert(&node)? {
@@ -66,6 +69,10 @@ struct LayoutPass<'a> {
     equals: HashMap<ValueId, ValueId>,
     /// The graph's outputs.
     gotten: HashSet<ValueId>,
+    /// For an image that is flattened only to be normalized as a whole, the result, which is restored to an image.
+    normalized: HashMap<ValueId, ValueId>,
+    /// Those of these results that hold pixels in the order of NHWC.
+    mixed: HashSet<ValueId>,
 }
 
 impl LayoutPass<'_> {
@@ -122,6 +129,18 @@ impl LayoutPass<'_> {
                     }
                     _ => return Ok(false),
                 }
+            }
+            Op::Reshape(_) if self.normalized.contains_key(&y) && !there => {
+                let (Some(twin), Some(&result)) = (twin, self.normalized.get(&y)) else { return Ok(false) };
+                self.graph.nodes.push(Node { inputs: vec![twin], ..node.clone() });
+                self.mixed.insert(result);
+            }
+            Op::Reshape(_) if self.mixed.contains(&x) => {
+                let shape = Transpose::to_nhwc().shape(&self.graph.fact(y).shape).map_err(|e| e.at(&node.name))?;
+                let reshape = self.graph.make_node(format!("{}.nhwc", node.name), Reshape { shape }, &[x])?;
+                self.twins.insert(y, reshape.outputs[0]);
+                self.missing.insert(y, node.name.clone());
+                self.graph.nodes.push(reshape);
             }
             Op::Reshape(Reshape { shape }) if is_image(rank) && is_image(shape.rank()) => {
                 let held = &self.graph.fact(x).shape;
@@ -236,6 +255,25 @@ impl LayoutPass<'_> {
     }
 }
 
+/// For every image `[batch, channels, rows, columns]` that is flattened to `[batch, 1, elements]`, normalized as a single
+/// channel and restored, with no other readers: the flat value and the normalized one.
+fn normalized_whole(graph: &Graph) -> HashMap<ValueId, ValueId> {
+    let uses = graph.uses();
+    let reader = |id: ValueId| uses.only_reader(id).and_then(|at| graph.nodes.get(at));
+    let whole = |node: &Node| {
+        let (Op::Reshape(_), &[x], &[flat]) = (&node.op, node.inputs.as_slice(), node.outputs.as_slice()) else {
+            return None;
+        };
+        let image = &graph.fact(x).shape;
+        let (&[batch, 1, _], 4) = (graph.fact(flat).shape.dims(), image.rank()) else { return None };
+        let norm = reader(flat).filter(|norm| matches!(norm.op, Op::GroupNorm(_)))?;
+        let result = *norm.outputs.first()?;
+        let restored = matches!(&reader(result)?.op, Op::Reshape(restored) if restored.shape == *image);
+        (batch == image[0] && restored).then_some((flat, result))
+    };
+    graph.nodes.iter().filter_map(whole).collect()
+}
+
 /// Whether values of this rank are images `[batch, channels, ..]`, with one or two pixel axes.
 fn is_image(rank: usize) -> bool {
     matches!(rank, 3 | 4)
@@ -258,6 +296,7 @@ mod tests {
     use super::*;
     use crate::ops::activate::Activate;
     use crate::ops::check::{Random, assert_close};
+    use crate::ops::group_norm::GroupNorm;
     use crate::ops::image::Layout;
     use crate::ops::pool::Pool;
     use crate::ops::reduce::{Reduce, ReduceKind};
@@ -370,6 +409,24 @@ mod tests {
         let x = graph.add_node("image", reshape(&[2, 3, 8, 6]), &[x]).unwrap()[0];
         let y = graph.add_node("behind", pool(), &[x]).unwrap()[0];
         assert_eq!(moved(graph, y), ["Transpose", "MaxPool", "Reshape", "Tanh", "Reshape", "MaxPool", "Transpose"]);
+    }
+
+    #[test]
+    fn a_normalization_of_the_whole_image_needs_no_conversion() {
+        for (flat, transposes) in [([2, 1, 144], 2), ([1, 1, 288], 4), ([2, 3, 48], 4)] {
+            let mut graph = Graph::new();
+            let x = graph.add_input("x", Fact::new(DType::F32, Shape::new(&[2, 3, 8, 6]).unwrap()));
+            let image = graph.add_node("before", pool(), &[x]).unwrap()[0];
+            let reshape = |dims: &[usize]| Reshape { shape: Shape::new(dims).unwrap() };
+            let x = graph.add_node("flat", reshape(&flat), &[image]).unwrap()[0];
+            let ones = graph.add_constant("ones", Random(1).floats(&[flat[1]]));
+            let norm = GroupNorm { groups: flat[1], epsilon: 1e-5 };
+            let x = graph.add_node("norm", norm, &[x, ones, ones]).unwrap()[0];
+            let x = graph.add_node("image", reshape(&[2, 3, 8, 6]), &[x]).unwrap()[0];
+            let y = graph.add_node("behind", pool(), &[x]).unwrap()[0];
+            let names = moved(graph, y);
+            assert_eq!(names.iter().filter(|name| *name == "Transpose").count(), transposes, "{names:?}");
+        }
     }
 
     #[test]
