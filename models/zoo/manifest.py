@@ -1,13 +1,20 @@
 """The list of trained models, `models/manifest.toml`, and the table of them in `models/README.md`.
 
 What a person writes there is kept (what a model is for, its recipe); everything measurable is measured again by `python
--m zoo.manifest`: sha256, size, parameters, multiply-adds, and the figures of the last line of its log.
-PyTorch is not needed.
+-m zoo.manifest`: sha256, size, parameters, multiply-adds, and the figures of the last line of its log. `--measure
+../target/release/skipstone` also measures the latency, on a quiet machine; without it, the latency of an unchanged file
+is kept. PyTorch is not needed.
 """
 
+import argparse
 import hashlib
+import json
 import math
+import os
+import platform
 import re
+import statistics
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -16,6 +23,14 @@ from onnx import TensorProto, numpy_helper
 
 MODELS = Path(__file__).resolve().parent.parent
 PRETRAINED, MANIFEST, README = MODELS / "pretrained", MODELS / "manifest.toml", MODELS / "README.md"
+SAMPLES = MODELS / "samples"
+# What every entry has; a classifier also has labels.
+REQUIRED = frozenset(
+    "file family task data license recipe log sha256 bytes input outputs parameters multiply_adds latency_ms "
+    "latency_machine".split()
+)
+# How often each of the samples is classified to measure the latency.
+ROUNDS = 25
 BEGIN, END = "<!-- table: python -m zoo.manifest -->", "<!-- end of table -->"
 
 
@@ -76,8 +91,23 @@ def logged(log: Path) -> dict[str, float]:
     return {key: float(m[1]) for key, pattern in FIGURES.items() if (m := re.search(pattern, last))}
 
 
-def measured(entry: dict) -> dict:
-    """`entry` with everything measurable measured."""
+def machine() -> str:
+    """The name of this machine's processor, and how many cores it has."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+
+
+def latency(path: Path, skipstone: Path) -> dict:
+    """Median milliseconds of the model on the sample images, one thread, and where that was measured. Images, since the
+    work of a model with masks or exits depends on them."""
+    command = [skipstone, "classify", path, *[SAMPLES] * ROUNDS, "--threads", "1", "--top", "1", "--json"]
+    images = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["images"]
+    return {"latency_ms": round(statistics.median(image["ms"] for image in images), 3), "latency_machine": machine()}
+
+
+def measured(entry: dict, skipstone: Path | None) -> dict:
+    """`entry` with everything measurable measured; its latency by the command `skipstone`, or kept."""
     path = PRETRAINED / entry["file"]
     proto = onnx.load(path)
     parameters, zeros = weights(proto)
@@ -96,7 +126,12 @@ def measured(entry: dict) -> dict:
     labels = next((p.value.split("\n") for p in proto.metadata_props if p.key == "skipstone.labels"), None)
     if labels:
         found["labels"] = labels
-    return {**kept, **found, **logged(path.with_suffix(".log"))}
+    found |= logged(path.with_suffix(".log"))
+    if skipstone:
+        found |= latency(path, skipstone)
+    elif found["sha256"] == entry.get("sha256"):
+        found |= {key: entry[key] for key in ("latency_ms", "latency_machine") if key in entry}
+    return {**kept, **found}
 
 
 def toml(value) -> str:
@@ -126,21 +161,25 @@ def row(entry: dict) -> str:
         f"{entry['multiply_adds'] / 1e6:.1f} M",
         "; ".join(saved),
         ", ".join(figures),
+        f"{entry['latency_ms']:.2f} ms" if "latency_ms" in entry else "",
         f"{entry['bytes'] / 1e6:.2f} MB",
     )
     return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
-    models = [measured(entry) for entry in entries()]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--measure", type=Path, metavar="SKIPSTONE", help="measure the latency with this command")
+    args = parser.parse_args()
+    models = [measured(entry, args.measure) for entry in entries()]
     head = MANIFEST.read_text().partition("[[model]]")[0]
     parts = ["[[model]]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in model.items()) for model in models]
     MANIFEST.write_text(head + "\n".join(parts))
     table = "\n".join(
         [
             BEGIN,
-            "| model (its log) | data | parameters | multiply-adds | what can be skipped | test figure | file |",
-            "|---|---|---|---|---|---|---|",
+            "| model (its log) | data | parameters | multiply-adds | what can be skipped | test figure | one thread | file |",
+            "|---|---|---|---|---|---|---|---|",
             *map(row, models),
             END,
         ]

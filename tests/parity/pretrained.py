@@ -1,4 +1,5 @@
-"""Checks the trained models of models/manifest.toml: hashes, logs, agreement with ONNX Runtime on real images, accuracy.
+"""Checks the trained models of models/manifest.toml: that it is complete and up to date, agreement with ONNX Runtime on
+real images, and accuracy.
 
 Classifiers are run on 1,000 test images of their data set with `skipstone evaluate`. With `--full` all 10,000 are used,
 and the accuracy must equal the manifest's. Data sets come from package registries.
@@ -39,13 +40,18 @@ def folders(name: str, count: int) -> Path:
     return root
 
 
+def normalization(model: Path) -> list[np.ndarray]:
+    """Mean and standard deviation of the model's input, `[3, 1, 1]`, as its metadata says."""
+    told = {p.key: p.value for p in onnx.load(model).metadata_props}
+    numbers = (map(float, told[key].split(",")) for key in ("skipstone.mean", "skipstone.std"))
+    return [np.array(list(values)).reshape(3, 1, 1) for values in numbers]
+
+
 def prepared(model: Path, name: str, count: int) -> np.ndarray:
     """The first test images as the model's input. Models with a larger input get them through the command."""
-    proto = onnx.load(model)
-    metadata = {p.key.removeprefix("skipstone."): p.value for p in proto.metadata_props}
-    mean, std = (np.array(list(map(float, metadata[key].split(",")))).reshape(3, 1, 1) for key in ("mean", "std"))
+    mean, std = normalization(model)
     pictures, _ = images.split(name, CACHE / name, train=False)
-    side = proto.graph.input[0].type.tensor_type.shape.dim[3].dim_value
+    side = onnx.load(model).graph.input[0].type.tensor_type.shape.dim[3].dim_value
     pictures = np.stack([enlarged(picture, side) for picture in pictures[:count]])
     return ((np.broadcast_to(pictures, (count, 3, side, side)) / 255 - mean) / std).astype(np.float32)
 
@@ -71,12 +77,9 @@ def tiles(model: Path, count: int) -> np.ndarray:
 def check(skipstone: driver.Skipstone, entry: dict, count: int, slack: float) -> tuple[str, list[str]]:
     """A line about a model, and what is wrong with it."""
     path, wrong = manifest.PRETRAINED / entry["file"], []
-    if manifest.sha256(path) != entry["sha256"]:
-        wrong.append("sha256 differs from the manifest's")
-    for key, value in manifest.logged(manifest.PRETRAINED / entry["log"]).items():
-        if entry.get(key) != value:
-            wrong.append(f"{key} is {value} in the log and {entry.get(key)} in the manifest")
-
+    now = manifest.measured(entry, None)
+    for key in sorted(key for key in now.keys() | entry.keys() if now.get(key) != entry.get(key)):
+        wrong.append(f"{key} is {now.get(key)}, and {entry.get(key)} in the manifest")
     classifies = entry["data"] in images.SOURCES
     inputs = prepared(path, entry["data"], COMPARED) if classifies else tiles(path, 2)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -87,6 +90,8 @@ def check(skipstone: driver.Skipstone, entry: dict, count: int, slack: float) ->
             problem = driver.difference(got, want, TOLERANCE)
             if problem:
                 wrong.append(f"image {index}, output {output}: {problem}")
+    missing = manifest.REQUIRED | ({"labels", "accuracy"} if classifies else set())
+    wrong += [f"{key} is missing in the manifest" for key in sorted(missing - entry.keys())]
     if not classifies:
         return "agrees with ONNX Runtime", wrong
 
