@@ -1,18 +1,25 @@
 """The pictures of `models/README.md`, one SVG per family of trained models, drawn from the logs and the manifest.
 
 `python -m zoo.pictures` draws the accuracy per epoch, and the accuracy against multiply-adds and against milliseconds
-beside the other models of the same data. PyTorch is not needed.
+beside the other models of the same data. `--skipstone ../target/release/skipstone` also draws the anomaly detector's
+heat map over a tile. PyTorch is not needed.
 """
 
 import argparse
+import base64
+import io
 import re
+import subprocess
+import tempfile
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from zoo import manifest
+from zoo.data import drawn_tile
 
 FOLDER = manifest.MODELS / "pictures"
 PANEL, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 320, 300, 52, 52, 40, 20
@@ -130,19 +137,45 @@ def classifiers(family: list[dict], every: list[dict]) -> list[str]:
     return panels
 
 
+def heat_map(model: Path, skipstone: Path) -> list[str]:
+    """The broken tile beside itself with the model's heat map."""
+    tile = drawn_tile.FOLDER / "broken.png"
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Path(folder) / "map.png"
+        subprocess.run([skipstone, "classify", model, tile, "--map", drawn], check=True, stdout=subprocess.DEVNULL)
+        return [photo("A broken tile (drawn)", tile), photo("Its heat map", drawn)]
+
+
+def photo(title: str, file: Path) -> str:
+    """A panel with a picture."""
+    png = io.BytesIO()
+    Image.open(file).quantize(128).save(png, "png", optimize=True)
+    content = base64.b64encode(png.getvalue()).decode()
+    side = HEIGHT - TOP - RIGHT
+    return (
+        f'<text class="title" x="{LEFT}" y="22">{escape(title)}</text>'
+        f'<image x="{LEFT}" y="{TOP}" width="{side}" height="{side}" href="data:image/png;base64,{content}"/>'
+    )
+
+
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--skipstone", type=Path, help="the command, for the heat map")
+    args = parser.parse_args()
     every = manifest.entries()
     FOLDER.mkdir(exist_ok=True)
     for name in dict.fromkeys(entry["family"] for entry in every):
         family = [entry for entry in every if entry["family"] == name]
         if "accuracy" in family[0]:
             panels = classifiers(family, every)
-        else:
+        elif args.skipstone:
             log = manifest.PRETRAINED / family[0]["log"]
             kinds = {"images": "image_auroc", "pixels": "pixel_auroc"}
             curves = [Series(kind, curve(log, key), color) for (kind, key), color in zip(kinds.items(), COLORS)]
             panels = [chart("AUROC on held-out tiles (%)", "epoch", curves)]
+            panels += heat_map(manifest.PRETRAINED / family[0]["file"], args.skipstone)
+        else:
+            continue
         path = FOLDER / (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".svg")
         path.write_text(page(name, panels))
         print(f"{path.relative_to(manifest.MODELS)}  {path.stat().st_size / 1e3:.0f} kB")

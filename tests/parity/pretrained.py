@@ -1,5 +1,5 @@
 """Checks the trained models of models/manifest.toml: that it is complete and up to date, agreement with ONNX Runtime on
-real images, and accuracy.
+real images, accuracy, and the picture of a heat map.
 
 Classifiers are run on 1,000 test images of their data set with `skipstone evaluate`. With `--full` all 10,000 are used,
 and the accuracy must equal the manifest's. Data sets come from package registries.
@@ -7,6 +7,7 @@ and the accuracy must equal the manifest's. Data sets come from package registri
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,28 @@ def tiles(model: Path, count: int) -> np.ndarray:
     return np.broadcast_to(0.2 * total, (count, 3, side, side)).astype(np.float32)
 
 
+def heat_map(skipstone: driver.Skipstone, model: Path, session: onnxruntime.InferenceSession) -> str | None:
+    """What is wrong with the picture that the command draws. It has the size of the model's input, so that every pixel
+    has a value of ONNX Runtime's map of its own."""
+    gray = (128 + 96 * tiles(model, 1)[0]).clip(0, 255).astype(np.uint8)
+    mean, std = normalization(model)
+    picture = ((gray / 255 - mean) / std).astype(np.float32)[None]
+    values = session.run(["map"], {session.get_inputs()[0].name: picture})[0][0].astype(np.float64)
+    heat = (values - values.min()) / (values.max() - values.min())
+    color = np.concatenate([np.full_like(heat, 255), 255 * (1 - heat), np.zeros_like(heat)])
+    want = gray * (1 - 0.6 * heat) + color * 0.6 * heat
+    with tempfile.TemporaryDirectory(prefix="skipstone-") as folder:
+        source, drawn = Path(folder) / "tile.png", Path(folder) / "map.png"
+        Image.fromarray(gray.transpose(1, 2, 0)).save(source)
+        skipstone.call("classify", model, source, "--map", drawn)
+        got = np.asarray(Image.open(drawn)).transpose(2, 0, 1).astype(np.float64)
+    if got.shape != want.shape:
+        return f"the heat map's picture has the shape {got.shape}"
+    # A rounding, and the difference of two runtimes.
+    error = np.abs(got - want).max()
+    return f"the heat map's picture differs by {error:.1f} of 255" if error > 1 else None
+
+
 def check(skipstone: driver.Skipstone, entry: dict, count: int, slack: float) -> tuple[str, list[str]]:
     """A line about a model, and what is wrong with it."""
     path, wrong = manifest.PRETRAINED / entry["file"], []
@@ -92,6 +115,9 @@ def check(skipstone: driver.Skipstone, entry: dict, count: int, slack: float) ->
                 wrong.append(f"image {index}, output {output}: {problem}")
     missing = manifest.REQUIRED | ({"labels", "accuracy"} if classifies else set())
     wrong += [f"{key} is missing in the manifest" for key in sorted(missing - entry.keys())]
+    if "map" in outputs:
+        problem = heat_map(skipstone, path, session)
+        wrong += [problem] if problem else []
     if not classifies:
         return "agrees with ONNX Runtime", wrong
 

@@ -168,8 +168,11 @@ def main() -> None:
         {"input": normalized(torch.from_numpy(rest[0].pixels(SIDE))[None])},
         ["score", "map"],
         metadata={
+            "labels": "defect",
+            "activation": "none",
             "mean": ",".join(map(str, efficientnet_lite.MEAN)),
             "std": ",".join(map(str, efficientnet_lite.STD)),
+            "fit": "stretch",
             "resize": SIDE,
             "crop": SIDE,
         },

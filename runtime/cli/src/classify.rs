@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use skipstone::classify::{Classifier, Normalization, Prediction, Settings};
+use skipstone::classify::{Activation, Classifier, Normalization, Prediction, Settings};
 use skipstone::measure::Latency;
 
 use crate::args::{ImageArgs, ModelArgs};
 use crate::failure::Failure;
+use crate::heat::{Drawn, HeatArgs, HeatMap};
 use crate::output::{json, print};
 use crate::printable::printable;
 use crate::progress::Progress;
 use crate::table::{Align, Columns};
-use crate::{files, images, numbers};
+use crate::{files, images, numbers, output};
 
 /// Classify images
 #[derive(Args, Debug)]
@@ -30,12 +31,17 @@ of the model alone, without reading the image.
 An image that cannot be read, or whose scores are not numbers, is reported in one line on stderr, the others are
 classified, and the exit status is 1. `-` is standard input, as the model or as an image.
 
+--map draws an output that has a value for every place of the image, such as the heat map of a detector of defects, over
+the image: nothing at the least value, yellow and then red towards the greatest. What the model did not see stays as it
+is.
+
 Examples:
   skipstone classify model.onnx cat.jpg
   skipstone classify model.onnx photos/ --top 1 --threads 2
   skipstone classify imagenet.onnx cat.jpg --labels classes.txt --resize 256
   skipstone classify keras.onnx cat.jpg --labels class_indices.json --resize stretch --scale 1/127.5 --mean 1
   skipstone classify caffe.onnx cat.jpg --colors bgr --scale 1 --mean 103.939,116.779,123.68
+  skipstone classify defects.onnx part.jpg --map part-map.png
   curl -s https://example.org/cat.jpg | skipstone classify model.onnx -
   skipstone classify model.onnx photos/ --json > results.json")]
 pub struct Classify {
@@ -71,6 +77,9 @@ pub struct Classify {
     json: bool,
 
     #[command(flatten)]
+    heat: HeatArgs,
+
+    #[command(flatten)]
     image: ImageArgs,
 }
 
@@ -102,6 +111,9 @@ struct Classified {
     file: String,
     ms: f64,
     top: Vec<Top>,
+    /// The heat map, if it was drawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<Drawn>,
 }
 
 #[derive(Serialize)]
@@ -139,6 +151,13 @@ impl Classify {
         let mut classifier = Classifier::new(&model, &settings, labels)?;
         self.model.prepare(classifier.session())?;
         let files = images::find(&self.images)?;
+        let heat = self.heat.map(&model)?;
+        if heat.is_some() && files.len() != 1 {
+            return Err(Failure::Usage(format!("--map draws over one image, but {} are given", files.len())));
+        }
+        if heat.as_ref().is_some_and(HeatMap::is_stream) {
+            output::reserve();
+        }
 
         let rows = (!self.json).then(|| TableRows::new(&files, &classifier));
         let Normalization { mean, std, scale, origin } = classifier.normalization().clone();
@@ -150,17 +169,20 @@ impl Classify {
             images: Vec::new(),
             failed: Vec::new(),
         };
-        let mut times = Vec::new();
+        let (mut times, mut drawn) = (Vec::new(), None);
         let mut progress = Progress::beside_rows(files.len());
         if let Some(rows) = &rows {
             print(&rows.title())?;
         }
         for file in &files {
-            match classify(&mut classifier, &self.model, file, self.top) {
+            match classify(&mut classifier, &self.model, file, self.top, heat.as_ref()) {
                 Ok((classified, time)) => {
                     times.push(time);
                     match &rows {
-                        Some(rows) => print(&rows.row(&classified))?,
+                        Some(rows) => {
+                            print(&rows.row(&classified))?;
+                            drawn = classified.map;
+                        }
                         None => report.images.push(classified),
                     }
                 }
@@ -179,6 +201,9 @@ impl Classify {
             print(&format!("\nimage: {}\n", report.image))?;
             print(&format!("normalization: {}\n", printable(&classifier.normalization().to_string())))?;
             print(&format!("scores: {}\n", printable(&report.scores)))?;
+            if let Some(drawn) = drawn {
+                print(&format!("{}\n", printable(&drawn.to_string())))?;
+            }
             if let (true, Some(latency)) = (files.len() > 1, Latency::of(&times)) {
                 print(&format!("{} images, {} ms median\n", times.len(), numbers::ms(latency.p50)))?;
             }
@@ -192,6 +217,7 @@ fn classify(
     model: &ModelArgs,
     file: &Path,
     top: usize,
+    heat: Option<&HeatMap>,
 ) -> Result<(Classified, Duration), Failure> {
     let image = images::decode(file)?;
     let prepared = classifier.prepare(images::view(&image)?);
@@ -206,11 +232,16 @@ fn classify(
         Top { index, label, display_name, score }
     });
     let top = top.collect();
-    Ok((Classified { file: file.display().to_string(), ms: time.as_secs_f64() * 1e3, top }, time))
+    let map = heat.map(|heat| heat.draw(classifier, image)).transpose().map_err(|failure| failure.of(file))?;
+    Ok((Classified { file: file.display().to_string(), ms: time.as_secs_f64() * 1e3, top, map }, time))
 }
 
 /// The table, printed row by row: its column widths are known before its rows.
-struct TableRows(Columns);
+struct TableRows {
+    columns: Columns,
+    /// Whether scores are shares of one, and not numbers of any size.
+    shares: bool,
+}
 
 impl TableRows {
     fn new(files: &[PathBuf], classifier: &Classifier) -> Self {
@@ -218,16 +249,17 @@ impl TableRows {
         let file = files.iter().map(|f| length(&f.display().to_string())).max().unwrap_or(0);
         let names = classifier.display_names();
         let label = (0..names.len()).map(|i| length(&names.name(i))).max().unwrap_or(10);
-        Self(Columns::new([
+        let columns = Columns::new([
             (Align::Left, file.max(4)),
             (Align::Left, label.max(5)),
             (Align::Right, 7),
             (Align::Right, 8),
-        ]))
+        ]);
+        Self { columns, shares: classifier.head().activation != Activation::None }
     }
 
     fn title(&self) -> String {
-        self.0.line(&["file", "label", "score", "ms"])
+        self.columns.line(&["file", "label", "score", "ms"])
     }
 
     /// One line per class; the first also has the file and the time.
@@ -235,14 +267,14 @@ impl TableRows {
         let ms = numbers::ms(image.ms);
         let first = [image.file.as_str(), "", "", &ms];
         if image.top.is_empty() {
-            return self.0.line(&first);
+            return self.columns.line(&first);
         }
         let line = |(i, top): (usize, &Top)| {
             let (file, ms) = if i == 0 { (first[0], first[3]) } else { ("", "") };
-            self.0.line(&[
+            self.columns.line(&[
                 file,
                 top.display_name.as_ref().unwrap_or(&top.label),
-                &numbers::percent(f64::from(top.score)),
+                &if self.shares { numbers::percent(f64::from(top.score)) } else { numbers::short(top.score) },
                 ms,
             ])
         };

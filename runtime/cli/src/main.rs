@@ -16,6 +16,7 @@ mod failure;
 mod files;
 mod formats;
 mod grow;
+mod heat;
 mod images;
 mod inspect;
 mod labels;

@@ -41,6 +41,12 @@ pub fn percent(part: f64) -> String {
     format!("{:.1} %", part * 100.0)
 }
 
+/// A number with four significant digits.
+pub fn short(number: f32) -> String {
+    let rounded: f32 = format!("{number:.3e}").parse().unwrap_or(number);
+    rounded.to_string()
+}
+
 /// The elements of a tensor, up to `most` of them.
 pub fn elements(tensor: &Tensor, most: usize) -> String {
     fn list<T: Element>(tensor: &Tensor, most: usize, show: impl Fn(&T) -> String) -> Option<String> {
@@ -84,6 +90,9 @@ mod tests {
         assert_eq!(ms(1234.5), "1234.5");
         assert_eq!(ms(0.0), "0.000");
         assert_eq!(percent(0.5), "50.0 %");
+        assert_eq!(short(-0.123_456), "-0.1235");
+        assert_eq!(short(1234.5), "1234");
+        assert_eq!(short(0.0), "0");
         assert_eq!(elements(&Tensor::scalar(0.1f32), 8), "0.1");
         assert_eq!(elements(&Tensor::scalar(f16::ONE), 8), "1");
         assert_eq!(elements(&Tensor::from_slice(&[3], &[1i64, -2, 3]).unwrap(), 2), "1, -2, ...");

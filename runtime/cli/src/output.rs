@@ -19,9 +19,14 @@ pub fn print(text: &str) -> Result<(), Failure> {
     to_stdout(|stdout| stdout.write_all(text.as_bytes()))
 }
 
+/// Keeps stdout for a file that is written later.
+pub fn reserve() {
+    IS_FILE.store(true, Ordering::Relaxed);
+}
+
 /// Writes a file to stdout.
 pub fn file(write: impl FnOnce(&mut StdoutLock<'_>) -> io::Result<()>) -> Result<(), Failure> {
-    IS_FILE.store(true, Ordering::Relaxed);
+    reserve();
     to_stdout(write)
 }
 

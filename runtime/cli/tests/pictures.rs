@@ -64,6 +64,9 @@ fn the_activation_and_the_normalization_are_reported() {
     // The normalized mean of the right channel is 1, times 4.
     let json = with(&["--json", "--activation", "none"]).json();
     close(&json["images"][0]["top"][0]["score"], 4.0);
+    // Regression: the table said 400.0 %.
+    let table = with(&["--activation", "none"]).success();
+    assert!(table.contains("  4  ") && !table.contains('%'), "{table}");
     let json = with(&["--json", "--activation", "sigmoid", "--threshold", "0.5"]).json();
     let top = json["images"][0]["top"].as_array().unwrap();
     assert_eq!(top.len(), 1, "{json}");

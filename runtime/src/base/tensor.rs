@@ -386,6 +386,14 @@ impl<'a> TensorView<'a> {
         holds::<T>(self.fact.dtype).then(|| elements(self.bytes))?
     }
 
+    /// The elements as f32; `None` if they are not f32, f16 or f64.
+    #[must_use]
+    pub fn to_floats(&self) -> Option<Vec<f32>> {
+        let halves = || Some(self.elements::<f16>()?.iter().map(|half| half.to_f32()).collect());
+        let doubles = || Some(self.elements::<f64>()?.iter().map(|&double| double as f32).collect());
+        self.elements::<f32>().map(<[f32]>::to_vec).or_else(halves).or_else(doubles)
+    }
+
     /// The native-endian bytes.
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {

@@ -161,7 +161,7 @@ impl Classifier {
         }
         self.session.run(&[input])?;
         let output = self.session.output(self.output).ok_or_else(|| no_scores("the model has no output"))?;
-        let scores = floats(&output).filter(|scores| !scores.is_empty());
+        let scores = output.to_floats().filter(|scores| !scores.is_empty());
         let mut scores = scores.ok_or_else(|| no_scores(&format!("the output is {}", output.fact())))?;
         self.head.apply(&mut scores);
         if scores.iter().any(|score| score.is_nan()) {
@@ -237,13 +237,6 @@ impl Converted {
         let fact = self.fact.clone();
         TensorView::from_bytes(fact, self.fill(prepared)).map_err(|e| Error::Internal(e.to_string()))
     }
-}
-
-/// The elements of floats as f32.
-fn floats(output: &TensorView<'_>) -> Option<Vec<f32>> {
-    let halves = || Some(output.elements::<f16>()?.iter().map(|half| half.to_f32()).collect());
-    let doubles = || Some(output.elements::<f64>()?.iter().map(|&double| double as f32).collect());
-    output.elements::<f32>().map(<[f32]>::to_vec).or_else(halves).or_else(doubles)
 }
 
 fn no_scores(what: &str) -> Error {

@@ -33,6 +33,6 @@ pub use frame_input::FrameInput;
 pub use head::{Activation, Head, Origin};
 pub use image::Image;
 pub use labels::Labels;
-pub use preprocess::{Normalization, Preprocess};
+pub use preprocess::{Normalization, Preprocess, Region};
 pub use scores::{Scored, softmax, top_k};
 pub use settings::{Fit, Settings};

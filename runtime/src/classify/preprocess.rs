@@ -56,6 +56,19 @@ impl fmt::Display for Normalization {
     }
 }
 
+/// A part of an image, in pixels of the image; it may reach beyond it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Region {
+    /// Its left edge.
+    pub left: f64,
+    /// Its upper edge.
+    pub top: f64,
+    /// Its width.
+    pub width: f64,
+    /// Its height.
+    pub height: f64,
+}
+
 /// Prepares an image or a camera frame as a model's input: resize (antialiased bilinear) so that the image covers the
 /// crop, crop the center, divide by 255, subtract the mean, divide by the standard deviation. The settings or the
 /// metadata may choose otherwise; `Display` says what is done to the image before its normalization.
@@ -235,6 +248,20 @@ impl Preprocess {
             self.center(across.len, down.len, out);
         }
         Ok(())
+    }
+
+    /// The part of an image of `width` by `height` pixels that becomes the model's input. With bars it is larger than
+    /// the image.
+    #[must_use]
+    pub fn region(&self, width: usize, height: usize) -> Region {
+        let (across, down) = self.windows(width, height);
+        // Where the input starts and how long it is, in pixels of the image.
+        let span = |window: PixelWindow, input: usize, own: usize| {
+            let (bar, pixel) = (middle(input, window.len).start, own as f64 / window.scaled as f64);
+            ((window.start as f64 - bar as f64) * pixel, input as f64 * pixel)
+        };
+        let ((left, width), (top, height)) = (span(across, self.width, width), span(down, self.height, height));
+        Region { left, top, width, height }
     }
 
     /// Moves an image of `width` by `height` pixels from the start of `out` to its middle, and makes the rest black.
