@@ -23,7 +23,7 @@ class Graph:
         # The values that each setting takes in turn, its default first, by name.
         self.settings: dict[str, list[np.ndarray]] = {}
         # Whether ONNX's reference evaluator computes the expected outputs, instead of ONNX Runtime.
-        self.reference = False
+        self.reference, self._definitions = False, [ConvInteger]
         self._nodes, self._constants = [], []
 
     # Random choices.
@@ -60,6 +60,10 @@ class Graph:
         """A shape that broadcasts to `shape`: some dimensions 1, some leading ones dropped."""
         kept = shape[self.between(0, len(shape)) :] if self.chance(0.4) else shape
         return tuple(1 if self.chance(0.3) else size for size in kept)
+
+    def use_reference(self, *definitions) -> None:
+        """Let the reference evaluator compute the expected outputs, with further definitions of operators."""
+        self.reference, self._definitions = True, [*self._definitions, *definitions]
 
     # Parts of the graph.
 
@@ -128,7 +132,7 @@ class Graph:
     def evaluated(self, model: onnx.ModelProto, outputs: list[str], settings=None) -> list[np.ndarray]:
         """The outputs of the model at these values of settings."""
         if self.reference:
-            return ReferenceEvaluator(model, new_ops=[ConvInteger]).run(outputs, self.inputs)
+            return ReferenceEvaluator(model, new_ops=self._definitions).run(outputs, self.inputs)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(

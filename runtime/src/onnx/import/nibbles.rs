@@ -1,4 +1,5 @@
-//! com.microsoft MatMulNBits: weights of a few bits, with a scale per block, widened at load time.
+//! Weights of a few bits, with a scale and a zero point per block, widened at load time: com.microsoft MatMulNBits, and
+//! the matrices of QMoE.
 
 use super::build::{Halt, Imported};
 use super::call::Call;
@@ -11,9 +12,55 @@ use crate::tensor::DType;
 pub(super) const OPERATORS: &[Entry] = &[microsoft(&["MatMulNBits"], matmul)];
 
 /// Value `index` of those packed in `bytes`, lowest bits first.
-fn unpacked(bytes: &[u8], index: usize, bits: usize) -> Option<u8> {
+pub(super) fn unpacked(bytes: &[u8], index: usize, bits: usize) -> Option<u8> {
     let bit = index * bits;
     Some(bytes.get(bit / 8)? >> (bit % 8) & (0xff >> (8 - bits)) as u8)
+}
+
+/// Rows of integers of a few bits, each row in blocks with their own scale and zero point.
+pub(super) struct PackedRows<'a> {
+    pub bits: usize,
+    pub rows: usize,
+    /// Elements of a row.
+    pub depth: usize,
+    /// Elements of a block; the last one of a row may be shorter.
+    pub block: usize,
+    /// Bytes from one row to the next.
+    pub stride: usize,
+    pub bytes: &'a [u8],
+    /// `[rows, blocks]`
+    pub scales: &'a [f32],
+}
+
+impl PackedRows<'_> {
+    /// The zero point that is used if a file has none.
+    pub fn middle(&self) -> f32 {
+        (1u32 << (self.bits - 1)) as f32
+    }
+
+    /// Calls `put` with row, column and value of every element; `zero` is the zero point of a row's block.
+    pub fn widen(
+        &self,
+        zero: impl Fn(usize, usize) -> Option<f32>,
+        mut put: impl FnMut(usize, usize, f32),
+    ) -> Result<(), OpError> {
+        let incomplete = || OpError::Value("a block is incomplete".into());
+        let (blocks, blob) = (self.depth.div_ceil(self.block), (self.block * self.bits).div_ceil(8));
+        for row in 0..self.rows {
+            for block in 0..blocks {
+                let (start, number) = (row * self.stride + block * blob, row * blocks + block);
+                let zero = zero(row, block).ok_or_else(incomplete)?;
+                let (bytes, scale) = (self.bytes.get(start..), self.scales.get(number));
+                let (bytes, scale) = bytes.zip(scale).ok_or_else(incomplete)?;
+                let first = block * self.block;
+                for at in 0..self.block.min(self.depth - first) {
+                    let value = unpacked(bytes, at, self.bits).ok_or_else(incomplete)?;
+                    put(row, first + at, (f32::from(value) - zero) * scale);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// `a [.., k]` times weights `[n, blocks, bytes]`: each block of a row has a scale and a zero point.
@@ -49,25 +96,13 @@ fn matmul(cx: &mut Call<'_, '_>) -> Imported {
         return Err(cx.shape_error("weights, scales and zero points must match the blocks", &[weights, scales]));
     }
     let mut wide = cx.copies(0f32, depth * rows)?;
-    for row in 0..rows {
-        for at in 0..depth {
-            let number = row * blocks + at / block;
-            let bytes = held.bytes().get(number * blob..(number + 1) * blob).unwrap_or_default();
-            let zero = match (floats, packed) {
-                (Some(zeros), _) => zeros.get(number).copied(),
-                (None, Some(zeros)) => {
-                    let zeros = zeros.get(row * row_of_zeros..).unwrap_or_default();
-                    unpacked(zeros, at / block, bits).map(f32::from)
-                }
-                (None, None) => Some((1u32 << (bits - 1)) as f32),
-            };
-            let value = unpacked(bytes, at % block, bits).map(f32::from);
-            let (Some(value), Some(zero)) = (value, zero) else {
-                return Err(cx.at(OpError::Value("a block is incomplete".into())));
-            };
-            wide[at * rows + row] = (value - zero) * scale[number];
-        }
-    }
+    let packing = PackedRows { bits, rows, depth, block, stride: blocks * blob, bytes: held.bytes(), scales: scale };
+    let zero = |row: usize, block: usize| match (floats, packed) {
+        (Some(zeros), _) => zeros.get(row * blocks + block).copied(),
+        (None, Some(zeros)) => unpacked(zeros.get(row * row_of_zeros..)?, block, bits).map(f32::from),
+        (None, None) => Some(packing.middle()),
+    };
+    packing.widen(zero, |row, at, value| wide[at * rows + row] = value).map_err(|e| cx.at(e))?;
     let wide = cx.elements(&[depth, rows], &wide)?;
     let product = of_operands(cx, a, wide)?;
     let y = product.multiply(cx, a, wide)?;
