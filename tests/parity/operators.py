@@ -38,6 +38,8 @@ def check(skipstone: driver.Skipstone, name: str, number: int, folder: Path) -> 
     try:
         if name in AS_PACKAGES:
             skipstone.call("compile", path, "-o", package)
+        if name in routed.FORMS and (wrong := routed.is_not_routed(skipstone.inspect(path))):
+            return wrong
         for settings in graph.set_to():
             options = ["--threads", THREADS[number % len(THREADS)], *as_options(settings, folder, f"{name}_{number}")]
             wanted = graph.evaluated(model, outputs, settings) if settings else wanted

@@ -9,6 +9,7 @@ mod channels;
 mod dead;
 mod excite;
 mod expand;
+mod experts;
 mod filters;
 mod fold;
 mod fuse;
@@ -67,6 +68,8 @@ const PASSES: &[Pass] = &[
     pass("hard", hard::run),
     pass("gated", gated::run),
     pass("mean", mean::run),
+    pass("experts", experts::run),
+    pass("dead", dead::run),
     pass("routed", routed::run),
     pass("dead", dead::run),
     pass("quantize", quantize::run),

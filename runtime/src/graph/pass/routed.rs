@@ -26,7 +26,7 @@ use crate::tensor::{DType, Shape};
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let pattern = Pattern::new(graph);
     let found: Vec<_> = graph.nodes.iter().map(|node| product(&pattern, node)).collect();
-    if found.iter().all(Option::is_none) {
+    if found.iter().all(Option::is_none) && !graph.nodes.iter().any(|node| matches!(node.op, Op::Routed(_))) {
         return Ok(());
     }
     let nodes = std::mem::take(&mut graph.nodes);

@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::selected::Selections;
 use crate::error::{Error, OpError};
-use crate::graph::{Block, Graph, ValueId};
+use crate::graph::{Block, Graph, Node, ValueId};
 use crate::operator::{Operator, Semantics};
 use crate::ops::Op;
 use crate::ops::control::Control;
@@ -52,6 +53,8 @@ pub(super) struct Build {
     sequences: HashMap<ValueId, Vec<ValueId>>,
     /// Values decided only by settings and constants, and the first of those settings.
     settings: HashMap<ValueId, Rc<str>>,
+    /// Values with positions that only a run selects.
+    pub selections: Selections,
     /// How many nodes share a name, so that each gets a unique one.
     names: HashMap<String, usize>,
     /// Total work of what has been computed so far, and its bytes.
@@ -128,20 +131,30 @@ impl Build {
 
     /// Adds a node, or its results as constants if its operands are constants and its results are small.
     pub fn add(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Imported {
-        let own = self.fresh(name);
-        let node = match self.graph.make_node(own, op, inputs) {
-            Ok(node) => node,
-            // An unsupported element type is not an error of the model.
-            Err(Error::Node { source: OpError::Type { .. }, .. }) => return Err(Halt::Foreign),
-            Err(Error::Node { source, .. }) => return Err(Halt::Error(self.at(name, source))),
-            Err(error) => return Err(error.into()),
-        };
+        if inputs.iter().any(|&id| self.selections.is_selected(id)) {
+            return self.add_selected(name, op, inputs);
+        }
+        let node = self.node(name, op, inputs)?;
         let outputs = node.outputs.clone();
-        if !self.fold(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))? {
+        if self.fold(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))? {
+            self.count_more(&node.op, inputs, &outputs).map_err(|e| self.at(name, e))?;
+        } else {
+            self.selections.refuse(inputs)?;
             self.graph.nodes.push(node);
             self.follow_settings(inputs, &outputs);
         }
         Ok(outputs)
+    }
+
+    /// A node that is not yet in the graph.
+    pub(super) fn node(&mut self, name: &str, op: Op, inputs: &[ValueId]) -> Result<Node, Halt> {
+        let own = self.fresh(name);
+        self.graph.make_node(own, op, inputs).map_err(|error| match error {
+            // An unsupported element type is not an error of the model.
+            Error::Node { source: OpError::Type { .. }, .. } => Halt::Foreign,
+            Error::Node { source, .. } => Halt::Error(self.at(name, source)),
+            error => error.into(),
+        })
     }
 
     fn follow_settings(&mut self, inputs: &[ValueId], outputs: &[ValueId]) {
@@ -154,6 +167,10 @@ impl Build {
 
     /// Adds a node that owns blocks.
     pub fn add_control(&mut self, name: &str, control: Control, inputs: &[ValueId], blocks: Vec<Block>) -> Imported {
+        self.selections.refuse(inputs)?;
+        for block in &blocks {
+            self.selections.refuse(&block.results)?;
+        }
         let own = self.fresh(name);
         self.graph.add_control(own, control, inputs, blocks).map_err(|error| match error {
             Error::Node { source, .. } => Halt::Error(self.at(name, source)),

@@ -230,7 +230,8 @@ impl<'m> Call<'_, 'm> {
 
     /// The data of a constant.
     pub fn constant_of(&self, id: ValueId) -> Option<&Tensor> {
-        self.build.graph.constant(id).map(AsRef::as_ref)
+        let known = !self.build.selections.is_selected(id);
+        self.build.graph.constant(id).filter(|_| known).map(AsRef::as_ref)
     }
 
     /// The integers of operand `index`, which decide a shape and so must be constant; `None` if it is omitted.

@@ -30,6 +30,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod sampling;
+mod selected;
 mod selection;
 mod sequence;
 mod signal;
@@ -185,6 +186,7 @@ impl<'m> Importer<'m> {
         self.nodes(&graph.nodes)?;
         for info in &graph.outputs {
             let value = self.value(info.name)?;
+            self.build.selections.refuse(&[value])?;
             if !self.build.is_indices(value) {
                 self.build.readable(value, info.name)?;
             }
@@ -282,6 +284,7 @@ impl<'m> Importer<'m> {
         }
         let domain = if is_standard(node.domain) { "" } else { node.domain };
         let opset = opsets.get(domain).copied().unwrap_or(1);
+        self.build.selections.refuse_counts(node.op_type, &inputs)?;
         if control::is_control_flow(domain, node.op_type) {
             return self.control(node, &inputs, opset);
         }
@@ -301,6 +304,12 @@ impl<'m> Importer<'m> {
         };
         match imported {
             Ok(results) => {
+                let shape = usize::from(node.op_type != "ConstantOfShape");
+                if let (Some(&Some(shape)), "ConstantOfShape" | "Expand" | "Reshape") =
+                    (inputs.get(shape), node.op_type)
+                {
+                    self.build.follow_shape(shape, &results)?;
+                }
                 // Results computed from half precision are half precision, unless the operator specifies the type.
                 if let (Some(half), false) = (halves, table::says_type(node.op_type)) {
                     for &id in &results {

@@ -1,8 +1,9 @@
 //! Operators whose result size depends on their data. Over constants they are computed here; in a run no plan could
-//! place such a result.
+//! place such a result, only one with all positions that NonZero may find ([`selected`](super::selected)).
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::selected::positions;
 use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::gather::Gather;
@@ -50,7 +51,7 @@ fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
     if dims.is_empty() {
         return Err(Halt::Foreign);
     }
-    let Some(values) = elements(cx, x)? else { return Err(Halt::Foreign) };
+    let Some(values) = elements(cx, x)? else { return positions(cx, x) };
     let found = cx.list((0..values.len()).filter(|&at| values[at] != 0.0))?;
     let mut behind = values.len();
     let mut indices = cx.reserve(dims.len() * found.len())?;

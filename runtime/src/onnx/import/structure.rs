@@ -3,6 +3,7 @@
 use super::build::{Halt, Imported};
 use super::call::Call;
 use super::elementwise::{cast_to, expand_to, one_element};
+use super::selected::count;
 use super::table::{Entry, microsoft, standard};
 use super::tensor;
 use crate::error::{OpError, list};
@@ -105,17 +106,21 @@ fn constant_of_shape(cx: &mut Call<'_, '_>) -> Imported {
 }
 
 fn shape(cx: &mut Call<'_, '_>) -> Imported {
-    let dims: Vec<i64> = cx.shape(cx.input(0)?).iter().map(|&dim| dim as i64).collect();
+    let x = cx.input(0)?;
+    let dims: Vec<i64> = cx.shape(x).iter().map(|&dim| dim as i64).collect();
     let rank = dims.len() as i64;
     let bound = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
     let (start, end) = (bound(cx.int("start", 0)?), bound(cx.int("end", rank)?));
-    let dims = dims.get(start..end).unwrap_or_default().to_vec();
-    Ok(vec![cx.elements(&[dims.len()], &dims)?])
+    let part = |dims: &[i64]| dims.get(start..end).unwrap_or_default().to_vec();
+    let dims = part(&dims);
+    let dims = cx.elements(&[dims.len()], &dims)?;
+    count(cx, x, dims, part)
 }
 
 fn size(cx: &mut Call<'_, '_>) -> Imported {
-    let elements = cx.shape(cx.input(0)?).elements() as i64;
-    Ok(vec![cx.scalar(elements)])
+    let x = cx.input(0)?;
+    let elements = cx.scalar(cx.shape(x).elements() as i64);
+    count(cx, x, elements, |dims| vec![dims.iter().product()])
 }
 
 /// `start, start + delta, ...` up to `limit`, which must be constants.
