@@ -17,24 +17,51 @@ pub(crate) struct Cut {
     /// Number of nodes before it.
     pub at: usize,
     pub dims: Vec<usize>,
+    /// The axis of the channels.
+    pub axis: usize,
 }
 
 impl Cut {
     /// What two values must have in common: rows and columns, or tokens.
     pub fn places(&self) -> Vec<usize> {
         let mut places = self.dims.clone();
-        places.remove(self.axis());
+        places.remove(self.axis);
         places
     }
 
     pub fn channels(&self) -> usize {
-        self.dims[self.axis()]
+        self.dims[self.axis]
     }
+}
 
-    /// The axis of the channels.
-    pub fn axis(&self) -> usize {
-        if self.dims.len() == 4 { 1 } else { self.dims.len() - 1 }
+/// The axis of the channels of every value, by the nodes before it: the first behind the batch after a convolution, the
+/// last after a matrix product or LayerNormalization. Images may be tokens with channels last.
+fn channel_axes<'a>(nodes: &'a [Node], known: &Imported) -> HashMap<&'a str, usize> {
+    let dims = |name: &str| known.values.get(name).map(|&id| known.graph.fact(id).shape.dims());
+    let mut axes: HashMap<&str, usize> = HashMap::new();
+    for node in nodes {
+        let kept = node.inputs.iter().find_map(|name| Some((name, *axes.get(name.as_str())?)));
+        for name in &node.outputs {
+            let Some(of) = dims(name).filter(|of| of.len() > 1) else { continue };
+            let axis = match node.op_type.as_str() {
+                "Conv" | "ConvTranspose" => Some(1),
+                "MatMul" | "Gemm" | "LayerNormalization" => Some(of.len() - 1),
+                "Transpose" => kept.and_then(|(_, axis)| {
+                    let perm = node.attribute("perm").map(|perm| perm.ints.clone());
+                    let perm = perm.unwrap_or_else(|| (0..of.len() as i64).rev().collect());
+                    perm.iter().position(|&from| usize::try_from(from) == Ok(axis))
+                }),
+                // Everything else keeps the axis if it keeps its position and length.
+                _ => kept
+                    .filter(|&(from, axis)| {
+                        dims(from).is_some_and(|from| from.len() == of.len() && from.get(axis) == of.get(axis))
+                    })
+                    .map(|(_, axis)| axis),
+            };
+            axes.extend(axis.map(|axis| (name.as_str(), axis)));
+        }
     }
+    axes
 }
 
 /// The nodes that compute constants, and those that depend on the input, in order.
@@ -63,6 +90,7 @@ pub(crate) fn cuts(nodes: &[Node], input: &str, layers: &HashSet<String>, known:
     let all = nodes.iter().filter(|node| is_layer(node)).count();
     let mut open: HashMap<&str, usize> = HashMap::new();
     open.insert(input, reads.get(input).copied().unwrap_or(0));
+    let axes = channel_axes(nodes, known);
     let (mut passed, mut cuts) = (0, Vec::<(usize, Vec<Cut>)>::new());
     for (at, node) in nodes.iter().enumerate() {
         for name in &node.inputs {
@@ -81,7 +109,9 @@ pub(crate) fn cuts(nodes: &[Node], input: &str, layers: &HashSet<String>, known:
         };
         let dims = known.values.get(value).map(|&id| known.graph.fact(id).shape.dims().to_vec());
         let Some(dims) = dims.filter(|dims| (2..=4).contains(&dims.len())) else { continue };
-        let cut = Cut { value: value.to_owned(), at: at + 1, dims };
+        let usual = if dims.len() == 4 { 1 } else { dims.len() - 1 };
+        let axis = axes.get(value).copied().filter(|&axis| axis < dims.len()).unwrap_or(usual);
+        let cut = Cut { value: value.to_owned(), at: at + 1, dims, axis };
         if !(1..=MOST_CHANNELS).contains(&cut.channels()) {
             continue;
         }
@@ -91,4 +121,37 @@ pub(crate) fn cuts(nodes: &[Node], input: &str, layers: &HashSet<String>, known:
         }
     }
     cuts.into_iter().map(|(_, between)| between).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use skipstone::Options;
+    use skipstone::onnx::imported;
+    use skipstone_onnx::write::{f32s, graph, ints, model, node, value};
+
+    use super::*;
+    use crate::editor::Editor;
+
+    /// A patch embedding, then blocks on tokens of rows and columns: channels are last.
+    #[test]
+    fn tokens_in_rows_and_columns_have_their_channels_last() {
+        let nodes = [
+            node("Conv", &["x", "w"], &["c"], &[ints("strides", &[2, 2])]),
+            node("Relu", &["c"], &["r"], &[]),
+            node("Transpose", &["r"], &["t"], &[ints("perm", &[0, 2, 3, 1])]),
+            node("Tanh", &["t"], &["u"], &[]),
+            node("MatMul", &["u", "v"], &["m"], &[]),
+            node("Relu", &["m"], &["y"], &[]),
+        ];
+        let weights = [f32s("w", &[5, 3, 2, 2], &[0.5; 60]), f32s("v", &[5, 7], &[0.5; 35])];
+        let bytes = model(&graph(&nodes, &weights, &[value("x", 1, &[1, 3, 8, 6])], &[value("y", 1, &[1, 4, 3, 7])]));
+        let editor = Editor::open(&bytes).unwrap();
+        let options = Options::default();
+        let known = imported(&bytes, &options.limits.file, &options.shapes).unwrap();
+        let layers = HashSet::from(["c".to_owned(), "m".to_owned()]);
+        let found = cuts(&editor.graph.nodes, "x", &layers, &known);
+        let found: Vec<(&str, usize, usize)> =
+            found[0].iter().map(|cut| (cut.value.as_str(), cut.axis, cut.channels())).collect();
+        assert_eq!(found, [("c", 1, 5), ("r", 1, 5), ("t", 3, 5), ("u", 3, 5)]);
+    }
 }

@@ -45,9 +45,8 @@ impl Fit {
         Self { inner, outer, gram, cross, squares: 0.0, places: 0, shown: Default::default() }
     }
 
-    /// Takes a tensor of inputs (side 0) or outputs (side 1): images with channels first, or rows.
-    pub fn show(&mut self, side: usize, dims: &[usize], values: &[f32]) {
-        let axis = if dims.len() == 4 { 1 } else { dims.len().saturating_sub(1) };
+    /// Takes a tensor of inputs (side 0) or outputs (side 1), whose channels are along `axis`.
+    pub fn show(&mut self, side: usize, dims: &[usize], axis: usize, values: &[f32]) {
         self.shown[side] = rows(dims, values, axis, POSITIONS);
     }
 
@@ -173,10 +172,11 @@ mod tests {
                     y[at(place, out, 2)] =
                         bias[out] + (0..3).map(|channel| x[at(place, channel, 3)] * weights[channel][out]).sum::<f32>();
                 }
+                let axis = if images { 1 } else { dims.len() - 1 };
                 let mut of_outputs = dims.clone();
-                of_outputs[if images { 1 } else { dims.len() - 1 }] = 2;
-                fit.show(0, &dims, &x);
-                fit.show(1, &of_outputs, &y);
+                of_outputs[axis] = 2;
+                fit.show(0, &dims, axis, &x);
+                fit.show(1, &of_outputs, axis, &y);
                 fit.add();
             }
             assert_eq!(fit.places, 60);
@@ -193,8 +193,8 @@ mod tests {
         let mut fit = Fit::new([2, 1]);
         let x: Vec<f32> = (0..8).flat_map(|i| [i as f32, i as f32]).collect();
         let y: Vec<f32> = (0..8).map(|i| 2.0 * i as f32 + 1.0).collect();
-        fit.show(0, &[8, 2], &x);
-        fit.show(1, &[8, 1], &y);
+        fit.show(0, &[8, 2], 1, &x);
+        fit.show(1, &[8, 1], 1, &y);
         fit.add();
         let stitch = fit.solve().unwrap();
         assert!(
@@ -206,8 +206,8 @@ mod tests {
     #[test]
     fn few_positions_are_refused() {
         let mut fit = Fit::new([3, 1]);
-        fit.show(0, &[4, 3], &[0.5; 12]);
-        fit.show(1, &[4, 1], &[1.0; 4]);
+        fit.show(0, &[4, 3], 1, &[0.5; 12]);
+        fit.show(1, &[4, 1], 1, &[1.0; 4]);
         fit.add();
         assert!(fit.solve().is_none());
         assert!(!suffices(1, 4, 3) && suffices(2, 4, 3) && !suffices(1000, 1, 64));

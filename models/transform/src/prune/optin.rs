@@ -114,8 +114,7 @@ impl<'a> Trajectory<'a> {
 
     /// Features of the compared tokens of all samples, of length 1.
     fn features(&self, cut: usize, values: &[Vec<f32>]) -> Vec<f32> {
-        let Cut { dims, .. } = &self.cuts[cut];
-        let axis = self.cuts[cut].axis();
+        let &Cut { ref dims, axis, .. } = &self.cuts[cut];
         let mut features: Vec<f32> = values.iter().flat_map(|values| rows(dims, values, axis, self.each)).collect();
         for row in features.chunks_exact_mut(self.cuts[cut].channels()) {
             let length = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt().max(1e-12);

@@ -178,7 +178,8 @@ fn fitted(parts: &[Part; 2], pairs: &[Pair], samples: &mut dyn Samples, options:
         let mut sample = One(samples.sample(at)?);
         for (side, observer) in observers.iter_mut().enumerate() {
             observer.run(&mut sample, &mut |seen| {
-                fits[seen.tensor].show(side, seen.dims, seen.values);
+                let axis = pairs[seen.tensor].0[side].axis;
+                fits[seen.tensor].show(side, seen.dims, axis, seen.values);
                 Ok(())
             })?;
         }
@@ -287,7 +288,7 @@ impl Assembly {
         let read = self.renamed.get(&small.value).unwrap_or(&small.value).clone();
         let [weights, bias, out] = ["weights", "bias", "stitched"].map(|part| self.editor.fresh(&large.value, part));
         let [inner, outer] = pair.channels();
-        let images = large.dims.len() == 4;
+        let images = large.dims.len() == 4 && large.axis == 1;
         // A convolution has its filters first.
         let (shape, values) = if images {
             let values = (0..inner * outer).map(|i| stitch.weights[i % inner * outer + i / inner]).collect();

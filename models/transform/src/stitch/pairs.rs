@@ -23,10 +23,11 @@ pub(super) fn pairs(small: &[Cut], large: &[Cut]) -> Vec<Pair> {
     let mut pairs = Vec::new();
     let mut rest = small;
     while let Some(first) = rest.first() {
-        let size = first.places();
-        let (stage, behind) = rest.split_at(rest.iter().take_while(|cut| cut.places() == size).count());
+        let size = (first.places(), first.axis);
+        let is_like = |cut: &Cut| (cut.places(), cut.axis) == size;
+        let (stage, behind) = rest.split_at(rest.iter().take_while(|cut| is_like(cut)).count());
         rest = behind;
-        let others: Vec<&Cut> = large.iter().filter(|cut| cut.places() == size).collect();
+        let others: Vec<&Cut> = large.iter().filter(|cut| is_like(cut)).collect();
         for (at, cut) in stage.iter().enumerate() {
             let like = ((at + 1) * others.len()).div_ceil(stage.len()).checked_sub(1).and_then(|at| others.get(at));
             pairs.extend(like.map(|&other| Pair([cut.clone(), other.clone()])));
@@ -47,7 +48,8 @@ mod tests {
     use super::*;
 
     fn cuts(sides: &[usize]) -> Vec<Cut> {
-        let cut = |(at, &side): (usize, &usize)| Cut { value: at.to_string(), at, dims: vec![1, 8, side, side] };
+        let cut =
+            |(at, &side): (usize, &usize)| Cut { value: at.to_string(), at, dims: vec![1, 8, side, side], axis: 1 };
         sides.iter().enumerate().map(cut).collect()
     }
 
