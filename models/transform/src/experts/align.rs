@@ -5,20 +5,38 @@
 pub(super) fn clusters(scores: &[f32], count: usize, left: usize) -> Vec<Vec<usize>> {
     let mut like = correlations(scores, count);
     let mut clusters: Vec<Vec<usize>> = (0..count).map(|expert| vec![expert]).collect();
-    while clusters.len() > left.max(1) {
-        let pairs = (0..clusters.len()).flat_map(|a| (a + 1..clusters.len()).map(move |b| (a, b)));
+    let mut open: Vec<usize> = (0..count).collect();
+    // The one behind each cluster that is most like it, so that not all pairs are looked at every time.
+    let most_like = |like: &[Vec<f64>], open: &[usize], a: usize| {
+        let behind = open.iter().copied().filter(|&b| b > a);
+        behind.reduce(|best, next| if like[a][next] > like[a][best] { next } else { best })
+    };
+    let mut nearest: Vec<Option<usize>> = (0..count).map(|a| most_like(&like, &open, a)).collect();
+    while open.len() > left.max(1) {
+        let pairs = open.iter().filter_map(|&a| Some((a, nearest[a]?)));
         let best = pairs.reduce(|best, next| if like[next.0][next.1] > like[best.0][best.1] { next } else { best });
         let Some((a, b)) = best else { break };
         let [of_a, of_b] = [a, b].map(|at| clusters[at].len() as f64);
-        like.remove(b);
-        for row in &mut like {
-            let other = row.remove(b);
-            row[a] = (row[a] * of_a + other * of_b) / (of_a + of_b);
+        open.retain(|&other| other != b);
+        for &other in &open {
+            let joined = (like[other][a] * of_a + like[other][b] * of_b) / (of_a + of_b);
+            (like[other][a], like[a][other]) = (joined, joined);
         }
-        like[a] = like.iter().map(|row| row[a]).collect();
-        let joined = clusters.remove(b);
+        for &other in open.iter().filter(|&&other| other <= b) {
+            match nearest[other] {
+                Some(known) if known != a && known != b && other != a => {
+                    let (now, then) = (like[other][a], like[other][known]);
+                    if other < a && (now > then || now == then && a < known) {
+                        nearest[other] = Some(a);
+                    }
+                }
+                _ => nearest[other] = most_like(&like, &open, other),
+            }
+        }
+        let joined = std::mem::take(&mut clusters[b]);
         clusters[a].extend(joined);
     }
+    clusters.retain(|cluster| !cluster.is_empty());
     clusters.iter_mut().for_each(|cluster| cluster.sort_unstable());
     clusters.sort();
     clusters
@@ -107,6 +125,39 @@ mod tests {
         assert_eq!(clusters(&rows, 5, 3), [vec![0, 2], vec![1, 3], vec![4]]);
         assert_eq!(clusters(&rows, 5, 5).len(), 5);
         assert_eq!(clusters(&rows, 5, 1), [vec![0, 1, 2, 3, 4]]);
+    }
+
+    /// The definition: of all pairs, the first with the highest mean correlation is joined.
+    fn plain(scores: &[f32], count: usize, left: usize) -> Vec<Vec<usize>> {
+        let like = correlations(scores, count);
+        let mut clusters: Vec<Vec<usize>> = (0..count).map(|expert| vec![expert]).collect();
+        while clusters.len() > left {
+            let mean = |a: &[usize], b: &[usize]| {
+                let all = a.iter().flat_map(|&a| b.iter().map(move |&b| (a, b)));
+                all.map(|(a, b)| like[a][b]).sum::<f64>() / (a.len() * b.len()) as f64
+            };
+            let pairs = (0..clusters.len()).flat_map(|a| (a + 1..clusters.len()).map(move |b| (a, b)));
+            let best = pairs.max_by(|&(a, b), &(c, d)| {
+                mean(&clusters[a], &clusters[b]).total_cmp(&mean(&clusters[c], &clusters[d]))
+            });
+            let (a, b) = best.unwrap();
+            let joined = clusters.remove(b);
+            clusters[a].extend(joined);
+        }
+        clusters.iter_mut().for_each(|cluster| cluster.sort_unstable());
+        clusters.sort();
+        clusters
+    }
+
+    #[test]
+    fn clusters_are_those_of_all_pairs() {
+        let mut random = Random::new(6, "pairs");
+        for count in [1, 2, 3, 8, 17, 30] {
+            let scores: Vec<f32> = (0..count * 40).map(|_| random.below(1000) as f32).collect();
+            for left in [1, 2, 5, count].into_iter().filter(|&left| left <= count) {
+                assert_eq!(clusters(&scores, count, left), plain(&scores, count, left), "{left} of {count}");
+            }
+        }
     }
 
     #[test]

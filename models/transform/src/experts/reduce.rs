@@ -19,6 +19,9 @@ use crate::fit::dot;
 use crate::observe::{Observer, Samples, rows};
 use crate::prepare;
 
+/// Most work of an alignment: some minutes, since most assignments are found much sooner.
+const ALIGNMENT: u128 = 1 << 42;
+
 /// How experts become fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
@@ -108,10 +111,19 @@ fn check(graph: &Graph, router: &Router, how: Reduction) -> Result<()> {
         format!(
             "{name}: the neurons of its experts are not found between two products, so they cannot be merged; drop some"
         )
+    } else if matches!(how, Reduction::Merge(_)) && alignment(router, left) > ALIGNMENT {
+        format!("{name}: {count} experts are too large to be merged in reasonable time; drop some")
     } else {
         return Ok(());
     };
     Err(Error::Unsupported(reason))
+}
+
+/// The work of bringing the neurons of merged experts into one order: at most the cube of their number for each.
+fn alignment(router: &Router, left: usize) -> u128 {
+    let of_one = router.networks.iter().map(|network| (network.neurons as u128).pow(3)).sum::<u128>();
+    let clusters = (router.count as u128).pow(2);
+    (router.count - left) as u128 * of_one + clusters
 }
 
 /// The scores of every router on the samples, before and after what keeps their order: tokens by experts.
