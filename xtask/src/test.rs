@@ -151,6 +151,12 @@ pub const SECTIONS: &[Section] = &[
         run: |w| modules(w, &[("parity.samples", "")]),
     },
     Section {
+        name: "texts",
+        about: "texts against the tokenizers in Python, decision rules against NumPy",
+        after: &["release", "environment"],
+        run: |w| modules(w, &[("parity.texts", ""), ("parity.rules", "")]),
+    },
+    Section {
         name: "pretrained",
         about: "the trained models: manifest, agreement, accuracy",
         after: &["release", "environment"],

@@ -154,7 +154,7 @@ impl Classifier {
             let labels = options.labels.as_deref().map(Labels::parse);
             let settings = Settings {
                 activation: options.activation.map(Into::into),
-                threshold: options.threshold,
+                threshold: options.threshold.map(|least| vec![least]),
                 allow: options.allow,
                 deny: options.deny,
                 locale: options.locale,

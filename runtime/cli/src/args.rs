@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
-use skipstone::classify::{Activation, Colors, Fit, Interpolation, Labels, Settings};
+use skipstone::classify::{Activation, Colors, Cosine, Fit, Frechet, Hamming, Interpolation, Labels, Rule, Settings};
 use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Session, Tune, Tuning, Value};
 
 use crate::failure::Failure;
@@ -270,6 +270,53 @@ pub struct ImageArgs {
     /// last operator]
     #[arg(long, value_name = "NAME", value_parser = parse_activation, help_heading = "Image options")]
     pub activation: Option<Activation>,
+
+    /// Number that logits are divided by before softmax or sigmoid: above 1 for a model that is too sure [default:
+    /// `skipstone.temperature`, or 1]
+    #[arg(long, value_name = "T", value_parser = parse_temperature, help_heading = "Image options")]
+    pub temperature: Option<f32>,
+}
+
+/// A rule that decides by a table of classes.
+#[derive(Args, Clone, Debug)]
+pub struct RuleArgs {
+    /// Decide by a table of classes, one in each row: `cosine` with class embeddings (zero-shot); the Fréchet mean by
+    /// distances between class embeddings (`frechet`), or of a matrix from the model's classes to all (`distances`);
+    /// the `hamming` distance to codes, packed bits as u8 or bool
+    #[arg(long, value_name = "NAME=FILE.npy", value_parser = parse_rule, help_heading = "Image options")]
+    rule: Option<(RuleName, PathBuf)>,
+}
+
+/// The names in `--rule`.
+#[derive(Clone, Copy, Debug)]
+enum RuleName {
+    Cosine,
+    Frechet,
+    Distances,
+    Hamming,
+}
+
+impl RuleArgs {
+    /// The file of the table.
+    pub fn file(&self) -> Option<&PathBuf> {
+        self.rule.as_ref().map(|(_, path)| path)
+    }
+
+    /// Reads the table.
+    ///
+    /// # Errors
+    /// `io`, `input.npy`, `input.table`.
+    pub fn rule(&self) -> Result<Option<Arc<Rule>>, Failure> {
+        let Some((name, path)) = &self.rule else { return Ok(None) };
+        let table = npy::read(path)?;
+        let rule = match name {
+            RuleName::Cosine => Cosine::new(table).map(Rule::Cosine),
+            RuleName::Frechet => Frechet::of_embeddings(table).map(Rule::Frechet),
+            RuleName::Distances => Frechet::of_distances(table).map(Rule::Frechet),
+            RuleName::Hamming => Hamming::new(&table).map(Rule::Hamming),
+        };
+        Ok(Some(Arc::new(rule.map_err(|error| Failure::from(error).of(path))?)))
+    }
 }
 
 impl ImageArgs {
@@ -285,6 +332,7 @@ impl ImageArgs {
             interpolation: self.interpolation,
             crop: self.crop,
             activation: self.activation,
+            temperature: self.temperature,
             ..Settings::default()
         }
     }
@@ -333,6 +381,25 @@ fn parse_scale(text: &str) -> Result<f32, String> {
         None => number(text)?,
     };
     if (factor as f32).is_normal() { Ok(factor as f32) } else { Err("expected a factor such as 1 or 1/127.5".into()) }
+}
+
+fn parse_temperature(text: &str) -> Result<f32, String> {
+    let number = text.trim().parse().ok().filter(|number: &f32| number.is_normal() && *number > 0.0);
+    number.ok_or_else(|| "expected a number above 0".into())
+}
+
+/// `cosine=classes.npy`
+fn parse_rule(text: &str) -> Result<(RuleName, PathBuf), String> {
+    let expected = || "expected cosine, frechet, distances or hamming, as in cosine=classes.npy".to_owned();
+    let (name, file) = text.split_once('=').filter(|(_, file)| !file.is_empty()).ok_or_else(expected)?;
+    let name = match name {
+        "cosine" => RuleName::Cosine,
+        "frechet" => RuleName::Frechet,
+        "distances" => RuleName::Distances,
+        "hamming" => RuleName::Hamming,
+        _ => return Err(expected()),
+    };
+    Ok((name, file.into()))
 }
 
 fn parse_activation(name: &str) -> Result<Activation, String> {

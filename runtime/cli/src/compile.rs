@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
-use skipstone::classify::{Classifier, Labels};
+use skipstone::classify::{Classifier, Labels, Settings};
 use skipstone::{Error, Fault, Isa, ModelFault, Options, Recipe, Tuning, compile, compile_bytes};
 
 use crate::args::{ImageArgs, MemoryArg, PrecisionArg, open, parse_shape, parse_tuning};
@@ -84,6 +84,16 @@ pub struct Compile {
     #[arg(long, value_name = "KEY.pem")]
     sign: Option<PathBuf>,
 
+    /// The lowest score that an app reports: one for all classes, or one for each
+    #[arg(
+        long,
+        value_name = "SCORE,...",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        help_heading = "Image options"
+    )]
+    threshold: Option<Vec<f32>>,
+
     #[command(flatten)]
     image: ImageArgs,
 }
@@ -155,7 +165,8 @@ impl Compile {
     fn classifier(&self) -> Result<String, Failure> {
         let options = Options { shapes: self.shapes.iter().cloned().collect(), ..Options::default() };
         let model = open(&self.model, &options)?;
-        match Classifier::new(&model, &self.image.settings(), self.image.labels()?) {
+        let settings = Settings { threshold: self.threshold.clone(), ..self.image.settings() };
+        match Classifier::new(&model, &settings, self.image.labels()?) {
             Ok(classifier) => {
                 for (_, path) in &self.localized {
                     Classifier::new(&model, &self.image.settings(), Some(Labels::parse(&labels::read(path)?)))?;
@@ -168,7 +179,7 @@ impl Compile {
                 let lines = [
                     ("image", classifier.preprocess().to_string()),
                     ("normalization", classifier.normalization().to_string()),
-                    ("scores", classifier.head().to_string()),
+                    ("scores", classifier.meaning()),
                 ];
                 Ok(lines.map(|(name, text)| format!("{name}: {}\n", printable(&text))).concat())
             }
@@ -193,6 +204,8 @@ impl Compile {
             ("skipstone.fit", image.resize.and_then(|resize| resize.fit).map(|fit| fit.name().to_owned())),
             ("skipstone.resize", image.resize.and_then(|resize| resize.side).map(|side| side.to_string())),
             ("skipstone.crop", image.crop.map(|side| side.to_string())),
+            ("skipstone.temperature", image.temperature.map(|temperature| temperature.to_string())),
+            ("skipstone.threshold", self.threshold.as_ref().map(numbers)),
             ("skipstone.activation", image.activation.map(|activation| activation.name().to_owned())),
         ];
         let localized =

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use skipstone::classify::{Classifier, Labels, top_k};
+use skipstone::classify::{Classifier, Labels, Settings, top_k};
 use skipstone::measure::Latency;
 use skipstone::{Model, Options};
 
-use crate::args::{ImageArgs, ModelArgs};
+use crate::args::{ImageArgs, ModelArgs, RuleArgs};
 use crate::classify::Failed;
 use crate::failure::Failure;
 use crate::output::{json, print};
@@ -53,6 +53,9 @@ pub struct Evaluate {
 
     #[command(flatten)]
     image: ImageArgs,
+
+    #[command(flatten)]
+    rule: RuleArgs,
 }
 
 /// An image and its true class.
@@ -111,7 +114,9 @@ impl Evaluate {
     /// Classifies the data set and reports the accuracy.
     pub fn execute(self) -> Result<(), Failure> {
         let model = self.model.open_with(&options(&self.model))?;
-        let Judged { labels, outcome, wall } = judged(&model, &self.model, &self.image, &self.dataset)?;
+        let settings = Settings { rule: self.rule.rule()?, ..self.image.settings() };
+        let names = self.image.labels()?;
+        let Judged { labels, outcome, wall } = judged(&model, &self.model, &settings, names, &self.dataset)?;
         let report = self.report(&labels, outcome, wall);
         print(&if self.json { json(&report)? } else { text(&report) })?;
         if report.failed.is_empty() { Ok(()) } else { Err(Failure::Reported) }
@@ -153,7 +158,7 @@ impl Evaluate {
 /// Those of the model and the data set; an image that cannot be read.
 pub fn accuracy(bytes: &[u8], args: &ModelArgs, image: &ImageArgs, dataset: &Path) -> Result<f64, Failure> {
     let model = Model::from_bytes(bytes, &options(args))?;
-    let Judged { outcome, .. } = judged(&model, args, image, dataset)?;
+    let Judged { outcome, .. } = judged(&model, args, &image.settings(), image.labels()?, dataset)?;
     if let Some(Failed { file, error }) = outcome.failed.first() {
         return Err(Failure::new("dataset", format!("{file}: {error}")));
     }
@@ -173,9 +178,14 @@ struct Judged {
     wall: Duration,
 }
 
-fn judged(model: &Model, args: &ModelArgs, image: &ImageArgs, dataset: &Path) -> Result<Judged, Failure> {
-    let given = image.labels()?;
-    let classifier = || Classifier::new(model, &image.settings(), given.clone());
+fn judged(
+    model: &Model,
+    args: &ModelArgs,
+    settings: &Settings,
+    names: Option<Labels>,
+    dataset: &Path,
+) -> Result<Judged, Failure> {
+    let classifier = || Classifier::new(model, settings, names.clone());
     let mut first = classifier()?;
     args.prepare(first.session())?;
     let labels = first.labels().clone();

@@ -41,8 +41,8 @@ impl HeatArgs {
     ///
     /// # Errors
     /// Usage, if the file is not named as a PNG; `model.output` if no output is a map, or several are.
-    pub fn map(self, model: &Model) -> Result<Option<HeatMap>, Failure> {
-        let Some(file) = self.file else { return Ok(None) };
+    pub fn map(&self, model: &Model) -> Result<Option<HeatMap>, Failure> {
+        let Some(file) = self.file.clone() else { return Ok(None) };
         let png = file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
         if !png && !files::is_stream(&file) {
             return Err(Failure::Usage(format!("--map {}: the picture is a png, so name it so", file.display())));

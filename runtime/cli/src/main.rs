@@ -38,6 +38,8 @@ mod slice;
 mod soup;
 mod stitch;
 mod table;
+mod text_model;
+mod tokens;
 mod tune;
 
 use std::process::ExitCode;
@@ -54,6 +56,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
     after_help = "\
 Examples:
   skipstone classify model.onnx cat.jpg      what does the image show?
+  skipstone classify model.onnx --text 'Hi!' what does the text say?
   skipstone inspect model.onnx               what is in the model, and what will run?
   skipstone bench model.onnx --profile       how fast is it, and where does the time go?
   skipstone evaluate model.onnx dataset/     how often is it right?

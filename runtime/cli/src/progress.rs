@@ -37,7 +37,7 @@ impl Progress {
         self.done += 1;
         if self.wanted && self.bar.is_none() && self.began.elapsed() > SHOWN_AFTER {
             let bar = ProgressBar::new(self.total).with_elapsed(self.began.elapsed());
-            let style = ProgressStyle::with_template("{bar:40} {pos}/{len} images, {eta} left");
+            let style = ProgressStyle::with_template("{bar:40} {pos}/{len}, {eta} left");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             self.bar = Some(bar);
         }

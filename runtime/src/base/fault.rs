@@ -78,6 +78,9 @@ pub enum InputFault {
     Threshold,
     /// A class that does not exist, or one that is both allowed and denied.
     Label,
+    /// A table of classes that is invalid, or does not fit the model.
+    #[cfg(any(feature = "rules", test))]
+    Table,
 }
 
 impl Fault {
@@ -111,6 +114,8 @@ impl Fault {
             Self::Input(fault) => match fault {
                 InputFault::Threshold => "input.threshold",
                 InputFault::Label => "input.label",
+                #[cfg(any(feature = "rules", test))]
+                InputFault::Table => "input.table",
             },
             Self::Frame => "frame",
         }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use skipstone_kernels::activation::Activation as Function;
 
-use super::classifier::scores_output;
+use super::scorer::scores_output;
 use crate::error::{Error, Fault, ModelFault, Result};
 use crate::model::Model;
 use crate::operator::{Operator, Place};
@@ -41,6 +41,15 @@ impl Activation {
             Self::Softmax => "softmax",
             Self::Sigmoid => "sigmoid",
             Self::None => "none",
+        }
+    }
+
+    /// Applies it, in place.
+    pub(super) fn apply(self, values: &mut [f32]) {
+        match self {
+            Self::Softmax => super::softmax(values),
+            Self::Sigmoid => values.iter_mut().for_each(|v| *v = 1.0 / (1.0 + (-*v).exp())),
+            Self::None => {}
         }
     }
 }
@@ -108,6 +117,18 @@ impl Head {
         Self::from(last(model, output), classes, &model.info().metadata, asked)
     }
 
+    /// The head of cosines, which no operator of the model says anything about.
+    ///
+    /// # Errors
+    /// As for [`of`](Self::of).
+    #[cfg(any(feature = "rules", test))]
+    pub(super) fn of_cosines(metadata: &BTreeMap<String, String>, asked: Option<Activation>) -> Result<Self> {
+        Self::from(Last::Other, 0, metadata, asked).map(|head| match head.origin {
+            Origin::Assumed => Self { activation: Activation::None, by_model: true, ..head },
+            _ => head,
+        })
+    }
+
     fn from(
         last: Last,
         classes: usize,
@@ -139,15 +160,17 @@ impl Head {
         })
     }
 
+    /// Whether the model's output already is its scores.
+    pub(super) fn leaves(&self, values: &[f32]) -> bool {
+        // A model may compute a softmax with other operators.
+        let assumed = self.activation == Activation::Softmax && self.origin == Origin::Assumed;
+        self.by_model || (assumed && are_probabilities(values))
+    }
+
     /// Turns the model's output into scores, in place.
     pub(super) fn apply(&self, values: &mut [f32]) {
-        match self.activation {
-            _ if self.by_model => {}
-            // A model may compute a softmax with other operators.
-            Activation::Softmax if self.origin == Origin::Assumed && are_probabilities(values) => {}
-            Activation::Softmax => super::softmax(values),
-            Activation::Sigmoid => values.iter_mut().for_each(|v| *v = 1.0 / (1.0 + (-*v).exp())),
-            Activation::None => {}
+        if !self.leaves(values) {
+            self.activation.apply(values);
         }
     }
 }

@@ -89,8 +89,13 @@ pub struct Settings {
     pub crop: Option<usize>,
     /// How the output becomes scores.
     pub activation: Option<Activation>,
-    /// The lowest score that is reported.
-    pub threshold: Option<f32>,
+    /// What the logits are divided by before the activation.
+    pub temperature: Option<f32>,
+    /// The lowest score that is reported: one for all classes, or one for each.
+    pub threshold: Option<Vec<f32>>,
+    /// Decides instead of the model's own classes.
+    #[cfg(any(feature = "rules", test))]
+    pub rule: Option<std::sync::Arc<super::rule::Rule>>,
     /// The only classes that may be reported, by label or as `class 7`; all if empty.
     pub allow: Vec<String>,
     /// Classes that are never reported, by label or as `class 7`; not together with `allow`.
