@@ -5,35 +5,35 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use skipstone::measure::{
-    Amount, Latency, Memory, Protocol, RandomInputs, StepTime, gflops, peak_rss_bytes, per_operator, per_step,
-};
+use skipstone::measure::{Amount, Latency, Memory, Protocol, StepTime, gflops, peak_rss_bytes, per_operator, per_step};
 
-use crate::args::ModelArgs;
+use crate::activity::Activity;
+use crate::args::{ImageArgs, ModelArgs};
 use crate::failure::Failure;
+use crate::inputs::Inputs;
 use crate::measurement::{MemoryReport, Report, StepReport};
 use crate::numbers;
 use crate::output::{json, print};
 use crate::report::{Details, page};
 use crate::table::{Align, Table};
 
-/// Seed of the random inputs, fixed so that all measurements use the same inputs.
-const SEED: u64 = 0x5EED;
-
 /// Measure a model's latency and memory
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The model runs on random inputs, fresh for every run; generating them is not timed. Percentiles are
+The model runs on random inputs, fresh for every run, or on --images, prepared as for `skipstone classify`; making them
+is not timed. Percentiles are
 over single runs. `load` is the time to read and plan the model, `first run` the time of its first
 run. --profile also times every step, at a cost of about 0.1 microseconds per step; `moved` counts
 the bytes that a step reads and writes, including weights; `active` is the share of its multiply-adds
-that a convolution with masks computed.
+that a convolution with masks computed. The HTML report also shows where the zero weights are, and what masks, experts
+and branches left out.
 
 Examples:
   skipstone bench model.onnx
   skipstone bench model.onnx --threads 2 --runs 1000
   skipstone bench model.onnx --profile --seconds 5
   skipstone bench model.onnx --html report.html
+  skipstone bench experts.onnx --images photos/ --html report.html
   skipstone bench model.onnx --json - | jq .latency_ms.p50")]
 pub struct Bench {
     #[command(flatten)]
@@ -52,6 +52,11 @@ pub struct Bench {
     #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
     seconds: Duration,
 
+    /// Run on the images below this directory instead of on random inputs, each once unless --runs says otherwise:
+    /// what masks, experts and branches leave out depends on the input
+    #[arg(long, value_name = "DIR", conflicts_with = "seconds")]
+    images: Option<PathBuf>,
+
     /// Time every step of the plan
     #[arg(long)]
     profile: bool,
@@ -63,6 +68,9 @@ pub struct Bench {
     /// Write an HTML report with charts of runs, steps and the arena to FILE; implies --profile
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 impl Bench {
@@ -76,7 +84,7 @@ impl Bench {
             }
             None => {}
         }
-        print(&(summary(&report) + &steps.map(|steps| profile(&steps)).unwrap_or_default()))
+        print(&(summary(&report) + &steps.map(|steps| profile(&steps) + &experts(&report)).unwrap_or_default()))
     }
 
     fn measure(&self) -> Result<(Report, Option<Vec<StepTime>>), Failure> {
@@ -86,23 +94,32 @@ impl Bench {
         self.model.prepare(&mut session)?;
         let load = began.elapsed();
 
-        let mut inputs = RandomInputs::new(model.inputs(), SEED)?;
+        let mut inputs = Inputs::new(&model, self.images.as_deref(), &self.image)?;
         let began = Instant::now();
-        session.run(&inputs.views())?;
+        session.run(&inputs.views()?)?;
         let first = began.elapsed();
 
-        let amount = self.runs.map_or(Amount::For(self.seconds), Amount::Runs);
+        // Every image counts once.
+        let runs = self.runs.or(inputs.images());
+        let amount = runs.map_or(Amount::For(self.seconds), Amount::Runs);
         let (profile, mut profiling) = (self.profile || self.html.is_some(), false);
+        let mut activity = model.plan().map(Activity::new).unwrap_or_default();
         let times = Protocol { warmup: self.warmup, amount }.measure(|counts| {
             if counts && profile && !profiling {
                 session.start_profile();
                 profiling = true;
             }
-            inputs.refresh();
-            let views = inputs.views();
+            if counts || !inputs.are_images() {
+                inputs.refresh()?;
+            }
+            let views = inputs.views()?;
             let began = Instant::now();
             session.run(&views)?;
-            Ok::<_, Failure>(began.elapsed())
+            let time = began.elapsed();
+            if profiling {
+                activity.note(&session);
+            }
+            Ok::<_, Failure>(time)
         })?;
 
         let latency = Latency::of(&times).ok_or_else(|| Failure::new("internal", "no run was measured"))?;
@@ -130,10 +147,15 @@ impl Bench {
                 peak_rss_bytes: peak_rss_bytes(),
             },
             macs: plan.map(skipstone::plan::Plan::macs),
-            steps: profiled.as_ref().filter(|_| profile).map(|steps| steps.iter().map(StepReport::new).collect()),
+            inputs: inputs.name(),
+            steps: profiled.as_ref().zip(plan).filter(|_| profile).map(|(steps, plan)| {
+                let step = |(at, (step, planned))| StepReport::new(step, planned, activity.selected(at));
+                steps.iter().zip(&plan.steps).enumerate().map(step).collect()
+            }),
         };
         if let Some(path) = &self.html {
-            let details = Details { runs: &times, steps: profiled.as_deref().unwrap_or_default(), plan };
+            let details =
+                Details { runs: &times, steps: profiled.as_deref().unwrap_or_default(), plan, activity: &activity };
             std::fs::write(path, page(&report, &details)).map_err(|error| Failure::io(path, &error))?;
         }
         let steps = profiled.filter(|_| self.profile);
@@ -221,6 +243,20 @@ fn profile(steps: &[StepTime]) -> String {
         ]);
     }
     format!("\n{}\n{}", table.render(""), operators.render(""))
+}
+
+/// A table of how often each expert was selected; empty if there are none.
+fn experts(report: &Report) -> String {
+    let mut table = Table::new([("experts", Align::Left), ("selected, the first expert first", Align::Left)]);
+    let steps = report.steps.iter().flatten().filter(|step| !step.selected.is_empty());
+    let mut any = false;
+    for step in steps {
+        let total = step.selected.iter().sum::<u64>().max(1) as f64;
+        let shares: Vec<String> = step.selected.iter().map(|&it| format!("{:.0}", it as f64 / total * 100.0)).collect();
+        table.row([step.name.clone(), shares.join(" ") + " %"]);
+        any = true;
+    }
+    if any { format!("\n{}", table.render("")) } else { String::new() }
 }
 
 /// Parses seconds, which may have a fraction; at most a day.

@@ -132,7 +132,7 @@ impl Pairs {
 
 /// A step's multiply-adds with nonzero weights.
 fn not_zero(step: &Step) -> u64 {
-    let zeros = step.choice.zeros.map_or(0.0, |zeros| zeros.share);
+    let zeros = step.choice.zeros.as_ref().map_or(0.0, |zeros| zeros.share);
     (step.macs as f64 * (1.0 - zeros)).round() as u64
 }
 

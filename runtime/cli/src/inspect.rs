@@ -7,7 +7,7 @@ use serde::Serialize;
 use skipstone::classify::{Classifier, Head, Settings};
 use skipstone::graph::Removed;
 use skipstone::measure::Memory;
-use skipstone::operator::{Operator, Zeros};
+use skipstone::operator::Operator;
 use skipstone::ops::Op;
 use skipstone::plan::{Plan, Port, Step, Variable};
 use skipstone::{Error, Fact, Fault, Model, ModelFault, Tensor};
@@ -19,12 +19,15 @@ use crate::numbers::{bytes, count, elements, percent};
 use crate::output::{json, print};
 use crate::printable::printable;
 use crate::table::{Align, Table};
+use crate::zeros::{PatternReport, ZerosReport};
 
 /// Show what is in a model and how it will run
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The arena holds every tensor between inputs and outputs; no arena can be smaller than the tensors that
-are alive at the same time. A fallback step is an operator without a kernel: it runs, but slower.
+are alive at the same time. A fallback step is an operator without a kernel: it runs, but slower. For a
+layer with zero weights, the density shows where they are: the share of nonzero weights by outputs and
+by inputs, each from the first to the last, from · for none to █ for all.
 
 Examples:
   skipstone inspect model.onnx
@@ -64,6 +67,9 @@ struct Report {
     parameters: u64,
     /// Absent if tract runs the whole model, like the steps.
     macs: Option<u64>,
+    /// Multiply-adds with zero weights that are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<u64>,
     /// The work that `--limit work` bounds; absent like the multiply-adds.
     work: Option<u64>,
     memory: MemoryReport,
@@ -110,6 +116,8 @@ struct VariableReport {
 struct ClassifierReport {
     image: String,
     normalization: String,
+    /// What the scores are, in words.
+    scores: String,
     /// `softmax`, `sigmoid` or `none`.
     activation: &'static str,
     /// Whether the model computes it itself.
@@ -142,12 +150,9 @@ struct StepReport {
     inputs: Vec<Vec<usize>>,
     outputs: Vec<Vec<usize>>,
     macs: u64,
-    /// Share of the weights that are zero.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    zeros: Option<f64>,
-    /// Why its kernel is dense or sparse.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    /// Absent if none of its weights is zero.
+    #[serde(flatten)]
+    zeros: Option<ZerosReport>,
 }
 
 impl Inspect {
@@ -195,6 +200,8 @@ impl Report {
             classifier: ClassifierReport::new(model),
             parameters: model.info().parameters,
             macs: model.plan().map(Plan::macs),
+            skipped: Some(steps.iter().filter_map(ZerosReport::of).map(|zeros| zeros.skipped).sum::<u64>())
+                .filter(|&it| it > 0),
             work: model.plan().map(|plan| plan.work),
             memory: MemoryReport {
                 weights_bytes: memory.weights_bytes,
@@ -226,6 +233,7 @@ impl ClassifierReport {
         Some(Self {
             image: classifier.preprocess().to_string(),
             normalization: classifier.normalization().to_string(),
+            scores: classifier.meaning(),
             activation: activation.name(),
             activation_by_model: *by_model,
             activation_from: origin.to_string(),
@@ -269,20 +277,8 @@ impl StepReport {
             inputs: shapes(&step.inputs),
             outputs: shapes(&step.outputs),
             macs: step.macs,
-            zeros: step.choice.zeros.map(|zeros| zeros.share),
-            reason: step.choice.zeros.map(|zeros| reason(zeros, step.choice.kernel.starts_with("sparse_"))),
+            zeros: ZerosReport::of(step),
         }
-    }
-}
-
-/// The reason shown for a dense or sparse kernel.
-fn reason(Zeros { share, gain }: Zeros, is_sparse: bool) -> String {
-    let zeros = format!("{} zeros", percent(share));
-    match (is_sparse, gain) {
-        (true, gain) => format!("{zeros}, {gain:.1}x faster than dense"),
-        (false, 0.0) => format!("{zeros}, no sparse kernel supports it"),
-        (false, gain) if gain < 1.0 => format!("{zeros}, dense is {:.1}x faster here", 1.0 / gain),
-        (false, gain) => format!("{zeros}, sparse would be {gain:.1}x faster, but not with its neighbors"),
     }
 }
 
@@ -320,15 +316,16 @@ fn text(report: &Report, model: &Model) -> String {
         }
     }
     if let Some(it) = &report.classifier {
-        let by_model = if it.activation_by_model && it.activation != "none" { " inside the model" } else { "" };
         fact("image", String::new(), it.image.clone());
         fact("normalization", String::new(), it.normalization.clone());
-        fact("scores", String::new(), format!("{}{by_model}, {}", it.activation, it.activation_from));
+        fact("scores", String::new(), it.scores.clone());
     }
     fact("parameters", count(report.parameters), String::new());
     fact("weights in the file", bytes(memory.weights_bytes), String::new());
     if let Some(macs) = report.macs {
-        fact("multiply-adds", count(macs), String::new());
+        let skipped =
+            report.skipped.map(|skipped| format!("{} of them skipped: their weights are zero", count(skipped)));
+        fact("multiply-adds", count(macs), skipped.unwrap_or_default());
         fact("packed weights", bytes(memory.packed_bytes), String::new());
         fact("constants", bytes(memory.constant_bytes), String::new());
         fact("arena", bytes(memory.arena_bytes), above_lower_bound(memory));
@@ -364,9 +361,11 @@ fn text(report: &Report, model: &Model) -> String {
         ("outputs", Align::Left),
         ("multiply-adds", Align::Right),
         ("zeros", Align::Left),
+        ("density by outputs, inputs", Align::Left),
     ]);
     for (at, step) in model.plan().map_or(&[][..], |plan| &plan.steps).iter().enumerate() {
         let shapes = |facts: &[Fact]| facts.iter().map(|f| f.shape.to_string()).collect::<Vec<_>>().join(" ");
+        let zeros = report.steps.get(at).and_then(|step| step.zeros.as_ref());
         steps.row([
             (at + 1).to_string(),
             step.name.clone(),
@@ -375,7 +374,8 @@ fn text(report: &Report, model: &Model) -> String {
             shapes(&step.inputs),
             shapes(&step.outputs),
             if step.macs > 0 { count(step.macs) } else { String::new() },
-            report.steps.get(at).and_then(|step| step.reason.clone()).unwrap_or_default(),
+            zeros.map(|zeros| zeros.reason.clone()).unwrap_or_default(),
+            zeros.and_then(|zeros| zeros.pattern.as_ref()).map(PatternReport::strips).unwrap_or_default(),
         ]);
     }
     text + "\n" + &steps.render("")

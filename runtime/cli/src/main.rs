@@ -3,6 +3,7 @@
 //! Each subcommand is a file. Results go to stdout, everything else to stderr. The exit status is
 //! 0 on success, 1 on an error in the model or an input, and 2 on an error in the command line.
 
+mod activity;
 mod args;
 mod batch;
 mod bench;
@@ -18,6 +19,7 @@ mod formats;
 mod grow;
 mod heat;
 mod images;
+mod inputs;
 mod inspect;
 mod labels;
 mod limits;
@@ -41,6 +43,7 @@ mod table;
 mod text_model;
 mod tokens;
 mod tune;
+mod zeros;
 
 use std::process::ExitCode;
 

@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 use skipstone::measure::{Latency, StepTime, gflops};
+use skipstone::plan::Step;
+
+use crate::zeros::ZerosReport;
 
 /// The measurement, as written to JSON.
 #[derive(Serialize)]
@@ -15,6 +18,8 @@ pub struct Report {
     pub load_ms: f64,
     pub first_ms: f64,
     pub runs: usize,
+    /// `random`, or the directory of the images.
+    pub inputs: String,
     pub latency_ms: Latency,
     pub memory: MemoryReport,
     /// Absent if tract runs the whole model.
@@ -45,13 +50,19 @@ pub struct StepReport {
     /// Share of the multiply-adds that a step with masks computed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active: Option<f64>,
+    /// How often each expert was selected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub selected: Vec<u64>,
+    #[serde(flatten)]
+    pub zeros: Option<ZerosReport>,
     pub bytes: u64,
     /// `None` if the step has no multiply-adds.
     pub gflops: Option<f64>,
 }
 
 impl StepReport {
-    pub fn new(step: &StepTime) -> Self {
+    /// The time of a step of the plan, with how often its experts were selected.
+    pub fn new(step: &StepTime, planned: &Step, selected: &[u64]) -> Self {
         Self {
             name: step.name.clone(),
             op: step.op.clone(),
@@ -61,6 +72,8 @@ impl StepReport {
             runs: (step.runs != 1.0).then_some(step.runs),
             macs: step.macs,
             active: step.active,
+            selected: selected.to_vec(),
+            zeros: ZerosReport::of(planned),
             bytes: step.bytes,
             gflops: gflops(step.macs, step.ms),
         }

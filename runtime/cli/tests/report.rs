@@ -2,7 +2,10 @@
 
 mod support;
 
-use support::{model, skipstone};
+use std::path::Path;
+
+use skipstone_onnx::write;
+use support::{model, path, picture, skipstone};
 
 #[test]
 fn bench_reports_latency_and_memory() {
@@ -95,6 +98,107 @@ fn bench_writes_a_page_that_is_well_formed() {
         assert!(!node.has_tag_name("script") && !node.has_tag_name("link"));
     }
     skipstone(["bench", file, "--runs", "1", "--html", "/no/such/directory/x.html"]).fault("io");
+}
+
+/// A classifier of 2x2 images: a product whose first half of outputs reads the first half of its inputs, and the second
+/// half the second, and then the expert with the largest of four sums, which are of the red, green and blue pixels, and
+/// of nothing.
+fn experts(directory: &Path) -> String {
+    let halves: Vec<f32> = (0..12 * 64).map(|at| f32::from(u8::from((at / 64 < 6) == (at % 64 < 32)))).collect();
+    let sums: Vec<f32> = (0..12 * 4).map(|at| f32::from(u8::from(at / 16 == at % 4))).collect();
+    let matrices: Vec<f32> = (0..4 * 64 * 8).map(|at| (at % 7) as f32 - 3.0).collect();
+    let constants = [
+        write::f32s("halves", &[12, 64], &halves),
+        write::f32s("sums", &[12, 4], &sums),
+        write::f32s("matrices", &[4, 64, 8], &matrices),
+        write::i64s("rows", &[3], &[1, 1, 64]),
+    ];
+    let nodes = [
+        write::node("Flatten", &["x"], &["flat"], &[]),
+        write::node("MatMul", &["flat", "halves"], &["wide"], &[]),
+        write::node("MatMul", &["flat", "sums"], &["router"], &[]),
+        write::node("ArgMax", &["router"], &["expert"], &[write::int("axis", 1), write::int("keepdims", 0)]),
+        write::node("Gather", &["matrices", "expert"], &["matrix"], &[]),
+        write::node("Reshape", &["wide", "rows"], &["row"], &[]),
+        write::node("MatMul", &["row", "matrix"], &["product"], &[]),
+        write::node("Flatten", &["product"], &["y"], &[]),
+    ];
+    let (x, y) = (write::value("x", write::FLOAT, &[1, 3, 2, 2]), write::value("y", write::FLOAT, &[1, 8]));
+    let file = directory.join("experts.onnx");
+    std::fs::write(&file, write::model(&write::graph(&nodes, &constants, &[x], &[y]))).unwrap();
+    path(&file)
+}
+
+#[test]
+fn zeros_and_their_pattern_are_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = experts(directory.path());
+    let json = skipstone(["inspect", &model, "--json"]).json();
+    let steps = json["steps"].as_array().unwrap();
+    let layer = steps.iter().find(|step| step["zeros"] == 0.5).unwrap_or_else(|| panic!("{json}"));
+    assert!(layer["reason"].as_str().unwrap().starts_with("50.0 % zeros, "), "{layer}");
+    assert_eq!(layer["pattern"]["columns"], 12);
+    let density: Vec<f64> =
+        layer["pattern"]["density"].as_array().unwrap().iter().map(|it| it.as_f64().unwrap()).collect();
+    let want: Vec<f64> = (0..16 * 12).map(|at| f64::from(u8::from((at / 12 < 8) == (at % 12 < 6)))).collect();
+    assert_eq!(density, want);
+    // Half of the multiply-adds are skipped, or none if its kernel is dense.
+    let sparse = layer["kernel"].as_str().unwrap().starts_with("sparse_");
+    assert_eq!(layer["skipped"].as_u64(), sparse.then_some(12 * 64 / 2));
+    assert!(steps.iter().all(|step| step["zeros"].is_null() == step["pattern"].is_null()), "{json}");
+    let table = skipstone(["inspect", &model]).success();
+    assert!(table.contains("▒▒▒▒▒▒▒▒ ▒▒▒▒▒▒▒▒"), "{table}");
+}
+
+#[test]
+fn the_activity_of_experts_over_images_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let (model, html) = (experts(directory.path()), path(&directory.path().join("report.html")));
+    let photos = directory.path().join("photos");
+    for (name, color) in [("a", [255, 0, 0]), ("b", [255, 9, 9]), ("c", [0, 0, 255]), ("d", [200, 100, 0])] {
+        picture(&photos, &format!("{name}.png"), color);
+    }
+    let plain = ["--mean", "0", "--std", "1", "--images", photos.to_str().unwrap()];
+    let json = skipstone(["bench", &model, "--profile", "--json", "-", "--html", &html].iter().chain(&plain)).json();
+    assert_eq!((&json["runs"], &json["inputs"]), (&4.into(), &photos.to_str().unwrap().into()));
+    let selected = |json: &serde_json::Value| {
+        let steps = json["steps"].as_array().unwrap();
+        let experts: Vec<_> = steps.iter().filter(|step| !step["selected"].is_null()).collect();
+        assert_eq!(experts.len(), 1, "{json}");
+        experts[0]["selected"].clone()
+    };
+    assert_eq!(selected(&json), serde_json::json!([3, 0, 1, 0]));
+    let twice = skipstone(["bench", &model, "--profile", "--json", "-", "--runs", "8"].iter().chain(&plain)).json();
+    assert_eq!(selected(&twice), serde_json::json!([6, 0, 2, 0]));
+    let table = skipstone(["bench", &model, "--profile"].iter().chain(&plain)).success();
+    assert!(table.contains("75 0 25 0 %"), "{table}");
+
+    let page = std::fs::read_to_string(&html).unwrap();
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+    let page = roxmltree::Document::parse_with_options(&page, options).unwrap();
+    let texts = |name: &str| -> Vec<String> {
+        let elements = page.descendants().filter(|node| node.tag_name().name() == name);
+        elements.map(|node| node.descendants().filter(|it| it.is_text()).filter_map(|it| it.text()).collect()).collect()
+    };
+    assert_eq!(
+        texts("h2"),
+        ["Latency", "Steps", "Operators", "Kernels", "Zero weights", "Experts", "Arena"].map(str::to_owned)
+    );
+    assert!(texts("title").contains(&"expert 0: 75.0 %, 3 times".to_owned()));
+    // Everything that is drawn lies inside of its chart.
+    for svg in page.descendants().filter(|node| node.has_tag_name(("http://www.w3.org/1999/xhtml", "svg"))) {
+        let size: Vec<f64> =
+            svg.attribute("viewBox").unwrap().split(' ').map(|number| number.parse().unwrap()).collect();
+        for rect in svg.descendants().filter(|node| node.tag_name().name() == "rect") {
+            let number = |name: &str| rect.attribute(name).map_or(0.0, |value| value.parse::<f64>().unwrap());
+            let down = rect
+                .ancestors()
+                .find_map(|node| node.attribute("transform"))
+                .map_or(0.0, |text| text.trim_end_matches(')').rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+            assert!(number("x") >= 0.0 && number("x") + number("width") <= size[2] + 0.1, "{rect:?}");
+            assert!(number("y") >= 0.0 && down + number("y") + number("height") <= size[3] + 0.1, "{rect:?}");
+        }
+    }
 }
 
 #[test]

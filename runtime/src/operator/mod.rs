@@ -15,6 +15,8 @@ mod work;
 use axes::{Axes, Left, Nhwc};
 pub use candidates::{Candidate, Candidates, Task};
 pub use io::{Io, Operands, Place, Port};
+#[cfg(any(feature = "passes", test))]
+pub use plan::Pattern;
 pub use plan::{BindContext, Choice, Packing, PlanContext, Zeros};
 pub(crate) use work::{elements_of, saturating_product};
 

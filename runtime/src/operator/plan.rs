@@ -116,13 +116,27 @@ impl Packing {
     }
 }
 
+/// The density of a weight matrix in blocks: the shares of nonzero weights, row by row. Blocks of the same outputs are in
+/// a row, those of the same inputs in a column.
+#[cfg(any(feature = "passes", test))]
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pattern {
+    /// Blocks in a row.
+    pub columns: usize,
+    /// From 0 to 1.
+    pub density: Vec<f32>,
+}
+
 /// Zeros among the weights of a convolution or product.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Zeros {
     /// The share of the weights that are zero.
     pub share: f64,
     /// Modeled time of the best dense kernel divided by that of the best sparse one; 0 if there is none.
     pub gain: f64,
+    /// Where they are.
+    #[cfg(any(feature = "passes", test))]
+    pub pattern: Option<Pattern>,
 }
 
 /// A kernel chosen for a step, with its data: plain data.

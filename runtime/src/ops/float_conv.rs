@@ -78,7 +78,7 @@ pub(super) fn plan(
     let (kernel, candidates) = cx.choose(&op, kernels, |k| k.name().to_owned(), |k| k.layout().to_owned())?;
     let mut choice = Choice { kernel: kernel.name().to_owned(), candidates, ..Choice::default() };
     // Device builds do not report it.
-    choice.zeros = if cfg!(feature = "passes") { zeros(cx, task) } else { None };
+    choice.zeros = if cfg!(feature = "passes") { zeros(cx, task, order) } else { None };
     choice.scratch = kernel.scratch_len(task.shape, task.scaled, cx.threads) * size_of::<f32>();
     if task.constant {
         choice.packed.push(store(cx, (0, WEIGHTS), kernel, task, order)?);
@@ -92,7 +92,8 @@ pub(super) fn plan(
 }
 
 /// The effect of zero weights on a convolution, if there are any and the model's weights are known.
-fn zeros(cx: &PlanContext<'_>, task: &Task<'_>) -> Option<Zeros> {
+#[cfg_attr(not(any(feature = "passes", test)), expect(unused_variables, reason = "only the picture needs the order"))]
+fn zeros(cx: &PlanContext<'_>, task: &Task<'_>, order: Order) -> Option<Zeros> {
     let all = Task::new(task.shape).nonzeros;
     if !task.constant || cx.packing.is_some() || task.nonzeros == all {
         return None;
@@ -104,7 +105,17 @@ fn zeros(cx: &PlanContext<'_>, task: &Task<'_>) -> Option<Zeros> {
     };
     let dense = cheapest(&[Images::Nhwc, Images::NchwToNhwc], false);
     let gain = dense / cheapest(&[Images::Nhwc, Images::Nchw], true);
-    Some(Zeros { share: 1.0 - task.nonzeros as f64 / all as f64, gain })
+    Some(Zeros {
+        share: 1.0 - task.nonzeros as f64 / all as f64,
+        gain,
+        #[cfg(any(feature = "passes", test))]
+        pattern: cx
+            .constants
+            .get(WEIGHTS)
+            .copied()
+            .flatten()
+            .and_then(|weights| super::density::pattern(weights, task.shape.out_c, order)),
+    })
 }
 
 /// The packed constant `role`: input `position` packed for a kernel, or taken from a package.

@@ -34,6 +34,8 @@ pub mod conv;
 pub mod conv_integer;
 pub mod cumsum;
 pub mod curve;
+#[cfg(any(feature = "passes", test))]
+mod density;
 pub mod dequantize;
 pub mod dynamic_quantize;
 pub(crate) mod float_conv;

@@ -36,6 +36,7 @@ pub struct Routed {
 /// Most matrices: each is packed separately, so that many small ones, such as rows of an embedding table, would grow.
 const MAX_MATRICES: usize = 1024;
 
+const INDICES: usize = 1;
 const MATRICES: usize = 2;
 const BIAS: usize = 3;
 
@@ -73,6 +74,21 @@ impl Routed {
     #[must_use]
     pub fn supports(matrices: &Shape) -> bool {
         matches!(*matrices.dims(), [1..=MAX_MATRICES, rows, columns] if rows > 0 && columns > 0)
+    }
+
+    /// Adds to `selected` how often a run of the step, whose inputs have these facts, selected each matrix.
+    ///
+    /// # Errors
+    /// An index out of range.
+    #[cfg(any(feature = "passes", test))]
+    pub(crate) fn count(io: &Io<'_, '_>, inputs: &[Fact], selected: &mut Vec<u64>) -> Result<(), OpError> {
+        let count = inputs.get(MATRICES).and_then(|matrices| matrices.shape.first()).copied().unwrap_or(0);
+        selected.resize(count, 0);
+        let mut add = |index| Ok::<_, OpError>(selected[resolve(index, count)?] += 1);
+        match inputs.get(INDICES).map(|indices| indices.dtype) {
+            Some(DType::I32) => io.input::<i32>(INDICES)?.iter().try_for_each(|&index| add(i64::from(index))),
+            _ => io.input::<i64>(INDICES)?.iter().try_for_each(|&index| add(index)),
+        }
     }
 
     fn sizes(&self, inputs: &[&Fact]) -> Result<RoutedSizes, OpError> {

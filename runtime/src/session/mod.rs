@@ -56,6 +56,9 @@ struct Profile {
     runs: Vec<u64>,
     /// The sum of the active shares over all runs of each step.
     active: Vec<f64>,
+    /// How often each matrix of a step with experts was selected; empty for other steps.
+    #[cfg(any(feature = "passes", test))]
+    selected: Vec<Vec<u64>>,
 }
 
 /// Stops a session from another thread, within milliseconds: long steps are done in pieces.
@@ -158,8 +161,13 @@ impl Session {
     /// Starts (or restarts) the profile, which adds up the time of every step.
     pub fn start_profile(&mut self) {
         let steps = self.engine.plan().map_or(0, |p| p.steps.len());
-        self.profile =
-            Some(Profile { times: vec![Duration::ZERO; steps], runs: vec![0; steps], active: vec![0.0; steps] });
+        self.profile = Some(Profile {
+            times: vec![Duration::ZERO; steps],
+            runs: vec![0; steps],
+            active: vec![0.0; steps],
+            #[cfg(any(feature = "passes", test))]
+            selected: vec![Vec::new(); steps],
+        });
     }
 
     /// Time of every step since [`start_profile`](Self::start_profile), in the plan's order.
@@ -180,6 +188,14 @@ impl Session {
     #[must_use]
     pub fn step_active(&self) -> Option<&[f64]> {
         self.profile.as_ref().map(|profile| profile.active.as_slice())
+    }
+
+    /// For every step with experts, how often each of them was selected since [`start_profile`](Self::start_profile);
+    /// empty for other steps.
+    #[cfg(any(feature = "passes", test))]
+    #[must_use]
+    pub fn step_selected(&self) -> Option<&[Vec<u64>]> {
+        self.profile.as_ref().map(|profile| profile.selected.as_slice())
     }
 
     /// Runs the model on `inputs`, in the order of [`inputs`](Self::inputs).

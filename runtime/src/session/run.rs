@@ -10,7 +10,11 @@ use super::{Cancel, Profile};
 use crate::error::{Error, OpError, Result};
 use crate::limits::Allowance;
 use crate::operator::{Io, Place};
+#[cfg(any(feature = "passes", test))]
+use crate::ops::Op;
 use crate::ops::control::Slices;
+#[cfg(any(feature = "passes", test))]
+use crate::ops::routed::Routed;
 use crate::plan::{Flow, Move, Program, Repeat, Step};
 
 /// A run in progress.
@@ -62,7 +66,12 @@ impl Run<'_> {
                     }
                     result.map_err(|e| e.at(&step.name))?;
                     let active = io.active;
-                    self.count(at, began.map(|began| began.elapsed()), active);
+                    let time = began.map(|began| began.elapsed());
+                    #[cfg(any(feature = "passes", test))]
+                    if let (Some(profile), Op::Routed(_)) = (self.profile.as_deref_mut(), &step.op) {
+                        Routed::count(&io, &step.inputs, &mut profile.selected[at]).map_err(|e| e.at(&step.name))?;
+                    }
+                    self.count(at, time, active);
                     at += 1;
                 }
                 Some(flow) => {

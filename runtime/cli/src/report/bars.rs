@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use skipstone::measure::gflops;
 
-use super::escape;
+use super::{MAX_TEXT, end, escape};
 use crate::numbers;
 
 /// A bar and its labels.
@@ -23,8 +23,6 @@ const ROW: f64 = 34.0;
 /// Horizontal positions of the bars and of the figures.
 const LEFT: f64 = 430.0;
 const RIGHT: f64 = 660.0;
-/// Most characters of the label left of a bar; the title has the full text.
-const MAX_TEXT: usize = 58;
 
 /// Draws the bars in the given order, scaled so that the longest fills the width.
 pub fn svg(bars: &[Bar]) -> String {
@@ -49,9 +47,9 @@ pub fn svg(bars: &[Bar]) -> String {
              <rect class=\"bar\" x=\"{LEFT}\" y=\"{:.1}\" width=\"{:.1}\" height=\"14\" rx=\"3\" />\
              <text x=\"{RIGHT}\" y=\"{:.1}\">{figures}</text></g>",
             y + 13.0,
-            escape(&end(&bar.name)),
+            escape(&end(&bar.name, MAX_TEXT)),
             y + 26.0,
-            escape(&end(&bar.note)),
+            escape(&end(&bar.note, MAX_TEXT)),
             y + 8.0,
             y + 8.0,
             (bar.ms / longest * full).max(1.0),
@@ -61,13 +59,4 @@ pub fn svg(bars: &[Bar]) -> String {
         );
     }
     svg + "</svg>\n"
-}
-
-/// Truncates a long text at its start, since names of steps differ at the end.
-fn end(text: &str) -> String {
-    let length = text.chars().count();
-    if length <= MAX_TEXT {
-        return text.to_owned();
-    }
-    std::iter::once('…').chain(text.chars().skip(length + 1 - MAX_TEXT)).collect()
 }

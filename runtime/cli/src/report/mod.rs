@@ -3,9 +3,11 @@
 //! Charts are inline SVG, colors follow the reader's light or dark mode, and the page is well-formed XML, so that a
 //! program can read it too. Names come from untrusted files, so every text goes through [`escape`].
 
+mod activity;
 mod arena;
 mod bars;
 mod histogram;
+mod layers;
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use skipstone::measure::{StepTime, gflops, per_kernel, per_operator};
 use skipstone::plan::Plan;
 
+use crate::activity::Activity;
 use crate::measurement::Report;
 use crate::numbers;
 use bars::Bar;
@@ -26,6 +29,8 @@ pub struct Details<'a> {
     pub steps: &'a [StepTime],
     /// Absent if tract runs the whole model.
     pub plan: Option<&'a Plan>,
+    /// What the runs left out.
+    pub activity: &'a Activity,
 }
 
 /// Most steps that are shown as bars.
@@ -65,6 +70,10 @@ pub fn page(report: &Report, details: &Details<'_>) -> String {
             &bars::svg(&groups(per_kernel(details.steps))),
         );
     }
+    if let Some(plan) = details.plan {
+        body += &zeros(plan);
+    }
+    body += &left_out(details.activity);
     if let Some(plan) = details.plan.filter(|plan| plan.arena_bytes > 0) {
         let text = format!(
             "The horizontal axis is the steps of a run, the vertical axis the {} of the arena. Each tensor extends \
@@ -83,6 +92,45 @@ pub fn page(report: &Report, details: &Details<'_>) -> String {
 
 fn section(body: &mut String, title: &str, text: &str, content: &str) {
     let _ = write!(body, "<section>\n<h2>{}</h2>\n<p>{}</p>\n{content}</section>\n", escape(title), escape(text));
+}
+
+/// The section on layers with zero weights; empty if there are none.
+fn zeros(plan: &Plan) -> String {
+    let (layers, mut body) = (layers::of(plan), String::new());
+    if layers.is_empty() {
+        return body;
+    }
+    let skipped: u64 = layers.iter().map(|(_, zeros)| zeros.skipped).sum();
+    let text = format!(
+        "Each picture is the weight matrix of a layer, its outputs from top to bottom, its inputs from left to right: \
+         the darker a block, the more of its weights are not zero. {} of {} multiply-adds are skipped.",
+        numbers::count(skipped),
+        numbers::count(plan.macs()),
+    );
+    section(&mut body, "Zero weights", &text, &layers::svg(&layers));
+    body
+}
+
+/// The sections on masks, experts and branches, as far as the model has them.
+fn left_out(activity: &Activity) -> String {
+    let mut body = String::new();
+    let runs = activity.runs();
+    if !activity.masks.is_empty() {
+        let text = format!(
+            "The share of multiply-adds that steps with masks computed in each of {runs} runs, from none at the left to \
+             all at the right."
+        );
+        section(&mut body, "Active channels", &text, &activity::masks(activity));
+    }
+    if !activity.experts.is_empty() {
+        let text = format!("How often each expert was selected in {runs} runs.");
+        section(&mut body, "Experts", &text, &activity::experts(activity));
+    }
+    if !activity.branches.is_empty() {
+        let text = format!("In how many of {runs} runs the steps of branches and loops ran.");
+        section(&mut body, "Branches", &text, &activity::branches(activity));
+    }
+    body
 }
 
 /// The slowest steps, slowest first.
@@ -107,11 +155,12 @@ fn options(report: &Report) -> String {
     let machine = [processor().unwrap_or_default(), std::env::consts::ARCH.into(), cores, std::env::consts::OS.into()];
     let machine: Vec<String> = machine.into_iter().filter(|part| !part.is_empty()).collect();
     format!(
-        "{}, {threads}, power {}, memory {}, {} \u{b7} {} \u{b7} skipstone {}",
+        "{}, {threads}, power {}, memory {}, {}, inputs {} \u{b7} {} \u{b7} skipstone {}",
         report.isa,
         report.power,
         report.memory_policy,
         report.precision,
+        report.inputs,
         machine.join(", "),
         env!("CARGO_PKG_VERSION")
     )
@@ -146,6 +195,18 @@ fn figures(report: &Report) -> String {
     ];
     let cell = |(name, value): &(&str, String)| format!("<div><dd>{value}</dd><dt>{name}</dt></div>\n");
     format!("<dl>\n{}</dl>\n", cells.iter().map(cell).collect::<String>())
+}
+
+/// Most characters of a label left of a chart; its title has the full text.
+const MAX_TEXT: usize = 58;
+
+/// Truncates a long text at its start, since names of steps differ at the end.
+fn end(text: &str, most: usize) -> String {
+    let length = text.chars().count();
+    if length <= most {
+        return text.to_owned();
+    }
+    std::iter::once('…').chain(text.chars().skip(length + 1 - most)).collect()
 }
 
 /// Escapes `text` for an element or an attribute of an XML document. Control characters become spaces.
