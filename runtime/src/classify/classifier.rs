@@ -189,4 +189,9 @@ impl Converted {
         }
         &bytemuck::cast_slice(&self.elements)[..self.fact.bytes()]
     }
+
+    fn view(&mut self, prepared: &[f32]) -> Result<TensorView<'_>> {
+        let fact = self.fact.clone();
+        TensorView::from_bytes(fact, self.fill(prepared)).map_err(|e| Error::Internal(e.to_string()))
+    }
 }

@@ -3,8 +3,6 @@
 #[cfg(any(feature = "rules", test))]
 use std::sync::Arc;
 
-use half::f16;
-
 use super::filter::Filter;
 #[cfg(any(feature = "rules", test))]
 use super::head::Activation;
@@ -19,7 +17,7 @@ use crate::error::{Error, Fault, InputFault, ModelFault, Result};
 use crate::model::Model;
 use crate::plan::Port;
 use crate::session::Session;
-use crate::tensor::{DType, Shape, TensorView};
+use crate::tensor::{DType, Shape};
 
 /// A class that an image or a text may belong to.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,7 +150,7 @@ impl Scorer {
     /// `model.output` if no output holds floats, or it is empty, or if a score is not a number.
     pub fn scores(&self, session: &Session) -> Result<Vec<f32>> {
         let output = session.output(self.output).ok_or_else(|| no_scores("the model has no output"))?;
-        let scores = floats(&output).filter(|scores| !scores.is_empty());
+        let scores = output.to_floats().filter(|scores| !scores.is_empty());
         let mut scores = scores.ok_or_else(|| no_scores(&format!("the output is {}", output.fact())))?;
         #[cfg(any(feature = "rules", test))]
         if let Some(rule) = &self.rule {
@@ -179,13 +177,6 @@ impl Scorer {
 pub(super) fn scores_output(outputs: &[Port]) -> usize {
     let float = |port: &Port| matches!(port.fact.dtype, DType::F32 | DType::F16 | DType::F64);
     outputs.iter().position(float).unwrap_or(0)
-}
-
-/// The elements of floats as f32.
-fn floats(output: &TensorView<'_>) -> Option<Vec<f32>> {
-    let halves = || Some(output.elements::<f16>()?.iter().map(|half| half.to_f32()).collect());
-    let doubles = || Some(output.elements::<f64>()?.iter().map(|&double| double as f32).collect());
-    output.elements::<f32>().map(<[f32]>::to_vec).or_else(halves).or_else(doubles)
 }
 
 fn no_scores(what: &str) -> Error {

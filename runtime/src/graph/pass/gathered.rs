@@ -13,7 +13,6 @@
 use super::super::{Graph, Node, ValueId};
 use crate::error::Result;
 use crate::ops::Op;
-use crate::ops::gather::Gather;
 use crate::ops::reshape::Reshape;
 use crate::ops::transpose::Transpose;
 use crate::tensor::{MAX_RANK, Shape, Tensor};
@@ -90,6 +89,7 @@ fn order(indices: &Tensor, len: usize) -> Option<Vec<usize>> {
 mod tests {
     use super::super::testing::Build;
     use super::*;
+    use crate::ops::gather::Gather;
 
     fn names(dims: &[usize], axis: usize, shape: &[usize], indices: &[i64]) -> Vec<String> {
         let mut build = Build::new(dims);

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Graph, Node, Uses, ValueId};
+use super::super::{Graph, Node, Uses};
 use crate::error::Result;
 use crate::ops::Op;
 use crate::tensor::{Shape, Tensor};
