@@ -173,8 +173,8 @@ fn overhead(workspace: &Workspace) -> Result<()> {
     let package = built(workspace, "models/cifar10.skip");
     let java = |program: &str| cmd!(shell, "java {libraries} -cp {classes} dev.skipstone.{program} {package}").quiet();
     java("OverheadKt").run()?;
-    let starts = (0..COLD_STARTS).map(|_| Ok(java("ColdStartKt").read()?.trim().parse()?));
-    let mut starts = starts.collect::<Result<Vec<f64>>>()?;
+    let start = |_| -> Result<f64> { Ok(java("ColdStartKt").read()?.trim().parse()?) };
+    let mut starts = (0..COLD_STARTS).map(start).collect::<Result<Vec<_>>>()?;
     starts.sort_by(f64::total_cmp);
     println!("cold start: {} ms, median of {COLD_STARTS} processes", starts[COLD_STARTS / 2]);
     Ok(())

@@ -58,11 +58,7 @@ pub unsafe extern "system" fn JNI_OnLoad(machine: *mut JavaVM, _reserved: *mut c
             classify
         ),
         method!(c"run", c"(J[Ljava/nio/ByteBuffer;[Ljava/nio/ByteBuffer;Ljava/nio/ByteBuffer;)I", run),
-        method!(
-            c"prepare",
-            c"(JLjava/nio/ByteBuffer;Ljava/nio/ByteBuffer;Ljava/nio/ByteBuffer;Ljava/nio/ByteBuffer;Ljava/nio/ByteBuffer;)I",
-            prepare
-        ),
+        method!(c"prepare", c"(J[Ljava/nio/ByteBuffer;Ljava/nio/ByteBuffer;Ljava/nio/ByteBuffer;)I", prepare),
         method!(c"cancel", c"(J)V", cancel),
         method!(c"limit", c"(J[B)[B", limit),
         method!(c"set", c"(J[B)[B", set),
@@ -217,7 +213,9 @@ extern "system" fn classify(
 ) -> jint {
     let Some(mut call) = call_buffer(&machine, &call) else { return 0 };
     let answer = guarded(|| {
-        let (frame, top) = call.frame(&planes(&machine, [&first, &second, &third])?)?;
+        let planes = [&first, &second, &third].into_iter().filter(|plane| !plane.is_null());
+        let planes: Vec<Area> = planes.map(|plane| direct(machine.area(plane))).collect::<Result<_>>()?;
+        let (frame, top) = call.frame(&planes)?;
         let shown = registry::classifier(handle)?.classify_frame_at(frame, top)?;
         call.answer(&shown)
     });
@@ -229,15 +227,14 @@ extern "system" fn prepare(
     machine: Machine,
     _this: Reference,
     handle: jlong,
-    first: Reference,
-    second: Reference,
-    third: Reference,
+    planes: Reference,
     tensor: Reference,
     call: Reference,
 ) -> jint {
     let Some(mut call) = call_buffer(&machine, &call) else { return 0 };
     let prepared = guarded(|| {
-        let (frame, index) = call.frame(&planes(&machine, [&first, &second, &third])?)?;
+        let planes: Vec<Area> = machine.areas(&planes).into_iter().map(direct).collect::<Result<_>>()?;
+        let (frame, index) = call.frame(&planes)?;
         let Area { address, length } = direct(machine.area(&tensor))?;
         registry::session(handle)?.prepare_frame_at(frame, index, TensorAddress { address, length_bytes: length })
     });
@@ -350,14 +347,6 @@ fn call_buffer<'a>(machine: &'a Machine, buffer: &'a Reference) -> Option<CallBu
     // used until the call returns, and by this thread alone, since calls of one object wait for each other.
     let bytes = unsafe { std::slice::from_raw_parts_mut(area.address as *mut u8, area.length as usize) };
     Some(CallBuffer(bytes))
-}
-
-/// The addresses and lengths of the planes that are there.
-///
-/// # Errors
-/// As for [`direct`].
-fn planes(machine: &Machine, planes: [&Reference; 3]) -> Result<Vec<Area>> {
-    planes.into_iter().filter(|plane| !plane.is_null()).map(|plane| direct(machine.area(plane))).collect()
 }
 
 /// The addresses and lengths of an array of direct buffers.

@@ -57,9 +57,8 @@ public class Session(model: Model) : AutoCloseable {
         val prepared = tensor ?: buffer(port)
         writable(prepared)
         call.describeInput(frame, input)
-        val planes = frame.planes
-        val (second, third) = planes.getOrNull(1)?.bytes to planes.getOrNull(2)?.bytes
-        val answer = native.prepare(planes.first().bytes, second, third, prepared.slice(), call)
+        val planes = Array(frame.planes.size) { frame.planes[it].bytes }
+        val answer = native.prepare(planes, prepared.slice(), call)
         if (answer < 0) throw call.error(answer)
         return prepared
     }

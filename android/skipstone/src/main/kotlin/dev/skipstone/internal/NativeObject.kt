@@ -32,8 +32,8 @@ internal class NativeObject private constructor(private val handle: Long) : Auto
         classify(handle, first, second, third, call.bytes)
 
     /** Writes the input of a session for the frame over these planes to [tensor]: 0, or minus the number of the error. */
-    fun prepare(first: ByteBuffer, second: ByteBuffer?, third: ByteBuffer?, tensor: ByteBuffer, call: CallBuffer): Int =
-        prepare(handle, first, second, third, tensor, call.bytes)
+    fun prepare(planes: Array<ByteBuffer>, tensor: ByteBuffer, call: CallBuffer): Int =
+        prepare(handle, planes, tensor, call.bytes)
 
     /** One run of a session: 0, or minus the number of the error in [call]. */
     fun run(inputs: Array<ByteBuffer>, outputs: Array<ByteBuffer>, call: CallBuffer): Int =
@@ -79,14 +79,7 @@ internal class NativeObject private constructor(private val handle: Long) : Auto
         call: ByteBuffer,
     ): Int
 
-    private external fun prepare(
-        handle: Long,
-        first: ByteBuffer,
-        second: ByteBuffer?,
-        third: ByteBuffer?,
-        tensor: ByteBuffer,
-        call: ByteBuffer,
-    ): Int
+    private external fun prepare(handle: Long, planes: Array<ByteBuffer>, tensor: ByteBuffer, call: ByteBuffer): Int
 
     private external fun run(handle: Long, inputs: Array<ByteBuffer>, outputs: Array<ByteBuffer>, call: ByteBuffer): Int
 
