@@ -73,6 +73,7 @@ pub(crate) fn tanh<L: Lanes>(x: L) -> L {
 
 /// The error function: `x p(x^2) / q(x^2)` within 2e-8 up to 3.92, where the quotient reaches 1 in f32, as the function
 /// does a little later. A fit of least squares whose weights level the relative error.
+#[allow(clippy::approx_constant, reason = "the last coefficient of p is that of the fit, not 2 / sqrt pi")]
 #[inline(always)]
 pub(crate) fn erf<L: Lanes>(x: L) -> L {
     let x = x.at_least(x.like(-3.92)).at_most(x.like(3.92));

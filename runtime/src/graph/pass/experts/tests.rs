@@ -34,7 +34,6 @@ struct Build {
     graph: Graph,
     random: Random,
     tokens: usize,
-    k: usize,
     x: ValueId,
     shares: ValueId,
     numbers: ValueId,
@@ -47,7 +46,7 @@ impl Build {
         let x = graph.add_input("x", input(&[tokens, WIDTH]));
         let logits = graph.add_input("logits", input(&[tokens, EXPERTS]));
         let best = graph.add_node("best", TopK { axis: 1, k, largest: true }, &[logits]).unwrap();
-        Self { graph, random: Random(7), tokens, k, x, shares: best[0], numbers: best[1] }
+        Self { graph, random: Random(7), tokens, x, shares: best[0], numbers: best[1] }
     }
 
     fn add(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> ValueId {
