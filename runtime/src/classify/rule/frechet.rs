@@ -190,7 +190,9 @@ mod tests {
         let table: Vec<f32> = (0..count).flat_map(|at| [at as f32 / count as f32, 1.0]).collect();
         let mut probabilities = vec![0.0; count];
         (probabilities[20_000], probabilities[80_000]) = (0.75, 0.25);
-        assert_eq!(best(&embeddings([count, 2], &table).scores(&probabilities)), 35_000);
+        // The expected distances of the mean's neighbors differ from its own by less than f32 can tell.
+        let mean = best(&embeddings([count, 2], &table).scores(&probabilities));
+        assert!(mean.abs_diff(35_000) < 9, "{mean}");
     }
 
     #[test]

@@ -13,8 +13,8 @@
 //!
 //! When: all experts from 0 on are there, and the same nodes compute them from the same rows, row by row, with constants
 //! that may differ; gates follow from numbers of experts by comparing them with `e`, by a one-hot, or by a matrix that
-//! is scattered at them, and where a share is not counted twice. A number that is no expert's, which selects none in
-//! these graphs, is an error of the run.
+//! is scattered at them, and where a share is not counted twice; numbers that are positions along an axis have an expert
+//! each. Another number that is no expert's, which selects none in these graphs, is an error of the run.
 
 mod body;
 mod routing;
@@ -25,7 +25,7 @@ mod view;
 use std::collections::{HashMap, HashSet};
 
 use self::body::{Body, Emit, Walk};
-use self::routing::{Gate, Selector, Shares, chosen, gate, is_any, support, turned};
+use self::routing::{Gate, Selector, Shares, bound, chosen, gate, is_any, support, turned};
 use self::view::{View, equal};
 use super::super::{Graph, Node, ValueId};
 use crate::error::Result;
@@ -321,7 +321,9 @@ fn mixture(view: &View<'_>, at: usize, body: Body, gate: Gate, dims: Vec<usize>,
     let m = rows.checked_div(groups)?;
     let fits = groups * m == rows && gate.selector.elements() == groups * gate.k && rows > 0;
     let given = view.elements(body.rows).is_multiple_of(rows);
-    let supported = body.is_supported(view.graph, experts) && fits && given;
+    // Part of a sum may be a mixture of fewer experts than there are numbers.
+    let all = bound(view, gate.selector.value).is_none_or(|numbers| numbers <= experts);
+    let supported = body.is_supported(view.graph, experts) && fits && given && all;
     supported.then(|| Mixture {
         at,
         body,

@@ -278,6 +278,23 @@ fn support_within(view: &View<'_>, id: ValueId, depth: usize) -> Option<(Selecto
     }
 }
 
+/// One more than the largest number that a value can hold, if it holds positions along an axis.
+pub(super) fn bound(view: &View<'_>, value: ValueId) -> Option<usize> {
+    let mut id = value;
+    for _ in 0..DEPTH {
+        let node = view.writer(id)?;
+        let &x = node.inputs.first()?;
+        let along = |axis: usize| view.graph.fact(x).shape.dims().get(axis).copied();
+        match &node.op {
+            Op::TopK(top) if node.outputs.get(1) == Some(&id) => return along(top.axis),
+            Op::ArgMax(arg) => return along(arg.axis),
+            Op::Reshape(_) | Op::Cast(_) | Op::Transpose(_) | Op::Slice(_) => id = x,
+            _ => return None,
+        }
+    }
+    None
+}
+
 /// Whether the numbers of a group are those of the best elements of a row, which are different.
 fn is_distinct(view: &View<'_>, selector: &Selector) -> bool {
     let mut id = selector.value;
