@@ -112,7 +112,7 @@ pub const SECTIONS: &[Section] = &[
         name: "operators",
         about: "random graphs of every operator against ONNX Runtime",
         after: &["release", "environment"],
-        run: |w| modules(w, &[("parity.operators", "")]),
+        run: |w| modules(w, &[("parity.operators", ""), ("fuzz.check", "")]),
     },
     Section {
         name: "architectures",
