@@ -290,6 +290,9 @@ pub(super) fn expand_to(cx: &mut Call<'_, '_>, x: ValueId, dims: &[usize]) -> Re
 pub(super) fn one_element(cx: &mut Call<'_, '_>, tensor: Option<&TensorProto<'_>>) -> Result<Option<ValueId>, Halt> {
     let Some(tensor) = tensor else { return Ok(None) };
     let constant = super::tensor::dense(tensor, cx.files)?;
+    let declared = constant.declared;
     let id = cx.file_constant(constant);
-    cx.reshape(id, &[]).map(Some)
+    let one = cx.reshape(id, &[])?;
+    cx.build.declare(one, declared);
+    Ok(Some(one))
 }

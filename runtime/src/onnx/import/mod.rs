@@ -55,6 +55,7 @@ use skipstone_onnx::{captures, is_standard, order};
 use self::build::{Build, Halt};
 use self::call::Call;
 pub(super) use self::ml::class_names;
+use self::table::TypeOf;
 use self::tensor::Files;
 use self::variables::Declared;
 use super::fallback;
@@ -293,7 +294,6 @@ impl<'m> Importer<'m> {
                 self.build.readable(id, call::name(node))?;
             }
         }
-        let halves: Option<DType> = inputs.iter().flatten().find_map(|&id| self.build.half(id));
         let mut call = self.call(node, &inputs);
         let imported = match table::importer(domain, node.op_type) {
             Some(importer) => importer(&mut call),
@@ -310,14 +310,7 @@ impl<'m> Importer<'m> {
                 {
                     self.build.follow_shape(shape, &results)?;
                 }
-                // Results computed from half precision are half precision, unless the operator specifies the type.
-                if let (Some(half), false) = (halves, table::says_type(node.op_type)) {
-                    for &id in &results {
-                        if self.build.graph.fact(id).dtype == DType::F32 && self.build.half(id).is_none() {
-                            self.build.declare(id, Some(half));
-                        }
-                    }
-                }
+                self.declare_halves(node, &inputs, &results);
                 Ok(results)
             }
             // The fallback computes different values.
@@ -327,6 +320,23 @@ impl<'m> Importer<'m> {
             }
             Err(Halt::Foreign) => self.foreign(node, inputs, &opsets),
             Err(halt) => Err(halt),
+        }
+    }
+
+    /// Results computed from half precision are half precision.
+    fn declare_halves(&mut self, node: &Node<'_>, inputs: &[Option<ValueId>], results: &[ValueId]) {
+        for (index, &id) in results.iter().enumerate() {
+            if self.build.graph.fact(id).dtype != DType::F32 || self.build.half(id).is_some() {
+                continue;
+            }
+            let decides = match table::type_of(node.op_type, index) {
+                TypeOf::Operator => None,
+                TypeOf::Operand(operand) => inputs.get(operand).copied().flatten(),
+                TypeOf::FirstFloat => {
+                    inputs.iter().copied().flatten().find(|&id| self.build.graph.fact(id).dtype == DType::F32)
+                }
+            };
+            self.build.declare(id, decides.and_then(|decides| self.build.half(decides)));
         }
     }
 

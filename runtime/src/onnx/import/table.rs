@@ -80,9 +80,28 @@ pub(super) fn importer(domain: &str, op_type: &str) -> Option<Importer> {
     IMPORTERS.get(&(domain, op_type)).copied().or((domain == ML).then_some(ml::refused))
 }
 
-/// Whether an operator specifies the element type of its result, instead of taking its operands'.
-pub(super) fn says_type(op_type: &str) -> bool {
-    matches!(op_type, "Cast" | "CastLike" | "Range" | "OneHot" | "EyeLike" | "ConstantOfShape" | "QuantizeLinear")
+/// What decides whether a result is half precision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TypeOf {
+    /// The first operand that is a float.
+    FirstFloat,
+    /// This operand.
+    Operand(usize),
+    /// The operator itself.
+    Operator,
+}
+
+/// What decides whether result `index` of an operator is half precision: operands of different precision may be mixed.
+pub(super) fn type_of(op_type: &str, index: usize) -> TypeOf {
+    match (op_type, index) {
+        ("Cast" | "CastLike" | "Range" | "OneHot" | "EyeLike" | "ConstantOfShape", _) => TypeOf::Operator,
+        ("QuantizeLinear" | "MelWeightMatrix", _) => TypeOf::Operator,
+        // Statistics are computed in f32.
+        ("LayerNormalization", 1..) => TypeOf::Operator,
+        ("BatchNormalization", 1..) => TypeOf::Operand(3),
+        ("RMSNormalization" | "SimplifiedLayerNormalization", _) => TypeOf::Operand(1),
+        _ => TypeOf::FirstFloat,
+    }
 }
 
 #[cfg(test)]
