@@ -73,13 +73,13 @@ impl Curve {
     pub(super) fn at(self, x: f64) -> f64 {
         let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
         match self {
-            _ if x.is_nan() => x,
-            Self::Affine { alpha, beta } => f64::from(alpha) * x + f64::from(beta),
             Self::ThresholdedRelu(alpha) if x > f64::from(alpha) => x,
             Self::ThresholdedRelu(_) => 0.0,
             Self::Shrink { lambda, bias } if x < -f64::from(lambda) => x + f64::from(bias),
             Self::Shrink { lambda, bias } if x > f64::from(lambda) => x - f64::from(bias),
             Self::Shrink { .. } => 0.0,
+            _ if x.is_nan() => x,
+            Self::Affine { alpha, beta } => f64::from(alpha) * x + f64::from(beta),
             Self::Softsign => x / (1.0 + x.abs()),
             Self::ScaledTanh { alpha, beta } => f64::from(alpha) * (f64::from(beta) * x).tanh(),
             Self::Selu { gamma, .. } if x > 0.0 => f64::from(gamma) * x,
@@ -137,13 +137,13 @@ impl Curve {
             for (y, &e) in y.iter_mut().zip(&*e) {
                 let x = *y;
                 *y = match self {
-                    _ if x.is_nan() => x,
-                    Self::Affine { alpha, beta } => alpha * x + beta,
                     Self::ThresholdedRelu(alpha) if x > alpha => x,
                     Self::ThresholdedRelu(_) => 0.0,
                     Self::Shrink { lambda, bias } if x < -lambda => x + bias,
                     Self::Shrink { lambda, bias } if x > lambda => x - bias,
                     Self::Shrink { .. } => 0.0,
+                    _ if x.is_nan() => x,
+                    Self::Affine { alpha, beta } => alpha * x + beta,
                     Self::Softsign => x / (1.0 + x.abs()),
                     Self::ScaledTanh { alpha, .. } => alpha * e,
                     Self::Selu { gamma, .. } if x > 0.0 => gamma * x,

@@ -28,7 +28,7 @@ pub struct Slice {
 
 impl Slice {
     /// The slice for ONNX's `start`, `end` and `step` on an axis of length `dim`: negative bounds count from the end,
-    /// and bounds out of range are clamped.
+    /// and bounds out of range are clamped, a start to an element even if the slice goes backwards.
     #[must_use]
     pub fn from_bounds(axis: usize, dim: usize, start: i64, end: i64, step: i64) -> Option<Self> {
         let dim = i128::try_from(dim).ok()?;
@@ -38,8 +38,8 @@ impl Slice {
             let (start, end) = (from_end(start).clamp(0, dim), from_end(end).clamp(0, dim));
             (start, end, (end - start + step - 1).div_euclid(step).max(0))
         } else if step < 0 {
-            let (start, end) = (from_end(start).clamp(-1, dim - 1), from_end(end).clamp(-1, dim - 1));
-            (start, end, (start - end - step - 1).div_euclid(-step).max(0))
+            let (start, end) = (from_end(start).clamp(0, dim.max(1) - 1), from_end(end).clamp(-1, dim - 1));
+            (start, end, if dim == 0 { 0 } else { (start - end - step - 1).div_euclid(-step).max(0) })
         } else {
             return None;
         };
@@ -177,6 +177,9 @@ mod tests {
         assert_eq!(taken(5, 9, -9, -3), [4, 1]);
         assert_eq!(taken(5, 3, 1, 1), [] as [isize; 0]);
         assert_eq!(taken(0, 0, 9, 1), [] as [isize; 0]);
+        // A start before the axis is clamped to its first element, in either direction.
+        assert_eq!(taken(5, -9, i64::MIN, -2), [0]);
+        assert_eq!(taken(0, -1, i64::MIN, -1), [] as [isize; 0]);
         assert_eq!(taken(5, 0, 5, i64::MAX), [0]);
         assert!(Slice::from_bounds(0, 5, 0, 5, 0).is_none());
     }

@@ -276,8 +276,13 @@ fn shrink(cx: &mut Call<'_, '_>) -> Imported {
         return cx.add_all(Curve::Shrink { lambda, bias }, &[x]);
     }
     let (bias, lambd) = (f64::from(bias), f64::from(lambda));
-    if !matches!(cx.dtype(x), DType::F32 | DType::F64) {
-        return Err(Halt::Foreign);
+    let dtype = cx.dtype(x);
+    if dtype != DType::F64 {
+        // Of integers, only the result is rounded.
+        let wide = cx.cast(x, DType::F64)?;
+        cx.inputs = vec![Some(wide)];
+        let y = shrink(cx)?[0];
+        return Ok(vec![cx.cast(y, dtype)?]);
     }
     let zero = cx.scalar_of(cx.dtype(x), 0.0)?;
     let (low, high) = (cx.scalar_of(cx.dtype(x), -lambd)?, cx.scalar_of(cx.dtype(x), lambd)?);

@@ -59,13 +59,14 @@ fn batch(cx: &mut Call<'_, '_>) -> Imported {
     let training =
         cx.flag("training_mode", false)? || cx.opset < 14 && (1..cx.outputs()).any(|index| cx.is_requested(index));
     let spatial = cx.flag("spatial", true)?;
-    if cx.dtype(x) != DType::F32 {
+    if !matches!(cx.dtype(x), DType::F32 | DType::F64) {
         return Err(Halt::Foreign);
     }
     let (rank, channels) = (dims.len(), dims.get(1).copied().unwrap_or(1));
     let mut parameters = [x; 4];
     for (index, slot) in parameters.iter_mut().enumerate() {
         let id = cx.input(index + 1)?;
+        let id = cx.cast(id, cx.dtype(x))?;
         // Before opset 9, there could be a parameter for each pixel of each channel.
         *slot = if spatial {
             per_channel(cx, id, channels, rank)?
@@ -180,7 +181,7 @@ fn skip_layer(cx: &mut Call<'_, '_>) -> Imported {
         sum = cx.binary(BinaryKind::Add, sum, bias)?;
     }
     let axis = cx.axis_of(-1, cx.rank(sum))?;
-    let epsilon = cx.float("epsilon", if simplified { 1e-6 } else { 1e-12 })?;
+    let epsilon = cx.float("epsilon", 1e-12)?;
     let norm = if simplified { Norm::RootMeanSquare } else { Norm::Standard };
     let (scale, bias) = (cx.optional(2), cx.optional(3).filter(|_| !simplified));
     let y = rows(cx, sum, RowNormalization { axis, epsilon, norm, scale, bias })?;
@@ -193,10 +194,6 @@ fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
     let &[batch, length] = cx.shape(words).dims() else {
         return Err(cx.shape_error("words must be rows of a batch", &[words]));
     };
-    let mask = cx.optional(7);
-    if mask.is_some() && cx.is_requested(1) {
-        return Err(Halt::Foreign);
-    }
     let mut sum = cx.add(Gather { axis: 0 }, &[table, words])?;
     let positions = match cx.optional(8) {
         Some(positions) => positions,
@@ -211,8 +208,16 @@ fn embed_layer(cx: &mut Call<'_, '_>) -> Imported {
     let (scale, bias) = (Some(cx.input(5)?), Some(cx.input(6)?));
     let (axis, epsilon) = (cx.axis_of(-1, cx.rank(sum))?, cx.float("epsilon", 1e-12)?);
     let y = rows(cx, sum, RowNormalization { axis, epsilon, norm: Norm::Standard, scale, bias })?;
-    // There is no index without a mask.
-    let index = cx.collected(&[batch], std::iter::repeat_n(0i32, batch))?;
+    // The number of words that the mask keeps.
+    let index = match cx.optional(7) {
+        None => cx.collected(&[batch], std::iter::repeat_n(0i32, batch))?,
+        Some(mask) => {
+            let one = cx.scalar(1i32);
+            let kept = cx.compare(CompareKind::Equal, mask, one)?;
+            let kept = cx.cast(kept, DType::I32)?;
+            cx.reduce(ReduceKind::Sum, kept, &[1], false)?
+        }
+    };
     Ok(vec![y, index, sum])
 }
 

@@ -77,10 +77,11 @@ impl Call<'_, '_> {
         self.dequantized(bias, scale, None, -1).map(Some)
     }
 
-    /// Quantizes `y` with the scale and zero point in the inputs from `first`.
+    /// Quantizes `y` with the scale and zero point in the inputs from `first`; without a zero point, to the type of the
+    /// first operand.
     fn quantized_at(&mut self, y: ValueId, first: usize) -> Imported {
-        let scale = self.input(first)?;
-        let zero = self.zero_point(self.optional(first + 1), scale, DType::U8)?;
+        let (scale, like) = (self.input(first)?, self.dtype(self.input(0)?));
+        let zero = self.zero_point(self.optional(first + 1), scale, like)?;
         Ok(vec![self.quantized(y, scale, zero, 1)?])
     }
 

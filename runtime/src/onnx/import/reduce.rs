@@ -49,6 +49,14 @@ fn reduce(cx: &mut Call<'_, '_>) -> Imported {
     let op = cx.node.op_type;
     let axes = axes(cx, cx.rank(x))?;
     let keep = cx.flag("keepdims", true)?;
+    let dtype = cx.dtype(x);
+    if op.starts_with("ReduceLogSum") && !matches!(dtype, DType::F32 | DType::F64) {
+        // Of integers, only the result is rounded.
+        let wide = cx.cast(x, DType::F64)?;
+        cx.inputs[0] = Some(wide);
+        let y = reduce(cx)?[0];
+        return Ok(vec![cx.cast(y, dtype)?]);
+    }
     let kind = match op {
         "ReduceSum" | "ReduceLogSum" => ReduceKind::Sum,
         "ReduceMean" => ReduceKind::Mean,
@@ -153,18 +161,28 @@ fn softmax(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let kind = if cx.node.op_type == "Softmax" { SoftmaxKind::Softmax } else { SoftmaxKind::LogSoftmax };
     let axes = softmax_axes(cx, cx.rank(x))?;
+    Ok(vec![softmax_of(cx, kind, x, axes)?])
+}
+
+/// The softmax over some axes, or its logarithm.
+pub(super) fn softmax_of(
+    cx: &mut Call<'_, '_>,
+    kind: SoftmaxKind,
+    x: ValueId,
+    axes: Vec<usize>,
+) -> Result<ValueId, Halt> {
     if cx.dtype(x) != DType::F64 {
-        return cx.add_all(Softmax { axes, kind }, &[x]);
+        return cx.add(Softmax { axes, kind }, &[x]);
     }
     let most = cx.reduce(ReduceKind::Max, x, &axes, true)?;
     let less = cx.binary(BinaryKind::Sub, x, most)?;
     let powers = cx.unary(UnaryKind::Exp, less)?;
     let sum = cx.reduce(ReduceKind::Sum, powers, &axes, true)?;
     if kind == SoftmaxKind::Softmax {
-        return Ok(vec![cx.binary(BinaryKind::Div, powers, sum)?]);
+        return cx.binary(BinaryKind::Div, powers, sum);
     }
     let sum = cx.unary(UnaryKind::Log, sum)?;
-    Ok(vec![cx.binary(BinaryKind::Sub, less, sum)?])
+    cx.binary(BinaryKind::Sub, less, sum)
 }
 
 /// 1 at the first of the largest elements, otherwise 0.
@@ -175,6 +193,9 @@ fn hardmax(cx: &mut Call<'_, '_>) -> Imported {
     }
     let dims = cx.shape(x).to_vec();
     let axes = softmax_axes(cx, dims.len())?;
+    if dims.contains(&0) {
+        return Ok(vec![x]);
+    }
     let (before, rest) = dims.split_at(axes[0]);
     let (row, behind) = rest.split_at(axes.len());
     let [before, row, behind] = [before, row, behind].map(|dims| dims.iter().product::<usize>());

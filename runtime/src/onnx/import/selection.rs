@@ -10,8 +10,12 @@ use crate::ops::gather::Gather;
 use crate::reserve;
 use crate::tensor::{DType, Tensor};
 
-pub(super) const OPERATORS: &[Entry] =
-    &[standard(&["Compress"], compress), standard(&["NonZero"], non_zero), standard(&["Unique"], unique)];
+pub(super) const OPERATORS: &[Entry] = &[
+    standard(&["Compress"], compress),
+    standard(&["NonZero"], non_zero),
+    standard(&["Unique"], unique),
+    standard(&["NonMaxSuppression"], non_max_suppression),
+];
 
 /// The slices of an axis, or elements, for which a constant condition is true.
 fn compress(cx: &mut Call<'_, '_>) -> Imported {
@@ -60,6 +64,19 @@ fn non_zero(cx: &mut Call<'_, '_>) -> Imported {
         indices.extend(found.iter().map(|at| (at / behind.max(1) % dim.max(1)) as i64));
     }
     Ok(vec![cx.elements(&[dims.len(), found.len()], &indices)?])
+}
+
+/// Without a number of boxes for each class, none.
+fn non_max_suppression(cx: &mut Call<'_, '_>) -> Imported {
+    let most = match cx.optional(2) {
+        None => Some(0),
+        Some(most) if cx.constant_of(most).is_some() => cx.integer(2)?,
+        Some(_) => None,
+    };
+    if most.is_some_and(|most| most <= 0) {
+        return Ok(vec![cx.elements::<i64>(&[0, 3], &[])?]);
+    }
+    Err(Halt::Foreign)
 }
 
 /// The distinct elements of a constant, or distinct slices along an axis; with the index of the first occurrence of

@@ -299,11 +299,11 @@ fn flatten(cx: &mut Call<'_, '_>) -> Imported {
     Ok(vec![cx.reshape(x, &dims)?])
 }
 
-/// Axes were an attribute before opset 13.
+/// Axes were an attribute before opset 13; an empty list counts as none, as in ONNX Runtime.
 fn squeeze(cx: &mut Call<'_, '_>) -> Imported {
     let x = cx.input(0)?;
     let dims = cx.shape(x).to_vec();
-    let gone: Vec<usize> = match cx.ints_or_input("axes", 1)? {
+    let gone: Vec<usize> = match cx.ints_or_input("axes", 1)?.filter(|axes| !axes.is_empty()) {
         Some(axes) => cx.axes_of(&axes, dims.len())?,
         None => (0..dims.len()).filter(|&axis| dims[axis] == 1).collect(),
     };
@@ -467,11 +467,34 @@ fn pad(cx: &mut Call<'_, '_>) -> Imported {
         return wrapped(cx, x, &sides);
     }
     let mode = match mode {
-        "constant" => PadMode::Constant(pad_value(cx, x)?),
+        "constant" => {
+            let value = pad_value(cx, x)?;
+            let Some(known) = cx.constant_of(value) else { return padded_with(cx, x, &sides, value) };
+            let fact = Fact::new(cx.dtype(x), Shape::default());
+            let bytes = known.bytes().get(..fact.dtype.size()).unwrap_or_default();
+            PadMode::Constant(Tensor::from_bytes(fact, bytes).map_err(|e| cx.at(e))?)
+        }
         "edge" => PadMode::Edge,
         "reflect" => PadMode::Reflect,
         other => return Err(cx.attribute_error("mode", format!("is '{other}'"))),
     };
+    Ok(vec![padded(cx, x, &sides, mode)?])
+}
+
+/// Pads with a value that is only known at run time: it replaces the padding of a mask.
+fn padded_with(cx: &mut Call<'_, '_>, x: ValueId, sides: &[(i64, i64)], value: ValueId) -> Imported {
+    let dims = cx.shape(x).to_vec();
+    let zero = Tensor::zeros(Fact::new(cx.dtype(x), Shape::default()));
+    let y = padded(cx, x, sides, PadMode::Constant(zero))?;
+    let inside = cx.scalar(1u8);
+    let inside = expand_to(cx, inside, &dims)?;
+    let inside = padded(cx, inside, sides, PadMode::Constant(Tensor::scalar(0u8)))?;
+    let inside = cx.cast(inside, DType::Bool)?;
+    Ok(vec![cx.select(inside, y, value)?])
+}
+
+/// Elements before and after each axis; negative numbers crop.
+fn padded(cx: &mut Call<'_, '_>, x: ValueId, sides: &[(i64, i64)], mode: PadMode) -> Result<ValueId, Halt> {
     // Pad the original input first, then crop.
     let grown: Vec<(usize, usize)> = sides
         .iter()
@@ -490,10 +513,11 @@ fn pad(cx: &mut Call<'_, '_>) -> Imported {
             y = cx.add(Slice { axis, start: if len == 0 { 0 } else { before }, len, step: 1 }, &[y])?;
         }
     }
-    Ok(vec![y])
+    Ok(y)
 }
 
-fn pad_value(cx: &mut Call<'_, '_>, x: ValueId) -> Result<Tensor, Halt> {
+/// The value to pad with, of rank 0 and in the type of the data.
+fn pad_value(cx: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId, Halt> {
     let dtype = cx.dtype(x);
     let value = match cx.optional(2) {
         None => {
@@ -503,13 +527,10 @@ fn pad_value(cx: &mut Call<'_, '_>, x: ValueId) -> Result<Tensor, Halt> {
         Some(value) => value,
     };
     let value = cx.reshape(value, &[])?;
-    let value = if dtype == DType::Bool && cx.dtype(value) != DType::Bool { value } else { cx.cast(value, dtype)? };
-    let Some(tensor) = cx.constant_of(value) else { return Err(cx.dynamic("the padding value")) };
-    Tensor::from_bytes(Fact::new(dtype, Shape::default()), tensor.bytes().get(..dtype.size()).unwrap_or_default())
-        .map_err(|e| cx.at(e))
+    cx.cast(value, dtype)
 }
 
-/// Wraps around an axis as often as needed; negative pads crop.
+/// Wraps around an axis as often as needed; negative pads crop first, so that what is cut off does not come back.
 fn wrapped(cx: &mut Call<'_, '_>, x: ValueId, sides: &[(i64, i64)]) -> Imported {
     let mut y = x;
     for (axis, &(before, after)) in sides.iter().enumerate() {
@@ -518,10 +539,12 @@ fn wrapped(cx: &mut Call<'_, '_>, x: ValueId, sides: &[(i64, i64)]) -> Imported 
         }
         let dim = cx.shape(y)[axis] as i128;
         let (start, end) = (-i128::from(before), dim + i128::from(after));
-        if end < start || end - start > MAX_MADE as i128 || dim == 0 {
+        let first = start.max(0);
+        let left = end.min(dim) - first;
+        if end < start || end - start > MAX_MADE as i128 || left <= 0 {
             return Err(cx.attribute_error("pads", format!("({before}, {after}) are too large for an axis of {dim}")));
         }
-        let places = cx.list((start..end).map(|at| at.rem_euclid(dim) as i64))?;
+        let places = cx.list((start..end).map(|at| (first + (at - first).rem_euclid(left)) as i64))?;
         let places = cx.elements(&[places.len()], &places)?;
         y = cx.add(Gather { axis }, &[y, places])?;
     }
