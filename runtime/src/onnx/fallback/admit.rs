@@ -33,9 +33,9 @@ const ADMITTED: &[&str] = &[
     "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "Attention",
     "AveragePool", "BatchNormalization", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor",
     "BlackmanWindow", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape",
-    "Conv", "ConvInteger", "ConvTranspose", "Cos", "Cosh", "CumSum", "DFT", "DepthToSpace", "DequantizeLinear", "Div",
+    "Conv", "ConvInteger", "ConvTranspose", "Cos", "Cosh", "CumSum", "DepthToSpace", "DequantizeLinear", "Div",
     "Dropout", "DynamicQuantizeLinear", "Einsum", "Elu", "Equal", "Erf", "Exp", "Expand", "EyeLike", "Flatten",
-    "Floor", "GRU", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "GlobalLpPool",
+    "Floor", "GRU", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm", "GlobalAveragePool",
     "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample", "GroupNormalization", "HammingWindow", "HannWindow",
     "HardSigmoid", "HardSwish", "Hardmax", "Identity", "If", "InstanceNormalization", "IsInf", "IsNaN", "LRN", "LSTM",
     "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "LpNormalization", "MatMul",
@@ -45,7 +45,7 @@ const ADMITTED: &[&str] = &[
     "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Reciprocal", "ReduceL1", "ReduceL2",
     "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
     "ReduceSumSquare", "Relu", "Reshape", "Resize", "RotaryEmbedding", "Round", "STFT", "Scan", "Scatter",
-    "ScatterElements", "ScatterND", "Selu", "Shape", "Shrink", "Sigmoid", "Sign", "SimplifiedLayerNormalization",
+    "ScatterElements", "ScatterND", "Selu", "Shape", "Sigmoid", "Sign", "SimplifiedLayerNormalization",
     "Sin", "Sinh", "Size", "Slice", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split", "Sqrt", "Squeeze",
     "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze",
     "Where", "Xor",
@@ -108,8 +108,19 @@ fn ignored(node: &NodeProto, opset: i64) -> Option<&'static str> {
     if opset < 7 && attribute("broadcast").is_some_and(|held| held.i != 0) && attribute("axis").is_some() {
         return Some("the axis of a broadcast before opset 7");
     }
+    let has = |name, number| attribute(name).is_some_and(|held| held.i == number);
+    let is_same = attribute("auto_pad").is_some_and(|held| held.s.starts_with(b"SAME"));
     match node.op_type.as_str() {
+        "Celu" if attribute("alpha").is_some_and(|alpha| alpha.f != 1.0) => Some("alpha"),
+        "ConstantOfShape" if attribute("value").is_none() => Some("no value"),
+        "ConvTranspose" if attribute("output_shape").is_some() => Some("output_shape"),
+        "ConvTranspose" if is_same => Some("auto_pad"),
+        "LogSoftmax" if opset < 13 => Some("all axes from one on, as before opset 13,"),
+        "MaxPool" if has("ceil_mode", 1) && attribute("auto_pad").is_some() => Some("auto_pad and ceil_mode"),
+        "Mod" if has("fmod", 1) => Some("fmod"),
+        "NonMaxSuppression" if node.input.get(2).is_none_or(String::is_empty) => Some("no number of boxes"),
         "PRelu" if opset < 7 => Some("slopes of channels, as before opset 7,"),
+        "Swish" if attribute("alpha").is_some_and(|alpha| alpha.f != 1.0) => Some("alpha"),
         "RNN" | "GRU" | "LSTM" => {
             let defaults: &[&str] = match node.op_type.as_str() {
                 "RNN" => &["Tanh"],
@@ -263,6 +274,8 @@ fn products_fit(model: &TypedModel, node: &TypedNode) -> TractResult<()> {
 
 #[cfg(test)]
 mod tests {
+    use tract_onnx::pb::AttributeProto;
+
     use super::*;
 
     #[test]
@@ -273,5 +286,25 @@ mod tests {
         assert!(!is_admitted("", "Rsqrt") && !is_admitted("", "MatMulNBits"));
         assert!(MICROSOFT.iter().all(|op| is_admitted("com.microsoft", op)));
         assert!(!is_admitted("com.microsoft", "Pad") && !is_admitted("my.functions", "Gelu"));
+    }
+
+    /// tract computed something else for them.
+    #[test]
+    fn options_that_tract_ignores_are_refused() {
+        let node = |op: &str, name: &str| {
+            let held =
+                AttributeProto { name: name.into(), i: 1, f: 0.5, s: b"SAME_LOWER".to_vec(), ..Default::default() };
+            NodeProto { op_type: op.into(), attribute: vec![held], ..Default::default() }
+        };
+        #[rustfmt::skip]
+        let refused = [
+            ("Celu", "alpha", 17), ("ConstantOfShape", "other", 17), ("ConvTranspose", "output_shape", 17),
+            ("ConvTranspose", "auto_pad", 17), ("LogSoftmax", "axis", 11), ("Mod", "fmod", 17),
+            ("NonMaxSuppression", "center_point_box", 17),
+        ];
+        for (op, name, opset) in refused {
+            assert!(ignored(&node(op, name), opset).is_some(), "{op} with {name}");
+        }
+        assert!(ignored(&node("LogSoftmax", "axis"), 13).is_none() && ignored(&node("Mod", "other"), 17).is_none());
     }
 }

@@ -1,8 +1,9 @@
 //! A whole model in tract: used if a shape depends on data, so that nothing can be planned.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use skipstone_onnx::proto::Model;
+use skipstone_onnx::proto::{Graph, Model, Tensor};
 use tract_onnx::pb::tensor_shape_proto::dimension;
 use tract_onnx::pb::{GraphProto, type_proto};
 use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, OutletId, TractResult, TypedModel};
@@ -39,6 +40,7 @@ struct Whole<'a> {
 /// An unsupported input type; operators that tract does not have; tract's errors.
 pub(in crate::onnx) fn whole(model: &Model<'_>, files: &Files, shapes: &Shapes, reason: String) -> Result<Lowered> {
     let outputs = model.graph.iter().flat_map(|graph| &graph.outputs).map(|info| info.name.to_owned()).collect();
+    model.graph.iter().try_for_each(|graph| understood(graph, &reason))?;
     let given = model.graph.iter().flat_map(import::caller_inputs);
     let inputs = given.map(|info| Ok((info.name.to_owned(), import::input_fact(info, shapes)?)));
     let inputs = inputs.collect::<Result<Vec<_>>>()?;
@@ -51,6 +53,27 @@ pub(in crate::onnx) fn whole(model: &Model<'_>, files: &Files, shapes: &Shapes, 
         },
         error => error,
     })
+}
+
+/// Refuses constants that tract takes for something else: starts of slices beyond the end, and empty lists of axes.
+fn understood(graph: &Graph<'_>, reason: &str) -> Result<()> {
+    let values = graph.nodes.iter().filter(|node| node.op_type == "Constant");
+    let values = values.filter_map(|node| Some((*node.outputs.first()?, node.attribute("value")?.tensors.first()?)));
+    let initializers = graph.initializers.iter().map(|tensor| (tensor.name, tensor));
+    let constants: HashMap<&str, &Tensor<'_>> = initializers.chain(values).collect();
+    let integers = |name: &&str| constants.get(name).and_then(|tensor| tensor.integers());
+    for node in &graph.nodes {
+        node.subgraphs().try_for_each(|inner| understood(inner, reason))?;
+        let Some(mut integers) = node.inputs.get(1).and_then(integers) else { continue };
+        let what = match node.op_type {
+            "Slice" if integers.any(|start| start.unsigned_abs() >= i32::MAX as u64) => "a start beyond the end",
+            "Squeeze" if integers.next().is_none() => "an empty list of axes",
+            _ => continue,
+        };
+        let reason = format!("{reason}; the fallback does not support {what} for {}", node.op_type);
+        return Err(Error::Unsupported { node: node.name.to_owned(), reason });
+    }
+    Ok(())
 }
 
 fn run(model: Whole<'_>) -> Result<ForeignModel> {
