@@ -110,7 +110,8 @@ fn products(call: &Call<'_, '_>, sizes: &Sizes<'_, '_, '_>, past: Option<u64>, m
 
 /// `X[batch, heads, sequence, head]` or `X[batch, sequence, heads * head]`. The caches of cosines
 /// and sines are `[positions, rotary / 2]` if position ids `[batch, sequence]` are given, and
-/// `[batch, sequence, rotary / 2]` if not. In com.microsoft the position ids are input 1.
+/// `[batch, sequence, rotary / 2]` if not. In com.microsoft the position ids are input 1, or the position of the first
+/// row, and the number of heads may follow from the caches.
 pub(super) fn rotary_embedding(call: &Call<'_, '_>, contrib: bool) -> Result<(), Invalid> {
     let [cos, sin, positions] = if contrib { [2, 3, 1] } else { [1, 2, 3] };
     let heads = call.int_in("num_heads", 0..=MAX_SIZE)?.unwrap_or(0).unsigned_abs();
@@ -119,6 +120,7 @@ pub(super) fn rotary_embedding(call: &Call<'_, '_>, contrib: bool) -> Result<(),
     let [batch, sequence, half] = [Size("batch", 1), Size("sequence length", 1), Size("rotated half", 1)];
     let mut sizes = Sizes::new(call);
     match call.shape(0).map(|shape| shape.len()) {
+        Some(3) if heads == 0 && contrib => sizes.operand(0, &[batch, sequence, Size("hidden size", 1)])?,
         Some(3) if heads == 0 => return call.bad_attribute("num_heads", "is needed for three dimensions"),
         Some(3) => sizes.operand(0, &[batch, sequence, Size(HEAD.0, heads)])?,
         Some(_) => sizes.operand(0, &[batch, Size("heads", 1), sequence, HEAD])?,
@@ -132,7 +134,10 @@ pub(super) fn rotary_embedding(call: &Call<'_, '_>, contrib: bool) -> Result<(),
         sizes.set(half.0, rotated / 2);
     }
     if call.input(positions).is_some() {
-        sizes.operand(positions, &[batch, sequence])?;
+        match call.shape(positions).map(|shape| shape.len()) {
+            Some(1) if contrib => sizes.operand(positions, &[Size("first position", 1)])?,
+            _ => sizes.operand(positions, &[batch, sequence])?,
+        }
         for cache in [cos, sin] {
             sizes.operand(cache, &[Size("positions", 1), half])?;
         }

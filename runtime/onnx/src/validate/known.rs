@@ -284,6 +284,7 @@ ms.Range: ;
 ms.RotaryEmbedding: interleaved is_packed_batching num_heads rotary_embedding_dim scale;
 ms.SkipLayerNormalization: epsilon;
 ms.SkipSimplifiedLayerNormalization: epsilon;
+ms.TransposeMatMul: alpha transA transB transBatchA transBatchB;
 ms.Trilu: upper;
 ms.Unique: ;
 ";

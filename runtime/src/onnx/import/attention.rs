@@ -195,7 +195,9 @@ fn valid_keys(cx: &mut Call<'_, '_>, bounds: ValueId, [batch, keys]: [usize; 2])
 fn multi_head(cx: &mut Call<'_, '_>) -> Imported {
     let (Some(mut k), Some(mut v)) = (cx.optional(1), cx.optional(2)) else { return Err(Halt::Foreign) };
     let mut q = cx.input(0)?;
-    if [q, k, v].iter().any(|&id| cx.rank(id) != 3 || cx.dtype(id) != DType::F32) || cx.inputs.len() > 8 {
+    if [q, k, v].iter().any(|&id| cx.rank(id) != 3 || cx.dtype(id) != DType::F32)
+        || cx.inputs.iter().skip(8).any(Option::is_some)
+    {
         return Err(Halt::Foreign);
     }
     if let Some(bias) = cx.optional(3) {
@@ -263,10 +265,21 @@ fn rotary(cx: &mut Call<'_, '_>) -> Imported {
 fn rotary_with_places(cx: &mut Call<'_, '_>) -> Imported {
     let (places, cos, sin) = (cx.input(1)?, cx.input(2)?, cx.input(3)?);
     let plain = cx.float("scale", 1.0)? == 1.0 && !cx.flag("is_packed_batching", false)?;
-    // A single position is that of the first row.
-    if cx.rank(places) != 2 || !plain {
+    if !plain {
         return Err(Halt::Foreign);
     }
+    let places = match cx.rank(places) {
+        2 => places,
+        // A single position is that of the first row.
+        _ => {
+            let x = cx.input(0)?;
+            let length = cx.shape(x).get(if cx.rank(x) == 3 { 1 } else { 2 }).copied().unwrap_or(0);
+            let rows = cx.collected(&[1, length], 0..length as i64)?;
+            let first = cx.cast(places, DType::I64)?;
+            let first = cx.reshape(first, &[1, 1])?;
+            cx.binary(BinaryKind::Add, rows, first)?
+        }
+    };
     rotated(cx, cos, sin, Some(places))
 }
 

@@ -2,6 +2,7 @@
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::reduce::softmax_of;
 use super::table::{Entry, standard};
 use crate::graph::ValueId;
 use crate::ops::binary::BinaryKind;
@@ -9,7 +10,7 @@ use crate::ops::compare::CompareKind;
 use crate::ops::gather::Gather;
 use crate::ops::gather_elements::GatherElements;
 use crate::ops::reduce::ReduceKind;
-use crate::ops::softmax::{Softmax, SoftmaxKind};
+use crate::ops::softmax::SoftmaxKind;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::DType;
 
@@ -79,6 +80,6 @@ fn cross_entropy(cx: &mut Call<'_, '_>) -> Imported {
     if cx.rank(scores) < 2 {
         return Err(cx.shape_error("scores must have a class axis", &[scores]));
     }
-    let logs = cx.add(Softmax { axes: vec![1], kind: SoftmaxKind::LogSoftmax }, &[scores])?;
+    let logs = softmax_of(cx, SoftmaxKind::LogSoftmax, scores, vec![1])?;
     Ok(vec![negative_log_likelihood(cx, logs)?, logs])
 }

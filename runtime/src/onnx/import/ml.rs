@@ -45,6 +45,7 @@ pub(super) const OPERATORS: &[Entry] = &[
     classical(&["ArrayFeatureExtractor"], array_feature_extractor),
     classical(&["FeatureVectorizer"], feature_vectorizer),
     classical(&["LabelEncoder"], label_encoder),
+    classical(&["OneHotEncoder"], one_hot_encoder),
     classical(&["ZipMap"], zip_map),
 ];
 
@@ -262,6 +263,36 @@ fn binarizer(cx: &mut Call<'_, '_>) -> Imported {
     let threshold = cx.scalar_of(cx.dtype(x), threshold.into())?;
     let above = cx.compare(CompareKind::Greater, x, threshold)?;
     Ok(vec![cx.cast(above, cx.dtype(x))?])
+}
+
+/// A column for each category, 1 in that of the element. An element without a category is all 0 or, without `zeros`,
+/// an error of the run.
+fn one_hot_encoder(cx: &mut Call<'_, '_>) -> Imported {
+    let x = cx.input(0)?;
+    let Some(categories) = cx.ints("cats_int64s")?.filter(|categories| !categories.is_empty()) else {
+        return Err(cx.refusal("OneHotEncoder of text is not supported; encode text outside of the model"));
+    };
+    if categories.len() > MAX_COLUMNS {
+        return Err(cx.refusal(format!("OneHotEncoder of {} categories", categories.len())));
+    }
+    let x = cx.cast(x, DType::I64)?;
+    let mut dims = cx.shape(x).to_vec();
+    dims.push(1);
+    let x = cx.reshape(x, &dims)?;
+    let categories = cx.elements(&[categories.len()], &categories)?;
+    let equal = cx.compare(CompareKind::Equal, x, categories)?;
+    let y = cx.cast(equal, DType::F32)?;
+    if cx.flag("zeros", true)? {
+        return Ok(vec![y]);
+    }
+    // Index 1 of a table with one element is refused.
+    let known = cx.reduce(ReduceKind::Max, y, &[dims.len() - 1], true)?;
+    let known = cx.cast(known, DType::Bool)?;
+    let (inside, outside) = (cx.scalar(0i64), cx.scalar(1i64));
+    let at = cx.select(known, inside, outside)?;
+    let table = cx.elements(&[1], &[0f32])?;
+    let nothing = cx.add(Gather { axis: 0 }, &[table, at])?;
+    Ok(vec![cx.binary(BinaryKind::Add, y, nothing)?])
 }
 
 /// Replaces one value by others, one per column.

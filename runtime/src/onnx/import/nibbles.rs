@@ -82,8 +82,10 @@ fn matmul(cx: &mut Call<'_, '_>) -> Imported {
     let row_of_zeros = (blocks * bits).div_ceil(8);
     let zeros = cx.optional(3);
     let (held, scale) = (cx.constant_of(weights), cx.constant_of(scales).and_then(|held| held.elements::<f32>()));
-    let (Some(held), Some(scale)) = (held, scale) else { return Err(Halt::Foreign) };
     let zero_points = zeros.map(|id| cx.constant_of(id));
+    let (Some(held), Some(scale), None | Some(Some(_))) = (held, scale, zero_points) else {
+        return Err(cx.at(OpError::Value("weights, scales and zero points must be constants".into())));
+    };
     let floats = zero_points.flatten().and_then(|held| held.elements::<f32>());
     let packed = zero_points.flatten().filter(|held| held.dtype() == DType::U8).map(|held| held.bytes());
     let fits = held.dtype() == DType::U8

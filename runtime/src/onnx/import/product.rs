@@ -17,7 +17,7 @@ pub(super) const OPERATORS: &[Entry] = &[
     standard(&["MatMul"], matmul),
     standard(&["Gemm"], gemm),
     standard(&["Einsum"], einsum),
-    microsoft(&["FusedMatMul"], fused_matmul),
+    microsoft(&["FusedMatMul", "TransposeMatMul"], fused_matmul),
 ];
 
 /// An axis of a product: its length, and its position in the operands and the result.

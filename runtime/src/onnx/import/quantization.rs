@@ -12,6 +12,7 @@ use crate::ops::dequantize::Dequantize;
 use crate::ops::dynamic_quantize::DynamicQuantize;
 use crate::ops::quantize::Quantize;
 use crate::ops::quantized::is_quantized;
+use crate::ops::slice::Slice;
 use crate::ops::unary::UnaryKind;
 use crate::tensor::{DType, Fact, Shape, Tensor};
 
@@ -117,8 +118,9 @@ fn stretched(cx: &mut Call<'_, '_>, x: ValueId, id: ValueId, axis: i64, block: u
     let dims = cx.shape(x).to_vec();
     let axis = cx.axis_of(axis, dims.len())?;
     let mut apart = dims.clone();
-    apart[axis] = dims[axis].div_ceil(block);
-    if cx.shape(id).dims() != apart || !dims[axis].is_multiple_of(block) {
+    let blocks = dims[axis].div_ceil(block);
+    apart[axis] = blocks;
+    if cx.shape(id).dims() != apart {
         return Err(cx.shape_error("there must be one scale and zero point per block", &[x, id]));
     }
     apart.insert(axis + 1, 1);
@@ -126,7 +128,14 @@ fn stretched(cx: &mut Call<'_, '_>, x: ValueId, id: ValueId, axis: i64, block: u
     apart[axis + 1] = block;
     let shape = Shape::new(&apart).map_err(|e| cx.at(e))?;
     let id = cx.add(Expand { shape }, &[id])?;
-    cx.reshape(id, &dims)
+    let mut whole = dims.clone();
+    whole[axis] = blocks * block;
+    let id = cx.reshape(id, &whole)?;
+    // The last block may be shorter.
+    match whole == dims {
+        true => Ok(id),
+        false => cx.add(Slice { axis, start: 0, len: dims[axis], step: 1 }, &[id]),
+    }
 }
 
 fn dequantize(cx: &mut Call<'_, '_>) -> Imported {

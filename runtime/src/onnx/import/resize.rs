@@ -5,6 +5,7 @@ use super::call::Call;
 use super::table::{Entry, standard};
 use crate::error::{OpError, list};
 use crate::graph::ValueId;
+use crate::ops::gather::Gather;
 use crate::ops::image::Layout;
 use crate::ops::resize::{Coordinates, Resize, ResizeMode, Rounding};
 use crate::ops::resize_axis::{Crop, Filter, ResizeAxis};
@@ -215,7 +216,7 @@ fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &ResizeTarget, sampling: &
     // 8-bit elements that are only moved.
     let moves = matches!(sampling.filter, Filter::Nearest(_)) && matches!(dtype, DType::U8 | DType::I8);
     if dtype != DType::F32 && !moves {
-        return Err(Halt::Foreign);
+        return gathered(cx, x, target, sampling, &axes);
     }
     let x = cx.cast(x, DType::F32)?;
     let mode = match sampling.filter {
@@ -252,4 +253,23 @@ fn resized(cx: &mut Call<'_, '_>, x: ValueId, target: &ResizeTarget, sampling: &
         }
     };
     Ok(vec![cx.cast(y, dtype)?])
+}
+
+/// The nearest elements of a type that the kernels do not have: the resized indices of each axis.
+fn gathered(cx: &mut Call<'_, '_>, x: ValueId, target: &ResizeTarget, sampling: &Sampling, axes: &[usize]) -> Imported {
+    let &Sampling { filter, coordinates, antialias, exclude_outside, .. } = sampling;
+    if !matches!(filter, Filter::Nearest(_)) || sampling.crops.is_some() {
+        return Err(Halt::Foreign);
+    }
+    let mut y = x;
+    for &axis in axes {
+        let (out, scale) = (target.dims[axis], target.scales[axis]);
+        let len = cx.shape(x)[axis];
+        let places = cx.collected(&[len], (0..len).map(|place| place as f32))?;
+        let op = ResizeAxis { axis: 0, out, scale, filter, coordinates, crop: None, antialias, exclude_outside };
+        let places = cx.add(op, &[places])?;
+        let places = cx.cast(places, DType::I64)?;
+        y = cx.add(Gather { axis }, &[y, places])?;
+    }
+    Ok(vec![y])
 }
