@@ -18,7 +18,18 @@ import onnxruntime
 from harness import driver
 
 # Importing these modules registers their families in CASES.
-from parity import classical, control_flow, guards, integers, layer_families, masks, pruned, rare, routed  # noqa: F401
+from parity import (  # noqa: F401
+    classical,
+    control_flow,
+    guards,
+    integers,
+    layer_families,
+    masks,
+    mended,
+    pruned,
+    rare,
+    routed,
+)
 from parity.cases import AS_PACKAGES, CASES
 from parity.graph import Graph
 
