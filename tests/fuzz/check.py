@@ -91,9 +91,19 @@ def compare(case: Case, results: list[np.ndarray]) -> str | None:
     for (name, want), got in zip(case.wanted.items(), results):
         allowed = coarse or TOLERANCES.get(want.dtype.name, 1e-4)
         wrong = driver.difference(got, want, allowed, 1e-6 if allowed < 1e-3 else allowed / 10)
-        if wrong:
+        if wrong and not is_next_step(case, name, got, want):
             return f"{name} of {source(case, name)}: {wrong}"
     return None
+
+
+def is_next_step(case: Case, name: str, got: np.ndarray, want: np.ndarray) -> bool:
+    """Whether hardly any element of a quantized result is the next integer: its float is halfway, but for the rounding of
+    sums in another order."""
+    quantized = source(case, name).startswith(("QLinear", "QGemm"))
+    if not quantized or got.shape != want.shape or got.dtype != want.dtype or want.dtype.kind not in "iu":
+        return False
+    apart = np.abs(got.astype(np.int64) - want.astype(np.int64))
+    return apart.max() <= 1 and np.count_nonzero(apart) <= 1 + want.size // 500
 
 
 def source(case: Case, name: str) -> str:
