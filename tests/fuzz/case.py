@@ -41,11 +41,11 @@ WITHOUT = {
 # Where ONNX's reference evaluator does not follow the specification, or only for the defaults.
 UNTRUSTED = {
     "AveragePool", "CenterCropPad", "GlobalMaxPool", "GRU", "Hardmax", "LRN", "LSTM", "LpNormalization", "LpPool", "MaxPool",
-    "OneHot", "QLinearConv", "QLinearMatMul", "RNN", "ScatterElements", "Softplus",
+    "OneHot", "QLinearConv", "QLinearMatMul", "RNN", "Resize", "ScatterElements", "Softplus", "Squeeze",
 }  # fmt: skip
 
 # Where it takes seconds for an ordinary operand.
-SLOW = {"AffineGrid", "DeformConv", "GridSample", "Resize", "RoiAlign", "Upsample"}
+SLOW = {"AffineGrid", "DeformConv", "GridSample", "RoiAlign", "Upsample"}
 
 # Values of attributes that recipes leave to chance, by name.
 ATTRIBUTES = {

@@ -329,7 +329,7 @@ def dropout(d: Draw):
     d.maybe("ratio", lambda: np.array(0.5, d.dtype("ratio")) if d.schema.has_input("ratio") else 0.5)
     if d.opset >= 12 and "ratio" in d.operands:
         d.maybe("training_mode", lambda: np.array(False))
-    d.outputs = d.pick(1, 1, 2) if d.opset >= 10 else 1  # before, it was not said what the mask is without training
+    d.outputs = d.pick(1, 1, 2) if d.opset >= 12 else 1  # before, it was not said what the mask is without training
 
 
 @recipe("CenterCropPad", moves=True)
