@@ -84,7 +84,10 @@ impl Routed {
     pub(crate) fn count(io: &Io<'_, '_>, inputs: &[Fact], selected: &mut Vec<u64>) -> Result<(), OpError> {
         let count = inputs.get(MATRICES).and_then(|matrices| matrices.shape.first()).copied().unwrap_or(0);
         selected.resize(count, 0);
-        let mut add = |index| Ok::<_, OpError>(selected[resolve(index, count)?] += 1);
+        let mut add = |index| -> Result<(), OpError> {
+            selected[resolve(index, count)?] += 1;
+            Ok(())
+        };
         match inputs.get(INDICES).map(|indices| indices.dtype) {
             Some(DType::I32) => io.input::<i32>(INDICES)?.iter().try_for_each(|&index| add(i64::from(index))),
             _ => io.input::<i64>(INDICES)?.iter().try_for_each(|&index| add(index)),

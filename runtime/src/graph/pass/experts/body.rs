@@ -41,7 +41,7 @@ enum Step {
         matrices: usize,
     },
     Pointwise {
-        op: Op,
+        op: Box<Op>,
         of: Vec<Part>,
     },
     Slice {
@@ -207,7 +207,7 @@ impl<'v, 'a> Walk<'v, 'a> {
             Op::Binary(_) | Op::Activate(_) | Op::Unary(_) if alike => {
                 let of: Vec<Part> =
                     (0..first.inputs.len()).map(|at| self.part(&operands(at)?)).collect::<Option<_>>()?;
-                Step::Pointwise { op: first.op.clone(), of }
+                Step::Pointwise { op: Box::new(first.op.clone()), of }
             }
             Op::Slice(slice) if alike && slice.axis + 1 == view.dims(id).len() => {
                 Step::Slice { of: self.part(&operands(0)?)?, slice: Slice { axis: LAST, ..*slice } }
@@ -314,7 +314,7 @@ impl Emit<'_> {
                     for &part in of {
                         inputs.push(self.operand(part, rows, &results, &constants, numbers)?);
                     }
-                    self.add(op.clone(), &inputs)?
+                    self.add(op.as_ref().clone(), &inputs)?
                 }
                 Step::Slice { of, slice } => {
                     let x = self.operand(*of, rows, &results, &constants, numbers)?;
