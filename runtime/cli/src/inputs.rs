@@ -18,7 +18,7 @@ pub enum Inputs {
     /// Fresh for every run.
     Random(RandomInputs),
     /// Images, decoded one at a time.
-    Images(Images),
+    Images(Box<Images>),
 }
 
 /// The images below a directory.
@@ -57,7 +57,7 @@ impl Inputs {
         };
         images.prepare()?;
         images.next = 0;
-        Ok(Self::Images(images))
+        Ok(Self::Images(Box::new(images)))
     }
 
     /// Makes the inputs of the next run.

@@ -106,8 +106,8 @@ fn check(
         let heat = (value_at(values, sides, u, v) - range[0]) / (range[1] - range[0]);
         let before = source.get_pixel(x, y).0;
         let want = tinted(before, if seen { heat.clamp(0.0, 1.0) } else { 0.0 });
-        for c in 0..3 {
-            assert!((f64::from(pixel.0[c]) - want[c]).abs() <= 0.51, "{x},{y},{c}: {} is not {}", pixel.0[c], want[c]);
+        for (c, (have, want)) in pixel.0.into_iter().zip(want).enumerate() {
+            assert!((f64::from(have) - want).abs() <= 0.51, "{x},{y},{c}: {have} is not {want}");
         }
         tinted_pixels += usize::from(pixel.0 != before);
     }
