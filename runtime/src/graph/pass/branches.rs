@@ -59,7 +59,6 @@ pub(super) fn run(graph: &mut Graph) -> Result<()> {
 }
 
 /// A sum of convolutions of one image, and of the image itself, each with a factor per channel.
-#[derive(Clone)]
 struct Sum {
     image: ValueId,
     terms: Vec<Term>,
@@ -71,7 +70,6 @@ struct Sum {
 }
 
 /// One term of a sum.
-#[derive(Clone)]
 struct Term {
     /// The position of the convolution; `None` for the image itself.
     conv: Option<usize>,
@@ -156,8 +154,8 @@ fn of_node(graph: &Graph, uses: &Uses, sums: &Sums, index: usize) -> Option<(Sum
     let values = per_channel(constant, shape, CHANNELS).filter(|_| graph.fact(x) == graph.fact(y))?;
     let (scale, shift) = scale_and_shift(kind, first)?;
     match inner(x) {
-        Some(sum) => Some((sum.scaled(&values, scale, shift), vec![x])),
-        None => Some((Sum::identity(graph, x)?.scaled(&values, scale, shift), Vec::new())),
+        Some(sum) => Some((sum.scaled(&values, scale, shift)?, vec![x])),
+        None => Some((Sum::identity(graph, x)?.scaled(&values, scale, shift)?, Vec::new())),
     }
 }
 
@@ -173,13 +171,11 @@ impl Sum {
         let fact = graph.fact(image);
         let &[_, channels, _, _] = fact.shape.dims() else { return None };
         let window = Window::identity(channels);
-        (fact.dtype == DType::F32 && graph.constant(image).is_none()).then(|| Self {
-            image,
-            terms: vec![Term::new(None, channels)],
-            shift: vec![0.0; channels],
-            window,
-            nodes: 0,
-        })
+        if fact.dtype != DType::F32 || graph.constant(image).is_some() {
+            return None;
+        }
+        let shift = reserve::copies(0.0, channels).ok()?;
+        Some(Self { image, terms: vec![Term::new(None, channels)?], shift, window, nodes: 0 })
     }
 
     /// A convolution with constant weights and nothing fused.
@@ -198,19 +194,26 @@ impl Sum {
         let after = [rows - before[0], columns - before[1]];
         let weights = depth.checked_mul(rows)?.checked_mul(columns)?;
         let window = Window { stride: conv.stride, before, after, groups: conv.groups, depth, weights };
-        Some(Self { image, terms: vec![Term::new(Some(index), filters)], shift: vec![0.0; filters], window, nodes: 1 })
+        let shift = reserve::copies(0.0, filters).ok()?;
+        Some(Self { image, terms: vec![Term::new(Some(index), filters)?], shift, window, nodes: 1 })
     }
 
     /// `self * scale + shift`, with factors and shifts that depend on the value of each channel.
-    fn scaled(&self, values: &[f32], scale: OfValue, shift: OfValue) -> Self {
-        let mut sum = Self { nodes: self.nodes + 1, ..self.clone() };
+    fn scaled(&self, values: &[f32], scale: OfValue, shift: OfValue) -> Option<Self> {
+        let mut sum = Self { nodes: self.nodes + 1, ..self.copy()? };
         let times = |numbers: &mut [f64]| {
             numbers.iter_mut().zip(values).for_each(|(number, &value)| *number *= f64::from(scale(value)));
         };
         sum.terms.iter_mut().for_each(|term| times(&mut term.factors));
         times(&mut sum.shift);
         sum.shift.iter_mut().zip(values).for_each(|(number, &value)| *number += f64::from(shift(value)));
-        sum
+        Some(sum)
+    }
+
+    /// A copy; `None` if there is no memory for its lists.
+    fn copy(&self) -> Option<Self> {
+        let terms = self.terms.iter().map(|term| Some(Term { factors: floats(&term.factors)?, ..*term }));
+        Some(Self { terms: reserve::all(terms)?, shift: floats(&self.shift)?, ..*self })
     }
 
     /// `self + sign * other`, if both are sums over the same image that fit each other.
@@ -219,9 +222,10 @@ impl Sum {
             return None;
         }
         let window = self.window.with(other.window)?;
-        let mut sum = Self { window, nodes: self.nodes + other.nodes + 1, ..self.clone() };
+        let mut sum = Self { window, nodes: self.nodes + other.nodes + 1, ..self.copy()? };
         for term in &other.terms {
-            sum.terms.push(Term { factors: term.factors.iter().map(|factor| sign * factor).collect(), ..*term });
+            let factors = reserve::list(term.factors.iter().map(|factor| sign * factor)).ok()?;
+            sum.terms.push(Term { factors, ..*term });
         }
         sum.shift.iter_mut().zip(&other.shift).for_each(|(number, other)| *number += sign * other);
         Some(sum)
@@ -286,8 +290,9 @@ impl Sum {
 }
 
 impl Term {
-    fn new(conv: Option<usize>, channels: usize) -> Self {
-        Self { conv, factors: vec![1.0; channels] }
+    /// A term with factors of one; `None` if there is no memory for them.
+    fn new(conv: Option<usize>, channels: usize) -> Option<Self> {
+        Some(Self { conv, factors: reserve::copies(1.0, channels).ok()? })
     }
 
     /// The geometry, the weights in their order and the biases; `None` if most weights are zeros.
@@ -305,6 +310,11 @@ impl Term {
         let wide = |tensor: &Tensor| reserve::list(tensor.peek::<f32>()?.iter().map(f64::from)).ok();
         Some((window, wide(weights)?, wide(constant(Conv::BIAS)?)?))
     }
+}
+
+/// A copy of numbers; `None` if there is no memory for it.
+fn floats(numbers: &[f64]) -> Option<Vec<f64>> {
+    reserve::list(numbers.iter().copied()).ok()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::ops::Op;
 use crate::ops::reshape::Reshape;
 use crate::ops::transpose::Transpose;
+use crate::reserve;
 use crate::tensor::{MAX_RANK, Shape, Tensor};
 
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
@@ -61,8 +62,8 @@ fn order(indices: &Tensor, len: usize) -> Option<Vec<usize>> {
         return None;
     }
     let numbers: Vec<i64> = match indices.peek::<i64>() {
-        Some(numbers) => numbers.iter().collect(),
-        None => indices.peek::<i32>()?.iter().map(i64::from).collect(),
+        Some(numbers) => reserve::list(numbers.iter()).ok()?,
+        None => reserve::list(indices.peek::<i32>()?.iter().map(i64::from)).ok()?,
     };
     let at = |index: usize| numbers.get(index).map(|&number| if number < 0 { number + len as i64 } else { number });
     let strides = shape.strides();
