@@ -123,7 +123,8 @@ fn layers_of_many_channels_are_chosen_and_small_ones_are_not() {
         };
         assert_eq!(chosen(&square(56, 64, 64)), Some(4));
         assert_eq!(chosen(&square(32, 128, 128)), Some(4));
-        assert_eq!(chosen(&square(14, 256, 256)), Some(5));
+        // On AVX-512 the transforms cost more than the smaller tiles' products.
+        assert_eq!(chosen(&square(14, 256, 256)), Some(if isa == Isa::Avx512 { 4 } else { 5 }));
         assert_eq!(chosen(&square(32, 3, 64)), None);
         assert_eq!(chosen(&ConvShape { stride: [3, 3], ..square(33, 64, 64) }), None);
     }
