@@ -22,6 +22,7 @@ pub(crate) struct GemmTile {
     pub ldc: usize,
     /// Bytes from the panel to what is read after this tile. Kernels that load whole lines prefetch it into the
     /// second-level cache, one line per row of the panel; 0 for nothing.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub ahead: usize,
     /// Columns to store: all registers but the last are full, and the last is not empty.
     pub columns: usize,
