@@ -241,7 +241,7 @@ fn the_picture_may_be_standard_output() {
     for more in [&["--top", "1"][..], &["--json"]] {
         let piped = skipstone_on(["classify", &model, &file, "--map", "-"].iter().chain(more), &[]);
         assert_eq!((piped.status, piped.stdout), (0, std::fs::read(&out).unwrap()));
-        assert!(piped.stderr.contains("class 0"), "{}", piped.stderr);
+        assert!(piped.stderr.contains("class "), "{}", piped.stderr);
     }
 }
 
