@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use skipstone::Model;
-use skipstone::classify::{Classifier, Labels, Normalization, Settings};
+use skipstone::classify::{Activation, Classifier, Labels, Normalization, Settings};
 use skipstone::measure::Latency;
 
 use super::{Classify, Failed, Rows, Top, milliseconds, tops};
@@ -64,7 +64,8 @@ impl Classify {
         }
 
         let lengths = files.iter().map(|file| file.display().to_string().chars().count());
-        let rows = (!self.json).then(|| Rows::new(lengths, classifier.display_names(), classifier.has_own_scale()));
+        let plain = classifier.has_own_scale() || settings.activation == Some(Activation::None);
+        let rows = (!self.json).then(|| Rows::new(lengths, classifier.display_names(), plain));
         let Normalization { mean, std, scale, origin } = classifier.normalization().clone();
         let mut report = Report {
             model: self.model.name(),
