@@ -342,10 +342,9 @@ impl CheckedGemm<'_> {
                     let at = (first_row + start) * self.ldc + group * self.n + column;
                     let rows =
                         &mut pointers[start * split.taps..][..len * split.taps][taps.start * len..taps.end * len];
-                    // SAFETY: `run` has checked the instructions. `point` or `gather` has made `taps` times `len`
-                    // pointers to `depth` elements each, of which the piece is a part; its part of the panel was just
-                    // sliced; the entry points have checked that bias and output contain these rows and columns, which
-                    // no other unit writes.
+                    // SAFETY: `run` has checked the instructions, the entry points bias and output, whose rows and
+                    // columns no other unit writes. `point` or `gather` has made `taps` times `len` pointers to `depth`
+                    // elements each, of which the piece is a part; its part of the panel was just sliced.
                     unsafe {
                         v.kernel(len, registers)(&GemmTile {
                             rows: rows.as_ptr(),
