@@ -191,6 +191,7 @@ fn rotary_embeddings() {
     };
     accepts(&contrib(&[2, 3], &[10, 4]));
     refuses(&contrib(&[2, 3], &[10, 3]), "model.shape");
-    // Position ids of one element: the fallback would use that position for every token.
-    refuses(&contrib(&[1], &[10, 4]), "model.shape");
+    // One position is that of the first row; as many as there are rows are not.
+    accepts(&contrib(&[1], &[10, 4]));
+    refuses(&contrib(&[3], &[10, 4]), "model.shape");
 }
