@@ -135,7 +135,10 @@ pub(super) fn rotary_embedding(call: &Call<'_, '_>, contrib: bool) -> Result<(),
     }
     if call.input(positions).is_some() {
         match call.shape(positions).map(|shape| shape.len()) {
-            Some(1) if contrib => sizes.operand(positions, &[Size("first position", 1)])?,
+            Some(1) if contrib => {
+                sizes.set("first position", 1);
+                sizes.operand(positions, &[Size("first position", 1)])?;
+            }
             _ => sizes.operand(positions, &[batch, sequence])?,
         }
         for cache in [cos, sin] {
