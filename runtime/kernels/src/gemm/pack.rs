@@ -7,6 +7,7 @@ use half::f16;
 use super::Variant;
 use crate::conv::{ConvShape, product};
 use crate::pace::Pace;
+use crate::transpose;
 
 /// Elements that `pack` writes for `k` rows and `n` columns.
 pub fn packed_len(v: &Variant, k: usize, n: usize) -> usize {
@@ -32,12 +33,20 @@ pub fn pack(
     for registers in v.form().panels(n) {
         let columns = registers * v.lanes;
         let (panel, after) = rest.split_at_mut(k * columns);
-        for (row, to) in panel.chunks_exact_mut(columns.max(1)).enumerate() {
-            if pace.stops(4 * columns) {
-                return;
-            }
-            for (col, to) in (first..).zip(to) {
-                *to = if col < n { b[row * row_stride + col * col_stride] } else { 0.0 };
+        let count = columns.min(n - first);
+        if row_stride == 1 && k > 0 {
+            pack_transposed((&b[first * col_stride..], col_stride), count, columns, panel, pace);
+        } else {
+            for (row, to) in panel.chunks_exact_mut(columns.max(1)).enumerate() {
+                if pace.stops(4 * columns) {
+                    return;
+                }
+                let from = &b[row * row_stride + first * col_stride..];
+                to[count..].fill(0.0);
+                match col_stride {
+                    1 => to[..count].copy_from_slice(&from[..count]),
+                    _ => to[..count].iter_mut().zip(from.iter().step_by(col_stride)).for_each(|(to, x)| *to = *x),
+                }
             }
         }
         (first, rest) = (first + columns, after);
@@ -88,25 +97,44 @@ pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32], 
     }
 }
 
-/// Writes filters `[filters, channels, taps]` as a panel `[taps, channels, columns]`; columns without a filter are zeros.
-fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32], pace: &Pace<'_>) {
-    // Number of rows that stay in the first-level cache while all filters write their columns.
-    const ROWS: usize = 16;
-    let filter_len = panel.len() / columns;
-    if filters.len() < panel.len() {
+/// Elements of a block of transposed filters: they fit in half of a first-level cache.
+const BLOCK: usize = 1 << 12;
+
+/// Writes `count` columns, of which each is contiguous, as a panel; further columns of the panel are zeros.
+fn pack_transposed((b, col_stride): (&[f32], usize), count: usize, columns: usize, panel: &mut [f32], pace: &Pace<'_>) {
+    if count < columns {
         panel.fill(0.0);
     }
-    for (tap, rows) in panel.chunks_exact_mut(filter_len / taps * columns).enumerate() {
-        for (block, rows) in rows.chunks_mut(ROWS * columns).enumerate() {
-            if pace.stops(4 * rows.len()) {
-                return;
-            }
-            for (column, filter) in filters.chunks_exact(filter_len).enumerate() {
-                let weights = filter[block * ROWS * taps + tap..].iter().step_by(taps);
-                for (row, &weight) in rows.chunks_exact_mut(columns).zip(weights) {
-                    row[column] = weight;
-                }
-            }
+    let rows = BLOCK / columns;
+    for (block, to) in panel.chunks_mut(rows * columns).enumerate() {
+        if pace.stops(4 * to.len()) {
+            return;
+        }
+        transpose::matrix([count, to.len() / columns], (&b[block * rows..], col_stride), (to, columns));
+    }
+}
+
+/// Writes filters `[filters, channels, taps]` as a panel `[taps, channels, columns]`; columns without a filter are zeros.
+fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32], pace: &Pace<'_>) {
+    let filter_len = panel.len() / columns;
+    let (channels, count) = (filter_len / taps, filters.len() / filter_len);
+    if taps == 1 {
+        return pack_transposed((filters, filter_len), count, columns, panel, pace);
+    }
+    if count < columns {
+        panel.fill(0.0);
+    }
+    let mut block = [0.0; BLOCK];
+    let rows = BLOCK / columns;
+    for first in (0..filter_len).step_by(rows) {
+        let rows = rows.min(filter_len - first);
+        if pace.stops(8 * rows * columns) {
+            return;
+        }
+        transpose::matrix([count, rows], (&filters[first..], filter_len), (&mut block, columns));
+        for (weight, row) in (first..first + rows).zip(block.chunks_exact(columns)) {
+            let to = weight % taps * channels + weight / taps;
+            panel[to * columns..][..count].copy_from_slice(&row[..count]);
         }
     }
 }

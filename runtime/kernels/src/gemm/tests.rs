@@ -106,6 +106,23 @@ proptest! {
     }
 
     #[test]
+    fn a_matrix_is_packed_alike_from_any_layout(k in 0usize..600, n in 0usize..70, at_end in any::<bool>()) {
+        let b = numbers(8, k * n);
+        let transposed: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
+        let spaced: Vec<f32> = b.iter().flat_map(|&x| [x, f32::NAN]).collect();
+        for v in available() {
+            let packed = |b: &[f32], strides: [usize; 2]| {
+                let mut packed = Guarded::new(&vec![f32::NAN; packed_len(v, k, n)], Edge::BOTH[usize::from(at_end)]);
+                pack(v, k, n, (&Guarded::new(b, Edge::End), strides[0], strides[1]), &mut packed, &Pace::free());
+                packed.to_vec()
+            };
+            let want = packed(&b, [n, 1]);
+            assert_eq!(packed(&transposed, [1, k]), want, "{}", v.name);
+            assert_eq!(packed(&spaced, [2 * n, 2]), want, "{}", v.name);
+        }
+    }
+
+    #[test]
     fn convolutions_follow_the_definition(
         (batch, in_h, in_w) in (1usize..3, 1usize..12, 1usize..12),
         (groups, group_in, group_out) in (1usize..4, 1usize..20, 1usize..20),

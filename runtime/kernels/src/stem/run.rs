@@ -282,17 +282,19 @@ impl Tile<'_, '_> {
     #[inline(always)]
     unsafe fn bias<L: Lanes, const R: usize>(&self, filter: usize) -> [L; R] {
         let bias = self.args.epilogue.bias.unwrap_or_default();
-        std::array::from_fn(|r| {
-            let rest = bias.get(filter + r * L::WIDTH..).unwrap_or_default();
-            // SAFETY: `rest` has as many elements as are read.
-            unsafe {
+        // SAFETY: `rest` has as many elements as are read.
+        unsafe {
+            let mut registers = [L::splat(0.0); R];
+            for (r, register) in registers.iter_mut().enumerate() {
+                let rest = bias.get(filter + r * L::WIDTH..).unwrap_or_default();
                 match rest.len() {
-                    0 => L::splat(0.0),
-                    count if count < L::WIDTH => L::load_first(rest.as_ptr(), count),
-                    _ => L::load(rest.as_ptr()),
+                    0 => {}
+                    count if count < L::WIDTH => *register = L::load_first(rest.as_ptr(), count),
+                    _ => *register = L::load(rest.as_ptr()),
                 }
             }
-        })
+            registers
+        }
     }
 
     /// Stores the sums of the existing filters starting at `filter`.

@@ -17,6 +17,8 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
+use bytemuck::{cast_slice, cast_slice_mut};
+
 use crate::copy::copy;
 use crate::isa::Isa;
 use crate::pace::Pace;
@@ -75,6 +77,19 @@ pub fn transpose(isa: Isa, size: usize, p: &Permutation, x: &[u8], y: &mut [u8],
     });
 }
 
+/// Transposes a small matrix, on any CPU alike: `y[c * y_stride + r] = x[r * x_stride + c]`.
+///
+/// # Panics
+/// If `x` or `y` is too short.
+pub(crate) fn matrix(
+    [rows, columns]: [usize; 2],
+    (x, from_stride): (&[f32], usize),
+    (y, to_stride): (&mut [f32], usize),
+) {
+    let m = Matrix { rows, columns, from: 0, from_stride, to: 0, to_stride };
+    transpose_words(Isa::detect(), &m, cast_slice(x), cast_slice_mut(y));
+}
+
 /// One matrix transposition inside two tensors, in elements:
 /// `y[to + c * to_stride + r] = x[from + r * from_stride + c]`.
 #[derive(Clone, Copy, Debug)]
@@ -129,10 +144,10 @@ impl Matrix {
 
 fn transpose_words(isa: Isa, m: &Matrix, x: &[u8], y: &mut [u8]) {
     match isa {
-        // SAFETY: `transpose` has checked that the CPU has the instruction set; AVX-512 includes AVX2.
+        // SAFETY: the callers have checked that the CPU has the instruction set; AVX-512 includes AVX2.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2::transpose(m, x, y) },
-        // SAFETY: `transpose` has checked that the CPU has NEON.
+        // SAFETY: the callers have checked that the CPU has NEON.
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => unsafe { neon::transpose(m, x, y) },
         _ => scalar::transpose::<4>(m, x, y),

@@ -181,14 +181,10 @@ fn channels_of(v: &Variant, shape: &ConvShape) -> usize {
     if v.storage == Storage::Transformed { shape.in_c } else { shape.in_c.div_ceil(shape.in_c.div_ceil(CHANNELS)) }
 }
 
-/// Transforms all packed kernels, part by part.
-pub(super) fn transform_all(v: &Variant, shape: &ConvShape, kernels: &[f32], out: &mut [f32]) {
-    let split = WinogradSplit::new(v, shape, 1);
+/// Transforms the packed kernels of `shape`, which has the filters of one panel.
+pub(super) fn transform_panel(v: &Variant, shape: &ConvShape, kernels: &[f32], out: &mut [f32]) {
     let conv = CheckedConv { v, gemm: v.gemm(), shape, input: &[], packed: kernels.into(), epilogue: Epilogue::NONE };
-    let transform = v.packing();
-    for (part, out) in out.chunks_exact_mut(split.part).enumerate() {
-        conv.transform_kernels(transform, part, out);
-    }
+    conv.transform_kernels(v.packing(), 0, out);
 }
 
 /// A convolution whose slices have been checked against its shape.

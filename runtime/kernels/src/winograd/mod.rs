@@ -307,7 +307,7 @@ fn kernels_len(v: &Variant, shape: &ConvShape) -> usize {
 /// transformed weights. For kernels in half precision, the caller then applies [`halve`](gemm::halve).
 ///
 /// # Errors
-/// No memory for a copy of the weights that are to be transformed.
+/// No memory for a copy of the filters of a panel, which are to be transformed.
 ///
 /// # Panics
 /// If the lengths do not match `shape`, or if the CPU lacks the variant's instructions and the build lacks the feature
@@ -322,10 +322,18 @@ pub fn pack(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32]) -> Re
         gemm::pack(v.gemm(), rows, shape.out_c, (oihw, 1, rows), out, &Pace::free());
         return Ok(());
     }
-    let len = kernels_len(v, shape);
+    // Panel by panel, so that the kernels are transformed while they are in the second-level cache.
+    let of = |filters: &[f32]| ConvShape { out_c: filters.len() / rows, ..shape.clone() };
+    let panel = rows * v.gemm().nr;
+    let len = oihw.chunks(panel).next().map_or(0, |filters| kernels_len(v, &of(filters)));
     let mut kernels = AlignedVec::try_zeroed(len).ok_or(NoMemory(product(&[len, size_of::<f32>()])))?;
-    gemm::pack(v.gemm(), rows, shape.out_c, (oihw, 1, rows), &mut kernels, &Pace::free());
-    blocks::transform_all(v, shape, &kernels, out);
+    let parts = out.chunks_exact_mut(WinogradSplit::new(v, shape, 1).part_len());
+    for (filters, part) in oihw.chunks(panel).zip(parts) {
+        let shape = of(filters);
+        let kernels = &mut kernels[..kernels_len(v, &shape)];
+        gemm::pack(v.gemm(), rows, shape.out_c, (filters, 1, rows), kernels, &Pace::free());
+        blocks::transform_panel(v, &shape, kernels, part);
+    }
     Ok(())
 }
 

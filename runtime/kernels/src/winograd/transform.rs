@@ -132,6 +132,16 @@ impl F5 {
         let [p, q, r] = [Self::POINTS[pair], Self::POINTS[(pair + 1) % 3], Self::POINTS[(pair + 2) % 3]];
         [p * p, q * q, r * r]
     }
+
+    /// The weights at a point and at its negative. A closure would not be inlined, and calls would take the time.
+    #[inline(always)]
+    fn pair<L: Lanes>(g: [L; 3], pair: usize) -> [L; 2] {
+        let ([p, q, r], point) = (Self::squares(pair), Self::POINTS[pair]);
+        let factor = 0.5 / (p * (p - q) * (p - r));
+        let [outer, middle, inner] = [p * factor, point * factor, factor].map(|x| x as f32);
+        let even = g[2].mul_add(g[0].like(outer), g[0].mul(g[0].like(inner)));
+        [g[1].mul_add(g[0].like(middle), even), g[1].mul_add(g[0].like(-middle), even)]
+    }
 }
 
 impl Transform<7, 5, 7> for F5 {
@@ -170,14 +180,7 @@ impl Transform<7, 5, 7> for F5 {
 
     #[inline(always)]
     fn weights<L: Lanes>(g: [L; 3]) -> [L; 7] {
-        let n = |x: f64| g[0].like(x as f32);
-        let pair = |pair: usize| {
-            let ([p, q, r], point) = (Self::squares(pair), Self::POINTS[pair]);
-            let factor = 0.5 / (p * (p - q) * (p - r));
-            let even = g[2].mul_add(n(p * factor), g[0].mul(n(factor)));
-            [g[1].mul_add(n(point * factor), even), g[1].mul_add(n(-point * factor), even)]
-        };
-        let ([a, minus_a], [b, minus_b], [c, minus_c]) = (pair(0), pair(1), pair(2));
+        let ([a, minus_a], [b, minus_b], [c, minus_c]) = (Self::pair(g, 0), Self::pair(g, 1), Self::pair(g, 2));
         [g[0], a, minus_a, b, minus_b, c, minus_c]
     }
 }
@@ -330,18 +333,21 @@ unsafe fn weights_of<L: Lanes, F: Transform<N, M, W>, const N: usize, const M: u
         for filter in filters.clone().step_by(L::WIDTH) {
             // SAFETY: every tap and every matrix has a register's elements starting at this filter.
             unsafe {
-                let columns: [[L; W]; 3] = std::array::from_fn(|x| {
-                    F::weights(std::array::from_fn(|y| {
+                let mut columns = [[L::splat(0.0); W]; 3];
+                for (x, column) in columns.iter_mut().enumerate() {
+                    let mut taps = [L::splat(0.0); 3];
+                    for (y, tap) in taps.iter_mut().enumerate() {
                         let at = (channel * 9 + y * 3 + x) * width + filter;
-                        if half {
+                        *tap = if half {
                             L::load_half(kernels.cast::<f16>().add(at))
                         } else {
                             L::load(kernels.cast::<f32>().add(at))
-                        }
-                    }))
-                });
+                        };
+                    }
+                    *column = F::weights(taps);
+                }
                 for y in 0..W {
-                    let row = F::weights::<L>(std::array::from_fn(|x| columns[x][y]));
+                    let row = F::weights::<L>([columns[0][y], columns[1][y], columns[2][y]]);
                     for (x, number) in row.into_iter().enumerate() {
                         number.store(tile.out.add((y * W + x) * stride + channel * width + filter));
                     }
