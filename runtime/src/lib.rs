@@ -58,6 +58,8 @@ pub use error::{Error, OpError, Result};
 pub use fault::{Fault, InputFault, ModelFault, PackageFault, TuningFault};
 pub use graph::ForeignModel;
 pub use info::{Info, Shapes};
+#[cfg(feature = "onnx")]
+pub use limits::Limit;
 pub use limits::Limits;
 pub use model::Model;
 pub use options::{Memory, Options, Precision, Tune};

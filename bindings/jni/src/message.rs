@@ -32,6 +32,10 @@ impl Request<'_> {
         Ok(i32::from_be_bytes(self.take()?))
     }
 
+    fn long(&mut self) -> Result<i64> {
+        Ok(i64::from_be_bytes(self.take()?))
+    }
+
     pub(crate) fn number(&mut self) -> Result<f64> {
         Ok(f64::from_be_bytes(self.take()?))
     }
@@ -81,6 +85,7 @@ impl Request<'_> {
                 let dimension = |it: &mut Self| it.count().map(u64::from);
                 self.list(|it| Ok((it.text()?, it.list(dimension)?)))?.into_iter().collect()
             },
+            limits: self.list(|it| Ok((it.text()?, it.long()?)))?.into_iter().collect(),
         })
     }
 
@@ -244,7 +249,8 @@ mod tests {
 
     fn config() -> Written {
         let written = Written::default().int(3).int(2).int(1).text("key").int(1);
-        written.int(1).text("image").int(2).int(1).int(224)
+        let written = written.int(1).text("image").int(2).int(1).int(224);
+        written.int(1).text("memory").int(1).int(-2)
     }
 
     #[test]
@@ -259,6 +265,7 @@ mod tests {
                 public_key: Some(b"key".to_vec()),
                 copy: true,
                 shapes: [("image".to_owned(), vec![1, 224])].into(),
+                limits: [("memory".to_owned(), 0x1_ffff_fffe)].into(),
             }
         );
         assert_eq!(request.text().unwrap(), "a\0\u{1F600}");

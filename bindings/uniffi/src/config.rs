@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use skipstone::{Options, PowerMode, Shapes, available_cores};
+use skipstone::{Limits, Options, PowerMode, Shapes, available_cores};
 
 use crate::error::{Result, SkipstoneError};
 
@@ -34,6 +34,8 @@ pub struct Config {
     pub copy: bool,
     /// Shapes of an ONNX file's dynamic inputs, by name; packages have none.
     pub shapes: HashMap<String, Vec<u64>>,
+    /// Limits on what a model may need, by name, instead of the defaults of `skipstone::Limits`.
+    pub limits: HashMap<String, i64>,
 }
 
 impl Config {
@@ -49,7 +51,7 @@ impl Config {
             Power::Efficient => PowerMode::Efficient,
         };
         // More threads than cores would only wait for each other.
-        let options = Options { shapes: self.shapes(), ..Options::default() };
+        let options = Options { shapes: self.shapes(), limits: self.limits()?, ..Options::default() };
         let options = options.threads(threads.min(cores)).power(power);
         match &self.public_key {
             None => Ok(options),
@@ -64,6 +66,17 @@ impl Config {
     pub(crate) fn shapes(&self) -> Shapes {
         let shape = |dims: &[u64]| dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(usize::MAX)).collect();
         self.shapes.iter().map(|(input, dims)| (input.clone(), shape(dims))).collect()
+    }
+
+    /// # Errors
+    /// `Input` for a name that no limit has, and for a negative number.
+    pub(crate) fn limits(&self) -> Result<Limits> {
+        let mut limits = Limits::default();
+        for (name, &value) in &self.limits {
+            let refused = |_| SkipstoneError::input("input.limit", format!("the limit '{name}' is {value}"));
+            limits.set(name, u64::try_from(value).map_err(refused)?)?;
+        }
+        Ok(limits)
     }
 }
 
@@ -85,6 +98,21 @@ mod tests {
         assert!(with(32).is_ok());
         for bytes in [0, 31, 33] {
             assert_eq!(with(bytes).unwrap_err().code(), "input.key");
+        }
+    }
+
+    #[test]
+    fn limits_have_names_and_are_not_negative() {
+        let with =
+            |name: &str, value| Config { limits: [(name.to_owned(), value)].into(), ..Config::default() }.options();
+        assert_eq!(with("memory", 1000).unwrap().limits.memory_bytes, 1000);
+        assert_eq!(with("work", 0).unwrap().limits.run_work, 0);
+        // Known to every library, whether or not it opens ONNX files.
+        assert!(with("nodes", 7).is_ok());
+        for (name, value) in [("memory", -1), ("memory", i64::MIN), ("frobs", 1), ("", 1), ("Memory", 1)] {
+            let error = with(name, value).unwrap_err();
+            assert_eq!(error.code(), "input.limit");
+            assert!(error.to_string().contains("memory"), "{error}");
         }
     }
 }

@@ -137,7 +137,8 @@ fn may_be_onnx(error: &SkipstoneError) -> bool {
 #[cfg(feature = "onnx")]
 fn packed(path: &Path, config: &Config) -> Result<Vec<u8>> {
     use skipstone::{Recipe, compile};
-    let recipe = Recipe { isa: Some(skipstone::Isa::detect()), shapes: config.shapes(), ..Recipe::default() };
+    let isa = Some(skipstone::Isa::detect());
+    let recipe = Recipe { isa, shapes: config.shapes(), limits: config.limits()?, ..Recipe::default() };
     Ok(compile(path, &recipe, None)?.0)
 }
 

@@ -80,6 +80,24 @@ fn a_converted_file_is_a_package_for_this_machine() {
 }
 
 #[test]
+fn a_file_above_a_limit_is_refused_with_its_name_and_opens_once_it_is_raised() {
+    let folder = Folder::new("limits");
+    let to = folder.file("model.skip");
+    let with = |name: &str, value| Config { limits: [(name.to_owned(), value)].into(), ..Config::default() };
+    for name in ["nodes", "file", "elements", "name", "memory"] {
+        let low = || with(name, 3);
+        let open = Model::open(SIMPLENET.into(), low());
+        for refused in [open, Model::convert(SIMPLENET.into(), to.clone(), low())] {
+            let error = refused.map(drop).unwrap_err();
+            assert!(matches!(error, SkipstoneError::Model { .. }), "{name}: {error:?}");
+            assert!(error.to_string().contains(&format!("'{name}'")), "{name}: {error}");
+        }
+        Model::open(SIMPLENET.into(), with(name, 1 << 30)).unwrap();
+    }
+    Model::convert(SIMPLENET.into(), to, with("nodes", 1000)).unwrap();
+}
+
+#[test]
 fn a_failed_conversion_leaves_the_target_unchanged() {
     let folder = Folder::new("refused");
     let to = folder.file("model.skip");

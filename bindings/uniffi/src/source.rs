@@ -243,6 +243,25 @@ mod tests {
     }
 
     #[test]
+    fn a_package_above_a_limit_is_refused_with_its_name_and_opens_once_it_is_raised() {
+        let folder = Folder::new("limits");
+        let (whole, to) = (package(300), folder.file("model.skip"));
+        let with = |name: &str, value| Config { limits: [(name.to_owned(), value)].into(), ..Config::default() };
+        for name in ["memory", "work"] {
+            let opened = Model::from_bytes(&whole, with(name, 100));
+            for refused in [opened, Model::install_bytes(&whole, to.clone(), with(name, 100))] {
+                let error = refused.map(drop).unwrap_err();
+                assert_eq!(error.code(), "model.limit");
+                assert!(error.to_string().contains(&format!("'{name}'")), "{error}");
+            }
+            Model::from_bytes(&whole, with(name, 1 << 20)).unwrap();
+        }
+        assert!(folder.names().is_empty());
+        // It bounds ONNX files.
+        Model::install_bytes(&whole, to, with("nodes", 0)).unwrap();
+    }
+
+    #[test]
     fn failed_installations_leave_the_target_unchanged() {
         let folder = Folder::new("broken");
         let to = folder.file("model.skip");

@@ -23,6 +23,31 @@ public struct Config: Hashable, Sendable {
     public var copy: Bool
     /// Shapes of an ONNX file's dynamic inputs, by name; packages have none.
     public var shapes: [String: [Int]]
+    /// Limits on what a model may need, by name, instead of the defaults.
+    ///
+    /// A model above one is refused with its name. All but the first three are for ONNX files. The calls that open a
+    /// model throw ``SkipstoneError`` of kind `input` (code `input.limit`) for a limit that does not exist, or is
+    /// negative.
+    ///
+    /// | limit | unit | of | default |
+    /// |---|---|---|---|
+    /// | `memory` | bytes | a session: arena with scratch, inputs, state, copies of outputs | 2^30 |
+    /// | `work` | steps | a run: multiply-adds, and elements read and written | 2^38 |
+    /// | `iterations` | iterations | all loops of a run | 2^20 |
+    /// | `file` | bytes | the file | 2^31 |
+    /// | `external` | bytes | external data, once per tensor | 2^31 |
+    /// | `nodes` | nodes | the model, with its functions expanded | 100,000 |
+    /// | `items` | items | messages and strings of the file | 2,000,000 |
+    /// | `depth` | levels | nested messages | 32 |
+    /// | `inputs` | inputs | a node | 2^12 |
+    /// | `attributes` | attributes | a node | 256 |
+    /// | `name` | bytes | a name | 2^12 |
+    /// | `string` | bytes | a string attribute, or an entry of the metadata | 2^24 |
+    /// | `rank` | dimensions | a tensor | 32 |
+    /// | `elements` | elements | a tensor | 2^28 |
+    /// | `folded` | elements | everything computed from constants while loading | 2^26 |
+    /// | `folded-work` | steps | everything computed from constants while loading | 2^30 |
+    public var limits: [String: Int]
 
     /// By default, one thread on whichever core the system gives, and any package, mapped.
     ///
@@ -30,13 +55,14 @@ public struct Config: Hashable, Sendable {
     /// part, two threads can be slower than one.
     public init(
         threads: Int? = 1, power: Power = .balanced, publicKey: Data? = nil, copy: Bool = false,
-        shapes: [String: [Int]] = [:]
+        shapes: [String: [Int]] = [:], limits: [String: Int] = [:]
     ) {
         self.threads = threads
         self.power = power
         self.publicKey = publicKey
         self.copy = copy
         self.shapes = shapes
+        self.limits = limits
     }
 
     var binding: SkipstoneBindings.Config {
@@ -48,6 +74,6 @@ public struct Config: Hashable, Sendable {
             }
         return .init(
             threads: UInt32(clamping: threads ?? 0), power: power, publicKey: publicKey, copy: copy,
-            shapes: shapes.mapValues { $0.map { UInt64(clamping: $0) } })
+            shapes: shapes.mapValues { $0.map { UInt64(clamping: $0) } }, limits: limits.mapValues { Int64($0) })
     }
 }

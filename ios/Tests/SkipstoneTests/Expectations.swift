@@ -1,9 +1,9 @@
 import Skipstone
 import Testing
 
-/// Expects a `SkipstoneError` of the given kind, with a code and a message.
+/// Expects a `SkipstoneError` of the given kind, with a code and a message that says `part`.
 func expectError(
-    _ kinds: SkipstoneError.Kind..., code: String? = nil, of what: String = "",
+    _ kinds: SkipstoneError.Kind..., code: String? = nil, of what: String = "", saying part: String? = nil,
     at location: SourceLocation = #_sourceLocation, _ body: () async throws -> Void
 ) async {
     do {
@@ -13,6 +13,7 @@ func expectError(
         #expect(kinds.contains(error.kind), "\(error) \(what)", sourceLocation: location)
         #expect(!error.code.isEmpty && !error.message.isEmpty, sourceLocation: location)
         if let code { #expect(error.code == code, sourceLocation: location) }
+        if let part { #expect(error.message.contains(part), sourceLocation: location) }
     } catch {
         Issue.record("\(type(of: error)): \(error) \(what)", sourceLocation: location)
     }

@@ -60,6 +60,22 @@ import Testing
         }
     }
 
+    @Test func aModelAboveALimitIsRefusedWithItsNameAndOpensOnceItIsRaised() async throws {
+        for name in ["memory", "work"] {
+            await expectError(.model, code: "model.limit", saying: "'\(name)'") {
+                _ = try Model(contentsOf: Fixtures.package, config: Config(limits: [name: 1000]))
+            }
+            _ = try Model(contentsOf: Fixtures.package, config: Config(limits: [name: 1 << 40]))
+        }
+        // Limits of ONNX files are known to every library.
+        _ = try Model(contentsOf: Fixtures.package, config: Config(limits: ["nodes": 1]))
+        for (name, value) in [("frobs", 1), ("", 1), ("Memory", 1), ("memory", -1)] {
+            await expectError(.input, code: "input.limit", saying: "memory") {
+                _ = try Model(contentsOf: Fixtures.package, config: Config(limits: [name: value]))
+            }
+        }
+    }
+
     @Test func aKeyRequiresASignature() async throws {
         let key = Fixtures.publicKey
         _ = try Model(contentsOf: Fixtures.signed, config: Config(publicKey: key))

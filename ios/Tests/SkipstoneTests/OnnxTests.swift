@@ -22,6 +22,21 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["model.skip"])
     }
 
+    @Test func aFileAboveALimitIsRefusedWithItsNameAndOpensOnceItIsRaised() async throws {
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let package = folder.appendingPathComponent("model.skip")
+        for name in ["nodes", "file", "elements", "name"] {
+            let low = Config(limits: [name: 3])
+            await expectError(.model, saying: "'\(name)'") { _ = try Model(contentsOf: Fixtures.onnx, config: low) }
+            await expectError(.model, saying: "'\(name)'") {
+                _ = try Model.convert(from: Fixtures.onnx, to: package, config: low)
+            }
+            _ = try Model(contentsOf: Fixtures.onnx, config: Config(limits: [name: 1 << 30]))
+        }
+        _ = try Model.convert(from: Fixtures.onnx, to: package, config: Config(limits: ["nodes": 1000]))
+    }
+
     @Test func aFailedConversionLeavesTheTargetUnchanged() async throws {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }

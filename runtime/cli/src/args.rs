@@ -13,7 +13,7 @@ use skipstone::{Isa, Memory, Model, Options, PowerMode, Precision, Session, Tune
 use crate::failure::Failure;
 use crate::files;
 use crate::labels;
-use crate::limits::{Limit, limits, parse_limit};
+use crate::limits::{Limit, help, limits, parse_limit};
 use crate::notes::note;
 use crate::npy;
 use crate::printable::printable;
@@ -58,9 +58,14 @@ pub struct ModelArgs {
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape, help_heading = "Model options")]
     pub shapes: Vec<(String, Vec<usize>)>,
 
-    /// Change a limit for the model: memory, work, iterations, file, external, elements, folded, folded-work, nodes,
-    /// inputs, depth
-    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = parse_limit, help_heading = "Model options")]
+    /// Change a limit for the model, such as memory or work; `--help` lists all
+    #[arg(
+        long = "limit",
+        value_name = "NAME=VALUE",
+        value_parser = parse_limit,
+        long_help = help(),
+        help_heading = "Model options"
+    )]
     pub limits: Vec<Limit>,
 
     /// Value for a setting of the model (`inspect` lists them): true, a number, numbers separated by commas, or a .npy

@@ -45,7 +45,8 @@ impl Decoder<'_> {
     fn count(&mut self, item: Item<'_>) -> Result<()> {
         self.items += 1;
         if self.items > self.limits.max_items {
-            let what = format!("the file holds more than {} messages and strings", self.limits.max_items);
+            let what =
+                format!("the file holds more than {} messages and strings (limit 'items')", self.limits.max_items);
             return Err(item.invalid(Rule::Limit, what));
         }
         Ok(())
@@ -56,7 +57,7 @@ impl Decoder<'_> {
         self.count(item)?;
         let depth = parent.depth + 1;
         if depth > self.limits.max_depth {
-            let what = format!("messages are nested more than {} deep", self.limits.max_depth);
+            let what = format!("messages are nested more than {} deep (limit 'depth')", self.limits.max_depth);
             return Err(item.invalid(Rule::Depth, what));
         }
         Ok(Message::new(item.bytes()?, parent.origin, depth))
@@ -76,7 +77,7 @@ impl Decoder<'_> {
     /// Reads a name, at most [`Limits::max_name_bytes`] long.
     fn name<'a>(&mut self, item: Item<'a>) -> Result<&'a str> {
         self.count(item)?;
-        item.text_up_to(self.limits.max_name_bytes)
+        item.text_up_to(self.limits.max_name_bytes, "name")
     }
 
     /// Appends the values of one occurrence of a repeated numeric field. All occurrences must be
@@ -141,9 +142,8 @@ impl Decoder<'_> {
     fn dims(&self, dims: &mut Vec<i64>, item: Item<'_>) -> Result<()> {
         let more = self.count_numbers(item, Scalar::Varint)?;
         if more.saturating_add(dims.len() as u64) > self.limits.max_rank as u64 {
-            return Err(
-                item.invalid(Rule::Limit, format!("a tensor has more than {} dimensions", self.limits.max_rank))
-            );
+            let what = format!("a tensor has more than {} dimensions (limit 'rank')", self.limits.max_rank);
+            return Err(item.invalid(Rule::Limit, what));
         }
         match item.value {
             FieldValue::Bytes(mut packed) => {
@@ -163,7 +163,7 @@ impl Decoder<'_> {
         while let Some(item) = message.next()? {
             match item.number {
                 1 => model.ir_version = Some(item.int()?),
-                2..=4 | 6 => item.text_up_to(self.limits.max_string_bytes).map(drop)?,
+                2..=4 | 6 => item.text_up_to(self.limits.max_string_bytes, "string").map(drop)?,
                 5 => item.int().map(drop)?,
                 7 => model.graph = Some(self.nested(&message, item, Self::graph)?),
                 8 => push(&mut model.opset_imports, self.nested(&message, item, Self::opset_import)?)?,
@@ -198,7 +198,7 @@ impl Decoder<'_> {
                 1 => entry.0 = self.name(item)?,
                 2 => {
                     self.count(item)?;
-                    entry.1 = item.text_up_to(self.limits.max_string_bytes)?;
+                    entry.1 = item.text_up_to(self.limits.max_string_bytes, "string")?;
                 }
                 _ => {}
             }
@@ -281,7 +281,7 @@ impl Decoder<'_> {
         message.singular(&[3, 4, 6, 7, 8]);
         self.nodes += 1;
         if self.nodes > self.limits.max_nodes {
-            let what = format!("the model has more than {} nodes", self.limits.max_nodes);
+            let what = format!("the model has more than {} nodes (limit 'nodes')", self.limits.max_nodes);
             return Err(Invalid::new(Rule::Limit, Place::Model, what));
         }
         let mut node = Node { bytes: message.bytes(), ..Node::default() };
@@ -293,7 +293,10 @@ impl Decoder<'_> {
                 4 => node.op_type = self.name(item)?,
                 5 => {
                     if node.attributes.len() >= self.limits.max_attributes {
-                        let what = format!("a node has more than {} attributes", self.limits.max_attributes);
+                        let what = format!(
+                            "a node has more than {} attributes (limit 'attributes')",
+                            self.limits.max_attributes
+                        );
                         return Err(item.invalid(Rule::Limit, what));
                     }
                     push(&mut node.attributes, self.nested(&message, item, Self::attribute)?)?;
@@ -344,8 +347,8 @@ impl Decoder<'_> {
     fn string<'a>(&self, item: Item<'a>) -> Result<&'a [u8]> {
         let bytes = item.bytes()?;
         if bytes.len() > self.limits.max_string_bytes {
-            let what =
-                format!("a string attribute has {} bytes, the limit is {}", bytes.len(), self.limits.max_string_bytes);
+            let most = self.limits.max_string_bytes;
+            let what = format!("a string attribute has {} bytes, the limit 'string' is {most}", bytes.len());
             return Err(item.invalid(Rule::Limit, what));
         }
         Ok(bytes)
@@ -484,9 +487,8 @@ impl Decoder<'_> {
                 continue;
             }
             if dims.len() >= self.limits.max_rank {
-                return Err(
-                    item.invalid(Rule::Limit, format!("a shape has more than {} dimensions", self.limits.max_rank))
-                );
+                let what = format!("a shape has more than {} dimensions (limit 'rank')", self.limits.max_rank);
+                return Err(item.invalid(Rule::Limit, what));
             }
             let dim = self.child(&message, item)?;
             dims.push(self.dim(dim)?);

@@ -87,7 +87,7 @@ pub fn resolve(model_file: Option<&Path>, model: &Checked, limits: &Limits) -> R
     for tensor in &model.external {
         total = total.saturating_add(tensor.length);
         if total > limits.max_external_bytes {
-            let what = format!("brings the external data above {} bytes", limits.max_external_bytes);
+            let what = format!("brings the external data above {} bytes (limit 'external')", limits.max_external_bytes);
             return Err(invalid(tensor, Rule::Limit, what));
         }
         let size = match sizes.get(tensor.location.as_str()) {

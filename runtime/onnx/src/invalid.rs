@@ -140,9 +140,9 @@ rules! {
     /// The bytes are not protobuf, or not the messages of ONNX.
     Malformed, "model.malformed", "the file is damaged or is not an ONNX model";
     /// Messages, subgraphs or types are nested too deep.
-    Depth, "model.depth", "real models are not nested this deep; Limits::max_depth is the bound";
+    Depth, "model.depth", "real models are not nested this deep";
     /// A count or size exceeds the limits.
-    Limit, "model.limit", "if you trust the file, raise the limit in Limits";
+    Limit, "model.limit", "if you trust the file, raise the limit";
     /// The system has no memory for the model.
     Memory, "model.memory", "close other programs, or use a machine with more memory";
     /// A field that may occur once occurs twice.
@@ -188,7 +188,7 @@ rules! {
     /// A constant index out of range, or a step of zero.
     Index, "model.index", "the constant indices do not fit the tensor: export the model again";
     /// An operator whose output would exceed the limits.
-    Generated, "model.generated-size", "the operator needs more memory than Limits allows";
+    Generated, "model.generated-size", "if you trust the file, raise the limit";
     /// An integer division by zero, or one that overflows.
     Division, "model.division", "the constant divisor must not be zero";
     /// Invalid quantization parameters.

@@ -72,7 +72,7 @@ impl Limits {
     /// `model.limit` above [`Self::max_file_bytes`].
     pub fn check_file_size(&self, bytes: u64) -> Result<(), Invalid> {
         if bytes > self.max_file_bytes {
-            let what = format!("the file has {bytes} bytes, the limit is {}", self.max_file_bytes);
+            let what = format!("the file has {bytes} bytes, the limit 'file' is {}", self.max_file_bytes);
             return Err(Invalid::new(Rule::Limit, Place::Model, what));
         }
         Ok(())

@@ -78,6 +78,8 @@ pub enum InputFault {
     Threshold,
     /// A class that does not exist, or one that is both allowed and denied.
     Label,
+    /// A limit that does not exist.
+    Limit,
     /// A table of classes that is invalid, or does not fit the model.
     #[cfg(any(feature = "rules", test))]
     Table,
@@ -114,6 +116,7 @@ impl Fault {
             Self::Input(fault) => match fault {
                 InputFault::Threshold => "input.threshold",
                 InputFault::Label => "input.label",
+                InputFault::Limit => "input.limit",
                 #[cfg(any(feature = "rules", test))]
                 InputFault::Table => "input.table",
             },

@@ -14,11 +14,11 @@ impl Limits {
     /// # Errors
     /// `model.limit`, naming the exceeded limit.
     pub(crate) fn check_graph(&self, graph: &Graph) -> Result<()> {
-        check("steps of work", work(graph), self.run_work)?;
-        check("iterations of loops", iterations(graph, &graph.nodes), self.iterations)?;
+        check("steps of work", work(graph), self.run_work, "work")?;
+        check("iterations of loops", iterations(graph, &graph.nodes), self.iterations, "iterations")?;
         let edge = graph.inputs.iter().chain(graph.outputs.iter().map(|(_, id)| id));
         let bytes = edge.map(|&id| graph.fact(id).bytes() as u64);
-        check("bytes of inputs and outputs", bytes.fold(0, u64::saturating_add), self.memory_bytes)
+        check("bytes of inputs and outputs", bytes.fold(0, u64::saturating_add), self.memory_bytes, "memory")
     }
 
     /// Checks the memory of a session of `plan`.
@@ -26,10 +26,11 @@ impl Limits {
     /// # Errors
     /// `model.limit`, naming the exceeded limit.
     pub(crate) fn check_plan(&self, plan: &Plan) -> Result<()> {
-        // An output that is an unchanged input is copied.
+        // An output that is an unchanged input is copied, and so is the next value of state.
         let copies = plan.outputs.iter().filter(|port| matches!(port.place, Place::Input(_)));
         let held = plan.variables.iter().map(|variable| &variable.port);
-        self.check_ports(plan.inputs.iter().chain(copies).chain(held), plan.arena_bytes)
+        let next = plan.variables.iter().filter(|variable| variable.next.is_some()).map(|variable| &variable.port);
+        self.check_ports(plan.inputs.iter().chain(copies).chain(held).chain(next), plan.arena_bytes)
     }
 
     /// Checks the bytes of ports, plus `beside` other bytes.
@@ -38,7 +39,7 @@ impl Limits {
     /// `model.limit`.
     pub(crate) fn check_ports<'a>(&self, ports: impl Iterator<Item = &'a Port>, beside: usize) -> Result<()> {
         let bytes = ports.fold(beside as u64, |sum, port| sum.saturating_add(port.fact.bytes() as u64));
-        check("bytes of tensors", bytes, self.memory_bytes)
+        check("bytes of tensors", bytes, self.memory_bytes, "memory")
     }
 }
 

@@ -193,9 +193,9 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        limits::check("bytes of packed weights", self.kept as u64, self.most_kept as u64)?;
+        limits::check_fixed("bytes of packed weights", self.kept as u64, self.most_kept as u64)?;
         let most_packed = self.most_kept.saturating_mul(PACKED_AGAIN);
-        limits::check("bytes to pack", self.packed as u64, most_packed as u64)
+        limits::check_fixed("bytes to pack", self.packed as u64, most_packed as u64)
     }
 
     fn branch(&mut self, mut node: Node) -> Result<()> {

@@ -115,10 +115,11 @@ impl<'a> Item<'a> {
             .map_err(|_| self.invalid(Rule::Text, format!("the string in field {} is not UTF-8", self.number)))
     }
 
-    pub fn text_up_to(self, limit: usize) -> Result<&'a str> {
+    /// Text of at most `limit` bytes, which the limit called `name` says.
+    pub fn text_up_to(self, limit: usize, name: &str) -> Result<&'a str> {
         let length = self.bytes()?.len();
         if length > limit {
-            let what = format!("the string in field {} has {length} bytes, the limit is {limit}", self.number);
+            let what = format!("the string in field {} has {length} bytes, the limit '{name}' is {limit}", self.number);
             return Err(self.invalid(Rule::Limit, what));
         }
         self.text()

@@ -86,7 +86,8 @@ fn products(call: &Call<'_, '_>, sizes: &Sizes<'_, '_, '_>, past: Option<u64>, m
     let scores = [batch, heads, queries, keys];
     let count = scores.iter().fold(1u64, |count, size| count.saturating_mul(size.unwrap_or(1)));
     if count > call.limits.max_tensor_elements {
-        let what = format!("there are more than {} attention scores", call.limits.max_tensor_elements);
+        let what =
+            format!("there are more than {} attention scores (limit 'elements')", call.limits.max_tensor_elements);
         return Err(call.invalid(Rule::Generated, what));
     }
     let Some(mask) = call.shape(mask) else {

@@ -84,7 +84,7 @@ fn check_numbers(attribute: &Attribute<'_>, limits: &Limits) -> Result<(), Strin
         let rank = limits.max_rank as i64;
         let far = |axis: i64| !(-rank..rank).contains(&axis);
         if far(attribute.int) || attribute.ints.count > rank.unsigned_abs() || attribute.ints.ints().any(far) {
-            return Err("exceeds the largest supported rank".into());
+            return Err("exceeds the limit 'rank'".into());
         }
     }
     Ok(())

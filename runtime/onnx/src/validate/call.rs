@@ -81,7 +81,8 @@ impl<'m> Call<'_, 'm> {
     fn few(&self, index: usize, constant: &Constant<'_>) -> Result<(), Invalid> {
         let most = 2 * self.limits.max_rank as u64;
         if constant.len() > most {
-            let what = format!("input {index} has {} entries, the limit is {most}", constant.len());
+            let what =
+                format!("input {index} has {} entries, at most {most} are allowed (limit 'rank')", constant.len());
             return Err(self.invalid(Rule::Shape, what));
         }
         Ok(())
@@ -129,7 +130,7 @@ impl<'m> Call<'_, 'm> {
             return Ok(None);
         };
         if attribute.floats.count > 2 * self.limits.max_rank as u64 {
-            return self.bad_attribute(name, "has more entries than any tensor has dimensions");
+            return self.bad_attribute(name, "has more entries than tensors may have dimensions (limit 'rank')");
         }
         Ok(Some(attribute.floats.floats().map(f64::from).collect()))
     }
@@ -140,7 +141,7 @@ impl<'m> Call<'_, 'm> {
             return Ok(None);
         };
         if attribute.ints.count > 2 * self.limits.max_rank as u64 {
-            return self.bad_attribute(name, "has more entries than any tensor has dimensions");
+            return self.bad_attribute(name, "has more entries than tensors may have dimensions (limit 'rank')");
         }
         Ok(Some(attribute.ints.ints().collect()))
     }

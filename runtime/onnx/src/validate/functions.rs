@@ -103,7 +103,10 @@ impl<'m> Functions<'m> {
             total.saturating_add(nodes)
         });
         if total > limits.max_nodes as u64 {
-            let what = format!("with its functions expanded, the model has more than {} nodes", limits.max_nodes);
+            let what = format!(
+                "with its functions expanded, the model has more than {} nodes (limit 'nodes')",
+                limits.max_nodes
+            );
             return Err(Invalid::new(Rule::Limit, Place::Model, what));
         }
         Ok(())

@@ -56,19 +56,30 @@ pub(super) fn infer(call: &Call<'_, '_>, folded: &mut Folded, stored: u64) -> Re
     };
     let limit = limit.min(call.limits.max_tensor_elements);
     if most(call)?.is_some_and(|most| most > limit) {
-        return Err(call.invalid(Rule::Generated, format!("the result may have more than {limit} elements")));
+        return Err(call.invalid(
+            Rule::Generated,
+            format!("the result may have more than {limit} elements (limits 'elements' and 'folded')"),
+        ));
     }
     if is_constant {
         folded.work = folded.work.saturating_add(work(call)?);
         if folded.work > call.limits.max_folded_work {
-            let what = format!("more than {} steps are computed from constants", call.limits.max_folded_work);
+            let what = format!(
+                "more than {} steps are computed from constants (limit 'folded-work')",
+                call.limits.max_folded_work
+            );
             return Err(call.invalid(Rule::Generated, what));
         }
     }
     if let Some(shape) = &shape {
+        if shape.len() > call.limits.max_rank {
+            let what = format!("the result has more than {} dimensions (limit 'rank')", call.limits.max_rank);
+            return Err(call.invalid(Rule::Generated, what));
+        }
         let elements = elements(shape).filter(|elements| *elements <= call.limits.max_tensor_elements);
-        let Some(elements) = elements.filter(|_| shape.len() <= call.limits.max_rank) else {
-            let what = format!("the result has more than {} elements", call.limits.max_tensor_elements);
+        let Some(elements) = elements else {
+            let what =
+                format!("the result has more than {} elements (limit 'elements')", call.limits.max_tensor_elements);
             return Err(call.invalid(Rule::Generated, what));
         };
         // The value of a Constant node is in the file, where its size was already counted; an alias takes no memory.
@@ -76,7 +87,7 @@ pub(super) fn infer(call: &Call<'_, '_>, folded: &mut Folded, stored: u64) -> Re
             folded.elements = folded.elements.saturating_add(elements);
             let allowed = call.limits.max_folded_elements.saturating_add(stored.saturating_mul(FOLDS_OF_STORED));
             if folded.elements > allowed {
-                let what = format!("more than {allowed} elements are computed from constants");
+                let what = format!("more than {allowed} elements are computed from constants (limit 'folded')");
                 return Err(call.invalid(Rule::Generated, what));
             }
         }
@@ -103,7 +114,10 @@ fn most(call: &Call<'_, '_>) -> Result<Option<u64>, Invalid> {
             let boxes = shape.get(1).copied().unwrap_or(1);
             // Each box is compared with each other.
             if all(&[shape.first().copied().unwrap_or(1), classes, boxes, boxes]) > call.limits.max_folded_work {
-                return Err(call.invalid(Rule::Generated, format!("compares {boxes} boxes with each other")));
+                return Err(call.invalid(
+                    Rule::Generated,
+                    format!("compares {boxes} boxes with each other (limit 'folded-work')"),
+                ));
             }
             all(&[3, shape.first().copied().unwrap_or(1), classes, boxes])
         }
@@ -323,7 +337,7 @@ fn elements_fit(call: &Call<'_, '_>, shape: &[u64]) -> Result<(), Invalid> {
         Some(elements) if elements <= call.limits.max_tensor_elements => Ok(()),
         _ => Err(call.invalid(
             Rule::Generated,
-            format!("the result has more than {} elements", call.limits.max_tensor_elements),
+            format!("the result has more than {} elements (limit 'elements')", call.limits.max_tensor_elements),
         )),
     }
 }
@@ -392,7 +406,7 @@ fn range(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
     if !count.is_finite() || count > call.limits.max_tensor_elements as f64 {
         return Err(call.invalid(
             Rule::Generated,
-            format!("the range has more than {} elements", call.limits.max_tensor_elements),
+            format!("the range has more than {} elements (limit 'elements')", call.limits.max_tensor_elements),
         ));
     }
     Ok(Some(vec![count.max(0.0) as u64]))
@@ -466,7 +480,7 @@ fn resize(call: &Call<'_, '_>) -> Result<Option<Vec<u64>>, Invalid> {
     if scales.iter().product::<f64>() > most {
         return Err(call.invalid(
             Rule::Generated,
-            format!("the result has more than {} elements", call.limits.max_tensor_elements),
+            format!("the result has more than {} elements (limit 'elements')", call.limits.max_tensor_elements),
         ));
     }
     let (Some(mut shape), Some(axes)) = (input, axes) else {

@@ -193,7 +193,8 @@ impl<'w, 'm> Walker<'w, 'm> {
             return Err(invalid(Rule::Operator, "the node has no operator".into()));
         }
         if node.inputs.len() > self.limits.max_operands {
-            let what = format!("the node has {} inputs, the limit is {}", node.inputs.len(), self.limits.max_operands);
+            let (count, most) = (node.inputs.len(), self.limits.max_operands);
+            let what = format!("the node has {count} inputs, the limit 'inputs' is {most}");
             return Err(invalid(Rule::Limit, what));
         }
         for extent in attributes::check(node, in_function, self.limits)? {

@@ -58,14 +58,18 @@ pub(super) fn check_dims(dims: &[i64], limits: &Limits, place: &Place) -> Result
     for &dim in dims {
         let dim = u64::try_from(dim).map_err(|_| invalid(format!("dimension {dim} is negative")))?;
         if dim > limits.max_tensor_elements {
-            return Err(invalid(format!("dimension {dim} is above the limit of {}", limits.max_tensor_elements)));
+            return Err(invalid(format!(
+                "dimension {dim} is above the limit 'elements' of {}",
+                limits.max_tensor_elements
+            )));
         }
         empty |= dim == 0;
+        let most = limits.max_tensor_elements;
         // A zero does not lift the limit: strides are products that may leave the zero out.
         product = product
             .checked_mul(dim.max(1))
-            .filter(|&product| product <= limits.max_tensor_elements)
-            .ok_or_else(|| invalid(format!("the tensor has more than {} elements", limits.max_tensor_elements)))?;
+            .filter(|&product| product <= most)
+            .ok_or_else(|| invalid(format!("the tensor has more than {most} elements (limit 'elements')")))?;
     }
     Ok(if empty { 0 } else { product })
 }

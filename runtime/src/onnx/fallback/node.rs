@@ -58,7 +58,7 @@ pub(in crate::onnx) fn node(step: &ForeignNode<'_, '_>) -> Result<Made> {
     let plan = TractPlan { name: node.op_type.to_owned(), symbols, plan, inputs, outputs };
     if variable.is_empty() {
         let bytes = outputs_bytes(&plan.outputs);
-        limits::check("bytes of constants to compute", bytes, step.room)?;
+        limits::check_fixed("bytes of constants to compute", bytes, step.room)?;
         return plan.evaluate(&[] as &[TensorView<'_>]).map(Made::Constants).map_err(|e| e.at(name));
     }
     Ok(Made::Step(ForeignOp(Arc::new(plan)), variable.into_iter().map(|(_, id)| id).collect()))

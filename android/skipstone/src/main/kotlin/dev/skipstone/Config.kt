@@ -23,7 +23,30 @@ public enum class Power {
  * @property copy whether to read a package's file into memory instead of mapping it, so that later changes do not
  * matter.
  * @property shapes shapes of an ONNX file's dynamic inputs, by name; packages have none.
- * @throws SkipstoneException.Input for a negative number of threads.
+ * @property limits limits on what a model may need, by name, instead of the defaults. A model above one is refused with
+ * its name. All but the first three are for ONNX files.
+ *
+ * | limit | unit | of | default |
+ * |---|---|---|---|
+ * | `memory` | bytes | a session: arena with scratch, inputs, state, copies of outputs | 2^30 |
+ * | `work` | steps | a run: multiply-adds, and elements read and written | 2^38 |
+ * | `iterations` | iterations | all loops of a run | 2^20 |
+ * | `file` | bytes | the file | 2^31 |
+ * | `external` | bytes | external data, once per tensor | 2^31 |
+ * | `nodes` | nodes | the model, with its functions expanded | 100,000 |
+ * | `items` | items | messages and strings of the file | 2,000,000 |
+ * | `depth` | levels | nested messages | 32 |
+ * | `inputs` | inputs | a node | 2^12 |
+ * | `attributes` | attributes | a node | 256 |
+ * | `name` | bytes | a name | 2^12 |
+ * | `string` | bytes | a string attribute, or an entry of the metadata | 2^24 |
+ * | `rank` | dimensions | a tensor | 32 |
+ * | `elements` | elements | a tensor | 2^28 |
+ * | `folded` | elements | everything computed from constants while loading | 2^26 |
+ * | `folded-work` | steps | everything computed from constants while loading | 2^30 |
+ *
+ * @throws SkipstoneException.Input for a negative number of threads. The calls that open a model throw it for a limit
+ * that does not exist, or is negative (code `input.limit`).
  */
 public class Config @JvmOverloads constructor(
     public val threads: Int = 1,
@@ -31,6 +54,7 @@ public class Config @JvmOverloads constructor(
     public val publicKey: ByteArray? = null,
     public val copy: Boolean = false,
     public val shapes: Map<String, List<Int>> = emptyMap(),
+    public val limits: Map<String, Long> = emptyMap(),
 ) {
     init {
         if (threads < 0) throw SkipstoneException.Input("input.threads", "threads is $threads")
@@ -46,4 +70,5 @@ public class Config @JvmOverloads constructor(
         .optional(publicKey, Request::bytes)
         .flag(copy)
         .list(shapes.entries) { (input, shape) -> text(input).list(shape, Request::int) }
+        .list(limits.entries) { (name, value) -> text(name).long(value) }
 }

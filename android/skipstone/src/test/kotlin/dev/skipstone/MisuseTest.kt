@@ -130,6 +130,24 @@ class MisuseTest {
     }
 
     @Test
+    fun `a model above a limit is refused with its name, and opens once it is raised`() {
+        for (name in listOf("memory", "work")) {
+            val above = assertFailsWith<SkipstoneException.Model> { Model.open(PACKAGE, Config(limits = mapOf(name to 1000L))) }
+            assertEquals("model.limit", above.code)
+            assertTrue("'$name'" in above.toString(), above.toString())
+            Model.open(PACKAGE, Config(limits = mapOf(name to (1L shl 40)))).close()
+        }
+        // Limits of ONNX files are known to every library.
+        Model.open(PACKAGE, Config(limits = mapOf("nodes" to 1L))).close()
+        for ((name, value) in listOf("frobs" to 1L, "" to 1L, "Memory" to 1L, "memory" to -1L)) {
+            val wrong = Config(limits = mapOf(name to value))
+            val refused = assertFailsWith<SkipstoneException.Input> { Model.open(PACKAGE, wrong) }
+            assertEquals("input.limit", refused.code)
+            assertTrue("memory" in refused.toString(), refused.toString())
+        }
+    }
+
+    @Test
     fun `impossible arguments are refused by name`() {
         assertFailsWith<SkipstoneException.Input> { Config(threads = -1) }
         assertFailsWith<SkipstoneException.Input> { Model.of(ByteBuffer.allocate(100)) }

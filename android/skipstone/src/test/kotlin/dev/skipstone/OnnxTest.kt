@@ -52,6 +52,20 @@ class OnnxTest {
     }
 
     @Test
+    fun `a file above a limit is refused with its name, and opens once it is raised`() {
+        assumeTrue(hasFeature)
+        for (name in listOf("nodes", "file", "elements", "name")) {
+            val low = Config(limits = mapOf(name to 3L))
+            for (open in listOf({ Model.open(onnx, low) }, { Model.convert(onnx, target, low) })) {
+                val above = assertFailsWith<SkipstoneException.Model> { open() }
+                assertTrue("'$name'" in above.toString(), above.toString())
+            }
+            Model.open(onnx, Config(limits = mapOf(name to (1L shl 30)))).close()
+        }
+        Model.convert(onnx, target, Config(limits = mapOf("nodes" to 1000L))).close()
+    }
+
+    @Test
     fun `a library without the importer says so`() {
         assumeFalse(hasFeature)
         assertEquals("package.magic", assertFailsWith<SkipstoneException.Package> { Model.open(onnx) }.code)

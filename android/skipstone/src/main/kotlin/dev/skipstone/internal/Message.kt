@@ -16,6 +16,8 @@ internal class Request {
 
     fun int(value: Int): Request = apply { out.writeInt(value) }
 
+    fun long(value: Long): Request = apply { out.writeLong(value) }
+
     fun flag(value: Boolean): Request = int(if (value) 1 else 0)
 
     fun float(value: Float): Request = apply { out.writeFloat(value) }
