@@ -264,10 +264,15 @@ impl Tensor {
     /// for a copy.
     #[must_use]
     pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
+        holds::<T>(self.fact.dtype).then(|| self.bytes_mut().and_then(elements_mut))?
+    }
+
+    /// The native-endian bytes, for writing: copied first if they are shared. `None` if there is no memory for a copy.
+    pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         if let Some(aligned) = self.aligned.take() {
             self.bytes = aligned;
         }
-        holds::<T>(self.fact.dtype).then(|| self.bytes.make_mut().and_then(elements_mut))?
+        self.bytes.make_mut()
     }
 
     /// The native-endian bytes, aligned for the elements; as they are if there is no memory for an aligned copy.

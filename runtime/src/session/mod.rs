@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use skipstone_kernels::arena::Arena;
+use skipstone_kernels::arena::{AlignedVec, Arena};
 use skipstone_kernels::threads::Pool;
 
 use crate::cores::Cores;
@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits::{Allowance, Limits};
 use crate::operator::Place;
-use crate::plan::Port;
+use crate::plan::{Port, Program};
 use crate::tensor::{Fact, Tensor, TensorView};
 
 use crate::value::Value;
@@ -40,7 +40,8 @@ pub struct Session {
     variables: Variables,
     pool: Pool,
     cores: Option<Cores>,
-    /// The results of the last run, for engines that keep results on the heap.
+    /// The results of the last run that are not in the arena: all of a model that the fallback runs as a whole; otherwise
+    /// the outputs that are unchanged inputs, with scalars in place of the others.
     held: Vec<Tensor>,
     cancel: Cancel,
     deadline: Option<Duration>,
@@ -62,6 +63,10 @@ struct Profile {
 }
 
 /// Stops a session from another thread, within milliseconds: long steps are done in pieces.
+///
+/// A cancellation that comes before a run begins stops it at its first step, so none is lost between a caller's decision
+/// to run and the run. One that comes after the run for which it was meant would stop the next: who starts a run that may
+/// be cancelled from then on calls [`reset`](Self::reset) first.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
@@ -95,6 +100,7 @@ impl Session {
             });
         }
         let variables = Variables::new(engine.variables())?;
+        let held = engine.plan().map_or_else(|| Ok(Vec::new()), |plan| unchanged(&plan.outputs))?;
         // A file decides the size: failing to allocate it is an error of the file, and must not end the process.
         let arena = Arena::try_new(arena_bytes).ok_or_else(|| Error::Unsupported {
             node: "graph".into(),
@@ -110,7 +116,7 @@ impl Session {
             variables,
             pool,
             cores,
-            held: Vec::new(),
+            held,
             cancel,
             deadline: None,
             profile: None,
@@ -220,7 +226,8 @@ impl Session {
             }
             bytes.push(view.bytes()).map_err(|_| Error::Internal("too many inputs".into()))?;
         }
-        for held in self.variables.bytes() {
+        let (values, next) = self.variables.halves();
+        for held in values {
             bytes.push(held).map_err(|_| Error::Internal("too many inputs".into()))?;
         }
         let _visit = self.cores.as_ref().map(Cores::visit);
@@ -240,7 +247,9 @@ impl Session {
                     allowance: self.allowance,
                     at: 0,
                 };
-                run.steps(0..program.plan().steps.len())
+                run.steps(0..program.plan().steps.len())?;
+                keep_inputs_that_are_outputs(&run, &mut self.held)?;
+                carry(&run, &self.held, next)
             }
             Engine::Foreign(_) if self.cancel.is_requested() => Err(Error::Cancelled { step: 0 }),
             Engine::Foreign(model) => {
@@ -249,10 +258,7 @@ impl Session {
             }
         }?;
         drop(bytes);
-        self.keep_inputs_that_are_outputs(inputs);
-        // An output may be the variable itself, but that was copied.
-        let (engine, arena, held) = (&self.engine, &self.arena, &self.held);
-        self.variables.carry(engine.variables(), |index| output(engine, arena, held, index));
+        self.variables.advance(self.engine.variables());
         Ok(())
     }
 
@@ -267,27 +273,6 @@ impl Session {
     pub fn output(&self, index: usize) -> Option<TensorView<'_>> {
         output(&self.engine, &self.arena, &self.held, index)
     }
-
-    /// An output that is an unchanged input has no memory of its own: copies it.
-    fn keep_inputs_that_are_outputs(&mut self, inputs: &[TensorView<'_>]) {
-        let Engine::Native(program) = &self.engine else { return };
-        let outputs = &program.plan().outputs;
-        if outputs.iter().any(|p| matches!(p.place, Place::Input(_))) {
-            self.held = outputs
-                .iter()
-                .map(|port| match port.place {
-                    Place::Input(i) => {
-                        let given = inputs.get(..program.plan().inputs.len()).unwrap_or_default();
-                        let held = || self.variables.get(i.checked_sub(given.len())?);
-                        let bytes = given.get(i).map(TensorView::bytes).or_else(held);
-                        bytes.and_then(|bytes| Tensor::from_bytes(port.fact.clone(), bytes).ok())
-                    }
-                    Place::Arena(_) | Place::Constant(_) => None,
-                })
-                .map(|held| held.unwrap_or_else(|| Tensor::scalar(0u8)))
-                .collect();
-        }
-    }
 }
 
 /// Output `index` of the last run.
@@ -297,12 +282,54 @@ fn output<'a>(engine: &'a Engine, arena: &'a Arena, held: &'a [Tensor], index: u
         Engine::Foreign(_) => return held.get(index).map(Tensor::view),
     };
     let port = program.plan().outputs.get(index)?;
-    let bytes = match &port.place {
-        Place::Arena(range) => arena.bytes().get(range.clone())?,
-        Place::Constant(i) => program.plan().constants.get(*i)?.bytes(),
-        Place::Input(_) => return held.get(index).map(Tensor::view),
+    TensorView::from_bytes(port.fact.clone(), output_bytes(program, arena, held, index)?).ok()
+}
+
+/// The bytes of output `index` of a program.
+fn output_bytes<'a>(program: &'a Program, arena: &'a Arena, held: &'a [Tensor], index: usize) -> Option<&'a [u8]> {
+    match &program.plan().outputs.get(index)?.place {
+        Place::Arena(range) => arena.bytes().get(range.clone()),
+        Place::Constant(i) => program.plan().constants.get(*i).map(|constant| constant.bytes()),
+        Place::Input(_) => held.get(index).map(Tensor::bytes),
+    }
+}
+
+/// Memory for the outputs that are unchanged inputs, which have no place in the arena; empty if there are none.
+///
+/// # Errors
+/// [`OpError::NoMemory`](crate::OpError::NoMemory), with the output's name.
+fn unchanged(outputs: &[Port]) -> Result<Vec<Tensor>> {
+    let is_input = |port: &Port| matches!(port.place, Place::Input(_));
+    if !outputs.iter().any(is_input) {
+        return Ok(Vec::new());
+    }
+    let held = |port: &Port| match is_input(port) {
+        true => Tensor::try_zeros(port.fact.clone()).map_err(|e| e.at(&port.name)),
+        false => Ok(Tensor::scalar(0u8)),
     };
-    TensorView::from_bytes(port.fact.clone(), bytes).ok()
+    outputs.iter().map(held).collect()
+}
+
+/// Copies the outputs that are unchanged inputs to their own memory.
+fn keep_inputs_that_are_outputs(run: &Run<'_>, held: &mut [Tensor]) -> Result<()> {
+    for (port, held) in run.program.plan().outputs.iter().zip(held) {
+        let Place::Input(index) = port.place else { continue };
+        let both = run.inputs.get(index).copied().zip(held.bytes_mut()).filter(|(from, to)| from.len() == to.len());
+        let (from, to) = both.ok_or_else(|| Error::Internal(format!("the output '{}' has no place", port.name)))?;
+        run.copy_out(from, to)?;
+    }
+    Ok(())
+}
+
+/// Copies the outputs that state comes from to `next`. Such an output may be the state of another variable.
+fn carry(run: &Run<'_>, held: &[Tensor], next: &mut [AlignedVec<u8>]) -> Result<()> {
+    for (to, variable) in next.iter_mut().zip(&run.program.plan().variables) {
+        let Some(index) = variable.next else { continue };
+        let from = output_bytes(run.program, run.arena, held, index).filter(|from| from.len() == to.len());
+        let absent = || Error::Internal(format!("the next value of '{}' was not computed", variable.port.name));
+        run.copy_out(from.ok_or_else(absent)?, to)?;
+    }
+    Ok(())
 }
 
 fn mismatch(port: &Port, got: &Fact) -> Error {

@@ -1,5 +1,6 @@
 //! Long steps are cut into pieces: with the largest single step of every operator, a run asks often enough whether it
-//! is to stop, ends soon after the answer is yes, and gives the same bytes with any number of threads.
+//! is to stop, ends soon after the answer is yes, and gives the same bytes with any number of threads. So are the copies
+//! after the last step.
 //!
 //! Nothing here looks at a clock: debug builds count the questions.
 
@@ -11,6 +12,7 @@ use skipstone_kernels::qpool::Mean;
 use skipstone_kernels::requantize::Requantize;
 
 use crate::error::Error;
+use crate::graph::{Graph, Variable};
 use crate::operator::Operator;
 use crate::ops::accumulate::Accumulate;
 use crate::ops::activate::Activate;
@@ -535,4 +537,35 @@ fn the_largest_steps_of_every_operator_ask_whether_to_stop() {
             case.check();
         }
     }
+}
+
+/// Regression: state, and outputs that are unchanged inputs, were copied after the last step, whether or not the run was
+/// to stop.
+#[test]
+fn what_leaves_the_arena_after_the_last_step_is_copied_in_pieces() {
+    let fact = Fact::new(DType::F32, Shape::new(&[N]).unwrap());
+    let mut graph = Graph::new();
+    let x = graph.add_input("x", fact.clone());
+    graph.add_input("state", fact.clone());
+    graph.variables.push(Variable { initial: None, next: Some(1) });
+    graph.outputs = ["y", "next"].map(|name| (name.to_owned(), x)).to_vec();
+    let model = Model::from_graph(graph, &Options::default()).unwrap();
+    let mut session = model.session().unwrap();
+    let given = |number: f32| Tensor::from_slice(&[N], &vec![number; N]).unwrap();
+    let state = |session: &crate::Session| session.variable(0).unwrap().elements::<f32>().unwrap().to_vec();
+
+    session.pool.questions().restart(u64::MAX);
+    session.run(&[given(1.0).view()]).unwrap();
+    let asked = session.pool.questions().count();
+    assert!(asked >= 9, "three copies of three pieces ask {asked} times");
+    for last in 1..=asked {
+        session.pool.questions().restart(last);
+        let result = session.run(&[given(2.0).view()]);
+        assert!(matches!(result, Err(Error::Cancelled { .. })), "question {last}: {result:?}");
+        assert_eq!(state(&session), vec![1.0; N], "a run that was stopped leaves the state alone");
+    }
+    session.pool.questions().restart(u64::MAX);
+    session.run(&[given(3.0).view()]).unwrap();
+    assert_eq!(session.output(0).unwrap().elements::<f32>().unwrap(), vec![3.0; N]);
+    assert_eq!(state(&session), vec![3.0; N]);
 }

@@ -174,6 +174,17 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Copies bytes that leave the arena after the last step; both slices have the same length.
+    pub fn copy_out(&self, from: &[u8], to: &mut [u8]) -> Result<()> {
+        for (to, from) in to.chunks_mut(COPIED).zip(from.chunks(COPIED)) {
+            if self.pool.stops() {
+                return Err(self.halted(self.at));
+            }
+            to.copy_from_slice(from);
+        }
+        Ok(())
+    }
+
     fn write(&mut self, range: &Range<usize>, bytes: &[u8], step: &Step) -> Result<()> {
         let held = self.arena.bytes_mut().get_mut(range.clone()).filter(|held| held.len() == bytes.len());
         held.ok_or_else(|| wrong_operands(step))?.copy_from_slice(bytes);

@@ -7,11 +7,15 @@ use skipstone_kernels::arena::AlignedVec;
 
 use crate::error::{Error, Result};
 use crate::plan::Variable;
-use crate::tensor::TensorView;
 use crate::value::Value;
 
 /// The values of a model's variables.
-pub(super) struct Variables(Vec<AlignedVec<u8>>);
+pub(super) struct Variables {
+    values: Vec<AlignedVec<u8>>,
+    /// Where the next values of state are written, so that a run that is stopped meanwhile leaves the state as it was;
+    /// empty for settings.
+    next: Vec<AlignedVec<u8>>,
+}
 
 impl Variables {
     /// The initial values of the variables.
@@ -19,20 +23,22 @@ impl Variables {
     /// # Errors
     /// [`Error::Unsupported`] if there is not enough memory.
     pub fn new(of: &[Variable]) -> Result<Self> {
-        let held = of.iter().map(|Variable { port, .. }| {
-            AlignedVec::try_zeroed(port.fact.bytes()).ok_or_else(|| Error::Unsupported {
+        let zeros = |Variable { port, .. }: &Variable, bytes: usize| {
+            AlignedVec::try_zeroed(bytes).ok_or_else(|| Error::Unsupported {
                 node: port.name.clone(),
                 reason: format!("there is no memory for {} of state", port.fact),
             })
-        });
-        let mut variables = Self(held.collect::<Result<_>>()?);
+        };
+        let values = of.iter().map(|it| zeros(it, it.port.fact.bytes())).collect::<Result<_>>()?;
+        let next = of.iter().map(|it| zeros(it, it.next.map_or(0, |_| it.port.fact.bytes()))).collect::<Result<_>>()?;
+        let mut variables = Self { values, next };
         variables.reset(of, |_| true);
         Ok(variables)
     }
 
     /// Resets the selected variables to their initial values.
     pub fn reset(&mut self, of: &[Variable], which: impl Fn(&Variable) -> bool) {
-        for (held, variable) in self.0.iter_mut().zip(of).filter(|(_, variable)| which(variable)) {
+        for (held, variable) in self.values.iter_mut().zip(of).filter(|(_, variable)| which(variable)) {
             match &variable.initial {
                 Some(initial) => held.copy_from_slice(initial.bytes()),
                 None => held.fill(0),
@@ -42,7 +48,7 @@ impl Variables {
 
     /// Sets a variable.
     pub fn set(&mut self, of: &[Variable], name: &str, value: &Value) -> Result<()> {
-        let Some((variable, held)) = of.iter().zip(&mut self.0).find(|(variable, _)| variable.port.name == name) else {
+        let Some((variable, held)) = of.iter().zip(&mut self.values).find(|(it, _)| it.port.name == name) else {
             let known: Vec<&str> = of.iter().map(|variable| variable.port.name.as_str()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             return Err(Error::UnknownSetting { name: name.to_owned(), known });
@@ -54,22 +60,21 @@ impl Variables {
         Err(Error::SettingValue { name: name.to_owned(), fact: fact.to_string() })
     }
 
-    /// The bytes of each variable.
-    pub fn bytes(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(|held| &held[..])
+    /// The variables, and the places for their next values.
+    pub fn halves(&mut self) -> (&[AlignedVec<u8>], &mut [AlignedVec<u8>]) {
+        (&self.values, &mut self.next)
     }
 
     /// The bytes of the variable at `at`.
     pub fn get(&self, at: usize) -> Option<&[u8]> {
-        self.0.get(at).map(|held| &held[..])
+        self.values.get(at).map(|held| &held[..])
     }
 
-    /// Replaces state by the outputs that it comes from.
-    pub fn carry<'a>(&mut self, of: &[Variable], output: impl Fn(usize) -> Option<TensorView<'a>>) {
-        for (held, variable) in self.0.iter_mut().zip(of) {
-            if let Some(next) = variable.next.and_then(&output).filter(|next| next.bytes().len() == held.len()) {
-                held.copy_from_slice(next.bytes());
-            }
+    /// Replaces state by its next value, which is complete.
+    pub fn advance(&mut self, of: &[Variable]) {
+        for ((value, next), _) in self.values.iter_mut().zip(&mut self.next).zip(of).filter(|(_, it)| it.next.is_some())
+        {
+            std::mem::swap(value, next);
         }
     }
 }
