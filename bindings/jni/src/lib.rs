@@ -60,6 +60,7 @@ pub unsafe extern "system" fn JNI_OnLoad(machine: *mut JavaVM, _reserved: *mut c
         method!(c"run", c"(J[Ljava/nio/ByteBuffer;[Ljava/nio/ByteBuffer;Ljava/nio/ByteBuffer;)I", run),
         method!(c"prepare", c"(J[Ljava/nio/ByteBuffer;Ljava/nio/ByteBuffer;Ljava/nio/ByteBuffer;)I", prepare),
         method!(c"cancel", c"(J)V", cancel),
+        method!(c"forgetCancel", c"(J)V", forget_cancel),
         method!(c"limit", c"(J[B)[B", limit),
         method!(c"set", c"(J[B)[B", set),
         method!(c"latency", c"(J)[B", latency),
@@ -266,12 +267,23 @@ macro_rules! either {
     };
 }
 
-/// Stops the current run, if there is one.
+/// Stops the current run, or otherwise the next.
 extern "system" fn cancel(_machine: Machine, _this: Reference, handle: jlong) {
     // A closed object has no run, and nobody is there to be told of a panic.
     let _ = guarded(|| {
         either!(handle, it => {
             it.cancel();
+            Ok(())
+        })
+    });
+}
+
+/// Withdraws a cancellation that no run has seen.
+extern "system" fn forget_cancel(_machine: Machine, _this: Reference, handle: jlong) {
+    // As for `cancel`.
+    let _ = guarded(|| {
+        either!(handle, it => {
+            it.forget_cancel();
             Ok(())
         })
     });

@@ -2,6 +2,10 @@
 //!
 //! Any thread may call at any time. Runs of one object wait for each other; `cancel` and `close` do not wait: the
 //! current call, whether it is preparing a frame or running, stops before the next step.
+//!
+//! A cancellation may arrive before the run that it is meant for: then it stops that run at its first step. It may also
+//! arrive after it, and must not stop another. Only the caller knows, so the libraries for Kotlin and Swift let one call
+//! run at a time, begin it with `forget_cancel`, and pass on a cancellation until it ends.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -138,9 +142,14 @@ impl<T: Owner> Live<T> {
         Latency::of(runs, latencies.latest.make_contiguous())
     }
 
-    /// Stops the current call, if there is one.
+    /// Stops the current run, or otherwise the next.
     pub(crate) fn cancel(&self) {
         self.cancel.cancel();
+    }
+
+    /// Withdraws a cancellation that no run has seen.
+    pub(crate) fn forget_cancel(&self) {
+        self.cancel.reset();
     }
 
     /// Stops the current run and frees the memory; every later call returns `Closed`.
@@ -154,8 +163,6 @@ impl<T: Owner> Live<T> {
 
     fn with<R>(&self, body: impl FnOnce(&mut State<T>) -> Result<R>) -> Result<R> {
         let mut state = lock(&self.state);
-        // The cancelled run is over. Reset before checking `closed`, so that a `close` after this line is noticed.
-        self.cancel.reset();
         let closed = || SkipstoneError::closed(T::WHAT);
         if self.closed.load(Ordering::SeqCst) {
             return Err(closed());

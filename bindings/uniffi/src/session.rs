@@ -120,9 +120,15 @@ impl Session {
         })
     }
 
-    /// Stops the current run, which then returns `Cancelled`; does nothing if there is none.
+    /// Stops the current run, or otherwise the next, which then returns `Cancelled`.
     pub fn cancel(&self) {
         self.live.cancel();
+    }
+
+    /// Withdraws a cancellation that no run has seen. Called before a run that may be cancelled from then on, so that a
+    /// cancellation that came too late for an earlier run does not stop this one.
+    pub fn forget_cancel(&self) {
+        self.live.forget_cancel();
     }
 
     /// Sets a variable that the model leaves to its user, such as the threshold of an early exit. Waits for the current

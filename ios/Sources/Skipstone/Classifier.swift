@@ -33,7 +33,7 @@ public final class Classifier: Sendable {
         }
         self.binding = binding
         info = ClassifierInfo(binding.info())
-        runs = Runs("classifier", stop: binding.cancel)
+        runs = Runs("classifier", begin: binding.forgetCancel, stop: binding.cancel)
     }
 
     /// Opens the package at `url` without blocking the threads of tasks.

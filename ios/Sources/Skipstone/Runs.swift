@@ -7,13 +7,19 @@ import Foundation
 /// suspends while a serial queue does its run on a Dispatch thread.
 ///
 /// A body must copy what it returns: the next one may begin before its task resumes.
+///
+/// A cancellation may come at any time. Before its turn it keeps the turn from starting. From then on the native object
+/// keeps it for the run, should that not have begun; what comes too late for it is withdrawn when the next turn starts.
 final class Runs: Sendable {
     private let queue: DispatchQueue
+    private let begin: @Sendable () -> Void
     private let stop: @Sendable () -> Void
 
-    /// Runs of an object called `name` in errors and tools; `stop` stops the current run.
-    init(_ name: String, stop: @escaping @Sendable () -> Void) {
+    /// Runs of an object called `name` in errors and tools. `begin` withdraws a cancellation that no run has seen; `stop`
+    /// stops the current run, or otherwise the next.
+    init(_ name: String, begin: @escaping @Sendable () -> Void, stop: @escaping @Sendable () -> Void) {
         queue = DispatchQueue(label: "skipstone.\(name)")
+        self.begin = begin
         self.stop = stop
     }
 
@@ -22,7 +28,7 @@ final class Runs: Sendable {
     ///
     /// - Throws: `CancellationError` if the task was cancelled; what `body` throws.
     func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
-        let turn = Turn(stop: stop)
+        let turn = Turn(begin: begin, stop: stop)
         return try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { continuation in
                 queue.async { continuation.resume(with: turn.take(body)) }
@@ -36,15 +42,22 @@ final class Runs: Sendable {
 /// One run, from its call to its end.
 private final class Turn: Sendable {
     private let lock = NSLock()
+    private let begin: @Sendable () -> Void
     private let stop: @Sendable () -> Void
     /// Both are read and written under `lock`.
     private nonisolated(unsafe) var isRunning = false
     private nonisolated(unsafe) var isCancelled = false
 
-    init(stop: @escaping @Sendable () -> Void) { self.stop = stop }
+    init(begin: @escaping @Sendable () -> Void, stop: @escaping @Sendable () -> Void) {
+        self.begin = begin
+        self.stop = stop
+    }
 
     func take<Value>(_ body: () throws -> Value) -> Result<Value, any Error> {
-        lock.withLock { isRunning = !isCancelled }
+        lock.withLock {
+            isRunning = !isCancelled
+            if isRunning { begin() }
+        }
         guard isRunning else { return .failure(CancellationError()) }
         let result = Result { try SkipstoneError.translating(body) }
         return lock.withLock {

@@ -25,7 +25,7 @@ public final class Session: Sendable {
         self.model = model
         let binding = try SkipstoneError.translating { try SkipstoneBindings.Session(model: model.binding) }
         self.binding = binding
-        runs = Runs("session", stop: binding.cancel)
+        runs = Runs("session", begin: binding.forgetCancel, stop: binding.cancel)
     }
 
     /// Opens the package at `url` without blocking the threads of tasks.

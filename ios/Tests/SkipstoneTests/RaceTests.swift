@@ -95,6 +95,18 @@ import Testing
         }
     }
 
+    /// Regression: a cancellation was lost if it came when a turn had started, but not yet its native run.
+    @Test func aCancellationStopsItsOwnRunFromTheStartOfItsTurn() async throws {
+        let classifier = try Classifier(Self.model)
+        let pixels = Cancelling()
+        let given = Task { try await classifier.classify(Frame(pixels, format: .rgb, width: 32, height: 32)) }
+        pixels.cancel { given.cancel() }
+        await #expect(throws: CancellationError.self) { try await given.value }
+        #expect(classifier.latency.runs == 0, "the run was not stopped")
+        _ = try await classifier.classify(Fixtures.cat.frame)
+        #expect(classifier.latency.runs == 1)
+    }
+
     /// Regression: runs kept the threads that all tasks share, and as many of them as cores stopped the app.
     @Test func runsDoNotBlockTheThreadsOfOtherTasks() async throws {
         let gate = Gate()
@@ -106,6 +118,25 @@ import Testing
         await Task.detached(priority: .high) { gate.open(for: runs.count) }.value
         for run in runs { _ = try await run.value }
         #expect(gate.gaveUp == 0, "the task that opens the gate had no thread to run on")
+    }
+}
+
+/// Pixels that cancel their own run when it reads them: before the native run, in its turn.
+private final class Cancelling: ContiguousBytes, Sendable {
+    private let pixels = [UInt8](repeating: 9, count: 32 * 32 * 3)
+    private let isGiven = DispatchSemaphore(value: 0)
+    private let lock = NSLock()
+    private nonisolated(unsafe) var action: @Sendable () -> Void = {}
+
+    func cancel(_ action: @escaping @Sendable () -> Void) {
+        lock.withLock { self.action = action }
+        isGiven.signal()
+    }
+
+    func withUnsafeBytes<Result>(_ body: (UnsafeRawBufferPointer) throws -> Result) rethrows -> Result {
+        isGiven.wait()
+        lock.withLock { action }()
+        return try pixels.withUnsafeBytes(body)
     }
 }
 

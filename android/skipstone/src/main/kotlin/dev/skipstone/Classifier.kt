@@ -33,7 +33,7 @@ public class Classifier @JvmOverloads constructor(
     options: ClassifierOptions = ClassifierOptions(),
 ) : AutoCloseable {
     private val native: NativeObject = model.native.classifier(options.request())
-    private val runs = Runs { cancel() }
+    private val runs = Runs(native::forgetCancel, native::cancel)
     private val limit = Limit(native::limit)
 
     /** What the model says about itself. */

@@ -20,7 +20,7 @@ import java.nio.ByteOrder
  */
 public class Session(model: Model) : AutoCloseable {
     private val native: NativeObject = model.native.session()
-    private val runs = Runs { cancel() }
+    private val runs = Runs(native::forgetCancel, native::cancel)
     private val limit = Limit(native::limit)
 
     /** What the model says about itself. */

@@ -2,6 +2,7 @@ package dev.skipstone
 
 import dev.skipstone.internal.Runs
 import java.io.File
+import java.util.Collections
 import java.util.concurrent.CountDownLatch
 import java.util.concurrent.TimeUnit
 import java.util.concurrent.atomic.AtomicInteger
@@ -12,7 +13,9 @@ import kotlin.test.assertFailsWith
 import kotlin.test.assertTrue
 import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.CoroutineScope
+import kotlinx.coroutines.CoroutineStart
 import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.Job
 import kotlinx.coroutines.async
 import kotlinx.coroutines.awaitAll
 import kotlinx.coroutines.cancelAndJoin
@@ -80,6 +83,35 @@ class CoroutineTest {
                 assertEquals(setOf<String?>(SAMPLES[1].label), kept.await().toSet())
             }
         }
+    }
+
+    /** Regression: a cancellation was lost if it came when a turn had started, but not yet its native run. */
+    @Test
+    fun `a cancellation stops its own run from the start of its turn, and no other`(): Unit = runBlocking {
+        val log = Collections.synchronizedList(mutableListOf<String>())
+        val runs = Runs({ log += "begin" }) { log += "stop" }
+        lateinit var given: Job
+        given = launch(Dispatchers.Default, CoroutineStart.LAZY) { runs.await { given.cancel().also { log += "run" } } }
+        given.join()
+        runs.await { log += "next" }
+        assertEquals(listOf("begin", "stop", "run", "begin", "next"), log)
+    }
+
+    @Test
+    fun `a call that is cancelled before its turn does not run`(): Unit = runBlocking {
+        val log = Collections.synchronizedList(mutableListOf<String>())
+        val runs = Runs { log += "stop" }
+        val held = CountDownLatch(1)
+        val free = CountDownLatch(1)
+        val holder = thread { runs.run { held.countDown().also { free.await() } } }
+        held.await()
+        val given = launch(Dispatchers.Default) { runs.await { log += "run" } }
+        yield()
+        given.cancel()
+        free.countDown()
+        given.join()
+        holder.join()
+        assertEquals(emptyList(), log)
     }
 
     @Test

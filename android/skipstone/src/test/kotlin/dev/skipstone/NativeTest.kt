@@ -38,6 +38,7 @@ class NativeTest {
         assertTrue(call.error(it.classify(pixel, null, null, call)) is SkipstoneException.Closed)
         assertTrue(call.error(it.run(emptyArray(), emptyArray(), call)) is SkipstoneException.Closed)
         it.cancel()
+        it.forgetCancel()
     }
 
     @Test
@@ -109,11 +110,32 @@ class NativeTest {
     @Test
     fun `requests that end early are errors`() {
         val internal = { call: () -> ByteArray -> assertFailsWith<SkipstoneException.Internal> { Reply(call()) } }
-        val whole = Config(publicKey = ByteArray(32), shapes = mapOf("image" to listOf(1, 3))).request().text("a").bytes()
+        val shapes = mapOf("image" to listOf(1, 3))
+        val config = Config(publicKey = ByteArray(32), shapes = shapes, limits = mapOf("memory" to 1L))
+        val whole = config.request().text("a").bytes()
         for (length in whole.indices) internal { Native.open(whole.copyOf(length)) }
         internal { Native.install(Config().request().text("from").bytes()) }
         internal { Native.convert(Config().request().bytes()) }
         assertFailsWith<SkipstoneException.Io> { Reply(Native.open(Config().request().text("/nowhere").bytes())) }
+    }
+
+    @Test
+    fun `a cancellation before a run stops it unless it is forgotten`() {
+        Model.open(PACKAGE).use { model ->
+            Session(model).use { session ->
+                val (inputs, outputs) = session.inputs().toTypedArray() to session.outputs().toTypedArray()
+                val (native, call) = model.native.session() to CallBuffer()
+                native.cancel()
+                native.limit(null)
+                assertTrue(call.error(native.run(inputs, outputs, call)) is SkipstoneException.Cancelled)
+                assertEquals(0, native.run(inputs, outputs, call))
+                native.cancel()
+                native.forgetCancel()
+                assertEquals(0, native.run(inputs, outputs, call))
+                native.close()
+                native.forgetCancel()
+            }
+        }
     }
 
     @Test

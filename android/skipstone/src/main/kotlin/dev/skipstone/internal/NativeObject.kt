@@ -39,8 +39,11 @@ internal class NativeObject private constructor(private val handle: Long) : Auto
     fun run(inputs: Array<ByteBuffer>, outputs: Array<ByteBuffer>, call: CallBuffer): Int =
         run(handle, inputs, outputs, call.bytes)
 
-    /** Stops the current run; does nothing if there is none, or after [close]. */
+    /** Stops the current run, or otherwise the next; does nothing after [close]. */
     fun cancel(): Unit = cancel(handle)
+
+    /** Withdraws a cancellation that no run has seen. */
+    fun forgetCancel(): Unit = forgetCancel(handle)
 
     /** Limits every later run to this many milliseconds; null for no limit. */
     fun limit(milliseconds: Double?) {
@@ -84,6 +87,8 @@ internal class NativeObject private constructor(private val handle: Long) : Auto
     private external fun run(handle: Long, inputs: Array<ByteBuffer>, outputs: Array<ByteBuffer>, call: ByteBuffer): Int
 
     private external fun cancel(handle: Long)
+
+    private external fun forgetCancel(handle: Long)
 
     private external fun limit(handle: Long, request: ByteArray): ByteArray
 
