@@ -221,6 +221,16 @@ impl Model {
         self.engine.plan()
     }
 
+    /// Work of one run: multiply-adds, and elements read and written. If the fallback runs the whole model, as far as
+    /// it does not depend on the data.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        match &self.engine {
+            Engine::Native(program) => program.plan().work,
+            Engine::Foreign(model) => model.foreign.work(),
+        }
+    }
+
     /// A bug in Skipstone that makes the model slower than it should be, but not wrong: show and report it.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {

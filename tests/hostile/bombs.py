@@ -1,10 +1,10 @@
-"""Small files that demand large resources: about a thousand over all operators, with sizes at, below and far above each
-limit.
+"""Small files that demand large resources: more than a thousand over all operators, with sizes at, below and far above
+each limit.
 
 The command opens, runs, compiles, quantizes and measures each of them under its default limits, and refuses or answers:
 within a second of processor time and 256 MB, with status 0, 1 or 2, and one line if it refuses. An accepted model may
-take the resources of its plan on top; if those are large, it is only inspected, unless --all is given. The sizes are
-drawn with a fixed seed.
+take the resources of its plan on top, and a second for each MiB of the file; if the plan's are large, it is only
+inspected, unless --all is given. The sizes are drawn with a fixed seed.
 
 Files given as arguments are tested instead of those.
 """
@@ -19,10 +19,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from PIL import Image
 
 from harness import driver
+from hostile import every
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 CPU_SECONDS = 1.0
@@ -34,6 +36,9 @@ SHORT_SECONDS = 0.05
 
 SIZES = [1, 2, 255, 1 << 12, 1 << 16, 1 << 20, 1 << 24, (1 << 26) - 1, 1 << 26, 1 << 28, (1 << 28) + 1, 1 << 31]
 SIZES += [1 << 40, (1 << 62) - 1]
+# For every operator, one of each.
+BELOW, AT = [1, 255, 1 << 16, 1 << 20, 1 << 24, (1 << 26) - 1], [1 << 26, 1 << 27, (1 << 28) - 1, 1 << 28]
+ABOVE = [(1 << 28) + 1, 1 << 31, 1 << 40, (1 << 60) - 1]
 
 
 def model(nodes, constants=(), shape=(1, 3, 8, 8), opset: int = 18) -> bytes:
@@ -59,6 +64,11 @@ def attribute(made, name: str, value: int):
     made.attribute.append(AttributeProto(name=name, type=AttributeProto.INTS, ints=[value]))
     return made
 
+
+NUMBERS = {
+    "f32": np.float32, "f64": np.float64, "f16": np.float16, "bool": np.bool_, "i64": np.int64, "i32": np.int32,
+    "i8": np.int8, "u8": np.uint8, "u64": np.uint64,
+}  # fmt: skip
 
 ELEMENTWISE = (
     "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Elu Erf Exp Floor HardSigmoid HardSwish IsNaN LeakyRelu Log "
@@ -150,7 +160,9 @@ def operators(size: int):
     for op in ("HannWindow", "HammingWindow", "BlackmanWindow"):
         yield op, [node(op, ["s"])], [("s", i64(size)[0])]
     yield "RandomNormal", [attribute(node("RandomNormal", []), "shape", size)], []
-    yield "RandomUniformLike", [constant, node("RandomUniformLike", ["c"])], of_size
+    yield "RandomUniform", [attribute(node("RandomUniform", []), "shape", size)], []
+    for op in ("RandomUniformLike", "RandomNormalLike"):
+        yield op, [constant, node(op, ["c"])], of_size
     yield "DFT", [node("DFT", ["signal", "n"], axis=1)], [("signal", np.ones((1, 8, 1), np.float32)), ("n", i64(size)[0])]
     for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
         hidden = max(1, min(root, 1 << 30))
@@ -179,23 +191,67 @@ def operators(size: int):
     yield "many operands", [node("Sum", ["x"] * min(size, 90_000))], [], (1, 8)
 
 
+def at_limits():
+    """Models at limits that are not those of an operator, and just above them."""
+
+    def chain(count: int, names=lambda i: f"t{i}"):
+        return [node("Relu", ["x" if i == 0 else names(i - 1)], [names(i) if i + 1 < count else "y"]) for i in range(count)]
+
+    for more in (0, 1):
+        what = "above" if more else "at"
+        yield f"nodes, {what}", [chain(100_000 + more)], {"shape": (1, 2)}
+        yield f"inputs, {what}", [[node("Sum", ["x"] * (4096 + more))]], {"shape": (1, 2)}
+        attributes = {f"a{i}": 1 for i in range(256 + more)}
+        yield f"attributes, {what}", [[node("Relu", ["x"], **attributes)]], {"shape": (1, 2)}
+        yield f"length of a name, {what}", [chain(2, lambda i: "t" * (4096 + more))], {"shape": (1, 2)}
+        given = [("m", i64((1 << 20) + more)[0]), ("go", np.bool_(True))]
+        yield f"iterations, {what}", [[node("Loop", ["m", "go", "x"], body=doubling())], given], {"shape": (1, 8)}
+        to = [("to", i64(1, 1, 1, (1 << 21) + more))]
+        yield f"resized, {what}", [[node("Resize", ["x", "", "", "to"], mode="linear")], to], {"shape": (1, 1, 1, 2)}
+        # In and out; products of square matrices.
+        yield f"memory, {what}", [chain(1)], {"shape": (1, (1 << 27) + 16 * more)}
+        yield f"work, {what}", [[node("MatMul", ["x", "x"])]], {"shape": (6500 + 2 * more, 6500 + 2 * more)}
+        shape = [("s", i64((1 << 26) + more))]
+        yield f"folded, {what}", [[node("ConstantOfShape", ["s"], ["c"]), node("Cos", ["c"])], shape], {"shape": (1, 2)}
+
+
 def generated(folder: Path) -> list[Path]:
     draw = random.Random(18)
     paths = []
+
+    def add(title: str, size: int, data: bytes) -> None:
+        path = folder / f"{len(paths):04}-{title.replace(' ', '_').replace(',', '')}-{size}.onnx"
+        path.write_bytes(data)
+        paths.append(path)
+
     for size in SIZES:
         for title, *parts in operators(size):
             nodes, constants, *rest = parts
-            # A thousand of them, always the same.
-            if draw.random() > 0.4:
+            # Hundreds of them, always the same.
+            if draw.random() > 0.25:
                 continue
             try:
                 data = model(nodes, constants, *rest)
             except (ValueError, OverflowError):
                 continue
-            path = folder / f"{len(paths):04}-{title.replace(' ', '_').replace(',', '')}-{size}.onnx"
-            path.write_bytes(data)
-            paths.append(path)
+            add(title, size, data)
+    for sizes in (BELOW, AT, ABOVE):
+        drawn = {size: dict(every.models(size)) for size in sizes}
+        for title in drawn[sizes[0]]:
+            size = draw.choice(sizes)
+            add(title, size, drawn[size][title]())
+    for title, parts, options in at_limits():
+        add(title, 0, model(*parts, **options))
     return paths
+
+
+def without() -> set[str]:
+    """The operators that the engine knows and no file here has. The value of a constant is in the file."""
+    nodes = [node for _, nodes, *_ in operators(8) for node in nodes]
+    nodes += [node for _, make in every.models(8) for node in onnx.load_from_string(make()).graph.node]
+    had = {(node.domain, node.op_type) for node in nodes} | {("", "Constant")}
+    # The fallback's rules for both domains are the same.
+    return {op for domain, op in every.known() - had if ("com.microsoft", op) not in had}
 
 
 class Outcome:
@@ -220,27 +276,28 @@ def bounded() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 
 
-def asked(binary, path: Path, folder: Path) -> tuple[float, int] | None:
-    """Seconds and bytes that a run of an accepted model may take, by its plan."""
-    outcome = Outcome([binary, "inspect", path, "--json"], folder)
+def asked(outcome: Outcome, folder: Path, run_all: bool) -> tuple[float, int] | None:
+    """Seconds and bytes that a run of an accepted model may take, by its plan as inspected. Writes inputs for a short run."""
     if outcome.status != 0:
         return None
     plan = json.loads(outcome.out)
     memory = plan.get("memory") or {}
     held = sum(value for value in memory.values() if isinstance(value, int))
-    if plan.get("inputs"):
-        np.save(folder / "x.npy", np.zeros(plan["inputs"][0]["shape"], np.float32))
     shapes = [port.get("shape") or [] for port in [*plan.get("inputs", []), *plan.get("outputs", [])]]
     edge = sum(4 * int(np.prod([float(dim) for dim in shape if isinstance(dim, int)])) for shape in shapes)
-    return ((plan.get("work") or 0) + held + edge) / WORK_PER_SECOND, held + 4 * edge
+    seconds = ((plan.get("work") or 0) + held + edge) / WORK_PER_SECOND
+    if seconds <= SHORT_SECONDS or run_all:
+        for port in plan.get("inputs", []):
+            np.save(folder / f"{port['name']}.npy", np.zeros(port["shape"], NUMBERS[port["dtype"]]))
+    return seconds, held + 4 * edge
 
 
 def calls(path: Path, folder: Path):
-    yield "inspect", ["inspect", path]
+    given = [part for file in sorted(folder.glob("*.npy")) for part in ("--input", f"{file.stem}={file}")]
     yield "compile", ["compile", path, "-o", folder / "p.skip"]
     yield "bench", ["bench", path, "--warmup", "0", "--runs", "1"]
     yield "quantize", ["quantize", path, "--calibrate", folder, "-o", folder / "q.onnx"]
-    yield "run", ["run", path, "--input", f"x={folder / 'x.npy'}", "--output-dir", folder / "results"]
+    yield "run", ["run", path, *given, "--output-dir", folder / "results"]
 
 
 def check(binary, path: Path, run_all: bool) -> tuple[list[str], dict[str, int]]:
@@ -249,14 +306,13 @@ def check(binary, path: Path, run_all: bool) -> tuple[list[str], dict[str, int]]
     with tempfile.TemporaryDirectory(prefix="skipstone-") as scratch:
         folder = Path(scratch)
         Image.new("RGB", (8, 8)).save(folder / "sample.png")
-        allowance = asked(binary, path, folder)
-        is_short = allowance is None or allowance[0] <= SHORT_SECONDS
-        for name, arguments in calls(path, folder):
-            if name != "inspect" and not is_short and not run_all:
-                continue
-            outcome = Outcome([binary, *map(str, arguments)], folder)
+        outcomes = {"inspect": Outcome([binary, "inspect", path, "--json"], folder)}
+        allowance = asked(outcomes["inspect"], folder, run_all)
+        if allowance is None or allowance[0] <= SHORT_SECONDS or run_all:
+            outcomes |= {name: Outcome([binary, *map(str, arguments)], folder) for name, arguments in calls(path, folder)}
+        for name, outcome in outcomes.items():
             counts["answered" if outcome.status == 0 else "refused"] += 1
-            seconds, memory = CPU_SECONDS, MEMORY
+            seconds, memory = CPU_SECONDS + path.stat().st_size / (1 << 20), MEMORY
             if outcome.status == 0 and allowance:
                 # Compiling and measuring run a model twice.
                 seconds, memory = seconds + 3 * allowance[0], memory + 3 * allowance[1]
@@ -273,6 +329,9 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="also run accepted models that take long")
     parser.add_argument("files", nargs="*", type=Path)
     args = parser.parse_args()
+    missing = without()
+    if missing:
+        print(f"FAIL no file has {', '.join(sorted(missing))}")
     with tempfile.TemporaryDirectory(prefix="skipstone-") as scratch:
         paths = args.files or generated(Path(scratch))
         results = list(driver.in_parallel(lambda path: check(args.binary, path, args.all or bool(args.files)), paths))
@@ -281,7 +340,7 @@ def main() -> None:
     for line in failures:
         print(f"FAIL {line}")
     print(f"bombs: {len(paths)} files, {refused} calls refused, {answered} answered, {len(failures)} failures")
-    sys.exit(bool(failures))
+    sys.exit(bool(failures or missing))
 
 
 if __name__ == "__main__":

@@ -88,16 +88,26 @@ const OPERATORS: [(&str, &str, &str); 64] = [
 const LETTERS: &[u8] = b"s01234bnqikfz-";
 
 /// Bytes that make the choices.
-struct Choices<'a>(&'a [u8]);
+pub(crate) struct Choices<'a>(&'a [u8]);
 
-impl Choices<'_> {
-    fn byte(&mut self) -> u8 {
+impl<'a> Choices<'a> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Those that are left.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The next, and 0 after the last.
+    pub(crate) fn byte(&mut self) -> u8 {
         let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
         self.0 = rest;
         *first
     }
 
-    fn below(&mut self, count: usize) -> usize {
+    pub(crate) fn below(&mut self, count: usize) -> usize {
         usize::from(self.byte()) % count
     }
 
@@ -183,11 +193,13 @@ pub fn one_node(bytes: &[u8]) -> Vec<u8> {
     write::model_with(&graph, &[write::opset("", [13, 17, 18, 23][choices.below(4)])])
 }
 
-/// Small limits, so that no input takes long.
+/// Small limits, so that no input takes long: thousands are to be tried in a second.
 fn limits() -> Limits {
     let mut limits = Limits::default();
-    limits.memory_bytes = 64 << 20;
-    limits.run_work = 1 << 24;
+    limits.memory_bytes = 4 << 20;
+    limits.run_work = 1 << 20;
+    limits.file.max_folded_elements = 1 << 16;
+    limits.file.max_folded_work = 1 << 20;
     limits
 }
 
@@ -198,7 +210,7 @@ pub fn model(bytes: &[u8]) {
     session.set_deadline(Some(Duration::from_secs(1)));
     let facts = model.inputs().iter().map(|port| port.fact.clone());
     // A model that tract runs as a whole has no plan, and so no bound on its inputs.
-    let inputs: Vec<Tensor> = facts.filter(|fact| fact.bytes() < 64 << 20).map(Tensor::zeros).collect();
+    let inputs: Vec<Tensor> = facts.filter(|fact| fact.bytes() < 4 << 20).map(Tensor::zeros).collect();
     let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
     let _ = session.run(&views);
 }

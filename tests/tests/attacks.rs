@@ -1,6 +1,6 @@
 //! The fuzz targets with fixed seeds.
 
-use skipstone_tests::attack;
+use skipstone_tests::{attack, pictures};
 
 #[test]
 fn nodes_of_every_operator() {
@@ -25,6 +25,14 @@ fn nodes_whose_bytes_were_changed() {
 fn frames() {
     for seed in 0..4000 {
         attack::frame(&attack::random(seed, 8192));
+    }
+}
+
+#[test]
+fn changed_pictures() {
+    for seed in 0..4000 {
+        // One change or several; now and then no picture at all.
+        pictures::picture(&attack::random(seed, 1 + 4 * (1 + seed as usize % 4)));
     }
 }
 

@@ -212,7 +212,7 @@ pub fn open(path: &Path, options: &Options) -> Result<Model, skipstone::Error> {
         return Model::open(path, options);
     }
     let unreadable = |source| skipstone::Error::Io { path: "standard input".into(), source };
-    Model::from_bytes(files::input().map_err(unreadable)?, options)
+    Model::from_bytes(files::input(files::MAX_INPUT).map_err(unreadable)?, options)
 }
 
 /// The inputs whose batch size was assumed to be 1, with a shape that would set another.

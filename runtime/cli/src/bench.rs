@@ -39,7 +39,7 @@ pub struct Bench {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Warm-up runs, which are not measured
+    /// Warm-up runs, which are not measured; fewer if they take longer than --seconds
     #[arg(long, value_name = "N", default_value_t = 10)]
     warmup: usize,
 

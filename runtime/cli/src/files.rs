@@ -9,8 +9,8 @@ use crate::output;
 
 /// Standard input, which can be read only once, but is needed again where a model is opened twice.
 static INPUT: OnceLock<Vec<u8>> = OnceLock::new();
-/// Most bytes of it.
-const MAX_INPUT: u64 = 4 << 30;
+/// Most bytes of it, unless less is expected.
+pub const MAX_INPUT: u64 = 4 << 30;
 
 /// Whether a path stands for standard input or output.
 pub fn is_stream(path: &Path) -> bool {
@@ -25,14 +25,14 @@ pub fn only_one_stream<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<
     }
 }
 
-/// All of standard input.
-pub fn input() -> std::io::Result<&'static [u8]> {
+/// All of standard input, which may be endless: at most so many bytes.
+pub fn input(most: u64) -> std::io::Result<&'static [u8]> {
     if let Some(bytes) = INPUT.get() {
         return Ok(bytes);
     }
     let mut bytes = Vec::new();
-    if std::io::stdin().lock().take(MAX_INPUT + 1).read_to_end(&mut bytes)? as u64 > MAX_INPUT {
-        return Err(std::io::Error::other(format!("more than {} GiB", MAX_INPUT >> 30)));
+    if std::io::stdin().lock().take(most + 1).read_to_end(&mut bytes)? as u64 > most {
+        return Err(std::io::Error::other(format!("more than {} MiB", most >> 20)));
     }
     Ok(INPUT.get_or_init(|| bytes))
 }
@@ -40,7 +40,9 @@ pub fn input() -> std::io::Result<&'static [u8]> {
 /// The bytes of a file.
 pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     if is_stream(path) {
-        return input().map(<[u8]>::to_vec).map_err(|error| Failure::new("io", format!("standard input: {error}")));
+        return input(MAX_INPUT)
+            .map(<[u8]>::to_vec)
+            .map_err(|error| Failure::new("io", format!("standard input: {error}")));
     }
     std::fs::read(path).map_err(|error| Failure::io(path, &error))
 }

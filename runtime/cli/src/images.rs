@@ -1,13 +1,13 @@
 //! Finds and decodes image files.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::RgbImage;
 use skipstone::classify::Image;
 
 use crate::failure::{Failure, catch_panics};
 use crate::notes::note;
+use crate::picture::{self, Bounds};
 use crate::{files, formats};
 
 /// File name extensions of the formats that this build decodes.
@@ -15,12 +15,8 @@ const ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
 /// Those of pictures that it does not.
 const OTHERS: [&str; 9] = ["heic", "heif", "avif", "gif", "tif", "tiff", "jxl", "jp2", "dng"];
 
-/// Longest side of an image, in pixels.
-const MAX_SIDE: u32 = 1 << 15;
-/// Most pixels of an image; photos of 50 megapixels are accepted.
-const MAX_PIXELS: u64 = 1 << 26;
-/// Most bytes of memory that decoding one image may take.
-const MAX_BYTES: u64 = 4 * MAX_PIXELS;
+/// What an image may ask for; photos of 50 megapixels are accepted.
+const BOUNDS: Bounds = Bounds { side: 1 << 15, pixels: 1 << 26 };
 /// Most bytes of an image file.
 const MAX_FILE: u64 = 128 << 20;
 
@@ -91,64 +87,21 @@ fn has_ending(path: &Path, endings: &[&str]) -> bool {
 pub fn decode(path: &Path) -> Result<RgbImage, Failure> {
     let unreadable = |error| Failure::io(path, &error);
     let broken = |reason: String| Failure::new("image", format!("{}: {reason}", path.display()));
+    let read;
     let bytes = if files::is_stream(path) {
-        files::read(path)?
+        files::input(MAX_FILE).map_err(unreadable)?
     } else {
         // Reading a pipe could block, and reading a device might never end.
         let metadata = std::fs::metadata(path).map_err(unreadable)?;
         if !metadata.is_file() || metadata.len() > MAX_FILE {
             return Err(broken(format!("is not a regular file of at most {} MiB", MAX_FILE >> 20)));
         }
-        std::fs::read(path).map_err(unreadable)?
+        read = std::fs::read(path).map_err(unreadable)?;
+        &read
     };
     // If a decoder panics on a malformed file, continue with the next file.
-    catch_panics(|| decode_bytes(&bytes)).map_err(|panic| broken(panic.to_string()))?.map_err(broken)
-}
-
-fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
-    let text = |error: image::ImageError| error.to_string();
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_BYTES);
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
-    reader.limits(limits);
-    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Bmp | ImageFormat::WebP)) {
-        let other = if bytes.is_empty() { Some("an empty file") } else { formats::name(bytes) };
-        return Err(format!("is {}; {}, so convert it first", other.unwrap_or("no picture"), formats::READ));
-    }
-    if reader.format() == Some(ImageFormat::Jpeg) && !is_whole_jpeg(bytes) {
-        return Err("the file is truncated".into());
-    }
-    let mut decoder = reader.into_decoder().map_err(text)?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(format!("{width}x{height} exceeds {MAX_PIXELS} pixels"));
-    }
-    let orientation = decoder.orientation().map_err(text)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(text)?;
-    image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
-}
-
-/// Whether the data of a JPEG ends with an end-of-image marker. Decoders invent missing data, so a truncated file would
-/// otherwise go unnoticed. Segments before the data may contain whole JPEGs (thumbnails) and are skipped by length.
-fn is_whole_jpeg(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xda;
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    while let [0xff, marker, high, low, ..] = *rest {
-        // A marker may be preceded by fill bytes of 0xff.
-        if marker == 0xff {
-            rest = &rest[1..];
-            continue;
-        }
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        rest = rest.get(2 + length..).unwrap_or_default();
-        if marker == START_OF_SCAN {
-            return rest.windows(2).any(|pair| pair == [0xff, 0xd9]);
-        }
-    }
-    false
+    let decoded = catch_panics(|| picture::decode(bytes, &BOUNDS));
+    decoded.map_err(|panic| broken(panic.to_string()))?.map_err(broken)
 }
 
 /// A view of the decoded image for the library.
@@ -159,7 +112,16 @@ pub fn view(image: &RgbImage) -> Result<Image<'_>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use image::ImageFormat;
+
     use super::*;
+    use crate::picture::is_whole_jpeg;
+
+    fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
+        picture::decode(bytes, &BOUNDS)
+    }
 
     #[test]
     fn a_jpeg_ends_with_its_marker() {

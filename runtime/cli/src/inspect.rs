@@ -70,8 +70,8 @@ struct Report {
     /// Multiply-adds with zero weights that are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<u64>,
-    /// The work that `--limit work` bounds; absent like the multiply-adds.
-    work: Option<u64>,
+    /// The work that `--limit work` bounds. If tract runs the whole model, as far as it does not depend on the data.
+    work: u64,
     memory: MemoryReport,
     /// Channels removed from weights because they are zero.
     removed: Vec<RemovedReport>,
@@ -202,7 +202,7 @@ impl Report {
             macs: model.plan().map(Plan::macs),
             skipped: Some(steps.iter().filter_map(ZerosReport::of).map(|zeros| zeros.skipped).sum::<u64>())
                 .filter(|&it| it > 0),
-            work: model.plan().map(|plan| plan.work),
+            work: model.work(),
             memory: MemoryReport {
                 weights_bytes: memory.weights_bytes,
                 packed_bytes: memory.packed_bytes,

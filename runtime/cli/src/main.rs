@@ -30,6 +30,7 @@ mod npy;
 mod numbers;
 mod operators;
 mod output;
+mod picture;
 mod printable;
 mod progress;
 mod prune;

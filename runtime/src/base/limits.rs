@@ -151,14 +151,17 @@ impl Size for usize {
 /// The rest of a run's limits, checked at run time for loops without a known end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {
-    work: u64,
+    /// Steps of work.
+    pub work: u64,
     iterations: u64,
+    /// Bytes that a model without a plan may hold at a time.
+    pub memory: u64,
 }
 
 impl Allowance {
     /// The allowance for one run.
     pub fn new(limits: &Limits) -> Self {
-        Self { work: limits.run_work, iterations: limits.iterations }
+        Self { work: limits.run_work, iterations: limits.iterations, memory: limits.memory_bytes }
     }
 
     /// Subtracts the work of a step.

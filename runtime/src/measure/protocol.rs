@@ -14,7 +14,8 @@ pub enum Amount {
 /// Warm-up and counted runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Protocol {
-    /// Runs before the first counted one, to fill caches and raise the clock.
+    /// Runs before the first counted one, to fill caches and raise the clock; fewer if they take longer than the time
+    /// for those that count.
     pub warmup: usize,
     /// Counted runs.
     pub amount: Amount,
@@ -27,8 +28,12 @@ impl Protocol {
     /// # Errors
     /// The first error of a call.
     pub fn measure<E>(&self, mut run: impl FnMut(bool) -> Result<Duration, E>) -> Result<Vec<Duration>, E> {
+        let mut warm = Duration::ZERO;
         for _ in 0..self.warmup {
-            run(false)?;
+            warm += run(false)?;
+            if matches!(self.amount, Amount::For(time) if warm > time) {
+                break;
+            }
         }
         let began = Instant::now();
         let mut times = Vec::new();
@@ -59,6 +64,17 @@ mod tests {
         });
         assert_eq!(times, Ok(vec![Duration::from_millis(3), Duration::from_millis(4), Duration::from_millis(5)]));
         assert_eq!(calls, [false, false, true, true, true]);
+    }
+
+    #[test]
+    fn warm_up_takes_no_longer_than_the_measurement() {
+        let mut warm = 0;
+        let protocol = Protocol { warmup: 10, amount: Amount::For(Duration::from_secs(1)) };
+        let times = protocol.measure(|counts| {
+            warm += usize::from(!counts);
+            if counts { Err("counted") } else { Ok(Duration::from_millis(400)) }
+        });
+        assert_eq!((times, warm), (Err("counted"), 3));
     }
 
     #[test]

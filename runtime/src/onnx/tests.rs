@@ -5,7 +5,7 @@ use skipstone_onnx::write::{
     value,
 };
 
-use crate::{Model, Options, Tensor};
+use crate::{Limits, Model, Options, Tensor};
 
 /// The code of bools in a file.
 const BOOL: i64 = 9;
@@ -266,4 +266,48 @@ fn an_invalid_branch_is_an_error_if_it_is_taken() {
     }
     let (_, text) = refused(&branching(&[4, 2], &[5, 2]));
     assert!(text.starts_with("node 'p' (MatMul, node 0)"), "{text}");
+}
+
+/// NonZero of all elements, and a product of all positions with each other.
+fn products_of_positions(dims: &[i64]) -> Vec<u8> {
+    let nodes = [
+        node("NonZero", &["x"], &["found"], &[]),
+        node("Cast", &["found"], &["columns"], &[int("to", FLOAT)]),
+        node("Transpose", &["columns"], &["rows"], &[]),
+        node("MatMul", &["rows", "columns"], &["y"], &[]),
+    ];
+    model(&graph(&nodes, &[], &[value("x", FLOAT, dims)], &[named("y")]))
+}
+
+/// tract asked for the memory first, and ended the process if there was none.
+#[test]
+#[cfg(feature = "tract")]
+fn a_model_whose_sizes_depend_on_data_is_bounded_while_it_runs() {
+    let run = |elements: i64, limits: Limits| {
+        let model =
+            Model::from_bytes(&products_of_positions(&[1, elements]), &Options::default().limits(limits)).unwrap();
+        let mut session = model.session().unwrap();
+        let ones = Tensor::from_slice(&[1, elements as usize], &vec![1f32; elements as usize]).unwrap();
+        session.run(&[ones.view()]).map(|()| session.output(0).unwrap().to_tensor())
+    };
+    let y = run(3, Limits::default()).unwrap();
+    assert_eq!(y.peek::<f32>().unwrap().iter().collect::<Vec<_>>(), [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 2.0, 4.0]);
+    let error = run(1 << 16, Limits::default()).unwrap_err().to_string();
+    assert!(error.contains("bytes, the limit is"), "{error}");
+    let mut limits = Limits::default();
+    limits.run_work = 1 << 16;
+    let error = run(1 << 10, limits).unwrap_err().to_string();
+    assert!(error.contains("of work, the limit is"), "{error}");
+}
+
+#[test]
+#[cfg(feature = "tract")]
+fn a_model_whose_sizes_depend_on_data_stops_between_its_nodes() {
+    let model = load(&products_of_positions(&[1, 9])).unwrap();
+    let mut session = model.session().unwrap();
+    let ones = Tensor::from_slice(&[1, 9], &[1f32; 9]).unwrap();
+    session.set_deadline(Some(std::time::Duration::ZERO));
+    assert!(matches!(session.run(&[ones.view()]), Err(crate::Error::DeadlineExceeded { .. })));
+    session.set_deadline(None);
+    session.run(&[ones.view()]).unwrap();
 }

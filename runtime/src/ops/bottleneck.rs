@@ -102,7 +102,9 @@ impl Bottleneck {
             };
             let weights = if stage == self.depthwise_at() { Weights::F32 } else { cx.weights() };
             let mut kernels = conv::candidates(FLOATS, cx.isa, &Task { weights, ..Task::new(&shape) });
-            kernels.retain(|(kernel, _)| kernel.stage().is_some());
+            let is_depthwise = |kernel: &'static dyn FloatKernel| matches!(kernel.stage(), Some(Stage::Depthwise(_)));
+            let fits = stage == self.depthwise_at();
+            kernels.retain(|(kernel, _)| kernel.stage().is_some() && is_depthwise(*kernel) == fits);
             kernels.iter_mut().for_each(|(_, cost)| *cost *= times);
             let with = |(before, cost): &(Vec<&'static dyn FloatKernel>, f64)| {
                 let longer = |&(kernel, more): &(&'static dyn FloatKernel, f64)| {

@@ -19,11 +19,28 @@ pub trait Foreign: Send + Sync {
     fn name(&self) -> &str;
     /// Facts of the results.
     fn outputs(&self) -> &[Fact];
+    /// Steps of work of an evaluation, as far as they are known before it.
+    fn work(&self) -> u64;
     /// Evaluates the operator.
     ///
     /// # Errors
-    /// The operator's own errors.
-    fn evaluate(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, OpError>;
+    /// The operator's own errors; more than the budget. Any, if the run is to stop.
+    fn evaluate(&self, inputs: &[TensorView<'_>], budget: &Budget<'_>) -> Result<Vec<Tensor>, OpError>;
+}
+
+/// What an evaluation may take.
+pub struct Budget<'a> {
+    /// Bytes of what it holds at a time.
+    pub bytes: u64,
+    /// Steps of work.
+    pub work: u64,
+    /// Whether the run is to stop.
+    pub stops: &'a dyn Fn() -> bool,
+}
+
+impl Budget<'static> {
+    /// For what was checked before.
+    pub const UNBOUNDED: Self = Self { bytes: u64::MAX, work: u64::MAX, stops: &|| false };
 }
 
 /// A [`Foreign`] operator in the graph.
@@ -45,6 +62,10 @@ impl Operator for ForeignOp {
         Ok(self.0.outputs().to_vec())
     }
 
+    fn work(&self, _inputs: &[&Fact], _outputs: &[&Fact]) -> u64 {
+        self.0.work()
+    }
+
     fn plan(&self, _cx: &PlanContext<'_>) -> Result<Choice, OpError> {
         Ok(Choice { kernel: FALLBACK.to_owned(), ..Choice::default() })
     }
@@ -58,7 +79,9 @@ impl Operator for ForeignOp {
                 .enumerate()
                 .map(|(i, fact)| TensorView::from_bytes(fact.clone(), io.input_bytes(i)?))
                 .collect::<Result<_, _>>()?;
-            for (i, result) in foreign.evaluate(&views)?.iter().enumerate() {
+            let pool = io.pool();
+            let budget = Budget { stops: &|| pool.stops(), ..Budget::UNBOUNDED };
+            for (i, result) in foreign.evaluate(&views, &budget)?.iter().enumerate() {
                 let out = io.output_bytes(i)?;
                 if out.len() != result.bytes().len() {
                     return Err(OpError::Value(format!(
@@ -77,6 +100,6 @@ impl Operator for ForeignOp {
 impl Semantics for ForeignOp {
     fn evaluate(&self, inputs: &[&Tensor]) -> Result<Vec<Tensor>, OpError> {
         let views: Vec<_> = inputs.iter().map(|t| t.view()).collect();
-        self.0.evaluate(&views)
+        self.0.evaluate(&views, &Budget::UNBOUNDED)
     }
 }

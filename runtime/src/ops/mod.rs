@@ -87,7 +87,7 @@ pub(crate) mod walk;
 mod wide;
 pub mod window_pool;
 
-pub use foreign::{FALLBACK, Foreign, ForeignOp};
+pub use foreign::{Budget, FALLBACK, Foreign, ForeignOp};
 
 /// An [`Op`] as one of its traits, with a separate table per trait: a library that only runs packages has no table of
 /// [`Semantics`], and so the linker leaves out everything reachable only through it.

@@ -298,7 +298,14 @@ fn a_graph_with_steps_of_the_front_end_is_refused() {
         fn outputs(&self) -> &[Fact] {
             &self.0
         }
-        fn evaluate(&self, _: &[TensorView<'_>]) -> std::result::Result<Vec<Tensor>, crate::OpError> {
+        fn work(&self) -> u64 {
+            0
+        }
+        fn evaluate(
+            &self,
+            _: &[TensorView<'_>],
+            _: &crate::ops::Budget<'_>,
+        ) -> std::result::Result<Vec<Tensor>, crate::OpError> {
             Ok(Vec::new())
         }
     }

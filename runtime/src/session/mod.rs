@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::limits::{Allowance, Limits};
 use crate::operator::Place;
+use crate::ops::Budget;
 use crate::plan::{Port, Program};
 use crate::tensor::{Fact, Tensor, TensorView};
 
@@ -253,7 +254,20 @@ impl Session {
             }
             Engine::Foreign(_) if self.cancel.is_requested() => Err(Error::Cancelled { step: 0 }),
             Engine::Foreign(model) => {
-                self.held = model.foreign.evaluate(inputs).map_err(|e| e.at(model.foreign.name()))?;
+                let Allowance { work, memory, .. } = self.allowance;
+                self.pool.allow(self.deadline);
+                let started = Instant::now();
+                let budget = Budget { bytes: memory, work, stops: &|| self.pool.stops() };
+                let results = model.foreign.evaluate(inputs, &budget);
+                if self.pool.halted() {
+                    let is_late = self.deadline.is_some_and(|deadline| started.elapsed() >= deadline);
+                    return Err(if is_late {
+                        Error::DeadlineExceeded { step: 0 }
+                    } else {
+                        Error::Cancelled { step: 0 }
+                    });
+                }
+                self.held = results.map_err(|e| e.at(model.foreign.name()))?;
                 Ok(())
             }
         }?;

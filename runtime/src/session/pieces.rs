@@ -187,6 +187,11 @@ fn conv(kernel: [usize; 2], groups: usize) -> Conv {
     Conv { kernel, pads, groups, layout: Layout::Nhwc, ..Conv::POINTWISE }
 }
 
+/// One window, as wide as the image.
+fn whole(columns: usize) -> Conv {
+    Conv { pads: [0; 4], ..conv([1, columns], 1) }
+}
+
 /// Images, weights and bias.
 fn convolved(image: [usize; 4], weights: [usize; 4]) -> Vec<Tensor> {
     vec![floats(&image), floats(&weights), floats(&weights[..1])]
@@ -221,6 +226,12 @@ fn cases(operator: &str) -> Vec<Case> {
             // Weights that are packed in the run.
             case(conv([1, 1], 1), convolved([1, 1, 8, 1 << 11], [1 << 10, 1 << 11, 1, 1])),
             case(conv([1, 1], N), convolved([1, 1, 1, N], [N, 1, 1, 1])),
+            // Filters with many weights: of one channel, of two, and of many.
+            case(whole(N), convolved([1, 1, N, 1], [1, 1, 1, N])).constant(&[1, 2]),
+            case(whole(N / 2), convolved([1, 1, N / 2, 2], [1, 2, 1, N / 2])).constant(&[1, 2]),
+            case(conv([1, 3], 1), convolved([1, 1, 4, N / 4], [1, N / 4, 1, 3])).constant(&[1, 2]),
+            // Depthwise, with too many channels for a tile.
+            case(conv([3, 3], 1 << 17), convolved([1, 2, 3, 1 << 17], [1 << 17, 1, 3, 3])).constant(&[1, 2]),
         ],
         "Bottleneck" => {
             let [depthwise, project] = [conv([3, 3], 16), conv([1, 1], 1)];
@@ -233,7 +244,9 @@ fn cases(operator: &str) -> Vec<Case> {
             let product = MatMul { transposed: false, activation: Activation::None };
             vec![
                 case(product.clone(), vec![floats(&[1, 64, 1 << 10]), floats(&[1, 1 << 10, 1 << 10])]).constant(&[1]),
-                case(product, vec![floats(&[32, 1, 256]), floats(&[32, 256, 256])]),
+                case(product.clone(), vec![floats(&[32, 1, 256]), floats(&[32, 256, 256])]),
+                case(product.clone(), vec![floats(&[1, 1, N]), floats(&[1, N, 1])]).constant(&[1]),
+                case(product, vec![floats(&[1, 2, N / 2]), floats(&[1, N / 2, 2])]),
             ]
         }
         "Pool" => {
@@ -248,6 +261,8 @@ fn cases(operator: &str) -> Vec<Case> {
                 case(whole(PoolFn::Max), images()),
                 case(whole(average), images()),
                 case(whole(PoolFn::Max), vec![bytes(DType::U8, &[1, 1 << 10, 1 << 10, 2])]),
+                case(pool(average, [1, N / 2], [1, 1]), vec![floats(&[1, 1, N / 2, 2])]),
+                case(pool(PoolFn::Max, [1, 2], [1, 1]), vec![floats(&[1, 1, 2, N / 2])]),
             ]
         }
         "Resize" => {
@@ -303,6 +318,8 @@ fn cases(operator: &str) -> Vec<Case> {
                 [
                     case(Softmax { axes: vec![1], kind }, row()),
                     case(Softmax { axes: vec![0], kind }, vec![floats(&[N / 64, 64])]),
+                    case(Softmax { axes: vec![0], kind }, vec![floats(&[N / 2, 2])]),
+                    case(Softmax { axes: vec![0], kind }, vec![floats(&[N / 24, 24])]),
                 ]
             })
             .collect(),
@@ -400,6 +417,11 @@ fn cases(operator: &str) -> Vec<Case> {
                     QPool { pool: pool(average, [1 << 10, 1 << 10], [1, 1]), mean },
                     vec![bytes(DType::U8, &[1, 1 << 10, 1 << 10, 2])],
                 ),
+                case(
+                    QPool { pool: pool(average, [1, N / 2], [1, 1]), mean },
+                    vec![bytes(DType::U8, &[1, 1, N / 2, 2])],
+                ),
+                case(QPool { pool: pool(average, [1, 2], [1, 1]), mean }, vec![bytes(DType::U8, &[1, 1, 2, N / 2])]),
             ]
         }
         "LookUp" => vec![case(LookUp::flip(DType::U8), square(DType::I8))],

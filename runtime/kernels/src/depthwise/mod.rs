@@ -75,9 +75,14 @@ pub fn by_name(name: &str) -> Option<&'static Variant> {
     VARIANTS.iter().find(|v| v.name == name && v.isa.is_built())
 }
 
-/// Whether a convolution is of this family: one filter per channel.
+/// Most weights, with channels rounded up to a register: a tile, which is computed at once, takes several multiply-adds
+/// for each.
+const MAX_WEIGHTS: usize = 1 << 20;
+
+/// Whether a convolution is of this family: one filter per channel, and not too many weights.
 pub fn takes(shape: &ConvShape) -> bool {
-    shape.groups == shape.in_c && shape.in_c == shape.out_c
+    let weights = || shape.in_c.next_multiple_of(16).saturating_mul(shape.taps());
+    shape.groups == shape.in_c && shape.in_c == shape.out_c && weights() <= MAX_WEIGHTS
 }
 
 /// Packs the weights `[channels, 1, kernel_h, kernel_w]` as `[kernel_h, kernel_w, channels]`. Incomplete if the run is

@@ -12,6 +12,7 @@ use crate::conv::{ConvShape, product};
 use crate::epilogue::{Bounds, Epilogue, Stored};
 use crate::isa::Isa;
 use crate::lanes::Lanes;
+use crate::pace::PIECE;
 use crate::parallel::{Output, PRODUCTS_WORTH_SHARING, UNITS_PER_THREAD, share_units};
 use crate::simd::{Simd, Vectorized, dispatch};
 use crate::threads::Pool;
@@ -30,8 +31,14 @@ const PIECE_ROWS: usize = 640;
 const MAX_POINTERS: usize = 1024;
 /// With fewer channels than this, reading one run of memory per tap would be mostly overhead.
 pub(super) const SHORT_RUN: usize = 8;
-/// Multiply-adds of a unit that can be cut: about a millisecond.
+/// Multiply-adds of a unit that can be cut: about a millisecond. A unit that has more asks whether to stop.
 const UNIT_WORK: usize = 1 << 24;
+/// Multiply-adds that take as long as reading an element of B from memory: a tile of a few rows waits for B.
+const READ_WORK: usize = 8;
+/// Most rows of a panel that a tile uses at once: with the largest tile, about as many multiply-adds as a unit has.
+pub(super) const LONG: usize = 1 << 15;
+/// Rows of a panel that a tile of a longer product uses at once.
+const CUT: usize = if cfg!(test) { 16 } else { LONG };
 
 /// How a product is split into units. Depends only on sizes, so that scratch can be planned.
 pub(crate) struct GemmSplit {
@@ -50,8 +57,10 @@ pub(crate) struct GemmSplit {
     taps: usize,
     /// Elements per tap as the microkernel sees them.
     depth: usize,
-    /// Parts that rows of A and panels are cut into.
+    /// Parts that rows of A and panels are cut into, if several tiles use them.
     pieces: usize,
+    /// Parts that they are cut into in any case, because they are long.
+    cuts: usize,
 }
 
 /// How rows of A are read.
@@ -112,18 +121,26 @@ impl GemmSplit {
         panels = panels.min((UNIT_WORK / product(&[rows, v.nr, taps, depth]).max(1)).max(1));
         let (row_blocks, panel_blocks) = (m.div_ceil(rows), all_panels.div_ceil(panels));
         let slots = product(&[row_blocks, panel_blocks, groups]).min(threads).max(1);
-        let most = if taps == 1 { depth } else { taps };
+        let (k, most) = (product(&[taps, depth]), if taps == 1 { depth } else { taps });
         let pieces = match v.isa {
-            Isa::Avx512 => product(&[taps, depth]).div_ceil(PIECE_ROWS).clamp(1, most.max(1)),
+            Isa::Avx512 => k.div_ceil(PIECE_ROWS).clamp(1, most.max(1)),
             _ => 1,
         };
-        GemmSplit { rows: rows.min(m), row_blocks, panels, panel_blocks, groups, slots, access, taps, depth, pieces }
+        let cuts = if v.can_cut() { k.div_ceil(CUT).max(1) } else { 1 };
+        let rows = rows.min(m);
+        GemmSplit { rows, row_blocks, panels, panel_blocks, groups, slots, access, taps, depth, pieces, cuts }
     }
 
-    /// The taps, and of each the elements, that are multiplied in piece `index` of `count`.
-    fn piece(&self, index: usize, count: usize) -> (Range<usize>, Range<usize>) {
-        let part = |len: usize| index * len / count..(index + 1) * len / count;
-        if self.taps == 1 { (0..1, part(self.depth)) } else { (part(self.taps), 0..self.depth) }
+    /// The parts that the taps, and the elements of each, are cut into for at least `count` pieces, if there are enough.
+    fn parts(&self, count: usize) -> [usize; 2] {
+        let of_taps = count.min(self.taps).max(1);
+        [of_taps, count.div_ceil(of_taps).min(self.depth).max(1)]
+    }
+
+    /// The taps, and of each the elements, that are multiplied in piece `index` of the pieces of these parts.
+    fn piece(&self, index: usize, [of_taps, of_depth]: [usize; 2]) -> (Range<usize>, Range<usize>) {
+        let part = |index: usize, count: usize, len: usize| index * len / count..(index + 1) * len / count;
+        (part(index / of_depth, of_taps, self.taps), part(index % of_depth, of_depth, self.depth))
     }
 
     /// Length of the row of zeros that padding needs.
@@ -160,10 +177,10 @@ pub(crate) struct ConvInput<'a> {
 }
 
 impl ConvInput<'_> {
-    /// Calls `f(row, tap, offset)` for every tap of `len` output pixels starting at `first`; the offset is `None` in
-    /// the padding.
+    /// Calls `f(row, image, tap, offset)` for every tap of `len` output pixels starting at `first`, until it returns
+    /// false; the offset is `None` in the padding. Returns whether it did not.
     #[inline(always)]
-    fn taps(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, usize, Option<usize>)) {
+    fn taps(&self, first: usize, len: usize, mut f: impl FnMut(usize, usize, usize, Option<usize>) -> bool) -> bool {
         let s = self.shape;
         let (line, mut x) = (first / s.out_w, first % s.out_w);
         let (mut image, mut y) = (line / s.out_h, line % s.out_h);
@@ -175,7 +192,9 @@ impl ConvInput<'_> {
                     let in_x = (x * s.stride[1] + tap_x * s.dilation[1]).wrapping_sub(s.pad_left);
                     let offset =
                         (in_y < s.in_h && in_x < s.in_w).then(|| ((image * s.in_h + in_y) * s.in_w + in_x) * s.in_c);
-                    f(row, image, tap_y * s.kernel[1] + tap_x, offset);
+                    if !f(row, image, tap_y * s.kernel[1] + tap_x, offset) {
+                        return false;
+                    }
                 }
             }
             x += 1;
@@ -186,6 +205,7 @@ impl ConvInput<'_> {
                 }
             }
         }
+        true
     }
 }
 
@@ -277,7 +297,7 @@ impl CheckedGemm<'_> {
         let out = Output::new(out);
         let units = split.groups * split.row_blocks * split.panel_blocks;
         share_units(pool, units, split.slots, split.slot_len(), scratch, |unit, slot| {
-            self.unit(split, unit, slot, out.start());
+            self.unit(split, unit, slot, out.start(), pool);
         });
     }
 
@@ -289,12 +309,12 @@ impl CheckedGemm<'_> {
             if unit > 0 && pool.stops() {
                 return;
             }
-            self.unit(split, unit, &mut [], out.as_mut_ptr());
+            self.unit(split, unit, &mut [], out.as_mut_ptr(), pool);
         }
     }
 
-    /// One block of rows times one block of panels of one group.
-    fn unit(&self, split: &GemmSplit, unit: usize, slot: &mut [f32], out: *mut f32) {
+    /// One block of rows times one block of panels of one group. Incomplete if the run is to stop.
+    fn unit(&self, split: &GemmSplit, unit: usize, slot: &mut [f32], out: *mut f32, pool: &Pool) {
         let v = self.v;
         let panel_block = unit % split.panel_blocks;
         let row_block = unit / split.panel_blocks % split.row_blocks;
@@ -305,8 +325,8 @@ impl CheckedGemm<'_> {
 
         let mut pointers = [std::ptr::null(); MAX_POINTERS];
         let pointers = &mut pointers[..rows * split.taps];
-        if split.access == Access::Gather {
-            self.gather(first_row, rows, group, slot, split.depth);
+        if split.access == Access::Gather && !self.gather(first_row, rows, group, slot, split.depth, pool) {
+            return;
         }
         for tile in 0..tiles.count {
             let (start, len) = tiles.range(tile);
@@ -325,7 +345,9 @@ impl CheckedGemm<'_> {
         let end_panel = self.n.div_ceil(v.nr).min(first_panel + split.panels);
         let group_packed = group * (self.packed.len() / self.groups);
         let k = split.taps * split.depth;
-        let pieces = if tiles.count > 1 { split.pieces } else { 1 };
+        let parts = split.parts(if tiles.count > 1 { split.pieces.max(split.cuts) } else { split.cuts });
+        let pieces = parts[0] * parts[1];
+        let mut left = UNIT_WORK;
         for panel in first_panel..end_panel {
             let column = panel * v.nr;
             let columns = v.nr.min(self.n - column);
@@ -333,12 +355,17 @@ impl CheckedGemm<'_> {
             let row = registers * v.lanes;
             let first = group_packed + column * k;
             for piece in 0..pieces {
-                let (taps, depths) = split.piece(piece, pieces);
+                let (taps, depths) = split.piece(piece, parts);
                 let (begin, len_k) = (taps.start * split.depth + depths.start, taps.len() * depths.len());
                 let packed = self.packed.range(first + begin * row..first + (begin + len_k) * row);
                 let is_last = piece + 1 == pieces;
                 for tile in 0..tiles.count {
                     let (start, len) = tiles.range(tile);
+                    match left.checked_sub(len.max(READ_WORK) * row * len_k) {
+                        Some(rest) => left = rest,
+                        None if pool.stops() => return,
+                        None => left = UNIT_WORK,
+                    }
                     let at = (first_row + start) * self.ldc + group * self.n + column;
                     let rows =
                         &mut pointers[start * split.taps..][..len * split.taps][taps.start * len..taps.end * len];
@@ -367,8 +394,10 @@ impl CheckedGemm<'_> {
                             bounds: if is_last { self.epilogue.bounds() } else { Bounds::None },
                         });
                     }
-                    if split.taps == 1 && pieces > 1 {
-                        // The next piece continues where this one ends; after the last, the next panel begins anew.
+                    if depths.len() < split.depth {
+                        // The next piece of these taps continues where this one ends; after the last, the next panel
+                        // begins anew.
+                        let is_last = depths.end == split.depth;
                         for row in rows {
                             *row =
                                 if is_last { row.wrapping_sub(depths.start) } else { row.wrapping_add(depths.len()) };
@@ -391,54 +420,83 @@ impl CheckedGemm<'_> {
                     *pointer = a[(first + i) * lda..][..self.depth].as_ptr();
                 }
             }
-            GemmRows::Image(image) => image.taps(first, len, |row, _, tap, offset| {
-                let numbers = match offset {
-                    Some(at) => &image.input[at + group * self.depth..][..self.depth],
-                    None => &image.zeros[..self.depth],
-                };
-                pointers[tap * len + row] = numbers.as_ptr();
-            }),
+            GemmRows::Image(image) => {
+                image.taps(first, len, |row, _, tap, offset| {
+                    let numbers = match offset {
+                        Some(at) => &image.input[at + group * self.depth..][..self.depth],
+                        None => &image.zeros[..self.depth],
+                    };
+                    pointers[tap * len + row] = numbers.as_ptr();
+                    true
+                });
+            }
             GemmRows::Lines(image) => image.lines(first, len, copies, pointers),
         }
     }
 
-    /// Copies `len` rows of `k` elements starting at `first`, with contiguous taps, and scales them.
-    fn gather(&self, first: usize, len: usize, group: usize, to: &mut [f32], k: usize) {
+    /// Copies `len` rows of `k` elements starting at `first`, with contiguous taps, and scales them. Returns false if
+    /// the run is to stop.
+    fn gather(&self, first: usize, len: usize, group: usize, to: &mut [f32], k: usize, pool: &Pool) -> bool {
+        let mut left = PIECE;
+        let goes_on = |steps: usize| match left.checked_sub(steps) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => {
+                left = PIECE;
+                !pool.stops()
+            }
+        };
+        let rows = (first, len, group, k);
         if self.scale.is_some() && self.v.isa != Isa::Scalar {
-            dispatch(self.v.isa, GatherScaled { product: self, first, len, group, to, k });
+            dispatch(self.v.isa, GatherScaled { product: self, rows, to, goes_on })
         } else {
-            self.gather_by(first, len, group, to, k, copy_scaled);
+            self.gather_by(rows, to, goes_on, copy_scaled)
         }
     }
 
-    /// Like `gather`; `copy` copies and scales one run of elements.
+    /// Like `gather`; `copy` copies and scales one run of elements, `goes_on` counts steps.
     #[inline(always)]
     fn gather_by(
         &self,
-        first: usize,
-        len: usize,
-        group: usize,
+        (first, len, group, k): (usize, usize, usize, usize),
         to: &mut [f32],
-        k: usize,
+        mut goes_on: impl FnMut(usize) -> bool,
         copy: impl Fn(&[f32], Option<&[f32]>, &mut [f32]),
-    ) {
+    ) -> bool {
         let depth = self.depth;
         let scale = |image: usize| self.scale.map(|s| &s[(image * self.groups + group) * depth..][..depth]);
-        match &self.rows {
-            GemmRows::Matrix { a, lda } => {
-                for row in 0..len {
-                    copy(&a[(first + row) * lda..][..k], scale(0), &mut to[row * k..][..k]);
+        // All of a run, unless it is long.
+        for begin in (0..depth).step_by(PIECE) {
+            let part = begin..depth.min(begin + PIECE);
+            let scale = |image: usize| scale(image).map(|scale| &scale[part.clone()]);
+            match &self.rows {
+                GemmRows::Matrix { a, lda } => {
+                    for row in 0..len {
+                        copy(&a[(first + row) * lda..][part.clone()], scale(0), &mut to[row * k..][part.clone()]);
+                        if !goes_on(part.len()) {
+                            return false;
+                        }
+                    }
                 }
+                GemmRows::Image(image) => {
+                    let goes = image.taps(first, len, |row, picture, tap, offset| {
+                        let to = &mut to[row * k + tap * depth..][part.clone()];
+                        match offset {
+                            Some(at) => copy(&image.input[at + group * depth..][part.clone()], scale(picture), to),
+                            None => to.fill(0.0),
+                        }
+                        goes_on(4 + part.len())
+                    });
+                    if !goes {
+                        return false;
+                    }
+                }
+                GemmRows::Lines(_) => unreachable!("lines are read in place"),
             }
-            GemmRows::Image(image) => image.taps(first, len, |row, picture, tap, offset| {
-                let to = &mut to[row * k + tap * depth..][..depth];
-                match offset {
-                    Some(at) => copy(&image.input[at + group * depth..][..depth], scale(picture), to),
-                    None => to.fill(0.0),
-                }
-            }),
-            GemmRows::Lines(_) => unreachable!("lines are read in place"),
         }
+        true
     }
 }
 
@@ -456,27 +514,24 @@ fn copy_scaled(from: &[f32], scale: Option<&[f32]>, to: &mut [f32]) {
 }
 
 /// `CheckedGemm::gather` with the vectors of an instruction set: scaled rows are copied as fast as they can be loaded.
-struct GatherScaled<'a> {
+struct GatherScaled<'a, F> {
     product: &'a CheckedGemm<'a>,
-    first: usize,
-    len: usize,
-    group: usize,
+    /// First row, count, group, elements of a row.
+    rows: (usize, usize, usize, usize),
     to: &'a mut [f32],
-    k: usize,
+    goes_on: F,
 }
 
-impl Vectorized for GatherScaled<'_> {
-    type Output = ();
+impl<F: FnMut(usize) -> bool> Vectorized for GatherScaled<'_, F> {
+    type Output = bool;
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Self { product, first, len, group, to, k } = self;
+    fn run<S: Simd>(self, simd: S) -> bool {
+        let Self { product, rows, to, goes_on } = self;
         product.gather_by(
-            first,
-            len,
-            group,
+            rows,
             to,
-            k,
+            goes_on,
             #[inline(always)]
             |from, scale, to| {
                 let Some(scale) = scale else { return copy_scaled(from, scale, to) };
@@ -489,7 +544,7 @@ impl Vectorized for GatherScaled<'_> {
                 let scaled = simd.load_partial(from_rest).mul(simd.load_partial(scale_rest));
                 simd.store_partial(scaled, to.into_remainder());
             },
-        );
+        )
     }
 }
 

@@ -68,7 +68,9 @@ impl Kernel for Variant {
         self.form().name
     }
     fn takes(&self, task: &Task<'_>) -> bool {
-        takes(task) && task.weights == self.weights && (!task.masked || self.weights == Weights::F32)
+        let rows = product(&[task.shape.taps(), task.shape.group_in()]);
+        let is_of = task.weights == self.weights && (!task.masked || self.weights == Weights::F32);
+        takes(task) && is_of && self.takes_rows(rows)
     }
 }
 

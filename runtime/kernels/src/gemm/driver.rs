@@ -1,11 +1,11 @@
 //! The entry points: they check every length and turn a convolution into a matrix product.
 
-use super::blocks::{Access, CheckedGemm, ConvInput, GemmRows, GemmSplit, SHORT_RUN};
+use super::blocks::{Access, CheckedGemm, ConvInput, GemmRows, GemmSplit, LONG, SHORT_RUN};
 use super::scale::{by_weights, scale_weights};
 use super::{Packed, Variant, packed_conv_len, packed_len};
 use crate::conv::{ConvShape, product};
 use crate::epilogue::Epilogue;
-use crate::pace::Pace;
+use crate::pace::{PIECE, Pace};
 use crate::threads::Pool;
 
 /// A matrix product.
@@ -122,11 +122,12 @@ pub fn conv(v: &Variant, args: GemmConv<'_>, scratch: &mut [f32], pool: &Pool) {
     if out.is_empty() {
         return;
     }
+    let pace = Pace::of(pool);
     let (packed, a_scale, scratch) = match (packed, a_scale) {
         (Packed::F32(packed), Some(scale)) if by_weights(v, shape) => {
             assert!(scratch.len() >= packed.len(), "the scratch is too short");
             let (weights, scratch) = scratch.split_at_mut(packed.len());
-            scale_weights(v, shape, packed, scale, weights, &Pace::of(pool));
+            scale_weights(v, shape, packed, scale, weights, &pace);
             (Packed::F32(weights), None, scratch)
         }
         _ => (packed, a_scale, scratch),
@@ -135,7 +136,12 @@ pub fn conv(v: &Variant, args: GemmConv<'_>, scratch: &mut [f32], pool: &Pool) {
     let split = reading.split(v, shape, pool.threads());
     assert!(scratch.len() >= zeros(&split, shape), "the scratch is too short");
     let (zeros, scratch) = scratch.split_at_mut(zeros(&split, shape));
-    zeros.fill(0.0);
+    for zeros in zeros.chunks_mut(PIECE) {
+        if pace.stops(zeros.len()) {
+            return;
+        }
+        zeros.fill(0.0);
+    }
     let image = ConvInput { shape, input, zeros };
     let rows = match reading.access {
         Access::CopyEdges => GemmRows::Lines(image),
@@ -172,7 +178,8 @@ impl Reading {
         let (taps, depth) = (shape.taps(), shape.group_in());
         let short = taps > 1 && depth < SHORT_RUN;
         // With few channels, adjacent pixels of an image form one run, as long as the pointers of the runs fit.
-        if short && !scaled && shape.groups == 1 && shape.dilation[1] == 1 && shape.kernel[0] <= 16 {
+        let is_long = product(&[taps, depth]) > LONG;
+        if short && !scaled && shape.groups == 1 && shape.dilation[1] == 1 && shape.kernel[0] <= 16 && !is_long {
             return Reading {
                 access: Access::CopyEdges,
                 taps: shape.kernel[0],

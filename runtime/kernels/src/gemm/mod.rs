@@ -225,6 +225,17 @@ impl Variant {
         named(self.form).expect("the table holds the variants that it names")
     }
 
+    /// Whether a tile may use only some rows of a panel, in any number. Those that need an extension read two panels at
+    /// a time and round the sums of fixed numbers of rows, and so use all of them.
+    fn can_cut(&self) -> bool {
+        matches!(self.extension, Extension::Base)
+    }
+
+    /// Whether a product of this many rows of B can be computed in pieces that do not take long.
+    fn takes_rows(&self, k: usize) -> bool {
+        self.can_cut() || k <= blocks::LONG
+    }
+
     /// Registers across each panel of `n` columns.
     fn panels(&self, n: usize) -> impl Iterator<Item = usize> {
         let (registers, whole) = (n.div_ceil(self.lanes), self.nr / self.lanes);
@@ -264,8 +275,10 @@ pub fn candidates(
 ) -> impl Iterator<Item = (&'static Variant, f64)> {
     let of = move |isa: Isa| VARIANTS.iter().filter(move |v| v.weights == weights && v.isa == isa && v.form == v.name);
     let isa = if of(isa).next().is_some() { isa } else { Isa::Scalar };
-    let best =
-        |form: &'static Variant| VARIANTS.iter().find(|v| v.form == form.name && v.is_available()).unwrap_or(form);
+    let best = move |form: &'static Variant| {
+        let usable = |v: &&Variant| v.form == form.name && v.is_available() && v.takes_rows(k);
+        VARIANTS.iter().find(usable).unwrap_or(form)
+    };
     of(isa).map(move |form| (best(form), form.cost(m, k, n)))
 }
 

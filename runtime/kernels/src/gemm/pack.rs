@@ -35,7 +35,9 @@ pub fn pack(
         let (panel, after) = rest.split_at_mut(k * columns);
         let count = columns.min(n - first);
         if row_stride == 1 && k > 0 {
-            pack_transposed((&b[first * col_stride..], col_stride), count, columns, panel, pace);
+            if !pack_transposed((&b[first * col_stride..], col_stride), count, columns, panel, pace) {
+                return;
+            }
         } else {
             for (row, to) in panel.chunks_exact_mut(columns.max(1)).enumerate() {
                 if pace.stops(4 * columns) {
@@ -91,7 +93,9 @@ pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32], 
             let columns = registers * v.lanes;
             let (panel, after) = rest.split_at_mut(filter_len * columns);
             let (filters, others) = group.split_at(group.len().min(filter_len * columns));
-            pack_panel(filters, taps, columns, panel, pace);
+            if !pack_panel(filters, taps, columns, panel, pace) {
+                return;
+            }
             (rest, group) = (after, others);
         }
     }
@@ -100,22 +104,31 @@ pub fn pack_conv(v: &Variant, shape: &ConvShape, oihw: &[f32], out: &mut [f32], 
 /// Elements of a block of transposed filters: they fit in half of a first-level cache.
 const BLOCK: usize = 1 << 12;
 
-/// Writes `count` columns, of which each is contiguous, as a panel; further columns of the panel are zeros.
-fn pack_transposed((b, col_stride): (&[f32], usize), count: usize, columns: usize, panel: &mut [f32], pace: &Pace<'_>) {
+/// Writes `count` columns, of which each is contiguous, as a panel; further columns of the panel are zeros. Returns false
+/// if the run is to stop.
+fn pack_transposed(
+    (b, col_stride): (&[f32], usize),
+    count: usize,
+    columns: usize,
+    panel: &mut [f32],
+    pace: &Pace<'_>,
+) -> bool {
     if count < columns {
         panel.fill(0.0);
     }
     let rows = BLOCK / columns;
     for (block, to) in panel.chunks_mut(rows * columns).enumerate() {
         if pace.stops(4 * to.len()) {
-            return;
+            return false;
         }
         transpose::matrix([count, to.len() / columns], (&b[block * rows..], col_stride), (to, columns));
     }
+    true
 }
 
 /// Writes filters `[filters, channels, taps]` as a panel `[taps, channels, columns]`; columns without a filter are zeros.
-fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32], pace: &Pace<'_>) {
+/// Returns false if the run is to stop.
+fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32], pace: &Pace<'_>) -> bool {
     let filter_len = panel.len() / columns;
     let (channels, count) = (filter_len / taps, filters.len() / filter_len);
     if taps == 1 {
@@ -129,7 +142,7 @@ fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32], p
     for first in (0..filter_len).step_by(rows) {
         let rows = rows.min(filter_len - first);
         if pace.stops(8 * rows * columns) {
-            return;
+            return false;
         }
         transpose::matrix([count, rows], (&filters[first..], filter_len), (&mut block, columns));
         for (weight, row) in (first..first + rows).zip(block.chunks_exact(columns)) {
@@ -137,4 +150,5 @@ fn pack_panel(filters: &[f32], taps: usize, columns: usize, panel: &mut [f32], p
             panel[to * columns..][..count].copy_from_slice(&row[..count]);
         }
     }
+    true
 }

@@ -155,16 +155,22 @@ fn run(isa: Isa, p: &Pooling, taps: usize, x: &[f32], y: &mut [f32], pool: &Pool
     });
 }
 
+/// Channels that are pooled at once over windows that take long.
+const MANY: usize = if cfg!(test) { 100 } else { 1 << 14 };
+
 /// Pools over windows each of which takes long: adds up `y` pixel by pixel of the window, and asks in between.
-fn large(p: &Pooling, x: &[f32], (row, first): (usize, usize), y: &mut [f32], pace: &Pace<'_>) {
+fn large<'a>(p: &Pooling, x: &[f32], (row, first): (usize, usize), y: &'a mut [f32], pace: &Pace<'_>) {
     let ImageShape { height, width, channels, .. } = p.image;
     let (image, rows) = (row / p.out[0] * height, p.rows.at(row % p.out[0]));
-    for (y, column) in y.chunks_exact_mut(channels).zip(first..) {
+    let parts = |(y, column): (&'a mut [f32], usize)| {
+        y.chunks_mut(MANY).enumerate().map(move |(part, y)| (y, part * MANY, column))
+    };
+    for (y, channel, column) in y.chunks_exact_mut(channels).zip(first..).flat_map(parts) {
         let columns = p.columns.at(column);
         y.fill(if p.f == PoolFn::Max { f32::NEG_INFINITY } else { 0.0 });
         for (h, w) in rows.pixels().flat_map(|h| columns.pixels().map(move |w| (h, w))) {
-            let x = &x[((image + h) * width + w) * channels..][..channels];
-            if pace.stops(channels + 4) {
+            let x = &x[((image + h) * width + w) * channels + channel..][..y.len()];
+            if pace.stops(y.len() + 4) {
                 return;
             }
             let is_max = p.f == PoolFn::Max;

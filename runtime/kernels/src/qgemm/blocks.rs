@@ -58,7 +58,8 @@ impl QgemmSplit {
         // Neighboring pixels share most of a window: about three runs per pixel are new to the cache.
         let footprint = product(&[depth, taps.min(3), v.mr]).max(1);
         let pointers = if gathered { v.mr } else { taps.max(1) * v.mr };
-        let mut in_block = (BLOCK_BYTES / footprint).clamp(1, (MAX_POINTERS / pointers).max(1));
+        let most = UNIT_WORK / product(&[v.mr, v.nr, taps, depth]).max(1);
+        let mut in_block = (BLOCK_BYTES / footprint).min(MAX_POINTERS / pointers).min(most).max(1);
         let all_panels = shape.group_out().div_ceil(v.nr).max(1);
         let mut panels = all_panels;
         let sizes = [shape.pixels(), shape.out_c, shape.taps(), channels];

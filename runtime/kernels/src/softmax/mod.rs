@@ -59,7 +59,7 @@ pub fn softmax(isa: Isa, f: SoftmaxFn, view: MiddleAxis, x: &[f32], y: &mut [f32
                         if pace.stops(axis * columns.len() * EXP_WORK) {
                             return;
                         }
-                        dispatch(isa, vector::SoftmaxColumns { f, inner, x, y, columns });
+                        dispatch(isa, vector::SoftmaxColumns { f, inner, x, y, columns, pace: &pace });
                     }
                 }
             }

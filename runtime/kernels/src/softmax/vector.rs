@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::SoftmaxFn;
+use super::{EXP_WORK, SoftmaxFn};
 use crate::activation;
 use crate::lanes::Lanes;
+use crate::pace::Pace;
 use crate::simd::{Simd, Vectorized};
 
 /// Along a contiguous row: the lanes are adjacent elements of the axis.
@@ -21,6 +22,8 @@ pub(super) struct SoftmaxColumns<'a> {
     pub(super) x: &'a [f32],
     pub(super) y: &'a mut [f32],
     pub(super) columns: Range<usize>,
+    /// Asked whether to stop if the axis is long.
+    pub(super) pace: &'a Pace<'a>,
 }
 
 impl Vectorized for SoftmaxRow<'_> {
@@ -91,15 +94,16 @@ impl Vectorized for SoftmaxColumns<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let SoftmaxColumns { f, inner, x, y, columns } = self;
+        let SoftmaxColumns { f, inner, x, y, columns, pace } = self;
         let rows = S::LANES / inner;
         if rows > 1 && columns.len() == inner {
-            return column_group(simd, f, Group { pitch: rows * inner, column: 0, width: rows * inner, inner }, x, y);
+            let group = Group { pitch: rows * inner, column: 0, width: rows * inner, inner };
+            return column_group(simd, f, group, x, y, pace);
         }
         let mut column = columns.start;
         while column < columns.end {
             let width = (columns.end - column).min(S::LANES);
-            column_group(simd, f, Group { pitch: inner, column, width, inner: width }, x, y);
+            column_group(simd, f, Group { pitch: inner, column, width, inner: width }, x, y, pace);
             column += width;
         }
     }
@@ -150,39 +154,60 @@ impl Group {
     }
 }
 
-/// Computes a group of columns.
+/// Runs of columns between two questions whether to stop.
+const RUNS: usize = if cfg!(test) { 5 } else { 1 << 12 };
+
+/// Computes a group of columns. Incomplete if the run is to stop.
 #[inline(always)]
-fn column_group<S: Simd>(simd: S, f: SoftmaxFn, group: Group, x: &[f32], y: &mut [f32]) {
+fn column_group<S: Simd>(simd: S, f: SoftmaxFn, group: Group, x: &[f32], y: &mut [f32], pace: &Pace<'_>) {
+    // All of most columns.
+    let some = group.pitch.saturating_mul(RUNS);
+    let stops = |part: usize| part > 0 && pace.stops(EXP_WORK * RUNS * group.width);
     let mut max = simd.splat(f32::NEG_INFINITY);
-    for x in x.chunks(group.pitch) {
-        max = group.load(simd, &x[group.of(x.len())]).at_least(max);
+    for (part, x) in x.chunks(some).enumerate() {
+        if stops(part) {
+            return;
+        }
+        for x in x.chunks(group.pitch) {
+            max = group.load(simd, &x[group.of(x.len())]).at_least(max);
+        }
     }
     let max = group.fold(simd, max, |a, b| if a.is_nan() || a > b { a } else { b });
     let mut sum = simd.splat(0.0);
-    for (x, y) in x.chunks(group.pitch).zip(y.chunks_mut(group.pitch)) {
-        let shifted = group.load(simd, &x[group.of(x.len())]).sub(max);
-        let e = activation::vector::exp(shifted);
-        sum = sum.add(e);
-        let v = match f {
-            SoftmaxFn::Softmax => e,
-            SoftmaxFn::LogSoftmax => shifted,
-        };
-        store(simd, v, &mut y[group.of(x.len())]);
+    for (part, (x, y)) in x.chunks(some).zip(y.chunks_mut(some)).enumerate() {
+        if stops(part) {
+            return;
+        }
+        for (x, y) in x.chunks(group.pitch).zip(y.chunks_mut(group.pitch)) {
+            let shifted = group.load(simd, &x[group.of(x.len())]).sub(max);
+            let e = activation::vector::exp(shifted);
+            sum = sum.add(e);
+            let v = match f {
+                SoftmaxFn::Softmax => e,
+                SoftmaxFn::LogSoftmax => shifted,
+            };
+            store(simd, v, &mut y[group.of(x.len())]);
+        }
     }
     let sum = group.fold(simd, sum, |a, b| a + b);
     let factor = match f {
         SoftmaxFn::Softmax => simd.splat(1.0).div(sum),
         SoftmaxFn::LogSoftmax => simd.each_lane(sum, f32::ln),
     };
-    for y in y.chunks_mut(group.pitch) {
-        let columns = group.of(y.len());
-        let y = &mut y[columns];
-        let v = group.load(simd, y);
-        let v = match f {
-            SoftmaxFn::Softmax => v.mul(factor),
-            SoftmaxFn::LogSoftmax => v.sub(factor),
-        };
-        store(simd, v, y);
+    for (part, y) in y.chunks_mut(some).enumerate() {
+        if stops(part) {
+            return;
+        }
+        for y in y.chunks_mut(group.pitch) {
+            let columns = group.of(y.len());
+            let y = &mut y[columns];
+            let v = group.load(simd, y);
+            let v = match f {
+                SoftmaxFn::Softmax => v.mul(factor),
+                SoftmaxFn::LogSoftmax => v.sub(factor),
+            };
+            store(simd, v, y);
+        }
     }
 }
 

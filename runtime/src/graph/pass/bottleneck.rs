@@ -17,6 +17,8 @@
 //!
 //! All fusions are decided first, on the original graph; only then is the graph rewritten.
 
+use skipstone_kernels::depthwise;
+
 use super::super::{Graph, Node, Uses};
 use crate::error::Result;
 use crate::ops::Op;
@@ -24,6 +26,7 @@ use crate::ops::bottleneck::Bottleneck;
 use crate::ops::conv::Conv;
 use crate::ops::image::Layout;
 use crate::ops::roles::Role;
+use crate::tensor::Fact;
 
 /// Minimum size in bytes of an image that fusion avoids writing: smaller ones fit the second-level cache of typical
 /// cores and are read from it faster than band by band.
@@ -116,8 +119,8 @@ fn find(graph: &Graph, worth: usize) -> Vec<Fusion> {
 fn neighbors(graph: &Graph, uses: &Uses, depthwise: usize, worth: usize) -> Option<Fusion> {
     let node = graph.nodes.get(depthwise)?;
     let conv = plain(graph, node)?;
-    let weights = graph.fact(*node.inputs.get(Conv::WEIGHTS)?);
-    if conv.groups == 1 || weights.shape.dims().get(..2) != Some(&[conv.groups, 1]) {
+    let operands: Vec<&Fact> = node.inputs.iter().map(|&id| graph.fact(id)).collect();
+    if conv.groups == 1 || !depthwise::takes(&conv.shape(&operands).ok()?) {
         return None;
     }
     let (input, output) = (*node.inputs.get(Conv::X)?, *node.outputs.first()?);

@@ -142,11 +142,17 @@ fn fold_constant(
     Ok(true)
 }
 
+/// Most channels that a single value is repeated for: a few bytes of a file can claim any number of channels.
+const MOST_CHANNELS: usize = 1 << 20;
+
 /// The constant as one value per channel, if it broadcasts to `shape` only along `axis`.
 pub(super) fn per_channel(constant: &Tensor, shape: &Shape, axis: usize) -> Option<Vec<f32>> {
     let values = constant.peek::<f32>()?;
     let channels = *shape.get(axis)?;
     if values.len() == 1 && constant.shape().rank() <= shape.rank() {
+        if channels > MOST_CHANNELS {
+            return None;
+        }
         return reserve::copies(values.get(0)?, channels).ok();
     }
     let from = constant.shape();
@@ -182,4 +188,20 @@ fn add_residual(graph: &Graph, fused: &mut Node, result: ValueId, kind: BinaryKi
     conv.roles = conv.roles.with(Role::LateResidual);
     fused.inputs.insert(3, residual);
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A gigabyte was allocated for a few bytes of a file.
+    #[test]
+    fn a_number_is_not_repeated_for_any_number_of_channels() {
+        let repeated = |channels: usize| {
+            let shape = Shape::new(&[1, channels]).unwrap();
+            per_channel(&Tensor::scalar(2f32), &shape, 1)
+        };
+        assert_eq!(repeated(3), Some(vec![2.0; 3]));
+        assert_eq!(repeated(1 << 28), None);
+    }
 }

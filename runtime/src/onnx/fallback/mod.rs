@@ -9,9 +9,13 @@ mod convert;
 #[cfg(feature = "tract")]
 mod guard;
 #[cfg(feature = "tract")]
+mod meter;
+#[cfg(feature = "tract")]
 mod node;
 #[cfg(feature = "tract")]
 mod plan;
+#[cfg(feature = "tract")]
+mod replaced;
 #[cfg(feature = "tract")]
 mod whole;
 #[cfg(not(feature = "tract"))]

@@ -10,10 +10,10 @@ use tract_onnx::tract_core::internal::bail;
 
 use super::guard::guarded;
 use super::plan::{TractPlan, refused, tract_error};
-use super::{ForeignNode, Made, admit, convert};
+use super::{ForeignNode, Made, admit, convert, meter};
 use crate::error::Result;
 use crate::limits;
-use crate::ops::{Foreign, ForeignOp};
+use crate::ops::{Budget, Foreign, ForeignOp};
 use crate::tensor::{DType, Fact, TensorView};
 
 /// Makes a fallback step from a node.
@@ -52,14 +52,18 @@ pub(in crate::onnx) fn node(step: &ForeignNode<'_, '_>) -> Result<Made> {
     }
     let inputs = typed.input_outlets().map_err(|e| refused(name, &e.to_string()))?.iter();
     let inputs = inputs.filter_map(|o| typed.outlet_fact(*o).ok().map(|f| f.datum_type)).collect();
-    let symbols = typed.symbols.clone();
+    let (symbols, work) = (typed.symbols.clone(), meter::work(&typed));
     let plan = guarded(|| typed.into_runnable()).map_err(|panic| refused(name, &panic))?;
     let plan = plan.map_err(|e| refused(name, &format!("{e:#}")))?;
-    let plan = TractPlan { name: node.op_type.to_owned(), symbols, plan, inputs, outputs };
+    let plan = TractPlan { name: node.op_type.to_owned(), symbols, plan, inputs, outputs, work };
     if variable.is_empty() {
         let bytes = outputs_bytes(&plan.outputs);
         limits::check_fixed("bytes of constants to compute", bytes, step.room)?;
-        return plan.evaluate(&[] as &[TensorView<'_>]).map(Made::Constants).map_err(|e| e.at(name));
+        limits::check_fixed("steps of work on constants", plan.work, Limits::default().max_folded_work)?;
+        return plan
+            .evaluate(&[] as &[TensorView<'_>], &Budget::UNBOUNDED)
+            .map(Made::Constants)
+            .map_err(|e| e.at(name));
     }
     Ok(Made::Step(ForeignOp(Arc::new(plan)), variable.into_iter().map(|(_, id)| id).collect()))
 }

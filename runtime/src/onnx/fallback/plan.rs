@@ -5,10 +5,13 @@ use std::sync::Arc;
 use skipstone_onnx::Invalid;
 use tract_onnx::prelude::{DatumType, RunnableModel, SymbolScope, TValue, TVec, TractError, TypedFact, TypedOp};
 
+use tract_onnx::tract_core::plan::eval;
+
 use super::convert;
 use super::guard::guarded;
+use super::meter::Meter;
 use crate::error::{Error, OpError, Result};
-use crate::ops::Foreign;
+use crate::ops::{Budget, Foreign};
 use crate::tensor::{Fact, Tensor, TensorView};
 
 pub(super) type Runnable = Arc<RunnableModel<TypedFact, Box<dyn TypedOp>>>;
@@ -23,6 +26,8 @@ pub(super) struct TractPlan {
     /// The input types that tract expects.
     pub inputs: Vec<DatumType>,
     pub outputs: Vec<Fact>,
+    /// Steps of work of a run, as far as they are known.
+    pub work: u64,
 }
 
 impl Foreign for TractPlan {
@@ -34,11 +39,21 @@ impl Foreign for TractPlan {
         &self.outputs
     }
 
-    fn evaluate(&self, inputs: &[TensorView<'_>]) -> Result<Vec<Tensor>, OpError> {
+    fn work(&self) -> u64 {
+        self.work
+    }
+
+    fn evaluate(&self, inputs: &[TensorView<'_>], budget: &Budget<'_>) -> Result<Vec<Tensor>, OpError> {
         let values =
             inputs.iter().zip(&self.inputs).map(|(view, &want)| Ok(TValue::from(convert::to_tract(view, want)?)));
         let values: TVec<TValue> = values.collect::<Result<_, OpError>>()?;
-        let results = guarded(|| self.plan.run(values)).map_err(OpError::Value)?;
+        let mut meter = Meter::new(budget);
+        let run = || {
+            self.plan.spawn()?.run_plan_with_eval(values, |cx, state, node, inputs| {
+                meter.run(cx, node, inputs, |inputs| eval(cx, state, node, inputs))
+            })
+        };
+        let results = guarded(run).map_err(OpError::Value)?;
         let results = results.map_err(|e| OpError::Value(one_line(&format!("{e:#}"))))?;
         results.iter().map(|value| convert::from_tract(value)).collect()
     }

@@ -11,7 +11,7 @@ use tract_onnx::tract_core::internal::bail;
 
 use super::guard::guarded;
 use super::plan::{TractPlan, refused, tract_error};
-use super::{admit, convert};
+use super::{admit, convert, meter};
 use crate::error::{Error, Result};
 use crate::graph::{ForeignModel, Lowered};
 use crate::info::Shapes;
@@ -94,11 +94,11 @@ fn run(model: Whole<'_>) -> Result<ForeignModel> {
     let inputs: Vec<Port> = inputs.map(|(i, (name, fact))| Port { name, fact, place: Place::Input(i) }).collect();
     let types = typed.input_outlets().map_err(|e| at(&e.to_string()))?.to_vec();
     let types = types.iter().filter_map(|o| typed.outlet_fact(*o).ok().map(|f| f.datum_type)).collect();
-    let symbols = typed.symbols.clone();
+    let (symbols, work) = (typed.symbols.clone(), meter::work(&typed));
     let plan = guarded(|| typed.into_decluttered()?.into_runnable());
     let plan = plan.map_err(|panic| at(&panic))?.map_err(|e| at(&format!("{e:#}")))?;
     let facts = outputs.iter().map(|p| p.fact.clone()).collect();
-    let foreign = Box::new(TractPlan { name: "graph".into(), symbols, plan, inputs: types, outputs: facts });
+    let foreign = Box::new(TractPlan { name: "graph".into(), symbols, plan, inputs: types, outputs: facts, work });
     Ok(ForeignModel { foreign, inputs, outputs, reason: model.reason })
 }
 

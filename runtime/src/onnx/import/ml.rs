@@ -19,6 +19,7 @@ use skipstone_onnx::proto::{Model, Node};
 
 use super::build::{Halt, Imported};
 use super::call::Call;
+use super::elementwise::expand_to;
 use super::product::{Order, of_operands};
 use super::table::{Entry, classical};
 use super::tensor;
@@ -507,7 +508,8 @@ fn label_encoder(cx: &mut Call<'_, '_>) -> Imported {
     let equal = cx.compare(CompareKind::Equal, column, keys)?;
     let equal = cx.cast(equal, DType::U8)?;
     // Elements that equal no key get the default after them.
-    let always = cx.collected(&[all, 1], std::iter::repeat_n(1u8, all))?;
+    let one = cx.scalar(1u8);
+    let always = expand_to(cx, one, &[all, 1])?;
     let equal = cx.add(Concat { axis: 1 }, &[equal, always])?;
     let at = cx.add(ArgMax { axis: 1, largest: true, last: false }, &[equal])?;
     let at = cx.reshape(at, &dims)?;
