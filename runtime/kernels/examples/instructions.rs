@@ -34,6 +34,16 @@ const LAYERS: &[(&str, &str)] = &[
     ("skipnet_m", "14x14, 672 to 672, 5x5 / 2"),
 ];
 
+/// Convolutions of other networks, for the kernels that the runtime chooses: rows and columns, channels, filters, kernel,
+/// stride, groups.
+const GROUPED: &[([usize; 3], usize, usize, usize)] = &[
+    // ConvNeXt, ResNeXt-50, RegNet and FastViT.
+    ([14, 384, 384], 7, 1, 384),
+    ([28, 256, 256], 3, 1, 32),
+    ([14, 512, 512], 3, 1, 32),
+    ([16, 192, 384], 7, 2, 192),
+];
+
 /// Layers for sparse kernels, and the percentage of nonzero weights.
 const SPARSE: &[(&str, &str, usize)] = &[
     ("skipnet_m", "56x56, 72 to 24, 1x1 / 1", 10),
@@ -71,14 +81,41 @@ fn cases(isa: Isa) -> Vec<Case> {
         let taken = shapes.iter().filter(move |shape| kernel.takes(shape));
         taken.map(move |shape| kernel.case(shape))
     };
+    let grouped: Vec<ConvShape> = GROUPED.iter().map(|&sizes| grouped(sizes)).collect();
+    let on_some = |kernel: Kernel| {
+        let chosen = grouped.iter().filter(move |shape| kernel.is_chosen(isa, shape));
+        chosen.map(move |shape| kernel.case(shape))
+    };
     let bottlenecks = BOTTLENECKS
         .iter()
         .map(|&(network, sizes, channels, filters)| bottleneck::case(isa, &layer(network, sizes), channels, filters));
     let sparse =
         SPARSE.iter().flat_map(|&(network, sizes, percent)| convolution::sparse(&layer(network, sizes), percent));
     let sparse = sparse.filter(|(of, _)| *of == isa).map(|(_, case)| case);
-    let convolutions = kernels().into_iter().filter(|kernel| kernel.isa() == isa).flat_map(on_all);
+    let of_isa = || kernels().into_iter().filter(|kernel| kernel.isa() == isa);
+    let convolutions = of_isa()
+        .flat_map(on_all)
+        .chain(of_isa().filter(|kernel| matches!(kernel, Kernel::Floats(_))).flat_map(on_some));
     convolutions.chain(sparse).chain(bottlenecks).chain(memory::cases(isa)).chain(frame::cases(isa)).collect()
+}
+
+/// A square convolution of [`GROUPED`], padded by half of its kernel.
+fn grouped(([side, in_c, out_c], kernel, step, groups): ([usize; 3], usize, usize, usize)) -> ConvShape {
+    let (out, pad) = (side.div_ceil(step), kernel / 2);
+    ConvShape {
+        in_h: side,
+        in_w: side,
+        in_c,
+        out_h: out,
+        out_w: out,
+        out_c,
+        kernel: [kernel; 2],
+        stride: [step; 2],
+        pad_top: pad,
+        pad_left: pad,
+        groups,
+        ..ConvShape::matrix(1, 1, 1)
+    }
 }
 
 /// The convolution of a network with these sizes, in the form that `Display` prints.

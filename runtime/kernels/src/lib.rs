@@ -27,6 +27,7 @@ pub mod depthwise_chw;
 pub mod epilogue;
 pub mod frame;
 pub mod gemm;
+pub mod grouped;
 #[cfg(all(test, target_os = "linux"))]
 mod guard;
 pub mod isa;

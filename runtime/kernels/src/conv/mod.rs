@@ -33,6 +33,7 @@ use crate::threads::Pool;
 /// The families that compute with f32. Of two kernels with equal cost, the first is chosen.
 pub static FLOATS: &[Family<dyn FloatKernel>] = &[
     crate::depthwise::FAMILY,
+    crate::grouped::FAMILY,
     crate::gemm::FAMILY,
     crate::winograd::FAMILY,
     crate::stem::FAMILY,

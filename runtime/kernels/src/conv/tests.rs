@@ -23,11 +23,12 @@ fn turned(image: &[f32], [batch, pixels, channels]: [usize; 3], to_planes: bool)
     (0..batch * pixels * channels).map(at).collect()
 }
 
-/// All kinds of convolutions: kernels of one tap, of 3x3 and of any size; one group, several, and one per channel.
+/// All kinds of convolutions: kernels of one tap, of 3x3 and of any size; one group, two, many small ones, and one per
+/// channel.
 fn shapes() -> impl Strategy<Value = ConvShape> {
     let sizes = (1usize..3, 1usize..16, 1usize..16, 1usize..24, 1usize..40);
     let window = (0usize..4, prop::array::uniform2(1usize..5), prop::array::uniform2(1usize..3), 0usize..3);
-    (sizes, window, 0usize..4).prop_filter_map("no output", |(sizes, (kind, kernel, stride, pad), grouping)| {
+    (sizes, window, 0usize..5).prop_filter_map("no output", |(sizes, (kind, kernel, stride, pad), grouping)| {
         let (batch, in_h, in_w, in_c, out_c) = sizes;
         let (kernel, stride, pad) = match kind {
             0 => ([1, 1], [1, 1], 0),
@@ -37,6 +38,7 @@ fn shapes() -> impl Strategy<Value = ConvShape> {
         let (groups, in_c, out_c) = match grouping {
             0 => (in_c, in_c, in_c),
             1 => (2, in_c.next_multiple_of(2), out_c.next_multiple_of(2)),
+            2 => (in_h + 1, (in_h + 1) * (in_c % 6 + 1), (in_h + 1) * (out_c % 9 + 1)),
             _ => (1, in_c, out_c),
         };
         let out =

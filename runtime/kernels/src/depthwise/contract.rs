@@ -1,6 +1,6 @@
 //! The contract of convolution kernels, implemented by this family.
 
-use super::{Depthwise, VARIANTS, Variant, choose, depthwise, pack, takes};
+use super::{Depthwise, VARIANTS, Variant, choose, depthwise, is_tiled, pack, takes};
 use crate::arena::NoMemory;
 use crate::bottleneck::Stage;
 use crate::conv::{Conv, ConvShape, Family, Filters, FloatKernel, Images, Kernel, Task, Weights, product};
@@ -19,9 +19,10 @@ fn candidates(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)>
     if !Kernel::takes(kernel, task) {
         return Vec::new();
     }
-    // Every multiply-add loads its pixel.
-    let loads = s.taps() as f64 * s.in_c.div_ceil(kernel.channels) as f64;
-    vec![(kernel, s.pixels() as f64 * loads)]
+    // In a tile, every multiply-add loads its pixel. Pixel by pixel, each waits for the one before it.
+    let step = if is_tiled(s) && s.in_c >= kernel.channels { 1.0 } else { 8.0 };
+    let steps = s.taps() as f64 * s.in_c.div_ceil(kernel.channels) as f64;
+    vec![(kernel, s.pixels() as f64 * steps * step)]
 }
 
 impl Kernel for Variant {

@@ -5,7 +5,7 @@
 //! Channels are in the lanes of a register. Each element takes part in few multiply-adds, so the kernel is bound by
 //! loads. The usual kernels (3x3 and 5x5, strides 1 and 2) therefore compute several output pixels of a row at once and
 //! load every input pixel under them once per kernel row; 3x3 at stride 1 computes two rows at once if there are enough
-//! registers.
+//! registers. Other kernels are computed pixel by pixel: `grouped` is faster, but cannot be part of a bottleneck.
 
 mod contract;
 mod run;
@@ -83,6 +83,14 @@ const MAX_WEIGHTS: usize = 1 << 20;
 pub fn takes(shape: &ConvShape) -> bool {
     let weights = || shape.in_c.next_multiple_of(16).saturating_mul(shape.taps());
     shape.groups == shape.in_c && shape.in_c == shape.out_c && weights() <= MAX_WEIGHTS
+}
+
+/// Whether its outputs are computed in tiles if there are enough channels, not pixel by pixel.
+pub fn is_tiled(shape: &ConvShape) -> bool {
+    shape.kernel[0] <= run::MAX_LINES
+        && matches!(shape.kernel[1], 3 | 5)
+        && matches!(shape.stride[1], 1 | 2)
+        && shape.dilation[1] == 1
 }
 
 /// Packs the weights `[channels, 1, kernel_h, kernel_w]` as `[kernel_h, kernel_w, channels]`. Incomplete if the run is

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::is_tiled;
 use crate::activation::{self, Activation};
 use crate::conv::{Columns, ConvShape};
 use crate::epilogue::{Epilogue, Tail, finish_row};
@@ -137,7 +138,7 @@ pub(crate) const WIDTH: usize = 7;
 const MAX_COLUMNS: usize = WIDTH + 4;
 
 /// Most rows of a kernel that is computed in tiles.
-const MAX_LINES: usize = 8;
+pub(super) const MAX_LINES: usize = 8;
 
 /// Loops over rows, then tiles of columns, then channels: the window of a tile is a few runs of memory that stay in the
 /// first-level cache for all its channels.
@@ -159,7 +160,7 @@ unsafe fn run<L: Lanes>(args: &mut DepthwiseRows<'_>, isa: Isa) {
         residual_first: epilogue.residual_first,
         activation: epilogue.in_registers(),
     };
-    let tiled = s.kernel[0] <= MAX_LINES && s.dilation[1] == 1 && args.channels.len() >= L::WIDTH;
+    let tiled = is_tiled(s) && args.channels.len() >= L::WIDTH;
     let square = s.kernel[0] == s.kernel[1] && s.stride == [1, 1] && s.dilation[0] == 1;
     let pairs = tiled && square && s.kernel[0] == 3 && L::REGISTERS >= PAIRS;
     // The columns of a long row that are computed before the thread asks whether to stop: whole tiles.

@@ -28,7 +28,11 @@ fn of_task(isa: Isa, task: &Task<'_>) -> Vec<(&'static dyn FloatKernel, f64)> {
     let depth = product(&[s.taps(), s.group_in()]);
     let kernels = candidates(isa, task.weights, s.pixels(), depth, s.group_out());
     let weights = if s.pixels() == 1 { product(&[depth, s.out_c, task.weights.size()]) } else { 0 };
-    kernels.map(|(v, cost)| (v as &dyn FloatKernel, cost * s.groups as f64 + streamed(weights))).collect()
+    // Every group makes pointers to its runs of pixels, or copies short ones: measured with 4 to 32 channels a group.
+    let per_run = if s.group_in() < SHORT_RUN { 55.0 } else { 25.0 };
+    let runs = if s.groups > 1 && s.taps() > 1 { s.pixels() as f64 * s.taps() as f64 * s.groups as f64 } else { 0.0 };
+    let others = runs * per_run + streamed(weights);
+    kernels.map(|(v, cost)| (v as &dyn FloatKernel, cost * s.groups as f64 + others)).collect()
 }
 
 /// Whether the family supports a convolution: all except those that [`depthwise`] handles.

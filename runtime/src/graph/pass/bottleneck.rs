@@ -6,7 +6,8 @@
 //!
 //! When: the image between two of them is read only by the next one, and is too large to stay in a cache from one step
 //! to the next. Either 1x1 convolution may be missing, for example if a gate between the second and the third needs the
-//! whole image. Layouts are already decided: only NHWC is fused.
+//! whole image. Layouts are already decided: only NHWC is fused. The depthwise kernel is one that is computed in tiles:
+//! 3x3 or 5x5, not dilated.
 //!
 //! In a chain without residuals (MobileNetV1) a 1x1 convolution is the projection of one depthwise convolution and the
 //! expansion of the next. It is fused with the one that saves more:
@@ -115,12 +116,14 @@ fn find(graph: &Graph, worth: usize) -> Vec<Fusion> {
     owned.filter(|fusion| fusion.expand.or(fusion.project).is_some()).collect()
 }
 
-/// The depthwise convolution at `depthwise` with its neighbors that can be fused with it.
-fn neighbors(graph: &Graph, uses: &Uses, depthwise: usize, worth: usize) -> Option<Fusion> {
-    let node = graph.nodes.get(depthwise)?;
+/// The depthwise convolution at `at` with its neighbors that can be fused with it.
+fn neighbors(graph: &Graph, uses: &Uses, at: usize, worth: usize) -> Option<Fusion> {
+    let node = graph.nodes.get(at)?;
     let conv = plain(graph, node)?;
     let operands: Vec<&Fact> = node.inputs.iter().map(|&id| graph.fact(id)).collect();
-    if conv.groups == 1 || !depthwise::takes(&conv.shape(&operands).ok()?) {
+    let shape = conv.shape(&operands).ok()?;
+    // Within a bottleneck, other kernels are computed pixel by pixel, which takes longer than what fusion saves.
+    if conv.groups == 1 || !depthwise::takes(&shape) || !depthwise::is_tiled(&shape) {
         return None;
     }
     let (input, output) = (*node.inputs.get(Conv::X)?, *node.outputs.first()?);
@@ -133,7 +136,7 @@ fn neighbors(graph: &Graph, uses: &Uses, depthwise: usize, worth: usize) -> Opti
     let expand = expand.filter(|&at| pointwise(at).is_some_and(|conv| conv.roles.residual().is_none()));
     let project = uses.only_reader(output).filter(|_| large(output) && conv.roles.residual().is_none());
     let project = project.filter(|&at| pointwise(at).is_some() && graph.nodes[at].inputs[Conv::X] == output);
-    (expand.is_some() || project.is_some()).then_some(Fusion { expand, depthwise, project })
+    (expand.is_some() || project.is_some()).then_some(Fusion { expand, depthwise: at, project })
 }
 
 /// The convolution of a node, if it is NHWC, has no scale and has constant weights.

@@ -60,6 +60,17 @@ fn three_convolutions_around_a_large_image_become_one_step_with_the_residual() {
     assert_eq!(counts(&build.graph), (1, 1, 0));
 }
 
+/// Within a bottleneck, a large kernel would be computed pixel by pixel.
+#[test]
+fn a_depthwise_kernel_that_is_not_computed_in_tiles_is_not_fused() {
+    let mut build = Build::new(&[1, 5, 90, 83]);
+    let x = build.x;
+    let wide = conv(&mut build, x, 19, 1, 1);
+    let deep = conv(&mut build, wide, 19, 7, 19);
+    let y = conv(&mut build, deep, 5, 1, 1);
+    assert_eq!(counts(&build.optimized(y, 1e-4)), (0, 0, 3));
+}
+
 #[test]
 fn small_images_and_those_read_elsewhere_are_not_fused() {
     // Small.
