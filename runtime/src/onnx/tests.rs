@@ -293,9 +293,9 @@ fn a_model_whose_sizes_depend_on_data_is_bounded_while_it_runs() {
     let y = run(3, Limits::default()).unwrap();
     assert_eq!(y.peek::<f32>().unwrap().iter().collect::<Vec<_>>(), [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 2.0, 4.0]);
     let error = run(1 << 16, Limits::default()).unwrap_err().to_string();
-    assert!(error.contains("bytes, the limit is"), "{error}");
+    assert!(error.contains("bytes, the limit 'memory' is"), "{error}");
     let error = run(1 << 10, Limits { run_work: 1 << 16, ..Limits::default() }).unwrap_err().to_string();
-    assert!(error.contains("of work, the limit is"), "{error}");
+    assert!(error.contains("of work, the limit 'work' is"), "{error}");
 }
 
 #[test]

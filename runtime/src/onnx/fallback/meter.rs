@@ -72,12 +72,12 @@ impl<'a> Meter<'a> {
         let with = |sum: u64, &(elements, size): &(u64, u64)| sum.saturating_add(elements.saturating_mul(size));
         let bytes = asked.iter().fold(self.bytes, with);
         let most = self.budget.bytes;
-        ensure!(bytes <= most, "'{}' needs {bytes} bytes, the limit is {most}; raise it with Limits", node.name);
+        ensure!(bytes <= most, "'{}' needs {bytes} bytes, the limit 'memory' is {most}", node.name);
         let facts: Vec<TypedFact> = inputs.iter().map(|value| value.datum_type().fact(value.shape())).collect();
         let written = asked.iter().fold(0, |sum: u64, &(elements, _)| sum.saturating_add(elements));
         self.work = self.work.saturating_add(work_of(node, &facts.iter().collect::<Vec<_>>(), written));
         let (work, most) = (self.work, self.budget.work);
-        ensure!(work <= most, "'{}' is step {work} of work, the limit is {most}; raise it with Limits", node.name);
+        ensure!(work <= most, "'{}' is step {work} of work, the limit 'work' is {most}", node.name);
         let results = match replaced::run(node, &inputs, self.budget.stops)? {
             Some(results) => results,
             None => eval(inputs)?,
