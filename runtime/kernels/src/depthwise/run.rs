@@ -165,7 +165,7 @@ unsafe fn run<L: Lanes>(args: &mut DepthwiseRows<'_>, isa: Isa) {
     let pairs = tiled && square && s.kernel[0] == 3 && L::REGISTERS >= PAIRS;
     // The columns of a long row that are computed before the thread asks whether to stop: whole tiles.
     let column = (s.taps() * args.channels.len()).max(1);
-    let tile = if tiled && matches!(s.kernel[1], 3 | 5) { WIDTH } else { 1 };
+    let tile = if tiled { WIDTH } else { 1 };
     let some = (ROW_WORK / column).max(1).next_multiple_of(tile);
     let mut next = args.rows.start;
     while next < args.rows.end {
