@@ -42,6 +42,95 @@ impl Mapping {
         #[cfg(not(unix))]
         let _ = range;
     }
+
+    /// The bytes of the pages that hold `range`, whole pages at both ends; 0 for an empty range.
+    #[must_use]
+    pub fn page_bytes(&self, range: Range<usize>) -> usize {
+        self.pages(range).map_or(0, |pages| pages.len())
+    }
+
+    /// Announces reads of single pages in `range`, each of which is to read no other ones with it.
+    pub fn expect_scattered(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if self.get(range.clone()).is_some_and(|bytes| !bytes.is_empty()) {
+            let _ = self.0.advise_range(memmap2::Advice::Random, range.start, range.len());
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
+    /// Reads the pages of `range` into memory, and returns when all are there. The system reads them in large pieces,
+    /// several at a time.
+    pub fn load(&self, range: Range<usize>) {
+        let Some(bytes) = self.get(range.clone()).filter(|bytes| !bytes.is_empty()) else { return };
+        #[cfg(unix)]
+        // A single call may read no more than the system's window for reading ahead.
+        for start in range.clone().step_by(READ) {
+            let _ = self.0.advise_range(memmap2::Advice::WillNeed, start, READ.min(range.end - start));
+        }
+        // The first access to a page waits until it is read.
+        for at in bytes.iter().step_by(SMALLEST_PAGE).chain(bytes.last()) {
+            std::hint::black_box(*at);
+        }
+    }
+
+    /// Like [`evict`](Self::evict), for pages that must leave memory now, the system's cache of the file included:
+    /// Linux and Android do that if this process may write the file or owns it; elsewhere the system decides when.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let Some(pages) = self.pages(range.clone()) {
+            // SAFETY: `pages` are whole pages of this mapping, which lives as long as `self`. The advice changes no
+            // content: the mapping is of a file and never written, so pages that leave memory read as before.
+            let _ = unsafe { libc::madvise(pages.start as *mut libc::c_void, pages.len(), libc::MADV_PAGEOUT) };
+        }
+        self.evict(range);
+    }
+
+    /// How many bytes of the pages of `range` are in memory, whether or not this process has read them; `None` on
+    /// systems other than Linux and Android. On a file that this process may neither write nor owns, all of them.
+    #[must_use]
+    pub fn resident(&self, range: Range<usize>) -> Option<usize> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let Some(pages) = self.pages(range) else { return Some(0) };
+            let mut held = vec![0u8; pages.len() / page_size()];
+            // SAFETY: `pages` are whole pages of this mapping, and `held` has a byte for each of them.
+            let failed = unsafe { libc::mincore(pages.start as *mut libc::c_void, pages.len(), held.as_mut_ptr()) };
+            (failed == 0).then(|| held.iter().filter(|&&page| page & 1 == 1).count() * page_size())
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        {
+            let _ = range;
+            None
+        }
+    }
+
+    /// The addresses of the pages that hold `range`; `None` for an empty range, or one past the end.
+    fn pages(&self, range: Range<usize>) -> Option<Range<usize>> {
+        let bytes = self.get(range).filter(|bytes| !bytes.is_empty())?;
+        let (page, start) = (page_size(), bytes.as_ptr().addr());
+        let first = start - start % page;
+        Some(first..first + (start + bytes.len() - first).next_multiple_of(page))
+    }
+}
+
+/// Bytes that are read ahead by one call.
+#[cfg(unix)]
+const READ: usize = 128 << 10;
+
+/// No system has smaller pages.
+const SMALLEST_PAGE: usize = 4096;
+
+/// Bytes of a page of memory.
+fn page_size() -> usize {
+    #[cfg(unix)]
+    {
+        // SAFETY: asks for a constant of the system, without a pointer.
+        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(size).map_or(SMALLEST_PAGE, |size| size.max(SMALLEST_PAGE))
+    }
+    #[cfg(not(unix))]
+    SMALLEST_PAGE
 }
 
 impl Deref for Mapping {
@@ -55,6 +144,7 @@ impl Deref for Mapping {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -72,8 +162,37 @@ mod tests {
         assert!(Mapping::new(&file, 0, 0).is_ok_and(|m| m.is_empty()));
     }
 
+    #[test]
+    fn pages_are_loaded_and_released_and_read_the_same() {
+        let mut file = tempfile();
+        let page = page_size();
+        let bytes: Vec<u8> = (0..8 * page).map(|i| (i / 7) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        file.sync_all().unwrap();
+        let map = Mapping::new(&file, 0, bytes.len()).unwrap();
+        let part = 2 * page..5 * page - 1;
+        assert_eq!(map.page_bytes(part.clone()), 3 * page);
+        assert_eq!(map.page_bytes(page - 1..page + 1), 2 * page);
+        assert_eq!((map.page_bytes(7..7), map.page_bytes(0..bytes.len() + 1)), (0, 0));
+        map.expect_scattered(0..bytes.len());
+        map.load(part.clone());
+        let resident = map.resident(part.clone());
+        assert!(resident.is_none_or(|resident| resident == 3 * page), "{resident:?}");
+        map.release(part.clone());
+        assert_eq!(&*map, bytes);
+        // Ranges past the end are ignored.
+        let past = page..bytes.len() + 1;
+        map.expect_scattered(past.clone());
+        map.load(past.clone());
+        map.release(past.clone());
+        assert!(map.resident(past).is_none_or(|resident| resident == 0));
+        map.load(0..0);
+    }
+
     fn tempfile() -> File {
-        let path = std::env::temp_dir().join(format!("skipstone-mapping-{}", std::process::id()));
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("skipstone-mapping-{}-{number}", std::process::id()));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         file
