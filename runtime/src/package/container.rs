@@ -74,6 +74,11 @@ impl Kind {
     }
 }
 
+/// The offset of the first of so many sections.
+pub(super) fn first_offset(sections: usize) -> usize {
+    (HEADER + sections * ENTRY).next_multiple_of(ALIGNMENT)
+}
+
 /// Writes a container of these sections, signed if a key is given.
 ///
 /// # Errors

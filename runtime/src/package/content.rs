@@ -143,20 +143,46 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
 }
 
 /// The section of weights while it is being written.
-#[derive(Default)]
-pub(super) struct WeightBytes(pub Vec<u8>);
+pub(super) struct WeightBytes {
+    pub bytes: Vec<u8>,
+    /// Offset of the section in the file.
+    start: usize,
+}
 
 impl WeightBytes {
+    /// Nothing yet, of a section that will be at this offset of the file.
+    pub fn at(start: usize) -> Self {
+        Self { bytes: Vec::new(), start }
+    }
+
     /// Appends bytes, and returns their offset.
     fn add(&mut self, bytes: &[u8]) -> Result<usize> {
-        let offset = self.0.len().next_multiple_of(ALIGNMENT);
-        let more = offset - self.0.len() + bytes.len();
-        self.0.try_reserve(more).map_err(|_| OpError::no_memory(offset + bytes.len()).at("package"))?;
-        self.0.resize(offset, 0);
-        self.0.extend(bytes);
+        self.add_aligned(bytes, ALIGNMENT)
+    }
+
+    /// Appends bytes at a multiple of `alignment` in the file, and returns their offset in the section.
+    fn add_aligned(&mut self, bytes: &[u8], alignment: usize) -> Result<usize> {
+        let offset = (self.start + self.bytes.len()).next_multiple_of(alignment) - self.start;
+        let more = offset - self.bytes.len() + bytes.len();
+        self.bytes.try_reserve(more).map_err(|_| OpError::no_memory(offset + bytes.len()).at("package"))?;
+        self.bytes.resize(offset, 0);
+        self.bytes.extend(bytes);
+        Ok(offset)
+    }
+
+    /// Appends the packed weights of a node: an expert that fills pages gets its own, so that it can be read and leave
+    /// memory without its neighbors.
+    fn add_packed(&mut self, op: &Op, bytes: &[u8]) -> Result<usize> {
+        let own = PAGES.into_iter().find(|&page| matches!(op, Op::Routed(_)) && bytes.len() >= page);
+        let Some(page) = own else { return self.add(bytes) };
+        let offset = self.add_aligned(bytes, page)?;
+        self.bytes.resize((self.start + self.bytes.len()).next_multiple_of(page) - self.start, 0);
         Ok(offset)
     }
 }
+
+/// Sizes of pages of phones, the largest first.
+const PAGES: [usize; 2] = [16 << 10, 4 << 10];
 
 impl Content {
     /// Stores `graph`; for a package for one instruction set, `choices` holds the packed weights of each node, in the
@@ -172,8 +198,8 @@ impl Content {
     ) -> Result<Self> {
         let packed = |index: usize| choices.get(index).and_then(Option::as_ref).filter(|choice| choice.form.is_some());
         let mut kept = Kept::of(graph, packed);
-        let mut packing = |choice: &Choice| {
-            let packed = choice.packed.iter().map(|bytes| Ok((weights.add(bytes)?, bytes.len())));
+        let mut packing = |(op, choice): (&Op, &Choice)| {
+            let packed = choice.packed.iter().map(|bytes| Ok((weights.add_packed(op, bytes)?, bytes.len())));
             Ok::<_, Error>(StoredPacking {
                 form: choice.form.clone().unwrap_or_default(),
                 absorbed: choice.absorbed.clone(),
@@ -186,7 +212,7 @@ impl Content {
                 op: node.op.clone(),
                 inputs: node.inputs.iter().map(|&id| kept.index(id)).collect(),
                 outputs: node.outputs.iter().map(|&id| kept.index(id)).collect(),
-                packing: packed(index).map(&mut packing).transpose()?,
+                packing: packed(index).map(|choice| packing((&node.op, choice))).transpose()?,
                 blocks: node.blocks.iter().map(|block| kept.block(block)).collect(),
             })
         });

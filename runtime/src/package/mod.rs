@@ -85,11 +85,16 @@ pub(crate) fn write_tuned(
         choices = graph.walk().map(&mut choice).collect();
     }
     let packed_for = target.map(|(t, _)| PackedFor::new(t.isa, t.memory, t.precision));
-    let mut weights = WeightBytes::default();
+    let variables = usize::from(!graph.variables.is_empty());
+    let mut weights = WeightBytes::at(container::first_offset(3 + variables));
     let content = content::encode(&Content::store(graph, packed_for, &choices, &mut weights)?)?;
     let variables = content::encode(&Content::store_variables(graph, &mut weights)?)?;
     let info = content::encode(&StoredInfo::from(info))?;
-    let mut sections = vec![(Kind::Graph, &content[..]), (Kind::Info, &info), (Kind::Weights, &weights.0)];
+    let mut sections = vec![(Kind::Graph, &content[..]), (Kind::Info, &info), (Kind::Weights, &weights.bytes)];
+    // The first section's offset is known before the others are written: so experts can be at pages of the file.
+    if graph.walk().any(|node| matches!(node.op, Op::Routed(_))) {
+        sections.rotate_right(1);
+    }
     sections.extend((!graph.variables.is_empty()).then_some((Kind::Variables, &variables[..])));
     container::write(&sections, key)
 }

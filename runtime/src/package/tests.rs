@@ -255,14 +255,14 @@ fn a_section_longer_or_shorter_than_its_content_is_refused() {
 #[test]
 fn packed_weights_must_be_aligned() {
     let graph = network();
-    let (mut weights, target) = (WeightBytes::default(), target(Isa::detect(), Memory::Fast, Precision::F32));
+    let (mut weights, target) = (WeightBytes::at(0), target(Isa::detect(), Memory::Fast, Precision::F32));
     let steps = Plan::new(graph.clone(), target).unwrap().steps;
     // The first node and step is the layout conversion, the second the first convolution.
     let mut choices = vec![None; graph.nodes.len()];
     choices[1] = Some(steps[1].choice.clone());
     let packed_for = PackedFor::new(target.isa, target.memory, target.precision);
     let content = content::encode(&Content::store(&graph, Some(packed_for), &choices, &mut weights).unwrap()).unwrap();
-    let whole = Sections { graph: content, info: Sections::of(&host_package(None)).info, weights: weights.0 };
+    let whole = Sections { graph: content, info: Sections::of(&host_package(None)).info, weights: weights.bytes };
     assert_eq!(code(open(&whole.package())), "opened");
     let length = steps[1].choice.packed[0].len();
     let mut place = Vec::new();
@@ -277,10 +277,10 @@ fn packed_weights_must_be_aligned() {
 #[test]
 fn weights_listed_twice_are_refused() {
     let graph = network();
-    let mut weights = WeightBytes::default();
+    let mut weights = WeightBytes::at(0);
     let content = content::encode(&Content::store(&graph, None, &[], &mut weights).unwrap()).unwrap();
     let info = Sections::of(&host_package(None)).info;
-    let whole = Sections { graph: content, info, weights: weights.0 };
+    let whole = Sections { graph: content, info, weights: weights.bytes };
     assert_eq!(code(open(&whole.package())), "opened");
     let content: Content = content::decode(&whole.graph).unwrap();
     let short = Bytes::copy_of(&whole.weights[..whole.weights.len() / 2]).unwrap();
