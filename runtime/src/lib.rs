@@ -49,12 +49,16 @@ pub mod session;
 mod tune;
 pub mod vision;
 
-use base::{bytes, cores, error, fault, info, limits, machine, options, reserve, shape, tensor, tuning, value};
+use base::{
+    bytes, cores, error, expert_cache, expert_use, fault, info, limits, machine, options, reserve, shape, tensor,
+    tuning, value,
+};
 pub use bytes::Bytes;
 #[cfg(feature = "onnx")]
 pub use compile::{BATCH, Recipe, compile, compile_bytes};
 pub use cores::{PowerMode, available_cores};
 pub use error::{Error, OpError, Result};
+pub use expert_use::ExpertUse;
 pub use fault::{Fault, InputFault, ModelFault, PackageFault, TuningFault};
 pub use graph::ForeignModel;
 pub use info::{Info, Shapes};

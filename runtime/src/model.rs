@@ -1,5 +1,6 @@
 //! The model: loaded, planned and bound, ready to be shared by sessions.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -9,8 +10,9 @@ use skipstone_kernels::Isa;
 
 use crate::bytes::Bytes;
 use crate::cores::Cores;
-use crate::engine::Engine;
+use crate::engine::{Engine, add_forecasts};
 use crate::error::{Error, Fault, PackageFault, Result};
+use crate::expert_use::ExpertUse;
 use crate::graph::{Graph, Lowered, Source};
 use crate::info::{Info, PackageInfo, PackedFor, Shapes};
 use crate::operator::Packing;
@@ -277,6 +279,15 @@ impl Model {
         self.target.threads
     }
 
+    /// What its experts needed since it was opened; `None` without [`Options::expert_budget`], or without experts.
+    #[must_use]
+    pub fn expert_use(&self) -> Option<ExpertUse> {
+        match &self.engine {
+            Engine::Native(program) => Some(program.experts()?.cache.usage()),
+            Engine::Foreign(_) => None,
+        }
+    }
+
     /// The options it was opened with.
     #[must_use]
     pub fn options(&self) -> &Options {
@@ -323,14 +334,22 @@ fn native(
     options: &Options,
 ) -> Result<Engine> {
     let removed = std::mem::take(&mut graph.removed);
-    let plan = Plan::with(graph, target, packings, tuner.tuning().map(AsRef::as_ref))?;
+    // A library without the operator for experts has no cache for them.
+    let budget = options.expert_budget.filter(|_| cfg!(any(not(operator_subset), Routed)));
+    let mut packings = Cow::Borrowed(packings);
+    let forecasts = if budget.is_some() { add_forecasts(&mut graph, packings.to_mut()) } else { Vec::new() };
+    let plan = Plan::with(graph, target, &packings, tuner.tuning().map(AsRef::as_ref))?;
     options.limits.check_plan(&plan)?;
     let mut plan = Plan { warning, removed, ..plan };
     // A package stays mapped; a model file is released when its weights are packed.
     if packings.is_empty() {
         plan.detach()?;
     }
-    Ok(Engine::Native(Arc::new(Program::new(plan)?)))
+    let mut program = Program::new(plan)?;
+    if let Some(budget) = budget {
+        program.keep_experts(budget, &forecasts)?;
+    }
+    Ok(Engine::Native(Arc::new(program)))
 }
 
 /// The instruction set requested by `options` or else by the environment.

@@ -77,6 +77,14 @@ impl Bytes {
         }
     }
 
+    /// The part of a mapped file that these bytes are; `None` for bytes on the heap.
+    pub(crate) fn mapped(&self) -> Option<(&Mapping, Range<usize>)> {
+        match &*self.whole {
+            Whole::File(mapping) => Some((mapping, self.range.clone())),
+            Whole::Heap(_) | Whole::Words(_) => None,
+        }
+    }
+
     /// Whether these are a part of a larger whole.
     pub(crate) fn is_part(&self) -> bool {
         self.range.len() < self.whole.len()

@@ -4,6 +4,9 @@
 pub(crate) mod bytes;
 pub(crate) mod cores;
 pub(crate) mod error;
+#[cfg_attr(all(operator_subset, not(Routed)), path = "expert_cache/without.rs")]
+pub(crate) mod expert_cache;
+pub(crate) mod expert_use;
 pub(crate) mod fault;
 pub(crate) mod info;
 pub(crate) mod limits;

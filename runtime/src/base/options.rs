@@ -106,6 +106,10 @@ pub struct Options {
     pub signer: Option<[u8; 32]>,
     /// Shapes of dynamic inputs, by input name.
     pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Most bytes of the weights of experts in memory at a time; `None` leaves that to the system. Experts are then
+    /// read from the package when a run selects them or soon will, and the least needed ones leave memory. For packages
+    /// with packed weights that are opened from a file.
+    pub expert_budget: Option<u64>,
     /// Bounds on a model's resources.
     pub limits: Limits,
 }
@@ -121,6 +125,7 @@ impl Default for Options {
             tune: Tune::Model,
             signer: None,
             shapes: BTreeMap::new(),
+            expert_budget: None,
             limits: Limits::default(),
         }
     }
@@ -180,6 +185,13 @@ impl Options {
     #[must_use]
     pub fn shape(mut self, name: impl Into<String>, shape: &[usize]) -> Self {
         self.shapes.insert(name.into(), shape.to_vec());
+        self
+    }
+
+    /// With at most this many bytes of the weights of experts in memory.
+    #[must_use]
+    pub fn expert_budget(mut self, bytes: u64) -> Self {
+        self.expert_budget = Some(bytes);
         self
     }
 

@@ -1,10 +1,14 @@
 //! The engine, shared by the sessions of a model: a program, or a model that the fallback runs as a whole.
 
+mod forecast;
+
 use std::sync::Arc;
 
 use crate::graph::ForeignModel;
 use crate::operator::Port;
 use crate::plan::{Plan, Program, Variable};
+
+pub(crate) use forecast::add_forecasts;
 
 /// What runs a model: a plan, or the fallback.
 #[derive(Clone)]

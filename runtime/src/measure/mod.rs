@@ -4,12 +4,14 @@
 //! here, as plain data; the command line or a test app only prints them.
 
 mod arena;
+mod experts;
 mod latency;
 mod memory;
 mod profile;
 mod protocol;
 
 pub use arena::{Tenant, tenants};
+pub use experts::ExpertLayer;
 pub use latency::Latency;
 pub use memory::{Memory, peak_rss_bytes, rss_bytes};
 pub use profile::{GroupTime, StepTime, gflops, per_kernel, per_operator, per_step};

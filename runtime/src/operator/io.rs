@@ -11,6 +11,7 @@ use skipstone_kernels::threads::Pool;
 
 use crate::bytes::Bytes;
 use crate::error::OpError;
+use crate::expert_cache::{ExpertCache, Held};
 use crate::tensor::{Element, Fact, Tensor, elements, elements_mut};
 
 /// Location of an operand.
@@ -54,6 +55,8 @@ pub struct Io<'a, 'b> {
     pub(crate) constants: &'a [std::sync::Arc<Tensor>],
     pub(crate) packed: &'a [Bytes],
     pub(crate) pool: &'a Pool,
+    /// The cache that holds the packed constants, and their layer in it, if they are experts within a budget.
+    pub(crate) experts: Option<(&'a ExpertCache, usize)>,
     /// The share of its multiply-adds that the step computed.
     pub(crate) active: f64,
 }
@@ -121,6 +124,14 @@ impl<'a> Io<'a, '_> {
     pub fn packed<T: Element>(&self, role: usize) -> Result<&'a [T], OpError> {
         let bytes: &[u8] = self.packed.get(role).ok_or(OpError::Operand(role))?;
         elements(bytes).ok_or(OpError::Operand(role))
+    }
+
+    /// Keeps packed constant `role`, the weights of an expert, in memory while the result lives: to be called before
+    /// they are read. Without a budget for experts there is nothing to do.
+    #[must_use]
+    pub(crate) fn hold(&self, role: usize) -> Option<Held<'a>> {
+        let (cache, layer) = self.experts?;
+        cache.hold(layer, role)
     }
 
     /// Records that the step computed `some` of `all` multiply-adds, or other units.

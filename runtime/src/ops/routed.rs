@@ -94,6 +94,9 @@ impl Routed {
         }
     }
 
+    /// Position of the input with the indices.
+    pub(crate) const INDICES: usize = INDICES;
+
     fn sizes(&self, inputs: &[&Fact]) -> Result<RoutedSizes, OpError> {
         let want = if self.has_bias { 4 } else { 3 };
         if inputs.len() != want {
@@ -215,6 +218,7 @@ impl Operator for Routed {
                 if kernel.scratch_len(&shape, false, io.pool().threads()) > own.len() {
                     return Err(OpError::Operand(MATRICES));
                 }
+                let _held = io.hold(index);
                 let packed: &[u8] = io.packed(index)?;
                 let first = first as usize;
                 if groups.last().is_some_and(|&last| last as usize - first + 1 == groups.len()) {

@@ -6,6 +6,7 @@
 
 mod budget;
 mod draft;
+mod experts;
 mod flow;
 mod memory;
 mod planner;
@@ -19,6 +20,8 @@ pub use crate::options::Target;
 pub use crate::tuning::{Measured, Timed, Tuning};
 pub use flow::{Arm, Branch, Flow, Move, Repeat};
 pub use memory::{ALIGNMENT, ArenaLayout, Request};
+
+pub(crate) use experts::{Experts, Forecast, Routing};
 
 use crate::error::Result;
 use crate::graph::{Graph, Removed};
@@ -157,6 +160,8 @@ impl Plan {
 pub struct Program {
     plan: Plan,
     executables: Vec<Box<dyn Execute>>,
+    /// If they are kept within a budget.
+    experts: Option<Experts>,
 }
 
 impl Program {
@@ -188,7 +193,21 @@ impl Program {
                 step.op.bind(&cx).map_err(|e| e.at(&step.name))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { plan, executables })
+        Ok(Self { plan, executables, experts: None })
+    }
+
+    /// Keeps the weights of experts within this many bytes, with forecasts of those that will be needed.
+    ///
+    /// # Errors
+    /// A budget below the largest expert, or experts that are not in a mapped package.
+    pub(crate) fn keep_experts(&mut self, budget: u64, forecasts: &[Forecast]) -> Result<()> {
+        self.experts = Experts::new(&self.plan, budget, forecasts)?;
+        Ok(())
+    }
+
+    /// The experts, if they are kept within a budget.
+    pub(crate) fn experts(&self) -> Option<&Experts> {
+        self.experts.as_ref()
     }
 
     /// The plan.

@@ -248,6 +248,7 @@ impl Session {
                     allowance: self.allowance,
                     at: 0,
                 };
+                run.foresee(None);
                 run.steps(0..program.plan().steps.len())?;
                 keep_inputs_that_are_outputs(&run, &mut self.held)?;
                 carry(&run, &self.held, next)

@@ -15,7 +15,7 @@ use crate::ops::Op;
 use crate::ops::control::Slices;
 #[cfg(any(feature = "passes", test))]
 use crate::ops::routed::Routed;
-use crate::plan::{Flow, Move, Program, Repeat, Step};
+use crate::plan::{Flow, Move, Program, Repeat, Routing, Step};
 
 /// A run in progress.
 pub(super) struct Run<'a> {
@@ -49,6 +49,10 @@ impl Run<'_> {
             let began = self.profile.is_some().then(Instant::now);
             match step.flow.as_deref() {
                 None => {
+                    let experts = program.experts().and_then(|it| Some((&it.cache, it.layer(at)?)));
+                    if let Some((cache, layer)) = experts {
+                        cache.enter(layer);
+                    }
                     let views = self.arena.views(&step.operands.writes);
                     let views = views.ok_or(OpError::Operand(usize::MAX)).map_err(|e| e.at(&step.name))?;
                     let mut io = Io {
@@ -58,6 +62,7 @@ impl Run<'_> {
                         constants: &program.plan().constants,
                         packed: &step.choice.packed,
                         pool: self.pool,
+                        experts,
                         active: 1.0,
                     };
                     let result = executable.run(&mut io);
@@ -72,6 +77,7 @@ impl Run<'_> {
                         Routed::count(&io, &step.inputs, &mut profile.selected[at]).map_err(|e| e.at(&step.name))?;
                     }
                     self.count(at, time, active);
+                    self.foresee(Some(at));
                     at += 1;
                 }
                 Some(flow) => {
@@ -83,6 +89,28 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Tells the cache of experts what is known after a step, or with `None` before the first.
+    pub fn foresee(&self, after: Option<usize>) {
+        let Some(experts) = self.program.experts() else { return };
+        for Routing { place, dtype, layers, .. } in experts.known(after) {
+            let Some(bytes) = self.bytes(place) else { continue };
+            let numbers = bytes.chunks_exact(dtype.size()).map(|bytes| match *bytes {
+                [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
+                _ => bytes.try_into().map_or(0, i64::from_le_bytes),
+            });
+            layers.iter().for_each(|&layer| experts.cache.foresee(layer, numbers.clone()));
+        }
+    }
+
+    /// The bytes of a value.
+    fn bytes(&self, place: &Place) -> Option<&[u8]> {
+        match place {
+            Place::Arena(range) => self.arena.bytes().get(range.clone()),
+            Place::Input(index) => self.inputs.get(*index).copied(),
+            Place::Constant(index) => self.program.plan().constants.get(*index).map(|tensor| tensor.bytes()),
+        }
     }
 
     fn flow(&mut self, at: usize, step: &Step, flow: &Flow) -> Result<()> {
@@ -192,12 +220,7 @@ impl Run<'_> {
     }
 
     fn read<const N: usize>(&self, place: &Place, step: &Step) -> Result<[u8; N]> {
-        let bytes = match place {
-            Place::Arena(range) => self.arena.bytes().get(range.clone()),
-            Place::Input(index) => self.inputs.get(*index).copied(),
-            Place::Constant(index) => self.program.plan().constants.get(*index).map(|tensor| tensor.bytes()),
-        };
-        bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| wrong_operands(step))
+        self.bytes(place).and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| wrong_operands(step))
     }
 
     fn truth(&self, place: &Place, step: &Step) -> Result<bool> {
