@@ -54,6 +54,11 @@ pub struct ModelArgs {
     #[arg(long, value_name = "PUBLIC.pem", value_parser = parse_public_key, help_heading = "Model options")]
     pub signed_by: Option<[u8; 32]>,
 
+    /// Most bytes of the weights of experts in memory: a number, or one with k, M or G (10^3, 10^6, 10^9). For a package
+    /// made with `skipstone compile --target`; `inspect` says how many are needed
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Model options")]
+    pub expert_budget: Option<u64>,
+
     /// Shape of a dynamic input; give it once for each such input
     #[arg(long = "shape", value_name = "NAME=1x3x224x224", value_parser = parse_shape, help_heading = "Model options")]
     pub shapes: Vec<(String, Vec<usize>)>,
@@ -168,6 +173,7 @@ impl ModelArgs {
             tune: self.tuning.clone().map_or(Tune::Model, Tune::Stored),
             signer: self.signed_by,
             shapes: self.shapes.iter().cloned().collect(),
+            expert_budget: self.expert_budget,
             limits: limits(&self.limits),
         }
     }
@@ -388,6 +394,16 @@ fn parse_scale(text: &str) -> Result<f32, String> {
     if (factor as f32).is_normal() { Ok(factor as f32) } else { Err("expected a factor such as 1 or 1/127.5".into()) }
 }
 
+/// `1500000`, `1500k` or `1.5M`
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let expected = || "expected a number of bytes, such as 1500000 or 1.5M".to_owned();
+    let units = [("k", 1e3), ("K", 1e3), ("M", 1e6), ("G", 1e9)];
+    let scaled = units.into_iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)));
+    let Some((number, scale)) = scaled else { return text.parse().map_err(|_| expected()) };
+    let bytes = number.parse::<f64>().ok().map(|number| number * scale).filter(|bytes| (0.0..1e18).contains(bytes));
+    bytes.map(|bytes| bytes.round() as u64).ok_or_else(expected)
+}
+
 fn parse_temperature(text: &str) -> Result<f32, String> {
     let number = text.trim().parse().ok().filter(|number: &f32| number.is_normal() && *number > 0.0);
     number.ok_or_else(|| "expected a number above 0".into())
@@ -483,6 +499,18 @@ mod tests {
         assert_eq!(read("shortest:0"), Ok((Some(Fit::Shortest), Some(0))));
         for bad in ["", "squash", "256:stretch", "stretch:", "-1", "1e3"] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_read() {
+        assert_eq!(parse_bytes("1500000"), Ok(1_500_000));
+        assert_eq!(
+            (parse_bytes("1.5M"), parse_bytes("3k"), parse_bytes("2G")),
+            (Ok(1_500_000), Ok(3000), Ok(2_000_000_000))
+        );
+        for bad in ["", "M", "-1", "1.5", "1e3", "nanM", "1MB", "1e30G"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }
 

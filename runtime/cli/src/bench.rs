@@ -25,7 +25,8 @@ is not timed. Percentiles are
 over single runs. `load` is the time to read and plan the model, `first run` the time of its first
 run. --profile also times every step, at a cost of about 0.1 microseconds per step; `moved` counts
 the bytes that a step reads and writes, including weights; `active` is the share of its multiply-adds
-that a convolution with masks computed. The HTML report also shows where the zero weights are, and what masks, experts
+that a convolution with masks computed. With --expert-budget, `kept` counts the uses of experts that
+were still in memory, `read ahead` those that were read before their use, `missed` the others. The HTML report also shows where the zero weights are, and what masks, experts
 and branches left out.
 
 Examples:
@@ -103,11 +104,15 @@ impl Bench {
         let runs = self.runs.or(inputs.images());
         let amount = runs.map_or(Amount::For(self.seconds), Amount::Runs);
         let (profile, mut profiling) = (self.profile || self.html.is_some(), false);
+        let mut experts = None;
         let mut activity = model.plan().map(Activity::new).unwrap_or_default();
         let times = Protocol { warmup: self.warmup, amount }.measure(|counts| {
             if counts && profile && !profiling {
                 session.start_profile();
                 profiling = true;
+            }
+            if counts && experts.is_none() {
+                experts = model.expert_use();
             }
             if counts || !inputs.are_images() {
                 inputs.refresh()?;
@@ -146,6 +151,7 @@ impl Bench {
                 arena_bytes: memory.arena_bytes,
                 peak_rss_bytes: peak_rss_bytes(),
             },
+            experts: model.expert_use().zip(experts).map(|(now, before)| now.since(&before).into()),
             macs: plan.map(skipstone::plan::Plan::macs),
             inputs: inputs.name(),
             steps: profiled.as_ref().zip(plan).filter(|_| profile).map(|(steps, plan)| {
@@ -192,7 +198,11 @@ fn summary(report: &Report) -> String {
     table.row(["arena".into(), numbers::bytes(memory.arena_bytes)]);
     let peak = memory.peak_rss_bytes.map_or("unknown".into(), numbers::bytes);
     table.row(["peak memory of the process".into(), peak]);
-    text + &table.render("")
+    text += &table.render("");
+    if let Some(experts) = &report.experts {
+        text += &format!("\n{}", experts.table());
+    }
+    text
 }
 
 /// Two tables: the steps, slowest first, and the operators.

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use skipstone::classify::{Classifier, Head, Settings};
 use skipstone::graph::Removed;
-use skipstone::measure::Memory;
+use skipstone::measure::{ExpertLayer, Memory};
 use skipstone::operator::Operator;
 use skipstone::ops::Op;
 use skipstone::plan::{Plan, Port, Step, Variable};
@@ -73,6 +73,9 @@ struct Report {
     /// The work that `--limit work` bounds. If tract runs the whole model, as far as it does not depend on the data.
     work: u64,
     memory: MemoryReport,
+    /// The layers with experts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    experts: Option<ExpertsReport>,
     /// Channels removed from weights because they are zero.
     removed: Vec<RemovedReport>,
     steps: Vec<StepReport>,
@@ -132,6 +135,23 @@ struct MemoryReport {
     constant_bytes: u64,
     arena_bytes: u64,
     arena_lower_bound_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct ExpertsReport {
+    /// Bytes of all experts, and of as many as one run can select.
+    total_bytes: u64,
+    run_bytes: u64,
+    /// The least value of `--expert-budget`.
+    least_budget_bytes: u64,
+    layers: Vec<ExpertsOfStep>,
+}
+
+#[derive(Serialize)]
+struct ExpertsOfStep {
+    step: String,
+    experts: usize,
+    each_bytes: u64,
 }
 
 /// Filters and input channels of a layer (columns and rows of a matrix) in the model and as computed.
@@ -210,12 +230,28 @@ impl Report {
                 arena_bytes: memory.arena_bytes,
                 arena_lower_bound_bytes: memory.arena_lower_bound_bytes,
             },
+            experts: model.plan().and_then(ExpertsReport::new),
             removed: model.plan().map_or(&[][..], |plan| &plan.removed).iter().map(RemovedReport::new).collect(),
             steps: steps.iter().map(StepReport::new).collect(),
             fallback_steps: steps.iter().filter(fallback).map(|step| step.name.clone()).collect(),
             whole_model_fallback: model.fallback_reason().map(str::to_owned),
             warning: model.warning().map(str::to_owned),
         }
+    }
+}
+
+impl ExpertsReport {
+    fn new(plan: &Plan) -> Option<Self> {
+        let layers = ExpertLayer::all(plan);
+        (!layers.is_empty()).then(|| Self {
+            total_bytes: layers.iter().map(|layer| layer.all_bytes).sum(),
+            run_bytes: layers.iter().map(|layer| layer.run_bytes).sum(),
+            least_budget_bytes: ExpertLayer::least_budget(&layers),
+            layers: layers
+                .into_iter()
+                .map(|ExpertLayer { name, experts, each_bytes, .. }| ExpertsOfStep { step: name, experts, each_bytes })
+                .collect(),
+        })
     }
 }
 
@@ -328,6 +364,14 @@ fn text(report: &Report, model: &Model) -> String {
         fact("multiply-adds", count(macs), skipped.unwrap_or_default());
         fact("packed weights", bytes(memory.packed_bytes), String::new());
         fact("constants", bytes(memory.constant_bytes), String::new());
+        if let Some(it) = &report.experts {
+            let needs = format!(
+                "a run selects up to {}; the least --expert-budget is {}",
+                bytes(it.run_bytes),
+                it.least_budget_bytes
+            );
+            fact("experts", bytes(it.total_bytes), needs);
+        }
         fact("arena", bytes(memory.arena_bytes), above_lower_bound(memory));
         fact("steps", report.steps.len().to_string(), String::new());
         fact("fallback steps", report.fallback_steps.len().to_string(), report.fallback_steps.join(", "));
@@ -350,6 +394,15 @@ fn text(report: &Report, model: &Model) -> String {
             removed.row([node.clone(), left(*filters), left(*channels)]);
         }
         text += &format!("\n{}", removed.render(""));
+    }
+
+    if let Some(it) = &report.experts {
+        let mut experts =
+            Table::new([("experts of", Align::Left), ("number", Align::Right), ("bytes each", Align::Right)]);
+        for ExpertsOfStep { step, experts: number, each_bytes } in &it.layers {
+            experts.row([step.clone(), number.to_string(), bytes(*each_bytes)]);
+        }
+        text += &format!("\n{}", experts.render(""));
     }
 
     let mut steps = Table::new([

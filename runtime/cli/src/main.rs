@@ -12,6 +12,7 @@ mod classify;
 mod compile;
 mod effect;
 mod evaluate;
+mod expert_budget;
 mod experts;
 mod failure;
 mod files;

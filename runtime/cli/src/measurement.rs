@@ -4,6 +4,7 @@ use serde::Serialize;
 use skipstone::measure::{Latency, StepTime, gflops};
 use skipstone::plan::Step;
 
+use crate::expert_budget::ExpertReport;
 use crate::zeros::ZerosReport;
 
 /// The measurement, as written to JSON.
@@ -22,6 +23,9 @@ pub struct Report {
     pub inputs: String,
     pub latency_ms: Latency,
     pub memory: MemoryReport,
+    /// Absent without a budget for experts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts: Option<ExpertReport>,
     /// Absent if tract runs the whole model.
     pub macs: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

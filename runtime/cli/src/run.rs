@@ -8,6 +8,7 @@ use skipstone::{Error, Model, Session, Tensor, TensorView};
 
 use crate::args::ModelArgs;
 use crate::batch::Batch;
+use crate::expert_budget::ExpertReport;
 use crate::failure::Failure;
 use crate::files;
 use crate::npy;
@@ -75,7 +76,8 @@ impl Run {
             npy::write(&path, &output)?;
             table.row([(*name).to_owned(), output.fact().to_string(), path.display().to_string()]);
         }
-        print(&table.render(""))
+        let experts = model.expert_use().map(|it| format!("\n{}", ExpertReport::from(it).table()));
+        print(&(table.render("") + &experts.unwrap_or_default()))
     }
 
     /// Opens the model. Dynamic inputs take the shapes of their files.
