@@ -86,6 +86,7 @@ impl Request<'_> {
                 self.list(|it| Ok((it.text()?, it.list(dimension)?)))?.into_iter().collect()
             },
             limits: self.list(|it| Ok((it.text()?, it.long()?)))?.into_iter().collect(),
+            expert_budget: self.optional(Self::long)?,
         })
     }
 
@@ -250,7 +251,7 @@ mod tests {
     fn config() -> Written {
         let written = Written::default().int(3).int(2).int(1).text("key").int(1);
         let written = written.int(1).text("image").int(2).int(1).int(224);
-        written.int(1).text("memory").int(1).int(-2)
+        written.int(1).text("memory").int(1).int(-2).int(1).int(0).int(4096)
     }
 
     #[test]
@@ -266,6 +267,7 @@ mod tests {
                 copy: true,
                 shapes: [("image".to_owned(), vec![1, 224])].into(),
                 limits: [("memory".to_owned(), 0x1_ffff_fffe)].into(),
+                expert_budget: Some(4096),
             }
         );
         assert_eq!(request.text().unwrap(), "a\0\u{1F600}");

@@ -36,6 +36,9 @@ pub struct Config {
     pub shapes: HashMap<String, Vec<u64>>,
     /// Limits on what a model may need, by name, instead of the defaults of `skipstone::Limits`.
     pub limits: HashMap<String, i64>,
+    /// Most bytes of the weights of experts in memory at a time; absent for no such bound. For a package of a mixture of
+    /// experts, packed for the device's instruction set and mapped from its file.
+    pub expert_budget: Option<i64>,
 }
 
 impl Config {
@@ -51,7 +54,10 @@ impl Config {
             Power::Efficient => PowerMode::Efficient,
         };
         // More threads than cores would only wait for each other.
-        let options = Options { shapes: self.shapes(), limits: self.limits()?, ..Options::default() };
+        let budget = self.expert_budget.map(u64::try_from).transpose();
+        let expert_budget =
+            budget.map_err(|_| SkipstoneError::input("input.budget", "the expert budget is negative"))?;
+        let options = Options { shapes: self.shapes(), limits: self.limits()?, expert_budget, ..Options::default() };
         let options = options.threads(threads.min(cores)).power(power);
         match &self.public_key {
             None => Ok(options),
@@ -99,6 +105,13 @@ mod tests {
         for bytes in [0, 31, 33] {
             assert_eq!(with(bytes).unwrap_err().code(), "input.key");
         }
+    }
+
+    #[test]
+    fn a_budget_for_experts_is_not_negative() {
+        let with = |bytes| Config { expert_budget: Some(bytes), ..Config::default() }.options();
+        assert_eq!(with(1 << 40).unwrap().expert_budget, Some(1 << 40));
+        assert_eq!(with(-1).unwrap_err().code(), "input.budget");
     }
 
     #[test]

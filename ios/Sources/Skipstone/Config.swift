@@ -48,6 +48,13 @@ public struct Config: Hashable, Sendable {
     /// | `folded` | elements | everything computed from constants while loading | 2^26 |
     /// | `folded-work` | steps | everything computed from constants while loading | 2^30 |
     public var limits: [String: Int]
+    /// Most bytes of the weights of experts in memory at a time; `nil` for no such bound.
+    ///
+    /// For a package of a mixture of experts that is packed for the device's instruction set and mapped from its file: a
+    /// part of it is in memory, and experts are read as a run needs them, most of them ahead. The answers are the same.
+    /// The calls that open a model throw ``SkipstoneError`` for a budget that does not fit the largest expert, with the
+    /// bytes that it needs, and one of kind `input` (code `input.budget`) for a negative one.
+    public var expertBudget: Int?
 
     /// By default, one thread on whichever core the system gives, and any package, mapped.
     ///
@@ -55,7 +62,7 @@ public struct Config: Hashable, Sendable {
     /// part, two threads can be slower than one.
     public init(
         threads: Int? = 1, power: Power = .balanced, publicKey: Data? = nil, copy: Bool = false,
-        shapes: [String: [Int]] = [:], limits: [String: Int] = [:]
+        shapes: [String: [Int]] = [:], limits: [String: Int] = [:], expertBudget: Int? = nil
     ) {
         self.threads = threads
         self.power = power
@@ -63,6 +70,7 @@ public struct Config: Hashable, Sendable {
         self.copy = copy
         self.shapes = shapes
         self.limits = limits
+        self.expertBudget = expertBudget
     }
 
     var binding: SkipstoneBindings.Config {
@@ -74,6 +82,7 @@ public struct Config: Hashable, Sendable {
             }
         return .init(
             threads: UInt32(clamping: threads ?? 0), power: power, publicKey: publicKey, copy: copy,
-            shapes: shapes.mapValues { $0.map { UInt64(clamping: $0) } }, limits: limits.mapValues { Int64($0) })
+            shapes: shapes.mapValues { $0.map { UInt64(clamping: $0) } }, limits: limits.mapValues { Int64($0) },
+            expertBudget: expertBudget.map(Int64.init))
     }
 }

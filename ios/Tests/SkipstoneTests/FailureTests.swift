@@ -76,6 +76,14 @@ import Testing
         }
     }
 
+    @Test func aBudgetForExpertsChangesNothingWhereThereAreNone() async throws {
+        _ = try Model(contentsOf: Fixtures.package, config: Config(expertBudget: 1 << 40))
+        _ = try Model(contentsOf: Fixtures.package, config: Config(expertBudget: 0))
+        await expectError(.input, code: "input.budget") {
+            _ = try Model(contentsOf: Fixtures.package, config: Config(expertBudget: -1))
+        }
+    }
+
     @Test func aKeyRequiresASignature() async throws {
         let key = Fixtures.publicKey
         _ = try Model(contentsOf: Fixtures.signed, config: Config(publicKey: key))

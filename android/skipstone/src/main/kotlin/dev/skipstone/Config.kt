@@ -45,7 +45,12 @@ public enum class Power {
  * | `folded` | elements | everything computed from constants while loading | 2^26 |
  * | `folded-work` | steps | everything computed from constants while loading | 2^30 |
  *
- * @throws SkipstoneException.Input for a negative number of threads. The calls that open a model throw it for a limit
+ * @property expertBudget most bytes of the weights of experts in memory at a time; null for no such bound. For a package
+ * of a mixture of experts that is packed for the device's instruction set and mapped from its file: a part of it is in
+ * memory, and experts are read as a run needs them, most of them ahead. The answers are the same. A budget that does not
+ * fit the largest expert is refused with the bytes that it needs.
+ *
+ * @throws SkipstoneException.Input for a negative number of threads or bytes. The calls that open a model throw it for a limit
  * that does not exist, or is negative (code `input.limit`).
  */
 public class Config @JvmOverloads constructor(
@@ -55,9 +60,13 @@ public class Config @JvmOverloads constructor(
     public val copy: Boolean = false,
     public val shapes: Map<String, List<Int>> = emptyMap(),
     public val limits: Map<String, Long> = emptyMap(),
+    public val expertBudget: Long? = null,
 ) {
     init {
         if (threads < 0) throw SkipstoneException.Input("input.threads", "threads is $threads")
+        if (expertBudget != null && expertBudget < 0) {
+            throw SkipstoneException.Input("input.budget", "expertBudget is $expertBudget")
+        }
         for ((input, shape) in shapes) {
             if (shape.any { it < 0 }) throw SkipstoneException.Input("input.shape", "the shape of '$input' is $shape")
         }
@@ -71,4 +80,5 @@ public class Config @JvmOverloads constructor(
         .flag(copy)
         .list(shapes.entries) { (input, shape) -> text(input).list(shape, Request::int) }
         .list(limits.entries) { (name, value) -> text(name).long(value) }
+        .optional(expertBudget, Request::long)
 }

@@ -148,8 +148,15 @@ class MisuseTest {
     }
 
     @Test
+    fun `a budget for experts changes nothing where there are none`() {
+        Model.open(PACKAGE, Config(expertBudget = 1L shl 40)).close()
+        Model.open(PACKAGE, Config(expertBudget = 0)).close()
+    }
+
+    @Test
     fun `impossible arguments are refused by name`() {
         assertFailsWith<SkipstoneException.Input> { Config(threads = -1) }
+        assertEquals("input.budget", assertFailsWith<SkipstoneException.Input> { Config(expertBudget = -1) }.code)
         assertFailsWith<SkipstoneException.Input> { Model.of(ByteBuffer.allocate(100)) }
         assertFailsWith<SkipstoneException.Input> { Model.install(ByteBuffer.allocate(100), File("/nowhere")) }
     }

@@ -111,7 +111,7 @@ class NativeTest {
     fun `requests that end early are errors`() {
         val internal = { call: () -> ByteArray -> assertFailsWith<SkipstoneException.Internal> { Reply(call()) } }
         val shapes = mapOf("image" to listOf(1, 3))
-        val config = Config(publicKey = ByteArray(32), shapes = shapes, limits = mapOf("memory" to 1L))
+        val config = Config(publicKey = ByteArray(32), shapes = shapes, limits = mapOf("memory" to 1L), expertBudget = 1)
         val whole = config.request().text("a").bytes()
         for (length in whole.indices) internal { Native.open(whole.copyOf(length)) }
         internal { Native.install(Config().request().text("from").bytes()) }
