@@ -312,6 +312,41 @@ def check_fewer(skipstone: driver.Skipstone, folder: Path, form: str, top: int) 
     return wrong + [f"dropped: {problem}" for problem in parity(skipstone, target)]
 
 
+def check_budget(skipstone: driver.Skipstone, folder: Path, *router: str) -> list[str]:
+    """A package with a part of its experts in memory: the same bits, within the budget; refused if that is impossible."""
+    kinds, each, blocks = 8, 256, 3
+    source, target, package = planted(folder / "planted.onnx", kinds, each, blocks), folder / "split.onnx", folder / "split.skip"
+    call(skipstone, source, target, "--split", kinds, "--top", 1, *router)
+    skipstone.call("compile", target, "-o", package, "--target", "host")
+    found, wrong = skipstone.inspect(package)["experts"], []
+    if [layer["experts"] for layer in found["layers"]] != [kinds] * 2 * blocks:
+        wrong.append(f"experts in {found['layers']}")
+    least, total = found["least_budget_bytes"], found["total_bytes"]
+    size = 4 * WIDTH * each
+    if any(layer["each_bytes"] != size for layer in found["layers"]) or (least, total) != (size, 2 * blocks * kinds * size):
+        wrong.append(f"a package has {found}, an expert {size} bytes")
+    image = {"image": np.random.default_rng(1).normal(0, 1, (1, 3, 32, 32)).astype(np.float32)}
+    want = skipstone.run(package, image, ["y"])[0]
+    for budget, threads in itertools.product((least, 3 * total // 8, total), (1, 2)):
+        options = ("--expert-budget", budget, "--threads", threads)
+        if skipstone.run(package, image, ["y"], *options)[0].tobytes() != want.tobytes():
+            wrong.append(f"other bits with a budget of {budget} and {threads} threads")
+        used = json.loads(skipstone.call("bench", package, "--images", SAMPLES, "--json", "-", *options))["experts"]
+        if used["held_bytes"] > budget or (used["resident_bytes"] or 0) > budget:
+            wrong.append(f"{used} with a budget of {budget}")
+        uses = used["hits"] + used["ahead"] + used["misses"]
+        if uses < 2 * blocks * len(list(SAMPLES.rglob("*.png"))) or (used["bytes_read"] == 0) != (budget == total):
+            wrong.append(f"{used} with a budget of {budget} of {total} bytes")
+    refusals = [(package, least - 1, "raise it"), (target, total, "compile the model to a package")]
+    for model, budget, expected in refusals:
+        try:
+            skipstone.inspect(model, "--expert-budget", budget)
+            wrong.append(f"a budget of {budget} for {model.name} is not refused")
+        except driver.Refused as error:
+            wrong += [] if error.code == "model.unsupported" and expected in error.message else [str(error)]
+    return wrong
+
+
 def check_refusals(skipstone: driver.Skipstone, folder: Path) -> list[str]:
     wrong = []
     block = planted(folder / "planted.onnx", 4, 6)
@@ -351,6 +386,7 @@ def main() -> None:
     checks += [(check_one_router, ())]
     checks += [(check_fewer, arguments) for arguments in itertools.product(("gathered", "moe"), (1, 2))]
     checks += [(check_network, (name,)) for name in (*(path.stem for path in PRETRAINED), *NETWORKS)]
+    checks += [(check_budget, arguments) for arguments in ((), ("--one-router",))]
     checks += [(check_refusals, ())]
     checks = [check for check in checks if not args.only or check[0].__name__.removeprefix("check_") in args.only]
     with tempfile.TemporaryDirectory(prefix="skipstone-experts-") as folder:
