@@ -10,6 +10,7 @@ write them are merged and dropped as the definitions say.
 import itertools
 import json
 import logging
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -318,6 +319,9 @@ def check_budget(skipstone: driver.Skipstone, folder: Path, *router: str) -> lis
     source, target, package = planted(folder / "planted.onnx", kinds, each, blocks), folder / "split.onnx", folder / "split.skip"
     call(skipstone, source, target, "--split", kinds, "--top", 1, *router)
     skipstone.call("compile", target, "-o", package, "--target", "host")
+    with package.open("rb+") as file:
+        # Pages that are not on the disk yet cannot leave memory.
+        os.fsync(file)
     found, wrong = skipstone.inspect(package)["experts"], []
     if [layer["experts"] for layer in found["layers"]] != [kinds] * 2 * blocks:
         wrong.append(f"experts in {found['layers']}")

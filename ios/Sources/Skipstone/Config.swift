@@ -83,6 +83,6 @@ public struct Config: Hashable, Sendable {
         return .init(
             threads: UInt32(clamping: threads ?? 0), power: power, publicKey: publicKey, copy: copy,
             shapes: shapes.mapValues { $0.map { UInt64(clamping: $0) } }, limits: limits.mapValues { Int64($0) },
-            expertBudget: expertBudget.map(Int64.init))
+            expertBudget: expertBudget.map { Int64($0) })
     }
 }

@@ -153,8 +153,9 @@ pub(crate) struct Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.shared.lock().unpin(self.slot);
-        self.shared.changed.notify_all();
+        if self.shared.lock().unpin(self.slot) {
+            self.shared.changed.notify_all();
+        }
     }
 }
 

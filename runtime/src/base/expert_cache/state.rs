@@ -57,6 +57,8 @@ pub(super) struct State {
     held: usize,
     /// The layer that was entered last.
     now: usize,
+    /// Whether an expert waits until another one may leave.
+    full: bool,
     ends: bool,
     counts: ExpertUse,
 }
@@ -83,7 +85,7 @@ impl State {
             layers.push(Layer { slots: first..slots.len(), visits: 0, held: 0, floor: floor as usize });
         }
         let counts = ExpertUse { budget_bytes: budget as u64, total_bytes: total as u64, ..ExpertUse::default() };
-        Self { slots, layers, budget, held: 0, now: 0, ends: false, counts }
+        Self { slots, layers, budget, held: 0, now: 0, full: false, ends: false, counts }
     }
 
     /// Marks experts as resident while they fit, the first ones of each layer before the second ones.
@@ -188,9 +190,12 @@ impl State {
             (!slot.wanted, above_floor(slot), age, distance, at)
         };
         let candidates = self.slots.iter().enumerate().filter(|(at, slot)| may_leave(*at, slot));
-        let victim = candidates.max_by_key(|(at, slot)| order(*at, slot)).map(|(at, _)| at)?;
-        self.set(victim, Stage::Leaving);
-        Some(victim)
+        let victim = candidates.max_by_key(|(at, slot)| order(*at, slot)).map(|(at, _)| at);
+        match victim {
+            Some(victim) => self.set(victim, Stage::Leaving),
+            None => self.full = true,
+        }
+        victim
     }
 
     /// An evicted expert's pages have been released.
@@ -230,10 +235,12 @@ impl State {
         self.counts.stalled += waited.unwrap_or_default();
     }
 
-    pub fn unpin(&mut self, slot: usize) {
+    /// A step is done with an expert; true if another one waits for that.
+    pub fn unpin(&mut self, slot: usize) -> bool {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.pins -= 1;
         }
+        std::mem::take(&mut self.full)
     }
 
     pub fn usage(&self) -> ExpertUse {
@@ -276,7 +283,7 @@ mod tests {
             victim
         });
         state.pin(slot, victim.is_some(), None);
-        state.unpin(slot);
+        assert!(!state.unpin(slot));
         victim
     }
 
@@ -356,7 +363,7 @@ mod tests {
         state.pin(0, false, None);
         state.pin(1, false, None);
         assert_eq!(state.evict(2, true), None);
-        state.unpin(1);
+        assert!(state.unpin(1), "expert 2 waits");
         assert_eq!(state.evict(2, true), Some(1));
         assert_eq!(state.evict(2, true), None);
     }
