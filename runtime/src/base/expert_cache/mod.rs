@@ -114,7 +114,9 @@ impl ExpertCache {
                         missed = true;
                         shared.load(slot, false)
                     }
-                    (state, false) => shared.wait(state),
+                    (state, false) if state.stage(slot) == Stage::Absent => shared.wait(state),
+                    // The thread was faster.
+                    (state, false) => state,
                 },
                 Stage::Loading | Stage::Leaving => shared.wait(state),
             };
@@ -300,6 +302,21 @@ mod tests {
         assert_eq!(usage.hits + usage.ahead + usage.misses, used);
         assert_eq!((usage.total_bytes, usage.budget_bytes), (24 * PAGE as u64, 9 * PAGE as u64));
         assert!(usage.missed_bytes == usage.misses * PAGE as u64 && usage.ahead_bytes >= usage.ahead * PAGE as u64);
+    }
+
+    /// Regression: a step that made room for an expert, which the thread had read meanwhile, waited for ever.
+    #[test]
+    fn a_step_and_the_thread_may_read_the_same_expert() {
+        let (layers, _) = file(1, 4);
+        let cache = cache(&layers, 2 * PAGE);
+        for run in 0..200usize {
+            let chosen = [run % 4, (run + 1) % 4, (run + 2) % 4];
+            cache.foresee(0, chosen.iter().map(|&expert| expert as i64));
+            cache.enter(0);
+            chosen.iter().for_each(|&expert| drop(cache.hold(0, expert)));
+        }
+        let usage = cache.usage();
+        assert_eq!(usage.hits + usage.ahead + usage.misses, 600);
     }
 
     #[test]
