@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -329,6 +330,7 @@ def check_budget(skipstone: driver.Skipstone, folder: Path, *router: str) -> lis
     size = 4 * WIDTH * each
     if any(layer["each_bytes"] != size for layer in found["layers"]) or (least, total) != (size, 2 * blocks * kinds * size):
         wrong.append(f"a package has {found}, an expert {size} bytes")
+    system = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=False).stdout.strip()
     image = {"image": np.random.default_rng(1).normal(0, 1, (1, 3, 32, 32)).astype(np.float32)}
     want = skipstone.run(package, image, ["y"])[0]
     for budget, threads in itertools.product((least, 3 * total // 8, total), (1, 2)):
@@ -336,7 +338,9 @@ def check_budget(skipstone: driver.Skipstone, folder: Path, *router: str) -> lis
         if skipstone.run(package, image, ["y"], *options)[0].tobytes() != want.tobytes():
             wrong.append(f"other bits with a budget of {budget} and {threads} threads")
         used = json.loads(skipstone.call("bench", package, "--images", SAMPLES, "--json", "-", *options))["experts"]
-        if used["held_bytes"] > budget or (used["resident_bytes"] or 0) > budget:
+        # Memory is all that tmpfs has.
+        resident = 0 if system == "tmpfs" else used["resident_bytes"] or 0
+        if max(used["held_bytes"], resident) > budget:
             wrong.append(f"{used} with a budget of {budget}")
         uses = used["hits"] + used["ahead"] + used["misses"]
         if uses < 2 * blocks * len(list(SAMPLES.rglob("*.png"))) or (used["bytes_read"] == 0) != (budget == total):

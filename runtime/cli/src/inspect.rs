@@ -365,11 +365,8 @@ fn text(report: &Report, model: &Model) -> String {
         fact("packed weights", bytes(memory.packed_bytes), String::new());
         fact("constants", bytes(memory.constant_bytes), String::new());
         if let Some(it) = &report.experts {
-            let needs = format!(
-                "a run selects up to {}; the least --expert-budget is {}",
-                bytes(it.run_bytes),
-                it.least_budget_bytes
-            );
+            let needs =
+                format!("up to {} in a run; least --expert-budget {}", bytes(it.run_bytes), it.least_budget_bytes);
             fact("experts", bytes(it.total_bytes), needs);
         }
         fact("arena", bytes(memory.arena_bytes), above_lower_bound(memory));

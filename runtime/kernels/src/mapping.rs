@@ -6,11 +6,21 @@
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::AsRawFd;
 
 use memmap2::{Mmap, MmapOptions};
 
 /// A read-only part of a file.
-pub struct Mapping(Mmap);
+pub struct Mapping {
+    map: Mmap,
+    /// The file, for advice on the system's cache of it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    file: Option<File>,
+    /// The part's offset in it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    offset: u64,
+}
 
 impl Mapping {
     /// Maps `len` bytes of `file` starting at `offset`.
@@ -27,17 +37,24 @@ impl Mapping {
         // SAFETY: the mapping is private and read-only, so Rust code cannot write it; the caller ensures that nothing
         // else changes the file, as documented above, which no check could replace. All byte values are valid `u8`.
         let map = unsafe { options.map(file)? };
-        Ok(Self(map))
+        Ok(Self {
+            map,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            file: file.try_clone().ok(),
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            offset,
+        })
     }
 
     /// Lets the system reclaim the memory of the whole pages in `range`, which are unlikely to be read again; reading
     /// them loads them from the file again. Does nothing on systems without such advice.
     pub fn evict(&self, range: Range<usize>) {
         #[cfg(unix)]
-        if range.end <= self.0.len() && range.start < range.end {
+        if range.end <= self.map.len() && range.start < range.end {
             // SAFETY: the mapping is of a file and is never written: dropped pages read as before.
-            let _ =
-                unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+            let _ = unsafe {
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
         }
         #[cfg(not(unix))]
         let _ = range;
@@ -53,37 +70,58 @@ impl Mapping {
     pub fn expect_scattered(&self, range: Range<usize>) {
         #[cfg(unix)]
         if self.get(range.clone()).is_some_and(|bytes| !bytes.is_empty()) {
-            let _ = self.0.advise_range(memmap2::Advice::Random, range.start, range.len());
+            let _ = self.map.advise_range(memmap2::Advice::Random, range.start, range.len());
         }
         #[cfg(not(unix))]
         let _ = range;
     }
 
-    /// Reads the pages of `range` into memory, and returns when all are there. The system reads them in large pieces,
-    /// several at a time.
-    pub fn load(&self, range: Range<usize>) {
-        let Some(bytes) = self.get(range.clone()).filter(|bytes| !bytes.is_empty()) else { return };
+    /// Begins to read the pages of `range` into memory, in large pieces, several at a time. Does nothing on systems without
+    /// such advice.
+    pub fn request(&self, range: Range<usize>) {
         #[cfg(unix)]
-        // A single call may read no more than the system's window for reading ahead.
-        for start in range.clone().step_by(READ) {
-            let _ = self.0.advise_range(memmap2::Advice::WillNeed, start, READ.min(range.end - start));
+        if range.end <= self.map.len() {
+            // A single call may read no more than the system's window for reading ahead.
+            for start in range.clone().step_by(READ) {
+                let _ = self.map.advise_range(memmap2::Advice::WillNeed, start, READ.min(range.end - start));
+            }
         }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
+    /// Returns when the pages of `range` are in memory, which are quickly read if they were requested.
+    pub fn await_pages(&self, range: Range<usize>) {
         // The first access to a page waits until it is read.
-        for at in bytes.iter().step_by(SMALLEST_PAGE).chain(bytes.last()) {
-            std::hint::black_box(*at);
+        if let Some(bytes) = self.get(range) {
+            for at in bytes.iter().step_by(SMALLEST_PAGE).chain(bytes.last()) {
+                std::hint::black_box(*at);
+            }
         }
     }
 
-    /// Like [`evict`](Self::evict), for pages that must leave memory now, the system's cache of the file included:
-    /// Linux and Android do that if this process may write the file or owns it; elsewhere the system decides when.
+    /// Like [`evict`](Self::evict), for pages that must leave memory now: on Linux and Android also the system's cache of
+    /// the file, if they are on the disk and no other process maps them.
     pub fn release(&self, range: Range<usize>) {
+        // Frees large pieces of the cache in part, which the other calls cannot, in files that this process may write.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if let Some(pages) = self.pages(range.clone()) {
             // SAFETY: `pages` are whole pages of this mapping, which lives as long as `self`. The advice changes no
             // content: the mapping is of a file and never written, so pages that leave memory read as before.
-            let _ = unsafe { libc::madvise(pages.start as *mut libc::c_void, pages.len(), libc::MADV_PAGEOUT) };
+            unsafe { libc::madvise(pages.start as *mut libc::c_void, pages.len(), libc::MADV_PAGEOUT) };
         }
-        self.evict(range);
+        self.evict(range.clone());
+        // Frees what is not mapped any more, also pages that were read just now.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if let (Some(file), true) = (&self.file, range.start < range.end && range.end <= self.map.len()) {
+            let page = page_size() as u64;
+            let (start, end) = (self.offset + range.start as u64, self.offset + range.end as u64);
+            let (start, end) = (start - start % page, end.next_multiple_of(page));
+            if let (Ok(start), Ok(len)) = (start.try_into(), (end - start).try_into()) {
+                // SAFETY: the descriptor is open as long as `file`, and no memory is passed.
+                unsafe { libc::posix_fadvise(file.as_raw_fd(), start, len, libc::POSIX_FADV_DONTNEED) };
+            }
+        }
     }
 
     /// How many bytes of the pages of `range` are in memory, whether or not this process has read them; `None` on
@@ -137,7 +175,7 @@ impl Deref for Mapping {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.map
     }
 }
 
@@ -175,7 +213,8 @@ mod tests {
         assert_eq!(map.page_bytes(page - 1..page + 1), 2 * page);
         assert_eq!((map.page_bytes(7..7), map.page_bytes(0..bytes.len() + 1)), (0, 0));
         map.expect_scattered(0..bytes.len());
-        map.load(part.clone());
+        map.request(part.clone());
+        map.await_pages(part.clone());
         let resident = map.resident(part.clone());
         assert!(resident.is_none_or(|resident| resident == 3 * page), "{resident:?}");
         map.release(part.clone());
@@ -183,10 +222,12 @@ mod tests {
         // Ranges past the end are ignored.
         let past = page..bytes.len() + 1;
         map.expect_scattered(past.clone());
-        map.load(past.clone());
+        map.request(past.clone());
+        map.await_pages(past.clone());
         map.release(past.clone());
         assert!(map.resident(past).is_none_or(|resident| resident == 0));
-        map.load(0..0);
+        map.request(0..0);
+        map.await_pages(0..0);
     }
 
     fn tempfile() -> File {

@@ -23,6 +23,9 @@ use super::error::{Error, Result};
 use super::expert_use::ExpertUse;
 use state::{Stage, State};
 
+/// Experts that the thread requests before it waits for the first of them: the latency of storage is that of one read.
+const AT_ONCE: usize = 8;
+
 /// Smaller weights share their pages with others, and stay in memory.
 const SMALLEST: usize = 4096;
 
@@ -112,7 +115,9 @@ impl ExpertCache {
                     (state, true) => {
                         drop(state);
                         missed = true;
-                        shared.load(slot, false)
+                        let began = Instant::now();
+                        shared.request(slot);
+                        shared.load(slot, false, began)
                     }
                     (state, false) if state.stage(slot) == Stage::Absent => shared.wait(state),
                     // The thread was faster.
@@ -209,11 +214,17 @@ impl Shared {
         }
     }
 
-    /// Reads an expert that was marked as loading.
-    fn load(&self, slot: usize, ahead: bool) -> MutexGuard<'_, State> {
-        let began = Instant::now();
+    /// Begins to read an expert.
+    fn request(&self, slot: usize) {
         if let Some((mapping, range)) = self.parts.get(slot).and_then(Bytes::mapped) {
-            mapping.load(range);
+            mapping.request(range);
+        }
+    }
+
+    /// Reads an expert that was marked as loading and requested; the time is counted from `began`.
+    fn load(&self, slot: usize, ahead: bool, began: Instant) -> MutexGuard<'_, State> {
+        if let Some((mapping, range)) = self.parts.get(slot).and_then(Bytes::mapped) {
+            mapping.await_pages(range);
         }
         let mut state = self.lock();
         state.loaded(slot, ahead, began.elapsed());
@@ -221,22 +232,38 @@ impl Shared {
         state
     }
 
-    /// The life of the thread: reads wanted experts in the order of their use.
+    /// The life of the thread: reads wanted experts in the order of their use, several at a time.
     fn read_ahead(&self) {
+        let mut requested = [0; AT_ONCE];
         let mut state = self.lock();
         while !state.ends() {
-            let Some(slot) = state.next_wanted() else {
-                state = self.wait(state);
-                continue;
-            };
-            state = match self.admit(state, slot, false) {
-                (state, true) => {
+            let (mut count, mut began) = (0, Instant::now());
+            while let (Some(place), Some(slot)) = (requested.get_mut(count), state.next_wanted()) {
+                let admitted;
+                (state, admitted) = self.admit(state, slot, false);
+                if admitted {
+                    (*place, count) = (slot, count + 1);
+                    // Others need not wait for the request.
                     drop(state);
-                    self.load(slot, true)
+                    self.request(slot);
+                    state = self.lock();
+                } else if state.stage(slot) == Stage::Absent {
+                    break;
                 }
-                (state, false) if state.stage(slot) == Stage::Absent => self.wait(state),
-                (state, false) => state,
-            };
+            }
+            if count == 0 {
+                // The end may have come while an expert was evicted.
+                if !state.ends() {
+                    state = self.wait(state);
+                }
+                continue;
+            }
+            drop(state);
+            for &slot in requested.iter().take(count) {
+                drop(self.load(slot, true, began));
+                began = Instant::now();
+            }
+            state = self.lock();
         }
     }
 }
