@@ -14,7 +14,7 @@ use memmap2::{Mmap, MmapOptions};
 /// A read-only part of a file.
 pub struct Mapping {
     map: Mmap,
-    /// The file, for advice on the system's cache of it.
+    /// The file, if it is kept open for advice on the system's cache of it.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     file: Option<File>,
     /// The part's offset in it.
@@ -40,10 +40,22 @@ impl Mapping {
         Ok(Self {
             map,
             #[cfg(any(target_os = "linux", target_os = "android"))]
-            file: file.try_clone().ok(),
+            file: None,
             #[cfg(any(target_os = "linux", target_os = "android"))]
             offset,
         })
+    }
+
+    /// Keeps the file open, of which this is a part: [`release`](Self::release) needs it to free the system's cache of it.
+    #[must_use]
+    pub fn keeping(self, file: &File) -> Self {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        return Self { file: file.try_clone().ok(), ..self };
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        {
+            let _ = file;
+            self
+        }
     }
 
     /// Lets the system reclaim the memory of the whole pages in `range`, which are unlikely to be read again; reading
@@ -101,7 +113,7 @@ impl Mapping {
     }
 
     /// Like [`evict`](Self::evict), for pages that must leave memory now: on Linux and Android also the system's cache of
-    /// the file, if they are on the disk and no other process maps them.
+    /// the file, if that is [kept](Self::keeping) open, they are on the disk, and no other process maps them.
     pub fn release(&self, range: Range<usize>) {
         // Frees large pieces of the cache in part, which the other calls cannot, in files that this process may write.
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -207,7 +219,7 @@ mod tests {
         let bytes: Vec<u8> = (0..8 * page).map(|i| (i / 7) as u8).collect();
         file.write_all(&bytes).unwrap();
         file.sync_all().unwrap();
-        let map = Mapping::new(&file, 0, bytes.len()).unwrap();
+        let map = Mapping::new(&file, 0, bytes.len()).unwrap().keeping(&file);
         let part = 2 * page..5 * page - 1;
         assert_eq!(map.page_bytes(part.clone()), 3 * page);
         assert_eq!(map.page_bytes(page - 1..page + 1), 2 * page);

@@ -167,7 +167,11 @@ pub(crate) fn map(mut file: &File, offset: u64, len: u64, path: &Path) -> Result
     let end = file.metadata().map_err(io)?.len();
     let len = usize::try_from(len).ok().filter(|_| offset.checked_add(len).is_some_and(|last| last <= end));
     let len = len.ok_or_else(|| container::refused(PackageFault::Truncated, "the file ends too early"))?;
-    let mapping = Mapping::new(file, offset, len).map_err(io)?;
+    let mut mapping = Mapping::new(file, offset, len).map_err(io)?;
+    // For the experts' cache, which a library without their operator does not have.
+    if cfg!(any(not(operator_subset), Routed)) {
+        mapping = mapping.keeping(file);
+    }
     if mapping.as_ptr().addr().is_multiple_of(align_of::<f32>()) {
         return Ok(mapping.into());
     }

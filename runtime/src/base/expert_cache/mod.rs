@@ -289,7 +289,7 @@ mod tests {
         let mut file: File = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         file.sync_all().unwrap();
-        let whole = Bytes::from(Mapping::new(&file, 0, bytes.len()).unwrap());
+        let whole = Bytes::from(Mapping::new(&file, 0, bytes.len()).unwrap().keeping(&file));
         let part = |at: usize| whole.part(at * PAGE..(at + 1) * PAGE).unwrap();
         ((0..layers).map(|layer| (0..count).map(|at| part(layer * count + at)).collect()).collect(), bytes)
     }
