@@ -50,7 +50,9 @@ impl Mapping {
     #[must_use]
     pub fn keeping(self, file: &File) -> Self {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        return Self { file: file.try_clone().ok(), ..self };
+        {
+            Self { file: file.try_clone().ok(), ..self }
+        }
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         {
             let _ = file;
