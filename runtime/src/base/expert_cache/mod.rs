@@ -309,11 +309,11 @@ mod tests {
             for layer in 0..3 {
                 cache.foresee(layer, chosen.iter().copied());
             }
-            for layer in 0..3 {
+            for (layer, experts) in layers.iter().enumerate() {
                 cache.enter(layer);
                 for &expert in &chosen {
                     let held = cache.hold(layer, expert as usize).unwrap();
-                    let part = &layers[layer][expert as usize];
+                    let part = &experts[expert as usize];
                     let at = (layer * 8 + expert as usize) * PAGE;
                     assert_eq!(**part, bytes[at..at + PAGE]);
                     let (mapping, range) = part.mapped().unwrap();
