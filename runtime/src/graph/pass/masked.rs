@@ -89,7 +89,7 @@ fn find(graph: &Graph, uses: &Uses, gate: &Node) -> Option<Found> {
                 if Masked::Pool(pool.clone()).infer(&[graph.fact(from), graph.fact(gated.mask)]).is_err() {
                     break;
                 }
-                pools.push(at);
+                reserve::push(&mut pools, at).ok()?;
                 x = from;
             }
             _ => break,

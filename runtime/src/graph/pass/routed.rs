@@ -24,6 +24,9 @@ use crate::ops::routed::Routed;
 use crate::reserve;
 use crate::tensor::{DType, Shape};
 
+/// Most nodes between the matrices and a product: many products may read one chain.
+const DEPTH: usize = 16;
+
 pub(super) fn run(graph: &mut Graph) -> Result<()> {
     let pattern = Pattern::new(graph)?;
     let found = reserve::list(graph.nodes.iter().map(|node| product(&pattern, node)))?;
@@ -61,7 +64,7 @@ struct Gathered {
 
 fn gathered(pattern: &Pattern<'_>, id: ValueId, rank: usize) -> Option<Gathered> {
     let (mut id, mut turned) = (id, false);
-    loop {
+    for _ in 0..DEPTH {
         let node = pattern.writer(id)?;
         match &node.op {
             // Axes may be joined or split before the gathered matrices, but not inside them.
@@ -91,6 +94,7 @@ fn gathered(pattern: &Pattern<'_>, id: ValueId, rank: usize) -> Option<Gathered>
         }
         id = *node.inputs.first()?;
     }
+    None
 }
 
 fn product(pattern: &Pattern<'_>, node: &Node) -> Option<Found> {

@@ -280,7 +280,7 @@ impl QuantizePass<'_> {
         let mut chain = Vec::new();
         let mut at = x;
         while let Some((inner, step)) = self.inner(at).and_then(|node| self.step(node)) {
-            chain.push(step);
+            reserve::push(&mut chain, step)?;
             at = inner;
         }
         let Some(source) = self.dequantized(at)? else { return Ok(None) };
@@ -289,8 +289,8 @@ impl QuantizePass<'_> {
             return Ok(Some((Reshape { shape }.into(), vec![source.bytes])));
         }
         let scheme = source.scheme;
-        let numbers: Vec<f32> =
-            (0..=255u8).map(|b| f32::from(i16::from(b) - i16::from(scheme.zero)) * scheme.scale).collect();
+        let number = |byte: u8| f32::from(i16::from(byte) - i16::from(scheme.zero)) * scheme.scale;
+        let numbers = reserve::list((0..=255).map(number))?;
         let mut values = Tensor::from_slice(&[256], &numbers).map_err(|e| e.at(&node.name))?;
         for (op, operands, position) in chain.iter().rev() {
             let mut inputs: Vec<&Tensor> = operands.iter().collect();
