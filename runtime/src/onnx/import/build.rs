@@ -25,14 +25,14 @@ const FOLDING_WORK: u64 = 1 << 27;
 /// Most bytes of all constants computed while importing, including by the fallback.
 const FOLDING_BYTES: u64 = 64 << 20;
 
-/// Most bytes of constants that importers make, such as the waves of a transform, in addition to [`MADE_PER_BYTE`] for
+/// Most bytes of constants that importers make, such as the waves of a transform or the zeros of sparse tensors, in addition to [`MADE_PER_BYTE`] for
 /// each byte of the file.
 const MADE_BYTES: u64 = 64 << 20;
 /// Attributes in the file become constants of wider types, or tables.
 const MADE_PER_BYTE: u64 = 8;
 
 /// Most nodes that a model is imported as: a node of the file with many results is as many nodes here.
-const NODES: u64 = 1 << 19;
+const NODES: u64 = 1 << 18;
 
 /// Why an operator is not imported as one of our nodes.
 pub(super) enum Halt {

@@ -249,7 +249,11 @@ impl<'m> Importer<'m> {
                 let tensor = match *binding {
                     Binding::Value(id) => return Ok(id),
                     Binding::Initializer(tensor) => tensor::dense(tensor, self.files)?,
-                    Binding::Sparse(sparse) => tensor::sparse(sparse, self.files)?,
+                    Binding::Sparse(sparse) => {
+                        let dense = tensor::sparse(sparse, self.files)?;
+                        self.build.count_made(&dense.tensor)?;
+                        dense
+                    }
                 };
                 let id = self.build.graph.add_constant(name, tensor.tensor)?;
                 self.build.declare(id, tensor.declared)?;
@@ -532,12 +536,10 @@ pub(super) fn is_dynamic(model: &Model<'_>) -> Result<bool, NoMemory> {
         Some(Type::Tensor(_, Some(dims))) => dims.iter().any(|dim| !matches!(dim, Dim::Known(1..))),
         _ => true,
     };
-    if let Some(graph) = &model.graph {
-        if caller_inputs(graph)?.any(open) {
-            return Ok(true);
-        }
+    match &model.graph {
+        Some(graph) => Ok(caller_inputs(graph)?.any(open)),
+        None => Ok(false),
     }
-    Ok(false)
 }
 
 /// The inputs that have no initializer.
