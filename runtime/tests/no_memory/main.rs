@@ -33,7 +33,7 @@ const LARGE: usize = 16 * 1024;
 const SMALL: usize = 1024;
 
 /// Of a list that grows by doubling, and of a pass over many blocks, not every allocation has to be refused.
-const STEP: usize = 61;
+const STEP: usize = 127;
 
 /// Codes of element types in a file.
 const UINT8: i64 = 2;
